@@ -1,0 +1,33 @@
+"""hsiaug: synthetic hyperspectral samples, mixed into real training at a ratio, and the gain measured honestly."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+__version__ = '0.1.0'
+
+# Public names and where they live. Importing hsiaug stays cheap: a module is imported when its name is first used.
+_HOMES = {
+    'SampleSpec': 'samples',
+    'Scene': 'scenes',
+    'SimulatedScene': 'scenes',
+    'open_scene': 'scenes',
+    'SpectraDataset': 'datasets',
+    'SyntheticDataset': 'datasets',
+    'MixedDataset': 'datasets',
+    'Generator': 'generators',
+    'fit_generator': 'trainers',
+}
+
+__all__ = ['__version__', *_HOMES]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(import_module(f'.{_HOMES[name]}', __name__), name)
+    raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,179 @@
+"""What a study measures: settings, arms, ratios, seeds and classifiers, laid out as cells."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from ..datasets import LabelPolicy
+from ..samples import require_ratio
+from ..scenes import Scene, Splitter
+from ..trainers.classifier import ClassifierConfig
+
+REAL = 'real'
+"""Name of the arm without synthetic samples."""
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One way of making synthetic samples.
+
+    Args:
+        name: as it stands in tables.
+        generator: registered name of the generator.
+        settings: its settings, see :func:`hsiaug.trainers.fit_generator`.
+        labels: classes of the synthetic samples.
+        ratios: ratios of this arm; those of the study if None.
+        seeds: number of seeds of this arm, for costly ones; those of the study if None.
+        control: a control is shown beside the others and not tested in the primary family.
+    """
+
+    name: str
+    generator: str
+    settings: dict[str, Any] = field(default_factory=dict)
+    labels: LabelPolicy = 'uniform'
+    ratios: tuple[float, ...] | None = None
+    seeds: int | None = None
+    control: bool = False
+
+    def __post_init__(self) -> None:
+        if self.name == REAL:
+            raise ValueError(f'arm {self.name!r}: this name is kept for the arm without synthetic samples')
+        for ratio in self.ratios or ():
+            require_ratio(ratio, f'ratio of arm {self.name!r}')
+
+
+@dataclass(frozen=True)
+class Classifier:
+    """A downstream classifier and the candidates from which the real-only arm chooses its setting.
+
+    Args:
+        name: ``'nn1d'`` or ``'linear_svm'``.
+        config: base setting of NN-1D.
+        scalings: input scalings to choose from.
+        steps: numbers of optimiser steps to choose from.
+        c: penalties of the SVM to choose from.
+    """
+
+    name: str = 'nn1d'
+    config: ClassifierConfig = ClassifierConfig()
+    scalings: tuple[str, ...] = ('standard', 'minmax')
+    steps: tuple[int, ...] = (200, 400)
+    c: tuple[float, ...] = (0.1, 1.0, 10.0)
+
+    def __post_init__(self) -> None:
+        if self.name not in ('nn1d', 'linear_svm'):
+            raise ValueError(f"unknown classifier {self.name!r}; choose from 'nn1d', 'linear_svm'")
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One scene under one split and label budget.
+
+    Args:
+        scene: name of the scene in the study.
+        budget: the split and label budget, as it stands in tables.
+        splitter: makes the split of each seed.
+    """
+
+    scene: str
+    budget: str
+    splitter: Splitter
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One training: the smallest unit that is run, recorded and resumed."""
+
+    key: str
+    setting: Setting
+    seed: int
+    classifier: Classifier
+    arm: Arm | None
+    ratio: float
+
+
+@dataclass(frozen=True)
+class Study:
+    """A whole study.
+
+    Args:
+        title: of the report.
+        scenes: how to open each scene, by name; called in the worker processes.
+        settings: scenes under splits and budgets.
+        arms: ways of making synthetic samples; the real-only arm is always there.
+        ratios: synthetic samples per real sample.
+        seeds: seeds of split, generator and classifier, together.
+        classifiers: downstream classifiers.
+        quick: marks a study that is no basis for claims.
+        fidelity_seeds: for how many seeds the fidelity of each arm's samples is measured.
+
+    Raises:
+        ValueError: if names repeat, a ratio is no ratio, or something is empty.
+    """
+
+    title: str
+    scenes: Mapping[str, Callable[[], Scene]]
+    settings: tuple[Setting, ...]
+    arms: tuple[Arm, ...]
+    ratios: tuple[float, ...] = (0.25, 0.5, 1, 2, 5)
+    seeds: tuple[int, ...] = tuple(range(20))
+    classifiers: tuple[Classifier, ...] = (Classifier(),)
+    quick: bool = False
+    fidelity_seeds: int = 1
+
+    def __post_init__(self) -> None:
+        for what in ('settings', 'ratios', 'seeds', 'classifiers'):
+            if not getattr(self, what):
+                raise ValueError(f'study {self.title!r}: at least one of {what} is needed')
+        for ratio in self.ratios:
+            require_ratio(ratio)
+        for what, names in (
+            ('arms', [a.name for a in self.arms]),
+            ('settings', [(s.scene, s.budget) for s in self.settings]),
+        ):
+            if repeated := {str(n) for n in names if names.count(n) > 1}:  # type: ignore[arg-type, attr-defined]
+                raise ValueError(f'study {self.title!r}: {what} with one name: {sorted(repeated)}; name each differently')
+        if unknown := {s.scene for s in self.settings} - set(self.scenes):
+            raise ValueError(f'study {self.title!r}: settings name unknown scenes {sorted(unknown)}')
+
+    def groups(self) -> Iterator[tuple[Setting, int]]:
+        """Everything that shares a split: one setting and one seed. Seeds run outermost, so that a study that is
+        stopped early has whole seeds of everything.
+        """
+        for seed in self.seeds:
+            for setting in self.settings:
+                yield setting, seed
+
+    def cells(self, setting: Setting, seed: int) -> list[Cell]:
+        """The cells of one group: real only first, then each arm at each ratio."""
+        cells = []
+        for classifier in self.classifiers:
+            cells.append(self._cell(setting, seed, classifier, None, 0.0))
+            for arm in self.arms:
+                if arm.seeds is not None and self.seeds.index(seed) >= arm.seeds:
+                    continue
+                for ratio in arm.ratios or self.ratios:
+                    if ratio > 0:
+                        cells.append(self._cell(setting, seed, classifier, arm, float(ratio)))
+        return cells
+
+    def _cell(self, setting: Setting, seed: int, classifier: Classifier, arm: Arm | None, ratio: float) -> Cell:
+        splitter = {'type': type(setting.splitter).__name__, **dataclasses.asdict(setting.splitter)}
+        identity = {
+            'setting': [setting.scene, setting.budget, splitter],
+            'classifier': dataclasses.asdict(classifier),
+            'arm': None if arm is None else [arm.name, arm.generator, arm.settings, arm.labels],
+            'ratio': ratio,
+            'seed': seed,
+        }
+        text = json.dumps(identity, sort_keys=True, default=str)
+        return Cell(hashlib.sha256(text.encode()).hexdigest()[:16], setting, seed, classifier, arm, ratio)
+
+    def all_cells(self) -> list[Cell]:
+        """Every cell, in the order in which they run."""
+        return [cell for setting, seed in self.groups() for cell in self.cells(setting, seed)]

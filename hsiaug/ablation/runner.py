@@ -1,0 +1,226 @@
+"""Run a study: resumable, in local processes or on a Ray cluster."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import platform
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from tqdm.auto import tqdm
+
+from .. import __version__
+from ..scenes import Scene
+from .cells import Group, write_json
+from .plan import Setting, Study
+from .results import PLAN_FILE, RESULTS_FILE, append_result, read_results
+
+Engine = Literal['process', 'ray']
+
+
+def run_study(
+    study: Study,
+    out: str | os.PathLike[str],
+    workers: int = 1,
+    engine: Engine = 'process',
+    device: str = 'cpu',
+    progress: bool = True,
+) -> Path:
+    """Run what is still missing of a study.
+
+    Every finished cell is one line of ``results.jsonl``; a killed run loses at most the cells in hand, and the same
+    call goes on where it was. A cell's result doesn't depend on workers, engine or interruptions.
+
+    Args:
+        study: what to measure.
+        out: run folder.
+        workers: processes (or Ray tasks) at once, one thread each; 1 runs in this process.
+        engine: ``'process'`` or ``'ray'`` (the ``ray`` extra; the run folder must be on a shared file system).
+        device: where to train.
+        progress: show a progress bar with an estimate.
+
+    Returns:
+        the run folder.
+
+    Raises:
+        ValueError: if the folder holds results of another study.
+    """
+    if engine not in ('process', 'ray'):
+        raise ValueError(f"unknown engine {engine!r}; choose from 'process', 'ray'")
+    folder = Path(out).absolute()
+    planned = {cell.key for cell in study.all_cells()}
+    rows = read_results(folder / RESULTS_FILE)
+    done = {row['cell'] for row in rows}
+    if done and not done & planned:
+        raise ValueError(
+            f'{folder} holds {len(done)} results of another study, none of this one; choose another folder, or the '
+            'config that it was started with'
+        )
+    write_json(folder / PLAN_FILE, describe(study, device, workers))
+    pending = [(s, seed) for s, seed in study.groups() if any(c.key not in done for c in study.cells(s, seed))]
+    missing = len(planned - done)
+    with tqdm(total=missing, unit='cell', disable=not progress, desc=study.title, smoothing=0.05) as bar:
+        for finished in _engine(engine, workers)(study, pending, folder, device, workers):
+            bar.update(finished)
+    return folder
+
+
+def run_group(study: Study, setting: Setting, seed: int, folder: Path, device: str) -> Iterator[int]:
+    """Run the missing cells of one group, yielding 1 as each is recorded."""
+    scene = _open(study, setting.scene)
+    done = {row['cell'] for row in read_results(folder / RESULTS_FILE)}
+    cells = [cell for cell in study.cells(setting, seed) if cell.key not in done]
+    if not cells:
+        return
+    group = Group(scene, setting, seed, folder, device)
+    for cell in cells:
+        parent = multiprocessing.parent_process()
+        if parent is not None and not parent.is_alive():
+            raise SystemExit('the study was killed')  # an orphan must not race with the restarted study
+        append_result(folder / RESULTS_FILE, group.run(cell))
+        yield 1
+    if seed in study.seeds[: study.fidelity_seeds]:
+        for arm in study.arms:
+            name = f'{setting.scene}-{setting.budget}-{arm.name}-{seed}.json'.replace(' ', '_').replace('/', '_')
+            write_json(folder / 'fidelity' / name, group.measure_fidelity(arm))
+
+
+_scenes: dict[tuple[int, str], Scene] = {}
+
+
+def _open(study: Study, name: str) -> Scene:
+    key = (id(study), name)
+    if key not in _scenes:
+        _scenes.clear()  # one scene in memory at a time
+        _scenes[key] = study.scenes[name]()
+    return _scenes[key]
+
+
+_worker_study: Study | None = None
+
+
+def _start_worker(study: Study) -> None:
+    global _worker_study
+    torch.set_num_threads(1)
+    _worker_study = study
+
+
+def _group_in_worker(setting: Setting, seed: int, folder: Path, device: str) -> int:
+    assert _worker_study is not None
+    return sum(run_group(_worker_study, setting, seed, folder, device))
+
+
+Groups = list[tuple[Setting, int]]
+
+
+def _in_process(study: Study, groups: Groups, folder: Path, device: str, workers: int) -> Iterator[int]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # as in a worker: sums over threads differ in the last bits
+    try:
+        for setting, seed in groups:
+            yield from run_group(study, setting, seed, folder, device)
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _in_pool(study: Study, groups: Groups, folder: Path, device: str, workers: int) -> Iterator[int]:
+    # spawn: forked torch threads and CUDA contexts do not survive
+    context = multiprocessing.get_context('spawn')
+    with ProcessPoolExecutor(workers, context, _start_worker, (study,)) as pool:
+        tasks = [pool.submit(_group_in_worker, setting, seed, folder, device) for setting, seed in groups]
+        try:
+            for task in as_completed(tasks):
+                yield task.result()
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+def _on_ray(study: Study, groups: Groups, folder: Path, device: str, workers: int) -> Iterator[int]:
+    try:
+        import ray
+    except ImportError as error:
+        raise ImportError("engine 'ray' needs the extra: pip install 'hsiaug[ray]'") from error
+    if not ray.is_initialized():
+        ray.init(num_cpus=None if 'RAY_ADDRESS' in os.environ else workers, log_to_driver=False)
+
+    @ray.remote(num_cpus=1, num_gpus=1 if device.startswith('cuda') else 0)  # type: ignore[untyped-decorator]
+    def remote(shared: Study, setting: Setting, seed: int) -> int:
+        _start_worker(shared)
+        return sum(run_group(shared, setting, seed, folder, device))
+
+    shared = ray.put(study)
+    waiting = [remote.remote(shared, setting, seed) for setting, seed in groups]
+    while waiting:
+        ready, waiting = ray.wait(waiting)
+        yield from (int(n) for n in ray.get(ready))
+
+
+def _engine(engine: Engine, workers: int) -> Any:
+    if engine == 'ray':
+        return _on_ray
+    return _in_pool if workers > 1 else _in_process
+
+
+def describe(study: Study, device: str, workers: int) -> dict[str, Any]:
+    """The plan as the report needs it: what was asked for, on which machine, by which command."""
+    return {
+        'title': study.title,
+        'quick': study.quick,
+        'command': shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        'environment': environment(device),
+        'workers': workers,
+        'primary_metric': 'oa',
+        'baseline': 'real',
+        'notes': [],
+        'scenes': sorted({s.scene for s in study.settings}),
+        'settings': [[s.scene, s.budget, type(s.splitter).__name__] for s in study.settings],
+        'arms': [{'name': a.name, 'generator': a.generator, 'settings': a.settings, 'labels': a.labels,
+                  'control': a.control} for a in study.arms],
+        'ratios': list(study.ratios),
+        'seeds': list(study.seeds),
+        'classifiers': [c.name for c in study.classifiers],
+        'cells': len(study.all_cells()),
+    }  # fmt: skip
+
+
+def environment(device: str = 'cpu') -> dict[str, Any]:
+    """Hardware, versions and commit that a figure was measured with."""
+    versions = {'hsiaug': __version__, 'python': platform.python_version()}
+    for package in ('torch', 'torchgeo', 'numpy', 'scipy', 'scikit-learn', 'lightning'):
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            versions[package] = 'not installed'
+    return {'hardware': _hardware(device), 'device': device, 'versions': versions, 'commit': _commit()}
+
+
+def _hardware(device: str) -> str:
+    if device.startswith('cuda') and torch.cuda.is_available():
+        return str(torch.cuda.get_device_name(device))
+    model = platform.processor() or platform.machine()
+    try:
+        lines = Path('/proc/cpuinfo').read_text().splitlines()
+        model = next(line.split(':', 1)[1].strip() for line in lines if line.startswith('model name'))
+    except (OSError, StopIteration):
+        pass
+    return f'{model}, {os.cpu_count()} cores'
+
+
+def _commit() -> str:
+    here = Path(__file__).resolve().parent
+    try:
+        done = subprocess.run(
+            ['git', 'describe', '--always', '--dirty'], cwd=here, capture_output=True, text=True, timeout=5, check=True
+        )
+    except (OSError, subprocess.SubprocessError):
+        return 'unknown'
+    return done.stdout.strip() or 'unknown'

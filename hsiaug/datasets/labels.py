@@ -1,0 +1,87 @@
+"""Which classes synthetic samples have."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal
+
+import numpy as np
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from ..functional.prior import apportion, em_prior, fill_to_prior
+
+LabelPolicy = Literal['real', 'uniform', 'inverse', 'prior'] | Mapping[str, float]
+"""``real`` class frequencies, ``uniform``, ``inverse`` frequencies, ``prior`` (real plus synthetic match a prior), or
+weights by class name."""
+
+POLICIES = ('real', 'uniform', 'inverse', 'prior')
+
+
+def synthetic_counts(
+    policy: LabelPolicy,
+    total: int,
+    classes: tuple[str, ...],
+    real_counts: np.ndarray | None = None,
+    prior: np.ndarray | None = None,
+) -> np.ndarray:
+    """How many synthetic samples each class gets.
+
+    Args:
+        policy: see :data:`LabelPolicy`.
+        total: number of synthetic samples.
+        classes: the K class names.
+        real_counts: (K,) real samples per class; every policy but ``uniform`` and a mapping needs them.
+        prior: (K,) class prior, for the policy ``prior``.
+
+    Returns:
+        (K,) int64 that add up to ``total`` exactly.
+
+    Raises:
+        ValueError: for an unknown policy or class, or one that lacks what it needs.
+    """
+    if isinstance(policy, Mapping):
+        if unknown := sorted(set(policy) - set(classes)):
+            raise ValueError(f'label policy names unknown classes {unknown}; choose from {list(classes)}')
+        weights = np.array([float(policy.get(name, 0.0)) for name in classes])
+        if not np.isfinite(weights).all() or (weights < 0).any() or weights.sum() == 0:
+            raise ValueError(f'label policy needs weights >= 0, at least one above 0, found {dict(policy)}')
+        return apportion(weights, total)
+    if policy not in POLICIES:
+        raise ValueError(f'unknown label policy {policy!r}; choose from {POLICIES} or give weights by class name')
+    if policy == 'uniform':
+        return apportion(np.ones(len(classes)), total)
+    if real_counts is None:
+        raise ValueError(f'label policy {policy!r} needs the counts of the real classes (real_counts)')
+    if policy == 'real':
+        return apportion(real_counts, total)
+    if policy == 'inverse':
+        return apportion(np.where(real_counts > 0, 1 / np.maximum(real_counts, 1), 0), total)
+    if prior is None:
+        raise ValueError("label policy 'prior' needs a class prior; see estimate_prior")
+    return fill_to_prior(real_counts, prior, total)
+
+
+def estimate_prior(x: np.ndarray, y: np.ndarray, unlabelled: np.ndarray, num_classes: int) -> np.ndarray:
+    """Class prior of the training area, estimated from its unlabelled pixels.
+
+    A logistic regression on the labelled pixels, its posteriors on the unlabelled ones re-estimated by EM. Half a
+    pixel per class is added, so that no class vanishes.
+
+    Args:
+        x: (N, C) labelled training spectra.
+        y: (N,) labels, each class at least once.
+        unlabelled: (M, C); with M = 0 the training frequencies are returned.
+        num_classes: K.
+
+    Returns:
+        (K,) float64 that adds up to one.
+    """
+    frequencies = np.bincount(y, minlength=num_classes) / len(y)
+    if len(unlabelled) == 0:
+        return frequencies  # type: ignore[no-any-return]
+    model = make_pipeline(StandardScaler(), LogisticRegression(C=1.0, max_iter=2000)).fit(x, y)
+    prior = em_prior(model.predict_proba(unlabelled), frequencies)
+    smoothed = prior * len(unlabelled) + 0.5
+    return smoothed / smoothed.sum()  # type: ignore[no-any-return]

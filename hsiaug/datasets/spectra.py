@@ -1,0 +1,119 @@
+"""Labelled spectra of one part of a split, as a torchgeo dataset."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, get_args
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from torch import Tensor
+from torchgeo.datasets import NonGeoDataset
+
+from ..samples import Sample
+from ..scenes import Scene, Split
+
+Part = Literal['train', 'val', 'test', 'unlabelled']
+
+
+class SpectraDataset(NonGeoDataset):
+    """Spectra of a scene, one sample per pixel.
+
+    Samples are read from the scene on demand, so that a memory-mapped scene stays one.
+
+    Args:
+        scene: the scene.
+        split: a split of that scene.
+        part: ``'train'``, ``'val'``, ``'test'`` or ``'unlabelled'``; unlabelled samples have no ``label``.
+        transforms: function of a sample, as in torchgeo.
+
+    Raises:
+        ValueError: for an unknown part, or a split of another scene.
+    """
+
+    def __init__(
+        self, scene: Scene, split: Split, part: Part = 'train', transforms: Callable[[Sample], Sample] | None = None
+    ) -> None:
+        if part not in get_args(Part):
+            raise ValueError(f'SpectraDataset: unknown part {part!r}; choose from {get_args(Part)}')
+        if split.scene != scene.fingerprint:
+            raise ValueError(
+                f'SpectraDataset: the split was made for scene {split.scene}, this is scene {scene.name!r} '
+                f'({scene.fingerprint}); split this scene'
+            )
+        self.scene, self.split, self.part, self.transforms = scene, split, part, transforms
+        self.spec = scene.spec(split.classes)
+        self.pixels: np.ndarray = getattr(split, part)
+        label_of = {class_id: k for k, class_id in enumerate(split.classes)}
+        flat = scene.flat_labels()[self.pixels]
+        self.labels = torch.tensor([label_of.get(int(i), -1) for i in flat], dtype=torch.int64)
+
+    def __len__(self) -> int:
+        """Number of spectra."""
+        return len(self.pixels)
+
+    def __getitem__(self, index: int) -> Sample:
+        """``image`` (C,) float32 in the scene's unit and ``label`` () int64."""
+        return self.__getitems__([index])[0]
+
+    def __getitems__(self, indices: Sequence[int]) -> list[Sample]:
+        """Samples of a whole batch, read at once."""
+        batch = self.batch(indices)
+        samples = [{key: value[row] for key, value in batch.items()} for row in range(len(indices))]
+        return samples if self.transforms is None else [self.transforms(sample) for sample in samples]
+
+    def batch(self, indices: Sequence[int] | Tensor) -> dict[str, Tensor]:
+        """``image`` (n, C) and ``label`` (n,), before ``transforms``.
+
+        Raises:
+            IndexError: if an index is out of range.
+        """
+        rows = np.asarray(indices, dtype=np.int64)
+        if rows.size and not -len(self) <= rows.min() <= rows.max() < len(self):
+            raise IndexError(f'SpectraDataset: index out of range for {len(self)} spectra')
+        batch = {'image': torch.from_numpy(self.scene.spectra(self.pixels[rows]))}
+        if self.part != 'unlabelled':
+            batch['label'] = self.labels[rows]
+        return batch
+
+    def tensors(self) -> tuple[Tensor, Tensor]:
+        """All spectra (N, C) and labels (N,); the labels of unlabelled spectra are -1."""
+        image = self.batch(np.arange(len(self)))['image']
+        return image, torch.full((len(self),), -1) if self.part == 'unlabelled' else self.labels
+
+    @property
+    def class_counts(self) -> np.ndarray:
+        """(K,) number of spectra per class."""
+        return np.bincount(self.labels[self.labels >= 0].numpy(), minlength=self.spec.num_classes)
+
+    def plot(self, sample: Sample, show_titles: bool = True, suptitle: str | None = None) -> Figure:
+        """Draw one spectrum.
+
+        Args:
+            sample: a sample of this dataset; a ``prediction`` in it is named in the title.
+            show_titles: whether to name the class.
+            suptitle: title of the whole figure.
+
+        Returns:
+            a matplotlib figure, registered with no window.
+        """
+        figure = Figure(figsize=(6, 3), layout='constrained')
+        axes = figure.subplots()
+        wavelengths = self.spec.wavelengths
+        axes.plot(wavelengths or range(self.spec.bands), sample['image'].cpu().numpy(), lw=1)
+        axes.set_xlabel('wavelength (nm)' if wavelengths else 'band')
+        axes.set_ylabel(self.spec.unit or 'value')
+        if show_titles and 'label' in sample:
+            title = self.spec.classes[int(sample['label'])]
+            if 'prediction' in sample:
+                title += f', predicted {self.spec.classes[int(sample["prediction"])]}'
+            axes.set_title(title)
+        if suptitle is not None:
+            figure.suptitle(suptitle)
+        return figure
+
+    def __str__(self) -> str:
+        """Scene, part and class counts."""
+        counts: dict[str, Any] = dict(zip(self.spec.classes, self.class_counts.tolist(), strict=True))
+        return f'{super().__str__()}\n    scene: {self.scene.name}, {self.part}\n    classes: {counts}'

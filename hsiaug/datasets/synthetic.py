@@ -1,0 +1,133 @@
+"""A generator as a map-style dataset of any length."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import get_worker_info
+from torchgeo.datasets import NonGeoDataset
+
+from ..samples import Sample, SampleSource
+from .labels import LabelPolicy, synthetic_counts
+
+
+def stream_seed(*parts: int) -> int:
+    """One seed out of several numbers; streams of different parts are independent (numpy's SeedSequence)."""
+    return int(np.random.SeedSequence([p & 0xFFFFFFFFFFFFFFFF for p in parts]).generate_state(1, np.uint64)[0] >> 1)
+
+
+class SyntheticDataset(NonGeoDataset):
+    """Samples of a generator.
+
+    Sample ``index`` depends on (seed, epoch, index) and nothing else: not on workers, ranks or the order of calls.
+    Samples are drawn in fixed, aligned chunks, so they are the same to the bit however a loader batches them.
+
+    Args:
+        generator: a generator, or anything with ``sample`` and a spec.
+        length: number of samples of an epoch.
+        seed: seed of labels and noise.
+        labels: which classes they have, in exact counts (:data:`~hsiaug.datasets.labels.LabelPolicy`).
+        real_counts: (K,) real samples per class; taken from the generator's training frequencies if None.
+        prior: (K,) class prior for ``labels='prior'``.
+        chunk: samples drawn at once.
+        cache_chunks: chunks kept in memory per process.
+
+    Raises:
+        ValueError: if the length is negative or the label policy lacks something.
+    """
+
+    def __init__(
+        self,
+        generator: SampleSource,
+        length: int,
+        seed: int = 0,
+        labels: LabelPolicy = 'real',
+        real_counts: np.ndarray | None = None,
+        prior: np.ndarray | None = None,
+        chunk: int = 1024,
+        cache_chunks: int = 256,
+    ) -> None:
+        if length < 0 or chunk < 1:
+            raise ValueError(f'SyntheticDataset: length >= 0 and chunk >= 1 expected, found {length} and {chunk}')
+        self.generator, self.length, self.seed, self.chunk = generator, length, seed, chunk
+        self.spec, self.provenance = generator.spec, generator.provenance
+        self.soft_labels = bool(getattr(generator, 'soft_labels', False))
+        if real_counts is None and (frequencies := getattr(generator, 'class_prior', None)) is not None:
+            real_counts = frequencies.cpu().numpy()
+        self.counts = synthetic_counts(labels, length, self.spec.classes, real_counts, prior)
+        # In shared memory, so that persistent workers see the epoch change.
+        self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
+        self._cache: OrderedDict[tuple[int, int], dict[str, Tensor]] = OrderedDict()
+        self._cache_chunks = cache_chunks
+
+    def __len__(self) -> int:
+        """Number of samples of an epoch."""
+        return self.length
+
+    @property
+    def epoch(self) -> int:
+        """The current epoch."""
+        return int(self._epoch)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Draw other samples from now on, in all workers. Without it every epoch repeats epoch 0."""
+        self._epoch.fill_(epoch)
+
+    def labels(self) -> Tensor:
+        """(length,) int64 labels of the current epoch."""
+        return self._labels(self.epoch)
+
+    def _labels(self, epoch: int) -> Tensor:
+        rng = np.random.default_rng(stream_seed(self.seed, epoch))
+        return torch.from_numpy(rng.permutation(np.repeat(np.arange(len(self.counts)), self.counts)))
+
+    def _chunk(self, epoch: int, number: int) -> dict[str, Tensor]:
+        key = (epoch, number)
+        if key not in self._cache:
+            if get_worker_info() is not None and getattr(self.generator, 'device', torch.device('cpu')).type != 'cpu':
+                raise RuntimeError(
+                    'SyntheticDataset: a generator on a GPU cannot run in data-loader workers; move it to the CPU, '
+                    'use num_workers=0, or sample a bank beforehand'
+                )
+            labels = self._labels(epoch)[number * self.chunk : (number + 1) * self.chunk]
+            batch = self.generator.sample(len(labels), labels, seed=stream_seed(self.seed, epoch, number + 1))
+            self._cache[key] = {name: value.cpu() for name, value in batch.items()}
+            while len(self._cache) > self._cache_chunks:
+                self._cache.popitem(last=False)
+        self._cache.move_to_end(key)
+        return self._cache[key]
+
+    def batch(self, indices: Sequence[int] | Tensor) -> dict[str, Tensor]:
+        """Samples of several indices, stacked: ``image`` (n, ...), ``label`` (n,), ...
+
+        Raises:
+            IndexError: if an index is out of range.
+        """
+        rows = np.asarray(indices, dtype=np.int64)
+        if rows.size == 0:
+            return self.generator.sample(0)
+        if not 0 <= rows.min() <= rows.max() < self.length:
+            raise IndexError(f'SyntheticDataset: index out of range for {self.length} samples')
+        epoch = self.epoch
+        numbers, within = np.divmod(rows, self.chunk)
+        order = np.argsort(numbers, kind='stable')
+        parts = [
+            {name: value[within[order[numbers[order] == number]]] for name, value in self._chunk(epoch, number).items()}
+            for number in np.unique(numbers).tolist()
+        ]
+        back = np.empty_like(order)
+        back[order] = np.arange(len(order))
+        return {name: torch.cat([part[name] for part in parts])[back] for name in parts[0]}
+
+    def __getitem__(self, index: int) -> Sample:
+        """One sample in the sample contract."""
+        return self.__getitems__([index + self.length if index < 0 else index])[0]
+
+    def __getitems__(self, indices: Sequence[int]) -> list[Sample]:
+        """Samples of a whole batch, drawn at once."""
+        batch = self.batch(indices)
+        return [{key: value[row] for key, value in batch.items()} for row in range(len(indices))]

@@ -1,0 +1,14 @@
+"""Pure functions that losses, metrics and datasets share."""
+
+from .gradient_penalty import gradient_penalty_autograd, gradient_penalty_mlp
+from .prior import apportion, em_prior, fill_to_prior
+from .spectral import spectral_angle
+
+__all__ = [
+    'apportion',
+    'em_prior',
+    'fill_to_prior',
+    'gradient_penalty_autograd',
+    'gradient_penalty_mlp',
+    'spectral_angle',
+]

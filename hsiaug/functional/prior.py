@@ -1,0 +1,71 @@
+"""Class counts and class priors: how many samples of each class to draw."""
+
+from __future__ import annotations
+
+import numpy as np
+
+
+def apportion(shares: np.ndarray, total: int) -> np.ndarray:
+    """Whole counts that add up to ``total`` in the given shares (largest-remainder method).
+
+    Args:
+        shares: (K,) non-negative weights, not all zero.
+        total: what the counts add up to.
+
+    Returns:
+        (K,) int64; each differs from its exact share by less than one. Ties go to the lower class.
+    """
+    exact = np.asarray(shares, dtype=np.float64) / np.sum(shares) * total
+    counts = np.floor(exact).astype(np.int64)
+    order = np.argsort(-(exact - counts), kind='stable')
+    counts[order[: total - counts.sum()]] += 1
+    return counts
+
+
+def fill_to_prior(real_counts: np.ndarray, prior: np.ndarray, total: int) -> np.ndarray:
+    """Counts of ``total`` synthetic samples that bring real plus synthetic as near to ``prior`` as adding can.
+
+    A class that the real data already over-represent gets none, and the others share what is left in proportion to
+    what they lack.
+
+    Args:
+        real_counts: (K,) real samples per class.
+        prior: (K,) class prior that adds up to one.
+        total: number of synthetic samples.
+
+    Returns:
+        (K,) int64 that add up to ``total``.
+    """
+    if total == 0:
+        return np.zeros(len(prior), dtype=np.int64)
+    lacking = np.maximum(np.asarray(prior) * (np.sum(real_counts) + total) - real_counts, 0)
+    return apportion(lacking, total)
+
+
+def em_prior(
+    posteriors: np.ndarray, train_prior: np.ndarray, iterations: int = 1000, tolerance: float = 1e-8
+) -> np.ndarray:
+    """Class prior of unlabelled data by EM re-estimation.
+
+    Saerens, Latinne and Decaestecker, "Adjusting the outputs of a classifier to new a priori probabilities",
+    Neural Computation 14(1), 2002, equation 2.9.
+
+    Args:
+        posteriors: (M, K) class probabilities of a classifier on the unlabelled data.
+        train_prior: (K,) class frequencies that the classifier was trained on.
+        iterations: most steps.
+        tolerance: stops when no prior changes by more.
+
+    Returns:
+        (K,) float64 that adds up to one.
+    """
+    prior = np.asarray(train_prior, dtype=np.float64)
+    start = prior.copy()
+    for _ in range(iterations):
+        adjusted = posteriors * (prior / start)
+        adjusted /= adjusted.sum(axis=1, keepdims=True)
+        updated = adjusted.mean(axis=0)
+        if np.abs(updated - prior).max() < tolerance:
+            return updated  # type: ignore[no-any-return]
+        prior = updated
+    return prior

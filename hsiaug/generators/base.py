@@ -1,0 +1,279 @@
+"""What every generator is: a module with a spec, a provenance and two verbs, sample and save."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, ClassVar, TypeVar
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from .. import __version__
+from ..samples import Provenance, SampleSpec
+
+CONFIG_FILE = 'config.json'
+WEIGHTS_FILE = 'model.safetensors'
+CARD_FILE = 'README.md'
+
+G = TypeVar('G', bound='type[Generator]')
+REGISTRY: dict[str, type[Generator]] = {}
+
+
+class CheckpointError(ValueError):
+    """A folder that does not hold a generator that this version can load."""
+
+
+@dataclass(frozen=True, eq=False)
+class TrainingData:
+    """The training part of a split, as a generator is given it. Never a test pixel.
+
+    Args:
+        spec: spec of the samples.
+        x: (N, C) float32 labelled training spectra, in the dataset's unit.
+        y: (N,) int64 labels.
+        unlabelled: (M, C) float32 spectra of the training area without labels; M may be 0.
+        val_x: (V, C) validation spectra, for early stopping.
+        val_y: (V,) their labels.
+        provenance: of the data; the generator keeps it with its own training configuration.
+    """
+
+    spec: SampleSpec
+    x: Tensor
+    y: Tensor
+    unlabelled: Tensor
+    val_x: Tensor
+    val_y: Tensor
+    provenance: Provenance | None = None
+
+
+def register(name: str) -> Callable[[G], G]:
+    """Class decorator: make a generator known by the name that config files and saved folders use."""
+
+    def decorate(cls: G) -> G:
+        if name in REGISTRY:
+            raise ValueError(f'a generator named {name!r} is registered already: {REGISTRY[name].__name__}')
+        REGISTRY[name] = cls
+        cls.type_name = name
+        return cls
+
+    return decorate
+
+
+def generator_class(name: str) -> type[Generator]:
+    """Look a generator class up by its registered name.
+
+    Raises:
+        ValueError: for an unknown name, with the choices.
+    """
+    from . import load_all  # the registry fills as modules are imported
+
+    load_all()
+    if name not in REGISTRY:
+        raise ValueError(f'unknown generator {name!r}; choose from {sorted(REGISTRY)}')
+    return REGISTRY[name]
+
+
+class Generator(nn.Module):
+    """Base of all generators.
+
+    A subclass takes ``(spec, **settings)``, passes the JSON-ready settings on to this class, keeps what it learns in
+    parameters and buffers, and implements :meth:`_draw`. Buffers named in ``fitted`` get their shape from the
+    training data.
+
+    Args:
+        spec: spec of the samples that it makes.
+        settings: the subclass's own settings, as they are saved.
+    """
+
+    type_name: ClassVar[str]
+    fitted: ClassVar[tuple[str, ...]] = ()
+    """Names of buffers whose shapes are known only after fitting."""
+    soft_labels: ClassVar[bool] = False
+    """Whether samples carry ``label_prob``."""
+
+    class_prior: Tensor
+
+    def __init__(self, spec: SampleSpec, **settings: Any) -> None:
+        super().__init__()
+        self.spec = spec
+        self.settings = settings
+        self.provenance: Provenance | None = None
+        # Training frequencies, from which labels are drawn where the caller gives none.
+        self.register_buffer('class_prior', torch.full((spec.num_classes,), 1.0 / spec.num_classes))
+        for name in self.fitted:
+            self.register_buffer(name, torch.empty(0))
+
+    def fit(self, data: TrainingData, seed: int = 0) -> None:
+        """Learn from training data in closed form. Generators that need gradient steps have a trainer instead.
+
+        Args:
+            data: the training part of a split.
+            seed: seed of anything random in the fit.
+        """
+        raise NotImplementedError(f'{type(self).__name__} is trained by hsiaug.trainers.fit_generator')
+
+    def adopt(self, data: TrainingData, seed: int, training: Mapping[str, Any] | None = None) -> None:
+        """Record where the fit came from. Every ``fit`` and every trainer ends with it."""
+        counts = torch.bincount(data.y.cpu(), minlength=self.spec.num_classes).to(torch.float32)
+        self.class_prior.copy_(counts / counts.sum())
+        base = data.provenance or Provenance(version=__version__, seed=seed, training={})
+        self.provenance = replace(
+            base, version=__version__, seed=seed, training={'generator': self.type_name, **self.settings, **(training or {})}
+        )
+
+    @property
+    def device(self) -> torch.device:
+        """Where the generator's tensors live."""
+        return self.class_prior.device
+
+    def _draw(self, labels: Tensor, rng: torch.Generator) -> dict[str, Tensor]:
+        """Samples for (n,) ``labels``: at least ``image``; ``label_prob`` where soft. All randomness from ``rng``."""
+        raise NotImplementedError
+
+    @torch.no_grad()
+    def sample(self, n: int, labels: Tensor | None = None, seed: int | None = None) -> dict[str, Tensor]:
+        """Draw a batch in the sample contract and the dataset's unit.
+
+        Args:
+            n: number of samples.
+            labels: (n,) int64 classes; drawn from the training frequencies if None.
+            seed: makes the draw reproducible; None takes fresh entropy from torch's global generator.
+
+        Returns:
+            ``image`` (n, C) float32 and ``label`` (n,) int64 on the generator's device, and ``label_prob`` (n, K)
+            float32 from generators with soft labels.
+
+        Raises:
+            ValueError: if labels and n disagree or a label is out of range.
+        """
+        if seed is None:
+            seed = int(torch.randint(2**62, ()).item())
+        # Noise is drawn on the CPU whatever the device, so that a seed means the same sample everywhere.
+        rng = torch.Generator().manual_seed(seed)
+        if labels is None:
+            labels = torch.multinomial(self.class_prior.cpu(), n, replacement=True, generator=rng) if n else torch.empty(0)
+        labels = labels.to(torch.int64).cpu()
+        if labels.shape != (n,):
+            raise ValueError(f'{type(self).__name__}: labels must be ({n},) for n={n}, found {tuple(labels.shape)}')
+        if n and not 0 <= int(labels.min()) <= int(labels.max()) < self.spec.num_classes:
+            raise ValueError(
+                f'{type(self).__name__}: labels must lie in [0, {self.spec.num_classes}), '
+                f'found [{int(labels.min())}, {int(labels.max())}]'
+            )
+        if n == 0:
+            return {'image': torch.empty(0, self.spec.bands), 'label': labels}
+        batch = self._draw(labels, rng)
+        batch.setdefault('label', labels.to(self.device))
+        batch['image'] = batch['image'].to(torch.float32)
+        return batch
+
+    # --- saved form -------------------------------------------------------------------------------------------------
+
+    def card(self) -> str:
+        """A short model card in Markdown."""
+        lines = [f'# {self.type_name}', '', f'A hyperspectral sample generator of hsiaug {__version__}.', '']
+        lines += [f'- kind: {self.spec.kind}, {self.spec.bands} bands, unit {self.spec.unit or "unknown"}']
+        lines += [f'- classes: {", ".join(self.spec.classes)}']
+        if self.provenance is not None:
+            lines += [f'- trained on split `{self.provenance.split}`, seed {self.provenance.seed}']
+            lines += [f'- setting: `{json.dumps(dict(self.provenance.training), sort_keys=True)}`']
+        return '\n'.join(lines) + '\n'
+
+    def save_pretrained(self, folder: str | os.PathLike[str]) -> Path:
+        """Write ``config.json``, ``model.safetensors`` and a model card; the folder appears whole or not at all."""
+        target = Path(folder)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        staging = Path(tempfile.mkdtemp(prefix=f'.{target.name}-', dir=target.parent))
+        try:
+            config = {
+                'type': self.type_name,
+                'spec': self.spec.to_dict(),
+                'settings': self.settings,
+                'provenance': self.provenance.to_dict() if self.provenance else None,
+            }
+            (staging / CONFIG_FILE).write_text(json.dumps(config, indent=2))
+            state = {k: v.detach().cpu().contiguous() for k, v in self.state_dict().items()}
+            save_file(state, staging / WEIGHTS_FILE)
+            (staging / CARD_FILE).write_text(self.card())
+            if target.exists():
+                if any(target.iterdir()) and not (target / CONFIG_FILE).exists():
+                    raise FileExistsError(f'{target} exists and holds no generator; choose another folder')
+                target.mkdir(exist_ok=True)
+                for file in staging.iterdir():
+                    os.replace(file, target / file.name)
+                staging.rmdir()
+            else:
+                os.replace(staging, target)
+                target.chmod(0o755)
+        finally:
+            shutil.rmtree(staging, ignore_errors=True)
+        return target
+
+    def push_to_hub(self, repo_id: str, **kwargs: Any) -> str:
+        """Upload to the Hugging Face hub; ``kwargs`` go to ``HfApi.upload_folder``."""
+        from huggingface_hub import HfApi
+
+        with tempfile.TemporaryDirectory() as folder:
+            path = self.save_pretrained(Path(folder) / 'generator')
+            HfApi().create_repo(repo_id, exist_ok=True)
+            return str(HfApi().upload_folder(repo_id=repo_id, folder_path=path, **kwargs))
+
+    @classmethod
+    def from_pretrained(cls, folder_or_repo: str | os.PathLike[str], device: str | torch.device = 'cpu') -> Generator:
+        """Load a generator from a folder or, where no such folder exists, from the Hugging Face hub.
+
+        Called on :class:`Generator` it returns whatever type the folder holds. Loading is strict and never unpickles.
+
+        Raises:
+            CheckpointError: if the folder is incomplete, truncated or holds something else.
+        """
+        folder = Path(folder_or_repo)
+        if not folder.is_dir():
+            if not _looks_like_repo(str(folder_or_repo)):
+                raise CheckpointError(f'no folder {folder}; give the folder that hsiaug train wrote')
+            from huggingface_hub import snapshot_download
+
+            folder = Path(snapshot_download(str(folder_or_repo), allow_patterns=[CONFIG_FILE, WEIGHTS_FILE, CARD_FILE]))
+        for name in (CONFIG_FILE, WEIGHTS_FILE):
+            if not (folder / name).is_file():
+                found = sorted(p.name for p in folder.iterdir())[:8]
+                raise CheckpointError(f'{folder} holds no {name} (found {found}); was it written by save_pretrained?')
+        try:
+            config = json.loads((folder / CONFIG_FILE).read_text())
+            name, spec = config['type'], SampleSpec.from_dict(config['spec'])
+            settings, provenance = config['settings'], config['provenance']
+        except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
+            raise CheckpointError(f'{folder / CONFIG_FILE} is not a generator config of hsiaug: {error!r}') from error
+        wanted = generator_class(name)
+        if not issubclass(wanted, cls):
+            raise CheckpointError(f'{folder} holds a {name!r} ({wanted.__name__}), not a {cls.__name__}')
+        try:
+            state = load_file(folder / WEIGHTS_FILE)
+        except SafetensorError as error:
+            raise CheckpointError(f'{folder / WEIGHTS_FILE} is truncated or not a safetensors file: {error}') from error
+        generator = wanted(spec, **settings)
+        generator.allocate(state)
+        try:
+            generator.load_state_dict(state, strict=True)
+        except RuntimeError as error:
+            raise CheckpointError(f'{folder / WEIGHTS_FILE} does not fit a {name!r} with its config: {error}') from error
+        generator.provenance = Provenance.from_dict(provenance) if provenance else None
+        return generator.eval().to(device)
+
+    def allocate(self, state: Mapping[str, Tensor]) -> None:
+        """Give the data-dependent buffers the shapes that a saved state has."""
+        for name in self.fitted:
+            if name in state:
+                setattr(self, name, torch.empty_like(state[name]))
+
+
+def _looks_like_repo(name: str) -> bool:
+    return name.count('/') == 1 and not name.startswith(('.', '/'))

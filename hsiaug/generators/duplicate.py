@@ -1,0 +1,60 @@
+"""Control: real training samples again. What a rival gains beyond this, it gains by being new."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..samples import SampleSpec
+from .base import Generator, TrainingData, register
+
+
+class ExemplarGenerator(Generator):
+    """Base of generators that start from labelled training spectra, which they keep.
+
+    Args:
+        spec: spec of the samples.
+        settings: the subclass's settings.
+    """
+
+    fitted = ('train_x', 'train_y')
+    train_x: Tensor
+    train_y: Tensor
+
+    def __init__(self, spec: SampleSpec, **settings: Any) -> None:
+        super().__init__(spec, **settings)
+
+    def fit(self, data: TrainingData, seed: int = 0) -> None:
+        """Keep the labelled training spectra."""
+        self.train_x, self.train_y = data.x.to(self.device), data.y.to(self.device)
+        self.adopt(data, seed)
+
+    def exemplars(self, labels: Tensor, rng: torch.Generator) -> Tensor:
+        """(n,) positions of training spectra of the wanted classes, uniform within a class.
+
+        Raises:
+            ValueError: for a class of which no training spectrum is known.
+        """
+        position = torch.empty(len(labels), dtype=torch.int64)
+        uniform = torch.rand(len(labels), generator=rng, dtype=torch.float64)
+        train_y = self.train_y.cpu()
+        for label in torch.unique(labels).tolist():
+            members = torch.nonzero(train_y == label)[:, 0]
+            if len(members) == 0:
+                raise ValueError(
+                    f'{type(self).__name__}: no training spectrum of class {label} ({self.spec.classes[label]}); '
+                    'fit on data with this class, or do not ask for it'
+                )
+            wanted = labels == label
+            position[wanted] = members[(uniform[wanted] * len(members)).long()]
+        return position.to(self.device)
+
+
+@register('duplicate')
+class Duplicate(ExemplarGenerator):
+    """Real training spectra, drawn with replacement within their class."""
+
+    def _draw(self, labels: Tensor, rng: torch.Generator) -> dict[str, Tensor]:
+        return {'image': self.train_x[self.exemplars(labels, rng)]}

@@ -1,0 +1,58 @@
+"""Several generators as one, against the mode collapse of each."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..samples import SampleSpec, require_compatible
+from .base import Generator, TrainingData, generator_class, register
+
+
+@register('ensemble')
+class Ensemble(Generator):
+    """A uniform mixture of generators: each sample comes from one member, drawn at random.
+
+    Args:
+        spec: spec of the samples.
+        members: one ``{'type': ..., 'settings': {...}}`` per member; :meth:`of` builds it from generators.
+
+    Raises:
+        ValueError: if there is no member.
+    """
+
+    def __init__(self, spec: SampleSpec, members: list[dict[str, Any]]) -> None:
+        if not members:
+            raise ValueError('Ensemble: at least one member is needed')
+        super().__init__(spec, members=members)
+        self.members = nn.ModuleList(generator_class(m['type'])(spec, **m['settings']) for m in members)
+
+    @classmethod
+    def of(cls, generators: list[Generator], data: TrainingData, seed: int = 0) -> Ensemble:
+        """An ensemble of trained generators."""
+        for generator in generators[1:]:
+            require_compatible(generators[0].spec, generator.spec)
+        configs = [{'type': g.type_name, 'settings': g.settings} for g in generators]
+        ensemble = cls(generators[0].spec, configs)
+        ensemble.members = nn.ModuleList(generators)
+        ensemble.adopt(data, seed)
+        return ensemble
+
+    def allocate(self, state: Any) -> None:
+        """Give the members' data-dependent buffers their saved shapes."""
+        for i, member in enumerate(self.members):
+            assert isinstance(member, Generator)
+            prefix = f'members.{i}.'
+            member.allocate({k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)})
+
+    def _draw(self, labels: Tensor, rng: torch.Generator) -> dict[str, Tensor]:
+        choice = torch.randint(len(self.members), (len(labels),), generator=rng)
+        image = torch.empty((len(labels), self.spec.bands), device=self.device)
+        for i, member in enumerate(self.members):
+            assert isinstance(member, Generator)
+            rows = choice == i
+            if rows.any():
+                image[rows.to(self.device)] = member._draw(labels[rows], rng)['image'].to(image.dtype)
+        return {'image': image}

@@ -1,0 +1,99 @@
+"""Class-conditional Gaussians and Gaussian mixtures: the classic density models of spectra."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+import torch
+from sklearn.covariance import LedoitWolf
+from sklearn.mixture import GaussianMixture
+from torch import Tensor
+
+from ..samples import SampleSpec
+from .base import Generator, TrainingData, register
+
+
+@register('gaussian')
+class ClassGaussian(Generator):
+    """One Gaussian mixture per class.
+
+    Args:
+        spec: spec of the samples.
+        components: mixture components per class; a class with fewer than ten spectra per component gets fewer.
+        covariance: ``'shrunk'`` estimates each component's covariance with Ledoit–Wolf shrinkage, ``'tied'`` shares
+            one shrunk within-component covariance between all classes (more robust with few samples).
+
+    A mixture's components are found by EM in the space of the first principal components of the class, where a
+    full covariance can be estimated; the covariances of the samples are then estimated in all bands.
+    """
+
+    fitted = ('means', 'factors', 'weights', 'owners')
+    means: Tensor  # (J, C) component means
+    factors: Tensor  # (J or 1, C, C) Cholesky-like factors of the covariances
+    weights: Tensor  # (J,) share of the component in its class
+    owners: Tensor  # (J,) class of the component
+
+    def __init__(
+        self, spec: SampleSpec, components: int = 1, covariance: Literal['shrunk', 'tied'] = 'shrunk'
+    ) -> None:
+        if components < 1:
+            raise ValueError(f'ClassGaussian: components must be at least 1, found {components}')
+        if covariance not in ('shrunk', 'tied'):
+            raise ValueError(f"ClassGaussian: unknown covariance {covariance!r}; choose from 'shrunk', 'tied'")
+        super().__init__(spec, components=components, covariance=covariance)
+        self.components, self.covariance = components, covariance
+
+    def fit(self, data: TrainingData, seed: int = 0) -> None:
+        """Fit the mixtures; nothing is iterated but the EM of more than one component."""
+        x, y = data.x.double().numpy(), data.y.numpy()
+        scale = max(float(x.std()), 1e-12)  # conditioning: radiance counts and reflectances alike
+        means, residuals, weights, owners = [], [], [], []
+        for label in range(self.spec.num_classes):
+            mine = x[y == label]
+            if len(mine) == 0:
+                raise ValueError(f'ClassGaussian: no training spectrum of class {label} ({self.spec.classes[label]})')
+            component = self._assign(mine / scale, seed)
+            for j in np.unique(component):
+                part = mine[component == j]
+                means.append(part.mean(axis=0))
+                residuals.append((part - means[-1]) / scale)
+                weights.append(len(part) / len(mine))
+                owners.append(label)
+        groups = [np.concatenate(residuals)] if self.covariance == 'tied' else residuals
+        factors = np.stack([_factor(LedoitWolf(assume_centered=True).fit(r).covariance_) * scale for r in groups])
+        for name, value in (('means', np.stack(means)), ('factors', factors), ('weights', np.array(weights))):
+            setattr(self, name, torch.tensor(value, dtype=torch.float32, device=self.device))
+        self.owners = torch.tensor(owners, device=self.device)
+        self.adopt(data, seed)
+
+    def _assign(self, x: np.ndarray, seed: int) -> np.ndarray:
+        count = min(self.components, max(1, len(x) // 10))
+        if count == 1:
+            return np.zeros(len(x), dtype=np.int64)
+        centred = x - x.mean(axis=0)
+        basis = np.linalg.svd(centred, full_matrices=False)[2][: min(10, len(x) // (2 * count))]
+        model = GaussianMixture(count, reg_covar=1e-4, random_state=seed, n_init=2)
+        return model.fit_predict(centred @ basis.T)  # type: ignore[no-any-return]
+
+    def _draw(self, labels: Tensor, rng: torch.Generator) -> dict[str, Tensor]:
+        owners, weights = self.owners.cpu(), self.weights.cpu()
+        component = torch.empty(len(labels), dtype=torch.int64)
+        for label in torch.unique(labels).tolist():
+            mine, wanted = torch.nonzero(owners == label)[:, 0], labels == label
+            pick = torch.multinomial(weights[mine], int(wanted.sum()), replacement=True, generator=rng)
+            component[wanted] = mine[pick]
+        noise = torch.randn((len(labels), self.spec.bands), generator=rng).to(self.device)
+        component = component.to(self.device)
+        image = torch.empty_like(noise)
+        for j in torch.unique(component).tolist():  # one product per component: gathered factors would be huge
+            rows = component == j
+            factor = self.factors[j if len(self.factors) > 1 else 0]
+            image[rows] = self.means[j] + noise[rows] @ factor.T
+        return {'image': image}
+
+
+def _factor(covariance: np.ndarray) -> np.ndarray:
+    """(C, C) F with F·Fᵀ = covariance; an eigendecomposition, since a class of one spectrum has none to Cholesky."""
+    values, vectors = np.linalg.eigh(covariance)
+    return vectors * np.sqrt(np.maximum(values, 0))  # type: ignore[no-any-return]

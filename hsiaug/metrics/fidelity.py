@@ -1,0 +1,98 @@
+"""How faithful synthetic spectra are: the analyses of Audebert et al. 2018, section 4, and what they miss."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from sklearn.neighbors import NearestNeighbors
+from sklearn.preprocessing import StandardScaler
+from sklearn.svm import SVC
+from torch import Tensor
+
+from ..functional.spectral import spectral_angle
+
+
+@dataclass(frozen=True)
+class Fidelity:
+    """Fidelity of synthetic spectra to real ones.
+
+    Args:
+        msad: spectral angle between real and synthetic class means, mean over classes, radians.
+        msad_per_class: (K,) the angles.
+        std_ratio: synthetic over real standard deviation, mean over bands, median over classes; 1 is right.
+        roughness_ratio: the same of the second difference along the bands: how much noisier spectra are; 1 is right.
+        svm: accuracy of a linear SVM trained on one side and tested on another (Table 1), keys ``real_real``,
+            ``real_fake``, ``fake_fake``, ``fake_real``.
+        closer_than_real: share of synthetic spectra that lie closer to their nearest real spectrum than that one lies
+            to its own nearest real neighbour; near 1 means copies.
+    """
+
+    msad: float
+    msad_per_class: tuple[float, ...]
+    std_ratio: float
+    roughness_ratio: float
+    svm: dict[str, float]
+    closer_than_real: float
+
+
+def fidelity(
+    train: tuple[Tensor, Tensor], test: tuple[Tensor, Tensor], fake: tuple[Tensor, Tensor], num_classes: int
+) -> Fidelity:
+    """Compare synthetic with real spectra.
+
+    Args:
+        train: (N, C) spectra and (N,) labels that the generator was trained on.
+        test: real spectra and labels that it has not seen.
+        fake: synthetic spectra and labels; half trains the SVM, half tests it.
+        num_classes: K.
+    """
+    angles, spreads, roughness = [], [], []
+    for label in range(num_classes):
+        real, synthetic = (x[y == label].to(torch.float64) for x, y in (train, fake))
+        if len(real) < 2 or len(synthetic) < 2:
+            angles.append(float('nan'))
+            continue
+        angles.append(float(spectral_angle(real.mean(dim=0), synthetic.mean(dim=0))))
+        spreads.append(float(synthetic.std(dim=0).mean() / real.std(dim=0).mean()))
+        roughness.append(float(_roughness(synthetic) / _roughness(real)))
+    known = [a for a in angles if a == a]
+    return Fidelity(
+        msad=sum(known) / len(known) if known else float('nan'),
+        msad_per_class=tuple(angles),
+        std_ratio=_median(spreads),
+        roughness_ratio=_median(roughness),
+        svm=_svm_table(train, test, fake),
+        closer_than_real=_closer_than_real(train[0], fake[0]),
+    )
+
+
+def _roughness(x: Tensor) -> Tensor:
+    return x.diff(n=2, dim=1).abs().mean()
+
+
+def _median(values: list[float]) -> float:
+    return float(torch.tensor(values, dtype=torch.float64).quantile(0.5)) if values else float('nan')
+
+
+def _svm_table(
+    train: tuple[Tensor, Tensor], test: tuple[Tensor, Tensor], fake: tuple[Tensor, Tensor]
+) -> dict[str, float]:
+    scaler = StandardScaler().fit(train[0].numpy())
+
+    def ready(part: tuple[Tensor, Tensor]) -> tuple[object, object]:
+        return scaler.transform(part[0].numpy()), part[1].numpy()
+
+    fakes = [ready((fake[0][i::2], fake[1][i::2])) for i in (0, 1)]
+    on_real = SVC(kernel='linear').fit(*ready(train))
+    on_fake = SVC(kernel='linear').fit(*fakes[0])
+    sides = {'real_real': (on_real, ready(test)), 'real_fake': (on_real, fakes[1])}
+    sides |= {'fake_fake': (on_fake, fakes[1]), 'fake_real': (on_fake, ready(test))}
+    return {name: float(model.score(*data)) for name, (model, data) in sides.items()}
+
+
+def _closer_than_real(real: Tensor, fake: Tensor) -> float:
+    index = NearestNeighbors().fit(real.numpy())
+    own = index.kneighbors(n_neighbors=1)[0][:, 0]  # without arguments a point is not its own neighbour
+    distance, nearest = index.kneighbors(fake.numpy(), n_neighbors=1)
+    return float((distance[:, 0] < own[nearest[:, 0]]).mean())

@@ -1,0 +1,80 @@
+"""NN-1D: the fully connected classifier of single spectra that Audebert et al. 2018 augment."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+Scaling = str
+SCALINGS = ('standard', 'minmax')
+
+
+class SpectralScaler(nn.Module):
+    """Per-band standardisation or a common scaling to [0, 1], fitted on real training spectra.
+
+    Args:
+        bands: number of bands C.
+        kind: ``'standard'`` subtracts each band's mean and divides by its standard deviation; ``'minmax'`` brings all
+            bands together to [0, 1], as Audebert et al. do.
+    """
+
+    offset: Tensor
+    scale: Tensor
+
+    def __init__(self, bands: int, kind: Scaling = 'standard') -> None:
+        super().__init__()
+        if kind not in SCALINGS:
+            raise ValueError(f'SpectralScaler: unknown kind {kind!r}; choose from {SCALINGS}')
+        self.kind = kind
+        self.register_buffer('offset', torch.zeros(bands))
+        self.register_buffer('scale', torch.ones(bands))
+
+    def fit(self, x: Tensor) -> SpectralScaler:
+        """Fit on (N, C) training spectra."""
+        if self.kind == 'standard':
+            self.offset.copy_(x.mean(dim=0))
+            # A band that is constant in a small training set must not blow up.
+            spread = x.std(dim=0, correction=0)
+            self.scale.copy_(1 / spread.clamp_min(1e-3 * float(spread.mean()) + 1e-12))
+        else:
+            self.offset.fill_(float(x.min()))
+            self.scale.fill_(1 / max(float(x.max() - x.min()), 1e-12))
+        return self
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Scale (n, C) spectra."""
+        return (x - self.offset) * self.scale
+
+
+class NN1D(nn.Module):
+    """Fully connected network on single spectra, its input scaling inside.
+
+    Args:
+        bands: number of bands C.
+        num_classes: number of classes K.
+        hidden: width of the hidden layers.
+        layers: number of hidden layers; 4 as in the GAN of the paper, which doesn't state the classifier's.
+        dropout: dropout after each hidden layer.
+        scaling: see :class:`SpectralScaler`.
+    """
+
+    def __init__(
+        self,
+        bands: int,
+        num_classes: int,
+        hidden: int = 256,
+        layers: int = 4,
+        dropout: float = 0.0,
+        scaling: Scaling = 'standard',
+    ) -> None:
+        super().__init__()
+        self.scaler = SpectralScaler(bands, scaling)
+        widths = [bands, *[hidden] * layers]
+        blocks: list[nn.Module] = []
+        for inputs, outputs in zip(widths[:-1], widths[1:], strict=True):
+            blocks += [nn.Linear(inputs, outputs), nn.LeakyReLU(0.01), *([nn.Dropout(dropout)] if dropout else [])]
+        self.body = nn.Sequential(*blocks, nn.Linear(widths[-1], num_classes))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits (n, K) of spectra (n, C) in the dataset's unit."""
+        return self.body(self.scaler(x))  # type: ignore[no-any-return]

@@ -1,0 +1,226 @@
+"""The sample contract: the one vocabulary that every part of hsiaug speaks.
+
+A *sample* is torchgeo's dictionary of tensors. A :class:`SampleSpec` says what such a dictionary holds, a
+:class:`Provenance` says where a synthetic one comes from and which pixels its generator has seen, and
+:class:`SampleSource` is what anything must offer to be drawn from.
+"""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import json
+import math
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol, get_args, runtime_checkable
+
+import numpy as np
+from torch import Tensor
+
+Kind = Literal['spectrum', 'scene', 'segmentation', 'change']
+Sample = dict[str, Any]
+
+WAVELENGTH_TOLERANCE_NM = 0.5
+"""Two band centres closer than this are the same band; nominal (approximate) grids are allowed ten times as much."""
+
+
+class SpecMismatchError(ValueError):
+    """Two sources of samples that cannot be mixed."""
+
+
+class LeakageError(ValueError):
+    """A generator that has seen pixels of the evaluation it is about to be used for."""
+
+
+@dataclass(frozen=True)
+class SampleSpec:
+    """What a dataset or a generator holds.
+
+    Args:
+        kind: ``'spectrum'``, ``'scene'``, ``'segmentation'`` or ``'change'``.
+        bands: number of spectral bands C.
+        classes: class names; their position is the integer label.
+        wavelengths: band centres in nm, or None where they are not known.
+        wavelengths_approximate: the centres are nominal (a sensor's data sheet), not the file's own.
+        size: ``(H, W)`` of an image, None for spectra.
+        ignore_index: label of pixels that count neither in losses nor in metrics.
+        value_range: lowest and highest value that the unit allows, as far as it is known.
+        unit: physical unit of the values, for example ``'reflectance'``.
+
+    Raises:
+        ValueError: if a field contradicts another.
+    """
+
+    kind: Kind
+    bands: int
+    classes: tuple[str, ...]
+    wavelengths: tuple[float, ...] | None = None
+    wavelengths_approximate: bool = False
+    size: tuple[int, int] | None = None
+    ignore_index: int | None = None
+    value_range: tuple[float, float] | None = None
+    unit: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.kind not in get_args(Kind):
+            raise ValueError(f'SampleSpec: unknown kind {self.kind!r}; choose from {get_args(Kind)}')
+        if self.bands < 1:
+            raise ValueError(f'SampleSpec: bands must be at least 1, found {self.bands}')
+        if self.wavelengths is not None and len(self.wavelengths) != self.bands:
+            raise ValueError(f'SampleSpec: {self.bands} bands but {len(self.wavelengths)} wavelengths; give one per band')
+        if (self.size is None) != (self.kind == 'spectrum'):
+            raise ValueError(f'SampleSpec: kind {self.kind!r} with size {self.size}; spectra have none, images need one')
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes K."""
+        return len(self.classes)
+
+    def to_dict(self) -> dict[str, Any]:
+        """A JSON-ready dictionary."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> SampleSpec:
+        """The inverse of :meth:`to_dict`, equal to the original even after a passage through JSON."""
+        as_tuples = {k: tuple(v) if isinstance(v, list | tuple) else v for k, v in data.items()}
+        known = {f.name for f in dataclasses.fields(cls)}
+        if unknown := set(as_tuples) - known:
+            raise ValueError(f'SampleSpec: unknown fields {sorted(unknown)}; written by a newer hsiaug?')
+        return cls(**as_tuples)
+
+
+def require_compatible(real: SampleSpec, synthetic: SampleSpec) -> None:
+    """Check that samples of two specs can stand in one batch.
+
+    Raises:
+        SpecMismatchError: naming each field in which the two sides differ.
+    """
+    problems = [
+        f'{name}: real {getattr(real, name)!r}, synthetic {getattr(synthetic, name)!r}'
+        for name in ('kind', 'bands', 'size', 'classes', 'ignore_index', 'unit')
+        if getattr(real, name) != getattr(synthetic, name)
+        # An unknown unit says nothing, so it contradicts nothing.
+        and not (name == 'unit' and None in (real.unit, synthetic.unit))
+    ]
+    if real.wavelengths and synthetic.wavelengths and real.bands == synthetic.bands:
+        nominal = real.wavelengths_approximate or synthetic.wavelengths_approximate
+        tolerance = WAVELENGTH_TOLERANCE_NM * (10 if nominal else 1)
+        gap = max(abs(a - b) for a, b in zip(real.wavelengths, synthetic.wavelengths, strict=True))
+        if gap > tolerance:
+            problems.append(f'wavelengths: band centres differ by up to {gap:.1f} nm, at most {tolerance:g} nm fit')
+    if problems:
+        raise SpecMismatchError(
+            'real and synthetic samples do not fit together:\n  '
+            + '\n  '.join(problems)
+            + '\nTrain the generator on this dataset, or bring both to the same bands, classes and unit.'
+        )
+
+
+def require_ratio(ratio: float, name: str = 'ratio') -> float:
+    """Return ``ratio`` as a float if it is a ratio: finite and not negative."""
+    if isinstance(ratio, bool) or not isinstance(ratio, int | float) or not math.isfinite(ratio) or ratio < 0:
+        raise ValueError(f'{name} must be a finite number >= 0 (synthetic samples per real sample), found {ratio!r}')
+    return float(ratio)
+
+
+@dataclass(frozen=True)
+class Footprint:
+    """A set of pixels of one scene, small enough to travel with a generator.
+
+    Args:
+        scene: fingerprint of the scene.
+        size: number of pixels that the scene has.
+        packed: base64 of the zlib-compressed bit mask.
+    """
+
+    scene: str
+    size: int
+    packed: str = field(repr=False)
+
+    @classmethod
+    def of(cls, scene: str, size: int, pixels: np.ndarray) -> Footprint:
+        """The footprint of flat pixel indices."""
+        mask = np.zeros(size, dtype=bool)
+        mask[pixels] = True
+        return cls(scene, size, base64.b64encode(zlib.compress(np.packbits(mask).tobytes(), 6)).decode('ascii'))
+
+    def pixels(self) -> np.ndarray:
+        """Flat pixel indices, ascending, int64."""
+        bits = np.frombuffer(zlib.decompress(base64.b64decode(self.packed)), dtype=np.uint8)
+        return np.flatnonzero(np.unpackbits(bits, count=self.size)).astype(np.int64)
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """Where a generator comes from.
+
+    Args:
+        version: hsiaug's version at training time.
+        seed: seed of the training.
+        training: JSON-ready training configuration.
+        split: fingerprint of the split it was trained on.
+        seen: pixels that the generator, its normalisation or its selection has seen.
+    """
+
+    version: str
+    seed: int
+    training: Mapping[str, Any]
+    split: str | None = None
+    seen: Footprint | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """A JSON-ready dictionary."""
+        return json.loads(json.dumps(dataclasses.asdict(self)))  # type: ignore[no-any-return]
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Provenance:
+        """The inverse of :meth:`to_dict`."""
+        seen = data.get('seen')
+        return cls(**{**data, 'seen': Footprint(**seen) if seen else None})
+
+
+def require_unseen(provenance: Provenance | None, scene: str, evaluation: np.ndarray) -> None:
+    """Refuse a generator that has seen evaluation pixels.
+
+    Args:
+        provenance: of the generator; None (a source made elsewhere) cannot be checked and passes.
+        scene: fingerprint of the evaluated scene.
+        evaluation: flat indices of the evaluation pixels.
+
+    Raises:
+        LeakageError: naming how many pixels overlap, and the first of them.
+    """
+    if provenance is None or provenance.seen is None or provenance.seen.scene != scene:
+        return
+    overlap = np.intersect1d(provenance.seen.pixels(), evaluation)
+    if overlap.size:
+        raise LeakageError(
+            f'the generator (split {provenance.split}) has seen {overlap.size} of {len(evaluation)} evaluation pixels, '
+            f'first flat indices {overlap[:5].tolist()}; train it on the training part of the split that you evaluate on'
+        )
+
+
+@runtime_checkable
+class SampleSource(Protocol):
+    """Anything that synthetic samples can be drawn from."""
+
+    spec: SampleSpec
+    provenance: Provenance | None
+
+    def sample(self, n: int, labels: Tensor | None = None, seed: int | None = None) -> dict[str, Tensor]:
+        """Draw a batch of ``n`` samples in the sample contract.
+
+        Args:
+            n: number of samples.
+            labels: (n,) int64 class of each sample; drawn from the training frequencies if None.
+            seed: makes the draw reproducible.
+        """
+        ...
+
+
+def class_counts(labels: Tensor | np.ndarray | Sequence[int], num_classes: int) -> np.ndarray:
+    """(K,) int64 number of samples per class."""
+    return np.bincount(np.asarray(labels, dtype=np.int64), minlength=num_classes)

@@ -1,0 +1,33 @@
+"""Scenes: cube, labels and wavelengths; readers, splits and the simulated scene."""
+
+from .readers import open_scene
+from .registry import BENCHMARK_SCENES, open_benchmark_scene
+from .scene import BadBandsError, Scene
+from .simulated import SimulatedScene
+from .splits import (
+    BlockSplit,
+    GroupSplit,
+    HalvesSplit,
+    RandomSplit,
+    RareClassError,
+    Split,
+    Splitter,
+    make_splitter,
+)
+
+__all__ = [
+    'BENCHMARK_SCENES',
+    'BadBandsError',
+    'BlockSplit',
+    'GroupSplit',
+    'HalvesSplit',
+    'RandomSplit',
+    'RareClassError',
+    'Scene',
+    'SimulatedScene',
+    'Split',
+    'Splitter',
+    'make_splitter',
+    'open_benchmark_scene',
+    'open_scene',
+]

@@ -1,0 +1,264 @@
+"""A scene: one hyperspectral cube with what is known about it."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, Literal
+
+import numpy as np
+
+from ..samples import Kind, SampleSpec
+
+UNLABELLED = 0
+"""Label of pixels without a class, the convention of the public benchmark scenes."""
+
+_CHUNK_VALUES = 8_000_000  # values of the cube held in memory at once while it is scanned
+_FINGERPRINT_PIXELS = 4096
+
+
+class BadBandsError(ValueError):
+    """A cube with bands that carry no information."""
+
+
+@dataclass(eq=False)
+class Scene:
+    """A hyperspectral scene.
+
+    Scenes that come in tiles are stacked along the rows with their tile number in ``groups``
+    (:meth:`from_tiles`); a spectral library is a scene one pixel wide (:meth:`from_spectra`).
+
+    Args:
+        name: short name, for figures and file names.
+        cube: (H, W, C_file) array of any numeric dtype; a memory map stays one.
+        labels: (H, W) integers, 0 where a pixel has no class; None if nothing is labelled.
+        class_names: class id to name; ids that occur without a name are called ``'class <id>'``.
+        wavelengths: band centres in nm, one per band of the cube.
+        wavelengths_approximate: the centres are nominal, not the file's own.
+        bands: indices of the bands in use; None for all.
+        scale: stored value times ``scale`` is the value in ``unit``.
+        unit: for example ``'reflectance'`` or ``'radiance'``.
+        nodata: stored value that means "no measurement".
+        groups: (H, W) integers; pixels of one group (tile, flight line, field) never part company in a split.
+
+    Raises:
+        ValueError: if shapes do not fit together.
+    """
+
+    name: str
+    cube: np.ndarray
+    labels: np.ndarray | None = None
+    class_names: Mapping[int, str] = field(default_factory=dict)
+    wavelengths: np.ndarray | None = None
+    wavelengths_approximate: bool = False
+    bands: np.ndarray | None = None
+    scale: float = 1.0
+    unit: str | None = None
+    nodata: float | None = None
+    groups: np.ndarray | None = None
+
+    def __post_init__(self) -> None:
+        if self.cube.ndim != 3:
+            raise ValueError(f'Scene {self.name!r}: cube must be (H, W, bands), found shape {self.cube.shape}')
+        for what in ('labels', 'groups'):
+            array = getattr(self, what)
+            if array is not None and array.shape != self.cube.shape[:2]:
+                hint = ' (transposed?)' if array.shape == self.cube.shape[1::-1] else ''
+                raise ValueError(
+                    f'Scene {self.name!r}: {what} of shape {array.shape} do not fit a cube of '
+                    f'{self.cube.shape[0]} x {self.cube.shape[1]} pixels{hint}; give one value per pixel'
+                )
+        if self.labels is not None and not np.issubdtype(self.labels.dtype, np.integer):
+            whole = np.asarray(self.labels, dtype=np.int64)
+            if not np.array_equal(whole, self.labels):
+                raise ValueError(f'Scene {self.name!r}: labels must be integers, found dtype {self.labels.dtype}')
+            self.labels = whole
+        channels = self.cube.shape[2]
+        if self.wavelengths is not None:
+            self.wavelengths = np.asarray(self.wavelengths, dtype=np.float64)
+            if self.wavelengths.shape != (channels,):
+                raise ValueError(
+                    f'Scene {self.name!r}: {channels} bands but wavelengths of shape {self.wavelengths.shape}; '
+                    'give one band centre in nm per band of the cube'
+                )
+        self.bands = np.arange(channels) if self.bands is None else np.asarray(self.bands, dtype=np.int64)
+        if self.bands.size == 0 or self.bands.min() < 0 or self.bands.max() >= channels:
+            raise ValueError(f'Scene {self.name!r}: bands must be indices in [0, {channels}), found {self.bands}')
+
+    @classmethod
+    def from_tiles(cls, name: str, tiles: np.ndarray, labels: np.ndarray | None = None, **kwargs: Any) -> Scene:
+        """A scene of T tiles: ``tiles`` (T, h, w, C) and ``labels`` (T, h, w); ``groups`` is the tile number."""
+        if tiles.ndim != 4:
+            raise ValueError(f'Scene {name!r}: tiles must be (T, h, w, bands), found shape {tiles.shape}')
+        count, height, width, channels = tiles.shape
+        if labels is not None:
+            if labels.shape != tiles.shape[:3]:
+                raise ValueError(f'Scene {name!r}: labels of shape {labels.shape} do not fit tiles of {tiles.shape}')
+            labels = labels.reshape(count * height, width)
+        groups = np.repeat(np.arange(count), height * width).reshape(count * height, width)
+        return cls(name, tiles.reshape(count * height, width, channels), labels, groups=groups, **kwargs)
+
+    @classmethod
+    def from_spectra(
+        cls,
+        name: str,
+        spectra: np.ndarray,
+        labels: np.ndarray | None = None,
+        groups: np.ndarray | None = None,
+        **kwargs: Any,
+    ) -> Scene:
+        """A spectral library: ``spectra`` (N, C), ``labels`` (N,), ``groups`` (N,), as a scene of N x 1 pixels."""
+        if spectra.ndim != 2:
+            raise ValueError(f'Scene {name!r}: spectra must be (N, bands), found shape {spectra.shape}')
+        column = {
+            k: None if v is None else np.asarray(v).reshape(-1, 1) for k, v in (('labels', labels), ('groups', groups))
+        }
+        return cls(name, spectra[:, None, :], **column, **kwargs)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(H, W)."""
+        return self.cube.shape[0], self.cube.shape[1]
+
+    @property
+    def num_pixels(self) -> int:
+        """H times W."""
+        return self.cube.shape[0] * self.cube.shape[1]
+
+    @property
+    def num_bands(self) -> int:
+        """Number of bands in use."""
+        assert self.bands is not None
+        return len(self.bands)
+
+    @property
+    def band_wavelengths(self) -> np.ndarray | None:
+        """Centres in nm of the bands in use."""
+        return None if self.wavelengths is None else self.wavelengths[self.bands]
+
+    def class_name(self, class_id: int) -> str:
+        """Name of a class id."""
+        return str(self.class_names.get(int(class_id), f'class {class_id}'))
+
+    @cached_property
+    def class_ids(self) -> tuple[int, ...]:
+        """Ids that occur in the labels, ascending, without the unlabelled."""
+        return () if self.labels is None else tuple(int(i) for i in np.unique(self.labels) if i != UNLABELLED)
+
+    def spectra(self, pixels: np.ndarray) -> np.ndarray:
+        """Spectra in the scene's unit.
+
+        Args:
+            pixels: (N,) flat pixel indices.
+
+        Returns:
+            (N, C) float32 over the bands in use.
+        """
+        rows, columns = np.divmod(np.asarray(pixels, dtype=np.int64), self.shape[1])
+        out = np.empty((len(rows), self.num_bands), dtype=np.float32)
+        step = max(1, _CHUNK_VALUES // self.cube.shape[2])
+        for start in range(0, len(rows), step):
+            part = slice(start, start + step)
+            out[part] = self.cube[rows[part], columns[part]][:, self.bands]
+        if self.scale != 1:
+            out *= np.float32(self.scale)
+        return out
+
+    def flat_labels(self) -> np.ndarray:
+        """(H*W,) int64 labels, unlabelled where the scene has none."""
+        if self.labels is None:
+            return np.full(self.num_pixels, UNLABELLED, dtype=np.int64)
+        return self.labels.reshape(-1).astype(np.int64)
+
+    def _row_blocks(self) -> Iterator[tuple[int, np.ndarray]]:
+        """(first row, rows of the cube) in blocks that fit in memory."""
+        step = max(1, _CHUNK_VALUES // (self.cube.shape[1] * self.cube.shape[2]))
+        for start in range(0, self.cube.shape[0], step):
+            yield start, np.asarray(self.cube[start : start + step])
+
+    def _missing(self, block: np.ndarray) -> np.ndarray:
+        missing = np.zeros(block.shape, dtype=bool)
+        if np.issubdtype(block.dtype, np.floating):
+            missing |= ~np.isfinite(block)
+        if self.nodata is not None:
+            missing |= block == self.nodata
+        return missing
+
+    @cached_property
+    def valid(self) -> np.ndarray:
+        """(H*W,) bool: pixels that are measured in every band in use. One pass over the cube."""
+        valid = np.ones(self.shape, dtype=bool)
+        if self.nodata is not None or np.issubdtype(self.cube.dtype, np.floating):
+            for start, block in self._row_blocks():
+                valid[start : start + len(block)] = ~self._missing(block[:, :, self.bands]).any(axis=2)
+        return valid.reshape(-1)
+
+    def bad_bands(self, max_missing: float = 0.05) -> dict[int, str]:
+        """Bands in use that carry no information, with the reason. One pass over the cube.
+
+        Args:
+            max_missing: share of missing pixels (NaN, infinite, nodata) above which a band is bad; single missing
+                pixels are left out of splits instead (:attr:`valid`).
+        """
+        assert self.bands is not None
+        missing = np.zeros(self.num_bands, dtype=np.int64)
+        low = np.full(self.num_bands, np.inf)
+        high = np.full(self.num_bands, -np.inf)
+        for _, block in self._row_blocks():
+            values = block[:, :, self.bands].reshape(-1, self.num_bands)
+            absent = self._missing(values)
+            missing += absent.sum(axis=0)
+            low = np.minimum(low, np.where(absent, np.inf, values).min(axis=0))
+            high = np.maximum(high, np.where(absent, -np.inf, values).max(axis=0))
+        bad: dict[int, str] = {}
+        for position, band in enumerate(self.bands.tolist()):
+            if missing[position] == self.num_pixels:
+                bad[band] = 'no data'
+            elif missing[position] > max_missing * self.num_pixels:
+                bad[band] = f'{missing[position] / self.num_pixels:.0%} of the pixels missing'
+            elif low[position] == high[position]:
+                bad[band] = f'constant {low[position]:g}'
+        return bad
+
+    def checked(self, on_bad_bands: Literal['error', 'drop'] = 'error') -> Scene:
+        """This scene with bad bands refused or left out.
+
+        Raises:
+            BadBandsError: naming the bands and why, if ``on_bad_bands='error'``.
+        """
+        assert self.bands is not None
+        bad = self.bad_bands()
+        if not bad:
+            return self
+        listing = ', '.join(f'{band} ({why})' for band, why in bad.items())
+        if on_bad_bands == 'error' or len(bad) == self.num_bands:
+            raise BadBandsError(
+                f'Scene {self.name!r}: {len(bad)} of {self.num_bands} bands carry no information: {listing} '
+                "(0-based). Leave them out with on_bad_bands='drop', or name the bands to use."
+            )
+        keep = np.array([b for b in self.bands.tolist() if b not in bad])
+        values = {f: getattr(self, f) for f in self.__dataclass_fields__}
+        return Scene(**{**values, 'bands': keep})
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """16 hex digits that identify the measured content: shape, and the values of evenly spread pixels."""
+        digest = hashlib.sha256(repr((self.cube.shape, str(self.cube.dtype))).encode())
+        pixels = np.unique(np.linspace(0, self.num_pixels - 1, min(self.num_pixels, _FINGERPRINT_PIXELS)).astype(int))
+        rows, columns = np.divmod(pixels, self.shape[1])
+        digest.update(np.ascontiguousarray(self.cube[rows, columns]).tobytes())
+        return digest.hexdigest()[:16]
+
+    def spec(self, classes: Sequence[int] | None = None, kind: Kind = 'spectrum') -> SampleSpec:
+        """The spec of this scene's samples with ``classes`` (ids, in label order; all that occur if None)."""
+        wavelengths = self.band_wavelengths
+        return SampleSpec(
+            kind=kind,
+            bands=self.num_bands,
+            classes=tuple(self.class_name(i) for i in (self.class_ids if classes is None else classes)),
+            wavelengths=None if wavelengths is None else tuple(float(w) for w in wavelengths),
+            wavelengths_approximate=self.wavelengths_approximate,
+            unit=self.unit,
+        )

@@ -1,0 +1,405 @@
+"""Splits of a scene: which pixels train, which validate, which test.
+
+The test pixels are chosen first. Everything that a generator may see comes from what is left, the *training area*;
+the validation part is cut inside it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from scipy.ndimage import binary_dilation
+
+from ..samples import Footprint
+from .scene import UNLABELLED, Scene
+
+OnRare = Literal['error', 'drop']
+Parts = tuple[np.ndarray, np.ndarray]
+
+
+class RareClassError(ValueError):
+    """A class with fewer pixels than the split needs."""
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """Pixels of one scene in four disjoint parts.
+
+    Args:
+        scene: fingerprint of the scene.
+        num_pixels: number of pixels of the scene.
+        strategy: the splitter's name and settings, JSON-ready.
+        seed: seed of the draw.
+        classes: class ids in label order; label k of a dataset is ``classes[k]``.
+        train: flat indices of labelled training pixels, ascending.
+        val: flat indices of labelled validation pixels, inside the training area.
+        test: flat indices of labelled test pixels.
+        unlabelled: flat indices of training-area pixels whose label, if any, is hidden.
+        dropped: what was left out, in words.
+    """
+
+    scene: str
+    num_pixels: int
+    strategy: dict[str, Any]
+    seed: int
+    classes: tuple[int, ...]
+    train: np.ndarray
+    val: np.ndarray
+    test: np.ndarray
+    unlabelled: np.ndarray
+    dropped: tuple[str, ...] = ()
+
+    @property
+    def fingerprint(self) -> str:
+        """16 hex digits that identify scene, classes and parts."""
+        digest = hashlib.sha256(json.dumps([self.scene, self.classes]).encode())
+        for part in (self.train, self.val, self.test, self.unlabelled):
+            digest.update(np.ascontiguousarray(part, dtype=np.int64).tobytes() + b'|')
+        return digest.hexdigest()[:16]
+
+    def footprint(self) -> Footprint:
+        """All pixels that a generator trained on this split may have seen: train, val and unlabelled."""
+        return Footprint.of(self.scene, self.num_pixels, np.concatenate([self.train, self.val, self.unlabelled]))
+
+
+def spectral_twins(scene: Scene, pixels: np.ndarray) -> np.ndarray:
+    """Number the distinct spectra among pixels.
+
+    Identical spectra on both sides of a split make a test pixel a training pixel. Scenes that were resampled from a
+    coarser grid hold many: Salinas-A has 3699 distinct spectra among its 5348 labelled pixels.
+
+    Args:
+        scene: the scene.
+        pixels: (N,) flat indices.
+
+    Returns:
+        (N,) int64; equal numbers for equal spectra. Compared by two 64-bit hashes of the bits of all bands in use.
+    """
+    spectra = scene.spectra(pixels)
+    bits = spectra.view(np.uint32).astype(np.uint64)
+    weights = np.random.default_rng(0).integers(1, 2**63, size=(2, spectra.shape[1]), dtype=np.uint64) | np.uint64(1)
+    hashes = np.stack([(bits * w).sum(axis=1, dtype=np.uint64) for w in weights], axis=1)
+    return np.unique(hashes, axis=0, return_inverse=True)[1].reshape(-1).astype(np.int64)
+
+
+def _deal(rng: np.random.Generator, members: np.ndarray, twins: np.ndarray, count: int) -> Parts:
+    """Deal about ``count`` members, whole sets of twins at a time, to the first hand and the rest to the second."""
+    order = rng.permutation(np.unique(twins))
+    rank = np.empty(int(twins.max()) + 1 if twins.size else 0, dtype=np.int64)
+    rank[order] = np.arange(len(order))
+    by_rank = np.argsort(rank[twins], kind='stable')
+    ends = np.flatnonzero(np.diff(rank[twins][by_rank], append=-1))  # last member of each set
+    enough = np.searchsorted(ends + 1, count)
+    cut = 0 if count == 0 else int(ends[min(enough, len(ends) - 1)]) + 1
+    return members[by_rank[:cut]], members[by_rank[cut:]]
+
+
+@dataclass(frozen=True)
+class Splitter(ABC):
+    """Base of all split strategies; call it with a scene and a seed.
+
+    Args:
+        per_class: labelled pixels per class to use from the training area, validation included; None for all.
+        val_fraction: share of those labelled pixels that validates.
+        min_count: fewest labelled pixels that a class needs on either side.
+        on_rare: ``'error'`` refuses a class with fewer pixels, ``'drop'`` leaves the class out and says so.
+        max_unlabelled: most unlabelled pixels to keep, drawn at random.
+        max_test: most test pixels to keep, drawn at random with class shares kept; None for all.
+    """
+
+    per_class: int | None = None
+    val_fraction: float = 0.3
+    min_count: int = 5
+    on_rare: OnRare = 'error'
+    max_unlabelled: int = 20_000
+    max_test: int | None = None
+
+    def __post_init__(self) -> None:
+        if not 0 < self.val_fraction < 1:
+            raise ValueError(f'{type(self).__name__}: val_fraction must be between 0 and 1, found {self.val_fraction}')
+        if self.per_class is not None and self.per_class < 2:
+            raise ValueError(
+                f'{type(self).__name__}: per_class must be at least 2 (one to train, one to validate), '
+                f'found {self.per_class}'
+            )
+
+    @abstractmethod
+    def sides(self, scene: Scene, pixels: np.ndarray, labels: np.ndarray, rng: np.random.Generator) -> Parts:
+        """Masks over all H*W pixels: the training area and the test area.
+
+        Args:
+            scene: the scene.
+            pixels: flat indices of the valid labelled pixels.
+            labels: their class ids.
+            rng: the split's random stream.
+        """
+
+    def __call__(self, scene: Scene, seed: int = 0) -> Split:
+        """Split a scene.
+
+        Raises:
+            RareClassError: for a class with too few pixels, if ``on_rare='error'``.
+        """
+        rng = np.random.default_rng(seed)
+        flat = scene.flat_labels()
+        pixels = np.flatnonzero((flat != UNLABELLED) & scene.valid)
+        if pixels.size == 0:
+            raise ValueError(f'Scene {scene.name!r}: no labelled pixel; a split needs labels')
+        in_train, in_test = self.sides(scene, pixels, flat[pixels], rng)
+        test = pixels[in_test[pixels]]
+        area = np.flatnonzero(in_train & scene.valid)
+        labelled = area[flat[area] != UNLABELLED]
+        pool = np.setdiff1d(area, labelled, assume_unique=True)
+        if len(pool) > 4 * self.max_unlabelled:  # thinned before twins are sought, so that huge scenes stay cheap
+            pool = np.sort(rng.choice(pool, 4 * self.max_unlabelled, replace=False))
+
+        # Twins of test spectra leave the training area; it is they, not the test pixels, that would leak.
+        everything = np.concatenate([test, labelled, pool])
+        twins = np.empty(scene.num_pixels, dtype=np.int64)
+        twins[everything] = spectral_twins(scene, everything)
+        leaked = np.isin(twins[labelled], twins[test])
+        dropped = []
+        if leaked.any():
+            dropped.append(f'{int(leaked.sum())} labelled training pixels identical to test pixels')
+        labelled = labelled[~leaked]
+        pool = pool[~np.isin(twins[pool], twins[test])]
+
+        kept, lost = [], []
+        need = max(self.min_count, self.per_class or 0)
+        for class_id in scene.class_ids:
+            have, tested = int((flat[labelled] == class_id).sum()), int((flat[test] == class_id).sum())
+            if have < need or tested < self.min_count:
+                why = (
+                    f'class {class_id} ({scene.class_name(class_id)}): {have} training pixels (at least {need} needed), '
+                    f'{tested} test pixels (at least {self.min_count} needed)'
+                )
+                lost.append(why)
+            else:
+                kept.append(class_id)
+        if lost and self.on_rare == 'error':
+            raise RareClassError(
+                f'{type(self).__name__} of scene {scene.name!r}, seed {seed}: ' + '; '.join(lost) + ". Use fewer per class, "
+                "another split, or on_rare='drop' to leave such classes out."
+            )
+        if len(kept) < 2:
+            raise RareClassError(
+                f'{type(self).__name__} of scene {scene.name!r}, seed {seed}: fewer than two classes are left: '
+                + '; '.join(lost)
+            )
+        dropped += lost
+
+        train, val, hidden = [], [], []
+        for class_id in kept:
+            members = labelled[flat[labelled] == class_id]
+            if self.per_class is not None:
+                chosen = rng.permutation(members)
+                hidden.append(chosen[self.per_class :])
+                members = np.sort(chosen[: self.per_class])
+            val_count = min(max(1, round(self.val_fraction * len(members))), len(members) - 1)
+            to_val, to_train = _deal(rng, members, twins[members], val_count)
+            if len(to_train) == 0:  # all twins of each other: nothing to tell apart, so both sides may hold them
+                to_val, to_train = members[:val_count], members[val_count:]
+            train.append(to_train)
+            val.append(to_val)
+        all_val = np.concatenate(val)
+        # Pixels of dropped classes and those above the budget keep their spectra and lose their labels.
+        others = labelled[~np.isin(flat[labelled], kept)]
+        pool = np.concatenate([pool, others, *hidden])
+        pool = pool[~np.isin(twins[pool], twins[all_val])]
+        if len(pool) > self.max_unlabelled:
+            pool = rng.choice(pool, self.max_unlabelled, replace=False)
+        test = test[np.isin(flat[test], kept)]
+        if self.max_test is not None and len(test) > self.max_test:
+            test = rng.choice(test, self.max_test, replace=False)
+        return Split(
+            scene=scene.fingerprint,
+            num_pixels=scene.num_pixels,
+            strategy={'name': type(self).__name__, **dataclasses.asdict(self)},
+            seed=seed,
+            classes=tuple(kept),
+            train=np.sort(np.concatenate(train)),
+            val=np.sort(all_val),
+            test=np.sort(test),
+            unlabelled=np.sort(pool),
+            dropped=tuple(dropped),
+        )
+
+
+@dataclass(frozen=True)
+class RandomSplit(Splitter):
+    """A random share of the labelled pixels of each class trains, the others test (Audebert et al.: 3 %).
+
+    Neighbouring pixels share both sides, so accuracies flatter. Only pixels without any label are unlabelled
+    training data: the test pixels lie among them.
+
+    Args:
+        fraction: share of the labelled pixels of a class in the training area.
+    """
+
+    fraction: float = 0.03
+
+    def sides(self, scene: Scene, pixels: np.ndarray, labels: np.ndarray, rng: np.random.Generator) -> Parts:
+        """Masks of the training and the test pixels."""
+        if not 0 < self.fraction < 1:
+            raise ValueError(f'RandomSplit: fraction must be between 0 and 1, found {self.fraction}')
+        twins = spectral_twins(scene, pixels)
+        train = scene.flat_labels() == UNLABELLED
+        test = np.zeros(scene.num_pixels, dtype=bool)
+        for class_id in np.unique(labels):
+            mine = labels == class_id
+            budget = self.fraction * mine.sum() if self.per_class is None else self.per_class
+            to_train, to_test = _deal(rng, pixels[mine], twins[mine], max(int(round(budget)), 1))
+            train[to_train] = True
+            test[to_test] = True
+        return train, test
+
+
+@dataclass(frozen=True)
+class HalvesSplit(Splitter):
+    """Two halves of the image (Audebert et al.: spatially disjoint 50 %).
+
+    Args:
+        axis: ``'columns'`` trains on the left half, ``'rows'`` on the upper one.
+        swap: exchange the two halves.
+        buffer: pixels nearer than this to the border between the halves belong to neither.
+    """
+
+    axis: Literal['columns', 'rows'] = 'columns'
+    swap: bool = False
+    buffer: int = 0
+
+    def sides(self, scene: Scene, pixels: np.ndarray, labels: np.ndarray, rng: np.random.Generator) -> Parts:
+        """Masks of the two halves."""
+        along = 1 if self.axis == 'columns' else 0
+        position = np.broadcast_to(
+            np.arange(scene.shape[along]).reshape((1, -1) if along else (-1, 1)), scene.shape
+        ).reshape(-1)
+        middle = scene.shape[along] // 2
+        near = np.where(position < middle, middle - position, position - middle + 1) <= self.buffer
+        first, second = (position < middle) & ~near, (position >= middle) & ~near
+        return (second, first) if self.swap else (first, second)
+
+
+@dataclass(frozen=True)
+class GroupSplit(Splitter):
+    """Whole groups (tiles, flight lines, fields) train or test, drawn until the test share is reached.
+
+    Args:
+        test_fraction: share of the labelled pixels that tests, as nearly as whole groups allow.
+        attempts: draws tried; the one that leaves most classes on both sides is taken.
+    """
+
+    test_fraction: float = 0.5
+    attempts: int = 50
+
+    def groups(self, scene: Scene) -> np.ndarray:
+        """(H*W,) group of each pixel."""
+        if scene.groups is None:
+            raise ValueError(f'GroupSplit: scene {scene.name!r} has no groups; give one group number per pixel')
+        return scene.groups.reshape(-1)
+
+    def shrink(self, scene: Scene, train: np.ndarray, test: np.ndarray) -> np.ndarray:
+        """The training mask less what lies too near to the test pixels; nothing for groups."""
+        return train
+
+    def sides(self, scene: Scene, pixels: np.ndarray, labels: np.ndarray, rng: np.random.Generator) -> Parts:
+        """Masks of the training and the test groups."""
+        if not 0 < self.test_fraction < 1:
+            raise ValueError(f'{type(self).__name__}: test_fraction must be between 0 and 1, found {self.test_fraction}')
+        numbers, group = np.unique(self.groups(scene), return_inverse=True)
+        group = group.reshape(-1)
+        ids, label = np.unique(labels, return_inverse=True)
+        counts = np.zeros((len(numbers), len(ids)), dtype=np.int64)
+        np.add.at(counts, (group[pixels], label.reshape(-1)), 1)
+        filled = np.flatnonzero(counts.sum(axis=1))
+        if len(filled) < 2:
+            raise ValueError(f'{type(self).__name__}: scene {scene.name!r} has {len(filled)} labelled groups; 2 needed')
+        need = max(self.min_count, self.per_class or 0)
+        best: tuple[int, float] | None = None
+        for _ in range(self.attempts):
+            order = rng.permutation(filled)
+            reached = np.cumsum(counts[order].sum(axis=1)) / counts.sum()
+            cut = int(np.argmin(np.abs(reached[:-1] - self.test_fraction))) + 1
+            tested, trained = counts[order[:cut]].sum(axis=0), counts[order[cut:]].sum(axis=0)
+            score = (
+                int(((tested >= self.min_count) & (trained >= need)).sum()),
+                -abs(float(reached[cut - 1]) - self.test_fraction),
+            )
+            if best is None or score[0] > best[0]:  # the first of equals: later ones would favour an exact share
+                best, chosen = score, order[:cut]
+            if score[0] == len(ids):
+                break
+        in_test = np.isin(group, chosen)
+        # Groups without labels belong to the training area: they hold no test pixel.
+        return self.shrink(scene, ~in_test, in_test), in_test
+
+
+@dataclass(frozen=True)
+class BlockSplit(GroupSplit):
+    """Square blocks of the image train or test, with a buffer between them.
+
+    Args:
+        block: side of a block in pixels.
+        buffer: training pixels nearer than this to a test block are left out.
+    """
+
+    block: int = 16
+    buffer: int = 2
+
+    def groups(self, scene: Scene) -> np.ndarray:
+        """(H*W,) block of each pixel."""
+        rows, columns = np.indices(scene.shape)
+        across = -(-scene.shape[1] // self.block)
+        return ((rows // self.block) * across + columns // self.block).reshape(-1)  # type: ignore[no-any-return]
+
+    def shrink(self, scene: Scene, train: np.ndarray, test: np.ndarray) -> np.ndarray:
+        """The training mask less the buffer around the test blocks."""
+        if self.buffer == 0:
+            return train
+        square = np.ones((2 * self.buffer + 1,) * 2, dtype=bool)
+        near = binary_dilation(test.reshape(scene.shape), structure=square).reshape(-1)
+        return train & ~near  # type: ignore[no-any-return]
+
+
+SPLITTERS: dict[str, type[Splitter]] = {
+    'random': RandomSplit,
+    'halves': HalvesSplit,
+    'groups': GroupSplit,
+    'blocks': BlockSplit,
+}
+"""Split strategies by the short names that configs use."""
+
+
+def make_splitter(strategy: str = 'random', **settings: Any) -> Splitter:
+    """A splitter by its short name.
+
+    Raises:
+        ValueError: for an unknown strategy or setting, with the choices.
+    """
+    if strategy not in SPLITTERS:
+        raise ValueError(f'unknown split strategy {strategy!r}; choose from {sorted(SPLITTERS)}')
+    cls = SPLITTERS[strategy]
+    choices = [f.name for f in dataclasses.fields(cls)]
+    if unknown := sorted(set(settings) - set(choices)):
+        raise ValueError(f'split {strategy!r} has no setting {unknown}; choose from {choices}')
+    return cls(**settings)
+
+
+__all__ = [
+    'SPLITTERS',
+    'BlockSplit',
+    'GroupSplit',
+    'HalvesSplit',
+    'RandomSplit',
+    'RareClassError',
+    'Split',
+    'Splitter',
+    'make_splitter',
+    'spectral_twins',
+]

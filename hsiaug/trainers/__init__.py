@@ -1,0 +1,6 @@
+"""Training of generators and of classifiers of spectra."""
+
+from .classifier import ClassifierConfig, LinearSVM, predict, train_nn1d
+from .fit import fit_generator, training_data
+
+__all__ = ['ClassifierConfig', 'LinearSVM', 'fit_generator', 'predict', 'train_nn1d', 'training_data']
