@@ -1,1 +1,5 @@
-"""TODO."""
+"""Lightning datamodules."""
+
+from .spectra import SpectraDataModule
+
+__all__ = ['SpectraDataModule']

@@ -12,11 +12,11 @@ from sklearn.preprocessing import StandardScaler
 
 from ..functional.prior import apportion, em_prior, fill_to_prior
 
-LabelPolicy = Literal['real', 'uniform', 'inverse', 'prior'] | Mapping[str, float]
-"""``real`` class frequencies, ``uniform``, ``inverse`` frequencies, ``prior`` (real plus synthetic match a prior), or
+LabelPolicy = Literal['real', 'sqrt', 'uniform', 'inverse', 'prior'] | Mapping[str, float]
+"""``real`` class frequencies, their square root (``sqrt``), ``uniform``, ``inverse`` frequencies, ``prior`` (real plus synthetic match a prior), or
 weights by class name."""
 
-POLICIES = ('real', 'uniform', 'inverse', 'prior')
+POLICIES = ('real', 'sqrt', 'uniform', 'inverse', 'prior')
 
 
 def synthetic_counts(
@@ -56,6 +56,8 @@ def synthetic_counts(
         raise ValueError(f'label policy {policy!r} needs the counts of the real classes (real_counts)')
     if policy == 'real':
         return apportion(real_counts, total)
+    if policy == 'sqrt':
+        return apportion(np.sqrt(real_counts), total)
     if policy == 'inverse':
         return apportion(np.where(real_counts > 0, 1 / np.maximum(real_counts, 1), 0), total)
     if prior is None:

@@ -48,7 +48,7 @@ class SpectralVariability(ExemplarGenerator):
         neighbours: int = 10,
         direct: float = 0.15,
         diffuse: float = 0.05,
-        mixing: float = 0.4,
+        mixing: float = 1.0,
         partners: Literal['within', 'across'] = 'across',
     ) -> None:
         if partners not in ('within', 'across'):

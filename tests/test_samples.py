@@ -1,0 +1,92 @@
+import dataclasses
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from hsiaug.samples import (
+    Footprint,
+    LeakageError,
+    Provenance,
+    SampleSpec,
+    SpecMismatchError,
+    require_compatible,
+    require_ratio,
+    require_unseen,
+)
+
+SPEC = SampleSpec('spectrum', 3, ('a', 'b'), wavelengths=(400.0, 500.0, 600.0), unit='reflectance')
+
+
+def test_spec_survives_json_unchanged() -> None:
+    image = SampleSpec('segmentation', 2, ('x', 'y'), size=(8, 9), ignore_index=255, value_range=(0.0, 1.0))
+    for spec in (SPEC, image):
+        assert SampleSpec.from_dict(json.loads(json.dumps(spec.to_dict()))) == spec
+
+
+@pytest.mark.parametrize(
+    ('change', 'message'),
+    [
+        ({'kind': 'voxel'}, 'unknown kind'),
+        ({'bands': 0}, 'at least 1'),
+        ({'wavelengths': (1.0,)}, '3 bands but 1 wavelengths'),
+        ({'size': (4, 4)}, 'spectra have none'),
+    ],
+)
+def test_contradictory_spec_is_refused(change: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        dataclasses.replace(SPEC, **change)
+
+
+@pytest.mark.parametrize(
+    ('change', 'named'),
+    [
+        ({'bands': 4, 'wavelengths': None}, 'bands: real 3, synthetic 4'),
+        ({'classes': ('a', 'c')}, 'classes'),
+        ({'unit': 'radiance'}, 'unit'),
+        ({'wavelengths': (400.0, 500.0, 603.0)}, '3.0 nm'),
+    ],
+)
+def test_mismatch_names_both_sides(change: dict[str, object], named: str) -> None:
+    with pytest.raises(SpecMismatchError, match=named):
+        require_compatible(SPEC, dataclasses.replace(SPEC, **change))
+
+
+def test_what_is_unknown_contradicts_nothing_and_nominal_wavelengths_are_tolerant() -> None:
+    require_compatible(SPEC, dataclasses.replace(SPEC, wavelengths=None, unit=None))
+    require_compatible(SPEC, dataclasses.replace(SPEC, wavelengths=(400.0, 500.0, 603.0), wavelengths_approximate=True))
+
+
+@pytest.mark.parametrize('ratio', [-0.1, float('nan'), float('inf'), '1', True, None])
+def test_not_a_ratio(ratio: object) -> None:
+    with pytest.raises(ValueError, match='finite number >= 0'):
+        require_ratio(ratio)  # type: ignore[arg-type]
+
+
+def test_footprint_holds_exactly_its_pixels_and_stays_small() -> None:
+    pixels = np.sort(np.random.default_rng(0).choice(1_000_000, 5000, replace=False))
+    footprint = Footprint.of('scene', 1_000_000, pixels)
+    assert np.array_equal(footprint.pixels(), pixels)
+    assert len(footprint.packed) < 40_000
+
+
+def test_overlap_is_refused_and_named() -> None:
+    seen = Provenance('0', 0, {}, 'fp', Footprint.of('s', 100, np.array([3, 7, 50])))
+    again = Provenance.from_dict(json.loads(json.dumps(seen.to_dict())))
+    assert again == seen
+    with pytest.raises(LeakageError, match=r'seen 2 of 3 evaluation pixels, first flat indices \[7, 50\]'):
+        require_unseen(again, 's', np.array([7, 8, 50]))
+    require_unseen(again, 's', np.array([8, 9]))
+    require_unseen(again, 'another scene', np.array([7]))
+
+
+def test_import_is_lazy() -> None:
+    code = 'import sys, hsiaug; print([m for m in ("torch","torchgeo","sklearn","lightning") if m in sys.modules])'
+    assert subprocess.run([sys.executable, '-c', code], capture_output=True, text=True).stdout.strip() == '[]'
+    code = (
+        'import torch, time; start = time.perf_counter(); import hsiaug, hsiaug.samples; '
+        'print(time.perf_counter() - start)'
+    )
+    assert float(subprocess.run([sys.executable, '-c', code], capture_output=True, text=True).stdout) < 1
