@@ -18,14 +18,16 @@ from real_scenes import DISJOINT, READERS
 
 from hsiaug.ablation import Classifier, Setting, Study, run_study
 from hsiaug.ablation.arms import quick, spectral_arms
-from hsiaug.report.ablation import text_table, write_report
 from hsiaug.scenes import RandomSplit
 
 BUDGETS: dict[str, int | None] = {'10 per class': 10, '30 per class': 30, 'all labels': None}
+ORDER = ('30 per class', '10 per class', 'all labels', 'random 3 %')
 MAX_TEST = 3000  # test pixels per split: enough for 1 % standard error, and a third of the time
 
 
-def study(root: Path, seeds: int, gan_seeds: int, budgets: list[str], iterations: int) -> Study:
+def study(
+    root: Path, seeds: int, gan_seeds: tuple[int, int], budgets: list[str], iterations: int, classifiers: list[str]
+) -> Study:
     """The study on the scenes that are there."""
     scenes = {}
     for name, reader in READERS.items():
@@ -44,15 +46,16 @@ def study(root: Path, seeds: int, gan_seeds: int, budgets: list[str], iterations
                 splitter = RandomSplit(fraction=0.03, on_rare='drop', max_test=MAX_TEST)
             else:
                 splitter = DISJOINT[name](per_class=BUDGETS[budget], on_rare='drop', max_test=MAX_TEST)
-            settings.append(Setting(name, budget, splitter))
+            few = gan_seeds[0 if budget == '30 per class' else 1]
+            settings.append(Setting(name, budget, splitter, {'GAN': few, 'ss-GAN': few}))
     return Study(
         title='Gain from synthetic spectra on real scenes (after Audebert et al. 2018)',
         scenes=scenes,
         settings=tuple(settings),
-        arms=spectral_arms({'iterations': iterations}, gan_seeds),
+        arms=spectral_arms({'iterations': iterations}),
         ratios=(0.5, 2.0, 5.0),
         seeds=tuple(range(seeds)),
-        classifiers=(Classifier(),),
+        classifiers=tuple(Classifier(name) for name in classifiers),
         fidelity_seeds=1,
     )
 
@@ -63,18 +66,25 @@ def main() -> None:
     parser.add_argument('--quick', action='store_true', help='3 seeds, two ratios, short training')
     parser.add_argument('--out', type=Path, default=None, help='run folder (default: runs/audebert2018[-quick])')
     parser.add_argument('--seeds', type=int, default=20)
-    parser.add_argument('--gan-seeds', type=int, default=10, help='seeds of the GAN arms')
+    parser.add_argument(
+        '--gan-seeds', type=int, nargs=2, default=(10, 3), help='of the GANs: at 30 per class, elsewhere'
+    )
+    parser.add_argument('--classifiers', nargs='+', choices=['nn1d', 'linear_svm'], default=['nn1d'])
     parser.add_argument('--iterations', type=int, default=1000, help='iterations of the GANs')
-    parser.add_argument('--budgets', nargs='+', choices=['random 3 %', *BUDGETS], default=['random 3 %', *BUDGETS])
+    parser.add_argument('--budgets', nargs='+', choices=ORDER, default=None)
     parser.add_argument('--workers', type=int, default=2)
     parser.add_argument('--engine', choices=['process', 'ray'], default='process')
     parser.add_argument('--device', default='cpu')
     args = parser.parse_args()
     if 'HSIAUG_DATA' not in os.environ:
         raise SystemExit('HSIAUG_DATA is unset; it names the folder of the real scenes')
-    plan = study(Path(os.environ['HSIAUG_DATA']), args.seeds, args.gan_seeds, args.budgets, args.iterations)
+    root, gan_seeds = Path(os.environ['HSIAUG_DATA']), tuple(args.gan_seeds)
+    budgets = args.budgets or [b for b in ORDER if not (args.quick and b == '10 per class')]
+    plan = study(root, args.seeds, gan_seeds, budgets, args.iterations, args.classifiers)
     out = args.out or Path('runs/audebert2018-quick' if args.quick else 'runs/audebert2018')
     run_study(quick(plan) if args.quick else plan, out, args.workers, args.engine, args.device)
+    from hsiaug.report.ablation import text_table, write_report
+
     paths = write_report(out)
     print(text_table(out))
     print(f'report: {paths.html}')

@@ -46,11 +46,15 @@ def demo(out: Path = Path('runs/demo'), workers: int = 2, seeds: int = 5) -> Non
         seeds: paired seeds; fewer than 10 are no basis for claims.
     """
     simulated = SceneConfig(simulated={'height': 80, 'width': 80, 'seed': 0}, name='simulated')
-    arms = tuple(a for a in spectral_arms({'iterations': 500}) if a.name in ('GAN', 'ss-GAN', 'variability', 'duplicate'))
+    arms = tuple(
+        a for a in spectral_arms({'iterations': 500}) if a.name in ('GAN', 'ss-GAN', 'variability', 'duplicate')
+    )
     study = Study(
         title='hsiaug demo',
         scenes={'simulated': simulated},
-        settings=(Setting('simulated', '10 per class', make_splitter('blocks', per_class=10, block=10, on_rare='drop')),),
+        settings=(
+            Setting('simulated', '10 per class', make_splitter('blocks', per_class=10, block=10, on_rare='drop')),
+        ),
         arms=arms,
         ratios=(0.5, 2.0),
         seeds=tuple(range(seeds)),

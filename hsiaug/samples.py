@@ -69,9 +69,13 @@ class SampleSpec:
         if self.bands < 1:
             raise ValueError(f'SampleSpec: bands must be at least 1, found {self.bands}')
         if self.wavelengths is not None and len(self.wavelengths) != self.bands:
-            raise ValueError(f'SampleSpec: {self.bands} bands but {len(self.wavelengths)} wavelengths; give one per band')
+            raise ValueError(
+                f'SampleSpec: {self.bands} bands but {len(self.wavelengths)} wavelengths; give one per band'
+            )
         if (self.size is None) != (self.kind == 'spectrum'):
-            raise ValueError(f'SampleSpec: kind {self.kind!r} with size {self.size}; spectra have none, images need one')
+            raise ValueError(
+                f'SampleSpec: kind {self.kind!r} with size {self.size}; spectra have none, images need one'
+            )
 
     @property
     def num_classes(self) -> int:

@@ -40,7 +40,9 @@ def make_scene(height: int = 24, width: int = 20, bands: int = 12, classes: int 
     labels = 1 + (np.arange(height)[:, None] // 2 + np.arange(width)[None, :] // 5) % classes
     centres = np.linspace(2, bands - 3, classes)
     bump = np.exp(-((np.arange(bands) - centres[:, None]) ** 2) / 4)
-    cube = 0.2 + bump[labels - 1] * rng.uniform(0.7, 1.3, (height, width, 1)) + rng.normal(0, 0.05, (height, width, bands))
+    cube = (
+        0.2 + bump[labels - 1] * rng.uniform(0.7, 1.3, (height, width, 1)) + rng.normal(0, 0.05, (height, width, bands))
+    )
     labels = np.where(rng.random((height, width)) < 0.25, 0, labels)
     return Scene(
         'stripes',

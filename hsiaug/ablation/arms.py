@@ -23,14 +23,14 @@ def spectral_arms(gan: dict[str, Any] | None = None, gan_seeds: int | None = Non
     return (
         Arm('GAN', 'spectral_gan', gan, 'real', seeds=gan_seeds),
         Arm('ss-GAN', 'spectral_gan', {**gan, 'semi_supervised': True}, 'real', seeds=gan_seeds),
-        Arm('variability', 'variability', {}, 'uniform'),
-        Arm('relighting', 'relighting', {}, 'uniform'),
-        Arm('mixup', 'mixup', {'partners': 'across'}, 'uniform'),
-        Arm('Gaussian', 'gaussian', {'covariance': 'tied'}, 'uniform'),
-        Arm('duplicate', 'duplicate', {}, 'uniform', control=True),
+        Arm('variability', 'variability', {}, 'sqrt'),
+        Arm('relighting', 'relighting', {}, 'sqrt'),
+        Arm('mixup', 'mixup', {'partners': 'across'}, 'sqrt'),
+        Arm('Gaussian', 'gaussian', {'covariance': 'tied'}, 'sqrt'),
+        Arm('duplicate', 'duplicate', {}, 'sqrt', control=True),
         Arm('duplicate, prior', 'duplicate', {}, 'prior', control=True),
-        Arm('gain, offset', 'gain_offset', {}, 'uniform', control=True),
-        Arm('noise', 'noise', {}, 'uniform', control=True),
+        Arm('gain, offset', 'gain_offset', {}, 'sqrt', control=True),
+        Arm('noise', 'noise', {}, 'sqrt', control=True),
     )
 
 
@@ -41,8 +41,20 @@ def quick(study: Study) -> Study:
             arm,
             ratios=None,
             seeds=None,
-            settings={**arm.settings, 'iterations': QUICK_ITERATIONS} if arm.generator == 'spectral_gan' else arm.settings,
+            settings={**arm.settings, 'iterations': QUICK_ITERATIONS}
+            if arm.generator == 'spectral_gan'
+            else arm.settings,
         )
         for arm in study.arms
     )
-    return replace(study, arms=arms, ratios=QUICK_RATIOS, seeds=study.seeds[:QUICK_SEEDS], quick=True)
+    settings = tuple(replace(setting, arm_seeds={}) for setting in study.settings)
+    classifiers = tuple(replace(c, steps=c.steps[:1]) for c in study.classifiers)
+    return replace(
+        study,
+        settings=settings,
+        classifiers=classifiers,
+        arms=arms,
+        ratios=QUICK_RATIOS,
+        seeds=study.seeds[:QUICK_SEEDS],
+        quick=True,
+    )

@@ -78,11 +78,13 @@ class Setting:
         scene: name of the scene in the study.
         budget: the split and label budget, as it stands in tables.
         splitter: makes the split of each seed.
+        arm_seeds: numbers of seeds of some arms in this setting, by arm name; the arm's own elsewhere.
     """
 
     scene: str
     budget: str
     splitter: Splitter
+    arm_seeds: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -137,7 +139,9 @@ class Study:
             ('settings', [(s.scene, s.budget) for s in self.settings]),
         ):
             if repeated := {str(n) for n in names if names.count(n) > 1}:  # type: ignore[arg-type, attr-defined]
-                raise ValueError(f'study {self.title!r}: {what} with one name: {sorted(repeated)}; name each differently')
+                raise ValueError(
+                    f'study {self.title!r}: {what} with one name: {sorted(repeated)}; name each differently'
+                )
         if unknown := {s.scene for s in self.settings} - set(self.scenes):
             raise ValueError(f'study {self.title!r}: settings name unknown scenes {sorted(unknown)}')
 
@@ -155,7 +159,8 @@ class Study:
         for classifier in self.classifiers:
             cells.append(self._cell(setting, seed, classifier, None, 0.0))
             for arm in self.arms:
-                if arm.seeds is not None and self.seeds.index(seed) >= arm.seeds:
+                limit = setting.arm_seeds.get(arm.name, arm.seeds)
+                if limit is not None and self.seeds.index(seed) >= limit:
                     continue
                 for ratio in arm.ratios or self.ratios:
                     if ratio > 0:

@@ -126,7 +126,10 @@ class Generator(nn.Module):
         self.class_prior.copy_(counts / counts.sum())
         base = data.provenance or Provenance(version=__version__, seed=seed, training={})
         self.provenance = replace(
-            base, version=__version__, seed=seed, training={'generator': self.type_name, **self.settings, **(training or {})}
+            base,
+            version=__version__,
+            seed=seed,
+            training={'generator': self.type_name, **self.settings, **(training or {})},
         )
 
     @property
@@ -159,7 +162,9 @@ class Generator(nn.Module):
         # Noise is drawn on the CPU whatever the device, so that a seed means the same sample everywhere.
         rng = torch.Generator().manual_seed(seed)
         if labels is None:
-            labels = torch.multinomial(self.class_prior.cpu(), n, replacement=True, generator=rng) if n else torch.empty(0)
+            labels = (
+                torch.multinomial(self.class_prior.cpu(), n, replacement=True, generator=rng) if n else torch.empty(0)
+            )
         labels = labels.to(torch.int64).cpu()
         if labels.shape != (n,):
             raise ValueError(f'{type(self).__name__}: labels must be ({n},) for n={n}, found {tuple(labels.shape)}')
@@ -264,7 +269,9 @@ class Generator(nn.Module):
         try:
             generator.load_state_dict(state, strict=True)
         except RuntimeError as error:
-            raise CheckpointError(f'{folder / WEIGHTS_FILE} does not fit a {name!r} with its config: {error}') from error
+            raise CheckpointError(
+                f'{folder / WEIGHTS_FILE} does not fit a {name!r} with its config: {error}'
+            ) from error
         generator.provenance = Provenance.from_dict(provenance) if provenance else None
         return generator.eval().to(device)
 

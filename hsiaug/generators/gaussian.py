@@ -34,9 +34,7 @@ class ClassGaussian(Generator):
     weights: Tensor  # (J,) share of the component in its class
     owners: Tensor  # (J,) class of the component
 
-    def __init__(
-        self, spec: SampleSpec, components: int = 1, covariance: Literal['shrunk', 'tied'] = 'shrunk'
-    ) -> None:
+    def __init__(self, spec: SampleSpec, components: int = 1, covariance: Literal['shrunk', 'tied'] = 'shrunk') -> None:
         if components < 1:
             raise ValueError(f'ClassGaussian: components must be at least 1, found {components}')
         if covariance not in ('shrunk', 'tied'):

@@ -156,7 +156,9 @@ class SpectralGAN(Generator):
             trust = len(real) / (len(real) + 10)
             ratio = (real.std(dim=0) / fake.std(dim=0).clamp_min(1e-6)).clamp(0.2, 5)
             self.gain[label] = ratio**trust
-            self.shift[label] = fake.mean(dim=0) * (1 - self.gain[label]) + trust * (real.mean(dim=0) - fake.mean(dim=0))
+            self.shift[label] = fake.mean(dim=0) * (1 - self.gain[label]) + trust * (
+                real.mean(dim=0) - fake.mean(dim=0)
+            )
 
     @torch.no_grad()
     def interpolate(self, labels: tuple[int, int], alphas: Tensor, seeds: tuple[int, int] = (0, 1)) -> Tensor:

@@ -38,7 +38,9 @@ def _leaf_water(w: np.ndarray) -> np.ndarray:
 
 def _vegetation(w: np.ndarray, t: Traits, plateau: float, chlorophyll: float, water: float) -> np.ndarray:
     """Chlorophyll absorbs at 450 and 670 nm, the red edge lies near 715 nm, leaf water shapes the infrared."""
-    absorbed = chlorophyll * np.exp(0.25 * t[:, :1]) * (_band(w, 450, 45) + _band(w, 670, 35) + 0.25 * _band(w, 550, 60))
+    absorbed = (
+        chlorophyll * np.exp(0.25 * t[:, :1]) * (_band(w, 450, 45) + _band(w, 670, 35) + 0.25 * _band(w, 550, 60))
+    )
     visible = 0.16 * np.exp(-2.2 * absorbed)
     edge = _step(w, 715 + 4 * t[:, 1:2], 13)
     infrared = plateau * (1 + 0.12 * t[:, 2:3]) * np.exp(-water * np.exp(0.2 * t[:, 3:4]) * _leaf_water(w))
@@ -217,7 +219,9 @@ def _changed(
     candidates = np.arange(abundance.shape[2])
     target = candidates[rng.integers(len(candidates), size=shape)]
     target = np.where(target == before, (target + 1) % abundance.shape[2], target)
-    blocks = np.kron(rng.integers(len(candidates), size=(-(-shape[0] // 8), -(-shape[1] // 8))), np.ones((8, 8), dtype=int))
+    blocks = np.kron(
+        rng.integers(len(candidates), size=(-(-shape[0] // 8), -(-shape[1] // 8))), np.ones((8, 8), dtype=int)
+    )
     blocks = blocks[: shape[0], : shape[1]]
     target = np.where(blocks == before, target, blocks)
     pure = np.eye(abundance.shape[2])[target]

@@ -184,7 +184,9 @@ class Splitter(ABC):
                 kept.append(class_id)
         if lost and self.on_rare == 'error':
             raise RareClassError(
-                f'{type(self).__name__} of scene {scene.name!r}, seed {seed}: ' + '; '.join(lost) + ". Use fewer per class, "
+                f'{type(self).__name__} of scene {scene.name!r}, seed {seed}: '
+                + '; '.join(lost)
+                + '. Use fewer per class, '
                 "another split, or on_rare='drop' to leave such classes out."
             )
         if len(kept) < 2:
@@ -311,7 +313,9 @@ class GroupSplit(Splitter):
     def sides(self, scene: Scene, pixels: np.ndarray, labels: np.ndarray, rng: np.random.Generator) -> Parts:
         """Masks of the training and the test groups."""
         if not 0 < self.test_fraction < 1:
-            raise ValueError(f'{type(self).__name__}: test_fraction must be between 0 and 1, found {self.test_fraction}')
+            raise ValueError(
+                f'{type(self).__name__}: test_fraction must be between 0 and 1, found {self.test_fraction}'
+            )
         numbers, group = np.unique(self.groups(scene), return_inverse=True)
         group = group.reshape(-1)
         ids, label = np.unique(labels, return_inverse=True)

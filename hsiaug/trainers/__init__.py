@@ -4,4 +4,12 @@ from .classifier import ClassifierConfig, LinearSVM, predict, train_nn1d
 from .fit import fit_generator, training_data
 from .spectra_task import SpectralClassificationTask
 
-__all__ = ['ClassifierConfig', 'LinearSVM', 'SpectralClassificationTask', 'fit_generator', 'predict', 'train_nn1d', 'training_data']
+__all__ = [
+    'ClassifierConfig',
+    'LinearSVM',
+    'SpectralClassificationTask',
+    'fit_generator',
+    'predict',
+    'train_nn1d',
+    'training_data',
+]

@@ -143,4 +143,3 @@ class LinearSVM:
     def predict(self, image: Tensor | np.ndarray) -> Tensor:
         """(N,) labels."""
         return torch.from_numpy(np.asarray(self.svm.predict(self.scaler.transform(np.asarray(image)))).astype(np.int64))
-

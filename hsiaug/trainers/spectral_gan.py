@@ -112,7 +112,9 @@ class SpectralGANTraining:
         self, data: TrainingData, config: SpectralGANConfig, seed: int, semi_supervised: bool, device: str
     ) -> None:
         if config.conditional and len(data.y) == 0:
-            raise ValueError('a conditional spectral GAN needs labelled spectra; set conditional=False to train without')
+            raise ValueError(
+                'a conditional spectral GAN needs labelled spectra; set conditional=False to train without'
+            )
         if semi_supervised and len(data.unlabelled) == 0:
             semi_supervised = False  # a split without unlabelled pixels: both settings are the same
         self.config, self.device, self.iteration = config, torch.device(device), 0

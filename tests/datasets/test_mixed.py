@@ -58,9 +58,7 @@ def test_replace_counts_are_exact_and_places_change_with_the_epoch(
     assert not torch.equal(*places)
 
 
-def test_ratio_zero_is_the_real_dataset_and_trains_to_the_same_bits(
-    real: SpectraDataset, generator: Generator
-) -> None:
+def test_ratio_zero_is_the_real_dataset_and_trains_to_the_same_bits(real: SpectraDataset, generator: Generator) -> None:
     for mode in ('append', 'replace'):
         mixed = MixedDataset(real, generator, 0, mode=mode)
         assert rows(mixed) == rows(real)
@@ -104,7 +102,7 @@ def stream(mixed: MixedDataset, workers: int, epochs: int) -> list[list[tuple[by
 def test_workers_do_not_change_samples_and_epochs_do(real: SpectraDataset, generator: Generator, mode: str) -> None:
     streams = [stream(MixedDataset(real, generator, 1.0, seed=3, mode=mode), w, 2) for w in (0, 1, 4)]  # type: ignore[arg-type]
     assert streams[0] == streams[1] == streams[2]
-    first, second = ([Counter(epoch) for epoch in streams[0]])
+    first, second = [Counter(epoch) for epoch in streams[0]]
     assert first != second
     if mode == 'append':
         assert sum((first & second).values()) == len(real)  # the real samples, and only they, come again

@@ -49,7 +49,9 @@ def test_parts_are_disjoint_deterministic_and_labelled(splitter: Splitter) -> No
     labels = scene.flat_labels()
     for part in (split.train, split.val, split.test):
         assert set(labels[part]) == set(split.classes)
-    assert np.array_equal(split.footprint().pixels(), np.sort(np.concatenate([split.train, split.val, split.unlabelled])))
+    assert np.array_equal(
+        split.footprint().pixels(), np.sort(np.concatenate([split.train, split.val, split.unlabelled]))
+    )
 
 
 def test_seed_and_content_change_the_fingerprint() -> None:
@@ -125,6 +127,7 @@ def test_identical_spectra_stay_on_one_side(splitter: Splitter) -> None:
     except RareClassError:  # the halves are copies of each other: nothing is left to train on
         assert isinstance(splitter, HalvesSplit)
         return
+
     def spectra(pixels: np.ndarray) -> set[bytes]:
         return {s.tobytes() for s in scene.spectra(pixels)}
 

@@ -1,0 +1,282 @@
+"""Paired statistics of a study, as the protocol of honest measurement asks for.
+
+Seeds are paired: split, initialisation and order of samples vary together between seeds and agree between arms. The
+primary family is the chosen-ratio arm against real data only, per setting, corrected by Holm; all else is exploratory.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from scipy import stats
+
+Row = Mapping[str, Any]
+Interval = tuple[float, float]
+
+MIN_SEEDS = 10
+"""Fewest paired seeds for a claim."""
+EXACT_SIGN_FLIPS = 20
+"""Up to this many pairs all sign flips are enumerated."""
+_MONTE_CARLO = 100_000
+CHOSEN = 'chosen'
+
+
+@dataclass(frozen=True)
+class PairedComparison:
+    """Differences of paired measurements.
+
+    Args:
+        n: number of pairs.
+        mean: mean difference, treatment less baseline.
+        sd: standard deviation of the differences.
+        interval: paired-t interval.
+        bca: bias-corrected and accelerated bootstrap interval, which undercovers at small n.
+        corrected: Nadeau–Bengio interval, which allows for overlapping splits of one scene; NaN if their sizes are
+            not known.
+        p: two-sided sign-flip p value.
+        wins: pairs with a positive difference.
+        losses: pairs with a negative difference.
+    """
+
+    n: int
+    mean: float
+    sd: float
+    interval: Interval
+    bca: Interval
+    corrected: Interval
+    p: float
+    wins: int
+    losses: int
+
+    @property
+    def basis_for_claims(self) -> bool:
+        """Whether there are enough pairs for a claim."""
+        return self.n >= MIN_SEEDS
+
+
+def paired_comparison(
+    treatment: Sequence[float] | np.ndarray,
+    baseline: Sequence[float] | np.ndarray,
+    test_train_ratio: float | None = None,
+    confidence: float = 0.95,
+) -> PairedComparison:
+    """Compare paired measurements.
+
+    Nadeau and Bengio, "Inference for the Generalization Error", Machine Learning 52, 2003: the variance of the mean is
+    (1/n + n_test/n_train)·s² where splits of one data set overlap.
+
+    Args:
+        treatment: (n,) measurements.
+        baseline: (n,) measurements of the same seeds.
+        test_train_ratio: n_test / n_train of a split.
+        confidence: of the intervals.
+
+    Raises:
+        ValueError: if the two differ in length or hold NaN.
+    """
+    a, b = np.asarray(treatment, dtype=np.float64), np.asarray(baseline, dtype=np.float64)
+    if a.shape != b.shape or a.ndim != 1 or len(a) == 0:
+        raise ValueError(f'paired measurements must have one length, found shapes {a.shape} and {b.shape}')
+    d = a - b
+    if not np.isfinite(d).all():
+        raise ValueError('paired measurements must be finite; a cell without a result has no pair')
+    n, mean, sd = len(d), float(d.mean()), float(d.std(ddof=1)) if len(d) > 1 else float('nan')
+    nothing = (float('nan'), float('nan'))
+    # Differences that agree to rounding have no spread to speak of.
+    if n > 1 and sd <= 1e-12 * max(1.0, float(np.abs(a).max())):
+        interval = bca = (mean, mean)
+        corrected = nothing if test_train_ratio is None else (mean, mean)
+    elif n > 1:
+        t = float(stats.t.ppf(0.5 + confidence / 2, n - 1))
+        interval = (mean - t * sd / n**0.5, mean + t * sd / n**0.5)
+        bca = _bca(d, confidence)
+        corrected = nothing
+        if test_train_ratio is not None:
+            wide = t * sd * (1 / n + test_train_ratio) ** 0.5
+            corrected = (mean - wide, mean + wide)
+    else:
+        interval = bca = corrected = nothing
+    return PairedComparison(
+        n, mean, sd, interval, bca, corrected, sign_flip_p(d), int((d > 0).sum()), int((d < 0).sum())
+    )
+
+
+def _bca(d: np.ndarray, confidence: float) -> Interval:
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore')  # degenerate resamples of very few pairs
+        result = stats.bootstrap(
+            (d,), np.mean, confidence_level=confidence, method='BCa', n_resamples=9999, rng=np.random.default_rng(0)
+        )
+    return float(result.confidence_interval.low), float(result.confidence_interval.high)
+
+
+def sign_flip_p(differences: np.ndarray) -> float:
+    """Two-sided p value of the mean under random signs.
+
+    Exact up to 20 differences: the sums over all signs of one half are looked up against those of the other half, so
+    2ⁿ sums cost 2^(n/2) memory. Above that, 100 000 random signs, the observed ones counted in.
+    """
+    d = np.asarray(differences, dtype=np.float64)
+    observed = abs(d.sum()) * (1 - 1e-12) - 1e-300
+    if not d.any():
+        return 1.0
+    if len(d) > EXACT_SIGN_FLIPS:
+        signs = np.random.default_rng(0).choice([-1.0, 1.0], size=(_MONTE_CARLO, len(d)))
+        return float((1 + (np.abs(signs @ d) >= observed).sum()) / (1 + _MONTE_CARLO))
+    halves = []
+    for half in (d[: len(d) // 2], d[len(d) // 2 :]):
+        sums = np.zeros(1)
+        for value in half:
+            sums = np.concatenate([sums - value, sums + value])
+        halves.append(np.sort(sums))
+    first, second = halves
+    above = len(second) - np.searchsorted(second, observed - first, side='left')
+    below = np.searchsorted(second, -observed - first, side='right')
+    return float((above + below).sum() / (len(first) * len(second)))
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Holm's step-down adjusted p values (Scandinavian Journal of Statistics 6, 1979)."""
+    p = np.asarray(p_values, dtype=np.float64)
+    order = np.argsort(p, kind='stable')
+    stepped = np.maximum.accumulate(p[order] * (len(p) - np.arange(len(p))))
+    adjusted = np.empty_like(p)
+    adjusted[order] = np.minimum(stepped, 1)
+    return adjusted.tolist()  # type: ignore[no-any-return]
+
+
+GroupKey = tuple[str, str, str]  # scene, budget, classifier
+
+
+@dataclass(frozen=True)
+class Summary:
+    """One line of the result table: an arm at a ratio, or at the ratio chosen on validation data.
+
+    Accuracies are in %, differences in points.
+    """
+
+    scene: str
+    budget: str
+    classifier: str
+    arm: str
+    ratio: float | str
+    control: bool
+    oa: float
+    aa: float
+    kappa: float
+    d_oa: PairedComparison | None
+    d_aa: PairedComparison | None
+    ratios: tuple[float, ...] = ()
+    primary: bool = False
+    p_holm: float | None = None
+
+
+def by_group(rows: Iterable[Row]) -> dict[GroupKey, list[Row]]:
+    """Rows by scene, budget and classifier, in order of appearance."""
+    groups: dict[GroupKey, list[Row]] = defaultdict(list)
+    for row in rows:
+        groups[row['scene'], row['budget'], row['classifier']].append(row)
+    return dict(groups)
+
+
+def choose_ratios(rows: Sequence[Row], arm: str, metric: str = 'oa') -> dict[int, Row]:
+    """The cell of each seed that validates best among an arm's ratios, ratio 0 (real only) included.
+
+    Only validation figures are looked at. Ties go to the smallest ratio.
+
+    Args:
+        rows: cells of one scene, budget and classifier.
+        arm: name of the arm.
+        metric: validation metric.
+
+    Returns:
+        seed to cell, for the seeds that have both the arm and the real-only cell.
+    """
+    candidates: dict[int, list[Row]] = defaultdict(list)
+    for row in rows:
+        if row['arm'] in ('real', arm):
+            candidates[row['seed']].append(row)
+    return {
+        seed: max(cells, key=lambda row: (row['val'][metric], -row['ratio']))
+        for seed, cells in sorted(candidates.items())
+        if {row['arm'] for row in cells} == {'real', arm}
+    }
+
+
+def summarise(rows: Sequence[Row]) -> list[Summary]:
+    """The result table of a study, with the primary family corrected by Holm."""
+    table: list[Summary] = []
+    for (scene, budget, classifier), cells in by_group(rows).items():
+        real = {row['seed']: row for row in cells if row['arm'] == 'real'}
+        base = (scene, budget, classifier)
+        if real:
+            table.append(_summary(base, 'real', 0.0, False, real, None))
+        arms = list(dict.fromkeys(row['arm'] for row in cells if row['arm'] != 'real'))
+        for arm in arms:
+            mine = [row for row in cells if row['arm'] == arm]
+            control = bool(mine[0].get('control'))
+            for ratio in sorted({row['ratio'] for row in mine}):
+                picked = {row['seed']: row for row in mine if row['ratio'] == ratio}
+                table.append(_summary(base, arm, ratio, control, picked, real))
+            if chosen := choose_ratios(cells, arm):
+                table.append(_summary(base, arm, CHOSEN, control, chosen, real))
+    primary = [i for i, line in enumerate(table) if line.primary and line.d_oa is not None]
+    adjusted = holm([table[i].d_oa.p for i in primary])  # type: ignore[union-attr]
+    for i, p in zip(primary, adjusted, strict=True):
+        table[i] = Summary(**{**vars(table[i]), 'p_holm': p})
+    return table
+
+
+def _summary(
+    base: GroupKey,
+    arm: str,
+    ratio: float | str,
+    control: bool,
+    picked: Mapping[int, Row],
+    real: Mapping[int, Row] | None,
+) -> Summary:
+    means = {m: 100 * float(np.mean([row['test'][m] for row in picked.values()])) for m in ('oa', 'aa', 'kappa')}
+    pairs = sorted(set(picked) & set(real)) if real else []
+    compared: dict[str, PairedComparison | None] = {'oa': None, 'aa': None}
+    if real and pairs:
+        sizes = [real[s]['test_count'] / max(real[s]['train_real'], 1) for s in pairs]
+        for metric in compared:
+            a, b = ([100 * side[s]['test'][metric] for s in pairs] for side in (picked, real))
+            compared[metric] = paired_comparison(a, b, float(np.mean(sizes)))
+    return Summary(
+        *base,
+        arm=arm,
+        ratio=ratio,
+        control=control,
+        **means,
+        d_oa=compared['oa'],
+        d_aa=compared['aa'],
+        ratios=tuple(float(row['ratio']) for row in picked.values()),
+        primary=ratio == CHOSEN and not control,
+    )
+
+
+def pooled(table: Sequence[Summary], ratio: float | str) -> dict[tuple[str, str], dict[str, Any]]:
+    """Mean over scenes of an arm's mean differences, per budget and arm; unweighted, with each scene's own.
+
+    Returns:
+        (budget, arm) to ``{'oa', 'aa', 'scenes': {scene: (d_oa, d_aa)}}`` in points.
+    """
+    scenes: dict[tuple[str, str], dict[str, tuple[float, float]]] = defaultdict(dict)
+    for line in table:
+        if line.ratio == ratio and line.d_oa is not None and line.d_aa is not None:
+            name = line.scene if line.classifier == 'nn1d' else f'{line.scene} ({line.classifier})'
+            scenes[line.budget, line.arm][name] = (line.d_oa.mean, line.d_aa.mean)
+    return {
+        key: {
+            'oa': float(np.mean([v[0] for v in each.values()])),
+            'aa': float(np.mean([v[1] for v in each.values()])),
+            'scenes': each,
+        }
+        for key, each in scenes.items()
+    }

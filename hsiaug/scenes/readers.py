@@ -1,0 +1,3 @@
+"""TODO."""
+
+open_scene = None

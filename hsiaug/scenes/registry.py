@@ -1,0 +1,4 @@
+"""TODO."""
+
+BENCHMARK_SCENES = {}
+open_benchmark_scene = None
