@@ -65,7 +65,7 @@ def gradient_penalty_mlp(critic: MLP, x: Tensor) -> Tensor:
     with torch.no_grad():
         for linear in critic.linears[:-1]:
             before = linear(x)
-            masks.append(torch.where(before > 0, 1.0, slope).to(x.dtype))
+            masks.append(torch.full_like(before, slope).masked_fill_(before > 0, 1.0))
             x = leaky_relu(before, slope)
     gradient: Tensor = critic.linears[-1].weight  # type: ignore[assignment]
     for linear, mask in zip(reversed(critic.linears[:-1]), reversed(masks), strict=True):

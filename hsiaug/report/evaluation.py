@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 
 import torch
@@ -11,6 +10,7 @@ from matplotlib.figure import Figure
 from ..datasets import SpectraDataset
 from ..generators import Generator
 from ..generators.base import CARD_FILE
+from ..generators.spectral_gan import SpectralGAN
 from ..metrics import Fidelity, fidelity
 from ..samples import SampleSpec, require_compatible, require_unseen
 from ..scenes import Scene, Split
@@ -50,7 +50,7 @@ def evaluate_generator(generator: Generator, scene: Scene, split: Split, out: Pa
         'class_spectra': plot_class_spectra(train, fake, generator.spec),
         'pca': plot_pca(*train, *fake, generator.spec),
     }
-    if hasattr(generator, 'interpolate'):
+    if isinstance(generator, SpectralGAN) and generator.conditional:
         figures |= _interpolations(generator)
     (out / 'figures').mkdir(parents=True, exist_ok=True)
     for name, figure in figures.items():
@@ -88,9 +88,14 @@ def fidelity_markdown(result: Fidelity, spec: SampleSpec) -> str:
     return '\n'.join(lines) + '\n'
 
 
-def _interpolations(generator: Generator) -> dict[str, Figure]:
+def _interpolations(generator: SpectralGAN) -> dict[str, Figure]:
     """Fig. 4 of the paper: within a class between two noise vectors, and between two classes at fixed noise."""
-    return {}
-
-
-__all__ = ['dataclasses', 'evaluate_generator', 'fidelity_markdown', 'plot_interpolation']
+    alphas, spec = torch.linspace(0, 1, 9), generator.spec
+    within = generator.interpolate((0, 0), alphas, (0, 1)).cpu()
+    across = generator.interpolate((0, 1), alphas, (0, 0)).cpu()
+    return {
+        'interpolation_within': plot_interpolation(within, alphas, spec, f'two noise vectors, {spec.classes[0]}'),
+        'interpolation_across': plot_interpolation(
+            across, alphas, spec, f'{spec.classes[0]} to {spec.classes[1]}, fixed noise'
+        ),
+    }

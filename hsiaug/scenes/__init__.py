@@ -1,6 +1,6 @@
 """Scenes: cube, labels and wavelengths; readers, splits and the simulated scene."""
 
-from .readers import open_scene
+from .readers import SceneFileError, open_library, open_scene
 from .registry import BENCHMARK_SCENES, open_benchmark_scene
 from .scene import BadBandsError, Scene
 from .simulated import SimulatedScene
@@ -24,10 +24,12 @@ __all__ = [
     'RandomSplit',
     'RareClassError',
     'Scene',
+    'SceneFileError',
     'SimulatedScene',
     'Split',
     'Splitter',
     'make_splitter',
     'open_benchmark_scene',
+    'open_library',
     'open_scene',
 ]

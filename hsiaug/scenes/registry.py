@@ -1,4 +1,151 @@
-"""TODO."""
+"""Public benchmark scenes: what their files are called and what they hold. The files are the user's to supply."""
 
-BENCHMARK_SCENES = {}
-open_benchmark_scene = None
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from torchgeo.datasets import DatasetNotFoundError
+
+from .readers import open_scene
+from .scene import Scene
+
+EHU = 'https://www.ehu.eus/ccwintco/index.php/Hyperspectral_Remote_Sensing_Scenes'
+
+
+@dataclass(frozen=True)
+class BenchmarkScene:
+    """Facts of one public scene.
+
+    Args:
+        title: full name.
+        cube_file: file of the cube.
+        cube_key: its variable.
+        labels_file: file of the labels.
+        labels_key: its variable.
+        sensor: sensor.
+        bands: number of bands in the file.
+        range_nm: nominal first and last band centre of the sensor before bands were removed.
+        removed: bands that the file lacks, 1-based and inclusive ranges of the sensor's numbering.
+        classes: class names, from id 1.
+        unit: physical unit.
+        url: where to get the files.
+    """
+
+    title: str
+    cube_file: str
+    cube_key: str
+    labels_file: str
+    labels_key: str
+    sensor: str
+    bands: int
+    range_nm: tuple[float, float]
+    removed: tuple[tuple[int, int], ...]
+    classes: tuple[str, ...]
+    unit: str = 'radiance'
+    url: str = EHU
+
+    @property
+    def wavelengths(self) -> np.ndarray:
+        """(bands,) nominal centres in nm: the sensor's range spread evenly, less the removed bands."""
+        gone = [band - 1 for first, last in self.removed for band in range(first, last + 1)]
+        return np.delete(np.linspace(*self.range_nm, self.bands + len(gone)), gone)
+
+
+_SALINAS = (
+    'broccoli green weeds 1', 'broccoli green weeds 2', 'fallow', 'fallow rough plow', 'fallow smooth', 'stubble', 'celery',
+    'grapes untrained', 'soil vineyard develop', 'corn senesced green weeds', 'lettuce romaine 4 wk', 'lettuce romaine 5 wk',
+    'lettuce romaine 6 wk', 'lettuce romaine 7 wk', 'vineyard untrained', 'vineyard vertical trellis',
+)  # fmt: skip
+_AVIRIS = (400.0, 2500.0)
+_SALINAS_REMOVED = ((108, 112), (154, 167), (224, 224))
+
+BENCHMARK_SCENES: dict[str, BenchmarkScene] = {
+    'indian_pines': BenchmarkScene(
+        'Indian Pines (corrected)', 'Indian_pines_corrected.mat', 'indian_pines_corrected', 'Indian_pines_gt.mat',
+        'indian_pines_gt', 'AVIRIS', 200, _AVIRIS, ((104, 108), (150, 163), (220, 220)),
+        ('alfalfa', 'corn notill', 'corn mintill', 'corn', 'grass pasture', 'grass trees', 'grass pasture mowed',
+         'hay windrowed', 'oats', 'soybean notill', 'soybean mintill', 'soybean clean', 'wheat', 'woods',
+         'buildings grass trees drives', 'stone steel towers'),
+    ),
+    'pavia_university': BenchmarkScene(
+        'Pavia University', 'PaviaU.mat', 'paviaU', 'PaviaU_gt.mat', 'paviaU_gt', 'ROSIS', 103, (430.0, 860.0), (),
+        ('asphalt', 'meadows', 'gravel', 'trees', 'painted metal sheets', 'bare soil', 'bitumen',
+         'self-blocking bricks', 'shadows'),
+    ),
+    'pavia_centre': BenchmarkScene(
+        'Pavia Centre', 'Pavia.mat', 'pavia', 'Pavia_gt.mat', 'pavia_gt', 'ROSIS', 102, (430.0, 860.0), (),
+        ('water', 'trees', 'asphalt', 'self-blocking bricks', 'bitumen', 'tiles', 'shadows', 'meadows', 'bare soil'),
+    ),
+    'salinas': BenchmarkScene(
+        'Salinas (corrected)', 'Salinas_corrected.mat', 'salinas_corrected', 'Salinas_gt.mat', 'salinas_gt', 'AVIRIS',
+        204, _AVIRIS, _SALINAS_REMOVED, _SALINAS,
+    ),
+    'salinas_a': BenchmarkScene(
+        'Salinas-A (corrected)', 'SalinasA_corrected.mat', 'salinasA_corrected', 'SalinasA_gt.mat', 'salinasA_gt',
+        'AVIRIS', 204, _AVIRIS, _SALINAS_REMOVED, _SALINAS,
+    ),
+    'botswana': BenchmarkScene(
+        'Botswana', 'Botswana.mat', 'Botswana', 'Botswana_gt.mat', 'Botswana_gt', 'Hyperion', 145, (400.0, 2500.0),
+        ((1, 9), (56, 81), (98, 101), (120, 133), (165, 186), (221, 242)),
+        ('water', 'hippo grass', 'floodplain grasses 1', 'floodplain grasses 2', 'reeds', 'riparian', 'firescar',
+         'island interior', 'acacia woodlands', 'acacia shrublands', 'acacia grasslands', 'short mopane',
+         'mixed mopane', 'exposed soils'),
+    ),
+    'ksc': BenchmarkScene(
+        'Kennedy Space Center', 'KSC.mat', 'KSC', 'KSC_gt.mat', 'KSC_gt', 'AVIRIS', 176, _AVIRIS,
+        ((1, 4), (102, 116), (151, 172), (218, 224)),
+        ('scrub', 'willow swamp', 'CP hammock', 'CP/oak', 'slash pine', 'oak/broadleaf', 'hardwood swamp',
+         'graminoid marsh', 'spartina marsh', 'cattail marsh', 'salt marsh', 'mud flats', 'water'),
+    ),
+}  # fmt: skip
+"""The scenes by the names that configs use."""
+
+
+class BenchmarkSceneNotFoundError(DatasetNotFoundError):
+    """A registered scene whose files are not there."""
+
+    def __init__(self, scene: BenchmarkScene, root: Path, missing: list[str]) -> None:
+        FileNotFoundError.__init__(
+            self,
+            f'{scene.title}: {" and ".join(missing)} not found in {root}. Download from {scene.url} and put the files '
+            f'{scene.cube_file} and {scene.labels_file} there, or give another root',
+        )
+
+
+def open_benchmark_scene(name: str, root: str | os.PathLike[str] = '.') -> Scene:
+    """Open a registered scene.
+
+    Args:
+        name: one of :data:`BENCHMARK_SCENES`.
+        root: folder of its files.
+
+    Raises:
+        ValueError: for an unknown name, or files of another shape than the scene's.
+        DatasetNotFoundError: if a file is missing; the message says where to get it.
+    """
+    if name not in BENCHMARK_SCENES:
+        raise ValueError(f'unknown benchmark scene {name!r}; choose from {sorted(BENCHMARK_SCENES)}')
+    facts, folder = BENCHMARK_SCENES[name], Path(root)
+    missing = [file for file in (facts.cube_file, facts.labels_file) if not (folder / file).is_file()]
+    if missing:
+        raise BenchmarkSceneNotFoundError(facts, folder, missing)
+    scene = open_scene(
+        folder / facts.cube_file,
+        folder / facts.labels_file,
+        cube_key=facts.cube_key,
+        labels_key=facts.labels_key,
+        class_names={i + 1: c for i, c in enumerate(facts.classes)},
+        name=name,
+        unit=facts.unit,
+        on_bad_bands='drop',
+    )
+    if scene.cube.shape[2] != facts.bands:
+        raise ValueError(
+            f'{folder / facts.cube_file}: {scene.cube.shape[2]} bands, the public file has {facts.bands}; '
+            'open it with open_scene if it is another version'
+        )
+    scene.wavelengths, scene.wavelengths_approximate = facts.wavelengths, True
+    return scene

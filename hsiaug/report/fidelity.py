@@ -1,0 +1,94 @@
+"""Figures of a generator's fidelity, after Figs. 2 to 4 of Audebert et al. 2018."""
+
+from __future__ import annotations
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from sklearn.decomposition import PCA
+from torch import Tensor
+
+from ..samples import SampleSpec
+from .figures import COLOURS
+
+REAL, FAKE = COLOURS[0], COLOURS[1]
+Labelled = tuple[Tensor, Tensor]
+
+
+def _band_axis(axes: Axes, spec: SampleSpec) -> np.ndarray:
+    axes.set_xlabel('wavelength (nm)' if spec.wavelengths else 'band', fontsize=8)
+    axes.tick_params(labelsize=8)
+    axes.spines[['top', 'right']].set_visible(False)
+    return np.asarray(spec.wavelengths) if spec.wavelengths else np.arange(spec.bands)
+
+
+def plot_class_spectra(real: Labelled, fake: Labelled, spec: SampleSpec) -> Figure:
+    """Mean and standard deviation per class, real and synthetic (Fig. 2).
+
+    Args:
+        real: (N, C) spectra and (N,) labels.
+        fake: the same of synthetic ones.
+        spec: their spec.
+    """
+    columns = min(3, spec.num_classes)
+    rows = -(-spec.num_classes // columns)
+    figure = Figure(figsize=(4 * columns, 2.7 * rows), layout='constrained')
+    grid = np.atleast_1d(figure.subplots(rows, columns, squeeze=False)).reshape(-1)
+    for label, axes in enumerate(grid):
+        if label >= spec.num_classes:
+            axes.set_visible(False)
+            continue
+        x = _band_axis(axes, spec)
+        for (spectra, labels), colour, name in ((real, REAL, 'real'), (fake, FAKE, 'synthetic')):
+            mine = spectra[labels == label].numpy()
+            if len(mine) == 0:
+                continue
+            mean, spread = mine.mean(axis=0), mine.std(axis=0)
+            axes.plot(x, mean, color=colour, lw=1.2, label=name)
+            axes.fill_between(x, mean - spread, mean + spread, color=colour, alpha=0.22, lw=0)
+        axes.set_title(spec.classes[label], fontsize=10)
+    grid[0].legend(frameon=False, fontsize=8)
+    figure.supylabel(spec.unit or 'value', fontsize=9)
+    return figure
+
+
+def plot_pca(real_x: Tensor, real_y: Tensor, fake_x: Tensor, fake_y: Tensor, spec: SampleSpec) -> Figure:
+    """Real and synthetic spectra on the first two principal components of the real ones (Fig. 3)."""
+    figure = Figure(figsize=(10, 4.4), layout='constrained')
+    left, right = figure.subplots(1, 2, sharex=True, sharey=True)
+    pca = PCA(2).fit(real_x.numpy())
+    palette = [*COLOURS, '#8c564b', '#17becf', '#bcbd22', '#7f7f7f', '#9467bd', '#aec7e8', '#ff9896', '#98df8a']
+    for axes, x, y, title in ((left, real_x, real_y, 'real'), (right, fake_x, fake_y, 'synthetic')):
+        points = pca.transform(x.numpy())
+        for label, name in enumerate(spec.classes):
+            mine = points[y.numpy() == label]
+            axes.scatter(*mine.T, s=6, alpha=0.6, color=palette[label % len(palette)], label=name, linewidths=0)
+        axes.set_title(title)
+        axes.set_xlabel('PC 1')
+        axes.spines[['top', 'right']].set_visible(False)
+    left.set_ylabel('PC 2')
+    handles, labels = left.get_legend_handles_labels()
+    figure.legend(handles, labels, loc='outside right upper', frameon=False, markerscale=3, fontsize=9)
+    return figure
+
+
+def plot_interpolation(spectra: Tensor, alphas: Tensor, spec: SampleSpec, title: str) -> Figure:
+    """Spectra along a line in the latent space (Fig. 4).
+
+    Args:
+        spectra: (A, C).
+        alphas: (A,) positions on the line.
+        spec: their spec.
+        title: what is interpolated.
+    """
+    figure = Figure(figsize=(6, 3.4), layout='constrained')
+    axes = figure.subplots()
+    x = _band_axis(axes, spec)
+    for spectrum, alpha in zip(spectra.numpy(), alphas.tolist(), strict=True):
+        weight = 1 - alpha
+        colour = tuple(weight * a + alpha * b for a, b in zip((0.0, 0.447, 0.698), (0.835, 0.369, 0.0), strict=True))
+        axes.plot(x, spectrum, color=colour, lw=1, label=f'α = {alpha:g}' if alpha in (0, 1) else None)
+    axes.set_ylabel(spec.unit or 'value')
+    axes.set_title(title, fontsize=10)
+    axes.legend(frameon=False, fontsize=8)
+    return figure

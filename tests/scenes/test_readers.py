@@ -1,0 +1,181 @@
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+import rasterio
+import scipy.io
+from rasterio.transform import from_origin
+from torchgeo.datasets import DatasetNotFoundError
+
+from hsiaug.scenes import (
+    BENCHMARK_SCENES,
+    BadBandsError,
+    SceneFileError,
+    open_benchmark_scene,
+    open_library,
+    open_scene,
+)
+from hsiaug.scenes.config import SceneConfig
+
+RNG = np.random.default_rng(0)
+CUBE = RNG.integers(1, 4000, (6, 5, 4)).astype(np.uint16)
+GT = RNG.integers(0, 3, (6, 5)).astype(np.uint8)
+
+
+def write(folder: Path, kind: str) -> tuple[Path, Path]:
+    cube, gt = folder / f'cube.{kind}', folder / f'gt.{kind}'
+    if kind == 'mat':
+        scipy.io.savemat(cube, {'paviaU': CUBE})
+        scipy.io.savemat(gt, {'paviaU_gt': GT})
+    elif kind == 'v73.mat':
+        for file, key, value in ((cube, 'scene', CUBE), (gt, 'scene_gt', GT)):
+            with h5py.File(file, 'w') as archive:
+                archive[key] = value.transpose()  # as MATLAB writes it
+    elif kind == 'npz':
+        np.savez(cube, cube=CUBE)
+        np.savez(gt, gt=GT)
+    elif kind == 'npy':
+        np.save(cube, CUBE)
+        np.save(gt, GT)
+    elif kind == 'tif':
+        for file, value in ((cube, CUBE), (gt, GT[:, :, None])):
+            raster(file, value, 'GTiff')
+    else:
+        raster(cube, CUBE, 'ENVI', interleave=kind)
+        raster(gt, GT[:, :, None], 'ENVI')
+    return cube, gt
+
+
+def raster(file: Path, value: np.ndarray, driver: str, **options: str) -> None:
+    height, width, count = value.shape
+    with rasterio.open(
+        file, 'w', driver=driver, height=height, width=width, count=count, dtype=value.dtype,
+        transform=from_origin(0, 0, 1, 1), **options,
+    ) as out:  # fmt: skip
+        out.write(np.moveaxis(value, 2, 0))
+
+
+@pytest.mark.parametrize('kind', ['mat', 'v73.mat', 'npz', 'npy', 'tif', 'bsq', 'bil', 'bip'])
+def test_every_format_gives_the_same_scene(tmp_path: Path, kind: str) -> None:
+    cube, gt = write(tmp_path, kind)
+    if kind == 'npy':
+        assert GT.ndim == 2
+    scene = open_scene(cube, gt)
+    assert np.array_equal(scene.cube, CUBE)
+    assert scene.labels is not None
+    assert np.array_equal(scene.labels, GT)
+    pixels = np.array([0, 7, 29])
+    assert np.array_equal(scene.spectra(pixels), CUBE.reshape(-1, 4)[pixels].astype(np.float32))
+    if kind in ('npy', 'bsq', 'bil', 'bip'):
+        base = scene.cube
+        while not isinstance(base, np.memmap) and base is not None:
+            base = base.base
+        assert isinstance(base, np.memmap)
+
+
+def test_envi_header_gives_wavelengths_in_nm(tmp_path: Path) -> None:
+    cube, _ = write(tmp_path, 'bsq')
+    header = next(p for p in tmp_path.glob('cube*.hdr'))
+    header.write_text(header.read_text() + 'wavelength units = micrometers\nwavelength = {0.45, 0.55, 0.65, 0.85}\n')
+    scene = open_scene(cube)
+    assert scene.wavelengths is not None
+    assert scene.wavelengths.tolist() == pytest.approx([450, 550, 650, 850])
+
+
+def test_npz_brings_its_metadata(tmp_path: Path) -> None:
+    tiles, gt = RNG.integers(1, 99, (3, 4, 4, 5)), RNG.integers(0, 3, (3, 4, 4))
+    tiles[..., 2] = -1
+    names = np.array(['unlabelled', 'roof', 'tree'])
+    file = tmp_path / 'tiles.npz'
+    np.savez(file, tiles=tiles, gt=gt, class_names=names, wavelength_nm=np.arange(5) + 400.0, scale=0.5, nodata=-1)
+    with pytest.raises(BadBandsError, match=r'2 \(no data\)'):
+        open_scene(file)
+    scene = open_scene(file, on_bad_bands='drop')
+    assert scene.shape == (12, 4)
+    assert scene.groups is not None
+    assert scene.groups[:, 0].tolist() == [0] * 4 + [1] * 4 + [2] * 4
+    assert scene.class_names == {1: 'roof', 2: 'tree'}
+    assert scene.spec().wavelengths == (400, 401, 403, 404)
+    assert scene.spectra(np.array([0]))[0].tolist() == (tiles[0, 0, 0, [0, 1, 3, 4]] * 0.5).tolist()
+
+
+def test_library(tmp_path: Path) -> None:
+    file = tmp_path / 'library.npz'
+    np.savez(
+        file, spectra=RNG.random((6, 3)), level=np.array(list('bbaacc')), field=np.array(list('xxyyzz')),
+        wavelength=[0.4, 0.5, 0.6], bbl=[1, 0, 1],
+    )  # fmt: skip
+    scene = open_library(file, 'level', groups_key='field', good_bands_key='bbl')
+    assert scene.labels is not None
+    assert scene.labels[:, 0].tolist() == [2, 2, 1, 1, 3, 3]
+    assert scene.class_names == {1: 'a', 2: 'b', 3: 'c'}
+    assert scene.spec().wavelengths == pytest.approx((400, 600))
+    assert scene.groups is not None
+    assert scene.groups[:, 0].tolist() == [0, 0, 1, 1, 2, 2]
+
+
+def test_mistakes_are_named(tmp_path: Path) -> None:
+    cube, gt = write(tmp_path, 'npz')
+    with pytest.raises(FileNotFoundError, match=r'cube file .*missing.mat does not exist; in .*cube.npz'):
+        open_scene(tmp_path / 'missing.mat')
+    with pytest.raises(SceneFileError, match=r"holds no 'kube' for the cube; it holds: cube \(6, 5, 4\)"):
+        open_scene(cube, gt, cube_key='kube')
+    np.savez(tmp_path / 'wrong.npz', gt=GT.T)
+    with pytest.raises(ValueError, match='transposed'):
+        open_scene(cube, tmp_path / 'wrong.npz')
+    np.savez(tmp_path / 'two.npz', a=CUBE, b=CUBE)
+    with pytest.raises(SceneFileError, match='2 arrays could be the cube.*Name one with cube_key'):
+        open_scene(tmp_path / 'two.npz')
+    np.savez(tmp_path / 'objects.npz', cube=np.array([{}], dtype=object))
+    with pytest.raises(SceneFileError, match='Python objects are never read'):
+        open_scene(tmp_path / 'objects.npz')
+    (tmp_path / 'torn.mat').write_bytes((write(tmp_path, 'mat')[0]).read_bytes()[:300])
+    with pytest.raises((SceneFileError, ValueError)):
+        open_scene(tmp_path / 'torn.mat')
+    with pytest.raises(ValueError, match='not both'):
+        SceneConfig(path='x', benchmark='ksc')()
+
+
+def test_registry_names_what_is_missing_and_where_to_get_it(tmp_path: Path) -> None:
+    with pytest.raises(DatasetNotFoundError, match=r'PaviaU.mat and PaviaU_gt.mat not found.*Download from https'):
+        open_benchmark_scene('pavia_university', tmp_path)
+    with pytest.raises(ValueError, match="choose from .'botswana'"):
+        open_benchmark_scene('pavia', tmp_path)
+    facts = BENCHMARK_SCENES['pavia_university']
+    cube = RNG.random((4, 4, facts.bands))
+    scipy.io.savemat(tmp_path / facts.cube_file, {facts.cube_key: cube})
+    scipy.io.savemat(tmp_path / facts.labels_file, {facts.labels_key: np.arange(16).reshape(4, 4) % 10})
+    scene = open_benchmark_scene('pavia_university', tmp_path)
+    assert scene.spec().classes[:2] == ('asphalt', 'meadows')
+    assert scene.spec().wavelengths_approximate
+    scipy.io.savemat(tmp_path / facts.cube_file, {facts.cube_key: cube[:, :, :50]})
+    with pytest.raises(ValueError, match='50 bands, the public file has 103'):
+        open_benchmark_scene('pavia_university', tmp_path)
+
+
+@pytest.mark.parametrize('name', BENCHMARK_SCENES)
+def test_registered_wavelengths_fit_the_bands(name: str) -> None:
+    facts = BENCHMARK_SCENES[name]
+    assert facts.wavelengths.shape == (facts.bands,)
+    assert (np.diff(facts.wavelengths) > 0).all()
+
+
+class TestRealData:
+    def test_tiles_with_nodata_bands(self, real_data: Path) -> None:
+        file = real_data / 'enmap_potsdam' / 'enmap_potsdam.npz'
+        with pytest.raises(BadBandsError, match='6 of 224 bands'):
+            open_scene(file)
+        scene = open_scene(file, on_bad_bands='drop')
+        assert scene.num_bands == 218
+        labels, counts = np.unique(scene.flat_labels(), return_counts=True)
+        assert dict(zip(labels.tolist(), counts.tolist(), strict=True))[5] == 91
+
+    def test_finer_labels_are_refused(self, real_data: Path) -> None:
+        with pytest.raises(ValueError, match=r'labels of shape \(512, 512\) do not fit a cube of 128 x 128'):
+            open_scene(real_data / 'houston18_crop' / 'houston18_crop.npz')
+
+    def test_library_of_a_city(self, real_data: Path) -> None:
+        file = real_data / 'spectral_libraries' / 'roberts2017_santa_barbara_urban.npz'
+        scene = open_library(file, 'level_2', groups_key='polygon_unit_id', good_bands_key='bbl', scale=1e-4)
+        assert (scene.num_pixels, scene.num_bands, len(scene.class_ids)) == (3725, 178, 8)
