@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -37,6 +37,9 @@ class SplitConfig:
     settings: dict[str, Any] = field(default_factory=dict)
 
 
+SIMULATED, RANDOM, ARMS, CLASSIFIERS = SceneConfig(), SplitConfig(), spectral_arms(), (Classifier(),)
+
+
 def demo(out: Path = Path('runs/demo'), workers: int = 2, seeds: int = 5) -> None:
     """Run the main job on the simulated scene: train generators, mix them in at ratios, measure the gain.
 
@@ -65,8 +68,8 @@ def demo(out: Path = Path('runs/demo'), workers: int = 2, seeds: int = 5) -> Non
 
 def train(
     out: Path,
-    scene: SceneConfig = SceneConfig(),
-    split: SplitConfig = SplitConfig(),
+    scene: SceneConfig = SIMULATED,
+    split: SplitConfig = RANDOM,
     generator: str = 'spectral_gan',
     settings: dict[str, Any] | None = None,
     seed: int = 0,
@@ -112,7 +115,7 @@ def sample(run: Path, count: int, out: Path, labels: LabelPolicy = 'real', seed:
         raise ValueError(f'count must be at least 1, found {count}')
     generator = Generator.from_pretrained(run)
     dataset = SyntheticDataset(generator, count, seed, labels)
-    batch = {key: value.numpy() for key, value in dataset.batch(range(count)).items()}
+    batch: dict[str, Any] = {key: value.numpy() for key, value in dataset.batch(range(count)).items()}
     record = {'spec': generator.spec.to_dict(), 'seed': seed}
     record['provenance'] = generator.provenance.to_dict() if generator.provenance else None
     if generator.spec.wavelengths is not None:
@@ -148,13 +151,13 @@ def evaluate(run: Path, per_class: int = 200, device: str = 'cpu') -> None:
 
 def ablate(
     out: Path,
-    scene: SceneConfig = SceneConfig(),
-    split: SplitConfig = SplitConfig(),
+    scene: SceneConfig = SIMULATED,
+    split: SplitConfig = RANDOM,
     per_class: tuple[int | None, ...] = (None,),
-    arms: tuple[Arm, ...] = spectral_arms(),
+    arms: tuple[Arm, ...] = ARMS,
     ratios: tuple[float, ...] = (0.25, 0.5, 1.0, 2.0, 5.0),
     seeds: int = 20,
-    classifiers: tuple[Classifier, ...] = (Classifier(),),
+    classifiers: tuple[Classifier, ...] = CLASSIFIERS,
     title: str = 'Gain from synthetic spectra',
     workers: int = 1,
     engine: Literal['process', 'ray'] = 'process',
@@ -221,9 +224,10 @@ def _run_and_report(
 
 def main(args: Sequence[str] | None = None) -> None:
     """Entry point. A user's mistake is one line on standard error and exit status 2, not a traceback."""
-    commands = {f.__name__: f for f in (demo, train, sample, evaluate, ablate, report)}
+    functions: tuple[Callable[..., None], ...] = (demo, train, sample, evaluate, ablate, report)
+    commands: dict[str, Any] = {f.__name__: f for f in functions}
     try:
-        auto_cli(commands, args=args, prog='hsiaug', description=__doc__)
+        auto_cli(commands, args=None if args is None else list(args), prog='hsiaug', description=__doc__)
     except (ValueError, FileNotFoundError, LeakageError, SpecMismatchError, ImportError) as error:
         print(f'hsiaug: {error}', file=sys.stderr)
         raise SystemExit(2) from error

@@ -89,7 +89,7 @@ class SampleSpec:
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> SampleSpec:
         """The inverse of :meth:`to_dict`, equal to the original even after a passage through JSON."""
-        as_tuples = {k: tuple(v) if isinstance(v, list | tuple) else v for k, v in data.items()}
+        as_tuples: dict[str, Any] = {k: tuple(v) if isinstance(v, list | tuple) else v for k, v in data.items()}
         known = {f.name for f in dataclasses.fields(cls)}
         if unknown := set(as_tuples) - known:
             raise ValueError(f'SampleSpec: unknown fields {sorted(unknown)}; written by a newer hsiaug?')
@@ -177,7 +177,7 @@ class Provenance:
 
     def to_dict(self) -> dict[str, Any]:
         """A JSON-ready dictionary."""
-        return json.loads(json.dumps(dataclasses.asdict(self)))  # type: ignore[no-any-return]
+        return json.loads(json.dumps(dataclasses.asdict(self)))
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Provenance:
@@ -203,7 +203,7 @@ def require_unseen(provenance: Provenance | None, scene: str, evaluation: np.nda
     if overlap.size:
         raise LeakageError(
             f'the generator (split {provenance.split}) has seen {overlap.size} of {len(evaluation)} evaluation pixels, '
-            f'first flat indices {overlap[:5].tolist()}; train it on the training part of the split that you evaluate on'
+            f'first flat indices {overlap[:5].tolist()}; train it on the training part of the evaluated split'
         )
 
 

@@ -60,7 +60,7 @@ class Classifier:
     """
 
     name: str = 'nn1d'
-    config: ClassifierConfig = ClassifierConfig()
+    config: ClassifierConfig = field(default_factory=ClassifierConfig)
     scalings: tuple[str, ...] = ('standard', 'minmax')
     steps: tuple[int, ...] = (200, 400)
     c: tuple[float, ...] = (0.1, 1.0, 10.0)
@@ -146,8 +146,9 @@ class Study:
             raise ValueError(f'study {self.title!r}: settings name unknown scenes {sorted(unknown)}')
 
     def groups(self) -> Iterator[tuple[Setting, int]]:
-        """Everything that shares a split: one setting and one seed. Seeds run outermost, so that a study that is
-        stopped early has whole seeds of everything.
+        """Everything that shares a split: one setting and one seed.
+
+        Seeds run outermost, so that a study that is stopped early has whole seeds of everything.
         """
         for seed in self.seeds:
             for setting in self.settings:

@@ -122,8 +122,8 @@ def sign_flip_p(differences: np.ndarray) -> float:
     2ⁿ sums cost 2^(n/2) memory. Above that, 100 000 random signs, the observed ones counted in.
     """
     d = np.asarray(differences, dtype=np.float64)
-    observed = abs(d.sum()) * (1 - 1e-12) - 1e-300
-    if not d.any():
+    observed = abs(d.sum()) - 1e-12 * np.abs(d).sum()  # equal sums in another order differ in the last bits
+    if observed <= 0:
         return 1.0
     if len(d) > EXACT_SIGN_FLIPS:
         signs = np.random.default_rng(0).choice([-1.0, 1.0], size=(_MONTE_CARLO, len(d)))
@@ -147,7 +147,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
     stepped = np.maximum.accumulate(p[order] * (len(p) - np.arange(len(p))))
     adjusted = np.empty_like(p)
     adjusted[order] = np.minimum(stepped, 1)
-    return adjusted.tolist()  # type: ignore[no-any-return]
+    return adjusted.tolist()
 
 
 GroupKey = tuple[str, str, str]  # scene, budget, classifier
@@ -249,11 +249,15 @@ def _summary(
             a, b = ([100 * side[s]['test'][metric] for s in pairs] for side in (picked, real))
             compared[metric] = paired_comparison(a, b, float(np.mean(sizes)))
     return Summary(
-        *base,
+        scene=base[0],
+        budget=base[1],
+        classifier=base[2],
         arm=arm,
         ratio=ratio,
         control=control,
-        **means,
+        oa=means['oa'],
+        aa=means['aa'],
+        kappa=means['kappa'],
         d_oa=compared['oa'],
         d_aa=compared['aa'],
         ratios=tuple(float(row['ratio']) for row in picked.values()),

@@ -13,8 +13,8 @@ from sklearn.preprocessing import StandardScaler
 from ..functional.prior import apportion, em_prior, fill_to_prior
 
 LabelPolicy = Literal['real', 'sqrt', 'uniform', 'inverse', 'prior'] | Mapping[str, float]
-"""``real`` class frequencies, their square root (``sqrt``), ``uniform``, ``inverse`` frequencies, ``prior`` (real plus synthetic match a prior), or
-weights by class name."""
+"""``real`` class frequencies, ``sqrt`` (their square roots), ``uniform``, ``inverse`` frequencies, ``prior`` (real plus
+synthetic match a class prior), or weights by class name."""
 
 POLICIES = ('real', 'sqrt', 'uniform', 'inverse', 'prior')
 
@@ -82,8 +82,8 @@ def estimate_prior(x: np.ndarray, y: np.ndarray, unlabelled: np.ndarray, num_cla
     """
     frequencies = np.bincount(y, minlength=num_classes) / len(y)
     if len(unlabelled) == 0:
-        return frequencies  # type: ignore[no-any-return]
+        return frequencies
     model = make_pipeline(StandardScaler(), LogisticRegression(C=1.0, max_iter=2000)).fit(x, y)
     prior = em_prior(model.predict_proba(unlabelled), frequencies)
     smoothed = prior * len(unlabelled) + 0.5
-    return smoothed / smoothed.sum()  # type: ignore[no-any-return]
+    return smoothed / smoothed.sum()

@@ -159,7 +159,7 @@ class MixedDataset(NonGeoDataset):
         size = len(next(iter(batch.values())))
         batch['synthetic'] = torch.full((size,), synthetic, dtype=torch.bool)
         if self.soft_labels and 'label_prob' not in batch:
-            batch['label_prob'] = one_hot(batch['label'], self.spec.num_classes).to(torch.float32)
+            batch['label_prob'] = one_hot(batch['label'], cast(SampleSpec, self.spec).num_classes).to(torch.float32)
         return batch
 
     def __getitem__(self, index: int) -> Sample:

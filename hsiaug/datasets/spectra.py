@@ -79,7 +79,7 @@ class SpectraDataset(NonGeoDataset):
 
     def tensors(self) -> tuple[Tensor, Tensor]:
         """All spectra (N, C) and labels (N,); the labels of unlabelled spectra are -1."""
-        image = self.batch(np.arange(len(self)))['image']
+        image = self.batch(range(len(self)))['image']
         return image, torch.full((len(self),), -1) if self.part == 'unlabelled' else self.labels
 
     @property

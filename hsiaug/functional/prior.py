@@ -66,6 +66,6 @@ def em_prior(
         adjusted /= adjusted.sum(axis=1, keepdims=True)
         updated = adjusted.mean(axis=0)
         if np.abs(updated - prior).max() < tolerance:
-            return updated  # type: ignore[no-any-return]
+            return updated
         prior = updated
     return prior

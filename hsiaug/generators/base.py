@@ -205,7 +205,8 @@ class Generator(nn.Module):
                 'provenance': self.provenance.to_dict() if self.provenance else None,
             }
             (staging / CONFIG_FILE).write_text(json.dumps(config, indent=2))
-            state = {k: v.detach().cpu().contiguous() for k, v in self.state_dict().items()}
+            # clone: members of an ensemble may share one training set, and safetensors stores no shared memory
+            state = {k: v.detach().cpu().clone().contiguous() for k, v in self.state_dict().items()}
             save_file(state, staging / WEIGHTS_FILE)
             (staging / CARD_FILE).write_text(self.card())
             if target.exists():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -19,7 +19,7 @@ class ExemplarGenerator(Generator):
         settings: the subclass's settings.
     """
 
-    fitted = ('train_x', 'train_y')
+    fitted: ClassVar[tuple[str, ...]] = ('train_x', 'train_y')
     train_x: Tensor
     train_y: Tensor
 

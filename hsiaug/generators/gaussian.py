@@ -72,7 +72,7 @@ class ClassGaussian(Generator):
         centred = x - x.mean(axis=0)
         basis = np.linalg.svd(centred, full_matrices=False)[2][: min(10, len(x) // (2 * count))]
         model = GaussianMixture(count, reg_covar=1e-4, random_state=seed, n_init=2)
-        return model.fit_predict(centred @ basis.T)  # type: ignore[no-any-return]
+        return model.fit_predict(centred @ basis.T)
 
     def _draw(self, labels: Tensor, rng: torch.Generator) -> dict[str, Tensor]:
         owners, weights = self.owners.cpu(), self.weights.cpu()
@@ -94,4 +94,4 @@ class ClassGaussian(Generator):
 def _factor(covariance: np.ndarray) -> np.ndarray:
     """(C, C) F with F·Fᵀ = covariance; an eigendecomposition, since a class of one spectrum has none to Cholesky."""
     values, vectors = np.linalg.eigh(covariance)
-    return vectors * np.sqrt(np.maximum(values, 0))  # type: ignore[no-any-return]
+    return vectors * np.sqrt(np.maximum(values, 0))

@@ -122,7 +122,7 @@ class SpectralGAN(Generator):
 
     def forward(self, noise: Tensor, condition: Tensor) -> Tensor:
         """(n, d) codes of noise (n, noise_dim) and class shares (n, K)."""
-        return self.network(torch.cat([noise, condition], dim=1) if self.conditional else noise)  # type: ignore[no-any-return]
+        return self.network(torch.cat([noise, condition], dim=1) if self.conditional else noise)
 
     def _spectra(self, noise: Tensor, condition: Tensor, residual: Tensor | None) -> Tensor:
         code = self(noise, condition)

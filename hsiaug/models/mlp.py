@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Literal
 
 import torch
@@ -37,7 +38,7 @@ class MLP(nn.Module):
         if output not in ('linear', 'sigmoid'):
             raise ValueError(f"MLP: unknown output {output!r}; choose from 'linear', 'sigmoid'")
         widths = [in_features, *[hidden] * layers, out_features]
-        self.linears = nn.ModuleList(nn.Linear(i, o) for i, o in zip(widths[:-1], widths[1:], strict=True))
+        self.linears = nn.ModuleList(nn.Linear(i, o) for i, o in pairwise(widths))
         self.negative_slope, self.output = negative_slope, output
 
     def forward(self, x: Tensor) -> Tensor:

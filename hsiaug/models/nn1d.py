@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import torch
 from torch import Tensor, nn
 
@@ -71,10 +73,10 @@ class NN1D(nn.Module):
         self.scaler = SpectralScaler(bands, scaling)
         widths = [bands, *[hidden] * layers]
         blocks: list[nn.Module] = []
-        for inputs, outputs in zip(widths[:-1], widths[1:], strict=True):
+        for inputs, outputs in pairwise(widths):
             blocks += [nn.Linear(inputs, outputs), nn.LeakyReLU(0.01), *([nn.Dropout(dropout)] if dropout else [])]
         self.body = nn.Sequential(*blocks, nn.Linear(widths[-1], num_classes))
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits (n, K) of spectra (n, C) in the dataset's unit."""
-        return self.body(self.scaler(x))  # type: ignore[no-any-return]
+        return self.body(self.scaler(x))

@@ -57,10 +57,12 @@ def read_run(run: str | os.PathLike[str]) -> Run:
     plan = json.loads((folder / PLAN_FILE).read_text())
     order = {arm['name']: i for i, arm in enumerate(plan['arms'])}
     settings = {(s[0], s[1]): i for i, s in enumerate(plan['settings'])}
-    last = len(order) + len(settings)
-    rows.sort(
-        key=lambda r: (settings.get((r['scene'], r['budget']), last), r['classifier'], order.get(r['arm'], -1), r['seed'])
-    )
+
+    def place(row: dict[str, Any]) -> tuple[Any, ...]:
+        setting = settings.get((row['scene'], row['budget']), len(settings))
+        return setting, row['classifier'], order.get(row['arm'], -1), row['seed']
+
+    rows.sort(key=place)
     fidelity = [json.loads(file.read_text()) for file in sorted((folder / 'fidelity').glob('*.json'))]
     return Run(plan, rows, fidelity, summarise(rows))
 
@@ -113,9 +115,9 @@ def _verdict(table: Sequence[Summary]) -> str:
         return f'No arm has {MIN_SEEDS} paired seeds: nothing here is a basis for claims.'
 
     def named(lines: list[Summary]) -> str:
-        return '; '.join(f'{x.arm} on {x.scene}, {x.budget} ({signed(x.d_oa and x.d_oa.mean)})' for x in lines)
+        return '; '.join(f'{x.arm} on {x.scene}, {x.budget} ({signed(x.d_oa.mean)})' for x in lines if x.d_oa)
 
-    significant = [x for x in enough if (x.p_holm or 1) <= 0.05]
+    significant = [x for x in enough if x.p_holm is not None and x.p_holm <= 0.05]
     better = [x for x in significant if x.d_oa and x.d_oa.mean > 0]
     worse = [x for x in significant if x.d_oa and x.d_oa.mean < 0]
     gain = f'Significantly above real only (Holm, 5 %): {named(better)}.' if better else (
@@ -149,10 +151,10 @@ def _context(run: Run) -> dict[str, Any]:
                 'settings': [f'{s} ({chosen.count(s)} seeds)' for s in dict.fromkeys(sorted(chosen))],
             }
         )
-    means = [
-        [budget, arm, signed(v['oa']), signed(v['aa']), ', '.join(f'{n} {signed(d[0])}' for n, d in v['scenes'].items())]
-        for (budget, arm), v in pooled(run.table, CHOSEN).items()
-    ]
+    means = []
+    for (budget, arm), mean in pooled(run.table, CHOSEN).items():
+        each = ', '.join(f'{name} {signed(d_oa)}' for name, (d_oa, _) in mean['scenes'].items())
+        means.append([budget, arm, signed(mean['oa']), signed(mean['aa']), each])
     seeds = min((line.d_oa.n for line in run.table if line.d_oa), default=0)
     return {
         'plan': run.plan,

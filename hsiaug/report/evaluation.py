@@ -73,7 +73,7 @@ def fidelity_markdown(result: Fidelity, spec: SampleSpec) -> str:
         f'| spectral angle between class means (mSAD, radians) | {result.msad:.4f} | 0 |',
         f'| standard deviation, synthetic / real | {result.std_ratio:.2f} | 1 |',
         f'| band-to-band roughness, synthetic / real | {result.roughness_ratio:.2f} | 1 |',
-        f'| synthetic closer to a real spectrum than its own neighbour | {100 * result.closer_than_real:.1f} % | 50 % |',
+        f'| synthetic nearer to a real spectrum than its neighbour | {100 * result.closer_than_real:.1f} % | 50 % |',
         '',
         'Linear SVM, accuracy in % (Audebert et al. 2018, Table 1):',
         '',

@@ -70,13 +70,13 @@ def open_scene(
         ValueError: if labels do not fit the cube.
     """
     file = _existing(path, 'cube')
-    content = _read(file, (cube_key, 'cube'))
+    content = _read(file, 'cube')
     cube_name = _find(file, content, cube_key, CUBE_KEYS, (3, 4), 'cube', 'cube_key')
     cube = content[cube_name]
     if isinstance(labels, str) and labels in content and not Path(labels).exists():
         labels_key, labels = labels, None
     label_array = _labels(file, content, labels, labels_key, cube)
-    metadata = {
+    metadata: dict[str, Any] = {
         'wavelengths': _nanometres(wavelengths if wavelengths is not None else _first(content, WAVELENGTH_KEYS)),
         'class_names': dict(class_names) if class_names is not None else _class_names(content.get('class_names')),
         'scale': float(content['scale']) if scale == 1.0 and 'scale' in content else scale,
@@ -125,7 +125,7 @@ def open_library(
         on_bad_bands: as in :func:`open_scene`.
     """
     file = _existing(path, 'library')
-    content = _read(file, (None, 'library'))
+    content = _read(file, 'library')
     spectra = content[_find(file, content, spectra_key, CUBE_KEYS, (2,), 'spectra', 'spectra_key')]
     chosen = {
         what: content[_find(file, content, key, (), (1, 2), what, f'{what}_key')].reshape(-1) if key else None
@@ -165,7 +165,7 @@ def _existing(path: str | os.PathLike[str], what: str) -> Path:
     return file
 
 
-def _read(file: Path, wanted: tuple[str | None, str]) -> dict[str, np.ndarray]:
+def _read(file: Path, what: str) -> dict[str, np.ndarray]:
     """All arrays of a file by name; a single image is called ``cube``."""
     suffix = file.suffix.lower()
     try:
@@ -179,8 +179,8 @@ def _read(file: Path, wanted: tuple[str | None, str]) -> dict[str, np.ndarray]:
         return _read_raster(file)
     except (ValueError, OSError, EOFError, NotImplementedError, rasterio.errors.RasterioError) as error:
         raise SceneFileError(
-            f'{wanted[1]} file {file} cannot be read as {suffix or "a raster"}: {error}. Is it complete, and of that format? '
-            'Arrays of Python objects are never read'
+            f'{what} file {file} cannot be read as {suffix or "a raster"}: {error}. Is it complete, and of that '
+            'format? Arrays of Python objects are never read'
         ) from error
 
 
@@ -256,19 +256,24 @@ def _find(
     if named:
         return named[0]
     if len(fitting) != 1:
-        raise SceneFileError(f'{file}: {len(fitting)} arrays could be the {what} ({shape}); it holds: {found}. Name one '
-                             f'with {argument}')  # fmt: skip
+        raise SceneFileError(
+            f'{file}: {len(fitting)} arrays could be the {what} ({shape}); it holds: {found}. Name one with {argument}'
+        )
     return fitting[0]
 
 
 def _labels(
-    file: Path, content: Mapping[str, np.ndarray], labels: str | os.PathLike[str] | None, key: str | None, cube: np.ndarray
+    file: Path,
+    content: Mapping[str, np.ndarray],
+    labels: str | os.PathLike[str] | None,
+    key: str | None,
+    cube: np.ndarray,
 ) -> np.ndarray | None:
     source = file
     dimensions = (3,) if cube.ndim == 4 else (2,)
     if labels is not None:
         source = _existing(labels, 'labels')
-        content = _read(source, (key, 'labels'))
+        content = _read(source, 'labels')
         return content[_find(source, content, key, LABEL_KEYS, dimensions, 'labels', 'labels_key')]
     if key is not None:
         return content[_find(source, content, key, (), dimensions, 'labels', 'labels_key')]

@@ -55,9 +55,10 @@ class BenchmarkScene:
 
 
 _SALINAS = (
-    'broccoli green weeds 1', 'broccoli green weeds 2', 'fallow', 'fallow rough plow', 'fallow smooth', 'stubble', 'celery',
-    'grapes untrained', 'soil vineyard develop', 'corn senesced green weeds', 'lettuce romaine 4 wk', 'lettuce romaine 5 wk',
-    'lettuce romaine 6 wk', 'lettuce romaine 7 wk', 'vineyard untrained', 'vineyard vertical trellis',
+    'broccoli green weeds 1', 'broccoli green weeds 2', 'fallow', 'fallow rough plow', 'fallow smooth', 'stubble',
+    'celery', 'grapes untrained', 'soil vineyard develop', 'corn senesced green weeds', 'lettuce romaine 4 wk',
+    'lettuce romaine 5 wk', 'lettuce romaine 6 wk', 'lettuce romaine 7 wk', 'vineyard untrained',
+    'vineyard vertical trellis',
 )  # fmt: skip
 _AVIRIS = (400.0, 2500.0)
 _SALINAS_REMOVED = ((108, 112), (154, 167), (224, 224))

@@ -112,7 +112,7 @@ class Scene:
         """A spectral library: ``spectra`` (N, C), ``labels`` (N,), ``groups`` (N,), as a scene of N x 1 pixels."""
         if spectra.ndim != 2:
             raise ValueError(f'Scene {name!r}: spectra must be (N, bands), found shape {spectra.shape}')
-        column = {
+        column: dict[str, Any] = {
             k: None if v is None else np.asarray(v).reshape(-1, 1) for k, v in (('labels', labels), ('groups', groups))
         }
         return cls(name, spectra[:, None, :], **column, **kwargs)

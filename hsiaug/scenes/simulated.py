@@ -18,22 +18,23 @@ from .scene import Scene
 DEFAULT_WAVELENGTHS = np.linspace(400, 2500, 100)
 CLASSES = ('grass', 'trees', 'dry vegetation', 'bare soil', 'clay soil', 'asphalt', 'tile roof', 'metal roof', 'water')
 
-Traits = np.ndarray  # (n, 4) standard normal traits of n variants of a material
+Array = np.ndarray[Any, np.dtype[Any]]
+Traits = Array  # (n, 4) standard normal traits of n variants of a material
 
 
-def _band(w: np.ndarray, centre: float, width: float) -> np.ndarray:
+def _band(w: Array, centre: float | Array, width: float | Array) -> Array:
     """An absorption feature of depth one."""
-    return np.exp(-0.5 * ((w - centre) / width) ** 2)  # type: ignore[no-any-return]
+    return np.exp(-0.5 * ((w - centre) / width) ** 2)
 
 
-def _step(w: np.ndarray, centre: float, width: float) -> np.ndarray:
-    return 1 / (1 + np.exp(-(w - centre) / width))  # type: ignore[no-any-return]
+def _step(w: Array, centre: float | Array, width: float | Array) -> Array:
+    return 1 / (1 + np.exp(-(w - centre) / width))
 
 
 def _leaf_water(w: np.ndarray) -> np.ndarray:
     """Optical depth of liquid water in leaves, 1 at 1450 nm."""
     features = ((970, 30, 0.12), (1200, 40, 0.25), (1450, 60, 1.0), (1940, 70, 1.6), (2500, 200, 1.3))
-    return sum(depth * _band(w, centre, width) for centre, width, depth in features)  # type: ignore[return-value]
+    return np.sum([depth * _band(w, centre, width) for centre, width, depth in features], axis=0)
 
 
 def _vegetation(w: np.ndarray, t: Traits, plateau: float, chlorophyll: float, water: float) -> np.ndarray:
@@ -44,7 +45,7 @@ def _vegetation(w: np.ndarray, t: Traits, plateau: float, chlorophyll: float, wa
     visible = 0.16 * np.exp(-2.2 * absorbed)
     edge = _step(w, 715 + 4 * t[:, 1:2], 13)
     infrared = plateau * (1 + 0.12 * t[:, 2:3]) * np.exp(-water * np.exp(0.2 * t[:, 3:4]) * _leaf_water(w))
-    return visible * (1 - edge) + infrared * (1 - 0.18 * _step(w, 1900, 200)) * edge  # type: ignore[no-any-return]
+    return visible * (1 - edge) + infrared * (1 - 0.18 * _step(w, 1900, 200)) * edge
 
 
 def _soil(w: np.ndarray, t: Traits, bright: float, iron: float, clay: float, moisture: float) -> np.ndarray:
@@ -52,25 +53,25 @@ def _soil(w: np.ndarray, t: Traits, bright: float, iron: float, clay: float, moi
     rise = bright * (1 + 0.12 * t[:, :1]) * (0.35 + 0.65 * (1 - np.exp(-(w - 350) / (650 + 60 * t[:, 1:2]))))
     depth = iron * (1 + 0.3 * t[:, 2:3]) * (_band(w, 500, 90) + 0.5 * _band(w, 880, 80))
     depth = depth + clay * (1 + 0.3 * t[:, 3:4]) * _band(w, 2205, 35) + moisture * 0.35 * _leaf_water(w)
-    return rise * np.exp(-depth)  # type: ignore[no-any-return]
+    return rise * np.exp(-depth)
 
 
 def _asphalt(w: np.ndarray, t: Traits) -> np.ndarray:
     """Dark and nearly flat; bitumen absorbs at 1730 and 2310 nm, and ageing brightens it."""
     flat = (0.11 + 0.022 * t[:, :1]) * (0.8 + 0.2 * _step(w, 700 + 40 * t[:, 1:2], 250))
-    return flat * (1 - 0.07 * np.exp(0.3 * t[:, 2:3]) * (_band(w, 1730, 30) + _band(w, 2310, 40)))  # type: ignore[no-any-return]
+    return flat * (1 - 0.07 * np.exp(0.3 * t[:, 2:3]) * (_band(w, 1730, 30) + _band(w, 2310, 40)))
 
 
 def _metal(w: np.ndarray, t: Traits) -> np.ndarray:
     """Bright and smooth, slowly varying with the coating."""
     shape = 0.36 + 0.06 * t[:, :1] + 0.05 * (1 + 0.5 * t[:, 1:2]) * np.sin((w - 400) / (650 + 50 * t[:, 2:3]))
-    return shape * (0.75 + 0.25 * _step(w, 500, 80))  # type: ignore[no-any-return]
+    return shape * (0.75 + 0.25 * _step(w, 500, 80))
 
 
 def _water(w: np.ndarray, t: Traits) -> np.ndarray:
     """Light comes back from the visible only; what floats in the water moves the peak."""
     peak = (0.07 + 0.012 * t[:, :1]) * _band(w, 545 + 18 * t[:, 1:2], 85 + 8 * t[:, 2:3])
-    return peak + 0.018 * np.exp(0.2 * t[:, 3:4]) * np.exp(-(w - 400) / 500)  # type: ignore[no-any-return]
+    return peak + 0.018 * np.exp(0.2 * t[:, 3:4]) * np.exp(-(w - 400) / 500)
 
 
 MATERIALS: dict[str, Callable[[np.ndarray, Traits], np.ndarray]] = {
@@ -90,7 +91,7 @@ MATERIALS: dict[str, Callable[[np.ndarray, Traits], np.ndarray]] = {
 def _field(rng: np.random.Generator, shape: tuple[int, int], length: float) -> np.ndarray:
     """Smooth standard normal field with a correlation length in pixels."""
     field = gaussian_filter(rng.normal(size=shape), length, mode='wrap')
-    return (field - field.mean()) / max(field.std(), 1e-12)  # type: ignore[no-any-return]
+    return (field - field.mean()) / max(field.std(), 1e-12)
 
 
 class SimulatedScene(Scene):
@@ -178,7 +179,7 @@ class SimulatedScene(Scene):
 
 def _softmax(x: np.ndarray) -> np.ndarray:
     e = np.exp(x - x.max(axis=2, keepdims=True))
-    return e / e.sum(axis=2, keepdims=True)  # type: ignore[no-any-return]
+    return e / e.sum(axis=2, keepdims=True)
 
 
 def _image(

@@ -95,7 +95,7 @@ def _deal(rng: np.random.Generator, members: np.ndarray, twins: np.ndarray, coun
     rank[order] = np.arange(len(order))
     by_rank = np.argsort(rank[twins], kind='stable')
     ends = np.flatnonzero(np.diff(rank[twins][by_rank], append=-1))  # last member of each set
-    enough = np.searchsorted(ends + 1, count)
+    enough = int(np.searchsorted(ends + 1, count))
     cut = 0 if count == 0 else int(ends[min(enough, len(ends) - 1)]) + 1
     return members[by_rank[:cut]], members[by_rank[cut:]]
 
@@ -176,8 +176,8 @@ class Splitter(ABC):
             have, tested = int((flat[labelled] == class_id).sum()), int((flat[test] == class_id).sum())
             if have < need or tested < self.min_count:
                 why = (
-                    f'class {class_id} ({scene.class_name(class_id)}): {have} training pixels (at least {need} needed), '
-                    f'{tested} test pixels (at least {self.min_count} needed)'
+                    f'class {class_id} ({scene.class_name(class_id)}): {have} training pixels (at least {need}), '
+                    f'{tested} test pixels (at least {self.min_count})'
                 )
                 lost.append(why)
             else:
@@ -256,7 +256,7 @@ class RandomSplit(Splitter):
         for class_id in np.unique(labels):
             mine = labels == class_id
             budget = self.fraction * mine.sum() if self.per_class is None else self.per_class
-            to_train, to_test = _deal(rng, pixels[mine], twins[mine], max(int(round(budget)), 1))
+            to_train, to_test = _deal(rng, pixels[mine], twins[mine], max(round(budget), 1))
             train[to_train] = True
             test[to_test] = True
         return train, test
@@ -360,7 +360,7 @@ class BlockSplit(GroupSplit):
         """(H*W,) block of each pixel."""
         rows, columns = np.indices(scene.shape)
         across = -(-scene.shape[1] // self.block)
-        return ((rows // self.block) * across + columns // self.block).reshape(-1)  # type: ignore[no-any-return]
+        return ((rows // self.block) * across + columns // self.block).reshape(-1)
 
     def shrink(self, scene: Scene, train: np.ndarray, test: np.ndarray) -> np.ndarray:
         """The training mask less the buffer around the test blocks."""
@@ -368,7 +368,7 @@ class BlockSplit(GroupSplit):
             return train
         square = np.ones((2 * self.buffer + 1,) * 2, dtype=bool)
         near = binary_dilation(test.reshape(scene.shape), structure=square).reshape(-1)
-        return train & ~near  # type: ignore[no-any-return]
+        return train & ~near
 
 
 SPLITTERS: dict[str, type[Splitter]] = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -65,13 +66,13 @@ def train_nn1d(
     Returns:
         the network, in evaluation mode, on ``device``.
     """
-    real = dataset.real if isinstance(dataset, MixedDataset) else dataset
+    real: Any = dataset.real if isinstance(dataset, MixedDataset) else dataset
     spec = dataset.spec
     assert spec is not None
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = NN1D(spec.bands, spec.num_classes, config.hidden, config.layers, config.dropout, config.scaling)
-        model.scaler.fit(real.batch(range(len(real)))['image'])  # type: ignore[union-attr, arg-type]
+        model.scaler.fit(real.batch(range(len(real)))['image'])
         model = model.to(device).train()
         optimiser = torch.optim.AdamW(model.parameters(), lr=config.lr, weight_decay=config.weight_decay, fused=True)
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, config.steps)

@@ -59,7 +59,7 @@ class SpectralClassificationTask(LightningModule):
 
     def forward(self, image: Tensor) -> Tensor:
         """Logits (n, K)."""
-        return self.model(image)  # type: ignore[no-any-return]
+        return self.model(image)
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
         """Cross-entropy against ``label_prob`` where there is one, else ``label``."""
@@ -84,7 +84,7 @@ class SpectralClassificationTask(LightningModule):
 
     def predict_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
         """(n,) predicted labels."""
-        return self(batch['image']).argmax(dim=1)  # type: ignore[no-any-return]
+        return self(batch['image']).argmax(dim=1)
 
     def configure_optimizers(self) -> Any:
         """AdamW."""

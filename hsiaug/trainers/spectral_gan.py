@@ -12,12 +12,13 @@ import copy
 import dataclasses
 import json
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
@@ -28,6 +29,7 @@ from ..generators.base import TrainingData
 from ..generators.spectral_gan import Space, SpectralGAN
 from ..metrics.distribution import sliced_wasserstein
 from ..models.mlp import MLP
+from .cuda_graphs import capture
 
 CHECKPOINT_FILE = 'training.safetensors'
 
@@ -106,18 +108,26 @@ class SpectralGANTraining:
         seed: of everything random.
         semi_supervised: the critic also sees unlabelled pixels.
         device: where to train.
+        cuda_graph: record one iteration as a CUDA graph and replay it; for CUDA devices only.
     """
 
     def __init__(
-        self, data: TrainingData, config: SpectralGANConfig, seed: int, semi_supervised: bool, device: str
+        self,
+        data: TrainingData,
+        config: SpectralGANConfig,
+        seed: int,
+        semi_supervised: bool,
+        device: str,
+        cuda_graph: bool = False,
     ) -> None:
-        if config.conditional and len(data.y) == 0:
-            raise ValueError(
-                'a conditional spectral GAN needs labelled spectra; set conditional=False to train without'
-            )
+        _require_trainable(data, config)
         if semi_supervised and len(data.unlabelled) == 0:
             semi_supervised = False  # a split without unlabelled pixels: both settings are the same
         self.config, self.device, self.iteration = config, torch.device(device), 0
+        if cuda_graph and self.device.type != 'cuda':
+            raise ValueError(f'cuda_graph needs a CUDA device, found {device!r}; leave it off')
+        self.cuda_graph = cuda_graph
+        self._replay: Callable[[], None] | None = None
         classes = data.spec.num_classes
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
@@ -141,11 +151,13 @@ class SpectralGANTraining:
         self.critic_optimiser = self._optimiser(self.critic_parameters)
         self.generator_optimiser = self._optimiser([*self.generator.network.parameters()])
         self.losses = torch.zeros(3, device=self.device)  # critic, classifier, generator
+        self.best: tuple[float, SpectralGAN] | None = None  # validation distance, and the generator that reached it
 
     def _optimiser(self, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
+        lr, graph = self.config.lr, self.cuda_graph
         if self.config.optimiser == 'adam':
-            return torch.optim.Adam(parameters, lr=self.config.lr, betas=(0.5, 0.9), fused=True)
-        return torch.optim.RMSprop(parameters, lr=self.config.lr, foreach=True)
+            return torch.optim.Adam(parameters, lr=lr, betas=(0.5, 0.9), fused=True, capturable=graph)
+        return torch.optim.RMSprop(parameters, lr=lr, foreach=True, capturable=graph)
 
     def _rows(self, pool: Tensor) -> Tensor:
         return torch.randint(len(pool), (self.config.batch_size,), generator=self.rng, device=self.device)
@@ -195,11 +207,19 @@ class SpectralGANTraining:
             parameter.requires_grad_(True)
         self.losses[2] = loss.detach()
 
-    def step(self) -> None:
-        """One iteration: ``critic_steps`` of critic and classifier, one of the generator."""
+    def update(self) -> None:
+        """``critic_steps`` steps of critic and classifier, one of the generator."""
         for _ in range(self.config.critic_steps):
             self.critic_step()
         self.generator_step()
+
+    def step(self) -> None:
+        """One iteration: an update, and the average of the weights."""
+        if self.cuda_graph:
+            self._replay = self._replay or capture(self)
+            self._replay()
+        else:
+            self.update()
         self.iteration += 1
         if self.average is not None:
             decay = min(self.config.ema, self.iteration / (self.iteration + 10))
@@ -243,11 +263,14 @@ class SpectralGANTraining:
         for name, optimiser in (('critic', self.critic_optimiser), ('generator', self.generator_optimiser)):
             for index, values in optimiser.state_dict()['state'].items():
                 state |= {f'optimiser.{name}.{index}.{key}': torch.as_tensor(v).clone() for key, v in values.items()}
+        if self.best is not None:
+            state['distance'] = torch.tensor(self.best[0], dtype=torch.float64)
+            state |= {f'best.{key}': value.clone() for key, value in self.best[1].state_dict().items()}
         return state
 
     def load_state(self, state: dict[str, Tensor]) -> None:
         """Go on from a saved state."""
-        self.rng.set_state(state['rng'])
+        self.rng.set_state(state['rng'].cpu())  # a generator's state lives on the CPU, whatever its device
         self.iteration = int(state['iteration'])
         for name, module in self._modules().items():
             prefix = f'{name}.'
@@ -259,6 +282,29 @@ class SpectralGANTraining:
                     _, _, index, field = key.split('.')
                     values.setdefault(int(index), {})[field] = value
             optimiser.load_state_dict({**full, 'state': values})
+        if 'distance' in state:
+            best = self.result()
+            best.load_state_dict({k.removeprefix('best.'): v for k, v in state.items() if k.startswith('best.')})
+            self.best = (float(state['distance']), best)
+
+
+def _require_trainable(data: TrainingData, config: SpectralGANConfig) -> None:
+    if data.spec.num_classes == 0:
+        raise ValueError("the spec has no classes; give it one for data without labels, such as ('unlabelled',)")
+    if config.conditional and len(data.y) == 0:
+        raise ValueError('a conditional spectral GAN needs labelled spectra; set conditional=False to train without')
+    counts = torch.bincount(data.y, minlength=data.spec.num_classes)
+    if config.conditional and (counts == 0).any():
+        missing = [data.spec.classes[k] for k in torch.nonzero(counts == 0).flatten().tolist()]
+        raise ValueError(f'no labelled spectra of {missing}: the GAN cannot learn them; leave them out of the spec')
+    for name in ('x', 'unlabelled'):
+        bad = int((~torch.isfinite(getattr(data, name)).all(dim=1)).sum())
+        if bad:
+            raise ValueError(f'{bad} {name} spectra hold NaN or infinite values; leave these pixels or bands out')
+    if config.select_every:
+        counts = torch.bincount(data.val_y, minlength=1)
+        if (int(counts.max()) if config.conditional else len(data.val_x)) < 2:
+            raise ValueError('select_every needs two validation spectra of some class; set select_every=0')
 
 
 def train_spectral_gan(
@@ -270,6 +316,7 @@ def train_spectral_gan(
     progress: bool = False,
     checkpoint: Path | None = None,
     checkpoint_every: int = 1000,
+    cuda_graph: bool = False,
 ) -> SpectralGAN:
     """Train a spectral GAN.
 
@@ -283,18 +330,18 @@ def train_spectral_gan(
         checkpoint: folder in which a long training leaves its state, and from which it goes on after a kill with the
             same result; emptied when the training ends.
         checkpoint_every: iterations between two checkpoints.
+        cuda_graph: record one iteration as a CUDA graph and replay it; for CUDA devices only.
 
     Raises:
         ValueError: if there are no labelled spectra, or the checkpoint is of another training.
         FloatingPointError: if the training diverges.
     """
     config = config or SpectralGANConfig()
-    training = SpectralGANTraining(data, config, seed, semi_supervised, device)
+    training = SpectralGANTraining(data, config, seed, semi_supervised, device, cuda_graph)
     identity = {**dataclasses.asdict(config), 'seed': seed, 'semi_supervised': semi_supervised}
     identity['split'] = data.provenance.split if data.provenance else None
     if checkpoint is not None:
         _resume(training, checkpoint, identity)
-    best: tuple[float, SpectralGAN] | None = None
     with tqdm(total=config.iterations, initial=training.iteration, unit='it', disable=not progress) as bar:
         while training.iteration < config.iterations:
             training.step()
@@ -306,14 +353,16 @@ def train_spectral_gan(
             if config.select_every and training.iteration % config.select_every == 0:
                 candidate = training.result()
                 distance = validation_distance(candidate, data, seed)
-                if best is None or distance < best[0]:
-                    best = (distance, candidate)
+                if training.best is None or distance < training.best[0]:
+                    training.best = (distance, candidate)
             if checkpoint is not None and training.iteration % checkpoint_every == 0:
                 _save(training, checkpoint, identity)
-    generator = training.result() if best is None else best[1]
+    generator = training.result() if training.best is None else training.best[1]
     if config.calibrate and config.conditional:
         generator.calibrate(data, seed)
     generator.adopt(data, seed, {**dataclasses.asdict(config), 'semi_supervised': semi_supervised})
+    if len(data.y) == 0:
+        generator.class_prior.fill_(1 / data.spec.num_classes)  # no label frequencies to adopt
     if checkpoint is not None:
         (checkpoint / CHECKPOINT_FILE).unlink(missing_ok=True)
     return generator
@@ -328,8 +377,8 @@ def validation_distance(generator: SpectralGAN, data: TrainingData, seed: int, p
         if len(real) < 2:
             continue
         batch = generator.sample(per_class, torch.full((per_class,), label), seed=seed)
-        codes = (generator.space.encode(x.to(generator.device)) for x in (real, batch['image']))
-        distances.append(float(sliced_wasserstein(*codes, seed=seed)))
+        codes = [generator.space.encode(x.to(generator.device)) for x in (real, batch['image'])]
+        distances.append(float(sliced_wasserstein(codes[0], codes[1], seed=seed)))
     return sum(distances) / len(distances)
 
 
@@ -346,8 +395,11 @@ def _resume(training: SpectralGANTraining, folder: Path, identity: dict[str, obj
     file = folder / CHECKPOINT_FILE
     if not file.exists():
         return
-    with safe_open(file, 'pt') as opened:
-        found = json.loads((opened.metadata() or {}).get('identity', '{}'))
+    try:
+        with safe_open(file, 'pt') as opened:
+            found = json.loads((opened.metadata() or {}).get('identity', '{}'))
+    except SafetensorError as error:
+        raise ValueError(f'{file} is truncated or no checkpoint ({error}); remove it to start again') from error
     if found != json.loads(json.dumps(identity)):
         raise ValueError(f'{file} is the checkpoint of another training: found {found}, expected {identity}; remove it')
     training.load_state(load_file(file, device=str(training.device)))

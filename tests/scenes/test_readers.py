@@ -125,7 +125,7 @@ def test_mistakes_are_named(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match='transposed'):
         open_scene(cube, tmp_path / 'wrong.npz')
     np.savez(tmp_path / 'two.npz', a=CUBE, b=CUBE)
-    with pytest.raises(SceneFileError, match='2 arrays could be the cube.*Name one with cube_key'):
+    with pytest.raises(SceneFileError, match=r'2 arrays could be the cube.*Name one with cube_key'):
         open_scene(tmp_path / 'two.npz')
     np.savez(tmp_path / 'objects.npz', cube=np.array([{}], dtype=object))
     with pytest.raises(SceneFileError, match='Python objects are never read'):
@@ -140,7 +140,7 @@ def test_mistakes_are_named(tmp_path: Path) -> None:
 def test_registry_names_what_is_missing_and_where_to_get_it(tmp_path: Path) -> None:
     with pytest.raises(DatasetNotFoundError, match=r'PaviaU.mat and PaviaU_gt.mat not found.*Download from https'):
         open_benchmark_scene('pavia_university', tmp_path)
-    with pytest.raises(ValueError, match="choose from .'botswana'"):
+    with pytest.raises(ValueError, match='unknown benchmark scene'):
         open_benchmark_scene('pavia', tmp_path)
     facts = BENCHMARK_SCENES['pavia_university']
     cube = RNG.random((4, 4, facts.bands))

@@ -1,0 +1,204 @@
+"""Speed of one training iteration of the spectral GAN, against a textbook loop.
+
+    python benchmarks/speed_spectral_gan.py --threads 2 --out benchmarks/results/speed_spectral_gan_cpu.json
+    python benchmarks/speed_spectral_gan.py --device cuda --out benchmarks/results/speed_spectral_gan_cuda.json
+
+Both loops have the same losses, batch and networks, in the paper's setting: batch 256, four hidden layers of 512, two
+steps of critic and classifier per generator step, gradient penalty, RMSprop. The textbook takes the penalty by double
+backward, passes real and synthetic samples one after the other, makes a data loader per step, builds the generator's
+graph in the critic's step (and detaches from it: it does not back-propagate there, as the published notebook does),
+and computes gradients of critic and classifier in the generator's step that nobody uses. The two are timed in
+interleaved blocks A B A B, so that a change of the machine's load meets both; the ratio is taken per pair.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import os
+import platform
+import shlex
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy, one_hot
+from torch.utils.data import DataLoader, TensorDataset
+
+from hsiaug import __version__
+from hsiaug.functional.gradient_penalty import gradient_penalty_autograd
+from hsiaug.generators.base import TrainingData
+from hsiaug.samples import SampleSpec
+from hsiaug.trainers.spectral_gan import SpectralGANConfig, SpectralGANTraining
+
+
+def spectra(samples: int, bands: int, classes: int) -> TrainingData:
+    """Smooth random spectra; speed does not depend on what they show."""
+    rng = torch.Generator().manual_seed(0)
+    x = torch.rand((samples, bands), generator=rng).cumsum(dim=1) / bands
+    y = torch.arange(samples) % classes
+    spec = SampleSpec('spectrum', bands, tuple(f'class {k}' for k in range(classes)))
+    return TrainingData(spec, x, y, x[:0], x[:0], y[:0])
+
+
+class Textbook:
+    """The loop as one writes it from the papers."""
+
+    def __init__(self, data: TrainingData, config: SpectralGANConfig, device: str) -> None:
+        self.config, self.device, self.classes = config, device, data.spec.num_classes
+        x = (data.x - data.x.min()) / (data.x.max() - data.x.min())
+        self.data = TensorDataset(x, data.y)
+        self.generator = self._network(config.noise_dim + self.classes, data.spec.bands).append(nn.Sigmoid()).to(device)
+        self.critic = self._network(data.spec.bands, 1).to(device)
+        self.classifier = self._network(data.spec.bands, self.classes).to(device)
+        networks = (self.generator, self.critic, self.classifier)
+        self.optimisers = [torch.optim.RMSprop(n.parameters(), lr=config.lr) for n in networks]
+
+    def _network(self, inputs: int, outputs: int) -> nn.Sequential:
+        widths = [inputs, *[self.config.hidden] * self.config.layers]
+        layers = [m for i, o in pairwise(widths) for m in (nn.Linear(i, o), nn.LeakyReLU(0.2))]
+        return nn.Sequential(*layers, nn.Linear(widths[-1], outputs))
+
+    def _batch(self) -> tuple[Tensor, Tensor]:
+        x, y = next(iter(DataLoader(self.data, self.config.batch_size, shuffle=True)))
+        return x.to(self.device), y.to(self.device)
+
+    def _fake(self, labels: Tensor) -> Tensor:
+        noise = torch.randn(len(labels), self.config.noise_dim, device=self.device)
+        return self.generator(torch.cat([noise, one_hot(labels, self.classes).float()], dim=1))  # type: ignore[no-any-return]
+
+    def step(self) -> None:
+        """One iteration."""
+        of_generator, of_critic, of_classifier = self.optimisers
+        for _ in range(self.config.critic_steps):
+            real, labels = self._batch()
+            fake = self._fake(labels).detach()
+            epsilon = torch.rand(len(real), 1, device=self.device)
+            penalty = gradient_penalty_autograd(self.critic, epsilon * real + (1 - epsilon) * fake)
+            of_critic.zero_grad()
+            loss = self.critic(fake).mean() - self.critic(real).mean() + self.config.penalty * penalty
+            loss.backward()
+            of_critic.step()
+            of_classifier.zero_grad()
+            cross_entropy(self.classifier(real), labels).backward()
+            of_classifier.step()
+        _, labels = self._batch()
+        fake = self._fake(labels)
+        of_generator.zero_grad()
+        loss = -self.critic(fake).mean() + self.config.class_weight * cross_entropy(self.classifier(fake), labels)
+        loss.backward()
+        of_generator.step()
+
+
+def milliseconds(step: Callable[[], None], iterations: int, device: str) -> float:
+    """Wall time of one iteration, mean over a block."""
+    start = time.perf_counter()
+    for _ in range(iterations):
+        step()
+    if device != 'cpu':
+        torch.cuda.synchronize()
+    return (time.perf_counter() - start) / iterations * 1e3
+
+
+def summary(values: list[float]) -> dict[str, float]:
+    """Median and quartiles."""
+    low, middle, high = statistics.quantiles(values, n=4)
+    return {'median': round(middle, 4), 'q1': round(low, 4), 'q3': round(high, 4)}
+
+
+def machine(device: str) -> dict[str, Any]:
+    """Hardware and versions."""
+    cpu = Path('/proc/cpuinfo')
+    names = [line.split(':')[1].strip() for line in cpu.read_text().splitlines() if line.startswith('model name')]
+    commit = subprocess.run(
+        ['git', '--no-optional-locks', 'describe', '--always', '--dirty'], capture_output=True, text=True, check=False
+    )
+    return {
+        'cpu': names[0] if names else platform.processor(),
+        'cores': os.cpu_count(),
+        'threads': torch.get_num_threads(),
+        'load_at_start': round(os.getloadavg()[0], 2),
+        'device': torch.cuda.get_device_name() if device != 'cpu' else 'cpu',
+        'matmul_precision': torch.get_float32_matmul_precision(),
+        'python': platform.python_version(),
+        'torch': torch.__version__,
+        'hsiaug': __version__,
+        'commit': commit.stdout.strip() or None,
+    }
+
+
+def main() -> None:
+    """Time both loops and write what was found."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--device', default='cpu')
+    parser.add_argument('--threads', type=int, default=2)
+    parser.add_argument('--pairs', type=int, default=15)
+    parser.add_argument('--iterations', type=int, default=None, help='per block; 3 on the CPU, 200 on a GPU')
+    parser.add_argument('--bands', type=int, default=103, help='as Pavia University')
+    parser.add_argument('--classes', type=int, default=9)
+    parser.add_argument('--samples', type=int, default=1283, help='3 %% of Pavia University')
+    parser.add_argument('--tf32', action='store_true', help='allow TF32 matrix products, in both loops')
+    parser.add_argument('--cuda-graph', action='store_true', help='replay our iteration as a CUDA graph')
+    parser.add_argument('--no-textbook', action='store_true', help='time our loop alone')
+    parser.add_argument('--out', type=Path, default=None, help='JSON file; a Markdown file is written beside it')
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    torch.set_float32_matmul_precision('high' if args.tf32 else 'highest')
+    torch.manual_seed(0)
+    config, data = SpectralGANConfig.paper(), spectra(args.samples, args.bands, args.classes)
+    result: dict[str, Any] = {'command': shlex.join(['python', *sys.argv]), 'machine': machine(args.device)}
+    result['setting'] = dataclasses.asdict(config) | {k: getattr(args, k) for k in ('bands', 'classes', 'samples')}
+    ours = SpectralGANTraining(data, config, 0, False, args.device, args.cuda_graph)
+    loops: dict[str, Callable[[], None]] = {'hsiaug': ours.step}
+    if not args.no_textbook:
+        loops['textbook'] = Textbook(data, config, args.device).step
+    block = args.iterations or (3 if args.device == 'cpu' else 200)
+    for step in loops.values():  # warm-up: allocator, threads, graphs
+        milliseconds(step, max(3, block // 4), args.device)
+    times: dict[str, list[float]] = {name: [] for name in loops}
+    for _ in range(args.pairs):
+        for name, step in loops.items():
+            times[name].append(milliseconds(step, block, args.device))
+    result['pairs'], result['iterations_per_block'] = args.pairs, block
+    result['ms_per_iteration'] = {name: summary(values) for name, values in times.items()}
+    if not args.no_textbook:
+        result['speedup_per_pair'] = summary([b / a for a, b in zip(times['hsiaug'], times['textbook'], strict=True)])
+    print(json.dumps(result, indent=2))
+    if args.out:
+        write(result, args.out)
+
+
+def write(result: dict[str, Any], out: Path) -> None:
+    """The result as JSON, and a few lines of Markdown beside it."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    lines = ['# Spectral GAN: time per training iteration', '', f'`{result["command"]}`', '']
+    lines += [
+        ', '.join(f'{k} {v}' for k, v in result['machine'].items()),
+        '',
+        '| loop | ms, median (quartiles) |',
+        '|---|---|',
+    ]
+    for name, t in result['ms_per_iteration'].items():
+        lines.append(f'| {name} | {t["median"]:.2f} ({t["q1"]:.2f} to {t["q3"]:.2f}) |')
+    if 'speedup_per_pair' in result:
+        t = result['speedup_per_pair']
+        lines += [
+            '',
+            f'Speed-up, median of {result["pairs"]} pairs: {t["median"]:.2f} ({t["q1"]:.2f} to {t["q3"]:.2f}).',
+        ]
+    for path, text in ((out, json.dumps(result, indent=2)), (out.with_suffix('.md'), '\n'.join(lines))):
+        temporary = path.with_name(f'.{path.name}')
+        temporary.write_text(text + '\n')
+        os.replace(temporary, path)
+
+
+if __name__ == '__main__':
+    main()
