@@ -67,7 +67,7 @@ def demo(out: Path = Path('runs/demo'), workers: int = 2, seeds: int = 5) -> Non
 
 
 def train(
-    out: Path,
+    out: Path = Path('runs/generator'),
     scene: SceneConfig = SIMULATED,
     split: SplitConfig = RANDOM,
     generator: str = 'spectral_gan',
@@ -96,7 +96,9 @@ def train(
     print(f'{generator} trained on {opened.name} (split {parts.fingerprint}): {out}')
 
 
-def sample(run: Path, count: int, out: Path, labels: LabelPolicy = 'real', seed: int = 0) -> None:
+def sample(
+    run: Path, count: int = 1000, out: Path = Path('samples.npz'), labels: LabelPolicy = 'real', seed: int = 0
+) -> None:
     """Draw samples from a trained generator.
 
     Args:
@@ -150,7 +152,7 @@ def evaluate(run: Path, per_class: int = 200, device: str = 'cpu') -> None:
 
 
 def ablate(
-    out: Path,
+    out: Path = Path('runs/ablation'),
     scene: SceneConfig = SIMULATED,
     split: SplitConfig = RANDOM,
     per_class: tuple[int | None, ...] = (None,),

@@ -25,7 +25,8 @@ def test_steps_one_by_one(files: tuple[Path, Path], tmp_path: Path, capsys: pyte
     run = tmp_path / 'gan'
     scene = [f'--scene.path={files[0]}', f'--scene.labels={files[1]}']
     main(['train', f'--out={run}', *scene, '--split.settings={fraction: 0.2}', GAN])
-    main(['sample', str(run), '30', str(tmp_path / 's.npz'), '--labels=uniform'])
+    samples = tmp_path / 's.npz'
+    main(['sample', str(run), '--count=30', f'--out={samples}', '--labels=uniform'])
     with np.load(tmp_path / 's.npz', allow_pickle=False) as out:
         assert np.bincount(out['label']).tolist() == [10, 10, 10]
         assert out['image'].shape == (30, 100)
@@ -62,7 +63,7 @@ def test_mistakes_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str
         (['report', str(tmp_path)], 'holds no plan.json'),
         (['ablate', f'--out={tmp_path / "x"}', '--ratios=[-1]'], 'finite number >= 0'),
         (['train', f'--out={tmp_path / "x"}', '--generator=ganerator'], 'unknown generator'),
-        (['sample', str(tmp_path), '5', str(tmp_path / 's.npz')], 'holds no config.json'),
+        (['sample', str(tmp_path), f'--out={tmp_path / "s.npz"}'], 'holds no config.json'),
     ):
         with pytest.raises(SystemExit) as stopped:
             main(args)

@@ -1,7 +1,8 @@
 """Paired statistics of a study, as the protocol of honest measurement asks for.
 
 Seeds are paired: split, initialisation and order of samples vary together between seeds and agree between arms. The
-primary family is the chosen-ratio arm against real data only, per setting, corrected by Holm; all else is exploratory.
+primary family is the chosen-ratio arm against real data only, in every setting with enough seeds for a claim, corrected
+by Holm; all else is exploratory.
 """
 
 from __future__ import annotations
@@ -9,11 +10,13 @@ from __future__ import annotations
 import warnings
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from scipy import stats
+
+from .plan import REAL
 
 Row = Mapping[str, Any]
 Interval = tuple[float, float]
@@ -24,6 +27,7 @@ EXACT_SIGN_FLIPS = 20
 """Up to this many pairs all sign flips are enumerated."""
 _MONTE_CARLO = 100_000
 CHOSEN = 'chosen'
+"""Stands for a ratio in the lines of the arms whose ratio is chosen on validation data."""
 
 
 @dataclass(frozen=True)
@@ -82,9 +86,10 @@ def paired_comparison(
     a, b = np.asarray(treatment, dtype=np.float64), np.asarray(baseline, dtype=np.float64)
     if a.shape != b.shape or a.ndim != 1 or len(a) == 0:
         raise ValueError(f'paired measurements must have one length, found shapes {a.shape} and {b.shape}')
-    d = a - b
-    if not np.isfinite(d).all():
+    if not (np.isfinite(a).all() and np.isfinite(b).all()):
         raise ValueError('paired measurements must be finite; a cell without a result has no pair')
+    # What agrees to rounding is a tie: a sign flip would see a difference of 1e-17 as one.
+    d = np.where(np.isclose(a, b, rtol=1e-12, atol=0), 0.0, a - b)
     n, mean, sd = len(d), float(d.mean()), float(d.std(ddof=1)) if len(d) > 1 else float('nan')
     nothing = (float('nan'), float('nan'))
     # Differences that agree to rounding have no spread to speak of.
@@ -158,6 +163,22 @@ class Summary:
     """One line of the result table: an arm at a ratio, or at the ratio chosen on validation data.
 
     Accuracies are in %, differences in points.
+
+    Args:
+        scene: name of the scene.
+        budget: split and label budget.
+        classifier: downstream classifier.
+        arm: name of the arm.
+        ratio: synthetic samples per real one, or ``'chosen'``.
+        control: whether the arm is a control.
+        oa: mean test OA over the arm's seeds.
+        aa: mean test AA.
+        kappa: mean Cohen's kappa times 100.
+        d_oa: OA against real only; None for real only itself, or without a pair.
+        d_aa: AA against real only.
+        ratios: ratio of each seed.
+        primary: member of the primary family.
+        p_holm: p value of ``d_oa``, corrected within the primary family.
     """
 
     scene: str
@@ -187,7 +208,8 @@ def by_group(rows: Iterable[Row]) -> dict[GroupKey, list[Row]]:
 def choose_ratios(rows: Sequence[Row], arm: str, metric: str = 'oa') -> dict[int, Row]:
     """The cell of each seed that validates best among an arm's ratios, ratio 0 (real only) included.
 
-    Only validation figures are looked at. Ties go to the smallest ratio.
+    Only validation figures are looked at. Ties go to the smallest ratio. A seed of which a killed run has only some
+    ratios is left out: it would choose among fewer.
 
     Args:
         rows: cells of one scene, budget and classifier.
@@ -195,16 +217,17 @@ def choose_ratios(rows: Sequence[Row], arm: str, metric: str = 'oa') -> dict[int
         metric: validation metric.
 
     Returns:
-        seed to cell, for the seeds that have both the arm and the real-only cell.
+        seed to cell, for the seeds that have the real-only cell and all of the arm's ratios.
     """
+    ratios = {row['ratio'] for row in rows if row['arm'] == arm}
     candidates: dict[int, list[Row]] = defaultdict(list)
     for row in rows:
-        if row['arm'] in ('real', arm):
+        if row['arm'] in (REAL, arm):
             candidates[row['seed']].append(row)
     return {
         seed: max(cells, key=lambda row: (row['val'][metric], -row['ratio']))
         for seed, cells in sorted(candidates.items())
-        if {row['arm'] for row in cells} == {'real', arm}
+        if any(row['arm'] == REAL for row in cells) and ratios == {r['ratio'] for r in cells if r['arm'] == arm}
     }
 
 
@@ -212,11 +235,11 @@ def summarise(rows: Sequence[Row]) -> list[Summary]:
     """The result table of a study, with the primary family corrected by Holm."""
     table: list[Summary] = []
     for (scene, budget, classifier), cells in by_group(rows).items():
-        real = {row['seed']: row for row in cells if row['arm'] == 'real'}
+        real = {row['seed']: row for row in cells if row['arm'] == REAL}
         base = (scene, budget, classifier)
         if real:
-            table.append(_summary(base, 'real', 0.0, False, real, None))
-        arms = list(dict.fromkeys(row['arm'] for row in cells if row['arm'] != 'real'))
+            table.append(_summary(base, REAL, 0.0, False, real, None))
+        arms = list(dict.fromkeys(row['arm'] for row in cells if row['arm'] != REAL))
         for arm in arms:
             mine = [row for row in cells if row['arm'] == arm]
             control = bool(mine[0].get('control'))
@@ -225,10 +248,9 @@ def summarise(rows: Sequence[Row]) -> list[Summary]:
                 table.append(_summary(base, arm, ratio, control, picked, real))
             if chosen := choose_ratios(cells, arm):
                 table.append(_summary(base, arm, CHOSEN, control, chosen, real))
-    primary = [i for i, line in enumerate(table) if line.primary and line.d_oa is not None]
-    adjusted = holm([table[i].d_oa.p for i in primary])  # type: ignore[union-attr]
-    for i, p in zip(primary, adjusted, strict=True):
-        table[i] = Summary(**{**vars(table[i]), 'p_holm': p})
+    primary = {i: line.d_oa.p for i, line in enumerate(table) if line.primary and line.d_oa is not None}
+    for i, p in zip(primary, holm(list(primary.values())), strict=True):
+        table[i] = replace(table[i], p_holm=p)
     return table
 
 
@@ -248,6 +270,7 @@ def _summary(
         for metric in compared:
             a, b = ([100 * side[s]['test'][metric] for s in pairs] for side in (picked, real))
             compared[metric] = paired_comparison(a, b, float(np.mean(sizes)))
+    d_oa = compared['oa']
     return Summary(
         scene=base[0],
         budget=base[1],
@@ -258,29 +281,74 @@ def _summary(
         oa=means['oa'],
         aa=means['aa'],
         kappa=means['kappa'],
-        d_oa=compared['oa'],
+        d_oa=d_oa,
         d_aa=compared['aa'],
         ratios=tuple(float(row['ratio']) for row in picked.values()),
-        primary=ratio == CHOSEN and not control,
+        primary=ratio == CHOSEN and not control and d_oa is not None and d_oa.basis_for_claims,
     )
 
 
-def pooled(table: Sequence[Summary], ratio: float | str) -> dict[tuple[str, str], dict[str, Any]]:
-    """Mean over scenes of an arm's mean differences, per budget and arm; unweighted, with each scene's own.
+@dataclass(frozen=True)
+class Pooled:
+    """An arm's differences to real only, averaged over scenes, each scene counting the same.
+
+    The intervals allow for the spread between seeds. They speak for these scenes, not for others.
+
+    Args:
+        oa: mean difference in OA, points.
+        aa: mean difference in AA, points.
+        oa_interval: 95 % interval.
+        aa_interval: 95 % interval.
+        scenes: each scene's own mean differences, (OA, AA).
+    """
+
+    oa: float
+    aa: float
+    oa_interval: Interval
+    aa_interval: Interval
+    scenes: dict[str, tuple[float, float]]
+
+
+def mean_of_means(comparisons: Sequence[PairedComparison], confidence: float = 0.95) -> tuple[float, Interval]:
+    """Unweighted mean of independent mean differences, and its interval.
+
+    Degrees of freedom after Satterthwaite, "An Approximate Distribution of Estimates of Variance Components",
+    Biometrics Bulletin 2, 1946.
+
+    Args:
+        comparisons: one per scene.
+        confidence: of the interval, which is NaN where a scene has fewer than 2 pairs.
+    """
+    mean = float(np.mean([c.mean for c in comparisons]))
+    if any(c.n < 2 for c in comparisons):
+        return mean, (float('nan'), float('nan'))
+    variances = np.array([c.sd**2 / c.n for c in comparisons])
+    total = float(variances.sum())
+    if total == 0:
+        return mean, (mean, mean)
+    freedom = total**2 / float(np.sum(variances**2 / [c.n - 1 for c in comparisons]))
+    half = float(stats.t.ppf(0.5 + confidence / 2, freedom)) * total**0.5 / len(comparisons)
+    return mean, (mean - half, mean + half)
+
+
+def pooled(table: Sequence[Summary], ratio: float | str = CHOSEN) -> dict[tuple[str, str, str], Pooled]:
+    """Mean over scenes of each arm's differences to real only.
+
+    Args:
+        table: from :func:`summarise`.
+        ratio: a ratio, or ``'chosen'``.
 
     Returns:
-        (budget, arm) to ``{'oa', 'aa', 'scenes': {scene: (d_oa, d_aa)}}`` in points.
+        (budget, classifier, arm) to the mean.
     """
-    scenes: dict[tuple[str, str], dict[str, tuple[float, float]]] = defaultdict(dict)
+    scenes: dict[tuple[str, str, str], dict[str, tuple[PairedComparison, PairedComparison]]] = defaultdict(dict)
     for line in table:
         if line.ratio == ratio and line.d_oa is not None and line.d_aa is not None:
-            name = line.scene if line.classifier == 'nn1d' else f'{line.scene} ({line.classifier})'
-            scenes[line.budget, line.arm][name] = (line.d_oa.mean, line.d_aa.mean)
-    return {
-        key: {
-            'oa': float(np.mean([v[0] for v in each.values()])),
-            'aa': float(np.mean([v[1] for v in each.values()])),
-            'scenes': each,
-        }
-        for key, each in scenes.items()
-    }
+            scenes[line.budget, line.classifier, line.arm][line.scene] = (line.d_oa, line.d_aa)
+    means = {}
+    for key, each in scenes.items():
+        oa, oa_interval = mean_of_means([d_oa for d_oa, _ in each.values()])
+        aa, aa_interval = mean_of_means([d_aa for _, d_aa in each.values()])
+        own = {scene: (d_oa.mean, d_aa.mean) for scene, (d_oa, d_aa) in each.items()}
+        means[key] = Pooled(oa, aa, oa_interval, aa_interval, own)
+    return means

@@ -123,7 +123,8 @@ class Generator(nn.Module):
     def adopt(self, data: TrainingData, seed: int, training: Mapping[str, Any] | None = None) -> None:
         """Record where the fit came from. Every ``fit`` and every trainer ends with it."""
         counts = torch.bincount(data.y.cpu(), minlength=self.spec.num_classes).to(torch.float32)
-        self.class_prior.copy_(counts / counts.sum())
+        if len(data.y):
+            self.class_prior.copy_(counts / counts.sum())
         base = data.provenance or Provenance(version=__version__, seed=seed, training={})
         self.provenance = replace(
             base,

@@ -11,13 +11,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import matplotlib
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from ..ablation.results import PLAN_FILE, RESULTS_FILE, read_results
-from ..ablation.statistics import CHOSEN, MIN_SEEDS, PairedComparison, Summary, pooled, summarise
-from .figures import chosen_ratios, class_gains, ratio_curves
+from ..ablation.statistics import CHOSEN, MIN_SEEDS, GroupKey, Summary, pooled, summarise
+from .figures import chosen_ratios, class_gains, panel_title, ratio_curves
 
 
 @dataclass(frozen=True)
@@ -77,6 +78,10 @@ def interval(pair: tuple[float, float] | None) -> str:
     return '–' if pair is None or pair[0] != pair[0] else f'[{signed(pair[0])}, {signed(pair[1])}]'
 
 
+def _key(line: Summary) -> GroupKey:
+    return line.scene, line.budget, line.classifier
+
+
 def _ratio(line: Summary) -> str:
     return CHOSEN if line.ratio == CHOSEN else f'{line.ratio:g}'
 
@@ -92,14 +97,18 @@ def _cells(line: Summary) -> list[str]:
         interval(d_oa.bca) if d_oa else '–',
         interval(d_oa.corrected) if d_oa else '–',
         f'{d_oa.p:.4f}' if d_oa else '–',
-        f'{line.p_holm:.4f}' if line.p_holm is not None else '–',
+        f'{line.p_holm:.4f}' if line.p_holm is not None else ('exploratory' if d_oa else '–'),
         f'{line.aa:.2f}',
         signed(d_aa.mean) if d_aa else '–',
         interval(d_aa.interval) if d_aa else '–',
-        f'{100 * line.kappa / 100:.2f}',
-        str(d_oa.n if d_oa else len(line.ratios)),
+        f'{line.kappa:.2f}',
+        f'{d_oa.n}{"" if d_oa.basis_for_claims else FEW}' if d_oa else str(len(line.ratios)),
     ]
 
+
+LEVEL = 0.05
+FEW = ' °'
+"""Marks a comparison with too few seeds for a claim."""
 
 HEADER = (
     'arm', 'ratio', 'OA %', 'ΔOA', '95 % t', '95 % BCa', '95 % Nadeau–Bengio', 'p sign-flip', 'p Holm', 'AA %', 'ΔAA',
@@ -107,23 +116,35 @@ HEADER = (
 )  # fmt: skip
 
 
-def _verdict(table: Sequence[Summary]) -> str:
+def _verdict(table: Sequence[Summary], quick: bool) -> str:
     """What the primary family says, in a sentence or two."""
-    primary = [line for line in table if line.primary and line.d_oa is not None]
-    enough = [line for line in primary if line.d_oa is not None and line.d_oa.basis_for_claims]
-    if not enough:
+    if quick:
+        return 'A quick run: nothing here is a basis for claims.'
+    family = [line for line in table if line.p_holm is not None]
+    if not family:
         return f'No arm has {MIN_SEEDS} paired seeds: nothing here is a basis for claims.'
 
     def named(lines: list[Summary]) -> str:
-        return '; '.join(f'{x.arm} on {x.scene}, {x.budget} ({signed(x.d_oa.mean)})' for x in lines if x.d_oa)
+        return '; '.join(f'{x.arm} on {panel_title(_key(x))} ({signed(x.d_oa.mean)})' for x in lines if x.d_oa)
 
-    significant = [x for x in enough if x.p_holm is not None and x.p_holm <= 0.05]
+    significant = [x for x in family if x.p_holm is not None and x.p_holm <= LEVEL]
     better = [x for x in significant if x.d_oa and x.d_oa.mean > 0]
     worse = [x for x in significant if x.d_oa and x.d_oa.mean < 0]
-    gain = f'Significantly above real only (Holm, 5 %): {named(better)}.' if better else (
-        'No arm is significantly above real only: no gain was found.'
-    )  # fmt: skip
-    return gain + (f' Significantly below: {named(worse)}.' if worse else ' None is significantly below.')
+    said = [
+        f'Significantly above real only (Holm in a family of {len(family)}, {LEVEL:.0%}): {named(better)}.'
+        if better
+        else f'No arm is significantly above real only (Holm in a family of {len(family)}, {LEVEL:.0%}): no gain '
+        'was found.',
+        f'Significantly below: {named(worse)}.' if worse else 'None is significantly below.',
+    ]
+    # n seeds allow 2^n sign patterns; the smallest p there is may not survive the correction for the whole family.
+    powerless = [x for x in family if x.d_oa and 2.0 ** (1 - x.d_oa.n) * len(family) > LEVEL]
+    if powerless:
+        said.append(
+            f'{len(powerless)} of the comparisons have so few seeds that they reach this level only if others reach it '
+            'first: their intervals say more than their p values.'
+        )
+    return ' '.join(said)
 
 
 def _fidelity_rows(records: Sequence[dict[str, Any]]) -> list[list[str]]:
@@ -138,36 +159,40 @@ def _fidelity_rows(records: Sequence[dict[str, Any]]) -> list[list[str]]:
 
 def _context(run: Run) -> dict[str, Any]:
     sections = []
-    for key in dict.fromkeys((line.scene, line.budget, line.classifier) for line in run.table):
-        lines = [line for line in run.table if (line.scene, line.budget, line.classifier) == key]
+    for key in dict.fromkeys(_key(line) for line in run.table):
+        lines = [line for line in run.table if _key(line) == key]
         here = [row for row in run.rows if (row['scene'], row['budget'], row['classifier']) == key]
         dropped = sorted({note for row in here for note in row.get('dropped', ())})
         chosen = [json.dumps(r['setting'], sort_keys=True) for r in here if r['arm'] == 'real' and 'setting' in r]
         sections.append(
             {
-                'title': f'{key[0]}, {key[1]}, {key[2]}',
+                'title': ', '.join(key),
                 'rows': [_cells(line) for line in lines],
                 'dropped': dropped[:6] + ([f'and {len(dropped) - 6} more'] if len(dropped) > 6 else []),
                 'settings': [f'{s} ({chosen.count(s)} seeds)' for s in dict.fromkeys(sorted(chosen))],
             }
         )
     means = []
-    for (budget, arm), mean in pooled(run.table, CHOSEN).items():
-        each = ', '.join(f'{name} {signed(d_oa)}' for name, (d_oa, _) in mean['scenes'].items())
-        means.append([budget, arm, signed(mean['oa']), signed(mean['aa']), each])
-    seeds = min((line.d_oa.n for line in run.table if line.d_oa), default=0)
+    for (budget, classifier, arm), mean in pooled(run.table).items():
+        each = ', '.join(f'{name} {signed(d_oa)}' for name, (d_oa, _) in mean.scenes.items())
+        gains = [signed(mean.oa), interval(mean.oa_interval), signed(mean.aa), interval(mean.aa_interval)]
+        means.append([budget, classifier, arm, *gains, each])
+    quick = bool(run.plan.get('quick'))
+    seeds = max((line.d_oa.n for line in run.table if line.d_oa), default=0)
     return {
         'plan': run.plan,
         'environment': run.plan.get('environment', {}),
-        'quick': bool(run.plan.get('quick')) or seeds < MIN_SEEDS,
+        'no_basis': quick or seeds < MIN_SEEDS,
         'seeds': seeds,
         'finished': len(run.rows),
-        'verdict': _verdict(run.table),
+        'verdict': _verdict(run.table, quick),
         'header': list(HEADER),
         'sections': sections,
         'means': means,
+        'means_header': ['budget', 'classifier', 'arm', 'ΔOA', '95 %', 'ΔAA', '95 % (AA)', 'ΔOA per scene'],
         'fidelity': _fidelity_rows(run.fidelity),
         'min_seeds': MIN_SEEDS,
+        'few': FEW.strip(),
     }
 
 
@@ -176,18 +201,20 @@ def _markdown_cell(value: object) -> str:
 
 
 def _figures(run: Run) -> dict[str, Figure]:
-    figures: dict[str, Figure] = {}
-    if any(line.d_oa is not None for line in run.table):
-        figures['ratio_curves'] = ratio_curves(run.table)
-        arms = list(dict.fromkeys(line.arm for line in run.table if line.ratio == CHOSEN and not line.control))
-        if arms:
-            figures['class_gains'] = class_gains(run.rows, arms)
-            figures['chosen_ratios'] = chosen_ratios(run.table)
+    compared = [line for line in run.table if line.d_oa is not None]
+    if not compared:
+        return {}
+    figures = {'ratio_curves': ratio_curves(run.table)}
+    if any(line.ratio == CHOSEN and not line.control for line in compared):
+        arms = list(dict.fromkeys(line.arm for line in compared if not line.control))
+        if gains := class_gains(run.rows, arms):
+            figures['class_gains'] = gains
+        figures['chosen_ratios'] = chosen_ratios(run.table)
     return figures
 
 
 CAPTIONS = {
-    'ratio_curves': 'Difference in overall accuracy to real only, with paired-t 95 % intervals.',
+    'ratio_curves': 'Difference in overall accuracy to real only, with paired-t 95 % intervals; controls dashed.',
     'class_gains': 'Mean difference in recall per class, in points, at the ratio chosen on validation data.',
     'chosen_ratios': 'Ratios that validation chose; 0 is real only.',
 }
@@ -206,13 +233,13 @@ def write_report(run: str | os.PathLike[str]) -> ReportPaths:
     context = _context(content)
     images, paths = [], []
     (folder / 'figures').mkdir(exist_ok=True)
-    for name, figure in _figures(content).items():
-        buffer = io.BytesIO()
-        figure.savefig(buffer, format='png', dpi=130, metadata={'Software': None})
-        path = folder / 'figures' / f'{name}.png'
-        _replace(path, buffer.getvalue())
-        paths.append(path)
-        encoded = base64.b64encode(buffer.getvalue()).decode('ascii')
+    # A dollar sign in a name is no formula.
+    with matplotlib.rc_context({'text.parse_math': False}):
+        drawn = {name: _png(figure) for name, figure in _figures(content).items()}
+    for name, png in drawn.items():
+        paths.append(folder / 'figures' / f'{name}.png')
+        _replace(paths[-1], png)
+        encoded = base64.b64encode(png).decode('ascii')
         images.append({'name': name, 'caption': CAPTIONS[name], 'data': Markup(f'data:image/png;base64,{encoded}')})
     loader = PackageLoader('hsiaug.report', 'templates')
     for suffix, autoescape in (('md', False), ('html', True)):
@@ -225,29 +252,35 @@ def write_report(run: str | os.PathLike[str]) -> ReportPaths:
     return ReportPaths(folder / 'report.md', folder / 'report.html', tuple(paths))
 
 
+def _png(figure: Figure) -> bytes:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format='png', dpi=130, metadata={'Software': None})
+    return buffer.getvalue()
+
+
 def _replace(path: Path, content: bytes) -> None:
-    temporary = path.with_name(f'.{path.name}')
-    temporary.write_bytes(content)
-    os.replace(temporary, path)
+    temporary = path.with_name(f'.{path.name}.{os.getpid()}')
+    try:
+        temporary.write_bytes(content)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def text_table(run: str | os.PathLike[str]) -> str:
     """Arm, ratio, mean OA and difference to real only with its interval, for a terminal."""
     content = read_run(run)
     out = []
-    for key in dict.fromkeys((line.scene, line.budget, line.classifier) for line in content.table):
-        lines = [line for line in content.table if (line.scene, line.budget, line.classifier) == key]
+    for key in dict.fromkeys(_key(line) for line in content.table):
+        lines = [line for line in content.table if _key(line) == key]
         width = max(len(line.arm) for line in lines)
-        out.append(f'\n{key[0]}, {key[1]}, {key[2]}')
+        out.append('\n' + ', '.join(key))
         out.append(f'{"arm":<{width}}  {"ratio":>6}  {"mean OA":>7}  difference to real only (95 % interval)')
         for line in lines:
             difference = '' if line.d_oa is None else f'{signed(line.d_oa.mean)} {interval(line.d_oa.interval)}'
-            out.append(f'{line.arm:<{width}}  {_ratio(line):>6}  {line.oa:>7.2f}  {difference}')
+            out.append(f'{line.arm:<{width}}  {_ratio(line):>6}  {line.oa:>7.2f}  {difference}'.rstrip())
     context = _context(content)
     out.append('\n' + context['verdict'])
-    if context['quick']:
-        out.append(f'{context["seeds"]} paired seeds: a demonstration, no basis for claims.')
+    if context['no_basis']:
+        out.append(f'QUICK RUN, {context["seeds"]} paired seeds: no basis for claims.')
     return '\n'.join(out)
-
-
-__all__ = ['PairedComparison', 'ReportPaths', 'read_run', 'text_table', 'write_report']

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -12,14 +14,33 @@ from ..samples import SampleSpec
 from .figures import COLOURS
 
 REAL, FAKE = COLOURS[0], COLOURS[1]
+# The palette's own seven, and as many more for scenes of up to fifteen classes.
+_CLASS_COLOURS = (*COLOURS, '#8c564b', '#17becf', '#bcbd22', '#7f7f7f', '#9467bd', '#aec7e8', '#ff9896', '#98df8a')
+_GAP = 4.0  # bands farther apart than this many usual steps have removed ones between them
+
 Labelled = tuple[Tensor, Tensor]
 
 
-def _band_axis(axes: Axes, spec: SampleSpec) -> np.ndarray:
-    axes.set_xlabel('wavelength (nm)' if spec.wavelengths else 'band', fontsize=8)
-    axes.tick_params(labelsize=8)
-    axes.spines[['top', 'right']].set_visible(False)
-    return np.asarray(spec.wavelengths) if spec.wavelengths else np.arange(spec.bands)
+@dataclass(frozen=True)
+class _BandAxis:
+    """The spectral axis: wavelengths where they are known, and band numbers elsewhere."""
+
+    spec: SampleSpec
+
+    @property
+    def x(self) -> np.ndarray:
+        return np.asarray(self.spec.wavelengths) if self.spec.wavelengths else np.arange(self.spec.bands, dtype=float)
+
+    def broken(self, values: np.ndarray) -> np.ndarray:
+        """(C,) values with NaN where bands were removed, so that no line is drawn through what wasn't measured."""
+        steps = np.diff(self.x)
+        return np.insert(values, np.flatnonzero(steps > _GAP * np.median(steps)) + 1, np.nan) if len(steps) else values
+
+    def label(self, axes: Axes) -> None:
+        nominal = ', nominal' if self.spec.wavelengths_approximate else ''
+        axes.set_xlabel(f'wavelength (nm{nominal})' if self.spec.wavelengths else 'band', fontsize=8)
+        axes.tick_params(labelsize=8)
+        axes.spines[['top', 'right']].set_visible(False)
 
 
 def plot_class_spectra(real: Labelled, fake: Labelled, spec: SampleSpec) -> Figure:
@@ -33,42 +54,53 @@ def plot_class_spectra(real: Labelled, fake: Labelled, spec: SampleSpec) -> Figu
     columns = min(3, spec.num_classes)
     rows = -(-spec.num_classes // columns)
     figure = Figure(figsize=(4 * columns, 2.7 * rows), layout='constrained')
-    grid = np.atleast_1d(figure.subplots(rows, columns, squeeze=False)).reshape(-1)
+    grid = figure.subplots(rows, columns, squeeze=False).reshape(-1)
+    bands = _BandAxis(spec)
+    x = bands.broken(bands.x)
     for label, axes in enumerate(grid):
         if label >= spec.num_classes:
             axes.set_visible(False)
             continue
-        x = _band_axis(axes, spec)
         for (spectra, labels), colour, name in ((real, REAL, 'real'), (fake, FAKE, 'synthetic')):
-            mine = spectra[labels == label].numpy()
+            mine = spectra[labels == label].cpu().numpy()
             if len(mine) == 0:
                 continue
-            mean, spread = mine.mean(axis=0), mine.std(axis=0)
+            mean, spread = bands.broken(mine.mean(axis=0)), bands.broken(mine.std(axis=0))
             axes.plot(x, mean, color=colour, lw=1.2, label=name)
             axes.fill_between(x, mean - spread, mean + spread, color=colour, alpha=0.22, lw=0)
-        axes.set_title(spec.classes[label], fontsize=10)
+        bands.label(axes)
+        axes.set_title(spec.classes[label], fontsize=10, parse_math=False)
     grid[0].legend(frameon=False, fontsize=8)
     figure.supylabel(spec.unit or 'value', fontsize=9)
     return figure
 
 
 def plot_pca(real_x: Tensor, real_y: Tensor, fake_x: Tensor, fake_y: Tensor, spec: SampleSpec) -> Figure:
-    """Real and synthetic spectra on the first two principal components of the real ones (Fig. 3)."""
+    """Real and synthetic spectra on the first two principal components of the real ones (Fig. 3).
+
+    Args:
+        real_x: (N, C) spectra.
+        real_y: (N,) labels.
+        fake_x: (M, C) synthetic spectra.
+        fake_y: (M,) labels.
+        spec: their spec.
+    """
     figure = Figure(figsize=(10, 4.4), layout='constrained')
     left, right = figure.subplots(1, 2, sharex=True, sharey=True)
-    pca = PCA(2).fit(real_x.numpy())
-    palette = [*COLOURS, '#8c564b', '#17becf', '#bcbd22', '#7f7f7f', '#9467bd', '#aec7e8', '#ff9896', '#98df8a']
+    pca = PCA(2).fit(real_x.cpu().numpy())
     for axes, x, y, title in ((left, real_x, real_y, 'real'), (right, fake_x, fake_y, 'synthetic')):
-        points = pca.transform(x.numpy())
+        points, labels = pca.transform(x.cpu().numpy()), y.cpu().numpy()
         for label, name in enumerate(spec.classes):
-            mine = points[y.numpy() == label]
-            axes.scatter(*mine.T, s=6, alpha=0.6, color=palette[label % len(palette)], label=name, linewidths=0)
+            colour = _CLASS_COLOURS[label % len(_CLASS_COLOURS)]
+            axes.scatter(*points[labels == label].T, s=6, alpha=0.6, color=colour, label=name, linewidths=0)
         axes.set_title(title)
-        axes.set_xlabel('PC 1')
+        axes.set_xlabel(f'PC 1 ({pca.explained_variance_ratio_[0]:.0%} of the real variance)')
         axes.spines[['top', 'right']].set_visible(False)
-    left.set_ylabel('PC 2')
-    handles, labels = left.get_legend_handles_labels()
-    figure.legend(handles, labels, loc='outside right upper', frameon=False, markerscale=3, fontsize=9)
+    left.set_ylabel(f'PC 2 ({pca.explained_variance_ratio_[1]:.0%})')
+    handles, names = left.get_legend_handles_labels()
+    legend = figure.legend(handles, names, loc='outside right upper', frameon=False, markerscale=3, fontsize=9)
+    for text in legend.get_texts():
+        text.set_parse_math(False)
     return figure
 
 
@@ -77,18 +109,21 @@ def plot_interpolation(spectra: Tensor, alphas: Tensor, spec: SampleSpec, title:
 
     Args:
         spectra: (A, C).
-        alphas: (A,) positions on the line.
+        alphas: (A,) positions on the line, 0 to 1.
         spec: their spec.
         title: what is interpolated.
     """
     figure = Figure(figsize=(6, 3.4), layout='constrained')
     axes = figure.subplots()
-    x = _band_axis(axes, spec)
-    for spectrum, alpha in zip(spectra.numpy(), alphas.tolist(), strict=True):
+    bands = _BandAxis(spec)
+    x = bands.broken(bands.x)
+    for spectrum, alpha in zip(spectra.cpu().numpy(), alphas.tolist(), strict=True):
         weight = 1 - alpha
         colour = tuple(weight * a + alpha * b for a, b in zip((0.0, 0.447, 0.698), (0.835, 0.369, 0.0), strict=True))
-        axes.plot(x, spectrum, color=colour, lw=1, label=f'α = {alpha:g}' if alpha in (0, 1) else None)
+        label = f'α = {alpha:g}' if alpha in (0, 1) else None
+        axes.plot(x, bands.broken(spectrum), color=colour, lw=1, label=label)
+    bands.label(axes)
     axes.set_ylabel(spec.unit or 'value')
-    axes.set_title(title, fontsize=10)
+    axes.set_title(title, fontsize=10, parse_math=False)
     axes.legend(frameon=False, fontsize=8)
     return figure

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -73,14 +74,12 @@ def open_scene(
     content = _read(file, 'cube')
     cube_name = _find(file, content, cube_key, CUBE_KEYS, (3, 4), 'cube', 'cube_key')
     cube = content[cube_name]
-    if isinstance(labels, str) and labels in content and not Path(labels).exists():
-        labels_key, labels = labels, None
     label_array = _labels(file, content, labels, labels_key, cube)
     metadata: dict[str, Any] = {
         'wavelengths': _nanometres(wavelengths if wavelengths is not None else _first(content, WAVELENGTH_KEYS)),
         'class_names': dict(class_names) if class_names is not None else _class_names(content.get('class_names')),
-        'scale': float(content['scale']) if scale == 1.0 and 'scale' in content else scale,
-        'nodata': float(content['nodata']) if nodata is None and 'nodata' in content else nodata,
+        'scale': _scalar(content, 'scale', 1.0) if scale == 1.0 else scale,
+        'nodata': _scalar(content, 'nodata', None) if nodata is None else nodata,
         'unit': unit,
         'bands': None if bands is None else np.asarray(bands),
     }
@@ -123,6 +122,12 @@ def open_library(
         unit: as in :func:`open_scene`.
         nodata: as in :func:`open_scene`.
         on_bad_bands: as in :func:`open_scene`.
+
+    Raises:
+        FileNotFoundError: if the file is missing.
+        SceneFileError: if a variable is missing or ambiguous, or the file cannot be read.
+        BadBandsError: if bands carry no information and are not to be dropped.
+        ValueError: if labels, groups or wavelengths do not fit the spectra.
     """
     file = _existing(path, 'library')
     content = _read(file, 'library')
@@ -151,9 +156,9 @@ def open_library(
         class_names=class_names,
         wavelengths=_nanometres(wavelengths),
         bands=None if chosen['good_bands'] is None else np.flatnonzero(chosen['good_bands']),
-        scale=scale,
+        scale=_scalar(content, 'scale', 1.0) if scale == 1.0 else scale,
         unit=unit,
-        nodata=nodata,
+        nodata=_scalar(content, 'nodata', None) if nodata is None else nodata,
     ).checked(on_bad_bands)
 
 
@@ -177,7 +182,9 @@ def _read(file: Path, what: str) -> dict[str, np.ndarray]:
         if suffix == '.mat':
             return _read_mat(file)
         return _read_raster(file)
-    except (ValueError, OSError, EOFError, NotImplementedError, rasterio.errors.RasterioError) as error:
+    except MemoryError:
+        raise
+    except Exception as error:  # what a parser raises on a torn or foreign file is anybody's guess
         raise SceneFileError(
             f'{what} file {file} cannot be read as {suffix or "a raster"}: {error}. Is it complete, and of that '
             'format? Arrays of Python objects are never read'
@@ -194,7 +201,11 @@ def _read_mat(file: Path) -> dict[str, np.ndarray]:
 
 
 def _read_raster(file: Path) -> dict[str, np.ndarray]:
-    with rasterio.open(file) as source:
+    with warnings.catch_warnings():
+        # A cube without map coordinates is as good as one with them here.
+        warnings.simplefilter('ignore', rasterio.errors.NotGeoreferencedWarning)
+        source = rasterio.open(file)
+    with source:
         content: dict[str, np.ndarray] = {}
         if source.nodata is not None:
             content['nodata'] = np.array(source.nodata)
@@ -214,13 +225,23 @@ def _read_raster(file: Path) -> dict[str, np.ndarray]:
 
 
 def _map_envi(file: Path, header: Mapping[str, str], source: Any) -> np.ndarray | None:
-    """(H, W, C) view of a raw ENVI file's memory map; None where the file is not plain."""
+    """(H, W, C) view of a raw ENVI file's memory map; None where the file is not plain.
+
+    Raises:
+        ValueError: if the file is shorter than its header says; GDAL would fill it up with zeros.
+    """
     dtype = np.dtype(source.dtypes[0])
     dtype = dtype.newbyteorder('>' if header.get('byte_order', '0').strip() == '1' else '<')
     offset = int(header.get('header_offset', '0') or 0)
     height, width, channels = source.height, source.width, source.count
-    if file.stat().st_size != offset + height * width * channels * dtype.itemsize:
+    if header.get('file_compression', '0').strip() != '0':
         return None
+    found, expected = file.stat().st_size, offset + height * width * channels * dtype.itemsize
+    if found < expected:
+        raise ValueError(
+            f'{found} bytes, but its header describes {expected}: {height} lines x {width} samples x {channels} bands '
+            f'of {dtype.name} after {offset} bytes'
+        )
     layouts: dict[str, tuple[tuple[int, int, int], tuple[int, int, int]]] = {
         'bsq': ((channels, height, width), (1, 2, 0)),
         'bil': ((height, channels, width), (0, 2, 1)),
@@ -253,13 +274,13 @@ def _find(
         return key
     fitting = [k for k, v in content.items() if v.ndim in dimensions and v.dtype.kind in 'biuf']
     named = [k for k in usual if k in fitting]
-    if named:
-        return named[0]
-    if len(fitting) != 1:
+    candidates = named or fitting
+    if len(candidates) != 1:
         raise SceneFileError(
-            f'{file}: {len(fitting)} arrays could be the {what} ({shape}); it holds: {found}. Name one with {argument}'
+            f'{file}: {len(candidates)} arrays could be the {what} ({shape}); it holds: {found}. '
+            f'Name one with {argument}'
         )
-    return fitting[0]
+    return candidates[0]
 
 
 def _labels(
@@ -269,20 +290,31 @@ def _labels(
     key: str | None,
     cube: np.ndarray,
 ) -> np.ndarray | None:
-    source = file
     dimensions = (3,) if cube.ndim == 4 else (2,)
+    if labels is not None and not Path(labels).is_file() and str(labels) in content:
+        labels, key = None, str(labels)
     if labels is not None:
+        if not Path(labels).is_file() and Path(labels).name == str(labels):  # may be meant as a variable
+            raise FileNotFoundError(
+                f'labels {str(labels)!r} are neither a file nor a variable of {file}, which holds: {sorted(content)}'
+            )
         source = _existing(labels, 'labels')
         content = _read(source, 'labels')
         return content[_find(source, content, key, LABEL_KEYS, dimensions, 'labels', 'labels_key')]
-    if key is not None:
-        return content[_find(source, content, key, (), dimensions, 'labels', 'labels_key')]
-    usual = [k for k in LABEL_KEYS if k in content and content[k].ndim in dimensions]
-    return content[usual[0]] if usual else None
+    if key is None:
+        # Text under a usual name is a list of names, not a map.
+        key = next((k for k in LABEL_KEYS if k in content and content[k].dtype.kind in 'biuf'), None)
+    return None if key is None else content[_find(file, content, key, (), dimensions, 'labels', 'labels_key')]
 
 
 def _first(content: Mapping[str, np.ndarray], keys: Sequence[str]) -> np.ndarray | None:
     return next((content[k].reshape(-1) for k in keys if k in content), None)
+
+
+def _scalar(content: Mapping[str, np.ndarray], key: str, default: float | None) -> Any:
+    """A number that the file holds under ``key``; libraries also use such names for columns of text."""
+    value = content.get(key)
+    return default if value is None or value.size != 1 or value.dtype.kind not in 'biuf' else float(value.item())
 
 
 def _nanometres(wavelengths: Sequence[float] | np.ndarray | None) -> np.ndarray | None:

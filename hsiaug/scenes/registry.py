@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from torchgeo.datasets import DatasetNotFoundError
@@ -27,7 +28,8 @@ class BenchmarkScene:
         labels_key: its variable.
         sensor: sensor.
         bands: number of bands in the file.
-        range_nm: nominal first and last band centre of the sensor before bands were removed.
+        grid_nm: nominal band centres of the sensor before bands were removed: (number of bands, first, last) of each
+            of its spectrometers, evenly spaced.
         removed: bands that the file lacks, 1-based and inclusive ranges of the sensor's numbering.
         classes: class names, from id 1.
         unit: physical unit.
@@ -41,7 +43,7 @@ class BenchmarkScene:
     labels_key: str
     sensor: str
     bands: int
-    range_nm: tuple[float, float]
+    grid_nm: tuple[tuple[int, float, float], ...]
     removed: tuple[tuple[int, int], ...]
     classes: tuple[str, ...]
     unit: str = 'radiance'
@@ -49,9 +51,9 @@ class BenchmarkScene:
 
     @property
     def wavelengths(self) -> np.ndarray:
-        """(bands,) nominal centres in nm: the sensor's range spread evenly, less the removed bands."""
+        """(bands,) nominal centres in nm: the sensor's grid less the removed bands."""
         gone = [band - 1 for first, last in self.removed for band in range(first, last + 1)]
-        return np.delete(np.linspace(*self.range_nm, self.bands + len(gone)), gone)
+        return np.delete(np.concatenate([np.linspace(first, last, n) for n, first, last in self.grid_nm]), gone)
 
 
 _SALINAS = (
@@ -60,24 +62,29 @@ _SALINAS = (
     'lettuce romaine 5 wk', 'lettuce romaine 6 wk', 'lettuce romaine 7 wk', 'vineyard untrained',
     'vineyard vertical trellis',
 )  # fmt: skip
-_AVIRIS = (400.0, 2500.0)
+# On the Salinas-A image this grid puts the absorptions of oxygen (762 nm) and water vapour (940, 1130 nm) within 6 nm
+# of where they belong; an even grid from 400 to 2500 nm, often quoted, misplaces the first by 32 nm.
+_AVIRIS = ((224, 365.9, 2496.2),)
+_AVIRIS_220 = ((220, 400.0, 2500.0),)  # the 1992 product, its overlapping bands left out
+_ROSIS_103, _ROSIS_102 = ((103, 430.0, 860.0),), ((102, 430.0, 860.0),)
+_HYPERION = ((70, 355.59, 1057.68), (172, 851.92, 2577.08))  # visible to near, and short-wave infrared
 _SALINAS_REMOVED = ((108, 112), (154, 167), (224, 224))
 
 BENCHMARK_SCENES: dict[str, BenchmarkScene] = {
     'indian_pines': BenchmarkScene(
         'Indian Pines (corrected)', 'Indian_pines_corrected.mat', 'indian_pines_corrected', 'Indian_pines_gt.mat',
-        'indian_pines_gt', 'AVIRIS', 200, _AVIRIS, ((104, 108), (150, 163), (220, 220)),
+        'indian_pines_gt', 'AVIRIS', 200, _AVIRIS_220, ((104, 108), (150, 163), (220, 220)),
         ('alfalfa', 'corn notill', 'corn mintill', 'corn', 'grass pasture', 'grass trees', 'grass pasture mowed',
          'hay windrowed', 'oats', 'soybean notill', 'soybean mintill', 'soybean clean', 'wheat', 'woods',
          'buildings grass trees drives', 'stone steel towers'),
     ),
     'pavia_university': BenchmarkScene(
-        'Pavia University', 'PaviaU.mat', 'paviaU', 'PaviaU_gt.mat', 'paviaU_gt', 'ROSIS', 103, (430.0, 860.0), (),
+        'Pavia University', 'PaviaU.mat', 'paviaU', 'PaviaU_gt.mat', 'paviaU_gt', 'ROSIS', 103, _ROSIS_103, (),
         ('asphalt', 'meadows', 'gravel', 'trees', 'painted metal sheets', 'bare soil', 'bitumen',
          'self-blocking bricks', 'shadows'),
     ),
     'pavia_centre': BenchmarkScene(
-        'Pavia Centre', 'Pavia.mat', 'pavia', 'Pavia_gt.mat', 'pavia_gt', 'ROSIS', 102, (430.0, 860.0), (),
+        'Pavia Centre', 'Pavia.mat', 'pavia', 'Pavia_gt.mat', 'pavia_gt', 'ROSIS', 102, _ROSIS_102, (),
         ('water', 'trees', 'asphalt', 'self-blocking bricks', 'bitumen', 'tiles', 'shadows', 'meadows', 'bare soil'),
     ),
     'salinas': BenchmarkScene(
@@ -89,7 +96,7 @@ BENCHMARK_SCENES: dict[str, BenchmarkScene] = {
         'AVIRIS', 204, _AVIRIS, _SALINAS_REMOVED, _SALINAS,
     ),
     'botswana': BenchmarkScene(
-        'Botswana', 'Botswana.mat', 'Botswana', 'Botswana_gt.mat', 'Botswana_gt', 'Hyperion', 145, (400.0, 2500.0),
+        'Botswana', 'Botswana.mat', 'Botswana', 'Botswana_gt.mat', 'Botswana_gt', 'Hyperion', 145, _HYPERION,
         ((1, 9), (56, 81), (98, 101), (120, 133), (165, 186), (221, 242)),
         ('water', 'hippo grass', 'floodplain grasses 1', 'floodplain grasses 2', 'reeds', 'riparian', 'firescar',
          'island interior', 'acacia woodlands', 'acacia shrublands', 'acacia grasslands', 'short mopane',
@@ -116,14 +123,18 @@ class BenchmarkSceneNotFoundError(DatasetNotFoundError):
         )
 
 
-def open_benchmark_scene(name: str, root: str | os.PathLike[str] = '.') -> Scene:
+def open_benchmark_scene(
+    name: str, root: str | os.PathLike[str] = '.', on_bad_bands: Literal['error', 'drop'] = 'error'
+) -> Scene:
     """Open a registered scene.
 
     Args:
         name: one of :data:`BENCHMARK_SCENES`.
         root: folder of its files.
+        on_bad_bands: refuse or drop bands that carry no information.
 
     Raises:
+        BadBandsError: if bands carry no information and are not to be dropped.
         ValueError: for an unknown name, or files of another shape than the scene's.
         DatasetNotFoundError: if a file is missing; the message says where to get it.
     """
@@ -141,7 +152,7 @@ def open_benchmark_scene(name: str, root: str | os.PathLike[str] = '.') -> Scene
         class_names={i + 1: c for i, c in enumerate(facts.classes)},
         name=name,
         unit=facts.unit,
-        on_bad_bands='drop',
+        on_bad_bands=on_bad_bands,
     )
     if scene.cube.shape[2] != facts.bands:
         raise ValueError(

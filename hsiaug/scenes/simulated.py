@@ -133,7 +133,7 @@ class SimulatedScene(Scene):
         mixing: float = 0.15,
         variability: float = 0.7,
         relief: float = 0.2,
-        noise: float = 0.004,
+        noise: float = 0.0025,
         change: float = 0.05,
     ) -> None:
         if dates not in (1, 2):
@@ -143,6 +143,11 @@ class SimulatedScene(Scene):
         if min(height, width) < 4:
             raise ValueError(f'SimulatedScene: at least 4 x 4 pixels are needed, found {height} x {width}')
         w = DEFAULT_WAVELENGTHS if wavelengths is None else np.asarray(wavelengths, dtype=np.float64)
+        if w.ndim != 1 or not w.size or not (np.isfinite(w) & (w >= 300) & (w <= 3000)).all():
+            raise ValueError(
+                'SimulatedScene: wavelengths must be a list of band centres from 300 to 3000 nm, found shape '
+                f'{w.shape} with values {w.reshape(-1)[:3]}...; micrometres times 1000 are nanometres'
+            )
         names = CLASSES[:classes] if classes < len(CLASSES) else CLASSES
         rng = np.random.default_rng(seed)
         shape = (height, width)
@@ -199,7 +204,7 @@ def _image(
     for k, name in enumerate(names):
         spectra = MATERIALS[name](w, scale * traits[:, :, k].reshape(-1, 4))
         cube += abundance[:, :, k].reshape(-1, 1) * spectra
-    blue = (w / w.min()) ** -2
+    blue = (w / 400) ** -2  # at a fixed wavelength, so that the sky does not depend on the band grid
     cube *= light.reshape(-1, 1) + sky.reshape(-1, 1) * blue
     # The sensor sees least light where water vapour absorbs and at both ends of its range.
     absorbed = _band(w, 940, 25) + _band(w, 1130, 30) + 2 * _band(w, 1390, 45) + 2 * _band(w, 1880, 60)
@@ -216,7 +221,8 @@ def _changed(
     field = _field(rng, shape, patch / 2)
     where = field > np.quantile(field, 1 - share)
     before = abundance.argmax(axis=2)
-    # The new material is one of the built or bare ones where possible: land is cleared and built on.
+    # One new material per block of 8 x 8 pixels, since land is cleared or built on by the plot; where it is the old
+    # one already, the pixel gets one of its own.
     candidates = np.arange(abundance.shape[2])
     target = candidates[rng.integers(len(candidates), size=shape)]
     target = np.where(target == before, (target + 1) % abundance.shape[2], target)

@@ -361,8 +361,6 @@ def train_spectral_gan(
     if config.calibrate and config.conditional:
         generator.calibrate(data, seed)
     generator.adopt(data, seed, {**dataclasses.asdict(config), 'semi_supervised': semi_supervised})
-    if len(data.y) == 0:
-        generator.class_prior.fill_(1 / data.spec.num_classes)  # no label frequencies to adopt
     if checkpoint is not None:
         (checkpoint / CHECKPOINT_FILE).unlink(missing_ok=True)
     return generator

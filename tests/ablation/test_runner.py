@@ -73,7 +73,9 @@ def test_workers_do_not_change_results(finished: Path, tmp_path: Path) -> None:
 
 def test_ray_gives_the_same(finished: Path, tmp_path: Path) -> None:
     ray = pytest.importorskip('ray', reason="the 'ray' extra is not installed")
-    ray.init(num_cpus=1, include_dashboard=False, log_to_driver=False, runtime_env={'env_vars': {'OMP_NUM_THREADS': '1'}})
+    ray.init(
+        num_cpus=1, include_dashboard=False, log_to_driver=False, runtime_env={'env_vars': {'OMP_NUM_THREADS': '1'}}
+    )
     try:
         run_study(study(), tmp_path / 'c', engine='ray', progress=False)
     finally:
@@ -93,7 +95,7 @@ def test_more_seeds_keep_what_is_there(finished: Path, tmp_path: Path) -> None:
 
 
 SCRIPT = """
-import sys; sys.path.insert(0, {tests!r})
+import sys; sys.path[:0] = {paths!r}
 from test_runner import study
 from hsiaug.ablation import run_study
 if __name__ == '__main__':
@@ -105,7 +107,9 @@ if __name__ == '__main__':
 def test_killed_at_random_moments_ends_with_the_same_table(finished: Path, tmp_path: Path, workers: int) -> None:
     out = tmp_path / 'k'
     script = tmp_path / 'run.py'
-    script.write_text(SCRIPT.format(tests=str(Path(__file__).parent), out=str(out), workers=workers))
+    here = Path(__file__)
+    paths = [str(here.parent), str(here.parents[2])]
+    script.write_text(SCRIPT.format(paths=paths, out=str(out), workers=workers))
     rng, kills = random.Random(workers), 0
     for _ in range(40):
         process = subprocess.Popen([sys.executable, str(script)], stderr=subprocess.PIPE, start_new_session=True)

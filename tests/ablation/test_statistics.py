@@ -5,7 +5,15 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from hsiaug.ablation.statistics import choose_ratios, holm, paired_comparison, sign_flip_p, summarise
+from hsiaug.ablation.statistics import (
+    choose_ratios,
+    holm,
+    mean_of_means,
+    paired_comparison,
+    pooled,
+    sign_flip_p,
+    summarise,
+)
 
 
 def test_against_scipy() -> None:
@@ -63,6 +71,9 @@ def test_no_variance() -> None:
     shifted = paired_comparison([1.0] * 5, [0.5] * 5)
     assert shifted.interval == (0.5, 0.5)
     assert shifted.p == pytest.approx(2 / 2**5)
+    # Equal but for the last bit: no difference, where a sign flip of 1e-17 would give p = 1/16.
+    rounded = paired_comparison([0.1 + 0.2] * 5, [0.3] * 5)
+    assert (rounded.mean, rounded.p, rounded.wins, rounded.losses) == (0, 1, 0, 0)
     with pytest.raises(ValueError, match='one length'):
         paired_comparison([1.0], [1.0, 2.0])
     with pytest.raises(ValueError, match='finite'):
@@ -92,7 +103,11 @@ def test_ratio_is_chosen_on_validation_alone() -> None:
         cell('gan', 5, 0, val=0.9, test=0.9),
         cell('real', 0, 1, val=0.9, test=0.6),
         cell('gan', 1, 1, val=0.7, test=0.99),
+        cell('gan', 5, 1, val=0.7, test=0.99),
         cell('gan', 1, 2, val=0.7, test=0.99),  # no real-only cell: no pair
+        cell('gan', 5, 2, val=0.7, test=0.99),
+        cell('real', 0, 3, val=0.5, test=0.5),
+        cell('gan', 1, 3, val=0.9, test=0.9),  # ratio 5 isn't finished yet: no choice
     ]
     assert {s: c['ratio'] for s, c in choose_ratios(rows, 'gan').items()} == {0: 1, 1: 0}
     for row in rows:
@@ -101,18 +116,56 @@ def test_ratio_is_chosen_on_validation_alone() -> None:
 
 
 def test_summary_by_hand() -> None:
-    rows = [cell('real', 0, s, 0.5, 0.5 + 0.01 * s) for s in range(3)]
-    rows += [cell('gan', 2, s, 0.6, 0.53 + 0.02 * s) for s in range(3)]
-    rows += [cell('dup', 2, s, 0.6, 0.5, control=True) for s in range(2)]
+    rows = [cell('real', 0, s, 0.5, 0.5 + 0.01 * s) for s in range(10)]
+    rows += [cell('gan', 2, s, 0.6, 0.53 + 0.01 * (s + s % 2)) for s in range(10)]
+    rows += [cell('few', 2, s, 0.6, 0.5) for s in range(9)]
+    rows += [cell('dup', 2, s, 0.6, 0.5, control=True) for s in range(10)]
     table = {(line.arm, line.ratio): line for line in summarise(rows)}
     gan = table['gan', 'chosen']
-    assert gan.oa == pytest.approx(55)
+    assert gan.oa == pytest.approx(58)
+    assert gan.aa == pytest.approx(48)
     assert gan.d_oa is not None
-    assert gan.d_oa.mean == pytest.approx(4)  # differences 3, 4, 5 points
-    assert gan.d_oa.sd == pytest.approx(1)
-    assert gan.d_oa.p == pytest.approx(0.25)
-    assert gan.p_holm == pytest.approx(0.25)  # the only primary comparison: the control is not in the family
-    assert table['dup', 'chosen'].p_holm is None
-    assert table['dup', 2].d_oa is not None
-    assert table['dup', 2].d_oa.n == 2
-    assert table['gan', 2].p_holm is None
+    assert gan.d_oa.mean == pytest.approx(3.5)  # five differences of 3 points, five of 4
+    assert gan.d_oa.sd == pytest.approx(np.sqrt(10 * 0.25 / 9))
+    assert gan.d_oa.wins == 10
+    assert gan.d_oa.p == pytest.approx(2 / 2**10)
+    t = stats.t.ppf(0.975, 9)
+    half = t * gan.d_oa.sd * np.sqrt(1 / 10 + 20 / 10)  # 20 test samples, 10 to train
+    assert gan.d_oa.corrected == pytest.approx((3.5 - half, 3.5 + half))
+    # The only member of the primary family: no control, a chosen ratio, ten seeds.
+    assert gan.p_holm == pytest.approx(2 / 2**10)
+    assert [key for key, line in table.items() if line.p_holm is not None] == [('gan', 'chosen')]
+    assert table['few', 'chosen'].d_oa is not None
+    assert table['few', 'chosen'].d_oa.n == 9
+
+
+def test_holm_runs_over_all_settings() -> None:
+    rows = []
+    for scene, gain in (('one', 0.05), ('two', 0.0)):
+        rows += [{**cell('real', 0, s, 0.5, 0.5), 'scene': scene} for s in range(10)]
+        rows += [{**cell('gan', 2, s, 0.6, 0.5 + gain), 'scene': scene} for s in range(10)]
+    adjusted = [line.p_holm for line in summarise(rows) if line.p_holm is not None]
+    assert adjusted == pytest.approx([2 * 2 / 2**10, 1])
+
+
+def test_mean_over_scenes_against_welch() -> None:
+    rng = np.random.default_rng(3)
+    a, b = rng.normal(1, 1, 12), rng.normal(2, 3, 7)
+    mean, interval = mean_of_means([paired_comparison(d, np.zeros(len(d))) for d in (a, b)])
+    welch = stats.ttest_ind(a, -b, equal_var=False).confidence_interval(0.95)  # of the sum: twice the mean
+    assert mean == pytest.approx((a.mean() + b.mean()) / 2)
+    assert interval == pytest.approx((welch.low / 2, welch.high / 2))
+    alone = paired_comparison(a, np.zeros(12))
+    assert mean_of_means([alone])[1] == pytest.approx(alone.interval)
+
+
+def test_pooled_by_hand() -> None:
+    rows = []
+    for scene, gain, seeds in (('one', 0.05, 2), ('two', 0.01, 3)):
+        rows += [{**cell('real', 0, s, 0.5, 0.5), 'scene': scene} for s in range(seeds)]
+        rows += [{**cell('gan', 2, s, 0.6, 0.5 + gain), 'scene': scene} for s in range(seeds)]
+    means = pooled(summarise(rows))
+    assert list(means) == [('b', 'nn1d', 'gan')]
+    gan = means['b', 'nn1d', 'gan']
+    assert gan.oa == pytest.approx(3)  # scenes count the same, whatever their seeds
+    assert gan.scenes['two'] == pytest.approx((1, 1))

@@ -158,7 +158,9 @@ def test_variability_transfers_unlabelled_differences(data: TrainingData) -> Non
     x = torch.ones(6, 12) + torch.eye(3, 12).repeat_interleave(2, 0)
     pool = x[[0, 2, 4]].repeat(40, 1)
     pool[:, 5] += torch.linspace(-0.2, 0.2, 120)
-    few = TrainingData(data.spec, x, torch.arange(3).repeat_interleave(2), pool, x, torch.arange(3).repeat_interleave(2))
+    few = TrainingData(
+        data.spec, x, torch.arange(3).repeat_interleave(2), pool, x, torch.arange(3).repeat_interleave(2)
+    )
     settings = {'mixing': 0, 'direct': 0, 'diffuse': 0, 'neighbours': 40}
     vary = fit_generator('variability', few, {**settings, 'variability': 1.0})
     image = vary.sample(300, torch.zeros(300, dtype=torch.int64), seed=0)['image']

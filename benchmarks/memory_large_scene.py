@@ -1,0 +1,187 @@
+"""Memory of a large scene: open, split and sample 2517 x 2335 x 128 uint16 values (1.5 GB) from a memory-mapped file.
+
+    python benchmarks/memory_large_scene.py --out benchmarks/results/memory_large_scene.json
+
+The files (``.npy`` and raw ENVI) are written to a temporary folder and removed. Each measurement runs in a process of
+its own: peak anonymous resident memory (``RssAnon``, which leaves the file's own mapping out), sampled every few
+milliseconds, less what the imports took. 77 592 labelled pixels are as many as the Chikusei scene has at this size;
+``--labelled 5877195`` labels every pixel. Linux only.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+HEIGHT, WIDTH, BANDS = 2517, 2335, 128
+CLASSES = 19
+SAMPLES = 10_000
+LIMIT_MB = 1000
+_INTERVAL_S = 0.003
+_ENVI_HEADER = f"""ENVI
+samples = {WIDTH}
+lines = {HEIGHT}
+bands = {BANDS}
+header offset = 0
+file type = ENVI Standard
+data type = 12
+interleave = bil
+byte order = 0
+"""
+
+
+def anonymous_mb() -> float:
+    """Anonymous resident memory of this process in MB (10^6 bytes)."""
+    for line in Path('/proc/self/status').read_text().splitlines():
+        if line.startswith('RssAnon:'):
+            return int(line.split()[1]) * 1024 / 1e6
+    raise OSError('/proc/self/status has no RssAnon; this benchmark needs Linux 4.5 or newer')
+
+
+class Peak:
+    """Highest anonymous memory while the block runs."""
+
+    def __enter__(self) -> Peak:
+        self.mb = anonymous_mb()
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+        self._start = time.perf_counter()
+        self._thread.start()
+        return self
+
+    def _watch(self) -> None:
+        while not self._done.wait(_INTERVAL_S):
+            self.mb = max(self.mb, anonymous_mb())
+
+    def __exit__(self, *exception: object) -> None:
+        self.seconds = time.perf_counter() - self._start
+        self._done.set()
+        self._thread.join()
+        self.mb = max(self.mb, anonymous_mb())
+
+
+def measure(cube: Path, labels: Path) -> dict[str, Any]:
+    """Open, split and sample in this process; MB beyond the imports, and seconds, of each step."""
+    from hsiaug.scenes import RandomSplit, open_scene
+
+    baseline = anonymous_mb()
+    with Peak() as opening:
+        scene = open_scene(cube, labels)
+    with Peak() as splitting:
+        split = RandomSplit(fraction=0.03)(scene, seed=0)
+    with Peak() as sampling:
+        pixels = np.random.default_rng(0).choice(scene.num_pixels, SAMPLES, replace=False)
+        spectra = scene.spectra(pixels)
+    if spectra.shape != (SAMPLES, BANDS):
+        raise RuntimeError(f'sampled {spectra.shape}, expected {(SAMPLES, BANDS)}')
+    steps = {'open': opening, 'split': splitting, 'sample': sampling}
+    return {
+        'baseline_mb': round(baseline),
+        'peak_mb': {k: round(p.mb - baseline) for k, p in steps.items()},
+        'seconds': {k: round(p.seconds, 2) for k, p in steps.items()},
+        'train_pixels': len(split.train),
+        'test_pixels': len(split.test),
+    }
+
+
+def write_scene(folder: Path, kind: str, labelled: int) -> tuple[Path, Path]:
+    """Write cube and labels, a few rows at a time."""
+    rng = np.random.default_rng(0)
+    labels = np.zeros(HEIGHT * WIDTH, dtype=np.uint8)
+    chosen = slice(None) if labelled == labels.size else rng.choice(labels.size, labelled, replace=False)
+    labels[chosen] = rng.integers(1, CLASSES + 1, labelled)
+    np.save(folder / 'labels.npy', labels.reshape(HEIGHT, WIDTH))
+    cube = folder / ('cube.npy' if kind == 'npy' else 'cube.bil')
+    with cube.open('wb') as out:
+        if kind == 'npy':
+            header = {'descr': '<u2', 'fortran_order': False, 'shape': (HEIGHT, WIDTH, BANDS)}
+            np.lib.format.write_array_header_1_0(out, header)
+        else:
+            cube.with_suffix('.hdr').write_text(_ENVI_HEADER)
+        for start in range(0, HEIGHT, 64):
+            rows = rng.integers(1, 10_000, (min(64, HEIGHT - start), WIDTH, BANDS), dtype=np.uint16)
+            (rows if kind == 'npy' else np.ascontiguousarray(rows.transpose(0, 2, 1))).tofile(out)
+    return cube, folder / 'labels.npy'
+
+
+def machine() -> dict[str, Any]:
+    """Facts that the figures depend on."""
+    from hsiaug import __version__
+
+    commit = subprocess.run(['git', 'rev-parse', '--short', 'HEAD'], capture_output=True, text=True, check=False)
+    cpu = [line for line in Path('/proc/cpuinfo').read_text().splitlines() if line.startswith('model name')]
+    return {
+        'cpu': cpu[0].split(':', 1)[1].strip() if cpu else platform.machine(),
+        'cores': os.cpu_count(),
+        'system': platform.system(),
+        'python': platform.python_version(),
+        'numpy': np.__version__,
+        'hsiaug': __version__,
+        'commit': commit.stdout.strip() or None,
+        'command': ' '.join(['python', *sys.argv]),
+    }
+
+
+def markdown(results: list[dict[str, Any]]) -> str:
+    """One row per measurement."""
+    lines = [
+        '| file | labelled pixels | open MB | split MB | sample MB | open s | split s | sample s | under 1 GB |',
+        '|---|---|---|---|---|---|---|---|---|',
+    ]
+    for r in results:
+        cells = [r['peak_mb'][k] for k in ('open', 'split', 'sample')]
+        cells += [r['seconds'][k] for k in ('open', 'split', 'sample')]
+        lines.append(
+            f'| {r["file"]} | {r["labelled"]} | ' + ' | '.join(map(str, cells)) + f' | {"yes" if r["ok"] else "NO"} |'
+        )
+    return '\n'.join(lines)
+
+
+def main() -> int:
+    """Run the benchmark; exit status 1 if a measurement is over the limit."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--labelled', type=int, nargs='+', default=[77_592], help='numbers of labelled pixels')
+    parser.add_argument('--files', nargs='+', choices=('npy', 'envi'), default=['npy', 'envi'])
+    parser.add_argument('--tmp', type=Path, help='where the temporary folder is made; needs 1.6 GB')
+    parser.add_argument('--out', type=Path, help='JSON file of the results')
+    parser.add_argument('--child', type=Path, nargs=2, metavar=('CUBE', 'LABELS'), help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.child:
+        print(json.dumps(measure(*args.child)))
+        return 0
+    results = []
+    for kind in args.files:
+        for labelled in args.labelled:
+            if not CLASSES * 1000 <= labelled <= HEIGHT * WIDTH:
+                parser.error(f'--labelled must be from {CLASSES * 1000} to {HEIGHT * WIDTH}, found {labelled}')
+            with tempfile.TemporaryDirectory(dir=args.tmp) as folder:
+                files = write_scene(Path(folder), kind, labelled)
+                command = [sys.executable, __file__, '--child', *map(str, files)]
+                child = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+            result = {'file': kind, 'labelled': labelled, **json.loads(child.stdout.splitlines()[-1])}
+            result['ok'] = max(result['peak_mb'].values()) < LIMIT_MB
+            results.append(result)
+    print(markdown(results))
+    if args.out:
+        args.out.parent.mkdir(parents=True, exist_ok=True)
+        partial = args.out.with_suffix('.partial')
+        shape = [HEIGHT, WIDTH, BANDS]
+        facts = {'shape': shape, 'dtype': 'uint16', 'limit_mb': LIMIT_MB, 'machine': machine(), 'results': results}
+        partial.write_text(json.dumps(facts, indent=2) + '\n')
+        os.replace(partial, args.out)
+    return 0 if all(r['ok'] for r in results) else 1
+
+
+if __name__ == '__main__':
+    sys.exit(main())
