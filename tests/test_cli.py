@@ -44,8 +44,8 @@ def test_ablate_by_config_and_report_again(
 ) -> None:
     run = tmp_path / 'pavia'
     main([
-        'ablate', f'--config={CONFIGS / "ablate_spectra.yaml"}', f'--scene.path={files[0]}', f'--scene.labels={files[1]}',
-        f'--out={run}', '--seeds=2', '--ratios=[1]', '--workers=1', '--per_class=[12]',
+        'ablate', f'--config={CONFIGS / "ablate_spectra.yaml"}', f'--scene.path={files[0]}',
+        f'--scene.labels={files[1]}', f'--out={run}', '--seeds=2', '--ratios=[1]', '--workers=1', '--per_class=[12]',
         '--arms=[{name: mixup, generator: mixup, settings: {partners: across}}]',
         '--classifiers=[{name: linear_svm, c: [1.0]}]', '--split.settings={on_rare: drop}',
     ])  # fmt: skip

@@ -24,6 +24,7 @@ from ..trainers import LinearSVM, fit_generator, predict, train_nn1d, training_d
 from .plan import REAL, Arm, Cell, Classifier, Setting
 
 Predictor = Callable[[torch.Tensor], torch.Tensor]
+_TUNING_SEED = 1_000_003
 _COSTLY = ('spectral_gan',)  # generators worth keeping: the others are refitted faster than read
 
 
@@ -60,7 +61,11 @@ class Group:
         return estimate_prior(x, y, pool, self.data.spec.num_classes)
 
     def tuned(self, classifier: Classifier) -> Classifier:
-        """The classifier with the setting that validates best with real data only; ties go to the first candidate."""
+        """The classifier with the setting that validates best with real data only; ties go to the first candidate.
+
+        Candidates start from another initialisation than the cells: were the winner's own validation figure the one
+        that ratios are compared with, luck would favour ratio 0.
+        """
         if classifier not in self._tuned:
             if classifier.name == 'nn1d':
                 candidates = [
@@ -72,13 +77,16 @@ class Group:
                 candidates = [replace(classifier, c=(c,)) for c in classifier.c]
             scores = [0.0]
             if len(candidates) > 1:
-                scores = [self._accuracies(self._train(c, self.real), False).oa for c in candidates]
+                seed = self.seed + _TUNING_SEED
+                scores = [self._accuracies(self._train(c, self.real, seed), False).oa for c in candidates]
             self._tuned[classifier] = candidates[int(np.argmax(scores))]
         return self._tuned[classifier]
 
-    def _train(self, classifier: Classifier, dataset: MixedDataset | SpectraDataset) -> Predictor:
+    def _train(
+        self, classifier: Classifier, dataset: MixedDataset | SpectraDataset, seed: int | None = None
+    ) -> Predictor:
         if classifier.name == 'nn1d':
-            network = train_nn1d(dataset, classifier.config, self.seed, self.device)
+            network = train_nn1d(dataset, classifier.config, self.seed if seed is None else seed, self.device)
             return lambda image: predict(network, image)
         batch = dataset.batch(range(len(dataset)))
         return LinearSVM(classifier.c[0]).fit(batch['image'], batch['label'], self.data.x).predict
@@ -145,7 +153,8 @@ class Group:
     def measure_fidelity(self, arm: Arm, per_class: int = 200) -> dict[str, Any]:
         """Fidelity of an arm's samples, equally many of each class."""
         classes = self.data.spec.num_classes
-        labels = torch.arange(classes).repeat_interleave(per_class)[torch.randperm(classes * per_class)]
+        order = torch.randperm(classes * per_class, generator=torch.Generator().manual_seed(self.seed))
+        labels = torch.arange(classes).repeat_interleave(per_class)[order]
         fake = self.generator(arm).sample(len(labels), labels, seed=self.seed)
         train = (self.data.x, self.data.y)
         result = fidelity(train, self.test, (fake['image'].cpu(), fake['label'].cpu()), classes)

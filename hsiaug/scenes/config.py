@@ -61,5 +61,5 @@ class SceneConfig:
                 on_bad_bands=self.on_bad_bands,
             )
         if self.benchmark is not None:
-            return open_benchmark_scene(self.benchmark, self.root)
+            return open_benchmark_scene(self.benchmark, self.root, self.on_bad_bands)
         return SimulatedScene(**self.simulated)

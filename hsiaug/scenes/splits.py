@@ -22,6 +22,8 @@ from .scene import UNLABELLED, Scene
 OnRare = Literal['error', 'drop']
 Parts = tuple[np.ndarray, np.ndarray]
 
+_TWINS_BLOCK = 65_536  # spectra compared at once: all at once would take gigabytes on a fully labelled scene
+
 
 class RareClassError(ValueError):
     """A class with fewer pixels than the split needs."""
@@ -81,11 +83,20 @@ def spectral_twins(scene: Scene, pixels: np.ndarray) -> np.ndarray:
     Returns:
         (N,) int64; equal numbers for equal spectra. Compared by two 64-bit hashes of the bits of all bands in use.
     """
-    spectra = scene.spectra(pixels)
-    bits = spectra.view(np.uint32).astype(np.uint64)
-    weights = np.random.default_rng(0).integers(1, 2**63, size=(2, spectra.shape[1]), dtype=np.uint64) | np.uint64(1)
-    hashes = np.stack([(bits * w).sum(axis=1, dtype=np.uint64) for w in weights], axis=1)
-    return np.unique(hashes, axis=0, return_inverse=True)[1].reshape(-1).astype(np.int64)
+    weights = np.random.default_rng(0).integers(1, 2**63, size=(2, scene.num_bands), dtype=np.uint64) | np.uint64(1)
+    hashes = np.empty((len(pixels), 2), dtype=np.uint64)
+    for start in range(0, len(pixels), _TWINS_BLOCK):
+        part = slice(start, start + _TWINS_BLOCK)
+        bits = scene.spectra(pixels[part]).view(np.uint32).astype(np.uint64)
+        for k, w in enumerate(weights):
+            hashes[part, k] = (bits * w).sum(axis=1, dtype=np.uint64)
+    order = np.lexsort(hashes.T[::-1])  # np.unique over rows would copy them as structures
+    ranked = hashes[order]
+    first = np.zeros(len(pixels), dtype=bool)
+    first[1:] = (ranked[1:] != ranked[:-1]).any(axis=1)
+    twins = np.empty(len(pixels), dtype=np.int64)
+    twins[order] = np.cumsum(first)
+    return twins
 
 
 def _deal(rng: np.random.Generator, members: np.ndarray, twins: np.ndarray, count: int) -> Parts:
