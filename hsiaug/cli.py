@@ -21,6 +21,7 @@ from .samples import LeakageError, SpecMismatchError
 from .scenes import Scene, Split, make_splitter
 from .scenes.config import SceneConfig
 
+DESCRIPTION = 'Synthetic hyperspectral samples, mixed into real training at a ratio, and the gain measured honestly.'
 RUN_FILE = 'run.json'
 
 
@@ -229,7 +230,7 @@ def main(args: Sequence[str] | None = None) -> None:
     functions: tuple[Callable[..., None], ...] = (demo, train, sample, evaluate, ablate, report)
     commands: dict[str, Any] = {f.__name__: f for f in functions}
     try:
-        auto_cli(commands, args=None if args is None else list(args), prog='hsiaug', description=__doc__)
+        auto_cli(commands, args=None if args is None else list(args), prog='hsiaug', description=DESCRIPTION)
     except (ValueError, FileNotFoundError, LeakageError, SpecMismatchError, ImportError) as error:
         print(f'hsiaug: {error}', file=sys.stderr)
         raise SystemExit(2) from error
