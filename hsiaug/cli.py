@@ -227,10 +227,13 @@ def _run_and_report(
 
 def main(args: Sequence[str] | None = None) -> None:
     """Entry point. A user's mistake is one line on standard error and exit status 2, not a traceback."""
+    arguments = sys.argv[1:] if args is None else args
+    # jsonargparse wants a value for every bool; people type a bare flag.
+    arguments = ['--quick=true' if argument == '--quick' else argument for argument in arguments]
     functions: tuple[Callable[..., None], ...] = (demo, train, sample, evaluate, ablate, report)
     commands: dict[str, Any] = {f.__name__: f for f in functions}
     try:
-        auto_cli(commands, args=None if args is None else list(args), prog='hsiaug', description=DESCRIPTION)
+        auto_cli(commands, args=arguments, prog='hsiaug', description=DESCRIPTION)
     except (ValueError, FileNotFoundError, LeakageError, SpecMismatchError, ImportError) as error:
         print(f'hsiaug: {error}', file=sys.stderr)
         raise SystemExit(2) from error

@@ -4,9 +4,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import scipy.io
+import yaml
 
 from hsiaug.cli import main
 from hsiaug.scenes import SimulatedScene
+from hsiaug.trainers.spectral_gan import SpectralGANConfig
 
 GAN = '--settings={iterations: 3, hidden: 8}'
 CONFIGS = Path(__file__).parents[1] / 'configs'
@@ -81,3 +83,14 @@ def test_configs_parse(config: Path, tmp_path: Path, capsys: pytest.CaptureFixtu
         main([command, f'--config={config}', f'--out={tmp_path}', '--print_config'])
     assert not stopped.value.code
     assert 'strategy' in capsys.readouterr().out
+
+
+def test_published_setting_is_the_papers() -> None:
+    settings = yaml.safe_load((CONFIGS / 'audebert2018.yaml').read_text())['settings']
+    assert SpectralGANConfig(**settings) == SpectralGANConfig.paper()
+
+
+def test_quick_is_a_flag(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(['ablate', '--quick', '--print_config'])
+    assert 'quick: true' in capsys.readouterr().out
