@@ -95,6 +95,7 @@ def plot_pca(real_x: Tensor, real_y: Tensor, fake_x: Tensor, fake_y: Tensor, spe
             axes.scatter(*points[labels == label].T, s=6, alpha=0.6, color=colour, label=name, linewidths=0)
         axes.set_title(title)
         axes.set_xlabel(f'PC 1 ({pca.explained_variance_ratio_[0]:.0%} of the real variance)')
+        axes.locator_params(axis='x', nbins=5)  # radiances have long numbers
         axes.spines[['top', 'right']].set_visible(False)
     left.set_ylabel(f'PC 2 ({pca.explained_variance_ratio_[1]:.0%})')
     handles, names = left.get_legend_handles_labels()
