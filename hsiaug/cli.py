@@ -38,7 +38,7 @@ class SplitConfig:
     settings: dict[str, Any] = field(default_factory=dict)
 
 
-SIMULATED, RANDOM, ARMS, CLASSIFIERS = SceneConfig(), SplitConfig(), spectral_arms(), (Classifier(),)
+SIMULATED, RANDOM = SceneConfig(), SplitConfig()
 
 
 def demo(out: Path = Path('runs/demo'), workers: int = 2, seeds: int = 5) -> None:
@@ -157,10 +157,10 @@ def ablate(
     scene: SceneConfig = SIMULATED,
     split: SplitConfig = RANDOM,
     per_class: tuple[int | None, ...] = (None,),
-    arms: tuple[Arm, ...] = ARMS,
+    arms: tuple[Arm, ...] | None = None,
     ratios: tuple[float, ...] = (0.25, 0.5, 1.0, 2.0, 5.0),
     seeds: int = 20,
-    classifiers: tuple[Classifier, ...] = CLASSIFIERS,
+    classifiers: tuple[Classifier, ...] | None = None,
     title: str = 'Gain from synthetic spectra',
     workers: int = 1,
     engine: Literal['process', 'ray'] = 'process',
@@ -174,10 +174,10 @@ def ablate(
         scene: the scene; the simulated one by default.
         split: how it is split.
         per_class: label budgets, labelled pixels per class; null for all of the training area.
-        arms: ways of making synthetic samples.
+        arms: ways of making synthetic samples; GANs, our own generator, rivals and controls if null.
         ratios: synthetic samples per real sample.
         seeds: number of paired seeds.
-        classifiers: downstream classifiers.
+        classifiers: downstream classifiers; NN-1D if null.
         title: of the report.
         workers: processes at once.
         engine: local processes or a Ray cluster.
@@ -193,7 +193,15 @@ def ablate(
         )
         for budget in per_class
     )
-    study = Study(title, {name: scene}, settings, tuple(arms), tuple(ratios), tuple(range(seeds)), tuple(classifiers))
+    study = Study(
+        title=title,
+        scenes={name: scene},
+        settings=settings,
+        arms=spectral_arms() if arms is None else tuple(arms),
+        ratios=tuple(ratios),
+        seeds=tuple(range(seeds)),
+        classifiers=(Classifier(),) if classifiers is None else tuple(classifiers),
+    )
     _run_and_report(quick_study(study) if quick else study, out, workers, engine, device)
 
 
