@@ -16,6 +16,8 @@ _HOMES = {
     'SpectraDataset': 'datasets',
     'SyntheticDataset': 'datasets',
     'MixedDataset': 'datasets',
+    'MixedBatchSampler': 'samplers',
+    'SyntheticMix': 'transforms',
     'Generator': 'generators',
     'fit_generator': 'trainers',
 }

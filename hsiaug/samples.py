@@ -10,7 +10,6 @@ from __future__ import annotations
 import base64
 import dataclasses
 import json
-import math
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -121,13 +120,6 @@ def require_compatible(real: SampleSpec, synthetic: SampleSpec) -> None:
             + '\n  '.join(problems)
             + '\nTrain the generator on this dataset, or bring both to the same bands, classes and unit.'
         )
-
-
-def require_ratio(ratio: float, name: str = 'ratio') -> float:
-    """Return ``ratio`` as a float if it is a ratio: finite and not negative."""
-    if isinstance(ratio, bool) or not isinstance(ratio, int | float) or not math.isfinite(ratio) or ratio < 0:
-        raise ValueError(f'{name} must be a finite number >= 0 (synthetic samples per real sample), found {ratio!r}')
-    return float(ratio)
 
 
 @dataclass(frozen=True)

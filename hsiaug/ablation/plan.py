@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..datasets import LabelPolicy
-from ..samples import require_ratio
+from ..ratio import require_ratio
 from ..scenes import Scene, Splitter
 from ..trainers.classifier import ClassifierConfig
 

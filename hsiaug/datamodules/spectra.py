@@ -11,20 +11,10 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from ..datasets import LabelPolicy, MixedDataset, SpectraDataset
-from ..datasets.mixed import Mode
-from ..samples import SampleSource
+from ..datasets.pool import Source
+from ..ratio import Mode, Schedule
+from ..samplers import mixed_loader
 from ..scenes import Scene, Split
-
-
-class EpochLoader(DataLoader[Any]):
-    """A loader that tells its dataset which epoch begins each time that it is iterated."""
-
-    def __iter__(self) -> Any:
-        """Begin an epoch."""
-        epoch = getattr(self, '_epochs', 0)
-        self.dataset.set_epoch(epoch)  # type: ignore[attr-defined]
-        self._epochs = epoch + 1
-        return super().__iter__()
 
 
 class SpectraDataModule(LightningDataModule):
@@ -37,7 +27,7 @@ class SpectraDataModule(LightningDataModule):
         scene: the scene.
         split: a split of it.
         source: generator or dataset of synthetic spectra; None for real data only.
-        ratio: synthetic samples per real sample.
+        ratio: synthetic samples per real sample, or a schedule over epochs.
         mode: ``'append'`` or ``'replace'``.
         labels: classes of a live generator's samples.
         prior: (K,) class prior for ``labels='prior'``.
@@ -50,10 +40,10 @@ class SpectraDataModule(LightningDataModule):
         self,
         scene: Scene,
         split: Split,
-        source: SampleSource | None = None,
-        ratio: float = 0.5,
+        source: Source | None = None,
+        ratio: float | Schedule = 0.5,
         mode: Mode = 'append',
-        labels: LabelPolicy = 'real',
+        labels: LabelPolicy | None = None,
         prior: np.ndarray | None = None,
         batch_size: int = 64,
         num_workers: int = 0,
@@ -62,9 +52,7 @@ class SpectraDataModule(LightningDataModule):
         super().__init__()
         self.real = SpectraDataset(scene, split, 'train')
         self.val, self.test = (SpectraDataset(scene, split, part) for part in ('val', 'test'))  # type: ignore[arg-type]
-        self.train_dataset: SpectraDataset | MixedDataset = self.real
-        if source is not None:
-            self.train_dataset = MixedDataset(self.real, source, ratio, seed, mode, labels, prior)
+        self.mixed = None if source is None else MixedDataset(self.real, source, ratio, seed, mode, labels, prior)
         self.batch_size, self.num_workers, self.seed = batch_size, num_workers, seed
 
     def real_spectra(self) -> Tensor:
@@ -73,8 +61,7 @@ class SpectraDataModule(LightningDataModule):
 
     def _loader(self, dataset: Any, shuffle: bool = False) -> DataLoader[Any]:
         generator = torch.Generator().manual_seed(self.seed) if shuffle else None
-        loader = EpochLoader if isinstance(dataset, MixedDataset) else DataLoader
-        return loader(
+        return DataLoader(
             dataset,
             self.batch_size,
             shuffle,
@@ -85,7 +72,8 @@ class SpectraDataModule(LightningDataModule):
 
     def train_dataloader(self) -> DataLoader[Any]:
         """Shuffled training samples."""
-        return self._loader(self.train_dataset, shuffle=True)
+        loader = self._loader(self.real, shuffle=True)
+        return mixed_loader(loader, self.mixed, self.seed) if self.mixed is not None else loader
 
     def val_dataloader(self) -> DataLoader[Any]:
         """Real validation spectra."""

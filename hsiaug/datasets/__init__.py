@@ -2,6 +2,7 @@
 
 from .labels import LabelPolicy, estimate_prior, synthetic_counts
 from .mixed import MixedDataset
+from .pool import SyntheticPool
 from .spectra import SpectraDataset
 from .synthetic import SyntheticDataset
 
@@ -10,6 +11,7 @@ __all__ = [
     'MixedDataset',
     'SpectraDataset',
     'SyntheticDataset',
+    'SyntheticPool',
     'estimate_prior',
     'synthetic_counts',
 ]

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, Literal, cast
+from collections.abc import Callable, Sequence
+from typing import Any, cast
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.functional import one_hot
 from torch.utils.data import Dataset
 from torchgeo.datasets import NonGeoDataset
 
-from ..samples import Sample, SampleSource, SampleSpec, require_compatible, require_ratio, require_unseen
+from ..ratio import Mode, Schedule, as_schedule, require_mode, synthetic_count
+from ..samples import Sample, SampleSource, SampleSpec, require_compatible, require_unseen
+from .batches import append_rows, complete, fetch, require_same_form, text_keys, unstack
 from .labels import LabelPolicy
+from .pool import Source, SyntheticPool
 from .synthetic import SyntheticDataset, stream_seed
 
-Mode = Literal['append', 'replace']
-_POSITIONS, _DRAWS = -1, -2  # streams beside those of the synthetic samples' chunks, which count from 0
+_POSITIONS = -1  # a stream beside those of the synthetic samples' chunks, which count from 0
 
 
 class MixedDataset(NonGeoDataset):
@@ -26,76 +27,90 @@ class MixedDataset(NonGeoDataset):
     *append*: all real samples, then round(ratio·N) synthetic ones; shuffle in the loader. *replace*: N samples, of
     which ⌊N·ratio/(1+ratio)⌋ are synthetic, at places that change with the epoch. Ratio 0 is the real dataset, sample
     for sample. Every sample carries ``synthetic`` (bool); where synthetic samples have soft labels, real ones carry a
-    one-hot ``label_prob`` beside them.
+    one-hot ``label_prob`` beside them. Text of real samples (a file name) is empty in synthetic ones; what is neither
+    text nor array is left out, since a synthetic sample has no such thing.
 
     Args:
-        real: any dataset in the sample contract.
-        synthetic: a generator (drawn live), a :class:`SyntheticDataset`, or any dataset in the sample contract.
-        ratio: synthetic samples per real sample, >= 0.
+        real: any map-style dataset in the sample contract.
+        synthetic: a generator (drawn live), a :class:`SyntheticDataset`, a bank, or any dataset in the sample contract.
+        ratio: synthetic samples per real sample, >= 0, or a schedule over epochs. In append mode a schedule changes
+            the length of the dataset from epoch to epoch.
         seed: seed of every draw.
         mode: ``'append'`` or ``'replace'``.
-        labels: classes of the samples of a generator that is drawn live.
+        labels: classes of the synthetic samples; None is the real frequencies for a generator, and everything as it
+            comes for a dataset.
         prior: (K,) class prior for ``labels='prior'``.
         replacement: draw a synthetic dataset's samples again where it holds fewer than the ratio asks for.
+        weight: loss weight of synthetic samples, carried as ``weight``, 1 for real ones; None for no such key.
+        transforms: function of a sample, real or synthetic, as in torchgeo. A real dataset's own ``transforms`` run
+            on its samples only.
 
     Raises:
         ValueError: if the ratio is negative or not finite, or the synthetic dataset holds too few samples.
-        SpecMismatchError: if both specs are known and do not fit.
+        SpecMismatchError: if the two sides do not fit together.
         LeakageError: if the generator has seen test pixels of the real dataset's split.
     """
 
     def __init__(
         self,
         real: Dataset[Sample],
-        synthetic: SampleSource | Dataset[Sample],
-        ratio: float = 0.5,
+        synthetic: Source,
+        ratio: float | Schedule = 0.5,
         seed: int = 0,
         mode: Mode = 'append',
-        labels: LabelPolicy = 'real',
+        labels: LabelPolicy | None = None,
         prior: np.ndarray | None = None,
         replacement: bool = False,
+        weight: float | None = None,
+        transforms: Callable[[Sample], Sample] | None = None,
     ) -> None:
-        if mode not in ('append', 'replace'):
-            raise ValueError(f"MixedDataset: unknown mode {mode!r}; choose from 'append', 'replace'")
-        self.ratio, self.seed, self.mode, self.replacement = require_ratio(ratio), seed, mode, replacement
+        self.schedule, self.mode = as_schedule(ratio), require_mode(mode, 'MixedDataset')
         self.real, self.num_real = real, len(cast(Any, real))
-        self.num_synthetic = (
-            round(self.ratio * self.num_real)
-            if mode == 'append'
-            else int(np.floor(self.num_real * (self.ratio / (1 + self.ratio)) + 1e-9))
-        )
-        if isinstance(synthetic, Dataset):
-            self.synthetic = synthetic
-        else:
-            counts = getattr(real, 'class_counts', None)
-            self.synthetic = SyntheticDataset(synthetic, self.num_synthetic, seed, labels, counts, prior)
-        self._check()
+        self.seed, self.labels, self.prior, self.weight, self.transforms = seed, labels, prior, weight, transforms
+        # In shared memory, so that persistent workers see the epoch change.
         self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
-        self._order: tuple[int, np.ndarray] | None = None
+        self._current: tuple[int, Dataset[Sample], np.ndarray] | None = None
+        self.real_counts = getattr(real, 'class_counts', None)
+        self._texts: tuple[str, ...] = ()
+        self.num_soft_classes: int | None = None
+        self.pool: SyntheticPool | None = None
+        self.generator: SampleSource | None = None
+        if isinstance(synthetic, Dataset) and self.num_synthetic == 0 and len(cast(Any, synthetic)) == 0:
+            self.spec = getattr(real, 'spec', None)
+            return
+        self.pool = SyntheticPool(
+            synthetic, seed, labels, self.real_counts, prior, self.num_synthetic or None, replacement
+        )
+        self.generator = None if isinstance(synthetic, Dataset) else synthetic
+        self._check(self.pool)
 
-    def _check(self) -> None:
-        available = len(cast(Any, self.synthetic))
-        if self.num_synthetic > available and not (self.replacement and available):
-            raise ValueError(
-                f'MixedDataset: ratio {self.ratio:g} with {self.num_real} real samples needs {self.num_synthetic} '
-                f'synthetic ones, but the synthetic dataset holds {available}; make it longer, lower the ratio'
-                + (', or allow replacement=True' if available else '')
-            )
-        real_spec, synthetic_spec = (getattr(d, 'spec', None) for d in (self.real, self.synthetic))
-        if isinstance(real_spec, SampleSpec) and isinstance(synthetic_spec, SampleSpec):
-            require_compatible(real_spec, synthetic_spec)
-        split = getattr(self.real, 'split', None)
-        if split is not None:
-            require_unseen(getattr(self.synthetic, 'provenance', None), split.scene, split.test)
-        self.spec = real_spec or synthetic_spec
-        soft = getattr(self.synthetic, 'soft_labels', None)
-        if soft is None:
-            soft = available > 0 and 'label_prob' in self.synthetic[0]
-        self.soft_labels = bool(soft) and self.num_synthetic > 0
+    def _check(self, pool: SyntheticPool) -> None:
+        self.spec = require_mixable(self.real, pool)
+        self.num_soft_classes = pool.num_soft_classes
+        if self.num_real and self.num_synthetic:
+            first = fetch(self.real, np.zeros(1, np.int64))
+            self._texts = text_keys(first)
+            require_same_form(self._complete(first, False), self._complete(pool.example(), True))
+        self._epoch_order()  # too few samples are an error now, not in a worker
+
+    @property
+    def ratio(self) -> float:
+        """Synthetic samples per real sample in the current epoch."""
+        return self.schedule(self.epoch)
+
+    @property
+    def num_synthetic(self) -> int:
+        """Synthetic samples of the current epoch."""
+        return synthetic_count(self.num_real, self.ratio, self.mode)
+
+    def length(self, epoch: int) -> int:
+        """Number of samples of an epoch."""
+        appended = synthetic_count(self.num_real, self.schedule(epoch), 'append') if self.mode == 'append' else 0
+        return self.num_real + appended
 
     def __len__(self) -> int:
-        """Number of samples of an epoch."""
-        return self.num_real + (self.num_synthetic if self.mode == 'append' else 0)
+        """Number of samples of the current epoch."""
+        return self.length(self.epoch)
 
     @property
     def epoch(self) -> int:
@@ -105,62 +120,73 @@ class MixedDataset(NonGeoDataset):
     def set_epoch(self, epoch: int) -> None:
         """Draw other synthetic samples from now on, in all workers. Without it every epoch repeats epoch 0."""
         self._epoch.fill_(epoch)
-        if hasattr(self.synthetic, 'set_epoch'):
-            self.synthetic.set_epoch(epoch)
 
-    def _epoch_order(self) -> np.ndarray:
-        """(len,) where each sample comes from: i >= 0 is real sample i, -1 - j is synthetic sample j."""
+    def is_synthetic(self) -> np.ndarray:
+        """(len,) bool: which samples of the current epoch are synthetic."""
+        return self._epoch_order()[1] < 0
+
+    @property
+    def synthetic(self) -> Dataset[Sample]:
+        """The synthetic samples of the current epoch."""
+        return self._epoch_order()[0]
+
+    def _epoch_order(self) -> tuple[Dataset[Sample], np.ndarray]:
+        """Synthetic dataset, and (len,) where each sample comes from: i >= 0 is real i, -1 - j is synthetic j."""
         epoch = self.epoch
-        if self._order is not None and self._order[0] == epoch:
-            return self._order[1]
-        available = len(cast(Any, self.synthetic))
-        if self.num_synthetic == available:
-            draws = np.arange(available)
+        if self._current is not None and self._current[0] == epoch:
+            return self._current[1:]
+        count = self.num_synthetic
+        if self.pool is None:
+            synthetic, draws = self.real, np.arange(0)
+        elif self.generator is not None:
+            dataset = SyntheticDataset(
+                self.generator, count, self.seed, self.labels or 'real', self.real_counts, self.prior
+            )
+            dataset.set_epoch(epoch)
+            synthetic, draws = dataset, np.arange(count)
         else:
-            rng = np.random.default_rng(stream_seed(self.seed, epoch, _DRAWS))
-            rounds = -(-self.num_synthetic // max(available, 1))
-            draws = np.concatenate([rng.permutation(available) for _ in range(rounds)] or [np.arange(0)])
-            draws = draws[: self.num_synthetic]
+            synthetic = cast('Dataset[Sample]', self.pool.dataset)
+            if hasattr(synthetic, 'set_epoch'):
+                synthetic.set_epoch(epoch)
+            draws = self.pool.choose(count, epoch)
         order = np.arange(len(self))
         if self.mode == 'append':
             order[self.num_real :] = -1 - draws
-        elif self.num_synthetic:
+        elif count:
             rng = np.random.default_rng(stream_seed(self.seed, epoch, _POSITIONS))
-            order[rng.permutation(self.num_real)[: self.num_synthetic]] = -1 - draws
-        self._order = (epoch, order)
-        return order
+            order[rng.permutation(self.num_real)[:count]] = -1 - draws
+        self._current = (epoch, synthetic, order)
+        return synthetic, order
 
-    def batch(self, indices: Sequence[int] | Tensor) -> dict[str, Tensor]:
-        """Samples of several indices, stacked."""
+    def batch(self, indices: Sequence[int] | Tensor) -> dict[str, Any]:
+        """Samples of several indices, stacked, before ``transforms``.
+
+        Raises:
+            IndexError: if an index is out of range.
+        """
         rows = np.asarray(indices, dtype=np.int64)
         if rows.size and not 0 <= rows.min() <= rows.max() < len(self):
             raise IndexError(f'MixedDataset: index out of range for {len(self)} samples')
-        source = self._epoch_order()[rows]
+        synthetic, order = self._epoch_order()
+        source = order[rows]
         is_synthetic = source < 0
-        real = self._complete(_fetch(self.real, source[~is_synthetic]), False)
+        real = fetch(self.real, source[~is_synthetic])
         if not is_synthetic.any():
-            return real
-        synthetic = self._complete(_fetch(self.synthetic, -1 - source[is_synthetic]), True)
+            return self._complete(real, False) if real else {}
+        drawn = self._complete(fetch(synthetic, -1 - source[is_synthetic]), True)
         if is_synthetic.all():
-            return synthetic
-        if missing := set(real) ^ set(synthetic):
-            raise ValueError(
-                f'MixedDataset: only one side has {sorted(missing)}; real samples have {sorted(real)}, synthetic '
-                f'samples {sorted(synthetic)}; give both the same keys'
-            )
+            return drawn
+        joined = append_rows(self._complete(real, False), drawn)
         back = np.argsort(np.concatenate([np.flatnonzero(~is_synthetic), np.flatnonzero(is_synthetic)]))
-        return {key: torch.cat([real[key], synthetic[key].to(real[key].dtype)])[back] for key in real}
+        return {
+            key: value[torch.from_numpy(back)] if isinstance(value, Tensor) else [value[row] for row in back]
+            for key, value in joined.items()
+        }
 
-    def _complete(self, batch: dict[str, Tensor], synthetic: bool) -> dict[str, Tensor]:
-        """Add what every mixed sample carries."""
-        if not batch:
-            return batch
-        batch = dict(batch)
-        size = len(next(iter(batch.values())))
-        batch['synthetic'] = torch.full((size,), synthetic, dtype=torch.bool)
-        if self.soft_labels and 'label_prob' not in batch:
-            batch['label_prob'] = one_hot(batch['label'], cast(SampleSpec, self.spec).num_classes).to(torch.float32)
-        return batch
+    def _complete(self, batch: dict[str, Any], synthetic: bool) -> dict[str, Any]:
+        if not self.num_synthetic:
+            return complete(batch, synthetic, None, self.weight)
+        return complete(batch, synthetic, self.num_soft_classes, self.weight, self._texts)
 
     def __getitem__(self, index: int) -> Sample:
         """One sample, real or synthetic, with ``synthetic`` (bool)."""
@@ -168,23 +194,22 @@ class MixedDataset(NonGeoDataset):
 
     def __getitems__(self, indices: Sequence[int]) -> list[Sample]:
         """Samples of a whole batch."""
-        batch = self.batch(indices)
-        return [{key: value[row] for key, value in batch.items()} for row in range(len(indices))]
+        samples = unstack(self.batch(indices)) if len(indices) else []
+        return samples if self.transforms is None else [self.transforms(sample) for sample in samples]
 
 
-def _fetch(dataset: Dataset[Sample], rows: np.ndarray) -> dict[str, Tensor]:
-    """Stacked samples of a dataset, read whole where it can."""
-    if rows.size == 0:
-        return {}
-    if hasattr(dataset, 'batch') and getattr(dataset, 'transforms', None) is None:
-        return dict(dataset.batch(rows))
-    if hasattr(dataset, '__getitems__'):
-        samples = dataset.__getitems__(rows.tolist())
-    else:
-        samples = [dataset[i] for i in rows.tolist()]
-    tensors: list[Mapping[str, Any]] = [{k: torch.as_tensor(v) for k, v in s.items() if _is_array(v)} for s in samples]
-    return {key: torch.stack([sample[key] for sample in tensors]) for key in tensors[0]}
+def require_mixable(real: Dataset[Sample], pool: SyntheticPool) -> SampleSpec | None:
+    """Check a source against a real dataset, as far as the two say what they hold, and return the common spec.
 
-
-def _is_array(value: object) -> bool:
-    return isinstance(value, Tensor | np.ndarray | np.generic | int | float | bool)
+    Raises:
+        SpecMismatchError: if the two specs do not fit together.
+        LeakageError: if the source's generator has seen test pixels of the real dataset's split.
+    """
+    spec = getattr(real, 'spec', None)
+    spec = spec if isinstance(spec, SampleSpec) else None
+    if spec and pool.spec:
+        require_compatible(spec, pool.spec)
+    split: Any = getattr(real, 'split', None)
+    if hasattr(split, 'scene'):
+        require_unseen(pool.provenance, split.scene, split.test)
+    return spec or pool.spec

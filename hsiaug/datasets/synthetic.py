@@ -11,13 +11,21 @@ from torch import Tensor
 from torch.utils.data import get_worker_info
 from torchgeo.datasets import NonGeoDataset
 
-from ..samples import Sample, SampleSource
+from ..samples import Sample, SampleSource, SampleSpec
+from .batches import gather_chunks, unstack
 from .labels import LabelPolicy, synthetic_counts
 
 
 def stream_seed(*parts: int) -> int:
     """One seed out of several numbers; streams of different parts are independent (numpy's SeedSequence)."""
     return int(np.random.SeedSequence([p & 0xFFFFFFFFFFFFFFFF for p in parts]).generate_state(1, np.uint64)[0] >> 1)
+
+
+def default_chunk(spec: SampleSpec) -> int:
+    """How many samples are drawn at once: 1024, or as many images as 64 MiB hold."""
+    height, width = spec.size or (1, 1)
+    sample_bytes = 4 * spec.bands * height * width * (2 if spec.kind == 'change' else 1)
+    return max(1, min(1024, (64 << 20) // sample_bytes))
 
 
 class SyntheticDataset(NonGeoDataset):
@@ -33,7 +41,7 @@ class SyntheticDataset(NonGeoDataset):
         labels: which classes they have, in exact counts (:data:`~hsiaug.datasets.labels.LabelPolicy`).
         real_counts: (K,) real samples per class; taken from the generator's training frequencies if None.
         prior: (K,) class prior for ``labels='prior'``.
-        chunk: samples drawn at once.
+        chunk: samples drawn at once; 1024 spectra, or as many images as 64 MiB hold, if None.
         cache_chunks: chunks kept in memory per process.
 
     Raises:
@@ -48,9 +56,10 @@ class SyntheticDataset(NonGeoDataset):
         labels: LabelPolicy = 'real',
         real_counts: np.ndarray | None = None,
         prior: np.ndarray | None = None,
-        chunk: int = 1024,
+        chunk: int | None = None,
         cache_chunks: int = 256,
     ) -> None:
+        chunk = default_chunk(generator.spec) if chunk is None else chunk
         if length < 0 or chunk < 1:
             raise ValueError(f'SyntheticDataset: length >= 0 and chunk >= 1 expected, found {length} and {chunk}')
         self.generator, self.length, self.seed, self.chunk = generator, length, seed, chunk
@@ -113,15 +122,7 @@ class SyntheticDataset(NonGeoDataset):
         if not 0 <= rows.min() <= rows.max() < self.length:
             raise IndexError(f'SyntheticDataset: index out of range for {self.length} samples')
         epoch = self.epoch
-        numbers, within = np.divmod(rows, self.chunk)
-        order = np.argsort(numbers, kind='stable')
-        parts = [
-            {name: value[within[order[numbers[order] == number]]] for name, value in self._chunk(epoch, number).items()}
-            for number in np.unique(numbers).tolist()
-        ]
-        back = np.empty_like(order)
-        back[order] = np.arange(len(order))
-        return {name: torch.cat([part[name] for part in parts])[back] for name in parts[0]}
+        return gather_chunks(rows, self.chunk, lambda number: self._chunk(epoch, number))
 
     def __getitem__(self, index: int) -> Sample:
         """One sample in the sample contract."""
@@ -129,5 +130,4 @@ class SyntheticDataset(NonGeoDataset):
 
     def __getitems__(self, indices: Sequence[int]) -> list[Sample]:
         """Samples of a whole batch, drawn at once."""
-        batch = self.batch(indices)
-        return [{key: value[row] for key, value in batch.items()} for row in range(len(indices))]
+        return unstack(self.batch(indices))

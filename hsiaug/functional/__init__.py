@@ -1,7 +1,7 @@
 """Pure functions that losses, metrics and datasets share."""
 
 from .gradient_penalty import gradient_penalty_autograd, gradient_penalty_mlp
-from .prior import apportion, em_prior, fill_to_prior
+from .prior import apportion, em_prior, fill_to_prior, tilt_to_mixture
 from .spectral import spectral_angle
 
 __all__ = [
@@ -11,4 +11,5 @@ __all__ = [
     'gradient_penalty_autograd',
     'gradient_penalty_mlp',
     'spectral_angle',
+    'tilt_to_mixture',
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from scipy.optimize import minimize
 
 
 def apportion(shares: np.ndarray, total: int) -> np.ndarray:
@@ -69,3 +70,30 @@ def em_prior(
             return updated
         prior = updated
     return prior
+
+
+def tilt_to_mixture(fractions: np.ndarray, mixture: np.ndarray) -> np.ndarray:
+    """Weights of samples that bring their mean class fractions to a mixture, as even as that allows.
+
+    The weights of maximum entropy are exponential in the fractions, w_i ∝ exp(λ·f_i); λ minimises a convex dual. A
+    mixture out of reach is approached as far as a small ridge on λ lets it.
+
+    Args:
+        fractions: (N, K) class fractions of each sample.
+        mixture: (K,) wanted mean, adding up to one.
+
+    Returns:
+        (N,) positive weights that add up to one.
+    """
+
+    def dual(tilt: np.ndarray) -> tuple[float, np.ndarray]:
+        scores = fractions @ tilt
+        weights = np.exp(scores - scores.max())
+        total = weights.sum()
+        value = np.log(total) + scores.max() - tilt @ mixture + ridge * tilt @ tilt
+        return float(value), weights @ fractions / total - mixture + 2 * ridge * tilt
+
+    ridge = 1e-5
+    tilt = minimize(dual, np.zeros(len(mixture)), jac=True, method='L-BFGS-B', options={'maxiter': 500}).x
+    weights = np.exp(fractions @ tilt - (fractions @ tilt).max())
+    return weights / weights.sum()

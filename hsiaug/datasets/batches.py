@@ -1,0 +1,153 @@
+"""Batches of the sample contract: reading them whole, and joining real and synthetic ones."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import one_hot
+
+from ..samples import SpecMismatchError
+
+
+def fetch(dataset: Any, rows: np.ndarray) -> dict[str, Any]:
+    """Stacked samples of a map-style dataset, read whole where it can; what is no array comes as a list."""
+    if rows.size == 0:
+        return {}
+    if hasattr(dataset, 'batch') and getattr(dataset, 'transforms', None) is None:
+        return dict(dataset.batch(rows))
+    return stack(fetch_samples(dataset, rows))
+
+
+def fetch_samples(dataset: Any, rows: np.ndarray) -> list[dict[str, Any]]:
+    """Samples of a map-style dataset, read whole where it can."""
+    indices = rows.tolist()
+    return dataset.__getitems__(indices) if hasattr(dataset, '__getitems__') else [dataset[i] for i in indices]
+
+
+def stack(samples: list[dict[str, Any]]) -> dict[str, Any]:
+    """One batch out of samples: arrays and numbers stacked, all else as lists."""
+    columns = {key: [sample[key] for sample in samples] for key in samples[0]}
+    return {
+        key: torch.stack([torch.as_tensor(value) for value in values]) if _is_array(values[0]) else values
+        for key, values in columns.items()
+    }
+
+
+def unstack(batch: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The samples of a batch."""
+    return [{key: value[row] for key, value in batch.items()} for row in range(batch_size(batch))]
+
+
+def gather_chunks(rows: np.ndarray, chunk: int, load: Callable[[int], dict[str, Tensor]]) -> dict[str, Tensor]:
+    """Rows out of aligned chunks, in the order asked for."""
+    numbers, within = np.divmod(rows, chunk)
+    order = np.argsort(numbers, kind='stable')
+    parts = []
+    for number in np.unique(numbers).tolist():
+        place = torch.from_numpy(within[order[numbers[order] == number]])
+        parts.append({name: value[place.to(value.device)] for name, value in load(number).items()})
+    back = torch.from_numpy(np.argsort(order))
+    return {name: torch.cat([part[name] for part in parts])[back.to(parts[0][name].device)] for name in parts[0]}
+
+
+def batch_size(batch: Mapping[str, Any]) -> int:
+    """Number of samples."""
+    return len(batch['image'])
+
+
+def text_keys(batch: Mapping[str, Any]) -> tuple[str, ...]:
+    """Keys of a batch that hold one text per sample."""
+    return tuple(
+        key
+        for key, value in batch.items()
+        if isinstance(value, list | tuple) and all(isinstance(item, str) for item in value)
+    )
+
+
+def complete(
+    batch: Mapping[str, Any],
+    synthetic: bool,
+    num_classes: int | None = None,
+    weight: float | None = None,
+    texts: tuple[str, ...] | None = None,
+) -> dict[str, Any]:
+    """A batch with what every mixed one carries.
+
+    Args:
+        batch: real or synthetic samples.
+        synthetic: which of the two.
+        num_classes: K where mixed samples have soft labels: those without get a one-hot ``label_prob``.
+        weight: loss weight of synthetic samples; real ones weigh 1. None for no ``weight`` at all.
+        texts: keys of text, empty for synthetic samples; all else that is no tensor is left out. None leaves all.
+    """
+    size, image = batch_size(batch), batch['image']
+    whole = dict(batch)
+    if texts is not None:
+        whole = {key: value for key, value in batch.items() if isinstance(value, Tensor)}
+        whole |= {key: [''] * size if synthetic else list(batch[key]) for key in texts}
+    whole['synthetic'] = torch.full((size,), synthetic, dtype=torch.bool, device=image.device)
+    if num_classes is not None and 'label_prob' not in whole:
+        whole['label_prob'] = one_hot(whole['label'].to(torch.int64), num_classes).to(torch.float32)
+    if weight is not None:
+        whole['weight'] = torch.full((size,), weight if synthetic else 1.0, device=image.device)
+    return whole
+
+
+def require_same_form(real: Mapping[str, Any], synthetic: Mapping[str, Any]) -> None:
+    """Check that two completed batches can be joined.
+
+    Raises:
+        SpecMismatchError: naming each key that only one side has and each shape or dtype that differs.
+    """
+    problems = []
+    for key in sorted(set(real) ^ set(synthetic)):
+        has, lacks = ('real', 'synthetic') if key in real else ('synthetic', 'real')
+        problems.append(f'{key!r}: {has} samples have it, {lacks} ones do not')
+    for key in sorted(set(real) & set(synthetic)):
+        one, other = real[key], synthetic[key]
+        if not (isinstance(one, Tensor) and isinstance(other, Tensor)):
+            continue
+        if one.shape[1:] != other.shape[1:]:
+            problems.append(f'{key!r}: real shape {tuple(one.shape[1:])}, synthetic {tuple(other.shape[1:])}')
+        if one.dtype != other.dtype:
+            problems.append(f'{key!r}: real dtype {one.dtype}, synthetic {other.dtype}')
+    if problems:
+        raise SpecMismatchError(
+            'real and synthetic samples do not fit together:\n  '
+            + '\n  '.join(problems)
+            + '\nBring both to the same keys, shapes and dtypes (image float32, label and mask int64).'
+        )
+
+
+def append_rows(real: Mapping[str, Any], synthetic: Mapping[str, Any]) -> dict[str, Any]:
+    """Real samples, then synthetic ones; both completed."""
+    require_same_form(real, synthetic)
+    return {
+        key: torch.cat([value, synthetic[key].to(value.device, non_blocking=True)])
+        if isinstance(value, Tensor)
+        else [*value, *synthetic[key]]
+        for key, value in real.items()
+    }
+
+
+def replace_rows(real: Mapping[str, Any], synthetic: Mapping[str, Any], places: Tensor) -> dict[str, Any]:
+    """Real samples with those at ``places`` replaced; both completed. The real batch stays as it was."""
+    require_same_form(real, synthetic)
+    replaced: dict[str, Any] = {}
+    for key, value in real.items():
+        if isinstance(value, Tensor):
+            rows = synthetic[key].to(value.device, non_blocking=True)
+            replaced[key] = value.index_copy(0, places.to(value.device), rows)
+        else:
+            replaced[key] = list(value)
+            for place, text in zip(places.tolist(), synthetic[key], strict=True):
+                replaced[key][place] = text
+    return replaced
+
+
+def _is_array(value: object) -> bool:
+    return isinstance(value, Tensor | np.ndarray | np.generic | int | float | bool)

@@ -1,0 +1,267 @@
+"""Synthetic samples of any source, by number or at random."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, cast
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+
+from ..functional.prior import tilt_to_mixture
+from ..samples import Provenance, Sample, SampleSource, SampleSpec
+from .batches import fetch, gather_chunks
+from .labels import LabelPolicy, synthetic_counts
+from .synthetic import default_chunk, stream_seed
+
+Source = SampleSource | Dataset[Sample]
+"""A generator (drawn live), or any map-style dataset in the sample contract, a bank among them."""
+
+_LABELS, _DRAWS = -3, -4  # streams of their own, beside those of datasets
+_ENDLESS = 1 << 20  # samples over which a policy is made exact where nobody says how many are drawn
+
+
+class SyntheticPool:
+    """Synthetic samples of any source.
+
+    :meth:`at` gives numbered samples of an epoch: sample (seed, epoch, number) is the same however the numbers are
+    batched. :meth:`random` gives independent draws. :meth:`choose` gives the rows of a dataset that make up one epoch.
+
+    Args:
+        source: a generator (drawn live) or a dataset in the sample contract.
+        seed: of every draw.
+        labels: classes of the samples (:data:`~hsiaug.datasets.labels.LabelPolicy`); None is the real frequencies for
+            a generator and everything as it comes for a dataset. For masks, the class mixture of whole patches.
+        real_counts: (K,) real samples per class (for masks: pixels), for policies that need them.
+        prior: (K,) class prior for ``labels='prior'``.
+        total: synthetic samples per epoch, as far as it is known; only ``labels='prior'`` depends on it.
+        replacement: use a dataset's samples again where an epoch asks for more than it holds.
+
+    Raises:
+        TypeError: if the source is neither.
+        ValueError: if the source is empty, or the policy lacks something.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        seed: int = 0,
+        labels: LabelPolicy | None = None,
+        real_counts: np.ndarray | None = None,
+        prior: np.ndarray | None = None,
+        total: int | None = None,
+        replacement: bool = False,
+    ) -> None:
+        self.source, self.seed, self.policy, self.prior = source, seed, labels, prior
+        self.replacement, self.total = replacement, total or _ENDLESS
+        self.dataset: Dataset[Sample] | None = None
+        if isinstance(source, Dataset):
+            self.dataset = source
+            if self.size == 0:
+                raise ValueError('the synthetic dataset is empty; sample a bank or lengthen the dataset first')
+        elif not hasattr(source, 'sample'):
+            raise TypeError(
+                f'a source of synthetic samples is a generator, a bank or a dataset, found {type(source).__name__}; '
+                'load a folder with Generator.from_pretrained or SyntheticBank.open'
+            )
+        spec = getattr(source, 'spec', None)
+        self.spec: SampleSpec | None = spec if isinstance(spec, SampleSpec) else None
+        self.provenance: Provenance | None = getattr(source, 'provenance', None)
+        if real_counts is None and (frequencies := getattr(source, 'class_prior', None)) is not None:
+            real_counts = frequencies.cpu().numpy()
+        self.real_counts = real_counts
+        self.chunk = default_chunk(self.spec) if self.spec else 1024
+        self._example: dict[str, Tensor] | None = None
+        self._streams: dict[int, tuple[Iterator[np.ndarray], np.ndarray]] = {}
+        self._chunks: dict[tuple[int, int], dict[str, Tensor]] = {}
+        self._weights: np.ndarray | None = None
+        self._live_labels = self.dataset is None and self.spec is not None and self.spec.kind in ('spectrum', 'scene')
+        if self.dataset is None and labels is not None and not self._live_labels:
+            raise ValueError(
+                f'labels={labels!r}: the class mixture of masks that are drawn live is their own; sample a bank and '
+                'mix that, and patches will be chosen to the mixture'
+            )
+        if labels is not None or self._live_labels:
+            self.mixture()  # a policy that lacks something is an error now, not in a training loop
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without what is only cached: spawned workers make their own."""
+        return {**self.__dict__, '_streams': {}, '_chunks': {}}
+
+    @property
+    def size(self) -> int:
+        """Number of samples of a dataset; 0 for a generator, which has no end."""
+        return 0 if self.dataset is None else len(cast(Any, self.dataset))
+
+    @property
+    def num_soft_classes(self) -> int | None:
+        """K where samples carry ``label_prob``, else None."""
+        soft = self.example().get('label_prob')
+        return None if soft is None else soft.shape[1]
+
+    def example(self) -> dict[str, Tensor]:
+        """A batch of one sample, to look at."""
+        if self._example is None:
+            self._example = (
+                self._rows(np.zeros(1, dtype=np.int64)) if self.dataset is not None else self._live().sample(1, seed=0)
+            )
+        return self._example
+
+    def to(self, device: torch.device) -> None:
+        """Move a live generator. Datasets stay where they are."""
+        if isinstance(self.source, nn.Module) and getattr(self.source, 'device', device) != device:
+            self.source.to(device)
+            self._chunks.clear()
+
+    def mixture(self) -> np.ndarray:
+        """(K,) class shares that the policy asks for."""
+        if self.spec is None:
+            raise ValueError(
+                f'labels={self.policy!r} needs a source with a spec, which names the classes; found '
+                f'{type(self.source).__name__} without one'
+            )
+        policy = 'real' if self.policy is None else self.policy
+        return synthetic_counts(policy, self.total, self.spec.classes, self.real_counts, self.prior) / self.total
+
+    # --- numbered samples -------------------------------------------------------------------------------------------
+
+    def at(self, numbers: np.ndarray | Sequence[int], epoch: int = 0) -> dict[str, Tensor]:
+        """Samples with these numbers (from 0) of an epoch, stacked, where the source has them.
+
+        Raises:
+            ValueError: if an epoch asks for more than a dataset holds, without ``replacement``.
+        """
+        wanted = np.asarray(numbers, dtype=np.int64)
+        if wanted.size == 0:
+            return {key: value[:0] for key, value in self.example().items()}
+        if self.dataset is not None:
+            return self._rows(self._stream(epoch, int(wanted.max()) + 1)[wanted])
+        return gather_chunks(wanted, self.chunk, lambda number: self._chunk(epoch, number))
+
+    def _chunk(self, epoch: int, number: int) -> dict[str, Tensor]:
+        """One aligned chunk of a live generator. Consecutive batches share it, so few are kept."""
+        if (epoch, number) not in self._chunks:
+            labels = None
+            if self._live_labels:
+                rng = np.random.default_rng(stream_seed(self.seed, epoch, number, _LABELS))
+                # Systematic sampling: each class is within one of its share of the chunk, and exact in the mean.
+                points = (np.arange(self.chunk) + rng.random()) / self.chunk
+                classes = np.searchsorted(np.cumsum(self.mixture()), points, side='right')
+                labels = torch.from_numpy(rng.permutation(classes.clip(max=len(self.mixture()) - 1)))
+            if len(self._chunks) >= 2:
+                self._chunks.pop(next(iter(self._chunks)))
+            self._chunks[epoch, number] = self._live().sample(
+                self.chunk, labels, stream_seed(self.seed, epoch, number, _DRAWS)
+            )
+        return self._chunks[epoch, number]
+
+    def _stream(self, epoch: int, length: int) -> np.ndarray:
+        """At least the first ``length`` rows of an epoch: whole rounds through the dataset, in random order."""
+        if epoch not in self._streams:
+            self._streams = {epoch: (self._rounds(epoch), np.arange(0))}
+        rounds, rows = self._streams[epoch]
+        while len(rows) < length:
+            if len(rows) and not self.replacement:
+                raise ValueError(
+                    f'epoch {epoch} asks for synthetic sample number {length}, but the source holds {len(rows)}'
+                    + (f' with labels={self.policy!r}' if self.policy is not None else '')
+                    + '; sample a larger bank, lower the ratio, call set_epoch where an epoch begins, or allow '
+                    'replacement=True'
+                )
+            rows = np.concatenate([rows, next(rounds)])
+            self._streams[epoch] = (rounds, rows)
+        return rows
+
+    def _rounds(self, epoch: int) -> Iterator[np.ndarray]:
+        rng = np.random.default_rng(stream_seed(self.seed, epoch, _DRAWS))
+        weights = self.weights()
+        # As many samples as the policy can be met with, each at most once.
+        length = self.size if weights is None else max(int(1 / weights.max() + 1e-9), 1)
+        while True:
+            yield self._pick(length, rng)
+
+    # --- draws ------------------------------------------------------------------------------------------------------
+
+    def random(self, n: int, seed: int) -> dict[str, Tensor]:
+        """``n`` independent draws, which depend on the source, ``n`` and ``seed`` only."""
+        rng = np.random.default_rng(stream_seed(self.seed, seed, _DRAWS))
+        if self.dataset is not None:
+            return self._rows(rng.choice(self.size, size=n, p=self.weights()))
+        labels = None
+        if self._live_labels:
+            labels = torch.from_numpy(rng.choice(len(self.mixture()), size=n, p=self.mixture()))
+        return self._live().sample(n, labels, int(rng.integers(2**62)))
+
+    def choose(self, n: int, epoch: int = 0) -> np.ndarray:
+        """(n,) rows of a dataset that make up one epoch, in random order, classes after the policy.
+
+        Raises:
+            ValueError: if it holds fewer and ``replacement`` is off.
+        """
+        weights = self.weights()
+        held = self.size if weights is None else int(1 / weights.max() + 1e-9)
+        if n > held and not self.replacement:
+            raise ValueError(
+                f'{n} synthetic samples are needed, but the synthetic dataset holds {held}'
+                + (f' with labels={self.policy!r}' if self.policy is not None else '')
+                + '; make it longer, lower the ratio, or allow replacement=True'
+            )
+        return self._pick(n, np.random.default_rng(stream_seed(self.seed, epoch, _DRAWS)))
+
+    def _pick(self, n: int, rng: np.random.Generator) -> np.ndarray:
+        weights = self.weights()
+        order = rng.permutation(self.size)
+        if weights is None:
+            rounds = [order, *(rng.permutation(self.size) for _ in range(-(-n // self.size) - 1))]
+            return np.concatenate(rounds)[:n]
+        labels = self._labels()
+        if labels is not None:  # stratified: each class gets its share to within one
+            order = order[np.argsort(labels[order], kind='stable')]
+        edges = np.cumsum(weights[order])
+        points = (np.arange(n) + rng.random()) / n * edges[-1]
+        return rng.permutation(order[np.searchsorted(edges, points, side='right').clip(max=self.size - 1)])
+
+    def weights(self) -> np.ndarray | None:
+        """(N,) chance of each sample of a dataset under the policy, None where all have the same."""
+        if self.policy is None or self.dataset is None:
+            return None
+        if self._weights is None:
+            mixture, labels = self.mixture(), self._labels()
+            if labels is not None:
+                held = np.bincount(labels, minlength=len(mixture))
+                if absent := [self.spec.classes[k] for k in np.flatnonzero((held == 0) & (mixture > 0))]:  # type: ignore[union-attr]
+                    raise ValueError(f'labels={self.policy!r} asks for {absent}, of which the source holds no sample')
+                self._weights = (mixture / np.maximum(held, 1))[labels]
+            else:
+                self._weights = tilt_to_mixture(self._fractions(), mixture)
+        return self._weights
+
+    def _labels(self) -> np.ndarray | None:
+        """(N,) labels of a dataset, None where its samples have masks."""
+        if 'label' not in self.example():
+            return None
+        known = getattr(self.dataset, 'labels', None)
+        labels = known() if callable(known) else known
+        if not isinstance(labels, Tensor):
+            labels = torch.stack([torch.as_tensor(cast(Any, self.dataset)[i]['label']) for i in range(self.size)])
+        return labels.numpy()
+
+    def _fractions(self) -> np.ndarray:
+        """(N, K) share of each class in each mask."""
+        known = getattr(self.dataset, 'class_fractions', None)
+        if known is not None and (fractions := known()) is not None:
+            return np.asarray(fractions, dtype=np.float64)
+        classes = self.spec.num_classes  # type: ignore[union-attr]
+        counts = np.zeros((self.size, classes))
+        for i in range(self.size):
+            mask = cast(Any, self.dataset)[i]['mask'].reshape(-1)
+            counts[i] = torch.bincount(mask[(mask >= 0) & (mask < classes)], minlength=classes)
+        return counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+
+    def _rows(self, rows: np.ndarray) -> dict[str, Tensor]:
+        return {key: value for key, value in fetch(self.dataset, rows).items() if isinstance(value, Tensor)}
+
+    def _live(self) -> SampleSource:
+        return cast(SampleSource, self.source)

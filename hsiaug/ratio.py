@@ -1,0 +1,150 @@
+"""The ratio: synthetic samples per real sample, constant or a function of the epoch.
+
+r = 0 is the real data alone, r = 5 is five synthetic samples for each real one. The fraction of a batch that is
+synthetic is r / (1 + r). A :class:`Schedule` gives the ratio of each epoch; every way of mixing takes one where it
+takes a number.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal, cast, get_args
+
+Mode = Literal['append', 'replace']
+
+
+def require_ratio(ratio: float, name: str = 'ratio') -> float:
+    """Return ``ratio`` as a float if it is a ratio: finite and not negative."""
+    if isinstance(ratio, bool) or not isinstance(ratio, int | float) or not math.isfinite(ratio) or ratio < 0:
+        raise ValueError(f'{name} must be a finite number >= 0 (synthetic samples per real sample), found {ratio!r}')
+    return float(ratio)
+
+
+def require_mode(mode: str, owner: str) -> Mode:
+    """Return ``mode`` if it is one."""
+    if mode not in get_args(Mode):
+        raise ValueError(f'{owner}: unknown mode {mode!r}; choose from {get_args(Mode)}')
+    return cast(Mode, mode)
+
+
+def synthetic_fraction(ratio: float) -> float:
+    """Share of synthetic samples, r / (1 + r); 1 for an infinite ratio."""
+    return 1.0 if math.isinf(ratio) else ratio / (1 + ratio)
+
+
+def synthetic_count(seen: int, ratio: float, mode: Mode) -> int:
+    """How many synthetic samples belong to ``seen`` real ones (append) or to ``seen`` places (replace).
+
+    The count of a batch is the difference between the counts after and before it, so that what batches hold adds up to
+    what the epoch holds. Rounding each batch by itself would be biased.
+
+    Raises:
+        ValueError: for an infinite ratio in append mode.
+    """
+    if mode == 'replace':
+        return math.floor(seen * synthetic_fraction(ratio) + 1e-9)
+    if math.isinf(ratio):
+        raise ValueError("a synthetic-only epoch (ratio inf) cannot keep all real samples; use mode='replace'")
+    return round(ratio * seen)
+
+
+class Schedule:
+    """The ratio as a function of the epoch, counted from 0."""
+
+    def __call__(self, epoch: int) -> float:
+        """Ratio of an epoch, >= 0; ``inf`` is synthetic samples only, in replace mode."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class Constant(Schedule):
+    """The same ratio in every epoch."""
+
+    ratio: float
+
+    def __post_init__(self) -> None:
+        require_ratio(self.ratio)
+
+    def __call__(self, epoch: int) -> float:
+        """The ratio."""
+        return float(self.ratio)
+
+
+@dataclass(frozen=True)
+class Linear(Schedule):
+    """From ``start`` in epoch 0 to ``end`` in epoch ``epochs`` in equal steps, and ``end`` ever after."""
+
+    start: float
+    end: float
+    epochs: int
+
+    def __post_init__(self) -> None:
+        _require_ramp(self.start, self.end, self.epochs)
+
+    def __call__(self, epoch: int) -> float:
+        """Ratio of an epoch."""
+        return self.start + (self.end - self.start) * min(epoch / self.epochs, 1.0)
+
+
+@dataclass(frozen=True)
+class Cosine(Schedule):
+    """From ``start`` to ``end`` over ``epochs`` along half a cosine, and ``end`` ever after."""
+
+    start: float
+    end: float
+    epochs: int
+
+    def __post_init__(self) -> None:
+        _require_ramp(self.start, self.end, self.epochs)
+
+    def __call__(self, epoch: int) -> float:
+        """Ratio of an epoch."""
+        return self.end + (self.start - self.end) * (1 + math.cos(math.pi * min(epoch / self.epochs, 1.0))) / 2
+
+
+@dataclass(frozen=True)
+class Step(Schedule):
+    """Ratios that hold from their epoch on, for example ``{0: 2, 10: 0.5, 20: 0}``."""
+
+    ratios: Mapping[int, float]
+
+    def __post_init__(self) -> None:
+        if 0 not in self.ratios or min(self.ratios) < 0:
+            raise ValueError(f'Step: the ratio from epoch 0 on must be given, found epochs {sorted(self.ratios)}')
+        for ratio in self.ratios.values():
+            require_ratio(ratio)
+
+    def __call__(self, epoch: int) -> float:
+        """Ratio of an epoch."""
+        return float(self.ratios[max(start for start in self.ratios if start <= epoch)])
+
+
+@dataclass(frozen=True)
+class SyntheticFirst(Schedule):
+    """Pre-train on synthetic samples only for ``epochs``, then fine-tune at ``ratio`` (0: real only). Replace mode."""
+
+    epochs: int
+    ratio: float = 0.0
+
+    def __post_init__(self) -> None:
+        require_ratio(self.ratio)
+        if self.epochs < 0:
+            raise ValueError(f'SyntheticFirst: epochs >= 0 expected, found {self.epochs}')
+
+    def __call__(self, epoch: int) -> float:
+        """Ratio of an epoch."""
+        return math.inf if epoch < self.epochs else float(self.ratio)
+
+
+def as_schedule(ratio: float | Schedule) -> Schedule:
+    """A number as a constant schedule; a schedule as it is."""
+    return ratio if isinstance(ratio, Schedule) else Constant(require_ratio(ratio))
+
+
+def _require_ramp(start: float, end: float, epochs: int) -> None:
+    require_ratio(start, 'start')
+    require_ratio(end, 'end')
+    if epochs < 1:
+        raise ValueError(f'epochs of a ramp must be at least 1, found {epochs}')

@@ -1,0 +1,5 @@
+"""Batches with an exact real/synthetic composition."""
+
+from .mixed import MixedBatchSampler, mixed_loader
+
+__all__ = ['MixedBatchSampler', 'mixed_loader']

@@ -1,0 +1,162 @@
+"""Batches of a mixed dataset with an exact composition."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch.distributed as dist
+from torch.utils.data import BatchSampler, DataLoader
+
+from ..datasets import MixedDataset
+from ..datasets.synthetic import stream_seed
+from ..ratio import Constant
+
+_SHUFFLE = -5  # a stream of its own
+
+
+class MixedBatchSampler(BatchSampler):
+    """Batches that hold real and synthetic samples in the ratio of the epoch, each batch to within one sample.
+
+    Position t of an epoch is synthetic where ⌊(t+1)f⌋ exceeds ⌊t·f⌋, f being the synthetic share of the epoch; real
+    and synthetic samples are shuffled among themselves and dealt onto these positions. Every sample of the epoch comes
+    exactly once, on one rank. Under DDP batch b of rank r is slice b·W + r of that one sequence; all ranks get the same
+    number of batches, and the last ones differ by at most one sample in size. Each iteration begins the next epoch, for
+    the dataset too; :meth:`set_epoch` says which. Lightning does so by itself.
+
+    Args:
+        sampler: the mixed dataset. The argument has this name because Lightning calls it again under DDP, with its
+            own distributed sampler around the dataset.
+        batch_size: samples per batch and rank.
+        drop_last: leave an incomplete last batch out.
+        shuffle: False keeps the order of the dataset among real and among synthetic samples.
+        seed: of the order.
+        num_replicas: number of ranks W; of the process group, if None.
+        rank: this process's rank; of the process group, if None.
+
+    Raises:
+        TypeError: if there is no mixed dataset in ``sampler``.
+        ValueError: if an epoch holds fewer samples than there are ranks.
+    """
+
+    def __init__(
+        self,
+        sampler: Any,
+        batch_size: int,
+        drop_last: bool = False,
+        shuffle: bool = True,
+        seed: int = 0,
+        num_replicas: int | None = None,
+        rank: int | None = None,
+    ) -> None:
+        self.dataset = _dataset_of(sampler)
+        # Lightning sets the epoch on ``batch_sampler.sampler``.
+        super().__init__(self, batch_size, drop_last)  # type: ignore[arg-type]
+        self.shuffle, self.seed, self._next = shuffle, seed, 0
+        self._running: int | None = None
+        self._replicas, self._rank = num_replicas, rank
+        if num_replicas is not None and not (rank is not None and 0 <= rank < num_replicas):
+            raise ValueError(f'MixedBatchSampler: rank in [0, {num_replicas}) expected, found {rank}')
+
+    def set_epoch(self, epoch: int) -> None:
+        """Say which epoch the next iteration is."""
+        self._next = epoch
+        self.dataset.set_epoch(epoch)
+
+    def _world(self) -> tuple[int, int]:
+        if self._replicas is not None and self._rank is not None:
+            return self._replicas, self._rank
+        if dist.is_available() and dist.is_initialized():
+            return dist.get_world_size(), dist.get_rank()
+        return 1, 0
+
+    def _sizes(self, epoch: int) -> np.ndarray:
+        """(batches, ranks) number of samples of each batch."""
+        replicas, total = self._world()[0], self.dataset.length(epoch)
+        whole, rest = divmod(total, self.batch_size * replicas)
+        sizes = np.full((whole, replicas), self.batch_size)
+        if self.drop_last or rest == 0:
+            return sizes
+        tail = rest // replicas + (np.arange(replicas) < rest % replicas)
+        if rest >= replicas:
+            return np.vstack([sizes, tail])
+        if whole == 0:
+            raise ValueError(f'MixedBatchSampler: {total} samples are too few for {replicas} ranks; use fewer')
+        sizes[-1] += tail  # a rank without a batch would leave the others waiting
+        return sizes
+
+    def __len__(self) -> int:
+        """Batches of this rank in the running epoch or, between epochs, in the next."""
+        return len(self._sizes(self._next if self._running is None else self._running))
+
+    def __iter__(self) -> Iterator[list[int]]:
+        """Indices of each batch of the next epoch."""
+        epoch, self._running, self._next = self._next, self._next, self._next + 1
+        self.dataset.set_epoch(epoch)
+        sequence, sizes, rank = self._sequence(epoch), self._sizes(epoch), self._world()[1]
+        ends = np.cumsum(sizes.reshape(-1)).reshape(sizes.shape)
+        try:
+            for batch in range(len(sizes)):
+                yield sequence[ends[batch, rank] - sizes[batch, rank] : ends[batch, rank]].tolist()
+        finally:
+            self._running = None
+
+    def _sequence(self, epoch: int) -> np.ndarray:
+        """(len,) the epoch's indices, synthetic ones evenly among real ones."""
+        flags = self.dataset.is_synthetic()
+        rng = np.random.default_rng(stream_seed(self.seed, epoch, _SHUFFLE))
+        sides = [np.flatnonzero(flags), np.flatnonzero(~flags)]
+        if self.shuffle:
+            sides = [rng.permutation(rows) for rows in sides]
+        total, held = len(flags), len(sides[0])
+        places = np.diff(np.arange(total + 1) * held // max(total, 1)).astype(bool)
+        sequence = np.empty(total, dtype=np.int64)
+        sequence[places], sequence[~places] = sides
+        return sequence
+
+
+def mixed_loader(real: DataLoader[Any], mixed: MixedDataset, seed: int = 0) -> DataLoader[Any]:
+    """A loader of the mixed dataset with everything else as the loader of the real one has it.
+
+    At ratio 0 the order is the real loader's own, so that nothing changes to the bit.
+
+    Raises:
+        TypeError: if the real loader has a batch sampler of its own, which knows nothing of synthetic samples.
+    """
+    if type(real.batch_sampler) is not BatchSampler or real.batch_size is None:
+        raise TypeError(
+            f'a loader with a {type(real.batch_sampler).__name__} cannot be rebuilt around a mixed dataset; mix its '
+            'batches with hsiaug.transforms.SyntheticMix'
+        )
+    if mixed.schedule == Constant(0.0):
+        batches: dict[str, Any] = {'batch_size': real.batch_size, 'sampler': real.sampler, 'drop_last': real.drop_last}
+    else:
+        batches = {'batch_sampler': MixedBatchSampler(mixed, real.batch_size, real.drop_last, seed=seed)}
+    return DataLoader(
+        mixed,
+        num_workers=real.num_workers,
+        collate_fn=real.collate_fn,
+        pin_memory=real.pin_memory,
+        timeout=real.timeout,
+        worker_init_fn=real.worker_init_fn,
+        multiprocessing_context=real.multiprocessing_context,
+        generator=real.generator,
+        prefetch_factor=real.prefetch_factor,
+        persistent_workers=real.persistent_workers,
+        **batches,
+    )
+
+
+def _dataset_of(sampler: Any) -> MixedDataset:
+    """The mixed dataset in a dataset, a sampler or a wrapper of one."""
+    inner, seen = sampler, 0
+    while not isinstance(inner, MixedDataset):
+        names = [name for name in ('dataset', 'data_source', 'sampler', '_sampler') if hasattr(inner, name)]
+        if not names or seen > 8:
+            raise TypeError(
+                f'MixedBatchSampler: a MixedDataset expected, found {type(sampler).__name__}; wrap the real dataset: '
+                'MixedBatchSampler(MixedDataset(real, synthetic, ratio), batch_size)'
+            )
+        inner, seen = getattr(inner, names[0]), seen + 1
+    return inner

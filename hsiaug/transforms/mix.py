@@ -1,0 +1,152 @@
+"""Synthetic samples mixed into batches."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from ..datasets.batches import append_rows, batch_size, complete, replace_rows, text_keys
+from ..datasets.labels import LabelPolicy
+from ..datasets.pool import Source, SyntheticPool
+from ..datasets.synthetic import stream_seed
+from ..ratio import Mode, Schedule, as_schedule, require_mode, synthetic_count
+from ..samples import SpecMismatchError
+
+_PLACES = -6  # a stream of its own
+
+
+class SyntheticMix(nn.Module):
+    """Mixes synthetic samples into batches, dictionary to dictionary, for all four kinds of sample.
+
+    *replace*: the batch keeps its size, and synthetic samples take random places; *append*: all real samples, then
+    synthetic ones. Counts are exact over the epoch by cumulative rounding. Put it before normalisation and
+    augmentation, which then run on synthetic samples too. In eval mode batches pass untouched.
+
+    Synthetic sample (seed, epoch, number) is the same however batches are cut; under DDP rank r takes numbers r, r + W,
+    ... Call :meth:`set_epoch` where an epoch begins, or a dataset without ``replacement`` runs out. ``real_seen`` and
+    ``synthetic_seen`` count what has passed; position and counts are part of the state dict, so that a resumed training
+    goes on where it was.
+
+    Args:
+        source: a generator (moved to the batch's device and drawn live), a bank, or any dataset in the sample contract.
+        ratio: synthetic samples per real sample, >= 0, or a schedule over epochs.
+        mode: ``'replace'`` or ``'append'``.
+        seed: of every draw.
+        labels: classes of the synthetic samples; None is the real frequencies for a generator, and everything as it
+            comes for a dataset.
+        real_counts: (K,) real samples per class, for policies that need them.
+        prior: (K,) class prior for ``labels='prior'``.
+        replacement: use a dataset's samples again within an epoch.
+        weight: loss weight of synthetic samples, carried as ``weight``, 1 for real ones; None for no such key.
+
+    Raises:
+        ValueError: if the ratio is negative or not finite, the mode unknown or the source empty.
+        SpecMismatchError: at the first batch that does not fit the source.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        ratio: float | Schedule = 0.5,
+        mode: Mode = 'replace',
+        seed: int = 0,
+        labels: LabelPolicy | None = None,
+        real_counts: np.ndarray | None = None,
+        prior: np.ndarray | None = None,
+        replacement: bool = False,
+        weight: float | None = None,
+    ) -> None:
+        super().__init__()
+        self.schedule, self.mode, self.seed, self.weight = (
+            as_schedule(ratio),
+            require_mode(mode, 'SyntheticMix'),
+            seed,
+            weight,
+        )
+        # Not a submodule: an optimiser must not see the generator's parameters, nor a checkpoint hold them again.
+        self.pool = SyntheticPool(source, seed, labels, real_counts, prior, replacement=replacement)
+        self.epoch = self.step = self._seen = self._drawn = 0
+        self.real_seen = self.synthetic_seen = 0
+
+    @property
+    def ratio(self) -> float:
+        """Synthetic samples per real sample in the current epoch."""
+        return self.schedule(self.epoch)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Begin an epoch: its own samples, places and ratio."""
+        self.epoch, self.step, self._seen, self._drawn = epoch, 0, 0, 0
+
+    @torch.no_grad()
+    def forward(self, batch: Mapping[str, Any]) -> dict[str, Any]:
+        """A batch with synthetic samples in it and ``synthetic`` (bool) to tell them.
+
+        Args:
+            batch: real samples in the sample contract; left as it is.
+
+        Raises:
+            SpecMismatchError: naming each key, shape or dtype in which the two sides differ.
+        """
+        if not self.training:
+            return dict(batch)
+        size, device = batch_size(batch), batch['image'].device
+        count = synthetic_count(self._seen + size, self.ratio, self.mode) - synthetic_count(
+            self._seen, self.ratio, self.mode
+        )
+        if self.ratio == 0:
+            mixed = complete(batch, False, None, self.weight)
+        else:
+            self.pool.to(device)
+            mixed = self._mix(batch, size, count)
+        self.step, self._seen, self._drawn = self.step + 1, self._seen + size, self._drawn + count
+        self.synthetic_seen += count
+        self.real_seen += size - (count if self.mode == 'replace' else 0)
+        return mixed
+
+    def _mix(self, batch: Mapping[str, Any], size: int, count: int) -> dict[str, Any]:
+        rank, world = _rank_and_world()
+        numbers = (self._drawn + np.arange(count)) * world + rank
+        classes, texts = self.pool.num_soft_classes, text_keys(batch)
+        real = complete(batch, False, classes, self.weight, texts)
+        _require_kind(real, self.pool)
+        synthetic = complete(self.pool.at(numbers, self.epoch), True, classes, self.weight, texts)
+        if self.mode == 'append':
+            return append_rows(real, synthetic)
+        rng = np.random.default_rng(stream_seed(self.seed, self.epoch, self.step, rank, _PLACES))
+        return replace_rows(real, synthetic, torch.from_numpy(rng.permutation(size)[:count]))
+
+    def get_extra_state(self) -> Tensor:
+        """(6,) int64: epoch, step, samples seen and drawn in the epoch, real and synthetic samples seen in all."""
+        return torch.tensor([self.epoch, self.step, self._seen, self._drawn, self.real_seen, self.synthetic_seen])
+
+    def set_extra_state(self, state: Tensor) -> None:
+        """The inverse of :meth:`get_extra_state`."""
+        self.epoch, self.step, self._seen, self._drawn, self.real_seen, self.synthetic_seen = state.tolist()
+
+    def extra_repr(self) -> str:
+        """Ratio, mode and source, without its data."""
+        source = self.pool.source
+        held = f', {self.pool.size} samples' if self.pool.size else ', live'
+        return f'ratio={self.schedule}, mode={self.mode!r}, source={type(source).__name__}{held}'
+
+
+def _require_kind(real: Mapping[str, Any], pool: SyntheticPool) -> None:
+    """A batch of another kind has other keys; say which kind the source is before the keys are compared."""
+    spec = pool.spec
+    target = 'mask' if spec is not None and spec.kind in ('segmentation', 'change') else 'label'
+    if spec is not None and target not in real:
+        raise SpecMismatchError(
+            f'SyntheticMix: the source holds samples of kind {spec.kind!r} with {target!r}, the batch has '
+            f'{sorted(real)}; mix a source of the kind that the batch is'
+        )
+
+
+def _rank_and_world() -> tuple[int, int]:
+    if dist.is_available() and dist.is_initialized():
+        return dist.get_rank(), dist.get_world_size()
+    return 0, 1

@@ -1,0 +1,104 @@
+from collections import Counter
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from toys import Toy, aligned, keys_of
+
+from hsiaug.datasets import SyntheticPool
+from hsiaug.functional import tilt_to_mixture
+from hsiaug.generators import Generator, TrainingData
+from hsiaug.trainers import fit_generator
+
+
+@pytest.fixture(scope='module')
+def generator(data: TrainingData) -> Generator:
+    return fit_generator('noise', data)
+
+
+def test_a_number_is_a_sample_however_numbers_are_batched(generator: Generator) -> None:
+    for source in (generator, Toy('segmentation', 50)):
+        pool = SyntheticPool(source, seed=3)
+        whole = pool.at(range(40), epoch=2)
+        again = SyntheticPool(source, seed=3)
+        again.at(range(7), epoch=1)
+        parts = [again.at(range(start, start + 8), epoch=2) for start in (32, 0, 8, 24, 16)]
+        assert torch.equal(torch.cat([p['image'] for p in parts])[8:16], whole['image'][:8])
+        shuffled = np.random.default_rng(0).permutation(40)
+        assert torch.equal(again.at(shuffled, epoch=2)['image'], whole['image'][shuffled])
+        assert not torch.equal(pool.at(range(40), epoch=3)['image'], whole['image'])
+        assert not torch.equal(SyntheticPool(source, seed=4).at(range(40), epoch=2)['image'], whole['image'])
+
+
+def test_live_labels_follow_the_policy_in_every_stretch(generator: Generator) -> None:
+    pool = SyntheticPool(generator, labels={'material 0': 3, 'material 2': 1})
+    for start in (0, 1024):
+        counts = torch.bincount(pool.at(range(start, start + 1024))['label'], minlength=3)
+        assert counts.tolist() == [768, 0, 256]
+    drawn = torch.bincount(pool.random(4000, seed=1)['label'], minlength=3) / 4000
+    assert abs(float(drawn[0]) - 0.75) < 0.04
+    assert drawn[1] == 0
+
+
+def test_a_dataset_gives_every_sample_once_before_any_twice() -> None:
+    toy = Toy('spectrum', 30)
+    pool = SyntheticPool(toy)
+    assert Counter(keys_of(pool.at(range(30))['image'])) == Counter(keys_of(toy.data['image']))
+    with pytest.raises(ValueError, match=r'number 31, but the source holds 30.*replacement=True'):
+        pool.at([30])
+    twice = SyntheticPool(toy, replacement=True).at(range(60))
+    assert set(Counter(keys_of(twice['image'])).values()) == {2}
+
+
+@settings(max_examples=20, deadline=None)
+@given(weights=st.lists(st.integers(0, 5), min_size=3, max_size=3).filter(any), n=st.integers(1, 40))
+def test_chosen_rows_of_a_labelled_dataset_have_the_classes_asked_for(weights: list[int], n: int) -> None:
+    toy = Toy('scene', 300, seed=1)
+    pool = SyntheticPool(toy, labels=dict(zip('abc', weights, strict=True)))
+    rows = pool.choose(n)
+    assert len(set(rows.tolist())) == n
+    counts = np.bincount(toy.data['label'][rows], minlength=3)
+    assert np.abs(counts - n * np.array(weights) / sum(weights)).max() <= 1 + 1e-9
+
+
+def test_policies_on_a_dataset_are_refused_where_it_cannot_meet_them() -> None:
+    toy = Toy('scene', 60)
+    held = int((toy.data['label'] == 1).sum())
+    pool = SyntheticPool(toy, labels={'b': 1})
+    assert (toy.data['label'][pool.choose(held)] == 1).all()
+    with pytest.raises(ValueError, match=f'{held + 1} synthetic samples are needed.*holds {held} with labels'):
+        pool.choose(held + 1)
+    toy.data['label'].clamp_(max=1)
+    with pytest.raises(ValueError, match=r"asks for \['c'\], of which the source holds no sample"):
+        SyntheticPool(toy, labels='uniform').choose(3)
+    with pytest.raises(ValueError, match='needs the counts of the real classes'):
+        SyntheticPool(toy, labels='inverse')
+    with pytest.raises(ValueError, match='is empty'):
+        SyntheticPool(Toy('scene', 0))
+    with pytest.raises(TypeError, match='found str'):
+        SyntheticPool('runs/bank')  # type: ignore[arg-type]
+
+
+def test_patches_are_chosen_to_a_class_mixture() -> None:
+    toy = Toy('segmentation', 400, seed=2)
+    # Half the patches are mostly class c, half mostly class a.
+    toy.data['image'][:200, 0] = toy.data['image'][:200, 0] ** 0.25
+    toy.data['mask'] = torch.bucketize(toy.data['image'][:, 0].contiguous(), torch.tensor([0.4, 0.7]))
+    plain = np.bincount(toy.data['mask'].reshape(-1), minlength=3) / toy.data['mask'].numel()
+    wanted = np.array([0.35, 0.26, 0.39])
+    pool = SyntheticPool(toy, labels=dict(zip('abc', wanted, strict=True)))
+    chosen = toy.data['mask'][pool.choose(80)]
+    mixture = np.bincount(chosen.reshape(-1), minlength=3) / chosen.numel()
+    assert np.abs(mixture - wanted).max() < 0.02 < np.abs(plain - wanted).max()
+    assert aligned(pool.random(20, seed=0))
+
+
+def test_tilted_weights_by_hand_and_out_of_reach() -> None:
+    fractions = np.array([[1.0, 0.0], [0.0, 1.0], [0.0, 1.0]])
+    assert np.allclose(tilt_to_mixture(fractions, np.array([0.5, 0.5])), [0.5, 0.25, 0.25], atol=1e-3)
+    assert np.allclose(tilt_to_mixture(fractions, np.array([1 / 3, 2 / 3])), 1 / 3, atol=1e-3)
+    one_sided = tilt_to_mixture(np.array([[0.6, 0.4], [0.9, 0.1]]), np.array([0.0, 1.0]))
+    assert np.isfinite(one_sided).all()
+    assert one_sided[0] > 0.99

@@ -1,0 +1,129 @@
+from collections import Counter
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.utils.data import BatchSampler, DataLoader, DistributedSampler, SequentialSampler
+from toys import Toy, aligned, keys_of
+
+from hsiaug.datasets import MixedDataset
+from hsiaug.ratio import Linear, Step, SyntheticFirst
+from hsiaug.samplers import MixedBatchSampler, mixed_loader
+from hsiaug.samples import Kind
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    kind=st.sampled_from(['spectrum', 'scene', 'segmentation', 'change']),
+    mode=st.sampled_from(['append', 'replace']),
+    ratio=st.floats(0, 5),
+    size=st.integers(1, 17),
+    ranks=st.integers(1, 4),
+    epoch=st.integers(0, 9),
+    drop_last=st.booleans(),
+)
+def test_composition_is_exact_over_batches_ranks_and_epochs(
+    kind: Kind, mode: str, ratio: float, size: int, ranks: int, epoch: int, drop_last: bool
+) -> None:
+    real, source = Toy(kind, 37), Toy(kind, 50, seed=1)
+    mixed = MixedDataset(real, source, ratio, seed=5, mode=mode, replacement=True)  # type: ignore[arg-type]
+    samplers = [MixedBatchSampler(mixed, size, drop_last, seed=2, num_replicas=ranks, rank=r) for r in range(ranks)]
+    for sampler in samplers:
+        sampler.set_epoch(epoch)
+    batches = [list(sampler) for sampler in samplers]
+    assert len({len(b) for b in batches}) == 1
+    assert len(batches[0]) == len(samplers[0])
+    flags = mixed.is_synthetic()
+    share = flags.mean()
+    for rank in batches:
+        for batch in rank:
+            assert abs(flags[batch].sum() - len(batch) * share) < 1 + 1e-9
+            assert len(batch) == size or (not drop_last and len(batch) <= size + 1)
+    dealt = Counter(index for rank in batches for batch in rank for index in batch)
+    assert max(dealt.values(), default=0) <= 1
+    left_out = len(mixed) - len(dealt)
+    assert left_out == (len(mixed) % (size * ranks) if drop_last else 0)
+    if mode == 'append' and not drop_last:
+        whole = mixed.batch(sorted(dealt))
+        real_ones = Counter(keys_of(whole['image'][~whole['synthetic']]))
+        assert real_ones == Counter(keys_of(real.data['image']))  # none lost, none repeated
+    # Batch k of the one sequence holds exactly the cumulative difference.
+    if ranks == 1 and not drop_last:
+        held = [int(flags[b].sum()) for b in batches[0]]
+        ends = np.minimum(np.arange(1, len(held) + 1) * size, len(mixed))
+        assert np.cumsum(held).tolist() == [int(end * int(flags.sum()) // len(mixed)) for end in ends]
+
+
+@pytest.mark.parametrize('kind', ['spectrum', 'segmentation', 'change'])
+@pytest.mark.parametrize('workers', [0, 2])
+def test_loaders_give_the_same_batches_whatever_the_workers(kind: Kind, workers: int) -> None:
+    def epochs(num_workers: int) -> list[list[Any]]:
+        mixed = MixedDataset(Toy(kind, 21), Toy(kind, 30, seed=1), 1.0, seed=1)
+        loader = DataLoader(
+            mixed,
+            batch_sampler=MixedBatchSampler(mixed, 8),
+            num_workers=num_workers,
+            persistent_workers=num_workers > 0,
+        )
+        return [[keys_of(batch['image']) for batch in loader] for _ in range(3)]
+
+    found = epochs(workers)
+    assert found == epochs(0)
+    assert found[0] != found[1] != found[2]
+
+
+def test_schedules_change_the_composition_from_epoch_to_epoch() -> None:
+    real, source = Toy('segmentation', 40), Toy('segmentation', 200, seed=1)
+    grown = MixedDataset(real, source, Linear(0, 2, 4))
+    loader = DataLoader(grown, batch_sampler=MixedBatchSampler(grown, 8))
+    for epoch in range(6):
+        assert len(loader) == -(-(40 + 20 * min(epoch, 4)) // 8)
+        batches = list(loader)
+        assert sum(int(b['synthetic'].sum()) for b in batches) == 20 * min(epoch, 4)
+        assert all(aligned(b) for b in batches)
+    first = MixedDataset(real, source, SyntheticFirst(2), mode='replace')
+    sampler = MixedBatchSampler(first, 8)
+    assert [sum(first.is_synthetic()[b].sum() for b in sampler) for _ in range(4)] == [40, 40, 0, 0]
+    with pytest.raises(ValueError, match="mode='replace'"):
+        MixedDataset(real, source, SyntheticFirst(2))
+    stepped = MixedDataset(real, source, Step({0: 1, 3: 6}))
+    stepped.set_epoch(3)
+    with pytest.raises(ValueError, match='holds 200'):
+        stepped[0]
+
+
+def test_at_ratio_zero_the_loader_is_the_real_one_to_the_bit() -> None:
+    real = Toy('segmentation', 21)
+
+    def batches(dataset: Any = None) -> list[dict[str, Any]]:
+        torch.manual_seed(7)
+        loader: Any = DataLoader(real, 4, shuffle=True, drop_last=True, num_workers=2)
+        return [batch for _ in range(2) for batch in (loader if dataset is None else mixed_loader(loader, dataset))]
+
+    plain = batches()
+    for mode in ('append', 'replace'):
+        mixed = batches(MixedDataset(real, Toy('segmentation', 9, seed=1), 0, mode=mode))  # type: ignore[arg-type]
+        assert len(plain) == len(mixed) == 10
+        for one, other in zip(plain, mixed, strict=True):
+            assert not other.pop('synthetic').any()
+            assert one.keys() == other.keys()
+            assert all(torch.equal(one[key], other[key]) for key in one)
+
+
+def test_lightning_can_call_it_again_with_its_own_sampler() -> None:
+    mixed = MixedDataset(Toy('scene', 20), Toy('scene', 20, seed=1), 1.0)
+    wrapped: Any = DistributedSampler(SequentialSampler(mixed), num_replicas=2, rank=1)  # type: ignore[arg-type, var-annotated]
+    again = MixedBatchSampler(wrapped, 5, num_replicas=2, rank=1)
+    assert again.dataset is mixed
+    assert again.sampler is again  # type: ignore[comparison-overlap]
+    with pytest.raises(TypeError, match='a MixedDataset expected, found Toy'):
+        MixedBatchSampler(Toy('scene', 3), 2)
+    few = MixedBatchSampler(MixedDataset(Toy('scene', 1), Toy('scene', 3), 0), 4, num_replicas=2, rank=0)
+    with pytest.raises(ValueError, match='1 samples are too few for 2 ranks'):
+        len(few)
+    own: Any = DataLoader(mixed, batch_sampler=type('Own', (BatchSampler,), {})(SequentialSampler(mixed), 3, False))
+    with pytest.raises(TypeError, match='SyntheticMix'):
+        mixed_loader(own, mixed)
