@@ -1,5 +1,6 @@
 """Lightning datamodules."""
 
+from .mixed import MixedDataModule
 from .spectra import SpectraDataModule
 
-__all__ = ['SpectraDataModule']
+__all__ = ['MixedDataModule', 'SpectraDataModule']

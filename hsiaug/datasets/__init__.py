@@ -1,5 +1,7 @@
 """torchgeo datasets: real spectra, synthetic samples, and both at a ratio."""
 
+from .bank import BankError, SyntheticBank
+from .bank_writer import write_bank
 from .labels import LabelPolicy, estimate_prior, synthetic_counts
 from .mixed import MixedDataset
 from .pool import SyntheticPool
@@ -7,11 +9,14 @@ from .spectra import SpectraDataset
 from .synthetic import SyntheticDataset
 
 __all__ = [
+    'BankError',
     'LabelPolicy',
     'MixedDataset',
     'SpectraDataset',
+    'SyntheticBank',
     'SyntheticDataset',
     'SyntheticPool',
     'estimate_prior',
     'synthetic_counts',
+    'write_bank',
 ]

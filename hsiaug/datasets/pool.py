@@ -11,14 +11,20 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from ..functional.prior import tilt_to_mixture
-from ..samples import Provenance, Sample, SampleSource, SampleSpec
+from ..samples import Kind, Provenance, Sample, SampleSource, SampleSpec
 from .batches import fetch, gather_chunks
 from .labels import LabelPolicy, synthetic_counts
-from .synthetic import default_chunk, stream_seed
+from .synthetic import default_chunk, require_drawable, stream_seed
 
 Source = SampleSource | Dataset[Sample]
 """A generator (drawn live), or any map-style dataset in the sample contract, a bank among them."""
 
+_LAYOUTS: dict[tuple[int, str, int], Kind] = {
+    (1, 'label', 0): 'spectrum',
+    (3, 'label', 0): 'scene',
+    (3, 'mask', 2): 'segmentation',
+    (4, 'mask', 3): 'change',
+}
 _LABELS, _DRAWS = -3, -4  # streams of their own, beside those of datasets
 _ENDLESS = 1 << 20  # samples over which a policy is made exact where nobody says how many are drawn
 
@@ -77,6 +83,7 @@ class SyntheticPool:
         self._streams: dict[int, tuple[Iterator[np.ndarray], np.ndarray]] = {}
         self._chunks: dict[tuple[int, int], dict[str, Tensor]] = {}
         self._weights: np.ndarray | None = None
+        self._cumulative: np.ndarray | None = None
         self._live_labels = self.dataset is None and self.spec is not None and self.spec.kind in ('spectrum', 'scene')
         if self.dataset is None and labels is not None and not self._live_labels:
             raise ValueError(
@@ -86,6 +93,11 @@ class SyntheticPool:
         if labels is not None or self._live_labels:
             self.mixture()  # a policy that lacks something is an error now, not in a training loop
 
+    def __repr__(self) -> str:
+        """The source in a few words, without its data."""
+        held = f'{self.size} {self.kind} samples' if self.dataset is not None else f'{self.kind} samples, drawn live'
+        return f'<{type(self.source).__name__}: {held}>'
+
     def __getstate__(self) -> dict[str, Any]:
         """Without what is only cached: spawned workers make their own."""
         return {**self.__dict__, '_streams': {}, '_chunks': {}}
@@ -94,6 +106,25 @@ class SyntheticPool:
     def size(self) -> int:
         """Number of samples of a dataset; 0 for a generator, which has no end."""
         return 0 if self.dataset is None else len(cast(Any, self.dataset))
+
+    @property
+    def kind(self) -> Kind:
+        """Kind of the samples, by the spec or, without one, by the layout of a sample.
+
+        Raises:
+            TypeError: if a sample without a spec is in no layout of the sample contract.
+        """
+        if self.spec is not None:
+            return self.spec.kind
+        sample = {key: value[0] for key, value in self.example().items()}
+        for (image_dims, target, target_dims), kind in _LAYOUTS.items():
+            if target in sample and (sample['image'].ndim, sample[target].ndim) == (image_dims, target_dims):
+                return kind
+        found = {key: tuple(value.shape) for key, value in sample.items()}
+        raise TypeError(
+            f'the source has no spec, and its samples {found} are in no layout of the sample contract; expected for '
+            'example image (C, H, W) with mask (H, W), or image (C, H, W) with label ()'
+        )
 
     @property
     def num_soft_classes(self) -> int | None:
@@ -188,7 +219,10 @@ class SyntheticPool:
         """``n`` independent draws, which depend on the source, ``n`` and ``seed`` only."""
         rng = np.random.default_rng(stream_seed(self.seed, seed, _DRAWS))
         if self.dataset is not None:
-            return self._rows(rng.choice(self.size, size=n, p=self.weights()))
+            edges = self._edges()
+            if edges is None:
+                return self._rows(rng.integers(self.size, size=n))
+            return self._rows(np.searchsorted(edges, rng.random(n) * edges[-1], side='right').clip(max=self.size - 1))
         labels = None
         if self._live_labels:
             labels = torch.from_numpy(rng.choice(len(self.mixture()), size=n, p=self.mixture()))
@@ -238,6 +272,12 @@ class SyntheticPool:
                 self._weights = tilt_to_mixture(self._fractions(), mixture)
         return self._weights
 
+    def _edges(self) -> np.ndarray | None:
+        """(N,) running sum of the weights, made once: a draw must not cost as much as the dataset is long."""
+        if self._cumulative is None and (weights := self.weights()) is not None:
+            self._cumulative = np.cumsum(weights)
+        return self._cumulative
+
     def _labels(self) -> np.ndarray | None:
         """(N,) labels of a dataset, None where its samples have masks."""
         if 'label' not in self.example():
@@ -264,4 +304,5 @@ class SyntheticPool:
         return {key: value for key, value in fetch(self.dataset, rows).items() if isinstance(value, Tensor)}
 
     def _live(self) -> SampleSource:
+        require_drawable(self.source)
         return cast(SampleSource, self.source)

@@ -28,6 +28,15 @@ def default_chunk(spec: SampleSpec) -> int:
     return max(1, min(1024, (64 << 20) // sample_bytes))
 
 
+def require_drawable(generator: object) -> None:
+    """Refuse a generator on a GPU in a data-loader worker, where CUDA would fail in the middle of an epoch."""
+    if get_worker_info() is not None and getattr(generator, 'device', torch.device('cpu')).type != 'cpu':
+        raise RuntimeError(
+            'a generator on a GPU cannot run in data-loader workers; move it to the CPU, use num_workers=0, or sample '
+            'a bank beforehand'
+        )
+
+
 class SyntheticDataset(NonGeoDataset):
     """Samples of a generator.
 
@@ -72,6 +81,7 @@ class SyntheticDataset(NonGeoDataset):
         self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
         self._cache: OrderedDict[tuple[int, int], dict[str, Tensor]] = OrderedDict()
         self._cache_chunks = cache_chunks
+        self._drawn: tuple[int, Tensor] | None = None
 
     def __len__(self) -> int:
         """Number of samples of an epoch."""
@@ -91,17 +101,16 @@ class SyntheticDataset(NonGeoDataset):
         return self._labels(self.epoch)
 
     def _labels(self, epoch: int) -> Tensor:
-        rng = np.random.default_rng(stream_seed(self.seed, epoch))
-        return torch.from_numpy(rng.permutation(np.repeat(np.arange(len(self.counts)), self.counts)))
+        if self._drawn is None or self._drawn[0] != epoch:
+            rng = np.random.default_rng(stream_seed(self.seed, epoch))
+            labels = rng.permutation(np.repeat(np.arange(len(self.counts)), self.counts))
+            self._drawn = (epoch, torch.from_numpy(labels))
+        return self._drawn[1]
 
     def _chunk(self, epoch: int, number: int) -> dict[str, Tensor]:
         key = (epoch, number)
         if key not in self._cache:
-            if get_worker_info() is not None and getattr(self.generator, 'device', torch.device('cpu')).type != 'cpu':
-                raise RuntimeError(
-                    'SyntheticDataset: a generator on a GPU cannot run in data-loader workers; move it to the CPU, '
-                    'use num_workers=0, or sample a bank beforehand'
-                )
+            require_drawable(self.generator)
             labels = self._labels(epoch)[number * self.chunk : (number + 1) * self.chunk]
             batch = self.generator.sample(len(labels), labels, seed=stream_seed(self.seed, epoch, number + 1))
             self._cache[key] = {name: value.cpu() for name, value in batch.items()}

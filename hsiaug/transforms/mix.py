@@ -130,9 +130,7 @@ class SyntheticMix(nn.Module):
 
     def extra_repr(self) -> str:
         """Ratio, mode and source, without its data."""
-        source = self.pool.source
-        held = f', {self.pool.size} samples' if self.pool.size else ', live'
-        return f'ratio={self.schedule}, mode={self.mode!r}, source={type(source).__name__}{held}'
+        return f'ratio={self.schedule}, mode={self.mode!r}, source={self.pool}'
 
 
 def _require_kind(real: Mapping[str, Any], pool: SyntheticPool) -> None:

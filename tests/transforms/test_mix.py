@@ -147,7 +147,7 @@ def test_a_live_generator_is_drawn_at_the_policy_and_stays_out_of_the_optimiser(
     assert mixed['weight'].tolist() == [1.0] * 48 + [0.25] * 48
     assert not list(mix.parameters())
     assert 'live' not in mix.state_dict()
-    assert 'endless' in repr(mix) or 'live' in repr(mix)
+    assert 'spectrum samples, drawn live' in repr(mix)
     policy = SyntheticMix(generator, 64.0, 'append', labels={'material 1': 1})
     assert (policy({'image': data.x[:16], 'label': data.y[:16]})['label'][16:] == 1).float().mean() > 0.6
 

@@ -1,0 +1,257 @@
+"""Banks in formats that others read: ``.npz``, GeoTIFF pairs, and a WebDataset folder with a dataset card."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+import os
+import shutil
+import tarfile
+import tempfile
+import warnings
+import zipfile
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import numpy as np
+import rasterio
+from rasterio.errors import NotGeoreferencedWarning
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from ..samples import SampleSpec
+from .bank import FRACTIONS, BankError, SyntheticBank, has_masks, layout, numpy_dtype
+
+ExportFormat = Literal['npz', 'geotiff', 'webdataset']
+
+RECORD_FILE = 'spec.json'
+_BLOCK_BYTES = 16 << 20  # read at once
+
+
+def export_bank(bank: SyntheticBank, out: str | os.PathLike[str], format: ExportFormat, progress: bool = False) -> Path:
+    """Write a bank in a format that others read. The result appears whole or not at all.
+
+    *npz*: one file with the stacked tensors, ``wavelengths`` and ``record`` (spec, seed and provenance as JSON).
+    *geotiff*: a folder with one file per image and mask: ``images/`` and, after the kind, ``masks/`` or ``labels.csv``;
+    for change pairs ``A/``, ``B/`` and ``label/``. *webdataset*: a folder as the Hugging Face hub shows it, with
+    ``README.md`` (the dataset card) and ``data/train-*.tar``, which the ``datasets`` and ``webdataset`` libraries read.
+
+    Args:
+        bank: the bank.
+        out: file (npz; the suffix is added where it lacks) or folder, which must not exist or be empty.
+        format: ``'npz'``, ``'geotiff'`` or ``'webdataset'``.
+        progress: show a progress bar.
+
+    Returns:
+        the file or folder.
+
+    Raises:
+        BankError: for an unknown format, a folder that is in use, or spectra as GeoTIFF.
+    """
+    if format not in get_args(ExportFormat):
+        raise BankError(f'unknown export format {format!r}; choose from {get_args(ExportFormat)}')
+    if format == 'geotiff' and bank.spec.kind == 'spectrum':
+        raise BankError("spectra are no images and have no GeoTIFF; export them with format='npz'")
+    out = Path(out)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tqdm(total=len(bank), desc=format, unit='sample', disable=not progress) as bar:
+        if format == 'npz':
+            out = out if out.suffix == '.npz' else out.with_name(out.name + '.npz')
+            _file_at_once(out, lambda file: _write_npz(bank, file, bar))
+        else:
+            write = _write_geotiff if format == 'geotiff' else _write_webdataset
+            _folder_at_once(out, lambda folder: write(bank, folder, bar))
+    return out
+
+
+def _file_at_once(out: Path, write: Callable[[Path], None]) -> None:
+    temporary = out.with_name(f'.{out.name}.{os.getpid()}.tmp')
+    try:
+        write(temporary)
+        os.replace(temporary, out)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _folder_at_once(out: Path, write: Callable[[Path], None]) -> None:
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise BankError(f'{out} exists and is not an empty folder; choose another folder or remove it')
+    staging = Path(tempfile.mkdtemp(prefix=f'.{out.name}-', dir=out.parent))
+    try:
+        write(staging)
+        staging.chmod(0o755)
+        os.replace(staging, out)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+
+
+def _record(bank: SyntheticBank) -> dict[str, Any]:
+    return {key: bank.record[key] for key in ('spec', 'seed', 'labels', 'provenance')}
+
+
+def _blocks(
+    bank: SyntheticBank, wanted: range, keys: Collection[str] | None = None
+) -> Iterator[tuple[range, dict[str, Tensor]]]:
+    """Samples in order, a few at a time, so that memory stays low."""
+    _, shape = layout(bank.spec, bank.soft_labels)['image']
+    step = max(1, _BLOCK_BYTES // (4 * math.prod(shape)))
+    for first in range(wanted.start, wanted.stop, step):
+        rows = range(first, min(first + step, wanted.stop))
+        yield rows, bank.batch(rows, keys)
+
+
+# --- npz --------------------------------------------------------------------------------------------------------------
+
+
+def _write_npz(bank: SyntheticBank, path: Path, bar: tqdm) -> None:
+    small: dict[str, np.ndarray] = {'record': np.array(json.dumps(_record(bank)))}
+    if bank.spec.wavelengths is not None:
+        small['wavelengths'] = np.array(bank.spec.wavelengths)
+    if (fractions := bank.class_fractions()) is not None:
+        small[FRACTIONS] = fractions.numpy()
+    with zipfile.ZipFile(path, 'w', zipfile.ZIP_STORED, allowZip64=True) as archive:
+        for key, (dtype, shape) in layout(bank.spec, bank.soft_labels).items():
+            header = {
+                'descr': np.lib.format.dtype_to_descr(numpy_dtype(dtype)),
+                'fortran_order': False,
+                'shape': (len(bank), *shape),
+            }
+            with archive.open(zipfile.ZipInfo(f'{key}.npy'), 'w', force_zip64=True) as file:
+                np.lib.format.write_array_header_1_0(file, header)
+                for rows, batch in _blocks(bank, range(len(bank)), (key,)):
+                    file.write(batch[key].numpy().data)
+                    bar.update(len(rows) if key == 'image' else 0)
+        for key, array in small.items():
+            with archive.open(zipfile.ZipInfo(f'{key}.npy'), 'w', force_zip64=True) as file:
+                np.lib.format.write_array(file, array, allow_pickle=False)
+
+
+# --- GeoTIFF ----------------------------------------------------------------------------------------------------------
+
+
+def _write_geotiff(bank: SyntheticBank, folder: Path, bar: tqdm) -> None:
+    spec = bank.spec
+    (folder / RECORD_FILE).write_text(json.dumps(_record(bank), indent=1))
+    dates, masks = (('A', 'B'), 'label') if spec.kind == 'change' else (('images',), 'masks')
+    for name in (*dates, masks) if has_masks(spec) else dates:
+        (folder / name).mkdir()
+    with _labels_table(bank, folder) as table:
+        for rows, batch in _blocks(bank, range(len(bank))):
+            for i, row in enumerate(rows):
+                name = f'{row:06d}.tif'
+                image = batch['image'][i].numpy()
+                for date, picture in zip(dates, image if spec.kind == 'change' else [image], strict=True):
+                    _write_image(folder / date / name, picture, spec)
+                if has_masks(spec):
+                    _write_mask(folder / masks / name, batch['mask'][i].numpy(), spec)
+                else:
+                    shares = batch['label_prob'][i].tolist() if bank.soft_labels else []
+                    table.writerow([f'images/{name}', *_named(int(batch['label'][i]), spec), *shares])
+                bar.update()
+
+
+@contextmanager
+def _labels_table(bank: SyntheticBank, folder: Path) -> Iterator[Any]:
+    """Writer of ``labels.csv``: file, label, class name and, of soft labels, the share of each class."""
+    if has_masks(bank.spec):
+        yield None
+        return
+    with (folder / 'labels.csv').open('w', newline='', encoding='utf-8') as file:
+        table = csv.writer(file)
+        table.writerow(['file', 'label', 'class', *(bank.spec.classes if bank.soft_labels else ())])
+        yield table
+
+
+def _named(label: int, spec: SampleSpec) -> tuple[int, str]:
+    return label, spec.classes[label] if label != spec.ignore_index else ''
+
+
+def _write_image(path: Path, image: np.ndarray, spec: SampleSpec) -> None:
+    with _tiff(path, image.shape, 'float32') as file:
+        file.write(image)
+        if spec.wavelengths is not None:
+            file.descriptions = tuple(f'{w:g} nm' for w in spec.wavelengths)
+            for band, wavelength in enumerate(spec.wavelengths, start=1):
+                file.update_tags(band, wavelength=wavelength)  # in nm, as hsiaug.scenes reads it
+
+
+def _write_mask(path: Path, mask: np.ndarray, spec: SampleSpec) -> None:
+    values = [0, spec.num_classes - 1, *([] if spec.ignore_index is None else [spec.ignore_index])]
+    ranges = {name: np.iinfo(name) for name in ('uint8', 'int16', 'int32')}
+    dtype = next(n for n, i in ranges.items() if i.min <= min(values) and max(values) <= i.max)
+    mask = mask.reshape(1, *mask.shape[-2:])
+    with _tiff(path, mask.shape, dtype, nodata=spec.ignore_index) as file:
+        file.write(mask.astype(dtype))
+
+
+@contextmanager
+def _tiff(path: Path, shape: tuple[int, ...], dtype: str, nodata: int | None = None) -> Iterator[Any]:
+    count, height, width = shape
+    with warnings.catch_warnings():
+        # Synthetic images lie nowhere on earth.
+        warnings.simplefilter('ignore', NotGeoreferencedWarning)
+        with rasterio.open(
+            path, 'w', 'GTiff', width, height, count, dtype=dtype, nodata=nodata, interleave='band'
+        ) as file:
+            yield file
+
+
+# --- WebDataset -------------------------------------------------------------------------------------------------------
+
+
+def _write_webdataset(bank: SyntheticBank, folder: Path, bar: tqdm) -> None:
+    (folder / 'data').mkdir()
+    (folder / RECORD_FILE).write_text(json.dumps(_record(bank), indent=1))
+    (folder / 'README.md').write_text(_card(bank), encoding='utf-8')
+    for number in range(len(bank.shards)):
+        first = number * bank.shard_size
+        with tarfile.open(folder / 'data' / f'train-{number:05d}.tar', 'w', format=tarfile.USTAR_FORMAT) as archive:
+            for rows, batch in _blocks(bank, range(first, first + bank.shards[number].count)):
+                for i, row in enumerate(rows):
+                    for key, value in batch.items():
+                        _add(archive, row, key, value[i].numpy())
+                    bar.update()
+
+
+def _add(archive: tarfile.TarFile, row: int, key: str, value: np.ndarray) -> None:
+    """Add one tensor of a sample. Owner and time stay empty, so that the same bank gives the same file."""
+    buffer = io.BytesIO()
+    if key == 'label':
+        buffer.write(str(int(value)).encode())
+    else:
+        np.lib.format.write_array(buffer, value, allow_pickle=False)
+    member = tarfile.TarInfo(f'{row:08d}.{key}.{"cls" if key == "label" else "npy"}')
+    member.size = buffer.tell()
+    buffer.seek(0)
+    archive.addfile(member, buffer)
+
+
+def _card(bank: SyntheticBank) -> str:
+    """A dataset card of the Hugging Face hub, in Markdown with a YAML head."""
+    spec, provenance = bank.spec, bank.provenance
+    power = max(3, len(str(len(bank) - 1)))
+    names = {3: 'n<1K', 4: '1K<n<10K', 5: '10K<n<100K', 6: '100K<n<1M', 7: '1M<n<10M', 8: '10M<n<100M'}
+    task = {'scene': 'image-classification', 'segmentation': 'image-segmentation', 'change': 'image-segmentation'}
+    members = {
+        key: f'{dtype}'.removeprefix('torch.') + f' {shape}'
+        for key, (dtype, shape) in layout(spec, bank.soft_labels).items()
+    }
+    lines = ['---', f'pretty_name: {json.dumps(bank.root.name)}', 'license: unknown']
+    lines += ['task_categories:', f'- {task[spec.kind]}'] if spec.kind in task else []
+    lines += ['tags:', '- hyperspectral', '- remote-sensing', '- synthetic']
+    lines += ['size_categories:', f'- {names.get(power, "100M<n<1B")}']
+    lines += ['configs:', '- config_name: default', '  data_files:', '  - split: train', '    path: data/train-*.tar']
+    lines += ['---', '', f'# {bank.root.name}', '', f'{len(bank)} synthetic hyperspectral samples.', '']
+    lines += [f'- kind: {spec.kind}, {spec.bands} bands, unit {spec.unit or "unknown"}']
+    lines += [f'- classes, from label 0: {", ".join(spec.classes)}']
+    lines += [f'- ignored label: {spec.ignore_index}'] if spec.ignore_index is not None else []
+    lines += [f'- members of a sample: {", ".join(f"`{key}` {form}" for key, form in members.items())}']
+    lines += [f'- wavelengths, value range and provenance: `{RECORD_FILE}`']
+    if provenance is not None:
+        lines += [f'- drawn with seed {bank.seed} from a generator trained on split `{provenance.split}`']
+        lines += [f'- its setting: `{json.dumps(dict(provenance.training), sort_keys=True)}`']
+    return '\n'.join(lines) + '\n'

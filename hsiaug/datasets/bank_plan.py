@@ -1,0 +1,251 @@
+"""What goes into a bank: the plan that determines every byte of it, and the samples of a shard, checked."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import reprlib
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+
+from ..samples import Sample, SampleSource, SampleSpec
+from .bank import FORMAT, FRACTIONS, BankError, has_masks, layout
+from .batches import fetch
+from .labels import LabelPolicy
+from .synthetic import SyntheticDataset, default_chunk
+
+SHARD_BYTES = 64 << 20
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything that determines the content of a bank.
+
+    Args:
+        spec: of the samples.
+        provenance: of the source, JSON-ready.
+        source: type and fingerprint of the source.
+        device: kind of device that draws; what a seed gives differs between kinds in the last bits. This and the
+            next three are None for samples that are copied from a dataset.
+        seed: of labels and noise.
+        labels: label policy.
+        label_counts: samples per class that the policy comes to.
+        soft_labels: whether samples carry ``label_prob``.
+        count: number of samples.
+        chunk: samples drawn at once.
+        shard_size: samples per shard, whole chunks.
+    """
+
+    spec: SampleSpec
+    provenance: Mapping[str, Any] | None
+    source: Mapping[str, str]
+    device: str | None
+    seed: int | None
+    labels: str | Mapping[str, float] | None
+    label_counts: list[int] | None
+    soft_labels: bool
+    count: int
+    chunk: int
+    shard_size: int
+
+    def record(self) -> dict[str, Any]:
+        """As JSON gives it back."""
+        return json.loads(json.dumps({'format': FORMAT, **asdict(self)}))
+
+    @property
+    def num_shards(self) -> int:
+        """Number of shards."""
+        return math.ceil(self.count / self.shard_size)
+
+    def rows(self, number: int) -> range:
+        """Samples of a shard."""
+        return range(number * self.shard_size, min((number + 1) * self.shard_size, self.count))
+
+    def tensors(self) -> dict[str, tuple[torch.dtype, tuple[int, ...]]]:
+        """Dtype and shape, per sample, of each tensor in a shard."""
+        tensors = layout(self.spec, self.soft_labels)
+        return tensors | ({FRACTIONS: (torch.float32, (self.spec.num_classes,))} if has_masks(self.spec) else {})
+
+    def row_bytes(self) -> int:
+        """Bytes of one sample in a shard."""
+        return sum(dtype.itemsize * math.prod(shape) for dtype, shape in self.tensors().values())
+
+    def require_same(self, record: Mapping[str, Any], root: Path) -> None:
+        """Check that a bank in a folder has this plan.
+
+        Raises:
+            BankError: naming each setting that differs.
+        """
+        there = {key: record[key] for key in record if key != 'shards'}
+        if differences := list(_differences(there, self.record())):
+            raise BankError(
+                f'{root} holds a bank of other settings:\n  '
+                + '\n  '.join(differences)
+                + '\nRepeat the call that it was begun with, choose another folder, or remove it.'
+            )
+
+
+def _differences(there: Mapping[str, Any], here: Mapping[str, Any], prefix: str = '') -> Iterator[str]:
+    for key in {**there, **here}:
+        one, other = there.get(key), here.get(key)
+        if isinstance(one, Mapping) and isinstance(other, Mapping):
+            yield from _differences(one, other, f'{prefix}{key}.')
+        elif one != other:
+            yield f'{prefix}{key}: there {reprlib.repr(one)}, here {reprlib.repr(other)}'
+
+
+def make_plan(
+    source: SampleSource | Dataset[Sample],
+    count: int | None,
+    labels: LabelPolicy = 'real',
+    seed: int = 0,
+    real_counts: np.ndarray | None = None,
+    prior: np.ndarray | None = None,
+    chunk: int | None = None,
+    shard_bytes: int = SHARD_BYTES,
+) -> tuple[Dataset[Sample], Plan]:
+    """The samples of a bank as a map-style dataset, and its plan; arguments as for ``write_bank``.
+
+    Raises:
+        BankError: if the source is empty or has no spec, or an argument does not fit it.
+    """
+    spec = getattr(source, 'spec', None)
+    if not isinstance(spec, SampleSpec):
+        raise BankError(f'{type(source).__name__} has no spec; give it a SampleSpec as its attribute spec')
+    chunk = default_chunk(spec) if chunk is None else chunk
+    if chunk < 1 or shard_bytes < 1:
+        raise BankError(f'chunk and shard_bytes must be at least 1, found {chunk} and {shard_bytes}')
+    dataset: Dataset[Sample]
+    drawn: dict[str, Any]
+    if is_generator(source):
+        if count is None or count < 1:
+            raise BankError(f'a generator needs a count of at least 1, found {count}')
+        generator = cast(SampleSource, source)
+        # Chunks are asked for one after the other, so one is kept.
+        dataset = SyntheticDataset(generator, count, seed, labels, real_counts, prior, chunk, cache_chunks=1)
+        drawn = {
+            'device': getattr(source, 'device', torch.device('cpu')).type,
+            'seed': seed,
+            'labels': dict(labels) if isinstance(labels, Mapping) else labels,
+            'label_counts': dataset.counts.tolist(),
+        }
+    else:
+        dataset, size = cast('Dataset[Sample]', source), len(cast(Any, source))
+        count = size if count is None else count
+        if not 1 <= count <= size:
+            raise BankError(f'{count} samples of a dataset that holds {size}; a bank holds at least one')
+        if labels != 'real' or seed != 0 or real_counts is not None or prior is not None:
+            raise BankError('labels, seed, real_counts and prior are for generators; a dataset is copied as it is')
+        drawn = dict.fromkeys(('device', 'seed', 'labels', 'label_counts'))
+    soft = getattr(dataset, 'soft_labels', None)
+    soft = bool('label_prob' in dataset[0] if soft is None else soft)
+    provenance = getattr(source, 'provenance', None)
+    plan = Plan(
+        spec=spec,
+        provenance=provenance.to_dict() if provenance else None,
+        source={'type': type(source).__name__, 'sha256': _fingerprint(source, count)},
+        **drawn,
+        soft_labels=soft,
+        count=count,
+        chunk=chunk,
+        shard_size=chunk,
+    )
+    return dataset, replace(plan, shard_size=chunk * max(1, round(shard_bytes / (chunk * plan.row_bytes()))))
+
+
+def is_generator(source: object) -> bool:
+    """Whether samples are drawn from a source, not copied."""
+    return hasattr(source, 'sample') and not isinstance(source, Dataset)
+
+
+def _fingerprint(source: Any, count: int) -> str:
+    """SHA-256 of a generator's settings and state, or of the first and last sample of a source without a state."""
+    digest = hashlib.sha256(json.dumps(getattr(source, 'settings', None), sort_keys=True, default=repr).encode())
+    if not is_generator(source):
+        state = fetch(source, np.array([0, count - 1]))
+    else:
+        state = source.state_dict() if isinstance(source, nn.Module) else source.sample(1, seed=0)
+    for name, value in sorted(state.items()):
+        if isinstance(value, Tensor):
+            digest.update(f'{name} {value.dtype} {tuple(value.shape)}'.encode())
+            digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def shard_tensors(dataset: Any, plan: Plan, number: int) -> dict[str, Tensor]:
+    """Samples of a shard, drawn chunk by chunk and checked.
+
+    Raises:
+        BankError: if a sample breaks the sample contract.
+    """
+    rows, parts = plan.rows(number), []
+    for first in range(rows.start, rows.stop, plan.chunk):
+        chunk = range(first, min(first + plan.chunk, rows.stop))
+        drawn = fetch(dataset, np.arange(chunk.start, chunk.stop))
+        batch = {key: value.cpu() for key, value in drawn.items() if isinstance(value, Tensor)}
+        require_contract(batch, plan.spec, plan.soft_labels, chunk)
+        if has_masks(plan.spec):
+            batch[FRACTIONS] = class_fractions(batch['mask'], plan.spec)
+        parts.append(batch)
+    return {key: torch.cat([part[key] for part in parts]) for key in plan.tensors()}
+
+
+def require_contract(batch: Mapping[str, Tensor], spec: SampleSpec, soft_labels: bool, rows: range) -> None:
+    """Check a batch against the sample contract.
+
+    Args:
+        batch: stacked tensors on the CPU.
+        spec: what they should be.
+        soft_labels: whether they should carry ``label_prob``.
+        rows: numbers of the samples, for messages.
+
+    Raises:
+        BankError: saying what was found and what the contract has.
+    """
+    where, expected = f'samples {rows.start} to {rows.stop - 1}', layout(spec, soft_labels)
+    if set(batch) != set(expected):
+        raise BankError(
+            f'{where} have the tensors {sorted(batch)}, a bank of kind {spec.kind!r} holds {sorted(expected)}; '
+            'drop or add what differs in the dataset'
+        )
+    for key, (dtype, shape) in expected.items():
+        value = batch[key]
+        if value.dtype != dtype or value.shape != (len(rows), *shape):
+            raise BankError(
+                f'{where}: {key} is {value.dtype} with shape {tuple(value.shape[1:])} per sample, expected {dtype} '
+                f'with {shape}; convert it in the dataset'
+            )
+        if dtype.is_floating_point and not (finite := torch.isfinite(value).flatten(1).all(dim=1)).all():
+            bad = rows[int(finite.to(torch.uint8).argmin())]
+            raise BankError(f'{where}: {int((~finite).sum())} have NaN or infinite values in {key}, the first is {bad}')
+    key = 'mask' if has_masks(spec) else 'label'
+    target, classes = batch[key], min(2, spec.num_classes) if spec.kind == 'change' else spec.num_classes
+    allowed = (target >= 0) & (target < classes)
+    if spec.ignore_index is not None:
+        allowed |= target == spec.ignore_index
+    if not allowed.all():
+        raise BankError(
+            f'{where}: {key} holds {target[~allowed].unique().tolist()[:8]}, expected 0 to {classes - 1}'
+            + (f' or ignore index {spec.ignore_index}' if spec.ignore_index is not None else '')
+            + f' (classes {list(spec.classes)})'
+        )
+
+
+def class_fractions(mask: Tensor, spec: SampleSpec) -> Tensor:
+    """(n, K) float32 share of each class in the pixels that are not ignored; zeros where all are."""
+    flat, classes = mask.flatten(1), spec.num_classes
+    counted = (flat >= 0) & (flat < classes)
+    if spec.ignore_index is not None:
+        counted &= flat != spec.ignore_index
+    # Each mask has K places of its own in one long histogram.
+    places = flat + classes * torch.arange(len(flat))[:, None]
+    counts = torch.bincount(places[counted], minlength=classes * len(flat)).reshape(len(flat), classes)
+    return (counts / counts.sum(dim=1, keepdim=True).clamp(min=1)).to(torch.float32)

@@ -1,0 +1,295 @@
+"""Synthetic samples mixed in by an albumentations pipeline.
+
+https://albumentations.ai/docs/ (version 2.0.8, the last one under the MIT licence)
+"""
+
+from __future__ import annotations
+
+import random
+import zlib
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import albumentations as A
+import numpy as np
+import torch
+from albumentations.core.type_definitions import Targets
+from torch import Tensor
+from torch.utils.data import Dataset, get_worker_info
+
+from ..datasets.labels import LabelPolicy
+from ..datasets.pool import Source, SyntheticPool
+from ..ratio import Schedule
+from ..samples import SpecMismatchError
+from .probability import MixProbability
+
+_TARGETS = {'segmentation': 'mask', 'scene': 'label'}  # what goes with the image, by kind
+_BITS = 62
+
+
+class SyntheticMix(A.DualTransform):  # type: ignore[misc]
+    """Replace a sample by a synthetic one: image and mask, or image and class label.
+
+    ``image`` is (H, W, C) float32 in the source's unit; ``mask`` is (H, W) or (H, W, 1) and ``label`` is one number,
+    and both keep their dtype and type. Put it first in a ``Compose``, for synthetic samples to be augmented as real
+    ones are; targets of other names go in as ``additional_targets={'truth': 'mask'}``.
+
+    Gate and draw take their randomness from torch's global generator, which differs in every worker and epoch and
+    follows ``torch.manual_seed``. A pipeline seeded by ``Compose(seed=...)`` or ``set_random_state`` gets a stream of
+    its own instead: repeatable in the main process, another in every worker and every epoch, and independent of the
+    other transforms, to which albumentations gives one and the same. With probability 0 nothing is drawn.
+
+    A source cannot be written down, so a pipeline is saved without it, as one with a ``Lambda`` is:
+    ``A.from_dict(saved, nonserializable={'SyntheticMix': transform})``.
+
+    albumentations' own flips fail above 128 bands with OpenCV 5, which is not mended here: install OpenCV 4.
+
+    Args:
+        source: a generator (drawn live, on the CPU), a synthetic dataset, a bank, or any dataset in the sample
+            contract, with samples of the kind ``'segmentation'`` or ``'scene'``.
+        ratio: synthetic samples per real one, so that a sample is replaced with probability ratio/(1+ratio); a
+            number, or a schedule that :meth:`set_epoch` follows.
+        p: the fraction that is synthetic; give either this or ``ratio``.
+        labels: classes of the synthetic samples; None takes them as the source gives them.
+        real_counts: (K,) real samples (for masks: pixels) per class, for policies that need them.
+        prior: (K,) class prior for ``labels='prior'``.
+
+    Raises:
+        TypeError: if the source holds spectra or pairs of dates.
+        ValueError: if not exactly one of ``ratio`` and ``p`` is given, or it is out of range.
+    """
+
+    _targets = (Targets.IMAGE, Targets.MASK)
+
+    def __init__(
+        self,
+        source: Source,
+        ratio: float | Schedule | None = None,
+        p: float | None = None,
+        labels: LabelPolicy | None = None,
+        real_counts: np.ndarray | None = None,
+        prior: np.ndarray | None = None,
+    ) -> None:
+        self.probability = MixProbability('SyntheticMix', ratio, p)
+        self.pool = SyntheticPool(source, labels=labels, real_counts=real_counts, prior=prior)
+        if (kind := self.pool.kind) not in _TARGETS:
+            raise TypeError(
+                f'SyntheticMix: the source holds samples of kind {kind!r}, and an albumentations pipeline can replace '
+                f'{sorted(_TARGETS)} only; use hsiaug.transforms.SyntheticMix, a module from dict to dict, on batches'
+            )
+        self.target = _TARGETS[kind]
+        self._drawn: tuple[int, dict[str, np.ndarray]] | None = None
+        self._stream: tuple[int, np.random.Generator] | None = None
+        super().__init__(p=self.probability.value)
+
+    @property
+    def p(self) -> float:
+        """Probability that a sample is replaced in the current epoch."""
+        return self.probability.value
+
+    @p.setter
+    def p(self, value: float) -> None:
+        # The base class writes what was just read; anything else is the user's own constant.
+        if value != self.probability.value:
+            self.probability = MixProbability('SyntheticMix', None, value)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Follow a schedule of the ratio to an epoch, in data-loader workers too."""
+        self.probability.set_epoch(epoch)
+
+    # --- randomness -------------------------------------------------------------------------------------------------
+
+    def set_random_seed(self, seed: int | None) -> None:
+        """Take a stream of our own from a seed, or torch's global generator where it is None."""
+        super().set_random_seed(seed)
+        self._seeded, self._stream = seed is not None, None
+
+    def set_random_state(self, random_generator: np.random.Generator, py_random: random.Random) -> None:
+        """Take a stream of our own from a generator."""
+        super().set_random_state(random_generator, py_random)
+        self._seeded, self._stream = True, None
+
+    def _random_bits(self) -> int:
+        if not self._seeded:
+            return int(torch.randint(2**_BITS, ()))
+        worker = get_worker_info()
+        place = worker.seed if worker else 0  # a worker's seed is new in every epoch, unless the worker lives on
+        if self._stream is None or self._stream[0] != place:
+            # Siblings have generators in the same state; our own name leads the stream away from theirs.
+            entropy = [int(self.random_generator.integers(2**_BITS)), place, zlib.crc32(repr(self).encode())]
+            self._stream = place, np.random.default_rng(entropy)
+        return int(self._stream[1].integers(2**_BITS))
+
+    def should_apply(self, force_apply: bool = False) -> bool:
+        """Whether this sample is replaced."""
+        if self.p <= 0 or self.p >= 1 or force_apply:
+            return self.p > 0
+        return self._random_bits() < self.p * 2**_BITS
+
+    def get_params(self) -> dict[str, Any]:
+        """``draw``, the seed of one draw for all targets of this call."""
+        return {'draw': self._random_bits()}
+
+    # --- targets ----------------------------------------------------------------------------------------------------
+
+    @property
+    def targets(self) -> dict[str, Callable[..., Any]]:
+        """What can be replaced."""
+        return {'image': self.apply, 'mask': self.apply_to_mask, 'label': self.apply_to_label}
+
+    def add_targets(self, additional_targets: dict[str, str]) -> None:
+        """Know masks and labels under other names.
+
+        Raises:
+            TypeError: for a second image, since a synthetic sample has one.
+        """
+        if images := sorted(name for name, kind in additional_targets.items() if kind == 'image'):
+            raise TypeError(
+                f'SyntheticMix: a synthetic sample has one image, found {images} as further ones; for pairs of dates '
+                'use hsiaug.transforms.SyntheticMix on batches, with BitemporalAugmentation for the geometry'
+            )
+        super().add_targets(additional_targets)
+
+    def get_params_dependent_on_data(self, params: dict[str, Any], data: dict[str, Any]) -> dict[str, Any]:
+        """Check that the targets of a call are those that a synthetic sample has.
+
+        Raises:
+            ValueError: if the mask or label that belongs to the image is missing, or there is one to which a synthetic
+                sample has no counterpart.
+        """
+        found = {self._target_of(key) for key, value in data.items() if value is not None}
+        extra = found & set(super().targets) - {'image', self.target} | found & {'mask', 'label'} - {self.target}
+        if extra or not {'image', self.target} <= found:
+            raise ValueError(
+                f'SyntheticMix: a synthetic sample has image and {self.target}, found {sorted(data)}; call the '
+                f'pipeline with image=..., {self.target}=... (or name them in additional_targets) and nothing that '
+                'would keep the content of the real sample'
+            )
+        return {}
+
+    def apply_with_params(self, params: dict[str, Any], *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """Replace every target of a call."""
+        # Not through albumentations, which gives 0-d arrays a dimension and never returns from text.
+        labels = {key for key, value in kwargs.items() if value is not None and self._target_of(key) == 'label'}
+        others = {key: value for key, value in kwargs.items() if key not in labels}
+        result: dict[str, Any] = super().apply_with_params(params, *args, **others)
+        result |= {key: self.apply_to_label(kwargs[key], **params) for key in labels}
+        self._drawn = None
+        return result
+
+    def apply(self, img: np.ndarray, *args: Any, draw: int, **params: Any) -> np.ndarray:
+        """The synthetic image, (H, W, C) float32.
+
+        Raises:
+            TypeError: if the real image is of another dtype.
+            SpecMismatchError: if it is of another shape.
+        """
+        if img.dtype != np.float32:
+            unit = (self.pool.spec and self.pool.spec.unit) or 'unknown'
+            raise TypeError(
+                f'SyntheticMix: found an image of dtype {img.dtype}, expected float32 in the unit of the source '
+                f'({unit}); convert real images before the pipeline'
+            )
+        return _as_real('image', img, np.moveaxis(self._sample(draw)['image'], 0, -1))
+
+    def apply_to_mask(self, mask: np.ndarray, *args: Any, draw: int, **params: Any) -> np.ndarray:
+        """The synthetic mask, in the shape and dtype of the real one."""
+        synthetic = self._sample(draw)['mask']
+        return _as_real('mask', mask, synthetic[..., None] if mask.ndim == 3 else synthetic)
+
+    def apply_to_label(self, label: Any, *args: Any, draw: int, **params: Any) -> Any:
+        """The synthetic label, of the type of the real one.
+
+        Raises:
+            TypeError: if the real one is no single number.
+        """
+        real = np.asarray(label)
+        if real.size != 1 or real.dtype.kind not in 'biuf' or isinstance(label, list):
+            raise TypeError(f'SyntheticMix: found label {label!r}, expected one class number')
+        value = _as_real('label', real, self._sample(draw)['label'].reshape(real.shape))
+        if isinstance(label, np.ndarray):
+            return value
+        return torch.full_like(label, value.item()) if isinstance(label, Tensor) else type(label)(value.item())
+
+    def _target_of(self, key: str) -> str:
+        return self._additional_targets.get(key, key)
+
+    def _sample(self, draw: int) -> dict[str, np.ndarray]:
+        """The synthetic sample that a seed names; the targets of a call ask for it in turn."""
+        if self._drawn is None or self._drawn[0] != draw:
+            batch = self.pool.random(1, draw)
+            self._drawn = draw, {key: batch[key][0].cpu().numpy() for key in ('image', self.target)}
+        return self._drawn[1]
+
+    # --- saved form -------------------------------------------------------------------------------------------------
+
+    @classmethod
+    def is_serializable(cls) -> bool:
+        """No: a source cannot be written down. ``A.from_dict`` asks for the transform."""
+        return False
+
+    def to_dict_private(self) -> dict[str, Any]:
+        """Name and description, without the source."""
+        described = {'mix': repr(self.probability), 'source': repr(self.pool)}
+        return {'__class_fullname__': self.get_class_fullname(), '__name__': 'SyntheticMix', 'p': self.p, **described}
+
+    def __repr__(self) -> str:
+        """Probability and source, without what the source holds."""
+        return f'SyntheticMix({self.probability}, source={self.pool})'
+
+
+def _as_real(what: str, real: np.ndarray, synthetic: np.ndarray) -> np.ndarray:
+    """A synthetic array in the dtype of the real one that it replaces.
+
+    Raises:
+        SpecMismatchError: if the shapes differ, or the dtype cannot hold the synthetic values.
+    """
+    if real.shape != synthetic.shape:
+        raise SpecMismatchError(
+            f'SyntheticMix: found {what} of shape {real.shape}, expected {synthetic.shape} as the source holds; bring '
+            'both to the same bands and size, or move the mixing to the place in the pipeline where they agree'
+        )
+    converted = synthetic.astype(real.dtype)
+    if not np.array_equal(converted, synthetic, equal_nan=synthetic.dtype.kind == 'f'):
+        raise SpecMismatchError(
+            f'SyntheticMix: found {what} of dtype {real.dtype}, which cannot hold the synthetic values from '
+            f'{synthetic.min()} to {synthetic.max()}; give int64'
+        )
+    return converted
+
+
+def albumentations_worker_init(worker_id: int) -> None:
+    """Give every albumentations pipeline of a dataset its own random stream in each worker and epoch.
+
+    albumentations 2.0.8 repeats one stream in every worker and in every epoch, for its own transforms too. Use as
+    ``DataLoader(..., worker_init_fn=albumentations_worker_init)``. Pipelines are found where they are attributes of
+    the dataset or of datasets inside it (``Subset``, ``ConcatDataset``, ``MixedDataset``).
+
+    Args:
+        worker_id: as torch gives it; the worker's seed says all.
+
+    Raises:
+        RuntimeError: if called outside a worker.
+        ValueError: if no pipeline is found.
+    """
+    worker = get_worker_info()
+    if worker is None:
+        raise RuntimeError('albumentations_worker_init: runs in data-loader workers only; give it as worker_init_fn')
+    pipelines = list(_pipelines(worker.dataset))
+    if not pipelines:
+        raise ValueError(
+            f'albumentations_worker_init: found no albumentations pipeline among the attributes of '
+            f'{type(worker.dataset).__name__}; keep it in one (as dataset.transform), or call its set_random_state'
+        )
+    seeds = np.random.SeedSequence(worker.seed).spawn(len(pipelines))
+    for pipeline, seed in zip(pipelines, seeds, strict=True):
+        pipeline.set_random_state(np.random.default_rng(seed), random.Random(int(seed.generate_state(1)[0])))
+
+
+def _pipelines(holder: object) -> Iterator[A.BaseCompose | A.BasicTransform]:
+    for value in vars(holder).values():
+        for item in value if isinstance(value, list | tuple) else (value,):
+            if isinstance(item, A.BaseCompose | A.BasicTransform):
+                yield item
+            elif isinstance(item, Dataset):
+                yield from _pipelines(item)

@@ -1,0 +1,209 @@
+"""Synthetic images and masks mixed into a batch, as a child of kornia's AugmentationSequential.
+
+https://kornia.readthedocs.io/en/latest/augmentation.container.html
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from kornia.augmentation import IntensityAugmentationBase2D
+from torch import Tensor
+
+from ..datasets.labels import LabelPolicy
+from ..datasets.pool import Source, SyntheticPool
+from ..ratio import Schedule
+from ..samples import SpecMismatchError
+from .probability import MixProbability
+
+Params = dict[str, Tensor]
+
+
+class RandomSyntheticMix(IntensityAugmentationBase2D):
+    """Replace samples of a batch by synthetic ones: image and mask together.
+
+    Each sample is gated on its own, with kornia's convention for ``p``. Children before and after this one see the
+    mixed batch, so put it first for synthetic samples to be normalised and augmented as real ones are. Images are
+    (B, C, H, W) in any floating dtype and on any device, with no range assumed; masks are (B, 1, H, W) or (B, H, W),
+    as tensors or as a list of one mask per sample. Samples that are not gated pass bit for bit, no transformation
+    matrix but the identity is reported, and ``aug(x, params=aug._params)`` replays the same gate and the same
+    synthetic samples. All randomness is drawn on the CPU from torch's global generator (whatever the device, so that
+    a seed means the same everywhere); with probability 0 nothing is drawn, and other children keep their draws.
+
+    What a child of kornia cannot do: a ``class`` entry beside the image would keep its real value, and kornia gives
+    no child the chance to object; sources of labels and of two dates are therefore refused. The source is no
+    submodule: its weights are in no ``parameters()`` and no ``state_dict()``.
+
+    Args:
+        source: a generator (drawn live), a synthetic dataset, a bank, or any dataset in the sample contract, with
+            samples of the kind ``'segmentation'``.
+        ratio: synthetic samples per real one, so that each sample is replaced with probability ratio/(1+ratio); a
+            number, or a schedule that :meth:`set_epoch` follows.
+        p: the fraction that is synthetic; give either this or ``ratio``.
+        labels: class mixture of the synthetic masks; None takes them as the source gives them.
+        real_counts: (K,) real pixels per class, for policies that need them.
+        prior: (K,) class prior for ``labels='prior'``.
+        same_on_batch: gate the batch as one, and repeat one synthetic sample over it.
+        keepdim: return (C, H, W) for (C, H, W) and (B, H, W) masks for such masks, as everywhere in kornia.
+        image_only: no masks are used, on purpose: without this, images mixed without their masks are an error.
+
+    Raises:
+        TypeError: if the source holds anything but image-mask pairs of one date.
+        ValueError: if not exactly one of ``ratio`` and ``p`` is given, or it is out of range.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        ratio: float | Schedule | None = None,
+        p: float | None = None,
+        labels: LabelPolicy | None = None,
+        real_counts: np.ndarray | None = None,
+        prior: np.ndarray | None = None,
+        same_on_batch: bool = False,
+        keepdim: bool = False,
+        image_only: bool = False,
+    ) -> None:
+        self.probability = MixProbability('RandomSyntheticMix', ratio, p)
+        super().__init__(p=self.probability.value, same_on_batch=same_on_batch, keepdim=keepdim)
+        self.pool = SyntheticPool(source, labels=labels, real_counts=real_counts, prior=prior)
+        if self.pool.kind != 'segmentation':
+            raise TypeError(
+                f'RandomSyntheticMix: the source holds samples of kind {self.pool.kind!r}, and a child of kornia can '
+                "replace image-mask pairs ('segmentation') only; use hsiaug.transforms.SyntheticMix, a module from dict "
+                'to dict, beside the kornia container'
+            )
+        self.image_only = image_only
+        self._drawn: tuple[tuple[int, int], dict[str, Tensor]] | None = None
+        self._awaits_mask: tuple[int, int] | None = None
+
+    @property
+    def p(self) -> float:
+        """Probability that a sample is replaced in the current epoch."""
+        return self.probability.value
+
+    @p.setter
+    def p(self, value: float) -> None:
+        # kornia's constructor writes what was just read; anything else is the user's own constant.
+        if value != self.probability.value:
+            self.probability = MixProbability('RandomSyntheticMix', None, value)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Follow a schedule of the ratio to an epoch, in data-loader workers too."""
+        self.probability.set_epoch(epoch)
+
+    def set_rng_device_and_dtype(self, device: torch.device, dtype: torch.dtype) -> None:
+        """Stay on the CPU, so that the gate is the same on every device and none has to be waited for."""
+        super().set_rng_device_and_dtype(torch.device('cpu'), dtype)
+
+    def forward_parameters(self, batch_shape: tuple[int, ...]) -> Params:
+        """Draw the gate, and which synthetic sample each gated one becomes.
+
+        Returns:
+            kornia's own parameters, with ``seed`` and ``count``, which name a draw of ``count`` synthetic samples, and
+            ``draw``, the one that each row takes; all (B,) int64, so that containers can slice and repeat them.
+        """
+        params: Params = super().forward_parameters(batch_shape)
+        gate = params['batch_prob'] > 0.5
+        # A row outside the gate has a valid draw too: a replay may open the gate by hand.
+        draw = torch.zeros(len(gate), dtype=torch.int64) if self.same_on_batch else (gate.cumsum(0) - 1).clamp(min=0)
+        count = draw.max() + 1 if len(gate) else torch.tensor(0)
+        seed = torch.tensor(0)
+        if self.p > 0:
+            # Ranks are often seeded alike, and would all draw the same samples.
+            rank = dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
+            seed = torch.randint(2**62, ()) + rank
+        return {**params, 'seed': seed.expand(len(gate)), 'count': count.expand(len(gate)), 'draw': draw}
+
+    def apply_transform(
+        self, input: Tensor, params: Params, flags: dict[str, Any], transform: Tensor | None = None
+    ) -> Tensor:
+        """Replace the gated images."""
+        rows = self._gated_rows(params)
+        mixed = self._replace('image', input, rows, params)
+        if len(rows):
+            self._expect_masks(params)
+        return mixed
+
+    def apply_transform_mask(
+        self, input: Tensor, params: Params, flags: dict[str, Any], transform: Tensor | None = None
+    ) -> Tensor:
+        """Replace the gated masks, with the gate and the draw of the images.
+
+        Raises:
+            TypeError: if the mixing was said to be of images only.
+        """
+        if self.image_only:
+            raise TypeError('RandomSyntheticMix: image_only=True, but a mask came with the image; leave that out')
+        self._awaits_mask = None
+        return self._replace('mask', input, self._gated_rows(params), params)
+
+    def apply_transform_box(self, input: Any, params: Params, flags: dict[str, Any], transform: Any = None) -> Any:
+        """Refuse boxes: synthetic samples have none."""
+        raise TypeError('RandomSyntheticMix: synthetic samples have no boxes; give image and mask only')
+
+    def apply_transform_keypoint(self, input: Any, params: Params, flags: dict[str, Any], transform: Any = None) -> Any:
+        """Refuse keypoints: synthetic samples have none."""
+        raise TypeError('RandomSyntheticMix: synthetic samples have no keypoints; give image and mask only')
+
+    def apply_transform_class(self, input: Any, params: Params, flags: dict[str, Any], transform: Any = None) -> Any:
+        """Refuse class labels. kornia's containers pass them by without asking; a direct call comes here."""
+        raise TypeError(
+            'RandomSyntheticMix: class labels cannot be replaced inside kornia; use hsiaug.transforms.SyntheticMix'
+        )
+
+    def _gated_rows(self, params: Params) -> Tensor:
+        gate = torch.atleast_1d(params['batch_prob'] > 0.5)
+        # With p = 1 kornia never looks at batch_prob.
+        return torch.arange(len(gate)) if self.p == 1 else gate.nonzero().flatten().cpu()
+
+    def _replace(self, key: str, input: Tensor, rows: Tensor, params: Params) -> Tensor:
+        """``input`` (B, ...) with its gated rows out of the draw that ``params`` name."""
+        if len(rows) == 0:
+            return input
+        synthetic = self._draw(params, input.device)[key][params['draw'].cpu()[rows]]
+        if key == 'mask':
+            synthetic = synthetic.unsqueeze(1)
+        if synthetic.shape[1:] != input.shape[1:]:
+            raise SpecMismatchError(
+                f'RandomSyntheticMix: found {key}s of shape {tuple(input.shape[1:])} in the batch, expected '
+                f'{tuple(synthetic.shape[1:])} as the source holds; bring both to the same bands and size, or move '
+                'the mixing to the place in the container where they agree (before or after the crop)'
+            )
+        output = input.clone()
+        output[rows.to(input.device)] = synthetic.to(input)
+        return output
+
+    def _draw(self, params: Params, device: torch.device) -> dict[str, Tensor]:
+        """The draw that ``params`` name; image and mask ask for the same one in turn."""
+        name = draw_name(params)
+        if self._drawn is None or self._drawn[0] != name:
+            seed, count = name
+            if device.type != 'cpu':
+                self.pool.to(device)  # a live generator draws where the batch is
+            self._drawn = name, self.pool.random(count, seed)
+        return self._drawn[1]
+
+    def _expect_masks(self, params: Params) -> None:
+        """Remember that images were mixed: their masks come later, and nothing else tells that they never do."""
+        missed = self._awaits_mask
+        self._awaits_mask = None if self.image_only else draw_name(params)
+        if missed not in (None, self._awaits_mask):
+            self._awaits_mask = None
+            raise ValueError(
+                'RandomSyntheticMix: synthetic images were mixed into the last batch, but its masks never came, so '
+                "that they still belong to the real images; give both, as AugmentationSequential(..., data_keys=['in"
+                "put', 'mask']) or data_keys=None with a dict do, or say image_only=True where no masks are used"
+            )
+
+    def __repr__(self) -> str:
+        """Probability and source, without what the source holds."""
+        return f'RandomSyntheticMix({self.probability}, source={self.pool}, same_on_batch={self.same_on_batch})'
+
+
+def draw_name(params: Params) -> tuple[int, int]:
+    """Seed and count, which name a draw."""
+    return int(params['seed'][0]), int(params['count'][0])

@@ -1,0 +1,241 @@
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from lightning.pytorch import LightningDataModule, Trainer
+from lightning.pytorch.loggers import CSVLogger
+from real_modules import CityPairs, RealModule, SyntheticWater
+from torch.utils.data import DataLoader
+from torchgeo.trainers import ChangeDetectionTask, ClassificationTask, SemanticSegmentationTask
+from toys import Toy, keys_of
+
+from hsiaug.datamodules import MixedDataModule, SpectraDataModule
+from hsiaug.generators import TrainingData
+from hsiaug.ratio import Linear, SyntheticFirst
+from hsiaug.samples import LeakageError, SpecMismatchError
+from hsiaug.scenes import RandomSplit, Scene, Split
+from hsiaug.trainers import SpectralClassificationTask, fit_generator, training_data
+
+
+def task_for(kind: str) -> Any:
+    if kind == 'scene':
+        return ClassificationTask(model='resnet18', in_channels=7, task='multiclass', num_classes=2, lr=1e-3)
+    if kind == 'segmentation':
+        return SemanticSegmentationTask(
+            model='unet', backbone='resnet18', in_channels=7, task='multiclass', num_classes=2, loss='ce', lr=1e-3
+        )
+    return ChangeDetectionTask(model='fcsiamdiff', backbone='resnet18', in_channels=4, loss='bce', lr=1e-3)
+
+
+def train(
+    task: Any, module: LightningDataModule, folder: Path | None = None, epochs: int = 2, **options: Any
+) -> Trainer:
+    logger = CSVLogger(folder, name='', version='') if folder else False
+    trainer = Trainer(
+        max_epochs=epochs, accelerator='cpu', logger=logger, enable_checkpointing=False, log_every_n_steps=1,
+        enable_progress_bar=False, enable_model_summary=False, num_sanity_val_steps=1,
+    )  # fmt: skip
+    trainer.fit(task, module)
+    return trainer
+
+
+@pytest.mark.parametrize('way', ['dataset', 'batch'])
+@pytest.mark.parametrize('kind', ['scene', 'segmentation', 'change'])
+def test_torchgeo_tasks_train_on_mixed_real_data(real_data: Path, tmp_path: Path, kind: str, way: str) -> None:
+    torch.manual_seed(0)
+    inner = RealModule(str(real_data), kind, spy=True)
+    source: Any = CityPairs(str(real_data), 'synthetic') if kind == 'change' else SyntheticWater(str(real_data), kind)
+    module = MixedDataModule(inner, source, 0.5, way=way)  # type: ignore[arg-type]
+    trainer = train(task_for(kind), module, tmp_path)
+    real, synthetic = (16, 8) if kind == 'change' else (24, 12)
+    assert (module.real_seen, module.synthetic_seen) == (2 * real, 2 * synthetic)
+    metrics = {key: float(value) for key, value in trainer.callback_metrics.items()}
+    assert metrics
+    assert all(np.isfinite(value) for value in metrics.values())
+    log = (tmp_path / 'metrics.csv').read_text()
+    assert 'mix/synthetic_seen' in log
+    assert str(float(2 * synthetic)) in log
+    # The inner module's normalisation and flips ran on every batch, real and synthetic alike.
+    flipped = set()
+    assert sum(int(before['synthetic'].sum()) for before, _ in inner.seen) == 2 * synthetic
+    shape = (-1, 1, 1)
+    mean, std = inner.mean.reshape(shape), inner.std.reshape(shape)
+    for before, after in inner.seen:
+        for row in range(len(before['image'])):
+            expected = (before['image'][row] - mean) / std
+            flip = not torch.allclose(after['image'][row], expected, atol=1e-4)
+            found = after['image'][row].flip(-1) if flip else after['image'][row]
+            assert torch.allclose(found, expected, atol=1e-4)
+            if 'mask' in before:
+                mask = after['mask'][row].flip(-1) if flip else after['mask'][row]
+                assert torch.equal(mask.to(torch.int64).squeeze(), before['mask'][row].squeeze())
+            flipped.add((bool(before['synthetic'][row]), flip))
+    assert len(flipped) == 4
+
+
+def test_our_spectral_task_on_a_real_scene_and_checkpointed_counts(real_data: Path, tmp_path: Path) -> None:
+    with np.load(real_data / 'salinas_a' / 'salinas_a.npz') as file:
+        gt = file['gt']
+        scene = Scene('salinas_a', file['cube'], gt, {int(i): f'class {i}' for i in np.unique(gt) if i})
+    split = RandomSplit(fraction=0.03)(scene)
+    source = fit_generator('variability', training_data(scene, split))
+    module = MixedDataModule(SpectraDataModule(scene, split, batch_size=16), source, 1.0, labels='sqrt')
+    assert module.way == 'batch'
+    task = SpectralClassificationTask(204, 6, lr=3e-3)
+    trainer = train(task, module, tmp_path, epochs=12)
+    real = len(split.train)
+    assert (module.real_seen, module.synthetic_seen) == (12 * real, 12 * real)
+    assert float(trainer.callback_metrics['train_synthetic']) == pytest.approx(0.5, abs=1e-6)
+    assert trainer.test(task, module, verbose=False)[0]['test_OA'] > 0.8
+    trainer.save_checkpoint(tmp_path / 'last.ckpt')
+    again = MixedDataModule(SpectraDataModule(scene, split, batch_size=16), source, 1.0, labels='sqrt')
+    more = Trainer(
+        max_epochs=13, accelerator='cpu', logger=False, enable_checkpointing=False, enable_progress_bar=False
+    )
+    more.fit(SpectralClassificationTask(204, 6), again, ckpt_path=tmp_path / 'last.ckpt')
+    assert again.synthetic_seen == 13 * real
+
+
+def test_validation_figures_of_the_change_task_do_not_break_a_run(real_data: Path) -> None:
+    # A logger with add_figure (TensorBoard; here the dummy of fast_dev_run) sends the task into kornia's trap.
+    source = CityPairs(str(real_data), 'synthetic')
+    task = task_for('change')
+    plain = RealModule(str(real_data), 'change')
+    with pytest.raises(ValueError, match='same number of frames'):
+        Trainer(fast_dev_run=True, accelerator='cpu').fit(task, plain)
+    Trainer(fast_dev_run=True, accelerator='cpu').fit(task, MixedDataModule(plain, source, 0.5))
+
+
+@pytest.mark.parametrize('way', ['dataset', 'batch'])
+def test_ratio_zero_trains_to_the_same_bits(real_data: Path, way: str) -> None:
+    states = []
+    for mixed in (False, True):
+        torch.manual_seed(3)
+        module: Any = RealModule(str(real_data))
+        if mixed:
+            module = MixedDataModule(module, SyntheticWater(str(real_data)), 0, way=way)  # type: ignore[arg-type]
+        task = task_for('segmentation')
+        torch.manual_seed(4)
+        train(task, module, epochs=1)
+        states.append(task.state_dict())
+    assert all(torch.equal(states[0][key], states[1][key]) for key in states[0])
+
+
+DDP = """
+import sys
+sys.path[:0] = [{tests!r}, {here!r}]
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from toys import Toy, keys_of
+from torch.utils.data import DataLoader
+from lightning.pytorch import LightningDataModule
+from hsiaug.datamodules import MixedDataModule
+
+class Inner(LightningDataModule):
+    def train_dataloader(self):
+        return DataLoader(Toy('segmentation', 21), 4, shuffle=True)
+
+class Task(LightningModule):
+    def __init__(self):
+        super().__init__()
+        self.model, self.seen = torch.nn.Conv2d(5, 3, 1), []
+    def training_step(self, batch, _):
+        self.seen += [(self.current_epoch, bool(s), k) for k, s in zip(keys_of(batch['image']), batch['synthetic'])]
+        return torch.nn.functional.cross_entropy(self.model(batch['image']), batch['mask'])
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), 0.1)
+
+if __name__ == '__main__':
+    task, dm = Task(), MixedDataModule(Inner(), Toy('segmentation', 60, seed=1), 1.0, way={way!r})
+    trainer = Trainer(max_epochs=2, accelerator='cpu', devices=2, strategy='ddp', logger=False,
+        enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False)
+    trainer.fit(task, dm)
+    rows = [f'{{e}} {{int(s)}} {{k.hex()[:64]}}' for e, s, k in task.seen]
+    with open({out!r} + str(trainer.global_rank), 'w') as file:
+        file.write('\\n'.join(rows) + f'\\n{{dm.real_seen}} {{dm.synthetic_seen}}')
+"""
+
+
+@pytest.mark.parametrize('way', ['dataset', 'batch'])
+def test_two_ddp_processes_share_one_epoch(tmp_path: Path, way: str) -> None:
+    here = Path(__file__).parent
+    script = tmp_path / 'script.py'
+    script.write_text(DDP.format(tests=str(here.parent), here=str(here), out=str(tmp_path / 'rank'), way=way))
+    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    ranks = [(tmp_path / f'rank{r}').read_text().splitlines() for r in (0, 1)]
+    real_keys = {key.hex()[:64] for key in keys_of(Toy('segmentation', 21).data['image'])}
+    for epoch in '01':
+        rows = [row.split() for rank in ranks for row in rank[:-1] if row[0] == epoch]
+        real = [key for _, flag, key in rows if flag == '0']
+        synthetic = [key for _, flag, key in rows if flag == '1']
+        assert set(real) == real_keys
+        assert len(set(synthetic)) == len(synthetic)
+        if way == 'dataset':  # one epoch shared out: nothing lost, nothing twice
+            assert (len(real), len(synthetic)) == (21, 21)
+        else:  # Lightning's own sampler repeats one real sample to make the ranks even
+            assert (len(real), len(synthetic)) == (22, 22)
+    counts = np.sum([[int(v) for v in rank[-1].split()] for rank in ranks], axis=0)
+    assert counts.tolist() == ([42, 42] if way == 'dataset' else [44, 44])
+
+
+class Inner(LightningDataModule):
+    def __init__(self, kind: Any = 'segmentation') -> None:
+        super().__init__()
+        self.train_dataset = Toy(kind, 20)
+
+    def train_dataloader(self) -> Any:
+        return DataLoader(self.train_dataset, 4, shuffle=True)
+
+
+def test_schedules_reach_the_loader_and_a_changing_length_is_refused() -> None:
+    module = MixedDataModule(Inner(), Toy('segmentation', 60, seed=1), SyntheticFirst(1), mode='replace')
+    loader = module.train_dataloader()
+    assert [sum(int(b['synthetic'].sum()) for b in loader) for _ in range(2)] == [20, 0]
+    growing = MixedDataModule(Inner(), Toy('segmentation', 60, seed=1), Linear(0, 1, 2))
+    growing.trainer = Trainer(accelerator='cpu', logger=False, enable_checkpointing=False)
+    with pytest.raises(ValueError, match='reload_dataloaders_every_n_epochs=1'):
+        growing.train_dataloader()
+    growing.trainer = Trainer(
+        accelerator='cpu', logger=False, enable_checkpointing=False, reload_dataloaders_every_n_epochs=1
+    )
+    assert len(growing.train_dataloader()) == 5
+
+
+def test_everything_else_is_the_inner_modules(scene: Scene, split: Split) -> None:
+    inner = SpectraDataModule(scene, split, batch_size=7)
+    module = MixedDataModule(inner, Toy('spectrum', 5), 0)
+    assert module.batch_size == 7
+    assert torch.equal(module.real_spectra(), inner.real_spectra())
+    assert len(module.val_dataloader().dataset) == len(split.val)
+    with pytest.raises(AttributeError, match='nothing_of_the_kind'):
+        module.nothing_of_the_kind  # noqa: B018
+
+
+def test_what_does_not_fit_is_refused(scene: Scene, split: Split, data: TrainingData, tmp_path: Path) -> None:
+    elsewhere = SpectraDataModule(scene, RandomSplit(fraction=0.4)(scene, seed=9))
+    generator = fit_generator('noise', data)
+    for way in ('dataset', 'batch'):
+        module = MixedDataModule(elsewhere, generator, 1.0, way=way)  # type: ignore[arg-type]
+        with pytest.raises(LeakageError, match='has seen'):
+            module.train_dataloader()
+    with pytest.raises(SpecMismatchError, match='kind: real'):
+        MixedDataModule(SpectraDataModule(scene, split), Toy('scene', 90), 0.5).train_dataloader()
+    with pytest.raises(FileNotFoundError, match='neither a bank'):
+        MixedDataModule(elsewhere, tmp_path)
+    with pytest.raises(ValueError, match='unknown way'):
+        MixedDataModule(elsewhere, generator, way='best')  # type: ignore[arg-type]
+    generator.save_pretrained(tmp_path / 'generator')
+    opened = MixedDataModule(SpectraDataModule(scene, split), tmp_path / 'generator')
+    assert opened.source.spec == generator.spec  # type: ignore[union-attr]
+
+
+def test_describe_draws_real_beside_synthetic(capsys: pytest.CaptureFixture[str]) -> None:
+    figure = MixedDataModule(Inner(), Toy('segmentation', 60, seed=1), 0.5).describe(count=3)
+    assert '<Toy: 60 segmentation samples> mixed into Inner' in capsys.readouterr().out
+    assert len(figure.axes) >= 12
+    assert keys_of(Toy('segmentation', 2).data['image'])
