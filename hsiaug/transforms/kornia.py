@@ -73,8 +73,8 @@ class RandomSyntheticMix(IntensityAugmentationBase2D):
         if self.pool.kind != 'segmentation':
             raise TypeError(
                 f'RandomSyntheticMix: the source holds samples of kind {self.pool.kind!r}, and a child of kornia can '
-                "replace image-mask pairs ('segmentation') only; use hsiaug.transforms.SyntheticMix, a module from dict "
-                'to dict, beside the kornia container'
+                "replace image-mask pairs ('segmentation') only; use hsiaug.transforms.SyntheticMix, a module from "
+                'dict to dict, beside the kornia container'
             )
         self.image_only = image_only
         self._drawn: tuple[tuple[int, int], dict[str, Tensor]] | None = None

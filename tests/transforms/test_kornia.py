@@ -427,4 +427,5 @@ def test_repr_names_the_source_and_not_its_data(synthetic: Pairs) -> None:
     assert repr(RandomSyntheticMix(synthetic, ratio=0.5)) == (
         'RandomSyntheticMix(ratio=0.5, source=<Pairs: 64 segmentation samples>, same_on_batch=False)'
     )
-    assert 'p=0.25, source=<Live: segmentation samples, drawn live>' in repr(RandomSyntheticMix(Live(synthetic), p=0.25))
+    live = RandomSyntheticMix(Live(synthetic), p=0.25)
+    assert 'p=0.25, source=<Live: segmentation samples, drawn live>' in repr(live)
