@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from jsonargparse import auto_cli
 
@@ -17,12 +17,19 @@ from .ablation.arms import quick as quick_study
 from .ablation.arms import spectral_arms
 from .ablation.cells import write_json
 from .datasets import LabelPolicy
+from .datasets.bank_export import ExportFormat
 from .samples import LeakageError, SpecMismatchError
 from .scenes import Scene, Split, make_splitter
 from .scenes.config import SceneConfig
 
+if TYPE_CHECKING:
+    from .datasets import SyntheticBank
+    from .generators import Generator
+
 DESCRIPTION = 'Synthetic hyperspectral samples, mixed into real training at a ratio, and the gain measured honestly.'
 RUN_FILE = 'run.json'
+FLAGS = ('--quick', '--verify', '--preview')
+MISTAKEN_PATH = (FileNotFoundError, FileExistsError, NotADirectoryError, PermissionError)
 
 
 @dataclass(frozen=True)
@@ -98,39 +105,61 @@ def train(
 
 
 def sample(
-    run: Path, count: int = 1000, out: Path = Path('samples.npz'), labels: LabelPolicy = 'real', seed: int = 0
+    run: Path,
+    count: int = 1000,
+    out: Path = Path('runs/bank'),
+    labels: LabelPolicy = 'real',
+    seed: int = 0,
+    device: str = 'cpu',
+    devices: int = 1,
+    nodes: int = 1,
+    verify: bool = False,
+    preview: bool = False,
+    export: ExportFormat | None = None,
 ) -> None:
-    """Draw samples from a trained generator.
+    """Draw samples from a trained generator into a bank, or look after a bank. Run it again to resume it.
 
     Args:
-        run: folder that ``hsiaug train`` wrote.
+        run: folder of a generator to draw from (hsiaug train); or of a finished bank for verify, preview or export,
+            which draws nothing and needs no other option.
         count: number of samples.
-        out: ``.npz`` file with ``image``, ``label``, ``wavelengths`` and the spec and provenance as JSON.
-        labels: classes of the samples: real, uniform, inverse, or weights by class name.
+        out: folder of the bank: safetensors shards and bank.json, which SyntheticBank.open reads.
+        labels: classes of the samples: real, sqrt, uniform or inverse training frequencies, or weights by class name.
         seed: of labels and noise.
+        device: where to draw: cpu, cuda, cuda:1, ...
+        devices: processes per machine that fill the bank together, each on its own device.
+        nodes: machines that do; start the same command on each, as torchrun or SLURM does.
+        verify: read all shards and compare their checksums.
+        preview: draw samples, beside the real ones that the generator was trained on, to <bank>_preview.png.
+        export: write the bank in a format that others read too, to <bank>.npz, <bank>_geotiff or <bank>_webdataset.
     """
-    import numpy as np
-
-    from .datasets import SyntheticDataset
+    from .datamodules.mixed import open_source
+    from .datasets import SpectraDataset, SyntheticBank
     from .generators import Generator
+    from .report.bank import export_beside, preview_bank, summary
 
-    if count < 1:
-        raise ValueError(f'count must be at least 1, found {count}')
-    generator = Generator.from_pretrained(run)
-    dataset = SyntheticDataset(generator, count, seed, labels)
-    batch: dict[str, Any] = {key: value.numpy() for key, value in dataset.batch(range(count)).items()}
-    record = {'spec': generator.spec.to_dict(), 'seed': seed}
-    record['provenance'] = generator.provenance.to_dict() if generator.provenance else None
-    if generator.spec.wavelengths is not None:
-        batch['wavelengths'] = np.array(generator.spec.wavelengths)
-    out = out if out.suffix == '.npz' else out.with_name(out.name + '.npz')
-    out.parent.mkdir(parents=True, exist_ok=True)
-    temporary = out.with_name(f'.{out.name}')
-    with temporary.open('wb') as file:
-        np.savez_compressed(file, record=np.array(json.dumps(record)), **batch)
-    temporary.replace(out)
-    counts = dict(zip(generator.spec.classes, dataset.counts.tolist(), strict=True))
-    print(f'{count} samples, {counts}: {out}')
+    _require_device(device, devices)
+    source = open_source(run) if run.is_dir() else Generator.from_pretrained(run)
+    if isinstance(source, SyntheticBank):
+        if not (verify or preview or export):
+            raise ValueError(
+                f'{run} is a bank already; add --verify, --preview or --export, or give the folder of a generator'
+            )
+        bank = source
+    else:
+        drawn = _draw(cast(Generator, source).to(device), count, out, labels, seed, devices, nodes)
+        if drawn is None:  # another process goes on
+            return
+        bank = drawn
+        print(summary(bank))
+    if verify:
+        bank.verify(progress=True)
+        print(f'{len(bank)} samples in {len(bank.shards)} shards: all checksums right')
+    if preview:
+        known = bank.spec.kind == 'spectrum' and (run / RUN_FILE).is_file()
+        print(f'preview: {preview_bank(bank, SpectraDataset(*_trained_on(run)) if known else None)}')
+    if export:
+        print(f'{export}: {export_beside(bank, export, progress=True)}')
 
 
 def evaluate(run: Path, per_class: int = 200, device: str = 'cpu') -> None:
@@ -147,9 +176,7 @@ def evaluate(run: Path, per_class: int = 200, device: str = 'cpu') -> None:
     generator = Generator.from_pretrained(run, device)
     if not (run / RUN_FILE).is_file():
         raise FileNotFoundError(f'{run} holds no {RUN_FILE}, which says what it was trained on; use hsiaug train')
-    record = json.loads((run / RUN_FILE).read_text())
-    scene, parts = _split(SceneConfig(**record['scene']), SplitConfig(**record['split']), record['seed'])
-    print(evaluate_generator(generator, scene, parts, run, per_class))
+    print(evaluate_generator(generator, *_trained_on(run), run, per_class))
 
 
 def ablate(
@@ -223,6 +250,58 @@ def _split(scene: SceneConfig, split: SplitConfig, seed: int) -> tuple[Scene, Sp
     return opened, make_splitter(split.strategy, **split.settings)(opened, seed)
 
 
+def _trained_on(run: Path) -> tuple[Scene, Split]:
+    """The scene and the split that ``hsiaug train`` noted."""
+    record = json.loads((run / RUN_FILE).read_text())
+    return _split(SceneConfig(**record['scene']), SplitConfig(**record['split']), record['seed'])
+
+
+def _require_device(name: str, count: int = 1) -> None:
+    """Check that this machine has a device before any work is done.
+
+    Raises:
+        ValueError: for an unknown device, or fewer GPUs than asked for.
+    """
+    import torch
+
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ValueError(f'unknown device {name!r}; choose cpu, cuda or cuda:0, cuda:1, ...') from error
+    if count > 1 and device.index is not None:
+        raise ValueError(f'device {name!r} is one device, devices asks for {count}; choose --device {device.type}')
+    wanted, found = max(count, (device.index or 0) + 1), torch.cuda.device_count()
+    if device.type == 'cuda' and wanted > found:
+        raise ValueError(
+            f'device {name!r} with devices={count} needs {wanted} GPUs, PyTorch finds {found}; use fewer, or --device cpu'
+        )
+
+
+def _draw(
+    generator: Generator, count: int, out: Path, labels: LabelPolicy, seed: int, devices: int, nodes: int
+) -> SyntheticBank | None:
+    """Write a bank on one or many devices; None in processes that only help."""
+    from lightning.fabric import Fabric
+
+    from .datasets import write_bank
+
+    if min(devices, nodes) < 1:
+        raise ValueError(f'devices and nodes must be at least 1, found {devices} and {nodes}')
+    if out.suffix == '.npz':
+        raise ValueError(f'{out}: out is the folder of a bank; for an .npz file beside it add --export npz')
+    fabric = None
+    if devices * nodes > 1:
+        fabric = Fabric(accelerator=generator.device.type, devices=devices, num_nodes=nodes)
+        fabric.launch()
+    helper = fabric is not None and fabric.global_rank > 0
+    try:
+        bank = write_bank(generator, count, out, labels=labels, seed=seed, fabric=fabric, progress=True)
+    except KeyboardInterrupt:
+        said = f'\ninterrupted; finished shards are in {out}, the same command goes on from there'
+        raise SystemExit(1 if helper else said) from None
+    return None if helper else bank
+
+
 def _run_and_report(
     study: Study, out: Path, workers: int, engine: Literal['process', 'ray'] = 'process', device: str = 'cpu'
 ) -> None:
@@ -237,12 +316,12 @@ def main(args: Sequence[str] | None = None) -> None:
     """Entry point. A user's mistake is one line on standard error and exit status 2, not a traceback."""
     arguments = sys.argv[1:] if args is None else args
     # jsonargparse wants a value for every bool; people type a bare flag.
-    arguments = ['--quick=true' if argument == '--quick' else argument for argument in arguments]
+    arguments = [f'{argument}=true' if argument in FLAGS else argument for argument in arguments]
     functions: tuple[Callable[..., None], ...] = (demo, train, sample, evaluate, ablate, report)
     commands: dict[str, Any] = {f.__name__: f for f in functions}
     try:
         auto_cli(commands, args=arguments, prog='hsiaug', description=DESCRIPTION)
-    except (ValueError, FileNotFoundError, LeakageError, SpecMismatchError, ImportError) as error:
+    except (ValueError, *MISTAKEN_PATH, LeakageError, SpecMismatchError, ImportError) as error:
         print(f'hsiaug: {error}', file=sys.stderr)
         raise SystemExit(2) from error
 

@@ -12,7 +12,6 @@ import math
 import os
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -136,6 +135,10 @@ class SyntheticBank(NonGeoDataset):
         # In shared memory, so that the workers of a loader verify a shard once between them.
         self._verified = torch.zeros(len(self.shards), dtype=torch.uint8).share_memory_()
         self._mapped: dict[int, dict[str, np.ndarray]] = {}
+        self._layout = {
+            key: (_item(numpy_dtype(dtype), shape), numpy_dtype(dtype), shape)
+            for key, (dtype, shape) in layout(self.spec, self.soft_labels).items()
+        }
 
     @classmethod
     def open(cls, root: str | os.PathLike[str]) -> SyntheticBank:
@@ -243,25 +246,32 @@ class SyntheticBank(NonGeoDataset):
             BankError: if a shard is missing or its checksum is wrong.
         """
         rows = np.asarray(indices, dtype=np.int64)
-        if rows.size and not 0 <= rows.min() <= rows.max() < self.count:
-            raise IndexError(f'SyntheticBank: index out of range for {self.count} samples')
-        numbers, within = np.divmod(rows, self.shard_size)
-        order = np.argsort(numbers, kind='stable')
-        numbers, within = numbers[order], within[order]
-        edges = [*np.flatnonzero(np.diff(numbers, prepend=-1)).tolist(), rows.size]
-        groups = [
-            (self._shard(int(numbers[start])), order[start:stop], within[start:stop]) for start, stop in pairwise(edges)
-        ]
+        groups = self._by_shard(rows)
         batch = {}
-        for key, (dtype, shape) in layout(self.spec, self.soft_labels).items():
+        for key, (item, dtype, shape) in self._layout.items():
             if keys is not None and key not in keys:
                 continue
             # numpy's memory, not torch's: it asks for huge pages, without which page faults cost more than the copy.
-            batch[key] = np.empty((rows.size, *shape), numpy_dtype(dtype))
-            items = _as_items(batch[key])
+            items = np.empty(rows.size, item)
             for shard, places, picked in groups:
                 _copy(shard[key], picked, items, places)
-        return {key: torch.from_numpy(array) for key, array in batch.items()}
+            batch[key] = torch.from_numpy(items.view(dtype).reshape(rows.size, *shape))
+        return batch
+
+    def _by_shard(self, rows: np.ndarray) -> list[tuple[dict[str, np.ndarray], np.ndarray, np.ndarray]]:
+        """For each shard that (n,) rows lie in: its tensors, the rows' places in a batch, and the rows within it."""
+        if rows.size == 0:
+            return []
+        places = rows.argsort()
+        ordered = rows[places]
+        if ordered[0] < 0 or ordered[-1] >= self.count:
+            raise IndexError(f'SyntheticBank: index out of range for {self.count} samples')
+        numbers, within = np.divmod(ordered, self.shard_size)
+        starts = [0, *((numbers[1:] != numbers[:-1]).nonzero()[0] + 1).tolist()]
+        return [
+            (self._shard(number), places[start:stop], within[start:stop])
+            for number, start, stop in zip(numbers[starts].tolist(), starts, [*starts[1:], rows.size], strict=True)
+        ]
 
     def __getitem__(self, index: int) -> Sample:
         """One sample in the sample contract."""
@@ -308,10 +318,14 @@ def _copy(source: np.ndarray, rows: np.ndarray, target: np.ndarray, places: np.n
         target[place : place + 1] = source[row : row + 1]
 
 
+def _item(dtype: np.dtype[Any], shape: tuple[int, ...]) -> np.dtype[Any]:
+    """A whole row as one opaque item, which numpy copies at once instead of value by value."""
+    return np.dtype((np.void, dtype.itemsize * math.prod(shape)))
+
+
 def _as_items(array: np.ndarray) -> np.ndarray:
-    """(n,) view with one opaque item per row, which numpy copies whole instead of value by value."""
-    width = math.prod(array.shape[1:])
-    return array.reshape(len(array), width).view(np.dtype((np.void, width * array.itemsize)))[:, 0]
+    """(n,) view of (n, ...) with one item per row."""
+    return array.reshape(len(array), -1).view(_item(array.dtype, array.shape[1:]))[:, 0]
 
 
 def _stamp(path: Path) -> tuple[int, int]:

@@ -75,16 +75,18 @@ class SyntheticPool:
         spec = getattr(source, 'spec', None)
         self.spec: SampleSpec | None = spec if isinstance(spec, SampleSpec) else None
         self.provenance: Provenance | None = getattr(source, 'provenance', None)
-        if real_counts is None and (frequencies := getattr(source, 'class_prior', None)) is not None:
-            real_counts = frequencies.cpu().numpy()
-        self.real_counts = real_counts
+        frequencies = getattr(source, 'class_prior', None)
+        self.real_counts = frequencies.cpu().numpy() if real_counts is None and frequencies is not None else real_counts
         self.chunk = default_chunk(self.spec) if self.spec else 1024
         self._example: dict[str, Tensor] | None = None
         self._streams: dict[int, tuple[Iterator[np.ndarray], np.ndarray]] = {}
         self._chunks: dict[tuple[int, int], dict[str, Tensor]] = {}
         self._weights: np.ndarray | None = None
         self._cumulative: np.ndarray | None = None
-        self._live_labels = self.dataset is None and self.spec is not None and self.spec.kind in ('spectrum', 'scene')
+        # A generator of masks that knows its class frequencies takes labels too: classes that patches should hold.
+        self._live_labels = self.dataset is None and (
+            frequencies is not None or (self.spec is not None and self.spec.kind in ('spectrum', 'scene'))
+        )
         if self.dataset is None and labels is not None and not self._live_labels:
             raise ValueError(
                 f'labels={labels!r}: the class mixture of masks that are drawn live is their own; sample a bank and '

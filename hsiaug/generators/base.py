@@ -37,11 +37,11 @@ class TrainingData:
 
     Args:
         spec: spec of the samples.
-        x: (N, C) float32 labelled training spectra, in the dataset's unit.
-        y: (N,) int64 labels.
-        unlabelled: (M, C) float32 spectra of the training area without labels; M may be 0.
-        val_x: (V, C) validation spectra, for early stopping.
-        val_y: (V,) their labels.
+        x: (N, C) float32 labelled training spectra, or (N, C, H, W) images, in the dataset's unit.
+        y: (N,) int64 labels, or (N, H, W) masks.
+        unlabelled: (M, C) or (M, C, H, W) float32 samples of the training area without labels; M may be 0.
+        val_x: (V, ...) validation samples, for early stopping.
+        val_y: (V, ...) their labels or masks.
         provenance: of the data; the generator keeps it with its own training configuration.
     """
 
@@ -122,8 +122,9 @@ class Generator(nn.Module):
 
     def adopt(self, data: TrainingData, seed: int, training: Mapping[str, Any] | None = None) -> None:
         """Record where the fit came from. Every ``fit`` and every trainer ends with it."""
-        counts = torch.bincount(data.y.cpu(), minlength=self.spec.num_classes).to(torch.float32)
-        if len(data.y):
+        y = data.y.cpu().reshape(-1)  # of masks, the pixels that count
+        counts = torch.bincount(y[(y >= 0) & (y < self.spec.num_classes)], minlength=self.spec.num_classes).float()
+        if counts.sum():
             self.class_prior.copy_(counts / counts.sum())
         base = data.provenance or Provenance(version=__version__, seed=seed, training={})
         self.provenance = replace(
@@ -139,7 +140,10 @@ class Generator(nn.Module):
         return self.class_prior.device
 
     def _draw(self, labels: Tensor, rng: torch.Generator) -> dict[str, Tensor]:
-        """Samples for (n,) ``labels``: at least ``image``; ``label_prob`` where soft. All randomness from ``rng``."""
+        """Samples for (n,) ``labels``: ``image``, ``mask`` where the kind has one, ``label_prob`` where soft.
+
+        All randomness comes from ``rng``. In a sample with a mask, the label is a class that it should hold.
+        """
         raise NotImplementedError
 
     @torch.no_grad()
@@ -148,12 +152,14 @@ class Generator(nn.Module):
 
         Args:
             n: number of samples.
-            labels: (n,) int64 classes; drawn from the training frequencies if None.
+            labels: (n,) int64 classes; drawn from the training frequencies if None. Of samples with masks they are
+                classes that each should hold; drawn from the training frequencies, patches follow theirs.
             seed: makes the draw reproducible; None takes fresh entropy from torch's global generator.
 
         Returns:
-            ``image`` (n, C) float32 and ``label`` (n,) int64 on the generator's device, and ``label_prob`` (n, K)
-            float32 from generators with soft labels.
+            on the generator's device: ``image`` (n, C) float32 and ``label`` (n,) int64, and ``label_prob`` (n, K)
+            float32 from generators with soft labels; of kind ``'segmentation'``, ``image`` (n, C, H, W) and ``mask``
+            (n, H, W) int64.
 
         Raises:
             ValueError: if labels and n disagree or a label is out of range.
@@ -175,9 +181,10 @@ class Generator(nn.Module):
                 f'found [{int(labels.min())}, {int(labels.max())}]'
             )
         if n == 0:
-            return {'image': torch.empty(0, self.spec.bands), 'label': labels}
+            return {key: value[:0] for key, value in self.sample(1, seed=0).items()}
         batch = self._draw(labels, rng)
-        batch.setdefault('label', labels.to(self.device))
+        if 'mask' not in batch:
+            batch.setdefault('label', labels.to(self.device))
         batch['image'] = batch['image'].to(torch.float32)
         return batch
 
