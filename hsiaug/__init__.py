@@ -16,8 +16,11 @@ _HOMES = {
     'SpectraDataset': 'datasets',
     'SyntheticDataset': 'datasets',
     'MixedDataset': 'datasets',
+    'SyntheticBank': 'datasets',
+    'write_bank': 'datasets',
     'MixedBatchSampler': 'samplers',
     'SyntheticMix': 'transforms',
+    'MixedDataModule': 'datamodules',
     'Generator': 'generators',
     'fit_generator': 'trainers',
 }

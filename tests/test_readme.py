@@ -1,7 +1,37 @@
+"""What the README says, run as it stands there."""
+
 import re
 from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from lightning.pytorch import LightningDataModule, LightningModule
+from torch import nn
+from torch.utils.data import DataLoader
+from toys import BANDS, Toy, aligned
+
+from hsiaug import SyntheticBank, write_bank
 
 README = (Path(__file__).parents[1] / 'README.md').read_text()
+EXAMPLES = dict(re.findall(r'```python ?(\w*)\n(.+?)```', README, flags=re.DOTALL))
+
+
+def run(name: str, **given: Any) -> dict[str, Any]:
+    """Run an example with the names that it takes from the reader's own program."""
+    space: dict[str, Any] = dict(given)
+    exec(compile(EXAMPLES[name], f'README.md, example {name!r}', 'exec'), space)
+    return space
+
+
+@pytest.fixture(scope='module')
+def bank(tmp_path_factory: pytest.TempPathFactory) -> SyntheticBank:
+    return write_bank(Toy('segmentation', 40, seed=1), None, tmp_path_factory.mktemp('bank') / 'bank')
+
+
+@pytest.fixture
+def real() -> Toy:
+    return Toy('segmentation', 24)
 
 
 def test_first_two_commands() -> None:
@@ -9,16 +39,98 @@ def test_first_two_commands() -> None:
     assert commands == ['pip install . && hsiaug demo', "pip install '.[test]' && pytest"]
 
 
-def test_python_example_runs() -> None:
-    (example,) = re.findall(r'```python\n(.+?)```', README, flags=re.DOTALL)
-    space: dict[str, object] = {}
-    exec(example, space)
-    real = len(space['real'])  # type: ignore[arg-type]
-    assert len(space['mixed']) == real + round(0.5 * real)  # type: ignore[arg-type]
-    assert space['batch']['image'].shape[1] == 100  # type: ignore[index]
-
-
 def test_links_into_the_repository_exist() -> None:
     root = Path(__file__).parents[1]
-    for target in re.findall(r'\]\((?!http)([^)#]+)\)', README):
+    for target in re.findall(r'\]\((?!http|#)([^)#]+)\)', README):
         assert (root / target).exists(), target
+    headings = {re.sub(r'[^\w -]', '', h).lower().replace(' ', '-') for h in re.findall(r'^#+ (.+)$', README, re.M)}
+    assert set(re.findall(r'\]\(#([^)]+)\)', README)) <= headings
+
+
+def test_every_example_is_run_here() -> None:
+    assert set(EXAMPLES) == {'', 'bank', 'loader', 'batch', 'kornia', 'albumentations', 'datamodule', 'smp'}
+
+
+def test_first_example_and_its_bank(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    space = run('')
+    real = len(space['real'])
+    assert len(space['mixed']) == real + round(0.5 * real)
+    assert space['batch']['image'].shape[1] == 100
+    monkeypatch.chdir(tmp_path)
+    bank = run('bank', generator=space['generator'])['bank']
+    assert len(bank) == 10_000
+    assert bank.class_counts is not None
+    rarest = space['generator'].class_prior.argmin()
+    assert bank.class_counts.argmax() == int(rarest)
+
+
+def test_loader(real: Toy, bank: SyntheticBank) -> None:
+    batches = list(run('loader', real=real, bank=bank)['loader'])
+    assert [len(batch['image']) for batch in batches] == [32, 4]
+    assert 10 <= int(batches[0]['synthetic'].sum()) <= 11
+    assert sum(int(batch['synthetic'].sum()) for batch in batches) == 12
+    assert all(aligned(batch) for batch in batches)
+
+
+def test_batches(real: Toy, bank: SyntheticBank) -> None:
+    seen: list[dict[str, torch.Tensor]] = []
+    loader = DataLoader(real, batch_size=8, shuffle=True)
+    space = run('batch', bank=bank, loader=loader, epochs=2, train=lambda i, m: seen.append({'image': i, 'mask': m}))
+    assert (space['mix'].real_seen, space['mix'].synthetic_seen) == (24, 24)
+    assert all(aligned(batch) for batch in seen)
+
+
+def test_kornia(real: Toy, bank: SyntheticBank) -> None:
+    torch.manual_seed(0)
+    image, mask = real.data['image'], real.data['mask'].float()[:, None]
+    batch = run('kornia', bank=bank, image=image, mask=mask)['batch']
+    fresh = [
+        not any(torch.equal(row, torch.flip(r, (-1,))) or torch.equal(row, r) for r in image) for row in batch['image']
+    ]
+    assert 2 <= sum(fresh) <= 14
+    assert aligned({'image': batch['image'], 'mask': batch['mask'][:, 0]})
+
+
+def test_albumentations(real: Toy, bank: SyntheticBank) -> None:
+    torch.manual_seed(0)
+    sample = real[0]
+    image, mask = sample['image'].permute(1, 2, 0).numpy(), sample['mask'].numpy()
+    augment = run('albumentations', bank=bank, image=image, mask=mask)['augment']
+    outs = [augment(image=image, mask=mask) for _ in range(20)]
+    for out in outs:
+        assert aligned(
+            {'image': torch.from_numpy(out['image'].copy()).permute(2, 0, 1), 'mask': torch.tensor(out['mask'])}
+        )
+    assert 2 <= len({out['image'].sum() for out in outs}) - 1 <= 14
+
+
+class Inner(LightningDataModule):
+    def train_dataloader(self) -> Any:
+        return DataLoader(Toy('segmentation', 24), 8, shuffle=True)
+
+
+class Task(LightningModule):
+    def __init__(self) -> None:
+        super().__init__()
+        self.model = nn.Conv2d(BANDS, 3, 1)
+
+    def training_step(self, batch: Any, _: int) -> Any:
+        return nn.functional.cross_entropy(self.model(batch['image']), batch['mask'])
+
+    def configure_optimizers(self) -> Any:
+        return torch.optim.SGD(self.parameters(), 0.1)
+
+
+def test_datamodule(bank: SyntheticBank, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    datamodule = run('datamodule', inner=Inner(), bank=bank, task=Task(), epochs=2)['datamodule']
+    assert (datamodule.real_seen, datamodule.synthetic_seen) == (48, 24)
+
+
+def test_smp(real: Toy, bank: SyntheticBank) -> None:
+    model = nn.Sequential(nn.Conv2d(BANDS, 3, 1))
+    space = run('smp', real=real, bank=bank, model=model, classes=3)
+    space['loss'].backward()
+    assert torch.isfinite(space['loss'])
+    assert 0 <= float(space['iou']) <= 1
+    assert torch.isfinite(model[0].weight.grad).all()

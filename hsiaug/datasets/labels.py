@@ -59,7 +59,8 @@ def synthetic_counts(
     if policy == 'sqrt':
         return apportion(np.sqrt(real_counts), total)
     if policy == 'inverse':
-        return apportion(np.where(real_counts > 0, 1 / np.maximum(real_counts, 1), 0), total)
+        held = np.asarray(real_counts, dtype=np.float64)  # counts, or frequencies below one
+        return apportion(np.divide(1.0, held, out=np.zeros_like(held), where=held > 0), total)
     if prior is None:
         raise ValueError("label policy 'prior' needs a class prior; see estimate_prior")
     return fill_to_prior(real_counts, prior, total)

@@ -62,8 +62,9 @@ class SpectralClassificationTask(LightningModule):
         return self.model(image)
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
-        """Cross-entropy against ``label_prob`` where there is one, else ``label``."""
-        loss = cross_entropy(self(batch['image']), batch.get('label_prob', batch['label']))
+        """Cross-entropy against ``label_prob`` where there is one, else ``label``; weighted where ``weight`` is."""
+        losses = cross_entropy(self(batch['image']), batch.get('label_prob', batch['label']), reduction='none')
+        loss = losses.mean() if 'weight' not in batch else (losses * batch['weight']).sum() / batch['weight'].sum()
         self.log('train_loss', loss, batch_size=len(batch['image']))
         if 'synthetic' in batch:
             share = batch['synthetic'].to(torch.float32).mean()

@@ -208,6 +208,15 @@ def test_label_policies(policy: object, total: int, expected: list[int]) -> None
     assert counts.sum() == total
 
 
+@pytest.mark.parametrize('policy', ['real', 'sqrt', 'inverse'])
+def test_frequencies_do_as_well_as_counts(policy: str) -> None:
+    counts, names = np.array([50, 30, 20]), ('a', 'b', 'c')
+    by_counts = synthetic_counts(policy, 31, names, counts)  # type: ignore[arg-type]
+    by_frequencies = synthetic_counts(policy, 31, names, counts / counts.sum())  # type: ignore[arg-type]
+    assert by_counts.tolist() == by_frequencies.tolist()
+    assert len(set(by_counts.tolist())) == 3
+
+
 def test_synthetic_labels_have_the_counts_in_every_epoch(generator: Generator) -> None:
     dataset = SyntheticDataset(generator, 90, labels='uniform', chunk=16)
     for epoch in (0, 4):

@@ -41,3 +41,15 @@ def test_every_epoch_draws_anew_and_ratio_zero_is_the_real_data(scene: Scene, sp
         for source in (None, fit_generator('noise', data))
     )
     assert all(torch.equal(plain[key], zero[key]) for key in plain)
+
+
+def test_sample_weights_scale_the_loss_of_synthetic_spectra() -> None:
+    task = SpectralClassificationTask(5, 3)
+    image, label = torch.rand(4, 5), torch.tensor([0, 1, 2, 0])
+    weight = torch.tensor([1.0, 1.0, 0.25, 0.0])
+    each = torch.nn.functional.cross_entropy(task(image), label, reduction='none')
+    expected = (each[0] + each[1] + 0.25 * each[2]) / 2.25
+    found = task.training_step({'image': image, 'label': label, 'weight': weight}, 0)
+    assert torch.allclose(found, expected)
+    plain = task.training_step({'image': image, 'label': label}, 0)
+    assert torch.allclose(plain, each.mean())
