@@ -96,6 +96,7 @@ def train(
     """
     from .trainers import fit_generator, training_data
 
+    _require_device(device)
     opened, parts = _split(scene, split, seed)
     model = fit_generator(generator, training_data(opened, parts), settings, seed, device, progress=True)
     model.save_pretrained(out)
@@ -128,7 +129,7 @@ def sample(
         seed: of labels and noise.
         device: where to draw: cpu, cuda, cuda:1, ...
         devices: processes per machine that fill the bank together, each on its own device.
-        nodes: machines that do; start the same command on each, as torchrun or SLURM does.
+        nodes: machines that fill it together; torchrun or SLURM starts the same command on each.
         verify: read all shards and compare their checksums.
         preview: draw samples, beside the real ones that the generator was trained on, to <bank>_preview.png.
         export: write the bank in a format that others read too, to <bank>.npz, <bank>_geotiff or <bank>_webdataset.
@@ -138,7 +139,7 @@ def sample(
     from .generators import Generator
     from .report.bank import export_beside, preview_bank, summary
 
-    _require_device(device, devices)
+    _require_device(device, devices, nodes)
     source = open_source(run) if run.is_dir() else Generator.from_pretrained(run)
     if isinstance(source, SyntheticBank):
         if not (verify or preview or export):
@@ -173,6 +174,7 @@ def evaluate(run: Path, per_class: int = 200, device: str = 'cpu') -> None:
     from .generators import Generator
     from .report.evaluation import evaluate_generator
 
+    _require_device(device)
     generator = Generator.from_pretrained(run, device)
     if not (run / RUN_FILE).is_file():
         raise FileNotFoundError(f'{run} holds no {RUN_FILE}, which says what it was trained on; use hsiaug train')
@@ -256,25 +258,25 @@ def _trained_on(run: Path) -> tuple[Scene, Split]:
     return _split(SceneConfig(**record['scene']), SplitConfig(**record['split']), record['seed'])
 
 
-def _require_device(name: str, count: int = 1) -> None:
-    """Check that this machine has a device before any work is done.
+def _require_device(name: str, devices: int = 1, nodes: int = 1) -> None:
+    """Check that this machine has what is asked for, before any work is done.
 
     Raises:
         ValueError: for an unknown device, or fewer GPUs than asked for.
     """
     import torch
 
+    if min(devices, nodes) < 1:
+        raise ValueError(f'devices and nodes must be at least 1, found {devices} and {nodes}')
     try:
         device = torch.device(name)
     except RuntimeError as error:
-        raise ValueError(f'unknown device {name!r}; choose cpu, cuda or cuda:0, cuda:1, ...') from error
-    if count > 1 and device.index is not None:
-        raise ValueError(f'device {name!r} is one device, devices asks for {count}; choose --device {device.type}')
-    wanted, found = max(count, (device.index or 0) + 1), torch.cuda.device_count()
+        raise ValueError(f'unknown device {name!r}; choose cpu, cuda, cuda:0, cuda:1, ...') from error
+    if devices * nodes > 1 and device.index is not None:
+        raise ValueError(f'device {name!r} names a single one; for many choose --device {device.type}')
+    wanted, found = max(devices, (device.index or 0) + 1), torch.cuda.device_count()
     if device.type == 'cuda' and wanted > found:
-        raise ValueError(
-            f'device {name!r} with devices={count} needs {wanted} GPUs, PyTorch finds {found}; use fewer, or --device cpu'
-        )
+        raise ValueError(f'device {name!r} needs {wanted} GPUs, PyTorch finds {found}; choose fewer, or --device cpu')
 
 
 def _draw(
@@ -282,11 +284,10 @@ def _draw(
 ) -> SyntheticBank | None:
     """Write a bank on one or many devices; None in processes that only help."""
     from lightning.fabric import Fabric
+    from torch import distributed
 
     from .datasets import write_bank
 
-    if min(devices, nodes) < 1:
-        raise ValueError(f'devices and nodes must be at least 1, found {devices} and {nodes}')
     if out.suffix == '.npz':
         raise ValueError(f'{out}: out is the folder of a bank; for an .npz file beside it add --export npz')
     fabric = None
@@ -299,6 +300,9 @@ def _draw(
     except KeyboardInterrupt:
         said = f'\ninterrupted; finished shards are in {out}, the same command goes on from there'
         raise SystemExit(1 if helper else said) from None
+    finally:
+        if fabric is not None:  # the threads of its process group must not outlive the interpreter
+            distributed.destroy_process_group()
     return None if helper else bank
 
 

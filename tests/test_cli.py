@@ -1,13 +1,30 @@
+import io
 import json
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import tarfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import rasterio
 import scipy.io
+import torch
 import yaml
+from matplotlib.image import imread
+from rasterio.errors import NotGeoreferencedWarning
+from torch.utils.data import Dataset
 
 from hsiaug.cli import main
-from hsiaug.scenes import SimulatedScene
+from hsiaug.datasets import SyntheticBank, SyntheticDataset, write_bank
+from hsiaug.datasets.preview import preview_grid
+from hsiaug.generators import Generator
+from hsiaug.samples import Sample, SampleSpec
+from hsiaug.scenes import SimulatedScene, make_splitter, open_scene
 from hsiaug.trainers.spectral_gan import SpectralGANConfig
 
 GAN = '--settings={iterations: 3, hidden: 8}'
@@ -23,22 +40,252 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     return cube, labels
 
 
-def test_steps_one_by_one(files: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    run = tmp_path / 'gan'
+@pytest.fixture(scope='module')
+def run(files: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a trained GAN."""
+    folder = tmp_path_factory.mktemp('run') / 'gan'
     scene = [f'--scene.path={files[0]}', f'--scene.labels={files[1]}']
-    main(['train', f'--out={run}', *scene, '--split.settings={fraction: 0.2}', GAN])
-    samples = tmp_path / 's.npz'
-    main(['sample', str(run), '--count=30', f'--out={samples}', '--labels=uniform'])
-    with np.load(tmp_path / 's.npz', allow_pickle=False) as out:
-        assert np.bincount(out['label']).tolist() == [10, 10, 10]
-        assert out['image'].shape == (30, 100)
-        assert json.loads(str(out['record']))['provenance']['split'] is not None
+    main(['train', f'--out={folder}', *scene, '--split.settings={fraction: 0.2}', GAN])
+    return folder
+
+
+@pytest.fixture
+def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Shards of one chunk, 1024 spectra."""
+    monkeypatch.setitem(write_bank.__kwdefaults__, 'shard_bytes', 1)  # type: ignore[arg-type]
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_evaluate_writes_figures_and_the_card(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     main(['evaluate', str(run), '--per_class=20'])
     printed = capsys.readouterr().out
     assert 'real→fake' in printed
     assert (run / 'figures' / 'class_spectra.png').stat().st_size > 10_000
     assert (run / 'figures' / 'interpolation_within.png').exists()
     assert 'mSAD' in (run / 'README.md').read_text()
+
+
+# --- banks ------------------------------------------------------------------------------------------------------------
+
+
+def test_sample_writes_a_bank_and_the_same_command_opens_it(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ['sample', str(run), '--count=30', f'--out={tmp_path / "bank"}', '--labels=uniform', '--seed=7']
+    main(command)
+    bank = SyntheticBank.open(tmp_path / 'bank')
+    generator = Generator.from_pretrained(run)
+    expected = SyntheticDataset(generator, 30, seed=7, labels='uniform').batch(range(30))
+    assert all(torch.equal(value, expected[key]) for key, value in bank.batch(range(30)).items())
+    assert bank.class_counts is not None
+    assert bank.class_counts.tolist() == [10, 10, 10]
+    assert bank.provenance == generator.provenance
+    classes = dict.fromkeys(bank.spec.classes, 10)
+    assert capsys.readouterr().out == f'30 samples, {classes}: {tmp_path / "bank"}\n'
+    before = contents(tmp_path / 'bank')
+    main(command)
+    assert contents(tmp_path / 'bank') == before
+    with pytest.raises(SystemExit):
+        main([*command[:-1], '--seed=8'])
+    assert 'seed: there 7, here 8' in capsys.readouterr().err
+    assert contents(tmp_path / 'bank') == before
+
+
+@pytest.mark.usefixtures('small_shards')
+@pytest.mark.parametrize('signal_number', [signal.SIGKILL, signal.SIGINT])
+def test_a_stopped_sample_goes_on(
+    signal_number: int, run: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def command(name: str) -> list[str]:
+        return ['sample', str(run), '--count=5000', '--labels=inverse', f'--out={tmp_path / name}']
+
+    main(command('whole'))
+    draw, calls = Generator.sample, []
+
+    def counted(self: Generator, *args: Any, **settings: Any) -> Any:
+        calls.append(args)
+        if len(calls) == 4 and stopping:
+            os.kill(os.getpid(), signal_number)
+        return draw(self, *args, **settings)
+
+    monkeypatch.setattr(Generator, 'sample', counted)
+    stopping = True
+    process = multiprocessing.get_context('fork').Process(target=main, args=(command('bank'),))
+    process.start()
+    process.join(60)
+    assert process.exitcode == (-signal.SIGKILL if signal_number == signal.SIGKILL else 1)
+    assert len(list((tmp_path / 'bank').glob('shard-*'))) == 3
+    said = 'finished shards are in ' + str(tmp_path / 'bank') + ', the same command goes on from there'
+    assert (said in capfd.readouterr().err) == (signal_number == signal.SIGINT)
+    stopping = False
+    main(command('bank'))
+    assert len(calls) == 2  # of five shards
+    assert contents(tmp_path / 'bank') == contents(tmp_path / 'whole')
+
+
+@pytest.mark.usefixtures('small_shards')
+def test_two_processes_fill_one_bank(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def command(name: str) -> list[str]:
+        return ['sample', str(run), '--count=5000', f'--out={tmp_path / name}']
+
+    script = tmp_path / 'small_shards.py'  # a file, since Lightning starts the second process from it
+    script.write_text(
+        'import os\n'
+        'from pathlib import Path\n'
+        'from hsiaug.cli import main\n'
+        'from hsiaug.datasets import bank_writer\n'
+        "bank_writer.write_bank.__kwdefaults__['shard_bytes'] = 1\n"
+        'write = bank_writer._write_whole\n'
+        'def noted(path, *rest):\n'
+        "    with (Path(__file__).parent / f'rank-{os.environ[\"LOCAL_RANK\"]}').open('a') as file:\n"
+        "        file.write(path.name + '\\n')\n"
+        '    write(path, *rest)\n'
+        'bank_writer._write_whole = noted\n'
+        'main()\n'
+    )
+    done = subprocess.run(
+        [sys.executable, str(script), *command('two'), '--devices=2', '--verify'],
+        capture_output=True, text=True, timeout=300, check=False, env={**os.environ, 'OMP_NUM_THREADS': '1'},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    main(command('one'))
+    assert contents(tmp_path / 'two') == contents(tmp_path / 'one')
+    first = capsys.readouterr().out.replace(str(tmp_path / 'one'), str(tmp_path / 'two'))
+    assert done.stdout == first + '5000 samples in 5 shards: all checksums right\n'  # said once
+    odd, even = ((tmp_path / f'rank-{rank}').read_text().split() for rank in (1, 0))
+    assert odd == ['shard-00001.safetensors', 'shard-00003.safetensors']
+    assert even[1:-1] == [f'shard-0000{number}.safetensors' for number in (0, 2, 4)]
+
+
+@pytest.mark.usefixtures('small_shards')
+def test_verify_names_the_damaged_shard(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    bank = tmp_path / 'bank'
+    main(['sample', str(run), '--count=3000', f'--out={bank}'])
+    capsys.readouterr()
+    for command in (['--verify', str(bank)], [str(bank), '--verify']):
+        main(['sample', *command])
+        assert capsys.readouterr().out == '3000 samples in 3 shards: all checksums right\n'
+    shard = bank / 'shard-00001.safetensors'
+    data = bytearray(shard.read_bytes())
+    data[-5] ^= 1
+    shard.write_bytes(data)
+    for command in (['--verify', str(bank)], [str(run), '--count=3000', f'--out={bank}', '--verify']):
+        with pytest.raises(SystemExit) as stopped:
+            main(['sample', *command])
+        assert stopped.value.code == 2
+        captured = capsys.readouterr()
+        assert 'shard-00001.safetensors has SHA-256' in captured.err
+        assert 'shard-00000' not in captured.err
+        assert 'right' not in captured.out
+
+
+def test_preview_shows_the_real_samples_that_the_generator_learned_from(
+    files: tuple[Path, Path],
+    run: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    shown: list[Any] = []
+
+    def spy(real: Any, synthetic: Any, *rest: Any, **settings: Any) -> Any:
+        shown[:] = real, synthetic
+        return preview_grid(real, synthetic, *rest, **settings)
+
+    monkeypatch.setattr('hsiaug.report.bank.preview_grid', spy)
+    bank, picture = tmp_path / 'bank', tmp_path / 'bank_preview.png'
+    main(['sample', str(run), '--count=90', '--labels=uniform', f'--out={bank}', '--preview'])
+    assert f'preview: {picture}\n' in capsys.readouterr().out
+    assert imread(picture).std() > 0.05
+    before = set(contents(bank))
+    scene = open_scene(files[0], files[1])
+    train = make_splitter('random', fraction=0.2)(scene, 0).train
+    assert torch.equal(shown[0]['image'], torch.from_numpy(scene.spectra(train)))
+    assert shown[0]['label'].tolist() == (scene.flat_labels()[train] - 1).tolist()
+    assert torch.equal(shown[1]['image'], SyntheticBank(bank).batch(range(90))['image'])
+
+    picture.unlink()
+    main(['sample', '--preview', str(bank)])  # nothing tells where a bank's generator is
+    assert shown[0] is None
+    assert imread(picture).std() > 0.05
+    assert set(contents(bank)) == before
+
+    Generator.from_pretrained(run).save_pretrained(tmp_path / 'saved')  # has no run.json
+    main(['sample', str(tmp_path / 'saved'), '--count=90', f'--out={tmp_path / "other"}', '--preview'])
+    assert shown[0] is None
+    assert (tmp_path / 'other_preview.png').exists()
+
+
+class Patches(Dataset[Sample]):
+    """Patches with masks."""
+
+    spec = SampleSpec('segmentation', 4, ('water', 'grass'), size=(6, 5))
+
+    def __len__(self) -> int:
+        return 9
+
+    def __getitem__(self, index: int) -> Sample:
+        rng = torch.Generator().manual_seed(index)
+        return {'image': torch.rand(4, 6, 5, generator=rng), 'mask': torch.randint(0, 2, (6, 5), generator=rng)}
+
+
+def test_exports_lie_beside_the_bank(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    main(['sample', str(run), '--count=30', f'--out={tmp_path / "bank"}', '--export=npz'])
+    assert f'npz: {tmp_path / "bank.npz"}\n' in capsys.readouterr().out
+    batch = SyntheticBank(tmp_path / 'bank').batch(range(30))
+    with np.load(tmp_path / 'bank.npz', allow_pickle=False) as out:
+        assert all(np.array_equal(out[key], value) for key, value in batch.items())
+        assert json.loads(str(out['record']))['provenance']['split'] is not None
+    main(['sample', str(tmp_path / 'bank'), '--export=webdataset'])
+    with tarfile.open(tmp_path / 'bank_webdataset' / 'data' / 'train-00000.tar') as archive:
+        spectrum = np.load(io.BytesIO(archive.extractfile('00000007.image.npy').read()))  # type: ignore[union-attr]
+    assert np.array_equal(spectrum, batch['image'][7])
+
+
+def test_banks_of_patches_are_shown_and_exported(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_bank(Patches(), None, tmp_path / 'patches')
+    monkeypatch.chdir(tmp_path / 'patches')  # its name is not in the path
+    main(['sample', '.', '--verify', '--preview', '--export=geotiff'])
+    assert '9 samples in 1 shards: all checksums right' in capsys.readouterr().out
+    assert imread(tmp_path / 'patches_preview.png').std() > 0.05
+    mask = tmp_path / 'patches_geotiff' / 'masks' / '000003.tif'
+    with pytest.warns(NotGeoreferencedWarning), rasterio.open(mask) as file:
+        assert np.array_equal(file.read(1), Patches()[3]['mask'])
+
+
+def test_mistakes_about_banks_are_one_line(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    main(['sample', str(run), '--count=5', f'--out={tmp_path / "bank"}'])
+    (tmp_path / 'file').touch()
+    capsys.readouterr()
+    for args, message in (
+        ([str(tmp_path / 'bank')], 'is a bank already; add --verify, --preview or --export'),
+        ([str(run), '--out=spectra.npz'], 'add --export npz'),
+        ([str(run), f'--out={tmp_path / "file"}'], 'Not a directory'),
+        ([str(run), f'--out={run}'], 'is no bank and not empty'),
+        ([str(run), '--count=0', f'--out={tmp_path / "x"}'], 'count of at least 1, found 0'),
+        ([str(run), '--labels={gold: 1}', f'--out={tmp_path / "x"}'], "unknown classes ['gold']"),
+        ([str(run), '--device=gpu', f'--out={tmp_path / "x"}'], "unknown device 'gpu'; choose cpu, cuda"),
+        ([str(run), '--device=cuda:99', f'--out={tmp_path / "x"}'], 'needs 100 GPUs'),
+        ([str(run), '--device=cuda:0', '--devices=2', f'--out={tmp_path / "x"}'], 'choose --device cuda'),
+        ([str(run), '--devices=0', f'--out={tmp_path / "x"}'], 'must be at least 1, found 0 and 1'),
+        ([str(tmp_path / 'bank'), '--export=geotiff'], "format='npz'"),
+        (['--verify', str(tmp_path / 'nowhere')], f'no folder {tmp_path / "nowhere"}'),
+    ):
+        with pytest.raises(SystemExit) as stopped:
+            main(['sample', *args])
+        assert stopped.value.code == 2
+        error = capsys.readouterr().err
+        assert error.startswith('hsiaug: ')
+        assert message in error
+    assert not (tmp_path / 'x').exists()
+
+
+# --- studies ----------------------------------------------------------------------------------------------------------
 
 
 def test_ablate_by_config_and_report_again(
@@ -65,7 +312,8 @@ def test_mistakes_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str
         (['report', str(tmp_path)], 'holds no plan.json'),
         (['ablate', f'--out={tmp_path / "x"}', '--ratios=[-1]'], 'finite number >= 0'),
         (['train', f'--out={tmp_path / "x"}', '--generator=ganerator'], 'unknown generator'),
-        (['sample', str(tmp_path), f'--out={tmp_path / "s.npz"}'], 'holds no config.json'),
+        (['sample', str(tmp_path), f'--out={tmp_path / "bank"}'], 'holds neither a bank (bank.json) nor a generator'),
+        (['evaluate', str(tmp_path)], 'holds no config.json'),
     ):
         with pytest.raises(SystemExit) as stopped:
             main(args)
@@ -73,10 +321,14 @@ def test_mistakes_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str
         error = capsys.readouterr().err
         assert message in error
         assert 'Traceback' not in error
-    assert not (tmp_path / 's.npz').exists()
+    assert not (tmp_path / 'bank').exists()
 
 
-@pytest.mark.parametrize('config', sorted(CONFIGS.glob('*.yaml')), ids=lambda p: p.stem)
+# Those named torchgeo_... are for torchgeo's command line.
+OWN_CONFIGS = sorted(path for path in CONFIGS.glob('*.yaml') if not path.stem.startswith('torchgeo_'))
+
+
+@pytest.mark.parametrize('config', OWN_CONFIGS, ids=lambda p: p.stem)
 def test_configs_parse(config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     command = 'train' if 'audebert' in config.stem else 'ablate'
     with pytest.raises(SystemExit) as stopped:

@@ -1,0 +1,92 @@
+"""What is shown of a bank: its class counts, and a preview beside it."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch.utils.data import Dataset
+
+from ..datasets import SyntheticBank
+from ..datasets.bank import layout
+from ..datasets.bank_export import ExportFormat, export_bank
+from ..datasets.batches import fetch
+from ..datasets.preview import preview_grid
+from ..samples import Sample, SampleSpec, require_compatible
+
+_SHOWN = 2000  # samples of a side; of large images, as many as _SHOWN_BYTES hold
+_SHOWN_BYTES = 64 << 20
+_SHOWN_SHARDS = 8  # a shard is read whole, for its checksum, when it is first touched
+_PICTURES, _PANELS = 6, 12
+
+
+def summary(bank: SyntheticBank) -> str:
+    """Samples, their classes and the folder, in one line."""
+    counts = bank.record['label_counts']
+    classes = '' if counts is None else f', {dict(zip(bank.spec.classes, counts, strict=True))}'
+    return f'{len(bank)} samples{classes}: {bank.root}'
+
+
+def beside(bank: SyntheticBank, ending: str) -> Path:
+    """A path next to a bank, named after it. The folder of a bank holds nothing else."""
+    root = bank.root if bank.root.name not in ('', '..') else bank.root.resolve()
+    return root.with_name(root.name + ending)
+
+
+def export_beside(bank: SyntheticBank, format: ExportFormat, progress: bool = False) -> Path:
+    """Export a bank to ``<bank>.npz`` or the folder ``<bank>_<format>``, and return which."""
+    return export_bank(bank, beside(bank, '.npz' if format == 'npz' else f'_{format}'), format, progress)
+
+
+def preview_bank(bank: SyntheticBank, real: Dataset[Sample] | None = None) -> Path:
+    """Draw samples of a bank, beside real ones where they are given, to ``<bank>_preview.png``.
+
+    Args:
+        bank: the bank.
+        real: the training samples that its generator learned from.
+
+    Returns:
+        the picture.
+
+    Raises:
+        SpecMismatchError: if real and synthetic samples do not fit together.
+    """
+    spec, side = bank.spec, None
+    if real is not None:
+        require_compatible(real.spec, spec)  # type: ignore[attr-defined]
+        side = _tensors(real, _spread(len(real), _shown(spec)))  # type: ignore[arg-type]
+    split = f', split {bank.provenance.split}' if bank.provenance and bank.provenance.split else ''
+    figure = preview_grid(
+        side,
+        _tensors(bank, _bank_rows(bank)),
+        spec,
+        min(spec.num_classes, _PANELS) if spec.kind == 'spectrum' else _PICTURES,
+        suptitle=f'{beside(bank, "").name}: {len(bank)} samples of {bank.record["source"]["type"]}{split}',
+    )
+    path = beside(bank, '_preview.png')
+    figure.savefig(path, dpi=120)
+    return path
+
+
+def _shown(spec: SampleSpec) -> int:
+    dtype, shape = layout(spec, soft_labels=False)['image']
+    return min(_SHOWN, max(_PICTURES, _SHOWN_BYTES // (dtype.itemsize * math.prod(shape))))
+
+
+def _spread(length: int, count: int) -> np.ndarray:
+    """At most ``count`` rows, spread evenly."""
+    return np.linspace(0, length - 1, min(length, count)).astype(np.int64)
+
+
+def _bank_rows(bank: SyntheticBank) -> np.ndarray:
+    """Rows of a few shards, spread evenly."""
+    numbers = _spread(len(bank.shards), _SHOWN_SHARDS)
+    each = -(-_shown(bank.spec) // len(numbers))
+    return np.concatenate([number * bank.shard_size + _spread(bank.shards[number].count, each) for number in numbers])
+
+
+def _tensors(dataset: Any, rows: np.ndarray) -> dict[str, Any]:
+    batch = fetch(dataset, rows)
+    return {key: batch[key] for key in ('image', 'label', 'mask') if key in batch}
