@@ -1,15 +1,19 @@
-"""The real scenes of the spectral studies, brought to hsiaug's form. Each is read from the folder of data at hand."""
+"""The real scenes of the studies, brought to hsiaug's form. Each is read from the folder of data at hand."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from hsiaug.scenes import BlockSplit, GroupSplit, HalvesSplit, Scene, Splitter
+from hsiaug.scenes import BlockSplit, GroupSplit, HalvesSplit, PatchSplitter, Scene, Splitter, majority_labels
 
 AVIRIS_NM = np.linspace(365.9, 2496.2, 224)  # nominal, as in the 224-band library of the same sensor
+# Nominal centres: the twelve bands of Sentinel-2A without B10, and seven of Landsat 8.
+SENTINEL2_NM = (442.7, 492.4, 559.8, 664.6, 704.1, 740.5, 782.8, 832.8, 864.7, 945.1, 1613.7, 2202.4)
+LANDSAT8_NM = (443.0, 482.0, 561.4, 654.6, 864.7, 1608.9, 2200.7)
 SALINAS_REMOVED = [*range(107, 112), *range(153, 167), 223]  # bands 108-112, 154-167, 224, 1-based
 
 
@@ -100,3 +104,127 @@ def find_scenes(root: Path) -> Iterator[Scene]:
             yield reader(root)
         except FileNotFoundError:
             continue
+
+
+# --- scenes with masks ----------------------------------------------------------------------------------------------
+
+
+def houston18_patches(root: Path) -> Scene:
+    """The crop of :func:`houston18`; every pixel has the class that at least half of it has."""
+    labels = _load(root / 'houston18_crop' / 'houston18_crop.npz')['gt']
+    return replace(houston18(root), labels=majority_labels(labels, 4))
+
+
+def jasper_ridge(root: Path) -> Scene:
+    """AVIRIS scene of four materials; the label is the material of most abundance."""
+    data = _load(root / 'jasper_ridge' / 'jasper_ridge.npz')
+    return _dominant('jasper_ridge', data, AVIRIS_NM[data['aviris_band_number'] - 1], approximate=True)
+
+
+def samson(root: Path) -> Scene:
+    """Airborne scene of soil, tree and water; the label is the material of most abundance."""
+    data = _load(root / 'samson' / 'samson.npz')
+    return _dominant('samson', data, data['wavelength_nm'], approximate=False)
+
+
+def _dominant(name: str, data: dict[str, np.ndarray], wavelengths: np.ndarray, approximate: bool) -> Scene:
+    return Scene(
+        name,
+        data['cube'],
+        data['abundance'].argmax(axis=2) + 1,
+        {k + 1: str(material) for k, material in enumerate(data['endmember_names'])},
+        wavelengths,
+        approximate,
+        scale=float(data['scale']),
+        unit='reflectance',
+    ).checked('drop')
+
+
+def barkbeetle(root: Path, target: str = 'damage') -> Scene:
+    """Sentinel-2 tiles of forests in 2020 with masks of bark-beetle damage or forest type; split by patches."""
+    data = _load(root / 's2_barkbeetle' / 's2_barkbeetle.npz')
+    names = {
+        'damage': ('undamaged', 'damaged'),
+        'forest': ('no forest', 'broadleaved', 'coniferous', 'unnamed type'),
+    }[target]
+
+    def tiles(pixels: np.ndarray) -> np.ndarray:
+        patches = [
+            pixels[start:stop].reshape(*shape, *pixels.shape[1:])
+            for start, stop, shape in zip(data['offset'][:-1], data['offset'][1:], data['shape'], strict=True)
+        ]
+        return np.stack([patches[patch][row : row + 32, column : column + 32] for patch, row, column in data['tile32']])
+
+    return Scene.from_tiles(
+        'barkbeetle',
+        tiles(data['t2']),
+        tiles(data[target]).astype(np.int64) + 1,
+        data['tile32'][:, 0],
+        class_names={k + 1: name for k, name in enumerate(names)},
+        wavelengths=np.array(SENTINEL2_NM),
+        wavelengths_approximate=True,
+        scale=float(data['scale']),
+        unit='reflectance',
+        nodata=0,
+    ).checked('drop')
+
+
+def water12(root: Path) -> Scene:
+    """Patches with masks of water from harmonised Landsat and Sentinel-2; split by the groups that overlap."""
+    data = _load(root / 'water12_patches' / 'water12_patches.npz')
+    return Scene.from_tiles(
+        'water12',
+        data['images'],
+        data['mask'].astype(np.int64) + 1,
+        data['overlap_group'],
+        class_names={1: 'land', 2: 'water'},
+        wavelengths=np.array(LANDSAT8_NM),
+        wavelengths_approximate=True,
+        scale=float(data['scale']),
+        unit='reflectance',
+    ).checked('drop')
+
+
+def slovenia(root: Path, date: int = 2) -> Scene:
+    """Sentinel-2 image of one of five dates with a mask of land cover."""
+    data = _load(root / 's2_slovenia_lulc' / 'testeopatch.npz')
+    return Scene(
+        'slovenia',
+        data['images'][date],
+        data['mask'].astype(np.int64),
+        {k: str(name) for k, name in enumerate(data['class_names'])},
+        scale=float(data['scale']),
+        unit='reflectance',
+    ).checked('drop')
+
+
+def clouds(root: Path, sensor: str = 'sentinel2') -> Scene:
+    """A scene of Landsat 5, Landsat 7 or Sentinel-2 with a mask of clouds and their shadows."""
+    data = _load(root / 'cloud6_csmask' / f'{sensor}.npz')
+    return Scene(
+        f'clouds_{sensor}',
+        data['image'],
+        data['mask'].astype(np.int64) + 1,
+        {k + 1: str(name) for k, name in enumerate(data['class_names'])},
+        scale=float(data['scale']),
+        unit='reflectance',
+    ).checked('drop')
+
+
+MASKED: dict[str, Callable[[Path], Scene]] = {
+    'houston18': houston18_patches,
+    'jasper_ridge': jasper_ridge,
+    'samson': samson,
+    'enmap_potsdam': enmap_potsdam,
+    'barkbeetle': barkbeetle,
+    'water12': water12,
+    'slovenia': slovenia,
+    'clouds_sentinel2': clouds,
+}
+"""Scenes for segmentation."""
+
+
+def patch_splitter(name: str, size: int) -> PatchSplitter:
+    """The split in windows that a scene of :data:`MASKED` is studied with: by groups where it has them, else blocks."""
+    grouped = ('enmap_potsdam', 'barkbeetle', 'water12')
+    return PatchSplitter(size=size, regions='groups' if name in grouped else 'blocks')

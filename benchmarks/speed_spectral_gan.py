@@ -16,24 +16,19 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
-import os
-import platform
 import shlex
-import statistics
-import subprocess
 import sys
-import time
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import torch
+from measure import machine, milliseconds, summary, write_whole
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, one_hot
 from torch.utils.data import DataLoader, TensorDataset
 
-from hsiaug import __version__
 from hsiaug.functional.gradient_penalty import gradient_penalty_autograd
 from hsiaug.generators.base import TrainingData
 from hsiaug.samples import SampleSpec
@@ -110,43 +105,6 @@ class Textbook:
         of_generator.step()
 
 
-def milliseconds(step: Callable[[], None], iterations: int, device: str) -> float:
-    """Wall time of one iteration, mean over a block."""
-    start = time.perf_counter()
-    for _ in range(iterations):
-        step()
-    if device != 'cpu':
-        torch.cuda.synchronize()
-    return (time.perf_counter() - start) / iterations * 1e3
-
-
-def summary(values: list[float]) -> dict[str, float]:
-    """Median and quartiles."""
-    low, middle, high = statistics.quantiles(values, n=4)
-    return {'median': round(middle, 4), 'q1': round(low, 4), 'q3': round(high, 4)}
-
-
-def machine(device: str) -> dict[str, Any]:
-    """Hardware and versions."""
-    cpu = Path('/proc/cpuinfo')
-    names = [line.split(':')[1].strip() for line in cpu.read_text().splitlines() if line.startswith('model name')]
-    commit = subprocess.run(
-        ['git', '--no-optional-locks', 'describe', '--always', '--dirty'], capture_output=True, text=True, check=False
-    )
-    return {
-        'cpu': names[0] if names else platform.processor(),
-        'cores': os.cpu_count(),
-        'threads': torch.get_num_threads(),
-        'load_at_start': round(os.getloadavg()[0], 2),
-        'device': torch.cuda.get_device_name() if device != 'cpu' else 'cpu',
-        'matmul_precision': torch.get_float32_matmul_precision(),
-        'python': platform.python_version(),
-        'torch': torch.__version__,
-        'hsiaug': __version__,
-        'commit': commit.stdout.strip() or None,
-    }
-
-
 def main() -> None:
     """Time both loops and write what was found."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -195,7 +153,6 @@ def main() -> None:
 
 def write(result: dict[str, Any], out: Path) -> None:
     """The result as JSON, and a few lines of Markdown beside it."""
-    out.parent.mkdir(parents=True, exist_ok=True)
     lines = ['# Spectral GAN: time per training iteration', '', f'`{result["command"]}`', '']
     lines += [
         ', '.join(f'{k} {v}' for k, v in result['machine'].items()),
@@ -209,10 +166,8 @@ def write(result: dict[str, Any], out: Path) -> None:
         lines += ['', f'Speed-up, median of {result["pairs"]} interleaved pairs (quartiles):', '']
         for name, t in result['speedup_per_pair'].items():
             lines.append(f'- over the {name}: {t["median"]:.2f} ({t["q1"]:.2f} to {t["q3"]:.2f})')
-    for path, text in ((out, json.dumps(result, indent=2)), (out.with_suffix('.md'), '\n'.join(lines))):
-        temporary = path.with_name(f'.{path.name}')
-        temporary.write_text(text + '\n')
-        os.replace(temporary, path)
+    write_whole(out, json.dumps(result, indent=2))
+    write_whole(out.with_suffix('.md'), '\n'.join(lines))
 
 
 if __name__ == '__main__':

@@ -9,7 +9,10 @@ from .plan import Arm, Study
 
 QUICK_RATIOS = (0.5, 2.0)
 QUICK_SEEDS = 3
-QUICK_ITERATIONS = 200
+QUICK_TRAINING: dict[str, dict[str, Any]] = {
+    'spectral_gan': {'iterations': 200},
+    'two_stream_diffusion': {'vae_iterations': 200, 'diffusion_iterations': 400},
+}
 
 
 def spectral_arms(gan: dict[str, Any] | None = None, gan_seeds: int | None = None) -> tuple[Arm, ...]:
@@ -34,21 +37,34 @@ def spectral_arms(gan: dict[str, Any] | None = None, gan_seeds: int | None = Non
     )
 
 
+def segmentation_arms(diffusion: dict[str, Any] | None = None) -> tuple[Arm, ...]:
+    """Every arm of the study with image-mask pairs: SpecDM, its baseline, and what they must beat.
+
+    Args:
+        diffusion: settings of the latent diffusion models, see
+            :class:`~hsiaug.trainers.two_stream_diffusion.TwoStreamConfig`; the defaults if None.
+    """
+    diffusion = dict(diffusion or {})
+    single = {**diffusion, 'single_stream': True}
+    augment = {kind: {'kind': kind} for kind in ('duplicate', 'flips', 'crops', 'noise', 'cutmix')}
+    return (
+        Arm('two-stream', 'two_stream_diffusion', diffusion, 'real'),
+        Arm('single stream', 'two_stream_diffusion', single, 'real'),
+        Arm('two-stream, no SAD', 'two_stream_diffusion', {**diffusion, 'sad_weight': 0.0}, 'real', control=True),
+        Arm('two-stream only', 'two_stream_diffusion', diffusion, 'real', control=True, synthetic_only=True),
+        Arm('single stream only', 'two_stream_diffusion', single, 'real', control=True, synthetic_only=True),
+        *(Arm(kind, 'patch_augment', settings, 'real', control=True) for kind, settings in augment.items()),
+    )
+
+
 def quick(study: Study) -> Study:
     """The study at its smallest: 3 seeds, two ratios, short training, all arms and figures; no basis for claims."""
     arms = tuple(
-        replace(
-            arm,
-            ratios=None,
-            seeds=None,
-            settings={**arm.settings, 'iterations': QUICK_ITERATIONS}
-            if arm.generator == 'spectral_gan'
-            else arm.settings,
-        )
+        replace(arm, ratios=None, seeds=None, settings={**arm.settings, **QUICK_TRAINING.get(arm.generator, {})})
         for arm in study.arms
     )
     settings = tuple(replace(setting, arm_seeds={}) for setting in study.settings)
-    classifiers = tuple(replace(c, steps=c.steps[:1]) for c in study.classifiers)
+    classifiers: Any = tuple(replace(c, steps=c.steps[:1]) for c in study.classifiers)
     return replace(
         study,
         settings=settings,

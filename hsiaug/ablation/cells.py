@@ -4,96 +4,104 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import os
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar, cast
 
 import numpy as np
 import torch
+from torch.utils.data import Dataset
 
 from ..datasets import MixedDataset, SpectraDataset, estimate_prior
+from ..datasets.patches import PatchDataset
 from ..generators import Generator, TrainingData
-from ..metrics import Accuracies, accuracies, fidelity
+from ..metrics import accuracies, fidelity
 from ..samples import require_unseen
-from ..scenes import Scene, Split
+from ..scenes import Scene, Split, Splitter
+from ..scenes.patches import PatchSplit
 from ..trainers import LinearSVM, fit_generator, predict, train_nn1d, training_data
-from .plan import REAL, Arm, Cell, Classifier, Setting
+from .plan import REAL, Arm, Cell, Classifier, Segmenter, Setting
 
-Predictor = Callable[[torch.Tensor], torch.Tensor]
 _TUNING_SEED = 1_000_003
-_COSTLY = ('spectral_gan',)  # generators worth keeping: the others are refitted faster than read
+_COSTLY = ('spectral_gan', 'two_stream_diffusion')  # worth keeping: the others are refitted faster than read
+
+D = TypeVar('D', Classifier, Segmenter)
 
 
-@dataclass
-class Group:
+class Group(ABC, Generic[D]):
     """One split of one scene and everything that its cells share.
+
+    A subclass opens the real data and says how a downstream model is trained and measured.
 
     Args:
         scene: the scene.
         setting: split and budget.
-        seed: of split, generators and classifiers.
+        seed: of split, generators and downstream models.
         folder: run folder; trained generators are kept there.
         device: where to train.
     """
 
-    scene: Scene
-    setting: Setting
-    seed: int
-    folder: Path
-    device: str = 'cpu'
+    split: Split | PatchSplit
+    real: SpectraDataset | PatchDataset
+    data: TrainingData
 
-    def __post_init__(self) -> None:
-        self.split: Split = self.setting.splitter(self.scene, self.seed)
-        self.real = SpectraDataset(self.scene, self.split, 'train')
-        self.data: TrainingData = training_data(self.scene, self.split)
-        self.test = SpectraDataset(self.scene, self.split, 'test').tensors()
-        self._tuned: dict[Classifier, Classifier] = {}
+    def __init__(self, scene: Scene, setting: Setting, seed: int, folder: Path, device: str = 'cpu') -> None:
+        self.scene, self.setting, self.seed, self.folder, self.device = scene, setting, seed, folder, device
+        self._tuned: dict[D, D] = {}
         self._generators: dict[str, Generator] = {}
+        self._open()
 
-    @cached_property
-    def prior(self) -> np.ndarray:
-        """Class prior of the training area, estimated from unlabelled pixels."""
-        x, y, pool = (part.numpy() for part in (self.data.x, self.data.y, self.data.unlabelled))
-        return estimate_prior(x, y, pool, self.data.spec.num_classes)
+    @abstractmethod
+    def _open(self) -> None:
+        """Split the scene and read the real data."""
 
-    def tuned(self, classifier: Classifier) -> Classifier:
-        """The classifier with the setting that validates best with real data only; ties go to the first candidate.
+    @abstractmethod
+    def _candidates(self, downstream: D) -> list[D]:
+        """Settings among which the real-only arm chooses."""
+
+    @abstractmethod
+    def _train(self, downstream: D, dataset: Any, seed: int) -> Any:
+        """A trained model."""
+
+    @abstractmethod
+    def _scores(self, model: Any, test: bool) -> dict[str, Any]:
+        """The study's metrics and ``per_class`` on the test or the validation part."""
+
+    @abstractmethod
+    def _chosen(self, downstream: D) -> dict[str, Any]:
+        """What tuning has chosen, for the record."""
+
+    @abstractmethod
+    def measure_fidelity(self, arm: Arm) -> dict[str, Any]:
+        """Fidelity of an arm's samples."""
+
+    @property
+    @abstractmethod
+    def test_count(self) -> int:
+        """Number of test samples."""
+
+    prior: np.ndarray | None = None
+    """Class prior for the label policy of that name."""
+
+    def tuned(self, downstream: D, metric: str) -> D:
+        """The downstream model with the setting that validates best with real data only; ties go to the first.
 
         Candidates start from another initialisation than the cells: were the winner's own validation figure the one
         that ratios are compared with, luck would favour ratio 0.
         """
-        if classifier not in self._tuned:
-            if classifier.name == 'nn1d':
-                candidates = [
-                    replace(classifier, config=replace(classifier.config, scaling=scaling, steps=steps))
-                    for scaling in classifier.scalings
-                    for steps in classifier.steps
-                ]
-            else:
-                candidates = [replace(classifier, c=(c,)) for c in classifier.c]
-            scores = [0.0]
+        if downstream not in self._tuned:
+            candidates, scores = self._candidates(downstream), [0.0]
             if len(candidates) > 1:
                 seed = self.seed + _TUNING_SEED
-                scores = [self._accuracies(self._train(c, self.real, seed), False).oa for c in candidates]
-            self._tuned[classifier] = candidates[int(np.argmax(scores))]
-        return self._tuned[classifier]
-
-    def _train(
-        self, classifier: Classifier, dataset: MixedDataset | SpectraDataset, seed: int | None = None
-    ) -> Predictor:
-        if classifier.name == 'nn1d':
-            network = train_nn1d(dataset, classifier.config, self.seed if seed is None else seed, self.device)
-            return lambda image: predict(network, image)
-        batch = dataset.batch(range(len(dataset)))
-        return LinearSVM(classifier.c[0]).fit(batch['image'], batch['label'], self.data.x).predict
-
-    def _accuracies(self, model: Predictor, test: bool) -> Accuracies:
-        image, label = self.test if test else (self.data.val_x, self.data.val_y)
-        return accuracies(model(image), label, self.data.spec.num_classes)
+                scores = [self._scores(self._train(c, self.real, seed), False)[metric] for c in candidates]
+            self._tuned[downstream] = candidates[int(np.argmax(scores))]
+        return self._tuned[downstream]
 
     def generator(self, arm: Arm) -> Generator:
         """The arm's generator, trained on this split once; costly ones are kept in the run folder."""
@@ -111,28 +119,21 @@ class Group:
             self._generators[key] = generator
         return self._generators[key]
 
-    def run(self, cell: Cell) -> dict[str, Any]:
+    def run(self, cell: Cell, metrics: Sequence[str]) -> dict[str, Any]:
         """Train and measure one cell; the result is JSON-ready."""
         start = time.perf_counter()
-        classifier = self.tuned(cell.classifier)
-        dataset: MixedDataset | SpectraDataset = self.real
+        downstream: Any = self.tuned(cast(D, cell.classifier), metrics[0])
+        dataset: MixedDataset | SpectraDataset | PatchDataset = self.real
+        synthetic = 0
         if cell.arm is not None:
-            needs_prior = cell.arm.labels == 'prior'
-            dataset = MixedDataset(
-                self.real,
-                self.generator(cell.arm),
-                cell.ratio,
-                seed=self.seed,
-                labels=cell.arm.labels,
-                prior=self.prior if needs_prior else None,
-            )
-        model = self._train(classifier, dataset)
-        val, test = self._accuracies(model, False), self._accuracies(model, True)
+            dataset, synthetic = self._mixed(cell.arm, cell.ratio)
+        model = self._train(downstream, dataset, self.seed)
+        val, test = self._scores(model, False), self._scores(model, True)
         return {
             'cell': cell.key,
             'scene': self.setting.scene,
             'budget': self.setting.budget,
-            'classifier': classifier.name,
+            'classifier': downstream.name,
             'arm': REAL if cell.arm is None else cell.arm.name,
             'control': cell.arm is not None and cell.arm.control,
             'ratio': cell.ratio,
@@ -141,14 +142,77 @@ class Group:
             'classes': list(self.data.spec.classes),
             'dropped': list(self.split.dropped),
             'train_real': len(self.real),
-            'train_synthetic': len(dataset) - len(self.real),
-            'test_count': len(self.test[1]),
-            'setting': _chosen(classifier),
-            'steps': classifier.config.steps if classifier.name == 'nn1d' else None,
-            'val': {k: v for k, v in dataclasses.asdict(val).items() if k != 'per_class'},
-            'test': {k: _finite(v) for k, v in dataclasses.asdict(test).items()},
+            'train_synthetic': synthetic,
+            'test_count': self.test_count,
+            'setting': self._chosen(downstream),
+            'steps': self._chosen(downstream).get('steps'),
+            'val': {k: v for k, v in val.items() if k in metrics},
+            'test': {k: _finite(v) for k, v in test.items() if k in (*metrics, 'per_class')},
             'seconds': round(time.perf_counter() - start, 3),
         }
+
+    def _mixed(self, arm: Arm, ratio: float) -> tuple[MixedDataset, int]:
+        """Training data of an arm, and how many synthetic samples it holds."""
+        count = round(ratio * len(self.real))
+        source = self._source(arm, count)
+        labels = {} if isinstance(source, Dataset) else {'labels': arm.labels}
+        options: dict[str, Any] = {**labels, 'seed': self.seed, 'prior': self.prior if arm.labels == 'prior' else None}
+        if arm.synthetic_only:
+            return MixedDataset(self.real, source, math.inf, mode='replace', replacement=True, **options), count
+        return MixedDataset(self.real, source, ratio, **options), count
+
+    def _source(self, arm: Arm, count: int) -> Any:
+        """What the arm's ``count`` synthetic samples come from."""
+        return self.generator(arm)
+
+
+class SpectraGroup(Group[Classifier]):
+    """Spectra of one split, classified by NN-1D or a linear SVM."""
+
+    split: Split
+    real: SpectraDataset
+
+    def _open(self) -> None:
+        self.split = cast(Splitter, self.setting.splitter)(self.scene, self.seed)
+        self.real = SpectraDataset(self.scene, self.split, 'train')
+        self.data = training_data(self.scene, self.split)
+        self.test = SpectraDataset(self.scene, self.split, 'test').tensors()
+
+    @property
+    def test_count(self) -> int:
+        """Number of test spectra."""
+        return len(self.test[1])
+
+    @cached_property
+    def prior(self) -> np.ndarray:  # type: ignore[override]
+        """Class prior of the training area, estimated from unlabelled pixels."""
+        x, y, pool = (part.numpy() for part in (self.data.x, self.data.y, self.data.unlabelled))
+        return estimate_prior(x, y, pool, self.data.spec.num_classes)
+
+    def _candidates(self, downstream: Classifier) -> list[Classifier]:
+        if downstream.name != 'nn1d':
+            return [replace(downstream, c=(c,)) for c in downstream.c]
+        return [
+            replace(downstream, config=replace(downstream.config, scaling=scaling, steps=steps))
+            for scaling in downstream.scalings
+            for steps in downstream.steps
+        ]
+
+    def _train(self, downstream: Classifier, dataset: Any, seed: int) -> Callable[[torch.Tensor], torch.Tensor]:
+        if downstream.name == 'nn1d':
+            network = train_nn1d(dataset, downstream.config, seed, self.device)
+            return lambda image: predict(network, image)
+        batch = dataset.batch(range(len(dataset)))
+        return LinearSVM(downstream.c[0]).fit(batch['image'], batch['label'], self.data.x).predict
+
+    def _scores(self, model: Any, test: bool) -> dict[str, Any]:
+        image, label = self.test if test else (self.data.val_x, self.data.val_y)
+        return dataclasses.asdict(accuracies(model(image), label, self.data.spec.num_classes))
+
+    def _chosen(self, downstream: Classifier) -> dict[str, Any]:
+        if downstream.name == 'nn1d':
+            return {'scaling': downstream.config.scaling, 'steps': downstream.config.steps}
+        return {'c': downstream.c[0]}
 
     def measure_fidelity(self, arm: Arm, per_class: int = 200) -> dict[str, Any]:
         """Fidelity of an arm's samples, equally many of each class."""
@@ -169,12 +233,6 @@ class Group:
             'std_ratio': result.std_ratio,
             'roughness_ratio': result.roughness_ratio,
         }
-
-
-def _chosen(classifier: Classifier) -> dict[str, Any]:
-    if classifier.name == 'nn1d':
-        return {'scaling': classifier.config.scaling, 'steps': classifier.config.steps}
-    return {'c': classifier.c[0]}
 
 
 def _finite(value: Any) -> Any:

@@ -12,10 +12,18 @@ from typing import Any
 from ..datasets import LabelPolicy
 from ..ratio import require_ratio
 from ..scenes import Scene, Splitter
+from ..scenes.patches import PatchSplitter
 from ..trainers.classifier import ClassifierConfig
+from ..trainers.segmentation import SegmenterConfig
 
 REAL = 'real'
 """Name of the arm without synthetic samples."""
+
+METRICS = ('oa', 'aa', 'kappa')
+"""Test metrics of spectra: the primary one, on which claims and the chosen ratio rest, one beside it, and a third."""
+
+SEGMENTATION_METRICS = ('miou', 'f1', 'oa')
+"""Test metrics of masks, the primary one first."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +38,7 @@ class Arm:
         ratios: ratios of this arm; those of the study if None.
         seeds: number of seeds of this arm, for costly ones; those of the study if None.
         control: a control is shown beside the others and not tested in the primary family.
+        synthetic_only: train on the synthetic samples alone, as many as the ratio says.
     """
 
     name: str
@@ -39,6 +48,7 @@ class Arm:
     ratios: tuple[float, ...] | None = None
     seeds: int | None = None
     control: bool = False
+    synthetic_only: bool = False
 
     def __post_init__(self) -> None:
         if self.name == REAL:
@@ -71,6 +81,23 @@ class Classifier:
 
 
 @dataclass(frozen=True)
+class Segmenter:
+    """A downstream segmentation network and the candidates from which the real-only arm chooses its setting.
+
+    Args:
+        name: as it stands in tables.
+        config: network and training.
+        steps: numbers of optimiser steps to choose from; the config's own if empty.
+        learning_rates: to choose from; the config's own if empty.
+    """
+
+    name: str = 'segformer'
+    config: SegmenterConfig = field(default_factory=SegmenterConfig)
+    steps: tuple[int, ...] = ()
+    learning_rates: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True)
 class Setting:
     """One scene under one split and label budget.
 
@@ -83,7 +110,7 @@ class Setting:
 
     scene: str
     budget: str
-    splitter: Splitter
+    splitter: Splitter | PatchSplitter
     arm_seeds: Mapping[str, int] = field(default_factory=dict)
 
 
@@ -94,7 +121,7 @@ class Cell:
     key: str
     setting: Setting
     seed: int
-    classifier: Classifier
+    classifier: Classifier | Segmenter
     arm: Arm | None
     ratio: float
 
@@ -110,7 +137,7 @@ class Study:
         arms: ways of making synthetic samples; the real-only arm is always there.
         ratios: synthetic samples per real sample.
         seeds: seeds of split, generator and classifier, together.
-        classifiers: downstream classifiers.
+        classifiers: downstream models: classifiers of spectra, or segmentation networks for patches.
         quick: marks a study that is no basis for claims.
         fidelity_seeds: for how many seeds the fidelity of each arm's samples is measured.
 
@@ -124,7 +151,7 @@ class Study:
     arms: tuple[Arm, ...]
     ratios: tuple[float, ...] = (0.25, 0.5, 1, 2, 5)
     seeds: tuple[int, ...] = tuple(range(20))
-    classifiers: tuple[Classifier, ...] = (Classifier(),)
+    classifiers: tuple[Classifier, ...] | tuple[Segmenter, ...] = (Classifier(),)
     quick: bool = False
     fidelity_seeds: int = 1
 
@@ -144,6 +171,18 @@ class Study:
                 )
         if unknown := {s.scene for s in self.settings} - set(self.scenes):
             raise ValueError(f'study {self.title!r}: settings name unknown scenes {sorted(unknown)}')
+        patches = {isinstance(s.splitter, PatchSplitter) for s in self.settings}
+        masks = {isinstance(c, Segmenter) for c in self.classifiers}
+        if len(patches | masks) > 1:
+            raise ValueError(
+                f'study {self.title!r}: spectra and patches cannot be in one study; give segmentation networks with '
+                'patch splits, classifiers of spectra with pixel splits'
+            )
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """Test metrics, the primary first."""
+        return SEGMENTATION_METRICS if isinstance(self.classifiers[0], Segmenter) else METRICS
 
     def groups(self) -> Iterator[tuple[Setting, int]]:
         """Everything that shares a split: one setting and one seed.
@@ -168,12 +207,16 @@ class Study:
                         cells.append(self._cell(setting, seed, classifier, arm, float(ratio)))
         return cells
 
-    def _cell(self, setting: Setting, seed: int, classifier: Classifier, arm: Arm | None, ratio: float) -> Cell:
+    def _cell(
+        self, setting: Setting, seed: int, classifier: Classifier | Segmenter, arm: Arm | None, ratio: float
+    ) -> Cell:
         splitter = {'type': type(setting.splitter).__name__, **dataclasses.asdict(setting.splitter)}
         identity = {
             'setting': [setting.scene, setting.budget, splitter],
             'classifier': dataclasses.asdict(classifier),
-            'arm': None if arm is None else [arm.name, arm.generator, arm.settings, arm.labels],
+            'arm': None
+            if arm is None
+            else [arm.name, arm.generator, arm.settings, arm.labels, *(['only'] if arm.synthetic_only else [])],
             'ratio': ratio,
             'seed': seed,
         }

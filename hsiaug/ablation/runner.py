@@ -19,8 +19,9 @@ from tqdm.auto import tqdm
 
 from .. import __version__
 from ..scenes import Scene
-from .cells import Group, write_json
-from .plan import Setting, Study
+from .cells import Group, SpectraGroup, write_json
+from .patch_cells import PatchGroup
+from .plan import Segmenter, Setting, Study
 from .results import PLAN_FILE, RESULTS_FILE, append_result, read_results
 
 Engine = Literal['process', 'ray']
@@ -80,12 +81,13 @@ def run_group(study: Study, setting: Setting, seed: int, folder: Path, device: s
     cells = [cell for cell in study.cells(setting, seed) if cell.key not in done]
     if not cells:
         return
-    group = Group(scene, setting, seed, folder, device)
+    kind: type[Group[Any]] = PatchGroup if isinstance(study.classifiers[0], Segmenter) else SpectraGroup
+    group = kind(scene, setting, seed, folder, device)
     for cell in cells:
         parent = multiprocessing.parent_process()
         if parent is not None and not parent.is_alive():
             raise SystemExit('the study was killed')  # an orphan must not race with the restarted study
-        append_result(folder / RESULTS_FILE, group.run(cell))
+        append_result(folder / RESULTS_FILE, group.run(cell, study.metrics))
         yield 1
     if seed in study.seeds[: study.fidelity_seeds]:
         for arm in study.arms:
@@ -178,7 +180,7 @@ def describe(study: Study, device: str, workers: int) -> dict[str, Any]:
         'command': shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
         'environment': environment(device),
         'workers': workers,
-        'primary_metric': 'oa',
+        'metrics': list(study.metrics),
         'baseline': 'real',
         'notes': [],
         'scenes': sorted({s.scene for s in study.settings}),

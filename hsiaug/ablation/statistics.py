@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from .plan import REAL
+from .plan import METRICS, REAL
 
 Row = Mapping[str, Any]
 Interval = tuple[float, float]
@@ -162,7 +162,7 @@ GroupKey = tuple[str, str, str]  # scene, budget, classifier
 class Summary:
     """One line of the result table: an arm at a ratio, or at the ratio chosen on validation data.
 
-    Accuracies are in %, differences in points.
+    Metrics are in %, differences in points.
 
     Args:
         scene: name of the scene.
@@ -171,14 +171,12 @@ class Summary:
         arm: name of the arm.
         ratio: synthetic samples per real one, or ``'chosen'``.
         control: whether the arm is a control.
-        oa: mean test OA over the arm's seeds.
-        aa: mean test AA.
-        kappa: mean Cohen's kappa times 100.
-        d_oa: OA against real only; None for real only itself, or without a pair.
-        d_aa: AA against real only.
+        means: mean of each test metric over the arm's seeds.
+        gain: primary metric against real only; None for real only itself, or without a pair.
+        second_gain: the second metric against real only.
         ratios: ratio of each seed.
         primary: member of the primary family.
-        p_holm: p value of ``d_oa``, corrected within the primary family.
+        p_holm: p value of ``gain``, corrected within the primary family.
     """
 
     scene: str
@@ -187,11 +185,9 @@ class Summary:
     arm: str
     ratio: float | str
     control: bool
-    oa: float
-    aa: float
-    kappa: float
-    d_oa: PairedComparison | None
-    d_aa: PairedComparison | None
+    means: Mapping[str, float]
+    gain: PairedComparison | None
+    second_gain: PairedComparison | None
     ratios: tuple[float, ...] = ()
     primary: bool = False
     p_holm: float | None = None
@@ -231,24 +227,29 @@ def choose_ratios(rows: Sequence[Row], arm: str, metric: str = 'oa') -> dict[int
     }
 
 
-def summarise(rows: Sequence[Row]) -> list[Summary]:
-    """The result table of a study, with the primary family corrected by Holm."""
+def summarise(rows: Sequence[Row], metrics: Sequence[str] = METRICS) -> list[Summary]:
+    """The result table of a study, with the primary family corrected by Holm.
+
+    Args:
+        rows: finished cells.
+        metrics: test metrics, the primary first, then a second one that is compared too.
+    """
     table: list[Summary] = []
     for (scene, budget, classifier), cells in by_group(rows).items():
         real = {row['seed']: row for row in cells if row['arm'] == REAL}
         base = (scene, budget, classifier)
         if real:
-            table.append(_summary(base, REAL, 0.0, False, real, None))
+            table.append(_summary(base, REAL, 0.0, False, real, None, metrics))
         arms = list(dict.fromkeys(row['arm'] for row in cells if row['arm'] != REAL))
         for arm in arms:
             mine = [row for row in cells if row['arm'] == arm]
             control = bool(mine[0].get('control'))
             for ratio in sorted({row['ratio'] for row in mine}):
                 picked = {row['seed']: row for row in mine if row['ratio'] == ratio}
-                table.append(_summary(base, arm, ratio, control, picked, real))
-            if chosen := choose_ratios(cells, arm):
-                table.append(_summary(base, arm, CHOSEN, control, chosen, real))
-    primary = {i: line.d_oa.p for i, line in enumerate(table) if line.primary and line.d_oa is not None}
+                table.append(_summary(base, arm, ratio, control, picked, real, metrics))
+            if chosen := choose_ratios(cells, arm, metrics[0]):
+                table.append(_summary(base, arm, CHOSEN, control, chosen, real, metrics))
+    primary = {i: line.gain.p for i, line in enumerate(table) if line.primary and line.gain is not None}
     for i, p in zip(primary, holm(list(primary.values())), strict=True):
         table[i] = replace(table[i], p_holm=p)
     return table
@@ -261,16 +262,16 @@ def _summary(
     control: bool,
     picked: Mapping[int, Row],
     real: Mapping[int, Row] | None,
+    metrics: Sequence[str],
 ) -> Summary:
-    means = {m: 100 * float(np.mean([row['test'][m] for row in picked.values()])) for m in ('oa', 'aa', 'kappa')}
     pairs = sorted(set(picked) & set(real)) if real else []
-    compared: dict[str, PairedComparison | None] = {'oa': None, 'aa': None}
+    compared: dict[str, PairedComparison | None] = dict.fromkeys(metrics[:2])
     if real and pairs:
         sizes = [real[s]['test_count'] / max(real[s]['train_real'], 1) for s in pairs]
         for metric in compared:
             a, b = ([100 * side[s]['test'][metric] for s in pairs] for side in (picked, real))
             compared[metric] = paired_comparison(a, b, float(np.mean(sizes)))
-    d_oa = compared['oa']
+    gain = compared[metrics[0]]
     return Summary(
         scene=base[0],
         budget=base[1],
@@ -278,13 +279,11 @@ def _summary(
         arm=arm,
         ratio=ratio,
         control=control,
-        oa=means['oa'],
-        aa=means['aa'],
-        kappa=means['kappa'],
-        d_oa=d_oa,
-        d_aa=compared['aa'],
+        means={m: 100 * float(np.mean([row['test'][m] for row in picked.values()])) for m in metrics},
+        gain=gain,
+        second_gain=compared[metrics[1]],
         ratios=tuple(float(row['ratio']) for row in picked.values()),
-        primary=ratio == CHOSEN and not control and d_oa is not None and d_oa.basis_for_claims,
+        primary=ratio == CHOSEN and not control and gain is not None and gain.basis_for_claims,
     )
 
 
@@ -295,17 +294,17 @@ class Pooled:
     The intervals allow for the spread between seeds. They speak for these scenes, not for others.
 
     Args:
-        oa: mean difference in OA, points.
-        aa: mean difference in AA, points.
-        oa_interval: 95 % interval.
-        aa_interval: 95 % interval.
-        scenes: each scene's own mean differences, (OA, AA).
+        gain: mean difference in the primary metric, points.
+        second_gain: mean difference in the second metric, points.
+        interval: 95 % interval of ``gain``.
+        second_interval: 95 % interval of ``second_gain``.
+        scenes: each scene's own mean differences in the two metrics.
     """
 
-    oa: float
-    aa: float
-    oa_interval: Interval
-    aa_interval: Interval
+    gain: float
+    second_gain: float
+    interval: Interval
+    second_interval: Interval
     scenes: dict[str, tuple[float, float]]
 
 
@@ -343,12 +342,12 @@ def pooled(table: Sequence[Summary], ratio: float | str = CHOSEN) -> dict[tuple[
     """
     scenes: dict[tuple[str, str, str], dict[str, tuple[PairedComparison, PairedComparison]]] = defaultdict(dict)
     for line in table:
-        if line.ratio == ratio and line.d_oa is not None and line.d_aa is not None:
-            scenes[line.budget, line.classifier, line.arm][line.scene] = (line.d_oa, line.d_aa)
+        if line.ratio == ratio and line.gain is not None and line.second_gain is not None:
+            scenes[line.budget, line.classifier, line.arm][line.scene] = (line.gain, line.second_gain)
     means = {}
     for key, each in scenes.items():
-        oa, oa_interval = mean_of_means([d_oa for d_oa, _ in each.values()])
-        aa, aa_interval = mean_of_means([d_aa for _, d_aa in each.values()])
-        own = {scene: (d_oa.mean, d_aa.mean) for scene, (d_oa, d_aa) in each.items()}
-        means[key] = Pooled(oa, aa, oa_interval, aa_interval, own)
+        first, interval = mean_of_means([gain for gain, _ in each.values()])
+        second, second_interval = mean_of_means([second for _, second in each.values()])
+        own = {scene: (gain.mean, other.mean) for scene, (gain, other) in each.items()}
+        means[key] = Pooled(first, second, interval, second_interval, own)
     return means

@@ -2,16 +2,21 @@
 
 from .bank import BankError, SyntheticBank
 from .bank_writer import write_bank
+from .folders import PairFolder
 from .labels import LabelPolicy, estimate_prior, synthetic_counts
 from .mixed import MixedDataset
+from .patches import IGNORE, PatchDataset
 from .pool import SyntheticPool
 from .spectra import SpectraDataset
 from .synthetic import SyntheticDataset
 
 __all__ = [
+    'IGNORE',
     'BankError',
     'LabelPolicy',
     'MixedDataset',
+    'PairFolder',
+    'PatchDataset',
     'SpectraDataset',
     'SyntheticBank',
     'SyntheticDataset',

@@ -12,6 +12,7 @@ import math
 import os
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,10 @@ FRACTIONS = 'class_fractions'
 """Tensor of a shard that is no part of a sample: (n, K) share of each class in the counting pixels of each mask."""
 
 _LARGE_ROW = 16 << 10  # bytes; above, copying row by row beats an index over the shard and the copy that it makes
+
+
+Group = tuple[dict[str, np.ndarray], np.ndarray, np.ndarray]
+"""Samples of a batch that lie in one shard: its tensors as items, (m,) places in the batch, (m,) rows of the shard."""
 
 
 class BankError(ValueError):
@@ -253,13 +258,12 @@ class SyntheticBank(NonGeoDataset):
                 continue
             # numpy's memory, not torch's: it asks for huge pages, without which page faults cost more than the copy.
             items = np.empty(rows.size, item)
-            for shard, places, picked in groups:
-                _copy(shard[key], picked, items, places)
+            _copy(groups, key, items)
             batch[key] = torch.from_numpy(items.view(dtype).reshape(rows.size, *shape))
         return batch
 
-    def _by_shard(self, rows: np.ndarray) -> list[tuple[dict[str, np.ndarray], np.ndarray, np.ndarray]]:
-        """For each shard that (n,) rows lie in: its tensors, the rows' places in a batch, and the rows within it."""
+    def _by_shard(self, rows: np.ndarray) -> list[Group]:
+        """(n,) rows, shard by shard."""
         if rows.size == 0:
             return []
         places = rows.argsort()
@@ -267,10 +271,10 @@ class SyntheticBank(NonGeoDataset):
         if ordered[0] < 0 or ordered[-1] >= self.count:
             raise IndexError(f'SyntheticBank: index out of range for {self.count} samples')
         numbers, within = np.divmod(ordered, self.shard_size)
-        starts = [0, *((numbers[1:] != numbers[:-1]).nonzero()[0] + 1).tolist()]
+        edges = [0, *((numbers[1:] != numbers[:-1]).nonzero()[0] + 1).tolist(), rows.size]
         return [
-            (self._shard(number), places[start:stop], within[start:stop])
-            for number, start, stop in zip(numbers[starts].tolist(), starts, [*starts[1:], rows.size], strict=True)
+            (self._shard(int(numbers[start])), places[start:stop], within[start:stop])
+            for start, stop in pairwise(edges)
         ]
 
     def __getitem__(self, index: int) -> Sample:
@@ -309,13 +313,16 @@ class SyntheticBank(NonGeoDataset):
         return f'{super().__str__()}\n    bank: {self.root}, kind {self.spec.kind}, {len(self.shards)} shards'
 
 
-def _copy(source: np.ndarray, rows: np.ndarray, target: np.ndarray, places: np.ndarray) -> None:
-    """Copy items of a shard to their places in a batch."""
-    if source.itemsize < _LARGE_ROW:
-        target[places] = source[rows]
+def _copy(groups: list[Group], key: str, items: np.ndarray) -> None:
+    """Copy one tensor of all groups to their places in a batch."""
+    if items.itemsize < _LARGE_ROW:
+        for shard, places, rows in groups:
+            items[places] = shard[key][rows]
         return
-    for row, place in zip(rows.tolist(), places.tolist(), strict=True):
-        target[place : place + 1] = source[row : row + 1]
+    for shard, places, rows in groups:
+        source = shard[key]
+        for place, row in zip(places.tolist(), rows.tolist(), strict=True):
+            items[place : place + 1] = source[row : row + 1]
 
 
 def _item(dtype: np.dtype[Any], shape: tuple[int, ...]) -> np.dtype[Any]:

@@ -4,7 +4,10 @@ from importlib import import_module
 
 from .base import Generator, TrainingData, generator_class, register
 
-_MODULES = ('spectral_gan', 'duplicate', 'jitter', 'relighting', 'mixup', 'gaussian', 'variability', 'ensemble')
+_MODULES = (
+    'spectral_gan', 'duplicate', 'jitter', 'relighting', 'mixup', 'gaussian', 'variability', 'ensemble',
+    'patch_augment', 'two_stream_diffusion',
+)  # fmt: skip
 
 
 def load_all() -> None:

@@ -16,9 +16,10 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
+from ..ablation.plan import METRICS
 from ..ablation.results import PLAN_FILE, RESULTS_FILE, read_results
 from ..ablation.statistics import CHOSEN, MIN_SEEDS, GroupKey, Summary, pooled, summarise
-from .figures import chosen_ratios, class_gains, panel_title, ratio_curves
+from .figures import chosen_ratios, class_gains, metric_name, panel_title, ratio_curves
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,7 @@ class Run:
     rows: list[dict[str, Any]]
     fidelity: list[dict[str, Any]]
     table: list[Summary]
+    metrics: tuple[str, ...] = METRICS
 
 
 def read_run(run: str | os.PathLike[str]) -> Run:
@@ -65,7 +67,8 @@ def read_run(run: str | os.PathLike[str]) -> Run:
 
     rows.sort(key=place)
     fidelity = [json.loads(file.read_text()) for file in sorted((folder / 'fidelity').glob('*.json'))]
-    return Run(plan, rows, fidelity, summarise(rows))
+    metrics = tuple(plan.get('metrics', METRICS))
+    return Run(plan, rows, fidelity, summarise(rows, metrics), metrics)
 
 
 def signed(value: float | None, digits: int = 2) -> str:
@@ -87,22 +90,23 @@ def _ratio(line: Summary) -> str:
 
 
 def _cells(line: Summary) -> list[str]:
-    d_oa, d_aa = line.d_oa, line.d_aa
+    gain, second = line.gain, line.second_gain
+    first_mean, second_mean, *further = (f'{mean:.2f}' for mean in line.means.values())
     return [
         line.arm + (' (control)' if line.control else ''),
         _ratio(line),
-        f'{line.oa:.2f}',
-        signed(d_oa.mean) if d_oa else '–',
-        interval(d_oa.interval) if d_oa else '–',
-        interval(d_oa.bca) if d_oa else '–',
-        interval(d_oa.corrected) if d_oa else '–',
-        f'{d_oa.p:.4f}' if d_oa else '–',
-        f'{line.p_holm:.4f}' if line.p_holm is not None else ('exploratory' if d_oa else '–'),
-        f'{line.aa:.2f}',
-        signed(d_aa.mean) if d_aa else '–',
-        interval(d_aa.interval) if d_aa else '–',
-        f'{line.kappa:.2f}',
-        f'{d_oa.n}{"" if d_oa.basis_for_claims else FEW}' if d_oa else str(len(line.ratios)),
+        first_mean,
+        signed(gain.mean) if gain else '–',
+        interval(gain.interval) if gain else '–',
+        interval(gain.bca) if gain else '–',
+        interval(gain.corrected) if gain else '–',
+        f'{gain.p:.4f}' if gain else '–',
+        f'{line.p_holm:.4f}' if line.p_holm is not None else ('exploratory' if gain else '–'),
+        second_mean,
+        signed(second.mean) if second else '–',
+        interval(second.interval) if second else '–',
+        *further,
+        f'{gain.n}{"" if gain.basis_for_claims else FEW}' if gain else str(len(line.ratios)),
     ]
 
 
@@ -110,10 +114,14 @@ LEVEL = 0.05
 FEW = ' °'
 """Marks a comparison with too few seeds for a claim."""
 
-HEADER = (
-    'arm', 'ratio', 'OA %', 'ΔOA', '95 % t', '95 % BCa', '95 % Nadeau–Bengio', 'p sign-flip', 'p Holm', 'AA %', 'ΔAA',
-    '95 % t (AA)', 'kappa %', 'seeds',
-)  # fmt: skip
+
+def _header(metrics: Sequence[str]) -> list[str]:
+    first, second, *further = (metric_name(metric) for metric in metrics)
+    compared = [f'{first} %', f'Δ{first}', '95 % t', '95 % BCa', '95 % Nadeau–Bengio', 'p sign-flip', 'p Holm']
+    return [
+        'arm', 'ratio', *compared, f'{second} %', f'Δ{second}', f'95 % t ({second})',
+        *(f'{name} %' for name in further), 'seeds',
+    ]  # fmt: skip
 
 
 def _verdict(table: Sequence[Summary], quick: bool) -> str:
@@ -125,11 +133,11 @@ def _verdict(table: Sequence[Summary], quick: bool) -> str:
         return f'No arm has {MIN_SEEDS} paired seeds: nothing here is a basis for claims.'
 
     def named(lines: list[Summary]) -> str:
-        return '; '.join(f'{x.arm} on {panel_title(_key(x))} ({signed(x.d_oa.mean)})' for x in lines if x.d_oa)
+        return '; '.join(f'{x.arm} on {panel_title(_key(x))} ({signed(x.gain.mean)})' for x in lines if x.gain)
 
     significant = [x for x in family if x.p_holm is not None and x.p_holm <= LEVEL]
-    better = [x for x in significant if x.d_oa and x.d_oa.mean > 0]
-    worse = [x for x in significant if x.d_oa and x.d_oa.mean < 0]
+    better = [x for x in significant if x.gain and x.gain.mean > 0]
+    worse = [x for x in significant if x.gain and x.gain.mean < 0]
     said = [
         f'Significantly above real only (Holm in a family of {len(family)}, {LEVEL:.0%}): {named(better)}.'
         if better
@@ -138,7 +146,7 @@ def _verdict(table: Sequence[Summary], quick: bool) -> str:
         f'Significantly below: {named(worse)}.' if worse else 'None is significantly below.',
     ]
     # n seeds allow 2^n sign patterns; the smallest p there is may not survive the correction for the whole family.
-    powerless = [x for x in family if x.d_oa and 2.0 ** (1 - x.d_oa.n) * len(family) > LEVEL]
+    powerless = [x for x in family if x.gain and 2.0 ** (1 - x.gain.n) * len(family) > LEVEL]
     if powerless:
         said.append(
             f'{len(powerless)} of the comparisons have so few seeds that they reach this level only if others reach it '
@@ -174,11 +182,12 @@ def _context(run: Run) -> dict[str, Any]:
         )
     means = []
     for (budget, classifier, arm), mean in pooled(run.table).items():
-        each = ', '.join(f'{name} {signed(d_oa)}' for name, (d_oa, _) in mean.scenes.items())
-        gains = [signed(mean.oa), interval(mean.oa_interval), signed(mean.aa), interval(mean.aa_interval)]
+        each = ', '.join(f'{name} {signed(gain)}' for name, (gain, _) in mean.scenes.items())
+        gains = [signed(mean.gain), interval(mean.interval), signed(mean.second_gain), interval(mean.second_interval)]
         means.append([budget, classifier, arm, *gains, each])
+    first, second = (metric_name(metric) for metric in run.metrics[:2])
     quick = bool(run.plan.get('quick'))
-    seeds = max((line.d_oa.n for line in run.table if line.d_oa), default=0)
+    seeds = max((line.gain.n for line in run.table if line.gain), default=0)
     return {
         'plan': run.plan,
         'environment': run.plan.get('environment', {}),
@@ -186,10 +195,19 @@ def _context(run: Run) -> dict[str, Any]:
         'seeds': seeds,
         'finished': len(run.rows),
         'verdict': _verdict(run.table, quick),
-        'header': list(HEADER),
+        'header': _header(run.metrics),
         'sections': sections,
         'means': means,
-        'means_header': ['budget', 'classifier', 'arm', 'ΔOA', '95 %', 'ΔAA', '95 % (AA)', 'ΔOA per scene'],
+        'means_header': [
+            'budget',
+            'classifier',
+            'arm',
+            f'Δ{first}',
+            '95 %',
+            f'Δ{second}',
+            f'95 % ({second})',
+            f'Δ{first} per scene',
+        ],
         'fidelity': _fidelity_rows(run.fidelity),
         'min_seeds': MIN_SEEDS,
         'few': FEW.strip(),
@@ -201,21 +219,21 @@ def _markdown_cell(value: object) -> str:
 
 
 def _figures(run: Run) -> dict[str, Figure]:
-    compared = [line for line in run.table if line.d_oa is not None]
+    compared = [line for line in run.table if line.gain is not None]
     if not compared:
         return {}
-    figures = {'ratio_curves': ratio_curves(run.table)}
+    figures = {'ratio_curves': ratio_curves(run.table, run.metrics[0])}
     if any(line.ratio == CHOSEN and not line.control for line in compared):
         arms = list(dict.fromkeys(line.arm for line in compared if not line.control))
-        if gains := class_gains(run.rows, arms):
+        if gains := class_gains(run.rows, arms, run.metrics[0]):
             figures['class_gains'] = gains
         figures['chosen_ratios'] = chosen_ratios(run.table)
     return figures
 
 
 CAPTIONS = {
-    'ratio_curves': 'Difference in overall accuracy to real only, with paired-t 95 % intervals; controls dashed.',
-    'class_gains': 'Mean difference in recall per class, in points, at the ratio chosen on validation data.',
+    'ratio_curves': 'Difference to real only, with paired-t 95 % intervals; controls dashed.',
+    'class_gains': 'Mean difference per class, in points, at the ratio chosen on validation data.',
     'chosen_ratios': 'Ratios that validation chose; 0 is real only.',
 }
 
@@ -270,15 +288,16 @@ def _replace(path: Path, content: bytes) -> None:
 def text_table(run: str | os.PathLike[str]) -> str:
     """Arm, ratio, mean OA and difference to real only with its interval, for a terminal."""
     content = read_run(run)
-    out = []
+    primary, out = content.metrics[0], []
+    title = f'mean {metric_name(primary)}'
     for key in dict.fromkeys(_key(line) for line in content.table):
         lines = [line for line in content.table if _key(line) == key]
         width = max(len(line.arm) for line in lines)
         out.append('\n' + ', '.join(key))
-        out.append(f'{"arm":<{width}}  {"ratio":>6}  {"mean OA":>7}  difference to real only (95 % interval)')
+        out.append(f'{"arm":<{width}}  {"ratio":>6}  {title:>9}  difference to real only (95 % interval)')
         for line in lines:
-            difference = '' if line.d_oa is None else f'{signed(line.d_oa.mean)} {interval(line.d_oa.interval)}'
-            out.append(f'{line.arm:<{width}}  {_ratio(line):>6}  {line.oa:>7.2f}  {difference}'.rstrip())
+            difference = '' if line.gain is None else f'{signed(line.gain.mean)} {interval(line.gain.interval)}'
+            out.append(f'{line.arm:<{width}}  {_ratio(line):>6}  {line.means[primary]:>9.2f}  {difference}'.rstrip())
     context = _context(content)
     out.append('\n' + context['verdict'])
     if context['no_basis']:

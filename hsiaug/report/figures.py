@@ -61,8 +61,13 @@ def _panels(
     return figure, each()
 
 
-def ratio_curves(table: Sequence[Summary]) -> Figure:
-    """Difference in test OA to real only over the ratio, a panel per scene, budget and classifier.
+def metric_name(metric: str) -> str:
+    """A metric as tables and axes call it."""
+    return {'oa': 'OA', 'aa': 'AA', 'miou': 'mIoU', 'f1': 'F1'}.get(metric, metric)
+
+
+def ratio_curves(table: Sequence[Summary], metric: str = 'oa') -> Figure:
+    """Difference in the primary test metric to real only over the ratio, a panel per scene, budget and classifier.
 
     Every curve starts at ratio 0, which is real only. Intervals of controls are left to the tables, and the vertical
     axis shows all means; the few widest intervals run out of the panel.
@@ -76,9 +81,9 @@ def ratio_curves(table: Sequence[Summary]) -> Figure:
         means, ends = [-1.0, 1.0], [0.0]
         for number, (arm, (colour, marker, control)) in enumerate(styles.items()):
             found: dict[float, PairedComparison] = {
-                float(line.ratio): line.d_oa
+                float(line.ratio): line.gain
                 for line in lines
-                if line.arm == arm and not isinstance(line.ratio, str) and line.d_oa is not None
+                if line.arm == arm and not isinstance(line.ratio, str) and line.gain is not None
             }
             if not found:
                 continue
@@ -100,7 +105,8 @@ def ratio_curves(table: Sequence[Summary]) -> Figure:
         axes.set_xticks(range(len(ratios)), [f'{ratio:g}' for ratio in ratios])
         axes.grid(axis='y', color='#dddddd', lw=0.6)
     figure.supxlabel('ratio: synthetic samples per real sample', fontsize=11)
-    figure.supylabel('OA less OA of real only (points)', fontsize=11)
+    name = metric_name(metric)
+    figure.supylabel(f'{name} less {name} of real only (points)', fontsize=11)
     handles = [
         Line2D([], [], color=colour, marker=marker, ms=5, lw=1.2, ls='--' if control else '-', label=arm)
         for arm, (colour, marker, control) in styles.items()
@@ -109,13 +115,15 @@ def ratio_curves(table: Sequence[Summary]) -> Figure:
     return figure
 
 
-def _class_gains(cells: Sequence[Row], arms: Sequence[str], names: Sequence[str]) -> dict[str, list[float]]:
-    """Mean gain in recall of each class in points, by arm; NaN for a class that no pair of test parts holds."""
+def _class_gains(
+    cells: Sequence[Row], arms: Sequence[str], names: Sequence[str], metric: str
+) -> dict[str, list[float]]:
+    """Mean gain in each class's figure in points, by arm; NaN for a class that no pair of test parts holds."""
     real = {cell['seed']: cell for cell in cells if cell['arm'] == 'real'}
     table: dict[str, list[float]] = {}
     for arm in arms:
         gains: dict[str, list[float]] = {name: [] for name in names}
-        for seed, cell in choose_ratios(cells, arm).items():
+        for seed, cell in choose_ratios(cells, arm, metric).items():
             pairs = zip(cell['classes'], cell['test']['per_class'], real[seed]['test']['per_class'], strict=True)
             for name, treated, plain in pairs:
                 if treated is not None and plain is not None:
@@ -134,8 +142,8 @@ def _class_names(cells: Sequence[Row]) -> list[str]:
     return list(order.static_order())
 
 
-def class_gains(rows: Sequence[Row], arms: Sequence[str]) -> Figure | None:
-    """Mean difference in each class's recall to real only, at the ratio chosen on validation data.
+def class_gains(rows: Sequence[Row], arms: Sequence[str], metric: str = 'oa') -> Figure | None:
+    """Mean difference in each class's recall (of masks: IoU) to real only, at the ratio chosen on validation data.
 
     Returns:
         the figure, or None where no arm has a pair yet.
@@ -143,7 +151,7 @@ def class_gains(rows: Sequence[Row], arms: Sequence[str]) -> Figure | None:
     panels = []
     for key, cells in by_group(rows).items():
         names = _class_names(cells)
-        if table := _class_gains(cells, arms, names):
+        if table := _class_gains(cells, arms, names, metric):
             panels.append((panel_title(key), names, table))
     if not panels:
         return None

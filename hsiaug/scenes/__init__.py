@@ -1,5 +1,6 @@
 """Scenes: cube, labels and wavelengths; readers, splits and the simulated scene."""
 
+from .patches import PatchSplit, PatchSplitter
 from .readers import SceneFileError, open_library, open_scene
 from .registry import BENCHMARK_SCENES, open_benchmark_scene
 from .scene import BadBandsError, Scene
@@ -14,6 +15,7 @@ from .splits import (
     Splitter,
     make_splitter,
 )
+from .windows import majority_labels
 
 __all__ = [
     'BENCHMARK_SCENES',
@@ -21,6 +23,8 @@ __all__ = [
     'BlockSplit',
     'GroupSplit',
     'HalvesSplit',
+    'PatchSplit',
+    'PatchSplitter',
     'RandomSplit',
     'RareClassError',
     'Scene',
@@ -28,6 +32,7 @@ __all__ = [
     'SimulatedScene',
     'Split',
     'Splitter',
+    'majority_labels',
     'make_splitter',
     'open_benchmark_scene',
     'open_library',

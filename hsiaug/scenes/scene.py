@@ -42,6 +42,8 @@ class Scene:
         unit: for example ``'reflectance'`` or ``'radiance'``.
         nodata: stored value that means "no measurement".
         groups: (H, W) integers; pixels of one group (tile, flight line, field) never part company in a split.
+        tile_rows: rows of one tile of a scene of stacked tiles, None for a single image; the pixels of two tiles are no
+            neighbours.
 
     Raises:
         ValueError: if shapes do not fit together.
@@ -58,6 +60,7 @@ class Scene:
     unit: str | None = None
     nodata: float | None = None
     groups: np.ndarray | None = None
+    tile_rows: int | None = None
 
     def __post_init__(self) -> None:
         if self.cube.ndim != 3:
@@ -75,6 +78,10 @@ class Scene:
             if not np.array_equal(whole, self.labels):
                 raise ValueError(f'Scene {self.name!r}: labels must be integers, found dtype {self.labels.dtype}')
             self.labels = whole
+        if self.tile_rows is not None and (self.tile_rows < 1 or self.cube.shape[0] % self.tile_rows):
+            raise ValueError(
+                f'Scene {self.name!r}: {self.cube.shape[0]} rows are no whole number of tiles of {self.tile_rows} rows'
+            )
         channels = self.cube.shape[2]
         if self.wavelengths is not None:
             self.wavelengths = np.asarray(self.wavelengths, dtype=np.float64)
@@ -88,8 +95,18 @@ class Scene:
             raise ValueError(f'Scene {self.name!r}: bands must be indices in [0, {channels}), found {self.bands}')
 
     @classmethod
-    def from_tiles(cls, name: str, tiles: np.ndarray, labels: np.ndarray | None = None, **kwargs: Any) -> Scene:
-        """A scene of T tiles: ``tiles`` (T, h, w, C) and ``labels`` (T, h, w); ``groups`` is the tile number."""
+    def from_tiles(
+        cls,
+        name: str,
+        tiles: np.ndarray,
+        labels: np.ndarray | None = None,
+        groups: np.ndarray | None = None,
+        **kwargs: Any,
+    ) -> Scene:
+        """A scene of T tiles: ``tiles`` (T, h, w, C), ``labels`` (T, h, w), and a group number for each tile (T,).
+
+        The tile number is the group if None; tiles that overlap or show one place belong in one group.
+        """
         if tiles.ndim != 4:
             raise ValueError(f'Scene {name!r}: tiles must be (T, h, w, bands), found shape {tiles.shape}')
         count, height, width, channels = tiles.shape
@@ -97,8 +114,14 @@ class Scene:
             if labels.shape != tiles.shape[:3]:
                 raise ValueError(f'Scene {name!r}: labels of shape {labels.shape} do not fit tiles of {tiles.shape}')
             labels = labels.reshape(count * height, width)
-        groups = np.repeat(np.arange(count), height * width).reshape(count * height, width)
-        return cls(name, tiles.reshape(count * height, width, channels), labels, groups=groups, **kwargs)
+        groups = np.arange(count) if groups is None else np.asarray(groups)
+        if groups.shape != (count,):
+            raise ValueError(
+                f'Scene {name!r}: groups of shape {groups.shape}; give one number for each of {count} tiles'
+            )
+        groups = np.repeat(groups, height * width).reshape(count * height, width)
+        cube = tiles.reshape(count * height, width, channels)
+        return cls(name, cube, labels, groups=groups, tile_rows=height, **kwargs)
 
     @classmethod
     def from_spectra(
@@ -251,8 +274,21 @@ class Scene:
         digest.update(np.ascontiguousarray(self.cube[rows, columns]).tobytes())
         return digest.hexdigest()[:16]
 
-    def spec(self, classes: Sequence[int] | None = None, kind: Kind = 'spectrum') -> SampleSpec:
-        """The spec of this scene's samples with ``classes`` (ids, in label order; all that occur if None)."""
+    def spec(
+        self,
+        classes: Sequence[int] | None = None,
+        kind: Kind = 'spectrum',
+        size: tuple[int, int] | None = None,
+        ignore_index: int | None = None,
+    ) -> SampleSpec:
+        """The spec of this scene's samples.
+
+        Args:
+            classes: class ids in label order; all that occur if None.
+            kind: kind of the samples.
+            size: ``(H, W)`` of images, None for spectra.
+            ignore_index: value in masks of pixels that do not count.
+        """
         wavelengths = self.band_wavelengths
         return SampleSpec(
             kind=kind,
@@ -260,5 +296,7 @@ class Scene:
             classes=tuple(self.class_name(i) for i in (self.class_ids if classes is None else classes)),
             wavelengths=None if wavelengths is None else tuple(float(w) for w in wavelengths),
             wavelengths_approximate=self.wavelengths_approximate,
+            size=size,
+            ignore_index=ignore_index,
             unit=self.unit,
         )

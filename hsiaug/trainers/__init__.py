@@ -1,7 +1,7 @@
 """Training of generators and of classifiers of spectra."""
 
 from .classifier import ClassifierConfig, LinearSVM, predict, train_nn1d
-from .fit import fit_generator, training_data
+from .fit import fit_generator, patch_training_data, training_data
 from .spectra_task import SpectralClassificationTask
 
 __all__ = [
@@ -9,6 +9,7 @@ __all__ = [
     'LinearSVM',
     'SpectralClassificationTask',
     'fit_generator',
+    'patch_training_data',
     'predict',
     'train_nn1d',
     'training_data',

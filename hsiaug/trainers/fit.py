@@ -6,9 +6,11 @@ from typing import Any
 
 from .. import __version__
 from ..datasets import SpectraDataset
+from ..datasets.patches import PatchDataset
 from ..generators import Generator, TrainingData, generator_class
 from ..samples import Provenance
 from ..scenes import Scene, Split
+from ..scenes.patches import PatchSplit
 
 
 def training_data(scene: Scene, split: Split) -> TrainingData:
@@ -22,6 +24,20 @@ def training_data(scene: Scene, split: Split) -> TrainingData:
         unlabelled=unlabelled,
         val_x=val_x,
         val_y=val_y,
+        provenance=Provenance(__version__, split.seed, {}, split.fingerprint, split.footprint()),
+    )
+
+
+def patch_training_data(scene: Scene, split: PatchSplit) -> TrainingData:
+    """What a generator may see of a split into patches: training and validation pairs, and where they are from."""
+    train, val = (PatchDataset.from_scene(scene, split, part) for part in ('train', 'val'))  # type: ignore[arg-type]
+    return TrainingData(
+        spec=train.spec,
+        x=train.image,
+        y=train.mask,
+        unlabelled=train.image[:0],
+        val_x=val.image,
+        val_y=val.mask,
         provenance=Provenance(__version__, split.seed, {}, split.fingerprint, split.footprint()),
     )
 

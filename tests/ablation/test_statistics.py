@@ -122,21 +122,21 @@ def test_summary_by_hand() -> None:
     rows += [cell('dup', 2, s, 0.6, 0.5, control=True) for s in range(10)]
     table = {(line.arm, line.ratio): line for line in summarise(rows)}
     gan = table['gan', 'chosen']
-    assert gan.oa == pytest.approx(58)
-    assert gan.aa == pytest.approx(48)
-    assert gan.d_oa is not None
-    assert gan.d_oa.mean == pytest.approx(3.5)  # five differences of 3 points, five of 4
-    assert gan.d_oa.sd == pytest.approx(np.sqrt(10 * 0.25 / 9))
-    assert gan.d_oa.wins == 10
-    assert gan.d_oa.p == pytest.approx(2 / 2**10)
+    assert gan.means['oa'] == pytest.approx(58)
+    assert gan.means['aa'] == pytest.approx(48)
+    assert gan.gain is not None
+    assert gan.gain.mean == pytest.approx(3.5)  # five differences of 3 points, five of 4
+    assert gan.gain.sd == pytest.approx(np.sqrt(10 * 0.25 / 9))
+    assert gan.gain.wins == 10
+    assert gan.gain.p == pytest.approx(2 / 2**10)
     t = stats.t.ppf(0.975, 9)
-    half = t * gan.d_oa.sd * np.sqrt(1 / 10 + 20 / 10)  # 20 test samples, 10 to train
-    assert gan.d_oa.corrected == pytest.approx((3.5 - half, 3.5 + half))
+    half = t * gan.gain.sd * np.sqrt(1 / 10 + 20 / 10)  # 20 test samples, 10 to train
+    assert gan.gain.corrected == pytest.approx((3.5 - half, 3.5 + half))
     # The only member of the primary family: no control, a chosen ratio, ten seeds.
     assert gan.p_holm == pytest.approx(2 / 2**10)
     assert [key for key, line in table.items() if line.p_holm is not None] == [('gan', 'chosen')]
-    assert table['few', 'chosen'].d_oa is not None
-    assert table['few', 'chosen'].d_oa.n == 9
+    assert table['few', 'chosen'].gain is not None
+    assert table['few', 'chosen'].gain.n == 9
 
 
 def test_holm_runs_over_all_settings() -> None:
@@ -167,5 +167,5 @@ def test_pooled_by_hand() -> None:
     means = pooled(summarise(rows))
     assert list(means) == [('b', 'nn1d', 'gan')]
     gan = means['b', 'nn1d', 'gan']
-    assert gan.oa == pytest.approx(3)  # scenes count the same, whatever their seeds
+    assert gan.gain == pytest.approx(3)  # scenes count the same, whatever their seeds
     assert gan.scenes['two'] == pytest.approx((1, 1))

@@ -1,0 +1,79 @@
+"""What the speed benchmarks share: timing in blocks, interleaved pairs, and a record of the machine."""
+
+from __future__ import annotations
+
+import os
+import platform
+import statistics
+import subprocess
+import time
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from hsiaug import __version__
+
+
+def milliseconds(step: Callable[[], object], iterations: int, device: str) -> float:
+    """Wall time of one iteration, mean over a block."""
+    start = time.perf_counter()
+    for _ in range(iterations):
+        step()
+    if device != 'cpu':
+        torch.cuda.synchronize()
+    return (time.perf_counter() - start) / iterations * 1e3
+
+
+def summary(values: list[float]) -> dict[str, float]:
+    """Median and quartiles."""
+    low, middle, high = statistics.quantiles(values, n=4)
+    return {'median': round(middle, 4), 'q1': round(low, 4), 'q3': round(high, 4)}
+
+
+def interleaved(first: Callable[[], float], second: Callable[[], float], pairs: int) -> tuple[list[float], list[float]]:
+    """Times of two blocks in turn, A B B A A B ..., so that a change of the machine's load meets both.
+
+    Args:
+        first: runs a block and returns its time.
+        second: the same for the other side.
+        pairs: how many times each.
+    """
+    times: tuple[list[float], list[float]] = ([], [])
+    blocks = (first, second)
+    for pair in range(pairs):
+        for side in (0, 1) if pair % 2 == 0 else (1, 0):
+            times[side].append(blocks[side]())
+    return times
+
+
+def machine(device: str, *packages: str) -> dict[str, Any]:
+    """Hardware, commit and versions, those of ``packages`` included."""
+    cpu = Path('/proc/cpuinfo')
+    names = [line.split(':')[1].strip() for line in cpu.read_text().splitlines() if line.startswith('model name')]
+    commit = subprocess.run(
+        ['git', '--no-optional-locks', 'describe', '--always', '--dirty'], capture_output=True, text=True, check=False
+    )
+    return {
+        'cpu': names[0] if names else platform.processor(),
+        'cores': os.cpu_count(),
+        'threads': torch.get_num_threads(),
+        'load_at_start': round(os.getloadavg()[0], 2),
+        'device': torch.cuda.get_device_name() if device != 'cpu' else 'cpu',
+        'matmul_precision': torch.get_float32_matmul_precision(),
+        'python': platform.python_version(),
+        'torch': torch.__version__,
+        **{name: version(name) for name in packages},
+        'hsiaug': __version__,
+        'commit': commit.stdout.strip() or None,
+    }
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a file of results whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f'.{path.name}')
+    temporary.write_text(text + '\n')
+    os.replace(temporary, path)

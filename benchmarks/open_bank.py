@@ -1,0 +1,88 @@
+"""Time and memory of opening a bank in this fresh process, and of reading it at random in four loader workers.
+
+    python benchmarks/open_bank.py FOLDER --reads 1000
+
+Prints JSON; speed_mixing.py runs it. Linux only.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import operator
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch.utils.data import DataLoader, Dataset
+
+from hsiaug.datasets import SyntheticBank
+
+WORKERS, BATCH = 4, 1024
+
+
+def resident_mb(field: str) -> float:
+    """Memory of this process in MB (10^6 bytes): ``VmRSS``, ``RssAnon``, ..."""
+    for line in Path('/proc/self/status').read_text().splitlines():
+        if line.startswith(f'{field}:'):
+            return int(line.split()[1]) * 1024 / 1e6
+    raise OSError(f'/proc/self/status has no {field}; this benchmark needs Linux 4.5 or newer')
+
+
+class Watched(Dataset[Any]):
+    """Reads whole batches of a bank, and gives this process and its anonymous memory instead of them."""
+
+    def __init__(self, bank: SyntheticBank) -> None:
+        self.bank = bank
+
+    def __getitems__(self, rows: list[int]) -> list[tuple[int, float]]:
+        batch = self.bank.batch(rows)
+        if len(batch['image']) != len(rows):
+            raise RuntimeError(f'read {len(batch["image"])} samples, expected {len(rows)}')
+        return [(os.getpid(), resident_mb('RssAnon'))]
+
+
+def read(bank: SyntheticBank, reads: int) -> dict[str, Any]:
+    """Anonymous memory of four workers that read random batches."""
+    loader = DataLoader(
+        Watched(bank),
+        batch_sampler=np.random.default_rng(0).integers(len(bank), size=(reads, BATCH)).tolist(),
+        num_workers=WORKERS,
+        collate_fn=operator.itemgetter(0),
+        multiprocessing_context='fork',
+    )
+    seen: dict[int, list[float]] = {}
+    for worker, megabytes in loader:
+        seen.setdefault(worker, []).append(megabytes)
+    first = min(10, reads // (2 * WORKERS))  # by then a worker has its buffers
+    workers = [{'before': v[first], 'after': v[-1], 'highest': max(v[first:])} for v in seen.values()]
+    row_bytes = sum(value.nbytes for value in bank.batch([0]).values())
+    return {
+        'anonymous_mb': [{key: round(value, 2) for key, value in worker.items()} for worker in workers],
+        'largest_growth_mb': round(max(worker['highest'] - worker['before'] for worker in workers), 2),
+        'mb_read_per_worker': round(reads * BATCH * row_bytes / WORKERS / 1e6),
+    }
+
+
+def main() -> None:
+    """Open, read, print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('root', type=Path, help='folder of the bank')
+    parser.add_argument('--reads', type=int, default=0, help=f'batches of {BATCH} that the workers read in all')
+    args = parser.parse_args()
+    if args.reads and args.reads < 2 * WORKERS:
+        parser.error(f'--reads must be 0 or at least {2 * WORKERS}, found {args.reads}')
+    before, anonymous = resident_mb('VmRSS'), resident_mb('RssAnon')
+    start = time.perf_counter()
+    bank = SyntheticBank(args.root)
+    result: dict[str, Any] = {'ms': (time.perf_counter() - start) * 1e3}
+    result |= {'rss_mb': resident_mb('VmRSS') - before, 'anonymous_mb': resident_mb('RssAnon') - anonymous}
+    if args.reads:
+        result['workers'] = read(bank, args.reads)
+    print(json.dumps(result))
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,246 @@
+"""Folders of image/mask pairs, as public segmentation data sets come."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from torch import Tensor
+from torchgeo.datasets import DatasetNotFoundError, NonGeoDataset
+from tqdm.auto import tqdm
+
+from ..samples import Sample, SampleSpec
+from ..scenes.readers import CUBE_KEYS, LABEL_KEYS, _find, _nanometres, _read
+from .patches import IGNORE, fill_missing, plot_patch
+
+IMAGE_FOLDERS = ('images', 'image', 'imgs', 'img')
+MASK_FOLDERS = ('masks', 'mask', 'labels', 'label', 'annotations')
+SUFFIXES = ('.tif', '.tiff', '.png', '.npy', '.npz', '.mat')
+
+
+class PairFolderNotFoundError(DatasetNotFoundError):
+    """A folder of images, masks or a split that is not there."""
+
+    def __init__(self, message: str) -> None:
+        FileNotFoundError.__init__(self, message)
+
+
+class PairFolder(NonGeoDataset):
+    """Images and masks in two folders, paired by file stem and read on demand.
+
+    SegMunich and its like: ``img/`` or ``images/`` beside ``label/`` or ``masks/``. GeoTIFF, PNG, NumPy (images
+    (H, W, C)) and MATLAB. All images have the size and bands of the first. Pixels that an image has not measured
+    (nodata, NaN) hold the mean of its other pixels and are ignored in its mask.
+
+    Args:
+        root: folder that holds both.
+        classes: names of the K classes, in label order.
+        split: ``root/<split>.txt`` with a stem or file name per line, or folders ``root/<split>/`` or
+            ``images/<split>/`` and ``masks/<split>/``; None for all pairs.
+        images: folder of the images below the root; found by its usual names if None.
+        masks: folder of the masks below the root; found by its usual names if None.
+        bands: indices of the bands to use, 0-based.
+        wavelengths: band centres in nm of all bands of a file; the first file's own if None.
+        label_map: value in a mask file to class index; None takes values 0..K-1 as they are.
+        ignore: values in a mask file of pixels that do not count.
+        scale: stored value times ``scale`` is the value in ``unit``.
+        unit: physical unit.
+        nodata: stored value that means "no measurement"; a file's own if None.
+        image_key: variable of the image in ``.npz`` and ``.mat`` files that hold several.
+        mask_key: variable of the mask, likewise.
+        transforms: function of a sample, as in torchgeo.
+
+    Raises:
+        DatasetNotFoundError: if a folder or the split is missing.
+        ValueError: if an image or mask lacks its partner, or settings contradict each other.
+    """
+
+    def __init__(
+        self,
+        root: str | os.PathLike[str],
+        classes: Sequence[str],
+        split: str | None = None,
+        images: str | None = None,
+        masks: str | None = None,
+        bands: Sequence[int] | None = None,
+        wavelengths: Sequence[float] | None = None,
+        label_map: Mapping[int, int] | None = None,
+        ignore: Sequence[int] = (),
+        scale: float = 1.0,
+        unit: str | None = None,
+        nodata: float | None = None,
+        image_key: str | None = None,
+        mask_key: str | None = None,
+        transforms: Callable[[Sample], Sample] | None = None,
+    ) -> None:
+        self.root, self.scale, self.nodata, self.transforms = Path(root), scale, nodata, transforms
+        self.image_key, self.mask_key = image_key, mask_key
+        self.raw_to_class = _raw_to_class(len(classes), label_map, ignore)
+        self.pairs = self._pairs(split, images, masks)
+        self._counts: np.ndarray | None = None
+        stored, content = self._read_image(self.pairs[0][0])
+        self._stored_shape: tuple[int, ...] = stored.shape
+        self.bands = np.arange(stored.shape[2]) if bands is None else np.asarray(bands, dtype=np.int64)
+        if not self.bands.size or not 0 <= self.bands.min() <= self.bands.max() < stored.shape[2]:
+            raise ValueError(f'PairFolder: bands must be indices in [0, {stored.shape[2]}), found {list(self.bands)}')
+        centres = _nanometres(content.get('wavelength_nm') if wavelengths is None else wavelengths)
+        if centres is not None and len(centres) != stored.shape[2]:
+            raise ValueError(f'PairFolder: {stored.shape[2]} bands in a file, but {len(centres)} wavelengths')
+        self.spec = SampleSpec(
+            kind='segmentation',
+            bands=len(self.bands),
+            classes=tuple(classes),
+            wavelengths=None if centres is None else tuple(centres[self.bands].tolist()),
+            size=(stored.shape[0], stored.shape[1]),
+            ignore_index=IGNORE,
+            unit=unit,
+        )
+
+    # --- files ------------------------------------------------------------------------------------------------------
+
+    def _pairs(self, split: str | None, images: str | None, masks: str | None) -> list[tuple[Path, Path]]:
+        """Files of the pairs, in the order of their stems."""
+        root, listing = self.root, self.root / f'{split}.txt'
+        if split is not None and (root / split).is_dir():
+            root, split = root / split, None
+        folders = [_folder(root, images, IMAGE_FOLDERS, 'images'), _folder(root, masks, MASK_FOLDERS, 'masks')]
+        if split is not None and all((folder / split).is_dir() for folder in folders):
+            folders, split = [folder / split for folder in folders], None
+        of_image, of_mask = (_by_stem(folder) for folder in folders)
+        stems = sorted(of_image.keys() | of_mask.keys())
+        if split is not None:
+            if not listing.is_file():
+                raise PairFolderNotFoundError(
+                    f'PairFolder: no split {split!r}: neither a list {listing}, nor folders {root / split} or '
+                    f'{folders[0] / split} and {folders[1] / split}'
+                )
+            lines = [line.strip() for line in listing.read_text().splitlines()]
+            stems = [
+                Path(line).stem if Path(line).suffix.lower() in SUFFIXES else Path(line).name for line in lines if line
+            ]
+        for stem in stems:
+            missing = [folder for folder, files in zip(folders, (of_image, of_mask), strict=True) if stem not in files]
+            if missing:
+                partner = of_image.get(stem) or of_mask.get(stem) or f'{stem!r} in {listing}'
+                raise ValueError(f'PairFolder: {partner} has no file of that stem in {" and ".join(map(str, missing))}')
+        if not stems:
+            raise ValueError(f'PairFolder: no files with {SUFFIXES} in {folders[0]}, or none named in the split')
+        return [(of_image[stem], of_mask[stem]) for stem in stems]
+
+    def _read_image(self, file: Path) -> tuple[np.ndarray, Mapping[str, np.ndarray]]:
+        """(H, W, all bands) as stored, and what else the file holds."""
+        content = _read(file, 'image')
+        array = content[_find(file, content, self.image_key, CUBE_KEYS, (2, 3), 'image', 'image_key')]
+        return array.reshape(*array.shape[:2], -1), content
+
+    def _image(self, file: Path) -> tuple[np.ndarray, np.ndarray]:
+        """(C, H, W) float32 and (H, W) bool, where it is measured."""
+        stored, content = self._read_image(file)
+        if stored.shape != self._stored_shape:
+            raise ValueError(
+                f'PairFolder: {file} has {stored.shape} (rows, columns, bands), the first image has '
+                f'{self._stored_shape}; bring all to one size'
+            )
+        values = stored[:, :, self.bands]
+        nodata = content.get('nodata') if self.nodata is None else self.nodata
+        valid = np.isfinite(values).all(axis=2)
+        if nodata is not None:
+            valid &= (values != nodata).all(axis=2)
+        image = np.ascontiguousarray(values.transpose(2, 0, 1), dtype=np.float32) * np.float32(self.scale)
+        fill_missing(image, valid)
+        return image, valid
+
+    def _mask(self, file: Path) -> np.ndarray:
+        """(H, W) int64 labels."""
+        content = _read(file, 'mask')
+        raw = content[_find(file, content, self.mask_key, LABEL_KEYS, (2,), 'mask', 'mask_key')]
+        if raw.shape != self._stored_shape[:2]:
+            raise ValueError(f'PairFolder: {file} has {raw.shape}, its image {self._stored_shape[:2]} rows and columns')
+        values, place = np.unique(raw, return_inverse=True)
+        if unknown := [value for value in values.tolist() if value not in self.raw_to_class]:
+            raise ValueError(
+                f'PairFolder: {file} holds {unknown[:8]}, expected {sorted(self.raw_to_class)}; map such values to a '
+                'class with label_map, or name them in ignore'
+            )
+        return np.array([self.raw_to_class[value] for value in values.tolist()])[place.reshape(raw.shape)]
+
+    # --- samples ----------------------------------------------------------------------------------------------------
+
+    def __len__(self) -> int:
+        """Number of pairs."""
+        return len(self.pairs)
+
+    def __getitem__(self, index: int) -> Sample:
+        """``image`` (C, H, W) float32 in the unit and ``mask`` (H, W) int64.
+
+        Raises:
+            ValueError: naming the file that does not fit the others or holds an unknown mask value.
+        """
+        image_file, mask_file = self.pairs[index]
+        image, valid = self._image(image_file)
+        mask = np.where(valid, self._mask(mask_file), IGNORE)
+        sample: Sample = {'image': torch.from_numpy(image), 'mask': torch.from_numpy(mask)}
+        return sample if self.transforms is None else self.transforms(sample)
+
+    def _class_pixels(self) -> np.ndarray:
+        """(N, K) pixels per class of each pair. Reads every file once, without ``transforms``."""
+        if self._counts is None:
+            counts = np.zeros((len(self), self.spec.num_classes), dtype=np.int64)
+            for row, (image, mask) in enumerate(tqdm(self.pairs, desc='class fractions', unit='pair')):
+                labels = self._mask(mask)[self._image(image)[1]]
+                counts[row] = np.bincount(labels[labels != IGNORE], minlength=self.spec.num_classes)
+            self._counts = counts
+        return self._counts
+
+    def class_fractions(self) -> Tensor:
+        """(N, K) float32 share of each class in the counting pixels of each mask; zeros where all are ignored."""
+        counts = torch.from_numpy(self._class_pixels())
+        return (counts / counts.sum(dim=1, keepdim=True).clamp(min=1)).to(torch.float32)
+
+    @property
+    def class_counts(self) -> np.ndarray:
+        """(K,) number of pixels per class."""
+        return self._class_pixels().sum(axis=0)
+
+    def plot(self, sample: Sample, show_titles: bool = True, suptitle: str | None = None) -> Figure:
+        """Draw one pair in false colour with its mask; see :func:`~hsiaug.datasets.patches.plot_patch`."""
+        return plot_patch(sample, self.spec, show_titles, suptitle)
+
+
+def _folder(root: Path, name: str | None, usual: Sequence[str], what: str) -> Path:
+    """The folder of the images or masks."""
+    found = sorted(path.name for path in root.iterdir() if path.is_dir()) if root.is_dir() else []
+    names = [name] if name is not None else [entry for entry in found if entry.lower() in usual]
+    if len(names) == 1 and (root / names[0]).is_dir():
+        return root / names[0]
+    if len(names) > 1:
+        raise ValueError(f'PairFolder: {names} in {root} could all hold the {what}; name one with {what}=')
+    raise PairFolderNotFoundError(
+        f'PairFolder: no folder {name or " or ".join(usual)} for the {what} in {root}, which holds the folders '
+        f'{found}; name it with {what}=, or give another root'
+    )
+
+
+def _by_stem(folder: Path) -> dict[str, Path]:
+    """Readable files by stem."""
+    files: dict[str, Path] = {}
+    for path in sorted(folder.iterdir()):
+        if path.suffix.lower() in SUFFIXES and not path.name.startswith('.'):
+            if path.stem in files:
+                raise ValueError(f'PairFolder: {files[path.stem]} and {path} have the same stem; keep one of them')
+            files[path.stem] = path
+    return files
+
+
+def _raw_to_class(num_classes: int, label_map: Mapping[int, int] | None, ignore: Sequence[int]) -> dict[int, int]:
+    """Value in a mask file to label."""
+    mapping = {k: k for k in range(num_classes)} if label_map is None else dict(label_map)
+    if wrong := {raw: k for raw, k in mapping.items() if not 0 <= k < num_classes}:
+        raise ValueError(f'PairFolder: label_map must map to 0..{num_classes - 1}, the classes, found {wrong}')
+    if label_map is not None and (both := sorted(set(label_map) & set(ignore))):
+        raise ValueError(f'PairFolder: label_map and ignore both name {both}')
+    return mapping | dict.fromkeys(ignore, IGNORE)

@@ -1,0 +1,242 @@
+"""Patches of a scene with masks, as a torchgeo dataset."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, cast
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from torch import Tensor
+from torch.utils.data import Dataset
+from torchgeo.datasets import NonGeoDataset
+from tqdm.auto import tqdm
+
+from ..samples import Sample, SampleSpec
+from ..scenes import Scene
+from ..scenes.patches import PatchPart, PatchSplit
+from .bank_plan import class_fractions
+from .batches import unstack
+from .preview import _mask_legend, false_colour, mask_colour
+
+IGNORE = 255
+"""Value in masks of pixels that count neither in losses nor in metrics."""
+
+
+class PatchDataset(NonGeoDataset):
+    """Images with masks, held in memory.
+
+    Args:
+        image: (N, C, H, W) float32 in the dataset's unit, finite.
+        mask: (N, H, W) int64 labels, the spec's ignore index where a pixel does not count.
+        spec: what they are; its kind is ``'segmentation'``.
+        split: the split that they come from; a generator that saw its test pixels is then refused by mixing.
+        transforms: function of a sample, as in torchgeo.
+
+    Raises:
+        ValueError: if images, masks and spec do not fit together, or hold values that they must not.
+    """
+
+    def __init__(
+        self,
+        image: Tensor,
+        mask: Tensor,
+        spec: SampleSpec,
+        split: PatchSplit | None = None,
+        transforms: Callable[[Sample], Sample] | None = None,
+    ) -> None:
+        require_patches(image, mask, spec, 'PatchDataset')
+        self.image, self.mask, self.spec, self.split, self.transforms = image, mask, spec, split, transforms
+
+    @classmethod
+    def from_scene(
+        cls,
+        scene: Scene,
+        split: PatchSplit,
+        part: PatchPart = 'train',
+        transforms: Callable[[Sample], Sample] | None = None,
+    ) -> PatchDataset:
+        """The patches of one part of a split.
+
+        Pixels without a label, of a class that the split dropped, or not measured are ignored in the mask; not
+        measured ones hold the mean of the window's measured pixels.
+
+        Raises:
+            ValueError: for an unknown part, or a split of another scene.
+        """
+        if split.scene != scene.fingerprint:
+            raise ValueError(
+                f'PatchDataset: the split was made for scene {split.scene}, this is scene {scene.name!r} '
+                f'({scene.fingerprint}); split this scene'
+            )
+        corners, size = split.windows(part), split.size
+        spec = scene.spec(split.classes, 'segmentation', (size, size), IGNORE)
+        image = np.empty((len(corners), spec.bands, size, size), dtype=np.float32)
+        mask = np.empty((len(corners), size, size), dtype=np.int64)
+        flat = scene.flat_labels()
+        inside = np.arange(size)[:, None] * scene.shape[1] + np.arange(size)
+        for k, (row, column) in enumerate(corners.tolist()):
+            pixels = row * scene.shape[1] + column + inside
+            image[k] = scene.spectra(pixels.reshape(-1)).T.reshape(spec.bands, size, size)
+            mask[k] = index_labels(np.where(scene.valid[pixels], flat[pixels], -1), split.classes)
+            fill_missing(image[k], scene.valid[pixels])
+        return cls(torch.from_numpy(image), torch.from_numpy(mask), spec, split, transforms)
+
+    @classmethod
+    def from_dataset(
+        cls, dataset: Dataset[Sample], spec: SampleSpec | None = None, progress: bool = False
+    ) -> PatchDataset:
+        """All samples of a segmentation dataset, read into memory as they are.
+
+        Args:
+            dataset: map-style, with ``image`` (C, H, W) and ``mask`` (H, W) or (1, H, W), such as a torchgeo dataset.
+            spec: what they are; the dataset's own if None.
+            progress: show a progress bar.
+
+        Raises:
+            ValueError: if no spec is known, or the samples do not fit it.
+        """
+        spec = getattr(dataset, 'spec', None) if spec is None else spec
+        if not isinstance(spec, SampleSpec):
+            raise ValueError(f'PatchDataset: {type(dataset).__name__} has no spec; give one that says what it holds')
+        length = len(cast(Any, dataset))
+        image = torch.empty(length, spec.bands, *(spec.size or ()))
+        mask = torch.empty(length, *(spec.size or ()), dtype=torch.int64)
+        for index in tqdm(range(length), desc='patches', unit='patch', disable=not progress):
+            sample = dataset[index]
+            if sample['image'].shape != image.shape[1:] or sample['mask'].numel() != mask[index].numel():
+                raise ValueError(
+                    f'PatchDataset: sample {index} has image {tuple(sample["image"].shape)} and mask '
+                    f'{tuple(sample["mask"].shape)}, expected {tuple(image.shape[1:])} and {spec.size}'
+                )
+            image[index], mask[index] = sample['image'], sample['mask'].reshape(mask.shape[1:])
+        return cls(image, mask, spec, getattr(dataset, 'split', None))
+
+    def __len__(self) -> int:
+        """Number of patches."""
+        return len(self.image)
+
+    def __getitem__(self, index: int) -> Sample:
+        """``image`` (C, H, W) float32 in the dataset's unit and ``mask`` (H, W) int64."""
+        return self.__getitems__([index])[0]
+
+    def __getitems__(self, indices: Sequence[int]) -> list[Sample]:
+        """Samples of a whole batch."""
+        samples = unstack(self.batch(indices))
+        return samples if self.transforms is None else [self.transforms(sample) for sample in samples]
+
+    def batch(self, indices: Sequence[int] | Tensor) -> dict[str, Tensor]:
+        """``image`` (n, C, H, W) and ``mask`` (n, H, W), before ``transforms``.
+
+        Raises:
+            IndexError: if an index is out of range.
+        """
+        rows = torch.as_tensor(np.asarray(indices, dtype=np.int64))
+        if len(rows) and not -len(self) <= int(rows.min()) <= int(rows.max()) < len(self):
+            raise IndexError(f'PatchDataset: index out of range for {len(self)} patches')
+        return {'image': self.image[rows], 'mask': self.mask[rows]}
+
+    def class_fractions(self) -> Tensor:
+        """(N, K) float32 share of each class in the counting pixels of each patch; zeros where all are ignored."""
+        return class_fractions(self.mask, self.spec)
+
+    @property
+    def class_counts(self) -> np.ndarray:
+        """(K,) number of pixels per class."""
+        classes = self.spec.num_classes
+        counted = self.mask[(self.mask >= 0) & (self.mask < classes) & (self.mask != self.spec.ignore_index)]
+        return np.bincount(counted.numpy(), minlength=classes)
+
+    def plot(self, sample: Sample, show_titles: bool = True, suptitle: str | None = None) -> Figure:
+        """Draw one patch in false colour with its mask; see :func:`plot_patch`."""
+        return plot_patch(sample, self.spec, show_titles, suptitle)
+
+    def __str__(self) -> str:
+        """Size and class counts in pixels."""
+        counts = dict(zip(self.spec.classes, self.class_counts.tolist(), strict=True))
+        return f'{super().__str__()}\n    bands: {self.spec.bands}, size: {self.spec.size}\n    pixels: {counts}'
+
+
+def require_patches(image: Tensor, mask: Tensor, spec: SampleSpec, who: str) -> None:
+    """Check images and masks against a spec.
+
+    Args:
+        image: (N, C, H, W).
+        mask: (N, H, W).
+        spec: of kind ``'segmentation'``.
+        who: whose mistake it is, for the message.
+
+    Raises:
+        ValueError: naming what was found and expected, and for values the first patch that holds them.
+    """
+    if spec.kind != 'segmentation':
+        raise ValueError(f"{who}: a spec of kind 'segmentation' is needed, found {spec.kind!r}")
+    for name, tensor, shape, dtype in (
+        ('image', image, (spec.bands, *(spec.size or ())), torch.float32),
+        ('mask', mask, tuple(spec.size or ()), torch.int64),
+    ):
+        if tuple(tensor.shape[1:]) != shape or tensor.dtype != dtype or len(tensor) != len(image):
+            raise ValueError(
+                f'{who}: {name} must be {(len(image), *shape)} {dtype}, found {tuple(tensor.shape)} {tensor.dtype}'
+            )
+    finite = torch.isfinite(image).flatten(1).all(dim=1)
+    if not finite.all():
+        raise ValueError(
+            f'{who}: {int((~finite).sum())} of {len(image)} patches hold NaN or infinite values, the first is patch '
+            f'{int(finite.int().argmin())}; fill them and ignore their pixels in the mask'
+        )
+    wrong = (mask < 0) | (mask >= spec.num_classes)
+    if spec.ignore_index is not None:
+        wrong &= mask != spec.ignore_index
+    if wrong.any():
+        raise ValueError(
+            f'{who}: mask of patch {int(wrong.flatten(1).any(dim=1).int().argmax())} holds '
+            f'{mask[wrong].unique().tolist()[:8]}, expected 0 to {spec.num_classes - 1}'
+            + ('' if spec.ignore_index is None else f' or {spec.ignore_index} where a pixel does not count')
+        )
+
+
+def index_labels(labels: np.ndarray, classes: Sequence[int]) -> np.ndarray:
+    """Class ids as positions in ``classes``, int64; :data:`IGNORE` where a pixel has none of them."""
+    ids = np.asarray(classes)
+    order = np.argsort(ids)
+    place = np.searchsorted(ids[order], labels).clip(max=len(ids) - 1)
+    return np.where(ids[order][place] == labels, order[place], IGNORE)
+
+
+def fill_missing(image: np.ndarray, valid: np.ndarray) -> None:
+    """Give the pixels of a (C, H, W) image that are not ``valid`` (H, W) the mean of the others, 0 without any."""
+    if not valid.all():
+        image[:, ~valid] = image[:, valid].mean(axis=1, keepdims=True) if valid.any() else 0
+
+
+def plot_patch(sample: Sample, spec: SampleSpec, show_titles: bool = True, suptitle: str | None = None) -> Figure:
+    """Draw a patch in false colour, its mask, and a ``prediction`` where the sample has one.
+
+    Args:
+        sample: of kind ``'segmentation'``.
+        spec: what it is.
+        show_titles: whether to name the pictures.
+        suptitle: title of the whole figure.
+
+    Returns:
+        a matplotlib figure, registered with no window.
+    """
+    masks = {
+        name: sample[name].reshape(sample['image'].shape[-2:]) for name in ('mask', 'prediction') if name in sample
+    }
+    figure = Figure(figsize=(2.6 * (1 + len(masks)) + 1.6, 3), layout='constrained')
+    panel: Any = figure.subfigures()
+    grid = panel.subplots(1, 1 + len(masks), squeeze=False)[0]
+    grid[0].imshow(false_colour(sample['image'], spec.wavelengths), interpolation='nearest')
+    for axes, mask in zip(grid[1:], masks.values(), strict=True):
+        axes.imshow(mask_colour(mask, spec), interpolation='nearest')
+    for axes, title in zip(grid, ('image', *masks), strict=True):
+        axes.set_axis_off()
+        if show_titles:
+            axes.set_title(title)
+    _mask_legend(panel, list(masks.values()), spec)
+    if suptitle is not None:
+        figure.suptitle(suptitle)
+    return figure

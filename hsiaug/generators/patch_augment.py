@@ -1,0 +1,120 @@
+"""Classic augmentation of image-mask pairs as a generator: the controls that a learned one must beat."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal, get_args
+
+import kornia.augmentation as K
+import torch
+from torch import Tensor
+
+from ..samples import SampleSpec
+from .base import Generator, TrainingData, register
+
+Augmentation = Literal['duplicate', 'flips', 'crops', 'noise', 'cutmix']
+
+
+@register('patch_augment')
+class PatchAugment(Generator):
+    """Training pairs, repeated or altered.
+
+    *duplicate* repeats them; *flips* mirrors and turns them; *crops* enlarges a random half to whole of their area
+    (masks by nearest neighbour); *noise* adds a tenth of each band's spread; *cutmix* pastes a random box of another
+    pair, image and mask (Yun et al., "CutMix", ICCV 2019). A label asks for a pair with chances proportional to the
+    share of that class in it.
+
+    Args:
+        spec: spec of the pairs.
+        kind: see above.
+
+    Raises:
+        ValueError: for an unknown kind, or samples that are no image-mask pairs.
+    """
+
+    fitted: ClassVar[tuple[str, ...]] = ('image', 'mask', 'std')
+    image: Tensor
+    mask: Tensor
+    std: Tensor
+
+    def __init__(self, spec: SampleSpec, kind: Augmentation = 'duplicate') -> None:
+        if kind not in get_args(Augmentation):
+            raise ValueError(f'PatchAugment: unknown kind {kind!r}; choose from {get_args(Augmentation)}')
+        if spec.kind != 'segmentation':
+            raise ValueError(f"PatchAugment makes samples of kind 'segmentation', found {spec.kind!r}")
+        super().__init__(spec, kind=kind)
+        self.kind = kind
+
+    def fit(self, data: TrainingData, seed: int = 0) -> None:
+        """Keep the training pairs."""
+        if len(data.x) == 0:
+            raise ValueError('PatchAugment: no training pair')
+        self.image, self.mask = data.x.to(self.device), data.y.to(self.device)
+        self.std = data.x.std(dim=(0, 2, 3)).to(self.device)
+        self.adopt(data, seed)
+
+    def _draw(self, labels: Tensor, rng: torch.Generator) -> dict[str, Tensor]:
+        rows = pairs_that_hold(labels, self.shares(), rng)
+        image, mask = self.image[rows].clone(), self.mask[rows].clone()
+        if self.kind == 'noise':
+            noise = torch.randn(image.shape, generator=rng).to(image)
+            image = image + 0.1 * self.std[:, None, None] * noise
+        elif self.kind == 'cutmix':
+            others = torch.randint(len(self.image), (len(rows),), generator=rng)
+            for i, (top, left, height, width) in enumerate(_boxes(len(rows), image.shape[-2:], rng)):
+                window = (..., slice(top, top + height), slice(left, left + width))
+                image[i][window] = self.image[others[i]][window]
+                mask[i][window] = self.mask[others[i]][window]
+        elif self.kind in ('flips', 'crops'):
+            image, mask = self._geometric(image, mask, rng)
+        return {'image': image, 'mask': mask}
+
+    def shares(self) -> Tensor:
+        """(N, K) share of each class in the counting pixels of each pair, on the CPU."""
+        classes, mask = self.spec.num_classes, self.mask.cpu().flatten(1)
+        counts = torch.stack([(mask == k).sum(dim=1) for k in range(classes)], dim=1).float()
+        return counts / counts.sum(dim=1, keepdim=True).clamp_min(1)
+
+    def _geometric(self, image: Tensor, mask: Tensor, rng: torch.Generator) -> tuple[Tensor, Tensor]:
+        size = (image.shape[-2], image.shape[-1])
+        steps = (
+            [K.RandomHorizontalFlip(p=0.5), K.RandomVerticalFlip(p=0.5), K.RandomRotation90((0, 3), p=1.0)]
+            if self.kind == 'flips'
+            else [K.RandomResizedCrop(size, scale=(0.5, 1.0), ratio=(1.0, 1.0), p=1.0)]
+        )
+        # kornia draws from torch's global generator, which is left as it was.
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(int(torch.randint(2**62, (), generator=rng)))
+            augment = K.AugmentationSequential(*steps, data_keys=['input', 'mask'])
+            image, moved = augment(image, mask[:, None].to(image.dtype))
+        return image, moved[:, 0].round().long()
+
+
+def pairs_that_hold(labels: Tensor, shares: Tensor, rng: torch.Generator) -> Tensor:
+    """(n,) rows of pairs, each drawn with chances proportional to the share of its label in the pair.
+
+    Args:
+        labels: (n,) classes.
+        shares: (N, K) share of each class in each pair.
+        rng: a generator on the CPU.
+
+    Raises:
+        ValueError: if a class is in no pair.
+    """
+    rows = torch.empty(len(labels), dtype=torch.int64)
+    for label in labels.unique().tolist():
+        weights, here = shares[:, label], labels == label
+        if not weights.sum() > 0:
+            raise ValueError(f'class {label} is in none of the {len(shares)} training pairs, so no sample can hold it')
+        rows[here] = torch.multinomial(weights, int(here.sum()), replacement=True, generator=rng)
+    return rows
+
+
+def _boxes(count: int, size: torch.Size, rng: torch.Generator) -> list[tuple[int, int, int, int]]:
+    """Random boxes (top, left, height, width) of a quarter to three quarters of each side."""
+    height, width = size
+    sides = [(0.25 + 0.5 * torch.rand(count, generator=rng)).mul(side).round().long().clamp_min(1) for side in size]
+    corners = [
+        (torch.rand(count, generator=rng) * (side - extent + 1)).long()
+        for side, extent in zip((height, width), sides, strict=True)
+    ]
+    return list(zip(*(v.tolist() for v in (*corners, *sides)), strict=True))

@@ -1,0 +1,343 @@
+"""Image-mask pairs by latent diffusion with two autoencoders.
+
+"SpecDM: Hyperspectral Dataset Synthesis with Pixel-level Semantic Annotations", 2025, after Rombach et al.,
+"High-Resolution Image Synthesis with Latent Diffusion Models", CVPR 2022, https://arxiv.org/abs/2112.10752. Trained by
+:mod:`hsiaug.trainers.two_stream_diffusion`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, Literal, get_args
+
+import torch
+from diffusers import AutoencoderKL, DDPMScheduler, DPMSolverMultistepScheduler, UNet2DModel
+from torch import Tensor, nn
+from torch.nn.functional import one_hot
+
+from ..samples import SampleSpec
+from .base import Generator, TrainingData, register
+
+Prediction = Literal['epsilon', 'v_prediction']
+Sampler = Literal['dpm++', 'ddpm']
+
+TRAIN_STEPS = 1000
+# 'scaled_linear' interpolates the square roots, which is what latent diffusion calls linear.
+SCHEDULE: dict[str, Any] = {
+    'num_train_timesteps': TRAIN_STEPS,
+    'beta_start': 0.0015,
+    'beta_end': 0.0155,
+    'beta_schedule': 'scaled_linear',
+}
+MAX_MIXTURES = 2048
+CHUNK = 64  # samples denoised and decoded at a time
+
+
+def norm_groups(channels: Sequence[int]) -> int:
+    """Groups of a group norm that divide all channel counts, at most 32, of at least four channels each."""
+    if any(c < 4 or c % 4 for c in channels):
+        raise ValueError(f'channel counts must be multiples of 4, found {tuple(channels)}')
+    return math.gcd(32, *(c // 4 for c in channels))
+
+
+def autoencoder(
+    channels: int, latents: int, width: int, layers: int, attention: bool, downsampling: int
+) -> AutoencoderKL:
+    """A KL autoencoder in latent diffusion's proportions: ``width`` times 1, 2, 4, 4, ... from fine to coarse."""
+    widths = tuple(width * min(2**level, 4) for level in range(int(math.log2(downsampling)) + 1))
+    return AutoencoderKL(
+        in_channels=channels,
+        out_channels=channels,
+        down_block_types=('DownEncoderBlock2D',) * len(widths),
+        up_block_types=('UpDecoderBlock2D',) * len(widths),
+        block_out_channels=widths,
+        layers_per_block=layers,
+        latent_channels=latents,
+        norm_num_groups=norm_groups(widths),
+        mid_block_add_attention=attention,
+    )
+
+
+class Denoiser(nn.Module):
+    """A U-Net on codes, conditioned on the time and, where ``classes`` is not 0, on class shares.
+
+    Args:
+        latents: channels of a code.
+        channels: width of each level, from fine to coarse.
+        layers: residual blocks per level.
+        attention: self-attention in all levels but the finest.
+        classes: number of classes K, 0 for no condition.
+    """
+
+    def __init__(self, latents: int, channels: Sequence[int], layers: int, attention: bool, classes: int) -> None:
+        super().__init__()
+        coarse = len(channels) - 1
+        self.unet = UNet2DModel(
+            in_channels=latents,
+            out_channels=latents,
+            down_block_types=('DownBlock2D',) + ('AttnDownBlock2D' if attention else 'DownBlock2D',) * coarse,
+            up_block_types=('AttnUpBlock2D' if attention else 'UpBlock2D',) * coarse + ('UpBlock2D',),
+            block_out_channels=tuple(channels),
+            layers_per_block=layers,
+            norm_num_groups=norm_groups(channels),
+            add_attention=attention,
+            class_embed_type='identity' if classes else None,
+        )
+        width = 4 * channels[0]
+        self.condition = (
+            nn.Sequential(nn.Linear(classes, width), nn.SiLU(), nn.Linear(width, width)) if classes else None
+        )
+
+    def forward(self, code: Tensor, time: Tensor, shares: Tensor | None) -> Tensor:
+        """Prediction (n, L, h, w) for noisy codes at ``time`` (n,); shares (n, K) of all zeros are no condition."""
+        labels = None if self.condition is None else self.condition(shares)
+        return self.unet(code, time, class_labels=labels, return_dict=False)[0]
+
+
+@register('two_stream_diffusion')
+class TwoStreamDiffusion(Generator):
+    """Two KL autoencoders, one of images and one of one-hot masks, and one diffusion model of their joint codes.
+
+    Images are normalised inside, per band. Pixels to be ignored enter the mask's autoencoder as zeros in all classes
+    and are in no loss; generated masks hold classes only, also where a real mask would be ignored. A label asks for a
+    class that a sample should hold: the condition is the class shares of a training patch, drawn with probability
+    proportional to that class's share in it. Drawn from the training frequencies, labels so draw training patches
+    evenly. The text's model knows no condition: that is ``class_conditional=False``, where labels have no effect.
+
+    Args:
+        spec: spec of the samples, of kind ``'segmentation'``.
+        single_stream: one autoencoder of image and mask together, with as many code channels: the text's baseline.
+        downsampling: 1, 2, 4 or 8 pixels per side of a code.
+        image_latents: code channels of an image.
+        mask_latents: code channels of a mask.
+        vae_channels: channels of the autoencoders' finest level.
+        vae_layers: residual blocks per level of the autoencoders.
+        vae_attention: self-attention in the middle of the autoencoders.
+        unet_channels: channels of the U-Net's levels, from fine to coarse.
+        unet_layers: residual blocks per level of the U-Net.
+        unet_attention: self-attention in all its levels but the finest.
+        prediction_type: what the U-Net predicts, ``'epsilon'`` or ``'v_prediction'``.
+        class_conditional: condition on class shares.
+        guidance_scale: strength of classifier-free guidance; 1 is the plain condition, at half the cost.
+        sampler: ``'dpm++'`` (second-order DPM-Solver++) or ``'ddpm'`` (ancestral).
+        sampling_steps: denoising steps.
+        clip: keep images in the spec's value range, where it is known.
+
+    Raises:
+        ValueError: if a setting is out of its range, or the size of the patches does not divide.
+    """
+
+    fitted = ('mixtures',)
+
+    band_mean: Tensor  # (C, 1, 1)
+    band_std: Tensor
+    latent_mean: Tensor  # (L, 1, 1), image before mask
+    latent_std: Tensor
+    mixtures: Tensor  # (M, K) class shares of training patches
+
+    def __init__(
+        self,
+        spec: SampleSpec,
+        single_stream: bool = False,
+        downsampling: int = 4,
+        image_latents: int = 4,
+        mask_latents: int = 4,
+        vae_channels: int = 32,
+        vae_layers: int = 1,
+        vae_attention: bool = False,
+        unet_channels: Sequence[int] = (64, 128),
+        unet_layers: int = 1,
+        unet_attention: bool = True,
+        prediction_type: Prediction = 'epsilon',
+        class_conditional: bool = True,
+        guidance_scale: float = 1.0,
+        sampler: Sampler = 'dpm++',
+        sampling_steps: int = 20,
+        clip: bool = True,
+    ) -> None:
+        if spec.kind != 'segmentation' or spec.size is None:
+            raise ValueError(f"TwoStreamDiffusion: makes samples of kind 'segmentation', found {spec.kind!r}")
+        if downsampling not in (1, 2, 4, 8):
+            raise ValueError(f'TwoStreamDiffusion: downsampling must be 1, 2, 4 or 8, found {downsampling}')
+        if prediction_type not in get_args(Prediction):
+            raise ValueError(
+                f'TwoStreamDiffusion: unknown prediction_type {prediction_type!r}; choose from {get_args(Prediction)}'
+            )
+        factor = downsampling * 2 ** (len(unet_channels) - 1)
+        if any(side % factor for side in spec.size):
+            raise ValueError(
+                f'TwoStreamDiffusion: patches of {spec.size[0]} x {spec.size[1]} pixels do not divide by {factor}, which '
+                f'is downsampling {downsampling} times 2 per further level of the U-Net ({len(unet_channels)} levels); '
+                'cut other patches, or lower downsampling or the number of unet_channels'
+            )
+        super().__init__(
+            spec,
+            single_stream=single_stream,
+            downsampling=downsampling,
+            image_latents=image_latents,
+            mask_latents=mask_latents,
+            vae_channels=vae_channels,
+            vae_layers=vae_layers,
+            vae_attention=vae_attention,
+            unet_channels=list(unet_channels),
+            unet_layers=unet_layers,
+            unet_attention=unet_attention,
+            prediction_type=prediction_type,
+            class_conditional=class_conditional,
+            guidance_scale=guidance_scale,
+            sampler=sampler,
+            sampling_steps=sampling_steps,
+            clip=clip,
+        )
+        self.prediction_type, self.guidance_scale, self.clip = prediction_type, guidance_scale, clip
+        self.conditional = class_conditional
+        self.set_sampler(sampler, sampling_steps)
+        bands, classes, latents = spec.bands, spec.num_classes, image_latents + mask_latents
+        rest = vae_channels, vae_layers, vae_attention, downsampling
+        pairs = [(bands + classes, latents)] if single_stream else [(bands, image_latents), (classes, mask_latents)]
+        self.streams = nn.ModuleList(autoencoder(channels, width, *rest) for channels, width in pairs)
+        self.widths = [width for _, width in pairs]
+        self.denoiser = Denoiser(
+            latents, unet_channels, unet_layers, unet_attention, classes if class_conditional else 0
+        )
+        self.code_shape = (latents, spec.size[0] // downsampling, spec.size[1] // downsampling)
+        for name, length, value in (('band', bands, 0.0), ('latent', latents, 0.0)):
+            self.register_buffer(f'{name}_mean', torch.full((length, 1, 1), value))
+            self.register_buffer(f'{name}_std', torch.ones(length, 1, 1))
+
+    def set_sampler(self, sampler: Sampler, steps: int) -> None:
+        """Choose how samples are denoised, for all draws to come.
+
+        Raises:
+            ValueError: for an unknown sampler or fewer than 1 or more than 1000 steps.
+        """
+        if sampler not in get_args(Sampler):
+            raise ValueError(f'TwoStreamDiffusion: unknown sampler {sampler!r}; choose from {get_args(Sampler)}')
+        if not 1 <= steps <= TRAIN_STEPS:
+            raise ValueError(f'TwoStreamDiffusion: sampling_steps must be in [1, {TRAIN_STEPS}], found {steps}')
+        self.sampler, self.sampling_steps = sampler, steps
+        self.settings |= {'sampler': sampler, 'sampling_steps': steps}
+
+    # --- pairs and codes --------------------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def observe(self, data: TrainingData, seed: int = 0) -> None:
+        """Take the normalisation of bands and the class shares of patches from training data."""
+        count, bands = 0, torch.zeros(2, self.spec.bands, dtype=torch.float64)
+        for part in data.x.split(CHUNK):  # in parts: a copy of all patches in float64 may not fit
+            values = part.double().movedim(1, 0).flatten(1)
+            bands += torch.stack([values.sum(dim=1), (values**2).sum(dim=1)])
+            count += values.shape[1]
+        mean = bands[0] / count
+        std = (bands[1] / count - mean**2).clamp_min(0).sqrt()
+        std = torch.where(std > 1e-6 * std.max(), std, 1.0)  # a constant band stays what it is
+        self.band_mean.copy_(mean[:, None, None])
+        self.band_std.copy_(std[:, None, None])
+        shares = torch.cat([self.one_hot(part).sum(dim=(2, 3)) for part in data.y.split(CHUNK)])
+        shares = shares / shares.sum(dim=1, keepdim=True)
+        if len(shares) > MAX_MIXTURES:
+            richest = shares.argmax(dim=0)  # each class keeps a patch that holds it
+            others = torch.randperm(len(shares), generator=torch.Generator().manual_seed(seed))
+            shares = shares[torch.cat([richest, others])[:MAX_MIXTURES]]
+        self.mixtures = shares.to(self.device)
+
+    def counts(self, mask: Tensor) -> Tensor:
+        """Which pixels of a mask count, bool."""
+        return (mask >= 0) & (mask < self.spec.num_classes) & (mask != self.spec.ignore_index)
+
+    def one_hot(self, mask: Tensor) -> Tensor:
+        """(n, K, H, W) float32 of (n, H, W) classes, zeros where a pixel does not count."""
+        counts = self.counts(mask)
+        hot = one_hot(torch.where(counts, mask, 0), self.spec.num_classes) * counts[..., None]
+        return hot.movedim(-1, 1).to(torch.float32)
+
+    def posterior(self, image: Tensor, mask: Tensor) -> list[tuple[Tensor, Tensor]]:
+        """Mean and log variance of the codes of each stream.
+
+        Args:
+            image: (n, C, H, W) normalised.
+            mask: (n, H, W).
+        """
+        inputs = [image, self.one_hot(mask)]
+        if len(self.streams) == 1:
+            inputs = [torch.cat(inputs, dim=1)]
+        codes = [vae.encode(x).latent_dist for vae, x in zip(self.streams, inputs, strict=True)]
+        return [(code.mean, code.logvar) for code in codes]
+
+    def decode(self, codes: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        """Normalised images (n, C, H, W) and mask logits (n, K, H, W) of each stream's codes."""
+        outputs = [vae.decode(code).sample for vae, code in zip(self.streams, codes, strict=True)]
+        image, logits = outputs if len(outputs) == 2 else outputs[0].split([self.spec.bands, self.spec.num_classes], 1)
+        return image, logits
+
+    def normalise(self, image: Tensor) -> Tensor:
+        """Images of the dataset's unit, as the autoencoder takes them."""
+        return (image - self.band_mean) / self.band_std
+
+    def pairs(self, codes: Sequence[Tensor]) -> dict[str, Tensor]:
+        """Images in the dataset's unit, and masks, of each stream's codes."""
+        image, logits = self.decode(codes)
+        image = image * self.band_std + self.band_mean
+        if self.clip and self.spec.value_range is not None:
+            image = image.clamp(*self.spec.value_range)
+        logits = logits.clone()
+        if self.spec.ignore_index is not None and 0 <= self.spec.ignore_index < self.spec.num_classes:
+            logits[:, self.spec.ignore_index] = -torch.inf
+        return {'image': image, 'mask': logits.argmax(dim=1)}
+
+    @torch.no_grad()
+    def reconstruct(self, image: Tensor, mask: Tensor) -> dict[str, Tensor]:
+        """Pairs through the autoencoders and back, by the mean of their codes: what diffusion can reach at best."""
+        parts = [
+            self.pairs([mean for mean, _ in self.posterior(self.normalise(x), y)])
+            for x, y in zip(image.to(self.device).split(CHUNK), mask.to(self.device).split(CHUNK), strict=True)
+        ]
+        return {key: torch.cat([part[key] for part in parts]) for key in parts[0]}
+
+    # --- sampling ---------------------------------------------------------------------------------------------------
+
+    def _draw(self, labels: Tensor, rng: torch.Generator) -> dict[str, Tensor]:
+        shares = self._shares(labels, rng)
+        noise = torch.randn((len(labels), *self.code_shape), generator=rng)
+        # A stream of its own for each sample, so that ancestral noise does not depend on the chunks.
+        seeds = torch.randint(2**62, (len(labels),), generator=rng).tolist()
+        parts = []
+        for start in range(0, len(labels), CHUNK):
+            chunk = slice(start, start + CHUNK)
+            streams = [torch.Generator().manual_seed(seed) for seed in seeds[chunk]]
+            code = self._denoise(noise[chunk].to(self.device), shares[chunk].to(self.device), streams)
+            parts.append(self.pairs((code * self.latent_std + self.latent_mean).split(self.widths, dim=1)))
+        return {key: torch.cat([part[key] for part in parts]) for key in parts[0]}
+
+    def _shares(self, labels: Tensor, rng: torch.Generator) -> Tensor:
+        """(n, K) class shares of training patches that hold the classes asked for."""
+        mixtures = self.mixtures.cpu()
+        if not len(mixtures):
+            raise ValueError('TwoStreamDiffusion: not trained yet; train it with hsiaug.trainers.fit_generator')
+        edges = mixtures.double().cumsum(dim=0).T[labels].contiguous()  # (n, M)
+        point = torch.rand((len(labels), 1), generator=rng, dtype=torch.float64) * edges[:, -1:]
+        return mixtures[torch.searchsorted(edges, point, right=True).flatten().clamp_max(len(mixtures) - 1)]
+
+    def _denoise(self, code: Tensor, shares: Tensor, streams: list[torch.Generator]) -> Tensor:
+        """Standardised codes from noise."""
+        scheduler: Any
+        if self.sampler == 'dpm++':
+            scheduler = DPMSolverMultistepScheduler(**SCHEDULE, prediction_type=self.prediction_type)
+        else:
+            scheduler = DDPMScheduler(**SCHEDULE, prediction_type=self.prediction_type, clip_sample=False)
+        scheduler.set_timesteps(self.sampling_steps, device=self.device)
+        for time in scheduler.timesteps:
+            output = self._predict(code, time.expand(len(code)), shares)
+            code = scheduler.step(output, time, code, generator=streams).prev_sample
+        return code
+
+    def _predict(self, code: Tensor, time: Tensor, shares: Tensor) -> Tensor:
+        if not self.conditional or self.guidance_scale == 1:
+            return self.denoiser(code, time, shares)
+        both = self.denoiser(code.repeat(2, 1, 1, 1), time.repeat(2), torch.cat([shares, torch.zeros_like(shares)]))
+        with_shares, without = both.chunk(2)
+        return without + self.guidance_scale * (with_shares - without)
+
+
+__all__ = ['Denoiser', 'TwoStreamDiffusion']

@@ -1,0 +1,194 @@
+"""PFSegNet: a feature pyramid in which semantics flow through points, for aerial images.
+
+Li et al. (2021), PointFlow: flowing semantics through points for aerial image segmentation,
+https://arxiv.org/abs/2103.06564.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import adaptive_avg_pool2d, adaptive_max_pool2d, interpolate
+
+from .encoders import named_encoder, pad_to_multiple
+
+STRIDE = 8
+"""Of the dilated encoder."""
+
+
+def _resize(x: Tensor, size: torch.Size) -> Tensor:
+    return x if x.shape[-2:] == size else interpolate(x, size=tuple(size), mode='bilinear', align_corners=False)
+
+
+def _block(inputs: int, outputs: int, kernel: int) -> nn.Sequential:
+    conv = nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2, bias=False)
+    return nn.Sequential(conv, nn.BatchNorm2d(outputs), nn.ReLU(inplace=True))
+
+
+class PyramidPooling(nn.Module):
+    """Context of the whole patch and of its parts (Zhao et al. 2017, https://arxiv.org/abs/1612.01105).
+
+    Args:
+        inputs: channels of the input.
+        outputs: channels of the output and of each scale.
+        bins: sides of the pooled maps.
+    """
+
+    def __init__(self, inputs: int, outputs: int, bins: tuple[int, ...] = (1, 2, 3, 6)) -> None:
+        super().__init__()
+        self.bins = bins
+        self.scales = nn.ModuleList(_block(inputs, outputs, 1) for _ in bins)
+        self.fuse = _block(inputs + outputs * len(bins), outputs, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(n, outputs, h, w) of (n, inputs, h, w)."""
+        pooled = [scale(adaptive_avg_pool2d(x, size)) for scale, size in zip(self.scales, self.bins, strict=True)]
+        return self.fuse(torch.cat([x, *(_resize(part, x.shape[-2:]) for part in pooled)], dim=1))
+
+
+class PointFlow(nn.Module):
+    """Carries semantics from a coarse level to a fine one, at salient points and at points on boundaries.
+
+    Salient points are the maxima of a saliency map in the cells of a grid. Boundary points have the highest score in a
+    map of edges, which is predicted from what average pooling removes from the fine level, and supervised. At either
+    kind, each fine point takes the coarse features of all points by their affinity to it, and keeps its own.
+
+    Args:
+        channels: of both levels.
+        match_channels: of the space in which affinities are measured.
+        grid: side of the grid of salient points.
+        smoothing: side of the map that average pooling leaves.
+        edge_points: number of boundary points.
+
+    On a small map, at most half its side (grid) and a quarter of its points (edges) are chosen: all points would be
+    no choice.
+    """
+
+    def __init__(
+        self, channels: int, match_channels: int = 64, grid: int = 14, smoothing: int = 9, edge_points: int = 128
+    ) -> None:
+        super().__init__()
+        self.grid, self.smoothing, self.edge_points = grid, smoothing, edge_points
+        self.fine = nn.Conv2d(channels, match_channels, 1)
+        self.coarse = nn.Conv2d(channels, match_channels, 1)
+        self.saliency = nn.Conv2d(2 * match_channels, 1, 3, padding=1)
+        self.edge = nn.Sequential(_block(match_channels, match_channels, 3), nn.Conv2d(match_channels, 1, 1))
+
+    def forward(self, coarse: Tensor, fine: Tensor) -> tuple[Tensor, Tensor]:
+        """The fine level (n, channels, h, w) with semantics of the coarse one, and edge logits (n, 1, h, w)."""
+        height, width = fine.shape[-2:]
+        coarse = _resize(coarse, fine.shape[-2:])
+        query, key = self.fine(fine), self.coarse(coarse)
+        saliency = torch.sigmoid(self.saliency(torch.cat([query, key], dim=1)))
+        cells = (max(min(self.grid, height // 2), 1), max(min(self.grid, width // 2), 1))
+        salient = adaptive_max_pool2d(saliency.detach(), cells, return_indices=True)[1].flatten(1)
+
+        smooth = adaptive_avg_pool2d(query, (min(self.smoothing, height), min(self.smoothing, width)))
+        edges = self.edge(query - _resize(smooth, fine.shape[-2:]))
+        count = max(min(self.edge_points, height * width // 4), 1)
+        boundary = edges.detach().flatten(1).topk(count, dim=1).indices
+
+        # Saliency weighs the keys, or it would get no gradient.
+        flow = self._flow(query, key * saliency, coarse, salient) + self._flow(query, key, coarse, boundary)
+        return fine + flow, edges
+
+    @staticmethod
+    def _flow(query: Tensor, key: Tensor, value: Tensor, points: Tensor) -> Tensor:
+        """(n, channels, h, w) what flows to ``points`` (n, p), places in the flattened maps; 0 elsewhere."""
+
+        def at(x: Tensor) -> Tensor:
+            return x.flatten(2).gather(2, points[:, None].expand(-1, x.shape[1], -1))
+
+        affinity = (at(query).transpose(1, 2) @ at(key) / query.shape[1] ** 0.5).softmax(dim=2)
+        moved = (at(value) @ affinity.transpose(1, 2).to(value.dtype)).to(value.dtype)
+        places = points[:, None].expand(-1, value.shape[1], -1)
+        # The mean: cells of a grid that doesn't divide the map overlap, and may choose a point twice.
+        empty = torch.zeros_like(value).flatten(2)
+        return empty.scatter_reduce(2, places, moved, 'mean', include_self=False).view_as(value)
+
+
+class PFSegNet(nn.Module):
+    """Dilated ResNet, pyramid pooling, feature pyramid with three point-flow modules.
+
+    The pyramid's levels have strides 4, 8, 8 and 8. Each finer level is its lateral features with the flow of the next
+    coarser level, plus that level (the pyramid's own top-down sum); all levels together are classified. The deep
+    supervision of the published code is left out: edges are what the paper supervises besides the mask.
+
+    Args:
+        bands: number of bands C.
+        num_classes: number of classes K.
+        backbone: ``'resnet50'`` as in the paper, or any other ResNet of segmentation-models-pytorch that can be
+            dilated; ``'resnet18'`` for studies on a CPU.
+        mapping: a 1x1 convolution maps the bands to 3 channels before the encoder; otherwise it takes all bands.
+        encoder_weights: ``'imagenet'`` fetches pretrained weights from the hub; None trains from scratch.
+        channels: width of the pyramid.
+        upsampling: the input is enlarged by this factor. Features have a quarter of its resolution at best.
+
+    Raises:
+        ValueError: for an unknown backbone or weights.
+        ConnectionError: if weights cannot be fetched.
+    """
+
+    def __init__(
+        self,
+        bands: int,
+        num_classes: int,
+        backbone: str = 'resnet50',
+        mapping: bool = False,
+        encoder_weights: str | None = None,
+        channels: int = 256,
+        upsampling: int = 1,
+    ) -> None:
+        super().__init__()
+        if not backbone.startswith('resnet'):
+            raise ValueError(f"PFSegNet: the backbone is a ResNet such as 'resnet50' or 'resnet18', found {backbone!r}")
+        self.upsampling = upsampling
+        self.mapping = nn.Conv2d(bands, 3, kernel_size=1) if mapping else nn.Identity()
+        self.encoder: Any = named_encoder(
+            'PFSegNet', backbone, 3 if mapping else bands, encoder_weights, output_stride=STRIDE
+        )
+        *finer, coarsest = self.encoder.out_channels[2:]
+        self.context = PyramidPooling(coarsest, channels)
+        self.lateral = nn.ModuleList(_block(inputs, channels, 1) for inputs in finer)
+        self.flow = nn.ModuleList(PointFlow(channels) for _ in finer)
+        self.smooth = nn.ModuleList(_block(channels, channels, 3) for _ in finer)
+        self.fuse = _block(channels * (len(finer) + 1), channels, 3)
+        self.head = nn.Conv2d(channels, num_classes, kernel_size=1)
+
+    def _pyramid(self, image: Tensor) -> tuple[Tensor, list[Tensor]]:
+        x = self.mapping(image)
+        if self.upsampling > 1:
+            x = interpolate(x, scale_factor=self.upsampling, mode='bilinear')
+        *finer, coarsest = self.encoder(pad_to_multiple(x, STRIDE))[2:]
+        top = self.context(coarsest)
+        levels, edges = [top], []
+        for lateral, flow, smooth, fine in reversed(
+            list(zip(self.lateral, self.flow, self.smooth, finer, strict=True))
+        ):
+            refined, edge = flow(top, lateral(fine))
+            top = refined + _resize(top, refined.shape[-2:])
+            levels.append(smooth(top))
+            edges.append(edge)
+        size = levels[-1].shape[-2:]
+        return self.fuse(torch.cat([_resize(level, size) for level in levels], dim=1)), edges
+
+    def _to_pixels(self, x: Tensor, image: Tensor) -> Tensor:
+        """A map of any level brought to the image's pixels, without the padding."""
+        height, width = image.shape[-2:]
+        padded = (-(-side * self.upsampling // STRIDE) * STRIDE // self.upsampling for side in (height, width))
+        return _resize(x, torch.Size(padded))[..., :height, :width]
+
+    def features(self, image: Tensor) -> Tensor:
+        """(n, channels, H', W') what the last layer sees, at a quarter of the enlarged input's resolution."""
+        return self._pyramid(image)[0]
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Logits (n, K, H, W) of images (n, C, H, W) with sides of any length."""
+        return self._to_pixels(self.head(self.features(image)), image)
+
+    def forward_with_edges(self, image: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """Logits (n, K, H, W), and edge logits (n, 1, H, W) of each point-flow module, for training."""
+        fused, edges = self._pyramid(image)
+        return self._to_pixels(self.head(fused), image), [self._to_pixels(edge, image) for edge in edges]

@@ -1,0 +1,88 @@
+"""SegFormer on hyperspectral patches.
+
+Xie et al. (2021), SegFormer: simple and efficient design for semantic segmentation with transformers,
+https://arxiv.org/abs/2105.15203. The mapping layer is that of SpecDM (2025).
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+from segmentation_models_pytorch.base import SegmentationHead
+from segmentation_models_pytorch.decoders.segformer.decoder import SegformerDecoder
+from segmentation_models_pytorch.encoders.mix_transformer import LayerNorm, MixVisionTransformerEncoder
+from torch import Tensor, nn
+from torch.nn.functional import interpolate
+
+from .encoders import named_encoder, pad_to_multiple
+
+STRIDE = 32
+"""Sides of the encoder's input divide by this."""
+_TINY: dict[str, Any] = {
+    'embed_dims': [32, 48, 64, 96], 'num_heads': [1, 1, 2, 3], 'depths': [1, 1, 1, 1], 'sr_ratios': [4, 2, 1, 1],
+    'mlp_ratios': [2, 2, 2, 2], 'qkv_bias': True, 'drop_path_rate': 0.0, 'norm_layer': partial(LayerNorm, eps=1e-6),
+}  # fmt: skip
+
+
+class SegFormer(nn.Module):
+    """Mix transformer encoder and all-MLP decoder.
+
+    Args:
+        bands: number of bands C.
+        num_classes: number of classes K.
+        encoder: ``'mit_b0'`` to ``'mit_b5'``, or ``'mit_tiny'``: one block per stage, a tenth of B0's weights, for
+            studies on a CPU.
+        mapping: a 1x1 convolution maps the bands to 3 channels before the encoder, as in SpecDM; otherwise the
+            encoder takes all bands.
+        encoder_weights: ``'imagenet'`` fetches pretrained weights from the hub; None trains from scratch.
+        decoder_channels: width of the decoder; 256 in the paper for B0 and B1, 768 for the larger ones.
+        upsampling: the input is enlarged by this factor. Features have a quarter of its resolution, which is coarse
+            where the objects of a small patch are a few pixels wide.
+
+    Raises:
+        ValueError: for an unknown encoder or weights.
+        ConnectionError: if weights cannot be fetched.
+    """
+
+    def __init__(
+        self,
+        bands: int,
+        num_classes: int,
+        encoder: str = 'mit_b0',
+        mapping: bool = True,
+        encoder_weights: str | None = None,
+        decoder_channels: int = 256,
+        upsampling: int = 1,
+    ) -> None:
+        super().__init__()
+        self.upsampling = upsampling
+        self.mapping = nn.Conv2d(bands, 3, kernel_size=1) if mapping else nn.Identity()
+        channels = 3 if mapping else bands
+        if encoder == 'mit_tiny':
+            if encoder_weights is not None:
+                raise ValueError(f"segformer: 'mit_tiny' has no weights, found {encoder_weights!r}; use None")
+            self.encoder: Any = MixVisionTransformerEncoder([3, 0, *_TINY['embed_dims']], in_chans=channels, **_TINY)
+        elif encoder.startswith('mit_'):
+            self.encoder = named_encoder('segformer', encoder, channels, encoder_weights)
+        else:
+            choices = ['mit_tiny', *(f'mit_b{i}' for i in range(6))]
+            raise ValueError(f'segformer: unknown encoder {encoder!r}; choose from {choices}')
+        self.decoder = SegformerDecoder(self.encoder.out_channels, 5, decoder_channels)
+        self.head = SegmentationHead(decoder_channels, num_classes, kernel_size=1)
+
+    def features(self, image: Tensor) -> Tensor:
+        """(n, decoder_channels, H', W') what the last layer sees, at a quarter of the enlarged input's resolution."""
+        x = self.mapping(image)
+        if self.upsampling > 1:
+            x = interpolate(x, scale_factor=self.upsampling, mode='bilinear')
+        return self.decoder(self.encoder(pad_to_multiple(x, STRIDE)))
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Logits (n, K, H, W) of images (n, C, H, W) with sides of any length."""
+        height, width = image.shape[-2:]
+        logits = interpolate(self.head(self.features(image)), scale_factor=4 / self.upsampling, mode='bilinear')
+        return logits[..., :height, :width]
+
+
+segformer = SegFormer  # the name that configurations use

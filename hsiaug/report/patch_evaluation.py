@@ -1,0 +1,144 @@
+"""The fidelity report of a generator of image-mask pairs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from torch import Tensor
+
+from ..datasets.patches import PatchDataset
+from ..generators import Generator
+from ..generators.base import CARD_FILE
+from ..metrics.masks import class_shares
+from ..metrics.patches import PatchFidelity, patch_fidelity
+from ..samples import SampleSpec, require_compatible, require_unseen
+from ..trainers.patch_encoder import train_patch_encoder
+from .patches import plot_class_profiles, plot_class_shares, plot_cooccurrence, plot_pairs
+
+
+def evaluate_patches(
+    generator: Generator,
+    train: PatchDataset,
+    test: PatchDataset,
+    out: Path,
+    count: int = 500,
+    seed: int = 0,
+    encoder: Callable[[Tensor], Tensor] | None = None,
+) -> str:
+    """Measure a generator of pairs against real ones; write figures, ``fidelity.md`` and the model card.
+
+    Args:
+        generator: trained on ``train``.
+        train: the training part.
+        test: a part that the generator has not seen.
+        out: folder for the figures; the generator's own.
+        count: synthetic pairs, drawn as the generator has them, with the training frequencies.
+        seed: of the draw and of the encoder.
+        encoder: (n, C, H, W) images to (n, d) features; one trained on the training part if None.
+
+    Returns:
+        the report in Markdown.
+
+    Raises:
+        LeakageError: if the generator has seen test pixels of the split.
+        SpecMismatchError: if bands, size or classes differ.
+    """
+    spec = generator.spec
+    require_compatible(train.spec, spec)
+    require_compatible(test.spec, spec)
+    if test.split is not None:
+        require_unseen(generator.provenance, test.split.scene, test.split.test)
+    if encoder is None:
+        encoder = train_patch_encoder(train.image, train.mask, spec.num_classes, spec.ignore_index, seed)
+    batch = generator.sample(count, seed=seed)
+    known, real = (train.image, train.mask), (test.image, test.mask)
+    fake = (batch['image'].cpu(), batch['mask'].cpu())
+    result = patch_fidelity(known, real, fake, spec, encoder, seed)
+    masks = {'real, training': known[1], 'real, test': real[1], 'synthetic': fake[1]}
+    figures = {
+        'pairs': plot_pairs(known, fake, spec),
+        'class_shares': plot_class_shares(masks, spec),
+        'cooccurrence': plot_cooccurrence(masks, spec),
+        'class_profiles': plot_class_profiles({'real, test': real, 'synthetic': fake}, spec),
+    }
+    (out / 'figures').mkdir(parents=True, exist_ok=True)
+    for name, figure in figures.items():
+        figure.savefig(out / 'figures' / f'{name}.png', dpi=120)
+    text = patch_markdown(result, spec, masks)
+    (out / 'fidelity.md').write_text(text)
+    images = ''.join(f'\n![{name.replace("_", " ")}](figures/{name}.png)\n' for name in figures)
+    (out / CARD_FILE).write_text(generator.card() + '\n' + text + images)
+    return text
+
+
+_ROWS: tuple[tuple[str, str, str], ...] = (
+    ('fid_image', 'Fréchet distance of images', '0'),
+    ('fid_mask', 'Fréchet distance of masks', '0'),
+    ('msad', 'spectral angle between class means (mSAD, radians)', '0'),
+    ('std_ratio', 'standard deviation within a class, synthetic / real', '1'),
+    ('precision', 'precision', '1'),
+    ('recall', 'recall', '1'),
+    ('density', 'density', '1'),
+    ('coverage', 'coverage', '1'),
+    ('class_share_error', 'class shares, total variation', '0'),
+    ('cooccurrence_error', 'neighbouring classes, total variation', '0'),
+    ('alignment', 'alignment of mask and image', '1'),
+)
+
+
+def patch_markdown(result: PatchFidelity, spec: SampleSpec, masks: dict[str, Tensor]) -> str:
+    """A fidelity of pairs as Markdown tables.
+
+    Args:
+        result: of :func:`~hsiaug.metrics.patches.patch_fidelity`, with its two companions.
+        spec: of the pairs.
+        masks: (n, H, W) masks by what they are, whose class shares are listed.
+    """
+    columns = [result, result.real_reference, result.against_train]
+    lines = [
+        '## Fidelity',
+        '',
+        '| measure | synthetic, test | real training, test | synthetic, real training | ideal |',
+        '|---|---|---|---|---|',
+    ]
+    for field, name, ideal in _ROWS:
+        values = ['–' if side is None else _number(getattr(side, field)) for side in columns]
+        lines.append(f'| {name} | {" | ".join(values)} | {ideal} |')
+    lines += ['', *_notes(result), '', *_class_table(result, spec, masks)]
+    return '\n'.join(lines) + '\n'
+
+
+def _number(value: float) -> str:
+    return '–' if value != value else f'{value:.4f}' if abs(value) < 0.1 else f'{value:.2f}'
+
+
+def _notes(result: PatchFidelity) -> list[str]:
+    image, mask = result.dimensions
+    trained = result.against_train.real_count if result.against_train else 0
+    notes = [
+        f'{result.count} synthetic pairs, {trained} training and {result.real_count} test pairs. Distances of features '
+        f'({image} of an image, {mask} of a mask) take {result.compared} synthetic or training pairs each. '
+        'The second column is the best that a generator can hope for: the training part differs from the test part '
+        'as well.'
+    ]
+    if min(result.compared, result.real_count) <= max(image, mask):
+        notes += [
+            '',
+            'There are no more pairs than features, so that Fréchet distances are biased upwards. The first two '
+            'columns can be compared with each other, and with other generators at these numbers; alone they say '
+            'nothing.',
+        ]
+    return notes
+
+
+def _class_table(result: PatchFidelity, spec: SampleSpec, masks: dict[str, Tensor]) -> list[str]:
+    shares = [100 * class_shares(mask, spec.num_classes, spec.ignore_index) for mask in masks.values()]
+    lines = [
+        f'| class | angle of the class means to test (radians) | {" | ".join(f"% of {name}" for name in masks)} |',
+        '|---|---|' + '---|' * len(masks),
+    ]
+    for label, (name, angle) in enumerate(zip(spec.classes, result.msad_per_class, strict=True)):
+        each = ' | '.join(f'{float(share[label]):.1f}' for share in shares)
+        lines.append(f'| {name} | {_number(angle)} | {each} |')
+    return lines

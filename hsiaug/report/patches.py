@@ -1,0 +1,157 @@
+"""Figures of synthetic pairs of image and mask beside real ones."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from matplotlib.axes import Axes
+from matplotlib.colors import LogNorm
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from ..datasets.preview import REAL, SYNTHETIC, preview_grid
+from ..metrics.masks import class_shares, cooccurrence
+from ..metrics.patches import Pair, class_pixels
+from ..samples import SampleSpec
+from .fidelity import _BandAxis
+
+TRAINING = '#7FB8D8'
+"""Real training pairs: the colour of real ones, paler."""
+_COLOURS = {'real, training': TRAINING, 'real, test': REAL, 'synthetic': SYNTHETIC}
+_PIXELS = 2000  # of a class, from which a profile is drawn
+_LOWEST = 0.05  # percent; below, pairs of classes have neither a number nor a shade of their own
+
+
+def plot_pairs(real: Pair, fake: Pair, spec: SampleSpec, count: int = 8) -> Figure:
+    """A few real pairs above a few synthetic ones, in false colour with their masks, and mean spectra below.
+
+    Args:
+        real: (N, C, H, W) images and (N, H, W) masks; ``count`` of them are shown, evenly spread.
+        fake: the same of synthetic pairs.
+        spec: what both hold.
+        count: pairs shown of each.
+    """
+    sides = []
+    for image, mask in (real, fake):
+        # The shown ones come first; the others count in the mean spectra.
+        shown = np.unique(np.linspace(0, len(image) - 1, min(count, len(image))).astype(np.int64))
+        order = torch.from_numpy(np.concatenate([shown, np.setdiff1d(np.arange(len(image)), shown)]))
+        sides.append({'image': image[order], 'mask': mask[order]})
+    return preview_grid(sides[0], sides[1], spec, count)
+
+
+def plot_class_shares(masks: Mapping[str, Tensor], spec: SampleSpec) -> Figure:
+    """Share of each class in all pixels that count.
+
+    Args:
+        masks: (n, H, W) masks by what they are, ``'real, training'``, ``'real, test'`` or ``'synthetic'``.
+        spec: their spec.
+    """
+    height = 0.8 / len(masks)
+    figure = Figure(figsize=(8, 0.45 * spec.num_classes + 1.3), layout='constrained')
+    axes = figure.subplots()
+    place = np.arange(spec.num_classes)
+    longest = 0.0
+    for number, (name, mask) in enumerate(masks.items()):
+        shares = 100 * class_shares(mask, spec.num_classes, spec.ignore_index).nan_to_num().numpy()
+        y = place + (number - (len(masks) - 1) / 2) * height
+        axes.barh(y, shares, height=0.9 * height, color=_COLOURS[name], label=name)
+        longest = max(longest, float(shares.max()))
+        for at, share in zip(y, shares, strict=True):
+            axes.annotate(f'{share:.1f}', (share, at), (3, 0), textcoords='offset points', va='center', fontsize=6.5)
+    axes.set_xlim(0, 1.08 * max(longest, 1e-9))
+    axes.set_yticks(place, _names(spec, 24), fontsize=9, parse_math=False)
+    axes.invert_yaxis()
+    axes.set_xlabel('share of pixels (%)', fontsize=9)
+    axes.tick_params(axis='x', labelsize=8)
+    axes.tick_params(axis='y', length=0)
+    axes.spines[['top', 'right', 'left']].set_visible(False)
+    figure.legend(loc='outside upper center', ncols=len(masks), frameon=False, fontsize=9)
+    return figure
+
+
+def plot_cooccurrence(masks: Mapping[str, Tensor], spec: SampleSpec) -> Figure:
+    """Which classes lie side by side: share of neighbouring pixel pairs, a panel for each side.
+
+    Args:
+        masks: (n, H, W) masks by what they are.
+        spec: their spec.
+    """
+    k = spec.num_classes
+    tables = {name: 100 * cooccurrence(mask, k, spec.ignore_index).numpy() for name, mask in masks.items()}
+    values = np.concatenate([table[table > 0] for table in tables.values()])
+    # Logarithmic, since the diagonal dwarfs all else.
+    scale = LogNorm(_LOWEST, max(float(values.max(initial=0.0)), 10 * _LOWEST), clip=True)
+    side = 0.42 * k
+    figure = Figure(figsize=(side * len(masks) + 3.2, side + 2.2), layout='constrained')
+    grid = figure.subplots(1, len(masks), squeeze=False, sharey=True)[0]
+    names = _names(spec, 16)
+    for axes, (name, table) in zip(grid, tables.items(), strict=True):
+        shown = axes.imshow(np.ma.masked_less_equal(table, 0), cmap='viridis', norm=scale)
+        _write_values(axes, table, scale)
+        axes.set_title(name, fontsize=10)
+        axes.set_xticks(range(k), names, fontsize=8, rotation=90, parse_math=False)
+        axes.set_yticks(range(k), names, fontsize=8, parse_math=False)
+        axes.tick_params(length=0)
+        axes.set_facecolor('#eeeeee')
+        axes.spines[:].set_visible(False)
+    bar = figure.colorbar(shown, ax=list(grid), shrink=0.8, pad=0.02)
+    bar.set_label('share of neighbouring pixel pairs (%)', fontsize=9)
+    bar.ax.tick_params(labelsize=8)
+    return figure
+
+
+def _write_values(axes: Axes, table: np.ndarray, scale: LogNorm) -> None:
+    for (i, j), value in np.ndenumerate(table):
+        if value >= _LOWEST:
+            text = f'{value:.0f}' if value >= 9.95 else f'{value:.1f}'
+            axes.text(j, i, text, ha='center', va='center', fontsize=6.5, color='w' if scale(value) < 0.6 else 'k')
+
+
+def plot_class_profiles(pairs: Mapping[str, Pair], spec: SampleSpec) -> Figure:
+    """Mean spectrum of each class and the band that holds its middle 80 %.
+
+    Args:
+        pairs: (N, C, H, W) images and (N, H, W) masks by what they are, as in :func:`plot_class_shares`.
+        spec: what all of them hold.
+    """
+    columns = min(3, spec.num_classes)
+    rows = -(-spec.num_classes // columns)
+    figure = Figure(figsize=(3.6 * columns, 2.3 * rows + 0.5), layout='constrained')
+    grid = figure.subplots(rows, columns, squeeze=False, sharex=True).reshape(-1)
+    bands = _BandAxis(spec)
+    x = bands.broken(bands.x)
+    handles = {}
+    for name, pair in pairs.items():
+        colour = _COLOURS[name]
+        spectra, labels = class_pixels(pair, spec.num_classes, spec.ignore_index, _PIXELS)
+        for label, axes in enumerate(grid[: spec.num_classes]):
+            mine = spectra[labels == label]
+            if len(mine) == 0:
+                continue
+            low, high = (bands.broken(edge) for edge in np.quantile(mine, [0.1, 0.9], axis=0))
+            axes.fill_between(x, low, high, color=colour, alpha=0.2, lw=0)
+            (handles[name],) = axes.plot(x, bands.broken(mine.mean(axis=0)), color=colour, lw=1.3)
+    for axes, name in zip(grid, _names(spec, 36), strict=False):
+        axes.set_title(name, fontsize=10, parse_math=False)
+        axes.tick_params(labelsize=8)
+        axes.locator_params(axis='x', nbins=5, integer=True)
+        axes.locator_params(axis='y', nbins=5)
+        axes.spines[['top', 'right']].set_visible(False)
+        if not axes.lines:
+            axes.set_yticks([])
+            axes.text(0.5, 0.5, 'no pixels', transform=axes.transAxes, ha='center', fontsize=8, color='#777777')
+    for axes in grid[spec.num_classes :]:
+        axes.set_visible(False)
+    nominal = ', nominal' if spec.wavelengths_approximate else ''
+    figure.supxlabel(f'wavelength (nm{nominal})' if spec.wavelengths else 'band', fontsize=9)
+    figure.supylabel(spec.unit or 'value', fontsize=9)
+    styles = [f'{name}: mean and 10–90 %' for name in handles]
+    figure.legend(list(handles.values()), styles, loc='outside upper center', ncols=2, frameon=False, fontsize=9)
+    return figure
+
+
+def _names(spec: SampleSpec, width: int) -> list[str]:
+    return [name if len(name) <= width else name[: width - 1] + '…' for name in spec.classes]

@@ -1,0 +1,95 @@
+"""Augmentation of training patches with masks: the controls that synthetic samples are measured against."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import kornia.augmentation as K
+import torch
+from torch import Tensor, nn
+
+Augmentation = Literal['none', 'flips', 'classic', 'cutmix']
+
+NOISE = 0.1
+"""Standard deviation of the noise of ``'classic'``, in standard deviations of a band."""
+
+
+class Flips(nn.Module):
+    """Flips and, of square patches, turns by 90 degrees.
+
+    Every patch is flipped by itself, all are turned together: a turn by interpolation, which a batch of single turns
+    would take, is slower and not exact.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.flips = K.AugmentationSequential(
+            K.RandomHorizontalFlip(), K.RandomVerticalFlip(), data_keys=['image', 'mask']
+        )
+
+    def forward(self, image: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Images (n, C, H, W) and masks (n, H, W)."""
+        image, turned = self.flips(image, mask[:, None].to(image.dtype))
+        mask = turned[:, 0].to(mask.dtype)
+        if image.shape[-1] == image.shape[-2]:
+            turns = int(torch.randint(4, ()))
+            image, mask = torch.rot90(image, turns, (-2, -1)), torch.rot90(mask, turns, (-2, -1))
+        return image.contiguous(), mask.contiguous()
+
+
+class Classic(nn.Module):
+    """Flips and turns, random crops brought back to size, and noise in every band."""
+
+    def __init__(self, size: tuple[int, int]) -> None:
+        super().__init__()
+        self.flips = Flips()
+        self.crop = K.AugmentationSequential(
+            K.RandomResizedCrop(size, scale=(0.5, 1.0), p=0.5, cropping_mode='resample'), data_keys=['image', 'mask'],
+            extra_args={'mask': {'resample': 'nearest', 'align_corners': True}},
+        )  # fmt: skip
+
+    def forward(self, image: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Images (n, C, H, W) and masks (n, H, W)."""
+        image, mask = self.flips(image, mask)
+        image, cropped = self.crop(image, mask[:, None].to(image.dtype))
+        noise = torch.randn(image.shape).to(image.device)  # drawn on the CPU: a seed means the same everywhere
+        return image + NOISE * noise, cropped[:, 0].round().to(mask.dtype)
+
+
+class CutMix(nn.Module):
+    """Flips and turns, then a box of every patch, drawn anew for each, is replaced by another patch's, mask and all.
+
+    Yun et al. (2019), CutMix, https://arxiv.org/abs/1905.04899; for masks as in French et al. (2020),
+    https://arxiv.org/abs/1906.01916. The share of the box is uniform in [0, 1], its place anywhere.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.flips = Flips()
+
+    def forward(self, image: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Images (n, C, H, W) and masks (n, H, W)."""
+        image, mask = self.flips(image, mask)
+        n, _, height, width = image.shape
+        side = torch.rand(n).sqrt()  # of the box, relative to the patch
+        partner = torch.randperm(n).to(image.device)
+        within = torch.ones(n, 1, 1, dtype=torch.bool)
+        for length, shape in ((height, (n, height, 1)), (width, (n, 1, width))):
+            box = (side * length).round()
+            start = (torch.rand(n) * (length - box + 1)).floor()
+            place = torch.arange(length)
+            within = within & ((place >= start[:, None]) & (place < (start + box)[:, None])).reshape(shape)
+        within = within.to(image.device)
+        return torch.where(within[:, None], image[partner], image), torch.where(within, mask[partner], mask)
+
+
+def augmentation(name: Augmentation, size: tuple[int, int]) -> nn.Module | None:
+    """The augmentation of a name for patches of a size; None for ``'none'``.
+
+    Raises:
+        ValueError: for an unknown name.
+    """
+    known = {'none': lambda: None, 'flips': Flips, 'classic': lambda: Classic(size), 'cutmix': CutMix}
+    if name not in known:
+        raise ValueError(f'unknown augmentation {name!r}; choose from {tuple(known)}')
+    return known[name]()  # type: ignore[no-any-return]

@@ -1,0 +1,432 @@
+"""The two stages of latent diffusion as Lightning modules, and how a killed stage goes on.
+
+A step depends on its number, the seed and the state of the weights only: patches, flips and noise come from a random
+stream of its own. So a stage that goes on from a checkpoint ends where an undisturbed one ends.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import logging
+import math
+import os
+import signal
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from diffusers import DDPMScheduler
+from lightning.pytorch import Callback, LightningModule, Trainer
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.nn.functional import mse_loss
+from tqdm.auto import tqdm
+
+from ..generators.two_stream_diffusion import CHUNK, SCHEDULE, TRAIN_STEPS, TwoStreamDiffusion
+from ..losses.reconstruction import kl_divergence, mask_loss, spectral_reconstruction
+
+if TYPE_CHECKING:
+    from .two_stream_diffusion import TwoStreamConfig
+
+CHECK_EVERY = 50  # steps between two looks at the loss: each look waits for the device
+WARM_UP = 50
+
+
+def turn(x: Tensor, variant: int) -> Tensor:
+    """One of the eight orientations of (..., H, W): quarter turns, then a flip from 4 on."""
+    x = torch.rot90(x, variant % 4, dims=(-2, -1))
+    return x.flip(-1) if variant >= 4 else x
+
+
+class Stage(LightningModule):
+    """A stage of the training: ``step`` counts what it has done, a subclass says what it minimises.
+
+    Args:
+        name: of the stage, in checkpoints and messages.
+        generator: what is trained.
+        x: (N, C, H, W) normalised images.
+        y: (N, H, W) masks.
+        config: setting.
+        seed: of everything random.
+        trained: the part of the generator that this stage trains.
+        lr: highest learning rate.
+        steps: how many steps it takes.
+    """
+
+    x: Tensor
+    y: Tensor
+
+    def __init__(
+        self,
+        name: str,
+        generator: TwoStreamDiffusion,
+        x: Tensor,
+        y: Tensor,
+        config: TwoStreamConfig,
+        seed: int,
+        trained: nn.Module,
+        lr: float,
+        steps: int,
+    ) -> None:
+        super().__init__()
+        self.name, self.generator, self.config, self.seed = name, generator, config, seed
+        self.trained, self.lr, self.steps, self.step = trained, lr, steps, 0
+        self.register_buffer('x', x, persistent=False)
+        self.register_buffer('y', y, persistent=False)
+        square = x.shape[-1] == x.shape[-2]
+        self.variants = ((0, 1, 2, 3, 4, 5, 6, 7) if square else (0, 2, 4, 6)) if config.augment else (0,)
+        for parameter in generator.parameters():
+            parameter.requires_grad_(False)
+        for parameter in trained.parameters():
+            parameter.requires_grad_(True)
+        self.optimiser = torch.optim.AdamW(trained.parameters(), lr=lr, fused=True)
+        self.loss = torch.zeros(())
+
+    def objective(self, rng: torch.Generator) -> Tensor:
+        """The loss of one batch, all randomness from ``rng``."""
+        raise NotImplementedError
+
+    def rows(self, rng: torch.Generator) -> Tensor:
+        """(B,) patches of a batch."""
+        return torch.randint(len(self.x), (self.config.batch_size,), generator=rng, device=self.device)
+
+    def any_variant(self, rng: torch.Generator) -> int:
+        """An orientation for a whole batch."""
+        choice = torch.randint(len(self.variants), (), generator=torch.Generator().manual_seed(rng.initial_seed()))
+        return self.variants[int(choice)]
+
+    def training_step(self, batch: int, batch_idx: int) -> Tensor:
+        """The loss of step number ``batch``."""
+        # Large odd numbers keep the streams of neighbouring seeds, stages and steps apart.
+        mixed = (self.seed * 0x9E3779B97F4A7C15 + len(self.name) * 0xD1B54A32D192ED03 + batch * 0x2545F4914F6CDD1D) % 2**63
+        loss = self.objective(torch.Generator(self.device).manual_seed(mixed))
+        self.loss = loss.detach()
+        return loss
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        """AdamW; its learning rate is set by :meth:`on_train_batch_start`."""
+        return self.optimiser
+
+    def on_train_batch_start(self, batch: int, batch_idx: int) -> None:
+        """A short warm-up, and a fall along a cosine to nothing where asked for."""
+        factor = min(1.0, (batch + 1) / WARM_UP)
+        if self.config.lr_decay:
+            factor *= 0.5 * (1 + math.cos(math.pi * batch / self.steps))
+        for group in self.optimiser.param_groups:
+            group['lr'] = self.lr * factor
+
+    def on_train_batch_end(self, outputs: Any, batch: int, batch_idx: int) -> None:
+        """Count the step."""
+        self.step = batch + 1
+
+    def result(self) -> TwoStreamDiffusion:
+        """The generator as it stands."""
+        return self.generator
+
+    # --- checkpoints ------------------------------------------------------------------------------------------------
+
+    def weights(self) -> dict[str, nn.Module]:
+        """What a checkpoint holds beside the optimiser."""
+        return {'generator': self.generator}
+
+    def save(self, file: Path, identity: Mapping[str, Any]) -> None:
+        """Write everything that the next step depends on; the file appears whole or not at all."""
+        state = {f'{k}/{n}': v for k, module in self.weights().items() for n, v in module.state_dict().items()}
+        for index, values in self.optimiser.state_dict()['state'].items():
+            state |= {f'optimiser/{index}/{key}': torch.as_tensor(value) for key, value in values.items()}
+        file.parent.mkdir(parents=True, exist_ok=True)
+        temporary = file.with_name(f'.{file.name}')
+        metadata = {'identity': json.dumps(identity), 'stage': self.name, 'step': str(self.step)}
+        save_file({k: v.detach().cpu().clone().contiguous() for k, v in state.items()}, temporary, metadata)
+        os.replace(temporary, file)
+
+    def load(self, file: Path) -> None:
+        """Go on from a checkpoint of this stage."""
+        state = load_file(file)
+        for name, module in self.weights().items():
+            part = {k.removeprefix(f'{name}/'): v for k, v in state.items() if k.startswith(f'{name}/')}
+            if isinstance(module, TwoStreamDiffusion):
+                module.allocate(part)
+            module.load_state_dict(part)
+        values = dict[int, dict[str, Tensor]]()
+        for key, value in state.items():
+            if key.startswith('optimiser/'):
+                _, index, field = key.split('/')
+                values.setdefault(int(index), {})[field] = value
+        self.optimiser.load_state_dict({**self.optimiser.state_dict(), 'state': values})
+        self.step = int(found_checkpoint(file)['step'])
+
+
+class AutoencoderStage(Stage):
+    """Trains both autoencoders; each has parameters and a loss of its own, so that one pass serves both.
+
+    The image's loss is L1, the spectral angle and the KL term; the mask's is cross-entropy and the KL term. The KL
+    term is summed over a code and divided by the number of pixels. Latent diffusion's adversarial and perceptual terms
+    are left out: the perceptual one needs a network of RGB pictures, and the text names neither.
+    """
+
+    def __init__(
+        self, generator: TwoStreamDiffusion, x: Tensor, y: Tensor, config: TwoStreamConfig, seed: int
+    ) -> None:
+        super().__init__(
+            'vae', generator, x, y, config, seed, generator.streams, config.vae_lr, config.vae_iterations
+        )
+
+    def objective(self, rng: torch.Generator) -> Tensor:
+        """Reconstruction and KL of one batch."""
+        rows, variant = self.rows(rng), self.any_variant(rng)
+        image, mask = turn(self.x[rows], variant), turn(self.y[rows], variant)
+        generator, posterior = self.generator, self.generator.posterior(image, mask)
+        codes = [
+            mean + (0.5 * logvar).exp() * torch.randn(mean.shape, generator=rng, device=mean.device)
+            for mean, logvar in posterior
+        ]
+        output, logits = generator.decode(codes)
+        loss = spectral_reconstruction(
+            output, image, generator.band_mean, generator.band_std, self.config.sad_weight
+        ) + mask_loss(logits, mask, generator.counts(mask), self.config.mask_loss)
+        kl = torch.stack([kl_divergence(mean, logvar) for mean, logvar in posterior]).sum(dim=0).mean()
+        return loss + self.config.kl_weight * kl / mask[0].numel()
+
+
+class DiffusionStage(Stage):
+    """Trains the denoiser on the codes of all patches; its average over the steps is what is kept."""
+
+    def __init__(
+        self, generator: TwoStreamDiffusion, x: Tensor, y: Tensor, config: TwoStreamConfig, seed: int
+    ) -> None:
+        super().__init__(
+            'diffusion', generator, x, y, config, seed, generator.denoiser, config.diffusion_lr,
+            config.diffusion_iterations,
+        )  # fmt: skip
+        self.average = copy.deepcopy(generator.denoiser)
+        self.register_buffer('alphas', DDPMScheduler(**SCHEDULE).alphas_cumprod, persistent=False)
+        self.register_buffer('shares', torch.empty(0), persistent=False)
+        self.cache: tuple[Tensor, Tensor] | None = None
+
+    alphas: Tensor
+    shares: Tensor
+
+    @torch.no_grad()
+    def standardise_codes(self) -> None:
+        """Take mean and spread of the codes, per channel, from the training patches."""
+        mean, logvar = self._codes(self.variants[0])
+        middle = mean.mean(dim=(0, 2, 3))
+        # the spread of a code is that of the posterior means and of the posterior itself
+        spread = (mean.var(dim=(0, 2, 3), unbiased=False) + logvar.exp().mean(dim=(0, 2, 3))).sqrt()
+        self.generator.latent_mean.copy_(middle[:, None, None])
+        self.generator.latent_std.copy_(spread.clamp_min(1e-6)[:, None, None])
+
+    def _codes(self, variant: int, rows: slice | Tensor = slice(None)) -> tuple[Tensor, Tensor]:
+        """Means and log variances of patches, (n, L, h, w), streams joined."""
+        means, logvars = [], []
+        for x, y in zip(self.x[rows].split(CHUNK), self.y[rows].split(CHUNK), strict=True):
+            streams = self.generator.posterior(turn(x, variant), turn(y, variant))
+            means.append(torch.cat([mean for mean, _ in streams], dim=1))
+            logvars.append(torch.cat([logvar for _, logvar in streams], dim=1))
+        return torch.cat(means), torch.cat(logvars)
+
+    @torch.no_grad()
+    def on_fit_start(self) -> None:
+        """Encode all patches once, in all orientations: the autoencoders no longer change."""
+        hot = torch.cat([self.generator.one_hot(part).sum(dim=(2, 3)) for part in self.y.split(CHUNK)])
+        self.shares = hot / hot.sum(dim=1, keepdim=True)
+        if self.config.cache_latents:
+            codes = [self._codes(variant) for variant in self.variants]
+            self.cache = torch.stack([m for m, _ in codes]), torch.stack([v for _, v in codes])
+
+    def on_fit_end(self) -> None:
+        """Give the memory back."""
+        self.cache = None
+
+    def objective(self, rng: torch.Generator) -> Tensor:
+        """Weighted squared error of the prediction."""
+        rows, device, config = self.rows(rng), self.device, self.config
+        if self.cache is not None:
+            variant = torch.randint(len(self.variants), (len(rows),), generator=rng, device=device)
+            mean, logvar = self.cache[0][variant, rows], self.cache[1][variant, rows]
+        else:
+            with torch.no_grad():
+                mean, logvar = self._codes(self.any_variant(rng), rows)
+        draws = torch.randn((2, *mean.shape), generator=rng, device=device)
+        code = mean + (0.5 * logvar).exp() * draws[0]
+        code, noise = (code - self.generator.latent_mean) / self.generator.latent_std, draws[1]
+        time = torch.randint(TRAIN_STEPS, (len(rows),), generator=rng, device=device)
+        shares = self.shares[rows]
+        if config.class_conditional and config.condition_dropout:
+            keep = torch.rand((len(rows), 1), generator=rng, device=device) >= config.condition_dropout
+            shares = shares * keep
+        alpha = self.alphas[time][:, None, None, None]
+        noisy = alpha.sqrt() * code + (1 - alpha).sqrt() * noise
+        target = noise if config.prediction_type == 'epsilon' else alpha.sqrt() * noise - (1 - alpha).sqrt() * code
+        prediction = self.generator.denoiser(noisy, time, shares)
+        if config.min_snr_gamma is None:
+            return mse_loss(prediction, target)
+        snr = (alpha / (1 - alpha)).flatten()
+        weight = snr.clamp_max(config.min_snr_gamma) / (snr if config.prediction_type == 'epsilon' else snr + 1)
+        return (weight * mse_loss(prediction, target, reduction='none').mean(dim=(1, 2, 3))).mean()
+
+    @torch.no_grad()
+    def on_train_batch_end(self, outputs: Any, batch: int, batch_idx: int) -> None:
+        """Average the weights."""
+        super().on_train_batch_end(outputs, batch, batch_idx)
+        decay = min(self.config.ema_decay, (1 + self.step) / (10 + self.step))
+        pairs = list(self.average.parameters()), list(self.generator.denoiser.parameters())
+        torch._foreach_lerp_(*pairs, 1 - decay)
+
+    def weights(self) -> dict[str, nn.Module]:
+        """The generator, and the average."""
+        return {**super().weights(), 'average': self.average}
+
+    def result(self) -> TwoStreamDiffusion:
+        """A copy of the generator with the averaged denoiser."""
+        generator = copy.deepcopy(self.generator)
+        generator.denoiser.load_state_dict(self.average.state_dict())
+        return generator.eval()
+
+
+class Watch(Callback):
+    """Shows progress, stops a diverged training, and leaves checkpoints and previews.
+
+    Args:
+        file: of the checkpoint, or None for none.
+        identity: of the training, written into it.
+        every: steps between two checkpoints.
+        preview: called with the stage after so many steps.
+        preview_every: steps between two previews.
+        progress: show a progress bar.
+    """
+
+    def __init__(
+        self,
+        file: Path | None,
+        identity: Mapping[str, Any],
+        every: int,
+        preview: Callable[[Stage], None] | None,
+        preview_every: int,
+        progress: bool,
+    ) -> None:
+        self.file, self.identity, self.every = file, identity, every
+        self.preview, self.preview_every, self.progress = preview, preview_every, progress
+        self.bar: Any = None
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Open the bar."""
+        stage = _as_stage(pl_module)
+        self.bar = tqdm(total=stage.steps, initial=stage.step, desc=stage.name, unit='it', disable=not self.progress)
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Look at the loss from time to time."""
+        stage = _as_stage(pl_module)
+        step = batch + 1
+        last, due = step == stage.steps, self.file is not None and step % self.every == 0
+        if last or due or step % CHECK_EVERY == 0:
+            self._require_finite(stage, step, thorough=last or due)
+            if self.progress:
+                self.bar.set_postfix(loss=f'{float(stage.loss):.4f}')
+        self.bar.update()
+        if due and self.file is not None:
+            stage.step = step
+            stage.save(self.file, self.identity)
+        if self.preview is not None and step % self.preview_every == 0:
+            self.preview(stage)
+
+    def _require_finite(self, stage: Stage, step: int, thorough: bool) -> None:
+        bad = not bool(torch.isfinite(stage.loss))
+        # A finite loss may have made weights that are not: what is kept is looked at as a whole.
+        if bad or (thorough and not all(bool(torch.isfinite(p).all()) for p in stage.trained.parameters())):
+            kept = 'give a folder to keep checkpoints' if self.file is None else 'no checkpoint was written yet'
+            if self.file is not None and self.file.exists():
+                found = found_checkpoint(self.file)
+                kept = f'the last good checkpoint (stage {found["stage"]!r}, step {found["step"]}) is {self.file}'
+            raise FloatingPointError(
+                f'training diverged in stage {stage.name!r} by step {step}: loss {float(stage.loss)}; lower '
+                f'{stage.name}_lr ({stage.lr:g}), with which the same call goes on; {kept}'
+            )
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Close the bar."""
+        if self.bar is not None:
+            self.bar.close()
+
+
+def _as_stage(module: LightningModule) -> Stage:
+    if not isinstance(module, Stage):
+        raise TypeError(f'Watch is for stages of latent diffusion, found {type(module).__name__}')
+    return module
+
+
+def found_checkpoint(file: Path) -> dict[str, str]:
+    """The ``identity``, ``stage`` and ``step`` of a checkpoint.
+
+    Raises:
+        ValueError: if the file is truncated or holds something else.
+    """
+    try:
+        with safe_open(file, 'pt') as opened:
+            metadata = dict(opened.metadata() or {})
+    except SafetensorError as error:
+        raise ValueError(f'{file} is truncated or no checkpoint ({error}); remove it to start again') from error
+    if missing := {'identity', 'stage', 'step'} - set(metadata):
+        raise ValueError(f'{file} is no checkpoint of a training: it lacks {sorted(missing)}; remove it to start again')
+    return metadata
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without Lightning's advice on data loaders and devices, which does not apply to steps in memory."""
+    loggers = [logging.getLogger(name) for name in ('lightning.pytorch', 'lightning.fabric')]
+    levels = [logger.level for logger in loggers]
+    try:
+        for logger in loggers:
+            logger.setLevel(logging.ERROR)
+        with warnings.catch_warnings():
+            warnings.filterwarnings('ignore', module='lightning.*')
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+
+def run(stage: Stage, watch: Watch, device: str, precision: str) -> None:
+    """Take the steps that a stage has left.
+
+    Raises:
+        FloatingPointError: if the training diverges.
+    """
+    if stage.step >= stage.steps:
+        return
+    where = torch.device(device)
+    handler = signal.getsignal(signal.SIGINT)
+    with _quiet():
+        trainer = Trainer(
+            accelerator={'cuda': 'gpu'}.get(where.type, where.type),
+            devices=1 if where.index is None or where.type == 'cpu' else [where.index],
+            precision='bf16-mixed' if precision == 'bf16' else '32-true',
+            max_epochs=1,
+            gradient_clip_val=1.0,
+            callbacks=[watch],
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            num_sanity_val_steps=0,
+        )
+        try:
+            # A batch is the number of its step; the data are on the device already.
+            trainer.fit(stage.train(), train_dataloaders=range(stage.step, stage.steps))
+        except SystemExit as error:
+            # Lightning answers Ctrl-C by leaving Python; a caller in a notebook wants the exception.
+            signal.signal(signal.SIGINT, handler)
+            raise KeyboardInterrupt from error
+    stage.eval()
+
+
+__all__ = ['AutoencoderStage', 'DiffusionStage', 'Stage', 'Watch', 'found_checkpoint', 'run', 'turn']

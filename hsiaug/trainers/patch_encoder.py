@@ -1,0 +1,97 @@
+"""Encoders of patches for fidelity metrics: one trained on the real training part, and one that a user brings."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+from ..datasets.preview import Limits, false_colour, stretch_limits
+from ..models.patch_encoder import PatchEncoder
+from ..samples import SampleSpec
+
+_BATCH, _LEARNING_RATE = 8, 5e-3
+_IGNORED = -100  # what cross_entropy leaves out
+_CHUNK = 64  # patches at a time
+
+
+def train_patch_encoder(
+    image: Tensor,
+    mask: Tensor,
+    num_classes: int,
+    ignore_index: int | None = None,
+    seed: int = 0,
+    steps: int = 300,
+    device: str = 'cpu',
+) -> PatchEncoder:
+    """Train an encoder of patches by classifying their pixels.
+
+    Args:
+        image: (N, C, H, W) float32 real training patches.
+        mask: (N, H, W) int64 their masks.
+        num_classes: K.
+        ignore_index: value of pixels that do not count.
+        seed: of the initialisation, the order of the patches and their flips; torch's global generator is left alone.
+        steps: optimiser steps.
+        device: where to train.
+
+    Returns:
+        the encoder, in evaluation mode and without gradients, on ``device``.
+
+    Raises:
+        ValueError: if no pixel counts, the patches are not finite, or ``steps`` is below 1.
+    """
+    if steps < 1:
+        raise ValueError(f'train_patch_encoder: steps must be at least 1, found {steps}')
+    counts = (mask >= 0) & (mask < num_classes)
+    if ignore_index is not None:
+        counts &= mask != ignore_index
+    if not counts.any():
+        raise ValueError(f'train_patch_encoder: none of {mask.numel()} pixels has a class that counts')
+    if not image.isfinite().all():
+        raise ValueError('train_patch_encoder: the patches hold values that are not finite; fill them first')
+    some = counts.flatten(1).any(dim=1)
+    image, target = image[some].to(device), mask.where(counts, _IGNORED)[some].to(device)
+    rng = torch.Generator().manual_seed(seed)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = PatchEncoder(image.shape[1], num_classes).fit_scale(image.cpu()).to(device).train()
+    optimiser = torch.optim.AdamW(model.parameters(), lr=_LEARNING_RATE)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, _LEARNING_RATE, total_steps=steps)
+    for _ in range(steps):
+        rows = torch.randint(len(image), (_BATCH,), generator=rng).to(device)
+        turns = torch.randint(2, (2,), generator=rng).nonzero()[:, 0] - 2  # which of the last two axes are flipped
+        flip = tuple(turns.tolist())
+        loss = cross_entropy(model.logits(image[rows].flip(flip)), target[rows].flip(flip), ignore_index=_IGNORED)
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        optimiser.step()
+        schedule.step()
+    return model.eval().requires_grad_(False)
+
+
+def false_colour_features(
+    extractor: Callable[[Tensor], Tensor], spec: SampleSpec, real: Tensor
+) -> Callable[[Tensor], Tensor]:
+    """Features of the false-colour picture, by a network for pictures in three colours.
+
+    Args:
+        extractor: takes (n, 3, H, W) float32 in 0..1 to (n, d); enlarging and normalising are its own business.
+        spec: of the patches; says which bands stand for red, green and blue.
+        real: (N, C, H, W) training patches, whose 2nd and 98th percentile are black and full colour.
+
+    Returns:
+        a function of (n, C, H, W) patches to (n, d) features.
+    """
+    limits: Limits = stretch_limits(real, spec.wavelengths)
+
+    def features(image: Tensor) -> Tensor:
+        found = []
+        for some in image.split(_CHUNK):
+            pictures = [torch.from_numpy(false_colour(patch, spec.wavelengths, limits)) for patch in some]
+            found.append(extractor(torch.stack(pictures).movedim(-1, 1).float().to(image.device)))
+        return torch.cat(found)
+
+    return features

@@ -1,0 +1,203 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rasterio
+import torch
+from rasterio.transform import from_origin
+from torchgeo.datasets import DatasetNotFoundError
+
+from hsiaug.datasets import IGNORE, MixedDataset, PairFolder, PatchDataset
+from hsiaug.samples import SampleSpec
+
+RNG = np.random.default_rng(0)
+CLASSES = ('water', 'forest', 'town')
+STEMS = ('a', 'b.1', 'c', 'd')
+IMAGES = {stem: RNG.integers(1, 4000, (6, 5, 4)).astype(np.uint16) for stem in STEMS}
+MASKS = {stem: RNG.integers(0, 3, (6, 5)).astype(np.uint8) for stem in STEMS}
+
+
+def raster(file: Path, value: np.ndarray, **options: float) -> None:
+    value = np.atleast_3d(value)
+    with rasterio.open(
+        file, 'w', driver='PNG' if file.suffix == '.png' else 'GTiff', height=value.shape[0], width=value.shape[1],
+        count=value.shape[2], dtype=value.dtype, transform=from_origin(0, 0, 1, 1), **options,
+    ) as out:  # fmt: skip
+        out.write(np.moveaxis(value, 2, 0))
+
+
+def save(file: Path, value: np.ndarray) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    if file.suffix == '.npy':
+        np.save(file, value)
+    elif file.suffix == '.npz':
+        np.savez(file, value)
+    else:
+        raster(file, value)
+
+
+def write(root: Path, images: str = 'img', masks: str = 'label', kinds: tuple[str, str] = ('.tif', '.tif')) -> Path:
+    for stem in STEMS:
+        save(root / images / f'{stem}{kinds[0]}', IMAGES[stem])
+        save(root / masks / f'{stem}{kinds[1]}', MASKS[stem])
+    return root
+
+
+@pytest.mark.parametrize(
+    ('images', 'masks', 'kinds'),
+    [('img', 'label', ('.tif', '.tif')), ('images', 'Masks', ('.npy', '.npz')), ('image', 'labels', ('.npz', '.png'))],
+)
+def test_pairs_of_every_layout_and_format(tmp_path: Path, images: str, masks: str, kinds: tuple[str, str]) -> None:
+    (tmp_path / 'other').mkdir()
+    folder = PairFolder(write(tmp_path, images, masks, kinds), CLASSES, scale=0.5, unit='reflectance')
+    assert folder.spec == SampleSpec('segmentation', 4, CLASSES, size=(6, 5), ignore_index=IGNORE, unit='reflectance')
+    assert len(folder) == 4
+    for index, stem in enumerate(STEMS):
+        sample = folder[index]
+        assert (sample['image'].dtype, sample['mask'].dtype) == (torch.float32, torch.int64)
+        assert np.array_equal(sample['image'].numpy(), IMAGES[stem].transpose(2, 0, 1) * np.float32(0.5))
+        assert np.array_equal(sample['mask'].numpy(), MASKS[stem])
+
+
+def test_bands_and_wavelengths(tmp_path: Path) -> None:
+    folder = PairFolder(write(tmp_path), CLASSES, bands=[3, 0], wavelengths=[0.4, 0.5, 0.6, 0.7])
+    assert folder.spec.bands == 2
+    assert folder.spec.wavelengths == pytest.approx((700, 400))
+    assert np.array_equal(folder[1]['image'].numpy(), IMAGES['b.1'].transpose(2, 0, 1)[[3, 0]])
+    with pytest.raises(ValueError, match=r'bands must be indices in \[0, 4\), found \[4\]'):
+        PairFolder(tmp_path, CLASSES, bands=[4])
+    with pytest.raises(ValueError, match='4 bands in a file, but 3 wavelengths'):
+        PairFolder(tmp_path, CLASSES, wavelengths=[400, 500, 600])
+
+
+def test_nodata_is_filled_and_ignored(tmp_path: Path) -> None:
+    write(tmp_path)
+    value = IMAGES['a'].copy()
+    value[2, 1, 3] = 65535
+    (tmp_path / 'img' / 'a.tif').unlink()
+    raster(tmp_path / 'img' / 'a.tif', value, nodata=65535)
+    np.save(tmp_path / 'img' / 'c.npy', np.where(np.arange(4) == 1, np.nan, IMAGES['c']))
+    (tmp_path / 'img' / 'c.tif').unlink()
+    folder = PairFolder(tmp_path, CLASSES)
+    one, none = folder[0], folder[2]
+    kept = np.ones((6, 5), dtype=bool)
+    kept[2, 1] = False
+    assert one['mask'][2, 1] == IGNORE
+    assert np.array_equal(one['mask'].numpy()[kept], MASKS['a'][kept])
+    assert one['image'][:, 2, 1].numpy() == pytest.approx(value[kept].mean(axis=0), rel=1e-5)
+    assert (none['mask'] == IGNORE).all()
+    assert (none['image'] == 0).all()
+    fractions = folder.class_fractions()
+    assert fractions[2].tolist() == [0, 0, 0]
+    assert fractions[0].numpy() == pytest.approx(np.bincount(MASKS['a'][kept], minlength=3) / 29)
+    assert (
+        folder.class_counts.tolist()
+        == sum(
+            np.bincount(m, minlength=3) for m in (MASKS['a'][kept], MASKS['b.1'].ravel(), MASKS['d'].ravel())
+        ).tolist()
+    )  # type: ignore[union-attr]
+    given = PairFolder(tmp_path, CLASSES, nodata=float(value[0, 0, 0]))
+    assert given[0]['mask'][0, 0] == IGNORE
+    assert given[0]['mask'][2, 1] != IGNORE
+
+
+def test_fractions_read_the_files_once(tmp_path: Path) -> None:
+    folder = PairFolder(write(tmp_path), CLASSES)
+    first = folder.class_fractions()
+    for file in (tmp_path / 'label').iterdir():
+        file.unlink()
+    assert torch.equal(folder.class_fractions(), first)
+    assert folder.class_counts.sum() == 4 * 30
+
+
+def test_label_map_and_ignored_values(tmp_path: Path) -> None:
+    write(tmp_path)
+    folder = PairFolder(tmp_path, ('land', 'water'), label_map={0: 1, 2: 0}, ignore=[1])
+    expected = np.array([1, IGNORE, 0])[MASKS['d']]
+    assert np.array_equal(folder[3]['mask'].numpy(), expected)
+    plain = PairFolder(tmp_path, CLASSES, ignore=[0])
+    assert np.array_equal(plain[3]['mask'].numpy(), np.array([IGNORE, 1, 2])[MASKS['d']])
+    with pytest.raises(ValueError, match=r'd.tif holds \[2\], expected \[0, 1\]; map such values .* in ignore'):
+        PairFolder(tmp_path, CLASSES[:2])[3]
+    with pytest.raises(ValueError, match=r'label_map must map to 0..1, the classes, found \{2: 2\}'):
+        PairFolder(tmp_path, ('land', 'water'), label_map={0: 1, 2: 2})
+    with pytest.raises(ValueError, match=r'label_map and ignore both name \[1\]'):
+        PairFolder(tmp_path, CLASSES, label_map={1: 1}, ignore=[1])
+
+
+def test_splits_by_list_or_folder(tmp_path: Path) -> None:
+    write(tmp_path / 'listed')
+    (tmp_path / 'listed' / 'train.txt').write_text('c.tif\nimg/a.tif\n\nb.1\n')
+    listed = PairFolder(tmp_path / 'listed', CLASSES, split='train')
+    assert [image.stem for image, _ in listed.pairs] == ['c', 'a', 'b.1']
+    assert np.array_equal(listed[0]['mask'].numpy(), MASKS['c'])
+    write(tmp_path / 'inner', 'images/val', 'masks/val')
+    assert len(PairFolder(tmp_path / 'inner', CLASSES, split='val')) == 4
+    write(tmp_path / 'outer' / 'test')
+    assert len(PairFolder(tmp_path / 'outer', CLASSES, split='test')) == 4
+    with pytest.raises(DatasetNotFoundError, match=r"no split 'val': neither a list .*val.txt, nor folders"):
+        PairFolder(tmp_path / 'listed', CLASSES, split='val')
+    (tmp_path / 'listed' / 'val.txt').write_text('z\n')
+    with pytest.raises(ValueError, match=r"'z' in .*val.txt has no file of that stem in .*img and .*label"):
+        PairFolder(tmp_path / 'listed', CLASSES, split='val')
+
+
+def test_missing_partners_and_folders_are_named(tmp_path: Path) -> None:
+    write(tmp_path)
+    (tmp_path / 'label' / 'c.tif').unlink()
+    with pytest.raises(ValueError, match=r'img.c.tif has no file of that stem in .*label'):
+        PairFolder(tmp_path, CLASSES)
+    write(tmp_path)
+    (tmp_path / 'img' / 'c.tif').unlink()
+    with pytest.raises(ValueError, match=r'label.c.tif has no file of that stem in .*img'):
+        PairFolder(tmp_path, CLASSES)
+    write(tmp_path)
+    np.save(tmp_path / 'img' / 'c.npy', IMAGES['c'])
+    with pytest.raises(ValueError, match=r'c.npy and .*c.tif have the same stem'):
+        PairFolder(tmp_path, CLASSES)
+    (tmp_path / 'img' / 'c.npy').unlink()
+    (tmp_path / 'images').mkdir()
+    with pytest.raises(ValueError, match=r"\['images', 'img'\] in .* could all hold the images; name one with images="):
+        PairFolder(tmp_path, CLASSES)
+    assert len(PairFolder(tmp_path, CLASSES, images='img')) == 4
+    with pytest.raises(DatasetNotFoundError, match=r"no folder nowhere for the masks in .*'images', 'img', 'label'"):
+        PairFolder(tmp_path, CLASSES, images='img', masks='nowhere')
+    with pytest.raises(DatasetNotFoundError, match='no folder images or image or imgs or img for the images'):
+        PairFolder(tmp_path / 'absent', CLASSES)
+    with pytest.raises(ValueError, match='no files with'):
+        (tmp_path / 'label' / 'empty').mkdir()
+        (tmp_path / 'images' / 'empty').mkdir()
+        PairFolder(tmp_path, CLASSES, split='empty', images='images')
+
+
+def test_other_sizes_and_bands_are_named(tmp_path: Path) -> None:
+    write(tmp_path)
+    raster(tmp_path / 'img' / 'c.tif', IMAGES['c'][:, :, :3])
+    raster(tmp_path / 'label' / 'd.tif', MASKS['d'][:4])
+    folder = PairFolder(tmp_path, CLASSES)
+    with pytest.raises(ValueError, match=r'c.tif has \(6, 5, 3\) .* the first image has \(6, 5, 4\)'):
+        folder[2]
+    with pytest.raises(ValueError, match=r'd.tif has \(4, 5\), its image \(6, 5\) rows and columns'):
+        folder[3]
+    raster(tmp_path / 'label' / 'd.tif', np.repeat(MASKS['d'][:, :, None], 3, axis=2))
+    with pytest.raises(ValueError, match=r'0 arrays could be the mask \(2-D\)'):
+        folder[3]
+
+
+def test_mixes_as_real_side_and_as_source(tmp_path: Path) -> None:
+    write(tmp_path)
+    folder = PairFolder(tmp_path, CLASSES)
+    patches = PatchDataset.from_dataset(folder)
+    assert patches.spec == folder.spec
+    assert np.array_equal(patches.mask[3].numpy(), MASKS['d'])
+    doubled = PatchDataset(patches.image + 10_000, patches.mask, patches.spec)
+    batch = MixedDataset(folder, doubled, 0.5).batch(range(6))
+    assert batch['synthetic'].tolist() == [False] * 4 + [True] * 2
+    assert torch.equal(batch['image'][:4], patches.image)
+    assert (batch['image'][4:] > 10_000).all()
+    as_source = MixedDataset(doubled, folder, 1.0, labels={'town': 1.0}, replacement=True).batch(range(8))
+    assert (as_source['image'][4:] < 10_000).all()
+    town = (patches.mask == 2).flatten(1).sum(dim=1)
+    drawn = [int((patches.image == image).flatten(1).all(dim=1).int().argmax()) for image in as_source['image'][4:]]
+    assert town[drawn].float().mean() > town.float().mean()
+    assert len(folder.plot(folder[0]).axes) == 2
