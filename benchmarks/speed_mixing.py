@@ -372,7 +372,7 @@ def main() -> None:
     scale = QUICK if args.quick else Scale()
     result: Result = {'command': shlex.join(['python', *sys.argv]), 'machine': machine(args.device, *PACKAGES)}
     result['scale'] = asdict(scale)
-    folder = Path(tempfile.mkdtemp(dir=args.tmp))
+    folder = Path(tempfile.mkdtemp(prefix='hsiaug-speed-', dir=args.tmp))
     try:
         files = Files(folder, scale)
         parts: dict[str, Callable[[], Result]] = {

@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 
 from jsonargparse import auto_cli
 
-from .ablation import Arm, Classifier, Setting, Study, run_study
+from .ablation import Arm, Classifier, Segmenter, Setting, Study, run_study
 from .ablation.arms import quick as quick_study
-from .ablation.arms import spectral_arms
+from .ablation.arms import segmentation_arms, spectral_arms
 from .ablation.cells import write_json
 from .datasets import LabelPolicy
 from .datasets.bank_export import ExportFormat
 from .samples import LeakageError, SpecMismatchError
-from .scenes import Scene, Split, make_splitter
+from .scenes import PatchSplit, Scene, Split, make_splitter
 from .scenes.config import SceneConfig
 
 if TYPE_CHECKING:
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 DESCRIPTION = 'Synthetic hyperspectral samples, mixed into real training at a ratio, and the gain measured honestly.'
 RUN_FILE = 'run.json'
+TRAINING_FOLDER = 'training'
+"""Checkpoints and pictures of a long training, beside the generator."""
 FLAGS = ('--quick', '--verify', '--preview')
 MISTAKEN_PATH = (FileNotFoundError, FileExistsError, NotADirectoryError, PermissionError)
 
@@ -37,11 +39,11 @@ class SplitConfig:
     """How a scene is split.
 
     Args:
-        strategy: ``random``, ``halves``, ``blocks`` or ``groups``.
-        settings: of the strategy, for example ``{fraction: 0.03}`` or ``{on_rare: drop}``.
+        strategy: of pixels: ``random``, ``halves``, ``blocks`` or ``groups``; into image-mask pairs: ``patches``.
+        settings: of the strategy, for example ``{fraction: 0.03}``, ``{on_rare: drop}`` or ``{size: 32}``.
     """
 
-    strategy: Literal['random', 'halves', 'blocks', 'groups'] = 'random'
+    strategy: Literal['random', 'halves', 'blocks', 'groups', 'patches'] = 'random'
     settings: dict[str, Any] = field(default_factory=dict)
 
 
@@ -98,7 +100,8 @@ def train(
 
     _require_device(device)
     opened, parts = _split(scene, split, seed)
-    model = fit_generator(generator, training_data(opened, parts), settings, seed, device, progress=True)
+    data = training_data(opened, parts)
+    model = fit_generator(generator, data, settings, seed, device, progress=True, folder=out / TRAINING_FOLDER)
     model.save_pretrained(out)
     run = {'scene': dataclasses.asdict(scene), 'split': dataclasses.asdict(split), 'seed': seed}
     write_json(out / RUN_FILE, run)
@@ -135,7 +138,7 @@ def sample(
         export: write the bank in a format that others read too, to <bank>.npz, <bank>_geotiff or <bank>_webdataset.
     """
     from .datamodules.mixed import open_source
-    from .datasets import SpectraDataset, SyntheticBank
+    from .datasets import SyntheticBank, scene_dataset
     from .generators import Generator
     from .report.bank import export_beside, preview_bank, summary
 
@@ -157,28 +160,37 @@ def sample(
         bank.verify(progress=True)
         print(f'{len(bank)} samples in {len(bank.shards)} shards: all checksums right')
     if preview:
-        known = bank.spec.kind == 'spectrum' and (run / RUN_FILE).is_file()
-        print(f'preview: {preview_bank(bank, SpectraDataset(*_trained_on(run)) if known else None)}')
+        known = (run / RUN_FILE).is_file()
+        print(f'preview: {preview_bank(bank, scene_dataset(*_trained_on(run)) if known else None)}')
     if export:
         print(f'{export}: {export_beside(bank, export, progress=True)}')
 
 
-def evaluate(run: Path, per_class: int = 200, device: str = 'cpu') -> None:
+def evaluate(run: Path, per_class: int = 200, count: int = 500, device: str = 'cpu') -> None:
     """Measure the fidelity of a trained generator: figures and tables beside it, and its model card.
 
     Args:
         run: folder that ``hsiaug train`` wrote.
-        per_class: synthetic samples per class.
+        per_class: synthetic spectra per class.
+        count: synthetic image-mask pairs.
         device: where to sample.
     """
+    from .datasets import PatchDataset
     from .generators import Generator
     from .report.evaluation import evaluate_generator
+    from .report.patch_evaluation import evaluate_patches
+    from .scenes.patches import PARTS
 
     _require_device(device)
     generator = Generator.from_pretrained(run, device)
     if not (run / RUN_FILE).is_file():
         raise FileNotFoundError(f'{run} holds no {RUN_FILE}, which says what it was trained on; use hsiaug train')
-    print(evaluate_generator(generator, *_trained_on(run), run, per_class))
+    opened, parts = _trained_on(run)
+    if isinstance(parts, PatchSplit):
+        train, test = (PatchDataset.from_scene(opened, parts, part) for part in PARTS[::2])
+        print(evaluate_patches(generator, train, test, run, count))
+    else:
+        print(evaluate_generator(generator, opened, parts, run, per_class))
 
 
 def ablate(
@@ -190,23 +202,25 @@ def ablate(
     ratios: tuple[float, ...] = (0.25, 0.5, 1.0, 2.0, 5.0),
     seeds: int = 20,
     classifiers: tuple[Classifier, ...] | None = None,
-    title: str = 'Gain from synthetic spectra',
+    segmenters: tuple[Segmenter, ...] | None = None,
+    title: str = 'Gain from synthetic samples',
     workers: int = 1,
     engine: Literal['process', 'ray'] = 'process',
     device: str = 'cpu',
     quick: bool = False,
 ) -> None:
-    """Measure how much synthetic spectra help a classifier, and at which ratio. Run it again to resume it.
+    """Measure how much synthetic samples help a model, and at which ratio. Run it again to resume it.
 
     Args:
         out: run folder.
         scene: the scene; the simulated one by default.
         split: how it is split.
-        per_class: label budgets, labelled pixels per class; null for all of the training area.
+        per_class: label budgets of spectra, labelled pixels per class; null for all of the training area.
         arms: ways of making synthetic samples; GANs, our own generator, rivals and controls if null.
         ratios: synthetic samples per real sample.
         seeds: number of paired seeds.
-        classifiers: downstream classifiers; NN-1D if null.
+        classifiers: downstream classifiers of spectra; NN-1D if null.
+        segmenters: downstream networks for patches (split.strategy patches); SegFormer if null.
         title: of the report.
         workers: processes at once.
         engine: local processes or a Ray cluster.
@@ -214,22 +228,26 @@ def ablate(
         quick: 3 seeds, two ratios, short training; no basis for claims.
     """
     name = scene.name or scene.benchmark or (Path(scene.path).stem if scene.path else 'simulated')
+    patches = split.strategy == 'patches'
+    if patches and tuple(per_class) != (None,):
+        raise ValueError('per_class budgets are for spectra; of patches, split.settings.max_train says how many to use')
     settings = tuple(
         Setting(
             name,
             f'{split.strategy}, ' + ('all labels' if budget is None else f'{budget} per class'),
-            make_splitter(split.strategy, **{**split.settings, 'per_class': budget}),
+            make_splitter(split.strategy, **split.settings, **({} if patches else {'per_class': budget})),
         )
         for budget in per_class
     )
+    downstream: Any = (segmenters or (Segmenter(),)) if patches else (classifiers or (Classifier(),))
     study = Study(
         title=title,
         scenes={name: scene},
         settings=settings,
-        arms=spectral_arms() if arms is None else tuple(arms),
+        arms=tuple(arms) if arms is not None else segmentation_arms() if patches else spectral_arms(),
         ratios=tuple(ratios),
         seeds=tuple(range(seeds)),
-        classifiers=(Classifier(),) if classifiers is None else tuple(classifiers),
+        classifiers=tuple(downstream),
     )
     _run_and_report(quick_study(study) if quick else study, out, workers, engine, device)
 
@@ -247,12 +265,12 @@ def report(run: Path) -> None:
     print(f'report: {paths.html}')
 
 
-def _split(scene: SceneConfig, split: SplitConfig, seed: int) -> tuple[Scene, Split]:
+def _split(scene: SceneConfig, split: SplitConfig, seed: int) -> tuple[Scene, Split | PatchSplit]:
     opened = scene()
     return opened, make_splitter(split.strategy, **split.settings)(opened, seed)
 
 
-def _trained_on(run: Path) -> tuple[Scene, Split]:
+def _trained_on(run: Path) -> tuple[Scene, Split | PatchSplit]:
     """The scene and the split that ``hsiaug train`` noted."""
     record = json.loads((run / RUN_FILE).read_text())
     return _split(SceneConfig(**record['scene']), SplitConfig(**record['split']), record['seed'])

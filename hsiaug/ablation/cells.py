@@ -147,7 +147,7 @@ class Group(ABC, Generic[D]):
             'setting': self._chosen(downstream),
             'steps': self._chosen(downstream).get('steps'),
             'val': {k: v for k, v in val.items() if k in metrics},
-            'test': {k: _finite(v) for k, v in test.items() if k in (*metrics, 'per_class')},
+            'test': {k: finite(v) for k, v in test.items() if k in (*metrics, 'per_class')},
             'seconds': round(time.perf_counter() - start, 3),
         }
 
@@ -235,10 +235,12 @@ class SpectraGroup(Group[Classifier]):
         }
 
 
-def _finite(value: Any) -> Any:
+def finite(value: Any) -> Any:
     """JSON has no NaN: a class that the test part lacks has recall null."""
+    if isinstance(value, dict):
+        return {key: finite(v) for key, v in value.items()}
     if isinstance(value, tuple | list):
-        return [_finite(v) for v in value]
+        return [finite(v) for v in value]
     return None if isinstance(value, float) and value != value else value
 
 

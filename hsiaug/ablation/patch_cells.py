@@ -11,10 +11,10 @@ from ..datasets.patches import PatchDataset
 from ..metrics.patches import patch_fidelity
 from ..metrics.segmentation import segmentation_scores
 from ..scenes.patches import PatchSplit, PatchSplitter
-from ..trainers import patch_training_data
+from ..trainers import training_data
 from ..trainers.patch_encoder import train_patch_encoder
 from ..trainers.segmentation import predict_masks, train_segmenter
-from .cells import Group
+from .cells import Group, finite
 from .plan import Arm, Segmenter
 
 FIDELITY_SAMPLES = 400
@@ -31,7 +31,7 @@ class PatchGroup(Group[Segmenter]):
         self.split = cast(PatchSplitter, self.setting.splitter)(self.scene, self.seed)
         self.real = PatchDataset.from_scene(self.scene, self.split, 'train')
         self.val, self.test = (PatchDataset.from_scene(self.scene, self.split, part) for part in ('val', 'test'))  # type: ignore[arg-type]
-        self.data = patch_training_data(self.scene, self.split)
+        self.data = training_data(self.scene, self.split)
         self._drawn: dict[str, PatchDataset] = {}
 
     @property
@@ -88,5 +88,5 @@ class PatchGroup(Group[Segmenter]):
             'budget': self.setting.budget,
             'arm': arm.name,
             'seed': self.seed,
-            **dataclasses.asdict(result),
+            **finite(dataclasses.asdict(result)),
         }

@@ -5,7 +5,7 @@ from .bank_writer import write_bank
 from .folders import PairFolder
 from .labels import LabelPolicy, estimate_prior, synthetic_counts
 from .mixed import MixedDataset
-from .patches import IGNORE, PatchDataset
+from .patches import IGNORE, PatchDataset, scene_dataset
 from .pool import SyntheticPool
 from .spectra import SpectraDataset
 from .synthetic import SyntheticDataset
@@ -22,6 +22,7 @@ __all__ = [
     'SyntheticDataset',
     'SyntheticPool',
     'estimate_prior',
+    'scene_dataset',
     'synthetic_counts',
     'write_bank',
 ]

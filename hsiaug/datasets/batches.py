@@ -97,6 +97,30 @@ def complete(
     return whole
 
 
+def complete_samples(
+    samples: list[dict[str, Any]],
+    synthetic: bool,
+    num_classes: int | None = None,
+    weight: float | None = None,
+    texts: tuple[str, ...] | None = None,
+) -> list[dict[str, Any]]:
+    """Samples with what every mixed one carries, their arrays not copied; arguments as for :func:`complete`."""
+    thin = {'image': torch.empty(len(samples))}  # only its length counts
+    num_classes = None if 'label_prob' in samples[0] else num_classes
+    if num_classes is not None:
+        thin['label'] = torch.stack([torch.as_tensor(sample['label']) for sample in samples])
+    extras = complete(thin, synthetic, num_classes, weight)
+    names = [key for key in extras if key not in thin]
+    completed = []
+    for row, sample in enumerate(samples):
+        whole = {key: torch.as_tensor(value) if _is_array(value) else value for key, value in sample.items()}
+        if texts is not None:
+            whole = {key: value for key, value in whole.items() if isinstance(value, Tensor)}
+            whole |= {key: '' if synthetic else sample[key] for key in texts}
+        completed.append(whole | {key: extras[key][row] for key in names})
+    return completed
+
+
 def require_same_form(real: Mapping[str, Any], synthetic: Mapping[str, Any]) -> None:
     """Check that two completed batches can be joined.
 

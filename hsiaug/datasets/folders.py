@@ -86,7 +86,9 @@ class PairFolder(NonGeoDataset):
         self._stored_shape: tuple[int, ...] = stored.shape
         self.bands = np.arange(stored.shape[2]) if bands is None else np.asarray(bands, dtype=np.int64)
         if not self.bands.size or not 0 <= self.bands.min() <= self.bands.max() < stored.shape[2]:
-            raise ValueError(f'PairFolder: bands must be indices in [0, {stored.shape[2]}), found {list(self.bands)}')
+            raise ValueError(
+                f'PairFolder: bands must be indices in [0, {stored.shape[2]}), found {self.bands.tolist()}'
+            )
         centres = _nanometres(content.get('wavelength_nm') if wavelengths is None else wavelengths)
         if centres is not None and len(centres) != stored.shape[2]:
             raise ValueError(f'PairFolder: {stored.shape[2]} bands in a file, but {len(centres)} wavelengths')

@@ -13,7 +13,16 @@ from torchgeo.datasets import NonGeoDataset
 
 from ..ratio import Mode, Schedule, as_schedule, require_mode, synthetic_count
 from ..samples import Sample, SampleSource, SampleSpec, require_compatible, require_unseen
-from .batches import append_rows, complete, fetch, require_same_form, text_keys, unstack
+from .batches import (
+    append_rows,
+    complete,
+    complete_samples,
+    fetch,
+    fetch_samples,
+    require_same_form,
+    text_keys,
+    unstack,
+)
 from .labels import LabelPolicy
 from .pool import Source, SyntheticPool
 from .synthetic import SyntheticDataset, stream_seed
@@ -164,37 +173,52 @@ class MixedDataset(NonGeoDataset):
         Raises:
             IndexError: if an index is out of range.
         """
-        rows = np.asarray(indices, dtype=np.int64)
-        if rows.size and not 0 <= rows.min() <= rows.max() < len(self):
-            raise IndexError(f'MixedDataset: index out of range for {len(self)} samples')
-        synthetic, order = self._epoch_order()
-        source = order[rows]
-        is_synthetic = source < 0
-        real = fetch(self.real, source[~is_synthetic])
-        if not is_synthetic.any():
-            return self._complete(real, False) if real else {}
-        drawn = self._complete(fetch(synthetic, -1 - source[is_synthetic]), True)
-        if is_synthetic.all():
-            return drawn
-        joined = append_rows(self._complete(real, False), drawn)
-        back = np.argsort(np.concatenate([np.flatnonzero(~is_synthetic), np.flatnonzero(is_synthetic)]))
+        sides = self._sides(indices)
+        if len(sides) < 2:
+            return next((self._complete(fetch(side, rows), new) for new, side, rows, _ in sides), {})
+        real, drawn = (self._complete(fetch(side, rows), new) for new, side, rows, _ in sides)
+        joined = append_rows(real, drawn)
+        back = np.argsort(np.concatenate([places for *_, places in sides]))
         return {
             key: value[torch.from_numpy(back)] if isinstance(value, Tensor) else [value[row] for row in back]
             for key, value in joined.items()
         }
 
-    def _complete(self, batch: dict[str, Any], synthetic: bool) -> dict[str, Any]:
+    def _sides(self, indices: Sequence[int] | Tensor) -> list[tuple[bool, Dataset[Sample], np.ndarray, np.ndarray]]:
+        """For real, then synthetic samples, where there are any: which, their dataset, its rows, and their places."""
+        wanted = np.asarray(indices, dtype=np.int64)
+        if wanted.size and not 0 <= wanted.min() <= wanted.max() < len(self):
+            raise IndexError(f'MixedDataset: index out of range for {len(self)} samples')
+        synthetic, order = self._epoch_order()
+        source = order[wanted]
+        real_places, new_places = np.flatnonzero(source >= 0), np.flatnonzero(source < 0)
+        sides = [
+            (False, self.real, source[real_places], real_places),
+            (True, synthetic, -1 - source[new_places], new_places),
+        ]
+        return [side for side in sides if len(side[-1])]
+
+    @property
+    def _extras(self) -> dict[str, Any]:
+        """What samples are completed with."""
         if not self.num_synthetic:
-            return complete(batch, synthetic, None, self.weight)
-        return complete(batch, synthetic, self.num_soft_classes, self.weight, self._texts)
+            return {'weight': self.weight}
+        return {'num_classes': self.num_soft_classes, 'weight': self.weight, 'texts': self._texts}
+
+    def _complete(self, batch: dict[str, Any], synthetic: bool) -> dict[str, Any]:
+        return complete(batch, synthetic, **self._extras)
 
     def __getitem__(self, index: int) -> Sample:
         """One sample, real or synthetic, with ``synthetic`` (bool)."""
         return self.__getitems__([index + len(self) if index < 0 else index])[0]
 
     def __getitems__(self, indices: Sequence[int]) -> list[Sample]:
-        """Samples of a whole batch."""
-        samples = unstack(self.batch(indices)) if len(indices) else []
+        """Samples of a whole batch. Images are not copied here: the loader's collation copies them once."""
+        samples: list[Sample] = [{} for _ in indices]
+        for synthetic, dataset, rows, places in self._sides(indices):
+            found = unstack(fetch(dataset, rows)) if synthetic else fetch_samples(dataset, rows)
+            for place, sample in zip(places, complete_samples(found, synthetic, **self._extras), strict=True):
+                samples[place] = sample
         return samples if self.transforms is None else [self.transforms(sample) for sample in samples]
 
 

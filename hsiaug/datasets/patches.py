@@ -14,11 +14,12 @@ from torchgeo.datasets import NonGeoDataset
 from tqdm.auto import tqdm
 
 from ..samples import Sample, SampleSpec
-from ..scenes import Scene
+from ..scenes import Scene, Split
 from ..scenes.patches import PatchPart, PatchSplit
 from .bank_plan import class_fractions
 from .batches import unstack
 from .preview import _mask_legend, false_colour, mask_colour
+from .spectra import SpectraDataset
 
 IGNORE = 255
 """Value in masks of pixels that count neither in losses nor in metrics."""
@@ -240,3 +241,12 @@ def plot_patch(sample: Sample, spec: SampleSpec, show_titles: bool = True, supti
     if suptitle is not None:
         figure.suptitle(suptitle)
     return figure
+
+
+def scene_dataset(
+    scene: Scene, split: Split | PatchSplit, part: PatchPart = 'train'
+) -> SpectraDataset | PatchDataset:
+    """The real samples of one part: patches where the split is one into patches, else spectra."""
+    if isinstance(split, PatchSplit):
+        return PatchDataset.from_scene(scene, split, part)
+    return SpectraDataset(scene, split, part)

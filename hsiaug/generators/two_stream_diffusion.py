@@ -167,8 +167,8 @@ class TwoStreamDiffusion(Generator):
         factor = downsampling * 2 ** (len(unet_channels) - 1)
         if any(side % factor for side in spec.size):
             raise ValueError(
-                f'TwoStreamDiffusion: patches of {spec.size[0]} x {spec.size[1]} pixels do not divide by {factor}, which '
-                f'is downsampling {downsampling} times 2 per further level of the U-Net ({len(unet_channels)} levels); '
+                f'TwoStreamDiffusion: patches of {spec.size[0]} x {spec.size[1]} pixels do not divide by {factor}: '
+                f'downsampling {downsampling}, times 2 per further level of the U-Net (of {len(unet_channels)}); '
                 'cut other patches, or lower downsampling or the number of unet_channels'
             )
         super().__init__(
@@ -262,12 +262,14 @@ class TwoStreamDiffusion(Generator):
         inputs = [image, self.one_hot(mask)]
         if len(self.streams) == 1:
             inputs = [torch.cat(inputs, dim=1)]
-        codes = [vae.encode(x).latent_dist for vae, x in zip(self.streams, inputs, strict=True)]
+        streams: Any = self.streams
+        codes = [vae.encode(x).latent_dist for vae, x in zip(streams, inputs, strict=True)]
         return [(code.mean, code.logvar) for code in codes]
 
     def decode(self, codes: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """Normalised images (n, C, H, W) and mask logits (n, K, H, W) of each stream's codes."""
-        outputs = [vae.decode(code).sample for vae, code in zip(self.streams, codes, strict=True)]
+        streams: Any = self.streams
+        outputs = [vae.decode(code).sample for vae, code in zip(streams, codes, strict=True)]
         image, logits = outputs if len(outputs) == 2 else outputs[0].split([self.spec.bands, self.spec.num_classes], 1)
         return image, logits
 

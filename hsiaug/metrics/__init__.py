@@ -2,5 +2,20 @@
 
 from .classification import Accuracies, accuracies
 from .fidelity import Fidelity, fidelity
+from .frechet import PRDC, frechet_distance, prdc
+from .patches import PatchFidelity, patch_fidelity
+from .segmentation import SegmentationScores, segmentation_scores
 
-__all__ = ['Accuracies', 'Fidelity', 'accuracies', 'fidelity']
+__all__ = [
+    'PRDC',
+    'Accuracies',
+    'Fidelity',
+    'PatchFidelity',
+    'SegmentationScores',
+    'accuracies',
+    'fidelity',
+    'frechet_distance',
+    'patch_fidelity',
+    'prdc',
+    'segmentation_scores',
+]

@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from segmentation_models_pytorch.encoders import encoders, get_encoder
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import pad
 
 
-def named_encoder(owner: str, name: str, in_channels: int, weights: str | None, **options: Any) -> nn.Module:
+def named_encoder(owner: str, name: str, in_channels: int, weights: str | None, **options: Any) -> Any:
     """An encoder of segmentation-models-pytorch.
 
     Args:

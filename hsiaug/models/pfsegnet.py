@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool2d, adaptive_max_pool2d, interpolate
+from torchvision.models.resnet import BasicBlock
 
 from .encoders import named_encoder, pad_to_multiple
 
@@ -62,8 +63,8 @@ class PointFlow(nn.Module):
         smoothing: side of the map that average pooling leaves.
         edge_points: number of boundary points.
 
-    On a small map, at most half its side (grid) and a quarter of its points (edges) are chosen: all points would be
-    no choice.
+    On a small map, grid and smoothing are at most half its side, and boundary points a quarter of its points: to
+    choose all is no choice, and pooling to the map's own size leaves no edges.
     """
 
     def __init__(
@@ -82,10 +83,10 @@ class PointFlow(nn.Module):
         coarse = _resize(coarse, fine.shape[-2:])
         query, key = self.fine(fine), self.coarse(coarse)
         saliency = torch.sigmoid(self.saliency(torch.cat([query, key], dim=1)))
-        cells = (max(min(self.grid, height // 2), 1), max(min(self.grid, width // 2), 1))
+        cells = self._at_most(self.grid, height, width)
         salient = adaptive_max_pool2d(saliency.detach(), cells, return_indices=True)[1].flatten(1)
 
-        smooth = adaptive_avg_pool2d(query, (min(self.smoothing, height), min(self.smoothing, width)))
+        smooth = adaptive_avg_pool2d(query, self._at_most(self.smoothing, height, width))
         edges = self.edge(query - _resize(smooth, fine.shape[-2:]))
         count = max(min(self.edge_points, height * width // 4), 1)
         boundary = edges.detach().flatten(1).topk(count, dim=1).indices
@@ -93,6 +94,10 @@ class PointFlow(nn.Module):
         # Saliency weighs the keys, or it would get no gradient.
         flow = self._flow(query, key * saliency, coarse, salient) + self._flow(query, key, coarse, boundary)
         return fine + flow, edges
+
+    @staticmethod
+    def _at_most(side: int, height: int, width: int) -> tuple[int, int]:
+        return max(min(side, height // 2), 1), max(min(side, width // 2), 1)
 
     @staticmethod
     def _flow(query: Tensor, key: Tensor, value: Tensor, points: Tensor) -> Tensor:
@@ -109,6 +114,32 @@ class PointFlow(nn.Module):
         return empty.scatter_reduce(2, places, moved, 'mean', include_self=False).view_as(value)
 
 
+class _TinyResNet(nn.Module):
+    """A narrow dilated ResNet with one basic block per stage, of the same strides as the large ones."""
+
+    out_channels = (0, 32, 32, 64, 96, 128)
+
+    def __init__(self, in_channels: int) -> None:
+        super().__init__()
+        widths, strides, dilations = self.out_channels[1:], (2, 2, 1, 1), (1, 1, 2, 4)
+        self.stem = _block(in_channels, widths[0], 3)
+        self.stem[0].stride = (2, 2)
+        self.stages = nn.ModuleList()
+        for inputs, outputs, stride, dilation in zip(widths[:-1], widths[1:], strides, dilations, strict=True):
+            skip = nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs))
+            stage = BasicBlock(inputs, outputs, stride, skip)
+            for conv in (stage.conv1, stage.conv2):  # the block's own argument refuses dilation
+                conv.dilation = conv.padding = (dilation, dilation)
+            self.stages.append(stage)
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        """The input, and features of strides 2, 4, 8, 8, 8."""
+        features = [x, self.stem(x)]
+        for stage in self.stages:
+            features.append(stage(features[-1]))
+        return features
+
+
 class PFSegNet(nn.Module):
     """Dilated ResNet, pyramid pooling, feature pyramid with three point-flow modules.
 
@@ -120,7 +151,8 @@ class PFSegNet(nn.Module):
         bands: number of bands C.
         num_classes: number of classes K.
         backbone: ``'resnet50'`` as in the paper, or any other ResNet of segmentation-models-pytorch that can be
-            dilated; ``'resnet18'`` for studies on a CPU.
+            dilated, such as ``'resnet18'``; ``'resnet_tiny'``, narrow and with one block per stage, for studies on a
+            CPU.
         mapping: a 1x1 convolution maps the bands to 3 channels before the encoder; otherwise it takes all bands.
         encoder_weights: ``'imagenet'`` fetches pretrained weights from the hub; None trains from scratch.
         channels: width of the pyramid.
@@ -143,15 +175,22 @@ class PFSegNet(nn.Module):
     ) -> None:
         super().__init__()
         if not backbone.startswith('resnet'):
-            raise ValueError(f"PFSegNet: the backbone is a ResNet such as 'resnet50' or 'resnet18', found {backbone!r}")
+            raise ValueError(
+                f"PFSegNet: the backbone is a ResNet such as 'resnet50', 'resnet18' or 'resnet_tiny', found {backbone!r}"
+            )
+        if backbone == 'resnet_tiny' and encoder_weights is not None:
+            raise ValueError(f"PFSegNet: 'resnet_tiny' has no weights, found {encoder_weights!r}; use None")
         self.upsampling = upsampling
         self.mapping = nn.Conv2d(bands, 3, kernel_size=1) if mapping else nn.Identity()
-        self.encoder: Any = named_encoder(
-            'PFSegNet', backbone, 3 if mapping else bands, encoder_weights, output_stride=STRIDE
+        channels_in = 3 if mapping else bands
+        self.encoder: Any = (
+            _TinyResNet(channels_in)
+            if backbone == 'resnet_tiny'
+            else named_encoder('PFSegNet', backbone, channels_in, encoder_weights, output_stride=STRIDE)
         )
         *finer, coarsest = self.encoder.out_channels[2:]
         self.context = PyramidPooling(coarsest, channels)
-        self.lateral = nn.ModuleList(_block(inputs, channels, 1) for inputs in finer)
+        self.lateral = nn.ModuleList(_block(inputs, channels, 1) for inputs in reversed(finer))
         self.flow = nn.ModuleList(PointFlow(channels) for _ in finer)
         self.smooth = nn.ModuleList(_block(channels, channels, 3) for _ in finer)
         self.fuse = _block(channels * (len(finer) + 1), channels, 3)
@@ -164,9 +203,7 @@ class PFSegNet(nn.Module):
         *finer, coarsest = self.encoder(pad_to_multiple(x, STRIDE))[2:]
         top = self.context(coarsest)
         levels, edges = [top], []
-        for lateral, flow, smooth, fine in reversed(
-            list(zip(self.lateral, self.flow, self.smooth, finer, strict=True))
-        ):
+        for lateral, flow, smooth, fine in zip(self.lateral, self.flow, self.smooth, reversed(finer), strict=True):
             refined, edge = flow(top, lateral(fine))
             top = refined + _resize(top, refined.shape[-2:])
             levels.append(smooth(top))

@@ -113,6 +113,10 @@ def _number(value: float) -> str:
     return '–' if value != value else f'{value:.4f}' if abs(value) < 0.1 else f'{value:.2f}'
 
 
+def _cell(name: str) -> str:
+    return name.replace('|', '\\|').replace('<', '&lt;')
+
+
 def _notes(result: PatchFidelity) -> list[str]:
     image, mask = result.dimensions
     trained = result.against_train.real_count if result.against_train else 0
@@ -140,5 +144,5 @@ def _class_table(result: PatchFidelity, spec: SampleSpec, masks: dict[str, Tenso
     ]
     for label, (name, angle) in enumerate(zip(spec.classes, result.msad_per_class, strict=True)):
         each = ' | '.join(f'{float(share[label]):.1f}' for share in shares)
-        lines.append(f'| {name} | {_number(angle)} | {each} |')
+        lines.append(f'| {_cell(name)} | {_number(angle)} | {each} |')
     return lines

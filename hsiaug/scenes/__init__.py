@@ -13,8 +13,8 @@ from .splits import (
     RareClassError,
     Split,
     Splitter,
-    make_splitter,
 )
+from .strategies import make_splitter
 from .windows import majority_labels
 
 __all__ = [

@@ -382,32 +382,7 @@ class BlockSplit(GroupSplit):
         return train & ~near
 
 
-SPLITTERS: dict[str, type[Splitter]] = {
-    'random': RandomSplit,
-    'halves': HalvesSplit,
-    'groups': GroupSplit,
-    'blocks': BlockSplit,
-}
-"""Split strategies by the short names that configs use."""
-
-
-def make_splitter(strategy: str = 'random', **settings: Any) -> Splitter:
-    """A splitter by its short name.
-
-    Raises:
-        ValueError: for an unknown strategy or setting, with the choices.
-    """
-    if strategy not in SPLITTERS:
-        raise ValueError(f'unknown split strategy {strategy!r}; choose from {sorted(SPLITTERS)}')
-    cls = SPLITTERS[strategy]
-    choices = [f.name for f in dataclasses.fields(cls)]
-    if unknown := sorted(set(settings) - set(choices)):
-        raise ValueError(f'split {strategy!r} has no setting {unknown}; choose from {choices}')
-    return cls(**settings)
-
-
 __all__ = [
-    'SPLITTERS',
     'BlockSplit',
     'GroupSplit',
     'HalvesSplit',
@@ -415,6 +390,5 @@ __all__ = [
     'RareClassError',
     'Split',
     'Splitter',
-    'make_splitter',
     'spectral_twins',
 ]

@@ -6,6 +6,7 @@ from typing import Literal
 
 import kornia.augmentation as K
 import torch
+from kornia.constants import DataKey
 from torch import Tensor, nn
 
 Augmentation = Literal['none', 'flips', 'classic', 'cutmix']
@@ -45,7 +46,7 @@ class Classic(nn.Module):
         self.flips = Flips()
         self.crop = K.AugmentationSequential(
             K.RandomResizedCrop(size, scale=(0.5, 1.0), p=0.5, cropping_mode='resample'), data_keys=['image', 'mask'],
-            extra_args={'mask': {'resample': 'nearest', 'align_corners': True}},
+            extra_args={DataKey.MASK: {'resample': 'nearest', 'align_corners': True}},
         )  # fmt: skip
 
     def forward(self, image: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:

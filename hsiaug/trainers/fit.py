@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from .. import __version__
@@ -13,33 +14,24 @@ from ..scenes import Scene, Split
 from ..scenes.patches import PatchSplit
 
 
-def training_data(scene: Scene, split: Split) -> TrainingData:
-    """What a generator may see of a split: labelled, unlabelled and validation spectra, and where they are from."""
-    parts = {part: SpectraDataset(scene, split, part) for part in ('train', 'val', 'unlabelled')}  # type: ignore[arg-type]
-    (x, y), (val_x, val_y), (unlabelled, _) = (parts[part].tensors() for part in ('train', 'val', 'unlabelled'))
-    return TrainingData(
-        spec=parts['train'].spec,
-        x=x,
-        y=y,
-        unlabelled=unlabelled,
-        val_x=val_x,
-        val_y=val_y,
-        provenance=Provenance(__version__, split.seed, {}, split.fingerprint, split.footprint()),
-    )
+def training_data(scene: Scene, split: Split | PatchSplit) -> TrainingData:
+    """What a generator may see of a split: training and validation samples, and where they are from.
 
-
-def patch_training_data(scene: Scene, split: PatchSplit) -> TrainingData:
-    """What a generator may see of a split into patches: training and validation pairs, and where they are from."""
-    train, val = (PatchDataset.from_scene(scene, split, part) for part in ('train', 'val'))  # type: ignore[arg-type]
-    return TrainingData(
-        spec=train.spec,
-        x=train.image,
-        y=train.mask,
-        unlabelled=train.image[:0],
-        val_x=val.image,
-        val_y=val.mask,
-        provenance=Provenance(__version__, split.seed, {}, split.fingerprint, split.footprint()),
-    )
+    Args:
+        scene: the scene.
+        split: of pixels, for generators of spectra, which see unlabelled spectra too; or into patches, for generators
+            of image-mask pairs.
+    """
+    if isinstance(split, PatchSplit):
+        train, val = (PatchDataset.from_scene(scene, split, part) for part in ('train', 'val'))  # type: ignore[arg-type]
+        spec, unlabelled = train.spec, train.image[:0]
+        (x, y), (val_x, val_y) = (train.image, train.mask), (val.image, val.mask)
+    else:
+        parts = {part: SpectraDataset(scene, split, part) for part in ('train', 'val', 'unlabelled')}  # type: ignore[arg-type]
+        spec = parts['train'].spec
+        (x, y), (val_x, val_y), (unlabelled, _) = (parts[part].tensors() for part in ('train', 'val', 'unlabelled'))
+    provenance = Provenance(__version__, split.seed, {}, split.fingerprint, split.footprint())
+    return TrainingData(spec, x, y, unlabelled, val_x, val_y, provenance)
 
 
 def fit_generator(
@@ -49,18 +41,22 @@ def fit_generator(
     seed: int = 0,
     device: str = 'cpu',
     progress: bool = False,
+    folder: Path | None = None,
 ) -> Generator:
     """Train a generator by its registered name.
 
     Args:
         kind: registered name; ``spectral_gan`` takes the fields of
             :class:`~hsiaug.trainers.spectral_gan.SpectralGANConfig`, ``semi_supervised`` and ``members`` (an
-            ensemble of several GANs) as settings, every other generator its own.
+            ensemble of several GANs) as settings, ``two_stream_diffusion`` those of
+            :class:`~hsiaug.trainers.two_stream_diffusion.TwoStreamConfig`, every other generator its own.
         data: the training part of a split.
         settings: see ``kind``.
         seed: of everything random in the training.
         device: where to train.
         progress: show a progress bar where training takes long.
+        folder: where a training of minutes and more keeps a checkpoint, from which it goes on after a kill, and
+            pictures of its progress; generators that fit faster leave nothing there.
 
     Raises:
         ValueError: for an unknown kind or setting.
@@ -68,6 +64,8 @@ def fit_generator(
     settings = dict(settings or {})
     if kind == 'spectral_gan':
         return _fit_gan(data, settings, seed, device, progress)
+    if kind == 'two_stream_diffusion':
+        return _fit_two_stream(data, settings, seed, device, progress, folder)
     cls = generator_class(kind)
     try:
         generator = cls(data.spec, **settings)
@@ -91,3 +89,17 @@ def _fit_gan(data: TrainingData, settings: dict[str, Any], seed: int, device: st
         for member in range(members)
     ]
     return gans[0] if members == 1 else Ensemble.of(gans, data, seed)
+
+
+def _fit_two_stream(
+    data: TrainingData, settings: dict[str, Any], seed: int, device: str, progress: bool, folder: Path | None
+) -> Generator:
+    from .two_stream_diffusion import TwoStreamConfig, train_two_stream
+
+    try:
+        config = TwoStreamConfig(**settings)
+    except TypeError as error:
+        raise ValueError(
+            f"generator 'two_stream_diffusion' cannot be made with settings {settings}: {error}"
+        ) from error
+    return train_two_stream(data, config, seed, device, progress, folder)

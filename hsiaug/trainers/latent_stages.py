@@ -8,24 +8,19 @@ from __future__ import annotations
 
 import copy
 import json
-import logging
 import math
 import os
-import signal
-import warnings
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from diffusers import DDPMScheduler
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import LightningModule
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn.functional import mse_loss
-from tqdm.auto import tqdm
 
 from ..generators.two_stream_diffusion import CHUNK, SCHEDULE, TRAIN_STEPS, TwoStreamDiffusion
 from ..losses.reconstruction import kl_divergence, mask_loss, spectral_reconstruction
@@ -33,8 +28,7 @@ from ..losses.reconstruction import kl_divergence, mask_loss, spectral_reconstru
 if TYPE_CHECKING:
     from .two_stream_diffusion import TwoStreamConfig
 
-CHECK_EVERY = 50  # steps between two looks at the loss: each look waits for the device
-WARM_UP = 50
+WARM_UP = 20
 
 
 def turn(x: Tensor, variant: int) -> Tensor:
@@ -103,7 +97,9 @@ class Stage(LightningModule):
     def training_step(self, batch: int, batch_idx: int) -> Tensor:
         """The loss of step number ``batch``."""
         # Large odd numbers keep the streams of neighbouring seeds, stages and steps apart.
-        mixed = (self.seed * 0x9E3779B97F4A7C15 + len(self.name) * 0xD1B54A32D192ED03 + batch * 0x2545F4914F6CDD1D) % 2**63
+        mixed = (
+            self.seed * 0x9E3779B97F4A7C15 + len(self.name) * 0xD1B54A32D192ED03 + batch * 0x2545F4914F6CDD1D
+        ) % 2**63
         loss = self.objective(torch.Generator(self.device).manual_seed(mixed))
         self.loss = loss.detach()
         return loss
@@ -120,9 +116,10 @@ class Stage(LightningModule):
         for group in self.optimiser.param_groups:
             group['lr'] = self.lr * factor
 
-    def on_train_batch_end(self, outputs: Any, batch: int, batch_idx: int) -> None:
-        """Count the step."""
-        self.step = batch + 1
+    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+        """Take the step and count it. Callbacks come after, and find it done."""
+        super().optimizer_step(*args, **kwargs)
+        self.step += 1
 
     def result(self) -> TwoStreamDiffusion:
         """The generator as it stands."""
@@ -170,12 +167,8 @@ class AutoencoderStage(Stage):
     are left out: the perceptual one needs a network of RGB pictures, and the text names neither.
     """
 
-    def __init__(
-        self, generator: TwoStreamDiffusion, x: Tensor, y: Tensor, config: TwoStreamConfig, seed: int
-    ) -> None:
-        super().__init__(
-            'vae', generator, x, y, config, seed, generator.streams, config.vae_lr, config.vae_iterations
-        )
+    def __init__(self, generator: TwoStreamDiffusion, x: Tensor, y: Tensor, config: TwoStreamConfig, seed: int) -> None:
+        super().__init__('vae', generator, x, y, config, seed, generator.streams, config.vae_lr, config.vae_iterations)
 
     def objective(self, rng: torch.Generator) -> Tensor:
         """Reconstruction and KL of one batch."""
@@ -197,9 +190,7 @@ class AutoencoderStage(Stage):
 class DiffusionStage(Stage):
     """Trains the denoiser on the codes of all patches; its average over the steps is what is kept."""
 
-    def __init__(
-        self, generator: TwoStreamDiffusion, x: Tensor, y: Tensor, config: TwoStreamConfig, seed: int
-    ) -> None:
+    def __init__(self, generator: TwoStreamDiffusion, x: Tensor, y: Tensor, config: TwoStreamConfig, seed: int) -> None:
         super().__init__(
             'diffusion', generator, x, y, config, seed, generator.denoiser, config.diffusion_lr,
             config.diffusion_iterations,
@@ -271,13 +262,14 @@ class DiffusionStage(Stage):
         weight = snr.clamp_max(config.min_snr_gamma) / (snr if config.prediction_type == 'epsilon' else snr + 1)
         return (weight * mse_loss(prediction, target, reduction='none').mean(dim=(1, 2, 3))).mean()
 
-    @torch.no_grad()
-    def on_train_batch_end(self, outputs: Any, batch: int, batch_idx: int) -> None:
-        """Average the weights."""
-        super().on_train_batch_end(outputs, batch, batch_idx)
+    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+        """Take the step and average the weights."""
+        super().optimizer_step(*args, **kwargs)
         decay = min(self.config.ema_decay, (1 + self.step) / (10 + self.step))
-        pairs = list(self.average.parameters()), list(self.generator.denoiser.parameters())
-        torch._foreach_lerp_(*pairs, 1 - decay)
+        with torch.no_grad():
+            average: list[Tensor] = list(self.average.parameters())
+            latest: list[Tensor] = list(self.generator.denoiser.parameters())
+            torch._foreach_lerp_(average, latest, 1 - decay)
 
     def weights(self) -> dict[str, nn.Module]:
         """The generator, and the average."""
@@ -288,79 +280,6 @@ class DiffusionStage(Stage):
         generator = copy.deepcopy(self.generator)
         generator.denoiser.load_state_dict(self.average.state_dict())
         return generator.eval()
-
-
-class Watch(Callback):
-    """Shows progress, stops a diverged training, and leaves checkpoints and previews.
-
-    Args:
-        file: of the checkpoint, or None for none.
-        identity: of the training, written into it.
-        every: steps between two checkpoints.
-        preview: called with the stage after so many steps.
-        preview_every: steps between two previews.
-        progress: show a progress bar.
-    """
-
-    def __init__(
-        self,
-        file: Path | None,
-        identity: Mapping[str, Any],
-        every: int,
-        preview: Callable[[Stage], None] | None,
-        preview_every: int,
-        progress: bool,
-    ) -> None:
-        self.file, self.identity, self.every = file, identity, every
-        self.preview, self.preview_every, self.progress = preview, preview_every, progress
-        self.bar: Any = None
-
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Open the bar."""
-        stage = _as_stage(pl_module)
-        self.bar = tqdm(total=stage.steps, initial=stage.step, desc=stage.name, unit='it', disable=not self.progress)
-
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        """Look at the loss from time to time."""
-        stage = _as_stage(pl_module)
-        step = batch + 1
-        last, due = step == stage.steps, self.file is not None and step % self.every == 0
-        if last or due or step % CHECK_EVERY == 0:
-            self._require_finite(stage, step, thorough=last or due)
-            if self.progress:
-                self.bar.set_postfix(loss=f'{float(stage.loss):.4f}')
-        self.bar.update()
-        if due and self.file is not None:
-            stage.step = step
-            stage.save(self.file, self.identity)
-        if self.preview is not None and step % self.preview_every == 0:
-            self.preview(stage)
-
-    def _require_finite(self, stage: Stage, step: int, thorough: bool) -> None:
-        bad = not bool(torch.isfinite(stage.loss))
-        # A finite loss may have made weights that are not: what is kept is looked at as a whole.
-        if bad or (thorough and not all(bool(torch.isfinite(p).all()) for p in stage.trained.parameters())):
-            kept = 'give a folder to keep checkpoints' if self.file is None else 'no checkpoint was written yet'
-            if self.file is not None and self.file.exists():
-                found = found_checkpoint(self.file)
-                kept = f'the last good checkpoint (stage {found["stage"]!r}, step {found["step"]}) is {self.file}'
-            raise FloatingPointError(
-                f'training diverged in stage {stage.name!r} by step {step}: loss {float(stage.loss)}; lower '
-                f'{stage.name}_lr ({stage.lr:g}), with which the same call goes on; {kept}'
-            )
-
-    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Close the bar."""
-        if self.bar is not None:
-            self.bar.close()
-
-
-def _as_stage(module: LightningModule) -> Stage:
-    if not isinstance(module, Stage):
-        raise TypeError(f'Watch is for stages of latent diffusion, found {type(module).__name__}')
-    return module
 
 
 def found_checkpoint(file: Path) -> dict[str, str]:
@@ -379,54 +298,4 @@ def found_checkpoint(file: Path) -> dict[str, str]:
     return metadata
 
 
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Without Lightning's advice on data loaders and devices, which does not apply to steps in memory."""
-    loggers = [logging.getLogger(name) for name in ('lightning.pytorch', 'lightning.fabric')]
-    levels = [logger.level for logger in loggers]
-    try:
-        for logger in loggers:
-            logger.setLevel(logging.ERROR)
-        with warnings.catch_warnings():
-            warnings.filterwarnings('ignore', module='lightning.*')
-            yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
-
-
-def run(stage: Stage, watch: Watch, device: str, precision: str) -> None:
-    """Take the steps that a stage has left.
-
-    Raises:
-        FloatingPointError: if the training diverges.
-    """
-    if stage.step >= stage.steps:
-        return
-    where = torch.device(device)
-    handler = signal.getsignal(signal.SIGINT)
-    with _quiet():
-        trainer = Trainer(
-            accelerator={'cuda': 'gpu'}.get(where.type, where.type),
-            devices=1 if where.index is None or where.type == 'cpu' else [where.index],
-            precision='bf16-mixed' if precision == 'bf16' else '32-true',
-            max_epochs=1,
-            gradient_clip_val=1.0,
-            callbacks=[watch],
-            logger=False,
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-            num_sanity_val_steps=0,
-        )
-        try:
-            # A batch is the number of its step; the data are on the device already.
-            trainer.fit(stage.train(), train_dataloaders=range(stage.step, stage.steps))
-        except SystemExit as error:
-            # Lightning answers Ctrl-C by leaving Python; a caller in a notebook wants the exception.
-            signal.signal(signal.SIGINT, handler)
-            raise KeyboardInterrupt from error
-    stage.eval()
-
-
-__all__ = ['AutoencoderStage', 'DiffusionStage', 'Stage', 'Watch', 'found_checkpoint', 'run', 'turn']
+__all__ = ['AutoencoderStage', 'DiffusionStage', 'Stage', 'found_checkpoint', 'turn']

@@ -29,8 +29,8 @@ class SegmenterConfig:
 
     Args:
         model: ``'segformer'`` or ``'pfsegnet'``.
-        encoder: ``'mit_tiny'``, ``'mit_b0'`` to ``'mit_b5'`` of SegFormer; ``'resnet18'``, ``'resnet50'``, ... of
-            PFSegNet; None is ``'mit_b0'`` or ``'resnet50'``.
+        encoder: ``'mit_tiny'``, ``'mit_b0'`` to ``'mit_b5'`` of SegFormer; ``'resnet_tiny'``, ``'resnet18'``,
+            ``'resnet50'``, ... of PFSegNet; None is ``'mit_b0'`` or ``'resnet50'``.
         mapping: a 1x1 convolution maps the bands to 3 channels first; otherwise the encoder takes all bands.
         channels: width of the decoder.
         upsampling: the input is enlarged by this factor; see :class:`~hsiaug.models.SegFormer`.
@@ -166,7 +166,7 @@ def train_segmenter(
             if augment is not None:
                 image, mask = augment(image, mask)
             with torch.autocast(device.type, torch.bfloat16, enabled=config.bfloat16):
-                loss = training_loss(
+                loss, _ = training_loss(
                     segmenter.model,
                     image,
                     mask,
@@ -195,7 +195,7 @@ def training_loss(
     class_weights: Tensor | None = None,
     sample_weights: Tensor | None = None,
     edge_weight: float = 1.0,
-) -> Tensor:
+) -> tuple[Tensor, Tensor]:
     """Cross-entropy of a network, and the supervision of its edges where it predicts them (PFSegNet).
 
     Args:
@@ -206,12 +206,19 @@ def training_loss(
         class_weights: (K,), or 1 for all.
         sample_weights: (n,), or 1 for all.
         edge_weight: of the supervision of edges.
+
+    Returns:
+        the loss, and the logits (n, K, H, W).
     """
-    if not isinstance(model, PFSegNet):
-        return segmentation_loss(model(image).float(), mask, ignore_index, class_weights, sample_weights)
-    logits, edges = model.forward_with_edges(image)
+    edges: list[Tensor] = []
+    if isinstance(model, PFSegNet):
+        logits, edges = model.forward_with_edges(image)
+    else:
+        logits = model(image)
     loss = segmentation_loss(logits.float(), mask, ignore_index, class_weights, sample_weights)
-    return loss + edge_weight * edge_loss(edges, mask, ignore_index, sample_weights)
+    if edges:
+        loss = loss + edge_weight * edge_loss(edges, mask, ignore_index, sample_weights)
+    return loss, logits
 
 
 @torch.no_grad()

@@ -14,7 +14,8 @@ import torch
 from ..generators.base import TrainingData
 from ..generators.two_stream_diffusion import Prediction, Sampler, TwoStreamDiffusion
 from ..losses.reconstruction import MaskLoss
-from .latent_stages import AutoencoderStage, DiffusionStage, Stage, Watch, found_checkpoint, run
+from .latent_stages import AutoencoderStage, DiffusionStage, Stage, found_checkpoint
+from .stage_runner import Watch, run
 
 CHECKPOINT_FILE = 'training.safetensors'
 FEW_PATCHES = 16
@@ -212,7 +213,12 @@ def train_two_stream(
     identity = _identity(data, config, seed)
     checkpoint = None if file is None else _resumable(file, identity)
     watch = Watch(
-        file, identity, checkpoint_every, None if folder is None else _Preview(data, Path(folder)), preview_every, progress
+        file,
+        identity,
+        checkpoint_every,
+        None if folder is None else _Preview(data, Path(folder)),
+        preview_every,
+        progress,
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -272,7 +278,8 @@ def _resumable(file: Path, identity: dict[str, Any]) -> dict[str, str] | None:
     if (other := json.loads(found['identity'])) != identity:
         differ = {k: (other.get(k), identity.get(k)) for k in {*other, *identity} if other.get(k) != identity.get(k)}
         raise ValueError(
-            f'{file} is the checkpoint of another training, (found, expected): {differ}; remove it, or give another folder'
+            f'{file} is the checkpoint of another training, (found, expected): {differ}; remove it, or give another '
+            'folder'
         )
     return found
 
@@ -292,13 +299,13 @@ def _require_trainable(data: TrainingData) -> TrainingData:
             f'images must be (N, {", ".join(map(str, expected))}) with masks (N, H, W), found {tuple(data.x.shape)} '
             f'and {tuple(data.y.shape)}'
         )
-    values, counts = data.y.unique(return_counts=True)
+    values = data.y.unique()
     counted = (values >= 0) & (values < spec.num_classes) & (values != spec.ignore_index)
     foreign = values[~counted & (values != spec.ignore_index)].tolist()
     if foreign:
         raise ValueError(
-            f'masks hold the values {foreign}, but the {spec.num_classes} classes are 0 to {spec.num_classes - 1} and the '
-            f'ignore index is {spec.ignore_index}; map them to classes or to the ignore index'
+            f'masks hold the values {foreign}, but the {spec.num_classes} classes are 0 to {spec.num_classes - 1} and '
+            f'the ignore index is {spec.ignore_index}; map them to classes or to the ignore index'
         )
     bad = int((~torch.isfinite(data.x.flatten(1)).all(dim=1)).sum())
     if bad:
@@ -310,7 +317,8 @@ def _require_trainable(data: TrainingData) -> TrainingData:
     kept = torch.isin(data.y, values[counted]).flatten(1).any(dim=1)
     if not kept.all():
         warnings.warn(
-            f'{int((~kept).sum())} of {len(kept)} training patches hold ignored pixels only and are left out', stacklevel=3
+            f'{int((~kept).sum())} of {len(kept)} training patches hold ignored pixels only and are left out',
+            stacklevel=3,
         )
         data = replace(data, x=data.x[kept], y=data.y[kept])
     if len(data.x) < FEW_PATCHES:

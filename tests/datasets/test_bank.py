@@ -134,6 +134,8 @@ def test_a_bank_is_the_synthetic_dataset_to_the_bit(name: str, data: TrainingDat
     for index in (101, -102):
         with pytest.raises(IndexError, match='101 samples'):
             bank[index]
+        with pytest.raises(IndexError, match='101 samples'):
+            bank.batch([64, index, 2])
 
 
 @pytest.mark.parametrize('kind', ['spectrum', 'scene', 'segmentation', 'change'])

@@ -164,9 +164,9 @@ def test_missing_partners_and_folders_are_named(tmp_path: Path) -> None:
         PairFolder(tmp_path, CLASSES, images='img', masks='nowhere')
     with pytest.raises(DatasetNotFoundError, match='no folder images or image or imgs or img for the images'):
         PairFolder(tmp_path / 'absent', CLASSES)
+    (tmp_path / 'label' / 'empty').mkdir()
+    (tmp_path / 'images' / 'empty').mkdir()
     with pytest.raises(ValueError, match='no files with'):
-        (tmp_path / 'label' / 'empty').mkdir()
-        (tmp_path / 'images' / 'empty').mkdir()
         PairFolder(tmp_path, CLASSES, split='empty', images='images')
 
 

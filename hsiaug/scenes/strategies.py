@@ -1,0 +1,33 @@
+"""Split strategies by the short names that configs use."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from .patches import PatchSplitter
+from .splits import BlockSplit, GroupSplit, HalvesSplit, RandomSplit, Splitter
+
+SPLITTERS: dict[str, type[Splitter] | type[PatchSplitter]] = {
+    'random': RandomSplit,
+    'halves': HalvesSplit,
+    'groups': GroupSplit,
+    'blocks': BlockSplit,
+    'patches': PatchSplitter,
+}
+"""Of pixels all but the last, which cuts image-mask pairs."""
+
+
+def make_splitter(strategy: str = 'random', **settings: Any) -> Splitter | PatchSplitter:
+    """A splitter by its short name.
+
+    Raises:
+        ValueError: for an unknown strategy or setting, with the choices.
+    """
+    if strategy not in SPLITTERS:
+        raise ValueError(f'unknown split strategy {strategy!r}; choose from {sorted(SPLITTERS)}')
+    cls = SPLITTERS[strategy]
+    choices = [f.name for f in dataclasses.fields(cls)]
+    if unknown := sorted(set(settings) - set(choices)):
+        raise ValueError(f'split {strategy!r} has no setting {unknown}; choose from {choices}')
+    return cls(**settings)

@@ -1,0 +1,91 @@
+"""Lightning task for segmentation with hsiaug's networks or any other."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor, nn
+from torchgeo.trainers import SemanticSegmentationTask
+
+from ..models.pfsegnet import PFSegNet
+from ..models.segformer import SegFormer
+from .segmentation import training_loss
+
+_OWN: dict[str, Any] = {'segformer-hsi': SegFormer, 'pfsegnet': PFSegNet}
+
+
+class SegmentationTask(SemanticSegmentationTask):  # type: ignore[misc]
+    """torchgeo's task, with networks for many bands and with samples that have a ``weight``.
+
+    Only the training of batches with ``weight``, and of PFSegNet with its edges, is not torchgeo's own.
+
+    Args:
+        model: ``'segformer-hsi'``, ``'pfsegnet'``, or a name that torchgeo's task knows.
+        backbone: encoder of the network.
+        network: a network from (n, C, H, W) to logits (n, K, H, W), in place of ``model``. Hyperparameters leave it
+            out: give it again to ``load_from_checkpoint``.
+        options: further arguments of hsiaug's networks, such as ``mapping``.
+        edge_weight: of the supervision of edges, of PFSegNet.
+        kwargs: arguments of torchgeo's task, such as ``in_channels``, ``num_classes``, ``ignore_index``, ``lr``.
+
+    Raises:
+        ValueError: for ``weights`` that hsiaug's networks cannot take, or a loss that cannot honour sample weights.
+    """
+
+    ignore = ('weights', 'network')
+
+    def __init__(
+        self,
+        model: str = 'segformer-hsi',
+        backbone: str = 'mit_b0',
+        network: nn.Module | None = None,
+        options: dict[str, Any] | None = None,
+        edge_weight: float = 1.0,
+        **kwargs: Any,
+    ) -> None:
+        self._given = (network,)  # a module itself cannot be kept before the base class is set up
+        super().__init__(model, backbone, **kwargs)  # type: ignore[arg-type]
+
+    def configure_models(self) -> None:
+        """Take the given network, build one of hsiaug's, or leave it to torchgeo."""
+        hp: Any = self.hparams
+        if self._given[0] is None and hp['model'] not in _OWN:
+            super().configure_models()
+            return
+        if self._given[0] is not None:
+            self.model = self._given[0]
+        elif self.weights not in (None, True, False):
+            raise ValueError(f'SegmentationTask: weights of {hp["model"]!r} are True or None, found {self.weights!r}')
+        else:
+            self.model = _OWN[hp['model']](
+                hp['in_channels'],
+                hp['num_classes'],
+                hp['backbone'],
+                encoder_weights='imagenet' if self.weights else None,
+                **(hp['options'] or {}),
+            )
+        for name, part in self.model.named_children():
+            frozen = 'backbone' if name == 'encoder' else 'decoder'
+            if hp[f'freeze_{frozen}'] and name not in ('mapping', 'head'):
+                part.requires_grad_(False)
+
+    def training_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> Tensor:
+        """Training loss and metrics of one batch."""
+        hp: Any = self.hparams
+        if 'weight' not in batch and not isinstance(self.model, PFSegNet):
+            return super().training_step(batch, batch_idx, dataloader_idx)
+        if hp['loss'] != 'ce':
+            raise ValueError(f"SegmentationTask: sample weights and edges need loss='ce', found {hp['loss']!r}")
+        loss, logits = training_loss(
+            self.model,
+            batch['image'],
+            batch['mask'],
+            hp['ignore_index'],
+            self.criterion.weight,  # type: ignore[arg-type]
+            batch.get('weight'),
+            hp['edge_weight'],
+        )
+        self.train_metrics(logits, batch['mask'])
+        self.log_dict(self.train_metrics, batch_size=len(logits))
+        self.log('train_loss', loss, batch_size=len(logits))
+        return loss
