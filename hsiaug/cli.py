@@ -331,6 +331,10 @@ def _run_and_report(
         run_study(study, out, workers, engine, device)
     except KeyboardInterrupt:
         raise SystemExit(f'\ninterrupted; finished cells are in {out}, the same command goes on from there') from None
+    if study.patches:
+        from .report.patch_evaluation import draw_pairs
+
+        draw_pairs(study, out, device)
     report(out)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
 import os
 import time
 from abc import ABC, abstractmethod
@@ -22,6 +21,7 @@ from ..datasets import MixedDataset, SpectraDataset, estimate_prior
 from ..datasets.patches import PatchDataset
 from ..generators import Generator, TrainingData
 from ..metrics import accuracies, fidelity
+from ..ratio import SyntheticFirst
 from ..samples import require_unseen
 from ..scenes import Scene, Split, Splitter
 from ..scenes.patches import PatchSplit
@@ -29,6 +29,7 @@ from ..trainers import LinearSVM, fit_generator, predict, train_nn1d, training_d
 from .plan import REAL, Arm, Cell, Classifier, Segmenter, Setting
 
 _TUNING_SEED = 1_000_003
+_FOREVER = 2**31  # epochs
 _COSTLY = ('spectral_gan', 'two_stream_diffusion')  # worth keeping: the others are refitted faster than read
 
 D = TypeVar('D', Classifier, Segmenter)
@@ -158,7 +159,8 @@ class Group(ABC, Generic[D]):
         labels = {} if isinstance(source, Dataset) else {'labels': arm.labels}
         options: dict[str, Any] = {**labels, 'seed': self.seed, 'prior': self.prior if arm.labels == 'prior' else None}
         if arm.synthetic_only:
-            return MixedDataset(self.real, source, math.inf, mode='replace', replacement=True, **options), count
+            only = SyntheticFirst(_FOREVER)
+            return MixedDataset(self.real, source, only, mode='replace', replacement=True, **options), count
         return MixedDataset(self.real, source, ratio, **options), count
 
     def _source(self, arm: Arm, count: int) -> Any:

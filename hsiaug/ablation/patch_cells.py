@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import replace
+from functools import cached_property
 from typing import Any, cast
 
 from ..datasets import SyntheticDataset
 from ..datasets.patches import PatchDataset
+from ..functional import spectral_angle
+from ..generators.two_stream_diffusion import TwoStreamDiffusion
 from ..metrics.patches import patch_fidelity
 from ..metrics.segmentation import segmentation_scores
 from ..scenes.patches import PatchSplit, PatchSplitter
@@ -70,14 +73,15 @@ class PatchGroup(Group[Segmenter]):
             drawn = self._drawn[arm.name] = PatchDataset(batch['image'], batch['mask'], self.real.spec)
         return PatchDataset(drawn.image[:count], drawn.mask[:count], self.real.spec)
 
+    @cached_property
+    def _encoder(self) -> Any:
+        real = self.real
+        return train_patch_encoder(real.image, real.mask, real.spec.num_classes, real.spec.ignore_index, self.seed)
+
     def measure_fidelity(self, arm: Arm) -> dict[str, Any]:
-        """Fidelity of an arm's pairs."""
-        spec = self.real.spec
-        if not hasattr(self, '_encoder'):
-            self._encoder = train_patch_encoder(
-                self.real.image, self.real.mask, spec.num_classes, spec.ignore_index, seed=self.seed
-            )
-        fake = self.generator(arm).sample(FIDELITY_SAMPLES, seed=self.seed)
+        """Fidelity of an arm's pairs and, of latent diffusion, of test pairs through its autoencoders and back."""
+        spec, generator = self.real.spec, self.generator(arm)
+        fake = generator.sample(FIDELITY_SAMPLES, seed=self.seed)
         result = patch_fidelity(
             (self.real.image, self.real.mask), (self.test.image, self.test.mask),
             (fake['image'].cpu(), fake['mask'].cpu()), spec, self._encoder,
@@ -89,4 +93,19 @@ class PatchGroup(Group[Segmenter]):
             'arm': arm.name,
             'seed': self.seed,
             **finite(dataclasses.asdict(result)),
+            'reconstruction': finite(self._reconstruction(generator)),
+        }
+
+    def _reconstruction(self, generator: Any) -> dict[str, float] | None:
+        """Table 4 of SpecDM: RMSE and spectral angle of images, and the share of mask pixels kept."""
+        if not isinstance(generator, TwoStreamDiffusion):
+            return None
+        test, ignore = self.test, self.real.spec.ignore_index
+        back = {key: value.cpu() for key, value in generator.reconstruct(test.image, test.mask).items()}
+        counts = test.mask != ignore
+        angle = spectral_angle(back['image'].movedim(1, -1), test.image.movedim(1, -1))
+        return {
+            'rmse': float((back['image'] - test.image).square().mean().sqrt()),
+            'sad': float(angle.mean()),
+            'mask_accuracy': float((back['mask'] == test.mask)[counts].float().mean()),
         }

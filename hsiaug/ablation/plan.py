@@ -180,9 +180,14 @@ class Study:
             )
 
     @property
+    def patches(self) -> bool:
+        """Whether its samples are image-mask pairs."""
+        return isinstance(self.classifiers[0], Segmenter)
+
+    @property
     def metrics(self) -> tuple[str, ...]:
         """Test metrics, the primary first."""
-        return SEGMENTATION_METRICS if isinstance(self.classifiers[0], Segmenter) else METRICS
+        return SEGMENTATION_METRICS if self.patches else METRICS
 
     def groups(self) -> Iterator[tuple[Setting, int]]:
         """Everything that shares a split: one setting and one seed.

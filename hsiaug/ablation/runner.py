@@ -21,7 +21,7 @@ from .. import __version__
 from ..scenes import Scene
 from .cells import Group, SpectraGroup, write_json
 from .patch_cells import PatchGroup
-from .plan import Segmenter, Setting, Study
+from .plan import Setting, Study
 from .results import PLAN_FILE, RESULTS_FILE, append_result, read_results
 
 Engine = Literal['process', 'ray']
@@ -81,7 +81,7 @@ def run_group(study: Study, setting: Setting, seed: int, folder: Path, device: s
     cells = [cell for cell in study.cells(setting, seed) if cell.key not in done]
     if not cells:
         return
-    kind: type[Group[Any]] = PatchGroup if isinstance(study.classifiers[0], Segmenter) else SpectraGroup
+    kind: type[Group[Any]] = PatchGroup if study.patches else SpectraGroup
     group = kind(scene, setting, seed, folder, device)
     for cell in cells:
         parent = multiprocessing.parent_process()

@@ -91,7 +91,8 @@ class Denoiser(nn.Module):
 
     def forward(self, code: Tensor, time: Tensor, shares: Tensor | None) -> Tensor:
         """Prediction (n, L, h, w) for noisy codes at ``time`` (n,); shares (n, K) of all zeros are no condition."""
-        labels = None if self.condition is None else self.condition(shares)
+        # times K: shares of about 1 each, as the embedding of the time has, are learnt in far fewer steps
+        labels = None if self.condition is None else self.condition(shares * shares.shape[1])
         return self.unet(code, time, class_labels=labels, return_dict=False)[0]
 
 

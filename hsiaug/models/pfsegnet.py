@@ -23,8 +23,8 @@ def _resize(x: Tensor, size: torch.Size) -> Tensor:
     return x if x.shape[-2:] == size else interpolate(x, size=tuple(size), mode='bilinear', align_corners=False)
 
 
-def _block(inputs: int, outputs: int, kernel: int) -> nn.Sequential:
-    conv = nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2, bias=False)
+def _block(inputs: int, outputs: int, kernel: int, stride: int = 1) -> nn.Sequential:
+    conv = nn.Conv2d(inputs, outputs, kernel, stride, padding=kernel // 2, bias=False)
     return nn.Sequential(conv, nn.BatchNorm2d(outputs), nn.ReLU(inplace=True))
 
 
@@ -122,8 +122,7 @@ class _TinyResNet(nn.Module):
     def __init__(self, in_channels: int) -> None:
         super().__init__()
         widths, strides, dilations = self.out_channels[1:], (2, 2, 1, 1), (1, 1, 2, 4)
-        self.stem = _block(in_channels, widths[0], 3)
-        self.stem[0].stride = (2, 2)
+        self.stem = _block(in_channels, widths[0], 3, stride=2)
         self.stages = nn.ModuleList()
         for inputs, outputs, stride, dilation in zip(widths[:-1], widths[1:], strides, dilations, strict=True):
             skip = nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs))
@@ -176,7 +175,7 @@ class PFSegNet(nn.Module):
         super().__init__()
         if not backbone.startswith('resnet'):
             raise ValueError(
-                f"PFSegNet: the backbone is a ResNet such as 'resnet50', 'resnet18' or 'resnet_tiny', found {backbone!r}"
+                f"PFSegNet: the backbone is a ResNet, such as 'resnet50' or 'resnet_tiny', found {backbone!r}"
             )
         if backbone == 'resnet_tiny' and encoder_weights is not None:
             raise ValueError(f"PFSegNet: 'resnet_tiny' has no weights, found {encoder_weights!r}; use None")

@@ -7,6 +7,8 @@ from pathlib import Path
 
 from torch import Tensor
 
+from ..ablation.patch_cells import PatchGroup
+from ..ablation.plan import Study
 from ..datasets.patches import PatchDataset
 from ..generators import Generator
 from ..generators.base import CARD_FILE
@@ -146,3 +148,24 @@ def _class_table(result: PatchFidelity, spec: SampleSpec, masks: dict[str, Tenso
         each = ' | '.join(f'{float(share[label]):.1f}' for share in shares)
         lines.append(f'| {_cell(name)} | {_number(angle)} | {each} |')
     return lines
+
+
+def draw_pairs(study: Study, run: Path, device: str = 'cpu') -> None:
+    """Draw real and synthetic pairs of each learned arm, for the first seed of each setting, into a run's figures.
+
+    Args:
+        study: of image-mask pairs.
+        run: its run folder, with the generators that the study has kept.
+        device: where to sample.
+    """
+    (run / 'figures').mkdir(parents=True, exist_ok=True)
+    for setting in study.settings:
+        group = PatchGroup(study.scenes[setting.scene](), setting, study.seeds[0], run, device)
+        for arm in study.arms:
+            if arm.control:
+                continue
+            fake = group.generator(arm).sample(8, seed=0)
+            pair = fake['image'].cpu(), fake['mask'].cpu()
+            figure = plot_pairs((group.test.image, group.test.mask), pair, group.real.spec)
+            name = f'pairs-{setting.scene}-{setting.budget}-{arm.name}.png'.replace(' ', '_').replace('/', '_')
+            figure.savefig(run / 'figures' / name, dpi=110)

@@ -48,6 +48,7 @@ class Stage(LightningModule):
         config: setting.
         seed: of everything random.
         trained: the part of the generator that this stage trains.
+        batch_size: patches per step.
         lr: highest learning rate.
         steps: how many steps it takes.
     """
@@ -64,12 +65,13 @@ class Stage(LightningModule):
         config: TwoStreamConfig,
         seed: int,
         trained: nn.Module,
+        batch_size: int,
         lr: float,
         steps: int,
     ) -> None:
         super().__init__()
         self.name, self.generator, self.config, self.seed = name, generator, config, seed
-        self.trained, self.lr, self.steps, self.step = trained, lr, steps, 0
+        self.trained, self.batch_size, self.lr, self.steps, self.step = trained, batch_size, lr, steps, 0
         self.register_buffer('x', x, persistent=False)
         self.register_buffer('y', y, persistent=False)
         square = x.shape[-1] == x.shape[-2]
@@ -87,7 +89,7 @@ class Stage(LightningModule):
 
     def rows(self, rng: torch.Generator) -> Tensor:
         """(B,) patches of a batch."""
-        return torch.randint(len(self.x), (self.config.batch_size,), generator=rng, device=self.device)
+        return torch.randint(len(self.x), (self.batch_size,), generator=rng, device=self.device)
 
     def any_variant(self, rng: torch.Generator) -> int:
         """An orientation for a whole batch."""
@@ -168,7 +170,10 @@ class AutoencoderStage(Stage):
     """
 
     def __init__(self, generator: TwoStreamDiffusion, x: Tensor, y: Tensor, config: TwoStreamConfig, seed: int) -> None:
-        super().__init__('vae', generator, x, y, config, seed, generator.streams, config.vae_lr, config.vae_iterations)
+        super().__init__(
+            'vae', generator, x, y, config, seed, generator.streams, config.vae_batch_size, config.vae_lr,
+            config.vae_iterations,
+        )  # fmt: skip
 
     def objective(self, rng: torch.Generator) -> Tensor:
         """Reconstruction and KL of one batch."""
@@ -192,8 +197,8 @@ class DiffusionStage(Stage):
 
     def __init__(self, generator: TwoStreamDiffusion, x: Tensor, y: Tensor, config: TwoStreamConfig, seed: int) -> None:
         super().__init__(
-            'diffusion', generator, x, y, config, seed, generator.denoiser, config.diffusion_lr,
-            config.diffusion_iterations,
+            'diffusion', generator, x, y, config, seed, generator.denoiser, config.batch_size,
+            config.diffusion_lr, config.diffusion_iterations,
         )  # fmt: skip
         self.average = copy.deepcopy(generator.denoiser)
         self.register_buffer('alphas', DDPMScheduler(**SCHEDULE).alphas_cumprod, persistent=False)

@@ -189,8 +189,35 @@ def test_fidelity_is_shown(tmp_path: Path) -> None:
         'authenticity_share_closer': 0.4, 'std_ratio': 0.75, 'roughness_ratio': 4.5,
     }  # fmt: skip
     (run / 'fidelity' / 'x.json').write_text(json.dumps(record))
+    (run / 'fidelity' / 'y.json').write_text(json.dumps({**record, 'seed': 1, 'msad': 0.0223}))
     text = write_report(run).markdown.read_text()
-    assert '| meadow | 30 per class | gan | 0.0123 | 0.75 | 4.50 | 90.0 | 80.0 | 95.0 | 70.0 | 40 % |' in text
+    line = '| meadow | 30 per class | gan | 2 | 0.0173 | 0.75 | 4.50 | 0.900 | 0.800 | 0.950 | 0.700 | 0.40 |'
+    assert line in text  # mean of two seeds
+
+
+def test_fidelity_of_pairs_stands_beside_its_reference(tmp_path: Path) -> None:
+    run = run_folder(tmp_path)
+    (run / 'fidelity').mkdir()
+    figures = {
+        'fid_image': 5.25, 'fid_mask': 10.79, 'msad': 0.03, 'std_ratio': 0.9, 'precision': 0.5, 'recall': None,
+        'coverage': 0.25, 'class_share_error': 0.125, 'alignment': 0.75,
+    }  # fmt: skip
+    record = {
+        'kind': 'segmentation', 'scene': 'meadow', 'budget': '32 px', 'arm': 'two-stream', 'seed': 0, 'compared': 40,
+        **figures, 'against_train': {**figures, 'fid_image': 2.5, 'fid_mask': 3.5},
+        'real_reference': {**figures, 'fid_image': 1.0, 'recall': 0.5},
+        'reconstruction': {'rmse': 0.025, 'sad': 0.103, 'mask_accuracy': 0.9876},
+    }  # fmt: skip
+    (run / 'fidelity' / 'x.json').write_text(json.dumps(record))
+    (run / 'figures').mkdir()
+    (run / 'figures' / 'pairs-meadow-32_px-two-stream.png').write_bytes(b'PNG')
+    paths = write_report(run)
+    text = paths.markdown.read_text()
+    assert '| meadow | 32 px | two-stream | 1 | 40 | 2.50 | 5.25 (1.00) | 3.50 | 10.79 (10.79) | 0.030' in text
+    assert '| – (0.50) |' in text
+    assert '| 0.0250 | 0.103 | 0.988 |' in text
+    assert '](figures/pairs-meadow-32_px-two-stream.png)' in text
+    assert 'Real pairs above, synthetic below: meadow-32 px-two-stream' in paths.html.read_text()
 
 
 def test_console_table(tmp_path: Path) -> None:

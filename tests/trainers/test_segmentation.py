@@ -1,0 +1,212 @@
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torchgeo.datasets import NonGeoDataset
+from toys import Toy, aligned, keys_of
+
+import hsiaug.trainers.segmentation as segmentation
+from hsiaug.datasets import MixedDataset
+from hsiaug.samples import SampleSpec
+from hsiaug.trainers import Segmenter, SegmenterConfig, predict_masks, train_segmenter
+from hsiaug.trainers.augmentation import Classic, augmentation
+
+BANDS, HEIGHT, WIDTH, IGNORE = 6, 20, 24, 255
+SMALL: dict[str, Any] = {'encoder': 'mit_tiny', 'channels': 32, 'mapping': False, 'upsampling': 2, 'batch_size': 8}
+
+
+class Blocks(NonGeoDataset):
+    """Patches of blocks; a class is bright in its own two bands."""
+
+    def __init__(self, n: int, seed: int = 0, offset: float = 0.0, wrong: bool = False) -> None:
+        rng = torch.Generator().manual_seed(seed)
+        coarse = torch.randint(3, (n, HEIGHT // 4, WIDTH // 4), generator=rng)
+        self.mask = coarse.repeat_interleave(4, 1).repeat_interleave(4, 2)
+        own = torch.eye(3).repeat_interleave(2, 1)[self.mask].movedim(-1, 1)
+        self.image = own + 0.3 * torch.randn(n, BANDS, HEIGHT, WIDTH, generator=rng) + offset
+        if wrong:
+            self.mask = (self.mask + 1) % 3
+        self.spec = SampleSpec('segmentation', BANDS, ('a', 'b', 'c'), size=(HEIGHT, WIDTH), ignore_index=IGNORE)
+
+    def __len__(self) -> int:
+        return len(self.image)
+
+    def __getitem__(self, index: int) -> dict[str, Tensor]:
+        return {'image': self.image[index], 'mask': self.mask[index]}
+
+
+def accuracy(model: Segmenter, data: Blocks) -> float:
+    return float((predict_masks(model, data.image, batch_size=5) == data.mask).float().mean())
+
+
+@pytest.mark.parametrize('model', ['segformer', 'pfsegnet'])
+def test_training_learns_what_new_patches_hold(model: str) -> None:
+    config = SegmenterConfig(**{**SMALL, 'model': model, 'encoder': None, 'steps': 100, 'learning_rate': 3e-3})
+    config = SegmenterConfig(
+        **{**config.__dict__, 'encoder': {'segformer': 'mit_tiny', 'pfsegnet': 'resnet_tiny'}[model]}
+    )
+    found = train_segmenter(Blocks(32), config)
+    assert not found.training
+    assert accuracy(found, Blocks(8, seed=1)) > 0.85
+    assert predict_masks(found, Blocks(3).image).dtype == torch.int64
+
+
+def test_features_describe_patches() -> None:
+    model = train_segmenter(Blocks(16), SegmenterConfig(**SMALL, steps=30))
+    image = torch.zeros(3, BANDS, HEIGHT, WIDTH)
+    for k in range(3):
+        image[k, 2 * k : 2 * k + 2] = 1
+    features = model.features(torch.cat([image, image + 0.02 * torch.rand(image.shape)]))
+    assert features.shape == (6, 32)
+    distance = torch.cdist(features, features).fill_diagonal_(torch.inf)
+    assert distance.argmin(dim=1).tolist() == [3, 4, 5, 0, 1, 2]
+
+
+def test_a_seed_fixes_everything_and_no_global_generator_moves() -> None:
+    config = SegmenterConfig(**SMALL, steps=3, augment='classic')
+    torch.manual_seed(5)
+    states = []
+    for seed in (0, 0, 1):
+        before = torch.get_rng_state()
+        states.append(train_segmenter(Blocks(10), config, seed).state_dict())
+        assert torch.equal(before, torch.get_rng_state())
+        torch.rand(3)  # whatever else is drawn in between
+    assert all(torch.equal(states[0][key], states[1][key]) for key in states[0])
+    assert not torch.equal(states[0]['model.head.0.weight'], states[2]['model.head.0.weight'])
+
+
+def test_ratio_zero_is_the_real_data_and_steps_do_not_depend_on_length() -> None:
+    config = SegmenterConfig(**SMALL, steps=5)
+    real, synthetic = Blocks(10), Blocks(30, seed=2, offset=50.0)
+    plain = train_segmenter(real, config).state_dict()
+    zero = train_segmenter(MixedDataset(real, synthetic, ratio=0.0), config).state_dict()
+    assert all(torch.equal(plain[key], zero[key]) for key in plain)
+    mixed = train_segmenter(MixedDataset(real, synthetic, ratio=3.0), config)
+    tracked = [key for key in plain if key.endswith('num_batches_tracked')]
+    assert tracked
+    assert all(int(plain[key]) == int(mixed.state_dict()[key]) == 5 for key in tracked)
+    # Synthetic patches, far off, have no part in the standardisation.
+    assert torch.equal(mixed.scaler.offset, plain['scaler.offset'])
+    standardised = mixed.standardise(real.image)
+    assert torch.allclose(standardised.mean(dim=(0, 2, 3)), torch.zeros(BANDS), atol=1e-4)
+    assert torch.allclose(standardised.std(dim=(0, 2, 3)), torch.ones(BANDS), atol=1e-3)
+
+
+def test_synthetic_samples_without_weight_cannot_mislead() -> None:
+    config = SegmenterConfig(**SMALL, steps=80, learning_rate=3e-3)
+    scores = {
+        weight: accuracy(
+            train_segmenter(MixedDataset(Blocks(16), Blocks(48, 3, wrong=True), 3.0, weight=weight), config),
+            Blocks(8, seed=1),
+        )
+        for weight in (0.0, None)
+    }
+    assert scores[0.0] > 0.75
+    assert scores[None] < 0.4
+
+
+@pytest.mark.parametrize('held', [True, False])
+def test_every_sample_is_read_once_per_epoch_in_equal_batches(monkeypatch: pytest.MonkeyPatch, held: bool) -> None:
+    if not held:
+        monkeypatch.setattr(segmentation, 'HELD_BYTES', 1)
+    mixed = MixedDataset(Blocks(6), Blocks(40, seed=2), ratio=1.5, weight=0.5)
+    stream = segmentation._Stream(mixed, mixed.spec, torch.Generator().manual_seed(0), torch.device('cpu'))  # type: ignore[arg-type]
+    batches = [stream.take(5) for _ in range(6)]
+    assert all(len(batch['image']) == len(batch['mask']) == 5 for batch in batches)
+    weights, images = (torch.cat([batch[key] for batch in batches]) for key in ('weight', 'image'))
+    real = [key for key, weight in zip(keys_of(images), weights.tolist(), strict=True) if weight == 1]
+    epochs = [set(keys_of(images[start : start + 15])) for start in (0, 15)]
+    assert [len(epoch) for epoch in epochs] == [15, 15]
+    assert len(real) == 12
+    assert set(real) == set(keys_of(Blocks(6).image))
+    assert epochs[0] - set(real) != epochs[1] - set(real)  # each epoch draws other synthetic samples
+    assert (stream.held is not None) == held
+
+
+def test_class_weights_are_inverse_roots_of_pixel_counts() -> None:
+    data = Blocks(4)
+    data.mask[:] = 0
+    data.mask[:, :5] = 1  # a quarter of the pixels
+    data.mask[:, 5:10] = IGNORE
+    scaler = segmentation.SpectralScaler(BANDS)
+    weights = segmentation._fit(scaler, data, data.spec, weigh_classes=True)
+    assert weights is not None
+    assert weights[2] == 0
+    assert float(weights[1] / weights[0]) == pytest.approx(2**0.5)
+    assert float(2 * weights[0] + weights[1]) == pytest.approx(3)  # the mean weight of a pixel is 1
+
+
+@pytest.mark.parametrize('name', ['flips', 'cutmix'])
+def test_augmentation_keeps_masks_on_their_images(name: Any) -> None:
+    batch = Toy('segmentation', 64).data
+    batch['image'][:, :, 0, 0] = -1.0
+    batch['mask'][:, 0, 0] = IGNORE
+    augment = augmentation(name, (8, 8))
+    assert augment is not None
+    torch.manual_seed(0)
+    image, mask = augment(batch['image'], batch['mask'])
+    ignored = mask == IGNORE
+    assert torch.equal(ignored, image[:, 0] == -1)
+    assert aligned({'image': image, 'mask': mask.where(~ignored, 0)})  # -1 is below every threshold
+    places = {tuple(place) for place in ignored.nonzero()[:, 1:].tolist()}
+    assert places == {(0, 0), (0, 7), (7, 0), (7, 7)}
+    pixels = {key for image in batch['image'] for key in keys_of(image.flatten(1).T.contiguous())}
+    assert {key for image in image for key in keys_of(image.flatten(1).T.contiguous())} <= pixels
+    if name == 'cutmix':  # patches hold pixels of two patches, between them all shares occur
+        own = [set(keys_of(one.flatten(1).T.contiguous())) for one in batch['image']]
+        shares = [
+            max(sum(key in source for key in keys_of(one.flatten(1).T.contiguous())) for source in own) / 64
+            for one in image
+        ]
+        assert min(shares) < 0.65
+        assert max(shares) > 0.95
+
+
+def test_classic_crops_keep_masks_on_their_images() -> None:
+    ramp = torch.linspace(0, 1, 32).expand(16, 1, 32, 32)
+    image = torch.cat([ramp, ramp.transpose(-1, -2)], dim=1)
+    mask = (ramp[:, 0] > 0.5).long()
+    mask[:, :2] = IGNORE
+    torch.manual_seed(0)
+    found, labels = Classic((32, 32))(image, mask)
+    assert found.shape == image.shape
+    assert set(labels.unique().tolist()) == {0, 1, IGNORE}
+    shifted = [not torch.equal(one.sort().values, labels[0].sort().values) for one in labels]
+    assert any(shifted)
+    # Which of the two bands has the classes follows from the turn of the batch.
+    counted = labels != IGNORE
+    agreement = max(
+        float(((found[:, band] > 0.5) == (labels == 1))[counted & ((found[:, band] - 0.5).abs() > 0.3)].float().mean())
+        for band in (0, 1)
+    )
+    assert agreement == 1
+
+
+def test_mistakes_are_named() -> None:
+    config, data = SegmenterConfig(**SMALL, steps=2), Blocks(4)
+    with pytest.raises(ValueError, match="unknown augment 'flip'"):
+        SegmenterConfig(augment='flip')  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="unknown model 'unet'; choose from"):
+        SegmenterConfig(model='unet')  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match='batch_size must be at least 2, found 1'):
+        SegmenterConfig(model='pfsegnet', batch_size=1)
+    with pytest.raises(ValueError, match='Blocks is empty'):
+        train_segmenter(Blocks(0), config)
+    with pytest.raises(ValueError, match="kind 'spectrum'"):
+        train_segmenter(Toy('spectrum', 4), config)
+    with pytest.raises(ValueError, match='mixes samples'):
+        mixed = MixedDataset(data, Blocks(4, 1), 1.0, weight=0.5)
+        train_segmenter(mixed, SegmenterConfig(**SMALL, augment='cutmix'))
+    data.mask[0, 0, 0] = 3
+    with pytest.raises(ValueError, match=r'in \[0, 3\) or be ignore_index=255, found \[0, 3\]'):
+        train_segmenter(data, config)
+    data.mask[:] = IGNORE
+    with pytest.raises(ValueError, match='every pixel of 4 real patches is ignored'):
+        train_segmenter(data, config)
+    data = Blocks(4)
+    data.image[1, 0, 0, 0] = torch.nan
+    with pytest.raises(ValueError, match='1 of 4 patches hold values that are not finite'):
+        train_segmenter(data, config)
+    with pytest.raises(FloatingPointError, match='segformer diverged'):
+        train_segmenter(Blocks(4), SegmenterConfig(**SMALL, steps=4, learning_rate=1e30))
