@@ -181,7 +181,7 @@ def train_segmenter(
             schedule.step()
     if not torch.isfinite(loss):
         raise FloatingPointError(
-            f'{config.model} diverged: loss {float(loss)} after {config.steps} steps; lower learning_rate '
+            f'{config.model} diverged: loss {float(loss.detach())} after {config.steps} steps; lower learning_rate '
             f'({config.learning_rate:g}), and check the patches for outliers'
         )
     return segmenter.eval()

@@ -8,7 +8,9 @@ import hsiaug.models.encoders as encoders
 from hsiaug.models import SegFormer, segformer
 
 
-@pytest.mark.parametrize(('height', 'width', 'upsampling'), [(16, 16, 1), (48, 33, 1), (100, 36, 1), (18, 40, 2), (8, 12, 4)])
+@pytest.mark.parametrize(
+    ('height', 'width', 'upsampling'), [(16, 16, 1), (48, 33, 1), (100, 36, 1), (18, 40, 2), (8, 12, 4)]
+)
 def test_sides_of_any_length(height: int, width: int, upsampling: int) -> None:
     model = SegFormer(7, 5, 'mit_tiny', decoder_channels=16, upsampling=upsampling).eval()
     image = torch.rand(2, 7, height, width)

@@ -28,7 +28,9 @@ class Toys(NonGeoDataModule):
         # torchgeo's U-Net wants sides of 32
         sets = [Toy('segmentation', n, seed) for seed, n in enumerate((16, 8, 8))]
         for data in sets:
-            data.data = {key: value.repeat_interleave(4, -1).repeat_interleave(4, -2) for key, value in data.data.items()}
+            data.data = {
+                key: value.repeat_interleave(4, -1).repeat_interleave(4, -2) for key, value in data.data.items()
+            }
         self.train_dataset, self.val_dataset, self.test_dataset = sets
 
 
