@@ -326,7 +326,11 @@ class TwoStreamDiffusion(Generator):
         """Standardised codes from noise."""
         scheduler: Any
         if self.sampler == 'dpm++':
-            scheduler = DPMSolverMultistepScheduler(**SCHEDULE, prediction_type=self.prediction_type)
+            # Steps even in log-SNR (Lu et al. 2022). Steps even in time, the library's default, are too few at low
+            # noise: 20 of them lose a fifth of the spread of codes with a standard deviation of 0.4.
+            scheduler = DPMSolverMultistepScheduler(
+                **SCHEDULE, prediction_type=self.prediction_type, use_lu_lambdas=True
+            )
         else:
             scheduler = DDPMScheduler(**SCHEDULE, prediction_type=self.prediction_type, clip_sample=False)
         scheduler.set_timesteps(self.sampling_steps, device=self.device)

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool2d, adaptive_max_pool2d, interpolate
-from torchvision.models.resnet import BasicBlock
+from torchvision.models.resnet import BasicBlock  # type: ignore[import-untyped]
 
 from .encoders import named_encoder, pad_to_multiple
 

@@ -196,8 +196,8 @@ def test_mistakes_are_named() -> None:
         train_segmenter(Blocks(0), config)
     with pytest.raises(ValueError, match="kind 'spectrum'"):
         train_segmenter(Toy('spectrum', 4), config)
+    mixed = MixedDataset(data, Blocks(4, 1), 1.0, weight=0.5)
     with pytest.raises(ValueError, match='mixes samples'):
-        mixed = MixedDataset(data, Blocks(4, 1), 1.0, weight=0.5)
         train_segmenter(mixed, SegmenterConfig(**SMALL, augment='cutmix'))
     data.mask[0, 0, 0] = 3
     with pytest.raises(ValueError, match=r'in \[0, 3\) or be ignore_index=255, found \[0, 3\]'):

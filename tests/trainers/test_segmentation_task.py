@@ -13,7 +13,7 @@ from hsiaug.models import PFSegNet, SegFormer
 from hsiaug.trainers import SegmentationTask
 
 OPTIONS: dict[str, dict[str, Any]] = {
-    'segformer-hsi': {'backbone': 'mit_tiny', 'options': {'decoder_channels': 16, 'mapping': False, 'upsampling': 4}},
+    'segformer-hsi': {'backbone': 'mit_tiny', 'options': {'decoder_channels': 16, 'mapping': False, 'upsampling': 2}},
     'pfsegnet': {'backbone': 'resnet_tiny', 'options': {'channels': 16}},
     'unet': {'backbone': 'resnet18'},
 }
@@ -69,7 +69,7 @@ def test_networks_train_on_a_mixed_datamodule(model: str, weight: float | None) 
 
 def test_it_learns() -> None:
     task = task_for('segformer-hsi')
-    run = trainer(max_epochs=30)
+    run = trainer(max_epochs=20)
     run.fit(task, Toys())
     assert run.test(task, Toys(), verbose=False)[0]['test_MulticlassAccuracy'] > 0.7
 
@@ -80,11 +80,11 @@ def test_weights_reach_the_loss_and_batches_without_them_are_torchgeos() -> None
     batch = Toy('segmentation', 4).data
     batch['mask'][0, 0] = 255
     task.eval()
-    plain = float(task.training_step(batch, 0))
-    assert float(task.training_step({**batch, 'weight': torch.ones(4)}, 0)) == pytest.approx(plain, rel=1e-5)
-    first = float(task.training_step({key: value[:1] for key, value in batch.items()}, 0))
+    plain = task.training_step(batch, 0).item()
+    assert task.training_step({**batch, 'weight': torch.ones(4)}, 0).item() == pytest.approx(plain, rel=1e-5)
+    first = task.training_step({key: value[:1] for key, value in batch.items()}, 0).item()
     only = torch.tensor([1.0, 0.0, 0.0, 0.0])
-    assert float(task.training_step({**batch, 'weight': only}, 0)) == pytest.approx(first, rel=1e-5)
+    assert task.training_step({**batch, 'weight': only}, 0).item() == pytest.approx(first, rel=1e-5)
 
 
 def test_any_network_a_checkpoint_and_freezing(tmp_path: Path) -> None:
@@ -107,7 +107,7 @@ def test_any_network_a_checkpoint_and_freezing(tmp_path: Path) -> None:
 
 
 def test_mistakes_are_named() -> None:
-    with pytest.raises(ValueError, match="weights of 'pfsegnet' are True or None, found 'some.pth'"):
+    with pytest.raises(ValueError, match=r"weights of 'pfsegnet' are True or None, found 'some\.pth'"):
         task_for('pfsegnet', weights='some.pth')
     task = task_for('segformer-hsi', loss='focal')
     with pytest.raises(ValueError, match="need loss='ce', found 'focal'"):
