@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from hsiaug.scenes import BlockSplit, GroupSplit, HalvesSplit, PatchSplitter, Scene, Splitter, majority_labels
+from hsiaug.scenes import (
+    BitemporalScene,
+    BlockSplit,
+    GroupSplit,
+    HalvesSplit,
+    PatchSplitter,
+    Scene,
+    Splitter,
+    majority_labels,
+    stack_bands,
+)
 
 AVIRIS_NM = np.linspace(365.9, 2496.2, 224)  # nominal, as in the 224-band library of the same sensor
 # Nominal centres: the twelve bands of Sentinel-2A without B10, and seven of Landsat 8.
@@ -148,17 +158,10 @@ def barkbeetle(root: Path, target: str = 'damage') -> Scene:
         'forest': ('no forest', 'broadleaved', 'coniferous', 'unnamed type'),
     }[target]
 
-    def tiles(pixels: np.ndarray) -> np.ndarray:
-        patches = [
-            pixels[start:stop].reshape(*shape, *pixels.shape[1:])
-            for start, stop, shape in zip(data['offset'][:-1], data['offset'][1:], data['shape'], strict=True)
-        ]
-        return np.stack([patches[patch][row : row + 32, column : column + 32] for patch, row, column in data['tile32']])
-
     return Scene.from_tiles(
         'barkbeetle',
-        tiles(data['t2']),
-        tiles(data[target]).astype(np.int64) + 1,
+        _tiles32(data, 't2'),
+        _tiles32(data, target).astype(np.int64) + 1,
         data['tile32'][:, 0],
         class_names={k + 1: name for k, name in enumerate(names)},
         wavelengths=np.array(SENTINEL2_NM),
@@ -167,6 +170,15 @@ def barkbeetle(root: Path, target: str = 'damage') -> Scene:
         unit='reflectance',
         nodata=0,
     ).checked('drop')
+
+
+def _tiles32(data: dict[str, np.ndarray], key: str) -> np.ndarray:
+    """(T, 32, 32, ...) tiles of an array that is stored as one list of the pixels of all patches."""
+    patches = [
+        data[key][start:stop].reshape(*shape, *data[key].shape[1:])
+        for start, stop, shape in zip(data['offset'][:-1], data['offset'][1:], data['shape'], strict=True)
+    ]
+    return np.stack([patches[patch][row : row + 32, column : column + 32] for patch, row, column in data['tile32']])
 
 
 def water12(root: Path) -> Scene:
@@ -228,3 +240,72 @@ def patch_splitter(name: str, size: int) -> PatchSplitter:
     """The split in windows that a scene of :data:`MASKED` is studied with: by groups where it has them, else blocks."""
     grouped = ('enmap_potsdam', 'barkbeetle', 'water12')
     return PatchSplitter(size=size, regions='groups' if name in grouped else 'blocks')
+
+
+# --- scenes of two dates --------------------------------------------------------------------------------------------
+
+SENTINEL2_BANDS = ('B01', 'B02', 'B03', 'B04', 'B05', 'B06', 'B07', 'B08', 'B8A', 'B09', 'B11', 'B12')
+OSCD_STORED = {
+    '10m': ('B02', 'B03', 'B04', 'B08'),
+    '20m': ('B05', 'B06', 'B07', 'B8A', 'B11', 'B12'),
+    '60m': ('B01', 'B09', 'B10'),
+}
+OSCD_BANDS = ('B02', 'B03', 'B04', 'B05', 'B06', 'B07', 'B08', 'B8A', 'B11', 'B12')
+OSCD_CITIES = ('aguasclaras', 'bercy', 'bordeaux', 'mumbai', 'nantes', 'paris', 'pisa', 'rennes')
+
+
+def oscd(root: Path, cities: Sequence[str] = OSCD_CITIES, bands: Sequence[str] = OSCD_BANDS) -> BitemporalScene:
+    """Sentinel-2 pairs of cities with masks of urban change, all bands on the 10 m grid; split by cities."""
+
+    def pair(city: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        data = _load(root / 'oscd' / f'{city}.npz')
+        first, second = (
+            stack_bands(
+                {
+                    name: data[f'{date}_{pixel}'][..., k]
+                    for pixel, names in OSCD_STORED.items()
+                    for k, name in enumerate(names)
+                },
+                bands,
+            )
+            for date in ('t1', 't2')
+        )
+        return first, second, data['cm']
+
+    return BitemporalScene.from_pairs(
+        'oscd',
+        map(pair, cities),
+        wavelengths=np.array([SENTINEL2_NM[SENTINEL2_BANDS.index(name)] for name in bands]),
+        wavelengths_approximate=True,
+        scale=1e-4,
+        unit='reflectance',
+        nodata=0,
+    ).checked('drop')
+
+
+def barkbeetle_change(root: Path) -> BitemporalScene:
+    """Sentinel-2 tiles of forests in September 2019 and 2020 with masks of bark-beetle damage; split by patches."""
+    data = _load(root / 's2_barkbeetle' / 's2_barkbeetle.npz')
+    return BitemporalScene.from_pairs(
+        'barkbeetle_change',
+        zip(_tiles32(data, 't1'), _tiles32(data, 't2'), _tiles32(data, 'damage'), strict=True),
+        data['tile32'][:, 0],
+        wavelengths=np.array(SENTINEL2_NM),
+        wavelengths_approximate=True,
+        scale=float(data['scale']),
+        unit='reflectance',
+        nodata=0,
+    ).checked('drop')
+
+
+CHANGE: dict[str, Callable[[Path], BitemporalScene]] = {'oscd': oscd, 'barkbeetle_change': barkbeetle_change}
+"""Scenes for change detection."""
+
+
+def change_splitter(name: str, size: int) -> PatchSplitter:
+    """The split in windows that a scene of :data:`CHANGE` is studied with: by cities or patches.
+
+    Training windows overlap by 60 % as in SpecDM, and none reaches beyond a city's edge.
+    """
+    inside = 1.0 if name == 'oscd' else 0.5
+    return PatchSplitter(size=size, stride=round(0.4 * size), regions='groups', min_labelled=inside)

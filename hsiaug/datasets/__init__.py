@@ -2,6 +2,7 @@
 
 from .bank import BankError, SyntheticBank
 from .bank_writer import write_bank
+from .change import ChangeDataset
 from .folders import PairFolder
 from .labels import LabelPolicy, estimate_prior, synthetic_counts
 from .mixed import MixedDataset
@@ -13,6 +14,7 @@ from .synthetic import SyntheticDataset
 __all__ = [
     'IGNORE',
     'BankError',
+    'ChangeDataset',
     'LabelPolicy',
     'MixedDataset',
     'PairFolder',

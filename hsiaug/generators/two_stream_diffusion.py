@@ -91,8 +91,10 @@ class Denoiser(nn.Module):
 
     def forward(self, code: Tensor, time: Tensor, shares: Tensor | None) -> Tensor:
         """Prediction (n, L, h, w) for noisy codes at ``time`` (n,); shares (n, K) of all zeros are no condition."""
-        # times K: shares of about 1 each, as the embedding of the time has, are learnt in far fewer steps
-        labels = None if self.condition is None else self.condition(shares * shares.shape[1])
+        labels = None
+        if self.condition is not None and shares is not None:
+            # times K: shares of about 1 each, as large as the embedding of the time, are learnt in far fewer steps
+            labels = self.condition(shares * shares.shape[1])
         return self.unet(code, time, class_labels=labels, return_dict=False)[0]
 
 
@@ -141,16 +143,16 @@ class TwoStreamDiffusion(Generator):
         self,
         spec: SampleSpec,
         single_stream: bool = False,
-        downsampling: int = 4,
+        downsampling: int = 2,
         image_latents: int = 4,
         mask_latents: int = 4,
-        vae_channels: int = 32,
+        vae_channels: int = 16,
         vae_layers: int = 1,
         vae_attention: bool = False,
-        unet_channels: Sequence[int] = (64, 128),
+        unet_channels: Sequence[int] = (32, 64),
         unet_layers: int = 1,
-        unet_attention: bool = True,
-        prediction_type: Prediction = 'epsilon',
+        unet_attention: bool = False,
+        prediction_type: Prediction = 'v_prediction',
         class_conditional: bool = True,
         guidance_scale: float = 1.0,
         sampler: Sampler = 'dpm++',

@@ -1,5 +1,6 @@
 """Metrics: accuracies, spectral and distribution fidelity, authenticity."""
 
+from .change import ChangeScores, change_scores
 from .classification import Accuracies, accuracies
 from .fidelity import Fidelity, fidelity
 from .frechet import PRDC, frechet_distance, prdc
@@ -9,10 +10,12 @@ from .segmentation import SegmentationScores, segmentation_scores
 __all__ = [
     'PRDC',
     'Accuracies',
+    'ChangeScores',
     'Fidelity',
     'PatchFidelity',
     'SegmentationScores',
     'accuracies',
+    'change_scores',
     'fidelity',
     'frechet_distance',
     'patch_fidelity',

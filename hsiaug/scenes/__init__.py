@@ -1,8 +1,11 @@
 """Scenes: cube, labels and wavelengths; readers, splits and the simulated scene."""
 
+from .balance import balance_change
+from .change import BitemporalScene
 from .patches import PatchSplit, PatchSplitter
 from .readers import SceneFileError, open_library, open_scene
 from .registry import BENCHMARK_SCENES, open_benchmark_scene
+from .resample import crop_to_common, stack_bands, upsample
 from .scene import BadBandsError, Scene
 from .simulated import SimulatedScene
 from .splits import (
@@ -20,6 +23,7 @@ from .windows import majority_labels
 __all__ = [
     'BENCHMARK_SCENES',
     'BadBandsError',
+    'BitemporalScene',
     'BlockSplit',
     'GroupSplit',
     'HalvesSplit',
@@ -32,9 +36,13 @@ __all__ = [
     'SimulatedScene',
     'Split',
     'Splitter',
+    'balance_change',
+    'crop_to_common',
     'majority_labels',
     'make_splitter',
     'open_benchmark_scene',
     'open_library',
     'open_scene',
+    'stack_bands',
+    'upsample',
 ]

@@ -80,7 +80,7 @@ class Stage(LightningModule):
             parameter.requires_grad_(False)
         for parameter in trained.parameters():
             parameter.requires_grad_(True)
-        self.optimiser = torch.optim.AdamW(trained.parameters(), lr=lr, fused=True)
+        self.optimiser = torch.optim.AdamW(trained.parameters(), lr=lr, betas=(0.9, 0.99), fused=True)
         self.loss = torch.zeros(())
 
     def objective(self, rng: torch.Generator) -> Tensor:

@@ -5,22 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from ..datasets import MixedDataset
-from ..datasets.batches import fetch
 from ..losses.segmentation import edge_loss, segmentation_loss
-from ..models.nn1d import SpectralScaler
 from ..models.pfsegnet import PFSegNet
 from ..models.segformer import SegFormer
-from ..samples import Sample, SampleSpec
+from ..samples import Sample
 from .augmentation import Augmentation, augmentation
-
-HELD_BYTES = 4 << 30
-"""An epoch up to this size is read at once and kept on the device; a larger one is read batch by batch."""
+from .pixelwise import Standardised, optimise, require_spec, require_weighable, seeded
 
 
 @dataclass(frozen=True)
@@ -90,26 +84,13 @@ class SegmenterConfig:
         return PFSegNet(bands, num_classes, self.encoder or 'resnet50', channels=self.channels, **options)
 
 
-class Segmenter(nn.Module):
+class Segmenter(Standardised):
     """A segmentation network with the standardisation of its input inside.
 
     Args:
         model: network from standardised (n, C, H, W) to logits (n, K, H, W), with ``features``.
         spec: what it was trained on.
     """
-
-    def __init__(self, model: nn.Module, spec: SampleSpec) -> None:
-        super().__init__()
-        self.model, self.spec = model, spec
-        self.scaler = SpectralScaler(spec.bands)
-
-    def standardise(self, image: Tensor) -> Tensor:
-        """Images (n, C, H, W) in the dataset's unit to standardised bands."""
-        return self.scaler(image.movedim(1, -1)).movedim(-1, 1).contiguous()
-
-    def forward(self, image: Tensor) -> Tensor:
-        """Logits (n, K, H, W) of images (n, C, H, W) in the dataset's unit."""
-        return self.model(self.standardise(image))
 
     def features(self, image: Tensor) -> Tensor:
         """(n, D) spatial mean of what the last layer sees, of images (n, C, H, W) in the dataset's unit."""
@@ -140,51 +121,19 @@ def train_segmenter(
             class beyond the spec's, or no pixel that counts.
         FloatingPointError: if training diverges.
     """
-    spec, device = _segmentation_spec(dataset), torch.device(device)
-    if config.augment == 'cutmix' and getattr(dataset, 'weight', None) is not None:
-        raise ValueError("train_segmenter: augment='cutmix' mixes samples, which then have no weight of their own")
-    with torch.random.fork_rng(devices=[device] if device.type == 'cuda' else []):
-        torch.manual_seed(seed)
+    spec, device = require_spec(dataset, 'segmentation'), torch.device(device)
+    require_weighable(dataset, config.augment, 'segmentation')
+    with seeded(seed, device):
         segmenter = Segmenter(config.build(spec.bands, spec.num_classes), spec)
-        real = dataset.real if isinstance(dataset, MixedDataset) else dataset
-        class_weights = _fit(segmenter.scaler, real, spec, config.class_weights == 'sqrt_inverse')
-        segmenter = segmenter.to(device).train()
-        class_weights = class_weights if class_weights is None else class_weights.to(device)
-        augment = augmentation(config.augment, spec.size or (1, 1))
-        optimiser = torch.optim.AdamW(
-            segmenter.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
-        )
-        warm = max(config.warmup * config.steps, 1)
-        schedule = torch.optim.lr_scheduler.LambdaLR(
-            optimiser, lambda step: min((step + 1) / warm, 1.0) * (1 - step / config.steps) ** 0.9
-        )
-        stream = _Stream(dataset, spec, torch.Generator().manual_seed(seed), device)
-        loss = torch.zeros(())
-        for _ in range(config.steps):
-            batch = stream.take(config.batch_size)
-            image, mask = segmenter.standardise(batch['image']), batch['mask']
-            if augment is not None:
-                image, mask = augment(image, mask)
-            with torch.autocast(device.type, torch.bfloat16, enabled=config.bfloat16):
-                loss, _ = training_loss(
-                    segmenter.model,
-                    image,
-                    mask,
-                    spec.ignore_index,
-                    class_weights,
-                    batch.get('weight'),
-                    config.edge_weight,
-                )
-            optimiser.zero_grad(set_to_none=True)
-            loss.backward()
-            optimiser.step()
-            schedule.step()
-    if not torch.isfinite(loss):
-        raise FloatingPointError(
-            f'{config.model} diverged: loss {float(loss.detach())} after {config.steps} steps; lower learning_rate '
-            f'({config.learning_rate:g}), and check the patches for outliers'
-        )
-    return segmenter.eval()
+
+        def loss_of(image: Tensor, mask: Tensor, classes: Tensor | None, samples: Tensor | None) -> Tensor:
+            loss, _ = training_loss(
+                segmenter.model, image, mask, spec.ignore_index, classes, samples, config.edge_weight
+            )
+            return loss
+
+        optimise(segmenter, dataset, config, seed, device, augmentation(config.augment, spec.size or (1, 1)), loss_of)
+    return segmenter
 
 
 def training_loss(
@@ -223,92 +172,6 @@ def training_loss(
 
 @torch.no_grad()
 def predict_masks(model: nn.Module, image: Tensor, batch_size: int = 64) -> Tensor:
-    """(N, H, W) int64 predicted classes of (N, C, H, W) images, on the CPU."""
+    """(N, H, W) int64 predicted classes of (N, ..., C, H, W) images, on the CPU."""
     device = next(model.parameters()).device
     return torch.cat([model(part.to(device)).argmax(dim=1).cpu() for part in image.split(batch_size)])
-
-
-class _Stream:
-    """Batches without end: epoch after epoch of a dataset in random order."""
-
-    def __init__(self, dataset: Any, spec: SampleSpec, rng: torch.Generator, device: torch.device) -> None:
-        self.dataset, self.spec, self.rng, self.device = dataset, spec, rng, device
-        self.epoch, self.order = -1, torch.empty(0, dtype=torch.int64)
-        self.held: dict[str, Tensor] | None = None
-
-    def take(self, count: int) -> dict[str, Tensor]:
-        parts = []
-        while count > 0:
-            if len(self.order) == 0:
-                self._next_epoch()
-            rows, self.order = self.order[:count], self.order[count:]
-            parts.append(self._read(rows) if self.held is None else {k: v[rows] for k, v in self.held.items()})
-            count -= len(rows)
-        return {key: torch.cat([part[key] for part in parts]) for key in parts[0]}
-
-    def _next_epoch(self) -> None:
-        self.epoch += 1
-        fresh = isinstance(self.dataset, MixedDataset)
-        if fresh:
-            self.dataset.set_epoch(self.epoch)
-        size = len(self.dataset)
-        if _bytes(self.spec, size) > HELD_BYTES:
-            self.held = None
-        elif fresh or self.epoch == 0:
-            self.held = self._read(torch.arange(size))
-        self.order = torch.randperm(size, generator=self.rng).to('cpu' if self.held is None else self.device)
-
-    def _read(self, rows: Tensor) -> dict[str, Tensor]:
-        batch = fetch(self.dataset, rows.numpy())
-        batch = {key: batch[key] for key in ('image', 'mask', 'weight') if key in batch}
-        _require_trainable(batch, self.spec)
-        return {key: value.to(self.device) for key, value in batch.items()}
-
-
-def _bytes(spec: SampleSpec, count: int) -> int:
-    height, width = spec.size or (1, 1)
-    return count * height * width * (4 * spec.bands + 8)
-
-
-def _segmentation_spec(dataset: Any) -> SampleSpec:
-    spec = getattr(dataset, 'spec', None)
-    if not isinstance(spec, SampleSpec) or spec.kind != 'segmentation':
-        raise ValueError(
-            f"train_segmenter: a dataset with a spec of kind 'segmentation' expected, found {type(dataset).__name__} "
-            f'with {f"kind {spec.kind!r}" if isinstance(spec, SampleSpec) else "no spec"}'
-        )
-    if len(dataset) == 0:
-        raise ValueError(f'train_segmenter: {type(dataset).__name__} is empty')
-    return spec
-
-
-def _require_trainable(batch: dict[str, Tensor], spec: SampleSpec) -> None:
-    """What would end in NaN, or in an assertion on the device, is said here."""
-    bad = int((~torch.isfinite(batch['image']).flatten(1).all(dim=1)).sum())
-    if bad:
-        raise ValueError(
-            f'train_segmenter: {bad} of {len(batch["image"])} patches hold values that are not finite; fill them'
-        )
-    mask = batch['mask'] if spec.ignore_index is None else batch['mask'][batch['mask'] != spec.ignore_index]
-    if mask.numel() and not 0 <= int(mask.min()) <= int(mask.max()) < spec.num_classes:
-        raise ValueError(
-            f'train_segmenter: mask classes must lie in [0, {spec.num_classes}) or be ignore_index='
-            f'{spec.ignore_index}, found [{int(mask.min())}, {int(mask.max())}]'
-        )
-
-
-def _fit(scaler: SpectralScaler, real: Any, spec: SampleSpec, weigh_classes: bool) -> Tensor | None:
-    """Fit the scaling to real patches, evenly spaced ones where all are too many, and give class weights (K,)."""
-    count = len(real)
-    stride = -(-_bytes(spec, count) // HELD_BYTES)
-    batch = fetch(real, np.arange(0, count, stride))
-    _require_trainable(batch, spec)
-    mask = batch['mask'][batch['mask'] != spec.ignore_index] if spec.ignore_index is not None else batch['mask']
-    if mask.numel() == 0:
-        raise ValueError(f'train_segmenter: every pixel of {len(batch["mask"])} real patches is ignored')
-    scaler.fit(batch['image'].movedim(1, -1).reshape(-1, spec.bands))
-    if not weigh_classes:
-        return None
-    pixels = torch.bincount(mask.reshape(-1), minlength=spec.num_classes).float()
-    weights = pixels.clamp_min(1).rsqrt() * (pixels > 0)  # a class without a pixel has nothing to weigh
-    return weights / (weights * pixels).sum() * pixels.sum()

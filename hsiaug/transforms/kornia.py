@@ -13,6 +13,7 @@ import torch.distributed as dist
 from kornia.augmentation import IntensityAugmentationBase2D
 from torch import Tensor
 
+from ..datasets.batches import put_rows
 from ..datasets.labels import LabelPolicy
 from ..datasets.pool import Source, SyntheticPool
 from ..ratio import Schedule
@@ -173,9 +174,7 @@ class RandomSyntheticMix(IntensityAugmentationBase2D):
                 f'{tuple(synthetic.shape[1:])} as the source holds; bring both to the same bands and size, or move '
                 'the mixing to the place in the container where they agree (before or after the crop)'
             )
-        output = input.clone()
-        output[rows.to(input.device)] = synthetic.to(input)
-        return output
+        return put_rows(input, rows, synthetic.to(input))
 
     def _draw(self, params: Params, device: torch.device) -> dict[str, Tensor]:
         """The draw that ``params`` name; image and mask ask for the same one in turn."""

@@ -115,6 +115,8 @@ def test_label_map_and_ignored_values(tmp_path: Path) -> None:
     folder = PairFolder(tmp_path, ('land', 'water'), label_map={0: 1, 2: 0}, ignore=[1])
     expected = np.array([1, IGNORE, 0])[MASKS['d']]
     assert np.array_equal(folder[3]['mask'].numpy(), expected)
+    counts = np.array([(MASKS['d'] == 2).sum(), (MASKS['d'] == 0).sum()])
+    assert folder.class_fractions()[3].numpy() == pytest.approx(counts / counts.sum())
     plain = PairFolder(tmp_path, CLASSES, ignore=[0])
     assert np.array_equal(plain[3]['mask'].numpy(), np.array([IGNORE, 1, 2])[MASKS['d']])
     with pytest.raises(ValueError, match=r'd.tif holds \[2\], expected \[0, 1\]; map such values .* in ignore'):

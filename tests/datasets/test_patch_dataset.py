@@ -98,6 +98,10 @@ def test_fractions_and_counts(scene: Scene, split: PatchSplit) -> None:
     assert fractions.dtype == torch.float32
     assert fractions[0].tolist() == [0, 0, 0]
     torch.testing.assert_close(fractions[1:], (counts / counts.sum(dim=1, keepdim=True))[1:])
+    one_ignored = PatchDataset(
+        torch.zeros(1, 5, 8, 8), torch.ones(1, 8, 8).long(), toy_spec('segmentation', ignore_index=1)
+    )
+    assert one_ignored.class_counts.tolist() == one_ignored.class_fractions()[0].tolist() == [0, 0, 0]
 
 
 def test_loader_transforms_and_batches(scene: Scene, split: PatchSplit) -> None:
@@ -113,6 +117,8 @@ def test_loader_transforms_and_batches(scene: Scene, split: PatchSplit) -> None:
     assert torch.equal(torch.cat([b['mask'] for b in loaded]), dataset.mask)
     with pytest.raises(IndexError, match=f'out of range for {len(dataset)} patches'):
         dataset[len(dataset)]
+    with pytest.raises(IndexError, match=f'out of range for {len(dataset)} patches'):
+        dataset[-len(dataset) - 1]
     # What a caller writes into a sample stays out of the dataset.
     before = dataset.image[0].clone()
     dataset.batch([0])['image'].zero_()

@@ -159,13 +159,23 @@ def test_stride_spaces_training_windows() -> None:
 
 def test_halves_test_on_each_side_of_the_image() -> None:
     sides = set()
-    for seed in range(12):
+    for seed in range(40):
         split = PatchSplitter(size=6, regions='halves', val_fraction=0.4)(patch_scene(), seed)
         rows, columns = np.divmod(split.test, 52)
         inside = [rows.max() < 30, rows.min() >= 30, columns.max() < 26, columns.min() >= 26]
         assert sum(inside) == 1
-        sides.add(inside.index(True))
-    assert sides == {0, 1, 2, 3}
+        across = 1 if inside.index(True) < 2 else 0
+        sides.add((inside.index(True), bool(split.val[:, across].min() > split.train[:, across].max())))
+    assert sides == {(side, after) for side in range(4) for after in (False, True)}
+
+
+def test_blocks_go_whole_to_one_part() -> None:
+    splitter = PatchSplitter(size=8, stride=1, block=20)
+    for seed in range(3):
+        split = splitter(patch_scene(), seed)
+        # 60 rows are three blocks; 52 columns are two, of 20 and 32.
+        blocks = [set((p // 52 // 20 * 2 + np.minimum(p % 52 // 20, 1)).tolist()) for p in map(split.pixels, PARTS)]
+        assert sum(map(len, blocks)) == len(set.union(*blocks)) == 6
 
 
 def test_windows_stay_in_their_tile_and_overlapping_tiles_in_one_part() -> None:
@@ -233,6 +243,10 @@ def test_rare_classes_are_in_every_part_where_that_is_possible() -> None:
         return sum(not (scene.flat_labels()[split.pixels(part)] == 3).any() for split in splits for part in PARTS)
 
     assert missing(100) == 0 < missing(1)
+    scene.labels[50:54, 10:14] = 2  # two places are left, too few for all three parts
+    for seed in range(10):
+        split = PatchSplitter(size=8)(scene, seed)
+        assert all((scene.flat_labels()[split.pixels(part)] == 3).any() for part in ('train', 'test'))  # type: ignore[arg-type]
 
 
 def test_rare_class_is_dropped_with_a_word_or_refused() -> None:
@@ -251,6 +265,19 @@ def test_rare_class_is_dropped_with_a_word_or_refused() -> None:
         PatchSplitter(size=8, min_pixels=10, on_rare='error')(scene, seed=0)
     with pytest.raises(RareClassError, match='0 of 3 classes have enough training pixels'):
         PatchSplitter(size=8, min_pixels=10_000)(scene, seed=0)
+
+
+def test_what_trains_decides_which_classes_are_kept() -> None:
+    scene = patch_scene()
+    assert scene.labels is not None
+    scene.labels[scene.labels == 3] = 1
+    scene.labels[8:16, 8:16] = 3  # one block, which is in one part
+    kept = []
+    for seed in range(12):
+        split = PatchSplitter(size=8, stride=8)(scene, seed)
+        kept.append(3 in split.classes)
+        assert kept[-1] == ([8, 8] in split.train.tolist())
+    assert len(set(kept)) == 2
 
 
 def test_budget_of_training_windows_covers_the_classes() -> None:

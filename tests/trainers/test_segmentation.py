@@ -7,7 +7,7 @@ from torchgeo.datasets import NonGeoDataset
 from toys import Toy, aligned, keys_of
 
 import hsiaug.trainers.augmentation as trainer_augmentation
-import hsiaug.trainers.segmentation as segmentation
+import hsiaug.trainers.pixelwise as pixelwise
 from hsiaug.datasets import MixedDataset
 from hsiaug.samples import SampleSpec
 from hsiaug.trainers import Segmenter, SegmenterConfig, predict_masks, train_segmenter
@@ -108,9 +108,9 @@ def test_synthetic_samples_without_weight_cannot_mislead() -> None:
 @pytest.mark.parametrize('held', [True, False])
 def test_every_sample_is_read_once_per_epoch_in_equal_batches(monkeypatch: pytest.MonkeyPatch, held: bool) -> None:
     if not held:
-        monkeypatch.setattr(segmentation, 'HELD_BYTES', 1)
+        monkeypatch.setattr(pixelwise, 'HELD_BYTES', 1)
     mixed = MixedDataset(Blocks(6), Blocks(40, seed=2), ratio=1.5, weight=0.5)
-    stream = segmentation._Stream(mixed, mixed.spec, torch.Generator().manual_seed(0), torch.device('cpu'))  # type: ignore[arg-type]
+    stream = pixelwise.Stream(mixed, mixed.spec, torch.Generator().manual_seed(0), torch.device('cpu'))  # type: ignore[arg-type]
     batches = [stream.take(5) for _ in range(6)]
     assert all(len(batch['image']) == len(batch['mask']) == 5 for batch in batches)
     weights, images = (torch.cat([batch[key] for batch in batches]) for key in ('weight', 'image'))
@@ -128,8 +128,8 @@ def test_class_weights_are_inverse_roots_of_pixel_counts() -> None:
     data.mask[:] = 0
     data.mask[:, :5] = 1  # a quarter of the pixels
     data.mask[:, 5:10] = IGNORE
-    scaler = segmentation.SpectralScaler(BANDS)
-    weights = segmentation._fit(scaler, data, data.spec, weigh_classes=True)
+    scaler = pixelwise.SpectralScaler(BANDS)
+    weights = pixelwise.fit_scaling(scaler, data, data.spec, weigh_classes=True)
     assert weights is not None
     assert weights[2] == 0
     assert float(weights[1] / weights[0]) == pytest.approx(2**0.5)

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, default_collate
 from toys import Toy, aligned, keys_of
 
-from hsiaug.datasets.batches import fetch_samples
+from hsiaug.datasets.batches import fetch_samples, put_rows
 from hsiaug.generators import Generator, TrainingData
 from hsiaug.ratio import Linear, SyntheticFirst
 from hsiaug.samples import Kind, SpecMismatchError
@@ -204,3 +204,13 @@ def test_mistakes_at_construction(data: TrainingData) -> None:
         SyntheticMix(generator, 1.0, 'add')  # type: ignore[arg-type]
     with pytest.raises(ValueError, match='unknown label policy'):
         SyntheticMix(generator, 1.0, labels='all')  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize('side', [2, 80])  # below and above the size from which whole rows are copied
+def test_rows_are_put_in_their_places(side: int) -> None:
+    value, rows = torch.rand(5, 3, side, side), torch.rand(2, 3, side, side)
+    before = value.clone()
+    out = put_rows(value, torch.tensor([4, 1]), rows)
+    assert torch.equal(value, before)
+    assert torch.equal(out[[4, 1]], rows)
+    assert torch.equal(out[[0, 2, 3]], value[[0, 2, 3]])

@@ -1,0 +1,120 @@
+"""Losses of change detection: cross-entropy, Lovász, side outputs, and torchgeo's binary one with ignored pixels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import binary_cross_entropy_with_logits
+
+from .segmentation import UNUSED, segmentation_loss
+
+SIDE_WEIGHTS = (0.5, 0.5, 0.5, 0.8)
+"""Of the side outputs of ChangeFormer V6, coarse to fine, beside 1 for its logits; those of the published code."""
+
+
+def change_loss(
+    logits: Tensor,
+    mask: Tensor,
+    ignore_index: int | None = None,
+    class_weights: Tensor | None = None,
+    sample_weights: Tensor | None = None,
+    lovasz: float = 0.0,
+) -> Tensor:
+    """Weighted mean of the cross-entropy over all pixels that count, plus ``lovasz`` times the Lovász loss.
+
+    Args:
+        logits: (n, K, H, W).
+        mask: (n, 1, H, W) int64.
+        ignore_index: mask value of pixels that do not count.
+        class_weights: (K,) of the cross-entropy, or 1 for all.
+        sample_weights: (n,), or 1 for all. A sample of weight 0 is as good as left out.
+        lovasz: weight of the Lovász loss; SiamCRNN's published code takes 0.75.
+    """
+    loss = segmentation_loss(logits, mask[:, 0], ignore_index, class_weights, sample_weights)
+    if lovasz:
+        loss = loss + lovasz * lovasz_loss(logits, mask, ignore_index, sample_weights)
+    return loss
+
+
+def multi_scale_loss(
+    logits: Tensor,
+    sides: Sequence[Tensor],
+    mask: Tensor,
+    ignore_index: int | None = None,
+    class_weights: Tensor | None = None,
+    sample_weights: Tensor | None = None,
+    lovasz: float = 0.0,
+) -> Tensor:
+    """:func:`change_loss` of the logits, and of side outputs with :data:`SIDE_WEIGHTS`.
+
+    Args:
+        logits: (n, K, H, W).
+        sides: four of that shape, coarse to fine.
+        mask: as all that follow, see :func:`change_loss`.
+        ignore_index: see there.
+        class_weights: see there.
+        sample_weights: see there.
+        lovasz: see there.
+    """
+    options = (mask, ignore_index, class_weights, sample_weights, lovasz)
+    loss = change_loss(logits, *options)
+    for weight, side in zip(SIDE_WEIGHTS, sides, strict=True):
+        loss = loss + weight * change_loss(side, *options)
+    return loss
+
+
+def lovasz_loss(
+    logits: Tensor, mask: Tensor, ignore_index: int | None = None, sample_weights: Tensor | None = None
+) -> Tensor:
+    """Lovász extension of 1 - IoU, the mean over the classes that occur; 0 where no pixel counts.
+
+    Berman, Triki & Blaschko (2018), The Lovász-softmax loss, https://arxiv.org/abs/1705.08790. The IoU is that of the
+    whole batch, in which each pixel counts with its sample's weight; segmentation-models-pytorch has it without.
+
+    Args:
+        logits: (n, K, H, W).
+        mask: (n, 1, H, W) int64.
+        ignore_index: mask value of pixels that do not count.
+        sample_weights: (n,), or 1 for all.
+    """
+    counts = mask[:, 0] != (UNUSED if ignore_index is None else ignore_index)
+    weight = torch.ones_like(counts, dtype=logits.dtype)
+    if sample_weights is not None:
+        weight = weight * sample_weights.to(logits.dtype)[:, None, None]
+        counts = counts & (weight > 0)
+    probability, target, weight = logits.softmax(dim=1).movedim(1, -1)[counts], mask[:, 0][counts], weight[counts]
+    losses = []
+    for label in target.unique().tolist():
+        own = (target == label).to(logits.dtype)
+        errors, order = (own - probability[:, label]).abs().sort(descending=True)
+        inside, outside = (weight * own)[order], (weight * (1 - own))[order]
+        total = inside.sum()
+        # 1 - IoU of a prediction that is wrong in the pixels with the largest errors: in the first, the first two, ...
+        distance = 1 - (total - inside.cumsum(0)) / (total + outside.cumsum(0))
+        losses.append(errors @ distance.diff(prepend=distance.new_zeros(1)))
+    return torch.stack(losses).mean() if losses else logits.sum() * 0
+
+
+class BinaryChangeLoss(nn.BCEWithLogitsLoss):
+    """Binary cross-entropy of single logits as torchgeo has it, with pixels that do not count and sample weights.
+
+    Args:
+        ignore_index: mask value of pixels that do not count.
+        pos_weight: of changed pixels, as of :class:`torch.nn.BCEWithLogitsLoss`.
+    """
+
+    def __init__(self, ignore_index: int | None = None, pos_weight: Tensor | None = None) -> None:
+        super().__init__(pos_weight=pos_weight)
+        self.ignore_index = ignore_index
+
+    def forward(self, logits: Tensor, mask: Tensor, sample_weights: Tensor | None = None) -> Tensor:
+        """Mean over the pixels of (n, 1, H, W) that count, weighed by (n,) sample weights; 0 where none does."""
+        counts = torch.ones_like(mask, dtype=torch.bool) if self.ignore_index is None else mask != self.ignore_index
+        weight = counts.to(logits.dtype)
+        if sample_weights is not None:
+            weight = weight * sample_weights.to(logits.dtype)[:, None, None, None]
+        target = mask.to(logits.dtype).where(counts, 0)
+        pixels = binary_cross_entropy_with_logits(logits, target, pos_weight=self.pos_weight, reduction='none')
+        return (weight * pixels).sum() / weight.sum().clamp_min(1e-12)

@@ -1,0 +1,210 @@
+"""ChangeFormer: a siamese hierarchical transformer for change detection.
+
+Bandara & Patel (2022), A transformer-based siamese network for change detection, https://arxiv.org/abs/2201.01293.
+V6 is the network of the paper; V3 is an earlier one of the published code, which SpecDM (2025) trains.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import torch
+from segmentation_models_pytorch.encoders.mix_transformer import (
+    LayerNorm,
+    MixVisionTransformerEncoder,
+    OverlapPatchEmbed,
+)
+from torch import Tensor, nn
+
+from .encoders import named_encoder
+from .segformer import _TINY, STRIDE
+from .siamese import date_features, resize, to_pixels
+
+DIMS = (64, 128, 320, 512)
+"""Channels of the published encoders' four scales."""
+
+
+def _published(bands: int, depths: tuple[int, ...], patch: int, dropout: float) -> Any:
+    """The published encoder; ``patch`` is the side of the patches that the second to fourth scale embed."""
+    encoder = MixVisionTransformerEncoder(
+        [3, 0, *DIMS], in_chans=bands, embed_dims=DIMS, depths=depths, num_heads=(1, 2, 4, 8), mlp_ratios=(4, 4, 4, 4),
+        sr_ratios=(8, 4, 2, 1), qkv_bias=True, norm_layer=partial(LayerNorm, eps=1e-6), drop_rate=dropout,
+        attn_drop_rate=dropout, drop_path_rate=0.1,
+    )  # fmt: skip
+    if patch != 3:
+        for scale, (inputs, outputs) in enumerate(zip(DIMS[:-1], DIMS[1:], strict=True), start=2):
+            embed = OverlapPatchEmbed(patch_size=patch, stride=2, in_chans=inputs, embed_dim=outputs)
+            setattr(encoder, f'patch_embed{scale}', embed)
+    return encoder
+
+
+class _ChangeFormer(nn.Module):
+    """The encoder, common to all versions."""
+
+    def __init__(self, bands: int, encoder: str, encoder_weights: str | None, upsampling: int, **own: Any) -> None:
+        super().__init__()
+        self.upsampling = upsampling
+        if encoder in ('changeformer', 'mit_tiny'):
+            if encoder_weights is not None:
+                raise ValueError(
+                    f'{type(self).__name__}: {encoder!r} has no weights, found {encoder_weights!r}; use None'
+                )
+            tiny = encoder == 'mit_tiny'
+            self.encoder: Any = (
+                MixVisionTransformerEncoder([3, 0, *_TINY['embed_dims']], in_chans=bands, **_TINY)
+                if tiny
+                else _published(bands, **own)
+            )
+        elif encoder.startswith('mit_'):
+            self.encoder = named_encoder(type(self).__name__, encoder, bands, encoder_weights)
+        else:
+            choices = ['changeformer', 'mit_tiny', *(f'mit_b{i}' for i in range(6))]
+            raise ValueError(f'{type(self).__name__}: unknown encoder {encoder!r}; choose from {choices}')
+
+    def _dates(self, image: Tensor) -> list[Tensor]:
+        return date_features(self.encoder, image, STRIDE, self.upsampling)
+
+    def _to_pixels(self, x: Tensor, image: Tensor) -> Tensor:
+        return to_pixels(x, image, STRIDE, self.upsampling)
+
+
+class ChangeFormerV3(_ChangeFormer):
+    """Differences of features at four scales, fused by an MLP, enlarged by pixel shuffle.
+
+    Each scale's difference is mapped to ``channels``, resized and made absolute, so that a swap of the dates changes
+    no logit. The published code maps both dates first, which is the same: the bias cancels. It also passes logits
+    through a ReLU, which is left out here: it stops their gradient where they are negative.
+
+    Args:
+        bands: number of bands C of a date.
+        num_classes: number of classes K.
+        encoder: ``'changeformer'``, the published one; ``'mit_b0'`` to ``'mit_b5'`` of SegFormer; ``'mit_tiny'``, one
+            block per stage, for studies on a CPU.
+        encoder_weights: ``'imagenet'`` fetches pretrained weights of a ``'mit_b'`` encoder from the hub; None trains
+            from scratch.
+        channels: width of the decoder.
+        upsampling: the input is enlarged by this factor. Features have a quarter of its resolution, which is coarse
+            where the changes of a small patch are a few pixels wide.
+
+    Raises:
+        ValueError: for an unknown encoder or weights.
+        ConnectionError: if weights cannot be fetched.
+    """
+
+    def __init__(
+        self,
+        bands: int,
+        num_classes: int = 2,
+        encoder: str = 'changeformer',
+        encoder_weights: str | None = None,
+        channels: int = 64,
+        upsampling: int = 1,
+    ) -> None:
+        super().__init__(bands, encoder, encoder_weights, upsampling, depths=(3, 4, 6, 3), patch=3, dropout=0.0)
+        scales = self.encoder.out_channels[2:]
+        self.project = nn.ModuleList(nn.Conv2d(inputs, channels, 1, bias=False) for inputs in scales)
+        self.fuse = nn.Conv2d(channels * len(scales), channels, 1)
+        self.head = nn.Sequential(nn.Conv2d(channels, num_classes * 16, 3, padding=1), nn.PixelShuffle(4))
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Logits (n, K, H, W) of images (n, 2, C, H, W) with sides of any length."""
+        dates = self._dates(image)
+        size = dates[0].shape[-2:]
+        differences = [
+            resize(project(scale[:, 0] - scale[:, 1]), size).abs()
+            for project, scale in zip(self.project, dates, strict=True)
+        ]
+        return self._to_pixels(self.head(self.fuse(torch.cat(differences, dim=1))), image)
+
+
+class _Residual(nn.Module):
+    """A residual block whose branch is scaled by a tenth."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.Conv2d(channels, channels, 3, padding=1), nn.ReLU(), nn.Conv2d(channels, channels, 3, padding=1)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + 0.1 * self.body(x)
+
+
+def _convolutions(inputs: int, outputs: int) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(inputs, outputs, 3, padding=1),
+        nn.ReLU(),
+        nn.BatchNorm2d(outputs),
+        nn.Conv2d(outputs, outputs, 3, padding=1),
+    )
+
+
+def _double(channels: int) -> nn.Sequential:
+    return nn.Sequential(nn.ConvTranspose2d(channels, channels, 4, stride=2, padding=1), _Residual(channels))
+
+
+class ChangeFormerV6(_ChangeFormer):
+    """A learned difference of features at four scales, fused, enlarged by transposed convolutions.
+
+    Each scale's difference takes up the next coarser one, and predicts the change by itself: see
+    :meth:`forward_with_sides`, for training.
+
+    Args:
+        bands: number of bands C of a date.
+        num_classes: number of classes K.
+        encoder: as for :class:`ChangeFormerV3`; the published one has fewer blocks, and patches of 7x7 at all scales.
+        encoder_weights: as for :class:`ChangeFormerV3`.
+        channels: width of the decoder.
+        upsampling: the input is enlarged by this factor.
+
+    Raises:
+        ValueError: for an unknown encoder or weights.
+        ConnectionError: if weights cannot be fetched.
+    """
+
+    def __init__(
+        self,
+        bands: int,
+        num_classes: int = 2,
+        encoder: str = 'changeformer',
+        encoder_weights: str | None = None,
+        channels: int = 256,
+        upsampling: int = 1,
+    ) -> None:
+        super().__init__(bands, encoder, encoder_weights, upsampling, depths=(3, 3, 4, 3), patch=7, dropout=0.1)
+        scales = self.encoder.out_channels[:1:-1]  # coarse to fine, as all that follows
+        self.project = nn.ModuleList(nn.Conv2d(inputs, channels, 1) for inputs in scales)
+        self.difference = nn.ModuleList(nn.Sequential(_convolutions(2 * channels, channels), nn.ReLU()) for _ in scales)
+        self.sides = nn.ModuleList(_convolutions(channels, num_classes) for _ in scales)
+        self.fuse = nn.Sequential(nn.Conv2d(channels * len(scales), channels, 1), nn.BatchNorm2d(channels))
+        self.double = nn.Sequential(_double(channels), _double(channels))
+        self.head = nn.Conv2d(channels, num_classes, 3, padding=1)
+
+    def _differences(self, image: Tensor) -> list[Tensor]:
+        """(n, channels, h, w) at each scale, coarse to fine."""
+        differences: list[Tensor] = []
+        scales = reversed(self._dates(image))
+        for project, difference, dates in zip(self.project, self.difference, scales, strict=True):
+            projected = project(dates.flatten(0, 1)).unflatten(0, (-1, 2))
+            found = difference(projected.flatten(1, 2))
+            differences.append(found + resize(differences[-1], found.shape[-2:]) if differences else found)
+        return differences
+
+    def _logits(self, differences: list[Tensor], image: Tensor) -> Tensor:
+        size = differences[-1].shape[-2:]
+        fused = self.fuse(torch.cat([resize(scale, size) for scale in differences], dim=1))
+        return self._to_pixels(self.head(self.double(fused)), image)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Logits (n, K, H, W) of images (n, 2, C, H, W) with sides of any length."""
+        return self._logits(self._differences(image), image)
+
+    def forward_with_sides(self, image: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """Logits (n, K, H, W), and those of each scale, coarse to fine, brought to the same pixels, for training.
+
+        The published code shrinks the mask to each scale instead, where changes of a few pixels are lost.
+        """
+        differences = self._differences(image)
+        sides = [self._to_pixels(side(scale), image) for side, scale in zip(self.sides, differences, strict=True)]
+        return self._logits(differences, image), sides

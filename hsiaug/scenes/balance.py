@@ -1,0 +1,72 @@
+"""Training windows of a change-detection split, balanced by what changed in them."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import numpy as np
+
+from .change import CHANGED, BitemporalScene
+from .patches import PatchSplit
+from .windows import window_class_counts
+
+
+def balance_change(
+    scene: BitemporalScene,
+    split: PatchSplit,
+    share: float = 0.5,
+    min_change: float = 0.01,
+    max_train: int | None = None,
+) -> PatchSplit:
+    """A split with fewer training windows, so that a larger share of them holds change.
+
+    Windows without change are left out at random, by the split's seed. Validation and test stay as they are: scores
+    on balanced windows would flatter. To balance a few windows out of many, give ``max_train`` here and not to the
+    splitter; smaller choices are part of larger ones.
+
+    Args:
+        scene: the scene of the split.
+        split: a split of it.
+        share: share of the training windows that holds change at least.
+        min_change: share of changed pixels from which on a window holds change; 0 means a single pixel.
+        max_train: most training windows to keep.
+
+    Raises:
+        ValueError: if a setting is out of its range, the split is of another scene, or no training window holds change.
+    """
+    if not 0 < share <= 1 or not 0 <= min_change <= 1 or (max_train is not None and max_train < 1):
+        raise ValueError(
+            'balance_change: share must be above 0 and at most 1, min_change from 0 to 1, max_train at least 1; found '
+            f'share {share}, min_change {min_change}, max_train {max_train}'
+        )
+    if split.scene != scene.fingerprint:
+        raise ValueError(f'balance_change: the split was not made for scene {scene.name!r}; split this scene')
+    changed = ((scene.flat_labels() == CHANGED) & scene.valid).reshape(scene.shape)
+    pixels = window_class_counts(changed.astype(np.int64), split.train, split.size, 2)[:, 1]
+    holds = pixels >= max(1, min_change * split.size**2)
+    rng = np.random.default_rng(split.seed)
+    with_change, without = (rng.permutation(np.flatnonzero(which)) for which in (holds, ~holds))
+    if len(with_change) == 0:
+        most = pixels.max(initial=0) / split.size**2
+        raise ValueError(
+            f'balance_change: none of {len(split.train)} training windows of scene {scene.name!r} has {min_change:.2%} '
+            f'changed pixels, the most is {most:.2%}; lower min_change, or split with another seed'
+        )
+    # Rounded before it is floored, so that 3 windows do not turn into 2.9999.
+    others = min(len(without), math.floor(round(len(with_change) * (1 - share) / share, 9)))
+    total = len(with_change) + others
+    kept = min(total, max_train or total)
+    first = -(-kept * len(with_change) // total)
+    chosen = np.sort(np.concatenate([with_change[:first], without[: kept - first]]))
+    left_out = len(split.train) - kept
+    words = (f'{left_out} training windows, to balance those with and without change',) if left_out else ()
+    return replace(
+        split,
+        train=split.train[chosen],
+        strategy={
+            **split.strategy,
+            'balance_change': {'share': share, 'min_change': min_change, 'max_train': max_train},
+        },
+        dropped=(*split.dropped, *words),
+    )

@@ -1,0 +1,256 @@
+"""Two dates of one place with a mask of what changed between them, as a scene that the splits can cut."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal, cast
+
+import numpy as np
+from tqdm.auto import tqdm
+
+from ..samples import Kind, SampleSpec
+from .scene import UNLABELLED, Scene
+from .simulated import SimulatedScene
+
+UNCHANGED, CHANGED = 1, 2
+"""Labels of a bitemporal scene; pixels that do not count are unlabelled."""
+
+CHANGE_CLASSES = {UNCHANGED: 'unchanged', CHANGED: 'changed'}
+IGNORED = 255
+"""Value in change masks of pixels that do not count."""
+
+Pair = tuple[np.ndarray, np.ndarray, np.ndarray]
+
+
+@dataclass(eq=False)
+class BitemporalScene(Scene):
+    """Two co-registered dates with a change mask; make it with :meth:`from_dates` and its sisters.
+
+    To splits it is a scene like any other: the bands of the second date follow those of the first in the cube, and
+    the labels are 1 where nothing changed and 2 where something did. So a window cuts both dates and the mask alike.
+    Arguments are those of :class:`Scene`, for the cube of both dates.
+
+    Raises:
+        ValueError: if the cube has no two dates of the same bands.
+    """
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        half = self.cube.shape[2] // 2
+        first, second = np.array_split(cast(np.ndarray, self.bands), 2)
+        if self.cube.shape[2] % 2 or not np.array_equal(first + half, second):
+            raise ValueError(
+                f'BitemporalScene {self.name!r}: both dates need the same bands, found {self.cube.shape[2]} bands in '
+                f'the cube, of which {self.bands} are in use; make the scene with BitemporalScene.from_dates'
+            )
+
+    @classmethod
+    def from_dates(
+        cls, name: str, first: np.ndarray, second: np.ndarray, change: np.ndarray, **kwargs: Any
+    ) -> BitemporalScene:
+        """A scene of one place.
+
+        Args:
+            name: short name.
+            first: (H, W, C) image of the first date.
+            second: (H, W, C) image of the second date.
+            change: (H, W) mask, 1 where something changed, 0 where not, 255 where a pixel does not count.
+            kwargs: other arguments of :class:`Scene`; ``wavelengths`` and ``bands`` are those of one date.
+
+        Raises:
+            ValueError: if the dates or the mask differ in size, the mask holds other values, or nothing changed.
+        """
+        cube, labels = _stacked(name, (first, second, change))
+        _require_any_change(name, [labels])
+        return cls(name, cube, labels, **_for_both_dates(kwargs, first.shape[2]))
+
+    @classmethod
+    def from_pairs(
+        cls, name: str, pairs: Iterable[Pair], groups: Sequence[int] | np.ndarray | None = None, **kwargs: Any
+    ) -> BitemporalScene:
+        """A scene of several places, such as cities or tiles, which may differ in size.
+
+        They are stacked as tiles as large as the largest. What smaller ones lack is unlabelled and not measured, so
+        that ``PatchSplitter(min_labelled=1.0)`` cuts windows inside the images only.
+
+        Args:
+            name: short name.
+            pairs: first date (H, W, C), second date (H, W, C) and mask (H, W) of each place, as in :meth:`from_dates`.
+            groups: a number for each place; those that share it never part company in a split. None sets all apart.
+            kwargs: as for :meth:`from_dates`. Integers need ``nodata`` if sizes differ.
+
+        Raises:
+            ValueError: as :meth:`from_dates`, naming the place, or if places differ in bands.
+        """
+        cubes, masks = zip(*(_stacked(f'{name}, pair {k}', pair) for k, pair in enumerate(pairs)), strict=True)
+        _require_any_change(name, masks)
+        if len(counts := sorted({cube.shape[2] // 2 for cube in cubes})) > 1:
+            raise ValueError(f'BitemporalScene {name!r}: all pairs need the same bands, found {counts} bands')
+        height, width = (max(mask.shape[axis] for mask in masks) for axis in range(2))
+        fill, dtype = kwargs.get('nodata'), np.result_type(*cubes)
+        if fill is None and any(mask.shape != (height, width) for mask in masks):
+            if not np.issubdtype(dtype, np.floating):
+                raise ValueError(
+                    f'BitemporalScene {name!r}: pairs of different sizes are filled up with the value of pixels that '
+                    f'are not measured; images of {dtype} have none of their own, so give nodata'
+                )
+            fill = np.nan
+        tiles = np.full((len(cubes), height, width, cubes[0].shape[2]), 0 if fill is None else fill, dtype=dtype)
+        labels = np.full(tiles.shape[:3], UNLABELLED, dtype=np.uint8)
+        for k, (cube, mask) in enumerate(zip(cubes, masks, strict=True)):
+            tiles[k, : mask.shape[0], : mask.shape[1]] = cube
+            labels[k, : mask.shape[0], : mask.shape[1]] = mask
+        settings = _for_both_dates(kwargs, tiles.shape[3] // 2)
+        return cast(
+            BitemporalScene,
+            cls.from_tiles(name, tiles, labels, None if groups is None else np.asarray(groups), **settings),
+        )
+
+    @classmethod
+    def from_dataset(
+        cls,
+        name: str,
+        dataset: Any,
+        groups: Sequence[int] | np.ndarray | None = None,
+        progress: bool = False,
+        **kwargs: Any,
+    ) -> BitemporalScene:
+        """A scene of all samples of a change-detection dataset, such as the cities of torchgeo's ``OSCD``.
+
+        Args:
+            name: short name.
+            dataset: map-style, with ``image`` (2, C, H, W) and ``mask`` (1, H, W) or (H, W); sizes may differ.
+            groups: as for :meth:`from_pairs`.
+            progress: show a progress bar.
+            kwargs: as for :meth:`from_pairs`.
+
+        Raises:
+            ValueError: as :meth:`from_pairs`, or if a sample is no pair of dates.
+        """
+
+        def pair(index: int) -> Pair:
+            image, mask = (np.asarray(dataset[index][key]) for key in ('image', 'mask'))
+            if image.ndim != 4 or len(image) != 2 or mask.size != np.prod(image.shape[2:]):
+                raise ValueError(
+                    f'BitemporalScene {name!r}: sample {index} has image {image.shape} and mask {mask.shape}, expected '
+                    '(2, C, H, W) and (1, H, W)'
+                )
+            first, second = image.transpose(0, 2, 3, 1)
+            return first, second, mask.reshape(image.shape[2:])
+
+        indices = tqdm(range(len(dataset)), desc='pairs', unit='pair', disable=not progress)
+        return cls.from_pairs(name, map(pair, indices), groups, **kwargs)
+
+    @classmethod
+    def from_simulated(cls, scene: SimulatedScene) -> BitemporalScene:
+        """Both dates of a simulated scene. Season and light differ everywhere; the mask holds real changes only.
+
+        Raises:
+            ValueError: if it has one date.
+        """
+        if scene.second_date is None or scene.change is None:
+            raise ValueError('BitemporalScene: this simulated scene has one date; make it with SimulatedScene(dates=2)')
+        return cls.from_dates(
+            scene.name, scene.cube, scene.second_date, scene.change, wavelengths=scene.wavelengths, unit=scene.unit
+        )
+
+    def spec(
+        self,
+        classes: Sequence[int] | None = None,
+        kind: Kind = 'change',
+        size: tuple[int, int] | None = None,
+        ignore_index: int | None = None,
+    ) -> SampleSpec:
+        """The spec of this scene's samples; arguments as for :meth:`Scene.spec`.
+
+        Pairs of dates (kind ``'change'``) have the bands of one date, every other kind those of both.
+        """
+        spec = super().spec(classes, 'segmentation' if kind == 'change' else kind, size, ignore_index)
+        if kind != 'change':
+            return spec
+        bands = spec.bands // 2
+        return replace(spec, kind=kind, bands=bands, wavelengths=spec.wavelengths and spec.wavelengths[:bands])
+
+    def bad_bands(self, max_missing: float = 0.05) -> dict[int, str]:
+        """Bands in use that carry no information at one date, and the same bands of the other date.
+
+        Pixels without any measurement, such as those beyond the edge of a smaller image, count for no band.
+        """
+        measured = sum(int((~self._missing(block)).any(axis=2).sum()) for _, block in self._row_blocks())
+        outside = 1 - measured / self.num_pixels
+        bad = super().bad_bands(outside + max_missing * (1 - outside))
+        half = self.cube.shape[2] // 2
+        partners = {(band + half) % (2 * half): f'{why} at the other date' for band, why in bad.items()}
+        return dict(sorted({**partners, **bad}.items()))
+
+    def checked(self, on_bad_bands: Literal['error', 'drop'] = 'error') -> BitemporalScene:
+        """This scene with bad bands refused or left out of both dates; see :meth:`Scene.checked`."""
+        checked = super().checked(on_bad_bands)
+        return self if checked is self else replace(self, bands=checked.bands)
+
+
+def require_change_values(values: np.ndarray, where: str, ignored: int | None = IGNORED) -> None:
+    """Check the values of a change mask.
+
+    Raises:
+        ValueError: with how to map what was found.
+    """
+    allowed = 'expected 0 (unchanged) and 1 (changed)' + ('' if ignored is None else f', {ignored} where ignored')
+    found = np.unique(values)
+    if np.isin(found, [0, 1] if ignored is None else [0, 1, ignored]).all():
+        return
+    hint = 'give a binary mask'
+    if np.isin(found, [1, 2]).all():
+        hint = 'subtract 1 if 2 means changed'
+    elif np.isin(found, [0, 255]).all():
+        hint = 'use mask // 255 if 255 means changed'
+    raise ValueError(f'{where}: the change mask holds {found[:8].tolist()}, {allowed}; {hint}')
+
+
+def _stacked(where: str, pair: Pair) -> tuple[np.ndarray, np.ndarray]:
+    """(H, W, 2 C) cube and (H, W) labels of two dates and their mask."""
+    first, second, change = pair
+    sizes = ' and '.join('x'.join(map(str, image.shape[:2])) for image in (first, second))
+    if first.ndim != 3 or second.ndim != 3 or change.ndim != 2:
+        raise ValueError(
+            f'BitemporalScene {where}: dates must be (H, W, bands) and the mask (H, W), found {first.shape}, '
+            f'{second.shape} and {change.shape}'
+        )
+    if not first.shape[:2] == second.shape[:2] == change.shape:
+        raise ValueError(
+            f'BitemporalScene {where}: the dates have {sizes} pixels, the mask has {"x".join(map(str, change.shape))}; '
+            'if all begin at the same corner and differ at the far edges only, cut them with '
+            'first, second, change = crop_to_common(first, second, change)'
+        )
+    if first.shape[2] != second.shape[2]:
+        raise ValueError(
+            f'BitemporalScene {where}: the first date has {first.shape[2]} bands, the second {second.shape[2]}; give '
+            'the same bands of both dates'
+        )
+    require_change_values(change, f'BitemporalScene {where}')
+    labels = np.where(change == IGNORED, UNLABELLED, change.astype(np.uint8) + UNCHANGED).astype(np.uint8)
+    return np.concatenate([first, second], axis=2), labels
+
+
+def _require_any_change(where: str, labels: Iterable[np.ndarray]) -> None:
+    found = np.unique(np.concatenate([np.unique(mask) for mask in labels]))
+    if CHANGED not in found:
+        hint = 'use mask // 255 if 255 means changed; ' if UNLABELLED in found else ''
+        raise ValueError(
+            f'BitemporalScene {where}: no pixel of any mask is changed (1), so there is nothing to learn; {hint}check '
+            'that the masks belong to these images'
+        )
+
+
+def _for_both_dates(kwargs: dict[str, Any], bands: int) -> dict[str, Any]:
+    """Arguments of a scene, those per band repeated for the second date."""
+    settings: dict[str, Any] = {'class_names': CHANGE_CLASSES, **kwargs}
+    if (wavelengths := settings.get('wavelengths')) is not None:
+        settings['wavelengths'] = np.tile(np.asarray(wavelengths), 2)
+    if (used := settings.get('bands')) is not None:
+        settings['bands'] = np.concatenate([np.asarray(used), np.asarray(used) + bands])
+    return settings
+
+
+__all__ = ['CHANGED', 'CHANGE_CLASSES', 'UNCHANGED', 'BitemporalScene', 'require_change_values']

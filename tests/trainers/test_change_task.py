@@ -1,0 +1,155 @@
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from lightning.pytorch import Trainer
+from torch import nn
+from torchgeo.datamodules import NonGeoDataModule
+from toys import BANDS, Toy
+
+from hsiaug.datamodules import MixedDataModule
+from hsiaug.models import ChangeFormerV3, SiamCRNN
+from hsiaug.trainers import ChangeTask
+
+OPTIONS: dict[str, dict[str, Any]] = {
+    'changeformer-v3': {'backbone': 'mit_tiny', 'options': {'channels': 16}},
+    'changeformer-v6': {'backbone': 'mit_tiny', 'options': {'channels': 16}},
+    'siamcrnn': {'backbone': 'resnet_tiny', 'options': {'channels': 16}},
+    'fcsiamdiff': {'backbone': 'resnet18'},
+    'unet': {'backbone': 'resnet18'},
+}
+MULTICLASS: dict[str, Any] = {'task': 'multiclass', 'num_classes': 2, 'loss': 'ce'}
+
+
+class Toys(NonGeoDataModule):
+    def __init__(self, batch_size: int = 8) -> None:
+        super().__init__(Toy, batch_size=batch_size, num_workers=0)
+        self.mean, self.std = torch.tensor(0.0), torch.tensor(1.0)
+
+    def setup(self, stage: str) -> None:
+        # torchgeo's networks want sides of 32
+        sets = [Toy('change', n, seed) for seed, n in enumerate((16, 8, 8))]
+        for data in sets:
+            data.data = {
+                key: value.repeat_interleave(4, -1).repeat_interleave(4, -2) for key, value in data.data.items()
+            }
+        self.train_dataset, self.val_dataset, self.test_dataset = sets
+
+
+def task_for(model: str, **kwargs: Any) -> ChangeTask:
+    torch.manual_seed(0)
+    task = ChangeTask(model, in_channels=BANDS, **{'lr': 3e-3, **OPTIONS[model], **kwargs})
+    return task
+
+
+def quiet(task: ChangeTask) -> ChangeTask:
+    """In evaluation mode, to be called outside of a trainer."""
+    task.log = task.log_dict = lambda *args, **kwargs: None  # type: ignore[method-assign, assignment]
+    return task.eval()
+
+
+def trainer(**options: Any) -> Trainer:
+    return Trainer(
+        accelerator='cpu', logger=False, enable_checkpointing=False, enable_progress_bar=False,
+        enable_model_summary=False, **options,
+    )  # fmt: skip
+
+
+def synthetic() -> Toy:
+    inner = Toys()
+    inner.setup('fit')
+    data: Toy = inner.train_dataset  # type: ignore[assignment]
+    return data
+
+
+@pytest.mark.parametrize('model', ['changeformer-v3', 'changeformer-v6', 'siamcrnn', 'fcsiamdiff', 'unet'])
+@pytest.mark.parametrize('weight', [None, 0.5])
+def test_networks_train_on_a_mixed_datamodule(model: str, weight: float | None) -> None:
+    task = task_for(model)
+    module = MixedDataModule(Toys(), synthetic(), 1.0, weight=weight)
+    run = trainer(max_epochs=1)
+    run.fit(task, module)
+    assert (module.real_seen, module.synthetic_seen) == (16, 16)
+    assert run.callback_metrics['train_loss'] > 0
+    assert 0 < run.callback_metrics['val_BinaryAccuracy'] <= 1
+    (found,) = run.test(task, module, verbose=False)
+    assert 0 <= found['test_BinaryJaccardIndex'] <= 1
+
+
+def test_it_learns() -> None:
+    task = task_for('changeformer-v3', options={'channels': 16, 'upsampling': 2}, lr=1e-2)
+    run = trainer(max_epochs=20)
+    run.fit(task, Toys())
+    assert run.test(task, Toys(), verbose=False)[0]['test_BinaryF1Score'] > 0.7
+
+
+@pytest.mark.parametrize('model', ['changeformer-v3', 'siamcrnn'])
+def test_binary_and_two_class_tasks_agree(model: str) -> None:
+    binary, multiclass = quiet(task_for(model)), quiet(task_for(model, **MULTICLASS))
+    batch = Toy('change', 4).data
+    one, two = binary(batch['image']), multiclass(batch['image'])
+    assert one.shape == (4, 1, 8, 8)
+    assert torch.allclose(one.sigmoid(), two.softmax(dim=1)[:, 1:], atol=1e-6)
+    # torchgeo stacks the dates of networks whose names it does not know.
+    assert torch.equal(binary(batch['image'].flatten(1, 2)), one)
+    assert torch.allclose(binary.predict_step(batch, 0), multiclass.predict_step(batch, 0)[:, 1:], atol=1e-6)
+    losses = [task.training_step(batch, 0).item() for task in (binary, multiclass)]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+
+
+@pytest.mark.parametrize('kwargs', [{'pos_weight': torch.tensor(3.0)}, {**MULTICLASS, 'class_weights': [1.0, 3.0]}])
+def test_weights_reach_the_loss_and_ignored_pixels_do_not(kwargs: dict[str, Any]) -> None:
+    task = quiet(task_for('changeformer-v3', ignore_index=255, **kwargs))
+    batch = Toy('change', 4).data
+    batch['mask'][:, :, :3] = 255
+    plain = task.training_step(batch, 0).item()
+    assert 0 < plain < 5
+    assert task.training_step({**batch, 'weight': torch.ones(4)}, 0).item() == pytest.approx(plain, rel=1e-5)
+    first = task.training_step({key: value[:1] for key, value in batch.items()}, 0).item()
+    only = torch.tensor([1.0, 0.0, 0.0, 0.0])
+    assert task.training_step({**batch, 'weight': only}, 0).item() == pytest.approx(first, rel=1e-5)
+
+
+def test_side_outputs_are_trained_in_either_task() -> None:
+    for kwargs in ({}, MULTICLASS):
+        task = quiet(task_for('changeformer-v6', **kwargs))
+        task.training_step(Toy('change', 4).data, 0).backward()
+        sides: Any = task.model.network.sides  # type: ignore[union-attr]
+        assert all(p.grad is not None and p.grad.any() for p in sides[0][-1].parameters())
+
+
+def test_any_network_a_checkpoint_and_freezing(tmp_path: Path) -> None:
+    class Difference(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.head = nn.Conv2d(BANDS, 2, 1)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.head(x[:, 1] - x[:, 0])
+
+    network = Difference()
+    task = ChangeTask(network=network, in_channels=BANDS)
+    assert 'network' not in task.hparams
+    image = torch.rand(2, 2, BANDS, 32, 32)
+    logits = network(image)
+    assert torch.equal(task(image), logits[:, 1:] - logits[:, :1])
+    frozen = task_for('changeformer-v3', freeze_backbone=True)
+    assert isinstance(frozen.model.network, ChangeFormerV3)  # type: ignore[union-attr]
+    trained = {name.split('.')[1] for name, p in frozen.model.named_parameters() if p.requires_grad}
+    assert trained == {'project', 'fuse', 'head'}
+    task = task_for('siamcrnn')
+    run = trainer(max_epochs=1)
+    run.fit(task, Toys())
+    run.save_checkpoint(tmp_path / 'task.ckpt')
+    again = ChangeTask.load_from_checkpoint(tmp_path / 'task.ckpt', weights_only=True)
+    assert isinstance(again.model.network, SiamCRNN)  # type: ignore[union-attr]
+    assert torch.equal(again.eval()(image), task.eval()(image))
+
+
+def test_mistakes_are_named() -> None:
+    with pytest.raises(ValueError, match=r"weights of 'siamcrnn' are True or None, found 'some\.pth'"):
+        task_for('siamcrnn', weights='some.pth')
+    batch = {**Toy('change', 2).data, 'weight': torch.ones(2)}
+    with pytest.raises(ValueError, match="need loss='bce' or 'ce', found 'focal'"):
+        quiet(task_for('changeformer-v3', loss='focal')).training_step(batch, 0)
