@@ -245,6 +245,7 @@ def patch_splitter(name: str, size: int) -> PatchSplitter:
 # --- scenes of two dates --------------------------------------------------------------------------------------------
 
 SENTINEL2_BANDS = ('B01', 'B02', 'B03', 'B04', 'B05', 'B06', 'B07', 'B08', 'B8A', 'B09', 'B11', 'B12')
+SENTINEL2_CENTRES = {**dict(zip(SENTINEL2_BANDS, SENTINEL2_NM, strict=True)), 'B10': 1373.5}
 OSCD_STORED = {
     '10m': ('B02', 'B03', 'B04', 'B08'),
     '20m': ('B05', 'B06', 'B07', 'B8A', 'B11', 'B12'),
@@ -274,8 +275,8 @@ def oscd(root: Path, cities: Sequence[str] = OSCD_CITIES, bands: Sequence[str] =
 
     return BitemporalScene.from_pairs(
         'oscd',
-        map(pair, cities),
-        wavelengths=np.array([SENTINEL2_NM[SENTINEL2_BANDS.index(name)] for name in bands]),
+        [pair(city) for city in cities],
+        wavelengths=np.array([SENTINEL2_CENTRES[name] for name in bands]),
         wavelengths_approximate=True,
         scale=1e-4,
         unit='reflectance',

@@ -31,23 +31,32 @@ SEGFORMER = SegmenterConfig(
 PFSEGNET = replace(SEGFORMER, model='pfsegnet', encoder='resnet_tiny')
 # What a machine can carry: settings of the diffusion models, and the downstream networks.
 SCALES: dict[str, tuple[dict[str, Any], tuple[Segmenter, ...]]] = {
-    'quick': ({'vae_iterations': 250, 'diffusion_iterations': 500}, (Segmenter('SegFormer, tiny', SEGFORMER),)),
+    'quick': (
+        {'vae_iterations': 500, 'diffusion_iterations': 1000},
+        (Segmenter('SegFormer, tiny', replace(SEGFORMER, steps=100)),),
+    ),
     'small': (
         {},
         (
-            Segmenter('SegFormer, tiny', SEGFORMER, steps=(150, 300)),
-            Segmenter('PFSegNet, tiny', PFSEGNET, steps=(150, 300)),
+            Segmenter('SegFormer, tiny', SEGFORMER, steps=(100, 200)),
+            Segmenter('PFSegNet, tiny', PFSEGNET, steps=(100, 200)),
         ),
     ),
     'full': (
-        {'vae_iterations': 2000, 'diffusion_iterations': 20_000, 'unet_channels': [128, 256]},
+        {'vae_iterations': 4000, 'diffusion_iterations': 20_000, 'unet_channels': [128, 256], 'batch_size': 16},
         (
             Segmenter('SegFormer-B0', replace(SEGFORMER, encoder='mit_b0', channels=256), (400, 1200), (3e-4, 1e-3)),
             Segmenter('PFSegNet', replace(PFSEGNET, encoder='resnet50', channels=256), (400, 1200), (3e-4, 1e-3)),
         ),
     ),
 }
-QUICK_ARMS = ('two-stream', 'single stream', 'two-stream only', 'duplicate', 'flips')
+# Arms and their ratios where not every arm can be afforded at every ratio.
+FEW_ARMS: dict[str, dict[str, tuple[float, ...]]] = {
+    'quick': {'two-stream': (1, 3), 'single stream': (1, 3), 'two-stream only': (3,), 'duplicate': (1, 3)},
+    'small': {
+        'two-stream': (1, 3, 5), 'single stream': (1, 5), 'two-stream only': (5,), 'duplicate': (1, 5), 'cutmix': (1, 5),
+    },
+}  # fmt: skip
 
 
 def study(root: Path, scale: str, seeds: int, scenes: list[str], size: int, networks: int | None = None) -> Study:
@@ -64,10 +73,8 @@ def study(root: Path, scale: str, seeds: int, scenes: list[str], size: int, netw
         raise SystemExit(f'no scene found in {root}; HSIAUG_DATA names the folder that holds {", ".join(scenes)}')
     diffusion, segmenters = SCALES[scale]
     arms = segmentation_arms(diffusion)
-    if scale == 'quick':
-        arms = tuple(arm for arm in arms if arm.name in QUICK_ARMS)
-    # Synthetic pairs alone: as many as of real ones, and most of all.
-    arms = tuple(replace(arm, ratios=(1.0, 5.0)) if arm.synthetic_only and scale != 'quick' else arm for arm in arms)
+    if few := FEW_ARMS.get(scale):
+        arms = tuple(replace(arm, ratios=few[arm.name]) for arm in arms if arm.name in few)
     settings = tuple(
         Setting(name, f'{size} px', replace(patch_splitter(name, size), stride=size // 4)) for name in readers
     )
@@ -76,7 +83,7 @@ def study(root: Path, scale: str, seeds: int, scenes: list[str], size: int, netw
         scenes=readers,
         settings=settings,
         arms=arms,
-        ratios=(1.0, 3.0) if scale == 'quick' else (0.5, 1.0, 2.0, 3.0, 5.0),
+        ratios=(0.5, 1.0, 2.0, 3.0, 5.0),
         seeds=tuple(range(seeds)),
         classifiers=segmenters[:networks],
         quick=scale == 'quick',
@@ -90,7 +97,7 @@ def main() -> None:
     parser.add_argument('--quick', action='store_true', help='the scale quick with 3 seeds on two scenes')
     parser.add_argument('--scale', choices=list(SCALES), default='small')
     parser.add_argument('--scenes', nargs='+', choices=list(MASKED), default=['houston18', 'jasper_ridge'])
-    parser.add_argument('--size', type=int, default=32, help='side of a patch')
+    parser.add_argument('--size', type=int, default=16, help='side of a patch')
     parser.add_argument('--seeds', type=int, default=None, help='default: 10, quick 3')
     parser.add_argument('--networks', type=int, default=None, help='only the first so many downstream networks')
     parser.add_argument('--out', type=Path, default=None, help='run folder (default: runs/specdm-<scale>)')

@@ -28,8 +28,6 @@ if TYPE_CHECKING:
 
 DESCRIPTION = 'Synthetic hyperspectral samples, mixed into real training at a ratio, and the gain measured honestly.'
 RUN_FILE = 'run.json'
-TRAINING_FOLDER = 'training'
-"""Checkpoints and pictures of a long training, beside the generator."""
 FLAGS = ('--quick', '--verify', '--preview')
 MISTAKEN_PATH = (FileNotFoundError, FileExistsError, NotADirectoryError, PermissionError)
 
@@ -96,6 +94,7 @@ def train(
         seed: of the split and the training.
         device: where to train.
     """
+    from .generators.base import TRAINING_FOLDER
     from .trainers import fit_generator, training_data
 
     _require_device(device)

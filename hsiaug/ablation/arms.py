@@ -11,7 +11,7 @@ QUICK_RATIOS = (0.5, 2.0)
 QUICK_SEEDS = 3
 QUICK_TRAINING: dict[str, dict[str, Any]] = {
     'spectral_gan': {'iterations': 200},
-    'two_stream_diffusion': {'vae_iterations': 200, 'diffusion_iterations': 400},
+    'two_stream_diffusion': {'vae_iterations': 250, 'diffusion_iterations': 500},
 }
 
 
@@ -45,14 +45,16 @@ def segmentation_arms(diffusion: dict[str, Any] | None = None) -> tuple[Arm, ...
             :class:`~hsiaug.trainers.two_stream_diffusion.TwoStreamConfig`; the defaults if None.
     """
     diffusion = dict(diffusion or {})
-    single = {**diffusion, 'single_stream': True}
+    alone = {**diffusion, 'single_stream': True}
+    plain = {**alone, 'sad_weight': 0.0, 'mask_loss': 'l1'}  # latent diffusion knows nothing of angles and classes
     augment = {kind: {'kind': kind} for kind in ('duplicate', 'flips', 'crops', 'noise', 'cutmix')}
     return (
         Arm('two-stream', 'two_stream_diffusion', diffusion, 'real'),
-        Arm('single stream', 'two_stream_diffusion', single, 'real'),
+        Arm('single stream', 'two_stream_diffusion', plain, 'real'),
+        Arm('single stream, same losses', 'two_stream_diffusion', alone, 'real', control=True),
         Arm('two-stream, no SAD', 'two_stream_diffusion', {**diffusion, 'sad_weight': 0.0}, 'real', control=True),
         Arm('two-stream only', 'two_stream_diffusion', diffusion, 'real', control=True, synthetic_only=True),
-        Arm('single stream only', 'two_stream_diffusion', single, 'real', control=True, synthetic_only=True),
+        Arm('single stream only', 'two_stream_diffusion', plain, 'real', control=True, synthetic_only=True),
         *(Arm(kind, 'patch_augment', settings, 'real', control=True) for kind, settings in augment.items()),
     )
 

@@ -113,7 +113,7 @@ class ChangeDataset(NonGeoDataset):
             image[index], mask[index] = sample['image'], sample['mask'].reshape(mask.shape[1:])
         pairs = cls(image, mask, spec, getattr(dataset, 'split', None))
         if length and not pairs.class_counts[1]:
-            hint = '; use mask // 255 if 255 means changed' if (mask == spec.ignore_index).any() else ''
+            hint = '; use mask // 255 if 255 means changed' if spec.ignore_index in mask.unique().tolist() else ''
             raise ValueError(f'ChangeDataset: no pixel of any of the {length} masks is changed (1){hint}')
         return pairs
 

@@ -22,6 +22,8 @@ from ..samples import Provenance, SampleSpec
 CONFIG_FILE = 'config.json'
 WEIGHTS_FILE = 'model.safetensors'
 CARD_FILE = 'README.md'
+TRAINING_FOLDER = 'training'
+"""Checkpoints and pictures of a long training, in the folder that the generator will be saved to."""
 
 G = TypeVar('G', bound='type[Generator]')
 REGISTRY: dict[str, type[Generator]] = {}
@@ -218,7 +220,8 @@ class Generator(nn.Module):
             save_file(state, staging / WEIGHTS_FILE)
             (staging / CARD_FILE).write_text(self.card())
             if target.exists():
-                if any(target.iterdir()) and not (target / CONFIG_FILE).exists():
+                foreign = {path.name for path in target.iterdir()} - {TRAINING_FOLDER}
+                if foreign and CONFIG_FILE not in foreign:
                     raise FileExistsError(f'{target} exists and holds no generator; choose another folder')
                 target.mkdir(exist_ok=True)
                 for file in staging.iterdir():

@@ -7,6 +7,7 @@ V6 is the network of the paper; V3 is an earlier one of the published code, whic
 from __future__ import annotations
 
 from functools import partial
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -33,7 +34,7 @@ def _published(bands: int, depths: tuple[int, ...], patch: int, dropout: float) 
         attn_drop_rate=dropout, drop_path_rate=0.1,
     )  # fmt: skip
     if patch != 3:
-        for scale, (inputs, outputs) in enumerate(zip(DIMS[:-1], DIMS[1:], strict=True), start=2):
+        for scale, (inputs, outputs) in enumerate(pairwise(DIMS), start=2):
             embed = OverlapPatchEmbed(patch_size=patch, stride=2, in_chans=inputs, embed_dim=outputs)
             setattr(encoder, f'patch_embed{scale}', embed)
     return encoder
@@ -140,7 +141,7 @@ def _convolutions(inputs: int, outputs: int) -> nn.Sequential:
     )
 
 
-def _double(channels: int) -> nn.Sequential:
+def _twice(channels: int) -> nn.Sequential:
     return nn.Sequential(nn.ConvTranspose2d(channels, channels, 4, stride=2, padding=1), _Residual(channels))
 
 
@@ -178,7 +179,7 @@ class ChangeFormerV6(_ChangeFormer):
         self.difference = nn.ModuleList(nn.Sequential(_convolutions(2 * channels, channels), nn.ReLU()) for _ in scales)
         self.sides = nn.ModuleList(_convolutions(channels, num_classes) for _ in scales)
         self.fuse = nn.Sequential(nn.Conv2d(channels * len(scales), channels, 1), nn.BatchNorm2d(channels))
-        self.double = nn.Sequential(_double(channels), _double(channels))
+        self.enlarge = nn.Sequential(_twice(channels), _twice(channels))
         self.head = nn.Conv2d(channels, num_classes, 3, padding=1)
 
     def _differences(self, image: Tensor) -> list[Tensor]:
@@ -194,7 +195,7 @@ class ChangeFormerV6(_ChangeFormer):
     def _logits(self, differences: list[Tensor], image: Tensor) -> Tensor:
         size = differences[-1].shape[-2:]
         fused = self.fuse(torch.cat([resize(scale, size) for scale in differences], dim=1))
-        return self._to_pixels(self.head(self.double(fused)), image)
+        return self._to_pixels(self.head(self.enlarge(fused)), image)
 
     def forward(self, image: Tensor) -> Tensor:
         """Logits (n, K, H, W) of images (n, 2, C, H, W) with sides of any length."""

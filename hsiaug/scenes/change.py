@@ -83,7 +83,10 @@ class BitemporalScene(Scene):
         Raises:
             ValueError: as :meth:`from_dates`, naming the place, or if places differ in bands.
         """
-        cubes, masks = zip(*(_stacked(f'{name}, pair {k}', pair) for k, pair in enumerate(pairs)), strict=True)
+        stacked = [_stacked(f'{name}, pair {k}', pair) for k, pair in enumerate(pairs)]
+        if not stacked:
+            raise ValueError(f'BitemporalScene {name!r}: no pairs; check the folder or dataset that they come from')
+        cubes, masks = zip(*stacked, strict=True)
         _require_any_change(name, masks)
         if len(counts := sorted({cube.shape[2] // 2 for cube in cubes})) > 1:
             raise ValueError(f'BitemporalScene {name!r}: all pairs need the same bands, found {counts} bands')

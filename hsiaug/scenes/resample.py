@@ -18,32 +18,30 @@ def crop_to_common(*images: np.ndarray) -> tuple[np.ndarray, ...]:
     return tuple(image[:height, :width] for image in images)
 
 
-def upsample(band: np.ndarray, factor: int, shape: tuple[int, int]) -> np.ndarray:
-    """A band on a finer grid, by bilinear interpolation that keeps areas in place.
+def upsample(band: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    """A band on a finer grid of the same area, by bilinear interpolation that keeps areas in place.
 
-    The upper left corners of both grids coincide, and a coarse pixel covers ``factor`` x ``factor`` fine ones. So the
-    factor is exact even where the coarse band covers a little more or less than the fine grid; to stretch it to the
-    fine size would move its far edge by up to half a coarse pixel.
+    The edges of both grids coincide, not the centres of their corner pixels. So a band of 236 rows and one of 471 that
+    were cut from one area lie on each other everywhere, though their pixels are not quite as 2 to 1.
 
     Args:
         band: (h, w), measured everywhere: interpolation would mix a value for "no measurement" into its neighbours.
-        factor: side of a coarse pixel in fine ones.
-        shape: (H, W) of the fine grid. What the band covers beyond is cut, what it lacks repeats its edge.
+        shape: (H, W) of the fine grid.
 
     Returns:
         (H, W) in the band's dtype, integers rounded.
 
     Raises:
-        ValueError: if the sizes differ by a coarse pixel or more.
+        ValueError: if the sizes differ by more than rounding to whole coarse pixels explains.
     """
-    apart = [abs(factor * n - wanted) for n, wanted in zip(band.shape, shape, strict=True)]
-    if factor < 1 or max(apart) >= factor:
+    scale = [wanted / n for n, wanted in zip(band.shape, shape, strict=True)]
+    factor, other = map(round, scale)
+    if factor != other or max(abs(factor * n - wanted) for n, wanted in zip(band.shape, shape, strict=True)) >= factor:
         raise ValueError(
-            f'upsample: {band.shape[0]} x {band.shape[1]} pixels, each {factor} x {factor} fine ones, do not cover '
-            f'{shape[0]} x {shape[1]} fine ones; crop both to one area first'
+            f'upsample: {band.shape[0]} x {band.shape[1]} pixels cannot cover the area of {shape[0]} x {shape[1]} '
+            'finer ones, since no whole number of these makes the side of one; cut both from one area first'
         )
-    fine = zoom(band, factor, np.float64, order=1, mode='nearest', grid_mode=True)[: shape[0], : shape[1]]
-    fine = np.pad(fine, [(0, wanted - n) for n, wanted in zip(fine.shape, shape, strict=True)], mode='edge')
+    fine = zoom(band, scale, np.float64, order=1, mode='nearest', grid_mode=True)
     return (fine.round() if np.issubdtype(band.dtype, np.integer) else fine).astype(band.dtype)
 
 
@@ -51,14 +49,14 @@ def stack_bands(bands: Mapping[str, np.ndarray], order: Sequence[str]) -> np.nda
     """Bands of one image, which may differ in pixel size, on the finest grid among them.
 
     Args:
-        bands: (h, w) image of each band by its name; all begin at the same upper left corner.
+        bands: (h, w) image of each band by its name; all show the same area.
         order: names of the bands to take.
 
     Returns:
         (H, W, C) in the bands' common dtype.
 
     Raises:
-        ValueError: for a band that is missing, or of a size that no whole factor brings to the finest grid.
+        ValueError: for a band that is missing, or of a size that does not fit the finest grid.
     """
     if missing := [name for name in order if name not in bands]:
         raise ValueError(f'stack_bands: bands {missing} are missing, found {list(bands)}; name bands that are there')
@@ -66,5 +64,5 @@ def stack_bands(bands: Mapping[str, np.ndarray], order: Sequence[str]) -> np.nda
     shape: tuple[int, int] = finest.shape[0], finest.shape[1]
     stacked = np.empty((*shape, len(order)), dtype=np.result_type(*(bands[name] for name in order)))
     for k, name in enumerate(order):
-        stacked[..., k] = upsample(bands[name], round(shape[1] / bands[name].shape[1]), shape)
+        stacked[..., k] = upsample(bands[name], shape)
     return stacked

@@ -103,8 +103,7 @@ class ChangeDetectorConfig:
         options: dict[str, Any] = {'encoder_weights': self.encoder_weights, 'upsampling': self.upsampling}
         if self.channels is not None:
             options['channels'] = self.channels
-        network = NETWORKS[self.model](bands, num_classes, encoder, **options)
-        return network  # type: ignore[no-any-return]
+        return NETWORKS[self.model](bands, num_classes, encoder, **options)
 
 
 class ChangeDetector(Standardised):

@@ -175,7 +175,7 @@ def require_weighable(dataset: Any, augment: Augmentation, kind: Literal['segmen
 
 def fit_scaling(scaler: SpectralScaler, dataset: Any, spec: SampleSpec, weigh_classes: bool) -> Tensor | None:
     """Fit the scaling to real patches, evenly spaced ones where all are too many, and give class weights (K,)."""
-    real = dataset.real if isinstance(dataset, MixedDataset) else dataset
+    real: Any = dataset.real if isinstance(dataset, MixedDataset) else dataset
     stride = -(-_bytes(spec, len(real)) // HELD_BYTES)
     batch = fetch(real, np.arange(0, len(real), stride))
     _require_trainable(batch, spec)

@@ -9,6 +9,7 @@ from toys import Toy, aligned, keys_of
 import hsiaug.trainers.augmentation as trainer_augmentation
 import hsiaug.trainers.pixelwise as pixelwise
 from hsiaug.datasets import MixedDataset
+from hsiaug.models import SpectralScaler
 from hsiaug.samples import SampleSpec
 from hsiaug.trainers import Segmenter, SegmenterConfig, predict_masks, train_segmenter
 from hsiaug.trainers.augmentation import Classic, augmentation
@@ -128,7 +129,7 @@ def test_class_weights_are_inverse_roots_of_pixel_counts() -> None:
     data.mask[:] = 0
     data.mask[:, :5] = 1  # a quarter of the pixels
     data.mask[:, 5:10] = IGNORE
-    scaler = pixelwise.SpectralScaler(BANDS)
+    scaler = SpectralScaler(BANDS)
     weights = pixelwise.fit_scaling(scaler, data, data.spec, weigh_classes=True)
     assert weights is not None
     assert weights[2] == 0
