@@ -2,7 +2,7 @@
 
 from importlib import import_module
 
-from .base import Generator, TrainingData, generator_class, register
+from .base import REGISTRY, Generator, TrainingData, generator_class, register
 
 _MODULES = (
     'spectral_gan', 'duplicate', 'jitter', 'relighting', 'mixup', 'gaussian', 'variability', 'ensemble',
@@ -10,10 +10,12 @@ _MODULES = (
 )  # fmt: skip
 
 
-def load_all() -> None:
-    """Import every generator module, so that the registry is complete."""
+def load(until: str | None = None) -> None:
+    """Import generator modules, all of them or until a name is registered: diffusers alone takes seconds."""
     for name in _MODULES:
+        if until in REGISTRY:
+            return
         import_module(f'.{name}', __name__)
 
 
-__all__ = ['Generator', 'TrainingData', 'generator_class', 'load_all', 'register']
+__all__ = ['Generator', 'TrainingData', 'generator_class', 'load', 'register']

@@ -75,9 +75,9 @@ def generator_class(name: str) -> type[Generator]:
     Raises:
         ValueError: for an unknown name, with the choices.
     """
-    from . import load_all  # the registry fills as modules are imported
+    from . import load  # the registry fills as modules are imported, heavy ones last
 
-    load_all()
+    load(until=name)
     if name not in REGISTRY:
         raise ValueError(f'unknown generator {name!r}; choose from {sorted(REGISTRY)}')
     return REGISTRY[name]

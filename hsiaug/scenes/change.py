@@ -133,7 +133,8 @@ class BitemporalScene(Scene):
         """
 
         def pair(index: int) -> Pair:
-            image, mask = (np.asarray(dataset[index][key]) for key in ('image', 'mask'))
+            sample = dataset[index]
+            image, mask = np.asarray(sample['image']), np.asarray(sample['mask'])
             if image.ndim != 4 or len(image) != 2 or mask.size != np.prod(image.shape[2:]):
                 raise ValueError(
                     f'BitemporalScene {name!r}: sample {index} has image {image.shape} and mask {mask.shape}, expected '
