@@ -160,7 +160,7 @@ def sample(
         print(f'{len(bank)} samples in {len(bank.shards)} shards: all checksums right')
     if preview:
         known = (run / RUN_FILE).is_file()
-        print(f'preview: {preview_bank(bank, scene_dataset(*_trained_on(run)) if known else None)}')
+        print(f'preview: {preview_bank(bank, scene_dataset(*trained_on(run)) if known else None)}')
     if export:
         print(f'{export}: {export_beside(bank, export, progress=True)}')
 
@@ -184,7 +184,7 @@ def evaluate(run: Path, per_class: int = 200, count: int = 500, device: str = 'c
     generator = Generator.from_pretrained(run, device)
     if not (run / RUN_FILE).is_file():
         raise FileNotFoundError(f'{run} holds no {RUN_FILE}, which says what it was trained on; use hsiaug train')
-    opened, parts = _trained_on(run)
+    opened, parts = trained_on(run)
     if isinstance(parts, PatchSplit):
         train, test = (PatchDataset.from_scene(opened, parts, part) for part in PARTS[::2])
         print(evaluate_patches(generator, train, test, run, count))
@@ -269,7 +269,7 @@ def _split(scene: SceneConfig, split: SplitConfig, seed: int) -> tuple[Scene, Sp
     return opened, make_splitter(split.strategy, **split.settings)(opened, seed)
 
 
-def _trained_on(run: Path) -> tuple[Scene, Split | PatchSplit]:
+def trained_on(run: Path) -> tuple[Scene, Split | PatchSplit]:
     """The scene and the split that ``hsiaug train`` noted."""
     record = json.loads((run / RUN_FILE).read_text())
     return _split(SceneConfig(**record['scene']), SplitConfig(**record['split']), record['seed'])
