@@ -54,8 +54,7 @@ SCALES: dict[str, tuple[dict[str, Any], tuple[Segmenter, ...]]] = {
 FEW_ARMS: dict[str, dict[str, tuple[float, ...]]] = {
     'quick': {'two-stream': (1, 3), 'single stream': (1, 3), 'two-stream only': (3,), 'duplicate': (1, 3)},
     'small': {
-        'two-stream': (1, 3, 5), 'single stream': (1, 5), 'two-stream only': (5,), 'duplicate': (1, 5),
-        'cutmix': (1, 5),
+        'two-stream': (1, 3, 5), 'single stream': (1, 5), 'two-stream only': (5,), 'duplicate': (1, 5), 'cutmix': (1,),
     },
 }  # fmt: skip
 

@@ -102,8 +102,9 @@ class Denoiser(nn.Module):
 class TwoStreamDiffusion(Generator):
     """Two KL autoencoders, one of images and one of one-hot masks, and one diffusion model of their joint codes.
 
-    Images are normalised inside, per band. Pixels to be ignored enter the mask's autoencoder as zeros in all classes
-    and are in no loss; generated masks hold classes only, also where a real mask would be ignored. A label asks for a
+    Images are normalised inside, per band. Pixels to be ignored are one more class of the mask's autoencoder, so that
+    synthetic masks leave out what real ones would; with ``ignored=False`` they enter it as zeros in all classes, are in
+    no loss, and every synthetic pixel gets a class, which nothing has taught it there. A label asks for a
     class that a sample should hold: the condition is the class shares of a training patch, drawn with probability
     proportional to that class's share in it. Drawn from the training frequencies, labels so draw training patches
     evenly. The text's model knows no condition: that is ``class_conditional=False``, where labels have no effect.
@@ -126,6 +127,7 @@ class TwoStreamDiffusion(Generator):
         sampler: ``'dpm++'`` (second-order DPM-Solver++) or ``'ddpm'`` (ancestral).
         sampling_steps: denoising steps.
         clip: keep images in the spec's value range, where it is known.
+        ignored: see above; without an effect where the spec has no ignore index.
 
     Raises:
         ValueError: if a setting is out of its range, or the size of the patches does not divide.
@@ -158,6 +160,7 @@ class TwoStreamDiffusion(Generator):
         sampler: Sampler = 'dpm++',
         sampling_steps: int = 20,
         clip: bool = True,
+        ignored: bool = True,
     ) -> None:
         if spec.kind != 'segmentation' or spec.size is None:
             raise ValueError(f"TwoStreamDiffusion: makes samples of kind 'segmentation', found {spec.kind!r}")
@@ -192,13 +195,16 @@ class TwoStreamDiffusion(Generator):
             sampler=sampler,
             sampling_steps=sampling_steps,
             clip=clip,
+            ignored=ignored,
         )
         self.prediction_type, self.guidance_scale, self.clip = prediction_type, guidance_scale, clip
         self.conditional = class_conditional
         self.set_sampler(sampler, sampling_steps)
         bands, classes, latents = spec.bands, spec.num_classes, image_latents + mask_latents
         rest = vae_channels, vae_layers, vae_attention, downsampling
-        pairs = [(bands + classes, latents)] if single_stream else [(bands, image_latents), (classes, mask_latents)]
+        self.ignored = ignored and spec.ignore_index is not None
+        channels = classes + self.ignored  # of a mask
+        pairs = [(bands + channels, latents)] if single_stream else [(bands, image_latents), (channels, mask_latents)]
         self.streams = nn.ModuleList(autoencoder(channels, width, *rest) for channels, width in pairs)
         self.widths = [width for _, width in pairs]
         self.denoiser = Denoiser(
@@ -255,6 +261,13 @@ class TwoStreamDiffusion(Generator):
         hot = one_hot(torch.where(counts, mask, 0), self.spec.num_classes) * counts[..., None]
         return hot.movedim(-1, 1).to(torch.float32)
 
+    def targets(self, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """What the mask's autoencoder shall give for (n, H, W) classes, and for which pixels, bool."""
+        counts = self.counts(mask)
+        if not self.ignored:
+            return mask, counts
+        return torch.where(counts, mask, self.spec.num_classes), torch.ones_like(counts)
+
     def posterior(self, image: Tensor, mask: Tensor) -> list[tuple[Tensor, Tensor]]:
         """Mean and log variance of the codes of each stream.
 
@@ -262,7 +275,8 @@ class TwoStreamDiffusion(Generator):
             image: (n, C, H, W) normalised.
             mask: (n, H, W).
         """
-        inputs = [image, self.one_hot(mask)]
+        rest = [(~self.counts(mask))[:, None].to(image.dtype)] if self.ignored else []
+        inputs = [image, torch.cat([self.one_hot(mask), *rest], dim=1)]
         if len(self.streams) == 1:
             inputs = [torch.cat(inputs, dim=1)]
         streams: Any = self.streams
@@ -270,10 +284,10 @@ class TwoStreamDiffusion(Generator):
         return [(code.mean, code.logvar) for code in codes]
 
     def decode(self, codes: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-        """Normalised images (n, C, H, W) and mask logits (n, K, H, W) of each stream's codes."""
+        """Normalised images (n, C, H, W) and mask logits (n, K or K + 1, H, W) of each stream's codes."""
         streams: Any = self.streams
         outputs = [vae.decode(code).sample for vae, code in zip(streams, codes, strict=True)]
-        image, logits = outputs if len(outputs) == 2 else outputs[0].split([self.spec.bands, self.spec.num_classes], 1)
+        image, logits = outputs if len(outputs) == 2 else outputs[0].tensor_split([self.spec.bands], 1)
         return image, logits
 
     def normalise(self, image: Tensor) -> Tensor:
@@ -289,7 +303,8 @@ class TwoStreamDiffusion(Generator):
         logits = logits.clone()
         if self.spec.ignore_index is not None and 0 <= self.spec.ignore_index < self.spec.num_classes:
             logits[:, self.spec.ignore_index] = -torch.inf
-        return {'image': image, 'mask': logits.argmax(dim=1)}
+        mask = logits.argmax(dim=1)
+        return {'image': image, 'mask': torch.where(mask < self.spec.num_classes, mask, self.spec.ignore_index or 0)}
 
     @torch.no_grad()
     def reconstruct(self, image: Tensor, mask: Tensor) -> dict[str, Tensor]:

@@ -115,6 +115,6 @@ class BinaryChangeLoss(nn.BCEWithLogitsLoss):
         weight = counts.to(logits.dtype)
         if sample_weights is not None:
             weight = weight * sample_weights.to(logits.dtype)[:, None, None, None]
-        target = mask.to(logits.dtype).where(counts, 0)
+        target = mask.to(logits.dtype)
         pixels = binary_cross_entropy_with_logits(logits, target, pos_weight=self.pos_weight, reduction='none')
         return (weight * pixels).sum() / weight.sum().clamp_min(1e-12)

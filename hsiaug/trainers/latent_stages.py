@@ -187,7 +187,7 @@ class AutoencoderStage(Stage):
         output, logits = generator.decode(codes)
         loss = spectral_reconstruction(
             output, image, generator.band_mean, generator.band_std, self.config.sad_weight
-        ) + mask_loss(logits, mask, generator.counts(mask), self.config.mask_loss)
+        ) + mask_loss(logits, *generator.targets(mask), self.config.mask_loss)
         kl = torch.stack([kl_divergence(mean, logvar) for mean, logvar in posterior]).sum(dim=0).mean()
         return loss + self.config.kl_weight * kl / mask[0].numel()
 

@@ -35,6 +35,7 @@ ARCHITECTURE = (
     'guidance_scale',
     'sampler',
     'sampling_steps',
+    'ignored',
 )
 
 
@@ -61,6 +62,7 @@ class TwoStreamConfig:
         guidance_scale: see the generator.
         sampler: see the generator.
         sampling_steps: see the generator.
+        ignored: see the generator.
         sad_weight: λ of the spectral angle in the image's loss.
         kl_weight: weight of the KL term, which is summed over a code and divided by the number of pixels.
         mask_loss: ``'cross_entropy'``, or ``'l1'`` as latent diffusion has it for any channel.
@@ -98,6 +100,7 @@ class TwoStreamConfig:
     guidance_scale: float = 1.0
     sampler: Sampler = 'dpm++'
     sampling_steps: int = 20
+    ignored: bool = True
     sad_weight: float = 0.1
     kl_weight: float = 1e-6
     mask_loss: MaskLoss = 'cross_entropy'
