@@ -3,7 +3,8 @@ from typing import Any
 import pytest
 import torch
 from segmentation_models_pytorch.encoders.mix_transformer import Block
-from torch import nn
+from torch import Tensor, nn
+from torch.nn.functional import interpolate
 from torch.utils.flop_counter import FlopCounterMode
 
 import hsiaug.models.encoders as encoders
@@ -94,6 +95,22 @@ def test_version_3_sees_differences_alone_and_no_order() -> None:
     assert not torch.allclose(model(image), found, atol=1e-4)
     learned = tiny(ChangeFormerV6).eval()
     assert not torch.allclose(learned(image), learned(image.flip(1)), atol=1e-6)
+
+
+def test_version_6_hands_coarse_differences_down_to_fine_ones() -> None:
+    model = tiny(ChangeFormerV6).eval()
+    learned: list[Tensor] = []
+    for module in model.difference:
+        module.register_forward_hook(lambda module, inputs, output: learned.append(output))
+    coarsest, *finer = model._differences(torch.rand(2, 2, 5, 64, 32))
+    assert torch.equal(coarsest, learned[0])
+    above = coarsest
+    for own, found in zip(learned[1:], finer, strict=True):
+        assert torch.allclose(found, own + interpolate(above, scale_factor=2, mode='bilinear'), atol=1e-6)
+        above = found
+    assert above.shape == (2, 16, 16, 8)
+    block, x = model.enlarge[0][1], torch.rand(1, 16, 4, 4)
+    assert torch.allclose(block(x) - x, 0.1 * block.body(x), atol=1e-6)  # as published: a branch of a tenth
 
 
 @pytest.mark.parametrize('version', VERSIONS)

@@ -333,9 +333,25 @@ def test_ignored_patches_are_left_out_and_said(pairs: TrainingData) -> None:
     assert same(generator, expected)
 
 
+def test_synthetic_masks_leave_out_what_real_ones_do(pairs: TrainingData) -> None:
+    # Class c carries no label, as ground that nobody has mapped; only the image shows it.
+    y = torch.where(pairs.y == 2, 255, pairs.y)
+    keep = (y != 255).flatten(1).any(dim=1)
+    spec = replace(pairs.spec, classes=('a', 'b'))
+    data = replace(pairs, spec=spec, x=pairs.x[keep], y=y[keep], val_y=pairs.val_y)
+    batch = train_two_stream(data, SMALL, seed=1).sample(128, seed=0)
+    share = float((batch['mask'] == 255).float().mean())
+    assert abs(share - float((data.y == 255).float().mean())) < 0.12
+    unlabelled = nearest_class(batch['image']) == 2
+    assert (batch['mask'][unlabelled] == 255).float().mean() > 0.7
+    assert (batch['mask'][~unlabelled] == 255).float().mean() < 0.2
+
+
 def test_partly_labelled_patches_train(pairs: TrainingData) -> None:
-    generator = train_two_stream(make_pairs(ignored=0.6), TINY)
-    assert set(generator.sample(4, seed=0)['mask'].unique().tolist()) <= {0, 1, 2}
+    free = train_two_stream(make_pairs(ignored=0.6), replace(TINY, ignored=False))
+    assert set(free.sample(4, seed=0)['mask'].unique().tolist()) <= {0, 1, 2}
+    kept = train_two_stream(make_pairs(ignored=0.6), TINY)
+    assert set(kept.sample(4, seed=0)['mask'].unique().tolist()) <= {0, 1, 2, 255}
 
 
 @pytest.mark.parametrize(
