@@ -129,6 +129,11 @@ class RandomSyntheticMix(IntensityAugmentationBase2D):
             self._expect_masks(params)
         return mixed
 
+    @staticmethod
+    def _blend_by_prob(transformed: Tensor, not_transformed: Tensor, to_apply: Tensor) -> Tensor:
+        """Rows outside the gate are untouched already: another pass over the batch would cost as much as the mixing."""
+        return transformed
+
     def apply_transform_mask(
         self, input: Tensor, params: Params, flags: dict[str, Any], transform: Tensor | None = None
     ) -> Tensor:
@@ -165,7 +170,9 @@ class RandomSyntheticMix(IntensityAugmentationBase2D):
         """``input`` (B, ...) with its gated rows out of the draw that ``params`` name."""
         if len(rows) == 0:
             return input
-        synthetic = self._draw(params, input.device)[key][params['draw'].cpu()[rows]]
+        synthetic, draw = self._draw(params, input.device)[key], params['draw'].cpu()[rows]
+        if not torch.equal(draw, torch.arange(len(synthetic))):  # the usual case needs no copy
+            synthetic = synthetic[draw]
         if key == 'mask':
             synthetic = synthetic.unsqueeze(1)
         if synthetic.shape[1:] != input.shape[1:]:
