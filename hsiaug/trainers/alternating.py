@@ -1,0 +1,170 @@
+"""Trainings whose networks take steps by turns, as GANs do: run, watched, and kept in checkpoints.
+
+A step depends on its number, the seed and the state of the weights only, so that a training that goes on from a
+checkpoint ends where an undisturbed one ends.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from tqdm.auto import tqdm
+
+CHECK_EVERY = 50  # steps between two looks at the losses: each look waits for the device
+COLLAPSED = 0.01  # binary cross-entropy of a discriminator that nothing deceives; that of guessing is 0.69
+PATIENCE = 6  # looks in a row that find it collapsed
+
+
+class AlternatingTraining:
+    """State of a training, or of a stage of one. A subclass says what a step does.
+
+    Args:
+        name: of the stage, in checkpoints and messages.
+        modules: all that a step changes or reads, by name, on the device.
+        optimisers: by name.
+        steps: how many there are to take.
+        seed: of everything random.
+        device: where to train.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        modules: Mapping[str, nn.Module],
+        optimisers: Mapping[str, torch.optim.Optimizer],
+        steps: int,
+        seed: int,
+        device: torch.device,
+    ) -> None:
+        self.name, self.modules, self.optimisers = name, dict(modules), dict(optimisers)
+        self.steps, self.step, self.seed, self.device = steps, 0, seed, device
+        self.losses: dict[str, Tensor] = {}
+        """Of the last step; ``'discriminator'`` is the binary cross-entropy of one, where there is one."""
+        self._beaten = 0
+
+    def update(self, rng: torch.Generator) -> None:
+        """Take one step with all randomness from ``rng``, and leave its ``losses``."""
+        raise NotImplementedError
+
+    def run(self, file: Path | None, identity: Mapping[str, Any], every: int, progress: bool) -> None:
+        """Take the steps that are left.
+
+        Args:
+            file: of the checkpoint, or None for none.
+            identity: of the training, written into it.
+            every: steps between two checkpoints.
+            progress: show a progress bar.
+
+        Raises:
+            FloatingPointError: if the training diverges; the last good checkpoint stays.
+        """
+        rng = torch.Generator(self.device)
+        with tqdm(
+            total=self.steps, initial=self.step, desc=self.name, unit='it', leave=False, disable=not progress
+        ) as bar:
+            while self.step < self.steps:
+                # Large odd numbers keep the streams of neighbouring seeds, stages and steps apart.
+                mixed = self.seed * 0x9E3779B97F4A7C15 + len(self.name) * 0xD1B54A32D192ED03
+                self.update(rng.manual_seed((mixed + self.step * 0x2545F4914F6CDD1D) % 2**63))
+                self.step += 1
+                due = file is not None and self.step % every == 0
+                if due or self.step == self.steps or self.step % CHECK_EVERY == 0:
+                    values = self._look(file, thorough=due or self.step == self.steps)
+                    bar.set_postfix({name: f'{value:.4f}' for name, value in values.items()})
+                bar.update()
+                if due and file is not None:
+                    self.save(file, identity)
+
+    def _look(self, file: Path | None, thorough: bool) -> dict[str, float]:
+        """Losses as numbers, after a check that they, and if ``thorough`` the weights, are finite."""
+        names = list(self.losses)
+        values = dict(zip(names, torch.stack([self.losses[name] for name in names]).tolist(), strict=True))
+        good = all(abs(value) < float('inf') for value in values.values())
+        # Finite losses may have made weights that are not: what is kept is looked at as a whole.
+        if good and thorough:
+            weights = [p for module in self.modules.values() for p in module.state_dict().values()]
+            good = all(bool(torch.isfinite(p).all()) for p in weights)
+        if not good:
+            kept = 'give a folder to keep checkpoints' if file is None else 'no checkpoint was written yet'
+            if file is not None and file.exists():
+                kept = f'the last good checkpoint (step {found_checkpoint(file)["step"]}) is {file}'
+            raise FloatingPointError(
+                f'training diverged in stage {self.name!r} by step {self.step}: losses {values}; lower the learning '
+                f'rate, with which the same call goes on, or check the data for outliers; {kept}'
+            )
+        self._beaten = self._beaten + 1 if values.get('discriminator', 1.0) < COLLAPSED else 0
+        if self._beaten == PATIENCE:
+            warnings.warn(
+                f'the discriminator is no longer deceived (loss {values["discriminator"]:.2g} at step {self.step} of '
+                f'{self.name!r}, where guessing gives 0.69): the adversarial loss teaches little from here on; lower '
+                'its learning rate or the number of steps, or give it more data',
+                stacklevel=4,
+            )
+        return values
+
+    # --- checkpoints ------------------------------------------------------------------------------------------------
+
+    def save(self, file: Path, identity: Mapping[str, Any]) -> None:
+        """Write everything that the next step depends on; the file appears whole or not at all."""
+        state = {f'{k}/{n}': v for k, module in self.modules.items() for n, v in module.state_dict().items()}
+        for name, optimiser in self.optimisers.items():
+            for index, values in optimiser.state_dict()['state'].items():
+                state |= {f'optimiser/{name}/{index}/{key}': torch.as_tensor(v) for key, v in values.items()}
+        file.parent.mkdir(parents=True, exist_ok=True)
+        temporary = file.with_name(f'.{file.name}')
+        metadata = {'identity': json.dumps(identity), 'stage': self.name, 'step': str(self.step)}
+        save_file({k: v.detach().cpu().clone().contiguous() for k, v in state.items()}, temporary, metadata)
+        os.replace(temporary, file)
+
+    def load(self, file: Path) -> None:
+        """Go on from a checkpoint of this stage."""
+        state = load_file(file)
+        for name, module in self.modules.items():
+            module.load_state_dict({k[len(name) + 1 :]: v for k, v in state.items() if k.startswith(f'{name}/')})
+        for name, optimiser in self.optimisers.items():
+            values = dict[int, dict[str, Tensor]]()
+            for key, value in state.items():
+                if key.startswith(f'optimiser/{name}/'):
+                    _, _, index, field = key.split('/')
+                    values.setdefault(int(index), {})[field] = value
+            optimiser.load_state_dict({**optimiser.state_dict(), 'state': values})
+        self.step = int(found_checkpoint(file)['step'])
+
+
+def found_checkpoint(file: Path, identity: Mapping[str, Any] | None = None) -> dict[str, str]:
+    """The ``identity``, ``stage`` and ``step`` of a checkpoint.
+
+    Args:
+        file: of the checkpoint.
+        identity: that it must have, if given.
+
+    Raises:
+        ValueError: if the file is truncated, holds something else, or is of another training.
+    """
+    try:
+        with safe_open(file, 'pt') as opened:
+            found = dict(opened.metadata() or {})
+    except SafetensorError as error:
+        raise ValueError(f'{file} is truncated or no checkpoint ({error}); remove it to start again') from error
+    if missing := {'identity', 'stage', 'step'} - set(found):
+        raise ValueError(f'{file} is no checkpoint of a training: it lacks {sorted(missing)}; remove it to start again')
+    other = json.loads(found['identity'])
+    if identity is not None and other != (mine := json.loads(json.dumps(identity))):
+        differ = {k: (other.get(k), mine.get(k)) for k in {*other, *mine} if other.get(k) != mine.get(k)}
+        raise ValueError(
+            f'{file} is the checkpoint of another training, (found, expected): {differ}; remove it, or give another '
+            'folder'
+        )
+    return found
+
+
+__all__ = ['AlternatingTraining', 'found_checkpoint']
