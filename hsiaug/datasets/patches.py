@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
@@ -14,12 +14,15 @@ from torchgeo.datasets import NonGeoDataset
 from tqdm.auto import tqdm
 
 from ..samples import Sample, SampleSpec
-from ..scenes import Scene, Split
+from ..scenes import BitemporalScene, Scene, Split
 from ..scenes.patches import PatchPart, PatchSplit
 from .bank_plan import class_fractions
 from .batches import unstack
 from .preview import _mask_legend, false_colour, mask_colour
 from .spectra import SpectraDataset
+
+if TYPE_CHECKING:
+    from .change import ChangeDataset
 
 IGNORE = 255
 """Value in masks of pixels that count neither in losses nor in metrics."""
@@ -245,8 +248,12 @@ def plot_patch(sample: Sample, spec: SampleSpec, show_titles: bool = True, supti
 
 def scene_dataset(
     scene: Scene, split: Split | PatchSplit, part: PatchPart = 'train'
-) -> SpectraDataset | PatchDataset:
-    """The real samples of one part: patches where the split is one into patches, else spectra."""
+) -> SpectraDataset | PatchDataset | ChangeDataset:
+    """The real samples of one part: patches, or pairs of dates, where the split is one into patches, else spectra."""
+    from .change import ChangeDataset  # which builds on this module
+
+    if isinstance(split, PatchSplit) and isinstance(scene, BitemporalScene):
+        return ChangeDataset.from_scene(scene, split, part)
     if isinstance(split, PatchSplit):
         return PatchDataset.from_scene(scene, split, part)
     return SpectraDataset(scene, split, part)

@@ -1,15 +1,18 @@
 """Pure functions that losses, metrics and datasets share."""
 
+from .degradation import degrade, upsample
 from .gradient_penalty import gradient_penalty_autograd, gradient_penalty_mlp
 from .prior import apportion, em_prior, fill_to_prior, tilt_to_mixture
 from .spectral import spectral_angle
 
 __all__ = [
     'apportion',
+    'degrade',
     'em_prior',
     'fill_to_prior',
     'gradient_penalty_autograd',
     'gradient_penalty_mlp',
     'spectral_angle',
     'tilt_to_mixture',
+    'upsample',
 ]

@@ -81,7 +81,9 @@ def degrade(
     kernel = _kernel(factor, mtf).to(image)
     margin = (len(kernel) - factor) // 2
     flat = pad(image.flatten(0, 1)[:, None], (margin,) * 4, mode='replicate')
-    flat = conv2d(conv2d(flat, kernel.view(1, 1, -1, 1), stride=(factor, 1)), kernel.view(1, 1, 1, -1), stride=(1, factor))
+    flat = conv2d(
+        conv2d(flat, kernel.view(1, 1, -1, 1), stride=(factor, 1)), kernel.view(1, 1, 1, -1), stride=(1, factor)
+    )
     low = flat.view(*image.shape[:2], height // factor, width // factor)
     level = torch.as_tensor(noise, dtype=image.dtype, device=image.device)
     if (level < 0).any():

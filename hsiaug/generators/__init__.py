@@ -6,7 +6,7 @@ from .base import REGISTRY, Generator, TrainingData, generator_class, register
 
 _MODULES = (
     'spectral_gan', 'duplicate', 'jitter', 'relighting', 'mixup', 'gaussian', 'variability', 'ensemble',
-    'patch_augment', 'two_stream_diffusion',
+    'patch_augment', 'msrresgan', 'patch_gan', 'two_stream_diffusion',
 )  # fmt: skip
 
 

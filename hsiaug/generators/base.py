@@ -39,8 +39,9 @@ class TrainingData:
 
     Args:
         spec: spec of the samples.
-        x: (N, C) float32 labelled training spectra, or (N, C, H, W) images, in the dataset's unit.
-        y: (N,) int64 labels, or (N, H, W) masks.
+        x: (N, C) float32 labelled training spectra, (N, C, H, W) images, or (N, 2, C, H, W) pairs of dates, in the
+            dataset's unit.
+        y: (N,) int64 labels, (N, H, W) masks, or (N, 1, H, W) change masks.
         unlabelled: (M, C) or (M, C, H, W) float32 samples of the training area without labels; M may be 0.
         val_x: (V, ...) validation samples, for early stopping.
         val_y: (V, ...) their labels or masks.
@@ -161,7 +162,7 @@ class Generator(nn.Module):
         Returns:
             on the generator's device: ``image`` (n, C) float32 and ``label`` (n,) int64, and ``label_prob`` (n, K)
             float32 from generators with soft labels; of kind ``'segmentation'``, ``image`` (n, C, H, W) and ``mask``
-            (n, H, W) int64.
+            (n, H, W) int64; of kind ``'change'``, ``image`` (n, 2, C, H, W) and ``mask`` (n, 1, H, W) int64.
 
         Raises:
             ValueError: if labels and n disagree or a label is out of range.

@@ -67,9 +67,7 @@ class MSRResGAN(Generator):
         if spec.kind not in ('segmentation', 'scene') or spec.size is None:
             raise ValueError(f"MSRResGAN alters samples of kind 'segmentation' or 'scene', found {spec.kind!r}")
         if augmentation not in get_args(Augmentation):
-            raise ValueError(
-                f'MSRResGAN: unknown augmentation {augmentation!r}; choose from {get_args(Augmentation)}'
-            )
+            raise ValueError(f'MSRResGAN: unknown augmentation {augmentation!r}; choose from {get_args(Augmentation)}')
         super().__init__(
             spec, network=network, factor=factor, width=width, blocks=blocks, augmentation=augmentation, mtf=mtf,
             noise=noise,

@@ -1,4 +1,4 @@
-"""Classic augmentation of image-mask pairs as a generator: the controls that a learned one must beat."""
+"""Classic augmentation of image-mask pairs and pairs of dates as a generator: the controls of a learned one."""
 
 from __future__ import annotations
 
@@ -6,12 +6,14 @@ from typing import ClassVar, Literal, get_args
 
 import kornia.augmentation as K
 import torch
+from scipy.ndimage import label as connected
 from torch import Tensor
 
 from ..samples import SampleSpec
 from .base import Generator, TrainingData, register
+from .dates import CHANGED, flat_mask, in_contract, stacked_dates
 
-Augmentation = Literal['duplicate', 'flips', 'crops', 'noise', 'cutmix']
+Augmentation = Literal['duplicate', 'flips', 'crops', 'noise', 'cutmix', 'copy_paste']
 
 
 @register('patch_augment')
@@ -23,12 +25,16 @@ class PatchAugment(Generator):
     pair, image and mask (Yun et al., "CutMix", ICCV 2019). A label asks for a pair with chances proportional to the
     share of that class in it.
 
+    Pairs of dates move as one picture with their change mask. Of them, *copy_paste* puts changed objects of another
+    pair into the second date and the mask (after Ghiasi et al., "Simple Copy-Paste", CVPR 2021): each connected one
+    with an even chance, at least one.
+
     Args:
-        spec: spec of the pairs.
+        spec: spec of the pairs, of kind ``'segmentation'`` or ``'change'``.
         kind: see above.
 
     Raises:
-        ValueError: for an unknown kind, or samples that are no image-mask pairs.
+        ValueError: for an unknown kind, or one that the samples do not allow.
     """
 
     fitted: ClassVar[tuple[str, ...]] = ('image', 'mask', 'std')
@@ -39,8 +45,10 @@ class PatchAugment(Generator):
     def __init__(self, spec: SampleSpec, kind: Augmentation = 'duplicate') -> None:
         if kind not in get_args(Augmentation):
             raise ValueError(f'PatchAugment: unknown kind {kind!r}; choose from {get_args(Augmentation)}')
-        if spec.kind != 'segmentation':
-            raise ValueError(f"PatchAugment makes samples of kind 'segmentation', found {spec.kind!r}")
+        if spec.kind not in ('segmentation', 'change'):
+            raise ValueError(f"PatchAugment makes samples of kind 'segmentation' or 'change', found {spec.kind!r}")
+        if kind == 'copy_paste' and spec.kind != 'change':
+            raise ValueError(f"PatchAugment: 'copy_paste' is for pairs of dates (kind 'change'), found {spec.kind!r}")
         super().__init__(spec, kind=kind)
         self.kind = kind
 
@@ -48,8 +56,10 @@ class PatchAugment(Generator):
         """Keep the training pairs."""
         if len(data.x) == 0:
             raise ValueError('PatchAugment: no training pair')
-        self.image, self.mask = data.x.to(self.device), data.y.to(self.device)
-        self.std = data.x.std(dim=(0, 2, 3)).to(self.device)
+        if self.kind == 'copy_paste' and not (data.y == CHANGED).any():
+            raise ValueError(f'PatchAugment: nothing changed in any of the {len(data.y)} training pairs to be copied')
+        self.image, self.mask = stacked_dates(data.x).to(self.device), flat_mask(data.y).to(self.device)
+        self.std = self.image.std(dim=(0, 2, 3))
         self.adopt(data, seed)
 
     def _draw(self, labels: Tensor, rng: torch.Generator) -> dict[str, Tensor]:
@@ -66,7 +76,23 @@ class PatchAugment(Generator):
                 mask[i][window] = self.mask[others[i]][window]
         elif self.kind in ('flips', 'crops'):
             image, mask = self._geometric(image, mask, rng)
-        return {'image': image, 'mask': mask}
+        elif self.kind == 'copy_paste':
+            self._paste_changes(image, mask, rng)
+        return in_contract(image, mask, self.spec)
+
+    def _paste_changes(self, image: Tensor, mask: Tensor, rng: torch.Generator) -> None:
+        """Put changed objects of other pairs into the second date and the mask, in place."""
+        changed = (self.mask == CHANGED).flatten(1).any(dim=1).nonzero().flatten()
+        donors = changed[torch.randint(len(changed), (len(image),), generator=rng).to(changed.device)]
+        for i, donor in enumerate(donors.tolist()):
+            objects, count = connected((self.mask[donor] == CHANGED).cpu().numpy())
+            chosen = torch.rand(count, generator=rng) < 0.5
+            chosen[torch.randint(count, (), generator=rng)] = True
+            where = torch.cat([torch.zeros(1, dtype=torch.bool), chosen])[torch.from_numpy(objects).long()].to(
+                mask.device
+            )
+            image[i, self.spec.bands :, where] = self.image[donor, self.spec.bands :, where]
+            mask[i, where] = CHANGED
 
     def shares(self) -> Tensor:
         """(N, K) share of each class in the counting pixels of each pair, on the CPU."""

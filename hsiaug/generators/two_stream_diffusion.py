@@ -1,4 +1,4 @@
-"""Image-mask pairs by latent diffusion with two autoencoders.
+"""Image-mask pairs, and pairs of dates with a change mask, by latent diffusion with two autoencoders.
 
 "SpecDM: Hyperspectral Dataset Synthesis with Pixel-level Semantic Annotations", 2025, after Rombach et al.,
 "High-Resolution Image Synthesis with Latent Diffusion Models", CVPR 2022, https://arxiv.org/abs/2112.10752. Trained by
@@ -18,6 +18,7 @@ from torch.nn.functional import one_hot
 
 from ..samples import SampleSpec
 from .base import Generator, TrainingData, register
+from .dates import flat_mask, in_contract, stacked_dates
 
 Prediction = Literal['epsilon', 'v_prediction']
 Sampler = Literal['dpm++', 'ddpm']
@@ -107,13 +108,19 @@ class TwoStreamDiffusion(Generator):
     no loss, and every synthetic pixel gets a class, which nothing has taught it there. A label asks for a
     class that a sample should hold: the condition is the class shares of a training patch, drawn with probability
     proportional to that class's share in it. Drawn from the training frequencies, labels so draw training patches
-    evenly. The text's model knows no condition: that is ``class_conditional=False``, where labels have no effect.
+    evenly; :meth:`sample_shares` is told the shares themselves. The text's model knows no condition: that is
+    ``class_conditional=False``, where labels have no effect.
+
+    Of kind ``'change'``, each date goes through the image's autoencoder by itself, with one set of parameters, and the
+    joint code is that of both dates and the mask. (An autoencoder of both dates' bands at once was tried: it spends
+    its code on what the dates share, and loses the changes.) Each date is normalised by itself: season and light,
+    which shift all of a date alike, then need no place in a code.
 
     Args:
-        spec: spec of the samples, of kind ``'segmentation'``.
+        spec: spec of the samples, of kind ``'segmentation'`` or ``'change'``.
         single_stream: one autoencoder of image and mask together, with as many code channels: the text's baseline.
         downsampling: 1, 2, 4 or 8 pixels per side of a code.
-        image_latents: code channels of an image.
+        image_latents: code channels of an image, of each date.
         mask_latents: code channels of a mask.
         vae_channels: channels of the autoencoders' finest level.
         vae_layers: residual blocks per level of the autoencoders.
@@ -135,7 +142,7 @@ class TwoStreamDiffusion(Generator):
 
     fitted = ('mixtures',)
 
-    band_mean: Tensor  # (C, 1, 1)
+    band_mean: Tensor  # (C, 1, 1), first date before second
     band_std: Tensor
     latent_mean: Tensor  # (L, 1, 1), image before mask
     latent_std: Tensor
@@ -162,8 +169,10 @@ class TwoStreamDiffusion(Generator):
         clip: bool = True,
         ignored: bool = True,
     ) -> None:
-        if spec.kind != 'segmentation' or spec.size is None:
-            raise ValueError(f"TwoStreamDiffusion: makes samples of kind 'segmentation', found {spec.kind!r}")
+        if spec.kind not in ('segmentation', 'change') or spec.size is None:
+            raise ValueError(
+                f"TwoStreamDiffusion: makes samples of kind 'change' or of kind 'segmentation', found {spec.kind!r}"
+            )
         if downsampling not in (1, 2, 4, 8):
             raise ValueError(f'TwoStreamDiffusion: downsampling must be 1, 2, 4 or 8, found {downsampling}')
         if prediction_type not in get_args(Prediction):
@@ -200,13 +209,16 @@ class TwoStreamDiffusion(Generator):
         self.prediction_type, self.guidance_scale, self.clip = prediction_type, guidance_scale, clip
         self.conditional = class_conditional
         self.set_sampler(sampler, sampling_steps)
-        bands, classes, latents = spec.bands, spec.num_classes, image_latents + mask_latents
+        self.dates = 2 if spec.kind == 'change' else 1
+        self.channels = bands = self.dates * spec.bands
+        classes, latents = spec.num_classes, self.dates * image_latents + mask_latents
         rest = vae_channels, vae_layers, vae_attention, downsampling
         self.ignored = ignored and spec.ignore_index is not None
         channels = classes + self.ignored  # of a mask
-        pairs = [(bands + channels, latents)] if single_stream else [(bands, image_latents), (channels, mask_latents)]
+        two = [(spec.bands, image_latents), (channels, mask_latents)]
+        pairs = [(bands + channels, latents)] if single_stream else two
         self.streams = nn.ModuleList(autoencoder(channels, width, *rest) for channels, width in pairs)
-        self.widths = [width for _, width in pairs]
+        self.widths = [latents] if single_stream else [latents - mask_latents, mask_latents]
         self.denoiser = Denoiser(
             latents, unet_channels, unet_layers, unet_attention, classes if class_conditional else 0
         )
@@ -233,9 +245,9 @@ class TwoStreamDiffusion(Generator):
     @torch.no_grad()
     def observe(self, data: TrainingData, seed: int = 0) -> None:
         """Take the normalisation of bands and the class shares of patches from training data."""
-        count, bands = 0, torch.zeros(2, self.spec.bands, dtype=torch.float64)
+        count, bands = 0, torch.zeros(2, self.channels, dtype=torch.float64)
         for part in data.x.split(CHUNK):  # in parts: a copy of all patches in float64 may not fit
-            values = part.double().movedim(1, 0).flatten(1)
+            values = stacked_dates(part).double().movedim(1, 0).flatten(1)
             bands += torch.stack([values.sum(dim=1), (values**2).sum(dim=1)])
             count += values.shape[1]
         mean = bands[0] / count
@@ -243,7 +255,7 @@ class TwoStreamDiffusion(Generator):
         std = torch.where(std > 1e-6 * std.max(), std, 1.0)  # a constant band stays what it is
         self.band_mean.copy_(mean[:, None, None])
         self.band_std.copy_(std[:, None, None])
-        shares = torch.cat([self.one_hot(part).sum(dim=(2, 3)) for part in data.y.split(CHUNK)])
+        shares = torch.cat([self.one_hot(part).sum(dim=(2, 3)) for part in flat_mask(data.y).split(CHUNK)])
         shares = shares / shares.sum(dim=1, keepdim=True)
         if len(shares) > MAX_MIXTURES:
             richest = shares.argmax(dim=0)  # each class keeps a patch that holds it
@@ -272,27 +284,37 @@ class TwoStreamDiffusion(Generator):
         """Mean and log variance of the codes of each stream.
 
         Args:
-            image: (n, C, H, W) normalised.
+            image: (n, C, H, W) normalised; of two dates, their bands one after the other.
             mask: (n, H, W).
         """
         rest = [(~self.counts(mask))[:, None].to(image.dtype)] if self.ignored else []
-        inputs = [image, torch.cat([self.one_hot(mask), *rest], dim=1)]
-        if len(self.streams) == 1:
-            inputs = [torch.cat(inputs, dim=1)]
+        hot = torch.cat([self.one_hot(mask), *rest], dim=1)
+        single = len(self.streams) == 1
+        inputs = [torch.cat([image, hot], dim=1)] if single else [self._date_by_date(image), hot]
         streams: Any = self.streams
         codes = [vae.encode(x).latent_dist for vae, x in zip(streams, inputs, strict=True)]
-        return [(code.mean, code.logvar) for code in codes]
+        return [(_together(code.mean, len(mask)), _together(code.logvar, len(mask))) for code in codes]
 
     def decode(self, codes: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """Normalised images (n, C, H, W) and mask logits (n, K or K + 1, H, W) of each stream's codes."""
         streams: Any = self.streams
-        outputs = [vae.decode(code).sample for vae, code in zip(streams, codes, strict=True)]
-        image, logits = outputs if len(outputs) == 2 else outputs[0].tensor_split([self.spec.bands], 1)
-        return image, logits
+        if len(self.streams) == 1:
+            image, logits = streams[0].decode(codes[0]).sample.tensor_split([self.channels], 1)
+            return image, logits
+        image, logits = streams[0].decode(self._date_by_date(codes[0])).sample, streams[1].decode(codes[1]).sample
+        return _together(image, len(logits)), logits
+
+    def _date_by_date(self, x: Tensor) -> Tensor:
+        """(n, dates times C, H, W) as (n times dates, C, H, W)."""
+        return x.reshape(len(x) * self.dates, -1, *x.shape[2:])
 
     def normalise(self, image: Tensor) -> Tensor:
-        """Images of the dataset's unit, as the autoencoder takes them."""
-        return (image - self.band_mean) / self.band_std
+        """Images of the dataset's unit, as the autoencoder takes them: (n, C, H, W), dates one after the other."""
+        return (stacked_dates(image) - self.band_mean) / self.band_std
+
+    def by_date(self, image: Tensor) -> Tensor:
+        """(..., C, dates, H, W) view of (..., dates times C, H, W): a sum over C is one over the bands of each date."""
+        return image.unflatten(-3, (self.dates, self.spec.bands)).transpose(-4, -3)
 
     def pairs(self, codes: Sequence[Tensor]) -> dict[str, Tensor]:
         """Images in the dataset's unit, and masks, of each stream's codes."""
@@ -304,26 +326,52 @@ class TwoStreamDiffusion(Generator):
         if self.spec.ignore_index is not None and 0 <= self.spec.ignore_index < self.spec.num_classes:
             logits[:, self.spec.ignore_index] = -torch.inf
         mask = logits.argmax(dim=1)
-        return {'image': image, 'mask': torch.where(mask < self.spec.num_classes, mask, self.spec.ignore_index or 0)}
+        mask = torch.where(mask < self.spec.num_classes, mask, self.spec.ignore_index or 0)
+        return in_contract(image, mask, self.spec)
 
     @torch.no_grad()
     def reconstruct(self, image: Tensor, mask: Tensor) -> dict[str, Tensor]:
         """Pairs through the autoencoders and back, by the mean of their codes: what diffusion can reach at best."""
         parts = [
             self.pairs([mean for mean, _ in self.posterior(self.normalise(x), y)])
-            for x, y in zip(image.to(self.device).split(CHUNK), mask.to(self.device).split(CHUNK), strict=True)
+            for x, y in zip(
+                image.to(self.device).split(CHUNK), flat_mask(mask).to(self.device).split(CHUNK), strict=True
+            )
         ]
         return {key: torch.cat([part[key] for part in parts]) for key in parts[0]}
 
     # --- sampling ---------------------------------------------------------------------------------------------------
 
+    @torch.no_grad()
+    def sample_shares(self, n: int, shares: Tensor | Sequence[float], seed: int) -> dict[str, Tensor]:
+        """Draw samples whose masks hold given shares of each class, such as 20 % change by (0.8, 0.2).
+
+        Args:
+            n: number of samples, at least 1.
+            shares: (K,) for all samples or (n, K); they add up to 1.
+            seed: makes the draw reproducible.
+
+        Returns:
+            a batch in the sample contract; the masks follow the shares as far as the condition was learnt.
+
+        Raises:
+            ValueError: if the shares are none, or the model knows no condition.
+        """
+        if not self.conditional:
+            raise ValueError('TwoStreamDiffusion: shares need a model trained with class_conditional=True')
+        self._require_trained()
+        shares = require_shares(shares, n, self.spec.num_classes)
+        return self._draw_shares(shares, torch.Generator().manual_seed(seed))
+
     def _draw(self, labels: Tensor, rng: torch.Generator) -> dict[str, Tensor]:
-        shares = self._shares(labels, rng)
-        noise = torch.randn((len(labels), *self.code_shape), generator=rng)
+        return self._draw_shares(self._shares(labels, rng), rng)
+
+    def _draw_shares(self, shares: Tensor, rng: torch.Generator) -> dict[str, Tensor]:
+        noise = torch.randn((len(shares), *self.code_shape), generator=rng)
         # A stream of its own for each sample, so that ancestral noise does not depend on the chunks.
-        seeds = torch.randint(2**62, (len(labels),), generator=rng).tolist()
+        seeds = torch.randint(2**62, (len(shares),), generator=rng).tolist()
         parts = []
-        for start in range(0, len(labels), CHUNK):
+        for start in range(0, len(shares), CHUNK):
             chunk = slice(start, start + CHUNK)
             streams = [torch.Generator().manual_seed(seed) for seed in seeds[chunk]]
             code = self._denoise(noise[chunk].to(self.device), shares[chunk].to(self.device), streams)
@@ -332,12 +380,15 @@ class TwoStreamDiffusion(Generator):
 
     def _shares(self, labels: Tensor, rng: torch.Generator) -> Tensor:
         """(n, K) class shares of training patches that hold the classes asked for."""
+        self._require_trained()
         mixtures = self.mixtures.cpu()
-        if not len(mixtures):
-            raise ValueError('TwoStreamDiffusion: not trained yet; train it with hsiaug.trainers.fit_generator')
         edges = mixtures.double().cumsum(dim=0).T[labels].contiguous()  # (n, M)
         point = torch.rand((len(labels), 1), generator=rng, dtype=torch.float64) * edges[:, -1:]
         return mixtures[torch.searchsorted(edges, point, right=True).flatten().clamp_max(len(mixtures) - 1)]
+
+    def _require_trained(self) -> None:
+        if not len(self.mixtures):
+            raise ValueError('TwoStreamDiffusion: not trained yet; train it with hsiaug.trainers.fit_generator')
 
     def _denoise(self, code: Tensor, shares: Tensor, streams: list[torch.Generator]) -> Tensor:
         """Standardised codes from noise."""
@@ -364,4 +415,23 @@ class TwoStreamDiffusion(Generator):
         return without + self.guidance_scale * (with_shares - without)
 
 
-__all__ = ['Denoiser', 'TwoStreamDiffusion']
+def _together(x: Tensor, n: int) -> Tensor:
+    """The inverse of taking images date by date, of n samples."""
+    return x.reshape(n, -1, *x.shape[2:])
+
+
+def require_shares(shares: Tensor | Sequence[float], n: int, classes: int) -> Tensor:
+    """(n, K) float32 class shares on the CPU, of (K,) or (n, K).
+
+    Raises:
+        ValueError: if they have another shape, are negative or do not add up to 1, or n is not positive.
+    """
+    given = torch.as_tensor(shares, dtype=torch.float32).cpu()
+    if n < 1 or given.shape not in ((classes,), (n, classes)):
+        raise ValueError(f'shares must be ({classes},) or (n, {classes}) with n > 0, found {tuple(given.shape)}, n={n}')
+    if bool((given < 0).any()) or not torch.allclose(given.sum(dim=-1), torch.ones(()), atol=1e-3):
+        raise ValueError(f'shares of the classes must not be negative and add up to 1, found {given.tolist()}')
+    return given.expand(n, classes)
+
+
+__all__ = ['Denoiser', 'TwoStreamDiffusion', 'require_shares']

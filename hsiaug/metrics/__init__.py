@@ -6,6 +6,7 @@ from .fidelity import Fidelity, fidelity
 from .frechet import PRDC, frechet_distance, prdc
 from .patches import PatchFidelity, patch_fidelity
 from .segmentation import SegmentationScores, segmentation_scores
+from .super_resolution import SuperResolutionScores, spectral_information_divergence, super_resolution_scores
 
 __all__ = [
     'PRDC',
@@ -14,6 +15,7 @@ __all__ = [
     'Fidelity',
     'PatchFidelity',
     'SegmentationScores',
+    'SuperResolutionScores',
     'accuracies',
     'change_scores',
     'fidelity',
@@ -21,4 +23,6 @@ __all__ = [
     'patch_fidelity',
     'prdc',
     'segmentation_scores',
+    'spectral_information_divergence',
+    'super_resolution_scores',
 ]

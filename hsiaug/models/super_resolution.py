@@ -16,9 +16,7 @@ ADVERSARIAL = ('msrresgan', 'srgan')
 """Networks that are trained with a discriminator."""
 
 
-def super_resolver(
-    name: Network, bands: int, factor: int, width: int = 64, blocks: int | None = None
-) -> SuperResolver:
+def super_resolver(name: Network, bands: int, factor: int, width: int = 64, blocks: int | None = None) -> SuperResolver:
     """Make a network.
 
     Args:

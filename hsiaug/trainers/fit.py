@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from .. import __version__
-from ..datasets import SpectraDataset
-from ..datasets.patches import PatchDataset
+from ..datasets import ChangeDataset, PatchDataset, SpectraDataset
 from ..generators import Generator, TrainingData, generator_class
 from ..samples import Provenance
-from ..scenes import Scene, Split
+from ..scenes import BitemporalScene, Scene, Split
 from ..scenes.patches import PatchSplit
+
+C = TypeVar('C')
 
 
 def training_data(scene: Scene, split: Split | PatchSplit) -> TrainingData:
@@ -20,10 +21,11 @@ def training_data(scene: Scene, split: Split | PatchSplit) -> TrainingData:
     Args:
         scene: the scene.
         split: of pixels, for generators of spectra, which see unlabelled spectra too; or into patches, for generators
-            of image-mask pairs.
+            of image-mask pairs and, of a bitemporal scene, of pairs of dates with change masks.
     """
     if isinstance(split, PatchSplit):
-        train, val = (PatchDataset.from_scene(scene, split, part) for part in ('train', 'val'))  # type: ignore[arg-type]
+        dataset: Any = ChangeDataset if isinstance(scene, BitemporalScene) else PatchDataset
+        train, val = (dataset.from_scene(scene, split, part) for part in ('train', 'val'))
         spec, unlabelled = train.spec, train.image[:0]
         (x, y), (val_x, val_y) = (train.image, train.mask), (val.image, val.mask)
     else:
@@ -49,7 +51,9 @@ def fit_generator(
         kind: registered name; ``spectral_gan`` takes the fields of
             :class:`~hsiaug.trainers.spectral_gan.SpectralGANConfig`, ``semi_supervised`` and ``members`` (an
             ensemble of several GANs) as settings, ``two_stream_diffusion`` those of
-            :class:`~hsiaug.trainers.two_stream_diffusion.TwoStreamConfig`, every other generator its own.
+            :class:`~hsiaug.trainers.two_stream_diffusion.TwoStreamConfig`, ``msrresgan`` those of
+            :class:`~hsiaug.trainers.super_resolution.SuperResolutionConfig`, ``patch_gan`` those of
+            :class:`~hsiaug.trainers.patch_gan.PatchGANConfig`, every other generator its own.
         data: the training part of a split.
         settings: see ``kind``.
         seed: of everything random in the training.
@@ -66,6 +70,16 @@ def fit_generator(
         return _fit_gan(data, settings, seed, device, progress)
     if kind == 'two_stream_diffusion':
         return _fit_two_stream(data, settings, seed, device, progress, folder)
+    if kind == 'msrresgan':
+        from .super_resolution import SuperResolutionConfig, train_super_resolution
+
+        return train_super_resolution(
+            data, _config(kind, SuperResolutionConfig, settings), seed, device, progress, folder
+        )
+    if kind == 'patch_gan':
+        from .patch_gan import PatchGANConfig, train_patch_gan
+
+        return train_patch_gan(data, _config(kind, PatchGANConfig, settings), seed, device, progress, folder)
     cls = generator_class(kind)
     try:
         generator = cls(data.spec, **settings)
@@ -103,3 +117,11 @@ def _fit_two_stream(
             f"generator 'two_stream_diffusion' cannot be made with settings {settings}: {error}"
         ) from error
     return train_two_stream(data, config, seed, device, progress, folder)
+
+
+def _config(kind: str, config: type[C], settings: dict[str, Any]) -> C:
+    """The settings as a training's configuration."""
+    try:
+        return config(**settings)
+    except TypeError as error:
+        raise ValueError(f'generator {kind!r} cannot be made with settings {settings}: {error}') from error

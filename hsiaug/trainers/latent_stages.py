@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from .two_stream_diffusion import TwoStreamConfig
 
 WARM_UP = 20
+ORIENTATIONS = 8
 
 
 def turn(x: Tensor, variant: int) -> Tensor:
@@ -37,13 +38,29 @@ def turn(x: Tensor, variant: int) -> Tensor:
     return x.flip(-1) if variant >= 4 else x
 
 
+def arranged(image: Tensor, mask: Tensor, variant: int) -> tuple[Tensor, Tensor]:
+    """Normalised images and their masks in one orientation, from 8 on with the dates exchanged.
+
+    Dates are exchanged after each was normalised by itself: what was built is then torn down, while season and light
+    keep their order.
+
+    Args:
+        image: (n, C, H, W); of two dates, their bands one after the other.
+        mask: (n, H, W).
+        variant: number of the orientation, plus 8 for exchanged dates.
+    """
+    if variant >= ORIENTATIONS:
+        image = image.roll(image.shape[1] // 2, dims=1)
+    return turn(image, variant % ORIENTATIONS), turn(mask, variant % ORIENTATIONS)
+
+
 class Stage(LightningModule):
     """A stage of the training: ``step`` counts what it has done, a subclass says what it minimises.
 
     Args:
         name: of the stage, in checkpoints and messages.
         generator: what is trained.
-        x: (N, C, H, W) normalised images.
+        x: (N, C, H, W) normalised images; of two dates, their bands one after the other.
         y: (N, H, W) masks.
         config: setting.
         seed: of everything random.
@@ -75,7 +92,10 @@ class Stage(LightningModule):
         self.register_buffer('x', x, persistent=False)
         self.register_buffer('y', y, persistent=False)
         square = x.shape[-1] == x.shape[-2]
-        self.variants = ((0, 1, 2, 3, 4, 5, 6, 7) if square else (0, 2, 4, 6)) if config.augment else (0,)
+        orientations = tuple(range(ORIENTATIONS)) if square else (0, 2, 4, 6)
+        self.variants: tuple[int, ...] = orientations if config.augment else (0,)
+        if config.swap_dates:
+            self.variants += tuple(variant + ORIENTATIONS for variant in self.variants)
         for parameter in generator.parameters():
             parameter.requires_grad_(False)
         for parameter in trained.parameters():
@@ -178,16 +198,19 @@ class AutoencoderStage(Stage):
     def objective(self, rng: torch.Generator) -> Tensor:
         """Reconstruction and KL of one batch."""
         rows, variant = self.rows(rng), self.any_variant(rng)
-        image, mask = turn(self.x[rows], variant), turn(self.y[rows], variant)
+        image, mask = arranged(self.x[rows], self.y[rows], variant)
         generator, posterior = self.generator, self.generator.posterior(image, mask)
         codes = [
             mean + (0.5 * logvar).exp() * torch.randn(mean.shape, generator=rng, device=mean.device)
             for mean, logvar in posterior
         ]
         output, logits = generator.decode(codes)
-        loss = spectral_reconstruction(
-            output, image, generator.band_mean, generator.band_std, self.config.sad_weight
-        ) + mask_loss(logits, *generator.targets(mask), self.config.mask_loss)
+        # The spectral angle is that of each date: two dates do not make up one spectrum.
+        found, target, mean, std = (
+            generator.by_date(x) for x in (output, image, generator.band_mean, generator.band_std)
+        )
+        loss = spectral_reconstruction(found, target, mean, std, self.config.sad_weight)
+        loss = loss + mask_loss(logits, *generator.targets(mask), self.config.mask_loss)
         kl = torch.stack([kl_divergence(mean, logvar) for mean, logvar in posterior]).sum(dim=0).mean()
         return loss + self.config.kl_weight * kl / mask[0].numel()
 
@@ -222,7 +245,7 @@ class DiffusionStage(Stage):
         """Means and log variances of patches, (n, L, h, w), streams joined."""
         means, logvars = [], []
         for x, y in zip(self.x[rows].split(CHUNK), self.y[rows].split(CHUNK), strict=True):
-            streams = self.generator.posterior(turn(x, variant), turn(y, variant))
+            streams = self.generator.posterior(*arranged(x, y, variant))
             means.append(torch.cat([mean for mean, _ in streams], dim=1))
             logvars.append(torch.cat([logvar for _, logvar in streams], dim=1))
         return torch.cat(means), torch.cat(logvars)

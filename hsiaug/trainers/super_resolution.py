@@ -9,7 +9,6 @@ SRGAN has the same content loss here: its perceptual one needs a network of thre
 from __future__ import annotations
 
 import dataclasses
-
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -236,7 +235,8 @@ def train_super_resolution(
         generator = MSRResGAN(data.spec, **{name: getattr(config, name) for name in ARCHITECTURE})
         discriminator = None
         if config.network in ADVERSARIAL and config.adversarial:
-            discriminator = SRDiscriminator(data.spec.bands, data.x.shape[-2:], config.discriminator_width).to(device)
+            size = (data.x.shape[-2], data.x.shape[-1])
+            discriminator = SRDiscriminator(data.spec.bands, size, config.discriminator_width).to(device)
     generator.observe(data)
     generator.to(device)
     low = None if low is None else low.to(device)

@@ -12,6 +12,7 @@ from typing import Any, Literal, get_args
 import torch
 
 from ..generators.base import TrainingData
+from ..generators.dates import flat_mask
 from ..generators.two_stream_diffusion import Prediction, Sampler, TwoStreamDiffusion
 from ..losses.reconstruction import MaskLoss
 from .latent_stages import AutoencoderStage, DiffusionStage, Stage, found_checkpoint
@@ -70,8 +71,10 @@ class TwoStreamConfig:
         ema_decay: decay of the average of the denoiser's weights, reached after a warm-up; 0 keeps the last weights.
         condition_dropout: share of training samples without condition, for guidance.
         augment: train on all orientations of the patches, mask and image alike.
-        cache_latents: encode each patch and orientation once before the second stage; needs
-            8·N·2·L·h·w·4 bytes. Without it each batch is encoded, in one orientation.
+        swap_dates: of pairs of dates, train on both orders, each date in the light and season of its place. No label
+            changes by it; off, since the order of the dates is information too.
+        cache_latents: encode each patch and orientation once before the second stage; needs 8·N·2·L·h·w·4 bytes,
+            twice that with ``swap_dates``. Without it each batch is encoded, in one orientation.
         vae_iterations: steps of the first stage.
         diffusion_iterations: steps of the second stage.
         vae_batch_size: patches per step of the first stage, which gains more from steps than from large batches.
@@ -108,6 +111,7 @@ class TwoStreamConfig:
     ema_decay: float = 0.995
     condition_dropout: float = 0.1
     augment: bool = True
+    swap_dates: bool = False
     cache_latents: bool = True
     vae_iterations: int = 600
     diffusion_iterations: int = 3000
@@ -201,7 +205,7 @@ def train_two_stream(
     """Train a two-stream diffusion model.
 
     Args:
-        data: training part of a split, of kind ``'segmentation'``.
+        data: training part of a split, of kind ``'segmentation'`` or ``'change'``.
         config: setting; the default one if None.
         seed: of everything random; torch's global generator is left as it was.
         device: where to train.
@@ -220,6 +224,8 @@ def train_two_stream(
     """
     config = config or TwoStreamConfig()
     data = _require_trainable(data)
+    if config.swap_dates and data.spec.kind != 'change':
+        raise ValueError(f"swap_dates is for pairs of dates (kind 'change'), found kind {data.spec.kind!r}")
     file = None if folder is None else Path(folder) / CHECKPOINT_FILE
     identity = _identity(data, config, seed)
     checkpoint = None if file is None else _resumable(file, identity)
@@ -235,7 +241,7 @@ def train_two_stream(
         torch.manual_seed(seed)
         generator = TwoStreamDiffusion(data.spec, **{name: getattr(config, name) for name in ARCHITECTURE})
         generator.observe(data, seed)
-        x, y = generator.normalise(data.x), data.y
+        x, y = generator.normalise(data.x), flat_mask(data.y)
         if checkpoint is None or checkpoint['stage'] == 'vae':
             first = AutoencoderStage(generator, x, y, config, seed)
             if checkpoint is not None and file is not None:
@@ -302,13 +308,16 @@ def _require_trainable(data: TrainingData) -> TrainingData:
         ValueError: naming what is wrong with the data.
     """
     spec = data.spec
-    if spec.kind != 'segmentation':
-        raise ValueError(f"a two-stream diffusion model learns data of kind 'segmentation', found {spec.kind!r}")
-    expected = (spec.bands, *(spec.size or ()))
-    if tuple(data.x.shape[1:]) != expected or data.y.shape != (len(data.x), *expected[1:]):
+    if spec.kind not in ('segmentation', 'change'):
         raise ValueError(
-            f'images must be (N, {", ".join(map(str, expected))}) with masks (N, H, W), found {tuple(data.x.shape)} '
-            f'and {tuple(data.y.shape)}'
+            f"a two-stream diffusion model learns data of kind 'segmentation' or 'change', found {spec.kind!r}"
+        )
+    size = spec.size or ()
+    image, mask = ((2, spec.bands, *size), (1, *size)) if spec.kind == 'change' else ((spec.bands, *size), size)
+    if tuple(data.x.shape[1:]) != image or data.y.shape != (len(data.x), *mask):
+        raise ValueError(
+            f'images must be (N, {", ".join(map(str, image))}) with masks (N, {", ".join(map(str, mask))}), found '
+            f'{tuple(data.x.shape)} and {tuple(data.y.shape)}'
         )
     values = data.y.unique()
     counted = (values >= 0) & (values < spec.num_classes) & (values != spec.ignore_index)

@@ -48,7 +48,7 @@ def test_values_stay_in_a_known_range_unless_told_otherwise() -> None:
 
 def test_an_ignored_class_is_never_generated() -> None:
     spec = replace(DATA.spec, ignore_index=1)
-    generator = make(spec)
+    generator = make(spec, ignored=False)
     with torch.no_grad():  # a decoder that would choose class 1 everywhere
         generator.streams[1].decoder.conv_out.bias.copy_(torch.tensor([0.0, 1e3, 0.0]))
     assert set(generator.sample(3, torch.zeros(3), seed=0)['mask'].unique().tolist()) <= {0, 2}
@@ -132,7 +132,9 @@ def test_codes_are_decoded_by_their_own_stream_after_their_scale_is_put_back() -
     with torch.no_grad():
         image, logits = (vae.decode(c).sample for vae, c in zip(generator.streams, code.split([3, 2], 1), strict=True))
     assert torch.allclose(batch['image'], image * generator.band_std + generator.band_mean)
-    assert torch.equal(batch['mask'], logits.argmax(dim=1))
+    chosen = logits.argmax(dim=1)
+    assert logits.shape[1] == 4  # three classes, and what does not count
+    assert torch.equal(batch['mask'], torch.where(chosen == 3, 255, chosen))
 
 
 def test_normalisation_is_that_of_the_bands() -> None:
@@ -187,7 +189,8 @@ def test_both_kinds_have_the_same_denoiser() -> None:
     assert two.code_shape == one.code_shape
     assert [p.shape for p in two.denoiser.parameters()] == [p.shape for p in one.denoiser.parameters()]
     assert (len(two.streams), len(one.streams)) == (2, 1)
-    assert one.streams[0].config.in_channels == 8 + 3
+    assert one.streams[0].config.in_channels == 8 + 3 + 1
+    assert make(single_stream=True, ignored=False).streams[0].config.in_channels == 8 + 3
     assert one.sample(2, seed=0)['mask'].shape == (2, 16, 16)
 
 

@@ -35,7 +35,9 @@ def test_a_perfect_image() -> None:
     assert (scores.mrae, scores.sid, scores.sam, scores.ergas) == (0, 0, 0, 0)
     assert scores.ssim == pytest.approx(1)
     assert scores.psnr == math.inf
-    noisy = [target + level * torch.randn(target.shape, generator=torch.Generator().manual_seed(1)) for level in (0.02, 0.1)]
+    noisy = [
+        target + level * torch.randn(target.shape, generator=torch.Generator().manual_seed(1)) for level in (0.02, 0.1)
+    ]
     little, much = (super_resolution_scores(image, target, factor=2) for image in noisy)
     for name in ('mrae', 'sid', 'sid_sum', 'sam', 'ergas'):
         assert 0 < getattr(little, name) < getattr(much, name)

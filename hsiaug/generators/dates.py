@@ -1,0 +1,36 @@
+"""Pairs of dates as one picture: how generators of images hold samples of kind ``'change'``."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from ..samples import SampleSpec
+
+CHANGED = 1
+"""Value in change masks of pixels that changed."""
+
+
+def stacked_dates(image: Tensor) -> Tensor:
+    """Images (n, 2, C, H, W) as a view (n, 2 C, H, W), the second date after the first; (n, C, H, W) as they are."""
+    return image.flatten(1, -3)
+
+
+def flat_mask(mask: Tensor) -> Tensor:
+    """Masks (n, 1, H, W) as a view (n, H, W); (n, H, W) as they are."""
+    return mask.flatten(0, -3)
+
+
+def in_contract(image: Tensor, mask: Tensor, spec: SampleSpec) -> dict[str, Tensor]:
+    """The inverse of :func:`stacked_dates` and :func:`flat_mask`: a batch as samples of this spec are.
+
+    Args:
+        image: (n, C, H, W); of kind ``'change'`` (n, 2 C, H, W).
+        mask: (n, H, W).
+        spec: of kind ``'segmentation'`` or ``'change'``.
+    """
+    if spec.kind == 'change':
+        return {'image': image.unflatten(1, (2, spec.bands)), 'mask': mask[:, None]}
+    return {'image': image, 'mask': mask}
+
+
+__all__ = ['CHANGED', 'flat_mask', 'in_contract', 'stacked_dates']
