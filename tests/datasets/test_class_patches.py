@@ -2,7 +2,7 @@ import pytest
 import torch
 from toys import toy_spec
 
-from hsiaug.datasets.class_patches import class_patches
+from hsiaug.datasets.class_patches import Rule, class_patches
 
 IGNORE = 255
 
@@ -50,6 +50,14 @@ def test_each_class_is_capped_and_drawn_by_the_seed() -> None:
     assert torch.equal(draws[0][0], draws[1][0])
     assert not torch.equal(draws[0][0], draws[2][0])
     assert len(class_patches(image, mask, SPEC, 4)[1]) <= 2 * 9  # a stride of half the size
+
+
+@pytest.mark.parametrize('rule', ['centre', 'dominant'])
+def test_an_ignored_class_labels_nothing(rule: Rule) -> None:
+    image, mask = coordinates()
+    _, y, spec = class_patches(image, mask, toy_spec('segmentation', ignore_index=0), 3, rule, stride=1)
+    assert set(y.tolist()) == {1, 2}
+    assert spec.ignore_index == 0
 
 
 def test_mistakes() -> None:

@@ -7,6 +7,8 @@ import torch
 from torch import nn
 from toys import toy_spec
 
+from hsiaug.datasets import MixedDataset, SyntheticBank, write_bank
+from hsiaug.datasets.patches import PatchDataset
 from hsiaug.functional.degradation import degrade, upsample
 from hsiaug.generators import Generator, TrainingData
 from hsiaug.generators.msrresgan import MSRResGAN
@@ -153,6 +155,19 @@ def test_saved_and_loaded(tmp_path: Path) -> None:
     generator.save_pretrained(tmp_path / 'g')
     again = Generator.from_pretrained(tmp_path / 'g')
     assert torch.equal(generator.sample(5, seed=3)['image'], again.sample(5, seed=3)['image'])
+
+
+def test_fills_a_bank_and_mixes(tmp_path: Path) -> None:
+    data = plateaus()
+    generator = bicubic(data, factor=3)
+    write_bank(generator, 8, tmp_path / 'bank', chunk=4)
+    bank = SyntheticBank(tmp_path / 'bank')
+    real = PatchDataset(data.x, data.y, data.spec)
+    mixed = MixedDataset(real, bank, ratio=1.0)
+    synthetic = [sample for sample in (mixed[i] for i in range(len(mixed))) if sample['synthetic']]
+    assert len(synthetic) == len(real)
+    for sample in synthetic:
+        assert (class_of(sample['image'][None])[0] == sample['mask']).float().mean() > 0.6
 
 
 def test_values_stay_in_range() -> None:

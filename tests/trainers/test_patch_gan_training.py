@@ -7,7 +7,9 @@ import torch
 from pairs import BANDS, class_spectra, make_pairs
 from torch import nn
 
-from hsiaug.functional import spectral_angle
+from hsiaug.datasets import write_bank
+from hsiaug.datasets.class_patches import class_patches
+from hsiaug.functional import gradient_penalty_autograd, spectral_angle
 from hsiaug.generators import Generator, TrainingData
 from hsiaug.generators.patch_gan import PatchGAN
 from hsiaug.models.patch_critic import Dims, PatchCritic
@@ -79,9 +81,9 @@ def test_volumes_have_the_same_layers_in_three_dimensions() -> None:
 @pytest.mark.parametrize('dims', [2, 3])
 def test_the_critic_is_told_the_class(dims: Dims) -> None:
     image, labels = torch.rand(1, BANDS, 8, 12).expand(2, -1, -1, -1), torch.tensor([0, 2])
-    told, untold = (PatchCritic(BANDS, (8, 12), k, 'layer', dims=dims)(image, labels) for k in (3, 0))
-    assert abs(float(told[0] - told[1])) > 1e-3
-    assert float(untold[0]) == pytest.approx(float(untold[1]), abs=1e-6)
+    told, untold = (PatchCritic(BANDS, (8, 12), k, 'layer', dims=dims)(image, labels).tolist() for k in (3, 0))
+    assert abs(told[0] - told[1]) > 1e-3
+    assert untold[0] == pytest.approx(untold[1], abs=1e-6)
 
 
 def test_a_penalised_critic_judges_each_sample_alone() -> None:
@@ -143,6 +145,23 @@ def test_samples_have_the_spectra_of_their_classes(settings: dict[str, Any], pai
     assert batch['label'].shape == (10,)
 
 
+def test_penalty_holds_the_slope_of_the_critic_at_one(pairs: TrainingData) -> None:
+    x, y, spec = class_patches(pairs.x, pairs.y, pairs.spec, 4)
+    data = replace(pairs, spec=spec, x=x, y=y)
+    penalties = []
+    for weight in (0.0, 10.0):
+        config = replace(SMALL, loss='wgan-gp', penalty=weight, iterations=60)
+        generator, critic = PatchGAN(spec, 8), PatchCritic(BANDS, (4, 4), 3, 'layer')
+        generator.observe(data)
+        training = PatchGANTraining(generator, critic, data, config, 0)
+        training.run(None, {}, 1, False)
+        points = (training.real[:64] + generator(torch.randn(64, 8), data.y[:64])) / 2
+        slope = gradient_penalty_autograd(lambda z, c=critic: c(z, data.y[:64]), points)  # type: ignore[misc]
+        penalties.append(float(slope.detach()))
+    assert penalties[1] < 0.2
+    assert penalties[0] > 2 * penalties[1]
+
+
 def test_without_classes_labels_mean_nothing(pairs: TrainingData) -> None:
     generator = train_patch_gan(pairs, replace(TINY, conditional=False))
     a, b = (generator.sample(8, torch.full((8,), k), seed=0)['image'] for k in (0, 1))
@@ -200,6 +219,9 @@ def test_saved_loaded_and_recorded(pairs: TrainingData, tmp_path: Path) -> None:
     generator.save_pretrained(tmp_path / 'g')
     again = Generator.from_pretrained(tmp_path / 'g')
     assert torch.equal(again.sample(4, seed=1)['image'], generator.sample(4, seed=1)['image'])
+    bank = write_bank(again, 9, tmp_path / 'bank', labels='uniform', chunk=4)
+    assert torch.bincount(torch.stack([bank[i]['label'] for i in range(9)])).tolist() == [3, 3, 3]
+    assert bank[0]['image'].shape == (BANDS, 8, 8)
 
 
 def test_divergence_is_reported(pairs: TrainingData) -> None:

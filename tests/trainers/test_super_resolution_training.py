@@ -10,6 +10,7 @@ from hsiaug.generators import TrainingData
 from hsiaug.generators.msrresgan import MSRResGAN
 from hsiaug.metrics.super_resolution import super_resolution_scores
 from hsiaug.models.msrresgan import MSRResNet, gradient_magnitude
+from hsiaug.models.srgan import SRDiscriminator
 from hsiaug.samples import SampleSpec
 from hsiaug.trainers import fit_generator
 from hsiaug.trainers.alternating import AlternatingTraining, found_checkpoint
@@ -108,6 +109,20 @@ def test_lambda_reaches_the_generator() -> None:
     assert not same(with_it, without)
     mse = [(g.train()(degrade(data.x, 2)) - data.x).square().mean() for g in (with_it, without)]
     assert mse[0] > mse[1]
+
+
+def test_discriminator_learns_which_is_real() -> None:
+    data = stripes(8)
+    torch.manual_seed(0)
+    generator = MSRResGAN(data.spec, network='msrresnet', width=4, blocks=1)
+    generator.observe(data)
+    discriminator = SRDiscriminator(C, (SIZE, SIZE), width=4)
+    config = replace(TINY, network='msrresnet', batch_size=8, iterations=40, lr=5e-3)
+    stage = GeneratorStage(generator, discriminator, None, config, 0)
+    stage.run(None, {}, 1, False)
+    low, high = stage.batch(torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        assert discriminator(high).mean() > discriminator(stage.network(low)).mean() + 0.5
 
 
 def test_learning_rate_halves_after_each_quarter() -> None:
