@@ -2,28 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, cast
 
-import numpy as np
 import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 from torch.utils.data import Dataset
-from torchgeo.datasets import NonGeoDataset
 from tqdm.auto import tqdm
 
 from ..samples import Sample, SampleSpec
 from ..scenes.change import CHANGE_CLASSES, BitemporalScene, require_change_values
 from ..scenes.patches import PatchPart, PatchSplit
-from .bank_plan import class_fractions
-from .batches import unstack
-from .patches import IGNORE, PatchDataset, require_patches
+from .patches import IGNORE, HeldImages, PatchDataset, require_patches
 from .preview import _mask_legend, false_colour, mask_colour, stretch_limits
 
 
-class ChangeDataset(NonGeoDataset):
+class ChangeDataset(HeldImages):
     """Pairs of dates with change masks, held in memory.
 
     Args:
@@ -38,16 +34,8 @@ class ChangeDataset(NonGeoDataset):
         ValueError: if images, masks and spec do not fit together, or hold values that they must not.
     """
 
-    def __init__(
-        self,
-        image: Tensor,
-        mask: Tensor,
-        spec: SampleSpec,
-        split: PatchSplit | None = None,
-        transforms: Callable[[Sample], Sample] | None = None,
-    ) -> None:
+    def _require(self, image: Tensor, mask: Tensor, spec: SampleSpec) -> None:
         require_pairs(image, mask, spec, 'ChangeDataset')
-        self.image, self.mask, self.spec, self.split, self.transforms = image, mask, spec, split, transforms
 
     @classmethod
     def from_scene(
@@ -117,47 +105,9 @@ class ChangeDataset(NonGeoDataset):
             raise ValueError(f'ChangeDataset: no pixel of any of the {length} masks is changed (1){hint}')
         return pairs
 
-    def __len__(self) -> int:
-        """Number of pairs."""
-        return len(self.image)
-
-    def __getitem__(self, index: int) -> Sample:
-        """``image`` (2, C, H, W) float32 in the dataset's unit and ``mask`` (1, H, W) int64."""
-        return self.__getitems__([index])[0]
-
-    def __getitems__(self, indices: Sequence[int]) -> list[Sample]:
-        """Samples of a whole batch."""
-        samples = unstack(self.batch(indices))
-        return samples if self.transforms is None else [self.transforms(sample) for sample in samples]
-
-    def batch(self, indices: Sequence[int] | Tensor) -> dict[str, Tensor]:
-        """``image`` (n, 2, C, H, W) and ``mask`` (n, 1, H, W), before ``transforms``.
-
-        Raises:
-            IndexError: if an index is out of range.
-        """
-        rows = torch.as_tensor(np.asarray(indices, dtype=np.int64))
-        if len(rows) and not -len(self) <= int(rows.min()) <= int(rows.max()) < len(self):
-            raise IndexError(f'ChangeDataset: index out of range for {len(self)} pairs')
-        return {'image': self.image[rows], 'mask': self.mask[rows]}
-
-    def class_fractions(self) -> Tensor:
-        """(N, 2) float32 share of unchanged and changed pixels among the counting ones of each pair."""
-        return class_fractions(self.mask, self.spec)
-
-    @property
-    def class_counts(self) -> np.ndarray:
-        """(2,) number of unchanged and of changed pixels."""
-        return np.array([int((self.mask == value).sum()) for value in (0, 1)])
-
     def plot(self, sample: Sample, show_titles: bool = True, suptitle: str | None = None) -> Figure:
         """Draw one pair in false colour with its mask; see :func:`plot_pair`."""
         return plot_pair(sample, self.spec, show_titles, suptitle)
-
-    def __str__(self) -> str:
-        """Size, and counts of unchanged and changed pixels."""
-        counts = dict(zip(self.spec.classes, self.class_counts.tolist(), strict=True))
-        return f'{super().__str__()}\n    bands: {self.spec.bands}, size: {self.spec.size}\n    pixels: {counts}'
 
 
 def require_pairs(image: Tensor, mask: Tensor, spec: SampleSpec, who: str) -> None:

@@ -28,7 +28,66 @@ IGNORE = 255
 """Value in masks of pixels that count neither in losses nor in metrics."""
 
 
-class PatchDataset(NonGeoDataset):
+class HeldImages(NonGeoDataset):
+    """Images with masks, held in memory: what patches of one date and of two have in common."""
+
+    def __init__(
+        self,
+        image: Tensor,
+        mask: Tensor,
+        spec: SampleSpec,
+        split: PatchSplit | None = None,
+        transforms: Callable[[Sample], Sample] | None = None,
+    ) -> None:
+        self._require(image, mask, spec)
+        self.image, self.mask, self.spec, self.split, self.transforms = image, mask, spec, split, transforms
+
+    def _require(self, image: Tensor, mask: Tensor, spec: SampleSpec) -> None:
+        """Check the three against each other."""
+        raise NotImplementedError
+
+    def __len__(self) -> int:
+        """Number of samples."""
+        return len(self.image)
+
+    def __getitem__(self, index: int) -> Sample:
+        """``image`` float32 in the dataset's unit and ``mask`` int64."""
+        return self.__getitems__([index])[0]
+
+    def __getitems__(self, indices: Sequence[int]) -> list[Sample]:
+        """Samples of a whole batch."""
+        samples = unstack(self.batch(indices))
+        return samples if self.transforms is None else [self.transforms(sample) for sample in samples]
+
+    def batch(self, indices: Sequence[int] | Tensor) -> dict[str, Tensor]:
+        """``image`` (n, ...) and ``mask`` (n, ...), before ``transforms``.
+
+        Raises:
+            IndexError: if an index is out of range.
+        """
+        rows = torch.as_tensor(np.asarray(indices, dtype=np.int64))
+        if len(rows) and not -len(self) <= int(rows.min()) <= int(rows.max()) < len(self):
+            raise IndexError(f'{type(self).__name__}: index out of range for {len(self)} samples')
+        return {'image': self.image[rows], 'mask': self.mask[rows]}
+
+    def class_fractions(self) -> Tensor:
+        """(N, K) float32 share of each class in the counting pixels of each sample; zeros where all are ignored."""
+        return class_fractions(self.mask, self.spec)
+
+    @property
+    def class_counts(self) -> np.ndarray:
+        """(K,) number of pixels per class."""
+        classes = self.spec.num_classes
+        counted = self.mask[(self.mask >= 0) & (self.mask < classes) & (self.mask != self.spec.ignore_index)]
+        return np.bincount(counted.numpy(), minlength=classes)
+
+    def __str__(self) -> str:
+        """Size and class counts in pixels."""
+        counts = dict(zip(self.spec.classes, self.class_counts.tolist(), strict=True))
+        return f'{super().__str__()}\n    bands: {self.spec.bands}, size: {self.spec.size}\n    pixels: {counts}'
+
+
+class PatchDataset(HeldImages):
     """Images with masks, held in memory.
 
     Args:
@@ -42,16 +101,8 @@ class PatchDataset(NonGeoDataset):
         ValueError: if images, masks and spec do not fit together, or hold values that they must not.
     """
 
-    def __init__(
-        self,
-        image: Tensor,
-        mask: Tensor,
-        spec: SampleSpec,
-        split: PatchSplit | None = None,
-        transforms: Callable[[Sample], Sample] | None = None,
-    ) -> None:
+    def _require(self, image: Tensor, mask: Tensor, spec: SampleSpec) -> None:
         require_patches(image, mask, spec, 'PatchDataset')
-        self.image, self.mask, self.spec, self.split, self.transforms = image, mask, spec, split, transforms
 
     @classmethod
     def from_scene(
@@ -117,49 +168,9 @@ class PatchDataset(NonGeoDataset):
             image[index], mask[index] = sample['image'], sample['mask'].reshape(mask.shape[1:])
         return cls(image, mask, spec, getattr(dataset, 'split', None))
 
-    def __len__(self) -> int:
-        """Number of patches."""
-        return len(self.image)
-
-    def __getitem__(self, index: int) -> Sample:
-        """``image`` (C, H, W) float32 in the dataset's unit and ``mask`` (H, W) int64."""
-        return self.__getitems__([index])[0]
-
-    def __getitems__(self, indices: Sequence[int]) -> list[Sample]:
-        """Samples of a whole batch."""
-        samples = unstack(self.batch(indices))
-        return samples if self.transforms is None else [self.transforms(sample) for sample in samples]
-
-    def batch(self, indices: Sequence[int] | Tensor) -> dict[str, Tensor]:
-        """``image`` (n, C, H, W) and ``mask`` (n, H, W), before ``transforms``.
-
-        Raises:
-            IndexError: if an index is out of range.
-        """
-        rows = torch.as_tensor(np.asarray(indices, dtype=np.int64))
-        if len(rows) and not -len(self) <= int(rows.min()) <= int(rows.max()) < len(self):
-            raise IndexError(f'PatchDataset: index out of range for {len(self)} patches')
-        return {'image': self.image[rows], 'mask': self.mask[rows]}
-
-    def class_fractions(self) -> Tensor:
-        """(N, K) float32 share of each class in the counting pixels of each patch; zeros where all are ignored."""
-        return class_fractions(self.mask, self.spec)
-
-    @property
-    def class_counts(self) -> np.ndarray:
-        """(K,) number of pixels per class."""
-        classes = self.spec.num_classes
-        counted = self.mask[(self.mask >= 0) & (self.mask < classes) & (self.mask != self.spec.ignore_index)]
-        return np.bincount(counted.numpy(), minlength=classes)
-
     def plot(self, sample: Sample, show_titles: bool = True, suptitle: str | None = None) -> Figure:
         """Draw one patch in false colour with its mask; see :func:`plot_patch`."""
         return plot_patch(sample, self.spec, show_titles, suptitle)
-
-    def __str__(self) -> str:
-        """Size and class counts in pixels."""
-        counts = dict(zip(self.spec.classes, self.class_counts.tolist(), strict=True))
-        return f'{super().__str__()}\n    bands: {self.spec.bands}, size: {self.spec.size}\n    pixels: {counts}'
 
 
 def require_patches(image: Tensor, mask: Tensor, spec: SampleSpec, who: str) -> None:

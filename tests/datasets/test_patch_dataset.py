@@ -115,9 +115,9 @@ def test_loader_transforms_and_batches(scene: Scene, split: PatchSplit) -> None:
     loaded = list(DataLoader(dataset, batch_size=4))
     assert torch.equal(torch.cat([b['image'] for b in loaded]), dataset.image + 1)
     assert torch.equal(torch.cat([b['mask'] for b in loaded]), dataset.mask)
-    with pytest.raises(IndexError, match=f'out of range for {len(dataset)} patches'):
+    with pytest.raises(IndexError, match=f'out of range for {len(dataset)} samples'):
         dataset[len(dataset)]
-    with pytest.raises(IndexError, match=f'out of range for {len(dataset)} patches'):
+    with pytest.raises(IndexError, match=f'out of range for {len(dataset)} samples'):
         dataset[-len(dataset) - 1]
     # What a caller writes into a sample stays out of the dataset.
     before = dataset.image[0].clone()
