@@ -112,7 +112,7 @@ def test_loader_transforms_and_batches(scene: BitemporalScene, split: PatchSplit
     loaded = list(DataLoader(dataset, batch_size=4))
     assert torch.equal(torch.cat([b['image'] for b in loaded]), dataset.image + 1)
     assert torch.equal(torch.cat([b['mask'] for b in loaded]), dataset.mask)
-    with pytest.raises(IndexError, match=f'out of range for {len(dataset)} pairs'):
+    with pytest.raises(IndexError, match=f'out of range for {len(dataset)} samples'):
         dataset[len(dataset)]
     before = dataset.image[0].clone()
     dataset.batch([0])['image'].zero_()
