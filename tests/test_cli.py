@@ -112,8 +112,12 @@ def test_a_stopped_sample_goes_on(
         return draw(self, *args, **settings)
 
     monkeypatch.setattr(Generator, 'sample', counted)
+    def stopped() -> None:
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell's background job would ignore
+        main(command('bank'))
+
     stopping = True
-    process = multiprocessing.get_context('fork').Process(target=main, args=(command('bank'),))
+    process = multiprocessing.get_context('fork').Process(target=stopped)
     process.start()
     process.join(60)
     assert process.exitcode == (-signal.SIGKILL if signal_number == signal.SIGKILL else 1)
