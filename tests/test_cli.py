@@ -112,6 +112,7 @@ def test_a_stopped_sample_goes_on(
         return draw(self, *args, **settings)
 
     monkeypatch.setattr(Generator, 'sample', counted)
+
     def stopped() -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell's background job would ignore
         main(command('bank'))
