@@ -139,6 +139,30 @@ class _TinyResNet(nn.Module):
         return features
 
 
+def resnet_encoder(owner: str, backbone: str, channels: int, weights: str | None, stride: int, usual: str) -> Any:
+    """A ResNet dilated to an output stride.
+
+    Args:
+        owner: the network that asks, for errors.
+        backbone: ``'resnet18'``, ``'resnet50'``, ... or ``'resnet_tiny'``, small enough for a CPU.
+        channels: of its input.
+        weights: for example ``'imagenet'``; None trains from scratch.
+        stride: input pixels per pixel of the coarsest features; the small one's are its own.
+        usual: the backbone that the network has by default, for errors.
+
+    Raises:
+        ValueError: for an unknown backbone or weights.
+        ConnectionError: if weights cannot be fetched.
+    """
+    if not backbone.startswith('resnet'):
+        raise ValueError(f"{owner}: the backbone is a ResNet, such as {usual!r} or 'resnet_tiny', found {backbone!r}")
+    if backbone != 'resnet_tiny':
+        return named_encoder(owner, backbone, channels, weights, output_stride=stride)
+    if weights is not None:
+        raise ValueError(f"{owner}: 'resnet_tiny' has no weights, found {weights!r}; use None")
+    return _TinyResNet(channels)
+
+
 class PFSegNet(nn.Module):
     """Dilated ResNet, pyramid pooling, feature pyramid with three point-flow modules.
 
@@ -173,20 +197,10 @@ class PFSegNet(nn.Module):
         upsampling: int = 1,
     ) -> None:
         super().__init__()
-        if not backbone.startswith('resnet'):
-            raise ValueError(
-                f"PFSegNet: the backbone is a ResNet, such as 'resnet50' or 'resnet_tiny', found {backbone!r}"
-            )
-        if backbone == 'resnet_tiny' and encoder_weights is not None:
-            raise ValueError(f"PFSegNet: 'resnet_tiny' has no weights, found {encoder_weights!r}; use None")
         self.upsampling = upsampling
         self.mapping = nn.Conv2d(bands, 3, kernel_size=1) if mapping else nn.Identity()
         channels_in = 3 if mapping else bands
-        self.encoder: Any = (
-            _TinyResNet(channels_in)
-            if backbone == 'resnet_tiny'
-            else named_encoder('PFSegNet', backbone, channels_in, encoder_weights, output_stride=STRIDE)
-        )
+        self.encoder = resnet_encoder('PFSegNet', backbone, channels_in, encoder_weights, STRIDE, 'resnet50')
         *finer, coarsest = self.encoder.out_channels[2:]
         self.context = PyramidPooling(coarsest, channels)
         self.lateral = nn.ModuleList(_block(inputs, channels, 1) for inputs in reversed(finer))

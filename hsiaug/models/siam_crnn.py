@@ -7,12 +7,9 @@ ConvLSTM per scale, a feature pyramid) is that of the authors' published code.
 
 from __future__ import annotations
 
-from typing import Any
-
 from torch import Tensor, nn
 
-from .encoders import named_encoder
-from .pfsegnet import _block, _TinyResNet
+from .pfsegnet import _block, resnet_encoder
 from .siamese import date_features, resize, to_pixels
 
 STRIDE = 16
@@ -79,18 +76,8 @@ class SiamCRNN(nn.Module):
         upsampling: int = 1,
     ) -> None:
         super().__init__()
-        if not backbone.startswith('resnet'):
-            raise ValueError(
-                f"SiamCRNN: the backbone is a ResNet, such as 'resnet18' or 'resnet_tiny', found {backbone!r}"
-            )
-        if backbone == 'resnet_tiny' and encoder_weights is not None:
-            raise ValueError(f"SiamCRNN: 'resnet_tiny' has no weights, found {encoder_weights!r}; use None")
         self.upsampling = upsampling
-        self.encoder: Any = (
-            _TinyResNet(bands)
-            if backbone == 'resnet_tiny'
-            else named_encoder('SiamCRNN', backbone, bands, encoder_weights, output_stride=STRIDE)
-        )
+        self.encoder = resnet_encoder('SiamCRNN', backbone, bands, encoder_weights, STRIDE, 'resnet18')
         scales = self.encoder.out_channels[2:]
         self.recurrent = nn.ModuleList(ConvLSTM(inputs, channels) for inputs in scales)
         self.smooth = nn.ModuleList(_block(channels, channels, 3) for _ in scales[:-1])
