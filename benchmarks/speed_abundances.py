@@ -1,0 +1,143 @@
+"""Speed of the generators of abundances: the style-based GAN against diffusion, and abundances against the cube.
+
+    python benchmarks/speed_abundances.py --threads 2 --out benchmarks/results/speed_abundances_cpu.json
+    python benchmarks/speed_abundances.py --device cuda --size 256 --out benchmarks/results/speed_abundances_cuda.json
+
+``sample``: a batch of maps by the GAN, and one by 20 steps of DPM-Solver++, per sample. ``step``: a training step, and
+a step of sampling, of diffusion of k abundances and of diffusion of all bands, batch and size alike. The published
+advantage of abundances is one of quality at equal effort; whether it is one of time depends on the U-Net: at equal
+widths only the first and the last convolution differ, so that ``equal`` shows what the bands themselves cost, and
+``widened`` has a first level at least as wide as there are bands, for a U-Net that has to carry them all. All pairs
+are timed in interleaved blocks A B B A, and ratios are taken per pair.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shlex
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from measure import interleaved, machine, milliseconds, summary, write_whole
+
+from hsiaug.models.abundance_diffusion import AbundanceDiffusion
+from hsiaug.models.style_gan import StyleGAN
+from hsiaug.trainers.abundance_stages import DiffusionTraining
+from hsiaug.trainers.abundances import AbundanceConfig
+
+STEPS = 20
+
+
+def compared(
+    first: Callable[[], object],
+    second: Callable[[], object],
+    goal: float,
+    args: argparse.Namespace,
+    per_sample: bool = False,
+) -> dict[str, Any]:
+    """Milliseconds of both, and the ratio of the first to the second, which should be below ``goal``."""
+    share = args.batch if per_sample else 1
+    blocks = [lambda step=step: milliseconds(step, args.iterations, args.device) / share for step in (first, second)]
+    for block in blocks:  # warm-up: allocator, threads, chosen kernels
+        block()
+    times = interleaved(blocks[0], blocks[1], args.pairs)
+    ratio = summary([a / b for a, b in zip(*times, strict=True)])
+    return {
+        'first_ms': summary(times[0]),
+        'second_ms': summary(times[1]),
+        'ratio_per_pair': ratio,
+        'goal': f'below {goal}',
+        'met': ratio['median'] < goal,
+    }
+
+
+def sampling(args: argparse.Namespace) -> dict[str, Any]:
+    """The GAN against 20 steps of diffusion, per sample."""
+    gan = StyleGAN(args.k, args.size, 0).eval().to(args.device)
+    diffusion = AbundanceDiffusion(args.k, args.size, 0, args.channels, sampling_steps=STEPS).eval().to(args.device)
+
+    def draw(model: StyleGAN | AbundanceDiffusion) -> object:
+        return model.sample(args.batch, None, torch.Generator().manual_seed(0))
+
+    result = compared(lambda: draw(gan), lambda: draw(diffusion), 0.1, args, per_sample=True)
+    return {'settings': [gan.settings, diffusion.settings], 'parameters': [parameters(gan), parameters(diffusion)]} | (
+        result
+    )
+
+
+def parameters(model: torch.nn.Module) -> int:
+    """How many there are."""
+    return sum(p.numel() for p in model.parameters())
+
+
+def steps(args: argparse.Namespace, channels: list[int]) -> dict[str, Any]:
+    """Diffusion of abundances against diffusion of all bands by a U-Net of ``channels``: training and sampling."""
+    config = AbundanceConfig('diffusion', batch_size=args.batch)
+    train, denoise, sizes = list[Callable[[], object]](), list[Callable[[], object]](), list[int]()
+    for count, widths in ((args.k, args.channels), (args.bands, channels)):
+        rng = torch.Generator(args.device).manual_seed(0)
+        model = AbundanceDiffusion(count, args.size, 0, widths).to(args.device)
+        # Speed does not depend on what the maps show; a cube's values stand in for abundances.
+        maps = torch.rand((args.batch, count, args.size, args.size), generator=rng, device=args.device)
+        index = torch.zeros(args.batch, dtype=torch.int64, device=args.device)
+        weights = torch.full((args.batch,), 1 / args.batch, device=args.device)
+        training = DiffusionTraining(model, maps, index, weights, config, 0)
+
+        def forward(model: AbundanceDiffusion = model, maps: torch.Tensor = maps, index: torch.Tensor = index) -> None:
+            with torch.no_grad():
+                model(maps, index, index)
+
+        train.append(lambda training=training, rng=rng: training.update(rng))
+        denoise.append(forward)
+        sizes.append(parameters(model))
+    return {
+        'channels': [args.channels, channels],
+        'parameters': sizes,
+        'training_step': compared(train[0], train[1], 0.5, args),
+        'sampling_step': compared(denoise[0], denoise[1], 0.5, args),
+    }
+
+
+def main() -> None:
+    """Time all pairs and write what was found."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--device', default='cpu')
+    parser.add_argument('--threads', type=int, default=2)
+    parser.add_argument('--size', type=int, default=64)
+    parser.add_argument('--k', type=int, default=5, help='endmembers')
+    parser.add_argument('--bands', type=int, default=100)
+    parser.add_argument('--channels', type=int, nargs='+', default=[32, 64], help="levels of the abundances' U-Net")
+    parser.add_argument('--batch', type=int, default=4)
+    parser.add_argument('--pairs', type=int, default=9)
+    parser.add_argument('--iterations', type=int, default=None, help='per block; 1 on the CPU, 10 on a GPU')
+    parser.add_argument('--quick', action='store_true', help='tiny maps and few pairs, to see that it works')
+    parser.add_argument('--out', type=Path, default=None, help='JSON file')
+    args = parser.parse_args()
+    if args.quick:
+        args.size, args.channels, args.bands, args.batch, args.pairs = 16, [8, 16], 20, 2, 2
+    args.iterations = args.iterations or (1 if args.device == 'cpu' else 10)
+    torch.set_num_threads(args.threads)
+    torch.manual_seed(0)
+    # The least power of two by which the first level is no narrower than the bands.
+    factor = 1
+    while factor * args.channels[0] < args.bands:
+        factor *= 2
+    result: dict[str, Any] = {
+        'command': shlex.join(['python', *sys.argv]),
+        'machine': machine(args.device, 'diffusers'),
+        'setting': {name: getattr(args, name) for name in ('size', 'k', 'bands', 'batch', 'pairs', 'iterations')},
+        'sample, style GAN against 20-step diffusion': sampling(args),
+        'step, abundances against the cube, equal U-Net': steps(args, args.channels),
+        'step, abundances against the cube, widened U-Net': steps(args, [factor * c for c in args.channels]),
+    }
+    print(json.dumps(result, indent=2))
+    if args.out:
+        write_whole(args.out, json.dumps(result, indent=2))
+
+
+if __name__ == '__main__':
+    main()

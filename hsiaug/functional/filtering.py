@@ -1,0 +1,60 @@
+"""Changes of the sampling rate by low-pass filters with a Kaiser window, without any padding.
+
+Karras et al., "Alias-Free Generative Adversarial Networks", NeurIPS 2021, https://arxiv.org/abs/2106.12423, appendix C.
+"""
+
+from __future__ import annotations
+
+import torch
+from scipy.signal import firwin
+from torch import Tensor
+from torch.nn.functional import conv2d, conv_transpose2d
+
+
+def kaiser_lowpass(taps: int, cutoff: float, half_width: float, rate: float) -> Tensor:
+    """A windowed sinc, float32, whose weights add up to one.
+
+    Args:
+        taps: number of weights; an even number delays by half a sample, alike on both sides.
+        cutoff: frequency of half the amplitude, below ``rate / 2``.
+        half_width: of the transition from passing to stopping, on either side of the cutoff.
+        rate: samples per unit of length at which the filter works.
+
+    Returns:
+        (taps,).
+    """
+    return torch.from_numpy(firwin(taps, cutoff, width=2 * half_width, fs=rate)).float()
+
+
+def upsample_filtered(x: Tensor, fir: Tensor, factor: int) -> Tensor:
+    """Zeros between samples, then the filter along both sides, where it lies within the input.
+
+    Args:
+        x: (n, C, S, S).
+        fir: (T,) filter at the higher rate.
+        factor: between the rates.
+
+    Returns:
+        (n, C, M, M) with M = (S − 1) · factor − T + 2.
+    """
+    taps, channels = len(fir), x.shape[1]
+    # The filter's flanks are few channels wide at a time: one side after the other is far less work than both at once.
+    row = (fir * factor).to(x.dtype).expand(channels, 1, 1, taps)
+    x = conv_transpose2d(x, row, stride=(1, factor), padding=(0, taps - 1), groups=channels)
+    return conv_transpose2d(x, row.mT, stride=(factor, 1), padding=(taps - 1, 0), groups=channels)
+
+
+def downsample_filtered(x: Tensor, fir: Tensor, factor: int) -> Tensor:
+    """The filter along both sides, where it lies within the input, and each ``factor``-th sample of what it gives.
+
+    Args:
+        x: (n, C, M, M).
+        fir: (T,) filter at the higher rate.
+        factor: between the rates.
+
+    Returns:
+        (n, C, S, S) with S = ⌊(M − T) / factor⌋ + 1.
+    """
+    channels = x.shape[1]
+    row = fir.to(x.dtype).expand(channels, 1, 1, len(fir))
+    return conv2d(conv2d(x, row, stride=(1, factor), groups=channels), row.mT, stride=(factor, 1), groups=channels)

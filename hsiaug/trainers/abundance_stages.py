@@ -1,0 +1,210 @@
+"""What one step of training a generator of abundances does, for each kind of them."""
+
+from __future__ import annotations
+
+import copy
+import math
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import mse_loss, softplus
+from torch.nn.utils import clip_grad_norm_
+
+from ..models.abundance_base import AbundanceModel
+from ..models.abundance_diffusion import TRAIN_STEPS, AbundanceDiffusion
+from ..models.hierarchical_vae import HierarchicalVAE
+from ..models.style_discriminator import StyleDiscriminator
+from ..models.style_gan import StyleGAN
+from .alternating import AlternatingTraining
+
+if TYPE_CHECKING:
+    from .abundances import AbundanceConfig
+
+WARM_UP = 20
+MIN_SNR = 5.0  # Hang et al., ICCV 2023, https://arxiv.org/abs/2303.09556
+R1_EVERY = 8  # steps of the discriminator between two with a penalty, which then counts so many times
+
+
+def any_orientation(x: Tensor, rng: torch.Generator) -> Tensor:
+    """Each of (n, k, s, s) maps in one of its eight orientations."""
+    down, right, across = torch.rand((3, len(x), 1, 1, 1), generator=rng, device=x.device) < 0.5
+    x = torch.where(down, x.flip(-2), x)
+    x = torch.where(right, x.flip(-1), x)
+    x = torch.where(across, x.mT, x)
+    return x
+
+
+class AbundanceTraining(AlternatingTraining):
+    """What the kinds have in common: batches, the average of the weights and the learning rate.
+
+    Args:
+        model: that has observed the data, on the device.
+        abundances: (N, k, s, s) on the device.
+        index: (N,) indices of labels on the device.
+        weights: (N,) how often each map is met, on the device.
+        config: setting.
+        seed: of everything random.
+        others: networks that are trained besides, by name.
+        betas: of Adam.
+    """
+
+    def __init__(
+        self,
+        model: AbundanceModel,
+        abundances: Tensor,
+        index: Tensor,
+        weights: Tensor,
+        config: AbundanceConfig,
+        seed: int,
+        others: dict[str, nn.Module] | None = None,
+        betas: tuple[float, float] = (0.9, 0.99),
+    ) -> None:
+        trained = {'model': model.train(), **(others or {})}
+        optimisers: dict[str, torch.optim.Optimizer] = {
+            name: torch.optim.Adam(module.parameters(), lr=config.rate, betas=betas, fused=True)
+            for name, module in trained.items()
+        }
+        self.average = copy.deepcopy(model).requires_grad_(False)
+        modules = {**trained, 'average': self.average}
+        super().__init__(config.kind, modules, optimisers, config.iterations, seed, model.device)
+        self.abundances, self.index, self.weights, self.config = abundances, index, weights, config
+
+    def batch(self, rng: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Maps (B, k, s, s), and (B,) indices of their labels."""
+        rows = torch.multinomial(self.weights, self.config.batch_size, replacement=True, generator=rng)
+        maps = self.abundances[rows]
+        return any_orientation(maps, rng) if self.config.augment else maps, self.index[rows]
+
+    def mixed(self, enabled: bool = True) -> Any:
+        """The precision that was asked for, as a context; ``enabled=False`` takes single precision."""
+        return torch.autocast(
+            self.device.type, torch.bfloat16, enabled=enabled and self.config.precision == 'bf16', cache_enabled=False
+        )
+
+    def descend(self, name: str, loss: Tensor, rate: float = 1.0, clip: float | None = None) -> None:
+        """One step of the network ``name`` down its loss, at ``rate`` times the learning rate."""
+        optimiser = self.optimisers[name]
+        for group in optimiser.param_groups:  # set here, since a checkpoint brings the rate of its own training
+            group['lr'] = rate * self.config.rate
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        if clip is not None:
+            clip_grad_norm_(self.modules[name].parameters(), clip)
+        optimiser.step()
+
+    @torch.no_grad()
+    def follow(self) -> None:
+        """Let the average follow the weights, closely at first."""
+        decay = min(self.config.ema, (1 + self.step) / (10 + self.step))
+        average: list[Tensor] = list(self.average.parameters())
+        torch._foreach_lerp_(average, list(self.modules['model'].parameters()), 1 - decay)
+
+    def minimise(self, loss: Tensor) -> None:
+        """One step of the model, at a rate that rises at once and falls along a cosine."""
+        rate = min(1.0, (self.step + 1) / WARM_UP) * (1 + math.cos(math.pi * self.step / self.steps)) / 2
+        self.descend('model', loss, rate, clip=1.0)
+        self.follow()
+
+
+class VAETraining(AbundanceTraining):
+    """Steps of the hierarchical VAE."""
+
+    def update(self, rng: torch.Generator) -> None:
+        """One step down the negative evidence lower bound, which is reported in nats per pixel."""
+        model: HierarchicalVAE = self.modules['model']  # type: ignore[assignment]
+        maps, index = self.batch(rng)
+        with self.mixed():
+            surprise, kls = model.evidence(maps, index, rng)
+        pixels = maps[0, 0].numel()
+        reconstruction, kl = surprise.mean() / pixels, kls.sum(dim=1).mean() / pixels
+        self.minimise((reconstruction + kl) / model.counts)
+        self.losses = {'reconstruction': reconstruction.detach(), 'kl': kl.detach()}
+
+
+class DiffusionTraining(AbundanceTraining):
+    """Steps of the denoiser."""
+
+    def update(self, rng: torch.Generator) -> None:
+        """One step down the squared error of the velocity, weighted by the signal-to-noise ratio."""
+        model: AbundanceDiffusion = self.modules['model']  # type: ignore[assignment]
+        maps, index = self.batch(rng)
+        x = model.standardise(maps)
+        noise = torch.randn(x.shape, generator=rng, device=x.device)
+        time = torch.randint(TRAIN_STEPS, (len(x),), generator=rng, device=x.device)
+        alpha = model.alphas[time][:, None, None, None]
+        with self.mixed():
+            prediction = model(alpha.sqrt() * x + (1 - alpha).sqrt() * noise, time, index)
+        target = alpha.sqrt() * noise - (1 - alpha).sqrt() * x
+        ratio = (alpha / (1 - alpha)).flatten()
+        weight = ratio.clamp_max(MIN_SNR) / (ratio + 1)
+        loss = (weight * mse_loss(prediction.float(), target, reduction='none').mean(dim=(1, 2, 3))).mean()
+        self.minimise(loss)
+        self.losses = {'loss': loss.detach()}
+
+
+class StyleGANTraining(AbundanceTraining):
+    """Steps of the discriminator and of the style-based generator by turns.
+
+    The losses are the non-saturating ones, with the R1 penalty of Mescheder et al., ICML 2018,
+    https://arxiv.org/abs/1801.04406, on real maps. Between two steps with a penalty there are some without, as in
+    StyleGAN2.
+    """
+
+    def __init__(
+        self,
+        model: StyleGAN,
+        abundances: Tensor,
+        index: Tensor,
+        weights: Tensor,
+        config: AbundanceConfig,
+        seed: int,
+    ) -> None:
+        self.discriminator = StyleDiscriminator(model.k, model.size, model.num_labels).to(model.device)
+        others: dict[str, nn.Module] = {'discriminator': self.discriminator.train()}
+        super().__init__(model, abundances, index, weights, config, seed, others, betas=(0.0, 0.99))
+        self.model = model
+
+    def scores(self, maps: Tensor, index: Tensor) -> Tensor:
+        """Logits of being real (n,) of abundances."""
+        return self.discriminator(self.model.standardise(maps), index).float()
+
+    def fake(self, index: Tensor, rng: torch.Generator) -> Tensor:
+        """Synthetic maps with these labels."""
+        noise = torch.randn((len(index), self.model.noise_dim), generator=rng, device=self.device)
+        return self.model(noise, index)
+
+    def update(self, rng: torch.Generator) -> None:
+        """One step of the discriminator, one of the generator."""
+        maps, index = self.batch(rng)
+        self.discriminator_step(maps, index, rng)
+        self.generator_step(index, rng)
+        self.follow()
+
+    def discriminator_step(self, maps: Tensor, index: Tensor, rng: torch.Generator) -> None:
+        """One step of the discriminator."""
+        with self.mixed():
+            with torch.no_grad():
+                fake = self.fake(index, rng)
+            loss = (softplus(-self.scores(maps, index)).mean() + softplus(self.scores(fake, index)).mean()) / 2
+        self.losses['discriminator'] = loss.detach()
+        if self.config.r1 and self.step % R1_EVERY == 0:
+            with self.mixed(enabled=False):
+                real = maps.clone().requires_grad_(True)
+                (slope,) = torch.autograd.grad(self.scores(real, index).sum(), real, create_graph=True)
+            # With respect to standardised maps, which is what the discriminator sees.
+            penalty = (slope * self.model.std).square().flatten(1).sum(dim=1).mean()
+            loss = loss + self.config.r1 / 2 * R1_EVERY * penalty
+        self.descend('discriminator', loss)
+
+    def generator_step(self, index: Tensor, rng: torch.Generator) -> None:
+        """One step of the generator, through the discriminator at fixed weights."""
+        self.discriminator.requires_grad_(False)
+        with self.mixed():
+            loss = softplus(-self.scores(self.fake(index, rng), index)).mean()
+        self.descend('model', loss)
+        self.discriminator.requires_grad_(True)
+        self.losses['generator'] = loss.detach()
+
+
+__all__ = ['AbundanceTraining', 'DiffusionTraining', 'StyleGANTraining', 'VAETraining', 'any_orientation']

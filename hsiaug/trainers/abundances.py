@@ -1,0 +1,192 @@
+"""Training of the generators of abundances: hierarchical VAE, style-based GAN, diffusion."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import torch
+from torch import Tensor
+
+from ..models.abundance_base import AbundanceModel, label_index
+from ..models.abundances import Kind, abundance_model
+from .abundance_stages import AbundanceTraining, DiffusionTraining, StyleGANTraining, VAETraining
+from .alternating import found_checkpoint
+
+CHECKPOINT_FILE = 'abundances.safetensors'
+_RATES = {'vae': 4e-3, 'style_gan': 1e-3, 'diffusion': 2e-3}
+_TRAININGS: dict[str, Callable[..., AbundanceTraining]] = {
+    'vae': VAETraining,
+    'style_gan': StyleGANTraining,
+    'diffusion': DiffusionTraining,
+}
+
+
+@dataclass(frozen=True)
+class AbundanceConfig:
+    """Setting of a training. The text gives none of this: rates and lengths are of our choice.
+
+    Args:
+        kind: ``'vae'``, ``'style_gan'`` or ``'diffusion'``.
+        network: settings of the network, see :class:`~hsiaug.models.hierarchical_vae.HierarchicalVAE`,
+            :class:`~hsiaug.models.style_gan.StyleGAN` and
+            :class:`~hsiaug.models.abundance_diffusion.AbundanceDiffusion`.
+        iterations: steps; of the GAN, each is one of the discriminator and one of the generator.
+        batch_size: maps per step.
+        learning_rate: of Adam; but for the GAN it falls to 0 along a cosine. None for 0.004 (VAE), 0.001 (GAN), 0.002
+            (diffusion).
+        ema: decay of the average of the weights, reached after a warm-up; 0 keeps the last weights.
+        augment: train on all orientations of the maps.
+        r1: weight of the GAN's gradient penalty; without an effect on the other kinds.
+        precision: ``'32'``, or ``'bf16'`` for mixed precision.
+
+    Raises:
+        ValueError: if a setting is out of its range.
+    """
+
+    kind: Kind = 'diffusion'
+    network: Mapping[str, Any] = field(default_factory=dict)
+    iterations: int = 3000
+    batch_size: int = 16
+    learning_rate: float | None = None
+    ema: float = 0.995
+    augment: bool = True
+    r1: float = 1.0
+    precision: Literal['32', 'bf16'] = '32'
+
+    def __post_init__(self) -> None:
+        for name, choices in (('kind', get_args(Kind)), ('precision', ('32', 'bf16'))):
+            if getattr(self, name) not in choices:
+                raise ValueError(f'AbundanceConfig: unknown {name} {getattr(self, name)!r}; choose from {choices}')
+        for name, low in (('iterations', 1), ('batch_size', 2)):
+            if getattr(self, name) < low:
+                raise ValueError(f'AbundanceConfig: {name} must be at least {low}, found {getattr(self, name)}')
+        if self.rate <= 0 or self.r1 < 0 or not 0 <= self.ema < 1:
+            raise ValueError(
+                'AbundanceConfig: learning_rate must be positive, r1 not negative and ema in [0, 1), found '
+                f'{self.learning_rate}, {self.r1} and {self.ema}'
+            )
+
+    @property
+    def rate(self) -> float:
+        """The learning rate, that of the kind where none is given."""
+        return _RATES[self.kind] if self.learning_rate is None else self.learning_rate
+
+
+def train_abundances(
+    abundances: Tensor,
+    labels: Tensor | None,
+    num_labels: int,
+    config: AbundanceConfig | None = None,
+    seed: int = 0,
+    device: str = 'cpu',
+    progress: bool = False,
+    folder: Path | None = None,
+    weights: Tensor | None = None,
+    checkpoint_every: int = 500,
+) -> AbundanceModel:
+    """Train a generator of abundances.
+
+    Args:
+        abundances: (N, k, s, s) float32 maps on the simplex.
+        labels: (N,) int64, −1 for maps without label; None where there are no labels to learn.
+        num_labels: how many labels there are, 0 for none.
+        config: setting; the default one if None.
+        seed: of everything random; torch's global generator is left as it was.
+        device: where to train.
+        progress: show a progress bar.
+        folder: where a checkpoint is kept, from which a killed training goes on to the same end. It is removed when the
+            training ends.
+        weights: (N,) how often a map is met, relative to the others; alike if None.
+        checkpoint_every: steps between two checkpoints.
+
+    Returns:
+        the generator with its averaged weights, on the device.
+
+    Raises:
+        ValueError: if the maps cannot be learnt from, or the checkpoint is of another training.
+        FloatingPointError: if the training diverges; the last good checkpoint stays.
+    """
+    config = config or AbundanceConfig()
+    _require_trainable(abundances)
+    abundances = abundances.detach().float().cpu()
+    index = _indices(abundances, labels, num_labels)
+    shares = _shares(len(abundances), weights)
+    file = None if folder is None else Path(folder) / CHECKPOINT_FILE
+    identity = _identity(abundances, index, shares, config, seed)
+    resume = file is not None and file.exists() and bool(found_checkpoint(file, identity))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        k, size = abundances.shape[1:3]
+        model = abundance_model(config.kind, k, size, num_labels, **config.network)
+        model.observe(abundances, index, shares)
+        training = _TRAININGS[config.kind](
+            model.to(device), abundances.to(device), index.to(device), shares.to(device), config, seed
+        )
+    if resume and file is not None:
+        training.load(file)
+    training.run(file, identity, checkpoint_every, progress)
+    if file is not None:
+        file.unlink(missing_ok=True)
+    return training.average.requires_grad_(True).eval()
+
+
+def _identity(abundances: Tensor, index: Tensor, shares: Tensor, config: AbundanceConfig, seed: int) -> dict[str, Any]:
+    """What a checkpoint must agree in. The learning rate may be lowered on the way: so one goes on after NaN."""
+    digest = hashlib.sha256()
+    for part in (abundances, index, shares):
+        digest.update(part.contiguous().numpy().tobytes())
+    fields = {k: v for k, v in dataclasses.asdict(config).items() if k != 'learning_rate'}
+    identity = {**fields, 'seed': seed, 'maps': list(abundances.shape), 'data': digest.hexdigest()}
+    return json.loads(json.dumps(identity))
+
+
+def _require_trainable(abundances: Tensor) -> None:
+    """Raises ValueError unless these are maps of abundances."""
+    shape = tuple(abundances.shape)
+    if len(shape) != 4 or shape[2] != shape[3] or 0 in shape or not abundances.is_floating_point():
+        raise ValueError(
+            f'abundances must be square maps (N, k, s, s) of floating point, found {shape} of {abundances.dtype}'
+        )
+    bad = int((~torch.isfinite(abundances.flatten(1)).all(dim=1)).sum())
+    if bad:
+        raise ValueError(f'{bad} of {len(abundances)} maps hold NaN or infinite abundances; leave these patches out')
+    low, total = float(abundances.min()), abundances.sum(dim=1)
+    if low < -1e-4 or float((total - 1).abs().max()) > 1e-3:
+        raise ValueError(
+            f'abundances must not be negative and add up to one at each pixel; found a least value of {low:.3g} and '
+            f'sums from {float(total.min()):.4g} to {float(total.max()):.4g}'
+        )
+
+
+def _indices(abundances: Tensor, labels: Tensor | None, num_labels: int) -> Tensor:
+    """(N,) indices of labels on the CPU."""
+    if num_labels == 0 or labels is None:
+        if num_labels:
+            raise ValueError(f'labels must be given for num_labels={num_labels}, found None; num_labels=0 learns none')
+        return torch.zeros(len(abundances), dtype=torch.int64)
+    index = label_index(labels, len(abundances), num_labels, 'train_abundances')
+    missing = sorted(set(range(num_labels)) - set(index.tolist()))
+    if missing:
+        raise ValueError(f'no map has the labels {missing} of {num_labels}: they cannot be learnt; leave them out')
+    return index
+
+
+def _shares(n: int, weights: Tensor | None) -> Tensor:
+    """(n,) float32 weights on the CPU that add up to one."""
+    if weights is None:
+        return torch.full((n,), 1 / n)
+    weights = weights.float().cpu()
+    if weights.shape != (n,) or not bool(torch.isfinite(weights).all()) or bool((weights < 0).any()):
+        raise ValueError(f'weights must be ({n},), finite and not negative, found {tuple(weights.shape)}: {weights}')
+    if not bool(weights.sum() > 0):
+        raise ValueError('weights of all maps are 0: nothing is left to learn from')
+    return weights / weights.sum()
+
+
+__all__ = ['AbundanceConfig', 'train_abundances']
