@@ -12,15 +12,16 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 
 from jsonargparse import auto_cli
 
-from .ablation import Arm, Classifier, Segmenter, Setting, Study, run_study
+from .ablation import Arm, Classifier, Detector, Downstream, SceneClassifier, Segmenter, Setting, Study, run_study
+from .ablation.arms import change_arms, scene_arms, segmentation_arms, spectral_arms
 from .ablation.arms import quick as quick_study
-from .ablation.arms import segmentation_arms, spectral_arms
 from .ablation.cells import write_json
 from .datasets import LabelPolicy
 from .datasets.bank_export import ExportFormat
-from .samples import LeakageError, SpecMismatchError
-from .scenes import PatchSplit, Scene, Split, make_splitter
+from .samples import Kind, LeakageError, SpecMismatchError
+from .scenes import LabelledPatchSplitter, PatchSplit, PatchSplitter, Scene, Split, make_splitter
 from .scenes.config import SceneConfig
+from .scenes.strategies import SPLITTERS
 
 if TYPE_CHECKING:
     from .datasets import SyntheticBank
@@ -37,15 +38,26 @@ class SplitConfig:
     """How a scene is split.
 
     Args:
-        strategy: of pixels: ``random``, ``halves``, ``blocks`` or ``groups``; into image-mask pairs: ``patches``.
+        strategy: of pixels: ``random``, ``halves``, ``blocks`` or ``groups``; into image-mask pairs, or pairs of dates:
+            ``patches``, or ``change_patches``, of which a share holds change; into patches with one label each:
+            ``labelled_patches``.
         settings: of the strategy, for example ``{fraction: 0.03}``, ``{on_rare: drop}`` or ``{size: 32}``.
     """
 
-    strategy: Literal['random', 'halves', 'blocks', 'groups', 'patches'] = 'random'
+    strategy: Literal['random', 'halves', 'blocks', 'groups', 'patches', 'change_patches', 'labelled_patches'] = (
+        'random'
+    )
     settings: dict[str, Any] = field(default_factory=dict)
 
 
 SIMULATED, RANDOM = SceneConfig(), SplitConfig()
+DEFAULTS: dict[Kind, tuple[type[Any], Callable[[], tuple[Arm, ...]]]] = {
+    'spectrum': (Classifier, spectral_arms),
+    'segmentation': (Segmenter, segmentation_arms),
+    'change': (Detector, change_arms),
+    'scene': (SceneClassifier, scene_arms),
+}
+"""What a study of samples of each kind is made of where its config does not say."""
 
 
 def demo(out: Path = Path('runs/demo'), workers: int = 2, seeds: int = 5) -> None:
@@ -171,11 +183,12 @@ def evaluate(run: Path, per_class: int = 200, count: int = 500, device: str = 'c
     Args:
         run: folder that ``hsiaug train`` wrote.
         per_class: synthetic spectra per class.
-        count: synthetic image-mask pairs.
+        count: synthetic image-mask pairs, or pairs of dates.
         device: where to sample.
     """
-    from .datasets import PatchDataset
+    from .datasets import scene_dataset
     from .generators import Generator
+    from .report.change_evaluation import evaluate_changes
     from .report.evaluation import evaluate_generator
     from .report.patch_evaluation import evaluate_patches
     from .scenes.patches import PARTS
@@ -185,11 +198,14 @@ def evaluate(run: Path, per_class: int = 200, count: int = 500, device: str = 'c
     if not (run / RUN_FILE).is_file():
         raise FileNotFoundError(f'{run} holds no {RUN_FILE}, which says what it was trained on; use hsiaug train')
     opened, parts = trained_on(run)
-    if isinstance(parts, PatchSplit):
-        train, test = (PatchDataset.from_scene(opened, parts, part) for part in PARTS[::2])
-        print(evaluate_patches(generator, train, test, run, count))
-    else:
+    if not isinstance(parts, PatchSplit):
         print(evaluate_generator(generator, opened, parts, run, per_class))
+        return
+    measures: dict[Kind, Any] = {'segmentation': evaluate_patches, 'change': evaluate_changes}
+    if (kind := generator.spec.kind) not in measures:
+        raise ValueError(f'{run}: samples of kind {kind!r} have no fidelity report, those of {list(measures)} have')
+    train, test = (scene_dataset(opened, parts, part) for part in PARTS[::2])
+    print(measures[kind](generator, train, test, run, count))
 
 
 def ablate(
@@ -202,6 +218,8 @@ def ablate(
     seeds: int = 20,
     classifiers: tuple[Classifier, ...] | None = None,
     segmenters: tuple[Segmenter, ...] | None = None,
+    detectors: tuple[Detector, ...] | None = None,
+    scene_classifiers: tuple[SceneClassifier, ...] | None = None,
     title: str = 'Gain from synthetic samples',
     workers: int = 1,
     engine: Literal['process', 'ray'] = 'process',
@@ -215,11 +233,14 @@ def ablate(
         scene: the scene; the simulated one by default.
         split: how it is split.
         per_class: label budgets of spectra, labelled pixels per class; null for all of the training area.
-        arms: ways of making synthetic samples; GANs, our own generator, rivals and controls if null.
+        arms: ways of making synthetic samples; of spectra GANs, our own generator, rivals and controls if null, of
+            patches latent diffusion and controls.
         ratios: synthetic samples per real sample.
         seeds: number of paired seeds.
         classifiers: downstream classifiers of spectra; NN-1D if null.
         segmenters: downstream networks for patches (split.strategy patches); SegFormer if null.
+        detectors: downstream networks for patches of two dates; ChangeFormer if null.
+        scene_classifiers: downstream networks for labelled patches; a 2-D CNN if null.
         title: of the report.
         workers: processes at once.
         engine: local processes or a Ray cluster.
@@ -227,7 +248,8 @@ def ablate(
         quick: 3 seeds, two ratios, short training; no basis for claims.
     """
     name = scene.name or scene.benchmark or (Path(scene.path).stem if scene.path else 'simulated')
-    patches = split.strategy == 'patches'
+    kind = _kind(scene, split)
+    patches = kind != 'spectrum'
     if patches and tuple(per_class) != (None,):
         raise ValueError('per_class budgets are for spectra; of patches, split.settings.max_train says how many to use')
     settings = tuple(
@@ -238,12 +260,19 @@ def ablate(
         )
         for budget in per_class
     )
-    downstream: Any = (segmenters or (Segmenter(),)) if patches else (classifiers or (Classifier(),))
+    default, default_arms = DEFAULTS[kind]
+    downstream: tuple[Downstream, ...] = classifiers or segmenters or detectors or scene_classifiers or (default(),)
+    if downstream[0].kind != kind:
+        raise ValueError(
+            f'{type(downstream[0]).__name__} {downstream[0].name!r} works on samples of kind {downstream[0].kind!r}, '
+            f'but split {split.strategy!r} of scene {name!r}, which has {scene.dates} date(s), gives {kind!r}; '
+            f'give a {default.__name__}, or another split or scene'
+        )
     study = Study(
         title=title,
         scenes={name: scene},
         settings=settings,
-        arms=tuple(arms) if arms is not None else segmentation_arms() if patches else spectral_arms(),
+        arms=tuple(arms) if arms is not None else default_arms(),
         ratios=tuple(ratios),
         seeds=tuple(range(seeds)),
         classifiers=tuple(downstream),
@@ -267,6 +296,16 @@ def report(run: Path) -> None:
 def _split(scene: SceneConfig, split: SplitConfig, seed: int) -> tuple[Scene, Split | PatchSplit]:
     opened = scene()
     return opened, make_splitter(split.strategy, **split.settings)(opened, seed)
+
+
+def _kind(scene: SceneConfig, split: SplitConfig) -> Kind:
+    """Kind of the samples that a split gives, without opening the scene."""
+    splitter = SPLITTERS[split.strategy]
+    if issubclass(splitter, LabelledPatchSplitter):
+        return 'scene'
+    if issubclass(splitter, PatchSplitter):
+        return 'change' if scene.dates == 2 else 'segmentation'
+    return 'spectrum'
 
 
 def trained_on(run: Path) -> tuple[Scene, Split | PatchSplit]:
@@ -330,10 +369,14 @@ def _run_and_report(
         run_study(study, out, workers, engine, device)
     except KeyboardInterrupt:
         raise SystemExit(f'\ninterrupted; finished cells are in {out}, the same command goes on from there') from None
-    if study.patches:
+    if study.kind in ('segmentation', 'change'):
         from .report.patch_evaluation import draw_pairs
 
         draw_pairs(study, out, device)
+    if study.kind == 'change':
+        from .report.change_maps import draw_change_maps
+
+        draw_change_maps(study, out)
     report(out)
 
 

@@ -1,6 +1,16 @@
 """Ablation: plan, run, statistics."""
 
-from .plan import Arm, Classifier, Segmenter, Setting, Study
+from .plan import Arm, Classifier, Detector, Downstream, SceneClassifier, Segmenter, Setting, Study
 from .runner import run_study
 
-__all__ = ['Arm', 'Classifier', 'Segmenter', 'Setting', 'Study', 'run_study']
+__all__ = [
+    'Arm',
+    'Classifier',
+    'Detector',
+    'Downstream',
+    'SceneClassifier',
+    'Segmenter',
+    'Setting',
+    'Study',
+    'run_study',
+]

@@ -11,6 +11,7 @@ QUICK_RATIOS = (0.5, 2.0)
 QUICK_SEEDS = 3
 QUICK_TRAINING: dict[str, dict[str, Any]] = {
     'spectral_gan': {'iterations': 200},
+    'patch_gan': {'iterations': 300},
     'two_stream_diffusion': {'vae_iterations': 250, 'diffusion_iterations': 500},
 }
 
@@ -59,6 +60,61 @@ def segmentation_arms(diffusion: dict[str, Any] | None = None) -> tuple[Arm, ...
     )
 
 
+def change_arms(diffusion: dict[str, Any] | None = None) -> tuple[Arm, ...]:
+    """Every arm of the study with pairs of dates and change masks: SpecDM, its baseline, and what they must beat.
+
+    Args:
+        diffusion: as for :func:`segmentation_arms`.
+    """
+    diffusion = dict(diffusion or {})
+    plain = {**diffusion, 'single_stream': True, 'sad_weight': 0.0, 'mask_loss': 'l1'}
+    augment = {kind: {'kind': kind} for kind in ('duplicate', 'flips', 'crops', 'noise', 'copy_paste')}
+    return (
+        Arm('two-stream', 'two_stream_diffusion', diffusion, 'real'),
+        Arm('single stream', 'two_stream_diffusion', plain, 'real'),
+        Arm('two-stream only', 'two_stream_diffusion', diffusion, 'real', control=True, synthetic_only=True),
+        Arm('single stream only', 'two_stream_diffusion', plain, 'real', control=True, synthetic_only=True),
+        *(Arm(kind, 'patch_augment', settings, 'real', control=True) for kind, settings in augment.items()),
+    )
+
+
+def scene_arms(gan: dict[str, Any] | None = None) -> tuple[Arm, ...]:
+    """Every arm of the study with labelled patches: the convolutional GANs, and what they must beat.
+
+    Args:
+        gan: settings of the GANs, see :class:`~hsiaug.trainers.patch_gan.PatchGANConfig`; the defaults if None.
+    """
+    gan = dict(gan or {})
+    wasserstein = {**gan, 'loss': 'wgan-gp'}
+    augment = {kind: {'kind': kind} for kind in ('duplicate', 'flips', 'affine', 'noise')}
+    return (
+        Arm('patch GAN', 'patch_gan', gan, 'real'),
+        Arm('patch GAN, WGAN-GP', 'patch_gan', wasserstein, 'real'),
+        Arm('patch GAN, 3-D', 'patch_gan', {**gan, 'dims': 3}, 'real'),
+        Arm('patch GAN, 3-D, WGAN-GP', 'patch_gan', {**wasserstein, 'dims': 3}, 'real'),
+        *(Arm(kind, 'patch_augment', settings, 'real', control=True) for kind, settings in augment.items()),
+    )
+
+
+def super_resolution_arms(settings: dict[str, Any] | None = None) -> tuple[Arm, ...]:
+    """Every arm of the study with super-resolution as augmentation, and what it must beat.
+
+    Args:
+        settings: of MSRResGAN, see :class:`~hsiaug.trainers.super_resolution.SuperResolutionConfig`; the defaults if
+            None.
+    """
+    zoom = dict(settings or {})
+    jitter = {**zoom, 'augmentation': 'jitter'}
+    kinds = {'zoom': zoom, 'jitter': jitter}
+    interpolated = {name: {**kind, 'network': 'bicubic'} for name, kind in kinds.items()}
+    augment = {kind: {'kind': kind} for kind in ('duplicate', 'crops', 'flips')}
+    return (
+        *(Arm(name, 'msrresgan', kind, 'real') for name, kind in kinds.items()),
+        *(Arm(f'{name}, bicubic', 'msrresgan', kind, 'real', control=True) for name, kind in interpolated.items()),
+        *(Arm(kind, 'patch_augment', chosen, 'real', control=True) for kind, chosen in augment.items()),
+    )
+
+
 def quick(study: Study) -> Study:
     """The study at its smallest: 3 seeds, two ratios, short training, all arms and figures; no basis for claims."""
     arms = tuple(
@@ -66,11 +122,11 @@ def quick(study: Study) -> Study:
         for arm in study.arms
     )
     settings = tuple(replace(setting, arm_seeds={}) for setting in study.settings)
-    classifiers: Any = tuple(replace(c, steps=c.steps[:1]) for c in study.classifiers)
+    downstream: tuple[Any, ...] = study.classifiers
     return replace(
         study,
         settings=settings,
-        classifiers=classifiers,
+        classifiers=tuple(replace(d, steps=d.steps[:1]) for d in downstream),
         arms=arms,
         ratios=QUICK_RATIOS,
         seeds=study.seeds[:QUICK_SEEDS],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import os
 import time
@@ -18,21 +19,21 @@ import torch
 from torch.utils.data import Dataset
 
 from ..datasets import MixedDataset, SpectraDataset, estimate_prior
-from ..datasets.patches import PatchDataset
+from ..datasets.patches import HeldSamples
 from ..generators import Generator, TrainingData
-from ..metrics import accuracies, fidelity
+from ..metrics import Fidelity, accuracies, fidelity
 from ..ratio import SyntheticFirst
 from ..samples import require_unseen
 from ..scenes import Scene, Split, Splitter
 from ..scenes.patches import PatchSplit
 from ..trainers import LinearSVM, fit_generator, predict, train_nn1d, training_data
-from .plan import REAL, Arm, Cell, Classifier, Segmenter, Setting
+from .plan import REAL, Arm, Cell, Classifier, Downstream, Setting
 
 _TUNING_SEED = 1_000_003
 _FOREVER = 2**31  # epochs
-_COSTLY = ('spectral_gan', 'two_stream_diffusion')  # worth keeping: the others are refitted faster than read
+_COSTLY = ('spectral_gan', 'patch_gan', 'two_stream_diffusion')  # worth keeping: others are fitted faster than read
 
-D = TypeVar('D', Classifier, Segmenter)
+D = TypeVar('D', bound=Downstream)
 
 
 class Group(ABC, Generic[D]):
@@ -46,14 +47,18 @@ class Group(ABC, Generic[D]):
         seed: of split, generators and downstream models.
         folder: run folder; trained generators are kept there.
         device: where to train.
+        keep: keep what figures of this group show.
     """
 
     split: Split | PatchSplit
-    real: SpectraDataset | PatchDataset
+    real: SpectraDataset | HeldSamples
     data: TrainingData
 
-    def __init__(self, scene: Scene, setting: Setting, seed: int, folder: Path, device: str = 'cpu') -> None:
+    def __init__(
+        self, scene: Scene, setting: Setting, seed: int, folder: Path, device: str = 'cpu', keep: bool = False
+    ) -> None:
         self.scene, self.setting, self.seed, self.folder, self.device = scene, setting, seed, folder, device
+        self.keep = keep
         self._tuned: dict[D, D] = {}
         self._generators: dict[str, Generator] = {}
         self._open()
@@ -108,8 +113,10 @@ class Group(ABC, Generic[D]):
         """The arm's generator, trained on this split once; costly ones are kept in the run folder."""
         key = json.dumps([arm.generator, arm.settings], sort_keys=True)
         if key not in self._generators:
-            name = f'{self.setting.scene}-{self.split.fingerprint}-{arm.name}'.replace(' ', '_').replace('/', '_')
-            kept = self.folder / 'generators' / name
+            # Two seeds may share a split, two arms a generator; a folder may have been of other settings.
+            settings = hashlib.sha256(key.encode()).hexdigest()[:8]
+            name = f'{self.setting.scene}-{self.split.fingerprint}-{self.seed}-{arm.generator}-{settings}'
+            kept = self.folder / 'generators' / name.replace(' ', '_').replace('/', '_')
             if arm.generator in _COSTLY and kept.is_dir():
                 generator = Generator.from_pretrained(kept, self.device)
             else:
@@ -124,7 +131,7 @@ class Group(ABC, Generic[D]):
         """Train and measure one cell; the result is JSON-ready."""
         start = time.perf_counter()
         downstream: Any = self.tuned(cast(D, cell.classifier), metrics[0])
-        dataset: MixedDataset | SpectraDataset | PatchDataset = self.real
+        dataset: MixedDataset | SpectraDataset | HeldSamples = self.real
         synthetic = 0
         if cell.arm is not None:
             dataset, synthetic = self._mixed(cell.arm, cell.ratio)
@@ -166,6 +173,20 @@ class Group(ABC, Generic[D]):
     def _source(self, arm: Arm, count: int) -> Any:
         """What the arm's ``count`` synthetic samples come from."""
         return self.generator(arm)
+
+    def _spectral_record(self, arm: Arm, result: Fidelity) -> dict[str, Any]:
+        """The fidelity of an arm's spectra as the report reads it."""
+        return {
+            'scene': self.setting.scene,
+            'budget': self.setting.budget,
+            'arm': arm.name,
+            'seed': self.seed,
+            'msad': result.msad,
+            'svm': result.svm,
+            'authenticity_share_closer': result.closer_than_real,
+            'std_ratio': result.std_ratio,
+            'roughness_ratio': result.roughness_ratio,
+        }
 
 
 class SpectraGroup(Group[Classifier]):
@@ -224,17 +245,7 @@ class SpectraGroup(Group[Classifier]):
         fake = self.generator(arm).sample(len(labels), labels, seed=self.seed)
         train = (self.data.x, self.data.y)
         result = fidelity(train, self.test, (fake['image'].cpu(), fake['label'].cpu()), classes)
-        return {
-            'scene': self.setting.scene,
-            'budget': self.setting.budget,
-            'arm': arm.name,
-            'seed': self.seed,
-            'msad': result.msad,
-            'svm': result.svm,
-            'authenticity_share_closer': result.closer_than_real,
-            'std_ratio': result.std_ratio,
-            'roughness_ratio': result.roughness_ratio,
-        }
+        return self._spectral_record(arm, result)
 
 
 def finite(value: Any) -> Any:

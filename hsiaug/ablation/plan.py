@@ -7,23 +7,23 @@ import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 from ..datasets import LabelPolicy
 from ..ratio import require_ratio
-from ..scenes import Scene, Splitter
+from ..samples import Kind
+from ..scenes import LabelledPatchSplitter, Scene, Splitter
 from ..scenes.patches import PatchSplitter
+from ..trainers.change_detection import ChangeDetectorConfig
 from ..trainers.classifier import ClassifierConfig
+from ..trainers.scene_classifier import SceneClassifierConfig
 from ..trainers.segmentation import SegmenterConfig
 
 REAL = 'real'
 """Name of the arm without synthetic samples."""
 
 METRICS = ('oa', 'aa', 'kappa')
-"""Test metrics of spectra: the primary one, on which claims and the chosen ratio rest, one beside it, and a third."""
-
-SEGMENTATION_METRICS = ('miou', 'f1', 'oa')
-"""Test metrics of masks, the primary one first."""
+"""Test metrics of labels: the primary one, on which claims and the chosen ratio rest, one beside it, and a third."""
 
 
 @dataclass(frozen=True)
@@ -58,8 +58,32 @@ class Arm:
 
 
 @dataclass(frozen=True)
-class Classifier:
-    """A downstream classifier and the candidates from which the real-only arm chooses its setting.
+class Downstream:
+    """A downstream model and the candidates from which the real-only arm chooses its setting.
+
+    How its cells are measured is in :data:`~hsiaug.ablation.runner.GROUPS`, by its kind.
+
+    Args:
+        name: as it stands in tables.
+
+    Attributes:
+        kind: of the samples that it works on; a study holds one kind.
+        metrics: test metrics: the primary one, on which claims and the chosen ratio rest, one beside it, and more.
+        splitter: what its scenes are split by.
+        note: what a reader of its metrics must know.
+    """
+
+    kind: ClassVar[Kind]
+    metrics: ClassVar[tuple[str, ...]]
+    splitter: ClassVar[type[Splitter] | type[PatchSplitter]]
+    note: ClassVar[str] = ''
+
+    name: str
+
+
+@dataclass(frozen=True)
+class Classifier(Downstream):
+    """A downstream classifier of spectra.
 
     Args:
         name: ``'nn1d'`` or ``'linear_svm'``.
@@ -68,6 +92,10 @@ class Classifier:
         steps: numbers of optimiser steps to choose from.
         c: penalties of the SVM to choose from.
     """
+
+    kind = 'spectrum'
+    metrics = METRICS
+    splitter = Splitter
 
     name: str = 'nn1d'
     config: ClassifierConfig = field(default_factory=ClassifierConfig)
@@ -81,8 +109,8 @@ class Classifier:
 
 
 @dataclass(frozen=True)
-class Segmenter:
-    """A downstream segmentation network and the candidates from which the real-only arm chooses its setting.
+class Segmenter(Downstream):
+    """A downstream segmentation network.
 
     Args:
         name: as it stands in tables.
@@ -91,8 +119,55 @@ class Segmenter:
         learning_rates: to choose from; the config's own if empty.
     """
 
+    kind = 'segmentation'
+    metrics = ('miou', 'f1', 'oa')
+    splitter = PatchSplitter
+
     name: str = 'segformer'
     config: SegmenterConfig = field(default_factory=SegmenterConfig)
+    steps: tuple[int, ...] = ()
+    learning_rates: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True)
+class Detector(Downstream):
+    """A downstream change-detection network.
+
+    Args:
+        name: as it stands in tables.
+        config: network and training.
+        steps: numbers of optimiser steps to choose from; the config's own if empty.
+        learning_rates: to choose from; the config's own if empty.
+    """
+
+    kind = 'change'
+    metrics = ('f1', 'iou', 'precision', 'recall', 'miou', 'mf1')
+    splitter = PatchSplitter
+    note = 'F1, IoU, precision and recall are those of the change class; mIoU and mF1 are means over both classes.'
+
+    name: str = 'changeformer'
+    config: ChangeDetectorConfig = field(default_factory=ChangeDetectorConfig)
+    steps: tuple[int, ...] = ()
+    learning_rates: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True)
+class SceneClassifier(Downstream):
+    """A downstream classifier of images.
+
+    Args:
+        name: as it stands in tables.
+        config: network and training.
+        steps: numbers of optimiser steps to choose from; the config's own if empty.
+        learning_rates: to choose from; the config's own if empty.
+    """
+
+    kind = 'scene'
+    metrics = METRICS
+    splitter = LabelledPatchSplitter
+
+    name: str = 'cnn2d'
+    config: SceneClassifierConfig = field(default_factory=SceneClassifierConfig)
     steps: tuple[int, ...] = ()
     learning_rates: tuple[float, ...] = ()
 
@@ -121,7 +196,7 @@ class Cell:
     key: str
     setting: Setting
     seed: int
-    classifier: Classifier | Segmenter
+    classifier: Downstream
     arm: Arm | None
     ratio: float
 
@@ -137,7 +212,7 @@ class Study:
         arms: ways of making synthetic samples; the real-only arm is always there.
         ratios: synthetic samples per real sample.
         seeds: seeds of split, generator and classifier, together.
-        classifiers: downstream models: classifiers of spectra, or segmentation networks for patches.
+        classifiers: downstream models, all of one kind: classifiers of spectra, segmentation networks, ...
         quick: marks a study that is no basis for claims.
         fidelity_seeds: for how many seeds the fidelity of each arm's samples is measured.
 
@@ -151,7 +226,7 @@ class Study:
     arms: tuple[Arm, ...]
     ratios: tuple[float, ...] = (0.25, 0.5, 1, 2, 5)
     seeds: tuple[int, ...] = tuple(range(20))
-    classifiers: tuple[Classifier, ...] | tuple[Segmenter, ...] = (Classifier(),)
+    classifiers: tuple[Downstream, ...] = (Classifier(),)
     quick: bool = False
     fidelity_seeds: int = 1
 
@@ -171,23 +246,29 @@ class Study:
                 )
         if unknown := {s.scene for s in self.settings} - set(self.scenes):
             raise ValueError(f'study {self.title!r}: settings name unknown scenes {sorted(unknown)}')
-        patches = {isinstance(s.splitter, PatchSplitter) for s in self.settings}
-        masks = {isinstance(c, Segmenter) for c in self.classifiers}
-        if len(patches | masks) > 1:
+        if len(kinds := {c.kind for c in self.classifiers}) > 1:
             raise ValueError(
-                f'study {self.title!r}: spectra and patches cannot be in one study; give segmentation networks with '
-                'patch splits, classifiers of spectra with pixel splits'
+                f'study {self.title!r}: downstream models of samples of kind {sorted(kinds)} cannot be in one study; '
+                'make one for each kind'
             )
+        needed = self.classifiers[0].splitter
+        for setting in self.settings:
+            if not isinstance(setting.splitter, needed):
+                raise ValueError(
+                    f'study {self.title!r}: {type(self.classifiers[0]).__name__} {self.classifiers[0].name!r} and '
+                    f'{type(setting.splitter).__name__} of setting {setting.budget!r} cannot be in one study; samples '
+                    f'of kind {self.kind!r} are split by a {needed.__name__}'
+                )
 
     @property
-    def patches(self) -> bool:
-        """Whether its samples are image-mask pairs."""
-        return isinstance(self.classifiers[0], Segmenter)
+    def kind(self) -> Kind:
+        """Kind of its samples."""
+        return self.classifiers[0].kind
 
     @property
     def metrics(self) -> tuple[str, ...]:
         """Test metrics, the primary first."""
-        return SEGMENTATION_METRICS if self.patches else METRICS
+        return self.classifiers[0].metrics
 
     def groups(self) -> Iterator[tuple[Setting, int]]:
         """Everything that shares a split: one setting and one seed.
@@ -212,9 +293,7 @@ class Study:
                         cells.append(self._cell(setting, seed, classifier, arm, float(ratio)))
         return cells
 
-    def _cell(
-        self, setting: Setting, seed: int, classifier: Classifier | Segmenter, arm: Arm | None, ratio: float
-    ) -> Cell:
+    def _cell(self, setting: Setting, seed: int, classifier: Downstream, arm: Arm | None, ratio: float) -> Cell:
         splitter = {'type': type(setting.splitter).__name__, **dataclasses.asdict(setting.splitter)}
         identity = {
             'setting': [setting.scene, setting.budget, splitter],

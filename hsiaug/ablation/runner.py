@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import multiprocessing
 import os
 import platform
@@ -18,13 +19,24 @@ import torch
 from tqdm.auto import tqdm
 
 from .. import __version__
+from ..samples import Kind
 from ..scenes import Scene
 from .cells import Group, SpectraGroup, write_json
+from .change_cells import ChangeGroup
 from .patch_cells import PatchGroup
-from .plan import Setting, Study
+from .plan import Arm, Setting, Study
 from .results import PLAN_FILE, RESULTS_FILE, append_result, read_results
+from .scene_cells import SceneGroup
 
 Engine = Literal['process', 'ray']
+
+GROUPS: dict[Kind, type[Group[Any]]] = {
+    'spectrum': SpectraGroup,
+    'segmentation': PatchGroup,
+    'change': ChangeGroup,
+    'scene': SceneGroup,
+}
+"""How the cells of a study are measured, by the kind of its samples."""
 
 
 def run_study(
@@ -66,7 +78,12 @@ def run_study(
             'config that it was started with'
         )
     write_json(folder / PLAN_FILE, describe(study, device, workers))
-    pending = [(s, seed) for s, seed in study.groups() if any(c.key not in done for c in study.cells(s, seed))]
+    pending = [
+        (setting, seed)
+        for setting, seed in study.groups()
+        if any(cell.key not in done for cell in study.cells(setting, seed))
+        or any(not file.exists() for _, file in fidelity_files(study, setting, seed, folder))
+    ]
     missing = len(planned - done)
     with tqdm(total=missing, unit='cell', disable=not progress, desc=study.title, smoothing=0.05) as bar:
         for finished in _engine(engine, workers)(study, pending, folder, device, workers):
@@ -75,24 +92,45 @@ def run_study(
 
 
 def run_group(study: Study, setting: Setting, seed: int, folder: Path, device: str) -> Iterator[int]:
-    """Run the missing cells of one group, yielding 1 as each is recorded."""
-    scene = _open(study, setting.scene)
+    """Run the missing cells of one group, yielding 1 as each is recorded, and measure the fidelity of its arms."""
     done = {row['cell'] for row in read_results(folder / RESULTS_FILE)}
     cells = [cell for cell in study.cells(setting, seed) if cell.key not in done]
-    if not cells:
+    fresh = {cell.arm.name for cell in cells if cell.arm is not None}
+    files = fidelity_files(study, setting, seed, folder)
+    unmeasured = [(arm, file) for arm, file in files if arm.name in fresh or not file.exists()]
+    if not cells and not unmeasured:
         return
-    kind: type[Group[Any]] = PatchGroup if study.patches else SpectraGroup
-    group = kind(scene, setting, seed, folder, device)
+    group = open_group(study, setting, seed, folder, device)
     for cell in cells:
         parent = multiprocessing.parent_process()
         if parent is not None and not parent.is_alive():
             raise SystemExit('the study was killed')  # an orphan must not race with the restarted study
         append_result(folder / RESULTS_FILE, group.run(cell, study.metrics))
         yield 1
-    if seed in study.seeds[: study.fidelity_seeds]:
-        for arm in study.arms:
-            name = f'{setting.scene}-{setting.budget}-{arm.name}-{seed}.json'.replace(' ', '_').replace('/', '_')
-            write_json(folder / 'fidelity' / name, group.measure_fidelity(arm))
+    for arm, file in unmeasured:
+        write_json(file, group.measure_fidelity(arm))
+
+
+def open_group(study: Study, setting: Setting, seed: int, folder: Path, device: str = 'cpu') -> Group[Any]:
+    """One split of one scene, and everything that its cells share; the first seed's keeps what figures show."""
+    keep = seed == study.seeds[0]
+    return GROUPS[study.kind](_open(study, setting.scene), setting, seed, folder, device, keep)
+
+
+def fidelity_files(study: Study, setting: Setting, seed: int, folder: Path) -> list[tuple[Arm, Path]]:
+    """The arms of one group whose fidelity is measured, and where; of arms that share a generator the first."""
+    if seed not in study.seeds[: study.fidelity_seeds]:
+        return []
+    arms: dict[str, Arm] = {}
+    for cell in study.cells(setting, seed):
+        if cell.arm is not None:
+            arms.setdefault(json.dumps([cell.arm.generator, cell.arm.settings], sort_keys=True), cell.arm)
+    return [(arm, folder / 'fidelity' / file_name(setting, f'{arm.name}-{seed}', 'json')) for arm in arms.values()]
+
+
+def file_name(setting: Setting, name: str, suffix: str, prefix: str = '') -> str:
+    """A file name for something of one setting."""
+    return f'{prefix}{setting.scene}-{setting.budget}-{name}.{suffix}'.replace(' ', '_').replace('/', '_')
 
 
 _scenes: dict[tuple[int, str], Scene] = {}
@@ -182,7 +220,7 @@ def describe(study: Study, device: str, workers: int) -> dict[str, Any]:
         'workers': workers,
         'metrics': list(study.metrics),
         'baseline': 'real',
-        'notes': [],
+        'notes': [note] if (note := study.classifiers[0].note) else [],
         'scenes': sorted({s.scene for s in study.settings}),
         'settings': [[s.scene, s.budget, type(s.splitter).__name__] for s in study.settings],
         'arms': [{'name': a.name, 'generator': a.generator, 'settings': a.settings, 'labels': a.labels,

@@ -19,6 +19,7 @@ from matplotlib.figure import Figure
 from ..ablation.plan import METRICS
 from ..ablation.results import PLAN_FILE, RESULTS_FILE, read_results
 from ..ablation.statistics import CHOSEN, MIN_SEEDS, GroupKey, Summary, pooled, summarise
+from .fidelity_tables import fidelity_table
 from .figures import chosen_ratios, class_gains, metric_name, panel_title, ratio_curves
 
 
@@ -155,66 +156,6 @@ def _verdict(table: Sequence[Summary], quick: bool) -> str:
     return ' '.join(said)
 
 
-_SPECTRA_FIDELITY = (
-    'mSAD: spectral angle between class means, radians. Spread and roughness: synthetic over real, 1 is right. SVM: '
-    'accuracy, trained → tested. Closer: share of samples nearer to a real spectrum than its own neighbour.',
-    ('mSAD', 'spread', 'roughness', 'real→real', 'real→fake', 'fake→fake', 'fake→real', 'closer'),
-)
-_SPECTRA_FIELDS = {
-    ('msad',): 4, ('std_ratio',): 2, ('roughness_ratio',): 2, ('svm', 'real_real'): 3, ('svm', 'real_fake'): 3,
-    ('svm', 'fake_fake'): 3, ('svm', 'fake_real'): 3, ('authenticity_share_closer',): 2,
-}  # fmt: skip
-_PAIR_FIDELITY = (
-    'Against test pairs; in brackets what real training pairs reach, the best to hope for. FID: Fréchet distance of '
-    'the features of an encoder trained on the training part; to training pairs, as papers report it, and to test '
-    'pairs. mSAD: spectral angle between class means, radians. Spread: within classes, synthetic over real. Classes: '
-    'total variation distance of the class shares. Alignment: recall of a pixel classifier on the synthetic masks in '
-    'units of its recall on real ones, 1 where mask and image go together. RMSE, SAD and mask: test pairs through the '
-    'autoencoders and back.',
-    ('pairs', 'FID to training', 'FID', 'FID of masks to training', 'FID of masks', 'mSAD', 'spread', 'precision',
-     'recall', 'coverage', 'classes', 'alignment', 'RMSE', 'SAD', 'mask'),
-)  # fmt: skip
-_PAIR_FIELDS = {
-    ('compared',): 0, ('against_train', 'fid_image'): 2, ('fid_image',): 2, ('against_train', 'fid_mask'): 2,
-    ('fid_mask',): 2, ('msad',): 3, ('std_ratio',): 2, ('precision',): 2,
-    ('recall',): 2, ('coverage',): 2, ('class_share_error',): 3, ('alignment',): 2, ('reconstruction', 'rmse'): 4,
-    ('reconstruction', 'sad'): 3, ('reconstruction', 'mask_accuracy'): 3,
-}  # fmt: skip
-
-
-def _fidelity(records: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """The fidelity table: what its columns are, and its rows."""
-    pairs = any(r.get('kind') == 'segmentation' for r in records)
-    note, columns = _PAIR_FIDELITY if pairs else _SPECTRA_FIDELITY
-    groups: dict[tuple[str, str, str], list[dict[str, Any]]] = {}
-    for record in records:
-        groups.setdefault((record['scene'], record['budget'], record['arm']), []).append(record)
-    fields = (_PAIR_FIELDS if pairs else _SPECTRA_FIELDS).items()
-    rows = []
-    for key, of_arm in groups.items():
-        values = [_figure(of_arm, path, digits, pairs) for path, digits in fields]
-        rows.append([*key, str(len(of_arm)), *values])
-    return {'note': note, 'header': ['scene', 'budget', 'arm', 'seeds', *columns], 'rows': rows}
-
-
-def _figure(records: Sequence[dict[str, Any]], path: tuple[str, ...], digits: int, reference: bool) -> str:
-    """Mean over seeds of one figure, and the same of real training pairs in brackets."""
-    shown = f'{mean:.{digits}f}' if (mean := _mean(records, path)) is not None else '–'
-    beside = _mean(records, ('real_reference', *path)) if reference else None
-    return shown if beside is None else f'{shown} ({beside:.{digits}f})'
-
-
-def _mean(records: Sequence[dict[str, Any]], path: tuple[str, ...]) -> float | None:
-    values = []
-    for record in records:
-        value: Any = record
-        for key in path:
-            value = value.get(key) if isinstance(value, dict) else None
-        if value is not None:
-            values.append(float(value))
-    return sum(values) / len(values) if values else None
-
-
 def _context(run: Run) -> dict[str, Any]:
     sections = []
     for key in dict.fromkeys(_key(line) for line in run.table):
@@ -258,7 +199,7 @@ def _context(run: Run) -> dict[str, Any]:
             f'95 % ({second})',
             f'Δ{first} per scene',
         ],
-        'fidelity': _fidelity(run.fidelity),
+        'fidelity': fidelity_table(run.fidelity),
         'min_seeds': MIN_SEEDS,
         'few': FEW.strip(),
     }
@@ -288,6 +229,14 @@ CAPTIONS = {
 }
 
 
+DRAWN = {
+    'pairs-': 'Real pairs above, synthetic below',
+    'changes-': 'Changes detected on test windows, by training data',
+}
+"""Figures by the beginning of their names that are drawn where models and scenes are: see ``draw_pairs`` and
+``draw_change_maps``."""
+
+
 def write_report(run: str | os.PathLike[str]) -> ReportPaths:
     """Write ``report.md``, ``report.html`` and ``figures/`` into a run folder.
 
@@ -309,11 +258,12 @@ def write_report(run: str | os.PathLike[str]) -> ReportPaths:
         _replace(paths[-1], png)
         encoded = base64.b64encode(png).decode('ascii')
         images.append({'name': name, 'caption': CAPTIONS[name], 'data': Markup(f'data:image/png;base64,{encoded}')})
-    for path in sorted((folder / 'figures').glob('pairs-*.png')):  # drawn where the generators are, see draw_pairs
-        encoded = base64.b64encode(path.read_bytes()).decode('ascii')
-        caption = f'Real pairs above, synthetic below: {path.stem.removeprefix("pairs-").replace("_", " ")}'
-        images.append({'name': path.stem, 'caption': caption, 'data': Markup(f'data:image/png;base64,{encoded}')})
-        paths.append(path)
+    for prefix, caption in DRAWN.items():
+        for path in sorted((folder / 'figures').glob(f'{prefix}*.png')):
+            encoded = base64.b64encode(path.read_bytes()).decode('ascii')
+            title = f'{caption}: {path.stem.removeprefix(prefix).replace("_", " ")}'
+            images.append({'name': path.stem, 'caption': title, 'data': Markup(f'data:image/png;base64,{encoded}')})
+            paths.append(path)
     loader = PackageLoader('hsiaug.report', 'templates')
     for suffix, autoescape in (('md', False), ('html', True)):
         environment = Environment(

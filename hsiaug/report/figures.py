@@ -63,7 +63,7 @@ def _panels(
 
 def metric_name(metric: str) -> str:
     """A metric as tables and axes call it."""
-    return {'oa': 'OA', 'aa': 'AA', 'miou': 'mIoU', 'f1': 'F1'}.get(metric, metric)
+    return {'oa': 'OA', 'aa': 'AA', 'miou': 'mIoU', 'f1': 'F1', 'iou': 'IoU', 'mf1': 'mF1'}.get(metric, metric)
 
 
 def ratio_curves(table: Sequence[Summary], metric: str = 'oa') -> Figure:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
+from matplotlib.figure import Figure
 from torch import Tensor
 
-from ..ablation.patch_cells import PatchGroup
 from ..ablation.plan import Study
-from ..datasets.patches import PatchDataset
+from ..ablation.runner import file_name, open_group
+from ..datasets.patches import HeldImages, PatchDataset
 from ..generators import Generator
 from ..generators.base import CARD_FILE
 from ..metrics.masks import class_shares
@@ -47,10 +49,7 @@ def evaluate_patches(
         SpecMismatchError: if bands, size or classes differ.
     """
     spec = generator.spec
-    require_compatible(train.spec, spec)
-    require_compatible(test.spec, spec)
-    if test.split is not None:
-        require_unseen(generator.provenance, test.split.scene, test.split.test)
+    require_parts(generator, train, test)
     if encoder is None:
         encoder = train_patch_encoder(train.image, train.mask, spec.num_classes, spec.ignore_index, seed)
     batch = generator.sample(count, seed=seed)
@@ -64,29 +63,48 @@ def evaluate_patches(
         'cooccurrence': plot_cooccurrence(masks, spec),
         'class_profiles': plot_class_profiles({'real, test': real, 'synthetic': fake}, spec),
     }
-    (out / 'figures').mkdir(parents=True, exist_ok=True)
-    for name, figure in figures.items():
-        figure.savefig(out / 'figures' / f'{name}.png', dpi=120)
     text = patch_markdown(result, spec, masks)
-    (out / 'fidelity.md').write_text(text)
-    images = ''.join(f'\n![{name.replace("_", " ")}](figures/{name}.png)\n' for name in figures)
-    (out / CARD_FILE).write_text(generator.card() + '\n' + text + images)
+    write_evaluation(generator, text, figures, out)
     return text
 
 
-_ROWS: tuple[tuple[str, str, str], ...] = (
-    ('fid_image', 'Fréchet distance of images', '0'),
-    ('fid_mask', 'Fréchet distance of masks', '0'),
-    ('msad', 'spectral angle between class means (mSAD, radians)', '0'),
-    ('std_ratio', 'standard deviation within a class, synthetic / real', '1'),
-    ('precision', 'precision', '1'),
-    ('recall', 'recall', '1'),
-    ('density', 'density', '1'),
-    ('coverage', 'coverage', '1'),
-    ('class_share_error', 'class shares, total variation', '0'),
-    ('cooccurrence_error', 'neighbouring classes, total variation', '0'),
-    ('alignment', 'alignment of mask and image', '1'),
-)
+def require_parts(generator: Generator, train: HeldImages, test: HeldImages) -> None:
+    """Check that a generator fits real data, and has not seen the part that it is tested on.
+
+    Raises:
+        LeakageError: if the generator has seen test pixels of the split.
+        SpecMismatchError: if bands, size or classes differ.
+    """
+    require_compatible(train.spec, generator.spec)
+    require_compatible(test.spec, generator.spec)
+    if test.split is not None:
+        require_unseen(generator.provenance, test.split.scene, test.split.test)
+
+
+def write_evaluation(generator: Generator, text: str, figures: Mapping[str, Figure], out: Path) -> None:
+    """Write figures, ``fidelity.md`` and the model card that holds both."""
+    (out / 'figures').mkdir(parents=True, exist_ok=True)
+    for name, figure in figures.items():
+        figure.savefig(out / 'figures' / f'{name}.png', dpi=120)
+    (out / 'fidelity.md').write_text(text)
+    images = ''.join(f'\n![{name.replace("_", " ")}](figures/{name}.png)\n' for name in figures)
+    (out / CARD_FILE).write_text(generator.card() + '\n' + text + images)
+
+
+ROWS: dict[str, tuple[str, str]] = {
+    'fid_image': ('Fréchet distance of images', '0'),
+    'fid_mask': ('Fréchet distance of masks', '0'),
+    'msad': ('spectral angle between class means (mSAD, radians)', '0'),
+    'std_ratio': ('standard deviation within a class, synthetic / real', '1'),
+    'precision': ('precision', '1'),
+    'recall': ('recall', '1'),
+    'density': ('density', '1'),
+    'coverage': ('coverage', '1'),
+    'class_share_error': ('class shares, total variation', '0'),
+    'cooccurrence_error': ('neighbouring classes, total variation', '0'),
+    'alignment': ('alignment of mask and image', '1'),
+}
+"""Measures by field of a fidelity: what they are, and what is ideal."""
 
 
 def patch_markdown(result: PatchFidelity, spec: SampleSpec, masks: dict[str, Tensor]) -> str:
@@ -97,18 +115,23 @@ def patch_markdown(result: PatchFidelity, spec: SampleSpec, masks: dict[str, Ten
         spec: of the pairs.
         masks: (n, H, W) masks by what they are, whose class shares are listed.
     """
+    lines = ['## Fidelity', '', *fidelity_table(result, tuple(ROWS))]
+    lines += ['', *fidelity_notes(result), '', *_class_table(result, spec, masks)]
+    return '\n'.join(lines) + '\n'
+
+
+def fidelity_table(result: PatchFidelity, fields: Sequence[str]) -> list[str]:
+    """Lines of a Markdown table of some measures, of :data:`ROWS`."""
     columns = [result, result.real_reference, result.against_train]
     lines = [
-        '## Fidelity',
-        '',
         '| measure | synthetic, test | real training, test | synthetic, real training | ideal |',
         '|---|---|---|---|---|',
     ]
-    for field, name, ideal in _ROWS:
+    for field in fields:
+        name, ideal = ROWS[field]
         values = ['–' if side is None else _number(getattr(side, field)) for side in columns]
         lines.append(f'| {name} | {" | ".join(values)} | {ideal} |')
-    lines += ['', *_notes(result), '', *_class_table(result, spec, masks)]
-    return '\n'.join(lines) + '\n'
+    return lines
 
 
 def _number(value: float) -> str:
@@ -119,7 +142,8 @@ def _cell(name: str) -> str:
     return name.replace('|', '\\|').replace('<', '&lt;')
 
 
-def _notes(result: PatchFidelity) -> list[str]:
+def fidelity_notes(result: PatchFidelity) -> list[str]:
+    """What numbers of samples the measures are from, and what that means for them."""
     image, mask = result.dimensions
     trained = result.against_train.real_count if result.against_train else 0
     notes = [
@@ -154,18 +178,17 @@ def draw_pairs(study: Study, run: Path, device: str = 'cpu') -> None:
     """Draw real and synthetic pairs of each learned arm, for the first seed of each setting, into a run's figures.
 
     Args:
-        study: of image-mask pairs.
+        study: of images with masks, of one date or of two.
         run: its run folder, with the generators that the study has kept.
         device: where to sample.
     """
     (run / 'figures').mkdir(parents=True, exist_ok=True)
     for setting in study.settings:
-        group = PatchGroup(study.scenes[setting.scene](), setting, study.seeds[0], run, device)
+        group: Any = open_group(study, setting, study.seeds[0], run, device)
         for arm in study.arms:
             if arm.control:
                 continue
             fake = group.generator(arm).sample(8, seed=0)
             pair = fake['image'].cpu(), fake['mask'].cpu()
-            figure = plot_pairs((group.test.image, group.test.mask), pair, group.real.spec)
-            name = f'pairs-{setting.scene}-{setting.budget}-{arm.name}.png'.replace(' ', '_').replace('/', '_')
-            figure.savefig(run / 'figures' / name, dpi=110)
+            figure = plot_pairs((group.shown.image, group.shown.mask), pair, group.real.spec)
+            figure.savefig(run / 'figures' / file_name(setting, arm.name, 'png', 'pairs-'), dpi=110)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from .change import CHANGED, BitemporalScene
-from .patches import PatchSplit
+from .patches import PatchSplit, PatchSplitter
+from .scene import Scene
 from .windows import window_class_counts
 
 
@@ -70,3 +71,31 @@ def balance_change(
         },
         dropped=(*split.dropped, *words),
     )
+
+
+@dataclass(frozen=True)
+class ChangeSplitter(PatchSplitter):
+    """Draws windows of pairs of dates, and balances those to train on by what changed in them.
+
+    Of the windows that are left after balancing ``max_train`` are kept; see :func:`balance_change`.
+
+    Args:
+        change_share: share of the training windows that holds change at least.
+        min_change: share of changed pixels from which on a window holds change.
+    """
+
+    change_share: float = 0.5
+    min_change: float = 0.01
+
+    def __call__(self, scene: Scene, seed: int = 0) -> PatchSplit:
+        """Draw the windows of a scene of two dates.
+
+        Raises:
+            TypeError: if the scene has one date.
+            ValueError: as :class:`PatchSplitter` and :func:`balance_change`.
+        """
+        if not isinstance(scene, BitemporalScene):
+            raise TypeError(f'ChangeSplitter: scene {scene.name!r} has one date; use PatchSplitter')
+        every = PatchSplitter.__call__(replace(self, max_train=None), scene, seed)
+        split = balance_change(scene, every, self.change_share, self.min_change, self.max_train)
+        return replace(split, strategy={**split.strategy, 'max_train': self.max_train})

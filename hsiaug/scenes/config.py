@@ -6,6 +6,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
+
+from .change import BitemporalScene
 from .readers import open_scene
 from .registry import open_benchmark_scene
 from .scene import Scene
@@ -16,9 +19,13 @@ from .simulated import SimulatedScene
 class SceneConfig:
     """Where a scene comes from: a file, a registered benchmark scene, or the simulated one.
 
+    Two files, or the simulated scene with ``dates: 2``, make a scene of two dates for change detection.
+
     Args:
         path: file of the cube (MATLAB, ``.npz``, ``.npy``, ENVI, GeoTIFF).
-        labels: file of the labels, or their key in the same file.
+        labels: file of the labels, or their key in the same file; of two dates the change mask, 1 where something
+            changed, 0 where not, 255 where a pixel does not count.
+        second: file of the cube of a second date, on the grid of the first and with its bands.
         cube_key: variable of the cube, where a file holds several.
         labels_key: variable of the labels.
         benchmark: name of a registered public scene, looked for under ``root``.
@@ -33,6 +40,7 @@ class SceneConfig:
 
     path: str | None = None
     labels: str | None = None
+    second: str | None = None
     cube_key: str | None = None
     labels_key: str | None = None
     benchmark: str | None = None
@@ -44,22 +52,51 @@ class SceneConfig:
     nodata: float | None = None
     on_bad_bands: Literal['error', 'drop'] = 'error'
 
+    @property
+    def dates(self) -> int:
+        """Number of dates, without opening the scene."""
+        simulated = self.path is None and self.benchmark is None
+        return 2 if self.second is not None or (simulated and self.simulated.get('dates') == 2) else 1
+
     def __call__(self) -> Scene:
-        """Open the scene."""
+        """Open the scene.
+
+        Raises:
+            ValueError: if two scenes are named, or a second date without a first.
+        """
         if self.path is not None and self.benchmark is not None:
             raise ValueError(f'scene: give path ({self.path!r}) or benchmark ({self.benchmark!r}), not both')
-        if self.path is not None:
-            return open_scene(
-                self.path,
-                self.labels,
-                cube_key=self.cube_key,
-                labels_key=self.labels_key,
-                name=self.name or Path(self.path).stem,
-                scale=self.scale,
-                unit=self.unit,
-                nodata=self.nodata,
-                on_bad_bands=self.on_bad_bands,
+        if self.second is not None and self.path is None:
+            raise ValueError(
+                f'scene: second ({self.second!r}) is the file of a second date; give that of the first as path'
             )
+        if self.path is not None:
+            first = self._open(self.path, self.labels)
+            return first if self.second is None else self._with_second(first, self._open(self.second, None))
         if self.benchmark is not None:
             return open_benchmark_scene(self.benchmark, self.root, self.on_bad_bands)
-        return SimulatedScene(**self.simulated)
+        simulated = SimulatedScene(**self.simulated)
+        return simulated if self.dates == 1 else BitemporalScene.from_simulated(simulated)
+
+    def _open(self, path: str, labels: str | None) -> Scene:
+        return open_scene(
+            path,
+            labels,
+            cube_key=self.cube_key,
+            labels_key=None if labels is None else self.labels_key,
+            name=self.name or Path(path).stem,
+            scale=self.scale,
+            unit=self.unit,
+            nodata=self.nodata,
+            on_bad_bands=self.on_bad_bands,
+        )
+
+    def _with_second(self, first: Scene, second: Scene) -> BitemporalScene:
+        if first.labels is None:
+            raise ValueError(
+                f'scene: {self.path} and {self.second} are two dates; give the file of their change mask as labels'
+            )
+        facts = ('wavelengths', 'wavelengths_approximate', 'scale', 'unit', 'nodata', 'groups', 'tile_rows')
+        settings: dict[str, Any] = {name: getattr(first, name) for name in facts}
+        scene = BitemporalScene.from_dates(first.name, first.cube, second.cube, np.asarray(first.labels), **settings)
+        return scene.checked(self.on_bad_bands)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+from .balance import ChangeSplitter
+from .labelled_patches import LabelledPatchSplitter
 from .patches import PatchSplitter
 from .splits import BlockSplit, GroupSplit, HalvesSplit, RandomSplit, Splitter
 
@@ -14,8 +16,11 @@ SPLITTERS: dict[str, type[Splitter] | type[PatchSplitter]] = {
     'groups': GroupSplit,
     'blocks': BlockSplit,
     'patches': PatchSplitter,
+    'change_patches': ChangeSplitter,
+    'labelled_patches': LabelledPatchSplitter,
 }
-"""Of pixels all but the last, which cuts image-mask pairs."""
+"""Of pixels the first four; the others cut image-mask pairs or pairs of dates, the latter balanced by what changed, and
+patches with one label each."""
 
 
 def make_splitter(strategy: str = 'random', **settings: Any) -> Splitter | PatchSplitter:

@@ -72,5 +72,7 @@ def test_a_study_of_pairs_runs_resumes_and_reports(tmp_path: Path) -> None:
 def test_spectra_and_patches_do_not_mix() -> None:
     with pytest.raises(ValueError, match='cannot be in one study'):
         study(classifiers=(Classifier(),))
+    with pytest.raises(ValueError, match=r"kind \['segmentation', 'spectrum'\] cannot be in one study"):
+        study(classifiers=(Segmenter(), Classifier()))
     with pytest.raises(ValueError, match='cannot be in one study'):
         study(settings=(Setting('simulated', 'x', RandomSplit()),))

@@ -1,0 +1,181 @@
+"""Reports of pairs of dates: the fidelity of a generator, maps of detected changes, the table of a study."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import matplotlib.colors
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from hsiaug.datasets import ChangeDataset
+from hsiaug.generators import Generator
+from hsiaug.report.change_evaluation import evaluate_changes
+from hsiaug.report.change_maps import OUTCOMES, plot_change_maps
+from hsiaug.report.fidelity_tables import fidelity_table
+from hsiaug.samples import LeakageError, Provenance, SpecMismatchError
+from hsiaug.scenes import BitemporalScene, PatchSplit, PatchSplitter, SimulatedScene
+
+COLOURS = {name: matplotlib.colors.to_rgb(colour) for name, colour in OUTCOMES.items()}
+
+
+class Replay(Generator):
+    """Training pairs again, both dates turned alike; with ``shift``, change masks beside their images."""
+
+    type_name = 'replay'
+
+    def __init__(self, data: ChangeDataset, split: PatchSplit, shift: int = 0) -> None:
+        super().__init__(data.spec)
+        self.data, self.shift = data, shift
+        self.provenance = Provenance('0', 0, {}, split.fingerprint, split.footprint())
+
+    def _draw(self, labels: Tensor, rng: torch.Generator) -> dict[str, Tensor]:
+        rows = torch.randint(len(self.data), (len(labels),), generator=rng)
+        return {'image': self.data.image[rows].flip(3), 'mask': self.data.mask[rows].flip(2).roll(self.shift, dims=3)}
+
+
+@pytest.fixture(scope='module')
+def scene() -> BitemporalScene:
+    simulated = SimulatedScene(48, 48, np.linspace(400, 2400, 8), classes=4, patch=3, dates=2, change=0.15)
+    return BitemporalScene.from_simulated(simulated)
+
+
+@pytest.fixture(scope='module')
+def split(scene: BitemporalScene) -> PatchSplit:
+    return PatchSplitter(size=8, stride=4)(scene, 0)
+
+
+@pytest.fixture(scope='module')
+def parts(scene: BitemporalScene, split: PatchSplit) -> tuple[ChangeDataset, ChangeDataset]:
+    return ChangeDataset.from_scene(scene, split, 'train'), ChangeDataset.from_scene(scene, split, 'test')
+
+
+def test_report_of_a_generator(parts: tuple[ChangeDataset, ChangeDataset], split: PatchSplit, tmp_path: Path) -> None:
+    train, test = parts
+    out = tmp_path / 'out'
+    text = evaluate_changes(Replay(train, split), train, test, out, count=50)
+    written = {'pairs', 'class_shares', 'profiles_date_1', 'profiles_date_2'}
+    assert {file.stem for file in (out / 'figures').iterdir()} == written
+    assert all(file.read_bytes().startswith(b'\x89PNG') for file in (out / 'figures').iterdir())
+    assert (out / 'fidelity.md').read_text() == text
+    card = (out / 'README.md').read_text()
+    assert card.startswith('# replay')
+    assert text in card
+    titles = [line.removeprefix('### ') for line in text.splitlines() if line.startswith('### ')]
+    assert titles == ['Date 1', 'Date 2', 'Both dates and the change mask', 'Differences between the dates']
+    shared = 100 * float((train.mask == 1).double().mean())
+    assert f'{shared:.1f} % (real, training)' in text
+    right = alignment(text)
+    shifted = evaluate_changes(Replay(train, split, shift=3), train, test, tmp_path / 'shifted', count=50)
+    assert alignment(shifted) < right - 0.2
+
+
+def alignment(text: str) -> float:
+    line = next(line for line in text.splitlines() if line.startswith('| alignment'))
+    return float(line.split(' | ')[1])
+
+
+def test_leaks_and_strangers_are_refused(
+    scene: BitemporalScene, parts: tuple[ChangeDataset, ChangeDataset], split: PatchSplit, tmp_path: Path
+) -> None:
+    train, test = parts
+    with pytest.raises(LeakageError, match='evaluation pixels'):
+        evaluate_changes(Replay(train, PatchSplitter(size=8, stride=4)(scene, 1)), train, test, tmp_path, count=10)
+    other = ChangeDataset(test.image, test.mask, replace(test.spec, unit='counts'), test.split)
+    with pytest.raises(SpecMismatchError, match='unit'):
+        evaluate_changes(Replay(train, split), train, other, tmp_path, count=10)
+
+
+# --- maps of changes --------------------------------------------------------------------------------------------------
+
+
+def two_cities() -> ChangeDataset:
+    """Two cities of 4 x 8 pixels; two windows of each test. In the second more has changed."""
+    rng = np.random.default_rng(0)
+    pairs = []
+    for changed in (1, 3):
+        first, second = rng.random((2, 4, 8, 3)).astype(np.float32)
+        mask = np.zeros((4, 8), dtype=np.uint8)
+        mask[0, :changed] = 1
+        mask[3, 7] = 255
+        pairs.append((first, second, mask))
+    scene = BitemporalScene.from_pairs('cities', pairs)
+    corners = np.array([[0, 0], [0, 4], [4, 0], [4, 4]])
+    split = PatchSplit(
+        scene.fingerprint, scene.num_pixels, scene.shape, {}, 0, (1, 2), 4, corners[:0], corners[:0], corners
+    )
+    return ChangeDataset.from_scene(scene, split, 'test')
+
+
+def test_map_of_the_city_with_most_change() -> None:
+    test = two_cities()
+    found = torch.zeros(4, 1, 4, 4, dtype=torch.uint8)
+    found[2, 0, 0, 0] = 1  # changed
+    found[3, 0, 2, 1] = 1  # not changed
+    figure = plot_change_maps(test, {'real only': found, 'mixed, 3×': torch.ones_like(found)}, tile_rows=4)
+    titles = [axes.get_title() for axes in figure.axes]
+    assert titles == ['date 1', 'date 2', 'changes', 'real only', 'mixed, 3×']
+    pictures = [np.asarray(axes.images[0].get_array()) for axes in figure.axes]
+    assert all(picture.shape == (4, 8, 3) for picture in pictures)
+
+    expected = np.empty((4, 8, 3))
+    expected[:] = COLOURS['unchanged']
+    expected[0, :3] = COLOURS['detected']
+    expected[3, 7] = COLOURS['not tested']
+    np.testing.assert_allclose(pictures[2], expected)
+    expected[0, 1:3] = COLOURS['missed']
+    expected[2, 5] = COLOURS['false alarm']
+    np.testing.assert_allclose(pictures[3], expected)
+    expected[:] = COLOURS['false alarm']
+    expected[0, :3] = COLOURS['detected']
+    expected[3, 7] = COLOURS['not tested']
+    np.testing.assert_allclose(pictures[4], expected)
+    assert figure.axes[3].get_xlabel() == 'F1 40.0 %'  # 2 · 1 / (2 + 3)
+
+
+def test_gaps_between_windows_are_not_tested_and_single_windows_stand_in_rows() -> None:
+    test = two_cities()
+    assert test.split is not None
+    apart = replace(test.split, test_windows=test.split.test_windows[[0, 1, 2]])
+    windows = ChangeDataset(test.image[:3], test.mask[:3], test.spec, apart)
+    found = torch.zeros(3, 1, 4, 4, dtype=torch.uint8)
+    whole = plot_change_maps(windows, {'real only': found})  # without tiles one image: a gap at its lower right
+    picture = np.asarray(whole.axes[3].images[0].get_array())
+    assert picture.shape == (8, 8, 3)
+    np.testing.assert_allclose(picture[4:, 4:], np.broadcast_to(COLOURS['not tested'], (4, 4, 3)))
+    alone = replace(test.split, test_windows=test.split.test_windows[[0, 2]])
+    windows = ChangeDataset(test.image[[0, 2]], test.mask[[0, 2]], test.spec, alone)
+    rows = plot_change_maps(windows, {'real only': found[:2]}, tile_rows=4)
+    assert len(rows.axes) == 2 * 4
+    truths = [np.asarray(rows.axes[k].images[0].get_array()) for k in (2, 6)]
+    changed = [int((truth == COLOURS['detected']).all(axis=2).sum()) for truth in truths]
+    assert changed == [3, 1]  # most change first
+    with pytest.raises(ValueError, match=r"'real only' has masks \(3, 1, 4, 4\), the test windows \(2, 1, 4, 4\)"):
+        plot_change_maps(windows, {'real only': found})
+    with pytest.raises(ValueError, match='windows without a split have no place'):
+        plot_change_maps(ChangeDataset(test.image, test.mask, test.spec), {})
+
+
+# --- the table of a study ---------------------------------------------------------------------------------------------
+
+
+def test_table_of_pairs_of_dates_shows_real_pairs_in_brackets() -> None:
+    def record(seed: int, fid: float) -> dict[str, object]:
+        both = {'compared': 100, 'class_share_error': 0.01, 'real_reference': {'class_share_error': 0.003}}
+        first = {'fid_image': fid, 'real_reference': {'fid_image': 1.0}, 'against_train': {'fid_image': fid / 2}}
+        differences = {'unchanged': 0.25, 'real_reference': {'unchanged': 0.125}}
+        return {
+            'kind': 'change', 'scene': 'oscd', 'budget': 'b', 'arm': 'two-stream', 'seed': seed, 'first': first,
+            'second': {}, 'both': both, 'differences': differences, 'reconstruction': None,
+        }  # fmt: skip
+
+    table = fidelity_table([record(0, 2.0), record(1, 4.0)])
+    (row,) = [dict(zip(table['header'], row, strict=True)) for row in table['rows']]
+    assert (row['scene'], row['arm'], row['seeds']) == ('oscd', 'two-stream', '2')
+    assert row['FID date 1'] == '3.00 (1.00)'
+    assert row['FID date 1 to training'] == '1.50'
+    assert row['FID date 2'] == row['RMSE'] == '–'
+    assert row['share'] == '0.010 (0.003)'
+    assert row['differences, unchanged'] == '0.25 (0.12)'
+    assert fidelity_table([])['rows'] == []
