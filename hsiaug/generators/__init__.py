@@ -6,7 +6,8 @@ from .base import REGISTRY, Generator, TrainingData, generator_class, register
 
 _MODULES = (
     'spectral_gan', 'duplicate', 'jitter', 'relighting', 'mixup', 'gaussian', 'variability', 'ensemble',
-    'patch_augment', 'msrresgan', 'patch_gan', 'two_stream_diffusion',
+    'patch_augment', 'msrresgan', 'augmented', 'patch_gan', 'two_stream_diffusion',
+    'change_editing', 'unmixing_fusion',
 )  # fmt: skip
 
 

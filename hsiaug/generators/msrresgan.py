@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any, ClassVar, Literal, get_args
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import one_hot
@@ -102,25 +103,29 @@ class MSRResGAN(Generator):
         return image if self.spec.value_range is None else image.clamp(*self.spec.value_range)
 
     @torch.no_grad()
-    def super_resolve(self, image: Tensor, tile: int = 64) -> Tensor:
+    def super_resolve(self, image: Tensor, tile: int = 64, out: Tensor | np.ndarray | None = None) -> Tensor:
         """Super-resolve an image of any size, tile by tile.
 
-        Tiles are read with as much of their surroundings as the network looks at, so that there are no seams.
+        Tiles are read with as much of their surroundings as the network looks at, so that there are no seams. Beside
+        image and result only one tile is in memory at a time.
 
         Args:
-            image: (C, h, w) in the dataset's unit, on any device.
+            image: (C, h, w) in the dataset's unit, on any device; of a numpy array, a memory map too,
+                :func:`torch.from_numpy` makes one without a copy.
             tile: side of a tile in pixels of the input.
+            out: (C, kh, kw) float32 that takes the result: a tensor on any device, or a numpy array, as one that
+                ``np.lib.format.open_memmap`` maps to a file where the result is larger than memory.
 
         Returns:
-            (C, kh, kw) float32 on the image's device.
+            (C, kh, kw) float32, a tensor on the memory of ``out`` where that was given, else on the image's device.
 
         Raises:
-            ValueError: if the image does not fit, or the tile is smaller than its surroundings.
+            ValueError: if image or ``out`` does not fit, or the tile is smaller than its surroundings.
         """
         margin = int(self.network.margin)  # type: ignore[arg-type]
         if image.ndim != 3 or len(image) != self.spec.bands:
             raise ValueError(f'MSRResGAN: an image ({self.spec.bands}, h, w) is needed, found {tuple(image.shape)}')
-        if not torch.isfinite(image).all():
+        if not all(bool(torch.isfinite(band).all()) for band in image):  # a copy of all would not fit beside the image
             raise ValueError('MSRResGAN: the image holds NaN or infinite values, which would spread; fill them')
         height, width = image.shape[1:]
         if tile < min(margin, max(height, width)):
@@ -129,7 +134,15 @@ class MSRResGAN(Generator):
                 f'looks at; take {2 * margin} or more'
             )
         k = self.factor
-        out = torch.empty((len(image), k * height, k * width), device=image.device)
+        shape = (len(image), k * height, k * width)
+        if isinstance(out, np.ndarray) and not out.flags.writeable:
+            raise ValueError('MSRResGAN: out is read-only; open it for writing, a memory map with mode r+ or w+')
+        result = torch.empty(shape, device=image.device) if out is None else torch.as_tensor(out)
+        if result.shape != shape or result.dtype != torch.float32:
+            raise ValueError(
+                f'MSRResGAN: out must be {shape} of float32 at a factor of {k}, found {tuple(result.shape)} of '
+                f'{result.dtype}'
+            )
         for top in range(0, height, tile):
             for left in range(0, width, tile):
                 bottom, right = min(top + tile, height), min(left + tile, width)
@@ -138,8 +151,8 @@ class MSRResGAN(Generator):
                 fine = self(window[None].to(self.device, torch.float32))[0]
                 down, across = k * (top - above), k * (left - before)
                 fine = fine[:, down : down + k * (bottom - top), across : across + k * (right - left)]
-                out[:, k * top : k * bottom, k * left : k * right] = fine.to(out.device)
-        return out
+                result[:, k * top : k * bottom, k * left : k * right] = fine.to(result.device)
+        return result
 
     # --- augmentation -----------------------------------------------------------------------------------------------
 

@@ -1,4 +1,4 @@
-"""Classic augmentation of image-mask pairs and pairs of dates as a generator: the controls of a learned one."""
+"""Classic augmentation of images with masks or labels and of pairs of dates: the controls of learned generators."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ..samples import SampleSpec
 from .base import Generator, TrainingData, register
 from .dates import CHANGED, flat_mask, in_contract, stacked_dates
 
-Augmentation = Literal['duplicate', 'flips', 'crops', 'noise', 'cutmix', 'copy_paste']
+Augmentation = Literal['duplicate', 'flips', 'crops', 'affine', 'noise', 'cutmix', 'copy_paste']
 
 
 @register('patch_augment')
@@ -21,16 +21,19 @@ class PatchAugment(Generator):
     """Training pairs, repeated or altered.
 
     *duplicate* repeats them; *flips* mirrors and turns them; *crops* enlarges a random half to whole of their area
-    (masks by nearest neighbour); *noise* adds a tenth of each band's spread; *cutmix* pastes a random box of another
-    pair, image and mask (Yun et al., "CutMix", ICCV 2019). A label asks for a pair with chances proportional to the
-    share of that class in it.
+    (masks by nearest neighbour); *affine* turns, shifts by up to a tenth of the side and scales by 0.8 to 1.2, mirrored
+    at the edges; *noise* adds a tenth of each band's spread; *cutmix* pastes a random box of another pair, image and
+    mask (Yun et al., "CutMix", ICCV 2019). A label asks for a pair with chances proportional to the share of that
+    class in it.
+
+    Images with one label each are altered likewise, and keep it; they are not pasted into each other.
 
     Pairs of dates move as one picture with their change mask. Of them, *copy_paste* puts changed objects of another
     pair into the second date and the mask (after Ghiasi et al., "Simple Copy-Paste", CVPR 2021): each connected one
     with an even chance, at least one.
 
     Args:
-        spec: spec of the pairs, of kind ``'segmentation'`` or ``'change'``.
+        spec: spec of the samples, of kind ``'segmentation'``, ``'change'`` or ``'scene'``.
         kind: see above.
 
     Raises:
@@ -45,8 +48,10 @@ class PatchAugment(Generator):
     def __init__(self, spec: SampleSpec, kind: Augmentation = 'duplicate') -> None:
         if kind not in get_args(Augmentation):
             raise ValueError(f'PatchAugment: unknown kind {kind!r}; choose from {get_args(Augmentation)}')
-        if spec.kind not in ('segmentation', 'change'):
-            raise ValueError(f"PatchAugment makes samples of kind 'segmentation' or 'change', found {spec.kind!r}")
+        if spec.kind == 'spectrum':
+            raise ValueError("PatchAugment makes images of kind 'segmentation', 'change' or 'scene', found 'spectrum'")
+        if kind == 'cutmix' and spec.kind == 'scene':
+            raise ValueError("PatchAugment: 'cutmix' mixes classes in one image, which has one label (kind 'scene')")
         if kind == 'copy_paste' and spec.kind != 'change':
             raise ValueError(f"PatchAugment: 'copy_paste' is for pairs of dates (kind 'change'), found {spec.kind!r}")
         super().__init__(spec, kind=kind)
@@ -58,7 +63,9 @@ class PatchAugment(Generator):
             raise ValueError('PatchAugment: no training pair')
         if self.kind == 'copy_paste' and not (data.y == CHANGED).any():
             raise ValueError(f'PatchAugment: nothing changed in any of the {len(data.y)} training pairs to be copied')
-        self.image, self.mask = stacked_dates(data.x).to(self.device), flat_mask(data.y).to(self.device)
+        # An image with one label is like one with a mask of that class.
+        masks = data.y[:, None, None].expand(-1, *data.x.shape[-2:]) if self.spec.kind == 'scene' else flat_mask(data.y)
+        self.image, self.mask = stacked_dates(data.x).to(self.device), masks.to(self.device)
         self.std = self.image.std(dim=(0, 2, 3))
         self.adopt(data, seed)
 
@@ -74,10 +81,12 @@ class PatchAugment(Generator):
                 window = (..., slice(top, top + height), slice(left, left + width))
                 image[i][window] = self.image[others[i]][window]
                 mask[i][window] = self.mask[others[i]][window]
-        elif self.kind in ('flips', 'crops'):
+        elif self.kind in ('flips', 'crops', 'affine'):
             image, mask = self._geometric(image, mask, rng)
         elif self.kind == 'copy_paste':
             self._paste_changes(image, mask, rng)
+        if self.spec.kind == 'scene':
+            return {'image': image, 'label': mask[:, 0, 0]}
         return in_contract(image, mask, self.spec)
 
     def _paste_changes(self, image: Tensor, mask: Tensor, rng: torch.Generator) -> None:
@@ -102,11 +111,11 @@ class PatchAugment(Generator):
 
     def _geometric(self, image: Tensor, mask: Tensor, rng: torch.Generator) -> tuple[Tensor, Tensor]:
         size = (image.shape[-2], image.shape[-1])
-        steps = (
-            [K.RandomHorizontalFlip(p=0.5), K.RandomVerticalFlip(p=0.5), K.RandomRotation90((0, 3), p=1.0)]
-            if self.kind == 'flips'
-            else [K.RandomResizedCrop(size, scale=(0.5, 1.0), ratio=(1.0, 1.0), p=1.0)]
-        )
+        steps = {
+            'flips': [K.RandomHorizontalFlip(p=0.5), K.RandomVerticalFlip(p=0.5), K.RandomRotation90((0, 3), p=1.0)],
+            'crops': [K.RandomResizedCrop(size, scale=(0.5, 1.0), ratio=(1.0, 1.0), p=1.0)],
+            'affine': [K.RandomAffine(180, (0.1, 0.1), (0.8, 1.2), padding_mode='reflection', p=1.0)],
+        }[self.kind]
         # kornia draws from torch's global generator, which is left as it was.
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(int(torch.randint(2**62, (), generator=rng)))
