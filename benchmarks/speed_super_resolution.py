@@ -1,0 +1,194 @@
+"""Memory of tiled super-resolution, and time of a training step against its networks bare.
+
+    python benchmarks/speed_super_resolution.py --out benchmarks/results/speed_super_resolution_cpu.json
+    python benchmarks/speed_super_resolution.py --part memory --rows 64                # a strip, in a few minutes
+
+*Memory*: a scene of 600 x 1000 pixels and 87 bands (209 MB) becomes 3000 x 5000 (5.2 GB) in tiles, by MSRResGAN at its
+published width and depth; both are files that are memory-mapped, written to a temporary folder and removed. It runs
+in a process of its own: peak anonymous resident memory (``RssAnon``, which leaves the mapped files out), less what the
+imports took, below 2 GB. It does not depend on the number of rows, the time does. Linux only.
+
+*Step*: the generator's stage of the training, with batches drawn, degraded and normalised, losses watched and learning
+rates set, against forward, backward and update of the same networks on one batch. Blocks of both in turn, A B B A.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import shlex
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from measure import interleaved, machine, milliseconds, summary, write_whole
+from memory_large_scene import Peak, anonymous_mb
+from torch.nn.functional import binary_cross_entropy_with_logits, mse_loss
+
+from hsiaug.generators import TrainingData
+from hsiaug.generators.msrresgan import MSRResGAN
+from hsiaug.models.srgan import SRDiscriminator
+from hsiaug.samples import SampleSpec
+from hsiaug.trainers.super_resolution import GeneratorStage, SuperResolutionConfig
+
+HEIGHT, WIDTH, BANDS, FACTOR = 600, 1000, 87, 5
+LIMIT_MB = 2000
+LIMIT_OVERHEAD = 0.03
+_ENDLESS = 1 << 40  # steps of a training that is stopped from outside
+
+
+# --- memory ---------------------------------------------------------------------------------------------------------
+
+
+def measure_memory(folder: Path, tile: int, device: str) -> dict[str, Any]:
+    """Super-resolve the file in this process; MB beyond the imports, and seconds."""
+    config = SuperResolutionConfig.paper(factor=FACTOR)
+    torch.manual_seed(0)
+    baseline = anonymous_mb()
+    with Peak() as peak:
+        low = torch.from_numpy(np.load(folder / 'low.npy', mmap_mode='c'))
+        shape = (len(low), *(FACTOR * side for side in low.shape[1:]))
+        high = np.lib.format.open_memmap(folder / 'high.npy', mode='w+', dtype=np.float32, shape=shape)
+        spec = SampleSpec('segmentation', BANDS, ('any',), size=(60, 60))
+        generator = MSRResGAN(spec, config.network, FACTOR, config.width, config.blocks).eval().to(device)
+        generator.super_resolve(low, tile, out=high)
+    return {
+        'shape': list(shape), 'tile': tile, 'baseline_mb': round(baseline), 'peak_mb': round(peak.mb - baseline),
+        'seconds': round(peak.seconds, 1), 'written': bool(high[:, -1, -1].all()), 'ok': peak.mb - baseline < LIMIT_MB,
+    }  # fmt: skip
+
+
+def memory(args: argparse.Namespace) -> dict[str, Any]:
+    """Write a scene and measure it in a process of its own."""
+    with tempfile.TemporaryDirectory(dir=args.tmp) as folder:
+        low = np.lib.format.open_memmap(
+            Path(folder) / 'low.npy', mode='w+', dtype=np.float32, shape=(BANDS, args.rows, WIDTH)
+        )
+        rng = np.random.default_rng(0)
+        for band in low:
+            band[:] = rng.random(band.shape, dtype=np.float32)
+        low.flush()
+        command = [sys.executable, __file__, '--child', folder, '--tile', str(args.tile), '--device', args.device]
+        command += ['--threads', str(args.threads)]
+        child = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+        return json.loads(child.stdout.splitlines()[-1])
+
+
+# --- training step --------------------------------------------------------------------------------------------------
+
+
+class Bare:
+    """Forward, backward and update of the networks, and nothing else.
+
+    Args:
+        stage: that has the same networks; they are trained from here too.
+    """
+
+    def __init__(self, stage: GeneratorStage) -> None:
+        self.stage = stage
+        self.low, self.high = stage.batch(torch.Generator(stage.device).manual_seed(0))
+
+    def step(self) -> None:
+        """One step of the discriminator, and one of the generator."""
+        network, judge, optimisers = self.stage.network, self.stage.discriminator, self.stage.optimisers
+        assert judge is not None
+        fake = network(self.low)
+        scores = [judge(image) for image in (self.high, fake.detach())]
+        optimisers['discriminator'].zero_grad(set_to_none=True)
+        verdicts = [
+            binary_cross_entropy_with_logits(score, torch.full_like(score, truth))
+            for score, truth in zip(scores, (1.0, 0.0), strict=True)
+        ]
+        ((verdicts[0] + verdicts[1]) / 2).backward()
+        optimisers['discriminator'].step()
+        judge.requires_grad_(False)
+        score = judge(fake)
+        deceived = binary_cross_entropy_with_logits(score, torch.ones_like(score))
+        optimisers['generator'].zero_grad(set_to_none=True)
+        (mse_loss(fake, self.high) + self.stage.config.adversarial * deceived).backward()
+        optimisers['generator'].step()
+        judge.requires_grad_(True)
+
+
+def patches(count: int, side: int) -> TrainingData:
+    """Random patches; speed does not depend on what they show."""
+    x = torch.rand((count, BANDS, side, side), generator=torch.Generator().manual_seed(0))
+    y = torch.zeros((count, side, side), dtype=torch.int64)
+    return TrainingData(SampleSpec('segmentation', BANDS, ('any',), size=(side, side)), x, y, x[:0], x[:0], y[:0])
+
+
+def training_step(args: argparse.Namespace) -> dict[str, Any]:
+    """Time both, and the overhead pair by pair."""
+    config = replace(SuperResolutionConfig.paper(), batch_size=args.batch_size)
+    data = patches(4 * args.batch_size, args.side)
+    torch.manual_seed(0)
+    generator = MSRResGAN(data.spec, config.network, config.factor, config.width, config.blocks)
+    generator.observe(data)
+    generator.to(args.device)
+    judge = SRDiscriminator(BANDS, (args.side, args.side), config.discriminator_width).to(args.device)
+    stage = GeneratorStage(generator, judge, None, config, 0)
+    bare = Bare(stage)
+
+    def ours() -> float:
+        """A block of the training's own loop, its last look at all weights included."""
+        start = time.perf_counter()
+        stage.steps = stage.step + args.iterations
+        stage.run(None, {}, _ENDLESS, False)
+        if args.device != 'cpu':
+            torch.cuda.synchronize()
+        return (time.perf_counter() - start) / args.iterations * 1e3
+
+    def theirs() -> float:
+        return milliseconds(bare.step, args.iterations, args.device)
+
+    ours(), theirs()  # warm-up: allocator, threads
+    times = interleaved(ours, theirs, args.pairs)
+    overhead = summary([100 * (a / b - 1) for a, b in zip(*times, strict=True)])
+    return {
+        'setting': dataclasses.asdict(config) | {'bands': BANDS, 'side': args.side},
+        'pairs': args.pairs, 'iterations_per_block': args.iterations,
+        'ms_per_step': {'training': summary(times[0]), 'networks bare': summary(times[1])},
+        'overhead_percent_per_pair': overhead, 'ok': overhead['median'] < 100 * LIMIT_OVERHEAD,
+    }  # fmt: skip
+
+
+def main() -> int:
+    """Run the benchmark; exit status 1 if a figure is over its limit."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--part', choices=['memory', 'step', 'both'], default='both')
+    parser.add_argument('--rows', type=int, default=HEIGHT, help='of the scene')
+    parser.add_argument('--tile', type=int, default=64)
+    parser.add_argument('--tmp', type=Path, help='where the temporary folder is made; needs 5.5 GB')
+    parser.add_argument('--side', type=int, default=60, help='of a patch of the training')
+    parser.add_argument('--batch-size', type=int, default=4)
+    parser.add_argument('--pairs', type=int, default=10)
+    parser.add_argument('--iterations', type=int, default=10, help='per block')
+    parser.add_argument('--threads', type=int, default=2)
+    parser.add_argument('--device', default='cpu')
+    parser.add_argument('--out', type=Path, help='JSON file')
+    parser.add_argument('--child', type=Path, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    if args.child:
+        print(json.dumps(measure_memory(args.child, args.tile, args.device)))
+        return 0
+    result: dict[str, Any] = {'command': shlex.join(['python', *sys.argv]), 'machine': machine(args.device)}
+    if args.part != 'step':
+        result['memory'] = memory(args)
+    if args.part != 'memory':
+        result['training_step'] = training_step(args)
+    print(json.dumps(result, indent=2))
+    if args.out:
+        write_whole(args.out, json.dumps(result, indent=2))
+    return 0 if all(result[part]['ok'] for part in ('memory', 'training_step') if part in result) else 1
+
+
+if __name__ == '__main__':
+    sys.exit(main())

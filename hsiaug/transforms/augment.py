@@ -1,0 +1,191 @@
+"""Real samples altered by a generator, on batches."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ..datasets.batches import batch_size, put_rows
+from ..datasets.synthetic import require_drawable, stream_seed
+from ..ratio import Schedule
+from ..samples import SampleSpec, SpecMismatchError
+from .mix import _rank_and_world
+from .probability import MixProbability
+
+_PLACES, _DRAWS = -7, -8  # streams of their own
+_TARGETS = ('mask', 'label')
+
+
+class SampleAugmenter(Protocol):
+    """A generator that alters samples, as those that start from real ones do."""
+
+    spec: SampleSpec
+
+    def augment(self, batch: dict[str, Any], seed: int | None = None) -> dict[str, Any]:
+        """The batch with its samples altered; masks follow by nearest neighbour."""
+        ...
+
+
+class GeneratorAugmentation(nn.Module):
+    """Lets a generator alter samples of a batch, dictionary to dictionary: image and target together.
+
+    Super-resolution, for one, shows the model other ground samplings (:class:`~hsiaug.generators.msrresgan.MSRResGAN`).
+    The batch keeps its size; altered samples stay in their places. Which ones are altered is random, how many is exact
+    over the epoch, by cumulative rounding. Put it before normalisation: a generator takes the dataset's unit. In eval
+    mode batches pass untouched.
+
+    What is drawn depends on seed, epoch, step and rank only. Call :meth:`set_epoch` where an epoch begins. ``altered``
+    counts the samples that were; position and count are part of the state dict, so that a resumed training goes on
+    where it was. The generator is no submodule: its weights are in no ``parameters()``, and it moves to the batch's
+    device.
+
+    Args:
+        generator: with an ``augment``, of samples of any kind.
+        ratio: altered samples per unaltered one, so that a sample is altered with probability ratio/(1+ratio); a
+            number, or a schedule that :meth:`set_epoch` follows.
+        p: the fraction that is altered; give either this or ``ratio``.
+        seed: of every draw.
+
+    Raises:
+        TypeError: if the generator cannot alter samples.
+        ValueError: if not exactly one of ``ratio`` and ``p`` is given, or it is out of range.
+    """
+
+    def __init__(
+        self,
+        generator: SampleAugmenter,
+        ratio: float | Schedule | None = None,
+        p: float | None = None,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        self.probability = MixProbability('GeneratorAugmentation', ratio, p)
+        self.augmenter, self.seed = Augmenter('GeneratorAugmentation', generator), seed
+        self.epoch = self.step = self._seen = self.altered = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Begin an epoch: its own draws and ratio."""
+        self.epoch, self.step, self._seen = epoch, 0, 0
+        self.probability.set_epoch(epoch)
+
+    @torch.no_grad()
+    def forward(self, batch: Mapping[str, Any]) -> dict[str, Any]:
+        """A batch in which some samples are altered.
+
+        Args:
+            batch: samples of the generator's spec; left as it is. Other keys pass as they are.
+
+        Raises:
+            SpecMismatchError: if images come without their masks or labels, or in another layout.
+        """
+        if not self.training:
+            return dict(batch)
+        size = batch_size(batch)
+        share, rank = self.probability.value, _rank_and_world()[0]
+        before, after = (math.floor(seen * share + 1e-9) for seen in (self._seen, self._seen + size))
+        self.step, self._seen, self.altered = self.step + 1, self._seen + size, self.altered + after - before
+        if before == after:
+            return dict(batch)
+        self._require_target(batch)
+        draw = (self.seed, self.epoch, self.step, rank)
+        order = np.random.default_rng(stream_seed(*draw, _PLACES)).permutation(size)
+        rows = torch.from_numpy(np.sort(order[: after - before]))
+        part = {key: batch[key][rows.to(batch[key].device)] for key in ('image', *_TARGETS) if key in batch}
+        changed = self.augmenter.on(batch['image'].device).augment(part, stream_seed(*draw, _DRAWS))
+        return {**batch, **{key: put_rows(batch[key], rows, changed[key].to(batch[key])) for key in part}}
+
+    def _require_target(self, batch: Mapping[str, Any]) -> None:
+        spec, image = self.augmenter.spec, batch['image']
+        target = 'mask' if spec.kind in ('segmentation', 'change') else 'label'
+        if target not in batch:
+            raise SpecMismatchError(
+                f'GeneratorAugmentation: the generator alters samples of kind {spec.kind!r} with {target!r}, the batch '
+                f'has {sorted(batch)}; give both, for an altered image needs its target altered alike'
+            )
+        expected = (len(image), *image.shape[-2:])
+        if spec.kind == 'segmentation' and tuple(batch['mask'].shape) != expected:
+            raise SpecMismatchError(
+                f'GeneratorAugmentation: masks {expected} are needed beside images {tuple(image.shape)}, found '
+                f'{tuple(batch["mask"].shape)}'
+            )
+
+    def get_extra_state(self) -> Tensor:
+        """(4,) int64: epoch, step, samples seen in the epoch, samples altered in all."""
+        return torch.tensor([self.epoch, self.step, self._seen, self.altered])
+
+    def set_extra_state(self, state: Tensor) -> None:
+        """The inverse of :meth:`get_extra_state`."""
+        self.epoch, self.step, self._seen, self.altered = state.tolist()
+        self.probability.set_epoch(self.epoch)
+
+    def extra_repr(self) -> str:
+        """Probability and generator, without its weights."""
+        return f'{self.probability}, generator={self.augmenter}'
+
+
+class Augmenter:
+    """A generator that alters samples, checked and kept out of the modules that hold it.
+
+    Args:
+        owner: name of the transform, for errors.
+        generator: with an ``augment``.
+        kinds: of sample that the owner can carry; any if None.
+
+    Raises:
+        TypeError: if the generator cannot alter samples, or not of these kinds.
+    """
+
+    def __init__(self, owner: str, generator: SampleAugmenter, kinds: tuple[str, ...] | None = None) -> None:
+        if not callable(getattr(generator, 'augment', None)):
+            raise TypeError(
+                f'{owner}: {type(generator).__name__} has no augment, so it cannot alter samples; generators that make '
+                "samples of their own go into SyntheticMix, and 'msrresgan' is one that alters"
+            )
+        self.generator, self.spec = generator, generator.spec
+        if kinds is not None and self.spec.kind not in kinds:
+            raise TypeError(
+                f'{owner}: the generator alters samples of kind {self.spec.kind!r}, expected one of {kinds}; use '
+                'hsiaug.transforms.GeneratorAugmentation, a module from dict to dict, on batches'
+            )
+
+    def on(self, device: torch.device) -> SampleAugmenter:
+        """The generator, on a device.
+
+        Raises:
+            RuntimeError: if it is on a GPU in a data-loader worker.
+        """
+        require_drawable(self.generator)
+        if isinstance(self.generator, nn.Module) and getattr(self.generator, 'device', device) != device:
+            self.generator.to(device)
+        return self.generator
+
+    @torch.no_grad()
+    def altered(self, image: Tensor, seed: int) -> tuple[Tensor, Tensor]:
+        """Altered images, and where each of their pixels has its class from.
+
+        A mask that numbers the pixels goes with the images: masks of any number, dtype and layout can follow later.
+
+        Args:
+            image: (n, C, H, W) in the generator's unit, in any floating dtype.
+            seed: of the draw.
+
+        Returns:
+            (n, C, H, W) in the dtype and on the device of ``image``, and (n, H*W) int64 flat indices.
+        """
+        height, width = image.shape[-2:]
+        numbers = torch.arange(height * width, device=image.device).view(height, width)
+        batch = {'image': image.to(torch.float32), 'mask': numbers.repeat(len(image), 1, 1)}
+        altered = self.on(image.device).augment(batch, seed)
+        return altered['image'].to(image), altered['mask'].flatten(1).to(image.device)
+
+    def __repr__(self) -> str:
+        """The generator in a few words."""
+        return f'<{type(self.generator).__name__}: alters {self.spec.kind} samples>'
+
+
+__all__ = ['Augmenter', 'GeneratorAugmentation', 'SampleAugmenter']

@@ -1,0 +1,180 @@
+"""Images and masks altered by a generator, as a child of kornia's AugmentationSequential.
+
+https://kornia.readthedocs.io/en/latest/augmentation.container.html
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from kornia.augmentation import IntensityAugmentationBase2D
+from torch import Tensor
+
+from ..datasets.batches import put_rows
+from ..ratio import Schedule
+from ..samples import SpecMismatchError
+from .augment import Augmenter, SampleAugmenter
+from .mix import _rank_and_world
+from .probability import MixProbability
+
+Params = dict[str, Tensor]
+
+
+class RandomGeneratorAugmentation(IntensityAugmentationBase2D):
+    """Let a generator alter samples of a batch: image and masks by the same draw.
+
+    Each sample is gated on its own, with kornia's convention for ``p``; a container's ``same_on_batch`` gates the batch
+    as one, and each sample has its own draw even then. Put it first, where images are still in the generator's unit.
+    Images are (B, C, H, W) in any floating dtype and on any device; masks are (B, 1, H, W) or (B, H, W), as tensors or
+    as a list of one mask per sample, and keep their dtype. Samples that are not gated pass bit for bit, and
+    ``aug(image, mask, params=aug._params)`` replays gate and draw. Class labels stay, as an augmenter of images with
+    one label leaves them. All randomness is drawn on the CPU from torch's global generator; with probability 0 nothing
+    is drawn. The transformation matrix that is reported is the identity, so that boxes and keypoints are refused. The
+    generator is no submodule.
+
+    Args:
+        generator: with an ``augment``, of samples of kind ``'segmentation'`` or ``'scene'``.
+        ratio: altered samples per unaltered one, so that a sample is altered with probability ratio/(1+ratio); a
+            number, or a schedule that :meth:`set_epoch` follows.
+        p: the fraction that is altered; give either this or ``ratio``.
+        keepdim: return (C, H, W) for (C, H, W) and (B, H, W) masks for such masks, as everywhere in kornia.
+        image_only: no masks are used, on purpose: without this, images of kind ``'segmentation'`` that were altered
+            without their masks are an error.
+
+    Raises:
+        TypeError: if the generator cannot alter samples of these kinds.
+        ValueError: if not exactly one of ``ratio`` and ``p`` is given, or it is out of range.
+    """
+
+    def __init__(
+        self,
+        generator: SampleAugmenter,
+        ratio: float | Schedule | None = None,
+        p: float | None = None,
+        keepdim: bool = False,
+        image_only: bool = False,
+    ) -> None:
+        self.probability = MixProbability('RandomGeneratorAugmentation', ratio, p)
+        super().__init__(p=self.probability.value, keepdim=keepdim)
+        self.augmenter = Augmenter('RandomGeneratorAugmentation', generator, ('segmentation', 'scene'))
+        self.image_only = image_only
+        self._drawn: tuple[int, dict[int, Tensor]] | None = None
+        self._awaits_mask: int | None = None
+
+    @property
+    def p(self) -> float:
+        """Probability that a sample is altered in the current epoch."""
+        return self.probability.value
+
+    @p.setter
+    def p(self, value: float) -> None:
+        # kornia's constructor writes what was just read; anything else is the user's own constant.
+        if value != self.probability.value:
+            self.probability = MixProbability('RandomGeneratorAugmentation', None, value)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Follow a schedule of the ratio to an epoch, in data-loader workers too."""
+        self.probability.set_epoch(epoch)
+
+    def set_rng_device_and_dtype(self, device: torch.device, dtype: torch.dtype) -> None:
+        """Stay on the CPU, so that the gate is the same on every device and none has to be waited for."""
+        super().set_rng_device_and_dtype(torch.device('cpu'), dtype)
+
+    def forward_parameters(self, batch_shape: tuple[int, ...]) -> Params:
+        """Draw the gate, and the seed of what the generator draws.
+
+        Returns:
+            kornia's own parameters, with ``seed`` and ``row``, both (B,) int64, so that containers can slice them.
+        """
+        params: Params = super().forward_parameters(batch_shape)
+        count = len(params['batch_prob'])
+        # Ranks are often seeded alike, and would all draw the same windows.
+        seed = torch.randint(2**62, ()) + _rank_and_world()[0] if self.p > 0 else torch.tensor(0)
+        return {**params, 'seed': seed.expand(count), 'row': torch.arange(count)}
+
+    def apply_transform(
+        self, input: Tensor, params: Params, flags: dict[str, Any], transform: Tensor | None = None
+    ) -> Tensor:
+        """Alter the gated images."""
+        rows = self._gated_rows(params)
+        if len(rows) == 0:
+            return input
+        seed = int(params['seed'][0])
+        self._expect_masks(seed)
+        image, places = self.augmenter.altered(input[rows.to(input.device)], seed)
+        self._drawn = seed, dict(zip(params['row'].cpu()[rows].tolist(), places, strict=True))
+        return put_rows(input, rows, image)
+
+    @staticmethod
+    def _blend_by_prob(transformed: Tensor, not_transformed: Tensor, to_apply: Tensor) -> Tensor:
+        """Rows outside the gate are untouched already."""
+        return transformed
+
+    def apply_transform_mask(
+        self, input: Tensor, params: Params, flags: dict[str, Any], transform: Tensor | None = None
+    ) -> Tensor:
+        """Move the gated masks as their images were.
+
+        Raises:
+            TypeError: if it was said that there are images only.
+            ValueError: if the images of this draw have not been altered before.
+            SpecMismatchError: if the masks are of another size than the images.
+        """
+        if self.image_only:
+            raise TypeError(
+                'RandomGeneratorAugmentation: image_only=True, but a mask came with the image; leave that out'
+            )
+        self._awaits_mask = None
+        rows = self._gated_rows(params)
+        if len(rows) == 0:
+            return input
+        if self._drawn is None or self._drawn[0] != int(params['seed'][0]):
+            raise ValueError(
+                'RandomGeneratorAugmentation: masks follow the images of their draw, which were not given; replay '
+                'params with image and mask'
+            )
+        size, count = tuple(self.augmenter.spec.size or ()), len(params['row'])
+        if tuple(input.shape[-2:]) != size or len(input) != count:
+            raise SpecMismatchError(
+                f'RandomGeneratorAugmentation: found masks of shape {tuple(input.shape)}, expected {count} of the size '
+                f'{size[0]} x {size[1]} of the images'
+            )
+        numbers = params['row'].cpu()[rows].tolist()
+        places = torch.stack([self._drawn[1][number] for number in numbers]).to(input.device)[:, None]
+        masks = input[rows.to(input.device)].flatten(2)
+        moved = masks.gather(2, places.expand(-1, masks.shape[1], -1)).view(len(rows), *input.shape[1:])
+        return put_rows(input, rows, moved)
+
+    def apply_transform_box(self, input: Any, params: Params, flags: dict[str, Any], transform: Any = None) -> Any:
+        """Refuse boxes, which a generator does not move."""
+        raise TypeError('RandomGeneratorAugmentation: boxes cannot be altered; give images and masks only')
+
+    def apply_transform_keypoint(self, input: Any, params: Params, flags: dict[str, Any], transform: Any = None) -> Any:
+        """Refuse keypoints, which a generator does not move."""
+        raise TypeError('RandomGeneratorAugmentation: keypoints cannot be altered; give images and masks only')
+
+    def _gated_rows(self, params: Params) -> Tensor:
+        gate = torch.atleast_1d(params['batch_prob'] > 0.5)
+        # With p = 1 kornia never looks at batch_prob.
+        return torch.arange(len(gate)) if self.p == 1 else gate.nonzero().flatten().cpu()
+
+    def _expect_masks(self, seed: int) -> None:
+        """Remember that images were altered: their masks come later, and nothing else tells that they never do."""
+        missed = self._awaits_mask
+        segmentation = self.augmenter.spec.kind == 'segmentation' and not self.image_only
+        self._awaits_mask = seed if segmentation else None
+        if missed not in (None, seed):
+            self._awaits_mask = None
+            raise ValueError(
+                'RandomGeneratorAugmentation: images of the last batch were altered, but their masks never came, so '
+                "that they no longer fit; give both, as AugmentationSequential(..., data_keys=['input', 'mask']) or "
+                'data_keys=None with a dict do, or say image_only=True where no masks are used'
+            )
+
+    def __repr__(self) -> str:
+        """Probability and generator, without its weights."""
+        return f'RandomGeneratorAugmentation({self.probability}, generator={self.augmenter})'
+
+
+__all__ = ['RandomGeneratorAugmentation']

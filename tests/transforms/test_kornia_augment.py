@@ -1,0 +1,254 @@
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import kornia.augmentation as K
+import pytest
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+from torchgeo.datasets import NonGeoDataset
+from toys import SIZE, Toy, aligned, mask_of
+from zooms import NearestZoom, class_of, interpolating, plateaus, unaltered
+
+from hsiaug.generators import TrainingData
+from hsiaug.ratio import Linear
+from hsiaug.samples import Sample, SpecMismatchError
+from hsiaug.trainers import fit_generator
+from hsiaug.transforms.kornia import RandomSyntheticMix
+from hsiaug.transforms.kornia_augment import RandomGeneratorAugmentation
+
+
+@pytest.fixture
+def batch() -> dict[str, Tensor]:
+    return Toy('segmentation', 40).data
+
+
+def geometry() -> list[torch.nn.Module]:
+    return [K.RandomHorizontalFlip(p=0.5), K.RandomRotation90((1, 3), p=0.5), K.RandomCrop((6, 6), p=1)]
+
+
+def fits(out: dict[str, Tensor]) -> bool:
+    """Whether masks follow images, whatever channel kornia gives masks."""
+    return aligned({**out, 'mask': out['mask'].reshape(len(out['mask']), *out['image'].shape[-2:])})
+
+
+@pytest.mark.parametrize('place', [0, 2])
+def test_masks_follow_images_through_the_container(batch: dict[str, Tensor], place: int) -> None:
+    torch.manual_seed(place)
+    zoom, children = NearestZoom(), geometry()
+    children.insert(place, RandomGeneratorAugmentation(zoom, p=0.5))
+    for _ in range(5):
+        out = K.AugmentationSequential(*children, data_keys=None)(batch)
+        assert out['image'].shape == (40, 5, 6, 6)
+        assert out['mask'].dtype == torch.int64
+        assert fits(out)
+    assert 60 < zoom.given < 140
+
+
+@pytest.mark.parametrize('layout', ['tensor', 'list', 'mask first', 'two masks'])
+def test_data_keys_and_layouts_of_masks(batch: dict[str, Tensor], layout: str) -> None:
+    torch.manual_seed(1)
+    image, mask = batch['image'], batch['mask'].unsqueeze(1).float()
+    child = RandomGeneratorAugmentation(NearestZoom(), p=0.5)
+    if layout == 'mask first':
+        out = K.AugmentationSequential(child, data_keys=None)({'mask': mask, 'image': image})
+        altered, masks = out['image'], [out['mask']]
+    elif layout == 'two masks':
+        container = K.AugmentationSequential(child, data_keys=['input', 'mask', 'mask'])
+        altered, first, second = container(image, mask, 2 * mask)
+        masks = [first, second / 2]
+    else:
+        given = list(mask.split(1)) if layout == 'list' else mask
+        altered, moved = K.AugmentationSequential(child, data_keys=['input', 'mask'])(image, given)
+        masks = [torch.cat(moved) if isinstance(moved, list) else moved]
+    kept = unaltered(image, altered)
+    assert kept.any() and not kept.all()  # noqa: PT018
+    for one in masks:
+        assert torch.equal(mask_of(altered), one[:, 0].long())
+        assert torch.equal(one[kept], mask[kept])
+
+
+def test_super_resolved_samples_in_a_container() -> None:
+    torch.manual_seed(2)
+    data = plateaus(30)
+    child = RandomGeneratorAugmentation(interpolating(data, factor=3), p=0.5)
+    out = K.AugmentationSequential(child, data_keys=None)({'image': data.x, 'mask': data.y})
+    kept = unaltered(data.x, out['image'])
+    assert 5 < int(kept.sum()) < 25
+    mask = out['mask'][:, 0]
+    assert (class_of(out['image']) == mask)[~kept].float().mean() > 0.85
+    assert torch.equal(mask[kept], data.y[kept])
+
+
+@pytest.mark.parametrize(('given', 'expected'), [({'ratio': 0.25}, 0.2), ({'ratio': 5}, 5 / 6), ({'p': 0.3}, 0.3)])
+def test_gates_are_bernoulli_with_the_ratio_as_a_fraction(
+    batch: dict[str, Tensor], given: dict[str, Any], expected: float
+) -> None:
+    torch.manual_seed(3)
+    child, counts = RandomGeneratorAugmentation(NearestZoom(), **given, image_only=True), []
+    for _ in range(40):
+        counts.append(int((~unaltered(batch['image'], child(batch['image']))).sum()))
+    n = 40 * 40
+    assert abs(sum(counts) - n * expected) < 4 * math.sqrt(n * expected * (1 - expected))
+    assert len(set(counts)) > 5
+
+
+def test_params_replay_gate_and_windows(batch: dict[str, Tensor]) -> None:
+    torch.manual_seed(4)
+    child = RandomGeneratorAugmentation(NearestZoom(), ratio=1)
+    container = K.AugmentationSequential(K.RandomVerticalFlip(), child, data_keys=None)
+    first = container(batch)
+    params = container._params
+    assert not torch.equal(first['image'], container(batch)['image'])
+    replayed = container(batch, params=params)
+    assert all(torch.equal(first[key], replayed[key]) for key in first)
+    container(batch)
+    with pytest.raises(ValueError, match='replay params with image and mask'):
+        container(batch['mask'].unsqueeze(1).float(), params=params, data_keys=['mask'])
+
+
+def test_a_seed_repeats_and_another_does_not(batch: dict[str, Tensor]) -> None:
+    def run(seed: int) -> Tensor:
+        torch.manual_seed(seed)
+        return RandomGeneratorAugmentation(NearestZoom(), p=0.5)(batch['image'])
+
+    assert torch.equal(run(5), run(5))
+    assert not torch.equal(run(5), run(6))
+
+
+def test_same_on_batch_gates_as_one(batch: dict[str, Tensor]) -> None:
+    torch.manual_seed(7)
+    container = K.AugmentationSequential(
+        RandomGeneratorAugmentation(NearestZoom(), p=0.5), data_keys=None, same_on_batch=True
+    )
+    altered = []
+    for _ in range(20):
+        out = container(batch)
+        kept = unaltered(batch['image'], out['image'])
+        assert kept.all() or not kept.any()
+        assert fits(out)
+        altered.append(not kept.any())
+    assert 3 < sum(altered) < 17
+
+
+@pytest.mark.parametrize('given', [{'ratio': 0}, {'p': 0}])
+def test_ratio_zero_is_bit_identical_to_no_augmentation(batch: dict[str, Tensor], given: dict[str, Any]) -> None:
+    def run(*first: torch.nn.Module) -> dict[str, Tensor]:
+        torch.manual_seed(8)
+        container = K.AugmentationSequential(*first, *geometry(), K.RandomGaussianNoise(), data_keys=None)
+        out: dict[str, Tensor] = {}
+        for _ in range(3):
+            out = container(batch)
+        return {**out, 'next draw': torch.rand(3)}
+
+    plain, zero = run(), run(RandomGeneratorAugmentation(NearestZoom(), **given))
+    assert all(torch.equal(plain[key], zero[key]) for key in plain)
+
+
+def test_a_schedule_is_followed(batch: dict[str, Tensor]) -> None:
+    torch.manual_seed(9)
+    child = RandomGeneratorAugmentation(NearestZoom(), ratio=Linear(0, 1e9, 1), image_only=True)
+    for epoch, expected in enumerate([True, False]):
+        child.set_epoch(epoch)
+        assert bool(unaltered(batch['image'], child(batch['image'])).all()) == expected
+
+
+@pytest.mark.parametrize('dtype', [torch.float64, torch.float16])
+def test_dtypes_single_images_and_gradients(batch: dict[str, Tensor], dtype: torch.dtype) -> None:
+    torch.manual_seed(10)
+    child = RandomGeneratorAugmentation(NearestZoom(), p=1, keepdim=True, image_only=True)
+    one = child(batch['image'][0].to(dtype))
+    assert one.shape == (5, SIZE, SIZE)
+    assert one.dtype == dtype
+    assert torch.equal(one[:, ::2, ::2], one[:, 1::2, 1::2])  # doubled
+    image = batch['image'].clone().requires_grad_()
+    out = RandomGeneratorAugmentation(NearestZoom(), p=0.5)(image)
+    out.sum().backward()
+    assert image.grad is not None
+    assert torch.equal(image.grad[:, 0, 0, 0], unaltered(batch['image'], out.detach()).float())
+    assert child(batch['image'][:0]).shape == (0, 5, SIZE, SIZE)
+
+
+class Patches(NonGeoDataset):
+    """Samples that go through a container one by one."""
+
+    def __init__(self) -> None:
+        self.toy = Toy('segmentation', 32)
+        self.container = K.AugmentationSequential(
+            RandomGeneratorAugmentation(NearestZoom(), p=0.5), data_keys=None, keepdim=True
+        )
+
+    def __len__(self) -> int:
+        return 32
+
+    def __getitem__(self, index: int) -> Sample:
+        out: Sample = self.container(self.toy[index])
+        return out
+
+
+def test_in_workers_draws_differ_by_worker_and_epoch_and_repeat_with_the_seed() -> None:
+    dataset = Patches()
+
+    def run(seed: int) -> list[tuple[bool, ...]]:
+        torch.manual_seed(seed)
+        loader = DataLoader(dataset, 8, num_workers=2, persistent_workers=True)
+        gates = []
+        for _ in range(2):
+            for number, batch in enumerate(loader):
+                assert aligned(batch)
+                real = dataset.toy.data['image'][8 * number : 8 * number + 8]
+                gates.append(tuple(unaltered(real, batch['image']).tolist()))
+        return gates
+
+    first = run(3)
+    assert len(set(first)) > 5
+    assert run(3) == first
+    assert run(4) != first
+
+
+def test_it_stands_beside_mixing_and_keeps_its_weights_to_itself(batch: dict[str, Tensor]) -> None:
+    torch.manual_seed(11)
+    child = RandomGeneratorAugmentation(NearestZoom(), p=0.5)
+    mix = RandomSyntheticMix(Toy('segmentation', 20, seed=1), p=0.5)
+    container = K.AugmentationSequential(mix, child, data_keys=None)
+    assert fits(container(batch))
+    assert not list(container.parameters())
+    assert not container.state_dict()
+    assert repr(child) == 'RandomGeneratorAugmentation(p=0.5, generator=<NearestZoom: alters segmentation samples>)'
+
+
+def test_images_altered_without_their_masks_are_an_error_at_the_next_call(batch: dict[str, Tensor]) -> None:
+    torch.manual_seed(12)
+    container = K.AugmentationSequential(RandomGeneratorAugmentation(NearestZoom(), p=0.9), data_keys=['input'])
+    container(batch['image'])
+    with pytest.raises(ValueError, match=r'masks never came.*data_keys'):
+        container(batch['image'])
+    scenes = K.AugmentationSequential(RandomGeneratorAugmentation(NearestZoom('scene'), p=0.9), data_keys=['input'])
+    assert all(not unaltered(batch['image'], scenes(batch['image'])).all() for _ in range(3))  # these have no masks
+    alone = K.AugmentationSequential(
+        RandomGeneratorAugmentation(NearestZoom(), p=0.9, image_only=True), data_keys=['input']
+    )
+    assert all(not unaltered(batch['image'], alone(batch['image'])).all() for _ in range(3))
+    with pytest.raises(TypeError, match='image_only=True, but a mask came'):
+        alone(batch['image'], batch['mask'].unsqueeze(1), data_keys=['input', 'mask'])
+
+
+def test_mistakes(batch: dict[str, Tensor], data: TrainingData) -> None:
+    with pytest.raises(TypeError, match='Noise has no augment'):
+        RandomGeneratorAugmentation(fit_generator('noise', data), p=0.5)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"'change', expected one of \('segmentation', 'scene'\)"):
+        RandomGeneratorAugmentation(NearestZoom('change'), p=0.5)
+    with pytest.raises(ValueError, match=r'ratio|fraction'):
+        RandomGeneratorAugmentation(NearestZoom())
+    container = K.AugmentationSequential(
+        RandomGeneratorAugmentation(NearestZoom(), p=1), data_keys=['input', 'bbox_xyxy']
+    )
+    with pytest.raises(TypeError, match='boxes cannot be altered'):
+        container(batch['image'], torch.ones(40, 1, 4))
+    child = RandomGeneratorAugmentation(NearestZoom(), p=1)
+    child(batch['image'])
+    for shape in ((40, 1, 4, 4), (1, 1, 8, 8)):
+        with pytest.raises(SpecMismatchError, match=r'expected 40 of the size 8 x 8 of the images'):
+            child.transform_masks(torch.zeros(shape), child._params, child.flags)
