@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from torchgeo.datasets import NonGeoDataset
 
-from ..ratio import Mode, Schedule, as_schedule, require_mode, synthetic_count
+from ..ratio import Constant, Mode, Schedule, as_schedule, require_mode, synthetic_count
 from ..samples import Sample, SampleSource, SampleSpec, require_compatible, require_unseen
 from .batches import (
     append_rows,
@@ -96,7 +96,7 @@ class MixedDataset(NonGeoDataset):
     def _check(self, pool: SyntheticPool) -> None:
         self.spec = require_mixable(self.real, pool)
         self.num_soft_classes = pool.num_soft_classes
-        if self.num_real and self.num_synthetic:
+        if self.num_real and self._mixes:
             first = fetch(self.real, np.zeros(1, np.int64))
             self._texts = text_keys(first)
             require_same_form(self._complete(first, False), self._complete(pool.example(), True))
@@ -199,9 +199,14 @@ class MixedDataset(NonGeoDataset):
         return [side for side in sides if len(side[-1])]
 
     @property
+    def _mixes(self) -> bool:
+        """Whether an epoch may hold synthetic samples: epochs of a schedule look alike, those at ratio 0 too."""
+        return self.pool is not None and self.schedule != Constant(0.0)
+
+    @property
     def _extras(self) -> dict[str, Any]:
         """What samples are completed with."""
-        if not self.num_synthetic:
+        if not self._mixes:
             return {'weight': self.weight}
         return {'num_classes': self.num_soft_classes, 'weight': self.weight, 'texts': self._texts}
 

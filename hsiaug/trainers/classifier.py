@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,6 +31,10 @@ class ClassifierConfig:
         lr: learning rate of AdamW at the start; it falls to zero as a cosine.
         weight_decay: of AdamW.
         label_smoothing: of the cross-entropy.
+        synthetic_weight: loss weight of synthetic samples, real ones having 1.
+
+    Raises:
+        ValueError: for a number out of range.
     """
 
     hidden: int = 256
@@ -41,27 +46,37 @@ class ClassifierConfig:
     lr: float = 1e-3
     weight_decay: float = 1e-4
     label_smoothing: float = 0.0
+    synthetic_weight: float = 1.0
 
     def __post_init__(self) -> None:
         for name in ('hidden', 'layers', 'steps', 'batch_size'):
             if getattr(self, name) < 1:
                 raise ValueError(f'ClassifierConfig: {name} must be at least 1, found {getattr(self, name)}')
+        if self.synthetic_weight < 0:
+            raise ValueError(f'ClassifierConfig: synthetic_weight must be at least 0, found {self.synthetic_weight}')
 
 
 def train_nn1d(
-    dataset: MixedDataset | SpectraDataset, config: ClassifierConfig, seed: int = 0, device: str = 'cpu'
+    dataset: MixedDataset | SpectraDataset,
+    config: ClassifierConfig,
+    seed: int = 0,
+    device: str = 'cpu',
+    after_epoch: Callable[[int, NN1D], None] | None = None,
 ) -> NN1D:
     """Train NN-1D on a dataset of spectra.
 
     Every epoch of the dataset is read once as tensors and dealt to the steps in random order; the last, smaller batch
     of an epoch is filled from the next, so that arms of any size take the same number of equal steps. The scaling is
-    fitted on the real spectra alone.
+    fitted on the real spectra alone. Where samples have ``weight``, they count with it.
 
     Args:
         dataset: real or mixed spectra; ``label_prob`` is the target where it exists.
         config: network and training.
         seed: of the initialisation and the order of the samples; torch's global generator is left as it was.
         device: where to train.
+        after_epoch: called with the number of each epoch of the dataset and the network, in evaluation mode, before
+            samples of the next epoch are read; tells a schedule such as
+            :class:`~hsiaug.quality.adaptive_ratio.AdaptiveRatio` how training goes.
 
     Returns:
         the network, in evaluation mode, on ``device``.
@@ -76,10 +91,21 @@ def train_nn1d(
         model = model.to(device).train()
         optimiser = torch.optim.AdamW(model.parameters(), lr=config.lr, weight_decay=config.weight_decay, fused=True)
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, config.steps)
-        stream = _Stream(dataset, torch.Generator().manual_seed(seed), device)
+
+        def report(epoch: int) -> None:
+            if after_epoch is not None:
+                after_epoch(epoch, model.eval())
+                model.train()
+
+        stream = _Stream(dataset, torch.Generator().manual_seed(seed), device, config.synthetic_weight, report)
         for _ in range(config.steps):
-            image, target = stream.take(config.batch_size)
-            loss = cross_entropy(model(image), target, label_smoothing=config.label_smoothing)
+            image, target, weight = stream.take(config.batch_size)
+            logits = model(image)
+            if weight is None:
+                loss = cross_entropy(logits, target, label_smoothing=config.label_smoothing)
+            else:
+                losses = cross_entropy(logits, target, reduction='none', label_smoothing=config.label_smoothing)
+                loss = (weight * losses).sum() / weight.sum().clamp_min(1e-12)
             optimiser.zero_grad(set_to_none=True)
             loss.backward()
             optimiser.step()
@@ -90,32 +116,54 @@ def train_nn1d(
 class _Stream:
     """Batches without end: epoch after epoch of a dataset in random order."""
 
-    def __init__(self, dataset: MixedDataset | SpectraDataset, rng: torch.Generator, device: str) -> None:
+    def __init__(
+        self,
+        dataset: MixedDataset | SpectraDataset,
+        rng: torch.Generator,
+        device: str,
+        synthetic_weight: float = 1.0,
+        after_epoch: Callable[[int], None] | None = None,
+    ) -> None:
         self.dataset, self.rng, self.device = dataset, rng, device
+        self.synthetic_weight, self.after_epoch = synthetic_weight, after_epoch
         self.epoch, self.order = -1, torch.empty(0, dtype=torch.int64)
-        self.image, self.target = torch.empty(0), torch.empty(0)
+        self.held: dict[str, Tensor] = {}
 
-    def take(self, count: int) -> tuple[Tensor, Tensor]:
-        images, targets = [], []
+    def take(self, count: int) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Images, targets and, where samples differ in it, weights."""
+        parts = []
         while count > 0:
             if len(self.order) == 0:
                 self._next_epoch()
             rows, self.order = self.order[:count], self.order[count:]
-            images.append(self.image[rows])
-            targets.append(self.target[rows])
+            parts.append({key: value[rows] for key, value in self.held.items()})
             count -= len(rows)
-        return torch.cat(images), torch.cat(targets)
+        batch = {key: torch.cat([part[key] for part in parts]) for key in parts[0]}
+        return batch['image'], batch['target'], batch.get('weight')
 
     def _next_epoch(self) -> None:
+        if self.after_epoch is not None and self.epoch >= 0:
+            self.after_epoch(self.epoch)
         self.epoch += 1
         fresh = isinstance(self.dataset, MixedDataset)
         if fresh:
             self.dataset.set_epoch(self.epoch)  # type: ignore[union-attr]
         if fresh or self.epoch == 0:
             batch = self.dataset.batch(range(len(self.dataset)))
-            self.image = batch['image'].to(self.device)
-            self.target = batch.get('label_prob', batch['label']).to(self.device)
-        self.order = torch.randperm(len(self.image), generator=self.rng).to(self.device)
+            held = {'image': batch['image'], 'target': batch.get('label_prob', batch['label'])}
+            if (weight := sample_weights(batch, self.synthetic_weight)) is not None:
+                held['weight'] = weight
+            self.held = {key: value.to(self.device) for key, value in held.items()}
+        self.order = torch.randperm(len(self.held['image']), generator=self.rng).to(self.device)
+
+
+def sample_weights(batch: Mapping[str, Tensor], synthetic_weight: float) -> Tensor | None:
+    """(n,) loss weights: those that samples carry, times ``synthetic_weight`` of synthetic ones; None for 1 for all."""
+    weight = batch.get('weight')
+    if synthetic_weight == 1 or 'synthetic' not in batch:
+        return weight
+    scale = torch.where(batch['synthetic'], synthetic_weight, 1.0)
+    return scale if weight is None else weight * scale
 
 
 @torch.no_grad()

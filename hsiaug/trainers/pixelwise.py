@@ -1,4 +1,4 @@
-"""Training of networks that classify pixels, for a fixed number of optimiser steps: what all of them share."""
+"""Training of networks that classify pixels or images, for a fixed number of optimiser steps: what all share."""
 
 from __future__ import annotations
 
@@ -13,20 +13,26 @@ from torch.utils.data import Dataset
 
 from ..datasets import MixedDataset
 from ..datasets.batches import fetch
+from ..models.auxiliary_bn import synthetic_rows
 from ..models.nn1d import SpectralScaler
 from ..samples import Sample, SampleSpec
 from .augmentation import Augmentation
+from .classifier import sample_weights
 
-_TRAINERS = {'segmentation': 'train_segmenter', 'change': 'train_change_detector'}
+ImageKind = Literal['segmentation', 'change', 'scene']
+_TRAINERS = {
+    'segmentation': 'train_segmenter', 'change': 'train_change_detector', 'scene': 'train_scene_classifier',
+}  # fmt: skip
+_EXTRAS = ('label_prob', 'weight', 'synthetic')
 HELD_BYTES = 4 << 30
 """An epoch up to this size is read at once and kept on the device; a larger one is read batch by batch."""
 
 
 class Standardised(nn.Module):
-    """A network from images to logits of pixels, with the standardisation of its input inside.
+    """A network from images to logits of pixels or of images, with the standardisation of its input inside.
 
     Args:
-        model: network from standardised images (n, ..., C, H, W) to logits (n, K, H, W).
+        model: network from standardised images (n, ..., C, H, W) to logits (n, K, H, W), or (n, K).
         spec: what it was trained on.
     """
 
@@ -40,7 +46,7 @@ class Standardised(nn.Module):
         return self.scaler(image.movedim(-3, -1)).movedim(-1, -3).contiguous()
 
     def forward(self, image: Tensor) -> Tensor:
-        """Logits (n, K, H, W) of images (n, ..., C, H, W) in the dataset's unit."""
+        """Logits (n, K, H, W), or (n, K), of images (n, ..., C, H, W) in the dataset's unit."""
         return self.model(self.standardise(image))
 
 
@@ -60,17 +66,19 @@ def optimise(
     device: torch.device,
     augment: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] | None,
     loss_of: Callable[[Tensor, Tensor, Tensor | None, Tensor | None], Tensor],
+    synthetic_weight: float = 1.0,
 ) -> None:
     """Train a network for a fixed number of steps on batches of a dataset, and leave it in evaluation mode.
 
     Args:
         network: untrained; its scaling is fitted here.
-        dataset: real or mixed images with masks.
+        dataset: real or mixed images with masks or labels.
         config: a frozen configuration with the steps, batches, rates and weights of :class:`SegmenterConfig`.
         seed: of the order of the samples; all else draws from torch's global generators.
         device: where to train.
-        augment: of standardised images and masks.
-        loss_of: loss of standardised images, masks, class weights (K,) and sample weights (n,).
+        augment: of standardised images and their targets: masks, labels, or ``label_prob`` where samples have it.
+        loss_of: loss of standardised images, targets, class weights (K,) and sample weights (n,).
+        synthetic_weight: loss weight of synthetic samples, beside the weights that samples carry.
 
     Raises:
         ValueError: for samples that cannot be trained on.
@@ -91,11 +99,13 @@ def optimise(
     loss = torch.zeros(())
     for _ in range(config.steps):
         batch = stream.take(config.batch_size)
-        image, mask = network.standardise(batch['image']), batch['mask']
+        image, target = network.standardise(batch['image']), batch.get('label_prob', batch[target_key(spec)])
         if augment is not None:
-            image, mask = augment(image, mask)
-        with torch.autocast(device.type, torch.bfloat16, enabled=config.bfloat16):
-            loss = loss_of(image, mask, class_weights, batch.get('weight'))
+            image, target = augment(image, target)
+        weights = sample_weights(batch, synthetic_weight)
+        rows = synthetic_rows(network, batch.get('synthetic'))
+        with rows, torch.autocast(device.type, torch.bfloat16, enabled=config.bfloat16):
+            loss = loss_of(image, target, class_weights, weights)
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         optimiser.step()
@@ -117,7 +127,7 @@ class Stream:
         self.held: dict[str, Tensor] | None = None
 
     def take(self, count: int) -> dict[str, Tensor]:
-        """The next ``image``, ``mask`` and, where samples have one, ``weight``, on the device."""
+        """The next ``image``, target and what else samples have of :data:`_EXTRAS`, on the device."""
         parts = []
         while count > 0:
             if len(self.order) == 0:
@@ -141,12 +151,18 @@ class Stream:
 
     def _read(self, rows: Tensor) -> dict[str, Tensor]:
         batch = fetch(self.dataset, rows.numpy())
-        batch = {key: batch[key] for key in ('image', 'mask', 'weight') if key in batch}
+        keys = ('image', target_key(self.spec), *_EXTRAS)
+        batch = {key: batch[key] for key in keys if key in batch}
         _require_trainable(batch, self.spec)
         return {key: value.to(self.device) for key, value in batch.items()}
 
 
-def require_spec(dataset: Any, kind: Literal['segmentation', 'change']) -> SampleSpec:
+def target_key(spec: SampleSpec) -> str:
+    """The key of the target in samples of a spec."""
+    return 'label' if spec.kind == 'scene' else 'mask'
+
+
+def require_spec(dataset: Any, kind: ImageKind) -> SampleSpec:
     """What a dataset holds.
 
     Raises:
@@ -163,13 +179,22 @@ def require_spec(dataset: Any, kind: Literal['segmentation', 'change']) -> Sampl
     return spec
 
 
-def require_weighable(dataset: Any, augment: Augmentation, kind: Literal['segmentation', 'change']) -> None:
-    """Check that samples keep their weights through the augmentation.
+def require_weighable(
+    dataset: Any, augment: Augmentation, kind: ImageKind, synthetic_weight: float = 1.0, auxiliary_bn: bool = False
+) -> None:
+    """Check that samples keep their weights, and remain real or synthetic, through the augmentation.
 
     Raises:
-        ValueError: if they have weights and the augmentation mixes them.
+        ValueError: if that matters and the augmentation mixes samples.
     """
-    if augment == 'cutmix' and getattr(dataset, 'weight', None) is not None:
+    if augment != 'cutmix':
+        return
+    if auxiliary_bn:
+        raise ValueError(
+            f"{_TRAINERS[kind]}: augment='cutmix' mixes samples, which auxiliary batch normalisation must tell apart; "
+            'choose another augmentation'
+        )
+    if getattr(dataset, 'weight', None) is not None or synthetic_weight != 1:
         raise ValueError(f"{_TRAINERS[kind]}: augment='cutmix' mixes samples, which then have no weight of their own")
 
 
@@ -179,14 +204,15 @@ def fit_scaling(scaler: SpectralScaler, dataset: Any, spec: SampleSpec, weigh_cl
     stride = -(-_bytes(spec, len(real)) // HELD_BYTES)
     batch = fetch(real, np.arange(0, len(real), stride))
     _require_trainable(batch, spec)
-    mask = batch['mask'][batch['mask'] != spec.ignore_index] if spec.ignore_index is not None else batch['mask']
-    if mask.numel() == 0:
-        raise ValueError(f'{_TRAINERS[spec.kind]}: every pixel of {len(batch["mask"])} real patches is ignored')
-    pixels = torch.bincount(mask.reshape(-1), minlength=spec.num_classes).float()
+    target = batch[target_key(spec)]
+    counted = target if spec.ignore_index is None else target[target != spec.ignore_index]
+    if counted.numel() == 0:
+        raise ValueError(f'{_TRAINERS[spec.kind]}: every pixel of {len(target)} real patches is ignored')
+    pixels = torch.bincount(counted.reshape(-1), minlength=spec.num_classes).float()
     # Synthetic changes can stand in for real ones, but not where real ones are to weigh them.
     if spec.kind == 'change' and not pixels[1:].any() and (weigh_classes or (real is dataset and stride == 1)):
         raise ValueError(
-            f'{_TRAINERS[spec.kind]}: no pixel of {len(batch["mask"])} real pairs has changed; check the masks, or mix '
+            f'{_TRAINERS[spec.kind]}: no pixel of {len(target)} real pairs has changed; check the masks, or mix '
             "in synthetic changes with class_weights='none'"
         )
     scaler.fit(batch['image'].movedim(-3, -1).reshape(-1, spec.bands))
@@ -208,9 +234,10 @@ def _require_trainable(batch: dict[str, Tensor], spec: SampleSpec) -> None:
         raise ValueError(
             f'{_TRAINERS[spec.kind]}: {bad} of {len(batch["image"])} patches hold values that are not finite; fill them'
         )
-    mask = batch['mask'] if spec.ignore_index is None else batch['mask'][batch['mask'] != spec.ignore_index]
-    if mask.numel() and not 0 <= int(mask.min()) <= int(mask.max()) < spec.num_classes:
+    key = target_key(spec)
+    target = batch[key] if spec.ignore_index is None else batch[key][batch[key] != spec.ignore_index]
+    if target.numel() and not 0 <= int(target.min()) <= int(target.max()) < spec.num_classes:
         raise ValueError(
-            f'{_TRAINERS[spec.kind]}: mask classes must lie in [0, {spec.num_classes}) or be ignore_index='
-            f'{spec.ignore_index}, found [{int(mask.min())}, {int(mask.max())}]'
+            f'{_TRAINERS[spec.kind]}: {key} classes must lie in [0, {spec.num_classes}) or be ignore_index='
+            f'{spec.ignore_index}, found [{int(target.min())}, {int(target.max())}]'
         )

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from ..losses.segmentation import edge_loss, segmentation_loss
+from ..models.auxiliary_bn import add_auxiliary_bn, drop_auxiliary_bn
 from ..models.pfsegnet import PFSegNet
 from ..models.segformer import SegFormer
 from ..samples import Sample
@@ -38,6 +39,9 @@ class SegmenterConfig:
         augment: ``'none'``; ``'flips'`` and turns; ``'classic'``: flips, crops, noise; ``'cutmix'``: flips and CutMix.
         edge_weight: of the supervision of edges, of PFSegNet.
         bfloat16: mixed precision, worth its while on a GPU.
+        synthetic_weight: loss weight of synthetic samples, real ones having 1.
+        auxiliary_bn: synthetic samples have a batch normalisation of their own while training; see
+            :mod:`~hsiaug.models.auxiliary_bn`.
 
     Raises:
         ValueError: for an unknown choice or a number out of range.
@@ -58,6 +62,8 @@ class SegmenterConfig:
     augment: Augmentation = 'none'
     edge_weight: float = 1.0
     bfloat16: bool = False
+    synthetic_weight: float = 1.0
+    auxiliary_bn: bool = False
 
     def __post_init__(self) -> None:
         choices = {
@@ -68,7 +74,10 @@ class SegmenterConfig:
             if getattr(self, name) not in known:
                 raise ValueError(f'SegmenterConfig: unknown {name} {getattr(self, name)!r}; choose from {known}')
         # Batch normalisation of PFSegNet's pyramid pooling sees one value per patch and channel.
-        at_least = {'channels': 1, 'upsampling': 1, 'steps': 1, 'batch_size': 2 if self.model == 'pfsegnet' else 1}
+        at_least = {
+            'channels': 1, 'upsampling': 1, 'steps': 1, 'batch_size': 2 if self.model == 'pfsegnet' else 1,
+            'synthetic_weight': 0,
+        }  # fmt: skip
         for name, lowest in at_least.items():
             if getattr(self, name) < lowest:
                 raise ValueError(f'SegmenterConfig: {name} must be at least {lowest}, found {getattr(self, name)}')
@@ -122,9 +131,11 @@ def train_segmenter(
         FloatingPointError: if training diverges.
     """
     spec, device = require_spec(dataset, 'segmentation'), torch.device(device)
-    require_weighable(dataset, config.augment, 'segmentation')
+    require_weighable(dataset, config.augment, 'segmentation', config.synthetic_weight, config.auxiliary_bn)
     with seeded(seed, device):
         segmenter = Segmenter(config.build(spec.bands, spec.num_classes), spec)
+        if config.auxiliary_bn:
+            add_auxiliary_bn(segmenter)
 
         def loss_of(image: Tensor, mask: Tensor, classes: Tensor | None, samples: Tensor | None) -> Tensor:
             loss, _ = training_loss(
@@ -132,8 +143,9 @@ def train_segmenter(
             )
             return loss
 
-        optimise(segmenter, dataset, config, seed, device, augmentation(config.augment, spec.size or (1, 1)), loss_of)
-    return segmenter
+        augment = augmentation(config.augment, spec.size or (1, 1))
+        optimise(segmenter, dataset, config, seed, device, augment, loss_of, config.synthetic_weight)
+    return drop_auxiliary_bn(segmenter)
 
 
 def training_loss(

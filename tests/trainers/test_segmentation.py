@@ -106,6 +106,39 @@ def test_synthetic_samples_without_weight_cannot_mislead() -> None:
     assert scores[None] < 0.4
 
 
+def test_a_weight_in_the_configuration_is_that_of_the_dataset() -> None:
+    sides = Blocks(8), Blocks(24, 3, wrong=True)
+    states = [
+        train_segmenter(MixedDataset(*sides, 2.0, weight=weight), SegmenterConfig(**SMALL, steps=4, **options))
+        for weight, options in ((0.25, {}), (None, {'synthetic_weight': 0.25}), (0.5, {'synthetic_weight': 0.5}))
+    ]
+    first, *others = (model.state_dict() for model in states)
+    assert all(torch.equal(first[key], other[key]) for other in others for key in first)
+    plain = train_segmenter(MixedDataset(*sides, 2.0), SegmenterConfig(**SMALL, steps=4)).state_dict()
+    assert not torch.equal(plain['model.head.0.weight'], first['model.head.0.weight'])
+
+
+def test_auxiliary_bn_keeps_synthetic_patches_out_of_the_statistics() -> None:
+    real, far = Blocks(12), Blocks(24, 2, offset=50.0)
+    options: dict[str, Any] = {**SMALL, 'model': 'pfsegnet', 'encoder': 'resnet_tiny', 'learning_rate': 1e-4}
+    largest = {}
+    for auxiliary in (False, True):
+        config = SegmenterConfig(**{**options, 'steps': 8, 'auxiliary_bn': auxiliary})
+        state = train_segmenter(MixedDataset(real, far, 2.0), config).state_dict()
+        assert not any('auxiliary' in key for key in state)
+        first = next(value for key, value in state.items() if key.endswith('running_mean'))
+        largest[auxiliary] = float(first.abs().max())
+    # A linear layer of standardised real patches comes before the first normalisation: its mean is near 0.
+    assert largest[True] < 0.5
+    assert largest[False] > 5
+    zero = MixedDataset(real, far, 0.0)
+    plain, split = (
+        train_segmenter(zero, SegmenterConfig(**SMALL, steps=4, auxiliary_bn=auxiliary)).state_dict()
+        for auxiliary in (False, True)
+    )
+    assert all(torch.equal(plain[key], split[key]) for key in plain)
+
+
 @pytest.mark.parametrize('held', [True, False])
 def test_every_sample_is_read_once_per_epoch_in_equal_batches(monkeypatch: pytest.MonkeyPatch, held: bool) -> None:
     if not held:
@@ -200,6 +233,9 @@ def test_mistakes_are_named() -> None:
     mixed = MixedDataset(data, Blocks(4, 1), 1.0, weight=0.5)
     with pytest.raises(ValueError, match='mixes samples'):
         train_segmenter(mixed, SegmenterConfig(**SMALL, augment='cutmix'))
+    for options in ({'synthetic_weight': 0.5}, {'auxiliary_bn': True}):
+        with pytest.raises(ValueError, match='mixes samples'):
+            train_segmenter(data, SegmenterConfig(**SMALL, augment='cutmix', **options))  # type: ignore[arg-type]
     data.mask[0, 0, 0] = 3
     with pytest.raises(ValueError, match=r'in \[0, 3\) or be ignore_index=255, found \[0, 3\]'):
         train_segmenter(data, config)

@@ -1,0 +1,307 @@
+"""How well gates find what they are there for: misaligned masks, copies, impossible spectra; and their false alarms.
+
+    HSIAUG_DATA=folder python benchmarks/gates.py --quick       # one seed, not kept
+    HSIAUG_DATA=folder python benchmarks/gates.py               # 5 seeds, about 10 minutes on a free core
+
+False alarms are counted on real samples of the test part, whose pixels no gate has seen. Faults are planted in such
+samples, copies are made of training samples. Interrupt and repeat at will: finished cells are kept in the file.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import time
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from measure import machine, write_whole
+from real_scenes import DISJOINT, READERS, houston18_patches, jasper_ridge
+from sklearn.metrics import roc_auc_score
+from torch import Tensor
+
+from hsiaug.datasets import IGNORE, PatchDataset, SpectraDataset
+from hsiaug.generators import TrainingData
+from hsiaug.quality import (
+    AgreementGate,
+    Coverage,
+    Gates,
+    NoveltyGate,
+    RangeGate,
+    SmoothnessGate,
+    SubspaceGate,
+    label_regions,
+)
+from hsiaug.scenes import PatchSplit, PatchSplitter, Scene, SimulatedScene
+from hsiaug.scenes.windows import window_sums
+from hsiaug.trainers import fit_generator, training_data
+
+SIZE, STRIDE, SHIFTS = 32, 4, (1, 2, 4, 8)
+PATCHES = ('jasper_ridge', 'houston18', 'simulated')
+SPECTRA = ('salinas_a', 'enmap_potsdam', 'santa_barbara', 'houston18', 'simulated')
+Batch = dict[str, Tensor]
+
+
+def gates() -> Gates:
+    """All of them, each at a false alarm rate of 5 %."""
+    return Gates([RangeGate(), SmoothnessGate(), SubspaceGate(), AgreementGate(), NoveltyGate()])
+
+
+def noise_of(scene: Scene, data: TrainingData) -> Tensor:
+    """(C,) sensor noise by band: the truth of a simulated scene, else what other bands cannot explain of a band.
+
+    Not what the gate for patches estimates its own from.
+    """
+    if isinstance(scene, SimulatedScene):
+        quiet = SimulatedScene(*scene.shape, seed=data.provenance.seed if data.provenance else 0, noise=0.0)
+        return torch.from_numpy((scene.cube - quiet.cube).reshape(-1, data.spec.bands).std(axis=0))
+    pixels = data.x.movedim(1, -1).reshape(-1, data.spec.bands)
+    if len(data.unlabelled):
+        pixels = torch.cat([pixels, data.unlabelled])
+    covariance = torch.cov(pixels.double().T) + 1e-10 * pixels.double().var() * torch.eye(data.spec.bands)
+    return (1 / torch.linalg.inv(covariance).diagonal()).clamp_min(0).sqrt().float()
+
+
+def judged(found: Gates, batch: Batch) -> dict[str, float]:
+    """Share of samples that each gate rejects."""
+    return {name: share(rejected) for name, rejected in found.judge(batch).rejected.items()}
+
+
+def share(flags: Tensor) -> float:
+    """Share of true values."""
+    return round(float(flags.double().mean()), 4)
+
+
+def auroc(good: Tensor, bad: Tensor) -> float:
+    """Chance that a bad sample scores worse than a good one."""
+    truth = np.r_[np.zeros(len(good)), np.ones(len(bad))]
+    return round(float(roc_auc_score(truth, torch.cat([good, bad]).numpy())), 4)
+
+
+def impossible(batch: Batch, noise: Tensor) -> dict[str, Batch]:
+    """Real samples made unphysical: too bright, noisy, with a false absorption feature."""
+    image = batch['image']
+    bands = image.shape[1]
+    column = (-1, *(1,) * (image.ndim - 2))
+    rng = torch.Generator().manual_seed(0)
+    dip = 1 - 0.3 * torch.exp(-0.5 * ((torch.arange(bands) - bands * 0.4) / max(1.0, bands * 0.01)) ** 2)
+    extra = noise.view(column) * torch.randn(image.shape, generator=rng)
+    made = {'twice as bright': 2 * image, 'noise 5x': image + 5 * extra, 'false absorption': image * dip.view(column)}
+    return {name: {**batch, 'image': changed} for name, changed in made.items()}
+
+
+def noisy(image: Tensor, noise: Tensor, times: float) -> Tensor:
+    """Copies under sensor noise of their own."""
+    rng = torch.Generator().manual_seed(1)
+    return image + times * noise.view(-1, *(1,) * (image.ndim - 2)) * torch.randn(image.shape, generator=rng)
+
+
+def copies(gate: NoveltyGate, image: Tensor, noise: Tensor) -> dict[str, float]:
+    """Share of planted copies that are found."""
+    made = {'exact': image, **{f'noise {k}x': noisy(image, noise, k) for k in (0.5, 1, 2)}}
+    if image.ndim == 4:
+        made['turned, noise 1x'] = noisy(image.rot90(1, dims=(-2, -1)).flip(-1), noise, 1)
+    return {name: share(~gate.keep({'image': x})) for name, x in made.items()}
+
+
+# --- patches ----------------------------------------------------------------------------------------------------------
+
+
+def open_patches(name: str, root: Path, seed: int) -> Scene:
+    """A scene with masks; the simulated one is another with each seed."""
+    readers: dict[str, Callable[[Path], Scene]] = {'jasper_ridge': jasper_ridge, 'houston18': houston18_patches}
+    return SimulatedScene(128, 128, seed=seed) if name == 'simulated' else readers[name](root)
+
+
+def unseen_windows(scene: Scene, split: PatchSplit, offset: tuple[int, int] = (0, 0)) -> np.ndarray:
+    """(n, 2) corners, ``STRIDE`` apart, of windows without a pixel that training or validation windows hold.
+
+    Args:
+        scene: the scene.
+        split: its split.
+        offset: by which the windows must be movable and still lie in the scene.
+    """
+    free = np.ones(scene.num_pixels, dtype=bool)
+    free[split.footprint().pixels()] = False
+    fits = window_sums(free.reshape(1, *scene.shape), SIZE)[0] == SIZE**2
+    corners = np.argwhere(fits)
+    corners = corners[(corners % STRIDE == 0).all(axis=1)]
+    moved = corners + offset
+    return corners[((moved >= 0) & (moved + SIZE <= scene.shape)).all(axis=1)]
+
+
+def windows(scene: Scene, split: PatchSplit, corners: np.ndarray) -> Batch:
+    """Images and masks of windows."""
+    data = PatchDataset.from_scene(scene, replace(split, test_windows=corners), 'test')
+    return {'image': data.image, 'mask': data.mask}
+
+
+def swapped(mask: Tensor, num_classes: int) -> Tensor:
+    """Masks whose two most frequent classes have changed places."""
+    result = mask.clone()
+    for old, new in zip(mask, result, strict=True):
+        first, second = torch.bincount(old[old < num_classes], minlength=num_classes).topk(2).indices.tolist()
+        new[old == first], new[old == second] = second, first
+    return result
+
+
+def patch_cell(name: str, root: Path, seed: int) -> dict[str, Any]:
+    """All rates of one scene and seed."""
+    scene = open_patches(name, root, seed)
+    split = PatchSplitter(size=SIZE, stride=STRIDE)(scene, seed)
+    data = training_data(scene, split)
+    start = time.perf_counter()
+    found = gates().fit(data, label_regions(scene, split), seed)
+    fitting = time.perf_counter() - start
+    agreement, novelty = found.gates[-2:]
+    assert isinstance(agreement, AgreementGate)
+    assert isinstance(novelty, NoveltyGate)
+    real, noise = windows(scene, split, unseen_windows(scene, split)), noise_of(scene, data)
+    good = agreement.score(real)
+    shift: dict[str, Any] = {}
+    for step in SHIFTS:
+        scores, ignored, kept = [], [], []
+        for move in ((step, 0), (-step, 0), (0, step), (0, -step)):
+            corners = unseen_windows(scene, split, move)
+            batch, wrong = windows(scene, split, corners), windows(scene, split, corners + move)['mask']
+            moved = {**batch, 'mask': wrong}
+            losses = agreement.label_losses(moved)
+            scores.append(losses.flatten(1).nanmean(dim=1).log())  # as agreement.score, which would judge again
+            flagged, counts = losses > agreement.margin, (wrong < data.spec.num_classes) & (batch['mask'] != IGNORE)
+            ignored.append(flagged[counts & (wrong != batch['mask'])])
+            kept.append(flagged[counts & (wrong == batch['mask'])])
+        bad = torch.cat(scores)
+        shift[str(step)] = {
+            'auroc': auroc(good, bad),
+            'found': share(bad > agreement.threshold),
+            'wrong_pixels_ignored': share(torch.cat(ignored)),
+            'right_pixels_ignored': share(torch.cat(kept)),
+        }
+    bad = agreement.score({**real, 'mask': swapped(real['mask'], data.spec.num_classes)})
+    banks = {
+        kind: novelty.memorised(_Held(fit_generator('patch_augment', data, {'kind': kind}, seed).sample(64, seed=seed)))
+        for kind in ('duplicate', 'flips', 'noise', 'cutmix')
+    }
+    wide = NoveltyGate(shifts=2).fit(data, label_regions(scene, split), seed)
+    off = split.train[::4] + 2  # rows and columns
+    between = windows(scene, split, off[(off + SIZE <= scene.shape).all(axis=1)])['image']
+    return {
+        'train_windows': len(data.x),
+        'independent': {gate.name: gate.independent for gate in found},
+        'test_windows': len(good),
+        'seconds_to_fit': round(fitting, 1),
+        'false_alarms': judged(found, real),
+        'shift': shift,
+        'swap': {'auroc': auroc(good, bad), 'found': share(bad > agreement.threshold)},
+        'copies': copies(novelty, data.x, noise),
+        'shifted_copies': {
+            'shifts=0': share(~novelty.keep({'image': between})),
+            'shifts=2': share(~wide.keep({'image': between})),
+            'false_alarms of shifts=2': share(~wide.keep(real)),
+        },
+        'impossible': {kind: judged(found, batch) for kind, batch in impossible(real, noise).items()},
+        'memorised': {kind: bank['share'] for kind, bank in banks.items()},
+    }
+
+
+class _Held:
+    """A batch as a dataset."""
+
+    def __init__(self, batch: Batch) -> None:
+        self.held = batch
+
+    def __len__(self) -> int:
+        return len(self.held['image'])
+
+    def batch(self, rows: Any) -> Batch:
+        """Samples of several rows."""
+        return {key: value[torch.as_tensor(rows)] for key, value in self.held.items()}
+
+
+# --- spectra ----------------------------------------------------------------------------------------------------------
+
+
+def spectra_cell(name: str, root: Path, seed: int) -> dict[str, Any]:
+    """All rates of one scene and seed, at 30 labels per class as in the other studies."""
+    scene = SimulatedScene(128, 128, seed=seed) if name == 'simulated' else READERS[name](root)
+    splitter = DISJOINT['houston18' if name == 'simulated' else name]
+    split = splitter(per_class=30, on_rare='drop')(scene, seed)
+    data = training_data(scene, split)
+    found = gates().fit(data, label_regions(scene, split), seed)
+    agreement, novelty = found.gates[-2:]
+    assert isinstance(novelty, NoveltyGate)
+    image, label = SpectraDataset(scene, split, 'test').tensors()
+    some = torch.randperm(len(image), generator=torch.Generator().manual_seed(seed))[:1000]
+    real = {'image': image[some], 'label': label[some]}
+    noise, good = noise_of(scene, data), agreement.score(real)
+    bad = agreement.score({**real, 'label': (real['label'] + 1) % data.spec.num_classes})
+    generators = ('duplicate', 'variability', 'mixup', 'gaussian')
+    drawn = {kind: fit_generator(kind, data, {}, seed).sample(500, seed=seed) for kind in generators}
+    cover = Coverage().fit(data)
+    return {
+        'train_spectra': len(data.x),
+        'false_alarms': judged(found, real),
+        'wrong_label': {'auroc': auroc(good, bad), 'found': share(bad > agreement.threshold)},
+        'copies': copies(novelty, data.x, noise),
+        'impossible': {kind: judged(found, batch) for kind, batch in impossible(real, noise).items()},
+        'memorised': {kind: novelty.memorised(_Held(batch))['share'] for kind, batch in drawn.items()},
+        'rejected': {kind: judged(found, batch) for kind, batch in drawn.items()},
+        'coverage': {kind: round(cover.report(batch)['coverage'], 4) for kind, batch in drawn.items()},
+    }
+
+
+# --- the study --------------------------------------------------------------------------------------------------------
+
+
+def run_cell(key: tuple[str, str, int]) -> dict[str, Any]:
+    """Measure a cell: ``'patches'`` or ``'spectra'``, scene, seed."""
+    torch.set_num_threads(1)
+    kind, name, seed = key
+    return (patch_cell if kind == 'patches' else spectra_cell)(name, Path(os.environ['HSIAUG_DATA']), seed)
+
+
+def mean_and_range(cells: list[Any]) -> Any:
+    """The same tree as each of the cells: mean, lowest and highest of each number."""
+    if isinstance(cells[0], dict):
+        return {key: mean_and_range([cell[key] for cell in cells]) for key in cells[0]}
+    return [round(float(np.mean(cells)), 4), min(cells), max(cells)]
+
+
+def main() -> None:
+    """Measure what is missing and print the summary."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--quick', action='store_true', help='one seed, written to runs/')
+    parser.add_argument('--seeds', type=int, default=5)
+    parser.add_argument('--out', type=Path, default=None, help='default: benchmarks/results/gates.json')
+    parser.add_argument('--workers', type=int, default=1)
+    args = parser.parse_args()
+    if 'HSIAUG_DATA' not in os.environ:
+        raise SystemExit('HSIAUG_DATA is unset; it names the folder of the real scenes')
+    out = args.out or (Path('runs/gates.json') if args.quick else Path(__file__).parent / 'results' / 'gates.json')
+    seeds = range(1 if args.quick else args.seeds)
+    record: dict[str, Any] = {'command': ' '.join(['python', *sys.argv]), 'machine': machine('cpu', 'scikit-learn')}
+    record['cells'] = json.loads(out.read_text())['cells'] if out.exists() else {}
+    wanted = [('patches', n, s) for n in PATCHES for s in seeds] + [('spectra', n, s) for n in SPECTRA for s in seeds]
+    missing = [key for key in wanted if '/'.join(map(str, key)) not in record['cells']]
+    with ProcessPoolExecutor(args.workers) as pool:
+        for key, cell in zip(missing, pool.map(run_cell, missing), strict=True):
+            record['cells']['/'.join(map(str, key))] = cell
+            print('/'.join(map(str, key)), json.dumps(cell), flush=True)
+            write_whole(out, json.dumps(record, indent=1))
+    record['summary: mean, lowest, highest over seeds'] = {
+        f'{kind}/{name}': mean_and_range([record['cells'][f'{kind}/{name}/{seed}'] for seed in seeds])
+        for kind, name in dict.fromkeys((kind, name) for kind, name, _ in wanted)
+    }
+    write_whole(out, json.dumps(record, indent=1))
+    print(f'results: {out}')
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,325 @@
+"""What choosing the ratio on validation folds gains, costs and risks, on the spectra of every real scene at hand.
+
+    HSIAUG_DATA=folder python benchmarks/ratio_search.py --quick          # minutes, no basis for claims
+    HSIAUG_DATA=folder python benchmarks/ratio_search.py --workers 2      # the study; interrupt and repeat at will
+
+For each scene, seed and generator all candidate ratios are trained and tested, and all trials on folds of the training
+area are run once. The searches (one fold, cross-fitting once and twice, the race, the race with a quarter of the steps,
+pooled over scenes, with the other scenes as prior) and values of k are then read off the same scores, so that they
+differ in nothing else. Beside them stands the ratio that adapts within one training. NN-1D at one setting, not tuned;
+equal optimiser steps everywhere.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass
+from functools import partial
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from real_scenes import DISJOINT, READERS
+from tqdm.auto import tqdm
+
+from hsiaug.ablation.cells import write_json
+from hsiaug.ablation.results import append_result, read_results
+from hsiaug.ablation.runner import environment
+from hsiaug.ablation.statistics import mean_of_means, paired_comparison
+from hsiaug.datasets import MixedDataset, SpectraDataset
+from hsiaug.metrics import accuracies
+from hsiaug.models import NN1D
+from hsiaug.quality import AdaptiveRatio, Candidate, RatioChoice, RatioSearch, SpectraTrial
+from hsiaug.ratio import Constant, Schedule
+from hsiaug.scenes import Scene, Split
+from hsiaug.trainers import ClassifierConfig, fit_generator, predict, train_nn1d, training_data
+
+RATIOS = (0.5, 1.0, 2.0, 5.0)
+KS = (0.0, 0.5, 1.0, 2.0)
+FOLDS, TRIALS, SHORT = 3, 6, 0.25
+GENERATORS: dict[str, tuple[dict[str, Any], str]] = {
+    'variability': ({}, 'sqrt'),
+    'gaussian': ({'covariance': 'tied'}, 'sqrt'),
+    'duplicate': ({}, 'sqrt'),
+    'spectral_gan': ({'iterations': 300}, 'real'),
+}
+# Trials of the search, those before the race begins, and the share of a plain training's steps.
+SEARCHES: dict[str, tuple[int, int, float]] = {
+    'one fold': (1, 1, 1.0),
+    'cross-fitted once': (FOLDS, FOLDS, 1.0),
+    'cross-fitted twice': (TRIALS, TRIALS, 1.0),
+    'race': (TRIALS, 2, 1.0),
+    'race, quarter of the steps': (TRIALS, 2, SHORT),
+}
+Scores = dict[tuple[float, int, int], float]
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What a group of cells is measured with."""
+
+    root: Path
+    out: Path
+    per_class: int
+    config: ClassifierConfig
+    max_test: int = 3000
+
+
+@dataclass
+class Memory:
+    """A trial that trains once: scores of ratio 0 serve all generators, and all scores serve all searches."""
+
+    trial: SpectraTrial | None
+    scores: Scores
+    cost: float
+
+    def __call__(self, candidate: Candidate, fold: int, seed: int) -> float:
+        """Score of a candidate."""
+        key = (candidate.ratio, fold, seed)
+        if key not in self.scores:
+            assert self.trial is not None
+            self.scores[key] = self.trial(candidate, fold, seed)
+        return self.scores[key]
+
+
+# --- measuring ------------------------------------------------------------------------------------------------------
+
+
+def measure(setting: Setting, name: str, seed: int, generators: list[str]) -> int:
+    """Measure what is missing of one scene and seed, and return how many cells that was."""
+    torch.set_num_threads(1)
+    done = {row['cell'] for row in read_results(setting.out / 'results.jsonl')}
+    missing = [generator for generator in generators if cell_name(name, seed, generator) not in done]
+    if not missing:
+        return 0
+    scene = READERS[name](setting.root)
+    split = DISJOINT[name](per_class=setting.per_class, on_rare='drop', max_test=setting.max_test)(scene, seed)
+    real = SpectraDataset(scene, split, 'train')
+    base = measured_accuracy(setting, scene, split, real, seed)
+    plain: dict[float, Scores] = {1.0: {}, SHORT: {}}
+    for generator in missing:
+        settings, labels = GENERATORS[generator]
+        source = fit_generator(generator, training_data(scene, split), settings, seed)
+        tested = {0.0: base}
+        for ratio in RATIOS:
+            mixed = MixedDataset(real, source, ratio, seed, labels=labels)  # type: ignore[arg-type]
+            tested[ratio] = measured_accuracy(setting, scene, split, mixed, seed)
+        trials = {}
+        for share, shared in plain.items():
+            trial = SpectraTrial(scene, split, generator, setting.config, settings, labels, share=share)  # type: ignore[arg-type]
+            memory = Memory(trial, dict(shared), share)
+            RatioSearch(RATIOS, (), FOLDS, TRIALS, TRIALS, seed=seed)(memory)
+            shared.update({key: score for key, score in memory.scores.items() if key[0] == 0})
+            trials[str(share)] = [[*key, score] for key, score in memory.scores.items()]
+        row = {
+            'cell': cell_name(name, seed, generator), 'scene': name, 'seed': seed, 'generator': generator,
+            'split': split.fingerprint, 'train': len(split.train), 'val': len(split.val), 'test_count': len(split.test),
+            'test': {str(ratio): score for ratio, score in tested.items()}, 'trials': trials,
+            'adaptive': adaptive(setting, scene, split, real, source, labels, seed),
+        }  # fmt: skip
+        append_result(setting.out / 'results.jsonl', row)
+    return len(missing)
+
+
+def cell_name(scene: str, seed: int, generator: str) -> str:
+    """Key of a cell."""
+    return f'{scene}|{seed}|{generator}'
+
+
+def measured_accuracy(
+    setting: Setting, scene: Scene, split: Split, dataset: Any, seed: int, after: Any = None
+) -> float:
+    """Overall accuracy on the test part."""
+    image, label = SpectraDataset(scene, split, 'test').tensors()
+    network = train_nn1d(dataset, setting.config, seed, after_epoch=after)
+    return accuracies(predict(network, image), label, dataset.spec.num_classes).oa
+
+
+def adaptive(
+    setting: Setting, scene: Scene, split: Split, real: SpectraDataset, source: Any, labels: Any, seed: int
+) -> dict[str, Any]:
+    """Test accuracy of the adaptive ratio, alone and beside the curve of a real-only training."""
+    image, label = SpectraDataset(scene, split, 'val').tensors()
+    curve: list[float] = []
+
+    def train(ratio: Schedule, adapt: AdaptiveRatio | None) -> float:
+        def score(epoch: int, network: NN1D) -> None:
+            value = accuracies(predict(network, image), label, real.spec.num_classes).oa
+            if adapt is None:
+                curve.append(value)
+            else:
+                adapt.observe(epoch, value)
+
+        mixed = MixedDataset(real, source, ratio, seed, 'replace', labels=labels)
+        return measured_accuracy(setting, scene, split, mixed, seed, score)
+
+    train(Constant(0.0), None)
+    found: dict[str, Any] = {}
+    for name, reference in (('adaptive', None), ('adaptive, with reference', curve)):
+        schedule = AdaptiveRatio((0.0, *RATIOS), every=2, reference=reference, seed=seed)
+        found[name] = {
+            'test': train(schedule, schedule), 'mean_ratio': float(np.mean(schedule.history)),
+            'given_up': schedule.given_up,
+        }  # fmt: skip
+    return found
+
+
+# --- reading off ----------------------------------------------------------------------------------------------------
+
+Cells = dict[tuple[str, int], dict[str, Any]]
+
+
+def replay(row: dict[str, Any], share: float = 1.0) -> Memory:
+    """The trials of a cell, as they were scored."""
+    recorded = row['trials'][str(share)]
+    return Memory(None, {(ratio, fold, seed): score for ratio, fold, seed, score in recorded}, share)
+
+
+def choices(cells: Cells) -> dict[str, dict[tuple[str, int], RatioChoice]]:
+    """For each search, what it chooses for each scene and seed, at k = 0."""
+    found: dict[str, dict[tuple[str, int], RatioChoice]] = {}
+    for name, (trials, first, share) in SEARCHES.items():
+        found[name] = {
+            key: RatioSearch(RATIOS, (), FOLDS, trials, first, 0.0, key[1])(replay(row, share))
+            for key, row in cells.items()
+        }
+    race = partial(RatioSearch, RATIOS, (), FOLDS, TRIALS, 2, 0.0)
+    for seed in sorted({seed for _, seed in cells}):
+        mine = {scene: row for (scene, s), row in cells.items() if s == seed}
+        if len(mine) > 1:
+            together = race(seed)
+            shared = together.pooled({scene: replay(row) for scene, row in mine.items()})
+            per_scene = RatioChoice(shared.chosen, shared.standings, 0.0, 0, shared.cost / len(mine))
+            found.setdefault('race, pooled over scenes', {}).update({(scene, seed): per_scene for scene in mine})
+        if len(mine) > 2:
+            lent = found.setdefault('race, other scenes as prior', {})
+            for scene, row in mine.items():
+                others = [found['race'][other, seed] for other in mine if other != scene]
+                lent[scene, seed] = race(seed)(replay(row), others)
+    return found
+
+
+def line(cells: Cells, chosen: dict[tuple[str, int], float], cost: float, fixed: dict[str, Any]) -> dict[str, Any]:
+    """One line of the table: test accuracies with some ratio or schedule, against real only and fixed ratios."""
+    gains, comparisons = [], []
+    for scene in sorted({scene for scene, _ in cells}):
+        keys = [key for key in cells if key[0] == scene]
+        a, b = [100 * chosen[key] for key in keys], [100 * cells[key]['test']['0.0'] for key in keys]
+        sizes = float(np.mean([cells[key]['test_count'] / cells[key]['train'] for key in keys]))
+        comparisons.append(paired_comparison(a, b, sizes))
+        gains += np.subtract(a, b).tolist()
+    mean, interval = mean_of_means(comparisons)
+    bests = {name: np.mean([100 * (score[key] - chosen[key]) for key in cells]) for name, score in fixed.items()}
+    return {
+        'gain': mean, 'interval': [None if bound != bound else bound for bound in interval],
+        'scenes': [c.mean for c in comparisons], 'harmed': float(np.mean(np.array(gains) < -0.5)),
+        **{name: float(value) for name, value in bests.items()}, 'cost': cost,
+    }  # fmt: skip
+
+
+def fixed_ratios(cells: Cells) -> dict[str, dict[tuple[str, int], float]]:
+    """Test accuracies at the best fixed ratio: of each scene in hindsight, and of the other scenes."""
+    scenes = sorted({scene for scene, _ in cells})
+    names = ['0.0', *map(str, RATIOS)]
+    mean = {s: {r: np.mean([c['test'][r] for k, c in cells.items() if k[0] == s]) for r in names} for s in scenes}
+    hindsight = {s: max(names, key=lambda r: mean[s][r]) for s in scenes}
+    found = {'regret to the best fixed ratio': {key: row['test'][hindsight[key[0]]] for key, row in cells.items()}}
+    if len(scenes) > 1:
+        others = {s: max(names, key=lambda r: np.mean([mean[o][r] for o in scenes if o != s])) for s in scenes}
+        found['regret to the best of other scenes'] = {key: row['test'][others[key[0]]] for key, row in cells.items()}
+    return found
+
+
+def table(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """All lines: each generator with fixed ratios, searches at each k, and the adaptive ratio."""
+    lines = []
+    for generator in dict.fromkeys(row['generator'] for row in rows):
+        cells = {(row['scene'], row['seed']): row for row in rows if row['generator'] == generator}
+        fixed = fixed_ratios(cells)
+
+        def add(
+            how: str, k: float | None, tested: dict[tuple[str, int], float], cost: float, kept: float | None = None,
+            generator: str = generator, cells: Cells = cells, fixed: dict[str, Any] = fixed,
+        ) -> None:  # fmt: skip
+            base = {'generator': generator, 'how': how, 'k': k, 'mixed': kept}
+            lines.append({**base, **line(cells, tested, cost, fixed)})
+
+        for ratio in RATIOS:
+            add(f'ratio {ratio:g}', None, {key: row['test'][str(ratio)] for key, row in cells.items()}, 0)
+        for name, found in choices(cells).items():
+            for k in (0.0,) if name == 'one fold' else KS:
+                at = {key: choice.decided(k) for key, choice in found.items()}
+                tested = {key: cells[key]['test'][str(choice.ratio)] for key, choice in at.items()}
+                mixed = float(np.mean([choice.ratio > 0 for choice in at.values()]))
+                add(name, k, tested, float(np.mean([choice.cost for choice in at.values()])), mixed)
+        for name, cost in (('adaptive', 0), ('adaptive, with reference', 1)):
+            add(name, None, {key: row['adaptive'][name]['test'] for key, row in cells.items()}, cost)
+    return lines
+
+
+def markdown(lines: list[dict[str, Any]]) -> str:
+    """The table in Markdown; gains and regrets in points of overall accuracy."""
+    text = [
+        '| generator | ratio | k | gain | 95 % interval | worst scene | harmed > 0.5 | mixes | regret, own scene | '
+        'regret, other scenes | cost |',
+        '|---|---|---|---|---|---|---|---|---|---|---|',
+    ]
+    for row in lines:
+        low, high = (float('nan') if bound is None else bound for bound in row['interval'])
+        cells = [
+            row['generator'], row['how'], '' if row['k'] is None else f'{row["k"]:g}', f'{row["gain"]:+.2f}',
+            f'[{low:+.2f}, {high:+.2f}]', f'{min(row["scenes"]):+.2f}', f'{row["harmed"]:.0%}',
+            '' if row['mixed'] is None else f'{row["mixed"]:.0%}', f'{row["regret to the best fixed ratio"]:+.2f}',
+            f'{row["regret to the best of other scenes"]:+.2f}' if 'regret to the best of other scenes' in row else '',
+            f'{row["cost"]:.1f}',
+        ]  # fmt: skip
+        text.append('| ' + ' | '.join(cells) + ' |')
+    return '\n'.join(text) + '\n'
+
+
+def main() -> None:
+    """Measure what is missing and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--quick', action='store_true', help='3 seeds, two scenes, two generators, a small network')
+    parser.add_argument('--out', type=Path, default=None, help='run folder (default: runs/ratio_search[-quick])')
+    parser.add_argument('--seeds', type=int, default=None, help='default: 10, quick 3')
+    parser.add_argument('--scenes', nargs='+', choices=list(READERS), default=None)
+    parser.add_argument('--generators', nargs='+', choices=list(GENERATORS), default=None)
+    parser.add_argument('--per-class', type=int, default=30, help='labels per class, validation included')
+    parser.add_argument('--workers', type=int, default=1)
+    args = parser.parse_args()
+    if 'HSIAUG_DATA' not in os.environ:
+        raise SystemExit('HSIAUG_DATA is unset; it names the folder of the real scenes')
+    out = args.out or Path('runs/ratio_search-quick' if args.quick else 'runs/ratio_search')
+    config = ClassifierConfig(hidden=64, layers=2, steps=100) if args.quick else ClassifierConfig(hidden=128, steps=200)
+    setting = Setting(Path(os.environ['HSIAUG_DATA']), out.absolute(), args.per_class, config)
+    scenes = args.scenes or (['salinas_a', 'houston18'] if args.quick else list(READERS))
+    generators = args.generators or (['variability', 'gaussian'] if args.quick else list(GENERATORS)[:3])
+    seeds = range(args.seeds or (3 if args.quick else 10))
+    groups = [(name, seed) for seed in seeds for name in scenes]
+    with (
+        ProcessPoolExecutor(args.workers, get_context('spawn')) as pool,
+        tqdm(total=len(groups), unit='group', desc='scenes and seeds') as bar,
+    ):
+        tasks = [pool.submit(measure, setting, name, seed, generators) for name, seed in groups]
+        for task in as_completed(tasks):
+            task.result()
+            bar.update()
+    wanted = {cell_name(name, seed, generator) for name, seed in groups for generator in generators}
+    lines = table([row for row in read_results(out / 'results.jsonl') if row['cell'] in wanted])
+    summary = {
+        'title': 'A ratio chosen on validation folds', 'quick': args.quick, 'seeds': len(seeds), 'scenes': scenes,
+        'per_class': args.per_class, 'config': vars(config), 'environment': environment(), 'table': lines,
+    }  # fmt: skip
+    write_json(out / 'summary.json', summary)
+    (out / 'table.md').write_text(markdown(lines))
+    print(markdown(lines))
+    print(f'results: {out}')
+
+
+if __name__ == '__main__':
+    main()

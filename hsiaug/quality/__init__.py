@@ -1,0 +1,45 @@
+"""Gates that keep bad synthetic samples out, each fitted to real training samples."""
+
+from .adaptive_ratio import AdaptiveRatio, RatioCallback
+from .agreement import AgreementGate
+from .coverage import Coverage
+from .fold_trials import FoldTrial, PatchTrial, SpectraTrial
+from .folds import fold_splits
+from .gate import Gate, GateReport, Gates, Verdict, held_out_limit
+from .gated import Gated, GatedDataset, GateError
+from .novelty import NoveltyGate, noise_covariance
+from .physical import RangeGate, SmoothnessGate, SubspaceGate
+from .ratio_search import Candidate, RatioChoice, RatioSearch, Standing, Trial
+from .recorded import Recorded
+from .regions import label_regions
+
+__all__ = [
+    'AdaptiveRatio',
+    'AgreementGate',
+    'Candidate',
+    'Coverage',
+    'FoldTrial',
+    'Gate',
+    'GateError',
+    'GateReport',
+    'Gated',
+    'GatedDataset',
+    'Gates',
+    'NoveltyGate',
+    'PatchTrial',
+    'RangeGate',
+    'RatioCallback',
+    'RatioChoice',
+    'RatioSearch',
+    'Recorded',
+    'SmoothnessGate',
+    'SpectraTrial',
+    'Standing',
+    'SubspaceGate',
+    'Trial',
+    'Verdict',
+    'fold_splits',
+    'held_out_limit',
+    'label_regions',
+    'noise_covariance',
+]

@@ -1,0 +1,197 @@
+"""A ratio that changes within a training, after what validation says."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from ..datasets.synthetic import stream_seed
+from ..ratio import Schedule, require_ratio
+
+
+class AdaptiveRatio(Schedule):
+    """A bandit over ratios, paid in progress of the validation score; a schedule that must be told that score.
+
+    Exp3.S on scaled learning progress (Graves et al., "Automated Curriculum Learning for Neural Networks", ICML 2017,
+    https://arxiv.org/abs/1704.03003; Auer et al., "The Nonstochastic Multiarmed Bandit Problem", SIAM J. Comput. 32,
+    2002): a round of ``every`` epochs is trained at one ratio; the rise of the score over the round, ranked among the
+    rises so far, is its reward in [-1, 1]; weights of old rewards decay, since what helps early need not help late.
+
+    Given the scores of a training on real data alone, it also compares the two: once the exponential mean of its own
+    scores has been behind that of the reference for ``patience`` epochs, the ratio is 0 until the end.
+
+    Use ``mode='replace'``, so that epochs keep their length. The current ratio lies in shared memory, so that
+    persistent workers see it change. Call :meth:`observe` after each epoch, or leave it to :class:`RatioCallback`.
+
+    Args:
+        ratios: choices, 0 among them.
+        every: epochs of a round.
+        rate: learning rate of the weights.
+        explore: chance of a random choice.
+        reference: score after each epoch of a training on real data alone; None without one.
+        tolerance: how far behind the reference is still no harm.
+        patience: epochs behind the reference after which synthetic samples are given up.
+        smoothing: weight of the newest score in the exponential means.
+        seed: of the choices.
+
+    Raises:
+        ValueError: if 0 is not among the choices, or a number is out of its range.
+    """
+
+    def __init__(
+        self,
+        ratios: Sequence[float] = (0.0, 0.5, 1.0, 2.0),
+        every: int = 1,
+        rate: float = 0.2,
+        explore: float = 0.1,
+        reference: Sequence[float] | None = None,
+        tolerance: float = 0.0,
+        patience: int = 5,
+        smoothing: float = 0.3,
+        seed: int = 0,
+    ) -> None:
+        self.ratios = tuple(require_ratio(ratio) for ratio in ratios)
+        if 0.0 not in self.ratios or len(set(self.ratios)) != len(self.ratios) or len(self.ratios) < 2:
+            raise ValueError(f'AdaptiveRatio: 0 and other ratios, each once, expected, found {ratios}')
+        if every < 1 or patience < 1 or not 0 < smoothing <= 1 or not 0 < explore <= 1 or rate <= 0 or tolerance < 0:
+            raise ValueError(
+                'AdaptiveRatio: every >= 1, patience >= 1, 0 < smoothing <= 1, 0 < explore <= 1, rate > 0 and '
+                f'tolerance >= 0 expected, found {every}, {patience}, {smoothing}, {explore}, {rate} and {tolerance}'
+            )
+        self.every, self.rate, self.explore, self.seed = every, rate, explore, seed
+        self.reference = None if reference is None else [float(score) for score in reference]
+        self.tolerance, self.patience, self.smoothing = tolerance, patience, smoothing
+        self.scores: list[float] = []
+        self.rises: list[float] = []
+        self.history: list[float] = []
+        self._weights = np.zeros(len(self.ratios))
+        self._behind = 0
+        # In shared memory: persistent workers hold a copy of this object.
+        self._arm = torch.zeros((), dtype=torch.int64).share_memory_()
+        self._choose(0)
+
+    def __call__(self, epoch: int) -> float:
+        """Ratio of an epoch: of a past one as it was, of any other the current one."""
+        return self.history[epoch] if epoch < len(self.history) else self.ratios[int(self._arm)]
+
+    @property
+    def given_up(self) -> bool:
+        """Whether the training has fallen behind the reference."""
+        return self._behind >= self.patience
+
+    def chances(self) -> np.ndarray:
+        """(R,) chance of each ratio in the next choice."""
+        share = np.exp(self._weights - self._weights.max())
+        return (1 - self.explore) * share / share.sum() + self.explore / len(self.ratios)
+
+    def observe(self, epoch: int, score: float) -> None:
+        """Take the validation score, higher is better, after an epoch. It decides on the ratio of the next.
+
+        Raises:
+            ValueError: if an epoch is left out or repeated, or the score is not finite.
+        """
+        if epoch != len(self.scores) or not math.isfinite(score):
+            raise ValueError(
+                f'AdaptiveRatio: a finite score of epoch {len(self.scores)} expected, found {score} of epoch {epoch}'
+            )
+        self.history.append(self.ratios[int(self._arm)])
+        self.scores.append(float(score))
+        self._compare()
+        if len(self.scores) % self.every:
+            return
+        if len(self.scores) > self.every:  # the first round has nothing to rise from
+            self._reward(self.scores[-1] - self.scores[-1 - self.every])
+        self._choose(len(self.scores) // self.every)
+
+    def _compare(self) -> None:
+        if self.reference is None or self.given_up or len(self.scores) > len(self.reference):
+            return
+        own, real = (self._smooth(scores) for scores in (self.scores, self.reference[: len(self.scores)]))
+        self._behind = self._behind + 1 if own < real - self.tolerance else 0
+        if self.given_up:
+            self._arm.fill_(self.ratios.index(0.0))
+
+    def _smooth(self, scores: Sequence[float]) -> float:
+        mean = scores[0]
+        for score in scores[1:]:
+            mean += self.smoothing * (score - mean)
+        return mean
+
+    def _reward(self, rise: float) -> None:
+        """Scale a rise by the 20 % and 80 % quantiles of those so far, and pay the ratio that it was made with."""
+        self.rises.append(rise)
+        low, high = np.quantile(self.rises, [0.2, 0.8])
+        reward = 0.0 if high <= low else float(np.clip(2 * (rise - low) / (high - low) - 1, -1, 1))
+        paid = np.zeros(len(self.ratios))
+        arm = int(self._arm)
+        paid[arm] = reward / self.chances()[arm]
+        weights = np.exp(np.clip(self._weights + self.rate * paid, -50, 50))
+        # Weights leak to each other, so that old rewards are forgotten.
+        leak = 1 / (len(self.rises) + 1)
+        others = (weights.sum() - weights) / (len(weights) - 1)
+        self._weights = np.log((1 - leak) * weights + leak * others)
+
+    def _choose(self, number: int) -> None:
+        if self.given_up:
+            return
+        rng = np.random.default_rng(stream_seed(self.seed, number))
+        self._arm.fill_(int(rng.choice(len(self.ratios), p=self.chances())))
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint needs to go on with the same choices; JSON-ready."""
+        return {
+            'scores': list(self.scores), 'rises': list(self.rises), 'history': list(self.history),
+            'weights': self._weights.tolist(), 'behind': self._behind, 'arm': int(self._arm),
+        }  # fmt: skip
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """The inverse of :meth:`state_dict`."""
+        self.scores, self.rises, self.history = (list(state[key]) for key in ('scores', 'rises', 'history'))
+        self._weights, self._behind = np.array(state['weights']), int(state['behind'])
+        self._arm.fill_(int(state['arm']))
+
+
+class RatioCallback(Callback):
+    """Tells a schedule the validation score of each epoch of a Lightning training, and keeps it in checkpoints.
+
+    Args:
+        ratio: the schedule that the datamodule or dataset mixes with.
+        monitor: name of a logged validation metric.
+        mode: ``'max'`` if higher is better, ``'min'`` for a loss.
+
+    Raises:
+        ValueError: for an unknown mode.
+    """
+
+    def __init__(self, ratio: AdaptiveRatio, monitor: str, mode: Literal['max', 'min'] = 'max') -> None:
+        if mode not in ('max', 'min'):
+            raise ValueError(f"RatioCallback: unknown mode {mode!r}; choose from 'max', 'min'")
+        self.ratio, self.monitor, self.mode = ratio, monitor, mode
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Observe the metric of the epoch.
+
+        Raises:
+            ValueError: if no such metric is logged.
+        """
+        if trainer.sanity_checking or trainer.current_epoch < len(self.ratio.scores):
+            return
+        if self.monitor not in trainer.callback_metrics:
+            raise ValueError(
+                f'RatioCallback: no metric {self.monitor!r} is logged; choose from {sorted(trainer.callback_metrics)}'
+            )
+        value = float(trainer.callback_metrics[self.monitor])
+        self.ratio.observe(trainer.current_epoch, value if self.mode == 'max' else -value)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The schedule's state."""
+        return self.ratio.state_dict()
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """The inverse of :meth:`state_dict`."""
+        self.ratio.load_state_dict(state_dict)

@@ -1,0 +1,227 @@
+"""Do label and image belong together? Judged by classifiers of real samples, cross-fitted."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy, log_softmax, one_hot
+
+from ..datasets import IGNORE, ChangeDataset, PatchDataset
+from ..generators import TrainingData
+from ..metrics.patches import class_pixels
+from ..samples import SampleSpec
+from ..trainers import (
+    ChangeDetectorConfig,
+    ClassifierConfig,
+    SegmenterConfig,
+    train_change_detector,
+    train_nn1d,
+    train_segmenter,
+)
+from .gate import Batch, Gate, rows_at_once
+from .regions import deal_folds
+
+Config = ClassifierConfig | SegmenterConfig | ChangeDetectorConfig
+Classifier = Callable[[Tensor], Tensor]
+"""From images in the dataset's unit to logits (n, K, ...) in the shape of the targets."""
+
+SPECTRAL = ClassifierConfig(hidden=128, layers=2, steps=300, label_smoothing=0.1)
+"""A network on single spectra: it sees no neighbour, so that it cannot learn what masks look like."""
+
+MARGIN = 1.25
+_PER_CLASS = 1000  # pixels of a class that a network of spectra is trained on
+_UNKNOWN = -1
+_TINY = 1e-6
+
+
+class AgreementGate(Gate):
+    """Log mean loss of a sample's labels, each in units of its class's mean loss on held-out real samples.
+
+    The networks are trained on the real training part by cross-fitting over regions: the loss of a real label comes
+    from the network that has not seen its region, the loss of a synthetic one is the mean over the networks.
+
+    In samples with masks that pass, pixels whose loss is over 1.25 times their class's mean real loss are ignored from
+    then on (:meth:`clean`), as in FreeMask (Yang et al., NeurIPS 2023), if the spec has an ignore index.
+
+    Args:
+        false_alarm: see :class:`~hsiaug.quality.gate.Gate`.
+        config: of the networks: a classifier of single spectra, which of pairs of dates sees both, or for masks a
+            segmentation or change-detection network.
+        margin: of :meth:`clean`, in mean real losses.
+
+    Attributes:
+        class_loss: (K,) mean loss on held-out real samples; that of all classes for one without any.
+        sample_loss: (N,) the same mean of each training sample as the score is, without the logarithm: how hard it is.
+
+    Raises:
+        ValueError: if ``margin`` is not positive, or the network does not suit the samples.
+    """
+
+    name = 'agreement'
+
+    def __init__(self, false_alarm: float = 0.05, config: Config = SPECTRAL, margin: float = MARGIN) -> None:
+        super().__init__(false_alarm)
+        if not margin > 0:
+            raise ValueError(f'AgreementGate: margin must be positive, found {margin}')
+        self.config, self.margin = config, margin
+        self.classifiers: list[Classifier] = []
+        self.class_loss, self.sample_loss = torch.empty(0), torch.empty(0)
+
+    def _fit(self, data: TrainingData, regions: Tensor, seed: int) -> Tensor:
+        spec, target = data.spec, data.y
+        _require_suitable(self.config, spec)
+        counts = self._counts(target, spec)
+        losses = torch.full(target.shape, torch.nan)
+        self.classifiers = []
+        for fold, held in enumerate(deal_folds(regions, seed)):
+            known = target.where(counts & ~held, _UNKNOWN)
+            if not (known >= 0).any():
+                continue
+            classifier = train_classifier(data.x, known, spec, self.config, seed + fold)
+            rows = held.flatten(1).any(dim=1) if held.ndim > 1 else held
+            judged = held & counts
+            # A class that the others do not hold tells nothing of the labels.
+            judged &= torch.isin(target, known.unique())
+            found = _losses(classifier, data.x[rows], one_hot_targets(target[rows], spec))
+            losses[rows] = losses[rows].where(~judged[rows], found)
+            self.classifiers.append(classifier)
+        if not losses.isfinite().any():
+            raise ValueError('AgreementGate: no training label can be judged by others; give more regions')
+        means = torch.stack([losses[(target == k) & counts].nanmean() for k in range(spec.num_classes)])
+        self.class_loss = means.where(means.isfinite(), losses.nanmean()).clamp_min(_TINY)
+        ratio = losses / self.class_loss[target.where(counts, 0)]
+        self.sample_loss = ratio.reshape(len(ratio), -1).nanmean(dim=1)
+        return self.sample_loss.clamp_min(_TINY).log()
+
+    def _counts(self, target: Tensor, spec: SampleSpec) -> Tensor:
+        """Which labels count."""
+        counts = (target >= 0) & (target < spec.num_classes)
+        return counts if spec.ignore_index is None else counts & (target != spec.ignore_index)
+
+    @torch.no_grad()
+    def label_losses(self, batch: Batch) -> Tensor:
+        """Loss of each label or pixel, (n,), (n, H, W) or (n, 1, H, W), in mean real losses of its class.
+
+        NaN where a pixel does not count. A soft label's own entropy is not held against it.
+        """
+        spec = self.spec
+        assert spec is not None
+        target = batch.get('mask', batch.get('label'))
+        assert target is not None
+        target, soft, image = target.cpu(), batch.get('label_prob'), batch['image'].cpu()
+        step, parts = rows_at_once(spec), []
+        for start in range(0, len(target), step):
+            part = slice(start, start + step)
+            wanted = one_hot_targets(target[part], spec) if soft is None else soft[part].cpu()
+            loss = torch.stack([_losses(c, image[part], wanted) for c in self.classifiers]).mean(dim=0)
+            expected = torch.einsum('nk...,k->n...', wanted, self.class_loss).reshape(loss.shape)
+            parts.append((loss / expected).where(self._counts(target[part], spec), torch.nan))
+        return torch.cat(parts) if parts else torch.empty(0)
+
+    def score(self, batch: Batch) -> Tensor:
+        """(n,) log mean over the labels that count; NaN without any, or where the image is not finite."""
+        losses = self.label_losses(batch).reshape(len(batch['image']), -1)
+        mean = losses.nanmean(dim=1).clamp_min(_TINY).log()
+        finite = batch['image'].cpu().flatten(1).isfinite().all(dim=1)
+        return mean.where(finite, torch.nan)
+
+    def noisy(self, batch: Batch) -> Tensor:
+        """Which pixels of masks, or labels, have a loss over the margin; False where one does not count."""
+        return self.label_losses(batch) > self.margin
+
+    def clean(self, batch: Batch) -> dict[str, Tensor]:
+        """The batch with noisy pixels of its masks ignored."""
+        if 'mask' not in batch or self.spec is None or self.spec.ignore_index is None or not len(batch['mask']):
+            return dict(batch)
+        noisy = self.noisy(batch).to(batch['mask'].device)
+        return {**batch, 'mask': batch['mask'].masked_fill(noisy, self.spec.ignore_index)}
+
+
+def one_hot_targets(target: Tensor, spec: SampleSpec) -> Tensor:
+    """(n, K, ...) float32 of (n, ...) classes; anything else is class 0 and for the caller to leave out."""
+    known = (target >= 0) & (target < spec.num_classes)
+    return one_hot(target.where(known, 0), spec.num_classes).movedim(-1, 1).float()
+
+
+def _losses(classifier: Classifier, image: Tensor, wanted: Tensor) -> Tensor:
+    """Kullback-Leibler divergence of the prediction from (n, K, ...) wanted probabilities, in the targets' shape."""
+    with torch.no_grad():
+        parts = [classifier(some) for some in image.split(256)]
+    guess = log_softmax(torch.cat(parts).float().cpu(), dim=1).reshape(wanted.shape)
+    entropy = torch.special.entr(wanted).sum(dim=1)
+    return cross_entropy(guess, wanted, reduction='none') - entropy
+
+
+# --- the networks -----------------------------------------------------------------------------------------------------
+
+
+def train_classifier(image: Tensor, target: Tensor, spec: SampleSpec, config: Config, seed: int) -> Classifier:
+    """Train a network on the labels that are known.
+
+    Args:
+        image: (N, ...) real images.
+        target: (N, ...) classes, negative where a label is unknown.
+        spec: theirs.
+        config: network and training.
+        seed: of the training.
+
+    Raises:
+        ValueError: if the network does not suit the samples.
+    """
+    _require_suitable(config, spec)
+    if isinstance(config, ClassifierConfig):
+        return _train_spectral(image, target, spec, config, seed)
+    some = (target >= 0).flatten(1).any(dim=1) if target.ndim > 1 else target >= 0
+    image, target = image[some], target[some]
+    ignore = IGNORE if spec.ignore_index is None else spec.ignore_index
+    ignoring, mask = replace(spec, ignore_index=ignore), target.where(target >= 0, ignore)
+    if isinstance(config, SegmenterConfig):
+        return train_segmenter(PatchDataset(image, mask, ignoring), config, seed)
+    return train_change_detector(ChangeDataset(image, mask, ignoring), config, seed)
+
+
+def _require_suitable(config: Config, spec: SampleSpec) -> None:
+    kinds = {SegmenterConfig: ('segmentation',), ChangeDetectorConfig: ('change',)}
+    if spec.kind not in kinds.get(type(config), ('spectrum', 'segmentation', 'change')):
+        raise ValueError(
+            f'AgreementGate: a {type(config).__name__} does not suit samples of kind {spec.kind!r}; spectra, patches '
+            'with masks and pairs of dates take a ClassifierConfig, such patches a SegmenterConfig, pairs of dates a '
+            'ChangeDetectorConfig'
+        )
+
+
+class _Spectra:
+    """Spectra and labels as :func:`train_nn1d` reads them."""
+
+    def __init__(self, image: Tensor, label: Tensor, spec: SampleSpec) -> None:
+        self.image, self.label, self.spec = image, label, spec
+
+    def __len__(self) -> int:
+        return len(self.image)
+
+    def batch(self, rows: Any) -> dict[str, Tensor]:
+        """Samples of several rows."""
+        rows = torch.as_tensor(np.asarray(rows, dtype=np.int64))
+        return {'image': self.image[rows], 'label': self.label[rows]}
+
+
+def _train_spectral(image: Tensor, target: Tensor, spec: SampleSpec, config: ClassifierConfig, seed: int) -> Classifier:
+    """A network on the spectra of single pixels, of both dates together where there are two."""
+    flat, mask = _as_pixels(image), target.reshape(len(target), *image.shape[-2:]) if image.ndim > 2 else target
+    mask = mask[:, None, None] if image.ndim == 2 else mask
+    spectra, labels = class_pixels((flat, mask), spec.num_classes, None, _PER_CLASS, seed)
+    bands = replace(spec, kind='spectrum', bands=flat.shape[1], size=None, wavelengths=None)
+    network = train_nn1d(_Spectra(torch.from_numpy(spectra), torch.from_numpy(labels), bands), config, seed)  # type: ignore[arg-type]
+    return lambda images: network(_as_pixels(images).movedim(1, -1)).movedim(-1, 1)
+
+
+def _as_pixels(image: Tensor) -> Tensor:
+    """(n, C', H, W) of spectra, which have one pixel, of patches, and of pairs of dates, whose bands are joined."""
+    if image.ndim == 2:
+        return image[:, :, None, None]
+    return image.flatten(1, 2) if image.ndim == 5 else image

@@ -1,0 +1,166 @@
+"""Which real modes synthetic samples cover, and weights that draw them towards what is under-covered or hard."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from sklearn.decomposition import PCA
+from sklearn.neighbors import NearestNeighbors
+from torch import Tensor
+
+from ..generators import TrainingData
+from ..metrics.masks import class_indicators
+from ..samples import SampleSpec
+from .gate import Batch
+
+_FEATURES = 16
+_CHUNK = 64  # images at a time
+_COLUMNS = 4096  # of a distance matrix at a time
+
+
+class Coverage:
+    """Coverage of the real training samples (Naeem et al. 2020), sample by sample and class by class.
+
+    A real sample is covered if a synthetic one lies within its reach, the distance to its k-th real neighbour, among
+    features that are standardised and brought to at most 16 principal components.
+
+    Args:
+        k: which neighbour sets the reach.
+        encoder: from images (n, ...) to features (n, d), which should have seen the training part only; None takes
+            spectra as they are, and of images mean and spread of each band and the shares of the classes.
+
+    Raises:
+        ValueError: if ``k`` is below 1.
+    """
+
+    def __init__(self, k: int = 5, encoder: Callable[[Tensor], Tensor] | None = None) -> None:
+        if k < 1:
+            raise ValueError(f'Coverage: k must be at least 1, found {k}')
+        self.k, self.encoder = k, encoder
+
+    def fit(self, data: TrainingData) -> Coverage:
+        """Take the real training samples.
+
+        Raises:
+            ValueError: if there are no more than k, or their features are not finite.
+        """
+        if len(data.x) <= self.k:
+            raise ValueError(f'Coverage: more than k = {self.k} training samples are needed, found {len(data.x)}')
+        self.spec = data.spec
+        target = 'label' if data.spec.kind in ('spectrum', 'scene') else 'mask'
+        raw = self._raw({'image': data.x, target: data.y})
+        if not np.isfinite(raw).all():
+            raise ValueError('Coverage: features of the training samples are not finite; fill the images')
+        self.mean, spread = raw.mean(axis=0), raw.std(axis=0)
+        self.scale = 1 / np.maximum(spread, 1e-3 * spread.mean() + 1e-12)
+        standard = (raw - self.mean) * self.scale
+        self.pca = PCA(min(_FEATURES, *standard.shape), svd_solver='full').fit(standard)
+        self.real = self.pca.transform(standard)
+        # Without arguments a sample is not its own neighbour.
+        self.reach = NearestNeighbors(n_neighbors=self.k).fit(self.real).kneighbors()[0][:, -1]
+        self.shares = _class_shares(data.y, data.spec)
+        return self
+
+    def features(self, batch: Batch) -> Tensor:
+        """(n, d) float64 features of samples in the sample contract."""
+        return torch.from_numpy(self.pca.transform((self._raw(batch) - self.mean) * self.scale))
+
+    def _raw(self, batch: Batch) -> np.ndarray:
+        parts = []
+        step = 8192 if self.spec.kind == 'spectrum' else _CHUNK
+        with torch.no_grad():
+            for image in batch['image'].split(step):
+                if self.encoder is not None:
+                    parts.append(self.encoder(image).cpu())
+                elif self.spec.kind == 'spectrum':
+                    parts.append(image.cpu())
+                else:
+                    spread, mean = torch.std_mean(image.cpu(), dim=(-2, -1), correction=0)
+                    parts.append(torch.cat([mean, spread], dim=-1).flatten(1))
+        raw = torch.cat(parts).double()
+        if self.encoder is None and 'mask' in batch:
+            raw = torch.cat([raw, _class_shares(batch['mask'].cpu(), self.spec)], dim=1)
+        return raw.numpy()
+
+    def _within(self, batch: Batch) -> np.ndarray:
+        """(N, n) bool: which synthetic samples lie within the reach of which real ones."""
+        real, reach = torch.from_numpy(self.real), torch.from_numpy(self.reach)[:, None]
+        parts = [torch.cdist(real, some) <= reach for some in self.features(batch).split(_COLUMNS)]
+        return torch.cat(parts, dim=1).numpy()
+
+    def covered(self, batch: Batch) -> Tensor:
+        """(N,) bool: which training samples have a synthetic one within reach."""
+        return torch.from_numpy(self._within(batch).any(axis=1))
+
+    def report(self, batch: Batch) -> dict[str, Any]:
+        """JSON-ready: share of covered training samples, of all and by class; of masks, each counts by its shares."""
+        covered = self.covered(batch).double()
+        by_class = (self.shares * covered[:, None]).sum(dim=0) / self.shares.sum(dim=0)
+        return {
+            'samples': len(batch['image']),
+            'real': len(self.real),
+            'coverage': float(covered.mean()),
+            'by_class': {name: _number(v) for name, v in zip(self.spec.classes, by_class.tolist(), strict=True)},
+        }
+
+    def weights(self, batch: Batch, hardness: Tensor | None = None, floor: float = 0.1) -> Tensor:
+        """Chances with which synthetic samples should be drawn so that all real modes get their due.
+
+        Every real sample shares out its hardness among the synthetic samples within its reach, so that modes which few
+        of them cover get as much as others.
+
+        Args:
+            batch: the synthetic samples.
+            hardness: (N,) due of each training sample, such as
+                :attr:`~hsiaug.quality.agreement.AgreementGate.sample_loss`; NaN stands for the mean. All alike if None.
+            floor: share of the chances that is dealt out evenly, so that no sample is lost.
+
+        Returns:
+            (n,) float64 that add up to one.
+
+        Raises:
+            ValueError: if ``hardness`` or ``floor`` does not fit.
+        """
+        within = torch.from_numpy(self._within(batch)).double()
+        due = torch.ones(len(self.real), dtype=torch.float64) if hardness is None else hardness.double()
+        if due.shape != (len(self.real),) or (due < 0).any() or not 0 <= floor <= 1:
+            raise ValueError(
+                f'Coverage: hardness must be ({len(self.real)},) numbers >= 0 and floor from 0 to 1, found '
+                f'{tuple(due.shape)} and {floor}'
+            )
+        due = due.where(due.isfinite(), due[due.isfinite()].mean())
+        count = len(batch['image'])
+        even = torch.full((count,), 1 / max(count, 1), dtype=torch.float64)
+        shared = (within * (due / within.sum(dim=1).clamp_min(1))[:, None]).sum(dim=0)
+        return even if not shared.sum() > 0 else floor * even + (1 - floor) * shared / shared.sum()
+
+    def class_weights(self, batch: Batch, hardness: Tensor | None = None) -> dict[str, float]:
+        """Label policy towards under-covered and hard classes: real frequency · hardness / coverage, adding up to one.
+
+        Args:
+            batch: the synthetic samples drawn so far.
+            hardness: (K,) of each class, such as :attr:`~hsiaug.quality.agreement.AgreementGate.class_loss`.
+
+        Returns:
+            weights by class name, as ``labels`` of a mixed dataset takes them.
+        """
+        held = self.shares.sum(dim=0)
+        covered = (self.shares * self.covered(batch).double()[:, None]).sum(dim=0)
+        hard = torch.ones_like(held) if hardness is None else hardness.double()
+        # As if one more sample of each class were covered, and one more not, so that none takes all.
+        weight = held * hard * (held + 2) / (covered + 1)
+        return dict(zip(self.spec.classes, (weight / weight.sum()).tolist(), strict=True))
+
+
+def _class_shares(target: Tensor, spec: SampleSpec) -> Tensor:
+    """(N, K) float64 share of each class in each sample."""
+    mask = target.reshape(len(target), 1, -1)
+    shares = class_indicators(mask, spec.num_classes, spec.ignore_index).sum(dim=(2, 3)).double()
+    return shares / shares.sum(dim=1, keepdim=True).clamp_min(1)
+
+
+def _number(value: float) -> float | None:
+    return None if value != value else value

@@ -1,0 +1,197 @@
+"""Cross-fitting inside the training area: each fold is a split of its own, whose test part is the fold.
+
+A generator, a gate or a classifier that is fitted on such a split has not seen the fold, and the leakage guard knows.
+The test part of the split that is folded is in none of them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any, Literal, TypeVar, cast, get_args
+
+import numpy as np
+
+from ..scenes import Scene, Split
+from ..scenes.labelled_patches import LabelledPatchSplit
+from ..scenes.patches import PatchSplit
+from ..scenes.splits import spectral_twins
+from ..scenes.windows import covered_pixels
+
+Regions = Literal['auto', 'groups', 'blocks', 'samples']
+S = TypeVar('S', bound=Split | PatchSplit)
+
+
+def fold_splits(
+    scene: Scene, split: S, folds: int = 3, seed: int = 0, regions: Regions = 'auto', block: int = 8
+) -> list[S]:
+    """Deal the labelled training area of a split to folds.
+
+    Whole regions go to a fold. What is too near to a fold to learn from it honestly takes no part in it: unlabelled
+    pixels of the fold's regions, pixels with a spectrum that the fold holds, and windows that share a pixel with it.
+    Of pixels, a class that lies in fewer regions than there are folds, or would be missing from the training part of
+    one, is dealt pixel by pixel.
+
+    Args:
+        scene: the scene.
+        split: of its pixels, or into windows with masks; training and validation part are dealt alike.
+        folds: number of folds.
+        seed: of the deal.
+        regions: ``'groups'`` of the scene; ``'blocks'``, squares of the image; ``'samples'``, no regions; ``'auto'`` is
+            samples where the split itself is random, groups where the scene has them, samples where it is no image,
+            else blocks.
+        block: side of a block in pixels; for windows in windows.
+
+    Returns:
+        one split per fold: ``train`` and ``val`` are what is left of both, the test part is the fold.
+
+    Raises:
+        TypeError: for a split that is neither.
+        ValueError: for fewer than 2 folds, unknown or missing regions, or a class with too few samples.
+    """
+    if folds < 2:
+        raise ValueError(f'fold_splits: at least 2 folds expected, found {folds}')
+    if regions not in get_args(Regions):
+        raise ValueError(f'fold_splits: unknown regions {regions!r}; choose from {get_args(Regions)}')
+    if regions == 'groups' and scene.groups is None:
+        raise ValueError(f"fold_splits: scene {scene.name!r} has no groups; use regions='blocks' or 'samples'")
+    if isinstance(split, LabelledPatchSplit) or not isinstance(split, Split | PatchSplit):
+        raise TypeError(f'fold_splits: a Split of pixels or a PatchSplit with masks expected, found {type(split)}')
+    if regions == 'auto':
+        plain: Regions = 'samples' if min(scene.shape) == 1 else 'blocks'
+        regions = plain if scene.groups is None else 'groups'
+        if split.strategy.get('name') == 'RandomSplit':
+            regions = 'samples'  # folds are as near to their training part as the test pixels are to theirs
+    if isinstance(split, Split):
+        return cast('list[S]', _pixel_folds(scene, split, folds, seed, regions, block))
+    return cast('list[S]', _window_folds(scene, split, folds, seed, regions, block))
+
+
+def _pixel_folds(scene: Scene, split: Split, folds: int, seed: int, regions: Regions, block: int) -> list[Split]:
+    labelled = np.concatenate([split.train, split.val])
+    in_train = np.arange(len(labelled)) < len(split.train)
+    twins = spectral_twins(scene, np.concatenate([labelled, split.unlabelled]))
+    twins, pool_twins = twins[: len(labelled)], twins[len(labelled) :]
+    label = scene.flat_labels()
+    if regions == 'samples':
+        region, pool_region = twins, np.full(len(split.unlabelled), -1)
+    else:
+        of_pixel = _regions(scene, regions, block)
+        region, pool_region = of_pixel[labelled], of_pixel[split.unlabelled]
+    ids = label[labelled]
+    of_sample, scattered = _deal(ids, region, in_train, folds, seed)
+    parts = []
+    for k in range(folds):
+        inside = of_sample == k
+        near = np.isin(twins, twins[inside]) & ~inside
+        for class_id in np.unique(ids):
+            if not (in_train & ~inside & ~near & (ids == class_id)).any():
+                near &= ids != class_id  # all twins of each other: nothing to tell apart, so both sides may hold them
+        apart = np.unique(region[inside & ~scattered])
+        parts.append(
+            replace(
+                split,
+                **_named(split, k, folds, regions, seed),
+                train=labelled[in_train & ~inside & ~near],
+                val=labelled[~in_train & ~inside & ~near],
+                test=np.sort(labelled[inside]),
+                unlabelled=split.unlabelled[~np.isin(pool_region, apart) & ~np.isin(pool_twins, twins[inside])],
+            )
+        )
+    return parts
+
+
+def _window_folds(
+    scene: Scene, split: PatchSplit, folds: int, seed: int, regions: Regions, block: int
+) -> list[PatchSplit]:
+    corners = np.concatenate([split.train, split.val])
+    in_train = np.arange(len(corners)) < len(split.train)
+    centre = (corners + split.size // 2) @ [scene.shape[1], 1]
+    region = np.arange(len(corners)) if regions == 'samples' else _regions(scene, regions, block * split.size)[centre]
+    if (found := len(np.unique(region))) < folds:
+        raise ValueError(
+            f'fold_splits: the windows of scene {scene.name!r} lie in {found} {regions}, {folds} folds need as many; '
+            'use smaller blocks or fewer folds'
+        )
+    of_window = _deal_regions(np.zeros(len(corners), dtype=np.int64), region, folds, np.random.default_rng(seed))
+    parts = []
+    for k in range(folds):
+        inside = of_window == k
+        held = covered_pixels(corners[inside], split.size, split.shape)
+        clear = np.array([not held[r : r + split.size, c : c + split.size].any() for r, c in corners.tolist()])
+        if not (clear & in_train).any():
+            raise ValueError(
+                f'fold_splits: every training window of scene {scene.name!r} shares pixels with fold {k}; use larger '
+                'blocks, fewer folds, or windows that overlap less'
+            )
+        parts.append(
+            replace(
+                split,
+                **_named(split, k, folds, regions, seed),
+                train=corners[clear & in_train],
+                val=corners[clear & ~in_train],
+                test_windows=corners[inside],
+            )
+        )
+    return parts
+
+
+def _named(split: Split | PatchSplit, fold: int, folds: int, regions: str, seed: int) -> dict[str, Any]:
+    """What a fold's split says of itself."""
+    return {
+        'strategy': {'name': 'fold', 'of': split.fingerprint, 'fold': fold, 'folds': folds, 'regions': regions},
+        'seed': seed,
+    }
+
+
+def _regions(scene: Scene, regions: Regions, block: int) -> np.ndarray:
+    """(H*W,) region of each pixel."""
+    if regions == 'groups' and scene.groups is not None:
+        return scene.groups.reshape(-1)
+    rows, columns = np.indices(scene.shape)
+    # Blocks end with their tile.
+    height = scene.tile_rows or scene.shape[0]
+    tile, rows = np.divmod(rows, height)
+    down, across = -(-height // block), -(-scene.shape[1] // block)
+    return ((tile * down + rows // block) * across + columns // block).reshape(-1)
+
+
+def _deal(
+    label: np.ndarray, region: np.ndarray, in_train: np.ndarray, folds: int, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """(N,) fold of each sample, and (N,) which were dealt one by one."""
+    rng = np.random.default_rng(seed)
+    of_sample = np.full(len(label), -1)
+    ids = np.unique(label)
+    few = [k for k in ids if len(np.unique(region[label == k])) < folds]
+    whole = ~np.isin(label, few)
+    if whole.any():
+        of_sample[whole] = _deal_regions(label[whole], region[whole], folds, rng)
+    scattered = ~whole
+    for k in ids:  # every class must be left to learn, whichever fold is held out
+        mine = (label == k) & in_train
+        held = np.bincount(of_sample[mine & whole], minlength=folds)
+        if k in few or held.max() == mine.sum():
+            scattered |= label == k
+            for members in (np.flatnonzero(mine), np.flatnonzero((label == k) & ~in_train)):
+                of_sample[rng.permutation(members)] = (np.arange(len(members)) + rng.integers(folds)) % folds
+        if mine.sum() < 2:
+            raise ValueError(f'fold_splits: class {k} has {int(mine.sum())} training samples; at least 2 are needed')
+    return of_sample, scattered
+
+
+def _deal_regions(label: np.ndarray, region: np.ndarray, folds: int, rng: np.random.Generator) -> np.ndarray:
+    """(N,) fold of each sample: in random order, each region goes where the classes of its samples lack most.
+
+    scikit-learn's StratifiedGroupKFold takes regions in a fixed order but for ties, so that repeated deals are alike.
+    """
+    numbers, region = np.unique(region, return_inverse=True)
+    classes, label = np.unique(label, return_inverse=True)
+    counts = np.zeros((len(numbers), len(classes)))
+    np.add.at(counts, (region, label), 1)
+    counts /= counts.sum(axis=0)  # a rare class weighs as much as a frequent one
+    of_region, held = np.empty(len(numbers), dtype=np.int64), np.zeros((folds, len(classes)))
+    for number in rng.permutation(len(numbers)):
+        fold = int(((held + counts[number]) ** 2 - held**2).sum(axis=1).argmin())
+        of_region[number] = fold
+        held[fold] += counts[number]
+    return of_region[region]

@@ -1,0 +1,283 @@
+"""What every gate is: fitted to real samples, it scores synthetic ones and says which to keep."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, TypeVar
+
+import numpy as np
+import torch
+from scipy.stats import t as student
+from torch import Tensor
+
+from ..datasets.batches import fetch
+from ..generators import TrainingData
+from ..samples import Provenance, SampleSpec
+from .regions import independent_samples, require_regions
+
+Batch = Mapping[str, Tensor]
+G = TypeVar('G', bound='Gate')
+_PIXELS_AT_ONCE = 1 << 16
+
+
+class Gate(ABC):
+    """Base of all gates.
+
+    A gate learns from the training part of a split what real samples are like. Its threshold comes from real samples
+    that it has not learnt from: training samples, each judged without its own region, and validation samples. A new
+    real sample is then rejected with about the chance ``false_alarm``, see :func:`held_out_limit`.
+
+    Args:
+        false_alarm: share of new real samples that the gate may reject. It can be changed after fitting.
+
+    Attributes:
+        held_out: (M,) scores of the real samples that the threshold comes from.
+        independent: how many of these say something of their own; overlapping windows do not.
+        provenance: of what the gate has seen, None where the training data do not tell.
+
+    Raises:
+        ValueError: if ``false_alarm`` is not between 0 and 1.
+    """
+
+    name: ClassVar[str]
+
+    def __init__(self, false_alarm: float = 0.05) -> None:
+        if not 0 < false_alarm < 1:
+            raise ValueError(f'{type(self).__name__}: false_alarm must be between 0 and 1, found {false_alarm}')
+        self.false_alarm = false_alarm
+        self.spec: SampleSpec | None = None
+        self.held_out = torch.empty(0)
+        self.independent = 0
+        self.provenance: Provenance | None = None
+
+    def fit(self: G, data: TrainingData, regions: Tensor | None = None, seed: int = 0) -> G:
+        """Learn what real samples are like.
+
+        Args:
+            data: the training part of a split.
+            regions: int64 in the shape of ``data.y``, the region that each label lies in; see
+                :func:`~hsiaug.quality.regions.label_regions`. Without them no two samples may share a pixel: real
+                samples would be judged by what has seen them, and thresholds be too strict.
+            seed: of anything random in the fit.
+
+        Returns:
+            the gate itself.
+
+        Raises:
+            ValueError: if the samples do not suit the gate, are not finite, or are too few.
+        """
+        name = type(self).__name__
+        finite = int(data.x.isfinite().flatten(1).all(dim=1).sum()) if len(data.x) else 0
+        if finite == 0 or finite < len(data.x):
+            raise ValueError(
+                f'{name}: {finite} of {len(data.x)} training samples are finite; at least one and all of them must be: '
+                'fill the others, or leave them out'
+            )
+        regions = require_regions(regions, data.y, name)
+        self.spec, self.provenance = data.spec, data.provenance
+        own = self._fit(data, regions, seed)
+        target = 'label' if data.spec.kind in ('spectrum', 'scene') else 'mask'
+        beside = self.score({'image': data.val_x, target: data.val_y}) if len(data.val_x) else own[:0]
+        scores = torch.cat([own, beside])
+        judged = own.isfinite()
+        independent = independent_samples(regions[judged]) + int(beside.isfinite().sum())
+        if independent < 2:
+            raise ValueError(
+                f'{name}: {independent} real sample can be judged by others that share no region with it, at least 2 '
+                'are needed for a threshold; give smaller windows, smaller blocks or more training samples'
+            )
+        self.held_out, self.independent = scores[scores.isfinite()], independent
+        return self
+
+    @abstractmethod
+    def _fit(self, data: TrainingData, regions: Tensor, seed: int) -> Tensor:
+        """Learn, and return (N,) scores of the training samples by what has not seen their regions; NaN for none."""
+
+    @abstractmethod
+    def score(self, batch: Batch) -> Tensor:
+        """(n,) float32 of samples in the sample contract, on the CPU; higher is worse, NaN cannot be judged."""
+
+    @property
+    def threshold(self) -> float:
+        """Highest score that is kept.
+
+        Raises:
+            RuntimeError: before :meth:`fit`.
+        """
+        if self.independent == 0:
+            raise RuntimeError(f'{type(self).__name__} is not fitted; call fit with the training part of a split')
+        return held_out_limit(self.held_out, self.independent, self.false_alarm)
+
+    def keep(self, batch: Batch) -> Tensor:
+        """(n,) bool: which samples pass. One that cannot be judged, since a value is NaN, does not."""
+        return self.score(batch) <= self.threshold
+
+    def clean(self, batch: Batch) -> dict[str, Tensor]:
+        """The batch with what the gate mends in samples that pass; most gates mend nothing."""
+        return dict(batch)
+
+    def settings(self) -> dict[str, Any]:
+        """JSON-ready: what decides."""
+        return {
+            'gate': self.name,
+            'false_alarm': self.false_alarm,
+            'threshold': self.threshold,
+            'held_out': len(self.held_out),
+            'independent': self.independent,
+        }
+
+
+def rows_at_once(spec: SampleSpec) -> int:
+    """How many samples are worked on at a time."""
+    height, width = spec.size or (1, 1)
+    return max(1, _PIXELS_AT_ONCE // (height * width))
+
+
+def held_out_limit(scores: Tensor, independent: int, false_alarm: float) -> float:
+    """What a new score of the same kind exceeds with at most a given chance.
+
+    With enough independent scores it is the ⌈(n + 1)(1 − α)⌉-th smallest, exact for exchangeable scores whatever their
+    distribution (Vovk et al. 2005). With fewer than 1/α − 1 no quantile can promise that; the one-sided prediction
+    limit of normal scores, mean + t·s·√(1 + 1/m) with m independent ones, then goes beyond the largest seen if need be.
+
+    Args:
+        scores: (n,) of held-out real samples, finite.
+        independent: m ≤ n, at least 2.
+        false_alarm: α.
+    """
+    values = np.sort(scores.double().numpy())
+    rank = math.ceil((len(values) + 1) * (1 - false_alarm) - 1e-9)
+    quantile = float(values[min(rank, len(values)) - 1])
+    if independent >= 1 / false_alarm - 1 - 1e-9:
+        return quantile
+    # Scores that depend on each other spread less than independent ones.
+    spread = values.std() * math.sqrt(independent / (independent - 1))
+    factor = float(student.ppf(1 - false_alarm, independent - 1)) * math.sqrt(1 + 1 / independent)
+    return max(quantile, float(values.mean()) + factor * float(spread))
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What gates say of a batch.
+
+    Args:
+        scores: (n,) of each gate.
+        rejected: (n,) bool of each gate.
+    """
+
+    scores: Mapping[str, Tensor]
+    rejected: Mapping[str, Tensor]
+
+    @property
+    def keep(self) -> Tensor:
+        """(n,) bool: samples that no gate rejects."""
+        return ~torch.stack(list(self.rejected.values())).any(dim=0)
+
+    def reasons(self) -> list[list[str]]:
+        """For each sample the gates that reject it."""
+        rows = zip(*(rejected.tolist() for rejected in self.rejected.values()), strict=True)
+        return [[name for name, says in zip(self.rejected, row, strict=True) if says] for row in rows]
+
+
+class GateReport:
+    """Counts of what gates rejected and why, over any number of batches.
+
+    Args:
+        names: of the gates.
+    """
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self.samples, self.kept = 0, 0
+        self.rejected, self.alone = dict.fromkeys(names, 0), dict.fromkeys(names, 0)
+
+    def add(self, verdict: Verdict) -> None:
+        """Count a batch."""
+        votes = torch.stack(list(verdict.rejected.values()))
+        single = votes.sum(dim=0) == 1
+        self.samples += votes.shape[1]
+        self.kept += int(verdict.keep.sum())
+        for name, vote in zip(verdict.rejected, votes, strict=True):
+            self.rejected[name] += int(vote.sum())
+            self.alone[name] += int((vote & single).sum())
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready: samples seen and kept, those that each gate rejects, and those that it alone rejects."""
+        return {
+            'samples': self.samples,
+            'kept': self.kept,
+            'rejected': dict(self.rejected),
+            'rejected_by_it_alone': dict(self.alone),
+        }
+
+
+class Gates:
+    """Several gates as one: a sample passes if all let it pass. False alarms of the gates add up, at most.
+
+    Args:
+        gates: of different names, applied in this order.
+
+    Raises:
+        ValueError: if there is none, or two have one name.
+    """
+
+    def __init__(self, gates: Sequence[Gate]) -> None:
+        self.gates = tuple(gates)
+        names = [gate.name for gate in self.gates]
+        if not names or len(set(names)) < len(names):
+            raise ValueError(f'Gates: at least one gate, and no two of one name, are needed, found {names}')
+
+    def __iter__(self) -> Iterator[Gate]:
+        """The gates in their order."""
+        return iter(self.gates)
+
+    def fit(self, data: TrainingData, regions: Tensor | None = None, seed: int = 0) -> Gates:
+        """Fit each gate; arguments as for :meth:`Gate.fit`."""
+        for gate in self.gates:
+            gate.fit(data, regions, seed)
+        return self
+
+    def judge(self, batch: Batch) -> Verdict:
+        """Scores and rejections of each gate."""
+        scores = {gate.name: gate.score(batch) for gate in self.gates}
+        return Verdict(scores, {gate.name: ~(scores[gate.name] <= gate.threshold) for gate in self.gates})
+
+    def score(self, batch: Batch) -> Tensor:
+        """(n,) largest excess over a gate's threshold, in spreads of its held-out real scores; kept up to 0."""
+        verdict = self.judge(batch)
+        excess = [
+            (verdict.scores[gate.name] - gate.threshold) / gate.held_out.std(correction=0).clamp_min(1e-12)
+            for gate in self.gates
+        ]
+        return torch.stack(excess).amax(dim=0)
+
+    def keep(self, batch: Batch) -> Tensor:
+        """(n,) bool: which samples pass all gates."""
+        return self.judge(batch).keep
+
+    def clean(self, batch: Batch) -> dict[str, Tensor]:
+        """The batch with what each gate mends."""
+        cleaned = dict(batch)
+        for gate in self.gates:
+            cleaned = gate.clean(cleaned)
+        return cleaned
+
+    def review(self, dataset: Any, batch_size: int = 256) -> tuple[Tensor, dict[str, Any]]:
+        """Judge all samples of a map-style dataset, such as a bank.
+
+        Returns:
+            (N,) bool which samples pass, and the JSON-ready report.
+        """
+        report, keep = GateReport([gate.name for gate in self.gates]), []
+        for rows in np.array_split(np.arange(len(dataset)), max(1, -(-len(dataset) // batch_size))):
+            if len(rows):
+                verdict = self.judge(fetch(dataset, rows))
+                report.add(verdict)
+                keep.append(verdict.keep)
+        return torch.cat(keep) if keep else torch.zeros(0, dtype=torch.bool), report.to_dict()
+
+    def settings(self) -> list[dict[str, Any]]:
+        """JSON-ready: what decides in each gate."""
+        return [gate.settings() for gate in self.gates]

@@ -1,0 +1,223 @@
+"""Gates in front of a source: samples that do not pass are drawn again, or left out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+from torchgeo.datasets import NonGeoDataset
+
+from .. import __version__
+from ..datasets.batches import fetch, unstack
+from ..datasets.synthetic import stream_seed
+from ..samples import Footprint, Provenance, Sample, SampleSource, SampleSpec, require_compatible
+from .gate import Gate, GateReport, Gates
+
+
+class GateError(ValueError):
+    """Gates that let hardly anything pass."""
+
+
+class Gated(nn.Module):
+    """A source of synthetic samples behind gates: what does not pass is drawn again, with the same label.
+
+    Which samples come depends on (n, labels, seed) and nothing else. Where masks hold noisy pixels, those are ignored,
+    see :meth:`~hsiaug.quality.agreement.AgreementGate.clean`.
+
+    Args:
+        generator: a generator, or anything with ``sample`` and a spec.
+        gates: fitted to the training part that the generator was trained on.
+        tries: how often samples are drawn at most; after the last an error says which gate rejects them.
+
+    Attributes:
+        provenance: of both: what the generator or any gate has seen.
+        report: what was rejected so far and why, in this process.
+
+    Raises:
+        ValueError: if ``tries`` is below 1, or generator and gates have seen different scenes.
+        SpecMismatchError: if the generator does not make what the gates were fitted to.
+    """
+
+    def __init__(self, generator: SampleSource, gates: Gates | Sequence[Gate], tries: int = 50) -> None:
+        super().__init__()
+        if tries < 1:
+            raise ValueError(f'Gated: tries must be at least 1, found {tries}')
+        self.gates = gates if isinstance(gates, Gates) else Gates(gates)
+        self.generator, self.tries = generator, tries
+        self.spec = require_fitted(self.gates, generator.spec)
+        self.provenance = joint_provenance(generator.provenance, self.gates)
+        self.soft_labels = bool(getattr(generator, 'soft_labels', False))
+        self.report = GateReport([gate.name for gate in self.gates])
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """JSON-ready: what tells these samples from others of the same generator."""
+        return {
+            'generator': getattr(self.generator, 'settings', None),
+            'gates': self.gates.settings(),
+            'tries': self.tries,
+        }
+
+    @property
+    def class_prior(self) -> Tensor | None:
+        """(K,) training frequencies of the generator, None where it does not know them."""
+        return getattr(self.generator, 'class_prior', None)
+
+    @property
+    def device(self) -> torch.device:
+        """Where samples are drawn. Gates judge on the CPU."""
+        return getattr(self.generator, 'device', torch.device('cpu'))
+
+    def sample(self, n: int, labels: Tensor | None = None, seed: int | None = None) -> dict[str, Tensor]:
+        """Draw a batch of samples that pass all gates; arguments as for a generator.
+
+        Raises:
+            GateError: if fewer than ``n`` pass after all tries, naming the gate that rejects most.
+        """
+        if seed is None:
+            seed = int(torch.randint(2**62, ()).item())
+        if n == 0:
+            return self.generator.sample(0)
+        missing, report = torch.arange(n), GateReport([gate.name for gate in self.gates])
+        batch: dict[str, Tensor] = {}
+        for attempt in range(self.tries):
+            wanted = None if labels is None else labels[missing]
+            drawn = self.generator.sample(len(missing), wanted, stream_seed(seed, attempt))
+            if not batch:
+                batch = {key: torch.empty_like(value) for key, value in drawn.items()}
+                if labels is None and 'label' in drawn:  # drawn again with the class they had: gates thin no class out
+                    labels = drawn['label']
+            verdict = self.gates.judge(drawn)
+            report.add(verdict)
+            self.report.add(verdict)
+            for key, value in drawn.items():
+                batch[key][missing[verdict.keep].to(value.device)] = value[verdict.keep.to(value.device)]
+            missing = missing[~verdict.keep]
+            if len(missing) == 0:
+                return self.gates.clean(batch)
+        raise GateError(self._complaint(n, labels, missing, report))
+
+    def _complaint(self, n: int, labels: Tensor | None, missing: Tensor, report: GateReport) -> str:
+        worst = max(report.rejected, key=lambda name: report.rejected[name])
+        of = ''
+        if labels is not None:
+            names = [self.spec.classes[k] for k in labels[missing].unique().tolist()]
+            of = f' of {", ".join(names)}'
+        return (
+            f'Gated: {len(missing)} of {n} samples{of} did not pass in {self.tries} tries; gate {worst!r} rejected '
+            f'{report.rejected[worst]} of {report.samples} drawn (all gates: {report.rejected}). Train the generator '
+            f'longer, raise tries, or lower the false_alarm of {worst!r}, which lets more pass'
+        )
+
+
+class GatedDataset(NonGeoDataset):
+    """What passes the gates of a map-style dataset of synthetic samples, such as a bank.
+
+    Args:
+        dataset: in the sample contract, with a ``spec``. It is read once.
+        gates: fitted to real training samples.
+
+    Attributes:
+        rows: (n,) int64 rows of the dataset that pass.
+        report: what was rejected and why, JSON-ready.
+
+    Raises:
+        ValueError: if the dataset has no spec, or it and the gates have seen different scenes.
+        SpecMismatchError: if the dataset does not hold what the gates were fitted to.
+        GateError: if no sample passes.
+    """
+
+    def __init__(self, dataset: Dataset[Sample], gates: Gates | Sequence[Gate]) -> None:
+        self.gates = gates if isinstance(gates, Gates) else Gates(gates)
+        spec = getattr(dataset, 'spec', None)
+        if not isinstance(spec, SampleSpec):
+            raise ValueError(f'GatedDataset: {type(dataset).__name__} has no spec that says what it holds')
+        self.dataset, self.spec = dataset, require_fitted(self.gates, spec)
+        self.provenance = joint_provenance(getattr(dataset, 'provenance', None), self.gates)
+        keep, self.report = self.gates.review(dataset)
+        self.rows = np.flatnonzero(keep.numpy())
+        if not len(self.rows):
+            raise GateError(f'GatedDataset: none of {len(keep)} samples passes the gates: {self.report["rejected"]}')
+
+    def __len__(self) -> int:
+        """Number of samples that pass."""
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> Sample:
+        """One sample that passes, noisy pixels of its mask ignored."""
+        return self.__getitems__([index])[0]
+
+    def __getitems__(self, indices: Sequence[int]) -> list[Sample]:
+        """Samples of a whole batch."""
+        return unstack(self.batch(indices))
+
+    def batch(self, indices: Sequence[int] | Tensor) -> dict[str, Any]:
+        """Samples of several indices, stacked.
+
+        Raises:
+            IndexError: if an index is out of range.
+        """
+        rows = self.rows[np.asarray(indices, dtype=np.int64)]
+        return self.gates.clean(fetch(self.dataset, rows))
+
+    def labels(self) -> Tensor | None:
+        """(n,) labels of what passes where the dataset tells them, else None."""
+        known: Callable[[], Tensor] | Tensor | None = getattr(self.dataset, 'labels', None)
+        known = known() if callable(known) else known
+        return known[torch.from_numpy(self.rows)] if isinstance(known, Tensor) else None
+
+
+def require_fitted(gates: Gates, spec: SampleSpec) -> SampleSpec:
+    """The spec of a source, if all gates are fitted to its kind of samples.
+
+    Raises:
+        ValueError: naming a gate that is not fitted.
+        SpecMismatchError: naming what differs.
+    """
+    for gate in gates:
+        if gate.spec is None or gate.independent == 0:
+            raise ValueError(f'gate {gate.name!r} is not fitted; call fit with the training part of a split')
+        require_compatible(gate.spec, spec)
+    return spec
+
+
+def joint_provenance(source: Provenance | None, gates: Gates) -> Provenance | None:
+    """Provenance of what comes through gates: all that the source or a gate has seen counts as seen.
+
+    Raises:
+        ValueError: if they have seen different scenes, which no single footprint could tell.
+    """
+    known = {'generator': source} | {f'gate {gate.name!r}': gate.provenance for gate in gates}
+    parts = {who: one for who, one in known.items() if one is not None}
+    if not parts:
+        return None
+    seen = {who: one.seen for who, one in parts.items() if one.seen is not None}
+    scenes = {footprint.scene for footprint in seen.values()}
+    if len(scenes) > 1:
+        raise ValueError(
+            'the generator and its gates have seen different scenes: '
+            + ', '.join(f'{who} {footprint.scene}' for who, footprint in seen.items())
+            + '; fit the gates to the scene that the generator was trained on'
+        )
+    splits = {one.split for one in parts.values()}
+    # Where they differ, an error about a leak should tell whose split it was.
+    split = splits.pop() if len(splits) == 1 else ', '.join(f'{one.split} of {who}' for who, one in parts.items())
+    base = source or Provenance(__version__, 0, {})
+    return replace(
+        base,
+        training={**base.training, 'gates': gates.settings()},
+        split=split,
+        seen=_union(list(seen.values())) if seen else None,
+    )
+
+
+def _union(footprints: list[Footprint]) -> Footprint:
+    if all(footprint == footprints[0] for footprint in footprints):
+        return footprints[0]
+    pixels = np.unique(np.concatenate([footprint.pixels() for footprint in footprints]))
+    return Footprint.of(footprints[0].scene, footprints[0].size, pixels)

@@ -1,0 +1,229 @@
+"""Is a sample new? Distances to the nearest training sample, in units of the sensor's noise."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from scipy.stats import chi2
+from sklearn.covariance import ledoit_wolf
+from torch import Tensor
+
+from ..datasets.batches import fetch
+from ..generators import TrainingData
+from ..samples import SampleSpec
+from .gate import Batch, Gate, rows_at_once
+from .regions import shares_region
+
+_COMPONENTS = 10  # of patches, whose many pixels make up for the bands left out
+_PIXELS = 50_000  # that are enough to estimate a covariance from
+_EXACT = 1e-3  # in noise: nearer than this is a copy to the last digits
+_CHUNK = 256
+
+
+class NoveltyGate(Gate):
+    """Minus log distance to the nearest training sample: root mean square difference in units of the sensor's noise.
+
+    A copy has distance 0; a copy under noise of its own, 1; what shows the same under another measurement of the same
+    sensor, √2. Noise is whitened (Green et al. 1988, the maximum noise fraction), by a covariance estimated from the
+    training samples, see :func:`noise_covariance`. Each sample meets only training samples of other regions where the
+    threshold is set, so that what a threshold calls near is nearer than real samples come to one another.
+
+    Args:
+        false_alarm: see :class:`~hsiaug.quality.gate.Gate`.
+        turns: find mirrored and turned copies of images too.
+        shifts: find copies of images that are shifted by up to so many pixels too: what is compared loses a border of
+            this width, and the search takes (2 · shifts + 1)² times as long.
+
+    Raises:
+        ValueError: if ``shifts`` is negative.
+    """
+
+    name = 'novelty'
+
+    def __init__(self, false_alarm: float = 0.05, turns: bool = True, shifts: int = 0) -> None:
+        super().__init__(false_alarm)
+        if shifts < 0:
+            raise ValueError(f'NoveltyGate: shifts must not be negative, found {shifts}')
+        self.turns, self.shifts = turns, shifts
+
+    def _fit(self, data: TrainingData, regions: Tensor, seed: int) -> Tensor:
+        spec = data.spec
+        if spec.size is not None and 2 * self.shifts >= min(spec.size):
+            raise ValueError(f'NoveltyGate: nothing is left of {spec.size} pixels at shifts of {self.shifts}')
+        self.spec = spec
+        more = data.unlabelled if spec.kind == 'spectrum' else data.x[:0]
+        pixels = _pixels(torch.cat([data.x, more]), spec)
+        pixels = pixels[torch.randperm(len(pixels), generator=torch.Generator().manual_seed(seed))[:_PIXELS]]
+        self.mean = pixels.mean(dim=0)
+        self.axes = _noise_fractions(noise_covariance(torch.cat([data.x, more]), spec), pixels - self.mean, spec)
+        self.train = self._whiten(data.x)
+        return _closeness(self._search(self.train, regions)[0])
+
+    def _whiten(self, image: Tensor) -> Tensor:
+        """(n, m, H, W) components whose noise has variance one; spectra have one pixel."""
+        assert self.spec is not None
+        parts = []
+        for some in _stacked(image.cpu().float(), self.spec).split(rows_at_once(self.spec)):
+            parts.append(((some.movedim(1, -1) - self.mean) @ self.axes).movedim(-1, 1))
+        return torch.cat(parts)
+
+    def _search(self, wanted: Tensor, regions: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """(n,) distance to the nearest training sample and (n,) its row.
+
+        With the ``regions`` of the training samples, which are then those that are wanted, only samples without a
+        region in common meet; the distance is infinite where there is none.
+        """
+        best, nearest = torch.full((len(wanted),), torch.inf), torch.zeros(len(wanted), dtype=torch.int64)
+        for start in range(0, len(wanted), _CHUNK):
+            rows = slice(start, start + _CHUNK)
+            queries = list(self._turned(wanted[rows]))
+            for first in range(0, len(self.train), _CHUNK):
+                part = slice(first, first + _CHUNK)
+                allowed = None if regions is None else ~shares_region(regions[rows], regions[part])
+                for crop in self._crops(self.train[part]):
+                    for query in queries:
+                        found, at = _nearest(query, crop, allowed)
+                        closer = found < best[rows]
+                        best[rows] = best[rows].where(~closer, found)
+                        nearest[rows] = nearest[rows].where(~closer, at + first)
+        return best, nearest
+
+    def _turned(self, image: Tensor) -> Iterator[Tensor]:
+        """(n, D) middle of the images in each of the positions in which they are compared."""
+        s, square = self._border(image), image.shape[-1] == image.shape[-2]
+        middle = image[..., s : image.shape[-2] - s, s : image.shape[-1] - s]
+        if not self.turns or image.shape[-1] == 1:
+            yield middle.flatten(1)
+            return
+        for quarter in range(4) if square else (0, 2):
+            turned = middle.rot90(quarter, dims=(-2, -1))
+            yield turned.flatten(1)
+            yield turned.flip(-1).flatten(1)
+
+    def _border(self, image: Tensor) -> int:
+        """Pixels left out at each side; a spectrum has none to spare."""
+        return self.shifts if image.shape[-1] > 1 else 0
+
+    def _crops(self, image: Tensor) -> Iterator[Tensor]:
+        """(n, D) what training images show at each shift."""
+        s = self._border(image)
+        height, width = image.shape[-2] - 2 * s, image.shape[-1] - 2 * s
+        for top in range(2 * s + 1):
+            for left in range(2 * s + 1):
+                yield image[..., top : top + height, left : left + width].flatten(1)
+
+    def nearest(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """(n,) distance of each sample to the nearest training sample in units of noise, and (n,) that one's row.
+
+        The distance of a sample that holds NaN is NaN.
+        """
+        if len(batch['image']) == 0:
+            return torch.empty(0), torch.empty(0, dtype=torch.int64)
+        distance, row = self._search(self._whiten(batch['image']))
+        finite = batch['image'].cpu().flatten(1).isfinite().all(dim=1)
+        return distance.where(finite, torch.nan), row
+
+    def score(self, batch: Batch) -> Tensor:
+        """(n,) minus log distance to the nearest training sample."""
+        return _closeness(self.nearest(batch)[0])
+
+    def memorised(self, dataset: Any, batch_size: int = 256) -> dict[str, Any]:
+        """How much of a dataset, such as a bank, is memorised.
+
+        Returns:
+            JSON-ready: number of samples; of copies to the last digits; of samples nearer to a training sample than
+            the threshold allows, and their share; the share that real samples would have, at most; the smallest and
+            the median distance, and the median of held-out real samples, all in units of noise.
+        """
+        distances = []
+        for rows in np.array_split(np.arange(len(dataset)), max(1, -(-len(dataset) // batch_size))):
+            distances.append(self.nearest(fetch(dataset, rows))[0])
+        distance = torch.cat(distances)
+        near = int((_closeness(distance) > self.threshold).sum())
+        return {
+            'samples': len(distance),
+            'exact_copies': int((distance <= _EXACT).sum()),
+            'memorised': near,
+            'share': near / len(distance),
+            'share_of_real': self.false_alarm,
+            'smallest_distance': float(distance.min()),
+            'median_distance': float(distance.nanquantile(0.5)),
+            'median_distance_of_real': float(torch.exp(-self.held_out).quantile(0.5)),
+        }
+
+
+def noise_covariance(image: Tensor, spec: SampleSpec) -> Tensor:
+    """Covariance of the sensor's noise between bands, estimated from what is smooth in real samples.
+
+    Of images, from (a − b − c + d) / 2 of the four pixels of a 2 x 2 square, which no slope of brightness touches
+    (after Immerkær 1996), the busier half of the squares left out. Of single spectra, whose neighbours are not known,
+    the variance of each band that all others cannot explain (Roger and Arnold 1996), which is one over the diagonal of
+    the inverse covariance. Covariances are shrunk (Ledoit and Wolf 2004).
+
+    Args:
+        image: (N, C), (N, C, H, W) or (N, 2, C, H, W) real samples.
+        spec: theirs.
+
+    Returns:
+        (C, C) float64; (2C, 2C) of pairs of dates.
+    """
+    flat = _stacked(image, spec).double()
+    if min(flat.shape[-2:]) == 1:
+        covariance = _shrunk(_pixels(image, spec).double())
+        return torch.diag(1 / torch.linalg.inv(covariance).diagonal())
+    squares = (flat[..., 1:, 1:] - flat[..., 1:, :-1] - flat[..., :-1, 1:] + flat[..., :-1, :-1]) / 2
+    differences = squares.movedim(1, -1).flatten(0, -2)
+    differences = differences[:: max(1, len(differences) // _PIXELS)]
+    power = (differences / differences.std(dim=0).clamp_min(1e-300)).square().mean(dim=1)
+    # Even of noise alone the quieter half has less power, by this much of a chi-square distribution.
+    bands = flat.shape[1]
+    quiet = chi2.cdf(chi2.median(bands), bands + 2) / 0.5
+    return _shrunk(differences[power <= power.quantile(0.5)]) / quiet
+
+
+def _shrunk(x: Tensor) -> Tensor:
+    """(C, C) covariance of (M, C), shrunk on bands of spread one."""
+    spread = x.std(dim=0, correction=0)
+    spread = spread.clamp_min(1e-6 * float(spread.mean()) + 1e-300)
+    covariance = torch.from_numpy(ledoit_wolf((x / spread).numpy())[0])
+    covariance += 1e-6 * torch.eye(len(covariance), dtype=covariance.dtype)
+    return covariance * spread[:, None] * spread
+
+
+def _noise_fractions(noise: Tensor, centred: Tensor, spec: SampleSpec) -> Tensor:
+    """(C, m) float32 axes that make noise white, of the largest signal to noise ratio first."""
+    power, vectors = torch.linalg.eigh(noise)
+    whitener = vectors / power.clamp_min(1e-9 * float(power.max())).sqrt()
+    white = centred.double() @ whitener
+    rotation = torch.linalg.eigh(white.T @ white).eigenvectors
+    count = len(noise) if spec.size is None else min(len(noise), _COMPONENTS)
+    return (whitener @ rotation.flip(1)[:, :count]).float()
+
+
+def _nearest(query: Tensor, train: Tensor, allowed: Tensor | None) -> tuple[Tensor, Tensor]:
+    """(n,) root mean square difference of (n, D) from the nearest of (M, D), and (n,) its row."""
+    distance = torch.cdist(query, train)
+    if allowed is not None:
+        distance = distance.masked_fill(~allowed, torch.inf)
+    row = distance.argmin(dim=1)
+    # Again for the nearest: by way of a matrix product, two equal vectors have a distance.
+    exact = (query - train[row]).square().mean(dim=1).sqrt()
+    return exact.where(distance.amin(dim=1).isfinite(), torch.inf), row
+
+
+def _closeness(distance: Tensor) -> Tensor:
+    return -distance.clamp_min(_EXACT).log()
+
+
+def _stacked(image: Tensor, spec: SampleSpec) -> Tensor:
+    """(n, C', H, W): spectra as images of one pixel, the bands of two dates one after the other."""
+    if spec.kind == 'spectrum':
+        return image[:, :, None, None]
+    return image.flatten(1, 2) if spec.kind == 'change' else image
+
+
+def _pixels(image: Tensor, spec: SampleSpec) -> Tensor:
+    return _stacked(image, spec).movedim(1, -1).flatten(0, -2)

@@ -1,0 +1,276 @@
+"""A ratio chosen on validation folds inside the training area, with 0 among the choices.
+
+A wrong ratio costs accuracy, and validation on few labels is noisy. So every candidate is paired with ratio 0 on the
+same folds and seeds, a race drops the worse half early, and a candidate wins only if it beats ratio 0 by ``k`` standard
+errors; otherwise nothing is mixed in. Results of other scenes can lend their strength.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+import numpy as np
+
+from ..datasets.synthetic import stream_seed
+from ..ratio import require_ratio
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """What is chosen.
+
+    Args:
+        ratio: synthetic samples per real sample.
+        threshold: of the gate; None without one.
+    """
+
+    ratio: float
+    threshold: float | None = None
+
+    def __post_init__(self) -> None:
+        require_ratio(self.ratio)
+
+
+REAL_ONLY = Candidate(0.0)
+
+
+class Trial(Protocol):
+    """Train a downstream model and score it where it has not been trained.
+
+    An attribute ``cost`` says how many plain trainings a call takes; it is 1 where there is none.
+    """
+
+    def __call__(self, candidate: Candidate, fold: int, seed: int) -> float:
+        """Score, higher is better, of a model trained with a candidate.
+
+        Args:
+            candidate: ratio and threshold; ratio 0 is the real data alone.
+            fold: which fold validates.
+            seed: of the deal to folds and of the training; equal seeds make candidates comparable.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class Standing:
+    """How a candidate stands against ratio 0.
+
+    Args:
+        candidate: ratio and threshold.
+        trials: paired trials that it took part in, of each scene.
+        mean: mean paired difference to ratio 0, in units of the score.
+        standard_error: of that mean; infinite after a single trial.
+    """
+
+    candidate: Candidate
+    trials: int
+    mean: float
+    standard_error: float
+
+    def clears(self, k: float) -> bool:
+        """Whether the mean is above 0 and above ``k`` standard errors."""
+        return self.mean > (k * self.standard_error if k else 0.0)
+
+
+@dataclass(frozen=True)
+class RatioChoice:
+    """What a search found.
+
+    Args:
+        chosen: the candidate to train with; ratio 0 if none was better by enough.
+        standings: all candidates, those first that came furthest in the race, of these the best first.
+        k: standard errors that the best one had to clear.
+        trainings: number of trainings.
+        cost: the same in plain trainings.
+    """
+
+    chosen: Candidate
+    standings: tuple[Standing, ...]
+    k: float
+    trainings: int
+    cost: float
+
+    @property
+    def ratio(self) -> float:
+        """The ratio to train with."""
+        return self.chosen.ratio
+
+    @property
+    def threshold(self) -> float | None:
+        """The gate's threshold to train with."""
+        return self.chosen.threshold
+
+    def decided(self, k: float) -> RatioChoice:
+        """The choice that another ``k`` would have made of the same race."""
+        best = self.standings[0]
+        return replace(self, chosen=best.candidate if best.clears(k) else REAL_ONLY, k=k)
+
+    def to_dict(self) -> dict[str, Any]:
+        """A JSON-ready dictionary; an infinite standard error is null."""
+        found = dataclasses.asdict(self)
+        for standing in found['standings']:
+            if math.isinf(standing['standard_error']):
+                standing['standard_error'] = None
+        return {**found, 'standings': list(found['standings'])}
+
+    def __str__(self) -> str:
+        """The choice and why, in a line."""
+        best = self.standings[0]
+        gate = '' if best.candidate.threshold is None else f', gate at {best.candidate.threshold:g}'
+        return (
+            f'ratio {self.ratio:g}: the best candidate, {best.candidate.ratio:g}{gate}, differs from 0 by '
+            f'{best.mean:+.4f} ± {best.standard_error:.4f} in {best.trials} trials ({self.k:g} standard errors '
+            f'needed); {self.trainings} trainings at the cost of {self.cost:g} plain ones'
+        )
+
+
+@dataclass(frozen=True)
+class RatioSearch:
+    """Chooses a ratio by a race of candidates on validation folds; call it with a :class:`Trial`.
+
+    Successive halving (Jamieson and Talwalkar, "Non-stochastic Best Arm Identification and Hyperparameter
+    Optimization", AISTATS 2016): all candidates take the first trials, then the better half takes part until twice as
+    many are done, and so on; the best of the last round is compared with ratio 0. Trial t scores fold ``t % folds`` of
+    deal ``t // folds``, so that more trials than folds repeat the cross-fitting with other folds and seeds.
+
+    Folds of one training area share samples, so the differences of n trials are no independent ones. Their standard
+    error is s·√(1/n + 1/(folds − 1)), the second term being the ratio of validation to training samples (Nadeau and
+    Bengio, "Inference for the Generalization Error", Machine Learning 52, 2003); more trials do not bring it to zero.
+
+    Args:
+        ratios: candidates above 0; 0 is always one.
+        thresholds: of a gate; each ratio is tried with each. Empty without a gate.
+        folds: that a training area is dealt to, at least 2.
+        trials: that the best candidate takes part in.
+        first: trials before the first candidates leave; as many as ``trials`` is no race.
+        k: standard errors by which the best mean must exceed 0; below that the choice is ratio 0.
+        seed: of the deals and trainings.
+
+    Raises:
+        ValueError: if there is no ratio above 0, or a number is out of its range.
+    """
+
+    ratios: tuple[float, ...] = (0.5, 1.0, 2.0, 5.0)
+    thresholds: tuple[float, ...] = ()
+    folds: int = 3
+    trials: int = 6
+    first: int = 2
+    k: float = 0.5
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not any(require_ratio(ratio) for ratio in self.ratios):
+            raise ValueError(f'RatioSearch: at least one ratio above 0 expected, found {self.ratios}')
+        if self.folds < 2 or not 1 <= self.first <= self.trials or self.k < 0:
+            raise ValueError(
+                f'RatioSearch: folds >= 2, 1 <= first <= trials and k >= 0 expected, found folds {self.folds}, first '
+                f'{self.first}, trials {self.trials}, k {self.k}'
+            )
+
+    @property
+    def candidates(self) -> tuple[Candidate, ...]:
+        """All candidates above ratio 0, lower ratios first: ties go to them."""
+        ratios = sorted({float(ratio) for ratio in self.ratios if ratio > 0})
+        return tuple(Candidate(ratio, gate) for ratio in ratios for gate in self.thresholds or (None,))
+
+    def __call__(self, trial: Trial, others: Sequence[RatioChoice] = ()) -> RatioChoice:
+        """Choose for one scene.
+
+        Args:
+            trial: trains and scores on one fold.
+            others: what searches among the same candidates found on other scenes, at least two. They are the prior of
+                each candidate's difference: its mean and spread over scenes are weighed against this scene's own mean
+                by their variances.
+
+        Raises:
+            ValueError: if ``others`` is a single one, or lacks a candidate; or if a score is not finite.
+        """
+        return self._race([trial], others)
+
+    def pooled(self, trials: Mapping[str, Trial], others: Sequence[RatioChoice] = ()) -> RatioChoice:
+        """Choose one candidate for several scenes, each counting the same.
+
+        Args:
+            trials: of each scene, by name.
+            others: see :meth:`__call__`.
+        """
+        if not trials:
+            raise ValueError('RatioSearch: at least one scene is needed')
+        return self._race(list(trials.values()), others)
+
+    def _race(self, trials: list[Trial], others: Sequence[RatioChoice]) -> RatioChoice:
+        prior = _prior(self.candidates, others)
+        # (scene, candidate) to the scores so far
+        scores: dict[tuple[int, Candidate], list[float]] = {}
+        racing, done, goal = list(self.candidates), 0, self.first
+        finished: list[Standing] = []
+        trainings, cost = 0, 0.0
+        while True:
+            for t in range(done, goal):
+                seed = stream_seed(self.seed, t // self.folds)
+                for scene, trial in enumerate(trials):
+                    for candidate in (REAL_ONLY, *racing):
+                        score = float(trial(candidate, t % self.folds, seed))
+                        if not math.isfinite(score):
+                            raise ValueError(f'RatioSearch: {candidate} scored {score} on fold {t % self.folds}')
+                        scores.setdefault((scene, candidate), []).append(score)
+                        trainings, cost = trainings + 1, cost + float(getattr(trial, 'cost', 1.0))
+            done = goal
+            table = [self._standing(candidate, scores, len(trials), prior) for candidate in racing]
+            table.sort(key=lambda standing: -standing.mean)  # stable: ties go to the lower ratio
+            if done == self.trials:
+                break
+            stay = -(-len(table) // 2)
+            finished = table[stay:] + finished
+            racing = [candidate for candidate in racing if candidate in {s.candidate for s in table[:stay]}]
+            goal = self.trials if len(racing) == 1 else min(2 * done, self.trials)
+        found = RatioChoice(REAL_ONLY, (*table, *finished), self.k, trainings, round(cost, 6))
+        return found.decided(self.k)
+
+    def _standing(
+        self,
+        candidate: Candidate,
+        scores: Mapping[tuple[int, Candidate], list[float]],
+        scenes: int,
+        prior: Mapping[Candidate, tuple[float, float]],
+    ) -> Standing:
+        pairs = [(scores[scene, candidate], scores[scene, REAL_ONLY]) for scene in range(scenes)]
+        n = len(pairs[0][0])
+        gains = np.array([np.subtract(mine, real[:n]) for mine, real in pairs])
+        mean, variance = float(gains.mean()), math.inf
+        if n > 1:
+            variance = float(gains.var(axis=1, ddof=1).mean()) * (1 / n + 1 / (self.folds - 1)) / scenes
+        if candidate in prior:
+            mean, variance = _weigh((mean, variance), prior[candidate])
+        return Standing(candidate, n, mean, math.sqrt(variance))
+
+
+def _prior(candidates: Sequence[Candidate], others: Sequence[RatioChoice]) -> dict[Candidate, tuple[float, float]]:
+    """Mean and variance with which other scenes predict each candidate's difference on a new one."""
+    if not others:
+        return {}
+    if len(others) == 1:
+        raise ValueError(
+            'RatioSearch: a single other scene says nothing of the spread between scenes; give two or more'
+        )
+    tables = [{standing.candidate: standing.mean for standing in other.standings} for other in others]
+    if missing := [c for c in candidates if any(c not in table for table in tables)]:
+        raise ValueError(f'RatioSearch: the other scenes were searched without {missing}; search the same candidates')
+    return {
+        c: (
+            float(np.mean([table[c] for table in tables])),
+            float(np.var([table[c] for table in tables], ddof=1)) * (1 + 1 / len(tables)),
+        )
+        for c in candidates
+    }
+
+
+def _weigh(own: tuple[float, float], prior: tuple[float, float]) -> tuple[float, float]:
+    """Mean and variance of two estimates together, each weighing the inverse of its variance."""
+    weights = [1 / max(variance, 1e-12) for _, variance in (own, prior)]
+    total = sum(weights)
+    return (own[0] * weights[0] + prior[0] * weights[1]) / total, 1 / total

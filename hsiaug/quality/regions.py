@@ -1,0 +1,103 @@
+"""Where training samples lie, so that real samples can be judged by what has not seen them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..scenes import BitemporalScene, Scene, Split
+from ..scenes.labelled_patches import LabelledPatchSplit
+from ..scenes.patches import PatchSplit
+
+FOLDS = 5
+_SPECTRA_BLOCK = 8  # side of a region of single pixels
+
+
+def label_regions(scene: Scene, split: Split | PatchSplit, block: int | None = None) -> Tensor:
+    """Number of the region that each training label lies in.
+
+    Regions are the scene's groups (tiles, flight lines, fields) where it has them, else square blocks of pixels.
+
+    Args:
+        scene: the scene.
+        split: its split.
+        block: side of a block in pixels; that of a window, or 8 pixels for single spectra, if None.
+
+    Returns:
+        int64 in the shape of the training labels or masks: (N,), (N, H, W), or (N, 1, H, W) of pairs of dates; of
+        patches with one label each (N, H, W), region by pixel.
+    """
+    if isinstance(split, PatchSplit):
+        corners, size = split.train, split.size
+        if isinstance(split, LabelledPatchSplit):
+            corners, size = split.patches('train')[0], split.patch
+        row, column = (corners[:, axis, None] + np.arange(size) for axis in (0, 1))
+        row, column = np.broadcast_arrays(row[:, :, None], column[:, None, :])
+        block = size if block is None else block
+    else:
+        row, column = np.divmod(split.train, scene.shape[1])
+        block = _SPECTRA_BLOCK if block is None else block
+    if scene.groups is not None:
+        region = scene.groups[row, column]
+    else:
+        region = row // block * -(-scene.shape[1] // block) + column // block
+    regions = torch.from_numpy(np.ascontiguousarray(region, dtype=np.int64))
+    return regions[:, None] if isinstance(scene, BitemporalScene) else regions
+
+
+def require_regions(regions: Tensor | None, target: Tensor, who: str) -> Tensor:
+    """Regions 0 to R - 1 in the shape of labels or masks; each sample a region of its own if None.
+
+    Raises:
+        ValueError: if the shape differs, or there are fewer than two regions.
+    """
+    if regions is None:
+        regions = torch.arange(len(target)).reshape(-1, *(1,) * (target.ndim - 1)).expand(target.shape)
+    if regions.shape != target.shape and not (target.ndim == 1 and regions.ndim == 3 and len(regions) == len(target)):
+        raise ValueError(
+            f'{who}: regions must have the shape of the training labels {tuple(target.shape)}, found '
+            f'{tuple(regions.shape)}; see label_regions'
+        )
+    numbers, regions = torch.unique(regions, return_inverse=True)
+    if len(numbers) < 2:
+        raise ValueError(
+            f'{who}: real samples are judged by what has not seen them, which needs two regions, found {len(numbers)}; '
+            'give smaller blocks or more training samples'
+        )
+    return regions
+
+
+def deal_folds(regions: Tensor, seed: int) -> Iterator[Tensor]:
+    """Masks in the shape of ``regions``: for each of at most five folds of whole regions, which labels it holds."""
+    count = int(regions.max()) + 1
+    folds = min(FOLDS, count)
+    order = torch.randperm(count, generator=torch.Generator().manual_seed(seed))
+    fold = (order % folds)[regions]
+    for k in range(folds):
+        yield fold == k
+
+
+def shares_region(one: Tensor, other: Tensor) -> Tensor:
+    """(n, m) bool: whether two samples with regions (n, ...) and (m, ...) have one in common."""
+    if one.ndim == 1:
+        return one[:, None] == other
+    count = int(max(one.max(), other.max())) + 1
+    held = [torch.zeros(len(r), count).scatter_(1, r.reshape(len(r), -1), 1.0) for r in (one, other)]
+    return held[0] @ held[1].T > 0
+
+
+def independent_samples(regions: Tensor) -> int:
+    """How many samples say something of their own: all spectra, and of windows as many as have no region in common."""
+    if regions.ndim == 1:
+        return len(regions)
+    linked = shares_region(regions, regions)
+    free = torch.ones(len(linked), dtype=torch.bool)
+    count = 0
+    for row in linked.sum(dim=1).argsort(stable=True).tolist():  # those with fewest neighbours leave most others free
+        if free[row]:
+            free &= ~linked[row]
+            count += 1
+    return count
