@@ -8,6 +8,7 @@ from .labels import LabelPolicy, estimate_prior, synthetic_counts
 from .mixed import MixedDataset
 from .patches import IGNORE, PatchDataset, scene_dataset
 from .pool import SyntheticPool
+from .scenes import SceneDataset, SceneFolder
 from .spectra import SpectraDataset
 from .synthetic import SyntheticDataset
 
@@ -19,6 +20,8 @@ __all__ = [
     'MixedDataset',
     'PairFolder',
     'PatchDataset',
+    'SceneDataset',
+    'SceneFolder',
     'SpectraDataset',
     'SyntheticBank',
     'SyntheticDataset',

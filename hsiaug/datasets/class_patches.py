@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Literal, get_args
+from typing import get_args
 
 import torch
 from torch import Tensor
 
 from ..samples import SampleSpec
-
-Rule = Literal['centre', 'dominant']
+from ..scenes.labelled_patches import Rule
 
 
 def class_patches(
@@ -79,3 +78,6 @@ def class_patches(
     x = patches[place[:, 0], :, place[:, 1], place[:, 2]].contiguous()
     ignored = spec.ignore_index if spec.ignore_index is not None and spec.ignore_index < spec.num_classes else None
     return x, y, replace(spec, kind='scene', size=(size, size), ignore_index=ignored)
+
+
+__all__ = ['Rule', 'class_patches']

@@ -10,23 +10,17 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 from torch import Tensor
-from torchgeo.datasets import DatasetNotFoundError, NonGeoDataset
+from torchgeo.datasets import NonGeoDataset
 from tqdm.auto import tqdm
 
 from ..samples import Sample, SampleSpec
-from ..scenes.readers import CUBE_KEYS, LABEL_KEYS, _find, _nanometres, _read
-from .patches import IGNORE, fill_missing, plot_patch
+from ..scenes.readers import LABEL_KEYS, _find, _read
+from .image_files import FolderNotFoundError, ImageFiles
+from .patches import IGNORE, plot_patch
 
 IMAGE_FOLDERS = ('images', 'image', 'imgs', 'img')
 MASK_FOLDERS = ('masks', 'mask', 'labels', 'label', 'annotations')
 SUFFIXES = ('.tif', '.tiff', '.png', '.npy', '.npz', '.mat')
-
-
-class PairFolderNotFoundError(DatasetNotFoundError):
-    """A folder of images, masks or a split that is not there."""
-
-    def __init__(self, message: str) -> None:
-        FileNotFoundError.__init__(self, message)
 
 
 class PairFolder(NonGeoDataset):
@@ -77,27 +71,17 @@ class PairFolder(NonGeoDataset):
         mask_key: str | None = None,
         transforms: Callable[[Sample], Sample] | None = None,
     ) -> None:
-        self.root, self.scale, self.nodata, self.transforms = Path(root), scale, nodata, transforms
-        self.image_key, self.mask_key = image_key, mask_key
+        self.root, self.mask_key, self.transforms = Path(root), mask_key, transforms
         self.raw_to_class = _raw_to_class(len(classes), label_map, ignore)
         self.pairs = self._pairs(split, images, masks)
         self._counts: np.ndarray | None = None
-        stored, content = self._read_image(self.pairs[0][0])
-        self._stored_shape: tuple[int, ...] = stored.shape
-        self.bands = np.arange(stored.shape[2]) if bands is None else np.asarray(bands, dtype=np.int64)
-        if not self.bands.size or not 0 <= self.bands.min() <= self.bands.max() < stored.shape[2]:
-            raise ValueError(
-                f'PairFolder: bands must be indices in [0, {stored.shape[2]}), found {self.bands.tolist()}'
-            )
-        centres = _nanometres(content.get('wavelength_nm') if wavelengths is None else wavelengths)
-        if centres is not None and len(centres) != stored.shape[2]:
-            raise ValueError(f'PairFolder: {stored.shape[2]} bands in a file, but {len(centres)} wavelengths')
+        self.files = ImageFiles('PairFolder', self.pairs[0][0], bands, wavelengths, scale, nodata, image_key)
         self.spec = SampleSpec(
             kind='segmentation',
-            bands=len(self.bands),
+            bands=len(self.files.bands),
             classes=tuple(classes),
-            wavelengths=None if centres is None else tuple(centres[self.bands].tolist()),
-            size=(stored.shape[0], stored.shape[1]),
+            wavelengths=self.files.wavelengths,
+            size=(self.files.shape[0], self.files.shape[1]),
             ignore_index=IGNORE,
             unit=unit,
         )
@@ -116,7 +100,7 @@ class PairFolder(NonGeoDataset):
         stems = sorted(of_image.keys() | of_mask.keys())
         if split is not None:
             if not listing.is_file():
-                raise PairFolderNotFoundError(
+                raise FolderNotFoundError(
                     f'PairFolder: no split {split!r}: neither a list {listing}, nor folders {root / split} or '
                     f'{folders[0] / split} and {folders[1] / split}'
                 )
@@ -133,35 +117,12 @@ class PairFolder(NonGeoDataset):
             raise ValueError(f'PairFolder: no files with {SUFFIXES} in {folders[0]}, or none named in the split')
         return [(of_image[stem], of_mask[stem]) for stem in stems]
 
-    def _read_image(self, file: Path) -> tuple[np.ndarray, Mapping[str, np.ndarray]]:
-        """(H, W, all bands) as stored, and what else the file holds."""
-        content = _read(file, 'image')
-        array = content[_find(file, content, self.image_key, CUBE_KEYS, (2, 3), 'image', 'image_key')]
-        return array.reshape(*array.shape[:2], -1), content
-
-    def _image(self, file: Path) -> tuple[np.ndarray, np.ndarray]:
-        """(C, H, W) float32 and (H, W) bool, where it is measured."""
-        stored, content = self._read_image(file)
-        if stored.shape != self._stored_shape:
-            raise ValueError(
-                f'PairFolder: {file} has {stored.shape} (rows, columns, bands), the first image has '
-                f'{self._stored_shape}; bring all to one size'
-            )
-        values = stored[:, :, self.bands]
-        nodata = content.get('nodata') if self.nodata is None else self.nodata
-        valid = np.isfinite(values).all(axis=2)
-        if nodata is not None:
-            valid &= (values != nodata).all(axis=2)
-        image = np.ascontiguousarray(values.transpose(2, 0, 1), dtype=np.float32) * np.float32(self.scale)
-        fill_missing(image, valid)
-        return image, valid
-
     def _mask(self, file: Path) -> np.ndarray:
         """(H, W) int64 labels."""
         content = _read(file, 'mask')
         raw = content[_find(file, content, self.mask_key, LABEL_KEYS, (2,), 'mask', 'mask_key')]
-        if raw.shape != self._stored_shape[:2]:
-            raise ValueError(f'PairFolder: {file} has {raw.shape}, its image {self._stored_shape[:2]} rows and columns')
+        if raw.shape != self.spec.size:
+            raise ValueError(f'PairFolder: {file} has {raw.shape}, its image {self.spec.size} rows and columns')
         values, place = np.unique(raw, return_inverse=True)
         if unknown := [value for value in values.tolist() if value not in self.raw_to_class]:
             raise ValueError(
@@ -183,7 +144,7 @@ class PairFolder(NonGeoDataset):
             ValueError: naming the file that does not fit the others or holds an unknown mask value.
         """
         image_file, mask_file = self.pairs[index]
-        image, valid = self._image(image_file)
+        image, valid = self.files.read(image_file)
         mask = np.where(valid, self._mask(mask_file), IGNORE)
         sample: Sample = {'image': torch.from_numpy(image), 'mask': torch.from_numpy(mask)}
         return sample if self.transforms is None else self.transforms(sample)
@@ -193,7 +154,7 @@ class PairFolder(NonGeoDataset):
         if self._counts is None:
             counts = np.zeros((len(self), self.spec.num_classes), dtype=np.int64)
             for row, (image, mask) in enumerate(tqdm(self.pairs, desc='class fractions', unit='pair')):
-                labels = self._mask(mask)[self._image(image)[1]]
+                labels = self._mask(mask)[self.files.read(image)[1]]
                 counts[row] = np.bincount(labels[labels != IGNORE], minlength=self.spec.num_classes)
             self._counts = counts
         return self._counts
@@ -221,7 +182,7 @@ def _folder(root: Path, name: str | None, usual: Sequence[str], what: str) -> Pa
         return root / names[0]
     if len(names) > 1:
         raise ValueError(f'PairFolder: {names} in {root} could all hold the {what}; name one with {what}=')
-    raise PairFolderNotFoundError(
+    raise FolderNotFoundError(
         f'PairFolder: no folder {name or " or ".join(usual)} for the {what} in {root}, which holds the folders '
         f'{found}; name it with {what}=, or give another root'
     )

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, cast
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import numpy as np
 import torch
@@ -15,6 +15,7 @@ from tqdm.auto import tqdm
 
 from ..samples import Sample, SampleSpec
 from ..scenes import BitemporalScene, Scene, Split
+from ..scenes.labelled_patches import LabelledPatchSplit
 from ..scenes.patches import PatchPart, PatchSplit
 from .bank_plan import class_fractions
 from .batches import unstack
@@ -23,13 +24,50 @@ from .spectra import SpectraDataset
 
 if TYPE_CHECKING:
     from .change import ChangeDataset
+    from .scenes import SceneDataset
 
 IGNORE = 255
 """Value in masks of pixels that count neither in losses nor in metrics."""
 
 
-class HeldImages(NonGeoDataset):
+class HeldSamples(NonGeoDataset):
+    """Samples held in memory, one tensor per key: what patches with masks, pairs of dates and scenes have in common."""
+
+    image: Tensor
+    spec: SampleSpec
+    keys: ClassVar[tuple[str, ...]]
+    """Keys of a sample; an attribute each."""
+    transforms: Callable[[Sample], Sample] | None = None
+
+    def __len__(self) -> int:
+        """Number of samples."""
+        return len(self.image)
+
+    def __getitem__(self, index: int) -> Sample:
+        """``image`` float32 in the dataset's unit, and its target int64."""
+        return self.__getitems__([index])[0]
+
+    def __getitems__(self, indices: Sequence[int]) -> list[Sample]:
+        """Samples of a whole batch."""
+        samples = unstack(self.batch(indices))
+        return samples if self.transforms is None else [self.transforms(sample) for sample in samples]
+
+    def batch(self, indices: Sequence[int] | Tensor) -> dict[str, Tensor]:
+        """``image`` (n, ...) and its target (n, ...), before ``transforms``.
+
+        Raises:
+            IndexError: if an index is out of range.
+        """
+        rows = torch.as_tensor(np.asarray(indices, dtype=np.int64))
+        if len(rows) and not -len(self) <= int(rows.min()) <= int(rows.max()) < len(self):
+            raise IndexError(f'{type(self).__name__}: index out of range for {len(self)} samples')
+        return {key: getattr(self, key)[rows] for key in self.keys}
+
+
+class HeldImages(HeldSamples):
     """Images with masks, held in memory: what patches of one date and of two have in common."""
+
+    keys = ('image', 'mask')
 
     def __init__(
         self,
@@ -45,30 +83,6 @@ class HeldImages(NonGeoDataset):
     def _require(self, image: Tensor, mask: Tensor, spec: SampleSpec) -> None:
         """Check the three against each other."""
         raise NotImplementedError
-
-    def __len__(self) -> int:
-        """Number of samples."""
-        return len(self.image)
-
-    def __getitem__(self, index: int) -> Sample:
-        """``image`` float32 in the dataset's unit and ``mask`` int64."""
-        return self.__getitems__([index])[0]
-
-    def __getitems__(self, indices: Sequence[int]) -> list[Sample]:
-        """Samples of a whole batch."""
-        samples = unstack(self.batch(indices))
-        return samples if self.transforms is None else [self.transforms(sample) for sample in samples]
-
-    def batch(self, indices: Sequence[int] | Tensor) -> dict[str, Tensor]:
-        """``image`` (n, ...) and ``mask`` (n, ...), before ``transforms``.
-
-        Raises:
-            IndexError: if an index is out of range.
-        """
-        rows = torch.as_tensor(np.asarray(indices, dtype=np.int64))
-        if len(rows) and not -len(self) <= int(rows.min()) <= int(rows.max()) < len(self):
-            raise IndexError(f'{type(self).__name__}: index out of range for {len(self)} samples')
-        return {'image': self.image[rows], 'mask': self.mask[rows]}
 
     def class_fractions(self) -> Tensor:
         """(N, K) float32 share of each class in the counting pixels of each sample; zeros where all are ignored."""
@@ -120,23 +134,14 @@ class PatchDataset(HeldImages):
         Raises:
             ValueError: for an unknown part, or a split of another scene.
         """
-        if split.scene != scene.fingerprint:
-            raise ValueError(
-                f'PatchDataset: the split was made for scene {split.scene}, this is scene {scene.name!r} '
-                f'({scene.fingerprint}); split this scene'
-            )
+        require_split_of(scene, split, 'PatchDataset')
         corners, size = split.windows(part), split.size
         spec = scene.spec(split.classes, 'segmentation', (size, size), IGNORE)
-        image = np.empty((len(corners), spec.bands, size, size), dtype=np.float32)
         mask = np.empty((len(corners), size, size), dtype=np.int64)
         flat = scene.flat_labels()
-        inside = np.arange(size)[:, None] * scene.shape[1] + np.arange(size)
-        for k, (row, column) in enumerate(corners.tolist()):
-            pixels = row * scene.shape[1] + column + inside
-            image[k] = scene.spectra(pixels.reshape(-1)).T.reshape(spec.bands, size, size)
+        for k, pixels in enumerate(window_pixels(scene, corners, size)):
             mask[k] = index_labels(np.where(scene.valid[pixels], flat[pixels], -1), split.classes)
-            fill_missing(image[k], scene.valid[pixels])
-        return cls(torch.from_numpy(image), torch.from_numpy(mask), spec, split, transforms)
+        return cls(read_windows(scene, corners, size), torch.from_numpy(mask), spec, split, transforms)
 
     @classmethod
     def from_dataset(
@@ -220,6 +225,35 @@ def index_labels(labels: np.ndarray, classes: Sequence[int]) -> np.ndarray:
     return np.where(ids[order][place] == labels, order[place], IGNORE)
 
 
+def require_split_of(scene: Scene, split: PatchSplit, who: str) -> None:
+    """Check that a split is one of this scene.
+
+    Raises:
+        ValueError: if it was made for another.
+    """
+    if split.scene != scene.fingerprint:
+        raise ValueError(
+            f'{who}: the split was made for scene {split.scene}, this is scene {scene.name!r} ({scene.fingerprint}); '
+            'split this scene'
+        )
+
+
+def window_pixels(scene: Scene, corners: np.ndarray, size: int) -> Iterator[np.ndarray]:
+    """(size, size) flat indices of the pixels of each window with its upper-left corner in (n, 2) ``corners``."""
+    inside = np.arange(size)[:, None] * scene.shape[1] + np.arange(size)
+    for row, column in corners.tolist():
+        yield row * scene.shape[1] + column + inside
+
+
+def read_windows(scene: Scene, corners: np.ndarray, size: int) -> Tensor:
+    """(n, C, size, size) float32 windows of a scene; pixels that are not measured hold the mean of the others."""
+    image = np.empty((len(corners), scene.num_bands, size, size), dtype=np.float32)
+    for k, pixels in enumerate(window_pixels(scene, corners, size)):
+        image[k] = scene.spectra(pixels.reshape(-1)).T.reshape(image.shape[1:])
+        fill_missing(image[k], scene.valid[pixels])
+    return torch.from_numpy(image)
+
+
 def fill_missing(image: np.ndarray, valid: np.ndarray) -> None:
     """Give the pixels of a (C, H, W) image that are not ``valid`` (H, W) the mean of the others, 0 without any."""
     if not valid.all():
@@ -259,10 +293,13 @@ def plot_patch(sample: Sample, spec: SampleSpec, show_titles: bool = True, supti
 
 def scene_dataset(
     scene: Scene, split: Split | PatchSplit, part: PatchPart = 'train'
-) -> SpectraDataset | PatchDataset | ChangeDataset:
-    """The real samples of one part: patches, or pairs of dates, where the split is one into patches, else spectra."""
-    from .change import ChangeDataset  # which builds on this module
+) -> SpectraDataset | PatchDataset | ChangeDataset | SceneDataset:
+    """The real samples of one part: labelled patches, patches with masks or pairs of dates by the split, or spectra."""
+    from .change import ChangeDataset  # which build on this module
+    from .scenes import SceneDataset
 
+    if isinstance(split, LabelledPatchSplit):
+        return SceneDataset.from_scene(scene, split, part)
     if isinstance(split, PatchSplit) and isinstance(scene, BitemporalScene):
         return ChangeDataset.from_scene(scene, split, part)
     if isinstance(split, PatchSplit):

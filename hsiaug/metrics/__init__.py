@@ -1,6 +1,8 @@
 """Metrics: accuracies, spectral and distribution fidelity, authenticity."""
 
 from .change import ChangeScores, change_scores
+from .change_differences import ChangeDifferences, between_halves, change_differences
+from .change_fidelity import ChangeFidelity, change_fidelity
 from .classification import Accuracies, accuracies
 from .fidelity import Fidelity, fidelity
 from .frechet import PRDC, frechet_distance, prdc
@@ -11,12 +13,17 @@ from .super_resolution import SuperResolutionScores, spectral_information_diverg
 __all__ = [
     'PRDC',
     'Accuracies',
+    'ChangeDifferences',
+    'ChangeFidelity',
     'ChangeScores',
     'Fidelity',
     'PatchFidelity',
     'SegmentationScores',
     'SuperResolutionScores',
     'accuracies',
+    'between_halves',
+    'change_differences',
+    'change_fidelity',
     'change_scores',
     'fidelity',
     'frechet_distance',

@@ -1,7 +1,8 @@
 """Scenes: cube, labels and wavelengths; readers, splits and the simulated scene."""
 
-from .balance import balance_change
+from .balance import ChangeSplitter, balance_change
 from .change import BitemporalScene
+from .labelled_patches import LabelledPatchSplit, LabelledPatchSplitter
 from .patches import PatchSplit, PatchSplitter
 from .readers import SceneFileError, open_library, open_scene
 from .registry import BENCHMARK_SCENES, open_benchmark_scene
@@ -25,8 +26,11 @@ __all__ = [
     'BadBandsError',
     'BitemporalScene',
     'BlockSplit',
+    'ChangeSplitter',
     'GroupSplit',
     'HalvesSplit',
+    'LabelledPatchSplit',
+    'LabelledPatchSplitter',
     'PatchSplit',
     'PatchSplitter',
     'RandomSplit',

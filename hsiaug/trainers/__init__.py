@@ -1,9 +1,11 @@
-"""Training of generators, of classifiers of spectra, of segmentation and change-detection networks."""
+"""Training of generators, of classifiers of spectra and images, of segmentation and change-detection networks."""
 
 from .change_detection import ChangeDetector, ChangeDetectorConfig, predict_changes, train_change_detector
 from .change_detection_task import ChangeTask
 from .classifier import ClassifierConfig, LinearSVM, predict, train_nn1d
 from .fit import fit_generator, training_data
+from .scene_classifier import SceneClassifierConfig, predict_scenes, train_scene_classifier
+from .scene_task import SceneClassificationTask
 from .segmentation import Segmenter, SegmenterConfig, predict_masks, train_segmenter
 from .segmentation_task import SegmentationTask
 from .spectra_task import SpectralClassificationTask
@@ -14,6 +16,8 @@ __all__ = [
     'ChangeTask',
     'ClassifierConfig',
     'LinearSVM',
+    'SceneClassificationTask',
+    'SceneClassifierConfig',
     'SegmentationTask',
     'Segmenter',
     'SegmenterConfig',
@@ -22,8 +26,10 @@ __all__ = [
     'predict',
     'predict_changes',
     'predict_masks',
+    'predict_scenes',
     'train_change_detector',
     'train_nn1d',
+    'train_scene_classifier',
     'train_segmenter',
     'training_data',
 ]

@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from .. import __version__
-from ..datasets import ChangeDataset, PatchDataset, SpectraDataset
+from ..datasets import ChangeDataset, PatchDataset, SceneDataset, SpectraDataset
 from ..generators import Generator, TrainingData, generator_class
 from ..samples import Provenance
-from ..scenes import BitemporalScene, Scene, Split
-from ..scenes.patches import PatchSplit
+from ..scenes import BitemporalScene, LabelledPatchSplit, Scene, Split
+from ..scenes.patches import PARTS, PatchSplit
 
 C = TypeVar('C')
 
@@ -21,9 +21,14 @@ def training_data(scene: Scene, split: Split | PatchSplit) -> TrainingData:
     Args:
         scene: the scene.
         split: of pixels, for generators of spectra, which see unlabelled spectra too; or into patches, for generators
-            of image-mask pairs and, of a bitemporal scene, of pairs of dates with change masks.
+            of image-mask pairs and, of a bitemporal scene, of pairs of dates with change masks; or into labelled
+            patches, for generators of these.
     """
-    if isinstance(split, PatchSplit):
+    if isinstance(split, LabelledPatchSplit):
+        scenes = [SceneDataset.from_scene(scene, split, part) for part in PARTS[:2]]
+        spec, unlabelled = scenes[0].spec, scenes[0].image[:0]
+        (x, y), (val_x, val_y) = ((part.image, part.label) for part in scenes)
+    elif isinstance(split, PatchSplit):
         dataset: Any = ChangeDataset if isinstance(scene, BitemporalScene) else PatchDataset
         train, val = (dataset.from_scene(scene, split, part) for part in ('train', 'val'))
         spec, unlabelled = train.spec, train.image[:0]
@@ -53,7 +58,9 @@ def fit_generator(
             ensemble of several GANs) as settings, ``two_stream_diffusion`` those of
             :class:`~hsiaug.trainers.two_stream_diffusion.TwoStreamConfig`, ``msrresgan`` those of
             :class:`~hsiaug.trainers.super_resolution.SuperResolutionConfig`, ``patch_gan`` those of
-            :class:`~hsiaug.trainers.patch_gan.PatchGANConfig`, every other generator its own.
+            :class:`~hsiaug.trainers.patch_gan.PatchGANConfig`, ``change_editing`` those of
+            :class:`~hsiaug.trainers.change_editing.ChangeEditingConfig`, ``unmixing_fusion`` those of
+            :class:`~hsiaug.trainers.unmixing_fusion.UnmixingFusionConfig`, every other generator its own.
         data: the training part of a split.
         settings: see ``kind``.
         seed: of everything random in the training.
@@ -80,6 +87,15 @@ def fit_generator(
         from .patch_gan import PatchGANConfig, train_patch_gan
 
         return train_patch_gan(data, _config(kind, PatchGANConfig, settings), seed, device, progress, folder)
+    if kind == 'change_editing':
+        from .change_editing import ChangeEditingConfig, train_change_editing
+
+        return train_change_editing(data, _config(kind, ChangeEditingConfig, settings), seed, device, progress, folder)
+    if kind == 'unmixing_fusion':
+        from .unmixing_fusion import UnmixingFusionConfig, train_unmixing_fusion
+
+        config = _config(kind, UnmixingFusionConfig, settings)
+        return train_unmixing_fusion(data, config, seed, device, progress, folder)
     cls = generator_class(kind)
     try:
         generator = cls(data.spec, **settings)

@@ -72,6 +72,31 @@ def train_patch_encoder(
     return model.eval().requires_grad_(False)
 
 
+def train_date_encoder(
+    image: Tensor, mask: Tensor, ignore_index: int | None = None, seed: int = 0, steps: int = 300, device: str = 'cpu'
+) -> PatchEncoder:
+    """Train an encoder of single dates by telling of each pixel which date it is of, and whether it is a changed one.
+
+    Args:
+        image: (N, 2, C, H, W) float32 real training pairs of dates.
+        mask: (N, 1, H, W) int64 their change masks, 0 and 1.
+        ignore_index: value of pixels that do not count.
+        seed: see :func:`train_patch_encoder`, as for the next two.
+        steps: optimiser steps.
+        device: where to train.
+
+    Returns:
+        the encoder, of (n, C, H, W) images of either date.
+
+    Raises:
+        ValueError: as :func:`train_patch_encoder`.
+    """
+    target = mask + 2 * torch.arange(2)[:, None, None]
+    if ignore_index is not None:
+        target = torch.where(mask == ignore_index, mask, target)
+    return train_patch_encoder(image.flatten(0, 1), target.flatten(0, 1), 4, ignore_index, seed, steps, device)
+
+
 def false_colour_features(
     extractor: Callable[[Tensor], Tensor], spec: SampleSpec, real: Tensor
 ) -> Callable[[Tensor], Tensor]:

@@ -1,0 +1,162 @@
+"""Linear unmixing: endmembers of a cloud of spectra, abundances of given endmembers, and bands for an RGB image."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from scipy.optimize import nnls
+
+RGB_CENTRES = (640.0, 550.0, 460.0)
+"""Centre wavelengths in nm of red, green and blue of a colour camera."""
+
+_REACH_NM = 50.0  # a band farther than this from a colour's centre does not show that colour
+_RANK_TOLERANCE = 1e-13  # of second moments; rounding spectra to float32 leaves about 1e-15 of the largest
+
+
+def require_rank(spectra: np.ndarray, endmembers: int, who: str) -> None:
+    """Check that spectra can hold so many linearly independent endmembers.
+
+    Args:
+        spectra: (N, C).
+        endmembers: k.
+        who: whose demand it is, for the message.
+
+    Raises:
+        ValueError: if k is below 2 or above the rank of the spectra.
+    """
+    if endmembers < 2:
+        raise ValueError(f'{who}: at least 2 endmembers are needed to mix, found {endmembers}')
+    x = np.asarray(spectra, dtype=np.float64)
+    moments = np.linalg.eigvalsh(x.T @ x)
+    rank = int((moments > _RANK_TOLERANCE * moments[-1]).sum()) if moments[-1] > 0 else 0
+    if endmembers > rank:
+        raise ValueError(
+            f'{who}: {endmembers} endmembers, but {len(x)} spectra of {x.shape[1]} bands have rank {rank}; '
+            f'take at most {rank} endmembers, or more bands or pixels'
+        )
+
+
+def vca(spectra: np.ndarray, endmembers: int, seed: int = 0) -> np.ndarray:
+    """Endmembers by vertex component analysis.
+
+    Nascimento and Bioucas-Dias, "Vertex component analysis: a fast algorithm to unmix hyperspectral data", IEEE TGRS
+    43(4), 2005. The data are projected, onto k dimensions through the origin or, where noise is strong, onto k − 1
+    about their mean; then the most extreme pixel in a direction orthogonal to the endmembers found so far is the next.
+
+    Args:
+        spectra: (N, C).
+        endmembers: k.
+        seed: of the directions.
+
+    Returns:
+        (k, C) float64 spectra of the chosen pixels, as they are.
+
+    Raises:
+        ValueError: if k is below 2 or above the rank of the spectra.
+    """
+    x = np.asarray(spectra, dtype=np.float64)
+    require_rank(x, endmembers, 'vca')
+    mean = x.mean(axis=0)
+    centred = x - mean
+    about_mean = np.linalg.eigh(centred.T @ centred)[1][:, ::-1]
+    total = np.square(x).sum(axis=1).mean()
+    signal = np.square(centred @ about_mean[:, :endmembers]).sum(axis=1).mean() + mean @ mean
+    noise = max(total - signal, 1e-12 * total)
+    snr = 10 * np.log10(max(signal - endmembers / x.shape[1] * total, 1e-12 * total) / noise)
+    if snr < 15 + 10 * np.log10(endmembers):
+        flat = centred @ about_mean[:, : endmembers - 1]
+        points = np.column_stack([flat, np.full(len(x), np.linalg.norm(flat, axis=1).max())])
+    else:
+        flat = x @ np.linalg.eigh(x.T @ x)[1][:, ::-1][:, :endmembers]
+        depth = flat @ flat.mean(axis=0)
+        # Pixels that are black, or nearly, have no place in the perspective.
+        seen = depth > 1e-6 * np.abs(depth).max()
+        points = np.where(seen[:, None], flat / np.where(seen, depth, 1)[:, None], 0)
+    rng = np.random.default_rng(seed)
+    found, rows = np.zeros((endmembers, endmembers)), []
+    found[-1, 0] = 1
+    for i in range(endmembers):
+        draw = rng.random(endmembers)
+        direction = draw - found @ np.linalg.lstsq(found, draw, rcond=None)[0]
+        rows.append(int(np.abs(points @ direction).argmax()))
+        found[:, i] = points[rows[-1]]
+    return x[rows]
+
+
+def fcls(spectra: np.ndarray, endmembers: np.ndarray) -> np.ndarray:
+    """Abundances by fully constrained least squares: not negative, adding up to one.
+
+    Heinz and Chang, "Fully constrained least squares linear spectral mixture analysis method for material
+    quantification in hyperspectral imagery", IEEE TGRS 39(3), 2001: non-negative least squares with one more,
+    heavily weighted band that is 1 in every endmember and pixel. A QR factorisation first brings the C + 1 bands down
+    to k.
+
+    Args:
+        spectra: (N, C).
+        endmembers: (k, C).
+
+    Returns:
+        (N, k) float64.
+
+    Raises:
+        ValueError: if the bands differ.
+    """
+    x, e = np.asarray(spectra, dtype=np.float64), np.asarray(endmembers, dtype=np.float64)
+    if x.ndim != 2 or e.ndim != 2 or x.shape[1] != e.shape[1]:
+        raise ValueError(f'fcls: spectra (N, C) and endmembers (k, C) of one C are needed, found {x.shape}, {e.shape}')
+    weight = 1e3 * max(float(np.abs(e).max()), 1e-12)
+    q, r = np.linalg.qr(np.column_stack([e, np.full(len(e), weight)]).T)
+    targets = np.column_stack([x, np.full(len(x), weight)]) @ q
+    abundances = np.array([nnls(r, target)[0] for target in targets]).reshape(len(x), len(e))
+    return abundances / abundances.sum(axis=1, keepdims=True)
+
+
+def band_selection(
+    bands: int,
+    wavelengths: Sequence[float] | None = None,
+    centres: Sequence[float] = RGB_CENTRES,
+    response: Sequence[Sequence[float]] | np.ndarray | None = None,
+) -> np.ndarray:
+    """How red, green and blue come from the bands of a hyperspectral image.
+
+    Args:
+        bands: C.
+        wavelengths: (C,) band centres in nm.
+        centres: in nm of red, green and blue; the nearest band stands for each.
+        response: (3, C) spectral responses of a sensor instead, sampled at the bands; each row is brought to sum 1.
+
+    Returns:
+        (3, C) float32 that turns spectra into red, green and blue: one 1 per row, or the sensor's weights.
+
+    Raises:
+        ValueError: if neither wavelengths nor a response are given, or they do not fit.
+    """
+    if response is not None:
+        weights = np.asarray(response, dtype=np.float32)
+        if weights.shape != (3, bands) or not np.isfinite(weights).all() or (weights < 0).any():
+            raise ValueError(
+                f'band_selection: response must be (3, {bands}), finite and not negative, found shape {weights.shape}'
+            )
+        if not weights.any(axis=1).all():
+            raise ValueError('band_selection: a row of the response is zero: the sensor would see nothing in it')
+        return weights / weights.sum(axis=1, keepdims=True)
+    if wavelengths is None:
+        raise ValueError(
+            f'band_selection: the wavelengths of the {bands} bands are unknown, so red, green and blue cannot be found '
+            'among them; give band centres in nm (open_scene(..., wavelengths=...), SampleSpec(wavelengths=...)), or a '
+            "sensor's response (3, C), or unmix all bands (inputs='all'), which leaves RGB images out"
+        )
+    grid, wanted = np.asarray(wavelengths, dtype=np.float64), np.asarray(centres, dtype=np.float64)
+    if grid.shape != (bands,) or wanted.shape != (3,):
+        raise ValueError(
+            f'band_selection: {bands} wavelengths and 3 centres are needed, found {grid.shape} and {wanted.shape}'
+        )
+    gaps = np.abs(grid - wanted[:, None])
+    nearest = gaps.argmin(axis=1)
+    if len(set(nearest.tolist())) < 3 or gaps.min(axis=1).max() > _REACH_NM:
+        raise ValueError(
+            f'band_selection: the bands nearest to {wanted.tolist()} nm are at {grid[nearest].round(1).tolist()} nm, '
+            f'expected three within {_REACH_NM:g} nm; are the wavelengths in nm? Give other centres or a response'
+        )
+    return np.eye(bands, dtype=np.float32)[nearest]

@@ -1,0 +1,44 @@
+"""Loss of an unmixing network (Yu et al., "Unmixing before Fusion", CVPR 2024, Eq. 4)."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from ..functional.spectral import spectral_angle
+
+_BLACK = 1e-6  # norm below which a spectrum has no direction, in units of the brightest
+
+
+def endmember_total_variation(endmembers: Tensor) -> Tensor:
+    """() sum of the absolute differences between neighbouring bands, mean over the endmembers (k, C).
+
+    The text prints the differences without a sign taken off; their sum is that of the first and last band alone.
+    """
+    return endmembers.diff(dim=1).abs().sum(dim=1).mean()
+
+
+def unmixing_loss(
+    output: Tensor, target: Tensor, endmembers: Tensor, sad_weight: float = 0.1, tv_weight: float = 1e-3
+) -> Tensor:
+    """MAE + α · spectral angle + β · total variation of the endmembers.
+
+    Args:
+        output: (n, C, H, W) mixed images, in a unit in which values lie in about 0 to 1.
+        target: (n, C, H, W) images in that unit.
+        endmembers: (k, C) in that unit.
+        sad_weight: α, of the angle in radians. Black pixels have no angle and are left out of its mean.
+        tv_weight: β.
+
+    Returns:
+        () the mean over values and pixels.
+    """
+    loss = (output - target).abs().mean() + tv_weight * endmember_total_variation(endmembers)
+    if not sad_weight:
+        return loss
+    found, wanted = (x.movedim(1, -1).flatten(0, -2) for x in (output, target))
+    lit = (wanted.norm(dim=1) > _BLACK) & (found.detach().norm(dim=1) > _BLACK)
+    if not lit.any():
+        return loss
+    if not lit.all():
+        found, wanted = found[lit], wanted[lit]
+    return loss + sad_weight * spectral_angle(found, wanted).mean()

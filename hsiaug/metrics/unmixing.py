@@ -1,0 +1,81 @@
+"""Scores of an unmixing against reference endmembers and abundances."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from scipy.optimize import linear_sum_assignment
+from torch import Tensor
+
+from ..functional.spectral import spectral_angle
+
+
+@dataclass(frozen=True)
+class UnmixingScores:
+    """How near an unmixing is to a reference.
+
+    Args:
+        abundance_rmse: root mean squared error over all abundances.
+        endmember_angle: mean spectral angle of the endmembers, radians.
+        rmse: (k,) of each reference endmember's abundances.
+        angles: (k,) radians, of each reference endmember.
+        order: for each reference endmember, the position of the found one that it was matched with.
+    """
+
+    abundance_rmse: float
+    endmember_angle: float
+    rmse: tuple[float, ...]
+    angles: tuple[float, ...]
+    order: tuple[int, ...]
+
+
+def match_endmembers(found: Tensor, reference: Tensor) -> tuple[int, ...]:
+    """For each of (k, C) reference endmembers the found one, so that the sum of the angles is least.
+
+    One to one (Kuhn, "The Hungarian method for the assignment problem", 1955).
+
+    Raises:
+        ValueError: if there are fewer found than reference endmembers, or the bands differ.
+    """
+    if found.ndim != 2 or reference.ndim != 2 or found.shape[1] != reference.shape[1] or len(found) < len(reference):
+        raise ValueError(
+            f'match_endmembers: at least {len(reference)} found endmembers of {reference.shape[-1]} bands are needed, '
+            f'found {tuple(found.shape)}'
+        )
+    angles = spectral_angle(*(x.detach().double().cpu() for x in (reference[:, None], found[None])))
+    return tuple(linear_sum_assignment(angles.numpy())[1].tolist())
+
+
+def unmixing_scores(
+    abundances: Tensor, endmembers: Tensor, reference_abundances: Tensor, reference_endmembers: Tensor
+) -> UnmixingScores:
+    """Compare an unmixing with a reference, endmembers matched by their spectral angles.
+
+    Args:
+        abundances: (N, k) found.
+        endmembers: (k, C) found.
+        reference_abundances: (N, k).
+        reference_endmembers: (k, C).
+
+    Raises:
+        ValueError: if the shapes differ: abundances of another number of endmembers cannot be compared.
+    """
+    if abundances.shape != reference_abundances.shape or endmembers.shape != reference_endmembers.shape:
+        raise ValueError(
+            f'unmixing_scores: found {tuple(abundances.shape)} and {tuple(endmembers.shape)}, the reference has '
+            f'{tuple(reference_abundances.shape)} and {tuple(reference_endmembers.shape)}; take as many endmembers'
+        )
+    order = match_endmembers(endmembers, reference_endmembers)
+    found, a, e = (x.detach().double().cpu() for x in (endmembers, reference_abundances, reference_endmembers))
+    angles = spectral_angle(found[list(order)], e)
+    errors = (abundances.detach().double().cpu()[:, list(order)] - a).square().mean(dim=0)
+    return UnmixingScores(
+        abundance_rmse=float(errors.mean().sqrt()),
+        endmember_angle=float(angles.mean()),
+        rmse=tuple(errors.sqrt().tolist()),
+        angles=tuple(angles.tolist()),
+        order=order,
+    )
+
+
+__all__ = ['UnmixingScores', 'match_endmembers', 'unmixing_scores']

@@ -1,0 +1,170 @@
+"""Splits of a scene in patches with one label each: what classifiers of patches learn from."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, replace
+from typing import Literal, get_args
+
+import numpy as np
+
+from .patches import PARTS, PatchPart, PatchSplit, PatchSplitter
+from .scene import UNLABELLED, Scene
+from .splits import RareClassError
+from .windows import window_class_counts
+
+Rule = Literal['centre', 'dominant']
+
+
+@dataclass(frozen=True, eq=False)
+class LabelledPatchSplit(PatchSplit):
+    """Windows in three parts that share no pixel, and the labelled patches within them.
+
+    Args:
+        patch: side of a patch in pixels; that of a window is ``size``.
+        corners: (n, 2) int64 upper-left corners of the patches of each part, in the order of the parts.
+        labels: (n,) int64 their labels, positions in ``classes``.
+    """
+
+    patch: int = 0
+    corners: tuple[np.ndarray, ...] = ()
+    labels: tuple[np.ndarray, ...] = ()
+
+    def patches(self, part: PatchPart) -> tuple[np.ndarray, np.ndarray]:
+        """(n, 2) corners and (n,) labels of the patches of a part.
+
+        Raises:
+            ValueError: for an unknown part.
+        """
+        self.windows(part)
+        return self.corners[PARTS.index(part)], self.labels[PARTS.index(part)]
+
+    @property
+    def fingerprint(self) -> str:
+        """16 hex digits that identify scene, classes, sizes, windows and patches."""
+        digest = hashlib.sha256(f'{super().fingerprint} {self.patch}'.encode())
+        for part in PARTS:
+            for array in self.patches(part):
+                digest.update(np.ascontiguousarray(array, dtype=np.int64).tobytes() + b'|')
+        return digest.hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class LabelledPatchSplitter(PatchSplitter):
+    """Draws windows of a scene for training, validation and test, and patches with one label each within them.
+
+    A patch lies whole in a window, so patches of different parts share no pixel. Overlapping windows give a patch once.
+    Windows of one patch make few patches to test on: larger ones hold many.
+
+    Args:
+        patch: side of a patch in pixels, at most the ``size`` of a window.
+        rule: ``'centre'`` labels a patch by its central pixel, of an even side that right of and below the middle;
+            ``'dominant'`` by the class that most of its counting pixels have, the first one in a tie. Patches without
+            a label are left out.
+        patch_stride: step between patches of a window; half the patch if None.
+        per_class: most training patches of a class, drawn at random; None for all.
+        val_per_class: most validation patches of a class, which are labels too; None for all.
+        min_patches: fewest training patches that a class needs; see ``on_rare``.
+
+    Raises:
+        ValueError: if a setting is out of its range.
+    """
+
+    patch: int = 8
+    rule: Rule = 'centre'
+    patch_stride: int | None = None
+    per_class: int | None = None
+    val_per_class: int | None = None
+    min_patches: int = 1
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.rule not in get_args(Rule):
+            raise ValueError(f'LabelledPatchSplitter: unknown rule {self.rule!r}; choose from {get_args(Rule)}')
+        if not 1 <= self.patch <= self.size:
+            raise ValueError(
+                f'LabelledPatchSplitter: patches of {self.patch} pixels must lie in windows of {self.size}; enlarge '
+                'size, which is that of a window'
+            )
+        for name in ('patch_stride', 'per_class', 'val_per_class', 'min_patches'):
+            if (value := getattr(self, name)) is not None and value < 1:
+                raise ValueError(f'LabelledPatchSplitter: {name} must be at least 1, found {value}')
+        if self.per_class is not None and self.per_class < self.min_patches:
+            raise ValueError(
+                f'LabelledPatchSplitter: per_class {self.per_class} leaves no class with min_patches '
+                f'{self.min_patches}; lower min_patches'
+            )
+
+    def __call__(self, scene: Scene, seed: int = 0) -> LabelledPatchSplit:
+        """Draw the patches of a scene.
+
+        Raises:
+            RareClassError: for a class with too few training pixels or patches, if ``on_rare='error'``, or fewer than
+                two classes.
+            ValueError: if windows do not fit in the scene or its regions, or a part is left without patches.
+        """
+        split = super().__call__(scene, seed)
+        held = np.bincount(self._labelled(scene, split, 'train')[1], minlength=len(split.classes))
+        rare = np.flatnonzero(held < self.min_patches).tolist()
+        lost = tuple(
+            f'class {split.classes[k]} ({scene.class_name(split.classes[k])}): {held[k]} training patches (at least '
+            f'{self.min_patches})'
+            for k in rare
+        )
+        kept = tuple(class_id for k, class_id in enumerate(split.classes) if k not in rare)
+        where = f'LabelledPatchSplitter of scene {scene.name!r}, seed {seed}'
+        if (lost and self.on_rare == 'error') or len(kept) < 2:
+            hint = ", or on_rare='drop' to leave such classes out" if self.on_rare == 'error' else ''
+            raise RareClassError(
+                f'{where}: {len(kept)} of {len(split.classes)} classes have enough training patches, '
+                + '; '.join(lost)
+                + f'. Use a smaller patch_stride or other regions{hint}'
+            )
+        split = replace(split, classes=kept, dropped=split.dropped + lost)
+        rng = np.random.default_rng([seed, len(PARTS)])
+        budgets = (self.per_class, self.val_per_class, None)
+        found = [self._labelled(scene, split, part) for part in PARTS]
+        parts = [_draw(*patches, budget, rng) for patches, budget in zip(found, budgets, strict=True)]
+        if not all(len(labels) for _, labels in parts):
+            counts = ', '.join(f'{len(labels)} {part}' for (_, labels), part in zip(parts, PARTS, strict=True))
+            raise ValueError(
+                f'{where}: found {counts} patches, expected some in every part; use a smaller patch_stride'
+            )
+        return LabelledPatchSplit(
+            **{name: getattr(split, name) for name in PatchSplit.__dataclass_fields__},
+            patch=self.patch,
+            corners=tuple(corners for corners, _ in parts),
+            labels=tuple(labels for _, labels in parts),
+        )
+
+    def _labelled(self, scene: Scene, split: PatchSplit, part: PatchPart) -> tuple[np.ndarray, np.ndarray]:
+        """(n, 2) corners and (n,) labels of all patches of a part that have one."""
+        steps = np.arange(0, self.size - self.patch + 1, self.patch_stride or max(1, self.patch // 2))
+        within = np.stack(np.meshgrid(steps, steps, indexing='ij'), axis=-1).reshape(-1, 2)
+        corners = np.unique((split.windows(part)[:, None] + within).reshape(-1, 2), axis=0)
+        ids = np.array(split.classes)
+        flat = scene.flat_labels()
+        place = np.searchsorted(ids, flat).clip(max=len(ids) - 1)
+        counts = scene.valid & (flat != UNLABELLED) & (ids[place] == flat)
+        label = np.where(counts, place, len(ids)).reshape(scene.shape)
+        if self.rule == 'centre':
+            labels = label[tuple((corners + self.patch // 2).T)]
+        else:
+            held = window_class_counts(label, corners, self.patch, len(ids))
+            labels = np.where(held.any(axis=1), held.argmax(axis=1), len(ids))
+        has_one = labels < len(ids)
+        return corners[has_one].astype(np.int64), labels[has_one].astype(np.int64)
+
+
+def _draw(
+    corners: np.ndarray, labels: np.ndarray, per_class: int | None, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """At most ``per_class`` patches of each class, in their order."""
+    if per_class is None:
+        return corners, labels
+    order = rng.permutation(len(labels))
+    kept = np.sort(np.concatenate([order[labels[order] == k][:per_class] for k in np.unique(labels)]))
+    return corners[kept], labels[kept]
+
+
+__all__ = ['LabelledPatchSplit', 'LabelledPatchSplitter', 'Rule']
