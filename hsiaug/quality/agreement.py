@@ -43,7 +43,8 @@ class AgreementGate(Gate):
     """Log mean loss of a sample's labels, each in units of its class's mean loss on held-out real samples.
 
     The networks are trained on the real training part by cross-fitting over regions: the loss of a real label comes
-    from the network that has not seen its region, the loss of a synthetic one is the mean over the networks.
+    from the network that has not seen its region, the loss of a synthetic one is the mean over the networks that have
+    learnt its class.
 
     In samples with masks that pass, pixels whose loss is over 1.25 times their class's mean real loss are ignored from
     then on (:meth:`clean`), as in FreeMask (Yang et al., NeurIPS 2023), if the spec has an ignore index.
@@ -69,7 +70,7 @@ class AgreementGate(Gate):
         if not margin > 0:
             raise ValueError(f'AgreementGate: margin must be positive, found {margin}')
         self.config, self.margin = config, margin
-        self.classifiers: list[Classifier] = []
+        self.classifiers: list[tuple[Classifier, Tensor]] = []  # with (K,) which classes each has learnt
         self.class_loss, self.sample_loss = torch.empty(0), torch.empty(0)
 
     def _fit(self, data: TrainingData, regions: Tensor, seed: int) -> Tensor:
@@ -85,11 +86,11 @@ class AgreementGate(Gate):
             classifier = train_classifier(data.x, known, spec, self.config, seed + fold)
             rows = held.flatten(1).any(dim=1) if held.ndim > 1 else held
             judged = held & counts
-            # A class that the others do not hold tells nothing of the labels.
-            judged &= torch.isin(target, known.unique())
+            learnt = torch.isin(torch.arange(spec.num_classes), known.unique())
+            judged &= learnt[target.where(counts, 0)]  # a network can say nothing of a class that it has never met
             found = _losses(classifier, data.x[rows], one_hot_targets(target[rows], spec))
             losses[rows] = losses[rows].where(~judged[rows], found)
-            self.classifiers.append(classifier)
+            self.classifiers.append((classifier, learnt))
         if not losses.isfinite().any():
             raise ValueError('AgreementGate: no training label can be judged by others; give more regions')
         means = torch.stack([losses[(target == k) & counts].nanmean() for k in range(spec.num_classes)])
@@ -118,8 +119,12 @@ class AgreementGate(Gate):
         for start in range(0, len(target), step):
             part = slice(start, start + step)
             wanted = one_hot_targets(target[part], spec) if soft is None else soft[part].cpu()
-            loss = torch.stack([_losses(c, image[part], wanted) for c in self.classifiers]).mean(dim=0)
-            expected = torch.einsum('nk...,k->n...', wanted, self.class_loss).reshape(loss.shape)
+            losses = torch.stack([_losses(classifier, image[part], wanted) for classifier, _ in self.classifiers])
+            knows = torch.stack([_expected(wanted, learnt.float()) > 0.99 for _, learnt in self.classifiers])
+            # Nobody knows a class without a training label: no sample of it passes.
+            loss = losses.where(knows, torch.nan).nanmean(dim=0).where(knows.any(dim=0), torch.inf)
+            loss = loss.where(losses.isfinite().all(dim=0), torch.nan)
+            expected = _expected(wanted, self.class_loss)
             parts.append((loss / expected).where(self._counts(target[part], spec), torch.nan))
         return torch.cat(parts) if parts else torch.empty(0)
 
@@ -140,6 +145,11 @@ class AgreementGate(Gate):
             return dict(batch)
         noisy = self.noisy(batch).to(batch['mask'].device)
         return {**batch, 'mask': batch['mask'].masked_fill(noisy, self.spec.ignore_index)}
+
+
+def _expected(wanted: Tensor, of_class: Tensor) -> Tensor:
+    """Mean of (K,) values under (n, K, ...) probabilities, in the targets' shape."""
+    return torch.einsum('nk...,k->n...', wanted, of_class)
 
 
 def one_hot_targets(target: Tensor, spec: SampleSpec) -> Tensor:

@@ -149,11 +149,7 @@ def _tested_on(fold: S, split: S) -> S:
 
 
 class SpectraTrial(FoldTrial[Split, ClassifierConfig]):
-    """NN-1D on single spectra; metrics ``'oa'``, ``'aa'``, ``'kappa'``.
-
-    Accuracies of few spectra tie, and yet they choose better than the probability of the true class: mixing lowers that
-    even where it raises accuracy, and it fell back to ratio 0 nearly always.
-    """
+    """NN-1D on single spectra; metrics ``'oa'``, ``'aa'``, ``'kappa'``."""
 
     metrics = ('oa', 'aa', 'kappa')
 

@@ -95,6 +95,29 @@ def test_a_wrong_label_is_not_judged_by_the_network_that_learnt_it() -> None:
     assert float(losses[:6].min()) > float(losses[6:].max())
 
 
+def test_a_class_of_one_region_is_judged_by_those_who_know_it() -> None:
+    """The network without that region has never met the class: it must not speak against its synthetic samples."""
+    data, new = spectra(240, 0), spectra(150, 1)
+    regions = torch.where(data.y == 2, 0, 1 + torch.arange(240) % 8)
+    gate = AgreementGate(config=FAST).fit(data, regions)
+    assert [bool(learnt[2]) for _, learnt in gate.classifiers].count(False) == 1
+    third = new.y == 2
+    assert gate.sample_loss[data.y == 2].isnan().all()
+    keep = gate.keep({'image': new.x, 'label': new.y})
+    assert float(keep[third].double().mean()) > 0.8
+    wrong = gate.keep({'image': new.x[~third], 'label': torch.full((int((~third).sum()),), 2)})
+    assert float(wrong.double().mean()) < 0.05
+
+
+def test_a_class_that_nobody_knows_does_not_pass() -> None:
+    data = spectra(120, 0)
+    two = data.y < 2
+    gate = AgreementGate(config=FAST).fit(replace(data, x=data.x[two], y=data.y[two]))
+    keep = gate.keep({'image': data.x, 'label': data.y})
+    assert not keep[~two].any()
+    assert float(keep[two].double().mean()) > 0.8
+
+
 def test_the_loss_of_a_soft_label_is_a_divergence() -> None:
     logits = torch.tensor([[2.0, 0.0, -1.0], [0.0, 1.0, 1.0]])
     wanted = torch.tensor([[0.5, 0.5, 0.0], [0.0, 0.0, 1.0]])
