@@ -48,7 +48,7 @@ def test_links_into_the_repository_exist() -> None:
 
 
 def test_every_example_is_run_here() -> None:
-    assert set(EXAMPLES) == {'', 'bank', 'loader', 'batch', 'kornia', 'albumentations', 'datamodule', 'smp'}
+    assert set(EXAMPLES) == {'', 'bank', 'loader', 'batch', 'kornia', 'albumentations', 'datamodule', 'smp', 'gates'}
 
 
 def test_first_example_and_its_bank(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -62,6 +62,16 @@ def test_first_example_and_its_bank(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert bank.class_counts is not None
     rarest = space['generator'].class_prior.argmin()
     assert bank.class_counts.argmax() == int(rarest)
+
+
+def test_gates() -> None:
+    space = run('gates', **{name: value for name, value in run('').items() if name != '__builtins__'})
+    batch = space['mixed'].batch(range(len(space['mixed'])))
+    synthetic = batch['image'][batch['synthetic']]
+    assert len(synthetic) == round(0.5 * len(space['real']))
+    report = space['gated'].report.to_dict()
+    assert len(synthetic) <= report['kept'] <= report['samples']
+    assert sum(report['rejected'].values()) >= report['samples'] - report['kept']
 
 
 def test_loader(real: Toy, bank: SyntheticBank) -> None:
