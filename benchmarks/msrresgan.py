@@ -39,7 +39,7 @@ PAPER = SuperResolutionConfig.paper()
 SCALES: dict[str, tuple[SuperResolutionConfig, tuple[int, ...]]] = {
     'quick': (
         SuperResolutionConfig(
-            width=16, blocks=2, gradient_iterations=150, iterations=300, batch_size=4, discriminator_width=8
+            width=16, blocks=2, gradient_iterations=125, iterations=250, batch_size=4, discriminator_width=8
         ),
         (100,),
     ),

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from matplotlib.figure import Figure
 from safetensors.torch import load_file
@@ -78,9 +77,9 @@ def plot_restored(original: Tensor, low: Tensor, restored: dict[str, Tensor], sp
         axes = [figure.add_subplot(grid[row, column]) for row in range(3)]
         axes[0].imshow(false_colour(image, spec.wavelengths, limits), interpolation='nearest')
         axes[0].set_title(name, fontsize=9)
-        axes[1].imshow(image[band], cmap='gray', vmin=grey[0], vmax=grey[1], interpolation='nearest')
+        axes[1].imshow(image[band].numpy(), cmap='gray', vmin=grey[0], vmax=grey[1], interpolation='nearest')
         if name in errors:
-            shown = axes[2].imshow(errors[name], cmap='magma', vmin=0, vmax=scale, interpolation='nearest')
+            shown = axes[2].imshow(errors[name].numpy(), cmap='magma', vmin=0, vmax=scale, interpolation='nearest')
             ratio = float(errors[name].square().mean().sqrt() / errors['bicubic'].square().mean().sqrt())
             axes[2].set_title(f'{ratio:.2f} of bicubic', fontsize=8)
         for axis in axes:
@@ -111,7 +110,8 @@ def _draw_spectra(
             values = bands.broken(image[:, row, column].numpy())
             axes.plot(bands.broken(bands.x), values, color=COLOURS[network], lw=0.9, label=network)
         axes.set_title(f'pixel ({row}, {column}): interpolation errs {name}', fontsize=8)
-        axes.set_ylim(0, 1.15 * float(np.nanmax(original[:, row, column].numpy())))
+        shown = torch.stack([original, restored['bicubic']])[:, :, row, column]
+        axes.set_ylim(min(0.0, float(shown.min())), 1.1 * float(shown.max()))  # others may leave it
         bands.label(axes)
         if panel == 0:
             axes.set_ylabel(spec.unit or 'value', fontsize=8)
