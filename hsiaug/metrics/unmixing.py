@@ -42,7 +42,8 @@ def match_endmembers(found: Tensor, reference: Tensor) -> tuple[int, ...]:
             f'match_endmembers: at least {len(reference)} found endmembers of {reference.shape[-1]} bands are needed, '
             f'found {tuple(found.shape)}'
         )
-    angles = spectral_angle(*(x.detach().double().cpu() for x in (reference[:, None], found[None])))
+    wanted, given = (x.detach().double().cpu() for x in (reference, found))
+    angles = spectral_angle(wanted[:, None], given[None])
     return tuple(linear_sum_assignment(angles.numpy())[1].tolist())
 
 
