@@ -37,6 +37,7 @@ from hsiaug.quality import (
     RangeGate,
     SmoothnessGate,
     SubspaceGate,
+    held_out_limit,
     label_regions,
 )
 from hsiaug.scenes import PatchSplit, PatchSplitter, Scene, SimulatedScene
@@ -103,12 +104,18 @@ def noisy(image: Tensor, noise: Tensor, times: float) -> Tensor:
     return image + times * noise.view(-1, *(1,) * (image.ndim - 2)) * torch.randn(image.shape, generator=rng)
 
 
-def copies(gate: NoveltyGate, image: Tensor, noise: Tensor) -> dict[str, float]:
-    """Share of planted copies that are found."""
+def copies(gate: NoveltyGate, image: Tensor, noise: Tensor, real: Tensor) -> dict[str, Any]:
+    """Share of copies that are found by the thresholds for 5 % and 1 % false alarms, and at 5 % of the test samples."""
     made = {'exact': image, **{f'noise {k}x': noisy(image, noise, k) for k in (0.5, 1, 2)}}
     if image.ndim == 4:
         made['turned, noise 1x'] = noisy(image.rot90(1, dims=(-2, -1)).flip(-1), noise, 1)
-    return {name: share(~gate.keep({'image': x})) for name, x in made.items()}
+    scores, of_real = {name: gate.score({'image': x}) for name, x in made.items()}, gate.score({'image': real})
+    strict = held_out_limit(gate.held_out, gate.independent, 0.01)
+    limits = {'false_alarm=0.05': gate.threshold, 'false_alarm=0.01': strict, '5 % of test': of_real.quantile(0.95)}
+    return {
+        rule: {'false alarms': share(of_real > limit), **{name: share(s > limit) for name, s in scores.items()}}
+        for rule, limit in limits.items()
+    }
 
 
 # --- patches ----------------------------------------------------------------------------------------------------------
@@ -200,7 +207,7 @@ def patch_cell(name: str, root: Path, seed: int) -> dict[str, Any]:
         'false_alarms': judged(found, real),
         'shift': shift,
         'swap': {'auroc': auroc(good, bad), 'found': share(bad > agreement.threshold)},
-        'copies': copies(novelty, data.x, noise),
+        'copies': copies(novelty, data.x, noise, real['image']),
         'shifted_copies': {
             'shifts=0': share(~novelty.keep({'image': between})),
             'shifts=2': share(~wide.keep({'image': between})),
@@ -249,7 +256,7 @@ def spectra_cell(name: str, root: Path, seed: int) -> dict[str, Any]:
         'train_spectra': len(data.x),
         'false_alarms': judged(found, real),
         'wrong_label': {'auroc': auroc(good, bad), 'found': share(bad > agreement.threshold)},
-        'copies': copies(novelty, data.x, noise),
+        'copies': copies(novelty, data.x, noise, real['image']),
         'impossible': {kind: judged(found, batch) for kind, batch in impossible(real, noise).items()},
         'memorised': {kind: novelty.memorised(_Held(batch))['share'] for kind, batch in drawn.items()},
         'rejected': {kind: judged(found, batch) for kind, batch in drawn.items()},
