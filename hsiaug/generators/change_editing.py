@@ -8,6 +8,7 @@ diffusion model as the painter. Trained by :mod:`hsiaug.trainers.change_editing`
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal, get_args
@@ -87,9 +88,8 @@ class ChangeEditing(Generator):
             )
         if first_date not in get_args(FirstDate):
             raise ValueError(f'ChangeEditing: unknown first_date {first_date!r}; choose from {get_args(FirstDate)}')
-        super().__init__(
-            spec, land_cover=dict(land_cover), painter=dict(painter), first_date=first_date, change_share=None
-        )
+        land_cover, painter = json.loads(json.dumps([dict(land_cover), dict(painter)]))  # as a config file has them
+        super().__init__(spec, land_cover=land_cover, painter=painter, first_date=first_date, change_share=None)
         self.first_date = first_date
         self.painter = TwoStreamDiffusion(SampleSpec.from_dict(land_cover), **painter)
         classes = self.painter.spec.num_classes
@@ -199,7 +199,8 @@ class ChangeEditing(Generator):
             )
         if self.first_date == 'real':
             held = counted.flatten(1).any(dim=1)
-            self.image, self.mask = pairs.x[held].to(self.device), pairs.y[held].to(self.device)
+            self.image = pairs.x[held].contiguous().to(self.device)  # as it comes back from a file, to the last bit
+            self.mask = pairs.y[held].to(self.device)
         self.set_change_share(self.settings['change_share'])
 
     def _count_transitions(self, second: Tensor, before: Tensor) -> None:

@@ -15,7 +15,7 @@ TRIMMED = 0.05
 """Share of pixels that a trimmed fit takes for changed: those farthest from the others."""
 MAX_VALUES = 2**23
 """Values of one date that a fit uses; pairs beyond it are left out at random."""
-LENGTHS = (0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 16.0)
+LENGTHS = (0.5, 0.75, 1.0, 1.5, 2.0, 2.5, 3.0, 3.5, 4.0, 5.0, 6.0, 8.0, 12.0, 16.0)
 """Lengths that smooth fields may have, in pixels."""
 CHUNK = 16  # patches that drift at a time
 
@@ -76,13 +76,14 @@ class DateDrift(nn.Module):
         weights, texture, counted = self._blend(classes), detail(first), classes >= 0
         for kept in (False, True) if trimmed else (True,):
             self._regress(first, texture, second, weights, counted)
-            residual = second - self._linear(first, texture, weights)
+            expected = self._linear(first, texture, weights)
+            residual = second - expected
             self._fit_directions(residual, counted)
             if not kept:
                 far = self._scores(residual).square().sum(dim=1)
                 limit = far[counted].kthvalue(max(round((1 - TRIMMED) * int(counted.sum())), 1)).values
                 counted = counted & (far <= limit)
-        self._fit_fields(residual, counted)
+        self._fit_fields(second - first, expected - first, counted)
 
     @torch.no_grad()
     def assume(self, image: Tensor, classes: Tensor, strength: float, seed: int = 0) -> None:
@@ -110,7 +111,7 @@ class DateDrift(nn.Module):
         mean = _class_means(members, pixels).to(image)
         residual = strength * (image - torch.einsum('nkhw,kc->nchw', weights, mean))
         self._fit_directions(residual, counted)
-        self._fit_fields(residual, counted)
+        self._fit_fields(residual, torch.zeros_like(residual), counted)
         self.gain.fill_((1 - strength**2) ** 0.5)
         self.detail_gain.zero_()
         self.offset.copy_((1 - self.gain) * mean)
@@ -140,10 +141,9 @@ class DateDrift(nn.Module):
         self.directions.copy_(vectors)
         self.spread.copy_(variances.clamp_min(0).sqrt())
 
-    def _fit_fields(self, residual: Tensor, counted: Tensor) -> None:
-        """Learn how they spread in space."""
-        scores = self._scores(residual) * counted[:, None]
-        for m, (shares, length) in enumerate(_structure(scores, counted)):
+    def _fit_fields(self, difference: Tensor, expected: Tensor, counted: Tensor) -> None:
+        """Learn how fields spread in space, from the differences of dates and what the linear part explains of them."""
+        for m, (shares, length) in enumerate(_structure(self._scores(difference), self._scores(expected), counted)):
             self.shares[:, m], self.length[m] = torch.from_numpy(shares).to(self.shares), length
 
     def _scores(self, residual: Tensor) -> Tensor:
@@ -227,30 +227,41 @@ def _ridge(design: Tensor, target: Tensor, penalty: float) -> Tensor:
     return torch.linalg.solve(normal, design.T @ target)
 
 
-def _structure(scores: Tensor, counted: Tensor) -> list[tuple[np.ndarray, float]]:
-    """Shares (patch, smooth, noise) and length of each direction, from the correlation of pixels some way apart.
+def _structure(whole: Tensor, expected: Tensor, counted: Tensor) -> list[tuple[np.ndarray, float]]:
+    """Shares (patch, smooth, noise) and length of each direction, from how much pixels some way apart differ.
+
+    The fields' variogram is that of the whole less that of the expected part, rather than the residual's own: the two
+    go together from a pixel to the next where classes are noisy, and dates would differ by too rough a field.
 
     Args:
-        scores: (N, M, H, W) of variance 1 where they count, 0 elsewhere.
+        whole: (N, M, H, W) differences of dates, in units of the spread that the fields have.
+        expected: (N, M, H, W) the part of them that is no field.
         counted: (N, H, W) bool.
     """
-    side = min(scores.shape[-2:])
-    lags, weights, curve = np.arange(1, max(side // 2, 2)), counted[:, None].to(scores), []
-    for lag in lags.tolist():
-        total, pairs = scores.new_zeros(scores.shape[1]), scores.new_zeros(())
-        for dim, extent in ((-2, scores.shape[-2] - lag), (-1, scores.shape[-1] - lag)):
-            z, w = (x.narrow(dim, 0, extent) * x.narrow(dim, lag, extent) for x in (scores, weights))
-            total, pairs = total + z.sum(dim=(0, 2, 3)), pairs + w.sum()
-        curve.append((total / pairs.clamp_min(1)).cpu().double().numpy())
+    side = min(whole.shape[-2:])
+    lags = np.arange(1, max(side // 2, 2))
+    variograms = [_variogram(part, counted, lag) for lag in lags.tolist() for part in (whole, expected)]
+    curve = np.stack([1 - a + b for a, b in zip(variograms[::2], variograms[1::2], strict=True)], axis=1)
     lengths = [length for length in LENGTHS if length <= max(side / 4, LENGTHS[0])]
     shapes = [np.stack([np.ones(len(lags)), np.exp(-(lags**2) / (4 * length**2))], axis=1) for length in lengths]
-    found = []
-    for correlation in np.stack(curve, axis=1):
-        fits = [nnls(shape, correlation) for shape in shapes]
+    found, weights = [], 1 / lags**2  # near pixels count most: they make a field rough or smooth
+    for correlation in curve:
+        fits = [nnls(shape * weights[:, None], correlation * weights) for shape in shapes]
         best = int(np.argmin([error for _, error in fits]))
         patch, smooth = fits[best][0] / max(fits[best][0].sum(), 1.0)
         found.append((np.array([patch, smooth, max(1 - patch - smooth, 0.0)]), lengths[best]))
     return found
+
+
+def _variogram(values: Tensor, counted: Tensor, lag: int) -> np.ndarray:
+    """(M,) half the mean squared difference of pixels ``lag`` apart, of (N, M, H, W) values, where both count."""
+    total, pairs = values.new_zeros(values.shape[1]), 0
+    for dim in (-2, -1):
+        extent = values.shape[dim] - lag
+        both = (counted.narrow(dim, 0, extent) & counted.narrow(dim, lag, extent))[:, None]
+        squares = (values.narrow(dim, lag, extent) - values.narrow(dim, 0, extent)).square() * both
+        total, pairs = total + squares.sum(dim=(0, 2, 3)), pairs + int(both.sum())
+    return (total / max(2 * pairs, 1)).cpu().double().numpy()
 
 
 def _some(tensors: tuple[Tensor, ...], seed: int) -> tuple[Tensor, ...]:

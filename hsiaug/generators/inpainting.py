@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import torch
 from diffusers import RePaintScheduler
+from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor
 from torch.nn.functional import max_pool2d
 
@@ -72,18 +73,18 @@ def _repaint(
 ) -> Tensor:
     """Standardised codes from noise, which are the ``known`` ones where ``keep`` says so; all (n, L, h, w)."""
     scheduler = RePaintScheduler(**SCHEDULE, eta=1.0, clip_sample=False)
-    scheduler.set_timesteps(STEPS, jump_length=1, jump_n_sample=RESAMPLED)
-    last = TRAIN_STEPS
+    scheduler.set_timesteps(STEPS, jump_length=1, jump_n_sample=1)
+    alphas, stride = scheduler.alphas_cumprod, TRAIN_STEPS // STEPS
     for time in scheduler.timesteps.tolist():
-        if time > last:
-            code = scheduler.undo_step(code, last, generator=streams)
-        else:
+        alpha, before = alphas[time], alphas[time - stride] if time else torch.ones(())
+        for left in reversed(range(RESAMPLED if time else 1)):
             output = model._predict(code, torch.full((len(code),), time, device=code.device), shares)
             if model.prediction_type == 'v_prediction':  # the scheduler knows noise only
-                alpha = scheduler.alphas_cumprod[time]
                 output = alpha.sqrt() * output + (1 - alpha).sqrt() * code
             code = scheduler.step(output, time, code, known, keep, generator=streams).prev_sample
-        last = time
+            if left:  # undone by as much noise as the step took away
+                noise = randn_tensor(code.shape, generator=streams, device=code.device, dtype=code.dtype)
+                code = (alpha / before).sqrt() * code + (1 - alpha / before).sqrt() * noise
     return code
 
 

@@ -23,7 +23,7 @@ from hsiaug.trainers.unmixing_fusion import UnmixingFusionConfig
 DATA = mixtures(24)
 TINY: dict[str, Any] = {
     'unmixing': {
-        'endmembers': 3, 'widths': (8, 8, 12, 8, 8), 'steps': 120, 'start': 'vca', 'learning_rate': 2e-2,
+        'endmembers': 3, 'widths': (8, 8, 12, 8, 8), 'steps': 120, 'learning_rate': 2e-2,
     },
     'abundances': {'kind': 'diffusion', 'iterations': 4, 'network': {'channels': [8, 16], 'sampling_steps': 3}},
     'mask_steps': 200,
@@ -181,7 +181,7 @@ def asked(data: TrainingData, monkeypatch: pytest.MonkeyPatch, **changes: Any) -
         return train(abundances, labels, *rest)
 
     monkeypatch.setattr(module, 'train_abundances', spy)
-    seen['generator'] = fit(data, **changes)
+    seen['generator'] = fit(data, **{**BRIEF, **changes})
     return seen
 
 
@@ -194,7 +194,16 @@ def camera(n: int, seed: int) -> Tensor:
 
 def test_rgb_images_join_with_their_weight(monkeypatch: pytest.MonkeyPatch) -> None:
     rgb = camera(5, 9)
-    seen = asked(DATA, monkeypatch, rgb=rgb, rgb_factor=2, rgb_weight=0.3, rgb_stride=4)
+    seen = asked(
+        DATA,
+        monkeypatch,
+        masks='dominant',
+        unmixing=TINY['unmixing'],
+        rgb=rgb,
+        rgb_factor=2,
+        rgb_weight=0.3,
+        rgb_stride=4,
+    )
     generator, weights = seen['generator'], seen['weights']
     own = len(module._labelled(maps(24, 0), DATA.y, DATA.spec).labels)
     assert float(weights[own:].sum()) == pytest.approx(0.3)
@@ -203,6 +212,8 @@ def test_rgb_images_join_with_their_weight(monkeypatch: pytest.MonkeyPatch) -> N
     held = maps(5, 9).argmax(dim=1)
     held = torch.stack([(held == k).flatten(1).any(dim=1) for k in range(3)])
     assert held.sum() * 0.6 <= len(weights) - own <= 15
+    found = generator.class_map(seen['abundances'][own:])
+    assert (found == seen['labels'][own:, None, None]).flatten(1).any(dim=1).all()
     record = generator.provenance.training['rgb']
     assert (record['images'], record['patches'], record['labelled']) == (5, 5, 0)
     assert json.loads(json.dumps(generator.provenance.to_dict()))['training']['rgb']['sha256'] == record['sha256']
