@@ -110,7 +110,7 @@ def test_samples_keep_the_contract_and_survive_a_save(tiny: ChangeEditing, tmp_p
 def test_the_share_of_changed_pixels_is_the_one_asked_for(tiny: ChangeEditing, setting: Any) -> None:
     try:
         tiny.set_change_share(setting)
-        found = shares(tiny.sample(100, seed=0))
+        found = shares(tiny.sample(60, seed=0))
     finally:
         tiny.set_change_share(None)
     low, high = setting if isinstance(setting, tuple) else (setting, setting)
@@ -122,10 +122,10 @@ def test_the_share_of_changed_pixels_is_the_one_asked_for(tiny: ChangeEditing, s
 
 
 def test_labels_and_shares_ask_for_change(tiny: ChangeEditing) -> None:
-    few, many = (shares(tiny.sample(200, torch.full((200,), k), seed=0)).mean() for k in (0, 1))
+    few, many = (shares(tiny.sample(90, torch.full((90,), k), seed=0)).mean() for k in (0, 1))
     # shares s are even in [0, 0.2]; a label 1 asks with chances as s, a label 0 as 1 − s: means by integration
-    assert float(many) == pytest.approx(2 / 3 * 0.2, abs=0.01)
-    assert float(few) == pytest.approx((0.1 - 0.2**2 / 3) / 0.9, abs=0.01)
+    assert float(many) == pytest.approx(2 / 3 * 0.2, abs=0.015)
+    assert float(few) == pytest.approx((0.1 - 0.2**2 / 3) / 0.9, abs=0.015)
     given = torch.tensor([[0.9, 0.1], [0.5, 0.5], [1.0, 0.0]])
     assert torch.allclose(shares(tiny.sample_shares(3, given, seed=1)), given[:, 1], atol=1 / 200)
 
