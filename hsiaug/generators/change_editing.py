@@ -282,10 +282,13 @@ class ChangeEditing(Generator):
         return self.image[rows], self.mask[rows]
 
     def allocate(self, state: Mapping[str, Tensor]) -> None:
-        """Give the data-dependent buffers, the painter's among them, their saved shapes."""
+        """Give the data-dependent buffers, the painter's and the drift's among them, their saved shapes."""
         super().allocate(state)
         prefix = 'painter.'
         self.painter.allocate({k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)})
+        for name in self.drift.fitted:
+            if f'drift.{name}' in state:
+                setattr(self.drift, name, torch.empty_like(state[f'drift.{name}']))
 
 
 def spectral_shape(image: Tensor) -> Tensor:

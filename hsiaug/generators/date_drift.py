@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 from kornia.filters import gaussian_blur2d
-from scipy.optimize import nnls
+from scipy.ndimage import distance_transform_edt
 from torch import Tensor, nn
 from torch.nn.functional import one_hot
 
@@ -13,46 +13,46 @@ FEW = 50.0
 """Pixels' worth of doubt whether a class differs from the others; it keeps rare ones from running wild."""
 TRIMMED = 0.05
 """Share of pixels that a trimmed fit takes for changed: those farthest from the others."""
-MAX_VALUES = 2**23
-"""Values of one date that a fit uses; pairs beyond it are left out at random."""
-LENGTHS = (0.5, 0.75, 1.0, 1.5, 2.0, 2.5, 3.0, 3.5, 4.0, 5.0, 6.0, 8.0, 12.0, 16.0)
-"""Lengths that smooth fields may have, in pixels."""
-CHUNK = 16  # patches that drift at a time
+LEAST_COUNTED = 0.5
+"""Share of pixels that must count for a patch to lend its residuals."""
+NEAREST = 8
+"""Patches, of the most similar land cover, among which the one that lends its residuals is drawn."""
+MAX_VALUES = 2**24
+"""Values of one date that a fit uses, and keeps; patches beyond it are left out at random."""
 
 
 class DateDrift(nn.Module):
-    r"""A linear map per class and band, and random fields in the directions in which dates differ from it.
+    r"""A linear map per class and band, and residuals of other patches.
 
-    Of a pixel of class k, :math:`x_2 = g_k x_1 + d_k u_1 + o_k + E (s \odot z)`, where u is the detail of the first
-    date: what a blur takes away. Gains g and d and offset o are a regression over unchanged pixels. Without d it could
-    not tell that texture, which belongs to the land, stays, while light, which varies over more pixels, does not:
-    differences would come out rough. Classes blend over a pixel's width, as spectra do at borders, in the regression as
-    well. The columns of E are the principal directions of what it leaves, s the standard deviation along each. The
-    fields z have variance 1, shared between a value for the whole patch (haze, sensor), a smooth field (light, weather)
-    and white noise, as the residuals of pixels some way apart go together.
+    Of a pixel of class k, :math:`x_2 = g_k x_1 + d_k u_1 + o_k + r`, where u is the detail of the first date: what a
+    blur takes away. Gains g and d and offset o are a regression over unchanged pixels. Without d it could not tell that
+    texture, which belongs to the land, stays, while light, which varies over more pixels, does not: differences would
+    come out rough. Classes blend over a pixel's width, as spectra do at borders, in the regression as well. Residuals r
+    are those of a patch of similar land cover, turned at random: clouds, fields that were mown and the noise of a
+    sensor come in their own sizes and shapes. (Random fields with the covariance of residuals over bands and places
+    were tried: what is rare and large in a few patches becomes noise in all.)
 
     Args:
         bands: number of bands C.
         classes: number of classes K.
     """
 
+    fitted = ('residuals', 'cover')
+    """Names of buffers whose shapes are known only after fitting."""
+
     gain: Tensor  # (K, C)
     detail_gain: Tensor  # (K, C)
     offset: Tensor  # (K, C)
-    directions: Tensor  # (C, M), M = C
-    spread: Tensor  # (M,)
-    shares: Tensor  # (3, M) of the patch, the smooth field and the noise in the variance
-    length: Tensor  # (M,) of the smooth field
+    residuals: Tensor  # (P, C, H, W)
+    cover: Tensor  # (P, K) class shares of their patches
 
     def __init__(self, bands: int, classes: int) -> None:
         super().__init__()
         self.classes = classes
         for name, value in (('gain', 1.0), ('detail_gain', 0.0), ('offset', 0.0)):
             self.register_buffer(name, torch.full((classes, bands), value))
-        self.register_buffer('directions', torch.eye(bands))
-        self.register_buffer('spread', torch.zeros(bands))
-        self.register_buffer('shares', torch.tensor([[0.0], [0.0], [1.0]]).repeat(1, bands))
-        self.register_buffer('length', torch.ones(bands))
+        for name in self.fitted:
+            self.register_buffer(name, torch.empty(0))
 
     # --- fits -------------------------------------------------------------------------------------------------------
 
@@ -71,28 +71,26 @@ class DateDrift(nn.Module):
             ValueError: if no pixel counts.
         """
         first, second, classes = _some((first, second, classes), seed)
-        if not (classes >= 0).any():
-            raise ValueError('DateDrift: no unchanged pixel of a known class in any pair; nothing can be learnt')
         weights, texture, counted = self._blend(classes), detail(first), classes >= 0
-        for kept in (False, True) if trimmed else (True,):
+        _require_any(counted)
+        self._regress(first, texture, second, weights, counted)
+        residual = second - self._linear(first, texture, weights)
+        if trimmed:
+            spread = residual.movedim(1, -1)[counted].std(dim=0).clamp_min(1e-12)
+            far = (residual / spread[:, None, None]).square().sum(dim=1)
+            limit = far[counted].kthvalue(max(round((1 - TRIMMED) * int(counted.sum())), 1)).values
+            counted = counted & (far <= limit)
             self._regress(first, texture, second, weights, counted)
-            expected = self._linear(first, texture, weights)
-            residual = second - expected
-            self._fit_directions(residual, counted)
-            if not kept:
-                far = self._scores(residual).square().sum(dim=1)
-                limit = far[counted].kthvalue(max(round((1 - TRIMMED) * int(counted.sum())), 1)).values
-                counted = counted & (far <= limit)
-        self._fit_fields(second - first, expected - first, counted)
+            residual = second - self._linear(first, texture, weights)
+        self._keep(residual, classes, counted)
 
     @torch.no_grad()
     def assume(self, image: Tensor, classes: Tensor, strength: float, seed: int = 0) -> None:
         """Take a drift from single dates, where no pair is known.
 
         A second date then is as far from its class mean as the first, and goes with it as far as ``strength`` s lets
-        it: of the deviation from the mean, √(1 − s²) stays, and a part s times as large is drawn anew, with the
-        spectral directions and the spatial structure that deviations have in the images. Season, which shifts whole
-        classes, cannot be known from one date and is left out.
+        it: of the deviation from the mean, √(1 − s²) stays, and s times that of another patch is added. Season, which
+        shifts whole classes, cannot be known from one date and is left out.
 
         Args:
             image: (N, C, H, W).
@@ -105,16 +103,13 @@ class DateDrift(nn.Module):
         """
         image, classes = _some((image, classes), seed)
         counted, weights = classes >= 0, self._blend(classes)
-        if not counted.any():
-            raise ValueError('DateDrift: no pixel of a known class in any image; nothing can be learnt')
+        _require_any(counted)
         members, pixels = (part.movedim(1, -1)[counted].double() for part in (weights, image))
         mean = _class_means(members, pixels).to(image)
-        residual = strength * (image - torch.einsum('nkhw,kc->nchw', weights, mean))
-        self._fit_directions(residual, counted)
-        self._fit_fields(residual, torch.zeros_like(residual), counted)
         self.gain.fill_((1 - strength**2) ** 0.5)
         self.detail_gain.zero_()
         self.offset.copy_((1 - self.gain) * mean)
+        self._keep(strength * (image - torch.einsum('nkhw,kc->nchw', weights, mean)), classes, counted)
 
     def _regress(self, first: Tensor, texture: Tensor, second: Tensor, weights: Tensor, counted: Tensor) -> None:
         """Fit the coefficients: those of all classes together, then how each class differs, by ridge regression."""
@@ -134,22 +129,22 @@ class DateDrift(nn.Module):
             self.gain[:, band], self.detail_gain[:, band] = gain.to(self.gain), detail_gain.to(self.gain)
             self.offset[:, band] = (scale * offset + (1 - gain) * mean).to(self.gain)
 
-    def _fit_directions(self, residual: Tensor, counted: Tensor) -> None:
-        """Learn how (N, C, H, W) residuals spread over the bands."""
-        pixels = residual.movedim(1, -1)[counted].double()
-        variances, vectors = torch.linalg.eigh(pixels.T @ pixels / len(pixels))
-        self.directions.copy_(vectors)
-        self.spread.copy_(variances.clamp_min(0).sqrt())
+    def _keep(self, residual: Tensor, classes: Tensor, counted: Tensor) -> None:
+        """Keep the residuals of patches where enough counts; pixels that don't take those of the nearest that does."""
+        share = counted.float().mean(dim=(1, 2))
+        rows = (share >= min(LEAST_COUNTED, float(share.max()))).nonzero().flatten()
+        kept = []
+        for field, where in zip(residual[rows], counted[rows], strict=True):
+            row, column = distance_transform_edt(~where.numpy(), return_distances=False, return_indices=True)
+            kept.append(field[:, torch.from_numpy(row).long(), torch.from_numpy(column).long()])
+        self.residuals = torch.stack(kept).contiguous()
+        self.cover = self._cover(classes[rows])
 
-    def _fit_fields(self, difference: Tensor, expected: Tensor, counted: Tensor) -> None:
-        """Learn how fields spread in space, from the differences of dates and what the linear part explains of them."""
-        for m, (shares, length) in enumerate(_structure(self._scores(difference), self._scores(expected), counted)):
-            self.shares[:, m], self.length[m] = torch.from_numpy(shares).to(self.shares), length
-
-    def _scores(self, residual: Tensor) -> Tensor:
-        """(N, M, H, W) residuals along the directions, in units of their spread."""
-        scores = torch.einsum('cm,nchw->nmhw', self.directions, residual)
-        return scores / self.spread.clamp_min(1e-12)[:, None, None]
+    def _cover(self, classes: Tensor) -> Tensor:
+        """(N, K) class shares of (N, H, W) classes, among the pixels that have one."""
+        members = one_hot(classes.clamp_min(0), self.classes) * (classes >= 0)[..., None]
+        pixels = members.sum(dim=(1, 2)).to(self.gain)
+        return pixels / pixels.sum(dim=1, keepdim=True).clamp_min(1)
 
     def _blend(self, classes: Tensor) -> Tensor:
         """(N, K, H, W) weights of the classes, which add up to 1 wherever a class is near."""
@@ -175,19 +170,17 @@ class DateDrift(nn.Module):
             classes: (n, H, W) classes, of all pixels.
             rng: a generator on the CPU.
         """
-        parts = zip(image.split(CHUNK), classes.split(CHUNK), strict=True)
-        return torch.cat([self._drift(*part, rng) for part in parts])
-
-    def _drift(self, image: Tensor, classes: Tensor, rng: torch.Generator) -> Tensor:
-        n, _, *size = image.shape
-        patch = torch.randn((n, len(self.length), 1, 1), generator=rng)
-        smooth = smooth_fields(n, self.length.cpu(), (size[0], size[1]), rng)
-        noise = torch.randn((n, len(self.length), *size), generator=rng)
-        parts = [part.to(image) for part in (patch, smooth, noise)]
-        scale = self.shares.sqrt()[:, :, None, None] * self.spread[:, None, None]
-        fields = scale[0] * parts[0] + scale[1] * parts[1] + scale[2] * parts[2]
+        few = min(NEAREST, len(self.cover))
+        near = torch.cdist(self._cover(classes), self.cover).topk(few, largest=False).indices.cpu()
+        rows = near.gather(1, torch.randint(few, (len(image), 1), generator=rng))[:, 0]
+        square = image.shape[-1] == image.shape[-2]
+        turns = torch.randint(4, (len(image),), generator=rng) * (1 if square else 2)
+        flips = torch.randint(2, (len(image),), generator=rng)
         drifted = self._linear(image, detail(image), self._blend(classes))
-        return drifted + torch.einsum('cm,nmhw->nchw', self.directions, fields)
+        for one, row, quarters, flip in zip(drifted, rows.tolist(), turns.tolist(), flips.tolist(), strict=True):
+            field = torch.rot90(self.residuals[row], quarters, dims=(-2, -1))
+            one += field.flip(-1) if flip else field
+        return drifted
 
 
 def soft(image: Tensor, width: float = 0.7) -> Tensor:
@@ -198,21 +191,6 @@ def soft(image: Tensor, width: float = 0.7) -> Tensor:
 def detail(image: Tensor, width: float = 2.0) -> Tensor:
     """What a Gaussian of ``width`` pixels takes away from (n, C, H, W) images: texture rather than light."""
     return image - gaussian_blur2d(image, (9, 9), (width, width))
-
-
-def smooth_fields(n: int, length: Tensor, size: tuple[int, int], rng: torch.Generator) -> Tensor:
-    """Gaussian random fields (n, M, H, W) of variance 1, white noise under a Gaussian kernel of ``length`` (M,) pixels.
-
-    The correlation at a distance h is exp(−h² / 4 length²).
-    """
-    # drawn on a torus of twice the sides, so that opposite borders know nothing of each other
-    height, width = 2 * size[0], 2 * size[1]
-    noise = torch.randn((n, len(length), height, width), generator=rng)
-    squared = torch.fft.fftfreq(height)[:, None] ** 2 + torch.fft.fftfreq(width)[None, :] ** 2
-    transfer = torch.exp(-2 * torch.pi**2 * length[:, None, None] ** 2 * squared)
-    transfer = transfer / transfer.square().mean(dim=(1, 2), keepdim=True).sqrt()
-    spectrum = torch.fft.rfft2(noise) * transfer[..., : width // 2 + 1]  # of real fields the other half is the same
-    return torch.fft.irfft2(spectrum, s=(height, width))[..., : size[0], : size[1]]
 
 
 def _class_means(members: Tensor, value: Tensor) -> Tensor:
@@ -227,50 +205,18 @@ def _ridge(design: Tensor, target: Tensor, penalty: float) -> Tensor:
     return torch.linalg.solve(normal, design.T @ target)
 
 
-def _structure(whole: Tensor, expected: Tensor, counted: Tensor) -> list[tuple[np.ndarray, float]]:
-    """Shares (patch, smooth, noise) and length of each direction, from how much pixels some way apart differ.
-
-    The fields' variogram is that of the whole less that of the expected part, rather than the residual's own: the two
-    go together from a pixel to the next where classes are noisy, and dates would differ by too rough a field.
-
-    Args:
-        whole: (N, M, H, W) differences of dates, in units of the spread that the fields have.
-        expected: (N, M, H, W) the part of them that is no field.
-        counted: (N, H, W) bool.
-    """
-    side = min(whole.shape[-2:])
-    lags = np.arange(1, max(side // 2, 2))
-    variograms = [_variogram(part, counted, lag) for lag in lags.tolist() for part in (whole, expected)]
-    curve = np.stack([1 - a + b for a, b in zip(variograms[::2], variograms[1::2], strict=True)], axis=1)
-    lengths = [length for length in LENGTHS if length <= max(side / 4, LENGTHS[0])]
-    shapes = [np.stack([np.ones(len(lags)), np.exp(-(lags**2) / (4 * length**2))], axis=1) for length in lengths]
-    found, weights = [], 1 / lags**2  # near pixels count most: they make a field rough or smooth
-    for correlation in curve:
-        fits = [nnls(shape * weights[:, None], correlation * weights) for shape in shapes]
-        best = int(np.argmin([error for _, error in fits]))
-        patch, smooth = fits[best][0] / max(fits[best][0].sum(), 1.0)
-        found.append((np.array([patch, smooth, max(1 - patch - smooth, 0.0)]), lengths[best]))
-    return found
-
-
-def _variogram(values: Tensor, counted: Tensor, lag: int) -> np.ndarray:
-    """(M,) half the mean squared difference of pixels ``lag`` apart, of (N, M, H, W) values, where both count."""
-    total, pairs = values.new_zeros(values.shape[1]), 0
-    for dim in (-2, -1):
-        extent = values.shape[dim] - lag
-        both = (counted.narrow(dim, 0, extent) & counted.narrow(dim, lag, extent))[:, None]
-        squares = (values.narrow(dim, lag, extent) - values.narrow(dim, 0, extent)).square() * both
-        total, pairs = total + squares.sum(dim=(0, 2, 3)), pairs + int(both.sum())
-    return (total / max(2 * pairs, 1)).cpu().double().numpy()
+def _require_any(counted: Tensor) -> None:
+    if not counted.any():
+        raise ValueError('DateDrift: no unchanged pixel of a known class in any patch; nothing can be learnt')
 
 
 def _some(tensors: tuple[Tensor, ...], seed: int) -> tuple[Tensor, ...]:
-    """As many pairs, drawn at random, as a fit uses."""
-    most = max(MAX_VALUES // max(tensors[0][0].numel(), 1), 1) if len(tensors[0]) else 0
+    """As many patches, drawn at random, as a fit uses."""
+    most = max(MAX_VALUES // int(np.prod(tensors[0].shape[1:])), 1)
     if len(tensors[0]) <= most:
         return tensors
     rows = torch.randperm(len(tensors[0]), generator=torch.Generator().manual_seed(seed))[:most]
     return tuple(tensor[rows] for tensor in tensors)
 
 
-__all__ = ['DateDrift', 'detail', 'smooth_fields', 'soft']
+__all__ = ['DateDrift', 'detail', 'soft']

@@ -9,12 +9,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
+from scipy.ndimage import gaussian_filter
 from sklearn.cluster import KMeans
 from sklearn.preprocessing import StandardScaler
 
 from ..generators.base import TrainingData
 from ..generators.change_editing import ChangeEditing, ChangeShare, FirstDate, spectral_shape
-from ..generators.date_drift import smooth_fields, soft
+from ..generators.date_drift import soft
 from ..generators.dates import flat_mask
 from ..generators.two_stream_diffusion import CHUNK, TwoStreamDiffusion
 from .two_stream_diffusion import TwoStreamConfig, train_two_stream
@@ -157,7 +158,8 @@ def with_composites(pairs: TrainingData, rounds: int, seed: int = 0) -> Training
     n, *size = pairs.y.shape
     for _ in range(rounds):
         other = torch.randperm(n, generator=rng)
-        field = smooth_fields(n, torch.tensor([min(size) / 5]), (size[0], size[1]), rng)[:, 0]
+        noise = torch.randn(pairs.y.shape, generator=rng).numpy()
+        field = torch.from_numpy(gaussian_filter(noise, (0, min(size) / 5, min(size) / 5), mode='wrap'))
         levels = 0.5 + 0.4 * torch.rand(n, generator=rng)
         limits = torch.stack([one.quantile(level) for one, level in zip(field, levels, strict=True)])
         pasted = field > limits[:, None, None]

@@ -2,9 +2,10 @@ import math
 
 import pytest
 import torch
+from kornia.filters import gaussian_blur2d
 from torch import Tensor
 
-from hsiaug.generators.date_drift import DateDrift, detail, smooth_fields
+from hsiaug.generators.date_drift import DateDrift, detail
 
 N, BANDS, SIZE = 40, 4, 16
 CLASSES = (torch.arange(SIZE)[:, None] >= SIZE // 2).long().expand(N, SIZE, SIZE)
@@ -12,10 +13,16 @@ BRIGHT = torch.tensor([100.0, 300.0])
 INSIDE = [0, 1, 2, 3, 12, 13, 14, 15]  # rows away from the border of the classes
 
 
+def smooth(rng: torch.Generator) -> Tensor:
+    """(N, 1, H, W) smooth random fields of variance 1."""
+    field = gaussian_blur2d(torch.randn((N, 1, 2 * SIZE, 2 * SIZE), generator=rng), (15, 15), (3.0, 3.0))
+    return field[..., :SIZE, :SIZE] / field.std()
+
+
 def scenes(seed: int = 0) -> Tensor:
     """(N, C, H, W): two classes of their own brightness, under varying light, with texture."""
     rng = torch.Generator().manual_seed(seed)
-    light = smooth_fields(N, torch.tensor([3.0]), (SIZE, SIZE), rng)
+    light = smooth(rng)
     texture = torch.randn((N, BANDS, SIZE, SIZE), generator=rng)
     return BRIGHT[CLASSES][:, None] * (1 + 0.1 * light) + 8 * texture
 
@@ -44,8 +51,7 @@ def test_a_season_of_each_class_is_found_again() -> None:
 
 def test_texture_stays_while_light_changes() -> None:
     first, rng = scenes(), torch.Generator().manual_seed(2)
-    other_light = smooth_fields(N, torch.tensor([3.0]), (SIZE, SIZE), rng)
-    second = detail(first) + BRIGHT[CLASSES][:, None] * (1 + 0.1 * other_light)
+    second = detail(first) + BRIGHT[CLASSES][:, None] * (1 + 0.1 * smooth(rng))
     drift = fitted(first, second)
     found = drift(scenes(seed=1), CLASSES, rng)
     texture = [correlation(detail(a), detail(b)) for a, b in ((first, second), (scenes(seed=1), found))]
@@ -54,33 +60,42 @@ def test_texture_stays_while_light_changes() -> None:
     assert drift.detail_gain.mean() > 0.3  # more of the detail stays than of the rest
 
 
-def test_fields_have_the_structure_of_the_residuals() -> None:
+def test_residuals_come_whole_from_patches_of_similar_cover() -> None:
     rng = torch.Generator().manual_seed(3)
-    lengths = torch.tensor([1.0, 2.0, 1.0, 3.0])
-    patch, noise = torch.randn((N, BANDS, 1, 1), generator=rng), torch.randn((N, BANDS, SIZE, SIZE), generator=rng)
-    spread = torch.tensor([4.0, 8.0, 16.0, 32.0])[:, None, None]
-    shares = torch.tensor([[0.0, 0.0, 0.6, 0.2], [0.2, 0.8, 0.0, 0.6], [0.8, 0.2, 0.4, 0.2]])
-    parts = (patch, smooth_fields(N, lengths, (SIZE, SIZE), rng), noise)
-    fields = sum(share.sqrt()[:, None, None] * part for share, part in zip(shares, parts, strict=True))
-    first = scenes()
-    drift = fitted(first, first + spread * fields)
-    assert torch.allclose(drift.spread, spread.flatten(), rtol=0.15)
-    assert torch.allclose(drift.shares, shares, atol=0.15)
-    drawn = drift(first, CLASSES, rng) - first
-    assert torch.allclose(drawn.std(dim=(0, 2, 3)), spread.flatten(), rtol=0.25)
-    steps = [(x[..., 1:] - x[..., :-1]).std(dim=(0, 2, 3)) for x in (spread * fields, drawn)]
-    assert torch.allclose(steps[0], steps[1], rtol=0.25)
+    dark, bright = (torch.full_like(CLASSES[:1], k) for k in (0, 1))
+    classes = torch.cat([CLASSES[: N // 2], dark.expand(N // 4, -1, -1), bright.expand(N // 4, -1, -1)])
+    clouds = 40 * (torch.rand((N, BANDS, SIZE, SIZE), generator=rng) < 0.02)  # rare and large
+    first = BRIGHT[classes][:, None] + torch.randn((N, BANDS, SIZE, SIZE), generator=rng)
+    drift = DateDrift(BANDS, 2)
+    drift.fit(first, first + clouds, classes)
+    drawn = drift(first, classes, rng) - first
+    assert 0.01 < float((drawn > 30).float().mean()) < 0.03
+    assert float(((drawn > 5) & (drawn < 30)).float().mean()) < 0.002  # clouds come whole
+    assert torch.equal(drift.cover[0], torch.tensor([0.5, 0.5]))
+    # a patch of one class borrows from patches of it
+    drift.residuals[:] = drift.cover[:, 1, None, None, None]
+    drift.gain.fill_(1)
+    drift.detail_gain.zero_()
+    drift.offset.zero_()
+    found = drift(first, classes, rng) - first
+    assert torch.allclose(found.mean(dim=(1, 2, 3)), drift.cover[:, 1], atol=1e-4)
 
 
-def test_smooth_fields_are_correlated_as_stated() -> None:
-    fields = smooth_fields(400, torch.tensor([0.5, 2.0]), (12, 20), torch.Generator().manual_seed(0))
-    assert fields.shape == (400, 2, 12, 20)
-    assert torch.allclose(fields.var(dim=(0, 2, 3)), torch.ones(2), atol=0.1)
-    for row, length in enumerate((0.5, 2.0)):
-        for lag in (1, 2, 4):
-            near = correlation(fields[:, row, :, lag:], fields[:, row, :, :-lag])
-            assert near == pytest.approx(math.exp(-(lag**2) / (4 * length**2)), abs=0.08)
-    assert abs(correlation(fields[:, 1, 0], fields[:, 1, -1])) < 0.1  # no wrap around
+def test_residuals_are_turned_and_those_of_changes_filled_up() -> None:
+    first = torch.zeros(1, BANDS, SIZE, SIZE)
+    second = torch.arange(SIZE * SIZE).float().reshape(1, 1, SIZE, SIZE).expand(1, BANDS, -1, -1).clone()
+    classes = torch.zeros(1, SIZE, SIZE, dtype=torch.int64)
+    classes[:, 4:6, 4:8] = -1
+    clean = second.clone()
+    second[:, :, 4:6, 4:8] = 1e6
+    drift = DateDrift(BANDS, 1)
+    drift.fit(first, second, classes)
+    assert float((drift.residuals - (clean - drift.offset[0, 0])).abs().max()) <= SIZE + 4  # the next pixel's
+    drawn = drift(
+        first.expand(60, -1, -1, -1), classes.clamp_min(0).expand(60, -1, -1), torch.Generator().manual_seed(0)
+    )
+    assert len({one.numpy().tobytes() for one in drawn}) == 8  # orientations
+    assert torch.allclose(drawn.mean(dim=(1, 2, 3)), drawn[0].mean().expand(60), atol=1e-3)
 
 
 def test_changes_among_the_pairs_are_trimmed() -> None:
@@ -89,13 +104,12 @@ def test_changes_among_the_pairs_are_trimmed() -> None:
     changed = (torch.rand((N, 1, SIZE, SIZE), generator=rng) < 0.03).expand_as(first)
     second = torch.where(changed, second + 500, second)
     plain, trimmed = fitted(first, second), fitted(first, second, trimmed=True)
-    assert plain.spread.max() > 100
-    assert trimmed.spread.max() < 6
-    assert trimmed.spread.min() > 2
-    where = torch.where(changed[:, 0], -1, CLASSES)
     masked = DateDrift(BANDS, 2)
-    masked.fit(first, second, where)
-    assert masked.spread.max() < 6
+    masked.fit(first, second, torch.where(changed[:, 0], -1, CLASSES))
+    assert float(plain.residuals.std()) > 50
+    for drift in (trimmed, masked):
+        assert 2 < float(drift.residuals.std()) < 4
+        assert torch.allclose(drift.gain + 0.5 * drift.detail_gain, torch.tensor(0.9), atol=0.1)
 
 
 def test_without_pairs_dates_go_together_as_far_as_asked() -> None:
@@ -120,9 +134,9 @@ def test_draws_follow_the_seed_and_nothing_to_learn_from_is_an_error() -> None:
     one, same, other = (drift(first, CLASSES, torch.Generator().manual_seed(s)) for s in (1, 1, 2))
     assert torch.equal(one, same)
     assert not torch.allclose(one, other)
-    with pytest.raises(ValueError, match='no unchanged pixel of a known class in any pair'):
+    with pytest.raises(ValueError, match='no unchanged pixel of a known class in any patch'):
         DateDrift(BANDS, 2).fit(first, first, torch.full_like(CLASSES, -1))
-    with pytest.raises(ValueError, match='no pixel of a known class in any image'):
+    with pytest.raises(ValueError, match='no unchanged pixel of a known class in any patch'):
         DateDrift(BANDS, 2).assume(first, torch.full_like(CLASSES, -1), 0.3)
 
 
