@@ -13,6 +13,7 @@ QUICK_TRAINING: dict[str, dict[str, Any]] = {
     'spectral_gan': {'iterations': 200},
     'patch_gan': {'iterations': 300},
     'two_stream_diffusion': {'vae_iterations': 250, 'diffusion_iterations': 500},
+    'change_editing': {'painter': {'vae_iterations': 250, 'diffusion_iterations': 500}},
 }
 
 
@@ -61,10 +62,10 @@ def segmentation_arms(diffusion: dict[str, Any] | None = None) -> tuple[Arm, ...
 
 
 def change_arms(diffusion: dict[str, Any] | None = None) -> tuple[Arm, ...]:
-    """Every arm of the study with pairs of dates and change masks: SpecDM, its baseline, and what they must beat.
+    """Every arm of the study with pairs of dates: SpecDM, its baseline, change editing, and what they must beat.
 
     Args:
-        diffusion: as for :func:`segmentation_arms`.
+        diffusion: as for :func:`segmentation_arms`; those of change editing's painter as well.
     """
     diffusion = dict(diffusion or {})
     plain = {**diffusion, 'single_stream': True, 'sad_weight': 0.0, 'mask_loss': 'l1'}
@@ -72,6 +73,7 @@ def change_arms(diffusion: dict[str, Any] | None = None) -> tuple[Arm, ...]:
     return (
         Arm('two-stream', 'two_stream_diffusion', diffusion, 'real'),
         Arm('single stream', 'two_stream_diffusion', plain, 'real'),
+        Arm('change editing', 'change_editing', {'painter': diffusion}, 'real'),
         Arm('two-stream only', 'two_stream_diffusion', diffusion, 'real', control=True, synthetic_only=True),
         Arm('single stream only', 'two_stream_diffusion', plain, 'real', control=True, synthetic_only=True),
         *(Arm(kind, 'patch_augment', settings, 'real', control=True) for kind, settings in augment.items()),

@@ -31,7 +31,7 @@ from .plan import REAL, Arm, Cell, Classifier, Downstream, Setting
 
 _TUNING_SEED = 1_000_003
 _FOREVER = 2**31  # epochs
-_COSTLY = ('spectral_gan', 'patch_gan', 'msrresgan', 'two_stream_diffusion')  # others are fitted faster than read
+_COSTLY = ('spectral_gan', 'patch_gan', 'msrresgan', 'two_stream_diffusion', 'change_editing')  # others fit fast
 
 D = TypeVar('D', bound=Downstream)
 
