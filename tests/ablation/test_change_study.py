@@ -178,11 +178,12 @@ def test_parts_without_change_are_refused(tmp_path: Path) -> None:
 
 def test_arms_of_the_study() -> None:
     arms = {arm.name: arm for arm in change_arms({'unet_channels': [16, 32]})}
-    assert [name for name, arm in arms.items() if not arm.control] == ['two-stream', 'single stream']
+    assert [name for name, arm in arms.items() if not arm.control] == ['two-stream', 'single stream', 'change editing']
     assert {'duplicate', 'flips', 'crops', 'noise', 'copy_paste', 'two-stream only'} < set(arms)
     single = arms['single stream'].settings
     assert (single['single_stream'], single['sad_weight'], single['mask_loss']) == (True, 0.0, 'l1')
     assert arms['two-stream'].settings == arms['two-stream only'].settings == {'unet_channels': [16, 32]}
+    assert arms['change editing'].settings == {'painter': {'unet_channels': [16, 32]}}
 
 
 def test_the_benchmark_trains_on_few_balanced_crops_and_tests_elsewhere(real_data: Path, tmp_path: Path) -> None:
@@ -198,6 +199,8 @@ def test_the_benchmark_trains_on_few_balanced_crops_and_tests_elsewhere(real_dat
     plain = specdm_change.study(real_data, 'small', 10, ['barkbeetle_change'], change_share=0, networks=1)
     assert type(plain.settings[0].splitter) is PatchSplitter
     assert plain.settings[0].budget == '100 crops of 32 px'
+    # ten seeds of the arms that claims are made of; those of the other models cost too much for a CPU
+    assert len(plain.all_cells()) == 10 * (1 + 2 + 1 + 1) + 5 * (1 + 1)
     assert [network.name for network in plain.classifiers] == ['ChangeFormer, tiny']
     with pytest.raises(SystemExit, match='no scene found'):
         specdm_change.study(tmp_path, 'quick', 1, ['oscd'])
