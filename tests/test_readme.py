@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from lightning.pytorch import LightningDataModule, LightningModule
@@ -11,7 +12,9 @@ from torch import nn
 from torch.utils.data import DataLoader
 from toys import BANDS, Toy, aligned
 
-from hsiaug import SyntheticBank, write_bank
+from hsiaug import SimulatedScene, SyntheticBank, fit_generator, write_bank
+from hsiaug.scenes import PatchSplitter
+from hsiaug.trainers import training_data
 
 README = (Path(__file__).parents[1] / 'README.md').read_text()
 EXAMPLES = dict(re.findall(r'```python ?(\w*)\n(.+?)```', README, flags=re.DOTALL))
@@ -48,7 +51,8 @@ def test_links_into_the_repository_exist() -> None:
 
 
 def test_every_example_is_run_here() -> None:
-    assert set(EXAMPLES) == {'', 'bank', 'loader', 'batch', 'kornia', 'albumentations', 'datamodule', 'smp', 'gates'}
+    names = 'bank', 'loader', 'batch', 'kornia', 'albumentations', 'datamodule', 'smp', 'augment', 'gates'
+    assert set(EXAMPLES) == {'', *names}
 
 
 def test_first_example_and_its_bank(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -72,6 +76,23 @@ def test_gates() -> None:
     report = space['gated'].report.to_dict()
     assert len(synthetic) <= report['kept'] <= report['samples']
     assert sum(report['rejected'].values()) >= report['samples'] - report['kept']
+
+
+def test_altering_samples() -> None:
+    scene = SimulatedScene(112, 112, wavelengths=np.arange(450, 850, 50.0), classes=4, seed=3)
+    split = PatchSplitter(size=16, stride=8)(scene, 0)
+    data = training_data(scene, split)
+    flips = fit_generator('patch_augment', data, {'kind': 'flips'})
+    before = {'image': data.x[:6], 'mask': data.y[:6]}
+    space = run('augment', data=data, batch=before, generator=flips)
+    altered = (space['batch']['image'] != before['image']).flatten(1).any(dim=1)
+    assert int(altered.sum()) == 2
+    image, mask = data.x[:6], data.y[:6, None].float()
+    assert space['augment']({'image': image, 'mask': mask})['image'].shape == image.shape
+    out = space['compose'](image=image[0].permute(1, 2, 0).numpy(), mask=data.y[0].numpy())
+    assert (out['image'].shape, out['mask'].shape) == ((16, 16, 8), (16, 16))
+    sample = space['finer'].sample(3, seed=0)
+    assert not (sample['image'] == flips.sample(3, seed=0)['image']).flatten(1).all(dim=1).any()
 
 
 def test_loader(real: Toy, bank: SyntheticBank) -> None:
