@@ -6,14 +6,12 @@ https://albumentations.ai/docs/ (version 2.0.8, the last one under the MIT licen
 from __future__ import annotations
 
 import random
-import zlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import albumentations as A
 import numpy as np
 import torch
-from albumentations.core.type_definitions import Targets
 from torch import Tensor
 from torch.utils.data import Dataset, get_worker_info
 
@@ -21,23 +19,20 @@ from ..datasets.labels import LabelPolicy
 from ..datasets.pool import Source, SyntheticPool
 from ..ratio import Schedule
 from ..samples import SpecMismatchError
-from .probability import MixProbability
+from .gated_albumentations import GatedTransform
 
 _TARGETS = {'segmentation': 'mask', 'scene': 'label'}  # what goes with the image, by kind
 _BITS = 62
 
 
-class SyntheticMix(A.DualTransform):  # type: ignore[misc]
+class SyntheticMix(GatedTransform):
     """Replace a sample by a synthetic one: image and mask, or image and class label.
 
     ``image`` is (H, W, C) float32 in the source's unit; ``mask`` is (H, W) or (H, W, 1) and ``label`` is one number,
     and both keep their dtype and type. Put it first in a ``Compose``, for synthetic samples to be augmented as real
     ones are; targets of other names go in as ``additional_targets={'truth': 'mask'}``.
 
-    Gate and draw take their randomness from torch's global generator, which differs in every worker and epoch and
-    follows ``torch.manual_seed``. A pipeline seeded by ``Compose(seed=...)`` or ``set_random_state`` gets a stream of
-    its own instead: repeatable in the main process, another in every worker and every epoch, and independent of the
-    other transforms, to which albumentations gives one and the same. With probability 0 nothing is drawn.
+    Randomness is that of every :class:`~hsiaug.transforms.gated_albumentations.GatedTransform`.
 
     A source cannot be written down, so a pipeline is saved without it, as one with a ``Lambda`` is:
     ``A.from_dict(saved, nonserializable={'SyntheticMix': transform})``.
@@ -59,8 +54,6 @@ class SyntheticMix(A.DualTransform):  # type: ignore[misc]
         ValueError: if not exactly one of ``ratio`` and ``p`` is given, or it is out of range.
     """
 
-    _targets = (Targets.IMAGE, Targets.MASK)
-
     def __init__(
         self,
         source: Source,
@@ -70,7 +63,7 @@ class SyntheticMix(A.DualTransform):  # type: ignore[misc]
         real_counts: np.ndarray | None = None,
         prior: np.ndarray | None = None,
     ) -> None:
-        self.probability = MixProbability('SyntheticMix', ratio, p)
+        super().__init__(ratio, p)
         self.pool = SyntheticPool(source, labels=labels, real_counts=real_counts, prior=prior)
         if (kind := self.pool.kind) not in _TARGETS:
             raise TypeError(
@@ -79,56 +72,6 @@ class SyntheticMix(A.DualTransform):  # type: ignore[misc]
             )
         self.target = _TARGETS[kind]
         self._drawn: tuple[int, dict[str, np.ndarray]] | None = None
-        self._stream: tuple[int, np.random.Generator] | None = None
-        super().__init__(p=self.probability.value)
-
-    @property
-    def p(self) -> float:
-        """Probability that a sample is replaced in the current epoch."""
-        return self.probability.value
-
-    @p.setter
-    def p(self, value: float) -> None:
-        # The base class writes what was just read; anything else is the user's own constant.
-        if value != self.probability.value:
-            self.probability = MixProbability('SyntheticMix', None, value)
-
-    def set_epoch(self, epoch: int) -> None:
-        """Follow a schedule of the ratio to an epoch, in data-loader workers too."""
-        self.probability.set_epoch(epoch)
-
-    # --- randomness -------------------------------------------------------------------------------------------------
-
-    def set_random_seed(self, seed: int | None) -> None:
-        """Take a stream of our own from a seed, or torch's global generator where it is None."""
-        super().set_random_seed(seed)
-        self._seeded, self._stream = seed is not None, None
-
-    def set_random_state(self, random_generator: np.random.Generator, py_random: random.Random) -> None:
-        """Take a stream of our own from a generator."""
-        super().set_random_state(random_generator, py_random)
-        self._seeded, self._stream = True, None
-
-    def _random_bits(self) -> int:
-        if not self._seeded:
-            return int(torch.randint(2**_BITS, ()))
-        worker = get_worker_info()
-        place = worker.seed if worker else 0  # a worker's seed is new in every epoch, unless the worker lives on
-        if self._stream is None or self._stream[0] != place:
-            # Siblings have generators in the same state; our own name leads the stream away from theirs.
-            entropy = [int(self.random_generator.integers(2**_BITS)), place, zlib.crc32(repr(self).encode())]
-            self._stream = place, np.random.default_rng(entropy)
-        return int(self._stream[1].integers(2**_BITS))
-
-    def should_apply(self, force_apply: bool = False) -> bool:
-        """Whether this sample is replaced."""
-        if self.p <= 0 or self.p >= 1 or force_apply:
-            return self.p > 0
-        return self._random_bits() < self.p * 2**_BITS
-
-    def get_params(self) -> dict[str, Any]:
-        """``draw``, the seed of one draw for all targets of this call."""
-        return {'draw': self._random_bits()}
 
     # --- targets ----------------------------------------------------------------------------------------------------
 
@@ -220,18 +163,6 @@ class SyntheticMix(A.DualTransform):  # type: ignore[misc]
             batch = self.pool.random(1, draw)
             self._drawn = draw, {key: batch[key][0].cpu().numpy() for key in ('image', self.target)}
         return self._drawn[1]
-
-    # --- saved form -------------------------------------------------------------------------------------------------
-
-    @classmethod
-    def is_serializable(cls) -> bool:
-        """No: a source cannot be written down. ``A.from_dict`` asks for the transform."""
-        return False
-
-    def to_dict_private(self) -> dict[str, Any]:
-        """Name and description, without the source."""
-        described = {'mix': repr(self.probability), 'source': repr(self.pool)}
-        return {'__class_fullname__': self.get_class_fullname(), '__name__': 'SyntheticMix', 'p': self.p, **described}
 
     def __repr__(self) -> str:
         """Probability and source, without what the source holds."""

@@ -5,36 +5,28 @@ https://albumentations.ai/docs/ (version 2.0.8, the last one under the MIT licen
 
 from __future__ import annotations
 
-import random
-import zlib
 from collections.abc import Callable
 from typing import Any
 
-import albumentations as A
 import numpy as np
 import torch
-from albumentations.core.type_definitions import Targets
-from torch.utils.data import get_worker_info
 
 from ..ratio import Schedule
 from ..samples import SpecMismatchError
 from .augment import Augmenter, SampleAugmenter
-from .probability import MixProbability
+from .gated_albumentations import GatedTransform
 
 _BITS = 62
 
 
-class GeneratorAugmentation(A.DualTransform):  # type: ignore[misc]
+class GeneratorAugmentation(GatedTransform):
     """Let a generator alter a sample: image and mask by the same draw.
 
     ``image`` is (H, W, C) float32 in the generator's unit; ``mask`` is (H, W) or (H, W, n) of any dtype, which it
     keeps, and goes in under other names as ``additional_targets={'truth': 'mask'}``. What else a call holds, as a class
     label, stays. Put it first in a ``Compose``, where images still have the size and unit of the generator's spec.
 
-    Gate and draw take their randomness from torch's global generator, which differs in every worker and epoch and
-    follows ``torch.manual_seed``. A pipeline seeded by ``Compose(seed=...)`` or ``set_random_state`` gets a stream of
-    its own instead: repeatable in the main process, another in every worker and every epoch, and independent of the
-    other transforms, to which albumentations gives one and the same. With probability 0 nothing is drawn.
+    Randomness is that of every :class:`~hsiaug.transforms.gated_albumentations.GatedTransform`.
 
     A pipeline is saved without the generator: ``A.from_dict(saved, nonserializable={'GeneratorAugmentation': it})``.
 
@@ -50,64 +42,12 @@ class GeneratorAugmentation(A.DualTransform):  # type: ignore[misc]
         ValueError: if not exactly one of ``ratio`` and ``p`` is given, or it is out of range.
     """
 
-    _targets = (Targets.IMAGE, Targets.MASK)
-
     def __init__(
         self, generator: SampleAugmenter, ratio: float | Schedule | None = None, p: float | None = None
     ) -> None:
-        self.probability = MixProbability('GeneratorAugmentation', ratio, p)
+        super().__init__(ratio, p)
         self.augmenter = Augmenter('GeneratorAugmentation', generator, ('segmentation', 'scene'))
         self._altered: tuple[np.ndarray, np.ndarray] | None = None
-        self._stream: tuple[int, np.random.Generator] | None = None
-        super().__init__(p=self.probability.value)
-
-    @property
-    def p(self) -> float:
-        """Probability that a sample is altered in the current epoch."""
-        return self.probability.value
-
-    @p.setter
-    def p(self, value: float) -> None:
-        # The base class writes what was just read; anything else is the user's own constant.
-        if value != self.probability.value:
-            self.probability = MixProbability('GeneratorAugmentation', None, value)
-
-    def set_epoch(self, epoch: int) -> None:
-        """Follow a schedule of the ratio to an epoch, in data-loader workers too."""
-        self.probability.set_epoch(epoch)
-
-    # --- randomness -------------------------------------------------------------------------------------------------
-
-    def set_random_seed(self, seed: int | None) -> None:
-        """Take a stream of our own from a seed, or torch's global generator where it is None."""
-        super().set_random_seed(seed)
-        self._seeded, self._stream = seed is not None, None
-
-    def set_random_state(self, random_generator: np.random.Generator, py_random: random.Random) -> None:
-        """Take a stream of our own from a generator."""
-        super().set_random_state(random_generator, py_random)
-        self._seeded, self._stream = True, None
-
-    def _random_bits(self) -> int:
-        if not self._seeded:
-            return int(torch.randint(2**_BITS, ()))
-        worker = get_worker_info()
-        place = worker.seed if worker else 0  # a worker's seed is new in every epoch, unless the worker lives on
-        if self._stream is None or self._stream[0] != place:
-            # Siblings have generators in the same state; our own name leads the stream away from theirs.
-            entropy = [int(self.random_generator.integers(2**_BITS)), place, zlib.crc32(repr(self).encode())]
-            self._stream = place, np.random.default_rng(entropy)
-        return int(self._stream[1].integers(2**_BITS))
-
-    def should_apply(self, force_apply: bool = False) -> bool:
-        """Whether this sample is altered."""
-        if self.p <= 0 or self.p >= 1 or force_apply:
-            return self.p > 0
-        return self._random_bits() < self.p * 2**_BITS
-
-    def get_params(self) -> dict[str, Any]:
-        """``draw``, the seed of one draw for all targets of this call."""
-        return {'draw': self._random_bits()}
 
     # --- targets ----------------------------------------------------------------------------------------------------
 
@@ -179,19 +119,6 @@ class GeneratorAugmentation(A.DualTransform):  # type: ignore[misc]
         """The mask, each pixel from where the image has it."""
         assert self._altered is not None
         return mask.reshape(len(self._altered[1]), -1)[self._altered[1]].reshape(mask.shape)
-
-    # --- saved form -------------------------------------------------------------------------------------------------
-
-    @classmethod
-    def is_serializable(cls) -> bool:
-        """No: a generator cannot be written down. ``A.from_dict`` asks for the transform."""
-        return False
-
-    def to_dict_private(self) -> dict[str, Any]:
-        """Name and description, without the generator."""
-        described = {'augmentation': repr(self.probability), 'generator': repr(self.augmenter)}
-        name = {'__class_fullname__': self.get_class_fullname(), '__name__': 'GeneratorAugmentation'}
-        return {**name, 'p': self.p, **described}
 
     def __repr__(self) -> str:
         """Probability and generator, without its weights."""

@@ -9,8 +9,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.distributed as dist
-from kornia.augmentation import IntensityAugmentationBase2D
 from torch import Tensor
 
 from ..datasets.batches import put_rows
@@ -18,12 +16,10 @@ from ..datasets.labels import LabelPolicy
 from ..datasets.pool import Source, SyntheticPool
 from ..ratio import Schedule
 from ..samples import SpecMismatchError
-from .probability import MixProbability
-
-Params = dict[str, Tensor]
+from .gated_kornia import GatedAugmentation, Params
 
 
-class RandomSyntheticMix(IntensityAugmentationBase2D):
+class RandomSyntheticMix(GatedAugmentation):
     """Replace samples of a batch by synthetic ones: image and mask together.
 
     Each sample is gated on its own, with kornia's convention for ``p``. Children before and after this one see the
@@ -68,8 +64,7 @@ class RandomSyntheticMix(IntensityAugmentationBase2D):
         keepdim: bool = False,
         image_only: bool = False,
     ) -> None:
-        self.probability = MixProbability('RandomSyntheticMix', ratio, p)
-        super().__init__(p=self.probability.value, same_on_batch=same_on_batch, keepdim=keepdim)
+        super().__init__(ratio, p, same_on_batch, keepdim)
         self.pool = SyntheticPool(source, labels=labels, real_counts=real_counts, prior=prior)
         if self.pool.kind != 'segmentation':
             raise TypeError(
@@ -80,25 +75,6 @@ class RandomSyntheticMix(IntensityAugmentationBase2D):
         self.image_only = image_only
         self._drawn: tuple[tuple[int, int], dict[str, Tensor]] | None = None
         self._awaits_mask: tuple[int, int] | None = None
-
-    @property
-    def p(self) -> float:
-        """Probability that a sample is replaced in the current epoch."""
-        return self.probability.value
-
-    @p.setter
-    def p(self, value: float) -> None:
-        # kornia's constructor writes what was just read; anything else is the user's own constant.
-        if value != self.probability.value:
-            self.probability = MixProbability('RandomSyntheticMix', None, value)
-
-    def set_epoch(self, epoch: int) -> None:
-        """Follow a schedule of the ratio to an epoch, in data-loader workers too."""
-        self.probability.set_epoch(epoch)
-
-    def set_rng_device_and_dtype(self, device: torch.device, dtype: torch.dtype) -> None:
-        """Stay on the CPU, so that the gate is the same on every device and none has to be waited for."""
-        super().set_rng_device_and_dtype(torch.device('cpu'), dtype)
 
     def forward_parameters(self, batch_shape: tuple[int, ...]) -> Params:
         """Draw the gate, and which synthetic sample each gated one becomes.
@@ -112,12 +88,7 @@ class RandomSyntheticMix(IntensityAugmentationBase2D):
         # A row outside the gate has a valid draw too: a replay may open the gate by hand.
         draw = torch.zeros(len(gate), dtype=torch.int64) if self.same_on_batch else (gate.cumsum(0) - 1).clamp(min=0)
         count = draw.max() + 1 if len(gate) else torch.tensor(0)
-        seed = torch.tensor(0)
-        if self.p > 0:
-            # Ranks are often seeded alike, and would all draw the same samples.
-            rank = dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
-            seed = torch.randint(2**62, ()) + rank
-        return {**params, 'seed': seed.expand(len(gate)), 'count': count.expand(len(gate)), 'draw': draw}
+        return {**params, 'seed': self._draw_seed().expand(len(gate)), 'count': count.expand(len(gate)), 'draw': draw}
 
     def apply_transform(
         self, input: Tensor, params: Params, flags: dict[str, Any], transform: Tensor | None = None
@@ -128,11 +99,6 @@ class RandomSyntheticMix(IntensityAugmentationBase2D):
         if len(rows):
             self._expect_masks(params)
         return mixed
-
-    @staticmethod
-    def _blend_by_prob(transformed: Tensor, not_transformed: Tensor, to_apply: Tensor) -> Tensor:
-        """Rows outside the gate are untouched already: another pass over the batch would cost as much as the mixing."""
-        return transformed
 
     def apply_transform_mask(
         self, input: Tensor, params: Params, flags: dict[str, Any], transform: Tensor | None = None
@@ -160,11 +126,6 @@ class RandomSyntheticMix(IntensityAugmentationBase2D):
         raise TypeError(
             'RandomSyntheticMix: class labels cannot be replaced inside kornia; use hsiaug.transforms.SyntheticMix'
         )
-
-    def _gated_rows(self, params: Params) -> Tensor:
-        gate = torch.atleast_1d(params['batch_prob'] > 0.5)
-        # With p = 1 kornia never looks at batch_prob.
-        return torch.arange(len(gate)) if self.p == 1 else gate.nonzero().flatten().cpu()
 
     def _replace(self, key: str, input: Tensor, rows: Tensor, params: Params) -> Tensor:
         """``input`` (B, ...) with its gated rows out of the draw that ``params`` name."""

@@ -8,20 +8,16 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from kornia.augmentation import IntensityAugmentationBase2D
 from torch import Tensor
 
 from ..datasets.batches import put_rows
 from ..ratio import Schedule
 from ..samples import SpecMismatchError
 from .augment import Augmenter, SampleAugmenter
-from .mix import _rank_and_world
-from .probability import MixProbability
-
-Params = dict[str, Tensor]
+from .gated_kornia import GatedAugmentation, Params
 
 
-class RandomGeneratorAugmentation(IntensityAugmentationBase2D):
+class RandomGeneratorAugmentation(GatedAugmentation):
     """Let a generator alter samples of a batch: image and masks by the same draw.
 
     Each sample is gated on its own, with kornia's convention for ``p``; a container's ``same_on_batch`` gates the batch
@@ -55,31 +51,11 @@ class RandomGeneratorAugmentation(IntensityAugmentationBase2D):
         keepdim: bool = False,
         image_only: bool = False,
     ) -> None:
-        self.probability = MixProbability('RandomGeneratorAugmentation', ratio, p)
-        super().__init__(p=self.probability.value, keepdim=keepdim)
+        super().__init__(ratio, p, keepdim=keepdim)
         self.augmenter = Augmenter('RandomGeneratorAugmentation', generator, ('segmentation', 'scene'))
         self.image_only = image_only
         self._drawn: tuple[int, dict[int, Tensor]] | None = None
         self._awaits_mask: int | None = None
-
-    @property
-    def p(self) -> float:
-        """Probability that a sample is altered in the current epoch."""
-        return self.probability.value
-
-    @p.setter
-    def p(self, value: float) -> None:
-        # kornia's constructor writes what was just read; anything else is the user's own constant.
-        if value != self.probability.value:
-            self.probability = MixProbability('RandomGeneratorAugmentation', None, value)
-
-    def set_epoch(self, epoch: int) -> None:
-        """Follow a schedule of the ratio to an epoch, in data-loader workers too."""
-        self.probability.set_epoch(epoch)
-
-    def set_rng_device_and_dtype(self, device: torch.device, dtype: torch.dtype) -> None:
-        """Stay on the CPU, so that the gate is the same on every device and none has to be waited for."""
-        super().set_rng_device_and_dtype(torch.device('cpu'), dtype)
 
     def forward_parameters(self, batch_shape: tuple[int, ...]) -> Params:
         """Draw the gate, and the seed of what the generator draws.
@@ -89,9 +65,7 @@ class RandomGeneratorAugmentation(IntensityAugmentationBase2D):
         """
         params: Params = super().forward_parameters(batch_shape)
         count = len(params['batch_prob'])
-        # Ranks are often seeded alike, and would all draw the same windows.
-        seed = torch.randint(2**62, ()) + _rank_and_world()[0] if self.p > 0 else torch.tensor(0)
-        return {**params, 'seed': seed.expand(count), 'row': torch.arange(count)}
+        return {**params, 'seed': self._draw_seed().expand(count), 'row': torch.arange(count)}
 
     def apply_transform(
         self, input: Tensor, params: Params, flags: dict[str, Any], transform: Tensor | None = None
@@ -105,11 +79,6 @@ class RandomGeneratorAugmentation(IntensityAugmentationBase2D):
         image, places = self.augmenter.altered(input[rows.to(input.device)], seed)
         self._drawn = seed, dict(zip(params['row'].cpu()[rows].tolist(), places, strict=True))
         return put_rows(input, rows, image)
-
-    @staticmethod
-    def _blend_by_prob(transformed: Tensor, not_transformed: Tensor, to_apply: Tensor) -> Tensor:
-        """Rows outside the gate are untouched already."""
-        return transformed
 
     def apply_transform_mask(
         self, input: Tensor, params: Params, flags: dict[str, Any], transform: Tensor | None = None
@@ -153,11 +122,6 @@ class RandomGeneratorAugmentation(IntensityAugmentationBase2D):
     def apply_transform_keypoint(self, input: Any, params: Params, flags: dict[str, Any], transform: Any = None) -> Any:
         """Refuse keypoints, which a generator does not move."""
         raise TypeError('RandomGeneratorAugmentation: keypoints cannot be altered; give images and masks only')
-
-    def _gated_rows(self, params: Params) -> Tensor:
-        gate = torch.atleast_1d(params['batch_prob'] > 0.5)
-        # With p = 1 kornia never looks at batch_prob.
-        return torch.arange(len(gate)) if self.p == 1 else gate.nonzero().flatten().cpu()
 
     def _expect_masks(self, seed: int) -> None:
         """Remember that images were altered: their masks come later, and nothing else tells that they never do."""

@@ -386,7 +386,7 @@ def test_a_pipeline_is_described_and_saved_without_its_source(real: Patches, syn
     assert 'SyntheticMix(ratio=0.5, source=<Patches: 64 segmentation samples>)' in repr(pipeline)
     saved = A.to_dict(pipeline)
     described = saved['transform']['transforms'][0]
-    assert described['mix'] == 'ratio=0.5'
+    assert described['description'] == repr(mix)
     assert described['p'] == pytest.approx(1 / 3)
     assert set(map(type, described.values())) <= {str, float}
     with pytest.raises(ValueError, match='name SyntheticMix you need to pass'):

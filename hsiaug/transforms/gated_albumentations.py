@@ -1,0 +1,101 @@
+"""What every transform of ours in an albumentations pipeline has: a ratio for its gate, and its own random stream.
+
+https://albumentations.ai/docs/ (version 2.0.8, the last one under the MIT licence)
+"""
+
+from __future__ import annotations
+
+import random
+import zlib
+from typing import Any
+
+import albumentations as A
+import numpy as np
+import torch
+from albumentations.core.type_definitions import Targets
+from torch.utils.data import get_worker_info
+
+from ..ratio import Schedule
+from .probability import MixProbability
+
+_BITS = 62
+
+
+class GatedTransform(A.DualTransform):  # type: ignore[misc]
+    """A transform of image and target whose gate follows a ratio; children say what happens to gated samples.
+
+    Gate and draw take their randomness from torch's global generator, which differs in every worker and epoch and
+    follows ``torch.manual_seed``. A pipeline seeded by ``Compose(seed=...)`` or ``set_random_state`` gets a stream of
+    its own instead: repeatable in the main process, another in every worker and every epoch, and independent of the
+    other transforms, to which albumentations gives one and the same. With probability 0 nothing is drawn.
+
+    Args:
+        ratio: gated samples per other one, or a schedule of it.
+        p: the fraction that is gated.
+
+    Raises:
+        ValueError: if not exactly one of ``ratio`` and ``p`` is given, or it is out of range.
+    """
+
+    _targets = (Targets.IMAGE, Targets.MASK)
+
+    def __init__(self, ratio: float | Schedule | None = None, p: float | None = None) -> None:
+        self.probability = MixProbability(type(self).__name__, ratio, p)
+        self._stream: tuple[int, np.random.Generator] | None = None
+        super().__init__(p=self.probability.value)
+
+    @property
+    def p(self) -> float:
+        """Probability that a sample is gated in the current epoch."""
+        return self.probability.value
+
+    @p.setter
+    def p(self, value: float) -> None:
+        # The base class writes what was just read; anything else is the user's own constant.
+        if value != self.probability.value:
+            self.probability = MixProbability(type(self).__name__, None, value)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Follow a schedule of the ratio to an epoch, in data-loader workers too."""
+        self.probability.set_epoch(epoch)
+
+    def set_random_seed(self, seed: int | None) -> None:
+        """Take a stream of our own from a seed, or torch's global generator where it is None."""
+        super().set_random_seed(seed)
+        self._seeded, self._stream = seed is not None, None
+
+    def set_random_state(self, random_generator: np.random.Generator, py_random: random.Random) -> None:
+        """Take a stream of our own from a generator."""
+        super().set_random_state(random_generator, py_random)
+        self._seeded, self._stream = True, None
+
+    def _random_bits(self) -> int:
+        if not self._seeded:
+            return int(torch.randint(2**_BITS, ()))
+        worker = get_worker_info()
+        place = worker.seed if worker else 0  # a worker's seed is new in every epoch, unless the worker lives on
+        if self._stream is None or self._stream[0] != place:
+            # Siblings have generators in the same state; our own name leads the stream away from theirs.
+            entropy = [int(self.random_generator.integers(2**_BITS)), place, zlib.crc32(repr(self).encode())]
+            self._stream = place, np.random.default_rng(entropy)
+        return int(self._stream[1].integers(2**_BITS))
+
+    def should_apply(self, force_apply: bool = False) -> bool:
+        """Whether this sample is gated."""
+        if self.p <= 0 or self.p >= 1 or force_apply:
+            return self.p > 0
+        return self._random_bits() < self.p * 2**_BITS
+
+    def get_params(self) -> dict[str, Any]:
+        """``draw``, the seed of one draw for all targets of this call."""
+        return {'draw': self._random_bits()}
+
+    @classmethod
+    def is_serializable(cls) -> bool:
+        """No: what samples come from cannot be written down. ``A.from_dict`` asks for the transform."""
+        return False
+
+    def to_dict_private(self) -> dict[str, Any]:
+        """Name and description, without what samples come from."""
+        name = {'__class_fullname__': self.get_class_fullname(), '__name__': type(self).__name__}
+        return {**name, 'p': self.p, 'description': repr(self)}
