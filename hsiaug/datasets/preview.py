@@ -22,8 +22,11 @@ REAL, SYNTHETIC = '#0072B2', '#D55E00'
 _COMPOSITES = ((650.0, 550.0, 470.0), (860.0, 650.0, 550.0))  # natural colour; colour infrared, vegetation in red
 _REACH_NM = 40.0  # a band this far from a target still stands for it
 _IGNORED = (0.6, 0.6, 0.6)
-# Neither grey nor the colours of real and synthetic; then hues that never repeat.
-_CLASS_COLOURS = ('#009E73', '#F0E442', '#CC79A7', '#56B4E9', '#000000', '#8c564b', '#9467bd', '#d62728', '#98df8a')
+# Far apart, and neither grey nor the colours of real and synthetic; then hues that never repeat.
+_CLASS_COLOURS = (
+    '#009E73', '#F0E442', '#CC79A7', '#56B4E9', '#000000', '#8c564b', '#9467bd', '#d62728', '#98df8a', '#0d0dff',
+    '#0dff0d', '#ff0de7', '#ff0d86', '#6e6e0d', '#250d9e', '#0dffff', '#ffb686', '#0d9e0d',
+)  # fmt: skip
 _GAP = 4.0  # bands farther apart than this many usual steps have removed ones between them
 _PIXELS = 50_000  # spectra of at most so many pixels of a source make its means
 _LINES = 3
