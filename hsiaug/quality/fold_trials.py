@@ -25,6 +25,7 @@ from ..trainers.classifier import ClassifierConfig, predict, train_nn1d
 from ..trainers.fit import fit_generator, training_data
 from ..trainers.segmentation import SegmenterConfig, predict_masks, train_segmenter
 from .folds import Regions, fold_splits
+from .gated import GateError
 from .ratio_search import Candidate
 from .regions import label_regions
 
@@ -36,6 +37,9 @@ GateMaker = Callable[[Generator, TrainingData, Tensor, float], Source]
 
 class FoldTrial(ABC, Generic[S, C]):
     """Base of trials on the folds of a split's training area; a :class:`~hsiaug.quality.ratio_search.Trial`.
+
+    A candidate whose gates let hardly anything pass (:class:`~hsiaug.quality.gated.GateError`) scores as ratio 0 does:
+    nothing would be mixed in.
 
     Args:
         scene: the scene.
@@ -99,6 +103,8 @@ class FoldTrial(ABC, Generic[S, C]):
         self.identity = hashlib.sha256(json.dumps(decides, sort_keys=True, default=str).encode()).hexdigest()[:16]
         self._dealt: tuple[int, list[S]] | None = None
         self._fitted: tuple[tuple[int, int] | None, Generator, TrainingData] | None = None
+        self._gated: dict[float, Source] = {}  # of the generator that is fitted, by threshold
+        self._plain: dict[tuple[int, int], float] = {}
 
     @abstractmethod
     def _real(self, fold: S) -> Any:
@@ -121,12 +127,17 @@ class FoldTrial(ABC, Generic[S, C]):
         if self._dealt is None or self._dealt[0] != seed:
             self._dealt = (seed, fold_splits(self.scene, self.split, self.folds, seed, self.regions, self.block))
         held = self._dealt[1][fold]
-        if candidate.ratio == 0:
-            return self._score(self._real(held), held, seed)
-        source = self._source(candidate, fold, seed, held)
-        # A generator that has seen the fold is refused by the guard, which then watches the test part of the split.
-        real = self._real(held if self.refit else _tested_on(held, self.split))
-        return self._score(self._mixed(real, source, candidate.ratio, seed), held, seed)
+        if candidate.ratio > 0:
+            # A generator that has seen the fold is refused by the guard, which then watches the test part of the split.
+            real = self._real(held if self.refit else _tested_on(held, self.split))
+            try:
+                source = self._source(candidate, fold, seed, held)
+                return self._score(self._mixed(real, source, candidate.ratio, seed), held, seed)
+            except GateError:
+                pass
+        if (fold, seed) not in self._plain:
+            self._plain[fold, seed] = self._score(self._real(held), held, seed)
+        return self._plain[fold, seed]
 
     def _source(self, candidate: Candidate, fold: int, seed: int, held: S) -> Source:
         part, key = (held, (fold, seed)) if self.refit else (self.split, None)
@@ -134,12 +145,16 @@ class FoldTrial(ABC, Generic[S, C]):
             data = training_data(self.scene, part)
             start = seed if self.refit else self.split.seed
             self._fitted = (key, fit_generator(self.generator, data, self.settings, start, self.device), data)
+            self._gated = {}
         _, generator, data = self._fitted
         if candidate.threshold is None:
             return generator
         if self.gate is None:
             raise ValueError(f'{type(self).__name__}: {candidate} has a threshold, but there is no gate; give one')
-        return self.gate(generator, data, label_regions(self.scene, part), candidate.threshold)
+        if candidate.threshold not in self._gated:  # candidates that differ in ratio alone share what gates have learnt
+            regions = label_regions(self.scene, part)
+            self._gated[candidate.threshold] = self.gate(generator, data, regions, candidate.threshold)
+        return self._gated[candidate.threshold]
 
 
 def _tested_on(fold: S, split: S) -> S:

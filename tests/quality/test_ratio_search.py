@@ -273,6 +273,26 @@ def test_gates_of_the_package_take_the_threshold() -> None:
     assert SpectraTrial(SCENE, SPLIT, 'noise', FAST, gate=by_range)(Candidate(2.0, 0.5), 0, 1) == strict
 
 
+def test_what_no_gate_lets_pass_scores_as_real_only() -> None:
+    fits: list[float] = []
+
+    def closed(generator: Generator, data: TrainingData, regions: Tensor, threshold: float) -> Any:
+        gate = RangeGate(0.01).fit(data, regions)
+        fits.append(threshold)
+        gate.held_out = gate.held_out - 1e6  # no score is low enough
+        return Gated(generator, [gate], tries=2)
+
+    trial = SpectraTrial(SCENE, SPLIT, 'noise', FAST, gate=closed)
+    scores = [trial(Candidate(ratio, gate), 1, 4) for ratio, gate in ((1.0, 0.01), (0.0, None), (2.0, 0.01))]
+    assert scores[0] == scores[1] == scores[2]
+    assert fits == [0.01]  # candidates that differ in ratio alone share a gate
+    assert scores[1] == SpectraTrial(SCENE, SPLIT, 'noise', FAST)(Candidate(0.0), 1, 4)
+    choice = RatioSearch((1.0, 2.0), (0.01,), trials=3, k=0.0)(trial)
+    assert choice.ratio == 0
+    assert {standing.mean for standing in choice.standings} == {0.0}
+    assert fits == [0.01] * 4  # once more for each fold of the race
+
+
 @pytest.mark.parametrize('refit', [True, False])
 def test_patches_are_scored_on_folds(refit: bool) -> None:
     scene = make_scene(64, 64)

@@ -1,0 +1,120 @@
+"""Groups of the ablation with arms behind gates, and gates for the folds of a ratio search."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import Any
+
+from torch import Tensor
+from trust_table import NO_GATE
+
+from hsiaug.ablation import Arm
+from hsiaug.ablation.cells import Group, SpectraGroup
+from hsiaug.ablation.patch_cells import PatchGroup
+from hsiaug.ablation.plan import Cell
+from hsiaug.generators import Generator, TrainingData
+from hsiaug.quality import (
+    AgreementGate,
+    Gate,
+    Gated,
+    GateError,
+    Gates,
+    NoveltyGate,
+    RangeGate,
+    SmoothnessGate,
+    SubspaceGate,
+    label_regions,
+)
+
+FALSE_ALARM = 0.05
+PROBE, LEAST = 32, 1 / 8  # samples, and the share of them that must pass: with fewer, fifty tries would often not do
+
+
+class GatedArm(Arm):
+    """An arm whose samples pass gates first."""
+
+
+def fit_gates(kinds: tuple[type[Gate], ...], data: TrainingData, regions: Tensor, seed: int) -> Gates:
+    """Each at the same false alarm rate."""
+    return Gates([kind(FALSE_ALARM) for kind in kinds]).fit(data, regions, seed)
+
+
+def behind(gates: Gates, generator: Generator, seed: int) -> Gated:
+    """A generator behind gates.
+
+    Raises:
+        GateError: if too few of some samples pass, which saves the search for those that might.
+    """
+    passed = float(gates.keep(generator.sample(PROBE, seed=seed)).float().mean())
+    if passed < LEAST:
+        raise GateError(f'{passed:.0%} of {PROBE} samples pass the gates, fewer than {LEAST:.0%}')
+    return Gated(generator, gates)
+
+
+class FoldGates:
+    """Puts gates in front of a generator; they are fitted once for each fold, whatever the generator.
+
+    Args:
+        kinds: of the gates.
+        seed: of their fit.
+    """
+
+    def __init__(self, kinds: tuple[type[Gate], ...], seed: int) -> None:
+        self.kinds, self.seed = kinds, seed
+        self.fitted: dict[str | None, Gates] = {}
+
+    def __call__(self, generator: Generator, data: TrainingData, regions: Tensor, threshold: float) -> Any:
+        """The generator itself where the false alarm rate is 0: a gate that never rejects is none."""
+        if threshold == NO_GATE:
+            return generator
+        assert data.provenance is not None
+        fold = data.provenance.split
+        if fold not in self.fitted:
+            self.fitted[fold] = fit_gates(self.kinds, data, regions, self.seed)
+        return behind(self.fitted[fold], generator, self.seed)
+
+
+class GatedGroup(Group[Any]):
+    """A group with gated arms."""
+
+    kinds: tuple[type[Gate], ...]
+
+    @cached_property
+    def gates(self) -> Gates:
+        """Fitted to the training part."""
+        return fit_gates(self.kinds, self.data, label_regions(self.scene, self.split), self.seed)
+
+    def generator(self, arm: Arm) -> Any:
+        """The arm's generator, behind gates where it is a gated arm."""
+        generator = super().generator(arm)
+        return behind(self.gates, generator, self.seed) if isinstance(arm, GatedArm) else generator
+
+    @cached_property
+    def plain(self) -> dict[str, dict[str, Any]]:
+        """The real-only cell of each downstream model."""
+        return {}
+
+    def run(self, cell: Cell, metrics: Any) -> dict[str, Any]:
+        """Train and measure one cell; where gates let too little pass, nothing is mixed in."""
+        try:
+            row = super().run(cell, metrics)
+        except GateError as error:
+            assert cell.arm is not None
+            named = {'cell': cell.key, 'arm': cell.arm.name, 'ratio': cell.ratio, 'refused': str(error)}
+            return {**self.plain[cell.classifier.name], **named}
+        if cell.arm is None:
+            self.plain[cell.classifier.name] = row
+        return row
+
+
+class GatedSpectra(GatedGroup, SpectraGroup):
+    """Spectra, some of them behind gates."""
+
+    kinds = (RangeGate, SmoothnessGate, SubspaceGate, AgreementGate, NoveltyGate)
+
+
+class GatedPatches(GatedGroup, PatchGroup):
+    """Patches with masks, some of them behind gates."""
+
+    # Do masks fit, and are patches new? The physical gates reject nearly all that a short training makes.
+    kinds = (AgreementGate, NoveltyGate)

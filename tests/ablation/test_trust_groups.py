@@ -1,0 +1,161 @@
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from conftest import make_scene
+
+from hsiaug.ablation import Classifier, Setting
+from hsiaug.ablation.plan import Cell
+from hsiaug.ablation.results import RESULTS_FILE, read_results
+from hsiaug.generators import Generator
+from hsiaug.quality import Gated, GateError, Gates, RangeGate, RatioSearch, SubspaceGate, label_regions
+from hsiaug.scenes import HalvesSplit
+from hsiaug.trainers import ClassifierConfig, fit_generator, training_data
+
+sys.path.insert(0, str(Path(__file__).parents[2] / 'benchmarks'))
+import trust
+from trust_groups import FoldGates, GatedArm, GatedSpectra, behind
+from trust_table import NO_GATE, SEARCHES_FILE, gated_name
+
+SCENE = make_scene(32, 32)
+SPLITTER = HalvesSplit(per_class=12)
+FAST = Classifier('nn1d', ClassifierConfig(hidden=16, layers=2, steps=30, lr=1e-2), ('standard',), (30,))
+METRICS = ('oa', 'aa', 'kappa')
+
+
+class Ranged(GatedSpectra):
+    kinds = (RangeGate,)
+
+
+class Shut(GatedSpectra):
+    """Gates that no spectrum passes."""
+
+    kinds = (RangeGate,)
+
+    @property
+    def gates(self) -> Gates:
+        gates = Gates([RangeGate().fit(self.data, label_regions(self.scene, self.split))])
+        gates.gates[0].held_out = gates.gates[0].held_out - 1e6
+        return gates
+
+
+def cell(arm: Any, ratio: float, setting: Setting) -> Cell:
+    return Cell(f'{arm and arm.name}{ratio}', setting, 0, FAST, arm, ratio)
+
+
+@pytest.fixture
+def setting() -> Setting:
+    return Setting('scene', 'few', SPLITTER)
+
+
+def test_a_gated_arm_draws_what_passes(setting: Setting, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    group = Ranged(SCENE, setting, 0, tmp_path)
+    plain, gated = (kind('n', 'noise', {}, 'real') for kind in (trust.Arm, GatedArm))
+    for gate in group.gates:
+        gate.false_alarm = 0.4
+    assert isinstance(group.generator(gated), Gated)
+    assert not isinstance(group.generator(plain), Gated)
+    drawn = group.generator(gated).sample(200, seed=1)
+    assert group.gates.keep(drawn).all()
+    assert not group.gates.keep(group.generator(plain).sample(200, seed=1)).all()
+    assert group.gates.gates[0].provenance.split == group.split.fingerprint  # type: ignore[union-attr]
+    passed: list[bool] = []
+    sample = Gated.sample
+
+    def spy(self: Gated, *args: Any, **kwargs: Any) -> Any:
+        found = sample(self, *args, **kwargs)
+        passed.append(bool(group.gates.keep(found).all()))
+        return found
+
+    monkeypatch.setattr(Gated, 'sample', spy)
+    group.run(cell(plain, 1.0, setting), METRICS)
+    assert not passed
+    row = group.run(cell(gated, 1.0, setting), METRICS)
+    assert passed
+    assert all(passed)
+    assert row['train_synthetic'] == len(group.real)
+    assert 'refused' not in row
+
+
+def test_where_too_little_passes_the_cell_is_that_of_real_only(setting: Setting, tmp_path: Path) -> None:
+    group = Shut(SCENE, setting, 0, tmp_path)
+    real = group.run(cell(None, 0.0, setting), METRICS)
+    row = group.run(cell(GatedArm('n, gated', 'noise', {}, 'real'), 2.0, setting), METRICS)
+    assert (row['test'], row['val'], row['train_synthetic']) == (real['test'], real['val'], 0)
+    assert (row['arm'], row['ratio'], row['cell']) == ('n, gated', 2.0, 'n, gated2.0')
+    assert '0% of 32 samples pass' in row['refused']
+    assert 'refused' not in real
+
+
+def test_gates_of_a_fold_are_fitted_once_whatever_the_generator() -> None:
+    data = training_data(SCENE, SPLITTER(SCENE, 0))
+    regions = label_regions(SCENE, SPLITTER(SCENE, 0))
+    maker = FoldGates((RangeGate, SubspaceGate), 0)
+    first, second = (fit_generator(kind, data, {}, 0) for kind in ('duplicate', 'noise'))
+    assert maker(first, data, regions, NO_GATE) is first
+    assert maker.fitted == {}
+    one, other = maker(first, data, regions, 0.05), maker(second, data, regions, 0.05)
+    assert one.gates is other.gates
+    assert [gate.name for gate in one.gates] == ['range', 'subspace']
+    third = training_data(SCENE, SPLITTER(SCENE, 1))
+    assert maker(first, third, label_regions(SCENE, SPLITTER(SCENE, 1)), 0.05).gates is not one.gates
+    far = fit_generator('noise', data, {}, 0)
+    draw = far.sample
+    far.sample = lambda *a, **k: {**draw(*a, **k), 'image': torch.full((32, data.spec.bands), 1e6)}  # type: ignore[method-assign]
+    with pytest.raises(GateError, match='0% of 32 samples pass the gates'):
+        behind(one.gates, far, 0)
+
+
+def test_a_killed_study_goes_on_where_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    part = replace(
+        trust.PARTS['spectrum'],
+        scenes={},
+        splitters={'simulated': replace(SPLITTER, on_rare='drop')},
+        generators={'noise': {}},
+        controls={'duplicates': ('duplicate', {})},
+        ratios=(1.0, 2.0),
+        downstream=FAST,
+        group=Ranged,
+        search=RatioSearch((1.0, 2.0), trials=3, first=1),
+        size=32,
+    )
+    monkeypatch.setitem(trust.PARTS, 'spectrum', part)
+    plan = trust.study(tmp_path, 'spectrum', 1, ['simulated'], True)
+    ((setting, seed),) = plan.groups()
+
+    def run(folder: Path) -> tuple[list[Any], list[Any]]:
+        trust.measure(tmp_path, folder, plan, setting, seed)
+        rows, races = read_results(folder / RESULTS_FILE), read_results(folder / SEARCHES_FILE)
+        return [(r['arm'], r['ratio'], r['test']) for r in rows], [
+            (r['gated']['standings'], r['either']) for r in races
+        ]
+
+    whole = run(tmp_path / 'whole')
+    assert [key[:2] for key in whole[0]] == [
+        ('real', 0.0), ('noise', 1.0), ('noise', 2.0), (gated_name('noise'), 1.0), (gated_name('noise'), 2.0),
+        ('duplicates', 1.0), ('duplicates', 2.0),
+    ]  # fmt: skip
+    assert seed == trust.FIRST_SEED
+    folder, fits = tmp_path / 'killed', []
+    fit = Generator.sample
+
+    def killed(self: Any, *args: Any, **kwargs: Any) -> Any:
+        fits.append(1)
+        if len(fits) == 30:
+            raise KeyboardInterrupt
+        return fit(self, *args, **kwargs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Generator, 'sample', killed)
+        with pytest.raises(KeyboardInterrupt):
+            run(folder)
+    assert 0 < len(read_results(folder / RESULTS_FILE)) <= 7
+    again = run(folder)
+    assert again[0] == whole[0]
+    assert again[1][0][0] == whole[1][0][0]
+    before = (folder / RESULTS_FILE).read_bytes(), (folder / SEARCHES_FILE).read_bytes()
+    run(folder)
+    assert before == ((folder / RESULTS_FILE).read_bytes(), (folder / SEARCHES_FILE).read_bytes())
