@@ -287,6 +287,9 @@ def main() -> None:
     parser.add_argument('--quick', action='store_true', help='3 seeds, two scenes, two generators, a small network')
     parser.add_argument('--out', type=Path, default=None, help='run folder (default: runs/ratio_search[-quick])')
     parser.add_argument('--seeds', type=int, default=None, help='default: 10, quick 3')
+    parser.add_argument(
+        '--first-seed', type=int, default=0, help='4 to leave out those that the default k was found on'
+    )
     parser.add_argument('--scenes', nargs='+', choices=list(READERS), default=None)
     parser.add_argument('--generators', nargs='+', choices=list(GENERATORS), default=None)
     parser.add_argument('--per-class', type=int, default=30, help='labels per class, validation included')
@@ -299,7 +302,7 @@ def main() -> None:
     setting = Setting(Path(os.environ['HSIAUG_DATA']), out.absolute(), args.per_class, config)
     scenes = args.scenes or (['salinas_a', 'houston18'] if args.quick else list(READERS))
     generators = args.generators or (['variability', 'gaussian'] if args.quick else list(GENERATORS)[:3])
-    seeds = range(args.seeds or (3 if args.quick else 10))
+    seeds = range(args.first_seed, args.first_seed + (args.seeds or (3 if args.quick else 10)))
     groups = [(name, seed) for seed in seeds for name in scenes]
     with (
         ProcessPoolExecutor(args.workers, get_context('spawn')) as pool,
