@@ -287,9 +287,7 @@ def main() -> None:
     parser.add_argument('--quick', action='store_true', help='3 seeds, two scenes, two generators, a small network')
     parser.add_argument('--out', type=Path, default=None, help='run folder (default: runs/ratio_search[-quick])')
     parser.add_argument('--seeds', type=int, default=None, help='default: 10, quick 3')
-    parser.add_argument(
-        '--first-seed', type=int, default=0, help='4 to leave out those that the default k was found on'
-    )
+    parser.add_argument('--first-seed', type=int, default=0, help='4 leaves out those that k was found on')
     parser.add_argument('--scenes', nargs='+', choices=list(READERS), default=None)
     parser.add_argument('--generators', nargs='+', choices=list(GENERATORS), default=None)
     parser.add_argument('--per-class', type=int, default=30, help='labels per class, validation included')

@@ -8,28 +8,26 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import Any, Literal, cast
 
-from jsonargparse import auto_cli
+from jsonargparse import ArgumentError, ArgumentParser, auto_cli
 
 from .ablation import Arm, Classifier, Detector, Downstream, SceneClassifier, Segmenter, Setting, Study, run_study
 from .ablation.arms import change_arms, scene_arms, segmentation_arms, spectral_arms
 from .ablation.arms import quick as quick_study
 from .ablation.cells import write_json
+from .cli_draw import draw, require_device
 from .datasets import LabelPolicy
+from .datasets.bank import BANK_FILE, WRITING_FILE
 from .datasets.bank_export import ExportFormat
 from .samples import Kind, LeakageError, SpecMismatchError
 from .scenes import LabelledPatchSplitter, PatchSplit, PatchSplitter, Scene, Split, make_splitter
 from .scenes.config import SceneConfig
 from .scenes.strategies import SPLITTERS
 
-if TYPE_CHECKING:
-    from .datasets import SyntheticBank
-    from .generators import Generator
-
 DESCRIPTION = 'Synthetic hyperspectral samples, mixed into real training at a ratio, and the gain measured honestly.'
 RUN_FILE = 'run.json'
-FLAGS = ('--quick', '--verify', '--preview')
+FLAGS = ('--quick', '--verify', '--preview', '--no_gates')
 MISTAKEN_PATH = (FileNotFoundError, FileExistsError, NotADirectoryError, PermissionError)
 
 
@@ -109,7 +107,7 @@ def train(
     from .generators.base import TRAINING_FOLDER
     from .trainers import fit_generator, training_data
 
-    _require_device(device)
+    require_device(device)
     opened, parts = _split(scene, split, seed)
     data = training_data(opened, parts)
     model = fit_generator(generator, data, settings, seed, device, progress=True, folder=out / TRAINING_FOLDER)
@@ -153,7 +151,7 @@ def sample(
     from .generators import Generator
     from .report.bank import export_beside, preview_bank, summary
 
-    _require_device(device, devices, nodes)
+    require_device(device, devices, nodes)
     source = open_source(run) if run.is_dir() else Generator.from_pretrained(run)
     if isinstance(source, SyntheticBank):
         if not (verify or preview or export):
@@ -162,7 +160,7 @@ def sample(
             )
         bank = source
     else:
-        drawn = _draw(cast(Generator, source).to(device), count, out, labels, seed, devices, nodes)
+        drawn = draw(cast(Generator, source).to(device), count, out, labels, seed, devices, nodes)
         if drawn is None:  # another process goes on
             return
         bank = drawn
@@ -177,23 +175,59 @@ def sample(
         print(f'{export}: {export_beside(bank, export, progress=True)}')
 
 
-def evaluate(run: Path, per_class: int = 200, count: int = 500, device: str = 'cpu') -> None:
-    """Measure the fidelity of a trained generator: figures and tables beside it, and its model card.
+def evaluate(
+    run: Path,
+    per_class: int = 200,
+    count: int | None = None,
+    device: str = 'cpu',
+    real: SceneConfig | str | None = None,
+    split: SplitConfig | None = None,
+    seed: int | None = None,
+    out: Path | None = None,
+    study: Path | None = None,
+    no_gates: bool = False,
+) -> None:
+    """Measure how near synthetic samples come to real ones: those of a trained generator, or those of a bank.
+
+    Of a generator, figures and tables beside it, and its model card. Of a bank with --real one HTML page that stands
+    alone: samples, spectra, what gates reject and why, what is memorised, class balance, fidelity, coverage.
 
     Args:
-        run: folder that ``hsiaug train`` wrote.
-        per_class: synthetic spectra per class.
-        count: synthetic image-mask pairs, or pairs of dates.
-        device: where to sample.
+        run: folder that ``hsiaug train`` wrote, or of a bank.
+        per_class: spectra per class, of a bank at most.
+        count: synthetic pairs or images of a generator, 500 if null; of a bank samples that are looked at, at most,
+            5000 spectra or 500 images if null.
+        device: where a generator samples.
+        real: of a bank, what it is compared with: a scene; or the folder of the generator that ``hsiaug train`` wrote,
+            or the config file of that command, which name scene, split and seed.
+        split: how the scene is split, other than ``real`` says; random if nothing says it.
+        seed: of the split, other than ``real`` says; 0 if nothing says it.
+        out: of a bank, file of the page; <bank>_evaluation.html if null.
+        study: of a bank, run folder of a study, or the file of a ratio search, whose curve the page shows.
+        no_gates: of a bank, leave out gates, which take longest.
     """
-    from .datasets import scene_dataset
+    from .datamodules.mixed import open_source
+    from .datasets import SyntheticBank, scene_dataset
     from .generators import Generator
     from .report.change_evaluation import evaluate_changes
     from .report.evaluation import evaluate_generator
+    from .report.page import write_page
     from .report.patch_evaluation import evaluate_patches
+    from .report.scene_evaluation import evaluate_scenes
     from .scenes.patches import PARTS
 
-    _require_device(device)
+    bank = open_source(run) if (run / BANK_FILE).exists() or (run / WRITING_FILE).exists() else None
+    if isinstance(bank, SyntheticBank):
+        opened, parts = _real(real, split, seed, run)
+        path, glance = write_page(bank, opened, parts, out, count, per_class, not no_gates, study, progress=True)
+        print('\n'.join(f'{name}: {value}' for name, value in glance))
+        print(f'page: {path}')
+        return
+    if real is not None or study is not None or out is not None or no_gates:
+        raise ValueError(
+            f'{run} is no bank; real, out, study and no_gates are for banks: draw one with hsiaug sample {run}'
+        )
+    require_device(device)
     generator = Generator.from_pretrained(run, device)
     if not (run / RUN_FILE).is_file():
         raise FileNotFoundError(f'{run} holds no {RUN_FILE}, which says what it was trained on; use hsiaug train')
@@ -201,11 +235,11 @@ def evaluate(run: Path, per_class: int = 200, count: int = 500, device: str = 'c
     if not isinstance(parts, PatchSplit):
         print(evaluate_generator(generator, opened, parts, run, per_class))
         return
-    measures: dict[Kind, Any] = {'segmentation': evaluate_patches, 'change': evaluate_changes}
-    if (kind := generator.spec.kind) not in measures:
-        raise ValueError(f'{run}: samples of kind {kind!r} have no fidelity report, those of {list(measures)} have')
+    measures: dict[Kind, Any] = {
+        'segmentation': evaluate_patches, 'change': evaluate_changes, 'scene': evaluate_scenes,
+    }  # fmt: skip
     train, test = (scene_dataset(opened, parts, part) for part in PARTS[::2])
-    print(measures[kind](generator, train, test, run, count))
+    print(measures[generator.spec.kind](generator, train, test, run, count or 500))
 
 
 def ablate(
@@ -314,52 +348,40 @@ def trained_on(run: Path) -> tuple[Scene, Split | PatchSplit]:
     return _split(SceneConfig(**record['scene']), SplitConfig(**record['split']), record['seed'])
 
 
-def _require_device(name: str, devices: int = 1, nodes: int = 1) -> None:
-    """Check that this machine has what is asked for, before any work is done.
+def _real(
+    real: SceneConfig | str | None, split: SplitConfig | None, seed: int | None, bank: Path
+) -> tuple[Scene, Split | PatchSplit]:
+    """The scene and the split that a bank is compared with."""
+    if real is None:
+        raise ValueError(
+            f'{bank} is a bank; say with --real what it is compared with: the folder of its generator, the config file '
+            'of hsiaug train, or a scene'
+        )
+    if isinstance(real, str):
+        file = Path(real) / RUN_FILE if Path(real).is_dir() else Path(real)
+        if not file.is_file():
+            raise FileNotFoundError(
+                f'{file} does not exist; give the folder that hsiaug train wrote, the config file of that command, or '
+                'a scene as --real.path and --real.labels'
+            )
+        scene, named_split, named_seed = _read_config(file)
+        return _split(scene, split or named_split, named_seed if seed is None else seed)
+    return _split(real, split or RANDOM, seed or 0)
+
+
+def _read_config(file: Path) -> tuple[SceneConfig, SplitConfig, int]:
+    """Scene, split and seed of a config file of ``hsiaug train``; that command's own note of a run is one too.
 
     Raises:
-        ValueError: for an unknown device, or fewer GPUs than asked for.
+        ValueError: naming what the command does not know.
     """
-    import torch
-
-    if min(devices, nodes) < 1:
-        raise ValueError(f'devices and nodes must be at least 1, found {devices} and {nodes}')
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_function_arguments(train)
     try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise ValueError(f'unknown device {name!r}; choose cpu, cuda, cuda:0, cuda:1, ...') from error
-    if devices * nodes > 1 and device.index is not None:
-        raise ValueError(f'device {name!r} names a single one; for many choose --device {device.type}')
-    wanted, found = max(devices, (device.index or 0) + 1), torch.cuda.device_count()
-    if device.type == 'cuda' and wanted > found:
-        raise ValueError(f'device {name!r} needs {wanted} GPUs, PyTorch finds {found}; choose fewer, or --device cpu')
-
-
-def _draw(
-    generator: Generator, count: int, out: Path, labels: LabelPolicy, seed: int, devices: int, nodes: int
-) -> SyntheticBank | None:
-    """Write a bank on one or many devices; None in processes that only help."""
-    from lightning.fabric import Fabric
-    from torch import distributed
-
-    from .datasets import write_bank
-
-    if out.suffix == '.npz':
-        raise ValueError(f'{out}: out is the folder of a bank; for an .npz file beside it add --export npz')
-    fabric = None
-    if devices * nodes > 1:
-        fabric = Fabric(accelerator=generator.device.type, devices=devices, num_nodes=nodes)
-        fabric.launch()
-    helper = fabric is not None and fabric.global_rank > 0
-    try:
-        bank = write_bank(generator, count, out, labels=labels, seed=seed, fabric=fabric, progress=True)
-    except KeyboardInterrupt:
-        said = f'\ninterrupted; finished shards are in {out}, the same command goes on from there'
-        raise SystemExit(1 if helper else said) from None
-    finally:
-        if fabric is not None:  # the threads of its process group must not outlive the interpreter
-            distributed.destroy_process_group()
-    return None if helper else bank
+        found = parser.parse_path(file)
+    except (ArgumentError, UnicodeDecodeError) as error:
+        raise ValueError(f'{file} is no config file of hsiaug train: {error}') from error
+    return SceneConfig(**found.scene.as_dict()), SplitConfig(**found.split.as_dict()), found.seed
 
 
 def _run_and_report(

@@ -2,6 +2,7 @@ import io
 import json
 import multiprocessing
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -66,6 +67,85 @@ def test_evaluate_writes_figures_and_the_card(run: Path, capsys: pytest.CaptureF
     assert (run / 'figures' / 'class_spectra.png').stat().st_size > 10_000
     assert (run / 'figures' / 'interpolation_within.png').exists()
     assert 'mSAD' in (run / 'README.md').read_text()
+
+
+# --- the page on a bank -----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope='module')
+def drawn(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    bank = tmp_path_factory.mktemp('banks') / 'drawn'
+    main(['sample', str(run), '--count=60', f'--out={bank}'])
+    return bank
+
+
+def test_evaluate_a_bank_beside_what_its_generator_learned_from(
+    run: Path, drawn: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    main(['evaluate', str(drawn), f'--real={run}', '--count=40'])
+    printed = capsys.readouterr().out
+    page = drawn.with_name('drawn_evaluation.html')
+    assert printed.endswith(f'page: {page}\n')
+    assert re.search(r'memorised: [\d.]+ % \(nominal false alarms 5 %\)', printed)
+    text = page.read_text()
+    assert '40 of them, spread evenly' in text
+    assert 'Rejected samples' in text
+    assert 'not known' not in text
+
+
+def test_real_data_are_named_in_several_ways(
+    files: tuple[Path, Path], run: Path, drawn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found: list[tuple[str, bool]] = []
+
+    def spy(bank: SyntheticBank, scene: Any, split: Any, *rest: Any, **settings: Any) -> Any:
+        found.append((split.fingerprint, rest[3]))
+        return tmp_path / 'page.html', []
+
+    monkeypatch.setattr('hsiaug.report.page.write_page', spy)
+    scene = {'path': str(files[0]), 'labels': str(files[1])}
+    (tmp_path / 'x.yaml').write_text(yaml.safe_dump({
+        'scene': scene, 'split': {'strategy': 'random', 'settings': {'fraction': 0.2}}, 'generator': 'gaussian',
+    }))  # fmt: skip
+    named = [f'--real.path={files[0]}', f'--real.labels={files[1]}', '--split.settings={fraction: 0.2}']
+    for real in ([f'--real={run}'], [f'--real={run / "run.json"}'], [f'--real={tmp_path / "x.yaml"}'], named):
+        main(['evaluate', str(drawn), *real])
+    expected = make_splitter('random', fraction=0.2)(open_scene(*files), 0).fingerprint
+    assert found == [(expected, True)] * 4
+    main(['evaluate', str(drawn), f'--real={run}', '--seed=3', '--split.strategy=halves', '--no_gates'])
+    assert found[4] == (make_splitter('halves')(open_scene(*files), 3).fingerprint, False)
+
+
+def test_the_readme_evaluates_as_one_can(capsys: pytest.CaptureFixture[str]) -> None:
+    commands = re.findall(r'^hsiaug (evaluate [^#\n]+)', (CONFIGS.parent / 'README.md').read_text(), re.MULTILINE)
+    assert len(commands) >= 4
+    for command in commands:
+        with pytest.raises(SystemExit) as stopped:
+            main([*command.split(), '--print_config'])
+        assert not stopped.value.code
+        assert yaml.safe_load(capsys.readouterr().out)['run'].startswith('runs/')
+
+
+def test_mistakes_about_pages_are_one_line(
+    run: Path, drawn: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / 'x.yaml').write_text('scenery: {path: cube.mat}')
+    page = tmp_path / 'page.html'
+    for args, message in (
+        ([str(drawn)], 'is a bank; say with --real what it is compared with'),
+        ([str(drawn), '--real=nowhere'], 'nowhere does not exist; give the folder that hsiaug train wrote'),
+        ([str(drawn), f'--real={tmp_path / "x.yaml"}'], 'is no config file of hsiaug train'),
+        ([str(drawn), f'--real={run}', '--seed=1'], 'evaluation pixels'),
+        ([str(drawn), f'--real={run}', f'--study={tmp_path / "nowhere"}'], 'neither the run folder of a study'),
+        ([str(run), f'--real={run}'], 'is no bank'),
+    ):
+        with pytest.raises(SystemExit) as stopped:
+            main(['evaluate', *args, f'--out={page}'])
+        assert stopped.value.code == 2
+        error = capsys.readouterr().err
+        assert message in error
+        assert 'Traceback' not in error
+    assert not page.exists()
 
 
 # --- banks ------------------------------------------------------------------------------------------------------------

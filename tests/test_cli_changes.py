@@ -40,7 +40,7 @@ def test_ablate_with_pairs_of_dates(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert 'mean F1' in capsys.readouterr().out
     assert len((tmp_path / 'results.jsonl').read_text().splitlines()) == 4
     page = (tmp_path / 'report.md').read_text()
-    assert 'changes-simulated-change_patches,_all_labels-tiny.png' in page
+    assert 'changes-simulated-change_patches%2C_all_labels-tiny.png' in page
     assert 'those of the change class' in page
 
 

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import base64
-import io
 import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import matplotlib
-from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from ..ablation.plan import METRICS
@@ -21,6 +18,7 @@ from ..ablation.results import PLAN_FILE, RESULTS_FILE, read_results
 from ..ablation.statistics import CHOSEN, MIN_SEEDS, GroupKey, Summary, pooled, summarise
 from .fidelity_tables import fidelity_table
 from .figures import chosen_ratios, class_gains, metric_name, panel_title, ratio_curves
+from .html import data_uri, figure_png, replace_file, template
 
 
 @dataclass(frozen=True)
@@ -125,7 +123,7 @@ def _header(metrics: Sequence[str]) -> list[str]:
     ]  # fmt: skip
 
 
-def _verdict(table: Sequence[Summary], quick: bool) -> str:
+def verdict(table: Sequence[Summary], quick: bool) -> str:
     """What the primary family says, in a sentence or two."""
     if quick:
         return 'A quick run: nothing here is a basis for claims.'
@@ -185,7 +183,7 @@ def _context(run: Run) -> dict[str, Any]:
         'no_basis': quick or seeds < MIN_SEEDS,
         'seeds': seeds,
         'finished': len(run.rows),
-        'verdict': _verdict(run.table, quick),
+        'verdict': verdict(run.table, quick),
         'header': _header(run.metrics),
         'sections': sections,
         'means': means,
@@ -207,6 +205,11 @@ def _context(run: Run) -> dict[str, Any]:
 
 def _markdown_cell(value: object) -> str:
     return str(value).replace('|', '\\|').replace('<', '&lt;').replace('\n', ' ')
+
+
+def _markdown_caption(value: str) -> str:
+    """A caption between the brackets of a link, which its own would end."""
+    return _markdown_cell(value).replace('[', '\\[').replace(']', '\\]')
 
 
 def _figures(run: Run) -> dict[str, Figure]:
@@ -252,42 +255,24 @@ def write_report(run: str | os.PathLike[str]) -> ReportPaths:
     (folder / 'figures').mkdir(exist_ok=True)
     # A dollar sign in a name is no formula.
     with matplotlib.rc_context({'text.parse_math': False}):
-        drawn = {name: _png(figure) for name, figure in _figures(content).items()}
+        drawn = {name: figure_png(figure) for name, figure in _figures(content).items()}
     for name, png in drawn.items():
         paths.append(folder / 'figures' / f'{name}.png')
-        _replace(paths[-1], png)
-        encoded = base64.b64encode(png).decode('ascii')
-        images.append({'name': name, 'caption': CAPTIONS[name], 'data': Markup(f'data:image/png;base64,{encoded}')})
+        replace_file(paths[-1], png)
+        images.append(_image(paths[-1], CAPTIONS[name]))
     for prefix, caption in DRAWN.items():
         for path in sorted((folder / 'figures').glob(f'{prefix}*.png')):
-            encoded = base64.b64encode(path.read_bytes()).decode('ascii')
-            title = f'{caption}: {path.stem.removeprefix(prefix).replace("_", " ")}'
-            images.append({'name': path.stem, 'caption': title, 'data': Markup(f'data:image/png;base64,{encoded}')})
+            images.append(_image(path, f'{caption}: {path.stem.removeprefix(prefix).replace("_", " ")}'))
             paths.append(path)
-    loader = PackageLoader('hsiaug.report', 'templates')
-    for suffix, autoescape in (('md', False), ('html', True)):
-        environment = Environment(
-            loader=loader, autoescape=autoescape, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-        )
-        environment.filters['cell'] = _markdown_cell
-        text = environment.get_template(f'ablation.{suffix}.j2').render(images=images, **context)
-        _replace(folder / f'report.{suffix}', text.encode())
+    for suffix in ('md', 'html'):
+        page = template(f'ablation.{suffix}.j2', cell=_markdown_cell, caption=_markdown_caption)
+        replace_file(folder / f'report.{suffix}', page.render(images=images, **context).encode())
     return ReportPaths(folder / 'report.md', folder / 'report.html', tuple(paths))
 
 
-def _png(figure: Figure) -> bytes:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format='png', dpi=130, metadata={'Software': None})
-    return buffer.getvalue()
-
-
-def _replace(path: Path, content: bytes) -> None:
-    temporary = path.with_name(f'.{path.name}.{os.getpid()}')
-    try:
-        temporary.write_bytes(content)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+def _image(path: Path, caption: str) -> dict[str, str]:
+    """A figure of a run. Names of budgets may hold what is no part of a link: per cents, commas, brackets."""
+    return {'link': f'figures/{quote(path.name)}', 'caption': caption, 'data': data_uri(path.read_bytes())}
 
 
 def text_table(run: str | os.PathLike[str]) -> str:

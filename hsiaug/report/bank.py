@@ -56,7 +56,7 @@ def preview_bank(bank: SyntheticBank, real: Dataset[Sample] | None = None) -> Pa
     spec, side = bank.spec, None
     if real is not None:
         require_compatible(real.spec, spec)  # type: ignore[attr-defined]
-        side = _tensors(real, _spread(len(real), _shown(spec)))  # type: ignore[arg-type]
+        side = _tensors(real, spread_rows(len(real), _shown(spec)))  # type: ignore[arg-type]
     split = f', split {bank.provenance.split}' if bank.provenance and bank.provenance.split else ''
     figure = preview_grid(
         side,
@@ -75,16 +75,18 @@ def _shown(spec: SampleSpec) -> int:
     return min(_SHOWN, max(_PICTURES, _SHOWN_BYTES // (dtype.itemsize * math.prod(shape))))
 
 
-def _spread(length: int, count: int) -> np.ndarray:
+def spread_rows(length: int, count: int) -> np.ndarray:
     """At most ``count`` rows, spread evenly."""
     return np.linspace(0, length - 1, min(length, count)).astype(np.int64)
 
 
 def _bank_rows(bank: SyntheticBank) -> np.ndarray:
     """Rows of a few shards, spread evenly."""
-    numbers = _spread(len(bank.shards), _SHOWN_SHARDS)
+    numbers = spread_rows(len(bank.shards), _SHOWN_SHARDS)
     each = -(-_shown(bank.spec) // len(numbers))
-    return np.concatenate([number * bank.shard_size + _spread(bank.shards[number].count, each) for number in numbers])
+    return np.concatenate(
+        [number * bank.shard_size + spread_rows(bank.shards[number].count, each) for number in numbers]
+    )
 
 
 def _tensors(dataset: Any, rows: np.ndarray) -> dict[str, Any]:

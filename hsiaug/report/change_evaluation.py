@@ -69,14 +69,14 @@ def evaluate_changes(
     return text
 
 
-_OF_DATE = ('fid_image', 'msad', 'std_ratio', 'precision', 'recall', 'density', 'coverage')
-_DIFFERENCES = {
+OF_DATE = ('fid_image', 'msad', 'std_ratio', 'precision', 'recall', 'density', 'coverage')
+DIFFERENCES = {
     'unchanged': 'where nothing changed, Wasserstein distance in real standard deviations',
     'changed': 'where something changed',
     'unchanged_texture': 'steps from a pixel to the next, where nothing changed',
     'changed_texture': 'steps from a pixel to the next, where something changed',
 }
-_OF_BOTH = ('fid_image', 'fid_mask', 'class_share_error', 'cooccurrence_error', 'alignment')
+OF_BOTH = ('fid_image', 'fid_mask', 'class_share_error', 'cooccurrence_error', 'alignment')
 
 
 def change_markdown(result: ChangeFidelity, changed: dict[str, float]) -> str:
@@ -87,8 +87,8 @@ def change_markdown(result: ChangeFidelity, changed: dict[str, float]) -> str:
         changed: percentage of changed pixels, by what the masks are.
     """
     lines = ['## Fidelity', '']
-    parts = (('Date 1', result.first, _OF_DATE), ('Date 2', result.second, _OF_DATE))
-    for title, part, fields in (*parts, ('Both dates and the change mask', result.both, _OF_BOTH)):
+    parts = (('Date 1', result.first, OF_DATE), ('Date 2', result.second, OF_DATE))
+    for title, part, fields in (*parts, ('Both dates and the change mask', result.both, OF_BOTH)):
         lines += [f'### {title}', '', *fidelity_table(part, fields), '']
     lines += [
         '### Differences between the dates',
@@ -96,7 +96,7 @@ def change_markdown(result: ChangeFidelity, changed: dict[str, float]) -> str:
         '| measure | synthetic, test | real training, test |',
         '|---|---|---|',
     ]
-    for field, name in _DIFFERENCES.items():
+    for field, name in DIFFERENCES.items():
         values = [f'{getattr(side, field):.3f}' for side in (result.differences, result.real_differences)]
         lines.append(f'| {name} | {" | ".join(values)} |')
     lines.append('')

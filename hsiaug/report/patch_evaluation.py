@@ -11,7 +11,8 @@ from torch import Tensor
 
 from ..ablation.plan import Study
 from ..ablation.runner import file_name, open_group
-from ..datasets.patches import HeldImages, PatchDataset
+from ..datasets import PatchDataset, SceneDataset
+from ..datasets.patches import HeldImages
 from ..generators import Generator
 from ..generators.base import CARD_FILE
 from ..metrics.masks import class_shares
@@ -68,7 +69,7 @@ def evaluate_patches(
     return text
 
 
-def require_parts(generator: Generator, train: HeldImages, test: HeldImages) -> None:
+def require_parts(generator: Generator, train: HeldImages | SceneDataset, test: HeldImages | SceneDataset) -> None:
     """Check that a generator fits real data, and has not seen the part that it is tested on.
 
     Raises:
@@ -129,12 +130,13 @@ def fidelity_table(result: PatchFidelity, fields: Sequence[str]) -> list[str]:
     ]
     for field in fields:
         name, ideal = ROWS[field]
-        values = ['–' if side is None else _number(getattr(side, field)) for side in columns]
+        values = ['–' if side is None else format_number(getattr(side, field)) for side in columns]
         lines.append(f'| {name} | {" | ".join(values)} | {ideal} |')
     return lines
 
 
-def _number(value: float) -> str:
+def format_number(value: float) -> str:
+    """A measure with as many digits as say something, or a dash for NaN."""
     return '–' if value != value else f'{value:.4f}' if abs(value) < 0.1 else f'{value:.2f}'
 
 
@@ -142,20 +144,20 @@ def _cell(name: str) -> str:
     return name.replace('|', '\\|').replace('<', '&lt;')
 
 
-def fidelity_notes(result: PatchFidelity) -> list[str]:
-    """What numbers of samples the measures are from, and what that means for them."""
+def fidelity_notes(result: PatchFidelity, what: str = 'pairs') -> list[str]:
+    """What numbers of samples the measures are from, and what that means for them; ``what`` the samples are."""
     image, mask = result.dimensions
     trained = result.against_train.real_count if result.against_train else 0
     notes = [
-        f'{result.count} synthetic pairs, {trained} training and {result.real_count} test pairs. Distances of features '
-        f'({image} of an image, {mask} of a mask) take {result.compared} synthetic or training pairs each. '
+        f'{result.count} synthetic {what}, {trained} training and {result.real_count} test {what}. Distances of '
+        f'features ({image} of an image, {mask} of a mask) take {result.compared} synthetic or training {what} each. '
         'The second column is the best that a generator can hope for: the training part differs from the test part '
         'as well.'
     ]
     if min(result.compared, result.real_count) <= max(image, mask):
         notes += [
             '',
-            'There are no more pairs than features, so that Fréchet distances are biased upwards. The first two '
+            f'There are no more {what} than features, so that Fréchet distances are biased upwards. The first two '
             'columns can be compared with each other, and with other generators at these numbers; alone they say '
             'nothing.',
         ]
@@ -170,7 +172,7 @@ def _class_table(result: PatchFidelity, spec: SampleSpec, masks: dict[str, Tenso
     ]
     for label, (name, angle) in enumerate(zip(spec.classes, result.msad_per_class, strict=True)):
         each = ' | '.join(f'{float(share[label]):.1f}' for share in shares)
-        lines.append(f'| {_cell(name)} | {_number(angle)} | {each} |')
+        lines.append(f'| {_cell(name)} | {format_number(angle)} | {each} |')
     return lines
 
 

@@ -33,13 +33,16 @@ def plot_pairs(real: Pair, fake: Pair, spec: SampleSpec, count: int = 8) -> Figu
         spec: what both hold.
         count: pairs shown of each.
     """
-    sides = []
-    for image, mask in (real, fake):
-        # The shown ones come first; the others count in the mean spectra.
-        shown = np.unique(np.linspace(0, len(image) - 1, min(count, len(image))).astype(np.int64))
-        order = torch.from_numpy(np.concatenate([shown, np.setdiff1d(np.arange(len(image)), shown)]))
-        sides.append({'image': image[order], 'mask': mask[order]})
+    sides = [spread_first({'image': image, 'mask': mask}, count) for image, mask in (real, fake)]
     return preview_grid(sides[0], sides[1], spec, count)
+
+
+def spread_first(batch: Mapping[str, Tensor], count: int) -> dict[str, Tensor]:
+    """The batch with ``count`` samples, evenly spread, in front; the others count in mean spectra."""
+    length = len(batch['image'])
+    shown = np.unique(np.linspace(0, length - 1, min(count, length)).astype(np.int64))
+    order = torch.from_numpy(np.concatenate([shown, np.setdiff1d(np.arange(length), shown)]))
+    return {key: value[order] for key, value in batch.items()}
 
 
 def plot_class_shares(masks: Mapping[str, Tensor], spec: SampleSpec) -> Figure:
@@ -111,7 +114,7 @@ def _write_values(axes: Axes, table: np.ndarray, scale: LogNorm) -> None:
 
 
 def plot_class_profiles(pairs: Mapping[str, Pair], spec: SampleSpec) -> Figure:
-    """Mean spectrum of each class and the band that holds its middle 80 %.
+    """Median spectrum of each class and the band that holds its middle 80 %.
 
     Args:
         pairs: (N, C, H, W) images and (N, H, W) masks by what they are, as in :func:`plot_class_shares`.
@@ -131,9 +134,9 @@ def plot_class_profiles(pairs: Mapping[str, Pair], spec: SampleSpec) -> Figure:
             mine = spectra[labels == label]
             if len(mine) == 0:
                 continue
-            low, high = (bands.broken(edge) for edge in np.quantile(mine, [0.1, 0.9], axis=0))
+            low, median, high = (bands.broken(edge) for edge in np.quantile(mine, [0.1, 0.5, 0.9], axis=0))
             axes.fill_between(x, low, high, color=colour, alpha=0.2, lw=0)
-            (handles[name],) = axes.plot(x, bands.broken(mine.mean(axis=0)), color=colour, lw=1.3)
+            (handles[name],) = axes.plot(x, median, color=colour, lw=1.3)
     for axes, name in zip(grid, _names(spec, 36), strict=False):
         axes.set_title(name, fontsize=10, parse_math=False)
         axes.tick_params(labelsize=8)
@@ -148,7 +151,7 @@ def plot_class_profiles(pairs: Mapping[str, Pair], spec: SampleSpec) -> Figure:
     nominal = ', nominal' if spec.wavelengths_approximate else ''
     figure.supxlabel(f'wavelength (nm{nominal})' if spec.wavelengths else 'band', fontsize=9)
     figure.supylabel(spec.unit or 'value', fontsize=9)
-    styles = [f'{name}: mean and 10–90 %' for name in handles]
+    styles = [f'{name}: median and 10–90 %' for name in handles]
     figure.legend(list(handles.values()), styles, loc='outside upper center', ncols=2, frameon=False, fontsize=9)
     return figure
 

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import numpy as np
 import pytest
@@ -218,6 +219,19 @@ def test_fidelity_of_pairs_stands_beside_its_reference(tmp_path: Path) -> None:
     assert '| 0.0250 | 0.103 | 0.988 |' in text
     assert '](figures/pairs-meadow-32_px-two-stream.png)' in text
     assert 'Real pairs above, synthetic below: meadow-32 px-two-stream' in paths.html.read_text()
+
+
+def test_links_to_figures_hold_whatever_budgets_are_called(tmp_path: Path) -> None:
+    run = run_folder(tmp_path)
+    (run / 'figures').mkdir()
+    names = ['pairs-meadow-3_%,_5_[small]_(a)-gan.png', 'changes-50%25-x.png']
+    for name in names:
+        (run / 'figures' / name).write_bytes(b'PNG')
+    text = write_report(run).markdown.read_text()
+    links = re.findall(r'^!\[(?:[^\[\]\\]|\\.)*\]\(figures/([^()\s]+)\)$', text, re.M)
+    assert sorted(unquote(link) for link in links if '-' in link) == sorted(names)
+    assert not any(character in link for link in links for character in ',[]')
+    assert len(links) == 5
 
 
 def test_console_table(tmp_path: Path) -> None:

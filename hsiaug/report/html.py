@@ -1,0 +1,108 @@
+"""Pages that stand alone: what they are built of, and how they are written."""
+
+from __future__ import annotations
+
+import base64
+import io
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from matplotlib.figure import Figure
+from matplotlib.image import imsave
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture that a page holds itself.
+
+    Args:
+        data: data URI.
+        alt: what it shows, in words.
+        pixels: its pixels are those of an image: they are enlarged without smoothing.
+    """
+
+    data: str
+    alt: str
+    pixels: bool = False
+
+    @classmethod
+    def of_figure(cls, figure: Figure, alt: str, dpi: int = 110) -> Picture:
+        """A figure."""
+        return cls(data_uri(figure_png(figure, dpi)), alt)
+
+    @classmethod
+    def of_pixels(cls, picture: np.ndarray, alt: str) -> Picture:
+        """A small (H, W, 3) picture in 0..1."""
+        buffer = io.BytesIO()
+        imsave(buffer, np.ascontiguousarray(picture), format='png')
+        return cls(data_uri(buffer.getvalue()), alt, pixels=True)
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table: its header, and rows as long as it. The first column names what the others tell of."""
+
+    header: tuple[str, ...]
+    rows: Sequence[tuple[str, ...]]
+
+
+@dataclass(frozen=True)
+class Card:
+    """One sample: its title, its pictures in rows, and what is to be said of it."""
+
+    title: str
+    pictures: Sequence[Sequence[Picture]]
+    lines: Sequence[str]
+
+
+@dataclass
+class Section:
+    """A part of a page, shown in the order of its fields; ``legend`` holds names and colours ``#rrggbb``."""
+
+    title: str
+    notes: list[str] = field(default_factory=list)
+    tables: list[Table] = field(default_factory=list)
+    figures: list[Picture] = field(default_factory=list)
+    above_cards: str = ''
+    legend: list[tuple[str, str]] = field(default_factory=list)
+    cards: list[Card] = field(default_factory=list)
+
+
+def figure_png(figure: Figure, dpi: int = 130) -> bytes:
+    """A figure as PNG, the same bytes each time."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format='png', dpi=dpi, metadata={'Software': None})
+    return buffer.getvalue()
+
+
+def data_uri(png: bytes) -> str:
+    """A PNG as a page holds it."""
+    return f'data:image/png;base64,{base64.b64encode(png).decode("ascii")}'
+
+
+def template(name: str, **filters: Any) -> Any:
+    """A template of this room; whatever it is given is escaped in ``.html`` ones."""
+    environment = Environment(
+        loader=PackageLoader('hsiaug.report', 'templates'),
+        autoescape=name.endswith('.html.j2'),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(filters)
+    return environment.get_template(name)
+
+
+def replace_file(path: Path, content: bytes) -> None:
+    """Write a file whole or not at all."""
+    temporary = path.with_name(f'.{path.name}.{os.getpid()}')
+    try:
+        temporary.write_bytes(content)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
