@@ -11,9 +11,8 @@ from safetensors.torch import load_file
 from super_resolution_table import NETWORKS, Cell, open_scene
 from torch import Tensor
 
-from hsiaug.datasets.preview import false_colour, stretch_limits
+from hsiaug.datasets.preview import BandAxis, false_colour, stretch_limits
 from hsiaug.functional.degradation import degrade
-from hsiaug.report.fidelity import _BandAxis
 from hsiaug.samples import SampleSpec
 
 COLOURS = {'bicubic': '#8C8C8C', 'srcnn': '#E69F00', 'srgan': '#CC79A7', 'msrresnet': '#56B4E9', 'msrresgan': '#D55E00'}
@@ -98,7 +97,7 @@ def _draw_spectra(
     figure: Figure, grid: Any, original: Tensor, restored: dict[str, Tensor], spec: SampleSpec, error: Tensor
 ) -> None:
     """Spectra of the pixels where interpolation errs most, at the ninth decile, and at the median."""
-    bands, width = _BandAxis(spec), original.shape[-1]
+    bands, width = BandAxis(spec), original.shape[-1]
     order = error.flatten().argsort(descending=True)
     panels = grid[3, :].subgridspec(1, 3)
     for panel, (share, name) in enumerate(((0.0, 'most'), (0.1, 'more than at 90 %'), (0.5, 'as at the median'))):

@@ -35,6 +35,41 @@ Batch = Mapping[str, Tensor]
 Limits = tuple[np.ndarray, np.ndarray]
 
 
+@dataclass(frozen=True)
+class BandAxis:
+    """The spectral axis of figures: wavelengths where they are known, and band numbers elsewhere.
+
+    Args:
+        spec: of the samples that are drawn.
+    """
+
+    spec: SampleSpec
+
+    @property
+    def x(self) -> np.ndarray:
+        """(C,) place of each band."""
+        return np.asarray(self.spec.wavelengths) if self.spec.wavelengths else np.arange(self.spec.bands, dtype=float)
+
+    def broken(self, values: np.ndarray) -> np.ndarray:
+        """(C,) values as a line is drawn: by wavelength, since detectors overlap, and NaN where bands were removed.
+
+        Lines break at long steps between runs of bands, not beside a lone band, which would have no line at all.
+        """
+        order = np.argsort(self.x, kind='stable')
+        steps = np.diff(self.x[order])
+        long = steps > _GAP * np.median(steps) if len(steps) else np.zeros(0, dtype=bool)
+        ends = np.pad(long, 1, constant_values=True)
+        lone = ends[:-1] & ends[1:]
+        return np.insert(values[order], np.flatnonzero(long & ~lone[:-1] & ~lone[1:]) + 1, np.nan)
+
+    def label(self, axes: Axes) -> None:
+        """Write what stands along the axis."""
+        nominal = ', nominal' if self.spec.wavelengths_approximate else ''
+        axes.set_xlabel(f'wavelength (nm{nominal})' if self.spec.wavelengths else 'band', fontsize=8)
+        axes.tick_params(labelsize=8)
+        axes.spines[['top', 'right']].set_visible(False)
+
+
 def class_colour(label: int) -> tuple[float, float, float]:
     """The colour of a class, the same in every figure."""
     if label < len(_CLASS_COLOURS):
@@ -302,32 +337,22 @@ def _draw_spectra(
 
 
 def _draw_class(axes: Axes, curves: Sequence[_Curve], label: int | None, spec: SampleSpec) -> None:
-    x = np.asarray(spec.wavelengths) if spec.wavelengths else np.arange(spec.bands, dtype=float)
-    breaks = _breaks(x)
-    centres = np.insert(x, breaks, np.nan)
+    bands = BandAxis(spec)
+    centres = bands.broken(bands.x)
     for curve in curves:
         mine = curve.spectra if label is None or curve.labels is None else curve.spectra[curve.labels == label]
         if len(mine) == 0:
             continue
-        mean, spread = (np.insert(values, breaks, np.nan) for values in (mine.mean(axis=0), mine.std(axis=0)))
+        mean, spread = bands.broken(mine.mean(axis=0)), bands.broken(mine.std(axis=0))
         axes.fill_between(centres, mean - spread, mean + spread, color=_colour(curve), alpha=0.18, lw=0)
         if spec.kind == 'spectrum' and curve.source == 'synthetic':
             for spectrum in mine[:_LINES]:
-                axes.plot(centres, np.insert(spectrum, breaks, np.nan), color=_colour(curve), lw=0.5, alpha=0.7)
+                axes.plot(centres, bands.broken(spectrum), color=_colour(curve), lw=0.5, alpha=0.7)
         axes.plot(centres, mean, color=_colour(curve), ls=_dash(curve), lw=1.4)
     axes.set_title('all samples' if label is None else spec.classes[label], fontsize=9, parse_math=False)
     axes.tick_params(labelsize=8)
     axes.locator_params(axis='both', nbins=5)
     axes.spines[['top', 'right']].set_visible(False)
-
-
-def _breaks(x: np.ndarray) -> np.ndarray:
-    """Where bands were removed and no line is to be drawn: long steps between runs, none beside a lone band."""
-    steps = np.abs(np.diff(x))
-    long = steps > _GAP * np.median(steps) if len(steps) else np.zeros(0, dtype=bool)
-    ends = np.pad(long, 1, constant_values=True)
-    lone = ends[:-1] & ends[1:]  # a line's width is all that a band alone would have
-    return np.flatnonzero(long & ~lone[:-1] & ~lone[1:]) + 1
 
 
 def _colour(curve: _Curve) -> str:

@@ -13,6 +13,7 @@ from .siam_crnn import SiamCRNN
 from .srcnn import SRCNN, Bicubic
 from .srgan import SRDiscriminator, SRResNet
 from .super_resolution import super_resolver
+from .unmixing import UnmixingNetwork
 
 __all__ = [
     'MLP',
@@ -30,6 +31,7 @@ __all__ = [
     'SegFormer',
     'SiamCRNN',
     'SpectralScaler',
+    'UnmixingNetwork',
     'add_auxiliary_bn',
     'drop_auxiliary_bn',
     'scene_classifier',

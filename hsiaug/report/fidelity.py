@@ -2,45 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
-import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from sklearn.decomposition import PCA
 from torch import Tensor
 
+from ..datasets.preview import BandAxis
 from ..samples import SampleSpec
 from .figures import COLOURS
 
 REAL, FAKE = COLOURS[0], COLOURS[1]
 # The palette's own seven, and as many more for scenes of up to fifteen classes.
 _CLASS_COLOURS = (*COLOURS, '#8c564b', '#17becf', '#bcbd22', '#7f7f7f', '#9467bd', '#aec7e8', '#ff9896', '#98df8a')
-_GAP = 4.0  # bands farther apart than this many usual steps have removed ones between them
 
 Labelled = tuple[Tensor, Tensor]
-
-
-@dataclass(frozen=True)
-class _BandAxis:
-    """The spectral axis: wavelengths where they are known, and band numbers elsewhere."""
-
-    spec: SampleSpec
-
-    @property
-    def x(self) -> np.ndarray:
-        return np.asarray(self.spec.wavelengths) if self.spec.wavelengths else np.arange(self.spec.bands, dtype=float)
-
-    def broken(self, values: np.ndarray) -> np.ndarray:
-        """(C,) values with NaN where bands were removed, so that no line is drawn through what wasn't measured."""
-        steps = np.diff(self.x)
-        return np.insert(values, np.flatnonzero(steps > _GAP * np.median(steps)) + 1, np.nan) if len(steps) else values
-
-    def label(self, axes: Axes) -> None:
-        nominal = ', nominal' if self.spec.wavelengths_approximate else ''
-        axes.set_xlabel(f'wavelength (nm{nominal})' if self.spec.wavelengths else 'band', fontsize=8)
-        axes.tick_params(labelsize=8)
-        axes.spines[['top', 'right']].set_visible(False)
 
 
 def plot_class_spectra(real: Labelled, fake: Labelled, spec: SampleSpec) -> Figure:
@@ -55,7 +29,7 @@ def plot_class_spectra(real: Labelled, fake: Labelled, spec: SampleSpec) -> Figu
     rows = -(-spec.num_classes // columns)
     figure = Figure(figsize=(4 * columns, 2.7 * rows), layout='constrained')
     grid = figure.subplots(rows, columns, squeeze=False).reshape(-1)
-    bands = _BandAxis(spec)
+    bands = BandAxis(spec)
     x = bands.broken(bands.x)
     for label, axes in enumerate(grid):
         if label >= spec.num_classes:
@@ -116,7 +90,7 @@ def plot_interpolation(spectra: Tensor, alphas: Tensor, spec: SampleSpec, title:
     """
     figure = Figure(figsize=(6, 3.4), layout='constrained')
     axes = figure.subplots()
-    bands = _BandAxis(spec)
+    bands = BandAxis(spec)
     x = bands.broken(bands.x)
     for spectrum, alpha in zip(spectra.cpu().numpy(), alphas.tolist(), strict=True):
         weight = 1 - alpha

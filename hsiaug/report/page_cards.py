@@ -11,10 +11,9 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from ..datasets.preview import REAL, SYNTHETIC, class_colour, false_colour, mask_colour, stretch_limits
+from ..datasets.preview import REAL, SYNTHETIC, BandAxis, class_colour, false_colour, mask_colour, stretch_limits
 from ..metrics.masks import class_shares
 from ..samples import SampleSpec
-from .fidelity import _BandAxis
 from .html import Picture
 from .page_parts import target_key
 
@@ -54,7 +53,7 @@ class Drawer:
         """A few spectra, ``'real'`` or ``'synthetic'``, over what holds the middle 80 % of real ones of a class."""
         figure = Figure(figsize=(3.4, 1.9))  # there are many: a layout that is worked out would take longest
         axes = figure.subplots(gridspec_kw={'left': 0.16, 'right': 0.97, 'bottom': 0.26, 'top': 0.95})
-        bands = _BandAxis(self.spec)
+        bands = BandAxis(self.spec)
         x = bands.broken(bands.x)
         mine = self.train['image'][self.train['label'] == label].numpy()
         if len(mine):

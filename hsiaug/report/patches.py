@@ -11,11 +11,10 @@ from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from ..datasets.preview import REAL, SYNTHETIC, preview_grid
+from ..datasets.preview import REAL, SYNTHETIC, BandAxis, preview_grid
 from ..metrics.masks import class_shares, cooccurrence
 from ..metrics.patches import Pair, class_pixels
 from ..samples import SampleSpec
-from .fidelity import _BandAxis
 
 TRAINING = '#7FB8D8'
 """Real training pairs: the colour of real ones, paler."""
@@ -67,7 +66,7 @@ def plot_class_shares(masks: Mapping[str, Tensor], spec: SampleSpec) -> Figure:
     axes.set_xlim(0, 1.08 * max(longest, 1e-9))
     axes.set_yticks(place, _names(spec, 24), fontsize=9, parse_math=False)
     axes.invert_yaxis()
-    axes.set_xlabel('share of pixels (%)', fontsize=9)
+    axes.set_xlabel(f'share of {"spectra" if spec.size is None else "pixels"} (%)', fontsize=9)
     axes.tick_params(axis='x', labelsize=8)
     axes.tick_params(axis='y', length=0)
     axes.spines[['top', 'right', 'left']].set_visible(False)
@@ -124,7 +123,7 @@ def plot_class_profiles(pairs: Mapping[str, Pair], spec: SampleSpec) -> Figure:
     rows = -(-spec.num_classes // columns)
     figure = Figure(figsize=(3.6 * columns, 2.3 * rows + 0.5), layout='constrained')
     grid = figure.subplots(rows, columns, squeeze=False, sharex=True).reshape(-1)
-    bands = _BandAxis(spec)
+    bands = BandAxis(spec)
     x = bands.broken(bands.x)
     handles = {}
     for name, pair in pairs.items():

@@ -9,6 +9,7 @@ from .scene_task import SceneClassificationTask
 from .segmentation import Segmenter, SegmenterConfig, predict_masks, train_segmenter
 from .segmentation_task import SegmentationTask
 from .spectra_task import SpectralClassificationTask
+from .unmixing import UnmixingConfig, abundances_from_rgb, train_unmixing
 
 __all__ = [
     'ChangeDetector',
@@ -22,6 +23,8 @@ __all__ = [
     'Segmenter',
     'SegmenterConfig',
     'SpectralClassificationTask',
+    'UnmixingConfig',
+    'abundances_from_rgb',
     'fit_generator',
     'predict',
     'predict_changes',
@@ -31,5 +34,6 @@ __all__ = [
     'train_nn1d',
     'train_scene_classifier',
     'train_segmenter',
+    'train_unmixing',
     'training_data',
 ]

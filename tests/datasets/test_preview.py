@@ -12,6 +12,7 @@ from torch import Tensor
 from hsiaug.datasets.preview import (
     REAL,
     SYNTHETIC,
+    BandAxis,
     class_colour,
     false_colour,
     mask_colour,
@@ -117,6 +118,14 @@ def test_false_colour_names_a_wrong_layout() -> None:
         false_colour(torch.zeros(5, 4))
     with pytest.raises(ValueError, match=r'found \(4, 2, 2\) with 5 wavelengths'):
         false_colour(torch.zeros(4, 2, 2), WAVELENGTHS)
+
+
+def test_lines_run_by_wavelength_and_break_where_bands_were_removed() -> None:
+    overlapping = (400.0, 410.0, 430.0, 420.0, 440.0, 900.0, 910.0, 2000.0)
+    bands = BandAxis(spec_of('spectrum', bands=8, wavelengths=overlapping))
+    x, values = bands.broken(bands.x), bands.broken(np.arange(8.0))
+    np.testing.assert_array_equal(x, [400, 410, 420, 430, 440, np.nan, 900, 910, 2000])
+    np.testing.assert_array_equal(values, [0, 1, 3, 2, 4, np.nan, 5, 6, 7])  # a lone band keeps its line
 
 
 def test_mask_colours_are_stable_and_distinct_and_ignored_pixels_grey() -> None:
