@@ -71,7 +71,7 @@ class ClassGaussian(Generator):
             return np.zeros(len(x), dtype=np.int64)
         centred = x - x.mean(axis=0)
         basis = np.linalg.svd(centred, full_matrices=False)[2][: min(10, len(x) // (2 * count))]
-        model = GaussianMixture(count, reg_covar=1e-4, random_state=seed, n_init=2)
+        model = GaussianMixture(count, reg_covar=1e-4, random_state=seed % 2**32, n_init=2)  # sklearn takes 32 bits
         return model.fit_predict(centred @ basis.T)
 
     def _draw(self, labels: Tensor, rng: torch.Generator) -> dict[str, Tensor]:

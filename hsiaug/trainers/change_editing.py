@@ -139,7 +139,7 @@ def single_dates(data: TrainingData, clusters: int, seed: int = 0) -> TrainingDa
     if len(drawn) < clusters:
         raise ValueError(f'{len(drawn)} pixels count in the change masks, too few for {clusters} clusters')
     scaler = StandardScaler().fit(pixels[drawn].numpy())
-    found = KMeans(clusters, n_init=3, random_state=seed).fit(scaler.transform(pixels[drawn].numpy()))
+    found = KMeans(clusters, n_init=3, random_state=seed % 2**32).fit(scaler.transform(pixels[drawn].numpy()))
     classes = torch.from_numpy(found.predict(scaler.transform(shapes.flatten(0, 2).numpy()))).long().reshape(mask.shape)
     names = tuple(f'cluster {k + 1}' for k in range(clusters))
     # clusters may take the value that a change mask ignores: any but theirs will do

@@ -228,7 +228,10 @@ def start(network: UnmixingNetwork, images: Tensor, kind: Start, seed: int) -> N
         spectra = spectra[torch.randperm(len(spectra), generator=torch.Generator().manual_seed(seed))[:_SPECTRA]]
     x, k = spectra.double().cpu().numpy(), network.num_endmembers
     require_rank(x, k, 'train_unmixing')
-    found = vca(x, k, seed, _DRAWS) if kind == 'vca' else KMeans(k, n_init=3, random_state=seed).fit(x).cluster_centers_
+    if kind == 'vca':
+        found = vca(x, k, seed, _DRAWS)
+    else:
+        found = KMeans(k, n_init=3, random_state=seed % 2**32).fit(x).cluster_centers_
     weights = torch.from_numpy(found).clamp_min(0).T / network.scale.double()
     network.decoder.weight.copy_(weights[:, :, None, None])
 
