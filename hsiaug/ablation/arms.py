@@ -80,11 +80,17 @@ def change_arms(diffusion: dict[str, Any] | None = None) -> tuple[Arm, ...]:
     )
 
 
-def scene_arms(gan: dict[str, Any] | None = None) -> tuple[Arm, ...]:
+def scene_arms(
+    gan: dict[str, Any] | None = None, fusion: dict[str, Any] | None = None, rgb: str | None = None
+) -> tuple[Arm, ...]:
     """Every arm of the study with labelled patches: the convolutional GANs, and what they must beat.
 
     Args:
         gan: settings of the GANs, see :class:`~hsiaug.trainers.patch_gan.PatchGANConfig`; the defaults if None.
+        fusion: settings of unmixing before fusion, see
+            :class:`~hsiaug.trainers.unmixing_fusion.UnmixingFusionConfig`; None leaves it out, for it takes scenes
+            whose wavelengths are known.
+        rgb: folder of RGB images for a second arm of it.
     """
     gan = dict(gan or {})
     wasserstein = {**gan, 'loss': 'wgan-gp'}
@@ -94,6 +100,12 @@ def scene_arms(gan: dict[str, Any] | None = None) -> tuple[Arm, ...]:
         Arm('patch GAN, WGAN-GP', 'patch_gan', wasserstein, 'real'),
         Arm('patch GAN, 3-D', 'patch_gan', {**gan, 'dims': 3}, 'real'),
         Arm('patch GAN, 3-D, WGAN-GP', 'patch_gan', {**wasserstein, 'dims': 3}, 'real'),
+        *(() if fusion is None else (Arm('unmixing', 'unmixing_fusion', fusion, 'real'),)),
+        *(
+            ()
+            if fusion is None or rgb is None
+            else (Arm('unmixing + RGB', 'unmixing_fusion', {**fusion, 'rgb': rgb}, 'real'),)
+        ),
         *(Arm(kind, 'patch_augment', settings, 'real', control=True) for kind, settings in augment.items()),
     )
 

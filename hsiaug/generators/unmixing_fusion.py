@@ -20,6 +20,7 @@ from ..samples import SampleSpec
 from .base import Generator, TrainingData, register
 
 Masks = Literal['classifier', 'dominant']
+NoiseFrom = Literal['residual', 'differences']
 CHUNK = 64  # images mixed at a time
 EXPLAINED = 0.999  # share of the residual's variance that is kept
 
@@ -29,8 +30,11 @@ class UnmixingFusion(Generator):
     """HSI = E · A + ε: endmembers E of the training images, abundances A by a generator, ε like the residual.
 
     The abundances are those that an unmixing network finds in the training images and, for more spatial diversity, in
-    RGB images of similar scenes. ε is normal with the covariance between bands of what unmixing left of the training
-    images, drawn for each pixel by itself.
+    RGB images of similar scenes. ε is normal, drawn for each pixel by itself, with a covariance between bands that is
+    taken from what unmixing left of the training images: of this residual itself (``'residual'``), as the text has it,
+    or of the differences between its neighbouring pixels, halved (``'differences'``; Green et al., IEEE TGRS 26(1),
+    1988). The residual also holds materials that no endmember stands for, which are smooth in space: drawn for each
+    pixel by itself they are salt and pepper, and only what differs from pixel to pixel is noise.
 
     Of kind ``'scene'``, a label is the class of an image. Of kind ``'segmentation'``, it is a class that a mask should
     hold: the abundances are conditioned on it, and were learnt from training images that each counted for a class by
@@ -46,7 +50,8 @@ class UnmixingFusion(Generator):
         kind: of the abundances' generator, see :func:`~hsiaug.models.abundances.abundance_model`.
         network: settings of that generator.
         masks: see above.
-        noise: standard deviation of ε, as a share of the residual's.
+        noise: standard deviation of ε, as a share of what was taken from the residual; 0 for none.
+        noise_from: see above.
         variability: standard deviation of a gain that each endmember gets in each sample, as in the extended linear
             mixing model (Drumetz et al., IEEE TIP 25(8), 2016); 0 for fixed endmembers.
 
@@ -69,14 +74,19 @@ class UnmixingFusion(Generator):
         masks: Masks = 'classifier',
         noise: float = 1.0,
         variability: float = 0.0,
+        noise_from: NoiseFrom = 'differences',
     ) -> None:
         if spec.kind not in ('scene', 'segmentation') or spec.size is None or spec.size[0] != spec.size[1]:
             raise ValueError(
                 "UnmixingFusion: makes square images of kind 'scene' or 'segmentation', found "
                 f'{spec.kind!r} of size {spec.size}'
             )
-        if masks not in get_args(Masks):
-            raise ValueError(f'UnmixingFusion: unknown masks {masks!r}; choose from {get_args(Masks)}')
+        for name, value, choices in (
+            ('masks', masks, get_args(Masks)),
+            ('noise_from', noise_from, get_args(NoiseFrom)),
+        ):
+            if value not in choices:
+                raise ValueError(f'UnmixingFusion: unknown {name} {value!r}; choose from {choices}')
         if noise < 0 or variability < 0:
             raise ValueError(
                 f'UnmixingFusion: noise and variability must not be negative, found {noise}, {variability}'
@@ -91,7 +101,9 @@ class UnmixingFusion(Generator):
             masks=masks,
             noise=noise,
             variability=variability,
+            noise_from=noise_from,
         )
+        self.noise_from = noise_from
         self.masks, self.noise, self.variability = masks, noise, variability
         self.unmixing = UnmixingNetwork(torch.zeros(inputs, spec.bands), endmembers, widths)
         self.abundances = abundance_model(kind, endmembers, spec.size[0], spec.num_classes, **self.settings['network'])
@@ -103,24 +115,34 @@ class UnmixingFusion(Generator):
         self.register_buffer('class_of', torch.zeros(endmembers, dtype=torch.int64))
 
     @torch.no_grad()
-    def observe(self, data: TrainingData) -> None:
-        """Take the residual of the training images and, where asked for, the classes of the endmembers."""
-        moments = torch.zeros(self.spec.bands, self.spec.bands, dtype=torch.float64)
+    def observe(self, data: TrainingData) -> Tensor:
+        """Take the residual of the training images and, of those with masks, the classes of the endmembers.
+
+        Returns:
+            (N, k, s, s) abundances of the training images, on the CPU.
+        """
+        moments, count = torch.zeros(self.spec.bands, self.spec.bands, dtype=torch.float64), 0
         hits = torch.zeros(self.unmixing.num_endmembers, self.spec.num_classes, dtype=torch.int64)
+        found = []
         for image, y in zip(data.x.split(CHUNK), data.y.split(CHUNK), strict=True):
             abundances = self.unmixing.abundances(image)
-            rest = (image - self.unmixing.mix(abundances).cpu()).movedim(1, -1).flatten(0, 2).double()
-            moments += rest.T @ rest
+            found.append(abundances.cpu())
+            rest = (image - self.unmixing.mix(abundances).cpu()).movedim(1, -1).double()
+            rough = [rest.diff(dim=1) / 2**0.5, rest.diff(dim=2) / 2**0.5]
+            for part in (x.flatten(0, 2) for x in (rough if self.noise_from == 'differences' else [rest])):
+                moments += part.T @ part
+                count += len(part)
             if self.spec.kind == 'segmentation':
                 counts = self.counts(y)
                 pairs = abundances.argmax(dim=1).cpu()[counts] * self.spec.num_classes + y[counts]
                 hits += torch.bincount(pairs, minlength=hits.numel()).view_as(hits)
-        values, vectors = np.linalg.eigh((moments / (data.x.numel() / self.spec.bands)).numpy())
+        values, vectors = np.linalg.eigh((moments / count).numpy())
         values, vectors = values[::-1].clip(min=0), vectors[:, ::-1]
         kept = 1 + int(np.searchsorted(np.cumsum(values), EXPLAINED * values.sum()))
         factor = vectors[:, :kept] * np.sqrt(values[:kept])
         self.residual = torch.tensor(factor, dtype=torch.float32, device=self.device)
         self.class_of.copy_(hits.argmax(dim=1))
+        return torch.cat(found)
 
     def counts(self, mask: Tensor) -> Tensor:
         """Which pixels of masks count, bool."""

@@ -22,7 +22,7 @@ from torch.nn.functional import avg_pool2d
 from ..datasets.bank_plan import class_fractions
 from ..datasets.scenes import SceneDataset, SceneFolder
 from ..generators.base import TrainingData
-from ..generators.unmixing_fusion import Masks, UnmixingFusion
+from ..generators.unmixing_fusion import Masks, NoiseFrom, UnmixingFusion
 from ..samples import SampleSpec
 from .abundances import AbundanceConfig, train_abundances
 from .patch_encoder import train_patch_encoder
@@ -43,6 +43,7 @@ class UnmixingFusionConfig:
         masks: how masks come from abundances, see :class:`~hsiaug.generators.unmixing_fusion.UnmixingFusion`.
         mask_steps: optimiser steps of their classifier.
         noise: see the generator.
+        noise_from: see the generator.
         variability: see the generator.
         rgb: RGB images of similar scenes, (n, 3, H, W) uint8 or floating point from 0 to 1; or a folder of images of
             one size, or of a folder per class. Only images of the training side: what they show is learnt, and nothing
@@ -64,6 +65,7 @@ class UnmixingFusionConfig:
     masks: Masks = 'classifier'
     mask_steps: int = 400
     noise: float = 1.0
+    noise_from: NoiseFrom = 'differences'
     variability: float = 0.0
     rgb: Tensor | str | os.PathLike[str] | None = None
     rgb_labels: Tensor | None = None
@@ -80,7 +82,11 @@ class UnmixingFusionConfig:
                 object.__setattr__(self, 'abundances', AbundanceConfig(**self.abundances))
         except TypeError as error:
             raise ValueError(f'UnmixingFusionConfig: unknown setting in unmixing or abundances: {error}') from error
-        for name, choices in (('masks', get_args(Masks)), ('matching', get_args(Matching))):
+        for name, choices in (
+            ('masks', get_args(Masks)),
+            ('noise_from', get_args(NoiseFrom)),
+            ('matching', get_args(Matching)),
+        ):
             if getattr(self, name) not in choices:
                 raise ValueError(f'UnmixingFusionConfig: unknown {name} {getattr(self, name)!r}; choose from {choices}')
         for name, low in (('mask_steps', 1), ('rgb_factor', 1), ('rgb_stride', 1), ('noise', 0), ('variability', 0)):
@@ -139,11 +145,10 @@ def train_unmixing_fusion(
         torch.manual_seed(seed)
         generator = UnmixingFusion(
             spec, unmixing.endmembers, len(network.selection), unmixing.widths, learning.kind,
-            learning.network, config.masks, config.noise, config.variability,
+            learning.network, config.masks, config.noise, config.variability, config.noise_from,
         ).to(device)  # fmt: skip
     generator.unmixing = network
-    generator.observe(data)
-    abundances = network.abundances(data.x).cpu()
+    abundances = generator.observe(data)
     if generator.classifier is not None:
         generator.classifier = train_patch_encoder(
             abundances, data.y, spec.num_classes, spec.ignore_index, seed, config.mask_steps, device

@@ -97,16 +97,32 @@ def test_dominant_materials_as_masks() -> None:
     assert torch.equal(generator.class_map(pure)[:, 0, 0], generator.class_of)
 
 
-def test_noise_has_the_covariance_of_the_residual(trained: UnmixingFusion) -> None:
-    rest = (DATA.x - trained.reconstruct(DATA.x)['image']).movedim(1, -1).flatten(0, 2).double()
+def test_noise_has_the_covariance_of_the_residual() -> None:
+    faithful = fit(noise_from='residual')
+    rest = (DATA.x - faithful.reconstruct(DATA.x)['image']).movedim(1, -1).flatten(0, 2).double()
     wanted = rest.T @ rest / len(rest)
-    assert torch.allclose((trained.residual @ trained.residual.T).double().diagonal(), wanted.diagonal(), rtol=0.1)
+    assert torch.allclose((faithful.residual @ faithful.residual.T).double().diagonal(), wanted.diagonal(), rtol=0.1)
     same = maps(1, 3).expand(30, -1, -1, -1)
-    noise = trained.compose(same, torch.Generator().manual_seed(0)) - trained.unmixing.mix(same)
+    noise = faithful.compose(same, torch.Generator().manual_seed(0)) - faithful.unmixing.mix(same)
     drawn = noise.movedim(1, -1).flatten(0, 2).double()
     cosine = (drawn.T @ drawn / len(drawn) * wanted).sum() / ((drawn.T @ drawn / len(drawn)).norm() * wanted.norm())
     assert cosine > 0.97
     assert abs(float(drawn.square().mean() / rest.square().mean()) - 1) < 0.1
+
+
+def test_noise_of_differences_leaves_out_what_is_smooth(copies: UnmixingFusion) -> None:
+    assert copies.noise_from == 'differences'  # the default
+    rough = 0.02 * UNIT * torch.randn(DATA.x.shape, generator=torch.Generator().manual_seed(0))
+    smooth = torch.linspace(-1, 1, SIZE).expand(SIZE, SIZE) * 0.2 * UNIT  # of no endmember, up to 0.2 at an edge
+    mixed = copies.unmixing.mix(copies.unmixing.abundances(DATA.x))
+    copies.unmixing.abundances = lambda inputs: maps(len(inputs), 0)  # type: ignore[method-assign]
+    copies.unmixing.mix = lambda abundances: mixed  # type: ignore[method-assign]
+    copies.observe(replace(DATA, x=mixed + rough + smooth))
+    spread = (copies.residual @ copies.residual.T).diagonal().sqrt() / UNIT
+    assert torch.allclose(spread, torch.full_like(spread, 0.02), rtol=0.25)
+    copies.noise_from = 'residual'
+    copies.observe(replace(DATA, x=mixed + rough + smooth))
+    assert float((copies.residual @ copies.residual.T).diagonal().sqrt().min()) > 0.08 * UNIT
 
 
 def test_noise_and_variability_can_be_set(copies: UnmixingFusion) -> None:
@@ -281,6 +297,7 @@ def test_mistakes() -> None:
         ({'masks': 'best'}, "unknown masks 'best'"),
         ({'rgb_weight': 1.0}, 'rgb_weight must be between 0 and 1.*rgb=None'),
         ({'noise': -1}, 'noise must be at least 0'),
+        ({'noise_from': 'pixels'}, "unknown noise_from 'pixels'"),
         ({'rgb': torch.zeros(2, 3, 8, 8)}, 'hold no patch of 16 x 16'),
         ({'rgb': torch.full((1, 3, 32, 32), 200.0)}, 'must lie from 0 to 1, found 200'),
         (
