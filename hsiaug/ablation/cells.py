@@ -31,7 +31,9 @@ from .plan import REAL, Arm, Cell, Classifier, Downstream, Setting
 
 _TUNING_SEED = 1_000_003
 _FOREVER = 2**31  # epochs
-_COSTLY = ('spectral_gan', 'patch_gan', 'msrresgan', 'two_stream_diffusion', 'change_editing')  # others fit fast
+_COSTLY = (  # others are fitted faster than read
+    'spectral_gan', 'patch_gan', 'msrresgan', 'two_stream_diffusion', 'change_editing', 'unmixing_fusion',
+)  # fmt: skip
 
 D = TypeVar('D', bound=Downstream)
 
