@@ -277,12 +277,18 @@ def test_a_killed_training_goes_on_to_the_same_end(tmp_path: Path, monkeypatch: 
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize('kind', ['vae', 'style_gan'])
-def test_other_generators_of_abundances(kind: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize('kind', ['vae', 'style_gan', 'diffusion'])
+def test_all_generators_of_abundances_fill_a_bank_and_mix(kind: str, tmp_path: Path) -> None:
     generator = fit(**BRIEF, abundances={'kind': kind, 'iterations': 1})
     generator.save_pretrained(tmp_path / kind)
     again = Generator.from_pretrained(tmp_path / kind)
     assert torch.equal(again.sample(3, seed=0)['image'], generator.sample(3, seed=0)['image'])
+    bank = write_bank(again, 6, tmp_path / 'bank')
+    mixed = MixedDataset(PatchDataset(DATA.x, DATA.y, DATA.spec), bank, ratio=0.25)
+    batch = mixed.batch(range(len(mixed)))
+    assert int(batch['synthetic'].sum()) == round(0.25 * len(DATA.x))
+    held = torch.stack([bank[i]['image'] for i in range(len(bank))])
+    assert all((held == image).flatten(1).all(dim=1).any() for image in batch['image'][batch['synthetic']])
 
 
 def test_config_takes_mappings_or_objects() -> None:
