@@ -14,17 +14,15 @@ from __future__ import annotations
 
 import argparse
 import os
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from real_scenes import DISJOINT, READERS
-from tqdm.auto import tqdm
+from workers import run_in_workers
 
 from hsiaug.ablation.cells import write_json
 from hsiaug.ablation.results import append_result, read_results
@@ -302,14 +300,8 @@ def main() -> None:
     generators = args.generators or (['variability', 'gaussian'] if args.quick else list(GENERATORS)[:3])
     seeds = range(args.first_seed, args.first_seed + (args.seeds or (3 if args.quick else 10)))
     groups = [(name, seed) for seed in seeds for name in scenes]
-    with (
-        ProcessPoolExecutor(args.workers, get_context('spawn')) as pool,
-        tqdm(total=len(groups), unit='group', desc='scenes and seeds') as bar,
-    ):
-        tasks = [pool.submit(measure, setting, name, seed, generators) for name, seed in groups]
-        for task in as_completed(tasks):
-            task.result()
-            bar.update()
+    tasks = [(setting, name, seed, generators) for name, seed in groups]
+    run_in_workers(measure, tasks, args.workers, 'scenes and seeds', 'group')
     wanted = {cell_name(name, seed, generator) for name, seed in groups for generator in generators}
     lines = table([row for row in read_results(out / 'results.jsonl') if row['cell'] in wanted])
     summary = {

@@ -5,9 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import multiprocessing
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
@@ -18,7 +16,7 @@ import torch
 from real_scenes import AVIRIS_NM, _load, houston18, jasper_ridge, salinas_a
 from safetensors.torch import save_file
 from torch import Tensor
-from tqdm.auto import tqdm
+from workers import run_in_workers
 
 from hsiaug.ablation.results import RESULTS_FILE, append_result, read_results
 from hsiaug.ablation.statistics import PairedComparison, holm, paired_comparison
@@ -161,29 +159,14 @@ def run_cell(cell: Cell, root: Path, out: Path, device: str) -> None:
     })  # fmt: skip
 
 
-def _start_worker() -> None:
-    torch.set_num_threads(1)
-
-
 def run_table(planned: Sequence[Cell], root: Path, out: Path, workers: int = 1, device: str = 'cpu') -> None:
     """Run what is still missing; a killed run loses at most the cells in hand, and these go on from checkpoints."""
     done = {row['cell'] for row in read_results(out / RESULTS_FILE)}
     pending = [cell for cell in planned if cell.key not in done]
     if not pending:
         return
-    context = multiprocessing.get_context('spawn')  # forked torch threads and CUDA contexts do not survive
-    with (
-        tqdm(total=len(pending), unit='cell', desc='super-resolution', smoothing=0.05) as bar,
-        ProcessPoolExecutor(workers, context, _start_worker) as pool,
-    ):
-        tasks = [pool.submit(run_cell, cell, root, out, device) for cell in pending]
-        try:
-            for task in as_completed(tasks):
-                task.result()
-                bar.update()
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
+    tasks = [(cell, root, out, device) for cell in pending]
+    run_in_workers(run_cell, tasks, workers, 'super-resolution', 'cell')
 
 
 # --- statistics -----------------------------------------------------------------------------------------------------

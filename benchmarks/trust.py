@@ -17,20 +17,19 @@ import argparse
 import os
 import time
 from collections.abc import Callable, Mapping
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, field, replace
 from functools import partial
-from multiprocessing import get_context, parent_process
+from multiprocessing import parent_process
 from pathlib import Path
 from typing import Any
 
 import torch
 from real_scenes import DISJOINT, MASKED, READERS, patch_splitter
 from specdm_segmentation import SEGFORMER
-from tqdm.auto import tqdm
 from trust_groups import FALSE_ALARM, FoldGates, GatedArm, GatedGroup, GatedPatches, GatedSpectra
 from trust_report import write_tables
 from trust_table import KS, NO_GATE, SEARCHES_FILE, gated_name
+from workers import run_in_workers
 
 from hsiaug.ablation import Arm, Classifier, Downstream, Segmenter, Setting, Study
 from hsiaug.ablation.cells import write_json
@@ -240,14 +239,7 @@ def main() -> None:
         plan = study(root, kind, args.seeds or (3 if args.quick else 10), scenes, args.quick)
         write_json(out / kind / PLAN_FILE, describe(plan, 'cpu', args.workers))
         tasks += [(root, out / kind, plan, setting, seed) for setting, seed in plan.groups()]
-    # spawn: forked torch threads do not survive
-    with (
-        ProcessPoolExecutor(args.workers, get_context('spawn')) as pool,
-        tqdm(total=len(tasks), unit='group', desc='scenes and seeds') as bar,
-    ):
-        for task in as_completed([pool.submit(measure, *task) for task in tasks]):
-            task.result()
-            bar.update()
+    run_in_workers(measure, tasks, args.workers, 'scenes and seeds', 'group')
     print(write_tables(out))
     print(f'results: {out}')
 

@@ -6,10 +6,8 @@ import copy
 import math
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
 
 import torch
-from diffusers import DPMSolverMultistepScheduler
 from torch import Tensor, nn
 
 from hsiaug.generators import TrainingData
@@ -29,14 +27,7 @@ class FreeDiffusion(AbundanceDiffusion):
 
     def draw(self, index: Tensor, rng: torch.Generator) -> Tensor:
         """As the base class draws, but for the projection at the end."""
-        x = torch.randn((len(index), self.k, self.size, self.size), generator=rng).to(self.device)
-        scheduler: Any = DPMSolverMultistepScheduler(
-            trained_betas=self.betas.tolist(), prediction_type='v_prediction', use_lu_lambdas=True
-        )
-        scheduler.set_timesteps(self.steps, device=self.device)
-        for time in scheduler.timesteps:
-            x = scheduler.step(self(x, time.expand(len(x)), index), time, x).prev_sample
-        return x * self.std + self.mean
+        return self.denoised(index, rng)
 
 
 def train_free_diffusion(

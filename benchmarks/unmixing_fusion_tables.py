@@ -6,9 +6,7 @@ import dataclasses
 import hashlib
 import json
 import math
-import multiprocessing
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
@@ -18,8 +16,8 @@ import numpy as np
 import torch
 from scipy.stats import t
 from torch import Tensor
-from tqdm.auto import tqdm
 from unmixing_fusion_bench import MAKERS, Bench, Effort, K, Method, methods
+from workers import run_in_workers
 
 from hsiaug.ablation.results import RESULTS_FILE, append_result, read_results
 from hsiaug.ablation.statistics import PairedComparison, holm, paired_comparison
@@ -86,28 +84,13 @@ def edges(image: Tensor) -> Tensor:
     return torch.stack([image.diff(dim=d).std() for d in (2, 3)]).mean()
 
 
-def _start_worker() -> None:
-    torch.set_num_threads(1)
-
-
 def run_tables(
     groups: Sequence[Group], root: Path, rgb: Path, out: Path, effort: Effort, wanted: list[Method], workers: int,
     device: str,
 ) -> None:  # fmt: skip
     """Run what is still missing; a killed run loses at most the lines in hand, and their trainings go on."""
-    context = multiprocessing.get_context('spawn')  # forked torch threads and CUDA contexts do not survive
-    with (
-        tqdm(total=len(groups), unit='split', desc='tables') as bar,
-        ProcessPoolExecutor(workers, context, _start_worker) as pool,
-    ):
-        tasks = [pool.submit(run_group, group, root, rgb, out, effort, wanted, device) for group in groups]
-        try:
-            for task in as_completed(tasks):
-                task.result()
-                bar.update()
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
+    tasks = [(group, root, rgb, out, effort, wanted, device) for group in groups]
+    run_in_workers(run_group, tasks, workers, 'tables', 'split')
 
 
 # --- what they say ----------------------------------------------------------------------------------------------------

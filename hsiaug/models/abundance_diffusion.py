@@ -113,6 +113,10 @@ class AbundanceDiffusion(AbundanceModel):
 
     def draw(self, index: Tensor, rng: torch.Generator) -> Tensor:
         """See the base class; a draw has no other randomness than its first noise."""
+        return project_simplex(self.denoised(index, rng))
+
+    def denoised(self, index: Tensor, rng: torch.Generator) -> Tensor:
+        """(n, k, s, s) maps of (n,) indices of labels, as the denoiser leaves them: nearly on the simplex."""
         x = torch.randn((len(index), self.k, self.size, self.size), generator=rng).to(self.device)
         # Steps even in log-SNR: those even in time are too few at low noise.
         scheduler: Any = DPMSolverMultistepScheduler(
@@ -121,7 +125,7 @@ class AbundanceDiffusion(AbundanceModel):
         scheduler.set_timesteps(self.steps, device=self.device)
         for time in scheduler.timesteps:
             x = scheduler.step(self(x, time.expand(len(x)), index), time, x).prev_sample
-        return project_simplex(x * self.std + self.mean)
+        return x * self.std + self.mean
 
 
 __all__ = ['TRAIN_STEPS', 'AbundanceDiffusion', 'noise_betas']

@@ -16,12 +16,12 @@ from albumentations.core.type_definitions import Targets
 from torch.utils.data import get_worker_info
 
 from ..ratio import Schedule
-from .probability import MixProbability
+from .probability import GatedByRatio
 
 _BITS = 62
 
 
-class GatedTransform(A.DualTransform):  # type: ignore[misc]
+class GatedTransform(GatedByRatio, A.DualTransform):  # type: ignore[misc]
     """A transform of image and target whose gate follows a ratio; children say what happens to gated samples.
 
     Gate and draw take their randomness from torch's global generator, which differs in every worker and epoch and
@@ -40,24 +40,9 @@ class GatedTransform(A.DualTransform):  # type: ignore[misc]
     _targets = (Targets.IMAGE, Targets.MASK)
 
     def __init__(self, ratio: float | Schedule | None = None, p: float | None = None) -> None:
-        self.probability = MixProbability(type(self).__name__, ratio, p)
+        self._set_probability(ratio, p)
         self._stream: tuple[int, np.random.Generator] | None = None
         super().__init__(p=self.probability.value)
-
-    @property
-    def p(self) -> float:
-        """Probability that a sample is gated in the current epoch."""
-        return self.probability.value
-
-    @p.setter
-    def p(self, value: float) -> None:
-        # The base class writes what was just read; anything else is the user's own constant.
-        if value != self.probability.value:
-            self.probability = MixProbability(type(self).__name__, None, value)
-
-    def set_epoch(self, epoch: int) -> None:
-        """Follow a schedule of the ratio to an epoch, in data-loader workers too."""
-        self.probability.set_epoch(epoch)
 
     def set_random_seed(self, seed: int | None) -> None:
         """Take a stream of our own from a seed, or torch's global generator where it is None."""

@@ -6,17 +6,17 @@ https://kornia.readthedocs.io/en/latest/augmentation.container.html
 from __future__ import annotations
 
 import torch
-import torch.distributed as dist
 from kornia.augmentation import IntensityAugmentationBase2D
 from torch import Tensor
 
 from ..ratio import Schedule
-from .probability import MixProbability
+from .mix import _rank_and_world
+from .probability import GatedByRatio
 
 Params = dict[str, Tensor]
 
 
-class GatedAugmentation(IntensityAugmentationBase2D):
+class GatedAugmentation(GatedByRatio, IntensityAugmentationBase2D):
     """An augmentation whose gate follows a ratio; children say what happens to gated rows, and leave the others be.
 
     Args:
@@ -36,23 +36,8 @@ class GatedAugmentation(IntensityAugmentationBase2D):
         same_on_batch: bool = False,
         keepdim: bool = False,
     ) -> None:
-        self.probability = MixProbability(type(self).__name__, ratio, p)
+        self._set_probability(ratio, p)
         super().__init__(p=self.probability.value, same_on_batch=same_on_batch, keepdim=keepdim)
-
-    @property
-    def p(self) -> float:
-        """Probability that a sample is gated in the current epoch."""
-        return self.probability.value
-
-    @p.setter
-    def p(self, value: float) -> None:
-        # kornia's constructor writes what was just read; anything else is the user's own constant.
-        if value != self.probability.value:
-            self.probability = MixProbability(type(self).__name__, None, value)
-
-    def set_epoch(self, epoch: int) -> None:
-        """Follow a schedule of the ratio to an epoch, in data-loader workers too."""
-        self.probability.set_epoch(epoch)
 
     def set_rng_device_and_dtype(self, device: torch.device, dtype: torch.dtype) -> None:
         """Stay on the CPU, so that the gate is the same on every device and none has to be waited for."""
@@ -68,7 +53,7 @@ class GatedAugmentation(IntensityAugmentationBase2D):
         if self.p <= 0:
             return torch.tensor(0)
         # Ranks are often seeded alike, and would all draw the same samples.
-        return torch.randint(2**62, ()) + (dist.get_rank() if dist.is_available() and dist.is_initialized() else 0)
+        return torch.randint(2**62, ()) + _rank_and_world()[0]
 
     def _gated_rows(self, params: Params) -> Tensor:
         gate = torch.atleast_1d(params['batch_prob'] > 0.5)

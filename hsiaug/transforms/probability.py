@@ -45,3 +45,25 @@ class MixProbability:
         if self.ratio is None:
             return f'p={self.p:g}'
         return f'ratio={self.ratio.ratio:g}' if isinstance(self.ratio, Constant) else f'ratio={self.ratio}'
+
+
+class GatedByRatio:
+    """What a library's transform needs for its gate ``p`` to follow a ratio; stands before the library's base class."""
+
+    def _set_probability(self, ratio: float | Schedule | None, p: float | None) -> None:
+        self.probability = MixProbability(type(self).__name__, ratio, p)
+
+    @property
+    def p(self) -> float:
+        """Probability that a sample is gated in the current epoch."""
+        return self.probability.value
+
+    @p.setter
+    def p(self, value: float) -> None:
+        # The library's constructor writes what was just read; anything else is the user's own constant.
+        if value != self.probability.value:
+            self._set_probability(None, value)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Follow a schedule of the ratio to an epoch, in data-loader workers too."""
+        self.probability.set_epoch(epoch)
