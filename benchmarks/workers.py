@@ -20,7 +20,7 @@ def run_in_workers(
 ) -> None:
     """Call a function with each of the tasks' arguments, one thread each, and show how many are done.
 
-    The first failure is raised at once and no further task is started, so that hours of others don't hide it.
+    After the first failure no further task is started, so that hours of others don't hide it.
 
     Args:
         function: at the top of a module; what it finds out it writes to a file.
@@ -40,5 +40,7 @@ def run_in_workers(
                 future.result()
                 bar.update()
         except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
+            for future in futures:  # leaving the pool takes back what its shutdown was told to cancel
+                future.cancel()
+            pool.shutdown(wait=False)
             raise

@@ -180,7 +180,9 @@ def _in_pool(study: Study, groups: Groups, folder: Path, device: str, workers: i
             for task in as_completed(tasks):
                 yield task.result()
         except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
+            for task in tasks:  # leaving the pool takes back what its shutdown was told to cancel
+                task.cancel()
+            pool.shutdown(wait=False)
             raise
 
 
