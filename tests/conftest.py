@@ -1,4 +1,5 @@
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -65,5 +66,7 @@ def split(scene: Scene) -> Split:
 
 
 @pytest.fixture(scope='session')
-def data(scene: Scene, split: Split) -> TrainingData:
-    return training_data(scene, split)
+def data(scene: Scene, split: Split) -> Iterator[TrainingData]:
+    shared = training_data(scene, split)
+    yield shared
+    assert torch.equal(shared.x, training_data(scene, split).x), 'a test wrote into the training data that all share'
