@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Generic, TypeVar, cast
+from typing import Any, Generic, cast
 
 import numpy as np
 import torch
@@ -27,15 +27,13 @@ from ..samples import require_unseen
 from ..scenes import Scene, Split, Splitter
 from ..scenes.patches import PatchSplit
 from ..trainers import LinearSVM, fit_generator, predict, train_nn1d, training_data
-from .plan import REAL, Arm, Cell, Classifier, Downstream, Setting
+from .plan import REAL, Arm, Cell, Classifier, D, Setting
 
 _TUNING_SEED = 1_000_003
 _FOREVER = 2**31  # epochs
 _COSTLY = (  # others are fitted faster than read
     'spectral_gan', 'patch_gan', 'msrresgan', 'two_stream_diffusion', 'change_editing', 'unmixing_fusion',
 )  # fmt: skip
-
-D = TypeVar('D', bound=Downstream)
 
 
 class Group(ABC, Generic[D]):
@@ -136,7 +134,8 @@ class Group(ABC, Generic[D]):
         dataset: MixedDataset | SpectraDataset | HeldSamples = self.real
         synthetic = 0
         if cell.arm is not None:
-            dataset, synthetic = self._mixed(cell.arm, cell.ratio)
+            downstream = cell.arm.adapt(downstream)
+            dataset, synthetic = self._mixed(cell.arm, cell.ratio, downstream)
         model = self._train(downstream, dataset, self.seed)
         val, test = self._scores(model, False), self._scores(model, True)
         return {
@@ -161,15 +160,19 @@ class Group(ABC, Generic[D]):
             'seconds': round(time.perf_counter() - start, 3),
         }
 
-    def _mixed(self, arm: Arm, ratio: float) -> tuple[MixedDataset, int]:
+    def _mixed(self, arm: Arm, ratio: float, downstream: Any) -> tuple[MixedDataset, int]:
         """Training data of an arm, and how many synthetic samples it holds."""
         count = round(ratio * len(self.real))
         source = self._source(arm, count)
         labels = {} if isinstance(source, Dataset) else {'labels': arm.labels}
         options: dict[str, Any] = {**labels, 'seed': self.seed, 'prior': self.prior if arm.labels == 'prior' else None}
-        if arm.synthetic_only:
-            only = SyntheticFirst(_FOREVER)
-            return MixedDataset(self.real, source, only, mode='replace', replacement=True, **options), count
+        if arm.synthetic_only or arm.synthetic_first:
+            epochs = _FOREVER
+            if not arm.synthetic_only:
+                seen = downstream.config.steps * downstream.config.batch_size  # samples, an epoch of which is all real
+                epochs = max(round(arm.synthetic_first * seen / len(self.real)), 1)
+            first = SyntheticFirst(epochs)
+            return MixedDataset(self.real, source, first, mode='replace', replacement=True, **options), count
         return MixedDataset(self.real, source, ratio, **options), count
 
     def _source(self, arm: Arm, count: int) -> Any:

@@ -6,8 +6,9 @@ import dataclasses
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from dataclasses import dataclass, field, replace
+from itertools import product
+from typing import Any, ClassVar, TypeVar
 
 from ..datasets import LabelPolicy
 from ..ratio import require_ratio
@@ -25,6 +26,8 @@ REAL = 'real'
 METRICS = ('oa', 'aa', 'kappa')
 """Test metrics of labels: the primary one, on which claims and the chosen ratio rest, one beside it, and a third."""
 
+D = TypeVar('D', bound='Downstream')
+
 
 @dataclass(frozen=True)
 class Arm:
@@ -39,6 +42,13 @@ class Arm:
         seeds: number of seeds of this arm, for costly ones; those of the study if None.
         control: a control is shown beside the others and not tested in the primary family.
         synthetic_only: train on the synthetic samples alone, as many as the ratio says.
+        synthetic_first: share of the training on the synthetic samples alone, as many as the ratio says, before it goes
+            on with the real ones alone; 0 mixes both throughout.
+        training: fields of the downstream models' ``config`` that are others in this arm, such as ``synthetic_weight``
+            or ``auxiliary_bn``.
+
+    Raises:
+        ValueError: if the name is that of the real-only arm, a ratio is no ratio, or ``synthetic_first`` no share.
     """
 
     name: str
@@ -49,12 +59,43 @@ class Arm:
     seeds: int | None = None
     control: bool = False
     synthetic_only: bool = False
+    synthetic_first: float = 0.0
+    training: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.name == REAL:
             raise ValueError(f'arm {self.name!r}: this name is kept for the arm without synthetic samples')
         for ratio in self.ratios or ():
             require_ratio(ratio, f'ratio of arm {self.name!r}')
+        if not 0 <= self.synthetic_first < 1 or (self.synthetic_first and self.synthetic_only):
+            raise ValueError(
+                f'arm {self.name!r}: synthetic_first is a share of the training in [0, 1), and 0 with synthetic_only; '
+                f'found {self.synthetic_first!r} with synthetic_only={self.synthetic_only}'
+            )
+
+    def adapt(self, downstream: D) -> D:
+        """The downstream model with what this arm's ``training`` changes.
+
+        Raises:
+            ValueError: if the model has no such settings.
+        """
+        if not self.training and not self.synthetic_first:
+            return downstream
+        config: Any = getattr(downstream, 'config', None)
+        if downstream.name == 'linear_svm':
+            raise ValueError(
+                f"arm {self.name!r}: 'linear_svm' has no training in steps that training and synthetic_first could "
+                'change; give such arms a study with networks'
+            )
+        if 'steps' in self.training:
+            raise ValueError(f'arm {self.name!r}: all arms train for equally many steps; leave them out of training')
+        fields = {f.name for f in dataclasses.fields(config)}
+        if unknown := set(self.training) - fields:
+            raise ValueError(
+                f'arm {self.name!r}: training names {sorted(unknown)}, which the {type(config).__name__} of '
+                f'{downstream.name!r} has not; its fields: {sorted(fields)}'
+            )
+        return replace(downstream, config=replace(config, **self.training))  # type: ignore[call-arg]
 
 
 @dataclass(frozen=True)
@@ -251,6 +292,8 @@ class Study:
                 f'study {self.title!r}: downstream models of samples of kind {sorted(kinds)} cannot be in one study; '
                 'make one for each kind'
             )
+        for arm, classifier in product(self.arms, self.classifiers):
+            arm.adapt(classifier)
         needed = self.classifiers[0].splitter
         for setting in self.settings:
             if not isinstance(setting.splitter, needed):
@@ -298,9 +341,7 @@ class Study:
         identity = {
             'setting': [setting.scene, setting.budget, splitter],
             'classifier': dataclasses.asdict(classifier),
-            'arm': None
-            if arm is None
-            else [arm.name, arm.generator, arm.settings, arm.labels, *(['only'] if arm.synthetic_only else [])],
+            'arm': None if arm is None else [arm.name, arm.generator, arm.settings, arm.labels, *_ways(arm)],
             'ratio': ratio,
             'seed': seed,
         }
@@ -310,3 +351,10 @@ class Study:
     def all_cells(self) -> list[Cell]:
         """Every cell, in the order in which they run."""
         return [cell for setting, seed in self.groups() for cell in self.cells(setting, seed)]
+
+
+def _ways(arm: Arm) -> list[Any]:
+    """What of an arm's way of mixing is not usual: keys of cells stay as they were before there were these ways."""
+    ways = {'synthetic_first': arm.synthetic_first, 'training': arm.training}
+    used = {name: value for name, value in ways.items() if value}
+    return [*(['only'] if arm.synthetic_only else []), *([used] if used else [])]
