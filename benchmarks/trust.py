@@ -6,9 +6,11 @@
 
 For each scene, seed and generator: real only, mixing at fixed ratios with and without gates, and two races on folds of
 the training area (generator and gates are fitted anew without each fold): one over ratios behind gates, one over ratios
-and whether there is a gate. Controls, duplicates and classic augmentation, take the same number of optimiser steps. The
-test score at a chosen ratio is that of the cell with this ratio, so that policies differ in nothing else. A generator
-of which the gates let too little pass, or of one class too little, is not mixed in. Interrupt and repeat at will.
+and whether there is a gate. Beside them, at the highest ratio and without gates, other ways of mixing: synthetic
+samples first and then real ones alone, a smaller loss weight, normalisation of their own. All arms, and the controls,
+duplicates and classic augmentation, take the same number of optimiser steps. The test score at a chosen ratio is that
+of the cell with this ratio, so that policies differ in nothing else. A generator of which the gates let too little
+pass, or of one class too little, is not mixed in. Interrupt and repeat at will.
 """
 
 from __future__ import annotations
@@ -28,14 +30,14 @@ from real_scenes import DISJOINT, MASKED, READERS, patch_splitter
 from specdm_segmentation import SEGFORMER
 from trust_groups import FALSE_ALARM, FoldGates, GatedArm, GatedGroup, GatedPatches, GatedSpectra
 from trust_report import write_tables
-from trust_table import KS, NO_GATE, SEARCHES_FILE, gated_name
+from trust_table import KS, NO_GATE, SEARCHES_FILE, gated_name, way_name
 from workers import run_in_workers
 
 from hsiaug.ablation import Arm, Classifier, Downstream, Segmenter, Setting, Study
 from hsiaug.ablation.cells import write_json
 from hsiaug.ablation.results import PLAN_FILE, RESULTS_FILE, append_result, read_results
 from hsiaug.ablation.runner import describe
-from hsiaug.datasets import SyntheticDataset
+from hsiaug.datasets import LabelPolicy, SyntheticDataset
 from hsiaug.quality import PatchTrial, RatioSearch, Recorded, SpectraTrial
 from hsiaug.samples import Kind
 from hsiaug.scenes import PatchSplitter, Scene, SimulatedScene
@@ -49,45 +51,56 @@ class Part:
     Args:
         scenes: how each real scene is opened; the simulated one is another with each seed.
         splitters: how each scene is split.
-        generators: settings of each that is judged, by registered name.
+        generators: settings and labels of each that is judged, by registered name.
         controls: name in tables, generator and settings of the controls.
         ratios: fixed ratios, which the search chooses among; the controls have the same but the first.
         downstream: the network.
         group: how its cells are measured, and which gates there are.
         search: without thresholds and seed.
         trial: how a candidate is scored on a fold.
+        ways: other ways of mixing at the highest ratio, by name.
         fold: settings of the trial.
         size: side of the simulated scene.
     """
 
     scenes: Mapping[str, Callable[[Path], Scene]]
     splitters: Mapping[str, Any]
-    generators: Mapping[str, dict[str, Any]]
+    generators: Mapping[str, tuple[dict[str, Any], LabelPolicy]]
     controls: Mapping[str, tuple[str, dict[str, Any]]]
     ratios: tuple[float, ...]
     downstream: Downstream
     group: type[GatedGroup]
     search: RatioSearch
     trial: type[SpectraTrial] | type[PatchTrial]
+    ways: Mapping[str, dict[str, Any]]
     fold: dict[str, Any] = field(default_factory=dict)
     size: int = 128
 
 
 RATIOS = (0.5, 1.0, 2.0)
 FIRST_SEED = 4  # the search's own k was found on those before
+WAYS: dict[str, dict[str, Any]] = {
+    'synthetic first': {'synthetic_first': 0.5},
+    'weight 0.25': {'training': {'synthetic_weight': 0.25}},
+}
 FEW = {'per_class': 30, 'on_rare': 'drop', 'max_test': 3000}
 PARTS: dict[Kind, Part] = {
     'spectrum': Part(
         READERS,
         {name: DISJOINT['houston18' if name == 'simulated' else name](**FEW) for name in (*READERS, 'simulated')},
         # A short training of small networks: the question is what is done about a generator, not how good it can be.
-        {'spectral_gan': {'iterations': 150, 'hidden': 128}, 'gaussian': {'components': 2, 'covariance': 'tied'}},
+        {
+            'spectral_gan': ({'iterations': 150, 'hidden': 128}, 'real'),
+            'gaussian': ({'components': 2, 'covariance': 'tied'}, 'real'),
+            'variability': ({}, 'sqrt'),  # one that helps: does safety cost its gain?
+        },
         {'duplicates': ('duplicate', {}), 'gain, offset': ('gain_offset', {})},
         RATIOS,
         Classifier('nn1d', ClassifierConfig(hidden=128, steps=200), steps=(200,)),
         GatedSpectra,
         RatioSearch(RATIOS),
         SpectraTrial,
+        WAYS,
     ),
     'segmentation': Part(
         {'jasper_ridge': MASKED['jasper_ridge']},
@@ -96,9 +109,9 @@ PARTS: dict[Kind, Part] = {
             'simulated': PatchSplitter(size=16, stride=8),
         },
         {
-            'two_stream_diffusion': {
-                'vae_iterations': 400, 'vae_batch_size': 8, 'diffusion_iterations': 300, 'batch_size': 8,
-            },
+            'two_stream_diffusion': (
+                {'vae_iterations': 400, 'vae_batch_size': 8, 'diffusion_iterations': 300, 'batch_size': 8}, 'real',
+            ),
         },
         {'duplicates': ('patch_augment', {'kind': 'duplicate'}), 'CutMix': ('patch_augment', {'kind': 'cutmix'})},
         (1.0, 2.0),
@@ -107,6 +120,7 @@ PARTS: dict[Kind, Part] = {
         # Once over the folds: a trial costs a training of the diffusion model.
         RatioSearch((1.0, 2.0), trials=3, first=1),
         PatchTrial,
+        {**WAYS, 'auxiliary BN': {'training': {'auxiliary_bn': True}}},
         {'block': 2},
         96,
     ),
@@ -135,9 +149,11 @@ def study(root: Path, kind: Kind, seeds: int, scenes: list[str], quick: bool) ->
                 continue
         found[name] = partial(open_scene, kind, name, root)
     arms: list[Arm] = []
-    for name, settings in part.generators.items():
+    for name, (settings, labels) in part.generators.items():
         for arm, title in ((Arm, name), (GatedArm, gated_name(name))):
-            arms.append(arm(title, name, settings, 'real', part.ratios))
+            arms.append(arm(title, name, settings, labels, part.ratios))
+        for way, changed in part.ways.items():
+            arms.append(Arm(way_name(name, way), name, settings, labels, part.ratios[-1:], **changed))
     for name, (generator, settings) in part.controls.items():
         arms.append(Arm(name, generator, settings, 'real', part.ratios[-2:], control=True))
     settings_of = tuple(Setting(name, 'disjoint', part.splitters[name]) for name in found)

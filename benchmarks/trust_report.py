@@ -76,13 +76,17 @@ def markdown(summary: Mapping[str, Any]) -> str:
     ]
     for kind, metrics in dict.fromkeys((row['kind'], tuple(row['metrics'])) for row in summary['lines']):
         mine = [row for row in summary['lines'] if row['kind'] == kind]
-        keys = list(dict.fromkeys((row['scene'], row['generator']) for row in mine))
+        scenes = list(dict.fromkeys(row['scene'] for row in mine))
+        groups = {name: [row for row in mine if row['generator'] == name and not row['control']]
+                  for name in dict.fromkeys(row['generator'] for row in mine)}  # fmt: skip
+        groups['controls'] = [row for row in mine if row['control']]
         for which, metric in zip(('gain', 'second'), metrics, strict=True):
-            at = {(row['policy'], row['scene'], row['generator']): told(row[which]) for row in mine}
-            names = [f'{scene}, {generator}' for scene, generator in keys]
-            policies = dict.fromkeys(row['policy'] for row in mine)
-            table = [[policy, *(at.get((policy, *key), '–') for key in keys)] for policy in policies]
-            parts += [f'Δ{metric_name(metric)}:\n', grid(['policy', *names], table)]
+            parts.append(f'Δ{metric_name(metric)}:\n')
+            for title, those in groups.items():
+                at = {(row['policy'], row['scene']): told(row[which]) for row in those}
+                policies = dict.fromkeys(policy for policy, _ in at)
+                table = [[policy, *(at.get((policy, scene), '–') for scene in scenes)] for policy in policies]
+                parts.append(grid([title, *scenes], table))
     gates = [*dict.fromkeys(name for row in summary['rejections'] for name in row['rejected'])]
     shares = [
         [
@@ -129,12 +133,12 @@ def drawn(block: Block) -> dict[str, Any]:
 
 
 def draw(blocks: Sequence[Block]) -> Figure:
-    """Gain by scene with intervals, a panel per generator; controls are grey."""
+    """Gain by scene with intervals, a row per generator; controls are grey."""
     panels = list(dict.fromkeys((block.kind, block.generator) for block in blocks))
     shown = {panel: [b for b in blocks if (b.kind, b.generator) == panel] for panel in panels}
-    widths = [1 + len(mine) for mine in shown.values()]
-    figure = Figure(figsize=(1.1 * sum(widths) + 3.4, 4.4), layout='constrained')
-    axes = figure.subplots(1, len(panels), squeeze=False, width_ratios=widths)[0]
+    most = max(len(mine) for mine in shown.values())
+    figure = Figure(figsize=(1.3 * most + 4, 2.9 * len(panels) + 0.3), layout='constrained')
+    axes = figure.subplots(len(panels), 1, squeeze=False)[:, 0]
     greys: dict[str, str] = {}
     handles: dict[str, Any] = {}
     for panel, mine in zip(axes, shown.values(), strict=True):
@@ -153,8 +157,8 @@ def draw(blocks: Sequence[Block]) -> Figure:
             mark = {'fmt': 'D', 'ms': 5.5} if policy == PRIMARY else {'fmt': 'o', 'ms': 4}
             bar = panel.errorbar(x, y, np.nan_to_num([y - low, high - y]), color=colour, lw=1.2, **mark)
             handles.setdefault(policy, bar)
-        panel.set_xticks(range(len(mine)), [block.scene for block in mine], rotation=20, ha='right', fontsize=9)
-        panel.set_xlim(-0.6, len(mine) - 0.4)
+        panel.set_xticks(range(len(mine)), [block.scene for block in mine], fontsize=9)
+        panel.set_xlim(-0.6, most - 0.4)
         panel.set_title(mine[0].generator, fontsize=10)
         panel.set_ylabel(f'{metric_name(mine[0].metrics[0])} less real only (points)', fontsize=9)
         panel.spines[['top', 'right']].set_visible(False)

@@ -29,6 +29,11 @@ def gated_name(generator: str) -> str:
     return f'{generator}, gated'
 
 
+def way_name(generator: str, way: str) -> str:
+    """Name of a generator's arm that is mixed in another way."""
+    return f'{generator}, way: {way}'
+
+
 @dataclass(frozen=True)
 class Block:
     """One scene and generator, the seeds of which everything is measured.
@@ -75,8 +80,14 @@ class Block:
         """The cells of each policy, by seed."""
         named = {self.generator: 'naive', gated_name(self.generator): 'gated'}
         fixed = {f'{named[arm]}, r = {r:g}': self.option((arm, r)) for arm, r in self.fixed[1:] if r >= 1}
+        start, options = way_name(self.generator, ''), {(row['arm'], row['ratio']) for row in self.rows}
+        ways = {
+            f'{arm.removeprefix(start)}, r = {ratio:g}': self.option((arm, ratio))
+            for arm, ratio in sorted(options) if arm.startswith(start)
+        }  # fmt: skip
         return {
             **fixed,
+            **ways,
             VALIDATED: choose_ratios(self.rows, gated_name(self.generator), self.metrics[0]),
             **{policy: self.searched(race) for policy, race in SEARCHED.items()},
         }
@@ -119,14 +130,15 @@ def lines(blocks: Sequence[Block]) -> list[dict[str, Any]]:
     """Every policy and control of every block against real only, JSON-ready."""
     found = []
     for block in blocks:
-        for policy, cells in {**block.policies(), **block.controls()}.items():
+        controls = block.controls()
+        for policy, cells in {**block.policies(), **controls}.items():
             cells = {seed: row for seed, row in cells.items() if seed in block.searches}
             gain, second = (block.compare(cells, metric) for metric in block.metrics)
             found.append(
                 {
                     'kind': block.kind, 'scene': block.scene, 'generator': block.generator, 'policy': policy,
                     'metrics': block.metrics, 'gain': asdict(gain), 'second': asdict(second),
-                    'mixes': mixes(cells),
+                    'mixes': mixes(cells), 'control': policy in controls,
                 }
             )  # fmt: skip
     return found

@@ -18,7 +18,7 @@ from hsiaug.trainers import ClassifierConfig, fit_generator, training_data
 sys.path.insert(0, str(Path(__file__).parents[2] / 'benchmarks'))
 import trust
 from trust_groups import FoldGates, GatedArm, GatedSpectra, behind
-from trust_table import NO_GATE, SEARCHES_FILE, gated_name
+from trust_table import NO_GATE, SEARCHES_FILE, gated_name, way_name
 
 SCENE = make_scene(32, 32)
 SPLITTER = HalvesSplit(per_class=12)
@@ -114,8 +114,9 @@ def test_a_killed_study_goes_on_where_it_was(tmp_path: Path, monkeypatch: pytest
         trust.PARTS['spectrum'],
         scenes={},
         splitters={'simulated': replace(SPLITTER, on_rare='drop')},
-        generators={'noise': {}},
+        generators={'noise': ({}, 'real')},
         controls={'duplicates': ('duplicate', {})},
+        ways={'light': {'training': {'synthetic_weight': 0.25}}},
         ratios=(1.0, 2.0),
         downstream=FAST,
         group=Ranged,
@@ -136,7 +137,7 @@ def test_a_killed_study_goes_on_where_it_was(tmp_path: Path, monkeypatch: pytest
     whole = run(tmp_path / 'whole')
     assert [key[:2] for key in whole[0]] == [
         ('real', 0.0), ('noise', 1.0), ('noise', 2.0), (gated_name('noise'), 1.0), (gated_name('noise'), 2.0),
-        ('duplicates', 1.0), ('duplicates', 2.0),
+        (way_name('noise', 'light'), 2.0), ('duplicates', 1.0), ('duplicates', 2.0),
     ]  # fmt: skip
     assert seed == trust.FIRST_SEED
     folder, fits = tmp_path / 'killed', []

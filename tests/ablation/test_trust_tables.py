@@ -10,7 +10,7 @@ from hsiaug.ablation.results import PLAN_FILE, RESULTS_FILE, append_result
 
 sys.path.insert(0, str(Path(__file__).parents[2] / 'benchmarks'))
 from trust_report import markdown, write_tables
-from trust_table import NO_GATE, SEARCHES_FILE, Block, by_k, lines, primary, read_blocks, rejections
+from trust_table import NO_GATE, SEARCHES_FILE, Block, by_k, lines, primary, read_blocks, rejections, way_name
 
 SEEDS = 10
 # Test OA of each arm and ratio above real only, in points; scene 'far' differs.
@@ -43,6 +43,7 @@ def planted(folder: Path, scenes: tuple[str, ...] = ('near', 'far', 'shut'), see
             append = folder / 'spectrum' / RESULTS_FILE
             append_result(append, row(scene, seed, 'real', 0.0, 0.0))
             append_result(append, row(scene, seed, 'copies', 2.0, 0.1))
+            append_result(append, row(scene, seed, way_name('gan', 'light'), 2.0, -0.4))
             for (arm, ratio), gain in GAINS.items():
                 if shut and arm == 'gan, gated':
                     append_result(append, {**row(scene, seed, 'real', 0.0, 0.0), 'cell': f'{scene}{seed}{arm}{ratio}',
@@ -106,6 +107,10 @@ def test_policies_read_the_cells_that_they_name(blocks: list[Block]) -> None:
     assert means['near', 'gate and ratio chosen on folds'] == means['near', 'naive, r = 1']
     assert means['near', 'gated, ratio validated'] == means['near', 'gated, r = 2']  # validation says what test does
     assert means['near', 'copies, r = 2'] == pytest.approx(0.1, abs=0.06)
+    assert means['near', 'light, r = 2'] == pytest.approx(-0.4, abs=0.06)
+    assert [policy for (scene, policy), line in found.items() if scene == 'near' and line['control']] == [
+        'copies, r = 2'
+    ]
     assert means['shut', 'gated, r = 2'] == 0
     assert found['shut', 'gated, r = 2']['mixes'] == 0
     assert found['near', 'gated, r = 2']['second']['mean'] == pytest.approx(means['near', 'gated, r = 2'])
