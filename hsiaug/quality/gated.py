@@ -102,16 +102,36 @@ class Gated(nn.Module):
                 return self.gates.clean(batch)
         raise GateError(self._complaint(n, labels, missing, report))
 
+    def passing(self, per_class: int = 32, seed: int = 0) -> dict[str, float]:
+        """Share of each class's samples that pass, by class name: gates may let next to nothing of one class through.
+
+        The samples are drawn for this alone, and not counted in the report.
+
+        Args:
+            per_class: samples to draw of each class.
+            seed: of the draw.
+
+        Raises:
+            ValueError: for a source of samples without a class, such as image-mask pairs.
+        """
+        if self.spec.kind not in ('spectrum', 'scene'):
+            raise ValueError(f'Gated.passing: samples of kind {self.spec.kind!r} have no class of their own')
+        labels = torch.arange(self.spec.num_classes).repeat_interleave(per_class)
+        keep = self.gates.keep(self.generator.sample(len(labels), labels, seed))
+        shares = keep.double().view(self.spec.num_classes, per_class).mean(dim=1)
+        return dict(zip(self.spec.classes, shares.tolist(), strict=True))
+
     def _complaint(self, n: int, labels: Tensor | None, missing: Tensor, report: GateReport) -> str:
         worst = max(report.rejected, key=lambda name: report.rejected[name])
-        of = ''
+        of = advice = ''
         if labels is not None:
+            advice = '. Or leave classes out, by labels={class name: weight}: passing() tells what passes of each'
             names = [self.spec.classes[k] for k in labels[missing].unique().tolist()]
             of = f' of {", ".join(names)}'
         return (
             f'Gated: {len(missing)} of {n} samples{of} did not pass in {self.tries} tries; gate {worst!r} rejected '
             f'{report.rejected[worst]} of {report.samples} drawn (all gates: {report.rejected}). Train the generator '
-            f'longer, raise tries, or lower the false_alarm of {worst!r}, which lets more pass'
+            f'longer, raise tries, or lower the false_alarm of {worst!r}, which lets more pass{advice}'
         )
 
 

@@ -113,6 +113,41 @@ def test_a_gate_that_rejects_nearly_everything_is_named(generator: ClassGaussian
         Gated(generator, gates, tries=4).sample(6, torch.ones(6, dtype=torch.int64), seed=0)
 
 
+class OneClassGate(BrightGate):
+    """Lets nothing of class 1 pass, and what is not bright of the others."""
+
+    def score(self, batch: Batch) -> Tensor:
+        label = batch.get('label')
+        return super().score(batch) + (0 if label is None else 1000.0 * (label.cpu() == 1))
+
+
+def test_a_class_of_which_nothing_passes_is_told_and_can_be_left_out(
+    generator: ClassGaussian, data: TrainingData, scene: Scene, split: Split
+) -> None:
+    gated = Gated(generator, Gates([OneClassGate(0.5)]).fit(data))
+    shares = gated.passing(200)
+    assert list(shares) == list(data.spec.classes)
+    assert shares['material 1'] == 0
+    assert gated.report.to_dict()['samples'] == 0
+    labels = torch.full((200,), 2)
+    alone = gated.gates.keep(generator.sample(200, labels, seed=7)).double().mean()
+    assert shares['material 2'] == pytest.approx(float(alone), abs=0.15)
+    real = SpectraDataset(scene, split, 'train')
+    with pytest.raises(GateError, match=r'of material 1 did not pass .* passing\(\) tells'):
+        MixedDataset(real, gated, 0.5).batch([len(real) + 1])
+    mixed = MixedDataset(real, gated, 0.5, labels={name: float(share > 0.1) for name, share in shares.items()})
+    batch = mixed.batch(range(len(mixed)))
+    assert batch['label'][batch['synthetic']].bincount(minlength=3).tolist()[1] == 0
+    assert int(batch['synthetic'].sum()) == round(0.5 * len(real))
+
+
+def test_masks_have_no_class_of_their_own() -> None:
+    pairs = make_pairs(48)
+    gates = Gates([RangeGate()]).fit(pairs)
+    with pytest.raises(ValueError, match="kind 'segmentation' have no class"):
+        Gated(PatchAugment(pairs.spec, 'noise'), gates).passing()
+
+
 def test_masks_that_disagree_are_mended() -> None:
     data = make_pairs(48)
     generator = PatchAugment(data.spec, 'noise')
