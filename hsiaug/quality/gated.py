@@ -18,6 +18,8 @@ from ..datasets.synthetic import stream_seed
 from ..samples import Footprint, Provenance, Sample, SampleSource, SampleSpec, require_compatible
 from .gate import Gate, GateReport, Gates
 
+_AT_A_TIME = 8  # samples drawn together for one that passes
+
 
 class GateError(ValueError):
     """Gates that let hardly anything pass."""
@@ -32,11 +34,12 @@ class Gated(nn.Module):
     Args:
         generator: a generator, or anything with ``sample`` and a spec.
         gates: fitted to the training part that the generator was trained on.
-        tries: how often samples are drawn at most; after the last an error says which gate rejects them.
+        tries: how many are drawn at most for one that passes; after the last an error says which gate rejects them.
 
     Attributes:
         provenance: of both: what the generator or any gate has seen.
-        report: what was rejected so far and why, in this process.
+        report: what was drawn so far and why it was rejected, in this process; not all that passed is used, since
+            several are drawn at a time of what is hard to get.
 
     Raises:
         ValueError: if ``tries`` is below 1, or generator and gates have seen different scenes.
@@ -85,9 +88,14 @@ class Gated(nn.Module):
             return self.generator.sample(0)
         missing, report = torch.arange(n), GateReport([gate.name for gate in self.gates])
         batch: dict[str, Tensor] = {}
-        for attempt in range(self.tries):
-            wanted = None if labels is None else labels[missing]
-            drawn = self.generator.sample(len(missing), wanted, stream_seed(seed, attempt))
+        tried = 0
+        while tried < self.tries:
+            # More at a time of what is hard to get: a round costs far more than the samples that it may waste.
+            each = min(max(tried, 1), _AT_A_TIME, self.tries - tried)
+            places = missing.repeat_interleave(each)
+            drawn = self.generator.sample(
+                len(places), None if labels is None else labels[places], stream_seed(seed, tried)
+            )
             if not batch:
                 batch = {key: torch.empty_like(value) for key, value in drawn.items()}
                 if labels is None and 'label' in drawn:  # drawn again with the class they had: gates thin no class out
@@ -95,9 +103,12 @@ class Gated(nn.Module):
             verdict = self.gates.judge(drawn)
             report.add(verdict)
             self.report.add(verdict)
+            passed = verdict.keep.view(-1, each)
+            found, first = passed.any(dim=1), passed.to(torch.uint8).argmax(dim=1)  # argmax: the first of equals
+            rows = (torch.arange(len(missing)) * each + first)[found]
             for key, value in drawn.items():
-                batch[key][missing[verdict.keep].to(value.device)] = value[verdict.keep.to(value.device)]
-            missing = missing[~verdict.keep]
+                batch[key][missing[found].to(value.device)] = value[rows.to(value.device)]
+            missing, tried = missing[~found], tried + each
             if len(missing) == 0:
                 return self.gates.clean(batch)
         raise GateError(self._complaint(n, labels, missing, report))
