@@ -9,13 +9,16 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 from trust_table import (
+    ADVISED,
     EITHER,
     LEVEL,
     MARGIN,
     PRIMARY,
     VALIDATED,
     Block,
+    advice,
     by_k,
+    followed,
     lines,
     primary,
     read_blocks,
@@ -72,6 +75,7 @@ def markdown(summary: Mapping[str, Any]) -> str:
         'trainings.\n',
         f'## {PRIMARY[0].upper()}{PRIMARY[1:]}\n',
         grid(header, rows),
+        *told_by_others(summary['followed']),
         '## Gain of every policy\n\nExploratory but for the one above. Controls do not depend on the generator.\n',
     ]
     for kind, metrics in dict.fromkeys((row['kind'], tuple(row['metrics'])) for row in summary['lines']):
@@ -116,6 +120,25 @@ def markdown(summary: Mapping[str, Any]) -> str:
     )
 
 
+def told_by_others(found: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The section on other scenes' advice."""
+    if not found:
+        return []
+    rows = [
+        [
+            row['scene'], row['generator'], f'{row["advised"][0]}, r = {row["advised"][1]:g}', percent(row['mixes']),
+            told(row['gain']), f'{row["p_non_inferior_holm"]:.3f}', row['verdict'],
+        ]
+        for row in found
+    ]  # fmt: skip
+    text = (
+        f'## {ADVISED[0].upper()}{ADVISED[1:]}\n\nExploratory, thought of after the first results: nothing is searched '
+        'on the scene; the arm and ratio, real only among them, are those that test best on the mean of the other '
+        f'scenes. Holm over these {len(found)}.\n'
+    )
+    return [text, grid(['scene', 'generator', 'advised', 'mixes', 'gain', 'p non-inferior, Holm', 'verdict'], rows)]
+
+
 def measured(plan: Mapping[str, Any]) -> str:
     """Command, hardware, commit and versions."""
     env = plan['environment']
@@ -123,13 +146,21 @@ def measured(plan: Mapping[str, Any]) -> str:
     return f'- `{plan["command"]}`, commit {env["commit"]}, {env["hardware"]}, {versions}\n'
 
 
-def drawn(block: Block) -> dict[str, Any]:
+def drawn(block: Block, blocks: Sequence[Block]) -> dict[str, Any]:
     """What the figure shows of a block: at fixed ratios only the highest, which does most good or harm."""
-    policies, controls = block.policies(), block.controls()
+    policies, controls, option = block.policies(), block.controls(), advice(block, blocks)
     highest = max(ratio for _, ratio in block.fixed)
+    advised = {} if option is None else {ADVISED: block.option(option)}
     fixed = [f'{name}, r = {highest:g}' for name in ('naive', 'gated')]
-    names = [*fixed, VALIDATED, EITHER, PRIMARY, *(name for name in controls if name.endswith(f'r = {highest:g}'))]
-    return {name: {**policies, **controls}[name] for name in names}
+    names = [
+        *fixed,
+        VALIDATED,
+        EITHER,
+        PRIMARY,
+        *advised,
+        *(name for name in controls if name.endswith(f'r = {highest:g}')),
+    ]
+    return {name: {**policies, **advised, **controls}[name] for name in names}
 
 
 def draw(blocks: Sequence[Block]) -> Figure:
@@ -144,9 +175,9 @@ def draw(blocks: Sequence[Block]) -> Figure:
     for panel, mine in zip(axes, shown.values(), strict=True):
         panel.axhline(0, color='#444444', lw=1)
         panel.axhline(-MARGIN, color='#444444', lw=0.8, ls=':')
-        policies = list(drawn(mine[0]))
+        policies = list(drawn(mine[0], blocks))
         for number, policy in enumerate(policies):
-            found = [block.compare(drawn(block)[policy], block.metrics[0]) for block in mine]
+            found = [block.compare(drawn(block, blocks)[policy], block.metrics[0]) for block in mine]
             y = np.array([comparison.mean for comparison in found])
             low, high = np.array([comparison.interval for comparison in found]).T
             x = np.arange(len(mine)) + (number - (len(policies) - 1) / 2) * 0.75 / len(policies)
@@ -180,8 +211,8 @@ def write_tables(out: Path) -> str:
     first = next(iter(plans.values()))
     summary = {
         'title': first['title'], 'quick': any(plan['quick'] for plan in plans.values()), 'margin': MARGIN,
-        'plans': plans, 'primary': primary(blocks), 'lines': lines(blocks), 'rejections': rejections(blocks),
-        'by_k': by_k(blocks),
+        'plans': plans, 'primary': primary(blocks), 'followed': followed(blocks), 'lines': lines(blocks),
+        'rejections': rejections(blocks), 'by_k': by_k(blocks),
     }  # fmt: skip
     write_json(out / 'trust.json', finite(summary))
     text = markdown(summary)

@@ -20,6 +20,7 @@ NO_GATE = 0.0  # a false alarm rate at which nothing is ever rejected
 MARGIN = 0.5  # points that may be lost
 KS = (0.0, 0.5, 1.0, 2.0)
 PRIMARY, EITHER, VALIDATED = 'gated, ratio chosen on folds', 'gate and ratio chosen on folds', 'gated, ratio validated'
+ADVISED = 'as other scenes advise'
 SEARCHED = {PRIMARY: 'gated', EITHER: 'either'}  # policies and their races
 Option = tuple[str, float]  # arm and ratio
 
@@ -34,7 +35,7 @@ def way_name(generator: str, way: str) -> str:
     return f'{generator}, way: {way}'
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Block:
     """One scene and generator, the seeds of which everything is measured.
 
@@ -131,7 +132,9 @@ def lines(blocks: Sequence[Block]) -> list[dict[str, Any]]:
     found = []
     for block in blocks:
         controls = block.controls()
-        for policy, cells in {**block.policies(), **controls}.items():
+        option = advice(block, blocks)
+        advised = {} if option is None else {ADVISED: block.option(option)}
+        for policy, cells in {**block.policies(), **advised, **controls}.items():
             cells = {seed: row for seed, row in cells.items() if seed in block.searches}
             gain, second = (block.compare(cells, metric) for metric in block.metrics)
             found.append(
@@ -188,18 +191,41 @@ def verdict(test: NonInferiority, p_gain: float) -> str:
     return said
 
 
-def regret(block: Block, blocks: Sequence[Block], race: str) -> dict[str, Any] | None:
-    """Score of the fixed option that the other scenes advise, less that of the choice; None without other scenes."""
+def advice(block: Block, blocks: Sequence[Block]) -> Option | None:
+    """The fixed option, real only among them, that tests best on the other scenes; None without other scenes."""
     peers = [b for b in blocks if (b.kind, b.generator) == (block.kind, block.generator)]
     if len(peers) < 2:
         return None
-    metric = block.metrics[0]
     scores = {
-        peer.scene: {o: [peer.option(o)[seed]['test'][metric] for seed in peer.searches] for o in peer.fixed}
+        peer.scene: {o: [peer.option(o)[seed]['test'][block.metrics[0]] for seed in peer.searches] for o in peer.fixed}
         for peer in peers
     }
-    arm, ratio = advised_by_others(scores)[block.scene]
-    return {'advised': [arm, ratio], **asdict(block.compare(block.option((arm, ratio)), metric, block.searched(race)))}
+    return advised_by_others(scores)[block.scene]
+
+
+def regret(block: Block, blocks: Sequence[Block], race: str) -> dict[str, Any] | None:
+    """Score of the option that the other scenes advise, less that of the choice; None without other scenes."""
+    option = advice(block, blocks)
+    if option is None:
+        return None
+    compared = block.compare(block.option(option), block.metrics[0], block.searched(race))
+    return {'advised': list(option), **asdict(compared)}
+
+
+def followed(blocks: Sequence[Block]) -> list[dict[str, Any]]:
+    """What following the other scenes' advice brings, a family of its own; blocks without other scenes are left out."""
+    options = {block: option for block in blocks if (option := advice(block, blocks)) is not None}
+    comparisons = [block.compare(block.option(option), block.metrics[0]) for block, option in options.items()]
+    tests, gains = non_inferiority(comparisons, MARGIN), holm([comparison.p for comparison in comparisons])
+    return [
+        {
+            'kind': block.kind, 'scene': block.scene, 'generator': block.generator, 'advised': list(option),
+            'mixes': mixes({seed: block.option(option)[seed] for seed in block.searches}),
+            'gain': asdict(test.comparison), 'p_gain_holm': p_gain, 'p_non_inferior_holm': test.p_holm,
+            'verdict': verdict(test, p_gain),
+        }
+        for (block, option), test, p_gain in zip(options.items(), tests, gains, strict=True)
+    ]  # fmt: skip
 
 
 def by_k(blocks: Sequence[Block]) -> list[dict[str, Any]]:

@@ -10,7 +10,19 @@ from hsiaug.ablation.results import PLAN_FILE, RESULTS_FILE, append_result
 
 sys.path.insert(0, str(Path(__file__).parents[2] / 'benchmarks'))
 from trust_report import markdown, write_tables
-from trust_table import NO_GATE, SEARCHES_FILE, Block, by_k, lines, primary, read_blocks, rejections, way_name
+from trust_table import (
+    ADVISED,
+    NO_GATE,
+    SEARCHES_FILE,
+    Block,
+    by_k,
+    followed,
+    lines,
+    primary,
+    read_blocks,
+    rejections,
+    way_name,
+)
 
 SEEDS = 10
 # Test OA of each arm and ratio above real only, in points; scene 'far' differs.
@@ -98,6 +110,18 @@ def test_regret_is_against_what_the_others_advise(blocks: list[Block]) -> None:
     assert alone['regret of gated'] is None
 
 
+def test_following_the_advice_of_the_others(blocks: list[Block]) -> None:
+    near, far, shut = followed(blocks)
+    assert near['advised'] == far['advised'] == shut['advised'] == ['gan, gated', 2.0]
+    assert [row['gain']['mean'] for row in (near, far, shut)] == pytest.approx([2, 4, 0], abs=0.06)
+    assert [row['mixes'] for row in (near, far, shut)] == [1.0, 1.0, 0.0]
+    assert near['verdict'] == 'non-inferior, gains'
+    told = {line['scene']: line['gain']['mean'] for line in lines(blocks) if line['policy'] == ADVISED}
+    assert told == {row['scene']: row['gain']['mean'] for row in (near, far, shut)}
+    assert followed(blocks[:1]) == []
+    assert ADVISED not in {line['policy'] for line in lines(blocks[:1])}
+
+
 def test_policies_read_the_cells_that_they_name(blocks: list[Block]) -> None:
     found = {(line['scene'], line['policy']): line for line in lines(blocks)}
     means = {key: line['gain']['mean'] for key, line in found.items()}
@@ -133,7 +157,7 @@ def test_few_seeds_are_no_basis_and_files_are_written(tmp_path: Path) -> None:
     folder = planted(tmp_path / 'run', seeds=4)
     text = write_tables(folder)
     assert (folder / 'trust.md').read_text() == text
-    assert text.count('too few seeds (4 of 10)') == 3
+    assert text.count('too few seeds (4 of 10)') == 2 * 3
     assert 'non-inferior,' not in text.replace('p non-inferior, Holm', '')
     summary = json.loads((folder / 'trust.json').read_text())
     assert [line['scene'] for line in summary['primary']] == ['near', 'far', 'shut']
