@@ -16,7 +16,7 @@ from torch import Tensor
 from ..models.abundance_base import AbundanceModel, label_index
 from ..models.abundances import Kind, abundance_model
 from .abundance_stages import AbundanceTraining, DiffusionTraining, StyleGANTraining, VAETraining
-from .alternating import found_checkpoint
+from .checkpoint import resumable
 
 CHECKPOINT_FILE = 'abundances.safetensors'
 _RATES = {'vae': 4e-3, 'style_gan': 1e-3, 'diffusion': 2e-3}
@@ -119,7 +119,7 @@ def train_abundances(
     shares = _shares(len(abundances), weights)
     file = None if folder is None else Path(folder) / CHECKPOINT_FILE
     identity = _identity(abundances, index, shares, config, seed)
-    resume = file is not None and file.exists() and bool(found_checkpoint(file, identity))
+    resume = resumable(file, identity) is not None
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         k, size = abundances.shape[1:3]

@@ -6,18 +6,17 @@ checkpoint ends where an undisturbed one ends.
 
 from __future__ import annotations
 
-import json
-import os
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from tqdm.auto import tqdm
+
+from .checkpoint import found_checkpoint, restore, state_of, write_checkpoint
 
 CHECK_EVERY = 50  # steps between two looks at the losses: each look waits for the device
 COLLAPSED = 0.01  # binary cross-entropy of a discriminator that nothing deceives; that of guessing is 0.69
@@ -115,56 +114,12 @@ class AlternatingTraining:
 
     def save(self, file: Path, identity: Mapping[str, Any]) -> None:
         """Write everything that the next step depends on; the file appears whole or not at all."""
-        state = {f'{k}/{n}': v for k, module in self.modules.items() for n, v in module.state_dict().items()}
-        for name, optimiser in self.optimisers.items():
-            for index, values in optimiser.state_dict()['state'].items():
-                state |= {f'optimiser/{name}/{index}/{key}': torch.as_tensor(v) for key, v in values.items()}
-        file.parent.mkdir(parents=True, exist_ok=True)
-        temporary = file.with_name(f'.{file.name}')
-        metadata = {'identity': json.dumps(identity), 'stage': self.name, 'step': str(self.step)}
-        save_file({k: v.detach().cpu().clone().contiguous() for k, v in state.items()}, temporary, metadata)
-        os.replace(temporary, file)
+        write_checkpoint(file, state_of(self.modules, self.optimisers), identity, self.name, self.step)
 
     def load(self, file: Path) -> None:
         """Go on from a checkpoint of this stage."""
-        state = load_file(file)
-        for name, module in self.modules.items():
-            module.load_state_dict({k[len(name) + 1 :]: v for k, v in state.items() if k.startswith(f'{name}/')})
-        for name, optimiser in self.optimisers.items():
-            values = dict[int, dict[str, Tensor]]()
-            for key, value in state.items():
-                if key.startswith(f'optimiser/{name}/'):
-                    _, _, index, field = key.split('/')
-                    values.setdefault(int(index), {})[field] = value
-            optimiser.load_state_dict({**optimiser.state_dict(), 'state': values})
+        restore(load_file(file), self.modules, self.optimisers)
         self.step = int(found_checkpoint(file)['step'])
 
 
-def found_checkpoint(file: Path, identity: Mapping[str, Any] | None = None) -> dict[str, str]:
-    """The ``identity``, ``stage`` and ``step`` of a checkpoint.
-
-    Args:
-        file: of the checkpoint.
-        identity: that it must have, if given.
-
-    Raises:
-        ValueError: if the file is truncated, holds something else, or is of another training.
-    """
-    try:
-        with safe_open(file, 'pt') as opened:
-            found = dict(opened.metadata() or {})
-    except SafetensorError as error:
-        raise ValueError(f'{file} is truncated or no checkpoint ({error}); remove it to start again') from error
-    if missing := {'identity', 'stage', 'step'} - set(found):
-        raise ValueError(f'{file} is no checkpoint of a training: it lacks {sorted(missing)}; remove it to start again')
-    other = json.loads(found['identity'])
-    if identity is not None and other != (mine := json.loads(json.dumps(identity))):
-        differ = {k: (other.get(k), mine.get(k)) for k in {*other, *mine} if other.get(k) != mine.get(k)}
-        raise ValueError(
-            f'{file} is the checkpoint of another training, (found, expected): {differ}; remove it, or give another '
-            'folder'
-        )
-    return found
-
-
-__all__ = ['AlternatingTraining', 'found_checkpoint']
+__all__ = ['AlternatingTraining']

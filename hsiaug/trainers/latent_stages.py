@@ -7,9 +7,7 @@ stream of its own. So a stage that goes on from a checkpoint ends where an undis
 from __future__ import annotations
 
 import copy
-import json
 import math
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,13 +15,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 from diffusers import DDPMScheduler
 from lightning.pytorch import LightningModule
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn.functional import mse_loss
 
 from ..generators.two_stream_diffusion import CHUNK, SCHEDULE, TRAIN_STEPS, TwoStreamDiffusion
 from ..losses.reconstruction import kl_divergence, mask_loss, spectral_reconstruction
+from .checkpoint import found_checkpoint, restore, state_of, write_checkpoint
 
 if TYPE_CHECKING:
     from .two_stream_diffusion import TwoStreamConfig
@@ -155,30 +153,17 @@ class Stage(LightningModule):
 
     def save(self, file: Path, identity: Mapping[str, Any]) -> None:
         """Write everything that the next step depends on; the file appears whole or not at all."""
-        state = {f'{k}/{n}': v for k, module in self.weights().items() for n, v in module.state_dict().items()}
-        for index, values in self.optimiser.state_dict()['state'].items():
-            state |= {f'optimiser/{index}/{key}': torch.as_tensor(value) for key, value in values.items()}
-        file.parent.mkdir(parents=True, exist_ok=True)
-        temporary = file.with_name(f'.{file.name}')
-        metadata = {'identity': json.dumps(identity), 'stage': self.name, 'step': str(self.step)}
-        save_file({k: v.detach().cpu().clone().contiguous() for k, v in state.items()}, temporary, metadata)
-        os.replace(temporary, file)
+        write_checkpoint(file, state_of(self.weights(), self.optimisers), identity, self.name, self.step)
 
     def load(self, file: Path) -> None:
         """Go on from a checkpoint of this stage."""
-        state = load_file(file)
-        for name, module in self.weights().items():
-            part = {k.removeprefix(f'{name}/'): v for k, v in state.items() if k.startswith(f'{name}/')}
-            if isinstance(module, TwoStreamDiffusion):
-                module.allocate(part)
-            module.load_state_dict(part)
-        values = dict[int, dict[str, Tensor]]()
-        for key, value in state.items():
-            if key.startswith('optimiser/'):
-                _, index, field = key.split('/')
-                values.setdefault(int(index), {})[field] = value
-        self.optimiser.load_state_dict({**self.optimiser.state_dict(), 'state': values})
+        restore(load_file(file), self.weights(), self.optimisers)
         self.step = int(found_checkpoint(file)['step'])
+
+    @property
+    def optimisers(self) -> dict[str, torch.optim.Optimizer]:
+        """The optimiser, by the name that it has in checkpoints."""
+        return {'adamw': self.optimiser}
 
 
 class AutoencoderStage(Stage):
@@ -310,20 +295,4 @@ class DiffusionStage(Stage):
         return generator.eval()
 
 
-def found_checkpoint(file: Path) -> dict[str, str]:
-    """The ``identity``, ``stage`` and ``step`` of a checkpoint.
-
-    Raises:
-        ValueError: if the file is truncated or holds something else.
-    """
-    try:
-        with safe_open(file, 'pt') as opened:
-            metadata = dict(opened.metadata() or {})
-    except SafetensorError as error:
-        raise ValueError(f'{file} is truncated or no checkpoint ({error}); remove it to start again') from error
-    if missing := {'identity', 'stage', 'step'} - set(metadata):
-        raise ValueError(f'{file} is no checkpoint of a training: it lacks {sorted(missing)}; remove it to start again')
-    return metadata
-
-
-__all__ = ['AutoencoderStage', 'DiffusionStage', 'Stage', 'found_checkpoint', 'turn']
+__all__ = ['AutoencoderStage', 'DiffusionStage', 'Stage', 'turn']

@@ -21,7 +21,8 @@ from ..functional.gradient_penalty import gradient_penalty_autograd
 from ..generators.base import TrainingData
 from ..generators.patch_gan import PatchGAN
 from ..models.patch_critic import Dims, PatchCritic
-from .alternating import AlternatingTraining, found_checkpoint
+from .alternating import AlternatingTraining
+from .checkpoint import resumable
 
 CHECKPOINT_FILE = 'training.safetensors'
 Loss = Literal['bce', 'wgan-gp']
@@ -184,7 +185,7 @@ def train_patch_gan(
     fields = {k: v for k, v in dataclasses.asdict(config).items() if k != 'lr'}  # may be lowered on the way
     split = data.provenance.split if data.provenance else None
     identity: dict[str, Any] = {**fields, 'seed': seed, 'split': split, 'patches': len(data.x)}
-    resume = file is not None and file.exists() and bool(found_checkpoint(file, identity))
+    resume = resumable(file, identity) is not None
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         generator = PatchGAN(data.spec, config.latent_dim, config.conditional, config.dims)

@@ -10,16 +10,13 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import json
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from tqdm.auto import tqdm
@@ -29,6 +26,7 @@ from ..generators.base import TrainingData
 from ..generators.spectral_gan import Space, SpectralGAN
 from ..metrics.distribution import sliced_wasserstein
 from ..models.mlp import MLP
+from .checkpoint import resumable, write_checkpoint
 from .cuda_graphs import capture
 
 CHECKPOINT_FILE = 'training.safetensors'
@@ -340,8 +338,9 @@ def train_spectral_gan(
     training = SpectralGANTraining(data, config, seed, semi_supervised, device, cuda_graph)
     identity = {**dataclasses.asdict(config), 'seed': seed, 'semi_supervised': semi_supervised}
     identity['split'] = data.provenance.split if data.provenance else None
-    if checkpoint is not None:
-        _resume(training, checkpoint, identity)
+    file = None if checkpoint is None else checkpoint / CHECKPOINT_FILE
+    if file is not None and resumable(file, identity) is not None:
+        training.load_state(load_file(file, device=str(training.device)))
     with tqdm(total=config.iterations, initial=training.iteration, unit='it', disable=not progress) as bar:
         while training.iteration < config.iterations:
             training.step()
@@ -355,14 +354,14 @@ def train_spectral_gan(
                 distance = validation_distance(candidate, data, seed)
                 if training.best is None or distance < training.best[0]:
                     training.best = (distance, candidate)
-            if checkpoint is not None and training.iteration % checkpoint_every == 0:
-                _save(training, checkpoint, identity)
+            if file is not None and training.iteration % checkpoint_every == 0:
+                write_checkpoint(file, training.state(), identity, 'gan', training.iteration)
     generator = training.result() if training.best is None else training.best[1]
     if config.calibrate and config.conditional:
         generator.calibrate(data, seed)
     generator.adopt(data, seed, {**dataclasses.asdict(config), 'semi_supervised': semi_supervised})
-    if checkpoint is not None:
-        (checkpoint / CHECKPOINT_FILE).unlink(missing_ok=True)
+    if file is not None:
+        file.unlink(missing_ok=True)
     return generator
 
 
@@ -378,29 +377,6 @@ def validation_distance(generator: SpectralGAN, data: TrainingData, seed: int, p
         codes = [generator.space.encode(x.to(generator.device)) for x in (real, batch['image'])]
         distances.append(float(sliced_wasserstein(codes[0], codes[1], seed=seed)))
     return sum(distances) / len(distances)
-
-
-def _save(training: SpectralGANTraining, folder: Path, identity: dict[str, object]) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    temporary = folder / f'.{CHECKPOINT_FILE}'
-    save_file(
-        {k: v.cpu().contiguous() for k, v in training.state().items()}, temporary, {'identity': json.dumps(identity)}
-    )
-    os.replace(temporary, folder / CHECKPOINT_FILE)
-
-
-def _resume(training: SpectralGANTraining, folder: Path, identity: dict[str, object]) -> None:
-    file = folder / CHECKPOINT_FILE
-    if not file.exists():
-        return
-    try:
-        with safe_open(file, 'pt') as opened:
-            found = json.loads((opened.metadata() or {}).get('identity', '{}'))
-    except SafetensorError as error:
-        raise ValueError(f'{file} is truncated or no checkpoint ({error}); remove it to start again') from error
-    if found != json.loads(json.dumps(identity)):
-        raise ValueError(f'{file} is the checkpoint of another training: found {found}, expected {identity}; remove it')
-    training.load_state(load_file(file, device=str(training.device)))
 
 
 __all__ = ['SpectralGANConfig', 'SpectralGANTraining', 'train_spectral_gan', 'validation_distance']

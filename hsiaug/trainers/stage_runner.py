@@ -14,7 +14,8 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from tqdm.auto import tqdm
 
-from .latent_stages import Stage, found_checkpoint
+from .checkpoint import found_checkpoint
+from .latent_stages import Stage
 
 CHECK_EVERY = 50  # steps between two looks at the loss: each look waits for the device
 

@@ -25,7 +25,8 @@ from ..generators.msrresgan import Augmentation, MSRResGAN
 from ..models.msrresgan import MSRResNet, gradient_magnitude
 from ..models.srgan import SRDiscriminator
 from ..models.super_resolution import ADVERSARIAL, Network
-from .alternating import AlternatingTraining, found_checkpoint
+from .alternating import AlternatingTraining
+from .checkpoint import resumable
 
 CHECKPOINT_FILE = 'training.safetensors'
 ARCHITECTURE = ('network', 'factor', 'width', 'blocks', 'augmentation', 'mtf', 'noise')
@@ -229,7 +230,7 @@ def train_super_resolution(
     _require_trainable(data, config, low)
     file = None if folder is None else Path(folder) / CHECKPOINT_FILE
     identity = _identity(data, config, seed, low is not None)
-    found = found_checkpoint(file, identity) if file is not None and file.exists() else None
+    found = resumable(file, identity)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         generator = MSRResGAN(data.spec, **{name: getattr(config, name) for name in ARCHITECTURE})

@@ -15,7 +15,8 @@ from ..generators.base import TrainingData
 from ..generators.dates import flat_mask
 from ..generators.two_stream_diffusion import Prediction, Sampler, TwoStreamDiffusion
 from ..losses.reconstruction import MaskLoss
-from .latent_stages import AutoencoderStage, DiffusionStage, Stage, found_checkpoint
+from .checkpoint import resumable
+from .latent_stages import AutoencoderStage, DiffusionStage, Stage
 from .stage_runner import Watch, run
 
 CHECKPOINT_FILE = 'training.safetensors'
@@ -228,7 +229,7 @@ def train_two_stream(
         raise ValueError(f"swap_dates is for pairs of dates (kind 'change'), found kind {data.spec.kind!r}")
     file = None if folder is None else Path(folder) / CHECKPOINT_FILE
     identity = _identity(data, config, seed)
-    checkpoint = None if file is None else _resumable(file, identity)
+    checkpoint = resumable(file, identity)
     watch = Watch(
         file,
         identity,
@@ -286,19 +287,6 @@ def _identity(data: TrainingData, config: TwoStreamConfig, seed: int) -> dict[st
     fields = {k: v for k, v in dataclasses.asdict(config).items() if k not in ('vae_lr', 'diffusion_lr')}
     split = data.provenance.split if data.provenance else None
     return json.loads(json.dumps({**fields, 'seed': seed, 'split': split, 'patches': len(data.x)}))
-
-
-def _resumable(file: Path, identity: dict[str, Any]) -> dict[str, str] | None:
-    if not file.exists():
-        return None
-    found = found_checkpoint(file)
-    if (other := json.loads(found['identity'])) != identity:
-        differ = {k: (other.get(k), identity.get(k)) for k in {*other, *identity} if other.get(k) != identity.get(k)}
-        raise ValueError(
-            f'{file} is the checkpoint of another training, (found, expected): {differ}; remove it, or give another '
-            'folder'
-        )
-    return found
 
 
 def _require_trainable(data: TrainingData) -> TrainingData:

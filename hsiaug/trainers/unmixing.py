@@ -23,7 +23,8 @@ from torch import Tensor
 from ..functional.unmixing import RGB_CENTRES, band_selection, require_rank, vca
 from ..losses.unmixing import unmixing_loss
 from ..models.unmixing import UnmixingNetwork
-from .alternating import AlternatingTraining, found_checkpoint
+from .alternating import AlternatingTraining
+from .checkpoint import resumable
 
 Inputs = Literal['rgb', 'all']
 Start = Literal['vca', 'kmeans']
@@ -179,7 +180,7 @@ def train_unmixing(
     digest = hashlib.sha256(images.detach().cpu().contiguous().numpy().tobytes()).hexdigest()
     fields = {k: v for k, v in dataclasses.asdict(config).items() if k != 'learning_rate'}  # may be lowered on the way
     identity = {**fields, 'seed': seed, 'images': list(images.shape), 'data': digest}
-    resume = file is not None and file.exists() and bool(found_checkpoint(file, identity))
+    resume = resumable(file, identity) is not None
     bands = images.shape[1]
     selection = (
         np.eye(bands) if config.inputs == 'all' else band_selection(bands, wavelengths, config.centres, config.response)

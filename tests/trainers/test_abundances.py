@@ -15,7 +15,8 @@ from hsiaug.trainers.abundance_stages import (
     any_orientation,
 )
 from hsiaug.trainers.abundances import AbundanceConfig, train_abundances
-from hsiaug.trainers.alternating import AlternatingTraining, found_checkpoint
+from hsiaug.trainers.alternating import AlternatingTraining
+from hsiaug.trainers.checkpoint import found_checkpoint
 
 SIZE = 8
 NETWORKS: dict[str, dict[str, Any]] = {

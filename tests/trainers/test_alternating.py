@@ -5,7 +5,8 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from hsiaug.trainers.alternating import CHECK_EVERY, PATIENCE, AlternatingTraining, found_checkpoint
+from hsiaug.trainers.alternating import CHECK_EVERY, PATIENCE, AlternatingTraining
+from hsiaug.trainers.checkpoint import found_checkpoint
 
 
 class Counting(AlternatingTraining):

@@ -10,6 +10,7 @@ from hsiaug.generators.base import TrainingData
 from hsiaug.generators.spectral_gan import SpectralGAN
 from hsiaug.samples import SampleSpec
 from hsiaug.trainers import spectral_gan as module
+from hsiaug.trainers.checkpoint import write_checkpoint
 from hsiaug.trainers.spectral_gan import SpectralGANConfig, SpectralGANTraining, train_spectral_gan
 
 TINY = SpectralGANConfig(iterations=12, hidden=16, batch_size=16, components=6)
@@ -82,7 +83,8 @@ def test_killed_training_goes_on_to_the_same_result(
 
 
 def test_foreign_and_truncated_checkpoints_are_refused(data: TrainingData, tmp_path: Path) -> None:
-    module._save(SpectralGANTraining(data, TINY, 0, False, 'cpu'), tmp_path, {'seed': 99})
+    state = SpectralGANTraining(data, TINY, 0, False, 'cpu').state()
+    write_checkpoint(tmp_path / module.CHECKPOINT_FILE, state, {'seed': 99}, 'gan', 0)
     with pytest.raises(ValueError, match='checkpoint of another training'):
         train_spectral_gan(data, TINY, checkpoint=tmp_path)
     (tmp_path / module.CHECKPOINT_FILE).write_bytes(b'abc')

@@ -13,7 +13,8 @@ from hsiaug.models.msrresgan import MSRResNet, gradient_magnitude
 from hsiaug.models.srgan import SRDiscriminator
 from hsiaug.samples import SampleSpec
 from hsiaug.trainers import fit_generator
-from hsiaug.trainers.alternating import AlternatingTraining, found_checkpoint
+from hsiaug.trainers.alternating import AlternatingTraining
+from hsiaug.trainers.checkpoint import found_checkpoint
 from hsiaug.trainers.super_resolution import (
     CHECKPOINT_FILE,
     GeneratorStage,

@@ -13,7 +13,8 @@ from hsiaug.generators import TrainingData
 from hsiaug.generators.two_stream_diffusion import TwoStreamDiffusion
 from hsiaug.samples import SampleSpec
 from hsiaug.trainers import fit_generator
-from hsiaug.trainers.latent_stages import AutoencoderStage, DiffusionStage, Stage, found_checkpoint, turn
+from hsiaug.trainers.checkpoint import found_checkpoint
+from hsiaug.trainers.latent_stages import AutoencoderStage, DiffusionStage, Stage, turn
 from hsiaug.trainers.two_stream_diffusion import CHECKPOINT_FILE, TwoStreamConfig, train_two_stream
 
 SMALL = TwoStreamConfig(
