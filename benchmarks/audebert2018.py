@@ -10,13 +10,12 @@ Arms: the supervised and the semi-supervised GAN of the paper, our own generator
 from __future__ import annotations
 
 import argparse
-import os
-from functools import partial
 from pathlib import Path
 
 from real_scenes import DISJOINT, READERS
+from studies import available, data_root, run_and_report
 
-from hsiaug.ablation import Classifier, Setting, Study, run_study
+from hsiaug.ablation import Classifier, Setting, Study
 from hsiaug.ablation.arms import quick, spectral_arms
 from hsiaug.scenes import RandomSplit
 
@@ -29,16 +28,7 @@ def study(
     root: Path, seeds: int, gan_seeds: tuple[int, int], budgets: list[str], iterations: int, classifiers: list[str]
 ) -> Study:
     """The study on the scenes that are there."""
-    scenes = {}
-    for name, reader in READERS.items():
-        try:
-            reader(root)
-        except FileNotFoundError as error:
-            print(f'{name}: not there, left out ({error})')
-            continue
-        scenes[name] = partial(reader, root)
-    if not scenes:
-        raise SystemExit(f'no scene found in {root}; HSIAUG_DATA names the folder that holds {", ".join(READERS)}')
+    scenes = available(READERS, READERS, root)
     settings = []
     for budget in budgets:
         for name in scenes:
@@ -76,18 +66,11 @@ def main() -> None:
     parser.add_argument('--engine', choices=['process', 'ray'], default='process')
     parser.add_argument('--device', default='cpu')
     args = parser.parse_args()
-    if 'HSIAUG_DATA' not in os.environ:
-        raise SystemExit('HSIAUG_DATA is unset; it names the folder of the real scenes')
-    root, gan_seeds = Path(os.environ['HSIAUG_DATA']), tuple(args.gan_seeds)
+    gan_seeds = tuple(args.gan_seeds)
     budgets = args.budgets or [b for b in ORDER if not (args.quick and b == '10 per class')]
-    plan = study(root, args.seeds, gan_seeds, budgets, args.iterations, args.classifiers)
+    plan = study(data_root(), args.seeds, gan_seeds, budgets, args.iterations, args.classifiers)
     out = args.out or Path('runs/audebert2018-quick' if args.quick else 'runs/audebert2018')
-    run_study(quick(plan) if args.quick else plan, out, args.workers, args.engine, args.device)
-    from hsiaug.report.ablation import text_table, write_report
-
-    paths = write_report(out)
-    print(text_table(out))
-    print(f'report: {paths.html}')
+    run_and_report(quick(plan) if args.quick else plan, out, args)
 
 
 if __name__ == '__main__':

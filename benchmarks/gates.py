@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 import time
 from collections.abc import Callable
@@ -25,6 +24,7 @@ import torch
 from measure import machine, write_whole
 from real_scenes import DISJOINT, READERS, houston18_patches, jasper_ridge
 from sklearn.metrics import roc_auc_score
+from studies import data_root
 from torch import Tensor
 
 from hsiaug.datasets import IGNORE, PatchDataset, SpectraDataset
@@ -271,7 +271,7 @@ def run_cell(key: tuple[str, str, int]) -> dict[str, Any]:
     """Measure a cell: ``'patches'`` or ``'spectra'``, scene, seed."""
     torch.set_num_threads(1)
     kind, name, seed = key
-    return (patch_cell if kind == 'patches' else spectra_cell)(name, Path(os.environ['HSIAUG_DATA']), seed)
+    return (patch_cell if kind == 'patches' else spectra_cell)(name, data_root(), seed)
 
 
 def mean_and_range(cells: list[Any]) -> Any:
@@ -289,8 +289,6 @@ def main() -> None:
     parser.add_argument('--out', type=Path, default=None, help='default: benchmarks/results/gates.json')
     parser.add_argument('--workers', type=int, default=1)
     args = parser.parse_args()
-    if 'HSIAUG_DATA' not in os.environ:
-        raise SystemExit('HSIAUG_DATA is unset; it names the folder of the real scenes')
     out = args.out or (Path('runs/gates.json') if args.quick else Path(__file__).parent / 'results' / 'gates.json')
     seeds = range(1 if args.quick else args.seeds)
     record: dict[str, Any] = {'command': ' '.join(['python', *sys.argv]), 'machine': machine('cpu', 'scikit-learn')}

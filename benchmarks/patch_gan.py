@@ -11,17 +11,15 @@ spectral GAN makes spectra, not patches: it has no place in this comparison. Int
 
 from __future__ import annotations
 
-import argparse
-import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from real_scenes import enmap_potsdam, houston18_patches, salinas_a
+from studies import available, data_root, options, parsed, run_and_report
 
-from hsiaug.ablation import SceneClassifier, Setting, Study, run_study
+from hsiaug.ablation import SceneClassifier, Setting, Study
 from hsiaug.ablation.arms import scene_arms
 from hsiaug.ablation.runner import file_name, open_group
 from hsiaug.datasets.preview import preview_grid
@@ -102,16 +100,8 @@ SCALES = {
 
 def study(root: Path, scale: str, seeds: int, scenes: list[str] | None, per_class: int) -> Study:
     """The study on the scenes that are there."""
-    setting, readers = SCALES[scale], {}
-    for name in scenes or setting.scenes:
-        try:
-            SCENES[name](root)
-        except FileNotFoundError as error:
-            print(f'{name}: not there, left out ({error})')
-            continue
-        readers[name] = partial(SCENES[name], root)
-    if not readers:
-        raise SystemExit(f'no scene found in {root}; HSIAUG_DATA names the folder that holds {", ".join(SCENES)}')
+    setting = SCALES[scale]
+    readers = available(scenes or setting.scenes, SCENES, root)
     arms = scene_arms(setting.gan)
     further = {'WGAN': setting.wasserstein, '3-D': setting.volumes}
     for mark, settings in further.items():
@@ -169,30 +159,13 @@ def draw_patches(plan: Study, run: Path, device: str) -> None:
 
 def main() -> None:
     """Run the study and print its table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--quick', action='store_true', help='the scale quick: 3 seeds, two scenes, short training')
-    parser.add_argument('--scale', choices=list(SCALES), default='small')
+    parser = options(__doc__, 'patch-gan', SCALES, '3 seeds, two scenes, short training')
     parser.add_argument('--scenes', nargs='+', choices=list(SCENES), default=None)
     parser.add_argument('--per-class', type=int, default=10, help='labelled training patches per class')
-    parser.add_argument('--seeds', type=int, default=None, help='default: 10, quick 3')
-    parser.add_argument('--out', type=Path, default=None, help='run folder (default: runs/patch-gan-<scale>)')
-    parser.add_argument('--workers', type=int, default=2)
     parser.add_argument('--engine', choices=['process', 'ray'], default='process')
-    parser.add_argument('--device', default='cpu')
-    args = parser.parse_args()
-    if 'HSIAUG_DATA' not in os.environ:
-        raise SystemExit('HSIAUG_DATA is unset; it names the folder of the real scenes')
-    scale = 'quick' if args.quick else args.scale
-    seeds = args.seeds or (3 if scale == 'quick' else 10)
-    plan = study(Path(os.environ['HSIAUG_DATA']), scale, seeds, args.scenes, args.per_class)
-    out = args.out or Path(f'runs/patch-gan-{scale}')
-    run_study(plan, out, args.workers, args.engine, args.device)
-    from hsiaug.report.ablation import text_table, write_report
-
-    draw_patches(plan, out, args.device)
-    paths = write_report(out)
-    print(text_table(out))
-    print(f'report: {paths.html}')
+    args = parsed(parser)
+    plan = study(data_root(), args.scale, args.seeds, args.scenes, args.per_class)
+    run_and_report(plan, args.out, args, draw_patches)
 
 
 if __name__ == '__main__':

@@ -13,7 +13,6 @@ equal optimiser steps everywhere.
 from __future__ import annotations
 
 import argparse
-import os
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -22,6 +21,7 @@ from typing import Any
 import numpy as np
 import torch
 from real_scenes import DISJOINT, READERS
+from studies import data_root
 from workers import run_in_workers
 
 from hsiaug.ablation.cells import write_json
@@ -291,11 +291,9 @@ def main() -> None:
     parser.add_argument('--per-class', type=int, default=30, help='labels per class, validation included')
     parser.add_argument('--workers', type=int, default=1)
     args = parser.parse_args()
-    if 'HSIAUG_DATA' not in os.environ:
-        raise SystemExit('HSIAUG_DATA is unset; it names the folder of the real scenes')
     out = args.out or Path('runs/ratio_search-quick' if args.quick else 'runs/ratio_search')
     config = ClassifierConfig(hidden=64, layers=2, steps=100) if args.quick else ClassifierConfig(hidden=128, steps=200)
-    setting = Setting(Path(os.environ['HSIAUG_DATA']), out.absolute(), args.per_class, config)
+    setting = Setting(data_root(), out.absolute(), args.per_class, config)
     scenes = args.scenes or (['salinas_a', 'houston18'] if args.quick else list(READERS))
     generators = args.generators or (['variability', 'gaussian'] if args.quick else list(GENERATORS)[:3])
     seeds = range(args.first_seed, args.first_seed + (args.seeds or (3 if args.quick else 10)))

@@ -11,16 +11,14 @@ and as controls duplicates, classic augmentation and copied changes. Interrupt a
 
 from __future__ import annotations
 
-import argparse
-import os
 from dataclasses import asdict, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from real_scenes import CHANGE, change_splitter
+from studies import available, data_root, options, parsed, run_and_report
 
-from hsiaug.ablation import Detector, Setting, Study, run_study
+from hsiaug.ablation import Detector, Setting, Study
 from hsiaug.ablation.arms import change_arms
 from hsiaug.scenes import ChangeSplitter, PatchSplitter
 from hsiaug.trainers.change_detection import ChangeDetectorConfig
@@ -81,16 +79,7 @@ def study(
     networks: int | None = None,
 ) -> Study:
     """The study on the scenes that are there."""
-    readers = {}
-    for name in scenes:
-        try:
-            CHANGE[name](root)
-        except FileNotFoundError as error:
-            print(f'{name}: not there, left out ({error})')
-            continue
-        readers[name] = partial(CHANGE[name], root)
-    if not readers:
-        raise SystemExit(f'no scene found in {root}; HSIAUG_DATA names the folder that holds {", ".join(scenes)}')
+    readers = available(scenes, CHANGE, root)
     diffusion, detectors = SCALES[scale]
     arms = change_arms(diffusion)
     if few := FEW_ARMS.get(scale):
@@ -112,41 +101,27 @@ def study(
 
 def main() -> None:
     """Run the study and print its table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--quick', action='store_true', help='the scale quick with 3 seeds')
-    parser.add_argument('--scale', choices=list(SCALES), default='small')
+    parser = options(__doc__, 'specdm-change', SCALES)
     parser.add_argument('--scenes', nargs='+', choices=list(CHANGE), default=list(CHANGE))
     parser.add_argument('--size', type=int, default=32, help='side of a crop')
     parser.add_argument('--crops', type=int, default=100, help='real crops to train on')
     parser.add_argument(
         '--change-share', type=float, default=0.5, help='share of them with change; 0: as they are found'
     )
-    parser.add_argument('--seeds', type=int, default=None, help='default: 10, quick 3')
     parser.add_argument('--networks', type=int, default=None, help='only the first so many downstream networks')
-    parser.add_argument('--out', type=Path, default=None, help='run folder (default: runs/specdm-change-<scale>)')
-    parser.add_argument('--workers', type=int, default=2)
     parser.add_argument('--engine', choices=['process', 'ray'], default='process')
-    parser.add_argument('--device', default='cpu')
-    args = parser.parse_args()
-    if 'HSIAUG_DATA' not in os.environ:
-        raise SystemExit('HSIAUG_DATA is unset; it names the folder of the real scenes')
-    scale = 'quick' if args.quick else args.scale
-    seeds = args.seeds or (3 if scale == 'quick' else 10)
+    args = parsed(parser)
     plan = study(
-        Path(os.environ['HSIAUG_DATA']), scale, seeds, args.scenes, args.size, args.crops, args.change_share,
-        args.networks,
-    )  # fmt: skip
-    out = args.out or Path(f'runs/specdm-change-{scale}')
-    run_study(plan, out, args.workers, args.engine, args.device)
-    from hsiaug.report.ablation import text_table, write_report
+        data_root(), args.scale, args.seeds, args.scenes, args.size, args.crops, args.change_share, args.networks
+    )
     from hsiaug.report.change_maps import draw_change_maps
     from hsiaug.report.patch_evaluation import draw_pairs
 
-    draw_pairs(plan, out, args.device)
-    draw_change_maps(plan, out)
-    paths = write_report(out)
-    print(text_table(out))
-    print(f'report: {paths.html}')
+    def draw(plan: Study, out: Path, device: str) -> None:
+        draw_pairs(plan, out, device)
+        draw_change_maps(plan, out)
+
+    run_and_report(plan, args.out, args, draw)
 
 
 if __name__ == '__main__':

@@ -10,16 +10,14 @@ repeat at will.
 
 from __future__ import annotations
 
-import argparse
-import os
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from real_scenes import MASKED, patch_splitter
+from studies import available, data_root, options, parsed, run_and_report
 
-from hsiaug.ablation import Segmenter, Setting, Study, run_study
+from hsiaug.ablation import Segmenter, Setting, Study
 from hsiaug.ablation.arms import segmentation_arms
 from hsiaug.trainers.segmentation import SegmenterConfig
 
@@ -62,16 +60,7 @@ FEW_ARMS: dict[str, dict[str, tuple[float, ...]]] = {
 
 def study(root: Path, scale: str, seeds: int, scenes: list[str], size: int, networks: int | None = None) -> Study:
     """The study on the scenes that are there."""
-    readers = {}
-    for name in scenes:
-        try:
-            MASKED[name](root)
-        except FileNotFoundError as error:
-            print(f'{name}: not there, left out ({error})')
-            continue
-        readers[name] = partial(MASKED[name], root)
-    if not readers:
-        raise SystemExit(f'no scene found in {root}; HSIAUG_DATA names the folder that holds {", ".join(scenes)}')
+    readers = available(scenes, MASKED, root)
     diffusion, segmenters = SCALES[scale]
     arms = segmentation_arms(diffusion)
     if few := FEW_ARMS.get(scale):
@@ -94,32 +83,16 @@ def study(root: Path, scale: str, seeds: int, scenes: list[str], size: int, netw
 
 def main() -> None:
     """Run the study and print its table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--quick', action='store_true', help='the scale quick with 3 seeds on two scenes')
-    parser.add_argument('--scale', choices=list(SCALES), default='small')
+    parser = options(__doc__, 'specdm', SCALES, '3 seeds on two scenes')
     parser.add_argument('--scenes', nargs='+', choices=list(MASKED), default=['houston18', 'jasper_ridge'])
     parser.add_argument('--size', type=int, default=16, help='side of a patch')
-    parser.add_argument('--seeds', type=int, default=None, help='default: 10, quick 3')
     parser.add_argument('--networks', type=int, default=None, help='only the first so many downstream networks')
-    parser.add_argument('--out', type=Path, default=None, help='run folder (default: runs/specdm-<scale>)')
-    parser.add_argument('--workers', type=int, default=2)
     parser.add_argument('--engine', choices=['process', 'ray'], default='process')
-    parser.add_argument('--device', default='cpu')
-    args = parser.parse_args()
-    if 'HSIAUG_DATA' not in os.environ:
-        raise SystemExit('HSIAUG_DATA is unset; it names the folder of the real scenes')
-    scale = 'quick' if args.quick else args.scale
-    seeds = args.seeds or (3 if scale == 'quick' else 10)
-    plan = study(Path(os.environ['HSIAUG_DATA']), scale, seeds, args.scenes, args.size, args.networks)
-    out = args.out or Path(f'runs/specdm-{scale}')
-    run_study(plan, out, args.workers, args.engine, args.device)
-    from hsiaug.report.ablation import text_table, write_report
+    args = parsed(parser)
     from hsiaug.report.patch_evaluation import draw_pairs
 
-    draw_pairs(plan, out, args.device)
-    paths = write_report(out)
-    print(text_table(out))
-    print(f'report: {paths.html}')
+    plan = study(data_root(), args.scale, args.seeds, args.scenes, args.size, args.networks)
+    run_and_report(plan, args.out, args, draw_pairs)
 
 
 if __name__ == '__main__':

@@ -16,7 +16,6 @@ pass, or of one class too little, is not mixed in. Interrupt and repeat at will.
 from __future__ import annotations
 
 import argparse
-import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -28,6 +27,7 @@ from typing import Any
 import torch
 from real_scenes import DISJOINT, MASKED, READERS, patch_splitter
 from specdm_segmentation import SEGFORMER
+from studies import data_root
 from trust_groups import FALSE_ALARM, FoldGates, GatedArm, GatedGroup, GatedPatches, GatedSpectra
 from trust_report import write_tables
 from trust_table import KS, NO_GATE, SEARCHES_FILE, gated_name, way_name
@@ -243,9 +243,7 @@ def main() -> None:
     parser.add_argument('--out', type=Path, default=None, help='run folder (default: runs/trust[-quick])')
     parser.add_argument('--workers', type=int, default=2)
     args = parser.parse_args()
-    if 'HSIAUG_DATA' not in os.environ:
-        raise SystemExit('HSIAUG_DATA is unset; it names the folder of the real scenes')
-    root = Path(os.environ['HSIAUG_DATA'])
+    root = data_root()
     out = (args.out or Path('runs/trust-quick' if args.quick else 'runs/trust')).absolute()
     tasks = []
     for kind in args.kinds:

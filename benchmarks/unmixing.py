@@ -17,7 +17,6 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import os
 import shlex
 import sys
 import time
@@ -31,6 +30,7 @@ from measure import write_whole
 from real_scenes import MASKED, _load
 from scipy.stats import t
 from sklearn.cluster import KMeans
+from studies import data_root
 from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
@@ -150,7 +150,7 @@ def measured_camera(file: Path, seeds: int, steps: int) -> dict[str, dict[str, f
     done = {row['cell'] for row in read_results(file)}
     for seed, cell in enumerate(cells):
         if cell not in done:
-            append_result(file, {'cell': cell, **from_camera(Path(os.environ['HSIAUG_DATA']), seed, steps)})
+            append_result(file, {'cell': cell, **from_camera(data_root(), seed, steps)})
     rows = [row for row in read_results(file) if row['cell'] in cells]
     return {name: interval([row[name] for row in rows]) for name in (*get_args(Matching), 'constant')}
 
@@ -185,8 +185,6 @@ def main() -> None:
     parser.add_argument('--out', type=Path, default=Path('benchmarks/results/unmixing.json'))
     parser.add_argument('--run', type=Path, default=None, help='folder of finished seeds (default: runs/unmixing)')
     args = parser.parse_args()
-    if 'HSIAUG_DATA' not in os.environ:
-        raise SystemExit('HSIAUG_DATA is unset; it names the folder of the real scenes')
     torch.set_num_threads(1)
     seeds = args.seeds or (5 if args.quick else 10)
     methods = [name for name in METHODS if not (args.quick and name.endswith('from clusters'))]
@@ -200,7 +198,7 @@ def main() -> None:
         if cell in done:
             continue
         if scene not in scenes:
-            scenes[scene] = Reference(Path(os.environ['HSIAUG_DATA']), scene)
+            scenes[scene] = Reference(data_root(), scene)
         scores = measured(scenes[scene], method, seed, args.steps)
         append_result(file, {'cell': cell, 'scene': scene, 'method': method, 'seed': seed, **scores})
         print(cell, scores, flush=True)

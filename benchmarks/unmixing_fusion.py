@@ -15,9 +15,7 @@ scenes.
 
 from __future__ import annotations
 
-import argparse
 import json
-import os
 import shlex
 import sys
 from dataclasses import dataclass, replace
@@ -26,12 +24,13 @@ from pathlib import Path
 from typing import Any
 
 from measure import write_whole
+from studies import data_root, options, parsed, run_and_report
 from unmixing_fusion_bench import Bench, Effort, methods
 from unmixing_fusion_data import RGB_FACTOR, SCENES, copy_rgb, splitter
 from unmixing_fusion_figures import draw_all
 from unmixing_fusion_tables import Claim, Row, decisions, key, markdown, run_tables, verdicts
 
-from hsiaug.ablation import SceneClassifier, Setting, Study, run_study
+from hsiaug.ablation import SceneClassifier, Setting, Study
 from hsiaug.ablation.arms import scene_arms
 from hsiaug.ablation.results import RESULTS_FILE, read_results
 from hsiaug.ablation.runner import environment
@@ -195,20 +194,10 @@ def write_tables(root: Path, rgb: Path, out: Path, scale: Scale, seeds: int, dev
 
 def main() -> None:
     """Measure what is missing of the wanted tables, print and write them."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--quick', action='store_true', help='the scale quick with 3 seeds')
-    parser.add_argument('--scale', choices=list(SCALES), default='small')
+    parser = options(__doc__, 'unmixing-fusion', SCALES)
     parser.add_argument('--tables', nargs='+', type=int, choices=[1, 2, 3], default=[1, 2, 3])
-    parser.add_argument('--seeds', type=int, default=None, help='default: 10, quick 3')
-    parser.add_argument('--out', type=Path, default=None, help='run folder (default: runs/unmixing-fusion-<scale>)')
-    parser.add_argument('--workers', type=int, default=2)
-    parser.add_argument('--device', default='cpu')
-    args = parser.parse_args()
-    if 'HSIAUG_DATA' not in os.environ:
-        raise SystemExit('HSIAUG_DATA is unset; it names the folder of the real scenes')
-    root, name = Path(os.environ['HSIAUG_DATA']), 'quick' if args.quick else args.scale
-    scale, seeds = SCALES[name], args.seeds or (3 if name == 'quick' else 10)
-    out = args.out or Path(f'runs/unmixing-fusion-{name}')
+    args = parsed(parser)
+    root, scale, seeds, out = data_root(), SCALES[args.scale], args.seeds, args.out
     rgb = copy_rgb(root, out)
     if {1, 2} & set(args.tables):
         wanted = [method for method in methods(scale.effort) if set(method.tables) & set(args.tables)]
@@ -216,13 +205,10 @@ def main() -> None:
         run_tables(groups, root, rgb, out, scale.effort, wanted, args.workers, args.device)
         print(write_tables(root, rgb, out, scale, seeds, args.device, args.tables))
     if 3 in args.tables:
-        run_study(study(root, rgb, scale, seeds, name == 'quick'), out / 'table3', args.workers, device=args.device)
-        from hsiaug.report.ablation import text_table, write_report
-
-        paths = write_report(out / 'table3')
+        run_and_report(study(root, rgb, scale, seeds, args.scale == 'quick'), out / 'table3', args)
         decided = '\n'.join(table3(out / 'table3'))
         write_whole(out / 'table3' / 'claims.md', decided)
-        print(text_table(out / 'table3'), decided, f'report: {paths.html}', sep='\n')
+        print(decided)
 
 
 if __name__ == '__main__':
