@@ -9,8 +9,8 @@ the training area (generator and gates are fitted anew without each fold): one o
 and whether there is a gate. Beside them, at the highest ratio and without gates, other ways of mixing: synthetic
 samples first and then real ones alone, a smaller loss weight, normalisation of their own. All arms, and the controls,
 duplicates and classic augmentation, take the same number of optimiser steps. The test score at a chosen ratio is that
-of the cell with this ratio, so that policies differ in nothing else. A generator of which the gates let too little
-pass, or of one class too little, is not mixed in. Interrupt and repeat at will.
+of the cell with this ratio, so that policies differ in nothing else. Classes of which hardly anything passes the gates
+are left out; where these hold half of the labels or more, nothing is mixed in. Interrupt and repeat at will.
 """
 
 from __future__ import annotations

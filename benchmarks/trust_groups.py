@@ -27,7 +27,8 @@ from hsiaug.quality import (
 )
 
 FALSE_ALARM = 0.05
-PROBE, LEAST = 32, 1 / 8  # samples, and the share of them that must pass: with fewer, fifty tries would often not do
+PROBE, LEAST = 32, 1 / 8  # samples of a class, and the share of them that must pass; others are left out
+TRIES = 200
 
 
 class GatedArm(Arm):
@@ -42,13 +43,19 @@ def fit_gates(kinds: tuple[type[Gate], ...], data: TrainingData, regions: Tensor
 def behind(gates: Gates, generator: Generator, seed: int) -> Gated:
     """A generator behind gates.
 
+    Classes of which too few samples pass are left out.
+
     Raises:
-        GateError: if too few of some samples pass, which saves the search for those that might.
+        GateError: if these are more than half of what there is to draw.
     """
-    passed = float(gates.keep(generator.sample(PROBE, seed=seed)).float().mean())
-    if passed < LEAST:
-        raise GateError(f'{passed:.0%} of {PROBE} samples pass the gates, fewer than {LEAST:.0%}')
-    return Gated(generator, gates)
+    gated = Gated(generator, gates, TRIES)
+    out = [name for name, share in gated.passing(PROBE, seed).items() if share < LEAST]
+    kept = sum(
+        p for name, p in zip(generator.spec.classes, generator.class_prior.tolist(), strict=True) if name not in out
+    )
+    if kept < 0.5:
+        raise GateError(f'of classes {out} fewer than {LEAST:.0%} of {PROBE} samples pass the gates')
+    return Gated(generator, gates, TRIES, out)
 
 
 class FoldGates:
@@ -86,8 +93,16 @@ class GatedGroup(Group[Any]):
 
     def generator(self, arm: Arm) -> Any:
         """The arm's generator, behind gates where it is a gated arm."""
-        generator = super().generator(arm)
-        return behind(self.gates, generator, self.seed) if isinstance(arm, GatedArm) else generator
+        if not isinstance(arm, GatedArm):
+            return super().generator(arm)
+        if arm.name not in self.gated:
+            self.gated[arm.name] = behind(self.gates, super().generator(arm), self.seed)
+        return self.gated[arm.name]
+
+    @cached_property
+    def gated(self) -> dict[str, Gated]:
+        """Generators behind gates, by arm."""
+        return {}
 
     @cached_property
     def plain(self) -> dict[str, dict[str, Any]]:
@@ -104,6 +119,8 @@ class GatedGroup(Group[Any]):
             return {**self.plain[cell.classifier.name], **named}
         if cell.arm is None:
             self.plain[cell.classifier.name] = row
+        elif cell.arm.name in self.gated:
+            row['left_out'] = list(self.gated[cell.arm.name].left_out)
         return row
 
 

@@ -96,7 +96,7 @@ def markdown(summary: Mapping[str, Any]) -> str:
         [
             row['scene'], row['generator'], percent(row['kept']),
             *(percent(row['rejected'][name]) if name in row['rejected'] else '–' for name in gates),
-            percent(row['refused']),
+            percent(row['left_out']), percent(row['refused']),
         ]
         for row in summary['rejections']
     ]  # fmt: skip
@@ -111,7 +111,7 @@ def markdown(summary: Mapping[str, Any]) -> str:
         [
             *parts,
             '## What the gates reject\n',
-            grid(['scene', 'generator', 'kept', *gates, 'gated cells refused'], shares),
+            grid(['scene', 'generator', 'kept', *gates, 'classes left out', 'gated cells refused'], shares),
             '## k, the standard errors that a ratio must be better by\n\nMean over scenes, of the same races.\n',
             grid(['generator', 'policy', 'k', 'mixes', 'gain'], ks),
             '## How it was measured\n',

@@ -248,7 +248,7 @@ def by_k(blocks: Sequence[Block]) -> list[dict[str, Any]]:
 
 
 def rejections(blocks: Sequence[Block]) -> list[dict[str, Any]]:
-    """Share of samples that each gate rejects, and of seeds in which a gated cell was refused as a whole."""
+    """Share of samples that each gate rejects, of gated cells refused as a whole, and of classes left out elsewhere."""
     found = []
     for block in blocks:
         reports = [row['rejected'] for row in block.searches.values()]
@@ -262,6 +262,13 @@ def rejections(blocks: Sequence[Block]) -> list[dict[str, Any]]:
                     name: sum(report['rejected'][name] for report in reports) / total for name in reports[0]['rejected']
                 },
                 'refused': float(np.mean(['refused' in row for row in gated])),
+                'left_out': mean_left_out(gated),
             }
         )  # fmt: skip
     return found
+
+
+def mean_left_out(gated: Sequence[Row]) -> float:
+    """Share of classes that gated cells do without, of those in which anything is mixed in."""
+    shares = [len(row['left_out']) / len(row['classes']) for row in gated if 'refused' not in row]
+    return float(np.mean(shares)) if shares else 0.0

@@ -51,7 +51,7 @@ def test_links_into_the_repository_exist() -> None:
 
 
 def test_every_example_is_run_here() -> None:
-    names = 'bank', 'loader', 'batch', 'kornia', 'albumentations', 'datamodule', 'smp', 'augment', 'gates'
+    names = 'bank', 'loader', 'batch', 'kornia', 'albumentations', 'datamodule', 'smp', 'augment', 'gates', 'ratio'
     assert set(EXAMPLES) == {'', *names}
 
 
@@ -76,6 +76,15 @@ def test_gates() -> None:
     report = space['gated'].report.to_dict()
     assert len(synthetic) <= report['kept'] <= report['samples']
     assert sum(report['rejected'].values()) >= report['samples'] - report['kept']
+
+
+def test_choosing_a_ratio(capsys: pytest.CaptureFixture[str]) -> None:
+    space = run('ratio', **{name: value for name, value in run('').items() if name != '__builtins__'})
+    choice = space['choice']
+    assert choice.ratio in (0.0, 0.5, 1.0, 2.0)
+    assert str(choice) in capsys.readouterr().out
+    assert choice.cost == pytest.approx(choice.trainings / 4)
+    assert len(space['mixed']) == len(space['real']) + round(choice.ratio * len(space['real']))
 
 
 def test_altering_samples() -> None:

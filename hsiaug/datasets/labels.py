@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Literal
 
 import numpy as np
@@ -25,6 +25,7 @@ def synthetic_counts(
     classes: tuple[str, ...],
     real_counts: np.ndarray | None = None,
     prior: np.ndarray | None = None,
+    left_out: Collection[str] = (),
 ) -> np.ndarray:
     """How many synthetic samples each class gets.
 
@@ -34,33 +35,49 @@ def synthetic_counts(
         classes: the K class names.
         real_counts: (K,) real samples per class; every policy but ``uniform`` and a mapping needs them.
         prior: (K,) class prior, for the policy ``prior``.
+        left_out: classes that get none; the others share theirs in proportion. Weights by name may not name them.
 
     Returns:
         (K,) int64 that add up to ``total`` exactly.
 
     Raises:
-        ValueError: for an unknown policy or class, or one that lacks what it needs.
+        ValueError: for an unknown policy or class, or one that lacks what it needs, or if no class is left.
     """
+    if isinstance(policy, Mapping) and (named := sorted(k for k in left_out if policy.get(k))):
+        raise ValueError(f'label policy gives weight to {named}, which the source leaves out')
+    weights = _weights(policy, total, classes, real_counts, prior)
+    if left_out:
+        weights = np.array(weights, dtype=np.float64)
+        weights[[classes.index(name) for name in left_out]] = 0
+        if total and not weights.any():
+            raise ValueError(f'label policy {policy!r} asks only for {sorted(left_out)}, which the source leaves out')
+    return apportion(weights, total) if weights.any() else np.zeros(len(classes), dtype=np.int64)
+
+
+def _weights(
+    policy: LabelPolicy, total: int, classes: tuple[str, ...], real_counts: np.ndarray | None, prior: np.ndarray | None
+) -> np.ndarray:
+    """(K,) weights of the classes; of the policy ``prior`` the counts themselves."""
     if isinstance(policy, Mapping):
         if unknown := sorted(set(policy) - set(classes)):
             raise ValueError(f'label policy names unknown classes {unknown}; choose from {list(classes)}')
         weights = np.array([float(policy.get(name, 0.0)) for name in classes])
         if not np.isfinite(weights).all() or (weights < 0).any() or weights.sum() == 0:
             raise ValueError(f'label policy needs weights >= 0, at least one above 0, found {dict(policy)}')
-        return apportion(weights, total)
+        return weights
     if policy not in POLICIES:
         raise ValueError(f'unknown label policy {policy!r}; choose from {POLICIES} or give weights by class name')
     if policy == 'uniform':
-        return apportion(np.ones(len(classes)), total)
+        return np.ones(len(classes))
     if real_counts is None:
         raise ValueError(f'label policy {policy!r} needs the counts of the real classes (real_counts)')
     if policy == 'real':
-        return apportion(real_counts, total)
+        return np.asarray(real_counts)
     if policy == 'sqrt':
-        return apportion(np.sqrt(real_counts), total)
+        return np.sqrt(real_counts)
     if policy == 'inverse':
         held = np.asarray(real_counts, dtype=np.float64)  # counts, or frequencies below one
-        return apportion(np.divide(1.0, held, out=np.zeros_like(held), where=held > 0), total)
+        return np.divide(1.0, held, out=np.zeros_like(held), where=held > 0)
     if prior is None:
         raise ValueError("label policy 'prior' needs a class prior; see estimate_prior")
     return fill_to_prior(real_counts, prior, total)

@@ -156,7 +156,9 @@ class SyntheticPool:
                 f'{type(self.source).__name__} without one'
             )
         policy = 'real' if self.policy is None else self.policy
-        return synthetic_counts(policy, self.total, self.spec.classes, self.real_counts, self.prior) / self.total
+        left_out = getattr(self.source, 'left_out', ()) if self.dataset is None else ()
+        counts = synthetic_counts(policy, self.total, self.spec.classes, self.real_counts, self.prior, left_out)
+        return counts / self.total
 
     # --- numbered samples -------------------------------------------------------------------------------------------
 

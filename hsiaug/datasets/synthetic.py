@@ -76,7 +76,9 @@ class SyntheticDataset(NonGeoDataset):
         self.soft_labels = bool(getattr(generator, 'soft_labels', False))
         if real_counts is None and (frequencies := getattr(generator, 'class_prior', None)) is not None:
             real_counts = frequencies.cpu().numpy()
-        self.counts = synthetic_counts(labels, length, self.spec.classes, real_counts, prior)
+        self.counts = synthetic_counts(
+            labels, length, self.spec.classes, real_counts, prior, getattr(generator, 'left_out', ())
+        )
         # In shared memory, so that persistent workers see the epoch change.
         self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
         self._cache: OrderedDict[tuple[int, int], dict[str, Tensor]] = OrderedDict()

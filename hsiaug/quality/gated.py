@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -35,6 +35,8 @@ class Gated(nn.Module):
         generator: a generator, or anything with ``sample`` and a spec.
         gates: fitted to the training part that the generator was trained on.
         tries: how many are drawn at most for one that passes; after the last an error says which gate rejects them.
+        leave_out: names of classes that are never drawn, such as those of which :meth:`passing` says that hardly
+            anything passes. Whatever mixes these samples gives their share to the other classes.
 
     Attributes:
         provenance: of both: what the generator or any gate has seen.
@@ -42,17 +44,29 @@ class Gated(nn.Module):
             several are drawn at a time of what is hard to get.
 
     Raises:
-        ValueError: if ``tries`` is below 1, or generator and gates have seen different scenes.
+        ValueError: if ``tries`` is below 1, generator and gates have seen different scenes, or ``leave_out`` names
+            unknown classes or all.
         SpecMismatchError: if the generator does not make what the gates were fitted to.
     """
 
-    def __init__(self, generator: SampleSource, gates: Gates | Sequence[Gate], tries: int = 50) -> None:
+    def __init__(
+        self,
+        generator: SampleSource,
+        gates: Gates | Sequence[Gate],
+        tries: int = 50,
+        leave_out: Collection[str] = (),
+    ) -> None:
         super().__init__()
         if tries < 1:
             raise ValueError(f'Gated: tries must be at least 1, found {tries}')
         self.gates = gates if isinstance(gates, Gates) else Gates(gates)
         self.generator, self.tries = generator, tries
         self.spec = require_fitted(self.gates, generator.spec)
+        self.left_out = tuple(name for name in self.spec.classes if name in leave_out)
+        if len(self.left_out) < len(set(leave_out)) or (leave_out and len(self.left_out) == self.spec.num_classes):
+            raise ValueError(
+                f'Gated: leave_out names some of the classes {list(self.spec.classes)}, found {sorted(leave_out)}'
+            )
         self.provenance = joint_provenance(generator.provenance, self.gates)
         self.soft_labels = bool(getattr(generator, 'soft_labels', False))
         self.report = GateReport([gate.name for gate in self.gates])
@@ -64,12 +78,17 @@ class Gated(nn.Module):
             'generator': getattr(self.generator, 'settings', None),
             'gates': self.gates.settings(),
             'tries': self.tries,
+            'leave_out': list(self.left_out),
         }
 
     @property
     def class_prior(self) -> Tensor | None:
-        """(K,) training frequencies of the generator, None where it does not know them."""
-        return getattr(self.generator, 'class_prior', None)
+        """(K,) training frequencies of the generator without classes left out, None where it does not know them."""
+        prior = getattr(self.generator, 'class_prior', None)
+        if prior is None or not self.left_out:
+            return prior
+        kept = prior * torch.tensor([name not in self.left_out for name in self.spec.classes], device=prior.device)
+        return kept / kept.sum()
 
     @property
     def device(self) -> torch.device:
@@ -81,11 +100,14 @@ class Gated(nn.Module):
 
         Raises:
             GateError: if fewer than ``n`` pass after all tries, naming the gate that rejects most.
+            ValueError: for labels of classes that are left out.
         """
         if seed is None:
             seed = int(torch.randint(2**62, ()).item())
         if n == 0:
             return self.generator.sample(0)
+        if self.left_out:
+            labels = self._allowed(n, labels, seed)
         missing, report = torch.arange(n), GateReport([gate.name for gate in self.gates])
         batch: dict[str, Tensor] = {}
         tried = 0
@@ -113,20 +135,28 @@ class Gated(nn.Module):
                 return self.gates.clean(batch)
         raise GateError(self._complaint(n, labels, missing, report))
 
+    def _allowed(self, n: int, labels: Tensor | None, seed: int) -> Tensor:
+        if labels is None:
+            prior = self.class_prior
+            if prior is None:
+                prior = torch.tensor([float(name not in self.left_out) for name in self.spec.classes])
+            rng = torch.Generator().manual_seed(stream_seed(seed, self.tries))
+            return torch.multinomial(prior.cpu(), n, replacement=True, generator=rng)
+        asked = {self.spec.classes[k] for k in labels.unique().tolist()} & set(self.left_out)
+        if asked:
+            raise ValueError(f'Gated: labels ask for {sorted(asked)}, which leave_out names')
+        return labels
+
     def passing(self, per_class: int = 32, seed: int = 0) -> dict[str, float]:
         """Share of each class's samples that pass, by class name: gates may let next to nothing of one class through.
 
-        The samples are drawn for this alone, and not counted in the report.
+        Of image-mask pairs a class is one that a patch was asked to hold. Classes left out count too. The samples are
+        drawn for this alone, and not counted in the report.
 
         Args:
             per_class: samples to draw of each class.
             seed: of the draw.
-
-        Raises:
-            ValueError: for a source of samples without a class, such as image-mask pairs.
         """
-        if self.spec.kind not in ('spectrum', 'scene'):
-            raise ValueError(f'Gated.passing: samples of kind {self.spec.kind!r} have no class of their own')
         labels = torch.arange(self.spec.num_classes).repeat_interleave(per_class)
         keep = self.gates.keep(self.generator.sample(len(labels), labels, seed))
         shares = keep.double().view(self.spec.num_classes, per_class).mean(dim=1)
@@ -136,7 +166,7 @@ class Gated(nn.Module):
         worst = max(report.rejected, key=lambda name: report.rejected[name])
         of = advice = ''
         if labels is not None:
-            advice = '. Or leave classes out, by labels={class name: weight}: passing() tells what passes of each'
+            advice = '. Or leave out classes of which next to nothing passes: passing() tells, leave_out=[...] does it'
             names = [self.spec.classes[k] for k in labels[missing].unique().tolist()]
             of = f' of {", ".join(names)}'
         return (

@@ -77,6 +77,7 @@ def test_a_gated_arm_draws_what_passes(setting: Setting, tmp_path: Path, monkeyp
     assert passed
     assert all(passed)
     assert row['train_synthetic'] == len(group.real)
+    assert row['left_out'] == []
     assert 'refused' not in row
 
 
@@ -86,7 +87,8 @@ def test_where_too_little_passes_the_cell_is_that_of_real_only(setting: Setting,
     row = group.run(cell(GatedArm('n, gated', 'noise', {}, 'real'), 2.0, setting), METRICS)
     assert (row['test'], row['val'], row['train_synthetic']) == (real['test'], real['val'], 0)
     assert (row['arm'], row['ratio'], row['cell']) == ('n, gated', 2.0, 'n, gated2.0')
-    assert '0% of 32 samples pass' in row['refused']
+    assert 'fewer than 12% of 32 samples pass the gates' in row['refused']
+    assert 'left_out' not in row
     assert 'refused' not in real
 
 
@@ -104,9 +106,21 @@ def test_gates_of_a_fold_are_fitted_once_whatever_the_generator() -> None:
     assert maker(first, third, label_regions(SCENE, SPLITTER(SCENE, 1)), 0.05).gates is not one.gates
     far = fit_generator('noise', data, {}, 0)
     draw = far.sample
-    far.sample = lambda *a, **k: {**draw(*a, **k), 'image': torch.full((32, data.spec.bands), 1e6)}  # type: ignore[method-assign]
-    with pytest.raises(GateError, match='0% of 32 samples pass the gates'):
+    far.sample = lambda *a, **k: {**(d := draw(*a, **k)), 'image': torch.full_like(d['image'], 1e6)}  # type: ignore[method-assign]
+    with pytest.raises(GateError, match='fewer than 12% of 32 samples pass the gates'):
         behind(one.gates, far, 0)
+    # Of one class nothing passes: it is left out, and the others are mixed in.
+    near = fit_generator('duplicate', data, {}, 0)
+    copy = near.sample
+
+    def odd(*args: Any, **kwargs: Any) -> Any:
+        batch = copy(*args, **kwargs)
+        return {**batch, 'image': batch['image'] + 1e6 * (batch['label'] == 1)[:, None]}
+
+    near.sample = odd  # type: ignore[method-assign]
+    rest = behind(one.gates, near, 0)
+    assert rest.left_out == (data.spec.classes[1],)
+    assert 1 not in rest.sample(40, seed=1)['label']
 
 
 def test_a_killed_study_goes_on_where_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -35,7 +35,8 @@ def row(scene: str, seed: int, arm: str, ratio: float, points: float, **extra: A
     return {
         'cell': f'{scene}{seed}{arm}{ratio}', 'scene': scene, 'budget': 'b', 'classifier': 'nn1d', 'arm': arm,
         'ratio': ratio, 'seed': seed, 'control': arm == 'copies', 'train_real': 100, 'test_count': 300,
-        'val': metrics, 'test': metrics, **extra,
+        'val': metrics, 'test': metrics, 'classes': ['a', 'b', 'c', 'd'], 'left_out': ['a'] if 'gated' in arm else [],
+        **extra,
     }  # fmt: skip
 
 
@@ -144,8 +145,9 @@ def test_rejections_and_k(blocks: list[Block]) -> None:
     near, _, shut = rejections(blocks)
     assert near == {
         'scene': 'near', 'generator': 'gan', 'kept': 0.8, 'rejected': {'range': 0.2, 'novelty': 0.05}, 'refused': 0.0,
+        'left_out': 0.25,
     }  # fmt: skip
-    assert shut['refused'] == 1.0
+    assert (shut['refused'], shut['left_out']) == (1.0, 0.0)
     at = {(r['policy'], r['k']): r for r in by_k(blocks)}
     assert at['gated, ratio chosen on folds', 0.5]['gain'] == pytest.approx(2.0, abs=0.06)  # (2 + 4 + 0) / 3
     assert at['gated, ratio chosen on folds', 0.5]['mixes'] == pytest.approx(2 / 3)

@@ -150,17 +150,36 @@ def test_a_class_of_which_nothing_passes_is_told_and_can_be_left_out(
     real = SpectraDataset(scene, split, 'train')
     with pytest.raises(GateError, match=r'of material 1 did not pass .* passing\(\) tells'):
         MixedDataset(real, gated, 0.5).batch([len(real) + 1])
-    mixed = MixedDataset(real, gated, 0.5, labels={name: float(share > 0.1) for name, share in shares.items()})
-    batch = mixed.batch(range(len(mixed)))
-    assert batch['label'][batch['synthetic']].bincount(minlength=3).tolist()[1] == 0
-    assert int(batch['synthetic'].sum()) == round(0.5 * len(real))
+    out = [name for name, share in shares.items() if share < 0.1]
+    rest = Gated(generator, gated.gates, leave_out=out)
+    assert rest.left_out == ('material 1',)
+    for labels in ('real', 'uniform', 'sqrt'):
+        mixed = MixedDataset(real, rest, 0.5, labels=labels)  # type: ignore[arg-type]
+        batch = mixed.batch(range(len(mixed)))
+        drawn = batch['label'][batch['synthetic']]
+        assert set(drawn.tolist()) == {0, 2}
+        assert len(drawn) == round(0.5 * len(real))
+    held = SyntheticDataset(rest, 30, labels='uniform')
+    assert held.counts.tolist() == [15, 0, 15]
+    assert held.batch(range(30))['label'].bincount(minlength=3).tolist() == [15, 0, 15]
+    assert set(rest.sample(50, seed=1)['label'].tolist()) == {0, 2}
+    assert torch.equal(rest.sample(50, seed=1)['label'], rest.sample(50, seed=1)['label'])
+    for wrong in (['none'], list(data.spec.classes)):
+        with pytest.raises(ValueError, match='leave_out names some of the classes'):
+            Gated(generator, gated.gates, leave_out=wrong)
+    with pytest.raises(ValueError, match=r"labels ask for \['material 1'\]"):
+        rest.sample(3, torch.ones(3, dtype=torch.int64), seed=0)
+    with pytest.raises(ValueError, match=r"gives weight to \['material 1'\], which the source leaves out"):
+        SyntheticDataset(rest, 30, labels={'material 1': 1.0})
+    with pytest.raises(ValueError, match=r"'real' asks only for \['material 1'\]"):
+        SyntheticDataset(rest, 30, real_counts=np.array([0, 5, 0]))
 
 
-def test_masks_have_no_class_of_their_own() -> None:
+def test_what_passes_of_pairs_that_are_asked_for_a_class() -> None:
     pairs = make_pairs(48)
-    gates = Gates([RangeGate()]).fit(pairs)
-    with pytest.raises(ValueError, match="kind 'segmentation' have no class"):
-        Gated(PatchAugment(pairs.spec, 'noise'), gates).passing()
+    shares = Gated(PatchAugment(pairs.spec, 'noise'), Gates([RangeGate()]).fit(pairs))
+    shares.generator.fit(pairs, 0)  # type: ignore[attr-defined]
+    assert list(shares.passing(8)) == list(pairs.spec.classes)
 
 
 def test_masks_that_disagree_are_mended() -> None:
