@@ -147,7 +147,8 @@ class RatioSearch:
         folds: that a training area is dealt to, at least 2.
         trials: that the best candidate takes part in.
         first: trials before the first candidates leave; as many as ``trials`` is no race.
-        k: standard errors by which the best mean must exceed 0; below that the choice is ratio 0.
+        k: standard errors by which the best mean must exceed 0; below that the choice is ratio 0. On four scenes,
+            1 lost less often than 0.5 and gained as much; 2 never mixed anything in.
         seed: of the deals and trainings.
 
     Raises:
@@ -159,7 +160,7 @@ class RatioSearch:
     folds: int = 3
     trials: int = 6
     first: int = 2
-    k: float = 0.5
+    k: float = 1.0
     seed: int = 0
 
     def __post_init__(self) -> None:
