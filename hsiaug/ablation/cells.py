@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Generic, cast
+from typing import Any, Generic, TypeVar, cast
 
 import numpy as np
 import torch
@@ -27,13 +27,15 @@ from ..samples import require_unseen
 from ..scenes import Scene, Split, Splitter
 from ..scenes.patches import PatchSplit
 from ..trainers import LinearSVM, fit_generator, predict, train_nn1d, training_data
-from .plan import REAL, Arm, Cell, Classifier, D, Setting
+from .plan import REAL, Arm, Cell, Classifier, D, Network, Setting
 
 _TUNING_SEED = 1_000_003
 _FOREVER = 2**31  # epochs
 _COSTLY = (  # others are fitted faster than read
     'spectral_gan', 'patch_gan', 'msrresgan', 'two_stream_diffusion', 'change_editing', 'unmixing_fusion',
 )  # fmt: skip
+
+N = TypeVar('N', bound=Network)
 
 
 class Group(ABC, Generic[D]):
@@ -192,6 +194,28 @@ class Group(ABC, Generic[D]):
             'std_ratio': result.std_ratio,
             'roughness_ratio': result.roughness_ratio,
         }
+
+
+class NetworkGroup(Group[N]):
+    """Images of one split, from which networks learn."""
+
+    test: Any
+
+    @property
+    def test_count(self) -> int:
+        """Number of test images."""
+        return len(self.test)
+
+    def _candidates(self, downstream: N) -> list[N]:
+        config = downstream.config
+        return [
+            replace(downstream, config=replace(config, steps=steps, learning_rate=rate))
+            for steps in downstream.steps or (config.steps,)
+            for rate in downstream.learning_rates or (config.learning_rate,)
+        ]
+
+    def _chosen(self, downstream: N) -> dict[str, Any]:
+        return {'steps': downstream.config.steps, 'learning_rate': downstream.config.learning_rate}
 
 
 class SpectraGroup(Group[Classifier]):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from abc import abstractmethod
-from dataclasses import replace
 from functools import cached_property
 from typing import Any, ClassVar, TypeVar, cast
 
@@ -20,13 +19,13 @@ from ..scenes.patches import PARTS, PatchSplit, PatchSplitter
 from ..trainers import training_data
 from ..trainers.patch_encoder import train_patch_encoder
 from ..trainers.segmentation import predict_masks, train_segmenter
-from .cells import Group, finite
+from .cells import NetworkGroup, finite
 from .plan import Arm, Detector, Segmenter
 
 P = TypeVar('P', Segmenter, Detector)
 
 
-class ImageGroup(Group[P]):
+class ImageGroup(NetworkGroup[P]):
     """Images with masks of one split, whose pixels a network classifies."""
 
     split: PatchSplit
@@ -44,25 +43,9 @@ class ImageGroup(Group[P]):
         self._drawn: dict[str, HeldImages] = {}
 
     @property
-    def test_count(self) -> int:
-        """Number of test images."""
-        return len(self.test)
-
-    @property
     def shown(self) -> HeldImages:
         """Real images for figures."""
         return self.test
-
-    def _candidates(self, downstream: P) -> list[P]:
-        config: Any = downstream.config
-        return [
-            replace(downstream, config=replace(config, steps=steps, learning_rate=rate))
-            for steps in downstream.steps or (config.steps,)
-            for rate in downstream.learning_rates or (config.learning_rate,)
-        ]
-
-    def _chosen(self, downstream: P) -> dict[str, Any]:
-        return {'steps': downstream.config.steps, 'learning_rate': downstream.config.learning_rate}
 
     @abstractmethod
     def _predict(self, model: Any, image: Tensor) -> Tensor:

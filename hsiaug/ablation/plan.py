@@ -150,8 +150,8 @@ class Classifier(Downstream):
 
 
 @dataclass(frozen=True)
-class Segmenter(Downstream):
-    """A downstream segmentation network.
+class Network(Downstream):
+    """A downstream network of images.
 
     Args:
         name: as it stands in tables.
@@ -159,6 +159,15 @@ class Segmenter(Downstream):
         steps: numbers of optimiser steps to choose from; the config's own if empty.
         learning_rates: to choose from; the config's own if empty.
     """
+
+    config: Any = None
+    steps: tuple[int, ...] = ()
+    learning_rates: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True)
+class Segmenter(Network):
+    """A downstream segmentation network; arguments as for :class:`Network`."""
 
     kind = 'segmentation'
     metrics = ('miou', 'f1', 'oa')
@@ -166,20 +175,11 @@ class Segmenter(Downstream):
 
     name: str = 'segformer'
     config: SegmenterConfig = field(default_factory=SegmenterConfig)
-    steps: tuple[int, ...] = ()
-    learning_rates: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
-class Detector(Downstream):
-    """A downstream change-detection network.
-
-    Args:
-        name: as it stands in tables.
-        config: network and training.
-        steps: numbers of optimiser steps to choose from; the config's own if empty.
-        learning_rates: to choose from; the config's own if empty.
-    """
+class Detector(Network):
+    """A downstream change-detection network; arguments as for :class:`Network`."""
 
     kind = 'change'
     metrics = ('f1', 'iou', 'precision', 'recall', 'miou', 'mf1')
@@ -188,20 +188,11 @@ class Detector(Downstream):
 
     name: str = 'changeformer'
     config: ChangeDetectorConfig = field(default_factory=ChangeDetectorConfig)
-    steps: tuple[int, ...] = ()
-    learning_rates: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
-class SceneClassifier(Downstream):
-    """A downstream classifier of images.
-
-    Args:
-        name: as it stands in tables.
-        config: network and training.
-        steps: numbers of optimiser steps to choose from; the config's own if empty.
-        learning_rates: to choose from; the config's own if empty.
-    """
+class SceneClassifier(Network):
+    """A downstream classifier of images; arguments as for :class:`Network`."""
 
     kind = 'scene'
     metrics = METRICS
@@ -209,8 +200,6 @@ class SceneClassifier(Downstream):
 
     name: str = 'cnn2d'
     config: SceneClassifierConfig = field(default_factory=SceneClassifierConfig)
-    steps: tuple[int, ...] = ()
-    learning_rates: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -296,7 +285,9 @@ class Study:
             arm.adapt(classifier)
         needed = self.classifiers[0].splitter
         for setting in self.settings:
-            if not isinstance(setting.splitter, needed):
+            # One that gives patches a label each is a kind of patch splitter, but makes no masks.
+            labelled = isinstance(setting.splitter, LabelledPatchSplitter) and needed is not LabelledPatchSplitter
+            if labelled or not isinstance(setting.splitter, needed):
                 raise ValueError(
                     f'study {self.title!r}: {type(self.classifiers[0]).__name__} {self.classifiers[0].name!r} and '
                     f'{type(setting.splitter).__name__} of setting {setting.budget!r} cannot be in one study; samples '

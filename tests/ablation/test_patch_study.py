@@ -10,7 +10,7 @@ import pytest
 from hsiaug.ablation import Arm, Classifier, Segmenter, Setting, Study, run_study
 from hsiaug.report.ablation import write_report
 from hsiaug.report.patch_evaluation import draw_pairs
-from hsiaug.scenes import PatchSplitter, RandomSplit, SimulatedScene
+from hsiaug.scenes import LabelledPatchSplitter, PatchSplitter, RandomSplit, SimulatedScene
 from hsiaug.trainers.segmentation import SegmenterConfig
 
 TINY = {
@@ -76,3 +76,5 @@ def test_spectra_and_patches_do_not_mix() -> None:
         study(classifiers=(Segmenter(), Classifier()))
     with pytest.raises(ValueError, match='cannot be in one study'):
         study(settings=(Setting('simulated', 'x', RandomSplit()),))
+    with pytest.raises(ValueError, match=r'LabelledPatchSplitter of setting .x. cannot be in one study'):
+        study(settings=(Setting('simulated', 'x', LabelledPatchSplitter(size=16, patch=8)),))
