@@ -6,7 +6,8 @@ from .change import ChangeDataset
 from .folders import PairFolder
 from .labels import LabelPolicy, estimate_prior, synthetic_counts
 from .mixed import MixedDataset
-from .patches import IGNORE, PatchDataset, scene_dataset
+from .parts import scene_dataset
+from .patches import IGNORE, PatchDataset
 from .pool import SyntheticPool
 from .scenes import SceneDataset, SceneFolder
 from .spectra import SpectraDataset

@@ -15,12 +15,11 @@ from tqdm.auto import tqdm
 
 from ..samples import Sample, SampleSpec
 from ..scenes.readers import LABEL_KEYS, _find, _read
-from .image_files import FolderNotFoundError, ImageFiles
+from .image_files import SUFFIXES, FolderNotFoundError, ImageFiles
 from .patches import IGNORE, plot_patch
 
 IMAGE_FOLDERS = ('images', 'image', 'imgs', 'img')
 MASK_FOLDERS = ('masks', 'mask', 'labels', 'label', 'annotations')
-SUFFIXES = ('.tif', '.tiff', '.png', '.npy', '.npz', '.mat')
 
 
 class PairFolder(NonGeoDataset):

@@ -9,7 +9,8 @@ import numpy as np
 from torchgeo.datasets import DatasetNotFoundError
 
 from ..scenes.readers import CUBE_KEYS, _find, _nanometres, _read
-from .patches import fill_missing
+
+SUFFIXES = ('.tif', '.tiff', '.png', '.npy', '.npz', '.mat')
 
 
 class FolderNotFoundError(DatasetNotFoundError):
@@ -87,3 +88,9 @@ class ImageFiles:
         image = np.ascontiguousarray(values.transpose(2, 0, 1), dtype=np.float32) * np.float32(self.scale)
         fill_missing(image, valid)
         return image, valid
+
+
+def fill_missing(image: np.ndarray, valid: np.ndarray) -> None:
+    """Give the pixels of a (C, H, W) image that are not ``valid`` (H, W) the mean of the others, 0 without any."""
+    if not valid.all():
+        image[:, ~valid] = image[:, valid].mean(axis=1, keepdims=True) if valid.any() else 0

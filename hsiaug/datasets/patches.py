@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, cast
+from typing import Any, ClassVar, cast
 
 import numpy as np
 import torch
@@ -14,17 +14,12 @@ from torchgeo.datasets import NonGeoDataset
 from tqdm.auto import tqdm
 
 from ..samples import Sample, SampleSpec
-from ..scenes import BitemporalScene, Scene, Split
-from ..scenes.labelled_patches import LabelledPatchSplit
+from ..scenes import Scene
 from ..scenes.patches import PatchPart, PatchSplit
 from .bank_plan import class_fractions
 from .batches import unstack
+from .image_files import fill_missing
 from .preview import _mask_legend, false_colour, mask_colour
-from .spectra import SpectraDataset
-
-if TYPE_CHECKING:
-    from .change import ChangeDataset
-    from .scenes import SceneDataset
 
 IGNORE = 255
 """Value in masks of pixels that count neither in losses nor in metrics."""
@@ -254,12 +249,6 @@ def read_windows(scene: Scene, corners: np.ndarray, size: int) -> Tensor:
     return torch.from_numpy(image)
 
 
-def fill_missing(image: np.ndarray, valid: np.ndarray) -> None:
-    """Give the pixels of a (C, H, W) image that are not ``valid`` (H, W) the mean of the others, 0 without any."""
-    if not valid.all():
-        image[:, ~valid] = image[:, valid].mean(axis=1, keepdims=True) if valid.any() else 0
-
-
 def plot_patch(sample: Sample, spec: SampleSpec, show_titles: bool = True, suptitle: str | None = None) -> Figure:
     """Draw a patch in false colour, its mask, and a ``prediction`` where the sample has one.
 
@@ -289,19 +278,3 @@ def plot_patch(sample: Sample, spec: SampleSpec, show_titles: bool = True, supti
     if suptitle is not None:
         figure.suptitle(suptitle)
     return figure
-
-
-def scene_dataset(
-    scene: Scene, split: Split | PatchSplit, part: PatchPart = 'train'
-) -> SpectraDataset | PatchDataset | ChangeDataset | SceneDataset:
-    """The real samples of one part: labelled patches, patches with masks or pairs of dates by the split, or spectra."""
-    from .change import ChangeDataset  # which build on this module
-    from .scenes import SceneDataset
-
-    if isinstance(split, LabelledPatchSplit):
-        return SceneDataset.from_scene(scene, split, part)
-    if isinstance(split, PatchSplit) and isinstance(scene, BitemporalScene):
-        return ChangeDataset.from_scene(scene, split, part)
-    if isinstance(split, PatchSplit):
-        return PatchDataset.from_scene(scene, split, part)
-    return SpectraDataset(scene, split, part)

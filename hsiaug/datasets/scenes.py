@@ -19,8 +19,7 @@ from ..samples import Sample, SampleSpec, class_counts
 from ..scenes import Scene
 from ..scenes.labelled_patches import LabelledPatchSplit
 from ..scenes.patches import PatchPart
-from .folders import SUFFIXES
-from .image_files import FolderNotFoundError, ImageFiles
+from .image_files import SUFFIXES, FolderNotFoundError, ImageFiles
 from .patches import HeldSamples, read_windows, require_split_of
 from .preview import false_colour
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -16,10 +16,8 @@ from ..models.abundance_diffusion import TRAIN_STEPS, AbundanceDiffusion
 from ..models.hierarchical_vae import HierarchicalVAE
 from ..models.style_discriminator import StyleDiscriminator
 from ..models.style_gan import StyleGAN
+from .abundance_config import AbundanceConfig
 from .alternating import AlternatingTraining
-
-if TYPE_CHECKING:
-    from .abundances import AbundanceConfig
 
 WARM_UP = 20
 MIN_SNR = 5.0  # Hang et al., ICCV 2023, https://arxiv.org/abs/2303.09556

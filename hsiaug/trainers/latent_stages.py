@@ -10,7 +10,7 @@ import copy
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from diffusers import DDPMScheduler
@@ -22,9 +22,7 @@ from torch.nn.functional import mse_loss
 from ..generators.two_stream_diffusion import CHUNK, SCHEDULE, TRAIN_STEPS, TwoStreamDiffusion
 from ..losses.reconstruction import kl_divergence, mask_loss, spectral_reconstruction
 from .checkpoint import found_checkpoint, restore, state_of, write_checkpoint
-
-if TYPE_CHECKING:
-    from .two_stream_diffusion import TwoStreamConfig
+from .two_stream_config import TwoStreamConfig
 
 WARM_UP = 20
 ORIENTATIONS = 8

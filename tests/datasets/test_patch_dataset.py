@@ -10,7 +10,8 @@ from toys import Toy, mask_of, toy_spec
 
 from hsiaug import __version__
 from hsiaug.datasets import IGNORE, MixedDataset, PatchDataset, SyntheticDataset
-from hsiaug.datasets.patches import fill_missing, index_labels
+from hsiaug.datasets.image_files import fill_missing
+from hsiaug.datasets.patches import index_labels
 from hsiaug.samples import LeakageError, Provenance, Sample, SampleSpec
 from hsiaug.scenes import PatchSplit, PatchSplitter, Scene
 
