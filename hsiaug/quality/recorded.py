@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
+from ..json_lines import append_line, read_lines
 from .ratio_search import Candidate, Trial
 
 
@@ -14,7 +14,10 @@ class Recorded:
 
     Args:
         trial: its attribute ``identity``, if it has one, says what it trains on; lines of other trials are passed over.
-        path: of the file; one process writes it at a time.
+        path: of the file.
+
+    Raises:
+        ValueError: if the file holds something else.
     """
 
     def __init__(self, trial: Trial, path: Path) -> None:
@@ -22,16 +25,9 @@ class Recorded:
         self.cost = float(getattr(trial, 'cost', 1.0))
         self.identity = str(getattr(trial, 'identity', ''))
         self._scores: dict[tuple[Any, ...], float] = {}
-        whole = path.read_bytes() if path.exists() else b''
-        for line in whole.split(b'\n'):
-            try:
-                row = json.loads(line)
-            except (json.JSONDecodeError, UnicodeDecodeError):
-                continue  # torn off by a kill; the trial runs again
+        for row in read_lines(path, 'trial', 'a score of a ratio search'):
             if row['trial'] == self.identity:
                 self._scores[row['ratio'], row['threshold'], row['fold'], row['seed']] = row['score']
-        if whole and not whole.endswith(b'\n'):
-            self._append('')
 
     def __call__(self, candidate: Candidate, fold: int, seed: int) -> float:
         """The recorded score or, where there is none, that of a training."""
@@ -39,10 +35,5 @@ class Recorded:
         if key not in self._scores:
             score = self._scores[key] = float(self.trial(candidate, fold, seed))
             where = dict(zip(('ratio', 'threshold', 'fold', 'seed'), key, strict=True))
-            self._append(json.dumps({'trial': self.identity, **where, 'score': score}))
+            append_line(self.path, {'trial': self.identity, **where, 'score': score})
         return self._scores[key]
-
-    def _append(self, line: str) -> None:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        with self.path.open('a') as file:
-            file.write(line + '\n')
