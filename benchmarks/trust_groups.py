@@ -23,39 +23,24 @@ from hsiaug.quality import (
     RangeGate,
     SmoothnessGate,
     SubspaceGate,
+    behind,
+    fit_gates,
     label_regions,
 )
 
 FALSE_ALARM = 0.05
-PROBE, LEAST = 32, 1 / 8  # samples of a class, and the share of them that must pass; others are left out
-TRIES = 200
 
 
 class GatedArm(Arm):
     """An arm whose samples pass gates first."""
 
 
-def fit_gates(kinds: tuple[type[Gate], ...], data: TrainingData, regions: Tensor, seed: int) -> Gates:
-    """Each at the same false alarm rate."""
-    return Gates([kind(FALSE_ALARM) for kind in kinds]).fit(data, regions, seed)
-
-
-def behind(gates: Gates, generator: Generator, seed: int) -> Gated:
-    """A generator behind gates.
-
-    Classes of which too few samples pass are left out.
-
-    Raises:
-        GateError: if these are more than half of what there is to draw.
-    """
-    gated = Gated(generator, gates, TRIES)
-    out = [name for name, share in gated.passing(PROBE, seed).items() if share < LEAST]
-    kept = sum(
-        p for name, p in zip(generator.spec.classes, generator.class_prior.tolist(), strict=True) if name not in out
-    )
-    if kept < 0.5:
-        raise GateError(f'of classes {out} fewer than {LEAST:.0%} of {PROBE} samples pass the gates')
-    return Gated(generator, gates, TRIES, out)
+def fitted(kinds: tuple[type[Gate], ...], data: TrainingData, regions: Tensor, seed: int) -> Gates:
+    """Each at the same false alarm rate; one that cannot be fitted is an error."""
+    gates, missing = fit_gates(data, regions, FALSE_ALARM, seed, kinds)
+    if gates is None or missing:
+        raise ValueError(f'gates that cannot be fitted: {missing}')
+    return gates
 
 
 class FoldGates:
@@ -77,8 +62,8 @@ class FoldGates:
         assert data.provenance is not None
         fold = data.provenance.split
         if fold not in self.fitted:
-            self.fitted[fold] = fit_gates(self.kinds, data, regions, self.seed)
-        return behind(self.fitted[fold], generator, self.seed)
+            self.fitted[fold] = fitted(self.kinds, data, regions, self.seed)
+        return behind(self.fitted[fold], generator, seed=self.seed)
 
 
 class GatedGroup(Group[Any]):
@@ -89,14 +74,14 @@ class GatedGroup(Group[Any]):
     @cached_property
     def gates(self) -> Gates:
         """Fitted to the training part."""
-        return fit_gates(self.kinds, self.data, label_regions(self.scene, self.split), self.seed)
+        return fitted(self.kinds, self.data, label_regions(self.scene, self.split), self.seed)
 
     def generator(self, arm: Arm) -> Any:
         """The arm's generator, behind gates where it is a gated arm."""
         if not isinstance(arm, GatedArm):
             return super().generator(arm)
         if arm.name not in self.gated:
-            self.gated[arm.name] = behind(self.gates, super().generator(arm), self.seed)
+            self.gated[arm.name] = behind(self.gates, super().generator(arm), seed=self.seed)
         return self.gated[arm.name]
 
     @cached_property

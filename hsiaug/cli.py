@@ -1,4 +1,4 @@
-"""Command line: ``hsiaug demo | train | sample | evaluate | ablate | report``."""
+"""Command line: ``hsiaug demo | train | sample | evaluate | ratio | ablate | report``."""
 
 from __future__ import annotations
 
@@ -24,10 +24,12 @@ from .samples import Kind, LeakageError, SpecMismatchError
 from .scenes import LabelledPatchSplitter, PatchSplit, PatchSplitter, Scene, Split, make_splitter
 from .scenes.config import SceneConfig
 from .scenes.strategies import SPLITTERS
+from .trainers.classifier import ClassifierConfig
+from .trainers.segmentation import SegmenterConfig
 
 DESCRIPTION = 'Synthetic hyperspectral samples, mixed into real training at a ratio, and the gain measured honestly.'
 RUN_FILE = 'run.json'
-FLAGS = ('--quick', '--verify', '--preview', '--no_gates')
+FLAGS = ('--quick', '--verify', '--preview', '--no_gates', '--gated')
 MISTAKEN_PATH = (FileNotFoundError, FileExistsError, NotADirectoryError, PermissionError)
 
 
@@ -112,7 +114,10 @@ def train(
     data = training_data(opened, parts)
     model = fit_generator(generator, data, settings, seed, device, progress=True, folder=out / TRAINING_FOLDER)
     model.save_pretrained(out)
-    run = {'scene': dataclasses.asdict(scene), 'split': dataclasses.asdict(split), 'seed': seed}
+    run = {
+        'scene': dataclasses.asdict(scene), 'split': dataclasses.asdict(split), 'generator': generator,
+        'settings': settings, 'seed': seed,
+    }  # fmt: skip
     write_json(out / RUN_FILE, run)
     print(f'{generator} trained on {opened.name} (split {parts.fingerprint}): {out}')
 
@@ -242,6 +247,69 @@ def evaluate(
     print(measures[generator.spec.kind](generator, train, test, run, count or 500))
 
 
+def ratio(
+    run: Path,
+    ratios: tuple[float, ...] = (0.5, 1.0, 2.0, 5.0),
+    labels: LabelPolicy = 'real',
+    gated: bool = False,
+    folds: int = 3,
+    block: int = 8,
+    trials: int = 6,
+    k: float = 1.0,
+    share: float = 1.0,
+    classifier: ClassifierConfig | None = None,
+    segmenter: SegmenterConfig | None = None,
+    device: str = 'cpu',
+) -> None:
+    """Choose a ratio on folds of the training area: the generator is trained anew without each. Run again to resume.
+
+    Nothing is mixed in (ratio 0) unless that is better by enough. The choice goes to <run>/ratio.json, which
+    ``hsiaug evaluate BANK --real RUN --study RUN/ratio.json`` draws.
+
+    Args:
+        run: folder that ``hsiaug train`` wrote.
+        ratios: synthetic samples per real sample; 0 is always among them.
+        labels: classes of the synthetic samples: real, sqrt, uniform or inverse frequencies, or weights by class name.
+        gated: put all gates in front of the generator, and leave out classes of which hardly anything passes.
+        folds: that the training area is dealt to.
+        block: side, in pixels or of patches in patches, of the blocks that go to a fold as a whole; smaller ones where
+            a scene is small.
+        trials: trainings of the best ratio; more than folds repeat the folds in other places.
+        k: standard errors that the best ratio must be better than 0 by.
+        share: share of the steps of a plain training.
+        classifier: downstream classifier of spectra.
+        segmenter: downstream network for image-mask pairs.
+        device: where to train.
+    """
+    from .quality import PatchTrial, RatioSearch, Recorded, SpectraTrial, all_gates
+
+    require_device(device)
+    file = run / RUN_FILE
+    if not file.is_file():
+        raise FileNotFoundError(f'{run} holds no {RUN_FILE}, which says what it was trained on; use hsiaug train')
+    record = _read_train(file)
+    if 'generator' not in json.loads(file.read_text()):
+        raise ValueError(f'{file} was written by an older version and does not name the generator; train again')
+    scene, split = _split(record.scene, record.split, record.seed)
+    kind = _kind(record.scene, record.split)
+    if kind not in ('spectrum', 'segmentation'):
+        raise ValueError(
+            f'{run} makes samples of kind {kind!r}; ratios are searched for spectra and image-mask pairs, '
+            'others are compared by hsiaug ablate'
+        )
+    trial: Any = SpectraTrial if kind == 'spectrum' else PatchTrial
+    config: Any = (classifier or ClassifierConfig()) if kind == 'spectrum' else (segmenter or SegmenterConfig())
+    search = RatioSearch(tuple(ratios), (0.05,) if gated else (), folds, trials, min(2, trials), k, record.seed)
+    measured = trial(
+        scene, split, record.generator, config, record.settings, labels, folds=folds, block=block, share=share,
+        device=device, gate=all_gates if gated else None,
+    )  # fmt: skip
+    choice = search(Recorded(measured, run / 'ratio_trials.jsonl'))
+    write_json(run / 'ratio.json', choice.to_dict())
+    print(choice)
+    print(f'choice: {run / "ratio.json"}')
+
+
 def ablate(
     out: Path = Path('runs/ablation'),
     scene: SceneConfig = SIMULATED,
@@ -344,8 +412,8 @@ def _kind(scene: SceneConfig, split: SplitConfig) -> Kind:
 
 def trained_on(run: Path) -> tuple[Scene, Split | PatchSplit]:
     """The scene and the split that ``hsiaug train`` noted."""
-    record = json.loads((run / RUN_FILE).read_text())
-    return _split(SceneConfig(**record['scene']), SplitConfig(**record['split']), record['seed'])
+    record = _read_train(run / RUN_FILE)
+    return _split(record.scene, record.split, record.seed)
 
 
 def _real(
@@ -364,13 +432,24 @@ def _real(
                 f'{file} does not exist; give the folder that hsiaug train wrote, the config file of that command, or '
                 'a scene as --real.path and --real.labels'
             )
-        scene, named_split, named_seed = _read_config(file)
-        return _split(scene, split or named_split, named_seed if seed is None else seed)
+        named = _read_train(file)
+        return _split(named.scene, split or named.split, named.seed if seed is None else seed)
     return _split(real, split or RANDOM, seed or 0)
 
 
-def _read_config(file: Path) -> tuple[SceneConfig, SplitConfig, int]:
-    """Scene, split and seed of a config file of ``hsiaug train``; that command's own note of a run is one too.
+@dataclass(frozen=True)
+class Trained:
+    """What ``hsiaug train`` was told."""
+
+    scene: SceneConfig
+    split: SplitConfig
+    generator: str
+    settings: dict[str, Any] | None
+    seed: int
+
+
+def _read_train(file: Path) -> Trained:
+    """A config file of ``hsiaug train``; that command's own note of a run is one too.
 
     Raises:
         ValueError: naming what the command does not know.
@@ -381,7 +460,8 @@ def _read_config(file: Path) -> tuple[SceneConfig, SplitConfig, int]:
         found = parser.parse_path(file)
     except (ArgumentError, UnicodeDecodeError) as error:
         raise ValueError(f'{file} is no config file of hsiaug train: {error}') from error
-    return SceneConfig(**found.scene.as_dict()), SplitConfig(**found.split.as_dict()), found.seed
+    scene, split = SceneConfig(**found.scene.as_dict()), SplitConfig(**found.split.as_dict())
+    return Trained(scene, split, found.generator, found.settings, found.seed)
 
 
 def _run_and_report(
@@ -407,7 +487,7 @@ def main(args: Sequence[str] | None = None) -> None:
     arguments = sys.argv[1:] if args is None else args
     # jsonargparse wants a value for every bool; people type a bare flag.
     arguments = [f'{argument}=true' if argument in FLAGS else argument for argument in arguments]
-    functions: tuple[Callable[..., None], ...] = (demo, train, sample, evaluate, ablate, report)
+    functions: tuple[Callable[..., None], ...] = (demo, train, sample, evaluate, ratio, ablate, report)
     commands: dict[str, Any] = {f.__name__: f for f in functions}
     try:
         auto_cli(commands, args=arguments, prog='hsiaug', description=DESCRIPTION)

@@ -3,6 +3,7 @@ import json
 import multiprocessing
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -371,6 +372,62 @@ def test_mistakes_about_banks_are_one_line(run: Path, tmp_path: Path, capsys: py
 
 
 # --- studies ----------------------------------------------------------------------------------------------------------
+
+
+SMALL_NETWORK = '--classifier={hidden: 8, layers: 1, steps: 5}'
+
+
+def test_ratio_is_chosen_on_folds_resumed_and_shown(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = shutil.copytree(run, tmp_path / 'gan')
+    search = ['ratio', str(folder), '--ratios=[1, 2]', '--trials=3', SMALL_NETWORK]
+    main(search)
+    said = capsys.readouterr().out
+    found = json.loads((folder / 'ratio.json').read_text())
+    assert re.match(rf'ratio {found["chosen"]["ratio"]:g}: ', said)
+    assert {one['candidate']['ratio'] for one in found['standings']} == {1.0, 2.0}
+    assert found['k'] == 1.0
+    lines = (folder / 'ratio_trials.jsonl').read_text()
+
+    def no_more(*args: object) -> None:
+        raise AssertionError('a trial that is recorded runs again')
+
+    monkeypatch.setattr('hsiaug.quality.fold_trials.train_nn1d', no_more)
+    main(search)
+    assert capsys.readouterr().out == said
+    assert (folder / 'ratio_trials.jsonl').read_text() == lines
+    monkeypatch.undo()
+    main([*search, '--gated', '--k=0'])
+    gated = json.loads((folder / 'ratio.json').read_text())
+    assert {one['candidate']['threshold'] for one in gated['standings']} == {0.05}
+    assert gated['k'] == 0
+    main(['sample', str(folder), '--count=30', f'--out={tmp_path / "bank"}'])
+    page = ['evaluate', str(tmp_path / 'bank'), f'--real={folder}', '--no_gates', f'--study={folder / "ratio.json"}']
+    main(page)
+    assert 'difference to real data only' in (tmp_path / 'bank_evaluation.html').read_text()
+
+
+def test_mistakes_about_ratios_are_one_line(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    old = shutil.copytree(run, tmp_path / 'old')
+    note = json.loads((old / 'run.json').read_text())
+    (old / 'run.json').write_text(json.dumps({key: note[key] for key in ('scene', 'split', 'seed')}))
+    bare = shutil.copytree(run, tmp_path / 'bare')
+    (bare / 'run.json').unlink()
+    for arguments, message in (
+        ([str(old)], 'does not name the generator; train again'),
+        ([str(bare)], 'holds no run.json'),
+        ([str(run), '--ratios=[0]'], 'at least one ratio above 0'),
+        ([str(run), '--share=2'], r'must be in \(0, 1\]'),
+        ([str(tmp_path / 'none')], 'holds no run.json'),
+    ):
+        with pytest.raises(SystemExit) as stopped:
+            main(['ratio', *arguments, SMALL_NETWORK])
+        assert stopped.value.code == 2
+        said = capsys.readouterr().err
+        assert re.search(message, said), said
+        assert said.count('\n') == 1
+    assert not (run / 'ratio.json').exists()
 
 
 def test_ablate_by_config_and_report_again(

@@ -38,3 +38,12 @@ def test_ablate_with_patches(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     with pytest.raises(SystemExit):
         main(['ablate', f'--out={tmp_path / "x"}', SCENE, *SPLIT, '--per_class=[10]'])
     assert 'max_train' in capsys.readouterr().err
+
+
+def test_ratio_of_pairs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = tmp_path / 'flips'
+    main(['train', f'--out={run}', SCENE, *SPLIT, '--generator=patch_augment', '--settings={kind: flips}'])
+    network = '{model: segformer, encoder: mit_tiny, channels: 16, steps: 4, batch_size: 4}'
+    main(['ratio', str(run), '--ratios=[1]', '--folds=2', '--block=1', '--trials=2', f'--segmenter={network}'])
+    assert 'differs from 0 by' in capsys.readouterr().out
+    assert json.loads((run / 'ratio.json').read_text())['trainings'] == 4

@@ -2,6 +2,7 @@
 
 from .adaptive_ratio import AdaptiveRatio, RatioCallback
 from .agreement import AgreementGate
+from .behind import ALL_GATES, all_gates, behind, fit_gates
 from .coverage import Coverage
 from .fold_trials import FoldTrial, PatchTrial, SpectraTrial
 from .folds import fold_splits
@@ -14,6 +15,7 @@ from .recorded import Recorded
 from .regions import label_regions
 
 __all__ = [
+    'ALL_GATES',
     'AdaptiveRatio',
     'AgreementGate',
     'Candidate',
@@ -38,6 +40,9 @@ __all__ = [
     'SubspaceGate',
     'Trial',
     'Verdict',
+    'all_gates',
+    'behind',
+    'fit_gates',
     'fold_splits',
     'held_out_limit',
     'label_regions',

@@ -9,18 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Subset
 
-from ..quality import (
-    AgreementGate,
-    Gate,
-    GateReport,
-    Gates,
-    NoveltyGate,
-    RangeGate,
-    SmoothnessGate,
-    SubspaceGate,
-    Verdict,
-    label_regions,
-)
+from ..quality import GateReport, Gates, NoveltyGate, Verdict, fit_gates, label_regions
 from .html import Card, Section, Table
 from .page_cards import Drawer
 from .page_parts import Parts
@@ -72,20 +61,9 @@ def review(parts: Parts, seed: int = 0) -> Review | dict[str, str]:
     Returns:
         the review, or where no gate can be fitted why each cannot.
     """
-    regions = label_regions(parts.scene, parts.split)
-    gates: list[Gate] = [RangeGate(), SmoothnessGate(), SubspaceGate(), AgreementGate(), NoveltyGate()]
-    fitted, missing = [], {}
-    if parts.spec.kind == 'scene':
-        missing['agreement'] = 'it looks at pixels, and whole images have one label'
-        del gates[3]
-    for gate in gates:
-        try:
-            fitted.append(gate.fit(parts.data, regions, seed))
-        except ValueError as error:  # too few bands or regions: said on the page
-            missing[gate.name] = str(error)
-    if not fitted:
+    together, missing = fit_gates(parts.data, label_regions(parts.scene, parts.split), seed=seed)
+    if together is None:
         return missing
-    together = Gates(fitted)
     return Review(together, together.judge(parts.fake), together.judge(parts.test), missing)
 
 
