@@ -19,7 +19,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 from ..datasets.class_patches import Rule, class_patches
 from ..functional.gradient_penalty import gradient_penalty_autograd
 from ..generators.base import TrainingData
-from ..generators.patch_gan import PatchGAN
+from ..generators.patch_gan import PatchGAN, Upsampling
 from ..models.patch_critic import Dims, PatchCritic
 from .alternating import AlternatingTraining
 from .checkpoint import resumable
@@ -37,6 +37,8 @@ class PatchGANConfig:
         latent_dim: length of the noise vector.
         conditional: generator and critic are told the class.
         dims: of the convolutions, 2, or 3 for spectral-spatial ones.
+        upsampling: ``'transposed'`` convolutions as in the text, or ``'resize'``, see the generator.
+        calibrate: give each class the mean and spread of its training patches afterwards; needs ``conditional``.
         spectral_norm: normalise the spectral norm of the critic's weights.
         size: side of the patches that are cut where the data are image-mask pairs, divisible by 4.
         rule: how these patches are labelled, see :func:`~hsiaug.datasets.class_patches.class_patches`.
@@ -55,6 +57,8 @@ class PatchGANConfig:
     latent_dim: int = 100
     conditional: bool = True
     dims: Dims = 2
+    upsampling: Upsampling = 'transposed'
+    calibrate: bool = False
     spectral_norm: bool = False
     size: int = 8
     rule: Rule = 'centre'
@@ -71,6 +75,8 @@ class PatchGANConfig:
         for name, low in (('iterations', 1), ('critic_steps', 1), ('batch_size', 2)):
             if getattr(self, name) < low:
                 raise ValueError(f'PatchGANConfig: {name} must be at least {low}, found {getattr(self, name)}')
+        if self.calibrate and not self.conditional:
+            raise ValueError('PatchGANConfig: calibrate gives classes their moments; it needs conditional=True')
         if self.lr <= 0 or self.penalty < 0:
             raise ValueError(
                 f'PatchGANConfig: lr must be positive and penalty not negative, found {self.lr} and {self.penalty}'
@@ -188,7 +194,7 @@ def train_patch_gan(
     resume = resumable(file, identity) is not None
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        generator = PatchGAN(data.spec, config.latent_dim, config.conditional, config.dims)
+        generator = PatchGAN(data.spec, config.latent_dim, config.conditional, config.dims, config.upsampling)
         critic = PatchCritic(
             data.spec.bands,
             (data.x.shape[-2], data.x.shape[-1]),
@@ -203,6 +209,8 @@ def train_patch_gan(
         training.load(file)
     training.run(file, identity, checkpoint_every, progress)
     generator.eval()
+    if config.calibrate:
+        generator.calibrate(data, seed)
     generator.adopt(data, seed, json.loads(json.dumps(dataclasses.asdict(config))))
     if file is not None:
         file.unlink(missing_ok=True)

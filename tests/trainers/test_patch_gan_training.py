@@ -129,7 +129,9 @@ def test_values_are_in_the_range_of_each_band() -> None:
 
 @pytest.mark.filterwarnings('ignore:the discriminator')
 @pytest.mark.parametrize(
-    'settings', [{'loss': 'bce'}, {'loss': 'wgan-gp'}, {'dims': 3, 'size': 4}], ids=['bce', 'wgan-gp', '3d']
+    'settings',
+    [{'loss': 'bce'}, {'loss': 'wgan-gp'}, {'dims': 3, 'size': 4}, {'upsampling': 'resize'}],
+    ids=['bce', 'wgan-gp', '3d', 'resize'],
 )
 def test_samples_have_the_spectra_of_their_classes(settings: dict[str, Any], pairs: TrainingData) -> None:
     generator = fit_generator('patch_gan', pairs, {**vars(SMALL), **settings})
@@ -143,6 +145,58 @@ def test_samples_have_the_spectra_of_their_classes(settings: dict[str, Any], pai
     assert torch.equal(batch['image'], generator.sample(10, seed=1)['image'])
     assert batch['image'].shape == (10, BANDS, side, side)
     assert batch['label'].shape == (10,)
+
+
+@pytest.mark.filterwarnings('ignore:the discriminator')
+def test_calibration_gives_classes_their_mean_and_spread(pairs: TrainingData, tmp_path: Path) -> None:
+    x, y, spec = class_patches(pairs.x, pairs.y, pairs.spec, 8)
+    data = replace(pairs, spec=spec, x=x, y=y)
+    config = replace(SMALL, iterations=30)
+    plain, mended = (train_patch_gan(data, replace(config, calibrate=on)) for on in (False, True))
+    away: tuple[list[float], list[float]] = ([], [])
+    for k in range(3):
+        real = x[y == k]
+        for side, generator in zip(away, (plain, mended), strict=True):
+            fake = generator.sample(500, torch.full((500,), k), seed=9)['image']
+            mean, spread = ((a - b).abs().mean() for a, b in ((m(real), m(fake)) for m in (means, spreads)))
+            side.append(float(mean + spread))
+        n = len(real)
+        left = 1 - n / (n + 10)
+        code, before = (g.normalise(g.sample(500, torch.full((500,), k), seed=0)['image']) for g in (mended, plain))
+        expected = left * means(before) + (1 - left) * means(mended.normalise(real))
+        assert torch.allclose(means(code), expected, atol=0.03)
+    assert all(better < worse for worse, better in zip(*away, strict=True))
+    mended.save_pretrained(tmp_path)
+    assert same(mended, Generator.from_pretrained(tmp_path))  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match='needs conditional=True'):
+        PatchGANConfig(calibrate=True, conditional=False)
+
+
+def means(x: torch.Tensor) -> torch.Tensor:
+    return x.mean(dim=(0, 2, 3))
+
+
+def spreads(x: torch.Tensor) -> torch.Tensor:
+    return x.std(dim=(0, 2, 3))
+
+
+def test_repeated_pixels_leave_no_checkerboard() -> None:
+    """Of a network as it is made: transposed convolutions reach odd and even places by other weights."""
+    spec, alike = SampleSpec('scene', BANDS, ('a', 'b'), size=(16, 16)), []
+    for dims in (2, 3):
+        for upsampling in ('transposed', 'resize'):
+            torch.manual_seed(0)
+            generator = PatchGAN(spec, dims=dims, upsampling=upsampling).eval()  # type: ignore[arg-type]
+            # One picture all over: what is left of places is the pattern of the layers.
+            with torch.no_grad():
+                inside = generator.layers(torch.randn(4, 128, *[1] * (dims)).expand(-1, -1, *generator.corner))
+            inside = inside.reshape(4, -1, 16, 16)[..., 4:-4, 4:-4]
+            alike.append(float(inside.std(dim=(2, 3)).mean() / inside.std()))
+    assert alike[0] > 0.1
+    assert alike[2] > 0.1
+    assert alike[1] == pytest.approx(0, abs=1e-5)
+    with pytest.raises(ValueError, match="unknown upsampling 'nearest'"):
+        PatchGAN(spec, upsampling='nearest')  # type: ignore[arg-type]
 
 
 def test_penalty_holds_the_slope_of_the_critic_at_one(pairs: TrainingData) -> None:
