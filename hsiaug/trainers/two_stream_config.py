@@ -46,7 +46,8 @@ class TwoStreamConfig:
             twice that with ``swap_dates``. Without it each batch is encoded, in one orientation.
         vae_iterations: steps of the first stage.
         diffusion_iterations: steps of the second stage.
-        vae_batch_size: patches per step of the first stage, which gains more from steps than from large batches.
+        vae_batch_size: patches per step of the first stage. With 2 instead of 8, masks followed their images much
+            less, for a fifth less time.
         batch_size: patches per step of the second stage.
         vae_lr: learning rate of the autoencoders.
         diffusion_lr: learning rate of the denoiser.
@@ -84,7 +85,7 @@ class TwoStreamConfig:
     cache_latents: bool = True
     vae_iterations: int = 600
     diffusion_iterations: int = 3000
-    vae_batch_size: int = 2
+    vae_batch_size: int = 8
     batch_size: int = 4
     vae_lr: float = 3e-3
     diffusion_lr: float = 2e-3
