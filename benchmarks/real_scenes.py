@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -105,15 +105,6 @@ DISJOINT: dict[str, Callable[..., Splitter]] = {
     'houston18': BlockSplit,
 }
 """The spatially disjoint split of each scene."""
-
-
-def find_scenes(root: Path) -> Iterator[Scene]:
-    """Every scene whose file is there."""
-    for reader in READERS.values():
-        try:
-            yield reader(root)
-        except FileNotFoundError:
-            continue
 
 
 # --- scenes with masks ----------------------------------------------------------------------------------------------

@@ -234,8 +234,6 @@ def evaluate(
         )
     require_device(device)
     generator = Generator.from_pretrained(run, device)
-    if not (run / RUN_FILE).is_file():
-        raise FileNotFoundError(f'{run} holds no {RUN_FILE}, which says what it was trained on; use hsiaug train')
     opened, parts = trained_on(run)
     if not isinstance(parts, PatchSplit):
         print(evaluate_generator(generator, opened, parts, run, per_class))
@@ -284,10 +282,7 @@ def ratio(
     from .quality import PatchTrial, RatioSearch, Recorded, SpectraTrial, all_gates
 
     require_device(device)
-    file = run / RUN_FILE
-    if not file.is_file():
-        raise FileNotFoundError(f'{run} holds no {RUN_FILE}, which says what it was trained on; use hsiaug train')
-    record = _read_train(file)
+    record, file = _record(run), run / RUN_FILE
     if 'generator' not in json.loads(file.read_text()):
         raise ValueError(f'{file} was written by an older version and does not name the generator; train again')
     scene, split = _split(record.scene, record.split, record.seed)
@@ -412,8 +407,19 @@ def _kind(scene: SceneConfig, split: SplitConfig) -> Kind:
 
 def trained_on(run: Path) -> tuple[Scene, Split | PatchSplit]:
     """The scene and the split that ``hsiaug train`` noted."""
-    record = _read_train(run / RUN_FILE)
+    record = _record(run)
     return _split(record.scene, record.split, record.seed)
+
+
+def _record(run: Path) -> Trained:
+    """The note of ``hsiaug train`` in the folder of a generator.
+
+    Raises:
+        FileNotFoundError: if there is none.
+    """
+    if not (run / RUN_FILE).is_file():
+        raise FileNotFoundError(f'{run} holds no {RUN_FILE}, which says what it was trained on; use hsiaug train')
+    return _read_train(run / RUN_FILE)
 
 
 def _real(

@@ -51,7 +51,7 @@ def synthetic_counts(
         weights[[classes.index(name) for name in left_out]] = 0
         if total and not weights.any():
             raise ValueError(f'label policy {policy!r} asks only for {sorted(left_out)}, which the source leaves out')
-    return apportion(weights, total) if weights.any() else np.zeros(len(classes), dtype=np.int64)
+    return apportion(weights, total) if total else np.zeros(len(classes), dtype=np.int64)
 
 
 def _weights(
