@@ -24,7 +24,6 @@ from real_scenes import DISJOINT, READERS
 from studies import data_root
 from workers import run_in_workers
 
-from hsiaug.ablation.cells import write_json
 from hsiaug.ablation.results import append_result, read_results
 from hsiaug.ablation.runner import environment
 from hsiaug.ablation.statistics import mean_of_means, paired_comparison
@@ -33,6 +32,7 @@ from hsiaug.metrics import accuracies
 from hsiaug.models import NN1D
 from hsiaug.quality import AdaptiveRatio, Candidate, RatioChoice, RatioSearch, SpectraTrial
 from hsiaug.ratio import Constant, Schedule
+from hsiaug.records import write_json
 from hsiaug.scenes import Scene, Split
 from hsiaug.trainers import ClassifierConfig, fit_generator, predict, train_nn1d, training_data
 

@@ -34,11 +34,11 @@ from trust_table import KS, NO_GATE, SEARCHES_FILE, gated_name, way_name
 from workers import run_in_workers
 
 from hsiaug.ablation import Arm, Classifier, Downstream, Segmenter, Setting, Study
-from hsiaug.ablation.cells import write_json
 from hsiaug.ablation.results import PLAN_FILE, RESULTS_FILE, append_result, read_results
 from hsiaug.ablation.runner import describe
 from hsiaug.datasets import LabelPolicy, SyntheticDataset
 from hsiaug.quality import PatchTrial, RatioSearch, Recorded, SpectraTrial
+from hsiaug.records import write_json
 from hsiaug.samples import Kind
 from hsiaug.scenes import PatchSplitter, Scene, SimulatedScene
 from hsiaug.trainers import ClassifierConfig

@@ -25,7 +25,8 @@ from trust_table import (
     rejections,
 )
 
-from hsiaug.ablation.cells import finite, write_json
+from hsiaug.ablation.cells import finite
+from hsiaug.records import write_json
 from hsiaug.report.ablation import interval, signed
 from hsiaug.report.figures import COLOURS, GREYS, metric_name
 

@@ -21,10 +21,10 @@ from studies import data_root
 from workers import run_in_workers
 
 from hsiaug.ablation import Arm, Setting
-from hsiaug.ablation.cells import write_json
 from hsiaug.ablation.patch_cells import PatchGroup
 from hsiaug.ablation.results import append_result, read_results
 from hsiaug.ablation.runner import environment
+from hsiaug.records import write_json
 from hsiaug.scenes import PatchSplitter, Scene, SimulatedScene
 
 # Steps and batches of the autoencoders and of the denoiser.

@@ -15,11 +15,11 @@ from jsonargparse import ArgumentError, ArgumentParser, auto_cli
 from .ablation import Arm, Classifier, Detector, Downstream, SceneClassifier, Segmenter, Setting, Study, run_study
 from .ablation.arms import change_arms, scene_arms, segmentation_arms, spectral_arms
 from .ablation.arms import quick as quick_study
-from .ablation.cells import write_json
 from .cli_draw import draw, require_device
 from .datasets import LabelPolicy
 from .datasets.bank import BANK_FILE, WRITING_FILE
 from .datasets.bank_export import ExportFormat
+from .records import write_json
 from .samples import Kind, LeakageError, SpecMismatchError
 from .scenes import LabelledPatchSplitter, PatchSplit, PatchSplitter, Scene, Split, make_splitter
 from .scenes.config import SceneConfig

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import os
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
@@ -284,11 +283,3 @@ def finite(value: Any) -> Any:
     if isinstance(value, tuple | list):
         return [finite(v) for v in value]
     return None if isinstance(value, float) and value != value else value
-
-
-def write_json(path: Path, data: Any) -> None:
-    """Write JSON whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f'.{path.name}.{os.getpid()}')
-    temporary.write_text(json.dumps(data, indent=1))
-    os.replace(temporary, path)

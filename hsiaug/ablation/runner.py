@@ -19,9 +19,10 @@ import torch
 from tqdm.auto import tqdm
 
 from .. import __version__
+from ..records import write_json
 from ..samples import Kind
 from ..scenes import Scene
-from .cells import Group, SpectraGroup, write_json
+from .cells import Group, SpectraGroup
 from .change_cells import ChangeGroup
 from .patch_cells import PatchGroup
 from .plan import Arm, Setting, Study

@@ -1,0 +1,125 @@
+"""Records in JSON: written whole or not at all, and read as what they are: data that may come from anywhere.
+
+A folder that somebody else wrote holds ``config.json``, ``bank.json``, ``run.json``. Reading one never imports,
+unpickles or calls anything that it names, and never allocates what it merely declares.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from types import UnionType
+from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
+
+import pydantic
+
+T = TypeVar('T')
+
+LARGEST_RECORD = 64 << 20
+"""Bytes of JSON that are read at most."""
+PLAUSIBLE_BYTES = 256 << 20
+PLAUSIBLE_RATIO = 200
+"""A file may declare up to :data:`PLAUSIBLE_BYTES` of values, or this many times its own size."""
+
+
+def read_json(path: str | os.PathLike[str], what: str, error: type[Exception] = ValueError) -> dict[str, Any]:
+    """The JSON object in a file.
+
+    Args:
+        path: of the file.
+        what: the file is, for messages, such as ``'a generator config of hsiaug'``.
+        error: raised where it is not.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+    """
+    file = Path(path)
+    if (size := file.stat().st_size) > LARGEST_RECORD:
+        raise error(f'{file} is not {what}: it has {size} bytes, at most {LARGEST_RECORD} are read')
+    try:
+        found = json.loads(file.read_text(encoding='utf-8'))
+    except (ValueError, RecursionError) as reason:  # torn, no JSON, no UTF-8, or nested without end
+        raise error(f'{file} is not {what}: {_in_short(reason)}; is it complete?') from reason
+    if not isinstance(found, dict):
+        raise error(f'{file} is not {what}: a JSON object was expected, found {type(found).__name__}')
+    return found
+
+
+def as_record(cls: type[T], data: Any, where: str, error: type[Exception] = ValueError) -> T:
+    """A dataclass from JSON-ready data, every field checked against its annotation, nested dataclasses too.
+
+    Lists become tuples where tuples are wanted and text becomes paths; nothing else is converted: a text is no number,
+    and ``true`` is not 1.
+
+    Args:
+        cls: the dataclass.
+        data: what :func:`read_json` found, or a part of it.
+        where: it was found, for messages.
+        error: raised where data does not fit, naming field, value and what was expected.
+    """
+    problems = [f'unknown field {name!r}; choose from {known}' for name, known in _unknown(cls, data)]
+    if not problems:
+        try:
+            return _adapter(cls).validate_json(json.dumps(data), strict=True)
+        except pydantic.ValidationError as reason:
+            problems = [
+                f'{".".join(map(str, found["loc"])) or "value"}: {found["msg"]}, found {_in_short(repr(found["input"]))}'
+                for found in reason.errors(include_url=False, include_context=False)
+            ]
+        except (ValueError, TypeError, RecursionError) as reason:
+            problems = [_in_short(reason)]
+    raise error(f'{where}: ' + '; '.join(problems[:5]))
+
+
+def write_json(path: Path, data: Any) -> None:
+    """Write JSON whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f'.{path.name}.{os.getpid()}')
+    try:
+        temporary.write_text(json.dumps(data, indent=1))
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def require_plausible(declared: int, stored: int, what: str, error: type[Exception] = ValueError) -> None:
+    """Refuse what declares far more than it holds, before anything is allocated.
+
+    Args:
+        declared: bytes that the values would take in memory.
+        stored: bytes that the file has.
+        what: declares them, for the message.
+        error: raised where ``declared`` is implausible.
+    """
+    if declared > max(PLAUSIBLE_BYTES, PLAUSIBLE_RATIO * stored):
+        raise error(
+            f'{what} declares {declared / 2**20:,.0f} MiB of values and holds {stored / 2**20:,.1f} MiB; a file like '
+            'that is not read. If it is what it says, store it without compression or holes'
+        )
+
+
+@cache
+def _adapter(cls: type[T]) -> pydantic.TypeAdapter[T]:
+    return pydantic.TypeAdapter(cls)
+
+
+def _unknown(annotation: Any, data: Any) -> list[tuple[str, list[str]]]:
+    """Fields of mappings that stand where dataclasses are expected, and that these do not have."""
+    if get_origin(annotation) in (Union, UnionType):
+        choices = [choice for choice in get_args(annotation) if dataclasses.is_dataclass(choice)]
+        return min((_unknown(choice, data) for choice in choices), key=len, default=[])
+    if not (dataclasses.is_dataclass(annotation) and isinstance(data, Mapping)):
+        return []
+    hints = get_type_hints(annotation)
+    fields = {field.name: hints[field.name] for field in dataclasses.fields(annotation)}
+    wrong = [(str(name), sorted(fields)) for name in data if name not in fields]
+    return wrong + [pair for name in data if name in fields for pair in _unknown(fields[name], data[name])]
+
+
+def _in_short(message: object, most: int = 300) -> str:
+    text = str(message)
+    return text if len(text) <= most else text[: most - 1] + '…'
