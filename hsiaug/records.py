@@ -66,10 +66,7 @@ def as_record(cls: type[T], data: Any, where: str, error: type[Exception] = Valu
         try:
             return _adapter(cls).validate_json(json.dumps(data), strict=True)
         except pydantic.ValidationError as reason:
-            problems = [
-                f'{".".join(map(str, found["loc"])) or "value"}: {found["msg"]}, found {_in_short(repr(found["input"]))}'
-                for found in reason.errors(include_url=False, include_context=False)
-            ]
+            problems = [_problem(found) for found in reason.errors(include_url=False, include_context=False)]
         except (ValueError, TypeError, RecursionError) as reason:
             problems = [_in_short(reason)]
     raise error(f'{where}: ' + '; '.join(problems[:5]))
@@ -103,8 +100,13 @@ def require_plausible(declared: int, stored: int, what: str, error: type[Excepti
 
 
 @cache
-def _adapter(cls: type[T]) -> pydantic.TypeAdapter[T]:
+def _adapter(cls: Any) -> pydantic.TypeAdapter[Any]:
     return pydantic.TypeAdapter(cls)
+
+
+def _problem(found: Any) -> str:
+    place = '.'.join(map(str, found['loc'])) or 'value'
+    return f'{place}: {found["msg"]}, found {_in_short(repr(found["input"]))}'
 
 
 def _unknown(annotation: Any, data: Any) -> list[tuple[str, list[str]]]:

@@ -50,7 +50,7 @@ def test_record_comes_back_as_its_dataclass():
     ],
 )
 def test_what_does_not_fit_is_named(data, named):
-    with pytest.raises(ValueError, match='run.json: ') as raised:
+    with pytest.raises(ValueError, match=r'run\.json: ') as raised:
         as_record(Outer, data, 'run.json')
     assert named in str(raised.value)
 
@@ -59,7 +59,7 @@ def test_what_does_not_fit_is_named(data, named):
 def test_torn_or_foreign_json_is_an_error_that_names_the_file(tmp_path, text):
     file = tmp_path / 'bank.json'
     file.write_bytes(text if isinstance(text, bytes) else text.encode())
-    with pytest.raises(ValueError, match=r'bank.json is not a bank'):
+    with pytest.raises(ValueError, match=r'bank\.json is not a bank'):
         read_json(file, 'a bank')
 
 
