@@ -10,7 +10,6 @@ import dataclasses
 import json
 import os
 from collections.abc import Mapping
-from functools import cache
 from pathlib import Path
 from types import UnionType
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -64,7 +63,7 @@ def as_record(cls: type[T], data: Any, where: str, error: type[Exception] = Valu
     problems = [f'unknown field {name!r}; choose from {known}' for name, known in _unknown(cls, data)]
     if not problems:
         try:
-            return _adapter(cls).validate_json(json.dumps(data), strict=True)
+            return pydantic.TypeAdapter(cls).validate_json(json.dumps(data), strict=True)
         except pydantic.ValidationError as reason:
             problems = [_problem(found) for found in reason.errors(include_url=False, include_context=False)]
         except (ValueError, TypeError, RecursionError) as reason:
@@ -97,11 +96,6 @@ def require_plausible(declared: int, stored: int, what: str, error: type[Excepti
             f'{what} declares {declared / 2**20:,.0f} MiB of values and holds {stored / 2**20:,.1f} MiB; a file like '
             'that is not read. If it is what it says, store it without compression or holes'
         )
-
-
-@cache
-def _adapter(cls: Any) -> pydantic.TypeAdapter[Any]:
-    return pydantic.TypeAdapter(cls)
 
 
 def _problem(found: Any) -> str:
