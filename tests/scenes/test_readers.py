@@ -29,6 +29,7 @@ def write(folder: Path, kind: str) -> tuple[Path, Path]:
         for file, key, value in ((cube, 'scene', CUBE), (gt, 'scene_gt', GT)):
             with h5py.File(file, 'w') as archive:
                 archive[key] = value.transpose()  # as MATLAB writes it
+                archive[key].attrs['MATLAB_class'] = np.bytes_(value.dtype.name)
     elif kind == 'npz':
         np.savez(cube, cube=CUBE)
         np.savez(gt, gt=GT)
