@@ -162,13 +162,16 @@ class PairFolder(NonGeoDataset):
         if raw.shape != self.spec.size:
             raise ValueError(f'PairFolder: {file} has {raw.shape}, its image {self.spec.size} rows and columns')
         values, place = np.unique(raw, return_inverse=True)
-        known = [value in self.raw_to_class for value in values.tolist()]
-        absent = without_class(values[~np.array(known)], nodata, where=f'PairFolder: values of {file}')
-        ignored = dict.fromkeys(values[~np.array(known)][absent].tolist(), IGNORE)
-        if unknown := [v for v, k in zip(values.tolist(), known, strict=True) if not k and v not in ignored and v == v]:
+        absent = without_class(values, nodata, where=f'PairFolder: values of {file}')
+        known, gone = values.tolist(), absent.tolist()
+        labels = np.array(
+            [self.raw_to_class.get(v, IGNORE if out else -1) for v, out in zip(known, gone, strict=True)],
+            dtype=np.int64,
+        )
+        if (labels < 0).any():
             raise ValueError(
-                f'PairFolder: {file} holds {unknown[:8]}, expected {sorted(self.raw_to_class)}; map such values to a '
-                'class with label_map, or name them in ignore'
+                f'PairFolder: {file} holds {values[labels < 0][:8].tolist()}, expected {sorted(self.raw_to_class)}; map '
+                'such values to a class with label_map, or name them in ignore'
             )
         if nodata in self.raw_to_class and nodata not in self.explicit and nodata in values:
             warnings.warn(
@@ -177,9 +180,7 @@ class PairFolder(NonGeoDataset):
                 'label_map if they do',
                 stacklevel=3,
             )
-        mapping = self.raw_to_class | ignored
-        mask = np.array([mapping.get(value, IGNORE) for value in values.tolist()])[place.reshape(raw.shape)]
-        return np.where(counted, mask, IGNORE)
+        return np.where(counted, labels[place.reshape(raw.shape)], IGNORE)
 
     # --- samples ----------------------------------------------------------------------------------------------------
 
@@ -203,10 +204,19 @@ class PairFolder(NonGeoDataset):
         """(N, K) pixels per class of each pair. Reads every file once, without ``transforms``."""
         if self._counts is None:
             counts = np.zeros((len(self), self.spec.num_classes), dtype=np.int64)
+            unmeasured = np.zeros(self.spec.num_classes, dtype=np.int64)
             for row, (image, mask) in enumerate(tqdm(self.pairs, desc='class fractions', unit='pair')):
-                labels = self._mask(mask)[self.files.read(image)[1]]
-                counts[row] = np.bincount(labels[labels != IGNORE], minlength=self.spec.num_classes)
+                labels, valid = self._mask(mask), self.files.read(image)[1]
+                counted = labels != IGNORE
+                counts[row] = np.bincount(labels[counted & valid], minlength=self.spec.num_classes)
+                unmeasured += np.bincount(labels[counted & ~valid], minlength=self.spec.num_classes)
             self._counts = counts
+            if hidden := [self.spec.classes[k] for k in np.flatnonzero(unmeasured * (counts.sum(axis=0) == 0))]:
+                warnings.warn(
+                    f'PairFolder: {hidden} occur in masks, but only where the images are not measured (nodata, NaN or '
+                    'transparent), so they count nowhere; give another nodata if these pixels are measured',
+                    stacklevel=3,
+                )
         return self._counts
 
     def class_fractions(self) -> Tensor:

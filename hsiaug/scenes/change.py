@@ -248,8 +248,8 @@ def _for_both_dates(kwargs: dict[str, Any], bands: int) -> dict[str, Any]:
     """Arguments of a scene, those per band repeated for the second date."""
     settings: dict[str, Any] = {'class_names': CHANGE_CLASSES, **kwargs}
     for name in ('wavelengths', 'scale', 'offset'):
-        if np.ndim(value := settings.get(name)) == 1:
-            settings[name] = np.tile(np.asarray(value), 2)
+        if (value := np.asarray(settings.get(name))).ndim == 1:
+            settings[name] = np.tile(value, 2)
     if (used := settings.get('bands')) is not None:
         settings['bands'] = np.concatenate([np.asarray(used), np.asarray(used) + bands])
     return settings

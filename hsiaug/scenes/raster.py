@@ -99,7 +99,7 @@ def _open(file: Path, drivers: Sequence[str] = DRIVERS) -> Any:
             except RasterioIOError as error:
                 reasons.append(str(error))
     said = [reason for reason in reasons if 'not recognized' not in reason]
-    raise RasterioIOError(said[0] if said else f'none of the formats {", ".join(drivers)}')
+    raise RasterioIOError(said[0] if said else f'{file} has none of the formats {", ".join(drivers)}')
 
 
 def _wavelengths(source: Any, indexes: Sequence[int], header: Mapping[str, str]) -> np.ndarray | None:

@@ -163,8 +163,8 @@ class Splitter(ABC):
         pixels = np.flatnonzero((flat != UNLABELLED) & scene.valid)
         if pixels.size == 0:
             raise ValueError(
-                f'Scene {scene.name!r}: no labelled pixel that is measured; a split needs labels, and 0, negative ones and '
-                'NaN are none'
+                f'Scene {scene.name!r}: no labelled pixel that is measured; a split needs labels, and 0, negative ones '
+                'and NaN are none'
             )
         in_train, in_test = self.sides(scene, pixels, flat[pixels], rng)
         test = pixels[in_test[pixels]]
