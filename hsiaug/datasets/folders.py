@@ -170,8 +170,8 @@ class PairFolder(NonGeoDataset):
         )
         if (labels < 0).any():
             raise ValueError(
-                f'PairFolder: {file} holds {values[labels < 0][:8].tolist()}, expected {sorted(self.raw_to_class)}; map '
-                'such values to a class with label_map, or name them in ignore'
+                f'PairFolder: {file} holds {values[labels < 0][:8].tolist()}, expected {sorted(self.raw_to_class)}; '
+                'map such values to a class with label_map, or name them in ignore'
             )
         if nodata in self.raw_to_class and nodata not in self.explicit and nodata in values:
             warnings.warn(
