@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -14,8 +15,11 @@ from torchgeo.datasets import NonGeoDataset
 from tqdm.auto import tqdm
 
 from ..samples import Sample, SampleSpec
-from ..scenes.readers import LABEL_KEYS, _find, _read
-from .image_files import SUFFIXES, FolderNotFoundError, ImageFiles
+from ..scenes.files import LABEL_KEYS, SceneFileError, without_axis_of_one
+from ..scenes.labels import without_class
+from ..scenes.layout import Layout
+from ..scenes.readers import open_content
+from .image_files import IMAGE_SUFFIXES, SUFFIXES, FolderNotFoundError, ImageFiles, image_files
 from .patches import IGNORE, plot_patch
 
 IMAGE_FOLDERS = ('images', 'image', 'imgs', 'img')
@@ -25,9 +29,10 @@ MASK_FOLDERS = ('masks', 'mask', 'labels', 'label', 'annotations')
 class PairFolder(NonGeoDataset):
     """Images and masks in two folders, paired by file stem and read on demand.
 
-    SegMunich and its like: ``img/`` or ``images/`` beside ``label/`` or ``masks/``. GeoTIFF, PNG, NumPy (images
-    (H, W, C)) and MATLAB. All images have the size and bands of the first. Pixels that an image has not measured
-    (nodata, NaN) hold the mean of its other pixels and are ignored in its mask.
+    SegMunich and its like: ``img/`` or ``images/`` beside ``label/`` or ``masks/``. GeoTIFF, PNG, ENVI, NumPy, HDF5
+    and MATLAB, images in JPEG too. All images have the size and bands of the first. Pixels that an image has not
+    measured (nodata, NaN, transparent) hold the mean of its other pixels and are ignored in its mask. Negative mask
+    values, NaN and a mask file's own nodata are ignored unless they are classes.
 
     Args:
         root: folder that holds both.
@@ -40,11 +45,12 @@ class PairFolder(NonGeoDataset):
         wavelengths: band centres in nm of all bands of a file; the first file's own if None.
         label_map: value in a mask file to class index; None takes values 0..K-1 as they are.
         ignore: values in a mask file of pixels that do not count.
-        scale: stored value times ``scale`` is the value in ``unit``.
+        scale: stored value times ``scale`` is the value in ``unit``; a file's own scale and offset if None.
         unit: physical unit.
         nodata: stored value that means "no measurement"; a file's own if None.
         image_key: variable of the image in ``.npz`` and ``.mat`` files that hold several.
         mask_key: variable of the mask, likewise.
+        layout: ``'hwc'`` or ``'chw'``, where the bands are in arrays; told by the first mask if None.
         transforms: function of a sample, as in torchgeo.
 
     Raises:
@@ -63,18 +69,31 @@ class PairFolder(NonGeoDataset):
         wavelengths: Sequence[float] | None = None,
         label_map: Mapping[int, int] | None = None,
         ignore: Sequence[int] = (),
-        scale: float = 1.0,
+        scale: float | None = None,
         unit: str | None = None,
         nodata: float | None = None,
         image_key: str | None = None,
         mask_key: str | None = None,
+        layout: Layout | None = None,
         transforms: Callable[[Sample], Sample] | None = None,
     ) -> None:
         self.root, self.mask_key, self.transforms = Path(root), mask_key, transforms
         self.raw_to_class = _raw_to_class(len(classes), label_map, ignore)
+        self.explicit = {*(label_map or ()), *ignore}
         self.pairs = self._pairs(split, images, masks)
         self._counts: np.ndarray | None = None
-        self.files = ImageFiles('PairFolder', self.pairs[0][0], bands, wavelengths, scale, nodata, image_key)
+        image, mask = self.pairs[0]
+        self.files = ImageFiles(
+            'PairFolder',
+            image,
+            bands,
+            wavelengths,
+            scale,
+            nodata,
+            image_key,
+            layout,
+            lambda: self._raw_mask(mask)[0].shape,
+        )
         self.spec = SampleSpec(
             kind='segmentation',
             bands=len(self.files.bands),
@@ -95,7 +114,7 @@ class PairFolder(NonGeoDataset):
         folders = [_folder(root, images, IMAGE_FOLDERS, 'images'), _folder(root, masks, MASK_FOLDERS, 'masks')]
         if split is not None and all((folder / split).is_dir() for folder in folders):
             folders, split = [folder / split for folder in folders], None
-        of_image, of_mask = (_by_stem(folder) for folder in folders)
+        of_image, of_mask = (_by_stem(f, s) for f, s in zip(folders, (IMAGE_SUFFIXES, SUFFIXES), strict=True))
         stems = sorted(of_image.keys() | of_mask.keys())
         if split is not None:
             if not listing.is_file():
@@ -105,30 +124,63 @@ class PairFolder(NonGeoDataset):
                 )
             lines = [line.strip() for line in listing.read_text().splitlines()]
             stems = [
-                Path(line).stem if Path(line).suffix.lower() in SUFFIXES else Path(line).name for line in lines if line
+                Path(line).stem if Path(line).suffix.lower() in IMAGE_SUFFIXES else Path(line).name
+                for line in lines
+                if line
             ]
         for stem in stems:
             missing = [folder for folder, files in zip(folders, (of_image, of_mask), strict=True) if stem not in files]
             if missing:
                 partner = of_image.get(stem) or of_mask.get(stem) or f'{stem!r} in {listing}'
-                raise ValueError(f'PairFolder: {partner} has no file of that stem in {" and ".join(map(str, missing))}')
+                like = sorted({p.name for p in (of_image if missing[0] == folders[0] else of_mask).values()})[:3]
+                raise ValueError(
+                    f'PairFolder: {partner} has no file of that stem in {" and ".join(map(str, missing))}, which holds '
+                    f'{like}; give both files of a pair the same stem'
+                )
         if not stems:
-            raise ValueError(f'PairFolder: no files with {SUFFIXES} in {folders[0]}, or none named in the split')
+            raise ValueError(
+                f'PairFolder: no files with {IMAGE_SUFFIXES}, and no ENVI files, in {folders[0]}, or none named in '
+                'the split'
+            )
         return [(of_image[stem], of_mask[stem]) for stem in stems]
+
+    def _raw_mask(self, file: Path) -> tuple[np.ndarray, np.ndarray, float | None]:
+        """(H, W) values as stored, where they may be classes, and the file's nodata."""
+        content = open_content(file, 'mask')
+        try:
+            raw = content.find(self.mask_key, LABEL_KEYS, (2,), 'mask', 'mask_key').read()
+        except SceneFileError as error:
+            hint = '; a mask holds one class index per pixel, in one band: colours and one-hot masks are not mapped'
+            raise SceneFileError(f'{error}{hint}') from None
+        raw = without_axis_of_one(raw, (2,))
+        counted = np.ones(raw.shape, dtype=bool) if content.facts.measured is None else content.facts.measured
+        return raw, counted, content.facts.nodata
 
     def _mask(self, file: Path) -> np.ndarray:
         """(H, W) int64 labels."""
-        content = _read(file, 'mask')
-        raw = content[_find(file, content, self.mask_key, LABEL_KEYS, (2,), 'mask', 'mask_key')]
+        raw, counted, nodata = self._raw_mask(file)
         if raw.shape != self.spec.size:
             raise ValueError(f'PairFolder: {file} has {raw.shape}, its image {self.spec.size} rows and columns')
         values, place = np.unique(raw, return_inverse=True)
-        if unknown := [value for value in values.tolist() if value not in self.raw_to_class]:
+        absent = without_class(values, nodata, where=f'PairFolder: values of {file}')
+        known, gone = values.tolist(), absent.tolist()
+        labels = np.array(
+            [self.raw_to_class.get(v, IGNORE if out else -1) for v, out in zip(known, gone, strict=True)],
+            dtype=np.int64,
+        )
+        if (labels < 0).any():
             raise ValueError(
-                f'PairFolder: {file} holds {unknown[:8]}, expected {sorted(self.raw_to_class)}; map such values to a '
-                'class with label_map, or name them in ignore'
+                f'PairFolder: {file} holds {values[labels < 0][:8].tolist()}, expected {sorted(self.raw_to_class)}; '
+                'map such values to a class with label_map, or name them in ignore'
             )
-        return np.array([self.raw_to_class[value] for value in values.tolist()])[place.reshape(raw.shape)]
+        if nodata in self.raw_to_class and nodata not in self.explicit and nodata in values:
+            warnings.warn(
+                f'PairFolder: {nodata:g} is class {self.spec.classes[self.raw_to_class[int(nodata)]]!r} and the nodata '
+                f'value of {file}, so its pixels count as that class; name it in ignore if they do not count, in '
+                'label_map if they do',
+                stacklevel=3,
+            )
+        return np.where(counted, labels[place.reshape(raw.shape)], IGNORE)
 
     # --- samples ----------------------------------------------------------------------------------------------------
 
@@ -152,10 +204,19 @@ class PairFolder(NonGeoDataset):
         """(N, K) pixels per class of each pair. Reads every file once, without ``transforms``."""
         if self._counts is None:
             counts = np.zeros((len(self), self.spec.num_classes), dtype=np.int64)
+            unmeasured = np.zeros(self.spec.num_classes, dtype=np.int64)
             for row, (image, mask) in enumerate(tqdm(self.pairs, desc='class fractions', unit='pair')):
-                labels = self._mask(mask)[self.files.read(image)[1]]
-                counts[row] = np.bincount(labels[labels != IGNORE], minlength=self.spec.num_classes)
+                labels, valid = self._mask(mask), self.files.read(image)[1]
+                counted = labels != IGNORE
+                counts[row] = np.bincount(labels[counted & valid], minlength=self.spec.num_classes)
+                unmeasured += np.bincount(labels[counted & ~valid], minlength=self.spec.num_classes)
             self._counts = counts
+            if hidden := [self.spec.classes[k] for k in np.flatnonzero(unmeasured * (counts.sum(axis=0) == 0))]:
+                warnings.warn(
+                    f'PairFolder: {hidden} occur in masks, but only where the images are not measured (nodata, NaN or '
+                    'transparent), so they count nowhere; give another nodata if these pixels are measured',
+                    stacklevel=3,
+                )
         return self._counts
 
     def class_fractions(self) -> Tensor:
@@ -187,14 +248,13 @@ def _folder(root: Path, name: str | None, usual: Sequence[str], what: str) -> Pa
     )
 
 
-def _by_stem(folder: Path) -> dict[str, Path]:
+def _by_stem(folder: Path, suffixes: Sequence[str]) -> dict[str, Path]:
     """Readable files by stem."""
     files: dict[str, Path] = {}
-    for path in sorted(folder.iterdir()):
-        if path.suffix.lower() in SUFFIXES and not path.name.startswith('.'):
-            if path.stem in files:
-                raise ValueError(f'PairFolder: {files[path.stem]} and {path} have the same stem; keep one of them')
-            files[path.stem] = path
+    for path in image_files(folder, suffixes):
+        if path.stem in files:
+            raise ValueError(f'PairFolder: {files[path.stem]} and {path} have the same stem; keep one of them')
+        files[path.stem] = path
     return files
 
 

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 from torchgeo.datasets import DatasetNotFoundError
 
-from ..scenes.readers import CUBE_KEYS, _find, _nanometres, _read
+from ..scenes.envi import DATA_SUFFIXES
+from ..scenes.files import CUBE_KEYS, Content
+from ..scenes.layout import Layout, channels_last
+from ..scenes.readers import open_content, refuse_doubts, scale_and_offset
+from ..scenes.wavelengths import to_nanometres
 
-SUFFIXES = ('.tif', '.tiff', '.png', '.npy', '.npz', '.mat')
+SUFFIXES = ('.tif', '.tiff', '.png', '.npy', '.npz', '.mat', '.h5', '.hdf5')
+IMAGE_SUFFIXES = (*SUFFIXES, '.jpg', '.jpeg')
+"""Suffixes of images; masks in JPEG are none any more, it changes their values."""
 
 
 class FolderNotFoundError(DatasetNotFoundError):
@@ -28,9 +34,11 @@ class ImageFiles:
         first: one of the files; the others must be like it.
         bands: indices of the bands to use, 0-based; all if None.
         wavelengths: band centres in nm of all bands of a file; the first file's own if None.
-        scale: stored value times ``scale`` is the value in the unit.
+        scale: stored value times ``scale`` is the value in the unit; a file's own scale and offset if None.
         nodata: stored value that means "no measurement"; a file's own if None.
         key: variable of the image in files that hold several.
+        layout: ``'hwc'`` or ``'chw'``, where the bands are in arrays; told by masks and wavelengths if None.
+        pixels: gives the (H, W) of the first file's mask.
 
     Attributes:
         shape: (H, W, all bands) as stored.
@@ -47,26 +55,59 @@ class ImageFiles:
         first: Path,
         bands: Sequence[int] | None = None,
         wavelengths: Sequence[float] | None = None,
-        scale: float = 1.0,
+        scale: float | None = None,
         nodata: float | None = None,
         key: str | None = None,
+        layout: Layout | None = None,
+        pixels: Callable[[], tuple[int, ...]] | None = None,
     ) -> None:
-        self.owner, self.scale, self.nodata, self.key = owner, scale, nodata, key
-        stored, content = self._stored(first)
+        self.owner, self.scale, self.nodata, self.key, self.given = owner, scale, nodata, key, bands
+        self.layout: Layout | None = layout
+        centres = None if wavelengths is None else to_nanometres(wavelengths)
+        if wavelengths is not None and centres is None:
+            raise ValueError(f'{owner}: wavelengths must be positive band centres in nm, found {wavelengths}')
+        content = self._content(first)
+        if layout is None and not content.facts.channels_last:
+            self.layout = self._told(first, content, centres, pixels)
+        stored = self._stored(first, content)
         self.shape: tuple[int, ...] = stored.shape
-        self.bands = np.arange(stored.shape[2]) if bands is None else np.asarray(bands, dtype=np.int64)
+        good = np.arange(stored.shape[2]) if content.facts.good_bands is None else content.facts.good_bands
+        self.bands = good if bands is None else np.asarray(bands, dtype=np.int64)
         if not self.bands.size or not 0 <= self.bands.min() <= self.bands.max() < stored.shape[2]:
             raise ValueError(f'{owner}: bands must be indices in [0, {stored.shape[2]}), found {self.bands.tolist()}')
-        centres = _nanometres(content.get('wavelength_nm') if wavelengths is None else wavelengths)
+        centres = content.facts.wavelengths if centres is None else centres
+        scale_and_offset(content.facts, scale, str(first))
         if centres is not None and len(centres) != stored.shape[2]:
             raise ValueError(f'{owner}: {stored.shape[2]} bands in a file, but {len(centres)} wavelengths')
         self.wavelengths = None if centres is None else tuple(centres[self.bands].tolist())
 
-    def _stored(self, file: Path) -> tuple[np.ndarray, Mapping[str, np.ndarray]]:
-        """(H, W, all bands) as stored, and what else the file holds."""
-        content = _read(file, 'image')
-        array = content[_find(file, content, self.key, CUBE_KEYS, (2, 3), 'image', 'image_key')]
-        return array.reshape(*array.shape[:2], -1), content
+    def _content(self, file: Path) -> Content:
+        content = open_content(file, 'image', self.given)
+        content.facts.notices = () if hasattr(self, 'shape') else content.facts.notices  # said of the first alone
+        refuse_doubts(content.facts, bands=self.given, scale=self.scale, nodata=self.nodata)
+        return content
+
+    def _stored(self, file: Path, content: Content) -> np.ndarray:
+        """(H, W, all bands) as stored."""
+        array = content.find(self.key, CUBE_KEYS, (2, 3), 'image', 'image_key').read()
+        if array.ndim == 2:
+            return array[:, :, None]
+        return array if content.facts.channels_last else channels_last(array, self.layout, where=str(file))
+
+    def _told(
+        self,
+        file: Path,
+        content: Content,
+        centres: np.ndarray | None,
+        pixels: Callable[[], tuple[int, ...]] | None,
+    ) -> Layout:
+        """The layout of the first array, and so of all."""
+        array = content.find(self.key, CUBE_KEYS, (2, 3), 'image', 'image_key').read()
+        if array.ndim == 2:
+            return 'hwc'
+        known = content.facts.wavelengths if centres is None else centres
+        found = channels_last(array, None, None if pixels is None else pixels(), known, str(file))
+        return 'hwc' if found is array else 'chw'
 
     def read(self, file: Path) -> tuple[np.ndarray, np.ndarray]:
         """(C, H, W) float32 and (H, W) bool, where it is measured; elsewhere it holds the mean of what is.
@@ -74,20 +115,42 @@ class ImageFiles:
         Raises:
             ValueError: naming a file of another size or other bands.
         """
-        stored, content = self._stored(file)
+        content = self._content(file)
+        facts, stored = content.facts, self._stored(file, content)
         if stored.shape != self.shape:
             raise ValueError(
                 f'{self.owner}: {file} has {stored.shape} (rows, columns, bands), the first image has {self.shape}; '
                 'bring all to one size'
             )
         values = stored[:, :, self.bands]
-        nodata = content.get('nodata') if self.nodata is None else self.nodata
+        nodata = facts.nodata if self.nodata is None else self.nodata
         valid = np.isfinite(values).all(axis=2)
         if nodata is not None:
             valid &= (values != nodata).all(axis=2)
-        image = np.ascontiguousarray(values.transpose(2, 0, 1), dtype=np.float32) * np.float32(self.scale)
+        if facts.measured is not None:
+            valid &= facts.measured
+        image = values.astype(np.float32)
+        if self.scale is not None:
+            image *= np.float32(self.scale)
+        else:
+            for fact, apply in ((facts.scale, np.multiply), (facts.offset, np.add)):
+                factor = np.asarray(fact, dtype=np.float32)
+                apply(image, factor[self.bands] if factor.ndim else factor, out=image)
+        image = np.ascontiguousarray(image.transpose(2, 0, 1))
         fill_missing(image, valid)
         return image, valid
+
+
+def image_files(folder: Path, suffixes: Sequence[str] = IMAGE_SUFFIXES) -> list[Path]:
+    """Readable files of a folder, in the order of their names; raw ENVI files count where their header lies beside."""
+    files = sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith('.'))
+    headers = {path.stem.lower() for path in files if path.suffix.lower() == '.hdr'}
+    return [
+        path
+        for path in files
+        if path.suffix.lower() in suffixes
+        or (path.suffix.lower() in DATA_SUFFIXES and {path.stem.lower(), path.name.lower()} & headers)
+    ]
 
 
 def fill_missing(image: np.ndarray, valid: np.ndarray) -> None:

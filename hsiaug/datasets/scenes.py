@@ -18,12 +18,11 @@ from tqdm.auto import tqdm
 from ..samples import Sample, SampleSpec, class_counts
 from ..scenes import Scene
 from ..scenes.labelled_patches import LabelledPatchSplit
+from ..scenes.layout import Layout
 from ..scenes.patches import PatchPart
-from .image_files import SUFFIXES, FolderNotFoundError, ImageFiles
+from .image_files import IMAGE_SUFFIXES, FolderNotFoundError, ImageFiles, image_files
 from .patches import HeldSamples, read_windows, require_split_of
 from .preview import false_colour
-
-IMAGE_SUFFIXES = (*SUFFIXES, '.jpg', '.jpeg')
 
 
 class SceneDataset(HeldSamples):
@@ -131,7 +130,7 @@ class SceneDataset(HeldSamples):
 class SceneFolder(NonGeoDataset):
     """Images in one folder per class, read on demand.
 
-    GeoTIFF, PNG, JPEG, NumPy (images (H, W, C)) and MATLAB, of any number of bands; all images have the size and bands
+    GeoTIFF, PNG, JPEG, ENVI, NumPy, HDF5 and MATLAB, of any number of bands; all images have the size and bands
     of the first. Pixels that an image has not measured (nodata, NaN) hold the mean of its other pixels. For training
     read them into memory once: :meth:`SceneDataset.from_dataset`.
 
@@ -141,10 +140,11 @@ class SceneFolder(NonGeoDataset):
         split: sub-folder of the root that holds the class folders, such as ``'train'``; None for the root itself.
         bands: indices of the bands to use, 0-based.
         wavelengths: band centres in nm of all bands of a file; the first file's own if None.
-        scale: stored value times ``scale`` is the value in ``unit``.
+        scale: stored value times ``scale`` is the value in ``unit``; a file's own scale and offset if None.
         unit: physical unit.
         nodata: stored value that means "no measurement"; a file's own if None.
         image_key: variable of the image in ``.npz`` and ``.mat`` files that hold several.
+        layout: ``'hwc'`` or ``'chw'``, where the bands are in arrays; the latter is refused if None and likely.
         transforms: function of a sample, as in torchgeo.
 
     Raises:
@@ -159,10 +159,11 @@ class SceneFolder(NonGeoDataset):
         split: str | None = None,
         bands: Sequence[int] | None = None,
         wavelengths: Sequence[float] | None = None,
-        scale: float = 1.0,
+        scale: float | None = None,
         unit: str | None = None,
         nodata: float | None = None,
         image_key: str | None = None,
+        layout: Layout | None = None,
         transforms: Callable[[Sample], Sample] | None = None,
     ) -> None:
         self.root, self.transforms = Path(root) / (split or ''), transforms
@@ -172,7 +173,7 @@ class SceneFolder(NonGeoDataset):
         names = tuple(found if classes is None else classes)
         if missing := [name for name in names if name not in found]:
             raise FolderNotFoundError(f'SceneFolder: no folders {missing} in {self.root}, which holds {found}')
-        self.images = [(file, k) for k, name in enumerate(names) for file in _images(self.root / name)]
+        self.images = [(file, k) for k, name in enumerate(names) for file in image_files(self.root / name)]
         held = class_counts([k for _, k in self.images], len(names))
         if not names or (held == 0).any():
             empty = [name for name, count in zip(names, held, strict=True) if not count]
@@ -180,7 +181,7 @@ class SceneFolder(NonGeoDataset):
                 f'SceneFolder: no images with {IMAGE_SUFFIXES} in '
                 + (f'the class folders {empty} of {self.root}; leave these out of classes' if names else str(self.root))
             )
-        self.files = ImageFiles('SceneFolder', self.images[0][0], bands, wavelengths, scale, nodata, image_key)
+        self.files = ImageFiles('SceneFolder', self.images[0][0], bands, wavelengths, scale, nodata, image_key, layout)
         self.spec = SampleSpec(
             kind='scene',
             bands=len(self.files.bands),
@@ -275,10 +276,3 @@ def plot_scene(sample: Sample, spec: SampleSpec, show_titles: bool = True, supti
     if suptitle is not None:
         figure.suptitle(suptitle)
     return figure
-
-
-def _images(folder: Path) -> list[Path]:
-    """Readable files, in the order of their names."""
-    return sorted(
-        path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith('.')
-    )

@@ -2,9 +2,10 @@
 
 from .balance import ChangeSplitter, balance_change
 from .change import BitemporalScene
+from .files import SceneFileError
 from .labelled_patches import LabelledPatchSplit, LabelledPatchSplitter
 from .patches import PatchSplit, PatchSplitter
-from .readers import SceneFileError, open_library, open_scene
+from .readers import open_library, open_scene
 from .registry import BENCHMARK_SCENES, open_benchmark_scene
 from .resample import crop_to_common, stack_bands, upsample
 from .scene import BadBandsError, Scene

@@ -10,7 +10,8 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from ..samples import Kind, SampleSpec
-from .scene import UNLABELLED, Scene
+from .labels import UNLABELLED
+from .scene import Scene
 from .simulated import SimulatedScene
 
 UNCHANGED, CHANGED = 1, 2
@@ -56,7 +57,8 @@ class BitemporalScene(Scene):
             first: (H, W, C) image of the first date.
             second: (H, W, C) image of the second date.
             change: (H, W) mask, 1 where something changed, 0 where not, 255 where a pixel does not count.
-            kwargs: other arguments of :class:`Scene`; ``wavelengths`` and ``bands`` are those of one date.
+            kwargs: other arguments of :class:`Scene`; ``wavelengths``, ``bands``, ``scale`` and ``offset`` are those of
+                one date.
 
         Raises:
             ValueError: if the dates or the mask differ in size, the mask holds other values, or nothing changed.
@@ -177,13 +179,8 @@ class BitemporalScene(Scene):
         return replace(spec, kind=kind, bands=bands, wavelengths=spec.wavelengths and spec.wavelengths[:bands])
 
     def bad_bands(self, max_missing: float = 0.05) -> dict[int, str]:
-        """Bands in use that carry no information at one date, and the same bands of the other date.
-
-        Pixels without any measurement, such as those beyond the edge of a smaller image, count for no band.
-        """
-        measured = sum(int((~self._missing(block)).any(axis=2).sum()) for _, block in self._row_blocks())
-        outside = 1 - measured / self.num_pixels
-        bad = super().bad_bands(outside + max_missing * (1 - outside))
+        """Bands in use that carry no information at one date, and the same bands of the other date."""
+        bad = super().bad_bands(max_missing)
         half = self.cube.shape[2] // 2
         partners = {(band + half) % (2 * half): f'{why} at the other date' for band, why in bad.items()}
         return dict(sorted({**partners, **bad}.items()))
@@ -250,8 +247,9 @@ def _require_any_change(where: str, labels: Iterable[np.ndarray]) -> None:
 def _for_both_dates(kwargs: dict[str, Any], bands: int) -> dict[str, Any]:
     """Arguments of a scene, those per band repeated for the second date."""
     settings: dict[str, Any] = {'class_names': CHANGE_CLASSES, **kwargs}
-    if (wavelengths := settings.get('wavelengths')) is not None:
-        settings['wavelengths'] = np.tile(np.asarray(wavelengths), 2)
+    for name in ('wavelengths', 'scale', 'offset'):
+        if (value := np.asarray(settings.get(name))).ndim == 1:
+            settings[name] = np.tile(value, 2)
     if (used := settings.get('bands')) is not None:
         settings['bands'] = np.concatenate([np.asarray(used), np.asarray(used) + bands])
     return settings

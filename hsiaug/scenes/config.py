@@ -8,8 +8,10 @@ from typing import Any, Literal
 
 import numpy as np
 
-from .change import BitemporalScene
-from .readers import open_scene
+from .change import IGNORED, BitemporalScene
+from .labels import UNLABELLED
+from .layout import Layout
+from .readers import read_scene
 from .registry import open_benchmark_scene
 from .scene import Scene
 from .simulated import SimulatedScene
@@ -32,9 +34,14 @@ class SceneConfig:
         root: folder of the benchmark scene's files.
         simulated: settings of :class:`~hsiaug.scenes.SimulatedScene`, taken when neither file nor benchmark is named.
         name: short name; the file's own if None.
-        scale: stored value times ``scale`` is the value in ``unit``.
-        unit: physical unit.
-        nodata: stored value that means "no measurement".
+        scale: stored value times ``scale`` is the value in ``unit``; the file's own scale and offset if None.
+        unit: physical unit; the file's own if None.
+        nodata: stored value that means "no measurement"; the file's own if None.
+        ignore: label values of pixels without a class, beside 0, negative ones and the nodata value of the labels'
+            file; an empty list makes every positive value a class. Of change masks, values that do not count.
+        wavelengths: band centres in nm, one per band of the file; the file's own if None.
+        bands: indices of the bands to use, 0-based; those that the file does not mark as bad if None.
+        layout: ``'hwc'`` or ``'chw'``, where the bands are in an array; told by labels and wavelengths if None.
         on_bad_bands: ``'error'`` or ``'drop'``.
     """
 
@@ -47,9 +54,13 @@ class SceneConfig:
     root: str = '.'
     simulated: dict[str, Any] = field(default_factory=dict)
     name: str | None = None
-    scale: float = 1.0
+    scale: float | None = None
     unit: str | None = None
     nodata: float | None = None
+    ignore: tuple[int, ...] | None = None
+    wavelengths: tuple[float, ...] | None = None
+    bands: tuple[int, ...] | None = None
+    layout: Layout | None = None
     on_bad_bands: Literal['error', 'drop'] = 'error'
 
     @property
@@ -71,24 +82,30 @@ class SceneConfig:
                 f'scene: second ({self.second!r}) is the file of a second date; give that of the first as path'
             )
         if self.path is not None:
-            first = self._open(self.path, self.labels)
-            return first if self.second is None else self._with_second(first, self._open(self.second, None))
+            if self.second is None:
+                return self._open(self.path, self.labels).checked(self.on_bad_bands)
+            first = self._open(self.path, self.labels, unlabelled=IGNORED)
+            return self._with_second(first, self._open(self.second, None))
         if self.benchmark is not None:
-            return open_benchmark_scene(self.benchmark, self.root, self.on_bad_bands)
+            return open_benchmark_scene(self.benchmark, self.root, self.on_bad_bands, self.ignore)
         simulated = SimulatedScene(**self.simulated)
         return simulated if self.dates == 1 else BitemporalScene.from_simulated(simulated)
 
-    def _open(self, path: str, labels: str | None) -> Scene:
-        return open_scene(
+    def _open(self, path: str, labels: str | None, unlabelled: int = UNLABELLED) -> Scene:
+        return read_scene(
             path,
             labels,
             cube_key=self.cube_key,
             labels_key=None if labels is None else self.labels_key,
+            wavelengths=self.wavelengths,
             name=self.name or Path(path).stem,
+            bands=self.bands,
             scale=self.scale,
             unit=self.unit,
             nodata=self.nodata,
-            on_bad_bands=self.on_bad_bands,
+            ignore=self.ignore,
+            layout=self.layout,
+            unlabelled=unlabelled,
         )
 
     def _with_second(self, first: Scene, second: Scene) -> BitemporalScene:
@@ -96,7 +113,23 @@ class SceneConfig:
             raise ValueError(
                 f'scene: {self.path} and {self.second} are two dates; give the file of their change mask as labels'
             )
-        facts = ('wavelengths', 'wavelengths_approximate', 'scale', 'unit', 'nodata', 'groups', 'tile_rows')
+        for name in ('scale', 'offset', 'nodata'):
+            ours, theirs = getattr(first, name), getattr(second, name)
+            if not _same(ours, theirs):
+                raise ValueError(
+                    f'scene: {self.path} has the {name} {ours}, {self.second} has {theirs}; give '
+                    f'{"scale" if name == "offset" else name} if it is the same for both, or bring both to one'
+                )
+        facts = ('wavelengths', 'wavelengths_approximate', 'scale', 'offset', 'unit', 'nodata', 'groups', 'tile_rows')
         settings: dict[str, Any] = {name: getattr(first, name) for name in facts}
+        masks = [date.measured for date in (first, second) if date.measured is not None and date.shape == first.shape]
+        settings['measured'] = np.logical_and.reduce(masks) if masks else None
+        settings['bands'] = np.intersect1d(np.asarray(first.bands), np.asarray(second.bands))
         scene = BitemporalScene.from_dates(first.name, first.cube, second.cube, np.asarray(first.labels), **settings)
         return scene.checked(self.on_bad_bands)
+
+
+def _same(ours: Any, theirs: Any) -> bool:
+    if ours is None or theirs is None:
+        return ours is theirs
+    return np.shape(ours) == np.shape(theirs) and np.array_equal(ours, theirs, equal_nan=True)

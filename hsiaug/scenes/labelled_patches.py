@@ -8,8 +8,9 @@ from typing import Literal, get_args
 
 import numpy as np
 
+from .labels import UNLABELLED
 from .patches import PARTS, PatchPart, PatchSplit, PatchSplitter
-from .scene import UNLABELLED, Scene
+from .scene import Scene
 from .splits import RareClassError
 from .windows import window_class_counts
 

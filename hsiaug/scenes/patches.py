@@ -16,7 +16,8 @@ import numpy as np
 from scipy.ndimage import maximum_filter
 
 from ..samples import Footprint
-from .scene import UNLABELLED, Scene
+from .labels import UNLABELLED
+from .scene import Scene
 from .splits import OnRare, RareClassError
 from .windows import covered_pixels, spaced_places, window_class_counts, window_sums
 

@@ -5,26 +5,37 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import h5py
 import numpy as np
-import rasterio
-import scipy.io
 
+from .envi import data_file
+from .files import (
+    CUBE_KEYS,
+    LABEL_KEYS,
+    Content,
+    Facts,
+    SceneFileError,
+    Variable,
+    existing,
+    reading,
+    without_axis_of_one,
+)
+from .labels import UNLABELLED, class_names_of, clean_labels, without_ignored
+from .layout import Layout, channels_last
+from .matlab import open_hdf5, open_mat
+from .numpy_files import open_npy, open_npz
+from .raster import open_raster
 from .scene import Scene
+from .wavelengths import to_nanometres
 
-CUBE_KEYS = ('cube', 'image', 'images', 'tiles', 'spectra', 'data')
-LABEL_KEYS = ('gt', 'labels', 'label', 'mask', 'gt_majority')
-WAVELENGTH_KEYS = ('wavelength_nm', 'wavelengths', 'wavelength', 'wavelength_um')
-_MICROMETRES_BELOW = 100.0  # no sensor has band centres below 100 nm
+WAVELENGTH_KEYS = {'wavelength_nm': 'nm', 'wavelengths': None, 'wavelength': None, 'wavelength_um': 'um'}
+"""Usual names of band centres, with their unit where the name says it."""
 
 OnBadBands = Literal['error', 'drop']
-
-
-class SceneFileError(ValueError):
-    """A file that does not hold what was asked for."""
 
 
 def open_scene(
@@ -38,18 +49,22 @@ def open_scene(
     class_names: Mapping[int, str] | None = None,
     name: str | None = None,
     bands: Sequence[int] | np.ndarray | None = None,
-    scale: float = 1.0,
+    scale: float | None = None,
     unit: str | None = None,
     nodata: float | None = None,
+    ignore: Sequence[int] | None = None,
+    layout: Layout | None = None,
     on_bad_bands: OnBadBands = 'error',
 ) -> Scene:
     """Open a scene from a file.
 
-    MATLAB v5 and v7.3 (``.mat``), NumPy (``.npz``, ``.npy``), ENVI and GeoTIFF, and whatever else rasterio reads.
-    ``.npy`` and raw ENVI files are memory-mapped. A 4-D cube is read as tiles (T, h, w, C).
+    MATLAB (``.mat``), other HDF5 (``.h5``), NumPy (``.npz``, ``.npy``), ENVI, GeoTIFF, PNG, JPEG, JPEG 2000 and BMP.
+    ``.npy`` and raw ENVI files are memory-mapped. A 4-D cube is read as tiles (T, h, w, C). What files say beyond their
+    values is applied: scales, gains and offsets, nodata, masks and alpha bands, bad band lists, class names, band
+    centres. What can be read in two ways is an error that names the option that decides.
 
     Args:
-        path: file of the cube.
+        path: file of the cube; of ENVI images the header will do.
         labels: file of the labels, in any of the formats; or the name of a variable in the cube's own file; None
             looks for the usual names in that file.
         cube_key: variable of the cube; found by name, or as the only array of three dimensions, if None.
@@ -58,40 +73,78 @@ def open_scene(
         wavelengths: band centres in nm (micrometres are recognised); the file's own if None.
         class_names: class id to name; the file's own if None.
         name: short name; the file's stem if None.
-        bands: indices of the bands to use, 0-based.
-        scale: stored value times ``scale`` is the value in ``unit``; the file's own ``scale`` if left at 1.
-        unit: physical unit.
+        bands: indices of the bands to use, 0-based; those that the file does not mark as bad if None.
+        scale: stored value times ``scale`` is the value in ``unit``; the file's own scale and offset if None.
+        unit: physical unit; the file's own if None.
         nodata: stored value that means "no measurement"; the file's own if None.
+        ignore: label values of pixels without a class, beside 0, negative ones, NaN and the nodata value of the labels'
+            file; an empty one makes every positive value a class, nodata too.
+        layout: ``'hwc'`` or ``'chw'``, where the bands are in an array; told by labels and wavelengths if None.
         on_bad_bands: refuse or drop bands that carry no information.
 
     Raises:
         FileNotFoundError: if a file is missing.
-        SceneFileError: if a variable is missing or ambiguous, or a file cannot be read.
+        SceneFileError: if a variable is missing or ambiguous, a file cannot be read, or can be read in two ways.
         BadBandsError: if bands carry no information and are not to be dropped.
         ValueError: if labels do not fit the cube.
     """
-    file = _existing(path, 'cube')
-    content = _read(file, 'cube')
-    cube_name = _find(file, content, cube_key, CUBE_KEYS, (3, 4), 'cube', 'cube_key')
-    cube = content[cube_name]
-    label_array = _labels(file, content, labels, labels_key, cube)
+    return read_scene(
+        path, labels, cube_key=cube_key, labels_key=labels_key, groups_key=groups_key, wavelengths=wavelengths,
+        class_names=class_names, name=name, bands=bands, scale=scale, unit=unit, nodata=nodata, ignore=ignore,
+        layout=layout,
+    ).checked(on_bad_bands)  # fmt: skip
+
+
+def read_scene(
+    path: str | os.PathLike[str],
+    labels: str | os.PathLike[str] | None,
+    *,
+    cube_key: str | None,
+    labels_key: str | None,
+    groups_key: str | None = None,
+    wavelengths: Sequence[float] | np.ndarray | None = None,
+    class_names: Mapping[int, str] | None = None,
+    name: str | None = None,
+    bands: Sequence[int] | np.ndarray | None = None,
+    scale: float | None = None,
+    unit: str | None = None,
+    nodata: float | None = None,
+    ignore: Sequence[int] | None = None,
+    layout: Layout | None = None,
+    unlabelled: int = UNLABELLED,
+) -> Scene:
+    """A scene whose bands are not checked yet; see :func:`open_scene` for what it takes.
+
+    ``unlabelled`` is the label of pixels without a class: change masks have 255, since 0 is unchanged.
+    """
+    content = open_content(existing(path, 'cube'), 'cube', bands)
+    file, facts = content.file, content.facts
+    cube_variable = find_cube(content, cube_key)
+    found = _labels(content, labels, labels_key, cube_variable, nodata, ignore, class_names, unlabelled)
+    cube = without_axis_of_one(cube_variable.read(), (3, 4)) if cube_variable.ndim > 2 else cube_variable.read()
+    cube = cube[:, :, None] if cube.ndim == 2 else cube
+    centres = None if wavelengths is None else _given_wavelengths(wavelengths)
+    if not facts.channels_last:
+        known = facts.wavelengths if centres is None else centres
+        cube = channels_last(cube, layout, None if found is None else found.values.shape, known, str(file))
+    refuse_doubts(facts, bands=bands, scale=scale, nodata=nodata)
     metadata: dict[str, Any] = {
-        'wavelengths': _nanometres(wavelengths if wavelengths is not None else _first(content, WAVELENGTH_KEYS)),
-        'class_names': dict(class_names) if class_names is not None else _class_names(content.get('class_names')),
-        'scale': _scalar(content, 'scale', 1.0) if scale == 1.0 else scale,
-        'nodata': _scalar(content, 'nodata', None) if nodata is None else nodata,
-        'unit': unit,
-        'bands': None if bands is None else np.asarray(bands),
+        'wavelengths': facts.wavelengths if centres is None else centres,
+        'class_names': (facts.class_names if found is None else found.names) if class_names is None else class_names,
+        'nodata': facts.nodata if nodata is None else nodata,
+        'unit': facts.unit if unit is None and scale is None else unit,
+        'bands': facts.good_bands if bands is None else np.asarray(bands),
+        'measured': facts.measured,
+        **scale_and_offset(facts, scale, str(file)),
     }
-    name = name or file.stem
+    metadata['class_names'] = without_ignored(metadata['class_names'], ignore)
+    name, values = name or file.stem, None if found is None else found.values
     if cube.ndim == 4:
-        scene = Scene.from_tiles(name, cube, label_array, **metadata)
-    else:
-        groups = None
-        if groups_key is not None:
-            groups = content[_find(file, content, groups_key, (), (2,), 'groups', 'groups_key')]
-        scene = Scene(name, cube, label_array, groups=groups, **metadata)
-    return scene.checked(on_bad_bands)
+        return Scene.from_tiles(name, cube, values, **metadata)
+    groups = None
+    if groups_key is not None:
+        groups = without_axis_of_one(content.find(groups_key, (), (2,), 'groups', 'groups_key').read(), (2,))
+    return Scene(name, cube, values, groups=groups, **metadata)
 
 
 def open_library(
@@ -103,15 +156,16 @@ def open_library(
     wavelengths_key: str | None = None,
     good_bands_key: str | None = None,
     name: str | None = None,
-    scale: float = 1.0,
+    scale: float | None = None,
     unit: str | None = None,
     nodata: float | None = None,
+    ignore: Sequence[int] | None = None,
     on_bad_bands: OnBadBands = 'error',
 ) -> Scene:
     """Open a spectral library as a scene one pixel wide.
 
     Args:
-        path: ``.npz`` or ``.mat`` file.
+        path: ``.npz``, ``.mat`` or ``.h5`` file.
         labels_key: variable of the labels (N,), text or integers; text classes are numbered from 1 in sorted order.
         spectra_key: variable of the spectra (N, C).
         groups_key: variable of the groups (N,), text or integers.
@@ -121,6 +175,7 @@ def open_library(
         scale: as in :func:`open_scene`.
         unit: as in :func:`open_scene`.
         nodata: as in :func:`open_scene`.
+        ignore: as in :func:`open_scene`, for labels that are integers.
         on_bad_bands: as in :func:`open_scene`.
 
     Raises:
@@ -129,201 +184,216 @@ def open_library(
         BadBandsError: if bands carry no information and are not to be dropped.
         ValueError: if labels, groups or wavelengths do not fit the spectra.
     """
-    file = _existing(path, 'library')
-    content = _read(file, 'library')
-    spectra = content[_find(file, content, spectra_key, CUBE_KEYS, (2,), 'spectra', 'spectra_key')]
-    chosen = {
-        what: content[_find(file, content, key, (), (1, 2), what, f'{what}_key')].reshape(-1) if key else None
-        for what, key in (
-            ('labels', labels_key),
-            ('groups', groups_key),
-            ('wavelengths', wavelengths_key),
-            ('good_bands', good_bands_key),
-        )
-    }
-    labels, class_names = chosen['labels'], _class_names(content.get('class_names'))
-    assert labels is not None
+    content = open_content(existing(path, 'library'), 'library')
+    file, facts = content.file, content.facts
+    spectra = content.find(spectra_key, CUBE_KEYS, (2,), 'spectra', 'spectra_key').read()
+
+    def column(key: str, what: str) -> np.ndarray:
+        return content.find(key, (), (1, 2), what, f'{what}_key').read().reshape(-1)
+
+    labels, class_names = column(labels_key, 'labels'), facts.class_names
     if labels.dtype.kind in 'US':
         names, numbers = np.unique(labels, return_inverse=True)
         labels, class_names = numbers.reshape(-1) + 1, {i + 1: str(n) for i, n in enumerate(names)}
-    groups = None if chosen['groups'] is None else np.unique(chosen['groups'], return_inverse=True)[1].reshape(-1)
-    wavelengths = chosen['wavelengths'] if wavelengths_key else _first(content, WAVELENGTH_KEYS)
+    else:
+        labels = clean_labels(labels, f'{file}: labels', None, ignore, class_names)
+    groups = None if groups_key is None else np.unique(column(groups_key, 'groups'), return_inverse=True)[1].reshape(-1)
+    centres = facts.wavelengths if wavelengths_key is None else to_nanometres(column(wavelengths_key, 'wavelengths'))
     return Scene.from_spectra(
         name or file.stem,
         spectra,
         labels,
         groups,
-        class_names=class_names,
-        wavelengths=_nanometres(wavelengths),
-        bands=None if chosen['good_bands'] is None else np.flatnonzero(chosen['good_bands']),
-        scale=_scalar(content, 'scale', 1.0) if scale == 1.0 else scale,
+        class_names=without_ignored(class_names, ignore),
+        wavelengths=centres,
+        bands=None if good_bands_key is None else np.flatnonzero(column(good_bands_key, 'good_bands')),
         unit=unit,
-        nodata=_scalar(content, 'nodata', None) if nodata is None else nodata,
+        nodata=facts.nodata if nodata is None else nodata,
+        **scale_and_offset(facts, scale, str(file)),
     ).checked(on_bad_bands)
 
 
-def _existing(path: str | os.PathLike[str], what: str) -> Path:
-    file = Path(path)
-    if not file.is_file():
-        beside = sorted(p.name for p in file.parent.iterdir())[:8] if file.parent.is_dir() else 'no such folder'
-        raise FileNotFoundError(f'{what} file {file} does not exist; in {file.parent}: {beside}')
-    return file
+def open_content(file: Path, what: str, bands: Sequence[int] | np.ndarray | None = None) -> Content:
+    """The variables and facts of a file of any known format; of values it reads what the facts need.
 
-
-def _read(file: Path, what: str) -> dict[str, np.ndarray]:
-    """All arrays of a file by name; a single image is called ``cube``."""
-    suffix = file.suffix.lower()
-    try:
-        if suffix == '.npz':
-            with np.load(file, allow_pickle=False) as archive:
-                return {key: archive[key] for key in archive.files}
-        if suffix == '.npy':
-            return {'cube': np.load(file, mmap_mode='r', allow_pickle=False)}
-        if suffix == '.mat':
-            return _read_mat(file)
-        return _read_raster(file)
-    except MemoryError:
-        raise
-    except Exception as error:  # what a parser raises on a torn or foreign file is anybody's guess
-        raise SceneFileError(
-            f'{what} file {file} cannot be read as {suffix or "a raster"}: {error}. Is it complete, and of that '
-            'format? Arrays of Python objects are never read'
-        ) from error
-
-
-def _read_mat(file: Path) -> dict[str, np.ndarray]:
-    if h5py.is_hdf5(file):  # MATLAB v7.3; its arrays come with their axes reversed
-        with h5py.File(file, 'r') as archive:
-            arrays = {k: v for k, v in archive.items() if isinstance(v, h5py.Dataset) and v.dtype.kind in 'biuf'}
-            return {key: np.transpose(value[()]) for key, value in arrays.items()}
-    loaded = scipy.io.loadmat(file)
-    return {k: v for k, v in loaded.items() if isinstance(v, np.ndarray) and v.dtype.kind in 'biufU'}
-
-
-def _read_raster(file: Path) -> dict[str, np.ndarray]:
-    with warnings.catch_warnings():
-        # A cube without map coordinates is as good as one with them here.
-        warnings.simplefilter('ignore', rasterio.errors.NotGeoreferencedWarning)
-        source = rasterio.open(file)
-    with source:
-        content: dict[str, np.ndarray] = {}
-        if source.nodata is not None:
-            content['nodata'] = np.array(source.nodata)
-        tags = [source.tags(i + 1) for i in range(source.count)]
-        header = source.tags(ns='ENVI')
-        text = header.get('wavelength') or header.get('wavelength_nm')
-        centres = [float(t['wavelength']) for t in tags if 'wavelength' in t]
-        if text:
-            centres = [float(v) for v in text.strip('{}').split(',')]
-        if len(centres) == source.count and source.count > 1:
-            content['wavelength_nm'] = np.array(centres)
-        cube = _map_envi(file, header, source) if source.driver == 'ENVI' else None
-        if cube is None:
-            cube = np.moveaxis(source.read(), 0, 2)
-        content['cube'] = cube if cube.shape[2] > 1 else cube[:, :, 0]
-        return content
-
-
-def _map_envi(file: Path, header: Mapping[str, str], source: Any) -> np.ndarray | None:
-    """(H, W, C) view of a raw ENVI file's memory map; None where the file is not plain.
+    Args:
+        file: exists.
+        what: it is, for messages.
+        bands: in use, if the user says so.
 
     Raises:
-        ValueError: if the file is shorter than its header says; GDAL would fill it up with zeros.
+        SceneFileError: if it cannot be read.
     """
-    dtype = np.dtype(source.dtypes[0])
-    dtype = dtype.newbyteorder('>' if header.get('byte_order', '0').strip() == '1' else '<')
-    offset = int(header.get('header_offset', '0') or 0)
-    height, width, channels = source.height, source.width, source.count
-    if header.get('file_compression', '0').strip() != '0':
-        return None
-    found, expected = file.stat().st_size, offset + height * width * channels * dtype.itemsize
-    if found < expected:
-        raise ValueError(
-            f'{found} bytes, but its header describes {expected}: {height} lines x {width} samples x {channels} bands '
-            f'of {dtype.name} after {offset} bytes'
-        )
-    layouts: dict[str, tuple[tuple[int, int, int], tuple[int, int, int]]] = {
-        'bsq': ((channels, height, width), (1, 2, 0)),
-        'bil': ((height, channels, width), (0, 2, 1)),
-        'bip': ((height, width, channels), (0, 1, 2)),
-    }
-    layout = layouts.get(header.get('interleave', '').strip().lower())
-    if layout is None:
-        return None
-    shape, order = layout
-    return np.memmap(file, dtype, 'r', offset, shape).transpose(order)
-
-
-def _find(
-    file: Path,
-    content: Mapping[str, np.ndarray],
-    key: str | None,
-    usual: Sequence[str],
-    dimensions: tuple[int, ...],
-    what: str,
-    argument: str,
-) -> str:
-    """Name of the variable that holds ``what``."""
-    found = ', '.join(f'{k} {v.shape}' for k, v in content.items()) or 'nothing'
-    shape = ' or '.join(f'{d}-D' for d in dimensions)
-    if key is not None:
-        if key not in content:
-            raise SceneFileError(f'{file} holds no {key!r} for the {what}; it holds: {found}. Name one with {argument}')
-        if content[key].ndim not in dimensions:
-            raise SceneFileError(f'{file}: {what} {key!r} must be {shape}, found shape {content[key].shape}')
-        return key
-    fitting = [k for k, v in content.items() if v.ndim in dimensions and v.dtype.kind in 'biuf']
-    named = [k for k in usual if k in fitting]
-    candidates = named or fitting
-    if len(candidates) != 1:
+    suffix = file.suffix.lower()
+    if suffix == '.hdr':
+        file = data_file(file)
+        suffix = file.suffix.lower()
+    where = f'{what} file {file} cannot be read as {suffix or "a raster"}'
+    if suffix == '.sli':
         raise SceneFileError(
-            f'{file}: {len(candidates)} arrays could be the {what} ({shape}); it holds: {found}. '
-            f'Name one with {argument}'
+            f'{where}: ENVI spectral libraries are not read; save spectra (N, C), labels (N,) and wavelengths as .npz'
         )
-    return candidates[0]
+    with reading(where):
+        if suffix == '.npy':
+            content = open_npy(file, where)
+        elif suffix == '.npz':
+            content = open_npz(file, where)
+        elif suffix in ('.mat', '.h5', '.hdf5', '.hdf', '.he5'):
+            hdf5 = suffix != '.mat' or h5py.is_hdf5(file)
+            content = open_hdf5(file, where) if hdf5 else open_mat(file, where)
+        else:
+            return open_raster(file, where, bands)
+        content.facts = _facts_of_variables(content)
+    return content
+
+
+def find_cube(content: Content, key: str | None, argument: str = 'cube_key', what: str = 'cube') -> Variable:
+    """The variable of the cube: tiles, an image, or a single band where a file holds no more.
+
+    Raises:
+        SceneFileError: if it is missing or ambiguous.
+    """
+    solid = any(v.ndim in (3, 4) and v.numeric for v in content.variables.values())
+    if key is not None:
+        solid = (name := content.name(key)) is None or content.variables[name].ndim != 2
+    if solid:
+        return content.find(key, CUBE_KEYS, (3, 4), what, argument)
+    flat = {n: v for n, v in content.variables.items() if n.rsplit('/', 1)[-1] not in LABEL_KEYS and v.ndim == 2}
+    single = Content(content.file, flat, content.facts, content.unread)
+    try:
+        return single.find(key, CUBE_KEYS, (2,), what, argument)
+    except SceneFileError:
+        return content.find(key, CUBE_KEYS, (3, 4), what, argument)
+
+
+def refuse_doubts(facts: Facts, **options: Any) -> None:
+    """Say what a file notes; an error for what it leaves open, unless the option that decides it is given.
+
+    Raises:
+        SceneFileError: naming both readings and the option.
+    """
+    for notice in facts.notices:
+        warnings.warn(notice, stacklevel=4)
+    for option, message in facts.doubts.items():
+        if options.get(option) is None:
+            raise SceneFileError(message)
+
+
+def scale_and_offset(facts: Facts, scale: float | None, where: str) -> dict[str, Any]:
+    """``scale`` and ``offset`` of a scene: exactly what the user says, or what the file does."""
+    if scale is None:
+        return {'scale': facts.scale, 'offset': facts.offset}
+    plain = np.all(np.asarray(facts.scale) == 1) and np.all(np.asarray(facts.offset) == 0)
+    if not plain and not (np.allclose(facts.scale, scale) and np.all(np.asarray(facts.offset) == 0)):
+        warnings.warn(
+            f'{where}: scale {scale:g} is used as given; the scale {facts.scale} and offset {facts.offset} of the file '
+            'are not',
+            stacklevel=4,
+        )
+    return {'scale': scale, 'offset': 0.0}
+
+
+@dataclass(frozen=True)
+class _Labels:
+    values: np.ndarray
+    names: Mapping[int, str]
 
 
 def _labels(
-    file: Path,
-    content: Mapping[str, np.ndarray],
+    content: Content,
     labels: str | os.PathLike[str] | None,
     key: str | None,
-    cube: np.ndarray,
-) -> np.ndarray | None:
+    cube: Variable,
+    nodata: float | None,
+    ignore: Sequence[int] | None,
+    class_names: Mapping[int, str] | None,
+    unlabelled: int,
+) -> _Labels | None:
+    """The labels and the class names of their file; None where nothing is labelled."""
     dimensions = (3,) if cube.ndim == 4 else (2,)
-    if labels is not None and not Path(labels).is_file() and str(labels) in content:
+    if labels is not None and not Path(labels).is_file() and content.name(str(labels)) is not None:
         labels, key = None, str(labels)
     if labels is not None:
         if not Path(labels).is_file() and Path(labels).name == str(labels):  # may be meant as a variable
             raise FileNotFoundError(
-                f'labels {str(labels)!r} are neither a file nor a variable of {file}, which holds: {sorted(content)}'
+                f'labels {str(labels)!r} are neither a file nor a variable of {content.file}, which holds: '
+                f'{sorted(content.variables)}'
             )
-        source = _existing(labels, 'labels')
-        content = _read(source, 'labels')
-        return content[_find(source, content, key, LABEL_KEYS, dimensions, 'labels', 'labels_key')]
+        source = open_content(existing(labels, 'labels'), 'labels')
+        return _clean(source, source.find(key, LABEL_KEYS, dimensions, 'labels', 'labels_key'), source.facts.nodata,
+                      dimensions, ignore, class_names or source.facts.class_names, content, unlabelled)  # fmt: skip
     if key is None:
         # Text under a usual name is a list of names, not a map.
-        key = next((k for k in LABEL_KEYS if k in content and content[k].dtype.kind in 'biuf'), None)
-    return None if key is None else content[_find(file, content, key, (), dimensions, 'labels', 'labels_key')]
-
-
-def _first(content: Mapping[str, np.ndarray], keys: Sequence[str]) -> np.ndarray | None:
-    return next((content[k].reshape(-1) for k in keys if k in content), None)
-
-
-def _scalar(content: Mapping[str, np.ndarray], key: str, default: float | None) -> Any:
-    """A number that the file holds under ``key``; libraries also use such names for columns of text."""
-    value = content.get(key)
-    return default if value is None or value.size != 1 or value.dtype.kind not in 'biuf' else float(value.item())
-
-
-def _nanometres(wavelengths: Sequence[float] | np.ndarray | None) -> np.ndarray | None:
-    if wavelengths is None:
+        key = next(
+            (n for use in LABEL_KEYS for n, v in content.variables.items() if n.split('/')[-1] == use and v.numeric),
+            None,
+        )
+    if key is None:
         return None
-    values = np.asarray(wavelengths, dtype=np.float64).reshape(-1)
-    return values * 1000 if values.size and values.max() < _MICROMETRES_BELOW else values
+    found = content.find(key, (), dimensions, 'labels', 'labels_key')
+    return _clean(
+        content, found, None, dimensions, ignore, class_names or content.facts.class_names, content, unlabelled
+    )
 
 
-def _class_names(names: np.ndarray | None) -> dict[int, str]:
-    """Names in an array whose position is the class id, 0 the unlabelled."""
-    return {} if names is None else {i: str(n).strip() for i, n in enumerate(names.reshape(-1)) if i > 0}
+def _clean(
+    source: Content,
+    variable: Variable,
+    nodata: float | None,
+    dimensions: tuple[int, ...],
+    ignore: Sequence[int] | None,
+    names: Mapping[int, str],
+    cube: Content,
+    unlabelled: int,
+) -> _Labels:
+    values = without_axis_of_one(variable.read(), dimensions)
+    where = f'{source.file}: labels'
+    labels = clean_labels(values, where, nodata, ignore, names, unlabelled)
+    if source is not cube and source.facts.measured is not None and source.facts.measured.shape == labels.shape:
+        labels = np.where(source.facts.measured, labels, labels.dtype.type(unlabelled))
+    return _Labels(labels, names or cube.facts.class_names)
+
+
+def _facts_of_variables(content: Content) -> Facts:
+    """What variables of the usual names say."""
+    facts = Facts(class_names=_class_names(content))
+    for key, unit in WAVELENGTH_KEYS.items():
+        name = content.name(key) or next((n for n in content.variables if n.endswith(f'/{key}')), None)
+        if name is not None and content.variables[name].numeric:
+            facts.wavelengths = to_nanometres(content.variables[name].read(), unit or _text(content, 'units'))
+            break
+    facts.scale = _scalar(content, 'scale', 1.0) or 1.0
+    facts.nodata = _scalar(content, 'nodata', None)
+    good = content.variables.get('bbl')
+    if good is not None and good.numeric and sum(side > 1 for side in good.shape) == 1:
+        facts.good_bands = np.flatnonzero(good.read().reshape(-1))
+    return facts
+
+
+def _scalar(content: Content, key: str, default: float | None) -> Any:
+    """A number that the file holds under ``key``; libraries also use such names for columns of text."""
+    variable = content.variables.get(key)
+    if variable is None or np.prod(variable.shape) != 1 or not variable.numeric:
+        return default
+    return variable.read().item()
+
+
+def _text(content: Content, kind: str) -> str | None:
+    """The unit of the wavelengths, where a variable says it."""
+    variable = next((content.variables[k] for k in (f'wavelength_{kind}', f'wavelengths_{kind}')
+                     if k in content.variables), None)  # fmt: skip
+    if variable is None or np.prod(variable.shape) != 1 or variable.dtype.kind not in 'US':
+        return None
+    return str(variable.read().reshape(-1)[0])
+
+
+def _class_names(content: Content) -> dict[int, str]:
+    variable = content.variables.get('class_names')
+    return {} if variable is None or variable.dtype.kind not in 'US' else class_names_of(variable.read())
+
+
+def _given_wavelengths(wavelengths: Sequence[float] | np.ndarray) -> np.ndarray:
+    centres = to_nanometres(wavelengths, None)
+    if centres is None:
+        raise ValueError(f'wavelengths must be band centres in nm, positive and no indices, found {wavelengths}')
+    return centres

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -124,7 +125,10 @@ class BenchmarkSceneNotFoundError(DatasetNotFoundError):
 
 
 def open_benchmark_scene(
-    name: str, root: str | os.PathLike[str] = '.', on_bad_bands: Literal['error', 'drop'] = 'error'
+    name: str,
+    root: str | os.PathLike[str] = '.',
+    on_bad_bands: Literal['error', 'drop'] = 'error',
+    ignore: Sequence[int] | None = None,
 ) -> Scene:
     """Open a registered scene.
 
@@ -132,6 +136,7 @@ def open_benchmark_scene(
         name: one of :data:`BENCHMARK_SCENES`.
         root: folder of its files.
         on_bad_bands: refuse or drop bands that carry no information.
+        ignore: class ids to leave unlabelled.
 
     Raises:
         BadBandsError: if bands carry no information and are not to be dropped.
@@ -152,6 +157,8 @@ def open_benchmark_scene(
         class_names={i + 1: c for i, c in enumerate(facts.classes)},
         name=name,
         unit=facts.unit,
+        ignore=ignore,
+        layout='hwc',
         on_bad_bands=on_bad_bands,
     )
     if scene.cube.shape[2] != facts.bands:

@@ -11,9 +11,7 @@ from typing import Any, Literal
 import numpy as np
 
 from ..samples import Kind, SampleSpec
-
-UNLABELLED = 0
-"""Label of pixels without a class, the convention of the public benchmark scenes."""
+from .labels import UNLABELLED, as_integers, without_class
 
 _CHUNK_VALUES = 8_000_000  # values of the cube held in memory at once while it is scanned
 _FINGERPRINT_PIXELS = 4096
@@ -33,14 +31,17 @@ class Scene:
     Args:
         name: short name, for figures and file names.
         cube: (H, W, C_file) array of any numeric dtype; a memory map stays one.
-        labels: (H, W) integers, 0 where a pixel has no class; None if nothing is labelled.
+        labels: (H, W) integers, 0 (negative, NaN) where a pixel has no class; None if nothing is labelled.
         class_names: class id to name; ids that occur without a name are called ``'class <id>'``.
         wavelengths: band centres in nm, one per band of the cube.
         wavelengths_approximate: the centres are nominal, not the file's own.
         bands: indices of the bands in use; None for all.
-        scale: stored value times ``scale`` is the value in ``unit``.
+        scale: stored value times ``scale`` plus ``offset`` is the value in ``unit``; one number, or one per band of the
+            cube.
+        offset: see ``scale``; likewise.
         unit: for example ``'reflectance'`` or ``'radiance'``.
         nodata: stored value that means "no measurement".
+        measured: (H, W) bool, False where nothing was measured whatever the cube holds; None if the values say it all.
         groups: (H, W) integers; pixels of one group (tile, flight line, field) never part company in a split.
         tile_rows: rows of one tile of a scene of stacked tiles, None for a single image; the pixels of two tiles are no
             neighbours.
@@ -56,16 +57,18 @@ class Scene:
     wavelengths: np.ndarray | None = None
     wavelengths_approximate: bool = False
     bands: np.ndarray | None = None
-    scale: float = 1.0
+    scale: float | np.ndarray = 1.0
+    offset: float | np.ndarray = 0.0
     unit: str | None = None
     nodata: float | None = None
+    measured: np.ndarray | None = None
     groups: np.ndarray | None = None
     tile_rows: int | None = None
 
     def __post_init__(self) -> None:
         if self.cube.ndim != 3:
             raise ValueError(f'Scene {self.name!r}: cube must be (H, W, bands), found shape {self.cube.shape}')
-        for what in ('labels', 'groups'):
+        for what in ('labels', 'groups', 'measured'):
             array = getattr(self, what)
             if array is not None and array.shape != self.cube.shape[:2]:
                 hint = ' (transposed?)' if array.shape == self.cube.shape[1::-1] else ''
@@ -73,11 +76,10 @@ class Scene:
                     f'Scene {self.name!r}: {what} of shape {array.shape} do not fit a cube of '
                     f'{self.cube.shape[0]} x {self.cube.shape[1]} pixels{hint}; give one value per pixel'
                 )
-        if self.labels is not None and not np.issubdtype(self.labels.dtype, np.integer):
-            whole = np.asarray(self.labels, dtype=np.int64)
-            if not np.array_equal(whole, self.labels):
-                raise ValueError(f'Scene {self.name!r}: labels must be integers, found dtype {self.labels.dtype}')
-            self.labels = whole
+        if self.labels is not None:
+            self.labels = as_integers(
+                self.labels, without_class(self.labels, where=f'Scene {self.name!r}: labels'), UNLABELLED
+            )
         if self.tile_rows is not None and (self.tile_rows < 1 or self.cube.shape[0] % self.tile_rows):
             raise ValueError(
                 f'Scene {self.name!r}: {self.cube.shape[0]} rows are no whole number of tiles of {self.tile_rows} rows'
@@ -90,6 +92,18 @@ class Scene:
                     f'Scene {self.name!r}: {channels} bands but wavelengths of shape {self.wavelengths.shape}; '
                     'give one band centre in nm per band of the cube'
                 )
+            if not (np.isfinite(self.wavelengths) & (self.wavelengths > 0)).all():
+                raise ValueError(f'Scene {self.name!r}: wavelengths must be positive numbers, found {self.wavelengths}')
+        for what in ('scale', 'offset'):
+            value = np.asarray(getattr(self, what), dtype=np.float64)
+            if value.shape not in ((), (channels,)) or not np.isfinite(value).all():
+                raise ValueError(
+                    f'Scene {self.name!r}: {what} must be a finite number, or one for each of {channels} bands, found '
+                    f'{getattr(self, what)}'
+                )
+            setattr(self, what, float(value) if value.ndim == 0 else value)
+        if isinstance(self.nodata, np.generic | np.ndarray):  # a float64 would never equal what float32 makes of it
+            self.nodata = self.nodata.item()
         self.bands = np.arange(channels) if self.bands is None else np.asarray(self.bands, dtype=np.int64)
         if self.bands.size == 0 or self.bands.min() < 0 or self.bands.max() >= channels:
             raise ValueError(f'Scene {self.name!r}: bands must be indices in [0, {channels}), found {self.bands}')
@@ -185,8 +199,9 @@ class Scene:
         for start in range(0, len(rows), step):
             part = slice(start, start + step)
             out[part] = self.cube[rows[part], columns[part]][:, self.bands]
-        if self.scale != 1:
-            out *= np.float32(self.scale)
+        for what, apply in ((self.scale, np.multiply), (self.offset, np.add)):
+            factor = np.asarray(what, dtype=np.float32)
+            apply(out, factor[self.bands] if factor.ndim else factor, out=out)
         return out
 
     def flat_labels(self) -> np.ndarray:
@@ -195,52 +210,54 @@ class Scene:
             return np.full(self.num_pixels, UNLABELLED, dtype=np.int64)
         return self.labels.reshape(-1).astype(np.int64)
 
-    def _row_blocks(self) -> Iterator[tuple[int, np.ndarray]]:
-        """(first row, rows of the cube) in blocks that fit in memory."""
+    def _row_blocks(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Rows of the cube over the bands in use, and where they are missing, in blocks that fit in memory."""
         step = max(1, _CHUNK_VALUES // (self.cube.shape[1] * self.cube.shape[2]))
         for start in range(0, self.cube.shape[0], step):
-            yield start, np.asarray(self.cube[start : start + step])
-
-    def _missing(self, block: np.ndarray) -> np.ndarray:
-        missing = np.zeros(block.shape, dtype=bool)
-        if np.issubdtype(block.dtype, np.floating):
-            missing |= ~np.isfinite(block)
-        if self.nodata is not None:
-            missing |= block == self.nodata
-        return missing
+            block = np.asarray(self.cube[start : start + step])[:, :, self.bands]
+            missing = np.zeros(block.shape, dtype=bool)
+            if np.issubdtype(block.dtype, np.floating):
+                missing |= ~np.isfinite(block)
+            if self.nodata is not None:
+                missing |= block == self.nodata
+            if self.measured is not None:
+                missing |= ~self.measured[start : start + step, :, None]
+            yield block, missing
 
     @cached_property
     def valid(self) -> np.ndarray:
         """(H*W,) bool: pixels that are measured in every band in use. One pass over the cube."""
-        valid = np.ones(self.shape, dtype=bool)
-        if self.nodata is not None or np.issubdtype(self.cube.dtype, np.floating):
-            for start, block in self._row_blocks():
-                valid[start : start + len(block)] = ~self._missing(block[:, :, self.bands]).any(axis=2)
-        return valid.reshape(-1)
+        if self.nodata is None and not np.issubdtype(self.cube.dtype, np.floating):
+            measured = np.ones(self.shape, dtype=bool) if self.measured is None else self.measured
+            return measured.reshape(-1).copy()
+        return np.concatenate([~missing.any(axis=2).reshape(-1) for _, missing in self._row_blocks()])
 
     def bad_bands(self, max_missing: float = 0.05) -> dict[int, str]:
         """Bands in use that carry no information, with the reason. One pass over the cube.
 
         Args:
-            max_missing: share of missing pixels (NaN, infinite, nodata) above which a band is bad; single missing
-                pixels are left out of splits instead (:attr:`valid`).
+            max_missing: share of missing values (NaN, infinite, nodata) above which a band is bad, among the pixels
+                that are measured in any band: those beyond the edge of a swath count for none. Single missing pixels
+                are left out of splits instead (:attr:`valid`).
         """
         assert self.bands is not None
-        missing = np.zeros(self.num_bands, dtype=np.int64)
+        present = np.zeros(self.num_bands, dtype=np.int64)
+        inside = 0
         low = np.full(self.num_bands, np.inf)
         high = np.full(self.num_bands, -np.inf)
-        for _, block in self._row_blocks():
-            values = block[:, :, self.bands].reshape(-1, self.num_bands)
-            absent = self._missing(values)
-            missing += absent.sum(axis=0)
+        for block, missing in self._row_blocks():
+            values, absent = (array.reshape(-1, self.num_bands) for array in (block, missing))
+            present += (~absent).sum(axis=0)
+            inside += int((~absent).any(axis=1).sum())
             low = np.minimum(low, np.where(absent, np.inf, values).min(axis=0))
             high = np.maximum(high, np.where(absent, -np.inf, values).max(axis=0))
         bad: dict[int, str] = {}
         for position, band in enumerate(self.bands.tolist()):
-            if missing[position] == self.num_pixels:
+            missing_share = 1 - present[position] / max(inside, 1)
+            if present[position] == 0:
                 bad[band] = 'no data'
-            elif missing[position] > max_missing * self.num_pixels:
-                bad[band] = f'{missing[position] / self.num_pixels:.0%} of the pixels missing'
+            elif missing_share > max_missing:
+                bad[band] = f'{missing_share:.0%} of the pixels missing'
             elif low[position] == high[position]:
                 bad[band] = f'constant {low[position]:g}'
         return bad

@@ -17,7 +17,8 @@ import numpy as np
 from scipy.ndimage import binary_dilation
 
 from ..samples import Footprint
-from .scene import UNLABELLED, Scene
+from .labels import UNLABELLED
+from .scene import Scene
 
 OnRare = Literal['error', 'drop']
 Parts = tuple[np.ndarray, np.ndarray]
@@ -161,7 +162,10 @@ class Splitter(ABC):
         flat = scene.flat_labels()
         pixels = np.flatnonzero((flat != UNLABELLED) & scene.valid)
         if pixels.size == 0:
-            raise ValueError(f'Scene {scene.name!r}: no labelled pixel; a split needs labels')
+            raise ValueError(
+                f'Scene {scene.name!r}: no labelled pixel that is measured; a split needs labels, and 0, negative ones '
+                'and NaN are none'
+            )
         in_train, in_test = self.sides(scene, pixels, flat[pixels], rng)
         test = pixels[in_test[pixels]]
         area = np.flatnonzero(in_train & scene.valid)
@@ -190,6 +194,8 @@ class Splitter(ABC):
                     f'class {class_id} ({scene.class_name(class_id)}): {have} training pixels (at least {need}), '
                     f'{tested} test pixels (at least {self.min_count})'
                 )
+                if unmeasured := int(((flat == class_id) & ~scene.valid).sum()):
+                    why += f', {unmeasured} pixels that are not measured (nodata, NaN or masked)'
                 lost.append(why)
             else:
                 kept.append(class_id)

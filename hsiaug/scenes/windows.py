@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from .scene import UNLABELLED
+from .labels import UNLABELLED
 
 
 def majority_labels(labels: np.ndarray, factor: int, min_share: float = 0.5) -> np.ndarray:

@@ -186,6 +186,79 @@ def test_other_sizes_and_bands_are_named(tmp_path: Path) -> None:
         folder[3]
 
 
+def pair(root: Path, image: np.ndarray, mask: np.ndarray, kinds: tuple[str, str] = ('.npy', '.npy')) -> Path:
+    save(root / 'images' / f'a{kinds[0]}', image)
+    save(root / 'masks' / f'a{kinds[1]}', mask)
+    return root
+
+
+@pytest.mark.parametrize(
+    ('mask', 'ignored'),
+    [
+        (np.where(MASKS['a'] == 2, -1, MASKS['a'].astype(np.int16)), 2),
+        (np.where(MASKS['a'] == 2, np.nan, MASKS['a']), 2),
+        (np.where(MASKS['a'] == 2, 2**64 - 1, MASKS['a'].astype(np.uint64)), 2),
+        (MASKS['a'][:, :, None], None),
+        (MASKS['a'][None].astype(np.float32), None),
+    ],
+)
+def test_masks_of_every_kind(tmp_path: Path, mask: np.ndarray, ignored: int | None) -> None:
+    folder = PairFolder(pair(tmp_path, IMAGES['a'], mask), CLASSES)
+    expected = np.where(MASKS['a'] == ignored, IGNORE, MASKS['a']) if ignored else MASKS['a']
+    assert np.array_equal(folder[0]['mask'].numpy(), expected)
+    assert np.array_equal(PairFolder(tmp_path, CLASSES, label_map={0: 0, 1: 1, 2: 2, -1: 1}, ignore=[7])[0]['mask'],
+                          np.where(mask.reshape(6, 5) == -1, 1, expected))  # fmt: skip
+
+
+def test_nodata_of_masks(tmp_path: Path) -> None:
+    save(tmp_path / 'images' / 'a.tif', IMAGES['a'])
+    (tmp_path / 'masks').mkdir()
+    raster(tmp_path / 'masks' / 'a.tif', np.where(MASKS['a'] == 2, 200, MASKS['a']).astype(np.uint8), nodata=200)
+    folder = PairFolder(tmp_path, CLASSES)
+    assert np.array_equal(folder[0]['mask'].numpy(), np.where(MASKS['a'] == 2, IGNORE, MASKS['a']))
+    raster(tmp_path / 'masks' / 'a.tif', MASKS['a'], nodata=0)
+    with pytest.warns(UserWarning, match=r"0 is class 'water' and the nodata value of .*a.tif, so its pixels count as"):
+        assert np.array_equal(folder[0]['mask'].numpy(), MASKS['a'])
+    assert (PairFolder(tmp_path, CLASSES, ignore=[0])[0]['mask'].numpy()[MASKS['a'] == 0] == IGNORE).all()
+
+
+def test_a_class_that_no_image_has_measured_is_said_aloud(tmp_path: Path) -> None:
+    image = IMAGES['a'].astype(np.float32)
+    image[MASKS['a'] == 1] = np.nan
+    folder = PairFolder(pair(tmp_path, image, MASKS['a']), CLASSES)
+    with pytest.warns(UserWarning, match=r"\['forest'\] occur in masks, but only where the images are not measured"):
+        assert folder.class_counts[1] == 0
+
+
+def test_images_of_every_kind(tmp_path: Path) -> None:
+    square = RNG.integers(1, 99, (8, 8, 3)).astype(np.uint8)
+    mask = (square[:, :, 0] % 3).astype(np.uint8)
+    folder = PairFolder(pair(tmp_path / 'first', square.transpose(2, 0, 1), mask), CLASSES)
+    assert np.array_equal(folder[0]['image'].numpy(), square.transpose(2, 0, 1))
+    (tmp_path / 'jpg' / 'images').mkdir(parents=True)
+    with rasterio.open(
+        tmp_path / 'jpg' / 'images' / 'a.jpg', 'w', driver='JPEG', height=8, width=8, count=3, dtype='uint8'
+    ) as out:
+        out.write(square.transpose(2, 0, 1))
+    save(tmp_path / 'jpg' / 'masks' / 'a.png', mask)
+    assert PairFolder(tmp_path / 'jpg', CLASSES)[0]['image'].shape == (3, 8, 8)
+    for name, values in (('images', IMAGES['a']), ('masks', MASKS['a'][:, :, None])):
+        file = tmp_path / 'envi' / name / 'a.dat'
+        file.parent.mkdir(parents=True)
+        with rasterio.open(
+            file, 'w', driver='ENVI', height=6, width=5, count=values.shape[2], dtype=values.dtype
+        ) as out:
+            out.write(np.moveaxis(values, 2, 0))
+        (file.parent / 'loose.dat').write_bytes(b'no header beside it')
+    header = tmp_path / 'envi' / 'images' / 'a.hdr'
+    header.write_text(header.read_text() + 'reflectance scale factor = 10000\nbbl = {1, 0, 1, 1}\n')
+    envi = PairFolder(tmp_path / 'envi', CLASSES)
+    expected = IMAGES['a'].transpose(2, 0, 1)[[0, 2, 3]]
+    assert envi[0]['image'].numpy() == pytest.approx(expected / 1e4, rel=1e-6)
+    with pytest.warns(UserWarning, match='scale 1 is used as given'):
+        assert np.array_equal(PairFolder(tmp_path / 'envi', CLASSES, scale=1.0)[0]['image'].numpy(), expected)
+
+
 def test_mixes_as_real_side_and_as_source(tmp_path: Path) -> None:
     write(tmp_path)
     folder = PairFolder(tmp_path, CLASSES)

@@ -1,3 +1,5 @@
+import dataclasses
+import json
 from pathlib import Path
 
 import h5py
@@ -7,6 +9,7 @@ import rasterio
 import scipy.io
 from rasterio.transform import from_origin
 
+from hsiaug.records import as_record
 from hsiaug.scenes import (
     BadBandsError,
     SceneFileError,
@@ -29,6 +32,7 @@ def write(folder: Path, kind: str) -> tuple[Path, Path]:
         for file, key, value in ((cube, 'scene', CUBE), (gt, 'scene_gt', GT)):
             with h5py.File(file, 'w') as archive:
                 archive[key] = value.transpose()  # as MATLAB writes it
+                archive[key].attrs['MATLAB_class'] = np.bytes_(value.dtype.name)
     elif kind == 'npz':
         np.savez(cube, cube=CUBE)
         np.savez(gt, gt=GT)
@@ -182,6 +186,33 @@ def test_mistakes_are_named(tmp_path: Path) -> None:
         open_scene(cube, 'gtt')
     with pytest.raises(ValueError, match='not both'):
         SceneConfig(path='x', benchmark='ksc')()
+
+
+def test_configs_name_every_option(tmp_path: Path) -> None:
+    cube, gt = write(tmp_path, 'npz')
+    options = {'ignore': [2], 'wavelengths': [0.4, 0.5, 0.6, 0.7], 'bands': [0, 2], 'layout': 'hwc', 'scale': 0.5}
+    config = as_record(SceneConfig, {'path': str(cube), 'labels': str(gt), **options}, 'run.json')
+    scene = config()
+    assert scene.class_ids == (1,)
+    assert scene.spec().wavelengths == pytest.approx((400, 600))
+    assert np.array_equal(scene.spectra(np.arange(30)), CUBE.reshape(-1, 4)[:, [0, 2]].astype(np.float32) / 2)
+    assert as_record(SceneConfig, json.loads(json.dumps(dataclasses.asdict(config))), 'run.json') == config
+    with pytest.raises(ValueError, match='wavelengths must be band centres in nm'):
+        open_scene(cube, wavelengths=[400, np.nan, 600, 700])
+
+
+def test_two_dates_share_scale_mask_and_good_bands(tmp_path: Path) -> None:
+    for name, factor in (('a', 1e-4), ('b', 1e-4), ('other', 1e-3)):
+        np.savez(tmp_path / f'{name}.npz', cube=CUBE, scale=factor, bbl=[1, 1, name == 'a', 1])
+    change = (np.arange(30) % 2).reshape(6, 5)
+    np.save(tmp_path / 'mask.npy', change)
+    paths = [str(tmp_path / name) for name in ('a.npz', 'mask.npy', 'b.npz', 'other.npz')]
+    scene = SceneConfig(*paths[:3])()
+    assert np.array_equal(scene.bands, [0, 1, 3, 4, 5, 7])
+    expected = np.tile(CUBE.reshape(-1, 4)[:, [0, 1, 3]], 2) * 1e-4
+    assert scene.spectra(np.arange(30)) == pytest.approx(expected, rel=1e-6)
+    with pytest.raises(ValueError, match=r'a.npz has the scale 0.0001, .*other.npz has 0.001; give scale'):
+        SceneConfig(*paths[:2], paths[3])()
 
 
 class TestRealData:

@@ -1,0 +1,191 @@
+"""What a file of arrays holds: its variables, read when they are asked for, and its facts about the cube."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from ..records import require_plausible
+
+CUBE_KEYS = ('cube', 'image', 'images', 'tiles', 'spectra', 'data')
+LABEL_KEYS = ('gt', 'labels', 'label', 'mask', 'gt_majority')
+
+
+class SceneFileError(ValueError):
+    """A file that does not hold what was asked for."""
+
+
+@dataclass(frozen=True)
+class Variable:
+    """An array of a file, not read yet.
+
+    Args:
+        shape: as :meth:`read` gives it.
+        dtype: as stored.
+        load: reads it.
+        stored: bytes that it takes in the file, compared with what it declares before it is read; None for what is
+            mapped, not read.
+        declared: bytes that reading takes at least, where that is more than its values (huge blocks).
+        where: the file and its format, for messages.
+    """
+
+    shape: tuple[int, ...]
+    dtype: np.dtype
+    load: Callable[[], np.ndarray]
+    stored: int | None
+    where: str
+    declared: int = 0
+
+    @property
+    def ndim(self) -> int:
+        """Number of dimensions."""
+        return len(self.shape)
+
+    @property
+    def numeric(self) -> bool:
+        """Whether it holds real numbers."""
+        return self.dtype.kind in 'biuf'
+
+    def read(self) -> np.ndarray:
+        """The array.
+
+        Raises:
+            SceneFileError: if it cannot be read, or declares far more than the file holds.
+        """
+        if self.stored is not None:
+            declared = max(math.prod(self.shape) * self.dtype.itemsize, self.declared)
+            require_plausible(declared, self.stored, self.where, SceneFileError)
+        with reading(self.where):
+            return self.load()
+
+
+@dataclass
+class Facts:
+    """What a file says about its cube.
+
+    Args:
+        wavelengths: (C,) nm.
+        class_names: class id to name.
+        scale: value = stored * scale + offset; one number, or (C,).
+        offset: likewise.
+        nodata: stored value that means "no measurement".
+        good_bands: indices of the bands that are not marked as bad; None if all are good or nothing is said.
+        measured: (H, W) bool, False where a mask or alpha band leaves a pixel out.
+        unit: physical unit.
+        doubts: a message for each fact that can be read in two ways, by the option that decides.
+        notices: what should be said aloud once.
+        channels_last: the format says where the bands are.
+    """
+
+    wavelengths: np.ndarray | None = None
+    class_names: Mapping[int, str] = field(default_factory=dict)
+    scale: float | np.ndarray = 1.0
+    offset: float | np.ndarray = 0.0
+    nodata: float | None = None
+    good_bands: np.ndarray | None = None
+    measured: np.ndarray | None = None
+    unit: str | None = None
+    doubts: Mapping[str, str] = field(default_factory=dict)
+    notices: Sequence[str] = ()
+    channels_last: bool = False
+
+
+@dataclass
+class Content:
+    """A file: its variables by name, ``cube`` for a single image, and its facts."""
+
+    file: Path
+    variables: Mapping[str, Variable]
+    facts: Facts = field(default_factory=Facts)
+    unread: Sequence[str] = ()
+    """What is never read, with the reason."""
+
+    def __str__(self) -> str:
+        """Names and shapes, and what is never read."""
+        found = ', '.join(f'{name} {variable.shape}' for name, variable in self.variables.items()) or 'nothing'
+        return '; '.join([found, *self.unread])
+
+    def name(self, key: str) -> str | None:
+        """The variable of that name; the fields of structures are called ``structure/field`` or ``structure.field``."""
+        return next((name for name in (key, key.replace('.', '/')) if name in self.variables), None)
+
+    def find(
+        self, key: str | None, usual: Sequence[str], dimensions: tuple[int, ...], what: str, argument: str
+    ) -> Variable:
+        """The variable that holds ``what``.
+
+        Args:
+            key: its name; found among the usual names, or as the only one of its dimensions, if None.
+            usual: usual names.
+            dimensions: that it may have, apart from an axis of one that a mask or image may bring along.
+            what: it is, for messages.
+            argument: the option that names it.
+
+        Raises:
+            SceneFileError: if it is missing, ambiguous, or of other dimensions.
+        """
+        shape = ' or '.join(f'{d}-D' for d in dimensions)
+        if key is not None:
+            if (name := self.name(key)) is None:
+                raise SceneFileError(
+                    f'{self.file} holds no {key!r} for the {what}; it holds: {self}. Name one with {argument}'
+                )
+            variable = self.variables[name]
+            if not _fits(variable.shape, dimensions):
+                raise SceneFileError(f'{self.file}: {what} {key!r} must be {shape}, found shape {variable.shape}')
+            return variable
+        fitting = [name for name, v in self.variables.items() if _fits(v.shape, dimensions) and v.numeric]
+        exact = [name for name in fitting if self.variables[name].ndim in dimensions]
+        named = [name for use in usual for name in fitting if name.rsplit('/', 1)[-1] == use]
+        candidates = named or exact or fitting
+        if len(candidates) != 1:
+            objects = '. Arrays of Python objects are never read'
+            held = objects if any(v.dtype.kind == 'O' for v in self.variables.values()) else ''
+            raise SceneFileError(
+                f'{self.file}: {len(candidates)} arrays could be the {what} ({shape}); it holds: {self}. '
+                f'Name one with {argument}{held}'
+            )
+        return self.variables[candidates[0]]
+
+
+def _fits(shape: tuple[int, ...], dimensions: tuple[int, ...]) -> bool:
+    return len(shape) in dimensions or (len(shape) - 1 in dimensions and 1 in (shape[0], shape[-1]))
+
+
+def without_axis_of_one(array: np.ndarray, dimensions: tuple[int, ...]) -> np.ndarray:
+    """An array less the first or last axis of length one, where it has one dimension too many."""
+    if array.ndim in dimensions:
+        return array
+    return array[..., 0] if array.shape[-1] == 1 else array[0]
+
+
+@contextmanager
+def reading(where: str) -> Iterator[None]:
+    """Turn whatever a parser raises on a torn or foreign file into a :class:`SceneFileError`."""
+    try:
+        yield
+    except (MemoryError, SceneFileError):
+        raise
+    except Exception as error:  # what a parser raises on a torn or foreign file is anybody's guess
+        raise SceneFileError(
+            f'{where}: {error}. Is it complete, and of that format? Arrays of Python objects are never read'
+        ) from error
+
+
+def existing(path: str | os.PathLike[str], what: str) -> Path:
+    """The file of that path.
+
+    Raises:
+        FileNotFoundError: saying what is there instead.
+    """
+    file = Path(path)
+    if not file.is_file():
+        beside = sorted(p.name for p in file.parent.iterdir())[:8] if file.parent.is_dir() else 'no such folder'
+        raise FileNotFoundError(f'{what} file {file} does not exist; in {file.parent}: {beside}')
+    return file

@@ -1,0 +1,140 @@
+"""Label values as files hold them: which are classes, which mark pixels without one."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Collection, Mapping, Sequence
+
+import numpy as np
+
+UNLABELLED = 0
+"""Label of pixels without a class, the convention of the public benchmark scenes."""
+
+_USUAL_IGNORED = (255, 65535)
+
+
+def without_class(
+    values: np.ndarray, nodata: float | None = None, ignore: Sequence[int] = (), where: str = 'labels'
+) -> np.ndarray:
+    """Where pixels have no class, whatever the class ids are.
+
+    Negative labels, NaN, what only fits uint64 (a negative label that was cast), ``nodata`` and ``ignore`` mark them.
+
+    Args:
+        values: array of any numeric dtype.
+        nodata: the file's own value for it.
+        ignore: further values.
+        where: they were found, for messages.
+
+    Returns:
+        bool array of the same shape.
+
+    Raises:
+        ValueError: if values are no whole numbers.
+    """
+    if values.dtype.kind not in 'biuf':
+        raise ValueError(f'{where} must be integers, found dtype {values.dtype}')
+    absent = np.zeros(values.shape, dtype=bool)
+    if values.dtype.kind == 'f':
+        absent |= ~np.isfinite(values)
+    if values.dtype.kind in 'if':
+        absent |= values < 0
+    if values.dtype == np.uint64:
+        absent |= values > np.iinfo(np.int64).max
+    for value in (*ignore, *(() if nodata is None else (nodata,))):
+        absent |= values == value
+    if values.dtype.kind == 'f':
+        rest = values[~absent]
+        odd = rest[(rest != np.floor(rest)) | (rest >= 2.0**53)]
+        if odd.size:
+            raise ValueError(
+                f'{where} must be integers, found dtype {values.dtype} with {np.unique(odd)[:4].tolist()}; name such '
+                'values with ignore if they mark pixels without a class'
+            )
+    return absent
+
+
+def as_integers(values: np.ndarray, absent: np.ndarray, fill: int = UNLABELLED) -> np.ndarray:
+    """Labels as integers, ``fill`` where they are absent; integers that need no change are given back as they are."""
+    if values.dtype == bool:
+        values = values.astype(np.uint8)
+    if not absent.any() and values.dtype.kind in 'iu' and values.dtype != np.uint64:
+        return values
+    kept = np.where(absent, values.dtype.type(0), values)
+    kept = kept.astype(np.int64) if kept.dtype.kind == 'f' or kept.dtype == np.uint64 or fill > 127 else kept
+    kept[absent] = fill
+    return kept
+
+
+def clean_labels(
+    values: np.ndarray,
+    where: str,
+    nodata: float | None = None,
+    ignore: Sequence[int] | None = None,
+    named: Collection[int] = (),
+    fill: int = UNLABELLED,
+) -> np.ndarray:
+    """Labels of a file, with ``fill`` for pixels without a class.
+
+    Args:
+        values: array of any numeric dtype.
+        where: they come from, for messages.
+        nodata: the file's own value of such pixels.
+        ignore: further values of such pixels; an empty one makes every positive value a class, ``nodata`` too.
+        named: values that have a class name.
+        fill: label of pixels without a class.
+
+    Raises:
+        ValueError: if values are no whole numbers, or if 255 (65535) may as well be a class as mark pixels without one.
+    """
+    if ignore is not None and len(ignore) == 0:
+        nodata = None
+    absent = without_class(values, nodata, ignore or (), where)
+    _say_hidden_class(values, absent, where, nodata, named)
+    labels = as_integers(values, absent, fill)
+    if ignore is None and fill == UNLABELLED:
+        _refuse_unclear(labels, where, named)
+    return labels
+
+
+def class_names_of(names: np.ndarray | Sequence[str]) -> dict[int, str]:
+    """Names whose position is the class id, 0 the unlabelled."""
+    return {i: str(name).strip() for i, name in enumerate(np.asarray(names).reshape(-1)) if i > 0}
+
+
+def without_ignored(names: Mapping[int, str], ignore: Sequence[int] | None) -> dict[int, str]:
+    """Class names less those of ignored values."""
+    return {class_id: name for class_id, name in names.items() if class_id not in (ignore or ())}
+
+
+def _say_hidden_class(
+    values: np.ndarray, absent: np.ndarray, where: str, nodata: float | None, named: Collection[int]
+) -> None:
+    if nodata is None or not nodata > 0:
+        return
+    hidden = int((values == nodata).sum())
+    others = values[~absent]
+    if hidden and (nodata in named or (others.size and nodata <= others.max())):
+        warnings.warn(
+            f'{where}: {nodata:g} looks like a class, but is the nodata value of the file, so its {hidden} pixels '
+            'count as unlabelled; if it is a class, give ignore=[], or the values that are to be ignored in a file '
+            'without nodata',
+            stacklevel=4,
+        )
+
+
+def _refuse_unclear(labels: np.ndarray, where: str, named: Collection[int]) -> None:
+    """An error for 255 far above all other classes: it may be a class, and it may be what other tools ignore."""
+    if not any(labels.max(initial=0) >= value for value in _USUAL_IGNORED):
+        return
+    found = np.unique(labels)
+    for value in _USUAL_IGNORED:
+        others = found[(found != value) & (found > UNLABELLED)]
+        if value in found and value not in named and others.size and value - 1 not in others:
+            raise ValueError(
+                f'{where}: {value} may be a class, or mark pixels without one, beside {others[:8].tolist()}; give '
+                f'ignore=[{value}] if it marks such pixels, ignore=[] if it is a class'
+            )
+
+
+__all__ = ['UNLABELLED', 'as_integers', 'class_names_of', 'clean_labels', 'without_class', 'without_ignored']

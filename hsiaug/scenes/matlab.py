@@ -1,0 +1,168 @@
+"""MATLAB v4 to v7.2 files, and HDF5: MATLAB's v7.3 and what others write."""
+
+from __future__ import annotations
+
+import math
+import zlib
+from collections.abc import Iterator, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import h5py
+import numpy as np
+import scipy.io
+import scipy.io.matlab
+import scipy.sparse
+
+from ..records import require_plausible
+from .files import Content, SceneFileError, Variable
+
+_COMPRESSED = 15  # type of a zlib-compressed element of a v5 file
+_NUMERIC = ('single', 'double', 'logical', 'int8', 'uint8', 'int16', 'uint16', 'int32', 'uint32', 'int64', 'uint64')
+_DEPTH = 3
+"""Structures in structures that are looked into."""
+
+
+# --- v4 to v7.2 -------------------------------------------------------------------------------------------------------
+
+
+def open_mat(file: Path, where: str) -> Content:
+    """Variables of a file; structures are read at once, to see their fields: ``structure/field``."""
+    stored = file.stat().st_size
+    if scipy.io.matlab.matfile_version(file)[0] == 1:
+        for declared in _declared_bytes(file):
+            require_plausible(declared, stored, where, SceneFileError)
+    variables: dict[str, Variable] = {}
+    for name, shape, kind in scipy.io.whosmat(file):
+        if kind in _NUMERIC:
+            dtype = np.dtype({'single': 'f4', 'double': 'f8', 'logical': 'u1'}.get(kind, kind))
+            variables[name] = Variable(
+                tuple(shape), dtype, partial(_load_mat, file, name), stored, f'{where}: {name!r}'
+            )
+        elif kind in ('struct', 'char', 'sparse'):
+            if kind == 'sparse':
+                require_plausible(math.prod(shape) * 8, stored, f'{where}: {name!r}', SceneFileError)
+            variables.update(_in_memory(name, _load_mat(file, name), where))
+    return Content(file, variables)
+
+
+def _load_mat(file: Path, name: str) -> np.ndarray:
+    value = scipy.io.loadmat(file, variable_names=[name])[name]
+    return value.toarray() if scipy.sparse.issparse(value) else value
+
+
+def _in_memory(name: str, value: Any, where: str, depth: int = 0) -> Iterator[tuple[str, Variable]]:
+    """The arrays of a value that has been read, fields of structures among them."""
+    if scipy.sparse.issparse(value):
+        require_plausible(math.prod(value.shape) * 8, value.data.nbytes, f'{where}: {name!r}', SceneFileError)
+        value = value.toarray()
+    if not isinstance(value, np.ndarray):
+        return
+    if value.dtype.names and value.size == 1 and depth < _DEPTH:
+        for field in value.dtype.names:
+            yield from _in_memory(f'{name}/{field}', value.reshape(-1)[0][field], where, depth + 1)
+    elif value.dtype.kind in 'biufU':
+        yield name, Variable(value.shape, value.dtype, lambda: value, None, where)
+
+
+def _declared_bytes(file: Path) -> Iterator[int]:
+    """Bytes that each element of a v5 file takes once it is decompressed, from the tags alone."""
+    with file.open('rb') as stream:
+        order: Any = 'little' if stream.read(128)[126:128] == b'IM' else 'big'
+        while len(tag := stream.read(8)) == 8:
+            kind, size = int.from_bytes(tag[:4], order), int.from_bytes(tag[4:], order)
+            start = stream.tell()
+            if kind == _COMPRESSED:
+                inner = _first_bytes(stream, 8)
+                size_inside = int.from_bytes(inner[4:8], order)
+                yield size_inside
+            else:
+                yield size
+            stream.seek(start + size)
+
+
+def _first_bytes(stream: BinaryIO, count: int) -> bytes:
+    return zlib.decompressobj().decompress(stream.read(512), count)
+
+
+# --- HDF5 -------------------------------------------------------------------------------------------------------------
+
+
+def open_hdf5(file: Path, where: str) -> Content:
+    """Datasets by path; those that MATLAB wrote come with their axes reversed, as MATLAB stores them.
+
+    Links to other files, external storage and virtual datasets are never followed.
+    """
+    variables: dict[str, Variable] = {}
+    unread: list[str] = []
+    with h5py.File(file, 'r') as archive:
+        by_matlab = archive.userblock_size > 0 and _is_matlab(file)
+
+        def visit(name: str, link: Any) -> None:
+            if not isinstance(link, h5py.HardLink):
+                unread.append(f'{name} is a link, which is never followed')
+                return
+            found = archive[name]
+            attributes = _attributes(found)
+            if isinstance(found, h5py.Group) and 'MATLAB_sparse' in attributes:
+                variables.update(_sparse(file, name, found, int(attributes['MATLAB_sparse']), where))
+            if not isinstance(found, h5py.Dataset) or name.startswith('#') or _in_sparse(archive, name):
+                return
+            if found.external or found.is_virtual:
+                unread.append(f'{name} keeps its values in other files, which are never read')
+                return
+            text = h5py.check_string_dtype(found.dtype) is not None
+            if found.shape is None or not (text or found.dtype.kind in 'biuf'):
+                return
+            reversed_axes = by_matlab or 'MATLAB_class' in attributes
+            if text or _is_char(attributes):
+                return
+            shape = found.shape[::-1] if reversed_axes else found.shape
+            stored = min(int(found.id.get_storage_size()), file.stat().st_size)
+            block = math.prod(found.chunks) * found.dtype.itemsize if found.chunks else 0
+            load = partial(_load_hdf5, file, name, reversed_axes)
+            variables[name] = Variable(shape, found.dtype, load, stored, f'{where}: {name!r}', block)
+
+        archive.visititems_links(visit)
+    return Content(file, variables, unread=unread)
+
+
+def _load_hdf5(file: Path, name: str, reversed_axes: bool) -> np.ndarray:
+    with h5py.File(file, 'r') as archive:
+        values = archive[name][()]
+    return np.transpose(values) if reversed_axes else np.asarray(values)
+
+
+def _attributes(found: Any) -> Mapping[str, Any]:
+    """The attributes that MATLAB writes; others may be of types that h5py cannot read."""
+    return {key: found.attrs[key] for key in ('MATLAB_class', 'MATLAB_sparse') if key in found.attrs}
+
+
+def _is_matlab(file: Path) -> bool:
+    with file.open('rb') as stream:
+        return stream.read(10) == b'MATLAB 7.3'
+
+
+def _is_char(attributes: Mapping[str, Any]) -> bool:
+    return attributes.get('MATLAB_class') in (b'char', 'char')
+
+
+def _in_sparse(archive: Any, name: str) -> bool:
+    parent = name.rpartition('/')[0]
+    return bool(parent) and 'MATLAB_sparse' in archive[parent].attrs
+
+
+def _sparse(file: Path, name: str, group: Any, rows: int, where: str) -> dict[str, Variable]:
+    """A sparse matrix of MATLAB v7.3: compressed columns."""
+    columns = len(group['jc']) - 1
+    shape = (rows, columns)
+
+    def load() -> np.ndarray:
+        with h5py.File(file, 'r') as archive:
+            parts = archive[name]
+            data, indices = (parts[key][()] if key in parts else np.zeros(0) for key in ('data', 'ir'))
+            matrix = scipy.sparse.csc_matrix((data, indices.astype(np.int64), parts['jc'][()].astype(np.int64)), shape)
+        return matrix.toarray()
+
+    return {name: Variable(shape, np.dtype(float), load, file.stat().st_size, f'{where}: {name!r}')}

@@ -1,0 +1,163 @@
+"""Rasters through GDAL: only formats that hold their own values, and nothing that lies elsewhere."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import rasterio
+from rasterio.enums import ColorInterp, MaskFlags
+from rasterio.errors import NotGeoreferencedWarning, RasterioIOError
+
+from ..records import require_plausible
+from .envi import envi_facts, map_envi
+from .files import Content, Facts, SceneFileError, Variable
+from .wavelengths import centres_of
+
+DRIVERS = ('GTiff', 'ENVI', 'PNG', 'JPEG', 'JP2OpenJPEG', 'BMP')
+"""Formats of GDAL that are read: none that names other files or addresses (VRT, WMS, ...), under whatever suffix."""
+
+_ALONE = {'GDAL_DISABLE_READDIR_ON_OPEN': 'EMPTY_DIR', 'GDAL_PAM_ENABLED': 'NO'}
+"""GDAL opens overviews and masks beside a file with any of its formats; with these it sees the file alone."""
+
+_CENTRE_TAGS = {
+    'wavelength': None,
+    'wavelength_nm': 'nm',
+    'wavelength_um': 'um',
+    'central_wavelength': None,
+    'center_wavelength': None,
+    'central_wavelength_nm': 'nm',
+    'central_wavelength_um': 'um',
+}
+_UNIT_TAGS = ('wavelength_units', 'wavelength_unit')
+
+
+def open_raster(file: Path, where: str, bands: Sequence[int] | np.ndarray | None = None) -> Content:
+    """The image of a raster as (H, W, C), called ``cube``, and what GDAL says about it.
+
+    Args:
+        file: of the image.
+        where: the file and its format, for messages.
+        bands: in use; where they name an alpha band, it is a band like others.
+    """
+    with _open(file) as source:
+        count, size = source.count, file.stat().st_size
+        values = max(np.dtype(dtype).itemsize for dtype in source.dtypes) * count
+        block = max((math.prod(side) for side in source.block_shapes), default=0)
+        require_plausible(max(source.height * source.width, block) * values, size, where, SceneFileError)
+        facts = Facts(channels_last=True)
+        shown = _alpha(file, source, bands, facts)
+        facts.measured = shown
+        indexes = list(range(1, count + (shown is None)))
+        header = {key.lower(): value for key, value in source.tags(ns='ENVI').items()}
+        dtype = np.dtype(np.result_type(*(source.dtypes[i - 1] for i in indexes)))
+        nodata = {value for i in indexes if (value := source.nodatavals[i - 1]) is not None}
+        facts.nodata = next(iter(nodata), None)
+        facts.wavelengths = _wavelengths(source, indexes, header)
+        facts.scale, facts.offset = (
+            _one_or_each([float(values[i - 1]) for i in indexes]) for values in (source.scales, source.offsets)
+        )
+        if not np.all(np.isfinite(facts.scale)) or np.any(np.asarray(facts.scale) == 0):
+            facts.doubts = {'scale': f'{file} has the scale {facts.scale}, which makes no values; give scale'}
+        if len([value for value in nodata if not np.isnan(value)]) + any(map(np.isnan, nodata)) > 1:
+            facts.doubts = {**facts.doubts, 'nodata': f'{file} has a nodata value for each band; give nodata'}
+        shape, driver = (source.height, source.width, len(indexes)), source.driver
+        mapped = None
+        if driver == 'ENVI':
+            envi_facts(file, header, source, facts)
+            mapped = map_envi(file, header, source)
+    if driver == 'GTiff' and (mask := _mask(file)) is not None:
+        facts.measured = mask if facts.measured is None else facts.measured & mask
+
+    def load() -> np.ndarray:
+        if mapped is not None:
+            return mapped
+        with _open(file) as source:
+            return np.moveaxis(source.read(indexes), 0, 2)
+
+    return Content(file, {'cube': Variable(shape, dtype, load, None if mapped is not None else size, where)}, facts)
+
+
+def _open(file: Path, drivers: Sequence[str] = DRIVERS) -> Any:
+    """The raster, opened with one of the drivers.
+
+    Raises:
+        RasterioIOError: with the first message that says more than that a driver does not know it.
+    """
+    path = str(file.resolve())  # absolute: no prefix of it can be one of GDAL's own (/vsicurl/, GTIFF_DIR:, zip://)
+    reasons = []
+    with warnings.catch_warnings():
+        # A cube without map coordinates is as good as one with them here.
+        warnings.simplefilter('ignore', NotGeoreferencedWarning)
+        for driver in drivers:
+            try:
+                return rasterio.open(path, driver=driver)
+            except RasterioIOError as error:
+                reasons.append(str(error))
+    said = [reason for reason in reasons if 'not recognized' not in reason]
+    raise RasterioIOError(said[0] if said else f'{file} has none of the formats {", ".join(drivers)}')
+
+
+def _wavelengths(source: Any, indexes: Sequence[int], header: Mapping[str, str]) -> np.ndarray | None:
+    """(C,) nm from the tags of the bands."""
+    common = {key.lower(): value for key, value in source.tags().items()}
+    texts: list[str] = []
+    units: list[str | None] = []
+    for index in indexes:
+        tags = {key.lower(): value for key, value in source.tags(index).items()}
+        if not any(key in tags for key in _CENTRE_TAGS):
+            tags = {key.lower(): value for key, value in source.tags(index, ns='IMAGERY').items()}
+        key = next((key for key in _CENTRE_TAGS if key in tags), None)
+        if key is None:
+            return None
+        said = [place[unit] for place in (tags, common, header) for unit in _UNIT_TAGS if unit in place]
+        texts.append(tags[key])
+        units.append(_CENTRE_TAGS[key] or (said[0] if said else None))
+    return centres_of(texts, units)
+
+
+def _one_or_each(values: Sequence[float]) -> float | np.ndarray:
+    return values[0] if len(set(values)) == 1 else np.array(values)
+
+
+def _alpha(file: Path, source: Any, bands: Sequence[int] | np.ndarray | None, facts: Facts) -> np.ndarray | None:
+    """(H, W) bool: what the alpha band lets show; None where there is none, or where it is a band like the others.
+
+    GDAL marks the last of four 8-bit bands as alpha if nobody says otherwise, so its values tell, or ``bands``.
+    """
+    last = source.count - 1
+    if last == 0 or source.colorinterp[last] != ColorInterp.alpha or (bands is not None and last in np.asarray(bands)):
+        return None
+    alpha = source.read(source.count)
+    shown = alpha > 0
+    if bands is None and shown.any() and alpha[shown].min() != alpha.max():
+        facts.notices = [
+            f'{file}: band {last} (0-based) is marked as alpha, but holds more than 0 and one other value, and is read '
+            f'as a band of the image; give bands={list(range(last))} if it is transparency, '
+            f'bands={[*range(last), last]} if it is not'
+        ]
+        return None
+    return shown
+
+
+def _mask(file: Path) -> np.ndarray | None:
+    """(H, W) bool: what the mask in or beside a GeoTIFF leaves in; None where there is none."""
+    beside = file.with_name(f'{file.name}.msk')
+    with rasterio.Env(**_ALONE):
+        with _open(file, ('GTiff',)) as source:
+            inside = any(MaskFlags.per_dataset in f and MaskFlags.alpha not in f for f in source.mask_flag_enums)
+            if inside:
+                return source.read_masks(1) > 0
+            shape = (source.height, source.width)
+        if not beside.is_file():
+            return None
+        with _open(beside, ('GTiff',)) as source:
+            if (source.height, source.width) != shape:
+                raise SceneFileError(f'{beside} is no mask of {file}: it has another size')
+            declared = source.count * shape[0] * shape[1]
+            require_plausible(declared, beside.stat().st_size, str(beside), SceneFileError)
+            return (source.read() > 0).all(axis=0)

@@ -1,0 +1,67 @@
+"""Band centres as files give them, in nm."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+import numpy as np
+
+MICROMETRES_BELOW = 100.0
+"""Centres without a unit are micrometres where all lie below this: no sensor has bands below 100 nm."""
+
+_TO_NM = {
+    **dict.fromkeys(('nanometer', 'nanometre', 'nm'), 1.0),
+    **dict.fromkeys(('micrometer', 'micrometre', 'micron', 'um', 'µm', 'μm'), 1e3),
+    **dict.fromkeys(('angstrom', 'ångström', 'å'), 0.1),
+    **dict.fromkeys(('millimeter', 'millimetre', 'mm'), 1e6),
+    **dict.fromkeys(('centimeter', 'centimetre', 'cm'), 1e7),
+    **dict.fromkeys(('meter', 'metre', 'm'), 1e9),
+}
+_WAVENUMBERS = ('wavenumber', 'cm-1', 'cm^-1', '1/cm')
+_UNSAID = ('', 'unknown')
+_NUMBER_AND_UNIT = re.compile(r'\s*([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)\s*([^\s\d,;][^,;]*)?\s*')
+
+
+def to_nanometres(values: Sequence[float] | np.ndarray, unit: str | None = None) -> np.ndarray | None:
+    """Band centres in nm, or None where the values are none.
+
+    Args:
+        values: (C,) numbers.
+        unit: as the file spells it; None, empty or ``'Unknown'`` tells nm from micrometres by size.
+
+    Returns:
+        (C,) float64. None for NaN and values that are not positive, for indices, frequencies and units that are not
+        known: no wavelengths are better than wrong ones.
+    """
+    numbers = np.asarray(values, dtype=np.float64).reshape(-1)
+    name = (unit or '').strip().strip('()[]').lower()
+    name = name if name in _TO_NM or name in _WAVENUMBERS else name.removesuffix('s')
+    if not numbers.size or not np.isfinite(numbers).all() or numbers.min() <= 0:
+        return None
+    if name in _TO_NM:
+        return numbers * _TO_NM[name]
+    if name in _WAVENUMBERS:
+        return 1e7 / numbers
+    if name not in _UNSAID or (numbers.size > 1 and np.array_equal(numbers, np.arange(1, numbers.size + 1))):
+        return None
+    return numbers * 1000 if numbers.max() < MICROMETRES_BELOW else numbers
+
+
+def parse_centre(text: str, unit: str | None = None) -> tuple[float, str | None] | None:
+    """Number and unit of a text such as ``'442.0 nm'``; None where it holds no single number."""
+    found = _NUMBER_AND_UNIT.fullmatch(text)
+    return None if found is None else (float(found[1]), found[2] or unit)
+
+
+def centres_of(texts: Sequence[str], units: Sequence[str | None]) -> np.ndarray | None:
+    """(C,) nm from one text and one unit per band; None where any of them is no wavelength."""
+    parsed = [parse_centre(text, unit) for text, unit in zip(texts, units, strict=True)]
+    pairs = [pair for pair in parsed if pair is not None]
+    if not pairs or len(pairs) < len(parsed):
+        return None
+    if len({unit for _, unit in pairs}) == 1:  # together: size tells nm from micrometres for all bands at once
+        return to_nanometres([value for value, _ in pairs], pairs[0][1])
+    each = [to_nanometres([value], unit) for value, unit in pairs]
+    known = [centre for centre in each if centre is not None]
+    return np.concatenate(known) if len(known) == len(each) else None

@@ -1,0 +1,38 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from hsiaug.scenes import SceneFileError, open_scene
+from hsiaug.scenes.config import SceneConfig
+from hsiaug.scenes.layout import channels_last
+
+RNG = np.random.default_rng(0)
+CUBE = RNG.random((6, 8, 4))
+
+
+def test_labels_and_wavelengths_tell_the_layout(tmp_path: Path) -> None:
+    first, labels = CUBE.transpose(2, 0, 1), np.ones((6, 8), dtype=int)
+    assert np.array_equal(channels_last(first, None, labels.shape), CUBE)
+    assert np.array_equal(channels_last(first, None, None, [400, 500, 600, 700]), CUBE)
+    assert channels_last(CUBE, None, labels.shape) is CUBE
+    tiles = np.stack([CUBE, CUBE])
+    assert np.array_equal(channels_last(tiles.transpose(0, 3, 1, 2), None, (2, 6, 8)), tiles)
+    np.savez(tmp_path / 'x.npz', cube=first, gt=labels)
+    assert np.array_equal(open_scene(tmp_path / 'x.npz').cube, CUBE)
+
+
+def test_what_may_be_read_in_two_ways_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(SceneFileError, match=r"nothing in the file tells which; give layout='hwc' or layout='chw'"):
+        channels_last(RNG.random((8, 8, 8)), None, (8, 8))
+    with pytest.raises(SceneFileError, match='nothing in the file tells'):
+        channels_last(RNG.random((5, 8, 5)), None, (8, 5))  # transposed labels, or bands first
+    with pytest.raises(SceneFileError, match='labels and wavelengths do not agree'):
+        channels_last(CUBE, None, (6, 8), np.arange(6) + 400)
+    np.save(tmp_path / 'x.npy', RNG.random((3, 64, 64)))
+    with pytest.raises(SceneFileError, match=r'may be \(H, W, bands\) with 64 bands, or \(bands, H, W\) with 3'):
+        open_scene(tmp_path / 'x.npy')
+    assert open_scene(tmp_path / 'x.npy', layout='hwc').cube.shape == (3, 64, 64)
+    assert SceneConfig(str(tmp_path / 'x.npy'), layout='chw')().cube.shape == (64, 64, 3)
+    with pytest.raises(ValueError, match="unknown layout 'cwh'; choose from 'hwc', 'chw'"):
+        open_scene(tmp_path / 'x.npy', layout='cwh')  # type: ignore[arg-type]
