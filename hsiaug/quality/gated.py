@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from torchgeo.datasets import NonGeoDataset
 from .. import __version__
 from ..datasets.batches import fetch, unstack
 from ..datasets.synthetic import stream_seed
-from ..samples import Footprint, Provenance, Sample, SampleSource, SampleSpec, require_compatible
+from ..samples import Footprint, Provenance, Sample, SampleSource, SampleSpec, require_compatible, same_scene
 from .gate import Gate, GateReport, Gates
 
 _AT_A_TIME = 8  # samples drawn together for one that passes
@@ -258,8 +259,8 @@ def joint_provenance(source: Provenance | None, gates: Gates) -> Provenance | No
     if not parts:
         return None
     seen = {who: one.seen for who, one in parts.items() if one.seen is not None}
-    scenes = {footprint.scene for footprint in seen.values()}
-    if len(scenes) > 1:
+    scenes = [footprint.scene for footprint in seen.values()]
+    if not all(same_scene(one, other) for one, other in combinations(scenes, 2)):
         raise ValueError(
             'the generator and its gates have seen different scenes: '
             + ', '.join(f'{who} {footprint.scene}' for who, footprint in seen.items())
@@ -281,4 +282,5 @@ def _union(footprints: list[Footprint]) -> Footprint:
     if all(footprint == footprints[0] for footprint in footprints):
         return footprints[0]
     pixels = np.unique(np.concatenate([footprint.pixels() for footprint in footprints]))
-    return Footprint.of(footprints[0].scene, footprints[0].size, pixels)
+    # Gates are fitted today, so the last one's name of the scene is the present one, should they differ.
+    return Footprint.of(footprints[-1].scene, footprints[-1].size, pixels)
