@@ -74,7 +74,7 @@ def _described(value: Any, name: str) -> Any:
     if isinstance(value, bool | np.bool_):
         return bool(value)
     if isinstance(value, int | float | np.number):
-        return float(value)
+        return float(value) if np.isfinite(value) else str(float(value))  # NaN is not equal to itself
     if isinstance(value, Mapping):
         return {str(key): _described(one, name) for key, one in sorted(value.items(), key=lambda item: str(item[0]))}
     if isinstance(value, list | tuple):
