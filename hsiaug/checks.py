@@ -8,8 +8,8 @@ from numbers import Real
 from typing import Any
 
 
-def require_count(value: Any, what: str, least: int = 1) -> int:
-    """A whole number of at least ``least``, as an int.
+def require_count(value: Any, what: str, least: int | None = 1) -> int:
+    """A whole number of at least ``least``, if that is given, as an int.
 
     Raises:
         ValueError: for anything else, naming ``what`` and the value.
@@ -19,8 +19,9 @@ def require_count(value: Any, what: str, least: int = 1) -> int:
             raise TypeError
         count = operator.index(value)
     except TypeError:
-        raise ValueError(f'{what} must be a whole number of at least {least}, found {value!r}') from None
-    if count < least:
+        bound = '' if least is None else f' of at least {least}'
+        raise ValueError(f'{what} must be a whole number{bound}, found {value!r}') from None
+    if least is not None and count < least:
         raise ValueError(f'{what} must be at least {least}, found {value!r}')
     return count
 

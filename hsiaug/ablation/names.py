@@ -17,7 +17,7 @@ def file_stem(*names: str) -> str:
     one if it holds an underscore itself, are told apart by a digest.
     """
     text = '-'.join(names)
-    plain = re.sub(r'[^\w.,;+%=()\[\]~-]', '_', text.replace(' ', '_'))[:120]
+    plain = re.sub(r'[^\w.,;+%=()\[\]~-]', '_', text.replace(' ', '_')).encode()[:120].decode(errors='ignore')
     unsure = plain != text.replace(' ', '_') or '_' in names[-1] or plain.startswith('.')
     return f'{plain}-{short_digest(names)[:8]}' if unsure else plain
 

@@ -49,8 +49,8 @@ class Arm:
             or ``auxiliary_bn``.
 
     Raises:
-        ValueError: if the name is that of the real-only arm, a ratio is no ratio or repeated, there is none, or a number
-            is out of its range.
+        ValueError: if the name is that of the real-only arm, a ratio is none or repeated, or a number is out of its
+            range.
     """
 
     name: str
@@ -276,8 +276,8 @@ class Study:
         fidelity_seeds: for how many seeds the fidelity of each arm's samples is measured.
 
     Raises:
-        ValueError: if names, seeds or ratios repeat, names would share a file, a number is out of its range, or something
-            is empty.
+        ValueError: if names, seeds or ratios repeat, names would share a file, a number is out of its range, or
+            something is empty.
     """
 
     title: str
@@ -365,14 +365,16 @@ class Study:
 
     def _cell(self, setting: Setting, seed: int, classifier: Downstream, arm: Arm | None, ratio: float) -> Cell:
         identity = {
-            'scene': self.scene_content(setting.scene),
             'setting': [setting.scene, setting.budget, splitter_identity(setting)],
-            'classifier': classifier_identity(classifier),
-            'arm': None if arm is None else [arm.name, arm_identity(arm)],
+            'classifier': dataclasses.asdict(classifier),
+            'arm': None if arm is None else [arm.name, arm.generator, arm.settings, arm.labels, *_ways(arm)],
             'ratio': ratio,
             'seed': seed,
         }
-        return Cell(short_digest(identity), setting, seed, classifier, arm, ratio)
+        key = short_digest(identity)
+        if content := self.scene_content(setting.scene):
+            key = short_digest([key, content, type(classifier).__name__, type(arm).__name__])
+        return Cell(key, setting, seed, classifier, arm, ratio)
 
     def scene_content(self, name: str) -> dict[str, Any]:
         """What a scene holds (:attr:`~hsiaug.scenes.Scene.content`); it is opened once, when a cell is first asked for.
@@ -382,12 +384,19 @@ class Study:
         known: dict[str, dict[str, Any]] = self.__dict__.setdefault('_contents', {})
         if name not in known:
             scene = self.scenes[name]()
-            known[name] = scene.content if isinstance(scene, Scene) else {'type': type(scene).__name__}
+            known[name] = scene.content if isinstance(scene, Scene) else {}  # a plan of cells needs no scenes
         return known[name]
 
     def all_cells(self) -> list[Cell]:
         """Every cell, in the order in which they run."""
         return [cell for setting, seed in self.groups() for cell in self.cells(setting, seed)]
+
+
+def _ways(arm: Arm) -> list[Any]:
+    """What of an arm's way of mixing is not usual."""
+    ways = {'synthetic_first': arm.synthetic_first, 'training': arm.training}
+    used = {name: value for name, value in ways.items() if value}
+    return [*(['only'] if arm.synthetic_only else []), *([used] if used else [])]
 
 
 def splitter_identity(setting: Setting) -> dict[str, Any]:
@@ -401,8 +410,8 @@ def classifier_identity(classifier: Downstream) -> dict[str, Any]:
 
 
 def arm_identity(arm: Arm) -> dict[str, Any]:
-    """What of an arm decides on results, JSON-ready: all but its name, and for which ratios and seeds it runs."""
-    beside = ('name', 'ratios', 'seeds')
+    """What of an arm decides on results, JSON-ready: not its name, nor for which ratios and seeds it runs."""
+    beside = ('name', 'control', 'ratios', 'seeds')
     return {'type': type(arm).__name__, **{k: v for k, v in json_ready(arm).items() if k not in beside}}
 
 

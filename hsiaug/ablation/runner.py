@@ -21,7 +21,7 @@ from tqdm.auto import tqdm
 
 from .. import __version__
 from ..checks import require_count
-from ..records import json_ready, read_json, short_digest, write_json
+from ..records import read_json, short_digest, write_json
 from ..samples import Kind, LeakageError
 from ..scenes import Scene
 from .cells import Group, SpectraGroup, finite
@@ -29,7 +29,7 @@ from .change_cells import ChangeGroup
 from .identity import differences, require_same_study, study_identity
 from .names import file_stem
 from .patch_cells import PatchGroup
-from .plan import Arm, Setting, Study, splitter_identity
+from .plan import Arm, Setting, Study, arm_identity, splitter_identity
 from .results import PLAN_FILE, RESULTS_FILE, append_result, read_results
 from .scene_cells import SceneGroup
 from .workers import run_in_processes
@@ -96,10 +96,12 @@ def run_study(
         if any(cell.key not in done for cell in study.cells(setting, seed)) or unmeasured(study, setting, seed, folder)
     ]
     missing = len(planned - done)
-    with tqdm(total=missing, unit='cell', disable=not progress, desc=study.title, smoothing=0.05) as bar:
-        with closing(_engine(engine, workers)(study, pending, folder, device, workers)) as running:
-            for finished in running:
-                bar.update(finished)
+    with (
+        tqdm(total=missing, unit='cell', disable=not progress, desc=study.title, smoothing=0.05) as bar,
+        closing(_engine(engine, workers)(study, pending, folder, device, workers)) as running,
+    ):
+        for finished in running:
+            bar.update(finished)
     return folder
 
 
@@ -163,8 +165,9 @@ def fidelity_files(study: Study, setting: Setting, seed: int, folder: Path) -> l
 def unmeasured(
     study: Study, setting: Setting, seed: int, folder: Path, fresh: Collection[str] = ()
 ) -> list[tuple[Arm, Path]]:
-    """The arms of one group whose fidelity is still to be measured, and where: those that are missing, of another
-    generator or scene, or ``fresh``.
+    """The arms of one group whose fidelity is still to be measured, and where.
+
+    Those are the ``fresh`` ones, and all whose file is missing or of another generator or scene.
 
     Raises:
         ValueError: if a file is no record of fidelity, naming it.
@@ -277,9 +280,8 @@ def describe(study: Study, device: str, workers: int) -> dict[str, Any]:
         'scenes': sorted({s.scene for s in study.settings}),
         'settings': [[s.scene, s.budget, type(s.splitter).__name__] for s in study.settings],
         'identity': study_identity(study),
-        'arms': [{'name': a.name, 'generator': a.generator, 'settings': json_ready(a.settings), 'labels': json_ready(a.labels),
-                  'control': a.control, 'synthetic_only': a.synthetic_only, 'synthetic_first': a.synthetic_first,
-                  'training': json_ready(a.training)} for a in study.arms],
+        'arms': [{'name': a.name, **{k: v for k, v in arm_identity(a).items() if k != 'type'}, 'control': a.control}
+                 for a in study.arms],
         'ratios': list(study.ratios),
         'seeds': list(study.seeds),
         'classifiers': [c.name for c in study.classifiers],

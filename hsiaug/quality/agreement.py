@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -67,8 +69,8 @@ class AgreementGate(Gate):
 
     def __init__(self, false_alarm: float = 0.05, config: Config = SPECTRAL, margin: float = MARGIN) -> None:
         super().__init__(false_alarm)
-        if not margin > 0:
-            raise ValueError(f'AgreementGate: margin must be positive, found {margin}')
+        if not isinstance(margin, Real) or not 0 < margin < math.inf:
+            raise ValueError(f'AgreementGate: margin must be positive and finite, found {margin!r}')
         self.config, self.margin = config, margin
         self.classifiers: list[tuple[Classifier, Tensor]] = []  # with (K,) which classes each has learnt
         self.class_loss, self.sample_loss = torch.empty(0), torch.empty(0)

@@ -6,6 +6,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any, ClassVar, TypeVar
 
 import numpy as np
@@ -45,13 +46,22 @@ class Gate(ABC):
     name: ClassVar[str]
 
     def __init__(self, false_alarm: float = 0.05) -> None:
-        if not 0 < false_alarm < 1:
-            raise ValueError(f'{type(self).__name__}: false_alarm must be between 0 and 1, found {false_alarm}')
         self.false_alarm = false_alarm
         self.spec: SampleSpec | None = None
         self.held_out = torch.empty(0)
         self.independent = 0
         self.provenance: Provenance | None = None
+
+    @property
+    def false_alarm(self) -> float:
+        """Share of new real samples that the gate may reject."""
+        return self._false_alarm
+
+    @false_alarm.setter
+    def false_alarm(self, value: float) -> None:
+        if not isinstance(value, Real) or isinstance(value, bool) or not 0 < value < 1:
+            raise ValueError(f'{type(self).__name__}: false_alarm must be between 0 and 1, found {value!r}')
+        self._false_alarm = float(value)
 
     def fit(self: G, data: TrainingData, regions: Tensor | None = None, seed: int = 0) -> G:
         """Learn what real samples are like.

@@ -14,6 +14,7 @@ from torch.utils.data import Dataset
 from torchgeo.datasets import NonGeoDataset
 
 from .. import __version__
+from ..checks import require_count
 from ..datasets.batches import fetch, unstack
 from ..datasets.synthetic import stream_seed
 from ..samples import Footprint, Provenance, Sample, SampleSource, SampleSpec, require_compatible, same_scene
@@ -58,8 +59,7 @@ class Gated(nn.Module):
         leave_out: Collection[str] = (),
     ) -> None:
         super().__init__()
-        if tries < 1:
-            raise ValueError(f'Gated: tries must be at least 1, found {tries}')
+        require_count(tries, 'Gated: tries')
         self.gates = gates if isinstance(gates, Gates) else Gates(gates)
         self.generator, self.tries = generator, tries
         self.spec = require_fitted(self.gates, generator.spec)
@@ -158,6 +158,7 @@ class Gated(nn.Module):
             per_class: samples to draw of each class.
             seed: of the draw.
         """
+        require_count(per_class, 'Gated: per_class')
         labels = torch.arange(self.spec.num_classes).repeat_interleave(per_class)
         keep = self.gates.keep(self.generator.sample(len(labels), labels, seed))
         shares = keep.double().view(self.spec.num_classes, per_class).mean(dim=1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from numbers import Real
 from typing import ClassVar
 
 import torch
@@ -109,8 +110,8 @@ class SubspaceGate(SpectralGate):
 
     def __init__(self, false_alarm: float = 0.05, variance: float = 0.999) -> None:
         super().__init__(false_alarm)
-        if not 0 < variance < 1:
-            raise ValueError(f'SubspaceGate: variance must be between 0 and 1, found {variance}')
+        if not isinstance(variance, Real) or not 0 < variance < 1:
+            raise ValueError(f'SubspaceGate: variance must be between 0 and 1, found {variance!r}')
         self.variance = variance
 
     def _learn(self, spectra: Tensor) -> None:
