@@ -15,8 +15,7 @@ def run_in_workers(
 ) -> None:
     """Call a function with each of the tasks' arguments, one thread each, and show how many are done.
 
-    After the first failure no further task is started, so that hours of others don't hide it. Workers end with this
-    process.
+    The first failure ends all, so that hours of others don't hide it; workers end with this process.
 
     Args:
         function: at the top of a module; what it finds out it writes to a file.

@@ -7,7 +7,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.connection import Connection, wait
 from typing import Any
@@ -24,8 +24,8 @@ def run_in_processes(
 ) -> Iterator[Any]:
     """Call a function with each of the tasks' arguments, one thread each, and yield what it returns as it comes.
 
-    After the first failure no further task is started, and those in hand are finished. An interruption ends them at
-    once, and so does the end of this process: no worker outlives it, even if it is killed.
+    The first failure ends all workers at once, so that hours of others don't hide it, and so do an interruption and the
+    end of this process: no worker outlives it, even if it is killed. What a task has written until then stays.
 
     Args:
         function: at the top of a module.
@@ -41,18 +41,11 @@ def run_in_processes(
     # Nothing is ever sent: the system closes this end when the process ends, whatever ends it.
     listening, alive = context.Pipe(duplex=False)
     with listening, alive, ProcessPoolExecutor(workers, context, _begin, (listening, start, shared)) as pool:
-        futures: list[Future[object]] = []
         try:
-            for task in tasks:
-                futures.append(pool.submit(function, *task))
-            for future in as_completed(futures):
+            for future in as_completed([pool.submit(function, *task) for task in tasks]):
                 yield future.result()
         except BaseException as error:
-            for future in futures:  # leaving the pool takes back what its shutdown was told to cancel
-                future.cancel()
-            pool.shutdown(wait=False)
-            if not isinstance(error, Exception):  # an interruption: hours of work in hand must not hold it up
-                alive.close()
+            alive.close()  # before the pool is left, which waits for its workers
             if isinstance(error, BrokenProcessPool):
                 raise RuntimeError(
                     'a worker process has died; was it killed, for example for lack of memory? What is finished is '
