@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from .scene import Scene
 
 _FINGERPRINT_PIXELS = 4096
-_FORMER_TYPES = tuple(order + code for code in ('u1', 'i2', 'u2', 'i4', 'f4', 'f8') for order in '<>')
+_FORMER_TYPES = tuple(order + code for code in ('u1', 'i2', 'u2', 'i4', 'i8', 'f4', 'f8') for order in '<>')
 """Of files whose scenes older versions may have fingerprinted."""
 _CHUNK_VALUES = 8_000_000  # values held in memory at once
 

@@ -57,7 +57,7 @@ def running(pid: int) -> bool:
 @pytest.mark.skipif(sys.platform != 'linux', reason='processes are looked for in /proc')
 @pytest.mark.parametrize(
     ('number', 'handled'),
-    [(signal.SIGKILL, False), (signal.SIGTERM, False), (signal.SIGTERM, True), (signal.SIGINT, False)],
+    [(signal.SIGKILL, False), (signal.SIGTERM, False), (signal.SIGTERM, True)],
 )
 def test_no_worker_outlives_its_parent(tmp_path: Path, number: signal.Signals, handled: bool) -> None:
     (tmp_path / 'pids').mkdir()
