@@ -52,18 +52,17 @@ def require_number(
         for word, bound in (('above', above), ('at least', least), ('below', below), ('at most', most))
         if bound is not None
     ]
+    number = float(value) if isinstance(value, Real) and not isinstance(value, bool) else math.nan
     if (
-        isinstance(value, bool)
-        or not isinstance(value, Real)
-        or not math.isfinite(value)
-        or (above is not None and value <= above)
-        or (least is not None and value < least)
-        or (below is not None and value >= below)
-        or (most is not None and value > most)
+        not math.isfinite(number)
+        or (above is not None and number <= above)
+        or (least is not None and number < least)
+        or (below is not None and number >= below)
+        or (most is not None and number > most)
     ):
         expected = ' '.join(['a finite number', ' and '.join(bounds)]).strip()
         raise ValueError(f'{what} must be {expected}, found {value!r}')
-    return float(value)
+    return number
 
 
 __all__ = ['require_count', 'require_number']

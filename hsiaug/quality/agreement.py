@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import replace
-from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -13,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy, log_softmax, one_hot
 
+from ..checks import require_number
 from ..datasets import IGNORE, ChangeDataset, PatchDataset
 from ..generators import TrainingData
 from ..metrics.patches import class_pixels
@@ -69,8 +68,8 @@ class AgreementGate(Gate):
 
     def __init__(self, false_alarm: float = 0.05, config: Config = SPECTRAL, margin: float = MARGIN) -> None:
         super().__init__(false_alarm)
-        if not isinstance(margin, Real) or not 0 < margin < math.inf:
-            raise ValueError(f'AgreementGate: margin must be positive and finite, found {margin!r}')
+        if require_number(margin, 'AgreementGate: margin') <= 0:
+            raise ValueError(f'AgreementGate: margin must be positive, found {margin}')
         self.config, self.margin = config, margin
         self.classifiers: list[tuple[Classifier, Tensor]] = []  # with (K,) which classes each has learnt
         self.class_loss, self.sample_loss = torch.empty(0), torch.empty(0)

@@ -7,12 +7,11 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
-from numbers import Real
 from typing import Any, ClassVar, Generic, TypeVar, cast
 
 from torch import Tensor
 
-from ..checks import require_count
+from ..checks import require_count, require_number
 from ..datasets import LabelPolicy, MixedDataset, SpectraDataset, SyntheticDataset
 from ..datasets.patches import PatchDataset
 from ..datasets.pool import Source
@@ -88,8 +87,7 @@ class FoldTrial(ABC, Generic[S, C]):
         share: float = 1.0,
         device: str = 'cpu',
     ) -> None:
-        if not isinstance(share, Real) or not 0 < share <= 1:
-            raise ValueError(f'{type(self).__name__}: share of the steps must be in (0, 1], found {share!r}')
+        require_number(share, f'{type(self).__name__}: share of the steps', above=0, most=1)
         require_count(folds, f'{type(self).__name__}: folds', least=2)
         require_count(block, f'{type(self).__name__}: block')
         self.scene, self.split, self.generator, self.settings = scene, split, generator, dict(settings or {})

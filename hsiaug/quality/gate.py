@@ -6,7 +6,6 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from numbers import Real
 from typing import Any, ClassVar, TypeVar
 
 import numpy as np
@@ -14,6 +13,7 @@ import torch
 from scipy.stats import t as student
 from torch import Tensor
 
+from ..checks import require_number
 from ..datasets.batches import fetch
 from ..generators import TrainingData
 from ..samples import Provenance, SampleSpec
@@ -59,9 +59,10 @@ class Gate(ABC):
 
     @false_alarm.setter
     def false_alarm(self, value: float) -> None:
-        if not isinstance(value, Real) or isinstance(value, bool) or not 0 < value < 1:
-            raise ValueError(f'{type(self).__name__}: false_alarm must be between 0 and 1, found {value!r}')
-        self._false_alarm = float(value)
+        number = require_number(value, f'{type(self).__name__}: false_alarm')
+        if not 0 < number < 1:
+            raise ValueError(f'{type(self).__name__}: false_alarm must be between 0 and 1, found {value}')
+        self._false_alarm = number
 
     def fit(self: G, data: TrainingData, regions: Tensor | None = None, seed: int = 0) -> G:
         """Learn what real samples are like.

@@ -69,11 +69,11 @@ def scene_content(scene: Scene) -> dict[str, Any]:
 
 
 def _described(value: Any, name: str) -> Any:
-    if isinstance(value, np.ndarray | np.generic) and np.ndim(value):
+    if isinstance(value, np.ndarray) and value.ndim:
         return array_digest(value, '<f4' if name == 'cube' else None)
     if isinstance(value, bool | np.bool_):
         return bool(value)
-    if isinstance(value, int | float | np.number):
+    if isinstance(value, int | float | np.number | np.ndarray):
         return float(value) if np.isfinite(value) else str(float(value))  # NaN is not equal to itself
     if isinstance(value, Mapping):
         return {str(key): _described(one, name) for key, one in sorted(value.items(), key=lambda item: str(item[0]))}

@@ -65,13 +65,13 @@ WRONG: list[Any] = [
 
 @pytest.mark.parametrize('make', WRONG, ids=lambda p: f'{p.func.__name__}-{p.args[-1:]}-{p.keywords}'[:80])
 def test_settings_that_are_no_numbers_or_out_of_range_are_refused(make: Any) -> None:
-    with pytest.raises(ValueError, match='expected|must|between|at least|positive'):
+    with pytest.raises(ValueError, match=r'expected|must'):
         make()
 
 
 def test_a_gate_is_never_set_to_what_it_could_not_be_made_with() -> None:
     gate = RangeGate(0.1)
-    with pytest.raises(ValueError, match='between 0 and 1, found nan'):
+    with pytest.raises(ValueError, match='false_alarm must be a finite number, found nan'):
         gate.false_alarm = NAN
     assert gate.false_alarm == 0.1
 
