@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import multiprocessing
 from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from typing import Any
 
-import torch
 from tqdm.auto import tqdm
 
-
-def _start_worker() -> None:
-    torch.set_num_threads(1)
+from hsiaug.ablation.workers import run_in_processes
 
 
 def run_in_workers(
@@ -20,7 +15,7 @@ def run_in_workers(
 ) -> None:
     """Call a function with each of the tasks' arguments, one thread each, and show how many are done.
 
-    After the first failure no further task is started, so that hours of others don't hide it.
+    The first failure ends all, so that hours of others don't hide it; workers end with this process.
 
     Args:
         function: at the top of a module; what it finds out it writes to a file.
@@ -29,18 +24,6 @@ def run_in_workers(
         desc: what stands before the progress bar.
         unit: of the progress bar.
     """
-    context = multiprocessing.get_context('spawn')  # forked torch threads and CUDA contexts do not survive
-    with (
-        tqdm(total=len(tasks), unit=unit, desc=desc, smoothing=0.05) as bar,
-        ProcessPoolExecutor(workers, context, _start_worker) as pool,
-    ):
-        futures = [pool.submit(function, *task) for task in tasks]
-        try:
-            for future in as_completed(futures):
-                future.result()
-                bar.update()
-        except BaseException:
-            for future in futures:  # leaving the pool takes back what its shutdown was told to cancel
-                future.cancel()
-            pool.shutdown(wait=False)
-            raise
+    with tqdm(total=len(tasks), unit=unit, desc=desc, smoothing=0.05) as bar:
+        for _ in run_in_processes(function, tasks, workers):
+            bar.update()

@@ -7,9 +7,12 @@ unpickles or calls anything that it names, and never allocates what it merely de
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
+import math
 import os
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from types import UnionType
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -80,6 +83,35 @@ def write_json(path: Path, data: Any) -> None:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def json_ready(value: Any) -> Any:
+    """A value as JSON tells it, the same for equal values: settings that decide on a result, for keys and records.
+
+    Dataclasses become objects, tuples and arrays lists, numbers of numpy plain ones, NaN and paths text; functions are
+    told by where they are defined, partial ones by what they are given too, and anything else by its text.
+    """
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: json_ready(getattr(value, field.name)) for field in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {str(key): json_ready(one) for key, one in value.items()}
+    if isinstance(value, set | frozenset):
+        return sorted((json_ready(one) for one in value), key=str)
+    if hasattr(value, 'tolist'):  # of numpy and torch
+        return json_ready(value.tolist())
+    if isinstance(value, list | tuple):
+        return [json_ready(one) for one in value]
+    if isinstance(value, partial):
+        return [json_ready(value.func), json_ready(value.args), json_ready(value.keywords)]
+    if hasattr(value, '__qualname__'):
+        return f'{value.__module__}.{value.__qualname__}'
+    plain = value is None or isinstance(value, bool | int | str) or (isinstance(value, float) and math.isfinite(value))
+    return value if plain else str(value)
+
+
+def short_digest(value: Any) -> str:
+    """16 hex digits that are the same for equal values, see :func:`json_ready`."""
+    return hashlib.sha256(json.dumps(json_ready(value), sort_keys=True).encode()).hexdigest()[:16]
 
 
 def require_plausible(declared: int, stored: int, what: str, error: type[Exception] = ValueError) -> None:

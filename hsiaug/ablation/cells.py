@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import json
+import math
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -15,17 +14,21 @@ from typing import Any, Generic, TypeVar, cast
 
 import numpy as np
 import torch
+from torch import nn
 from torch.utils.data import Dataset
 
 from ..datasets import MixedDataset, SpectraDataset, estimate_prior
 from ..datasets.patches import HeldSamples
 from ..generators import Generator, TrainingData
 from ..metrics import Fidelity, accuracies, fidelity
+from ..models.nn1d import NN1D
 from ..ratio import SyntheticFirst
+from ..records import short_digest
 from ..samples import require_unseen
 from ..scenes import Scene, Split, Splitter
 from ..scenes.patches import PatchSplit
 from ..trainers import LinearSVM, fit_generator, predict, train_nn1d, training_data
+from .names import file_stem
 from .plan import REAL, Arm, Cell, Classifier, D, Network, Setting
 
 _TUNING_SEED = 1_000_003
@@ -105,23 +108,41 @@ class Group(ABC, Generic[D]):
         if downstream not in self._tuned:
             candidates, scores = self._candidates(downstream), [0.0]
             if len(candidates) > 1:
-                seed = self.seed + _TUNING_SEED
-                scores = [self._scores(self._train(c, self.real, seed), False)[metric] for c in candidates]
-            self._tuned[downstream] = candidates[int(np.argmax(scores))]
+                scores = [self._tuning_score(candidate, metric) for candidate in candidates]
+            if not any(np.isfinite(scores)):
+                raise ValueError(
+                    f'{downstream.name!r} learns nothing from real data alone: its training diverged in all of '
+                    f'{len(candidates)} settings ({metric} {scores}); lower its learning rates'
+                )
+            self._tuned[downstream] = candidates[int(np.argmax(np.nan_to_num(scores, nan=-np.inf)))]
         return self._tuned[downstream]
 
+    def _tuning_score(self, candidate: D, metric: str) -> float:
+        """Validation score of a setting with real data only; NaN where its training diverged."""
+        model = self._train(candidate, self.real, self.seed + _TUNING_SEED)
+        return float(self._scores(model, False)[metric]) if _is_finite(model) else float('nan')
+
     def generator(self, arm: Arm) -> Generator:
-        """The arm's generator, trained on this split once; costly ones are kept in the run folder."""
-        key = json.dumps([arm.generator, arm.settings], sort_keys=True)
+        """The arm's generator, trained on this split once; costly ones are kept in the run folder.
+
+        Raises:
+            ValueError: if its training diverged.
+        """
+        key = short_digest([arm.generator, arm.settings])
         if key not in self._generators:
-            # Two seeds may share a split, two arms a generator; a folder may have been of other settings.
-            settings = hashlib.sha256(key.encode()).hexdigest()[:8]
-            name = f'{self.setting.scene}-{self.split.fingerprint}-{self.seed}-{arm.generator}-{settings}'
-            kept = self.folder / 'generators' / name.replace(' ', '_').replace('/', '_')
+            # Two seeds may share a split, two arms a generator, two scenes a name; a folder may have been of other
+            # settings.
+            made = short_digest([self.scene.content, self.split.fingerprint, self.seed, arm.generator, arm.settings])
+            kept = self.folder / 'generators' / f'{file_stem(self.setting.scene, str(self.seed), arm.generator)}-{made}'
             if arm.generator in _COSTLY and kept.is_dir():
                 generator = Generator.from_pretrained(kept, self.device)
             else:
                 generator = fit_generator(arm.generator, self.data, arm.settings, self.seed, self.device)
+                if not _is_finite(generator):
+                    raise ValueError(
+                        f'the training of {arm.generator!r} diverged: its weights are not finite; lower its learning '
+                        'rates, or train it for fewer iterations'
+                    )
                 if arm.generator in _COSTLY:
                     generator.save_pretrained(kept)
             require_unseen(generator.provenance, self.split.scene, self.split.test)
@@ -129,7 +150,11 @@ class Group(ABC, Generic[D]):
         return self._generators[key]
 
     def run(self, cell: Cell, metrics: Sequence[str]) -> dict[str, Any]:
-        """Train and measure one cell; the result is JSON-ready."""
+        """Train and measure one cell; the result is JSON-ready.
+
+        Raises:
+            ValueError: if the training diverged, or a metric has no value.
+        """
         start = time.perf_counter()
         downstream: Any = self.tuned(cast(D, cell.classifier), metrics[0])
         dataset: MixedDataset | SpectraDataset | HeldSamples = self.real
@@ -138,7 +163,18 @@ class Group(ABC, Generic[D]):
             downstream = cell.arm.adapt(downstream)
             dataset, synthetic = self._mixed(cell.arm, cell.ratio, downstream)
         model = self._train(downstream, dataset, self.seed)
+        if not _is_finite(model):
+            raise ValueError(
+                f'the training of {downstream.name!r} diverged: its weights are not finite; lower its learning rates, '
+                'or look at the synthetic samples'
+            )
         val, test = self._scores(model, False), self._scores(model, True)
+        for part, scores in (('validation', val), ('test', test)):
+            if undefined := [name for name in metrics if not math.isfinite(scores[name])]:
+                raise ValueError(
+                    f'{undefined} have no value on the {part} part; does it hold labelled samples? Use another split, '
+                    'or more labels'
+                )
         return {
             'cell': cell.key,
             'scene': self.setting.scene,
@@ -249,16 +285,16 @@ class SpectraGroup(Group[Classifier]):
             for steps in downstream.steps
         ]
 
-    def _train(self, downstream: Classifier, dataset: Any, seed: int) -> Callable[[torch.Tensor], torch.Tensor]:
+    def _train(self, downstream: Classifier, dataset: Any, seed: int) -> NN1D | LinearSVM:
         if downstream.name == 'nn1d':
-            network = train_nn1d(dataset, downstream.config, seed, self.device)
-            return lambda image: predict(network, image)
+            return train_nn1d(dataset, downstream.config, seed, self.device)
         batch = dataset.batch(range(len(dataset)))
-        return LinearSVM(downstream.c[0]).fit(batch['image'], batch['label'], self.data.x).predict
+        return LinearSVM(downstream.c[0]).fit(batch['image'], batch['label'], self.data.x)
 
     def _scores(self, model: Any, test: bool) -> dict[str, Any]:
         image, label = self.test if test else (self.data.val_x, self.data.val_y)
-        return dataclasses.asdict(accuracies(model(image), label, self.data.spec.num_classes))
+        predicted = model.predict(image) if isinstance(model, LinearSVM) else predict(model, image)
+        return dataclasses.asdict(accuracies(predicted, label, self.data.spec.num_classes))
 
     def _chosen(self, downstream: Classifier) -> dict[str, Any]:
         if downstream.name == 'nn1d':
@@ -276,10 +312,15 @@ class SpectraGroup(Group[Classifier]):
         return self._spectral_record(arm, result)
 
 
+def _is_finite(model: Any) -> bool:
+    """Whether all weights of a network are finite; what is no network has none."""
+    return not isinstance(model, nn.Module) or all(bool(weight.isfinite().all()) for weight in model.parameters())
+
+
 def finite(value: Any) -> Any:
     """JSON has no NaN: a class that the test part lacks has recall null."""
     if isinstance(value, dict):
         return {key: finite(v) for key, v in value.items()}
     if isinstance(value, tuple | list):
         return [finite(v) for v in value]
-    return None if isinstance(value, float) and value != value else value
+    return None if isinstance(value, float) and not math.isfinite(value) else value

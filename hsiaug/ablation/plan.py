@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import product
 from typing import Any, ClassVar, TypeVar
 
+from ..checks import require_count, require_number
 from ..datasets import LabelPolicy
-from ..ratio import require_ratio
+from ..records import json_ready, short_digest
 from ..samples import Kind
 from ..scenes import LabelledPatchSplitter, Scene, Splitter
 from ..scenes.patches import PatchSplitter
@@ -19,6 +18,7 @@ from ..trainers.change_detection import ChangeDetectorConfig
 from ..trainers.classifier import ClassifierConfig
 from ..trainers.scene_classifier import SceneClassifierConfig
 from ..trainers.segmentation import SegmenterConfig
+from .names import file_stem, require_name, require_ratios, require_steps
 
 REAL = 'real'
 """Name of the arm without synthetic samples."""
@@ -49,7 +49,8 @@ class Arm:
             or ``auxiliary_bn``.
 
     Raises:
-        ValueError: if the name is that of the real-only arm, a ratio is no ratio, or ``synthetic_first`` no share.
+        ValueError: if the name is that of the real-only arm, a ratio is none or repeated, or a number is out of its
+            range.
     """
 
     name: str
@@ -66,8 +67,12 @@ class Arm:
     def __post_init__(self) -> None:
         if self.name == REAL:
             raise ValueError(f'arm {self.name!r}: this name is kept for the arm without synthetic samples')
-        for ratio in self.ratios or ():
-            require_ratio(ratio, f'ratio of arm {self.name!r}')
+        require_name(self.name, 'arm')
+        if self.ratios is not None:
+            object.__setattr__(self, 'ratios', require_ratios(self.ratios, f'arm {self.name!r}'))
+        if self.seeds is not None:
+            require_count(self.seeds, f'arm {self.name!r}: number of seeds')
+        require_number(self.synthetic_first, f'arm {self.name!r}: synthetic_first')
         if not 0 <= self.synthetic_first < 1 or (self.synthetic_first and self.synthetic_only):
             raise ValueError(
                 f'arm {self.name!r}: synthetic_first is a share of the training in [0, 1), and 0 with synthetic_only; '
@@ -148,6 +153,12 @@ class Classifier(Downstream):
     def __post_init__(self) -> None:
         if self.name not in ('nn1d', 'linear_svm'):
             raise ValueError(f"unknown classifier {self.name!r}; choose from 'nn1d', 'linear_svm'")
+        for what in ('scalings', 'steps') if self.name == 'nn1d' else ('c',):
+            if not getattr(self, what):
+                raise ValueError(f'classifier {self.name!r}: at least one of {what} to choose from is needed')
+        require_steps(self)
+        for c in self.c:
+            require_number(c, f'classifier {self.name!r}: c', above=0)
 
 
 @dataclass(frozen=True)
@@ -164,6 +175,12 @@ class Network(Downstream):
     config: Any = None
     steps: tuple[int, ...] = ()
     learning_rates: tuple[float, ...] = ()
+
+    def __post_init__(self) -> None:
+        require_name(self.name, 'downstream network')
+        require_steps(self)
+        for rate in self.learning_rates:
+            require_number(rate, f'network {self.name!r}: learning rate', above=0)
 
 
 @dataclass(frozen=True)
@@ -219,6 +236,12 @@ class Setting:
     splitter: Splitter | PatchSplitter
     arm_seeds: Mapping[str, int] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        require_name(self.scene, 'scene')
+        require_name(self.budget, f'budget of scene {self.scene!r}')
+        for arm, seeds in self.arm_seeds.items():
+            require_count(seeds, f'{self.scene}, {self.budget}: number of seeds of arm {arm!r}', least=0)
+
 
 @dataclass(frozen=True)
 class Cell:
@@ -230,6 +253,11 @@ class Cell:
     classifier: Downstream
     arm: Arm | None
     ratio: float
+
+    def __str__(self) -> str:
+        """The cell in words."""
+        way = 'real only' if self.arm is None else f'arm {self.arm.name!r} at ratio {self.ratio:g}'
+        return f'{self.setting.scene}, {self.setting.budget}, {self.classifier.name}, {way}, seed {self.seed}'
 
 
 @dataclass(frozen=True)
@@ -248,7 +276,8 @@ class Study:
         fidelity_seeds: for how many seeds the fidelity of each arm's samples is measured.
 
     Raises:
-        ValueError: if names repeat, a ratio is no ratio, or something is empty.
+        ValueError: if names, seeds or ratios repeat, names would share a file, a number is out of its range, or
+            something is empty.
     """
 
     title: str
@@ -263,18 +292,23 @@ class Study:
 
     def __post_init__(self) -> None:
         for what in ('settings', 'ratios', 'seeds', 'classifiers'):
-            if not getattr(self, what):
+            if not len(getattr(self, what)):
                 raise ValueError(f'study {self.title!r}: at least one of {what} is needed')
-        for ratio in self.ratios:
-            require_ratio(ratio)
+        who = f'study {self.title!r}'
+        object.__setattr__(self, 'ratios', require_ratios(self.ratios, who))
+        object.__setattr__(self, 'seeds', tuple(require_count(seed, f'{who}: seed', least=0) for seed in self.seeds))
+        require_count(self.fidelity_seeds, f'{who}: fidelity_seeds', least=0)
         for what, names in (
             ('arms', [a.name for a in self.arms]),
             ('settings', [(s.scene, s.budget) for s in self.settings]),
+            ('classifiers', [c.name for c in self.classifiers]),
+            ('seeds', list(self.seeds)),
         ):
             if repeated := {str(n) for n in names if names.count(n) > 1}:  # type: ignore[arg-type, attr-defined]
-                raise ValueError(
-                    f'study {self.title!r}: {what} with one name: {sorted(repeated)}; name each differently'
-                )
+                raise ValueError(f'{who}: {what} with one name: {sorted(repeated)}; name each differently')
+        for arm in self.arms:
+            if not any(arm.ratios or self.ratios):
+                raise ValueError(f'{who}: arm {arm.name!r} has no ratio above 0; leave it out, or give it one')
         if unknown := {s.scene for s in self.settings} - set(self.scenes):
             raise ValueError(f'study {self.title!r}: settings name unknown scenes {sorted(unknown)}')
         if len(kinds := {c.kind for c in self.classifiers}) > 1:
@@ -284,6 +318,7 @@ class Study:
             )
         for arm, classifier in product(self.arms, self.classifiers):
             arm.adapt(classifier)
+        _require_own_files(self)
         needed = self.classifiers[0].splitter
         for setting in self.settings:
             # One that gives patches a label each is a kind of patch splitter, but makes no masks.
@@ -329,16 +364,28 @@ class Study:
         return cells
 
     def _cell(self, setting: Setting, seed: int, classifier: Downstream, arm: Arm | None, ratio: float) -> Cell:
-        splitter = {'type': type(setting.splitter).__name__, **dataclasses.asdict(setting.splitter)}
         identity = {
-            'setting': [setting.scene, setting.budget, splitter],
+            'setting': [setting.scene, setting.budget, splitter_identity(setting)],
             'classifier': dataclasses.asdict(classifier),
             'arm': None if arm is None else [arm.name, arm.generator, arm.settings, arm.labels, *_ways(arm)],
             'ratio': ratio,
             'seed': seed,
         }
-        text = json.dumps(identity, sort_keys=True, default=str)
-        return Cell(hashlib.sha256(text.encode()).hexdigest()[:16], setting, seed, classifier, arm, ratio)
+        key = short_digest(identity)
+        if content := self.scene_content(setting.scene):
+            key = short_digest([key, content, type(classifier).__name__, type(arm).__name__])
+        return Cell(key, setting, seed, classifier, arm, ratio)
+
+    def scene_content(self, name: str) -> dict[str, Any]:
+        """What a scene holds (:attr:`~hsiaug.scenes.Scene.content`); it is opened once, when a cell is first asked for.
+
+        Cells are known by what their scene holds and not by its name alone, under which another file may lie tomorrow.
+        """
+        known: dict[str, dict[str, Any]] = self.__dict__.setdefault('_contents', {})
+        if name not in known:
+            scene = self.scenes[name]()
+            known[name] = scene.content if isinstance(scene, Scene) else {}  # a plan of cells needs no scenes
+        return known[name]
 
     def all_cells(self) -> list[Cell]:
         """Every cell, in the order in which they run."""
@@ -346,7 +393,33 @@ class Study:
 
 
 def _ways(arm: Arm) -> list[Any]:
-    """What of an arm's way of mixing is not usual: keys of cells stay as they were before there were these ways."""
+    """What of an arm's way of mixing is not usual."""
     ways = {'synthetic_first': arm.synthetic_first, 'training': arm.training}
     used = {name: value for name, value in ways.items() if value}
     return [*(['only'] if arm.synthetic_only else []), *([used] if used else [])]
+
+
+def splitter_identity(setting: Setting) -> dict[str, Any]:
+    """What of a setting's splitter decides on results, JSON-ready."""
+    return {'type': type(setting.splitter).__name__, **json_ready(dataclasses.asdict(setting.splitter))}
+
+
+def classifier_identity(classifier: Downstream) -> dict[str, Any]:
+    """What of a downstream model decides on results, JSON-ready."""
+    return {'type': type(classifier).__name__, **json_ready(classifier)}
+
+
+def arm_identity(arm: Arm) -> dict[str, Any]:
+    """What of an arm decides on results, JSON-ready: not its name, nor for which ratios and seeds it runs."""
+    beside = ('name', 'control', 'ratios', 'seeds')
+    return {'type': type(arm).__name__, **{k: v for k, v in json_ready(arm).items() if k not in beside}}
+
+
+def _require_own_files(study: Study) -> None:
+    """Refuse names that would share a file where readable names leave a doubt, such as budgets "a b" and "a_b"."""
+    for kind in (study.arms, study.classifiers):
+        stems: dict[str, tuple[str, str, str]] = {}
+        for setting, named in product(study.settings, kind):
+            names = (setting.scene, setting.budget, named.name)  # type: ignore[attr-defined]
+            if (other := stems.setdefault(file_stem(*names), names)) != names:
+                raise ValueError(f'study {study.title!r}: {other} and {names} would share files; name one differently')

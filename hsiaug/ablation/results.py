@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,17 @@ PLAN_FILE = 'plan.json'
 append_result = append_line
 
 
+def require_fields(found: Mapping[str, Any], fields: Mapping[str, type | tuple[type, ...]], where: str) -> None:
+    """Refuse a record of a run folder that is none.
+
+    Raises:
+        ValueError: naming the fields that are missing or of another type.
+    """
+    wrong = [name for name, kind in fields.items() if not isinstance(found.get(name), kind)]
+    if wrong:
+        raise ValueError(f'{where} lacks {wrong}, or has something else there; is it complete, and of a study?')
+
+
 def read_results(path: Path) -> list[dict[str, Any]]:
     """Rows of a results file, the first of each cell, in file order; none where there is no file.
 
@@ -21,5 +33,7 @@ def read_results(path: Path) -> list[dict[str, Any]]:
     """
     rows: dict[str, dict[str, Any]] = {}
     for row in read_lines(path, 'cell', 'a result of a study'):
+        if not isinstance(row['cell'], str):
+            raise ValueError(f'{path}: the cell of a result must be text, found {row["cell"]!r}; is this another file?')
         rows.setdefault(row['cell'], row)
     return list(rows.values())

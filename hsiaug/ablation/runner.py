@@ -9,8 +9,9 @@ import platform
 import shlex
 import subprocess
 import sys
-from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from collections.abc import Collection, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal
@@ -19,15 +20,19 @@ import torch
 from tqdm.auto import tqdm
 
 from .. import __version__
-from ..records import write_json
-from ..samples import Kind
+from ..checks import require_count
+from ..records import read_json, short_digest, write_json
+from ..samples import Kind, LeakageError
 from ..scenes import Scene
-from .cells import Group, SpectraGroup
+from .cells import Group, SpectraGroup, finite
 from .change_cells import ChangeGroup
+from .identity import differences, require_same_study, study_identity
+from .names import file_stem
 from .patch_cells import PatchGroup
-from .plan import Arm, Setting, Study
+from .plan import Arm, Setting, Study, arm_identity, splitter_identity
 from .results import PLAN_FILE, RESULTS_FILE, append_result, read_results
 from .scene_cells import SceneGroup
+from .workers import run_in_processes
 
 Engine = Literal['process', 'ray']
 
@@ -65,29 +70,37 @@ def run_study(
         the run folder.
 
     Raises:
-        ValueError: if the folder holds results of another study.
+        ValueError: if the folder holds results of another study, naming what differs, or files that are no part of a
+            study; or if a cell has no result, naming it.
+        KeyboardInterrupt: if it is interrupted, with all workers ended and finished cells recorded.
     """
     if engine not in ('process', 'ray'):
         raise ValueError(f"unknown engine {engine!r}; choose from 'process', 'ray'")
+    require_count(workers, 'workers')
     folder = Path(out).absolute()
+    study = replace(study)  # which opens its scenes anew: a file may have changed since it was asked for cells
     planned = {cell.key for cell in study.all_cells()}
     rows = read_results(folder / RESULTS_FILE)
     done = {row['cell'] for row in rows}
-    if done and not done & planned:
-        raise ValueError(
-            f'{folder} holds {len(done)} results of another study, none of this one; choose another folder, or the '
-            'config that it was started with'
-        )
+    if done:
+        require_same_study(study, folder, len(done))
+        if not done & planned:
+            raise ValueError(
+                f'{folder} holds {len(done)} results of another study, none of this one; choose another folder, or the '
+                'config that it was started with'
+            )
     write_json(folder / PLAN_FILE, describe(study, device, workers))
     pending = [
         (setting, seed)
         for setting, seed in study.groups()
-        if any(cell.key not in done for cell in study.cells(setting, seed))
-        or any(not file.exists() for _, file in fidelity_files(study, setting, seed, folder))
+        if any(cell.key not in done for cell in study.cells(setting, seed)) or unmeasured(study, setting, seed, folder)
     ]
     missing = len(planned - done)
-    with tqdm(total=missing, unit='cell', disable=not progress, desc=study.title, smoothing=0.05) as bar:
-        for finished in _engine(engine, workers)(study, pending, folder, device, workers):
+    with (
+        tqdm(total=missing, unit='cell', disable=not progress, desc=study.title, smoothing=0.05) as bar,
+        closing(_engine(engine, workers)(study, pending, folder, device, workers)) as running,
+    ):
+        for finished in running:
             bar.update(finished)
     return folder
 
@@ -97,19 +110,39 @@ def run_group(study: Study, setting: Setting, seed: int, folder: Path, device: s
     done = {row['cell'] for row in read_results(folder / RESULTS_FILE)}
     cells = [cell for cell in study.cells(setting, seed) if cell.key not in done]
     fresh = {cell.arm.name for cell in cells if cell.arm is not None}
-    files = fidelity_files(study, setting, seed, folder)
-    unmeasured = [(arm, file) for arm, file in files if arm.name in fresh or not file.exists()]
-    if not cells and not unmeasured:
+    missing = unmeasured(study, setting, seed, folder, fresh)
+    if not cells and not missing:
         return
     group = open_group(study, setting, seed, folder, device)
     for cell in cells:
         parent = multiprocessing.parent_process()
         if parent is not None and not parent.is_alive():
             raise SystemExit('the study was killed')  # an orphan must not race with the restarted study
-        append_result(folder / RESULTS_FILE, group.run(cell, study.metrics))
+        with naming(str(cell)):
+            row = group.run(cell, study.metrics)
+        append_result(folder / RESULTS_FILE, row)
         yield 1
-    for arm, file in unmeasured:
-        write_json(file, group.measure_fidelity(arm))
+    for arm, file in missing:
+        with naming(f'{setting.scene}, {setting.budget}, fidelity of arm {arm.name!r}, seed {seed}'):
+            record = group.measure_fidelity(arm)
+        write_json(file, {**finite(record), 'key': _fidelity_key(study, setting, seed, arm)})
+
+
+@contextmanager
+def naming(what: str) -> Iterator[None]:
+    """Errors of one training or measurement say which of a study's it was.
+
+    Raises:
+        ValueError: instead of one, or of an error in numbers or of torch, that is raised inside.
+    """
+    try:
+        yield
+    except LeakageError:
+        raise
+    except (ValueError, ArithmeticError) as error:
+        raise ValueError(f'{what}: {error}') from error
+    except RuntimeError as error:  # torch's; it may be a bug, so it stays one
+        raise RuntimeError(f'{what}: {error}') from error
 
 
 def open_group(study: Study, setting: Setting, seed: int, folder: Path, device: str = 'cpu') -> Group[Any]:
@@ -129,20 +162,51 @@ def fidelity_files(study: Study, setting: Setting, seed: int, folder: Path) -> l
     return [(arm, folder / 'fidelity' / file_name(setting, f'{arm.name}-{seed}', 'json')) for arm in arms.values()]
 
 
+def unmeasured(
+    study: Study, setting: Setting, seed: int, folder: Path, fresh: Collection[str] = ()
+) -> list[tuple[Arm, Path]]:
+    """The arms of one group whose fidelity is still to be measured, and where.
+
+    Those are the ``fresh`` ones, and all whose file is missing or of another generator or scene.
+
+    Raises:
+        ValueError: if a file is no record of fidelity, naming it.
+    """
+
+    def known(arm: Arm, file: Path) -> bool:
+        if arm.name in fresh or not file.exists():
+            return False
+        return read_json(file, 'the fidelity of an arm').get('key') == _fidelity_key(study, setting, seed, arm)
+
+    return [(arm, file) for arm, file in fidelity_files(study, setting, seed, folder) if not known(arm, file)]
+
+
+def _fidelity_key(study: Study, setting: Setting, seed: int, arm: Arm) -> str:
+    decides = [study.scene_content(setting.scene), splitter_identity(setting), seed, arm.generator, arm.settings]
+    return short_digest(decides)
+
+
 def file_name(setting: Setting, name: str, suffix: str, prefix: str = '') -> str:
-    """A file name for something of one setting."""
-    return f'{prefix}{setting.scene}-{setting.budget}-{name}.{suffix}'.replace(' ', '_').replace('/', '_')
+    """A file name for something of one setting, another for every name."""
+    return f'{prefix}{file_stem(setting.scene, setting.budget, name)}.{suffix}'
 
 
-_scenes: dict[tuple[int, str], Scene] = {}
+_opened: tuple[Study, str, Scene] | None = None
 
 
 def _open(study: Study, name: str) -> Scene:
-    key = (id(study), name)
-    if key not in _scenes:
-        _scenes.clear()  # one scene in memory at a time
-        _scenes[key] = study.scenes[name]()
-    return _scenes[key]
+    global _opened
+    if _opened is None or _opened[0] is not study or _opened[1] != name:
+        _opened = None  # one scene in memory at a time
+        scene = study.scenes[name]()
+        planned = study.scene_content(name)
+        if scene.content != planned:
+            raise ValueError(
+                f'scene {name!r} has changed since the study was planned: '
+                + '; '.join(differences(planned, scene.content))
+            )
+        _opened = study, name, scene
+    return _opened[2]
 
 
 _worker_study: Study | None = None
@@ -150,7 +214,6 @@ _worker_study: Study | None = None
 
 def _start_worker(study: Study) -> None:
     global _worker_study
-    torch.set_num_threads(1)
     _worker_study = study
 
 
@@ -173,18 +236,8 @@ def _in_process(study: Study, groups: Groups, folder: Path, device: str, workers
 
 
 def _in_pool(study: Study, groups: Groups, folder: Path, device: str, workers: int) -> Iterator[int]:
-    # spawn: forked torch threads and CUDA contexts do not survive
-    context = multiprocessing.get_context('spawn')
-    with ProcessPoolExecutor(workers, context, _start_worker, (study,)) as pool:
-        tasks = [pool.submit(_group_in_worker, setting, seed, folder, device) for setting, seed in groups]
-        try:
-            for task in as_completed(tasks):
-                yield task.result()
-        except BaseException:
-            for task in tasks:  # leaving the pool takes back what its shutdown was told to cancel
-                task.cancel()
-            pool.shutdown(wait=False)
-            raise
+    tasks = [(setting, seed, folder, device) for setting, seed in groups]
+    return run_in_processes(_group_in_worker, tasks, workers, _start_worker, (study,))
 
 
 def _on_ray(study: Study, groups: Groups, folder: Path, device: str, workers: int) -> Iterator[int]:
@@ -197,7 +250,7 @@ def _on_ray(study: Study, groups: Groups, folder: Path, device: str, workers: in
 
     @ray.remote(num_cpus=1, num_gpus=1 if device.startswith('cuda') else 0)  # type: ignore[untyped-decorator]
     def remote(shared: Study, setting: Setting, seed: int) -> int:
-        _start_worker(shared)
+        torch.set_num_threads(1)
         return sum(run_group(shared, setting, seed, folder, device))
 
     shared = ray.put(study)
@@ -226,9 +279,9 @@ def describe(study: Study, device: str, workers: int) -> dict[str, Any]:
         'notes': [note] if (note := study.classifiers[0].note) else [],
         'scenes': sorted({s.scene for s in study.settings}),
         'settings': [[s.scene, s.budget, type(s.splitter).__name__] for s in study.settings],
-        'arms': [{'name': a.name, 'generator': a.generator, 'settings': a.settings, 'labels': a.labels,
-                  'control': a.control, 'synthetic_only': a.synthetic_only, 'synthetic_first': a.synthetic_first,
-                  'training': a.training} for a in study.arms],
+        'identity': study_identity(study),
+        'arms': [{'name': a.name, **{k: v for k, v in arm_identity(a).items() if k != 'type'}, 'control': a.control}
+                 for a in study.arms],
         'ratios': list(study.ratios),
         'seeds': list(study.seeds),
         'classifiers': [c.name for c in study.classifiers],

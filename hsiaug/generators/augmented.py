@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from .. import __version__
-from ..samples import Footprint, Provenance, SampleSpec, require_compatible
+from ..samples import Footprint, Provenance, SampleSpec, require_compatible, same_scene
 from .base import Generator, generator_class, register
 
 
@@ -88,7 +88,7 @@ def _joint_provenance(source: Generator, augmenter: Generator, settings: dict[st
     if not known:
         return None
     seen = [p.seen for p in known if p.seen is not None]
-    if len({footprint.scene for footprint in seen}) > 1:
+    if len(seen) == 2 and not same_scene(seen[0].scene, seen[1].scene):
         raise ValueError(
             'Augmented: the source and the augmenter were trained on different scenes, and what both have seen cannot '
             'be kept in one provenance; train the augmenter on the scene of the source'

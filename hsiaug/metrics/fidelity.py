@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from sklearn.metrics import balanced_accuracy_score
 from sklearn.neighbors import NearestNeighbors
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 from torch import Tensor
 
 from ..functional.spectral import spectral_angle
+
+_SVM_CELLS = ('real_real', 'real_fake', 'fake_fake', 'fake_real')  # trained on, tested on
 
 
 @dataclass(frozen=True)
@@ -23,7 +27,8 @@ class Fidelity:
         std_ratio: synthetic over real standard deviation, mean over bands, median over classes; 1 is right.
         roughness_ratio: the same of the second difference along the bands: how much noisier spectra are; 1 is right.
         svm: accuracy of a linear SVM trained on one side and tested on another (Table 1), keys ``real_real``,
-            ``real_fake``, ``fake_fake``, ``fake_real``.
+            ``real_fake``, ``fake_fake``, ``fake_real``. Every class weighs the same in training and test, in all four,
+            and only classes that both sides hold count; NaN where these are fewer than two.
         closer_than_real: share of synthetic spectra that lie closer to their nearest real spectrum than that one lies
             to its own nearest real neighbour; near 1 means copies.
     """
@@ -44,7 +49,7 @@ def fidelity(
     Args:
         train: (N, C) spectra and (N,) labels that the generator was trained on.
         test: real spectra and labels that it has not seen.
-        fake: synthetic spectra and labels; half trains the SVM, half tests it.
+        fake: synthetic spectra and labels, in any order; half of each class trains the SVM, half tests it.
         num_classes: K.
     """
     angles, spreads, roughness = [], [], []
@@ -79,16 +84,34 @@ def _svm_table(
     train: tuple[Tensor, Tensor], test: tuple[Tensor, Tensor], fake: tuple[Tensor, Tensor]
 ) -> dict[str, float]:
     scaler = StandardScaler().fit(train[0].numpy())
+    second = _every_other_of_each_class(fake[1])
+    parts = {'real': (train, test), 'fake': tuple((fake[0][half], fake[1][half]) for half in (~second, second))}
+    common = set.intersection(*(set(label.tolist()) for side in parts.values() for _, label in side))
+    if len(common) < 2:
+        return dict.fromkeys(_SVM_CELLS, float('nan'))
 
-    def ready(part: tuple[Tensor, Tensor]) -> tuple[object, object]:
-        return scaler.transform(part[0].numpy()), part[1].numpy()
+    def ready(part: tuple[Tensor, Tensor]) -> tuple[np.ndarray, np.ndarray]:
+        label = part[1].numpy()
+        counts = np.isin(label, list(common))
+        return scaler.transform(part[0].numpy()[counts]), label[counts]
 
-    fakes = [ready((fake[0][i::2], fake[1][i::2])) for i in (0, 1)]
-    on_real = SVC(kernel='linear').fit(*ready(train))
-    on_fake = SVC(kernel='linear').fit(*fakes[0])
-    sides = {'real_real': (on_real, ready(test)), 'real_fake': (on_real, fakes[1])}
-    sides |= {'fake_fake': (on_fake, fakes[1]), 'fake_real': (on_fake, ready(test))}
-    return {name: float(model.score(*data)) for name, (model, data) in sides.items()}
+    # Real classes are as frequent as they are, synthetic ones as they were drawn: weights make priors equal.
+    fitted = {side: SVC(kernel='linear', class_weight='balanced').fit(*ready(parts[side][0])) for side in parts}
+    tested = {side: ready(parts[side][1]) for side in parts}
+    found = {}
+    for cell in _SVM_CELLS:
+        learned, judged = cell.split('_')
+        x, y = tested[judged]
+        found[cell] = float(balanced_accuracy_score(y, fitted[learned].predict(x)))
+    return found
+
+
+def _every_other_of_each_class(label: Tensor) -> Tensor:
+    """(N,) bool: every second sample of each class, whatever the order of the classes."""
+    second = torch.zeros(len(label), dtype=torch.bool)
+    for class_id in label.unique():
+        second[(label == class_id).nonzero()[1::2, 0]] = True
+    return second
 
 
 def _closer_than_real(real: Tensor, fake: Tensor) -> float:

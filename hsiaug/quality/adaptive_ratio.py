@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from ..checks import require_count, require_number
 from ..datasets.synthetic import stream_seed
 from ..ratio import Schedule, require_ratio
 
@@ -58,6 +59,13 @@ class AdaptiveRatio(Schedule):
         self.ratios = tuple(require_ratio(ratio) for ratio in ratios)
         if 0.0 not in self.ratios or len(set(self.ratios)) != len(self.ratios) or len(self.ratios) < 2:
             raise ValueError(f'AdaptiveRatio: 0 and other ratios, each once, expected, found {ratios}')
+        for name, count in (('every', every), ('patience', patience), ('seed', seed)):
+            require_count(count, f'AdaptiveRatio: {name}', least=None)
+        settings = {'smoothing': smoothing, 'explore': explore, 'rate': rate, 'tolerance': tolerance}
+        for name, value in settings.items():
+            require_number(value, f'AdaptiveRatio: {name}')
+        for score in reference if reference is not None else ():
+            require_number(score, 'AdaptiveRatio: score of the reference')
         if every < 1 or patience < 1 or not 0 < smoothing <= 1 or not 0 < explore <= 1 or rate <= 0 or tolerance < 0:
             raise ValueError(
                 'AdaptiveRatio: every >= 1, patience >= 1, 0 < smoothing <= 1, 0 < explore <= 1, rate > 0 and '

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy, log_softmax, one_hot
 
+from ..checks import require_number
 from ..datasets import IGNORE, ChangeDataset, PatchDataset
 from ..generators import TrainingData
 from ..metrics.patches import class_pixels
@@ -67,7 +68,7 @@ class AgreementGate(Gate):
 
     def __init__(self, false_alarm: float = 0.05, config: Config = SPECTRAL, margin: float = MARGIN) -> None:
         super().__init__(false_alarm)
-        if not margin > 0:
+        if require_number(margin, 'AgreementGate: margin') <= 0:
             raise ValueError(f'AgreementGate: margin must be positive, found {margin}')
         self.config, self.margin = config, margin
         self.classifiers: list[tuple[Classifier, Tensor]] = []  # with (K,) which classes each has learnt

@@ -11,6 +11,7 @@ from sklearn.decomposition import PCA
 from sklearn.neighbors import NearestNeighbors
 from torch import Tensor
 
+from ..checks import require_count
 from ..generators import TrainingData
 from ..metrics.masks import class_indicators
 from ..samples import SampleSpec
@@ -37,8 +38,7 @@ class Coverage:
     """
 
     def __init__(self, k: int = 5, encoder: Callable[[Tensor], Tensor] | None = None) -> None:
-        if k < 1:
-            raise ValueError(f'Coverage: k must be at least 1, found {k}')
+        require_count(k, 'Coverage: k')
         self.k, self.encoder = k, encoder
 
     def fit(self, data: TrainingData) -> Coverage:

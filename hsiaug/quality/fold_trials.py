@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any, ClassVar, Generic, TypeVar, cast
 
 from torch import Tensor
 
+from ..checks import require_count, require_number
 from ..datasets import LabelPolicy, MixedDataset, SpectraDataset, SyntheticDataset
 from ..datasets.patches import PatchDataset
 from ..datasets.pool import Source
 from ..generators import Generator, TrainingData
 from ..metrics import accuracies
 from ..metrics.segmentation import segmentation_scores
+from ..records import short_digest
 from ..samples import require_unseen
 from ..scenes import Scene, Split
 from ..scenes.patches import PatchSplit
@@ -54,13 +55,14 @@ class FoldTrial(ABC, Generic[S, C]):
         block: see there.
         refit: fit generator and gate anew without each fold. If False, they are fitted once on the whole training
             area, which is cheaper; synthetic samples then hold something of the fold, and its scores are optimistic.
-        gate: makes a gated source where candidates have a threshold.
+        gate: makes a gated source where candidates have a threshold; an object that is no function says in its
+            attribute ``settings`` what tells it from others of its type.
         share: share of the steps of a plain training; shorter trainings cost less and rank ratios less surely.
         device: where to train.
 
     Attributes:
         cost: plain trainings that a call takes; fitting the generator is not counted.
-        identity: 16 hex digits of everything that decides on a score.
+        identity: 16 hex digits of everything that decides on a score, what the scene holds among it.
 
     Raises:
         ValueError: for a share that is none, or an unknown metric.
@@ -85,8 +87,9 @@ class FoldTrial(ABC, Generic[S, C]):
         share: float = 1.0,
         device: str = 'cpu',
     ) -> None:
-        if not 0 < share <= 1:
-            raise ValueError(f'{type(self).__name__}: share of the steps must be in (0, 1], found {share}')
+        require_number(share, f'{type(self).__name__}: share of the steps', above=0, most=1)
+        require_count(folds, f'{type(self).__name__}: folds', least=2)
+        require_count(block, f'{type(self).__name__}: block')
         self.scene, self.split, self.generator, self.settings = scene, split, generator, dict(settings or {})
         self.config = replace(config, steps=max(1, round(share * config.steps)))
         metric = metric or self.metrics[0]
@@ -95,12 +98,11 @@ class FoldTrial(ABC, Generic[S, C]):
         self.labels, self.metric, self.refit, self.gate, self.device = labels, metric, refit, gate, device
         self.folds, self.regions, self.block = folds, regions, block
         self.cost = self.config.steps / config.steps
-        made = None if gate is None else getattr(gate, '__name__', type(gate).__name__)
         decides = [
-            split.fingerprint, generator, self.settings, dataclasses.asdict(self.config), labels, metric, folds,
-            regions, block, refit, made,
+            type(self).__name__, scene.content, split.fingerprint, split.seed, generator, self.settings, self.config,
+            labels, metric, folds, regions, block, refit, _maker(gate),
         ]  # fmt: skip
-        self.identity = hashlib.sha256(json.dumps(decides, sort_keys=True, default=str).encode()).hexdigest()[:16]
+        self.identity = short_digest(decides)
         self._dealt: tuple[int, list[S]] | None = None
         self._fitted: tuple[tuple[int, int] | None, Generator, TrainingData] | None = None
         self._gated: dict[float, Source] = {}  # of the generator that is fitted, by threshold
@@ -155,6 +157,13 @@ class FoldTrial(ABC, Generic[S, C]):
             regions = label_regions(self.scene, part)
             self._gated[candidate.threshold] = self.gate(generator, data, regions, candidate.threshold)
         return self._gated[candidate.threshold]
+
+
+def _maker(gate: Any) -> Any:
+    """What tells a maker of gates from others: of an object its type and, where it has them, its ``settings``."""
+    if gate is None or hasattr(gate, '__qualname__') or isinstance(gate, partial) or dataclasses.is_dataclass(gate):
+        return gate
+    return [type(gate).__qualname__, getattr(gate, 'settings', None)]
 
 
 def _tested_on(fold: S, split: S) -> S:

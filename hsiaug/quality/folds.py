@@ -11,6 +11,7 @@ from typing import Any, Literal, TypeVar, cast, get_args
 
 import numpy as np
 
+from ..checks import require_count
 from ..scenes import Scene, Split
 from ..scenes.labelled_patches import LabelledPatchSplit
 from ..scenes.patches import PatchSplit
@@ -48,6 +49,8 @@ def fold_splits(
         TypeError: for a split that is neither.
         ValueError: for fewer than 2 folds, unknown or missing regions, or a class with too few samples.
     """
+    require_count(folds, 'fold_splits: folds', least=None)
+    require_count(block, 'fold_splits: block')
     if folds < 2:
         raise ValueError(f'fold_splits: at least 2 folds expected, found {folds}')
     if regions not in get_args(Regions):

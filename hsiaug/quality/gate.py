@@ -13,6 +13,7 @@ import torch
 from scipy.stats import t as student
 from torch import Tensor
 
+from ..checks import require_number
 from ..datasets.batches import fetch
 from ..generators import TrainingData
 from ..samples import Provenance, SampleSpec
@@ -45,13 +46,23 @@ class Gate(ABC):
     name: ClassVar[str]
 
     def __init__(self, false_alarm: float = 0.05) -> None:
-        if not 0 < false_alarm < 1:
-            raise ValueError(f'{type(self).__name__}: false_alarm must be between 0 and 1, found {false_alarm}')
         self.false_alarm = false_alarm
         self.spec: SampleSpec | None = None
         self.held_out = torch.empty(0)
         self.independent = 0
         self.provenance: Provenance | None = None
+
+    @property
+    def false_alarm(self) -> float:
+        """Share of new real samples that the gate may reject."""
+        return self._false_alarm
+
+    @false_alarm.setter
+    def false_alarm(self, value: float) -> None:
+        number = require_number(value, f'{type(self).__name__}: false_alarm')
+        if not 0 < number < 1:
+            raise ValueError(f'{type(self).__name__}: false_alarm must be between 0 and 1, found {value}')
+        self._false_alarm = number
 
     def fit(self: G, data: TrainingData, regions: Tensor | None = None, seed: int = 0) -> G:
         """Learn what real samples are like.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -13,9 +14,10 @@ from torch.utils.data import Dataset
 from torchgeo.datasets import NonGeoDataset
 
 from .. import __version__
+from ..checks import require_count
 from ..datasets.batches import fetch, unstack
 from ..datasets.synthetic import stream_seed
-from ..samples import Footprint, Provenance, Sample, SampleSource, SampleSpec, require_compatible
+from ..samples import Footprint, Provenance, Sample, SampleSource, SampleSpec, require_compatible, same_scene
 from .gate import Gate, GateReport, Gates
 
 _AT_A_TIME = 8  # samples drawn together for one that passes
@@ -57,8 +59,7 @@ class Gated(nn.Module):
         leave_out: Collection[str] = (),
     ) -> None:
         super().__init__()
-        if tries < 1:
-            raise ValueError(f'Gated: tries must be at least 1, found {tries}')
+        require_count(tries, 'Gated: tries')
         self.gates = gates if isinstance(gates, Gates) else Gates(gates)
         self.generator, self.tries = generator, tries
         self.spec = require_fitted(self.gates, generator.spec)
@@ -157,6 +158,7 @@ class Gated(nn.Module):
             per_class: samples to draw of each class.
             seed: of the draw.
         """
+        require_count(per_class, 'Gated: per_class')
         labels = torch.arange(self.spec.num_classes).repeat_interleave(per_class)
         keep = self.gates.keep(self.generator.sample(len(labels), labels, seed))
         shares = keep.double().view(self.spec.num_classes, per_class).mean(dim=1)
@@ -258,8 +260,8 @@ def joint_provenance(source: Provenance | None, gates: Gates) -> Provenance | No
     if not parts:
         return None
     seen = {who: one.seen for who, one in parts.items() if one.seen is not None}
-    scenes = {footprint.scene for footprint in seen.values()}
-    if len(scenes) > 1:
+    scenes = [footprint.scene for footprint in seen.values()]
+    if not all(same_scene(one, other) for one, other in combinations(scenes, 2)):
         raise ValueError(
             'the generator and its gates have seen different scenes: '
             + ', '.join(f'{who} {footprint.scene}' for who, footprint in seen.items())
@@ -281,4 +283,5 @@ def _union(footprints: list[Footprint]) -> Footprint:
     if all(footprint == footprints[0] for footprint in footprints):
         return footprints[0]
     pixels = np.unique(np.concatenate([footprint.pixels() for footprint in footprints]))
-    return Footprint.of(footprints[0].scene, footprints[0].size, pixels)
+    # Gates are fitted today, so the last one's name of the scene is the present one, should they differ.
+    return Footprint.of(footprints[-1].scene, footprints[-1].size, pixels)

@@ -11,6 +11,7 @@ from scipy.stats import chi2
 from sklearn.covariance import ledoit_wolf
 from torch import Tensor
 
+from ..checks import require_count
 from ..datasets.batches import fetch
 from ..generators import TrainingData
 from ..samples import SampleSpec
@@ -45,7 +46,7 @@ class NoveltyGate(Gate):
 
     def __init__(self, false_alarm: float = 0.05, turns: bool = True, shifts: int = 0) -> None:
         super().__init__(false_alarm)
-        if shifts < 0:
+        if require_count(shifts, 'NoveltyGate: shifts', least=None) < 0:
             raise ValueError(f'NoveltyGate: shifts must not be negative, found {shifts}')
         self.turns, self.shifts = turns, shifts
 

@@ -8,6 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from ..checks import require_number
 from ..generators import TrainingData
 from ..samples import SampleSpec
 from .gate import Batch, Gate, rows_at_once
@@ -109,7 +110,7 @@ class SubspaceGate(SpectralGate):
 
     def __init__(self, false_alarm: float = 0.05, variance: float = 0.999) -> None:
         super().__init__(false_alarm)
-        if not 0 < variance < 1:
+        if not 0 < require_number(variance, 'SubspaceGate: variance') < 1:
             raise ValueError(f'SubspaceGate: variance must be between 0 and 1, found {variance}')
         self.variance = variance
 

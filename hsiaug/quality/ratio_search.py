@@ -15,6 +15,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from ..checks import require_count, require_number
 from ..datasets.synthetic import stream_seed
 from ..ratio import require_ratio
 
@@ -33,6 +34,8 @@ class Candidate:
 
     def __post_init__(self) -> None:
         require_ratio(self.ratio)
+        if self.threshold is not None:
+            require_number(self.threshold, 'Candidate: threshold')
 
 
 REAL_ONLY = Candidate(0.0)
@@ -105,7 +108,12 @@ class RatioChoice:
         return self.chosen.threshold
 
     def decided(self, k: float) -> RatioChoice:
-        """The choice that another ``k`` would have made of the same race."""
+        """The choice that another ``k`` would have made of the same race.
+
+        Raises:
+            ValueError: if ``k`` is no finite number of at least 0.
+        """
+        require_number(k, 'RatioChoice: k', least=0)
         best = self.standings[0]
         return replace(self, chosen=best.candidate if best.clears(k) else REAL_ONLY, k=k)
 
@@ -164,8 +172,16 @@ class RatioSearch:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if not any(require_ratio(ratio) for ratio in self.ratios):
+        ratios = [require_ratio(ratio) for ratio in self.ratios]
+        if not any(ratios):
             raise ValueError(f'RatioSearch: at least one ratio above 0 expected, found {self.ratios}')
+        for threshold in self.thresholds:
+            require_number(threshold, 'RatioSearch: threshold')
+        if len(set(self.thresholds)) < len(self.thresholds):
+            raise ValueError(f'RatioSearch: each threshold once expected, found {self.thresholds}')
+        for name in ('folds', 'trials', 'first', 'seed'):
+            require_count(getattr(self, name), f'RatioSearch: {name}', least=None)
+        require_number(self.k, 'RatioSearch: k')
         if self.folds < 2 or not 1 <= self.first <= self.trials or self.k < 0:
             raise ValueError(
                 f'RatioSearch: folds >= 2, 1 <= first <= trials and k >= 0 expected, found folds {self.folds}, first '

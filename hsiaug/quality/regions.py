@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..checks import require_count
 from ..scenes import BitemporalScene, Scene, Split
 from ..scenes.labelled_patches import LabelledPatchSplit
 from ..scenes.patches import PatchSplit
@@ -40,6 +41,7 @@ def label_regions(scene: Scene, split: Split | PatchSplit, block: int | None = N
     else:
         row, column = np.divmod(split.train, scene.shape[1])
         block = _SPECTRA_BLOCK if block is None else block
+    require_count(block, 'label_regions: block')
     if scene.groups is not None:
         region = scene.groups[row, column]
     else:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,11 +15,18 @@ import matplotlib
 from matplotlib.figure import Figure
 
 from ..ablation.plan import METRICS
-from ..ablation.results import PLAN_FILE, RESULTS_FILE, read_results
+from ..ablation.results import PLAN_FILE, RESULTS_FILE, read_results, require_fields
 from ..ablation.statistics import CHOSEN, MIN_SEEDS, GroupKey, Summary, pooled, summarise
+from ..records import read_json
 from .fidelity_tables import fidelity_table
 from .figures import chosen_ratios, class_gains, metric_name, panel_title, ratio_curves
 from .html import data_uri, figure_png, replace_file, template
+
+_RESULT: dict[str, type | tuple[type, ...]] = {
+    **dict.fromkeys(('scene', 'budget', 'classifier', 'arm'), str),
+    **dict.fromkeys(('val', 'test'), dict), 'ratio': (int, float), 'seed': int,
+}  # fmt: skip
+_PLAN: dict[str, type | tuple[type, ...]] = {'arms': list, 'settings': list}
 
 
 @dataclass(frozen=True)
@@ -46,7 +54,7 @@ def read_run(run: str | os.PathLike[str]) -> Run:
 
     Raises:
         FileNotFoundError: if there is no such folder, or it holds no study.
-        ValueError: if no cell is finished yet.
+        ValueError: if no cell is finished yet, or a file of it is torn or of something else, naming it.
     """
     folder = Path(run)
     if not (folder / PLAN_FILE).is_file():
@@ -54,9 +62,15 @@ def read_run(run: str | os.PathLike[str]) -> Run:
     rows = read_results(folder / RESULTS_FILE)
     if not rows:
         raise ValueError(f'{folder} holds no finished cell yet; run hsiaug ablate first')
+    for row in rows:
+        require_fields(row, _RESULT, f'{folder / RESULTS_FILE}: cell {row["cell"]}')
     # File order depends on workers and interruptions; the report must not.
     rows.sort(key=lambda row: row['cell'])
-    plan = json.loads((folder / PLAN_FILE).read_text())
+    plan = read_json(folder / PLAN_FILE, 'the plan of a study')
+    require_fields(plan, _PLAN, str(folder / PLAN_FILE))
+    # Whether an arm is a control is a matter of the report, which may be decided after its cells were measured.
+    controls = {arm['name']: arm['control'] for arm in plan['arms'] if 'control' in arm}
+    rows = [{**row, 'control': controls.get(row['arm'], row.get('control', False))} for row in rows]
     order = {arm['name']: i for i, arm in enumerate(plan['arms'])}
     settings = {(s[0], s[1]): i for i, s in enumerate(plan['settings'])}
 
@@ -65,7 +79,10 @@ def read_run(run: str | os.PathLike[str]) -> Run:
         return setting, row['classifier'], order.get(row['arm'], -1), row['seed']
 
     rows.sort(key=place)
-    fidelity = [json.loads(file.read_text()) for file in sorted((folder / 'fidelity').glob('*.json'))]
+    fidelity = []
+    for file in sorted((folder / 'fidelity').glob('*.json')):
+        fidelity.append(read_json(file, 'the fidelity of an arm'))
+        require_fields(fidelity[-1], dict.fromkeys(('scene', 'budget', 'arm'), str), str(file))
     metrics = tuple(plan.get('metrics', METRICS))
     return Run(plan, rows, fidelity, summarise(rows, metrics), metrics)
 
@@ -262,7 +279,8 @@ def write_report(run: str | os.PathLike[str]) -> ReportPaths:
         images.append(_image(paths[-1], CAPTIONS[name]))
     for prefix, caption in DRAWN.items():
         for path in sorted((folder / 'figures').glob(f'{prefix}*.png')):
-            images.append(_image(path, f'{caption}: {path.stem.removeprefix(prefix).replace("_", " ")}'))
+            shown = re.sub('-[0-9a-f]{8}$', '', path.stem.removeprefix(prefix))  # that tells like names apart
+            images.append(_image(path, f'{caption}: {shown.replace("_", " ")}'))
             paths.append(path)
     for suffix in ('md', 'html'):
         page = template(f'ablation.{suffix}.j2', cell=_markdown_cell, caption=_markdown_caption)

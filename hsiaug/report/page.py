@@ -15,6 +15,7 @@ from tqdm.auto import tqdm
 from ..ablation.runner import environment
 from ..datasets import SyntheticBank
 from ..datasets.preview import preview_grid
+from ..samples import same_scene
 from ..scenes import Scene, Split
 from ..scenes.patches import PatchSplit
 from .bank import beside
@@ -139,7 +140,7 @@ def _warnings(parts: Parts, gates: bool) -> list[str]:
             'It is not known which pixels the source of this bank has seen. If it has seen the held-out part, the bank '
             'looks better here than it is.'
         )
-    elif provenance.seen.scene != parts.split.scene:
+    elif not same_scene(provenance.seen.scene, parts.split.scene):
         found.append(
             f'The generator was trained on another scene ({provenance.seen.scene}): that it has seen none of the '
             'held-out pixels can be said of its own scene only.'

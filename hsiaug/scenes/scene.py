@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -10,11 +9,11 @@ from typing import Any, Literal
 
 import numpy as np
 
-from ..samples import Kind, SampleSpec
+from ..samples import Kind, SampleSpec, SceneFingerprint
+from .content import image_fingerprint, scene_content
 from .labels import UNLABELLED, as_integers, without_class
 
 _CHUNK_VALUES = 8_000_000  # values of the cube held in memory at once while it is scanned
-_FINGERPRINT_PIXELS = 4096
 
 
 class BadBandsError(ValueError):
@@ -283,13 +282,14 @@ class Scene:
         return Scene(**{**values, 'bands': keep})
 
     @cached_property
-    def fingerprint(self) -> str:
-        """16 hex digits that identify the measured content: shape, and the values of evenly spread pixels."""
-        digest = hashlib.sha256(repr((self.cube.shape, str(self.cube.dtype))).encode())
-        pixels = np.unique(np.linspace(0, self.num_pixels - 1, min(self.num_pixels, _FINGERPRINT_PIXELS)).astype(int))
-        rows, columns = np.divmod(pixels, self.shape[1])
-        digest.update(np.ascontiguousarray(self.cube[rows, columns]).tobytes())
-        return digest.hexdigest()[:16]
+    def fingerprint(self) -> SceneFingerprint:
+        """16 hex digits that identify the image: see :func:`~hsiaug.scenes.content.image_fingerprint`."""
+        return image_fingerprint(self.cube)
+
+    @cached_property
+    def content(self) -> dict[str, Any]:
+        """What a result depends on, field by field, JSON-ready; see :func:`~hsiaug.scenes.content.scene_content`."""
+        return scene_content(self)
 
     def spec(
         self,

@@ -1,4 +1,8 @@
+import os
+import signal
+import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -19,3 +23,65 @@ def test_the_first_failure_ends_all(tmp_path: Path) -> None:
     with pytest.raises(ZeroDivisionError):
         run_in_workers(exec, [('1 / 0',), *slow], 1, 'tasks', 'task')
     assert len(list(tmp_path.iterdir())) < 6  # those that the pool had already handed out
+
+
+def test_a_worker_that_dies_is_told(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError, match='a worker process has died'):
+        run_in_workers(exec, [('import os; os._exit(9)',)], 1, 'tasks', 'task')
+
+
+ENDLESS = """
+import signal, sys, time
+sys.path[:0] = {paths!r}
+from workers import run_in_workers
+
+def stop(number, frame):
+    raise KeyboardInterrupt
+
+if __name__ == '__main__':
+    if {handled}:
+        signal.signal(signal.SIGTERM, stop)
+    work = "import os, time; open({folder!r} + str(os.getpid()), 'w').close(); time.sleep(600)"
+    run_in_workers(exec, [(work,)] * 4, 2, 'tasks', 'task')
+"""
+
+
+def running(pid: int) -> bool:
+    """Whether a process is there and no zombie."""
+    try:
+        return Path(f'/proc/{pid}/stat').read_text().rsplit(')', 1)[1].split()[0] != 'Z'
+    except OSError:
+        return False
+
+
+@pytest.mark.skipif(sys.platform != 'linux', reason='processes are looked for in /proc')
+@pytest.mark.parametrize(
+    ('number', 'handled'),
+    [(signal.SIGKILL, False), (signal.SIGTERM, False), (signal.SIGTERM, True)],
+)
+def test_no_worker_outlives_its_parent(tmp_path: Path, number: signal.Signals, handled: bool) -> None:
+    (tmp_path / 'pids').mkdir()
+    root = Path(__file__).parents[2]
+    paths = [str(root), str(root / 'benchmarks')]
+    script = tmp_path / 'script.py'
+    script.write_text(ENDLESS.format(paths=paths, folder=f'{tmp_path / "pids"}/', handled=handled))
+    parent = subprocess.Popen([sys.executable, str(script)], stderr=subprocess.PIPE, start_new_session=True)
+    workers: list[int] = []
+    try:
+        deadline = time.monotonic() + 120
+        while len(workers) < 2 and time.monotonic() < deadline and parent.poll() is None:
+            workers = [int(path.name) for path in (tmp_path / 'pids').iterdir()]
+            time.sleep(0.05)
+        assert len(workers) == 2
+        assert all(map(running, workers))
+        os.kill(parent.pid, number)
+        parent.wait(timeout=60)
+        assert parent.returncode != 0
+        deadline = time.monotonic() + 30
+        while any(map(running, workers)) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert not any(map(running, workers))
+    finally:
+        for pid in (parent.pid, *workers):
+            if running(pid):
+                os.kill(pid, signal.SIGKILL)

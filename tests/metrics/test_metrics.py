@@ -1,3 +1,5 @@
+import math
+
 import pytest
 import torch
 from sklearn.metrics import cohen_kappa_score
@@ -37,3 +39,38 @@ def test_fidelity_knows_copies_noise_and_collapse(data: TrainingData) -> None:
     swapped = fidelity(train, test, (copies, (labels + 1) % 3), 3)
     assert swapped.svm['real_fake'] < 0.2 < 0.9 < same.svm['real_fake']
     assert swapped.msad > 0.3
+
+
+def _drawn(means: torch.Tensor, labels: torch.Tensor, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
+    noise = torch.randn(len(labels), means.shape[1], generator=torch.Generator().manual_seed(seed))
+    return means[labels] + noise, labels
+
+
+@pytest.mark.parametrize('classes', [3, 4])
+@pytest.mark.parametrize('order', ['in turn', 'one after the other'])
+def test_halves_for_the_svm_hold_all_classes_whatever_their_order(classes: int, order: str) -> None:
+    """Separable data; with four classes in turn, every second sample was of every second class."""
+    means = 20 * torch.eye(classes, 8)
+    labels = torch.arange(classes).repeat(40) if order == 'in turn' else torch.arange(classes).repeat_interleave(40)
+    svm = fidelity(*(_drawn(means, labels, seed) for seed in range(3)), classes).svm
+    assert svm == dict.fromkeys(('real_real', 'real_fake', 'fake_fake', 'fake_real'), 1.0)
+
+
+def test_svm_cells_compare_equal_priors() -> None:
+    """A perfect generator scores as real data do, however rare classes are in the scene and in what was drawn."""
+    means = torch.tensor([[0.0, 0.0], [1.8, 0.0], [0.0, 1.8]])
+    real = torch.arange(3).repeat_interleave(torch.tensor([3000, 300, 150]))
+    train, test = _drawn(means, real, 0), _drawn(means, real, 1)
+    for counts in ([1000, 1000, 1000], [3000, 300, 150], [150, 300, 3000]):
+        fake = _drawn(means, torch.arange(3).repeat_interleave(torch.tensor(counts)), 2)
+        svm = fidelity(train, test, fake, 3).svm
+        assert max(svm.values()) - min(svm.values()) < 0.05, (counts, svm)
+
+
+def test_svm_cells_are_of_classes_that_both_sides_hold() -> None:
+    means = 20 * torch.eye(3, 8)
+    train, test = (_drawn(means, torch.arange(3).repeat(20), seed) for seed in range(2))
+    lacking = fidelity(train, test, _drawn(means, torch.arange(2).repeat(20), 2), 3).svm
+    assert set(lacking.values()) == {1.0}
+    alone = fidelity(train, test, _drawn(means, torch.zeros(20, dtype=torch.int64), 2), 3).svm
+    assert all(math.isnan(score) for score in alone.values())

@@ -1,0 +1,81 @@
+"""What makes a study the one that a run folder belongs to, field by field."""
+
+from __future__ import annotations
+
+import reprlib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from ..records import read_json
+from .plan import Study, arm_identity, classifier_identity, splitter_identity
+from .results import PLAN_FILE
+
+
+def study_identity(study: Study) -> dict[str, Any]:
+    """What decides on the results of a study, by name, JSON-ready.
+
+    Title, workers, ratios and seeds are no part of it: a study may be extended by more of these.
+    """
+    return {
+        'kind': study.kind,
+        'scenes': {name: study.scene_content(name) for name in sorted({s.scene for s in study.settings})},
+        'settings': {f'{s.scene}, {s.budget}': splitter_identity(s) for s in study.settings},
+        'classifiers': {c.name: classifier_identity(c) for c in study.classifiers},
+        'arms': {a.name: arm_identity(a) for a in study.arms},
+    }
+
+
+def require_same_study(study: Study, folder: Path, results: int) -> None:
+    """Refuse a run folder of another study.
+
+    Scenes, settings, downstream models and arms that only one of the two has are an extension, and stand beside the
+    others; those of one name must agree.
+
+    Args:
+        study: that is about to be run.
+        folder: with a plan and results.
+        results: that it holds, for messages.
+
+    Raises:
+        ValueError: naming the fields that differ, or the plan if it is none.
+    """
+    file = folder / PLAN_FILE
+    if not file.is_file():
+        raise ValueError(
+            f'{folder} holds {results} results and no {PLAN_FILE} that says of which study; choose another'
+        )
+    found = read_json(file, 'the plan of a study').get('identity')
+    if not isinstance(found, dict):
+        raise ValueError(
+            f'{folder} holds {results} results of another study, or of this one by an older version, which did not '
+            f'note in {PLAN_FILE} what its scenes hold, so that it cannot be told; choose another folder. hsiaug '
+            'report still draws it'
+        )
+    if other := _differences_of_common(found, study_identity(study)):
+        raise ValueError(
+            f'{folder} holds {results} results of another study, which differs in\n  '
+            + '\n  '.join(other[:8])
+            + '\nChoose another folder, or the config that it was started with'
+        )
+
+
+def _differences_of_common(found: Mapping[str, Any], mine: Mapping[str, Any]) -> list[str]:
+    if found.get('kind') != mine['kind']:
+        return [f'kind of samples: there {found.get("kind")!r}, here {mine["kind"]!r}']
+    other = []
+    for what in ('scenes', 'settings', 'classifiers', 'arms'):
+        there = found.get(what)
+        there = there if isinstance(there, dict) else {}
+        for name in mine[what].keys() & there.keys():
+            other += [f'{what[:-1]} {name!r}, {line}' for line in differences(there[name], mine[what][name])]
+    return sorted(other)
+
+
+def differences(there: Any, here: Any, prefix: str = '') -> Iterator[str]:
+    """Fields of two JSON-ready values that differ, each in words."""
+    if isinstance(there, Mapping) and isinstance(here, Mapping):
+        for key in sorted({*there, *here}, key=str):
+            yield from differences(there.get(key), here.get(key), f'{prefix}.{key}' if prefix else str(key))
+    elif there != here:
+        yield f'{prefix or "value"}: there {reprlib.repr(there)}, here {reprlib.repr(here)}'

@@ -1,0 +1,108 @@
+"""What a scene holds, in short: which image it is, and everything that a result depends on.
+
+Both are of values, not of how a file stores them. The fingerprint tells whether a generator has seen pixels of the
+scene, whatever became of its labels and unit; the content tells whether a result was measured on this very scene.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..samples import SceneFingerprint
+
+if TYPE_CHECKING:
+    from .scene import Scene
+
+_FINGERPRINT_PIXELS = 4096
+_FORMER_TYPES = tuple(order + code for code in ('u1', 'i2', 'u2', 'i4', 'i8', 'f4', 'f8') for order in '<>')
+"""Of files whose scenes older versions may have fingerprinted."""
+_CHUNK_VALUES = 8_000_000  # values held in memory at once
+
+
+def image_fingerprint(cube: np.ndarray) -> SceneFingerprint:
+    """16 hex digits of a cube's shape and of the stored values of evenly spread pixels as float32.
+
+    The same values in another dtype or byte order have the same fingerprint. Version 0.1.0 took the dtype of the file
+    into it: what it called these values, stored in any usual way, is remembered, so that its generators are recognised.
+
+    Args:
+        cube: (H, W, C) stored values.
+    """
+    pixels = cube.shape[0] * cube.shape[1]
+    at = np.unique(np.linspace(0, pixels - 1, min(pixels, _FINGERPRINT_PIXELS)).astype(int))
+    stored = np.ascontiguousarray(cube[np.divmod(at, cube.shape[1])])
+
+    def digest(values: np.ndarray, dtype: str) -> str:
+        return hashlib.sha256(repr((cube.shape, dtype)).encode() + values.tobytes()).hexdigest()[:16]
+
+    former = {digest(stored, str(stored.dtype))}
+    for dtype in map(np.dtype, _FORMER_TYPES):
+        with np.errstate(over='ignore', invalid='ignore'):
+            other = stored.astype(dtype)
+            same = np.array_equal(other.astype(np.float64), stored.astype(np.float64), equal_nan=True)
+        if same:
+            former.add(digest(other, str(dtype)))
+    return SceneFingerprint(digest(_canonical(stored, '<f4'), 'float32'), former)
+
+
+def scene_content(scene: Scene) -> dict[str, Any]:
+    """Everything about a scene that a result depends on: all of its fields but the name.
+
+    Values count, not how they are stored: arrays are digests of the cube as float32, which is what datasets read, of
+    whole numbers as int64 and of others as float64, whatever their dtype and byte order. One pass over the cube.
+
+    Returns:
+        field to a JSON-ready value; None and empty ones are left out.
+    """
+    found = {}
+    for field in dataclasses.fields(scene):
+        value = getattr(scene, field.name)
+        if field.name != 'name' and value is not None:
+            found[field.name] = _described(value, field.name)
+    return {name: value for name, value in found.items() if value != {}}
+
+
+def _described(value: Any, name: str) -> Any:
+    if isinstance(value, np.ndarray) and value.ndim:
+        return array_digest(value, '<f4' if name == 'cube' else None)
+    if isinstance(value, bool | np.bool_):
+        return bool(value)
+    if isinstance(value, int | float | np.number | np.ndarray):
+        return float(value) if np.isfinite(value) else str(float(value))  # NaN is not equal to itself
+    if isinstance(value, Mapping):
+        return {str(key): _described(one, name) for key, one in sorted(value.items(), key=lambda item: str(item[0]))}
+    if isinstance(value, list | tuple):
+        return [_described(one, name) for one in value]
+    return str(value)
+
+
+def array_digest(array: np.ndarray, dtype: str | None = None) -> str:
+    """16 hex digits of an array's shape and values.
+
+    Args:
+        array: of numbers; a memory map is read in parts.
+        dtype: that the values are compared as; int64 of whole numbers, else float64, if None.
+    """
+    dtype = dtype or ('<f8' if np.issubdtype(array.dtype, np.floating) else '<i8')
+    digest = hashlib.sha256(json.dumps([list(array.shape), dtype]).encode())
+    step = max(1, _CHUNK_VALUES // max(1, array[:1].size))
+    for start in range(0, len(array), step):
+        values = _canonical(np.asarray(array[start : start + step]), dtype)
+        digest.update(values.data)
+    return digest.hexdigest()[:16]
+
+
+def _canonical(values: np.ndarray, dtype: str) -> np.ndarray:
+    """A contiguous copy in one dtype, equal values having equal bits."""
+    with np.errstate(over='ignore', invalid='ignore'):
+        copy = values.astype(dtype, order='C')
+    if copy.dtype.kind == 'f':
+        copy += 0  # −0 and 0 are one value
+        copy[np.isnan(copy)] = np.nan  # of many bit patterns
+    return copy
