@@ -25,6 +25,7 @@ from .batches import (
 )
 from .labels import LabelPolicy
 from .pool import Source, SyntheticPool
+from .shared import SharedInt
 from .synthetic import SyntheticDataset, stream_seed
 
 _POSITIONS = -1  # a stream beside those of the synthetic samples' chunks, which count from 0
@@ -76,8 +77,7 @@ class MixedDataset(NonGeoDataset):
         self.schedule, self.mode = as_schedule(ratio), require_mode(mode, 'MixedDataset')
         self.real, self.num_real = real, len(cast(Any, real))
         self.seed, self.labels, self.prior, self.weight, self.transforms = seed, labels, prior, weight, transforms
-        # In shared memory, so that persistent workers see the epoch change.
-        self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
+        self._epoch = SharedInt(0)
         self._current: tuple[int, Dataset[Sample], np.ndarray] | None = None
         self.real_counts = getattr(real, 'class_counts', None)
         self._texts: tuple[str, ...] = ()
@@ -124,11 +124,11 @@ class MixedDataset(NonGeoDataset):
     @property
     def epoch(self) -> int:
         """The current epoch."""
-        return int(self._epoch)
+        return self._epoch.value
 
     def set_epoch(self, epoch: int) -> None:
         """Draw other synthetic samples from now on, in all workers. Without it every epoch repeats epoch 0."""
-        self._epoch.fill_(epoch)
+        self._epoch.value = epoch
 
     def is_synthetic(self) -> np.ndarray:
         """(len,) bool: which samples of the current epoch are synthetic."""
