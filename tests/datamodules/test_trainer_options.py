@@ -137,10 +137,10 @@ def test_our_spectral_task_trains_with_soft_labels_in_every_precision(
 def test_the_batch_size_tuner_reaches_the_inner_module(way: str, mode: str, tmp_path: Path) -> None:
     task, mixed = Task(), module(way)
     run = trainer(2, default_root_dir=tmp_path)
-    options: dict[str, Any] = {'init_val': 2, 'steps_per_trial': 1, 'max_trials': 3, 'margin': 0.0}
+    options: dict[str, Any] = {'init_val': 2, 'steps_per_trial': 1, 'max_trials': 2, 'margin': 0.0}
     found = Tuner(run).scale_batch_size(task, datamodule=mixed, mode=mode, **options)
     assert found == mixed.batch_size == mixed.inner.batch_size
-    assert found != 8
+    assert found == 4  # tried: 2 and 4, and the module began with 8
     tried = {len(step[2]) for step in task.steps}
     assert len(tried) > 1  # the loaders really were of several sizes
     assert (mixed.real_seen, mixed.synthetic_seen) == (0, 0)  # the weights are those before the search
@@ -219,11 +219,11 @@ def test_overfitting_sees_the_same_batches_in_every_epoch(way: str, mode: str, w
 
 @pytest.mark.parametrize('workers', [0, 1])
 def test_overfitting_holds_a_sampler_without_a_datamodule_too(workers: int) -> None:
-    mixed = MixedDataset(Toy('scene', 32), Toy('scene', 64, seed=1), 0.5)
-    loader = DataLoader(
-        mixed, batch_sampler=MixedBatchSampler(mixed, 8), num_workers=workers, persistent_workers=workers > 0
-    )
-    for loaders in (loader, {'a': loader, 'b': DataLoader(Toy('scene', 32), 8)}):
+    for several in (False, True):
+        mixed = MixedDataset(Toy('scene', 32), Toy('scene', 64, seed=1), 0.5)
+        sampler = MixedBatchSampler(mixed, 8)
+        loader: Any = DataLoader(mixed, batch_sampler=sampler, num_workers=workers, persistent_workers=workers > 0)
+        loaders = {'a': loader, 'b': DataLoader(Toy('scene', 32), 8)} if several else loader
         task = Task()
         trainer(3, overfit_batches=2).fit(task, loaders)
         first, *others = task.epochs()
@@ -264,7 +264,7 @@ def test_several_loaders_are_refused_with_a_way_out(way: str, several: Callable[
         def train_dataloader(self) -> Any:
             return several(super().train_dataloader())
 
-    with pytest.raises(TypeError, match='one training loader expected.*MixedBatchSampler'):
+    with pytest.raises(TypeError, match=r'one training loader expected.*MixedBatchSampler'):
         trainer().fit(Task(), module(way, inner=Several()))
 
 
