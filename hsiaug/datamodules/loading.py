@@ -52,12 +52,19 @@ def resume_point(trainer: Trainer | None) -> tuple[int, int]:
     if trainer is None:
         return 0, 0
     loop = trainer.fit_loop
-    epochs, batches = loop.epoch_progress.current, loop.epoch_loop.batch_progress
+    epochs: Any = loop.epoch_progress.current
+    batches: Any = loop.epoch_loop.batch_progress
     if not loop.restarting:
         return epochs.processed, 0
     if batches.is_last_batch:  # between the last batch of an epoch and its end
         return epochs.started, 0
     return epochs.processed, batches.current.processed
+
+
+def batches_trained(trainer: Trainer | None) -> int:
+    """Batches that a trainer has trained on to their end, over all epochs."""
+    total: Any = None if trainer is None else trainer.fit_loop.epoch_loop.batch_progress.total
+    return 0 if total is None else int(total.processed)
 
 
 def mixed_train_loader(

@@ -23,7 +23,7 @@ from ..generators import Generator
 from ..ratio import Mode, Schedule, as_schedule, require_mode
 from ..transforms import SyntheticMix
 from ..transforms.bitemporal import make_change_safe
-from .loading import mixed_train_loader, overfits, require_one_loader, resume_point
+from .loading import batches_trained, mixed_train_loader, overfits, require_one_loader, resume_point
 
 Way = Literal['auto', 'dataset', 'batch']
 _GEO_KEYS = ('crs', 'bounds', 'bbox', 'transform')  # where on Earth a real patch lies; a synthetic one lies nowhere
@@ -230,7 +230,7 @@ class MixedDataModule(BaseDataModule):
     def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
         """Count what the *dataset* way mixed, before it moves to a device."""
         if self._training():
-            self._before_step = self._steps(), self._state()
+            self._before_step = batches_trained(self.trainer), self._state()
         if self.way == 'dataset' and self._training() and 'synthetic' in batch:
             synthetic = int(batch['synthetic'].sum())
             self.synthetic_seen += synthetic
@@ -296,17 +296,14 @@ class MixedDataModule(BaseDataModule):
 
         Saved within a step (an interruption, a signal), they are those before its batch, with which Lightning resumes.
         """
-        within = self._before_step is not None and self._before_step[0] == self._steps()
-        state = self._before_step[1] if within and self._before_step is not None else self._state()
+        state = self._state()
+        if self._before_step is not None and self._before_step[0] == batches_trained(self.trainer):
+            state = self._before_step[1]
         return {**state, 'inner': self.inner.state_dict()}
 
     def _state(self) -> dict[str, Any]:
         mix = self.mix.get_extra_state().tolist() if self.mix is not None else None
         return {'real_seen': self.real_seen, 'synthetic_seen': self.synthetic_seen, 'mix': mix}
-
-    def _steps(self) -> int:
-        """Batches that were trained on to their end."""
-        return 0 if self.trainer is None else self.trainer.fit_loop.epoch_loop.batch_progress.total.processed
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """The inverse of :meth:`state_dict`."""
