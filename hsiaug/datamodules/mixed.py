@@ -20,10 +20,10 @@ from ..datasets.mixed import require_mixable
 from ..datasets.pool import Source, SyntheticPool
 from ..datasets.preview import preview_grid
 from ..generators import Generator
-from ..ratio import Constant, Mode, Schedule, as_schedule, require_mode
-from ..samplers import mixed_loader
+from ..ratio import Mode, Schedule, as_schedule, require_mode
 from ..transforms import SyntheticMix
 from ..transforms.bitemporal import make_change_safe
+from .loading import batches_trained, mixed_train_loader, overfits, require_one_loader, resume_point
 
 Way = Literal['auto', 'dataset', 'batch']
 _GEO_KEYS = ('crs', 'bounds', 'bbox', 'transform')  # where on Earth a real patch lies; a synthetic one lies nowhere
@@ -72,8 +72,12 @@ class MixedDataModule(BaseDataModule):
     In append mode the *dataset* way makes more steps of the same batch size, the *batch* way as many steps of larger
     batches.
 
-    ``real_seen`` and ``synthetic_seen`` count what this process trained on; they are logged as ``mix/...`` and kept in
-    checkpoints.
+    ``real_seen`` and ``synthetic_seen`` count what this process trained on, over all fits; they are logged as
+    ``mix/...`` and kept in checkpoints. Resumed within an epoch, the *dataset* way goes on with the very batches that
+    were left; the *batch* way goes on with the synthetic samples, while Lightning begins the real loader's epoch again
+    and warns of it. Under DDP the *dataset* way shares each sample out once; the *batch* way has Lightning's own
+    sampler of real samples, which repeats some where the ranks would be uneven. ``Trainer(overfit_batches=...)`` gets
+    the same samples in every epoch.
 
     Args:
         inner: any Lightning datamodule whose training samples are dictionaries in the sample contract.
@@ -110,7 +114,6 @@ class MixedDataModule(BaseDataModule):
         if way not in get_args(Way):
             raise ValueError(f'MixedDataModule: unknown way {way!r}; choose from {get_args(Way)}')
         LightningDataModule.__init__(self)  # BaseDataModule's own makes a dataset, which the inner module has
-        self.inner = inner
         self.source: Source = open_source(source)  # type: ignore[arg-type]
         self.schedule, self.mode = as_schedule(ratio), require_mode(mode, 'MixedDataModule')
         live = not isinstance(self.source, Dataset)
@@ -121,7 +124,11 @@ class MixedDataModule(BaseDataModule):
         self.mix: SyntheticMix | None = None
         self.mixed: MixedDataset | None = None
         self._resumed: list[int] | None = None
+        self._begun: int | None = None  # the epoch of the trainer that ``mix`` is in
+        self._before_step: tuple[int, dict[str, Any]] | None = None  # batches trained on, and the state at that time
         self.real_seen = self.synthetic_seen = 0
+        self.prepare_data_per_node = inner.prepare_data_per_node
+        self.inner = inner  # last: from now on what is not ours is set on the inner module
 
     # --- everything that is the inner module's ----------------------------------------------------------------------
 
@@ -129,6 +136,19 @@ class MixedDataModule(BaseDataModule):
         if name == 'inner' or name.startswith('__'):
             raise AttributeError(name)
         return getattr(self.inner, name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        # Lightning's batch-size tuner, for one, sets batch_size, which the inner module's loaders read.
+        own = name in self.__dict__ or hasattr(type(self), name) or 'inner' not in self.__dict__
+        if own or not hasattr(self.inner, name):
+            super().__setattr__(name, value)
+        else:
+            setattr(self.inner, name, value)
+
+    @property
+    def hparams(self) -> Any:
+        """The inner module's hyperparameters."""
+        return self.inner.hparams
 
     @property
     def trainer(self) -> Trainer | None:  # type: ignore[override]
@@ -185,37 +205,32 @@ class MixedDataModule(BaseDataModule):
     def train_dataloader(self) -> DataLoader[Any]:
         """Training batches; in the *dataset* way with synthetic samples in them."""
         loader = self.inner.train_dataloader()
+        require_one_loader(loader, 'MixedDataModule')
+        self._before_step = None
         if self.way == 'batch':
             real = getattr(loader, 'dataset', None)
             counts = getattr(real, 'class_counts', None)
             self.mix = SyntheticMix(self.source, self.schedule, real_counts=counts, **self.options)
             if real is not None:
                 require_mixable(real, self.mix.pool)
-            if self._resumed is not None:
+            self._begun = None
+            if self._resumed is not None and resume_point(self.trainer)[1]:
                 self.mix.set_extra_state(torch.tensor(self._resumed))
-                self._resumed = None
+                self._begun = self.mix.epoch
+            self._resumed = None
             return loader
         if not isinstance(loader, DataLoader):
             raise TypeError(
                 f'MixedDataModule: one training DataLoader expected, the inner module gives a {type(loader).__name__}; '
                 "choose way='batch'"
             )
-        self._refuse_changing_length()
         self.mixed = MixedDataset(loader.dataset, self.source, self.schedule, **self.options)
-        self.mixed.set_epoch(self.trainer.current_epoch if self.trainer is not None else 0)
-        return mixed_loader(loader, self.mixed, self.options['seed'])
-
-    def _refuse_changing_length(self) -> None:
-        """Lightning reads the number of batches once, unless it is told to reload loaders."""
-        reloads = getattr(self.trainer, 'reload_dataloaders_every_n_epochs', 0)
-        if self.mode == 'append' and not isinstance(self.schedule, Constant) and self.trainer and reloads != 1:
-            raise ValueError(
-                'MixedDataModule: a schedule in append mode changes the number of batches, which Lightning reads once; '
-                "choose mode='replace', or Trainer(reload_dataloaders_every_n_epochs=1)"
-            )
+        return mixed_train_loader(self.trainer, loader, self.mixed, self.options['seed'], 'MixedDataModule')
 
     def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
         """Count what the *dataset* way mixed, before it moves to a device."""
+        if self._training():
+            self._before_step = batches_trained(self.trainer), self._state()
         if self.way == 'dataset' and self._training() and 'synthetic' in batch:
             synthetic = int(batch['synthetic'].sum())
             self.synthetic_seen += synthetic
@@ -225,16 +240,28 @@ class MixedDataModule(BaseDataModule):
 
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
         """Mix (the *batch* way), then the inner module's normalisation and augmentations."""
-        if self.way == 'batch' and self._training() and self.mix is not None and self.trainer is not None:
-            if self.mix.epoch != self.trainer.current_epoch:
-                self.mix.set_epoch(self.trainer.current_epoch)
-            batch = self.mix({key: value for key, value in batch.items() if key not in _GEO_KEYS})
-            self.real_seen, self.synthetic_seen = self.mix.real_seen, self.mix.synthetic_seen
+        if self.way == 'batch' and self._training():
+            batch = self._mix_batch(batch)
             self._log()
         batch = self._inner_hook('on_after_batch_transfer')(batch, dataloader_idx)
-        if not self._training() and 'mask' in batch and batch['image'].ndim == 5:
+        looks_like_change = isinstance(batch, dict) and 'mask' in batch and getattr(batch.get('image'), 'ndim', 0) == 5
+        if not self._training() and looks_like_change:
             return {_Opaque(key) if key == 'mask' else key: value for key, value in batch.items()}
         return batch
+
+    def _mix_batch(self, batch: Any) -> Any:
+        trainer, mix = self.trainer, self.mix
+        if trainer is None or mix is None:
+            return batch
+        if self._begun != trainer.current_epoch:
+            self._begun = trainer.current_epoch
+            mix.set_epoch(0 if overfits(trainer) else self._begun)
+        real, synthetic = mix.real_seen, mix.synthetic_seen
+        batch = mix({key: value for key, value in batch.items() if key not in _GEO_KEYS})
+        self.real_seen += mix.real_seen - real
+        self.synthetic_seen += mix.synthetic_seen - synthetic
+        # Lightning has converted the real samples (precision='bf16-true'); what came with the synthetic ones follows.
+        return trainer.precision_plugin.convert_input(batch)
 
     def _inner_hook(self, name: str) -> Any:
         """The inner module's hook or, where it has none of its own, the task's, which ours hides from Lightning."""
@@ -265,15 +292,23 @@ class MixedDataModule(BaseDataModule):
         self.inner.teardown(stage)
 
     def state_dict(self) -> dict[str, Any]:
-        """Counts, position of the *batch* way, and the inner module's state."""
-        state = self.mix.get_extra_state().tolist() if self.mix is not None else None
-        seen = {'real_seen': self.real_seen, 'synthetic_seen': self.synthetic_seen}
-        return {**seen, 'mix': state, 'inner': self.inner.state_dict()}
+        """Counts, position of the *batch* way, and the inner module's state.
+
+        Saved within a step (an interruption, a signal), they are those before its batch, with which Lightning resumes.
+        """
+        state = self._state()
+        if self._before_step is not None and self._before_step[0] == batches_trained(self.trainer):
+            state = self._before_step[1]
+        return {**state, 'inner': self.inner.state_dict()}
+
+    def _state(self) -> dict[str, Any]:
+        mix = self.mix.get_extra_state().tolist() if self.mix is not None else None
+        return {'real_seen': self.real_seen, 'synthetic_seen': self.synthetic_seen, 'mix': mix}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """The inverse of :meth:`state_dict`."""
         self.real_seen, self.synthetic_seen = state_dict['real_seen'], state_dict['synthetic_seen']
-        self._resumed = state_dict['mix']  # Lightning restores before it asks for loaders
+        self._resumed, self._before_step = state_dict['mix'], None  # Lightning restores before it asks for loaders
         self.inner.load_state_dict(state_dict['inner'])
 
     # --- to look at -------------------------------------------------------------------------------------------------

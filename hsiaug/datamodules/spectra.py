@@ -13,8 +13,8 @@ from torch.utils.data import DataLoader
 from ..datasets import LabelPolicy, MixedDataset, SpectraDataset
 from ..datasets.pool import Source
 from ..ratio import Mode, Schedule
-from ..samplers import mixed_loader
 from ..scenes import Scene, Split
+from .loading import mixed_train_loader
 
 
 class SpectraDataModule(LightningDataModule):
@@ -73,7 +73,9 @@ class SpectraDataModule(LightningDataModule):
     def train_dataloader(self) -> DataLoader[Any]:
         """Shuffled training samples."""
         loader = self._loader(self.real, shuffle=True)
-        return mixed_loader(loader, self.mixed, self.seed) if self.mixed is not None else loader
+        if self.mixed is None:
+            return loader
+        return mixed_train_loader(self.trainer, loader, self.mixed, self.seed, 'SpectraDataModule')
 
     def val_dataloader(self) -> DataLoader[Any]:
         """Real validation spectra."""

@@ -149,6 +149,16 @@ def require_same_form(real: Mapping[str, Any], synthetic: Mapping[str, Any]) -> 
         )
 
 
+def in_dtypes_of(real: Mapping[str, Any], synthetic: Mapping[str, Any]) -> dict[str, Any]:
+    """Synthetic samples whose floating-point values have the dtypes of the real ones; all else as it is."""
+
+    def cast(value: Any, like: Any) -> Any:
+        both = isinstance(value, Tensor) and isinstance(like, Tensor)
+        return value.to(like.dtype) if both and value.is_floating_point() and like.is_floating_point() else value
+
+    return {key: cast(value, real.get(key)) for key, value in synthetic.items()}
+
+
 def append_rows(real: Mapping[str, Any], synthetic: Mapping[str, Any]) -> dict[str, Any]:
     """Real samples, then synthetic ones; both completed."""
     require_same_form(real, synthetic)

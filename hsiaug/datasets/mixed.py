@@ -24,7 +24,9 @@ from .batches import (
     unstack,
 )
 from .labels import LabelPolicy
+from .lengths import KnownLength
 from .pool import Source, SyntheticPool
+from .shared import SharedInt
 from .synthetic import SyntheticDataset, stream_seed
 
 _POSITIONS = -1  # a stream beside those of the synthetic samples' chunks, which count from 0
@@ -43,7 +45,8 @@ class MixedDataset(NonGeoDataset):
         real: any map-style dataset in the sample contract.
         synthetic: a generator (drawn live), a :class:`SyntheticDataset`, a bank, or any dataset in the sample contract.
         ratio: synthetic samples per real sample, >= 0, or a schedule over epochs. In append mode a schedule changes
-            the length of the dataset from epoch to epoch.
+            the length of the dataset from epoch to epoch; a sampler or a wrapper made once, for the length of then,
+            gets an error.
         seed: seed of every draw.
         mode: ``'append'`` or ``'replace'``.
         labels: classes of the synthetic samples; None is the real frequencies for a generator, and everything as it
@@ -76,8 +79,10 @@ class MixedDataset(NonGeoDataset):
         self.schedule, self.mode = as_schedule(ratio), require_mode(mode, 'MixedDataset')
         self.real, self.num_real = real, len(cast(Any, real))
         self.seed, self.labels, self.prior, self.weight, self.transforms = seed, labels, prior, weight, transforms
-        # In shared memory, so that persistent workers see the epoch change.
-        self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
+        self._epoch = SharedInt(0)
+        self._known: KnownLength | None = None
+        if self.mode == 'append' and not isinstance(self.schedule, Constant):
+            self._known = KnownLength('MixedDataset', self.schedule, self.length(0))
         self._current: tuple[int, Dataset[Sample], np.ndarray] | None = None
         self.real_counts = getattr(real, 'class_counts', None)
         self._texts: tuple[str, ...] = ()
@@ -119,20 +124,26 @@ class MixedDataset(NonGeoDataset):
 
     def __len__(self) -> int:
         """Number of samples of the current epoch."""
-        return self.length(self.epoch)
+        length = self.length(self.epoch)
+        if self._known is not None:
+            self._known.tell_caller(length)
+        return length
 
     @property
     def epoch(self) -> int:
         """The current epoch."""
-        return int(self._epoch)
+        return self._epoch.value
 
     def set_epoch(self, epoch: int) -> None:
         """Draw other synthetic samples from now on, in all workers. Without it every epoch repeats epoch 0."""
-        self._epoch.fill_(epoch)
+        self._epoch.value = epoch
 
     def is_synthetic(self) -> np.ndarray:
         """(len,) bool: which samples of the current epoch are synthetic."""
-        return self._epoch_order()[1] < 0
+        flags = self._epoch_order()[1] < 0
+        if self._known is not None:
+            self._known.tell(len(flags))
+        return flags
 
     @property
     def synthetic(self) -> Dataset[Sample]:
@@ -158,7 +169,7 @@ class MixedDataset(NonGeoDataset):
             if hasattr(synthetic, 'set_epoch'):
                 synthetic.set_epoch(epoch)
             draws = self.pool.choose(count, epoch)
-        order = np.arange(len(self))
+        order = np.arange(self.length(epoch))
         if self.mode == 'append':
             order[self.num_real :] = -1 - draws
         elif count:
@@ -186,9 +197,10 @@ class MixedDataset(NonGeoDataset):
 
     def _sides(self, indices: Sequence[int] | Tensor) -> list[tuple[bool, Dataset[Sample], np.ndarray, np.ndarray]]:
         """For real, then synthetic samples, where there are any: which, their dataset, its rows, and their places."""
-        wanted = np.asarray(indices, dtype=np.int64)
-        if wanted.size and not 0 <= wanted.min() <= wanted.max() < len(self):
-            raise IndexError(f'MixedDataset: index out of range for {len(self)} samples')
+        wanted, length = np.asarray(indices, dtype=np.int64), self.length(self.epoch)
+        if wanted.size and not 0 <= wanted.min() <= wanted.max() < length:
+            why = '' if self._known is None else f'; its schedule {self.schedule} changes their number with the epoch'
+            raise IndexError(f'MixedDataset: index out of range for {length} samples{why}')
         synthetic, order = self._epoch_order()
         source = order[wanted]
         real_places, new_places = np.flatnonzero(source >= 0), np.flatnonzero(source < 0)
@@ -215,10 +227,19 @@ class MixedDataset(NonGeoDataset):
 
     def __getitem__(self, index: int) -> Sample:
         """One sample, real or synthetic, with ``synthetic`` (bool)."""
-        return self.__getitems__([index + len(self) if index < 0 else index])[0]
+        return self._samples([index + self.length(self.epoch) if index < 0 else index])[0]
 
     def __getitems__(self, indices: Sequence[int]) -> list[Sample]:
-        """Samples of a whole batch. Images are not copied here: the loader's collation copies them once."""
+        """Samples of a whole batch. Images are not copied here: the loader's collation copies them once.
+
+        Raises:
+            ValueError: if a schedule has changed the length, and the loader's sampler cannot know.
+        """
+        if self._known is not None:
+            self._known.require(self.length(self.epoch))
+        return self._samples(indices)
+
+    def _samples(self, indices: Sequence[int]) -> list[Sample]:
         samples: list[Sample] = [{} for _ in indices]
         for synthetic, dataset, rows, places in self._sides(indices):
             found = unstack(fetch(dataset, rows)) if synthetic else fetch_samples(dataset, rows)

@@ -14,6 +14,7 @@ from torchgeo.datasets import NonGeoDataset
 from ..samples import Sample, SampleSource, SampleSpec
 from .batches import gather_chunks, unstack
 from .labels import LabelPolicy, synthetic_counts
+from .shared import SharedInt
 
 
 def stream_seed(*parts: int) -> int:
@@ -79,8 +80,7 @@ class SyntheticDataset(NonGeoDataset):
         self.counts = synthetic_counts(
             labels, length, self.spec.classes, real_counts, prior, getattr(generator, 'left_out', ())
         )
-        # In shared memory, so that persistent workers see the epoch change.
-        self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
+        self._epoch = SharedInt(0)
         self._cache: OrderedDict[tuple[int, int], dict[str, Tensor]] = OrderedDict()
         self._cache_chunks = cache_chunks
         self._drawn: tuple[int, Tensor] | None = None
@@ -92,11 +92,11 @@ class SyntheticDataset(NonGeoDataset):
     @property
     def epoch(self) -> int:
         """The current epoch."""
-        return int(self._epoch)
+        return self._epoch.value
 
     def set_epoch(self, epoch: int) -> None:
         """Draw other samples from now on, in all workers. Without it every epoch repeats epoch 0."""
-        self._epoch.fill_(epoch)
+        self._epoch.value = epoch
 
     def labels(self) -> Tensor:
         """(length,) int64 labels of the current epoch."""

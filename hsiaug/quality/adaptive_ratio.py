@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 import numpy as np
-import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from ..checks import require_count, require_number
+from ..datasets.shared import SharedInt
 from ..datasets.synthetic import stream_seed
 from ..ratio import Schedule, require_ratio
 
@@ -79,13 +79,12 @@ class AdaptiveRatio(Schedule):
         self.history: list[float] = []
         self._weights = np.zeros(len(self.ratios))
         self._behind = 0
-        # In shared memory: persistent workers hold a copy of this object.
-        self._arm = torch.zeros((), dtype=torch.int64).share_memory_()
+        self._arm = SharedInt(0)  # persistent workers hold a copy of this object
         self._choose(0)
 
     def __call__(self, epoch: int) -> float:
         """Ratio of an epoch: of a past one as it was, of any other the current one."""
-        return self.history[epoch] if epoch < len(self.history) else self.ratios[int(self._arm)]
+        return self.history[epoch] if epoch < len(self.history) else self.ratios[self._arm.value]
 
     @property
     def given_up(self) -> bool:
@@ -107,7 +106,7 @@ class AdaptiveRatio(Schedule):
             raise ValueError(
                 f'AdaptiveRatio: a finite score of epoch {len(self.scores)} expected, found {score} of epoch {epoch}'
             )
-        self.history.append(self.ratios[int(self._arm)])
+        self.history.append(self.ratios[self._arm.value])
         self.scores.append(float(score))
         self._compare()
         if len(self.scores) % self.every:
@@ -122,7 +121,7 @@ class AdaptiveRatio(Schedule):
         own, real = (self._smooth(scores) for scores in (self.scores, self.reference[: len(self.scores)]))
         self._behind = self._behind + 1 if own < real - self.tolerance else 0
         if self.given_up:
-            self._arm.fill_(self.ratios.index(0.0))
+            self._arm.value = self.ratios.index(0.0)
 
     def _smooth(self, scores: Sequence[float]) -> float:
         mean = scores[0]
@@ -136,7 +135,7 @@ class AdaptiveRatio(Schedule):
         low, high = np.quantile(self.rises, [0.2, 0.8])
         reward = 0.0 if high <= low else float(np.clip(2 * (rise - low) / (high - low) - 1, -1, 1))
         paid = np.zeros(len(self.ratios))
-        arm = int(self._arm)
+        arm = self._arm.value
         paid[arm] = reward / self.chances()[arm]
         weights = np.exp(np.clip(self._weights + self.rate * paid, -50, 50))
         # Weights leak to each other, so that old rewards are forgotten.
@@ -148,20 +147,20 @@ class AdaptiveRatio(Schedule):
         if self.given_up:
             return
         rng = np.random.default_rng(stream_seed(self.seed, number))
-        self._arm.fill_(int(rng.choice(len(self.ratios), p=self.chances())))
+        self._arm.value = int(rng.choice(len(self.ratios), p=self.chances()))
 
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint needs to go on with the same choices; JSON-ready."""
         return {
             'scores': list(self.scores), 'rises': list(self.rises), 'history': list(self.history),
-            'weights': self._weights.tolist(), 'behind': self._behind, 'arm': int(self._arm),
+            'weights': self._weights.tolist(), 'behind': self._behind, 'arm': self._arm.value,
         }  # fmt: skip
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """The inverse of :meth:`state_dict`."""
         self.scores, self.rises, self.history = (list(state[key]) for key in ('scores', 'rises', 'history'))
         self._weights, self._behind = np.array(state['weights']), int(state['behind'])
-        self._arm.fill_(int(state['arm']))
+        self._arm.value = int(state['arm'])
 
 
 class RatioCallback(Callback):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator
 from typing import Any
 
@@ -34,6 +35,10 @@ class MixedBatchSampler(BatchSampler):
         seed: of the order.
         num_replicas: number of ranks W; of the process group, if None.
         rank: this process's rank; of the process group, if None.
+        start: epoch of the first iteration, and how many of its batches to leave out, where a training goes on within
+            an epoch. The length counts them still.
+        hold: give the epoch of ``start`` again and again, for a network that is to overfit, as in any case under
+            Lightning's ``Trainer(overfit_batches=...)``.
 
     Raises:
         TypeError: if there is no mixed dataset in ``sampler``.
@@ -49,11 +54,13 @@ class MixedBatchSampler(BatchSampler):
         seed: int = 0,
         num_replicas: int | None = None,
         rank: int | None = None,
+        start: tuple[int, int] = (0, 0),
+        hold: bool = False,
     ) -> None:
         self.dataset = _dataset_of(sampler)
         # Lightning sets the epoch on ``batch_sampler.sampler``.
         super().__init__(self, batch_size, drop_last)  # type: ignore[arg-type]
-        self.shuffle, self.seed, self._next = shuffle, seed, 0
+        self.shuffle, self.seed, self.start, self.hold, self._next = shuffle, seed, start, hold, start[0]
         self._running: int | None = None
         self._replicas, self._rank = num_replicas, rank
         if num_replicas is not None and not (rank is not None and 0 <= rank < num_replicas):
@@ -61,8 +68,8 @@ class MixedBatchSampler(BatchSampler):
 
     def set_epoch(self, epoch: int) -> None:
         """Say which epoch the next iteration is."""
-        self._next = epoch
-        self.dataset.set_epoch(epoch)
+        self._next = self.start[0] if self.hold or _overfits() else epoch
+        self.dataset.set_epoch(self._next)
 
     def _world(self) -> tuple[int, int]:
         if self._replicas is not None and self._rank is not None:
@@ -92,12 +99,12 @@ class MixedBatchSampler(BatchSampler):
 
     def __iter__(self) -> Iterator[list[int]]:
         """Indices of each batch of the next epoch."""
-        epoch, self._running, self._next = self._next, self._next, self._next + 1
+        epoch, self._running, self._next = self._next, self._next, self._next + (not self.hold)
         self.dataset.set_epoch(epoch)
         sequence, sizes, rank = self._sequence(epoch), self._sizes(epoch), self._world()[1]
         ends = np.cumsum(sizes.reshape(-1)).reshape(sizes.shape)
         try:
-            for batch in range(len(sizes)):
+            for batch in range(self.start[1] if epoch == self.start[0] else 0, len(sizes)):
                 yield sequence[ends[batch, rank] - sizes[batch, rank] : ends[batch, rank]].tolist()
         finally:
             self._running = None
@@ -116,10 +123,11 @@ class MixedBatchSampler(BatchSampler):
         return sequence
 
 
-def mixed_loader(real: DataLoader[Any], mixed: MixedDataset, seed: int = 0) -> DataLoader[Any]:
+def mixed_loader(real: DataLoader[Any], mixed: MixedDataset, seed: int = 0, **options: Any) -> DataLoader[Any]:
     """A loader of the mixed dataset with everything else as the loader of the real one has it.
 
-    At ratio 0 the order is the real loader's own, so that nothing changes to the bit.
+    At ratio 0 the order is the real loader's own, so that nothing changes to the bit. ``options`` are further ones of
+    :class:`MixedBatchSampler`.
 
     Raises:
         TypeError: if the real loader has a batch sampler of its own, which knows nothing of synthetic samples.
@@ -132,7 +140,7 @@ def mixed_loader(real: DataLoader[Any], mixed: MixedDataset, seed: int = 0) -> D
     if mixed.schedule == Constant(0.0):
         batches: dict[str, Any] = {'batch_size': real.batch_size, 'sampler': real.sampler, 'drop_last': real.drop_last}
     else:
-        batches = {'batch_sampler': MixedBatchSampler(mixed, real.batch_size, real.drop_last, seed=seed)}
+        batches = {'batch_sampler': MixedBatchSampler(mixed, real.batch_size, real.drop_last, seed=seed, **options)}
     return DataLoader(
         mixed,
         num_workers=real.num_workers,
@@ -146,6 +154,18 @@ def mixed_loader(real: DataLoader[Any], mixed: MixedDataset, seed: int = 0) -> D
         persistent_workers=real.persistent_workers,
         **batches,
     )
+
+
+def _overfits() -> bool:
+    """Whether Lightning sets the epoch for a trainer that is to overfit, and has promised the same batches every epoch.
+
+    It makes other samplers sequential, but leaves one of batches as it is and tells it nothing but the epoch.
+    """
+    frame = inspect.currentframe()
+    for _ in range(3):  # this function, set_epoch, Lightning's utility; then its loop
+        frame = frame.f_back if frame is not None else None
+    trainer = getattr(frame.f_locals.get('self'), 'trainer', None) if frame is not None else None
+    return bool(getattr(trainer, 'overfit_batches', 0))
 
 
 def _dataset_of(sampler: Any) -> MixedDataset:

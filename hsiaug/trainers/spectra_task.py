@@ -90,4 +90,6 @@ class SpectralClassificationTask(LightningModule):
     def configure_optimizers(self) -> Any:
         """AdamW."""
         hp: Any = self.hparams
-        return torch.optim.AdamW(self.parameters(), lr=hp['lr'], weight_decay=hp['weight_decay'])
+        # With precision='16-true' the usual 1e-8 is 0, and a parameter without gradient becomes 0 / 0.
+        eps = 1e-4 if next(self.parameters()).dtype == torch.float16 else 1e-8
+        return torch.optim.AdamW(self.parameters(), lr=hp['lr'], weight_decay=hp['weight_decay'], eps=eps)

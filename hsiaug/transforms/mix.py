@@ -10,7 +10,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from ..datasets.batches import append_rows, batch_size, complete, replace_rows, text_keys
+from ..datasets.batches import append_rows, batch_size, complete, in_dtypes_of, replace_rows, text_keys
 from ..datasets.labels import LabelPolicy
 from ..datasets.pool import Source, SyntheticPool
 from ..datasets.synthetic import stream_seed
@@ -30,7 +30,7 @@ class SyntheticMix(nn.Module):
     Synthetic sample (seed, epoch, number) is the same however batches are cut; under DDP rank r takes numbers r, r + W,
     ... Call :meth:`set_epoch` where an epoch begins, or a dataset without ``replacement`` runs out. ``real_seen`` and
     ``synthetic_seen`` count what has passed; position and counts are part of the state dict, so that a resumed training
-    goes on where it was.
+    goes on where it was. A batch that a loop has converted, to bfloat16 say, gets synthetic samples in its dtype.
 
     Args:
         source: a generator (moved to the batch's device and drawn live), a bank, or any dataset in the sample contract.
@@ -115,6 +115,7 @@ class SyntheticMix(nn.Module):
         real = complete(batch, False, classes, self.weight, texts)
         _require_kind(real, self.pool)
         synthetic = complete(self.pool.at(numbers, self.epoch), True, classes, self.weight, texts)
+        synthetic = in_dtypes_of(real, synthetic)
         if self.mode == 'append':
             return append_rows(real, synthetic)
         rng = np.random.default_rng(stream_seed(self.seed, self.epoch, self.step, rank, _PLACES))

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import torch
-
+from ..datasets.shared import SharedInt
 from ..ratio import Constant, Schedule, as_schedule, synthetic_fraction
 
 
@@ -28,17 +27,16 @@ class MixProbability:
         if p is not None and (isinstance(p, bool) or not isinstance(p, int | float) or not 0 <= p <= 1):
             raise ValueError(f'{owner}: p must lie in [0, 1] (the fraction that is synthetic), found {p!r}')
         self.p, self.ratio = p, None if ratio is None else as_schedule(ratio)
-        # In shared memory, so that persistent workers see the epoch change.
-        self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
+        self._epoch = SharedInt(0)
 
     def set_epoch(self, epoch: int) -> None:
         """Follow the schedule to an epoch, in all workers."""
-        self._epoch.fill_(epoch)
+        self._epoch.value = epoch
 
     @property
     def value(self) -> float:
         """The probability in the current epoch."""
-        return float(self.p or 0) if self.ratio is None else synthetic_fraction(self.ratio(int(self._epoch)))
+        return float(self.p or 0) if self.ratio is None else synthetic_fraction(self.ratio(self._epoch.value))
 
     def __repr__(self) -> str:
         """As it was given."""

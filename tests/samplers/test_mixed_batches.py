@@ -127,3 +127,27 @@ def test_lightning_can_call_it_again_with_its_own_sampler() -> None:
     own: Any = DataLoader(mixed, batch_sampler=type('Own', (BatchSampler,), {})(SequentialSampler(mixed), 3, False))
     with pytest.raises(TypeError, match='SyntheticMix'):
         mixed_loader(own, mixed)
+
+
+@pytest.mark.parametrize('ranks', [1, 2])
+@pytest.mark.parametrize('mode', ['append', 'replace'])
+def test_an_epoch_goes_on_where_it_was_left(mode: str, ranks: int) -> None:
+    mixed = MixedDataset(Toy('scene', 37), Toy('scene', 50, seed=1), 0.5, mode=mode)  # type: ignore[arg-type]
+    for rank in range(ranks):
+        whole = MixedBatchSampler(mixed, 4, num_replicas=ranks, rank=rank)
+        epochs = [list(whole) for _ in range(4)]
+        for done in range(len(epochs[2])):
+            rest = MixedBatchSampler(mixed, 4, num_replicas=ranks, rank=rank, start=(2, done))
+            assert len(rest) == len(whole)  # Lightning goes on counting from ``done``
+            assert [list(rest), list(rest)] == [epochs[2][done:], epochs[3]]
+            rest.set_epoch(1)
+            assert list(rest) == epochs[1]
+
+
+def test_an_epoch_can_be_held() -> None:
+    mixed = MixedDataset(Toy('scene', 37), Toy('scene', 50, seed=1), Step({0: 0.5, 1: 0}), mode='replace')
+    held = MixedBatchSampler(mixed, 4, hold=True)
+    first = list(held)
+    held.set_epoch(1)
+    assert list(held) == list(held) == first
+    assert mixed.epoch == 0
