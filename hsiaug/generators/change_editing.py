@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from ..functional.scaling import band_scale
 from ..metrics.masks import cooccurrence
 from ..metrics.patches import class_moments
 from ..samples import SampleSpec
@@ -174,7 +175,7 @@ class ChangeEditing(Generator):
         means, _ = class_moments(pairs.x, pairs.y, land_cover.num_classes, land_cover.ignore_index)
         self.centres.copy_(means.nan_to_num())
         shapes = torch.cat([spectral_shape(soft(part)) for part in pairs.x.split(CHUNK)])
-        self.shape_spread.copy_(shapes.std(dim=(0, 2, 3)).clamp_min(1e-6))
+        self.shape_spread.copy_(band_scale(shapes.mean(dim=(0, 2, 3)), shapes.std(dim=(0, 2, 3))))
         neighbours = cooccurrence(pairs.y, land_cover.num_classes, land_cover.ignore_index)
         self.transitions.copy_(neighbours.nan_to_num().fill_diagonal_(0))
         classes = torch.where(counted, pairs.y, -1)

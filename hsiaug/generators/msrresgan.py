@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn.functional import one_hot
 
 from ..functional.degradation import degrade
+from ..functional.scaling import band_scale
 from ..models.super_resolution import Network, super_resolver
 from ..samples import SampleSpec
 from .base import Generator, TrainingData, register
@@ -91,7 +92,8 @@ class MSRResGAN(Generator):
         self.image, self.target = data.x.to(self.device), data.y.to(self.device)
         mean = data.x.mean(dim=(0, 2, 3))
         self.band_mean.copy_(mean[:, None, None])
-        self.scale.fill_(float((data.x - mean[:, None, None]).std().clamp_min(1e-12)))
+        spread = (data.x - mean[:, None, None]).std()
+        self.scale.fill_(float(band_scale(mean.abs().mean()[None], spread[None])))
 
     def normalise(self, image: Tensor) -> Tensor:
         """Images of the dataset's unit, as the network takes them."""

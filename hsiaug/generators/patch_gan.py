@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import one_hot
 
+from ..functional.scaling import band_scale
 from ..models.patch_critic import Dims
 from ..samples import SampleSpec
 from .base import Generator, TrainingData, register
@@ -91,7 +92,8 @@ class PatchGAN(Generator):
 
     def normalise(self, image: Tensor) -> Tensor:
         """Images of the dataset's unit in [−1, 1]; bands of one value at −1."""
-        return 2 * (image - self.low) / (self.high - self.low).clamp_min(1e-12) - 1
+        low, width = self.low.flatten(), (self.high - self.low).flatten()
+        return 2 * (image - self.low) / band_scale(low, width)[:, None, None] - 1
 
     def forward(self, noise: Tensor, labels: Tensor) -> Tensor:
         """(n, C, H, W) in [−1, 1] of noise (n, latent_dim) and labels (n,)."""

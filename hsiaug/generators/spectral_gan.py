@@ -12,11 +12,13 @@ import torch
 from torch import Tensor
 from torch.nn.functional import one_hot
 
+from ..functional.scaling import band_scale
 from ..models.mlp import MLP
 from ..samples import SampleSpec
 from .base import Generator, TrainingData, register
 
 Space = Literal['unit', 'pca']
+_ROUNDING = 1e-7  # of float32, relative to the spectra as a whole
 
 
 class SpectralSpace(torch.nn.Module):
@@ -49,15 +51,17 @@ class SpectralSpace(torch.nn.Module):
     def fit(self, x: Tensor) -> None:
         """Fit on (N, C) spectra."""
         if self.space == 'unit':
-            low, width = float(x.min()), max(float(x.max() - x.min()), 1e-12)
-            self.offset.fill_(low)
+            low, high = torch.aminmax(x)
+            width = float(band_scale(low[None], (high - low)[None]))
+            self.offset.fill_(float(low))
             self.basis.copy_(torch.eye(self.dim) * width)
             self.inverse.copy_(torch.eye(self.dim) / width)
             return
         mean = x.double().mean(dim=0)
         _, spread, directions = torch.linalg.svd(x.double() - mean, full_matrices=False)
-        rank = min(self.dim, len(spread))
-        scale = (spread[:rank] / max(len(x) - 1, 1) ** 0.5).clamp_min(1e-9 * float(spread[0]) + 1e-30)
+        # A component that the spectra do not show, but for rounding, would turn what others show of it into anything.
+        rank = min(self.dim, int((spread > _ROUNDING * x.double().norm()).sum()))
+        scale = spread[:rank] / max(len(x) - 1, 1) ** 0.5
         basis = torch.zeros(self.dim, x.shape[1], dtype=torch.float64)
         inverse = torch.zeros(x.shape[1], self.dim, dtype=torch.float64)
         basis[:rank], inverse[:, :rank] = directions[:rank] * scale[:, None], directions[:rank].T / scale

@@ -16,6 +16,7 @@ from diffusers import AutoencoderKL, DDPMScheduler, DPMSolverMultistepScheduler,
 from torch import Tensor, nn
 from torch.nn.functional import one_hot
 
+from ..functional.scaling import band_scale
 from ..samples import SampleSpec
 from .base import Generator, TrainingData, register
 from .dates import flat_mask, in_contract, stacked_dates
@@ -252,9 +253,8 @@ class TwoStreamDiffusion(Generator):
             count += values.shape[1]
         mean = bands[0] / count
         std = (bands[1] / count - mean**2).clamp_min(0).sqrt()
-        std = torch.where(std > 1e-6 * std.max(), std, 1.0)  # a constant band stays what it is
         self.band_mean.copy_(mean[:, None, None])
-        self.band_std.copy_(std[:, None, None])
+        self.band_std.copy_(band_scale(mean, std)[:, None, None])
         shares = torch.cat([self.one_hot(part).sum(dim=(2, 3)) for part in flat_mask(data.y).split(CHUNK)])
         shares = shares / shares.sum(dim=1, keepdim=True)
         if len(shares) > MAX_MIXTURES:

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 import torch
 from sklearn.neighbors import NearestNeighbors
-from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 from torch import Tensor
 
+from ..functional.band_scaler import BandScaler
 from ..functional.spectral import spectral_angle
 
 
@@ -78,7 +78,7 @@ def _median(values: list[float]) -> float:
 def _svm_table(
     train: tuple[Tensor, Tensor], test: tuple[Tensor, Tensor], fake: tuple[Tensor, Tensor]
 ) -> dict[str, float]:
-    scaler = StandardScaler().fit(train[0].numpy())
+    scaler = BandScaler().fit(train[0].numpy())
 
     def ready(part: tuple[Tensor, Tensor]) -> tuple[object, object]:
         return scaler.transform(part[0].numpy()), part[1].numpy()

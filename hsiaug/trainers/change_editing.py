@@ -11,8 +11,8 @@ from pathlib import Path
 import torch
 from scipy.ndimage import gaussian_filter
 from sklearn.cluster import KMeans
-from sklearn.preprocessing import StandardScaler
 
+from ..functional.band_scaler import BandScaler
 from ..generators.base import TrainingData
 from ..generators.change_editing import ChangeEditing, ChangeShare, FirstDate, spectral_shape
 from ..generators.date_drift import soft
@@ -138,7 +138,7 @@ def single_dates(data: TrainingData, clusters: int, seed: int = 0) -> TrainingDa
     drawn = torch.randperm(len(pixels), generator=torch.Generator().manual_seed(seed))[:CLUSTERED]
     if len(drawn) < clusters:
         raise ValueError(f'{len(drawn)} pixels count in the change masks, too few for {clusters} clusters')
-    scaler = StandardScaler().fit(pixels[drawn].numpy())
+    scaler = BandScaler().fit(pixels[drawn].numpy())
     found = KMeans(clusters, n_init=3, random_state=seed % 2**32).fit(scaler.transform(pixels[drawn].numpy()))
     classes = torch.from_numpy(found.predict(scaler.transform(shapes.flatten(0, 2).numpy()))).long().reshape(mask.shape)
     names = tuple(f'cluster {k + 1}' for k in range(clusters))

@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from ..datasets import MixedDataset, SpectraDataset
+from ..functional.band_scaler import BandScaler
 from ..models.nn1d import NN1D
 
 
@@ -181,7 +181,7 @@ class LinearSVM:
     """
 
     def __init__(self, c: float = 1.0) -> None:
-        self.scaler, self.svm = StandardScaler(), SVC(C=c, kernel='linear')
+        self.scaler, self.svm = BandScaler(), SVC(C=c, kernel='linear')
 
     def fit(self, image: Tensor | np.ndarray, label: Tensor | np.ndarray, real: Tensor | None = None) -> LinearSVM:
         """Fit on (N, C) spectra; bands are standardised by ``real`` spectra where they are given."""

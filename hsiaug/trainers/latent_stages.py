@@ -19,6 +19,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn.functional import mse_loss
 
+from ..functional.scaling import band_scale
 from ..generators.two_stream_diffusion import CHUNK, SCHEDULE, TRAIN_STEPS, TwoStreamDiffusion
 from ..losses.reconstruction import kl_divergence, mask_loss, spectral_reconstruction
 from .checkpoint import found_checkpoint, restore, state_of, write_checkpoint
@@ -222,7 +223,7 @@ class DiffusionStage(Stage):
         # the spread of a code is that of the posterior means and of the posterior itself
         spread = (mean.var(dim=(0, 2, 3), unbiased=False) + logvar.exp().mean(dim=(0, 2, 3))).sqrt()
         self.generator.latent_mean.copy_(middle[:, None, None])
-        self.generator.latent_std.copy_(spread.clamp_min(1e-6)[:, None, None])
+        self.generator.latent_std.copy_(band_scale(middle, spread)[:, None, None])
 
     def _codes(self, variant: int, rows: slice | Tensor = slice(None)) -> tuple[Tensor, Tensor]:
         """Means and log variances of patches, (n, L, h, w), streams joined."""

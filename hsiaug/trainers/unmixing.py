@@ -20,6 +20,7 @@ import torch
 from sklearn.cluster import KMeans
 from torch import Tensor
 
+from ..functional.scaling import band_scale
 from ..functional.unmixing import RGB_CENTRES, band_selection, require_rank, vca
 from ..losses.unmixing import unmixing_loss
 from ..models.unmixing import UnmixingNetwork
@@ -220,7 +221,7 @@ def start(network: UnmixingNetwork, images: Tensor, kind: Start, seed: int) -> N
     inputs = network.select(images.to(network.selection)).movedim(1, 0).flatten(1)
     spread, mean = torch.std_mean(inputs, dim=1, correction=0)
     network.input_mean.copy_(mean[:, None, None])
-    network.input_std.copy_(spread.clamp_min(1e-3 * float(spread.mean()) + 1e-12)[:, None, None])
+    network.input_std.copy_(band_scale(mean, spread)[:, None, None])
     levels = torch.linspace(0, 1, network.quantiles.shape[1], dtype=torch.float64)
     for row, band in zip(network.quantiles, inputs, strict=True):
         row.copy_(band[:: max(1, len(band) // _VALUES)].double().quantile(levels))
