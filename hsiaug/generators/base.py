@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from .. import __version__
 from ..samples import Provenance, SampleSpec
+from ..settings import Range, check_arguments
 
 CONFIG_FILE = 'config.json'
 WEIGHTS_FILE = 'model.safetensors'
@@ -101,11 +102,14 @@ class Generator(nn.Module):
     """Names of buffers whose shapes are known only after fitting."""
     soft_labels: ClassVar[bool] = False
     """Whether samples carry ``label_prob``."""
+    ranges: ClassVar[Mapping[str, Range]] = {}
+    """Of the numbers among the settings; any finite one where there is none."""
 
     class_prior: Tensor
 
     def __init__(self, spec: SampleSpec, **settings: Any) -> None:
         super().__init__()
+        self.check_settings(settings)
         self.spec = spec
         self.settings = settings
         self.provenance: Provenance | None = None
@@ -113,6 +117,15 @@ class Generator(nn.Module):
         self.register_buffer('class_prior', torch.full((spec.num_classes,), 1.0 / spec.num_classes))
         for name in self.fitted:
             self.register_buffer(name, torch.empty(0))
+
+    @classmethod
+    def check_settings(cls, settings: Mapping[str, Any]) -> None:
+        """Check the types and ranges of settings, before anything is made of them.
+
+        Raises:
+            ValueError: naming the setting, what was found and what was expected.
+        """
+        check_arguments(cls, settings, cls.ranges)
 
     def fit(self, data: TrainingData, seed: int = 0) -> None:
         """Learn from training data in closed form. Generators that need gradient steps have a trainer instead.

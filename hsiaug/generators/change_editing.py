@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Literal, get_args
+from typing import Any, ClassVar, Literal, get_args
 
 import torch
 from torch import Tensor
@@ -22,6 +22,7 @@ from ..metrics.masks import cooccurrence
 from ..metrics.patches import class_moments
 from ..samples import SampleSpec
 from ..scenes.change import CHANGE_CLASSES, IGNORED
+from ..settings import Range
 from .base import Generator, TrainingData, register
 from .date_drift import DateDrift, soft
 from .dates import CHANGED, flat_mask
@@ -65,6 +66,7 @@ class ChangeEditing(Generator):
         ValueError: if specs or settings do not fit.
     """
 
+    ranges: ClassVar = {'change_share': Range(0, 1)}
     fitted = ('image', 'mask', 'observed_shares')
 
     image: Tensor  # (N, C, H, W) first dates, none if they are synthetic

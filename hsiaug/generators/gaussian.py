@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 import torch
@@ -11,6 +11,7 @@ from sklearn.mixture import GaussianMixture
 from torch import Tensor
 
 from ..samples import SampleSpec
+from ..settings import COUNT
 from .base import Generator, TrainingData, register
 
 
@@ -28,6 +29,7 @@ class ClassGaussian(Generator):
     full covariance can be estimated; the covariances of the samples are then estimated in all bands.
     """
 
+    ranges: ClassVar = {'components': COUNT}
     fitted = ('means', 'factors', 'weights', 'owners')
     means: Tensor  # (J, C) component means
     factors: Tensor  # (J or 1, C, C) Cholesky-like factors of the covariances

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor
 
 from ..samples import SampleSpec
+from ..settings import NOT_NEGATIVE
 from .base import TrainingData, register
 from .duplicate import ExemplarGenerator
 
@@ -20,6 +23,7 @@ class Noise(ExemplarGenerator):
     """
 
     fitted = (*ExemplarGenerator.fitted, 'band_std')
+    ranges: ClassVar = {'level': NOT_NEGATIVE}
     band_std: Tensor
 
     def __init__(self, spec: SampleSpec, level: float = 0.1) -> None:
@@ -48,6 +52,7 @@ class GainOffset(ExemplarGenerator):
     """
 
     fitted = (*ExemplarGenerator.fitted, 'mean_value')
+    ranges: ClassVar = {'gain': NOT_NEGATIVE, 'offset': NOT_NEGATIVE}
     mean_value: Tensor
 
     def __init__(self, spec: SampleSpec, gain: float = 0.15, offset: float = 0.02) -> None:

@@ -17,6 +17,7 @@ from ..functional.degradation import degrade
 from ..functional.scaling import band_scale
 from ..models.super_resolution import Network, super_resolver
 from ..samples import SampleSpec
+from ..settings import COUNT, NOT_NEGATIVE
 from .base import Generator, TrainingData, register
 from .patch_augment import pairs_that_hold
 
@@ -49,6 +50,7 @@ class MSRResGAN(Generator):
         ValueError: if a setting does not fit.
     """
 
+    ranges: ClassVar = {'factor': COUNT, 'width': COUNT, 'noise': NOT_NEGATIVE}
     fitted: ClassVar[tuple[str, ...]] = ('image', 'target')
     image: Tensor  # (N, C, H, W) training samples
     target: Tensor  # (N, H, W) masks or (N,) labels

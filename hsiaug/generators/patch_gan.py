@@ -9,7 +9,7 @@ for spectra and shows none; here they are the same layers on volumes. Trained by
 from __future__ import annotations
 
 import math
-from typing import Literal, get_args
+from typing import ClassVar, Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +18,7 @@ from torch.nn.functional import one_hot
 from ..functional.scaling import band_scale
 from ..models.patch_critic import Dims
 from ..samples import SampleSpec
+from ..settings import COUNT
 from .base import Generator, TrainingData, register
 
 CHUNK = 256  # patches made at a time
@@ -40,6 +41,7 @@ class PatchGAN(Generator):
         ValueError: for samples that are no labelled patches, sides that do not divide, or too few bands.
     """
 
+    ranges: ClassVar = {'latent_dim': COUNT}
     gain: Tensor  # (K, C) and
     shift: Tensor  # of each class, in the units of the network
     low: Tensor  # (C, 1, 1) least and greatest value of each band, −1 and 1 of the network

@@ -6,7 +6,7 @@ IGARSS 2018, https://hal.science/hal-01809872. Trained by :mod:`hsiaug.trainers.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -15,6 +15,7 @@ from torch.nn.functional import one_hot
 from ..functional.scaling import band_scale
 from ..models.mlp import MLP
 from ..samples import SampleSpec
+from ..settings import COUNT
 from .base import Generator, TrainingData, register
 
 Space = Literal['unit', 'pca']
@@ -93,6 +94,7 @@ class SpectralGAN(Generator):
         conditional: False for a GAN without classes: labels are then drawn, but mean nothing.
     """
 
+    ranges: ClassVar = dict.fromkeys(('noise_dim', 'hidden', 'layers', 'components'), COUNT)
     gain: Tensor  # (K, d) calibration of the codes per class: code * gain + shift
     shift: Tensor
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, Literal, get_args
+from typing import Any, ClassVar, Literal, get_args
 
 import torch
 from diffusers import AutoencoderKL, DDPMScheduler, DPMSolverMultistepScheduler, UNet2DModel
@@ -18,6 +18,7 @@ from torch.nn.functional import one_hot
 
 from ..functional.scaling import band_scale
 from ..samples import SampleSpec
+from ..settings import COUNT, NOT_NEGATIVE
 from .base import Generator, TrainingData, register
 from .dates import flat_mask, in_contract, stacked_dates
 
@@ -141,6 +142,11 @@ class TwoStreamDiffusion(Generator):
         ValueError: if a setting is out of its range, or the size of the patches does not divide.
     """
 
+    ranges: ClassVar = {
+        **dict.fromkeys(('image_latents', 'mask_latents', 'vae_channels', 'vae_layers'), COUNT),
+        **dict.fromkeys(('unet_channels', 'unet_layers', 'sampling_steps'), COUNT),
+        'guidance_scale': NOT_NEGATIVE,
+    }
     fitted = ('mixtures',)
 
     band_mean: Tensor  # (C, 1, 1), first date before second

@@ -17,6 +17,7 @@ from ..models.abundances import abundance_model
 from ..models.patch_encoder import PatchEncoder
 from ..models.unmixing import UnmixingNetwork
 from ..samples import SampleSpec
+from ..settings import COUNT, NOT_NEGATIVE, Range
 from .base import Generator, TrainingData, register
 
 Masks = Literal['classifier', 'dominant']
@@ -59,6 +60,9 @@ class UnmixingFusion(Generator):
         ValueError: if a setting does not fit.
     """
 
+    ranges: ClassVar = {
+        'endmembers': Range(2), 'inputs': COUNT, 'widths': COUNT, 'noise': NOT_NEGATIVE, 'variability': NOT_NEGATIVE,
+    }  # fmt: skip
     fitted: ClassVar[tuple[str, ...]] = ('residual',)
     residual: Tensor  # (C, r) a factor of the residual's covariance
     class_of: Tensor  # (k,) class that each endmember stands for

@@ -8,13 +8,14 @@ angle are of its material most likely, and differences between them are differen
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
 from torch.nn.functional import normalize, one_hot
 
 from ..samples import SampleSpec
+from ..settings import COUNT, NOT_NEGATIVE
 from .base import TrainingData, register
 from .duplicate import ExemplarGenerator
 from .mixup import mixing_weights
@@ -35,6 +36,10 @@ class SpectralVariability(ExemplarGenerator):
         partners: ``'across'`` mixes with any training spectrum, ``'within'`` with one of the same class.
     """
 
+    ranges: ClassVar = {
+        'variability': NOT_NEGATIVE, 'neighbours': COUNT, 'direct': NOT_NEGATIVE, 'diffuse': NOT_NEGATIVE,
+        'mixing': NOT_NEGATIVE,
+    }  # fmt: skip
     soft_labels = True
     fitted = (*ExemplarGenerator.fitted, 'pool', 'near')
     pool: Tensor  # (P, C) training and unlabelled spectra at unit norm

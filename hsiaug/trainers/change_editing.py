@@ -18,6 +18,7 @@ from ..generators.change_editing import ChangeEditing, ChangeShare, FirstDate, s
 from ..generators.date_drift import soft
 from ..generators.dates import flat_mask
 from ..generators.two_stream_diffusion import CHUNK, TwoStreamDiffusion
+from ..settings import NOT_NEGATIVE, Range, check_settings
 from .two_stream_diffusion import TwoStreamConfig, train_two_stream
 
 CLUSTERED = 20_000
@@ -55,16 +56,12 @@ class ChangeEditingConfig:
                 object.__setattr__(self, 'painter', TwoStreamConfig(**self.painter))
             except TypeError as error:
                 raise ValueError(f'ChangeEditingConfig: painter cannot be {dict(self.painter)}: {error}') from error
+        check_settings(self, clusters=Range(2), composites=NOT_NEGATIVE, drift=Range(0, 1), change_share=Range(0, 1))
         if self.painter.single_stream:
             raise ValueError(
                 'ChangeEditingConfig: the painter needs two streams, since it is told the mask by its code; leave '
                 'single_stream out'
             )
-        for name, low in (('clusters', 2), ('composites', 0)):
-            if getattr(self, name) < low:
-                raise ValueError(f'ChangeEditingConfig: {name} must be at least {low}, found {getattr(self, name)}')
-        if not 0 <= self.drift <= 1:
-            raise ValueError(f'ChangeEditingConfig: drift must be in [0, 1], found {self.drift}')
 
 
 def train_change_editing(

@@ -24,6 +24,7 @@ from ..functional.scaling import band_scale
 from ..functional.unmixing import RGB_CENTRES, band_selection, require_rank, vca
 from ..losses.unmixing import unmixing_loss
 from ..models.unmixing import UnmixingNetwork
+from ..settings import POSITIVE, Range, check_settings
 from .alternating import AlternatingTraining
 from .checkpoint import resumable
 
@@ -78,21 +79,12 @@ class UnmixingConfig:
     tv_weight: float = 1e-3
 
     def __post_init__(self) -> None:
-        for name in ('centres', 'widths'):  # lists, where JSON or YAML wrote them
-            object.__setattr__(self, name, tuple(getattr(self, name)))
-        if self.response is not None:
-            object.__setattr__(self, 'response', np.asarray(self.response, dtype=np.float64).tolist())
-        for name, choices in (('inputs', get_args(Inputs)), ('start', get_args(Start))):
-            if getattr(self, name) not in choices:
-                raise ValueError(f'UnmixingConfig: unknown {name} {getattr(self, name)!r}; choose from {choices}')
-        for name, low in (('endmembers', 2), ('epochs', 1), ('steps', 1), ('batch_size', 1)):
-            if (value := getattr(self, name)) is not None and value < low:
-                raise ValueError(f'UnmixingConfig: {name} must be at least {low}, found {value}')
-        for name in ('endmember_rate', 'sad_weight', 'tv_weight'):
-            if getattr(self, name) < 0:
-                raise ValueError(f'UnmixingConfig: {name} must not be negative, found {getattr(self, name)}')
-        if self.learning_rate <= 0:
-            raise ValueError(f'UnmixingConfig: learning_rate must be positive, found {self.learning_rate}')
+        for name in ('centres', 'widths'):
+            if isinstance(value := getattr(self, name), list):  # where JSON or YAML wrote it
+                object.__setattr__(self, name, tuple(value))
+        if isinstance(self.response, np.ndarray):
+            object.__setattr__(self, 'response', self.response.tolist())
+        check_settings(self, endmembers=Range(2), learning_rate=POSITIVE, response=Range(-math.inf))
 
     @classmethod
     def small(cls, **changes: Any) -> UnmixingConfig:

@@ -13,7 +13,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple, get_args
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -24,6 +24,7 @@ from ..datasets.scenes import SceneDataset, SceneFolder
 from ..generators.base import TrainingData
 from ..generators.unmixing_fusion import Masks, NoiseFrom, UnmixingFusion
 from ..samples import SampleSpec
+from ..settings import Range, check_settings
 from .abundances import AbundanceConfig, train_abundances
 from .patch_encoder import train_patch_encoder
 from .unmixing import Matching, UnmixingConfig, abundances_from_rgb, require_rgb, train_unmixing
@@ -82,16 +83,7 @@ class UnmixingFusionConfig:
                 object.__setattr__(self, 'abundances', AbundanceConfig(**self.abundances))
         except TypeError as error:
             raise ValueError(f'UnmixingFusionConfig: unknown setting in unmixing or abundances: {error}') from error
-        for name, choices in (
-            ('masks', get_args(Masks)),
-            ('noise_from', get_args(NoiseFrom)),
-            ('matching', get_args(Matching)),
-        ):
-            if getattr(self, name) not in choices:
-                raise ValueError(f'UnmixingFusionConfig: unknown {name} {getattr(self, name)!r}; choose from {choices}')
-        for name, low in (('mask_steps', 1), ('rgb_factor', 1), ('rgb_stride', 1), ('noise', 0), ('variability', 0)):
-            if (value := getattr(self, name)) is not None and value < low:
-                raise ValueError(f'UnmixingFusionConfig: {name} must be at least {low}, found {value}')
+        check_settings(self, rgb_weight=Range(0, 1))
         if not 0 < self.rgb_weight < 1:
             raise ValueError(
                 f'UnmixingFusionConfig: rgb_weight must be between 0 and 1, found {self.rgb_weight}; give rgb=None to '

@@ -84,7 +84,7 @@ def test_networks_of_images(spread: float) -> None:
     network = train_segmenter(PatchDataset(image, mask, spec), SegmenterConfig(steps=60, **small))
     assert float((predict_masks(network, unseen) == truth).float().mean()) > 0.95
 
-    first, base = patches(24, spread, 2)
+    first, _ = patches(24, spread, 2)
     label = torch.arange(24) % 2
     first[:, 1] += 0.2 * label[:, None, None]
     spec = SampleSpec('scene', 4, ('a', 'b'), size=(16, 16))
