@@ -17,6 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from .. import __version__
+from ..functional.plain import plain_torch
 from ..samples import Provenance, SampleSpec
 from ..settings import Range, check_arguments
 
@@ -155,6 +156,18 @@ class Generator(nn.Module):
         """Where the generator's tensors live."""
         return self.class_prior.device
 
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
+        """Move the generator, but keep its numbers as they are, for ``half()``, ``bfloat16()`` and ``to(dtype)`` too.
+
+        Rounded weights make other samples, and a model in half precision that holds a generator wants no other samples.
+        """
+
+        def moved(tensor: Tensor) -> Tensor:
+            new = fn(tensor)
+            return new if new.dtype == tensor.dtype else tensor.to(new.device)
+
+        return super()._apply(moved, recurse)
+
     def _draw(self, labels: Tensor, rng: torch.Generator) -> dict[str, Tensor]:
         """Samples for (n,) ``labels``: ``image``, ``mask`` where the kind has one, ``label_prob`` where soft.
 
@@ -162,6 +175,7 @@ class Generator(nn.Module):
         """
         raise NotImplementedError
 
+    @plain_torch()
     @torch.no_grad()
     def sample(self, n: int, labels: Tensor | None = None, seed: int | None = None) -> dict[str, Tensor]:
         """Draw a batch in the sample contract and the dataset's unit.
@@ -258,6 +272,7 @@ class Generator(nn.Module):
             return str(HfApi().upload_folder(repo_id=repo_id, folder_path=path, **kwargs))
 
     @classmethod
+    @plain_torch()
     def from_pretrained(cls, folder_or_repo: str | os.PathLike[str], device: str | torch.device = 'cpu') -> Generator:
         """Load a generator from a folder or, where no such folder exists, from the Hugging Face hub.
 

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from ..functional.plain import plain_torch
 from ..functional.scaling import band_scale
 from ..metrics.masks import cooccurrence
 from ..metrics.patches import class_moments
@@ -155,6 +156,7 @@ class ChangeEditing(Generator):
 
     # --- what is learnt of the data ---------------------------------------------------------------------------------
 
+    @plain_torch()
     @torch.no_grad()
     def observe(self, pairs: TrainingData, data: TrainingData, drift: float = 0.3, seed: int = 0) -> None:
         """Take first dates, transitions and drift from training data.
@@ -232,6 +234,7 @@ class ChangeEditing(Generator):
 
     # --- samples ----------------------------------------------------------------------------------------------------
 
+    @plain_torch()
     @torch.no_grad()
     def sample_shares(self, n: int, shares: Tensor | Sequence[float], seed: int) -> dict[str, Tensor]:
         """Draw samples with given shares of unchanged and changed pixels, such as 20 % change by (0.8, 0.2).

@@ -10,6 +10,7 @@ from sklearn.covariance import LedoitWolf
 from sklearn.mixture import GaussianMixture
 from torch import Tensor
 
+from ..functional.plain import plain_torch
 from ..samples import SampleSpec
 from ..settings import COUNT
 from .base import Generator, TrainingData, register
@@ -44,6 +45,7 @@ class ClassGaussian(Generator):
         super().__init__(spec, components=components, covariance=covariance)
         self.components, self.covariance = components, covariance
 
+    @plain_torch()
     def fit(self, data: TrainingData, seed: int = 0) -> None:
         """Fit the mixtures; nothing is iterated but the EM of more than one component."""
         x, y = data.x.double().numpy(), data.y.numpy()

@@ -7,6 +7,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from ..functional.plain import plain_torch
 from ..samples import SampleSpec
 from ..settings import NOT_NEGATIVE
 from .base import TrainingData, register
@@ -30,6 +31,7 @@ class Noise(ExemplarGenerator):
         super().__init__(spec, level=level)
         self.level = level
 
+    @plain_torch()
     def fit(self, data: TrainingData, seed: int = 0) -> None:
         """Keep the training spectra and the standard deviation of each band."""
         self.band_std = data.x.std(dim=0, correction=0).to(self.device)
@@ -59,6 +61,7 @@ class GainOffset(ExemplarGenerator):
         super().__init__(spec, gain=gain, offset=offset)
         self.gain, self.offset = gain, offset
 
+    @plain_torch()
     def fit(self, data: TrainingData, seed: int = 0) -> None:
         """Keep the training spectra and their mean value."""
         self.mean_value = data.x.mean().to(self.device)

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn.functional import one_hot
 
 from ..functional.degradation import degrade
+from ..functional.plain import plain_torch
 from ..functional.scaling import band_scale
 from ..models.super_resolution import Network, super_resolver
 from ..samples import SampleSpec
@@ -106,6 +107,7 @@ class MSRResGAN(Generator):
         image = self.network(self.normalise(low)) * self.scale + self.band_mean
         return image if self.spec.value_range is None else image.clamp(*self.spec.value_range)
 
+    @plain_torch()
     @torch.no_grad()
     def super_resolve(self, image: Tensor, tile: int = 64, out: Tensor | np.ndarray | None = None) -> Tensor:
         """Super-resolve an image of any size, tile by tile.
@@ -160,6 +162,7 @@ class MSRResGAN(Generator):
 
     # --- augmentation -----------------------------------------------------------------------------------------------
 
+    @plain_torch()
     @torch.no_grad()
     def augment(self, batch: dict[str, Any], seed: int | None = None) -> dict[str, Any]:
         """Alter a batch of samples.

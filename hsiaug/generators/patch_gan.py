@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import one_hot
 
+from ..functional.plain import plain_torch
 from ..functional.scaling import band_scale
 from ..models.patch_critic import Dims
 from ..samples import SampleSpec
@@ -105,6 +106,7 @@ class PatchGAN(Generator):
         # A volume is a multiple of four bands deep: what is over is cut off.
         return image[:, 0, : self.spec.bands] if image.ndim == 5 else image
 
+    @plain_torch()
     @torch.no_grad()
     def calibrate(self, data: TrainingData, seed: int = 0, samples: int = 500) -> None:
         """Give each class the mean and the spread of each band that its training patches have.

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import one_hot
 
+from ..functional.plain import plain_torch
 from ..functional.scaling import band_scale
 from ..models.mlp import MLP
 from ..samples import SampleSpec
@@ -142,6 +143,7 @@ class SpectralGAN(Generator):
         condition = one_hot(labels, self.spec.num_classes).to(self.device, torch.float32)
         return {'image': self._spectra(noise, condition, residual)}
 
+    @plain_torch()
     @torch.no_grad()
     def calibrate(self, data: TrainingData, seed: int = 0, samples: int = 2000) -> None:
         """Give each class the mean and the spread, per code dimension, of its training spectra.
@@ -166,6 +168,7 @@ class SpectralGAN(Generator):
                 real.mean(dim=0) - fake.mean(dim=0)
             )
 
+    @plain_torch()
     @torch.no_grad()
     def interpolate(self, labels: tuple[int, int], alphas: Tensor, seeds: tuple[int, int] = (0, 1)) -> Tensor:
         """Spectra along a line in the input space (Fig. 4 of the paper).

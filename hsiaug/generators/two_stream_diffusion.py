@@ -16,6 +16,7 @@ from diffusers import AutoencoderKL, DDPMScheduler, DPMSolverMultistepScheduler,
 from torch import Tensor, nn
 from torch.nn.functional import one_hot
 
+from ..functional.plain import plain_torch
 from ..functional.scaling import band_scale
 from ..samples import SampleSpec
 from ..settings import COUNT, NOT_NEGATIVE
@@ -249,6 +250,7 @@ class TwoStreamDiffusion(Generator):
 
     # --- pairs and codes --------------------------------------------------------------------------------------------
 
+    @plain_torch()
     @torch.no_grad()
     def observe(self, data: TrainingData, seed: int = 0) -> None:
         """Take the normalisation of bands and the class shares of patches from training data."""
@@ -335,6 +337,7 @@ class TwoStreamDiffusion(Generator):
         mask = torch.where(mask < self.spec.num_classes, mask, self.spec.ignore_index or 0)
         return in_contract(image, mask, self.spec)
 
+    @plain_torch()
     @torch.no_grad()
     def reconstruct(self, image: Tensor, mask: Tensor) -> dict[str, Tensor]:
         """Pairs through the autoencoders and back, by the mean of their codes: what diffusion can reach at best."""
@@ -348,6 +351,7 @@ class TwoStreamDiffusion(Generator):
 
     # --- sampling ---------------------------------------------------------------------------------------------------
 
+    @plain_torch()
     @torch.no_grad()
     def sample_shares(self, n: int, shares: Tensor | Sequence[float], seed: int) -> dict[str, Tensor]:
         """Draw samples whose masks hold given shares of each class, such as 20 % change by (0.8, 0.2).

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..functional.plain import plain_torch
 from ..models.abundances import abundance_model
 from ..models.patch_encoder import PatchEncoder
 from ..models.unmixing import UnmixingNetwork
@@ -118,6 +119,7 @@ class UnmixingFusion(Generator):
         )
         self.register_buffer('class_of', torch.zeros(endmembers, dtype=torch.int64))
 
+    @plain_torch()
     @torch.no_grad()
     def observe(self, data: TrainingData) -> Tensor:
         """Take the residual of the training images and, of those with masks, the classes of the endmembers.
@@ -181,6 +183,7 @@ class UnmixingFusion(Generator):
             parts.append(image if self.spec.value_range is None else image.clamp(*self.spec.value_range))
         return torch.cat(parts)
 
+    @plain_torch()
     @torch.no_grad()
     def reconstruct(self, image: Tensor) -> dict[str, Tensor]:
         """Images (n, C, H, W) unmixed and mixed again without ε, with their class maps: the best it can do."""

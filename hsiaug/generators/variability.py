@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize, one_hot
 
+from ..functional.plain import plain_torch
 from ..samples import SampleSpec
 from ..settings import COUNT, NOT_NEGATIVE
 from .base import TrainingData, register
@@ -71,6 +72,7 @@ class SpectralVariability(ExemplarGenerator):
         self.direct, self.diffuse, self.mixing, self.partners = direct, diffuse, mixing, partners
         self.register_buffer('sky', sky_shape(spec))
 
+    @plain_torch()
     def fit(self, data: TrainingData, seed: int = 0) -> None:
         """Keep the training spectra and find each one's nearest unlabelled spectra by angle."""
         everything = torch.cat([data.x, data.unlabelled]) if self.variability > 0 else data.x[:1]

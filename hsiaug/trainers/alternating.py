@@ -96,7 +96,7 @@ class AlternatingTraining:
                 f'the discriminator is no longer deceived (loss {values["discriminator"]:.2g} at step {self.step} of '
                 f'{self.name!r}, where guessing gives 0.69): the adversarial loss teaches little from here on; lower '
                 'its learning rate or the number of steps, or give it more data',
-                stacklevel=4,
+                stacklevel=5,
             )
         return values
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 from torchgeo.models import FCSiamConc, FCSiamDiff
 
+from ..functional.plain import plain_torch
 from ..losses.change import change_loss, multi_scale_loss
 from ..models.changeformer import ChangeFormerV3, ChangeFormerV6
 from ..models.siam_crnn import SiamCRNN
@@ -128,6 +129,7 @@ class PairAugmentation(nn.Module):
         return image, mask
 
 
+@plain_torch()
 def train_change_detector(
     dataset: Dataset[Sample], config: ChangeDetectorConfig, seed: int = 0, device: str | torch.device = 'cpu'
 ) -> ChangeDetector:

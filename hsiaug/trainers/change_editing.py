@@ -13,6 +13,7 @@ from scipy.ndimage import gaussian_filter
 from sklearn.cluster import KMeans
 
 from ..functional.band_scaler import BandScaler
+from ..functional.plain import plain_torch
 from ..generators.base import TrainingData
 from ..generators.change_editing import ChangeEditing, ChangeShare, FirstDate, spectral_shape
 from ..generators.date_drift import soft
@@ -64,6 +65,7 @@ class ChangeEditingConfig:
             )
 
 
+@plain_torch()
 def train_change_editing(
     data: TrainingData,
     config: ChangeEditingConfig | None = None,

@@ -14,6 +14,7 @@ from torch.nn.functional import cross_entropy
 
 from ..datasets import MixedDataset, SpectraDataset
 from ..functional.band_scaler import BandScaler
+from ..functional.plain import plain_torch
 from ..models.nn1d import NN1D, SCALINGS
 from ..settings import POSITIVE, SHARE, Range, check_settings
 from .divergence import CHECK_EVERY, require_finite
@@ -56,6 +57,7 @@ class ClassifierConfig:
             raise ValueError(f'ClassifierConfig: unknown scaling {self.scaling!r}; choose from {SCALINGS}')
 
 
+@plain_torch()
 def train_nn1d(
     dataset: MixedDataset | SpectraDataset,
     config: ClassifierConfig,

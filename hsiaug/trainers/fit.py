@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 from .. import __version__
 from ..datasets import ChangeDataset, PatchDataset, SceneDataset, SpectraDataset
+from ..functional.plain import plain_torch
 from ..generators import Generator, TrainingData, generator_class
 from ..samples import Provenance
 from ..scenes import BitemporalScene, LabelledPatchSplit, Scene, Split
@@ -16,6 +17,7 @@ from ..settings import check_value
 C = TypeVar('C')
 
 
+@plain_torch()
 def training_data(scene: Scene, split: Split | PatchSplit) -> TrainingData:
     """What a generator may see of a split: training and validation samples, and where they are from.
 
@@ -42,6 +44,7 @@ def training_data(scene: Scene, split: Split | PatchSplit) -> TrainingData:
     return TrainingData(spec, x, y, unlabelled, val_x, val_y, provenance)
 
 
+@plain_torch()
 def fit_generator(
     kind: str,
     data: TrainingData,

@@ -21,6 +21,7 @@ from torch.nn.functional import mse_loss
 
 from ..functional.scaling import band_scale
 from ..generators.two_stream_diffusion import CHUNK, SCHEDULE, TRAIN_STEPS, TwoStreamDiffusion
+from ..losses.min_snr import min_snr_weight
 from ..losses.reconstruction import kl_divergence, mask_loss, spectral_reconstruction
 from .checkpoint import found_checkpoint, restore, state_of, write_checkpoint
 from .two_stream_config import TwoStreamConfig
@@ -270,8 +271,7 @@ class DiffusionStage(Stage):
         prediction = self.generator.denoiser(noisy, time, shares)
         if config.min_snr_gamma is None:
             return mse_loss(prediction, target)
-        snr = (alpha / (1 - alpha)).flatten()
-        weight = snr.clamp_max(config.min_snr_gamma) / (snr if config.prediction_type == 'epsilon' else snr + 1)
+        weight = min_snr_weight(alpha.flatten(), config.min_snr_gamma, config.prediction_type)
         return (weight * mse_loss(prediction, target, reduction='none').mean(dim=(1, 2, 3))).mean()
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from ..datasets.preview import Limits, false_colour, stretch_limits
+from ..functional.plain import plain_torch
 from ..models.patch_encoder import PatchEncoder
 from ..samples import SampleSpec
 from .divergence import CHECK_EVERY, require_finite
@@ -18,6 +19,7 @@ _IGNORED = -100  # what cross_entropy leaves out
 _CHUNK = 64  # patches at a time
 
 
+@plain_torch()
 def train_patch_encoder(
     image: Tensor,
     mask: Tensor,
@@ -78,6 +80,7 @@ def train_patch_encoder(
     return model.eval().requires_grad_(False)
 
 
+@plain_torch()
 def train_date_encoder(
     image: Tensor, mask: Tensor, ignore_index: int | None = None, seed: int = 0, steps: int = 300, device: str = 'cpu'
 ) -> PatchEncoder:

@@ -18,6 +18,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 
 from ..datasets.class_patches import Rule, class_patches
 from ..functional.gradient_penalty import gradient_penalty_autograd
+from ..functional.plain import plain_torch
 from ..generators.base import TrainingData
 from ..generators.patch_gan import PatchGAN, Upsampling
 from ..models.patch_critic import Dims, PatchCritic
@@ -144,6 +145,7 @@ class PatchGANTraining(AlternatingTraining):
         self._descend('critic', loss)
 
 
+@plain_torch()
 def train_patch_gan(
     data: TrainingData,
     config: PatchGANConfig | None = None,

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.utils.data import Dataset
 
+from ..functional.plain import plain_torch
 from ..models.scene_classifiers import SceneModel, scene_classifier
 from ..samples import Sample
 from ..settings import POSITIVE, SHARE, Range, check_settings
@@ -73,6 +74,7 @@ class FlippedScenes(nn.Module):
         return self.flips(image, image[:, 0])[0], label  # a band stands in for the mask
 
 
+@plain_torch()
 def train_scene_classifier(
     dataset: Dataset[Sample], config: SceneClassifierConfig, seed: int = 0, device: str | torch.device = 'cpu'
 ) -> Standardised:

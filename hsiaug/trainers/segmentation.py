@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
+from ..functional.plain import plain_torch
 from ..losses.segmentation import edge_loss, segmentation_loss
 from ..models.auxiliary_bn import add_auxiliary_bn, drop_auxiliary_bn
 from ..models.pfsegnet import PFSegNet
@@ -93,6 +94,7 @@ class Segmenter(Standardised):
         return self.model.features(self.standardise(image)).mean(dim=(-2, -1))  # type: ignore[operator]
 
 
+@plain_torch()
 def train_segmenter(
     dataset: Dataset[Sample], config: SegmenterConfig, seed: int = 0, device: str | torch.device = 'cpu'
 ) -> Segmenter:

@@ -23,6 +23,7 @@ from torch.nn.functional import cross_entropy
 from tqdm.auto import tqdm
 
 from ..functional.gradient_penalty import gradient_penalty_mlp, interpolates
+from ..functional.plain import plain_torch
 from ..generators.base import TrainingData
 from ..generators.spectral_gan import Space, SpectralGAN
 from ..metrics.distribution import sliced_wasserstein
@@ -305,6 +306,7 @@ def _require_trainable(data: TrainingData, config: SpectralGANConfig) -> None:
             raise ValueError('select_every needs two validation spectra of some class; set select_every=0')
 
 
+@plain_torch()
 def train_spectral_gan(
     data: TrainingData,
     config: SpectralGANConfig | None = None,

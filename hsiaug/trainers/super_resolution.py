@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits, mse_loss
 
 from ..functional.degradation import degrade
+from ..functional.plain import plain_torch
 from ..generators.base import TrainingData
 from ..generators.msrresgan import Augmentation, MSRResGAN
 from ..models.msrresgan import MSRResNet, gradient_magnitude
@@ -189,6 +190,7 @@ class GeneratorStage(_Stage):
         self.descend('generator', loss)
 
 
+@plain_torch()
 def train_super_resolution(
     data: TrainingData,
     config: SuperResolutionConfig | None = None,

@@ -20,6 +20,7 @@ import torch
 from sklearn.cluster import KMeans
 from torch import Tensor
 
+from ..functional.plain import plain_torch
 from ..functional.scaling import band_scale
 from ..functional.unmixing import RGB_CENTRES, band_selection, require_rank, vca
 from ..losses.unmixing import unmixing_loss
@@ -134,6 +135,7 @@ class UnmixingTraining(AlternatingTraining):
         self.losses['largest share'] = abundances.detach().mean(dim=(0, 2, 3)).amax()
 
 
+@plain_torch()
 def train_unmixing(
     images: Tensor,
     wavelengths: Sequence[float] | None = None,
@@ -239,16 +241,17 @@ def warn_of_collapse(abundances: Tensor) -> None:
             f'the abundances have collapsed onto endmember {int(shares.argmax())}, whose mean is '
             f'{float(shares.max()):.3f}: the others say nothing; start from other endmembers (start, seed), lower the '
             'learning rate, or take fewer endmembers',
-            stacklevel=3,
+            stacklevel=4,  # the caller, beyond the decorator
         )
     elif spread < FLAT:
         warnings.warn(
             f'the abundances are the same everywhere (largest standard deviation {spread:.2g}): they show no picture; '
             'train for more steps, or start from other endmembers (start, seed)',
-            stacklevel=3,
+            stacklevel=4,  # the caller, beyond the decorator
         )
 
 
+@plain_torch()
 def abundances_from_rgb(network: UnmixingNetwork, rgb: Tensor, matching: Matching = 'quantiles') -> Tensor:
     """Abundances of RGB images.
 

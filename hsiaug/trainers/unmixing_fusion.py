@@ -21,6 +21,7 @@ from torch.nn.functional import avg_pool2d
 
 from ..datasets.bank_plan import class_fractions
 from ..datasets.scenes import SceneDataset, SceneFolder
+from ..functional.plain import plain_torch
 from ..generators.base import TrainingData
 from ..generators.unmixing_fusion import Masks, NoiseFrom, UnmixingFusion
 from ..samples import SampleSpec
@@ -99,6 +100,7 @@ class Maps(NamedTuple):
     weights: Tensor
 
 
+@plain_torch()
 def train_unmixing_fusion(
     data: TrainingData,
     config: UnmixingFusionConfig | None = None,
