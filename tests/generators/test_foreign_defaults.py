@@ -161,13 +161,20 @@ def test_downstream_networks_are_the_same(scene: Scene, split: Split, environmen
     assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
 
 
+@plain_torch()
+def state_inside() -> tuple[torch.dtype, str, bool]:
+    return torch.zeros(1).dtype, torch.zeros(1).device.type, torch.is_autocast_enabled('cpu')
+
+
+@plain_torch()
+def failing() -> None:
+    raise RuntimeError('inside')
+
+
 def test_what_was_set_is_set_again() -> None:
     with default_dtype(torch.float64), default_device('meta'), torch.autocast('cpu', torch.bfloat16):
-        with pytest.raises(RuntimeError, match='inside'), plain_torch():
-            assert torch.zeros(1).dtype == torch.float32
-            assert torch.zeros(1).device.type == 'cpu'
-            assert not torch.is_autocast_enabled('cpu')
-            raise RuntimeError('inside')
-        assert torch.get_default_dtype() == torch.float64
-        assert torch.zeros(1).device.type == 'meta'
+        assert state_inside() == (torch.float32, 'cpu', False)
+        with pytest.raises(RuntimeError, match='inside'):
+            failing()
+        assert (torch.zeros(1).dtype, torch.zeros(1).device.type) == (torch.float64, 'meta')
         assert torch.is_autocast_enabled('cpu')

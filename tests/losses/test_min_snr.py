@@ -4,7 +4,7 @@ from diffusers import DDPMScheduler
 
 from hsiaug.losses.min_snr import min_snr_weight
 
-# ᾱ, SNR = ᾱ / (1 − ᾱ), and by hand with γ = 5: min(SNR, 5) / SNR for the noise, min(SNR, 5) / (SNR + 1) for the velocity
+# ᾱ, SNR = ᾱ / (1 − ᾱ), and with γ = 5: min(SNR, 5) / SNR for the noise, min(SNR, 5) / (SNR + 1) for the velocity
 BY_HAND = [
     (0.2, 0.25, 1.0, 0.25 / 1.25),
     (0.5, 1.0, 1.0, 1 / 2),
@@ -23,7 +23,7 @@ def test_weights_by_hand(alpha: float, snr: float, epsilon: float, velocity: flo
 
 
 def test_both_predictions_weigh_the_same_error_of_the_signal() -> None:
-    """One error of the clean signal, seen as one of the noise and as one of the velocity, costs min(SNR, γ) times it."""
+    """An error of the clean signal, seen as one of the noise or of the velocity, costs min(SNR, γ) times it."""
     rng = torch.Generator().manual_seed(0)
     alpha = DDPMScheduler(num_train_timesteps=1000).alphas_cumprod[::50].double()
     signal, noise = torch.randn((2, 20), generator=rng, dtype=torch.float64)
