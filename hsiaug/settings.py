@@ -64,7 +64,7 @@ def check_settings(config: Any, **ranges: Range) -> None:
     Raises:
         ValueError: naming the field, what was found and what was expected.
     """
-    cls = type(config)
+    cls: Any = type(config)
     hints = _hints(cls)
     for field in dataclasses.fields(config):
         if isinstance(value := getattr(config, field.name), np.generic):  # JSON has no such numbers

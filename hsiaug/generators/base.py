@@ -166,7 +166,7 @@ class Generator(nn.Module):
             new = fn(tensor)
             return new if new.dtype == tensor.dtype else tensor.to(new.device)
 
-        return super()._apply(moved, recurse)
+        return super()._apply(moved, recurse)  # type: ignore[no-untyped-call]
 
     def _draw(self, labels: Tensor, rng: torch.Generator) -> dict[str, Tensor]:
         """Samples for (n,) ``labels``: ``image``, ``mask`` where the kind has one, ``label_prob`` where soft.

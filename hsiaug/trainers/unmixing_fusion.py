@@ -134,13 +134,14 @@ def train_unmixing_fusion(
     _require_trainable(data)
     rgb, rgb_labels, record = _rgb_patches(config, spec)
     file = None if folder is None else Path(folder) / UNMIXING_FILE
-    network = train_unmixing(data.x, spec.wavelengths, unmixing, seed, device, progress, file)
+    # Made first: what cannot be made of these patches is said before anything is trained.
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         generator = UnmixingFusion(
-            spec, unmixing.endmembers, len(network.selection), unmixing.widths, learning.kind,
+            spec, unmixing.endmembers, spec.bands if unmixing.inputs == 'all' else 3, unmixing.widths, learning.kind,
             learning.network, config.masks, config.noise, config.variability, config.noise_from,
         ).to(device)  # fmt: skip
+    network = train_unmixing(data.x, spec.wavelengths, unmixing, seed, device, progress, file)
     generator.unmixing = network
     abundances = generator.observe(data)
     if generator.classifier is not None:

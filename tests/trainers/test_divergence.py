@@ -13,6 +13,7 @@ from hsiaug.cli import main
 from hsiaug.datasets import ChangeDataset, PatchDataset, SceneDataset, SpectraDataset
 from hsiaug.generators import TrainingData
 from hsiaug.generators.base import TRAINING_FOLDER
+from hsiaug.samples import SampleSpec
 from hsiaug.scenes import Scene, Split
 from hsiaug.trainers import (
     ChangeDetectorConfig,
@@ -46,9 +47,7 @@ def downstream(kind: str, scene: Scene, split: Split) -> Callable[[], Any]:
         )
     if kind == 'patch encoder':
         return lambda: patch_encoder.train_patch_encoder(pairs.x, pairs.y, 3, steps=5)
-    images = SceneDataset(
-        pairs.x, torch.arange(6) % 3, pairs.spec.__class__('scene', 8, ('a', 'b', 'c'), size=(16, 16))
-    )
+    images = SceneDataset(pairs.x, torch.arange(6) % 3, SampleSpec('scene', 8, ('a', 'b', 'c'), size=(16, 16)))
     return lambda: train_scene_classifier(images, SceneClassifierConfig(steps=5, batch_size=2, learning_rate=1e30))
 
 
