@@ -8,8 +8,8 @@ from typing import Literal
 import numpy as np
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 
+from ..functional.band_scaler import BandScaler
 from ..functional.prior import apportion, em_prior, fill_to_prior
 
 LabelPolicy = Literal['real', 'sqrt', 'uniform', 'inverse', 'prior'] | Mapping[str, float]
@@ -101,7 +101,7 @@ def estimate_prior(x: np.ndarray, y: np.ndarray, unlabelled: np.ndarray, num_cla
     frequencies = np.bincount(y, minlength=num_classes) / len(y)
     if len(unlabelled) == 0:
         return frequencies
-    model = make_pipeline(StandardScaler(), LogisticRegression(C=1.0, max_iter=2000)).fit(x, y)
+    model = make_pipeline(BandScaler(), LogisticRegression(C=1.0, max_iter=2000)).fit(x, y)
     prior = em_prior(model.predict_proba(unlabelled), frequencies)
     smoothed = prior * len(unlabelled) + 0.5
     return smoothed / smoothed.sum()

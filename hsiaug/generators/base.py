@@ -17,7 +17,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from .. import __version__
+from ..functional.plain import plain_torch
 from ..samples import Provenance, SampleSpec
+from ..settings import Range, check_arguments
 
 CONFIG_FILE = 'config.json'
 WEIGHTS_FILE = 'model.safetensors'
@@ -101,11 +103,14 @@ class Generator(nn.Module):
     """Names of buffers whose shapes are known only after fitting."""
     soft_labels: ClassVar[bool] = False
     """Whether samples carry ``label_prob``."""
+    ranges: ClassVar[Mapping[str, Range]] = {}
+    """Of the numbers among the settings; any finite one where there is none."""
 
     class_prior: Tensor
 
     def __init__(self, spec: SampleSpec, **settings: Any) -> None:
         super().__init__()
+        self.check_settings(settings)
         self.spec = spec
         self.settings = settings
         self.provenance: Provenance | None = None
@@ -113,6 +118,15 @@ class Generator(nn.Module):
         self.register_buffer('class_prior', torch.full((spec.num_classes,), 1.0 / spec.num_classes))
         for name in self.fitted:
             self.register_buffer(name, torch.empty(0))
+
+    @classmethod
+    def check_settings(cls, settings: Mapping[str, Any]) -> None:
+        """Check the types and ranges of settings, before anything is made of them.
+
+        Raises:
+            ValueError: naming the setting, what was found and what was expected.
+        """
+        check_arguments(cls, settings, cls.ranges)
 
     def fit(self, data: TrainingData, seed: int = 0) -> None:
         """Learn from training data in closed form. Generators that need gradient steps have a trainer instead.
@@ -142,6 +156,18 @@ class Generator(nn.Module):
         """Where the generator's tensors live."""
         return self.class_prior.device
 
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
+        """Move the generator, but keep its numbers as they are, for ``half()``, ``bfloat16()`` and ``to(dtype)`` too.
+
+        Rounded weights make other samples, and a model in half precision that holds a generator wants no other samples.
+        """
+
+        def moved(tensor: Tensor) -> Tensor:
+            new = fn(tensor)
+            return new if new.dtype == tensor.dtype else tensor.to(new.device)
+
+        return super()._apply(moved, recurse)  # type: ignore[no-untyped-call]
+
     def _draw(self, labels: Tensor, rng: torch.Generator) -> dict[str, Tensor]:
         """Samples for (n,) ``labels``: ``image``, ``mask`` where the kind has one, ``label_prob`` where soft.
 
@@ -149,6 +175,7 @@ class Generator(nn.Module):
         """
         raise NotImplementedError
 
+    @plain_torch()
     @torch.no_grad()
     def sample(self, n: int, labels: Tensor | None = None, seed: int | None = None) -> dict[str, Tensor]:
         """Draw a batch in the sample contract and the dataset's unit.
@@ -245,6 +272,7 @@ class Generator(nn.Module):
             return str(HfApi().upload_folder(repo_id=repo_id, folder_path=path, **kwargs))
 
     @classmethod
+    @plain_torch()
     def from_pretrained(cls, folder_or_repo: str | os.PathLike[str], device: str | torch.device = 'cpu') -> Generator:
         """Load a generator from a folder or, where no such folder exists, from the Hugging Face hub.
 

@@ -11,16 +11,19 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Literal, get_args
+from typing import Any, ClassVar, Literal, get_args
 
 import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from ..functional.plain import plain_torch
+from ..functional.scaling import band_scale
 from ..metrics.masks import cooccurrence
 from ..metrics.patches import class_moments
 from ..samples import SampleSpec
 from ..scenes.change import CHANGE_CLASSES, IGNORED
+from ..settings import Range
 from .base import Generator, TrainingData, register
 from .date_drift import DateDrift, soft
 from .dates import CHANGED, flat_mask
@@ -64,6 +67,7 @@ class ChangeEditing(Generator):
         ValueError: if specs or settings do not fit.
     """
 
+    ranges: ClassVar = {'change_share': Range(0, 1)}
     fitted = ('image', 'mask', 'observed_shares')
 
     image: Tensor  # (N, C, H, W) first dates, none if they are synthetic
@@ -152,6 +156,7 @@ class ChangeEditing(Generator):
 
     # --- what is learnt of the data ---------------------------------------------------------------------------------
 
+    @plain_torch()
     @torch.no_grad()
     def observe(self, pairs: TrainingData, data: TrainingData, drift: float = 0.3, seed: int = 0) -> None:
         """Take first dates, transitions and drift from training data.
@@ -174,7 +179,7 @@ class ChangeEditing(Generator):
         means, _ = class_moments(pairs.x, pairs.y, land_cover.num_classes, land_cover.ignore_index)
         self.centres.copy_(means.nan_to_num())
         shapes = torch.cat([spectral_shape(soft(part)) for part in pairs.x.split(CHUNK)])
-        self.shape_spread.copy_(shapes.std(dim=(0, 2, 3)).clamp_min(1e-6))
+        self.shape_spread.copy_(band_scale(shapes.mean(dim=(0, 2, 3)), shapes.std(dim=(0, 2, 3))))
         neighbours = cooccurrence(pairs.y, land_cover.num_classes, land_cover.ignore_index)
         self.transitions.copy_(neighbours.nan_to_num().fill_diagonal_(0))
         classes = torch.where(counted, pairs.y, -1)
@@ -229,6 +234,7 @@ class ChangeEditing(Generator):
 
     # --- samples ----------------------------------------------------------------------------------------------------
 
+    @plain_torch()
     @torch.no_grad()
     def sample_shares(self, n: int, shares: Tensor | Sequence[float], seed: int) -> dict[str, Tensor]:
         """Draw samples with given shares of unchanged and changed pixels, such as 20 % change by (0.8, 0.2).

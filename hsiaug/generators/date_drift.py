@@ -9,6 +9,8 @@ from scipy.ndimage import distance_transform_edt
 from torch import Tensor, nn
 from torch.nn.functional import one_hot
 
+from ..functional.scaling import band_scale
+
 FEW = 50.0
 """Pixels' worth of doubt whether a class differs from the others; it keeps rare ones from running wild."""
 TRIMMED = 0.05
@@ -114,12 +116,12 @@ class DateDrift(nn.Module):
     def _regress(self, first: Tensor, texture: Tensor, second: Tensor, weights: Tensor, counted: Tensor) -> None:
         """Fit the coefficients: those of all classes together, then how each class differs, by ridge regression."""
         members = weights.movedim(1, -1)[counted].double()
-        for band in range(first.shape[1]):
+        about = [_about_classes(members, band[counted].double()) for band in first.unbind(dim=1)]
+        scales = band_scale(*(torch.stack(values) for values in zip(*about, strict=True)))
+        for band, scale in enumerate(scales):
             x, u, y = (part[:, band][counted].double() for part in (first, texture, second))
             mean = _class_means(members, x)  # about which gains are taken, so that offsets don't hang on them
             expected = members @ mean
-            scale = (x - expected).std(correction=0)
-            scale = scale if scale > 1e-6 * mean.abs().max() else torch.ones_like(scale)
             terms = [torch.ones_like(x)[:, None], (x[:, None] - mean) / scale, u[:, None] / scale]
             design = torch.stack([members * term for term in terms], dim=2)  # (pixels, K, 3)
             target = (y - expected) / scale
@@ -197,6 +199,11 @@ def _class_means(members: Tensor, value: Tensor) -> Tensor:
     """(K,) or (K, C) means of (pixels,) or (pixels, C) values over classes with weights (pixels, K)."""
     mean = value.mean(dim=0)
     return mean + _ridge(members, value - mean, FEW)
+
+
+def _about_classes(members: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean of (pixels,) values, and their standard deviation about the means of their classes."""
+    return value.mean(), (value - members @ _class_means(members, value)).std(correction=0)
 
 
 def _ridge(design: Tensor, target: Tensor, penalty: float) -> Tensor:

@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from ..functional.plain import plain_torch
 from ..samples import SampleSpec
 from .base import Generator, TrainingData, register
 
@@ -26,6 +27,7 @@ class ExemplarGenerator(Generator):
     def __init__(self, spec: SampleSpec, **settings: Any) -> None:
         super().__init__(spec, **settings)
 
+    @plain_torch()
     def fit(self, data: TrainingData, seed: int = 0) -> None:
         """Keep the labelled training spectra."""
         self.train_x, self.train_y = data.x.to(self.device), data.y.to(self.device)

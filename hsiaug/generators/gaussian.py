@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 import torch
@@ -10,7 +10,9 @@ from sklearn.covariance import LedoitWolf
 from sklearn.mixture import GaussianMixture
 from torch import Tensor
 
+from ..functional.plain import plain_torch
 from ..samples import SampleSpec
+from ..settings import COUNT
 from .base import Generator, TrainingData, register
 
 
@@ -28,6 +30,7 @@ class ClassGaussian(Generator):
     full covariance can be estimated; the covariances of the samples are then estimated in all bands.
     """
 
+    ranges: ClassVar = {'components': COUNT}
     fitted = ('means', 'factors', 'weights', 'owners')
     means: Tensor  # (J, C) component means
     factors: Tensor  # (J or 1, C, C) Cholesky-like factors of the covariances
@@ -42,6 +45,7 @@ class ClassGaussian(Generator):
         super().__init__(spec, components=components, covariance=covariance)
         self.components, self.covariance = components, covariance
 
+    @plain_torch()
     def fit(self, data: TrainingData, seed: int = 0) -> None:
         """Fit the mixtures; nothing is iterated but the EM of more than one component."""
         x, y = data.x.double().numpy(), data.y.numpy()

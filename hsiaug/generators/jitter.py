@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor
 
+from ..functional.plain import plain_torch
 from ..samples import SampleSpec
+from ..settings import NOT_NEGATIVE
 from .base import TrainingData, register
 from .duplicate import ExemplarGenerator
 
@@ -20,12 +24,14 @@ class Noise(ExemplarGenerator):
     """
 
     fitted = (*ExemplarGenerator.fitted, 'band_std')
+    ranges: ClassVar = {'level': NOT_NEGATIVE}
     band_std: Tensor
 
     def __init__(self, spec: SampleSpec, level: float = 0.1) -> None:
         super().__init__(spec, level=level)
         self.level = level
 
+    @plain_torch()
     def fit(self, data: TrainingData, seed: int = 0) -> None:
         """Keep the training spectra and the standard deviation of each band."""
         self.band_std = data.x.std(dim=0, correction=0).to(self.device)
@@ -48,12 +54,14 @@ class GainOffset(ExemplarGenerator):
     """
 
     fitted = (*ExemplarGenerator.fitted, 'mean_value')
+    ranges: ClassVar = {'gain': NOT_NEGATIVE, 'offset': NOT_NEGATIVE}
     mean_value: Tensor
 
     def __init__(self, spec: SampleSpec, gain: float = 0.15, offset: float = 0.02) -> None:
         super().__init__(spec, gain=gain, offset=offset)
         self.gain, self.offset = gain, offset
 
+    @plain_torch()
     def fit(self, data: TrainingData, seed: int = 0) -> None:
         """Keep the training spectra and their mean value."""
         self.mean_value = data.x.mean().to(self.device)

@@ -6,7 +6,7 @@ has a physical reading: a linear mixture of two materials in one pixel.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 import torch
@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn.functional import one_hot
 
 from ..samples import SampleSpec
+from ..settings import POSITIVE
 from .base import register
 from .duplicate import ExemplarGenerator
 
@@ -39,6 +40,7 @@ class Mixup(ExemplarGenerator):
         alpha: parameter of the Beta distribution of the weight.
     """
 
+    ranges: ClassVar = {'alpha': POSITIVE}
     soft_labels = True
 
     def __init__(self, spec: SampleSpec, partners: Literal['within', 'across'] = 'within', alpha: float = 0.4) -> None:

@@ -14,8 +14,11 @@ from torch import Tensor
 from torch.nn.functional import one_hot
 
 from ..functional.degradation import degrade
+from ..functional.plain import plain_torch
+from ..functional.scaling import band_scale
 from ..models.super_resolution import Network, super_resolver
 from ..samples import SampleSpec
+from ..settings import COUNT, NOT_NEGATIVE
 from .base import Generator, TrainingData, register
 from .patch_augment import pairs_that_hold
 
@@ -48,6 +51,7 @@ class MSRResGAN(Generator):
         ValueError: if a setting does not fit.
     """
 
+    ranges: ClassVar = {'factor': COUNT, 'width': COUNT, 'noise': NOT_NEGATIVE}
     fitted: ClassVar[tuple[str, ...]] = ('image', 'target')
     image: Tensor  # (N, C, H, W) training samples
     target: Tensor  # (N, H, W) masks or (N,) labels
@@ -91,7 +95,8 @@ class MSRResGAN(Generator):
         self.image, self.target = data.x.to(self.device), data.y.to(self.device)
         mean = data.x.mean(dim=(0, 2, 3))
         self.band_mean.copy_(mean[:, None, None])
-        self.scale.fill_(float((data.x - mean[:, None, None]).std().clamp_min(1e-12)))
+        spread = (data.x - mean[:, None, None]).std()
+        self.scale.fill_(float(band_scale(mean.abs().mean()[None], spread[None])))
 
     def normalise(self, image: Tensor) -> Tensor:
         """Images of the dataset's unit, as the network takes them."""
@@ -102,6 +107,7 @@ class MSRResGAN(Generator):
         image = self.network(self.normalise(low)) * self.scale + self.band_mean
         return image if self.spec.value_range is None else image.clamp(*self.spec.value_range)
 
+    @plain_torch()
     @torch.no_grad()
     def super_resolve(self, image: Tensor, tile: int = 64, out: Tensor | np.ndarray | None = None) -> Tensor:
         """Super-resolve an image of any size, tile by tile.
@@ -156,6 +162,7 @@ class MSRResGAN(Generator):
 
     # --- augmentation -----------------------------------------------------------------------------------------------
 
+    @plain_torch()
     @torch.no_grad()
     def augment(self, batch: dict[str, Any], seed: int | None = None) -> dict[str, Any]:
         """Alter a batch of samples.

@@ -9,6 +9,7 @@ import torch
 from scipy.ndimage import label as connected
 from torch import Tensor
 
+from ..functional.plain import plain_torch
 from ..samples import SampleSpec
 from .base import Generator, TrainingData, register
 from .dates import CHANGED, flat_mask, in_contract, stacked_dates
@@ -57,6 +58,7 @@ class PatchAugment(Generator):
         super().__init__(spec, kind=kind)
         self.kind = kind
 
+    @plain_torch()
     def fit(self, data: TrainingData, seed: int = 0) -> None:
         """Keep the training pairs."""
         if len(data.x) == 0:

@@ -9,14 +9,17 @@ for spectra and shows none; here they are the same layers on volumes. Trained by
 from __future__ import annotations
 
 import math
-from typing import Literal, get_args
+from typing import ClassVar, Literal, get_args
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import one_hot
 
+from ..functional.plain import plain_torch
+from ..functional.scaling import band_scale
 from ..models.patch_critic import Dims
 from ..samples import SampleSpec
+from ..settings import COUNT
 from .base import Generator, TrainingData, register
 
 CHUNK = 256  # patches made at a time
@@ -39,6 +42,7 @@ class PatchGAN(Generator):
         ValueError: for samples that are no labelled patches, sides that do not divide, or too few bands.
     """
 
+    ranges: ClassVar = {'latent_dim': COUNT}
     gain: Tensor  # (K, C) and
     shift: Tensor  # of each class, in the units of the network
     low: Tensor  # (C, 1, 1) least and greatest value of each band, −1 and 1 of the network
@@ -91,7 +95,8 @@ class PatchGAN(Generator):
 
     def normalise(self, image: Tensor) -> Tensor:
         """Images of the dataset's unit in [−1, 1]; bands of one value at −1."""
-        return 2 * (image - self.low) / (self.high - self.low).clamp_min(1e-12) - 1
+        low, width = self.low.flatten(), (self.high - self.low).flatten()
+        return 2 * (image - self.low) / band_scale(low, width)[:, None, None] - 1
 
     def forward(self, noise: Tensor, labels: Tensor) -> Tensor:
         """(n, C, H, W) in [−1, 1] of noise (n, latent_dim) and labels (n,)."""
@@ -101,6 +106,7 @@ class PatchGAN(Generator):
         # A volume is a multiple of four bands deep: what is over is cut off.
         return image[:, 0, : self.spec.bands] if image.ndim == 5 else image
 
+    @plain_torch()
     @torch.no_grad()
     def calibrate(self, data: TrainingData, seed: int = 0, samples: int = 500) -> None:
         """Give each class the mean and the spread of each band that its training patches have.

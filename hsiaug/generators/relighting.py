@@ -7,10 +7,13 @@ acquisition, reflectance as it would be retrieved is ρ'(λ) = ρ(λ)·(α + β�
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor
 
 from ..samples import SampleSpec
+from ..settings import NOT_NEGATIVE
 from .base import register
 from .duplicate import ExemplarGenerator
 
@@ -52,6 +55,7 @@ class Relighting(ExemplarGenerator):
         diffuse: standard deviation of β, the sky's share at the shortest wavelength.
     """
 
+    ranges: ClassVar = {'direct': NOT_NEGATIVE, 'diffuse': NOT_NEGATIVE}
     sky: Tensor
 
     def __init__(self, spec: SampleSpec, direct: float = 0.15, diffuse: float = 0.05) -> None:

@@ -6,17 +6,21 @@ IGARSS 2018, https://hal.science/hal-01809872. Trained by :mod:`hsiaug.trainers.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
 from torch.nn.functional import one_hot
 
+from ..functional.plain import plain_torch
+from ..functional.scaling import band_scale
 from ..models.mlp import MLP
 from ..samples import SampleSpec
+from ..settings import COUNT
 from .base import Generator, TrainingData, register
 
 Space = Literal['unit', 'pca']
+_ROUNDING = 1e-7  # of float32, relative to the spectra as a whole
 
 
 class SpectralSpace(torch.nn.Module):
@@ -49,15 +53,17 @@ class SpectralSpace(torch.nn.Module):
     def fit(self, x: Tensor) -> None:
         """Fit on (N, C) spectra."""
         if self.space == 'unit':
-            low, width = float(x.min()), max(float(x.max() - x.min()), 1e-12)
-            self.offset.fill_(low)
+            low, high = torch.aminmax(x)
+            width = float(band_scale(low[None], (high - low)[None]))
+            self.offset.fill_(float(low))
             self.basis.copy_(torch.eye(self.dim) * width)
             self.inverse.copy_(torch.eye(self.dim) / width)
             return
         mean = x.double().mean(dim=0)
         _, spread, directions = torch.linalg.svd(x.double() - mean, full_matrices=False)
-        rank = min(self.dim, len(spread))
-        scale = (spread[:rank] / max(len(x) - 1, 1) ** 0.5).clamp_min(1e-9 * float(spread[0]) + 1e-30)
+        # A component that the spectra do not show, but for rounding, would turn what others show of it into anything.
+        rank = min(self.dim, int((spread > _ROUNDING * x.double().norm()).sum()))
+        scale = spread[:rank] / max(len(x) - 1, 1) ** 0.5
         basis = torch.zeros(self.dim, x.shape[1], dtype=torch.float64)
         inverse = torch.zeros(x.shape[1], self.dim, dtype=torch.float64)
         basis[:rank], inverse[:, :rank] = directions[:rank] * scale[:, None], directions[:rank].T / scale
@@ -89,6 +95,7 @@ class SpectralGAN(Generator):
         conditional: False for a GAN without classes: labels are then drawn, but mean nothing.
     """
 
+    ranges: ClassVar = dict.fromkeys(('noise_dim', 'hidden', 'layers', 'components'), COUNT)
     gain: Tensor  # (K, d) calibration of the codes per class: code * gain + shift
     shift: Tensor
 
@@ -136,6 +143,7 @@ class SpectralGAN(Generator):
         condition = one_hot(labels, self.spec.num_classes).to(self.device, torch.float32)
         return {'image': self._spectra(noise, condition, residual)}
 
+    @plain_torch()
     @torch.no_grad()
     def calibrate(self, data: TrainingData, seed: int = 0, samples: int = 2000) -> None:
         """Give each class the mean and the spread, per code dimension, of its training spectra.
@@ -160,6 +168,7 @@ class SpectralGAN(Generator):
                 real.mean(dim=0) - fake.mean(dim=0)
             )
 
+    @plain_torch()
     @torch.no_grad()
     def interpolate(self, labels: tuple[int, int], alphas: Tensor, seeds: tuple[int, int] = (0, 1)) -> Tensor:
         """Spectra along a line in the input space (Fig. 4 of the paper).

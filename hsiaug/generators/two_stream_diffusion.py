@@ -9,14 +9,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, Literal, get_args
+from typing import Any, ClassVar, Literal, get_args
 
 import torch
 from diffusers import AutoencoderKL, DDPMScheduler, DPMSolverMultistepScheduler, UNet2DModel
 from torch import Tensor, nn
 from torch.nn.functional import one_hot
 
+from ..functional.plain import plain_torch
+from ..functional.scaling import band_scale
 from ..samples import SampleSpec
+from ..settings import COUNT, NOT_NEGATIVE
 from .base import Generator, TrainingData, register
 from .dates import flat_mask, in_contract, stacked_dates
 
@@ -140,6 +143,11 @@ class TwoStreamDiffusion(Generator):
         ValueError: if a setting is out of its range, or the size of the patches does not divide.
     """
 
+    ranges: ClassVar = {
+        **dict.fromkeys(('image_latents', 'mask_latents', 'vae_channels', 'vae_layers'), COUNT),
+        **dict.fromkeys(('unet_channels', 'unet_layers', 'sampling_steps'), COUNT),
+        'guidance_scale': NOT_NEGATIVE,
+    }
     fitted = ('mixtures',)
 
     band_mean: Tensor  # (C, 1, 1), first date before second
@@ -242,6 +250,7 @@ class TwoStreamDiffusion(Generator):
 
     # --- pairs and codes --------------------------------------------------------------------------------------------
 
+    @plain_torch()
     @torch.no_grad()
     def observe(self, data: TrainingData, seed: int = 0) -> None:
         """Take the normalisation of bands and the class shares of patches from training data."""
@@ -252,9 +261,8 @@ class TwoStreamDiffusion(Generator):
             count += values.shape[1]
         mean = bands[0] / count
         std = (bands[1] / count - mean**2).clamp_min(0).sqrt()
-        std = torch.where(std > 1e-6 * std.max(), std, 1.0)  # a constant band stays what it is
         self.band_mean.copy_(mean[:, None, None])
-        self.band_std.copy_(std[:, None, None])
+        self.band_std.copy_(band_scale(mean, std)[:, None, None])
         shares = torch.cat([self.one_hot(part).sum(dim=(2, 3)) for part in flat_mask(data.y).split(CHUNK)])
         shares = shares / shares.sum(dim=1, keepdim=True)
         if len(shares) > MAX_MIXTURES:
@@ -329,6 +337,7 @@ class TwoStreamDiffusion(Generator):
         mask = torch.where(mask < self.spec.num_classes, mask, self.spec.ignore_index or 0)
         return in_contract(image, mask, self.spec)
 
+    @plain_torch()
     @torch.no_grad()
     def reconstruct(self, image: Tensor, mask: Tensor) -> dict[str, Tensor]:
         """Pairs through the autoencoders and back, by the mean of their codes: what diffusion can reach at best."""
@@ -342,6 +351,7 @@ class TwoStreamDiffusion(Generator):
 
     # --- sampling ---------------------------------------------------------------------------------------------------
 
+    @plain_torch()
     @torch.no_grad()
     def sample_shares(self, n: int, shares: Tensor | Sequence[float], seed: int) -> dict[str, Tensor]:
         """Draw samples whose masks hold given shares of each class, such as 20 % change by (0.8, 0.2).

@@ -13,10 +13,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..functional.plain import plain_torch
 from ..models.abundances import abundance_model
 from ..models.patch_encoder import PatchEncoder
 from ..models.unmixing import UnmixingNetwork
 from ..samples import SampleSpec
+from ..settings import COUNT, NOT_NEGATIVE, Range
 from .base import Generator, TrainingData, register
 
 Masks = Literal['classifier', 'dominant']
@@ -59,6 +61,9 @@ class UnmixingFusion(Generator):
         ValueError: if a setting does not fit.
     """
 
+    ranges: ClassVar = {
+        'endmembers': Range(2), 'inputs': COUNT, 'widths': COUNT, 'noise': NOT_NEGATIVE, 'variability': NOT_NEGATIVE,
+    }  # fmt: skip
     fitted: ClassVar[tuple[str, ...]] = ('residual',)
     residual: Tensor  # (C, r) a factor of the residual's covariance
     class_of: Tensor  # (k,) class that each endmember stands for
@@ -114,6 +119,7 @@ class UnmixingFusion(Generator):
         )
         self.register_buffer('class_of', torch.zeros(endmembers, dtype=torch.int64))
 
+    @plain_torch()
     @torch.no_grad()
     def observe(self, data: TrainingData) -> Tensor:
         """Take the residual of the training images and, of those with masks, the classes of the endmembers.
@@ -177,6 +183,7 @@ class UnmixingFusion(Generator):
             parts.append(image if self.spec.value_range is None else image.clamp(*self.spec.value_range))
         return torch.cat(parts)
 
+    @plain_torch()
     @torch.no_grad()
     def reconstruct(self, image: Tensor) -> dict[str, Tensor]:
         """Images (n, C, H, W) unmixed and mixed again without ε, with their class maps: the best it can do."""

@@ -8,13 +8,15 @@ angle are of its material most likely, and differences between them are differen
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
 from torch.nn.functional import normalize, one_hot
 
+from ..functional.plain import plain_torch
 from ..samples import SampleSpec
+from ..settings import COUNT, NOT_NEGATIVE
 from .base import TrainingData, register
 from .duplicate import ExemplarGenerator
 from .mixup import mixing_weights
@@ -35,6 +37,10 @@ class SpectralVariability(ExemplarGenerator):
         partners: ``'across'`` mixes with any training spectrum, ``'within'`` with one of the same class.
     """
 
+    ranges: ClassVar = {
+        'variability': NOT_NEGATIVE, 'neighbours': COUNT, 'direct': NOT_NEGATIVE, 'diffuse': NOT_NEGATIVE,
+        'mixing': NOT_NEGATIVE,
+    }  # fmt: skip
     soft_labels = True
     fitted = (*ExemplarGenerator.fitted, 'pool', 'near')
     pool: Tensor  # (P, C) training and unlabelled spectra at unit norm
@@ -66,6 +72,7 @@ class SpectralVariability(ExemplarGenerator):
         self.direct, self.diffuse, self.mixing, self.partners = direct, diffuse, mixing, partners
         self.register_buffer('sky', sky_shape(spec))
 
+    @plain_torch()
     def fit(self, data: TrainingData, seed: int = 0) -> None:
         """Keep the training spectra and find each one's nearest unlabelled spectra by angle."""
         everything = torch.cat([data.x, data.unlabelled]) if self.variability > 0 else data.x[:1]

@@ -8,10 +8,10 @@ import numpy as np
 import torch
 from sklearn.metrics import balanced_accuracy_score
 from sklearn.neighbors import NearestNeighbors
-from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 from torch import Tensor
 
+from ..functional.band_scaler import BandScaler
 from ..functional.spectral import spectral_angle
 
 _SVM_CELLS = ('real_real', 'real_fake', 'fake_fake', 'fake_real')  # trained on, tested on
@@ -83,7 +83,7 @@ def _median(values: list[float]) -> float:
 def _svm_table(
     train: tuple[Tensor, Tensor], test: tuple[Tensor, Tensor], fake: tuple[Tensor, Tensor]
 ) -> dict[str, float]:
-    scaler = StandardScaler().fit(train[0].numpy())
+    scaler = BandScaler().fit(train[0].numpy())
     second = _every_other_of_each_class(fake[1])
     parts = {'real': (train, test), 'fake': tuple((fake[0][half], fake[1][half]) for half in (~second, second))}
     common = set.intersection(*(set(label.tolist()) for side in parts.values() for _, label in side))

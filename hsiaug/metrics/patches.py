@@ -9,10 +9,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 from sklearn.pipeline import Pipeline, make_pipeline
-from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 from torch import Tensor
 
+from ..functional.band_scaler import BandScaler
 from ..functional.spectral import spectral_angle
 from ..samples import SampleSpec
 from .frechet import PRDC, frechet_distance, prdc
@@ -222,7 +222,7 @@ def _pixel_classifier(train: Pair, spec: SampleSpec, seed: int) -> Pipeline:
     spectra, labels = class_pixels(train, spec.num_classes, spec.ignore_index, _FIT, seed)
     if len(np.unique(labels)) < 2:
         raise ValueError('patch_fidelity: the training pairs hold fewer than two classes; nothing can be told apart')
-    return make_pipeline(StandardScaler(), SVC(C=10.0)).fit(spectra, labels)
+    return make_pipeline(BandScaler(), SVC(C=10.0)).fit(spectra, labels)
 
 
 def _alignment(classifier: Pipeline, test: Pair, fake: Pair, spec: SampleSpec, seed: int) -> float:

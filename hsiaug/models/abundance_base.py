@@ -7,6 +7,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from ..functional.plain import plain_torch
+
 _PIXELS = 2**17  # of the samples that are made at a time
 
 
@@ -84,6 +86,7 @@ class AbundanceModel(nn.Module):
         """(n, k, s, s) abundances for (n,) indices of labels on the device, with all randomness from ``rng``."""
         raise NotImplementedError
 
+    @plain_torch()
     @torch.no_grad()
     def sample(self, n: int, labels: Tensor | None, rng: torch.Generator) -> Tensor:
         """Draw maps of abundances.

@@ -8,8 +8,10 @@ Trained by :mod:`hsiaug.trainers.abundances`.
 from __future__ import annotations
 
 import inspect
+from collections.abc import Mapping
 from typing import Any, Literal, get_args
 
+from ..settings import check_arguments
 from .abundance_base import AbundanceModel
 from .abundance_diffusion import AbundanceDiffusion
 from .hierarchical_vae import HierarchicalVAE
@@ -32,6 +34,16 @@ def abundance_model(kind: str, k: int, size: int, num_labels: int, **settings: A
     Raises:
         ValueError: for an unknown kind or setting, or one that is out of its range.
     """
+    check_network(kind, settings)
+    return _CLASSES[kind](k, size, num_labels, **settings)
+
+
+def check_network(kind: str, settings: Mapping[str, Any]) -> None:
+    """Check the names and types of settings of a network before it is made.
+
+    Raises:
+        ValueError: for an unknown kind or setting, or one of another type.
+    """
     if kind not in get_args(Kind):
         raise ValueError(f'unknown generator of abundances {kind!r}; choose from {get_args(Kind)}')
     known = set(inspect.signature(_CLASSES[kind]).parameters) - {'k', 'size', 'num_labels'}
@@ -39,7 +51,7 @@ def abundance_model(kind: str, k: int, size: int, num_labels: int, **settings: A
         raise ValueError(
             f'a generator of abundances of kind {kind!r} has no settings {sorted(unknown)}; choose from {sorted(known)}'
         )
-    return _CLASSES[kind](k, size, num_labels, **settings)
+    check_arguments(_CLASSES[kind], settings, {})
 
 
-__all__ = ['AbundanceModel', 'Kind', 'abundance_model']
+__all__ = ['AbundanceModel', 'Kind', 'abundance_model', 'check_network']

@@ -7,6 +7,8 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
+from ..functional.scaling import band_scale, band_weight
+
 Scaling = str
 SCALINGS = ('standard', 'minmax')
 
@@ -16,8 +18,9 @@ class SpectralScaler(nn.Module):
 
     Args:
         bands: number of bands C.
-        kind: ``'standard'`` subtracts each band's mean and divides by its standard deviation; ``'minmax'`` brings all
-            bands together to [0, 1], as Audebert et al. do.
+        kind: ``'standard'`` subtracts each band's mean and divides by its standard deviation, see
+            :func:`~hsiaug.functional.scaling.band_weight`; ``'minmax'`` brings all bands together to [0, 1], as
+            Audebert et al. do.
     """
 
     offset: Tensor
@@ -35,12 +38,11 @@ class SpectralScaler(nn.Module):
         """Fit on (N, C) training spectra."""
         if self.kind == 'standard':
             self.offset.copy_(x.mean(dim=0))
-            # A band that is constant in a small training set must not blow up.
-            spread = x.std(dim=0, correction=0)
-            self.scale.copy_(1 / spread.clamp_min(1e-3 * float(spread.mean()) + 1e-12))
+            self.scale.copy_(band_weight(self.offset, x.std(dim=0, correction=0).to(self.offset)))
         else:
-            self.offset.fill_(float(x.min()))
-            self.scale.fill_(1 / max(float(x.max() - x.min()), 1e-12))
+            low, high = torch.aminmax(x)
+            self.offset.fill_(float(low))
+            self.scale.fill_(1 / float(band_scale(low[None], (high - low)[None])))
         return self
 
     def forward(self, x: Tensor) -> Tensor:

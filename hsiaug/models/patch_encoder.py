@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from ..functional.scaling import band_weight
+
 _CHUNK = 64  # patches at a time
 
 
@@ -45,8 +47,7 @@ class PatchEncoder(nn.Module):
         """Take mean and standard deviation of each band from (N, C, H, W) training patches."""
         spread, mean = torch.std_mean(image, dim=(0, 2, 3), correction=0)
         self.offset.copy_(mean)
-        # A band that is constant in a small training set must not blow up.
-        self.scale.copy_(1 / spread.clamp_min(1e-3 * float(spread.mean()) + 1e-12))
+        self.scale.copy_(band_weight(mean, spread))
         return self
 
     def maps(self, image: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ from sklearn.neighbors import NearestNeighbors
 from torch import Tensor
 
 from ..checks import require_count
+from ..functional.scaling import band_scale
 from ..generators import TrainingData
 from ..metrics.masks import class_indicators
 from ..samples import SampleSpec
@@ -54,8 +55,12 @@ class Coverage:
         raw = self._raw({'image': data.x, target: data.y})
         if not np.isfinite(raw).all():
             raise ValueError('Coverage: features of the training samples are not finite; fill the images')
-        self.mean, spread = raw.mean(axis=0), raw.std(axis=0)
-        self.scale = 1 / np.maximum(spread, 1e-3 * spread.mean() + 1e-12)
+        self.mean, std = raw.mean(axis=0), raw.std(axis=0)
+        # Shares of classes stand beside bands, in another unit.
+        shares = data.spec.num_classes if self.encoder is None and target == 'mask' else 0
+        groups = np.split(np.arange(raw.shape[1]), [raw.shape[1] - shares])
+        scales = [band_scale(torch.from_numpy(self.mean[g]), torch.from_numpy(std[g])) for g in groups if len(g)]
+        self.scale = 1 / torch.cat(scales).numpy()
         standard = (raw - self.mean) * self.scale
         self.pca = PCA(min(_FEATURES, *standard.shape), svd_solver='full').fit(standard)
         self.real = self.pca.transform(standard)

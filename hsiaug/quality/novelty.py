@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ..checks import require_count
 from ..datasets.batches import fetch
+from ..functional.scaling import band_scale
 from ..generators import TrainingData
 from ..samples import SampleSpec
 from .gate import Batch, Gate, rows_at_once
@@ -187,8 +188,7 @@ def noise_covariance(image: Tensor, spec: SampleSpec) -> Tensor:
 
 def _shrunk(x: Tensor) -> Tensor:
     """(C, C) covariance of (M, C), shrunk on bands of spread one."""
-    spread = x.std(dim=0, correction=0)
-    spread = spread.clamp_min(1e-6 * float(spread.mean()) + 1e-300)
+    spread = band_scale(x.mean(dim=0), x.std(dim=0, correction=0))
     covariance = torch.from_numpy(ledoit_wolf((x / spread).numpy())[0])
     covariance += 1e-6 * torch.eye(len(covariance), dtype=covariance.dtype)
     return covariance * spread[:, None] * spread

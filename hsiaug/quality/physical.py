@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ..checks import require_number
+from ..functional.scaling import band_scale
 from ..generators import TrainingData
 from ..samples import SampleSpec
 from .gate import Batch, Gate, rows_at_once
@@ -72,7 +73,7 @@ class RangeGate(SpectralGate):
 
     def _learn(self, spectra: Tensor) -> None:
         self.low, self.high = spectra.amin(dim=0), spectra.amax(dim=0)
-        self.spread = _floored(spectra.std(dim=0, correction=0))
+        self.spread = _scale(spectra)
 
     def _values(self, spectra: Tensor) -> Tensor:
         beyond = torch.maximum(spectra - self.high, self.low - spectra)
@@ -87,7 +88,7 @@ class SmoothnessGate(SpectralGate):
 
     def _learn(self, spectra: Tensor) -> None:
         steps = spectra.diff(dim=1)
-        self.mean, self.spread = steps.mean(dim=0), _floored(steps.std(dim=0, correction=0))
+        self.mean, self.spread = steps.mean(dim=0), _scale(steps)
 
     def _values(self, spectra: Tensor) -> Tensor:
         steps = (spectra.diff(dim=1) - self.mean) / self.spread
@@ -122,7 +123,7 @@ class SubspaceGate(SpectralGate):
         enough = int((power.cumsum(0) < self.variance * power.sum()).sum()) + 1
         # Few spectra lie all in what they span; and enough must be left over to tell what is outside.
         self.axes = axes[:, : max(1, min(enough, len(spectra) // 2, spectra.shape[1] // 2))].float()
-        self.spread = _floored(self._left(spectra).std(dim=0, correction=0))
+        self.spread = _scale(self._left(spectra))
 
     def _left(self, spectra: Tensor) -> Tensor:
         centred = spectra - self.mean
@@ -141,6 +142,6 @@ def _worst(values: Tensor) -> Tensor:
     return values.quantile(_WORST, dim=1)
 
 
-def _floored(spread: Tensor) -> Tensor:
-    """Spreads of bands, none of which vanishes beside the others."""
-    return spread.clamp_min(1e-3 * float(spread.mean()) + _TINY)
+def _scale(values: Tensor) -> Tensor:
+    """(C,) standard deviations of (M, C) values, none of which vanishes beside the others."""
+    return band_scale(values.mean(dim=0), values.std(dim=0, correction=0))

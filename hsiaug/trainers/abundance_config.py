@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
-from ..models.abundances import Kind
+from ..models.abundances import Kind, check_network
+from ..settings import POSITIVE, SHARE, Range, check_settings
 
 _RATES = {'vae': 4e-3, 'style_gan': 1e-3, 'diffusion': 2e-3}
 
@@ -44,17 +45,8 @@ class AbundanceConfig:
     precision: Literal['32', 'bf16'] = '32'
 
     def __post_init__(self) -> None:
-        for name, choices in (('kind', get_args(Kind)), ('precision', ('32', 'bf16'))):
-            if getattr(self, name) not in choices:
-                raise ValueError(f'AbundanceConfig: unknown {name} {getattr(self, name)!r}; choose from {choices}')
-        for name, low in (('iterations', 1), ('batch_size', 2)):
-            if getattr(self, name) < low:
-                raise ValueError(f'AbundanceConfig: {name} must be at least {low}, found {getattr(self, name)}')
-        if self.rate <= 0 or self.r1 < 0 or not 0 <= self.ema < 1:
-            raise ValueError(
-                'AbundanceConfig: learning_rate must be positive, r1 not negative and ema in [0, 1), found '
-                f'{self.learning_rate}, {self.r1} and {self.ema}'
-            )
+        check_settings(self, batch_size=Range(2), learning_rate=POSITIVE, ema=SHARE)
+        check_network(self.kind, self.network)
 
     @property
     def rate(self) -> float:

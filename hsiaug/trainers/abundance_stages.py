@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.functional import mse_loss, softplus
 from torch.nn.utils import clip_grad_norm_
 
+from ..losses.min_snr import min_snr_weight
 from ..models.abundance_base import AbundanceModel
 from ..models.abundance_diffusion import TRAIN_STEPS, AbundanceDiffusion
 from ..models.hierarchical_vae import HierarchicalVAE
@@ -20,7 +21,7 @@ from .abundance_config import AbundanceConfig
 from .alternating import AlternatingTraining
 
 WARM_UP = 20
-MIN_SNR = 5.0  # Hang et al., ICCV 2023, https://arxiv.org/abs/2303.09556
+MIN_SNR = 5.0
 R1_EVERY = 8  # steps of the discriminator between two with a penalty, which then counts so many times
 
 
@@ -134,8 +135,7 @@ class DiffusionTraining(AbundanceTraining):
         with self.mixed():
             prediction = model(alpha.sqrt() * x + (1 - alpha).sqrt() * noise, time, index)
         target = alpha.sqrt() * noise - (1 - alpha).sqrt() * x
-        ratio = (alpha / (1 - alpha)).flatten()
-        weight = ratio.clamp_max(MIN_SNR) / (ratio + 1)
+        weight = min_snr_weight(alpha.flatten(), MIN_SNR)
         loss = (weight * mse_loss(prediction.float(), target, reduction='none').mean(dim=(1, 2, 3))).mean()
         self.minimise(loss)
         self.losses = {'loss': loss.detach()}

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..functional.plain import plain_torch
 from ..models.abundance_base import AbundanceModel, label_index
 from ..models.abundances import abundance_model
 from .abundance_config import AbundanceConfig
@@ -26,6 +27,7 @@ _TRAININGS: dict[str, Callable[..., AbundanceTraining]] = {
 }
 
 
+@plain_torch()
 def train_abundances(
     abundances: Tensor,
     labels: Tensor | None,

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from .checkpoint import found_checkpoint, restore, state_of, write_checkpoint
+from .divergence import CHECK_EVERY, require_finite
 
-CHECK_EVERY = 50  # steps between two looks at the losses: each look waits for the device
 COLLAPSED = 0.01  # binary cross-entropy of a discriminator that nothing deceives; that of guessing is 0.69
 PATIENCE = 6  # looks in a row that find it collapsed
 
@@ -87,26 +87,16 @@ class AlternatingTraining:
         """Losses as numbers, after a check that they, and if ``thorough`` the weights, are finite."""
         names = list(self.losses)
         values = dict(zip(names, torch.stack([self.losses[name] for name in names]).tolist(), strict=True))
-        good = all(abs(value) < float('inf') for value in values.values())
-        # Finite losses may have made weights that are not: what is kept is looked at as a whole.
-        if good and thorough:
-            weights = [p for module in self.modules.values() for p in module.state_dict().values()]
-            good = all(bool(torch.isfinite(p).all()) for p in weights)
-        if not good:
-            kept = 'give a folder to keep checkpoints' if file is None else 'no checkpoint was written yet'
-            if file is not None and file.exists():
-                kept = f'the last good checkpoint (step {found_checkpoint(file)["step"]}) is {file}'
-            raise FloatingPointError(
-                f'training diverged in stage {self.name!r} by step {self.step}: losses {values}; lower the learning '
-                f'rate, with which the same call goes on, or check the data for outliers; {kept}'
-            )
+        diverged = f'training diverged in stage {self.name!r} by step {self.step}'
+        modules = self.modules if thorough else {}
+        require_finite(diverged, values, modules, 'the learning rate', file, self.name)
         self._beaten = self._beaten + 1 if values.get('discriminator', 1.0) < COLLAPSED else 0
         if self._beaten == PATIENCE:
             warnings.warn(
                 f'the discriminator is no longer deceived (loss {values["discriminator"]:.2g} at step {self.step} of '
                 f'{self.name!r}, where guessing gives 0.69): the adversarial loss teaches little from here on; lower '
                 'its learning rate or the number of steps, or give it more data',
-                stacklevel=4,
+                stacklevel=5,
             )
         return values
 

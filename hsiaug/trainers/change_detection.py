@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 from torchgeo.models import FCSiamConc, FCSiamDiff
 
+from ..functional.plain import plain_torch
 from ..losses.change import change_loss, multi_scale_loss
 from ..models.changeformer import ChangeFormerV3, ChangeFormerV6
 from ..models.siam_crnn import SiamCRNN
 from ..models.siamese import AnySides
 from ..samples import Sample
+from ..settings import POSITIVE, SHARE, Range, check_settings
 from .augmentation import Augmentation, augmentation
 from .pixelwise import Standardised, optimise, require_spec, require_weighable, seeded
 from .segmentation import predict_masks
@@ -75,20 +77,9 @@ class ChangeDetectorConfig:
     bfloat16: bool = False
 
     def __post_init__(self) -> None:
-        choices = {
-            'model': get_args(Model), 'class_weights': ('none', 'sqrt_inverse'), 'augment': get_args(Augmentation),
-        }  # fmt: skip
-        for name, known in choices.items():
-            if getattr(self, name) not in known:
-                raise ValueError(f'ChangeDetectorConfig: unknown {name} {getattr(self, name)!r}; choose from {known}')
         # Batch normalisation at the coarsest scale sees one value per pair and channel.
-        fewest = 1 if self.model == 'changeformer-v3' else 2
-        at_least = {'channels': 1, 'upsampling': 1, 'steps': 1, 'batch_size': fewest, 'lovasz': 0}
-        for name, lowest in at_least.items():
-            if (found := getattr(self, name)) is not None and found < lowest:
-                raise ValueError(f'ChangeDetectorConfig: {name} must be at least {lowest}, found {found}')
-        if not 0 <= self.warmup < 1:
-            raise ValueError(f'ChangeDetectorConfig: warmup is a share of the steps in [0, 1), found {self.warmup}')
+        fewest = Range(1 if self.model == 'changeformer-v3' else 2)
+        check_settings(self, batch_size=fewest, learning_rate=POSITIVE, warmup=SHARE)
         if self.model in _TORCHGEO and self.channels is not None:
             raise ValueError(f'ChangeDetectorConfig: the width of {self.model!r} is fixed, found {self.channels}')
 
@@ -138,6 +129,7 @@ class PairAugmentation(nn.Module):
         return image, mask
 
 
+@plain_torch()
 def train_change_detector(
     dataset: Dataset[Sample], config: ChangeDetectorConfig, seed: int = 0, device: str | torch.device = 'cpu'
 ) -> ChangeDetector:

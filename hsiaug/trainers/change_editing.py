@@ -11,13 +11,15 @@ from pathlib import Path
 import torch
 from scipy.ndimage import gaussian_filter
 from sklearn.cluster import KMeans
-from sklearn.preprocessing import StandardScaler
 
+from ..functional.band_scaler import BandScaler
+from ..functional.plain import plain_torch
 from ..generators.base import TrainingData
 from ..generators.change_editing import ChangeEditing, ChangeShare, FirstDate, spectral_shape
 from ..generators.date_drift import soft
 from ..generators.dates import flat_mask
 from ..generators.two_stream_diffusion import CHUNK, TwoStreamDiffusion
+from ..settings import NOT_NEGATIVE, Range, check_settings
 from .two_stream_diffusion import TwoStreamConfig, train_two_stream
 
 CLUSTERED = 20_000
@@ -55,18 +57,15 @@ class ChangeEditingConfig:
                 object.__setattr__(self, 'painter', TwoStreamConfig(**self.painter))
             except TypeError as error:
                 raise ValueError(f'ChangeEditingConfig: painter cannot be {dict(self.painter)}: {error}') from error
+        check_settings(self, clusters=Range(2), composites=NOT_NEGATIVE, drift=Range(0, 1), change_share=Range(0, 1))
         if self.painter.single_stream:
             raise ValueError(
                 'ChangeEditingConfig: the painter needs two streams, since it is told the mask by its code; leave '
                 'single_stream out'
             )
-        for name, low in (('clusters', 2), ('composites', 0)):
-            if getattr(self, name) < low:
-                raise ValueError(f'ChangeEditingConfig: {name} must be at least {low}, found {getattr(self, name)}')
-        if not 0 <= self.drift <= 1:
-            raise ValueError(f'ChangeEditingConfig: drift must be in [0, 1], found {self.drift}')
 
 
+@plain_torch()
 def train_change_editing(
     data: TrainingData,
     config: ChangeEditingConfig | None = None,
@@ -138,7 +137,7 @@ def single_dates(data: TrainingData, clusters: int, seed: int = 0) -> TrainingDa
     drawn = torch.randperm(len(pixels), generator=torch.Generator().manual_seed(seed))[:CLUSTERED]
     if len(drawn) < clusters:
         raise ValueError(f'{len(drawn)} pixels count in the change masks, too few for {clusters} clusters')
-    scaler = StandardScaler().fit(pixels[drawn].numpy())
+    scaler = BandScaler().fit(pixels[drawn].numpy())
     found = KMeans(clusters, n_init=3, random_state=seed % 2**32).fit(scaler.transform(pixels[drawn].numpy()))
     classes = torch.from_numpy(found.predict(scaler.transform(shapes.flatten(0, 2).numpy()))).long().reshape(mask.shape)
     names = tuple(f'cluster {k + 1}' for k in range(clusters))

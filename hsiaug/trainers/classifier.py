@@ -8,13 +8,16 @@ from typing import Any
 
 import numpy as np
 import torch
-from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from ..datasets import MixedDataset, SpectraDataset
-from ..models.nn1d import NN1D
+from ..functional.band_scaler import BandScaler
+from ..functional.plain import plain_torch
+from ..models.nn1d import NN1D, SCALINGS
+from ..settings import POSITIVE, SHARE, Range, check_settings
+from .divergence import CHECK_EVERY, require_finite
 
 
 @dataclass(frozen=True)
@@ -49,13 +52,12 @@ class ClassifierConfig:
     synthetic_weight: float = 1.0
 
     def __post_init__(self) -> None:
-        for name in ('hidden', 'layers', 'steps', 'batch_size'):
-            if getattr(self, name) < 1:
-                raise ValueError(f'ClassifierConfig: {name} must be at least 1, found {getattr(self, name)}')
-        if self.synthetic_weight < 0:
-            raise ValueError(f'ClassifierConfig: synthetic_weight must be at least 0, found {self.synthetic_weight}')
+        check_settings(self, dropout=SHARE, lr=POSITIVE, label_smoothing=Range(0, 1))
+        if self.scaling not in SCALINGS:
+            raise ValueError(f'ClassifierConfig: unknown scaling {self.scaling!r}; choose from {SCALINGS}')
 
 
+@plain_torch()
 def train_nn1d(
     dataset: MixedDataset | SpectraDataset,
     config: ClassifierConfig,
@@ -80,6 +82,9 @@ def train_nn1d(
 
     Returns:
         the network, in evaluation mode, on ``device``.
+
+    Raises:
+        FloatingPointError: if training diverges.
     """
     real: Any = dataset.real if isinstance(dataset, MixedDataset) else dataset
     spec = dataset.spec
@@ -98,7 +103,7 @@ def train_nn1d(
                 model.train()
 
         stream = _Stream(dataset, torch.Generator().manual_seed(seed), device, config.synthetic_weight, report)
-        for _ in range(config.steps):
+        for step in range(1, config.steps + 1):
             image, target, weight = stream.take(config.batch_size)
             logits = model(image)
             if weight is None:
@@ -110,6 +115,10 @@ def train_nn1d(
             loss.backward()
             optimiser.step()
             schedule.step()
+            if step % CHECK_EVERY == 0 or step == config.steps:
+                modules = {'model': model} if step == config.steps else {}
+                found = {'loss': float(loss.detach())}
+                require_finite(f'nn1d diverged by step {step}', found, modules, f'lr ({config.lr:g})')
     return model.eval()
 
 
@@ -181,7 +190,7 @@ class LinearSVM:
     """
 
     def __init__(self, c: float = 1.0) -> None:
-        self.scaler, self.svm = StandardScaler(), SVC(C=c, kernel='linear')
+        self.scaler, self.svm = BandScaler(), SVC(C=c, kernel='linear')
 
     def fit(self, image: Tensor | np.ndarray, label: Tensor | np.ndarray, real: Tensor | None = None) -> LinearSVM:
         """Fit on (N, C) spectra; bands are standardised by ``real`` spectra where they are given."""

@@ -7,14 +7,17 @@ from typing import Any, TypeVar
 
 from .. import __version__
 from ..datasets import ChangeDataset, PatchDataset, SceneDataset, SpectraDataset
+from ..functional.plain import plain_torch
 from ..generators import Generator, TrainingData, generator_class
 from ..samples import Provenance
 from ..scenes import BitemporalScene, LabelledPatchSplit, Scene, Split
 from ..scenes.patches import PARTS, PatchSplit
+from ..settings import check_value
 
 C = TypeVar('C')
 
 
+@plain_torch()
 def training_data(scene: Scene, split: Split | PatchSplit) -> TrainingData:
     """What a generator may see of a split: training and validation samples, and where they are from.
 
@@ -41,6 +44,7 @@ def training_data(scene: Scene, split: Split | PatchSplit) -> TrainingData:
     return TrainingData(spec, x, y, unlabelled, val_x, val_y, provenance)
 
 
+@plain_torch()
 def fit_generator(
     kind: str,
     data: TrainingData,
@@ -74,9 +78,11 @@ def fit_generator(
     """
     settings = dict(settings or {})
     if kind == 'spectral_gan':
-        return _fit_gan(data, settings, seed, device, progress)
+        return _fit_gan(data, settings, seed, device, progress, folder)
     if kind == 'two_stream_diffusion':
-        return _fit_two_stream(data, settings, seed, device, progress, folder)
+        from .two_stream_diffusion import TwoStreamConfig, train_two_stream
+
+        return train_two_stream(data, _config(kind, TwoStreamConfig, settings), seed, device, progress, folder)
     if kind == 'msrresgan':
         from .super_resolution import SuperResolutionConfig, train_super_resolution
 
@@ -97,6 +103,7 @@ def fit_generator(
         config = _config(kind, UnmixingFusionConfig, settings)
         return train_unmixing_fusion(data, config, seed, device, progress, folder)
     cls = generator_class(kind)
+    cls.check_settings(settings)
     try:
         generator = cls(data.spec, **settings)
     except TypeError as error:
@@ -105,34 +112,30 @@ def fit_generator(
     return generator.eval()
 
 
-def _fit_gan(data: TrainingData, settings: dict[str, Any], seed: int, device: str, progress: bool) -> Generator:
-    from ..generators.ensemble import Ensemble
-    from .spectral_gan import SpectralGANConfig, train_spectral_gan
-
-    semi_supervised, members = settings.pop('semi_supervised', False), settings.pop('members', 1)
-    try:
-        config = SpectralGANConfig(**settings)
-    except TypeError as error:
-        raise ValueError(f"generator 'spectral_gan' cannot be made with settings {settings}: {error}") from error
-    gans: list[Generator] = [
-        train_spectral_gan(data, config, seed + 7919 * member, semi_supervised, device=device, progress=progress)
-        for member in range(members)
-    ]
-    return gans[0] if members == 1 else Ensemble.of(gans, data, seed)
-
-
-def _fit_two_stream(
+def _fit_gan(
     data: TrainingData, settings: dict[str, Any], seed: int, device: str, progress: bool, folder: Path | None
 ) -> Generator:
-    from .two_stream_diffusion import TwoStreamConfig, train_two_stream
+    from ..generators.ensemble import Ensemble
+    from .spectral_gan import CHECKPOINT_FILE, SpectralGANConfig, train_spectral_gan
 
-    try:
-        config = TwoStreamConfig(**settings)
-    except TypeError as error:
-        raise ValueError(
-            f"generator 'two_stream_diffusion' cannot be made with settings {settings}: {error}"
-        ) from error
-    return train_two_stream(data, config, seed, device, progress, folder)
+    semi_supervised, members = settings.pop('semi_supervised', False), settings.pop('members', 1)
+    check_value('spectral_gan', 'semi_supervised', semi_supervised, bool)
+    check_value('spectral_gan', 'members', members, int)
+    config = _config('spectral_gan', SpectralGANConfig, settings)
+    if members == 1:
+        return train_spectral_gan(data, config, seed, semi_supervised, device, progress, folder)
+    # A member that is done keeps its checkpoint until all are: a killed training goes on with the next.
+    folders = [None if folder is None else folder / f'member_{member}' for member in range(members)]
+    gans: list[Generator] = [
+        train_spectral_gan(data, config, seed + 7919 * member, semi_supervised, device, progress, kept, keep=True)
+        for member, kept in enumerate(folders)
+    ]
+    ensemble = Ensemble.of(gans, data, seed)
+    for kept in folders:
+        if kept is not None:
+            (kept / CHECKPOINT_FILE).unlink()
+            kept.rmdir()
+    return ensemble
 
 
 def _config(kind: str, config: type[C], settings: dict[str, Any]) -> C:

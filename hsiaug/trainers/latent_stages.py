@@ -19,7 +19,9 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn.functional import mse_loss
 
+from ..functional.scaling import band_scale
 from ..generators.two_stream_diffusion import CHUNK, SCHEDULE, TRAIN_STEPS, TwoStreamDiffusion
+from ..losses.min_snr import min_snr_weight
 from ..losses.reconstruction import kl_divergence, mask_loss, spectral_reconstruction
 from .checkpoint import found_checkpoint, restore, state_of, write_checkpoint
 from .two_stream_config import TwoStreamConfig
@@ -222,7 +224,7 @@ class DiffusionStage(Stage):
         # the spread of a code is that of the posterior means and of the posterior itself
         spread = (mean.var(dim=(0, 2, 3), unbiased=False) + logvar.exp().mean(dim=(0, 2, 3))).sqrt()
         self.generator.latent_mean.copy_(middle[:, None, None])
-        self.generator.latent_std.copy_(spread.clamp_min(1e-6)[:, None, None])
+        self.generator.latent_std.copy_(band_scale(middle, spread)[:, None, None])
 
     def _codes(self, variant: int, rows: slice | Tensor = slice(None)) -> tuple[Tensor, Tensor]:
         """Means and log variances of patches, (n, L, h, w), streams joined."""
@@ -269,8 +271,7 @@ class DiffusionStage(Stage):
         prediction = self.generator.denoiser(noisy, time, shares)
         if config.min_snr_gamma is None:
             return mse_loss(prediction, target)
-        snr = (alpha / (1 - alpha)).flatten()
-        weight = snr.clamp_max(config.min_snr_gamma) / (snr if config.prediction_type == 'epsilon' else snr + 1)
+        weight = min_snr_weight(alpha.flatten(), config.min_snr_gamma, config.prediction_type)
         return (weight * mse_loss(prediction, target, reduction='none').mean(dim=(1, 2, 3))).mean()
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:

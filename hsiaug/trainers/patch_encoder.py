@@ -9,14 +9,17 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from ..datasets.preview import Limits, false_colour, stretch_limits
+from ..functional.plain import plain_torch
 from ..models.patch_encoder import PatchEncoder
 from ..samples import SampleSpec
+from .divergence import CHECK_EVERY, require_finite
 
 _BATCH, _LEARNING_RATE = 8, 5e-3
 _IGNORED = -100  # what cross_entropy leaves out
 _CHUNK = 64  # patches at a time
 
 
+@plain_torch()
 def train_patch_encoder(
     image: Tensor,
     mask: Tensor,
@@ -42,6 +45,7 @@ def train_patch_encoder(
 
     Raises:
         ValueError: if no pixel counts, the patches are not finite, or ``steps`` is below 1.
+        FloatingPointError: if training diverges.
     """
     if steps < 1:
         raise ValueError(f'train_patch_encoder: steps must be at least 1, found {steps}')
@@ -60,7 +64,7 @@ def train_patch_encoder(
         model = PatchEncoder(image.shape[1], num_classes).fit_scale(image.cpu()).to(device).train()
     optimiser = torch.optim.AdamW(model.parameters(), lr=_LEARNING_RATE)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, _LEARNING_RATE, total_steps=steps)
-    for _ in range(steps):
+    for step in range(1, steps + 1):
         rows = torch.randint(len(image), (_BATCH,), generator=rng).to(device)
         turns = torch.randint(2, (2,), generator=rng).nonzero()[:, 0] - 2  # which of the last two axes are flipped
         flip = tuple(turns.tolist())
@@ -69,9 +73,14 @@ def train_patch_encoder(
         loss.backward()
         optimiser.step()
         schedule.step()
+        if step % CHECK_EVERY == 0 or step == steps:
+            modules = {'model': model} if step == steps else {}
+            rate = f'the learning rate ({_LEARNING_RATE:g})'
+            require_finite(f'the patch encoder diverged by step {step}', {'loss': float(loss.detach())}, modules, rate)
     return model.eval().requires_grad_(False)
 
 
+@plain_torch()
 def train_date_encoder(
     image: Tensor, mask: Tensor, ignore_index: int | None = None, seed: int = 0, steps: int = 300, device: str = 'cpu'
 ) -> PatchEncoder:

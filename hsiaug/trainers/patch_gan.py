@@ -10,7 +10,7 @@ import dataclasses
 import json
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -18,9 +18,11 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 
 from ..datasets.class_patches import Rule, class_patches
 from ..functional.gradient_penalty import gradient_penalty_autograd
+from ..functional.plain import plain_torch
 from ..generators.base import TrainingData
 from ..generators.patch_gan import PatchGAN, Upsampling
 from ..models.patch_critic import Dims, PatchCritic
+from ..settings import POSITIVE, Range, check_settings
 from .alternating import AlternatingTraining
 from .checkpoint import resumable
 
@@ -70,17 +72,9 @@ class PatchGANConfig:
     penalty: float = 10.0
 
     def __post_init__(self) -> None:
-        if self.loss not in get_args(Loss):
-            raise ValueError(f'PatchGANConfig: unknown loss {self.loss!r}; choose from {get_args(Loss)}')
-        for name, low in (('iterations', 1), ('critic_steps', 1), ('batch_size', 2)):
-            if getattr(self, name) < low:
-                raise ValueError(f'PatchGANConfig: {name} must be at least {low}, found {getattr(self, name)}')
+        check_settings(self, batch_size=Range(2), lr=POSITIVE)
         if self.calibrate and not self.conditional:
             raise ValueError('PatchGANConfig: calibrate gives classes their moments; it needs conditional=True')
-        if self.lr <= 0 or self.penalty < 0:
-            raise ValueError(
-                f'PatchGANConfig: lr must be positive and penalty not negative, found {self.lr} and {self.penalty}'
-            )
 
 
 class PatchGANTraining(AlternatingTraining):
@@ -151,6 +145,7 @@ class PatchGANTraining(AlternatingTraining):
         self._descend('critic', loss)
 
 
+@plain_torch()
 def train_patch_gan(
     data: TrainingData,
     config: PatchGANConfig | None = None,

@@ -18,6 +18,7 @@ from ..models.nn1d import SpectralScaler
 from ..samples import Sample, SampleSpec
 from .augmentation import Augmentation
 from .classifier import sample_weights
+from .divergence import CHECK_EVERY, require_finite
 
 ImageKind = Literal['segmentation', 'change', 'scene']
 _TRAINERS = {
@@ -96,8 +97,7 @@ def optimise(
         optimiser, lambda step: min((step + 1) / warm, 1.0) * (1 - step / config.steps) ** 0.9
     )
     stream = Stream(dataset, spec, torch.Generator().manual_seed(seed), device)
-    loss = torch.zeros(())
-    for _ in range(config.steps):
+    for step in range(1, config.steps + 1):
         batch = stream.take(config.batch_size)
         image, target = network.standardise(batch['image']), batch.get('label_prob', batch[target_key(spec)])
         if augment is not None:
@@ -110,11 +110,10 @@ def optimise(
         loss.backward()
         optimiser.step()
         schedule.step()
-    if not torch.isfinite(loss):
-        raise FloatingPointError(
-            f'{config.model} diverged: loss {float(loss.detach())} after {config.steps} steps; lower learning_rate '
-            f'({config.learning_rate:g}), and check the patches for outliers'
-        )
+        if step % CHECK_EVERY == 0 or step == config.steps:
+            modules = {'network': network} if step == config.steps else {}
+            rate = f'learning_rate ({config.learning_rate:g})'
+            require_finite(f'{config.model} diverged by step {step}', {'loss': float(loss.detach())}, modules, rate)
     network.eval()
 
 

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.utils.data import Dataset
 
+from ..functional.plain import plain_torch
 from ..models.scene_classifiers import SceneModel, scene_classifier
 from ..samples import Sample
+from ..settings import POSITIVE, SHARE, Range, check_settings
 from .augmentation import Flips
 from .classifier import predict
 from .pixelwise import Standardised, optimise, require_spec, seeded
@@ -53,19 +55,7 @@ class SceneClassifierConfig:
     bfloat16: bool = False
 
     def __post_init__(self) -> None:
-        choices = {
-            'model': get_args(SceneModel), 'class_weights': ('none', 'sqrt_inverse'), 'augment': ('none', 'flips'),
-        }  # fmt: skip
-        for name, known in choices.items():
-            if getattr(self, name) not in known:
-                raise ValueError(f'SceneClassifierConfig: unknown {name} {getattr(self, name)!r}; choose from {known}')
-        for name, lowest in (('steps', 1), ('batch_size', 2)):
-            if getattr(self, name) < lowest:
-                raise ValueError(
-                    f'SceneClassifierConfig: {name} must be at least {lowest}, found {getattr(self, name)}'
-                )
-        if not 0 <= self.warmup < 1:
-            raise ValueError(f'SceneClassifierConfig: warmup is a share of the steps in [0, 1), found {self.warmup}')
+        check_settings(self, batch_size=Range(2), learning_rate=POSITIVE, warmup=SHARE, dropout=SHARE)
 
     def build(self, bands: int, num_classes: int, size: tuple[int, int]) -> nn.Module:
         """The untrained network."""
@@ -84,6 +74,7 @@ class FlippedScenes(nn.Module):
         return self.flips(image, image[:, 0])[0], label  # a band stands in for the mask
 
 
+@plain_torch()
 def train_scene_classifier(
     dataset: Dataset[Sample], config: SceneClassifierConfig, seed: int = 0, device: str | torch.device = 'cpu'
 ) -> Standardised:

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
+from ..functional.plain import plain_torch
 from ..losses.segmentation import edge_loss, segmentation_loss
 from ..models.auxiliary_bn import add_auxiliary_bn, drop_auxiliary_bn
 from ..models.pfsegnet import PFSegNet
 from ..models.segformer import SegFormer
 from ..samples import Sample
+from ..settings import POSITIVE, SHARE, Range, check_settings
 from .augmentation import Augmentation, augmentation
 from .pixelwise import Standardised, optimise, require_spec, require_weighable, seeded
 
@@ -66,23 +68,9 @@ class SegmenterConfig:
     auxiliary_bn: bool = False
 
     def __post_init__(self) -> None:
-        choices = {
-            'model': ('segformer', 'pfsegnet'), 'class_weights': ('none', 'sqrt_inverse'),
-            'augment': get_args(Augmentation),
-        }  # fmt: skip
-        for name, known in choices.items():
-            if getattr(self, name) not in known:
-                raise ValueError(f'SegmenterConfig: unknown {name} {getattr(self, name)!r}; choose from {known}')
         # Batch normalisation of PFSegNet's pyramid pooling sees one value per patch and channel.
-        at_least = {
-            'channels': 1, 'upsampling': 1, 'steps': 1, 'batch_size': 2 if self.model == 'pfsegnet' else 1,
-            'synthetic_weight': 0,
-        }  # fmt: skip
-        for name, lowest in at_least.items():
-            if getattr(self, name) < lowest:
-                raise ValueError(f'SegmenterConfig: {name} must be at least {lowest}, found {getattr(self, name)}')
-        if not 0 <= self.warmup < 1:
-            raise ValueError(f'SegmenterConfig: warmup is a share of the steps in [0, 1), found {self.warmup}')
+        fewest = Range(2 if self.model == 'pfsegnet' else 1)
+        check_settings(self, batch_size=fewest, learning_rate=POSITIVE, warmup=SHARE)
 
     def build(self, bands: int, num_classes: int) -> nn.Module:
         """The untrained network."""
@@ -106,6 +94,7 @@ class Segmenter(Standardised):
         return self.model.features(self.standardise(image)).mean(dim=(-2, -1))  # type: ignore[operator]
 
 
+@plain_torch()
 def train_segmenter(
     dataset: Dataset[Sample], config: SegmenterConfig, seed: int = 0, device: str | torch.device = 'cpu'
 ) -> Segmenter:

@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from safetensors.torch import load_file
@@ -22,14 +23,18 @@ from torch.nn.functional import cross_entropy
 from tqdm.auto import tqdm
 
 from ..functional.gradient_penalty import gradient_penalty_mlp, interpolates
+from ..functional.plain import plain_torch
 from ..generators.base import TrainingData
 from ..generators.spectral_gan import Space, SpectralGAN
 from ..metrics.distribution import sliced_wasserstein
 from ..models.mlp import MLP
+from ..settings import NOT_NEGATIVE, POSITIVE, SHARE, check_settings
 from .checkpoint import resumable, write_checkpoint
 from .cuda_graphs import capture
+from .divergence import require_finite
 
 CHECKPOINT_FILE = 'training.safetensors'
+STAGE = 'gan'  # the only one
 
 
 @dataclass(frozen=True)
@@ -74,13 +79,7 @@ class SpectralGANConfig:
     select_every: int = 0
 
     def __post_init__(self) -> None:
-        for name in ('iterations', 'critic_steps', 'batch_size', 'noise_dim', 'hidden', 'layers', 'components'):
-            if getattr(self, name) < 1:
-                raise ValueError(f'SpectralGANConfig: {name} must be at least 1, found {getattr(self, name)}')
-        if self.optimiser not in ('adam', 'rmsprop'):
-            raise ValueError(f"SpectralGANConfig: unknown optimiser {self.optimiser!r}; choose from 'adam', 'rmsprop'")
-        if not 0 <= self.ema < 1:
-            raise ValueError(f'SpectralGANConfig: ema must be in [0, 1), found {self.ema}')
+        check_settings(self, lr=POSITIVE, ema=SHARE, select_every=NOT_NEGATIVE)
 
     @classmethod
     def paper(cls) -> SpectralGANConfig:
@@ -226,18 +225,20 @@ class SpectralGANTraining:
                     list(self.average.parameters()), list(self.generator.network.parameters()), 1 - decay
                 )
 
-    def require_finite(self) -> None:
+    def require_finite(self, thorough: bool = False, file: Path | None = None) -> None:
         """Stop a training that has diverged.
+
+        Args:
+            thorough: look at the weights too: finite losses may have made ones that are not.
+            file: of the checkpoint, for the message.
 
         Raises:
             FloatingPointError: naming the iteration and the losses.
         """
-        if not torch.isfinite(self.losses).all():
-            names = dict(zip(('critic', 'classifier', 'generator'), self.losses.tolist(), strict=True))
-            raise FloatingPointError(
-                f'the GAN diverged at iteration {self.iteration}: losses {names}; lower lr ({self.config.lr:g}), and '
-                'check the spectra for outliers'
-            )
+        losses = dict(zip(('critic', 'classifier', 'generator'), self.losses.tolist(), strict=True))
+        diverged = f'the GAN diverged at iteration {self.iteration}'
+        modules = self._modules() if thorough else {}
+        require_finite(diverged, losses, modules, f'lr ({self.config.lr:g})', file, STAGE)
 
     def result(self) -> SpectralGAN:
         """The generator as it stands, averaged where there is an average."""
@@ -305,6 +306,7 @@ def _require_trainable(data: TrainingData, config: SpectralGANConfig) -> None:
             raise ValueError('select_every needs two validation spectra of some class; set select_every=0')
 
 
+@plain_torch()
 def train_spectral_gan(
     data: TrainingData,
     config: SpectralGANConfig | None = None,
@@ -313,8 +315,9 @@ def train_spectral_gan(
     device: str = 'cpu',
     progress: bool = False,
     checkpoint: Path | None = None,
-    checkpoint_every: int = 1000,
+    checkpoint_every: int = 500,
     cuda_graph: bool = False,
+    keep: bool = False,
 ) -> SpectralGAN:
     """Train a spectral GAN.
 
@@ -326,18 +329,19 @@ def train_spectral_gan(
         device: where to train.
         progress: show a progress bar.
         checkpoint: folder in which a long training leaves its state, and from which it goes on after a kill with the
-            same result; emptied when the training ends.
+            same result.
         checkpoint_every: iterations between two checkpoints.
         cuda_graph: record one iteration as a CUDA graph and replay it; for CUDA devices only.
+        keep: leave the checkpoint of the last iteration, from which the same call has its result at once; otherwise it
+            is removed when the training ends.
 
     Raises:
         ValueError: if there are no labelled spectra, or the checkpoint is of another training.
-        FloatingPointError: if the training diverges.
+        FloatingPointError: if the training diverges; the last good checkpoint stays.
     """
     config = config or SpectralGANConfig()
     training = SpectralGANTraining(data, config, seed, semi_supervised, device, cuda_graph)
-    identity = {**dataclasses.asdict(config), 'seed': seed, 'semi_supervised': semi_supervised}
-    identity['split'] = data.provenance.split if data.provenance else None
+    identity = {**_identity(data, config, seed, semi_supervised), 'device': training.device.type}
     file = None if checkpoint is None else checkpoint / CHECKPOINT_FILE
     if file is not None and resumable(file, identity) is not None:
         training.load_state(load_file(file, device=str(training.device)))
@@ -345,8 +349,10 @@ def train_spectral_gan(
         while training.iteration < config.iterations:
             training.step()
             bar.update()
-            if training.iteration % 100 == 0 or training.iteration == config.iterations:
-                training.require_finite()
+            last = training.iteration == config.iterations
+            due = file is not None and (training.iteration % checkpoint_every == 0 or (last and keep))
+            if due or last or training.iteration % 100 == 0:
+                training.require_finite(due or last, file)
                 if progress:
                     bar.set_postfix(critic=f'{float(training.losses[0]):.3f}')
             if config.select_every and training.iteration % config.select_every == 0:
@@ -354,15 +360,25 @@ def train_spectral_gan(
                 distance = validation_distance(candidate, data, seed)
                 if training.best is None or distance < training.best[0]:
                     training.best = (distance, candidate)
-            if file is not None and training.iteration % checkpoint_every == 0:
-                write_checkpoint(file, training.state(), identity, 'gan', training.iteration)
+            if due and file is not None:
+                write_checkpoint(file, training.state(), identity, STAGE, training.iteration)
     generator = training.result() if training.best is None else training.best[1]
     if config.calibrate and config.conditional:
         generator.calibrate(data, seed)
     generator.adopt(data, seed, {**dataclasses.asdict(config), 'semi_supervised': semi_supervised})
-    if file is not None:
+    if file is not None and not keep:
         file.unlink(missing_ok=True)
     return generator
+
+
+def _identity(data: TrainingData, config: SpectralGANConfig, seed: int, semi_supervised: bool) -> dict[str, Any]:
+    """What a checkpoint must agree in. The learning rate may be lowered on the way: so one goes on after NaN."""
+    digest = hashlib.sha256()
+    for part in (data.x, data.y, data.unlabelled):
+        digest.update(part.detach().cpu().contiguous().numpy().tobytes())
+    fields = {k: v for k, v in dataclasses.asdict(config).items() if k != 'lr'}
+    split = data.provenance.split if data.provenance else None
+    return {**fields, 'seed': seed, 'semi_supervised': semi_supervised, 'split': split, 'data': digest.hexdigest()}
 
 
 @torch.no_grad()

@@ -14,10 +14,8 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from tqdm.auto import tqdm
 
-from .checkpoint import found_checkpoint
+from .divergence import CHECK_EVERY, require_finite
 from .latent_stages import Stage
-
-CHECK_EVERY = 50  # steps between two looks at the loss: each look waits for the device
 
 
 class Watch(Callback):
@@ -68,17 +66,10 @@ class Watch(Callback):
             self.preview(stage)
 
     def _require_finite(self, stage: Stage, step: int, thorough: bool) -> None:
-        bad = not bool(torch.isfinite(stage.loss))
-        # A finite loss may have made weights that are not: what is kept is looked at as a whole.
-        if bad or (thorough and not all(bool(torch.isfinite(p).all()) for p in stage.trained.parameters())):
-            kept = 'give a folder to keep checkpoints' if self.file is None else 'no checkpoint was written yet'
-            if self.file is not None and self.file.exists():
-                found = found_checkpoint(self.file)
-                kept = f'the last good checkpoint (stage {found["stage"]!r}, step {found["step"]}) is {self.file}'
-            raise FloatingPointError(
-                f'training diverged in stage {stage.name!r} by step {step}: loss {float(stage.loss)}; lower '
-                f'{stage.name}_lr ({stage.lr:g}), with which the same call goes on; {kept}'
-            )
+        diverged = f'training diverged in stage {stage.name!r} by step {step}'
+        modules = {'trained': stage.trained} if thorough else {}
+        rate = f'{stage.name}_lr ({stage.lr:g})'
+        require_finite(diverged, {'loss': float(stage.loss)}, modules, rate, self.file, stage.name)
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Close the bar."""

@@ -20,11 +20,13 @@ from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits, mse_loss
 
 from ..functional.degradation import degrade
+from ..functional.plain import plain_torch
 from ..generators.base import TrainingData
 from ..generators.msrresgan import Augmentation, MSRResGAN
 from ..models.msrresgan import MSRResNet, gradient_magnitude
 from ..models.srgan import SRDiscriminator
 from ..models.super_resolution import ADVERSARIAL, Network
+from ..settings import NOT_NEGATIVE, Range, check_settings
 from .alternating import AlternatingTraining
 from .checkpoint import resumable
 
@@ -72,15 +74,8 @@ class SuperResolutionConfig:
     discriminator_width: int = 16
 
     def __post_init__(self) -> None:
-        for name, low in (('gradient_iterations', 0), ('iterations', 1), ('batch_size', 2), ('width', 1)):
-            if getattr(self, name) < low:
-                raise ValueError(f'SuperResolutionConfig: {name} must be at least {low}, found {getattr(self, name)}')
-        for name in ('adversarial', 'noise'):
-            if getattr(self, name) < 0:
-                raise ValueError(f'SuperResolutionConfig: {name} must not be negative, found {getattr(self, name)}')
-        for name in ('lr', 'lr_decay'):
-            if not 0 < getattr(self, name) <= 1:
-                raise ValueError(f'SuperResolutionConfig: {name} must be in (0, 1], found {getattr(self, name)}')
+        rate = Range(0, 1, open_low=True)
+        check_settings(self, gradient_iterations=NOT_NEGATIVE, batch_size=Range(2), lr=rate, lr_decay=rate)
 
     @classmethod
     def paper(cls, network: Network = 'msrresgan', factor: int = 5) -> SuperResolutionConfig:
@@ -195,6 +190,7 @@ class GeneratorStage(_Stage):
         self.descend('generator', loss)
 
 
+@plain_torch()
 def train_super_resolution(
     data: TrainingData,
     config: SuperResolutionConfig | None = None,

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Literal, get_args
+from typing import Literal
 
 from ..generators.two_stream_diffusion import Prediction, Sampler
 from ..losses.reconstruction import MaskLoss
+from ..settings import NOT_NEGATIVE, POSITIVE, SHARE, check_settings
 
 
 @dataclass(frozen=True)
@@ -93,30 +94,12 @@ class TwoStreamConfig:
     precision: Literal['32', 'bf16'] = '32'
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, 'unet_channels', tuple(self.unet_channels))  # a list, where JSON or YAML wrote it
-        for name, low in (
-            ('image_latents', 1),
-            ('mask_latents', 1),
-            ('vae_layers', 1),
-            ('unet_layers', 1),
-            ('vae_iterations', 0),
-            ('diffusion_iterations', 1),
-            ('vae_batch_size', 1),
-            ('batch_size', 1),
-        ):
-            if getattr(self, name) < low:
-                raise ValueError(f'TwoStreamConfig: {name} must be at least {low}, found {getattr(self, name)}')
-        for name, top in (('ema_decay', 1), ('condition_dropout', 1)):
-            if not 0 <= getattr(self, name) < top:
-                raise ValueError(f'TwoStreamConfig: {name} must be in [0, {top}), found {getattr(self, name)}')
-        for name in ('sad_weight', 'kl_weight'):
-            if getattr(self, name) < 0:
-                raise ValueError(f'TwoStreamConfig: {name} must not be negative, found {getattr(self, name)}')
-        if self.min_snr_gamma is not None and self.min_snr_gamma <= 0:
-            raise ValueError(f'TwoStreamConfig: min_snr_gamma must be positive or None, found {self.min_snr_gamma}')
-        for name, choices in (('mask_loss', get_args(MaskLoss)), ('precision', ('32', 'bf16'))):
-            if getattr(self, name) not in choices:
-                raise ValueError(f'TwoStreamConfig: unknown {name} {getattr(self, name)!r}; choose from {choices}')
+        if isinstance(self.unet_channels, list):  # where JSON or YAML wrote it
+            object.__setattr__(self, 'unet_channels', tuple(self.unet_channels))
+        check_settings(
+            self, vae_iterations=NOT_NEGATIVE, min_snr_gamma=POSITIVE, ema_decay=SHARE, condition_dropout=SHARE,
+            vae_lr=POSITIVE, diffusion_lr=POSITIVE,
+        )  # fmt: skip
 
     @classmethod
     def small(cls) -> TwoStreamConfig:

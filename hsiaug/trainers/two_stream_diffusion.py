@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from ..functional.plain import plain_torch
 from ..generators.base import TrainingData
 from ..generators.dates import flat_mask
 from ..generators.two_stream_diffusion import TwoStreamDiffusion
@@ -41,6 +42,7 @@ ARCHITECTURE = (
 )
 
 
+@plain_torch()
 def train_two_stream(
     data: TrainingData,
     config: TwoStreamConfig | None = None,
@@ -174,14 +176,14 @@ def _require_trainable(data: TrainingData) -> TrainingData:
     if not kept.all():
         warnings.warn(
             f'{int((~kept).sum())} of {len(kept)} training patches hold ignored pixels only and are left out',
-            stacklevel=3,
+            stacklevel=4,  # the caller, beyond the decorator
         )
         data = replace(data, x=data.x[kept], y=data.y[kept])
     if len(data.x) < FEW_PATCHES:
         warnings.warn(
             f'only {len(data.x)} training patches: the samples will be copies of them; {FEW_PATCHES} at least are '
             'advisable, for instance by a smaller stride',
-            stacklevel=3,
+            stacklevel=4,  # the caller, beyond the decorator
         )
     return data
 

@@ -20,9 +20,12 @@ import torch
 from sklearn.cluster import KMeans
 from torch import Tensor
 
+from ..functional.plain import plain_torch
+from ..functional.scaling import band_scale
 from ..functional.unmixing import RGB_CENTRES, band_selection, require_rank, vca
 from ..losses.unmixing import unmixing_loss
 from ..models.unmixing import UnmixingNetwork
+from ..settings import POSITIVE, Range, check_settings
 from .alternating import AlternatingTraining
 from .checkpoint import resumable
 
@@ -77,21 +80,12 @@ class UnmixingConfig:
     tv_weight: float = 1e-3
 
     def __post_init__(self) -> None:
-        for name in ('centres', 'widths'):  # lists, where JSON or YAML wrote them
-            object.__setattr__(self, name, tuple(getattr(self, name)))
-        if self.response is not None:
-            object.__setattr__(self, 'response', np.asarray(self.response, dtype=np.float64).tolist())
-        for name, choices in (('inputs', get_args(Inputs)), ('start', get_args(Start))):
-            if getattr(self, name) not in choices:
-                raise ValueError(f'UnmixingConfig: unknown {name} {getattr(self, name)!r}; choose from {choices}')
-        for name, low in (('endmembers', 2), ('epochs', 1), ('steps', 1), ('batch_size', 1)):
-            if (value := getattr(self, name)) is not None and value < low:
-                raise ValueError(f'UnmixingConfig: {name} must be at least {low}, found {value}')
-        for name in ('endmember_rate', 'sad_weight', 'tv_weight'):
-            if getattr(self, name) < 0:
-                raise ValueError(f'UnmixingConfig: {name} must not be negative, found {getattr(self, name)}')
-        if self.learning_rate <= 0:
-            raise ValueError(f'UnmixingConfig: learning_rate must be positive, found {self.learning_rate}')
+        for name in ('centres', 'widths'):
+            if isinstance(value := getattr(self, name), list):  # where JSON or YAML wrote it
+                object.__setattr__(self, name, tuple(value))
+        if isinstance(self.response, np.ndarray):
+            object.__setattr__(self, 'response', self.response.tolist())
+        check_settings(self, endmembers=Range(2), learning_rate=POSITIVE, response=Range(-math.inf))
 
     @classmethod
     def small(cls, **changes: Any) -> UnmixingConfig:
@@ -141,6 +135,7 @@ class UnmixingTraining(AlternatingTraining):
         self.losses['largest share'] = abundances.detach().mean(dim=(0, 2, 3)).amax()
 
 
+@plain_torch()
 def train_unmixing(
     images: Tensor,
     wavelengths: Sequence[float] | None = None,
@@ -220,7 +215,7 @@ def start(network: UnmixingNetwork, images: Tensor, kind: Start, seed: int) -> N
     inputs = network.select(images.to(network.selection)).movedim(1, 0).flatten(1)
     spread, mean = torch.std_mean(inputs, dim=1, correction=0)
     network.input_mean.copy_(mean[:, None, None])
-    network.input_std.copy_(spread.clamp_min(1e-3 * float(spread.mean()) + 1e-12)[:, None, None])
+    network.input_std.copy_(band_scale(mean, spread)[:, None, None])
     levels = torch.linspace(0, 1, network.quantiles.shape[1], dtype=torch.float64)
     for row, band in zip(network.quantiles, inputs, strict=True):
         row.copy_(band[:: max(1, len(band) // _VALUES)].double().quantile(levels))
@@ -246,16 +241,17 @@ def warn_of_collapse(abundances: Tensor) -> None:
             f'the abundances have collapsed onto endmember {int(shares.argmax())}, whose mean is '
             f'{float(shares.max()):.3f}: the others say nothing; start from other endmembers (start, seed), lower the '
             'learning rate, or take fewer endmembers',
-            stacklevel=3,
+            stacklevel=4,  # the caller, beyond the decorator
         )
     elif spread < FLAT:
         warnings.warn(
             f'the abundances are the same everywhere (largest standard deviation {spread:.2g}): they show no picture; '
             'train for more steps, or start from other endmembers (start, seed)',
-            stacklevel=3,
+            stacklevel=4,  # the caller, beyond the decorator
         )
 
 
+@plain_torch()
 def abundances_from_rgb(network: UnmixingNetwork, rgb: Tensor, matching: Matching = 'quantiles') -> Tensor:
     """Abundances of RGB images.
 

@@ -13,7 +13,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple, get_args
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -21,9 +21,11 @@ from torch.nn.functional import avg_pool2d
 
 from ..datasets.bank_plan import class_fractions
 from ..datasets.scenes import SceneDataset, SceneFolder
+from ..functional.plain import plain_torch
 from ..generators.base import TrainingData
 from ..generators.unmixing_fusion import Masks, NoiseFrom, UnmixingFusion
 from ..samples import SampleSpec
+from ..settings import Range, check_settings
 from .abundances import AbundanceConfig, train_abundances
 from .patch_encoder import train_patch_encoder
 from .unmixing import Matching, UnmixingConfig, abundances_from_rgb, require_rgb, train_unmixing
@@ -82,16 +84,7 @@ class UnmixingFusionConfig:
                 object.__setattr__(self, 'abundances', AbundanceConfig(**self.abundances))
         except TypeError as error:
             raise ValueError(f'UnmixingFusionConfig: unknown setting in unmixing or abundances: {error}') from error
-        for name, choices in (
-            ('masks', get_args(Masks)),
-            ('noise_from', get_args(NoiseFrom)),
-            ('matching', get_args(Matching)),
-        ):
-            if getattr(self, name) not in choices:
-                raise ValueError(f'UnmixingFusionConfig: unknown {name} {getattr(self, name)!r}; choose from {choices}')
-        for name, low in (('mask_steps', 1), ('rgb_factor', 1), ('rgb_stride', 1), ('noise', 0), ('variability', 0)):
-            if (value := getattr(self, name)) is not None and value < low:
-                raise ValueError(f'UnmixingFusionConfig: {name} must be at least {low}, found {value}')
+        check_settings(self, rgb_weight=Range(0, 1))
         if not 0 < self.rgb_weight < 1:
             raise ValueError(
                 f'UnmixingFusionConfig: rgb_weight must be between 0 and 1, found {self.rgb_weight}; give rgb=None to '
@@ -107,6 +100,7 @@ class Maps(NamedTuple):
     weights: Tensor
 
 
+@plain_torch()
 def train_unmixing_fusion(
     data: TrainingData,
     config: UnmixingFusionConfig | None = None,
@@ -140,13 +134,14 @@ def train_unmixing_fusion(
     _require_trainable(data)
     rgb, rgb_labels, record = _rgb_patches(config, spec)
     file = None if folder is None else Path(folder) / UNMIXING_FILE
-    network = train_unmixing(data.x, spec.wavelengths, unmixing, seed, device, progress, file)
+    # Made first: what cannot be made of these patches is said before anything is trained.
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         generator = UnmixingFusion(
-            spec, unmixing.endmembers, len(network.selection), unmixing.widths, learning.kind,
+            spec, unmixing.endmembers, spec.bands if unmixing.inputs == 'all' else 3, unmixing.widths, learning.kind,
             learning.network, config.masks, config.noise, config.variability, config.noise_from,
         ).to(device)  # fmt: skip
+    network = train_unmixing(data.x, spec.wavelengths, unmixing, seed, device, progress, file)
     generator.unmixing = network
     abundances = generator.observe(data)
     if generator.classifier is not None:

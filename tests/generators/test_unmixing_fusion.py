@@ -297,6 +297,17 @@ def test_config_takes_mappings_or_objects() -> None:
     assert UnmixingFusionConfig(unmixing=UnmixingConfig()).unmixing == UnmixingConfig()
 
 
+def test_patches_that_do_not_fit_are_named_before_anything_is_trained(monkeypatch: pytest.MonkeyPatch) -> None:
+    def never(*_: Any) -> None:
+        raise AssertionError('trained')
+
+    monkeypatch.setattr(module, 'train_unmixing', never)
+    for height, width, message in ((16, 12, 'square'), (6, 6, 'maps must be 8, 10, 12 or 14 pixels wide')):
+        cut = replace(DATA, spec=replace(DATA.spec, size=(height, width)), x=DATA.x[..., :height, :width])
+        with pytest.raises(ValueError, match=message):
+            fit(cut)
+
+
 def test_mistakes() -> None:
     for settings, message in (
         ({'unmixing': {'ends': 3}}, "unknown setting in unmixing or abundances.*'ends'"),

@@ -301,7 +301,7 @@ def test_mistakes() -> None:
         AbundanceConfig(precision='16')  # type: ignore[arg-type]
     with pytest.raises(ValueError, match='batch_size must be at least 2, found 1'):
         AbundanceConfig(batch_size=1)
-    with pytest.raises(ValueError, match='learning_rate must be positive'):
+    with pytest.raises(ValueError, match=r'learning_rate must be above 0 or None, found 0\.0'):
         AbundanceConfig(learning_rate=0.0)
     with pytest.raises(ValueError, match="has no settings \\['depth'\\]"):
         train_abundances(maps, labels, 2, AbundanceConfig(network={'depth': 2}))

@@ -107,7 +107,7 @@ def test_class_weights_and_mistakes() -> None:
         ({'model': 'lenet'}, "unknown model 'lenet'; choose from"),
         ({'augment': 'cutmix'}, "unknown augment 'cutmix'"),
         ({'batch_size': 1}, 'batch_size must be at least 2, found 1'),
-        ({'warmup': 1.0}, r'warmup is a share of the steps in \[0, 1\), found 1.0'),
+        ({'warmup': 1.0}, r'warmup must be in \[0, 1\), found 1.0'),
     ):
         with pytest.raises(ValueError, match=message):
             SceneClassifierConfig(**changes)  # type: ignore[arg-type]

@@ -216,7 +216,7 @@ def test_mistakes() -> None:
         train_super_resolution(replace(data, x=bad), TINY)
     with pytest.raises(ValueError, match='batch_size must be at least 2'):
         SuperResolutionConfig(batch_size=1)
-    with pytest.raises(ValueError, match='adversarial must not be negative'):
+    with pytest.raises(ValueError, match='adversarial must be at least 0, found -1'):
         SuperResolutionConfig(adversarial=-1.0)
     with pytest.raises(ValueError, match='super-resolution learns from images'):
         train_super_resolution(replace(data, x=data.x[:, :, :8]), TINY)

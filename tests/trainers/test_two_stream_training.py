@@ -379,3 +379,32 @@ def test_trained_by_name(pairs: TrainingData) -> None:
     assert isinstance(generator, TwoStreamDiffusion)
     with pytest.raises(ValueError, match='cannot be made with settings'):
         fit_generator('two_stream_diffusion', pairs, {'layers': 3})
+
+
+@pytest.mark.parametrize('prediction_type', ['v_prediction', 'epsilon'])
+def test_min_snr_weight_of_a_step_by_hand(pairs: TrainingData, prediction_type: Any) -> None:
+    """A step of one patch: its loss over that without weights is the weight at the time that was drawn."""
+    times: list[torch.Tensor] = []
+
+    def loss(gamma: float | None, step: int) -> float:
+        config = replace(TINY, batch_size=1, min_snr_gamma=gamma, prediction_type=prediction_type)
+        torch.manual_seed(0)
+        generator = TwoStreamDiffusion(
+            pairs.spec, mask_latents=2, vae_channels=4, unet_channels=(8, 16), prediction_type=prediction_type
+        )
+        stage = DiffusionStage(generator, pairs.x[:8], pairs.y[:8], config, 0)
+        stage.on_fit_start()
+        generator.denoiser.register_forward_pre_hook(lambda _, inputs: times.append(inputs[1]))
+        with torch.no_grad():
+            return float(stage.training_step(step, 0))
+
+    betas = torch.linspace(0.0015**0.5, 0.0155**0.5, 1000, dtype=torch.float64) ** 2
+    capped = set()
+    for step in range(12):
+        found = loss(5.0, step) / loss(None, step)
+        assert torch.equal(times[-1], times[-2])
+        alpha = float((1 - betas)[: int(times[-1]) + 1].prod())
+        snr = alpha / (1 - alpha)
+        assert found == pytest.approx(min(snr, 5) / (snr + (prediction_type == 'v_prediction')), rel=1e-3)
+        capped.add(snr > 5)
+    assert capped == {True, False}  # both sides of γ were met

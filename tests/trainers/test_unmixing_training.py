@@ -205,8 +205,8 @@ def test_a_sensors_response_stands_for_wavelengths() -> None:
         ({'inputs': 'ms'}, "unknown inputs 'ms'"),
         ({'start': 'random'}, "unknown start 'random'"),
         ({'endmembers': 1}, 'endmembers must be at least 2'),
-        ({'learning_rate': 0}, 'learning_rate must be positive'),
-        ({'tv_weight': -1}, 'tv_weight must not be negative'),
+        ({'learning_rate': 0}, 'learning_rate must be above 0'),
+        ({'tv_weight': -1}, 'tv_weight must be at least 0'),
     ],
 )
 def test_settings_out_of_range(changes: dict[str, Any], message: str) -> None:
