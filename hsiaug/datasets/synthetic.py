@@ -80,7 +80,7 @@ class SyntheticDataset(NonGeoDataset):
             labels, length, self.spec.classes, real_counts, prior, getattr(generator, 'left_out', ())
         )
         # In shared memory, so that persistent workers see the epoch change.
-        self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
+        self._epoch = torch.zeros((), dtype=torch.int64, device='cpu').share_memory_()
         self._cache: OrderedDict[tuple[int, int], dict[str, Tensor]] = OrderedDict()
         self._cache_chunks = cache_chunks
         self._drawn: tuple[int, Tensor] | None = None

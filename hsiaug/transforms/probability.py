@@ -29,7 +29,7 @@ class MixProbability:
             raise ValueError(f'{owner}: p must lie in [0, 1] (the fraction that is synthetic), found {p!r}')
         self.p, self.ratio = p, None if ratio is None else as_schedule(ratio)
         # In shared memory, so that persistent workers see the epoch change.
-        self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
+        self._epoch = torch.zeros((), dtype=torch.int64, device='cpu').share_memory_()
 
     def set_epoch(self, epoch: int) -> None:
         """Follow the schedule to an epoch, in all workers."""

@@ -127,7 +127,7 @@ def test_counts_and_random_access(
     assert int(whole['synthetic'].sum()) == expected
     order = np.random.default_rng(0).permutation(len(mixed))[:17]
     again = copy.copy(mixed)
-    again._current = None
+    again._orders = {}
     part = again.batch(order.tolist())
     assert all(torch.equal(part[key], whole[key][order]) for key in part)
 
