@@ -37,7 +37,7 @@ def fetch(dataset: Any, rows: np.ndarray) -> dict[str, Any]:
 
 @cache
 def reads_whole(cls: type) -> bool:
-    """Whether a dataset has a ``batch`` that takes row numbers; other libraries' methods of that name do other things."""
+    """Whether a dataset has a ``batch`` that takes row numbers; other libraries give that name to other things."""
     method = getattr(cls, 'batch', None)
     if not inspect.isfunction(method):
         return False

@@ -63,11 +63,14 @@ def _require_same_names(real: tuple[str, ...] | None, synthetic: tuple[str, ...]
     elif len(absent) == len(real):
         why = 'other names'
     else:
-        why = f'the source has no {absent[:8]}; a split that left rare classes out (on_rare="drop") numbers the others anew'
+        why = (
+            f'the source has no {absent[:8]}; a split that left rare classes out (on_rare="drop") numbers the others '
+            'anew'
+        )
     raise SpecMismatchError(
         f'classes of real and synthetic samples do not fit together: {why}\n  real: {list(real)}\n  synthetic: '
-        f'{list(synthetic)}\nBring both to the same classes in the same order; where the attribute `classes` of the real '
-        'dataset is not what its labels mean, give it a `spec` (hsiaug.samples.SampleSpec).'
+        f'{list(synthetic)}\nBring both to the same classes in the same order; where the attribute `classes` of the '
+        'real dataset is not what its labels mean, give it a `spec` (hsiaug.samples.SampleSpec).'
     )
 
 
@@ -251,8 +254,8 @@ def warn_of_doubtful_labels(numbers: ClassNumbers, real: set[int], synthetic: se
 class Scales:
     """Level and spread of the values of both sides, from their first samples.
 
-    Two units differ in both by orders of magnitude: digital numbers beside reflectance, per cent beside fractions. Zeros
-    and values that are not finite count on neither side.
+    Two units differ in both by orders of magnitude: digital numbers beside reflectance, per cent beside fractions.
+    Zeros and values that are not finite count on neither side.
 
     Args:
         different: such sides are meant; nothing is looked at.

@@ -83,11 +83,9 @@ def _layer(dataset: Any, rows: np.ndarray | None, above: tuple[int, ...]) -> Lay
 def _datasets_in(holder: Any) -> Iterator[Any]:
     for value in getattr(holder, '__dict__', {}).values():
         for item in value if isinstance(value, list | tuple) and len(value) <= _DEEPEST else (value,):
-            if item is not holder and (
-                isinstance(item, Dataset) or isinstance(getattr(item, 'spec', None), SampleSpec)
-            ):
-                if not hasattr(item, 'sample'):  # a generator is no dataset
-                    yield item
+            says = isinstance(item, Dataset) or isinstance(getattr(item, 'spec', None), SampleSpec)
+            if says and item is not holder and not hasattr(item, 'sample'):  # a generator is no dataset
+                yield item
 
 
 # --- what the layers say --------------------------------------------------------------------------------------------
@@ -158,7 +156,7 @@ def _is_names(found: object) -> bool:
 
 
 def provenances_of(dataset: Any) -> tuple[Provenance, ...]:
-    """Where synthetic samples come from, as far as it is known: of a generator, a bank, or of all that a wrapper holds."""
+    """Where synthetic samples come from, as far as it is known: a generator, a bank, or all that a wrapper holds."""
     return tuple(
         {
             id(known): known
