@@ -253,7 +253,7 @@ def cast_like(values: Tensor, real: Tensor, what: str, owner: str) -> Tensor:
         SpecMismatchError: if the dtype cannot hold the values: an image would become infinite, a class another one.
     """
     cast = values.to(real)
-    if cast.dtype == values.dtype:
+    if cast.dtype == values.dtype or values.numel() == 0:
         return cast
     if values.is_floating_point() and cast.is_floating_point():
         if torch.finfo(cast.dtype).max >= torch.finfo(values.dtype).max or torch.isfinite(cast).all():

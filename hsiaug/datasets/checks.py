@@ -25,6 +25,7 @@ LOOKED_AT = 16
 LARGEST_GAP, LARGEST_GAP_OF_FEW = 30.0, 1000.0
 """Medians of two sides that differ by more are in other units; where fewer samples than :data:`LOOKED_AT` are known,
 only the second is sure: a patch of water is thirty times as dark as one of snow."""
+_ALIKE = 10.0
 _VALUES = 4096  # of an image, at most
 
 
@@ -297,10 +298,12 @@ class Scales:
         if min(len(found) for found in values.values()) > 1:
             (real, real_spread), (synthetic, synthetic_spread) = (_level(found) for found in values.values())
             sign = 1 if synthetic > real else -1
-            gap = (synthetic / real) ** sign
-            if real_spread and synthetic_spread:  # an offset moves the level alone
-                gap = min(gap, (synthetic_spread / real_spread) ** sign)
-            if gap > (LARGEST_GAP if min(known) >= LOOKED_AT else LARGEST_GAP_OF_FEW):
+            gap = other = (synthetic / real) ** sign
+            if real_spread and synthetic_spread:
+                other = (synthetic_spread / real_spread) ** sign
+            # A unit scales level and spread alike; what moves one of them alone, as an offset does, is none.
+            alike = max(gap, other) <= _ALIKE * min(gap, other)
+            if alike and min(gap, other) > (LARGEST_GAP if min(known) >= LOOKED_AT else LARGEST_GAP_OF_FEW):
                 raise SpecMismatchError(
                     f'values of real and synthetic samples differ by orders of magnitude: the median of |value| is '
                     f'{real:.4g} in real and {synthetic:.4g} in synthetic samples; bring both to one unit, or say '

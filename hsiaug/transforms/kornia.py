@@ -5,10 +5,13 @@ https://kornia.readthedocs.io/en/latest/augmentation.container.html
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import torch
+from kornia.augmentation import AugmentationSequential
 from torch import Tensor
 
 from ..datasets.batches import cast_like, put_rows
@@ -18,6 +21,8 @@ from ..datasets.pool import Source, SyntheticPool
 from ..ratio import Schedule
 from ..samples import SpecMismatchError
 from .gated_kornia import GatedAugmentation, Params
+
+_FORWARD = AugmentationSequential.forward.__code__
 
 
 class RandomSyntheticMix(GatedAugmentation):
@@ -158,6 +163,8 @@ class RandomSyntheticMix(GatedAugmentation):
             )
         if key == 'mask':
             self._numbers.require_values(synthetic, 'synthetic masks')
+            for mask in _masks_as_given():
+                cast_like(synthetic, mask, 'mask', 'RandomSyntheticMix')
         else:
             self._scales.see(input, synthetic)
         return put_rows(input, rows, cast_like(synthetic, input, key, 'RandomSyntheticMix'))
@@ -187,6 +194,23 @@ class RandomSyntheticMix(GatedAugmentation):
     def __repr__(self) -> str:
         """Probability and source, without what the source holds."""
         return f'RandomSyntheticMix({self.probability}, source={self.pool}, same_on_batch={self.same_on_batch})'
+
+
+def _masks_as_given() -> Iterator[Tensor]:
+    """Empty tensors in the dtypes that masks had before kornia's container made floats of them.
+
+    The container turns them back at its end without asking whether classes fit, and tells its children nothing; its
+    call, in which we are, knows what it was given.
+    """
+    frame, given = inspect.currentframe(), ()
+    while frame is not None:
+        if frame.f_code is _FORWARD and isinstance(frame.f_locals.get('args'), tuple | list):
+            given = frame.f_locals['args']  # of the outermost container in the end
+        frame = frame.f_back
+    for value in given:
+        for mask in value if isinstance(value, list | tuple) else (value,):
+            if isinstance(mask, Tensor) and not mask.is_floating_point() and mask.dtype != torch.int64:
+                yield mask.new_empty(0)
 
 
 def draw_name(params: Params) -> tuple[int, int]:
