@@ -170,16 +170,19 @@ class ClassNumbers:
             self._refuse(values, what)
 
     def _fits(self, values: Tensor) -> bool:
-        """In one pass where all labels are classes: read as unsigned, negative ones are the largest."""
-        if values.is_floating_point() or values.dtype == torch.bool:
+        """In one pass where all labels are classes: read as unsigned, negative integers are the largest."""
+        if values.dtype in (torch.bool, torch.float16, torch.bfloat16):
             return not bool(self._wrong(values).any())
-        array = values.numpy()
-        unsigned = array.view(f'u{array.itemsize}')
-        if int(unsigned.max()) < self.num_classes:  # type: ignore[operator]
+        array = values.detach().numpy()
+        if array.dtype.kind == 'f':
+            low = array.min() < 0
+        else:
+            array, low = array.view(f'u{array.itemsize}'), False
+        if not low and array.max() < self.num_classes:
             return True
-        return self.ignore_index is not None and not bool(
-            ((unsigned >= self.num_classes) & (array != self.ignore_index)).any()
-        )
+        if self.ignore_index is None or low:
+            return not bool(self._wrong(values).any())
+        return not bool(((array >= self.num_classes) & (values.detach().numpy() != self.ignore_index)).any())
 
     def _wrong(self, values: Tensor) -> Tensor:
         wrong = (values < 0) | (values >= self.num_classes)

@@ -127,9 +127,9 @@ class MixedBatchSampler(BatchSampler):
     def _warn_of_repeats(self, epoch: int) -> None:
         """Somebody who cuts epochs short on purpose would see the same samples for ever."""
         self._begun = (epoch, self._begun[1] + 1 if self._begun[0] == epoch else 1)
-        if self._begun[1] == 3:
+        if self._begun[1] == 4:
             warnings.warn(
-                f'MixedBatchSampler: epoch {epoch} begins for the third time, since iterations before it were left '
+                f'MixedBatchSampler: epoch {epoch} begins for the fourth time, since iterations before it were left '
                 'off; call set_epoch(epoch) where an epoch begins if they were epochs',
                 stacklevel=3,
             )
