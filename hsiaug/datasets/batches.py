@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from functools import cache
 from typing import Any
 
@@ -30,15 +30,18 @@ def fetch(dataset: Any, rows: np.ndarray) -> dict[str, Any]:
     """Stacked samples of a map-style dataset, read whole where it can; what is no array comes as a list."""
     if rows.size == 0:
         return {}
-    if reads_whole(type(dataset)) and getattr(dataset, 'transforms', None) is None:
+    if reads_whole(dataset) and getattr(dataset, 'transforms', None) is None:
         return dict(dataset.batch(rows))
     return stack(fetch_samples(dataset, rows))
 
 
-@cache
-def reads_whole(cls: type) -> bool:
+def reads_whole(dataset: Any) -> bool:
     """Whether a dataset has a ``batch`` that takes row numbers; other libraries give that name to other things."""
-    method = getattr(cls, 'batch', None)
+    return _takes_rows(getattr(type(dataset), 'batch', None))
+
+
+@cache
+def _takes_rows(method: Hashable) -> bool:
     if not inspect.isfunction(method):
         return False
     names = list(inspect.signature(method).parameters)

@@ -185,7 +185,7 @@ class ClassNumbers:
         return not bool(((array >= self.num_classes) & (values.detach().numpy() != self.ignore_index)).any())
 
     def _wrong(self, values: Tensor) -> Tensor:
-        wrong = (values < 0) | (values >= self.num_classes)
+        wrong = (values < 0) | (values >= self.num_classes)  # type: ignore[operator]
         return wrong if self.ignore_index is None else wrong & (values != self.ignore_index)
 
     def _require_later(self, values: Tensor, what: str) -> None:

@@ -294,7 +294,7 @@ class MixedDataset(NonGeoDataset):
             completed = complete_samples(found, synthetic, **self._extras)
             if not self._scales.settled:
                 images.append([sample['image'] for sample in completed])
-            if self.transforms is not None and not synthetic and not reads_whole(type(dataset)):
+            if self.transforms is not None and not synthetic and not reads_whole(dataset):
                 completed = [_own(sample) for sample in completed]
             for place, sample in zip(places, completed, strict=True):
                 samples[place] = sample

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.data import ConcatDataset, DataLoader, Dataset, IterableDataset, StackDataset, Subset
 from torchgeo.datasets import GeoDataset, UnionDataset
 
-from ..samples import Provenance, Sample, SampleSpec, require_compatible
+from ..samples import Provenance, Sample, SampleSpec, SpecMismatchError, require_compatible
 from .batches import CONTRACT, kind_of, require_sample
 
 _DEEPEST = 16
@@ -140,19 +140,25 @@ def class_names_of(dataset: Any) -> tuple[str, ...] | None:
     """Class names in label order, by the attribute ``classes`` that torchgeo's datasets have; None where it says none.
 
     torchgeo also calls values of a raster ``classes``, and tables of what they mean; those are no names in label order.
+
+    Raises:
+        SpecMismatchError: if datasets that are put together name their classes differently.
     """
-    layer = look_through(dataset)
-    while not _is_names(found := getattr(layer.dataset, 'classes', None)):
-        if not (layer.as_is and len(layer.inner) >= 1):
-            return None
-        layer = layer.inner[0]
-    return tuple(str(name) for name in found)
+    return _class_names(look_through(dataset))
 
 
-def _is_names(found: object) -> bool:
-    return (
-        isinstance(found, list | tuple | np.ndarray) and len(found) > 1 and all(isinstance(name, str) for name in found)
-    )
+def _class_names(layer: Layer) -> tuple[str, ...] | None:
+    own = getattr(layer.dataset, 'classes', None)
+    if isinstance(own, list | tuple | np.ndarray) and len(own) > 1:
+        return tuple(map(str, own)) if all(isinstance(name, str) for name in own) else None
+    found = [names for inner in layer.inner if layer.as_is and (names := _class_names(inner)) is not None]
+    for other in found[1:]:
+        if other != found[0]:
+            raise SpecMismatchError(
+                f'datasets that are put together do not fit together: classes {list(found[0])} in one, {list(other)} in '
+                'another; bring both to the same classes in the same order'
+            )
+    return found[0] if found else None
 
 
 def provenances_of(dataset: Any) -> tuple[Provenance, ...]:

@@ -202,10 +202,11 @@ def _masks_as_given() -> Iterator[Tensor]:
     The container turns them back at its end without asking whether classes fit, and tells its children nothing; its
     call, in which we are, knows what it was given.
     """
-    frame, given = inspect.currentframe(), ()
+    frame = inspect.currentframe()
+    given: tuple[Any, ...] = ()
     while frame is not None:
         if frame.f_code is _FORWARD and isinstance(frame.f_locals.get('args'), tuple | list):
-            given = frame.f_locals['args']  # of the outermost container in the end
+            given = tuple(frame.f_locals['args'])  # of the outermost container in the end
         frame = frame.f_back
     for value in given:
         for mask in value if isinstance(value, list | tuple) else (value,):

@@ -11,6 +11,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.utils.data import ConcatDataset, Subset
 from toys import Toy, toy_spec
 
 from hsiaug import MixedDataset, SyntheticMix
@@ -143,6 +144,15 @@ def test_classes_of_torchgeo_datasets_are_compared_in_their_order() -> None:
         SyntheticMix(source, 0.5, real=Bare('scene', 9, classes=['x', 'y', 'z']))
     with pytest.raises(SpecMismatchError, match='another order'):
         MixedDataset(Bare('scene', 9, classes=['a', 'b', 'c']), Bare('scene', 9, classes=['b', 'a', 'c']), 0.5)
+
+
+def test_classes_are_found_behind_wrappers_and_must_agree_within() -> None:
+    source, ours, theirs = Toy('scene', 40, seed=1), ['a', 'b', 'c'], ['c', 'b', 'a']
+    MixedDataset(ConcatDataset([Bare('scene', 9, classes=ours), Bare('scene', 9, classes=ours)]), source, 0.5)
+    with pytest.raises(SpecMismatchError, match='another order'):
+        MixedDataset(Subset(Bare('scene', 9, classes=theirs), [1, 2]), source, 0.5)
+    with pytest.raises(SpecMismatchError, match='put together do not fit together'):
+        MixedDataset(ConcatDataset([Bare('scene', 9, classes=ours), Bare('scene', 9, classes=theirs)]), source, 0.5)
 
 
 def test_change_masks_are_zero_and_one_whoever_says_so() -> None:
