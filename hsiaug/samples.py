@@ -95,14 +95,25 @@ class SampleSpec:
         return cls(**as_tuples)
 
 
-def require_compatible(real: SampleSpec, synthetic: SampleSpec) -> None:
+def require_compatible(
+    real: SampleSpec,
+    synthetic: SampleSpec,
+    sides: tuple[str, str] = ('real', 'synthetic'),
+    what: str = 'real and synthetic samples',
+) -> None:
     """Check that samples of two specs can stand in one batch.
+
+    Args:
+        real: one spec.
+        synthetic: the other.
+        sides: what the two are called.
+        what: does not fit together, for the message.
 
     Raises:
         SpecMismatchError: naming each field in which the two sides differ.
     """
     problems = [
-        f'{name}: real {getattr(real, name)!r}, synthetic {getattr(synthetic, name)!r}'
+        f'{name}: {sides[0]} {getattr(real, name)!r}, {sides[1]} {getattr(synthetic, name)!r}'
         for name in ('kind', 'bands', 'size', 'classes', 'ignore_index', 'unit')
         if getattr(real, name) != getattr(synthetic, name)
         # An unknown unit says nothing, so it contradicts nothing.
@@ -116,7 +127,7 @@ def require_compatible(real: SampleSpec, synthetic: SampleSpec) -> None:
             problems.append(f'wavelengths: band centres differ by up to {gap:.1f} nm, at most {tolerance:g} nm fit')
     if problems:
         raise SpecMismatchError(
-            'real and synthetic samples do not fit together:\n  '
+            f'{what} do not fit together:\n  '
             + '\n  '.join(problems)
             + '\nTrain the generator on this dataset, or bring both to the same bands, classes and unit.'
         )

@@ -1,6 +1,7 @@
 """What the README says, run as it stands there."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from torch.utils.data import DataLoader
 from toys import BANDS, Toy, aligned
 
 from hsiaug import SimulatedScene, SyntheticBank, fit_generator, write_bank
+from hsiaug.datasets import IGNORE
 from hsiaug.scenes import PatchSplitter
 from hsiaug.trainers import training_data
 
@@ -165,6 +167,20 @@ def test_datamodule(bank: SyntheticBank, tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.chdir(tmp_path)
     datamodule = run('datamodule', inner=Inner(), bank=bank, task=Task(), epochs=2)['datamodule']
     assert (datamodule.real_seen, datamodule.synthetic_seen) == (48, 24)
+
+
+def test_smp_leaves_ignored_pixels_out() -> None:
+    def ignoring(n: int, seed: int) -> Toy:
+        toy = Toy('segmentation', n, seed)
+        toy.spec = replace(toy.spec, ignore_index=IGNORE)
+        toy.data['mask'][:, :2] = IGNORE
+        return toy
+
+    given = {'real': ignoring(24, 0), 'bank': ignoring(40, 1), 'classes': 3}
+    space = run('smp', model=nn.Sequential(nn.Conv2d(BANDS, 3, 1)), **given)
+    space['loss'].backward()
+    counted = sum(space[name] for name in ('tp', 'fp', 'fn', 'tn')).sum(1)  # type: ignore[attr-defined]
+    assert set(counted.tolist()) == {3 * 6 * 8}  # of 8 rows two are ignored
 
 
 def test_smp(real: Toy, bank: SyntheticBank) -> None:

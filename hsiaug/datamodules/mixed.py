@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sized
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -11,7 +12,7 @@ import torch
 from lightning.pytorch import LightningDataModule, Trainer
 from matplotlib.figure import Figure
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, IterableDataset
 from torchgeo.datamodules import BaseDataModule, GeoDataModule
 
 from ..datasets import LabelPolicy, MixedDataset, SyntheticBank
@@ -19,6 +20,7 @@ from ..datasets.batches import fetch
 from ..datasets.mixed import require_mixable
 from ..datasets.pool import Source, SyntheticPool
 from ..datasets.preview import preview_grid
+from ..datasets.wrapped import counts_of
 from ..generators import Generator
 from ..ratio import Mode, Schedule, as_schedule, require_mode
 from ..transforms import SyntheticMix
@@ -91,9 +93,12 @@ class MixedDataModule(BaseDataModule):
         replacement: use a dataset's samples again within an epoch.
         weight: loss weight of synthetic samples, carried as ``weight``, 1 for real ones; None for no such key.
         seed: of every draw.
+        different_scales: the values of the two sides are meant to differ by orders of magnitude, which is an error
+            otherwise.
 
     Raises:
-        ValueError: for an unknown mode or way, or a negative ratio.
+        ValueError: for an unknown mode or way, a negative ratio, or a source that holds fewer samples than an epoch
+            asks for.
         SpecMismatchError: if source and real data do not fit together, at the latest with the first batch.
         LeakageError: if the source's generator has seen test pixels of the real data's split.
     """
@@ -110,6 +115,7 @@ class MixedDataModule(BaseDataModule):
         replacement: bool = False,
         weight: float | None = None,
         seed: int = 0,
+        different_scales: bool = False,
     ) -> None:
         if way not in get_args(Way):
             raise ValueError(f'MixedDataModule: unknown way {way!r}; choose from {get_args(Way)}')
@@ -120,6 +126,7 @@ class MixedDataModule(BaseDataModule):
         self.way = way if way != 'auto' else 'batch' if live or isinstance(inner, GeoDataModule) else 'dataset'
         self.options: dict[str, Any] = {
             'mode': mode, 'labels': labels, 'prior': prior, 'replacement': replacement, 'weight': weight, 'seed': seed,
+            'different_scales': different_scales,
         }  # fmt: skip
         self.mix: SyntheticMix | None = None
         self.mixed: MixedDataset | None = None
@@ -209,11 +216,12 @@ class MixedDataModule(BaseDataModule):
         self._before_step = None
         if self.way == 'batch':
             real = getattr(loader, 'dataset', None)
-            counts = getattr(real, 'class_counts', None)
+            counts = None if real is None else counts_of(real)
             self.mix = SyntheticMix(self.source, self.schedule, real_counts=counts, **self.options)
             if real is not None:
                 require_mixable(real, self.mix.pool)
             self._begun = None
+            self._expect_samples(loader)
             if self._resumed is not None and resume_point(self.trainer)[1]:
                 self.mix.set_extra_state(torch.tensor(self._resumed))
                 self._begun = self.mix.epoch
@@ -226,6 +234,23 @@ class MixedDataModule(BaseDataModule):
             )
         self.mixed = MixedDataset(loader.dataset, self.source, self.schedule, **self.options)
         return mixed_train_loader(self.trainer, loader, self.mixed, self.options['seed'], 'MixedDataModule')
+
+    def _expect_samples(self, loader: Any) -> None:
+        """A source that holds too few samples is an error now, not in the middle of an epoch."""
+        if self.mix is None or not isinstance(loader, DataLoader) or isinstance(loader.dataset, IterableDataset):
+            return
+        own = loader.batch_size is None  # a batch sampler of its own, as Geo modules have
+        batches, size = len(loader), getattr(loader.batch_sampler, 'batch_size', 0) if own else loader.batch_size
+        for limit in (getattr(self.trainer, name, 1.0) for name in ('limit_train_batches', 'overfit_batches')):
+            if limit:  # overfit_batches is 0 where it is off
+                batches = min(batches, limit if isinstance(limit, int) else int(batches * limit))
+        samples = batches * (size or 0)
+        if batches == len(loader) and isinstance(loader.sampler, Sized) and not loader.drop_last and not own:
+            samples = min(samples, len(loader.sampler))
+        first = 0 if self.trainer is None else self.trainer.current_epoch
+        last = getattr(self.trainer, 'max_epochs', None) or 1
+        self.mix.epoch = first
+        self.mix.expect(samples, max(min(last, first + 10_000) - first, 1))
 
     def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
         """Count what the *dataset* way mixed, before it moves to a device."""

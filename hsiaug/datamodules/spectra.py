@@ -34,6 +34,8 @@ class SpectraDataModule(LightningDataModule):
         batch_size: samples per batch.
         num_workers: of the loaders.
         seed: of every draw.
+        different_scales: the values of the two sides are meant to differ by orders of magnitude, which is an error
+            otherwise.
     """
 
     def __init__(
@@ -48,11 +50,16 @@ class SpectraDataModule(LightningDataModule):
         batch_size: int = 64,
         num_workers: int = 0,
         seed: int = 0,
+        different_scales: bool = False,
     ) -> None:
         super().__init__()
         self.real = SpectraDataset(scene, split, 'train')
         self.val, self.test = (SpectraDataset(scene, split, part) for part in ('val', 'test'))  # type: ignore[arg-type]
-        self.mixed = None if source is None else MixedDataset(self.real, source, ratio, seed, mode, labels, prior)
+        self.mixed = None
+        if source is not None:
+            self.mixed = MixedDataset(
+                self.real, source, ratio, seed, mode, labels, prior, different_scales=different_scales
+            )
         self.batch_size, self.num_workers, self.seed = batch_size, num_workers, seed
 
     def real_spectra(self) -> Tensor:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import inspect
+from collections.abc import Callable, Hashable, Mapping
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -10,8 +12,17 @@ import torch
 from torch import Tensor
 from torch.nn.functional import one_hot
 
-from ..samples import SpecMismatchError
+from ..samples import Kind, SpecMismatchError
 
+CONTRACT = "whose samples are dictionaries with 'image' and 'label' or 'mask' (the sample contract, as in torchgeo)"
+
+_LAYOUTS: dict[tuple[int, str, int], Kind] = {
+    (1, 'label', 0): 'spectrum',
+    (3, 'label', 0): 'scene',
+    (3, 'mask', 2): 'segmentation',
+    (4, 'mask', 3): 'change',
+}
+_ROWS = ('indices', 'index', 'rows', 'idx')  # names of the argument of a ``batch`` that reads several samples
 _LARGE_ROW = 16 << 10  # bytes; above, one pass over whole rows beats a copy and an index, by five times at batch 4
 
 
@@ -19,22 +30,69 @@ def fetch(dataset: Any, rows: np.ndarray) -> dict[str, Any]:
     """Stacked samples of a map-style dataset, read whole where it can; what is no array comes as a list."""
     if rows.size == 0:
         return {}
-    if hasattr(dataset, 'batch') and getattr(dataset, 'transforms', None) is None:
+    if reads_whole(dataset) and getattr(dataset, 'transforms', None) is None:
         return dict(dataset.batch(rows))
     return stack(fetch_samples(dataset, rows))
 
 
+def reads_whole(dataset: Any) -> bool:
+    """Whether a dataset has a ``batch`` that takes row numbers; other libraries give that name to other things."""
+    return _takes_rows(getattr(type(dataset), 'batch', None))
+
+
+@cache
+def _takes_rows(method: Hashable) -> bool:
+    if not inspect.isfunction(method):
+        return False
+    names = list(inspect.signature(method).parameters)
+    return len(names) > 1 and names[1] in _ROWS
+
+
 def fetch_samples(dataset: Any, rows: np.ndarray) -> list[dict[str, Any]]:
-    """Samples of a map-style dataset, read whole where it can."""
+    """Samples of a map-style dataset, read whole where it can.
+
+    Raises:
+        TypeError: if they are not in the sample contract.
+    """
     indices = rows.tolist()
-    return dataset.__getitems__(indices) if hasattr(dataset, '__getitems__') else [dataset[i] for i in indices]
+    samples = dataset.__getitems__(indices) if hasattr(dataset, '__getitems__') else [dataset[i] for i in indices]
+    for sample in samples[:1]:
+        require_sample(sample, type(dataset).__name__)
+    return samples
+
+
+def require_sample(sample: object, owner: str) -> None:
+    """Check that a sample, or a batch, is a dictionary with an image.
+
+    Raises:
+        TypeError: saying what it is instead.
+    """
+    if not isinstance(sample, Mapping) or 'image' not in sample:
+        if isinstance(sample, Mapping):
+            found = f'a dictionary with {sorted(map(str, sample))}'
+        else:
+            held = f' of {len(sample)}' if isinstance(sample, tuple | list) else ''
+            found = f'{type(sample).__name__}{held}'
+        raise TypeError(
+            f'{owner}: a dataset is expected {CONTRACT}, found {found}; wrap it in a dataset whose __getitem__ returns '
+            "such a dictionary, as {'image': image, 'label': label}"
+        )
+
+
+def kind_of(sample: Mapping[str, Any]) -> Kind | None:
+    """Kind of one sample by its layout; None where it has none of the sample contract."""
+    ndim = {key: np.ndim(sample[key]) for key in ('image', 'label', 'mask') if key in sample}
+    for (image_dims, target, target_dims), kind in _LAYOUTS.items():
+        if (ndim.get('image'), ndim.get(target)) == (image_dims, target_dims):
+            return kind
+    return None
 
 
 def stack(samples: list[dict[str, Any]]) -> dict[str, Any]:
     """One batch out of samples: arrays and numbers stacked, all else as lists."""
     columns = {key: [sample[key] for sample in samples] for key in samples[0]}
     return {
-        key: torch.stack([torch.as_tensor(value) for value in values]) if _is_array(values[0]) else values
+        key: torch.stack([as_tensor(value) for value in values]) if _is_array(values[0]) else values
         for key, values in columns.items()
     }
 
@@ -107,15 +165,15 @@ def complete_samples(
     texts: tuple[str, ...] | None = None,
 ) -> list[dict[str, Any]]:
     """Samples with what every mixed one carries, their arrays not copied; arguments as for :func:`complete`."""
-    thin = {'image': torch.empty(len(samples))}  # only its length counts
+    thin = {'image': torch.empty(len(samples), device='cpu')}  # only its length counts
     num_classes = None if 'label_prob' in samples[0] else num_classes
     if num_classes is not None:
-        thin['label'] = torch.stack([torch.as_tensor(sample['label']) for sample in samples])
+        thin['label'] = torch.stack([as_tensor(sample['label']) for sample in samples])
     extras = complete(thin, synthetic, num_classes, weight)
     names = [key for key in extras if key not in thin]
     completed = []
     for row, sample in enumerate(samples):
-        whole = {key: torch.as_tensor(value) if _is_array(value) else value for key, value in sample.items()}
+        whole = {key: as_tensor(value) if _is_array(value) else value for key, value in sample.items()}
         if texts is not None:
             whole = {key: value for key, value in whole.items() if isinstance(value, Tensor)}
             whole |= {key: '' if synthetic else sample[key] for key in texts}
@@ -193,6 +251,40 @@ def replace_rows(real: Mapping[str, Any], synthetic: Mapping[str, Any], places: 
             for place, text in zip(places.tolist(), synthetic[key], strict=True):
                 replaced[key][place] = text
     return replaced
+
+
+def cast_like(values: Tensor, real: Tensor, what: str, owner: str) -> Tensor:
+    """Synthetic values in the dtype and on the device of the real ones that they replace.
+
+    Args:
+        values: synthetic.
+        real: in the dtype that is wanted.
+        what: they are, for the message: ``'image'`` or ``'mask'``.
+        owner: name of the transform, for the message.
+
+    Raises:
+        SpecMismatchError: if the dtype cannot hold the values: an image would become infinite, a class another one.
+    """
+    cast = values.to(real)
+    if cast.dtype == values.dtype or values.numel() == 0:
+        return cast
+    if values.is_floating_point() and cast.is_floating_point():
+        if torch.finfo(cast.dtype).max >= torch.finfo(values.dtype).max or torch.isfinite(cast).all():
+            return cast
+        wrong, hint = bool((~torch.isfinite(cast) & torch.isfinite(values.to(cast.device))).any()), 'mix in float32'
+    else:
+        wrong, hint = not torch.equal(cast.to(values), values), 'give int64'
+    if wrong:
+        raise SpecMismatchError(
+            f'{owner}: found {what}s of dtype {real.dtype}, which cannot hold the synthetic values from '
+            f'{values.min().item():g} to {values.max().item():g}; {hint}, or mix before the batch is converted'
+        )
+    return cast
+
+
+def as_tensor(value: Any) -> Tensor:
+    """A tensor of a number or an array, on the CPU whatever the default device; tensors as they are."""
+    return value if isinstance(value, Tensor) else torch.as_tensor(value, device='cpu')
 
 
 def _is_array(value: object) -> bool:

@@ -200,7 +200,7 @@ class PairFolder(NonGeoDataset):
         sample: Sample = {'image': torch.from_numpy(image), 'mask': torch.from_numpy(mask)}
         return sample if self.transforms is None else self.transforms(sample)
 
-    def _class_pixels(self) -> np.ndarray:
+    def class_pixels(self) -> np.ndarray:
         """(N, K) pixels per class of each pair. Reads every file once, without ``transforms``."""
         if self._counts is None:
             counts = np.zeros((len(self), self.spec.num_classes), dtype=np.int64)
@@ -221,13 +221,13 @@ class PairFolder(NonGeoDataset):
 
     def class_fractions(self) -> Tensor:
         """(N, K) float32 share of each class in the counting pixels of each mask; zeros where all are ignored."""
-        counts = torch.from_numpy(self._class_pixels())
+        counts = torch.from_numpy(self.class_pixels())
         return (counts / counts.sum(dim=1, keepdim=True).clamp(min=1)).to(torch.float32)
 
     @property
     def class_counts(self) -> np.ndarray:
         """(K,) number of pixels per class."""
-        return self._class_pixels().sum(axis=0)
+        return self.class_pixels().sum(axis=0)
 
     def plot(self, sample: Sample, show_titles: bool = True, suptitle: str | None = None) -> Figure:
         """Draw one pair in false colour with its mask; see :func:`~hsiaug.datasets.patches.plot_patch`."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, cast
 
 import numpy as np
@@ -12,24 +12,39 @@ from torch.utils.data import Dataset
 from torchgeo.datasets import NonGeoDataset
 
 from ..ratio import Constant, Mode, Schedule, as_schedule, require_mode, synthetic_count
-from ..samples import Sample, SampleSource, SampleSpec, require_compatible, require_unseen
+from ..samples import Sample, SampleSource
 from .batches import (
     append_rows,
     complete,
     complete_samples,
     fetch,
     fetch_samples,
+    reads_whole,
     require_same_form,
+    stack,
     text_keys,
     unstack,
 )
+from .checks import LOOKED_AT, ClassNumbers, Scales, require_mixable, some_samples, warn_of_doubtful_labels
 from .labels import LabelPolicy
 from .lengths import KnownLength
 from .pool import Source, SyntheticPool
 from .shared import SharedInt
 from .synthetic import SyntheticDataset, stream_seed
+from .wrapped import counts_of, epoch_followers, labels_of, require_map_style, spec_of
 
 _POSITIONS = -1  # a stream beside those of the synthetic samples' chunks, which count from 0
+
+
+class EpochIndices(list[int]):
+    """Indices of one batch that say which epoch they belong to, so that an iteration keeps its own composition."""
+
+    def __init__(self, indices: Iterable[int], epoch: int) -> None:
+        super().__init__(indices)
+        self.epoch = epoch
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return EpochIndices, (list(self), self.epoch)
 
 
 class MixedDataset(NonGeoDataset):
@@ -40,6 +55,10 @@ class MixedDataset(NonGeoDataset):
     for sample. Every sample carries ``synthetic`` (bool); where synthetic samples have soft labels, real ones carry a
     one-hot ``label_prob`` beside them. Text of real samples (a file name) is empty in synthetic ones; what is neither
     text nor array is left out, since a synthetic sample has no such thing.
+
+    What the two sides say of themselves is compared, through ``Subset`` and other wrappers too: specs, or the
+    ``classes`` of torchgeo's datasets, and the split. Some real samples are read to see whether their labels are
+    classes of the source and their values of the same order of magnitude; labels are checked in every batch.
 
     Args:
         real: any map-style dataset in the sample contract.
@@ -56,10 +75,13 @@ class MixedDataset(NonGeoDataset):
         weight: loss weight of synthetic samples, carried as ``weight``, 1 for real ones; None for no such key.
         transforms: function of a sample, real or synthetic, as in torchgeo. A real dataset's own ``transforms`` run
             on its samples only.
+        different_scales: the values of the two sides are meant to differ by orders of magnitude, which is an error
+            otherwise.
 
     Raises:
+        TypeError: if a dataset cannot be asked for samples by number, or these are not in the sample contract.
         ValueError: if the ratio is negative or not finite, or the synthetic dataset holds too few samples.
-        SpecMismatchError: if the two sides do not fit together.
+        SpecMismatchError: if the two sides do not fit together, or a label is neither a class nor the ignore index.
         LeakageError: if the generator has seen test pixels of the real dataset's split.
     """
 
@@ -75,37 +97,63 @@ class MixedDataset(NonGeoDataset):
         replacement: bool = False,
         weight: float | None = None,
         transforms: Callable[[Sample], Sample] | None = None,
+        different_scales: bool = False,
     ) -> None:
         self.schedule, self.mode = as_schedule(ratio), require_mode(mode, 'MixedDataset')
+        require_map_style(real, 'MixedDataset')
         self.real, self.num_real = real, len(cast(Any, real))
         self.seed, self.labels, self.prior, self.weight, self.transforms = seed, labels, prior, weight, transforms
         self._epoch = SharedInt(0)
         self._known: KnownLength | None = None
         if self.mode == 'append' and not isinstance(self.schedule, Constant):
             self._known = KnownLength('MixedDataset', self.schedule, self.length(0))
-        self._current: tuple[int, Dataset[Sample], np.ndarray] | None = None
-        self.real_counts = getattr(real, 'class_counts', None)
+        self._orders: dict[int, tuple[Dataset[Sample], np.ndarray]] = {}
+        self.real_counts = counts_of(real)
+        self._numbers, self._scales = ClassNumbers(), Scales(different_scales)
         self._texts: tuple[str, ...] = ()
+        self._followers: tuple[Any, ...] = ()
         self.num_soft_classes: int | None = None
         self.pool: SyntheticPool | None = None
         self.generator: SampleSource | None = None
         if isinstance(synthetic, Dataset) and self.num_synthetic == 0 and len(cast(Any, synthetic)) == 0:
-            self.spec = getattr(real, 'spec', None)
+            self.spec = spec_of(real)
             return
         self.pool = SyntheticPool(
             synthetic, seed, labels, self.real_counts, prior, self.num_synthetic or None, replacement
         )
         self.generator = None if isinstance(synthetic, Dataset) else synthetic
+        self._followers = epoch_followers(synthetic) if isinstance(synthetic, Dataset) else ()
         self._check(self.pool)
 
     def _check(self, pool: SyntheticPool) -> None:
         self.spec = require_mixable(self.real, pool)
         self.num_soft_classes = pool.num_soft_classes
         if self.num_real and self._mixes:
+            self._numbers = ClassNumbers.of(self.spec, pool)
             first = fetch(self.real, np.zeros(1, np.int64))
             self._texts = text_keys(first)
+            self._numbers.require(first, 'real')  # a class beyond the last has no soft label either
             require_same_form(self._complete(first, False), self._complete(pool.example(), True))
-        self._epoch_order()  # too few samples are an error now, not in a worker
+            self._look_at_both(pool)
+        self._epoch_order(self.epoch)  # too few samples are an error now, not in a worker
+
+    def _look_at_both(self, pool: SyntheticPool) -> None:
+        """Labels and values of some samples of each side."""
+        if (known := labels_of(self.real)) is not None:
+            self._numbers.require_values(known, 'real labels')
+        labels: tuple[set[int], set[int]] = (set(), set())
+        drawn = pool.look(LOOKED_AT)
+        self._scales.add('synthetic', drawn['image'])
+        for sample in unstack(drawn):
+            labels[1].update(self._numbers.seen_in(sample))
+        for sample in some_samples(self.real):
+            whole = stack([sample])
+            self._numbers.require(whole, 'real')
+            self._scales.add('real', whole['image'])
+            labels[0].update(self._numbers.seen_in(whole))
+        self._numbers.require(drawn, 'synthetic')
+        self._scales.judge()
+        warn_of_doubtful_labels(self._numbers, *labels)
 
     @property
     def ratio(self) -> float:
@@ -115,12 +163,14 @@ class MixedDataset(NonGeoDataset):
     @property
     def num_synthetic(self) -> int:
         """Synthetic samples of the current epoch."""
-        return synthetic_count(self.num_real, self.ratio, self.mode)
+        return self._num_synthetic(self.epoch)
+
+    def _num_synthetic(self, epoch: int) -> int:
+        return synthetic_count(self.num_real, self.schedule(epoch), self.mode)
 
     def length(self, epoch: int) -> int:
         """Number of samples of an epoch."""
-        appended = synthetic_count(self.num_real, self.schedule(epoch), 'append') if self.mode == 'append' else 0
-        return self.num_real + appended
+        return self.num_real + (self._num_synthetic(epoch) if self.mode == 'append' else 0)
 
     def __len__(self) -> int:
         """Number of samples of the current epoch."""
@@ -135,27 +185,39 @@ class MixedDataset(NonGeoDataset):
         return self._epoch.value
 
     def set_epoch(self, epoch: int) -> None:
-        """Draw other synthetic samples from now on, in all workers. Without it every epoch repeats epoch 0."""
+        """Draw other synthetic samples from now on, in all workers. Without it every epoch repeats epoch 0.
+
+        Call it between epochs: a plain loader that is being iterated over goes on with the samples of the new one
+        (:class:`~hsiaug.samplers.MixedBatchSampler` keeps to its own).
+        """
         self._epoch.value = epoch
 
-    def is_synthetic(self) -> np.ndarray:
-        """(len,) bool: which samples of the current epoch are synthetic."""
-        flags = self._epoch_order()[1] < 0
-        if self._known is not None:
+    def is_synthetic(self, epoch: int | None = None) -> np.ndarray:
+        """(len,) bool: which samples of an epoch are synthetic; of the current one, if None."""
+        now = self.epoch
+        flags = self._epoch_order(now if epoch is None else epoch)[1] < 0
+        if self._known is not None and epoch in (None, now):
             self._known.tell(len(flags))
         return flags
 
     @property
     def synthetic(self) -> Dataset[Sample]:
         """The synthetic samples of the current epoch."""
-        return self._epoch_order()[0]
+        return self._epoch_order(self.epoch)[0]
 
-    def _epoch_order(self) -> tuple[Dataset[Sample], np.ndarray]:
+    def _epoch_order(self, epoch: int) -> tuple[Dataset[Sample], np.ndarray]:
         """Synthetic dataset, and (len,) where each sample comes from: i >= 0 is real i, -1 - j is synthetic j."""
-        epoch = self.epoch
-        if self._current is not None and self._current[0] == epoch:
-            return self._current[1:]
-        count = self.num_synthetic
+        if epoch not in self._orders:
+            if len(self._orders) > 1:  # two iterations may be under way
+                self._orders.pop(next(iter(self._orders)))
+            self._orders[epoch] = self._order(epoch)
+        synthetic, order = self._orders[epoch]
+        for follower in self._followers:
+            follower.set_epoch(epoch)
+        return synthetic, order
+
+    def _order(self, epoch: int) -> tuple[Dataset[Sample], np.ndarray]:
+        count = self._num_synthetic(epoch)
         if self.pool is None:
             synthetic, draws = self.real, np.arange(0)
         elif self.generator is not None:
@@ -166,8 +228,6 @@ class MixedDataset(NonGeoDataset):
             synthetic, draws = dataset, np.arange(count)
         else:
             synthetic = cast('Dataset[Sample]', self.pool.dataset)
-            if hasattr(synthetic, 'set_epoch'):
-                synthetic.set_epoch(epoch)
             draws = self.pool.choose(count, epoch)
         order = np.arange(self.length(epoch))
         if self.mode == 'append':
@@ -175,7 +235,6 @@ class MixedDataset(NonGeoDataset):
         elif count:
             rng = np.random.default_rng(stream_seed(self.seed, epoch, _POSITIONS))
             order[rng.permutation(self.num_real)[:count]] = -1 - draws
-        self._current = (epoch, synthetic, order)
         return synthetic, order
 
     def batch(self, indices: Sequence[int] | Tensor) -> dict[str, Any]:
@@ -184,12 +243,15 @@ class MixedDataset(NonGeoDataset):
         Raises:
             IndexError: if an index is out of range.
         """
-        sides = self._sides(indices)
-        if len(sides) < 2:
-            return next((self._complete(fetch(side, rows), new) for new, side, rows, _ in sides), {})
-        real, drawn = (self._complete(fetch(side, rows), new) for new, side, rows, _ in sides)
+        parts = [(new, fetch(side, rows), places) for new, side, rows, places in self._sides(indices)]
+        for new, part, _ in parts:
+            self._numbers.require(part, 'synthetic' if new else 'real')
+        if len(parts) < 2:
+            return next((self._complete(part, new) for new, part, _ in parts), {})
+        real, drawn = (self._complete(part, new) for new, part, _ in parts)
+        self._scales.see(real['image'], drawn['image'])
         joined = append_rows(real, drawn)
-        back = np.argsort(np.concatenate([places for *_, places in sides]))
+        back = np.argsort(np.concatenate([places for *_, places in parts]))
         return {
             key: value[torch.from_numpy(back)] if isinstance(value, Tensor) else [value[row] for row in back]
             for key, value in joined.items()
@@ -197,11 +259,12 @@ class MixedDataset(NonGeoDataset):
 
     def _sides(self, indices: Sequence[int] | Tensor) -> list[tuple[bool, Dataset[Sample], np.ndarray, np.ndarray]]:
         """For real, then synthetic samples, where there are any: which, their dataset, its rows, and their places."""
-        wanted, length = np.asarray(indices, dtype=np.int64), self.length(self.epoch)
+        epoch = indices.epoch if isinstance(indices, EpochIndices) else self.epoch
+        wanted, length = np.asarray(indices, dtype=np.int64), self.length(epoch)
         if wanted.size and not 0 <= wanted.min() <= wanted.max() < length:
             why = '' if self._known is None else f'; its schedule {self.schedule} changes their number with the epoch'
             raise IndexError(f'MixedDataset: index out of range for {length} samples{why}')
-        synthetic, order = self._epoch_order()
+        synthetic, order = self._epoch_order(epoch)
         source = order[wanted]
         real_places, new_places = np.flatnonzero(source >= 0), np.flatnonzero(source < 0)
         sides = [
@@ -235,31 +298,36 @@ class MixedDataset(NonGeoDataset):
         Raises:
             ValueError: if a schedule has changed the length, and the loader's sampler cannot know.
         """
-        if self._known is not None:
+        if self._known is not None and not isinstance(indices, EpochIndices):
             self._known.require(self.length(self.epoch))
         return self._samples(indices)
 
     def _samples(self, indices: Sequence[int]) -> list[Sample]:
         samples: list[Sample] = [{} for _ in indices]
+        images: list[list[Tensor]] = []
         for synthetic, dataset, rows, places in self._sides(indices):
-            found = unstack(fetch(dataset, rows)) if synthetic else fetch_samples(dataset, rows)
-            for place, sample in zip(places, complete_samples(found, synthetic, **self._extras), strict=True):
+            if synthetic:
+                batch = fetch(dataset, rows)
+                self._numbers.require(batch, 'synthetic')
+                found = unstack(batch)
+            else:
+                found = fetch_samples(dataset, rows)
+                self._numbers.require_samples(found, 'real')
+            completed = complete_samples(found, synthetic, **self._extras)
+            if not self._scales.settled:
+                images.append([sample['image'] for sample in completed])
+            if self.transforms is not None and not synthetic and not reads_whole(dataset):
+                completed = [_own(sample) for sample in completed]
+            for place, sample in zip(places, completed, strict=True):
                 samples[place] = sample
+        if len(images) == 2:
+            self._scales.see(*images)
         return samples if self.transforms is None else [self.transforms(sample) for sample in samples]
 
 
-def require_mixable(real: Dataset[Sample], pool: SyntheticPool) -> SampleSpec | None:
-    """Check a source against a real dataset, as far as the two say what they hold, and return the common spec.
+def _own(sample: Sample) -> Sample:
+    """A sample whose tensors a transform may change in place, where the dataset may hand out those that it holds."""
+    return {key: value.clone() if isinstance(value, Tensor) else value for key, value in sample.items()}
 
-    Raises:
-        SpecMismatchError: if the two specs do not fit together.
-        LeakageError: if the source's generator has seen test pixels of the real dataset's split.
-    """
-    spec = getattr(real, 'spec', None)
-    spec = spec if isinstance(spec, SampleSpec) else None
-    if spec and pool.spec:
-        require_compatible(spec, pool.spec)
-    split: Any = getattr(real, 'split', None)
-    if hasattr(split, 'scene'):
-        require_unseen(pool.provenance, split.scene, split.test)
-    return spec or pool.spec
+
+__all__ = ['MixedDataset', 'require_mixable']

@@ -86,8 +86,16 @@ class HeldImages(HeldSamples):
     @property
     def class_counts(self) -> np.ndarray:
         """(K,) number of pixels per class."""
+        return self._pixels_of(self.mask)
+
+    def class_pixels(self) -> np.ndarray:
+        """(N, K) number of pixels per class of each mask."""
+        return np.array([self._pixels_of(mask) for mask in self.mask]).reshape(-1, self.spec.num_classes)
+
+    def _pixels_of(self, mask: Tensor) -> np.ndarray:
+        """(K,) number of pixels per class of masks."""
         classes = self.spec.num_classes
-        counted = self.mask[(self.mask >= 0) & (self.mask < classes) & (self.mask != self.spec.ignore_index)]
+        counted = mask[(mask >= 0) & (mask < classes) & (mask != self.spec.ignore_index)]
         return np.bincount(counted.numpy(), minlength=classes)
 
     def __str__(self) -> str:

@@ -11,20 +11,15 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from ..functional.prior import tilt_to_mixture
-from ..samples import Kind, Provenance, Sample, SampleSource, SampleSpec
-from .batches import fetch, gather_chunks
+from ..samples import Kind, Sample, SampleSource, SampleSpec
+from .batches import as_tensor, fetch, gather_chunks, kind_of
 from .labels import LabelPolicy, synthetic_counts
 from .synthetic import default_chunk, require_drawable, stream_seed
+from .wrapped import class_names_of, labels_of, provenances_of, require_map_style, spec_of
 
 Source = SampleSource | Dataset[Sample]
 """A generator (drawn live), or any map-style dataset in the sample contract, a bank among them."""
 
-_LAYOUTS: dict[tuple[int, str, int], Kind] = {
-    (1, 'label', 0): 'spectrum',
-    (3, 'label', 0): 'scene',
-    (3, 'mask', 2): 'segmentation',
-    (4, 'mask', 3): 'change',
-}
 _LABELS, _DRAWS = -3, -4  # streams of their own, beside those of datasets
 _ENDLESS = 1 << 20  # samples over which a policy is made exact where nobody says how many are drawn
 
@@ -64,6 +59,7 @@ class SyntheticPool:
         self.replacement, self.total = replacement, total or _ENDLESS
         self.dataset: Dataset[Sample] | None = None
         if isinstance(source, Dataset):
+            require_map_style(source, 'source of synthetic samples')
             self.dataset = source
             if self.size == 0:
                 raise ValueError('the synthetic dataset is empty; sample a bank or lengthen the dataset first')
@@ -72,9 +68,10 @@ class SyntheticPool:
                 f'a source of synthetic samples is a generator, a bank or a dataset, found {type(source).__name__}; '
                 'load a folder with Generator.from_pretrained or SyntheticBank.open'
             )
-        spec = getattr(source, 'spec', None)
+        spec = spec_of(source) if self.dataset is not None else getattr(source, 'spec', None)
         self.spec: SampleSpec | None = spec if isinstance(spec, SampleSpec) else None
-        self.provenance: Provenance | None = getattr(source, 'provenance', None)
+        self.class_names = class_names_of(source) if self.dataset is not None else None
+        self.provenances = provenances_of(source)
         frequencies = getattr(source, 'class_prior', None)
         self.real_counts = frequencies.cpu().numpy() if real_counts is None and frequencies is not None else real_counts
         self.chunk = default_chunk(self.spec) if self.spec else 1024
@@ -118,10 +115,9 @@ class SyntheticPool:
         """
         if self.spec is not None:
             return self.spec.kind
-        sample = {key: value[0] for key, value in self.example().items()}
-        for (image_dims, target, target_dims), kind in _LAYOUTS.items():
-            if target in sample and (sample['image'].ndim, sample[target].ndim) == (image_dims, target_dims):
-                return kind
+        sample = {key: value[0] for key, value in self._looked_at().items()}
+        if (kind := kind_of(sample)) is not None:
+            return kind
         found = {key: tuple(value.shape) for key, value in sample.items()}
         raise TypeError(
             f'the source has no spec, and its samples {found} are in no layout of the sample contract; expected for '
@@ -131,11 +127,15 @@ class SyntheticPool:
     @property
     def num_soft_classes(self) -> int | None:
         """K where samples carry ``label_prob``, else None."""
-        soft = self.example().get('label_prob')
+        soft = self._looked_at().get('label_prob')
         return None if soft is None else soft.shape[1]
 
     def example(self) -> dict[str, Tensor]:
-        """A batch of one sample, to look at."""
+        """A batch of one sample, the caller's own."""
+        return {key: value.clone() for key, value in self._looked_at().items()}
+
+    def _looked_at(self) -> dict[str, Tensor]:
+        """A batch of one sample, to look at only."""
         if self._example is None:
             self._example = (
                 self._rows(np.zeros(1, dtype=np.int64)) if self.dataset is not None else self._live().sample(1, seed=0)
@@ -170,7 +170,7 @@ class SyntheticPool:
         """
         wanted = np.asarray(numbers, dtype=np.int64)
         if wanted.size == 0:
-            return {key: value[:0] for key, value in self.example().items()}
+            return {key: value[:0] for key, value in self._looked_at().items()}
         if self.dataset is not None:
             return self._rows(self._stream(epoch, int(wanted.max()) + 1)[wanted])
         return gather_chunks(wanted, self.chunk, lambda number: self._chunk(epoch, number))
@@ -232,21 +232,39 @@ class SyntheticPool:
             labels = torch.from_numpy(rng.choice(len(self.mixture()), size=n, p=self.mixture()))
         return self._live().sample(n, labels, int(rng.integers(2**62)))
 
+    def look(self, n: int) -> dict[str, Tensor]:
+        """A few samples, as long as they are cheap: the first of a dataset, or of live spectra; else one."""
+        if self.dataset is not None:
+            return self._rows(np.arange(min(n, self.size)))
+        if self.kind == 'spectrum':
+            return self._live().sample(n, seed=0)
+        return self._looked_at()
+
     def choose(self, n: int, epoch: int = 0) -> np.ndarray:
         """(n,) rows of a dataset that make up one epoch, in random order, classes after the policy.
 
         Raises:
             ValueError: if it holds fewer and ``replacement`` is off.
         """
+        self.require_enough(n)
+        return self._pick(n, np.random.default_rng(stream_seed(self.seed, epoch, _DRAWS)))
+
+    def require_enough(self, n: int) -> None:
+        """Check that an epoch may ask for ``n`` samples.
+
+        Raises:
+            ValueError: if a dataset holds fewer and ``replacement`` is off.
+        """
+        if self.dataset is None or self.replacement:
+            return
         weights = self.weights()
         held = self.size if weights is None else int(1 / weights.max() + 1e-9)
-        if n > held and not self.replacement:
+        if n > held:
             raise ValueError(
                 f'{n} synthetic samples are needed, but the synthetic dataset holds {held}'
                 + (f' with labels={self.policy!r}' if self.policy is not None else '')
                 + '; make it longer, lower the ratio, or allow replacement=True'
             )
-        return self._pick(n, np.random.default_rng(stream_seed(self.seed, epoch, _DRAWS)))
 
     def _pick(self, n: int, rng: np.random.Generator) -> np.ndarray:
         weights = self.weights()
@@ -284,12 +302,11 @@ class SyntheticPool:
 
     def _labels(self) -> np.ndarray | None:
         """(N,) labels of a dataset, None where its samples have masks."""
-        if 'label' not in self.example():
+        if 'label' not in self._looked_at():
             return None
-        known = getattr(self.dataset, 'labels', None)
-        labels = known() if callable(known) else known
-        if not isinstance(labels, Tensor):
-            labels = torch.stack([torch.as_tensor(cast(Any, self.dataset)[i]['label']) for i in range(self.size)])
+        labels = labels_of(self.dataset)
+        if labels is None:
+            labels = torch.stack([as_tensor(cast(Any, self.dataset)[i]['label']) for i in range(self.size)])
         return labels.numpy()
 
     def _fractions(self) -> np.ndarray:

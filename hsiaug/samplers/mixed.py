@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import warnings
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,10 +12,13 @@ import torch.distributed as dist
 from torch.utils.data import BatchSampler, DataLoader
 
 from ..datasets import MixedDataset
+from ..datasets.mixed import EpochIndices
 from ..datasets.synthetic import stream_seed
 from ..ratio import Constant
 
 _SHUFFLE = -5  # a stream of its own
+_LOOK = 64
+"""Batches up to which an iteration that is left off may be a look; loaders with workers read this far ahead."""
 
 
 class MixedBatchSampler(BatchSampler):
@@ -23,8 +27,13 @@ class MixedBatchSampler(BatchSampler):
     Position t of an epoch is synthetic where ⌊(t+1)f⌋ exceeds ⌊t·f⌋, f being the synthetic share of the epoch; real
     and synthetic samples are shuffled among themselves and dealt onto these positions. Every sample of the epoch comes
     exactly once, on one rank. Under DDP batch b of rank r is slice b·W + r of that one sequence; all ranks get the same
-    number of batches, and the last ones differ by at most one sample in size. Each iteration begins the next epoch, for
-    the dataset too; :meth:`set_epoch` says which. Lightning does so by itself.
+    number of batches, and the last ones differ by at most one sample in size.
+
+    Iterations are epochs 0, 1, ..., for the dataset too; :meth:`set_epoch` says which is next, as Lightning does by
+    itself. An iteration that is left off within its first 64 batches is a look, ``next(iter(loader))`` for example, and
+    the next one is the same epoch; call :meth:`set_epoch` where epochs are cut shorter than that, or where a loader
+    with workers has read to the end of a short epoch for a look. An iteration keeps its own samples whatever begins
+    beside it.
 
     Args:
         sampler: the mixed dataset. The argument has this name because Lightning calls it again under DDP, with its
@@ -62,13 +71,14 @@ class MixedBatchSampler(BatchSampler):
         super().__init__(self, batch_size, drop_last)  # type: ignore[arg-type]
         self.shuffle, self.seed, self.start, self.hold, self._next = shuffle, seed, start, hold, start[0]
         self._running: int | None = None
+        self._begun: tuple[int, int] = (-1, 0)  # an epoch, and how often it was begun
         self._replicas, self._rank = num_replicas, rank
         if num_replicas is not None and not (rank is not None and 0 <= rank < num_replicas):
             raise ValueError(f'MixedBatchSampler: rank in [0, {num_replicas}) expected, found {rank}')
 
     def set_epoch(self, epoch: int) -> None:
         """Say which epoch the next iteration is."""
-        self._next = self.start[0] if self.hold or _overfits() else epoch
+        self._next, self._begun = self.start[0] if self.hold or _overfits() else epoch, (-1, 0)
         self.dataset.set_epoch(self._next)
 
     def _world(self) -> tuple[int, int]:
@@ -98,20 +108,42 @@ class MixedBatchSampler(BatchSampler):
         return len(self._sizes(self._next if self._running is None else self._running))
 
     def __iter__(self) -> Iterator[list[int]]:
-        """Indices of each batch of the next epoch."""
-        epoch, self._running, self._next = self._next, self._next, self._next + (not self.hold)
+        """Indices of each batch of the next epoch, which say what epoch they are of."""
+        epoch = self._running = self._next
+        self._warn_of_repeats(epoch)
         self.dataset.set_epoch(epoch)
         sequence, sizes, rank = self._sequence(epoch), self._sizes(epoch), self._world()[1]
         ends = np.cumsum(sizes.reshape(-1)).reshape(sizes.shape)
+        last = len(sizes) - 1
         try:
             for batch in range(self.start[1] if epoch == self.start[0] else 0, len(sizes)):
-                yield sequence[ends[batch, rank] - sizes[batch, rank] : ends[batch, rank]].tolist()
+                if 0 < batch == last or batch >= _LOOK:
+                    self._end(epoch)
+                rows = sequence[ends[batch, rank] - sizes[batch, rank] : ends[batch, rank]]
+                yield EpochIndices(rows.tolist(), epoch)
+            self._end(epoch)
         finally:
-            self._running = None
+            if self._running == epoch:
+                self._running = None
+
+    def _end(self, epoch: int) -> None:
+        """The next iteration is another epoch, unless somebody has said which."""
+        if self._next == epoch and not self.hold:
+            self._next = epoch + 1
+
+    def _warn_of_repeats(self, epoch: int) -> None:
+        """Somebody who cuts epochs short on purpose would see the same samples for ever."""
+        self._begun = (epoch, self._begun[1] + 1 if self._begun[0] == epoch else 1)
+        if self._begun[1] == 4 and not self.hold:
+            warnings.warn(
+                f'MixedBatchSampler: epoch {epoch} begins for the fourth time, since iterations before it were left '
+                'off; call set_epoch(epoch) where an epoch begins if they were epochs',
+                stacklevel=3,
+            )
 
     def _sequence(self, epoch: int) -> np.ndarray:
         """(len,) the epoch's indices, synthetic ones evenly among real ones."""
-        flags = self.dataset.is_synthetic()
+        flags = self.dataset.is_synthetic(epoch)
         rng = np.random.default_rng(stream_seed(self.seed, epoch, _SHUFFLE))
         sides = [np.flatnonzero(flags), np.flatnonzero(~flags)]
         if self.shuffle:

@@ -15,6 +15,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset, get_worker_info
 
+from ..datasets.batches import as_tensor
+from ..datasets.checks import ClassNumbers, Scales
 from ..datasets.labels import LabelPolicy
 from ..datasets.pool import Source, SyntheticPool
 from ..ratio import Schedule
@@ -48,6 +50,11 @@ class SyntheticMix(GatedTransform):
         labels: classes of the synthetic samples; None takes them as the source gives them.
         real_counts: (K,) real samples (for masks: pixels) per class, for policies that need them.
         prior: (K,) class prior for ``labels='prior'``.
+        different_scales: the values of the two sides are meant to differ by orders of magnitude, which is an error
+            otherwise.
+
+    A sample is refused, gated or not, whose mask or label holds what is neither a class of the source nor its ignore
+    index.
 
     Raises:
         TypeError: if the source holds spectra or pairs of dates.
@@ -62,6 +69,7 @@ class SyntheticMix(GatedTransform):
         labels: LabelPolicy | None = None,
         real_counts: np.ndarray | None = None,
         prior: np.ndarray | None = None,
+        different_scales: bool = False,
     ) -> None:
         super().__init__(ratio, p)
         self.pool = SyntheticPool(source, labels=labels, real_counts=real_counts, prior=prior)
@@ -71,6 +79,8 @@ class SyntheticMix(GatedTransform):
                 f'{sorted(_TARGETS)} only; use hsiaug.transforms.SyntheticMix, a module from dict to dict, on batches'
             )
         self.target = _TARGETS[kind]
+        self._numbers = ClassNumbers.of(self.pool.spec, self.pool)
+        self._scales = Scales(different_scales)
         self._drawn: tuple[int, dict[str, np.ndarray]] | None = None
 
     # --- targets ----------------------------------------------------------------------------------------------------
@@ -110,6 +120,14 @@ class SyntheticMix(GatedTransform):
             )
         return {}
 
+    def __call__(self, *args: Any, force_apply: bool = False, **kwargs: Any) -> Any:
+        """Gate a sample, and replace it where the gate is open."""
+        if self.p > 0:
+            for key, value in kwargs.items():
+                if self._target_of(key) == self.target and isinstance(value, np.ndarray | np.generic | int | Tensor):
+                    self._numbers.require_values(as_tensor(value), f'real {key}s')
+        return super().__call__(*args, force_apply=force_apply, **kwargs)
+
     def apply_with_params(self, params: dict[str, Any], *args: Any, **kwargs: Any) -> dict[str, Any]:
         """Replace every target of a call."""
         # Not through albumentations, which gives 0-d arrays a dimension and never returns from text.
@@ -133,7 +151,10 @@ class SyntheticMix(GatedTransform):
                 f'SyntheticMix: found an image of dtype {img.dtype}, expected float32 in the unit of the source '
                 f'({unit}); convert real images before the pipeline'
             )
-        return _as_real('image', img, np.moveaxis(self._sample(draw)['image'], 0, -1))
+        synthetic = self._sample(draw)['image']
+        if not self._scales.settled:
+            self._scales.see(torch.from_numpy(img[None]), torch.from_numpy(synthetic[None]))
+        return _as_real('image', img, np.moveaxis(synthetic, 0, -1))
 
     def apply_to_mask(self, mask: np.ndarray, *args: Any, draw: int, **params: Any) -> np.ndarray:
         """The synthetic mask, in the shape and dtype of the real one."""
@@ -161,6 +182,7 @@ class SyntheticMix(GatedTransform):
         """The synthetic sample that a seed names; the targets of a call ask for it in turn."""
         if self._drawn is None or self._drawn[0] != draw:
             batch = self.pool.random(1, draw)
+            self._numbers.require(batch, 'synthetic')
             self._drawn = draw, {key: batch[key][0].cpu().numpy() for key in ('image', self.target)}
         return self._drawn[1]
 

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..datasets.batches import batch_size, put_rows
+from ..datasets.batches import batch_size, cast_like, put_rows, require_sample
 from ..datasets.synthetic import require_drawable, stream_seed
 from ..ratio import Schedule
 from ..samples import SampleSpec, SpecMismatchError
@@ -83,6 +83,7 @@ class GeneratorAugmentation(nn.Module):
         Raises:
             SpecMismatchError: if images come without their masks or labels, or in another layout.
         """
+        require_sample(batch, 'GeneratorAugmentation')
         if not self.training:
             return dict(batch)
         size = batch_size(batch)
@@ -97,7 +98,8 @@ class GeneratorAugmentation(nn.Module):
         rows = torch.from_numpy(np.sort(order[: after - before]))
         part = {key: batch[key][rows.to(batch[key].device)] for key in ('image', *_TARGETS) if key in batch}
         changed = self.augmenter.on(batch['image'].device).augment(part, stream_seed(*draw, _DRAWS))
-        return {**batch, **{key: put_rows(batch[key], rows, changed[key].to(batch[key])) for key in part}}
+        cast = {key: cast_like(changed[key], batch[key], key, 'GeneratorAugmentation') for key in part}
+        return {**batch, **{key: put_rows(batch[key], rows, cast[key]) for key in part}}
 
     def _require_target(self, batch: Mapping[str, Any]) -> None:
         spec, image = self.augmenter.spec, batch['image']
@@ -116,7 +118,7 @@ class GeneratorAugmentation(nn.Module):
 
     def get_extra_state(self) -> Tensor:
         """(4,) int64: epoch, step, samples seen in the epoch, samples altered in all."""
-        return torch.tensor([self.epoch, self.step, self._seen, self.altered])
+        return torch.tensor([self.epoch, self.step, self._seen, self.altered], device='cpu')
 
     def set_extra_state(self, state: Tensor) -> None:
         """The inverse of :meth:`get_extra_state`."""
@@ -146,7 +148,7 @@ class Augmenter:
                 f'{owner}: {type(generator).__name__} has no augment, so it cannot alter samples; generators that make '
                 "samples of their own go into SyntheticMix, and 'msrresgan' is one that alters"
             )
-        self.generator, self.spec = generator, generator.spec
+        self.owner, self.generator, self.spec = owner, generator, generator.spec
         if kinds is not None and self.spec.kind not in kinds:
             raise TypeError(
                 f'{owner}: the generator alters samples of kind {self.spec.kind!r}, expected one of {kinds}; use '
@@ -181,7 +183,7 @@ class Augmenter:
         numbers = torch.arange(height * width, device=image.device).view(height, width)
         batch = {'image': image.to(torch.float32), 'mask': numbers.repeat(len(image), 1, 1)}
         altered = self.on(image.device).augment(batch, seed)
-        return altered['image'].to(image), altered['mask'].flatten(1).to(image.device)
+        return cast_like(altered['image'], image, 'image', self.owner), altered['mask'].flatten(1).to(image.device)
 
     def __repr__(self) -> str:
         """The generator in a few words."""

@@ -56,7 +56,7 @@ class GatedTransform(GatedByRatio, A.DualTransform):  # type: ignore[misc]
 
     def _random_bits(self) -> int:
         if not self._seeded:
-            return int(torch.randint(2**_BITS, ()))
+            return int(torch.randint(2**_BITS, (), device='cpu'))
         worker = get_worker_info()
         place = worker.seed if worker else 0  # a worker's seed is new in every epoch, unless the worker lives on
         if self._stream is None or self._stream[0] != place:

@@ -51,11 +51,11 @@ class GatedAugmentation(GatedByRatio, IntensityAugmentationBase2D):
     def _draw_seed(self) -> Tensor:
         """The seed of one draw; 0 where none is needed."""
         if self.p <= 0:
-            return torch.tensor(0)
+            return torch.tensor(0, device='cpu')
         # Ranks are often seeded alike, and would all draw the same samples.
-        return torch.randint(2**62, ()) + _rank_and_world()[0]
+        return torch.randint(2**62, (), device='cpu') + _rank_and_world()[0]
 
     def _gated_rows(self, params: Params) -> Tensor:
         gate = torch.atleast_1d(params['batch_prob'] > 0.5)
         # With p = 1 kornia never looks at batch_prob.
-        return torch.arange(len(gate)) if self.p == 1 else gate.nonzero().flatten().cpu()
+        return torch.arange(len(gate), device='cpu') if self.p == 1 else gate.nonzero().flatten().cpu()

@@ -5,18 +5,24 @@ https://kornia.readthedocs.io/en/latest/augmentation.container.html
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import torch
+from kornia.augmentation import AugmentationSequential
 from torch import Tensor
 
-from ..datasets.batches import put_rows
+from ..datasets.batches import cast_like, put_rows
+from ..datasets.checks import ClassNumbers, Scales
 from ..datasets.labels import LabelPolicy
 from ..datasets.pool import Source, SyntheticPool
 from ..ratio import Schedule
 from ..samples import SpecMismatchError
 from .gated_kornia import GatedAugmentation, Params
+
+_FORWARD = AugmentationSequential.forward.__code__
 
 
 class RandomSyntheticMix(GatedAugmentation):
@@ -46,6 +52,11 @@ class RandomSyntheticMix(GatedAugmentation):
         same_on_batch: gate the batch as one, and repeat one synthetic sample over it.
         keepdim: return (C, H, W) for (C, H, W) and (B, H, W) masks for such masks, as everywhere in kornia.
         image_only: no masks are used, on purpose: without this, images mixed without their masks are an error.
+        different_scales: the values of the two sides are meant to differ by orders of magnitude, which is an error
+            otherwise.
+
+    A batch is refused whose masks hold what is neither a class of the source nor its ignore index, or whose dtype
+    cannot hold the synthetic values: float16 ends at 65504, uint8 at 255.
 
     Raises:
         TypeError: if the source holds anything but image-mask pairs of one date.
@@ -63,6 +74,7 @@ class RandomSyntheticMix(GatedAugmentation):
         same_on_batch: bool = False,
         keepdim: bool = False,
         image_only: bool = False,
+        different_scales: bool = False,
     ) -> None:
         super().__init__(ratio, p, same_on_batch, keepdim)
         self.pool = SyntheticPool(source, labels=labels, real_counts=real_counts, prior=prior)
@@ -73,6 +85,8 @@ class RandomSyntheticMix(GatedAugmentation):
                 'dict to dict, beside the kornia container'
             )
         self.image_only = image_only
+        self._numbers = ClassNumbers.of(self.pool.spec, self.pool)
+        self._scales = Scales(different_scales)
         self._drawn: tuple[tuple[int, int], dict[str, Tensor]] | None = None
         self._awaits_mask: tuple[int, int] | None = None
 
@@ -86,8 +100,12 @@ class RandomSyntheticMix(GatedAugmentation):
         params: Params = super().forward_parameters(batch_shape)
         gate = params['batch_prob'] > 0.5
         # A row outside the gate has a valid draw too: a replay may open the gate by hand.
-        draw = torch.zeros(len(gate), dtype=torch.int64) if self.same_on_batch else (gate.cumsum(0) - 1).clamp(min=0)
-        count = draw.max() + 1 if len(gate) else torch.tensor(0)
+        draw = (
+            torch.zeros(len(gate), dtype=torch.int64, device='cpu')
+            if self.same_on_batch
+            else (gate.cumsum(0) - 1).clamp(min=0)
+        )
+        count = draw.max() + 1 if len(gate) else torch.tensor(0, device='cpu')
         return {**params, 'seed': self._draw_seed().expand(len(gate)), 'count': count.expand(len(gate)), 'draw': draw}
 
     def apply_transform(
@@ -111,6 +129,7 @@ class RandomSyntheticMix(GatedAugmentation):
         if self.image_only:
             raise TypeError('RandomSyntheticMix: image_only=True, but a mask came with the image; leave that out')
         self._awaits_mask = None
+        self._numbers.require_values(input, 'real masks')
         return self._replace('mask', input, self._gated_rows(params), params)
 
     def apply_transform_box(self, input: Any, params: Params, flags: dict[str, Any], transform: Any = None) -> Any:
@@ -132,7 +151,7 @@ class RandomSyntheticMix(GatedAugmentation):
         if len(rows) == 0:
             return input
         synthetic, draw = self._draw(params, input.device)[key], params['draw'].cpu()[rows]
-        if not torch.equal(draw, torch.arange(len(synthetic))):  # the usual case needs no copy
+        if not torch.equal(draw, torch.arange(len(synthetic), device='cpu')):  # the usual case needs no copy
             synthetic = synthetic[draw]
         if key == 'mask':
             synthetic = synthetic.unsqueeze(1)
@@ -142,7 +161,13 @@ class RandomSyntheticMix(GatedAugmentation):
                 f'{tuple(synthetic.shape[1:])} as the source holds; bring both to the same bands and size, or move '
                 'the mixing to the place in the container where they agree (before or after the crop)'
             )
-        return put_rows(input, rows, synthetic.to(input))
+        if key == 'mask':
+            self._numbers.require_values(synthetic, 'synthetic masks')
+            for mask in _masks_as_given():
+                cast_like(synthetic, mask, 'mask', 'RandomSyntheticMix')
+        else:
+            self._scales.see(input, synthetic)
+        return put_rows(input, rows, cast_like(synthetic, input, key, 'RandomSyntheticMix'))
 
     def _draw(self, params: Params, device: torch.device) -> dict[str, Tensor]:
         """The draw that ``params`` name; image and mask ask for the same one in turn."""
@@ -169,6 +194,24 @@ class RandomSyntheticMix(GatedAugmentation):
     def __repr__(self) -> str:
         """Probability and source, without what the source holds."""
         return f'RandomSyntheticMix({self.probability}, source={self.pool}, same_on_batch={self.same_on_batch})'
+
+
+def _masks_as_given() -> Iterator[Tensor]:
+    """Empty tensors in the dtypes that masks had before kornia's container made floats of them.
+
+    The container turns them back at its end without asking whether classes fit, and tells its children nothing; its
+    call, in which we are, knows what it was given.
+    """
+    frame = inspect.currentframe()
+    given: tuple[Any, ...] = ()
+    while frame is not None:
+        if frame.f_code is _FORWARD and isinstance(frame.f_locals.get('args'), tuple | list):
+            given = tuple(frame.f_locals['args'])  # of the outermost container in the end
+        frame = frame.f_back
+    for value in given:
+        for mask in value if isinstance(value, list | tuple) else (value,):
+            if isinstance(mask, Tensor) and not mask.is_floating_point() and mask.dtype != torch.int64:
+                yield mask.new_empty(0)
 
 
 def draw_name(params: Params) -> tuple[int, int]:

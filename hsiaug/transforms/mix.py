@@ -3,19 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.utils.data import Dataset
 
-from ..datasets.batches import append_rows, batch_size, complete, in_dtypes_of, replace_rows, text_keys
+from ..datasets.batches import (
+    append_rows,
+    batch_size,
+    complete,
+    in_dtypes_of,
+    replace_rows,
+    require_sample,
+    text_keys,
+)
+from ..datasets.checks import ClassNumbers, Scales, require_mixable
 from ..datasets.labels import LabelPolicy
 from ..datasets.pool import Source, SyntheticPool
 from ..datasets.synthetic import stream_seed
+from ..datasets.wrapped import counts_of
 from ..ratio import Mode, Schedule, as_schedule, require_mode, synthetic_count
-from ..samples import SpecMismatchError
+from ..samples import Sample, SpecMismatchError
 
 _PLACES = -6  # a stream of its own
 
@@ -43,10 +54,17 @@ class SyntheticMix(nn.Module):
         prior: (K,) class prior for ``labels='prior'``.
         replacement: use a dataset's samples again within an epoch.
         weight: loss weight of synthetic samples, carried as ``weight``, 1 for real ones; None for no such key.
+        real: the dataset that the batches come from, each sample once an epoch. What it is, whether the generator has
+            seen its test pixels and whether the source holds enough samples is then checked at once.
+        different_scales: the values of the two sides are meant to differ by orders of magnitude, which is an error
+            otherwise.
 
     Raises:
-        ValueError: if the ratio is negative or not finite, the mode unknown or the source empty.
-        SpecMismatchError: at the first batch that does not fit the source.
+        ValueError: if the ratio is negative or not finite, the mode unknown, the source empty or too small.
+        SpecMismatchError: if ``real`` does not fit the source, or at the first batch that does not: other keys, shapes
+            or dtypes, labels that are neither classes nor the ignore index, values of another order of magnitude. On a
+            GPU a wrong label may be noticed some batches later.
+        LeakageError: if the source's generator has seen test pixels of the split of ``real``.
     """
 
     def __init__(
@@ -60,6 +78,8 @@ class SyntheticMix(nn.Module):
         prior: np.ndarray | None = None,
         replacement: bool = False,
         weight: float | None = None,
+        real: Dataset[Sample] | None = None,
+        different_scales: bool = False,
     ) -> None:
         super().__init__()
         self.schedule, self.mode, self.seed, self.weight = (
@@ -69,9 +89,16 @@ class SyntheticMix(nn.Module):
             weight,
         )
         # Not a submodule: an optimiser must not see the generator's parameters, nor a checkpoint hold them again.
-        self.pool = SyntheticPool(source, seed, labels, real_counts, prior, replacement=replacement)
+        counts = counts_of(real) if real_counts is None and real is not None else real_counts
+        self.pool = SyntheticPool(source, seed, labels, counts, prior, replacement=replacement)
         self.epoch = self.step = self._seen = self._drawn = 0
         self.real_seen = self.synthetic_seen = 0
+        self._spec, self._expected = self.pool.spec, 0
+        self._numbers: ClassNumbers | None = None  # known with the first batch: a live generator is not drawn before
+        self._scales = Scales(different_scales)
+        if real is not None:
+            self._spec = require_mixable(real, self.pool)
+            self.expect(len(cast(Any, real)))
 
     @property
     def ratio(self) -> float:
@@ -81,6 +108,26 @@ class SyntheticMix(nn.Module):
     def set_epoch(self, epoch: int) -> None:
         """Begin an epoch: its own samples, places and ratio."""
         self.epoch, self.step, self._seen, self._drawn = epoch, 0, 0, 0
+        self._require_enough(epoch)
+
+    def expect(self, real_samples: int, epochs: int = 1) -> None:
+        """Say how many real samples an epoch has in all, on all ranks, so that a source too small is an error now.
+
+        Args:
+            real_samples: of an epoch.
+            epochs: to look ahead from the current one, where a schedule changes the ratio.
+
+        Raises:
+            ValueError: if the source holds fewer samples than an epoch asks for.
+        """
+        self._expected = real_samples
+        for ratio in {self.schedule(epoch): epoch for epoch in range(self.epoch, self.epoch + epochs)}.values():
+            self._require_enough(ratio)
+
+    def _require_enough(self, epoch: int) -> None:
+        ratio, world = self.schedule(epoch), _rank_and_world()[1]
+        if self._expected and ratio:
+            self.pool.require_enough(world * synthetic_count(-(-self._expected // world), ratio, self.mode))
 
     @torch.no_grad()
     def forward(self, batch: Mapping[str, Any]) -> dict[str, Any]:
@@ -90,8 +137,11 @@ class SyntheticMix(nn.Module):
             batch: real samples in the sample contract; left as it is.
 
         Raises:
-            SpecMismatchError: naming each key, shape or dtype in which the two sides differ.
+            TypeError: if it is no batch in the sample contract.
+            SpecMismatchError: naming each key, shape or dtype in which the two sides differ, or labels or values that
+                do not fit.
         """
+        require_sample(batch, 'SyntheticMix')
         if not self.training:
             return dict(batch)
         size, device = batch_size(batch), batch['image'].device
@@ -112,9 +162,14 @@ class SyntheticMix(nn.Module):
         rank, world = _rank_and_world()
         numbers = (self._drawn + np.arange(count)) * world + rank
         classes, texts = self.pool.num_soft_classes, text_keys(batch)
+        _require_kind(batch, self.pool)
+        if self._numbers is None:
+            self._numbers = ClassNumbers.of(self._spec, self.pool)
+        self._numbers.require(batch, 'real')
         real = complete(batch, False, classes, self.weight, texts)
-        _require_kind(real, self.pool)
         synthetic = complete(self.pool.at(numbers, self.epoch), True, classes, self.weight, texts)
+        self._numbers.require(synthetic, 'synthetic')
+        self._scales.see(batch['image'], synthetic['image'])
         synthetic = in_dtypes_of(real, synthetic)
         if self.mode == 'append':
             return append_rows(real, synthetic)
@@ -123,7 +178,8 @@ class SyntheticMix(nn.Module):
 
     def get_extra_state(self) -> Tensor:
         """(6,) int64: epoch, step, samples seen and drawn in the epoch, real and synthetic samples seen in all."""
-        return torch.tensor([self.epoch, self.step, self._seen, self._drawn, self.real_seen, self.synthetic_seen])
+        state = [self.epoch, self.step, self._seen, self._drawn, self.real_seen, self.synthetic_seen]
+        return torch.tensor(state, device='cpu')
 
     def set_extra_state(self, state: Tensor) -> None:
         """The inverse of :meth:`get_extra_state`."""

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from lightning.pytorch import LightningDataModule, Trainer
+from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.loggers import CSVLogger
 from real_modules import CityPairs, RealModule, SyntheticWater
 from torch.utils.data import DataLoader
@@ -239,3 +239,42 @@ def test_describe_draws_real_beside_synthetic(capsys: pytest.CaptureFixture[str]
     assert '<Toy: 60 segmentation samples> mixed into Inner' in capsys.readouterr().out
     assert len(figure.axes) >= 12
     assert keys_of(Toy('segmentation', 2).data['image'])
+
+
+@pytest.mark.parametrize('way', ['dataset', 'batch'])
+def test_a_bank_too_small_for_an_epoch_is_an_error_before_the_first_step(way: Any) -> None:
+    class Inner(LightningDataModule):
+        def train_dataloader(self) -> DataLoader[Any]:
+            return DataLoader(Toy('segmentation', 64), 8)
+
+    class Task(LightningModule):
+        steps = 0
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = torch.nn.Conv2d(5, 3, 1)
+
+        def training_step(self, batch: Any, _: int) -> torch.Tensor:
+            self.steps += 1
+            return torch.nn.functional.cross_entropy(self.net(batch['image']), batch['mask'])
+
+        def configure_optimizers(self) -> Any:
+            return torch.optim.SGD(self.parameters(), 0.1)
+
+    def fit(ratio: Any, mode: Any = 'replace', epochs: int = 1, **options: Any) -> int:
+        task = Task()
+        quiet: dict[str, Any] = {'logger': False, 'enable_checkpointing': False, 'enable_progress_bar': False}
+        trainer = Trainer(max_epochs=epochs, accelerator='cpu', enable_model_summary=False, **quiet, **options)
+        try:
+            trainer.fit(task, MixedDataModule(Inner(), Toy('segmentation', 20, seed=1), ratio, mode, way))
+        except ValueError as error:
+            assert 'synthetic samples are needed, but the synthetic dataset holds 20' in str(error)  # noqa: PT017
+            return -task.steps if task.steps else -1
+        return task.steps
+
+    assert fit(1.0, 'append') == -1
+    assert fit(1.0) == -1
+    assert fit(0.25) == 8
+    if way == 'batch':
+        assert fit(1.0, limit_train_batches=4) == 4  # 16 of 20
+        assert fit(Linear(0, 1, 3), epochs=4) == -1  # the last epochs ask for 32

@@ -1,5 +1,6 @@
 import copy
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,11 +10,12 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from hsiaug.datasets import MixedDataset, SpectraDataset, SyntheticDataset, synthetic_counts
+from hsiaug.datasets import MixedDataset, SpectraDataset, SyntheticDataset, synthetic_counts, write_bank
 from hsiaug.generators import Generator, TrainingData
 from hsiaug.samples import LeakageError, Sample, SpecMismatchError
 from hsiaug.scenes import RandomSplit, Scene, Split
 from hsiaug.trainers import ClassifierConfig, fit_generator, train_nn1d
+from hsiaug.transforms import SyntheticMix
 
 
 @pytest.fixture(scope='module')
@@ -127,7 +129,7 @@ def test_counts_and_random_access(
     assert int(whole['synthetic'].sum()) == expected
     order = np.random.default_rng(0).permutation(len(mixed))[:17]
     again = copy.copy(mixed)
-    again._current = None
+    again._orders = {}
     part = again.batch(order.tolist())
     assert all(torch.equal(part[key], whole[key][order]) for key in part)
 
@@ -226,3 +228,45 @@ def test_synthetic_labels_have_the_counts_in_every_epoch(generator: Generator) -
         SyntheticDataset(generator, 3, labels='all')  # type: ignore[arg-type]
     with pytest.raises(ValueError, match='unknown classes'):
         SyntheticDataset(generator, 3, labels={'gold': 1})
+
+
+def test_transforms_in_place_leave_what_a_dataset_holds(real: SpectraDataset, generator: Generator) -> None:
+    def spoil(sample: Sample) -> Sample:
+        sample['image'].mul_(100).add_(5)
+        sample['label'].fill_(0)
+        sample.pop('synthetic')
+        return sample
+
+    held: list[Sample] = [real[i] for i in range(len(real))]  # hands out what it holds
+    for dataset in (real, held):
+        mixed = MixedDataset(dataset, generator, 0.5, transforms=spoil)  # type: ignore[arg-type]
+        first = [mixed[i]['image'].clone() for i in range(len(mixed))]
+        assert all(torch.equal(mixed[i]['image'], before) for i, before in enumerate(first))
+    assert all(torch.equal(sample['image'], real[i]['image']) for i, sample in enumerate(held))
+
+
+def test_a_default_device_is_for_networks_and_not_for_mixing(
+    real: SpectraDataset, generator: Generator, tmp_path: Path
+) -> None:
+    bank = write_bank(generator, 200, tmp_path / 'bank')
+    plain = MixedDataset(real, bank, 0.5)
+    batch = real.batch(range(8))
+    mixes = [SyntheticMix(bank, 1.0) for _ in range(2)]
+    expected = mixes[0](batch)
+    torch.set_default_device('meta')
+    try:
+        mixed = MixedDataset(real, bank, 0.5)
+        mixed.set_epoch(2)
+        assert mixed.epoch == 2
+        mixed.set_epoch(0)
+        samples = mixed.__getitems__(range(len(mixed)))
+        found = mixes[1](batch)
+        state = mixes[1].get_extra_state()
+        own = MixedDataset([{'image': sample['image'], 'label': 1} for sample in samples[:9]], bank, 0.5)  # type: ignore[arg-type]
+        assert own[0]['label'].device.type == 'cpu'
+    finally:
+        torch.set_default_device(None)
+    assert all(torch.equal(found[key], expected[key]) for key in expected)
+    assert state.device.type == 'cpu'
+    for i, sample in enumerate(samples):
+        assert all(torch.equal(value, plain[i][key]) for key, value in sample.items())

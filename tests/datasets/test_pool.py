@@ -102,3 +102,11 @@ def test_tilted_weights_by_hand_and_out_of_reach() -> None:
     one_sided = tilt_to_mixture(np.array([[0.6, 0.4], [0.9, 0.1]]), np.array([0.0, 1.0]))
     assert np.isfinite(one_sided).all()
     assert one_sided[0] > 0.99
+
+
+def test_an_example_is_the_callers_own(generator: Generator) -> None:
+    for source in (generator, Toy('scene', 9)):
+        pool = SyntheticPool(source)
+        before = pool.example()['image'].clone()
+        pool.example()['image'].zero_()
+        assert torch.equal(pool.example()['image'], before)

@@ -151,3 +151,70 @@ def test_an_epoch_can_be_held() -> None:
     held.set_epoch(1)
     assert list(held) == list(held) == first
     assert mixed.epoch == 0
+
+
+def synthetic_per_epoch(loader: Any, epochs: int) -> list[int]:
+    return [sum(int(batch['synthetic'].sum()) for batch in loader) for _ in range(epochs)]
+
+
+@pytest.mark.parametrize('workers', [0, 1])
+@pytest.mark.parametrize('persistent', [False, True])
+def test_a_look_at_a_loader_is_no_epoch(workers: int, persistent: bool) -> None:
+    mixed = MixedDataset(Toy('spectrum', 20), Toy('spectrum', 40, seed=1), Step({0: 1, 1: 0}), mode='replace')
+    loader = DataLoader(
+        mixed,
+        batch_sampler=MixedBatchSampler(mixed, 4),
+        num_workers=workers,
+        persistent_workers=persistent and workers > 0,
+    )
+    first = keys_of(next(iter(loader))['image'])
+    again = keys_of(next(iter(loader))['image'])
+    assert first == again
+    assert synthetic_per_epoch(loader, 3) == [10, 0, 0]
+    loader.batch_sampler.set_epoch(0)  # type: ignore[union-attr]
+    next(iter(loader))
+    assert synthetic_per_epoch(loader, 2) == [10, 0]
+    for _ in zip(range(len(loader)), loader, strict=False):  # every batch taken, the end not asked for
+        pass
+    assert mixed.epoch == 2
+    assert synthetic_per_epoch(loader, 1) == [0]
+    assert mixed.epoch == 3
+
+
+@pytest.mark.parametrize('workers', [0, 1])
+def test_an_iteration_keeps_its_own_samples_whatever_begins_beside_it(workers: int) -> None:
+    def loader() -> Any:
+        mixed = MixedDataset(Toy('spectrum', 40), Toy('spectrum', 80, seed=1), Linear(2, 0, 4), mode='replace')
+        return DataLoader(mixed, batch_sampler=MixedBatchSampler(mixed, 4), num_workers=workers)
+
+    alone = [keys_of(batch['image']) for batch in loader()]
+    beside, disturbed = loader(), []
+    for number, batch in enumerate(beside):
+        disturbed.append(keys_of(batch['image']))
+        if number == 2:
+            next(iter(beside))
+        if number == 4:
+            beside.dataset.set_epoch(3)
+        if number == 6:
+            beside.batch_sampler.set_epoch(2)
+            next(iter(beside))
+    assert disturbed == alone
+    assert beside.dataset.epoch == 2
+    assert len(list(beside)) == len(alone)
+    assert beside.dataset.epoch == 2  # as it was said
+
+
+def test_a_long_iteration_that_is_cut_short_is_an_epoch_and_short_ones_are_warned_of() -> None:
+    mixed = MixedDataset(Toy('spectrum', 300), Toy('spectrum', 400, seed=1), 1.0)
+    sampler = MixedBatchSampler(mixed, 2)
+    for number, _ in enumerate(sampler):
+        if number == 80:
+            break
+    assert [next(iter(sampler)), mixed.epoch][1] == 1
+    next(iter(sampler))
+    next(iter(sampler))
+    with pytest.warns(UserWarning, match=r'epoch 1 begins for the fourth time.*call set_epoch'):
+        next(iter(sampler))
+    sampler.set_epoch(5)
+    next(iter(sampler))
+    assert mixed.epoch == 5

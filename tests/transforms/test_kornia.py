@@ -438,3 +438,60 @@ def test_ranks_that_are_seeded_alike_draw_their_own_samples(synthetic: Pairs, mo
         torch.manual_seed(0)
         seeds.append(int(RandomSyntheticMix(synthetic, p=1).forward_parameters((4, 5, 8, 8))['seed'][0]))
     assert seeds[0] == seeds[1] != seeds[2]
+
+
+class Wide(Pairs):
+    """Images and classes that small dtypes cannot hold."""
+
+    def __init__(self, labels: list[int], level: float = 1.0) -> None:
+        super().__init__(16, synthetic=True)
+        self.labels, self.level = torch.tensor(labels), level
+        del self.spec
+
+    def __getitem__(self, index: int) -> Sample:
+        mask = self.labels[torch.arange(SIDE * SIDE) % len(self.labels)].reshape(SIDE, SIDE)
+        return {'image': self.images[index] * self.level, 'mask': mask}
+
+
+@pytest.mark.parametrize(
+    ('labels', 'dtype', 'kept'),
+    [
+        ([0, 1, 300], torch.uint8, False),
+        ([0, 1, -100], torch.uint8, False),
+        ([0, 1, 255], torch.int8, False),
+        ([0, 1, 2], torch.bool, False),
+        ([0, 70000], torch.int16, False),
+        ([0, 1, 255], torch.uint8, True),
+        ([0, 1], torch.bool, True),
+        ([0, -100, 300], torch.int16, True),
+        ([0, 70000], torch.int64, True),
+    ],
+)
+@pytest.mark.parametrize('listed', [False, True])
+def test_masks_whose_dtype_cannot_hold_the_classes_are_refused(
+    labels: list[int], dtype: torch.dtype, kept: bool, listed: bool
+) -> None:
+    inner = K.AugmentationSequential(RandomSyntheticMix(Wide(labels), p=1), data_keys=['input', 'mask'])
+    container = K.AugmentationSequential(inner, K.RandomHorizontalFlip(p=1), data_keys=['input', 'mask'])
+    masks: Any = torch.zeros(2, 1, SIDE, SIDE, dtype=dtype)
+    given = list(masks) if listed else masks
+    if kept:
+        out = container(torch.zeros(2, BANDS, SIDE, SIDE), given)[1]
+        found = torch.stack(list(out)) if listed else out
+        assert found.dtype == dtype
+        assert sorted(found.unique().tolist()) == sorted(labels)
+    else:
+        with pytest.raises(SpecMismatchError, match=rf'masks of dtype {dtype}, which cannot hold.*give int64'):
+            container(torch.zeros(2, BANDS, SIDE, SIDE), given)
+
+
+def test_radiance_beyond_float16_is_refused_and_not_infinite() -> None:
+    mix = RandomSyntheticMix(Wide([0, 1], level=9e4), p=1, image_only=True)
+    image = torch.zeros(4, BANDS, SIDE, SIDE)
+    with pytest.raises(SpecMismatchError, match=r'images of dtype torch.float16, which cannot hold.*mix in float32'):
+        mix(image.half())
+    for dtype in (torch.bfloat16, torch.float32, torch.float64):
+        assert torch.isfinite(mix(image.to(dtype))).all()
+    held = Wide([0, 1], level=9e4)
+    held.images[:] = torch.inf  # what is infinite already was not made so
+    assert torch.isinf(RandomSyntheticMix(held, p=1, image_only=True)(image.half())).all()

@@ -162,6 +162,44 @@ def test_a_plain_loop_and_text_beside_the_arrays() -> None:
     assert default_collate(fetch_samples(real, torch.arange(2).numpy()))['image'].shape[0] == 2
 
 
+def test_a_bank_too_small_for_an_epoch_is_an_error_before_the_first_batch() -> None:
+    real, source = Toy('segmentation', 64), Toy('segmentation', 20, seed=1)
+    with pytest.raises(ValueError, match='64 synthetic samples are needed, but the synthetic dataset holds 20'):
+        SyntheticMix(source, 1.0, 'append', real=real)
+    SyntheticMix(source, 1.0, 'append', real=real, replacement=True)
+    SyntheticMix(source, 0.25, 'append', real=real)
+    grows = SyntheticMix(source, Linear(0, 1, 2), 'append', real=real)
+    with pytest.raises(ValueError, match='32 synthetic samples are needed'):
+        grows.set_epoch(1)
+    with pytest.raises(ValueError, match='32 synthetic samples are needed'):
+        SyntheticMix(source, Linear(0, 1, 2), 'append').expect(64, epochs=2)
+
+
+def test_a_batch_that_is_no_dictionary_is_told_the_contract() -> None:
+    mix = SyntheticMix(Toy('segmentation', 9), 1.0)
+    for batch in ((torch.rand(2, 5, 8, 8), torch.zeros(2, 8, 8)), {'x': torch.rand(2, 5)}, [torch.rand(2)]):
+        for module in (mix, mix.eval()):
+            with pytest.raises(TypeError, match="'image' and 'label' or 'mask'"):
+                module(batch)  # type: ignore[arg-type]
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a GPU')
+def test_labels_on_a_gpu_are_refused_with_the_first_batch_or_soon_after() -> None:
+    mix = SyntheticMix(Toy('segmentation', 200, seed=1), 1.0)
+    batch = {key: value.cuda() for key, value in batch_of(Toy('segmentation', 8), 0, 8).items()}
+    bad = {**batch, 'mask': batch['mask'] + 1}
+    with pytest.raises(SpecMismatchError, match='real masks hold'):
+        SyntheticMix(Toy('segmentation', 200, seed=1), 1.0)(bad)
+    mix(batch)
+
+    def goes_on() -> None:
+        for _ in range(12):
+            mix(bad)
+
+    with pytest.raises(SpecMismatchError, match='real masks hold'):
+        goes_on()
+
+
 def wrong(change: str) -> dict[str, Tensor]:
     batch = batch_of(Toy('segmentation', 4), 0, 4)
     if change == 'bands':

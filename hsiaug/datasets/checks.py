@@ -1,0 +1,328 @@
+"""Whether real and synthetic samples mean the same: their specs, their class numbers, the scale of their values."""
+
+from __future__ import annotations
+
+import warnings
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from ..samples import Sample, SampleSpec, SpecMismatchError, require_compatible, require_unseen
+from .batches import as_tensor, fetch_samples
+from .wrapped import class_names_of, spec_of, splits_of
+
+if TYPE_CHECKING:
+    from .pool import SyntheticPool
+
+LOOKED_AT = 16
+"""Samples of each side that are read to learn what a dataset without a spec holds."""
+LARGEST_GAP, LARGEST_GAP_OF_FEW = 30.0, 1000.0
+"""Medians of two sides that differ by more are in other units; where fewer samples than :data:`LOOKED_AT` are known,
+only the second is sure: a patch of water is thirty times as dark as one of snow."""
+_ALIKE = 10.0
+_VALUES = 4096  # of an image, at most
+
+
+# --- what both sides say of themselves ------------------------------------------------------------------------------
+
+
+def require_mixable(real: Dataset[Sample], pool: SyntheticPool) -> SampleSpec | None:
+    """Check a source against a real dataset, as far as the two say what they hold, and return the common spec.
+
+    Both are looked at through the wrappers around them (:mod:`hsiaug.datasets.wrapped`).
+
+    Raises:
+        SpecMismatchError: if the two specs do not fit together, or class names differ, in their order too.
+        LeakageError: if the source's generator has seen test pixels of the real dataset's split.
+    """
+    spec = spec_of(real)
+    if spec and pool.spec:
+        require_compatible(spec, pool.spec)
+    _require_same_names(
+        spec.classes if spec else class_names_of(real), pool.spec.classes if pool.spec else pool.class_names
+    )
+    for split in splits_of(real):
+        for provenance in pool.provenances:
+            require_unseen(provenance, split.scene, split.test)
+    return spec or pool.spec
+
+
+def _require_same_names(real: tuple[str, ...] | None, synthetic: tuple[str, ...] | None) -> None:
+    """Compare the names of classes in label order; case and separators are a matter of taste."""
+    if real is None or synthetic is None or [_plain(n) for n in real] == [_plain(n) for n in synthetic]:
+        return
+    plain = {_plain(name) for name in synthetic}
+    absent = [name for name in real if _plain(name) not in plain]
+    if not absent and len(real) == len(synthetic):
+        why = 'the same names in another order, so that a label means another class'
+    elif len(absent) == len(real):
+        why = 'other names'
+    else:
+        why = (
+            f'the source has no {absent[:8]}; a split that left rare classes out (on_rare="drop") numbers the others '
+            'anew'
+        )
+    raise SpecMismatchError(
+        f'classes of real and synthetic samples do not fit together: {why}\n  real: {list(real)}\n  synthetic: '
+        f'{list(synthetic)}\nBring both to the same classes in the same order; where the attribute `classes` of the '
+        'real dataset is not what its labels mean, give it a `spec` (hsiaug.samples.SampleSpec).'
+    )
+
+
+def _plain(name: str) -> str:
+    return ''.join(letter for letter in name.casefold() if letter.isalnum()) or name
+
+
+# --- class numbers --------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class ClassNumbers:
+    """The numbers that labels may have, checked in every batch.
+
+    Args:
+        num_classes: K; labels are 0 to K - 1. None where it is not known: nothing is checked then.
+        ignore_index: label that does not count, where there is one.
+        names: of the classes, for messages.
+        target: ``'label'`` or ``'mask'``, whichever a batch has, if None.
+    """
+
+    num_classes: int | None = None
+    ignore_index: int | None = None
+    names: tuple[str, ...] | None = None
+    target: str | None = None
+
+    def __post_init__(self) -> None:
+        self._late: deque[tuple[Any, Tensor, Tensor, str]] = deque()
+        self._looked = False
+
+    @classmethod
+    def of(cls, spec: SampleSpec | None, pool: SyntheticPool) -> ClassNumbers:
+        """Of the common spec, or what the samples of a source without one tell.
+
+        Args:
+            spec: common spec of both sides.
+            pool: the source.
+        """
+        if spec is not None:
+            target = 'mask' if spec.kind in ('segmentation', 'change') else 'label'
+            return cls(spec.num_classes, spec.ignore_index, spec.classes, target)
+        if pool.num_soft_classes is not None:
+            return cls(pool.num_soft_classes)
+        return cls(2, target='mask') if pool.example()['image'].ndim == 5 else cls()
+
+    def _of(self, sample: Mapping[str, Any]) -> str | None:
+        if self.target is not None:
+            return self.target if self.target in sample else None
+        found = [key for key in ('mask', 'label') if key in sample]
+        return found[0] if len(found) == 1 else None
+
+    def require(self, batch: Mapping[str, Any], side: str) -> None:
+        """Check a batch, or a sample.
+
+        On a GPU the first batch is waited for; what is wrong with a later one is raised a few batches afterwards, when
+        its answer has come back.
+
+        Args:
+            batch: with ``label`` or ``mask``.
+            side: ``'real'`` or ``'synthetic'``, for the message.
+
+        Raises:
+            SpecMismatchError: if a label is neither a class nor the ignore index.
+        """
+        key = None if self.num_classes is None else self._of(batch)
+        if key is not None:
+            self.require_values(as_tensor(batch[key]), f'{side} {key}s')
+
+    def seen_in(self, sample: Mapping[str, Any]) -> set[int]:
+        """The labels of a sample."""
+        key = self._of(sample)
+        values = None if key is None else as_tensor(sample[key])
+        return set() if values is None or values.is_floating_point() else set(values.unique().tolist())
+
+    def require_samples(self, samples: Sequence[Mapping[str, Any]], side: str) -> None:
+        """Check samples that are not stacked."""
+        key = None if self.num_classes is None or not samples else self._of(samples[0])
+        if key is None:
+            return
+        values = [as_tensor(sample[key]) for sample in samples if key in sample]
+        if all(value.ndim == 0 for value in values):
+            values = [torch.stack(values)]
+        for value in values:
+            self.require_values(value, f'{side} {key}s')
+
+    def require_values(self, values: Tensor, what: str) -> None:
+        """Check labels of any shape and dtype."""
+        if self.num_classes is None or values.numel() == 0:
+            return
+        if values.device.type == 'cpu':
+            if not self._fits(values):
+                self._refuse(values, what)
+        elif values.device.type == 'cuda':
+            self._require_later(values.detach(), what)
+        elif values.device.type != 'meta' and bool(self._wrong(values).any()):
+            self._refuse(values, what)
+
+    def _fits(self, values: Tensor) -> bool:
+        """In one pass where all labels are classes: read as unsigned, negative integers are the largest."""
+        if values.dtype in (torch.bool, torch.float16, torch.bfloat16):
+            return not bool(self._wrong(values).any())
+        array = values.detach().numpy()
+        if array.dtype.kind == 'f':
+            low = array.min() < 0
+        else:
+            array, low = array.view(f'u{array.itemsize}'), False
+        if not low and array.max() < self.num_classes:
+            return True
+        if self.ignore_index is None or low:
+            return not bool(self._wrong(values).any())
+        return not bool(((array >= self.num_classes) & (values.detach().numpy() != self.ignore_index)).any())
+
+    def _wrong(self, values: Tensor) -> Tensor:
+        wrong = (values < 0) | (values >= self.num_classes)  # type: ignore[operator]
+        return wrong if self.ignore_index is None else wrong & (values != self.ignore_index)
+
+    def _require_later(self, values: Tensor, what: str) -> None:
+        """Without waiting for the GPU, which would cost more than the mixing."""
+        wrong = self._wrong(values).any()
+        if not self._looked:
+            self._looked = True
+            if bool(wrong):
+                self._refuse(values, what)
+            return
+        answer = torch.empty((), dtype=torch.bool, device='cpu', pin_memory=True)
+        answer.copy_(wrong, non_blocking=True)
+        done = torch.cuda.Event()
+        done.record(torch.cuda.current_stream(values.device))
+        self._late.append((done, answer, values, what))
+        while self._late and (self._late[0][0].query() or len(self._late) > 4):
+            done, answer, values, what = self._late.popleft()
+            done.synchronize()
+            if bool(answer):
+                self._refuse(values, what)
+
+    def _refuse(self, values: Tensor, what: str) -> None:
+        wrong = values[self._wrong(values)].unique().tolist()
+        classes = f' ({", ".join(self.names[:6])}{", ..." if len(self.names) > 6 else ""})' if self.names else ''
+        ignored = '' if self.ignore_index is None else f', or {self.ignore_index} where a pixel does not count'
+        hints = {
+            'the last is K: subtract 1 where classes are numbered from 1': self.num_classes in wrong,
+            'use mask // 255 where 255 means the second class': wrong == [255] and self.num_classes == 2,
+            f'give pixels that do not count the ignore index {self.ignore_index}': self.ignore_index is not None,
+            'give the real dataset a `spec` whose ignore_index they are, where such labels do not count': (
+                self.ignore_index is None
+            ),
+            "a split with on_rare='drop' numbers its classes anew": True,
+        }
+        raise SpecMismatchError(
+            f'{what} hold {wrong[:8]}, expected 0 to {self.num_classes - 1}{classes}{ignored}. '  # type: ignore[operator]
+            'Number the classes of both sides alike: ' + '; '.join(hint for hint, fits in hints.items() if fits)
+        )
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without what a GPU still has to answer."""
+        return {**self.__dict__, '_late': deque()}
+
+
+def warn_of_doubtful_labels(numbers: ClassNumbers, real: set[int], synthetic: set[int]) -> None:
+    """Say aloud what is no error for certain: labels that seem shifted by one, or a second class that seems ignored.
+
+    Args:
+        numbers: what is known of the classes.
+        real: labels that were seen in real samples.
+        synthetic: those in synthetic ones.
+    """
+    if numbers.num_classes is None and len(real) > 1 and real == {value + 1 for value in synthetic}:
+        warnings.warn(
+            f'real samples have the labels {sorted(real)[:8]}, synthetic ones {sorted(synthetic)[:8]}, as if one side '
+            'counted classes from 1; give both sides a `spec` (hsiaug.samples.SampleSpec) to be sure',
+            stacklevel=4,
+        )
+    if numbers.num_classes == 2 and numbers.ignore_index is not None and real == {0, numbers.ignore_index}:
+        warnings.warn(
+            f'the real masks looked at hold 0 and {numbers.ignore_index}, which does not count, and never 1; use '
+            f'mask // {numbers.ignore_index} where {numbers.ignore_index} means the second class',
+            stacklevel=4,
+        )
+
+
+# --- scale of values ------------------------------------------------------------------------------------------------
+
+
+class Scales:
+    """Level and spread of the values of both sides, from their first samples.
+
+    Two units differ in both by orders of magnitude: digital numbers beside reflectance, per cent beside fractions.
+    Zeros and values that are not finite count on neither side.
+
+    Args:
+        different: such sides are meant; nothing is looked at.
+    """
+
+    def __init__(self, different: bool = False) -> None:
+        self.settled = different
+        self._values: dict[str, list[np.ndarray]] = {'real': [], 'synthetic': []}
+
+    def see(self, real: Tensor | Sequence[Tensor], synthetic: Tensor | Sequence[Tensor]) -> None:
+        """Look at images of both sides until enough have been seen.
+
+        Raises:
+            SpecMismatchError: naming both medians.
+        """
+        if not self.settled:
+            self.add('real', real)
+            self.add('synthetic', synthetic)
+            self.judge()
+
+    def add(self, side: str, images: Tensor | Sequence[Tensor]) -> None:
+        """Take images of a side in."""
+        held = self._values[side]
+        for image in images[: max(LOOKED_AT - len(held), 0)]:
+            flat = image.detach().reshape(-1)
+            some = flat[:: (flat.numel() // _VALUES) | 1].to('cpu', torch.float32).numpy()
+            held.append(some[np.isfinite(some) & (some != 0)])
+
+    def judge(self) -> None:
+        """Compare what has been seen so far.
+
+        Raises:
+            SpecMismatchError: naming both medians.
+        """
+        if self.settled:
+            return
+        known = [len(values) for values in self._values.values()]
+        values = {side: np.concatenate(held) if held else np.empty(0) for side, held in self._values.items()}
+        if min(len(found) for found in values.values()) > 1:
+            (real, real_spread), (synthetic, synthetic_spread) = (_level(found) for found in values.values())
+            sign = 1 if synthetic > real else -1
+            gap = other = (synthetic / real) ** sign
+            if real_spread and synthetic_spread:
+                other = (synthetic_spread / real_spread) ** sign
+            # A unit scales level and spread alike; what moves one of them alone, as an offset does, is none.
+            alike = max(gap, other) <= _ALIKE * min(gap, other)
+            if alike and min(gap, other) > (LARGEST_GAP if min(known) >= LOOKED_AT else LARGEST_GAP_OF_FEW):
+                raise SpecMismatchError(
+                    f'values of real and synthetic samples differ by orders of magnitude: the median of |value| is '
+                    f'{real:.4g} in real and {synthetic:.4g} in synthetic samples; bring both to one unit, or say '
+                    'different_scales=True where that is meant'
+                )
+        self.settled = min(known) >= LOOKED_AT
+
+
+def _level(values: np.ndarray) -> tuple[float, float]:
+    """Median of the absolute values, and interquartile range."""
+    low, high = np.percentile(values, [25, 75])
+    return float(np.median(np.abs(values))), float(high - low)
+
+
+def some_samples(dataset: Any) -> Iterator[dict[str, Any]]:
+    """Samples from all over a dataset, first and last among them, one by one: images may be large."""
+    size = len(dataset)
+    for row in np.unique(np.linspace(0, size - 1, min(LOOKED_AT, size)).round().astype(np.int64)):
+        yield fetch_samples(dataset, np.array([row]))[0]

@@ -1,0 +1,273 @@
+"""What a dataset is made of: one look through subsets, concatenations and other wrappers of real or synthetic data."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import ConcatDataset, DataLoader, Dataset, IterableDataset, StackDataset, Subset
+from torchgeo.datasets import GeoDataset, UnionDataset
+
+from ..samples import Provenance, Sample, SampleSpec, SpecMismatchError, require_compatible
+from .batches import CONTRACT, kind_of, require_sample
+
+_DEEPEST = 16
+"""Wrappers in wrappers that are looked through."""
+
+
+@dataclass(frozen=True, eq=False)
+class Layer:
+    """A dataset, and those that it takes its samples from.
+
+    Args:
+        dataset: any.
+        rows: (n,) which of its samples are used; None for all of them.
+        inner: what it wraps; empty for a dataset that holds samples of its own.
+        as_is: the samples of ``inner`` pass as they are, as through a ``Subset``; otherwise the wrapper may have
+            altered them.
+    """
+
+    dataset: Any
+    rows: np.ndarray | None = None
+    inner: tuple[Layer, ...] = ()
+    as_is: bool = True
+
+    def all(self) -> Iterator[Layer]:
+        """This layer and all within."""
+        yield self
+        for layer in self.inner:
+            yield from layer.all()
+
+
+def look_through(dataset: Any, rows: np.ndarray | None = None) -> Layer:
+    """The layers of a dataset.
+
+    ``Subset`` (``random_split`` too), ``ConcatDataset`` and torchgeo's ``UnionDataset`` pass samples as they are. Any
+    other object that keeps datasets in its attributes is a wrapper as well, but may alter what it passes.
+
+    Args:
+        dataset: any.
+        rows: which of its samples are used; None for all.
+    """
+    return _layer(dataset, rows, ())
+
+
+def _layer(dataset: Any, rows: np.ndarray | None, above: tuple[int, ...]) -> Layer:
+    if id(dataset) in above or len(above) > _DEEPEST:
+        return Layer(dataset, rows)
+    above = (*above, id(dataset))
+    if isinstance(dataset, Subset):
+        chosen = np.asarray(dataset.indices, dtype=np.int64)
+        return Layer(dataset, rows, (_layer(dataset.dataset, chosen if rows is None else chosen[rows], above),))
+    if isinstance(dataset, ConcatDataset):
+        rows = None if rows is None else rows % max(len(dataset), 1)
+        ends = np.array(dataset.cumulative_sizes)
+        inner = []
+        for number, part in enumerate(dataset.datasets):
+            start = ends[number - 1] if number else 0
+            within = None if rows is None else rows[(rows >= start) & (rows < ends[number])] - start
+            inner.append(_layer(part, within, above))
+        return Layer(dataset, rows, tuple(inner))
+    if isinstance(dataset, UnionDataset):  # indexed by place: which samples are used is not known
+        return Layer(dataset, rows, tuple(_layer(part, None, above) for part in dataset.datasets))
+    held = list(dataset.datasets.values()) if isinstance(dataset, StackDataset) and isinstance(
+        dataset.datasets, Mapping
+    ) else list(_datasets_in(dataset))  # fmt: skip
+    return Layer(dataset, rows, tuple(_layer(part, None, above) for part in held), as_is=False)
+
+
+def _datasets_in(holder: Any) -> Iterator[Any]:
+    for value in getattr(holder, '__dict__', {}).values():
+        for item in value if isinstance(value, list | tuple) and len(value) <= _DEEPEST else (value,):
+            says = isinstance(item, Dataset) or isinstance(getattr(item, 'spec', None), SampleSpec)
+            if says and item is not holder and not hasattr(item, 'sample'):  # a generator is no dataset
+                yield item
+
+
+# --- what the layers say --------------------------------------------------------------------------------------------
+
+
+def spec_of(dataset: Any) -> SampleSpec | None:
+    """What the samples of a dataset are, by its own ``spec`` or those of the datasets that it wraps.
+
+    A wrapper that may alter samples is trusted with classes and unit; bands and size are those of its first sample.
+
+    Raises:
+        SpecMismatchError: if datasets that are put together in a ``ConcatDataset`` do not fit together.
+    """
+    return _spec(look_through(dataset))
+
+
+def _spec(layer: Layer) -> SampleSpec | None:
+    own = getattr(layer.dataset, 'spec', None)
+    if isinstance(own, SampleSpec):
+        return own
+    found = [spec for inner in layer.inner if (spec := _spec(inner)) is not None]
+    if not found or (not layer.as_is and len(layer.inner) > 1):  # images of one and masks of another, for example
+        return None
+    for other in found[1:]:
+        require_compatible(found[0], other, ('the first dataset', 'another'), 'datasets that are put together')
+    return found[0] if layer.as_is else _as_seen(found[0], layer.dataset)
+
+
+def _as_seen(spec: SampleSpec, wrapper: Any) -> SampleSpec | None:
+    """A spec with the classes, bands and size that a wrapper left."""
+    if isinstance(wrapper, GeoDataset) or not (hasattr(wrapper, '__len__') and len(wrapper)):
+        return None
+    sample = first_sample(wrapper)
+    kind = kind_of(sample)
+    if kind is None:
+        return None
+    names = class_names_of(wrapper)
+    shape = tuple(sample['image'].shape)
+    bands = shape[-1 if kind == 'spectrum' else -3]
+    return replace(
+        spec,
+        kind=kind,
+        bands=bands,
+        classes=spec.classes if names is None else names,
+        size=None if kind == 'spectrum' else (shape[-2], shape[-1]),
+        wavelengths=spec.wavelengths if bands == spec.bands else None,
+        ignore_index=spec.ignore_index if kind in ('segmentation', 'change') else None,
+    )
+
+
+def class_names_of(dataset: Any) -> tuple[str, ...] | None:
+    """Class names in label order, by the attribute ``classes`` that torchgeo's datasets have; None where it says none.
+
+    torchgeo also calls values of a raster ``classes``, and tables of what they mean; those are no names in label order.
+
+    Raises:
+        SpecMismatchError: if datasets that are put together name their classes differently.
+    """
+    return _class_names(look_through(dataset))
+
+
+def _class_names(layer: Layer) -> tuple[str, ...] | None:
+    own = getattr(layer.dataset, 'classes', None)
+    if isinstance(own, list | tuple | np.ndarray) and len(own) > 1:
+        return tuple(map(str, own)) if all(isinstance(name, str) for name in own) else None
+    found = [names for inner in layer.inner if layer.as_is and (names := _class_names(inner)) is not None]
+    for other in found[1:]:
+        if other != found[0]:
+            raise SpecMismatchError(
+                f'datasets that are put together do not fit: classes {list(found[0])} in one, {list(other)} in '
+                'another; bring both to the same classes in the same order'
+            )
+    return found[0] if found else None
+
+
+def provenances_of(dataset: Any) -> tuple[Provenance, ...]:
+    """Where synthetic samples come from, as far as it is known: a generator, a bank, or all that a wrapper holds."""
+    return tuple(
+        {
+            id(known): known
+            for layer in look_through(dataset).all()
+            if isinstance(known := getattr(layer.dataset, 'provenance', None), Provenance)
+        }.values()
+    )
+
+
+def splits_of(dataset: Any) -> tuple[Any, ...]:
+    """The splits that samples of a dataset come from, as far as they are known."""
+    return tuple(
+        {
+            id(split): split
+            for layer in look_through(dataset).all()
+            if hasattr(split := getattr(layer.dataset, 'split', None), 'scene') and hasattr(split, 'test')
+        }.values()
+    )
+
+
+def labels_of(dataset: Any) -> Tensor | None:
+    """(N,) int64 labels that the dataset knows without reading samples; None where it does not."""
+    return _labels(look_through(dataset))
+
+
+def _labels(layer: Layer) -> Tensor | None:
+    known = getattr(layer.dataset, 'labels', None)
+    known = known() if callable(known) else known
+    if isinstance(known, Tensor) and known.shape == (len(layer.dataset),):
+        return known if layer.rows is None else known[torch.from_numpy(layer.rows)]
+    if not layer.inner or not layer.as_is:
+        return None
+    found = [_labels(inner) for inner in layer.inner]
+    return None if any(labels is None for labels in found) else torch.cat(found)  # type: ignore[arg-type]
+
+
+def counts_of(dataset: Any) -> np.ndarray | None:
+    """(K,) samples per class (for masks: pixels) of the samples that are used; None where it is not known."""
+    return _counts(look_through(dataset))
+
+
+def _counts(layer: Layer) -> np.ndarray | None:
+    if layer.rows is None and (own := getattr(layer.dataset, 'class_counts', None)) is not None:
+        return own() if callable(own) else np.asarray(own)
+    spec = getattr(layer.dataset, 'spec', None)
+    if isinstance(spec, SampleSpec) and layer.rows is not None:
+        if hasattr(layer.dataset, 'class_pixels'):
+            return np.asarray(layer.dataset.class_pixels()[layer.rows].sum(axis=0))
+        if (labels := _labels(layer)) is not None:
+            counted = labels[(labels >= 0) & (labels < spec.num_classes)]
+            return np.bincount(counted.numpy(), minlength=spec.num_classes)
+    if not layer.inner or not layer.as_is:
+        return None
+    found = [_counts(inner) for inner in layer.inner]
+    return None if any(counts is None for counts in found) else np.sum(found, axis=0)  # type: ignore[arg-type]
+
+
+def epoch_followers(dataset: Any) -> tuple[Any, ...]:
+    """The datasets that an epoch is to be told to: this one, or those that it wraps."""
+    return tuple(_followers(look_through(dataset)))
+
+
+def _followers(layer: Layer) -> Iterator[Any]:
+    if hasattr(layer.dataset, 'set_epoch'):
+        yield layer.dataset
+        return
+    for inner in layer.inner:
+        yield from _followers(inner)
+
+
+# --- what can be mixed ----------------------------------------------------------------------------------------------
+
+
+def require_map_style(dataset: Any, owner: str) -> None:
+    """Check that a dataset can be asked for its samples by number.
+
+    Raises:
+        TypeError: if it can't, saying what can be done with it instead.
+    """
+    inner = look_through(dataset)
+    while inner.inner and inner.as_is:
+        inner = inner.inner[0]
+    name = type(dataset).__name__
+    if isinstance(inner.dataset, GeoDataset):
+        why = f'{name} is indexed by place and time'
+    elif isinstance(dataset, DataLoader):
+        why = f'{name} gives batches'
+    elif isinstance(inner.dataset, IterableDataset) or not (
+        hasattr(dataset, '__len__') and hasattr(dataset, '__getitem__')
+    ):
+        why = f'{name} has no samples by number'
+    else:
+        return
+    raise TypeError(
+        f'{owner}: a map-style dataset expected, {CONTRACT}; {why}. Mix the batches of its loader with '
+        'hsiaug.SyntheticMix, or wrap its datamodule in hsiaug.MixedDataModule'
+    )
+
+
+def first_sample(dataset: Dataset[Sample]) -> Sample:
+    """A sample to look at.
+
+    Raises:
+        TypeError: if it is in no layout of the sample contract.
+    """
+    sample: Any = dataset[0]
+    require_sample(sample, type(dataset).__name__)
+    return sample  # type: ignore[no-any-return]
