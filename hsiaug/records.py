@@ -67,7 +67,8 @@ def as_record(cls: type[T], data: Any, where: str, error: type[Exception] = Valu
             return _adapter(cls).validate_json(json.dumps(data), strict=True)
         except pydantic.ValidationError as reason:
             problems = [
-                f'{".".join(map(str, found["loc"])) or "value"}: {found["msg"]}, found {_in_short(repr(found["input"]))}'
+                f'{".".join(map(str, found["loc"])) or "value"}: {found["msg"]}, '
+                f'found {_in_short(repr(found["input"]))}'
                 for found in reason.errors(include_url=False, include_context=False)
             ]
         except (ValueError, TypeError, RecursionError) as reason:
@@ -110,6 +111,8 @@ def _adapter(cls: type[T]) -> pydantic.TypeAdapter[T]:
 def _unknown(annotation: Any, data: Any) -> list[tuple[str, list[str]]]:
     """Fields of mappings that stand where dataclasses are expected, and that these do not have."""
     if get_origin(annotation) in (Union, UnionType):
+        if any(get_origin(choice) in (dict, Mapping) for choice in get_args(annotation)):
+            return []  # any fields will do
         choices = [choice for choice in get_args(annotation) if dataclasses.is_dataclass(choice)]
         return min((_unknown(choice, data) for choice in choices), key=len, default=[])
     if not (dataclasses.is_dataclass(annotation) and isinstance(data, Mapping)):

@@ -7,10 +7,12 @@ from typing import Any, TypeVar
 
 from .. import __version__
 from ..datasets import ChangeDataset, PatchDataset, SceneDataset, SpectraDataset
-from ..generators import Generator, TrainingData, generator_class
-from ..samples import Provenance
+from ..generators import Generator, TrainingData
+from ..generators.base import cannot_make, make_generator
+from ..samples import Provenance, as_seed
 from ..scenes import BitemporalScene, LabelledPatchSplit, Scene, Split
 from ..scenes.patches import PARTS, PatchSplit
+from ..settings import checked_settings
 
 C = TypeVar('C')
 
@@ -72,7 +74,7 @@ def fit_generator(
     Raises:
         ValueError: for an unknown kind or setting.
     """
-    settings = dict(settings or {})
+    settings, seed = dict(settings or {}), as_seed(seed)
     if kind == 'spectral_gan':
         return _fit_gan(data, settings, seed, device, progress)
     if kind == 'two_stream_diffusion':
@@ -96,11 +98,7 @@ def fit_generator(
 
         config = _config(kind, UnmixingFusionConfig, settings)
         return train_unmixing_fusion(data, config, seed, device, progress, folder)
-    cls = generator_class(kind)
-    try:
-        generator = cls(data.spec, **settings)
-    except TypeError as error:
-        raise ValueError(f'generator {kind!r} cannot be made with settings {settings}: {error}') from error
+    generator = make_generator(kind, data.spec, settings)
     generator.to(device).fit(data, seed)
     return generator.eval()
 
@@ -109,11 +107,12 @@ def _fit_gan(data: TrainingData, settings: dict[str, Any], seed: int, device: st
     from ..generators.ensemble import Ensemble
     from .spectral_gan import SpectralGANConfig, train_spectral_gan
 
+    also = {'semi_supervised': bool, 'members': int}
+    settings = checked_settings(SpectralGANConfig, settings, cannot_make('spectral_gan', settings), also=also)
     semi_supervised, members = settings.pop('semi_supervised', False), settings.pop('members', 1)
-    try:
-        config = SpectralGANConfig(**settings)
-    except TypeError as error:
-        raise ValueError(f"generator 'spectral_gan' cannot be made with settings {settings}: {error}") from error
+    if members < 1:
+        raise ValueError(f"generator 'spectral_gan': members must be at least 1, found {members}")
+    config = _config('spectral_gan', SpectralGANConfig, settings)
     gans: list[Generator] = [
         train_spectral_gan(data, config, seed + 7919 * member, semi_supervised, device=device, progress=progress)
         for member in range(members)
@@ -126,18 +125,15 @@ def _fit_two_stream(
 ) -> Generator:
     from .two_stream_diffusion import TwoStreamConfig, train_two_stream
 
-    try:
-        config = TwoStreamConfig(**settings)
-    except TypeError as error:
-        raise ValueError(
-            f"generator 'two_stream_diffusion' cannot be made with settings {settings}: {error}"
-        ) from error
+    config = _config('two_stream_diffusion', TwoStreamConfig, settings)
     return train_two_stream(data, config, seed, device, progress, folder)
 
 
 def _config(kind: str, config: type[C], settings: dict[str, Any]) -> C:
     """The settings as a training's configuration."""
+    where = cannot_make(kind, settings)
+    settings = checked_settings(config, settings, where)
     try:
         return config(**settings)
-    except TypeError as error:
-        raise ValueError(f'generator {kind!r} cannot be made with settings {settings}: {error}') from error
+    except TypeError as error:  # of what is within settings
+        raise ValueError(f'{where}: {error}') from error
