@@ -82,7 +82,12 @@ def _record(
 
 
 def _checkable(hint: Any) -> Any:
-    """The annotation where pydantic can check it; anything goes for tensors and arrays."""
+    """The annotation where pydantic can check it; anything goes for tensors and arrays.
+
+    A maker that wants a dataclass may make it itself of what a config file says, with defaults of its own.
+    """
+    if dataclasses.is_dataclass(hint):
+        return hint | Mapping[str, Any]
     try:
         pydantic.TypeAdapter(hint)
     except pydantic.errors.PydanticUserError:
