@@ -8,7 +8,7 @@ import json
 import math
 from collections.abc import Callable, Iterator, Mapping
 from functools import cache
-from typing import Any, get_type_hints
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import numpy as np
 import pydantic
@@ -46,7 +46,10 @@ def checked_settings(
     if missing := sorted(needed - set(plain)):
         raise error(f'{where}: {", ".join(missing)} must be given')
     # What is no data, such as a tensor that a caller gives, is for the maker to check.
-    known = {field.name for field in dataclasses.fields(record)}
+    known = {field.name: field.type for field in dataclasses.fields(record)}
+    for name, value in plain.items():
+        if get_origin(known.get(name)) is Literal and value not in (choices := get_args(known[name])):
+            raise error(f'{where}: unknown {name} {value!r}; choose from {choices}')
     as_record(record, {n: value for n, value in plain.items() if _is_data(value) or n not in known}, where, error)
     return plain
 
