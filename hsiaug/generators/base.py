@@ -17,9 +17,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from .. import __version__
+from ..arguments import checked_arguments
 from ..records import as_record
 from ..samples import Provenance, SampleSpec, as_seed
-from ..settings import checked_settings
 from .saved import (
     CARD_FILE,
     CONFIG_FILE,
@@ -112,7 +112,7 @@ def make_generator(
     where = cannot_make(name, settings)
     try:
         cls = generator_class(name)
-        return cls(spec, **checked_settings(cls, settings, where, given=('spec',)))
+        return cls(spec, **checked_arguments(cls, settings, where, given=('spec',)))
     except Exception as reason:  # whatever networks say about numbers that they cannot be made with
         if type(reason) is error or (error is ValueError and isinstance(reason, error)):
             raise

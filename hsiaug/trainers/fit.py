@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from pathlib import Path
 from typing import Any, TypeVar
 
 from .. import __version__
+from ..arguments import checked_arguments
 from ..datasets import ChangeDataset, PatchDataset, SceneDataset, SpectraDataset
-from ..generators import Generator, TrainingData
+from ..generators import Generator, TrainingData, generator_class
 from ..generators.base import cannot_make, make_generator
 from ..samples import Provenance, as_seed
 from ..scenes import BitemporalScene, LabelledPatchSplit, Scene, Split
 from ..scenes.patches import PARTS, PatchSplit
-from ..settings import checked_settings
 
 C = TypeVar('C')
 
@@ -107,11 +108,7 @@ def _fit_gan(data: TrainingData, settings: dict[str, Any], seed: int, device: st
     from ..generators.ensemble import Ensemble
     from .spectral_gan import SpectralGANConfig, train_spectral_gan
 
-    also = {'semi_supervised': bool, 'members': int}
-    settings = checked_settings(SpectralGANConfig, settings, cannot_make('spectral_gan', settings), also=also)
     semi_supervised, members = settings.pop('semi_supervised', False), settings.pop('members', 1)
-    if members < 1:
-        raise ValueError(f"generator 'spectral_gan': members must be at least 1, found {members}")
     config = _config('spectral_gan', SpectralGANConfig, settings)
     gans: list[Generator] = [
         train_spectral_gan(data, config, seed + 7919 * member, semi_supervised, device=device, progress=progress)
@@ -132,8 +129,40 @@ def _fit_two_stream(
 def _config(kind: str, config: type[C], settings: dict[str, Any]) -> C:
     """The settings as a training's configuration."""
     where = cannot_make(kind, settings)
-    settings = checked_settings(config, settings, where)
+    settings = checked_arguments(config, settings, where)
     try:
         return config(**settings)
     except TypeError as error:  # of what is within settings
         raise ValueError(f'{where}: {error}') from error
+
+
+_CONFIGS = {
+    'spectral_gan': ('spectral_gan', 'SpectralGANConfig'),
+    'two_stream_diffusion': ('two_stream_diffusion', 'TwoStreamConfig'),
+    'msrresgan': ('super_resolution', 'SuperResolutionConfig'),
+    'patch_gan': ('patch_gan', 'PatchGANConfig'),
+    'change_editing': ('change_editing', 'ChangeEditingConfig'),
+    'unmixing_fusion': ('unmixing_fusion', 'UnmixingFusionConfig'),
+}
+"""Module and class of the settings of generators that have a training."""
+
+
+def require_settings(kind: str, settings: dict[str, Any] | None) -> None:
+    """Check what :func:`fit_generator` is going to be told, before data are opened.
+
+    Args:
+        kind: registered name.
+        settings: of it.
+
+    Raises:
+        ValueError: for an unknown kind or setting, or one that does not fit.
+    """
+    given = {name: value for name, value in (settings or {}).items() if name not in _NOT_ITS_CONFIG.get(kind, ())}
+    if kind in _CONFIGS:
+        module, name = _CONFIGS[kind]
+        _config(kind, getattr(import_module(f'.{module}', __package__), name), given)
+    else:
+        checked_arguments(generator_class(kind), given, cannot_make(kind, given), given=('spec',))
+
+
+_NOT_ITS_CONFIG = {'spectral_gan': ('semi_supervised', 'members')}

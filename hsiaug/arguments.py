@@ -1,4 +1,4 @@
-"""Settings: what a config file or a saved folder says that a class is to be made with, checked before it is made."""
+"""What a config file or a saved folder says that a class is to be made with, checked before it is made."""
 
 from __future__ import annotations
 
@@ -16,12 +16,11 @@ import pydantic
 from .records import as_record
 
 
-def checked_settings(
+def checked_arguments(
     maker: Callable[..., Any],
     settings: Mapping[str, Any] | None,
     where: str,
     error: type[Exception] = ValueError,
-    also: Mapping[str, Any] | None = None,
     given: tuple[str, ...] = (),
 ) -> dict[str, Any]:
     """The settings, each known to ``maker`` and of the type that it is annotated with; no number is NaN or infinite.
@@ -31,7 +30,6 @@ def checked_settings(
         settings: as YAML, JSON or a caller has them; numpy's scalars become Python's.
         where: they stand, for messages.
         error: raised where they do not fit.
-        also: types, by name, of settings that the maker does not take itself.
         given: arguments of the maker that are no settings.
 
     Raises:
@@ -42,7 +40,7 @@ def checked_settings(
     plain = {name: value.item() if isinstance(value, np.generic) else value for name, value in (settings or {}).items()}
     if wrong := [path for name, value in plain.items() for path in not_finite(value, str(name))]:
         raise error(f'{where}: {", ".join(wrong[:5])} must be finite, found NaN or infinity')
-    record, needed = _record(maker, tuple((also or {}).items()), given)
+    record, needed = _record(maker, given)
     if missing := sorted(needed - set(plain)):
         raise error(f'{where}: {", ".join(missing)} must be given')
     # What is no data, such as a tensor that a caller gives, is for the maker to check.
@@ -67,13 +65,12 @@ def not_finite(value: Any, path: str) -> Iterator[str]:
 
 
 @cache
-def _record(
-    maker: Callable[..., Any], also: tuple[tuple[str, Any], ...], given: tuple[str, ...]
-) -> tuple[type, frozenset[str]]:
+def _record(maker: Callable[..., Any], given: tuple[str, ...]) -> tuple[type, frozenset[str]]:
     """A dataclass of what ``maker`` takes by name, and what it can't do without."""
     bare = inspect.isclass(maker) and not dataclasses.is_dataclass(maker)
     hints = get_type_hints(maker.__init__ if bare else maker)  # type: ignore[misc]
-    types, needed = dict(also), set()
+    types: dict[str, Any] = {}
+    needed: set[str] = set()
     for name, parameter in inspect.signature(maker).parameters.items():
         if name in given or parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
             continue
@@ -106,4 +103,4 @@ def _is_data(value: Any) -> bool:
     return True
 
 
-__all__ = ['checked_settings', 'not_finite']
+__all__ = ['checked_arguments', 'not_finite']
