@@ -107,9 +107,9 @@ def train(
     from .trainers import fit_generator, require_settings, training_data
 
     require_device(device)
+    require_settings(generator, settings)
     require_own_folder(out)
     require_writable(out)
-    require_settings(generator, settings)
     opened, parts = open_split(scene, split, seed)
     data = training_data(opened, parts)
     checkpoints = out / TRAINING_FOLDER
@@ -175,9 +175,10 @@ def sample(
             )
         bank = source
     else:
+        generator = cast(Generator, source)
         if count > 0:  # write_bank says what is wrong with other counts
-            require_writable(out, bank_bytes(source.spec, count, out))
-        drawn = draw(cast(Generator, source).to(device), count, out, labels, seed, devices, nodes)
+            require_writable(out, bank_bytes(generator.spec, count, out))
+        drawn = draw(generator.to(device), count, out, labels, seed, devices, nodes)
         if drawn is None:  # another process goes on
             return
         bank = drawn

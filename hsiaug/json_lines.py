@@ -46,7 +46,7 @@ def read_lines(path: Path, key: str, what: str) -> list[dict[str, Any]]:
     for number, line in enumerate(path.read_bytes().split(b'\n') if path.exists() else [], start=1):
         try:
             row = json.loads(line) if line else None
-        except (json.JSONDecodeError, UnicodeDecodeError):
+        except (ValueError, RecursionError):  # no JSON, no UTF-8, or nested without end
             continue  # torn off by a kill
         if row is None:
             continue

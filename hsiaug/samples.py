@@ -187,10 +187,10 @@ class Footprint:
         require_plausible(expected, len(self.packed), 'a footprint of seen pixels')
         try:
             reader = zlib.decompressobj()
-            raw = reader.decompress(base64.b64decode(self.packed, validate=True), max(expected, 1))
+            raw = reader.decompress(base64.b64decode(self.packed, validate=True), max(expected, 0) + 1)
         except (ValueError, zlib.error) as error:
             raise ValueError(f'a footprint of seen pixels is damaged: {error}') from error
-        if len(raw) != expected or reader.unconsumed_tail or self.size < 0:
+        if len(raw) != expected or not reader.eof:
             raise ValueError(
                 f'a footprint of seen pixels is damaged: it does not hold the {self.size} that it declares'
             )

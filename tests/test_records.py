@@ -50,7 +50,7 @@ def test_record_comes_back_as_its_dataclass():
     ],
 )
 def test_what_does_not_fit_is_named(data, named):
-    with pytest.raises(ValueError, match='run.json: ') as raised:
+    with pytest.raises(ValueError, match=r'run\.json: ') as raised:
         as_record(Outer, data, 'run.json')
     assert named in str(raised.value)
 

@@ -333,7 +333,7 @@ class Generator(nn.Module):
         if not issubclass(wanted, cls):
             raise CheckpointError(f'{folder} holds a {config.type!r} ({wanted.__name__}), not a {cls.__name__}')
         make = partial(make_generator, config.type, config.spec, config.settings, CheckpointError)
-        require_fit(make, config.spec, file)
+        require_fit(make, config, file)
         require_weights(file, config.weights)
         # Saved in half precision, a generator still computes in the precision that it was written for.
         state = {k: v.float() if v.is_floating_point() and v.itemsize < 4 else v for k, v in load_file(file).items()}

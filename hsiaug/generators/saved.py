@@ -36,6 +36,10 @@ TRAINING_FOLDER = 'training'
 HUB = re.compile(r'hf:/{1,2}([\w.-]+/[\w.-]+)/?')  # a pathlib.Path keeps one slash of two
 
 
+LARGEST_SETTING = 1_000_000
+"""A whole number in a generator's settings is at most this large, or as large as its weights are many."""
+
+
 class CheckpointError(ValueError):
     """A folder that does not hold a generator that this version can load."""
 
@@ -130,21 +134,21 @@ def read_config(folder: Path) -> SavedConfig:
     """
     for name in (CONFIG_FILE, WEIGHTS_FILE):
         if not (folder / name).is_file():
-            found = sorted(p.name for p in folder.iterdir())[:8]
-            raise CheckpointError(f'{folder} holds no {name} (found {found}); was it written by save_pretrained?')
+            names = sorted(p.name for p in folder.iterdir())[:8]
+            raise CheckpointError(f'{folder} holds no {name} (found {names}); was it written by save_pretrained?')
     file = folder / CONFIG_FILE
     found = read_json(file, 'a generator config of hsiaug', CheckpointError)
     return as_record(SavedConfig, found, f'{file} is not a generator config of hsiaug', CheckpointError)
 
 
-def require_fit(make: Callable[[], Generator], spec: SampleSpec, file: Path) -> None:
+def require_fit(make: Callable[[], Generator], config: SavedConfig, file: Path) -> None:
     """Refuse weights that are not those of a generator as its config describes it, before either takes memory.
 
     The generator is made without memory, and the shapes that the file's header lists are loaded into it.
 
     Args:
         make: makes the generator.
-        spec: of its samples.
+        config: that describes it.
         file: of the weights.
 
     Raises:
@@ -156,8 +160,11 @@ def require_fit(make: Callable[[], Generator], spec: SampleSpec, file: Path) -> 
     except SafetensorError as error:
         raise CheckpointError(f'{file} is truncated or not a safetensors file: {error}') from error
     state = {name: torch.empty(shape, device='meta') for name, shape in shapes.items()}
-    if spec.bands > sum(tensor.numel() for tensor in state.values()):
-        raise CheckpointError(f'{file} does not fit its config, whose samples have {spec.bands} bands')
+    values = sum(tensor.numel() for tensor in state.values())
+    if config.spec.bands > values:
+        raise CheckpointError(f'{file} does not fit its config, whose samples have {config.spec.bands} bands')
+    if (largest := max(_whole_numbers(config.settings), default=0)) > LARGEST_SETTING + values:
+        raise CheckpointError(f'{file} does not fit its config, of whose settings one is {largest}')
     try:
         with torch.device('meta'), _parts_at_most(1000 + 20 * len(state)):
             load_state(make(), state, file)
@@ -165,6 +172,15 @@ def require_fit(make: Callable[[], Generator], spec: SampleSpec, file: Path) -> 
         # One that looks at its tensors while it is made can't be made without memory; it is made with.
         if 'meta tensor' not in str(error):
             raise
+
+
+def _whole_numbers(settings: Any) -> Iterator[int]:
+    """Those in nested settings: widths, depths and lengths, of which lists are made before there are weights."""
+    if isinstance(settings, int):
+        yield abs(settings)
+    elif isinstance(settings, dict | list | tuple):
+        for inner in settings.values() if isinstance(settings, dict) else settings:
+            yield from _whole_numbers(inner)
 
 
 def load_state(generator: Generator, state: dict[str, Tensor], file: Path) -> None:

@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 from ..ablation.plan import METRICS
 from ..ablation.results import PLAN_FILE, RESULTS_FILE, read_results
 from ..ablation.statistics import CHOSEN, MIN_SEEDS, GroupKey, Summary, pooled, summarise
+from ..records import read_json
 from .fidelity_tables import fidelity_table
 from .figures import chosen_ratios, class_gains, metric_name, panel_title, ratio_curves
 from .html import data_uri, figure_png, replace_file, template
@@ -54,9 +55,19 @@ def read_run(run: str | os.PathLike[str]) -> Run:
     rows = read_results(folder / RESULTS_FILE)
     if not rows:
         raise ValueError(f'{folder} holds no finished cell yet; run hsiaug ablate first')
+    plan = read_json(folder / PLAN_FILE, 'the plan of a study')
+    try:
+        return _read(folder, plan, rows)
+    except (KeyError, TypeError, AttributeError, IndexError, ArithmeticError, ValueError) as error:
+        raise ValueError(
+            f'{folder}: {PLAN_FILE}, {RESULTS_FILE} and fidelity do not hold what a study writes ({error!r}); were '
+            'they changed, or written by a newer hsiaug?'
+        ) from error
+
+
+def _read(folder: Path, plan: dict[str, Any], rows: list[dict[str, Any]]) -> Run:
     # File order depends on workers and interruptions; the report must not.
     rows.sort(key=lambda row: row['cell'])
-    plan = json.loads((folder / PLAN_FILE).read_text())
     order = {arm['name']: i for i, arm in enumerate(plan['arms'])}
     settings = {(s[0], s[1]): i for i, s in enumerate(plan['settings'])}
 
@@ -65,7 +76,7 @@ def read_run(run: str | os.PathLike[str]) -> Run:
         return setting, row['classifier'], order.get(row['arm'], -1), row['seed']
 
     rows.sort(key=place)
-    fidelity = [json.loads(file.read_text()) for file in sorted((folder / 'fidelity').glob('*.json'))]
+    fidelity = [read_json(file, 'the fidelity of an arm') for file in sorted((folder / 'fidelity').glob('*.json'))]
     metrics = tuple(plan.get('metrics', METRICS))
     return Run(plan, rows, fidelity, summarise(rows, metrics), metrics)
 
