@@ -67,8 +67,8 @@ def not_finite(value: Any, path: str) -> Iterator[str]:
 @cache
 def _record(maker: Callable[..., Any], given: tuple[str, ...]) -> tuple[type, frozenset[str]]:
     """A dataclass of what ``maker`` takes by name, and what it can't do without."""
-    bare = inspect.isclass(maker) and not dataclasses.is_dataclass(maker)
-    hints = get_type_hints(maker.__init__ if bare else maker)  # type: ignore[misc]
+    written = inspect.isclass(maker) and '__dataclass_fields__' not in vars(maker)  # its __init__, by hand
+    hints = get_type_hints(maker.__init__ if written else maker)  # type: ignore[misc]
     types: dict[str, Any] = {}
     needed: set[str] = set()
     for name, parameter in inspect.signature(maker).parameters.items():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import sys
 from collections.abc import Callable, Sequence
+from itertools import product
 from pathlib import Path
 from typing import Any, Literal, NoReturn, cast
 
@@ -198,7 +199,7 @@ def evaluate(
     per_class: int = 200,
     count: int | None = None,
     device: str = 'cpu',
-    real: SceneConfig | str | None = None,
+    real: str | SceneConfig | None = None,
     split: SplitConfig | None = None,
     seed: int | None = None,
     out: Path | None = None,
@@ -387,11 +388,15 @@ def ablate(
             f'but split {split.strategy!r} of scene {name!r}, which has {scene.dates} date(s), gives {kind!r}; '
             f'give a {default.__name__}, or another split or scene'
         )
+    arms = tuple(arms) if arms is not None else default_arms()
+    for arm, model in product(arms, downstream):
+        if arm.training and (config := getattr(model, 'config', None)) is not None:
+            checked_arguments(type(config), arm.training, f'arm {arm.name!r}: training')
     study = Study(
         title=title,
         scenes={name: scene},
         settings=settings,
-        arms=tuple(arms) if arms is not None else default_arms(),
+        arms=arms,
         ratios=tuple(ratios),
         seeds=tuple(range(seeds)),
         classifiers=tuple(downstream),
@@ -422,9 +427,6 @@ def _run_and_report(
     _require_run_folder(out)
     for arm in study.arms:
         require_settings(arm.generator, arm.settings)
-        for downstream in study.classifiers:
-            if arm.training and (config := getattr(downstream, 'config', None)) is not None:
-                checked_arguments(type(config), arm.training, f'training of arm {arm.name!r}')
     try:
         run_study(study, out, workers, engine, device)
     except KeyboardInterrupt:

@@ -113,7 +113,7 @@ def read_run(run: Path) -> Trained:
 
 
 def real_data(
-    real: SceneConfig | str | None, split: SplitConfig | None, seed: int | None, bank: Path
+    real: str | SceneConfig | None, split: SplitConfig | None, seed: int | None, bank: Path
 ) -> tuple[Scene, Split | PatchSplit]:
     """The scene and the split that a bank is compared with.
 
@@ -126,6 +126,8 @@ def real_data(
             f'{bank} is a bank; say with --real what it is compared with: the folder of its generator, the config file '
             'of hsiaug train, or a scene'
         )
+    if isinstance(real, str) and real.lstrip().startswith('{'):
+        real = as_record(SceneConfig, get_loader('yaml')(real), '--real')
     if isinstance(real, str):
         file = Path(real) / RUN_FILE if Path(real).is_dir() else Path(real)
         if not file.is_file():
@@ -144,16 +146,25 @@ def read_train(file: Path) -> Trained:
     Raises:
         ValueError: naming what the command does not know.
     """
-    what = 'config file of hsiaug train'
-    if file.suffix == '.json':
-        found: Any = read_json(file, f'a {what}')
-    else:
-        try:
-            found = get_loader('yaml')(file.read_text(encoding='utf-8'))  # as --config reads it: 1e-4 is a number
-        except (yaml.YAMLError, ValueError, RecursionError) as error:
-            raise ValueError(f'{file} is no {what}: {" ".join(str(error).split())[:300]}') from error
-    require_few(found, f'{file} is no {what}')
-    return as_record(Trained, found, f'{file} is no {what}')
+    what = f'{file} is no config file of hsiaug train'
+    return as_record(Trained, read_config(file, what), what)
+
+
+def read_config(file: Path, what: str) -> Any:
+    """What a config file says, in YAML as ``--config`` reads it (1e-4 is a number), or in JSON.
+
+    Raises:
+        ValueError: beginning with ``what``, if it is neither, or aliases make more of it than anybody writes.
+    """
+    try:
+        if file.suffix == '.json':
+            found: Any = read_json(file, 'a config file')
+        else:
+            found = get_loader('yaml')(file.read_text(encoding='utf-8'))
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise ValueError(f'{what}: {" ".join(str(error).split())[:300]}') from error
+    require_few(found, what)
+    return found
 
 
 def require_few(found: Any, where: str) -> None:

@@ -19,6 +19,7 @@ from jsonargparse import ArgumentError, ArgumentParser, Namespace, auto_parser, 
 from jsonargparse._common import parsing_settings  # what set_parsing_settings sets, to set it back
 
 from .arguments import not_finite
+from .cli_config import read_config
 
 ROOM = 16 << 20
 """Bytes that a command wants free where it writes, before it begins."""
@@ -44,6 +45,11 @@ def parse(
     """
     with _imports_nothing():
         parser = auto_parser(dict(commands), prog=prog, description=description, parser_class=Parser)
+        for value in (argument.partition('=')[2] or argument for argument in arguments):
+            if value.endswith(('.yaml', '.yml')) and Path(value).is_file():
+                read_config(
+                    Path(value), f'{value} is no config file of {prog} {arguments[0]}'
+                )  # jsonargparse spells out what aliases repeat
         try:
             given = parser.parse_args(list(arguments))
         except ArgumentError as error:
