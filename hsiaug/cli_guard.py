@@ -47,9 +47,8 @@ def parse(
         parser = auto_parser(dict(commands), prog=prog, description=description, parser_class=Parser)
         for value in (argument.partition('=')[2] or argument for argument in arguments):
             if value.endswith(('.yaml', '.yml')) and Path(value).is_file():
-                read_config(
-                    Path(value), f'{value} is no config file of {prog} {arguments[0]}'
-                )  # jsonargparse spells out what aliases repeat
+                # before jsonargparse, which spells out what aliases repeat
+                read_config(Path(value), f'{value} is no config file of {prog} {arguments[0]}')
         try:
             given = parser.parse_args(list(arguments))
         except ArgumentError as error:
