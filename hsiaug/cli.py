@@ -42,6 +42,8 @@ from .trainers.classifier import ClassifierConfig
 from .trainers.segmentation import SegmenterConfig
 
 DESCRIPTION = 'Synthetic hyperspectral samples, mixed into real training at a ratio, and the gain measured honestly.'
+LONGEST = 4000
+"""Characters of an error that are printed: a value that somebody else wrote may be any length."""
 FLAGS = ('--quick', '--verify', '--preview', '--no_gates', '--gated')
 
 
@@ -472,7 +474,7 @@ def main(args: Sequence[str] | None = None) -> None:
 
 
 def _give_up(error: Exception) -> NoReturn:
-    said = ' '.join(str(error).split()) or type(error).__name__
+    said = ' '.join(str(error)[:LONGEST].split()) or type(error).__name__
     print(f'hsiaug: {said}', file=sys.stderr)
     raise SystemExit(2) from error
 

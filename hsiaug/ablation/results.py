@@ -21,5 +21,7 @@ def read_results(path: Path) -> list[dict[str, Any]]:
     """
     rows: dict[str, dict[str, Any]] = {}
     for row in read_lines(path, 'cell', 'a result of a study'):
+        if not isinstance(row['cell'], str):
+            raise ValueError(f'{path}: the cell of a result must be text, found {row["cell"]!r}; is this another file?')
         rows.setdefault(row['cell'], row)
     return list(rows.values())

@@ -60,7 +60,8 @@ def read_run(run: str | os.PathLike[str]) -> Run:
         return _read(folder, plan, rows)
     except (KeyError, TypeError, AttributeError, IndexError, ArithmeticError, ValueError) as error:
         raise ValueError(
-            f'{folder}: {PLAN_FILE}, {RESULTS_FILE} and fidelity do not hold what a study writes ({error!r}); were '
+            f'{folder}: {PLAN_FILE}, {RESULTS_FILE} and fidelity do not hold what a study writes '
+            f'({type(error).__name__}: {str(error)[:200]}); were '
             'they changed, or written by a newer hsiaug?'
         ) from error
 
