@@ -3,54 +3,50 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from itertools import product
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal, NoReturn, cast
 
-from jsonargparse import ArgumentError, ArgumentParser, auto_cli
+from jsonargparse import ArgumentError
 
 from .ablation import Arm, Classifier, Detector, Downstream, SceneClassifier, Segmenter, Setting, Study, run_study
 from .ablation.arms import change_arms, scene_arms, segmentation_arms, spectral_arms
 from .ablation.arms import quick as quick_study
-from .cli_draw import draw, require_device
+from .ablation.results import PLAN_FILE
+from .arguments import checked_arguments
+from .cli_config import (
+    RANDOM,
+    RUN_FILE,
+    SIMULATED,
+    SplitConfig,
+    kind_of,
+    make_splitter,
+    open_split,
+    read_run,
+    real_data,
+    trained_on,
+)
+from .cli_draw import bank_bytes, draw, require_device
+from .cli_guard import out_of_memory, parse, require_writable, terminated_like_interrupted
 from .datasets import LabelPolicy
 from .datasets.bank import BANK_FILE, WRITING_FILE
 from .datasets.bank_export import ExportFormat
-from .records import write_json
-from .samples import Kind, LeakageError, SpecMismatchError
-from .scenes import LabelledPatchSplitter, PatchSplit, PatchSplitter, Scene, Split, make_splitter
+from .generators.saved import CONFIG_FILE
+from .records import read_json, write_json
+from .samples import Kind
+from .scenes import PatchSplit
 from .scenes.config import SceneConfig
-from .scenes.strategies import SPLITTERS
 from .trainers.classifier import ClassifierConfig
 from .trainers.segmentation import SegmenterConfig
 
 DESCRIPTION = 'Synthetic hyperspectral samples, mixed into real training at a ratio, and the gain measured honestly.'
-RUN_FILE = 'run.json'
+LONGEST = 4000
+"""Characters of an error that are printed: a value that somebody else wrote may be any length."""
 FLAGS = ('--quick', '--verify', '--preview', '--no_gates', '--gated')
-MISTAKEN_PATH = (FileNotFoundError, FileExistsError, NotADirectoryError, PermissionError)
 
 
-@dataclass(frozen=True)
-class SplitConfig:
-    """How a scene is split.
-
-    Args:
-        strategy: of pixels: ``random``, ``halves``, ``blocks`` or ``groups``; into image-mask pairs, or pairs of dates:
-            ``patches``, or ``change_patches``, of which a share holds change; into patches with one label each:
-            ``labelled_patches``.
-        settings: of the strategy, for example ``{fraction: 0.03}``, ``{on_rare: drop}`` or ``{size: 32}``.
-    """
-
-    strategy: Literal['random', 'halves', 'blocks', 'groups', 'patches', 'change_patches', 'labelled_patches'] = (
-        'random'
-    )
-    settings: dict[str, Any] = field(default_factory=dict)
-
-
-SIMULATED, RANDOM = SceneConfig(), SplitConfig()
 DEFAULTS: dict[Kind, tuple[type[Any], Callable[[], tuple[Arm, ...]]]] = {
     'spectrum': (Classifier, spectral_arms),
     'segmentation': (Segmenter, segmentation_arms),
@@ -76,7 +72,11 @@ def demo(out: Path = Path('runs/demo'), workers: int = 2, seeds: int = 5) -> Non
         title='hsiaug demo',
         scenes={'simulated': simulated},
         settings=(
-            Setting('simulated', '10 per class', make_splitter('blocks', per_class=10, block=10, on_rare='drop')),
+            Setting(
+                'simulated',
+                '10 per class',
+                make_splitter(SplitConfig('blocks', {'per_class': 10, 'block': 10, 'on_rare': 'drop'})),
+            ),
         ),
         arms=arms,
         ratios=(0.5, 2.0),
@@ -106,13 +106,24 @@ def train(
         seed: of the split and the training.
         device: where to train.
     """
-    from .generators.base import TRAINING_FOLDER
-    from .trainers import fit_generator, training_data
+    from .generators.saved import TRAINING_FOLDER, require_own_folder
+    from .trainers import fit_generator, require_settings, training_data
 
     require_device(device)
-    opened, parts = _split(scene, split, seed)
+    require_settings(generator, settings)
+    require_own_folder(out)
+    require_writable(out)
+    opened, parts = open_split(scene, split, seed)
     data = training_data(opened, parts)
-    model = fit_generator(generator, data, settings, seed, device, progress=True, folder=out / TRAINING_FOLDER)
+    checkpoints = out / TRAINING_FOLDER
+    try:
+        model = fit_generator(generator, data, settings, seed, device, progress=True, folder=checkpoints)
+    except KeyboardInterrupt:
+        kept = checkpoints.is_dir() and any(checkpoints.iterdir())
+        said = f'checkpoints are in {checkpoints}, the same command goes on from there' if kept else 'nothing is kept'
+        raise SystemExit(f'\ninterrupted; {said}') from None
+    # A kill in between must not leave this note beside weights that it does not tell of.
+    (out / RUN_FILE).unlink(missing_ok=True)
     model.save_pretrained(out)
     run = {
         'scene': dataclasses.asdict(scene), 'split': dataclasses.asdict(split), 'generator': generator,
@@ -157,7 +168,9 @@ def sample(
     from .report.bank import export_beside, preview_bank, summary
 
     require_device(device, devices, nodes)
-    source = open_source(run) if run.is_dir() else Generator.from_pretrained(run)
+    source = open_source(run)
+    if preview or export:
+        require_writable((run if isinstance(source, SyntheticBank) else out).absolute().parent)
     if isinstance(source, SyntheticBank):
         if not (verify or preview or export):
             raise ValueError(
@@ -165,7 +178,10 @@ def sample(
             )
         bank = source
     else:
-        drawn = draw(cast(Generator, source).to(device), count, out, labels, seed, devices, nodes)
+        generator = cast(Generator, source)
+        if count > 0:  # write_bank says what is wrong with other counts
+            require_writable(out, bank_bytes(generator.spec, count, out))
+        drawn = draw(generator.to(device), count, out, labels, seed, devices, nodes)
         if drawn is None:  # another process goes on
             return
         bank = drawn
@@ -185,7 +201,7 @@ def evaluate(
     per_class: int = 200,
     count: int | None = None,
     device: str = 'cpu',
-    real: SceneConfig | str | None = None,
+    real: str | SceneConfig | None = None,
     split: SplitConfig | None = None,
     seed: int | None = None,
     out: Path | None = None,
@@ -223,7 +239,10 @@ def evaluate(
 
     bank = open_source(run) if (run / BANK_FILE).exists() or (run / WRITING_FILE).exists() else None
     if isinstance(bank, SyntheticBank):
-        opened, parts = _real(real, split, seed, run)
+        if out is not None and out.is_dir():
+            raise IsADirectoryError(f'{out} is a folder; give the file of the page')
+        require_writable((out or run).absolute().parent)
+        opened, parts = real_data(real, split, seed, run)
         path, glance = write_page(bank, opened, parts, out, count, per_class, not no_gates, study, progress=True)
         print('\n'.join(f'{name}: {value}' for name, value in glance))
         print(f'page: {path}')
@@ -234,6 +253,7 @@ def evaluate(
         )
     require_device(device)
     generator = Generator.from_pretrained(run, device)
+    require_writable(run)
     opened, parts = trained_on(run)
     if not isinstance(parts, PatchSplit):
         print(evaluate_generator(generator, opened, parts, run, per_class))
@@ -282,11 +302,12 @@ def ratio(
     from .quality import PatchTrial, RatioSearch, Recorded, SpectraTrial, all_gates
 
     require_device(device)
-    record, file = _record(run), run / RUN_FILE
-    if 'generator' not in json.loads(file.read_text()):
+    record, file = read_run(run), run / RUN_FILE
+    if 'generator' not in read_json(file, 'a note of hsiaug train'):
         raise ValueError(f'{file} was written by an older version and does not name the generator; train again')
-    scene, split = _split(record.scene, record.split, record.seed)
-    kind = _kind(record.scene, record.split)
+    require_writable(run)
+    scene, split = open_split(record.scene, record.split, record.seed)
+    kind = kind_of(record.scene, record.split)
     if kind not in ('spectrum', 'segmentation'):
         raise ValueError(
             f'{run} makes samples of kind {kind!r}; ratios are searched for spectra and image-mask pairs, '
@@ -299,7 +320,11 @@ def ratio(
         scene, split, record.generator, config, record.settings, labels, folds=folds, block=block, share=share,
         device=device, gate=all_gates if gated else None,
     )  # fmt: skip
-    choice = search(Recorded(measured, run / 'ratio_trials.jsonl'))
+    trials_file = run / 'ratio_trials.jsonl'
+    try:
+        choice = search(Recorded(measured, trials_file))
+    except KeyboardInterrupt:
+        raise SystemExit(f'\ninterrupted; finished trials are in {trials_file}, the same command goes on') from None
     write_json(run / 'ratio.json', choice.to_dict())
     print(choice)
     print(f'choice: {run / "ratio.json"}')
@@ -345,7 +370,7 @@ def ablate(
         quick: 3 seeds, two ratios, short training; no basis for claims.
     """
     name = scene.name or scene.benchmark or (Path(scene.path).stem if scene.path else 'simulated')
-    kind = _kind(scene, split)
+    kind = kind_of(scene, split)
     patches = kind != 'spectrum'
     if patches and tuple(per_class) != (None,):
         raise ValueError('per_class budgets are for spectra; of patches, split.settings.max_train says how many to use')
@@ -353,7 +378,7 @@ def ablate(
         Setting(
             name,
             f'{split.strategy}, ' + ('all labels' if budget is None else f'{budget} per class'),
-            make_splitter(split.strategy, **split.settings, **({} if patches else {'per_class': budget})),
+            make_splitter(split, **({} if patches else {'per_class': budget})),
         )
         for budget in per_class
     )
@@ -365,11 +390,15 @@ def ablate(
             f'but split {split.strategy!r} of scene {name!r}, which has {scene.dates} date(s), gives {kind!r}; '
             f'give a {default.__name__}, or another split or scene'
         )
+    arms = tuple(arms) if arms is not None else default_arms()
+    for arm, model in product(arms, downstream):
+        if arm.training and (config := getattr(model, 'config', None)) is not None:
+            checked_arguments(type(config), arm.training, f'arm {arm.name!r}: training')
     study = Study(
         title=title,
         scenes={name: scene},
         settings=settings,
-        arms=tuple(arms) if arms is not None else default_arms(),
+        arms=arms,
         ratios=tuple(ratios),
         seeds=tuple(range(seeds)),
         classifiers=tuple(downstream),
@@ -385,94 +414,21 @@ def report(run: Path) -> None:
     """
     from .report.ablation import text_table, write_report
 
+    if (run / PLAN_FILE).is_file():  # elsewhere there is nothing to draw
+        require_writable(run)
     paths = write_report(run)
     print(text_table(run))
     print(f'report: {paths.html}')
 
 
-def _split(scene: SceneConfig, split: SplitConfig, seed: int) -> tuple[Scene, Split | PatchSplit]:
-    opened = scene()
-    return opened, make_splitter(split.strategy, **split.settings)(opened, seed)
-
-
-def _kind(scene: SceneConfig, split: SplitConfig) -> Kind:
-    """Kind of the samples that a split gives, without opening the scene."""
-    splitter = SPLITTERS[split.strategy]
-    if issubclass(splitter, LabelledPatchSplitter):
-        return 'scene'
-    if issubclass(splitter, PatchSplitter):
-        return 'change' if scene.dates == 2 else 'segmentation'
-    return 'spectrum'
-
-
-def trained_on(run: Path) -> tuple[Scene, Split | PatchSplit]:
-    """The scene and the split that ``hsiaug train`` noted."""
-    record = _record(run)
-    return _split(record.scene, record.split, record.seed)
-
-
-def _record(run: Path) -> Trained:
-    """The note of ``hsiaug train`` in the folder of a generator.
-
-    Raises:
-        FileNotFoundError: if there is none.
-    """
-    if not (run / RUN_FILE).is_file():
-        raise FileNotFoundError(f'{run} holds no {RUN_FILE}, which says what it was trained on; use hsiaug train')
-    return _read_train(run / RUN_FILE)
-
-
-def _real(
-    real: SceneConfig | str | None, split: SplitConfig | None, seed: int | None, bank: Path
-) -> tuple[Scene, Split | PatchSplit]:
-    """The scene and the split that a bank is compared with."""
-    if real is None:
-        raise ValueError(
-            f'{bank} is a bank; say with --real what it is compared with: the folder of its generator, the config file '
-            'of hsiaug train, or a scene'
-        )
-    if isinstance(real, str):
-        file = Path(real) / RUN_FILE if Path(real).is_dir() else Path(real)
-        if not file.is_file():
-            raise FileNotFoundError(
-                f'{file} does not exist; give the folder that hsiaug train wrote, the config file of that command, or '
-                'a scene as --real.path and --real.labels'
-            )
-        named = _read_train(file)
-        return _split(named.scene, split or named.split, named.seed if seed is None else seed)
-    return _split(real, split or RANDOM, seed or 0)
-
-
-@dataclass(frozen=True)
-class Trained:
-    """What ``hsiaug train`` was told."""
-
-    scene: SceneConfig
-    split: SplitConfig
-    generator: str
-    settings: dict[str, Any] | None
-    seed: int
-
-
-def _read_train(file: Path) -> Trained:
-    """A config file of ``hsiaug train``; that command's own note of a run is one too.
-
-    Raises:
-        ValueError: naming what the command does not know.
-    """
-    parser = ArgumentParser(exit_on_error=False)
-    parser.add_function_arguments(train)
-    try:
-        found = parser.parse_path(file)
-    except (ArgumentError, UnicodeDecodeError) as error:
-        raise ValueError(f'{file} is no config file of hsiaug train: {error}') from error
-    scene, split = SceneConfig(**found.scene.as_dict()), SplitConfig(**found.split.as_dict())
-    return Trained(scene, split, found.generator, found.settings, found.seed)
-
-
 def _run_and_report(
     study: Study, out: Path, workers: int, engine: Literal['process', 'ray'] = 'process', device: str = 'cpu'
 ) -> None:
+    from .trainers import require_settings
+
+    _require_run_folder(out)
+    for arm in study.arms:
+        require_settings(arm.generator, arm.settings)
     try:
         run_study(study, out, workers, engine, device)
     except KeyboardInterrupt:
@@ -488,18 +444,39 @@ def _run_and_report(
     report(out)
 
 
+def _require_run_folder(out: Path) -> None:
+    """Refuse a folder that a study would write among the files of something else."""
+    if found := [name for name in (CONFIG_FILE, BANK_FILE, WRITING_FILE) if (out / name).exists()]:
+        raise FileExistsError(f'{out} holds a generator or a bank ({found[0]}), no study; choose another folder')
+    require_writable(out)
+
+
 def main(args: Sequence[str] | None = None) -> None:
-    """Entry point. A user's mistake is one line on standard error and exit status 2, not a traceback."""
+    """Entry point. What a user can cause is one line on standard error and exit status 2, not a traceback."""
     arguments = sys.argv[1:] if args is None else args
     # jsonargparse wants a value for every bool; people type a bare flag.
     arguments = [f'{argument}=true' if argument in FLAGS else argument for argument in arguments]
     functions: tuple[Callable[..., None], ...] = (demo, train, sample, evaluate, ratio, ablate, report)
-    commands: dict[str, Any] = {f.__name__: f for f in functions}
     try:
-        auto_cli(commands, args=arguments, prog='hsiaug', description=DESCRIPTION)
-    except (ValueError, *MISTAKEN_PATH, LeakageError, SpecMismatchError, ImportError) as error:
-        print(f'hsiaug: {error}', file=sys.stderr)
-        raise SystemExit(2) from error
+        with terminated_like_interrupted():
+            command, told = parse({f.__name__: f for f in functions}, arguments, 'hsiaug', DESCRIPTION)
+            command(**told)
+    except KeyboardInterrupt:
+        raise SystemExit(
+            '\ninterrupted; the same command starts again, or goes on where it has kept something'
+        ) from None
+    except (ArgumentError, ValueError, OSError, ImportError, MemoryError, RecursionError) as error:
+        _give_up(error)
+    except RuntimeError as error:
+        if not out_of_memory(error):
+            raise
+        _give_up(error)
+
+
+def _give_up(error: Exception) -> NoReturn:
+    said = ' '.join(str(error)[:LONGEST].split()) or type(error).__name__
+    print(f'hsiaug: {said}', file=sys.stderr)
+    raise SystemExit(2) from error
 
 
 if __name__ == '__main__':

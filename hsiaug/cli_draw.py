@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,6 +11,7 @@ from .datasets import LabelPolicy
 if TYPE_CHECKING:
     from .datasets import SyntheticBank
     from .generators import Generator
+    from .samples import SampleSpec
 
 
 def require_device(name: str, devices: int = 1, nodes: int = 1) -> None:
@@ -31,6 +33,14 @@ def require_device(name: str, devices: int = 1, nodes: int = 1) -> None:
     wanted, found = max(devices, (device.index or 0) + 1), torch.cuda.device_count()
     if device.type == 'cuda' and wanted > found:
         raise ValueError(f'device {name!r} needs {wanted} GPUs, PyTorch finds {found}; choose fewer, or --device cpu')
+
+
+def bank_bytes(spec: SampleSpec, count: int, out: Path) -> int:
+    """About how many bytes a bank of so many samples has yet to write."""
+    pixels = prod(spec.size or ()) * (2 if spec.kind == 'change' else 1)
+    values = 4 * spec.bands * pixels + 8 * (1 if spec.size is None or spec.kind == 'scene' else prod(spec.size))
+    there = sum(file.stat().st_size for file in out.glob('*.safetensors')) if out.is_dir() else 0
+    return max(0, count * values - there)
 
 
 def draw(

@@ -10,14 +10,15 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from numbers import Integral, Real
 from typing import Literal, cast, get_args
 
 Mode = Literal['append', 'replace']
 
 
 def require_ratio(ratio: float, name: str = 'ratio') -> float:
-    """Return ``ratio`` as a float if it is a ratio: finite and not negative."""
-    if isinstance(ratio, bool) or not isinstance(ratio, int | float) or not math.isfinite(ratio) or ratio < 0:
+    """Return ``ratio`` as a float if it is a ratio: a number, Python's or numpy's, finite and not negative."""
+    if isinstance(ratio, bool) or not isinstance(ratio, Real) or not math.isfinite(ratio) or ratio < 0:
         raise ValueError(f'{name} must be a finite number >= 0 (synthetic samples per real sample), found {ratio!r}')
     return float(ratio)
 
@@ -111,7 +112,11 @@ class Step(Schedule):
     ratios: Mapping[int, float]
 
     def __post_init__(self) -> None:
-        if 0 not in self.ratios or min(self.ratios) < 0:
+        if (
+            0 not in self.ratios
+            or min(self.ratios) < 0
+            or not all(isinstance(epoch, Integral) for epoch in self.ratios)
+        ):
             raise ValueError(f'Step: the ratio from epoch 0 on must be given, found epochs {sorted(self.ratios)}')
         for ratio in self.ratios.values():
             require_ratio(ratio)
@@ -130,8 +135,8 @@ class SyntheticFirst(Schedule):
 
     def __post_init__(self) -> None:
         require_ratio(self.ratio)
-        if self.epochs < 0:
-            raise ValueError(f'SyntheticFirst: epochs >= 0 expected, found {self.epochs}')
+        if not isinstance(self.epochs, Integral) or self.epochs < 0:
+            raise ValueError(f'SyntheticFirst: a whole number of epochs >= 0 expected, found {self.epochs!r}')
 
     def __call__(self, epoch: int) -> float:
         """Ratio of an epoch."""
@@ -146,5 +151,5 @@ def as_schedule(ratio: float | Schedule) -> Schedule:
 def _require_ramp(start: float, end: float, epochs: int) -> None:
     require_ratio(start, 'start')
     require_ratio(end, 'end')
-    if epochs < 1:
-        raise ValueError(f'epochs of a ramp must be at least 1, found {epochs}')
+    if not isinstance(epochs, Integral) or epochs < 1:
+        raise ValueError(f'epochs of a ramp must be a whole number of at least 1, found {epochs!r}')

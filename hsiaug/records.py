@@ -138,6 +138,8 @@ def _problem(found: Any) -> str:
 def _unknown(annotation: Any, data: Any) -> list[tuple[str, list[str]]]:
     """Fields of mappings that stand where dataclasses are expected, and that these do not have."""
     if get_origin(annotation) in (Union, UnionType):
+        if any(get_origin(choice) in (dict, Mapping) for choice in get_args(annotation)):
+            return []  # any fields will do
         choices = [choice for choice in get_args(annotation) if dataclasses.is_dataclass(choice)]
         return min((_unknown(choice, data) for choice in choices), key=len, default=[])
     if not (dataclasses.is_dataclass(annotation) and isinstance(data, Mapping)):

@@ -10,6 +10,8 @@ from __future__ import annotations
 import base64
 import dataclasses
 import json
+import math
+import operator
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,6 +19,8 @@ from typing import Any, Literal, Protocol, get_args, runtime_checkable
 
 import numpy as np
 from torch import Tensor
+
+from .records import as_record, require_plausible
 
 Kind = Literal['spectrum', 'scene', 'segmentation', 'change']
 Sample = dict[str, Any]
@@ -67,14 +71,27 @@ class SampleSpec:
             raise ValueError(f'SampleSpec: unknown kind {self.kind!r}; choose from {get_args(Kind)}')
         if self.bands < 1:
             raise ValueError(f'SampleSpec: bands must be at least 1, found {self.bands}')
+        if repeated := sorted({str(name) for name in self.classes if self.classes.count(name) > 1}):
+            raise ValueError(f'SampleSpec: classes with one name: {repeated}; name each differently')
         if self.wavelengths is not None and len(self.wavelengths) != self.bands:
             raise ValueError(
                 f'SampleSpec: {self.bands} bands but {len(self.wavelengths)} wavelengths; give one per band'
+            )
+        if wrong := [w for w in self.wavelengths or () if not (math.isfinite(w) and w > 0)]:
+            raise ValueError(
+                f'SampleSpec: wavelengths must be finite and above 0 nm, found {wrong[:3]}; give None where they are '
+                'not known'
+            )
+        if self.value_range is not None and not self.value_range[0] <= self.value_range[1]:
+            raise ValueError(
+                f'SampleSpec: value_range must be the lowest and the highest value, found {self.value_range}'
             )
         if (self.size is None) != (self.kind == 'spectrum'):
             raise ValueError(
                 f'SampleSpec: kind {self.kind!r} with size {self.size}; spectra have none, images need one'
             )
+        if self.size is not None and min(self.size) < 1:
+            raise ValueError(f'SampleSpec: sides of at least 1 pixel expected, found size {self.size}')
 
     @property
     def num_classes(self) -> int:
@@ -87,12 +104,12 @@ class SampleSpec:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> SampleSpec:
-        """The inverse of :meth:`to_dict`, equal to the original even after a passage through JSON."""
-        as_tuples: dict[str, Any] = {k: tuple(v) if isinstance(v, list | tuple) else v for k, v in data.items()}
-        known = {f.name for f in dataclasses.fields(cls)}
-        if unknown := set(as_tuples) - known:
-            raise ValueError(f'SampleSpec: unknown fields {sorted(unknown)}; written by a newer hsiaug?')
-        return cls(**as_tuples)
+        """The inverse of :meth:`to_dict`, equal to the original even after a passage through JSON.
+
+        Raises:
+            ValueError: if a field is unknown, missing, of another type, or contradicts another.
+        """
+        return as_record(cls, data, 'SampleSpec')
 
 
 def require_compatible(
@@ -157,6 +174,9 @@ def same_scene(one: str, other: str) -> bool:
     return one == other or one in getattr(other, 'former', ()) or other in getattr(one, 'former', ())
 
 
+_ONES = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1).sum(axis=1)  # bits that are set in a byte
+
+
 @dataclass(frozen=True)
 class Footprint:
     """A set of pixels of one scene, small enough to travel with a generator.
@@ -179,9 +199,37 @@ class Footprint:
         return cls(scene, size, base64.b64encode(zlib.compress(np.packbits(mask).tobytes(), 6)).decode('ascii'))
 
     def pixels(self) -> np.ndarray:
-        """Flat pixel indices, ascending, int64."""
-        bits = np.frombuffer(zlib.decompress(base64.b64decode(self.packed)), dtype=np.uint8)
-        return np.flatnonzero(np.unpackbits(bits, count=self.size)).astype(np.int64)
+        """Flat pixel indices, ascending, int64.
+
+        Raises:
+            ValueError: if the mask is damaged, or says far more than it holds.
+        """
+        bits = self._bits()
+        require_plausible(8 * int(_ONES[bits].sum()), len(self.packed), 'a footprint of seen pixels')
+        held = np.flatnonzero(bits)
+        row, column = np.nonzero(np.unpackbits(bits[held, None], axis=1))
+        return (8 * held[row] + column).astype(np.int64)
+
+    def within(self, pixels: np.ndarray) -> np.ndarray:
+        """Those of flat pixel indices that it holds, ascending, without an array of its own pixels."""
+        pixels = np.unique(np.asarray(pixels, dtype=np.int64))
+        inside = pixels[(pixels >= 0) & (pixels < self.size)]
+        return inside[(self._bits()[inside // 8] >> (7 - inside % 8).astype(np.uint8)) & 1 == 1]
+
+    def _bits(self) -> np.ndarray:
+        """(ceil(size / 8),) uint8, unpacked no further than to the size that is declared."""
+        expected = -(-self.size // 8)
+        require_plausible(expected, len(self.packed), 'a footprint of seen pixels')
+        try:
+            reader = zlib.decompressobj()
+            raw = reader.decompress(base64.b64decode(self.packed, validate=True), max(expected, 0) + 1)
+        except (ValueError, zlib.error) as error:
+            raise ValueError(f'a footprint of seen pixels is damaged: {error}') from error
+        if len(raw) != expected or not reader.eof:
+            raise ValueError(
+                f'a footprint of seen pixels is damaged: it does not hold the {self.size} that it declares'
+            )
+        return np.frombuffer(raw, dtype=np.uint8)
 
 
 @dataclass(frozen=True)
@@ -208,9 +256,12 @@ class Provenance:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Provenance:
-        """The inverse of :meth:`to_dict`."""
-        seen = data.get('seen')
-        return cls(**{**data, 'seen': Footprint(**seen) if seen else None})
+        """The inverse of :meth:`to_dict`.
+
+        Raises:
+            ValueError: if a field is unknown, missing or of another type.
+        """
+        return as_record(cls, data, 'provenance')
 
 
 def require_unseen(provenance: Provenance | None, scene: str, evaluation: np.ndarray) -> None:
@@ -226,7 +277,7 @@ def require_unseen(provenance: Provenance | None, scene: str, evaluation: np.nda
     """
     if provenance is None or provenance.seen is None or not same_scene(provenance.seen.scene, scene):
         return
-    overlap = np.intersect1d(provenance.seen.pixels(), evaluation)
+    overlap = provenance.seen.within(evaluation)
     if overlap.size:
         raise LeakageError(
             f'the generator (split {provenance.split}) has seen {overlap.size} of {len(evaluation)} evaluation pixels, '
@@ -250,6 +301,20 @@ class SampleSource(Protocol):
             seed: makes the draw reproducible.
         """
         ...
+
+
+def as_seed(seed: Any, owner: str = 'seed') -> int:
+    """A seed as Python's integer; those of numpy and torch are seeds too.
+
+    Raises:
+        TypeError: if it is no whole number.
+    """
+    try:
+        if not isinstance(seed, bool | np.bool_):
+            return operator.index(seed)
+    except TypeError:
+        pass
+    raise TypeError(f'{owner} must be a whole number, found {seed!r}')
 
 
 def class_counts(labels: Tensor | np.ndarray | Sequence[int], num_classes: int) -> np.ndarray:

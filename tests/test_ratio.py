@@ -1,5 +1,7 @@
 import math
+from typing import Any
 
+import numpy as np
 import pytest
 
 from hsiaug.ratio import (
@@ -65,3 +67,19 @@ def test_synthetic_only_replaces_all_and_cannot_append() -> None:
     assert synthetic_count(10, math.inf, 'replace') == 10
     with pytest.raises(ValueError, match="mode='replace'"):
         synthetic_count(10, math.inf, 'append')
+
+
+def test_numbers_of_numpy_are_ratios_and_nothing_else_is() -> None:
+    for ratio in (np.float64(0.5), np.float32(0.5), np.int64(2), 2):
+        assert as_schedule(ratio)(0) == float(ratio)  # type: ignore[arg-type]
+        assert type(require_ratio(ratio)) is float  # type: ignore[arg-type]
+    for wrong in (np.float64('nan'), np.float32('inf'), np.bool_(True), True, '1', None, -1, [1.0]):
+        with pytest.raises(ValueError, match='finite number >= 0'):
+            require_ratio(wrong)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize('epochs', [float('nan'), 1.5, '3', None])
+def test_ramps_take_whole_epochs(epochs: Any) -> None:
+    for make in (lambda: Linear(0, 1, epochs), lambda: Cosine(0, 1, epochs), lambda: SyntheticFirst(epochs)):
+        with pytest.raises(ValueError, match='whole number'):
+            make()

@@ -2,6 +2,7 @@ import dataclasses
 import json
 import subprocess
 import sys
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from hsiaug.samples import (
     Provenance,
     SampleSpec,
     SpecMismatchError,
+    as_seed,
     require_compatible,
     require_unseen,
 )
@@ -83,3 +85,30 @@ def test_import_is_lazy() -> None:
         'print(time.perf_counter() - start)'
     )
     assert float(subprocess.run([sys.executable, '-c', code], capture_output=True, text=True).stdout) < 1
+
+
+@pytest.mark.parametrize(
+    ('wrong', 'named'),
+    [
+        ({'wavelengths': (400.0, float('nan'), 600.0)}, 'wavelengths must be finite'),
+        ({'wavelengths': (400.0, float('inf'), 600.0)}, 'wavelengths must be finite'),
+        ({'wavelengths': (0.0, 500.0, 600.0)}, 'above 0 nm'),
+        ({'classes': ('a', 'b', 'a')}, r"classes with one name: \['a'\]"),
+        ({'value_range': (0.0, float('nan'))}, 'value_range'),
+        ({'value_range': (1.0, 0.0)}, 'value_range'),
+    ],
+)
+def test_a_spec_that_would_fit_everything_is_refused(wrong: dict[str, Any], named: str) -> None:
+    right: dict[str, Any] = {'kind': 'spectrum', 'bands': 3, 'classes': ('a', 'b')}
+    SampleSpec(**right)
+    with pytest.raises(ValueError, match=named):
+        SampleSpec(**{**right, **wrong})
+    with pytest.raises(ValueError, match=named):
+        SampleSpec.from_dict(json.loads(json.dumps({**right, **wrong})))
+
+
+def test_seeds_of_numpy_are_seeds() -> None:
+    assert [type(as_seed(seed)) for seed in (3, np.int64(3), np.uint8(3))] == [int] * 3
+    for seed in (1.0, True, '1', None, float('nan')):
+        with pytest.raises(TypeError, match='whole number'):
+            as_seed(seed)

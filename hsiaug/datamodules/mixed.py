@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sized
-from pathlib import Path
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -22,6 +21,7 @@ from ..datasets.pool import Source, SyntheticPool
 from ..datasets.preview import preview_grid
 from ..datasets.wrapped import counts_of
 from ..generators import Generator
+from ..generators.saved import find_folder
 from ..ratio import Mode, Schedule, as_schedule, require_mode
 from ..transforms import SyntheticMix
 from ..transforms.bitemporal import make_change_safe
@@ -43,14 +43,15 @@ class _Opaque(str):
 
 
 def open_source(source: Source | str | os.PathLike[str]) -> Source:
-    """A bank's or a generator's folder, opened; anything else as it is.
+    """A bank's or a generator's folder, or ``hf://owner/name`` for a generator on the hub, opened; else as it is.
 
     Raises:
+        CheckpointError: if there is no such folder.
         FileNotFoundError: if the folder holds neither.
     """
     if not isinstance(source, str | os.PathLike):
         return source
-    folder = Path(source)
+    folder = find_folder(source)
     if (folder / 'bank.json').exists() or (folder / 'bank.writing.json').exists():
         return SyntheticBank.open(folder)
     if (folder / 'config.json').exists():

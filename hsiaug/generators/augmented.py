@@ -12,7 +12,7 @@ from torch import Tensor
 
 from .. import __version__
 from ..samples import Footprint, Provenance, SampleSpec, require_compatible, same_scene
-from .base import Generator, generator_class, register
+from .base import Generator, make_part, part_of, register
 
 
 @register('augmented')
@@ -36,9 +36,7 @@ class Augmented(Generator):
 
     def __init__(self, spec: SampleSpec, source: dict[str, Any], augmenter: dict[str, Any]) -> None:
         super().__init__(spec, source=source, augmenter=augmenter)
-        self.source, self.augmenter = (
-            generator_class(part['type'])(spec, **part['settings']) for part in (source, augmenter)
-        )
+        self.source, self.augmenter = (make_part(spec, part) for part in (source, augmenter))
         _require_augment(self.augmenter)
 
     @classmethod
@@ -56,8 +54,7 @@ class Augmented(Generator):
         """
         _require_augment(augmenter)
         require_compatible(source.spec, augmenter.spec)
-        parts = [{'type': g.type_name, 'settings': g.settings} for g in (source, augmenter)]
-        both = cls(source.spec, *parts)
+        both = cls(source.spec, part_of(source), part_of(augmenter))
         both.source, both.augmenter = source, augmenter
         both.class_prior.copy_(source.class_prior)
         both.provenance = _joint_provenance(source, augmenter, both.settings)

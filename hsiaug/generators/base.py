@@ -7,32 +7,41 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from .. import __version__
+from ..arguments import checked_arguments
 from ..functional.plain import plain_torch
-from ..samples import Provenance, SampleSpec
+from ..records import as_record
+from ..samples import Provenance, SampleSpec, as_seed
 from ..settings import Range, check_arguments
-
-CONFIG_FILE = 'config.json'
-WEIGHTS_FILE = 'model.safetensors'
-CARD_FILE = 'README.md'
-TRAINING_FOLDER = 'training'
-"""Checkpoints and pictures of a long training, in the folder that the generator will be saved to."""
+from .saved import (
+    CARD_FILE,
+    CONFIG_FILE,
+    TRAINING_FOLDER,
+    WEIGHTS_FILE,
+    CheckpointError,
+    SavedConfig,
+    config_text,
+    digest,
+    find_folder,
+    load_state,
+    read_config,
+    replace_files,
+    require_fit,
+    require_own_folder,
+    require_weights,
+)
 
 G = TypeVar('G', bound='type[Generator]')
 REGISTRY: dict[str, type[Generator]] = {}
-
-
-class CheckpointError(ValueError):
-    """A folder that does not hold a generator that this version can load."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,10 +89,69 @@ def generator_class(name: str) -> type[Generator]:
     """
     from . import load  # the registry fills as modules are imported, heavy ones last
 
+    if not isinstance(name, str):
+        raise ValueError(f'the name of a generator was expected, found {name!r}')
     load(until=name)
     if name not in REGISTRY:
         raise ValueError(f'unknown generator {name!r}; choose from {sorted(REGISTRY)}')
     return REGISTRY[name]
+
+
+def make_generator(
+    name: str, spec: SampleSpec, settings: Mapping[str, Any], error: type[Exception] = ValueError
+) -> Generator:
+    """A generator by its registered name, unfitted.
+
+    Args:
+        name: registered name.
+        spec: of its samples.
+        settings: its own, each checked.
+        error: raised where they do not fit.
+
+    Raises:
+        ValueError: or ``error``, for an unknown name or setting, or one that does not fit.
+    """
+    where = cannot_make(name, settings)
+    try:
+        cls = generator_class(name)
+        return cls(spec, **checked_arguments(cls, settings, where, given=('spec',)))
+    except Exception as reason:  # whatever networks say about numbers that they cannot be made with
+        if type(reason) is error or (error is ValueError and isinstance(reason, error)):
+            raise
+        raise error(f'{where}: {reason}') from reason
+
+
+def cannot_make(name: str, settings: Any) -> str:
+    """How a message begins that says why a generator cannot be made."""
+    names = [str(key)[:40] for key in settings][:12] if isinstance(settings, Mapping) else type(settings).__name__
+    return f'generator {name!r} cannot be made with settings {names}'
+
+
+@dataclass(frozen=True)
+class Part:
+    """A generator within another, as its settings name it."""
+
+    type: str
+    settings: dict[str, Any]
+
+
+def make_part(spec: SampleSpec, part: Mapping[str, Any]) -> Generator:
+    """A generator within another, unfitted.
+
+    Args:
+        spec: of its samples.
+        part: ``{'type': ..., 'settings': {...}}``.
+
+    Raises:
+        ValueError: if it does not say this, or the generator cannot be made.
+    """
+    named = as_record(Part, part, 'a part of a generator')
+    return make_generator(named.type, spec, named.settings)
+
+
+def part_of(generator: Generator) -> dict[str, Any]:
+    """How the settings of another generator name this one."""
+    return asdict(Part(generator.type_name, generator.settings))
 
 
 class Generator(nn.Module):
@@ -111,6 +179,8 @@ class Generator(nn.Module):
     def __init__(self, spec: SampleSpec, **settings: Any) -> None:
         super().__init__()
         self.check_settings(settings)
+        if not spec.classes:
+            raise ValueError(f'{type(self).__name__}: a spec with at least one class is needed')
         self.spec = spec
         self.settings = settings
         self.provenance: Provenance | None = None
@@ -143,6 +213,7 @@ class Generator(nn.Module):
         counts = torch.bincount(y[(y >= 0) & (y < self.spec.num_classes)], minlength=self.spec.num_classes).float()
         if counts.sum():
             self.class_prior.copy_(counts / counts.sum())
+        seed = as_seed(seed)
         base = data.provenance or Provenance(version=__version__, seed=seed, training={})
         self.provenance = replace(
             base,
@@ -197,7 +268,7 @@ class Generator(nn.Module):
         if seed is None:
             seed = int(torch.randint(2**62, ()).item())
         # Noise is drawn on the CPU whatever the device, so that a seed means the same sample everywhere.
-        rng = torch.Generator().manual_seed(seed)
+        rng = torch.Generator().manual_seed(as_seed(seed))
         if labels is None:
             labels = (
                 torch.multinomial(self.class_prior.cpu(), n, replacement=True, generator=rng) if n else torch.empty(0)
@@ -231,30 +302,29 @@ class Generator(nn.Module):
         return '\n'.join(lines) + '\n'
 
     def save_pretrained(self, folder: str | os.PathLike[str]) -> Path:
-        """Write ``config.json``, ``model.safetensors`` and a model card; the folder appears whole or not at all."""
+        """Write ``config.json``, ``model.safetensors`` and a model card.
+
+        A new folder appears whole or not at all. Over another generator, a kill in between leaves a folder that
+        :meth:`from_pretrained` refuses, never the weights of one beside the config of the other.
+
+        Raises:
+            FileExistsError: if the folder holds something else.
+        """
         target = Path(folder)
+        require_own_folder(target)
         target.parent.mkdir(parents=True, exist_ok=True)
         staging = Path(tempfile.mkdtemp(prefix=f'.{target.name}-', dir=target.parent))
         try:
-            config = {
-                'type': self.type_name,
-                'spec': self.spec.to_dict(),
-                'settings': self.settings,
-                'provenance': self.provenance.to_dict() if self.provenance else None,
-            }
-            (staging / CONFIG_FILE).write_text(json.dumps(config, indent=2))
             # clone: members of an ensemble may share one training set, and safetensors stores no shared memory
             state = {k: v.detach().cpu().clone().contiguous() for k, v in self.state_dict().items()}
             save_file(state, staging / WEIGHTS_FILE)
+            config = SavedConfig(
+                self.type_name, self.spec, self.settings, self.provenance, digest(staging / WEIGHTS_FILE)
+            )
+            (staging / CONFIG_FILE).write_text(config_text(config))
             (staging / CARD_FILE).write_text(self.card())
             if target.exists():
-                foreign = {path.name for path in target.iterdir()} - {TRAINING_FOLDER}
-                if foreign and CONFIG_FILE not in foreign:
-                    raise FileExistsError(f'{target} exists and holds no generator; choose another folder')
-                target.mkdir(exist_ok=True)
-                for file in staging.iterdir():
-                    os.replace(file, target / file.name)
-                staging.rmdir()
+                replace_files(staging, target)
             else:
                 os.replace(staging, target)
                 target.chmod(0o755)
@@ -274,46 +344,30 @@ class Generator(nn.Module):
     @classmethod
     @plain_torch()
     def from_pretrained(cls, folder_or_repo: str | os.PathLike[str], device: str | torch.device = 'cpu') -> Generator:
-        """Load a generator from a folder or, where no such folder exists, from the Hugging Face hub.
+        """Load a generator from a folder or, named as ``hf://owner/name``, from the Hugging Face hub.
 
-        Called on :class:`Generator` it returns whatever type the folder holds. Loading is strict and never unpickles.
+        Called on :class:`Generator` it returns whatever type the folder holds. Loading is strict, never unpickles or
+        imports what the folder names, and takes no more memory than the weights in it.
 
         Raises:
-            CheckpointError: if the folder is incomplete, truncated or holds something else.
+            CheckpointError: if there is no such folder, or it is incomplete, damaged or holds something else.
         """
-        folder = Path(folder_or_repo)
-        if not folder.is_dir():
-            if not _looks_like_repo(str(folder_or_repo)):
-                raise CheckpointError(f'no folder {folder}; give the folder that hsiaug train wrote')
-            from huggingface_hub import snapshot_download
-
-            folder = Path(snapshot_download(str(folder_or_repo), allow_patterns=[CONFIG_FILE, WEIGHTS_FILE, CARD_FILE]))
-        for name in (CONFIG_FILE, WEIGHTS_FILE):
-            if not (folder / name).is_file():
-                found = sorted(p.name for p in folder.iterdir())[:8]
-                raise CheckpointError(f'{folder} holds no {name} (found {found}); was it written by save_pretrained?')
+        folder = find_folder(folder_or_repo)
+        config, file = read_config(folder), folder / WEIGHTS_FILE
         try:
-            config = json.loads((folder / CONFIG_FILE).read_text())
-            name, spec = config['type'], SampleSpec.from_dict(config['spec'])
-            settings, provenance = config['settings'], config['provenance']
-        except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
-            raise CheckpointError(f'{folder / CONFIG_FILE} is not a generator config of hsiaug: {error!r}') from error
-        wanted = generator_class(name)
+            wanted = generator_class(config.type)
+        except ValueError as error:
+            raise CheckpointError(f'{folder / CONFIG_FILE}: {error}') from error
         if not issubclass(wanted, cls):
-            raise CheckpointError(f'{folder} holds a {name!r} ({wanted.__name__}), not a {cls.__name__}')
-        try:
-            state = load_file(folder / WEIGHTS_FILE)
-        except SafetensorError as error:
-            raise CheckpointError(f'{folder / WEIGHTS_FILE} is truncated or not a safetensors file: {error}') from error
-        generator = wanted(spec, **settings)
-        generator.allocate(state)
-        try:
-            generator.load_state_dict(state, strict=True)
-        except RuntimeError as error:
-            raise CheckpointError(
-                f'{folder / WEIGHTS_FILE} does not fit a {name!r} with its config: {error}'
-            ) from error
-        generator.provenance = Provenance.from_dict(provenance) if provenance else None
+            raise CheckpointError(f'{folder} holds a {config.type!r} ({wanted.__name__}), not a {cls.__name__}')
+        make = partial(make_generator, config.type, config.spec, config.settings, CheckpointError)
+        require_fit(make, config, file)
+        require_weights(file, config.weights)
+        # Saved in half precision, a generator still computes in the precision that it was written for.
+        state = {k: v.float() if v.is_floating_point() and v.itemsize < 4 else v for k, v in load_file(file).items()}
+        generator = make()
+        load_state(generator, state, file)
+        generator.provenance = config.provenance
         return generator.eval().to(device)
 
     def allocate(self, state: Mapping[str, Tensor]) -> None:
@@ -323,5 +377,18 @@ class Generator(nn.Module):
                 setattr(self, name, torch.empty_like(state[name]))
 
 
-def _looks_like_repo(name: str) -> bool:
-    return name.count('/') == 1 and not name.startswith(('.', '/'))
+__all__ = [
+    'CARD_FILE',
+    'CONFIG_FILE',
+    'TRAINING_FOLDER',
+    'WEIGHTS_FILE',
+    'CheckpointError',
+    'Generator',
+    'TrainingData',
+    'cannot_make',
+    'generator_class',
+    'make_generator',
+    'make_part',
+    'part_of',
+    'register',
+]

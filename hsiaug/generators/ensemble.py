@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ..samples import SampleSpec, require_compatible
-from .base import Generator, TrainingData, generator_class, register
+from .base import Generator, TrainingData, make_part, part_of, register
 
 
 @register('ensemble')
@@ -27,15 +27,16 @@ class Ensemble(Generator):
         if not members:
             raise ValueError('Ensemble: at least one member is needed')
         super().__init__(spec, members=members)
-        self.members = nn.ModuleList(generator_class(m['type'])(spec, **m['settings']) for m in members)
+        self.members = nn.ModuleList(make_part(spec, member) for member in members)
 
     @classmethod
     def of(cls, generators: list[Generator], data: TrainingData, seed: int = 0) -> Ensemble:
         """An ensemble of trained generators."""
         for generator in generators[1:]:
             require_compatible(generators[0].spec, generator.spec)
-        configs = [{'type': g.type_name, 'settings': g.settings} for g in generators]
-        ensemble = cls(generators[0].spec, configs)
+        if not generators:
+            raise ValueError('Ensemble: at least one member is needed')
+        ensemble = cls(generators[0].spec, [part_of(generator) for generator in generators])
         ensemble.members = nn.ModuleList(generators)
         ensemble.adopt(data, seed)
         return ensemble

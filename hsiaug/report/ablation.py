@@ -64,10 +64,21 @@ def read_run(run: str | os.PathLike[str]) -> Run:
         raise ValueError(f'{folder} holds no finished cell yet; run hsiaug ablate first')
     for row in rows:
         require_fields(row, _RESULT, f'{folder / RESULTS_FILE}: cell {row["cell"]}')
-    # File order depends on workers and interruptions; the report must not.
-    rows.sort(key=lambda row: row['cell'])
     plan = read_json(folder / PLAN_FILE, 'the plan of a study')
     require_fields(plan, _PLAN, str(folder / PLAN_FILE))
+    try:
+        return _read(folder, plan, rows)
+    except (KeyError, TypeError, AttributeError, IndexError, ArithmeticError, ValueError) as error:
+        raise ValueError(
+            f'{folder}: {PLAN_FILE}, {RESULTS_FILE} and fidelity do not hold what a study writes '
+            f'({type(error).__name__}: {str(error)[:200]}); were '
+            'they changed, or written by a newer hsiaug?'
+        ) from error
+
+
+def _read(folder: Path, plan: dict[str, Any], rows: list[dict[str, Any]]) -> Run:
+    # File order depends on workers and interruptions; the report must not.
+    rows.sort(key=lambda row: row['cell'])
     # Whether an arm is a control is a matter of the report, which may be decided after its cells were measured.
     controls = {arm['name']: arm['control'] for arm in plan['arms'] if 'control' in arm}
     rows = [{**row, 'control': controls.get(row['arm'], row.get('control', False))} for row in rows]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,6 +10,8 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from ..ablation.statistics import MIN_SEEDS
+from ..json_lines import read_lines
+from ..records import read_json
 from .ablation import read_run, verdict
 from .figures import COLOURS, MARKERS, metric_name, ratio_curves
 from .html import Picture, Section, Table
@@ -80,23 +81,31 @@ def _of_run(study: Path) -> Section:
 
 def _read_search(path: Path) -> tuple[list[_Point], str]:
     """Differences by ratio, and what was chosen."""
-    text = path.read_text()
     try:
         try:
-            found = json.loads(text)
-        except json.JSONDecodeError:
-            return _of_scores([json.loads(line) for line in text.splitlines() if line.endswith('}')])
+            found = read_json(path, 'a record of a ratio search')
+        except ValueError:
+            return _of_scores(read_lines(path, 'ratio', 'a score of a ratio search'))
         return _of_choice(found) if 'standings' in found else _of_scores([found])
-    except (KeyError, TypeError, json.JSONDecodeError) as error:
+    except (KeyError, TypeError, AttributeError, IndexError, ArithmeticError, ValueError) as error:
         raise ValueError(
             f'{path} is no record of a ratio search ({error!r}); give the run folder of hsiaug ablate, what '
             'RatioChoice.to_dict says as JSON, or the file of Recorded'
         ) from error
 
 
+def _point(ratio: Any, threshold: Any, trials: Any, mean: Any, error: Any) -> _Point:
+    numbers = (ratio, mean) if threshold is None else (ratio, mean, threshold)
+    if not all(isinstance(number, int | float) and math.isfinite(number) for number in numbers):
+        raise TypeError(f'ratio, gate and mean must be finite numbers, found {numbers}')
+    if not isinstance(trials, int) or not isinstance(error, int | float) or math.isnan(error):
+        raise TypeError(f'a number of trials and a standard error were expected, found {trials!r} and {error!r}')
+    return _Point(float(ratio), threshold, trials, float(mean), float(error))
+
+
 def _of_choice(found: dict[str, Any]) -> tuple[list[_Point], str]:
     points = [
-        _Point(
+        _point(
             one['candidate']['ratio'],
             one['candidate']['threshold'],
             one['trials'],
@@ -105,6 +114,8 @@ def _of_choice(found: dict[str, Any]) -> tuple[list[_Point], str]:
         )
         for one in found['standings']
     ]
+    if not points:
+        raise KeyError('no standing')
     chosen = f'Chosen: ratio {found["chosen"]["ratio"]:g}, where {found["k"]:g} standard errors above 0 are needed.'
     return sorted(points, key=lambda p: (p.ratio, p.threshold or 0.0)), chosen
 
@@ -121,7 +132,7 @@ def _of_scores(lines: list[dict[str, Any]]) -> tuple[list[_Point], str]:
         if len(gains) > 1 and folds > 1:
             error = float(np.std(gains, ddof=1)) * math.sqrt(1 / len(gains) + 1 / (folds - 1))
         if gains:
-            points.append(_Point(*candidate, len(gains), float(np.mean(gains)), error))
+            points.append(_point(*candidate, len(gains), float(np.mean(gains)), error))
     if not points:
         raise KeyError('no ratio above 0 that is paired with ratio 0')
     return points, 'These are the scores of a search; its file does not say what it chose.'

@@ -3,7 +3,7 @@
 from .change_detection import ChangeDetector, ChangeDetectorConfig, predict_changes, train_change_detector
 from .change_detection_task import ChangeTask
 from .classifier import ClassifierConfig, LinearSVM, predict, train_nn1d
-from .fit import fit_generator, training_data
+from .fit import fit_generator, require_settings, training_data
 from .scene_classifier import SceneClassifierConfig, predict_scenes, train_scene_classifier
 from .scene_task import SceneClassificationTask
 from .segmentation import Segmenter, SegmenterConfig, predict_masks, train_segmenter
@@ -30,6 +30,7 @@ __all__ = [
     'predict_changes',
     'predict_masks',
     'predict_scenes',
+    'require_settings',
     'train_change_detector',
     'train_nn1d',
     'train_scene_classifier',

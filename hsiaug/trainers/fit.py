@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from pathlib import Path
 from typing import Any, TypeVar
 
 from .. import __version__
+from ..arguments import checked_arguments
 from ..datasets import ChangeDataset, PatchDataset, SceneDataset, SpectraDataset
 from ..functional.plain import plain_torch
 from ..generators import Generator, TrainingData, generator_class
-from ..samples import Provenance
+from ..generators.base import cannot_make, make_generator
+from ..samples import Provenance, as_seed
 from ..scenes import BitemporalScene, LabelledPatchSplit, Scene, Split
 from ..scenes.patches import PARTS, PatchSplit
 from ..settings import check_value
@@ -76,7 +79,7 @@ def fit_generator(
     Raises:
         ValueError: for an unknown kind or setting.
     """
-    settings = dict(settings or {})
+    settings, seed = dict(settings or {}), as_seed(seed)
     if kind == 'spectral_gan':
         return _fit_gan(data, settings, seed, device, progress, folder)
     if kind == 'two_stream_diffusion':
@@ -102,12 +105,8 @@ def fit_generator(
 
         config = _config(kind, UnmixingFusionConfig, settings)
         return train_unmixing_fusion(data, config, seed, device, progress, folder)
-    cls = generator_class(kind)
-    cls.check_settings(settings)
-    try:
-        generator = cls(data.spec, **settings)
-    except TypeError as error:
-        raise ValueError(f'generator {kind!r} cannot be made with settings {settings}: {error}') from error
+    generator_class(kind).check_settings(settings)
+    generator = make_generator(kind, data.spec, settings)
     generator.to(device).fit(data, seed)
     return generator.eval()
 
@@ -140,7 +139,41 @@ def _fit_gan(
 
 def _config(kind: str, config: type[C], settings: dict[str, Any]) -> C:
     """The settings as a training's configuration."""
+    where = cannot_make(kind, settings)
+    settings = checked_arguments(config, settings, where)
     try:
         return config(**settings)
-    except TypeError as error:
-        raise ValueError(f'generator {kind!r} cannot be made with settings {settings}: {error}') from error
+    except TypeError as error:  # of what is within settings
+        raise ValueError(f'{where}: {error}') from error
+
+
+_CONFIGS = {
+    'spectral_gan': ('spectral_gan', 'SpectralGANConfig'),
+    'two_stream_diffusion': ('two_stream_diffusion', 'TwoStreamConfig'),
+    'msrresgan': ('super_resolution', 'SuperResolutionConfig'),
+    'patch_gan': ('patch_gan', 'PatchGANConfig'),
+    'change_editing': ('change_editing', 'ChangeEditingConfig'),
+    'unmixing_fusion': ('unmixing_fusion', 'UnmixingFusionConfig'),
+}
+"""Module and class of the settings of generators that have a training."""
+
+
+def require_settings(kind: str, settings: dict[str, Any] | None) -> None:
+    """Check what :func:`fit_generator` is going to be told, before data are opened.
+
+    Args:
+        kind: registered name.
+        settings: of it.
+
+    Raises:
+        ValueError: for an unknown kind or setting, or one that does not fit.
+    """
+    given = {name: value for name, value in (settings or {}).items() if name not in _NOT_ITS_CONFIG.get(kind, ())}
+    if kind in _CONFIGS:
+        module, name = _CONFIGS[kind]
+        _config(kind, getattr(import_module(f'.{module}', __package__), name), given)
+    else:
+        checked_arguments(generator_class(kind), given, cannot_make(kind, given), given=('spec',))
+
+
+_NOT_ITS_CONFIG = {'spectral_gan': ('semi_supervised', 'members')}

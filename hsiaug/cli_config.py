@@ -1,0 +1,188 @@
+"""What commands are told about data, and what ``hsiaug train`` noted of it: read as data, checked, nothing imported."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml  # type: ignore[import-untyped]
+from jsonargparse import get_loader
+
+from .arguments import checked_arguments
+from .records import as_record, read_json
+from .samples import Kind
+from .scenes import LabelledPatchSplitter, PatchSplit, PatchSplitter, Scene, SimulatedScene, Split, Splitter
+from .scenes import make_splitter as make_by_name
+from .scenes.config import SceneConfig
+from .scenes.strategies import SPLITTERS
+
+RUN_FILE = 'run.json'
+MOST_VALUES = 100_000
+"""Values that a config file may hold, those that its aliases repeat counted each time."""
+
+
+@dataclass(frozen=True)
+class SplitConfig:
+    """How a scene is split.
+
+    Args:
+        strategy: of pixels: ``random``, ``halves``, ``blocks`` or ``groups``; into image-mask pairs, or pairs of dates:
+            ``patches``, or ``change_patches``, of which a share holds change; into patches with one label each:
+            ``labelled_patches``.
+        settings: of the strategy, for example ``{fraction: 0.03}``, ``{on_rare: drop}`` or ``{size: 32}``.
+    """
+
+    strategy: Literal['random', 'halves', 'blocks', 'groups', 'patches', 'change_patches', 'labelled_patches'] = (
+        'random'
+    )
+    settings: dict[str, Any] = field(default_factory=dict)
+
+
+SIMULATED, RANDOM = SceneConfig(), SplitConfig()
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What ``hsiaug train`` was told: its note of a run, or a config file of that command."""
+
+    scene: SceneConfig = SIMULATED
+    split: SplitConfig = RANDOM
+    generator: str = 'spectral_gan'
+    settings: dict[str, Any] | None = None
+    seed: int = 0
+    out: str | None = None
+    device: str | None = None
+
+
+def make_splitter(split: SplitConfig, **settings: Any) -> Splitter | PatchSplitter:
+    """The splitter, its settings checked.
+
+    Args:
+        split: how a scene is split.
+        settings: of the strategy, beside those of ``split``.
+
+    Raises:
+        ValueError: for an unknown strategy or setting, or one of another type.
+    """
+    settings = {**split.settings, **settings}
+    if (cls := SPLITTERS.get(split.strategy)) is not None and not set(settings) - set(cls.__dataclass_fields__):
+        checked_arguments(cls, settings, f'split {split.strategy!r}')
+    return make_by_name(split.strategy, **settings)
+
+
+def open_split(scene: SceneConfig, split: SplitConfig, seed: int) -> tuple[Scene, Split | PatchSplit]:
+    """A scene, opened, and its split.
+
+    Raises:
+        ValueError: for settings that do not fit, before anything is opened.
+    """
+    if scene.path is None and scene.benchmark is None:
+        checked_arguments(SimulatedScene, scene.simulated, 'simulated scene')
+    splitter = make_splitter(split)
+    opened = scene()
+    return opened, splitter(opened, seed)
+
+
+def kind_of(scene: SceneConfig, split: SplitConfig) -> Kind:
+    """Kind of the samples that a split gives, without opening the scene."""
+    splitter = SPLITTERS[split.strategy]
+    if issubclass(splitter, LabelledPatchSplitter):
+        return 'scene'
+    if issubclass(splitter, PatchSplitter):
+        return 'change' if scene.dates == 2 else 'segmentation'
+    return 'spectrum'
+
+
+def trained_on(run: Path) -> tuple[Scene, Split | PatchSplit]:
+    """The scene and the split that ``hsiaug train`` noted."""
+    record = read_run(run)
+    return open_split(record.scene, record.split, record.seed)
+
+
+def read_run(run: Path) -> Trained:
+    """The note of ``hsiaug train`` in the folder of a generator.
+
+    Raises:
+        FileNotFoundError: if there is none.
+        ValueError: if it is damaged, or says what the command does not know.
+    """
+    if not (run / RUN_FILE).is_file():
+        raise FileNotFoundError(f'{run} holds no {RUN_FILE}, which says what it was trained on; use hsiaug train')
+    return read_train(run / RUN_FILE)
+
+
+def real_data(
+    real: str | SceneConfig | None, split: SplitConfig | None, seed: int | None, bank: Path
+) -> tuple[Scene, Split | PatchSplit]:
+    """The scene and the split that a bank is compared with.
+
+    Raises:
+        FileNotFoundError: if the file or folder that should name them does not exist.
+        ValueError: if nothing names them.
+    """
+    if real is None:
+        raise ValueError(
+            f'{bank} is a bank; say with --real what it is compared with: the folder of its generator, the config file '
+            'of hsiaug train, or a scene'
+        )
+    if isinstance(real, str) and real.lstrip().startswith('{'):
+        real = as_record(SceneConfig, get_loader('yaml')(real), '--real')
+    if isinstance(real, str):
+        file = Path(real) / RUN_FILE if Path(real).is_dir() else Path(real)
+        if not file.is_file():
+            raise FileNotFoundError(
+                f'{file} does not exist; give the folder that hsiaug train wrote, the config file of that command, or '
+                'a scene as --real.path and --real.labels'
+            )
+        named = read_train(file)
+        return open_split(named.scene, split or named.split, named.seed if seed is None else seed)
+    return open_split(real, split or RANDOM, seed or 0)
+
+
+def read_train(file: Path) -> Trained:
+    """A config file of ``hsiaug train``; that command's own note of a run is one too.
+
+    Raises:
+        ValueError: naming what the command does not know.
+    """
+    what = f'{file} is no config file of hsiaug train'
+    return as_record(Trained, read_config(file, what), what)
+
+
+def read_config(file: Path, what: str) -> Any:
+    """What a config file says, in YAML as ``--config`` reads it (1e-4 is a number), or in JSON.
+
+    Raises:
+        ValueError: beginning with ``what``, if it is neither, or aliases make more of it than anybody writes.
+    """
+    try:
+        if file.suffix == '.json':
+            found: Any = read_json(file, 'a config file')
+        else:
+            found = get_loader('yaml')(file.read_text(encoding='utf-8'))
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise ValueError(f'{what}: {" ".join(str(error).split())[:300]}') from error
+    require_few(found, what)
+    return found
+
+
+def require_few(found: Any, where: str) -> None:
+    """Refuse a config of which aliases make more than anybody writes.
+
+    Raises:
+        ValueError: if it is larger than :data:`MOST_VALUES`.
+    """
+    left, seen = [found], 0
+    while left:
+        value = left.pop()
+        seen += 1
+        if seen > MOST_VALUES:
+            raise ValueError(f'{where}: it holds more than {MOST_VALUES} values')
+        if isinstance(value, dict):
+            left.extend(value.values())
+        elif isinstance(value, list | tuple | set):
+            left.extend(value)
+
+
+__all__ = ['RANDOM', 'RUN_FILE', 'SIMULATED', 'SplitConfig', 'Trained', 'kind_of', 'make_splitter', 'open_split']

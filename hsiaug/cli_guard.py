@@ -1,0 +1,138 @@
+"""What every command needs around it: arguments that import nothing, folders that can be written to, a clear end."""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import shutil
+import signal
+import tempfile
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import torch
+from jsonargparse import ArgumentError, ArgumentParser, Namespace, auto_parser, set_parsing_settings
+from jsonargparse._common import parsing_settings  # what set_parsing_settings sets, to set it back
+
+from .arguments import not_finite
+from .cli_config import read_config
+
+ROOM = 16 << 20
+"""Bytes that a command wants free where it writes, before it begins."""
+
+
+class Parser(ArgumentParser):
+    """A parser whose errors are raised, for one line that says them."""
+
+    def __init__(self, *args: Any, **settings: Any) -> None:
+        super().__init__(*args, **{'exit_on_error': False, **settings})
+
+
+def parse(
+    commands: Mapping[str, Callable[..., None]], arguments: Sequence[str], prog: str, description: str
+) -> tuple[Callable[..., None], dict[str, Any]]:
+    """The command that is meant, and what it is called with.
+
+    No value names a class that is imported: a config file is data, whoever wrote it.
+
+    Raises:
+        ArgumentError: for arguments that do not fit.
+        ValueError: for a number that is NaN or infinite, but for the stored value that means "no measurement".
+    """
+    with _imports_nothing():
+        parser = auto_parser(dict(commands), prog=prog, description=description, parser_class=Parser)
+        for value in (argument.partition('=')[2] or argument for argument in arguments):
+            if value.endswith(('.yaml', '.yml')) and Path(value).is_file():
+                # before jsonargparse, which spells out what aliases repeat
+                read_config(Path(value), f'{value} is no config file of {prog} {arguments[0]}')
+        try:
+            given = parser.parse_args(list(arguments))
+        except ArgumentError as error:
+            if (named := re.search(r"Importing '([^']+)' is not allowed", str(error))) is None:
+                raise
+            raise ValueError(
+                f'{named[1]!r} is not imported: options and config files of {prog} are data, and name no class; give '
+                'the fields themselves, as --print_config shows them'
+            ) from None
+        name = given.subcommand
+        if wrong := [path for path in not_finite(given[name].as_dict(), '') if not path.endswith('.nodata')]:
+            raise ValueError(f'{", ".join(path.lstrip(".") for path in wrong)} must be finite, found NaN or infinity')
+        made: Namespace = parser.instantiate(given)[name]
+    made.pop('config', None)
+    return commands[name], dict(made.items())
+
+
+@contextmanager
+def _imports_nothing() -> Iterator[None]:
+    """Meanwhile jsonargparse imports nothing that a value names, but for the package's own dataclasses."""
+    before = dict(parsing_settings)
+    set_parsing_settings(import_path_denylist=['*'], import_path_allowlist=['hsiaug'])
+    try:
+        yield
+    finally:
+        parsing_settings.clear()
+        parsing_settings.update(before)
+
+
+@contextmanager
+def terminated_like_interrupted() -> Iterator[None]:
+    """SIGTERM, which batch systems send before they kill, ends a command as Ctrl-C does."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    owner = os.getpid()
+
+    def stop(number: int, _: object) -> None:
+        if os.getpid() != owner:  # a forked worker has nothing to say
+            os._exit(128 + number)
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
+
+
+def require_writable(folder: Path, room: int = 0) -> None:
+    """Check that a folder can be written to, and that there is room, before any work is done. Nothing stays behind.
+
+    Args:
+        folder: that a command will write to; it need not exist.
+        room: bytes that it will write, as far as that is known.
+
+    Raises:
+        OSError: if it cannot: it is a file, read-only, on a full disk, ...
+    """
+    made: list[Path] = []
+    try:
+        for path in (*reversed(folder.absolute().parents), folder.absolute()):
+            if not path.exists():
+                path.mkdir()
+                made.append(path)
+        if not folder.is_dir():
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(folder))
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.write(b'\0' * (1 << 20))
+            file.flush()
+            os.fsync(file.fileno())
+        free, wanted = shutil.disk_usage(folder).free, ROOM + room
+        if free < wanted:
+            raise OSError(
+                errno.ENOSPC,
+                f'{os.strerror(errno.ENOSPC)}: {free / 2**20:,.0f} MiB are free, {wanted / 2**20:,.0f} MiB are needed',
+                str(folder),
+            )
+    finally:
+        for path in reversed(made):
+            with suppress(OSError):  # another process may use it already
+                path.rmdir()
+
+
+def out_of_memory(error: RuntimeError) -> bool:
+    """Whether PyTorch got no memory, on a GPU or the CPU."""
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)

@@ -1,0 +1,243 @@
+"""The folder of a generator: found, checked before anything in it is believed, replaced without a mixture of two."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+from torch.nn.modules.module import (
+    register_module_buffer_registration_hook,
+    register_module_module_registration_hook,
+    register_module_parameter_registration_hook,
+)
+
+from ..records import as_record, read_json
+from ..samples import Provenance, SampleSpec
+
+if TYPE_CHECKING:
+    from .base import Generator
+
+CONFIG_FILE = 'config.json'
+WEIGHTS_FILE = 'model.safetensors'
+CARD_FILE = 'README.md'
+TRAINING_FOLDER = 'training'
+"""Checkpoints and pictures of a long training, in the folder that the generator will be saved to."""
+
+HUB = re.compile(r'hf:/{1,2}([\w.-]+/[\w.-]+)/?')  # a pathlib.Path keeps one slash of two
+
+
+LARGEST_SETTING = 1_000_000
+"""A whole number in a generator's settings is at most this large, or as large as its weights are many."""
+
+
+class CheckpointError(ValueError):
+    """A folder that does not hold a generator that this version can load."""
+
+
+class GeneratorNotFoundError(CheckpointError, FileNotFoundError):
+    """No folder of that name, or no such repository."""
+
+
+@dataclass(frozen=True)
+class SavedConfig:
+    """What ``config.json`` says.
+
+    Args:
+        type: registered name of the generator.
+        spec: of its samples.
+        settings: that it is made with.
+        provenance: where it comes from.
+        weights: SHA-256 of the weights that it was written with; older versions did not note it.
+    """
+
+    type: str
+    spec: SampleSpec
+    settings: dict[str, Any]
+    provenance: Provenance | None
+    weights: str | None = None
+
+
+def find_folder(name: str | os.PathLike[str]) -> Path:
+    """The folder of that name; of ``hf://owner/name``, the repository's files, downloaded.
+
+    Raises:
+        GeneratorNotFoundError: if there is none. The hub is not asked for what does not begin with ``hf://``.
+    """
+    text = os.fspath(name)
+    if (repo := HUB.fullmatch(text)) is None:
+        if not Path(text).is_dir():
+            raise GeneratorNotFoundError(
+                f'no folder {text}; give the folder that hsiaug train wrote, or hf://owner/name for a generator on the '
+                'Hugging Face hub'
+            )
+        return Path(text)
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(repo[1], allow_patterns=[CONFIG_FILE, WEIGHTS_FILE, CARD_FILE]))
+    except (OSError, ValueError, RuntimeError) as error:  # no network, no such repository, no name of one
+        said = ' '.join(str(error).split())
+        raise GeneratorNotFoundError(f'hf://{repo[1]} could not be had from the Hugging Face hub: {said}') from error
+
+
+def is_generator_folder(folder: Path) -> bool:
+    """Whether a folder's config is that of a generator, of this version or another."""
+    try:
+        found = read_json(folder / CONFIG_FILE, 'a generator config')
+    except (OSError, ValueError):
+        return False
+    return {'type', 'spec', 'settings'} <= set(found)
+
+
+def require_own_folder(target: Path) -> None:
+    """Refuse a folder that a generator can't be saved to because it holds something else.
+
+    Raises:
+        FileExistsError: if it does; NotADirectoryError if it is a file.
+    """
+    if not target.exists():
+        return
+    if not target.is_dir():
+        raise NotADirectoryError(f'{target} is a file; give a folder for the generator')
+    foreign = {path.name for path in target.iterdir()} - {TRAINING_FOLDER}
+    if foreign and not is_generator_folder(target):
+        raise FileExistsError(f'{target} exists and holds no generator; choose another folder')
+
+
+def replace_files(staging: Path, target: Path) -> None:
+    """Move a generator's files over those of another. The config goes first: it knows its weights, and no others."""
+    for name in (CONFIG_FILE, WEIGHTS_FILE, CARD_FILE):
+        os.replace(staging / name, target / name)
+
+
+def digest(weights: Path) -> str:
+    """SHA-256 of a file."""
+    with weights.open('rb') as file:
+        return hashlib.file_digest(file, 'sha256').hexdigest()
+
+
+def read_config(folder: Path) -> SavedConfig:
+    """The config in a generator's folder.
+
+    Raises:
+        CheckpointError: if there is none, or it is another's.
+    """
+    for name in (CONFIG_FILE, WEIGHTS_FILE):
+        if not (folder / name).is_file():
+            names = sorted(p.name for p in folder.iterdir())[:8]
+            raise CheckpointError(f'{folder} holds no {name} (found {names}); was it written by save_pretrained?')
+    file = folder / CONFIG_FILE
+    found = read_json(file, 'a generator config of hsiaug', CheckpointError)
+    return as_record(SavedConfig, found, f'{file} is not a generator config of hsiaug', CheckpointError)
+
+
+def require_fit(make: Callable[[], Generator], config: SavedConfig, file: Path) -> None:
+    """Refuse weights that are not those of a generator as its config describes it, before either takes memory.
+
+    The generator is made without memory, and the shapes that the file's header lists are loaded into it.
+
+    Args:
+        make: makes the generator.
+        config: that describes it.
+        file: of the weights.
+
+    Raises:
+        CheckpointError: if the file is damaged or does not fit.
+    """
+    try:
+        with safe_open(file, 'pt') as weights:
+            shapes = {name: tuple(weights.get_slice(name).get_shape()) for name in weights.keys()}  # noqa: SIM118
+    except SafetensorError as error:
+        raise CheckpointError(f'{file} is truncated or not a safetensors file: {error}') from error
+    state = {name: torch.empty(shape, device='meta') for name, shape in shapes.items()}
+    values = sum(tensor.numel() for tensor in state.values())
+    if config.spec.bands > values:
+        raise CheckpointError(f'{file} does not fit its config, whose samples have {config.spec.bands} bands')
+    if (largest := max(_whole_numbers(config.settings), default=0)) > LARGEST_SETTING + values:
+        raise CheckpointError(f'{file} does not fit its config, of whose settings one is {largest}')
+    try:
+        with torch.device('meta'), _parts_at_most(1000 + 20 * len(state)):
+            load_state(make(), state, file)
+    except CheckpointError as error:
+        # One that looks at its tensors while it is made can't be made without memory; it is made with.
+        if 'meta tensor' not in str(error):
+            raise
+
+
+def _whole_numbers(settings: Any) -> Iterator[int]:
+    """Those in nested settings: widths, depths and lengths, of which lists are made before there are weights."""
+    if isinstance(settings, int):
+        yield abs(settings)
+    elif isinstance(settings, dict | list | tuple):
+        for inner in settings.values() if isinstance(settings, dict) else settings:
+            yield from _whole_numbers(inner)
+
+
+def load_state(generator: Generator, state: dict[str, Tensor], file: Path) -> None:
+    """Load all weights, and no others.
+
+    Raises:
+        CheckpointError: if they do not fit.
+    """
+    try:
+        generator.allocate(state)
+        generator.load_state_dict(state, strict=True)
+    except (RuntimeError, TypeError, ValueError) as error:
+        raise CheckpointError(f'{file} does not fit a {generator.type_name!r} with its config: {error}') from error
+
+
+def require_weights(file: Path, expected: str | None) -> None:
+    """Refuse weights that the config was not written with; configs of older versions do not say.
+
+    Raises:
+        CheckpointError: if they differ.
+    """
+    if expected is not None and (found := digest(file)) != expected:
+        raise CheckpointError(
+            f'{file} has SHA-256 {found[:16]}…, {CONFIG_FILE} beside it was written with {expected[:16]}…: saving was '
+            'interrupted, or a file was damaged or exchanged; train or save the generator again'
+        )
+
+
+@contextmanager
+def _parts_at_most(most: int) -> Iterator[None]:
+    """Stop making a module that registers more parameters, buffers and modules than its weights can fill."""
+    made = 0
+
+    def count(*_: Any) -> None:
+        nonlocal made
+        made += 1
+        if made > most:
+            raise CheckpointError(f'its config describes more than {most} parts, far more than its weights can fill')
+
+    handles = [
+        register_module_parameter_registration_hook(count),
+        register_module_buffer_registration_hook(count),
+        register_module_module_registration_hook(count),
+    ]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def config_text(config: SavedConfig) -> str:
+    """The text of ``config.json``."""
+    return json.dumps({
+        'type': config.type,
+        'spec': config.spec.to_dict(),
+        'settings': config.settings,
+        'provenance': config.provenance.to_dict() if config.provenance else None,
+        'weights': config.weights,
+    }, indent=2)  # fmt: skip

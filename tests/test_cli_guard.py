@@ -1,0 +1,306 @@
+"""Around every command: what is told is data, folders are checked first, and an end is one line."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jsonargparse
+import pytest
+import torch
+
+from hsiaug.cli import main
+from hsiaug.cli_guard import require_writable
+
+SMALL = ('--scene.simulated={height: 24, width: 24, classes: 3}', '--split.settings={fraction: 0.2}')
+
+
+def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    """What a command says that fails: one line, and exit status 2."""
+    with pytest.raises(SystemExit) as stopped:
+        main(arguments)
+    assert stopped.value.code == 2
+    said = capsys.readouterr().err
+    lines = [line for line in said.splitlines() if line.startswith('hsiaug: ')]
+    assert len(lines) == 1
+    assert 'Traceback' not in said
+    return lines[0]
+
+
+BOMB = 'a: &a [1, 2, 3, 4, 5, 6, 7, 8, 9]\n' + ''.join(
+    f'{after}: &{after} [{", ".join([f"*{before}"] * 8)}]\n' for before, after in zip('abcdefg', 'bcdefgh', strict=True)
+)
+
+# --- nothing is imported ----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def evil(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A module in the folder that commands run in, and where Python would find it."""
+    (tmp_path / 'evil_settings.py').write_text(f'open({str(tmp_path / "ran")!r}, "w").close()\nclass X: pass\n')
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ('command', 'config'),
+    [
+        ('train', {'scene': {'class_path': 'evil_settings.X'}}),
+        ('train', {'scene': {'class_path': 'evil_settings.X', 'init_args': {}}}),
+        ('train', {'scene': 'evil_settings.X'}),
+        ('train', {'split': {'class_path': 'evil_settings.X'}}),
+        ('train', {'class_path': 'evil_settings.X'}),
+        ('train', {'split': {'settings': {'class_path': 'evil_settings.X'}}}),
+        ('train', {'settings': {'class_path': 'evil_settings.X', 'init_args': {}}}),
+        ('train', {'settings': {'hidden': {'class_path': 'evil_settings.X'}}}),
+        ('train', {'scene': {'simulated': {'seed': {'class_path': 'evil_settings.X'}}}}),
+        ('ablate', {'arms': [{'class_path': 'evil_settings.X'}]}),
+        ('ablate', {'arms': ['evil_settings.X']}),
+        ('ablate', {'arms': [{'name': 'a', 'generator': 'noise', 'settings': {'class_path': 'evil_settings.X'}}]}),
+        ('ablate', {'classifiers': [{'class_path': 'evil_settings.X'}]}),
+        ('ablate', {'classifiers': [{'config': {'class_path': 'evil_settings.X'}}]}),
+        ('ablate', {'segmenters': ['evil_settings.X']}),
+        ('ratio', {'run': 'gan', 'classifier': {'class_path': 'evil_settings.X'}}),
+        ('evaluate', {'run': 'bank', 'real': {'class_path': 'evil_settings.X'}}),
+        ('evaluate', {'run': 'bank', 'split': 'evil_settings.X'}),
+    ],
+    ids=str,
+)
+def test_a_config_imports_nothing(
+    evil: Path, capsys: pytest.CaptureFixture[str], command: str, config: dict[str, Any]
+) -> None:
+    (evil / 'x.yaml').write_text(json.dumps(config))
+    refused(capsys, command, '--config=x.yaml')
+    assert 'evil_settings' not in sys.modules
+    assert not (evil / 'ran').exists()
+
+
+@pytest.mark.parametrize(
+    'arguments',
+    [
+        ['train', '--scene=evil_settings.X'],
+        ['train', '--scene.class_path=evil_settings.X'],
+        ['train', '--scene={class_path: evil_settings.X}'],
+        ['ablate', '--arms+=evil_settings.X'],
+        ['evaluate', 'bank', '--real=evil_settings.X'],
+        ['evaluate', 'bank', '--real.class_path=evil_settings.X'],
+    ],
+    ids=str,
+)
+def test_an_option_imports_nothing(evil: Path, capsys: pytest.CaptureFixture[str], arguments: list[str]) -> None:
+    refused(capsys, *arguments)
+    assert 'evil_settings' not in sys.modules
+    assert not (evil / 'ran').exists()
+
+
+@pytest.mark.parametrize(
+    'text',
+    [
+        '{"scene": {"class_path": "evil_settings.X"}}',
+        'scene: evil_settings.X',
+        'settings: !!python/object/apply:os.system ["touch ran"]',
+        'settings: !!python/name:evil_settings.X',
+        '[' * 20_000,
+        BOMB,
+        '\x00',
+        'seed: 1.5',
+        'scenery: {path: cube.mat}',
+    ],
+    ids=lambda text: text[:40],
+)
+@pytest.mark.parametrize('name', ['x.yaml', 'folder'])
+def test_real_data_named_by_a_file_imports_nothing(
+    evil: Path, capsys: pytest.CaptureFixture[str], text: str, name: str
+) -> None:
+    main(['train', '--out=gan', '--generator=noise', *SMALL])
+    main(['sample', 'gan', '--count=5', '--out=bank'])
+    capsys.readouterr()
+    (evil / 'folder').mkdir()
+    (evil / ('x.yaml' if name == 'x.yaml' else 'folder/run.json')).write_text(text)
+    said = refused(capsys, 'evaluate', 'bank', f'--real={name}')
+    assert 'is no' in said
+    assert 'config file of hsiaug' in said
+    assert 'evil_settings' not in sys.modules
+    assert not (evil / 'ran').exists()
+
+
+def test_a_config_that_aliases_blow_up_is_refused_at_once(evil: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (evil / 'x.yaml').write_text(BOMB)
+    for argument in (['--config=x.yaml'], ['--config', 'x.yaml'], ['--scene', 'x.yaml']):
+        assert 'more than' in refused(capsys, 'train', *argument)
+
+
+def test_other_programs_of_the_process_may_still_name_classes(capsys: pytest.CaptureFixture[str]) -> None:
+    refused(capsys, 'train', '--scene=collections.OrderedDict')
+    parser = jsonargparse.ArgumentParser(exit_on_error=False)
+    parser.add_subclass_arguments(torch.nn.Module, 'net')
+    assert parser.parse_args(['--net=torch.nn.ReLU']).net.class_path.endswith('ReLU')
+
+
+# --- what a user can cause is one line --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'said'),
+    [
+        (['train', '--settings={iterations: .nan}'], 'iterations must be finite'),
+        (['train', '--settings={iterations: ten}'], 'iterations'),
+        (['train', '--settings={lr: null}'], 'lr'),
+        (['train', '--settings={hiden: 3}'], "unknown field 'hiden'"),
+        (['train', '--generator=noise', '--settings={level: .nan}'], 'level must be finite'),
+        (['train', '--generator=duplicate', '--settings={level: 1}'], "unknown field 'level'"),
+        (['train', '--generator=[]'], 'unknown generator'),
+        (['train', '--split.settings={fraction: much}'], 'fraction'),
+        (['train', '--split.settings={fraction: null}'], 'fraction'),
+        (['train', '--scene.simulated={height: tall}'], 'height'),
+        (['train', '--scene.simulated={hight: 3}'], 'hight'),
+        (['train', '--scene.scale=.nan'], 'scene.scale must be finite'),
+        (['train', '--seed=x'], 'seed'),
+        (['ablate', '--seeds=0'], 'at least one of seeds'),
+        (['ablate', '--ratios=[.nan]'], 'must be finite'),
+        (['ablate', '--arms=[{name: a, generator: noise, settings: {level: high}}]'], 'level'),
+        (['ablate', '--arms=[{name: a, generator: nose}]'], 'unknown generator'),
+        (['ablate', '--arms=[{name: a, generator: noise, training: {hidden: wide}}]'], 'hidden'),
+        (['sample', 'no/such'], 'no folder no/such'),
+        (['nothing'], 'nothing'),
+    ],
+    ids=str,
+)
+def test_settings_that_do_not_fit_are_named_before_any_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], arguments: list[str], said: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert said in refused(capsys, *arguments)
+    assert not list(tmp_path.iterdir())
+
+
+# --- folders are checked first ----------------------------------------------------------------------------------------
+
+
+def no_work(*_: Any, **__: Any) -> Any:
+    raise AssertionError('it worked before it looked at the folder')
+
+
+def full(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr('hsiaug.cli_guard.shutil.disk_usage', lambda _: shutil._ntuple_diskusage(10**9, 10**9, 1000))
+    return folder / 'out'
+
+
+def read_only(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    def refuses(*_: Any, **__: Any) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(folder))
+
+    monkeypatch.setattr('hsiaug.cli_guard.tempfile.TemporaryFile', refuses)
+    return folder / 'out'
+
+
+def too_long(folder: Path, _: pytest.MonkeyPatch) -> Path:
+    return folder / ('x' * 300)
+
+
+def a_file(folder: Path, _: pytest.MonkeyPatch) -> Path:
+    (folder / 'file').write_text('mine')
+    return folder / 'file'
+
+
+def below_a_file(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    return a_file(folder, monkeypatch) / 'out'
+
+
+def foreign(folder: Path, _: pytest.MonkeyPatch) -> Path:
+    (folder / 'photos').mkdir()
+    (folder / 'photos' / 'config.json').write_text('{}')
+    return folder / 'photos'
+
+
+@pytest.mark.parametrize('case', [full, read_only, too_long, a_file, below_a_file, foreign])
+@pytest.mark.parametrize('command', ['train', 'ablate', 'demo', 'sample'])
+def test_a_folder_that_cannot_be_written_to_is_said_before_any_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], command: str,
+    case: Callable[[Path, pytest.MonkeyPatch], Path],
+) -> None:  # fmt: skip
+    main(['train', f'--out={tmp_path / "gan"}', '--generator=noise', *SMALL])
+    for work in ('hsiaug.trainers.fit_generator', 'hsiaug.cli.run_study', 'hsiaug.generators.Generator.sample'):
+        monkeypatch.setattr(work, no_work)
+    out = case(tmp_path, monkeypatch)
+    before = sorted(tmp_path.rglob('*'))
+    arguments = [str(tmp_path / 'gan'), '--count=5'] if command == 'sample' else []
+    said = refused(capsys, command, *arguments, f'--out={out}')
+    assert str(tmp_path) in said
+    assert sorted(tmp_path.rglob('*')) == before
+
+
+def test_a_bank_that_the_disk_cannot_hold_is_not_begun(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    main(['train', f'--out={tmp_path / "gan"}', '--generator=noise', *SMALL])
+    capsys.readouterr()
+    said = refused(capsys, 'sample', str(tmp_path / 'gan'), f'--count={10**12}', f'--out={tmp_path / "bank"}')
+    assert 'No space left on device' in said
+    assert not (tmp_path / 'bank').exists()
+
+
+@pytest.mark.parametrize('command', ['ratio', 'evaluate', 'report'])
+def test_commands_that_write_into_what_they_read_look_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], command: str
+) -> None:
+    main(['train', f'--out={tmp_path / "gan"}', '--generator=noise', *SMALL])
+    (tmp_path / 'gan' / 'plan.json').write_text('{}')
+    full(tmp_path, monkeypatch)
+    assert 'No space left on device' in refused(capsys, command, str(tmp_path / 'gan'))
+
+
+def test_a_folder_that_can_be_written_to_stays_as_it_was(tmp_path: Path) -> None:
+    require_writable(tmp_path / 'a' / 'b')
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_killed_retraining_leaves_no_note_of_the_former_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = f'--out={tmp_path / "gan"}'
+    main(['train', out, '--generator=noise', *SMALL])
+
+    def killed(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr('hsiaug.cli.write_json', killed)
+    with pytest.raises(SystemExit):
+        main(['train', out, '--generator=noise', *SMALL, '--seed=1'])
+    capsys.readouterr()
+    assert 'holds no run.json' in refused(capsys, 'evaluate', str(tmp_path / 'gan'))
+
+
+# --- signals ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize('command', ['train', 'ablate'])
+def test_a_signal_ends_a_command_with_one_line(tmp_path: Path, command: str, number: int) -> None:
+    arguments = {
+        'train': ['--settings={iterations: 10000000}'],
+        'ablate': ['--arms=[{name: GAN, generator: spectral_gan, settings: {iterations: 10000000}}]', '--workers=1'],
+    }
+    process = subprocess.Popen(
+        [sys.executable, '-c',
+         'import signal; signal.signal(signal.SIGINT, signal.default_int_handler); from hsiaug.cli import main; main()',
+         command, f'--out={tmp_path / "out"}', *SMALL, *arguments[command]],
+        stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, env={**os.environ, 'OMP_NUM_THREADS': '1'},
+    )  # fmt: skip
+    assert process.stderr is not None
+    read = os.read(process.stderr.fileno(), 1)  # the progress bar: it works
+    time.sleep(1)
+    process.send_signal(number)
+    said = process.communicate(timeout=60)[1]
+    assert read
+    assert process.returncode == 1
+    assert 'Traceback' not in said
+    assert said.splitlines()[-1].startswith('interrupted; ')
