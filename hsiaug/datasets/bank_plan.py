@@ -17,7 +17,18 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from ..samples import Sample, SampleSource, SampleSpec
-from .bank import FORMAT, FRACTIONS, BankError, has_masks, layout
+from .bank_record import (
+    FORMAT,
+    FRACTIONS,
+    BankError,
+    Layout,
+    has_masks,
+    layout,
+    layout_bytes,
+    stored_layout,
+    value_problem,
+)
+from .bank_shard import shard_bytes
 from .batches import fetch
 from .labels import LabelPolicy
 from .synthetic import SyntheticDataset, default_chunk
@@ -69,14 +80,27 @@ class Plan:
         """Samples of a shard."""
         return range(number * self.shard_size, min((number + 1) * self.shard_size, self.count))
 
-    def tensors(self) -> dict[str, tuple[torch.dtype, tuple[int, ...]]]:
+    def tensors(self) -> Layout:
         """Dtype and shape, per sample, of each tensor in a shard."""
-        tensors = layout(self.spec, self.soft_labels)
-        return tensors | ({FRACTIONS: (torch.float32, (self.spec.num_classes,))} if has_masks(self.spec) else {})
+        return stored_layout(self.spec, self.soft_labels)
 
     def row_bytes(self) -> int:
         """Bytes of one sample in a shard."""
-        return sum(dtype.itemsize * math.prod(shape) for dtype, shape in self.tensors().values())
+        return layout_bytes(self.tensors())
+
+    def shard_bytes(self, number: int) -> int:
+        """About how large the file of a shard is."""
+        return shard_bytes(self.tensors(), len(self.rows(number)))
+
+    def name_of(self, number: int) -> str:
+        """What a shard of this plan is called inside, which no shard of another plan or place is."""
+        settings = {key: value for key, value in self.record().items() if key != 'format'}
+        return f'{hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()} {number}'
+
+    def differences(self, record: Mapping[str, Any]) -> list[str]:
+        """Settings in which the record of a bank differs from this plan."""
+        there, here = ({k: v for k, v in r.items() if k not in ('format', 'shards')} for r in (record, self.record()))
+        return list(_differences(there, here))
 
     def require_same(self, record: Mapping[str, Any], root: Path) -> None:
         """Check that a bank in a folder has this plan.
@@ -84,8 +108,7 @@ class Plan:
         Raises:
             BankError: naming each setting that differs.
         """
-        there = {key: record[key] for key in record if key != 'shards'}
-        if differences := list(_differences(there, self.record())):
+        if differences := self.differences(record):
             raise BankError(
                 f'{root} holds a bank of other settings:\n  '
                 + '\n  '.join(differences)
@@ -223,20 +246,8 @@ def require_contract(batch: Mapping[str, Tensor], spec: SampleSpec, soft_labels:
                 f'{where}: {key} is {value.dtype} with shape {tuple(value.shape[1:])} per sample, expected {dtype} '
                 f'with {shape}; convert it in the dataset'
             )
-        if dtype.is_floating_point and not (finite := torch.isfinite(value).flatten(1).all(dim=1)).all():
-            bad = rows[int(finite.to(torch.uint8).argmin())]
-            raise BankError(f'{where}: {int((~finite).sum())} have NaN or infinite values in {key}, the first is {bad}')
-    key = 'mask' if has_masks(spec) else 'label'
-    target, classes = batch[key], min(2, spec.num_classes) if spec.kind == 'change' else spec.num_classes
-    allowed = (target >= 0) & (target < classes)
-    if spec.ignore_index is not None:
-        allowed |= target == spec.ignore_index
-    if not allowed.all():
-        raise BankError(
-            f'{where}: {key} holds {target[~allowed].unique().tolist()[:8]}, expected 0 to {classes - 1}'
-            + (f' or ignore index {spec.ignore_index}' if spec.ignore_index is not None else '')
-            + f' (classes {list(spec.classes)})'
-        )
+        if (problem := value_problem(key, value, spec, rows.start)) is not None:
+            raise BankError(f'{where}: {problem}')
 
 
 def class_fractions(mask: Tensor, spec: SampleSpec) -> Tensor:
