@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,9 +17,10 @@ from filelock import FileLock, Timeout
 from ..records import read_json
 from .bank import SyntheticBank
 from .bank_plan import Plan
-from .bank_record import BANK_FILE, WRITING_FILE, BankError, shard_name
+from .bank_record import BANK_FILE, WRITING_FILE, BankError
 
 LOCK_FILE = '.bank.lock'
+_SHARD = re.compile(r'shard-(\d{5,12})\.safetensors')
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -35,7 +37,7 @@ def require_place(root: Path) -> None:
         foreign = sorted(name for name in names if not name.startswith('.bank.'))
         if WRITING_FILE not in names and foreign:
             raise BankError(f'{root} is no bank and not empty (found {foreign[:8]}); choose another folder')
-        above = next(folder for folder in (root, *root.parents) if folder.exists())
+        above = nearest(root)
         if not above.is_dir():
             raise BankError(f'{root} cannot be a folder: {above} is a file; choose another folder')
         if not os.access(above, os.W_OK | os.X_OK):
@@ -65,6 +67,8 @@ def begin(root: Path, plan: Plan, lock: FileLock) -> bool:
         return True
     require_place(root)
     with told(root):
+        if not (root / WRITING_FILE).exists():
+            _require_space(root, plan)  # before there is a folder
         root.mkdir(parents=True, exist_ok=True)
         try:
             lock.acquire()
@@ -78,14 +82,23 @@ def begin(root: Path, plan: Plan, lock: FileLock) -> bool:
             plan.require_same(read_json(root / WRITING_FILE, 'the plan of a bank', BankError), root)
         for stale in root.glob('.*.tmp'):
             stale.unlink()
-        free, missing = shutil.disk_usage(root).free, missing_bytes(root, plan)
+        _require_space(root, plan)
+    write_whole(root / WRITING_FILE, as_json(plan.record()), root, plan)
+    return False
+
+
+def _require_space(root: Path, plan: Plan) -> None:
+    free, missing = shutil.disk_usage(nearest(root)).free, missing_bytes(root, plan)
     if free < missing:
         raise BankError(
             f'{root}: the bank needs {size_text(missing)} more, {size_text(free)} are free; make room, choose another '
             'disk, or write fewer samples'
         )
-    write_whole(root / WRITING_FILE, as_json(plan.record()), root, plan)
-    return False
+
+
+def nearest(path: Path) -> Path:
+    """A path, or the nearest above it that exists."""
+    return next(place for place in (path, *path.parents) if place.exists())
 
 
 def is_finished(root: Path, plan: Plan) -> bool:
@@ -101,10 +114,16 @@ def is_finished(root: Path, plan: Plan) -> bool:
     return True
 
 
+def present(root: Path, plan: Plan) -> list[int]:
+    """Numbers of the shards that are there."""
+    numbers = (int(found[1]) for path in root.glob('shard-*') if (found := _SHARD.fullmatch(path.name)))
+    return [number for number in numbers if number < plan.num_shards]
+
+
 def missing_bytes(root: Path, plan: Plan) -> int:
     """Space that the shards still to be written need."""
-    missing = [number for number in range(plan.num_shards) if not (root / shard_name(number)).exists()]
-    return sum(plan.shard_bytes(number) for number in missing)
+    last = plan.num_shards - 1
+    return last * plan.shard_bytes(0) + plan.shard_bytes(last) - sum(map(plan.shard_bytes, present(root, plan)))
 
 
 def size_text(count: int) -> str:
@@ -136,7 +155,7 @@ def write_whole(path: Path, data: bytes, root: Path, plan: Plan) -> None:
             raise
         with told(root):
             temporary.unlink(missing_ok=True)
-            done = sum((root / shard_name(number)).exists() for number in range(plan.num_shards))
+            done = len(present(root, plan))
             needed = size_text(missing_bytes(root, plan))
         remedy = 'make room' if error.errno in _DISK_FULL else 'mend that'
         raise BankError(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import operator
 import reprlib
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
@@ -143,21 +144,26 @@ def make_plan(
     spec = getattr(source, 'spec', None)
     if not isinstance(spec, SampleSpec):
         raise BankError(f'{type(source).__name__} has no spec; give it a SampleSpec as its attribute spec')
-    chunk = default_chunk(spec) if chunk is None else chunk
-    if chunk < 1 or shard_bytes < 1:
-        raise BankError(f'chunk and shard_bytes must be at least 1, found {chunk} and {shard_bytes}')
+    chunk = whole_number(default_chunk(spec) if chunk is None else chunk, 'chunk', 1)
+    shard_bytes, seed = whole_number(shard_bytes, 'shard_bytes', 1), whole_number(seed, 'seed')
+    count = None if count is None else whole_number(count, 'count', 1)
     dataset: Dataset[Sample]
     drawn: dict[str, Any]
     if is_generator(source):
-        if count is None or count < 1:
-            raise BankError(f'a generator needs a count of at least 1, found {count}')
+        if count is None:
+            raise BankError('a generator needs a count of at least 1, found None')
         generator = cast(SampleSource, source)
-        # Chunks are asked for one after the other, so one is kept.
-        dataset = SyntheticDataset(generator, count, seed, labels, real_counts, prior, chunk, cache_chunks=1)
+        for name, shares in (('real_counts', real_counts), ('prior', prior)):
+            _require_shares(shares, name, spec)
+        try:
+            # Chunks are asked for one after the other, so one is kept.
+            dataset = SyntheticDataset(generator, count, seed, labels, real_counts, prior, chunk, cache_chunks=1)
+        except (ValueError, TypeError) as error:  # a label policy that is none, or lacks something
+            raise BankError(f'labels {labels!r} do not fit this generator: {error}') from error
         drawn = {
             'device': getattr(source, 'device', torch.device('cpu')).type,
             'seed': seed,
-            'labels': dict(labels) if isinstance(labels, Mapping) else labels,
+            'labels': _json_ready(labels) if isinstance(labels, Mapping) else labels,
             'label_counts': dataset.counts.tolist(),
         }
     else:
@@ -182,6 +188,38 @@ def make_plan(
         shard_size=chunk,
     )
     return dataset, replace(plan, shard_size=chunk * max(1, round(shard_bytes / (chunk * plan.row_bytes()))))
+
+
+def _require_shares(shares: np.ndarray | None, name: str, spec: SampleSpec) -> None:
+    if shares is None:
+        return
+    values = np.asarray(shares)
+    fits = values.shape == (spec.num_classes,) and values.dtype.kind in 'iuf'
+    if not (fits and np.isfinite(values).all() and (values >= 0).all() and values.any()):
+        raise BankError(
+            f'{name} must be a number of at least 0 for each of the classes {list(spec.classes)}, not all 0, '
+            f'found {reprlib.repr(values.tolist())}'
+        )
+
+
+def _json_ready(weights: Mapping[str, float]) -> dict[str, float]:
+    return {name: value if type(value) in (int, float) else float(value) for name, value in weights.items()}
+
+
+def whole_number(value: object, name: str, least: int | None = None) -> int:
+    """An argument as an int, numpy's whole numbers too.
+
+    Raises:
+        BankError: if it is none, too small, or too large for a 64-bit integer.
+    """
+    wanted = 'a whole number' + ('' if least is None else f' of at least {least}')
+    try:
+        number = None if isinstance(value, bool) else operator.index(cast(Any, value))
+    except TypeError:
+        number = None
+    if number is None or (least is not None and number < least) or abs(number) >= 1 << 63:
+        raise BankError(f'{name} must be {wanted} below 2^63, found {value!r}')
+    return number
 
 
 def is_generator(source: object) -> bool:
