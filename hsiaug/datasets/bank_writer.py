@@ -241,7 +241,8 @@ def _kept(path: Path, plan: Plan, number: int) -> Written | None:
         elif shard.name != plan.name_of(number):
             problem = f'{path.name} belongs to another bank or place'
         else:
-            problem = next(shard.altered(), None)
+            altered = next(shard.altered(), None)
+            problem = altered and f'{path.name}: {altered}'
         if problem is None:
             return checksum(path), cast(str, shard.root)
     except (BankError, OSError) as error:
