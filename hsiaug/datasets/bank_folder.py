@@ -58,7 +58,7 @@ def told(root: Path) -> Iterator[None]:
 
 
 def begin(root: Path, plan: Plan, lock: FileLock) -> bool:
-    """Lock the folder and record the plan in it; True if it holds the finished bank already.
+    """Lock the folder for a plan that fits it; True if it holds the finished bank already.
 
     Raises:
         BankError: if the folder holds something else, another process is writing, or there is too little space.
@@ -83,7 +83,6 @@ def begin(root: Path, plan: Plan, lock: FileLock) -> bool:
         for stale in root.glob('.*.tmp'):
             stale.unlink()
         _require_space(root, plan)
-    write_whole(root / WRITING_FILE, as_json(plan.record()), root, plan)
     return False
 
 

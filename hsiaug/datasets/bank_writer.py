@@ -87,7 +87,7 @@ def write_bank(
         _require_same_plans(fabric, plan, root)
         lock = FileLock(root / LOCK_FILE, timeout=0)
         try:
-            if not _on_rank_zero(fabric, lambda: begin(root, plan, lock)):
+            if not _on_rank_zero(fabric, lambda: _begin(root, plan, lock)):
                 written = _together(fabric, lambda: _write_shards(root, plan, dataset, fabric, progress), root)
                 everything = _gathered(fabric, plan, written)
                 _on_rank_zero(fabric, lambda: _finish(root, plan, everything))
@@ -191,6 +191,14 @@ def _gathered(fabric: Fabric | None, plan: Plan, written: dict[int, Written]) ->
         table = cast(Any, fabric.all_reduce(table.to(fabric.device), reduce_op='sum')).cpu()
     rows = [bytes(row) for row in table.tolist()]
     return [(row[:DIGEST_BYTES].hex(), row[DIGEST_BYTES:].hex()) for row in rows]
+
+
+def _begin(root: Path, plan: Plan, lock: FileLock) -> bool:
+    """Lock the folder and record the plan in it; True if it holds the finished bank already."""
+    if begin(root, plan, lock):
+        return True
+    _write_whole(root / WRITING_FILE, as_json(plan.record()), root, plan)
+    return False
 
 
 def _finish(root: Path, plan: Plan, written: list[Written]) -> None:
