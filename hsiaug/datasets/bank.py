@@ -6,9 +6,6 @@ they hold and is written last.
 
 from __future__ import annotations
 
-import hashlib
-import json
-import math
 import os
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
@@ -18,91 +15,70 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors import safe_open
 from torch import Tensor
 from torchgeo.datasets import NonGeoDataset
 from tqdm.auto import tqdm
 
-from ..samples import Provenance, Sample, SampleSpec
+from ..records import read_json
+from ..samples import Sample
+from .bank_record import (
+    BANK_FILE,
+    FRACTIONS,
+    WRITING_FILE,
+    BankError,
+    BankRecord,
+    Shard,
+    checksum,
+    has_masks,
+    layout,
+    numpy_dtype,
+    shard_name,
+    size_problem,
+    stored_layout,
+    value_problem,
+)
+from .bank_shard import Blocks, MappedShard, map_shard, row_values
 from .batches import unstack
 
-FORMAT = 1
-BANK_FILE = 'bank.json'
-WRITING_FILE = 'bank.writing.json'
-FRACTIONS = 'class_fractions'
-"""Tensor of a shard that is no part of a sample: (n, K) share of each class in the counting pixels of each mask."""
-
 _LARGE_ROW = 16 << 10  # bytes; above, copying row by row beats an index over the shard and the copy that it makes
+_LONG_READ = 256 << 20  # bytes; verifying more than this is said
 
 
-Group = tuple[dict[str, np.ndarray], np.ndarray, np.ndarray]
-"""Samples of a batch that lie in one shard: its tensors as items, (m,) places in the batch, (m,) rows of the shard."""
-
-
-class BankError(ValueError):
-    """A bank that cannot be read, written or exported as asked."""
+Group = tuple[MappedShard, np.ndarray, np.ndarray]
+"""Samples of a batch that lie in one shard: its tensors, (m,) places in the batch, (m,) rows of the shard."""
 
 
 @dataclass(frozen=True)
-class Shard:
-    """One file of a bank.
+class _Column:
+    """One tensor of all shards.
 
     Args:
-        file: its name.
-        count: samples in it.
-        bytes: its size.
-        sha256: its checksum, hexadecimal.
+        dtype: of its values.
+        shape: of its rows.
+        blocks: that it is cut into.
+        first: place of its first block among those of the bank.
+        per_shard: blocks in every shard but the last, which may have fewer.
+        end: place after its last block.
     """
 
-    file: str
-    count: int
-    bytes: int
-    sha256: str
-
-
-def shard_name(number: int) -> str:
-    """File name of a shard."""
-    return f'shard-{number:05d}.safetensors'
-
-
-def has_masks(spec: SampleSpec) -> bool:
-    """Whether the target of a sample is a mask."""
-    return spec.kind in ('segmentation', 'change')
-
-
-def layout(spec: SampleSpec, soft_labels: bool) -> dict[str, tuple[torch.dtype, tuple[int, ...]]]:
-    """Dtype and shape of each tensor of a sample."""
-    size = spec.size or ()
-    dates = (2,) if spec.kind == 'change' else ()
-    tensors: dict[str, tuple[torch.dtype, tuple[int, ...]]] = {'image': (torch.float32, (*dates, spec.bands, *size))}
-    if has_masks(spec):
-        tensors['mask'] = (torch.int64, (1, *size) if spec.kind == 'change' else size)
-    else:
-        tensors['label'] = (torch.int64, ())
-    if soft_labels:
-        tensors['label_prob'] = (torch.float32, (spec.num_classes,))
-    return tensors
-
-
-def numpy_dtype(dtype: torch.dtype) -> np.dtype[Any]:
-    """The same dtype in numpy."""
-    return torch.empty(0, dtype=dtype).numpy().dtype
-
-
-def checksum(path: Path) -> str:
-    """SHA-256 of a file, hexadecimal."""
-    with path.open('rb') as file:
-        return hashlib.file_digest(file, 'sha256').hexdigest()
+    dtype: torch.dtype
+    shape: tuple[int, ...]
+    blocks: Blocks
+    first: int
+    per_shard: int
+    end: int
 
 
 class SyntheticBank(NonGeoDataset):
     """Synthetic samples of a folder that :func:`~hsiaug.datasets.bank_writer.write_bank` wrote.
 
-    Opening reads ``bank.json`` and checks that every shard is there with its size. The checksum of a shard is verified
-    when one of the processes that share this object touches it first.
+    Opening reads ``bank.json`` and checks that every shard is there with its size. What a read touches is compared
+    with the record when one of the processes that share this object touches it first: the tensors of a shard, then
+    checksum and values of each touched block of about 64 KiB, or of the whole shard in a bank of format 1, which has
+    no checksums of blocks. :meth:`verify` reads all.
 
     Args:
-        root: folder of the bank.
+        root: folder of the bank; a relative one stays what it is now when the working directory changes.
 
     Attributes:
         spec: what the samples are.
@@ -114,76 +90,94 @@ class SyntheticBank(NonGeoDataset):
         record: the content of ``bank.json``.
 
     Raises:
-        BankError: if the folder holds no finished bank, or a shard is missing or has another size.
+        BankError: if the folder holds no finished bank, a shard is missing or has another size, or the record
+            contradicts itself.
     """
 
     def __init__(self, root: str | os.PathLike[str]) -> None:
-        self.root = Path(root)
+        self.root = Path(root).absolute()
         record = self._read_record()
-        try:
-            if record['format'] != FORMAT:
-                raise BankError(
-                    f'{self.root / BANK_FILE} has format {record["format"]}, this hsiaug reads format {FORMAT}; '
-                    'read it with the version that wrote it'
-                )
-            self.record = record
-            self.spec = SampleSpec.from_dict(record['spec'])
-            self.provenance = Provenance.from_dict(record['provenance']) if record['provenance'] else None
-            self.seed, self.labels_policy = record['seed'], record['labels']
-            self.soft_labels, self.count = bool(record['soft_labels']), int(record['count'])
-            self.chunk, self.shard_size = int(record['chunk']), int(record['shard_size'])
-            self.shards = tuple(Shard(**shard) for shard in record['shards'])
-            self._require_whole()
-        except (KeyError, TypeError, AttributeError) as error:
-            raise BankError(f'{self.root / BANK_FILE} is not the record of a bank: {error!r}') from error
-        self._refuse(self._problem(number, whole=False) for number in range(len(self.shards)))
-        # In shared memory, so that the workers of a loader verify a shard once between them.
-        self._verified = torch.zeros(len(self.shards), dtype=torch.uint8).share_memory_()
-        self._mapped: dict[int, dict[str, np.ndarray]] = {}
-        self._layout = {
-            key: (_item(numpy_dtype(dtype), shape), numpy_dtype(dtype), shape)
-            for key, (dtype, shape) in layout(self.spec, self.soft_labels).items()
-        }
+        self.spec, self.provenance = record.spec, record.provenance
+        self.seed, self.labels_policy = record.seed, record.labels
+        self.soft_labels, self.count = record.soft_labels, record.count
+        self.chunk, self.shard_size = record.chunk, record.shard_size
+        self.shards = tuple(record.shards)
+        self._refuse(size_problem(self.root / shard.file, shard) for shard in self.shards)
+        self._columns = self._cut()
+        blocks = max(column.end for column in self._columns.values())
+        # Of each block, in shared memory, so that the workers of a loader verify it once between them.
+        self._verified = torch.zeros(blocks, dtype=torch.uint8).share_memory_()
+        self._all_verified = False  # as far as this process knows
+        self._mapped: dict[int, MappedShard] = {}
 
     @classmethod
     def open(cls, root: str | os.PathLike[str]) -> SyntheticBank:
         """Open a bank; the same as calling the class."""
         return cls(root)
 
-    def _read_record(self) -> Any:
+    def _read_record(self) -> BankRecord:
         path = self.root / BANK_FILE
         try:
             self._stamp = _stamp(path)
-            return json.loads(path.read_text())
-        except (json.JSONDecodeError, UnicodeDecodeError) as error:
-            raise BankError(f'{path} is damaged: {error}; write the bank again into another folder') from error
+            record, self.record = BankRecord.read(path)
+            self._digest = checksum(path)
         except (FileNotFoundError, NotADirectoryError):
             raise BankError(_why_not(self.root)) from None
+        except OSError as error:
+            raise BankError(f'{path} cannot be read ({error.strerror}); is this the folder of a bank?') from error
+        return record
 
-    def _require_whole(self) -> None:
-        names = [shard_name(number) for number in range(math.ceil(self.count / self.shard_size))]
-        counts = [min(self.shard_size, self.count - number * self.shard_size) for number in range(len(names))]
-        if [(shard.file, shard.count) for shard in self.shards] != list(zip(names, counts, strict=True)):
-            raise BankError(
-                f'{self.root / BANK_FILE} contradicts itself: {self.count} samples in shards of {self.shard_size} are '
-                f'{len(names)} shards, it lists {[(shard.file, shard.count) for shard in self.shards[:4]]}...; '
-                'write the bank again into another folder'
-            )
+    def _cut(self) -> dict[str, _Column]:
+        """Every tensor, and where its blocks stand."""
+        columns, end = {}, 0
+        for key, (dtype, shape) in stored_layout(self.spec, self.soft_labels).items():
+            blocks, first = Blocks.of(dtype, shape), end
+            per_shard = blocks.number(min(self.shard_size, self.count))
+            end = first + per_shard * (len(self.shards) - 1) + blocks.number(self.shards[-1].count)
+            columns[key] = _Column(dtype, shape, blocks, first, per_shard, end)
+        return columns
 
     # --- integrity --------------------------------------------------------------------------------------------------
 
-    def _problem(self, number: int, whole: bool) -> str | None:
-        """What is wrong with a shard; ``whole`` reads all of it."""
+    def verify(self, progress: bool = False) -> None:
+        """Read every shard and compare its checksum and its values.
+
+        Args:
+            progress: show a progress bar.
+
+        Raises:
+            BankError: naming each shard that is missing, truncated, altered, or not what the record says.
+        """
+        numbers = tqdm(range(len(self.shards)), desc='verify', unit='shard', disable=not progress)
+        self._refuse([self._problem(number) for number in numbers])
+        self._verified.fill_(1)
+
+    def _problem(self, number: int) -> str | None:
+        """What is wrong with a shard, read whole."""
         shard = self.shards[number]
         path = self.root / shard.file
         try:
-            if (size := path.stat().st_size) != shard.bytes:
-                return f'{shard.file} has {size} bytes, expected {shard.bytes}'
-            if whole and (found := checksum(path)) != shard.sha256:
+            if (problem := size_problem(path, shard)) is not None:
+                return problem
+            if (found := checksum(path)) != shard.sha256:
                 return f'{shard.file} has SHA-256 {found}, expected {shard.sha256}'
-        except FileNotFoundError:
-            return f'{shard.file} is missing'
+            mapped = map_shard(path, stored_layout(self.spec, self.soft_labels), shard.count)
+        except BankError as error:
+            return str(error)
+        except OSError as error:
+            return f'{shard.file} cannot be read ({error.strerror})'
+        for key, column in self._columns.items():
+            for block in range(column.blocks.number(shard.count)):
+                if (problem := self._value_problem(mapped, number, key, block)) is not None:
+                    return problem
         return None
+
+    def _value_problem(self, mapped: MappedShard, number: int, key: str, block: int) -> str | None:
+        column = self._columns[key]
+        start = block * column.blocks.rows
+        values = row_values(mapped.items[key][start : start + column.blocks.rows], column.dtype, column.shape)
+        problem = value_problem(key, values, self.spec, number * self.shard_size + start)
+        return problem and f'{self.shards[number].file}: {problem}'
 
     def _refuse(self, problems: Iterable[str | None]) -> None:
         if found := [problem for problem in problems if problem]:
@@ -193,40 +187,89 @@ class SyntheticBank(NonGeoDataset):
                 + '\nRestore them from a copy, or write the bank again into another folder.'
             )
 
-    def verify(self, progress: bool = False) -> None:
-        """Read every shard and compare its checksum.
-
-        Args:
-            progress: show a progress bar.
-
-        Raises:
-            BankError: naming each shard that is missing, truncated or altered.
-        """
-        numbers = tqdm(range(len(self.shards)), desc='verify', unit='shard', disable=not progress)
-        self._refuse([self._problem(number, whole=True) for number in numbers])
-        self._verified.fill_(1)
-
-    def _shard(self, number: int) -> dict[str, np.ndarray]:
-        """Memory-mapped tensors of a shard, as items."""
+    def _shard(self, number: int) -> MappedShard:
+        """A shard, mapped and compared with the record."""
         if number not in self._mapped:
+            self._require_same_record()
+            shard = self.shards[number]
+            path = self.root / shard.file
+            self._refuse([size_problem(path, shard)])
             try:
-                replaced = _stamp(self.root / BANK_FILE) != self._stamp
-            except FileNotFoundError:
-                replaced = True
-            if replaced:
-                raise BankError(f'{self.root}: the bank was replaced or removed while it was in use; open it again')
-            self._refuse([self._problem(number, whole=not self._verified[number])])
-            self._verified[number] = 1
-            # The tensors are views of a private mapping of the file: pages come and go with the page cache, and
-            # nothing is read before it is asked for.
-            with safe_open(self.root / self.shards[number].file, framework='pt') as file:
-                keys = file.keys()
-                self._mapped[number] = {key: _as_items(file.get_tensor(key).numpy()) for key in keys}
+                mapped = map_shard(path, stored_layout(self.spec, self.soft_labels), shard.count)
+            except BankError as error:
+                self._refuse([self._problem(number) or str(error)])  # damage is named as damage
+                raise
+            if shard.blocks is None or mapped.root != shard.blocks:  # then the whole shard is verified
+                mapped = MappedShard(mapped.items, None)
+            self._mapped[number] = mapped
         return self._mapped[number]
+
+    def _require_same_record(self) -> None:
+        path = self.root / BANK_FILE
+        try:
+            # A copy in its place, on another machine or with another time, is the same bank.
+            if (stamp := _stamp(path)) != self._stamp and checksum(path) == self._digest:
+                self._stamp = stamp
+            replaced = stamp != self._stamp
+        except OSError:
+            replaced = True
+        if replaced:
+            raise BankError(f'{self.root}: the bank was replaced or removed while it was in use; open it again')
+
+    def _touch(self, keys: Iterable[str], numbers: np.ndarray, rows: np.ndarray) -> None:
+        """Verify the blocks of some tensors that hold these (n,) rows of these (n,) shards, where nobody has yet."""
+        if self._all_verified:
+            return
+        flags = self._verified.numpy()
+        if flags.all():
+            self._all_verified = True
+            return
+        missing = []
+        for key in keys:
+            column = self._columns[key]
+            places = column.first + numbers * column.per_shard + rows // column.blocks.rows
+            missing += [(key, place) for place in np.unique(places[flags[places] == 0]).tolist()]
+        self._verify_blocks(missing)
+
+    def _verify_blocks(self, missing: list[tuple[str, int]]) -> None:
+        """Verify blocks, named by tensor and place, and where there are no checksums of blocks their whole shards."""
+        if not missing:
+            return
+        work: dict[tuple[int, str, int], int] = {}
+        for key, place in missing:
+            column = self._columns[key]
+            number, block = divmod(place - column.first, column.per_shard)
+            if self._shard(number).tables is None:
+                work[number, '', 0] = self.shards[number].bytes
+            else:
+                work[number, key, block] = column.blocks.rows * column.blocks.item.itemsize
+        total, name = sum(work.values()), self.root.name
+        bar = tqdm(total=total, desc=f'verify {name}', unit='B', unit_scale=True, disable=total < _LONG_READ)
+        with bar:
+            for (number, key, block), size in work.items():
+                self._verify_one(number, key, block)
+                bar.update(size)
+
+    def _verify_one(self, number: int, key: str, block: int) -> None:
+        """Verify a block, or the whole shard if no tensor is named."""
+        flags = self._verified.numpy()
+        if not key:
+            self._refuse([self._problem(number)])
+            for column in self._columns.values():
+                start = column.first + number * column.per_shard
+                flags[start : start + column.blocks.number(self.shards[number].count)] = 1
+            return
+        column, mapped = self._columns[key], self._mapped[number]
+        assert mapped.tables is not None
+        if (column.blocks.digests(mapped.items[key], [block]) != mapped.tables[key][block]).any():
+            altered = f'{self.shards[number].file}: block {block} of {key} was altered'
+            self._refuse([self._problem(number) or altered])
+        self._refuse([self._value_problem(mapped, number, key, block)])
+        flags[column.first + number * column.per_shard + block] = 1
 
     def __getstate__(self) -> dict[str, Any]:
         """Without the mappings: a spawned worker makes its own."""
-        return {**self.__dict__, '_mapped': {}}
+        return {**self.__dict__, '_mapped': {}, '_all_verified': False}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
@@ -251,19 +294,19 @@ class SyntheticBank(NonGeoDataset):
             BankError: if a shard is missing or its checksum is wrong.
         """
         rows = np.asarray(indices, dtype=np.int64)
-        groups = self._by_shard(rows)
+        wanted = [key for key in layout(self.spec, self.soft_labels) if keys is None or key in keys]
+        groups = self._by_shard(rows, wanted)
         batch = {}
-        for key, (item, dtype, shape) in self._layout.items():
-            if keys is not None and key not in keys:
-                continue
+        for key in wanted:
+            column = self._columns[key]
             # numpy's memory, not torch's: it asks for huge pages, without which page faults cost more than the copy.
-            items = np.empty(rows.size, item)
+            items = np.empty(rows.size, column.blocks.item)
             _copy(groups, key, items)
-            batch[key] = torch.from_numpy(items.view(dtype).reshape(rows.size, *shape))
+            batch[key] = row_values(items, column.dtype, column.shape)
         return batch
 
-    def _by_shard(self, rows: np.ndarray) -> list[Group]:
-        """(n,) rows, shard by shard."""
+    def _by_shard(self, rows: np.ndarray, keys: Sequence[str]) -> list[Group]:
+        """(n,) rows, shard by shard, verified as far as these tensors go."""
         if rows.size == 0:
             return []
         places = rows.argsort()
@@ -271,6 +314,7 @@ class SyntheticBank(NonGeoDataset):
         if ordered[0] < 0 or ordered[-1] >= self.count:
             raise IndexError(f'SyntheticBank: index out of range for {self.count} samples')
         numbers, within = np.divmod(ordered, self.shard_size)
+        self._touch(keys, numbers, within)
         edges = [0, *((numbers[1:] != numbers[:-1]).nonzero()[0] + 1).tolist(), rows.size]
         return [
             (self._shard(int(numbers[start])), places[start:stop], within[start:stop])
@@ -287,17 +331,18 @@ class SyntheticBank(NonGeoDataset):
 
     def labels(self) -> Tensor | None:
         """(N,) int64 labels; None where samples have masks."""
-        return None if has_masks(self.spec) else torch.from_numpy(self._column('label', torch.int64))
+        return None if has_masks(self.spec) else self._whole_column('label')
 
     def class_fractions(self) -> Tensor | None:
         """(N, K) float32 share of each class in the counting pixels of each mask; None where samples have labels."""
-        if not has_masks(self.spec):
-            return None
-        return torch.from_numpy(self._column(FRACTIONS, torch.float32).reshape(self.count, self.spec.num_classes))
+        return self._whole_column(FRACTIONS) if has_masks(self.spec) else None
 
-    def _column(self, key: str, dtype: torch.dtype) -> np.ndarray:
-        items = np.concatenate([self._shard(number)[key] for number in range(len(self.shards))])
-        return items.view(numpy_dtype(dtype))
+    def _whole_column(self, key: str) -> Tensor:
+        column = self._columns[key]
+        unknown = np.flatnonzero(self._verified[column.first : column.end].numpy() == 0) + column.first
+        self._verify_blocks([(key, place) for place in unknown.tolist()])
+        items = np.concatenate([self._shard(number).items[key] for number in range(len(self.shards))])
+        return row_values(items, column.dtype, column.shape)
 
     @property
     def class_counts(self) -> np.ndarray | None:
@@ -317,22 +362,12 @@ def _copy(groups: list[Group], key: str, items: np.ndarray) -> None:
     """Copy one tensor of all groups to their places in a batch."""
     if items.itemsize < _LARGE_ROW:
         for shard, places, rows in groups:
-            items[places] = shard[key][rows]
+            items[places] = shard.items[key][rows]
         return
     for shard, places, rows in groups:
-        source = shard[key]
+        source = shard.items[key]
         for place, row in zip(places.tolist(), rows.tolist(), strict=True):
             items[place : place + 1] = source[row : row + 1]
-
-
-def _item(dtype: np.dtype[Any], shape: tuple[int, ...]) -> np.dtype[Any]:
-    """A whole row as one opaque item, which numpy copies at once instead of value by value."""
-    return np.dtype((np.void, dtype.itemsize * math.prod(shape)))
-
-
-def _as_items(array: np.ndarray) -> np.ndarray:
-    """(n,) view of (n, ...) with one item per row."""
-    return array.reshape(len(array), -1).view(_item(array.dtype, array.shape[1:]))[:, 0]
 
 
 def _stamp(path: Path) -> tuple[int, int]:
@@ -344,14 +379,31 @@ def _why_not(root: Path) -> str:
     """Why a folder without ``bank.json`` cannot be opened."""
     if not root.is_dir():
         return f'no folder {root}; give the folder that hsiaug sample or write_bank wrote'
+    found = sorted(path.name for path in root.iterdir())
+    if WRITING_FILE not in found:
+        return f'{root} holds no {BANK_FILE} (found {found[:8]}); was it written by hsiaug sample or write_bank?'
     try:
-        plan = json.loads((root / WRITING_FILE).read_text())
-        total = math.ceil(plan['count'] / plan['shard_size'])
-    except (OSError, ValueError, KeyError, TypeError):
-        found = sorted(path.name for path in root.iterdir())[:8]
-        return f'{root} holds no {BANK_FILE} (found {found}); was it written by hsiaug sample or write_bank?'
-    done = sum((root / shard_name(number)).exists() for number in range(total))
+        plan = read_json(root / WRITING_FILE, 'the plan of a bank')
+        total = str(-(-plan['count'] // plan['shard_size']))
+    except (OSError, ValueError, KeyError, TypeError, ArithmeticError):
+        total = 'unknown'
+    done = sum(name.startswith('shard-') and name.endswith('.safetensors') for name in found)
     return (
         f'{root} is a bank that is being written, or whose writing was cut short: {done} of {total} shards are done; '
         'wait for its writer, or give the same command (the same write_bank call) again and it goes on from there'
     )
+
+
+__all__ = [
+    'BANK_FILE',
+    'FRACTIONS',
+    'WRITING_FILE',
+    'BankError',
+    'Shard',
+    'SyntheticBank',
+    'checksum',
+    'has_masks',
+    'layout',
+    'numpy_dtype',
+    'shard_name',
+]

@@ -9,22 +9,24 @@ import math
 import os
 import shutil
 import tarfile
-import tempfile
 import warnings
 import zipfile
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 import numpy as np
 import rasterio
+from filelock import FileLock, Timeout
 from rasterio.errors import NotGeoreferencedWarning
 from torch import Tensor
 from tqdm.auto import tqdm
 
 from ..samples import SampleSpec
-from .bank import FRACTIONS, BankError, SyntheticBank, has_masks, layout, numpy_dtype
+from .bank import SyntheticBank
+from .bank_folder import size_text, told
+from .bank_record import FRACTIONS, BankError, has_masks, layout, layout_bytes, numpy_dtype
 
 ExportFormat = Literal['npz', 'geotiff', 'webdataset']
 
@@ -42,7 +44,7 @@ def export_bank(bank: SyntheticBank, out: str | os.PathLike[str], format: Export
 
     Args:
         bank: the bank.
-        out: file (npz; the suffix is added where it lacks) or folder, which must not exist or be empty.
+        out: file (npz; the suffix is added where it lacks), which must not exist, or folder, which may be empty.
         format: ``'npz'``, ``'geotiff'`` or ``'webdataset'``.
         progress: show a progress bar.
 
@@ -50,43 +52,63 @@ def export_bank(bank: SyntheticBank, out: str | os.PathLike[str], format: Export
         the file or folder.
 
     Raises:
-        BankError: for an unknown format, a folder that is in use, or spectra as GeoTIFF.
+        BankError: for an unknown format, a file or folder that is in use or cannot be written, or spectra as GeoTIFF.
     """
     if format not in get_args(ExportFormat):
         raise BankError(f'unknown export format {format!r}; choose from {get_args(ExportFormat)}')
     if format == 'geotiff' and bank.spec.kind == 'spectrum':
         raise BankError("spectra are no images and have no GeoTIFF; export them with format='npz'")
-    out = Path(out)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with tqdm(total=len(bank), desc=format, unit='sample', disable=not progress) as bar:
-        if format == 'npz':
-            out = out if out.suffix == '.npz' else out.with_name(out.name + '.npz')
-            _file_at_once(out, lambda file: _write_npz(bank, file, bar))
-        else:
-            write = _write_geotiff if format == 'geotiff' else _write_webdataset
-            _folder_at_once(out, lambda folder: write(bank, folder, bar))
+    out = Path(out).absolute()
+    if format == 'npz' and out.suffix != '.npz':
+        out = out.with_name(out.name + '.npz')
+    write = {'npz': _write_npz, 'geotiff': _write_geotiff, 'webdataset': _write_webdataset}[format]
+    with told(out):
+        require_free(out)
+        out.parent.mkdir(parents=True, exist_ok=True)
+        needed, free = len(bank) * layout_bytes(layout(bank.spec, bank.soft_labels)), shutil.disk_usage(out.parent).free
+        if free < needed:
+            raise BankError(f'{out}: the export needs {size_text(needed)}, {size_text(free)} are free; make room')
+        with _staged(out) as staging, tqdm(total=len(bank), desc=format, unit='sample', disable=not progress) as bar:
+            write(bank, staging, bar)
     return out
 
 
-def _file_at_once(out: Path, write: Callable[[Path], None]) -> None:
-    temporary = out.with_name(f'.{out.name}.{os.getpid()}.tmp')
-    try:
-        write(temporary)
-        os.replace(temporary, out)
-    finally:
-        temporary.unlink(missing_ok=True)
+def require_free(out: Path) -> None:
+    """Check that nothing lies where an export goes.
+
+    Raises:
+        BankError: naming what lies there.
+    """
+    if out.is_dir() and out.suffix != '.npz':
+        if any(out.iterdir()):
+            raise BankError(f'{out} exists and is not an empty folder; choose another folder or remove it')
+    elif out.exists() or out.is_symlink():
+        raise BankError(f'{out} exists already; choose another place or remove it')
 
 
-def _folder_at_once(out: Path, write: Callable[[Path], None]) -> None:
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise BankError(f'{out} exists and is not an empty folder; choose another folder or remove it')
-    staging = Path(tempfile.mkdtemp(prefix=f'.{out.name}-', dir=out.parent))
+@contextmanager
+def _staged(out: Path) -> Iterator[Path]:
+    """A place beside ``out`` that becomes it when all is written. What a killed export left there goes first."""
+    staging, lock = out.with_name(f'.{out.name}.tmp'), FileLock(out.with_name(f'.{out.name}.lock'), timeout=0)
     try:
-        write(staging)
-        staging.chmod(0o755)
-        os.replace(staging, out)
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
+        with lock:
+            _remove(staging)
+            try:
+                yield staging
+                require_free(out)  # meanwhile something may have come there
+                os.replace(staging, out)
+            finally:
+                _remove(staging)
+                Path(lock.lock_file).unlink(missing_ok=True)
+    except Timeout:
+        raise BankError(f'{out}: another process is exporting to it; wait for it or choose another place') from None
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _record(bank: SyntheticBank) -> dict[str, Any]:
@@ -135,6 +157,7 @@ def _write_npz(bank: SyntheticBank, path: Path, bar: tqdm) -> None:
 
 def _write_geotiff(bank: SyntheticBank, folder: Path, bar: tqdm) -> None:
     spec = bank.spec
+    folder.mkdir()
     (folder / RECORD_FILE).write_text(json.dumps(_record(bank), indent=1))
     dates, masks = (('A', 'B'), 'label') if spec.kind == 'change' else (('images',), 'masks')
     for name in (*dates, masks) if has_masks(spec) else dates:
@@ -182,7 +205,10 @@ def _write_image(path: Path, image: np.ndarray, spec: SampleSpec) -> None:
 def _write_mask(path: Path, mask: np.ndarray, spec: SampleSpec) -> None:
     values = [0, spec.num_classes - 1, *([] if spec.ignore_index is None else [spec.ignore_index])]
     ranges = {name: np.iinfo(name) for name in ('uint8', 'int16', 'int32')}
-    dtype = next(n for n, i in ranges.items() if i.min <= min(values) and max(values) <= i.max)
+    fitting = [name for name, limits in ranges.items() if limits.min <= min(values) and max(values) <= limits.max]
+    if not fitting:
+        raise BankError(f'{spec.num_classes} classes with ignore index {spec.ignore_index} fit in no GeoTIFF mask')
+    dtype = fitting[0]
     mask = mask.reshape(1, *mask.shape[-2:])
     with _tiff(path, mask.shape, dtype, nodata=spec.ignore_index) as file:
         file.write(mask.astype(dtype))
@@ -204,7 +230,7 @@ def _tiff(path: Path, shape: tuple[int, ...], dtype: str, nodata: int | None = N
 
 
 def _write_webdataset(bank: SyntheticBank, folder: Path, bar: tqdm) -> None:
-    (folder / 'data').mkdir()
+    (folder / 'data').mkdir(parents=True)
     (folder / RECORD_FILE).write_text(json.dumps(_record(bank), indent=1))
     (folder / 'README.md').write_text(_card(bank), encoding='utf-8')
     for number in range(len(bank.shards)):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import operator
 import reprlib
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
@@ -17,7 +18,18 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from ..samples import Sample, SampleSource, SampleSpec
-from .bank import FORMAT, FRACTIONS, BankError, has_masks, layout
+from .bank_record import (
+    FORMAT,
+    FRACTIONS,
+    BankError,
+    Layout,
+    has_masks,
+    layout,
+    layout_bytes,
+    stored_layout,
+    value_problem,
+)
+from .bank_shard import shard_bytes
 from .batches import fetch
 from .labels import LabelPolicy
 from .synthetic import SyntheticDataset, default_chunk
@@ -69,14 +81,27 @@ class Plan:
         """Samples of a shard."""
         return range(number * self.shard_size, min((number + 1) * self.shard_size, self.count))
 
-    def tensors(self) -> dict[str, tuple[torch.dtype, tuple[int, ...]]]:
+    def tensors(self) -> Layout:
         """Dtype and shape, per sample, of each tensor in a shard."""
-        tensors = layout(self.spec, self.soft_labels)
-        return tensors | ({FRACTIONS: (torch.float32, (self.spec.num_classes,))} if has_masks(self.spec) else {})
+        return stored_layout(self.spec, self.soft_labels)
 
     def row_bytes(self) -> int:
         """Bytes of one sample in a shard."""
-        return sum(dtype.itemsize * math.prod(shape) for dtype, shape in self.tensors().values())
+        return layout_bytes(self.tensors())
+
+    def shard_bytes(self, number: int) -> int:
+        """About how large the file of a shard is."""
+        return shard_bytes(self.tensors(), len(self.rows(number)))
+
+    def name_of(self, number: int) -> str:
+        """What a shard of this plan is called inside, which no shard of another plan or place is."""
+        settings = {key: value for key, value in self.record().items() if key != 'format'}
+        return f'{hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()} {number}'
+
+    def differences(self, record: Mapping[str, Any]) -> list[str]:
+        """Settings in which the record of a bank differs from this plan."""
+        there, here = ({k: v for k, v in r.items() if k not in ('format', 'shards')} for r in (record, self.record()))
+        return list(_differences(there, here))
 
     def require_same(self, record: Mapping[str, Any], root: Path) -> None:
         """Check that a bank in a folder has this plan.
@@ -84,8 +109,7 @@ class Plan:
         Raises:
             BankError: naming each setting that differs.
         """
-        there = {key: record[key] for key in record if key != 'shards'}
-        if differences := list(_differences(there, self.record())):
+        if differences := self.differences(record):
             raise BankError(
                 f'{root} holds a bank of other settings:\n  '
                 + '\n  '.join(differences)
@@ -120,21 +144,26 @@ def make_plan(
     spec = getattr(source, 'spec', None)
     if not isinstance(spec, SampleSpec):
         raise BankError(f'{type(source).__name__} has no spec; give it a SampleSpec as its attribute spec')
-    chunk = default_chunk(spec) if chunk is None else chunk
-    if chunk < 1 or shard_bytes < 1:
-        raise BankError(f'chunk and shard_bytes must be at least 1, found {chunk} and {shard_bytes}')
+    chunk = whole_number(default_chunk(spec) if chunk is None else chunk, 'chunk', 1)
+    shard_bytes, seed = whole_number(shard_bytes, 'shard_bytes', 1), whole_number(seed, 'seed')
+    count = None if count is None else whole_number(count, 'count', 1)
     dataset: Dataset[Sample]
     drawn: dict[str, Any]
     if is_generator(source):
-        if count is None or count < 1:
-            raise BankError(f'a generator needs a count of at least 1, found {count}')
+        if count is None:
+            raise BankError('a generator needs a count of at least 1, found None')
         generator = cast(SampleSource, source)
-        # Chunks are asked for one after the other, so one is kept.
-        dataset = SyntheticDataset(generator, count, seed, labels, real_counts, prior, chunk, cache_chunks=1)
+        for name, shares in (('real_counts', real_counts), ('prior', prior)):
+            _require_shares(shares, name, spec)
+        try:
+            # Chunks are asked for one after the other, so one is kept.
+            dataset = SyntheticDataset(generator, count, seed, labels, real_counts, prior, chunk, cache_chunks=1)
+        except (ValueError, TypeError) as error:  # a label policy that is none, or lacks something
+            raise BankError(f'labels {labels!r} do not fit this generator: {error}') from error
         drawn = {
             'device': getattr(source, 'device', torch.device('cpu')).type,
             'seed': seed,
-            'labels': dict(labels) if isinstance(labels, Mapping) else labels,
+            'labels': _json_ready(labels) if isinstance(labels, Mapping) else labels,
             'label_counts': dataset.counts.tolist(),
         }
     else:
@@ -159,6 +188,38 @@ def make_plan(
         shard_size=chunk,
     )
     return dataset, replace(plan, shard_size=chunk * max(1, round(shard_bytes / (chunk * plan.row_bytes()))))
+
+
+def _require_shares(shares: np.ndarray | None, name: str, spec: SampleSpec) -> None:
+    if shares is None:
+        return
+    values = np.asarray(shares)
+    fits = values.shape == (spec.num_classes,) and values.dtype.kind in 'iuf'
+    if not (fits and np.isfinite(values).all() and (values >= 0).all() and values.any()):
+        raise BankError(
+            f'{name} must be a number of at least 0 for each of the classes {list(spec.classes)}, not all 0, '
+            f'found {reprlib.repr(values.tolist())}'
+        )
+
+
+def _json_ready(weights: Mapping[str, float]) -> dict[str, float]:
+    return {name: value if type(value) in (int, float) else float(value) for name, value in weights.items()}
+
+
+def whole_number(value: object, name: str, least: int | None = None) -> int:
+    """An argument as an int, numpy's whole numbers too.
+
+    Raises:
+        BankError: if it is none, too small, or too large for a 64-bit integer.
+    """
+    wanted = 'a whole number below 2^63' + ('' if least is None else f', at least {least}')
+    try:
+        number = None if isinstance(value, bool) else operator.index(cast(Any, value))
+    except TypeError:
+        number = None
+    if number is None or (least is not None and number < least) or abs(number) >= 1 << 63:
+        raise BankError(f'{name} must be {wanted}, found {value!r}')
+    return number
 
 
 def is_generator(source: object) -> bool:
@@ -223,20 +284,8 @@ def require_contract(batch: Mapping[str, Tensor], spec: SampleSpec, soft_labels:
                 f'{where}: {key} is {value.dtype} with shape {tuple(value.shape[1:])} per sample, expected {dtype} '
                 f'with {shape}; convert it in the dataset'
             )
-        if dtype.is_floating_point and not (finite := torch.isfinite(value).flatten(1).all(dim=1)).all():
-            bad = rows[int(finite.to(torch.uint8).argmin())]
-            raise BankError(f'{where}: {int((~finite).sum())} have NaN or infinite values in {key}, the first is {bad}')
-    key = 'mask' if has_masks(spec) else 'label'
-    target, classes = batch[key], min(2, spec.num_classes) if spec.kind == 'change' else spec.num_classes
-    allowed = (target >= 0) & (target < classes)
-    if spec.ignore_index is not None:
-        allowed |= target == spec.ignore_index
-    if not allowed.all():
-        raise BankError(
-            f'{where}: {key} holds {target[~allowed].unique().tolist()[:8]}, expected 0 to {classes - 1}'
-            + (f' or ignore index {spec.ignore_index}' if spec.ignore_index is not None else '')
-            + f' (classes {list(spec.classes)})'
-        )
+        if (problem := value_problem(key, value, spec, rows.start)) is not None:
+            raise BankError(f'{where}: {problem}')
 
 
 def class_fractions(mask: Tensor, spec: SampleSpec) -> Tensor:

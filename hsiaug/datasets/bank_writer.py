@@ -2,34 +2,34 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
-import json
 import os
-import shutil
+import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import numpy as np
 import torch
-from filelock import FileLock, Timeout
+from filelock import FileLock
 from lightning.fabric import Fabric
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import nn
 from torch.utils.data import Dataset
 from tqdm.auto import tqdm
 
 from ..samples import Sample, SampleSource
-from .bank import BANK_FILE, WRITING_FILE, BankError, Shard, SyntheticBank, checksum, shard_name
+from .bank import SyntheticBank
+from .bank_folder import LOCK_FILE, as_json, begin, require_place
+from .bank_folder import write_whole as _write_whole
 from .bank_plan import SHARD_BYTES, Plan, is_generator, make_plan, shard_tensors
+from .bank_record import BANK_FILE, WRITING_FILE, BankError, Shard, checksum, shard_name
+from .bank_shard import DIGEST_BYTES, map_shard, packed
 from .labels import LabelPolicy
 
-LOCK_FILE = '.bank.lock'
-_DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+Written = tuple[str, str]
+"""Checksum of a shard, and of the checksums of its blocks, hexadecimal."""
 
 T = TypeVar('T')
 
@@ -75,14 +75,22 @@ def write_bank(
         BankError: if the source is empty or breaks the sample contract, the folder holds something else, another
             process is writing, or the disk is full.
     """
-    root = Path(root)
-    with _on_device(source, fabric):
-        dataset, plan = make_plan(source, count, labels, seed, real_counts, prior, chunk, shard_bytes)
+    root = Path(root).absolute()
+
+    def prepare() -> tuple[Dataset[Sample], Plan]:
+        require_place(root)
+        return make_plan(source, count, labels, seed, real_counts, prior, chunk, shard_bytes)
+
+    with ExitStack() as stack:
+        _together(fabric, lambda: stack.enter_context(_on_device(source, fabric)), root)
+        dataset, plan = _together(fabric, prepare, root)
+        _require_same_plans(fabric, plan, root)
         lock = FileLock(root / LOCK_FILE, timeout=0)
         try:
             if not _on_rank_zero(fabric, lambda: _begin(root, plan, lock)):
-                digests = _write_shards(root, plan, dataset, fabric, progress)
-                _on_rank_zero(fabric, lambda: _finish(root, plan, digests))
+                written = _together(fabric, lambda: _write_shards(root, plan, dataset, fabric, progress), root)
+                everything = _gathered(fabric, plan, written)
+                _on_rank_zero(fabric, lambda: _finish(root, plan, everything))
         finally:
             lock.release()
     return SyntheticBank(root)
@@ -112,7 +120,8 @@ def _on_rank_zero(fabric: Fabric | None, action: Callable[[], T]) -> T:
             result = action()
         except Exception as error:
             failure = error
-    result, message = fabric.broadcast((result, None if failure is None else str(failure)))
+    with _gone(fabric, failure):
+        result, message = fabric.broadcast((result, None if failure is None else str(failure)))
     if failure is not None:
         raise failure
     if message is not None:
@@ -120,133 +129,131 @@ def _on_rank_zero(fabric: Fabric | None, action: Callable[[], T]) -> T:
     return cast(T, result)
 
 
-# --- the folder -------------------------------------------------------------------------------------------------------
+def _together(fabric: Fabric | None, action: Callable[[], T], root: Path) -> T:
+    """Run an action in every process. If one fails all do, so that none waits for it.
+
+    Raises:
+        BankError: in the processes that did not fail themselves.
+    """
+    if fabric is None or fabric.world_size == 1:
+        return action()
+    failure: Exception | None = None
+    try:
+        result = action()
+    except Exception as error:
+        failure = error
+    with _gone(fabric, failure):
+        mine = torch.tensor(int(failure is not None), device=fabric.device)
+        failed = int(cast(Any, fabric.all_reduce(mine, reduce_op='sum')))
+    if failure is not None:
+        raise failure
+    if failed:
+        raise BankError(f'{root}: {failed} of {fabric.world_size} processes failed; see their errors')
+    return result
+
+
+@contextmanager
+def _gone(fabric: Fabric, failure: Exception | None) -> Iterator[None]:
+    """Say what it means that processes cannot speak; the failure of this one goes first."""
+    try:
+        yield
+    except RuntimeError as error:
+        raise failure or BankError(
+            f'one of {fabric.world_size} processes ended without a word ({error}); finished shards stay, the same '
+            'command goes on from there'
+        ) from error
+
+
+def _require_same_plans(fabric: Fabric | None, plan: Plan, root: Path) -> None:
+    """Refuse processes that would write shards of different banks into one folder."""
+    if fabric is None or fabric.world_size == 1:
+        return
+    first = _on_rank_zero(fabric, plan.record)
+
+    def compare() -> None:
+        if differences := plan.differences(first):
+            raise BankError(
+                f'{root}: process {fabric.global_rank} was asked for another bank (here) than process 0 (there):\n  '
+                + '\n  '.join(differences)
+            )
+
+    _together(fabric, compare, root)
+
+
+def _gathered(fabric: Fabric | None, plan: Plan, written: dict[int, Written]) -> list[Written]:
+    """Checksums of all shards, from all processes."""
+    if fabric is None or fabric.world_size == 1:
+        return [written[number] for number in range(plan.num_shards)]
+    table = torch.zeros(plan.num_shards, 2 * DIGEST_BYTES, dtype=torch.int64)
+    for number, digests in written.items():
+        table[number] = torch.tensor(list(bytes.fromhex(''.join(digests))))
+    with _gone(fabric, None):
+        table = cast(Any, fabric.all_reduce(table.to(fabric.device), reduce_op='sum')).cpu()
+    rows = [bytes(row) for row in table.tolist()]
+    return [(row[:DIGEST_BYTES].hex(), row[DIGEST_BYTES:].hex()) for row in rows]
 
 
 def _begin(root: Path, plan: Plan, lock: FileLock) -> bool:
     """Lock the folder and record the plan in it; True if it holds the finished bank already."""
-    if _is_finished(root, plan):  # before the lock: a finished bank may lie where nothing can be written
+    if begin(root, plan, lock):
         return True
-    names = {path.name for path in root.iterdir()} if root.exists() else set()
-    if not names & {BANK_FILE, WRITING_FILE} and (foreign := sorted(n for n in names if not n.startswith('.bank.'))):
-        raise BankError(f'{root} is no bank and not empty (found {foreign[:8]}); choose another folder')
-    root.mkdir(parents=True, exist_ok=True)
-    try:
-        lock.acquire()
-    except Timeout:
-        raise BankError(f'{root}: another process is writing this bank; wait for it or choose another folder') from None
-    if _is_finished(root, plan):  # by another process, meanwhile
-        return True
-    if (root / WRITING_FILE).exists():
-        plan.require_same(json.loads((root / WRITING_FILE).read_text()), root)
-    for stale in root.glob('.*.tmp'):
-        stale.unlink()
-    free, missing = shutil.disk_usage(root).free, _missing_bytes(root, plan)
-    if free < missing:
-        raise BankError(
-            f'{root}: the bank needs {_size(missing)} more, {_size(free)} are free; make room, choose another disk, or '
-            'write fewer samples'
-        )
-    _write_whole(root / WRITING_FILE, json.dumps(plan.record(), indent=1).encode(), root, plan)
+    _write_whole(root / WRITING_FILE, as_json(plan.record()), root, plan)
     return False
 
 
-def _is_finished(root: Path, plan: Plan) -> bool:
-    if not (root / BANK_FILE).exists():
-        return False
-    plan.require_same(SyntheticBank(root).record, root)
-    return True
-
-
-def _finish(root: Path, plan: Plan, digests: list[str]) -> None:
+def _finish(root: Path, plan: Plan, written: list[Written]) -> None:
     """Write the record, with which the bank exists."""
     shards = []
-    for number, digest in enumerate(digests):
+    for number, (digest, blocks) in enumerate(written):
         path = root / shard_name(number)
-        shards.append(asdict(Shard(path.name, len(plan.rows(number)), path.stat().st_size, digest)))
-    record = {**plan.record(), 'shards': shards}
-    _write_whole(root / BANK_FILE, json.dumps(record, indent=1).encode(), root, plan)
+        if not path.exists():
+            raise BankError(f'{path}, which another process wrote, is not there; do all processes share this folder?')
+        shards.append(asdict(Shard(path.name, len(plan.rows(number)), path.stat().st_size, digest, blocks)))
+    _write_whole(root / BANK_FILE, as_json({**plan.record(), 'shards': shards}), root, plan)
     # Harmless where a kill leaves them: a bank with a record is finished.
     (root / WRITING_FILE).unlink()
     (root / LOCK_FILE).unlink(missing_ok=True)
 
 
-def _missing_bytes(root: Path, plan: Plan) -> int:
-    """Space that the shards still to be written need."""
-    missing = [n for n in range(plan.num_shards) if not (root / shard_name(n)).exists()]
-    return sum(len(plan.rows(number)) for number in missing) * plan.row_bytes() + len(missing) * 1024  # headers
-
-
-def _size(count: int) -> str:
-    return f'{count / 1e6:.1f} MB'
-
-
-def _write_whole(path: Path, data: bytes, root: Path, plan: Plan) -> None:
-    """Write a file of the bank whole or not at all, even if the machine loses power.
-
-    Raises:
-        BankError: if the disk is full; what is finished stays.
-    """
-    temporary = path.with_name(f'.{path.name}.tmp')
-    try:
-        with temporary.open('wb') as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException as error:
-        temporary.unlink(missing_ok=True)
-        if isinstance(error, OSError) and error.errno in _DISK_FULL:
-            done = sum((root / shard_name(number)).exists() for number in range(plan.num_shards))
-            raise BankError(
-                f'{path.name} of {root} could not be written ({error.strerror}): {done} of {plan.num_shards} shards '
-                f'are done, {_size(_missing_bytes(root, plan))} more are needed; make room and give the same command '
-                'again, and it goes on from there'
-            ) from error
-        raise
-
-
 # --- the shards -------------------------------------------------------------------------------------------------------
 
 
-def _write_shards(root: Path, plan: Plan, dataset: Dataset[Sample], fabric: Fabric | None, progress: bool) -> list[str]:
-    """Write what is missing, each process its own shards; returns the checksums of all."""
+def _write_shards(
+    root: Path, plan: Plan, dataset: Dataset[Sample], fabric: Fabric | None, progress: bool
+) -> dict[int, Written]:
+    """Write those of this process that are missing; the checksums of all of its own."""
     rank, world = (0, 1) if fabric is None else (fabric.global_rank, fabric.world_size)
-    digests = torch.zeros(plan.num_shards, 32, dtype=torch.int64)
     mine = range(rank, plan.num_shards, world)
-    failure: Exception | None = None
+    written = {}
+    for number in mine:
+        if (kept := _kept(root / shard_name(number), plan, number)) is not None:
+            written[number] = kept
+    bar = tqdm(total=len(mine), initial=len(written), desc='bank', unit='shard', disable=not progress or rank > 0)
+    with bar:
+        for number in sorted(set(mine) - set(written)):
+            data, blocks = packed(shard_tensors(dataset, plan, number), plan.name_of(number))
+            _write_whole(root / shard_name(number), data, root, plan)
+            written[number] = hashlib.sha256(data).hexdigest(), blocks
+            bar.update()
+    return written
+
+
+def _kept(path: Path, plan: Plan, number: int) -> Written | None:
+    """Checksums of a shard of an earlier call; None, and a warning, for one that is not what was written then."""
+    if not path.exists():
+        return None
     try:
-        kept = [number for number in mine if _is_intact(root / shard_name(number), plan, number)]
-        for number in kept:
-            digests[number] = _as_row(checksum(root / shard_name(number)))
-        bar = tqdm(total=len(mine), initial=len(kept), desc='bank', unit='shard', disable=not progress or rank > 0)
-        with bar:
-            for number in sorted(set(mine) - set(kept)):
-                data = save(shard_tensors(dataset, plan, number))
-                _write_whole(root / shard_name(number), data, root, plan)
-                digests[number] = _as_row(hashlib.sha256(data).hexdigest())
-                bar.update()
-    except Exception as error:
-        failure = error
-    if fabric is not None and world > 1:  # the others must not wait for one that failed
-        failed = fabric.all_reduce(torch.tensor(int(failure is not None), device=fabric.device), reduce_op='sum')
-        digests = cast(Any, fabric.all_reduce(digests.to(fabric.device), reduce_op='sum')).cpu()
-        if failure is None and failed:
-            raise BankError(f'{root}: {int(cast(Any, failed))} of {world} processes failed; see their errors')
-    if failure is not None:
-        raise failure
-    return [bytes(row).hex() for row in digests.tolist()]
-
-
-def _as_row(digest: str) -> torch.Tensor:
-    return torch.tensor(list(bytes.fromhex(digest)))
-
-
-def _is_intact(path: Path, plan: Plan, number: int) -> bool:
-    """Whether a shard is there with all its tensors."""
-    try:
-        with safe_open(path, framework='pt') as file:
-            shapes = {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118
-    except (FileNotFoundError, SafetensorError):
-        return False
-    return shapes == {key: (len(plan.rows(number)), *shape) for key, (_, shape) in plan.tensors().items()}
+        shard = map_shard(path, plan.tensors(), len(plan.rows(number)))
+        if shard.tables is None:
+            problem: str | None = f'{path.name} was written by a version that noted no checksums beside it'
+        elif shard.name != plan.name_of(number):
+            problem = f'{path.name} belongs to another bank or place'
+        else:
+            altered = next(shard.altered(), None)
+            problem = altered and f'{path.name}: {altered}'
+        if problem is None:
+            return checksum(path), cast(str, shard.root)
+    except (BankError, OSError) as error:
+        problem = str(error)
+    warnings.warn(f'{path.parent}: {problem}; this shard is drawn again', stacklevel=2)
+    return None

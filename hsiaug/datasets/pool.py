@@ -286,10 +286,12 @@ class SyntheticPool:
         if self._weights is None:
             mixture, labels = self.mixture(), self._labels()
             if labels is not None:
-                held = np.bincount(labels, minlength=len(mixture))
+                known = (labels >= 0) & (labels < len(mixture))  # an ignored sample is of no class
+                held = np.bincount(labels[known], minlength=len(mixture))
                 if absent := [self.spec.classes[k] for k in np.flatnonzero((held == 0) & (mixture > 0))]:  # type: ignore[union-attr]
                     raise ValueError(f'labels={self.policy!r} asks for {absent}, of which the source holds no sample')
-                self._weights = (mixture / np.maximum(held, 1))[labels]
+                each = mixture / np.maximum(held, 1)
+                self._weights = np.where(known, each[np.where(known, labels, 0)], 0.0)
             else:
                 self._weights = tilt_to_mixture(self._fractions(), mixture)
         return self._weights

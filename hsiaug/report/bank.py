@@ -12,13 +12,14 @@ from torch.utils.data import Dataset
 from ..datasets import SyntheticBank
 from ..datasets.bank import layout
 from ..datasets.bank_export import ExportFormat, export_bank
+from ..datasets.bank_folder import told
 from ..datasets.batches import fetch
 from ..datasets.preview import preview_grid
 from ..samples import Sample, SampleSpec, require_compatible
 
 _SHOWN = 2000  # samples of a side; of large images, as many as _SHOWN_BYTES hold
 _SHOWN_BYTES = 64 << 20
-_SHOWN_SHARDS = 8  # a shard is read whole, for its checksum, when it is first touched
+_SHOWN_SHARDS = 8  # a shard without checksums of blocks is read whole when it is first touched
 _PICTURES, _PANELS = 6, 12
 
 
@@ -52,6 +53,7 @@ def preview_bank(bank: SyntheticBank, real: Dataset[Sample] | None = None) -> Pa
 
     Raises:
         SpecMismatchError: if real and synthetic samples do not fit together.
+        BankError: if the picture cannot be written.
     """
     spec, side = bank.spec, None
     if real is not None:
@@ -66,7 +68,8 @@ def preview_bank(bank: SyntheticBank, real: Dataset[Sample] | None = None) -> Pa
         suptitle=f'{beside(bank, "").name}: {len(bank)} samples of {bank.record["source"]["type"]}{split}',
     )
     path = beside(bank, '_preview.png')
-    figure.savefig(path, dpi=120)
+    with told(path):
+        figure.savefig(path, dpi=120)
     return path
 
 

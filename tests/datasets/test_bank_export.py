@@ -1,7 +1,11 @@
 import csv
+import errno
 import io
 import json
+import multiprocessing
 import os
+import shutil
+import signal
 import tarfile
 import warnings
 from pathlib import Path
@@ -12,6 +16,7 @@ import pytest
 import rasterio
 import torch
 import yaml
+from filelock import FileLock
 from torch.utils.data import Dataset
 
 from hsiaug.datasets.bank import BankError, SyntheticBank
@@ -195,6 +200,78 @@ def test_an_export_that_fails_leaves_nothing(format: Any, tmp_path: Path) -> Non
     with pytest.raises(BankError, match=f'{shard.name} has SHA-256'):
         export_bank(SyntheticBank(bank.root), tmp_path / 'out' / 'export', format)
     assert not list((tmp_path / 'out').iterdir())
+
+
+@pytest.mark.parametrize('format', ['npz', 'geotiff', 'webdataset'])
+def test_an_export_overwrites_nothing(format: Any, tmp_path: Path) -> None:
+    bank = bank_of(Pictures('segmentation'), tmp_path)
+    out = tmp_path / ('export.npz' if format == 'npz' else 'export')
+    out.write_text('the only copy')
+    with pytest.raises(BankError, match=f'{out.name} exists already'):
+        export_bank(bank, tmp_path / 'export', format)
+    assert out.read_text() == 'the only copy'
+    out.unlink()
+    export_bank(bank, tmp_path / 'export', format)
+    with pytest.raises(BankError, match='exists'):
+        export_bank(bank, tmp_path / 'export', format)
+    assert sorted(os.listdir(tmp_path)) == [out.name, 'my bank']  # noqa: PTH208
+
+
+@pytest.mark.parametrize('format', ['npz', 'geotiff', 'webdataset'])
+def test_a_killed_export_leaves_nothing_that_the_next_does_not_take_away(format: Any, tmp_path: Path) -> None:
+    bank = bank_of(Pictures('segmentation'), tmp_path)
+
+    def killed(rows: Any, keys: Any = None) -> Any:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    def export() -> None:
+        bank.batch = killed  # type: ignore[method-assign]
+        export_bank(bank, tmp_path / 'export', format)
+
+    process = multiprocessing.get_context('fork').Process(target=export)
+    process.start()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
+    assert not list(tmp_path.glob('export*'))
+    assert list(tmp_path.glob('.export*.tmp'))
+    out = export_bank(bank, tmp_path / 'export', format)
+    assert sorted(os.listdir(tmp_path)) == [out.name, 'my bank']  # noqa: PTH208
+
+
+def test_two_exports_do_not_write_in_the_same_place(tmp_path: Path) -> None:
+    bank = bank_of(Pictures('segmentation'), tmp_path)
+    with FileLock(tmp_path / '.out.lock'), pytest.raises(BankError, match='another process is exporting'):
+        export_bank(bank, tmp_path / 'out', 'geotiff')
+
+
+@pytest.mark.parametrize('format', ['npz', 'geotiff', 'webdataset'])
+def test_places_that_cannot_hold_an_export_are_named(
+    format: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bank = bank_of(Pictures('segmentation'), tmp_path)
+    (tmp_path / 'file').write_text('text')
+    for out in (tmp_path / ('n' * 300), tmp_path / 'file' / 'out'):
+        with pytest.raises(BankError, match='cannot be written'):
+            export_bank(bank, out, format)
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, 'disk_usage', lambda path: usage._replace(free=100))
+    with pytest.raises(BankError, match=r'needs 0\.0 MB, 0\.0 MB are free'):
+        export_bank(bank, tmp_path / 'out', format)
+    monkeypatch.undo()
+
+    def full(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, 'No space left on device')
+
+    monkeypatch.setattr(os, 'replace', full)
+    with pytest.raises(BankError, match='No space left'):
+        export_bank(bank, tmp_path / 'out', format)
+    assert sorted(os.listdir(tmp_path)) == ['file', 'my bank']  # noqa: PTH208
+
+
+def test_a_mask_that_no_geotiff_holds_is_named(tmp_path: Path) -> None:
+    bank = bank_of(Pictures('segmentation', ignore_index=2**40), tmp_path)
+    with pytest.raises(BankError, match='ignore index 1099511627776 fit in no GeoTIFF mask'):
+        export_bank(bank, tmp_path / 'out', 'geotiff')
 
 
 def test_mistakes_are_named(data: TrainingData, tmp_path: Path) -> None:

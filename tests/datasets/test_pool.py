@@ -1,4 +1,5 @@
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -110,3 +111,15 @@ def test_an_example_is_the_callers_own(generator: Generator) -> None:
         before = pool.example()['image'].clone()
         pool.example()['image'].zero_()
         assert torch.equal(pool.example()['image'], before)
+
+
+def test_an_ignored_sample_is_drawn_for_no_class() -> None:
+    class Ignored(Toy):
+        def __init__(self) -> None:
+            super().__init__('spectrum', 30, seed=2)
+            self.spec = replace(self.spec, ignore_index=255)
+            self.data['label'] = torch.tensor([0, 1, 2, 255, 255]).repeat(6)
+
+    pool = SyntheticPool(source := Ignored(), labels='uniform')
+    assert Counter(source.data['label'][pool.choose(15)].tolist()) == {0: 5, 1: 5, 2: 5}
+    assert pool.weights()[3] == 0  # type: ignore[index]

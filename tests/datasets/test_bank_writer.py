@@ -1,0 +1,206 @@
+"""Banks that are asked for wrongly, resumed from what is damaged, or written by processes of which one fails."""
+
+import contextlib
+import errno
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from banks import SLOW, Source, files, launched, to_format_1
+from filelock import FileLock
+from lightning.fabric import Fabric
+from safetensors.torch import load_file, save_file
+
+from hsiaug.datasets.bank import BankError, SyntheticBank
+from hsiaug.datasets.bank_writer import write_bank
+
+# --- resuming ---------------------------------------------------------------------------------------------------------
+
+
+def begun(root: Path, seed: int = 0) -> None:
+    """A bank of four shards, whose writing stopped after three."""
+
+    def stop(call: int) -> None:
+        if call == 4:
+            raise RuntimeError('stop')
+
+    with pytest.raises(RuntimeError, match='stop'):
+        write_bank(Source(before=stop), root=root, **{**SLOW, 'count': 20}, seed=seed)  # type: ignore[arg-type]
+
+
+def altered(root: Path) -> None:
+    path = root / 'shard-00001.safetensors'
+    content = bytearray(path.read_bytes())
+    image = load_file(path)['image'].numpy().tobytes()
+    content[content.index(image) + 7] ^= 4
+    path.write_bytes(content)
+
+
+def other_place(root: Path) -> None:
+    shutil.copy(root / 'shard-00000.safetensors', root / 'shard-00001.safetensors')
+
+
+def other_bank(root: Path) -> None:
+    begun(root.with_name('other'), seed=5)
+    shutil.copy(root.with_name('other') / 'shard-00001.safetensors', root / 'shard-00001.safetensors')
+
+
+def torn(root: Path) -> None:
+    (root / 'shard-00001.safetensors').write_bytes((root / 'shard-00001.safetensors').read_bytes()[:100])
+
+
+def other_dtype(root: Path) -> None:
+    tensors = load_file(root / 'shard-00001.safetensors')
+    save_file({**tensors, 'image': tensors['image'].double()}, root / 'shard-00001.safetensors')
+
+
+@pytest.mark.parametrize('damage', [altered, other_place, other_bank, torn, other_dtype])
+def test_resuming_draws_a_damaged_shard_again(damage: Callable[[Path], None], tmp_path: Path) -> None:
+    write_bank(Source(), root=tmp_path / 'whole', **{**SLOW, 'count': 20})  # type: ignore[arg-type]
+    begun(tmp_path / 'bank')
+    damage(tmp_path / 'bank')
+    source = Source()
+    with pytest.warns(UserWarning, match=r'shard-00001\S* .*drawn again'):
+        write_bank(source, root=tmp_path / 'bank', **{**SLOW, 'count': 20})  # type: ignore[arg-type]
+    assert source.calls == 1 + 2  # the fingerprint, the damaged shard and the missing one
+    assert files(tmp_path / 'bank') == files(tmp_path / 'whole')
+    SyntheticBank(tmp_path / 'bank').verify()
+
+
+def test_resuming_an_unfinished_bank_of_format_1(tmp_path: Path) -> None:
+    write_bank(Source(), root=tmp_path / 'whole', **{**SLOW, 'count': 20})  # type: ignore[arg-type]
+    begun(tmp_path / 'bank')
+    to_format_1(tmp_path / 'bank')
+    with pytest.warns(UserWarning, match='noted no checksums'):
+        write_bank(Source(), root=tmp_path / 'bank', **{**SLOW, 'count': 20})  # type: ignore[arg-type]
+    assert files(tmp_path / 'bank') == files(tmp_path / 'whole')
+
+
+# --- arguments and places ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ('name', 'value'),
+    [
+        *[('count', value) for value in (0, -1, 2.5, float('nan'), float('inf'), '5', True, 10**30)],
+        *[(name, value) for name in ('chunk', 'shard_bytes') for value in (0, -1, 2.5, float('nan'), 'x', False)],
+        *[('seed', value) for value in (None, 'x', 1.5, 2**70)],
+        *[('labels', value) for value in (None, 'most', 3, {}, 'prior')],
+        *[('labels', value) for value in ({'zinc': 1}, {'soil': float('nan')}, {'soil': 'x'}, {'soil': -1})],
+        *[('real_counts', np.array(v)) for v in ([1, 2], [0, 0, 0], [-1, 1, 1], [np.nan, 1, 1], ['a', 'b', 'c'])],
+    ],
+)  # fmt: skip
+def test_mistaken_arguments_are_named_and_leave_nothing(name: str, value: Any, tmp_path: Path) -> None:
+    source = Source()
+    settings: dict[str, Any] = {'count': 5, 'labels': 'uniform', 'root': tmp_path / 'bank', name: value}
+    with pytest.raises(BankError, match=f'^(a generator needs a )?{name}'):
+        write_bank(source, **settings)
+    assert source.calls == 0
+    assert not (tmp_path / 'bank').exists()
+
+
+def test_whole_numbers_of_numpy_are_numbers(tmp_path: Path) -> None:
+    bank = write_bank(
+        Source(), np.int64(5), tmp_path, labels={'soil': np.float32(1)}, seed=np.int32(3), chunk=np.uint8(2)  # type: ignore[arg-type]
+    )  # fmt: skip
+    assert bank.class_counts.tolist() == [0, 0, 5]  # type: ignore[union-attr]
+    assert (bank.seed, bank.labels_policy) == (3, {'soil': 1.0})
+
+
+def test_places_that_cannot_hold_a_bank_are_named_before_anything_is_drawn(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = Source()
+    (tmp_path / 'file').write_text('text')
+    (tmp_path / 'foreign').mkdir()
+    (tmp_path / 'foreign' / 'thesis.txt').write_text('unsaved')
+    for root, message in [
+        (tmp_path / ('n' * 300), 'File name too long'),
+        (tmp_path / 'file' / 'bank', 'is a file|Not a directory'),
+        (tmp_path / 'file', 'Not a directory|is a file'),
+        (tmp_path / 'foreign', r"not empty \(found \['thesis.txt'\]\)"),
+    ]:
+        with pytest.raises(BankError, match=message):
+            write_bank(source, root=root, **SLOW)  # type: ignore[arg-type]
+    with monkeypatch.context() as patch:
+        patch.setattr(os, 'access', lambda path, mode: False)
+        with pytest.raises(BankError, match='is read-only'):
+            write_bank(source, root=tmp_path / 'bank', **SLOW)  # type: ignore[arg-type]
+    assert source.calls == 0
+    assert sorted(os.listdir(tmp_path)) == ['file', 'foreign']  # noqa: PTH208
+
+
+@pytest.mark.parametrize('code', [errno.EROFS, errno.EACCES, errno.EIO, errno.ENOSPC])
+def test_a_disk_that_refuses_a_file_is_said(code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any, **__: Any) -> None:
+        raise OSError(code, os.strerror(code))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(FileLock, 'acquire', refuse)
+        with pytest.raises(BankError, match=os.strerror(code)):
+            write_bank(Source(), root=tmp_path, **SLOW)  # type: ignore[arg-type]
+    with monkeypatch.context() as patch:
+        patch.setattr(os, 'replace', refuse)
+        with pytest.raises(BankError, match=f'{os.strerror(code)}.*0 of 12 shards are done.*same command again'):
+            write_bank(Source(), root=tmp_path, **SLOW)  # type: ignore[arg-type]
+    assert not list(tmp_path.glob('*.safetensors'))
+    assert len(write_bank(Source(), root=tmp_path, **SLOW)) == 60  # type: ignore[arg-type]
+
+
+def test_a_finished_bank_opens_where_nothing_can_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_bank(Source(), root=tmp_path, **SLOW)  # type: ignore[arg-type]
+    monkeypatch.setattr(os, 'access', lambda path, mode: False)
+    assert len(write_bank(Source(), root=tmp_path, **SLOW)) == 60  # type: ignore[arg-type]
+
+
+# --- many processes ---------------------------------------------------------------------------------------------------
+
+
+def test_a_process_that_fails_before_its_first_draw_stops_the_others(tmp_path: Path) -> None:
+    def write(fabric: Fabric) -> None:
+        source = Source()
+        if fabric.global_rank == 1:
+            del source.spec
+        try:
+            write_bank(source, root=tmp_path / 'bank', fabric=fabric, **SLOW)  # type: ignore[arg-type]
+        except BankError as error:
+            (tmp_path / f'{fabric.global_rank}').write_text(str(error))
+
+    launched(write)
+    assert '1 of 2 processes failed' in (tmp_path / '0').read_text()
+    assert 'has no spec' in (tmp_path / '1').read_text()
+    assert not (tmp_path / 'bank').exists()
+
+
+def test_processes_that_were_asked_for_other_banks_are_refused(tmp_path: Path) -> None:
+    def write(fabric: Fabric) -> None:
+        try:
+            write_bank(Source(), root=tmp_path / 'bank', fabric=fabric, seed=fabric.global_rank, **SLOW)  # type: ignore[arg-type]
+        except BankError as error:
+            (tmp_path / f'{fabric.global_rank}').write_text(str(error))
+
+    launched(write)
+    assert 'seed: there 0, here 1' in (tmp_path / '1').read_text()
+    assert '1 of 2 processes failed' in (tmp_path / '0').read_text()
+    assert not (tmp_path / 'bank').exists()
+
+
+def test_a_process_that_is_gone_ends_the_others(tmp_path: Path) -> None:
+    def write(fabric: Fabric) -> None:
+        def leave(call: int) -> None:
+            if fabric.global_rank == 1 and call == 3:
+                os._exit(0)  # a kill, which the launcher does not notice
+
+        try:
+            write_bank(Source(before=leave), root=tmp_path / 'bank', fabric=fabric, **SLOW)  # type: ignore[arg-type]
+        except BankError as error:
+            (tmp_path / f'{fabric.global_rank}').write_text(str(error))
+
+    with contextlib.suppress(Exception):
+        launched(write)
+    assert '1 of 2' in (said := (tmp_path / '0').read_text()) or 'one of 2 processes ended without a word' in said
+    assert len(write_bank(Source(), root=tmp_path / 'bank', **SLOW)) == 60  # type: ignore[arg-type]
