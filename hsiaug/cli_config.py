@@ -147,7 +147,12 @@ def read_train(file: Path) -> Trained:
         ValueError: naming what the command does not know.
     """
     what = f'{file} is no config file of hsiaug train'
-    return as_record(Trained, read_config(file, what), what)
+    found = read_config(file, what)
+    scene = found.get('scene') if isinstance(found, dict) else None
+    # Notes from before a scene could name labels to ignore hold a scale of 1 where none was given.
+    if file.name == RUN_FILE and isinstance(scene, dict) and 'ignore' not in scene and scene.get('scale') == 1.0:
+        found = {**found, 'scene': {**scene, 'scale': None}}
+    return as_record(Trained, found, what)
 
 
 def read_config(file: Path, what: str) -> Any:

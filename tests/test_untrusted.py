@@ -249,3 +249,13 @@ def test_a_footprint_unpacks_no_more_than_it_declares() -> None:
     with pytest.raises(ValueError, match='declares 1,024 MiB'):
         ones.pixels()
     assert ones.within(np.array([7])).tolist() == [7]
+
+
+def test_a_note_of_before_took_the_scale_of_the_file(tmp_path: Path) -> None:
+    def noted(**scene: Any) -> float | None:
+        (tmp_path / RUN_FILE).write_text(json.dumps({'scene': {'path': 'x.tif', **scene}}))
+        return read_run(tmp_path).scene.scale
+
+    assert noted(scale=1.0) is None
+    assert noted(scale=0.1) == 0.1
+    assert noted(scale=1.0, ignore=None) == 1.0

@@ -28,6 +28,7 @@ from ..samples import require_unseen
 from ..scenes import Scene, Split, Splitter
 from ..scenes.patches import PatchSplit
 from ..trainers import LinearSVM, fit_generator, predict, train_nn1d, training_data
+from ..trainers.divergence import DivergedError
 from .names import file_stem
 from .plan import REAL, Arm, Cell, Classifier, D, Network, Setting
 
@@ -119,7 +120,10 @@ class Group(ABC, Generic[D]):
 
     def _tuning_score(self, candidate: D, metric: str) -> float:
         """Validation score of a setting with real data only; NaN where its training diverged."""
-        model = self._train(candidate, self.real, self.seed + _TUNING_SEED)
+        try:
+            model = self._train(candidate, self.real, self.seed + _TUNING_SEED)
+        except DivergedError:
+            return float('nan')
         return float(self._scores(model, False)[metric]) if _is_finite(model) else float('nan')
 
     def generator(self, arm: Arm) -> Generator:

@@ -157,7 +157,7 @@ def layout_bytes(tensors: Layout) -> int:
 
 def numpy_dtype(dtype: torch.dtype) -> np.dtype[Any]:
     """The same dtype in numpy."""
-    return torch.empty(0, dtype=dtype).numpy().dtype
+    return torch.empty(0, dtype=dtype, device='cpu').numpy().dtype
 
 
 def checksum(path: Path) -> str:
