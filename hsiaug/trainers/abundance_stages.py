@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import copy
-import math
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import mse_loss, softplus
-from torch.nn.utils import clip_grad_norm_
 
+from ..engine import Average, Training
+from ..engine.schedules import Cosine, constant
 from ..models.abundance_base import AbundanceModel
 from ..models.abundance_diffusion import TRAIN_STEPS, AbundanceDiffusion
 from ..models.hierarchical_vae import HierarchicalVAE
 from ..models.style_discriminator import StyleDiscriminator
 from ..models.style_gan import StyleGAN
 from .abundance_config import AbundanceConfig
-from .alternating import AlternatingTraining
 
 WARM_UP = 20
 MIN_SNR = 5.0  # Hang et al., ICCV 2023, https://arxiv.org/abs/2303.09556
@@ -33,7 +32,7 @@ def any_orientation(x: Tensor, rng: torch.Generator) -> Tensor:
     return x
 
 
-class AbundanceTraining(AlternatingTraining):
+class AbundanceTraining(Training):
     """What the kinds have in common: batches, the average of the weights and the learning rate.
 
     Args:
@@ -46,6 +45,9 @@ class AbundanceTraining(AlternatingTraining):
         others: networks that are trained besides, by name.
         betas: of Adam.
     """
+
+    rate: ClassVar[Any] = Cosine(WARM_UP)
+    """Schedule of the learning rate."""
 
     def __init__(
         self,
@@ -63,16 +65,21 @@ class AbundanceTraining(AlternatingTraining):
             name: torch.optim.Adam(module.parameters(), lr=config.rate, betas=betas, fused=True)
             for name, module in trained.items()
         }
-        self.average = copy.deepcopy(model).requires_grad_(False)
-        modules = {**trained, 'average': self.average}
-        super().__init__(config.kind, modules, optimisers, config.iterations, seed, model.device)
+        self.average = Average(model, config.ema)
+        modules = {**trained, 'average': self.average.module}
+        super().__init__(config.kind, modules, optimisers, config.iterations, seed, model.device, self.rate)
         self.abundances, self.index, self.weights, self.config = abundances, index, weights, config
 
     def batch(self, rng: torch.Generator) -> tuple[Tensor, Tensor]:
         """Maps (B, k, s, s), and (B,) indices of their labels."""
         rows = torch.multinomial(self.weights, self.config.batch_size, replacement=True, generator=rng)
         maps = self.abundances[rows]
-        return any_orientation(maps, rng) if self.config.augment else maps, self.index[rows]
+        maps = any_orientation(maps, rng) if self.config.augment else maps
+        return self.share(maps), self.share(self.index[rows])
+
+    def noise(self, shape: Sequence[int], rng: torch.Generator) -> Tensor:
+        """This process's part of normal noise for a batch of values of such a shape."""
+        return self.share(torch.randn((self.config.batch_size, *shape), generator=rng, device=self.device))
 
     def mixed(self, enabled: bool = True) -> Any:
         """The precision that was asked for, as a context; ``enabled=False`` takes single precision."""
@@ -80,29 +87,9 @@ class AbundanceTraining(AlternatingTraining):
             self.device.type, torch.bfloat16, enabled=enabled and self.config.precision == 'bf16', cache_enabled=False
         )
 
-    def descend(self, name: str, loss: Tensor, rate: float = 1.0, clip: float | None = None) -> None:
-        """One step of the network ``name`` down its loss, at ``rate`` times the learning rate."""
-        optimiser = self.optimisers[name]
-        for group in optimiser.param_groups:  # set here, since a checkpoint brings the rate of its own training
-            group['lr'] = rate * self.config.rate
-        optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        if clip is not None:
-            clip_grad_norm_(self.modules[name].parameters(), clip)
-        optimiser.step()
-
-    @torch.no_grad()
-    def follow(self) -> None:
-        """Let the average follow the weights, closely at first."""
-        decay = min(self.config.ema, (1 + self.step) / (10 + self.step))
-        average: list[Tensor] = list(self.average.parameters())
-        torch._foreach_lerp_(average, list(self.modules['model'].parameters()), 1 - decay)
-
-    def minimise(self, loss: Tensor) -> None:
-        """One step of the model, at a rate that rises at once and falls along a cosine."""
-        rate = min(1.0, (self.step + 1) / WARM_UP) * (1 + math.cos(math.pi * self.step / self.steps)) / 2
-        self.descend('model', loss, rate, clip=1.0)
-        self.follow()
+    def after_step(self) -> None:
+        """Let the average follow the weights."""
+        self.average.follow(self.step)
 
 
 class VAETraining(AbundanceTraining):
@@ -113,10 +100,10 @@ class VAETraining(AbundanceTraining):
         model: HierarchicalVAE = self.modules['model']  # type: ignore[assignment]
         maps, index = self.batch(rng)
         with self.mixed():
-            surprise, kls = model.evidence(maps, index, rng)
+            surprise, kls = model.evidence(maps, index, self.own_stream(rng))
         pixels = maps[0, 0].numel()
         reconstruction, kl = surprise.mean() / pixels, kls.sum(dim=1).mean() / pixels
-        self.minimise((reconstruction + kl) / model.counts)
+        self.descend('model', (reconstruction + kl) / model.counts, clip=1.0)
         self.losses = {'reconstruction': reconstruction.detach(), 'kl': kl.detach()}
 
 
@@ -128,8 +115,8 @@ class DiffusionTraining(AbundanceTraining):
         model: AbundanceDiffusion = self.modules['model']  # type: ignore[assignment]
         maps, index = self.batch(rng)
         x = model.standardise(maps)
-        noise = torch.randn(x.shape, generator=rng, device=x.device)
-        time = torch.randint(TRAIN_STEPS, (len(x),), generator=rng, device=x.device)
+        noise = self.noise(x.shape[1:], rng)
+        time = self.share(torch.randint(TRAIN_STEPS, (self.config.batch_size,), generator=rng, device=x.device))
         alpha = model.alphas[time][:, None, None, None]
         with self.mixed():
             prediction = model(alpha.sqrt() * x + (1 - alpha).sqrt() * noise, time, index)
@@ -137,7 +124,7 @@ class DiffusionTraining(AbundanceTraining):
         ratio = (alpha / (1 - alpha)).flatten()
         weight = ratio.clamp_max(MIN_SNR) / (ratio + 1)
         loss = (weight * mse_loss(prediction.float(), target, reduction='none').mean(dim=(1, 2, 3))).mean()
-        self.minimise(loss)
+        self.descend('model', loss, clip=1.0)
         self.losses = {'loss': loss.detach()}
 
 
@@ -148,6 +135,8 @@ class StyleGANTraining(AbundanceTraining):
     https://arxiv.org/abs/1801.04406, on real maps. Between two steps with a penalty there are some without, as in
     StyleGAN2.
     """
+
+    rate = staticmethod(constant)
 
     def __init__(
         self,
@@ -169,15 +158,13 @@ class StyleGANTraining(AbundanceTraining):
 
     def fake(self, index: Tensor, rng: torch.Generator) -> Tensor:
         """Synthetic maps with these labels."""
-        noise = torch.randn((len(index), self.model.noise_dim), generator=rng, device=self.device)
-        return self.model(noise, index)
+        return self.model(self.noise((self.model.noise_dim,), rng), index)
 
     def update(self, rng: torch.Generator) -> None:
         """One step of the discriminator, one of the generator."""
         maps, index = self.batch(rng)
         self.discriminator_step(maps, index, rng)
         self.generator_step(index, rng)
-        self.follow()
 
     def discriminator_step(self, maps: Tensor, index: Tensor, rng: torch.Generator) -> None:
         """One step of the discriminator."""

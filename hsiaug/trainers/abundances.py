@@ -12,11 +12,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..engine import Run
+from ..engine.checkpoint import resumable
 from ..models.abundance_base import AbundanceModel, label_index
 from ..models.abundances import abundance_model
 from .abundance_config import AbundanceConfig
 from .abundance_stages import AbundanceTraining, DiffusionTraining, StyleGANTraining, VAETraining
-from .checkpoint import resumable
 
 CHECKPOINT_FILE = 'abundances.safetensors'
 _TRAININGS: dict[str, Callable[..., AbundanceTraining]] = {
@@ -78,10 +79,10 @@ def train_abundances(
         )
     if resume and file is not None:
         training.load(file)
-    training.run(file, identity, checkpoint_every, progress)
+    training.run(Run(every=checkpoint_every, progress=progress), file, identity)
     if file is not None:
         file.unlink(missing_ok=True)
-    return training.average.requires_grad_(True).eval()
+    return training.average.module.requires_grad_(True).eval()
 
 
 def _identity(abundances: Tensor, index: Tensor, shares: Tensor, config: AbundanceConfig, seed: int) -> dict[str, Any]:

@@ -1,27 +1,19 @@
-"""The two stages of latent diffusion as Lightning modules, and how a killed stage goes on.
-
-A step depends on its number, the seed and the state of the weights only: patches, flips and noise come from a random
-stream of its own. So a stage that goes on from a checkpoint ends where an undisturbed one ends.
-"""
+"""The two stages of latent diffusion: what each minimises."""
 
 from __future__ import annotations
 
 import copy
-import math
-from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from diffusers import DDPMScheduler
-from lightning.pytorch import LightningModule
-from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn.functional import mse_loss
 
+from ..engine import Average, Training
+from ..engine.schedules import Cosine, WarmUp
 from ..generators.two_stream_diffusion import CHUNK, SCHEDULE, TRAIN_STEPS, TwoStreamDiffusion
 from ..losses.reconstruction import kl_divergence, mask_loss, spectral_reconstruction
-from .checkpoint import found_checkpoint, restore, state_of, write_checkpoint
 from .two_stream_config import TwoStreamConfig
 
 WARM_UP = 20
@@ -50,24 +42,21 @@ def arranged(image: Tensor, mask: Tensor, variant: int) -> tuple[Tensor, Tensor]
     return turn(image, variant % ORIENTATIONS), turn(mask, variant % ORIENTATIONS)
 
 
-class Stage(LightningModule):
-    """A stage of the training: ``step`` counts what it has done, a subclass says what it minimises.
+class Stage(Training):
+    """A stage of the training: a subclass says what it minimises.
 
     Args:
         name: of the stage, in checkpoints and messages.
-        generator: what is trained.
+        generator: what is trained, on the device.
         x: (N, C, H, W) normalised images; of two dates, their bands one after the other.
         y: (N, H, W) masks.
         config: setting.
         seed: of everything random.
         trained: the part of the generator that this stage trains.
         batch_size: patches per step.
-        lr: highest learning rate.
+        lr: highest learning rate; it rises over the first steps, and falls along a cosine where asked for.
         steps: how many steps it takes.
     """
-
-    x: Tensor
-    y: Tensor
 
     def __init__(
         self,
@@ -81,87 +70,56 @@ class Stage(LightningModule):
         batch_size: int,
         lr: float,
         steps: int,
+        others: Mapping[str, nn.Module] | None = None,
     ) -> None:
-        super().__init__()
-        self.name, self.generator, self.config, self.seed = name, generator, config, seed
-        self.trained, self.batch_size, self.lr, self.steps, self.step = trained, batch_size, lr, steps, 0
-        self.register_buffer('x', x, persistent=False)
-        self.register_buffer('y', y, persistent=False)
+        self.generator, self.config, self.trained, self.batch_size = generator, config, trained, batch_size
+        self.advice = f'lower {name}_lr ({lr:g}), with which the same call resumes'
+        self.preview: Callable[[Stage], None] | None = None
         square = x.shape[-1] == x.shape[-2]
         orientations = tuple(range(ORIENTATIONS)) if square else (0, 2, 4, 6)
         self.variants: tuple[int, ...] = orientations if config.augment else (0,)
         if config.swap_dates:
             self.variants += tuple(variant + ORIENTATIONS for variant in self.variants)
-        for parameter in generator.parameters():
-            parameter.requires_grad_(False)
-        for parameter in trained.parameters():
-            parameter.requires_grad_(True)
-        self.optimiser = torch.optim.AdamW(trained.parameters(), lr=lr, betas=(0.9, 0.99), fused=True)
-        self.loss = torch.zeros(())
+        generator.train().requires_grad_(False)
+        trained.requires_grad_(True)
+        optimiser = torch.optim.AdamW(trained.parameters(), lr=lr, betas=(0.9, 0.99), fused=True)
+        modules: dict[str, nn.Module] = {'generator': generator, **(others or {})}
+        schedule = Cosine(WARM_UP) if config.lr_decay else WarmUp(WARM_UP)
+        super().__init__(name, modules, {'adamw': optimiser}, steps, seed, generator.device, schedule)
+        self.x, self.y = x.to(self.device), y.to(self.device)
 
     def objective(self, rng: torch.Generator) -> Tensor:
         """The loss of one batch, all randomness from ``rng``."""
         raise NotImplementedError
 
+    def update(self, rng: torch.Generator) -> None:
+        """One step down the objective."""
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == 'bf16'):
+            loss = self.objective(rng)
+        self.descend('adamw', loss, clip=1.0)
+        self.losses = {'loss': loss.detach()}
+
+    def after_step(self) -> None:
+        """Draw samples from time to time, where that was asked for."""
+        if self.preview is not None:
+            self.preview(self)
+
     def rows(self, rng: torch.Generator) -> Tensor:
-        """(B,) patches of a batch."""
-        return torch.randint(len(self.x), (self.batch_size,), generator=rng, device=self.device)
+        """Patches of this process's part of a batch."""
+        return self.share(torch.randint(len(self.x), (self.batch_size,), generator=rng, device=self.device))
+
+    def noise(self, shape: Sequence[int], rng: torch.Generator) -> Tensor:
+        """This process's part of normal noise for a batch of values of such a shape."""
+        return self.share(torch.randn((self.batch_size, *shape), generator=rng, device=self.device))
 
     def any_variant(self, rng: torch.Generator) -> int:
         """An orientation for a whole batch."""
         choice = torch.randint(len(self.variants), (), generator=torch.Generator().manual_seed(rng.initial_seed()))
         return self.variants[int(choice)]
 
-    def training_step(self, batch: int, batch_idx: int) -> Tensor:
-        """The loss of step number ``batch``."""
-        # Large odd numbers keep the streams of neighbouring seeds, stages and steps apart.
-        mixed = (
-            self.seed * 0x9E3779B97F4A7C15 + len(self.name) * 0xD1B54A32D192ED03 + batch * 0x2545F4914F6CDD1D
-        ) % 2**63
-        loss = self.objective(torch.Generator(self.device).manual_seed(mixed))
-        self.loss = loss.detach()
-        return loss
-
-    def configure_optimizers(self) -> torch.optim.Optimizer:
-        """AdamW; its learning rate is set by :meth:`on_train_batch_start`."""
-        return self.optimiser
-
-    def on_train_batch_start(self, batch: int, batch_idx: int) -> None:
-        """A short warm-up, and a fall along a cosine to nothing where asked for."""
-        factor = min(1.0, (batch + 1) / WARM_UP)
-        if self.config.lr_decay:
-            factor *= 0.5 * (1 + math.cos(math.pi * batch / self.steps))
-        for group in self.optimiser.param_groups:
-            group['lr'] = self.lr * factor
-
-    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
-        """Take the step and count it. Callbacks come after, and find it done."""
-        super().optimizer_step(*args, **kwargs)
-        self.step += 1
-
     def result(self) -> TwoStreamDiffusion:
         """The generator as it stands."""
         return self.generator
-
-    # --- checkpoints ------------------------------------------------------------------------------------------------
-
-    def weights(self) -> dict[str, nn.Module]:
-        """What a checkpoint holds beside the optimiser."""
-        return {'generator': self.generator}
-
-    def save(self, file: Path, identity: Mapping[str, Any]) -> None:
-        """Write everything that the next step depends on; the file appears whole or not at all."""
-        write_checkpoint(file, state_of(self.weights(), self.optimisers), identity, self.name, self.step)
-
-    def load(self, file: Path) -> None:
-        """Go on from a checkpoint of this stage."""
-        restore(load_file(file), self.weights(), self.optimisers)
-        self.step = int(found_checkpoint(file)['step'])
-
-    @property
-    def optimisers(self) -> dict[str, torch.optim.Optimizer]:
-        """The optimiser, by the name that it has in checkpoints."""
-        return {'adamw': self.optimiser}
 
 
 class AutoencoderStage(Stage):
@@ -183,10 +141,7 @@ class AutoencoderStage(Stage):
         rows, variant = self.rows(rng), self.any_variant(rng)
         image, mask = arranged(self.x[rows], self.y[rows], variant)
         generator, posterior = self.generator, self.generator.posterior(image, mask)
-        codes = [
-            mean + (0.5 * logvar).exp() * torch.randn(mean.shape, generator=rng, device=mean.device)
-            for mean, logvar in posterior
-        ]
+        codes = [mean + (0.5 * logvar).exp() * self.noise(mean.shape[1:], rng) for mean, logvar in posterior]
         output, logits = generator.decode(codes)
         # The spectral angle is that of each date: two dates do not make up one spectrum.
         found, target, mean, std = (
@@ -202,17 +157,14 @@ class DiffusionStage(Stage):
     """Trains the denoiser on the codes of all patches; its average over the steps is what is kept."""
 
     def __init__(self, generator: TwoStreamDiffusion, x: Tensor, y: Tensor, config: TwoStreamConfig, seed: int) -> None:
+        self.average = Average(generator.denoiser, config.ema_decay)
         super().__init__(
             'diffusion', generator, x, y, config, seed, generator.denoiser, config.batch_size,
-            config.diffusion_lr, config.diffusion_iterations,
+            config.diffusion_lr, config.diffusion_iterations, {'average': self.average.module},
         )  # fmt: skip
-        self.average = copy.deepcopy(generator.denoiser)
-        self.register_buffer('alphas', DDPMScheduler(**SCHEDULE).alphas_cumprod, persistent=False)
-        self.register_buffer('shares', torch.empty(0), persistent=False)
+        self.alphas = DDPMScheduler(**SCHEDULE).alphas_cumprod.to(self.device)
+        self.shares = torch.empty(0)
         self.cache: tuple[Tensor, Tensor] | None = None
-
-    alphas: Tensor
-    shares: Tensor
 
     @torch.no_grad()
     def standardise_codes(self) -> None:
@@ -234,7 +186,7 @@ class DiffusionStage(Stage):
         return torch.cat(means), torch.cat(logvars)
 
     @torch.no_grad()
-    def on_fit_start(self) -> None:
+    def before_steps(self) -> None:
         """Encode all patches once, in all orientations: the autoencoders no longer change."""
         hot = torch.cat([self.generator.one_hot(part).sum(dim=(2, 3)) for part in self.y.split(CHUNK)])
         self.shares = hot / hot.sum(dim=1, keepdim=True)
@@ -242,21 +194,18 @@ class DiffusionStage(Stage):
             codes = [self._codes(variant) for variant in self.variants]
             self.cache = torch.stack([m for m, _ in codes]), torch.stack([v for _, v in codes])
 
-    def on_fit_end(self) -> None:
-        """Give the memory back."""
-        self.cache = None
-
     def objective(self, rng: torch.Generator) -> Tensor:
         """Weighted squared error of the prediction."""
         rows, device, config = self.rows(rng), self.device, self.config
-        draws = torch.randn((2, len(rows), *self.generator.code_shape), generator=rng, device=device)
-        time = torch.randint(TRAIN_STEPS, (len(rows),), generator=rng, device=device)
+        draws = self.noise((2, *self.generator.code_shape), rng).unbind(dim=1)
+        time = self.share(torch.randint(TRAIN_STEPS, (self.batch_size,), generator=rng, device=device))
         shares = self.shares[rows]
         if config.class_conditional and config.condition_dropout:
-            keep = torch.rand((len(rows), 1), generator=rng, device=device) >= config.condition_dropout
-            shares = shares * keep
+            keep = torch.rand((self.batch_size, 1), generator=rng, device=device) >= config.condition_dropout
+            shares = shares * self.share(keep)
         if self.cache is not None:
-            variant = torch.randint(len(self.variants), (len(rows),), generator=rng, device=device)
+            variant = torch.randint(len(self.variants), (self.batch_size,), generator=rng, device=device)
+            variant = self.share(variant)
             mean, logvar = self.cache[0][variant, rows], self.cache[1][variant, rows]
         else:
             with torch.no_grad():
@@ -273,23 +222,15 @@ class DiffusionStage(Stage):
         weight = snr.clamp_max(config.min_snr_gamma) / (snr if config.prediction_type == 'epsilon' else snr + 1)
         return (weight * mse_loss(prediction, target, reduction='none').mean(dim=(1, 2, 3))).mean()
 
-    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
-        """Take the step and average the weights."""
-        super().optimizer_step(*args, **kwargs)
-        decay = min(self.config.ema_decay, (1 + self.step) / (10 + self.step))
-        with torch.no_grad():
-            average: list[Tensor] = list(self.average.parameters())
-            latest: list[Tensor] = list(self.generator.denoiser.parameters())
-            torch._foreach_lerp_(average, latest, 1 - decay)
-
-    def weights(self) -> dict[str, nn.Module]:
-        """The generator, and the average."""
-        return {**super().weights(), 'average': self.average}
+    def after_step(self) -> None:
+        """Average the weights."""
+        self.average.follow(self.step)
+        super().after_step()
 
     def result(self) -> TwoStreamDiffusion:
         """A copy of the generator with the averaged denoiser."""
         generator = copy.deepcopy(self.generator)
-        generator.denoiser.load_state_dict(self.average.state_dict())
+        generator.denoiser.load_state_dict(self.average.module.state_dict())
         return generator.eval()
 
 

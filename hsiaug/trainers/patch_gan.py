@@ -17,12 +17,12 @@ from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from ..datasets.class_patches import Rule, class_patches
+from ..engine import Run, Training
+from ..engine.checkpoint import resumable
 from ..functional.gradient_penalty import gradient_penalty_autograd
 from ..generators.base import TrainingData
 from ..generators.patch_gan import PatchGAN, Upsampling
 from ..models.patch_critic import Dims, PatchCritic
-from .alternating import AlternatingTraining
-from .checkpoint import resumable
 
 CHECKPOINT_FILE = 'training.safetensors'
 Loss = Literal['bce', 'wgan-gp']
@@ -83,7 +83,7 @@ class PatchGANConfig:
             )
 
 
-class PatchGANTraining(AlternatingTraining):
+class PatchGANTraining(Training):
     """The training: a generator, a critic, and the patches on the device.
 
     Args:
@@ -107,17 +107,13 @@ class PatchGANTraining(AlternatingTraining):
         self.real, self.labels = generator.normalise(data.x.to(self.device)), data.y.to(self.device)
 
     def _rows(self, rng: torch.Generator) -> Tensor:
-        return torch.randint(len(self.real), (self.config.batch_size,), generator=rng, device=self.device)
+        rows = torch.randint(len(self.real), (self.config.batch_size,), generator=rng, device=self.device)
+        return self.share(rows)
 
     def _fake(self, labels: Tensor, rng: torch.Generator) -> Tensor:
         """Synthetic patches of these classes."""
-        noise = torch.randn((len(labels), self.generator.latent_dim), generator=rng, device=self.device)
-        return self.generator(noise, labels)
-
-    def _descend(self, name: str, loss: Tensor) -> None:
-        self.optimisers[name].zero_grad(set_to_none=True)
-        loss.backward()
-        self.optimisers[name].step()
+        shape = (self.config.batch_size, self.generator.latent_dim)
+        return self.generator(self.share(torch.randn(shape, generator=rng, device=self.device)), labels)
 
     def update(self, rng: torch.Generator) -> None:
         """``critic_steps`` steps of the critic, one of the generator."""
@@ -128,7 +124,7 @@ class PatchGANTraining(AlternatingTraining):
         scores = self.critic(self._fake(labels, rng), labels)
         bce = self.config.loss == 'bce'
         loss = binary_cross_entropy_with_logits(scores, torch.ones_like(scores)) if bce else -scores.mean()
-        self._descend('generator', loss)
+        self.descend('generator', loss)
         self.critic.requires_grad_(True)
         self.losses['generator'] = loss.detach()
 
@@ -144,11 +140,11 @@ class PatchGANTraining(AlternatingTraining):
             self.losses['discriminator'] = loss.detach()
         else:
             distance = on_fake.mean() - on_real.mean()
-            epsilon = torch.rand((len(real), 1, 1, 1), generator=rng, device=self.device)
+            epsilon = self.share(torch.rand((self.config.batch_size, 1, 1, 1), generator=rng, device=self.device))
             penalty = gradient_penalty_autograd(lambda x: self.critic(x, labels), torch.lerp(fake, real, epsilon))
             loss = distance + self.config.penalty * penalty
             self.losses['critic'] = distance.detach()
-        self._descend('critic', loss)
+        self.descend('critic', loss)
 
 
 def train_patch_gan(
@@ -207,7 +203,7 @@ def train_patch_gan(
     training = PatchGANTraining(generator.to(device), critic.to(device), data, config, seed)
     if resume and file is not None:
         training.load(file)
-    training.run(file, identity, checkpoint_every, progress)
+    training.run(Run(every=checkpoint_every, progress=progress), file, identity)
     generator.eval()
     if config.calibrate:
         generator.calibrate(data, seed)

@@ -21,13 +21,13 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from tqdm.auto import tqdm
 
+from ..engine.checkpoint import resumable, write_checkpoint
+from ..engine.cuda_graphs import capture
 from ..functional.gradient_penalty import gradient_penalty_mlp, interpolates
 from ..generators.base import TrainingData
 from ..generators.spectral_gan import Space, SpectralGAN
 from ..metrics.distribution import sliced_wasserstein
 from ..models.mlp import MLP
-from .checkpoint import resumable, write_checkpoint
-from .cuda_graphs import capture
 
 CHECKPOINT_FILE = 'training.safetensors'
 

@@ -19,14 +19,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits, mse_loss
 
+from ..engine import Run, Training
+from ..engine.checkpoint import resumable
+from ..engine.schedules import Staircase
 from ..functional.degradation import degrade
 from ..generators.base import TrainingData
 from ..generators.msrresgan import Augmentation, MSRResGAN
 from ..models.msrresgan import MSRResNet, gradient_magnitude
 from ..models.srgan import SRDiscriminator
 from ..models.super_resolution import ADVERSARIAL, Network
-from .alternating import AlternatingTraining
-from .checkpoint import resumable
 
 CHECKPOINT_FILE = 'training.safetensors'
 ARCHITECTURE = ('network', 'factor', 'width', 'blocks', 'augmentation', 'mtf', 'noise')
@@ -97,7 +98,7 @@ class SuperResolutionConfig:
         )
 
 
-class _Stage(AlternatingTraining):
+class _Stage(Training):
     """What both stages share: batches of both resolutions, and the learning rate."""
 
     def __init__(
@@ -112,25 +113,21 @@ class _Stage(AlternatingTraining):
         seed: int,
     ) -> None:
         optimisers = {k: torch.optim.Adam(p, lr=config.lr, fused=True) for k, p in trained.items()}
-        super().__init__(name, modules, optimisers, steps, seed, generator.device)
+        super().__init__(name, modules, optimisers, steps, seed, generator.device, Staircase(config.lr_decay))
         self.generator, self.config, self.low = generator, config, low
 
     def batch(self, rng: torch.Generator) -> tuple[Tensor, Tensor]:
         """Normalised images of low and high resolution."""
         rows = torch.randint(len(self.generator.image), (self.config.batch_size,), generator=rng, device=self.device)
         high = self.generator.normalise(self.generator.image[rows])
-        if self.low is not None:
-            return self.generator.normalise(self.low[rows]), high
-        return degrade(high, self.config.factor, self.config.mtf, self.config.noise, rng), high
+        low = None if self.low is None else self.generator.normalise(self.low[rows])
+        if low is None:  # of the whole batch, so that many processes draw the noise of one
+            low = degrade(high, self.config.factor, self.config.mtf, self.config.noise, rng)
+        return self.share(low), self.share(high)
 
-    def descend(self, name: str, loss: Tensor) -> None:
-        """One step of an optimiser at the learning rate of now."""
-        optimiser = self.optimisers[name]
-        for group in optimiser.param_groups:
-            group['lr'] = self.config.lr * self.config.lr_decay ** (4 * self.step // self.steps)
-        optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        optimiser.step()
+    def minimise(self, name: str, loss: Tensor) -> None:
+        """One step of an optimiser, whose loss is reported."""
+        self.descend(name, loss)
         self.losses[name] = loss.detach()
 
 
@@ -149,7 +146,7 @@ class GradientStage(_Stage):
     def update(self, rng: torch.Generator) -> None:
         """Squared error of the learned gradient."""
         low, high = self.batch(rng)
-        self.descend('gradient', mse_loss(self.network.learned_gradient(low), gradient_magnitude(high)))
+        self.minimise('gradient', mse_loss(self.network.learned_gradient(low), gradient_magnitude(high)))
 
 
 class GeneratorStage(_Stage):
@@ -186,13 +183,13 @@ class GeneratorStage(_Stage):
                 binary_cross_entropy_with_logits(score, torch.full_like(score, truth))
                 for score, truth in zip(scores, (1.0, 0.0), strict=True)
             ]
-            self.descend('discriminator', (verdicts[0] + verdicts[1]) / 2)
+            self.minimise('discriminator', (verdicts[0] + verdicts[1]) / 2)
             self.discriminator.requires_grad_(False)
             score = self.discriminator(fake)
             deceived = binary_cross_entropy_with_logits(score, torch.ones_like(score))
             loss = loss + self.config.adversarial * deceived
             self.discriminator.requires_grad_(True)
-        self.descend('generator', loss)
+        self.minimise('generator', loss)
 
 
 def train_super_resolution(
@@ -247,7 +244,7 @@ def train_super_resolution(
                 continue  # it is done, and its result is in the checkpoint
             stage.load(file)
             found = None
-        stage.run(file, identity, checkpoint_every, progress)
+        stage.run(Run(every=checkpoint_every, progress=progress), file, identity)
     generator.eval().requires_grad_(True)
     generator.adopt(data, seed, json.loads(json.dumps(dataclasses.asdict(config))))
     if file is not None:

@@ -11,12 +11,12 @@ from typing import Any
 
 import torch
 
+from ..engine import Run
+from ..engine.checkpoint import resumable
 from ..generators.base import TrainingData
 from ..generators.dates import flat_mask
 from ..generators.two_stream_diffusion import TwoStreamDiffusion
-from .checkpoint import resumable
 from .latent_stages import AutoencoderStage, DiffusionStage, Stage
-from .stage_runner import Watch, run
 from .two_stream_config import TwoStreamConfig
 
 CHECKPOINT_FILE = 'training.safetensors'
@@ -78,32 +78,28 @@ def train_two_stream(
     file = None if folder is None else Path(folder) / CHECKPOINT_FILE
     identity = _identity(data, config, seed)
     checkpoint = resumable(file, identity)
-    watch = Watch(
-        file,
-        identity,
-        checkpoint_every,
-        None if folder is None else _Preview(data, Path(folder)),
-        preview_every,
-        progress,
-    )
+    run = Run(seed=seed, every=checkpoint_every, progress=progress)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         generator = TwoStreamDiffusion(data.spec, **{name: getattr(config, name) for name in ARCHITECTURE})
         generator.observe(data, seed)
         x, y = generator.normalise(data.x), flat_mask(data.y)
+        generator.to(device)
         if checkpoint is None or checkpoint['stage'] == 'vae':
             first = AutoencoderStage(generator, x, y, config, seed)
             if checkpoint is not None and file is not None:
                 first.load(file)
-            run(first, watch, device, config.precision)
+            first.run(run, file, identity)
         second = DiffusionStage(generator, x, y, config, seed)
+        if folder is not None:
+            second.preview = _Preview(data, Path(folder), preview_every)
         if checkpoint is not None and checkpoint['stage'] == 'diffusion' and file is not None:
             second.load(file)
         else:
-            second.to(device).standardise_codes()
+            second.standardise_codes()
             if file is not None:
                 second.save(file, identity)
-        run(second, watch, device, config.precision)
+        second.run(run, file, identity)
     generator = second.result().requires_grad_(True).to(device)
     generator.adopt(data, seed, json.loads(json.dumps(dataclasses.asdict(config))))
     if file is not None:
@@ -114,11 +110,11 @@ def train_two_stream(
 class _Preview:
     """Draws real and synthetic pairs while the denoiser learns."""
 
-    def __init__(self, data: TrainingData, folder: Path) -> None:
-        self.data, self.folder = data, folder
+    def __init__(self, data: TrainingData, folder: Path, every: int) -> None:
+        self.data, self.folder, self.every = data, folder, every
 
     def __call__(self, stage: Stage) -> None:
-        if not isinstance(stage, DiffusionStage):
+        if stage.step % self.every:
             return
         from ..datasets.preview import preview_grid
 

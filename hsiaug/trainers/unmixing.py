@@ -20,11 +20,12 @@ import torch
 from sklearn.cluster import KMeans
 from torch import Tensor
 
+from ..engine import Run, Training
+from ..engine.checkpoint import resumable
+from ..engine.schedules import Cosine
 from ..functional.unmixing import RGB_CENTRES, band_selection, require_rank, vca
 from ..losses.unmixing import unmixing_loss
 from ..models.unmixing import UnmixingNetwork
-from .alternating import AlternatingTraining
-from .checkpoint import resumable
 
 Inputs = Literal['rgb', 'all']
 Start = Literal['vca', 'kmeans']
@@ -99,7 +100,7 @@ class UnmixingConfig:
         return cls(**{'steps': 300, 'learning_rate': 3e-3, 'endmember_rate': 0.1, **changes})
 
 
-class UnmixingTraining(AlternatingTraining):
+class UnmixingTraining(Training):
     """The training: a network and the images that it unmixes, on the device.
 
     Args:
@@ -116,25 +117,20 @@ class UnmixingTraining(AlternatingTraining):
         ]
         optimisers = {'network': torch.optim.Adam(groups, fused=True)}
         steps = config.steps or config.epochs * math.ceil(len(images) / config.batch_size)
-        super().__init__('unmixing', {'network': network.train()}, optimisers, steps, seed, images.device)
+        super().__init__('unmixing', {'network': network.train()}, optimisers, steps, seed, images.device, Cosine())
         self.network, self.images, self.config = network, images, config
-        self.rates = [float(group['lr']) for group in optimisers['network'].param_groups]
 
     def update(self, rng: torch.Generator) -> None:
         """One step; endmembers that it made negative are put to 0."""
-        optimiser, network, config = self.optimisers['network'], self.network, self.config
-        decay = 0.5 * (1 + math.cos(math.pi * self.step / self.steps))
-        for group, rate in zip(optimiser.param_groups, self.rates, strict=True):
-            group['lr'] = rate * decay
-        image = self.images[torch.randint(len(self.images), (config.batch_size,), generator=rng, device=self.device)]
+        network, config = self.network, self.config
+        rows = torch.randint(len(self.images), (config.batch_size,), generator=rng, device=self.device)
+        image = self.images[self.share(rows)]
         abundances, output = network(image)
         weights = network.decoder.weight[:, :, 0, 0].T
         loss = unmixing_loss(
             output / network.scale, image / network.scale, weights, config.sad_weight, config.tv_weight
         )
-        optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        optimiser.step()
+        self.descend('network', loss)
         with torch.no_grad():
             network.decoder.weight.clamp_(min=0)
         self.losses['loss'] = loss.detach()
@@ -193,7 +189,7 @@ def train_unmixing(
     if resume and file is not None:
         training.load(file)
     if training.step < training.steps:
-        training.run(file, identity, checkpoint_every, progress)
+        training.run(Run(every=checkpoint_every, progress=progress), file, identity)
         if file is not None:
             training.save(file, identity)
     network.eval()

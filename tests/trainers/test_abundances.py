@@ -6,8 +6,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from hsiaug.engine import Training
+from hsiaug.engine import training as engine_training
+from hsiaug.engine.checkpoint import found_checkpoint
 from hsiaug.models.abundance_base import AbundanceModel
-from hsiaug.trainers import alternating
 from hsiaug.trainers.abundance_stages import (
     AbundanceTraining,
     DiffusionTraining,
@@ -15,8 +17,6 @@ from hsiaug.trainers.abundance_stages import (
     any_orientation,
 )
 from hsiaug.trainers.abundances import AbundanceConfig, train_abundances
-from hsiaug.trainers.alternating import AlternatingTraining
-from hsiaug.trainers.checkpoint import found_checkpoint
 
 SIZE = 8
 NETWORKS: dict[str, dict[str, Any]] = {
@@ -135,20 +135,22 @@ def test_lower_precision_trains_as_well(kind: str) -> None:
 def test_average_follows_the_weights() -> None:
     maps, labels = borders(12)
     kept = dict[str, AbundanceTraining]()
-    follow = AbundanceTraining.follow
+    follow = AbundanceTraining.after_step
 
     def spy(self: AbundanceTraining) -> None:
-        before = [p.clone() for p in self.average.parameters()]
+        before = [p.clone() for p in self.average.module.parameters()]
         follow(self)
         decay = min(0.3, (1 + self.step) / (10 + self.step))
-        for old, now, new in zip(before, self.modules['model'].parameters(), self.average.parameters(), strict=True):
+        for old, now, new in zip(
+            before, self.modules['model'].parameters(), self.average.module.parameters(), strict=True
+        ):
             assert torch.allclose(new, decay * old + (1 - decay) * now, atol=1e-6)
         kept['training'] = self
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(AbundanceTraining, 'follow', spy)
+        patch.setattr(AbundanceTraining, 'after_step', spy)
         model = train_abundances(maps, labels, 2, config('diffusion', ema=0.3))
-    assert same(model, kept['training'].average)
+    assert same(model, kept['training'].average.module)
     last = train_abundances(maps, labels, 2, config('diffusion', ema=0))
     assert same(last, kept['training'].modules['model'])
 
@@ -163,15 +165,15 @@ def test_killed_training_ends_where_an_undisturbed_one_does(
     maps, labels = borders(12)
     setting = config(kind)
     undisturbed = train_abundances(maps, labels, 2, setting, seed=2)
-    save = AlternatingTraining.save
+    save = Training.save
 
-    def stop(self: AlternatingTraining, *args: object) -> None:
+    def stop(self: Training, *args: object) -> None:
         save(self, *args)  # type: ignore[arg-type]
         if self.step == 4:
             raise KeyboardInterrupt
 
     with monkeypatch.context() as context:
-        context.setattr(AlternatingTraining, 'save', stop)
+        context.setattr(Training, 'save', stop)
         with pytest.raises(KeyboardInterrupt):
             train_abundances(maps, labels, 2, setting, seed=2, folder=tmp_path, checkpoint_every=2)
     with pytest.raises(ValueError, match=r"another training.*'data'"):
@@ -205,9 +207,9 @@ def test_divergence_leaves_the_last_good_checkpoint(kind: str, tmp_path: Path, m
 def test_discriminator_that_nothing_deceives_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     maps, labels = borders(32)
     monkeypatch.setattr(StyleGANTraining, 'generator_step', lambda *args: None)  # a generator that never learns
-    monkeypatch.setattr(alternating, 'CHECK_EVERY', 5)
+    monkeypatch.setattr(engine_training, 'CHECK_EVERY', 5)
     setting = config('style_gan', iterations=120, learning_rate=5e-3, r1=0.0)
-    with pytest.warns(UserWarning, match="no longer deceived .* of 'style_gan'"):
+    with pytest.warns(UserWarning, match="hardly ever wrong .* of 'style_gan'"):
         train_abundances(maps, labels, 2, setting)
 
 
@@ -254,7 +256,7 @@ def test_loss_is_that_of_the_velocity() -> None:
     losses = list[float]()
 
     class Silent(DiffusionTraining):
-        def minimise(self, loss: Tensor) -> None:
+        def descend(self, name: str, loss: Tensor, clip: float | None = None) -> None:
             losses.append(float(loss.detach()))
 
     from hsiaug.models.abundance_diffusion import AbundanceDiffusion

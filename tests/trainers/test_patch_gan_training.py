@@ -9,13 +9,13 @@ from torch import nn
 
 from hsiaug.datasets import write_bank
 from hsiaug.datasets.class_patches import class_patches
+from hsiaug.engine import Run, Training
 from hsiaug.functional import gradient_penalty_autograd, spectral_angle
 from hsiaug.generators import Generator, TrainingData
 from hsiaug.generators.patch_gan import PatchGAN
 from hsiaug.models.patch_critic import Dims, PatchCritic
 from hsiaug.samples import SampleSpec
 from hsiaug.trainers import fit_generator
-from hsiaug.trainers.alternating import AlternatingTraining
 from hsiaug.trainers.patch_gan import PatchGANConfig, PatchGANTraining, train_patch_gan
 
 TINY = PatchGANConfig(latent_dim=8, iterations=6, batch_size=4, size=8)
@@ -208,7 +208,7 @@ def test_penalty_holds_the_slope_of_the_critic_at_one(pairs: TrainingData) -> No
         generator, critic = PatchGAN(spec, 8), PatchCritic(BANDS, (4, 4), 3, 'layer')
         generator.observe(data)
         training = PatchGANTraining(generator, critic, data, config, 0)
-        training.run(None, {}, 1, False)
+        training.run(Run())
         points = (training.real[:64] + generator(torch.randn(64, 8), data.y[:64])) / 2
         slope = gradient_penalty_autograd(lambda z, c=critic: c(z, data.y[:64]), points)  # type: ignore[misc]
         penalties.append(float(slope.detach()))
@@ -226,7 +226,7 @@ def test_without_classes_labels_mean_nothing(pairs: TrainingData) -> None:
 
 
 def test_generator_and_critic_take_their_steps_by_turns(pairs: TrainingData, monkeypatch: pytest.MonkeyPatch) -> None:
-    calls, descend = list[str](), PatchGANTraining._descend
+    calls, descend = list[str](), PatchGANTraining.descend
 
     def spy(self: PatchGANTraining, name: str, loss: torch.Tensor) -> None:
         other = {'critic': self.generator, 'generator': self.critic}[name]
@@ -235,7 +235,7 @@ def test_generator_and_critic_take_their_steps_by_turns(pairs: TrainingData, mon
         assert all(torch.equal(p, q) for p, q in zip(before, other.parameters(), strict=True))
         calls.append(name)
 
-    monkeypatch.setattr(PatchGANTraining, '_descend', spy)
+    monkeypatch.setattr(PatchGANTraining, 'descend', spy)
     train_patch_gan(pairs, replace(TINY, loss='wgan-gp', critic_steps=3, iterations=2))
     assert calls == 2 * ['critic', 'critic', 'critic', 'generator']
 
@@ -246,15 +246,15 @@ def test_killed_training_ends_where_an_undisturbed_one_does(
 ) -> None:
     config = replace(TINY, **settings)
     undisturbed = train_patch_gan(pairs, config, seed=2)
-    save = AlternatingTraining.save
+    save = Training.save
 
-    def stop(self: AlternatingTraining, *args: object) -> None:
+    def stop(self: Training, *args: object) -> None:
         save(self, *args)  # type: ignore[arg-type]
         if self.step == 4:
             raise KeyboardInterrupt
 
     with monkeypatch.context() as context:
-        context.setattr(AlternatingTraining, 'save', stop)
+        context.setattr(Training, 'save', stop)
         with pytest.raises(KeyboardInterrupt):
             train_patch_gan(pairs, config, seed=2, folder=tmp_path, checkpoint_every=2)
     with pytest.raises(ValueError, match='another training'):

@@ -5,12 +5,12 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
+from hsiaug.engine.checkpoint import write_checkpoint
 from hsiaug.functional.gradient_penalty import gradient_penalty_autograd
 from hsiaug.generators.base import TrainingData
 from hsiaug.generators.spectral_gan import SpectralGAN
 from hsiaug.samples import SampleSpec
 from hsiaug.trainers import spectral_gan as module
-from hsiaug.trainers.checkpoint import write_checkpoint
 from hsiaug.trainers.spectral_gan import SpectralGANConfig, SpectralGANTraining, train_spectral_gan
 
 TINY = SpectralGANConfig(iterations=12, hidden=16, batch_size=16, components=6)

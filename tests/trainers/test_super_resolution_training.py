@@ -5,6 +5,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from hsiaug.engine import Run, Training
+from hsiaug.engine.checkpoint import found_checkpoint
 from hsiaug.functional.degradation import degrade, upsample
 from hsiaug.generators import TrainingData
 from hsiaug.generators.msrresgan import MSRResGAN
@@ -13,8 +15,6 @@ from hsiaug.models.msrresgan import MSRResNet, gradient_magnitude
 from hsiaug.models.srgan import SRDiscriminator
 from hsiaug.samples import SampleSpec
 from hsiaug.trainers import fit_generator
-from hsiaug.trainers.alternating import AlternatingTraining
-from hsiaug.trainers.checkpoint import found_checkpoint
 from hsiaug.trainers.super_resolution import (
     CHECKPOINT_FILE,
     GeneratorStage,
@@ -120,7 +120,7 @@ def test_discriminator_learns_which_is_real() -> None:
     discriminator = SRDiscriminator(C, (SIZE, SIZE), width=4)
     config = replace(TINY, network='msrresnet', batch_size=8, iterations=40, lr=5e-3)
     stage = GeneratorStage(generator, discriminator, None, config, 0)
-    stage.run(None, {}, 1, False)
+    stage.run(Run())
     low, high = stage.batch(torch.Generator().manual_seed(0))
     with torch.no_grad():
         assert discriminator(high).mean() > discriminator(stage.network(low)).mean() + 0.5
@@ -145,9 +145,9 @@ def test_killed_training_ends_where_an_undisturbed_one_does(
 ) -> None:
     data = stripes(6)
     undisturbed = train_super_resolution(data, TINY, seed=3)
-    count, look = 0, AlternatingTraining._look
+    count, look = 0, Training._look
 
-    def stop(self: AlternatingTraining, *args: object, **kwargs: object) -> object:
+    def stop(self: Training, *args: object, **kwargs: object) -> object:
         nonlocal count
         count += 1
         if count == kill:
@@ -155,7 +155,7 @@ def test_killed_training_ends_where_an_undisturbed_one_does(
         return look(self, *args, **kwargs)  # type: ignore[arg-type]
 
     with monkeypatch.context() as context:
-        context.setattr(AlternatingTraining, '_look', stop)
+        context.setattr(Training, '_look', stop)
         with pytest.raises(KeyboardInterrupt):
             train_super_resolution(data, TINY, seed=3, folder=tmp_path, checkpoint_every=1)
     found = found_checkpoint(tmp_path / CHECKPOINT_FILE)

@@ -8,12 +8,12 @@ import torch
 from pairs import class_spectra, make_pairs, nearest_class
 from safetensors.torch import save_file
 
+from hsiaug.engine.checkpoint import found_checkpoint
 from hsiaug.functional import spectral_angle
 from hsiaug.generators import TrainingData
 from hsiaug.generators.two_stream_diffusion import TwoStreamDiffusion
 from hsiaug.samples import SampleSpec
 from hsiaug.trainers import fit_generator
-from hsiaug.trainers.checkpoint import found_checkpoint
 from hsiaug.trainers.latent_stages import AutoencoderStage, DiffusionStage, Stage, turn
 from hsiaug.trainers.two_stream_diffusion import CHECKPOINT_FILE, TwoStreamConfig, train_two_stream
 
@@ -159,7 +159,7 @@ def test_perfect_prediction_has_no_loss(pairs: TrainingData, monkeypatch: pytest
         for gamma in (None, 5.0):
             config = replace(TINY, prediction_type=prediction, min_snr_gamma=gamma, augment=False)  # type: ignore[arg-type]
             stage = DiffusionStage(generator, pairs.x[:1], pairs.y[:1], config, 0)
-            stage.on_fit_start()
+            stage.before_steps()
             assert stage.cache is not None
             stage.cache = stage.cache[0], torch.full_like(stage.cache[1], -60)  # no noise of the posterior
             clean = stage.cache[0][0]
@@ -215,8 +215,8 @@ def test_killed_training_goes_on_to_the_same_end(
     assert (found['stage'], found['step']) == ('vae' if stage is AutoencoderStage else 'diffusion', str(step // 3 * 3))
     monkeypatch.setattr(stage, 'objective', objective)
     taken: list[Stage] = []
-    count = Stage.optimizer_step
-    monkeypatch.setattr(Stage, 'optimizer_step', lambda self, *a, **k: (taken.append(self), count(self, *a, **k))[1])
+    count = Stage.descend
+    monkeypatch.setattr(Stage, 'descend', lambda self, *a, **k: (taken.append(self), count(self, *a, **k))[1])
     resumed = train_two_stream(pairs, TINY, 5, folder=tmp_path, checkpoint_every=3)
     assert len(taken) == {AutoencoderStage: 12, DiffusionStage: 6}[stage] - step // 3 * 3
     assert same(undisturbed, resumed)
@@ -266,14 +266,14 @@ def test_divergence_keeps_the_last_good_checkpoint(
 
 
 def test_infinite_weights_are_not_kept(pairs: TrainingData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    count = Stage.optimizer_step
+    count = Stage.descend
 
     def broken(self: Stage, *args: Any, **kwargs: Any) -> None:
         count(self, *args, **kwargs)
-        if self.step == 6:
+        if self.step == 5:
             next(self.trained.parameters()).data.fill_(torch.inf)
 
-    monkeypatch.setattr(Stage, 'optimizer_step', broken)
+    monkeypatch.setattr(Stage, 'descend', broken)
     with pytest.raises(FloatingPointError, match='by step 6'):
         train_two_stream(pairs, TINY, folder=tmp_path, checkpoint_every=3)
     assert found_checkpoint(tmp_path / CHECKPOINT_FILE)['step'] == '3'

@@ -6,16 +6,23 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from ..generators import Generator
-
 Optimisers = Mapping[str, torch.optim.Optimizer]
+
+
+@runtime_checkable
+class Allocating(Protocol):
+    """A module some of whose buffers get their shapes from data."""
+
+    def allocate(self, state: Mapping[str, Tensor]) -> None:
+        """Give these buffers the shapes that they have in a saved state."""
+        ...
 
 
 def state_of(modules: Mapping[str, nn.Module], optimisers: Optimisers) -> dict[str, Tensor]:
@@ -31,7 +38,7 @@ def restore(state: Mapping[str, Tensor], modules: Mapping[str, nn.Module], optim
     """Give modules and optimisers what :func:`state_of` found in them."""
     for name, module in modules.items():
         part = {k.removeprefix(f'{name}/'): v for k, v in state.items() if k.startswith(f'{name}/')}
-        if isinstance(module, Generator):
+        if isinstance(module, Allocating):
             module.allocate(part)
         module.load_state_dict(part)
     for name, optimiser in optimisers.items():
