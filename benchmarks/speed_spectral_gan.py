@@ -30,9 +30,9 @@ from torch.nn.functional import cross_entropy, one_hot
 from torch.utils.data import DataLoader, TensorDataset
 
 from hsiaug.functional.gradient_penalty import gradient_penalty_autograd
-from hsiaug.generators.base import TrainingData
 from hsiaug.samples import SampleSpec
-from hsiaug.trainers.spectral_gan import SpectralGANConfig, SpectralGANTraining
+from hsiaug.systems.base import TrainingData
+from hsiaug.systems.spectral_gan.train import SpectralGANConfig, SpectralGANTraining
 
 
 def spectra(samples: int, bands: int, classes: int) -> TrainingData:

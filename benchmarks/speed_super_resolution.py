@@ -32,11 +32,11 @@ from measure import interleaved, machine, milliseconds, summary, write_whole
 from memory_large_scene import Peak, anonymous_mb
 from torch.nn.functional import binary_cross_entropy_with_logits, mse_loss
 
-from hsiaug.generators import TrainingData
-from hsiaug.generators.msrresgan import MSRResGAN
-from hsiaug.models.srgan import SRDiscriminator
 from hsiaug.samples import SampleSpec
-from hsiaug.trainers.super_resolution import GeneratorStage, SuperResolutionConfig
+from hsiaug.systems import TrainingData
+from hsiaug.systems.msrresgan.model import MSRResGAN
+from hsiaug.systems.msrresgan.srgan import SRDiscriminator
+from hsiaug.systems.msrresgan.train import GeneratorStage, SuperResolutionConfig
 
 HEIGHT, WIDTH, BANDS, FACTOR = 600, 1000, 87, 5
 LIMIT_MB = 2000

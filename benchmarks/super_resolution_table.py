@@ -22,13 +22,13 @@ from hsiaug.ablation.results import RESULTS_FILE, append_result, read_results
 from hsiaug.ablation.statistics import PairedComparison, holm, paired_comparison
 from hsiaug.datasets import PatchDataset
 from hsiaug.functional.degradation import degrade
-from hsiaug.generators.msrresgan import CHUNK
 from hsiaug.metrics.super_resolution import super_resolution_scores
-from hsiaug.models.super_resolution import Network
 from hsiaug.samples import require_unseen
 from hsiaug.scenes import PatchSplitter, Scene
+from hsiaug.systems.msrresgan.build import Network
+from hsiaug.systems.msrresgan.model import CHUNK
+from hsiaug.systems.msrresgan.train import SuperResolutionConfig, train_super_resolution
 from hsiaug.trainers import training_data
-from hsiaug.trainers.super_resolution import SuperResolutionConfig, train_super_resolution
 
 NETWORKS: tuple[Network, ...] = ('bicubic', 'srcnn', 'srgan', 'msrresnet', 'msrresgan')
 ORDER: tuple[Network, ...] = ('msrresgan', 'msrresnet', 'srcnn', 'bicubic')

@@ -38,8 +38,8 @@ from hsiaug.ablation.results import append_result, read_results
 from hsiaug.ablation.runner import environment
 from hsiaug.functional.unmixing import fcls, vca
 from hsiaug.metrics.unmixing import unmixing_scores
-from hsiaug.models.unmixing import UnmixingNetwork
-from hsiaug.trainers.unmixing import Matching, UnmixingConfig, abundances_from_rgb, train_unmixing
+from hsiaug.systems.unmixing_fusion.unmixing.network import UnmixingNetwork
+from hsiaug.systems.unmixing_fusion.unmixing.train import Matching, UnmixingConfig, abundances_from_rgb, train_unmixing
 
 NOTE = (
     'Learning rates, start, normalisation and the choice among draws of VCA were settled on these two scenes, seeds '

@@ -18,13 +18,13 @@ from unmixing import windows
 from unmixing_fusion_data import RGB_FACTOR, SCENES, SIDE, opened, rgb_images
 from unmixing_fusion_rivals import autoencoder, gaussian_images, reconstruction, train_free_diffusion, train_rival
 
-from hsiaug.generators import Generator
-from hsiaug.generators.unmixing_fusion import UnmixingFusion
-from hsiaug.models.unmixing import UnmixingNetwork
-from hsiaug.trainers.abundances import AbundanceConfig
+from hsiaug.systems import Generator
+from hsiaug.systems.unmixing_fusion.abundances.train import AbundanceConfig
+from hsiaug.systems.unmixing_fusion.model import UnmixingFusion
+from hsiaug.systems.unmixing_fusion.train import UNMIXING_FILE, UnmixingFusionConfig, train_unmixing_fusion
+from hsiaug.systems.unmixing_fusion.unmixing.network import UnmixingNetwork
+from hsiaug.systems.unmixing_fusion.unmixing.train import UnmixingConfig, abundances_from_rgb, train_unmixing
 from hsiaug.trainers.patch_encoder import train_patch_encoder
-from hsiaug.trainers.unmixing import UnmixingConfig, abundances_from_rgb, train_unmixing
-from hsiaug.trainers.unmixing_fusion import UNMIXING_FILE, UnmixingFusionConfig, train_unmixing_fusion
 
 KINDS = {'vae': 'VAE', 'style_gan': 'style GAN', 'diffusion': 'diffusion'}
 K = 5
@@ -36,8 +36,8 @@ class Effort:
     """What a machine can carry.
 
     Args:
-        kinds: settings of each kind of generator, see :class:`~hsiaug.trainers.abundances.AbundanceConfig`.
-        unmixing: changes of :meth:`~hsiaug.trainers.unmixing.UnmixingConfig.small`.
+        kinds: settings of each kind of generator, see :class:`~hsiaug.systems.unmixing_fusion.abundances.train.AbundanceConfig`.
+        unmixing: changes of :meth:`~hsiaug.systems.unmixing_fusion.unmixing.train.UnmixingConfig.small`.
         endmembers: numbers of them to compare.
         alone: kinds that are trained without RGB images as well; diffusion must be among them.
         samples: most synthetic images that are compared with as many real ones.

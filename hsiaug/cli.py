@@ -106,7 +106,7 @@ def train(
         seed: of the split and the training.
         device: where to train.
     """
-    from .generators.base import TRAINING_FOLDER
+    from .systems.base import TRAINING_FOLDER
     from .trainers import fit_generator, training_data
 
     require_device(device)
@@ -153,8 +153,8 @@ def sample(
     """
     from .datamodules.mixed import open_source
     from .datasets import SyntheticBank, scene_dataset
-    from .generators import Generator
     from .report.bank import export_beside, preview_bank, summary
+    from .systems import Generator
 
     require_device(device, devices, nodes)
     source = open_source(run) if run.is_dir() else Generator.from_pretrained(run)
@@ -213,13 +213,13 @@ def evaluate(
     """
     from .datamodules.mixed import open_source
     from .datasets import SyntheticBank, scene_dataset
-    from .generators import Generator
     from .report.change_evaluation import evaluate_changes
     from .report.evaluation import evaluate_generator
     from .report.page import write_page
     from .report.patch_evaluation import evaluate_patches
     from .report.scene_evaluation import evaluate_scenes
     from .scenes.patches import PARTS
+    from .systems import Generator
 
     bank = open_source(run) if (run / BANK_FILE).exists() or (run / WRITING_FILE).exists() else None
     if isinstance(bank, SyntheticBank):

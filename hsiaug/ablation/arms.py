@@ -21,7 +21,7 @@ def spectral_arms(gan: dict[str, Any] | None = None, gan_seeds: int | None = Non
     """Every arm of the spectral study.
 
     Args:
-        gan: settings of the GANs, see :class:`~hsiaug.trainers.spectral_gan.SpectralGANConfig`; the short ones if None.
+        gan: settings of the GANs, see :class:`~hsiaug.systems.spectral_gan.train.SpectralGANConfig`; the short ones if None.
         gan_seeds: number of seeds of the GAN arms, which cost the most; those of the study if None.
     """
     gan = dict(gan or {})
@@ -44,7 +44,7 @@ def segmentation_arms(diffusion: dict[str, Any] | None = None) -> tuple[Arm, ...
 
     Args:
         diffusion: settings of the latent diffusion models, see
-            :class:`~hsiaug.trainers.two_stream_diffusion.TwoStreamConfig`; the defaults if None.
+            :class:`~hsiaug.systems.two_stream_diffusion.train.TwoStreamConfig`; the defaults if None.
     """
     diffusion = dict(diffusion or {})
     alone = {**diffusion, 'single_stream': True}
@@ -86,9 +86,9 @@ def scene_arms(
     """Every arm of the study with labelled patches: the convolutional GANs, and what they must beat.
 
     Args:
-        gan: settings of the GANs, see :class:`~hsiaug.trainers.patch_gan.PatchGANConfig`; the defaults if None.
+        gan: settings of the GANs, see :class:`~hsiaug.systems.patch_gan.train.PatchGANConfig`; the defaults if None.
         fusion: settings of unmixing before fusion, see
-            :class:`~hsiaug.trainers.unmixing_fusion.UnmixingFusionConfig`; None leaves it out, for it takes scenes
+            :class:`~hsiaug.systems.unmixing_fusion.train.UnmixingFusionConfig`; None leaves it out, for it takes scenes
             whose wavelengths are known.
         rgb: folder of RGB images for a second arm of it.
     """
@@ -114,7 +114,7 @@ def super_resolution_arms(settings: dict[str, Any] | None = None) -> tuple[Arm, 
     """Every arm of the study with super-resolution as augmentation, and what it must beat.
 
     Args:
-        settings: of MSRResGAN, see :class:`~hsiaug.trainers.super_resolution.SuperResolutionConfig`; the defaults if
+        settings: of MSRResGAN, see :class:`~hsiaug.systems.msrresgan.train.SuperResolutionConfig`; the defaults if
             None.
     """
     zoom = dict(settings or {})

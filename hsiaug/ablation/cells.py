@@ -19,12 +19,12 @@ from torch.utils.data import Dataset
 
 from ..datasets import MixedDataset, SpectraDataset, estimate_prior
 from ..datasets.patches import HeldSamples
-from ..generators import Generator, TrainingData
 from ..metrics import Fidelity, accuracies, fidelity
 from ..ratio import SyntheticFirst
 from ..samples import require_unseen
 from ..scenes import Scene, Split, Splitter
 from ..scenes.patches import PatchSplit
+from ..systems import Generator, TrainingData
 from ..trainers import LinearSVM, fit_generator, predict, train_nn1d, training_data
 from .plan import REAL, Arm, Cell, Classifier, D, Network, Setting
 

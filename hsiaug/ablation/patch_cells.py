@@ -12,10 +12,10 @@ from torch import Tensor
 from ..datasets import SyntheticDataset, scene_dataset
 from ..datasets.patches import HeldImages
 from ..functional import spectral_angle
-from ..generators.two_stream_diffusion import TwoStreamDiffusion
 from ..metrics.patches import patch_fidelity
 from ..metrics.segmentation import segmentation_scores
 from ..scenes.patches import PARTS, PatchSplit, PatchSplitter
+from ..systems.two_stream_diffusion.model import TwoStreamDiffusion
 from ..trainers import training_data
 from ..trainers.patch_encoder import train_patch_encoder
 from ..trainers.segmentation import predict_masks, train_segmenter

@@ -19,9 +19,9 @@ from ..datasets.batches import fetch
 from ..datasets.mixed import require_mixable
 from ..datasets.pool import Source, SyntheticPool
 from ..datasets.preview import preview_grid
-from ..generators import Generator
 from ..ratio import Constant, Mode, Schedule, as_schedule, require_mode
 from ..samplers import mixed_loader
+from ..systems import Generator
 from ..transforms import SyntheticMix
 from ..transforms.bitemporal import make_change_safe
 

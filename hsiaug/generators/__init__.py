@@ -2,7 +2,7 @@
 
 from importlib import import_module
 
-from .base import REGISTRY, Generator, TrainingData, generator_class, register
+from ..systems.base import REGISTRY, Generator, TrainingData, generator_class, register
 
 _MODULES = (
     'spectral_gan', 'duplicate', 'jitter', 'relighting', 'mixup', 'gaussian', 'variability', 'ensemble',

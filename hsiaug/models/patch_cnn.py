@@ -6,7 +6,7 @@ import math
 
 from torch import Tensor, nn
 
-from .patch_critic import Dims
+from ..systems.patch_gan.critic import Dims
 
 
 class PatchCNN(nn.Module):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from ..generators import Generator, TrainingData
+from ..systems import Generator, TrainingData
 from .agreement import AgreementGate
 from .gate import Gate, Gates
 from .gated import Gated, GateError

@@ -11,9 +11,9 @@ from sklearn.decomposition import PCA
 from sklearn.neighbors import NearestNeighbors
 from torch import Tensor
 
-from ..generators import TrainingData
 from ..metrics.masks import class_indicators
 from ..samples import SampleSpec
+from ..systems import TrainingData
 from .gate import Batch
 
 _FEATURES = 16

@@ -14,8 +14,8 @@ from scipy.stats import t as student
 from torch import Tensor
 
 from ..datasets.batches import fetch
-from ..generators import TrainingData
 from ..samples import Provenance, SampleSpec
+from ..systems import TrainingData
 from .regions import independent_samples, require_regions
 
 Batch = Mapping[str, Tensor]

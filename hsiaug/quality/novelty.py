@@ -12,8 +12,8 @@ from sklearn.covariance import ledoit_wolf
 from torch import Tensor
 
 from ..datasets.batches import fetch
-from ..generators import TrainingData
 from ..samples import SampleSpec
+from ..systems import TrainingData
 from .gate import Batch, Gate, rows_at_once
 from .regions import shares_region
 

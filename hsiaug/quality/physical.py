@@ -8,8 +8,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from ..generators import TrainingData
 from ..samples import SampleSpec
+from ..systems import TrainingData
 from .gate import Batch, Gate, rows_at_once
 from .regions import deal_folds
 

@@ -8,12 +8,12 @@ import torch
 from matplotlib.figure import Figure
 
 from ..datasets import SpectraDataset
-from ..generators import Generator
-from ..generators.base import CARD_FILE
-from ..generators.spectral_gan import SpectralGAN
 from ..metrics import Fidelity, fidelity
 from ..samples import SampleSpec, require_compatible, require_unseen
 from ..scenes import Scene, Split
+from ..systems import Generator
+from ..systems.base import CARD_FILE
+from ..systems.spectral_gan.model import SpectralGAN
 from .fidelity import plot_class_spectra, plot_interpolation, plot_pca
 
 

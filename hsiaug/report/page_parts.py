@@ -13,10 +13,10 @@ from torch import Tensor
 from ..datasets import SyntheticBank, scene_dataset
 from ..datasets.bank import layout
 from ..datasets.batches import fetch
-from ..generators import TrainingData
 from ..metrics.patches import Pair
 from ..samples import SampleSpec, require_compatible, require_unseen
 from ..scenes import LabelledPatchSplit, PatchSplit, Scene, Split
+from ..systems import TrainingData
 from ..trainers import training_data
 from .bank import spread_rows
 

@@ -1,5 +1,6 @@
 """Training of generators, of classifiers of spectra and images, of segmentation and change-detection networks."""
 
+from ..systems.unmixing_fusion.unmixing.train import UnmixingConfig, abundances_from_rgb, train_unmixing
 from .change_detection import ChangeDetector, ChangeDetectorConfig, predict_changes, train_change_detector
 from .change_detection_task import ChangeTask
 from .classifier import ClassifierConfig, LinearSVM, predict, train_nn1d
@@ -9,7 +10,6 @@ from .scene_task import SceneClassificationTask
 from .segmentation import Segmenter, SegmenterConfig, predict_masks, train_segmenter
 from .segmentation_task import SegmentationTask
 from .spectra_task import SpectralClassificationTask
-from .unmixing import UnmixingConfig, abundances_from_rgb, train_unmixing
 
 __all__ = [
     'ChangeDetector',

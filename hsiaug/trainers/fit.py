@@ -7,10 +7,10 @@ from typing import Any, TypeVar
 
 from .. import __version__
 from ..datasets import ChangeDataset, PatchDataset, SceneDataset, SpectraDataset
-from ..generators import Generator, TrainingData, generator_class
 from ..samples import Provenance
 from ..scenes import BitemporalScene, LabelledPatchSplit, Scene, Split
 from ..scenes.patches import PARTS, PatchSplit
+from ..systems import Generator, TrainingData, generator_class
 
 C = TypeVar('C')
 
@@ -54,13 +54,13 @@ def fit_generator(
 
     Args:
         kind: registered name; ``spectral_gan`` takes the fields of
-            :class:`~hsiaug.trainers.spectral_gan.SpectralGANConfig`, ``semi_supervised`` and ``members`` (an
+            :class:`~hsiaug.systems.spectral_gan.train.SpectralGANConfig`, ``semi_supervised`` and ``members`` (an
             ensemble of several GANs) as settings, ``two_stream_diffusion`` those of
-            :class:`~hsiaug.trainers.two_stream_diffusion.TwoStreamConfig`, ``msrresgan`` those of
-            :class:`~hsiaug.trainers.super_resolution.SuperResolutionConfig`, ``patch_gan`` those of
-            :class:`~hsiaug.trainers.patch_gan.PatchGANConfig`, ``change_editing`` those of
-            :class:`~hsiaug.trainers.change_editing.ChangeEditingConfig`, ``unmixing_fusion`` those of
-            :class:`~hsiaug.trainers.unmixing_fusion.UnmixingFusionConfig`, every other generator its own.
+            :class:`~hsiaug.systems.two_stream_diffusion.train.TwoStreamConfig`, ``msrresgan`` those of
+            :class:`~hsiaug.systems.msrresgan.train.SuperResolutionConfig`, ``patch_gan`` those of
+            :class:`~hsiaug.systems.patch_gan.train.PatchGANConfig`, ``change_editing`` those of
+            :class:`~hsiaug.systems.change_editing.train.ChangeEditingConfig`, ``unmixing_fusion`` those of
+            :class:`~hsiaug.systems.unmixing_fusion.train.UnmixingFusionConfig`, every other generator its own.
         data: the training part of a split.
         settings: see ``kind``.
         seed: of everything random in the training.
@@ -78,21 +78,21 @@ def fit_generator(
     if kind == 'two_stream_diffusion':
         return _fit_two_stream(data, settings, seed, device, progress, folder)
     if kind == 'msrresgan':
-        from .super_resolution import SuperResolutionConfig, train_super_resolution
+        from ..systems.msrresgan.train import SuperResolutionConfig, train_super_resolution
 
         return train_super_resolution(
             data, _config(kind, SuperResolutionConfig, settings), seed, device, progress, folder
         )
     if kind == 'patch_gan':
-        from .patch_gan import PatchGANConfig, train_patch_gan
+        from ..systems.patch_gan.train import PatchGANConfig, train_patch_gan
 
         return train_patch_gan(data, _config(kind, PatchGANConfig, settings), seed, device, progress, folder)
     if kind == 'change_editing':
-        from .change_editing import ChangeEditingConfig, train_change_editing
+        from ..systems.change_editing.train import ChangeEditingConfig, train_change_editing
 
         return train_change_editing(data, _config(kind, ChangeEditingConfig, settings), seed, device, progress, folder)
     if kind == 'unmixing_fusion':
-        from .unmixing_fusion import UnmixingFusionConfig, train_unmixing_fusion
+        from ..systems.unmixing_fusion.train import UnmixingFusionConfig, train_unmixing_fusion
 
         config = _config(kind, UnmixingFusionConfig, settings)
         return train_unmixing_fusion(data, config, seed, device, progress, folder)
@@ -106,8 +106,8 @@ def fit_generator(
 
 
 def _fit_gan(data: TrainingData, settings: dict[str, Any], seed: int, device: str, progress: bool) -> Generator:
-    from ..generators.ensemble import Ensemble
-    from .spectral_gan import SpectralGANConfig, train_spectral_gan
+    from ..systems.ensemble import Ensemble
+    from ..systems.spectral_gan.train import SpectralGANConfig, train_spectral_gan
 
     semi_supervised, members = settings.pop('semi_supervised', False), settings.pop('members', 1)
     try:
@@ -124,7 +124,7 @@ def _fit_gan(data: TrainingData, settings: dict[str, Any], seed: int, device: st
 def _fit_two_stream(
     data: TrainingData, settings: dict[str, Any], seed: int, device: str, progress: bool, folder: Path | None
 ) -> Generator:
-    from .two_stream_diffusion import TwoStreamConfig, train_two_stream
+    from ..systems.two_stream_diffusion.train import TwoStreamConfig, train_two_stream
 
     try:
         config = TwoStreamConfig(**settings)

@@ -8,9 +8,9 @@ from zooms import class_of, interpolating, plateaus
 
 from hsiaug.datasets import MixedDataset, SyntheticBank, write_bank
 from hsiaug.datasets.patches import PatchDataset
-from hsiaug.generators import Generator, TrainingData
-from hsiaug.generators.augmented import Augmented
 from hsiaug.samples import Footprint, LeakageError, Provenance, SpecMismatchError, require_unseen
+from hsiaug.systems import Generator, TrainingData
+from hsiaug.systems.augmented import Augmented
 from hsiaug.trainers import fit_generator
 
 

@@ -10,15 +10,15 @@ from scipy.ndimage import label as connected
 from torch import Tensor
 
 from hsiaug.datasets import ChangeDataset, MixedDataset
-from hsiaug.generators import Generator, TrainingData
-from hsiaug.generators.change_editing import ChangeEditing
-from hsiaug.generators.mask_edits import edit_masks
 from hsiaug.metrics import between_halves, change_differences
 from hsiaug.samples import LeakageError, Provenance
 from hsiaug.scenes import BitemporalScene, PatchSplitter, SimulatedScene
+from hsiaug.systems import Generator, TrainingData
+from hsiaug.systems.change_editing.edits import edit_masks
+from hsiaug.systems.change_editing.model import ChangeEditing
+from hsiaug.systems.change_editing.train import ChangeEditingConfig, single_dates, train_change_editing, with_composites
+from hsiaug.systems.two_stream_diffusion.train import TwoStreamConfig
 from hsiaug.trainers import fit_generator, latent_stages, training_data
-from hsiaug.trainers.change_editing import ChangeEditingConfig, single_dates, train_change_editing, with_composites
-from hsiaug.trainers.two_stream_diffusion import TwoStreamConfig
 
 SMALL = TwoStreamConfig(
     mask_latents=2, vae_channels=8, vae_iterations=150, diffusion_iterations=150, vae_batch_size=4, batch_size=8,

@@ -12,15 +12,15 @@ from toys import Toy, aligned, keys_of, toy_spec
 
 from hsiaug.datasets import ChangeDataset, MixedDataset, scene_dataset
 from hsiaug.functional import spectral_angle
-from hsiaug.generators import Generator, TrainingData
-from hsiaug.generators.dates import flat_mask, in_contract, stacked_dates
-from hsiaug.generators.patch_augment import PatchAugment
-from hsiaug.generators.two_stream_diffusion import TwoStreamDiffusion
+from hsiaug.functional.dates import flat_mask, in_contract, stacked_dates
 from hsiaug.samples import LeakageError
 from hsiaug.scenes import BitemporalScene, PatchSplitter, SimulatedScene
+from hsiaug.systems import Generator, TrainingData
+from hsiaug.systems.patch_augment import PatchAugment
+from hsiaug.systems.two_stream_diffusion.model import TwoStreamDiffusion
+from hsiaug.systems.two_stream_diffusion.stages import AutoencoderStage, arranged, turn
+from hsiaug.systems.two_stream_diffusion.train import TwoStreamConfig, train_two_stream
 from hsiaug.trainers import fit_generator, latent_stages, training_data
-from hsiaug.trainers.latent_stages import AutoencoderStage, arranged, turn
-from hsiaug.trainers.two_stream_diffusion import TwoStreamConfig, train_two_stream
 
 SMALL = TwoStreamConfig(
     mask_latents=2,

@@ -5,7 +5,7 @@ import torch
 from kornia.filters import gaussian_blur2d
 from torch import Tensor
 
-from hsiaug.generators.date_drift import DateDrift, detail
+from hsiaug.systems.change_editing.drift import DateDrift, detail
 
 N, BANDS, SIZE = 40, 4, 16
 CLASSES = (torch.arange(SIZE)[:, None] >= SIZE // 2).long().expand(N, SIZE, SIZE)

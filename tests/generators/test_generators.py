@@ -6,11 +6,11 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from hsiaug.generators import Generator, TrainingData, generator_class, load
-from hsiaug.generators.base import REGISTRY, CheckpointError
-from hsiaug.generators.ensemble import Ensemble
-from hsiaug.generators.gaussian import ClassGaussian
-from hsiaug.generators.relighting import sky_shape
+from hsiaug.systems import Generator, TrainingData, generator_class, load
+from hsiaug.systems.base import REGISTRY, CheckpointError
+from hsiaug.systems.ensemble import Ensemble
+from hsiaug.systems.gaussian import ClassGaussian
+from hsiaug.systems.relighting import sky_shape
 from hsiaug.trainers import fit_generator
 
 KINDS = {
@@ -226,7 +226,7 @@ class TestCheckpoints:
         def full(*_: object) -> None:
             raise OSError('No space left on device')
 
-        monkeypatch.setattr('hsiaug.generators.base.save_file', full)
+        monkeypatch.setattr('hsiaug.systems.base.save_file', full)
         with pytest.raises(OSError, match='No space'):
             generator.save_pretrained(tmp_path / 'g')
         assert list(tmp_path.iterdir()) == []

@@ -7,11 +7,11 @@ from diffusers import DDPMScheduler
 from pairs import make_pairs, nearest_class
 from torch import Tensor
 
-from hsiaug.generators.inpainting import _repaint, inpaint
-from hsiaug.generators.mask_edits import edit_masks
-from hsiaug.generators.two_stream_diffusion import SCHEDULE, TwoStreamDiffusion
-from hsiaug.trainers.change_editing import with_composites
-from hsiaug.trainers.two_stream_diffusion import TwoStreamConfig, train_two_stream
+from hsiaug.systems.change_editing.edits import edit_masks
+from hsiaug.systems.change_editing.inpainting import _repaint, inpaint
+from hsiaug.systems.change_editing.train import with_composites
+from hsiaug.systems.two_stream_diffusion.model import SCHEDULE, TwoStreamDiffusion
+from hsiaug.systems.two_stream_diffusion.train import TwoStreamConfig, train_two_stream
 
 CONFIG = TwoStreamConfig(
     mask_latents=2, vae_channels=8, vae_iterations=200, diffusion_iterations=250, vae_batch_size=4, batch_size=8,

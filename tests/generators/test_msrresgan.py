@@ -10,9 +10,9 @@ from toys import toy_spec
 from hsiaug.datasets import MixedDataset, SyntheticBank, write_bank
 from hsiaug.datasets.patches import PatchDataset
 from hsiaug.functional.degradation import degrade, upsample
-from hsiaug.generators import Generator, TrainingData
-from hsiaug.generators.msrresgan import MSRResGAN
 from hsiaug.samples import SampleSpec
+from hsiaug.systems import Generator, TrainingData
+from hsiaug.systems.msrresgan.model import MSRResGAN
 from hsiaug.trainers import fit_generator
 
 SIZE = 12

@@ -7,8 +7,8 @@ import pytest
 import torch
 from toys import Toy, mask_of, toy_spec
 
-from hsiaug.generators import Generator, TrainingData
-from hsiaug.generators.patch_augment import PatchAugment
+from hsiaug.systems import Generator, TrainingData
+from hsiaug.systems.patch_augment import PatchAugment
 from hsiaug.trainers import fit_generator
 
 

@@ -3,9 +3,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from hsiaug.generators import Generator
-from hsiaug.generators.spectral_gan import SpectralGAN, SpectralSpace
 from hsiaug.samples import SampleSpec
+from hsiaug.systems import Generator
+from hsiaug.systems.spectral_gan.model import SpectralGAN, SpectralSpace
 
 SPEC = SampleSpec('spectrum', 20, ('a', 'b', 'c'))
 

@@ -7,10 +7,10 @@ import torch
 from pairs import CLASSES, make_pairs
 from torch import Tensor
 
-from hsiaug.generators import Generator
-from hsiaug.generators import two_stream_diffusion as module
-from hsiaug.generators.two_stream_diffusion import SCHEDULE, TwoStreamDiffusion, norm_groups
 from hsiaug.samples import SampleSpec
+from hsiaug.systems import Generator
+from hsiaug.systems import two_stream_diffusion as module
+from hsiaug.systems.two_stream_diffusion.model import SCHEDULE, TwoStreamDiffusion, norm_groups
 
 TINY: dict[str, Any] = {'downsampling': 2, 'vae_channels': 4, 'unet_channels': (8, 16), 'sampling_steps': 4}
 DATA = make_pairs(20)

@@ -13,12 +13,12 @@ from torch import Tensor
 from hsiaug.datasets import MixedDataset, SyntheticBank, write_bank
 from hsiaug.datasets.patches import PatchDataset
 from hsiaug.functional.spectral import spectral_angle
-from hsiaug.generators import Generator, TrainingData
-from hsiaug.generators.unmixing_fusion import UnmixingFusion
+from hsiaug.systems import Generator, TrainingData
+from hsiaug.systems.unmixing_fusion.model import UnmixingFusion
+from hsiaug.systems.unmixing_fusion.train import UnmixingFusionConfig
+from hsiaug.systems.unmixing_fusion.unmixing.train import UnmixingConfig
 from hsiaug.trainers import fit_generator
 from hsiaug.trainers import unmixing_fusion as module
-from hsiaug.trainers.unmixing import UnmixingConfig
-from hsiaug.trainers.unmixing_fusion import UnmixingFusionConfig
 
 DATA = mixtures(24)
 TINY: dict[str, Any] = {

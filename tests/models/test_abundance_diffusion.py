@@ -3,8 +3,8 @@ import torch
 from diffusers import DDPMScheduler
 from torch import Tensor
 
-from hsiaug.models.abundance_diffusion import AbundanceDiffusion, noise_betas
-from hsiaug.models.abundances import abundance_model
+from hsiaug.systems.unmixing_fusion.abundances.build import abundance_model
+from hsiaug.systems.unmixing_fusion.abundances.diffusion import AbundanceDiffusion, noise_betas
 
 
 def rng(seed: int = 0) -> torch.Generator:
@@ -67,7 +67,7 @@ def test_labels_without_labels_mean_nothing() -> None:
 
 def test_chunks_do_not_change_what_is_drawn(diffusion: AbundanceDiffusion, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = diffusion.sample(4, torch.zeros(4, dtype=torch.int64), rng())
-    monkeypatch.setattr('hsiaug.models.abundance_base._PIXELS', 2 * 16**2)
+    monkeypatch.setattr('hsiaug.systems.unmixing_fusion.abundances.base._PIXELS', 2 * 16**2)
     parts = diffusion.sample(4, torch.zeros(4, dtype=torch.int64), rng())
     assert torch.allclose(whole, parts, atol=1e-5)
 

@@ -2,8 +2,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from hsiaug.models.abundances import abundance_model
-from hsiaug.models.hierarchical_vae import HierarchicalVAE
+from hsiaug.systems.unmixing_fusion.abundances.build import abundance_model
+from hsiaug.systems.unmixing_fusion.abundances.vae import HierarchicalVAE
 
 
 def rng(seed: int = 0) -> torch.Generator:

@@ -6,9 +6,15 @@ import torch
 from torch import Tensor
 from torch.nn.functional import conv2d
 
-from hsiaug.models.abundances import abundance_model
-from hsiaug.models.style_discriminator import StyleDiscriminator
-from hsiaug.models.style_gan import FourierInput, ModulatedConv, StyleGAN, SynthesisLayer, bands
+from hsiaug.systems.unmixing_fusion.abundances.build import abundance_model
+from hsiaug.systems.unmixing_fusion.abundances.style_discriminator import StyleDiscriminator
+from hsiaug.systems.unmixing_fusion.abundances.style_gan import (
+    FourierInput,
+    ModulatedConv,
+    StyleGAN,
+    SynthesisLayer,
+    bands,
+)
 
 
 def rng(seed: int = 0) -> torch.Generator:

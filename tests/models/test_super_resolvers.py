@@ -5,10 +5,10 @@ import torch
 from torch import Tensor, nn
 
 from hsiaug.functional.degradation import FACTORS, upsample
-from hsiaug.models.msrresgan import MSRResNet, ResidualNetwork, gradient_magnitude
-from hsiaug.models.srcnn import SRCNN
-from hsiaug.models.srgan import SRDiscriminator, SRResNet
-from hsiaug.models.super_resolution import Network, super_resolver
+from hsiaug.systems.msrresgan.build import Network, super_resolver
+from hsiaug.systems.msrresgan.network import MSRResNet, ResidualNetwork, gradient_magnitude
+from hsiaug.systems.msrresgan.srcnn import SRCNN
+from hsiaug.systems.msrresgan.srgan import SRDiscriminator, SRResNet
 
 C = 7
 

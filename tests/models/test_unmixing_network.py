@@ -4,7 +4,7 @@ from mixtures import BANDS, WAVELENGTHS, endmembers, mixtures
 
 from hsiaug.functional.unmixing import band_selection
 from hsiaug.models import unmixing as module
-from hsiaug.models.unmixing import ChannelAttention, UnmixingNetwork
+from hsiaug.systems.unmixing_fusion.unmixing.network import ChannelAttention, UnmixingNetwork
 
 WIDTHS = (4, 4, 8, 4, 4)
 SELECTION = torch.from_numpy(band_selection(BANDS, WAVELENGTHS))

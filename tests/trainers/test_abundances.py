@@ -9,14 +9,14 @@ from torch import Tensor, nn
 from hsiaug.engine import Training
 from hsiaug.engine import training as engine_training
 from hsiaug.engine.checkpoint import found_checkpoint
-from hsiaug.models.abundance_base import AbundanceModel
-from hsiaug.trainers.abundance_stages import (
+from hsiaug.systems.unmixing_fusion.abundances.base import AbundanceModel
+from hsiaug.systems.unmixing_fusion.abundances.stages import (
     AbundanceTraining,
     DiffusionTraining,
     StyleGANTraining,
     any_orientation,
 )
-from hsiaug.trainers.abundances import AbundanceConfig, train_abundances
+from hsiaug.systems.unmixing_fusion.abundances.train import AbundanceConfig, train_abundances
 
 SIZE = 8
 NETWORKS: dict[str, dict[str, Any]] = {
@@ -259,7 +259,7 @@ def test_loss_is_that_of_the_velocity() -> None:
         def descend(self, name: str, loss: Tensor, clip: float | None = None) -> None:
             losses.append(float(loss.detach()))
 
-    from hsiaug.models.abundance_diffusion import AbundanceDiffusion
+    from hsiaug.systems.unmixing_fusion.abundances.diffusion import AbundanceDiffusion
 
     model = AbundanceDiffusion(3, SIZE, 2, (8, 16))
     model.observe(maps, labels, torch.full((64,), 1 / 64))

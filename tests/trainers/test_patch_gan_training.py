@@ -11,12 +11,12 @@ from hsiaug.datasets import write_bank
 from hsiaug.datasets.class_patches import class_patches
 from hsiaug.engine import Run, Training
 from hsiaug.functional import gradient_penalty_autograd, spectral_angle
-from hsiaug.generators import Generator, TrainingData
-from hsiaug.generators.patch_gan import PatchGAN
-from hsiaug.models.patch_critic import Dims, PatchCritic
 from hsiaug.samples import SampleSpec
+from hsiaug.systems import Generator, TrainingData
+from hsiaug.systems.patch_gan.critic import Dims, PatchCritic
+from hsiaug.systems.patch_gan.model import PatchGAN
+from hsiaug.systems.patch_gan.train import PatchGANConfig, PatchGANTraining, train_patch_gan
 from hsiaug.trainers import fit_generator
-from hsiaug.trainers.patch_gan import PatchGANConfig, PatchGANTraining, train_patch_gan
 
 TINY = PatchGANConfig(latent_dim=8, iterations=6, batch_size=4, size=8)
 SMALL = replace(TINY, iterations=250, batch_size=16, lr=1e-3)

@@ -7,11 +7,11 @@ from torch.nn.functional import cross_entropy
 
 from hsiaug.engine.checkpoint import write_checkpoint
 from hsiaug.functional.gradient_penalty import gradient_penalty_autograd
-from hsiaug.generators.base import TrainingData
-from hsiaug.generators.spectral_gan import SpectralGAN
 from hsiaug.samples import SampleSpec
+from hsiaug.systems.base import TrainingData
+from hsiaug.systems.spectral_gan.model import SpectralGAN
+from hsiaug.systems.spectral_gan.train import SpectralGANConfig, SpectralGANTraining, train_spectral_gan
 from hsiaug.trainers import spectral_gan as module
-from hsiaug.trainers.spectral_gan import SpectralGANConfig, SpectralGANTraining, train_spectral_gan
 
 TINY = SpectralGANConfig(iterations=12, hidden=16, batch_size=16, components=6)
 BANDS = torch.arange(20)

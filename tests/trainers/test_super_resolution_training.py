@@ -8,19 +8,19 @@ import torch
 from hsiaug.engine import Run, Training
 from hsiaug.engine.checkpoint import found_checkpoint
 from hsiaug.functional.degradation import degrade, upsample
-from hsiaug.generators import TrainingData
-from hsiaug.generators.msrresgan import MSRResGAN
 from hsiaug.metrics.super_resolution import super_resolution_scores
-from hsiaug.models.msrresgan import MSRResNet, gradient_magnitude
-from hsiaug.models.srgan import SRDiscriminator
 from hsiaug.samples import SampleSpec
-from hsiaug.trainers import fit_generator
-from hsiaug.trainers.super_resolution import (
+from hsiaug.systems import TrainingData
+from hsiaug.systems.msrresgan.model import MSRResGAN
+from hsiaug.systems.msrresgan.network import MSRResNet, gradient_magnitude
+from hsiaug.systems.msrresgan.srgan import SRDiscriminator
+from hsiaug.systems.msrresgan.train import (
     CHECKPOINT_FILE,
     GeneratorStage,
     SuperResolutionConfig,
     train_super_resolution,
 )
+from hsiaug.trainers import fit_generator
 
 C, SIZE = 4, 16
 TINY = SuperResolutionConfig(

@@ -4,10 +4,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from hsiaug.generators import TrainingData
 from hsiaug.metrics.distribution import sliced_wasserstein
 from hsiaug.samples import SampleSpec
-from hsiaug.trainers.spectral_gan import SpectralGANConfig, SpectralGANTraining, train_spectral_gan
+from hsiaug.systems import TrainingData
+from hsiaug.systems.spectral_gan.train import SpectralGANConfig, SpectralGANTraining, train_spectral_gan
 
 TINY = SpectralGANConfig(iterations=6, hidden=16, layers=2, batch_size=8, noise_dim=4, components=5)
 

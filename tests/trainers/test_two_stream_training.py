@@ -10,12 +10,12 @@ from safetensors.torch import save_file
 
 from hsiaug.engine.checkpoint import found_checkpoint
 from hsiaug.functional import spectral_angle
-from hsiaug.generators import TrainingData
-from hsiaug.generators.two_stream_diffusion import TwoStreamDiffusion
 from hsiaug.samples import SampleSpec
+from hsiaug.systems import TrainingData
+from hsiaug.systems.two_stream_diffusion.model import TwoStreamDiffusion
+from hsiaug.systems.two_stream_diffusion.stages import AutoencoderStage, DiffusionStage, Stage, turn
+from hsiaug.systems.two_stream_diffusion.train import CHECKPOINT_FILE, TwoStreamConfig, train_two_stream
 from hsiaug.trainers import fit_generator
-from hsiaug.trainers.latent_stages import AutoencoderStage, DiffusionStage, Stage, turn
-from hsiaug.trainers.two_stream_diffusion import CHECKPOINT_FILE, TwoStreamConfig, train_two_stream
 
 SMALL = TwoStreamConfig(
     mask_latents=2,

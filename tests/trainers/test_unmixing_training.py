@@ -8,8 +8,8 @@ import torch
 from mixtures import BANDS, UNIT, WAVELENGTHS, endmembers, maps, mixtures
 
 from hsiaug.metrics.unmixing import match_endmembers, unmixing_scores
-from hsiaug.models.unmixing import UnmixingNetwork
-from hsiaug.trainers.unmixing import (
+from hsiaug.systems.unmixing_fusion.unmixing.network import UnmixingNetwork
+from hsiaug.systems.unmixing_fusion.unmixing.train import (
     UnmixingConfig,
     UnmixingTraining,
     abundances_from_rgb,
