@@ -33,7 +33,7 @@ class FreeDiffusion(AbundanceDiffusion):
 def train_free_diffusion(
     maps: Tensor, labels: Tensor, num_labels: int, config: AbundanceConfig, seed: int, device: str
 ) -> FreeDiffusion:
-    """Train diffusion of any maps, as :func:`~hsiaug.systems.unmixing_fusion.abundances.train.train_abundances` trains that of abundances.
+    """Train diffusion of any maps, as ``train_abundances`` trains that of abundances.
 
     Args:
         maps: (N, c, s, s), of values of about 1.

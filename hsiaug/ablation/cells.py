@@ -25,15 +25,12 @@ from ..samples import require_unseen
 from ..scenes import Scene, Split, Splitter
 from ..scenes.patches import PatchSplit
 from ..systems import Generator, TrainingData
+from ..systems.training import trainer_of
 from ..trainers import LinearSVM, fit_generator, predict, train_nn1d, training_data
 from .plan import REAL, Arm, Cell, Classifier, D, Network, Setting
 
 _TUNING_SEED = 1_000_003
 _FOREVER = 2**31  # epochs
-_COSTLY = (  # others are fitted faster than read
-    'spectral_gan', 'patch_gan', 'msrresgan', 'two_stream_diffusion', 'change_editing', 'unmixing_fusion',
-)  # fmt: skip
-
 N = TypeVar('N', bound=Network)
 
 
@@ -118,11 +115,12 @@ class Group(ABC, Generic[D]):
             settings = hashlib.sha256(key.encode()).hexdigest()[:8]
             name = f'{self.setting.scene}-{self.split.fingerprint}-{self.seed}-{arm.generator}-{settings}'
             kept = self.folder / 'generators' / name.replace(' ', '_').replace('/', '_')
-            if arm.generator in _COSTLY and kept.is_dir():
+            costly = trainer_of(arm.generator) is not None  # others are fitted faster than read
+            if costly and kept.is_dir():
                 generator = Generator.from_pretrained(kept, self.device)
             else:
                 generator = fit_generator(arm.generator, self.data, arm.settings, self.seed, self.device)
-                if arm.generator in _COSTLY:
+                if costly:
                     generator.save_pretrained(kept)
             require_unseen(generator.provenance, self.split.scene, self.split.test)
             self._generators[key] = generator

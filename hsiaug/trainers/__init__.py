@@ -1,10 +1,10 @@
 """Training of generators, of classifiers of spectra and images, of segmentation and change-detection networks."""
 
+from ..systems.fit import fit_generator, training_data
 from ..systems.unmixing_fusion.unmixing.train import UnmixingConfig, abundances_from_rgb, train_unmixing
 from .change_detection import ChangeDetector, ChangeDetectorConfig, predict_changes, train_change_detector
 from .change_detection_task import ChangeTask
 from .classifier import ClassifierConfig, LinearSVM, predict, train_nn1d
-from .fit import fit_generator, training_data
 from .scene_classifier import SceneClassifierConfig, predict_scenes, train_scene_classifier
 from .scene_task import SceneClassificationTask
 from .segmentation import Segmenter, SegmenterConfig, predict_masks, train_segmenter

@@ -42,10 +42,10 @@ class ChangeEditing(Generator):
     """Pairs of dates with change masks that need no labelled pair of dates to learn from.
 
     The first date is an image with a land-cover mask. Regions of the mask become other classes
-    (:func:`~hsiaug.systems.change_editing.edits.edit_masks`), the painter draws them anew
-    (:func:`~hsiaug.systems.change_editing.inpainting.inpaint`), and its pixels replace the image's there, with borders as soft as a
+    (:func:`~.edits.edit_masks`), the painter draws them anew
+    (:func:`~.inpainting.inpaint`), and its pixels replace the image's there, with borders as soft as a
     sensor's. All of this second date then drifts: season, light and noise
-    (:class:`~hsiaug.systems.change_editing.drift.DateDrift`). The change mask says where the class is another; pixels that
+    (:class:`~.drift.DateDrift`). The change mask says where the class is another; pixels that
     hold no class never change and are ignored in it.
 
     A label asks for a sample with chances proportional to the share of that class in it, as with classic augmentation;

@@ -6,15 +6,16 @@ import dataclasses
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
 import torch
 from scipy.ndimage import gaussian_filter
 from sklearn.cluster import KMeans
 from sklearn.preprocessing import StandardScaler
 
+from ...engine import Run
 from ...functional.dates import flat_mask
 from ..base import TrainingData
+from ..training import trains
 from ..two_stream_diffusion.model import CHUNK, TwoStreamDiffusion
 from ..two_stream_diffusion.train import TwoStreamConfig, train_two_stream
 from .drift import soft
@@ -29,7 +30,7 @@ class ChangeEditingConfig:
     """Setting of a training.
 
     Args:
-        first_date: see :class:`~hsiaug.systems.change_editing.model.ChangeEditing`.
+        first_date: see :class:`~hsiaug.systems.change_editing.ChangeEditing`.
         change_share: see there.
         clusters: number of land-cover classes that pairs of dates, which have no land-cover mask, are given.
         composites: pairs with regions of other pairs pasted in, per pair, that the painter is trained on beside them.
@@ -67,13 +68,11 @@ class ChangeEditingConfig:
             raise ValueError(f'ChangeEditingConfig: drift must be in [0, 1], found {self.drift}')
 
 
+@trains('change_editing', ChangeEditingConfig, {'painter': {'vae_iterations': 250, 'diffusion_iterations': 500}})
 def train_change_editing(
     data: TrainingData,
     config: ChangeEditingConfig | None = None,
-    seed: int = 0,
-    device: str = 'cpu',
-    progress: bool = False,
-    folder: Path | None = None,
+    run: Run | None = None,
     painter: TwoStreamDiffusion | None = None,
 ) -> ChangeEditing:
     """Train change editing.
@@ -83,21 +82,18 @@ def train_change_editing(
             ``unlabelled`` pairs of dates (M, 2, C, H, W) that show the drift. Of kind ``'change'``: first dates are
             given clusters of their spectra as land cover, and the change masks say what is drift.
         config: setting; the default one if None.
-        seed: of everything random; torch's global generator is left as it was.
-        device: where to train.
-        progress: show a progress bar per stage of the painter.
-        folder: where the painter's training keeps its checkpoint; see
-            :func:`~hsiaug.systems.two_stream_diffusion.train.train_two_stream`.
+        run: how: seed, device, the painter's checkpoints, progress; see :class:`~hsiaug.engine.Run`.
         painter: a trained model of the same image-mask pairs, taken as it is.
 
     Raises:
         ValueError: if the data cannot be learnt from, or the painter does not belong to it.
     """
-    config = config or ChangeEditingConfig()
+    config, run = config or ChangeEditingConfig(), run or Run()
+    seed = run.seed
     pairs = single_dates(data, config.clusters, seed)
     if painter is None:
         shown = with_composites(pairs, config.composites, seed)
-        painter = train_two_stream(shown, config.painter, seed, device, progress, folder)
+        painter = train_two_stream(shown, config.painter, run)
     else:
         _require_same_source(painter, data)
     generator = ChangeEditing.of(

@@ -12,7 +12,6 @@ import dataclasses
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -24,6 +23,7 @@ from ...engine.checkpoint import resumable
 from ...engine.schedules import Staircase
 from ...functional.degradation import degrade
 from ..base import TrainingData
+from ..training import trains
 from .build import ADVERSARIAL, Network
 from .model import Augmentation, MSRResGAN
 from .network import MSRResNet, gradient_magnitude
@@ -42,7 +42,7 @@ class SuperResolutionConfig:
         factor: between the resolutions, 2 to 5.
         width: kernels per layer, of the residual networks.
         blocks: residual blocks; the published number if None.
-        augmentation: what the generator does, see :class:`~hsiaug.systems.msrresgan.model.MSRResGAN`.
+        augmentation: what the generator does, see :class:`~hsiaug.systems.msrresgan.MSRResGAN`.
         mtf: of the low-resolution sensor, see :func:`~hsiaug.functional.degradation.degrade`.
         noise: of that sensor, as a share of the spread of the data.
         adversarial: λ.
@@ -192,14 +192,11 @@ class GeneratorStage(_Stage):
         self.minimise('generator', loss)
 
 
+@trains('msrresgan', SuperResolutionConfig)
 def train_super_resolution(
     data: TrainingData,
     config: SuperResolutionConfig | None = None,
-    seed: int = 0,
-    device: str = 'cpu',
-    progress: bool = False,
-    folder: Path | None = None,
-    checkpoint_every: int = 500,
+    run: Run | None = None,
     low: Tensor | None = None,
 ) -> MSRResGAN:
     """Train a super-resolution network on patches, and make the generator that augments with it.
@@ -207,12 +204,8 @@ def train_super_resolution(
     Args:
         data: training part of a split, of kind ``'segmentation'`` or ``'scene'``; its patches are the high resolution.
         config: setting; the default one if None.
-        seed: of everything random; torch's global generator is left as it was.
-        device: where to train.
-        progress: show a progress bar per stage.
-        folder: where a checkpoint is kept, from which a killed training goes on to the same end. It is removed when the
+        run: how: seed, device, checkpoints, progress; see :class:`~hsiaug.engine.Run`. A checkpoint is removed when the
             training ends.
-        checkpoint_every: steps between two checkpoints.
         low: (N, C, H/k, W/k) the same patches from a real low-resolution sensor, in the same unit; without them they
             are degraded.
 
@@ -223,30 +216,30 @@ def train_super_resolution(
         ValueError: if the data cannot be learnt from, or the checkpoint is of another training.
         FloatingPointError: if the training diverges; the last good checkpoint stays.
     """
-    config = config or SuperResolutionConfig()
+    config, run = config or SuperResolutionConfig(), run or Run()
     _require_trainable(data, config, low)
-    file = None if folder is None else Path(folder) / CHECKPOINT_FILE
-    identity = _identity(data, config, seed, low is not None)
+    file = run.checkpoint(CHECKPOINT_FILE)
+    identity = _identity(data, config, run.seed, low is not None)
     found = resumable(file, identity)
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.manual_seed(run.seed)
         generator = MSRResGAN(data.spec, **{name: getattr(config, name) for name in ARCHITECTURE})
         discriminator = None
         if config.network in ADVERSARIAL and config.adversarial:
             size = (data.x.shape[-2], data.x.shape[-1])
-            discriminator = SRDiscriminator(data.spec.bands, size, config.discriminator_width).to(device)
+            discriminator = SRDiscriminator(data.spec.bands, size, config.discriminator_width).to(run.device)
     generator.observe(data)
-    generator.to(device)
-    low = None if low is None else low.to(device)
-    for stage in _stages(generator, discriminator, low, config, seed):
+    generator.to(run.device)
+    low = None if low is None else low.to(run.device)
+    for stage in _stages(generator, discriminator, low, config, run.seed):
         if found is not None and file is not None:
             if found['stage'] != stage.name:
                 continue  # it is done, and its result is in the checkpoint
             stage.load(file)
             found = None
-        stage.run(Run(every=checkpoint_every, progress=progress), file, identity)
+        stage.run(run, file, identity)
     generator.eval().requires_grad_(True)
-    generator.adopt(data, seed, json.loads(json.dumps(dataclasses.asdict(config))))
+    generator.adopt(data, run.seed, json.loads(json.dumps(dataclasses.asdict(config))))
     if file is not None:
         file.unlink(missing_ok=True)
     return generator

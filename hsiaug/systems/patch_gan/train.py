@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 import json
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any, Literal, get_args
 
 import torch
@@ -21,6 +20,7 @@ from ...engine import Run, Training
 from ...engine.checkpoint import resumable
 from ...functional.gradient_penalty import gradient_penalty_autograd
 from ..base import TrainingData
+from ..training import trains
 from .critic import Dims, PatchCritic
 from .model import PatchGAN, Upsampling
 
@@ -147,14 +147,11 @@ class PatchGANTraining(Training):
         self.descend('critic', loss)
 
 
+@trains('patch_gan', PatchGANConfig, {'iterations': 300})
 def train_patch_gan(
     data: TrainingData,
     config: PatchGANConfig | None = None,
-    seed: int = 0,
-    device: str = 'cpu',
-    progress: bool = False,
-    folder: Path | None = None,
-    checkpoint_every: int = 500,
+    run: Run | None = None,
 ) -> PatchGAN:
     """Train a patch GAN.
 
@@ -162,12 +159,8 @@ def train_patch_gan(
         data: training part of a split, of kind ``'scene'``, or of kind ``'segmentation'``, from whose pairs labelled
             patches are cut.
         config: setting; the default one if None.
-        seed: of everything random; torch's global generator is left as it was.
-        device: where to train.
-        progress: show a progress bar.
-        folder: where a checkpoint is kept, from which a killed training goes on to the same end. It is removed when the
+        run: how: seed, device, checkpoints, progress; see :class:`~hsiaug.engine.Run`. A checkpoint is removed when the
             training ends.
-        checkpoint_every: steps between two checkpoints.
 
     Returns:
         the generator, of kind ``'scene'``, on the device.
@@ -176,20 +169,20 @@ def train_patch_gan(
         ValueError: if the data cannot be learnt from, or the checkpoint is of another training.
         FloatingPointError: if the training diverges; the last good checkpoint stays.
     """
-    config = config or PatchGANConfig()
+    config, run = config or PatchGANConfig(), run or Run()
     if data.spec.kind == 'segmentation':
         x, y, spec = class_patches(
-            data.x, data.y, data.spec, config.size, config.rule, per_class=config.per_class, seed=seed
+            data.x, data.y, data.spec, config.size, config.rule, per_class=config.per_class, seed=run.seed
         )
         data = replace(data, spec=spec, x=x, y=y)
     _require_trainable(data, config)
-    file = None if folder is None else Path(folder) / CHECKPOINT_FILE
+    file = run.checkpoint(CHECKPOINT_FILE)
     fields = {k: v for k, v in dataclasses.asdict(config).items() if k != 'lr'}  # may be lowered on the way
     split = data.provenance.split if data.provenance else None
-    identity: dict[str, Any] = {**fields, 'seed': seed, 'split': split, 'patches': len(data.x)}
+    identity: dict[str, Any] = {**fields, 'seed': run.seed, 'split': split, 'patches': len(data.x)}
     resume = resumable(file, identity) is not None
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.manual_seed(run.seed)
         generator = PatchGAN(data.spec, config.latent_dim, config.conditional, config.dims, config.upsampling)
         critic = PatchCritic(
             data.spec.bands,
@@ -200,14 +193,14 @@ def train_patch_gan(
             config.dims,
         )
     generator.observe(data)
-    training = PatchGANTraining(generator.to(device), critic.to(device), data, config, seed)
+    training = PatchGANTraining(generator.to(run.device), critic.to(run.device), data, config, run.seed)
     if resume and file is not None:
         training.load(file)
-    training.run(Run(every=checkpoint_every, progress=progress), file, identity)
+    training.run(run, file, identity)
     generator.eval()
     if config.calibrate:
-        generator.calibrate(data, seed)
-    generator.adopt(data, seed, json.loads(json.dumps(dataclasses.asdict(config))))
+        generator.calibrate(data, run.seed)
+    generator.adopt(data, run.seed, json.loads(json.dumps(dataclasses.asdict(config))))
     if file is not None:
         file.unlink(missing_ok=True)
     return generator

@@ -21,12 +21,15 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from tqdm.auto import tqdm
 
+from ...engine import Run
 from ...engine.checkpoint import resumable, write_checkpoint
 from ...engine.cuda_graphs import capture
 from ...functional.gradient_penalty import gradient_penalty_mlp, interpolates
 from ...metrics.distribution import sliced_wasserstein
 from ...models.mlp import MLP
-from ..base import TrainingData
+from ..base import Generator, TrainingData
+from ..ensemble import Ensemble
+from ..training import trains
 from .model import Space, SpectralGAN
 
 CHECKPOINT_FILE = 'training.safetensors'
@@ -380,3 +383,29 @@ def validation_distance(generator: SpectralGAN, data: TrainingData, seed: int, p
 
 
 __all__ = ['SpectralGANConfig', 'SpectralGANTraining', 'train_spectral_gan', 'validation_distance']
+
+
+@dataclass(frozen=True)
+class SpectralGANSettings(SpectralGANConfig):
+    """Setting of one GAN, or of several as one generator.
+
+    Args:
+        semi_supervised: the critic also sees unlabelled pixels.
+        members: GANs that differ in their seeds, as an ensemble.
+    """
+
+    semi_supervised: bool = False
+    members: int = 1
+
+
+@trains('spectral_gan', SpectralGANSettings, {'iterations': 200})
+def fit_spectral_gan(data: TrainingData, settings: SpectralGANSettings, run: Run) -> Generator:
+    """Train one GAN, or an ensemble of them."""
+    gans: list[Generator] = [
+        train_spectral_gan(
+            data, settings, run.seed + 7919 * member, settings.semi_supervised, device=run.device,
+            progress=run.progress,
+        )
+        for member in range(settings.members)
+    ]  # fmt: skip
+    return gans[0] if settings.members == 1 else Ensemble.of(gans, data, run.seed)

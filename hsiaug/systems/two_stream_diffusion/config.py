@@ -14,7 +14,7 @@ class TwoStreamConfig:
     """Setting of a training. The defaults suit some hundred patches of 32 to 64 pixels and minutes on a CPU.
 
     What the generator is made of is described at
-    :class:`~hsiaug.systems.two_stream_diffusion.model.TwoStreamDiffusion`.
+    :class:`~hsiaug.systems.two_stream_diffusion.TwoStreamDiffusion`.
 
     Args:
         single_stream: see the generator; :meth:`plain` is the text's baseline as a whole.

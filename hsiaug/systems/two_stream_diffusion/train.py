@@ -15,6 +15,7 @@ from ...engine import Run
 from ...engine.checkpoint import resumable
 from ...functional.dates import flat_mask
 from ..base import TrainingData
+from ..training import trains
 from .config import TwoStreamConfig
 from .model import TwoStreamDiffusion
 from .stages import AutoencoderStage, DiffusionStage, Stage
@@ -41,14 +42,11 @@ ARCHITECTURE = (
 )
 
 
+@trains('two_stream_diffusion', TwoStreamConfig, {'vae_iterations': 250, 'diffusion_iterations': 500})
 def train_two_stream(
     data: TrainingData,
     config: TwoStreamConfig | None = None,
-    seed: int = 0,
-    device: str = 'cpu',
-    progress: bool = False,
-    folder: Path | None = None,
-    checkpoint_every: int = 500,
+    run: Run | None = None,
     preview_every: int = 1000,
 ) -> TwoStreamDiffusion:
     """Train a two-stream diffusion model.
@@ -56,12 +54,8 @@ def train_two_stream(
     Args:
         data: training part of a split, of kind ``'segmentation'`` or ``'change'``.
         config: setting; the default one if None.
-        seed: of everything random; torch's global generator is left as it was.
-        device: where to train.
-        progress: show a progress bar per stage.
-        folder: where a checkpoint is kept, from which a killed training goes on to the same end, and where pictures of
-            samples appear while the denoiser learns. The checkpoint is removed when the training ends.
-        checkpoint_every: steps between two checkpoints.
+        run: how: seed, device, checkpoints, pictures of samples, progress; see :class:`~hsiaug.engine.Run`. The
+            checkpoint is removed when the training ends.
         preview_every: steps between two pictures.
 
     Returns:
@@ -71,28 +65,27 @@ def train_two_stream(
         ValueError: if the data cannot be learnt from, or the checkpoint is of another training.
         FloatingPointError: if the training diverges; the last good checkpoint stays.
     """
-    config = config or TwoStreamConfig()
+    config, run = config or TwoStreamConfig(), run or Run()
     data = _require_trainable(data)
     if config.swap_dates and data.spec.kind != 'change':
         raise ValueError(f"swap_dates is for pairs of dates (kind 'change'), found kind {data.spec.kind!r}")
-    file = None if folder is None else Path(folder) / CHECKPOINT_FILE
-    identity = _identity(data, config, seed)
+    file = run.checkpoint(CHECKPOINT_FILE)
+    identity = _identity(data, config, run.seed)
     checkpoint = resumable(file, identity)
-    run = Run(seed=seed, every=checkpoint_every, progress=progress)
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.manual_seed(run.seed)
         generator = TwoStreamDiffusion(data.spec, **{name: getattr(config, name) for name in ARCHITECTURE})
-        generator.observe(data, seed)
+        generator.observe(data, run.seed)
         x, y = generator.normalise(data.x), flat_mask(data.y)
-        generator.to(device)
+        generator.to(run.device)
         if checkpoint is None or checkpoint['stage'] == 'vae':
-            first = AutoencoderStage(generator, x, y, config, seed)
+            first = AutoencoderStage(generator, x, y, config, run.seed)
             if checkpoint is not None and file is not None:
                 first.load(file)
             first.run(run, file, identity)
-        second = DiffusionStage(generator, x, y, config, seed)
-        if folder is not None:
-            second.preview = _Preview(data, Path(folder), preview_every)
+        second = DiffusionStage(generator, x, y, config, run.seed)
+        if run.folder is not None:
+            second.preview = _Preview(data, Path(run.folder), preview_every)
         if checkpoint is not None and checkpoint['stage'] == 'diffusion' and file is not None:
             second.load(file)
         else:
@@ -100,8 +93,8 @@ def train_two_stream(
             if file is not None:
                 second.save(file, identity)
         second.run(run, file, identity)
-    generator = second.result().requires_grad_(True).to(device)
-    generator.adopt(data, seed, json.loads(json.dumps(dataclasses.asdict(config))))
+    generator = second.result().requires_grad_(True).to(run.device)
+    generator.adopt(data, run.seed, json.loads(json.dumps(dataclasses.asdict(config))))
     if file is not None:
         file.unlink(missing_ok=True)
     return generator

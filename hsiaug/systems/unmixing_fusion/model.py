@@ -1,7 +1,7 @@
 """Images, and image-mask pairs, from generated abundances and the endmembers of a scene.
 
 Yu et al., "Unmixing before Fusion: A Generalized Paradigm for Multi-Source-based Hyperspectral Image Synthesis", CVPR
-2024. Masks are added: a class map that is read off the abundances. Trained by :mod:`hsiaug.systems.unmixing_fusion.train`.
+2024. Masks are added: a class map that is read off the abundances.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class UnmixingFusion(Generator):
         endmembers: k.
         inputs: bands that the unmixing network looks at: 3, or all of them.
         widths: channels of its layers.
-        kind: of the abundances' generator, see :func:`~hsiaug.systems.unmixing_fusion.abundances.build.abundance_model`.
+        kind: of the abundances' generator, see :func:`~hsiaug.systems.unmixing_fusion.abundances.abundance_model`.
         network: settings of that generator.
         masks: see above.
         noise: standard deviation of ε, as a share of what was taken from the residual; 0 for none.

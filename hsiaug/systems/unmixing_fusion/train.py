@@ -21,9 +21,11 @@ from torch.nn.functional import avg_pool2d
 
 from ...datasets.bank_plan import class_fractions
 from ...datasets.scenes import SceneDataset, SceneFolder
+from ...engine import Run
 from ...samples import SampleSpec
 from ...trainers.patch_encoder import train_patch_encoder
 from ..base import TrainingData
+from ..training import trains
 from .abundances.train import AbundanceConfig, train_abundances
 from .model import Masks, NoiseFrom, UnmixingFusion
 from .unmixing.train import Matching, UnmixingConfig, abundances_from_rgb, require_rgb, train_unmixing
@@ -37,10 +39,10 @@ class UnmixingFusionConfig:
     """Setting of a training.
 
     Args:
-        unmixing: an :class:`~hsiaug.systems.unmixing_fusion.unmixing.train.UnmixingConfig`, or what to change in
-            :meth:`~hsiaug.systems.unmixing_fusion.unmixing.train.UnmixingConfig.small`.
-        abundances: an :class:`~hsiaug.systems.unmixing_fusion.abundances.train.AbundanceConfig`, or its fields.
-        masks: how masks come from abundances, see :class:`~hsiaug.systems.unmixing_fusion.model.UnmixingFusion`.
+        unmixing: an :class:`~hsiaug.trainers.UnmixingConfig`, or what to change in
+            :meth:`~hsiaug.trainers.UnmixingConfig.small`.
+        abundances: an :class:`~hsiaug.systems.unmixing_fusion.abundances.AbundanceConfig`, or its fields.
+        masks: how masks come from abundances, see :class:`~hsiaug.systems.unmixing_fusion.UnmixingFusion`.
         mask_steps: optimiser steps of their classifier.
         noise: see the generator.
         noise_from: see the generator.
@@ -54,7 +56,7 @@ class UnmixingFusionConfig:
         rgb_weight: share of RGB images among the abundances that are learnt from.
         rgb_factor: how many times finer their pixels are; they are averaged to the size of the spec's.
         rgb_stride: step between the patches cut from them; their side if None.
-        matching: see :func:`~hsiaug.systems.unmixing_fusion.unmixing.train.abundances_from_rgb`.
+        matching: see :func:`~hsiaug.systems.unmixing_fusion.unmixing.abundances_from_rgb`.
 
     Raises:
         ValueError: if a setting is out of its range.
@@ -107,24 +109,19 @@ class Maps(NamedTuple):
     weights: Tensor
 
 
+@trains('unmixing_fusion', UnmixingFusionConfig)
 def train_unmixing_fusion(
     data: TrainingData,
     config: UnmixingFusionConfig | None = None,
-    seed: int = 0,
-    device: str = 'cpu',
-    progress: bool = False,
-    folder: Path | None = None,
+    run: Run | None = None,
 ) -> UnmixingFusion:
     """Train unmixing before fusion.
 
     Args:
         data: training part of a split, of kind ``'scene'`` or ``'segmentation'``, square.
         config: setting; the default one if None.
-        seed: of everything random; torch's global generator is left as it was.
-        device: where to train.
-        progress: show a progress bar per stage.
-        folder: where checkpoints are kept, from which a killed training goes on to the same end. They are removed when
-            the training ends.
+        run: how: seed, device, checkpoints, progress; see :class:`~hsiaug.engine.Run`. Checkpoints are removed when the
+            training ends.
 
     Returns:
         the generator, on the device.
@@ -133,14 +130,14 @@ def train_unmixing_fusion(
         ValueError: if the data cannot be learnt from, or a checkpoint is of another training.
         FloatingPointError: if a training diverges; the last good checkpoint stays.
     """
-    config = config or UnmixingFusionConfig()
+    config, run = config or UnmixingFusionConfig(), run or Run()
+    seed, device = run.seed, run.device
     spec, unmixing, learning = data.spec, config.unmixing, config.abundances
     assert isinstance(unmixing, UnmixingConfig)
     assert isinstance(learning, AbundanceConfig)
     _require_trainable(data)
     rgb, rgb_labels, record = _rgb_patches(config, spec)
-    file = None if folder is None else Path(folder) / UNMIXING_FILE
-    network = train_unmixing(data.x, spec.wavelengths, unmixing, seed, device, progress, file)
+    network = train_unmixing(data.x, spec.wavelengths, unmixing, run)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         generator = UnmixingFusion(
@@ -163,13 +160,18 @@ def train_unmixing_fusion(
         maps = Maps(torch.cat([maps.abundances, others.abundances]), torch.cat([maps.labels, others.labels]), weights)
     maps = _with_all_classes(maps, spec)
     generator.abundances = train_abundances(
-        maps.abundances, maps.labels, spec.num_classes, learning, seed, device, progress, folder, maps.weights
+        maps.abundances,
+        maps.labels,
+        spec.num_classes,
+        learning,
+        run,
+        weights=maps.weights,
     )
     generator.eval().requires_grad_(True)
     settings = dataclasses.asdict(dataclasses.replace(config, rgb=None, rgb_labels=None))
     training = {**settings, 'rgb': record, 'mask_accuracy': _mask_accuracy(generator, data)}
     generator.adopt(data, seed, json.loads(json.dumps(training)))
-    if file is not None:
+    if (file := run.checkpoint(UNMIXING_FILE)) is not None:
         file.unlink(missing_ok=True)
     return generator
 

@@ -6,7 +6,6 @@ import dataclasses
 import hashlib
 import json
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -32,12 +31,8 @@ def train_abundances(
     labels: Tensor | None,
     num_labels: int,
     config: AbundanceConfig | None = None,
-    seed: int = 0,
-    device: str = 'cpu',
-    progress: bool = False,
-    folder: Path | None = None,
+    run: Run | None = None,
     weights: Tensor | None = None,
-    checkpoint_every: int = 500,
 ) -> AbundanceModel:
     """Train a generator of abundances.
 
@@ -46,13 +41,9 @@ def train_abundances(
         labels: (N,) int64, −1 for maps without label; None where there are no labels to learn.
         num_labels: how many labels there are, 0 for none.
         config: setting; the default one if None.
-        seed: of everything random; torch's global generator is left as it was.
-        device: where to train.
-        progress: show a progress bar.
-        folder: where a checkpoint is kept, from which a killed training goes on to the same end. It is removed when the
+        run: how: seed, device, checkpoints, progress; see :class:`~hsiaug.engine.Run`. A checkpoint is removed when the
             training ends.
         weights: (N,) how often a map is met, relative to the others; alike if None.
-        checkpoint_every: steps between two checkpoints.
 
     Returns:
         the generator with its averaged weights, on the device.
@@ -61,25 +52,30 @@ def train_abundances(
         ValueError: if the maps cannot be learnt from, or the checkpoint is of another training.
         FloatingPointError: if the training diverges; the last good checkpoint stays.
     """
-    config = config or AbundanceConfig()
+    config, run = config or AbundanceConfig(), run or Run()
     _require_trainable(abundances)
     abundances = abundances.detach().float().cpu()
     index = _indices(abundances, labels, num_labels)
     shares = _shares(len(abundances), weights)
-    file = None if folder is None else Path(folder) / CHECKPOINT_FILE
-    identity = _identity(abundances, index, shares, config, seed)
+    file = run.checkpoint(CHECKPOINT_FILE)
+    identity = _identity(abundances, index, shares, config, run.seed)
     resume = resumable(file, identity) is not None
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.manual_seed(run.seed)
         k, size = abundances.shape[1:3]
         model = abundance_model(config.kind, k, size, num_labels, **config.network)
         model.observe(abundances, index, shares)
         training = _TRAININGS[config.kind](
-            model.to(device), abundances.to(device), index.to(device), shares.to(device), config, seed
+            model.to(run.device),
+            abundances.to(run.device),
+            index.to(run.device),
+            shares.to(run.device),
+            config,
+            run.seed,
         )
     if resume and file is not None:
         training.load(file)
-    training.run(Run(every=checkpoint_every, progress=progress), file, identity)
+    training.run(run, file, identity)
     if file is not None:
         file.unlink(missing_ok=True)
     return training.average.module.requires_grad_(True).eval()

@@ -12,7 +12,6 @@ import math
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -31,6 +30,7 @@ Inputs = Literal['rgb', 'all']
 Start = Literal['vca', 'kmeans']
 Matching = Literal['none', 'moments', 'quantiles']
 
+CHECKPOINT_FILE = 'unmixing.safetensors'
 _SPECTRA = 20_000  # that starting endmembers are looked for among
 _DRAWS = 10  # of vertex component analysis in each projection
 _VALUES = 1_000_000  # that scale and quantiles are taken from
@@ -141,11 +141,7 @@ def train_unmixing(
     images: Tensor,
     wavelengths: Sequence[float] | None = None,
     config: UnmixingConfig | None = None,
-    seed: int = 0,
-    device: str = 'cpu',
-    progress: bool = False,
-    file: Path | None = None,
-    checkpoint_every: int = 500,
+    run: Run | None = None,
 ) -> UnmixingNetwork:
     """Train an unmixing network.
 
@@ -153,12 +149,8 @@ def train_unmixing(
         images: (N, C, H, W) float32 training images in any unit of light, such as reflectance.
         wavelengths: (C,) band centres in nm; needed for ``inputs='rgb'`` without a response.
         config: setting; the published one if None.
-        seed: of everything random; torch's global generator is left as it was.
-        device: where to train.
-        progress: show a progress bar.
-        file: where a checkpoint is kept, from which a killed training goes on to the same end. It stays, and the same
-            call reads its result from there.
-        checkpoint_every: steps between two checkpoints.
+        run: how: seed, device, checkpoints, progress; see :class:`~hsiaug.engine.Run`. The checkpoint stays, and the
+            same call reads its result from there.
 
     Returns:
         the network in evaluation mode, on the device.
@@ -171,25 +163,26 @@ def train_unmixing(
     Warns:
         UserWarning: if the abundances collapsed onto one endmember, or are the same everywhere.
     """
-    config = config or UnmixingConfig()
+    config, run = config or UnmixingConfig(), run or Run()
+    file = run.checkpoint(CHECKPOINT_FILE)
     _require_images(images)
     digest = hashlib.sha256(images.detach().cpu().contiguous().numpy().tobytes()).hexdigest()
     fields = {k: v for k, v in dataclasses.asdict(config).items() if k != 'learning_rate'}  # may be lowered on the way
-    identity = {**fields, 'seed': seed, 'images': list(images.shape), 'data': digest}
+    identity = {**fields, 'seed': run.seed, 'images': list(images.shape), 'data': digest}
     resume = resumable(file, identity) is not None
     bands = images.shape[1]
     selection = (
         np.eye(bands) if config.inputs == 'all' else band_selection(bands, wavelengths, config.centres, config.response)
     )
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.manual_seed(run.seed)
         network = UnmixingNetwork(torch.from_numpy(selection), config.endmembers, config.widths)
-    start(network, images, config.start, seed)
-    training = UnmixingTraining(network.to(device), images.to(device), config, seed)
+    start(network, images, config.start, run.seed)
+    training = UnmixingTraining(network.to(run.device), images.to(run.device), config, run.seed)
     if resume and file is not None:
         training.load(file)
     if training.step < training.steps:
-        training.run(Run(every=checkpoint_every, progress=progress), file, identity)
+        training.run(run, file, identity)
         if file is not None:
             training.save(file, identity)
     network.eval()

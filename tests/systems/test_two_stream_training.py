@@ -8,6 +8,7 @@ import torch
 from pairs import class_spectra, make_pairs, nearest_class
 from safetensors.torch import save_file
 
+from hsiaug.engine import Run
 from hsiaug.engine.checkpoint import found_checkpoint
 from hsiaug.functional import spectral_angle
 from hsiaug.samples import SampleSpec
@@ -186,7 +187,7 @@ def test_average_follows_the_weights(pairs: TrainingData) -> None:
 def test_seed_decides_and_the_global_stream_is_left_alone(pairs: TrainingData) -> None:
     torch.manual_seed(3)
     state = torch.get_rng_state()
-    first, again, other = (train_two_stream(pairs, TINY, seed) for seed in (1, 1, 2))
+    first, again, other = (train_two_stream(pairs, TINY, Run(seed)) for seed in (1, 1, 2))
     assert torch.equal(torch.get_rng_state(), state)
     assert same(first, again)
     assert not same(first, other)
@@ -199,7 +200,7 @@ def test_seed_decides_and_the_global_stream_is_left_alone(pairs: TrainingData) -
 def test_killed_training_goes_on_to_the_same_end(
     pairs: TrainingData, tmp_path: Path, stage: type[Stage], step: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    undisturbed, handler = train_two_stream(pairs, TINY, 5), signal.getsignal(signal.SIGINT)
+    undisturbed, handler = train_two_stream(pairs, TINY, Run(5)), signal.getsignal(signal.SIGINT)
     objective = stage.objective
 
     def killed(self: Stage, rng: torch.Generator) -> torch.Tensor:
@@ -209,7 +210,7 @@ def test_killed_training_goes_on_to_the_same_end(
 
     monkeypatch.setattr(stage, 'objective', killed)
     with pytest.raises(KeyboardInterrupt):
-        train_two_stream(pairs, TINY, 5, folder=tmp_path, checkpoint_every=3)
+        train_two_stream(pairs, TINY, Run(5, folder=tmp_path, every=3))
     assert signal.getsignal(signal.SIGINT) is handler
     found = found_checkpoint(tmp_path / CHECKPOINT_FILE)
     assert (found['stage'], found['step']) == ('vae' if stage is AutoencoderStage else 'diffusion', str(step // 3 * 3))
@@ -217,7 +218,7 @@ def test_killed_training_goes_on_to_the_same_end(
     taken: list[Stage] = []
     count = Stage.descend
     monkeypatch.setattr(Stage, 'descend', lambda self, *a, **k: (taken.append(self), count(self, *a, **k))[1])
-    resumed = train_two_stream(pairs, TINY, 5, folder=tmp_path, checkpoint_every=3)
+    resumed = train_two_stream(pairs, TINY, Run(5, folder=tmp_path, every=3))
     assert len(taken) == {AutoencoderStage: 12, DiffusionStage: 6}[stage] - step // 3 * 3
     assert same(undisturbed, resumed)
     assert list(tmp_path.iterdir()) == []
@@ -232,17 +233,17 @@ def test_foreign_and_broken_checkpoints_are_refused(
     with monkeypatch.context() as patch:
         patch.setattr(DiffusionStage, 'objective', killed)
         with pytest.raises(RuntimeError, match='power cut'):
-            train_two_stream(pairs, TINY, 0, folder=tmp_path)
+            train_two_stream(pairs, TINY, Run(0, folder=tmp_path))
     for seed, config in ((1, TINY), (0, replace(TINY, kl_weight=1e-3))):
         with pytest.raises(ValueError, match='checkpoint of another training'):
-            train_two_stream(pairs, config, seed, folder=tmp_path)
+            train_two_stream(pairs, config, Run(seed, folder=tmp_path))
     file = tmp_path / CHECKPOINT_FILE
     save_file({'a': torch.zeros(1)}, file)
     with pytest.raises(ValueError, match='lacks'):
-        train_two_stream(pairs, TINY, folder=tmp_path)
+        train_two_stream(pairs, TINY, Run(folder=tmp_path))
     file.write_bytes(b'abc')
     with pytest.raises(ValueError, match='truncated'):
-        train_two_stream(pairs, TINY, folder=tmp_path)
+        train_two_stream(pairs, TINY, Run(folder=tmp_path))
 
 
 @pytest.mark.parametrize('stage', [AutoencoderStage, DiffusionStage])
@@ -257,11 +258,13 @@ def test_divergence_keeps_the_last_good_checkpoint(
     with monkeypatch.context() as patch:
         patch.setattr(stage, 'objective', diverging)
         with pytest.raises(FloatingPointError, match=r"diverged in stage '(vae|diffusion)' by step 6.*step 3\) is"):
-            train_two_stream(pairs, TINY, folder=tmp_path, checkpoint_every=3)
+            train_two_stream(pairs, TINY, Run(folder=tmp_path, every=3))
         with pytest.raises(FloatingPointError, match='give a folder'):
             train_two_stream(pairs, TINY)
     lower = replace(TINY, vae_lr=TINY.vae_lr / 2, diffusion_lr=TINY.diffusion_lr / 2)
-    batch = train_two_stream(pairs, lower, folder=tmp_path).sample(2, seed=0)  # goes on from there, with lower rates
+    batch = train_two_stream(pairs, lower, Run(folder=tmp_path)).sample(
+        2, seed=0
+    )  # goes on from there, with lower rates
     assert torch.isfinite(batch['image']).all()
 
 
@@ -275,12 +278,12 @@ def test_infinite_weights_are_not_kept(pairs: TrainingData, tmp_path: Path, monk
 
     monkeypatch.setattr(Stage, 'descend', broken)
     with pytest.raises(FloatingPointError, match='by step 6'):
-        train_two_stream(pairs, TINY, folder=tmp_path, checkpoint_every=3)
+        train_two_stream(pairs, TINY, Run(folder=tmp_path, every=3))
     assert found_checkpoint(tmp_path / CHECKPOINT_FILE)['step'] == '3'
 
 
 def test_pictures_of_samples_appear(pairs: TrainingData, tmp_path: Path) -> None:
-    train_two_stream(pairs, TINY, folder=tmp_path, preview_every=4)
+    train_two_stream(pairs, TINY, Run(folder=tmp_path), preview_every=4)
     assert [file.name for file in tmp_path.iterdir()] == ['samples_4.png']
 
 
@@ -340,7 +343,7 @@ def test_synthetic_masks_leave_out_what_real_ones_do(pairs: TrainingData) -> Non
     keep = (y != 255).flatten(1).any(dim=1)
     spec = replace(pairs.spec, classes=('a', 'b'))
     data = replace(pairs, spec=spec, x=pairs.x[keep], y=y[keep], val_y=pairs.val_y)
-    batch = train_two_stream(data, SMALL, seed=1).sample(128, seed=0)
+    batch = train_two_stream(data, SMALL, Run(1)).sample(128, seed=0)
     share = float((batch['mask'] == 255).float().mean())
     assert abs(share - float((data.y == 255).float().mean())) < 0.12
     unlabelled = nearest_class(batch['image']) == 2

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from hsiaug.engine import Training
+from hsiaug.engine import Run, Training
 from hsiaug.engine import training as engine_training
 from hsiaug.engine.checkpoint import found_checkpoint
 from hsiaug.systems.unmixing_fusion.abundances.base import AbundanceModel
@@ -62,7 +62,7 @@ def test_samples_show_the_pattern_of_their_label(kind: str, steps: int, toleranc
     maps, labels = borders()
     rate = {'vae': 1e-2, 'style_gan': 3e-3, 'diffusion': 5e-3}[kind]
     setting = config(kind, iterations=steps, batch_size=8, learning_rate=rate, augment=False, ema=0.95)
-    model = train_abundances(maps, labels, 2, setting, seed=0)
+    model = train_abundances(maps, labels, 2, setting, Run(0))
     assert not model.training
     real = [maps[labels == label].mean(dim=0) for label in (0, 1)]
     for label in (0, 1):
@@ -115,7 +115,7 @@ def test_orientations_are_the_eight_of_a_square() -> None:
 def test_seeds_decide_and_the_global_stream_stays(kind: str) -> None:
     maps, labels = borders(12)
     state = torch.get_rng_state()
-    a, b, other = (train_abundances(maps, labels, 2, config(kind, iterations=2), seed=seed) for seed in (1, 1, 2))
+    a, b, other = (train_abundances(maps, labels, 2, config(kind, iterations=2), Run(seed)) for seed in (1, 1, 2))
     assert torch.equal(torch.get_rng_state(), state)
     assert same(a, b)
     assert not same(a, other)
@@ -164,7 +164,7 @@ def test_killed_training_ends_where_an_undisturbed_one_does(
 ) -> None:
     maps, labels = borders(12)
     setting = config(kind)
-    undisturbed = train_abundances(maps, labels, 2, setting, seed=2)
+    undisturbed = train_abundances(maps, labels, 2, setting, Run(2))
     save = Training.save
 
     def stop(self: Training, *args: object) -> None:
@@ -175,12 +175,12 @@ def test_killed_training_ends_where_an_undisturbed_one_does(
     with monkeypatch.context() as context:
         context.setattr(Training, 'save', stop)
         with pytest.raises(KeyboardInterrupt):
-            train_abundances(maps, labels, 2, setting, seed=2, folder=tmp_path, checkpoint_every=2)
+            train_abundances(maps, labels, 2, setting, Run(2, folder=tmp_path, every=2))
     with pytest.raises(ValueError, match=r"another training.*'data'"):
-        train_abundances(maps.flip(0), labels, 2, setting, seed=2, folder=tmp_path)
+        train_abundances(maps.flip(0), labels, 2, setting, Run(2, folder=tmp_path))
     with pytest.raises(ValueError, match=r"another training.*'batch_size': \(4, 5\)"):
-        train_abundances(maps, labels, 2, replace(setting, batch_size=5), seed=2, folder=tmp_path)
-    assert same(train_abundances(maps, labels, 2, setting, seed=2, folder=tmp_path), undisturbed)
+        train_abundances(maps, labels, 2, replace(setting, batch_size=5), Run(2, folder=tmp_path))
+    assert same(train_abundances(maps, labels, 2, setting, Run(2, folder=tmp_path)), undisturbed)
     assert not list(tmp_path.iterdir())
 
 
@@ -196,10 +196,10 @@ def test_divergence_leaves_the_last_good_checkpoint(kind: str, tmp_path: Path, m
     with monkeypatch.context() as context:
         context.setattr(AbundanceTraining, 'batch', poisoned)
         with pytest.raises(FloatingPointError, match=f'diverged in stage {kind!r} by step 6.*\\(step 4\\)'):
-            train_abundances(maps, labels, 2, config(kind), folder=tmp_path, checkpoint_every=2)
+            train_abundances(maps, labels, 2, config(kind), Run(folder=tmp_path, every=2))
     file = tmp_path / 'abundances.safetensors'
     assert found_checkpoint(file)['step'] == '4'
-    lower = train_abundances(maps, labels, 2, config(kind, learning_rate=1e-5), folder=tmp_path)
+    lower = train_abundances(maps, labels, 2, config(kind, learning_rate=1e-5), Run(folder=tmp_path))
     assert all(bool(torch.isfinite(value).all()) for value in lower.state_dict().values())
     assert not file.exists()
 

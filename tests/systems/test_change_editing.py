@@ -10,6 +10,7 @@ from scipy.ndimage import label as connected
 from torch import Tensor
 
 from hsiaug.datasets import ChangeDataset, MixedDataset
+from hsiaug.engine import Run
 from hsiaug.metrics import between_halves, change_differences
 from hsiaug.samples import LeakageError, Provenance
 from hsiaug.scenes import BitemporalScene, PatchSplitter, SimulatedScene
@@ -17,8 +18,9 @@ from hsiaug.systems import Generator, TrainingData
 from hsiaug.systems.change_editing.edits import edit_masks
 from hsiaug.systems.change_editing.model import ChangeEditing
 from hsiaug.systems.change_editing.train import ChangeEditingConfig, single_dates, train_change_editing, with_composites
+from hsiaug.systems.two_stream_diffusion import stages as latent_stages
 from hsiaug.systems.two_stream_diffusion.train import TwoStreamConfig
-from hsiaug.trainers import fit_generator, latent_stages, training_data
+from hsiaug.trainers import fit_generator, training_data
 
 SMALL = TwoStreamConfig(
     mask_latents=2, vae_channels=8, vae_iterations=150, diffusion_iterations=150, vae_batch_size=4, batch_size=8,
@@ -261,7 +263,7 @@ def test_it_mixes_with_real_pairs_and_is_guarded(scene: BitemporalScene, tmp_pat
 
 def test_a_killed_training_goes_on_to_the_same_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = ChangeEditingConfig(painter=replace(TINY, diffusion_iterations=3))
-    undisturbed, objective = train_change_editing(PAIRS, config, 5), latent_stages.DiffusionStage.objective
+    undisturbed, objective = train_change_editing(PAIRS, config, Run(5)), latent_stages.DiffusionStage.objective
 
     def killed(self: latent_stages.DiffusionStage, rng: torch.Generator) -> Tensor:
         if self.step == 2:
@@ -271,9 +273,9 @@ def test_a_killed_training_goes_on_to_the_same_end(tmp_path: Path, monkeypatch: 
     with monkeypatch.context() as patch:
         patch.setattr(latent_stages.DiffusionStage, 'objective', killed)
         with pytest.raises(KeyboardInterrupt):
-            train_change_editing(PAIRS, config, 5, folder=tmp_path)
+            train_change_editing(PAIRS, config, Run(5, folder=tmp_path))
     assert [file.name for file in tmp_path.iterdir()] == ['training.safetensors']
-    state = train_change_editing(PAIRS, config, 5, folder=tmp_path).state_dict()
+    state = train_change_editing(PAIRS, config, Run(5, folder=tmp_path)).state_dict()
     assert all(torch.equal(value, state[key]) for key, value in undisturbed.state_dict().items())
 
 

@@ -7,6 +7,7 @@ import pytest
 import torch
 from mixtures import BANDS, UNIT, WAVELENGTHS, endmembers, maps, mixtures
 
+from hsiaug.engine import Run
 from hsiaug.metrics.unmixing import match_endmembers, unmixing_scores
 from hsiaug.systems.unmixing_fusion.unmixing.network import UnmixingNetwork
 from hsiaug.systems.unmixing_fusion.unmixing.train import (
@@ -93,7 +94,7 @@ def test_matching_is_over_all_images(trained: UnmixingNetwork) -> None:
 
 def test_seed_decides_and_the_global_generator_stays() -> None:
     state = torch.get_rng_state()
-    one, two, other = (train_unmixing(DATA, WAVELENGTHS, TINY, seed) for seed in (0, 0, 1))
+    one, two, other = (train_unmixing(DATA, WAVELENGTHS, TINY, Run(seed)) for seed in (0, 0, 1))
     assert torch.equal(torch.get_rng_state(), state)
     assert torch.equal(one.abundances(DATA), two.abundances(DATA))
     assert not torch.equal(one.abundances(DATA), other.abundances(DATA))
@@ -101,7 +102,7 @@ def test_seed_decides_and_the_global_generator_stays() -> None:
 
 def test_a_killed_training_goes_on_to_the_same_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = train_unmixing(DATA, WAVELENGTHS, TINY)
-    file, update = tmp_path / 'unmixing.safetensors', UnmixingTraining.update
+    update = UnmixingTraining.update
 
     def killed(self: UnmixingTraining, rng: torch.Generator) -> None:
         if self.step == 6:
@@ -110,18 +111,18 @@ def test_a_killed_training_goes_on_to_the_same_end(tmp_path: Path, monkeypatch: 
 
     monkeypatch.setattr(UnmixingTraining, 'update', killed)
     with pytest.raises(KeyboardInterrupt):
-        train_unmixing(DATA, WAVELENGTHS, TINY, file=file, checkpoint_every=4)
+        train_unmixing(DATA, WAVELENGTHS, TINY, Run(folder=tmp_path, every=4))
     monkeypatch.setattr(UnmixingTraining, 'update', update)
-    resumed = train_unmixing(DATA, WAVELENGTHS, TINY, file=file, checkpoint_every=4)
+    resumed = train_unmixing(DATA, WAVELENGTHS, TINY, Run(folder=tmp_path, every=4))
     assert torch.equal(resumed.abundances(DATA), whole.abundances(DATA))
 
     def never(self: UnmixingTraining, rng: torch.Generator) -> None:
         raise AssertionError
 
     monkeypatch.setattr(UnmixingTraining, 'update', never)
-    assert torch.equal(train_unmixing(DATA, WAVELENGTHS, TINY, file=file).endmembers, whole.endmembers)
+    assert torch.equal(train_unmixing(DATA, WAVELENGTHS, TINY, Run(folder=tmp_path)).endmembers, whole.endmembers)
     with pytest.raises(ValueError, match=r'checkpoint of another training.*seed'):
-        train_unmixing(DATA, WAVELENGTHS, TINY, seed=5, file=file)
+        train_unmixing(DATA, WAVELENGTHS, TINY, Run(5, folder=tmp_path))
 
 
 def test_collapse_is_reported() -> None:
@@ -139,7 +140,7 @@ def test_collapse_is_reported() -> None:
 
 
 def test_divergence_is_stopped_and_the_checkpoint_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    file, update = tmp_path / 'unmixing.safetensors', UnmixingTraining.update
+    update = UnmixingTraining.update
 
     def poisoned(self: UnmixingTraining, rng: torch.Generator) -> None:
         update(self, rng)
@@ -149,7 +150,7 @@ def test_divergence_is_stopped_and_the_checkpoint_stays(tmp_path: Path, monkeypa
 
     monkeypatch.setattr(UnmixingTraining, 'update', poisoned)
     with pytest.raises(FloatingPointError, match=r"stage 'unmixing'.*last good checkpoint \(step 4\)"):
-        train_unmixing(DATA, WAVELENGTHS, TINY, file=file, checkpoint_every=4)
+        train_unmixing(DATA, WAVELENGTHS, TINY, Run(folder=tmp_path, every=4))
 
 
 def test_black_pixels_are_no_obstacle() -> None:

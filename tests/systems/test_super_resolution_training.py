@@ -144,7 +144,7 @@ def test_killed_training_ends_where_an_undisturbed_one_does(
     kill: int, stage: str, step: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     data = stripes(6)
-    undisturbed = train_super_resolution(data, TINY, seed=3)
+    undisturbed = train_super_resolution(data, TINY, Run(3))
     count, look = 0, Training._look
 
     def stop(self: Training, *args: object, **kwargs: object) -> object:
@@ -157,19 +157,19 @@ def test_killed_training_ends_where_an_undisturbed_one_does(
     with monkeypatch.context() as context:
         context.setattr(Training, '_look', stop)
         with pytest.raises(KeyboardInterrupt):
-            train_super_resolution(data, TINY, seed=3, folder=tmp_path, checkpoint_every=1)
+            train_super_resolution(data, TINY, Run(3, folder=tmp_path, every=1))
     found = found_checkpoint(tmp_path / CHECKPOINT_FILE)
     assert (found['stage'], found['step']) == (stage, step)
     with pytest.raises(ValueError, match=r"another training, \(found, expected\): \{'seed': \(3, 4\)\}"):
-        train_super_resolution(data, TINY, seed=4, folder=tmp_path)
-    resumed = train_super_resolution(data, TINY, seed=3, folder=tmp_path, checkpoint_every=1)
+        train_super_resolution(data, TINY, Run(4, folder=tmp_path))
+    resumed = train_super_resolution(data, TINY, Run(3, folder=tmp_path, every=1))
     assert same(resumed, undisturbed)
     assert not list(tmp_path.iterdir())
 
 
 def test_seeds_mean_one_training_and_leave_the_global_stream() -> None:
     data, state = stripes(6), torch.get_rng_state()
-    a, b, c = (train_super_resolution(data, TINY, seed=s) for s in (0, 0, 1))
+    a, b, c = (train_super_resolution(data, TINY, Run(s)) for s in (0, 0, 1))
     assert torch.equal(torch.get_rng_state(), state)
     assert same(a, b)
     assert not same(a, c)
@@ -191,7 +191,7 @@ def test_divergence_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
     monkeypatch.setattr(GeneratorStage, 'update', poison)
     with pytest.raises(FloatingPointError, match=r"diverged in stage 'generator' by step 4.*last good.*\(step 2\)"):
-        train_super_resolution(data, TINY, folder=tmp_path, checkpoint_every=2)
+        train_super_resolution(data, TINY, Run(folder=tmp_path, every=2))
     assert found_checkpoint(tmp_path / CHECKPOINT_FILE)['step'] == '2'
 
 

@@ -11,16 +11,18 @@ from torch import Tensor
 from toys import Toy, aligned, keys_of, toy_spec
 
 from hsiaug.datasets import ChangeDataset, MixedDataset, scene_dataset
+from hsiaug.engine import Run
 from hsiaug.functional import spectral_angle
 from hsiaug.functional.dates import flat_mask, in_contract, stacked_dates
 from hsiaug.samples import LeakageError
 from hsiaug.scenes import BitemporalScene, PatchSplitter, SimulatedScene
 from hsiaug.systems import Generator, TrainingData
 from hsiaug.systems.patch_augment import PatchAugment
+from hsiaug.systems.two_stream_diffusion import stages as latent_stages
 from hsiaug.systems.two_stream_diffusion.model import TwoStreamDiffusion
 from hsiaug.systems.two_stream_diffusion.stages import AutoencoderStage, arranged, turn
 from hsiaug.systems.two_stream_diffusion.train import TwoStreamConfig, train_two_stream
-from hsiaug.trainers import fit_generator, latent_stages, training_data
+from hsiaug.trainers import fit_generator, training_data
 
 SMALL = TwoStreamConfig(
     mask_latents=2,
@@ -264,7 +266,7 @@ def test_a_bitemporal_scene_trains_and_is_guarded(tmp_path: Path) -> None:
 def test_pictures_appear_and_a_killed_training_goes_on_to_the_same_end(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    undisturbed, objective = train_two_stream(DATA, TINY, 5), latent_stages.DiffusionStage.objective
+    undisturbed, objective = train_two_stream(DATA, TINY, Run(5)), latent_stages.DiffusionStage.objective
 
     def killed(self: latent_stages.DiffusionStage, rng: torch.Generator) -> Tensor:
         if self.step == 2:
@@ -274,8 +276,8 @@ def test_pictures_appear_and_a_killed_training_goes_on_to_the_same_end(
     with monkeypatch.context() as patch:
         patch.setattr(latent_stages.DiffusionStage, 'objective', killed)
         with pytest.raises(KeyboardInterrupt):
-            train_two_stream(DATA, TINY, 5, folder=tmp_path, checkpoint_every=1)
-    resumed = train_two_stream(DATA, TINY, 5, folder=tmp_path, checkpoint_every=1, preview_every=3)
+            train_two_stream(DATA, TINY, Run(5, folder=tmp_path, every=1))
+    resumed = train_two_stream(DATA, TINY, Run(5, folder=tmp_path, every=1), preview_every=3)
     assert [file.name for file in tmp_path.iterdir()] == ['samples_3.png']
     state = resumed.state_dict()
     assert all(torch.equal(value, state[key]) for key, value in undisturbed.state_dict().items())

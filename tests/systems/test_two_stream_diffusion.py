@@ -9,7 +9,7 @@ from torch import Tensor
 
 from hsiaug.samples import SampleSpec
 from hsiaug.systems import Generator
-from hsiaug.systems import two_stream_diffusion as module
+from hsiaug.systems.two_stream_diffusion import model as module
 from hsiaug.systems.two_stream_diffusion.model import SCHEDULE, TwoStreamDiffusion, norm_groups
 
 TINY: dict[str, Any] = {'downsampling': 2, 'vae_channels': 4, 'unet_channels': (8, 16), 'sampling_steps': 4}

@@ -3,7 +3,7 @@ import torch
 from mixtures import BANDS, WAVELENGTHS, endmembers, mixtures
 
 from hsiaug.functional.unmixing import band_selection
-from hsiaug.models import unmixing as module
+from hsiaug.systems.unmixing_fusion.unmixing import network as module
 from hsiaug.systems.unmixing_fusion.unmixing.network import ChannelAttention, UnmixingNetwork
 
 WIDTHS = (4, 4, 8, 4, 4)

@@ -14,11 +14,11 @@ from hsiaug.datasets import MixedDataset, SyntheticBank, write_bank
 from hsiaug.datasets.patches import PatchDataset
 from hsiaug.functional.spectral import spectral_angle
 from hsiaug.systems import Generator, TrainingData
+from hsiaug.systems.unmixing_fusion import train as module
 from hsiaug.systems.unmixing_fusion.model import UnmixingFusion
 from hsiaug.systems.unmixing_fusion.train import UnmixingFusionConfig
 from hsiaug.systems.unmixing_fusion.unmixing.train import UnmixingConfig
 from hsiaug.trainers import fit_generator
-from hsiaug.trainers import unmixing_fusion as module
 
 DATA = mixtures(24)
 TINY: dict[str, Any] = {
@@ -192,9 +192,9 @@ def asked(data: TrainingData, monkeypatch: pytest.MonkeyPatch, **changes: Any) -
     seen: dict[str, Any] = {}
     train = module.train_abundances
 
-    def spy(abundances: Tensor, labels: Tensor, *rest: Any) -> Any:
-        seen.update(abundances=abundances, labels=labels, weights=rest[-1])
-        return train(abundances, labels, *rest)
+    def spy(abundances: Tensor, labels: Tensor, *rest: Any, weights: Tensor) -> Any:
+        seen.update(abundances=abundances, labels=labels, weights=weights)
+        return train(abundances, labels, *rest, weights=weights)
 
     monkeypatch.setattr(module, 'train_abundances', spy)
     seen['generator'] = fit(data, **{**BRIEF, **changes})

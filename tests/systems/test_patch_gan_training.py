@@ -245,7 +245,7 @@ def test_killed_training_ends_where_an_undisturbed_one_does(
     settings: dict[str, Any], pairs: TrainingData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = replace(TINY, **settings)
-    undisturbed = train_patch_gan(pairs, config, seed=2)
+    undisturbed = train_patch_gan(pairs, config, Run(2))
     save = Training.save
 
     def stop(self: Training, *args: object) -> None:
@@ -256,10 +256,10 @@ def test_killed_training_ends_where_an_undisturbed_one_does(
     with monkeypatch.context() as context:
         context.setattr(Training, 'save', stop)
         with pytest.raises(KeyboardInterrupt):
-            train_patch_gan(pairs, config, seed=2, folder=tmp_path, checkpoint_every=2)
+            train_patch_gan(pairs, config, Run(2, folder=tmp_path, every=2))
     with pytest.raises(ValueError, match='another training'):
-        train_patch_gan(pairs, replace(config, latent_dim=9), seed=2, folder=tmp_path)
-    assert same(train_patch_gan(pairs, config, seed=2, folder=tmp_path), undisturbed)
+        train_patch_gan(pairs, replace(config, latent_dim=9), Run(2, folder=tmp_path))
+    assert same(train_patch_gan(pairs, config, Run(2, folder=tmp_path)), undisturbed)
     assert not list(tmp_path.iterdir())
 
 

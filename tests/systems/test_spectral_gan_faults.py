@@ -9,9 +9,9 @@ from hsiaug.engine.checkpoint import write_checkpoint
 from hsiaug.functional.gradient_penalty import gradient_penalty_autograd
 from hsiaug.samples import SampleSpec
 from hsiaug.systems.base import TrainingData
+from hsiaug.systems.spectral_gan import train as module
 from hsiaug.systems.spectral_gan.model import SpectralGAN
 from hsiaug.systems.spectral_gan.train import SpectralGANConfig, SpectralGANTraining, train_spectral_gan
-from hsiaug.trainers import spectral_gan as module
 
 TINY = SpectralGANConfig(iterations=12, hidden=16, batch_size=16, components=6)
 BANDS = torch.arange(20)
