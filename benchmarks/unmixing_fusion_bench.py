@@ -224,7 +224,7 @@ def make_fusion(bench: Bench, method: Method) -> Made:
     generator = bench.fusion(method)
     count, labels = bench.count, bench.labels
     image, seconds = timed(lambda: generator.sample(count, labels, seed=bench.seed)['image'], count, bench.device)
-    restored = generator.reconstruct(bench.real.to(bench.device))['image'].cpu()
+    restored = generator.unmixed_and_remixed(bench.real.to(bench.device))['image'].cpu()
     return Made(image, seconds, parameters(generator.abundances), restored)
 
 

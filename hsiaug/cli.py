@@ -107,7 +107,7 @@ def train(
         device: where to train.
     """
     from .systems.base import TRAINING_FOLDER
-    from .trainers import fit_generator, training_data
+    from .systems.fit import fit_generator, training_data
 
     require_device(device)
     opened, parts = _split(scene, split, seed)

@@ -25,8 +25,9 @@ from ..samples import require_unseen
 from ..scenes import Scene, Split, Splitter
 from ..scenes.patches import PatchSplit
 from ..systems import Generator, TrainingData
+from ..systems.fit import fit_generator, training_data
 from ..systems.training import trainer_of
-from ..trainers import LinearSVM, fit_generator, predict, train_nn1d, training_data
+from ..trainers import LinearSVM, predict, train_nn1d
 from .plan import REAL, Arm, Cell, Classifier, D, Network, Setting
 
 _TUNING_SEED = 1_000_003

@@ -17,7 +17,7 @@ from ..metrics.patches import Pair
 from ..samples import SampleSpec, require_compatible, require_unseen
 from ..scenes import LabelledPatchSplit, PatchSplit, Scene, Split
 from ..systems import TrainingData
-from ..trainers import training_data
+from ..systems.fit import training_data
 from .bank import spread_rows
 
 LOOKED_AT = {'spectrum': 5000, 'scene': 500, 'segmentation': 500, 'change': 500}

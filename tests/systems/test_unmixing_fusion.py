@@ -79,7 +79,7 @@ def test_images_are_of_the_scenes_materials_and_masks_follow_them(copies: Unmixi
 
 
 def test_masks_were_learnt_and_their_accuracy_is_on_record(trained: UnmixingFusion) -> None:
-    found = trained.reconstruct(DATA.val_x)
+    found = trained.unmixed_and_remixed(DATA.val_x)
     accuracy = float((found['mask'] == DATA.val_y).float().mean())
     assert accuracy > 0.85
     assert trained.provenance is not None
@@ -91,7 +91,7 @@ def test_dominant_materials_as_masks() -> None:
     generator = fit(masks='dominant')
     assert generator.classifier is None
     assert sorted(generator.class_of.tolist()) == [0, 1, 2]
-    accuracy = (generator.reconstruct(DATA.val_x)['mask'] == DATA.val_y).float().mean()
+    accuracy = (generator.unmixed_and_remixed(DATA.val_x)['mask'] == DATA.val_y).float().mean()
     assert accuracy > 0.8
     pure = torch.eye(3)[:, :, None, None].expand(3, 3, 4, 4)
     assert torch.equal(generator.class_map(pure)[:, 0, 0], generator.class_of)
@@ -99,7 +99,7 @@ def test_dominant_materials_as_masks() -> None:
 
 def test_noise_has_the_covariance_of_the_residual() -> None:
     faithful = fit(noise_from='residual')
-    rest = (DATA.x - faithful.reconstruct(DATA.x)['image']).movedim(1, -1).flatten(0, 2).double()
+    rest = (DATA.x - faithful.unmixed_and_remixed(DATA.x)['image']).movedim(1, -1).flatten(0, 2).double()
     wanted = rest.T @ rest / len(rest)
     assert torch.allclose((faithful.residual @ faithful.residual.T).double().diagonal(), wanted.diagonal(), rtol=0.1)
     same = maps(1, 3).expand(30, -1, -1, -1)

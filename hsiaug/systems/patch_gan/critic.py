@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn.functional import one_hot
 from torch.nn.utils.parametrizations import spectral_norm
 
-Dims = Literal[2, 3]
+from ...models.patch_cnn import Dims
 
 
 class PatchCritic(nn.Module):

@@ -15,9 +15,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import one_hot
 
+from ...models.patch_cnn import Dims
 from ...samples import SampleSpec
 from ..base import Generator, TrainingData, register
-from .critic import Dims
 
 CHUNK = 256  # patches made at a time
 Upsampling = Literal['transposed', 'resize']

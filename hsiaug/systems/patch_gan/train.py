@@ -19,9 +19,10 @@ from ...datasets.class_patches import Rule, class_patches
 from ...engine import Run, Training
 from ...engine.checkpoint import resumable
 from ...functional.gradient_penalty import gradient_penalty_autograd
+from ...models.patch_cnn import Dims
 from ..base import TrainingData
 from ..training import trains
-from .critic import Dims, PatchCritic
+from .critic import PatchCritic
 from .model import PatchGAN, Upsampling
 
 CHECKPOINT_FILE = 'training.safetensors'

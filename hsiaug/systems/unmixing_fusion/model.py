@@ -178,7 +178,7 @@ class UnmixingFusion(Generator):
         return torch.cat(parts)
 
     @torch.no_grad()
-    def reconstruct(self, image: Tensor) -> dict[str, Tensor]:
+    def unmixed_and_remixed(self, image: Tensor) -> dict[str, Tensor]:
         """Images (n, C, H, W) unmixed and mixed again without ε, with their class maps: the best it can do."""
         abundances = self.unmixing.abundances(image)
         mixed = torch.cat([self.unmixing.mix(part) for part in abundances.split(CHUNK)])
