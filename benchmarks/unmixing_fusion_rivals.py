@@ -10,6 +10,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
+from hsiaug.engine import Run
 from hsiaug.losses.unmixing import unmixing_loss
 from hsiaug.systems import TrainingData
 from hsiaug.systems.unmixing_fusion.abundances.diffusion import AbundanceDiffusion
@@ -50,7 +51,7 @@ def train_free_diffusion(
         model.observe(maps.cpu(), labels, weights)
         rest = (x.to(device) for x in (maps, labels, weights))
         training = DiffusionTraining(model.to(device), *rest, config, seed)
-    training.run(None, {}, config.iterations, progress=False)
+    training.run(Run())
     average = training.average
     assert isinstance(average, FreeDiffusion)
     return average.eval()

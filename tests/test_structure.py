@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import pkgutil
+import re
 from collections.abc import Iterator
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
@@ -109,3 +111,27 @@ def test_nothing_else_imports_a_system_by_name() -> None:
         if other.startswith('hsiaug.systems.') and other.split('.')[2] in systems
     }  # fmt: skip
     assert not named
+
+
+READMES = sorted((ROOT / 'systems').glob('*/README.md'))
+
+
+@pytest.mark.parametrize('readme', READMES, ids=lambda path: path.parent.name)
+def test_a_system_says_where_the_paper_is_and_what_it_names_exists(readme: Path) -> None:
+    """Each row of the table names files of the system and what they define, or public names of the package."""
+    rows = [line for line in readme.read_text().splitlines() if line.startswith('|')][2:]
+    assert len(rows) >= 5
+    for row in rows:
+        place = row.split('|')[2]
+        for file, names in re.findall(r'`([\w/]+\.py)`: ((?:`[\w.]+`(?:, )?)+)', place):
+            source = (readme.parent / file).read_text()
+            for name in re.findall(r'`([\w.]+)`', names):
+                for part in name.split('.'):
+                    assert re.search(rf'^\s*(class|def) {part}\b|^\s*{part}\b.*[:=]', source, re.M), f'{file}: {name}'
+        for dotted in re.findall(r'`(hsiaug\.[\w.]+)`', place):
+            assert pkgutil.resolve_name(dotted) is not None
+
+
+def test_every_package_of_a_system_has_a_readme() -> None:
+    packages = {path.parent.name for path in (ROOT / 'systems').glob('*/__init__.py')}
+    assert {readme.parent.name for readme in READMES} == packages

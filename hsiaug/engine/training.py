@@ -17,7 +17,7 @@ from torch import Tensor, distributed, nn
 from torch.nn.utils import clip_grad_norm_
 from tqdm.auto import tqdm
 
-from .checkpoint import found_checkpoint, restore, state_of, write_checkpoint
+from .checkpoint import found_checkpoint, restore, resumable, state_of, write_checkpoint
 from .interrupts import between_steps
 from .run import Run, world
 from .schedules import Schedule, constant
@@ -149,6 +149,25 @@ class Training:
                     self.save(file, identity or {})
                 if request.asked:
                     raise KeyboardInterrupt
+
+    def complete(self, run: Run, name: str, identity: Mapping[str, Any]) -> None:
+        """Take all steps, from the checkpoint that a killed training has left, and remove it at the end.
+
+        Args:
+            run: how, and in which folder the checkpoint is kept.
+            name: of the checkpoint's file.
+            identity: what a checkpoint must agree in to be this training's.
+
+        Raises:
+            ValueError: if the checkpoint is of another training.
+            FloatingPointError: if the training diverges; the last good checkpoint stays.
+        """
+        file = run.checkpoint(name)
+        if file is not None and resumable(file, identity):
+            self.load(file)
+        self.run(run, file, identity)
+        if file is not None and world()[0] == 0:
+            file.unlink(missing_ok=True)
 
     def _look(self, file: Path | None, thorough: bool) -> dict[str, float]:
         """Losses as numbers, after a check that they, and if ``thorough`` the weights, are finite."""

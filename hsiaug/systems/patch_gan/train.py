@@ -17,7 +17,6 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 
 from ...datasets.class_patches import Rule, class_patches
 from ...engine import Run, Training
-from ...engine.checkpoint import resumable
 from ...functional.gradient_penalty import gradient_penalty_autograd
 from ...models.patch_cnn import Dims
 from ..base import TrainingData
@@ -177,11 +176,9 @@ def train_patch_gan(
         )
         data = replace(data, spec=spec, x=x, y=y)
     _require_trainable(data, config)
-    file = run.checkpoint(CHECKPOINT_FILE)
     fields = {k: v for k, v in dataclasses.asdict(config).items() if k != 'lr'}  # may be lowered on the way
     split = data.provenance.split if data.provenance else None
     identity: dict[str, Any] = {**fields, 'seed': run.seed, 'split': split, 'patches': len(data.x)}
-    resume = resumable(file, identity) is not None
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(run.seed)
         generator = PatchGAN(data.spec, config.latent_dim, config.conditional, config.dims, config.upsampling)
@@ -195,15 +192,11 @@ def train_patch_gan(
         )
     generator.observe(data)
     training = PatchGANTraining(generator.to(run.device), critic.to(run.device), data, config, run.seed)
-    if resume and file is not None:
-        training.load(file)
-    training.run(run, file, identity)
+    training.complete(run, CHECKPOINT_FILE, identity)
     generator.eval()
     if config.calibrate:
         generator.calibrate(data, run.seed)
     generator.adopt(data, run.seed, json.loads(json.dumps(dataclasses.asdict(config))))
-    if file is not None:
-        file.unlink(missing_ok=True)
     return generator
 
 

@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 from ....engine import Run
-from ....engine.checkpoint import resumable
 from .base import AbundanceModel, label_index
 from .build import abundance_model
 from .config import AbundanceConfig
@@ -57,9 +56,7 @@ def train_abundances(
     abundances = abundances.detach().float().cpu()
     index = _indices(abundances, labels, num_labels)
     shares = _shares(len(abundances), weights)
-    file = run.checkpoint(CHECKPOINT_FILE)
     identity = _identity(abundances, index, shares, config, run.seed)
-    resume = resumable(file, identity) is not None
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(run.seed)
         k, size = abundances.shape[1:3]
@@ -73,11 +70,7 @@ def train_abundances(
             config,
             run.seed,
         )
-    if resume and file is not None:
-        training.load(file)
-    training.run(run, file, identity)
-    if file is not None:
-        file.unlink(missing_ok=True)
+    training.complete(run, CHECKPOINT_FILE, identity)
     return training.average.module.requires_grad_(True).eval()
 
 
