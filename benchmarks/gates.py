@@ -28,7 +28,6 @@ from studies import data_root
 from torch import Tensor
 
 from hsiaug.datasets import IGNORE, PatchDataset, SpectraDataset
-from hsiaug.generators import TrainingData
 from hsiaug.quality import (
     AgreementGate,
     Coverage,
@@ -42,6 +41,7 @@ from hsiaug.quality import (
 )
 from hsiaug.scenes import PatchSplit, PatchSplitter, Scene, SimulatedScene
 from hsiaug.scenes.windows import window_sums
+from hsiaug.systems import TrainingData
 from hsiaug.trainers import fit_generator, training_data
 
 SIZE, STRIDE, SHIFTS = 32, 4, (1, 2, 4, 8)

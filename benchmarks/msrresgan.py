@@ -28,7 +28,7 @@ from hsiaug.ablation import Segmenter, Setting, Study
 from hsiaug.ablation.arms import super_resolution_arms
 from hsiaug.ablation.results import RESULTS_FILE, read_results
 from hsiaug.ablation.runner import environment
-from hsiaug.trainers.super_resolution import SuperResolutionConfig
+from hsiaug.systems.msrresgan.train import SuperResolutionConfig
 
 PAPER = SuperResolutionConfig.paper()
 # What a machine can carry: the networks, and steps of the downstream network to choose from.

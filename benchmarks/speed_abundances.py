@@ -24,10 +24,10 @@ from typing import Any
 import torch
 from measure import interleaved, machine, milliseconds, summary, write_whole
 
-from hsiaug.models.abundance_diffusion import AbundanceDiffusion
-from hsiaug.models.style_gan import StyleGAN
-from hsiaug.trainers.abundance_stages import DiffusionTraining
-from hsiaug.trainers.abundances import AbundanceConfig
+from hsiaug.systems.unmixing_fusion.abundances.diffusion import AbundanceDiffusion
+from hsiaug.systems.unmixing_fusion.abundances.stages import DiffusionTraining
+from hsiaug.systems.unmixing_fusion.abundances.style_gan import StyleGAN
+from hsiaug.systems.unmixing_fusion.abundances.train import AbundanceConfig
 
 STEPS = 20
 

@@ -46,10 +46,10 @@ from torch.utils.data import DataLoader, Dataset, RandomSampler
 from torchgeo.datasets import NonGeoDataset
 
 from hsiaug.datasets import MixedDataset, SyntheticBank, write_bank
-from hsiaug.generators import TrainingData
 from hsiaug.models import NN1D
 from hsiaug.samplers import MixedBatchSampler
 from hsiaug.samples import Sample, SampleSpec
+from hsiaug.systems import TrainingData
 from hsiaug.trainers import fit_generator
 from hsiaug.transforms import SyntheticMix
 from hsiaug.transforms.kornia import RandomSyntheticMix

@@ -21,10 +21,10 @@ import torch
 from measure import interleaved, machine, milliseconds, summary, write_whole
 
 from hsiaug.cli import trained_on
-from hsiaug.generators import Generator
-from hsiaug.generators.two_stream_diffusion import TwoStreamDiffusion
 from hsiaug.metrics import frechet_distance
 from hsiaug.metrics.masks import mask_features
+from hsiaug.systems import Generator
+from hsiaug.systems.two_stream_diffusion.model import TwoStreamDiffusion
 from hsiaug.trainers import training_data
 from hsiaug.trainers.patch_encoder import train_patch_encoder
 

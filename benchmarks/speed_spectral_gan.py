@@ -30,9 +30,9 @@ from torch.nn.functional import cross_entropy, one_hot
 from torch.utils.data import DataLoader, TensorDataset
 
 from hsiaug.functional.gradient_penalty import gradient_penalty_autograd
-from hsiaug.generators.base import TrainingData
 from hsiaug.samples import SampleSpec
-from hsiaug.trainers.spectral_gan import SpectralGANConfig, SpectralGANTraining
+from hsiaug.systems.base import TrainingData
+from hsiaug.systems.spectral_gan.train import SpectralGANConfig, SpectralGANTraining
 
 
 def spectra(samples: int, bands: int, classes: int) -> TrainingData:
@@ -126,8 +126,8 @@ def main() -> None:
     config, data = SpectralGANConfig.paper(), spectra(args.samples, args.bands, args.classes)
     result: dict[str, Any] = {'command': shlex.join(['python', *sys.argv]), 'machine': machine(args.device)}
     result['setting'] = dataclasses.asdict(config) | {k: getattr(args, k) for k in ('bands', 'classes', 'samples')}
-    ours = SpectralGANTraining(data, config, 0, False, args.device, args.cuda_graph)
-    loops: dict[str, Callable[[], None]] = {'hsiaug': ours.step}
+    ours, rng = SpectralGANTraining(data, config, 0, args.device, args.cuda_graph), torch.Generator(args.device)
+    loops: dict[str, Callable[[], None]] = {'hsiaug': lambda: ours.advance(rng)}
     if not args.no_textbook:
         loops['textbook'] = Textbook(data, config, args.device).step
         loops['textbook, through the generator'] = Textbook(data, config, args.device, through_generator=True).step

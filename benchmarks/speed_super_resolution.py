@@ -32,16 +32,16 @@ from measure import interleaved, machine, milliseconds, summary, write_whole
 from memory_large_scene import Peak, anonymous_mb
 from torch.nn.functional import binary_cross_entropy_with_logits, mse_loss
 
-from hsiaug.generators import TrainingData
-from hsiaug.generators.msrresgan import MSRResGAN
-from hsiaug.models.srgan import SRDiscriminator
+from hsiaug.engine import Run
 from hsiaug.samples import SampleSpec
-from hsiaug.trainers.super_resolution import GeneratorStage, SuperResolutionConfig
+from hsiaug.systems import TrainingData
+from hsiaug.systems.msrresgan.model import MSRResGAN
+from hsiaug.systems.msrresgan.srgan import SRDiscriminator
+from hsiaug.systems.msrresgan.train import GeneratorStage, SuperResolutionConfig
 
 HEIGHT, WIDTH, BANDS, FACTOR = 600, 1000, 87, 5
 LIMIT_MB = 2000
 LIMIT_OVERHEAD = 0.03
-_ENDLESS = 1 << 40  # steps of a training that is stopped from outside
 
 
 # --- memory ---------------------------------------------------------------------------------------------------------
@@ -140,7 +140,7 @@ def training_step(args: argparse.Namespace) -> dict[str, Any]:
         """A block of the training's own loop, its last look at all weights included."""
         start = time.perf_counter()
         stage.steps = stage.step + args.iterations
-        stage.run(None, {}, _ENDLESS, False)
+        stage.run(Run())
         if args.device != 'cpu':
             torch.cuda.synchronize()
         return (time.perf_counter() - start) / args.iterations * 1e3

@@ -21,14 +21,15 @@ from workers import run_in_workers
 from hsiaug.ablation.results import RESULTS_FILE, append_result, read_results
 from hsiaug.ablation.statistics import PairedComparison, holm, paired_comparison
 from hsiaug.datasets import PatchDataset
+from hsiaug.engine import Run
 from hsiaug.functional.degradation import degrade
-from hsiaug.generators.msrresgan import CHUNK
 from hsiaug.metrics.super_resolution import super_resolution_scores
-from hsiaug.models.super_resolution import Network
 from hsiaug.samples import require_unseen
 from hsiaug.scenes import PatchSplitter, Scene
+from hsiaug.systems.msrresgan.build import Network
+from hsiaug.systems.msrresgan.model import CHUNK
+from hsiaug.systems.msrresgan.train import SuperResolutionConfig, train_super_resolution
 from hsiaug.trainers import training_data
-from hsiaug.trainers.super_resolution import SuperResolutionConfig, train_super_resolution
 
 NETWORKS: tuple[Network, ...] = ('bicubic', 'srcnn', 'srgan', 'msrresnet', 'msrresgan')
 ORDER: tuple[Network, ...] = ('msrresgan', 'msrresnet', 'srcnn', 'bicubic')
@@ -139,7 +140,7 @@ def run_cell(cell: Cell, root: Path, out: Path, device: str) -> None:
     split = splitter(cell.scene, cell.size)(scene, cell.seed)
     data, test = training_data(scene, split), PatchDataset.from_scene(scene, split, 'test')
     folder = out / 'training' / cell.key
-    generator = train_super_resolution(data, cell.config, cell.seed, device, folder=folder)
+    generator = train_super_resolution(data, cell.config, Run(cell.seed, device=device, folder=folder))
     if folder.exists():
         folder.rmdir()  # its checkpoint is gone when a training has ended
     require_unseen(generator.provenance, split.scene, split.test)

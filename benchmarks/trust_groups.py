@@ -12,7 +12,6 @@ from hsiaug.ablation import Arm
 from hsiaug.ablation.cells import Group, SpectraGroup
 from hsiaug.ablation.patch_cells import PatchGroup
 from hsiaug.ablation.plan import Cell
-from hsiaug.generators import Generator, TrainingData
 from hsiaug.quality import (
     AgreementGate,
     Gate,
@@ -27,6 +26,7 @@ from hsiaug.quality import (
     fit_gates,
     label_regions,
 )
+from hsiaug.systems import Generator, TrainingData
 
 FALSE_ALARM = 0.05
 

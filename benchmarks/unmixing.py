@@ -36,10 +36,11 @@ from torch.nn.functional import avg_pool2d
 
 from hsiaug.ablation.results import append_result, read_results
 from hsiaug.ablation.runner import environment
+from hsiaug.engine import Run
 from hsiaug.functional.unmixing import fcls, vca
 from hsiaug.metrics.unmixing import unmixing_scores
-from hsiaug.models.unmixing import UnmixingNetwork
-from hsiaug.trainers.unmixing import Matching, UnmixingConfig, abundances_from_rgb, train_unmixing
+from hsiaug.systems.unmixing_fusion.unmixing.network import UnmixingNetwork
+from hsiaug.systems.unmixing_fusion.unmixing.train import Matching, UnmixingConfig, abundances_from_rgb, train_unmixing
 
 NOTE = (
     'Learning rates, start, normalisation and the choice among draws of VCA were settled on these two scenes, seeds '
@@ -95,7 +96,9 @@ def network(of: Reference, seed: int, steps: int, **settings: Any) -> Unmixing:
     config = UnmixingConfig.small(endmembers=len(of.endmembers), steps=steps, **settings)
     centres = of.scene.band_wavelengths
     assert centres is not None
-    trained: UnmixingNetwork = train_unmixing(windows(of.cube, of.side, of.side // 2), centres.tolist(), config, seed)
+    trained: UnmixingNetwork = train_unmixing(
+        windows(of.cube, of.side, of.side // 2), centres.tolist(), config, Run(seed)
+    )
     abundances = trained.abundances(windows(of.cube, of.side, of.side))
     return of.untiled(abundances), trained.endmembers.detach().numpy()
 
@@ -121,7 +124,7 @@ def from_camera(root: Path, seed: int, steps: int) -> dict[str, float]:
     images, camera, seen = (windows(x, 16, 16) for x in (cube, avg_pool2d(fine, 4), seen))
     centres = scene.band_wavelengths
     assert centres is not None
-    trained = train_unmixing(images, centres.tolist(), UnmixingConfig.small(steps=steps), seed)
+    trained = train_unmixing(images, centres.tolist(), UnmixingConfig.small(steps=steps), Run(seed))
     wanted = trained.abundances(images)
     maps = {matching: abundances_from_rgb(trained, camera, matching) for matching in get_args(Matching)}
     maps['constant'] = wanted.mean(dim=(0, 2, 3), keepdim=True).expand_as(wanted)

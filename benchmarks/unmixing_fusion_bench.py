@@ -18,13 +18,14 @@ from unmixing import windows
 from unmixing_fusion_data import RGB_FACTOR, SCENES, SIDE, opened, rgb_images
 from unmixing_fusion_rivals import autoencoder, gaussian_images, reconstruction, train_free_diffusion, train_rival
 
-from hsiaug.generators import Generator
-from hsiaug.generators.unmixing_fusion import UnmixingFusion
-from hsiaug.models.unmixing import UnmixingNetwork
-from hsiaug.trainers.abundances import AbundanceConfig
+from hsiaug.engine import Run
+from hsiaug.systems import Generator
+from hsiaug.systems.unmixing_fusion.abundances.train import AbundanceConfig
+from hsiaug.systems.unmixing_fusion.model import UnmixingFusion
+from hsiaug.systems.unmixing_fusion.train import UNMIXING_FILE, UnmixingFusionConfig, train_unmixing_fusion
+from hsiaug.systems.unmixing_fusion.unmixing.network import UnmixingNetwork
+from hsiaug.systems.unmixing_fusion.unmixing.train import UnmixingConfig, abundances_from_rgb, train_unmixing
 from hsiaug.trainers.patch_encoder import train_patch_encoder
-from hsiaug.trainers.unmixing import UnmixingConfig, abundances_from_rgb, train_unmixing
-from hsiaug.trainers.unmixing_fusion import UNMIXING_FILE, UnmixingFusionConfig, train_unmixing_fusion
 
 KINDS = {'vae': 'VAE', 'style_gan': 'style GAN', 'diffusion': 'diffusion'}
 K = 5
@@ -36,8 +37,9 @@ class Effort:
     """What a machine can carry.
 
     Args:
-        kinds: settings of each kind of generator, see :class:`~hsiaug.trainers.abundances.AbundanceConfig`.
-        unmixing: changes of :meth:`~hsiaug.trainers.unmixing.UnmixingConfig.small`.
+        kinds: settings of each kind of generator, see
+            :class:`~hsiaug.systems.unmixing_fusion.abundances.AbundanceConfig`.
+        unmixing: changes of :meth:`~hsiaug.trainers.UnmixingConfig.small`.
         endmembers: numbers of them to compare.
         alone: kinds that are trained without RGB images as well; diffusion must be among them.
         samples: most synthetic images that are compared with as many real ones.
@@ -179,7 +181,7 @@ class Bench:
             config, file = UnmixingConfig.small(endmembers=k, **self.effort.unmixing), self.checkpoint(k)
             file.parent.mkdir(parents=True, exist_ok=True)
             self.networks[k] = train_unmixing(
-                self.data.x, self.data.spec.wavelengths, config, self.seed, self.device, file=file
+                self.data.x, self.data.spec.wavelengths, config, Run(self.seed, device=self.device, folder=file)
             )
         return self.networks[k]
 
@@ -197,7 +199,7 @@ class Bench:
         if not (folder / UNMIXING_FILE).exists():
             shutil.copyfile(self.checkpoint(method.k), folder / UNMIXING_FILE)
         config = self.effort.config(method.kind, method.k, str(self.rgb) if method.rgb else None)
-        generator = train_unmixing_fusion(self.data, config, self.seed, self.device, folder=folder)
+        generator = train_unmixing_fusion(self.data, config, Run(self.seed, device=self.device, folder=folder))
         generator.save_pretrained(kept)
         shutil.rmtree(folder)
         return generator
@@ -222,7 +224,7 @@ def make_fusion(bench: Bench, method: Method) -> Made:
     generator = bench.fusion(method)
     count, labels = bench.count, bench.labels
     image, seconds = timed(lambda: generator.sample(count, labels, seed=bench.seed)['image'], count, bench.device)
-    restored = generator.reconstruct(bench.real.to(bench.device))['image'].cpu()
+    restored = generator.unmixed_and_remixed(bench.real.to(bench.device))['image'].cpu()
     return Made(image, seconds, parameters(generator.abundances), restored)
 
 

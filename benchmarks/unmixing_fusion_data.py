@@ -13,10 +13,10 @@ from super_resolution_table import ABU
 from torch import Tensor
 
 from hsiaug.datasets import SceneDataset, SceneFolder
-from hsiaug.generators import TrainingData
 from hsiaug.scenes import LabelledPatchSplitter, Scene
+from hsiaug.systems import TrainingData
+from hsiaug.systems.unmixing_fusion.train import NO_LABEL
 from hsiaug.trainers import training_data
-from hsiaug.trainers.unmixing_fusion import NO_LABEL
 
 PLACES = {1: 'airport', 2: 'beach', 3: 'urban'}
 OXYGEN_NM, BEFORE, AFTER = 761.0, 38, 36  # an absorption of the air, and bands on its both sides

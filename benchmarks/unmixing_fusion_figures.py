@@ -16,9 +16,9 @@ from unmixing_fusion_data import RGB_FACTOR, SIDE, rgb_images
 
 from hsiaug.datasets.preview import REAL, SYNTHETIC, BandAxis, class_colour, false_colour, stretch_limits
 from hsiaug.metrics.unmixing import match_endmembers
-from hsiaug.models.unmixing import UnmixingNetwork
 from hsiaug.samples import SampleSpec
-from hsiaug.trainers.unmixing import abundances_from_rgb
+from hsiaug.systems.unmixing_fusion.unmixing.network import UnmixingNetwork
+from hsiaug.systems.unmixing_fusion.unmixing.train import abundances_from_rgb
 
 SHOWN = 8  # images of a method
 STEPS = 300  # of the unmixing networks whose endmembers are drawn

@@ -10,14 +10,15 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from hsiaug.generators import TrainingData
+from hsiaug.engine import Run
 from hsiaug.losses.unmixing import unmixing_loss
-from hsiaug.models.abundance_diffusion import AbundanceDiffusion
-from hsiaug.models.unmixing import UnmixingNetwork
+from hsiaug.systems import TrainingData
+from hsiaug.systems.unmixing_fusion.abundances.diffusion import AbundanceDiffusion
+from hsiaug.systems.unmixing_fusion.abundances.stages import DiffusionTraining
+from hsiaug.systems.unmixing_fusion.abundances.train import AbundanceConfig
+from hsiaug.systems.unmixing_fusion.unmixing.network import UnmixingNetwork
+from hsiaug.systems.unmixing_fusion.unmixing.train import UnmixingConfig
 from hsiaug.trainers import fit_generator
-from hsiaug.trainers.abundance_stages import DiffusionTraining
-from hsiaug.trainers.abundances import AbundanceConfig
-from hsiaug.trainers.unmixing import UnmixingConfig
 
 PIXELS = 20_000  # that a mixture is fitted to
 
@@ -33,7 +34,7 @@ class FreeDiffusion(AbundanceDiffusion):
 def train_free_diffusion(
     maps: Tensor, labels: Tensor, num_labels: int, config: AbundanceConfig, seed: int, device: str
 ) -> FreeDiffusion:
-    """Train diffusion of any maps, as :func:`~hsiaug.trainers.abundances.train_abundances` trains that of abundances.
+    """Train diffusion of any maps, as ``train_abundances`` trains that of abundances.
 
     Args:
         maps: (N, c, s, s), of values of about 1.
@@ -50,7 +51,7 @@ def train_free_diffusion(
         model.observe(maps.cpu(), labels, weights)
         rest = (x.to(device) for x in (maps, labels, weights))
         training = DiffusionTraining(model.to(device), *rest, config, seed)
-    training.run(None, {}, config.iterations, progress=False)
+    training.run(Run())
     average = training.average
     assert isinstance(average, FreeDiffusion)
     return average.eval()

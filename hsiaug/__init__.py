@@ -21,8 +21,8 @@ _HOMES = {
     'MixedBatchSampler': 'samplers',
     'SyntheticMix': 'transforms',
     'MixedDataModule': 'datamodules',
-    'Generator': 'generators',
-    'fit_generator': 'trainers',
+    'Generator': 'systems',
+    'fit_generator': 'systems.fit',
 }
 
 __all__ = ['__version__', *_HOMES]

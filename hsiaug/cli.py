@@ -33,11 +33,11 @@ from .cli_guard import out_of_memory, parse, require_writable, terminated_like_i
 from .datasets import LabelPolicy
 from .datasets.bank import BANK_FILE, WRITING_FILE
 from .datasets.bank_export import ExportFormat
-from .generators.saved import CONFIG_FILE
 from .records import read_json, write_json
 from .samples import Kind
 from .scenes import PatchSplit
 from .scenes.config import SceneConfig
+from .systems.saved import CONFIG_FILE
 from .trainers.classifier import ClassifierConfig
 from .trainers.segmentation import SegmenterConfig
 
@@ -106,8 +106,8 @@ def train(
         seed: of the split and the training.
         device: where to train.
     """
-    from .generators.saved import TRAINING_FOLDER, require_own_folder
-    from .trainers import fit_generator, require_settings, training_data
+    from .systems.fit import fit_generator, require_settings, training_data
+    from .systems.saved import TRAINING_FOLDER, require_own_folder
 
     require_device(device)
     require_settings(generator, settings)
@@ -164,8 +164,8 @@ def sample(
     """
     from .datamodules.mixed import open_source
     from .datasets import SyntheticBank, scene_dataset
-    from .generators import Generator
     from .report.bank import export_beside, preview_bank, summary
+    from .systems import Generator
 
     require_device(device, devices, nodes)
     source = open_source(run)
@@ -229,13 +229,13 @@ def evaluate(
     """
     from .datamodules.mixed import open_source
     from .datasets import SyntheticBank, scene_dataset
-    from .generators import Generator
     from .report.change_evaluation import evaluate_changes
     from .report.evaluation import evaluate_generator
     from .report.page import write_page
     from .report.patch_evaluation import evaluate_patches
     from .report.scene_evaluation import evaluate_scenes
     from .scenes.patches import PARTS
+    from .systems import Generator
 
     bank = open_source(run) if (run / BANK_FILE).exists() or (run / WRITING_FILE).exists() else None
     if isinstance(bank, SyntheticBank):

@@ -10,8 +10,8 @@ from .datasets import LabelPolicy
 
 if TYPE_CHECKING:
     from .datasets import SyntheticBank
-    from .generators import Generator
     from .samples import SampleSpec
+    from .systems import Generator
 
 
 def require_device(name: str, devices: int = 1, nodes: int = 1) -> None:

@@ -3,8 +3,8 @@
 import torch
 from pairs import BANDS, SIZE, class_spectra, make_pairs
 
-from hsiaug.generators import TrainingData
 from hsiaug.samples import SampleSpec
+from hsiaug.systems import TrainingData
 
 SEASON = torch.linspace(-40, 60, BANDS)[:, None, None]
 """What the second date has more than the first, in counts; no change."""

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from hsiaug.generators import TrainingData
 from hsiaug.scenes import RandomSplit, Scene, Split
+from hsiaug.systems import TrainingData
 from hsiaug.trainers import training_data
 
 

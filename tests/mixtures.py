@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor
 
-from hsiaug.generators import TrainingData
 from hsiaug.samples import Kind, Provenance, SampleSpec
+from hsiaug.systems import TrainingData
 
 BANDS, SIZE = 24, 16
 WAVELENGTHS = tuple(torch.linspace(420.0, 880.0, BANDS).tolist())

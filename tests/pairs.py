@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor
 
-from hsiaug.generators import TrainingData
 from hsiaug.samples import SampleSpec
+from hsiaug.systems import TrainingData
 
 BANDS, SIZE, CLASSES = 8, 16, ('a', 'b', 'c')
 CENTRES = torch.tensor([1.0, 3.5, 6.0])

@@ -24,10 +24,10 @@ from torch.utils.data import Dataset
 from hsiaug.cli import main
 from hsiaug.datasets import SyntheticBank, SyntheticDataset, write_bank
 from hsiaug.datasets.preview import preview_grid
-from hsiaug.generators import Generator
 from hsiaug.samples import Sample, SampleSpec
 from hsiaug.scenes import SimulatedScene, make_splitter, open_scene
-from hsiaug.trainers.spectral_gan import SpectralGANConfig
+from hsiaug.systems import Generator
+from hsiaug.systems.spectral_gan.train import SpectralGANConfig
 
 GAN = '--settings={iterations: 3, hidden: 8}'
 CONFIGS = Path(__file__).parents[1] / 'configs'

@@ -5,20 +5,20 @@ from typing import Any
 import numpy as np
 import pytest
 
-from hsiaug.generators import TrainingData, generator_class
 from hsiaug.samples import SampleSpec
 from hsiaug.settings import COUNT, Range, check_value
+from hsiaug.systems import TrainingData, generator_class
+from hsiaug.systems.change_editing.train import ChangeEditingConfig
+from hsiaug.systems.msrresgan.train import SuperResolutionConfig
+from hsiaug.systems.patch_gan.train import PatchGANConfig
+from hsiaug.systems.spectral_gan.train import SpectralGANConfig
+from hsiaug.systems.two_stream_diffusion.config import TwoStreamConfig
+from hsiaug.systems.unmixing_fusion.abundances.config import AbundanceConfig
+from hsiaug.systems.unmixing_fusion.train import UnmixingFusionConfig
+from hsiaug.systems.unmixing_fusion.unmixing.train import UnmixingConfig
 from hsiaug.trainers import ClassifierConfig, SegmenterConfig, fit_generator
-from hsiaug.trainers.abundance_config import AbundanceConfig
 from hsiaug.trainers.change_detection import ChangeDetectorConfig
-from hsiaug.trainers.change_editing import ChangeEditingConfig
-from hsiaug.trainers.patch_gan import PatchGANConfig
 from hsiaug.trainers.scene_classifier import SceneClassifierConfig
-from hsiaug.trainers.spectral_gan import SpectralGANConfig
-from hsiaug.trainers.super_resolution import SuperResolutionConfig
-from hsiaug.trainers.two_stream_config import TwoStreamConfig
-from hsiaug.trainers.unmixing import UnmixingConfig
-from hsiaug.trainers.unmixing_fusion import UnmixingFusionConfig
 
 CONFIGS: tuple[type[Any], ...] = (
     AbundanceConfig, ChangeDetectorConfig, ChangeEditingConfig, ClassifierConfig, PatchGANConfig, SceneClassifierConfig,

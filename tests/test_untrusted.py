@@ -20,10 +20,10 @@ from hypothesis import strategies as st
 from hsiaug.ablation.results import PLAN_FILE, RESULTS_FILE
 from hsiaug.cli_config import RUN_FILE, Trained, read_run, trained_on
 from hsiaug.datasets import SyntheticBank, write_bank
-from hsiaug.generators import Generator, TrainingData
 from hsiaug.report.ablation import read_run as read_study
 from hsiaug.report.page_ratio import ratio_section
 from hsiaug.samples import Footprint, require_unseen
+from hsiaug.systems import Generator, TrainingData
 from hsiaug.trainers import fit_generator
 
 MOST = 500 << 20

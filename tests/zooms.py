@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 from toys import Toy, keys_of
 
-from hsiaug.generators import TrainingData
-from hsiaug.generators.msrresgan import MSRResGAN
 from hsiaug.samples import Kind
+from hsiaug.systems import TrainingData
+from hsiaug.systems.msrresgan.model import MSRResGAN
 from hsiaug.trainers import fit_generator
 
 

@@ -5,23 +5,18 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+from ..systems.training import trainer_of
 from .plan import Arm, Study
 
 QUICK_RATIOS = (0.5, 2.0)
 QUICK_SEEDS = 3
-QUICK_TRAINING: dict[str, dict[str, Any]] = {
-    'spectral_gan': {'iterations': 200},
-    'patch_gan': {'iterations': 300},
-    'two_stream_diffusion': {'vae_iterations': 250, 'diffusion_iterations': 500},
-    'change_editing': {'painter': {'vae_iterations': 250, 'diffusion_iterations': 500}},
-}
 
 
 def spectral_arms(gan: dict[str, Any] | None = None, gan_seeds: int | None = None) -> tuple[Arm, ...]:
     """Every arm of the spectral study.
 
     Args:
-        gan: settings of the GANs, see :class:`~hsiaug.trainers.spectral_gan.SpectralGANConfig`; the short ones if None.
+        gan: settings of the GANs, see :class:`~hsiaug.systems.spectral_gan.SpectralGANConfig`; the short ones if None.
         gan_seeds: number of seeds of the GAN arms, which cost the most; those of the study if None.
     """
     gan = dict(gan or {})
@@ -44,7 +39,7 @@ def segmentation_arms(diffusion: dict[str, Any] | None = None) -> tuple[Arm, ...
 
     Args:
         diffusion: settings of the latent diffusion models, see
-            :class:`~hsiaug.trainers.two_stream_diffusion.TwoStreamConfig`; the defaults if None.
+            :class:`~hsiaug.systems.two_stream_diffusion.TwoStreamConfig`; the defaults if None.
     """
     diffusion = dict(diffusion or {})
     alone = {**diffusion, 'single_stream': True}
@@ -86,9 +81,9 @@ def scene_arms(
     """Every arm of the study with labelled patches: the convolutional GANs, and what they must beat.
 
     Args:
-        gan: settings of the GANs, see :class:`~hsiaug.trainers.patch_gan.PatchGANConfig`; the defaults if None.
+        gan: settings of the GANs, see :class:`~hsiaug.systems.patch_gan.PatchGANConfig`; the defaults if None.
         fusion: settings of unmixing before fusion, see
-            :class:`~hsiaug.trainers.unmixing_fusion.UnmixingFusionConfig`; None leaves it out, for it takes scenes
+            :class:`~hsiaug.systems.unmixing_fusion.UnmixingFusionConfig`; None leaves it out, for it takes scenes
             whose wavelengths are known.
         rgb: folder of RGB images for a second arm of it.
     """
@@ -114,7 +109,7 @@ def super_resolution_arms(settings: dict[str, Any] | None = None) -> tuple[Arm, 
     """Every arm of the study with super-resolution as augmentation, and what it must beat.
 
     Args:
-        settings: of MSRResGAN, see :class:`~hsiaug.trainers.super_resolution.SuperResolutionConfig`; the defaults if
+        settings: of MSRResGAN, see :class:`~hsiaug.systems.msrresgan.SuperResolutionConfig`; the defaults if
             None.
     """
     zoom = dict(settings or {})
@@ -131,9 +126,10 @@ def super_resolution_arms(settings: dict[str, Any] | None = None) -> tuple[Arm, 
 
 def quick(study: Study) -> Study:
     """The study at its smallest: 3 seeds, two ratios, short training, all arms and figures; no basis for claims."""
+    trainers = {arm.generator: trainer_of(arm.generator) for arm in study.arms}
+    short = {name: dict(trainer.quick) if trainer else {} for name, trainer in trainers.items()}
     arms = tuple(
-        replace(arm, ratios=None, seeds=None, settings={**arm.settings, **QUICK_TRAINING.get(arm.generator, {})})
-        for arm in study.arms
+        replace(arm, ratios=None, seeds=None, settings={**arm.settings, **short[arm.generator]}) for arm in study.arms
     )
     settings = tuple(replace(setting, arm_seeds={}) for setting in study.settings)
     downstream: tuple[Any, ...] = study.classifiers

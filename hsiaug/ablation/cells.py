@@ -19,7 +19,7 @@ from torch.utils.data import Dataset
 
 from ..datasets import MixedDataset, SpectraDataset, estimate_prior
 from ..datasets.patches import HeldSamples
-from ..generators import Generator, TrainingData
+from ..engine.divergence import DivergedError
 from ..metrics import Fidelity, accuracies, fidelity
 from ..models.nn1d import NN1D
 from ..ratio import SyntheticFirst
@@ -27,17 +27,15 @@ from ..records import short_digest
 from ..samples import require_unseen
 from ..scenes import Scene, Split, Splitter
 from ..scenes.patches import PatchSplit
-from ..trainers import LinearSVM, fit_generator, predict, train_nn1d, training_data
-from ..trainers.divergence import DivergedError
+from ..systems import Generator, TrainingData
+from ..systems.fit import fit_generator, training_data
+from ..systems.training import trainer_of
+from ..trainers import LinearSVM, predict, train_nn1d
 from .names import file_stem
 from .plan import REAL, Arm, Cell, Classifier, D, Network, Setting
 
 _TUNING_SEED = 1_000_003
 _FOREVER = 2**31  # epochs
-_COSTLY = (  # others are fitted faster than read
-    'spectral_gan', 'patch_gan', 'msrresgan', 'two_stream_diffusion', 'change_editing', 'unmixing_fusion',
-)  # fmt: skip
-
 N = TypeVar('N', bound=Network)
 
 
@@ -138,7 +136,8 @@ class Group(ABC, Generic[D]):
             # settings.
             made = short_digest([self.scene.content, self.split.fingerprint, self.seed, arm.generator, arm.settings])
             kept = self.folder / 'generators' / f'{file_stem(self.setting.scene, str(self.seed), arm.generator)}-{made}'
-            if arm.generator in _COSTLY and kept.is_dir():
+            costly = trainer_of(arm.generator) is not None  # others are fitted faster than read
+            if costly and kept.is_dir():
                 generator = Generator.from_pretrained(kept, self.device)
             else:
                 generator = fit_generator(arm.generator, self.data, arm.settings, self.seed, self.device)
@@ -147,7 +146,7 @@ class Group(ABC, Generic[D]):
                         f'the training of {arm.generator!r} diverged: its weights are not finite; lower its learning '
                         'rates, or train it for fewer iterations'
                     )
-                if arm.generator in _COSTLY:
+                if costly:
                     generator.save_pretrained(kept)
             require_unseen(generator.provenance, self.split.scene, self.split.test)
             self._generators[key] = generator

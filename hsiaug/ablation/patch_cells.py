@@ -12,11 +12,11 @@ from torch import Tensor
 from ..datasets import SyntheticDataset, scene_dataset
 from ..datasets.patches import HeldImages
 from ..functional import spectral_angle
-from ..generators.two_stream_diffusion import TwoStreamDiffusion
 from ..metrics.patches import patch_fidelity
 from ..metrics.segmentation import segmentation_scores
 from ..scenes.patches import PARTS, PatchSplit, PatchSplitter
-from ..trainers import training_data
+from ..systems.abilities import Reconstructs
+from ..systems.fit import training_data
 from ..trainers.patch_encoder import train_patch_encoder
 from ..trainers.segmentation import predict_masks, train_segmenter
 from .cells import NetworkGroup, finite
@@ -91,7 +91,7 @@ class ImageGroup(NetworkGroup[P]):
 
     def _reconstruction(self, generator: Any) -> dict[str, float] | None:
         """Table 4 of SpecDM: RMSE and spectral angle of images, and the share of mask pixels kept."""
-        if not isinstance(generator, TwoStreamDiffusion):
+        if not isinstance(generator, Reconstructs):
             return None
         some = slice(None, None, -(-len(self.test) // self.fidelity_samples))
         image, mask = self.test.image[some], self.test.mask[some]

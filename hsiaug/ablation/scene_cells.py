@@ -12,7 +12,8 @@ from ..datasets import SceneDataset
 from ..metrics import accuracies, fidelity
 from ..scenes import LabelledPatchSplit, LabelledPatchSplitter
 from ..scenes.patches import PARTS
-from ..trainers import predict_scenes, train_scene_classifier, training_data
+from ..systems.fit import training_data
+from ..trainers import predict_scenes, train_scene_classifier
 from .cells import NetworkGroup
 from .plan import Arm, SceneClassifier
 

@@ -20,9 +20,9 @@ from ..datasets.mixed import require_mixable
 from ..datasets.pool import Source, SyntheticPool
 from ..datasets.preview import preview_grid
 from ..datasets.wrapped import counts_of
-from ..generators import Generator
-from ..generators.saved import find_folder
 from ..ratio import Mode, Schedule, as_schedule, require_mode
+from ..systems import Generator
+from ..systems.saved import find_folder
 from ..transforms import SyntheticMix
 from ..transforms.bitemporal import make_change_safe
 from .loading import batches_trained, mixed_train_loader, overfits, require_one_loader, resume_point

@@ -7,14 +7,23 @@ E[(‖∇D(x̂)‖₂ − 1)²] at random points x̂ between real and synthetic 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import leaky_relu
 
-if TYPE_CHECKING:
-    from ..models.mlp import MLP
+
+class PiecewiseLinear(Protocol):
+    """Fully connected layers with leaky ReLU between them, such as :class:`hsiaug.models.MLP`."""
+
+    linears: nn.ModuleList
+    negative_slope: float
+
+    @property
+    def output(self) -> str:
+        """``'linear'``, or the name of another output."""
+        ...
 
 
 def interpolates(real: Tensor, fake: Tensor, rng: torch.Generator | None = None) -> Tensor:
@@ -38,7 +47,7 @@ def gradient_penalty_autograd(critic: Callable[[Tensor], Tensor], x: Tensor) -> 
     return (gradient.flatten(1).norm(dim=1) - 1).square().mean()
 
 
-def gradient_penalty_mlp(critic: MLP, x: Tensor) -> Tensor:
+def gradient_penalty_mlp(critic: PiecewiseLinear, x: Tensor) -> Tensor:
     """The penalty in closed form, for an MLP with leaky ReLU and one linear output.
 
     Such a network is piecewise linear, so its input gradient is the product of its weights masked by the slopes of

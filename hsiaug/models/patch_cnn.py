@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
+from typing import Literal
 
 from torch import Tensor, nn
 
-from .patch_critic import Dims
+Dims = Literal[2, 3]
 
 
 class PatchCNN(nn.Module):

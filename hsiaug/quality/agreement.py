@@ -13,9 +13,9 @@ from torch.nn.functional import cross_entropy, log_softmax, one_hot
 
 from ..checks import require_number
 from ..datasets import IGNORE, ChangeDataset, PatchDataset
-from ..generators import TrainingData
 from ..metrics.patches import class_pixels
 from ..samples import SampleSpec
+from ..systems import TrainingData
 from ..trainers import (
     ChangeDetectorConfig,
     ClassifierConfig,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from ..checks import require_number
-from ..generators import Generator, TrainingData
+from ..systems import Generator, TrainingData
 from .agreement import AgreementGate
 from .gate import Gate, Gates
 from .gated import Gated, GateError

@@ -13,9 +13,9 @@ from torch import Tensor
 
 from ..checks import require_count
 from ..functional.scaling import band_scale
-from ..generators import TrainingData
 from ..metrics.masks import class_indicators
 from ..samples import SampleSpec
+from ..systems import TrainingData
 from .gate import Batch
 
 _FEATURES = 16

@@ -15,15 +15,15 @@ from ..checks import require_count, require_number
 from ..datasets import LabelPolicy, MixedDataset, SpectraDataset, SyntheticDataset
 from ..datasets.patches import PatchDataset
 from ..datasets.pool import Source
-from ..generators import Generator, TrainingData
 from ..metrics import accuracies
 from ..metrics.segmentation import segmentation_scores
 from ..records import short_digest
 from ..samples import require_unseen
 from ..scenes import Scene, Split
 from ..scenes.patches import PatchSplit
+from ..systems import Generator, TrainingData
+from ..systems.fit import fit_generator, training_data
 from ..trainers.classifier import ClassifierConfig, predict, train_nn1d
-from ..trainers.fit import fit_generator, training_data
 from ..trainers.segmentation import SegmenterConfig, predict_masks, train_segmenter
 from .folds import Regions, fold_splits
 from .gated import GateError

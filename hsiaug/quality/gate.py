@@ -15,8 +15,8 @@ from torch import Tensor
 
 from ..checks import require_number
 from ..datasets.batches import fetch
-from ..generators import TrainingData
 from ..samples import Provenance, SampleSpec
+from ..systems import TrainingData
 from .regions import independent_samples, require_regions
 
 Batch = Mapping[str, Tensor]

@@ -14,8 +14,8 @@ from torch import Tensor
 from ..checks import require_count
 from ..datasets.batches import fetch
 from ..functional.scaling import band_scale
-from ..generators import TrainingData
 from ..samples import SampleSpec
+from ..systems import TrainingData
 from .gate import Batch, Gate, rows_at_once
 from .regions import shares_region
 

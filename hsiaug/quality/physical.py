@@ -10,8 +10,8 @@ from torch import Tensor
 
 from ..checks import require_number
 from ..functional.scaling import band_scale
-from ..generators import TrainingData
 from ..samples import SampleSpec
+from ..systems import TrainingData
 from .gate import Batch, Gate, rows_at_once
 from .regions import deal_folds
 

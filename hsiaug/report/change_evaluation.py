@@ -10,9 +10,9 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from ..datasets import ChangeDataset
-from ..generators import Generator
 from ..metrics.change_fidelity import ChangeFidelity, change_fidelity
 from ..metrics.masks import class_shares
+from ..systems import Generator
 from ..trainers.patch_encoder import train_date_encoder
 from .patch_evaluation import fidelity_notes, fidelity_table, require_parts, write_evaluation
 from .patches import plot_class_profiles, plot_class_shares, plot_pairs

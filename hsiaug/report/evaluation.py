@@ -8,12 +8,12 @@ import torch
 from matplotlib.figure import Figure
 
 from ..datasets import SpectraDataset
-from ..generators import Generator
-from ..generators.base import CARD_FILE
-from ..generators.spectral_gan import SpectralGAN
 from ..metrics import Fidelity, fidelity
 from ..samples import SampleSpec, require_compatible, require_unseen
 from ..scenes import Scene, Split
+from ..systems import Generator
+from ..systems.abilities import Interpolates
+from ..systems.base import CARD_FILE
 from .fidelity import plot_class_spectra, plot_interpolation, plot_pca
 
 
@@ -50,8 +50,8 @@ def evaluate_generator(generator: Generator, scene: Scene, split: Split, out: Pa
         'class_spectra': plot_class_spectra(train, fake, generator.spec),
         'pca': plot_pca(*train, *fake, generator.spec),
     }
-    if isinstance(generator, SpectralGAN) and generator.conditional:
-        figures |= _interpolations(generator)
+    if isinstance(generator, Interpolates) and generator.conditional:
+        figures |= _interpolations(generator, generator.spec)
     (out / 'figures').mkdir(parents=True, exist_ok=True)
     for name, figure in figures.items():
         figure.savefig(out / 'figures' / f'{name}.png', dpi=120)
@@ -88,9 +88,9 @@ def fidelity_markdown(result: Fidelity, spec: SampleSpec) -> str:
     return '\n'.join(lines) + '\n'
 
 
-def _interpolations(generator: SpectralGAN) -> dict[str, Figure]:
+def _interpolations(generator: Interpolates, spec: SampleSpec) -> dict[str, Figure]:
     """Fig. 4 of the paper: within a class between two noise vectors, and between two classes at fixed noise."""
-    alphas, spec = torch.linspace(0, 1, 9), generator.spec
+    alphas = torch.linspace(0, 1, 9)
     within = generator.interpolate((0, 0), alphas, (0, 1)).cpu()
     across = generator.interpolate((0, 1), alphas, (0, 0)).cpu()
     return {

@@ -13,11 +13,11 @@ from torch import Tensor
 from ..datasets import SyntheticBank, scene_dataset
 from ..datasets.bank import layout
 from ..datasets.batches import fetch
-from ..generators import TrainingData
 from ..metrics.patches import Pair
 from ..samples import SampleSpec, require_compatible, require_unseen
 from ..scenes import LabelledPatchSplit, PatchSplit, Scene, Split
-from ..trainers import training_data
+from ..systems import TrainingData
+from ..systems.fit import training_data
 from .bank import spread_rows
 
 LOOKED_AT = {'spectrum': 5000, 'scene': 500, 'segmentation': 500, 'change': 500}

@@ -13,11 +13,11 @@ from ..ablation.plan import Study
 from ..ablation.runner import file_name, open_group
 from ..datasets import PatchDataset, SceneDataset
 from ..datasets.patches import HeldImages
-from ..generators import Generator
-from ..generators.base import CARD_FILE
 from ..metrics.masks import class_shares
 from ..metrics.patches import PatchFidelity, patch_fidelity
 from ..samples import SampleSpec, require_compatible, require_unseen
+from ..systems import Generator
+from ..systems.base import CARD_FILE
 from ..trainers.patch_encoder import train_patch_encoder
 from .patches import plot_class_profiles, plot_class_shares, plot_cooccurrence, plot_pairs
 

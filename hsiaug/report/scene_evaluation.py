@@ -7,8 +7,8 @@ from pathlib import Path
 from ..ablation.scene_cells import mean_spectra
 from ..datasets import SceneDataset
 from ..datasets.preview import preview_grid
-from ..generators import Generator
 from ..metrics import fidelity, patch_fidelity
+from ..systems import Generator
 from ..trainers.patch_encoder import train_patch_encoder
 from .evaluation import fidelity_markdown
 from .page_parts import as_pairs, pair_spec

@@ -1,15 +1,33 @@
-"""Training of generators, of classifiers of spectra and images, of segmentation and change-detection networks."""
+"""Training of downstream models: classifiers of spectra and images, segmentation and change-detection networks."""
+
+from importlib import import_module
+from typing import Any
 
 from .change_detection import ChangeDetector, ChangeDetectorConfig, predict_changes, train_change_detector
 from .change_detection_task import ChangeTask
 from .classifier import ClassifierConfig, LinearSVM, predict, train_nn1d
-from .fit import fit_generator, require_settings, training_data
 from .scene_classifier import SceneClassifierConfig, predict_scenes, train_scene_classifier
 from .scene_task import SceneClassificationTask
 from .segmentation import Segmenter, SegmenterConfig, predict_masks, train_segmenter
 from .segmentation_task import SegmentationTask
 from .spectra_task import SpectralClassificationTask
-from .unmixing import UnmixingConfig, abundances_from_rgb, train_unmixing
+
+# Names from before generators had a room of their own, and where they live now.
+_MOVED = {
+    'fit_generator': 'hsiaug.systems.fit',
+    'require_settings': 'hsiaug.systems.fit',
+    'training_data': 'hsiaug.systems.fit',
+    'UnmixingConfig': 'hsiaug.systems.unmixing_fusion.unmixing',
+    'abundances_from_rgb': 'hsiaug.systems.unmixing_fusion.unmixing',
+    'train_unmixing': 'hsiaug.systems.unmixing_fusion.unmixing',
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _MOVED:
+        return getattr(import_module(_MOVED[name]), name)
+    raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
+
 
 __all__ = [
     'ChangeDetector',
@@ -23,9 +41,6 @@ __all__ = [
     'Segmenter',
     'SegmenterConfig',
     'SpectralClassificationTask',
-    'UnmixingConfig',
-    'abundances_from_rgb',
-    'fit_generator',
     'predict',
     'predict_changes',
     'predict_masks',
@@ -35,6 +50,4 @@ __all__ = [
     'train_nn1d',
     'train_scene_classifier',
     'train_segmenter',
-    'train_unmixing',
-    'training_data',
 ]

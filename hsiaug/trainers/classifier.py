@@ -13,11 +13,11 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from ..datasets import MixedDataset, SpectraDataset
+from ..engine.divergence import CHECK_EVERY, require_finite
 from ..functional.band_scaler import BandScaler
 from ..functional.plain import plain_torch
 from ..models.nn1d import NN1D, SCALINGS
 from ..settings import POSITIVE, SHARE, Range, check_settings
-from .divergence import CHECK_EVERY, require_finite
 
 
 @dataclass(frozen=True)

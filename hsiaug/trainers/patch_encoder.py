@@ -9,10 +9,10 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from ..datasets.preview import Limits, false_colour, stretch_limits
+from ..engine.divergence import CHECK_EVERY, require_finite
 from ..functional.plain import plain_torch
 from ..models.patch_encoder import PatchEncoder
 from ..samples import SampleSpec
-from .divergence import CHECK_EVERY, require_finite
 
 _BATCH, _LEARNING_RATE = 8, 5e-3
 _IGNORED = -100  # what cross_entropy leaves out

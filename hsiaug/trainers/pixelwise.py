@@ -13,12 +13,12 @@ from torch.utils.data import Dataset
 
 from ..datasets import MixedDataset
 from ..datasets.batches import fetch
+from ..engine.divergence import CHECK_EVERY, require_finite
 from ..models.auxiliary_bn import synthetic_rows
 from ..models.nn1d import SpectralScaler
 from ..samples import Sample, SampleSpec
 from .augmentation import Augmentation
 from .classifier import sample_weights
-from .divergence import CHECK_EVERY, require_finite
 
 ImageKind = Literal['segmentation', 'change', 'scene']
 _TRAINERS = {

@@ -34,7 +34,7 @@ class SampleAugmenter(Protocol):
 class GeneratorAugmentation(nn.Module):
     """Lets a generator alter samples of a batch, dictionary to dictionary: image and target together.
 
-    Super-resolution, for one, shows the model other ground samplings (:class:`~hsiaug.generators.msrresgan.MSRResGAN`).
+    Super-resolution, for one, shows the model other ground samplings (:class:`~hsiaug.systems.msrresgan.MSRResGAN`).
     The batch keeps its size; altered samples stay in their places. Which ones are altered is random, how many is exact
     over the epoch, by cumulative rounding. Put it before normalisation: a generator takes the dataset's unit. In eval
     mode batches pass untouched.

@@ -16,8 +16,8 @@ from hsiaug.ablation.arms import super_resolution_arms
 from hsiaug.functional.degradation import degrade, upsample
 from hsiaug.metrics.super_resolution import super_resolution_scores
 from hsiaug.scenes import PatchSplitter, Scene, SimulatedScene
+from hsiaug.systems.msrresgan.train import SuperResolutionConfig
 from hsiaug.trainers.segmentation import SegmenterConfig
-from hsiaug.trainers.super_resolution import SuperResolutionConfig
 
 sys.path.insert(0, str(Path(__file__).parents[2] / 'benchmarks'))
 import super_resolution_table as table

@@ -10,9 +10,9 @@ from conftest import make_scene
 from hsiaug.ablation import Classifier, Setting
 from hsiaug.ablation.plan import Cell
 from hsiaug.ablation.results import RESULTS_FILE, read_results
-from hsiaug.generators import Generator
 from hsiaug.quality import Gated, GateError, Gates, RangeGate, RatioSearch, SubspaceGate, behind, label_regions
 from hsiaug.scenes import HalvesSplit
+from hsiaug.systems import Generator
 from hsiaug.trainers import ClassifierConfig, fit_generator, training_data
 
 sys.path.insert(0, str(Path(__file__).parents[2] / 'benchmarks'))

@@ -11,8 +11,8 @@ import torch
 from mixtures import mixtures
 
 from hsiaug.ablation.arms import scene_arms
-from hsiaug.trainers.abundances import AbundanceConfig
-from hsiaug.trainers.unmixing import UnmixingConfig, train_unmixing
+from hsiaug.systems.unmixing_fusion.abundances.train import AbundanceConfig
+from hsiaug.systems.unmixing_fusion.unmixing.train import UnmixingConfig, train_unmixing
 
 sys.path.insert(0, str(Path(__file__).parents[2] / 'benchmarks'))
 

@@ -14,10 +14,10 @@ from torchgeo.trainers import ChangeDetectionTask, ClassificationTask, SemanticS
 from toys import Toy, keys_of
 
 from hsiaug.datamodules import MixedDataModule, SpectraDataModule
-from hsiaug.generators import TrainingData
 from hsiaug.ratio import Linear, SyntheticFirst
 from hsiaug.samples import LeakageError, SpecMismatchError
 from hsiaug.scenes import RandomSplit, Scene, Split
+from hsiaug.systems import TrainingData
 from hsiaug.trainers import SpectralClassificationTask, fit_generator, training_data
 
 

@@ -16,11 +16,11 @@ from toys import Toy, keys_of
 
 from hsiaug.datamodules import MixedDataModule, SpectraDataModule
 from hsiaug.datasets import MixedDataset
-from hsiaug.generators import TrainingData
 from hsiaug.ratio import Linear, Step
 from hsiaug.samplers import MixedBatchSampler
 from hsiaug.samples import Kind
 from hsiaug.scenes import Scene, Split
+from hsiaug.systems import TrainingData
 from hsiaug.trainers import SpectralClassificationTask, fit_generator
 
 WAYS: Any = pytest.mark.parametrize('way', ['dataset', 'batch'])

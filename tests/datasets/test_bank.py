@@ -23,9 +23,9 @@ from torch.utils.data import DataLoader
 from hsiaug.datasets import MixedDataset, SpectraDataset, SyntheticDataset
 from hsiaug.datasets.bank import BankError, SyntheticBank
 from hsiaug.datasets.bank_writer import write_bank
-from hsiaug.generators import Generator, TrainingData
 from hsiaug.samples import Kind, Sample, SampleSpec
 from hsiaug.scenes import Scene, Split
+from hsiaug.systems import Generator, TrainingData
 from hsiaug.trainers import fit_generator
 
 

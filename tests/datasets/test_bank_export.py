@@ -22,9 +22,9 @@ from torch.utils.data import Dataset
 from hsiaug.datasets.bank import BankError, SyntheticBank
 from hsiaug.datasets.bank_export import export_bank
 from hsiaug.datasets.bank_writer import write_bank
-from hsiaug.generators import TrainingData
 from hsiaug.samples import Kind, Sample, SampleSpec
 from hsiaug.scenes import open_scene
+from hsiaug.systems import TrainingData
 from hsiaug.trainers import fit_generator
 
 WAVELENGTHS = (450.25, 560.0, 705.5, 2200.125)

@@ -11,9 +11,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from hsiaug.datasets import MixedDataset, SpectraDataset, SyntheticDataset, synthetic_counts, write_bank
-from hsiaug.generators import Generator, TrainingData
 from hsiaug.samples import LeakageError, Sample, SpecMismatchError
 from hsiaug.scenes import RandomSplit, Scene, Split
+from hsiaug.systems import Generator, TrainingData
 from hsiaug.trainers import ClassifierConfig, fit_generator, train_nn1d
 from hsiaug.transforms import SyntheticMix
 

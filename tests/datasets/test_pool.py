@@ -10,7 +10,7 @@ from toys import Toy, aligned, keys_of
 
 from hsiaug.datasets import SyntheticPool
 from hsiaug.functional import tilt_to_mixture
-from hsiaug.generators import Generator, TrainingData
+from hsiaug.systems import Generator, TrainingData
 from hsiaug.trainers import fit_generator
 
 

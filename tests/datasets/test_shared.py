@@ -13,10 +13,10 @@ from toys import Toy, keys_of
 
 from hsiaug.datasets import MixedDataset, SyntheticDataset
 from hsiaug.datasets.shared import SharedInt
-from hsiaug.generators import TrainingData
 from hsiaug.quality.adaptive_ratio import AdaptiveRatio
 from hsiaug.ratio import Step
 from hsiaug.samplers import MixedBatchSampler
+from hsiaug.systems import TrainingData
 from hsiaug.trainers import fit_generator
 from hsiaug.transforms.probability import MixProbability
 

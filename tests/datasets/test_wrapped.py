@@ -15,9 +15,9 @@ from toys import Toy
 from hsiaug import MixedDataModule, MixedDataset, SyntheticMix, fit_generator, write_bank
 from hsiaug.datasets import PatchDataset, SpectraDataset, SyntheticDataset
 from hsiaug.datasets.wrapped import counts_of, labels_of, provenances_of, spec_of, splits_of
-from hsiaug.generators import TrainingData
 from hsiaug.samples import LeakageError, Sample, SpecMismatchError
 from hsiaug.scenes import RandomSplit, Scene, Split
+from hsiaug.systems import TrainingData
 
 
 class Bands(Dataset[Sample]):

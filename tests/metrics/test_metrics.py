@@ -4,8 +4,8 @@ import pytest
 import torch
 from sklearn.metrics import cohen_kappa_score
 
-from hsiaug.generators import TrainingData
 from hsiaug.metrics import accuracies, fidelity
+from hsiaug.systems import TrainingData
 from hsiaug.trainers import fit_generator
 
 

@@ -9,9 +9,9 @@ from torch.utils.data import DataLoader
 
 from hsiaug.datamodules import SpectraDataModule
 from hsiaug.datasets import MixedDataset, SpectraDataset
-from hsiaug.generators import TrainingData
 from hsiaug.quality import AdaptiveRatio, RatioCallback
 from hsiaug.scenes import Scene, Split
+from hsiaug.systems import TrainingData
 from hsiaug.trainers import ClassifierConfig, SpectralClassificationTask, fit_generator, train_nn1d
 
 RATIOS = (0.0, 1.0, 4.0)

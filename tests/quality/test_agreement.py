@@ -12,12 +12,12 @@ from torch import Tensor
 from torch.nn.functional import log_softmax
 
 from hsiaug.datasets import PatchDataset
-from hsiaug.generators import TrainingData
 from hsiaug.quality import AgreementGate, label_regions
 from hsiaug.quality.agreement import _losses, one_hot_targets
 from hsiaug.samples import SampleSpec
 from hsiaug.scenes import PatchSplitter, Scene, SimulatedScene
 from hsiaug.scenes.windows import window_sums
+from hsiaug.systems import TrainingData
 from hsiaug.trainers import ChangeDetectorConfig, ClassifierConfig, SegmenterConfig, training_data
 
 FAST = ClassifierConfig(hidden=32, layers=1, steps=150, lr=5e-3, label_smoothing=0.1)

@@ -6,10 +6,10 @@ from pairs import make_pairs
 from torch import Tensor
 
 from hsiaug.datasets import SyntheticDataset
-from hsiaug.generators import TrainingData
 from hsiaug.metrics import prdc
 from hsiaug.quality import Coverage
 from hsiaug.samples import SampleSpec
+from hsiaug.systems import TrainingData
 
 SPEC = SampleSpec('spectrum', 6, ('common', 'rare'))
 

@@ -13,13 +13,13 @@ from torch.utils.data import DataLoader
 
 from hsiaug import __version__
 from hsiaug.datasets import MixedDataset, PatchDataset, SpectraDataset, SyntheticBank, SyntheticDataset, write_bank
-from hsiaug.generators import TrainingData
-from hsiaug.generators.gaussian import ClassGaussian
-from hsiaug.generators.patch_augment import PatchAugment
 from hsiaug.quality import AgreementGate, Gate, Gated, GatedDataset, GateError, Gates, RangeGate, SmoothnessGate
 from hsiaug.quality.gate import Batch
 from hsiaug.samples import Footprint, LeakageError, Provenance, SpecMismatchError
 from hsiaug.scenes import GroupSplit, PatchSplit, PatchSplitter, RandomSplit, Scene, Split
+from hsiaug.systems import TrainingData
+from hsiaug.systems.gaussian import ClassGaussian
+from hsiaug.systems.patch_augment import PatchAugment
 from hsiaug.trainers import ClassifierConfig, training_data
 
 FAST = ClassifierConfig(hidden=32, layers=1, steps=100, lr=5e-3, label_smoothing=0.1)

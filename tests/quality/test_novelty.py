@@ -6,10 +6,10 @@ import torch
 from changes import make_changes
 from torch import Tensor
 
-from hsiaug.generators import TrainingData
 from hsiaug.quality import NoveltyGate, label_regions, noise_covariance
 from hsiaug.samples import SampleSpec
 from hsiaug.scenes import PatchSplitter, SimulatedScene
+from hsiaug.systems import TrainingData
 from hsiaug.trainers import training_data
 
 BANDS, SIZE = 12, 8

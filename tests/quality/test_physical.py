@@ -7,9 +7,9 @@ from changes import make_changes
 from pairs import make_pairs
 from torch import Tensor
 
-from hsiaug.generators import TrainingData
 from hsiaug.quality import Gate, Gates, RangeGate, SmoothnessGate, SubspaceGate
 from hsiaug.samples import SampleSpec
+from hsiaug.systems import TrainingData
 
 BANDS = 20
 SPEC = SampleSpec('spectrum', BANDS, ('a', 'b'), unit='reflectance')

@@ -9,7 +9,6 @@ import torch
 from conftest import make_scene
 from torch import Tensor
 
-from hsiaug.generators import Generator, TrainingData
 from hsiaug.quality import (
     Candidate,
     Gated,
@@ -23,6 +22,7 @@ from hsiaug.quality import (
 )
 from hsiaug.samples import LeakageError
 from hsiaug.scenes import HalvesSplit, PatchSplitter
+from hsiaug.systems import Generator, TrainingData
 from hsiaug.trainers import ClassifierConfig, SegmenterConfig
 
 FAST = ClassifierConfig(hidden=16, layers=2, steps=40, lr=1e-2)

@@ -10,12 +10,12 @@ import torch
 from torch import Tensor
 
 from hsiaug.datasets import ChangeDataset
-from hsiaug.generators import Generator
 from hsiaug.report.change_evaluation import evaluate_changes
 from hsiaug.report.change_maps import OUTCOMES, plot_change_maps
 from hsiaug.report.fidelity_tables import fidelity_table
 from hsiaug.samples import LeakageError, Provenance, SpecMismatchError
 from hsiaug.scenes import BitemporalScene, PatchSplit, PatchSplitter, SimulatedScene
+from hsiaug.systems import Generator
 
 COLOURS = {name: matplotlib.colors.to_rgb(colour) for name, colour in OUTCOMES.items()}
 

@@ -15,7 +15,6 @@ from test_ablation_report import run_folder
 from torch import Tensor
 
 from hsiaug.datasets import SyntheticBank, write_bank
-from hsiaug.generators import TrainingData
 from hsiaug.quality import Candidate, RatioSearch, Recorded
 from hsiaug.report.page import _warnings, write_page
 from hsiaug.report.page_fidelity import Value, spectra_measure, with_intervals
@@ -23,6 +22,7 @@ from hsiaug.report.page_parts import read_parts, thinned
 from hsiaug.report.page_ratio import ratio_section
 from hsiaug.samples import LeakageError, Provenance, SampleSpec, SpecMismatchError
 from hsiaug.scenes import BlockSplit, Scene, Split
+from hsiaug.systems import TrainingData
 from hsiaug.trainers import fit_generator, training_data
 
 NAMES = {1: '<u>&', 2: 'cost $x$ of $y$', 3: 'water'}

@@ -9,13 +9,13 @@ from pages import Reader
 from torch import Tensor
 
 from hsiaug.datasets import ChangeDataset, PatchDataset, SceneDataset, scene_dataset, write_bank
-from hsiaug.generators import Generator
 from hsiaug.report import page_fidelity, scene_evaluation
 from hsiaug.report.page import write_page
 from hsiaug.report.scene_evaluation import evaluate_scenes
 from hsiaug.samples import LeakageError, Provenance
 from hsiaug.scenes import BitemporalScene, LabelledPatchSplitter, PatchSplitter, Scene, SimulatedScene
 from hsiaug.scenes.labelled_patches import LabelledPatchSplit
+from hsiaug.systems import Generator
 from hsiaug.trainers import training_data
 from hsiaug.trainers.patch_encoder import train_date_encoder, train_patch_encoder
 

@@ -10,13 +10,13 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from hsiaug.datasets.patches import PatchDataset
-from hsiaug.generators import Generator
 from hsiaug.metrics.patches import patch_fidelity
 from hsiaug.report.patch_evaluation import evaluate_patches, patch_markdown
 from hsiaug.report.patches import plot_class_profiles, plot_class_shares, plot_cooccurrence, plot_pairs
 from hsiaug.samples import LeakageError, Provenance, SampleSpec, SpecMismatchError
 from hsiaug.scenes import SimulatedScene
 from hsiaug.scenes.patches import PatchSplit, PatchSplitter
+from hsiaug.systems import Generator
 
 IGNORE = 255
 WAVELENGTHS = (400.0, 450.0, 500.0, 550.0, 900.0, 950.0)  # bands between 550 and 900 nm were removed

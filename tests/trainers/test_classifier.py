@@ -6,10 +6,10 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from hsiaug.datasets import MixedDataset, SpectraDataset
-from hsiaug.generators import Generator, TrainingData
 from hsiaug.models import NN1D
 from hsiaug.ratio import SyntheticFirst
 from hsiaug.scenes import Scene, Split
+from hsiaug.systems import Generator, TrainingData
 from hsiaug.trainers import ClassifierConfig, classifier, fit_generator, predict, train_nn1d
 
 CONFIG = ClassifierConfig(hidden=8, layers=1, steps=1, weight_decay=0.0)

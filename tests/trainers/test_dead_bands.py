@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from hsiaug.datasets import ChangeDataset, PatchDataset, SceneDataset, SpectraDataset
-from hsiaug.generators import TrainingData
-from hsiaug.generators.spectral_gan import SpectralSpace
 from hsiaug.samples import SampleSpec
 from hsiaug.scenes import HalvesSplit, Scene
+from hsiaug.systems import TrainingData
+from hsiaug.systems.spectral_gan.model import SpectralSpace
 from hsiaug.trainers import (
     ChangeDetectorConfig,
     ClassifierConfig,

@@ -3,8 +3,8 @@ import torch
 from lightning.pytorch import Trainer
 
 from hsiaug.datamodules import SpectraDataModule
-from hsiaug.generators import TrainingData
 from hsiaug.scenes import Scene, Split
+from hsiaug.systems import TrainingData
 from hsiaug.trainers import SpectralClassificationTask, fit_generator
 
 

@@ -13,9 +13,9 @@ import torch
 from torch.utils.data import DataLoader, Subset
 from torchgeo.datasets import NonGeoDataset
 
-from hsiaug.generators import TrainingData
 from hsiaug.ratio import Linear
 from hsiaug.samples import Sample, SampleSpec, SpecMismatchError
+from hsiaug.systems import TrainingData
 from hsiaug.trainers import fit_generator
 from hsiaug.transforms.albumentations import SyntheticMix, albumentations_worker_init
 

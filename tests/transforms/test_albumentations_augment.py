@@ -12,9 +12,9 @@ from torchgeo.datasets import NonGeoDataset
 from toys import SIZE, Toy, aligned, mask_of
 from zooms import NearestZoom, class_of, interpolating, plateaus
 
-from hsiaug.generators import TrainingData
 from hsiaug.ratio import Linear
 from hsiaug.samples import Sample, SpecMismatchError
+from hsiaug.systems import TrainingData
 from hsiaug.trainers import fit_generator
 from hsiaug.transforms.albumentations_augment import GeneratorAugmentation
 

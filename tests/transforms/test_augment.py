@@ -8,9 +8,9 @@ from torch import Tensor
 from toys import Toy, aligned
 from zooms import NearestZoom, class_of, interpolating, plateaus, unaltered
 
-from hsiaug.generators import TrainingData
 from hsiaug.ratio import Linear
 from hsiaug.samples import SpecMismatchError
+from hsiaug.systems import TrainingData
 from hsiaug.trainers import fit_generator
 from hsiaug.transforms import GeneratorAugmentation, SyntheticMix
 

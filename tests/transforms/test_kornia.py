@@ -12,9 +12,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from torchgeo.datasets import NonGeoDataset
 
-from hsiaug.generators import TrainingData
 from hsiaug.ratio import Linear
 from hsiaug.samples import Sample, SampleSpec, SpecMismatchError
+from hsiaug.systems import TrainingData
 from hsiaug.trainers import fit_generator
 from hsiaug.transforms.kornia import RandomSyntheticMix
 

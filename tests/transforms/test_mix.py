@@ -12,9 +12,9 @@ from torch.utils.data import DataLoader, default_collate
 from toys import Toy, aligned, keys_of
 
 from hsiaug.datasets.batches import fetch_samples, put_rows
-from hsiaug.generators import Generator, TrainingData
 from hsiaug.ratio import Linear, SyntheticFirst
 from hsiaug.samples import Kind, SpecMismatchError
+from hsiaug.systems import Generator, TrainingData
 from hsiaug.trainers import fit_generator
 from hsiaug.transforms import SyntheticMix
 

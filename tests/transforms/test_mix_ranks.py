@@ -10,8 +10,8 @@ from torch.utils.data import DataLoader, DistributedSampler
 from toys import Toy, keys_of
 
 from hsiaug.datasets import MixedDataset
-from hsiaug.generators import TrainingData
 from hsiaug.samplers import MixedBatchSampler
+from hsiaug.systems import TrainingData
 from hsiaug.trainers import fit_generator
 from hsiaug.transforms import SyntheticMix
 

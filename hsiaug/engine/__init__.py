@@ -1,0 +1,7 @@
+"""One training engine for every model: loop, checkpoints, averages, schedules, interruptions, many devices."""
+
+from .average import Average
+from .run import Run, world
+from .training import Training
+
+__all__ = ['Average', 'Run', 'Training', 'world']

@@ -1,0 +1,108 @@
+"""Checkpoints of trainings: weights and optimisers in one safetensors file, which appears whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+Optimisers = Mapping[str, torch.optim.Optimizer]
+
+
+@runtime_checkable
+class Allocating(Protocol):
+    """A module some of whose buffers get their shapes from data."""
+
+    def allocate(self, state: Mapping[str, Tensor]) -> None:
+        """Give these buffers the shapes that they have in a saved state."""
+        ...
+
+
+def state_of(modules: Mapping[str, nn.Module], optimisers: Optimisers) -> dict[str, Tensor]:
+    """Everything that modules and optimisers hold, by name."""
+    state = {f'{k}/{n}': v for k, module in modules.items() for n, v in module.state_dict().items()}
+    for name, optimiser in optimisers.items():
+        for index, values in optimiser.state_dict()['state'].items():
+            state |= {f'optimiser/{name}/{index}/{key}': torch.as_tensor(v) for key, v in values.items()}
+    return state
+
+
+def restore(state: Mapping[str, Tensor], modules: Mapping[str, nn.Module], optimisers: Optimisers) -> None:
+    """Give modules and optimisers what :func:`state_of` found in them."""
+    for name, module in modules.items():
+        part = {k.removeprefix(f'{name}/'): v for k, v in state.items() if k.startswith(f'{name}/')}
+        if isinstance(module, Allocating):
+            module.allocate(part)
+        module.load_state_dict(part)
+    for name, optimiser in optimisers.items():
+        values = dict[int, dict[str, Tensor]]()
+        for key, value in state.items():
+            if key.startswith(f'optimiser/{name}/'):
+                _, _, index, field = key.split('/')
+                values.setdefault(int(index), {})[field] = value
+        optimiser.load_state_dict({**optimiser.state_dict(), 'state': values})
+
+
+def write_checkpoint(
+    file: Path, state: Mapping[str, Tensor], identity: Mapping[str, Any], stage: str, step: int
+) -> None:
+    """Write a state; a checkpoint that stood there is replaced at once.
+
+    Args:
+        file: of the checkpoint; its folder is made.
+        state: everything that the next step depends on.
+        identity: of the training, JSON-ready: what must agree for a training to go on from here.
+        stage: of the training.
+        step: how many steps of the stage are done.
+    """
+    file.parent.mkdir(parents=True, exist_ok=True)
+    temporary = file.with_name(f'.{file.name}')
+    metadata = {'identity': json.dumps(identity), 'stage': stage, 'step': str(step)}
+    save_file({k: v.detach().cpu().clone().contiguous() for k, v in state.items()}, temporary, metadata)
+    os.replace(temporary, file)
+
+
+def found_checkpoint(file: Path, identity: Mapping[str, Any] | None = None) -> dict[str, str]:
+    """The ``identity``, ``stage`` and ``step`` of a checkpoint.
+
+    Args:
+        file: of the checkpoint.
+        identity: that it must have, if given.
+
+    Raises:
+        ValueError: if the file is truncated, holds something else, or is of another training.
+    """
+    try:
+        with safe_open(file, 'pt') as opened:
+            found = dict(opened.metadata() or {})
+    except SafetensorError as error:
+        raise ValueError(f'{file} is truncated or no checkpoint ({error}); remove it to start again') from error
+    if missing := {'identity', 'stage', 'step'} - set(found):
+        raise ValueError(f'{file} is no checkpoint of a training: it lacks {sorted(missing)}; remove it to start again')
+    other = json.loads(found['identity'])
+    if identity is not None and other != (mine := json.loads(json.dumps(identity))):
+        differ = {k: (other.get(k), mine.get(k)) for k in {*other, *mine} if other.get(k) != mine.get(k)}
+        raise ValueError(
+            f'{file} is the checkpoint of another training, (found, expected): {differ}; remove it, or give another '
+            'folder'
+        )
+    return found
+
+
+def resumable(file: Path | None, identity: Mapping[str, Any]) -> dict[str, str] | None:
+    """What :func:`found_checkpoint` tells of this training's checkpoint; None where there is none yet.
+
+    Raises:
+        ValueError: if there is one that this training cannot go on from.
+    """
+    return found_checkpoint(file, identity) if file is not None and file.exists() else None
+
+
+__all__ = ['found_checkpoint', 'restore', 'resumable', 'state_of', 'write_checkpoint']

@@ -1,0 +1,45 @@
+"""Interruptions between two steps: Ctrl-C and a termination request never leave a step half done."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+
+class Interrupt:
+    """Whether somebody has asked the training to stop."""
+
+    def __init__(self) -> None:
+        self.asked = False
+
+    def __call__(self, number: int, frame: FrameType | None) -> None:
+        """Note the request; a second one stops at once."""
+        if self.asked:
+            raise KeyboardInterrupt
+        self.asked = True
+
+
+@contextmanager
+def between_steps() -> Iterator[Interrupt]:
+    """Turn SIGINT and SIGTERM into a request that the training answers when its step is done.
+
+    Signals reach the main thread only; elsewhere nothing is changed.
+    """
+    request = Interrupt()
+    if threading.current_thread() is not threading.main_thread():
+        yield request
+        return
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = {number: signal.signal(number, request) for number in numbers}
+    try:
+        yield request
+    finally:
+        for number, handler in before.items():
+            # None stands for a handler that was not set from Python, which cannot be put back.
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
+
+
+__all__ = ['Interrupt', 'between_steps']

@@ -1,0 +1,77 @@
+"""How a training runs, apart from what it learns: one value instead of eight parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from lightning.fabric import Fabric
+from torch import distributed
+
+
+@dataclass(frozen=True)
+class Run:
+    """How a training runs.
+
+    Args:
+        seed: of everything random; torch's global generator is left as it was.
+        device: where to train, such as ``'cpu'``, ``'cuda'`` or ``'cuda:1'``.
+        devices: processes on each machine, each on a device of its own. They share every batch and end with the same
+            weights.
+        nodes: machines; torchrun or SLURM starts the same command on each.
+        folder: where a checkpoint is kept, from which a killed training resumes with the same result; None for none.
+        every: steps between two checkpoints.
+        progress: show a progress bar.
+
+    Raises:
+        ValueError: if a number is below 1.
+    """
+
+    seed: int = 0
+    device: str = 'cpu'
+    devices: int = 1
+    nodes: int = 1
+    folder: Path | None = None
+    every: int = 500
+    progress: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ('devices', 'nodes', 'every'):
+            value = getattr(self, name)
+            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+                raise ValueError(f'Run: {name} must be a whole number of at least 1, found {value!r}')
+
+    def checkpoint(self, name: str) -> Path | None:
+        """File of a checkpoint in the run's folder."""
+        return None if self.folder is None else Path(self.folder) / name
+
+    @contextmanager
+    def launched(self) -> Iterator[torch.device]:
+        """Start the other processes of a run, if there are any, and give this one's device.
+
+        The processes run the same script, as ``torchrun`` does; under torchrun or SLURM they are there already.
+        """
+        if self.devices * self.nodes == 1:
+            yield torch.device(self.device)
+            return
+        fabric = Fabric(accelerator=torch.device(self.device).type, devices=self.devices, num_nodes=self.nodes)
+        mine = not distributed.is_initialized()
+        fabric.launch()
+        try:
+            yield fabric.device
+        finally:
+            if mine:  # the threads of its process group must not outlive the interpreter
+                distributed.destroy_process_group()
+
+
+def world() -> tuple[int, int]:
+    """This process's rank, and how many processes train together."""
+    if not distributed.is_initialized():
+        return 0, 1
+    return distributed.get_rank(), distributed.get_world_size()
+
+
+__all__ = ['Run', 'world']

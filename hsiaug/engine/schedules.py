@@ -1,0 +1,83 @@
+"""Learning rates over a training: each schedule gives the factor of a step, out of how many there are."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+Schedule = Callable[[int, int], float]
+"""Factor of the learning rate at a step, counted from 0, of so many steps."""
+
+
+def constant(step: int, steps: int) -> float:
+    """The learning rate as it is."""
+    return 1.0
+
+
+@dataclass(frozen=True)
+class WarmUp:
+    """A linear rise over the first steps, then the learning rate as it is.
+
+    Args:
+        length: steps of the rise.
+    """
+
+    length: int = 20
+
+    def __call__(self, step: int, steps: int) -> float:
+        """The factor of a step."""
+        return min(1.0, (step + 1) / self.length)
+
+
+@dataclass(frozen=True)
+class Cosine:
+    """A fall to zero along a cosine, after a linear rise.
+
+    Args:
+        warm_up: steps of the rise; 0 for none.
+    """
+
+    warm_up: int = 0
+
+    def __call__(self, step: int, steps: int) -> float:
+        """The factor of a step."""
+        rise = min(1.0, (step + 1) / self.warm_up) if self.warm_up else 1.0
+        return rise * 0.5 * (1 + math.cos(math.pi * step / steps))
+
+
+@dataclass(frozen=True)
+class Staircase:
+    """The learning rate multiplied by a factor after each of several equal parts.
+
+    Args:
+        factor: of each part.
+        parts: that the training is divided into.
+    """
+
+    factor: float = 0.5
+    parts: int = 4
+
+    def __call__(self, step: int, steps: int) -> float:
+        """The factor of a step."""
+        return self.factor ** (self.parts * step // steps)
+
+
+@dataclass(frozen=True)
+class Polynomial:
+    """A linear rise over a share of the steps, times a polynomial fall to zero over all of them.
+
+    Args:
+        warm_up: share of the steps.
+        power: of the fall.
+    """
+
+    warm_up: float = 0.0
+    power: float = 0.9
+
+    def __call__(self, step: int, steps: int) -> float:
+        """The factor of a step."""
+        return min((step + 1) / max(self.warm_up * steps, 1), 1.0) * (1 - step / steps) ** self.power
+
+
+__all__ = ['Cosine', 'Polynomial', 'Schedule', 'Staircase', 'WarmUp', 'constant']

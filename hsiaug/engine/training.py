@@ -1,0 +1,234 @@
+"""The training loop of every model: run, checked, kept in checkpoints, resumed, on one device or many.
+
+A step depends on its number, the seed and the state of the weights only. So a training that resumes from a checkpoint
+ends with the weights of an undisturbed one.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, distributed, nn
+from torch.nn.utils import clip_grad_norm_
+from tqdm.auto import tqdm
+
+from .checkpoint import found_checkpoint, restore, resumable, state_of, write_checkpoint
+from .divergence import CHECK_EVERY, require_finite
+from .interrupts import between_steps
+from .run import Run, world
+from .schedules import Schedule, constant
+
+COLLAPSED = 0.01  # binary cross-entropy of a discriminator that is never wrong; that of guessing is 0.69
+PATIENCE = 6  # looks in a row that find it collapsed
+
+
+class Training:
+    """State of a training, or of a stage of one. A subclass says what a step does.
+
+    Args:
+        name: of the stage, in checkpoints and messages.
+        modules: all that a step changes or reads, by name, on the device.
+        optimisers: by name.
+        steps: how many there are to take.
+        seed: of everything random.
+        device: where to train.
+        schedule: of the learning rates, which are those that the optimisers are made with.
+    """
+
+    rate_setting = 'the learning rate'
+    """What to lower if the training diverges: the setting's name, and its value."""
+
+    def __init__(
+        self,
+        name: str,
+        modules: Mapping[str, nn.Module],
+        optimisers: Mapping[str, torch.optim.Optimizer],
+        steps: int,
+        seed: int,
+        device: torch.device,
+        schedule: Schedule = constant,
+    ) -> None:
+        self.name, self.modules, self.optimisers = name, dict(modules), dict(optimisers)
+        self.steps, self.step, self.seed, self.device, self.schedule = steps, 0, seed, device, schedule
+        # Kept here: a checkpoint must not bring back the rate that a training diverged with.
+        self.rates = {key: [float(g['lr']) for g in found.param_groups] for key, found in optimisers.items()}
+        self.losses: dict[str, Tensor] = {}
+        """Of the last step; ``'discriminator'`` is the binary cross-entropy of one, where there is one."""
+        self._looks_collapsed = 0
+
+    def update(self, rng: torch.Generator) -> None:
+        """Take one step with all randomness from ``rng``, and leave its ``losses``."""
+        raise NotImplementedError
+
+    def before_steps(self) -> None:
+        """Called once before the steps of this call are taken."""
+
+    def after_step(self) -> None:
+        """Called when a step is counted: averages of weights, previews."""
+
+    def descend(self, name: str, loss: Tensor, clip: float | None = None) -> None:
+        """One step of an optimiser down a loss, at the scheduled rate, with gradients averaged over all processes.
+
+        Args:
+            name: of the optimiser.
+            loss: mean over this process's part of the batch.
+            clip: largest norm of the gradient.
+        """
+        optimiser = self.optimisers[name]
+        factor = self.schedule(self.step, self.steps)
+        for group, rate in zip(optimiser.param_groups, self.rates[name], strict=True):
+            group['lr'] = rate * factor
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        parameters = [p for group in optimiser.param_groups for p in group['params'] if p.grad is not None]
+        average_gradients(parameters)
+        if clip is not None:
+            clip_grad_norm_(parameters, clip)
+        optimiser.step()
+
+    def share(self, batch: Tensor) -> Tensor:
+        """This process's part of a batch that all processes have drawn alike.
+
+        Raises:
+            ValueError: if the batch cannot be shared evenly, which would change the mean over it.
+        """
+        rank, processes = world()
+        if processes == 1:
+            return batch
+        if len(batch) % processes:
+            raise ValueError(
+                f'stage {self.name!r}: a batch of {len(batch)} cannot be shared by {processes} processes; choose a '
+                f'batch_size that is a multiple of {processes}'
+            )
+        size = len(batch) // processes
+        return batch[rank * size : (rank + 1) * size]
+
+    def advance(self, rng: torch.Generator) -> None:
+        """Take one step with the random numbers of its own, and count it.
+
+        Args:
+            rng: on the device; it is seeded for this step.
+        """
+        self.update(rng.manual_seed(stream_of_step(self.seed, self.name, self.step)))
+        self.step += 1
+        self.after_step()
+
+    def own_stream(self, rng: torch.Generator) -> torch.Generator:
+        """The stream as it is, or one of this process's own where several share a batch: for draws inside a network."""
+        rank, processes = world()
+        if processes == 1:
+            return rng
+        return torch.Generator(rng.device).manual_seed((rng.initial_seed() + (rank + 1) * 0xD1342543DE82EF95) % 2**63)
+
+    def run(self, run: Run, file: Path | None = None, identity: Mapping[str, Any] | None = None) -> None:
+        """Take the steps that are left.
+
+        Args:
+            run: how: steps between two checkpoints, and whether to show a progress bar.
+            file: of the checkpoint, or None for none.
+            identity: of the training, written into it: what must agree for another call to resume.
+
+        Raises:
+            FloatingPointError: if the training diverges; the last good checkpoint stays.
+            KeyboardInterrupt: on Ctrl-C or a termination request, after the step in hand and a checkpoint.
+        """
+        rank, _ = world()
+        self.before_steps()
+        rng = torch.Generator(self.device)
+        shown = run.progress and rank == 0
+        with (
+            between_steps() as request,
+            tqdm(total=self.steps, initial=self.step, desc=self.name, unit='it', leave=False, disable=not shown) as bar,
+        ):
+            while self.step < self.steps:
+                self.advance(rng)
+                last = self.step == self.steps
+                due = file is not None and (self.step % run.every == 0 or (request.asked and not last))
+                if due or last or self.step % CHECK_EVERY == 0:
+                    values = self._look(file, thorough=due or last)
+                    bar.set_postfix({name: f'{value:.4f}' for name, value in values.items()})
+                bar.update()
+                if due and file is not None and rank == 0:
+                    self.save(file, identity or {})
+                if request.asked:
+                    raise KeyboardInterrupt
+
+    def complete(self, run: Run, name: str, identity: Mapping[str, Any], keep: bool = False) -> None:
+        """Take all steps, from the checkpoint that a killed training has left, and remove it at the end.
+
+        Args:
+            run: how, and in which folder the checkpoint is kept.
+            name: of the checkpoint's file.
+            identity: what a checkpoint must agree in to be this training's.
+            keep: leave the checkpoint of the last step instead, from which the same call has its result at once.
+
+        Raises:
+            ValueError: if the checkpoint is of another training.
+            FloatingPointError: if the training diverges; the last good checkpoint stays.
+        """
+        file = run.checkpoint(name)
+        if file is not None and resumable(file, identity):
+            self.load(file)
+        self.run(run, file, identity)
+        if file is None or world()[0]:
+            return
+        if keep:
+            self.save(file, identity)
+        else:
+            file.unlink(missing_ok=True)
+
+    def _look(self, file: Path | None, thorough: bool) -> dict[str, float]:
+        """Losses as numbers, after a check that they, and if ``thorough`` the weights, are finite."""
+        names = list(self.losses)
+        values = dict(zip(names, torch.stack([self.losses[name] for name in names]).tolist(), strict=True))
+        diverged = f'training diverged in stage {self.name!r} by step {self.step}'
+        require_finite(diverged, values, self.modules if thorough else {}, self.rate_setting, file, self.name)
+        self._looks_collapsed = self._looks_collapsed + 1 if values.get('discriminator', 1.0) < COLLAPSED else 0
+        if self._looks_collapsed == PATIENCE:
+            warnings.warn(
+                f'the discriminator is hardly ever wrong (loss {values["discriminator"]:.2g} at step {self.step} of '
+                f'{self.name!r}, where guessing gives 0.69): the adversarial loss teaches little from here on; lower '
+                'its learning rate or the number of steps, or give it more data',
+                stacklevel=5,
+            )
+        return values
+
+    # --- checkpoints ------------------------------------------------------------------------------------------------
+
+    def save(self, file: Path, identity: Mapping[str, Any]) -> None:
+        """Write everything that the next step depends on; the file appears whole or not at all."""
+        write_checkpoint(file, state_of(self.modules, self.optimisers), identity, self.name, self.step)
+
+    def load(self, file: Path) -> None:
+        """Resume from a checkpoint of this stage."""
+        restore(load_file(file), self.modules, self.optimisers)
+        self.step = int(found_checkpoint(file)['step'])
+
+
+def stream_of_step(seed: int, stage: str, step: int) -> int:
+    """Seed of one step's random numbers; large odd factors keep neighbouring seeds, stages and steps apart."""
+    mixed = seed * 0x9E3779B97F4A7C15 + len(stage) * 0xD1B54A32D192ED03
+    return (mixed + step * 0x2545F4914F6CDD1D) % 2**63
+
+
+def average_gradients(parameters: list[nn.Parameter]) -> None:
+    """Replace gradients by their mean over all processes: with equal parts of a batch, that of the whole batch."""
+    _, processes = world()
+    if processes == 1 or not parameters:
+        return
+    gradients = [p.grad for p in parameters if p.grad is not None]
+    flat = torch.cat([gradient.reshape(-1) for gradient in gradients])
+    distributed.all_reduce(flat)
+    flat /= processes
+    start = 0
+    for gradient in gradients:
+        gradient.copy_(flat[start : start + gradient.numel()].view_as(gradient))
+        start += gradient.numel()
+
+
+__all__ = ['Training', 'average_gradients', 'stream_of_step']

@@ -1,0 +1,25 @@
+"""Generators: each published system, our own and the controls, in one place each, known by its registration alone.
+
+A system is a module or a package of this room. Importing it registers its generator
+(:func:`~hsiaug.systems.base.register`) and, if that learns by gradient steps, how it is trained
+(:func:`~hsiaug.systems.training.trains`). Nothing else in the package names a system.
+"""
+
+from importlib import import_module
+from pkgutil import iter_modules
+
+from .base import REGISTRY, Generator, TrainingData, generator_class, register
+
+
+def load(until: str | None = None) -> None:
+    """Import the systems, all of them or until a name is registered: diffusers alone takes seconds."""
+    found = {module.name: module.ispkg for module in iter_modules(__path__)}
+    if until in found:
+        import_module(f'.{until}', __name__)
+    for name in sorted(found, key=lambda name: found[name]):  # packages, which are heavier, last
+        if until in REGISTRY:
+            return
+        import_module(f'.{name}', __name__)
+
+
+__all__ = ['Generator', 'TrainingData', 'generator_class', 'load', 'register']

@@ -1,0 +1,318 @@
+"""Change triplets from single dates: an edited mask, the edited area drawn anew, and a drift elsewhere.
+
+After Zheng et al., "Changen2: Multi-Temporal Remote Sensing Generative Change Foundation Model", TPAMI 2024,
+https://arxiv.org/abs/2406.17998, and Benidir et al., "The Change You Want To Detect: Semantic Change Detection in Earth
+Observation with Hybrid Data Generation" (HySCDG), CVPR 2025, https://arxiv.org/abs/2503.15683, with a two-stream
+diffusion model as the painter. Trained by :mod:`hsiaug.systems.change_editing.train`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any, ClassVar, Literal, get_args
+
+import torch
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from ...functional.dates import CHANGED, flat_mask
+from ...functional.plain import plain_torch
+from ...functional.scaling import band_scale
+from ...metrics.masks import cooccurrence
+from ...metrics.patches import class_moments
+from ...samples import SampleSpec
+from ...scenes.change import CHANGE_CLASSES, IGNORED
+from ...settings import Range
+from ..base import Generator, TrainingData, register
+from ..patch_augment import pairs_that_hold
+from ..two_stream_diffusion.model import CHUNK, TwoStreamDiffusion, require_shares
+from .drift import DateDrift, soft
+from .edits import edit_masks
+from .inpainting import inpaint
+
+FirstDate = Literal['real', 'synthetic']
+ChangeShare = float | Sequence[float] | None
+
+DEFAULT_SHARES = (0.0, 0.2)
+"""Range of the share of changed pixels where no change mask says what is usual."""
+_LEVELS = 256
+
+
+@register('change_editing')
+class ChangeEditing(Generator):
+    """Pairs of dates with change masks that need no labelled pair of dates to learn from.
+
+    The first date is an image with a land-cover mask. Regions of the mask become other classes
+    (:func:`~.edits.edit_masks`), the painter draws them anew
+    (:func:`~.inpainting.inpaint`), and its pixels replace the image's there, with borders as soft as a
+    sensor's. All of this second date then drifts: season, light and noise
+    (:class:`~.drift.DateDrift`). The change mask says where the class is another; pixels that
+    hold no class never change and are ignored in it.
+
+    A label asks for a sample with chances proportional to the share of that class in it, as with classic augmentation;
+    drawn from the frequencies of ``change_share``, samples follow it evenly. :meth:`sample_shares` is told the shares.
+
+    Args:
+        spec: spec of the triplets, of kind ``'change'``.
+        land_cover: spec of the painter's image-mask pairs, as a dictionary.
+        painter: the painter's settings.
+        first_date: ``'real'``, images of the training data with their masks, which the generator then holds; or
+            ``'synthetic'``, the painter's own, which are as smooth as an autoencoder leaves them.
+        change_share: share of changed pixels among those that count, a number or a range from which it is drawn evenly;
+            None for those of the training masks, evenly over their patches, or, without such masks, 0 to 0.2.
+
+    Raises:
+        ValueError: if specs or settings do not fit.
+    """
+
+    ranges: ClassVar = {'change_share': Range(0, 1)}
+    fitted = ('image', 'mask', 'observed_shares')
+
+    image: Tensor  # (N, C, H, W) first dates, none if they are synthetic
+    mask: Tensor  # (N, H, W) their land cover
+    observed_shares: Tensor  # (N,) of changed pixels in training masks, none without such masks
+    centres: Tensor  # (K, C) mean spectra of the land cover
+    shape_spread: Tensor  # (C,) standard deviation of the shape of spectra
+    transitions: Tensor  # (K, K) weights of changes
+
+    def __init__(
+        self,
+        spec: SampleSpec,
+        land_cover: Mapping[str, Any],
+        painter: Mapping[str, Any],
+        first_date: FirstDate = 'real',
+        change_share: ChangeShare = None,
+    ) -> None:
+        if spec.kind != 'change' or spec.num_classes != 2:
+            raise ValueError(
+                f"ChangeEditing: makes samples of kind 'change' with two classes, found {spec.kind!r} with "
+                f'{spec.classes}'
+            )
+        if first_date not in get_args(FirstDate):
+            raise ValueError(f'ChangeEditing: unknown first_date {first_date!r}; choose from {get_args(FirstDate)}')
+        land_cover, painter = json.loads(json.dumps([dict(land_cover), dict(painter)]))  # as a config file has them
+        super().__init__(spec, land_cover=land_cover, painter=painter, first_date=first_date, change_share=None)
+        self.first_date = first_date
+        self.painter = TwoStreamDiffusion(SampleSpec.from_dict(land_cover), **painter)
+        classes = self.painter.spec.num_classes
+        self.drift = DateDrift(spec.bands, classes)
+        self.register_buffer('centres', torch.zeros(classes, spec.bands))
+        self.register_buffer('shape_spread', torch.ones(spec.bands))
+        self.register_buffer('transitions', torch.zeros(classes, classes))
+        self.set_change_share(change_share)
+
+    @classmethod
+    def of(
+        cls,
+        painter: TwoStreamDiffusion,
+        spec: SampleSpec | None = None,
+        first_date: FirstDate = 'real',
+        change_share: ChangeShare = None,
+    ) -> ChangeEditing:
+        """A generator around a trained painter, which has yet to observe its data.
+
+        Args:
+            painter: of kind ``'segmentation'``.
+            spec: of the triplets; None is the painter's with the classes and the ignore index of change masks.
+            first_date: see the class.
+            change_share: see the class.
+        """
+        spec = triplet_spec(painter.spec) if spec is None else spec
+        generator = cls(spec, painter.spec.to_dict(), painter.settings, first_date, change_share)
+        generator.painter = painter
+        return generator.to(painter.device)
+
+    def set_change_share(self, change_share: ChangeShare) -> None:
+        """Choose the share of changed pixels, for all draws to come.
+
+        Args:
+            change_share: see the class.
+
+        Raises:
+            ValueError: for shares outside [0, 1) or in the wrong order.
+        """
+        if change_share is not None:
+            low, high = _bounds(change_share)
+            if not 0 <= low <= high < 1:
+                raise ValueError(
+                    'ChangeEditing: change_share must be a number, or two in ascending order, in [0, 1), found '
+                    f'{change_share}'
+                )
+            change_share = [low, high]  # as JSON has it
+        self.settings['change_share'] = change_share
+        mean = float(self._share_table()[:, CHANGED].mean())
+        self.class_prior.copy_(torch.tensor([1 - mean, mean]))
+
+    def _share_table(self) -> Tensor:
+        """(M, 2) shares of unchanged and changed pixels that samples can have."""
+        setting = self.settings['change_share']
+        if setting is None and len(self.observed_shares):
+            changed = self.observed_shares.cpu()
+        else:
+            changed = torch.linspace(*_bounds(DEFAULT_SHARES if setting is None else setting), _LEVELS)
+        return torch.stack([1 - changed, changed], dim=1)
+
+    # --- what is learnt of the data ---------------------------------------------------------------------------------
+
+    @plain_torch()
+    @torch.no_grad()
+    def observe(self, pairs: TrainingData, data: TrainingData, drift: float = 0.3, seed: int = 0) -> None:
+        """Take first dates, transitions and drift from training data.
+
+        Transitions are those of labelled changes, by the class that the second date looks like, and for classes that
+        none tells about those of classes that lie side by side.
+
+        Args:
+            pairs: image-mask pairs of single dates, as the painter was trained on.
+            data: what they come from: itself of kind ``'segmentation'``, whose ``unlabelled`` samples may be pairs of
+                dates (M, 2, C, H, W) to learn the drift from; or of kind ``'change'``.
+            drift: strength of the drift where there are no pairs of dates, see
+                :meth:`~hsiaug.systems.change_editing.drift.DateDrift.assume`.
+            seed: of everything random.
+
+        Raises:
+            ValueError: if nothing can change, or nothing did not.
+        """
+        land_cover, counted = self.painter.spec, self.painter.counts(pairs.y)
+        means, _ = class_moments(pairs.x, pairs.y, land_cover.num_classes, land_cover.ignore_index)
+        self.centres.copy_(means.nan_to_num())
+        shapes = torch.cat([spectral_shape(soft(part)) for part in pairs.x.split(CHUNK)])
+        self.shape_spread.copy_(band_scale(shapes.mean(dim=(0, 2, 3)), shapes.std(dim=(0, 2, 3))))
+        neighbours = cooccurrence(pairs.y, land_cover.num_classes, land_cover.ignore_index)
+        self.transitions.copy_(neighbours.nan_to_num().fill_diagonal_(0))
+        classes = torch.where(counted, pairs.y, -1)
+        if data.spec.kind == 'change':
+            change = flat_mask(data.y)
+            first, second = data.x[:, 0], data.x[:, 1]
+            self.drift.cpu().fit(first, second, torch.where(change == 0, classes, -1), seed=seed)
+            self._count_transitions(second, torch.where(change == CHANGED, classes, -1))
+            pixels = counted.sum(dim=(1, 2))
+            shares = ((change == CHANGED) & counted).sum(dim=(1, 2)) / pixels.clamp_min(1)
+            self.observed_shares = shares[pixels > 0].to(self.device)
+        elif data.unlabelled.ndim == 5 and len(data.unlabelled):
+            first, second = data.unlabelled.unbind(dim=1)
+            self.drift.cpu().fit(first, second, self.classify(first), trimmed=True, seed=seed)
+        else:
+            self.drift.cpu().assume(pairs.x, classes, drift, seed)
+        self.drift.to(self.device)
+        if not (self.transitions > 0).any():
+            raise ValueError(
+                'ChangeEditing: no two classes lie side by side in any training mask, so none can become another; '
+                'give masks of two classes or more'
+            )
+        if self.first_date == 'real':
+            held = counted.flatten(1).any(dim=1)
+            self.image = pairs.x[held].contiguous().to(self.device)  # as it comes back from a file, to the last bit
+            self.mask = pairs.y[held].to(self.device)
+        self.set_change_share(self.settings['change_share'])
+
+    def _count_transitions(self, second: Tensor, before: Tensor) -> None:
+        """Add labelled changes to the transitions, by the class (N, H, W) before, -1 where nothing changed."""
+        drifted = self.drift.gain * self.centres.cpu() + self.drift.offset
+        after, changed = self.classify(second, drifted), before >= 0
+        pairs = before[changed] * len(drifted) + after[changed]
+        counts = torch.bincount(pairs, minlength=len(drifted) ** 2).reshape(len(drifted), -1)
+        self.transitions += counts.fill_diagonal_(0).to(self.transitions)
+
+    def classify(self, image: Tensor, centres: Tensor | None = None) -> Tensor:
+        """(n, H, W) class whose mean spectrum has the shape that comes nearest to that of each pixel of (n, C, H, W).
+
+        Args:
+            image: in the dataset's unit, softened before it is compared.
+            centres: (K, C) mean spectra; those of the first dates if None.
+        """
+        centres = self.centres if centres is None else centres
+        scale = self.shape_spread.to(image)
+        targets = spectral_shape(centres.to(image)) / scale
+        parts = []
+        for part in image.split(CHUNK):
+            shapes = spectral_shape(soft(part)).movedim(1, -1) / scale
+            parts.append(torch.cdist(shapes.flatten(1, 2), targets).argmin(dim=2).reshape(shapes.shape[:3]))
+        return torch.cat(parts)
+
+    # --- samples ----------------------------------------------------------------------------------------------------
+
+    @plain_torch()
+    @torch.no_grad()
+    def sample_shares(self, n: int, shares: Tensor | Sequence[float], seed: int) -> dict[str, Tensor]:
+        """Draw samples with given shares of unchanged and changed pixels, such as 20 % change by (0.8, 0.2).
+
+        Args:
+            n: number of samples, at least 1.
+            shares: (2,) for all samples or (n, 2); they add up to 1.
+            seed: makes the draw reproducible.
+
+        Raises:
+            ValueError: if the shares are none.
+        """
+        return self._draw_shares(require_shares(shares, n, 2)[:, CHANGED], torch.Generator().manual_seed(seed))
+
+    def _draw(self, labels: Tensor, rng: torch.Generator) -> dict[str, Tensor]:
+        table = self._share_table()
+        return self._draw_shares(table[pairs_that_hold(labels, table, rng), CHANGED], rng)
+
+    def _draw_shares(self, shares: Tensor, rng: torch.Generator) -> dict[str, Tensor]:
+        """Triplets with (n,) shares of changed pixels among those that count."""
+        if not (self.transitions > 0).any():
+            raise ValueError('ChangeEditing: not trained yet; train it with hsiaug.trainers.fit_generator')
+        image, mask = self._first_dates(len(shares), rng)
+        counted = self.painter.counts(mask)
+        wanted = (shares * counted.sum(dim=(1, 2)).cpu()).round().long()
+        edited = edit_masks(torch.where(counted, mask, -1), wanted, self.transitions, rng).to(mask)
+        edited = torch.where(counted, edited, mask)
+        changed = edited != mask
+        second = image.clone()
+        rows = changed.flatten(1).any(dim=1)
+        if rows.any():
+            painted = inpaint(self.painter, image[rows], edited[rows], changed[rows], rng)
+            blend = soft(changed[rows, None].to(image))
+            # what changed shows the new class more than the old one, however thin it is
+            blend = torch.where(changed[rows, None], blend.clamp_min(0.5), blend)
+            second[rows] = torch.lerp(image[rows], painted, blend)
+        second = self.drift(second, torch.where(counted, edited, self.classify(second)), rng)
+        if self.spec.value_range is not None:
+            second = second.clamp(*self.spec.value_range)
+        change = changed.long()
+        if self.spec.ignore_index is not None:
+            change = torch.where(counted, change, self.spec.ignore_index)
+        return {'image': torch.stack([image, second], dim=1), 'mask': change[:, None]}
+
+    def _first_dates(self, n: int, rng: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Images (n, C, H, W) and their land cover (n, H, W)."""
+        if self.first_date == 'synthetic':
+            batch = self.painter.sample(n, seed=int(torch.randint(2**62, (), generator=rng)))
+            return batch['image'], batch['mask']
+        rows = torch.randint(len(self.image), (n,), generator=rng).to(self.device)
+        return self.image[rows], self.mask[rows]
+
+    def allocate(self, state: Mapping[str, Tensor]) -> None:
+        """Give the data-dependent buffers, the painter's and the drift's among them, their saved shapes."""
+        super().allocate(state)
+        prefix = 'painter.'
+        self.painter.allocate({k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)})
+        for name in self.drift.fitted:
+            if f'drift.{name}' in state:
+                setattr(self.drift, name, torch.empty_like(state[f'drift.{name}']))
+
+
+def spectral_shape(image: Tensor) -> Tensor:
+    """Spectra, along dimension 1, over their norm: what land cover shows in whatever light."""
+    return normalize(image, dim=1)
+
+
+def triplet_spec(land_cover: SampleSpec) -> SampleSpec:
+    """The spec of pairs of dates with change masks over this land cover."""
+    return replace(land_cover, kind='change', classes=tuple(CHANGE_CLASSES.values()), ignore_index=IGNORED)
+
+
+def _bounds(change_share: float | Sequence[float]) -> tuple[float, float]:
+    """Lowest and highest of a number or a range."""
+    bounds = [change_share] * 2 if isinstance(change_share, int | float) else list(change_share)
+    if len(bounds) != 2:
+        raise ValueError(f'ChangeEditing: change_share must be a number or a range of two, found {change_share}')
+    return float(bounds[0]), float(bounds[1])
+
+
+__all__ = ['ChangeEditing', 'spectral_shape', 'triplet_spec']

@@ -1,0 +1,181 @@
+"""Training of change editing: land cover where none is known, the painter, and what a second date has else."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+import torch
+from scipy.ndimage import gaussian_filter
+from sklearn.cluster import KMeans
+
+from ...engine import Run
+from ...functional.band_scaler import BandScaler
+from ...functional.dates import flat_mask
+from ...functional.plain import plain_torch
+from ...settings import NOT_NEGATIVE, Range, check_settings
+from ..base import TrainingData
+from ..training import trains
+from ..two_stream_diffusion.model import CHUNK, TwoStreamDiffusion
+from ..two_stream_diffusion.train import TwoStreamConfig, train_two_stream
+from .drift import soft
+from .model import ChangeEditing, ChangeShare, FirstDate, spectral_shape
+
+CLUSTERED = 20_000
+"""Pixels, drawn at random, that clusters are found in."""
+
+
+@dataclass(frozen=True)
+class ChangeEditingConfig:
+    """Setting of a training.
+
+    Args:
+        first_date: see :class:`~hsiaug.systems.change_editing.ChangeEditing`.
+        change_share: see there.
+        clusters: number of land-cover classes that pairs of dates, which have no land-cover mask, are given.
+        composites: pairs with regions of other pairs pasted in, per pair, that the painter is trained on beside them.
+            Without them it knows no mask like an edited one, and hardly heeds it.
+        drift: strength of the drift where no pair of dates is known, see
+            :meth:`~hsiaug.systems.change_editing.drift.DateDrift.assume`.
+        painter: setting of the painter's training, or a dictionary of it.
+
+    Raises:
+        ValueError: if a setting is out of its range.
+    """
+
+    first_date: FirstDate = 'real'
+    change_share: ChangeShare = None
+    clusters: int = 6
+    composites: int = 3
+    drift: float = 0.3
+    painter: TwoStreamConfig = field(default_factory=TwoStreamConfig)
+
+    def __post_init__(self) -> None:
+        if isinstance(self.painter, Mapping):  # where JSON or YAML wrote it
+            try:
+                object.__setattr__(self, 'painter', TwoStreamConfig(**self.painter))
+            except TypeError as error:
+                raise ValueError(f'ChangeEditingConfig: painter cannot be {dict(self.painter)}: {error}') from error
+        check_settings(self, clusters=Range(2), composites=NOT_NEGATIVE, drift=Range(0, 1), change_share=Range(0, 1))
+        if self.painter.single_stream:
+            raise ValueError(
+                'ChangeEditingConfig: the painter needs two streams, since it is told the mask by its code; leave '
+                'single_stream out'
+            )
+
+
+@trains('change_editing', ChangeEditingConfig, {'painter': {'vae_iterations': 250, 'diffusion_iterations': 500}})
+@plain_torch()
+def train_change_editing(
+    data: TrainingData,
+    config: ChangeEditingConfig | None = None,
+    run: Run | None = None,
+    painter: TwoStreamDiffusion | None = None,
+) -> ChangeEditing:
+    """Train change editing.
+
+    Args:
+        data: training part of a split. Of kind ``'segmentation'``: single dates with land-cover masks, and perhaps
+            ``unlabelled`` pairs of dates (M, 2, C, H, W) that show the drift. Of kind ``'change'``: first dates are
+            given clusters of their spectra as land cover, and the change masks say what is drift.
+        config: setting; the default one if None.
+        run: how: seed, device, the painter's checkpoints, progress; see :class:`~hsiaug.engine.Run`.
+        painter: a trained model of the same image-mask pairs, taken as it is.
+
+    Raises:
+        ValueError: if the data cannot be learnt from, or the painter does not belong to it.
+    """
+    config, run = config or ChangeEditingConfig(), run or Run()
+    seed = run.seed
+    pairs = single_dates(data, config.clusters, seed)
+    if painter is None:
+        shown = with_composites(pairs, config.composites, seed)
+        painter = train_two_stream(shown, config.painter, run)
+    else:
+        _require_same_source(painter, data)
+    generator = ChangeEditing.of(
+        painter, data.spec if data.spec.kind == 'change' else None, config.first_date, config.change_share
+    )
+    generator.observe(pairs, data, config.drift, seed)
+    generator.adopt(data, seed, json.loads(json.dumps(dataclasses.asdict(config))))
+    generator.set_change_share(config.change_share)  # the frequencies are those of triplets, not of the data
+    return generator.eval()
+
+
+def single_dates(data: TrainingData, clusters: int, seed: int = 0) -> TrainingData:
+    """The image-mask pairs that change editing starts from.
+
+    Args:
+        data: of kind ``'segmentation'``, which is returned as it is, or ``'change'``, of which the first dates are
+            taken, with clusters of their softened spectra's shape as classes.
+        clusters: number of classes of the latter.
+        seed: of the clusters.
+
+    Raises:
+        ValueError: for data of another kind, or pairs of dates of another size than those that are labelled.
+    """
+    spec = data.spec
+    if spec.kind not in ('segmentation', 'change'):
+        raise ValueError(f"change editing learns data of kind 'segmentation' or 'change', found {spec.kind!r}")
+    if spec.kind == 'segmentation':
+        if data.unlabelled.ndim == 5 and data.unlabelled.shape[1:] != (2, *data.x.shape[1:]):
+            raise ValueError(
+                f'unlabelled pairs of dates must be (M, 2, {", ".join(map(str, data.x.shape[1:]))}) as the labelled '
+                f'images are, found {tuple(data.unlabelled.shape)}'
+            )
+        return data
+    image, mask = data.x[:, 0], flat_mask(data.y)
+    counted = torch.ones_like(mask, dtype=torch.bool) if spec.ignore_index is None else mask != spec.ignore_index
+    shapes = torch.cat([spectral_shape(soft(part)).movedim(1, -1) for part in image.split(CHUNK)])
+    pixels = shapes[counted]
+    drawn = torch.randperm(len(pixels), generator=torch.Generator().manual_seed(seed))[:CLUSTERED]
+    if len(drawn) < clusters:
+        raise ValueError(f'{len(drawn)} pixels count in the change masks, too few for {clusters} clusters')
+    scaler = BandScaler().fit(pixels[drawn].numpy())
+    found = KMeans(clusters, n_init=3, random_state=seed % 2**32).fit(scaler.transform(pixels[drawn].numpy()))
+    classes = torch.from_numpy(found.predict(scaler.transform(shapes.flatten(0, 2).numpy()))).long().reshape(mask.shape)
+    names = tuple(f'cluster {k + 1}' for k in range(clusters))
+    # clusters may take the value that a change mask ignores: any but theirs will do
+    ignored = None if spec.ignore_index is None else max(spec.ignore_index, clusters)
+    masks = classes if ignored is None else torch.where(counted, classes, ignored)
+    single = replace(spec, kind='segmentation', classes=names, ignore_index=ignored)
+    return replace(data, spec=single, x=image, y=masks, unlabelled=image[:0], val_x=image[:0], val_y=masks[:0])
+
+
+def with_composites(pairs: TrainingData, rounds: int, seed: int = 0) -> TrainingData:
+    """Image-mask pairs, followed by ``rounds`` times as many with regions of another pair pasted in, mask and all.
+
+    The regions are where a smooth random field is high: a tenth to a half of a patch.
+    """
+    rng, x, y = torch.Generator().manual_seed(seed), [pairs.x], [pairs.y]
+    n, *size = pairs.y.shape
+    for _ in range(rounds):
+        other = torch.randperm(n, generator=rng)
+        noise = torch.randn(pairs.y.shape, generator=rng).numpy()
+        field = torch.from_numpy(gaussian_filter(noise, (0, min(size) / 5, min(size) / 5), mode='wrap'))
+        levels = 0.5 + 0.4 * torch.rand(n, generator=rng)
+        limits = torch.stack([one.quantile(level) for one, level in zip(field, levels, strict=True)])
+        pasted = field > limits[:, None, None]
+        x.append(torch.where(pasted[:, None], pairs.x[other], pairs.x))
+        y.append(torch.where(pasted, pairs.y[other], pairs.y))
+    return replace(pairs, x=torch.cat(x), y=torch.cat(y))
+
+
+def _require_same_source(painter: TwoStreamDiffusion, data: TrainingData) -> None:
+    """Check that a painter was trained on these image-mask pairs."""
+    if data.spec.kind != 'segmentation' or painter.spec != data.spec:
+        raise ValueError(
+            'a trained painter is taken for the image-mask pairs it was trained on only: its spec is '
+            f"{painter.spec}, the data's {data.spec}"
+        )
+    splits = [getattr(source.provenance, 'split', None) for source in (painter, data)]
+    if splits[0] != splits[1]:
+        raise ValueError(
+            f'the painter was trained on split {splits[0]}, the data are of split {splits[1]}: it may have seen pixels '
+            'that these must not; train it on the same split'
+        )
+
+
+__all__ = ['ChangeEditingConfig', 'single_dates', 'train_change_editing', 'with_composites']

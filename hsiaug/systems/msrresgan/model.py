@@ -1,0 +1,246 @@
+"""Super-resolution as augmentation: real samples at another ground sampling.
+
+Huang, Li, Hu and Tao, "Hyperspectral Image Super-Resolution Using Generative Adversarial Network and Residual
+Learning", ICASSP 2019. Trained by :mod:`hsiaug.systems.msrresgan.train`.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Literal, get_args
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import one_hot
+
+from ...functional.degradation import degrade
+from ...functional.plain import plain_torch
+from ...functional.scaling import band_scale
+from ...samples import SampleSpec
+from ...settings import COUNT, NOT_NEGATIVE
+from ..base import Generator, TrainingData, register
+from ..patch_augment import pairs_that_hold
+from .build import Network, super_resolver
+
+Augmentation = Literal['zoom', 'jitter']
+CHUNK = 16  # samples that are super-resolved at a time
+
+
+@register('msrresgan')
+class MSRResGAN(Generator):
+    """Training samples, super-resolved.
+
+    *zoom* makes a k times smaller window of a sample a full-size one at k times finer ground sampling, masks by
+    nearest neighbour; the network, which has learnt to undo a factor, is taken to do so one octave higher. *jitter*
+    degrades a sample and restores it, so that a model sees other sensors' resolution. Any batch can be altered so, that
+    of another generator too, by :meth:`augment`; :meth:`sample` draws training samples and alters them. A label asks
+    for a pair with chances proportional to the share of that class in it, and for a window around one of its pixels.
+
+    Args:
+        spec: spec of the samples, of kind ``'segmentation'`` or ``'scene'``. The window of a ``'scene'`` holds the
+            centre of the sample, whose label stays.
+        network: see :func:`~hsiaug.systems.msrresgan.build.super_resolver`.
+        factor: k, 2 to 5; it divides the samples' sides.
+        width: kernels per layer.
+        blocks: residual blocks; the published number if None.
+        augmentation: ``'zoom'`` or ``'jitter'``.
+        mtf: of the sensor that jitter plays, see :func:`~hsiaug.functional.degradation.degrade`.
+        noise: of that sensor, as a share of the spread of the training data.
+
+    Raises:
+        ValueError: if a setting does not fit.
+    """
+
+    ranges: ClassVar = {'factor': COUNT, 'width': COUNT, 'noise': NOT_NEGATIVE}
+    fitted: ClassVar[tuple[str, ...]] = ('image', 'target')
+    image: Tensor  # (N, C, H, W) training samples
+    target: Tensor  # (N, H, W) masks or (N,) labels
+    band_mean: Tensor  # (C, 1, 1)
+    scale: Tensor  # ()
+
+    def __init__(
+        self,
+        spec: SampleSpec,
+        network: Network = 'msrresgan',
+        factor: int = 2,
+        width: int = 64,
+        blocks: int | None = None,
+        augmentation: Augmentation = 'zoom',
+        mtf: float = 0.3,
+        noise: float = 0.0,
+    ) -> None:
+        if spec.kind not in ('segmentation', 'scene') or spec.size is None:
+            raise ValueError(f"MSRResGAN alters samples of kind 'segmentation' or 'scene', found {spec.kind!r}")
+        if augmentation not in get_args(Augmentation):
+            raise ValueError(f'MSRResGAN: unknown augmentation {augmentation!r}; choose from {get_args(Augmentation)}')
+        super().__init__(
+            spec, network=network, factor=factor, width=width, blocks=blocks, augmentation=augmentation, mtf=mtf,
+            noise=noise,
+        )  # fmt: skip
+        self.network = super_resolver(network, spec.bands, factor, width, blocks)
+        if any(side % factor for side in spec.size):
+            raise ValueError(
+                f'MSRResGAN: patches of {spec.size[0]} x {spec.size[1]} pixels do not divide by the factor {factor}; '
+                'cut other patches or take another factor'
+            )
+        self.factor, self.augmentation, self.mtf, self.noise = factor, augmentation, mtf, noise
+        self.register_buffer('band_mean', torch.zeros(spec.bands, 1, 1))
+        self.register_buffer('scale', torch.ones(()))
+
+    def observe(self, data: TrainingData) -> None:
+        """Keep the training samples, and their means per band and spread over all bands.
+
+        One scale for all bands leaves the squared error that of the cube itself, but for a constant.
+        """
+        self.image, self.target = data.x.to(self.device), data.y.to(self.device)
+        mean = data.x.mean(dim=(0, 2, 3))
+        self.band_mean.copy_(mean[:, None, None])
+        spread = (data.x - mean[:, None, None]).std()
+        self.scale.fill_(float(band_scale(mean.abs().mean()[None], spread[None])))
+
+    def normalise(self, image: Tensor) -> Tensor:
+        """Images of the dataset's unit, as the network takes them."""
+        return (image - self.band_mean) / self.scale
+
+    def forward(self, low: Tensor) -> Tensor:
+        """(n, C, kh, kw) in the dataset's unit, of (n, C, h, w)."""
+        image = self.network(self.normalise(low)) * self.scale + self.band_mean
+        return image if self.spec.value_range is None else image.clamp(*self.spec.value_range)
+
+    @plain_torch()
+    @torch.no_grad()
+    def super_resolve(self, image: Tensor, tile: int = 64, out: Tensor | np.ndarray | None = None) -> Tensor:
+        """Super-resolve an image of any size, tile by tile.
+
+        Tiles are read with as much of their surroundings as the network looks at, so that there are no seams. Beside
+        image and result only one tile is in memory at a time.
+
+        Args:
+            image: (C, h, w) in the dataset's unit, on any device; of a numpy array, a memory map too,
+                :func:`torch.from_numpy` makes one without a copy.
+            tile: side of a tile in pixels of the input.
+            out: (C, kh, kw) float32 that takes the result: a tensor on any device, or a numpy array, as one that
+                ``np.lib.format.open_memmap`` maps to a file where the result is larger than memory.
+
+        Returns:
+            (C, kh, kw) float32, a tensor on the memory of ``out`` where that was given, else on the image's device.
+
+        Raises:
+            ValueError: if image or ``out`` does not fit, or the tile is smaller than its surroundings.
+        """
+        margin = int(self.network.margin)  # type: ignore[arg-type]
+        if image.ndim != 3 or len(image) != self.spec.bands:
+            raise ValueError(f'MSRResGAN: an image ({self.spec.bands}, h, w) is needed, found {tuple(image.shape)}')
+        if not all(bool(torch.isfinite(band).all()) for band in image):  # a copy of all would not fit beside the image
+            raise ValueError('MSRResGAN: the image holds NaN or infinite values, which would spread; fill them')
+        height, width = image.shape[1:]
+        if tile < min(margin, max(height, width)):
+            raise ValueError(
+                f'MSRResGAN: tiles of {tile} pixels are smaller than the {margin} pixels around them that the network '
+                f'looks at; take {2 * margin} or more'
+            )
+        k = self.factor
+        shape = (len(image), k * height, k * width)
+        if isinstance(out, np.ndarray) and not out.flags.writeable:
+            raise ValueError('MSRResGAN: out is read-only; open it for writing, a memory map with mode r+ or w+')
+        result = torch.empty(shape, device=image.device) if out is None else torch.as_tensor(out)
+        if result.shape != shape or result.dtype != torch.float32:
+            raise ValueError(
+                f'MSRResGAN: out must be {shape} of float32 at a factor of {k}, found {tuple(result.shape)} of '
+                f'{result.dtype}'
+            )
+        for top in range(0, height, tile):
+            for left in range(0, width, tile):
+                bottom, right = min(top + tile, height), min(left + tile, width)
+                above, before = max(top - margin, 0), max(left - margin, 0)
+                window = image[:, above : bottom + margin, before : right + margin]
+                fine = self(window[None].to(self.device, torch.float32))[0]
+                down, across = k * (top - above), k * (left - before)
+                fine = fine[:, down : down + k * (bottom - top), across : across + k * (right - left)]
+                result[:, k * top : k * bottom, k * left : k * right] = fine.to(result.device)
+        return result
+
+    # --- augmentation -----------------------------------------------------------------------------------------------
+
+    @plain_torch()
+    @torch.no_grad()
+    def augment(self, batch: dict[str, Any], seed: int | None = None) -> dict[str, Any]:
+        """Alter a batch of samples.
+
+        Args:
+            batch: ``image`` (n, C, H, W) of the generator's spec, ``mask`` (n, H, W) where the kind has one; whatever
+                else it holds is passed on.
+            seed: of the windows and the noise; None takes fresh entropy from torch's global generator.
+
+        Returns:
+            the batch with ``image`` and ``mask`` replaced, on their devices.
+
+        Raises:
+            ValueError: if the images do not fit the spec.
+        """
+        image = batch['image']
+        expected = (self.spec.bands, *(self.spec.size or ()))
+        if tuple(image.shape[1:]) != expected:
+            raise ValueError(f'MSRResGAN: images {("n", *expected)} are needed, found {tuple(image.shape)}')
+        seed = int(torch.randint(2**62, ()).item()) if seed is None else seed
+        rng = torch.Generator().manual_seed(seed)
+        altered, mask = self._alter(image.to(self.device), batch.get('mask'), None, rng)
+        result = {**batch, 'image': altered.to(image.device, image.dtype)}
+        return result if mask is None else {**result, 'mask': mask}
+
+    def _alter(
+        self, image: Tensor, mask: Tensor | None, labels: Tensor | None, rng: torch.Generator
+    ) -> tuple[Tensor, Tensor | None]:
+        """Altered images and masks; ``labels`` are classes that the masks hold and shall go on to hold."""
+        if len(image) == 0:
+            return image, mask
+        if self.augmentation == 'jitter':
+            noise, low = self.noise * self.scale, degrade(image, self.factor, self.mtf)
+            low = low + noise * torch.randn(low.shape, generator=rng).to(low)
+        else:
+            height, width = (side // self.factor for side in image.shape[-2:])
+            corners = self._corners(image, mask, labels, rng)
+            low = torch.stack([x[:, t : t + height, u : u + width] for x, (t, u) in zip(image, corners, strict=True)])
+            if mask is not None:
+                small = [y[t : t + height, u : u + width] for y, (t, u) in zip(mask, corners, strict=True)]
+                mask = torch.stack(small).repeat_interleave(self.factor, 1).repeat_interleave(self.factor, 2)
+        return torch.cat([self(part) for part in low.split(CHUNK)]), mask
+
+    def _corners(
+        self, image: Tensor, mask: Tensor | None, labels: Tensor | None, rng: torch.Generator
+    ) -> list[tuple[int, int]]:
+        """Upper-left corners of random windows, that hold a pixel of the label where there is one."""
+        n, (height, width) = len(image), image.shape[-2:]
+        draws = torch.rand((n, 3), generator=rng).double()
+        if mask is not None and labels is not None:
+            places = (mask.cpu() == labels[:, None, None]).flatten(1).double().cumsum(dim=1).contiguous()
+            pixel = torch.searchsorted(places, draws[:, :1] * places[:, -1:], right=True)[:, 0]
+        else:
+            pixel = torch.full((n,), height // 2 * width + width // 2)
+        bound = labels is not None or self.spec.kind == 'scene'
+        corners = []
+        for side, at, draw in ((height, pixel // width, draws[:, 1]), (width, pixel % width, draws[:, 2])):
+            extent = side // self.factor
+            low = (at - extent + 1).clamp_min(0) if bound else torch.zeros_like(at)
+            high = at.clamp_max(side - extent) if bound else torch.full_like(at, side - extent)
+            corners.append((low + (draw * (high - low + 1)).long()).tolist())
+        return list(zip(*corners, strict=True))
+
+    def shares(self) -> Tensor:
+        """(N, K) share of each class in the counting pixels of each training sample, on the CPU."""
+        classes = self.spec.num_classes
+        if self.spec.kind == 'scene':
+            return one_hot(self.target.cpu(), classes).float()
+        counts = torch.stack([(self.target.cpu() == k).sum(dim=(1, 2)) for k in range(classes)], dim=1).float()
+        return counts / counts.sum(dim=1, keepdim=True).clamp_min(1)
+
+    def _draw(self, labels: Tensor, rng: torch.Generator) -> dict[str, Tensor]:
+        if not len(self.image):
+            raise ValueError('MSRResGAN: not trained yet; train it with hsiaug.trainers.fit_generator')
+        rows = pairs_that_hold(labels, self.shares(), rng).to(self.device)
+        masks = self.target[rows] if self.spec.kind == 'segmentation' else None
+        image, mask = self._alter(self.image[rows], masks, labels, rng)
+        return {'image': image} if mask is None else {'image': image, 'mask': mask}
+
+
+__all__ = ['MSRResGAN']

@@ -1,0 +1,286 @@
+"""Training of super-resolution: MSRResGAN, of which MSRResNet is a part, and the baselines SRGAN and SRCNN.
+
+The text's gradient network is trained first and then kept as it is. The generator minimises the mean squared error of
+what it adds to the interpolated image, plus λ times the binary cross-entropy of deceiving the discriminator (Eq. 5 as
+printed holds log(0 − D)). The squared error is a mean over values of normalised images, to which λ relates.
+SRGAN has the same content loss here: its perceptual one needs a network of three bands.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import binary_cross_entropy_with_logits, mse_loss
+
+from ...engine import Run, Training
+from ...engine.checkpoint import resumable
+from ...engine.schedules import Staircase
+from ...functional.degradation import degrade
+from ...functional.plain import plain_torch
+from ...settings import NOT_NEGATIVE, Range, check_settings
+from ..base import TrainingData
+from ..training import trains
+from .build import ADVERSARIAL, Network
+from .model import Augmentation, MSRResGAN
+from .network import MSRResNet, gradient_magnitude
+from .srgan import SRDiscriminator
+
+CHECKPOINT_FILE = 'training.safetensors'
+ARCHITECTURE = ('network', 'factor', 'width', 'blocks', 'augmentation', 'mtf', 'noise')
+
+
+@dataclass(frozen=True)
+class SuperResolutionConfig:
+    """Setting of a training. The defaults are small, for minutes on a CPU; :meth:`paper` is the published setting.
+
+    Args:
+        network: ``'msrresgan'``, ``'msrresnet'``, ``'srgan'``, ``'srcnn'`` or ``'bicubic'``, which learns nothing.
+        factor: between the resolutions, 2 to 5.
+        width: kernels per layer, of the residual networks.
+        blocks: residual blocks; the published number if None.
+        augmentation: what the generator does, see :class:`~hsiaug.systems.msrresgan.MSRResGAN`.
+        mtf: of the low-resolution sensor, see :func:`~hsiaug.functional.degradation.degrade`.
+        noise: of that sensor, as a share of the spread of the data.
+        adversarial: λ.
+        gradient_iterations: steps of the gradient network.
+        iterations: steps of the generator.
+        batch_size: patches per step.
+        lr: learning rate of all networks.
+        lr_decay: the learning rate is multiplied by this after each quarter of a stage.
+        discriminator_width: kernels of the discriminator's first layer.
+
+    Raises:
+        ValueError: if a setting is out of its range.
+    """
+
+    network: Network = 'msrresgan'
+    factor: int = 2
+    width: int = 32
+    blocks: int | None = 4
+    augmentation: Augmentation = 'zoom'
+    mtf: float = 0.3
+    noise: float = 0.0
+    adversarial: float = 1e-4
+    gradient_iterations: int = 300
+    iterations: int = 600
+    batch_size: int = 8
+    lr: float = 1e-3
+    lr_decay: float = 0.5
+    discriminator_width: int = 16
+
+    def __post_init__(self) -> None:
+        rate = Range(0, 1, open_low=True)
+        check_settings(self, gradient_iterations=NOT_NEGATIVE, batch_size=Range(2), lr=rate, lr_decay=rate)
+
+    @classmethod
+    def paper(cls, network: Network = 'msrresgan', factor: int = 5) -> SuperResolutionConfig:
+        """The published setting; the text gives neither batch size nor number of steps, these are of our choice."""
+        return cls(
+            network=network,
+            factor=factor,
+            width=64,
+            blocks=None,
+            gradient_iterations=10_000,
+            iterations=20_000,
+            batch_size=16,
+            discriminator_width=64,
+        )
+
+
+class _Stage(Training):
+    """What both stages share: batches of both resolutions, and the learning rate."""
+
+    def __init__(
+        self,
+        name: str,
+        generator: MSRResGAN,
+        modules: dict[str, nn.Module],
+        trained: dict[str, list[nn.Parameter]],
+        low: Tensor | None,
+        config: SuperResolutionConfig,
+        steps: int,
+        seed: int,
+    ) -> None:
+        optimisers = {k: torch.optim.Adam(p, lr=config.lr, fused=True) for k, p in trained.items()}
+        super().__init__(name, modules, optimisers, steps, seed, generator.device, Staircase(config.lr_decay))
+        self.generator, self.config, self.low = generator, config, low
+
+    def batch(self, rng: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Normalised images of low and high resolution."""
+        rows = torch.randint(len(self.generator.image), (self.config.batch_size,), generator=rng, device=self.device)
+        high = self.generator.normalise(self.generator.image[rows])
+        low = None if self.low is None else self.generator.normalise(self.low[rows])
+        if low is None:  # of the whole batch, so that many processes draw the noise of one
+            low = degrade(high, self.config.factor, self.config.mtf, self.config.noise, rng)
+        return self.share(low), self.share(high)
+
+    def minimise(self, name: str, loss: Tensor) -> None:
+        """One step of an optimiser, whose loss is reported."""
+        self.descend(name, loss)
+        self.losses[name] = loss.detach()
+
+
+class GradientStage(_Stage):
+    """Trains the gradient network."""
+
+    def __init__(
+        self, generator: MSRResGAN, network: MSRResNet, low: Tensor | None, config: SuperResolutionConfig, seed: int
+    ) -> None:
+        assert network.gradient is not None
+        trained = {'gradient': list(network.gradient.parameters())}
+        modules: dict[str, nn.Module] = {'network': network}
+        super().__init__('gradient', generator, modules, trained, low, config, config.gradient_iterations, seed)
+        self.network = network.train()
+
+    def update(self, rng: torch.Generator) -> None:
+        """Squared error of the learned gradient."""
+        low, high = self.batch(rng)
+        self.minimise('gradient', mse_loss(self.network.learned_gradient(low), gradient_magnitude(high)))
+
+
+class GeneratorStage(_Stage):
+    """Trains the generator, and by turns a discriminator where there is one."""
+
+    def __init__(
+        self,
+        generator: MSRResGAN,
+        discriminator: SRDiscriminator | None,
+        low: Tensor | None,
+        config: SuperResolutionConfig,
+        seed: int,
+    ) -> None:
+        network = generator.network.train()
+        modules: dict[str, nn.Module] = {'network': network}
+        if isinstance(network, MSRResNet) and network.gradient is not None:
+            network.gradient.eval().requires_grad_(False)
+        trained = {'generator': [p for p in network.parameters() if p.requires_grad]}
+        if discriminator is not None:
+            modules['discriminator'] = discriminator.train()
+            trained['discriminator'] = list(discriminator.parameters())
+        super().__init__('generator', generator, modules, trained, low, config, config.iterations, seed)
+        self.network, self.discriminator = network, discriminator
+
+    def update(self, rng: torch.Generator) -> None:
+        """The discriminator's step, then the generator's on the same batch."""
+        low, high = self.batch(rng)
+        fake = self.network(low)
+        loss = mse_loss(fake, high)  # the residual's error (Eq. 2): the outer skip is part of the network
+        if self.discriminator is not None:
+            # Apart, as batch normalisation would tell a mixed batch's halves from their common mean.
+            scores = [self.discriminator(image) for image in (high, fake.detach())]
+            verdicts = [
+                binary_cross_entropy_with_logits(score, torch.full_like(score, truth))
+                for score, truth in zip(scores, (1.0, 0.0), strict=True)
+            ]
+            self.minimise('discriminator', (verdicts[0] + verdicts[1]) / 2)
+            self.discriminator.requires_grad_(False)
+            score = self.discriminator(fake)
+            deceived = binary_cross_entropy_with_logits(score, torch.ones_like(score))
+            loss = loss + self.config.adversarial * deceived
+            self.discriminator.requires_grad_(True)
+        self.minimise('generator', loss)
+
+
+@trains('msrresgan', SuperResolutionConfig)
+@plain_torch()
+def train_super_resolution(
+    data: TrainingData,
+    config: SuperResolutionConfig | None = None,
+    run: Run | None = None,
+    low: Tensor | None = None,
+) -> MSRResGAN:
+    """Train a super-resolution network on patches, and make the generator that augments with it.
+
+    Args:
+        data: training part of a split, of kind ``'segmentation'`` or ``'scene'``; its patches are the high resolution.
+        config: setting; the default one if None.
+        run: how: seed, device, checkpoints, progress; see :class:`~hsiaug.engine.Run`. A checkpoint is removed when the
+            training ends.
+        low: (N, C, H/k, W/k) the same patches from a real low-resolution sensor, in the same unit; without them they
+            are degraded.
+
+    Returns:
+        the generator, on the device.
+
+    Raises:
+        ValueError: if the data cannot be learnt from, or the checkpoint is of another training.
+        FloatingPointError: if the training diverges; the last good checkpoint stays.
+    """
+    config, run = config or SuperResolutionConfig(), run or Run()
+    _require_trainable(data, config, low)
+    file = run.checkpoint(CHECKPOINT_FILE)
+    identity = _identity(data, config, run.seed, low is not None)
+    found = resumable(file, identity)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(run.seed)
+        generator = MSRResGAN(data.spec, **{name: getattr(config, name) for name in ARCHITECTURE})
+        discriminator = None
+        if config.network in ADVERSARIAL and config.adversarial:
+            size = (data.x.shape[-2], data.x.shape[-1])
+            discriminator = SRDiscriminator(data.spec.bands, size, config.discriminator_width).to(run.device)
+    generator.observe(data)
+    generator.to(run.device)
+    low = None if low is None else low.to(run.device)
+    for stage in _stages(generator, discriminator, low, config, run.seed):
+        if found is not None and file is not None:
+            if found['stage'] != stage.name:
+                continue  # it is done, and its result is in the checkpoint
+            stage.load(file)
+            found = None
+        stage.run(run, file, identity)
+    generator.eval().requires_grad_(True)
+    generator.adopt(data, run.seed, json.loads(json.dumps(dataclasses.asdict(config))))
+    if file is not None:
+        file.unlink(missing_ok=True)
+    return generator
+
+
+def _stages(
+    generator: MSRResGAN,
+    discriminator: SRDiscriminator | None,
+    low: Tensor | None,
+    config: SuperResolutionConfig,
+    seed: int,
+) -> Iterator[_Stage]:
+    """The stages of a training, each made when the one before has ended."""
+    network: Any = generator.network
+    if isinstance(network, MSRResNet) and network.gradient is not None:
+        yield GradientStage(generator, network, low, config, seed)
+    if any(True for _ in network.parameters()):
+        yield GeneratorStage(generator, discriminator, low, config, seed)
+
+
+def _identity(data: TrainingData, config: SuperResolutionConfig, seed: int, paired: bool) -> dict[str, Any]:
+    """What a checkpoint must agree in. The learning rate may be lowered on the way: so one goes on after NaN."""
+    fields = {k: v for k, v in dataclasses.asdict(config).items() if k != 'lr'}
+    split = data.provenance.split if data.provenance else None
+    return {**fields, 'seed': seed, 'split': split, 'patches': len(data.x), 'paired': paired}
+
+
+def _require_trainable(data: TrainingData, config: SuperResolutionConfig, low: Tensor | None) -> None:
+    expected = (data.spec.bands, *(data.spec.size or ()))
+    if tuple(data.x.shape[1:]) != expected or len(data.x) == 0 or len(expected) != 3:
+        raise ValueError(
+            f'super-resolution learns from images {("N", *expected)} of kind {data.spec.kind!r}, found '
+            f'{tuple(data.x.shape)}; it needs patches, of kind segmentation or scene'
+        )
+    bad = int((~torch.isfinite(data.x.flatten(1)).all(dim=1)).sum())
+    if bad:
+        raise ValueError(f'{bad} of {len(data.x)} images hold NaN or infinite values; leave these patches or bands out')
+    if low is None:
+        return
+    coarse = (len(data.x), expected[0], *(side // config.factor for side in expected[1:]))
+    if tuple(low.shape) != coarse or not torch.isfinite(low).all():
+        raise ValueError(
+            f'low-resolution patches must be {coarse} and finite at a factor of {config.factor}, found '
+            f'{tuple(low.shape)}'
+        )
+
+
+__all__ = ['SuperResolutionConfig', 'train_super_resolution']

@@ -1,0 +1,157 @@
+"""Classic augmentation of images with masks or labels and of pairs of dates: the controls of learned generators."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal, get_args
+
+import kornia.augmentation as K
+import torch
+from scipy.ndimage import label as connected
+from torch import Tensor
+
+from ..functional.dates import CHANGED, flat_mask, in_contract, stacked_dates
+from ..functional.plain import plain_torch
+from ..samples import SampleSpec
+from .base import Generator, TrainingData, register
+
+Augmentation = Literal['duplicate', 'flips', 'crops', 'affine', 'noise', 'cutmix', 'copy_paste']
+
+
+@register('patch_augment')
+class PatchAugment(Generator):
+    """Training pairs, repeated or altered.
+
+    *duplicate* repeats them; *flips* mirrors and turns them; *crops* enlarges a random half to whole of their area
+    (masks by nearest neighbour); *affine* turns, shifts by up to a tenth of the side and scales by 0.8 to 1.2, mirrored
+    at the edges; *noise* adds a tenth of each band's spread; *cutmix* pastes a random box of another pair, image and
+    mask (Yun et al., "CutMix", ICCV 2019). A label asks for a pair with chances proportional to the share of that
+    class in it.
+
+    Images with one label each are altered likewise, and keep it; they are not pasted into each other.
+
+    Pairs of dates move as one picture with their change mask. Of them, *copy_paste* puts changed objects of another
+    pair into the second date and the mask (after Ghiasi et al., "Simple Copy-Paste", CVPR 2021): each connected one
+    with an even chance, at least one.
+
+    Args:
+        spec: spec of the samples, of kind ``'segmentation'``, ``'change'`` or ``'scene'``.
+        kind: see above.
+
+    Raises:
+        ValueError: for an unknown kind, or one that the samples do not allow.
+    """
+
+    fitted: ClassVar[tuple[str, ...]] = ('image', 'mask', 'std')
+    image: Tensor
+    mask: Tensor
+    std: Tensor
+
+    def __init__(self, spec: SampleSpec, kind: Augmentation = 'duplicate') -> None:
+        if kind not in get_args(Augmentation):
+            raise ValueError(f'PatchAugment: unknown kind {kind!r}; choose from {get_args(Augmentation)}')
+        if spec.kind == 'spectrum':
+            raise ValueError("PatchAugment makes images of kind 'segmentation', 'change' or 'scene', found 'spectrum'")
+        if kind == 'cutmix' and spec.kind == 'scene':
+            raise ValueError("PatchAugment: 'cutmix' mixes classes in one image, which has one label (kind 'scene')")
+        if kind == 'copy_paste' and spec.kind != 'change':
+            raise ValueError(f"PatchAugment: 'copy_paste' is for pairs of dates (kind 'change'), found {spec.kind!r}")
+        super().__init__(spec, kind=kind)
+        self.kind = kind
+
+    @plain_torch()
+    def fit(self, data: TrainingData, seed: int = 0) -> None:
+        """Keep the training pairs."""
+        if len(data.x) == 0:
+            raise ValueError('PatchAugment: no training pair')
+        if self.kind == 'copy_paste' and not (data.y == CHANGED).any():
+            raise ValueError(f'PatchAugment: nothing changed in any of the {len(data.y)} training pairs to be copied')
+        # An image with one label is like one with a mask of that class.
+        masks = data.y[:, None, None].expand(-1, *data.x.shape[-2:]) if self.spec.kind == 'scene' else flat_mask(data.y)
+        self.image, self.mask = stacked_dates(data.x).to(self.device), masks.to(self.device)
+        self.std = self.image.std(dim=(0, 2, 3))
+        self.adopt(data, seed)
+
+    def _draw(self, labels: Tensor, rng: torch.Generator) -> dict[str, Tensor]:
+        rows = pairs_that_hold(labels, self.shares(), rng)
+        image, mask = self.image[rows].clone(), self.mask[rows].clone()
+        if self.kind == 'noise':
+            noise = torch.randn(image.shape, generator=rng).to(image)
+            image = image + 0.1 * self.std[:, None, None] * noise
+        elif self.kind == 'cutmix':
+            others = torch.randint(len(self.image), (len(rows),), generator=rng)
+            for i, (top, left, height, width) in enumerate(_boxes(len(rows), image.shape[-2:], rng)):
+                window = (..., slice(top, top + height), slice(left, left + width))
+                image[i][window] = self.image[others[i]][window]
+                mask[i][window] = self.mask[others[i]][window]
+        elif self.kind in ('flips', 'crops', 'affine'):
+            image, mask = self._geometric(image, mask, rng)
+        elif self.kind == 'copy_paste':
+            self._paste_changes(image, mask, rng)
+        if self.spec.kind == 'scene':
+            return {'image': image, 'label': mask[:, 0, 0]}
+        return in_contract(image, mask, self.spec)
+
+    def _paste_changes(self, image: Tensor, mask: Tensor, rng: torch.Generator) -> None:
+        """Put changed objects of other pairs into the second date and the mask, in place."""
+        changed = (self.mask == CHANGED).flatten(1).any(dim=1).nonzero().flatten()
+        donors = changed[torch.randint(len(changed), (len(image),), generator=rng).to(changed.device)]
+        for i, donor in enumerate(donors.tolist()):
+            objects, count = connected((self.mask[donor] == CHANGED).cpu().numpy())
+            chosen = torch.rand(count, generator=rng) < 0.5
+            chosen[torch.randint(count, (), generator=rng)] = True
+            where = torch.cat([torch.zeros(1, dtype=torch.bool), chosen])[torch.from_numpy(objects).long()].to(
+                mask.device
+            )
+            image[i, self.spec.bands :, where] = self.image[donor, self.spec.bands :, where]
+            mask[i, where] = CHANGED
+
+    def shares(self) -> Tensor:
+        """(N, K) share of each class in the counting pixels of each pair, on the CPU."""
+        classes, mask = self.spec.num_classes, self.mask.cpu().flatten(1)
+        counts = torch.stack([(mask == k).sum(dim=1) for k in range(classes)], dim=1).float()
+        return counts / counts.sum(dim=1, keepdim=True).clamp_min(1)
+
+    def _geometric(self, image: Tensor, mask: Tensor, rng: torch.Generator) -> tuple[Tensor, Tensor]:
+        size = (image.shape[-2], image.shape[-1])
+        steps = {
+            'flips': [K.RandomHorizontalFlip(p=0.5), K.RandomVerticalFlip(p=0.5), K.RandomRotation90((0, 3), p=1.0)],
+            'crops': [K.RandomResizedCrop(size, scale=(0.5, 1.0), ratio=(1.0, 1.0), p=1.0)],
+            'affine': [K.RandomAffine(180, (0.1, 0.1), (0.8, 1.2), padding_mode='reflection', p=1.0)],
+        }[self.kind]
+        # kornia draws from torch's global generator, which is left as it was.
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(int(torch.randint(2**62, (), generator=rng)))
+            augment = K.AugmentationSequential(*steps, data_keys=['input', 'mask'])
+            image, moved = augment(image, mask[:, None].to(image.dtype))
+        return image, moved[:, 0].round().long()
+
+
+def pairs_that_hold(labels: Tensor, shares: Tensor, rng: torch.Generator) -> Tensor:
+    """(n,) rows of pairs, each drawn with chances proportional to the share of its label in the pair.
+
+    Args:
+        labels: (n,) classes.
+        shares: (N, K) share of each class in each pair.
+        rng: a generator on the CPU.
+
+    Raises:
+        ValueError: if a class is in no pair.
+    """
+    rows = torch.empty(len(labels), dtype=torch.int64)
+    for label in labels.unique().tolist():
+        weights, here = shares[:, label], labels == label
+        if not weights.sum() > 0:
+            raise ValueError(f'class {label} is in none of the {len(shares)} training pairs, so no sample can hold it')
+        rows[here] = torch.multinomial(weights, int(here.sum()), replacement=True, generator=rng)
+    return rows
+
+
+def _boxes(count: int, size: torch.Size, rng: torch.Generator) -> list[tuple[int, int, int, int]]:
+    """Random boxes (top, left, height, width) of a quarter to three quarters of each side."""
+    height, width = size
+    sides = [(0.25 + 0.5 * torch.rand(count, generator=rng)).mul(side).round().long().clamp_min(1) for side in size]
+    corners = [
+        (torch.rand(count, generator=rng) * (side - extent + 1)).long()
+        for side, extent in zip((height, width), sides, strict=True)
+    ]
+    return list(zip(*(v.tolist() for v in (*corners, *sides)), strict=True))

@@ -1,0 +1,156 @@
+"""Convolutional GAN of hyperspectral patches, after a tutorial.
+
+"How can hyperspectral image classification be implemented using PyTorch-based Generative Adversarial Networks?", 2024,
+which is DCGAN (Radford, Metz and Chintala, ICLR 2016, https://arxiv.org/abs/1511.06434) in two layers. Conditioning on
+the class is added: a patch without a label trains no classifier. The text names 3-D convolutions as the better choice
+for spectra and shows none; here they are the same layers on volumes. Trained by :mod:`hsiaug.systems.patch_gan.train`.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import ClassVar, Literal, get_args
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import one_hot
+
+from ...functional.plain import plain_torch
+from ...functional.scaling import band_scale
+from ...models.patch_cnn import Dims
+from ...samples import SampleSpec
+from ...settings import COUNT
+from ..base import Generator, TrainingData, register
+
+CHUNK = 256  # patches made at a time
+Upsampling = Literal['transposed', 'resize']
+
+
+@register('patch_gan')
+class PatchGAN(Generator):
+    """Noise, and a class, to a patch: a linear projection to 128 × H/4 × W/4 and two transposed convolutions.
+
+    Args:
+        spec: spec of the patches, of kind ``'scene'`` with sides divisible by 4.
+        latent_dim: length of the noise vector.
+        conditional: False for the text's GAN without classes: labels are then drawn, but mean nothing.
+        dims: 2, or 3 for spectral-spatial convolutions, whose projection has a quarter of the bands as well.
+        upsampling: ``'transposed'`` as in the text; ``'resize'`` repeats pixels and convolves them, which leaves no
+            checkerboard (Odena, Dumoulin and Olah, Distill 2016, https://distill.pub/2016/deconv-checkerboard).
+
+    Raises:
+        ValueError: for samples that are no labelled patches, sides that do not divide, or too few bands.
+    """
+
+    ranges: ClassVar = {'latent_dim': COUNT}
+    gain: Tensor  # (K, C) and
+    shift: Tensor  # of each class, in the units of the network
+    low: Tensor  # (C, 1, 1) least and greatest value of each band, −1 and 1 of the network
+    high: Tensor
+
+    def __init__(
+        self,
+        spec: SampleSpec,
+        latent_dim: int = 100,
+        conditional: bool = True,
+        dims: Dims = 2,
+        upsampling: Upsampling = 'transposed',
+    ) -> None:
+        if spec.kind != 'scene' or spec.size is None:
+            raise ValueError(
+                f"PatchGAN: makes samples of kind 'scene', found {spec.kind!r}; cut labelled patches with "
+                'hsiaug.datasets.class_patches'
+            )
+        if any(side % 4 for side in spec.size):
+            raise ValueError(
+                f'PatchGAN: patches of {spec.size[0]} x {spec.size[1]} pixels do not divide by 4; cut other patches'
+            )
+        if latent_dim < 1:
+            raise ValueError(f'PatchGAN: latent_dim must be at least 1, found {latent_dim}')
+        if dims not in (2, 3) or (dims == 3 and spec.bands < 4):
+            raise ValueError(f'PatchGAN: dims must be 2, or 3 with 4 bands or more, found {dims} with {spec.bands}')
+        if upsampling not in get_args(Upsampling):
+            raise ValueError(f'PatchGAN: unknown upsampling {upsampling!r}; choose from {get_args(Upsampling)}')
+        super().__init__(spec, latent_dim=latent_dim, conditional=conditional, dims=dims, upsampling=upsampling)
+        self.latent_dim, self.conditional = latent_dim, conditional
+        self.corner: tuple[int, ...] = (spec.size[0] // 4, spec.size[1] // 4)
+        if dims == 3:
+            self.corner = (math.ceil(spec.bands / 4), *self.corner)
+        inputs = latent_dim + (spec.num_classes if conditional else 0)
+        self.projection = nn.Linear(inputs, 128 * math.prod(self.corner))
+        normalisation = nn.BatchNorm3d(64) if dims == 3 else nn.BatchNorm2d(64)
+        self.layers = nn.Sequential(
+            *doubling(128, 64, dims, upsampling), normalisation, nn.ReLU(),
+            *doubling(64, 1 if dims == 3 else spec.bands, dims, upsampling), nn.Tanh(),
+        )  # fmt: skip
+        self.register_buffer('gain', torch.ones(spec.num_classes, spec.bands))
+        self.register_buffer('shift', torch.zeros(spec.num_classes, spec.bands))
+        self.register_buffer('low', torch.zeros(spec.bands, 1, 1))
+        self.register_buffer('high', torch.ones(spec.bands, 1, 1))
+
+    def observe(self, data: TrainingData) -> None:
+        """Take the range of each band."""
+        self.low.copy_(data.x.amin(dim=(0, 2, 3))[:, None, None])
+        self.high.copy_(data.x.amax(dim=(0, 2, 3))[:, None, None])
+
+    def normalise(self, image: Tensor) -> Tensor:
+        """Images of the dataset's unit in [−1, 1]; bands of one value at −1."""
+        low, width = self.low.flatten(), (self.high - self.low).flatten()
+        return 2 * (image - self.low) / band_scale(low, width)[:, None, None] - 1
+
+    def forward(self, noise: Tensor, labels: Tensor) -> Tensor:
+        """(n, C, H, W) in [−1, 1] of noise (n, latent_dim) and labels (n,)."""
+        if self.conditional:
+            noise = torch.cat([noise, one_hot(labels, self.spec.num_classes).to(noise)], dim=1)
+        image = self.layers(self.projection(noise).view(-1, 128, *self.corner))
+        # A volume is a multiple of four bands deep: what is over is cut off.
+        return image[:, 0, : self.spec.bands] if image.ndim == 5 else image
+
+    @plain_torch()
+    @torch.no_grad()
+    def calibrate(self, data: TrainingData, seed: int = 0, samples: int = 500) -> None:
+        """Give each class the mean and the spread of each band that its training patches have.
+
+        As :meth:`~hsiaug.systems.spectral_gan.SpectralGAN.calibrate` does for spectra. With n training patches the
+        moments are uncertain themselves: the gain is shrunk towards 1 and the shift towards 0 by n / (n + 10).
+
+        Args:
+            data: that it was trained on.
+            seed: of the samples whose moments are taken.
+            samples: of each class.
+        """
+        self.gain.fill_(1)
+        self.shift.zero_()
+        rng = torch.Generator().manual_seed(seed)
+        for label in range(self.spec.num_classes):
+            real = self.normalise(data.x[data.y == label].to(self.device))
+            if len(real) == 0:
+                continue
+            fake = self._network_output(torch.full((samples,), label), rng)
+            trust = len(real) / (len(real) + 10)
+            (mean, spread), (its_mean, its_spread) = (
+                (x.mean(dim=(0, 2, 3)), x.std(dim=(0, 2, 3)).clamp_min(1e-6)) for x in (real, fake)
+            )
+            gain = (spread / its_spread).clamp(0.2, 5) ** trust
+            self.gain[label], self.shift[label] = gain, its_mean * (1 - gain) + trust * (mean - its_mean)
+
+    def _network_output(self, labels: Tensor, rng: torch.Generator) -> Tensor:
+        noise = torch.randn((len(labels), self.latent_dim), generator=rng).to(self.device)
+        parts = [self(z, y) for z, y in zip(noise.split(CHUNK), labels.to(self.device).split(CHUNK), strict=True)]
+        return torch.cat(parts)
+
+    def _draw(self, labels: Tensor, rng: torch.Generator) -> dict[str, Tensor]:
+        image = self._network_output(labels, rng)
+        gain, shift = (moments[labels.to(self.device)][:, :, None, None] for moments in (self.gain, self.shift))
+        return {'image': self.low + (image * gain + shift + 1) / 2 * (self.high - self.low)}
+
+
+def doubling(channels: int, out: int, dims: Dims, upsampling: Upsampling) -> list[nn.Module]:
+    """Layers that double the sides of images, and of volumes the bands too."""
+    if upsampling == 'resize':
+        convolution = nn.Conv3d(channels, out, 3, padding=1) if dims == 3 else nn.Conv2d(channels, out, 3, padding=1)
+        return [nn.Upsample(scale_factor=2), convolution]
+    return [nn.ConvTranspose3d(channels, out, 4, 2, 1) if dims == 3 else nn.ConvTranspose2d(channels, out, 4, 2, 1)]
+
+
+__all__ = ['PatchGAN', 'Upsampling']

@@ -1,0 +1,215 @@
+"""Training of the patch GAN: binary cross-entropy, or a Wasserstein distance with gradient penalty.
+
+The text names both, and the second as the more robust one in its author's experience. Steps of critic and generator
+alternate.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import binary_cross_entropy_with_logits
+
+from ...datasets.class_patches import Rule, class_patches
+from ...engine import Run, Training
+from ...functional.gradient_penalty import gradient_penalty_autograd
+from ...functional.plain import plain_torch
+from ...models.patch_cnn import Dims
+from ...settings import POSITIVE, Range, check_settings
+from ..base import TrainingData
+from ..training import trains
+from .critic import PatchCritic
+from .model import PatchGAN, Upsampling
+
+CHECKPOINT_FILE = 'training.safetensors'
+Loss = Literal['bce', 'wgan-gp']
+
+
+@dataclass(frozen=True)
+class PatchGANConfig:
+    """Setting of a training. The text gives layers only; rates and lengths are DCGAN's and of our choice.
+
+    Args:
+        loss: ``'bce'`` or ``'wgan-gp'``.
+        latent_dim: length of the noise vector.
+        conditional: generator and critic are told the class.
+        dims: of the convolutions, 2, or 3 for spectral-spatial ones.
+        upsampling: ``'transposed'`` convolutions as in the text, or ``'resize'``, see the generator.
+        calibrate: give each class the mean and spread of its training patches afterwards; needs ``conditional``.
+        spectral_norm: normalise the spectral norm of the critic's weights.
+        size: side of the patches that are cut where the data are image-mask pairs, divisible by 4.
+        rule: how these patches are labelled, see :func:`~hsiaug.datasets.class_patches.class_patches`.
+        per_class: most of them per class; None for all.
+        iterations: steps of the generator.
+        critic_steps: steps of the critic for each, of which ``'bce'`` needs one.
+        batch_size: real patches per step, and as many synthetic ones.
+        lr: learning rate of Adam (β 0.5, 0.9).
+        penalty: weight of the gradient penalty.
+
+    Raises:
+        ValueError: if a setting is out of its range.
+    """
+
+    loss: Loss = 'bce'
+    latent_dim: int = 100
+    conditional: bool = True
+    dims: Dims = 2
+    upsampling: Upsampling = 'transposed'
+    calibrate: bool = False
+    spectral_norm: bool = False
+    size: int = 8
+    rule: Rule = 'centre'
+    per_class: int | None = None
+    iterations: int = 1000
+    critic_steps: int = 1
+    batch_size: int = 32
+    lr: float = 2e-4
+    penalty: float = 10.0
+
+    def __post_init__(self) -> None:
+        check_settings(self, batch_size=Range(2), lr=POSITIVE)
+        if self.calibrate and not self.conditional:
+            raise ValueError('PatchGANConfig: calibrate gives classes their moments; it needs conditional=True')
+
+
+class PatchGANTraining(Training):
+    """The training: a generator, a critic, and the patches on the device.
+
+    Args:
+        generator: that has observed the data.
+        critic: its opponent.
+        data: of kind ``'scene'``.
+        config: setting.
+        seed: of everything random.
+    """
+
+    def __init__(
+        self, generator: PatchGAN, critic: PatchCritic, data: TrainingData, config: PatchGANConfig, seed: int
+    ) -> None:
+        modules: dict[str, nn.Module] = {'generator': generator.train(), 'critic': critic.train()}
+        optimisers = {
+            name: torch.optim.Adam(module.parameters(), lr=config.lr, betas=(0.5, 0.9), fused=True)
+            for name, module in modules.items()
+        }
+        super().__init__('patch_gan', modules, optimisers, config.iterations, seed, generator.device)
+        self.generator, self.critic, self.config = generator, critic, config
+        self.real, self.labels = generator.normalise(data.x.to(self.device)), data.y.to(self.device)
+
+    def _rows(self, rng: torch.Generator) -> Tensor:
+        rows = torch.randint(len(self.real), (self.config.batch_size,), generator=rng, device=self.device)
+        return self.share(rows)
+
+    def _fake(self, labels: Tensor, rng: torch.Generator) -> Tensor:
+        """Synthetic patches of these classes."""
+        shape = (self.config.batch_size, self.generator.latent_dim)
+        return self.generator(self.share(torch.randn(shape, generator=rng, device=self.device)), labels)
+
+    def update(self, rng: torch.Generator) -> None:
+        """``critic_steps`` steps of the critic, one of the generator."""
+        for _ in range(self.config.critic_steps):
+            self._critic_step(rng)
+        self.critic.requires_grad_(False)
+        labels = self.labels[self._rows(rng)]  # in training frequencies
+        scores = self.critic(self._fake(labels, rng), labels)
+        bce = self.config.loss == 'bce'
+        loss = binary_cross_entropy_with_logits(scores, torch.ones_like(scores)) if bce else -scores.mean()
+        self.descend('generator', loss)
+        self.critic.requires_grad_(True)
+        self.losses['generator'] = loss.detach()
+
+    def _critic_step(self, rng: torch.Generator) -> None:
+        rows = self._rows(rng)
+        real, labels = self.real[rows], self.labels[rows]
+        with torch.no_grad():
+            fake = self._fake(labels, rng)
+        on_real, on_fake = self.critic(real, labels), self.critic(fake, labels)
+        if self.config.loss == 'bce':
+            told = binary_cross_entropy_with_logits(on_real, torch.ones_like(on_real))
+            loss = (told + binary_cross_entropy_with_logits(on_fake, torch.zeros_like(on_fake))) / 2
+            self.losses['discriminator'] = loss.detach()
+        else:
+            distance = on_fake.mean() - on_real.mean()
+            epsilon = self.share(torch.rand((self.config.batch_size, 1, 1, 1), generator=rng, device=self.device))
+            penalty = gradient_penalty_autograd(lambda x: self.critic(x, labels), torch.lerp(fake, real, epsilon))
+            loss = distance + self.config.penalty * penalty
+            self.losses['critic'] = distance.detach()
+        self.descend('critic', loss)
+
+
+@trains('patch_gan', PatchGANConfig, {'iterations': 300})
+@plain_torch()
+def train_patch_gan(
+    data: TrainingData,
+    config: PatchGANConfig | None = None,
+    run: Run | None = None,
+) -> PatchGAN:
+    """Train a patch GAN.
+
+    Args:
+        data: training part of a split, of kind ``'scene'``, or of kind ``'segmentation'``, from whose pairs labelled
+            patches are cut.
+        config: setting; the default one if None.
+        run: how: seed, device, checkpoints, progress; see :class:`~hsiaug.engine.Run`. A checkpoint is removed when the
+            training ends.
+
+    Returns:
+        the generator, of kind ``'scene'``, on the device.
+
+    Raises:
+        ValueError: if the data cannot be learnt from, or the checkpoint is of another training.
+        FloatingPointError: if the training diverges; the last good checkpoint stays.
+    """
+    config, run = config or PatchGANConfig(), run or Run()
+    if data.spec.kind == 'segmentation':
+        x, y, spec = class_patches(
+            data.x, data.y, data.spec, config.size, config.rule, per_class=config.per_class, seed=run.seed
+        )
+        data = replace(data, spec=spec, x=x, y=y)
+    _require_trainable(data, config)
+    fields = {k: v for k, v in dataclasses.asdict(config).items() if k != 'lr'}  # may be lowered on the way
+    split = data.provenance.split if data.provenance else None
+    identity: dict[str, Any] = {**fields, 'seed': run.seed, 'split': split, 'patches': len(data.x)}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(run.seed)
+        generator = PatchGAN(data.spec, config.latent_dim, config.conditional, config.dims, config.upsampling)
+        critic = PatchCritic(
+            data.spec.bands,
+            (data.x.shape[-2], data.x.shape[-1]),
+            data.spec.num_classes if config.conditional else 0,
+            'batch' if config.loss == 'bce' else 'layer',
+            config.spectral_norm,
+            config.dims,
+        )
+    generator.observe(data)
+    training = PatchGANTraining(generator.to(run.device), critic.to(run.device), data, config, run.seed)
+    training.complete(run, CHECKPOINT_FILE, identity)
+    generator.eval()
+    if config.calibrate:
+        generator.calibrate(data, run.seed)
+    generator.adopt(data, run.seed, json.loads(json.dumps(dataclasses.asdict(config))))
+    return generator
+
+
+def _require_trainable(data: TrainingData, config: PatchGANConfig) -> None:
+    expected = (data.spec.bands, *(data.spec.size or ()))
+    if data.spec.kind != 'scene' or tuple(data.x.shape[1:]) != expected or data.y.shape != data.x.shape[:1]:
+        raise ValueError(
+            f"a patch GAN learns images {('N', *expected)} with labels (N,) of kind 'scene', or image-mask pairs, "
+            f'found {tuple(data.x.shape)} with {tuple(data.y.shape)} of kind {data.spec.kind!r}'
+        )
+    if len(data.x) == 0:
+        raise ValueError('a patch GAN needs training patches, found none')
+    bad = int((~torch.isfinite(data.x.flatten(1)).all(dim=1)).sum())
+    if bad:
+        raise ValueError(f'{bad} of {len(data.x)} images hold NaN or infinite values; leave these patches or bands out')
+    missing = [data.spec.classes[k] for k in range(data.spec.num_classes) if not (data.y == k).any()]
+    if config.conditional and missing:
+        raise ValueError(f'no training patch of {missing}: the GAN cannot learn them; leave them out of the spec')
+
+
+__all__ = ['PatchGANConfig', 'train_patch_gan']

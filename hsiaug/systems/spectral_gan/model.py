@@ -1,0 +1,190 @@
+"""Conditional spectral GAN.
+
+Audebert, Le Saux and Lefèvre, "Generative Adversarial Networks for Realistic Synthesis of Hyperspectral Samples",
+IGARSS 2018, https://hal.science/hal-01809872. Trained by :mod:`hsiaug.systems.spectral_gan.train`.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor
+from torch.nn.functional import one_hot
+
+from ...functional.plain import plain_torch
+from ...functional.scaling import band_scale
+from ...models.mlp import MLP
+from ...samples import SampleSpec
+from ...settings import COUNT
+from ..base import Generator, TrainingData, register
+
+Space = Literal['unit', 'pca']
+_ROUNDING = 1e-7  # of float32, relative to the spectra as a whole
+
+
+class SpectralSpace(torch.nn.Module):
+    """The space that the networks work in, fitted on training-area pixels.
+
+    ``'unit'``: bands scaled together to [0, 1], as in the paper. ``'pca'``: whitened principal components; the residual
+    of each band is drawn as white noise on the way back. Real spectra are smooth because their bands are few numbers'
+    work; networks that make each band by itself make spectra several times rougher than real ones.
+
+    Args:
+        bands: number of bands C.
+        space: ``'unit'`` or ``'pca'``.
+        components: largest number of principal components.
+    """
+
+    offset: Tensor  # (C,)
+    basis: Tensor  # (d, C): spectrum = offset + code @ basis + residual * noise
+    inverse: Tensor  # (C, d)
+    residual: Tensor  # (C,)
+
+    def __init__(self, bands: int, space: Space, components: int) -> None:
+        super().__init__()
+        self.space = space
+        self.dim = bands if space == 'unit' else min(bands, components)
+        self.register_buffer('offset', torch.zeros(bands))
+        self.register_buffer('basis', torch.eye(self.dim, bands))
+        self.register_buffer('inverse', torch.eye(bands, self.dim))
+        self.register_buffer('residual', torch.zeros(bands))
+
+    def fit(self, x: Tensor) -> None:
+        """Fit on (N, C) spectra."""
+        if self.space == 'unit':
+            low, high = torch.aminmax(x)
+            width = float(band_scale(low[None], (high - low)[None]))
+            self.offset.fill_(float(low))
+            self.basis.copy_(torch.eye(self.dim) * width)
+            self.inverse.copy_(torch.eye(self.dim) / width)
+            return
+        mean = x.double().mean(dim=0)
+        _, spread, directions = torch.linalg.svd(x.double() - mean, full_matrices=False)
+        # A component that the spectra do not show, but for rounding, would turn what others show of it into anything.
+        rank = min(self.dim, int((spread > _ROUNDING * x.double().norm()).sum()))
+        scale = spread[:rank] / max(len(x) - 1, 1) ** 0.5
+        basis = torch.zeros(self.dim, x.shape[1], dtype=torch.float64)
+        inverse = torch.zeros(x.shape[1], self.dim, dtype=torch.float64)
+        basis[:rank], inverse[:, :rank] = directions[:rank] * scale[:, None], directions[:rank].T / scale
+        rest = x.double() - mean - (x.double() - mean) @ inverse @ basis
+        for name, value in (('offset', mean), ('basis', basis), ('inverse', inverse), ('residual', rest.std(dim=0))):
+            getattr(self, name).copy_(value)
+
+    def encode(self, x: Tensor) -> Tensor:
+        """(n, d) codes of (n, C) spectra."""
+        return (x - self.offset) @ self.inverse
+
+    def decode(self, code: Tensor, noise: Tensor | None = None) -> Tensor:
+        """(n, C) spectra of (n, d) codes; ``noise`` (n, C) standard normal drives the residual."""
+        x = self.offset + code @ self.basis
+        return x if noise is None else x + self.residual * noise
+
+
+@register('spectral_gan')
+class SpectralGAN(Generator):
+    """Generator network: noise and a one-hot class to a spectrum.
+
+    Args:
+        spec: spec of the samples.
+        noise_dim: length of the noise vector.
+        hidden: width of the hidden layers.
+        layers: number of hidden layers.
+        space: space that the network works in, see :class:`SpectralSpace`; ``'unit'`` ends in the paper's sigmoid.
+        components: principal components of the space ``'pca'``.
+        conditional: False for a GAN without classes: labels are then drawn, but mean nothing.
+    """
+
+    ranges: ClassVar = dict.fromkeys(('noise_dim', 'hidden', 'layers', 'components'), COUNT)
+    gain: Tensor  # (K, d) calibration of the codes per class: code * gain + shift
+    shift: Tensor
+
+    def __init__(
+        self,
+        spec: SampleSpec,
+        noise_dim: int = 30,
+        hidden: int = 512,
+        layers: int = 4,
+        space: Space = 'unit',
+        components: int = 30,
+        conditional: bool = True,
+    ) -> None:
+        if space not in ('unit', 'pca'):
+            raise ValueError(f"SpectralGAN: unknown space {space!r}; choose from 'unit', 'pca'")
+        super().__init__(
+            spec,
+            noise_dim=noise_dim,
+            hidden=hidden,
+            layers=layers,
+            space=space,
+            components=components,
+            conditional=conditional,
+        )
+        self.noise_dim, self.conditional = noise_dim, conditional
+        self.space = SpectralSpace(spec.bands, space, components)
+        inputs = noise_dim + (spec.num_classes if conditional else 0)
+        self.network = MLP(inputs, self.space.dim, hidden, layers, output='sigmoid' if space == 'unit' else 'linear')
+        self.register_buffer('gain', torch.ones(spec.num_classes, self.space.dim))
+        self.register_buffer('shift', torch.zeros(spec.num_classes, self.space.dim))
+
+    def forward(self, noise: Tensor, condition: Tensor) -> Tensor:
+        """(n, d) codes of noise (n, noise_dim) and class shares (n, K)."""
+        return self.network(torch.cat([noise, condition], dim=1) if self.conditional else noise)
+
+    def _spectra(self, noise: Tensor, condition: Tensor, residual: Tensor | None) -> Tensor:
+        code = self(noise, condition)
+        return self.space.decode(code * (condition @ self.gain) + condition @ self.shift, residual)
+
+    def _draw(self, labels: Tensor, rng: torch.Generator) -> dict[str, Tensor]:
+        noise = torch.randn((len(labels), self.noise_dim), generator=rng).to(self.device)
+        residual = None
+        if self.space.space == 'pca':
+            residual = torch.randn((len(labels), self.spec.bands), generator=rng).to(self.device)
+        condition = one_hot(labels, self.spec.num_classes).to(self.device, torch.float32)
+        return {'image': self._spectra(noise, condition, residual)}
+
+    @plain_torch()
+    @torch.no_grad()
+    def calibrate(self, data: TrainingData, seed: int = 0, samples: int = 2000) -> None:
+        """Give each class the mean and the spread, per code dimension, of its training spectra.
+
+        GANs make samples with less spread than real ones. With few training spectra the sample moments are uncertain
+        themselves: the gain is shrunk towards 1 and the shift towards 0 by n / (n + 10).
+        """
+        self.gain.fill_(1)
+        self.shift.zero_()
+        rng = torch.Generator().manual_seed(seed)
+        for label in range(self.spec.num_classes):
+            real = self.space.encode(data.x[data.y == label].to(self.device))
+            if len(real) < 3:
+                continue
+            noise = torch.randn((samples, self.noise_dim), generator=rng).to(self.device)
+            condition = one_hot(torch.full((samples,), label), self.spec.num_classes).to(self.device, torch.float32)
+            fake = self(noise, condition)
+            trust = len(real) / (len(real) + 10)
+            ratio = (real.std(dim=0) / fake.std(dim=0).clamp_min(1e-6)).clamp(0.2, 5)
+            self.gain[label] = ratio**trust
+            self.shift[label] = fake.mean(dim=0) * (1 - self.gain[label]) + trust * (
+                real.mean(dim=0) - fake.mean(dim=0)
+            )
+
+    @plain_torch()
+    @torch.no_grad()
+    def interpolate(self, labels: tuple[int, int], alphas: Tensor, seeds: tuple[int, int] = (0, 1)) -> Tensor:
+        """Spectra along a line in the input space (Fig. 4 of the paper).
+
+        Equal labels and different seeds go between two noise vectors within a class; different labels and equal seeds
+        go between two classes at fixed noise.
+
+        Args:
+            labels: classes of the two ends.
+            alphas: (A,) positions, 0 for the first end and 1 for the second.
+            seeds: noise of the two ends.
+
+        Returns:
+            (A, C) spectra, without the residual noise.
+        """
+        ends = torch.stack([torch.randn(self.noise_dim, generator=torch.Generator().manual_seed(s)) for s in seeds])
+        classes = one_hot(torch.tensor(labels), self.spec.num_classes).to(torch.float32)
+        weights = torch.stack([1 - alphas, alphas], dim=1).to(torch.float32)
+        return self._spectra((weights @ ends).to(self.device), (weights @ classes).to(self.device), None)

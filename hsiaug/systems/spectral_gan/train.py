@@ -1,0 +1,361 @@
+"""Training of the spectral GAN (Audebert et al. 2018): WGAN with gradient penalty and an auxiliary classifier.
+
+The published notebook trains its critic on mixed-up batches, back-propagates through the generator in the critic's
+step, and its semi-supervised path is never switched on. Here the critic's step builds no graph of the generator, the
+critic sees real and synthetic samples in one pass, and semi-supervised means: the critic also sees unlabelled pixels of
+the training area, the classifier labelled ones only.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from ...engine import Average, Run, Training, world
+from ...engine.cuda_graphs import capture
+from ...functional.gradient_penalty import gradient_penalty_mlp
+from ...functional.plain import plain_torch
+from ...metrics.distribution import sliced_wasserstein
+from ...models.mlp import MLP
+from ...settings import NOT_NEGATIVE, POSITIVE, SHARE, check_settings
+from ..base import Generator, TrainingData
+from ..ensemble import Ensemble
+from ..training import trains
+from .model import Space, SpectralGAN
+
+CHECKPOINT_FILE = 'training.safetensors'
+
+
+@dataclass(frozen=True)
+class SpectralGANConfig:
+    """Setting of a training. The defaults are short; :meth:`paper` is the published setting.
+
+    Args:
+        iterations: generator steps.
+        critic_steps: steps of critic and classifier per generator step.
+        batch_size: real samples per step, and as many synthetic ones.
+        optimiser: ``'adam'`` (β 0.5, 0.9) or ``'rmsprop'``.
+        lr: learning rate.
+        penalty: weight of the gradient penalty.
+        class_weight: weight of the classifier's penalty on the generator.
+        noise_dim: length of the noise vector.
+        hidden: width of all three networks.
+        layers: hidden layers of all three networks.
+        space: ``'unit'`` (the paper's) or ``'pca'``, see :class:`~.model.SpectralSpace`.
+        components: principal components of the space ``'pca'``.
+        conditional: False trains generator and critic alone, without labels.
+        ema: decay of the exponential moving average of the generator's weights; 0 for none.
+        calibrate: match mean and spread per class after training, see :meth:`SpectralGAN.calibrate`.
+        select_every: every so many iterations the distance to the validation part is measured, and the best
+            generator is kept; 0 keeps the last.
+        semi_supervised: the critic also sees unlabelled pixels of the training area.
+        members: GANs that differ in their seeds, as one generator.
+    """
+
+    iterations: int = 1000
+    critic_steps: int = 2
+    batch_size: int = 64
+    optimiser: Literal['adam', 'rmsprop'] = 'adam'
+    lr: float = 2e-4
+    penalty: float = 10.0
+    class_weight: float = 0.2
+    noise_dim: int = 30
+    hidden: int = 256
+    layers: int = 4
+    space: Space = 'pca'
+    components: int = 30
+    conditional: bool = True
+    ema: float = 0.99
+    calibrate: bool = True
+    select_every: int = 0
+    semi_supervised: bool = False
+    members: int = 1
+
+    def __post_init__(self) -> None:
+        check_settings(self, lr=POSITIVE, ema=SHARE, select_every=NOT_NEGATIVE)
+
+    @classmethod
+    def paper(cls) -> SpectralGANConfig:
+        """The published setting: text, and the authors' notebook where the text is silent."""
+        return cls(
+            iterations=100_000,
+            batch_size=256,
+            optimiser='rmsprop',
+            lr=5e-5,
+            hidden=512,
+            space='unit',
+            ema=0.0,
+            calibrate=False,
+        )
+
+
+class SpectralGANTraining(Training):
+    """State of a training: three networks, two optimisers, and the data on the device.
+
+    Args:
+        data: training part of a split.
+        config: setting.
+        seed: of everything random.
+        device: where to train.
+        cuda_graph: record one step as a CUDA graph and replay it; for CUDA devices only.
+    """
+
+    def __init__(
+        self, data: TrainingData, config: SpectralGANConfig, seed: int, device: str = 'cpu', cuda_graph: bool = False
+    ) -> None:
+        _require_trainable(data, config)
+        where = torch.device(device)
+        if cuda_graph and where.type != 'cuda':
+            raise ValueError(f'cuda_graph needs a CUDA device, found {device!r}; leave it off')
+        self.config, self.data, self.cuda_graph = config, data, cuda_graph
+        self._replay: Callable[[], None] | None = None
+        classes = data.spec.num_classes
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            fields = ('noise_dim', 'hidden', 'layers', 'space', 'components', 'conditional')
+            self.generator = SpectralGAN(data.spec, **{f: getattr(config, f) for f in fields})
+            dim = self.generator.space.dim
+            self.critic = MLP(dim, 1, config.hidden, config.layers)
+            self.classifier = MLP(dim, classes, config.hidden, config.layers)
+        # Of a split without unlabelled pixels, supervised and semi-supervised are the same.
+        wide = config.semi_supervised or not config.conditional
+        area = torch.cat([data.x, data.unlabelled]) if wide else data.x
+        self.generator.space.fit(area)
+        modules: dict[str, nn.Module] = {
+            'generator': self.generator.to(where), 'critic': self.critic.to(where),
+            'classifier': self.classifier.to(where),
+        }  # fmt: skip
+        self.average = Average(self.generator.network, config.ema) if config.ema else None
+        if self.average is not None:
+            modules['average'] = self.average.module
+        self.best = Best(copy.deepcopy(self.generator)) if config.select_every else None
+        if self.best is not None:
+            modules['best'] = self.best
+        self.opponents = [*self.critic.parameters(), *self.classifier.parameters()]
+        optimisers = {
+            'critic': self._optimiser(self.opponents),
+            'generator': self._optimiser([*self.generator.network.parameters()]),
+        }
+        self.rate_setting = f'lr ({config.lr:g})'
+        super().__init__('gan', modules, optimisers, config.iterations, seed, where)
+        self.real = self.generator.space.encode(area.to(where))
+        self.labelled = self.generator.space.encode(data.x.to(where))
+        self.labels = data.y.to(where)
+        self.one_draw = len(self.real) == len(self.labelled) and config.conditional
+        self.eye = torch.eye(classes, device=where)
+        # Written in place, so that a replayed graph reports the losses of its own step.
+        self._losses = torch.zeros(3, device=where)
+        names = ('critic', 'classifier', 'generator') if config.conditional else ('critic', 'generator')
+        places = {'critic': 0, 'classifier': 1, 'generator': 2}
+        self.losses = {name: self._losses[places[name]] for name in names}
+
+    def _optimiser(self, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
+        lr, graph = self.config.lr, self.cuda_graph
+        if self.config.optimiser == 'adam':
+            return torch.optim.Adam(parameters, lr=lr, betas=(0.5, 0.9), fused=True, capturable=graph)
+        return torch.optim.RMSprop(parameters, lr=lr, foreach=True, capturable=graph)
+
+    def _rows(self, pool: Tensor, rng: torch.Generator) -> Tensor:
+        return self.share(torch.randint(len(pool), (self.config.batch_size,), generator=rng, device=self.device))
+
+    def _fake(self, rng: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Synthetic codes, and their labels in training frequencies."""
+        shape = (self.config.batch_size, self.config.noise_dim)
+        noise = self.share(torch.randn(shape, generator=rng, device=self.device))
+        if not self.config.conditional:
+            return self.generator(noise, noise), noise[:, 0].long()
+        labels = self.labels[self._rows(self.labels, rng)]
+        return self.generator(noise, self.eye[labels]), labels
+
+    def critic_step(self, rng: torch.Generator) -> None:
+        """One step of critic and classifier. No graph of the generator is built."""
+        rows = self._rows(self.real, rng)
+        real = self.real[rows]
+        with torch.no_grad():
+            fake, _ = self._fake(rng)
+        scores = self.critic(torch.cat([real, fake]))
+        critic_loss = scores[len(real) :].mean() - scores[: len(real)].mean()
+        epsilon = self.share(torch.rand((self.config.batch_size, 1), generator=rng, device=self.device))
+        penalty = gradient_penalty_mlp(self.critic, torch.lerp(fake, real, epsilon))
+        loss = critic_loss + self.config.penalty * penalty
+        if self.config.conditional:
+            mine = rows if self.one_draw else self._rows(self.labelled, rng)
+            class_loss = cross_entropy(self.classifier(self.labelled[mine]), self.labels[mine])
+            loss = loss + class_loss
+            self._losses[1] = class_loss.detach()
+        self.descend('critic', loss)
+        self._losses[0] = critic_loss.detach()
+
+    def generator_step(self, rng: torch.Generator) -> None:
+        """One step of the generator, through critic and classifier at fixed weights."""
+        for parameter in self.opponents:
+            parameter.requires_grad_(False)
+        fake, labels = self._fake(rng)
+        loss = -self.critic(fake).mean()
+        if self.config.conditional:
+            loss = loss + self.config.class_weight * cross_entropy(self.classifier(fake), labels)
+        self.descend('generator', loss)
+        for parameter in self.opponents:
+            parameter.requires_grad_(True)
+        self._losses[2] = loss.detach()
+
+    def steps_of(self, rng: torch.Generator) -> None:
+        """``critic_steps`` steps of critic and classifier, one of the generator."""
+        for _ in range(self.config.critic_steps):
+            self.critic_step(rng)
+        self.generator_step(rng)
+
+    def update(self, rng: torch.Generator) -> None:
+        """One iteration, replayed from a CUDA graph where that was asked for."""
+        if not self.cuda_graph:
+            self.steps_of(rng)
+            return
+        if self._replay is None:
+            self._replay = capture(lambda: self.steps_of(rng), self.modules, self.optimisers, rng, self.device)
+        self._replay()
+
+    def after_step(self) -> None:
+        """Average the weights, and from time to time compare with the best so far."""
+        if self.average is not None:
+            self.average.follow(self.step)
+        if self.best is not None and self.step % self.config.select_every == 0:
+            self.best.offer(self.result(), validation_distance(self.result(), self.data, self.seed))
+
+    def result(self) -> SpectralGAN:
+        """The generator as it stands, averaged where there is an average."""
+        generator = copy.deepcopy(self.generator)
+        if self.average is not None:
+            generator.network.load_state_dict(self.average.module.state_dict())
+        return generator.eval()
+
+
+class Best(nn.Module):
+    """The generator that came nearest to the validation part, as checkpoints keep it.
+
+    Args:
+        generator: the first, which counts for nothing.
+    """
+
+    distance: Tensor
+    found: Tensor
+
+    def __init__(self, generator: SpectralGAN) -> None:
+        super().__init__()
+        self.generator = generator
+        self.register_buffer('distance', torch.zeros((), dtype=torch.float64))
+        self.register_buffer('found', torch.zeros((), dtype=torch.bool))
+
+    def offer(self, generator: SpectralGAN, distance: float) -> None:
+        """Keep a generator that is nearer than the best so far."""
+        if not self.found or distance < self.distance:
+            self.generator.load_state_dict(generator.state_dict())
+            self.distance.fill_(distance)
+            self.found.fill_(True)
+
+
+def _require_trainable(data: TrainingData, config: SpectralGANConfig) -> None:
+    if data.spec.num_classes == 0:
+        raise ValueError("the spec has no classes; give it one for data without labels, such as ('unlabelled',)")
+    if config.conditional and len(data.y) == 0:
+        raise ValueError('a conditional spectral GAN needs labelled spectra; set conditional=False to train without')
+    counts = torch.bincount(data.y, minlength=data.spec.num_classes)
+    if config.conditional and (counts == 0).any():
+        missing = [data.spec.classes[k] for k in torch.nonzero(counts == 0).flatten().tolist()]
+        raise ValueError(f'no labelled spectra of {missing}: the GAN cannot learn them; leave them out of the spec')
+    for name in ('x', 'unlabelled'):
+        bad = int((~torch.isfinite(getattr(data, name)).all(dim=1)).sum())
+        if bad:
+            raise ValueError(f'{bad} {name} spectra hold NaN or infinite values; leave these pixels or bands out')
+    if config.select_every:
+        counts = torch.bincount(data.val_y, minlength=1)
+        if (int(counts.max()) if config.conditional else len(data.val_x)) < 2:
+            raise ValueError('select_every needs two validation spectra of some class; set select_every=0')
+
+
+@plain_torch()
+def train_spectral_gan(
+    data: TrainingData,
+    config: SpectralGANConfig | None = None,
+    run: Run | None = None,
+    cuda_graph: bool = False,
+    keep: bool = False,
+) -> SpectralGAN:
+    """Train one spectral GAN.
+
+    Args:
+        data: training part of a split.
+        config: setting; the short one if None.
+        run: how: seed, device, checkpoints, progress; see :class:`~hsiaug.engine.Run`. The checkpoint is removed when
+            the training ends.
+        cuda_graph: record one step as a CUDA graph and replay it; for CUDA devices only.
+        keep: leave the checkpoint of the last step, from which the same call has its result at once.
+
+    Raises:
+        ValueError: if there are no labelled spectra, or the checkpoint is of another training.
+        FloatingPointError: if the training diverges; the last good checkpoint stays.
+    """
+    config, run = config or SpectralGANConfig(), run or Run()
+    training = SpectralGANTraining(data, config, run.seed, run.device, cuda_graph)
+    training.complete(run, CHECKPOINT_FILE, _identity(data, config, run), keep)
+    best = training.best
+    generator = best.generator.eval() if best is not None and best.found else training.result()
+    if config.calibrate and config.conditional:
+        generator.calibrate(data, run.seed)
+    generator.adopt(data, run.seed, {k: v for k, v in dataclasses.asdict(config).items() if k != 'members'})
+    return generator
+
+
+@trains('spectral_gan', SpectralGANConfig, {'iterations': 200})
+def train_spectral_gans(data: TrainingData, config: SpectralGANConfig, run: Run) -> Generator:
+    """Train one spectral GAN, or an ensemble of ``members`` that differ in their seeds."""
+    if config.members == 1:
+        return train_spectral_gan(data, config, run)
+    # A member that is done keeps its checkpoint until all are: a killed training resumes with the next.
+    folders = [None if run.folder is None else Path(run.folder) / f'member_{k}' for k in range(config.members)]
+    gans: list[Generator] = [
+        train_spectral_gan(data, config, replace(run, seed=run.seed + 7919 * k, folder=folder), keep=True)
+        for k, folder in enumerate(folders)
+    ]
+    ensemble = Ensemble.of(gans, data, run.seed)
+    for folder in folders:
+        if folder is not None and world()[0] == 0:
+            (folder / CHECKPOINT_FILE).unlink()
+            folder.rmdir()
+    return ensemble
+
+
+def _identity(data: TrainingData, config: SpectralGANConfig, run: Run) -> dict[str, Any]:
+    """What a checkpoint must agree in. The learning rate may be lowered on the way: so one resumes after NaN."""
+    digest = hashlib.sha256()
+    for part in (data.x, data.y, data.unlabelled):
+        digest.update(part.detach().cpu().contiguous().numpy().tobytes())
+    fields = {k: v for k, v in dataclasses.asdict(config).items() if k not in ('lr', 'members')}
+    split = data.provenance.split if data.provenance else None
+    device = torch.device(run.device).type
+    return {**fields, 'seed': run.seed, 'split': split, 'data': digest.hexdigest(), 'device': device}
+
+
+@torch.no_grad()
+def validation_distance(generator: SpectralGAN, data: TrainingData, seed: int, per_class: int = 500) -> float:
+    """Sliced Wasserstein distance to the validation spectra in the network's space, mean over classes."""
+    distances = []
+    for label in range(data.spec.num_classes if generator.conditional else 1):
+        real = data.val_x[data.val_y == label] if generator.conditional else data.val_x
+        if len(real) < 2:
+            continue
+        batch = generator.sample(per_class, torch.full((per_class,), label), seed=seed)
+        codes = [generator.space.encode(x.to(generator.device)) for x in (real, batch['image'])]
+        distances.append(float(sliced_wasserstein(codes[0], codes[1], seed=seed)))
+    return sum(distances) / len(distances)
+
+
+__all__ = ['SpectralGANConfig', 'SpectralGANTraining', 'train_spectral_gan', 'validation_distance']

@@ -1,0 +1,73 @@
+"""How systems that learn by gradient steps are trained, by the name of their generator."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from ..arguments import checked_arguments
+from ..engine import Run
+from .base import Generator, TrainingData, cannot_make, generator_class
+
+F = TypeVar('F', bound=Callable[..., Generator])
+
+
+@dataclass(frozen=True)
+class Trainer:
+    """How a generator is trained.
+
+    Args:
+        config: dataclass of the settings.
+        train: a function of training data, such settings and a :class:`~hsiaug.engine.Run`.
+        quick: settings of a training of seconds, for a first look at a study.
+    """
+
+    config: type[Any]
+    train: Callable[[TrainingData, Any, Run], Generator]
+    quick: Mapping[str, Any] = field(default_factory=dict)
+
+    def settings(self, name: str, given: Mapping[str, Any]) -> Any:
+        """The settings as the training's configuration.
+
+        Raises:
+            ValueError: for a setting that it does not have, or a value out of range.
+        """
+        where = cannot_make(name, given)
+        checked = checked_arguments(self.config, dict(given), where)
+        try:
+            return self.config(**checked)
+        except TypeError as error:  # of what is within settings
+            raise ValueError(f'{where}: {error}') from error
+
+
+_TRAINERS: dict[str, Trainer] = {}
+
+
+def trains(name: str, config: type[Any], quick: Mapping[str, Any] | None = None) -> Callable[[F], F]:
+    """Function decorator: the training of the generator that is registered under a name.
+
+    Args:
+        name: of the generator.
+        config: dataclass of the settings.
+        quick: settings of a training of seconds.
+    """
+
+    def decorate(train: F) -> F:
+        _TRAINERS[name] = Trainer(config, train, quick or {})
+        return train
+
+    return decorate
+
+
+def trainer_of(name: str) -> Trainer | None:
+    """How a generator is trained; None for one that is fitted in closed form.
+
+    Raises:
+        ValueError: for an unknown generator.
+    """
+    generator_class(name)
+    return _TRAINERS.get(name)
+
+
+__all__ = ['Trainer', 'trainer_of', 'trains']

@@ -1,0 +1,6 @@
+"""SpecDM (2025): two-stream autoencoder and latent diffusion of image-mask pairs and change triplets."""
+
+from .model import TwoStreamDiffusion
+from .train import TwoStreamConfig, train_two_stream
+
+__all__ = ['TwoStreamConfig', 'TwoStreamDiffusion', 'train_two_stream']

@@ -1,0 +1,238 @@
+"""The two stages of latent diffusion: what each minimises."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping, Sequence
+
+import torch
+from diffusers import DDPMScheduler
+from torch import Tensor, nn
+from torch.nn.functional import mse_loss
+
+from ...engine import Average, Training
+from ...engine.schedules import Cosine, WarmUp
+from ...functional.scaling import band_scale
+from ...losses.min_snr import min_snr_weight
+from ...losses.reconstruction import kl_divergence, mask_loss, spectral_reconstruction
+from .config import TwoStreamConfig
+from .model import CHUNK, SCHEDULE, TRAIN_STEPS, TwoStreamDiffusion
+
+WARM_UP = 20
+ORIENTATIONS = 8
+
+
+def turn(x: Tensor, variant: int) -> Tensor:
+    """One of the eight orientations of (..., H, W): quarter turns, then a flip from 4 on."""
+    x = torch.rot90(x, variant % 4, dims=(-2, -1))
+    return x.flip(-1) if variant >= 4 else x
+
+
+def arranged(image: Tensor, mask: Tensor, variant: int) -> tuple[Tensor, Tensor]:
+    """Normalised images and their masks in one orientation, from 8 on with the dates exchanged.
+
+    Dates are exchanged after each was normalised by itself: what was built is then torn down, while season and light
+    keep their order.
+
+    Args:
+        image: (n, C, H, W); of two dates, their bands one after the other.
+        mask: (n, H, W).
+        variant: number of the orientation, plus 8 for exchanged dates.
+    """
+    if variant >= ORIENTATIONS:
+        image = image.roll(image.shape[1] // 2, dims=1)
+    return turn(image, variant % ORIENTATIONS), turn(mask, variant % ORIENTATIONS)
+
+
+class Stage(Training):
+    """A stage of the training: a subclass says what it minimises.
+
+    Args:
+        name: of the stage, in checkpoints and messages.
+        generator: what is trained, on the device.
+        x: (N, C, H, W) normalised images; of two dates, their bands one after the other.
+        y: (N, H, W) masks.
+        config: setting.
+        seed: of everything random.
+        trained: the part of the generator that this stage trains.
+        batch_size: patches per step.
+        lr: highest learning rate; it rises over the first steps, and falls along a cosine where asked for.
+        steps: how many steps it takes.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        generator: TwoStreamDiffusion,
+        x: Tensor,
+        y: Tensor,
+        config: TwoStreamConfig,
+        seed: int,
+        trained: nn.Module,
+        batch_size: int,
+        lr: float,
+        steps: int,
+        others: Mapping[str, nn.Module] | None = None,
+    ) -> None:
+        self.generator, self.config, self.trained, self.batch_size = generator, config, trained, batch_size
+        self.rate_setting = f'{name}_lr ({lr:g})'
+        self.preview: Callable[[Stage], None] | None = None
+        square = x.shape[-1] == x.shape[-2]
+        orientations = tuple(range(ORIENTATIONS)) if square else (0, 2, 4, 6)
+        self.variants: tuple[int, ...] = orientations if config.augment else (0,)
+        if config.swap_dates:
+            self.variants += tuple(variant + ORIENTATIONS for variant in self.variants)
+        generator.train().requires_grad_(False)
+        trained.requires_grad_(True)
+        optimiser = torch.optim.AdamW(trained.parameters(), lr=lr, betas=(0.9, 0.99), fused=True)
+        modules: dict[str, nn.Module] = {'generator': generator, **(others or {})}
+        schedule = Cosine(WARM_UP) if config.lr_decay else WarmUp(WARM_UP)
+        super().__init__(name, modules, {'adamw': optimiser}, steps, seed, generator.device, schedule)
+        self.x, self.y = x.to(self.device), y.to(self.device)
+
+    def objective(self, rng: torch.Generator) -> Tensor:
+        """The loss of one batch, all randomness from ``rng``."""
+        raise NotImplementedError
+
+    def update(self, rng: torch.Generator) -> None:
+        """One step down the objective."""
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == 'bf16'):
+            loss = self.objective(rng)
+        self.descend('adamw', loss, clip=1.0)
+        self.losses = {'loss': loss.detach()}
+
+    def after_step(self) -> None:
+        """Draw samples from time to time, where that was asked for."""
+        if self.preview is not None:
+            self.preview(self)
+
+    def rows(self, rng: torch.Generator) -> Tensor:
+        """Patches of this process's part of a batch."""
+        return self.share(torch.randint(len(self.x), (self.batch_size,), generator=rng, device=self.device))
+
+    def noise(self, shape: Sequence[int], rng: torch.Generator) -> Tensor:
+        """This process's part of normal noise for a batch of values of such a shape."""
+        return self.share(torch.randn((self.batch_size, *shape), generator=rng, device=self.device))
+
+    def any_variant(self, rng: torch.Generator) -> int:
+        """An orientation for a whole batch."""
+        choice = torch.randint(len(self.variants), (), generator=torch.Generator().manual_seed(rng.initial_seed()))
+        return self.variants[int(choice)]
+
+    def result(self) -> TwoStreamDiffusion:
+        """The generator as it stands."""
+        return self.generator
+
+
+class AutoencoderStage(Stage):
+    """Trains both autoencoders; each has parameters and a loss of its own, so that one pass serves both.
+
+    The image's loss is L1, the spectral angle and the KL term; the mask's is cross-entropy and the KL term. The KL
+    term is summed over a code and divided by the number of pixels. Latent diffusion's adversarial and perceptual terms
+    are left out: the perceptual one needs a network of RGB pictures, and the text names neither.
+    """
+
+    def __init__(self, generator: TwoStreamDiffusion, x: Tensor, y: Tensor, config: TwoStreamConfig, seed: int) -> None:
+        super().__init__(
+            'vae', generator, x, y, config, seed, generator.streams, config.vae_batch_size, config.vae_lr,
+            config.vae_iterations,
+        )  # fmt: skip
+
+    def objective(self, rng: torch.Generator) -> Tensor:
+        """Reconstruction and KL of one batch."""
+        rows, variant = self.rows(rng), self.any_variant(rng)
+        image, mask = arranged(self.x[rows], self.y[rows], variant)
+        generator, posterior = self.generator, self.generator.posterior(image, mask)
+        codes = [mean + (0.5 * logvar).exp() * self.noise(mean.shape[1:], rng) for mean, logvar in posterior]
+        output, logits = generator.decode(codes)
+        # The spectral angle is that of each date: two dates do not make up one spectrum.
+        found, target, mean, std = (
+            generator.by_date(x) for x in (output, image, generator.band_mean, generator.band_std)
+        )
+        loss = spectral_reconstruction(found, target, mean, std, self.config.sad_weight)
+        loss = loss + mask_loss(logits, *generator.targets(mask), self.config.mask_loss)
+        kl = torch.stack([kl_divergence(mean, logvar) for mean, logvar in posterior]).sum(dim=0).mean()
+        return loss + self.config.kl_weight * kl / mask[0].numel()
+
+
+class DiffusionStage(Stage):
+    """Trains the denoiser on the codes of all patches; its average over the steps is what is kept."""
+
+    def __init__(self, generator: TwoStreamDiffusion, x: Tensor, y: Tensor, config: TwoStreamConfig, seed: int) -> None:
+        self.average = Average(generator.denoiser, config.ema_decay)
+        super().__init__(
+            'diffusion', generator, x, y, config, seed, generator.denoiser, config.batch_size,
+            config.diffusion_lr, config.diffusion_iterations, {'average': self.average.module},
+        )  # fmt: skip
+        self.alphas = DDPMScheduler(**SCHEDULE).alphas_cumprod.to(self.device)
+        self.shares = torch.empty(0)
+        self.cache: tuple[Tensor, Tensor] | None = None
+
+    @torch.no_grad()
+    def standardise_codes(self) -> None:
+        """Take mean and spread of the codes, per channel, from the training patches."""
+        mean, logvar = self._codes(self.variants[0])
+        middle = mean.mean(dim=(0, 2, 3))
+        # the spread of a code is that of the posterior means and of the posterior itself
+        spread = (mean.var(dim=(0, 2, 3), unbiased=False) + logvar.exp().mean(dim=(0, 2, 3))).sqrt()
+        self.generator.latent_mean.copy_(middle[:, None, None])
+        self.generator.latent_std.copy_(band_scale(middle, spread)[:, None, None])
+
+    def _codes(self, variant: int, rows: slice | Tensor = slice(None)) -> tuple[Tensor, Tensor]:
+        """Means and log variances of patches, (n, L, h, w), streams joined."""
+        means, logvars = [], []
+        for x, y in zip(self.x[rows].split(CHUNK), self.y[rows].split(CHUNK), strict=True):
+            streams = self.generator.posterior(*arranged(x, y, variant))
+            means.append(torch.cat([mean for mean, _ in streams], dim=1))
+            logvars.append(torch.cat([logvar for _, logvar in streams], dim=1))
+        return torch.cat(means), torch.cat(logvars)
+
+    @torch.no_grad()
+    def before_steps(self) -> None:
+        """Encode all patches once, in all orientations: the autoencoders no longer change."""
+        hot = torch.cat([self.generator.one_hot(part).sum(dim=(2, 3)) for part in self.y.split(CHUNK)])
+        self.shares = hot / hot.sum(dim=1, keepdim=True)
+        if self.config.cache_latents:
+            codes = [self._codes(variant) for variant in self.variants]
+            self.cache = torch.stack([m for m, _ in codes]), torch.stack([v for _, v in codes])
+
+    def objective(self, rng: torch.Generator) -> Tensor:
+        """Weighted squared error of the prediction."""
+        rows, device, config = self.rows(rng), self.device, self.config
+        draws = self.noise((2, *self.generator.code_shape), rng).unbind(dim=1)
+        time = self.share(torch.randint(TRAIN_STEPS, (self.batch_size,), generator=rng, device=device))
+        shares = self.shares[rows]
+        if config.class_conditional and config.condition_dropout:
+            keep = torch.rand((self.batch_size, 1), generator=rng, device=device) >= config.condition_dropout
+            shares = shares * self.share(keep)
+        if self.cache is not None:
+            variant = torch.randint(len(self.variants), (self.batch_size,), generator=rng, device=device)
+            variant = self.share(variant)
+            mean, logvar = self.cache[0][variant, rows], self.cache[1][variant, rows]
+        else:
+            with torch.no_grad():
+                mean, logvar = self._codes(self.any_variant(rng), rows)
+        code = mean + (0.5 * logvar).exp() * draws[0]
+        code, noise = (code - self.generator.latent_mean) / self.generator.latent_std, draws[1]
+        alpha = self.alphas[time][:, None, None, None]
+        noisy = alpha.sqrt() * code + (1 - alpha).sqrt() * noise
+        target = noise if config.prediction_type == 'epsilon' else alpha.sqrt() * noise - (1 - alpha).sqrt() * code
+        prediction = self.generator.denoiser(noisy, time, shares)
+        if config.min_snr_gamma is None:
+            return mse_loss(prediction, target)
+        weight = min_snr_weight(alpha.flatten(), config.min_snr_gamma, config.prediction_type)
+        return (weight * mse_loss(prediction, target, reduction='none').mean(dim=(1, 2, 3))).mean()
+
+    def after_step(self) -> None:
+        """Average the weights."""
+        self.average.follow(self.step)
+        super().after_step()
+
+    def result(self) -> TwoStreamDiffusion:
+        """A copy of the generator with the averaged denoiser."""
+        generator = copy.deepcopy(self.generator)
+        generator.denoiser.load_state_dict(self.average.module.state_dict())
+        return generator.eval()
+
+
+__all__ = ['AutoencoderStage', 'DiffusionStage', 'Stage', 'turn']

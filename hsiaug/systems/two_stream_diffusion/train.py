@@ -1,0 +1,180 @@
+"""Training of the two-stream diffusion model (SpecDM, 2025) in two stages: autoencoders, then the denoiser."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import warnings
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ...engine import Run
+from ...engine.checkpoint import resumable
+from ...functional.dates import flat_mask
+from ...functional.plain import plain_torch
+from ..base import TrainingData
+from ..training import trains
+from .config import TwoStreamConfig
+from .model import TwoStreamDiffusion
+from .stages import AutoencoderStage, DiffusionStage, Stage
+
+CHECKPOINT_FILE = 'training.safetensors'
+FEW_PATCHES = 16
+ARCHITECTURE = (
+    'single_stream',
+    'downsampling',
+    'image_latents',
+    'mask_latents',
+    'vae_channels',
+    'vae_layers',
+    'vae_attention',
+    'unet_channels',
+    'unet_layers',
+    'unet_attention',
+    'prediction_type',
+    'class_conditional',
+    'guidance_scale',
+    'sampler',
+    'sampling_steps',
+    'ignored',
+)
+
+
+@trains('two_stream_diffusion', TwoStreamConfig, {'vae_iterations': 250, 'diffusion_iterations': 500})
+@plain_torch()
+def train_two_stream(
+    data: TrainingData,
+    config: TwoStreamConfig | None = None,
+    run: Run | None = None,
+    preview_every: int = 1000,
+) -> TwoStreamDiffusion:
+    """Train a two-stream diffusion model.
+
+    Args:
+        data: training part of a split, of kind ``'segmentation'`` or ``'change'``.
+        config: setting; the default one if None.
+        run: how: seed, device, checkpoints, pictures of samples, progress; see :class:`~hsiaug.engine.Run`. The
+            checkpoint is removed when the training ends.
+        preview_every: steps between two pictures.
+
+    Returns:
+        the generator, with the denoiser's averaged weights, on the device.
+
+    Raises:
+        ValueError: if the data cannot be learnt from, or the checkpoint is of another training.
+        FloatingPointError: if the training diverges; the last good checkpoint stays.
+    """
+    config, run = config or TwoStreamConfig(), run or Run()
+    data = _require_trainable(data)
+    if config.swap_dates and data.spec.kind != 'change':
+        raise ValueError(f"swap_dates is for pairs of dates (kind 'change'), found kind {data.spec.kind!r}")
+    file = run.checkpoint(CHECKPOINT_FILE)
+    identity = _identity(data, config, run.seed)
+    checkpoint = resumable(file, identity)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(run.seed)
+        generator = TwoStreamDiffusion(data.spec, **{name: getattr(config, name) for name in ARCHITECTURE})
+        generator.observe(data, run.seed)
+        x, y = generator.normalise(data.x), flat_mask(data.y)
+        generator.to(run.device)
+        if checkpoint is None or checkpoint['stage'] == 'vae':
+            first = AutoencoderStage(generator, x, y, config, run.seed)
+            if checkpoint is not None and file is not None:
+                first.load(file)
+            first.run(run, file, identity)
+        second = DiffusionStage(generator, x, y, config, run.seed)
+        if run.folder is not None:
+            second.preview = _Preview(data, Path(run.folder), preview_every)
+        if checkpoint is not None and checkpoint['stage'] == 'diffusion' and file is not None:
+            second.load(file)
+        else:
+            second.standardise_codes()
+            if file is not None:
+                second.save(file, identity)
+        second.run(run, file, identity)
+    generator = second.result().requires_grad_(True).to(run.device)
+    generator.adopt(data, run.seed, json.loads(json.dumps(dataclasses.asdict(config))))
+    if file is not None:
+        file.unlink(missing_ok=True)
+    return generator
+
+
+class _Preview:
+    """Draws real and synthetic pairs while the denoiser learns."""
+
+    def __init__(self, data: TrainingData, folder: Path, every: int) -> None:
+        self.data, self.folder, self.every = data, folder, every
+
+    def __call__(self, stage: Stage) -> None:
+        if stage.step % self.every:
+            return
+        from ...datasets.preview import preview_grid
+
+        real = {'image': self.data.x[:6], 'mask': self.data.y[:6]}
+        synthetic = {key: value.cpu() for key, value in stage.result().sample(6, seed=stage.seed).items()}
+        title = f'{stage.step} of {stage.steps} steps'
+        preview_grid(real, synthetic, self.data.spec, suptitle=title).savefig(
+            self.folder / f'samples_{stage.step}.png', dpi=100
+        )
+
+
+def _identity(data: TrainingData, config: TwoStreamConfig, seed: int) -> dict[str, Any]:
+    """What a checkpoint must agree in. Learning rates may be lowered on the way: that is how one goes on after NaN."""
+    fields = {k: v for k, v in dataclasses.asdict(config).items() if k not in ('vae_lr', 'diffusion_lr')}
+    split = data.provenance.split if data.provenance else None
+    return json.loads(json.dumps({**fields, 'seed': seed, 'split': split, 'patches': len(data.x)}))
+
+
+def _require_trainable(data: TrainingData) -> TrainingData:
+    """The data without patches that hold no class.
+
+    Raises:
+        ValueError: naming what is wrong with the data.
+    """
+    spec = data.spec
+    if spec.kind not in ('segmentation', 'change'):
+        raise ValueError(
+            f"a two-stream diffusion model learns data of kind 'segmentation' or 'change', found {spec.kind!r}"
+        )
+    size = spec.size or ()
+    image, mask = ((2, spec.bands, *size), (1, *size)) if spec.kind == 'change' else ((spec.bands, *size), size)
+    if tuple(data.x.shape[1:]) != image or data.y.shape != (len(data.x), *mask):
+        raise ValueError(
+            f'images must be (N, {", ".join(map(str, image))}) with masks (N, {", ".join(map(str, mask))}), found '
+            f'{tuple(data.x.shape)} and {tuple(data.y.shape)}'
+        )
+    values = data.y.unique()
+    counted = (values >= 0) & (values < spec.num_classes) & (values != spec.ignore_index)
+    foreign = values[~counted & (values != spec.ignore_index)].tolist()
+    if foreign:
+        raise ValueError(
+            f'masks hold the values {foreign}, but the {spec.num_classes} classes are 0 to {spec.num_classes - 1} and '
+            f'the ignore index is {spec.ignore_index}; map them to classes or to the ignore index'
+        )
+    bad = int((~torch.isfinite(data.x.flatten(1)).all(dim=1)).sum())
+    if bad:
+        raise ValueError(f'{bad} of {len(data.x)} images hold NaN or infinite values; leave these patches or bands out')
+    held = set(values[counted].tolist())
+    missing = [spec.classes[k] for k in range(spec.num_classes) if k not in held and k != spec.ignore_index]
+    if missing:
+        raise ValueError(f'no training pixel of {missing}: the model cannot learn them; leave them out of the spec')
+    kept = torch.isin(data.y, values[counted]).flatten(1).any(dim=1)
+    if not kept.all():
+        warnings.warn(
+            f'{int((~kept).sum())} of {len(kept)} training patches hold ignored pixels only and are left out',
+            stacklevel=4,  # the caller, beyond the decorator
+        )
+        data = replace(data, x=data.x[kept], y=data.y[kept])
+    if len(data.x) < FEW_PATCHES:
+        warnings.warn(
+            f'only {len(data.x)} training patches: the samples will be copies of them; {FEW_PATCHES} at least are '
+            'advisable, for instance by a smaller stride',
+            stacklevel=4,  # the caller, beyond the decorator
+        )
+    return data
+
+
+__all__ = ['TwoStreamConfig', 'train_two_stream']

@@ -1,0 +1,54 @@
+"""The setting of a training of a generator of abundances."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from ....settings import POSITIVE, SHARE, Range, check_settings
+from .build import Kind, check_network
+
+_RATES = {'vae': 4e-3, 'style_gan': 1e-3, 'diffusion': 2e-3}
+
+
+@dataclass(frozen=True)
+class AbundanceConfig:
+    """Setting of a training. The text gives none of this: rates and lengths are of our choice.
+
+    Args:
+        kind: ``'vae'``, ``'style_gan'`` or ``'diffusion'``.
+        network: settings of the network, see :class:`~hsiaug.systems.unmixing_fusion.abundances.vae.HierarchicalVAE`,
+            :class:`~hsiaug.systems.unmixing_fusion.abundances.style_gan.StyleGAN` and
+            :class:`~hsiaug.systems.unmixing_fusion.abundances.diffusion.AbundanceDiffusion`.
+        iterations: steps; of the GAN, each is one of the discriminator and one of the generator.
+        batch_size: maps per step.
+        learning_rate: of Adam; but for the GAN it falls to 0 along a cosine. None for 0.004 (VAE), 0.001 (GAN), 0.002
+            (diffusion).
+        ema: decay of the average of the weights, reached after a warm-up; 0 keeps the last weights.
+        augment: train on all orientations of the maps.
+        r1: weight of the GAN's gradient penalty; without an effect on the other kinds.
+        precision: ``'32'``, or ``'bf16'`` for mixed precision.
+
+    Raises:
+        ValueError: if a setting is out of its range.
+    """
+
+    kind: Kind = 'diffusion'
+    network: Mapping[str, Any] = field(default_factory=dict)
+    iterations: int = 3000
+    batch_size: int = 16
+    learning_rate: float | None = None
+    ema: float = 0.995
+    augment: bool = True
+    r1: float = 1.0
+    precision: Literal['32', 'bf16'] = '32'
+
+    def __post_init__(self) -> None:
+        check_settings(self, batch_size=Range(2), learning_rate=POSITIVE, ema=SHARE)
+        check_network(self.kind, self.network)
+
+    @property
+    def rate(self) -> float:
+        """The learning rate, that of the kind where none is given."""
+        return _RATES[self.kind] if self.learning_rate is None else self.learning_rate

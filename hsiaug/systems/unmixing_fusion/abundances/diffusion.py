@@ -1,0 +1,131 @@
+"""Diffusion of abundance maps by a U-Net that predicts velocities.
+
+Ho et al., "Denoising Diffusion Probabilistic Models", NeurIPS 2020, https://arxiv.org/abs/2006.11239; v-prediction of
+Salimans and Ho, ICLR 2022, https://arxiv.org/abs/2202.00512; DPM-Solver++ of Lu et al., 2022,
+https://arxiv.org/abs/2211.01095; noise schedule after the image's size, Hoogeboom et al., ICML 2023,
+https://arxiv.org/abs/2301.11093.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from diffusers import DPMSolverMultistepScheduler, UNet2DModel
+from torch import Tensor
+
+from ....functional.simplex import project_simplex
+from .base import AbundanceModel
+
+TRAIN_STEPS = 1000
+_BETAS = 0.0015, 0.0155  # latent diffusion's, evenly spaced in their square roots
+_SIDE = 32  # pixels for which they were chosen
+
+
+def noise_betas(size: int) -> Tensor:
+    """(1000,) float64 variances of the steps, for maps of ``size`` pixels a side.
+
+    Neighbouring pixels are alike, so that noise of one strength hides less of a larger map: above 32 pixels the
+    signal-to-noise ratio is lowered by (32 / size)² at all times, or else the last step would show large structures.
+    """
+    betas = torch.linspace(_BETAS[0] ** 0.5, _BETAS[1] ** 0.5, TRAIN_STEPS, dtype=torch.float64).square()
+    kept = (1 - betas).cumprod(0)
+    ratio = kept / (1 - kept) * min(1.0, _SIDE / size) ** 2
+    kept = ratio / (1 + ratio)
+    return 1 - kept / torch.cat([kept.new_ones(1), kept[:-1]])
+
+
+class AbundanceDiffusion(AbundanceModel):
+    """A U-Net on abundances, standardised per endmember, conditioned on the time and on the label.
+
+    Each step stays free of the simplex; what the last one gives is put back to the scale of abundances and projected
+    onto the simplex, to the nearest point pixel by pixel. Abundances of exactly 0 so come out as exactly 0.
+
+    Args:
+        k: number of endmembers.
+        size: side of the maps, which must divide by 2 for each further level of the U-Net.
+        num_labels: number of labels, 0 for none.
+        channels: width of each level, from fine to coarse, multiples of 4.
+        layers: residual blocks per level.
+        attention: self-attention in all levels but the finest.
+        sampling_steps: steps of second-order DPM-Solver++.
+
+    Raises:
+        ValueError: if a setting is out of its range.
+    """
+
+    kind = 'diffusion'
+
+    alphas: Tensor  # (1000,) share of the signal's variance that is left at each time
+
+    def __init__(
+        self,
+        k: int,
+        size: int,
+        num_labels: int,
+        channels: Sequence[int] = (32, 64),
+        layers: int = 1,
+        attention: bool = False,
+        sampling_steps: int = 20,
+    ) -> None:
+        super().__init__(
+            k,
+            size,
+            num_labels,
+            channels=list(channels),
+            layers=layers,
+            attention=attention,
+            sampling_steps=sampling_steps,
+        )
+        if not channels or any(c < 4 or c % 4 for c in channels):
+            raise ValueError(f'AbundanceDiffusion: channels must be multiples of 4, found {tuple(channels)}')
+        coarse = len(channels) - 1
+        if size % 2**coarse:
+            raise ValueError(
+                f'AbundanceDiffusion: maps of {size} pixels do not divide by {2**coarse}, 2 per further level of the '
+                f'U-Net (of {len(channels)}); lower the number of channels'
+            )
+        if layers < 1 or not 1 <= sampling_steps <= TRAIN_STEPS:
+            raise ValueError(
+                f'AbundanceDiffusion: layers must be at least 1 and sampling_steps in [1, {TRAIN_STEPS}], found '
+                f'{layers} and {sampling_steps}'
+            )
+        self.steps = sampling_steps
+        self.unet = UNet2DModel(
+            in_channels=k,
+            out_channels=k,
+            down_block_types=('DownBlock2D',) + ('AttnDownBlock2D' if attention else 'DownBlock2D',) * coarse,
+            up_block_types=('AttnUpBlock2D' if attention else 'UpBlock2D',) * coarse + ('UpBlock2D',),
+            block_out_channels=tuple(channels),
+            layers_per_block=layers,
+            norm_num_groups=math.gcd(32, *(c // 4 for c in channels)),
+            add_attention=attention,
+            num_class_embeds=num_labels + 1 if num_labels else None,
+        )
+        self.betas = noise_betas(size)
+        self.register_buffer('alphas', (1 - self.betas).cumprod(0).float(), persistent=False)
+
+    def forward(self, noisy: Tensor, time: Tensor, index: Tensor) -> Tensor:
+        """Velocities (n, k, s, s) of noisy standardised abundances at times (n,), for (n,) indices of labels."""
+        return self.unet(noisy, time, class_labels=index if self.num_labels else None, return_dict=False)[0]
+
+    def draw(self, index: Tensor, rng: torch.Generator) -> Tensor:
+        """See the base class; a draw has no other randomness than its first noise."""
+        return project_simplex(self.denoised(index, rng))
+
+    def denoised(self, index: Tensor, rng: torch.Generator) -> Tensor:
+        """(n, k, s, s) maps of (n,) indices of labels, as the denoiser leaves them: nearly on the simplex."""
+        x = torch.randn((len(index), self.k, self.size, self.size), generator=rng).to(self.device)
+        # Steps even in log-SNR: those even in time are too few at low noise.
+        scheduler: Any = DPMSolverMultistepScheduler(
+            trained_betas=self.betas.tolist(), prediction_type='v_prediction', use_lu_lambdas=True
+        )
+        scheduler.set_timesteps(self.steps, device=self.device)
+        for time in scheduler.timesteps:
+            x = scheduler.step(self(x, time.expand(len(x)), index), time, x).prev_sample
+        return x * self.std + self.mean
+
+
+__all__ = ['TRAIN_STEPS', 'AbundanceDiffusion', 'noise_betas']

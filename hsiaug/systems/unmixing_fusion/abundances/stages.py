@@ -1,0 +1,195 @@
+"""What one step of training a generator of abundances does, for each kind of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import mse_loss, softplus
+
+from ....engine import Average, Training
+from ....engine.schedules import Cosine, constant
+from ....losses.min_snr import min_snr_weight
+from .base import AbundanceModel
+from .config import AbundanceConfig
+from .diffusion import TRAIN_STEPS, AbundanceDiffusion
+from .style_discriminator import StyleDiscriminator
+from .style_gan import StyleGAN
+from .vae import HierarchicalVAE
+
+WARM_UP = 20
+MIN_SNR = 5.0
+R1_EVERY = 8  # steps of the discriminator between two with a penalty, which then counts so many times
+
+
+def any_orientation(x: Tensor, rng: torch.Generator) -> Tensor:
+    """Each of (n, k, s, s) maps in one of its eight orientations."""
+    down, right, across = torch.rand((3, len(x), 1, 1, 1), generator=rng, device=x.device) < 0.5
+    x = torch.where(down, x.flip(-2), x)
+    x = torch.where(right, x.flip(-1), x)
+    x = torch.where(across, x.mT, x)
+    return x
+
+
+class AbundanceTraining(Training):
+    """What the kinds have in common: batches, the average of the weights and the learning rate.
+
+    Args:
+        model: that has observed the data, on the device.
+        abundances: (N, k, s, s) on the device.
+        index: (N,) indices of labels on the device.
+        weights: (N,) how often each map is met, on the device.
+        config: setting.
+        seed: of everything random.
+        others: networks that are trained besides, by name.
+        betas: of Adam.
+    """
+
+    rate: ClassVar[Any] = Cosine(WARM_UP)
+    """Schedule of the learning rate."""
+
+    def __init__(
+        self,
+        model: AbundanceModel,
+        abundances: Tensor,
+        index: Tensor,
+        weights: Tensor,
+        config: AbundanceConfig,
+        seed: int,
+        others: dict[str, nn.Module] | None = None,
+        betas: tuple[float, float] = (0.9, 0.99),
+    ) -> None:
+        trained = {'model': model.train(), **(others or {})}
+        optimisers: dict[str, torch.optim.Optimizer] = {
+            name: torch.optim.Adam(module.parameters(), lr=config.rate, betas=betas, fused=True)
+            for name, module in trained.items()
+        }
+        self.average = Average(model, config.ema)
+        modules = {**trained, 'average': self.average.module}
+        super().__init__(config.kind, modules, optimisers, config.iterations, seed, model.device, self.rate)
+        self.abundances, self.index, self.weights, self.config = abundances, index, weights, config
+
+    def batch(self, rng: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Maps (B, k, s, s), and (B,) indices of their labels."""
+        rows = torch.multinomial(self.weights, self.config.batch_size, replacement=True, generator=rng)
+        maps = self.abundances[rows]
+        maps = any_orientation(maps, rng) if self.config.augment else maps
+        return self.share(maps), self.share(self.index[rows])
+
+    def noise(self, shape: Sequence[int], rng: torch.Generator) -> Tensor:
+        """This process's part of normal noise for a batch of values of such a shape."""
+        return self.share(torch.randn((self.config.batch_size, *shape), generator=rng, device=self.device))
+
+    def mixed(self, enabled: bool = True) -> Any:
+        """The precision that was asked for, as a context; ``enabled=False`` takes single precision."""
+        return torch.autocast(
+            self.device.type, torch.bfloat16, enabled=enabled and self.config.precision == 'bf16', cache_enabled=False
+        )
+
+    def after_step(self) -> None:
+        """Let the average follow the weights."""
+        self.average.follow(self.step)
+
+
+class VAETraining(AbundanceTraining):
+    """Steps of the hierarchical VAE."""
+
+    def update(self, rng: torch.Generator) -> None:
+        """One step down the negative evidence lower bound, which is reported in nats per pixel."""
+        model: HierarchicalVAE = self.modules['model']  # type: ignore[assignment]
+        maps, index = self.batch(rng)
+        with self.mixed():
+            surprise, kls = model.evidence(maps, index, self.own_stream(rng))
+        pixels = maps[0, 0].numel()
+        reconstruction, kl = surprise.mean() / pixels, kls.sum(dim=1).mean() / pixels
+        self.descend('model', (reconstruction + kl) / model.counts, clip=1.0)
+        self.losses = {'reconstruction': reconstruction.detach(), 'kl': kl.detach()}
+
+
+class DiffusionTraining(AbundanceTraining):
+    """Steps of the denoiser."""
+
+    def update(self, rng: torch.Generator) -> None:
+        """One step down the squared error of the velocity, weighted by the signal-to-noise ratio."""
+        model: AbundanceDiffusion = self.modules['model']  # type: ignore[assignment]
+        maps, index = self.batch(rng)
+        x = model.standardise(maps)
+        noise = self.noise(x.shape[1:], rng)
+        time = self.share(torch.randint(TRAIN_STEPS, (self.config.batch_size,), generator=rng, device=x.device))
+        alpha = model.alphas[time][:, None, None, None]
+        with self.mixed():
+            prediction = model(alpha.sqrt() * x + (1 - alpha).sqrt() * noise, time, index)
+        target = alpha.sqrt() * noise - (1 - alpha).sqrt() * x
+        weight = min_snr_weight(alpha.flatten(), MIN_SNR)
+        loss = (weight * mse_loss(prediction.float(), target, reduction='none').mean(dim=(1, 2, 3))).mean()
+        self.descend('model', loss, clip=1.0)
+        self.losses = {'loss': loss.detach()}
+
+
+class StyleGANTraining(AbundanceTraining):
+    """Steps of the discriminator and of the style-based generator by turns.
+
+    The losses are the non-saturating ones, with the R1 penalty of Mescheder et al., ICML 2018,
+    https://arxiv.org/abs/1801.04406, on real maps. Between two steps with a penalty there are some without, as in
+    StyleGAN2.
+    """
+
+    rate = staticmethod(constant)
+
+    def __init__(
+        self,
+        model: StyleGAN,
+        abundances: Tensor,
+        index: Tensor,
+        weights: Tensor,
+        config: AbundanceConfig,
+        seed: int,
+    ) -> None:
+        self.discriminator = StyleDiscriminator(model.k, model.size, model.num_labels).to(model.device)
+        others: dict[str, nn.Module] = {'discriminator': self.discriminator.train()}
+        super().__init__(model, abundances, index, weights, config, seed, others, betas=(0.0, 0.99))
+        self.model = model
+
+    def scores(self, maps: Tensor, index: Tensor) -> Tensor:
+        """Logits of being real (n,) of abundances."""
+        return self.discriminator(self.model.standardise(maps), index).float()
+
+    def fake(self, index: Tensor, rng: torch.Generator) -> Tensor:
+        """Synthetic maps with these labels."""
+        return self.model(self.noise((self.model.noise_dim,), rng), index)
+
+    def update(self, rng: torch.Generator) -> None:
+        """One step of the discriminator, one of the generator."""
+        maps, index = self.batch(rng)
+        self.discriminator_step(maps, index, rng)
+        self.generator_step(index, rng)
+
+    def discriminator_step(self, maps: Tensor, index: Tensor, rng: torch.Generator) -> None:
+        """One step of the discriminator."""
+        with self.mixed():
+            with torch.no_grad():
+                fake = self.fake(index, rng)
+            loss = (softplus(-self.scores(maps, index)).mean() + softplus(self.scores(fake, index)).mean()) / 2
+        self.losses['discriminator'] = loss.detach()
+        if self.config.r1 and self.step % R1_EVERY == 0:
+            with self.mixed(enabled=False):
+                real = maps.clone().requires_grad_(True)
+                (slope,) = torch.autograd.grad(self.scores(real, index).sum(), real, create_graph=True)
+            # With respect to standardised maps, which is what the discriminator sees.
+            penalty = (slope * self.model.std).square().flatten(1).sum(dim=1).mean()
+            loss = loss + self.config.r1 / 2 * R1_EVERY * penalty
+        self.descend('discriminator', loss)
+
+    def generator_step(self, index: Tensor, rng: torch.Generator) -> None:
+        """One step of the generator, through the discriminator at fixed weights."""
+        self.discriminator.requires_grad_(False)
+        with self.mixed():
+            loss = softplus(-self.scores(self.fake(index, rng), index)).mean()
+        self.descend('model', loss)
+        self.discriminator.requires_grad_(True)
+        self.losses['generator'] = loss.detach()
+
+
+__all__ = ['AbundanceTraining', 'DiffusionTraining', 'StyleGANTraining', 'VAETraining', 'any_orientation']

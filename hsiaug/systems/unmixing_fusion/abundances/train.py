@@ -1,0 +1,132 @@
+"""Training of the generators of abundances: hierarchical VAE, style-based GAN, diffusion."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ....engine import Run
+from ....functional.plain import plain_torch
+from .base import AbundanceModel, label_index
+from .build import abundance_model
+from .config import AbundanceConfig
+from .stages import AbundanceTraining, DiffusionTraining, StyleGANTraining, VAETraining
+
+CHECKPOINT_FILE = 'abundances.safetensors'
+_TRAININGS: dict[str, Callable[..., AbundanceTraining]] = {
+    'vae': VAETraining,
+    'style_gan': StyleGANTraining,
+    'diffusion': DiffusionTraining,
+}
+
+
+@plain_torch()
+def train_abundances(
+    abundances: Tensor,
+    labels: Tensor | None,
+    num_labels: int,
+    config: AbundanceConfig | None = None,
+    run: Run | None = None,
+    weights: Tensor | None = None,
+) -> AbundanceModel:
+    """Train a generator of abundances.
+
+    Args:
+        abundances: (N, k, s, s) float32 maps on the simplex.
+        labels: (N,) int64, −1 for maps without label; None where there are no labels to learn.
+        num_labels: how many labels there are, 0 for none.
+        config: setting; the default one if None.
+        run: how: seed, device, checkpoints, progress; see :class:`~hsiaug.engine.Run`. A checkpoint is removed when the
+            training ends.
+        weights: (N,) how often a map is met, relative to the others; alike if None.
+
+    Returns:
+        the generator with its averaged weights, on the device.
+
+    Raises:
+        ValueError: if the maps cannot be learnt from, or the checkpoint is of another training.
+        FloatingPointError: if the training diverges; the last good checkpoint stays.
+    """
+    config, run = config or AbundanceConfig(), run or Run()
+    _require_trainable(abundances)
+    abundances = abundances.detach().float().cpu()
+    index = _indices(abundances, labels, num_labels)
+    shares = _shares(len(abundances), weights)
+    identity = _identity(abundances, index, shares, config, run.seed)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(run.seed)
+        k, size = abundances.shape[1:3]
+        model = abundance_model(config.kind, k, size, num_labels, **config.network)
+        model.observe(abundances, index, shares)
+        training = _TRAININGS[config.kind](
+            model.to(run.device),
+            abundances.to(run.device),
+            index.to(run.device),
+            shares.to(run.device),
+            config,
+            run.seed,
+        )
+    training.complete(run, CHECKPOINT_FILE, identity)
+    return training.average.module.requires_grad_(True).eval()
+
+
+def _identity(abundances: Tensor, index: Tensor, shares: Tensor, config: AbundanceConfig, seed: int) -> dict[str, Any]:
+    """What a checkpoint must agree in. The learning rate may be lowered on the way: so one goes on after NaN."""
+    digest = hashlib.sha256()
+    for part in (abundances, index, shares):
+        digest.update(part.contiguous().numpy().tobytes())
+    fields = {k: v for k, v in dataclasses.asdict(config).items() if k != 'learning_rate'}
+    identity = {**fields, 'seed': seed, 'maps': list(abundances.shape), 'data': digest.hexdigest()}
+    return json.loads(json.dumps(identity))
+
+
+def _require_trainable(abundances: Tensor) -> None:
+    """Raises ValueError unless these are maps of abundances."""
+    shape = tuple(abundances.shape)
+    if len(shape) != 4 or shape[2] != shape[3] or 0 in shape or not abundances.is_floating_point():
+        raise ValueError(
+            f'abundances must be square maps (N, k, s, s) of floating point, found {shape} of {abundances.dtype}'
+        )
+    bad = int((~torch.isfinite(abundances.flatten(1)).all(dim=1)).sum())
+    if bad:
+        raise ValueError(f'{bad} of {len(abundances)} maps hold NaN or infinite abundances; leave these patches out')
+    low, total = float(abundances.min()), abundances.sum(dim=1)
+    if low < -1e-4 or float((total - 1).abs().max()) > 1e-3:
+        raise ValueError(
+            f'abundances must not be negative and add up to one at each pixel; found a least value of {low:.3g} and '
+            f'sums from {float(total.min()):.4g} to {float(total.max()):.4g}'
+        )
+
+
+def _indices(abundances: Tensor, labels: Tensor | None, num_labels: int) -> Tensor:
+    """(N,) indices of labels on the CPU."""
+    if num_labels == 0 or labels is None:
+        if num_labels:
+            raise ValueError(f'labels must be given for num_labels={num_labels}, found None; num_labels=0 learns none')
+        return torch.zeros(len(abundances), dtype=torch.int64)
+    index = label_index(labels, len(abundances), num_labels, 'train_abundances')
+    missing = sorted(set(range(num_labels)) - set(index.tolist()))
+    if missing:
+        raise ValueError(f'no map has the labels {missing} of {num_labels}: they cannot be learnt; leave them out')
+    return index
+
+
+def _shares(n: int, weights: Tensor | None) -> Tensor:
+    """(n,) float32 weights on the CPU that add up to one."""
+    if weights is None:
+        return torch.full((n,), 1 / n)
+    weights = weights.float().cpu()
+    if weights.shape != (n,) or not bool(torch.isfinite(weights).all()) or bool((weights < 0).any()):
+        raise ValueError(f'weights must be ({n},), finite and not negative, found {tuple(weights.shape)}: {weights}')
+    if not bool(weights.sum() > 0):
+        raise ValueError('weights of all maps are 0: nothing is left to learn from')
+    return weights / weights.sum()
+
+
+__all__ = ['AbundanceConfig', 'train_abundances']

@@ -1,0 +1,206 @@
+"""A hierarchical VAE of abundance maps.
+
+Child, "Very Deep VAEs Generalize Autoregressive Models and Can Outperform Them on Images", ICLR 2021,
+https://arxiv.org/abs/2011.10650: its blocks, in a compact form.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.distributions import Normal, kl_divergence
+from torch.nn.functional import adaptive_avg_pool2d, interpolate, log_softmax
+
+from .base import AbundanceModel, coarsest
+
+_SPREAD = 5.0  # bound of the log spread of a latent
+
+
+class Bottleneck(nn.Sequential):
+    """Four convolutions, narrow inside, 3 × 3 in the middle where a map has sides; GELU before each.
+
+    Args:
+        inside: channels in.
+        outside: channels out.
+        side: of the map in pixels.
+        gain: factor of the last layer's first weights.
+    """
+
+    def __init__(self, inside: int, outside: int, side: int, gain: float) -> None:
+        middle, kernel = max(4, inside // 4), 3 if side > 1 else 1
+        last = nn.Conv2d(middle, outside, 1)
+        with torch.no_grad():
+            last.weight.mul_(gain)
+        nn.init.zeros_(last.bias)  # type: ignore[arg-type]
+        super().__init__(
+            nn.GELU(),
+            nn.Conv2d(inside, middle, 1),
+            nn.GELU(),
+            nn.Conv2d(middle, middle, kernel, padding=kernel // 2),
+            nn.GELU(),
+            nn.Conv2d(middle, middle, kernel, padding=kernel // 2),
+            nn.GELU(),
+            last,
+        )
+
+
+class TopDownBlock(nn.Module):
+    """Draws latents given what is above them, and adds them to it.
+
+    Args:
+        width: channels of the maps.
+        latents: channels of the latents.
+        side: of the map in pixels.
+        gain: factor of the last layers' first weights.
+    """
+
+    def __init__(self, width: int, latents: int, side: int, gain: float) -> None:
+        super().__init__()
+        self.latents = latents
+        self.prior = Bottleneck(width, 2 * latents + width, side, 0.0)
+        self.posterior = Bottleneck(2 * width, 2 * latents, side, 1.0)
+        self.projection = nn.Conv2d(latents, width, 1)
+        self.residual = Bottleneck(width, width, side, gain)
+        with torch.no_grad():
+            self.projection.weight.mul_(gain)
+
+    def forward(
+        self, x: Tensor, features: Tensor | None, rng: torch.Generator, temperature: float
+    ) -> tuple[Tensor, Tensor]:
+        """What goes on, and the KL divergence (n,) of the posterior from the prior.
+
+        Args:
+            x: (n, width, h, h) from above.
+            features: (n, width, h, h) of the data, or None to draw from the prior.
+            rng: of the latents.
+            temperature: factor of the prior's spread.
+        """
+        mean, spread, more = self.prior(x).split([self.latents, self.latents, x.shape[1]], dim=1)
+        latent, kl = _normal(mean, spread, temperature), x.new_zeros(len(x))
+        if features is not None:
+            prior = _normal(mean, spread)
+            latent = _normal(*self.posterior(torch.cat([x, features], dim=1)).chunk(2, dim=1))
+            kl = kl_divergence(latent, prior).flatten(1).sum(dim=1)
+        noise = torch.randn(latent.mean.shape, generator=rng, device=rng.device).to(x.device)
+        x = x + more + self.projection(latent.mean + latent.stddev * noise)
+        return x + self.residual(x), kl
+
+
+def _normal(mean: Tensor, spread: Tensor, temperature: float = 1.0) -> Normal:
+    # A soft bound of the spread keeps the divergence, and its gradient, finite.
+    bounded = _SPREAD * torch.tanh(spread.float() / _SPREAD)
+    return Normal(mean.float(), temperature * bounded.exp(), validate_args=False)
+
+
+class HierarchicalVAE(AbundanceModel):
+    """Stochastic blocks at every resolution from a single pixel to the map's own, told the label at each.
+
+    The likelihood takes a pixel's abundances as the shares of ``counts`` draws of a multinomial whose probabilities are
+    the softmax output. Its negative logarithm is, up to what the data alone decide, ``counts`` times the KL divergence
+    of the output from the abundances. It needs no discretisation and allows for zeros, and ``counts`` says how
+    precise abundances are: a pixel's are known to √(a(1 − a) / counts).
+
+    Args:
+        k: number of endmembers.
+        size: side of the maps.
+        num_labels: number of labels, 0 for none.
+        width: channels of the maps.
+        latents: channels of the latents of a block.
+        blocks: per resolution, in the encoder and in the decoder.
+        counts: see above.
+        temperature: factor of the prior's spread in sampling; below 1 maps are more typical and less diverse.
+
+    Raises:
+        ValueError: if a setting is out of its range.
+    """
+
+    kind = 'vae'
+
+    def __init__(
+        self,
+        k: int,
+        size: int,
+        num_labels: int,
+        width: int = 48,
+        latents: int = 8,
+        blocks: int = 1,
+        counts: float = 100.0,
+        temperature: float = 1.0,
+    ) -> None:
+        settings = {'width': width, 'latents': latents, 'blocks': blocks, 'counts': counts, 'temperature': temperature}
+        if wrong := {name: value for name, value in settings.items() if value <= 0}:
+            raise ValueError(f'HierarchicalVAE: settings must be positive, found {wrong}')
+        super().__init__(k, size, num_labels, **settings)
+        self.counts, self.temperature = counts, temperature
+        self.sides = [1, coarsest(size)]  # from coarse to fine
+        while self.sides[-1] < size:
+            self.sides.append(2 * self.sides[-1])
+        gain = 1 / math.sqrt(len(self.sides) * blocks)
+        self.first = nn.Conv2d(k, width, 3, padding=1)
+        self.encoder = nn.ModuleList(
+            nn.ModuleList(Bottleneck(width, width, side, gain) for _ in range(blocks)) for side in self.sides
+        )
+        self.decoder = nn.ModuleList(
+            nn.ModuleList(TopDownBlock(width, latents, side, gain) for _ in range(blocks)) for side in self.sides
+        )
+        self.start = nn.Parameter(torch.zeros(width, 1, 1))
+        self.places = nn.Parameter(torch.zeros(width, self.sides[1], self.sides[1]))
+        self.labels = nn.ModuleList(table for _ in self.sides if (table := self.embedding(width)) is not None)
+        self.last = nn.Conv2d(width, k, 1)
+
+    def encode(self, abundances: Tensor) -> list[Tensor]:
+        """(n, width, h, h) features at each resolution, from coarse to fine."""
+        x, found = self.first(self.standardise(abundances)), []
+        for side, blocks in zip(reversed(self.sides), reversed(self.encoder), strict=True):
+            if side != x.shape[-1]:
+                x = adaptive_avg_pool2d(x, side)
+            for block in blocks:  # type: ignore[attr-defined]
+                x = x + block(x)
+            found.append(x)
+        return found[::-1]
+
+    def decode(self, index: Tensor, features: list[Tensor] | None, rng: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Logits (n, k, s, s), and the KL divergence of each block (n, L).
+
+        Args:
+            index: (n,) indices of labels.
+            features: of :meth:`encode`, or None to draw from the prior.
+            rng: of the latents.
+        """
+        x, kls = self.start.expand(len(index), -1, -1, -1), list[Tensor]()
+        for level, (side, blocks) in enumerate(zip(self.sides, self.decoder, strict=True)):
+            if level:
+                x = interpolate(x, size=(side, side))
+            if level == 1:
+                x = x + self.places
+            if len(self.labels):
+                x = x + self.labels[level](index)[:, :, None, None]
+            for block in blocks:  # type: ignore[attr-defined]
+                x, kl = block(x, None if features is None else features[level], rng, self.temperature)
+                kls.append(kl)
+        return self.last(x), torch.stack(kls, dim=1)
+
+    def evidence(self, abundances: Tensor, index: Tensor, rng: torch.Generator) -> tuple[Tensor, Tensor]:
+        """The two parts of the negative evidence lower bound, in nats per map.
+
+        Args:
+            abundances: (n, k, s, s) on the simplex.
+            index: (n,) indices of labels.
+            rng: of the latents, on any device.
+
+        Returns:
+            the negative log-likelihood (n,), 0 for a perfect reconstruction; the KL divergence of each block (n, L),
+            from coarse to fine.
+        """
+        logits, kls = self.decode(index, self.encode(abundances), rng)
+        surprise = torch.special.xlogy(abundances, abundances) - abundances * log_softmax(logits.float(), dim=1)
+        return self.counts * surprise.flatten(1).sum(dim=1), kls
+
+    def draw(self, index: Tensor, rng: torch.Generator) -> Tensor:
+        """See the base class; the softmax is what comes out, without the multinomial's noise."""
+        return self.decode(index, None, rng)[0].float().softmax(dim=1)
+
+
+__all__ = ['HierarchicalVAE']

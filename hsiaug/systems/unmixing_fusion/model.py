@@ -1,0 +1,202 @@
+"""Images, and image-mask pairs, from generated abundances and the endmembers of a scene.
+
+Yu et al., "Unmixing before Fusion: A Generalized Paradigm for Multi-Source-based Hyperspectral Image Synthesis", CVPR
+2024. Masks are added: a class map that is read off the abundances.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Literal, get_args
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ...functional.plain import plain_torch
+from ...models.patch_encoder import PatchEncoder
+from ...samples import SampleSpec
+from ...settings import COUNT, NOT_NEGATIVE, Range
+from ..base import Generator, TrainingData, register
+from .abundances.build import abundance_model
+from .unmixing.network import UnmixingNetwork
+
+Masks = Literal['classifier', 'dominant']
+NoiseFrom = Literal['residual', 'differences']
+CHUNK = 64  # images mixed at a time
+EXPLAINED = 0.999  # share of the residual's variance that is kept
+
+
+@register('unmixing_fusion')
+class UnmixingFusion(Generator):
+    """HSI = E · A + ε: endmembers E of the training images, abundances A by a generator, ε like the residual.
+
+    The abundances are those that an unmixing network finds in the training images and, for more spatial diversity, in
+    RGB images of similar scenes. ε is normal, drawn for each pixel by itself, with a covariance between bands that is
+    taken from what unmixing left of the training images: of this residual itself (``'residual'``), as the text has it,
+    or of the differences between its neighbouring pixels, halved (``'differences'``; Green et al., IEEE TGRS 26(1),
+    1988). The residual also holds materials that no endmember stands for, which are smooth in space: drawn for each
+    pixel by itself they are salt and pepper, and only what differs from pixel to pixel is noise.
+
+    Of kind ``'scene'``, a label is the class of an image. Of kind ``'segmentation'``, it is a class that a mask should
+    hold: the abundances are conditioned on it, and were learnt from training images that each counted for a class by
+    its share in them. Their masks come from the abundances, before ε: by a small convolutional classifier that learnt
+    the training masks (``'classifier'``), or, where classes are materials, by the endmember of most abundance, which
+    stands for the class that most of its training pixels have (``'dominant'``). No pixel of them is ignored.
+
+    Args:
+        spec: spec of the samples, of kind ``'scene'`` or ``'segmentation'``, square.
+        endmembers: k.
+        inputs: bands that the unmixing network looks at: 3, or all of them.
+        widths: channels of its layers.
+        kind: of the abundances' generator, see :func:`~hsiaug.systems.unmixing_fusion.abundances.abundance_model`.
+        network: settings of that generator.
+        masks: see above.
+        noise: standard deviation of ε, as a share of what was taken from the residual; 0 for none.
+        noise_from: see above.
+        variability: standard deviation of a gain that each endmember gets in each sample, as in the extended linear
+            mixing model (Drumetz et al., IEEE TIP 25(8), 2016); 0 for fixed endmembers.
+
+    Raises:
+        ValueError: if a setting does not fit.
+    """
+
+    ranges: ClassVar = {
+        'endmembers': Range(2), 'inputs': COUNT, 'widths': COUNT, 'noise': NOT_NEGATIVE, 'variability': NOT_NEGATIVE,
+    }  # fmt: skip
+    fitted: ClassVar[tuple[str, ...]] = ('residual',)
+    residual: Tensor  # (C, r) a factor of the residual's covariance
+    class_of: Tensor  # (k,) class that each endmember stands for
+
+    def __init__(
+        self,
+        spec: SampleSpec,
+        endmembers: int = 5,
+        inputs: int = 3,
+        widths: Sequence[int] = (32, 64, 128, 96, 48),
+        kind: str = 'diffusion',
+        network: Mapping[str, Any] | None = None,
+        masks: Masks = 'classifier',
+        noise: float = 1.0,
+        variability: float = 0.0,
+        noise_from: NoiseFrom = 'differences',
+    ) -> None:
+        if spec.kind not in ('scene', 'segmentation') or spec.size is None or spec.size[0] != spec.size[1]:
+            raise ValueError(
+                "UnmixingFusion: makes square images of kind 'scene' or 'segmentation', found "
+                f'{spec.kind!r} of size {spec.size}'
+            )
+        for name, value, choices in (
+            ('masks', masks, get_args(Masks)),
+            ('noise_from', noise_from, get_args(NoiseFrom)),
+        ):
+            if value not in choices:
+                raise ValueError(f'UnmixingFusion: unknown {name} {value!r}; choose from {choices}')
+        if noise < 0 or variability < 0:
+            raise ValueError(
+                f'UnmixingFusion: noise and variability must not be negative, found {noise}, {variability}'
+            )
+        super().__init__(
+            spec,
+            endmembers=endmembers,
+            inputs=inputs,
+            widths=list(widths),
+            kind=kind,
+            network=dict(network or {}),
+            masks=masks,
+            noise=noise,
+            variability=variability,
+            noise_from=noise_from,
+        )
+        self.noise_from = noise_from
+        self.masks, self.noise, self.variability = masks, noise, variability
+        self.unmixing = UnmixingNetwork(torch.zeros(inputs, spec.bands), endmembers, widths)
+        self.abundances = abundance_model(kind, endmembers, spec.size[0], spec.num_classes, **self.settings['network'])
+        self.classifier = (
+            PatchEncoder(endmembers, spec.num_classes)
+            if spec.kind == 'segmentation' and masks == 'classifier'
+            else None
+        )
+        self.register_buffer('class_of', torch.zeros(endmembers, dtype=torch.int64))
+
+    @plain_torch()
+    @torch.no_grad()
+    def observe(self, data: TrainingData) -> Tensor:
+        """Take the residual of the training images and, of those with masks, the classes of the endmembers.
+
+        Returns:
+            (N, k, s, s) abundances of the training images, on the CPU.
+        """
+        moments, count = torch.zeros(self.spec.bands, self.spec.bands, dtype=torch.float64), 0
+        hits = torch.zeros(self.unmixing.num_endmembers, self.spec.num_classes, dtype=torch.int64)
+        found = []
+        for image, y in zip(data.x.split(CHUNK), data.y.split(CHUNK), strict=True):
+            abundances = self.unmixing.abundances(image)
+            found.append(abundances.cpu())
+            rest = (image - self.unmixing.mix(abundances).cpu()).movedim(1, -1).double()
+            rough = [rest.diff(dim=1) / 2**0.5, rest.diff(dim=2) / 2**0.5]
+            for part in (x.flatten(0, 2) for x in (rough if self.noise_from == 'differences' else [rest])):
+                moments += part.T @ part
+                count += len(part)
+            if self.spec.kind == 'segmentation':
+                counts = self.counts(y)
+                pairs = abundances.argmax(dim=1).cpu()[counts] * self.spec.num_classes + y[counts]
+                hits += torch.bincount(pairs, minlength=hits.numel()).view_as(hits)
+        values, vectors = np.linalg.eigh((moments / count).numpy())
+        values, vectors = values[::-1].clip(min=0), vectors[:, ::-1]
+        kept = 1 + int(np.searchsorted(np.cumsum(values), EXPLAINED * values.sum()))
+        factor = vectors[:, :kept] * np.sqrt(values[:kept])
+        self.residual = torch.tensor(factor, dtype=torch.float32, device=self.device)
+        self.class_of.copy_(hits.argmax(dim=1))
+        return torch.cat(found)
+
+    def counts(self, mask: Tensor) -> Tensor:
+        """Which pixels of masks count, bool."""
+        return (mask >= 0) & (mask < self.spec.num_classes) & (mask != self.spec.ignore_index)
+
+    @torch.no_grad()
+    def class_map(self, abundances: Tensor) -> Tensor:
+        """(n, H, W) int64 masks of (n, k, H, W) abundances."""
+        if self.classifier is None:
+            return self.class_of[abundances.argmax(dim=1)]
+        masks = []
+        for part in abundances.split(CHUNK):
+            logits = self.classifier.logits(part)
+            if self.spec.ignore_index is not None and 0 <= self.spec.ignore_index < self.spec.num_classes:
+                logits[:, self.spec.ignore_index] = -torch.inf
+            masks.append(logits.argmax(dim=1))
+        return torch.cat(masks)
+
+    @torch.no_grad()
+    def compose(self, abundances: Tensor, rng: torch.Generator) -> Tensor:
+        """(n, C, H, W) images in the dataset's unit of (n, k, H, W) abundances, all randomness from ``rng``."""
+        parts = []
+        for part in abundances.split(CHUNK):
+            if self.variability:
+                gain = 1 + self.variability * torch.randn((*part.shape[:2], 1, 1), generator=rng)
+                part = part * gain.clamp_min(0).to(part)
+            image = self.unmixing.mix(part)
+            if self.noise:
+                shape = (len(part), self.residual.shape[1], *part.shape[2:])
+                draw = torch.randn(shape, generator=rng).to(part)
+                image = image + self.noise * torch.einsum('cr,nrhw->nchw', self.residual, draw)
+            parts.append(image if self.spec.value_range is None else image.clamp(*self.spec.value_range))
+        return torch.cat(parts)
+
+    @plain_torch()
+    @torch.no_grad()
+    def unmixed_and_remixed(self, image: Tensor) -> dict[str, Tensor]:
+        """Images (n, C, H, W) unmixed and mixed again without ε, with their class maps: the best it can do."""
+        abundances = self.unmixing.abundances(image)
+        mixed = torch.cat([self.unmixing.mix(part) for part in abundances.split(CHUNK)])
+        return {'image': mixed} | ({'mask': self.class_map(abundances)} if self.spec.kind == 'segmentation' else {})
+
+    def _draw(self, labels: Tensor, rng: torch.Generator) -> dict[str, Tensor]:
+        if not len(self.residual):
+            raise ValueError('UnmixingFusion: not trained yet; train it with hsiaug.trainers.fit_generator')
+        abundances = self.abundances.sample(len(labels), labels, rng)
+        image = self.compose(abundances, rng)
+        return {'image': image} | ({'mask': self.class_map(abundances)} if self.spec.kind == 'segmentation' else {})
+
+
+__all__ = ['UnmixingFusion']

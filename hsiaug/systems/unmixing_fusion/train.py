@@ -1,0 +1,265 @@
+"""Training of unmixing before fusion: unmixing, masks from abundances, the abundances' generator, the residual.
+
+Yu et al., "Unmixing before Fusion: A Generalized Paradigm for Multi-Source-based Hyperspectral Image Synthesis", CVPR
+2024.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn.functional import avg_pool2d
+
+from ...datasets.bank_plan import class_fractions
+from ...datasets.scenes import SceneDataset, SceneFolder
+from ...engine import Run
+from ...functional.plain import plain_torch
+from ...samples import SampleSpec
+from ...settings import Range, check_settings
+from ...trainers.patch_encoder import train_patch_encoder
+from ..base import TrainingData
+from ..training import trains
+from .abundances.train import AbundanceConfig, train_abundances
+from .model import Masks, NoiseFrom, UnmixingFusion
+from .unmixing.train import Matching, UnmixingConfig, abundances_from_rgb, require_rgb, train_unmixing
+
+UNMIXING_FILE = 'unmixing.safetensors'
+NO_LABEL = -1  # to the abundances' generator
+
+
+@dataclass(frozen=True, eq=False)
+class UnmixingFusionConfig:
+    """Setting of a training.
+
+    Args:
+        unmixing: an :class:`~hsiaug.trainers.UnmixingConfig`, or what to change in
+            :meth:`~hsiaug.trainers.UnmixingConfig.small`.
+        abundances: an :class:`~hsiaug.systems.unmixing_fusion.abundances.AbundanceConfig`, or its fields.
+        masks: how masks come from abundances, see :class:`~hsiaug.systems.unmixing_fusion.UnmixingFusion`.
+        mask_steps: optimiser steps of their classifier.
+        noise: see the generator.
+        noise_from: see the generator.
+        variability: see the generator.
+        rgb: RGB images of similar scenes, (n, 3, H, W) uint8 or floating point from 0 to 1; or a folder of images of
+            one size, or of a folder per class. Only images of the training side: what they show is learnt, and nothing
+            here can tell whether they show the area that is tested on.
+        rgb_labels: (n,) int64 classes of them for samples of kind ``'scene'``, −1 where unknown; in a folder per class,
+            the names that are the spec's classes tell. Those without a class are learnt beside the others, and no
+            sample is asked to be like them. In samples with masks it is their class map that counts.
+        rgb_weight: share of RGB images among the abundances that are learnt from.
+        rgb_factor: how many times finer their pixels are; they are averaged to the size of the spec's.
+        rgb_stride: step between the patches cut from them; their side if None.
+        matching: see :func:`~hsiaug.systems.unmixing_fusion.unmixing.abundances_from_rgb`.
+
+    Raises:
+        ValueError: if a setting is out of its range.
+    """
+
+    unmixing: UnmixingConfig | Mapping[str, Any] = field(default_factory=dict)
+    abundances: AbundanceConfig | Mapping[str, Any] = field(default_factory=dict)
+    masks: Masks = 'classifier'
+    mask_steps: int = 400
+    noise: float = 1.0
+    noise_from: NoiseFrom = 'differences'
+    variability: float = 0.0
+    rgb: Tensor | str | os.PathLike[str] | None = None
+    rgb_labels: Tensor | None = None
+    rgb_weight: float = 0.5
+    rgb_factor: int = 1
+    rgb_stride: int | None = None
+    matching: Matching = 'quantiles'
+
+    def __post_init__(self) -> None:
+        try:
+            if isinstance(self.unmixing, Mapping):
+                object.__setattr__(self, 'unmixing', UnmixingConfig.small(**self.unmixing))
+            if isinstance(self.abundances, Mapping):
+                object.__setattr__(self, 'abundances', AbundanceConfig(**self.abundances))
+        except TypeError as error:
+            raise ValueError(f'UnmixingFusionConfig: unknown setting in unmixing or abundances: {error}') from error
+        check_settings(self, rgb_weight=Range(0, 1))
+        if not 0 < self.rgb_weight < 1:
+            raise ValueError(
+                f'UnmixingFusionConfig: rgb_weight must be between 0 and 1, found {self.rgb_weight}; give rgb=None to '
+                'leave RGB images out'
+            )
+
+
+class Maps(NamedTuple):
+    """What the abundances' generator learns from: maps (N, k, s, s), labels (N,), weights (N,) that add up to one."""
+
+    abundances: Tensor
+    labels: Tensor
+    weights: Tensor
+
+
+@trains('unmixing_fusion', UnmixingFusionConfig)
+@plain_torch()
+def train_unmixing_fusion(
+    data: TrainingData,
+    config: UnmixingFusionConfig | None = None,
+    run: Run | None = None,
+) -> UnmixingFusion:
+    """Train unmixing before fusion.
+
+    Args:
+        data: training part of a split, of kind ``'scene'`` or ``'segmentation'``, square.
+        config: setting; the default one if None.
+        run: how: seed, device, checkpoints, progress; see :class:`~hsiaug.engine.Run`. Checkpoints are removed when the
+            training ends.
+
+    Returns:
+        the generator, on the device.
+
+    Raises:
+        ValueError: if the data cannot be learnt from, or a checkpoint is of another training.
+        FloatingPointError: if a training diverges; the last good checkpoint stays.
+    """
+    config, run = config or UnmixingFusionConfig(), run or Run()
+    seed, device = run.seed, run.device
+    spec, unmixing, learning = data.spec, config.unmixing, config.abundances
+    assert isinstance(unmixing, UnmixingConfig)
+    assert isinstance(learning, AbundanceConfig)
+    _require_trainable(data)
+    rgb, rgb_labels, record = _rgb_patches(config, spec)
+    # Made first: what cannot be made of these patches is said before anything is trained.
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        generator = UnmixingFusion(
+            spec, unmixing.endmembers, spec.bands if unmixing.inputs == 'all' else 3, unmixing.widths, learning.kind,
+            learning.network, config.masks, config.noise, config.variability, config.noise_from,
+        ).to(device)  # fmt: skip
+    network = train_unmixing(data.x, spec.wavelengths, unmixing, run)
+    generator.unmixing = network
+    abundances = generator.observe(data)
+    if generator.classifier is not None:
+        generator.classifier = train_patch_encoder(
+            abundances, data.y, spec.num_classes, spec.ignore_index, seed, config.mask_steps, device
+        )
+    maps = _labelled(abundances, data.y, spec)
+    if rgb is not None:
+        found = abundances_from_rgb(network, rgb, config.matching).cpu()
+        target = generator.class_map(found.to(device)).cpu() if spec.kind == 'segmentation' else rgb_labels
+        assert target is not None
+        others, share = _labelled(found, target, spec), config.rgb_weight
+        weights = torch.cat([(1 - share) * maps.weights, share * others.weights])
+        maps = Maps(torch.cat([maps.abundances, others.abundances]), torch.cat([maps.labels, others.labels]), weights)
+    maps = _with_all_classes(maps, spec)
+    generator.abundances = train_abundances(
+        maps.abundances,
+        maps.labels,
+        spec.num_classes,
+        learning,
+        run,
+        weights=maps.weights,
+    )
+    generator.eval().requires_grad_(True)
+    settings = dataclasses.asdict(dataclasses.replace(config, rgb=None, rgb_labels=None))
+    training = {**settings, 'rgb': record, 'mask_accuracy': _mask_accuracy(generator, data)}
+    generator.adopt(data, seed, json.loads(json.dumps(training)))
+    if (file := run.checkpoint(UNMIXING_FILE)) is not None:
+        file.unlink(missing_ok=True)
+    return generator
+
+
+def _labelled(abundances: Tensor, target: Tensor, spec: SampleSpec) -> Maps:
+    """Maps with their labels, or, of masks, each map once for each class that it holds, by its share in it.
+
+    Args:
+        abundances: (N, k, s, s).
+        target: (N,) labels, or (N, s, s) masks.
+        spec: of the samples.
+    """
+    if target.ndim == 1:
+        return Maps(abundances, target, torch.full((len(target),), 1 / len(target)))
+    shares = class_fractions(target, spec)
+    rows, labels = shares.nonzero(as_tuple=True)
+    return Maps(abundances[rows], labels, shares[rows, labels] / shares.sum())
+
+
+def _mask_accuracy(generator: UnmixingFusion, data: TrainingData) -> float | None:
+    """Share of counting pixels of the validation masks that the class map of their images agrees with."""
+    if generator.spec.kind == 'scene' or not len(data.val_x):
+        return None
+    counts = generator.counts(data.val_y)
+    found = generator.class_map(generator.unmixing.abundances(data.val_x)).cpu()
+    return float((found == data.val_y)[counts].float().mean()) if counts.any() else None
+
+
+def _rgb_patches(
+    config: UnmixingFusionConfig, spec: SampleSpec
+) -> tuple[Tensor | None, Tensor | None, dict[str, Any] | None]:
+    """Patches (n, 3, s, s) of the RGB images, their labels (n,), and what the provenance says of them."""
+    if config.rgb is None:
+        return None, None, None
+    images, labels = (config.rgb, config.rgb_labels) if isinstance(config.rgb, Tensor) else _read(config.rgb, spec)
+    images = require_rgb(images, 'unmixing_fusion')
+    labels = torch.full((len(images),), NO_LABEL) if labels is None else labels.to(torch.int64).cpu()
+    if labels.shape != (len(images),) or not NO_LABEL <= int(labels.min()) <= int(labels.max()) < spec.num_classes:
+        raise ValueError(
+            f'unmixing_fusion: rgb_labels must be ({len(images)},) in [0, {spec.num_classes}), or −1 where unknown, '
+            f'found {tuple(labels.shape)} from {int(labels.min())} to {int(labels.max())}'
+        )
+    digest = hashlib.sha256(images.cpu().contiguous().numpy().tobytes()).hexdigest()[:16]
+    coarse = avg_pool2d(images, config.rgb_factor)
+    size = (spec.size or (0,))[0]
+    if min(coarse.shape[-2:]) < size:
+        raise ValueError(
+            f'unmixing_fusion: RGB images of {images.shape[2]} x {images.shape[3]} pixels, averaged by '
+            f'{config.rgb_factor}, hold no patch of {size} x {size}; lower rgb_factor or give larger images'
+        )
+    step = config.rgb_stride or size
+    windows = coarse.unfold(2, size, step).unfold(3, size, step).permute(0, 2, 3, 1, 4, 5)
+    per_image = windows.shape[1] * windows.shape[2]
+    patches = windows.flatten(0, 2).contiguous()
+    record = {'images': len(images), 'patches': len(patches), 'labelled': int((labels >= 0).sum()), 'sha256': digest}
+    return patches, labels.repeat_interleave(per_image), record
+
+
+def _read(folder: str | os.PathLike[str], spec: SampleSpec) -> tuple[Tensor, Tensor]:
+    """Images of a folder, or of a folder per class, from 0 to 1, and their labels."""
+    root = Path(folder)
+    per_class = root.is_dir() and any(path.is_dir() for path in root.iterdir())
+    files = SceneFolder(root, scale=1 / 255) if per_class else SceneFolder(root.parent, [root.name], scale=1 / 255)
+    images = SceneDataset.from_dataset(files)
+    known = [spec.classes.index(name) if name in spec.classes else NO_LABEL for name in files.spec.classes]
+    return images.image, torch.tensor(known)[images.label]
+
+
+def _with_all_classes(maps: Maps, spec: SampleSpec) -> Maps:
+    """The maps, with one of no weight for a class that is to be ignored and so is in none.
+
+    Raises:
+        ValueError: if another class is in none.
+    """
+    missing = sorted(set(range(spec.num_classes)) - set(maps.labels.tolist()))
+    if lost := [spec.classes[k] for k in missing if k != spec.ignore_index]:
+        raise ValueError(f'unmixing_fusion: no training image holds {lost}; leave them out of the spec')
+    if not missing:
+        return maps
+    return Maps(
+        torch.cat([maps.abundances, maps.abundances[:1]]),
+        torch.cat([maps.labels, torch.tensor(missing)]),
+        torch.cat([maps.weights, torch.zeros(1)]),
+    )
+
+
+def _require_trainable(data: TrainingData) -> None:
+    expected = (data.spec.bands, *(data.spec.size or ()))
+    if data.spec.kind not in ('scene', 'segmentation') or tuple(data.x.shape[1:]) != expected or len(data.x) == 0:
+        raise ValueError(
+            f"unmixing_fusion learns images {('N', *expected)} of kind 'scene' or 'segmentation', found "
+            f'{tuple(data.x.shape)} of kind {data.spec.kind!r}'
+        )
+
+
+__all__ = ['UnmixingFusionConfig', 'train_unmixing_fusion']

@@ -1,0 +1,330 @@
+"""Training of an unmixing network, and abundances of RGB images by it.
+
+Yu et al., "Unmixing before Fusion: A Generalized Paradigm for Multi-Source-based Hyperspectral Image Synthesis", CVPR
+2024.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import math
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+import numpy as np
+import torch
+from sklearn.cluster import KMeans
+from torch import Tensor
+
+from ....engine import Run, Training
+from ....engine.checkpoint import resumable
+from ....engine.schedules import Cosine
+from ....functional.plain import plain_torch
+from ....functional.scaling import band_scale
+from ....functional.unmixing import RGB_CENTRES, band_selection, require_rank, vca
+from ....losses.unmixing import unmixing_loss
+from ....settings import POSITIVE, Range, check_settings
+from .network import UnmixingNetwork
+
+Inputs = Literal['rgb', 'all']
+Start = Literal['vca', 'kmeans']
+Matching = Literal['none', 'moments', 'quantiles']
+
+CHECKPOINT_FILE = 'unmixing.safetensors'
+_SPECTRA = 20_000  # that starting endmembers are looked for among
+_DRAWS = 10  # of vertex component analysis in each projection
+_VALUES = 1_000_000  # that scale and quantiles are taken from
+_BRIGHT = 0.999  # quantile of all values that counts as 1
+COLLAPSED = 0.95  # mean share of one endmember that leaves nothing to the others
+FLAT = 0.01  # standard deviation of abundances that show no picture
+
+
+@dataclass(frozen=True)
+class UnmixingConfig:
+    """Setting of an unmixing network and its training. The defaults are the published ones; :meth:`small` suits scenes.
+
+    Args:
+        endmembers: k.
+        inputs: ``'rgb'`` feeds the encoder with three bands, so that RGB images fit it; ``'all'`` with all of them.
+        centres: wavelengths in nm of the three bands.
+        response: (3, C) spectral responses instead, see :func:`~hsiaug.functional.unmixing.band_selection`.
+        widths: channels of the encoder's five inner layers.
+        start: endmembers before training: ``'vca'`` takes extreme spectra, of 20 draws those that leave least,
+            ``'kmeans'`` the centres of clusters, typical constituents rather than pure materials.
+        epochs: passes over the images, in each of which every image is met once on average.
+        steps: optimiser steps instead.
+        batch_size: images per step.
+        learning_rate: of Adam at its highest; it falls to 0 along a cosine.
+        endmember_rate: learning rate of the endmembers, as a share of the encoder's.
+        sad_weight: α of the spectral angle in radians.
+        tv_weight: β of the endmembers' total variation.
+
+    Raises:
+        ValueError: if a setting is out of its range.
+    """
+
+    endmembers: int = 5
+    inputs: Inputs = 'rgb'
+    centres: tuple[float, float, float] = RGB_CENTRES
+    response: Sequence[Sequence[float]] | None = None
+    widths: tuple[int, int, int, int, int] = (32, 64, 128, 96, 48)
+    start: Start = 'vca'
+    epochs: int = 40
+    steps: int | None = None
+    batch_size: int = 4
+    learning_rate: float = 1e-4
+    endmember_rate: float = 1.0
+    sad_weight: float = 0.1
+    tv_weight: float = 1e-3
+
+    def __post_init__(self) -> None:
+        for name in ('centres', 'widths'):
+            if isinstance(value := getattr(self, name), list):  # where JSON or YAML wrote it
+                object.__setattr__(self, name, tuple(value))
+        if isinstance(self.response, np.ndarray):
+            object.__setattr__(self, 'response', self.response.tolist())
+        check_settings(self, endmembers=Range(2), learning_rate=POSITIVE, response=Range(-math.inf))
+
+    @classmethod
+    def small(cls, **changes: Any) -> UnmixingConfig:
+        """For small scenes: 300 steps at thirty times the rate; endmembers, which start near their goal, move less."""
+        return cls(**{'steps': 300, 'learning_rate': 3e-3, 'endmember_rate': 0.1, **changes})
+
+
+class UnmixingTraining(Training):
+    """The training: a network and the images that it unmixes, on the device.
+
+    Args:
+        network: with its starting endmembers.
+        images: (N, C, H, W) in the dataset's unit.
+        config: setting.
+        seed: of everything random.
+    """
+
+    def __init__(self, network: UnmixingNetwork, images: Tensor, config: UnmixingConfig, seed: int) -> None:
+        groups = [
+            {'params': network.encoder.parameters(), 'lr': config.learning_rate},
+            {'params': network.decoder.parameters(), 'lr': config.learning_rate * config.endmember_rate},
+        ]
+        optimisers = {'network': torch.optim.Adam(groups, fused=True)}
+        steps = config.steps or config.epochs * math.ceil(len(images) / config.batch_size)
+        super().__init__('unmixing', {'network': network.train()}, optimisers, steps, seed, images.device, Cosine())
+        self.network, self.images, self.config = network, images, config
+
+    def update(self, rng: torch.Generator) -> None:
+        """One step; endmembers that it made negative are put to 0."""
+        network, config = self.network, self.config
+        rows = torch.randint(len(self.images), (config.batch_size,), generator=rng, device=self.device)
+        image = self.images[self.share(rows)]
+        abundances, output = network(image)
+        weights = network.decoder.weight[:, :, 0, 0].T
+        loss = unmixing_loss(
+            output / network.scale, image / network.scale, weights, config.sad_weight, config.tv_weight
+        )
+        self.descend('network', loss)
+        with torch.no_grad():
+            network.decoder.weight.clamp_(min=0)
+        self.losses['loss'] = loss.detach()
+        self.losses['largest share'] = abundances.detach().mean(dim=(0, 2, 3)).amax()
+
+
+@plain_torch()
+def train_unmixing(
+    images: Tensor,
+    wavelengths: Sequence[float] | None = None,
+    config: UnmixingConfig | None = None,
+    run: Run | None = None,
+) -> UnmixingNetwork:
+    """Train an unmixing network.
+
+    Args:
+        images: (N, C, H, W) float32 training images in any unit of light, such as reflectance.
+        wavelengths: (C,) band centres in nm; needed for ``inputs='rgb'`` without a response.
+        config: setting; the published one if None.
+        run: how: seed, device, checkpoints, progress; see :class:`~hsiaug.engine.Run`. The checkpoint stays, and the
+            same call reads its result from there.
+
+    Returns:
+        the network in evaluation mode, on the device.
+
+    Raises:
+        ValueError: if the images cannot be learnt from, wavelengths are missing, k exceeds the rank of the data, or the
+            checkpoint is of another training.
+        FloatingPointError: if the training diverges; the last good checkpoint stays.
+
+    Warns:
+        UserWarning: if the abundances collapsed onto one endmember, or are the same everywhere.
+    """
+    config, run = config or UnmixingConfig(), run or Run()
+    file = run.checkpoint(CHECKPOINT_FILE)
+    _require_images(images)
+    digest = hashlib.sha256(images.detach().cpu().contiguous().numpy().tobytes()).hexdigest()
+    fields = {k: v for k, v in dataclasses.asdict(config).items() if k != 'learning_rate'}  # may be lowered on the way
+    identity = {**fields, 'seed': run.seed, 'images': list(images.shape), 'data': digest}
+    resume = resumable(file, identity) is not None
+    bands = images.shape[1]
+    selection = (
+        np.eye(bands) if config.inputs == 'all' else band_selection(bands, wavelengths, config.centres, config.response)
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(run.seed)
+        network = UnmixingNetwork(torch.from_numpy(selection), config.endmembers, config.widths)
+    start(network, images, config.start, run.seed)
+    training = UnmixingTraining(network.to(run.device), images.to(run.device), config, run.seed)
+    if resume and file is not None:
+        training.load(file)
+    if training.step < training.steps:
+        training.run(run, file, identity)
+        if file is not None:
+            training.save(file, identity)
+    network.eval()
+    warn_of_collapse(network.abundances(training.images))
+    return network
+
+
+@torch.no_grad()
+def start(network: UnmixingNetwork, images: Tensor, kind: Start, seed: int) -> None:
+    """Give a network its units and normalisation, and the endmembers that training starts from.
+
+    Args:
+        network: untrained.
+        images: (N, C, H, W) training images.
+        kind: see :class:`UnmixingConfig`.
+        seed: of what is drawn.
+
+    Raises:
+        ValueError: if k exceeds the rank of the data.
+    """
+    values = images.reshape(-1)[:: max(1, images.numel() // _VALUES)].double()
+    # The brightest values alone may be glints.
+    network.scale.fill_(float(values.quantile(_BRIGHT).clamp_min(1e-12)))
+    inputs = network.select(images.to(network.selection)).movedim(1, 0).flatten(1)
+    spread, mean = torch.std_mean(inputs, dim=1, correction=0)
+    network.input_mean.copy_(mean[:, None, None])
+    network.input_std.copy_(band_scale(mean, spread)[:, None, None])
+    levels = torch.linspace(0, 1, network.quantiles.shape[1], dtype=torch.float64)
+    for row, band in zip(network.quantiles, inputs, strict=True):
+        row.copy_(band[:: max(1, len(band) // _VALUES)].double().quantile(levels))
+    spectra = images.movedim(1, -1).flatten(0, 2)
+    if len(spectra) > _SPECTRA:
+        spectra = spectra[torch.randperm(len(spectra), generator=torch.Generator().manual_seed(seed))[:_SPECTRA]]
+    x, k = spectra.double().cpu().numpy(), network.num_endmembers
+    require_rank(x, k, 'train_unmixing')
+    if kind == 'vca':
+        found = vca(x, k, seed, _DRAWS)
+    else:
+        found = KMeans(k, n_init=3, random_state=seed % 2**32).fit(x).cluster_centers_
+    weights = torch.from_numpy(found).clamp_min(0).T / network.scale.double()
+    network.decoder.weight.copy_(weights[:, :, None, None])
+
+
+def warn_of_collapse(abundances: Tensor) -> None:
+    """Warn if (n, k, H, W) abundances collapsed onto one endmember, or are the same everywhere."""
+    shares = abundances.mean(dim=(0, 2, 3))
+    spread = float(abundances.std(dim=(0, 2, 3)).max())
+    if float(shares.max()) > COLLAPSED:
+        warnings.warn(
+            f'the abundances have collapsed onto endmember {int(shares.argmax())}, whose mean is '
+            f'{float(shares.max()):.3f}: the others say nothing; start from other endmembers (start, seed), lower the '
+            'learning rate, or take fewer endmembers',
+            stacklevel=4,  # the caller, beyond the decorator
+        )
+    elif spread < FLAT:
+        warnings.warn(
+            f'the abundances are the same everywhere (largest standard deviation {spread:.2g}): they show no picture; '
+            'train for more steps, or start from other endmembers (start, seed)',
+            stacklevel=4,  # the caller, beyond the decorator
+        )
+
+
+@plain_torch()
+def abundances_from_rgb(network: UnmixingNetwork, rgb: Tensor, matching: Matching = 'quantiles') -> Tensor:
+    """Abundances of RGB images.
+
+    A camera's counts are no reflectances: exposure, white balance and gamma lie between them. *quantiles* gives each
+    colour the distribution that its band had in training, which undoes gamma too, *moments* mean and spread alone;
+    both over all images together, since a single image may well be brighter or greener than the scene. They expect
+    images of such a mixture of materials as was trained on. *none* takes 1 for a bright pixel of the training images:
+    for RGB in reflectance, divided by the network's ``scale``. On Houston 2018, whose camera saw what the spectrometer
+    saw, the RMSE to the abundances of the spectrometer's image is 0.09, 0.10 and 0.20 (0.18 for constant ones).
+
+    Args:
+        network: trained with ``inputs='rgb'``.
+        rgb: (n, 3, H, W) red, green, blue; uint8, or floating point from 0 to 1.
+        matching: see above.
+
+    Returns:
+        (n, k, H, W) float32 on the simplex, on the network's device.
+
+    Raises:
+        TypeError: for another dtype.
+        ValueError: for another shape or range, an unknown matching, or a network of other inputs.
+    """
+    if matching not in get_args(Matching):
+        raise ValueError(f'abundances_from_rgb: unknown matching {matching!r}; choose from {get_args(Matching)}')
+    if len(network.selection) != 3:
+        raise ValueError(
+            f"abundances_from_rgb: the network takes {len(network.selection)} bands; train it with inputs='rgb'"
+        )
+    values = require_rgb(rgb, 'abundances_from_rgb').cpu()
+    if matching == 'none':
+        return network.abundances(values * network.scale.cpu())
+    flat = values.movedim(1, 0).flatten(1)
+    if matching == 'moments':
+        spread, mean = torch.std_mean(flat, dim=1, correction=0)
+        target = network.input_mean.cpu()[:, :, 0], network.input_std.cpu()[:, :, 0]
+        flat = (flat - mean[:, None]) / spread.clamp_min(1e-6)[:, None] * target[1] + target[0]
+    else:
+        levels = np.linspace(0, 1, network.quantiles.shape[1])
+        matched = [
+            np.interp(band, np.quantile(band, levels), wanted)
+            for band, wanted in zip(flat.numpy(), network.quantiles.cpu().numpy(), strict=True)
+        ]
+        flat = torch.from_numpy(np.stack(matched)).float()
+    return network.abundances(flat.view(3, len(values), *values.shape[2:]).movedim(0, 1))
+
+
+def require_rgb(rgb: Tensor, who: str) -> Tensor:
+    """RGB images as float32 from 0 to 1.
+
+    Args:
+        rgb: (n, 3, H, W), uint8 or floating point from 0 to 1.
+        who: whose demand it is, for messages.
+
+    Raises:
+        TypeError: for another dtype.
+        ValueError: for another shape or range.
+    """
+    if not isinstance(rgb, Tensor) or not (rgb.dtype == torch.uint8 or rgb.is_floating_point()):
+        found = rgb.dtype if isinstance(rgb, Tensor) else type(rgb).__name__
+        raise TypeError(f'{who}: RGB images must be a uint8 tensor, or floating point from 0 to 1, found {found}')
+    if rgb.ndim != 4 or rgb.shape[1] != 3 or 0 in rgb.shape:
+        raise ValueError(f'{who}: RGB images must be (n, 3, H, W), colours before rows, found {tuple(rgb.shape)}')
+    if rgb.dtype == torch.uint8:
+        return rgb.float() / 255
+    low, high = float(rgb.min()), float(rgb.max())
+    if not (low >= 0 and high <= 1):  # NaN is neither
+        raise ValueError(
+            f'{who}: floating-point RGB must lie from 0 to 1, found {low:.4g} to {high:.4g}; divide by the greatest '
+            'value of its format, such as 255 or 65535, or give uint8'
+        )
+    return rgb.float()
+
+
+def _require_images(images: Tensor) -> None:
+    if images.ndim != 4 or 0 in images.shape or not images.is_floating_point():
+        raise ValueError(
+            f'train_unmixing: images (N, C, H, W) of floating point are needed, found {tuple(images.shape)} of '
+            f'{images.dtype}'
+        )
+    bad = int((~torch.isfinite(images.flatten(1)).all(dim=1)).sum())
+    if bad:
+        raise ValueError(f'{bad} of {len(images)} images hold NaN or infinite values; leave these patches or bands out')
+    if float(images.max()) <= 0:
+        raise ValueError('train_unmixing: no value is above 0; unmixing needs light: reflectance, radiance or counts')
+
+
+__all__ = ['UnmixingConfig', 'abundances_from_rgb', 'train_unmixing']

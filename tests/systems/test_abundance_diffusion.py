@@ -1,0 +1,87 @@
+import pytest
+import torch
+from diffusers import DDPMScheduler
+from torch import Tensor
+
+from hsiaug.systems.unmixing_fusion.abundances.build import abundance_model
+from hsiaug.systems.unmixing_fusion.abundances.diffusion import AbundanceDiffusion, noise_betas
+
+
+def rng(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+@pytest.fixture(scope='module')
+def diffusion() -> AbundanceDiffusion:
+    torch.manual_seed(0)
+    return AbundanceDiffusion(3, 16, 2, channels=(8, 16), sampling_steps=4).eval()
+
+
+def test_samples_lie_on_the_simplex_and_follow_the_seed(diffusion: AbundanceDiffusion) -> None:
+    labels = torch.tensor([0, 1, 0, 1, -1])
+    a = diffusion.sample(5, labels, rng(1))
+    assert a.shape == (5, 3, 16, 16)
+    assert float(a.min()) == 0
+    assert torch.allclose(a.sum(dim=1), torch.ones(5, 16, 16), atol=1e-5)
+    assert torch.equal(a, diffusion.sample(5, labels, rng(1)))
+    assert not torch.allclose(a, diffusion.sample(5, 1 - labels.clamp_min(0), rng(1)), atol=1e-3)
+
+
+def test_a_denoiser_that_knows_the_map_draws_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = AbundanceDiffusion(3, 16, 0, channels=(8, 16))
+    truth = (4 * torch.randn(2, 3, 16, 16, generator=rng())).softmax(dim=1)
+    truth = torch.where(truth < 0.05, 0, truth)  # with exact zeros
+    truth = truth / truth.sum(dim=1, keepdim=True)
+    model.observe(truth, torch.zeros(2, dtype=torch.int64), torch.tensor([0.5, 0.5]))
+    clean = model.standardise(truth)
+    times = list[int]()
+
+    def exact(noisy: Tensor, time: Tensor, index: Tensor) -> Tensor:
+        times.append(int(time[0]))
+        alpha = model.alphas[time][:, None, None, None]
+        noise = (noisy - alpha.sqrt() * clean) / (1 - alpha).sqrt()
+        return alpha.sqrt() * noise - (1 - alpha).sqrt() * clean
+
+    monkeypatch.setattr(model, 'forward', exact)
+    drawn = model.sample(2, None, rng(5))
+    assert float((drawn - truth).abs().max()) < 1e-4
+    assert bool((drawn[truth == 0] < 1e-5).all())
+    assert len(times) == 20
+    assert times == sorted(times, reverse=True)
+    assert times[0] > 950
+
+
+def test_noise_hides_large_maps_as_it_hides_small_ones() -> None:
+    reference = DDPMScheduler(beta_start=0.0015, beta_end=0.0155, beta_schedule='scaled_linear').alphas_cumprod
+    small, large = ((1 - noise_betas(size)).cumprod(0) for size in (32, 256))
+    assert torch.allclose(small.float(), reference, atol=1e-5)
+    assert torch.equal(noise_betas(16), noise_betas(32))
+    ratio = (small / (1 - small)) / (large / (1 - large))
+    assert torch.allclose(ratio, torch.full_like(ratio, 64.0))
+
+
+def test_labels_without_labels_mean_nothing() -> None:
+    model = AbundanceDiffusion(3, 8, 0, channels=(8, 16), sampling_steps=2).eval()
+    assert torch.equal(model.sample(2, torch.tensor([0, 5]), rng()), model.sample(2, None, rng()))
+
+
+def test_chunks_do_not_change_what_is_drawn(diffusion: AbundanceDiffusion, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = diffusion.sample(4, torch.zeros(4, dtype=torch.int64), rng())
+    monkeypatch.setattr('hsiaug.systems.unmixing_fusion.abundances.base._PIXELS', 2 * 16**2)
+    parts = diffusion.sample(4, torch.zeros(4, dtype=torch.int64), rng())
+    assert torch.allclose(whole, parts, atol=1e-5)
+
+
+def test_rebuilt_from_its_settings(diffusion: AbundanceDiffusion) -> None:
+    again = abundance_model('diffusion', 3, 16, 2, **diffusion.settings).eval()
+    again.load_state_dict(diffusion.state_dict())
+    assert torch.equal(again.sample(3, None, rng()), diffusion.sample(3, None, rng()))
+
+
+def test_mistakes() -> None:
+    with pytest.raises(ValueError, match='maps of 12 pixels do not divide by 8'):
+        AbundanceDiffusion(3, 12, 0, channels=(8, 8, 8, 8))
+    with pytest.raises(ValueError, match='multiples of 4, found \\(6, 8\\)'):
+        AbundanceDiffusion(3, 16, 0, channels=(6, 8))
+    with pytest.raises(ValueError, match='sampling_steps in \\[1, 1000\\], found 1 and 0'):
+        AbundanceDiffusion(3, 16, 0, sampling_steps=0)

@@ -1,0 +1,245 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from hsiaug.systems import Generator, TrainingData, generator_class, load
+from hsiaug.systems.base import REGISTRY, CheckpointError
+from hsiaug.systems.ensemble import Ensemble
+from hsiaug.systems.gaussian import ClassGaussian
+from hsiaug.systems.relighting import sky_shape
+from hsiaug.trainers import fit_generator
+
+KINDS = {
+    'duplicate': {},
+    'noise': {},
+    'gain_offset': {},
+    'relighting': {},
+    'mixup': {'partners': 'across'},
+    'gaussian': {'components': 2},
+    'variability': {},
+    'spectral_gan': {'iterations': 5, 'hidden': 16},
+}
+
+
+def fit(kind: str, data: TrainingData) -> Generator:
+    return fit_generator(kind, data, KINDS[kind], seed=2**61 + 1)  # folds are given seeds of 62 bits
+
+
+@pytest.mark.parametrize('kind', KINDS)
+def test_contract(kind: str, data: TrainingData, tmp_path: Path) -> None:
+    generator = fit(kind, data)
+    labels = torch.tensor([2, 0, 1, 1, 0] * 20)
+    state = torch.get_rng_state()
+    batch = generator.sample(100, labels, seed=7)
+    assert torch.equal(torch.get_rng_state(), state)  # a seeded draw leaves the global stream alone
+    assert batch['image'].shape == (100, 12)
+    assert batch['image'].dtype == torch.float32
+    assert batch['image'].isfinite().all()
+    assert torch.equal(batch['label'], labels)
+    assert torch.equal(generator.sample(100, labels, seed=7)['image'], batch['image'])
+    assert not torch.equal(generator.sample(100, labels, seed=8)['image'], batch['image'])
+    assert 0.3 < float(batch['image'].mean() / data.x.mean()) < 3  # the dataset's own units
+    assert ('label_prob' in batch) == generator.soft_labels
+    assert generator.provenance is not None
+    assert data.provenance is not None
+    assert generator.provenance.seen == data.provenance.seen
+    assert generator.provenance.training['generator'] == kind
+
+    generator.save_pretrained(tmp_path / 'saved')
+    assert sorted(p.name for p in (tmp_path / 'saved').iterdir()) == ['README.md', 'config.json', 'model.safetensors']
+    loaded = Generator.from_pretrained(tmp_path / 'saved')
+    assert type(loaded) is generator_class(kind)
+    assert loaded.spec == generator.spec
+    assert loaded.provenance == generator.provenance
+    assert torch.equal(loaded.sample(100, labels, seed=7)['image'], batch['image'])
+
+
+def test_every_registered_generator_is_tested() -> None:
+    load()
+    modules = [path.stem for path in Path(__file__).parents[1].glob('*/test_*.py')]
+    alone = {name for name in REGISTRY if not any(module.startswith(f'test_{name}') for module in modules)}
+    assert alone - set(KINDS) == {'ensemble'}
+
+
+def test_labels_follow_training_frequencies_and_mistakes_are_named(data: TrainingData) -> None:
+    generator = fit('duplicate', data)
+    drawn = torch.bincount(generator.sample(3000, seed=0)['label'], minlength=3) / 3000
+    assert torch.allclose(drawn, torch.bincount(data.y) / len(data.y), atol=0.04)
+    with pytest.raises(ValueError, match=r'labels must be \(3,\) for n=3'):
+        generator.sample(3, torch.tensor([0]))
+    with pytest.raises(ValueError, match=r'must lie in \[0, 3\)'):
+        generator.sample(1, torch.tensor([3]))
+    with pytest.raises(ValueError, match='unknown generator'):
+        fit_generator('ganerator', data)
+    with pytest.raises(ValueError, match="'mixup' cannot be made with settings"):
+        fit_generator('mixup', data, {'alhpa': 1})
+
+
+def test_duplicates_are_real_spectra_of_their_class(data: TrainingData) -> None:
+    batch = fit('duplicate', data).sample(200, seed=0)
+    known = {(x.numpy().tobytes(), int(y)) for x, y in zip(data.x, data.y, strict=True)}
+    assert {(x.numpy().tobytes(), int(y)) for x, y in zip(batch['image'], batch['label'], strict=True)} <= known
+
+
+def test_gain_and_offset_is_affine_in_a_real_spectrum(data: TrainingData) -> None:
+    batch = fit('gain_offset', data).sample(20, seed=0)
+    for image, label in zip(batch['image'].double(), batch['label'], strict=True):
+        residuals = []
+        for x in data.x[data.y == label].double():
+            design = torch.stack([x, torch.ones_like(x)], dim=1)
+            residuals.append(float((design @ torch.linalg.lstsq(design, image).solution - image).abs().max()))
+        assert min(residuals) < 1e-5
+
+
+def test_relighting_is_direct_light_plus_a_blue_sky(data: TrainingData) -> None:
+    generator = fit('relighting', data)
+    wavelengths = np.linspace(400, 2400, 12)
+    assert np.allclose(sky_shape(data.spec), (400 / wavelengths) ** 2)
+    batch = generator.sample(20, seed=0)
+    sky = sky_shape(data.spec)
+    for image, label in zip(batch['image'], batch['label'], strict=True):
+        residuals = []
+        for x in data.x[data.y == label]:
+            design = torch.stack([x, x * sky], dim=1)
+            residuals.append(float((design @ torch.linalg.lstsq(design, image).solution - image).abs().max()))
+        assert min(residuals) < 1e-4
+
+
+def test_mixup_is_convex_and_its_shares_say_so(data: TrainingData) -> None:
+    batch = fit('mixup', data).sample(50, seed=0)
+    share, label = batch['label_prob'].max(dim=1)
+    assert torch.equal(label, batch['label'])
+    assert (share >= 0.5).all()
+    pair = (share > 0.55) & (share < 0.95)
+    assert pair.any()
+    image, prob = batch['image'][pair][0], batch['label_prob'][pair][0]
+    first, second = prob.topk(2).indices.tolist()
+    weight = float(prob[first])
+    candidates = weight * data.x[data.y == first][:, None] + (1 - weight) * data.x[data.y == second][None]
+    assert float((candidates - image).abs().amax(dim=2).min()) < 1e-5
+    within = fit_generator('mixup', data).sample(50, seed=0)
+    assert (within['label_prob'].max(dim=1).values > 1 - 1e-6).all()
+
+
+@pytest.mark.parametrize('covariance', ['shrunk', 'tied'])
+def test_gaussian_has_the_moments_of_its_data(covariance: str, data: TrainingData) -> None:
+    rng = np.random.default_rng(0)
+    factor = rng.normal(size=(12, 12)) * 0.1
+    x = torch.tensor(rng.normal(size=(900, 12)) @ factor.T + np.repeat(np.eye(3, 12), 300, axis=0), dtype=torch.float32)
+    many = TrainingData(data.spec, x, torch.arange(3).repeat_interleave(300), x[:0], x[:0], torch.arange(0))
+    generator = ClassGaussian(data.spec, covariance=covariance)  # type: ignore[arg-type]
+    generator.fit(many)
+    sample = generator.sample(20_000, torch.full((20_000,), 1), seed=0)['image'].numpy()
+    assert np.abs(sample.mean(axis=0) - x[300:600].numpy().mean(axis=0)).max() < 0.02
+    expected = factor @ factor.T
+    assert np.linalg.norm(np.cov(sample.T) - expected) / np.linalg.norm(expected) < 0.2
+
+
+def test_mixture_finds_two_modes(data: TrainingData) -> None:
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(300, 12)) * 0.05
+    x[::2, 0] += 3
+    many = TrainingData(
+        data.spec, torch.tensor(x, dtype=torch.float32), torch.arange(3).repeat_interleave(100), data.x, data.x, data.y
+    )
+    modes = {}
+    for components in (1, 2):
+        generator = ClassGaussian(data.spec, components=components)
+        generator.fit(many)
+        first = generator.sample(1000, torch.zeros(1000, dtype=torch.int64), seed=0)['image'][:, 0]
+        modes[components] = float(((first > 0.75) & (first < 2.25)).float().mean())
+    assert modes[2] < 0.02 < 0.2 < modes[1]  # one Gaussian fills the gap between the modes
+
+
+def test_variability_transfers_unlabelled_differences(data: TrainingData) -> None:
+    # Unlabelled spectra vary in band 5 only, so samples vary there (brightness is equalised: a little elsewhere too).
+    x = torch.ones(6, 12) + torch.eye(3, 12).repeat_interleave(2, 0)
+    pool = x[[0, 2, 4]].repeat(40, 1)
+    pool[:, 5] += torch.linspace(-0.2, 0.2, 120)
+    few = TrainingData(
+        data.spec, x, torch.arange(3).repeat_interleave(2), pool, x, torch.arange(3).repeat_interleave(2)
+    )
+    settings = {'mixing': 0, 'direct': 0, 'diffuse': 0, 'neighbours': 40}
+    vary = fit_generator('variability', few, {**settings, 'variability': 1.0})
+    image = vary.sample(300, torch.zeros(300, dtype=torch.int64), seed=0)['image']
+    spread = image.std(dim=0)
+    assert spread[5] > 5 * spread[torch.arange(12) != 5].max()
+    still = fit_generator('variability', few, {**settings, 'variability': 0})
+    assert still.sample(300, torch.zeros(300, dtype=torch.int64), seed=0)['image'].std(dim=0).max() < 1e-6
+
+
+def test_ensemble_draws_from_all_its_members(data: TrainingData, tmp_path: Path) -> None:
+    members = [fit('duplicate', data), fit('noise', data)]
+    ensemble = Ensemble.of(members, data)
+    batch = ensemble.sample(400, seed=0)
+    known = {x.numpy().tobytes() for x in data.x}
+    copies = np.mean([x.numpy().tobytes() in known for x in batch['image']])
+    assert 0.4 < copies < 0.6
+    loaded = Generator.from_pretrained(ensemble.save_pretrained(tmp_path / 'e'))
+    assert torch.equal(loaded.sample(400, seed=0)['image'], batch['image'])
+    gans = fit_generator('spectral_gan', data, {'iterations': 2, 'hidden': 8, 'members': 2})
+    assert isinstance(gans, Ensemble)
+    assert gans.sample(4, seed=0)['image'].shape == (4, 12)
+
+
+class TestCheckpoints:
+    def test_truncated_foreign_and_misfit(self, data: TrainingData, tmp_path: Path) -> None:
+        folder = fit('spectral_gan', data).save_pretrained(tmp_path / 'g')
+        weights, config = (folder / 'model.safetensors').read_bytes(), (folder / 'config.json').read_text()
+
+        def refused(message: str) -> None:
+            with pytest.raises(CheckpointError, match=message):
+                Generator.from_pretrained(folder)
+
+        (folder / 'model.safetensors').write_bytes(weights[: len(weights) // 2])
+        refused('truncated or not a safetensors file')
+        (folder / 'model.safetensors').write_bytes(b'PK\x03\x04 a pickle in a zip')
+        refused('truncated or not a safetensors file')
+        (folder / 'model.safetensors').write_bytes(weights)
+        state = load_file(folder / 'model.safetensors')
+        save_file({k: v for k, v in state.items() if 'linears.0' not in k}, folder / 'model.safetensors')
+        refused('does not fit')
+        (folder / 'model.safetensors').write_bytes(weights)
+        (folder / 'config.json').write_text('{"architectures": ["Bert"]}')
+        refused('not a generator config')
+        (folder / 'config.json').write_text(config[:40])
+        refused('not a generator config')
+        (folder / 'config.json').unlink()
+        refused('holds no config.json')
+        with pytest.raises(CheckpointError, match='no folder'):
+            Generator.from_pretrained(tmp_path / 'nowhere' / 'at' / 'all')
+
+    def test_another_type_is_refused(self, data: TrainingData, tmp_path: Path) -> None:
+        folder = fit('noise', data).save_pretrained(tmp_path / 'g')
+        with pytest.raises(CheckpointError, match="holds a 'noise'"):
+            ClassGaussian.from_pretrained(folder)
+
+    def test_failed_save_leaves_nothing_behind(
+        self, data: TrainingData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        generator = fit('noise', data)
+
+        def full(*_: object) -> None:
+            raise OSError('No space left on device')
+
+        monkeypatch.setattr('hsiaug.systems.base.save_file', full)
+        with pytest.raises(OSError, match='No space'):
+            generator.save_pretrained(tmp_path / 'g')
+        assert list(tmp_path.iterdir()) == []
+
+    def test_saving_over_something_else_is_refused(self, data: TrainingData, tmp_path: Path) -> None:
+        (tmp_path / 'thesis.tex').write_text('years of work')
+        with pytest.raises(FileExistsError, match='choose another folder'):
+            fit('noise', data).save_pretrained(tmp_path)
+        assert [p.name for p in tmp_path.iterdir()] == ['thesis.tex']
+
+    def test_card_and_config_say_what_it_is(self, data: TrainingData, tmp_path: Path) -> None:
+        folder = fit('noise', data).save_pretrained(tmp_path / 'g')
+        card = (folder / 'README.md').read_text()
+        assert data.provenance is not None
+        assert str(data.provenance.split) in card
+        assert json.loads((folder / 'config.json').read_text())['type'] == 'noise'

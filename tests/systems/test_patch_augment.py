@@ -1,0 +1,92 @@
+from typing import Any
+
+import pytest
+import torch
+from toys import Toy, aligned, keys_of, toy_spec
+
+from hsiaug.systems import Generator, TrainingData
+from hsiaug.systems.patch_augment import PatchAugment, pairs_that_hold
+from hsiaug.trainers import fit_generator
+
+KINDS = ('duplicate', 'flips', 'crops', 'noise', 'cutmix')
+
+
+def pairs(n: int = 12) -> TrainingData:
+    data = Toy('segmentation', n).data
+    empty = data['image'][:0]
+    return TrainingData(toy_spec('segmentation'), data['image'], data['mask'], empty, empty, data['mask'][:0])
+
+
+@pytest.mark.parametrize('kind', KINDS)
+def test_masks_follow_images_and_a_seed_means_one_sample(kind: str) -> None:
+    data = pairs()
+    generator = fit_generator('patch_augment', data, {'kind': kind})
+    state = torch.get_rng_state()
+    batch, again = generator.sample(40, seed=3), generator.sample(40, seed=3)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert torch.equal(batch['image'], again['image'])
+    assert torch.equal(batch['mask'], again['mask'])
+    assert batch['mask'].dtype == torch.int64
+    assert 'label' not in batch
+    if kind not in ('noise', 'crops'):  # noise moves values over the rule's thresholds, crops interpolate them
+        assert aligned(batch)
+    known = set(keys_of(data.x))
+    copies = sum(key in known for key in keys_of(batch['image']))
+    assert copies == 40 if kind == 'duplicate' else copies <= 20
+
+
+def test_crops_stay_aligned() -> None:
+    # Large plateaus: all but the pixels along their borders must agree.
+    image = (
+        torch.rand(6, 5, 4, 4, generator=torch.Generator().manual_seed(0))
+        .repeat_interleave(8, 2)
+        .repeat_interleave(8, 3)
+    )
+    mask = torch.bucketize(image[:, 0].contiguous(), torch.tensor([0.4, 0.7]))
+    data = TrainingData(toy_spec('segmentation', size=(32, 32)), image, mask, image[:0], image[:0], mask[:0])
+    batch = fit_generator('patch_augment', data, {'kind': 'crops'}).sample(30, seed=1)
+    found = torch.bucketize(batch['image'][:, 0].contiguous(), torch.tensor([0.4, 0.7]))
+    assert (found == batch['mask']).float().mean() > 0.85
+    assert (found != batch['mask'].flip(-1)).float().mean() > 0.3
+
+
+def test_noise_has_a_tenth_of_the_spread() -> None:
+    data = pairs(1)
+    batch = fit_generator('patch_augment', data, {'kind': 'noise'}).sample(400, seed=0)
+    spread = (batch['image'] - data.x).std(dim=(0, 2, 3))
+    assert torch.allclose(spread, 0.1 * data.x.std(dim=(0, 2, 3)), rtol=0.05)
+
+
+def test_labels_ask_for_pairs_that_hold_the_class(tmp_path: Any) -> None:
+    data = pairs()
+    data.y[:] = 0
+    data.y[3] = 2
+    data.y[5, :4] = 2
+    generator = fit_generator('patch_augment', data)
+    batch = generator.sample(300, torch.full((300,), 2), seed=0)
+    share = (batch['mask'] == 2).float().mean(dim=(1, 2))
+    assert set(share.tolist()) == {0.5, 1.0}
+    assert (share == 1).float().mean() == pytest.approx(2 / 3, abs=0.08)
+    generator.save_pretrained(tmp_path / 'g')
+    again = Generator.from_pretrained(tmp_path / 'g').sample(300, torch.full((300,), 2), seed=0)
+    assert torch.equal(again['image'], batch['image'])
+    with pytest.raises(ValueError, match='class 1 is in none of the 12'):
+        generator.sample(2, torch.tensor([1, 1]))
+
+
+def test_training_frequencies_draw_pairs_evenly() -> None:
+    data = pairs()
+    generator = fit_generator('patch_augment', data)
+    assert isinstance(generator, PatchAugment)
+    labels = torch.multinomial(
+        generator.class_prior, 6000, replacement=True, generator=torch.Generator().manual_seed(0)
+    )
+    rows = pairs_that_hold(labels, generator.shares(), torch.Generator().manual_seed(1))
+    assert torch.bincount(rows, minlength=12).float().div(500).sub(1).abs().max() < 0.15
+
+
+def test_mistakes() -> None:
+    with pytest.raises(ValueError, match='unknown kind'):
+        PatchAugment(toy_spec('segmentation'), kind='mirror')  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match='segmentation'):
+        PatchAugment(toy_spec('spectrum'))

@@ -1,0 +1,224 @@
+import copy
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from hsiaug.engine import Run, Training
+from hsiaug.engine.checkpoint import found_checkpoint
+from hsiaug.functional.degradation import degrade, upsample
+from hsiaug.metrics.super_resolution import super_resolution_scores
+from hsiaug.samples import SampleSpec
+from hsiaug.systems import TrainingData
+from hsiaug.systems.msrresgan.model import MSRResGAN
+from hsiaug.systems.msrresgan.network import MSRResNet, gradient_magnitude
+from hsiaug.systems.msrresgan.srgan import SRDiscriminator
+from hsiaug.systems.msrresgan.train import (
+    CHECKPOINT_FILE,
+    GeneratorStage,
+    SuperResolutionConfig,
+    train_super_resolution,
+)
+from hsiaug.trainers import fit_generator
+
+C, SIZE = 4, 16
+TINY = SuperResolutionConfig(
+    width=4, blocks=1, gradient_iterations=4, iterations=6, batch_size=2, discriminator_width=2
+)
+SMALL = replace(TINY, width=16, gradient_iterations=60, iterations=150, batch_size=8, lr=4e-3)
+
+
+def stripes(n: int = 40, seed: int = 0) -> TrainingData:
+    """Sharp straight borders between two spectra, in counts."""
+    rng = torch.Generator().manual_seed(seed)
+    row, column = torch.meshgrid(torch.arange(SIZE), torch.arange(SIZE), indexing='ij')
+    angle = torch.rand(n, 1, 1, generator=rng) * 6.28
+    place = 3 * (torch.rand(n, 1, 1, generator=rng) - 0.5)
+    y = ((row - 7.5) * angle.cos() + (column - 7.5) * angle.sin() > place).long()
+    spectra = 100 + 200 * torch.rand(2, C, generator=torch.Generator().manual_seed(9))
+    x = spectra[y].movedim(-1, 1).contiguous()
+    spec = SampleSpec('segmentation', C, ('a', 'b'), size=(SIZE, SIZE), unit='counts')
+    return TrainingData(spec, x, y, x[:0], x[:0], y[:0])
+
+
+def same(a: MSRResGAN, b: MSRResGAN) -> bool:
+    state = b.state_dict()
+    return all(torch.equal(value, state[key]) for key, value in a.state_dict().items())
+
+
+@pytest.fixture(scope='module')
+def trained() -> MSRResGAN:
+    return train_super_resolution(stripes(), SMALL)
+
+
+@torch.no_grad()
+def psnr(generator: MSRResGAN, data: TrainingData) -> float:
+    low = degrade(data.x, 2)
+    return (
+        super_resolution_scores(generator(low), data.x, 2).psnr
+        - super_resolution_scores(upsample(low, 2), data.x, 2).psnr
+    )
+
+
+def test_learns_more_than_interpolation(trained: MSRResGAN) -> None:
+    assert psnr(trained, stripes(16, seed=1)) > 2.0
+    assert not trained.training
+    assert all(p.requires_grad for p in trained.parameters())
+
+
+def test_gradient_network_learns_the_gradient(trained: MSRResGAN) -> None:
+    network, new = trained.network, stripes(16, seed=1)
+    assert isinstance(network, MSRResNet)
+    high = trained.normalise(new.x)
+    low = degrade(high, 2)
+    with torch.no_grad():
+        learned = network.learned_gradient(low)
+    target = gradient_magnitude(high)
+    before = (gradient_magnitude(upsample(low, 2)) - target).square().mean()
+    assert float((learned - target).square().mean()) < 0.7 * float(before)
+
+
+@pytest.mark.parametrize('network', ['msrresnet', 'srcnn', 'srgan'])
+def test_baselines_train(network: str) -> None:
+    data = stripes(8)
+    start, end = (
+        train_super_resolution(data, replace(TINY, network=network, iterations=n, lr=2e-3, width=8))  # type: ignore[arg-type]
+        for n in (1, 40)
+    )
+    low = degrade(data.x, 2)
+    with torch.no_grad():
+        errors = [(g.train()(low) - data.x).square().mean() for g in (start, end)]  # normalised by the batch
+    assert errors[1] < 0.8 * errors[0]
+
+
+def test_gradient_network_is_kept_while_the_generator_learns() -> None:
+    data = stripes(8)
+    runs = [train_super_resolution(data, replace(TINY, iterations=n)) for n in (1, 6)]
+    networks = [copy.deepcopy(run.network) for run in runs]
+    assert all(isinstance(network, MSRResNet) for network in networks)
+    states = [network.state_dict() for network in networks]
+    parts = {key: torch.equal(value, states[1][key]) for key, value in states[0].items()}
+    assert all(equal for key, equal in parts.items() if key.startswith('gradient.'))  # its running means too
+    assert not parts['theta.weight']
+    assert not parts['residual.last.weight']
+
+
+def test_lambda_reaches_the_generator() -> None:
+    data = stripes(8)
+    with_it, without = (train_super_resolution(data, replace(TINY, adversarial=v, iterations=20)) for v in (1.0, 0.0))
+    assert not same(with_it, without)
+    mse = [(g.train()(degrade(data.x, 2)) - data.x).square().mean() for g in (with_it, without)]
+    assert mse[0] > mse[1]
+
+
+def test_discriminator_learns_which_is_real() -> None:
+    data = stripes(8)
+    torch.manual_seed(0)
+    generator = MSRResGAN(data.spec, network='msrresnet', width=4, blocks=1)
+    generator.observe(data)
+    discriminator = SRDiscriminator(C, (SIZE, SIZE), width=4)
+    config = replace(TINY, network='msrresnet', batch_size=8, iterations=40, lr=5e-3)
+    stage = GeneratorStage(generator, discriminator, None, config, 0)
+    stage.run(Run())
+    low, high = stage.batch(torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        assert discriminator(high).mean() > discriminator(stage.network(low)).mean() + 0.5
+
+
+def test_learning_rate_halves_after_each_quarter() -> None:
+    data = stripes(4)
+    generator = MSRResGAN(data.spec, network='srcnn')
+    generator.observe(data)
+    stage = GeneratorStage(generator, None, None, replace(TINY, iterations=8, network='srcnn'), 0)
+    rates = []
+    for step in range(8):
+        stage.step = step
+        stage.update(torch.Generator().manual_seed(step))
+        rates.append(stage.optimisers['generator'].param_groups[0]['lr'])
+    assert rates == pytest.approx([1e-3, 1e-3, 5e-4, 5e-4, 2.5e-4, 2.5e-4, 1.25e-4, 1.25e-4])
+
+
+@pytest.mark.parametrize(('kill', 'stage', 'step'), [(3, 'gradient', '2'), (5, 'gradient', '4'), (9, 'generator', '4')])
+def test_killed_training_ends_where_an_undisturbed_one_does(
+    kill: int, stage: str, step: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = stripes(6)
+    undisturbed = train_super_resolution(data, TINY, Run(3))
+    count, look = 0, Training._look
+
+    def stop(self: Training, *args: object, **kwargs: object) -> object:
+        nonlocal count
+        count += 1
+        if count == kill:
+            raise KeyboardInterrupt
+        return look(self, *args, **kwargs)  # type: ignore[arg-type]
+
+    with monkeypatch.context() as context:
+        context.setattr(Training, '_look', stop)
+        with pytest.raises(KeyboardInterrupt):
+            train_super_resolution(data, TINY, Run(3, folder=tmp_path, every=1))
+    found = found_checkpoint(tmp_path / CHECKPOINT_FILE)
+    assert (found['stage'], found['step']) == (stage, step)
+    with pytest.raises(ValueError, match=r"another training, \(found, expected\): \{'seed': \(3, 4\)\}"):
+        train_super_resolution(data, TINY, Run(4, folder=tmp_path))
+    resumed = train_super_resolution(data, TINY, Run(3, folder=tmp_path, every=1))
+    assert same(resumed, undisturbed)
+    assert not list(tmp_path.iterdir())
+
+
+def test_seeds_mean_one_training_and_leave_the_global_stream() -> None:
+    data, state = stripes(6), torch.get_rng_state()
+    a, b, c = (train_super_resolution(data, TINY, Run(s)) for s in (0, 0, 1))
+    assert torch.equal(torch.get_rng_state(), state)
+    assert same(a, b)
+    assert not same(a, c)
+    assert a.provenance is not None
+    assert a.provenance.training['generator'] == 'msrresgan'
+    assert a.provenance.training['adversarial'] == 1e-4
+
+
+def test_divergence_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = stripes(6)
+    calls, update = 0, GeneratorStage.update
+
+    def poison(self: GeneratorStage, rng: torch.Generator) -> None:
+        nonlocal calls
+        calls += 1
+        update(self, rng)
+        if calls == 4:
+            next(self.network.parameters()).data.fill_(torch.nan)
+
+    monkeypatch.setattr(GeneratorStage, 'update', poison)
+    with pytest.raises(FloatingPointError, match=r"diverged in stage 'generator' by step 4.*last good.*\(step 2\)"):
+        train_super_resolution(data, TINY, Run(folder=tmp_path, every=2))
+    assert found_checkpoint(tmp_path / CHECKPOINT_FILE)['step'] == '2'
+
+
+def test_real_pairs_are_used() -> None:
+    data = stripes(6)
+    low = degrade(data.x, 2)
+    degraded, given, mirrored = (train_super_resolution(data, TINY, low=x) for x in (None, low, low.flip(-1)))
+    with torch.no_grad():
+        assert torch.allclose(degraded(low), given(low), rtol=1e-3)
+        assert not torch.allclose(degraded(low), mirrored(low), rtol=1e-2)
+    with pytest.raises(ValueError, match=r'must be \(6, 4, 8, 8\) and finite at a factor of 2, found \(6, 4, 4, 8\)'):
+        train_super_resolution(data, TINY, low=low[:, :, ::2])
+
+
+def test_mistakes() -> None:
+    data = stripes(4)
+    with pytest.raises(ValueError, match="'msrresgan' cannot be made with settings"):
+        fit_generator('msrresgan', data, {'scale': 2})
+    bad = data.x.clone()
+    bad[2, 0, 0, 0] = torch.nan
+    with pytest.raises(ValueError, match='1 of 4 images hold NaN'):
+        train_super_resolution(replace(data, x=bad), TINY)
+    with pytest.raises(ValueError, match='batch_size must be at least 2'):
+        SuperResolutionConfig(batch_size=1)
+    with pytest.raises(ValueError, match='adversarial must be at least 0, found -1'):
+        SuperResolutionConfig(adversarial=-1.0)
+    with pytest.raises(ValueError, match='super-resolution learns from images'):
+        train_super_resolution(replace(data, x=data.x[:, :, :8]), TINY)
+    paper = SuperResolutionConfig.paper()
+    assert (paper.width, paper.blocks, paper.factor, paper.adversarial, paper.lr) == (64, None, 5, 1e-4, 1e-3)

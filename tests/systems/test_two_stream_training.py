@@ -1,0 +1,413 @@
+import signal
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from pairs import class_spectra, make_pairs, nearest_class
+from safetensors.torch import save_file
+
+from hsiaug.engine import Run
+from hsiaug.engine.checkpoint import found_checkpoint
+from hsiaug.functional import spectral_angle
+from hsiaug.samples import SampleSpec
+from hsiaug.systems import TrainingData
+from hsiaug.systems.two_stream_diffusion.model import TwoStreamDiffusion
+from hsiaug.systems.two_stream_diffusion.stages import AutoencoderStage, DiffusionStage, Stage, turn
+from hsiaug.systems.two_stream_diffusion.train import CHECKPOINT_FILE, TwoStreamConfig, train_two_stream
+from hsiaug.trainers import fit_generator
+
+SMALL = TwoStreamConfig(
+    mask_latents=2,
+    vae_channels=8,
+    vae_iterations=200,
+    diffusion_iterations=300,
+    vae_batch_size=4,
+    batch_size=8,
+    vae_lr=4e-3,
+)
+TINY = replace(
+    SMALL,
+    vae_channels=4,
+    unet_channels=(8, 16),
+    vae_iterations=6,
+    diffusion_iterations=6,
+    batch_size=2,
+    vae_batch_size=2,
+)
+
+
+@pytest.fixture(scope='module')
+def pairs() -> TrainingData:
+    return make_pairs()
+
+
+@pytest.fixture(scope='module')
+def trained(pairs: TrainingData) -> TwoStreamDiffusion:
+    return train_two_stream(pairs, SMALL)
+
+
+def same(a: TwoStreamDiffusion, b: TwoStreamDiffusion) -> bool:
+    state = b.state_dict()
+    return all(torch.equal(value, state[key]) for key, value in a.state_dict().items())
+
+
+def class_angles(batch: dict[str, torch.Tensor]) -> torch.Tensor:
+    """(K,) angle of the mean spectrum within each class of the masks to the true one; π/2 where there is none."""
+    image, mask = batch['image'].movedim(1, -1), batch['mask']
+    means = torch.stack([image[mask == k].mean(dim=0) for k in range(3)]).nan_to_num()
+    return spectral_angle(means, class_spectra())
+
+
+# --- what is learnt -------------------------------------------------------------------------------------------------
+
+
+def test_autoencoders_give_pairs_back(pairs: TrainingData, trained: TwoStreamDiffusion) -> None:
+    new = make_pairs(16, seed=1)
+    back = trained.reconstruct(new.x, new.y)
+    assert float((back['mask'] == new.y).float().mean()) > 0.97
+    assert float(spectral_angle(back['image'], new.x, dim=1).mean()) < 0.1
+
+
+def test_samples_look_like_the_data(pairs: TrainingData, trained: TwoStreamDiffusion) -> None:
+    batch = trained.sample(64, seed=0)
+    torch.manual_seed(0)
+    untrained = TwoStreamDiffusion(pairs.spec, mask_latents=2, vae_channels=8)
+    untrained.observe(pairs)
+    before, after = class_angles(untrained.sample(64, seed=0)), class_angles(batch)
+    assert (after < before).all()
+    assert float(after.mean()) < 0.5 * float(before.mean())
+    assert float((nearest_class(batch['image']) == batch['mask']).float().mean()) > 0.75  # the image follows the mask
+    shares = [torch.bincount(y.flatten(), minlength=3) / y.numel() for y in (pairs.y, batch['mask'])]
+    assert float((shares[0] - shares[1]).abs().max()) < 0.15
+
+
+def test_a_label_asks_for_its_class(trained: TwoStreamDiffusion) -> None:
+    masks = [trained.sample(48, torch.full((48,), k), seed=1)['mask'] for k in range(3)]
+    share = torch.stack([torch.stack([(mask == k).float().mean() for k in range(3)]) for mask in masks])
+    assert (share.diagonal() > share.mean(dim=0) + 0.03).all()
+    assert torch.equal(share.argmax(dim=0), torch.arange(3))
+
+
+def test_prior_and_provenance_are_recorded(pairs: TrainingData, trained: TwoStreamDiffusion) -> None:
+    assert torch.allclose(trained.class_prior, torch.bincount(pairs.y.flatten()) / pairs.y.numel())
+    assert trained.provenance is not None
+    assert trained.provenance.training['sad_weight'] == 0.1
+    assert trained.provenance.training['unet_channels'] == [32, 64]
+
+
+def test_baseline_learns_pairs_in_one_stream(pairs: TrainingData) -> None:
+    config = replace(SMALL, vae_iterations=160, vae_lr=8e-3, diffusion_iterations=1).plain()
+    assert (config.sad_weight, config.mask_loss) == (0.0, 'l1')
+    generator = train_two_stream(pairs, config)
+    back = generator.reconstruct(pairs.x, pairs.y)
+    assert len(generator.streams) == 1
+    assert float((back['mask'] == pairs.y).float().mean()) > 0.8
+
+
+# --- how it is learnt -----------------------------------------------------------------------------------------------
+
+
+def test_image_and_mask_are_turned_together() -> None:
+    pairs = make_pairs(1)
+    x = pairs.x + torch.arange(256.0).view(16, 16) * 1e-3  # no symmetry
+    turned = [turn(x, variant) for variant in range(8)]
+    assert len({t.numpy().tobytes() for t in turned}) == 8
+    for variant, image in enumerate(turned):
+        assert torch.equal(nearest_class(image), turn(nearest_class(x), variant))
+
+
+def test_orientations_fit_the_shape(pairs: TrainingData) -> None:
+    wide = TwoStreamDiffusion(replace(pairs.spec, size=(8, 16)), vae_channels=4, unet_channels=(8, 16))
+    stage = AutoencoderStage(wide, pairs.x[:, :, :8], pairs.y[:, :8], TINY, 0)
+    assert stage.variants == (0, 2, 4, 6)
+    assert all(turn(stage.x, variant).shape == stage.x.shape for variant in stage.variants)
+
+
+def test_each_stage_trains_its_own_part(pairs: TrainingData) -> None:
+    runs = [
+        train_two_stream(pairs, replace(TINY, ema_decay=0.0, vae_iterations=v, diffusion_iterations=d))
+        for v, d in ((6, 1), (6, 6), (1, 6))
+    ]
+    streams = [g.streams.state_dict() for g in runs]
+    assert all(torch.equal(v, streams[1][k]) for k, v in streams[0].items())
+    assert not all(torch.equal(v, streams[2][k]) for k, v in streams[0].items())
+    denoisers = [g.denoiser.state_dict() for g in runs]
+    assert not all(torch.equal(v, denoisers[1][k]) for k, v in denoisers[0].items())
+
+
+def test_codes_are_standardised_per_channel(pairs: TrainingData, trained: TwoStreamDiffusion) -> None:
+    stage = DiffusionStage(trained, trained.normalise(pairs.x), pairs.y, SMALL, 0)
+    mean, logvar = stage._codes(0)
+    code = mean + (0.5 * logvar).exp() * torch.randn(mean.shape)
+    code = ((code - trained.latent_mean) / trained.latent_std).movedim(1, 0).flatten(1)
+    assert torch.allclose(code.mean(dim=1), torch.zeros(6), atol=0.05)
+    assert torch.allclose(code.std(dim=1), torch.ones(6), atol=0.05)
+
+
+def test_cached_codes_are_those_of_the_patches(pairs: TrainingData) -> None:
+    config = replace(TINY, augment=False)
+    cached, encoded = (train_two_stream(pairs, replace(config, cache_latents=on)) for on in (True, False))
+    for key, value in cached.state_dict().items():
+        assert torch.allclose(value, encoded.state_dict()[key], rtol=1e-4, atol=1e-5), key
+
+
+def test_perfect_prediction_has_no_loss(pairs: TrainingData, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    generator = TwoStreamDiffusion(pairs.spec, vae_channels=4, unet_channels=(8, 16))
+    for prediction in ('epsilon', 'v_prediction'):
+        for gamma in (None, 5.0):
+            config = replace(TINY, prediction_type=prediction, min_snr_gamma=gamma, augment=False)  # type: ignore[arg-type]
+            stage = DiffusionStage(generator, pairs.x[:1], pairs.y[:1], config, 0)
+            stage.before_steps()
+            assert stage.cache is not None
+            stage.cache = stage.cache[0], torch.full_like(stage.cache[1], -60)  # no noise of the posterior
+            clean = stage.cache[0][0]
+
+            def perfect(noisy: Any, time: Any, shares: Any, s: Any = stage, c: Any = clean, p: str = prediction) -> Any:
+                a = s.alphas[time][:, None, None, None]
+                noise = (noisy - a.sqrt() * c) / (1 - a).sqrt()
+                return noise if p == 'epsilon' else a.sqrt() * noise - (1 - a).sqrt() * c
+
+            monkeypatch.setattr(generator.denoiser, 'forward', perfect)
+            assert float(stage.objective(torch.Generator().manual_seed(0))) < 1e-4
+            monkeypatch.setattr(generator.denoiser, 'forward', lambda noisy, *_: torch.zeros_like(noisy))
+            assert float(stage.objective(torch.Generator().manual_seed(0))) > 0.01
+
+
+def test_average_follows_the_weights(pairs: TrainingData) -> None:
+    averaged, last = (train_two_stream(pairs, replace(TINY, ema_decay=decay)) for decay in (0.5, 0.0))
+    assert torch.equal(averaged.streams[0].encoder.conv_in.weight, last.streams[0].encoder.conv_in.weight)
+    weights = [g.denoiser.unet.conv_in.weight for g in (averaged, last)]
+    assert not torch.equal(weights[0], weights[1])
+    assert torch.allclose(weights[0], weights[1], atol=0.05)
+
+
+def test_seed_decides_and_the_global_stream_is_left_alone(pairs: TrainingData) -> None:
+    torch.manual_seed(3)
+    state = torch.get_rng_state()
+    first, again, other = (train_two_stream(pairs, TINY, Run(seed)) for seed in (1, 1, 2))
+    assert torch.equal(torch.get_rng_state(), state)
+    assert same(first, again)
+    assert not same(first, other)
+
+
+# --- what is left behind --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(('stage', 'step'), [(AutoencoderStage, 4), (DiffusionStage, 5), (DiffusionStage, 0)])
+def test_killed_training_goes_on_to_the_same_end(
+    pairs: TrainingData, tmp_path: Path, stage: type[Stage], step: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    undisturbed, handler = train_two_stream(pairs, TINY, Run(5)), signal.getsignal(signal.SIGINT)
+    objective = stage.objective
+
+    def killed(self: Stage, rng: torch.Generator) -> torch.Tensor:
+        if self.step == step:
+            raise KeyboardInterrupt
+        return objective(self, rng)
+
+    monkeypatch.setattr(stage, 'objective', killed)
+    with pytest.raises(KeyboardInterrupt):
+        train_two_stream(pairs, TINY, Run(5, folder=tmp_path, every=3))
+    assert signal.getsignal(signal.SIGINT) is handler
+    found = found_checkpoint(tmp_path / CHECKPOINT_FILE)
+    assert (found['stage'], found['step']) == ('vae' if stage is AutoencoderStage else 'diffusion', str(step // 3 * 3))
+    monkeypatch.setattr(stage, 'objective', objective)
+    taken: list[Stage] = []
+    count = Stage.descend
+    monkeypatch.setattr(Stage, 'descend', lambda self, *a, **k: (taken.append(self), count(self, *a, **k))[1])
+    resumed = train_two_stream(pairs, TINY, Run(5, folder=tmp_path, every=3))
+    assert len(taken) == {AutoencoderStage: 12, DiffusionStage: 6}[stage] - step // 3 * 3
+    assert same(undisturbed, resumed)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_foreign_and_broken_checkpoints_are_refused(
+    pairs: TrainingData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(self: Stage, rng: torch.Generator) -> torch.Tensor:
+        raise RuntimeError('power cut')
+
+    with monkeypatch.context() as patch:
+        patch.setattr(DiffusionStage, 'objective', killed)
+        with pytest.raises(RuntimeError, match='power cut'):
+            train_two_stream(pairs, TINY, Run(0, folder=tmp_path))
+    for seed, config in ((1, TINY), (0, replace(TINY, kl_weight=1e-3))):
+        with pytest.raises(ValueError, match='checkpoint of another training'):
+            train_two_stream(pairs, config, Run(seed, folder=tmp_path))
+    file = tmp_path / CHECKPOINT_FILE
+    save_file({'a': torch.zeros(1)}, file)
+    with pytest.raises(ValueError, match='lacks'):
+        train_two_stream(pairs, TINY, Run(folder=tmp_path))
+    file.write_bytes(b'abc')
+    with pytest.raises(ValueError, match='truncated'):
+        train_two_stream(pairs, TINY, Run(folder=tmp_path))
+
+
+@pytest.mark.parametrize('stage', [AutoencoderStage, DiffusionStage])
+def test_divergence_keeps_the_last_good_checkpoint(
+    pairs: TrainingData, tmp_path: Path, stage: type[Stage], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    objective = stage.objective
+
+    def diverging(self: Stage, rng: torch.Generator) -> torch.Tensor:
+        return objective(self, rng) * (torch.nan if self.step >= 4 else 1)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(stage, 'objective', diverging)
+        with pytest.raises(FloatingPointError, match=r"diverged in stage '(vae|diffusion)' by step 6.*step 3\) is"):
+            train_two_stream(pairs, TINY, Run(folder=tmp_path, every=3))
+        with pytest.raises(FloatingPointError, match='give a folder'):
+            train_two_stream(pairs, TINY)
+    lower = replace(TINY, vae_lr=TINY.vae_lr / 2, diffusion_lr=TINY.diffusion_lr / 2)
+    batch = train_two_stream(pairs, lower, Run(folder=tmp_path)).sample(
+        2, seed=0
+    )  # goes on from there, with lower rates
+    assert torch.isfinite(batch['image']).all()
+
+
+def test_infinite_weights_are_not_kept(pairs: TrainingData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    count = Stage.descend
+
+    def broken(self: Stage, *args: Any, **kwargs: Any) -> None:
+        count(self, *args, **kwargs)
+        if self.step == 5:
+            next(self.trained.parameters()).data.fill_(torch.inf)
+
+    monkeypatch.setattr(Stage, 'descend', broken)
+    with pytest.raises(FloatingPointError, match='by step 6'):
+        train_two_stream(pairs, TINY, Run(folder=tmp_path, every=3))
+    assert found_checkpoint(tmp_path / CHECKPOINT_FILE)['step'] == '3'
+
+
+def test_pictures_of_samples_appear(pairs: TrainingData, tmp_path: Path) -> None:
+    train_two_stream(pairs, TINY, Run(folder=tmp_path), preview_every=4)
+    assert [file.name for file in tmp_path.iterdir()] == ['samples_4.png']
+
+
+# --- bad input ------------------------------------------------------------------------------------------------------
+
+
+def changed(pairs: TrainingData, **values: Any) -> TrainingData:
+    y, x = pairs.y.clone(), pairs.x.clone()
+    for key, value in values.items():
+        if key == 'foreign':
+            y[3, 0, 0] = value
+        elif key == 'missing':
+            y[y == value] = 255
+        elif key == 'nan':
+            x[value, 0, 0, 0] = torch.nan
+    return replace(pairs, x=x, y=y)
+
+
+@pytest.mark.parametrize(
+    ('change', 'message'),
+    [
+        ({'foreign': 7}, r'masks hold the values \[7\], but the 3 classes are 0 to 2 and the ignore index is 255'),
+        ({'foreign': -1}, r'masks hold the values \[-1\]'),
+        ({'missing': 2}, r"no training pixel of \['c'\]"),
+        ({'nan': [1, 4]}, '2 of 48 images hold NaN'),
+    ],
+)
+def test_bad_data_are_named(pairs: TrainingData, change: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        train_two_stream(changed(pairs, **change), TINY)
+
+
+def test_shapes_and_kinds_are_checked(pairs: TrainingData) -> None:
+    with pytest.raises(ValueError, match=r'images must be \(N, 8, 16, 16\).*found \(48, 8, 8, 16\)'):
+        train_two_stream(replace(pairs, x=pairs.x[:, :, :8]), TINY)
+    with pytest.raises(ValueError, match="found 'spectrum'"):
+        train_two_stream(replace(pairs, spec=SampleSpec('spectrum', 8, ('a',))), TINY)
+    odd = make_pairs(20, size=18)
+    with pytest.raises(ValueError, match='patches of 18 x 18 pixels do not divide by 4'):
+        train_two_stream(odd, TINY)
+
+
+def test_ignored_patches_are_left_out_and_said(pairs: TrainingData) -> None:
+    hidden = replace(pairs, x=pairs.x.clone(), y=pairs.y.clone())
+    hidden.y[10:] = 255
+    rest = replace(pairs, x=pairs.x[:10], y=pairs.y[:10])
+    with pytest.warns(UserWarning, match='38 of 48 training patches hold ignored pixels only'):
+        generator = train_two_stream(hidden, TINY)
+    with pytest.warns(UserWarning, match='only 10 training patches'):
+        expected = train_two_stream(rest, TINY)
+    assert same(generator, expected)
+
+
+def test_synthetic_masks_leave_out_what_real_ones_do(pairs: TrainingData) -> None:
+    # Class c carries no label, as ground that nobody has mapped; only the image shows it.
+    y = torch.where(pairs.y == 2, 255, pairs.y)
+    keep = (y != 255).flatten(1).any(dim=1)
+    spec = replace(pairs.spec, classes=('a', 'b'))
+    data = replace(pairs, spec=spec, x=pairs.x[keep], y=y[keep], val_y=pairs.val_y)
+    batch = train_two_stream(data, SMALL, Run(1)).sample(128, seed=0)
+    share = float((batch['mask'] == 255).float().mean())
+    assert abs(share - float((data.y == 255).float().mean())) < 0.12
+    unlabelled = nearest_class(batch['image']) == 2
+    assert (batch['mask'][unlabelled] == 255).float().mean() > 0.7
+    assert (batch['mask'][~unlabelled] == 255).float().mean() < 0.2
+
+
+def test_partly_labelled_patches_train(pairs: TrainingData) -> None:
+    free = train_two_stream(make_pairs(ignored=0.6), replace(TINY, ignored=False))
+    assert set(free.sample(4, seed=0)['mask'].unique().tolist()) <= {0, 1, 2}
+    kept = train_two_stream(make_pairs(ignored=0.6), TINY)
+    assert set(kept.sample(4, seed=0)['mask'].unique().tolist()) <= {0, 1, 2, 255}
+
+
+@pytest.mark.parametrize(
+    ('field', 'value'),
+    [('batch_size', 0), ('ema_decay', 1.0), ('kl_weight', -1.0), ('min_snr_gamma', 0.0), ('precision', '16')],
+)
+def test_bad_settings_are_named(field: str, value: Any) -> None:
+    with pytest.raises(ValueError, match=field):
+        TwoStreamConfig(**{field: value})
+
+
+def test_settings() -> None:
+    paper = TwoStreamConfig.paper()
+    assert (paper.sad_weight, paper.downsampling, paper.kl_weight) == (0.1, 4, 1e-6)
+    assert (paper.prediction_type, paper.class_conditional, paper.sampler) == ('epsilon', False, 'ddpm')
+    assert (paper.sampling_steps, paper.mask_loss, paper.vae_channels) == (1000, 'cross_entropy', 128)
+    assert (paper.min_snr_gamma, paper.unet_attention, paper.augment) == (None, True, False)
+    assert TwoStreamConfig(unet_channels=[8, 16]) == TwoStreamConfig(unet_channels=(8, 16))  # type: ignore[arg-type]
+
+
+def test_trained_by_name(pairs: TrainingData) -> None:
+    settings = {'vae_iterations': 1, 'diffusion_iterations': 1, 'vae_channels': 4, 'unet_channels': [8, 16]}
+    generator = fit_generator('two_stream_diffusion', pairs, settings)
+    assert isinstance(generator, TwoStreamDiffusion)
+    with pytest.raises(ValueError, match='cannot be made with settings'):
+        fit_generator('two_stream_diffusion', pairs, {'layers': 3})
+
+
+@pytest.mark.parametrize('prediction_type', ['v_prediction', 'epsilon'])
+def test_min_snr_weight_of_a_step_by_hand(pairs: TrainingData, prediction_type: Any) -> None:
+    """A step of one patch: its loss over that without weights is the weight at the time that was drawn."""
+    times: list[torch.Tensor] = []
+
+    def loss(gamma: float | None, step: int) -> float:
+        config = replace(TINY, batch_size=1, min_snr_gamma=gamma, prediction_type=prediction_type)
+        torch.manual_seed(0)
+        generator = TwoStreamDiffusion(
+            pairs.spec, mask_latents=2, vae_channels=4, unet_channels=(8, 16), prediction_type=prediction_type
+        )
+        stage = DiffusionStage(generator, pairs.x[:8], pairs.y[:8], config, 0)
+        stage.on_fit_start()
+        generator.denoiser.register_forward_pre_hook(lambda _, inputs: times.append(inputs[1]))
+        with torch.no_grad():
+            return float(stage.training_step(step, 0))
+
+    betas = torch.linspace(0.0015**0.5, 0.0155**0.5, 1000, dtype=torch.float64) ** 2
+    capped = set()
+    for step in range(12):
+        found = loss(5.0, step) / loss(None, step)
+        assert torch.equal(times[-1], times[-2])
+        alpha = float((1 - betas)[: int(times[-1]) + 1].prod())
+        snr = alpha / (1 - alpha)
+        assert found == pytest.approx(min(snr, 5) / (snr + (prediction_type == 'v_prediction')), rel=1e-3)
+        capped.add(snr > 5)
+    assert capped == {True, False}  # both sides of γ were met
