@@ -17,8 +17,8 @@ import numpy as np
 import torch
 from torch import Tensor
 from torchgeo.datasets import NonGeoDataset
-from tqdm.auto import tqdm
 
+from ..progress import progress_bar
 from ..records import read_json
 from ..samples import Sample
 from .bank_record import (
@@ -148,8 +148,12 @@ class SyntheticBank(NonGeoDataset):
         Raises:
             BankError: naming each shard that is missing, truncated, altered, or not what the record says.
         """
-        numbers = tqdm(range(len(self.shards)), desc='verify', unit='shard', disable=not progress)
-        self._refuse([self._problem(number) for number in numbers])
+        problems = []
+        with progress_bar(progress, total=len(self.shards), desc='verify', unit='shard') as advance:
+            for number in range(len(self.shards)):
+                problems.append(self._problem(number))
+                advance(1)
+        self._refuse(problems)
         self._verified.fill_(1)
 
     def _problem(self, number: int) -> str | None:
@@ -244,11 +248,11 @@ class SyntheticBank(NonGeoDataset):
             else:
                 work[number, key, block] = column.blocks.rows * column.blocks.item.itemsize
         total, name = sum(work.values()), self.root.name
-        bar = tqdm(total=total, desc=f'verify {name}', unit='B', unit_scale=True, disable=total < _LONG_READ)
-        with bar:
+        shown = total >= _LONG_READ
+        with progress_bar(shown, total=total, desc=f'verify {name}', unit='B', unit_scale=True) as advance:
             for (number, key, block), size in work.items():
                 self._verify_one(number, key, block)
-                bar.update(size)
+                advance(size)
 
     def _verify_one(self, number: int, key: str, block: int) -> None:
         """Verify a block, or the whole shard if no tensor is named."""

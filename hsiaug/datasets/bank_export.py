@@ -11,7 +11,7 @@ import shutil
 import tarfile
 import warnings
 import zipfile
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -21,14 +21,17 @@ import rasterio
 from filelock import FileLock, Timeout
 from rasterio.errors import NotGeoreferencedWarning
 from torch import Tensor
-from tqdm.auto import tqdm
 
+from ..progress import progress_bar
 from ..samples import SampleSpec
 from .bank import SyntheticBank
 from .bank_folder import size_text, told
 from .bank_record import FRACTIONS, BankError, has_masks, layout, layout_bytes, numpy_dtype
 
 ExportFormat = Literal['npz', 'geotiff', 'webdataset']
+
+Advance = Callable[[int], object]
+"""Moves a progress bar on."""
 
 RECORD_FILE = 'spec.json'
 _BLOCK_BYTES = 16 << 20  # read at once
@@ -68,8 +71,9 @@ def export_bank(bank: SyntheticBank, out: str | os.PathLike[str], format: Export
         needed, free = len(bank) * layout_bytes(layout(bank.spec, bank.soft_labels)), shutil.disk_usage(out.parent).free
         if free < needed:
             raise BankError(f'{out}: the export needs {size_text(needed)}, {size_text(free)} are free; make room')
-        with _staged(out) as staging, tqdm(total=len(bank), desc=format, unit='sample', disable=not progress) as bar:
-            write(bank, staging, bar)
+        bar = progress_bar(progress, total=len(bank), desc=format, unit='sample')
+        with _staged(out) as staging, bar as advance:
+            write(bank, staging, advance)
     return out
 
 
@@ -129,7 +133,7 @@ def _blocks(
 # --- npz --------------------------------------------------------------------------------------------------------------
 
 
-def _write_npz(bank: SyntheticBank, path: Path, bar: tqdm) -> None:
+def _write_npz(bank: SyntheticBank, path: Path, advance: Advance) -> None:
     small: dict[str, np.ndarray] = {'record': np.array(json.dumps(_record(bank)))}
     if bank.spec.wavelengths is not None:
         small['wavelengths'] = np.array(bank.spec.wavelengths)
@@ -146,7 +150,7 @@ def _write_npz(bank: SyntheticBank, path: Path, bar: tqdm) -> None:
                 np.lib.format.write_array_header_1_0(file, header)
                 for rows, batch in _blocks(bank, range(len(bank)), (key,)):
                     file.write(batch[key].numpy().data)
-                    bar.update(len(rows) if key == 'image' else 0)
+                    advance(len(rows) if key == 'image' else 0)
         for key, array in small.items():
             with archive.open(zipfile.ZipInfo(f'{key}.npy'), 'w', force_zip64=True) as file:
                 np.lib.format.write_array(file, array, allow_pickle=False)
@@ -155,7 +159,7 @@ def _write_npz(bank: SyntheticBank, path: Path, bar: tqdm) -> None:
 # --- GeoTIFF ----------------------------------------------------------------------------------------------------------
 
 
-def _write_geotiff(bank: SyntheticBank, folder: Path, bar: tqdm) -> None:
+def _write_geotiff(bank: SyntheticBank, folder: Path, advance: Advance) -> None:
     spec = bank.spec
     folder.mkdir()
     (folder / RECORD_FILE).write_text(json.dumps(_record(bank), indent=1))
@@ -174,7 +178,7 @@ def _write_geotiff(bank: SyntheticBank, folder: Path, bar: tqdm) -> None:
                 else:
                     shares = batch['label_prob'][i].tolist() if bank.soft_labels else []
                     table.writerow([f'images/{name}', *_named(int(batch['label'][i]), spec), *shares])
-                bar.update()
+                advance(1)
 
 
 @contextmanager
@@ -229,7 +233,7 @@ def _tiff(path: Path, shape: tuple[int, ...], dtype: str, nodata: int | None = N
 # --- WebDataset -------------------------------------------------------------------------------------------------------
 
 
-def _write_webdataset(bank: SyntheticBank, folder: Path, bar: tqdm) -> None:
+def _write_webdataset(bank: SyntheticBank, folder: Path, advance: Advance) -> None:
     (folder / 'data').mkdir(parents=True)
     (folder / RECORD_FILE).write_text(json.dumps(_record(bank), indent=1))
     (folder / 'README.md').write_text(_card(bank), encoding='utf-8')
@@ -240,7 +244,7 @@ def _write_webdataset(bank: SyntheticBank, folder: Path, bar: tqdm) -> None:
                 for i, row in enumerate(rows):
                     for key, value in batch.items():
                         _add(archive, row, key, value[i].numpy())
-                    bar.update()
+                    advance(1)
 
 
 def _add(archive: tarfile.TarFile, row: int, key: str, value: np.ndarray) -> None:

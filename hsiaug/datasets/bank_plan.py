@@ -212,13 +212,13 @@ def whole_number(value: object, name: str, least: int | None = None) -> int:
     Raises:
         BankError: if it is none, too small, or too large for a 64-bit integer.
     """
-    wanted = 'a whole number below 2^63' + ('' if least is None else f', at least {least}')
     try:
         number = None if isinstance(value, bool) else operator.index(cast(Any, value))
     except TypeError:
         number = None
     if number is None or (least is not None and number < least) or abs(number) >= 1 << 63:
-        raise BankError(f'{name} must be {wanted}, found {value!r}')
+        wanted = name if least is None else f'{name} of at least {least}'
+        raise BankError(f'a bank needs a {wanted}, found {value!r}; give a whole number below 2^63')
     return number
 
 

@@ -17,8 +17,8 @@ from filelock import FileLock
 from lightning.fabric import Fabric
 from torch import nn
 from torch.utils.data import Dataset
-from tqdm.auto import tqdm
 
+from ..progress import progress_bar
 from ..samples import Sample, SampleSource
 from .bank import SyntheticBank
 from .bank_folder import LOCK_FILE, as_json, begin, require_place
@@ -228,13 +228,13 @@ def _write_shards(
     for number in mine:
         if (kept := _kept(root / shard_name(number), plan, number)) is not None:
             written[number] = kept
-    bar = tqdm(total=len(mine), initial=len(written), desc='bank', unit='shard', disable=not progress or rank > 0)
-    with bar:
+    shown = progress and rank == 0
+    with progress_bar(shown, total=len(mine), initial=len(written), desc='bank', unit='shard') as advance:
         for number in sorted(set(mine) - set(written)):
             data, blocks = packed(shard_tensors(dataset, plan, number), plan.name_of(number))
             _write_whole(root / shard_name(number), data, root, plan)
             written[number] = hashlib.sha256(data).hexdigest(), blocks
-            bar.update()
+            advance(1)
     return written
 
 

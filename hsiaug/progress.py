@@ -1,0 +1,27 @@
+"""Progress bars that cost and risk nothing where they are not shown."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from tqdm.auto import tqdm
+
+
+@contextmanager
+def progress_bar(shown: bool, **settings: Any) -> Iterator[Callable[[int], object]]:
+    """A progress bar, as the function that moves it on by so many steps.
+
+    Even a disabled bar of tqdm takes a lock that forked processes share: one that is killed meanwhile leaves its
+    parent waiting for ever. So there is none where none is shown.
+
+    Args:
+        shown: whether there is one.
+        settings: of tqdm.
+    """
+    if not shown:
+        yield lambda steps: None
+        return
+    with tqdm(**settings) as bar:
+        yield bar.update

@@ -1,0 +1,36 @@
+import io
+import subprocess
+import sys
+
+from hsiaug.progress import progress_bar
+
+KILLED = """
+import multiprocessing, os, signal
+from tqdm.auto import tqdm
+from hsiaug.progress import progress_bar
+
+def hold():
+    lock.acquire()
+    os.kill(os.getpid(), signal.SIGKILL)
+
+lock = tqdm.get_lock()
+process = multiprocessing.get_context('fork').Process(target=hold)
+process.start()
+process.join()
+with progress_bar(False, total=3) as advance:
+    advance(3)
+print('went on', process.exitcode)
+"""
+
+
+def test_a_shown_bar_moves_on() -> None:
+    said = io.StringIO()
+    with progress_bar(True, total=3, desc='shards', file=said, mininterval=0) as advance:
+        advance(2)
+        advance(1)
+    assert '3/3' in said.getvalue()
+
+
+def test_a_hidden_bar_waits_for_no_killed_process() -> None:
+    done = subprocess.run([sys.executable, '-c', KILLED], capture_output=True, text=True, timeout=60, check=False)
+    assert done.stdout == 'went on -9\n', done.stderr
