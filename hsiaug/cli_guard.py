@@ -70,7 +70,9 @@ def parse(
 def _imports_nothing() -> Iterator[None]:
     """Meanwhile jsonargparse imports nothing that a value names, but for the package's own dataclasses."""
     before = dict(parsing_settings)
-    set_parsing_settings(import_path_denylist=['*'], import_path_allowlist=['hsiaug'])
+    set_parsing_settings(
+        import_path_denylist=['*'], import_path_allowlist=['hsiaug'], instantiate_subclass_spec_in_any=False
+    )
     try:
         yield
     finally:

@@ -107,14 +107,14 @@ def test_messages_say_what_was_expected(config: type[Any], settings: dict[str, A
         ('variability', {'neighbours': 0}, 'SpectralVariability: neighbours must be at least 1, found 0'),
         ('variability', {'neighbours': None}, 'neighbours must be a whole number of at least 1, found None'),
         ('gaussian', {'components': 'two'}, "ClassGaussian: components must be a whole number.*found 'two'"),
-        ('spectral_gan', {'members': 0}, 'spectral_gan: members must be at least 1, found 0'),
-        ('spectral_gan', {'members': '2'}, "spectral_gan: members must be a whole number of at least 1, found '2'"),
+        ('spectral_gan', {'members': 0}, 'SpectralGANConfig: members must be at least 1, found 0'),
+        ('spectral_gan', {'members': '2'}, "members: Input should be a valid integer, found '2'"),
         (
             'spectral_gan',
             {'semi_supervised': 'yes'},
-            "spectral_gan: semi_supervised must be true or false, found 'yes'",
+            "semi_supervised: Input should be a valid boolean, found 'yes'",
         ),
-        ('spectral_gan', {'iterations': None}, 'SpectralGANConfig: iterations must be'),
+        ('spectral_gan', {'iterations': None}, 'iterations: Input should be a valid integer, found None'),
     ],
 )
 def test_settings_of_generators(data: TrainingData, kind: str, settings: dict[str, Any], message: str) -> None:

@@ -92,6 +92,6 @@ def test_the_command_line_says_it_in_one_line(tmp_path: Path, capsys: pytest.Cap
     with pytest.raises(SystemExit) as stopped:
         main(['train', f'--out={out}', '--generator=spectral_gan', *settings])
     assert stopped.value.code == 2
-    assert 'hsiaug: the GAN diverged at iteration 5' in capsys.readouterr().err
+    assert "hsiaug: training diverged in stage 'gan' by step 5" in capsys.readouterr().err
     assert not (out / 'model.safetensors').exists()
     assert not (out / TRAINING_FOLDER).exists() or not any((out / TRAINING_FOLDER).iterdir())

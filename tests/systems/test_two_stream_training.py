@@ -396,10 +396,10 @@ def test_min_snr_weight_of_a_step_by_hand(pairs: TrainingData, prediction_type: 
             pairs.spec, mask_latents=2, vae_channels=4, unet_channels=(8, 16), prediction_type=prediction_type
         )
         stage = DiffusionStage(generator, pairs.x[:8], pairs.y[:8], config, 0)
-        stage.on_fit_start()
+        stage.before_steps()
         generator.denoiser.register_forward_pre_hook(lambda _, inputs: times.append(inputs[1]))
         with torch.no_grad():
-            return float(stage.training_step(step, 0))
+            return float(stage.objective(torch.Generator().manual_seed(step)))
 
     betas = torch.linspace(0.0015**0.5, 0.0155**0.5, 1000, dtype=torch.float64) ** 2
     capped = set()
