@@ -52,7 +52,7 @@ def train_free_diffusion(
         rest = (x.to(device) for x in (maps, labels, weights))
         training = DiffusionTraining(model.to(device), *rest, config, seed)
     training.run(Run())
-    average = training.average
+    average = training.average.module
     assert isinstance(average, FreeDiffusion)
     return average.eval()
 

@@ -10,6 +10,7 @@ from safetensors.torch import save_file
 
 from hsiaug.engine import Run
 from hsiaug.engine.checkpoint import found_checkpoint
+from hsiaug.engine.training import stream_of_step
 from hsiaug.functional import spectral_angle
 from hsiaug.samples import SampleSpec
 from hsiaug.systems import TrainingData
@@ -399,7 +400,7 @@ def test_min_snr_weight_of_a_step_by_hand(pairs: TrainingData, prediction_type: 
         stage.before_steps()
         generator.denoiser.register_forward_pre_hook(lambda _, inputs: times.append(inputs[1]))
         with torch.no_grad():
-            return float(stage.objective(torch.Generator().manual_seed(step)))
+            return float(stage.objective(torch.Generator().manual_seed(stream_of_step(0, 'diffusion', step))))
 
     betas = torch.linspace(0.0015**0.5, 0.0155**0.5, 1000, dtype=torch.float64) ** 2
     capped = set()
