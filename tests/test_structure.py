@@ -135,3 +135,10 @@ def test_a_system_says_where_the_paper_is_and_what_it_names_exists(readme: Path)
 def test_every_package_of_a_system_has_a_readme() -> None:
     packages = {path.parent.name for path in (ROOT / 'systems').glob('*/__init__.py')}
     assert {readme.parent.name for readme in READMES} == packages
+
+
+def test_the_readme_of_the_benchmarks_names_each_script_once() -> None:
+    folder = ROOT.parent / 'benchmarks'
+    named = re.findall(r'^\| `(\w+\.py)`', (folder / 'README.md').read_text(), re.M)
+    commands = {path.name for path in folder.glob('*.py') if "if __name__ == '__main__'" in path.read_text()}
+    assert sorted(named) == sorted(commands)
