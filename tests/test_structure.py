@@ -11,9 +11,7 @@ from pathlib import Path
 
 import pytest
 
-import hsiaug
-
-ROOT = Path(hsiaug.__file__).parent
+ROOT = Path(__file__).parents[1] / 'hsiaug'
 FLOORS = (
     ('samples', 'ratio', 'records', 'json_lines', 'settings', 'arguments', 'checks', 'progress', '__init__'),
     ('functional',), ('losses',), ('models',), ('scenes',), ('metrics',), ('datasets',),
