@@ -94,6 +94,8 @@ def train(
     settings: dict[str, Any] | None = None,
     seed: int = 0,
     device: str = 'cpu',
+    devices: int = 1,
+    nodes: int = 1,
 ) -> None:
     """Train a generator on the training part of a scene.
 
@@ -105,11 +107,14 @@ def train(
         settings: of the generator.
         seed: of the split and the training.
         device: where to train.
+        devices: processes per machine that train together, each on its own device; they share every batch.
+        nodes: machines that train together; torchrun or SLURM starts the same command on each.
     """
+    from .engine import Run, world
     from .systems.fit import fit_generator, require_settings, training_data
     from .systems.saved import TRAINING_FOLDER, require_own_folder
 
-    require_device(device)
+    require_device(device, devices, nodes)
     require_settings(generator, settings)
     require_own_folder(out)
     require_writable(out)
@@ -117,11 +122,15 @@ def train(
     data = training_data(opened, parts)
     checkpoints = out / TRAINING_FOLDER
     try:
-        model = fit_generator(generator, data, settings, seed, device, progress=True, folder=checkpoints)
+        with Run(device=device, devices=devices, nodes=nodes).launched() as mine:
+            model = fit_generator(generator, data, settings, seed, str(mine), progress=True, folder=checkpoints)
+            helper = world()[0] > 0
     except KeyboardInterrupt:
         kept = checkpoints.is_dir() and any(checkpoints.iterdir())
         said = f'checkpoints are in {checkpoints}, the same command goes on from there' if kept else 'nothing is kept'
         raise SystemExit(f'\ninterrupted; {said}') from None
+    if helper:  # another process of the run writes what all have learnt
+        return
     # A kill in between must not leave this note beside weights that it does not tell of.
     (out / RUN_FILE).unlink(missing_ok=True)
     model.save_pretrained(out)

@@ -52,19 +52,18 @@ class Run:
     def launched(self) -> Iterator[torch.device]:
         """Start the other processes of a run, if there are any, and give this one's device.
 
-        The processes run the same script, as ``torchrun`` does; under torchrun or SLURM they are there already.
+        The processes run the same script, as ``torchrun`` does; under torchrun or SLURM they are there already. Within
+        a run that is launched, this gives the device that it names.
         """
-        if self.devices * self.nodes == 1:
+        if self.devices * self.nodes == 1 or distributed.is_initialized():
             yield torch.device(self.device)
             return
         fabric = Fabric(accelerator=torch.device(self.device).type, devices=self.devices, num_nodes=self.nodes)
-        mine = not distributed.is_initialized()
         fabric.launch()
         try:
             yield fabric.device
-        finally:
-            if mine:  # the threads of its process group must not outlive the interpreter
-                distributed.destroy_process_group()
+        finally:  # the threads of its process group must not outlive the interpreter
+            distributed.destroy_process_group()
 
 
 def world() -> tuple[int, int]:
