@@ -15,6 +15,7 @@ from .ablation import Arm, Classifier, Detector, Downstream, SceneClassifier, Se
 from .ablation.arms import change_arms, scene_arms, segmentation_arms, spectral_arms
 from .ablation.arms import quick as quick_study
 from .ablation.results import PLAN_FILE
+from .ablation.workers import WorkerDiedError
 from .arguments import checked_arguments
 from .cli_config import (
     RANDOM,
@@ -173,13 +174,16 @@ def sample(
     """
     from .datamodules.mixed import open_source
     from .datasets import SyntheticBank, scene_dataset
-    from .report.bank import export_beside, preview_bank, summary
+    from .datasets.bank_export import require_free
+    from .report.bank import export_beside, export_place, preview_bank, summary
     from .systems import Generator
 
     require_device(device, devices, nodes)
     source = open_source(run)
     if preview or export:
         require_writable((run if isinstance(source, SyntheticBank) else out).absolute().parent)
+    if export:  # before anything is drawn
+        require_free(export_place(source.root if isinstance(source, SyntheticBank) else out, export))
     if isinstance(source, SyntheticBank):
         if not (verify or preview or export):
             raise ValueError(
@@ -477,7 +481,7 @@ def main(args: Sequence[str] | None = None) -> None:
     except (ArgumentError, ValueError, OSError, ImportError, MemoryError, RecursionError) as error:
         _give_up(error)
     except RuntimeError as error:
-        if not out_of_memory(error):
+        if not (out_of_memory(error) or isinstance(error, WorkerDiedError)):
             raise
         _give_up(error)
 

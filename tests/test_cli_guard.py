@@ -18,6 +18,7 @@ import jsonargparse
 import pytest
 import torch
 
+from hsiaug.ablation.workers import WorkerDiedError
 from hsiaug.cli import main
 from hsiaug.cli_guard import require_writable
 
@@ -304,3 +305,23 @@ def test_a_signal_ends_a_command_with_one_line(tmp_path: Path, command: str, num
     assert process.returncode == 1
     assert 'Traceback' not in said
     assert said.splitlines()[-1].startswith('interrupted; ')
+
+
+def test_an_occupied_place_of_an_export_is_said_before_anything_is_drawn(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    main(['train', f'--out={tmp_path / "run"}', '--generator=noise', *SMALL])
+    (tmp_path / 'bank.npz').touch()
+    said = refused(capsys, 'sample', str(tmp_path / 'run'), '--count=30', f'--out={tmp_path / "bank"}', '--export=npz')
+    assert 'bank.npz exists already' in said
+    assert not (tmp_path / 'bank').exists()
+
+
+def test_a_worker_that_dies_is_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def died(*_: Any, **__: Any) -> None:
+        raise WorkerDiedError('a worker process has died')
+
+    monkeypatch.setattr('hsiaug.cli.run_study', died)
+    assert refused(capsys, 'ablate', f'--out={tmp_path / "study"}', '--seeds=2') == 'hsiaug: a worker process has died'

@@ -15,6 +15,10 @@ from typing import Any
 import torch
 
 
+class WorkerDiedError(RuntimeError):
+    """A worker process that something outside has ended."""
+
+
 def run_in_processes(
     function: Callable[..., object],
     tasks: Sequence[tuple[Any, ...]],
@@ -35,7 +39,7 @@ def run_in_processes(
         shared: arguments of ``start``.
 
     Raises:
-        RuntimeError: if a worker dies, for example for lack of memory.
+        WorkerDiedError: if a worker dies, for example for lack of memory.
     """
     context = multiprocessing.get_context('spawn')  # forked torch threads and CUDA contexts do not survive
     # Nothing is ever sent: the system closes this end when the process ends, whatever ends it.
@@ -47,7 +51,7 @@ def run_in_processes(
         except BaseException as error:
             alive.close()  # before the pool is left, which waits for its workers
             if isinstance(error, BrokenProcessPool):
-                raise RuntimeError(
+                raise WorkerDiedError(
                     'a worker process has died; was it killed, for example for lack of memory? What is finished is '
                     'kept: run the same again, with fewer workers'
                 ) from error
@@ -69,4 +73,4 @@ def _end_with_parent(listening: Connection) -> None:
     os._exit(1)  # without clean-up: nobody is left who waits for it, and files are written whole or not at all
 
 
-__all__ = ['run_in_processes']
+__all__ = ['WorkerDiedError', 'run_in_processes']

@@ -30,15 +30,20 @@ def summary(bank: SyntheticBank) -> str:
     return f'{len(bank)} samples{classes}: {bank.root}'
 
 
-def beside(bank: SyntheticBank, ending: str) -> Path:
-    """A path next to a bank, named after it. The folder of a bank holds nothing else."""
-    root = bank.root if bank.root.name not in ('', '..') else bank.root.resolve()
+def beside(root: Path, ending: str) -> Path:
+    """A path next to the folder of a bank, named after it. The folder itself holds nothing else."""
+    root = root if root.name not in ('', '..') else root.resolve()
     return root.with_name(root.name + ending)
 
 
 def export_beside(bank: SyntheticBank, format: ExportFormat, progress: bool = False) -> Path:
     """Export a bank to ``<bank>.npz`` or the folder ``<bank>_<format>``, and return which."""
-    return export_bank(bank, beside(bank, '.npz' if format == 'npz' else f'_{format}'), format, progress)
+    return export_bank(bank, export_place(bank.root, format), format, progress)
+
+
+def export_place(root: Path, format: ExportFormat) -> Path:
+    """Where the bank in a folder is exported to."""
+    return beside(root, '.npz' if format == 'npz' else f'_{format}')
 
 
 def preview_bank(bank: SyntheticBank, real: Dataset[Sample] | None = None) -> Path:
@@ -65,9 +70,9 @@ def preview_bank(bank: SyntheticBank, real: Dataset[Sample] | None = None) -> Pa
         _tensors(bank, _bank_rows(bank)),
         spec,
         min(spec.num_classes, _PANELS) if spec.kind == 'spectrum' else _PICTURES,
-        suptitle=f'{beside(bank, "").name}: {len(bank)} samples of {bank.record["source"]["type"]}{split}',
+        suptitle=f'{beside(bank.root, "").name}: {len(bank)} samples of {bank.record["source"]["type"]}{split}',
     )
-    path = beside(bank, '_preview.png')
+    path = beside(bank.root, '_preview.png')
     with told(path):
         figure.savefig(path, dpi=120)
     return path

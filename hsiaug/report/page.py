@@ -74,7 +74,7 @@ def write_page(
         FileNotFoundError: if there is no study, or no folder for the file.
         ValueError: if a study or a ratio search cannot be read.
     """
-    path = beside(bank, '_evaluation.html') if out is None else out
+    path = beside(bank.root, '_evaluation.html') if out is None else out
     if not path.resolve().parent.is_dir():
         raise FileNotFoundError(f'no folder {path.parent} for the page; make it, or give another out')
     curve = None if study is None else ratio_section(study)  # mistakes first
@@ -96,7 +96,7 @@ def write_page(
     if curve is not None:
         page.sections.append(curve)
     content = {
-        'title': f'{beside(bank, "").name}: synthetic samples beside real ones',
+        'title': f'{beside(bank.root, "").name}: synthetic samples beside real ones',
         'warnings': _warnings(parts, gates),
         'facts': _facts(parts),
         'glance': page.glance,
@@ -118,7 +118,7 @@ def _facts(parts: Parts) -> list[tuple[str, str]]:
     spec = parts.spec
     size = f', {spec.size[0]} × {spec.size[1]} pixels' if spec.size else ''
     return [
-        ('bank', f'{beside(bank, "").name}: {len(bank)} samples of {bank.record["source"]["type"]}'
+        ('bank', f'{beside(bank.root, "").name}: {len(bank)} samples of {bank.record["source"]["type"]}'
          + (f', seed {bank.seed}' if bank.seed is not None else '')
          + (f', labels {bank.labels_policy}' if bank.labels_policy is not None else '')),
         ('looked at', f'{len(parts.rows)} of them, spread evenly'),
