@@ -128,7 +128,7 @@ def train(
             helper = world()[0] > 0
     except KeyboardInterrupt:
         kept = checkpoints.is_dir() and any(checkpoints.iterdir())
-        said = f'checkpoints are in {checkpoints}, the same command goes on from there' if kept else 'nothing is kept'
+        said = f'checkpoints are in {checkpoints}, the same command continues from there' if kept else 'nothing is kept'
         raise SystemExit(f'\ninterrupted; {said}') from None
     if helper:  # another process of the run writes what all have learnt
         return
@@ -195,7 +195,7 @@ def sample(
         if count > 0:  # write_bank says what is wrong with other counts
             require_writable(out, bank_bytes(generator.spec, count, out))
         drawn = draw(generator.to(device), count, out, labels, seed, devices, nodes)
-        if drawn is None:  # another process goes on
+        if drawn is None:  # another process continues
             return
         bank = drawn
         print(summary(bank))
@@ -337,7 +337,7 @@ def ratio(
     try:
         choice = search(Recorded(measured, trials_file))
     except KeyboardInterrupt:
-        raise SystemExit(f'\ninterrupted; finished trials are in {trials_file}, the same command goes on') from None
+        raise SystemExit(f'\ninterrupted; finished trials are in {trials_file}, the same command resumes it') from None
     write_json(run / 'ratio.json', choice.to_dict())
     print(choice)
     print(f'choice: {run / "ratio.json"}')
@@ -445,7 +445,7 @@ def _run_and_report(
     try:
         run_study(study, out, workers, engine, device)
     except KeyboardInterrupt:
-        raise SystemExit(f'\ninterrupted; finished cells are in {out}, the same command goes on from there') from None
+        raise SystemExit(f'\ninterrupted; finished cells are in {out}, the same command continues from there') from None
     if study.kind in ('segmentation', 'change'):
         from .report.patch_evaluation import draw_pairs
 
@@ -476,7 +476,7 @@ def main(args: Sequence[str] | None = None) -> None:
             command(**told)
     except KeyboardInterrupt:
         raise SystemExit(
-            '\ninterrupted; the same command starts again, or goes on where it has kept something'
+            '\ninterrupted; the same command starts again, or resumes where it has kept something'
         ) from None
     except (ArgumentError, ValueError, OSError, ImportError, MemoryError, RecursionError) as error:
         _give_up(error)

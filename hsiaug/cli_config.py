@@ -1,4 +1,4 @@
-"""What commands are told about data, and what ``hsiaug train`` noted of it: read as data, checked, nothing imported."""
+"""What commands are given about data, and what ``hsiaug train`` noted: read as data, checked, nothing imported."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ SIMULATED, RANDOM = SceneConfig(), SplitConfig()
 
 @dataclass(frozen=True)
 class Trained:
-    """What ``hsiaug train`` was told: its note of a run, or a config file of that command."""
+    """What ``hsiaug train`` was given: its note of a run, or a config file of that command."""
 
     scene: SceneConfig = SIMULATED
     split: SplitConfig = RANDOM

@@ -62,7 +62,7 @@ def draw(
     try:
         bank = write_bank(generator, count, out, labels=labels, seed=seed, fabric=fabric, progress=True)
     except KeyboardInterrupt:
-        said = f'\ninterrupted; finished shards are in {out}, the same command goes on from there'
+        said = f'\ninterrupted; finished shards are in {out}, the same command continues from there'
         raise SystemExit(1 if helper else said) from None
     finally:
         if fabric is not None:  # the threads of its process group must not outlive the interpreter

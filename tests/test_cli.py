@@ -204,7 +204,7 @@ def test_a_stopped_sample_goes_on(
     process.join(60)
     assert process.exitcode == (-signal.SIGKILL if signal_number == signal.SIGKILL else 1)
     assert len(list((tmp_path / 'bank').glob('shard-*'))) == 3
-    said = 'finished shards are in ' + str(tmp_path / 'bank') + ', the same command goes on from there'
+    said = 'finished shards are in ' + str(tmp_path / 'bank') + ', the same command continues from there'
     assert (said in capfd.readouterr().err) == (signal_number == signal.SIGINT)
     stopping = False
     main(command('bank'))

@@ -14,7 +14,7 @@ def file_stem(*names: str) -> str:
     """The beginning of a file name for something with these names: readable, safe, and another for others.
 
     Spaces become underscores. Names of other signs than letters, digits and common punctuation, long ones, and the last
-    one if it holds an underscore itself, are told apart by a digest.
+    one if it holds an underscore itself, are distinguished by a digest.
     """
     text = '-'.join(names)
     plain = re.sub(r'[^\w.,;+%=()\[\]~-]', '_', text.replace(' ', '_')).encode()[:120].decode(errors='ignore')

@@ -43,8 +43,8 @@ class Arm:
         control: a control is shown beside the others and not tested in the primary family.
         synthetic_only: train on the synthetic samples alone: of images with masks a fixed set, as many as the ratio
             says; others are drawn anew in each epoch, and the ratio says nothing.
-        synthetic_first: share of the training on the synthetic samples alone, the same ones, before it goes on with the
-            real ones alone; 0 mixes both throughout.
+        synthetic_first: share of the training on the synthetic samples alone, the same ones, before it continues
+            with the real ones alone; 0 mixes both throughout.
         training: fields of the downstream models' ``config`` that are others in this arm, such as ``synthetic_weight``
             or ``auxiliary_bn``.
 

@@ -56,7 +56,7 @@ def run_study(
     """Run what is still missing of a study.
 
     Every finished cell is one line of ``results.jsonl``; a killed run loses at most the cells in hand, and the same
-    call goes on where it was. A cell's result doesn't depend on workers, engine or interruptions.
+    call resumes it. A cell's result doesn't depend on workers, engine or interruptions.
 
     Args:
         study: what to measure.

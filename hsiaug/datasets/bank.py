@@ -394,7 +394,7 @@ def _why_not(root: Path) -> str:
     done = sum(name.startswith('shard-') and name.endswith('.safetensors') for name in found)
     return (
         f'{root} is a bank that is being written, or whose writing was cut short: {done} of {total} shards are done; '
-        'wait for its writer, or give the same command (the same write_bank call) again and it goes on from there'
+        'wait for its writer, or give the same command (the same write_bank call) again and it continues from there'
     )
 
 

@@ -1,4 +1,4 @@
-"""Writing a bank, shard by shard, on one or many devices, so that a killed run goes on where it was."""
+"""Writing a bank, shard by shard, on one or many devices, so that a killed run resumes."""
 
 from __future__ import annotations
 
@@ -160,7 +160,7 @@ def _gone(fabric: Fabric, failure: Exception | None) -> Iterator[None]:
     except RuntimeError as error:
         raise failure or BankError(
             f'one of {fabric.world_size} processes ended without a word ({error}); finished shards stay, the same '
-            'command goes on from there'
+            'command continues from there'
         ) from error
 
 

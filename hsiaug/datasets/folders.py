@@ -50,7 +50,7 @@ class PairFolder(NonGeoDataset):
         nodata: stored value that means "no measurement"; a file's own if None.
         image_key: variable of the image in ``.npz`` and ``.mat`` files that hold several.
         mask_key: variable of the mask, likewise.
-        layout: ``'hwc'`` or ``'chw'``, where the bands are in arrays; told by the first mask if None.
+        layout: ``'hwc'`` or ``'chw'``, where the bands are in arrays; decided by the first mask if None.
         transforms: function of a sample, as in torchgeo.
 
     Raises:

@@ -37,7 +37,7 @@ class ImageFiles:
         scale: stored value times ``scale`` is the value in the unit; a file's own scale and offset if None.
         nodata: stored value that means "no measurement"; a file's own if None.
         key: variable of the image in files that hold several.
-        layout: ``'hwc'`` or ``'chw'``, where the bands are in arrays; told by masks and wavelengths if None.
+        layout: ``'hwc'`` or ``'chw'``, where the bands are in arrays; decided by masks and wavelengths if None.
         pixels: gives the (H, W) of the first file's mask.
 
     Attributes:

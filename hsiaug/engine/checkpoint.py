@@ -58,7 +58,7 @@ def write_checkpoint(
     Args:
         file: of the checkpoint; its folder is made.
         state: everything that the next step depends on.
-        identity: of the training, JSON-ready: what must agree for a training to go on from here.
+        identity: of the training, JSON-ready: what must agree for a training to resume.
         stage: of the training.
         step: how many steps of the stage are done.
     """
@@ -100,7 +100,7 @@ def resumable(file: Path | None, identity: Mapping[str, Any]) -> dict[str, str] 
     """What :func:`found_checkpoint` tells of this training's checkpoint; None where there is none yet.
 
     Raises:
-        ValueError: if there is one that this training cannot go on from.
+        ValueError: if there is one that this training cannot resume from.
     """
     return found_checkpoint(file, identity) if file is not None and file.exists() else None
 

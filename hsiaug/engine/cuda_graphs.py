@@ -20,7 +20,7 @@ def capture(
 ) -> Callable[[], None]:
     """Record one step; each call of the result replays it.
 
-    The steps of the warm-up, which CUDA graphs need, are undone: training goes on as without a graph.
+    The steps of the warm-up, which CUDA graphs need, are undone: training continues as without a graph.
 
     Args:
         step: one step on the device, without synchronisation; its optimisers must be capturable.

@@ -221,7 +221,7 @@ def _pixel_classifier(train: Pair, spec: SampleSpec, seed: int) -> Pipeline:
     """An SVM on single spectra: it sees no neighbour, so that it cannot learn what masks look like."""
     spectra, labels = class_pixels(train, spec.num_classes, spec.ignore_index, _FIT, seed)
     if len(np.unique(labels)) < 2:
-        raise ValueError('patch_fidelity: the training pairs hold fewer than two classes; nothing can be told apart')
+        raise ValueError('patch_fidelity: the training pairs hold fewer than two classes')
     return make_pipeline(BandScaler(), SVC(C=10.0)).fit(spectra, labels)
 
 

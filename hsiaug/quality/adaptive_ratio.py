@@ -16,7 +16,7 @@ from ..ratio import Schedule, require_ratio
 
 
 class AdaptiveRatio(Schedule):
-    """A bandit over ratios, paid in progress of the validation score; a schedule that must be told that score.
+    """A bandit over ratios, paid in progress of the validation score; a schedule that needs that score.
 
     Exp3.S on scaled learning progress (Graves et al., "Automated Curriculum Learning for Neural Networks", ICML 2017,
     https://arxiv.org/abs/1704.03003; Auer et al., "The Nonstochastic Multiarmed Bandit Problem", SIAM J. Comput. 32,

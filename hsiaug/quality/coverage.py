@@ -32,7 +32,7 @@ class Coverage:
     Args:
         k: which neighbour sets the reach.
         encoder: from images (n, ...) to features (n, d), which should have seen the training part only; None takes
-            spectra as they are, and of images mean and spread of each band and the shares of the classes.
+            spectra as they are, and of images mean and standard deviation of each band and the shares of the classes.
 
     Raises:
         ValueError: if ``k`` is below 1.

@@ -15,7 +15,7 @@ from ..checks import require_count
 from ..scenes import Scene, Split
 from ..scenes.labelled_patches import LabelledPatchSplit
 from ..scenes.patches import PatchSplit
-from ..scenes.splits import spectral_twins
+from ..scenes.splits import spectral_duplicates
 from ..scenes.windows import covered_pixels
 
 Regions = Literal['auto', 'groups', 'blocks', 'samples']
@@ -72,11 +72,11 @@ def fold_splits(
 def _pixel_folds(scene: Scene, split: Split, folds: int, seed: int, regions: Regions, block: int) -> list[Split]:
     labelled = np.concatenate([split.train, split.val])
     in_train = np.arange(len(labelled)) < len(split.train)
-    twins = spectral_twins(scene, np.concatenate([labelled, split.unlabelled]))
-    twins, pool_twins = twins[: len(labelled)], twins[len(labelled) :]
+    duplicates = spectral_duplicates(scene, np.concatenate([labelled, split.unlabelled]))
+    duplicates, pool_duplicates = duplicates[: len(labelled)], duplicates[len(labelled) :]
     label = scene.flat_labels()
     if regions == 'samples':
-        region, pool_region = twins, np.full(len(split.unlabelled), -1)
+        region, pool_region = duplicates, np.full(len(split.unlabelled), -1)
     else:
         of_pixel = _regions(scene, regions, block)
         region, pool_region = of_pixel[labelled], of_pixel[split.unlabelled]
@@ -85,10 +85,11 @@ def _pixel_folds(scene: Scene, split: Split, folds: int, seed: int, regions: Reg
     parts = []
     for k in range(folds):
         inside = of_sample == k
-        near = np.isin(twins, twins[inside]) & ~inside
+        near = np.isin(duplicates, duplicates[inside]) & ~inside
         for class_id in np.unique(ids):
             if not (in_train & ~inside & ~near & (ids == class_id)).any():
-                near &= ids != class_id  # all twins of each other: nothing to tell apart, so both sides may hold them
+                # All are duplicates of each other, so both sides may hold them.
+                near &= ids != class_id
         apart = np.unique(region[inside & ~scattered])
         parts.append(
             replace(
@@ -97,7 +98,9 @@ def _pixel_folds(scene: Scene, split: Split, folds: int, seed: int, regions: Reg
                 train=labelled[in_train & ~inside & ~near],
                 val=labelled[~in_train & ~inside & ~near],
                 test=np.sort(labelled[inside]),
-                unlabelled=split.unlabelled[~np.isin(pool_region, apart) & ~np.isin(pool_twins, twins[inside])],
+                unlabelled=split.unlabelled[
+                    ~np.isin(pool_region, apart) & ~np.isin(pool_duplicates, duplicates[inside])
+                ],
             )
         )
     return parts

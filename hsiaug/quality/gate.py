@@ -256,7 +256,7 @@ class Gates:
         return Verdict(scores, {gate.name: ~(scores[gate.name] <= gate.threshold) for gate in self.gates})
 
     def score(self, batch: Batch) -> Tensor:
-        """(n,) largest excess over a gate's threshold, in spreads of its held-out real scores; kept up to 0."""
+        """(n,) largest excess over a gate's threshold in standard deviations of held-out real scores; kept up to 0."""
         verdict = self.judge(batch)
         excess = [
             (verdict.scores[gate.name] - gate.threshold) / gate.held_out.std(correction=0).clamp_min(1e-12)

@@ -1,4 +1,4 @@
-"""Scores of a ratio search in a file, so that a killed search goes on where it was."""
+"""Scores of a ratio search in a file, so that a killed search resumes."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Recorded:
         path: of the file.
 
     Raises:
-        ValueError: if the trial has no identity, by which its scores would be told from another's, or the file holds
+        ValueError: if the trial has no identity, that distinguishes its scores from another's, or the file holds
             something else.
     """
 

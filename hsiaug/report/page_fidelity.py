@@ -249,7 +249,7 @@ def coverage_section(parts: Parts, k: int = 5) -> tuple[Section, tuple[float, fl
         sides.append(coverage.report({name: side[name][some] for name in ('image', key)}))
     features = 'spectra as they are'
     if parts.spec.size:
-        features = 'mean and spread of each band' + (', class shares' if key == 'mask' else '')
+        features = 'mean and standard deviation of each band' + (', class shares' if key == 'mask' else '')
     section = Section('Coverage of real modes')
     section.notes.append(
         f'Share of {len(held_out["image"])} held-out real samples that have one of {count} synthetic samples within '

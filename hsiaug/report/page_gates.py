@@ -145,7 +145,7 @@ def novelty_section(parts: Parts, found: Review, gate: NoveltyGate, drawer: Draw
     )
     if limit <= _EXACT:
         section.notes.append(
-            'Training samples of different places are equal to each other, so that copies cannot be told from them.'
+            'Training samples of different places are equal to each other, so that copies of them cannot be recognised.'
         )
     elif parts.spec.kind == 'spectrum':
         section.notes.append(

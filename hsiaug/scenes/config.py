@@ -41,7 +41,7 @@ class SceneConfig:
             file; an empty list makes every positive value a class. Of change masks, values that do not count.
         wavelengths: band centres in nm, one per band of the file; the file's own if None.
         bands: indices of the bands to use, 0-based; those that the file does not mark as bad if None.
-        layout: ``'hwc'`` or ``'chw'``, where the bands are in an array; told by labels and wavelengths if None.
+        layout: ``'hwc'`` or ``'chw'``, where the bands are in an array; decided by labels and wavelengths if None.
         on_bad_bands: ``'error'`` or ``'drop'``.
     """
 

@@ -79,7 +79,7 @@ def open_scene(
         nodata: stored value that means "no measurement"; the file's own if None.
         ignore: label values of pixels without a class, beside 0, negative ones, NaN and the nodata value of the labels'
             file; an empty one makes every positive value a class, nodata too.
-        layout: ``'hwc'`` or ``'chw'``, where the bands are in an array; told by labels and wavelengths if None.
+        layout: ``'hwc'`` or ``'chw'``, where the bands are in an array; decided by labels and wavelengths if None.
         on_bad_bands: refuse or drop bands that carry no information.
 
     Raises:

@@ -109,7 +109,7 @@ class SimulatedScene(Scene):
         patch: correlation length of the land cover in pixels.
         mixing: share of pixels' width over which borders are mixed; larger mixes more.
         variability: scale of the variability within materials.
-        relief: spread of the direct light by slopes.
+        relief: standard deviation of the direct light by slopes.
         noise: standard deviation of the sensor noise in clear bands, in reflectance; five times as much where the
             atmosphere absorbs.
         change: share of changed pixels between two dates.

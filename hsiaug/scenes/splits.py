@@ -71,7 +71,7 @@ class Split:
         return Footprint.of(self.scene, self.num_pixels, np.concatenate([self.train, self.val, self.unlabelled]))
 
 
-def spectral_twins(scene: Scene, pixels: np.ndarray) -> np.ndarray:
+def spectral_duplicates(scene: Scene, pixels: np.ndarray) -> np.ndarray:
     """Number the distinct spectra among pixels.
 
     Identical spectra on both sides of a split make a test pixel a training pixel. Scenes that were resampled from a
@@ -95,18 +95,18 @@ def spectral_twins(scene: Scene, pixels: np.ndarray) -> np.ndarray:
     ranked = hashes[order]
     first = np.zeros(len(pixels), dtype=bool)
     first[1:] = (ranked[1:] != ranked[:-1]).any(axis=1)
-    twins = np.empty(len(pixels), dtype=np.int64)
-    twins[order] = np.cumsum(first)
-    return twins
+    duplicates = np.empty(len(pixels), dtype=np.int64)
+    duplicates[order] = np.cumsum(first)
+    return duplicates
 
 
-def _deal(rng: np.random.Generator, members: np.ndarray, twins: np.ndarray, count: int) -> Parts:
-    """Deal about ``count`` members, whole sets of twins at a time, to the first hand and the rest to the second."""
-    order = rng.permutation(np.unique(twins))
-    rank = np.empty(int(twins.max()) + 1 if twins.size else 0, dtype=np.int64)
+def _deal(rng: np.random.Generator, members: np.ndarray, duplicates: np.ndarray, count: int) -> Parts:
+    """Deal about ``count`` members to the first part and the rest to the second, whole sets of duplicates at a time."""
+    order = rng.permutation(np.unique(duplicates))
+    rank = np.empty(int(duplicates.max()) + 1 if duplicates.size else 0, dtype=np.int64)
     rank[order] = np.arange(len(order))
-    by_rank = np.argsort(rank[twins], kind='stable')
-    ends = np.flatnonzero(np.diff(rank[twins][by_rank], append=-1))  # last member of each set
+    by_rank = np.argsort(rank[duplicates], kind='stable')
+    ends = np.flatnonzero(np.diff(rank[duplicates][by_rank], append=-1))  # last member of each set
     enough = int(np.searchsorted(ends + 1, count))
     cut = 0 if count == 0 else int(ends[min(enough, len(ends) - 1)]) + 1
     return members[by_rank[:cut]], members[by_rank[cut:]]
@@ -171,19 +171,19 @@ class Splitter(ABC):
         area = np.flatnonzero(in_train & scene.valid)
         labelled = area[flat[area] != UNLABELLED]
         pool = np.setdiff1d(area, labelled, assume_unique=True)
-        if len(pool) > 4 * self.max_unlabelled:  # thinned before twins are sought, so that huge scenes stay cheap
+        if len(pool) > 4 * self.max_unlabelled:  # thinned before duplicates are sought, so that huge scenes stay cheap
             pool = np.sort(rng.choice(pool, 4 * self.max_unlabelled, replace=False))
 
         # Twins of test spectra leave the training area; it is they, not the test pixels, that would leak.
         everything = np.concatenate([test, labelled, pool])
-        twins = np.empty(scene.num_pixels, dtype=np.int64)
-        twins[everything] = spectral_twins(scene, everything)
-        leaked = np.isin(twins[labelled], twins[test])
+        duplicates = np.empty(scene.num_pixels, dtype=np.int64)
+        duplicates[everything] = spectral_duplicates(scene, everything)
+        leaked = np.isin(duplicates[labelled], duplicates[test])
         dropped = []
         if leaked.any():
             dropped.append(f'{int(leaked.sum())} labelled training pixels identical to test pixels')
         labelled = labelled[~leaked]
-        pool = pool[~np.isin(twins[pool], twins[test])]
+        pool = pool[~np.isin(duplicates[pool], duplicates[test])]
 
         kept, lost = [], []
         need = max(self.min_count, self.per_class or 0)
@@ -221,8 +221,8 @@ class Splitter(ABC):
                 hidden.append(chosen[self.per_class :])
                 members = np.sort(chosen[: self.per_class])
             val_count = min(max(1, round(self.val_fraction * len(members))), len(members) - 1)
-            to_val, to_train = _deal(rng, members, twins[members], val_count)
-            if len(to_train) == 0:  # all twins of each other: nothing to tell apart, so both sides may hold them
+            to_val, to_train = _deal(rng, members, duplicates[members], val_count)
+            if len(to_train) == 0:  # all duplicates of each other: nothing to tell apart, so both sides may hold them
                 to_val, to_train = members[:val_count], members[val_count:]
             train.append(to_train)
             val.append(to_val)
@@ -230,7 +230,7 @@ class Splitter(ABC):
         # Pixels of dropped classes and those above the budget keep their spectra and lose their labels.
         others = labelled[~np.isin(flat[labelled], kept)]
         pool = np.concatenate([pool, others, *hidden])
-        pool = pool[~np.isin(twins[pool], twins[all_val])]
+        pool = pool[~np.isin(duplicates[pool], duplicates[all_val])]
         if len(pool) > self.max_unlabelled:
             pool = rng.choice(pool, self.max_unlabelled, replace=False)
         test = test[np.isin(flat[test], kept)]
@@ -267,13 +267,13 @@ class RandomSplit(Splitter):
         """Masks of the training and the test pixels."""
         if not 0 < self.fraction < 1:
             raise ValueError(f'RandomSplit: fraction must be between 0 and 1, found {self.fraction}')
-        twins = spectral_twins(scene, pixels)
+        duplicates = spectral_duplicates(scene, pixels)
         train = scene.flat_labels() == UNLABELLED
         test = np.zeros(scene.num_pixels, dtype=bool)
         for class_id in np.unique(labels):
             mine = labels == class_id
             budget = self.fraction * mine.sum() if self.per_class is None else self.per_class
-            to_train, to_test = _deal(rng, pixels[mine], twins[mine], max(round(budget), 1))
+            to_train, to_test = _deal(rng, pixels[mine], duplicates[mine], max(round(budget), 1))
             train[to_train] = True
             test[to_test] = True
         return train, test
@@ -396,5 +396,5 @@ __all__ = [
     'RareClassError',
     'Split',
     'Splitter',
-    'spectral_twins',
+    'spectral_duplicates',
 ]

@@ -87,7 +87,7 @@ def fit_generator(
 
 
 def require_settings(kind: str, settings: dict[str, Any] | None) -> None:
-    """Check what :func:`fit_generator` is going to be told, before data are opened.
+    """Check what :func:`fit_generator` is going to be given, before data are opened.
 
     Args:
         kind: registered name.

@@ -23,9 +23,9 @@ class PatchAugment(Generator):
 
     *duplicate* repeats them; *flips* mirrors and turns them; *crops* enlarges a random half to whole of their area
     (masks by nearest neighbour); *affine* turns, shifts by up to a tenth of the side and scales by 0.8 to 1.2, mirrored
-    at the edges; *noise* adds a tenth of each band's spread; *cutmix* pastes a random box of another pair, image and
-    mask (Yun et al., "CutMix", ICCV 2019). A label asks for a pair with chances proportional to the share of that
-    class in it.
+    at the edges; *noise* adds a tenth of each band's standard deviation; *cutmix* pastes a random box of another
+    pair, image and mask (Yun et al., "CutMix", ICCV 2019). A label asks for a pair with chances proportional to the
+    share of that class in it.
 
     Images with one label each are altered likewise, and keep it; they are not pasted into each other.
 

@@ -33,8 +33,8 @@ def relight(x: Tensor, sky: Tensor, direct: float, diffuse: float, rng: torch.Ge
     Args:
         x: (n, C) spectra.
         sky: (C,) shape s of the sky term.
-        direct: spread of the direct light.
-        diffuse: spread of the sky's share.
+        direct: standard deviation of the direct light.
+        diffuse: standard deviation of the sky's share.
         rng: CPU generator of the draws.
 
     Returns:

@@ -31,8 +31,8 @@ class SpectralVariability(ExemplarGenerator):
         spec: spec of the samples; its wavelengths shape the sky term.
         variability: scale of the transferred difference, uniform in [0, variability]; 0 switches the step off.
         neighbours: unlabelled spectra among which differences are observed, per training spectrum.
-        direct: spread of the direct light, see :func:`~hsiaug.systems.relighting.relight`.
-        diffuse: spread of the sky's share.
+        direct: standard deviation of the direct light, see :func:`~hsiaug.systems.relighting.relight`.
+        diffuse: standard deviation of the sky's share.
         mixing: parameter of the Beta distribution of the mixing weight; 0 switches mixing off.
         partners: ``'across'`` mixes with any training spectrum, ``'within'`` with one of the same class.
     """

@@ -40,7 +40,7 @@ class GeneratorAugmentation(nn.Module):
     mode batches pass untouched.
 
     What is drawn depends on seed, epoch, step and rank only. Call :meth:`set_epoch` where an epoch begins. ``altered``
-    counts the samples that were; position and count are part of the state dict, so that a resumed training goes on
+    counts the samples that were; position and count are part of the state dict, so that a resumed training continues
     where it was. The generator is no submodule: its weights are in no ``parameters()``, and it moves to the batch's
     device.
 

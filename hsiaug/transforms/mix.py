@@ -41,7 +41,7 @@ class SyntheticMix(nn.Module):
     Synthetic sample (seed, epoch, number) is the same however batches are cut; under DDP rank r takes numbers r, r + W,
     ... Call :meth:`set_epoch` where an epoch begins, or a dataset without ``replacement`` runs out. ``real_seen`` and
     ``synthetic_seen`` count what has passed; position and counts are part of the state dict, so that a resumed training
-    goes on where it was. A batch that a loop has converted, to bfloat16 say, gets synthetic samples in its dtype.
+    continues where it was. A batch that a loop has converted, to bfloat16 say, gets synthetic samples in its dtype.
 
     Args:
         source: a generator (moved to the batch's device and drawn live), a bank, or any dataset in the sample contract.

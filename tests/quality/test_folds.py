@@ -77,10 +77,10 @@ def test_spectra_that_the_fold_holds_are_left_out() -> None:
     cube.reshape(-1, 12)[split.train[-1]] = cube.reshape(-1, 12)[split.train[0]]
     scene = replace(SCENE, cube=cube)
     split = replace(split, scene=scene.fingerprint)
-    twins = {int(split.train[0]), int(split.train[-1])}
+    duplicates = {int(split.train[0]), int(split.train[-1])}
     for fold in fold_splits(scene, split, 3):
-        if twins & set(fold.test.tolist()):
-            assert not twins & set(fold.train.tolist())
+        if duplicates & set(fold.test.tolist()):
+            assert not duplicates & set(fold.train.tolist())
             assert not set(copied) & set(fold.unlabelled)
 
 

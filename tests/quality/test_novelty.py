@@ -129,8 +129,8 @@ def test_spectra(gate: NoveltyGate) -> None:
 
 def test_twins_among_real_spectra_cannot_be_told_from_copies() -> None:
     data = spectra(60, 0)
-    twins = replace(data, x=torch.cat([data.x, data.x]), y=torch.cat([data.y, data.y]))
-    assert found(NoveltyGate().fit(twins), data.x) == 0
+    duplicates = replace(data, x=torch.cat([data.x, data.x]), y=torch.cat([data.y, data.y]))
+    assert found(NoveltyGate().fit(duplicates), data.x) == 0
 
 
 def test_pairs_of_dates() -> None:

@@ -16,7 +16,7 @@ from hsiaug.scenes import (
     Splitter,
     make_splitter,
 )
-from hsiaug.scenes.splits import spectral_twins
+from hsiaug.scenes.splits import spectral_duplicates
 
 SPLITTERS: list[Splitter] = [
     RandomSplit(fraction=0.3),
@@ -140,9 +140,9 @@ def test_identical_spectra_stay_on_one_side(splitter: Splitter) -> None:
 
 def test_twins_number_equal_spectra_alike() -> None:
     cube = np.array([[[1, 2], [3, 4], [1, 2], [1, 3]]], dtype=np.float32)
-    twins = spectral_twins(Scene('t', cube), np.arange(4))
-    assert twins[0] == twins[2]
-    assert len(set(twins.tolist())) == 3
+    duplicates = spectral_duplicates(Scene('t', cube), np.arange(4))
+    assert duplicates[0] == duplicates[2]
+    assert len(set(duplicates.tolist())) == 3
 
 
 def test_missing_pixels_are_never_used() -> None:
@@ -178,4 +178,4 @@ def test_salinas_a_has_twins(real_data: Path) -> None:
     with np.load(real_data / 'salinas_a' / 'salinas_a.npz') as file:
         scene = Scene('salinas_a', file['cube'], file['gt'])
     labelled = np.flatnonzero(scene.flat_labels())
-    assert (len(labelled), len(np.unique(spectral_twins(scene, labelled)))) == (5348, 3699)
+    assert (len(labelled), len(np.unique(spectral_duplicates(scene, labelled)))) == (5348, 3699)

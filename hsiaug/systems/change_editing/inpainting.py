@@ -17,7 +17,7 @@ from ..two_stream_diffusion.model import CHUNK, SCHEDULE, TRAIN_STEPS, TwoStream
 STEPS = 20
 RESAMPLED = 3
 """How often each step is taken. Taken once, what is drawn heeds what is known too little: given the masks of whole
-patches, 86 % of the pixels drew the class they were told instead of 97 % (classes of the tests, well trained)."""
+patches, 86 % of the pixels drew the class that was asked for instead of 97 % (classes of the tests, well trained)."""
 
 
 @torch.no_grad()

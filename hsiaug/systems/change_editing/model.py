@@ -52,7 +52,7 @@ class ChangeEditing(Generator):
     hold no class never change and are ignored in it.
 
     A label asks for a sample with chances proportional to the share of that class in it, as with classic augmentation;
-    drawn from the frequencies of ``change_share``, samples follow it evenly. :meth:`sample_shares` is told the shares.
+    drawn from the frequencies of ``change_share``, samples follow it evenly. :meth:`sample_shares` takes the shares.
 
     Args:
         spec: spec of the triplets, of kind ``'change'``.

@@ -61,7 +61,7 @@ class ChangeEditingConfig:
         check_settings(self, clusters=Range(2), composites=NOT_NEGATIVE, drift=Range(0, 1), change_share=Range(0, 1))
         if self.painter.single_stream:
             raise ValueError(
-                'ChangeEditingConfig: the painter needs two streams, since it is told the mask by its code; leave '
+                'ChangeEditingConfig: the painter needs two streams, since it is given the mask by its code; leave '
                 'single_stream out'
             )
 

@@ -45,7 +45,7 @@ class MSRResGAN(Generator):
         blocks: residual blocks; the published number if None.
         augmentation: ``'zoom'`` or ``'jitter'``.
         mtf: of the sensor that jitter plays, see :func:`~hsiaug.functional.degradation.degrade`.
-        noise: of that sensor, as a share of the spread of the training data.
+        noise: of that sensor, as a share of the standard deviation of the training data.
 
     Raises:
         ValueError: if a setting does not fit.
@@ -88,7 +88,7 @@ class MSRResGAN(Generator):
         self.register_buffer('scale', torch.ones(()))
 
     def observe(self, data: TrainingData) -> None:
-        """Keep the training samples, and their means per band and spread over all bands.
+        """Keep the training samples, and their means per band and standard deviation over all bands.
 
         One scale for all bands leaves the squared error that of the cube itself, but for a constant.
         """

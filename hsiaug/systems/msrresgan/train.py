@@ -46,7 +46,7 @@ class SuperResolutionConfig:
         blocks: residual blocks; the published number if None.
         augmentation: what the generator does, see :class:`~hsiaug.systems.msrresgan.MSRResGAN`.
         mtf: of the low-resolution sensor, see :func:`~hsiaug.functional.degradation.degrade`.
-        noise: of that sensor, as a share of the spread of the data.
+        noise: of that sensor, as a share of the standard deviation of the data.
         adversarial: λ.
         gradient_iterations: steps of the gradient network.
         iterations: steps of the generator.
@@ -181,8 +181,8 @@ class GeneratorStage(_Stage):
             self.minimise('discriminator', (verdicts[0] + verdicts[1]) / 2)
             self.discriminator.requires_grad_(False)
             score = self.discriminator(fake)
-            deceived = binary_cross_entropy_with_logits(score, torch.ones_like(score))
-            loss = loss + self.config.adversarial * deceived
+            adversarial = binary_cross_entropy_with_logits(score, torch.ones_like(score))
+            loss = loss + self.config.adversarial * adversarial
             self.discriminator.requires_grad_(True)
         self.minimise('generator', loss)
 
@@ -257,7 +257,7 @@ def _stages(
 
 
 def _identity(data: TrainingData, config: SuperResolutionConfig, seed: int, paired: bool) -> dict[str, Any]:
-    """What a checkpoint must agree in. The learning rate may be lowered on the way: so one goes on after NaN."""
+    """What a checkpoint must agree in. The learning rate may be lowered on the way: so one resumes after NaN."""
     fields = {k: v for k, v in dataclasses.asdict(config).items() if k != 'lr'}
     split = data.provenance.split if data.provenance else None
     return {**fields, 'seed': seed, 'split': split, 'patches': len(data.x), 'paired': paired}

@@ -15,13 +15,13 @@ from ...models.patch_cnn import Dims
 class PatchCritic(nn.Module):
     """Two convolutions of 4 × 4 with stride 2 and leaky ReLU 0.2, and a linear layer on all features.
 
-    Where it is told the class, it sees it as one constant channel per class. In three dimensions the bands are a side
+    Given the class, it sees it as one constant channel per class. In three dimensions the bands are a side
     of a volume, and kernels have 4 × 4 × 4.
 
     Args:
         bands: number of bands C, at least 4 in three dimensions.
         size: (H, W) of the patches, each divisible by 4.
-        classes: number of classes that it is told; 0 for none.
+        classes: number of classes as condition; 0 for none.
         norm: of the second layer: ``'batch'`` as in the text, ``'layer'`` where each sample's score must come from
             that sample alone, as under a gradient penalty.
         spectral: normalise the spectral norm of all weights (Miyato et al. 2018).

@@ -109,7 +109,7 @@ class PatchGAN(Generator):
     @plain_torch()
     @torch.no_grad()
     def calibrate(self, data: TrainingData, seed: int = 0, samples: int = 500) -> None:
-        """Give each class the mean and the spread of each band that its training patches have.
+        """Give each class the mean and the standard deviation of each band that its training patches have.
 
         As :meth:`~hsiaug.systems.spectral_gan.SpectralGAN.calibrate` does for spectra. With n training patches the
         moments are uncertain themselves: the gain is shrunk towards 1 and the shift towards 0 by n / (n + 10).

@@ -37,10 +37,11 @@ class PatchGANConfig:
     Args:
         loss: ``'bce'`` or ``'wgan-gp'``.
         latent_dim: length of the noise vector.
-        conditional: generator and critic are told the class.
+        conditional: generator and critic are given the class.
         dims: of the convolutions, 2, or 3 for spectral-spatial ones.
         upsampling: ``'transposed'`` convolutions as in the text, or ``'resize'``, see the generator.
-        calibrate: give each class the mean and spread of its training patches afterwards; needs ``conditional``.
+        calibrate: give each class the mean and standard deviation of its training patches afterwards; needs
+            ``conditional``.
         spectral_norm: normalise the spectral norm of the critic's weights.
         size: side of the patches that are cut where the data are image-mask pairs, divisible by 4.
         rule: how these patches are labelled, see :func:`~hsiaug.datasets.class_patches.class_patches`.
@@ -129,8 +130,8 @@ class PatchGANTraining(Training):
             fake = self._fake(labels, rng)
         on_real, on_fake = self.critic(real, labels), self.critic(fake, labels)
         if self.config.loss == 'bce':
-            told = binary_cross_entropy_with_logits(on_real, torch.ones_like(on_real))
-            loss = (told + binary_cross_entropy_with_logits(on_fake, torch.zeros_like(on_fake))) / 2
+            on_real_loss = binary_cross_entropy_with_logits(on_real, torch.ones_like(on_real))
+            loss = (on_real_loss + binary_cross_entropy_with_logits(on_fake, torch.zeros_like(on_fake))) / 2
             self.losses['discriminator'] = loss.detach()
         else:
             distance = on_fake.mean() - on_real.mean()

@@ -146,9 +146,9 @@ class SpectralGAN(Generator):
     @plain_torch()
     @torch.no_grad()
     def calibrate(self, data: TrainingData, seed: int = 0, samples: int = 2000) -> None:
-        """Give each class the mean and the spread, per code dimension, of its training spectra.
+        """Give each class the mean and the standard deviation, per code dimension, of its training spectra.
 
-        GANs make samples with less spread than real ones. With few training spectra the sample moments are uncertain
+        GANs make samples that vary less than real ones. With few training spectra the sample moments are uncertain
         themselves: the gain is shrunk towards 1 and the shift towards 0 by n / (n + 10).
         """
         self.gain.fill_(1)

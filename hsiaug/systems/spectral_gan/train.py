@@ -54,7 +54,7 @@ class SpectralGANConfig:
         components: principal components of the space ``'pca'``.
         conditional: False trains generator and critic alone, without labels.
         ema: decay of the exponential moving average of the generator's weights; 0 for none.
-        calibrate: match mean and spread per class after training, see :meth:`SpectralGAN.calibrate`.
+        calibrate: match mean and standard deviation per class after training, see :meth:`SpectralGAN.calibrate`.
         select_every: every so many iterations the distance to the validation part is measured, and the best
             generator is kept; 0 keeps the last.
         semi_supervised: the critic also sees unlabelled pixels of the training area.

@@ -111,7 +111,7 @@ class TwoStreamDiffusion(Generator):
     no loss, and every synthetic pixel gets a class, which nothing has taught it there. A label asks for a
     class that a sample should hold: the condition is the class shares of a training patch, drawn with probability
     proportional to that class's share in it. Drawn from the training frequencies, labels so draw training patches
-    evenly; :meth:`sample_shares` is told the shares themselves. The text's model knows no condition: that is
+    evenly; :meth:`sample_shares` takes the shares themselves. The text's model knows no condition: that is
     ``class_conditional=False``, where labels have no effect.
 
     Of kind ``'change'``, each date goes through the image's autoencoder by itself, with one set of parameters, and the

@@ -170,7 +170,7 @@ class DiffusionStage(Stage):
 
     @torch.no_grad()
     def standardise_codes(self) -> None:
-        """Take mean and spread of the codes, per channel, from the training patches."""
+        """Take mean and standard deviation of the codes, per channel, from the training patches."""
         mean, logvar = self._codes(self.variants[0])
         middle = mean.mean(dim=(0, 2, 3))
         # the spread of a code is that of the posterior means and of the posterior itself

@@ -122,7 +122,7 @@ class _Preview:
 
 
 def _identity(data: TrainingData, config: TwoStreamConfig, seed: int) -> dict[str, Any]:
-    """What a checkpoint must agree in. Learning rates may be lowered on the way: that is how one goes on after NaN."""
+    """What a checkpoint must agree in. Learning rates may be lowered on the way: that is how one resumes after NaN."""
     fields = {k: v for k, v in dataclasses.asdict(config).items() if k not in ('vae_lr', 'diffusion_lr')}
     split = data.provenance.split if data.provenance else None
     return json.loads(json.dumps({**fields, 'seed': seed, 'split': split, 'patches': len(data.x)}))

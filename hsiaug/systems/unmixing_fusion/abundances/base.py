@@ -58,7 +58,7 @@ class AbundanceModel(nn.Module):
 
     @torch.no_grad()
     def observe(self, abundances: Tensor, index: Tensor, weights: Tensor) -> None:
-        """Take mean and spread of each endmember, and the frequencies of labels.
+        """Take mean and standard deviation of each endmember, and the frequencies of labels.
 
         Args:
             abundances: (N, k, s, s).
@@ -75,7 +75,7 @@ class AbundanceModel(nn.Module):
         self.label_prior.copy_(torch.zeros_like(self.label_prior).index_add_(0, index, weights.to(self.label_prior)))
 
     def standardise(self, abundances: Tensor) -> Tensor:
-        """Abundances as networks take them, each endmember with mean 0 and spread 1."""
+        """Abundances as networks take them, each endmember with mean 0 and standard deviation 1."""
         return (abundances - self.mean) / self.std
 
     def embedding(self, width: int) -> nn.Embedding | None:

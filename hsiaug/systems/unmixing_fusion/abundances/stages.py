@@ -101,9 +101,9 @@ class VAETraining(AbundanceTraining):
         model: HierarchicalVAE = self.modules['model']  # type: ignore[assignment]
         maps, index = self.batch(rng)
         with self.mixed():
-            surprise, kls = model.evidence(maps, index, self.own_stream(rng))
+            negative_log_likelihood, kls = model.evidence(maps, index, self.own_stream(rng))
         pixels = maps[0, 0].numel()
-        reconstruction, kl = surprise.mean() / pixels, kls.sum(dim=1).mean() / pixels
+        reconstruction, kl = negative_log_likelihood.mean() / pixels, kls.sum(dim=1).mean() / pixels
         self.descend('model', (reconstruction + kl) / model.counts, clip=1.0)
         self.losses = {'reconstruction': reconstruction.detach(), 'kl': kl.detach()}
 

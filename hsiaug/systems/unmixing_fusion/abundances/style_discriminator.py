@@ -1,7 +1,7 @@
 """The discriminator of the style-based GAN of abundances.
 
 Karras et al., "Analyzing and Improving the Image Quality of StyleGAN" (StyleGAN2), CVPR 2020,
-https://arxiv.org/abs/1912.04958: a residual network. It is told the label by projection: Miyato and Koyama, ICLR 2018,
+https://arxiv.org/abs/1912.04958: a residual network. The label is given by projection: Miyato and Koyama, ICLR 2018,
 https://arxiv.org/abs/1802.05637.
 """
 

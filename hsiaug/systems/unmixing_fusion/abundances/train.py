@@ -77,7 +77,7 @@ def train_abundances(
 
 
 def _identity(abundances: Tensor, index: Tensor, shares: Tensor, config: AbundanceConfig, seed: int) -> dict[str, Any]:
-    """What a checkpoint must agree in. The learning rate may be lowered on the way: so one goes on after NaN."""
+    """What a checkpoint must agree in. The learning rate may be lowered on the way: so one resumes after NaN."""
     digest = hashlib.sha256()
     for part in (abundances, index, shares):
         digest.update(part.contiguous().numpy().tobytes())

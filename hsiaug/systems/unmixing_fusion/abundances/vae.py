@@ -75,7 +75,7 @@ class TopDownBlock(nn.Module):
             x: (n, width, h, h) from above.
             features: (n, width, h, h) of the data, or None to draw from the prior.
             rng: of the latents.
-            temperature: factor of the prior's spread.
+            temperature: factor of the prior's standard deviation.
         """
         mean, spread, more = self.prior(x).split([self.latents, self.latents, x.shape[1]], dim=1)
         latent, kl = _normal(mean, spread, temperature), x.new_zeros(len(x))
@@ -95,7 +95,7 @@ def _normal(mean: Tensor, spread: Tensor, temperature: float = 1.0) -> Normal:
 
 
 class HierarchicalVAE(AbundanceModel):
-    """Stochastic blocks at every resolution from a single pixel to the map's own, told the label at each.
+    """Stochastic blocks at every resolution from a single pixel to the map's own, given the label at each.
 
     The likelihood takes a pixel's abundances as the shares of ``counts`` draws of a multinomial whose probabilities are
     the softmax output. Its negative logarithm is, up to what the data alone decide, ``counts`` times the KL divergence
@@ -110,7 +110,8 @@ class HierarchicalVAE(AbundanceModel):
         latents: channels of the latents of a block.
         blocks: per resolution, in the encoder and in the decoder.
         counts: see above.
-        temperature: factor of the prior's spread in sampling; below 1 maps are more typical and less diverse.
+        temperature: factor of the prior's standard deviation in sampling; below 1 maps are more typical and
+            less diverse.
 
     Raises:
         ValueError: if a setting is out of its range.
@@ -195,8 +196,8 @@ class HierarchicalVAE(AbundanceModel):
             from coarse to fine.
         """
         logits, kls = self.decode(index, self.encode(abundances), rng)
-        surprise = torch.special.xlogy(abundances, abundances) - abundances * log_softmax(logits.float(), dim=1)
-        return self.counts * surprise.flatten(1).sum(dim=1), kls
+        nll = torch.special.xlogy(abundances, abundances) - abundances * log_softmax(logits.float(), dim=1)
+        return self.counts * nll.flatten(1).sum(dim=1), kls
 
     def draw(self, index: Tensor, rng: torch.Generator) -> Tensor:
         """See the base class; the softmax is what comes out, without the multinomial's noise."""
