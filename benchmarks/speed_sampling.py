@@ -20,7 +20,7 @@ from typing import Any, cast
 import torch
 from measure import interleaved, machine, milliseconds, summary, write_whole
 
-from hsiaug.cli import trained_on
+from hsiaug.cli.config import trained_on
 from hsiaug.metrics import frechet_distance
 from hsiaug.metrics.masks import mask_features
 from hsiaug.systems import Generator

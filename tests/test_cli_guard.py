@@ -20,7 +20,7 @@ import torch
 
 from hsiaug.ablation.workers import WorkerDiedError
 from hsiaug.cli import main
-from hsiaug.cli_guard import require_writable
+from hsiaug.cli.guard import require_writable
 
 SMALL = ('--scene.simulated={height: 24, width: 24, classes: 3}', '--split.settings={fraction: 0.2}')
 
@@ -193,7 +193,7 @@ def no_work(*_: Any, **__: Any) -> Any:
 
 
 def full(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr('hsiaug.cli_guard.shutil.disk_usage', lambda _: shutil._ntuple_diskusage(10**9, 10**9, 1000))
+    monkeypatch.setattr('hsiaug.cli.guard.shutil.disk_usage', lambda _: shutil._ntuple_diskusage(10**9, 10**9, 1000))
     return folder / 'out'
 
 
@@ -201,7 +201,7 @@ def read_only(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     def refuses(*_: Any, **__: Any) -> None:
         raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(folder))
 
-    monkeypatch.setattr('hsiaug.cli_guard.tempfile.TemporaryFile', refuses)
+    monkeypatch.setattr('hsiaug.cli.guard.tempfile.TemporaryFile', refuses)
     return folder / 'out'
 
 
@@ -231,7 +231,11 @@ def test_a_folder_that_cannot_be_written_to_is_said_before_any_work(
     case: Callable[[Path, pytest.MonkeyPatch], Path],
 ) -> None:  # fmt: skip
     main(['train', f'--out={tmp_path / "gan"}', '--generator=noise', *SMALL])
-    for work in ('hsiaug.trainers.fit_generator', 'hsiaug.cli.run_study', 'hsiaug.generators.Generator.sample'):
+    for work in (
+        'hsiaug.systems.fit.fit_generator',
+        'hsiaug.cli.commands.run_study',
+        'hsiaug.systems.Generator.sample',
+    ):
         monkeypatch.setattr(work, no_work)
     out = case(tmp_path, monkeypatch)
     before = sorted(tmp_path.rglob('*'))
@@ -273,7 +277,7 @@ def test_a_killed_retraining_leaves_no_note_of_the_former_one(
     def killed(*_: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr('hsiaug.cli.write_json', killed)
+    monkeypatch.setattr('hsiaug.cli.commands.write_json', killed)
     with pytest.raises(SystemExit):
         main(['train', out, '--generator=noise', *SMALL, '--seed=1'])
     capsys.readouterr()
@@ -323,5 +327,5 @@ def test_a_worker_that_dies_is_one_line(
     def died(*_: Any, **__: Any) -> None:
         raise WorkerDiedError('a worker process has died')
 
-    monkeypatch.setattr('hsiaug.cli.run_study', died)
+    monkeypatch.setattr('hsiaug.cli.commands.run_study', died)
     assert refused(capsys, 'ablate', f'--out={tmp_path / "study"}', '--seeds=2') == 'hsiaug: a worker process has died'

@@ -18,7 +18,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from hsiaug.ablation.results import PLAN_FILE, RESULTS_FILE
-from hsiaug.cli_config import RUN_FILE, Trained, read_run, trained_on
+from hsiaug.cli.config import RUN_FILE, Trained, read_run, trained_on
 from hsiaug.datasets import SyntheticBank, write_bank
 from hsiaug.report.ablation import read_run as read_study
 from hsiaug.report.page_ratio import ratio_section

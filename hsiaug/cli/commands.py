@@ -1,4 +1,4 @@
-"""Command line: ``hsiaug demo | train | sample | evaluate | ratio | ablate | report``."""
+"""The commands ``hsiaug demo | train | sample | evaluate | ratio | ablate | report``."""
 
 from __future__ import annotations
 
@@ -11,13 +11,24 @@ from typing import Any, Literal, NoReturn, cast
 
 from jsonargparse import ArgumentError
 
-from .ablation import Arm, Classifier, Detector, Downstream, SceneClassifier, Segmenter, Setting, Study, run_study
-from .ablation.arms import change_arms, scene_arms, segmentation_arms, spectral_arms
-from .ablation.arms import quick as quick_study
-from .ablation.results import PLAN_FILE
-from .ablation.workers import WorkerDiedError
-from .arguments import checked_arguments
-from .cli_config import (
+from ..ablation import Arm, Classifier, Detector, Downstream, SceneClassifier, Segmenter, Setting, Study, run_study
+from ..ablation.arms import change_arms, scene_arms, segmentation_arms, spectral_arms
+from ..ablation.arms import quick as quick_study
+from ..ablation.results import PLAN_FILE
+from ..ablation.workers import WorkerDiedError
+from ..arguments import checked_arguments
+from ..datasets import LabelPolicy
+from ..datasets.bank import BANK_FILE, WRITING_FILE
+from ..datasets.bank_export import ExportFormat
+from ..records import read_json, write_json
+from ..samples import Kind
+from ..scenes import PatchSplit
+from ..scenes.config import SceneConfig
+from ..systems.saved import CONFIG_FILE
+from ..trainers.classifier import ClassifierConfig
+from ..trainers.segmentation import SegmenterConfig
+from . import DESCRIPTION
+from .config import (
     RANDOM,
     RUN_FILE,
     SIMULATED,
@@ -29,20 +40,9 @@ from .cli_config import (
     real_data,
     trained_on,
 )
-from .cli_draw import bank_bytes, draw, require_device
-from .cli_guard import out_of_memory, parse, require_writable, terminated_like_interrupted
-from .datasets import LabelPolicy
-from .datasets.bank import BANK_FILE, WRITING_FILE
-from .datasets.bank_export import ExportFormat
-from .records import read_json, write_json
-from .samples import Kind
-from .scenes import PatchSplit
-from .scenes.config import SceneConfig
-from .systems.saved import CONFIG_FILE
-from .trainers.classifier import ClassifierConfig
-from .trainers.segmentation import SegmenterConfig
+from .draw import bank_bytes, draw, require_device
+from .guard import out_of_memory, parse, require_writable, terminated_like_interrupted
 
-DESCRIPTION = 'Synthetic hyperspectral samples, mixed into real training at a ratio, and the gain measured honestly.'
 LONGEST = 4000
 """Characters of an error that are printed: a value that somebody else wrote may be any length."""
 FLAGS = ('--quick', '--verify', '--preview', '--no_gates', '--gated')
@@ -111,9 +111,9 @@ def train(
         devices: processes per machine that train together, each on its own device; they share every batch.
         nodes: machines that train together; torchrun or SLURM starts the same command on each.
     """
-    from .engine import Run, world
-    from .systems.fit import fit_generator, require_settings, training_data
-    from .systems.saved import TRAINING_FOLDER, require_own_folder
+    from ..engine import Run, world
+    from ..systems.fit import fit_generator, require_settings, training_data
+    from ..systems.saved import TRAINING_FOLDER, require_own_folder
 
     require_device(device, devices, nodes)
     require_settings(generator, settings)
@@ -172,11 +172,11 @@ def sample(
         preview: draw samples, beside the real ones that the generator was trained on, to <bank>_preview.png.
         export: write the bank in a format that others read too, to <bank>.npz, <bank>_geotiff or <bank>_webdataset.
     """
-    from .datamodules.mixed import open_source
-    from .datasets import SyntheticBank, scene_dataset
-    from .datasets.bank_export import require_free
-    from .report.bank import export_beside, export_place, preview_bank, summary
-    from .systems import Generator
+    from ..datamodules.mixed import open_source
+    from ..datasets import SyntheticBank, scene_dataset
+    from ..datasets.bank_export import require_free
+    from ..report.bank import export_beside, export_place, preview_bank, summary
+    from ..systems import Generator
 
     require_device(device, devices, nodes)
     source = open_source(run)
@@ -221,7 +221,7 @@ def evaluate(
     study: Path | None = None,
     no_gates: bool = False,
 ) -> None:
-    """Measure how near synthetic samples come to real ones: those of a trained generator, or those of a bank.
+    """Measure how near synthetic samples come to real ones, of a trained generator or of a bank.
 
     Of a generator, figures and tables beside it, and its model card. Of a bank with --real one HTML page that stands
     alone: samples, spectra, what gates reject and why, what is memorised, class balance, fidelity, coverage.
@@ -240,15 +240,15 @@ def evaluate(
         study: of a bank, run folder of a study, or the file of a ratio search, whose curve the page shows.
         no_gates: of a bank, leave out gates, which take longest.
     """
-    from .datamodules.mixed import open_source
-    from .datasets import SyntheticBank, scene_dataset
-    from .report.change_evaluation import evaluate_changes
-    from .report.evaluation import evaluate_generator
-    from .report.page import write_page
-    from .report.patch_evaluation import evaluate_patches
-    from .report.scene_evaluation import evaluate_scenes
-    from .scenes.patches import PARTS
-    from .systems import Generator
+    from ..datamodules.mixed import open_source
+    from ..datasets import SyntheticBank, scene_dataset
+    from ..report.change_evaluation import evaluate_changes
+    from ..report.evaluation import evaluate_generator
+    from ..report.page import write_page
+    from ..report.patch_evaluation import evaluate_patches
+    from ..report.scene_evaluation import evaluate_scenes
+    from ..scenes.patches import PARTS
+    from ..systems import Generator
 
     bank = open_source(run) if (run / BANK_FILE).exists() or (run / WRITING_FILE).exists() else None
     if isinstance(bank, SyntheticBank):
@@ -292,10 +292,10 @@ def ratio(
     segmenter: SegmenterConfig | None = None,
     device: str = 'cpu',
 ) -> None:
-    """Choose a ratio on folds of the training area: the generator is trained anew without each. Run again to resume.
+    """Choose a ratio on folds of the training area. Run it again to resume it.
 
-    Nothing is mixed in (ratio 0) unless that is better by enough. The choice goes to <run>/ratio.json, which
-    ``hsiaug evaluate BANK --real RUN --study RUN/ratio.json`` draws.
+    For each fold the generator is trained anew on the others. Nothing is mixed in (ratio 0) unless that is better by
+    enough. The choice goes to <run>/ratio.json, which ``hsiaug evaluate BANK --real RUN --study RUN/ratio.json`` draws.
 
     Args:
         run: folder that ``hsiaug train`` wrote.
@@ -312,7 +312,7 @@ def ratio(
         segmenter: downstream network for image-mask pairs.
         device: where to train.
     """
-    from .quality import PatchTrial, RatioSearch, Recorded, SpectraTrial, all_gates
+    from ..quality import PatchTrial, RatioSearch, Recorded, SpectraTrial, all_gates
 
     require_device(device)
     record, file = read_run(run), run / RUN_FILE
@@ -425,7 +425,7 @@ def report(run: Path) -> None:
     Args:
         run: run folder of ``hsiaug ablate`` or ``hsiaug demo``.
     """
-    from .report.ablation import text_table, write_report
+    from ..report.ablation import text_table, write_report
 
     if (run / PLAN_FILE).is_file():  # elsewhere there is nothing to draw
         require_writable(run)
@@ -437,7 +437,7 @@ def report(run: Path) -> None:
 def _run_and_report(
     study: Study, out: Path, workers: int, engine: Literal['process', 'ray'] = 'process', device: str = 'cpu'
 ) -> None:
-    from .trainers import require_settings
+    from ..trainers import require_settings
 
     _require_run_folder(out)
     for arm in study.arms:
@@ -447,11 +447,11 @@ def _run_and_report(
     except KeyboardInterrupt:
         raise SystemExit(f'\ninterrupted; finished cells are in {out}, the same command continues from there') from None
     if study.kind in ('segmentation', 'change'):
-        from .report.patch_evaluation import draw_pairs
+        from ..report.patch_evaluation import draw_pairs
 
         draw_pairs(study, out, device)
     if study.kind == 'change':
-        from .report.change_maps import draw_change_maps
+        from ..report.change_maps import draw_change_maps
 
         draw_change_maps(study, out)
     report(out)
@@ -464,15 +464,20 @@ def _require_run_folder(out: Path) -> None:
     require_writable(out)
 
 
-def main(args: Sequence[str] | None = None) -> None:
-    """Entry point. What a user can cause is one line on standard error and exit status 2, not a traceback."""
-    arguments = sys.argv[1:] if args is None else args
+FUNCTIONS: tuple[Callable[..., None], ...] = (demo, train, sample, evaluate, ratio, ablate, report)
+
+
+def run(arguments: Sequence[str]) -> None:
+    """Run a command. What a user can cause is one line on standard error and exit status 2, not a traceback.
+
+    Args:
+        arguments: the name of the command, and its options.
+    """
     # jsonargparse wants a value for every bool; people type a bare flag.
     arguments = [f'{argument}=true' if argument in FLAGS else argument for argument in arguments]
-    functions: tuple[Callable[..., None], ...] = (demo, train, sample, evaluate, ratio, ablate, report)
     try:
         with terminated_like_interrupted():
-            command, told = parse({f.__name__: f for f in functions}, arguments, 'hsiaug', DESCRIPTION)
+            command, told = parse({f.__name__: f for f in FUNCTIONS}, arguments, 'hsiaug', DESCRIPTION)
             command(**told)
     except KeyboardInterrupt:
         raise SystemExit(
@@ -490,7 +495,3 @@ def _give_up(error: Exception) -> NoReturn:
     said = ' '.join(str(error)[:LONGEST].split()) or type(error).__name__
     print(f'hsiaug: {said}', file=sys.stderr)
     raise SystemExit(2) from error
-
-
-if __name__ == '__main__':
-    main()

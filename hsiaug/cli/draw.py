@@ -6,12 +6,12 @@ from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .datasets import LabelPolicy
+from ..datasets import LabelPolicy
 
 if TYPE_CHECKING:
-    from .datasets import SyntheticBank
-    from .samples import SampleSpec
-    from .systems import Generator
+    from ..datasets import SyntheticBank
+    from ..samples import SampleSpec
+    from ..systems import Generator
 
 
 def require_device(name: str, devices: int = 1, nodes: int = 1) -> None:
@@ -50,7 +50,7 @@ def draw(
     from lightning.fabric import Fabric
     from torch import distributed
 
-    from .datasets import write_bank
+    from ..datasets import write_bank
 
     if out.suffix == '.npz':
         raise ValueError(f'{out}: out is the folder of a bank; for an .npz file beside it add --export npz')

@@ -1,0 +1,52 @@
+"""Command line: what needs no heavy import is answered here, at once; the commands are in ``hsiaug.cli.commands``."""
+
+from __future__ import annotations
+
+import difflib
+import sys
+from collections.abc import Sequence
+
+DESCRIPTION = 'Synthetic hyperspectral samples, mixed into real training at a ratio, and the gain measured honestly.'
+COMMANDS = {
+    'demo': 'Run the main job on the simulated scene: train generators, mix them in at ratios, measure the gain.',
+    'train': 'Train a generator on the training part of a scene.',
+    'sample': 'Draw samples from a trained generator into a bank, or look after a bank. Run it again to resume it.',
+    'evaluate': 'Measure how near synthetic samples come to real ones, of a trained generator or of a bank.',
+    'ratio': 'Choose a ratio on folds of the training area. Run it again to resume it.',
+    'ablate': 'Measure how much synthetic samples help a model, and at which ratio. Run it again to resume it.',
+    'report': 'Draw the report of a study again.',
+}
+"""Commands, each with the first line of its help."""
+
+
+def main(args: Sequence[str] | None = None) -> None:
+    """Entry point. What a user can cause is one line on standard error and exit status 2, not a traceback."""
+    arguments = list(sys.argv[1:] if args is None else args)
+    first = arguments[0] if arguments else '--help'
+    if first in ('-h', '--help'):
+        print(usage())
+    elif first == '--version':
+        from .. import __version__
+
+        print(f'hsiaug {__version__}')
+    elif first in COMMANDS:
+        from .commands import run
+
+        run(arguments)
+    else:
+        near = difflib.get_close_matches(first, COMMANDS, 1)
+        hint = f'did you mean {near[0]!r}? ' if near else ''
+        print(f'hsiaug: unknown command {first!r}; {hint}choose from {", ".join(COMMANDS)}', file=sys.stderr)
+        raise SystemExit(2)
+
+
+def usage() -> str:
+    """The help of ``hsiaug`` itself."""
+    width = max(map(len, COMMANDS)) + 2
+    lines = ['usage: hsiaug [-h] [--version] COMMAND ...', '', DESCRIPTION, '', 'commands:']
+    lines += [f'  {name:{width}}{said}' for name, said in COMMANDS.items()]
+    lines += ['', "'hsiaug COMMAND --help' explains a command; every command takes --config FILE."]
+    return '\n'.join(lines)
+
+
+__all__ = ['COMMANDS', 'DESCRIPTION', 'main', 'usage']

@@ -1,0 +1,5 @@
+"""``python -m hsiaug.cli``, as processes of a launched run start it."""
+
+from . import main
+
+main()
