@@ -18,8 +18,9 @@ from ..models.siamese import AnySides
 from ..samples import Sample
 from ..settings import POSITIVE, SHARE, Range, check_settings
 from .augmentation import Augmentation, augmentation
-from .pixelwise import Standardised, optimise, require_spec, require_weighable, seeded
+from .pixelwise import Standardised, optimise, require_spec, require_weighable
 from .segmentation import predict_masks
+from .supervised import seeded
 
 Model = Literal['changeformer-v3', 'changeformer-v6', 'siamcrnn', 'fcsiamdiff', 'fcsiamconc']
 NETWORKS: dict[str, Any] = {

@@ -16,7 +16,8 @@ from ..samples import Sample
 from ..settings import POSITIVE, SHARE, Range, check_settings
 from .augmentation import Flips
 from .classifier import predict
-from .pixelwise import Standardised, optimise, require_spec, seeded
+from .pixelwise import Standardised, optimise, require_spec
+from .supervised import seeded
 
 
 @dataclass(frozen=True)

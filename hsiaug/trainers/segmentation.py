@@ -17,7 +17,8 @@ from ..models.segformer import SegFormer
 from ..samples import Sample
 from ..settings import POSITIVE, SHARE, Range, check_settings
 from .augmentation import Augmentation, augmentation
-from .pixelwise import Standardised, optimise, require_spec, require_weighable, seeded
+from .pixelwise import Standardised, optimise, require_spec, require_weighable
+from .supervised import seeded
 
 
 @dataclass(frozen=True)
