@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -20,8 +21,8 @@ HELD_BYTES = 4 << 30
 class Stream:
     """Epoch after epoch of a dataset, each in a random order of its own, in batches of any size.
 
-    What an epoch has left for its last batch is filled from the next one, so that all batches are equal. A mixed
-    dataset is told its epochs, and read anew in each.
+    The last, smaller batch of an epoch is filled from the next, so that datasets of any size take the same number of
+    equal steps. A mixed dataset is told its epochs, and read anew in each.
 
     Args:
         dataset: real or mixed.
@@ -44,6 +45,7 @@ class Stream:
         self.dataset, self.spec, self.seed, self.device = dataset, spec, seed, torch.device(device)
         self.keep, self.after_epoch, self.changes = keep, after_epoch, isinstance(dataset, MixedDataset)
         self.held: Batch | None = None
+        self.order = torch.empty(0, dtype=torch.int64)
         self.seek(0)
 
     def take(self, count: int) -> Batch:
@@ -58,22 +60,18 @@ class Stream:
                 if self.after_epoch is not None and self.epoch >= 0:
                     self.after_epoch(self.epoch)
                 self._begin_epoch()
-                self._hold()
             rows, self.order = self.order[:count], self.order[count:]
-            parts.append(self._read(rows) if self.held is None else {k: v[rows] for k, v in self.held.items()})
+            parts.append(self._read(rows))
             count -= len(rows)
         return parts[0] if len(parts) == 1 else {k: torch.cat([part[k] for part in parts]) for k in parts[0]}
 
     def seek(self, taken: int) -> None:
         """Continue as after so many samples, in whatever batches they were taken."""
-        self.epoch, self.order = -1, torch.empty(0, dtype=torch.int64)
-        self.rng = torch.Generator().manual_seed(self.seed)
+        self.rng, self.epoch, self.order = torch.Generator().manual_seed(self.seed), -1, self.order[:0]
         while taken > 0:
             self._begin_epoch()
             passed = min(taken, len(self.order))
             self.order, taken = self.order[passed:], taken - passed
-        if len(self.order):
-            self._hold()
 
     def _begin_epoch(self) -> None:
         self.epoch += 1
@@ -83,16 +81,19 @@ class Stream:
         if size == 0:
             raise ValueError(f'{type(self.dataset).__name__} has no sample to train on in epoch {self.epoch}')
         self._fits = bytes_of(self.spec, size) <= HELD_BYTES
-        self.order = torch.randperm(size, generator=self.rng).to(self.device if self._fits else 'cpu')
-
-    def _hold(self) -> None:
-        if not self._fits:
+        self.order = torch.randperm(size, generator=self.rng)
+        if self._fits:
+            self.order = self.order.to(self.device)
+        if self.changes or not self._fits:
             self.held = None
-        elif self.changes or self.held is None:
-            self.held = self._read(torch.arange(len(self.dataset)))
 
     def _read(self, rows: Tensor) -> Batch:
-        return {key: value.to(self.device) for key, value in self.keep(fetch(self.dataset, rows.numpy())).items()}
+        if self._fits and self.held is None:
+            self.held = self._fetch(np.arange(len(self.dataset)))
+        return self._fetch(rows.numpy()) if self.held is None else {k: v[rows] for k, v in self.held.items()}
+
+    def _fetch(self, rows: np.ndarray) -> Batch:
+        return {key: value.to(self.device) for key, value in self.keep(fetch(self.dataset, rows)).items()}
 
 
 def bytes_of(spec: SampleSpec, count: int) -> int:

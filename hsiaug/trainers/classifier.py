@@ -72,9 +72,8 @@ def train_nn1d(
 ) -> NN1D:
     """Train NN-1D on a dataset of spectra.
 
-    Every epoch of the dataset is read once as tensors and dealt to the steps in random order; the last, smaller batch
-    of an epoch is filled from the next, so that arms of any size take the same number of equal steps. The scaling is
-    fitted on the real spectra alone. Where samples have ``weight``, they count with it.
+    Batches are those of a :class:`~hsiaug.engine.Stream`, equal for arms of any size. The scaling is fitted on the real
+    spectra alone. Where samples have ``weight``, they count with it.
 
     Args:
         dataset: real or mixed spectra; ``label_prob`` is the target where it exists.
