@@ -10,8 +10,8 @@ from tqdm.auto import tqdm
 
 
 @contextmanager
-def progress_bar(shown: bool, **settings: Any) -> Iterator[Callable[[int], object]]:
-    """A progress bar, as the function that moves it on by so many steps.
+def progress_bar(shown: bool, **settings: Any) -> Iterator[Callable[..., None]]:
+    """A progress bar, as the function that moves it on by so many steps and shows numbers, given by name, beside it.
 
     Even a disabled bar of tqdm takes a lock that forked processes share: one that is killed meanwhile leaves its
     parent waiting for ever. So there is none where none is shown.
@@ -21,7 +21,13 @@ def progress_bar(shown: bool, **settings: Any) -> Iterator[Callable[[int], objec
         settings: of tqdm.
     """
     if not shown:
-        yield lambda steps: None
+        yield lambda steps, /, **numbers: None
         return
     with tqdm(**settings) as bar:
-        yield bar.update
+
+        def advance(steps: int, /, **numbers: float) -> None:
+            if numbers:
+                bar.set_postfix({name: f'{number:.4f}' for name, number in numbers.items()})
+            bar.update(steps)
+
+        yield advance

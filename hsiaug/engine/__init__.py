@@ -2,6 +2,7 @@
 
 from .average import Average
 from .run import Run, world
+from .stream import Stream
 from .training import Training
 
-__all__ = ['Average', 'Run', 'Training', 'world']
+__all__ = ['Average', 'Run', 'Stream', 'Training', 'world']

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 from collections.abc import Iterator
@@ -13,10 +14,12 @@ class Interrupt:
     """Whether somebody has asked the training to stop."""
 
     def __init__(self) -> None:
-        self.asked = False
+        self.asked, self._owner = False, os.getpid()
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
         """Note the request; a second one stops at once."""
+        if os.getpid() != self._owner:  # a forked worker, whose parent ends it
+            os._exit(128 + number)
         if self.asked:
             raise KeyboardInterrupt
         self.asked = True
@@ -26,14 +29,16 @@ class Interrupt:
 def between_steps() -> Iterator[Interrupt]:
     """Turn SIGINT and SIGTERM into a request that the training answers when its step is done.
 
-    Signals reach the main thread only; elsewhere nothing is changed.
+    Signals reach the main thread only; elsewhere nothing is changed. One that is ignored, as workers of a study ignore
+    Ctrl-C, stays ignored.
     """
     request = Interrupt()
     if threading.current_thread() is not threading.main_thread():
         yield request
         return
     numbers = (signal.SIGINT, signal.SIGTERM)
-    before = {number: signal.signal(number, request) for number in numbers}
+    heard = [number for number in numbers if signal.getsignal(number) != signal.SIG_IGN]
+    before = {number: signal.signal(number, request) for number in heard}
     try:
         yield request
     finally:

@@ -80,4 +80,30 @@ class Polynomial:
         return min((step + 1) / max(self.warm_up * steps, 1), 1.0) * (1 - step / steps) ** self.power
 
 
-__all__ = ['Cosine', 'Polynomial', 'Schedule', 'Staircase', 'WarmUp', 'constant']
+@dataclass(frozen=True)
+class OneCycle:
+    """A rise along a cosine, then a fall along one to next to nothing, as in torch's ``OneCycleLR``.
+
+    Smith and Topin (2019), Super-Convergence, https://arxiv.org/abs/1708.07120.
+
+    Args:
+        rise: share of the steps.
+    """
+
+    rise: float = 0.3
+
+    def __call__(self, step: int, steps: int) -> float:
+        """The factor of a step."""
+        return self.between(1 / 25, 1.0, 1 / 25e4, step, steps)
+
+    def between(self, first: float, middle: float, last: float, step: int, steps: int) -> float:
+        """A value that goes from the first to the middle one while the rate rises, and to the last while it falls."""
+        turn = self.rise * steps - 1
+        rises = step <= turn
+        start, end, share = (
+            (first, middle, step / turn) if rises else (middle, last, (step - turn) / (steps - 1 - turn))
+        )
+        return end + (start - end) / 2 * (1 + math.cos(math.pi * share))
+
+
+__all__ = ['Cosine', 'OneCycle', 'Polynomial', 'Schedule', 'Staircase', 'WarmUp', 'constant']

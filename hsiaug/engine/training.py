@@ -15,8 +15,8 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, distributed, nn
 from torch.nn.utils import clip_grad_norm_
-from tqdm.auto import tqdm
 
+from ..progress import progress_bar
 from .checkpoint import found_checkpoint, restore, resumable, state_of, write_checkpoint
 from .divergence import CHECK_EVERY, require_finite
 from .interrupts import between_steps
@@ -42,6 +42,8 @@ class Training:
 
     rate_setting = 'the learning rate'
     """What to lower if the training diverges: the setting's name, and its value."""
+    alone = False
+    """Whether it is this process's own, whoever else trains, and not a stage of something that keeps checkpoints."""
 
     def __init__(
         self,
@@ -86,7 +88,8 @@ class Training:
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         parameters = [p for group in optimiser.param_groups for p in group['params'] if p.grad is not None]
-        average_gradients(parameters)
+        if not self.alone:
+            average_gradients(parameters)
         if clip is not None:
             clip_grad_norm_(parameters, clip)
         optimiser.step()
@@ -143,16 +146,15 @@ class Training:
         shown = run.progress and rank == 0
         with (
             between_steps() as request,
-            tqdm(total=self.steps, initial=self.step, desc=self.name, unit='it', leave=False, disable=not shown) as bar,
+            progress_bar(shown, total=self.steps, initial=self.step, desc=self.name, unit='it', leave=False) as advance,
         ):
             while self.step < self.steps:
                 self.advance(rng)
                 last = self.step == self.steps
                 due = file is not None and (self.step % run.every == 0 or (request.asked and not last))
-                if due or last or self.step % CHECK_EVERY == 0:
-                    values = self._look(file, thorough=due or last)
-                    bar.set_postfix({name: f'{value:.4f}' for name, value in values.items()})
-                bar.update()
+                looks = due or last or self.step % CHECK_EVERY == 0
+                values = self._look(file, thorough=due or last) if looks else {}
+                advance(1, **values)
                 if due and file is not None and rank == 0:
                     self.save(file, identity or {})
                 if request.asked:
@@ -186,8 +188,9 @@ class Training:
         """Losses as numbers, after a check that they, and if ``thorough`` the weights, are finite."""
         names = list(self.losses)
         values = dict(zip(names, torch.stack([self.losses[name] for name in names]).tolist(), strict=True))
-        diverged = f'training diverged in stage {self.name!r} by step {self.step}'
-        require_finite(diverged, values, self.modules if thorough else {}, self.rate_setting, file, self.name)
+        diverged = f'{self.name} diverged' if self.alone else f'training diverged in stage {self.name!r}'
+        modules, stage = self.modules if thorough else {}, None if self.alone else self.name
+        require_finite(f'{diverged} by step {self.step}', values, modules, self.rate_setting, file, stage)
         self._looks_collapsed = self._looks_collapsed + 1 if values.get('discriminator', 1.0) < COLLAPSED else 0
         if self._looks_collapsed == PATIENCE:
             warnings.warn(

@@ -18,8 +18,9 @@ from ..models.siamese import AnySides
 from ..samples import Sample
 from ..settings import POSITIVE, SHARE, Range, check_settings
 from .augmentation import Augmentation, augmentation
-from .pixelwise import Standardised, optimise, require_spec, require_weighable, seeded
+from .pixelwise import Standardised, optimise, require_spec, require_weighable
 from .segmentation import predict_masks
+from .supervised import seeded
 
 Model = Literal['changeformer-v3', 'changeformer-v6', 'siamcrnn', 'fcsiamdiff', 'fcsiamconc']
 NETWORKS: dict[str, Any] = {
@@ -135,9 +136,8 @@ def train_change_detector(
 ) -> ChangeDetector:
     """Train a change-detection network on pairs of dates.
 
-    An epoch of the dataset is dealt to the steps in random order; the last, smaller batch of an epoch is filled from
-    the next, so that arms of any size take the same number of equal steps. Standardisation, one for both dates, and
-    class weights come from the real pairs alone. Where a batch has ``weight``, samples count with it.
+    Batches are those of a :class:`~hsiaug.engine.Stream`, equal for arms of any size. Standardisation, one for both
+    dates, and class weights come from the real pairs alone. Where a batch has ``weight``, samples count with it.
 
     Args:
         dataset: real or mixed pairs of kind ``'change'``, with a ``spec``.

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,11 +14,15 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from ..datasets import MixedDataset, SpectraDataset
-from ..engine.divergence import CHECK_EVERY, require_finite
+from ..datasets.batches import fetch
+from ..engine import Run, Stream
+from ..engine.schedules import Cosine
+from ..engine.stream import Batch
 from ..functional.band_scaler import BandScaler
 from ..functional.plain import plain_torch
 from ..models.nn1d import NN1D, SCALINGS
 from ..settings import POSITIVE, SHARE, Range, check_settings
+from .supervised import Supervised, seeded, supervision
 
 
 @dataclass(frozen=True)
@@ -67,9 +72,8 @@ def train_nn1d(
 ) -> NN1D:
     """Train NN-1D on a dataset of spectra.
 
-    Every epoch of the dataset is read once as tensors and dealt to the steps in random order; the last, smaller batch
-    of an epoch is filled from the next, so that arms of any size take the same number of equal steps. The scaling is
-    fitted on the real spectra alone. Where samples have ``weight``, they count with it.
+    Batches are those of a :class:`~hsiaug.engine.Stream`, equal for arms of any size. The scaling is fitted on the real
+    spectra alone. Where samples have ``weight``, they count with it.
 
     Args:
         dataset: real or mixed spectra; ``label_prob`` is the target where it exists.
@@ -89,90 +93,29 @@ def train_nn1d(
     real: Any = dataset.real if isinstance(dataset, MixedDataset) else dataset
     spec = dataset.spec
     assert spec is not None
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with seeded(seed, torch.device(device)):
         model = NN1D(spec.bands, spec.num_classes, config.hidden, config.layers, config.dropout, config.scaling)
-        model.scaler.fit(real.batch(range(len(real)))['image'])
-        model = model.to(device).train()
+        model.scaler.fit(fetch(real, np.arange(len(real)))['image'])
+        model = model.to(device)
         optimiser = torch.optim.AdamW(model.parameters(), lr=config.lr, weight_decay=config.weight_decay, fused=True)
-        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, config.steps)
 
         def report(epoch: int) -> None:
             if after_epoch is not None:
                 after_epoch(epoch, model.eval())
                 model.train()
 
-        stream = _Stream(dataset, torch.Generator().manual_seed(seed), device, config.synthetic_weight, report)
-        for step in range(1, config.steps + 1):
-            image, target, weight = stream.take(config.batch_size)
-            logits = model(image)
+        def loss_of(batch: Batch) -> Tensor:
+            logits, target, weight = model(batch['image']), batch['target'], batch.get('weight')
             if weight is None:
-                loss = cross_entropy(logits, target, label_smoothing=config.label_smoothing)
-            else:
-                losses = cross_entropy(logits, target, reduction='none', label_smoothing=config.label_smoothing)
-                loss = (weight * losses).sum() / weight.sum().clamp_min(1e-12)
-            optimiser.zero_grad(set_to_none=True)
-            loss.backward()
-            optimiser.step()
-            schedule.step()
-            if step % CHECK_EVERY == 0 or step == config.steps:
-                modules = {'model': model} if step == config.steps else {}
-                found = {'loss': float(loss.detach())}
-                require_finite(f'nn1d diverged by step {step}', found, modules, f'lr ({config.lr:g})')
+                return cross_entropy(logits, target, label_smoothing=config.label_smoothing)
+            losses = cross_entropy(logits, target, reduction='none', label_smoothing=config.label_smoothing)
+            return (weight * losses).sum() / weight.sum().clamp_min(1e-12)
+
+        keep = partial(supervision, key='label', synthetic_weight=config.synthetic_weight)
+        stream = Stream(dataset, spec, seed, device, keep, report)
+        size, steps = config.batch_size, config.steps
+        Supervised('nn1d', model, optimiser, stream, size, steps, Cosine(), loss_of, 'lr').run(Run())
     return model.eval()
-
-
-class _Stream:
-    """Batches without end: epoch after epoch of a dataset in random order."""
-
-    def __init__(
-        self,
-        dataset: MixedDataset | SpectraDataset,
-        rng: torch.Generator,
-        device: str,
-        synthetic_weight: float = 1.0,
-        after_epoch: Callable[[int], None] | None = None,
-    ) -> None:
-        self.dataset, self.rng, self.device = dataset, rng, device
-        self.synthetic_weight, self.after_epoch = synthetic_weight, after_epoch
-        self.epoch, self.order = -1, torch.empty(0, dtype=torch.int64)
-        self.held: dict[str, Tensor] = {}
-
-    def take(self, count: int) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Images, targets and, where samples differ in it, weights."""
-        parts = []
-        while count > 0:
-            if len(self.order) == 0:
-                self._next_epoch()
-            rows, self.order = self.order[:count], self.order[count:]
-            parts.append({key: value[rows] for key, value in self.held.items()})
-            count -= len(rows)
-        batch = {key: torch.cat([part[key] for part in parts]) for key in parts[0]}
-        return batch['image'], batch['target'], batch.get('weight')
-
-    def _next_epoch(self) -> None:
-        if self.after_epoch is not None and self.epoch >= 0:
-            self.after_epoch(self.epoch)
-        self.epoch += 1
-        fresh = isinstance(self.dataset, MixedDataset)
-        if fresh:
-            self.dataset.set_epoch(self.epoch)  # type: ignore[union-attr]
-        if fresh or self.epoch == 0:
-            batch = self.dataset.batch(range(len(self.dataset)))
-            held = {'image': batch['image'], 'target': batch.get('label_prob', batch['label'])}
-            if (weight := sample_weights(batch, self.synthetic_weight)) is not None:
-                held['weight'] = weight
-            self.held = {key: value.to(self.device) for key, value in held.items()}
-        self.order = torch.randperm(len(self.held['image']), generator=self.rng).to(self.device)
-
-
-def sample_weights(batch: Mapping[str, Tensor], synthetic_weight: float) -> Tensor | None:
-    """(n,) loss weights: those that samples carry, times ``synthetic_weight`` of synthetic ones; None for 1 for all."""
-    weight = batch.get('weight')
-    if synthetic_weight == 1 or 'synthetic' not in batch:
-        return weight
-    scale = torch.where(batch['synthetic'], synthetic_weight, 1.0)
-    return scale if weight is None else weight * scale
 
 
 @torch.no_grad()

@@ -9,10 +9,13 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from ..datasets.preview import Limits, false_colour, stretch_limits
-from ..engine.divergence import CHECK_EVERY, require_finite
+from ..engine import Run
+from ..engine.schedules import OneCycle
+from ..engine.stream import Batch
 from ..functional.plain import plain_torch
 from ..models.patch_encoder import PatchEncoder
 from ..samples import SampleSpec
+from .supervised import Supervised, seeded
 
 _BATCH, _LEARNING_RATE = 8, 5e-3
 _IGNORED = -100  # what cross_entropy leaves out
@@ -58,26 +61,45 @@ def train_patch_encoder(
         raise ValueError('train_patch_encoder: the patches hold values that are not finite; fill them first')
     some = counts.flatten(1).any(dim=1)
     image, target = image[some].to(device), mask.where(counts, _IGNORED)[some].to(device)
-    rng = torch.Generator().manual_seed(seed)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        model = PatchEncoder(image.shape[1], num_classes).fit_scale(image.cpu()).to(device).train()
-    optimiser = torch.optim.AdamW(model.parameters(), lr=_LEARNING_RATE)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, _LEARNING_RATE, total_steps=steps)
-    for step in range(1, steps + 1):
-        rows = torch.randint(len(image), (_BATCH,), generator=rng).to(device)
-        turns = torch.randint(2, (2,), generator=rng).nonzero()[:, 0] - 2  # which of the last two axes are flipped
-        flip = tuple(turns.tolist())
-        loss = cross_entropy(model.logits(image[rows].flip(flip)), target[rows].flip(flip), ignore_index=_IGNORED)
-        optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        optimiser.step()
-        schedule.step()
-        if step % CHECK_EVERY == 0 or step == steps:
-            modules = {'model': model} if step == steps else {}
-            rate = f'the learning rate ({_LEARNING_RATE:g})'
-            require_finite(f'the patch encoder diverged by step {step}', {'loss': float(loss.detach())}, modules, rate)
+    with seeded(seed, torch.device(device)):
+        model = PatchEncoder(image.shape[1], num_classes).fit_scale(image.cpu()).to(device)
+        optimiser = torch.optim.AdamW(model.parameters(), lr=_LEARNING_RATE)
+
+        def loss_of(batch: Batch) -> Tensor:
+            return cross_entropy(model.logits(batch['image']), batch['target'], ignore_index=_IGNORED)
+
+        patches, rate = _FlippedPatches(image, target, seed), 'the learning rate'
+        _Cycled('the patch encoder', model, optimiser, patches, _BATCH, steps, OneCycle(), loss_of, rate).run(Run())
     return model.eval().requires_grad_(False)
+
+
+class _FlippedPatches:
+    """Batches of random patches, all of one flipped alike."""
+
+    def __init__(self, image: Tensor, target: Tensor, seed: int) -> None:
+        self.image, self.target, self.seed = image, target, seed
+        self.seek(0)
+
+    def take(self, count: int) -> Batch:
+        rows = torch.randint(len(self.image), (count,), generator=self.rng).to(self.image.device)
+        turns = torch.randint(2, (2,), generator=self.rng).nonzero()[:, 0] - 2  # of the last two axes
+        flip = tuple(turns.tolist())
+        return {'image': self.image[rows].flip(flip), 'target': self.target[rows].flip(flip)}
+
+    def seek(self, taken: int) -> None:
+        self.rng = torch.Generator().manual_seed(self.seed)
+        for _ in range(taken // _BATCH):
+            self.take(_BATCH)
+
+
+class _Cycled(Supervised):
+    """Momentum is low where the learning rate is high."""
+
+    def update(self, rng: torch.Generator) -> None:
+        for group in self.optimisers['optimiser'].param_groups:
+            momentum = OneCycle().between(0.95, 0.85, 0.95, self.step, self.steps)
+            group['betas'] = (momentum, group['betas'][1])
+        super().update(rng)
 
 
 @plain_torch()

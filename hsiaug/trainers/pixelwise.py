@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any, Literal
 
 import numpy as np
@@ -13,20 +12,19 @@ from torch.utils.data import Dataset
 
 from ..datasets import MixedDataset
 from ..datasets.batches import fetch
-from ..engine.divergence import CHECK_EVERY, require_finite
+from ..engine import Run, Stream
+from ..engine.schedules import Polynomial
+from ..engine.stream import HELD_BYTES, Batch, bytes_of
 from ..models.auxiliary_bn import synthetic_rows
 from ..models.nn1d import SpectralScaler
 from ..samples import Sample, SampleSpec
 from .augmentation import Augmentation
-from .classifier import sample_weights
+from .supervised import Supervised, supervision
 
 ImageKind = Literal['segmentation', 'change', 'scene']
 _TRAINERS = {
     'segmentation': 'train_segmenter', 'change': 'train_change_detector', 'scene': 'train_scene_classifier',
 }  # fmt: skip
-_EXTRAS = ('label_prob', 'weight', 'synthetic')
-HELD_BYTES = 4 << 30
-"""An epoch up to this size is read at once and kept on the device; a larger one is read batch by batch."""
 
 
 class Standardised(nn.Module):
@@ -49,14 +47,6 @@ class Standardised(nn.Module):
     def forward(self, image: Tensor) -> Tensor:
         """Logits (n, K, H, W), or (n, K), of images (n, ..., C, H, W) in the dataset's unit."""
         return self.model(self.standardise(image))
-
-
-@contextmanager
-def seeded(seed: int, device: torch.device) -> Iterator[None]:
-    """Draw from a seed inside, and leave torch's global generators as they were."""
-    with torch.random.fork_rng(devices=[device] if device.type == 'cuda' else []):
-        torch.manual_seed(seed)
-        yield
 
 
 def optimise(
@@ -87,73 +77,28 @@ def optimise(
     """
     spec = network.spec
     class_weights = fit_scaling(network.scaler, dataset, spec, config.class_weights == 'sqrt_inverse')
-    network.to(device).train()
     class_weights = class_weights if class_weights is None else class_weights.to(device)
     optimiser = torch.optim.AdamW(
-        network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
+        network.to(device).parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
     )
-    warm = max(config.warmup * config.steps, 1)
-    schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimiser, lambda step: min((step + 1) / warm, 1.0) * (1 - step / config.steps) ** 0.9
-    )
-    stream = Stream(dataset, spec, torch.Generator().manual_seed(seed), device)
-    for step in range(1, config.steps + 1):
-        batch = stream.take(config.batch_size)
-        image, target = network.standardise(batch['image']), batch.get('label_prob', batch[target_key(spec)])
+
+    def keep(batch: dict[str, Any]) -> Batch:
+        _require_trainable(batch, spec)
+        kept = supervision(batch, target_key(spec), synthetic_weight)
+        return kept | {key: batch[key] for key in ('synthetic',) if key in batch}
+
+    def loss_of_batch(batch: Batch) -> Tensor:
+        image, target = network.standardise(batch['image']), batch['target']
         if augment is not None:
             image, target = augment(image, target)
-        weights = sample_weights(batch, synthetic_weight)
         rows = synthetic_rows(network, batch.get('synthetic'))
         with rows, torch.autocast(device.type, torch.bfloat16, enabled=config.bfloat16):
-            loss = loss_of(image, target, class_weights, weights)
-        optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        optimiser.step()
-        schedule.step()
-        if step % CHECK_EVERY == 0 or step == config.steps:
-            modules = {'network': network} if step == config.steps else {}
-            rate = f'learning_rate ({config.learning_rate:g})'
-            require_finite(f'{config.model} diverged by step {step}', {'loss': float(loss.detach())}, modules, rate)
+            return loss_of(image, target, class_weights, batch.get('weight'))
+
+    stream, schedule = Stream(dataset, spec, seed, device, keep), Polynomial(config.warmup)
+    size, steps, rate = config.batch_size, config.steps, 'learning_rate'
+    Supervised(config.model, network, optimiser, stream, size, steps, schedule, loss_of_batch, rate).run(Run())
     network.eval()
-
-
-class Stream:
-    """Batches without end: epoch after epoch of a dataset in random order."""
-
-    def __init__(self, dataset: Any, spec: SampleSpec, rng: torch.Generator, device: torch.device) -> None:
-        self.dataset, self.spec, self.rng, self.device = dataset, spec, rng, device
-        self.epoch, self.order = -1, torch.empty(0, dtype=torch.int64)
-        self.held: dict[str, Tensor] | None = None
-
-    def take(self, count: int) -> dict[str, Tensor]:
-        """The next ``image``, target and what else samples have of :data:`_EXTRAS`, on the device."""
-        parts = []
-        while count > 0:
-            if len(self.order) == 0:
-                self._next_epoch()
-            rows, self.order = self.order[:count], self.order[count:]
-            parts.append(self._read(rows) if self.held is None else {k: v[rows] for k, v in self.held.items()})
-            count -= len(rows)
-        return {key: torch.cat([part[key] for part in parts]) for key in parts[0]}
-
-    def _next_epoch(self) -> None:
-        self.epoch += 1
-        fresh = isinstance(self.dataset, MixedDataset)
-        if fresh:
-            self.dataset.set_epoch(self.epoch)
-        size = len(self.dataset)
-        if _bytes(self.spec, size) > HELD_BYTES:
-            self.held = None
-        elif fresh or self.epoch == 0:
-            self.held = self._read(torch.arange(size))
-        self.order = torch.randperm(size, generator=self.rng).to('cpu' if self.held is None else self.device)
-
-    def _read(self, rows: Tensor) -> dict[str, Tensor]:
-        batch = fetch(self.dataset, rows.numpy())
-        keys = ('image', target_key(self.spec), *_EXTRAS)
-        batch = {key: batch[key] for key in keys if key in batch}
-        _require_trainable(batch, self.spec)
-        return {key: value.to(self.device) for key, value in batch.items()}
 
 
 def target_key(spec: SampleSpec) -> str:
@@ -200,7 +145,7 @@ def require_weighable(
 def fit_scaling(scaler: SpectralScaler, dataset: Any, spec: SampleSpec, weigh_classes: bool) -> Tensor | None:
     """Fit the scaling to real patches, evenly spaced ones where all are too many, and give class weights (K,)."""
     real: Any = dataset.real if isinstance(dataset, MixedDataset) else dataset
-    stride = -(-_bytes(spec, len(real)) // HELD_BYTES)
+    stride = -(-bytes_of(spec, len(real)) // HELD_BYTES)
     batch = fetch(real, np.arange(0, len(real), stride))
     _require_trainable(batch, spec)
     target = batch[target_key(spec)]
@@ -219,11 +164,6 @@ def fit_scaling(scaler: SpectralScaler, dataset: Any, spec: SampleSpec, weigh_cl
         return None
     weights = pixels.clamp_min(1).rsqrt() * (pixels > 0)  # a class without a pixel has nothing to weigh
     return weights / (weights * pixels).sum() * pixels.sum()
-
-
-def _bytes(spec: SampleSpec, count: int) -> int:
-    height, width = spec.size or (1, 1)
-    return count * height * width * (4 * spec.bands * (2 if spec.kind == 'change' else 1) + 8)
 
 
 def _require_trainable(batch: dict[str, Tensor], spec: SampleSpec) -> None:

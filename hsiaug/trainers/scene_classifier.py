@@ -16,7 +16,8 @@ from ..samples import Sample
 from ..settings import POSITIVE, SHARE, Range, check_settings
 from .augmentation import Flips
 from .classifier import predict
-from .pixelwise import Standardised, optimise, require_spec, seeded
+from .pixelwise import Standardised, optimise, require_spec
+from .supervised import seeded
 
 
 @dataclass(frozen=True)
@@ -80,10 +81,9 @@ def train_scene_classifier(
 ) -> Standardised:
     """Train a classifier of images.
 
-    An epoch of the dataset is dealt to the steps in random order; the last, smaller batch of an epoch is filled from
-    the next, so that arms of any size take the same number of equal steps. Standardisation and class weights come
-    from the real images alone. The target is ``label_prob`` where samples have it, and where a batch has ``weight``,
-    samples count with it.
+    Batches are those of a :class:`~hsiaug.engine.Stream`, equal for arms of any size. Standardisation and class weights
+    come from the real images alone. The target is ``label_prob`` where samples have it, and where a batch has
+    ``weight``, samples count with it.
 
     Args:
         dataset: real or mixed images of kind ``'scene'``, with a ``spec``.

@@ -17,7 +17,8 @@ from ..models.segformer import SegFormer
 from ..samples import Sample
 from ..settings import POSITIVE, SHARE, Range, check_settings
 from .augmentation import Augmentation, augmentation
-from .pixelwise import Standardised, optimise, require_spec, require_weighable, seeded
+from .pixelwise import Standardised, optimise, require_spec, require_weighable
+from .supervised import seeded
 
 
 @dataclass(frozen=True)
@@ -100,9 +101,8 @@ def train_segmenter(
 ) -> Segmenter:
     """Train a segmentation network on patches.
 
-    An epoch of the dataset is dealt to the steps in random order; the last, smaller batch of an epoch is filled from
-    the next, so that arms of any size take the same number of equal steps. Standardisation and class weights come
-    from the real patches alone. Where a batch has ``weight``, samples count with it.
+    Batches are those of a :class:`~hsiaug.engine.Stream`, equal for arms of any size. Standardisation and class weights
+    come from the real patches alone. Where a batch has ``weight``, samples count with it.
 
     Args:
         dataset: real or mixed patches of kind ``'segmentation'``, with a ``spec``.

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -13,7 +14,8 @@ from torch import nn
 
 from hsiaug.engine import Average, Run, Training
 from hsiaug.engine.checkpoint import found_checkpoint
-from hsiaug.engine.schedules import Cosine, Polynomial, Staircase, WarmUp
+from hsiaug.engine.interrupts import between_steps
+from hsiaug.engine.schedules import Cosine, OneCycle, Polynomial, Staircase, WarmUp
 from hsiaug.engine.training import CHECK_EVERY, PATIENCE
 
 
@@ -148,6 +150,21 @@ def test_schedules_by_hand() -> None:
     assert Polynomial(0.1, 1.0)(0, 100) == pytest.approx(0.1)
 
 
+@pytest.mark.parametrize('steps', [1, 2, 7, 100, 300])
+def test_schedules_are_those_of_torch(steps: int) -> None:
+    net = nn.Linear(1, 1)
+    ours, theirs = (torch.optim.AdamW(net.parameters(), lr=0.3) for _ in range(2))
+    cosine = torch.optim.lr_scheduler.CosineAnnealingLR(ours, steps)
+    cycle = torch.optim.lr_scheduler.OneCycleLR(theirs, 0.3, total_steps=steps)
+    for step in range(steps):
+        assert cosine.get_last_lr()[0] == pytest.approx(0.3 * Cosine()(step, steps), rel=1e-9)
+        assert cycle.get_last_lr()[0] == pytest.approx(0.3 * OneCycle()(step, steps), rel=1e-9)
+        momentum = OneCycle().between(0.95, 0.85, 0.95, step, steps)
+        assert theirs.param_groups[0]['betas'][0] == pytest.approx(momentum, rel=1e-12)
+        if step < steps - 1:
+            ours.step(), theirs.step(), cosine.step(), cycle.step()
+
+
 def test_average_by_hand() -> None:
     net = nn.Linear(1, 1, bias=False)
     nn.init.zeros_(net.weight)
@@ -198,3 +215,28 @@ def test_a_batch_that_cannot_be_shared_evenly_is_refused(monkeypatch: pytest.Mon
     monkeypatch.setattr('hsiaug.engine.training.world', lambda: (0, 3))
     with pytest.raises(ValueError, match='batch of 8 cannot be shared by 3 processes'):
         Regression().share(torch.zeros(8, 3))
+
+
+def test_what_is_ignored_stays_ignored_and_a_fork_ends_as_its_parent_wants() -> None:
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with between_steps() as request:
+            os.kill(os.getpid(), signal.SIGINT)
+            child = os.fork()
+            if child == 0:
+                os.kill(os.getpid(), signal.SIGTERM)
+                os._exit(0)
+            assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 128 + signal.SIGTERM
+            assert not request.asked
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def test_a_hidden_bar_is_none_and_a_shown_one_tells_the_losses(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Regression(steps=CHECK_EVERY).run(Run(progress=True))
+    assert re.search(r'line: .*loss=\d\.\d{4}', capsys.readouterr().err)
+    monkeypatch.setattr('hsiaug.progress.tqdm', None)  # even a disabled one takes a lock
+    Regression().run(Run())

@@ -6,6 +6,7 @@ from torch import Tensor
 from torchgeo.datasets import NonGeoDataset
 from toys import Toy, aligned, change_of, keys_of
 
+import hsiaug.engine.stream as streams
 import hsiaug.trainers.pixelwise as pixelwise
 from hsiaug.datasets import MixedDataset
 from hsiaug.metrics import change_scores
@@ -121,8 +122,8 @@ def test_synthetic_samples_without_weight_cannot_mislead() -> None:
 def test_every_pair_is_read_once_per_epoch(monkeypatch: pytest.MonkeyPatch, held: bool) -> None:
     data = Pairs(7)
     both_dates = 7 * (data.image[0].numel() * 4 + data.mask[0].numel() * 8)
-    monkeypatch.setattr(pixelwise, 'HELD_BYTES', both_dates if held else both_dates - 1)
-    stream = pixelwise.Stream(data, data.spec, torch.Generator().manual_seed(0), torch.device('cpu'))
+    monkeypatch.setattr(streams, 'HELD_BYTES', both_dates if held else both_dates - 1)
+    stream = streams.Stream(data, data.spec, 0, 'cpu', keep=dict)
     batches = [stream.take(4) for _ in range(7)]
     keys = [key for batch in batches for key in keys_of(batch['image'])]
     assert all(sorted(keys[start : start + 7]) == sorted(keys_of(data.image)) for start in range(0, 28, 7))

@@ -6,11 +6,12 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from hsiaug.datasets import MixedDataset, SpectraDataset
+from hsiaug.engine import Stream
 from hsiaug.models import NN1D
 from hsiaug.ratio import SyntheticFirst
 from hsiaug.scenes import Scene, Split
 from hsiaug.systems import Generator, TrainingData
-from hsiaug.trainers import ClassifierConfig, classifier, fit_generator, predict, train_nn1d
+from hsiaug.trainers import ClassifierConfig, fit_generator, predict, train_nn1d
 
 CONFIG = ClassifierConfig(hidden=8, layers=1, steps=1, weight_decay=0.0)
 
@@ -99,14 +100,14 @@ def test_synthetic_first_then_real_only(
     source = fit_generator(kind, data)
     mixed = MixedDataset(real, source, SyntheticFirst(2), mode='replace')
     taken: list[tuple[Tensor, Tensor]] = []
-    take = classifier._Stream.take
+    take = Stream.take
 
     def spy(self: Any, count: int) -> Any:
         batch = take(self, count)
-        taken.append(batch[:2])
+        taken.append((batch['image'], batch['target']))
         return batch
 
-    monkeypatch.setattr(classifier._Stream, 'take', spy)
+    monkeypatch.setattr(Stream, 'take', spy)
     config = ClassifierConfig(hidden=8, layers=1, steps=4 * length // 50, batch_size=50)
     train_nn1d(mixed, config)
     images = torch.cat([image for image, _ in taken])

@@ -6,6 +6,7 @@ from torch import Tensor
 from torchgeo.datasets import NonGeoDataset
 from toys import Toy, aligned, keys_of
 
+import hsiaug.engine.stream as streams
 import hsiaug.trainers.augmentation as trainer_augmentation
 import hsiaug.trainers.pixelwise as pixelwise
 from hsiaug.datasets import MixedDataset
@@ -142,9 +143,9 @@ def test_auxiliary_bn_keeps_synthetic_patches_out_of_the_statistics() -> None:
 @pytest.mark.parametrize('held', [True, False])
 def test_every_sample_is_read_once_per_epoch_in_equal_batches(monkeypatch: pytest.MonkeyPatch, held: bool) -> None:
     if not held:
-        monkeypatch.setattr(pixelwise, 'HELD_BYTES', 1)
+        monkeypatch.setattr(streams, 'HELD_BYTES', 1)
     mixed = MixedDataset(Blocks(6), Blocks(40, seed=2), ratio=1.5, weight=0.5)
-    stream = pixelwise.Stream(mixed, mixed.spec, torch.Generator().manual_seed(0), torch.device('cpu'))  # type: ignore[arg-type]
+    stream = streams.Stream(mixed, mixed.spec, 0, 'cpu', keep=dict)  # type: ignore[arg-type]
     batches = [stream.take(5) for _ in range(6)]
     assert all(len(batch['image']) == len(batch['mask']) == 5 for batch in batches)
     weights, images = (torch.cat([batch[key] for batch in batches]) for key in ('weight', 'image'))

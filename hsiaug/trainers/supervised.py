@@ -1,0 +1,100 @@
+"""Training of downstream models for a fixed number of optimiser steps: what all of them share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from ..engine import Training
+from ..engine.schedules import Schedule
+from ..engine.stream import Batch
+
+
+class Supervised(Training):
+    """Training of a network by this process alone, whoever else trains. Run it under :func:`seeded`.
+
+    Args:
+        name: of the network, for messages.
+        network: on its device; dropout draws from torch's global generators, as do augmentations in ``loss_of``.
+        optimiser: of it.
+        batches: such as a :class:`~hsiaug.engine.Stream`.
+        batch_size: samples per step.
+        steps: optimiser steps.
+        schedule: of the learning rate.
+        loss_of: mean loss of a batch.
+        rate_setting: name of the learning rate among the settings.
+    """
+
+    alone = True
+
+    def __init__(
+        self, name: str, network: nn.Module, optimiser: torch.optim.Optimizer, batches: _Batches, batch_size: int,
+        steps: int, schedule: Schedule, loss_of: Callable[[Batch], Tensor], rate_setting: str,
+    ) -> None:  # fmt: skip
+        modules = {'network': network.train(), 'random': _GlobalGenerators()}
+        device = next(network.parameters()).device
+        super().__init__(name, modules, {'optimiser': optimiser}, steps, 0, device, schedule)
+        self.batches, self.batch_size, self.loss_of = batches, batch_size, loss_of
+        self.rate_setting = f'{rate_setting} ({self.rates["optimiser"][0]:g})'
+
+    def update(self, rng: torch.Generator) -> None:
+        """Descend the loss of the next batch."""
+        loss = self.loss_of(self.batches.take(self.batch_size))
+        self.descend('optimiser', loss)
+        self.losses = {'loss': loss.detach()}
+
+    def load(self, file: Path) -> None:
+        """Resume from a checkpoint, with the batch that would have come next."""
+        super().load(file)
+        self.batches.seek(self.step * self.batch_size)
+
+
+class _Batches(Protocol):
+    def take(self, count: int) -> Batch: ...
+    def seek(self, taken: int) -> None: ...
+
+
+class _GlobalGenerators(nn.Module):
+    """Torch's global generators, of the CPU and of the current GPU, in the form that checkpoints keep."""
+
+    def get_extra_state(self) -> Tensor:
+        gpu = [torch.cuda.get_rng_state()] if torch.cuda.is_initialized() else []
+        return torch.cat([torch.get_rng_state(), *gpu])
+
+    def set_extra_state(self, state: Tensor) -> None:
+        size = len(torch.get_rng_state())
+        torch.set_rng_state(state[:size])
+        if len(state) > size:
+            torch.cuda.set_rng_state(state[size:])
+
+
+@contextmanager
+def seeded(seed: int, device: torch.device) -> Iterator[None]:
+    """Draw from a seed inside, and leave torch's global generators as they were."""
+    with torch.random.fork_rng(devices=[device] if device.type == 'cuda' else []):
+        torch.manual_seed(seed)
+        yield
+
+
+def supervision(batch: Mapping[str, Any], key: str, synthetic_weight: float = 1.0) -> Batch:
+    """The ``image`` of a batch, its ``target`` (n, ...), and its ``weight`` (n,) unless all count alike.
+
+    Args:
+        batch: in the sample contract.
+        key: of the target where there is no ``label_prob``.
+        synthetic_weight: loss weight of synthetic samples, beside the weights that samples carry.
+    """
+    found = {'image': batch['image'], 'target': batch.get('label_prob', batch[key])}
+    weight = batch.get('weight')
+    if synthetic_weight != 1 and 'synthetic' in batch:
+        scale = torch.where(batch['synthetic'], synthetic_weight, 1.0)
+        weight = scale if weight is None else weight * scale
+    return found if weight is None else {**found, 'weight': weight}
+
+
+__all__ = ['Supervised', 'seeded', 'supervision']
