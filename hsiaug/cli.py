@@ -15,7 +15,6 @@ from .ablation import Arm, Classifier, Detector, Downstream, SceneClassifier, Se
 from .ablation.arms import change_arms, scene_arms, segmentation_arms, spectral_arms
 from .ablation.arms import quick as quick_study
 from .ablation.results import PLAN_FILE
-from .arguments import checked_arguments
 from .cli_config import (
     RANDOM,
     RUN_FILE,
@@ -37,6 +36,7 @@ from .records import read_json, write_json
 from .samples import Kind
 from .scenes import PatchSplit
 from .scenes.config import SceneConfig
+from .settings import checked_arguments
 from .systems.saved import CONFIG_FILE
 from .trainers.classifier import ClassifierConfig
 from .trainers.segmentation import SegmenterConfig

@@ -18,8 +18,8 @@ import torch
 from jsonargparse import ArgumentError, ArgumentParser, Namespace, auto_parser, set_parsing_settings
 from jsonargparse._common import parsing_settings  # what set_parsing_settings sets, to set it back
 
-from .arguments import not_finite
 from .cli_config import read_config
+from .settings import not_finite
 
 ROOM = 16 << 20
 """Bytes that a command wants free where it writes, before it begins."""

@@ -15,7 +15,7 @@ import hsiaug
 
 ROOT = Path(hsiaug.__file__).parent
 FLOORS = (
-    ('samples', 'ratio', 'records', 'json_lines', 'settings', 'arguments', 'checks', 'progress', '__init__'),
+    ('samples', 'ratio', 'records', 'json_lines', 'settings', 'progress', '__init__'),
     ('functional',), ('losses',), ('models',), ('scenes',), ('metrics',), ('datasets',),
     ('samplers',), ('transforms',), ('engine',), ('trainers',), ('systems',), ('datamodules',),
     ('quality',), ('ablation',), ('report',), ('cli', 'cli_config', 'cli_draw', 'cli_guard'),
