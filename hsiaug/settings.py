@@ -194,8 +194,9 @@ _STRICT = pydantic.ConfigDict(strict=True, arbitrary_types_allowed=True)
 @cache
 def _adapter(hint: Any, range_: Range | None) -> pydantic.TypeAdapter[tuple[Any]]:
     """Of a tuple of one, since pydantic takes no configuration for a dataclass alone."""
+    one: Any = tuple[_checkable(hint, range_)]  # type: ignore[misc]
     try:
-        return pydantic.TypeAdapter(tuple[_checkable(hint, range_)], config=_STRICT)
+        return pydantic.TypeAdapter(one, config=_STRICT)
     except pydantic.errors.PydanticUserError:  # an annotation that nothing can be checked against
         return pydantic.TypeAdapter(tuple[Any])
 
@@ -205,10 +206,14 @@ def _checkable(hint: Any, range_: Range | None) -> Any:
     if hint in (int, float):
         within = _range(hint, range_)
         low, high = (None if bound is None or math.isinf(bound) else bound for bound in (within.low, within.high))
-        limits = {'gt' if within.open_low else 'ge': low, 'lt' if within.open_high else 'le': high}
-        finite = {'allow_inf_nan': False} if hint is float else {}
-        return Annotated[hint, pydantic.Field(**{key: bound for key, bound in limits.items() if bound is not None},
-                                              **finite)]  # fmt: skip
+        limits = pydantic.Field(
+            gt=low if within.open_low else None,
+            ge=None if within.open_low else low,
+            lt=high if within.open_high else None,
+            le=None if within.open_high else high,
+            allow_inf_nan=False if hint is float else None,
+        )
+        return Annotated[hint, limits]
     origin, args = get_origin(hint), get_args(hint)
     if origin in (Union, UnionType):
         return Union[tuple(_checkable(choice, range_) for choice in args)]  # noqa: UP007
@@ -220,8 +225,10 @@ def _checkable(hint: Any, range_: Range | None) -> Any:
     if origin is Mapping:
         return dict
     if hint is Path or os.PathLike in (hint, origin):
-        return str | pydantic.InstanceOf[os.PathLike]
-    return pydantic.InstanceOf[hint] if dataclasses.is_dataclass(hint) else hint
+        return str | pydantic.InstanceOf[os.PathLike]  # type: ignore[type-arg]
+    if dataclasses.is_dataclass(hint):
+        return Annotated[hint, pydantic.InstanceOf()]  # type: ignore[type-arg]
+    return hint
 
 
 def _one_of(choices: tuple[Any, ...], value: Any) -> Any:
@@ -268,7 +275,7 @@ def _wanted(hint: Any, range_: Range | None) -> str:
         return f'a list of {"" if many else f"{len(args)}, each "}{_wanted(args[0], range_)}'
     if origin is Literal:
         return f'one of {args}'
-    return _WORDS.get(origin or hint) or getattr(hint, '__name__', str(hint))
+    return _WORDS.get(origin or hint) or str(getattr(hint, '__name__', hint))
 
 
 @cache

@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from tqdm.auto import tqdm
 
 from .. import __version__
+from ..progress import progress_bar
 from ..records import read_json, short_digest, write_json
 from ..samples import Kind, LeakageError
 from ..scenes import Scene
@@ -97,11 +97,11 @@ def run_study(
     ]
     missing = len(planned - done)
     with (
-        tqdm(total=missing, unit='cell', disable=not progress, desc=study.title, smoothing=0.05) as bar,
+        progress_bar(progress, total=missing, unit='cell', desc=study.title, smoothing=0.05) as advance,
         closing(_engine(engine, workers)(study, pending, folder, device, workers)) as running,
     ):
         for finished in running:
-            bar.update(finished)
+            advance(finished)
     return folder
 
 
