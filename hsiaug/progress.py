@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 from tqdm.auto import tqdm
+
+T = TypeVar('T')
 
 
 @contextmanager
@@ -31,3 +33,8 @@ def progress_bar(shown: bool, **settings: Any) -> Iterator[Callable[..., None]]:
             bar.update(steps)
 
         yield advance
+
+
+def with_progress(items: Iterable[T], shown: bool, **settings: Any) -> Iterable[T]:
+    """Items, with a progress bar if it is ``shown``; see :func:`progress_bar`."""
+    return tqdm(items, **settings) if shown else items

@@ -1,23 +1,25 @@
-"""Settings are checked in one place, before anything is made of them: their types, that numbers are finite, ranges.
+"""Settings are checked in one place, before anything is made of them: names, types, that numbers are finite, ranges.
 
-A dataclass of settings calls :func:`check_settings` when it is made. What is checked follows from its annotations;
-ranges are those of most settings, whole numbers from 1 and other numbers from 0, where none is given.
+What is checked follows from annotations. A text is no number, ``true`` is not 1 and NaN is no number that could be
+computed with; numbers of numpy are numbers, and lists stand for tuples. Messages name the setting, what was expected
+and what was found. A dataclass of settings calls :func:`check_settings` when it is made.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import math
-import numbers
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from types import UnionType
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import numpy as np
+import pydantic
 
 
 @dataclass(frozen=True)
@@ -36,17 +38,13 @@ class Range:
     open_low: bool = False
     open_high: bool = False
 
-    def __contains__(self, value: float) -> bool:
-        above = value > self.low if self.open_low else value >= self.low
-        below = self.high is None or (value < self.high if self.open_high else value <= self.high)
-        return above and below
-
     def __str__(self) -> str:
         if self.high is None:
             return f'{"above" if self.open_low else "at least"} {self.low:g}'
         return f'in {"(" if self.open_low else "["}{self.low:g}, {self.high:g}{")" if self.open_high else "]"}'
 
 
+ANY = Range(-math.inf)
 COUNT = Range(1)
 NOT_NEGATIVE = Range(0)
 POSITIVE = Range(0, open_low=True)
@@ -55,7 +53,7 @@ SHARE = Range(0, 1, open_high=True)
 
 
 def check_settings(config: Any, **ranges: Range) -> None:
-    """Check a dataclass of settings.
+    """Check a dataclass of settings, of which numbers of numpy become Python's.
 
     Args:
         config: the dataclass, as its ``__post_init__`` has it. Nested dataclasses check themselves.
@@ -66,127 +64,233 @@ def check_settings(config: Any, **ranges: Range) -> None:
     """
     cls: Any = type(config)
     hints = _hints(cls)
-    for field in dataclasses.fields(config):
-        if isinstance(value := getattr(config, field.name), np.generic):  # JSON has no such numbers
-            object.__setattr__(config, field.name, value.item())
-        check_value(
-            cls.__name__, field.name, getattr(config, field.name), hints.get(field.name, Any), ranges.get(field.name)
-        )
+    for name in (field.name for field in dataclasses.fields(config)):
+        value = check_value(cls.__name__, name, getattr(config, name), hints.get(name, Any), ranges.get(name))
+        object.__setattr__(config, name, value)
 
 
-def check_arguments(cls: type, settings: Mapping[str, Any], ranges: Mapping[str, Range]) -> None:
-    """Check settings against the annotations of a class's ``__init__``. Without a range, any finite number will do.
+def check_arguments(cls: type, settings: Mapping[str, Any], ranges: Mapping[str, Range] | None = None) -> None:
+    """Check settings against what a class takes; those that it does not take are let pass.
+
+    Args:
+        cls: the class.
+        settings: by name.
+        ranges: of numbers among them, by name; any finite number will do where there is none.
 
     Raises:
         ValueError: naming the argument, what was found and what was expected.
     """
-    hints, anything = _hints(cls.__init__), Range(-math.inf)  # type: ignore[misc]
+    hints = _hints(cls)
     for name, value in settings.items():
-        check_value(cls.__name__, name, value, hints.get(name, Any), ranges.get(name, anything))
+        check_value(cls.__name__, name, value, hints.get(name, Any), (ranges or {}).get(name, ANY))
 
 
-def check_value(who: str, name: str, value: Any, hint: Any, range_: Range | None = None) -> None:
+def checked_arguments(
+    maker: Callable[..., Any],
+    settings: Mapping[str, Any] | None,
+    where: str,
+    error: type[Exception] = ValueError,
+    given: tuple[str, ...] = (),
+) -> dict[str, Any]:
+    """Settings of a config file or a saved folder, each known to ``maker`` and of the type that it is annotated with.
+
+    A dataclass may be given as a mapping, of which ``maker`` makes it, with defaults of its own.
+
+    Args:
+        maker: class or function that takes them by name.
+        settings: as YAML, JSON or a caller has them.
+        where: they stand, for messages.
+        error: raised where they do not fit.
+        given: arguments of the maker that are no settings.
+
+    Returns:
+        the settings, numbers of numpy as Python's.
+
+    Raises:
+        ValueError: or ``error``, naming each setting that does not fit, what was found and what was expected; or that
+            must be given, or is NaN or infinite anywhere within.
+    """
+    if not isinstance(settings, Mapping | None):
+        raise error(f'{where}: settings by name were expected, found {settings!r}')
+    settings, hints = dict(settings or {}), _hints(maker)
+    takes = {
+        name: parameter.default is parameter.empty
+        for name, parameter in inspect.signature(maker).parameters.items()
+        if name not in given and parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
+    }
+    if missing := sorted(name for name, needed in takes.items() if needed and name not in settings):
+        raise error(f'{where}: {", ".join(missing)} must be given')
+    problems = [f'unknown field {name!r}; choose from {sorted(takes)}' for name in settings if name not in takes]
+    for name, value in settings.items():
+        hint = hints.get(name, Any)
+        if any(map(dataclasses.is_dataclass, _choices(hint))):
+            hint = hint | Mapping[str, Any]
+        found = _problem(name, value, hint, ANY)
+        problems += [found] if found else [f'{path} must be finite, found NaN or infinity'
+                                           for path in not_finite(value, str(name))]  # fmt: skip
+    if problems:
+        raise error(f'{where}: {"; ".join(problems[:5])}')
+    return {name: _scalar(value) for name, value in settings.items()}
+
+
+def check_value(who: str, name: str, value: Any, hint: Any, range_: Range | None = None) -> Any:
     """Check one setting.
 
     Args:
         who: takes it, for the message.
         name: of the setting.
         value: found.
-        hint: its annotation; what is none of numbers, texts, choices, paths and sequences of these is let pass.
+        hint: its annotation.
         range_: of its numbers; None for :data:`COUNT` of whole ones and :data:`NOT_NEGATIVE` of others.
+
+    Returns:
+        the value, a number of numpy as Python's.
 
     Raises:
         ValueError: naming the setting, what was found and what was expected.
     """
-    choices = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
-    if value is None and type(None) in choices:
-        return
-    wanted = [_wanted(choice, range_) for choice in choices if choice is not type(None)]
-    if any(_fits(value, choice, range_) for choice in choices):
-        return
+    if problem := _problem(name, value, hint, range_):
+        raise ValueError(f'{who}: {problem}')
+    return _scalar(value)
+
+
+def not_finite(value: Any, path: str) -> Iterator[str]:
+    """Where in nested settings a number is NaN or infinite."""
+    if isinstance(value, float | np.floating) and not math.isfinite(value):
+        yield path
+    elif isinstance(value, Mapping):
+        for name, inner in value.items():
+            yield from not_finite(inner, f'{path}.{name}')
+    elif isinstance(value, list | tuple):
+        for number, inner in enumerate(value):
+            yield from not_finite(inner, f'{path}.{number}')
+
+
+def _problem(name: str, value: Any, hint: Any, range_: Range | None) -> str | None:
+    """What is wrong with a setting, if anything is."""
+    try:
+        _adapter(hint, range_).validate_python((_plain(value),))
+        return None
+    except pydantic.ValidationError as error:
+        bounds = [
+            e for e in error.errors(include_url=False) if e['loc'] == (0,) and e['type'].startswith(_OUT_OF_RANGE)
+        ]
+    choices = _choices(hint)
     if get_origin(choices[0]) is Literal:
-        raise ValueError(f'{who}: unknown {name} {value!r}; choose from {get_args(choices[0])}')
-    number = next((choice for choice in choices if choice in (int, float)), None)
-    if number is not None and _is_number(value, number):  # of the right type, but out of range
-        wanted = [str(_range(number, range_))]
+        return f'unknown {name} {value!r}; choose from {get_args(choices[0])}'
+    wanted = [_wanted(choice, range_) for choice in choices if choice is not type(None)]
+    if bounds:  # of the right type
+        wanted = [str(_range(int if int in choices else float, range_))]
     if type(None) in choices:
         wanted.append('None')
-    raise ValueError(f'{who}: {name} must be {" or ".join(wanted)}, found {_short(value)}')
+    found = repr(value)
+    return f'{name} must be {" or ".join(wanted)}, found {found if len(found) <= 200 else found[:199] + "…"}'
 
 
-def _fits(value: Any, hint: Any, range_: Range | None) -> bool:
-    if hint is Any:
-        return True
+_OUT_OF_RANGE = ('greater_than', 'less_than')
+_STRICT = pydantic.ConfigDict(strict=True, arbitrary_types_allowed=True)
+
+
+@cache
+def _adapter(hint: Any, range_: Range | None) -> pydantic.TypeAdapter[tuple[Any]]:
+    """Of a tuple of one, since pydantic takes no configuration for a dataclass alone."""
+    one: Any = tuple[_checkable(hint, range_)]  # type: ignore[misc]
+    try:
+        return pydantic.TypeAdapter(one, config=_STRICT)
+    except pydantic.errors.PydanticUserError:  # an annotation that nothing can be checked against
+        return pydantic.TypeAdapter(tuple[Any])
+
+
+def _checkable(hint: Any, range_: Range | None) -> Any:
+    """An annotation as pydantic is to check it: numbers finite and in their range, all sequences tuples."""
     if hint in (int, float):
-        return _is_number(value, hint) and value in _range(hint, range_)
-    if hint is bool:
-        return isinstance(value, (bool, np.bool_))
-    if hint is str:
-        return isinstance(value, str)
-    if hint is Path or hint is os.PathLike or get_origin(hint) is os.PathLike:
-        return isinstance(value, (str, os.PathLike))
+        within = _range(hint, range_)
+        low, high = (None if bound is None or math.isinf(bound) else bound for bound in (within.low, within.high))
+        limits = pydantic.Field(
+            gt=low if within.open_low else None,
+            ge=None if within.open_low else low,
+            lt=high if within.open_high else None,
+            le=None if within.open_high else high,
+            allow_inf_nan=False if hint is float else None,
+        )
+        return Annotated[hint, limits]
     origin, args = get_origin(hint), get_args(hint)
-    if origin is Literal:
-        plain = isinstance(value, (str, int, float, bool))
-        return plain and any(value == one and isinstance(value, bool) == isinstance(one, bool) for one in args)
+    if origin in (Union, UnionType):
+        return Union[tuple(_checkable(choice, range_) for choice in args)]  # noqa: UP007
     if origin in (tuple, list, Sequence):
-        if not isinstance(value, (tuple, list)):
-            return False
-        if origin is tuple and args[-1] is not Ellipsis:
-            return len(value) == len(args) and all(_fits(v, h, range_) for v, h in zip(value, args, strict=True))
-        return all(_fits(v, args[0], range_) for v in value)
-    if isinstance(hint, type):
-        return isinstance(value, hint)
-    return not (origin is Mapping and not isinstance(value, Mapping))
+        inner = tuple(one if one is Ellipsis else _checkable(one, range_) for one in args)
+        return tuple[inner if origin is tuple else (*inner, ...)]  # type: ignore[misc]
+    if origin is Literal:
+        return Annotated[Any, pydantic.AfterValidator(partial(_one_of, args))]
+    if origin is Mapping:
+        return dict
+    if hint is Path or os.PathLike in (hint, origin):
+        return str | pydantic.InstanceOf[os.PathLike]  # type: ignore[type-arg]
+    if dataclasses.is_dataclass(hint):
+        return Annotated[hint, pydantic.InstanceOf()]  # type: ignore[type-arg]
+    return hint
 
 
-def _is_number(value: Any, hint: type) -> bool:
-    kind = numbers.Integral if hint is int else numbers.Real
-    return isinstance(value, kind) and not isinstance(value, bool) and math.isfinite(value)
+def _one_of(choices: tuple[Any, ...], value: Any) -> Any:
+    """One of the choices of a ``Literal``, among which pydantic takes ``true`` for 1."""
+    if type(value) not in map(type, choices) or value not in choices:
+        raise ValueError(f'one of {choices} expected')
+    return value
+
+
+def _plain(value: Any) -> Any:
+    """Scalars and arrays of numpy as Python's, lists as tuples."""
+    if isinstance(value, np.generic | np.ndarray):
+        value = value.tolist()
+    if isinstance(value, list | tuple):
+        return tuple(map(_plain, value))
+    return dict(value) if isinstance(value, Mapping) else value
+
+
+def _scalar(value: Any) -> Any:
+    return value.item() if isinstance(value, np.generic) else value
 
 
 def _range(hint: type, range_: Range | None) -> Range:
     return range_ or (COUNT if hint is int else NOT_NEGATIVE)
 
 
+def _choices(hint: Any) -> tuple[Any, ...]:
+    return get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
+
+
+_WORDS = {bool: 'true or false', str: 'a text', Path: 'a path', os.PathLike: 'a path', Mapping: 'a mapping of settings'}
+
+
 def _wanted(hint: Any, range_: Range | None) -> str:
-    """What a hint asks for, in words."""
+    """What an annotation asks for, in words."""
+    origin, args = get_origin(hint), get_args(hint)
     if hint in (int, float):
         kind, within = 'a whole number' if hint is int else 'a finite number', _range(hint, range_)
-        if within.low == -math.inf:
+        if math.isinf(within.low):
             return kind
         return f'{kind} {within}' if within.high is not None or within.open_low else f'{kind} of {within}'
-    if hint is bool:
-        return 'true or false'
-    if hint is str:
-        return 'a text'
-    origin, args = get_origin(hint), get_args(hint)
     if origin in (tuple, list, Sequence):
         many = origin is not tuple or args[-1] is Ellipsis
         return f'a list of {"" if many else f"{len(args)}, each "}{_wanted(args[0], range_)}'
     if origin is Literal:
         return f'one of {args}'
-    if origin is Mapping:
-        return 'a mapping of settings'
-    if hint is Path or origin is os.PathLike:
-        return 'a path'
-    return getattr(hint, '__name__', str(hint))
-
-
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 200 else text[:199] + '…'
+    return _WORDS.get(origin or hint) or str(getattr(hint, '__name__', hint))
 
 
 @cache
-def _hints(owner: Any) -> dict[str, Any]:
+def _hints(maker: Any) -> dict[str, Any]:
+    """Annotations of what a class or a function takes."""
+    if inspect.isclass(maker) and '__dataclass_fields__' not in vars(maker):
+        maker = maker.__init__  # type: ignore[misc]  # written by hand
     try:
-        return get_type_hints(owner)
+        return get_type_hints(maker)
     except NameError:  # of a class that was made inside a function, or names what only type checkers import
         return {}
 
 
 __all__ = [
+    'ANY',
     'COUNT',
     'NOT_NEGATIVE',
     'POSITIVE',
@@ -195,4 +299,6 @@ __all__ = [
     'check_arguments',
     'check_settings',
     'check_value',
+    'checked_arguments',
+    'not_finite',
 ]

@@ -1,12 +1,17 @@
 import dataclasses
 import math
-from typing import Any
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Literal
 
 import numpy as np
 import pytest
+import torch
 
 from hsiaug.samples import SampleSpec
-from hsiaug.settings import COUNT, Range, check_value
+from hsiaug.settings import COUNT, Range, check_value, checked_arguments
 from hsiaug.systems import TrainingData, generator_class
 from hsiaug.systems.change_editing.train import ChangeEditingConfig
 from hsiaug.systems.msrresgan.train import SuperResolutionConfig
@@ -108,13 +113,9 @@ def test_messages_say_what_was_expected(config: type[Any], settings: dict[str, A
         ('variability', {'neighbours': None}, 'neighbours must be a whole number of at least 1, found None'),
         ('gaussian', {'components': 'two'}, "ClassGaussian: components must be a whole number.*found 'two'"),
         ('spectral_gan', {'members': 0}, 'SpectralGANConfig: members must be at least 1, found 0'),
-        ('spectral_gan', {'members': '2'}, "members: Input should be a valid integer, found '2'"),
-        (
-            'spectral_gan',
-            {'semi_supervised': 'yes'},
-            "semi_supervised: Input should be a valid boolean, found 'yes'",
-        ),
-        ('spectral_gan', {'iterations': None}, 'iterations: Input should be a valid integer, found None'),
+        ('spectral_gan', {'members': '2'}, "members must be a whole number, found '2'"),
+        ('spectral_gan', {'semi_supervised': 'yes'}, "semi_supervised must be true or false, found 'yes'"),
+        ('spectral_gan', {'iterations': None}, 'iterations must be a whole number, found None'),
     ],
 )
 def test_settings_of_generators(data: TrainingData, kind: str, settings: dict[str, Any], message: str) -> None:
@@ -139,3 +140,73 @@ def test_ranges() -> None:
     check_value('who', 'rows', None, int | None, COUNT)
     with pytest.raises(ValueError, match='rows must be at least 1 or None, found 0'):
         check_value('who', 'rows', 0, int | None, COUNT)
+
+
+@dataclasses.dataclass
+class Inner:
+    width: int = 3
+
+
+class Maker:
+    def __init__(self, n: int, inner: Inner | None = None, rates: tuple[float, ...] = (), more: Any = None) -> None: ...
+
+
+@pytest.mark.parametrize(
+    ('value', 'hint', 'message'),
+    [
+        ({1, 2}, tuple[int, ...], 'x must be a list of a whole number'),
+        ((1, 2, 3), tuple[int, int], 'x must be a list of 2, each a whole number'),
+        ((1, None), Sequence[float], 'x must be a list of a finite number'),
+        (np.array([1.0, math.nan]), list[float], 'x must be a list of a finite number'),
+        (1.0, int, 'x must be a whole number of at least 1, found 1.0'),
+        (np.float32('nan'), float, 'x must be a finite number of at least 0, found'),
+        (np.bool_(True), int, 'x must be a whole number'),
+        (1, bool, 'x must be true or false, found 1'),
+        (True, Literal[1, 2], 'unknown x True; choose from'),
+        ([1], Path, r'x must be a path, found \[1\]'),
+        ([], Mapping[str, int], r'x must be a mapping of settings, found \[\]'),
+        ([3], Inner, r'x must be Inner, found \[3\]'),
+        ({'width': 3}, Inner | None, 'x must be Inner or None, found'),
+    ],
+)
+def test_one_way_to_check_a_type(value: Any, hint: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=f'who: {message}'):
+        check_value('who', 'x', value, hint)
+
+
+@pytest.mark.parametrize(
+    ('value', 'hint'),
+    [
+        ([1, 2], tuple[int, int]), (np.arange(1, 4), Sequence[int]), (2, float), (10**30, int), ('here', Path),
+        (Path('here'), os.PathLike[str]), (Inner(0), Inner), ((1, None), tuple[int | None, ...]), (object(), Any),
+        (np.str_('a'), Literal['a', 'b']), (MappingProxyType({'a': 1}), Mapping[str, Any]),
+        (torch.ones(2), torch.Tensor),
+    ],
+)  # fmt: skip
+def test_what_means_the_same_is_taken(value: Any, hint: Any) -> None:
+    assert check_value('who', 'x', value, hint) is value or isinstance(value, np.generic)
+
+
+def test_numbers_of_numpy_become_plain_ones() -> None:
+    assert type(check_value('who', 'x', np.int64(3), int)) is int
+    assert {type(v) for v in checked_arguments(Maker, {'n': np.int32(1), 'more': np.float64(1)}, 'file').values()} == {
+        int,
+        float,
+    }
+
+
+@pytest.mark.parametrize(
+    ('settings', 'message'),
+    [
+        ({'n': '1', 'rates': [True]}, "n must be a whole number, found '1'; rates must be a list of a finite number"),
+        ({'n': 1, 'more': {'a': [0.0, math.nan]}}, r'more\.a\.1 must be finite, found NaN or infinity'),
+        ({'n': 1, 'inner': {'width': math.inf}}, r'inner\.width must be finite'),
+        ({'n': 1, 'wide': 2}, r"unknown field 'wide'; choose from \['inner', 'more', 'n', 'rates'\]"),
+        ({'inner': None}, 'n must be given'),
+        ([1], 'settings by name were expected'),
+    ],
+)
+def test_arguments_from_a_file(settings: Any, message: str) -> None:
+    with pytest.raises(RuntimeError, match=f'file: {message}'):
+        checked_arguments(Maker, settings, 'file', RuntimeError)
+    assert checked_arguments(Maker, {'n': -1, 'inner': {'width': 1}}, 'file') == {'n': -1, 'inner': {'width': 1}}

@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from ..checks import require_count
 from ..ratio import require_ratio
 from ..records import short_digest
+from ..settings import check_value
 
 
 def file_stem(*names: str) -> str:
@@ -31,7 +31,7 @@ def require_name(name: Any, what: str) -> None:
 def require_steps(downstream: Any) -> None:
     """Check the numbers of steps that a downstream model chooses from."""
     for steps in downstream.steps:
-        require_count(steps, f'{downstream.name!r}: steps')
+        check_value(repr(downstream.name), 'steps', steps, int)
 
 
 def require_ratios(ratios: Any, who: str) -> tuple[float, ...]:

@@ -8,12 +8,12 @@ from dataclasses import dataclass, field, replace
 from itertools import product
 from typing import Any, ClassVar, TypeVar
 
-from ..checks import require_count, require_number
 from ..datasets import LabelPolicy
 from ..records import json_ready, short_digest
 from ..samples import Kind
 from ..scenes import LabelledPatchSplitter, Scene, Splitter
 from ..scenes.patches import PatchSplitter
+from ..settings import NOT_NEGATIVE, POSITIVE, SHARE, check_value
 from ..trainers.change_detection import ChangeDetectorConfig
 from ..trainers.classifier import ClassifierConfig
 from ..trainers.scene_classifier import SceneClassifierConfig
@@ -71,12 +71,11 @@ class Arm:
         if self.ratios is not None:
             object.__setattr__(self, 'ratios', require_ratios(self.ratios, f'arm {self.name!r}'))
         if self.seeds is not None:
-            require_count(self.seeds, f'arm {self.name!r}: number of seeds')
-        require_number(self.synthetic_first, f'arm {self.name!r}: synthetic_first')
-        if not 0 <= self.synthetic_first < 1 or (self.synthetic_first and self.synthetic_only):
+            check_value(f'arm {self.name!r}', 'number of seeds', self.seeds, int)
+        check_value(f'arm {self.name!r}', 'synthetic_first', self.synthetic_first, float, SHARE)
+        if self.synthetic_first and self.synthetic_only:
             raise ValueError(
-                f'arm {self.name!r}: synthetic_first is a share of the training in [0, 1), and 0 with synthetic_only; '
-                f'found {self.synthetic_first!r} with synthetic_only={self.synthetic_only}'
+                f'arm {self.name!r}: synthetic_first must be 0 with synthetic_only, found {self.synthetic_first!r}'
             )
 
     def adapt(self, downstream: D) -> D:
@@ -158,7 +157,7 @@ class Classifier(Downstream):
                 raise ValueError(f'classifier {self.name!r}: at least one of {what} to choose from is needed')
         require_steps(self)
         for c in self.c:
-            require_number(c, f'classifier {self.name!r}: c', above=0)
+            check_value(f'classifier {self.name!r}', 'c', c, float, POSITIVE)
 
 
 @dataclass(frozen=True)
@@ -180,7 +179,7 @@ class Network(Downstream):
         require_name(self.name, 'downstream network')
         require_steps(self)
         for rate in self.learning_rates:
-            require_number(rate, f'network {self.name!r}: learning rate', above=0)
+            check_value(f'network {self.name!r}', 'learning rate', rate, float, POSITIVE)
 
 
 @dataclass(frozen=True)
@@ -240,7 +239,7 @@ class Setting:
         require_name(self.scene, 'scene')
         require_name(self.budget, f'budget of scene {self.scene!r}')
         for arm, seeds in self.arm_seeds.items():
-            require_count(seeds, f'{self.scene}, {self.budget}: number of seeds of arm {arm!r}', least=0)
+            check_value(f'{self.scene}, {self.budget}', f'number of seeds of arm {arm!r}', seeds, int, NOT_NEGATIVE)
 
 
 @dataclass(frozen=True)
@@ -296,8 +295,9 @@ class Study:
                 raise ValueError(f'study {self.title!r}: at least one of {what} is needed')
         who = f'study {self.title!r}'
         object.__setattr__(self, 'ratios', require_ratios(self.ratios, who))
-        object.__setattr__(self, 'seeds', tuple(require_count(seed, f'{who}: seed', least=0) for seed in self.seeds))
-        require_count(self.fidelity_seeds, f'{who}: fidelity_seeds', least=0)
+        seeds = tuple(check_value(who, 'seed', seed, int, NOT_NEGATIVE) for seed in self.seeds)
+        object.__setattr__(self, 'seeds', seeds)
+        check_value(who, 'fidelity_seeds', self.fidelity_seeds, int, NOT_NEGATIVE)
         for what, names in (
             ('arms', [a.name for a in self.arms]),
             ('settings', [(s.scene, s.budget) for s in self.settings]),

@@ -17,13 +17,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from tqdm.auto import tqdm
 
 from .. import __version__
-from ..checks import require_count
+from ..progress import progress_bar
 from ..records import read_json, short_digest, write_json
 from ..samples import Kind, LeakageError
 from ..scenes import Scene
+from ..settings import check_value
 from .cells import Group, SpectraGroup, finite
 from .change_cells import ChangeGroup
 from .identity import differences, require_same_study, study_identity
@@ -76,7 +76,7 @@ def run_study(
     """
     if engine not in ('process', 'ray'):
         raise ValueError(f"unknown engine {engine!r}; choose from 'process', 'ray'")
-    require_count(workers, 'workers')
+    check_value('run_study', 'workers', workers, int)
     folder = Path(out).absolute()
     study = replace(study)  # which opens its scenes anew: a file may have changed since it was asked for cells
     planned = {cell.key for cell in study.all_cells()}
@@ -97,11 +97,11 @@ def run_study(
     ]
     missing = len(planned - done)
     with (
-        tqdm(total=missing, unit='cell', disable=not progress, desc=study.title, smoothing=0.05) as bar,
+        progress_bar(progress, total=missing, unit='cell', desc=study.title, smoothing=0.05) as advance,
         closing(_engine(engine, workers)(study, pending, folder, device, workers)) as running,
     ):
         for finished in running:
-            bar.update(finished)
+            advance(finished)
     return folder
 
 

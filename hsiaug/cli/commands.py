@@ -16,7 +16,6 @@ from ..ablation.arms import change_arms, scene_arms, segmentation_arms, spectral
 from ..ablation.arms import quick as quick_study
 from ..ablation.results import PLAN_FILE
 from ..ablation.workers import WorkerDiedError
-from ..arguments import checked_arguments
 from ..datasets import LabelPolicy
 from ..datasets.bank import BANK_FILE, WRITING_FILE
 from ..datasets.bank_export import ExportFormat
@@ -24,6 +23,7 @@ from ..records import read_json, write_json
 from ..samples import Kind
 from ..scenes import PatchSplit
 from ..scenes.config import SceneConfig
+from ..settings import checked_arguments
 from ..systems.saved import CONFIG_FILE
 from ..trainers.classifier import ClassifierConfig
 from ..trainers.segmentation import SegmenterConfig

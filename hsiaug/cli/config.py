@@ -9,13 +9,13 @@ from typing import Any, Literal
 import yaml  # type: ignore[import-untyped]
 from jsonargparse import get_loader
 
-from ..arguments import checked_arguments
 from ..records import as_record, read_json
 from ..samples import Kind
 from ..scenes import LabelledPatchSplitter, PatchSplit, PatchSplitter, Scene, SimulatedScene, Split, Splitter
 from ..scenes import make_splitter as make_by_name
 from ..scenes.config import SceneConfig
 from ..scenes.strategies import SPLITTERS
+from ..settings import checked_arguments
 
 RUN_FILE = 'run.json'
 MOST_VALUES = 100_000

@@ -18,7 +18,7 @@ import torch
 from jsonargparse import ArgumentError, ArgumentParser, Namespace, auto_parser, set_parsing_settings
 from jsonargparse._common import parsing_settings  # what set_parsing_settings sets, to set it back
 
-from ..arguments import not_finite
+from ..settings import not_finite
 from .config import read_config
 
 ROOM = 16 << 20

@@ -10,8 +10,8 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 from torch.utils.data import Dataset
-from tqdm.auto import tqdm
 
+from ..progress import with_progress
 from ..samples import Sample, SampleSpec
 from ..scenes.change import CHANGE_CLASSES, BitemporalScene, require_change_values
 from ..scenes.patches import PatchPart, PatchSplit
@@ -90,7 +90,7 @@ class ChangeDataset(HeldImages):
         length, size = len(cast(Any, dataset)), spec.size or ()
         image = torch.empty(length, 2, spec.bands, *size)
         mask = torch.empty(length, 1, *size, dtype=torch.int64)
-        for index in tqdm(range(length), desc='pairs', unit='pair', disable=not progress):
+        for index in with_progress(range(length), progress, desc='pairs', unit='pair'):
             sample = dataset[index]
             if sample['image'].shape != image.shape[1:] or sample['mask'].numel() != mask[index].numel():
                 raise ValueError(

@@ -11,8 +11,8 @@ from matplotlib.figure import Figure
 from torch import Tensor
 from torch.utils.data import Dataset
 from torchgeo.datasets import NonGeoDataset
-from tqdm.auto import tqdm
 
+from ..progress import with_progress
 from ..samples import Sample, SampleSpec
 from ..scenes import Scene
 from ..scenes.patches import PatchPart, PatchSplit
@@ -166,7 +166,7 @@ class PatchDataset(HeldImages):
         length = len(cast(Any, dataset))
         image = torch.empty(length, spec.bands, *(spec.size or ()))
         mask = torch.empty(length, *(spec.size or ()), dtype=torch.int64)
-        for index in tqdm(range(length), desc='patches', unit='patch', disable=not progress):
+        for index in with_progress(range(length), progress, desc='patches', unit='patch'):
             sample = dataset[index]
             if sample['image'].shape != image.shape[1:] or sample['mask'].numel() != mask[index].numel():
                 raise ValueError(

@@ -13,8 +13,8 @@ from matplotlib.figure import Figure
 from torch import Tensor
 from torch.utils.data import Dataset
 from torchgeo.datasets import NonGeoDataset
-from tqdm.auto import tqdm
 
+from ..progress import with_progress
 from ..samples import Sample, SampleSpec, class_counts
 from ..scenes import Scene
 from ..scenes.labelled_patches import LabelledPatchSplit
@@ -93,7 +93,7 @@ class SceneDataset(HeldSamples):
             raise ValueError(f'SceneDataset: {type(dataset).__name__} has no spec; give one that says what it holds')
         length = len(cast(Any, dataset))
         image, label = torch.empty(length, spec.bands, *(spec.size or ())), torch.empty(length, dtype=torch.int64)
-        for index in tqdm(range(length), desc='images', unit='image', disable=not progress):
+        for index in with_progress(range(length), progress, desc='images', unit='image'):
             sample = dataset[index]
             if sample['image'].shape != image.shape[1:]:
                 raise ValueError(

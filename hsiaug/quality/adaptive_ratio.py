@@ -9,10 +9,10 @@ from typing import Any, Literal
 import numpy as np
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from ..checks import require_count, require_number
 from ..datasets.shared import SharedInt
 from ..datasets.synthetic import stream_seed
 from ..ratio import Schedule, require_ratio
+from ..settings import ANY, COUNT, NOT_NEGATIVE, POSITIVE, Range, check_value
 
 
 class AdaptiveRatio(Schedule):
@@ -59,18 +59,16 @@ class AdaptiveRatio(Schedule):
         self.ratios = tuple(require_ratio(ratio) for ratio in ratios)
         if 0.0 not in self.ratios or len(set(self.ratios)) != len(self.ratios) or len(self.ratios) < 2:
             raise ValueError(f'AdaptiveRatio: 0 and other ratios, each once, expected, found {ratios}')
-        for name, count in (('every', every), ('patience', patience), ('seed', seed)):
-            require_count(count, f'AdaptiveRatio: {name}', least=None)
-        settings = {'smoothing': smoothing, 'explore': explore, 'rate': rate, 'tolerance': tolerance}
-        for name, value in settings.items():
-            require_number(value, f'AdaptiveRatio: {name}')
+        for name, count, whole in (('every', every, COUNT), ('patience', patience, COUNT), ('seed', seed, ANY)):
+            check_value('AdaptiveRatio', name, count, int, whole)
+        share = Range(0, 1, open_low=True)
+        for name, value, within in (
+            ('smoothing', smoothing, share), ('explore', explore, share), ('rate', rate, POSITIVE),
+            ('tolerance', tolerance, NOT_NEGATIVE),
+        ):  # fmt: skip
+            check_value('AdaptiveRatio', name, value, float, within)
         for score in reference if reference is not None else ():
-            require_number(score, 'AdaptiveRatio: score of the reference')
-        if every < 1 or patience < 1 or not 0 < smoothing <= 1 or not 0 < explore <= 1 or rate <= 0 or tolerance < 0:
-            raise ValueError(
-                'AdaptiveRatio: every >= 1, patience >= 1, 0 < smoothing <= 1, 0 < explore <= 1, rate > 0 and '
-                f'tolerance >= 0 expected, found {every}, {patience}, {smoothing}, {explore}, {rate} and {tolerance}'
-            )
+            check_value('AdaptiveRatio', 'score of the reference', score, float, ANY)
         self.every, self.rate, self.explore, self.seed = every, rate, explore, seed
         self.reference = None if reference is None else [float(score) for score in reference]
         self.tolerance, self.patience, self.smoothing = tolerance, patience, smoothing

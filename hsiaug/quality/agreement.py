@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy, log_softmax, one_hot
 
-from ..checks import require_number
 from ..datasets import IGNORE, ChangeDataset, PatchDataset
 from ..metrics.patches import class_pixels
 from ..samples import SampleSpec
+from ..settings import POSITIVE, check_value
 from ..systems import TrainingData
 from ..trainers import (
     ChangeDetectorConfig,
@@ -68,8 +68,7 @@ class AgreementGate(Gate):
 
     def __init__(self, false_alarm: float = 0.05, config: Config = SPECTRAL, margin: float = MARGIN) -> None:
         super().__init__(false_alarm)
-        if require_number(margin, 'AgreementGate: margin') <= 0:
-            raise ValueError(f'AgreementGate: margin must be positive, found {margin}')
+        check_value('AgreementGate', 'margin', margin, float, POSITIVE)
         self.config, self.margin = config, margin
         self.classifiers: list[tuple[Classifier, Tensor]] = []  # with (K,) which classes each has learnt
         self.class_loss, self.sample_loss = torch.empty(0), torch.empty(0)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from ..checks import require_number
+from ..settings import Range, check_value
 from ..systems import Generator, TrainingData
 from .agreement import AgreementGate
 from .gate import Gate, Gates
@@ -63,7 +63,7 @@ def behind(
     Raises:
         GateError: if more than half of what there is to draw would be left out.
     """
-    require_number(least, 'behind: least', least=0, most=1)
+    check_value('behind', 'least', least, float, Range(0, 1))
     shares = Gated(generator, gates, tries).passing(per_class, seed)
     out = [name for name, share in shares.items() if share < least]
     prior = dict(zip(generator.spec.classes, generator.class_prior.tolist(), strict=True))

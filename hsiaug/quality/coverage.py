@@ -11,10 +11,10 @@ from sklearn.decomposition import PCA
 from sklearn.neighbors import NearestNeighbors
 from torch import Tensor
 
-from ..checks import require_count
 from ..functional.scaling import band_scale
 from ..metrics.masks import class_indicators
 from ..samples import SampleSpec
+from ..settings import check_value
 from ..systems import TrainingData
 from .gate import Batch
 
@@ -39,7 +39,7 @@ class Coverage:
     """
 
     def __init__(self, k: int = 5, encoder: Callable[[Tensor], Tensor] | None = None) -> None:
-        require_count(k, 'Coverage: k')
+        check_value('Coverage', 'k', k, int)
         self.k, self.encoder = k, encoder
 
     def fit(self, data: TrainingData) -> Coverage:

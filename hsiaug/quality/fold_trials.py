@@ -11,7 +11,6 @@ from typing import Any, ClassVar, Generic, TypeVar, cast
 
 from torch import Tensor
 
-from ..checks import require_count, require_number
 from ..datasets import LabelPolicy, MixedDataset, SpectraDataset, SyntheticDataset
 from ..datasets.patches import PatchDataset
 from ..datasets.pool import Source
@@ -21,6 +20,7 @@ from ..records import short_digest
 from ..samples import require_unseen
 from ..scenes import Scene, Split
 from ..scenes.patches import PatchSplit
+from ..settings import Range, check_value
 from ..systems import Generator, TrainingData
 from ..systems.fit import fit_generator, training_data
 from ..trainers.classifier import ClassifierConfig, predict, train_nn1d
@@ -87,9 +87,10 @@ class FoldTrial(ABC, Generic[S, C]):
         share: float = 1.0,
         device: str = 'cpu',
     ) -> None:
-        require_number(share, f'{type(self).__name__}: share of the steps', above=0, most=1)
-        require_count(folds, f'{type(self).__name__}: folds', least=2)
-        require_count(block, f'{type(self).__name__}: block')
+        who = type(self).__name__
+        check_value(who, 'share of the steps', share, float, Range(0, 1, open_low=True))
+        check_value(who, 'folds', folds, int, Range(2))
+        check_value(who, 'block', block, int)
         self.scene, self.split, self.generator, self.settings = scene, split, generator, dict(settings or {})
         self.config = replace(config, steps=max(1, round(share * config.steps)))
         metric = metric or self.metrics[0]

@@ -11,12 +11,12 @@ from typing import Any, Literal, TypeVar, cast, get_args
 
 import numpy as np
 
-from ..checks import require_count
 from ..scenes import Scene, Split
 from ..scenes.labelled_patches import LabelledPatchSplit
 from ..scenes.patches import PatchSplit
 from ..scenes.splits import spectral_duplicates
 from ..scenes.windows import covered_pixels
+from ..settings import Range, check_value
 
 Regions = Literal['auto', 'groups', 'blocks', 'samples']
 S = TypeVar('S', bound=Split | PatchSplit)
@@ -49,10 +49,8 @@ def fold_splits(
         TypeError: for a split that is neither.
         ValueError: for fewer than 2 folds, unknown or missing regions, or a class with too few samples.
     """
-    require_count(folds, 'fold_splits: folds', least=None)
-    require_count(block, 'fold_splits: block')
-    if folds < 2:
-        raise ValueError(f'fold_splits: at least 2 folds expected, found {folds}')
+    check_value('fold_splits', 'folds', folds, int, Range(2))
+    check_value('fold_splits', 'block', block, int)
     if regions not in get_args(Regions):
         raise ValueError(f'fold_splits: unknown regions {regions!r}; choose from {get_args(Regions)}')
     if regions == 'groups' and scene.groups is None:

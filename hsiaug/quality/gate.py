@@ -13,13 +13,14 @@ import torch
 from scipy.stats import t as student
 from torch import Tensor
 
-from ..checks import require_number
 from ..datasets.batches import fetch
 from ..samples import Provenance, SampleSpec
+from ..settings import Range, check_value
 from ..systems import TrainingData
 from .regions import independent_samples, require_regions
 
 Batch = Mapping[str, Tensor]
+BETWEEN = Range(0, 1, open_low=True, open_high=True)
 G = TypeVar('G', bound='Gate')
 _PIXELS_AT_ONCE = 1 << 16
 
@@ -59,10 +60,7 @@ class Gate(ABC):
 
     @false_alarm.setter
     def false_alarm(self, value: float) -> None:
-        number = require_number(value, f'{type(self).__name__}: false_alarm')
-        if not 0 < number < 1:
-            raise ValueError(f'{type(self).__name__}: false_alarm must be between 0 and 1, found {value}')
-        self._false_alarm = number
+        self._false_alarm = float(check_value(type(self).__name__, 'false_alarm', value, float, BETWEEN))
 
     def fit(self: G, data: TrainingData, regions: Tensor | None = None, seed: int = 0) -> G:
         """Learn what real samples are like.

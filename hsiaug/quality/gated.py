@@ -14,10 +14,10 @@ from torch.utils.data import Dataset
 from torchgeo.datasets import NonGeoDataset
 
 from .. import __version__
-from ..checks import require_count
 from ..datasets.batches import fetch, unstack
 from ..datasets.synthetic import stream_seed
 from ..samples import Footprint, Provenance, Sample, SampleSource, SampleSpec, require_compatible, same_scene
+from ..settings import check_value
 from .gate import Gate, GateReport, Gates
 
 _AT_A_TIME = 8  # samples drawn together for one that passes
@@ -59,7 +59,7 @@ class Gated(nn.Module):
         leave_out: Collection[str] = (),
     ) -> None:
         super().__init__()
-        require_count(tries, 'Gated: tries')
+        check_value('Gated', 'tries', tries, int)
         self.gates = gates if isinstance(gates, Gates) else Gates(gates)
         self.generator, self.tries = generator, tries
         self.spec = require_fitted(self.gates, generator.spec)
@@ -158,7 +158,7 @@ class Gated(nn.Module):
             per_class: samples to draw of each class.
             seed: of the draw.
         """
-        require_count(per_class, 'Gated: per_class')
+        check_value('Gated', 'per_class', per_class, int)
         labels = torch.arange(self.spec.num_classes).repeat_interleave(per_class)
         keep = self.gates.keep(self.generator.sample(len(labels), labels, seed))
         shares = keep.double().view(self.spec.num_classes, per_class).mean(dim=1)

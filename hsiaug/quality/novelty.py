@@ -11,10 +11,10 @@ from scipy.stats import chi2
 from sklearn.covariance import ledoit_wolf
 from torch import Tensor
 
-from ..checks import require_count
 from ..datasets.batches import fetch
 from ..functional.scaling import band_scale
 from ..samples import SampleSpec
+from ..settings import NOT_NEGATIVE, check_value
 from ..systems import TrainingData
 from .gate import Batch, Gate, rows_at_once
 from .regions import shares_region
@@ -47,8 +47,7 @@ class NoveltyGate(Gate):
 
     def __init__(self, false_alarm: float = 0.05, turns: bool = True, shifts: int = 0) -> None:
         super().__init__(false_alarm)
-        if require_count(shifts, 'NoveltyGate: shifts', least=None) < 0:
-            raise ValueError(f'NoveltyGate: shifts must not be negative, found {shifts}')
+        check_value('NoveltyGate', 'shifts', shifts, int, NOT_NEGATIVE)
         self.turns, self.shifts = turns, shifts
 
     def _fit(self, data: TrainingData, regions: Tensor, seed: int) -> Tensor:

@@ -8,11 +8,11 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from ..checks import require_number
 from ..functional.scaling import band_scale
 from ..samples import SampleSpec
+from ..settings import check_value
 from ..systems import TrainingData
-from .gate import Batch, Gate, rows_at_once
+from .gate import BETWEEN, Batch, Gate, rows_at_once
 from .regions import deal_folds
 
 _PIXELS = 20_000  # spectra that are enough to learn from
@@ -111,8 +111,7 @@ class SubspaceGate(SpectralGate):
 
     def __init__(self, false_alarm: float = 0.05, variance: float = 0.999) -> None:
         super().__init__(false_alarm)
-        if not 0 < require_number(variance, 'SubspaceGate: variance') < 1:
-            raise ValueError(f'SubspaceGate: variance must be between 0 and 1, found {variance}')
+        check_value('SubspaceGate', 'variance', variance, float, BETWEEN)
         self.variance = variance
 
     def _learn(self, spectra: Tensor) -> None:

@@ -15,9 +15,9 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from ..checks import require_count, require_number
 from ..datasets.synthetic import stream_seed
 from ..ratio import require_ratio
+from ..settings import ANY, Range, check_settings, check_value
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Candidate:
     def __post_init__(self) -> None:
         require_ratio(self.ratio)
         if self.threshold is not None:
-            require_number(self.threshold, 'Candidate: threshold')
+            check_value('Candidate', 'threshold', self.threshold, float, ANY)
 
 
 REAL_ONLY = Candidate(0.0)
@@ -113,7 +113,7 @@ class RatioChoice:
         Raises:
             ValueError: if ``k`` is no finite number of at least 0.
         """
-        require_number(k, 'RatioChoice: k', least=0)
+        check_value('RatioChoice', 'k', k, float)
         best = self.standings[0]
         return replace(self, chosen=best.candidate if best.clears(k) else REAL_ONLY, k=k)
 
@@ -176,17 +176,12 @@ class RatioSearch:
         if not any(ratios):
             raise ValueError(f'RatioSearch: at least one ratio above 0 expected, found {self.ratios}')
         for threshold in self.thresholds:
-            require_number(threshold, 'RatioSearch: threshold')
+            check_value('RatioSearch', 'threshold', threshold, float, ANY)
         if len(set(self.thresholds)) < len(self.thresholds):
             raise ValueError(f'RatioSearch: each threshold once expected, found {self.thresholds}')
-        for name in ('folds', 'trials', 'first', 'seed'):
-            require_count(getattr(self, name), f'RatioSearch: {name}', least=None)
-        require_number(self.k, 'RatioSearch: k')
-        if self.folds < 2 or not 1 <= self.first <= self.trials or self.k < 0:
-            raise ValueError(
-                f'RatioSearch: folds >= 2, 1 <= first <= trials and k >= 0 expected, found folds {self.folds}, first '
-                f'{self.first}, trials {self.trials}, k {self.k}'
-            )
+        check_settings(self, thresholds=ANY, folds=Range(2), seed=ANY)
+        if self.first > self.trials:
+            raise ValueError(f'RatioSearch: first must be at most trials, found {self.first} and {self.trials}')
 
     @property
     def candidates(self) -> tuple[Candidate, ...]:

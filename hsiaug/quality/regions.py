@@ -8,10 +8,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..checks import require_count
 from ..scenes import BitemporalScene, Scene, Split
 from ..scenes.labelled_patches import LabelledPatchSplit
 from ..scenes.patches import PatchSplit
+from ..settings import check_value
 
 FOLDS = 5
 _SPECTRA_BLOCK = 8  # side of a region of single pixels
@@ -41,7 +41,7 @@ def label_regions(scene: Scene, split: Split | PatchSplit, block: int | None = N
     else:
         row, column = np.divmod(split.train, scene.shape[1])
         block = _SPECTRA_BLOCK if block is None else block
-    require_count(block, 'label_regions: block')
+    check_value('label_regions', 'block', block, int)
     if scene.groups is not None:
         region = scene.groups[row, column]
     else:

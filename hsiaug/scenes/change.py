@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal, cast
 
 import numpy as np
-from tqdm.auto import tqdm
 
+from ..progress import with_progress
 from ..samples import Kind, SampleSpec
 from .labels import UNLABELLED
 from .scene import Scene
@@ -145,7 +145,7 @@ class BitemporalScene(Scene):
             first, second = image.transpose(0, 2, 3, 1)
             return first, second, mask.reshape(image.shape[2:])
 
-        indices = tqdm(range(len(dataset)), desc='pairs', unit='pair', disable=not progress)
+        indices = with_progress(range(len(dataset)), progress, desc='pairs', unit='pair')
         return cls.from_pairs(name, map(pair, indices), groups, **kwargs)
 
     @classmethod

@@ -17,11 +17,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from .. import __version__
-from ..arguments import checked_arguments
 from ..functional.plain import plain_torch
 from ..records import as_record
 from ..samples import Provenance, SampleSpec, as_seed
-from ..settings import Range, check_arguments
+from ..settings import Range, check_arguments, checked_arguments
 from .saved import (
     CARD_FILE,
     CONFIG_FILE,

@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from .. import __version__
-from ..arguments import checked_arguments
 from ..datasets import ChangeDataset, PatchDataset, SceneDataset, SpectraDataset
 from ..engine import Run
 from ..functional.plain import plain_torch
 from ..samples import Provenance, as_seed
 from ..scenes import BitemporalScene, LabelledPatchSplit, Scene, Split
 from ..scenes.patches import PARTS, PatchSplit
+from ..settings import checked_arguments
 from .base import Generator, TrainingData, cannot_make, generator_class, make_generator
 from .training import trainer_of
 

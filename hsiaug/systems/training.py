@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from ..arguments import checked_arguments
 from ..engine import Run
+from ..settings import checked_arguments
 from .base import Generator, TrainingData, cannot_make, generator_class
 
 F = TypeVar('F', bound=Callable[..., Generator])

@@ -160,7 +160,7 @@ def test_lightning_tells_the_schedule_and_keeps_its_state(
 def test_mistakes_are_named(scene: Scene, split: Split, data: TrainingData) -> None:
     with pytest.raises(ValueError, match='0 and other ratios'):
         AdaptiveRatio((1.0, 2.0))
-    with pytest.raises(ValueError, match='patience >= 1'):
+    with pytest.raises(ValueError, match='patience must be at least 1, found 0'):
         AdaptiveRatio(patience=0)
     schedule = AdaptiveRatio()
     with pytest.raises(ValueError, match=r'score of epoch 0 expected, found 0\.5 of epoch 1'):

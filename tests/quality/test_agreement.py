@@ -182,7 +182,7 @@ def test_networks_that_do_not_suit() -> None:
     x = torch.rand(20, 8, 4, 4)
     with pytest.raises(ValueError, match="does not suit samples of kind 'scene'"):
         AgreementGate().fit(TrainingData(scene, x, torch.arange(20) % 3, x[:0], x[:0], torch.zeros(0).long()))
-    with pytest.raises(ValueError, match='margin must be positive'):
+    with pytest.raises(ValueError, match='margin must be above 0, found'):
         AgreementGate(margin=0)
 
 

@@ -108,7 +108,7 @@ def test_the_guard_knows_a_generator_that_has_seen_the_fold() -> None:
 
 
 def test_mistakes_are_named(scene: Scene, split: Split) -> None:
-    with pytest.raises(ValueError, match='at least 2 folds expected, found 1'):
+    with pytest.raises(ValueError, match='folds must be at least 2, found 1'):
         fold_splits(scene, split, 1)
     with pytest.raises(ValueError, match="unknown regions 'fields'"):
         fold_splits(scene, split, regions='fields')  # type: ignore[arg-type]

@@ -112,7 +112,7 @@ def test_reports_count_who_rejects_what() -> None:
 
 def test_mistakes_are_named() -> None:
     for wrong in (0, 1, -0.1):
-        with pytest.raises(ValueError, match='false_alarm must be between 0 and 1'):
+        with pytest.raises(ValueError, match=r'false_alarm must be in \(0, 1\)'):
             RangeGate(wrong)
     with pytest.raises(ValueError, match='no two of one name'):
         Gates([RangeGate(), RangeGate()])

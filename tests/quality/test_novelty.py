@@ -184,7 +184,7 @@ def test_what_is_not_finite_and_what_does_not_fit(gate: NoveltyGate) -> None:
     image[1, 0, 0, 0] = torch.nan
     assert not gate.keep({'image': image})[1]
     assert gate.score({'image': image[:0]}).shape == (0,)
-    with pytest.raises(ValueError, match='must not be negative'):
+    with pytest.raises(ValueError, match='shifts must be at least 0'):
         NoveltyGate(shifts=-1)
     with pytest.raises(ValueError, match='nothing is left of'):
         NoveltyGate(shifts=4).fit(TRAIN)

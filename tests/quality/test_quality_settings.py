@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from hsiaug.checks import require_count, require_number
 from hsiaug.quality import Candidate, RatioSearch, Recorded, SpectraTrial
 from hsiaug.quality.adaptive_ratio import AdaptiveRatio
 from hsiaug.quality.agreement import AgreementGate
@@ -19,6 +18,7 @@ from hsiaug.quality.gated import Gated
 from hsiaug.quality.novelty import NoveltyGate
 from hsiaug.quality.physical import RangeGate, SubspaceGate
 from hsiaug.scenes import RandomSplit, Scene
+from hsiaug.settings import Range, check_value
 from hsiaug.trainers import ClassifierConfig
 
 NAN, INF = float('nan'), float('inf')
@@ -71,20 +71,20 @@ def test_settings_that_are_no_numbers_or_out_of_range_are_refused(make: Any) -> 
 
 def test_a_gate_is_never_set_to_what_it_could_not_be_made_with() -> None:
     gate = RangeGate(0.1)
-    with pytest.raises(ValueError, match='false_alarm must be a finite number, found nan'):
+    with pytest.raises(ValueError, match=r'false_alarm must be a finite number in \(0, 1\), found nan'):
         gate.false_alarm = NAN
     assert gate.false_alarm == 0.1
 
 
 def test_another_k_of_the_same_race_is_checked_too() -> None:
     choice = RatioSearch((1.0,))(lambda candidate, fold, seed: candidate.ratio)
-    with pytest.raises(ValueError, match='k must be a finite number at least 0, found nan'):
+    with pytest.raises(ValueError, match='k must be a finite number of at least 0, found nan'):
         choice.decided(NAN)
 
 
 def test_numbers_of_numpy_are_numbers() -> None:
-    assert require_count(np.int64(3), 'x') == 3
-    assert require_number(np.float32(0.5), 'x', above=0, most=1) == 0.5
+    assert check_value('who', 'x', np.int64(3), int) == 3
+    assert check_value('who', 'x', np.float32(0.5), float, Range(0, 1, open_low=True)) == 0.5
     assert RatioSearch(folds=np.int64(3), k=np.float64(1.0)).folds == 3  # type: ignore[arg-type]
 
 

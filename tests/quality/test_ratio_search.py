@@ -180,7 +180,7 @@ def test_a_killed_search_goes_on_where_it_was(tmp_path: Path) -> None:
 def test_mistakes_are_named() -> None:
     with pytest.raises(ValueError, match='at least one ratio above 0'):
         RatioSearch((0.0,))
-    with pytest.raises(ValueError, match='1 <= first <= trials'):
+    with pytest.raises(ValueError, match='first must be at most trials, found 4 and 3'):
         RatioSearch(trials=3, first=4)
     with pytest.raises(ValueError, match='must be a finite number >= 0'):
         RatioSearch((-1.0,))

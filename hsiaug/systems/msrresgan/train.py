@@ -20,6 +20,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits, mse_loss
 
 from ...engine import Run, Training
 from ...engine.checkpoint import resumable
+from ...engine.data import require_finite_samples
 from ...engine.schedules import Staircase
 from ...functional.degradation import degrade
 from ...functional.plain import plain_torch
@@ -270,9 +271,7 @@ def _require_trainable(data: TrainingData, config: SuperResolutionConfig, low: T
             f'super-resolution learns from images {("N", *expected)} of kind {data.spec.kind!r}, found '
             f'{tuple(data.x.shape)}; it needs patches, of kind segmentation or scene'
         )
-    bad = int((~torch.isfinite(data.x.flatten(1)).all(dim=1)).sum())
-    if bad:
-        raise ValueError(f'{bad} of {len(data.x)} images hold NaN or infinite values; leave these patches or bands out')
+    require_finite_samples(data.x)
     if low is None:
         return
     coarse = (len(data.x), expected[0], *(side // config.factor for side in expected[1:]))

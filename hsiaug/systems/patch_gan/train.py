@@ -17,6 +17,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 
 from ...datasets.class_patches import Rule, class_patches
 from ...engine import Run, Training
+from ...engine.data import require_finite_samples
 from ...functional.gradient_penalty import gradient_penalty_autograd
 from ...functional.plain import plain_torch
 from ...models.patch_cnn import Dims
@@ -205,9 +206,7 @@ def _require_trainable(data: TrainingData, config: PatchGANConfig) -> None:
         )
     if len(data.x) == 0:
         raise ValueError('a patch GAN needs training patches, found none')
-    bad = int((~torch.isfinite(data.x.flatten(1)).all(dim=1)).sum())
-    if bad:
-        raise ValueError(f'{bad} of {len(data.x)} images hold NaN or infinite values; leave these patches or bands out')
+    require_finite_samples(data.x)
     missing = [data.spec.classes[k] for k in range(data.spec.num_classes) if not (data.y == k).any()]
     if config.conditional and missing:
         raise ValueError(f'no training patch of {missing}: the GAN cannot learn them; leave them out of the spec')

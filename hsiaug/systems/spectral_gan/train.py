@@ -22,6 +22,7 @@ from torch.nn.functional import cross_entropy
 
 from ...engine import Average, Run, Training, world
 from ...engine.cuda_graphs import capture
+from ...engine.data import require_finite_samples
 from ...functional.gradient_penalty import gradient_penalty_mlp
 from ...functional.plain import plain_torch
 from ...metrics.distribution import sliced_wasserstein
@@ -272,9 +273,7 @@ def _require_trainable(data: TrainingData, config: SpectralGANConfig) -> None:
         missing = [data.spec.classes[k] for k in torch.nonzero(counts == 0).flatten().tolist()]
         raise ValueError(f'no labelled spectra of {missing}: the GAN cannot learn them; leave them out of the spec')
     for name in ('x', 'unlabelled'):
-        bad = int((~torch.isfinite(getattr(data, name)).all(dim=1)).sum())
-        if bad:
-            raise ValueError(f'{bad} {name} spectra hold NaN or infinite values; leave these pixels or bands out')
+        require_finite_samples(getattr(data, name), f'{name} spectra', 'pixels or bands')
     if config.select_every:
         counts = torch.bincount(data.val_y, minlength=1)
         if (int(counts.max()) if config.conditional else len(data.val_x)) < 2:

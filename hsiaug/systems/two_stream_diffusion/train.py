@@ -13,6 +13,7 @@ import torch
 
 from ...engine import Run
 from ...engine.checkpoint import resumable
+from ...engine.data import require_finite_samples
 from ...functional.dates import flat_mask
 from ...functional.plain import plain_torch
 from ..base import TrainingData
@@ -154,9 +155,7 @@ def _require_trainable(data: TrainingData) -> TrainingData:
             f'masks hold the values {foreign}, but the {spec.num_classes} classes are 0 to {spec.num_classes - 1} and '
             f'the ignore index is {spec.ignore_index}; map them to classes or to the ignore index'
         )
-    bad = int((~torch.isfinite(data.x.flatten(1)).all(dim=1)).sum())
-    if bad:
-        raise ValueError(f'{bad} of {len(data.x)} images hold NaN or infinite values; leave these patches or bands out')
+    require_finite_samples(data.x)
     held = set(values[counted].tolist())
     missing = [spec.classes[k] for k in range(spec.num_classes) if k not in held and k != spec.ignore_index]
     if missing:

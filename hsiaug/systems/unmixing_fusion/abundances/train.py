@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from ....engine import Run
+from ....engine.data import require_finite_samples
 from ....functional.plain import plain_torch
 from .base import AbundanceModel, label_index
 from .build import abundance_model
@@ -93,9 +94,7 @@ def _require_trainable(abundances: Tensor) -> None:
         raise ValueError(
             f'abundances must be square maps (N, k, s, s) of floating point, found {shape} of {abundances.dtype}'
         )
-    bad = int((~torch.isfinite(abundances.flatten(1)).all(dim=1)).sum())
-    if bad:
-        raise ValueError(f'{bad} of {len(abundances)} maps hold NaN or infinite abundances; leave these patches out')
+    require_finite_samples(abundances, 'maps', 'patches')
     low, total = float(abundances.min()), abundances.sum(dim=1)
     if low < -1e-4 or float((total - 1).abs().max()) > 1e-3:
         raise ValueError(

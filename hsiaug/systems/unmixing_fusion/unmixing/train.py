@@ -21,6 +21,7 @@ from torch import Tensor
 
 from ....engine import Run, Training
 from ....engine.checkpoint import resumable
+from ....engine.data import require_finite_samples
 from ....engine.schedules import Cosine
 from ....functional.plain import plain_torch
 from ....functional.scaling import band_scale
@@ -320,9 +321,7 @@ def _require_images(images: Tensor) -> None:
             f'train_unmixing: images (N, C, H, W) of floating point are needed, found {tuple(images.shape)} of '
             f'{images.dtype}'
         )
-    bad = int((~torch.isfinite(images.flatten(1)).all(dim=1)).sum())
-    if bad:
-        raise ValueError(f'{bad} of {len(images)} images hold NaN or infinite values; leave these patches or bands out')
+    require_finite_samples(images)
     if float(images.max()) <= 0:
         raise ValueError('train_unmixing: no value is above 0; unmixing needs light: reflectance, radiance or counts')
 
