@@ -418,7 +418,7 @@ def test_mistakes_about_ratios_are_one_line(run: Path, tmp_path: Path, capsys: p
         ([str(old)], 'does not name the generator; train again'),
         ([str(bare)], 'holds no run.json'),
         ([str(run), '--ratios=[0]'], 'at least one ratio above 0'),
-        ([str(run), '--share=2'], 'above 0 and at most 1'),
+        ([str(run), '--share=2'], r'must be in \(0, 1\]'),
         ([str(tmp_path / 'none')], 'holds no run.json'),
     ):
         with pytest.raises(SystemExit) as stopped:

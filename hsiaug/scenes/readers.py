@@ -36,6 +36,8 @@ WAVELENGTH_KEYS = {'wavelength_nm': 'nm', 'wavelengths': None, 'wavelength': Non
 """Usual names of band centres, with their unit where the name says it."""
 
 OnBadBands = Literal['error', 'drop']
+_LARGEST_SCALE = 1e12
+"""A scale or offset beyond this, or a scale below its inverse, would make infinity or zero of stored values."""
 
 
 def open_scene(
@@ -282,6 +284,12 @@ def refuse_doubts(facts: Facts, **options: Any) -> None:
 def scale_and_offset(facts: Facts, scale: float | None, where: str) -> dict[str, Any]:
     """``scale`` and ``offset`` of a scene: exactly what the user says, or what the file does."""
     if scale is None:
+        size, shift = np.abs(np.asarray(facts.scale)), np.abs(np.asarray(facts.offset))
+        if not (np.all((size >= 1 / _LARGEST_SCALE) & (size <= _LARGEST_SCALE)) and np.all(shift <= _LARGEST_SCALE)):
+            raise SceneFileError(
+                f'{where} says that values are to be scaled by {facts.scale} and shifted by {facts.offset}, which no '
+                'sensor does; give scale'
+            )
         return {'scale': facts.scale, 'offset': facts.offset}
     plain = np.all(np.asarray(facts.scale) == 1) and np.all(np.asarray(facts.offset) == 0)
     if not plain and not (np.allclose(facts.scale, scale) and np.all(np.asarray(facts.offset) == 0)):

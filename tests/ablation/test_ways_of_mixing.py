@@ -111,7 +111,7 @@ def test_mistakes_are_named() -> None:
         study(Arm('mixup', 'mixup', training={'steps': 1000}))
     with pytest.raises(ValueError, match="'linear_svm' has no training in steps"):
         study(WAYS[1], classifiers=(Classifier('linear_svm'),))
-    with pytest.raises(ValueError, match='share of the training'):
+    with pytest.raises(ValueError, match=r'synthetic_first must be in \[0, 1\)'):
         Arm('first', 'mixup', synthetic_first=1.0)
-    with pytest.raises(ValueError, match='synthetic_only=True'):
+    with pytest.raises(ValueError, match='synthetic_first must be 0 with synthetic_only'):
         Arm('first', 'mixup', synthetic_first=0.5, synthetic_only=True)

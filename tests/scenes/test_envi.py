@@ -139,6 +139,14 @@ VALUES = st.one_of(
 )
 
 
+@pytest.mark.parametrize('factor', ['1.1e-231', '1e200', '1e30'])
+def test_a_scale_that_no_sensor_has_is_refused(tmp_path: Path, factor: str) -> None:
+    file = write(tmp_path, **{'reflectance scale factor': factor})
+    with pytest.raises(SceneFileError, match='which no sensor does; give scale'):
+        open_scene(file)
+    assert np.isfinite(open_scene(file, scale=1e-4).spectra(np.arange(4))).all()
+
+
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(fields=st.dictionaries(st.sampled_from(KEYS), VALUES, min_size=1, max_size=4), tail=st.binary(max_size=20))
 def test_whatever_a_header_says_is_read_or_refused(tmp_path: Path, fields: dict[str, str], tail: bytes) -> None:
