@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import copy
+import dataclasses
+import inspect
 import json
 import resource
 import sys
@@ -18,7 +20,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from hsiaug.ablation.results import PLAN_FILE, RESULTS_FILE
-from hsiaug.cli.config import RUN_FILE, Trained, read_run, trained_on
+from hsiaug.cli.commands import train
+from hsiaug.cli.config import RUN_FILE, Trained, read_run, read_train, trained_on
 from hsiaug.datasets import SyntheticBank, write_bank
 from hsiaug.report.ablation import read_run as read_study
 from hsiaug.report.page_ratio import ratio_section
@@ -259,3 +262,9 @@ def test_a_note_of_before_took_the_scale_of_the_file(tmp_path: Path) -> None:
     assert noted(scale=1.0) is None
     assert noted(scale=0.1) == 0.1
     assert noted(scale=1.0, ignore=None) == 1.0
+
+
+def test_a_config_file_of_train_may_hold_whatever_that_command_takes(tmp_path: Path) -> None:
+    assert {field.name for field in dataclasses.fields(Trained)} == set(inspect.signature(train).parameters)
+    (tmp_path / 'x.yaml').write_text('seed: 3\ndevices: 2\nnodes: 2\n')
+    assert read_train(tmp_path / 'x.yaml').seed == 3

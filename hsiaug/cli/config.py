@@ -53,6 +53,8 @@ class Trained:
     seed: int = 0
     out: str | None = None
     device: str | None = None
+    devices: int = 1
+    nodes: int = 1
 
 
 def make_splitter(split: SplitConfig, **settings: Any) -> Splitter | PatchSplitter:
