@@ -437,7 +437,7 @@ def report(run: Path) -> None:
 def _run_and_report(
     study: Study, out: Path, workers: int, engine: Literal['process', 'ray'] = 'process', device: str = 'cpu'
 ) -> None:
-    from ..trainers import require_settings
+    from ..systems.fit import require_settings
 
     _require_run_folder(out)
     for arm in study.arms:

@@ -15,7 +15,6 @@ from .spectra_task import SpectralClassificationTask
 # Names from before generators had a room of their own, and where they live now.
 _MOVED = {
     'fit_generator': 'hsiaug.systems.fit',
-    'require_settings': 'hsiaug.systems.fit',
     'training_data': 'hsiaug.systems.fit',
     'UnmixingConfig': 'hsiaug.systems.unmixing_fusion.unmixing',
     'abundances_from_rgb': 'hsiaug.systems.unmixing_fusion.unmixing',
@@ -45,7 +44,6 @@ __all__ = [
     'predict_changes',
     'predict_masks',
     'predict_scenes',
-    'require_settings',
     'train_change_detector',
     'train_nn1d',
     'train_scene_classifier',
