@@ -98,6 +98,16 @@ class SampleSpec:
         """Number of classes K."""
         return len(self.classes)
 
+    @property
+    def target_key(self) -> Literal['label', 'mask']:
+        """Key of the target: ``'mask'`` where each pixel has a class, ``'label'`` where each sample has one."""
+        return 'mask' if self.kind in ('segmentation', 'change') else 'label'
+
+    @property
+    def dates(self) -> int:
+        """Number of dates in an image."""
+        return 2 if self.kind == 'change' else 1
+
     def to_dict(self) -> dict[str, Any]:
         """A JSON-ready dictionary."""
         return dataclasses.asdict(self)

@@ -1,6 +1,7 @@
 """Ablation: plan, run, statistics."""
 
-from .plan import Arm, Classifier, Detector, Downstream, SceneClassifier, Segmenter, Setting, Study
+from ..tasks import Classifier, Detector, Downstream, SceneClassifier, Segmenter
+from .plan import Arm, Setting, Study
 from .runner import run_study
 
 __all__ = [

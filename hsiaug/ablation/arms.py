@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+from ..samples import Kind
 from ..systems.training import trainer_of
 from .plan import Arm, Study
 
@@ -122,6 +124,15 @@ def super_resolution_arms(settings: dict[str, Any] | None = None) -> tuple[Arm, 
         *(Arm(f'{name}, bicubic', 'msrresgan', kind, 'real', control=True) for name, kind in interpolated.items()),
         *(Arm(kind, 'patch_augment', chosen, 'real', control=True) for kind, chosen in augment.items()),
     )
+
+
+DEFAULT_ARMS: dict[Kind, Callable[[], tuple[Arm, ...]]] = {
+    'spectrum': spectral_arms,
+    'segmentation': segmentation_arms,
+    'change': change_arms,
+    'scene': scene_arms,
+}
+"""Arms of a study of samples of each kind, where its config names none."""
 
 
 def quick(study: Study) -> Study:

@@ -2,47 +2,40 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import time
-from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Generic, TypeVar, cast
+from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from safetensors.torch import save_file
 from torch.utils.data import Dataset
 
-from ..datasets import MixedDataset, SpectraDataset, estimate_prior
-from ..datasets.patches import HeldSamples
+from ..datasets import MixedDataset, scene_dataset
 from ..engine.divergence import DivergedError
-from ..metrics import Fidelity, accuracies, fidelity
-from ..models.nn1d import NN1D
 from ..ratio import SyntheticFirst
 from ..records import short_digest
 from ..samples import require_unseen
-from ..scenes import Scene, Split, Splitter
-from ..scenes.patches import PatchSplit
-from ..systems import Generator, TrainingData
+from ..scenes import Scene, Split
+from ..scenes.patches import PARTS, PatchSplit
+from ..systems import Generator
 from ..systems.fit import fit_generator, training_data
 from ..systems.training import trainer_of
-from ..trainers import LinearSVM, predict, train_nn1d
+from ..tasks import task_of, whole
+from ..tasks.base import D, Downstream, finite
 from .names import file_stem
-from .plan import REAL, Arm, Cell, Classifier, D, Network, Setting
+from .plan import REAL, Arm, Cell, Setting
 
 _TUNING_SEED = 1_000_003
 _FOREVER = 2**31  # epochs
-N = TypeVar('N', bound=Network)
 
 
-class Group(ABC, Generic[D]):
+class Group:
     """One split of one scene and everything that its cells share.
-
-    A subclass opens the real data and says how a downstream model is trained and measured.
 
     Args:
         scene: the scene.
@@ -51,52 +44,47 @@ class Group(ABC, Generic[D]):
         folder: run folder; trained generators are kept there.
         device: where to train.
         keep: keep what figures of this group show.
-    """
 
-    split: Split | PatchSplit
-    real: SpectraDataset | HeldSamples
-    data: TrainingData
+    Raises:
+        ValueError: if no model can be scored on the validation or the test part.
+    """
 
     def __init__(
         self, scene: Scene, setting: Setting, seed: int, folder: Path, device: str = 'cpu', keep: bool = False
     ) -> None:
         self.scene, self.setting, self.seed, self.folder, self.device = scene, setting, seed, folder, device
         self.keep = keep
-        self._tuned: dict[D, D] = {}
+        self.split: Split | PatchSplit = setting.splitter(scene, seed)
+        parts: list[Any] = [scene_dataset(scene, self.split, part) for part in PARTS]
+        self.real, self.val, self.test = parts
+        self.task = task_of(self.real)
+        self.data = training_data(scene, self.split)
+        for part, dataset in (('validation', self.val), ('test', self.test)):
+            self.task.require_scorable(dataset, f'{setting.scene}, {setting.budget}, seed {seed}, {part} part')
+        self._held = {'val': whole(self.val), 'test': whole(self.test)}
+        self._tuned: dict[Downstream, Downstream] = {}
         self._generators: dict[str, Generator] = {}
-        self._open()
+        self._drawn: dict[str, Any] = {}
 
-    @abstractmethod
-    def _open(self) -> None:
-        """Split the scene and read the real data."""
+    @cached_property
+    def prior(self) -> np.ndarray | None:
+        """Class prior for the label policy of that name."""
+        return self.task.prior(self.data)
 
-    @abstractmethod
-    def _candidates(self, downstream: D) -> list[D]:
-        """Settings among which the real-only arm chooses."""
+    @cached_property
+    def _measure(self) -> Callable[[Generator], dict[str, Any]]:
+        return self.task.study_fidelity(self.real, self.test, self.seed)
 
-    @abstractmethod
-    def _train(self, downstream: D, dataset: Any, seed: int) -> Any:
-        """A trained model."""
-
-    @abstractmethod
-    def _scores(self, model: Any, test: bool) -> dict[str, Any]:
-        """The study's metrics and ``per_class`` on the test or the validation part."""
-
-    @abstractmethod
-    def _chosen(self, downstream: D) -> dict[str, Any]:
-        """What tuning has chosen, for the record."""
-
-    @abstractmethod
     def measure_fidelity(self, arm: Arm) -> dict[str, Any]:
-        """Fidelity of an arm's samples."""
+        """Fidelity of an arm's samples, JSON-ready but for values that are not finite."""
+        where = {'scene': self.setting.scene, 'budget': self.setting.budget, 'arm': arm.name, 'seed': self.seed}
+        return {**where, **self._measure(self.generator(arm))}
 
-    @property
-    @abstractmethod
-    def test_count(self) -> int:
-        """Number of test samples."""
-
-    prior: np.ndarray | None = None
-    """Class prior for the label policy of that name."""
+    def _scores(self, model: Any, part: str) -> dict[str, Any]:
+        """The task's metrics and ``per_class`` on the validation or the test part."""
+        image, target = self._held[part]
+        self._predicted = self.task.predict(model, image)
+        return self.task.score(self._predicted, target, self.data.spec)
 
     def tuned(self, downstream: D, metric: str) -> D:
         """The downstream model with the setting that validates best with real data only; ties go to the first.
@@ -105,7 +93,7 @@ class Group(ABC, Generic[D]):
         that ratios are compared with, luck would favour ratio 0.
         """
         if downstream not in self._tuned:
-            candidates, scores = self._candidates(downstream), [0.0]
+            candidates, scores = downstream.candidates(), [0.0]
             if len(candidates) > 1:
                 scores = [self._tuning_score(candidate, metric) for candidate in candidates]
             if not any(np.isfinite(scores)):
@@ -114,15 +102,15 @@ class Group(ABC, Generic[D]):
                     f'{len(candidates)} settings ({metric} {scores}); lower its learning rates'
                 )
             self._tuned[downstream] = candidates[int(np.argmax(np.nan_to_num(scores, nan=-np.inf)))]
-        return self._tuned[downstream]
+        return self._tuned[downstream]  # type: ignore[return-value]
 
-    def _tuning_score(self, candidate: D, metric: str) -> float:
+    def _tuning_score(self, candidate: Downstream, metric: str) -> float:
         """Validation score of a setting with real data only; NaN where its training diverged."""
         try:
-            model = self._train(candidate, self.real, self.seed + _TUNING_SEED)
+            model = self.task.train(candidate, self.real, self.seed + _TUNING_SEED, self.device)
         except DivergedError:
             return float('nan')
-        return float(self._scores(model, False)[metric]) if _is_finite(model) else float('nan')
+        return float(self._scores(model, 'val')[metric])
 
     def generator(self, arm: Arm) -> Generator:
         """The arm's generator, trained on this split once; costly ones are kept in the run folder.
@@ -141,7 +129,7 @@ class Group(ABC, Generic[D]):
                 generator = Generator.from_pretrained(kept, self.device)
             else:
                 generator = fit_generator(arm.generator, self.data, arm.settings, self.seed, self.device)
-                if not _is_finite(generator):
+                if not all(bool(weight.isfinite().all()) for weight in generator.parameters()):
                     raise ValueError(
                         f'the training of {arm.generator!r} diverged: its weights are not finite; lower its learning '
                         'rates, or train it for fewer iterations'
@@ -159,25 +147,24 @@ class Group(ABC, Generic[D]):
             ValueError: if the training diverged, or a metric has no value.
         """
         start = time.perf_counter()
-        downstream: Any = self.tuned(cast(D, cell.classifier), metrics[0])
-        dataset: MixedDataset | SpectraDataset | HeldSamples = self.real
-        synthetic = 0
+        downstream = self.tuned(cell.classifier, metrics[0])
+        dataset, synthetic = self.real, 0
         if cell.arm is not None:
             downstream = cell.arm.adapt(downstream)
             dataset, synthetic = self._mixed(cell.arm, cell.ratio, downstream)
-        model = self._train(downstream, dataset, self.seed)
-        if not _is_finite(model):
-            raise ValueError(
-                f'the training of {downstream.name!r} diverged: its weights are not finite; lower its learning rates, '
-                'or look at the synthetic samples'
-            )
-        val, test = self._scores(model, False), self._scores(model, True)
+        model = self.task.train(downstream, dataset, self.seed, self.device)
+        val, test = self._scores(model, 'val'), self._scores(model, 'test')
         for part, scores in (('validation', val), ('test', test)):
             if undefined := [name for name in metrics if not math.isfinite(scores[name])]:
                 raise ValueError(
                     f'{undefined} have no value on the {part} part; does it hold labelled samples? Use another split, '
                     'or more labels'
                 )
+        if self.keep and self.task.keeps_predictions:
+            file = predictions_file(self.folder, cell)
+            file.parent.mkdir(parents=True, exist_ok=True)
+            save_file({self.data.spec.target_key: self._predicted.to(torch.uint8)}, file)
+        chosen = downstream.chosen()
         return {
             'cell': cell.key,
             'scene': self.setting.scene,
@@ -192,9 +179,9 @@ class Group(ABC, Generic[D]):
             'dropped': list(self.split.dropped),
             'train_real': len(self.real),
             'train_synthetic': synthetic,
-            'test_count': self.test_count,
-            'setting': self._chosen(downstream),
-            'steps': self._chosen(downstream).get('steps'),
+            'test_count': len(self.test),
+            'setting': chosen,
+            'steps': chosen.get('steps'),
             'val': {k: v for k, v in val.items() if k in metrics},
             'test': {k: finite(v) for k, v in test.items() if k in (*metrics, 'per_class')},
             'seconds': round(time.perf_counter() - start, 3),
@@ -216,114 +203,20 @@ class Group(ABC, Generic[D]):
         return MixedDataset(self.real, source, ratio, **options), count
 
     def _source(self, arm: Arm, count: int) -> Any:
-        """What the arm's ``count`` synthetic samples come from."""
-        return self.generator(arm)
-
-    def _spectral_record(self, arm: Arm, result: Fidelity) -> dict[str, Any]:
-        """The fidelity of an arm's spectra as the report reads it."""
-        return {
-            'scene': self.setting.scene,
-            'budget': self.setting.budget,
-            'arm': arm.name,
-            'seed': self.seed,
-            'msad': result.msad,
-            'svm': result.svm,
-            'authenticity_share_closer': result.closer_than_real,
-            'std_ratio': result.std_ratio,
-            'roughness_ratio': result.roughness_ratio,
-        }
+        """What the arm's ``count`` synthetic samples come from; of a fixed set its first ones."""
+        if not self.task.fixed_set:
+            return self.generator(arm)
+        drawn = self._drawn.get(arm.name)
+        if drawn is None or len(drawn) < count:
+            if arm.name not in self._drawn and len(self._drawn) > 1:
+                self._drawn.pop(next(iter(self._drawn)))  # two arms in memory at a time
+            most = max([count, *(round(ratio * len(self.real)) for ratio in arm.ratios or ())])
+            drawn = self.task.drawn(self.generator(arm), most, self.seed, arm.labels, self.data.spec)
+            self._drawn[arm.name] = drawn
+        image, target = whole(drawn)
+        return self.task.hold(image[:count], target[:count], self.data.spec)
 
 
-class NetworkGroup(Group[N]):
-    """Images of one split, from which networks learn."""
-
-    test: Any
-
-    @property
-    def test_count(self) -> int:
-        """Number of test images."""
-        return len(self.test)
-
-    def _candidates(self, downstream: N) -> list[N]:
-        config = downstream.config
-        return [
-            replace(downstream, config=replace(config, steps=steps, learning_rate=rate))
-            for steps in downstream.steps or (config.steps,)
-            for rate in downstream.learning_rates or (config.learning_rate,)
-        ]
-
-    def _chosen(self, downstream: N) -> dict[str, Any]:
-        return {'steps': downstream.config.steps, 'learning_rate': downstream.config.learning_rate}
-
-
-class SpectraGroup(Group[Classifier]):
-    """Spectra of one split, classified by NN-1D or a linear SVM."""
-
-    split: Split
-    real: SpectraDataset
-
-    def _open(self) -> None:
-        self.split = cast(Splitter, self.setting.splitter)(self.scene, self.seed)
-        self.real = SpectraDataset(self.scene, self.split, 'train')
-        self.data = training_data(self.scene, self.split)
-        self.test = SpectraDataset(self.scene, self.split, 'test').tensors()
-
-    @property
-    def test_count(self) -> int:
-        """Number of test spectra."""
-        return len(self.test[1])
-
-    @cached_property
-    def prior(self) -> np.ndarray:  # type: ignore[override]
-        """Class prior of the training area, estimated from unlabelled pixels."""
-        x, y, pool = (part.numpy() for part in (self.data.x, self.data.y, self.data.unlabelled))
-        return estimate_prior(x, y, pool, self.data.spec.num_classes)
-
-    def _candidates(self, downstream: Classifier) -> list[Classifier]:
-        if downstream.name != 'nn1d':
-            return [replace(downstream, c=(c,)) for c in downstream.c]
-        return [
-            replace(downstream, config=replace(downstream.config, scaling=scaling, steps=steps))
-            for scaling in downstream.scalings
-            for steps in downstream.steps
-        ]
-
-    def _train(self, downstream: Classifier, dataset: Any, seed: int) -> NN1D | LinearSVM:
-        if downstream.name == 'nn1d':
-            return train_nn1d(dataset, downstream.config, seed, self.device)
-        batch = dataset.batch(range(len(dataset)))
-        return LinearSVM(downstream.c[0]).fit(batch['image'], batch['label'], self.data.x)
-
-    def _scores(self, model: Any, test: bool) -> dict[str, Any]:
-        image, label = self.test if test else (self.data.val_x, self.data.val_y)
-        predicted = model.predict(image) if isinstance(model, LinearSVM) else predict(model, image)
-        return dataclasses.asdict(accuracies(predicted, label, self.data.spec.num_classes))
-
-    def _chosen(self, downstream: Classifier) -> dict[str, Any]:
-        if downstream.name == 'nn1d':
-            return {'scaling': downstream.config.scaling, 'steps': downstream.config.steps}
-        return {'c': downstream.c[0]}
-
-    def measure_fidelity(self, arm: Arm, per_class: int = 200) -> dict[str, Any]:
-        """Fidelity of an arm's samples, equally many of each class."""
-        classes = self.data.spec.num_classes
-        order = torch.randperm(classes * per_class, generator=torch.Generator().manual_seed(self.seed))
-        labels = torch.arange(classes).repeat_interleave(per_class)[order]
-        fake = self.generator(arm).sample(len(labels), labels, seed=self.seed)
-        train = (self.data.x, self.data.y)
-        result = fidelity(train, self.test, (fake['image'].cpu(), fake['label'].cpu()), classes)
-        return self._spectral_record(arm, result)
-
-
-def _is_finite(model: Any) -> bool:
-    """Whether all weights of a network are finite; what is no network has none."""
-    return not isinstance(model, nn.Module) or all(bool(weight.isfinite().all()) for weight in model.parameters())
-
-
-def finite(value: Any) -> Any:
-    """JSON has no NaN: a class that the test part lacks has recall null."""
-    if isinstance(value, dict):
-        return {key: finite(v) for key, v in value.items()}
-    if isinstance(value, tuple | list):
-        return [finite(v) for v in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+def predictions_file(folder: Path, cell: Cell) -> Path:
+    """Where what a cell's model predicted on the test part is kept: uint8 targets."""
+    return folder / 'predictions' / f'{cell.key}.safetensors'

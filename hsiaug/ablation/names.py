@@ -7,7 +7,6 @@ from typing import Any
 
 from ..ratio import require_ratio
 from ..records import short_digest
-from ..settings import check_value
 
 
 def file_stem(*names: str) -> str:
@@ -26,12 +25,6 @@ def require_name(name: Any, what: str) -> None:
     """Refuse what is no name."""
     if not isinstance(name, str) or not name.strip():
         raise ValueError(f'{what}: a name expected, found {name!r}')
-
-
-def require_steps(downstream: Any) -> None:
-    """Check the numbers of steps that a downstream model chooses from."""
-    for steps in downstream.steps:
-        check_value(repr(downstream.name), 'steps', steps, int)
 
 
 def require_ratios(ratios: Any, who: str) -> tuple[float, ...]:

@@ -6,27 +6,20 @@ import dataclasses
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import product
-from typing import Any, ClassVar, TypeVar
+from typing import Any
 
 from ..datasets import LabelPolicy
 from ..records import json_ready, short_digest
 from ..samples import Kind
-from ..scenes import LabelledPatchSplitter, Scene, Splitter
+from ..scenes import Scene, Splitter
 from ..scenes.patches import PatchSplitter
-from ..settings import NOT_NEGATIVE, POSITIVE, SHARE, check_value
-from ..trainers.change_detection import ChangeDetectorConfig
-from ..trainers.classifier import ClassifierConfig
-from ..trainers.scene_classifier import SceneClassifierConfig
-from ..trainers.segmentation import SegmenterConfig
-from .names import file_stem, require_name, require_ratios, require_steps
+from ..settings import NOT_NEGATIVE, SHARE, check_value
+from ..tasks import Classifier, Task, task_of, task_of_split
+from ..tasks.base import D, Downstream
+from .names import file_stem, require_name, require_ratios
 
 REAL = 'real'
 """Name of the arm without synthetic samples."""
-
-METRICS = ('oa', 'aa', 'kappa')
-"""Test metrics of labels: the primary one, on which claims and the chosen ratio rest, one beside it, and a third."""
-
-D = TypeVar('D', bound='Downstream')
 
 
 @dataclass(frozen=True)
@@ -101,122 +94,6 @@ class Arm:
                 f'{downstream.name!r} has not; its fields: {sorted(fields)}'
             )
         return replace(downstream, config=replace(config, **self.training))  # type: ignore[call-arg]
-
-
-@dataclass(frozen=True)
-class Downstream:
-    """A downstream model and the candidates from which the real-only arm chooses its setting.
-
-    How its cells are measured is in :data:`~hsiaug.ablation.runner.GROUPS`, by its kind.
-
-    Args:
-        name: as it stands in tables.
-
-    Attributes:
-        kind: of the samples that it works on; a study holds one kind.
-        metrics: test metrics: the primary one, on which claims and the chosen ratio rest, one beside it, and more.
-        splitter: what its scenes are split by.
-        note: what a reader of its metrics must know.
-    """
-
-    kind: ClassVar[Kind]
-    metrics: ClassVar[tuple[str, ...]]
-    splitter: ClassVar[type[Splitter] | type[PatchSplitter]]
-    note: ClassVar[str] = ''
-
-    name: str
-
-
-@dataclass(frozen=True)
-class Classifier(Downstream):
-    """A downstream classifier of spectra.
-
-    Args:
-        name: ``'nn1d'`` or ``'linear_svm'``.
-        config: base setting of NN-1D.
-        scalings: input scalings to choose from.
-        steps: numbers of optimiser steps to choose from.
-        c: penalties of the SVM to choose from.
-    """
-
-    kind = 'spectrum'
-    metrics = METRICS
-    splitter = Splitter
-
-    name: str = 'nn1d'
-    config: ClassifierConfig = field(default_factory=ClassifierConfig)
-    scalings: tuple[str, ...] = ('standard', 'minmax')
-    steps: tuple[int, ...] = (200, 400)
-    c: tuple[float, ...] = (0.1, 1.0, 10.0)
-
-    def __post_init__(self) -> None:
-        if self.name not in ('nn1d', 'linear_svm'):
-            raise ValueError(f"unknown classifier {self.name!r}; choose from 'nn1d', 'linear_svm'")
-        for what in ('scalings', 'steps') if self.name == 'nn1d' else ('c',):
-            if not getattr(self, what):
-                raise ValueError(f'classifier {self.name!r}: at least one of {what} to choose from is needed')
-        require_steps(self)
-        for c in self.c:
-            check_value(f'classifier {self.name!r}', 'c', c, float, POSITIVE)
-
-
-@dataclass(frozen=True)
-class Network(Downstream):
-    """A downstream network of images.
-
-    Args:
-        name: as it stands in tables.
-        config: network and training.
-        steps: numbers of optimiser steps to choose from; the config's own if empty.
-        learning_rates: to choose from; the config's own if empty.
-    """
-
-    config: Any = None
-    steps: tuple[int, ...] = ()
-    learning_rates: tuple[float, ...] = ()
-
-    def __post_init__(self) -> None:
-        require_name(self.name, 'downstream network')
-        require_steps(self)
-        for rate in self.learning_rates:
-            check_value(f'network {self.name!r}', 'learning rate', rate, float, POSITIVE)
-
-
-@dataclass(frozen=True)
-class Segmenter(Network):
-    """A downstream segmentation network; arguments as for :class:`Network`."""
-
-    kind = 'segmentation'
-    metrics = ('miou', 'f1', 'oa')
-    splitter = PatchSplitter
-
-    name: str = 'segformer'
-    config: SegmenterConfig = field(default_factory=SegmenterConfig)
-
-
-@dataclass(frozen=True)
-class Detector(Network):
-    """A downstream change-detection network; arguments as for :class:`Network`."""
-
-    kind = 'change'
-    metrics = ('f1', 'iou', 'precision', 'recall', 'miou', 'mf1')
-    splitter = PatchSplitter
-    note = 'F1, IoU, precision and recall are those of the change class; mIoU and mF1 are means over both classes.'
-
-    name: str = 'changeformer'
-    config: ChangeDetectorConfig = field(default_factory=ChangeDetectorConfig)
-
-
-@dataclass(frozen=True)
-class SceneClassifier(Network):
-    """A downstream classifier of images; arguments as for :class:`Network`."""
-
-    kind = 'scene'
-    metrics = METRICS
-    splitter = LabelledPatchSplitter
-
-    name: str = 'cnn2d'
-    config: SceneClassifierConfig = field(default_factory=SceneClassifierConfig)
 
 
 @dataclass(frozen=True)
@@ -319,15 +196,12 @@ class Study:
         for arm, classifier in product(self.arms, self.classifiers):
             arm.adapt(classifier)
         _require_own_files(self)
-        needed = self.classifiers[0].splitter
         for setting in self.settings:
-            # One that gives patches a label each is a kind of patch splitter, but makes no masks.
-            labelled = isinstance(setting.splitter, LabelledPatchSplitter) and needed is not LabelledPatchSplitter
-            if labelled or not isinstance(setting.splitter, needed):
+            if task_of_split(setting.splitter, self.task.dates) is not self.task:
                 raise ValueError(
                     f'study {self.title!r}: {type(self.classifiers[0]).__name__} {self.classifiers[0].name!r} and '
                     f'{type(setting.splitter).__name__} of setting {setting.budget!r} cannot be in one study; samples '
-                    f'of kind {self.kind!r} are split by a {needed.__name__}'
+                    f'of kind {self.kind!r} are split by a {self.task.splits[1].__name__}'
                 )
 
     @property
@@ -336,9 +210,14 @@ class Study:
         return self.classifiers[0].kind
 
     @property
+    def task(self) -> Task:
+        """What depends on that kind."""
+        return task_of(self.kind)
+
+    @property
     def metrics(self) -> tuple[str, ...]:
         """Test metrics, the primary first."""
-        return self.classifiers[0].metrics
+        return self.task.metrics
 
     def groups(self) -> Iterator[tuple[Setting, int]]:
         """Everything that shares a split: one setting and one seed.
@@ -417,9 +296,9 @@ def arm_identity(arm: Arm) -> dict[str, Any]:
 
 def _require_own_files(study: Study) -> None:
     """Refuse names that would share a file where readable names leave a doubt, such as budgets "a b" and "a_b"."""
-    for kind in (study.arms, study.classifiers):
+    for all_named in (study.arms, study.classifiers):
         stems: dict[str, tuple[str, str, str]] = {}
-        for setting, named in product(study.settings, kind):
+        for setting, named in product(study.settings, all_named):
             names = (setting.scene, setting.budget, named.name)  # type: ignore[attr-defined]
             if (other := stems.setdefault(file_stem(*names), names)) != names:
                 raise ValueError(f'study {study.title!r}: {other} and {names} would share files; name one differently')

@@ -21,29 +21,18 @@ import torch
 from .. import __version__
 from ..progress import progress_bar
 from ..records import read_json, short_digest, write_json
-from ..samples import Kind, LeakageError
+from ..samples import LeakageError
 from ..scenes import Scene
 from ..settings import check_value
-from .cells import Group, SpectraGroup, finite
-from .change_cells import ChangeGroup
+from ..tasks.base import finite
+from .cells import Group
 from .identity import differences, require_same_study, study_identity
 from .names import file_stem
-from .patch_cells import PatchGroup
 from .plan import Arm, Setting, Study, arm_identity, splitter_identity
 from .results import PLAN_FILE, RESULTS_FILE, append_result, read_results
-from .scene_cells import SceneGroup
 from .workers import run_in_processes
 
 Engine = Literal['process', 'ray']
-
-GROUPS: dict[Kind, type[Group[Any]]] = {
-    'spectrum': SpectraGroup,
-    'segmentation': PatchGroup,
-    'change': ChangeGroup,
-    'scene': SceneGroup,
-}
-"""How the cells of a study are measured, by the kind of its samples."""
-
 
 def run_study(
     study: Study,
@@ -145,10 +134,19 @@ def naming(what: str) -> Iterator[None]:
         raise RuntimeError(f'{what}: {error}') from error
 
 
-def open_group(study: Study, setting: Setting, seed: int, folder: Path, device: str = 'cpu') -> Group[Any]:
-    """One split of one scene, and everything that its cells share; the first seed's keeps what figures show."""
-    keep = seed == study.seeds[0]
-    return GROUPS[study.kind](_open(study, setting.scene), setting, seed, folder, device, keep)
+def open_group(study: Study, setting: Setting, seed: int, folder: Path, device: str = 'cpu') -> Group:
+    """One split of one scene, and everything that its cells share; the first seed's keeps what figures show.
+
+    Raises:
+        ValueError: if the scene gives samples of another kind than the downstream models work on.
+    """
+    group = Group(_open(study, setting.scene), setting, seed, folder, device, keep=seed == study.seeds[0])
+    if group.task is not study.task:
+        raise ValueError(
+            f'{setting.scene}, {setting.budget}: samples of kind {group.task.kind!r}, but {study.classifiers[0].name!r} '
+            f'works on {study.kind!r}; choose among {list(group.task.models)}'
+        )
+    return group
 
 
 def fidelity_files(study: Study, setting: Setting, seed: int, folder: Path) -> list[tuple[Arm, Path]]:
@@ -276,7 +274,7 @@ def describe(study: Study, device: str, workers: int) -> dict[str, Any]:
         'workers': workers,
         'metrics': list(study.metrics),
         'baseline': 'real',
-        'notes': [note] if (note := study.classifiers[0].note) else [],
+        'notes': [study.task.note] if study.task.note else [],
         'scenes': sorted({s.scene for s in study.settings}),
         'settings': [[s.scene, s.budget, type(s.splitter).__name__] for s in study.settings],
         'identity': study_identity(study),

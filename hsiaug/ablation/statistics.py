@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from .plan import METRICS, REAL
+from ..tasks import METRICS
+from .plan import REAL
 
 Row = Mapping[str, Any]
 Interval = tuple[float, float]

@@ -127,7 +127,7 @@ def shard_name(number: int) -> str:
 
 def has_masks(spec: SampleSpec) -> bool:
     """Whether the target of a sample is a mask."""
-    return spec.kind in ('segmentation', 'change')
+    return spec.target_key == 'mask'
 
 
 def layout(spec: SampleSpec, soft_labels: bool) -> Layout:

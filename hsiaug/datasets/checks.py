@@ -111,7 +111,7 @@ class ClassNumbers:
             pool: the source.
         """
         if spec is not None:
-            target = 'mask' if spec.kind in ('segmentation', 'change') else 'label'
+            target = spec.target_key
             return cls(spec.num_classes, spec.ignore_index, spec.classes, target)
         if pool.num_soft_classes is not None:
             return cls(pool.num_soft_classes)

@@ -11,19 +11,13 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy, log_softmax, one_hot
 
-from ..datasets import IGNORE, ChangeDataset, PatchDataset
+from ..datasets import IGNORE
 from ..metrics.patches import class_pixels
 from ..samples import SampleSpec
 from ..settings import POSITIVE, check_value
 from ..systems import TrainingData
-from ..trainers import (
-    ChangeDetectorConfig,
-    ClassifierConfig,
-    SegmenterConfig,
-    train_change_detector,
-    train_nn1d,
-    train_segmenter,
-)
+from ..tasks import task_of
+from ..trainers import ChangeDetectorConfig, ClassifierConfig, SegmenterConfig, train_nn1d
 from .gate import Batch, Gate, rows_at_once
 from .regions import deal_folds
 
@@ -112,8 +106,7 @@ class AgreementGate(Gate):
         """
         spec = self.spec
         assert spec is not None
-        target = batch.get('mask', batch.get('label'))
-        assert target is not None
+        target = batch[spec.target_key]
         target, soft, image = target.cpu(), batch.get('label_prob'), batch['image'].cpu()
         step, parts = rows_at_once(spec), []
         for start in range(0, len(target), step):
@@ -189,15 +182,14 @@ def train_classifier(image: Tensor, target: Tensor, spec: SampleSpec, config: Co
     some = (target >= 0).flatten(1).any(dim=1) if target.ndim > 1 else target >= 0
     image, target = image[some], target[some]
     ignore = IGNORE if spec.ignore_index is None else spec.ignore_index
-    ignoring, mask = replace(spec, ignore_index=ignore), target.where(target >= 0, ignore)
-    if isinstance(config, SegmenterConfig):
-        return train_segmenter(PatchDataset(image, mask, ignoring), config, seed)
-    return train_change_detector(ChangeDataset(image, mask, ignoring), config, seed)
+    ignoring, mask, task = replace(spec, ignore_index=ignore), target.where(target >= 0, ignore), task_of(spec)
+    trained: Classifier = task.train(task.downstream(config=config), task.hold(image, mask, ignoring), seed)  # type: ignore[call-arg]
+    return trained
 
 
 def _require_suitable(config: Config, spec: SampleSpec) -> None:
-    kinds = {SegmenterConfig: ('segmentation',), ChangeDetectorConfig: ('change',)}
-    if spec.kind not in kinds.get(type(config), ('spectrum', 'segmentation', 'change')):
+    by_pixel = spec.target_key == 'mask' or spec.size is None
+    if not by_pixel or not isinstance(config, ClassifierConfig | task_of(spec).config):
         raise ValueError(
             f'AgreementGate: a {type(config).__name__} does not suit samples of kind {spec.kind!r}; spectra, patches '
             'with masks and pairs of dates take a ClassifierConfig, such patches a SegmenterConfig, pairs of dates a '

@@ -51,7 +51,7 @@ class Coverage:
         if len(data.x) <= self.k:
             raise ValueError(f'Coverage: more than k = {self.k} training samples are needed, found {len(data.x)}')
         self.spec = data.spec
-        target = 'label' if data.spec.kind in ('spectrum', 'scene') else 'mask'
+        target = data.spec.target_key
         raw = self._raw({'image': data.x, target: data.y})
         if not np.isfinite(raw).all():
             raise ValueError('Coverage: features of the training samples are not finite; fill the images')

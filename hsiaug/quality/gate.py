@@ -88,7 +88,7 @@ class Gate(ABC):
         regions = require_regions(regions, data.y, name)
         self.spec, self.provenance = data.spec, data.provenance
         own = self._fit(data, regions, seed)
-        target = 'label' if data.spec.kind in ('spectrum', 'scene') else 'mask'
+        target = data.spec.target_key
         beside = self.score({'image': data.val_x, target: data.val_y}) if len(data.val_x) else own[:0]
         scores = torch.cat([own, beside])
         judged = own.isfinite()

@@ -84,7 +84,7 @@ def optimise(
 
     def keep(batch: dict[str, Any]) -> Batch:
         _require_trainable(batch, spec)
-        kept = supervision(batch, target_key(spec), synthetic_weight)
+        kept = supervision(batch, spec.target_key, synthetic_weight)
         return kept | {key: batch[key] for key in ('synthetic',) if key in batch}
 
     def loss_of_batch(batch: Batch) -> Tensor:
@@ -99,11 +99,6 @@ def optimise(
     size, steps, rate = config.batch_size, config.steps, 'learning_rate'
     Supervised(config.model, network, optimiser, stream, size, steps, schedule, loss_of_batch, rate).run(Run())
     network.eval()
-
-
-def target_key(spec: SampleSpec) -> str:
-    """The key of the target in samples of a spec."""
-    return 'label' if spec.kind == 'scene' else 'mask'
 
 
 def require_spec(dataset: Any, kind: ImageKind) -> SampleSpec:
@@ -148,7 +143,7 @@ def fit_scaling(scaler: SpectralScaler, dataset: Any, spec: SampleSpec, weigh_cl
     stride = -(-bytes_of(spec, len(real)) // HELD_BYTES)
     batch = fetch(real, np.arange(0, len(real), stride))
     _require_trainable(batch, spec)
-    target = batch[target_key(spec)]
+    target = batch[spec.target_key]
     counted = target if spec.ignore_index is None else target[target != spec.ignore_index]
     if counted.numel() == 0:
         raise ValueError(f'{_TRAINERS[spec.kind]}: every pixel of {len(target)} real patches is ignored')
@@ -173,7 +168,7 @@ def _require_trainable(batch: dict[str, Tensor], spec: SampleSpec) -> None:
         raise ValueError(
             f'{_TRAINERS[spec.kind]}: {bad} of {len(batch["image"])} patches hold values that are not finite; fill them'
         )
-    key = target_key(spec)
+    key = spec.target_key
     target = batch[key] if spec.ignore_index is None else batch[key][batch[key] != spec.ignore_index]
     if target.numel() and not 0 <= int(target.min()) <= int(target.max()) < spec.num_classes:
         raise ValueError(

@@ -193,7 +193,7 @@ class SyntheticMix(nn.Module):
 def _require_kind(real: Mapping[str, Any], pool: SyntheticPool) -> None:
     """A batch of another kind has other keys; say which kind the source is before the keys are compared."""
     spec = pool.spec
-    target = 'mask' if spec is not None and spec.kind in ('segmentation', 'change') else 'label'
+    target = 'label' if spec is None else spec.target_key
     if spec is not None and target not in real:
         raise SpecMismatchError(
             f'SyntheticMix: the source holds samples of kind {spec.kind!r} with {target!r}, the batch has '

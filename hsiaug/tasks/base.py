@@ -1,0 +1,327 @@
+"""What a kind of sample is to everything above: its data, its downstream models, its scores and its fidelity."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar, NamedTuple, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from ..datasets import SyntheticDataset
+from ..datasets.batches import fetch
+from ..metrics.patches import Encoder, Pair
+from ..metrics.values import Measure
+from ..samples import Kind, Sample, SampleSpec, require_compatible, require_unseen
+from ..settings import POSITIVE, check_value, checked_arguments
+from ..systems import Generator, TrainingData
+
+D = TypeVar('D', bound='Downstream')
+Record = dict[str, Any]
+"""JSON-ready."""
+
+
+@dataclass(frozen=True)
+class Downstream(ABC):
+    """A downstream model and the candidates from which real data alone choose its setting.
+
+    Args:
+        name: as it stands in tables.
+
+    Attributes:
+        kind: of the samples that it works on.
+    """
+
+    kind: ClassVar[Kind]
+
+    name: str
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.name, str) or not self.name.strip():
+            raise ValueError(f'downstream model: a name expected, found {self.name!r}')
+        for steps in getattr(self, 'steps', ()):
+            check_value(repr(self.name), 'steps', steps, int)
+
+    @abstractmethod
+    def candidates(self: D) -> list[D]:
+        """Settings among which real data alone choose, each a model of one."""
+
+    @abstractmethod
+    def chosen(self) -> Record:
+        """The setting of such a one."""
+
+
+@dataclass(frozen=True)
+class Network(Downstream):
+    """A downstream network of images.
+
+    Args:
+        name: as it stands in tables.
+        config: network and training.
+        steps: numbers of optimiser steps to choose from; the config's own if empty.
+        learning_rates: to choose from; the config's own if empty.
+    """
+
+    config: Any = None
+    steps: tuple[int, ...] = ()
+    learning_rates: tuple[float, ...] = ()
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for rate in self.learning_rates:
+            check_value(f'network {self.name!r}', 'learning rate', rate, float, POSITIVE)
+
+    def candidates(self: Any) -> list[Any]:
+        """Every number of steps with every learning rate."""
+        return [
+            replace(self, config=replace(self.config, steps=steps, learning_rate=rate))
+            for steps in self.steps or (self.config.steps,)
+            for rate in self.learning_rates or (self.config.learning_rate,)
+        ]
+
+    def chosen(self) -> Record:
+        """Steps and learning rate."""
+        return {'steps': self.config.steps, 'learning_rate': self.config.learning_rate}
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """How near a generator's samples come to real ones.
+
+    Args:
+        spec: what all of them are.
+        sides: batches ``'real, training'``, ``'real, test'`` and ``'synthetic'``.
+        measures: fidelities by what they are of, see :meth:`Task.fidelity`.
+        paths: title and samples (A, C) along lines in the latent space, by name, where a generator can interpolate.
+    """
+
+    spec: SampleSpec
+    sides: Mapping[str, Mapping[str, Tensor]]
+    measures: Mapping[str, Any]
+    paths: Mapping[str, tuple[str, Tensor]] = field(default_factory=dict)
+
+
+class Comparison(NamedTuple):
+    """Samples, and what is measured of them.
+
+    Args:
+        prefix: of the names of the measures.
+        measure: of held-out and synthetic samples.
+        sides: training, test and synthetic samples.
+        thinned: what was thinned to a number per class; empty where all samples count.
+    """
+
+    prefix: str
+    measure: Measure
+    sides: Sequence[Pair]
+    thinned: str = ''
+
+
+class Task(ABC):
+    """Everything that depends on the kind of the samples. Datasets are those of the sample contract, with a ``spec``.
+
+    Attributes:
+        kind: of the samples; their layout and target key are those of :class:`~hsiaug.samples.SampleSpec`.
+        splits: the split that gives such samples, and what makes it.
+        dates: that a scene must have for that.
+        metrics: of predictions: the primary one, on which claims and the chosen ratio rest, another, and more.
+        note: what a reader of the metrics must know.
+        downstream: class of the downstream models.
+        config: class of their networks' settings.
+        models: downstream models by name, the default first.
+        fixed_set: synthetic samples are drawn once for a training, as in the papers; otherwise anew in each epoch.
+        keeps_predictions: predictions on the test part are kept for figures.
+    """
+
+    kind: ClassVar[Kind]
+    splits: ClassVar[tuple[type, type]]
+    dates: ClassVar[int] = 1
+    metrics: ClassVar[tuple[str, ...]]
+    note: ClassVar[str] = ''
+    downstream: ClassVar[type[Downstream]]
+    config: ClassVar[type]
+    models: ClassVar[Mapping[str, Downstream]]
+    fixed_set: ClassVar[bool] = False
+    keeps_predictions: ClassVar[bool] = False
+
+    def model(self, given: str | Mapping[str, Any] | None = None) -> Downstream:
+        """A downstream model as a config file names it: by its name, or by settings, of a known name or a new one.
+
+        Raises:
+            ValueError: for settings that do not fit; it says which models there are.
+        """
+        if given is None:
+            return next(iter(self.models.values()))
+        if isinstance(given, str):
+            if given not in self.models:
+                raise ValueError(f'{self._known()} found {given!r}')
+            return self.models[given]
+        where = f'downstream model {given.get("name", "?")!r} of samples of kind {self.kind!r}'
+        settings = checked_arguments(self.downstream, given, where, given=('name',) if 'name' not in given else ())
+        known = self.models.get(settings.get('name', ''), next(iter(self.models.values())))
+        config = settings.pop('config', None)
+        if isinstance(config, Mapping):
+            settings['config'] = self.config(**checked_arguments(self.config, config, f'{where}: config'))
+        lists = {name: tuple(value) for name, value in settings.items() if isinstance(value, list)}
+        return replace(known, **{**settings, **lists})
+
+    def _known(self) -> str:
+        return f'samples of kind {self.kind!r} are for the models {list(self.models)}, or one of settings of your own;'
+
+    @abstractmethod
+    def train(self, model: Any, dataset: Any, seed: int = 0, device: str = 'cpu') -> Any:
+        """Train a downstream model on real or mixed samples.
+
+        Args:
+            model: one of :meth:`Downstream.candidates`.
+            dataset: of this kind.
+            seed: of everything random.
+            device: where to train.
+        """
+
+    @abstractmethod
+    def predict(self, model: Any, image: Tensor) -> Tensor:
+        """Targets of images by a trained model, on the CPU."""
+
+    @abstractmethod
+    def score(self, predicted: Tensor, target: Tensor, spec: SampleSpec) -> Record:
+        """:attr:`metrics` and ``per_class``."""
+
+    def require_scorable(self, dataset: Any, what: str) -> None:
+        """Refuse a part that no model can be scored on.
+
+        Raises:
+            ValueError: beginning with ``what``.
+        """
+
+    def prior(self, data: TrainingData) -> np.ndarray | None:
+        """Class prior of unlabelled data, for the label policy of that name; None where there are none."""
+        return None
+
+    def hold(self, image: Tensor, target: Tensor, spec: SampleSpec) -> Dataset[Sample]:
+        """Samples in memory as a dataset."""
+        raise NotImplementedError(f'{type(self).__name__} has no dataset of samples in memory')
+
+    def drawn(self, source: Any, count: int, seed: int, labels: Any, spec: SampleSpec) -> Any:
+        """A fixed set of synthetic samples."""
+        batch = SyntheticDataset(source, count, seed, labels).batch(range(count))
+        return self.hold(batch['image'].cpu(), batch[spec.target_key].cpu(), spec)
+
+    # --- fidelity -----------------------------------------------------------------------------------------------------
+
+    def encoder(self, train: Pair, spec: SampleSpec, seed: int = 0) -> Encoder | None:
+        """An encoder of images that has learnt from the training part alone; None where none is needed."""
+        return None
+
+    @abstractmethod
+    def fidelity(
+        self, train: Pair, test: Pair, fake: Pair, spec: SampleSpec, encoder: Encoder | None, seed: int = 0
+    ) -> dict[str, Any]:
+        """How near synthetic samples come to real ones that their generator has not seen, by what is compared."""
+
+    @abstractmethod
+    def comparisons(self, sides: Sequence[Pair], spec: SampleSpec, per_class: int, seed: int = 0) -> list[Comparison]:
+        """The same as single values, which can be had without some of the samples.
+
+        Args:
+            sides: training, test and synthetic samples.
+            spec: of all of them.
+            per_class: spectra of a class at most.
+            seed: of the encoder and of what is left out.
+        """
+
+    @abstractmethod
+    def study_fidelity(self, train: Any, test: Any, seed: int) -> Callable[[Generator], Record]:
+        """What a study records of a generator's fidelity."""
+
+    def draw(self, generator: Generator, count: int, per_class: int, seed: int) -> dict[str, Tensor]:
+        """Samples whose fidelity is measured, on the CPU: ``count`` in all, or ``per_class`` of each class."""
+        return on_cpu(generator.sample(count, seed=seed))
+
+    def paths(self, generator: Generator) -> dict[str, tuple[str, Tensor]]:
+        """Title and samples along lines in the latent space, by name."""
+        return {}
+
+    def evaluate(
+        self,
+        generator: Generator,
+        train: Any,
+        test: Any,
+        count: int = 500,
+        per_class: int = 200,
+        seed: int = 0,
+        encoder: Encoder | None = None,
+    ) -> Evaluation:
+        """Measure a generator against real samples.
+
+        Args:
+            generator: trained on ``train``.
+            train: the training part.
+            test: a part that the generator has not seen.
+            count: synthetic images, drawn with the training frequencies.
+            per_class: synthetic spectra of each class.
+            seed: of the draw and of the encoder.
+            encoder: (n, C, H, W) images of one date to (n, d) features; one trained on the training part if None.
+
+        Raises:
+            LeakageError: if the generator has seen test pixels of the split.
+            SpecMismatchError: if bands, size or classes differ.
+        """
+        spec = generator.spec
+        require_compatible(train.spec, spec)
+        require_compatible(test.spec, spec)
+        if (split := getattr(test, 'split', None)) is not None:
+            require_unseen(generator.provenance, split.scene, split.test)
+        pairs = [whole(train), whole(test)]
+        if encoder is None:
+            encoder = self.encoder(pairs[0], spec, seed)
+        fake = self.draw(generator, count, per_class, seed)
+        pairs.append((fake['image'], fake[spec.target_key]))
+        names = ('real, training', 'real, test', 'synthetic')
+        sides = {name: {'image': x, spec.target_key: y} for name, (x, y) in zip(names, pairs, strict=True)}
+        measures = self.fidelity(pairs[0], pairs[1], pairs[2], spec, encoder, seed)
+        return Evaluation(spec, sides, measures, self.paths(generator))
+
+
+def whole(dataset: Any) -> Pair:
+    """Images and targets of all samples of a dataset; those that it holds are not copied."""
+    key = dataset.spec.target_key
+    held = getattr(dataset, 'image', None), getattr(dataset, key, None)
+    if all(isinstance(each, Tensor) for each in held):
+        return held  # type: ignore[return-value]
+    batch = fetch(dataset, np.arange(len(dataset)))
+    return batch['image'], batch[key]
+
+
+def on_cpu(batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A batch on the CPU."""
+    return {key: value.cpu() for key, value in batch.items()}
+
+
+def finite(value: Any) -> Any:
+    """JSON has no NaN: a class that the test part lacks has recall null."""
+    if isinstance(value, dict):
+        return {key: finite(v) for key, v in value.items()}
+    if isinstance(value, tuple | list):
+        return [finite(v) for v in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def balanced(num_classes: int, per_class: int, seed: int) -> Tensor:
+    """(K · per_class,) labels, as many of each class, in random order."""
+    labels = torch.arange(num_classes).repeat_interleave(per_class)
+    return labels[torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))]
+
+
+def thinned(pair: Pair, per_class: int, seed: int = 0) -> Pair:
+    """At most ``per_class`` samples of each label (n,), at random, in random order."""
+    image, label = pair
+    order = torch.randperm(len(label), generator=torch.Generator().manual_seed(seed))
+    kept = torch.cat([order[label[order] == k][:per_class] for k in label.unique()])
+    kept = kept[torch.randperm(len(kept), generator=torch.Generator().manual_seed(seed))]
+    return image[kept], label[kept]

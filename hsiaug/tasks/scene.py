@@ -1,0 +1,113 @@
+"""Images with one label each, classified by a network."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..datasets import SceneDataset
+from ..metrics import accuracies, fidelity
+from ..metrics.patches import Encoder, Pair, patch_fidelity
+from ..metrics.values import OF_IMAGES, Value, patch_values
+from ..samples import SampleSpec
+from ..scenes import LabelledPatchSplit, LabelledPatchSplitter
+from ..systems import Generator
+from ..trainers.patch_encoder import train_patch_encoder
+from ..trainers.scene_classifier import SceneClassifierConfig, predict_scenes, train_scene_classifier
+from .base import Comparison, Network, Record, Task, on_cpu, whole
+from .spectrum import METRICS, compared_spectra, spectral_record
+
+
+@dataclass(frozen=True)
+class SceneClassifier(Network):
+    """A downstream classifier of images; arguments as for :class:`Network`."""
+
+    kind = 'scene'
+
+    name: str = 'cnn2d'
+    config: SceneClassifierConfig = field(default_factory=SceneClassifierConfig)
+
+
+class LabelledImages(Task):
+    """Images (C, H, W) with labels."""
+
+    kind = 'scene'
+    splits = (LabelledPatchSplit, LabelledPatchSplitter)
+    metrics = METRICS
+    downstream, config = SceneClassifier, SceneClassifierConfig
+    models = {
+        name: SceneClassifier(name, SceneClassifierConfig(name))  # type: ignore[arg-type]
+        for name in ('cnn2d', 'cnn3d', 'alexnet', 'vgg16', 'resnet18')
+    }
+
+    def train(self, model: SceneClassifier, dataset: Any, seed: int = 0, device: str = 'cpu') -> Any:
+        """A classifier of images."""
+        return train_scene_classifier(dataset, model.config, seed, device)
+
+    def predict(self, model: Any, image: Tensor) -> Tensor:
+        """Labels (n,)."""
+        return predict_scenes(model, image)
+
+    def score(self, predicted: Tensor, target: Tensor, spec: SampleSpec) -> Record:
+        """Accuracies, and the recall of each class."""
+        return dataclasses.asdict(accuracies(predicted, target, spec.num_classes))
+
+    def hold(self, image: Tensor, target: Tensor, spec: SampleSpec) -> SceneDataset:
+        """Labelled images."""
+        return SceneDataset(image, target, spec)
+
+    def encoder(self, train: Pair, spec: SampleSpec, seed: int = 0) -> Encoder:
+        """Of images, every pixel of which has its label."""
+        return train_patch_encoder(*_pixelwise(train), spec.num_classes, spec.ignore_index, seed)
+
+    def fidelity(
+        self, train: Pair, test: Pair, fake: Pair, spec: SampleSpec, encoder: Encoder | None, seed: int = 0
+    ) -> dict[str, Any]:
+        """Of images as pairs whose mask is their label all over, and of their mean spectra."""
+        encoder = encoder or self.encoder(train, spec, seed)
+        pairs = map(_pixelwise, (train, test, fake))
+        means = map(mean_spectra, (train, test, fake))
+        return {
+            'images': patch_fidelity(*pairs, replace(spec, kind='segmentation'), encoder, seed),
+            'mean spectra': fidelity(*means, spec.num_classes),
+        }
+
+    def comparisons(self, sides: Sequence[Pair], spec: SampleSpec, per_class: int, seed: int = 0) -> list[Comparison]:
+        """Of all images, and of so many mean spectra of a class."""
+        encoder, known = self.encoder(sides[0], spec, seed), _pixelwise(sides[0])
+        plain = replace(spec, kind='segmentation')
+
+        def measure(test: Pair, fake: Pair) -> dict[str, Value]:
+            result = patch_fidelity(known, _pixelwise(test), _pixelwise(fake), plain, encoder, seed)
+            return patch_values(result, OF_IMAGES)
+
+        means = [mean_spectra(side) for side in sides]
+        of_means = compared_spectra(means, spec, per_class, seed, 'mean spectra: ', 'Mean spectra')
+        return [Comparison('', measure, sides), of_means]
+
+    def study_fidelity(self, train: Any, test: Any, seed: int) -> Callable[[Generator], Record]:
+        """Of the mean spectra of 100 images of each class."""
+        classes, real = test.spec.num_classes, [mean_spectra(whole(part)) for part in (train, test)]
+        labels = torch.arange(classes).repeat(100)
+
+        def measure(generator: Generator) -> Record:
+            fake = on_cpu(generator.sample(len(labels), labels, seed=seed))
+            return spectral_record(real[0], real[1], mean_spectra((fake['image'], fake['label'])), classes)
+
+        return measure
+
+
+def mean_spectra(pair: Pair) -> Pair:
+    """Mean spectra (n, C) of images (n, C, H, W), and their labels."""
+    return pair[0].mean(dim=(-2, -1)), pair[1]
+
+
+def _pixelwise(pair: Pair) -> Pair:
+    """Images and masks (n, H, W) of their labels."""
+    image, label = pair
+    return image, label[:, None, None].expand(len(image), *image.shape[-2:])

@@ -1,0 +1,124 @@
+"""Patches with masks, segmented by a network; and what images with masks of one date and of two have in common."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+from torch import Tensor
+
+from ..datasets import PatchDataset
+from ..functional import spectral_angle
+from ..metrics.patches import Encoder, Pair, patch_fidelity
+from ..metrics.segmentation import segmentation_scores
+from ..metrics.values import TITLES, Value, patch_values
+from ..samples import SampleSpec
+from ..scenes.patches import PatchSplit, PatchSplitter
+from ..systems import Generator
+from ..systems.abilities import Reconstructs
+from ..trainers.patch_encoder import train_patch_encoder
+from ..trainers.segmentation import SegmenterConfig, predict_masks, train_segmenter
+from .base import Comparison, Network, Record, Task, finite, on_cpu, whole
+
+
+@dataclass(frozen=True)
+class Segmenter(Network):
+    """A downstream segmentation network; arguments as for :class:`Network`."""
+
+    kind = 'segmentation'
+
+    name: str = 'segformer'
+    config: SegmenterConfig = field(default_factory=SegmenterConfig)
+
+
+class MaskedImages(Task):
+    """Images with masks, whose pixels a network classifies.
+
+    Attributes:
+        fidelity_samples: synthetic pairs of which a study measures the fidelity; fixed, since FID depends on it.
+    """
+
+    splits = (PatchSplit, PatchSplitter)
+    fixed_set = True
+    fidelity_samples: ClassVar[int]
+
+    def study_fidelity(self, train: Any, test: Any, seed: int) -> Callable[[Generator], Record]:
+        """Of pairs and, of latent diffusion, of test pairs through its autoencoders and back."""
+        spec, real = test.spec, (whole(train), whole(test))
+        encoder = self.encoder(real[0], spec, seed)
+
+        def measure(generator: Generator) -> Record:
+            fake = on_cpu(generator.sample(self.fidelity_samples, seed=seed))
+            (result,) = self.fidelity(*real, (fake['image'], fake['mask']), spec, encoder).values()
+            back = self._reconstruction(generator, real[1], spec)
+            return {'kind': self.kind, **finite(self._as_record(result)), 'reconstruction': finite(back)}
+
+        return measure
+
+    def _as_record(self, result: Any) -> Record:
+        return dataclasses.asdict(result)
+
+    def _reconstruction(self, generator: Any, test: Pair, spec: SampleSpec) -> dict[str, float] | None:
+        """Table 4 of SpecDM: RMSE and spectral angle of images, and the share of mask pixels kept."""
+        if not isinstance(generator, Reconstructs):
+            return None
+        some = slice(None, None, -(-len(test[0]) // self.fidelity_samples))
+        image, mask = (side[some] for side in test)
+        back = on_cpu(generator.reconstruct(image, mask))
+        angle = spectral_angle(back['image'].movedim(-3, -1), image.movedim(-3, -1))
+        return {
+            'rmse': float((back['image'] - image).square().mean().sqrt()),
+            'sad': float(angle.mean()),
+            'mask_accuracy': float((back['mask'] == mask)[mask != spec.ignore_index].float().mean()),
+        }
+
+
+class Patches(MaskedImages):
+    """Patches (C, H, W) with masks (H, W)."""
+
+    kind = 'segmentation'
+    metrics = ('miou', 'f1', 'oa')
+    downstream, config = Segmenter, SegmenterConfig
+    models = {
+        'segformer': Segmenter(),
+        'pfsegnet': Segmenter('pfsegnet', SegmenterConfig('pfsegnet')),
+    }
+    fidelity_samples = 400
+
+    def train(self, model: Segmenter, dataset: Any, seed: int = 0, device: str = 'cpu') -> Any:
+        """A segmentation network."""
+        return train_segmenter(dataset, model.config, seed, device)
+
+    def predict(self, model: Any, image: Tensor) -> Tensor:
+        """Masks (n, H, W)."""
+        return predict_masks(model, image)
+
+    def score(self, predicted: Tensor, target: Tensor, spec: SampleSpec) -> Record:
+        """Means over classes and pixels, and the IoU of each class."""
+        scores = segmentation_scores(predicted, target, spec.num_classes, spec.ignore_index)
+        return {**dataclasses.asdict(scores), 'per_class': scores.iou}
+
+    def hold(self, image: Tensor, target: Tensor, spec: SampleSpec) -> PatchDataset:
+        """Patches with masks."""
+        return PatchDataset(image, target, spec)
+
+    def encoder(self, train: Pair, spec: SampleSpec, seed: int = 0) -> Encoder:
+        """Of patches."""
+        return train_patch_encoder(*train, spec.num_classes, spec.ignore_index, seed)
+
+    def fidelity(
+        self, train: Pair, test: Pair, fake: Pair, spec: SampleSpec, encoder: Encoder | None, seed: int = 0
+    ) -> dict[str, Any]:
+        """Of images, of masks, and of how they go together."""
+        return {'pairs': patch_fidelity(train, test, fake, spec, encoder or self.encoder(train, spec, seed), seed)}
+
+    def comparisons(self, sides: Sequence[Pair], spec: SampleSpec, per_class: int, seed: int = 0) -> list[Comparison]:
+        """Of all pairs."""
+        encoder = self.encoder(sides[0], spec, seed)
+
+        def measure(test: Pair, fake: Pair) -> dict[str, Value]:
+            return patch_values(patch_fidelity(sides[0], test, fake, spec, encoder, seed), tuple(TITLES))
+
+        return [Comparison('', measure, sides)]
