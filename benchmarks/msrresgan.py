@@ -105,9 +105,7 @@ def main() -> None:
         run_table(planned, root, out / 'table', args.workers, args.device)
         print(write_table(planned, root, out / 'table', scale, args.device))
     if args.part != 'table':
-        from hsiaug.report.patch_evaluation import draw_pairs
-
-        run_and_report(study(root, scale, args.seeds, args.masked, 16), out / 'augmentation', args, draw_pairs)
+        run_and_report(study(root, scale, args.seeds, args.masked, 16), out / 'augmentation', args)
 
 
 if __name__ == '__main__':

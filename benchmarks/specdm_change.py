@@ -114,14 +114,7 @@ def main() -> None:
     plan = study(
         data_root(), args.scale, args.seeds, args.scenes, args.size, args.crops, args.change_share, args.networks
     )
-    from hsiaug.report.change_maps import draw_change_maps
-    from hsiaug.report.patch_evaluation import draw_pairs
-
-    def draw(plan: Study, out: Path, device: str) -> None:
-        draw_pairs(plan, out, device)
-        draw_change_maps(plan, out)
-
-    run_and_report(plan, args.out, args, draw)
+    run_and_report(plan, args.out, args)
 
 
 if __name__ == '__main__':

@@ -89,10 +89,8 @@ def main() -> None:
     parser.add_argument('--networks', type=int, default=None, help='only the first so many downstream networks')
     parser.add_argument('--engine', choices=['process', 'ray'], default='process')
     args = parsed(parser)
-    from hsiaug.report.patch_evaluation import draw_pairs
-
     plan = study(data_root(), args.scale, args.seeds, args.scenes, args.size, args.networks)
-    run_and_report(plan, args.out, args, draw_pairs)
+    run_and_report(plan, args.out, args)
 
 
 if __name__ == '__main__':

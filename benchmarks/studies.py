@@ -6,6 +6,7 @@ import argparse
 import os
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -70,10 +71,12 @@ def parsed(parser: argparse.ArgumentParser) -> argparse.Namespace:
 def run_and_report(
     plan: Study, out: Path, args: argparse.Namespace, draw: Callable[[Study, Path, str], Any] | None = None
 ) -> None:
-    """Run a study, draw its own figures, write the report and print the table."""
+    """Run a study, draw its samples and its own figures, write the report and print the table."""
     run_study(plan, out, args.workers, getattr(args, 'engine', 'process'), args.device)
-    from hsiaug.report.ablation import text_table, write_report
+    from hsiaug.ablation.shown import shown_predictions, shown_samples
+    from hsiaug.report.ablation import draw_shown, text_table, write_report
 
+    draw_shown(chain(shown_samples(plan, out, args.device), shown_predictions(plan, out)), out)
     if draw is not None:
         draw(plan, out, args.device)
     paths = write_report(out)

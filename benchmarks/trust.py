@@ -226,7 +226,7 @@ def search(part: Part, plan: Study, group: GatedGroup, arm: Arm, gates: FoldGate
             'standings': choice.to_dict()['standings'], 'cpu_seconds': round(time.process_time() - start, 1),
         }  # fmt: skip
     start = time.process_time()
-    group._train(tuned, group.real, group.seed)
+    group.task.train(tuned, group.real, group.seed, group.device)
     found['plain_cpu_seconds'] = round(time.process_time() - start, 2)
     samples = SyntheticDataset(group.generator(arm), 500 if plan.kind == 'spectrum' else 60, group.seed, arm.labels)
     found['rejected'] = group.gates.review(samples)[1]

@@ -9,8 +9,7 @@ from torch import Tensor
 from trust_table import NO_GATE
 
 from hsiaug.ablation import Arm
-from hsiaug.ablation.cells import Group, SpectraGroup
-from hsiaug.ablation.patch_cells import PatchGroup
+from hsiaug.ablation.cells import Group
 from hsiaug.ablation.plan import Cell
 from hsiaug.quality import (
     AgreementGate,
@@ -22,8 +21,8 @@ from hsiaug.quality import (
     RangeGate,
     SmoothnessGate,
     SubspaceGate,
-    behind,
     fit_gates,
+    gate_generator,
     label_regions,
 )
 from hsiaug.systems import Generator, TrainingData
@@ -63,10 +62,10 @@ class FoldGates:
         fold = data.provenance.split
         if fold not in self.fitted:
             self.fitted[fold] = fitted(self.kinds, data, regions, self.seed)
-        return behind(self.fitted[fold], generator, seed=self.seed)
+        return gate_generator(self.fitted[fold], generator, seed=self.seed)
 
 
-class GatedGroup(Group[Any]):
+class GatedGroup(Group):
     """A group with gated arms."""
 
     kinds: tuple[type[Gate], ...]
@@ -81,7 +80,7 @@ class GatedGroup(Group[Any]):
         if not isinstance(arm, GatedArm):
             return super().generator(arm)
         if arm.name not in self.gated:
-            self.gated[arm.name] = behind(self.gates, super().generator(arm), seed=self.seed)
+            self.gated[arm.name] = gate_generator(self.gates, super().generator(arm), seed=self.seed)
         return self.gated[arm.name]
 
     @cached_property
@@ -109,13 +108,13 @@ class GatedGroup(Group[Any]):
         return row
 
 
-class GatedSpectra(GatedGroup, SpectraGroup):
+class GatedSpectra(GatedGroup):
     """Spectra, some of them behind gates."""
 
     kinds = (RangeGate, SmoothnessGate, SubspaceGate, AgreementGate, NoveltyGate)
 
 
-class GatedPatches(GatedGroup, PatchGroup):
+class GatedPatches(GatedGroup):
     """Patches with masks, some of them behind gates."""
 
     # Do masks fit, and are patches new? The physical gates reject nearly all that a short training makes.

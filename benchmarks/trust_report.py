@@ -25,10 +25,10 @@ from trust_table import (
     rejections,
 )
 
-from hsiaug.ablation.cells import finite
 from hsiaug.records import write_json
 from hsiaug.report.ablation import interval, signed
 from hsiaug.report.figures import COLOURS, GREYS, metric_name
+from hsiaug.tasks.base import finite
 
 
 def percent(value: float) -> str:

@@ -21,7 +21,7 @@ from studies import data_root
 from workers import run_in_workers
 
 from hsiaug.ablation import Arm, Setting
-from hsiaug.ablation.patch_cells import PatchGroup
+from hsiaug.ablation.cells import Group
 from hsiaug.ablation.results import append_result, read_results
 from hsiaug.ablation.runner import environment
 from hsiaug.records import write_json
@@ -54,7 +54,7 @@ def measure(root: Path, out: Path, name: str, seed: int) -> None:
     if not missing:
         return
     scene, setting = opened(root, name, seed)
-    group = PatchGroup(scene, setting, seed, out)
+    group = Group(scene, setting, seed, out)
     for length, (steps, batch, further, size) in missing.items():
         settings = {
             'vae_iterations': steps, 'vae_batch_size': batch, 'diffusion_iterations': further, 'batch_size': size,

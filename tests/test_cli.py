@@ -99,11 +99,11 @@ def test_real_data_are_named_in_several_ways(
 ) -> None:
     found: list[tuple[str, bool]] = []
 
-    def spy(bank: SyntheticBank, scene: Any, split: Any, *rest: Any, **settings: Any) -> Any:
-        found.append((split.fingerprint, rest[3]))
-        return tmp_path / 'page.html', []
+    def spy(bank: SyntheticBank, scene: Any, split: Any, count: Any, per_class: int, gates: bool, **_: Any) -> None:
+        found.append((split.fingerprint, gates))
 
-    monkeypatch.setattr('hsiaug.report.page.write_page', spy)
+    monkeypatch.setattr('hsiaug.quality.inspection.inspect_bank', spy)
+    monkeypatch.setattr('hsiaug.report.page.write_page', lambda *_: (tmp_path / 'page.html', []))
     scene = {'path': str(files[0]), 'labels': str(files[1])}
     (tmp_path / 'x.yaml').write_text(yaml.safe_dump({
         'scene': scene, 'split': {'strategy': 'random', 'settings': {'fraction': 0.2}}, 'generator': 'gaussian',
@@ -393,7 +393,7 @@ def test_ratio_is_chosen_on_folds_resumed_and_shown(
     def no_more(*args: object) -> None:
         raise AssertionError('a trial that is recorded runs again')
 
-    monkeypatch.setattr('hsiaug.quality.fold_trials.train_nn1d', no_more)
+    monkeypatch.setattr('hsiaug.tasks.spectrum.train_nn1d', no_more)
     main(search)
     assert capsys.readouterr().out == said
     assert (folder / 'ratio_trials.jsonl').read_text() == lines

@@ -233,7 +233,7 @@ def test_a_folder_that_cannot_be_written_to_is_said_before_any_work(
     main(['train', f'--out={tmp_path / "gan"}', '--generator=noise', *SMALL])
     for work in (
         'hsiaug.systems.fit.fit_generator',
-        'hsiaug.cli.commands.run_study',
+        'hsiaug.cli.ablate.run_study',
         'hsiaug.systems.Generator.sample',
     ):
         monkeypatch.setattr(work, no_work)
@@ -277,7 +277,7 @@ def test_a_killed_retraining_leaves_no_note_of_the_former_one(
     def killed(*_: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr('hsiaug.cli.commands.write_json', killed)
+    monkeypatch.setattr('hsiaug.cli.train.write_json', killed)
     with pytest.raises(SystemExit):
         main(['train', out, '--generator=noise', *SMALL, '--seed=1'])
     capsys.readouterr()
@@ -327,5 +327,5 @@ def test_a_worker_that_dies_is_one_line(
     def died(*_: Any, **__: Any) -> None:
         raise WorkerDiedError('a worker process has died')
 
-    monkeypatch.setattr('hsiaug.cli.commands.run_study', died)
+    monkeypatch.setattr('hsiaug.cli.ablate.run_study', died)
     assert refused(capsys, 'ablate', f'--out={tmp_path / "study"}', '--seeds=2') == 'hsiaug: a worker process has died'

@@ -16,7 +16,7 @@ FLOORS = (
     ('samples', 'ratio', 'records', 'json_lines', 'settings', 'progress', '__init__'),
     ('functional',), ('losses',), ('models',), ('scenes',), ('metrics',), ('datasets',),
     ('samplers',), ('transforms',), ('engine',), ('trainers',), ('systems',), ('datamodules',),
-    ('quality',), ('ablation',), ('report',), ('cli',),
+    ('tasks',), ('quality',), ('ablation',), ('report',), ('cli',),
 )  # fmt: skip
 LEGACY = {'generators'}
 """Old names of what has moved, which nothing else imports."""

@@ -20,8 +20,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from hsiaug.ablation.results import PLAN_FILE, RESULTS_FILE
-from hsiaug.cli.commands import train
 from hsiaug.cli.config import RUN_FILE, Trained, read_run, read_train, trained_on
+from hsiaug.cli.train import train
 from hsiaug.datasets import SyntheticBank, write_bank
 from hsiaug.report.ablation import read_run as read_study
 from hsiaug.report.page_ratio import ratio_section

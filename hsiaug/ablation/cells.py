@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -60,7 +59,8 @@ class Group:
         self.task = task_of(self.real)
         self.data = training_data(scene, self.split)
         for part, dataset in (('validation', self.val), ('test', self.test)):
-            self.task.require_scorable(dataset, f'{setting.scene}, {setting.budget}, seed {seed}, {part} part')
+            if why := self.task.unscorable(dataset):
+                raise ValueError(f'{setting.scene}, {setting.budget}, seed {seed}, {part} part: {why}')
         self._held = {'val': whole(self.val), 'test': whole(self.test)}
         self._tuned: dict[Downstream, Downstream] = {}
         self._generators: dict[str, Generator] = {}

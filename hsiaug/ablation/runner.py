@@ -34,6 +34,7 @@ from .workers import run_in_processes
 
 Engine = Literal['process', 'ray']
 
+
 def run_study(
     study: Study,
     out: str | os.PathLike[str],
@@ -143,8 +144,8 @@ def open_group(study: Study, setting: Setting, seed: int, folder: Path, device: 
     group = Group(_open(study, setting.scene), setting, seed, folder, device, keep=seed == study.seeds[0])
     if group.task is not study.task:
         raise ValueError(
-            f'{setting.scene}, {setting.budget}: samples of kind {group.task.kind!r}, but {study.classifiers[0].name!r} '
-            f'works on {study.kind!r}; choose among {list(group.task.models)}'
+            f'{setting.scene}, {setting.budget}: samples of kind {group.task.kind!r}, but '
+            f'{study.classifiers[0].name!r} works on {study.kind!r}; choose among {list(group.task.models)}'
         )
     return group
 

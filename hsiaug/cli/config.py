@@ -11,13 +11,23 @@ from jsonargparse import get_loader
 
 from ..records import as_record, read_json
 from ..samples import Kind
-from ..scenes import LabelledPatchSplitter, PatchSplit, PatchSplitter, Scene, SimulatedScene, Split, Splitter
+from ..scenes import PatchSplit, PatchSplitter, Scene, SimulatedScene, Split, Splitter
 from ..scenes import make_splitter as make_by_name
 from ..scenes.config import SceneConfig
 from ..scenes.strategies import SPLITTERS
 from ..settings import checked_arguments
+from ..tasks import Task
 
 RUN_FILE = 'run.json'
+FORMER: dict[str, Kind] = {
+    'classifiers': 'spectrum',
+    'classifier': 'spectrum',
+    'segmenters': 'segmentation',
+    'segmenter': 'segmentation',
+    'detectors': 'change',
+    'scene_classifiers': 'scene',
+}
+"""Former names of the list of downstream models, and the kind of samples that each was for."""
 MOST_VALUES = 100_000
 """Values that a config file may hold, those that its aliases repeat counted each time."""
 
@@ -86,14 +96,23 @@ def open_split(scene: SceneConfig, split: SplitConfig, seed: int) -> tuple[Scene
     return opened, splitter(opened, seed)
 
 
-def kind_of(scene: SceneConfig, split: SplitConfig) -> Kind:
-    """Kind of the samples that a split gives, without opening the scene."""
-    splitter = SPLITTERS[split.strategy]
-    if issubclass(splitter, LabelledPatchSplitter):
-        return 'scene'
-    if issubclass(splitter, PatchSplitter):
-        return 'change' if scene.dates == 2 else 'segmentation'
-    return 'spectrum'
+def one_list(task: Task, **given: Any) -> Any:
+    """What a config says of downstream models, under the present name or a former one; None if nothing.
+
+    Raises:
+        ValueError: if it says it twice, or of samples of another kind.
+    """
+    found = {name: value for name, value in given.items() if value}
+    if len(found) > 1:
+        raise ValueError(f'{" and ".join(found)} name downstream models; give them once, as {next(iter(given))}')
+    for name, value in found.items():
+        if (kind := FORMER.get(name, task.kind)) != task.kind:
+            raise ValueError(
+                f'{name} are for samples of kind {kind!r}, but the scene and its split give {task.kind!r}; for these '
+                f'choose {next(iter(given))} among {list(task.models)}, or another split or scene'
+            )
+        return value
+    return None
 
 
 def trained_on(run: Path) -> tuple[Scene, Split | PatchSplit]:
@@ -192,4 +211,4 @@ def require_few(found: Any, where: str) -> None:
             left.extend(value)
 
 
-__all__ = ['RANDOM', 'RUN_FILE', 'SIMULATED', 'SplitConfig', 'Trained', 'kind_of', 'make_splitter', 'open_split']
+__all__ = ['RANDOM', 'RUN_FILE', 'SIMULATED', 'SplitConfig', 'Trained', 'make_splitter', 'one_list', 'open_split']

@@ -37,8 +37,9 @@ def require_device(name: str, devices: int = 1, nodes: int = 1) -> None:
 
 def bank_bytes(spec: SampleSpec, count: int, out: Path) -> int:
     """About how many bytes a bank of so many samples has yet to write."""
-    pixels = prod(spec.size or ()) * (2 if spec.kind == 'change' else 1)
-    values = 4 * spec.bands * pixels + 8 * (1 if spec.size is None or spec.kind == 'scene' else prod(spec.size))
+    from ..datasets.bank import layout
+
+    values = sum(dtype.itemsize * prod(shape) for dtype, shape in layout(spec, soft_labels=False).values())
     there = sum(file.stat().st_size for file in out.glob('*.safetensors')) if out.is_dir() else 0
     return max(0, count * values - there)
 

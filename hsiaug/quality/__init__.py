@@ -2,8 +2,8 @@
 
 from .adaptive_ratio import AdaptiveRatio, RatioCallback
 from .agreement import AgreementGate
-from .behind import ALL_GATES, all_gates, behind, fit_gates
 from .coverage import Coverage
+from .fitting import ALL_GATES, all_gates, fit_gates, gate_generator
 from .fold_trials import FoldTrial, PatchTrial, SpectraTrial
 from .folds import fold_splits
 from .gate import Gate, GateReport, Gates, Verdict, held_out_limit
@@ -41,9 +41,9 @@ __all__ = [
     'Trial',
     'Verdict',
     'all_gates',
-    'behind',
     'fit_gates',
     'fold_splits',
+    'gate_generator',
     'held_out_limit',
     'label_regions',
     'noise_covariance',

@@ -101,8 +101,8 @@ class FoldTrial:
         self.folds, self.regions, self.block = folds, regions, block
         self.cost = self.config.steps / config.steps
         decides = [
-            _RECORDED.get(self.task.kind, self.task.kind), scene.content, split.fingerprint, split.seed, generator, self.settings, self.config,
-            labels, metric, folds, regions, block, refit, _maker(gate),
+            _RECORDED.get(self.task.kind, self.task.kind), scene.content, split.fingerprint, split.seed, generator,
+            self.settings, self.config, labels, metric, folds, regions, block, refit, _maker(gate),
         ]  # fmt: skip
         self.identity = short_digest(decides)
         self._dealt: tuple[int, list[Any]] | None = None

@@ -1,6 +1,6 @@
 """Reports: figures and pages."""
 
 from .ablation import ReportPaths, text_table, write_report
-from .evaluation import evaluate_generator
+from .evaluation import write_evaluation
 
-__all__ = ['ReportPaths', 'evaluate_generator', 'text_table', 'write_report']
+__all__ = ['ReportPaths', 'text_table', 'write_evaluation', 'write_report']

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,13 +14,16 @@ from urllib.parse import quote
 import matplotlib
 from matplotlib.figure import Figure
 
-from ..ablation.plan import METRICS
 from ..ablation.results import PLAN_FILE, RESULTS_FILE, read_results, require_fields
+from ..ablation.shown import ShownPredictions, ShownSamples
 from ..ablation.statistics import CHOSEN, MIN_SEEDS, GroupKey, Summary, pooled, summarise
 from ..records import read_json
+from ..tasks import METRICS
+from .change_maps import plot_change_maps
 from .fidelity_tables import fidelity_table
 from .figures import chosen_ratios, class_gains, metric_name, panel_title, ratio_curves
 from .html import data_uri, figure_png, replace_file, template
+from .patches import plot_pairs
 
 _RESULT: dict[str, type | tuple[type, ...]] = {
     **dict.fromkeys(('scene', 'budget', 'classifier', 'arm'), str),
@@ -264,8 +267,23 @@ DRAWN = {
     'pairs-': 'Real pairs above, synthetic below',
     'changes-': 'Changes detected on test windows, by training data',
 }
-"""Figures by the beginning of their names that are drawn where models and scenes are: see ``draw_pairs`` and
-``draw_change_maps``."""
+"""Figures by the beginning of their names that :func:`draw_shown` draws."""
+
+
+def draw_shown(shown: Iterable[ShownSamples | ShownPredictions], run: Path) -> None:
+    """Draw samples and predictions of a study into its run folder, where :func:`write_report` finds the figures.
+
+    Args:
+        shown: of :mod:`hsiaug.ablation.shown`.
+        run: run folder.
+    """
+    (run / 'figures').mkdir(parents=True, exist_ok=True)
+    for one in shown:
+        if isinstance(one, ShownSamples):
+            figure = plot_pairs(one.real, one.fake, one.spec)
+        else:
+            figure = plot_change_maps(one.test, one.predicted, one.tile_rows)
+        figure.savefig(run / 'figures' / one.file, dpi=110)
 
 
 def write_report(run: str | os.PathLike[str]) -> ReportPaths:

@@ -15,6 +15,7 @@ from ..datasets.bank_export import ExportFormat, export_bank
 from ..datasets.bank_folder import told
 from ..datasets.batches import fetch
 from ..datasets.preview import preview_grid
+from ..quality.inspection import spread_rows
 from ..samples import Sample, SampleSpec, require_compatible
 
 _SHOWN = 2000  # samples of a side; of large images, as many as _SHOWN_BYTES hold
@@ -69,7 +70,7 @@ def preview_bank(bank: SyntheticBank, real: Dataset[Sample] | None = None) -> Pa
         side,
         _tensors(bank, _bank_rows(bank)),
         spec,
-        min(spec.num_classes, _PANELS) if spec.kind == 'spectrum' else _PICTURES,
+        min(spec.num_classes, _PANELS) if spec.size is None else _PICTURES,
         suptitle=f'{beside(bank.root, "").name}: {len(bank)} samples of {bank.record["source"]["type"]}{split}',
     )
     path = beside(bank.root, '_preview.png')
@@ -81,11 +82,6 @@ def preview_bank(bank: SyntheticBank, real: Dataset[Sample] | None = None) -> Pa
 def _shown(spec: SampleSpec) -> int:
     dtype, shape = layout(spec, soft_labels=False)['image']
     return min(_SHOWN, max(_PICTURES, _SHOWN_BYTES // (dtype.itemsize * math.prod(shape))))
-
-
-def spread_rows(length: int, count: int) -> np.ndarray:
-    """At most ``count`` rows, spread evenly."""
-    return np.linspace(0, length - 1, min(length, count)).astype(np.int64)
 
 
 def _bank_rows(bank: SyntheticBank) -> np.ndarray:

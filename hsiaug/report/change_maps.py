@@ -3,20 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
-from safetensors.torch import load_file
 from torch import Tensor
 
-from ..ablation.change_cells import changes_file
-from ..ablation.plan import REAL, Cell, Study
-from ..ablation.runner import file_name, open_group
 from ..datasets import ChangeDataset
 from ..datasets.patches import IGNORE
 from ..datasets.preview import false_colour, stretch_limits
@@ -31,36 +25,6 @@ OUTCOMES = {
     'not tested': '#999999',
 }
 _ROWS = 4  # places shown where a place is a single window
-
-
-def draw_change_maps(study: Study, run: Path) -> None:
-    """Draw the changes that each network finds, with real data only and with each learned arm's most synthetic data.
-
-    Of the first seed of each setting, whose predictions the study has kept; cells that are not finished are left out.
-
-    Args:
-        study: of pairs of dates.
-        run: its run folder.
-    """
-    (run / 'figures').mkdir(parents=True, exist_ok=True)
-    for setting in study.settings:
-        finished = [cell for cell in study.cells(setting, study.seeds[0]) if changes_file(run, cell).exists()]
-        if not finished:
-            continue
-        group: Any = open_group(study, setting, study.seeds[0], run)
-        for network in study.classifiers:
-            shown: dict[str, Cell] = {}
-            for cell in finished:  # ratios rise
-                if cell.classifier == network and (cell.arm is None or not cell.arm.control):
-                    shown[REAL if cell.arm is None else cell.arm.name] = cell
-            predicted = {
-                'real only' if cell.arm is None else f'{name}, {cell.ratio:g}×': load_file(changes_file(run, cell))[
-                    'mask'
-                ]
-                for name, cell in shown.items()
-            }
-            figure = plot_change_maps(group.test, predicted, group.scene.tile_rows)
-            figure.savefig(run / 'figures' / file_name(setting, network.name, 'png', 'changes-'), dpi=110)
 
 
 def plot_change_maps(test: ChangeDataset, predicted: Mapping[str, Tensor], tile_rows: int | None = None) -> Figure:

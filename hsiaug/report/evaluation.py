@@ -1,101 +1,140 @@
-"""The fidelity report of one generator."""
+"""The fidelity report of a generator: figures, ``fidelity.md`` and its model card."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
 from matplotlib.figure import Figure
 
-from ..datasets import SpectraDataset
-from ..metrics import Fidelity, fidelity
-from ..samples import SampleSpec, require_compatible, require_unseen
-from ..scenes import Scene, Split
-from ..systems import Generator
-from ..systems.abilities import Interpolates
+from ..datasets.preview import preview_grid
+from ..metrics.masks import class_shares
+from ..metrics.patches import Pair
+from ..metrics.values import OF_IMAGES
+from ..samples import Kind
 from ..systems.base import CARD_FILE
+from ..tasks import Evaluation, one_date, task_of
 from .fidelity import plot_class_spectra, plot_interpolation, plot_pca
+from .fidelity_text import change_markdown, fidelity_markdown, fidelity_notes, fidelity_table, patch_markdown
+from .patches import plot_class_profiles, plot_class_shares, plot_cooccurrence, spread_first
+
+Figures = dict[str, Figure]
 
 
-def evaluate_generator(generator: Generator, scene: Scene, split: Split, out: Path, per_class: int = 200) -> str:
-    """Measure a generator against real spectra; write figures, ``fidelity.md`` and the model card.
+def write_evaluation(found: Evaluation, card: str, out: Path) -> str:
+    """Write figures, ``fidelity.md`` and the model card that holds both.
 
     Args:
-        generator: trained on ``split``.
-        scene: the scene.
-        split: the split; its test part is what the generator has not seen.
-        out: folder for the figures; the generator's own.
-        per_class: synthetic samples per class.
+        found: of :meth:`~hsiaug.tasks.Task.evaluate`.
+        card: model card of the generator.
+        out: folder for all; the generator's own.
 
     Returns:
         the report in Markdown.
-
-    Raises:
-        LeakageError: if the generator has seen test pixels of the split.
-        SpecMismatchError: if bands or classes differ.
     """
-    parts = {part: SpectraDataset(scene, split, part) for part in ('train', 'test')}  # type: ignore[arg-type]
-    require_compatible(parts['train'].spec, generator.spec)
-    require_unseen(generator.provenance, split.scene, split.test)
-    classes = generator.spec.num_classes
-    # Class by class in turn, so that every other sample, half of all, holds all classes.
-    labels = torch.arange(classes).repeat(per_class)
-    labels = labels[torch.randperm(len(labels), generator=torch.Generator().manual_seed(0))]
-    batch = generator.sample(len(labels), labels, seed=0)
-    fake = (batch['image'].cpu(), batch['label'].cpu())
-    train, test = parts['train'].tensors(), parts['test'].tensors()
-    result = fidelity(train, test, fake, classes)
-
-    figures: dict[str, Figure] = {
-        'class_spectra': plot_class_spectra(train, fake, generator.spec),
-        'pca': plot_pca(*train, *fake, generator.spec),
-    }
-    if isinstance(generator, Interpolates) and generator.conditional:
-        figures |= _interpolations(generator, generator.spec)
+    text = '\n'.join(TEXTS[what](found) for what in found.measures)
+    figures = FIGURES[found.spec.kind](found)
     (out / 'figures').mkdir(parents=True, exist_ok=True)
     for name, figure in figures.items():
         figure.savefig(out / 'figures' / f'{name}.png', dpi=120)
-    text = fidelity_markdown(result, generator.spec)
     (out / 'fidelity.md').write_text(text)
     images = ''.join(f'\n![{name.replace("_", " ")}](figures/{name}.png)\n' for name in figures)
-    (out / CARD_FILE).write_text(generator.card() + '\n' + text + images)
+    (out / CARD_FILE).write_text(card + '\n' + text + images)
     return text
 
 
-def fidelity_markdown(result: Fidelity, spec: SampleSpec) -> str:
-    """A fidelity as Markdown tables."""
-    svm = {name: f'{100 * value:.1f}' for name, value in result.svm.items()}
-    lines = [
-        '## Fidelity',
-        '',
-        '| measure | value | ideal |',
-        '|---|---|---|',
-        f'| spectral angle between class means (mSAD, radians) | {result.msad:.4f} | 0 |',
-        f'| standard deviation, synthetic / real | {result.std_ratio:.2f} | 1 |',
-        f'| band-to-band roughness, synthetic / real | {result.roughness_ratio:.2f} | 1 |',
-        f'| synthetic nearer to a real spectrum than its neighbour | {100 * result.closer_than_real:.1f} % | 50 % |',
-        '',
-        'Linear SVM, accuracy in % (Audebert et al. 2018, Table 1):',
-        '',
-        '| ' + ' | '.join(name.replace('_', '→') for name in svm) + ' |',
-        '|' + '---|' * len(svm),
-        '| ' + ' | '.join(svm.values()) + ' |',
-        '',
-        '| class | angle of the class means (radians) |',
-        '|---|---|',
-        *(f'| {name} | {angle:.4f} |' for name, angle in zip(spec.classes, result.msad_per_class, strict=True)),
-    ]
-    return '\n'.join(lines) + '\n'
+# --- what is written of each measure, and drawn of each kind ----------------------------------------------------------
 
 
-def _interpolations(generator: Interpolates, spec: SampleSpec) -> dict[str, Figure]:
-    """Fig. 4 of the paper: within a class between two noise vectors, and between two classes at fixed noise."""
-    alphas = torch.linspace(0, 1, 9)
-    within = generator.interpolate((0, 0), alphas, (0, 1)).cpu()
-    across = generator.interpolate((0, 1), alphas, (0, 0)).cpu()
+def _pairs(found: Evaluation, date: int = 0) -> dict[str, Pair]:
+    """Images (n, C, H, W) with masks (n, H, W) of each side."""
+    task, key = task_of(found.spec), found.spec.target_key
+    return {name: task.as_images((side['image'], side[key]), date) for name, side in found.sides.items()}
+
+
+def _labelled_images(found: Evaluation) -> str:
+    result = found.measures['images']
+    return '\n'.join(
+        ['## Fidelity of images', '', *fidelity_table(result, OF_IMAGES), '', *fidelity_notes(result, 'images'), '']
+    )
+
+
+def _mean_spectra(found: Evaluation) -> str:
+    text = fidelity_markdown(found.measures['mean spectra'], found.spec)
+    return text.replace('## Fidelity', '## Fidelity of mean spectra', 1)
+
+
+def _masks(found: Evaluation) -> str:
+    masks = {name: mask for name, (_, mask) in _pairs(found).items()}
+    return patch_markdown(found.measures['pairs'], found.spec, masks)
+
+
+def _dates(found: Evaluation) -> str:
+    spec, pairs = found.spec, _pairs(found)
+    changed = {name: 100 * float(class_shares(mask, 2, spec.ignore_index)[1]) for name, (_, mask) in pairs.items()}
+    return change_markdown(found.measures['dates'], changed)
+
+
+TEXTS: dict[str, Callable[[Evaluation], str]] = {
+    'spectra': lambda found: fidelity_markdown(found.measures['spectra'], found.spec),
+    'images': _labelled_images,
+    'mean spectra': _mean_spectra,
+    'pairs': _masks,
+    'dates': _dates,
+}
+"""What is written, by what is measured."""
+
+
+def _samples(found: Evaluation) -> Figure:
+    shown = [spread_first(found.sides[name], 8) for name in ('real, training', 'synthetic')]
+    return preview_grid(shown[0], shown[1], found.spec, 8)
+
+
+def _shares(found: Evaluation) -> Figure:
+    return plot_class_shares({name: mask for name, (_, mask) in _pairs(found).items()}, one_date(found.spec))
+
+
+def _profiles(found: Evaluation) -> Figure:
+    pairs = {name: pair for name, pair in _pairs(found).items() if name != 'real, training'}
+    return plot_class_profiles(pairs, one_date(found.spec))
+
+
+def _of_spectra(found: Evaluation) -> Figures:
+    spec = found.spec
+    real, fake = ((found.sides[name]['image'], found.sides[name]['label']) for name in ('real, training', 'synthetic'))
+    figures = {'class_spectra': plot_class_spectra(real, fake, spec), 'pca': plot_pca(*real, *fake, spec)}
+    for name, (title, spectra) in found.paths.items():
+        alphas = torch.linspace(0, 1, len(spectra))
+        figures[f'interpolation_{name}'] = plot_interpolation(spectra, alphas, spec, title)
+    return figures
+
+
+def _of_scenes(found: Evaluation) -> Figures:
+    return {'images': _samples(found), 'class_shares': _shares(found), 'class_profiles': _profiles(found)}
+
+
+def _of_patches(found: Evaluation) -> Figures:
+    masks = {name: mask for name, (_, mask) in _pairs(found).items()}
     return {
-        'interpolation_within': plot_interpolation(within, alphas, spec, f'two noise vectors, {spec.classes[0]}'),
-        'interpolation_across': plot_interpolation(
-            across, alphas, spec, f'{spec.classes[0]} to {spec.classes[1]}, fixed noise'
-        ),
+        'pairs': _samples(found),
+        'class_shares': _shares(found),
+        'cooccurrence': plot_cooccurrence(masks, found.spec),
+        'class_profiles': _profiles(found),
     }
+
+
+def _of_dates(found: Evaluation) -> Figures:
+    dates = {
+        f'profiles_date_{date + 1}': plot_class_profiles(_pairs(found, date), one_date(found.spec)) for date in range(2)
+    }
+    return {'pairs': _samples(found), 'class_shares': _shares(found), **dates}
+
+
+FIGURES: dict[Kind, Callable[[Evaluation], Figures]] = {
+    'spectrum': _of_spectra,
+    'scene': _of_scenes,
+    'segmentation': _of_patches,
+    'change': _of_dates,
+}
+"""What is drawn, by the kind of the samples."""

@@ -15,7 +15,6 @@ from ..datasets.preview import REAL, SYNTHETIC, BandAxis, class_colour, false_co
 from ..metrics.masks import class_shares
 from ..samples import SampleSpec
 from .html import Picture
-from .page_parts import target_key
 
 Sample = Mapping[str, Any]
 _NAMED = 3  # classes of a mask that are named
@@ -31,14 +30,14 @@ class Drawer:
 
     def __init__(self, spec: SampleSpec, train: Sample) -> None:
         self.spec, self.train = spec, train
-        self.limits = None if spec.kind == 'spectrum' else stretch_limits(train['image'], spec.wavelengths)
+        self.limits = None if spec.size is None else stretch_limits(train['image'], spec.wavelengths)
 
     def sample(self, batch: Sample, row: int, synthetic: bool) -> list[Picture]:
         """One sample of a batch: its pictures, or its spectrum in front of real ones of its class."""
-        if self.spec.kind == 'spectrum':
+        if self.spec.size is None:
             return [self.spectra({'synthetic' if synthetic else 'real': batch['image'][row]}, int(batch['label'][row]))]
         of, image = 'synthetic' if synthetic else 'real', batch['image'][row]
-        dates = image if self.spec.kind == 'change' else image[None]
+        dates = image if self.spec.dates == 2 else image[None]
         names = [f'{of} image' + (f', date {k + 1}' if len(dates) > 1 else '') for k in range(len(dates))]
         pictures = [
             Picture.of_pixels(false_colour(date, self.spec.wavelengths, self.limits), name)
@@ -69,8 +68,8 @@ class Drawer:
     def classes(self, batch: Sample, row: int) -> str:
         """What a sample shows, in words."""
         spec = self.spec
-        target = batch[target_key(spec)][row]
-        if target_key(spec) == 'label':
+        target = batch[spec.target_key][row]
+        if spec.target_key == 'label':
             return spec.classes[int(target)]
         shares = class_shares(target.reshape(1, *target.shape[-2:]), spec.num_classes, spec.ignore_index)
         if not shares.isfinite().all():
@@ -81,8 +80,8 @@ class Drawer:
 
     def legend(self) -> list[tuple[str, str]]:
         """Names and colours of what the pictures show."""
-        if self.spec.kind == 'spectrum':
+        if self.spec.size is None:
             return [('synthetic', SYNTHETIC), ('real', REAL)]
-        if self.spec.kind == 'scene':
+        if self.spec.target_key == 'label':
             return []
         return [(name, to_hex(class_colour(k))) for k, name in enumerate(self.spec.classes)]

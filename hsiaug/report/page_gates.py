@@ -1,18 +1,16 @@
-"""What gates say of a bank: what they reject and why, and what is memorised."""
+"""The page on a bank: what gates reject and why, and what is memorised."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
-from torch.utils.data import Subset
 
-from ..quality import GateReport, Gates, NoveltyGate, Verdict, fit_gates, label_regions
+from ..quality import GateReport
+from ..quality.inspection import Compared, Memorised, Review
 from .html import Card, Section, Table
 from .page_cards import Drawer
-from .page_parts import Parts
 
 LOOKS_FOR = {
     'range': 'values beyond those of real samples',
@@ -27,51 +25,11 @@ _EXACT = 1.001e-3  # in noise: what NoveltyGate takes for equal, with room for r
 _UNIT = 'root mean square difference in units of the sensor’s noise'
 
 
-@dataclass(frozen=True)
-class Review:
-    """Gates that were fitted, and what they say.
-
-    Args:
-        gates: fitted to the training part.
-        verdict: on the synthetic samples.
-        on_real: on held-out real samples.
-        missing: gates that could not be fitted, and why.
-    """
-
-    gates: Gates
-    verdict: Verdict
-    on_real: Verdict
-    missing: dict[str, str] = field(default_factory=dict)
-
-    @property
-    def rejected(self) -> tuple[float, float]:
-        """Share of synthetic and of held-out real samples that some gate rejects."""
-        fake, real = (float((~verdict.keep).double().mean()) for verdict in (self.verdict, self.on_real))
-        return fake, real
-
-    @property
-    def novelty(self) -> NoveltyGate | None:
-        """The gate that looks for copies, if it could be fitted."""
-        return next((gate for gate in self.gates if isinstance(gate, NoveltyGate)), None)
-
-
-def review(parts: Parts, seed: int = 0) -> Review | dict[str, str]:
-    """Fit all gates that suit the samples to the training part, and judge the bank and the held-out part.
-
-    Returns:
-        the review, or where no gate can be fitted why each cannot.
-    """
-    together, missing = fit_gates(parts.data, label_regions(parts.scene, parts.split), seed=seed)
-    if together is None:
-        return missing
-    return Review(together, together.judge(parts.fake), together.judge(parts.test), missing)
-
-
-def gates_section(parts: Parts, found: Review, drawer: Drawer) -> Section:
+def gates_section(parts: Compared, found: Review, drawer: Drawer) -> Section:
     """What was rejected by which gate, and the worst samples with the reason."""
     fake, real = found.rejected
     counts = GateReport([gate.name for gate in found.gates])
-    counts.add(found.verdict)
+    counts.add(found.on_fake)
     section = Section('Rejected samples')
     nominal = sum(gate.false_alarm for gate in found.gates)
     section.notes.append(
@@ -98,19 +56,19 @@ def gates_section(parts: Parts, found: Review, drawer: Drawer) -> Section:
     return section
 
 
-def _rejected_cards(parts: Parts, found: Review, drawer: Drawer) -> list[Card]:
+def _rejected_cards(parts: Compared, found: Review, drawer: Drawer) -> list[Card]:
     rows: list[int] = []
     for gate in found.gates:
-        score = found.verdict.scores[gate.name].nan_to_num(nan=math.inf)
+        score = found.on_fake.scores[gate.name].nan_to_num(nan=math.inf)
         worst = torch.argsort(score, descending=True, stable=True)
-        mine = [row for row in worst.tolist() if found.verdict.rejected[gate.name][row] and row not in rows]
+        mine = [row for row in worst.tolist() if found.on_fake.rejected[gate.name][row] and row not in rows]
         rows += mine[:_OF_EACH]
     cards = []
-    reasons = found.verdict.reasons()
+    reasons = found.on_fake.reasons()
     limits = {gate.name: gate.threshold for gate in found.gates}
     for row in rows:
         lines = [
-            f'{name}: {LOOKS_FOR[name]} ({_how(name, float(found.verdict.scores[name][row]), limits[name])})'
+            f'{name}: {LOOKS_FOR[name]} ({_how(name, float(found.on_fake.scores[name][row]), limits[name])})'
             for name in reasons[row]
         ]
         title = f'sample {parts.rows[row]}: {drawer.classes(parts.fake, row)}'
@@ -131,9 +89,9 @@ def _how(name: str, score: float, limit: float) -> str:
     return f'{math.exp(score):.3g} times the mean of real ones, {math.exp(limit):.3g} allowed'
 
 
-def novelty_section(parts: Parts, found: Review, gate: NoveltyGate, drawer: Drawer) -> Section:
+def novelty_section(parts: Compared, found: Review, memorised: Memorised, drawer: Drawer) -> Section:
     """How much of the bank is memorised, and suspicious samples beside their nearest training samples."""
-    known = gate.memorised(Subset(parts.bank, parts.rows.tolist()))
+    known, gate, distance, nearest = memorised.counts, memorised.gate, memorised.distance, memorised.nearest
     limit = math.exp(-gate.threshold)
     on_real = float(found.on_real.rejected[gate.name].double().mean())
     section = Section('Memorised samples')
@@ -147,7 +105,7 @@ def novelty_section(parts: Parts, found: Review, gate: NoveltyGate, drawer: Draw
         section.notes.append(
             'Training samples of different places are equal to each other, so that copies of them cannot be recognised.'
         )
-    elif parts.spec.kind == 'spectrum':
+    elif parts.spec.size is None:
         section.notes.append(
             'Of single spectra, real ones of other places come as near to one another as noisy copies do: copies under '
             'much noise are not found among them.'
@@ -160,12 +118,11 @@ def novelty_section(parts: Parts, found: Review, gate: NoveltyGate, drawer: Draw
     header = ('distance to the nearest training sample', 'synthetic', 'training, other places')
     median = (f'{known["median_distance"]:.3g}', f'{known["median_distance_of_real"]:.3g}')
     section.tables.append(Table(header, [('smallest', f'{known["smallest_distance"]:.3g}', '–'), ('median', *median)]))
-    distance, nearest = gate.nearest(parts.fake)
     once: dict[int, int] = {}  # of each training sample its nearest copy: one that is copied often is shown once
     for row in torch.argsort(distance, stable=True).tolist():
         once.setdefault(int(nearest[row]), row)
     order = list(once.values())[:_NEIGHBOURS]
-    suspicious = [row for row in order if found.verdict.rejected[gate.name][row]]
+    suspicious = [row for row in order if found.on_fake.rejected[gate.name][row]]
     section.above_cards = (
         'Suspicious samples, the nearest first, beside their nearest training samples, each of which is shown once. '
         'Mirrored and turned copies of images count too.'
@@ -178,12 +135,12 @@ def novelty_section(parts: Parts, found: Review, gate: NoveltyGate, drawer: Draw
     return section
 
 
-def _neighbours(parts: Parts, drawer: Drawer, row: int, nearest: int, distance: float) -> Card:
+def _neighbours(parts: Compared, drawer: Drawer, row: int, nearest: int, distance: float) -> Card:
     lines = (
         f'distance {distance:.3g}' + (', an exact copy' if distance <= _EXACT else ''),
         f'nearest training sample: {drawer.classes(parts.train, nearest)}, {parts.place(nearest)}',
     )
-    if parts.spec.kind == 'spectrum':
+    if parts.spec.size is None:
         both: dict[str, Tensor] = {'synthetic': parts.fake['image'][row], 'real': parts.data.x[nearest]}
         pictures = [[drawer.spectra(both, int(parts.data.y[nearest]))]]
     else:

@@ -3,9 +3,9 @@
 from typing import Any
 
 from ..samples import Kind, SampleSpec
-from .base import Comparison, Downstream, Evaluation, Network, Task, whole
+from .base import Comparison, Downstream, Evaluation, Network, Task, one_date, whole
 from .change import DatePairs, Detector
-from .scene import SceneClassifier, LabelledImages
+from .scene import LabelledImages, SceneClassifier
 from .segmentation import Patches, Segmenter
 from .spectrum import METRICS, Classifier, Spectra
 
@@ -67,6 +67,7 @@ __all__ = [
     'SceneClassifier',
     'Segmenter',
     'Task',
+    'one_date',
     'task_of',
     'task_of_split',
     'whole',

@@ -6,7 +6,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar, NamedTuple, TypeVar
+from typing import Any, ClassVar, NamedTuple, TypeVar, get_args, get_type_hints
 
 import numpy as np
 import torch
@@ -144,7 +144,7 @@ class Task(ABC):
     metrics: ClassVar[tuple[str, ...]]
     note: ClassVar[str] = ''
     downstream: ClassVar[type[Downstream]]
-    config: ClassVar[type]
+    config: ClassVar[Any]
     models: ClassVar[Mapping[str, Downstream]]
     fixed_set: ClassVar[bool] = False
     keeps_predictions: ClassVar[bool] = False
@@ -161,14 +161,20 @@ class Task(ABC):
             if given not in self.models:
                 raise ValueError(f'{self._known()} found {given!r}')
             return self.models[given]
-        where = f'downstream model {given.get("name", "?")!r} of samples of kind {self.kind!r}'
-        settings = checked_arguments(self.downstream, given, where, given=('name',) if 'name' not in given else ())
+        where = f'downstream model {given.get("name", "")!r} of samples of kind {self.kind!r}'
+        settings = _as_annotated(self.downstream, checked_arguments(self.downstream, given, where))
         known = self.models.get(settings.get('name', ''), next(iter(self.models.values())))
-        config = settings.pop('config', None)
-        if isinstance(config, Mapping):
-            settings['config'] = self.config(**checked_arguments(self.config, config, f'{where}: config'))
-        lists = {name: tuple(value) for name, value in settings.items() if isinstance(value, list)}
-        return replace(known, **{**settings, **lists})
+        if isinstance(settings.get('config'), Mapping):
+            settings['config'] = self.configure(settings['config'], f'{where}: config')
+        return replace(known, **settings)
+
+    def configure(self, settings: Mapping[str, Any] | None, where: str) -> Any:
+        """Settings of a network, of :attr:`config`.
+
+        Raises:
+            ValueError: naming those that do not fit, where they stand.
+        """
+        return self.config(**_as_annotated(self.config, checked_arguments(self.config, settings, where)))
 
     def _known(self) -> str:
         return f'samples of kind {self.kind!r} are for the models {list(self.models)}, or one of settings of your own;'
@@ -192,12 +198,9 @@ class Task(ABC):
     def score(self, predicted: Tensor, target: Tensor, spec: SampleSpec) -> Record:
         """:attr:`metrics` and ``per_class``."""
 
-    def require_scorable(self, dataset: Any, what: str) -> None:
-        """Refuse a part that no model can be scored on.
-
-        Raises:
-            ValueError: beginning with ``what``.
-        """
+    def unscorable(self, dataset: Any) -> str | None:
+        """Why no model can be scored on a part, if none can."""
+        return None
 
     def prior(self, data: TrainingData) -> np.ndarray | None:
         """Class prior of unlabelled data, for the label policy of that name; None where there are none."""
@@ -211,6 +214,15 @@ class Task(ABC):
         """A fixed set of synthetic samples."""
         batch = SyntheticDataset(source, count, seed, labels).batch(range(count))
         return self.hold(batch['image'].cpu(), batch[spec.target_key].cpu(), spec)
+
+    def as_images(self, pair: Pair, date: int = 0) -> Pair:
+        """Images (n, C, H, W) with masks (n, H, W), whatever the kind.
+
+        Args:
+            pair: images and targets.
+            date: which of two dates.
+        """
+        return pair
 
     # --- fidelity -----------------------------------------------------------------------------------------------------
 
@@ -286,6 +298,22 @@ class Task(ABC):
         sides = {name: {'image': x, spec.target_key: y} for name, (x, y) in zip(names, pairs, strict=True)}
         measures = self.fidelity(pairs[0], pairs[1], pairs[2], spec, encoder, seed)
         return Evaluation(spec, sides, measures, self.paths(generator))
+
+
+def _as_annotated(cls: type, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Lists as tuples and whole numbers as floats, where a dataclass has these: a digest of both must be the same."""
+    hints = get_type_hints(cls)
+    found = {}
+    for name, value in settings.items():
+        if isinstance(value, list | tuple):
+            value = tuple(map(float, value)) if float in get_args(hints[name]) else tuple(value)
+        found[name] = float(value) if hints[name] is float else value
+    return found
+
+
+def one_date(spec: SampleSpec) -> SampleSpec:
+    """The spec of what :meth:`Task.as_images` gives."""
+    return replace(spec, kind='segmentation', size=spec.size or (1, 1))
 
 
 def whole(dataset: Any) -> Pair:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor
 
@@ -18,7 +18,7 @@ from ..metrics.values import DIFFERENCES, OF_BOTH, OF_DATE, Value, patch_values
 from ..samples import SampleSpec
 from ..trainers.change_detection import ChangeDetectorConfig, predict_changes, train_change_detector
 from ..trainers.patch_encoder import train_date_encoder
-from .base import Comparison, Network, Record, whole
+from .base import Comparison, Downstream, Network, Record, whole
 from .segmentation import MaskedImages
 
 
@@ -40,9 +40,12 @@ class DatePairs(MaskedImages):
     metrics = ('f1', 'iou', 'precision', 'recall', 'miou', 'mf1')
     note = 'F1, IoU, precision and recall are those of the change class; mIoU and mF1 are means over both classes.'
     downstream, config = Detector, ChangeDetectorConfig
-    models = {
+    models: ClassVar[Mapping[str, Downstream]] = {
         'changeformer': Detector(),
-        **{name: Detector(name, ChangeDetectorConfig(name)) for name in ('changeformer-v6', 'siamcrnn', 'fcsiamdiff', 'fcsiamconc')},  # type: ignore[arg-type]
+        **{
+            name: Detector(name, ChangeDetectorConfig(name))
+            for name in ('changeformer-v6', 'siamcrnn', 'fcsiamdiff', 'fcsiamconc')
+        },  # type: ignore[arg-type]
     }
     fidelity_samples = 200  # both dates cost twice as much, and no more are compared than there are real ones
     keeps_predictions = True
@@ -62,22 +65,23 @@ class DatePairs(MaskedImages):
         scores['precision'] = 0.0 if scores['precision'] != scores['precision'] else scores['precision']
         return {**scores, 'per_class': segmentation_scores(predicted, target, 2, spec.ignore_index).iou}
 
-    def require_scorable(self, dataset: Any, what: str) -> None:
-        """Refuse pairs of which nothing has changed.
-
-        Raises:
-            ValueError: beginning with ``what``.
-        """
+    def unscorable(self, dataset: Any) -> str | None:
+        """Pairs of which nothing has changed."""
         mask = whole(dataset)[1]
-        if not (mask == 1).any():
-            raise ValueError(
-                f'{what}: nothing changed in any of the {len(mask)} windows, so that there is no F1; use another seed, '
-                'other regions, or a larger test_fraction or val_fraction'
-            )
+        if (mask == 1).any():
+            return None
+        return (
+            f'nothing changed in any of the {len(mask)} windows, so that there is no F1; use another seed, other '
+            'regions, or a larger test_fraction or val_fraction'
+        )
 
     def hold(self, image: Tensor, target: Tensor, spec: SampleSpec) -> ChangeDataset:
         """Pairs of dates."""
         return ChangeDataset(image, target, spec)
+
+    def as_images(self, pair: Pair, date: int = 0) -> Pair:
+        """One of the dates."""
+        return pair[0][:, date], pair[1][:, 0]
 
     def encoder(self, train: Pair, spec: SampleSpec, seed: int = 0) -> Encoder:
         """Of single dates."""

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -19,7 +19,7 @@ from ..scenes import LabelledPatchSplit, LabelledPatchSplitter
 from ..systems import Generator
 from ..trainers.patch_encoder import train_patch_encoder
 from ..trainers.scene_classifier import SceneClassifierConfig, predict_scenes, train_scene_classifier
-from .base import Comparison, Network, Record, Task, on_cpu, whole
+from .base import Comparison, Downstream, Network, Record, Task, on_cpu, one_date, whole
 from .spectrum import METRICS, compared_spectra, spectral_record
 
 
@@ -40,7 +40,7 @@ class LabelledImages(Task):
     splits = (LabelledPatchSplit, LabelledPatchSplitter)
     metrics = METRICS
     downstream, config = SceneClassifier, SceneClassifierConfig
-    models = {
+    models: ClassVar[Mapping[str, Downstream]] = {
         name: SceneClassifier(name, SceneClassifierConfig(name))  # type: ignore[arg-type]
         for name in ('cnn2d', 'cnn3d', 'alexnet', 'vgg16', 'resnet18')
     }
@@ -61,29 +61,33 @@ class LabelledImages(Task):
         """Labelled images."""
         return SceneDataset(image, target, spec)
 
+    def as_images(self, pair: Pair, date: int = 0) -> Pair:
+        """Images whose label is that of every pixel."""
+        image, label = pair
+        return image, label[:, None, None].expand(len(image), *image.shape[-2:])
+
     def encoder(self, train: Pair, spec: SampleSpec, seed: int = 0) -> Encoder:
         """Of images, every pixel of which has its label."""
-        return train_patch_encoder(*_pixelwise(train), spec.num_classes, spec.ignore_index, seed)
+        return train_patch_encoder(*self.as_images(train), spec.num_classes, spec.ignore_index, seed)
 
     def fidelity(
         self, train: Pair, test: Pair, fake: Pair, spec: SampleSpec, encoder: Encoder | None, seed: int = 0
     ) -> dict[str, Any]:
         """Of images as pairs whose mask is their label all over, and of their mean spectra."""
         encoder = encoder or self.encoder(train, spec, seed)
-        pairs = map(_pixelwise, (train, test, fake))
-        means = map(mean_spectra, (train, test, fake))
+        pairs, means = ([look(side) for side in (train, test, fake)] for look in (self.as_images, mean_spectra))
         return {
-            'images': patch_fidelity(*pairs, replace(spec, kind='segmentation'), encoder, seed),
-            'mean spectra': fidelity(*means, spec.num_classes),
+            'images': patch_fidelity(pairs[0], pairs[1], pairs[2], one_date(spec), encoder, seed),
+            'mean spectra': fidelity(means[0], means[1], means[2], spec.num_classes),
         }
 
     def comparisons(self, sides: Sequence[Pair], spec: SampleSpec, per_class: int, seed: int = 0) -> list[Comparison]:
         """Of all images, and of so many mean spectra of a class."""
-        encoder, known = self.encoder(sides[0], spec, seed), _pixelwise(sides[0])
-        plain = replace(spec, kind='segmentation')
+        encoder, known = self.encoder(sides[0], spec, seed), self.as_images(sides[0])
+        plain = one_date(spec)
 
         def measure(test: Pair, fake: Pair) -> dict[str, Value]:
-            result = patch_fidelity(known, _pixelwise(test), _pixelwise(fake), plain, encoder, seed)
+            result = patch_fidelity(known, self.as_images(test), self.as_images(fake), plain, encoder, seed)
             return patch_values(result, OF_IMAGES)
 
         means = [mean_spectra(side) for side in sides]
@@ -105,9 +109,3 @@ class LabelledImages(Task):
 def mean_spectra(pair: Pair) -> Pair:
     """Mean spectra (n, C) of images (n, C, H, W), and their labels."""
     return pair[0].mean(dim=(-2, -1)), pair[1]
-
-
-def _pixelwise(pair: Pair) -> Pair:
-    """Images and masks (n, H, W) of their labels."""
-    image, label = pair
-    return image, label[:, None, None].expand(len(image), *image.shape[-2:])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -20,7 +20,7 @@ from ..systems import Generator
 from ..systems.abilities import Reconstructs
 from ..trainers.patch_encoder import train_patch_encoder
 from ..trainers.segmentation import SegmenterConfig, predict_masks, train_segmenter
-from .base import Comparison, Network, Record, Task, finite, on_cpu, whole
+from .base import Comparison, Downstream, Network, Record, Task, finite, on_cpu, whole
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ class Patches(MaskedImages):
     kind = 'segmentation'
     metrics = ('miou', 'f1', 'oa')
     downstream, config = Segmenter, SegmenterConfig
-    models = {
+    models: ClassVar[Mapping[str, Downstream]] = {
         'segformer': Segmenter(),
         'pfsegnet': Segmenter('pfsegnet', SegmenterConfig('pfsegnet')),
     }

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -81,7 +81,7 @@ class Spectra(Task):
     splits = (Split, Splitter)
     metrics = METRICS
     downstream, config = Classifier, ClassifierConfig
-    models = {'nn1d': Classifier(), 'linear_svm': Classifier('linear_svm')}
+    models: ClassVar[Mapping[str, Downstream]] = {'nn1d': Classifier(), 'linear_svm': Classifier('linear_svm')}
 
     def train(self, model: Classifier, dataset: Any, seed: int = 0, device: str = 'cpu') -> Any:
         """NN-1D, or a linear SVM on bands that real spectra standardise."""
@@ -105,6 +105,10 @@ class Spectra(Task):
         x, y, pool = (part.numpy() for part in (data.x, data.y, data.unlabelled))
         return estimate_prior(x, y, pool, data.spec.num_classes)
 
+    def as_images(self, pair: Pair, date: int = 0) -> Pair:
+        """Images of one pixel."""
+        return pair[0][:, :, None, None], pair[1][:, None, None]
+
     def draw(self, generator: Generator, count: int, per_class: int, seed: int) -> dict[str, Tensor]:
         """As many spectra of each class."""
         labels = balanced(generator.spec.num_classes, per_class, seed)
@@ -117,7 +121,10 @@ class Spectra(Task):
         alphas, classes = torch.linspace(0, 1, 9), generator.spec.classes
         return {
             'within': (f'two noise vectors, {classes[0]}', generator.interpolate((0, 0), alphas, (0, 1)).cpu()),
-            'across': (f'{classes[0]} to {classes[1]}, fixed noise', generator.interpolate((0, 1), alphas, (0, 0)).cpu()),
+            'across': (
+                f'{classes[0]} to {classes[1]}, fixed noise',
+                generator.interpolate((0, 1), alphas, (0, 0)).cpu(),
+            ),
         }
 
     def fidelity(

@@ -11,10 +11,11 @@ import torch
 
 import hsiaug.ablation.cells as measuring
 from hsiaug.ablation import Arm, Classifier, Segmenter, Setting, Study, run_study
-from hsiaug.ablation.cells import SpectraGroup
+from hsiaug.ablation.cells import Group
 from hsiaug.ablation.results import read_results
 from hsiaug.metrics.classification import Accuracies
 from hsiaug.scenes import RandomSplit, Scene
+from hsiaug.tasks import spectrum
 from hsiaug.trainers import ClassifierConfig, train_nn1d
 
 SETTING = Setting('scene', '30 %', RandomSplit(fraction=0.3))
@@ -51,13 +52,13 @@ def test_candidates_are_tuned_from_another_initialisation_than_the_cells(
         seeds.append((config.steps, seed))
         return train_nn1d(dataset, config, seed, device)
 
-    monkeypatch.setattr(measuring, 'train_nn1d', noted)
+    monkeypatch.setattr(spectrum, 'train_nn1d', noted)
     plan = study(classifiers=(NETWORK,), arms=(), seeds=(3, 4))
     cell_seeds, tuning_seeds = set(), set()
     for seed in plan.seeds:
         seeds.clear()
         (cell,) = plan.cells(SETTING, seed)
-        SpectraGroup(library(), SETTING, seed, tmp_path).run(cell, plan.metrics)
+        Group(library(), SETTING, seed, tmp_path).run(cell, plan.metrics)
         (first, tuned), (second, also), (_, trained) = seeds
         assert (first, second) == (5, 10)
         assert tuned == also
@@ -68,12 +69,13 @@ def test_candidates_are_tuned_from_another_initialisation_than_the_cells(
     assert not tuning_seeds & set(range(1000))
 
 
-def test_a_setting_that_diverges_is_never_chosen(tmp_path: Path) -> None:
+def test_a_setting_that_diverges_is_never_chosen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     wild = replace(NETWORK, config=replace(NETWORK.config, lr=1e30))
-    group = SpectraGroup(library(), SETTING, 0, tmp_path)
-    group._candidates = lambda _: [wild, NETWORK]  # type: ignore[method-assign]
-    assert group.tuned(NETWORK, 'oa') is NETWORK
-    group = SpectraGroup(library(), SETTING, 0, tmp_path)
+    group = Group(library(), SETTING, 0, tmp_path)
+    both = replace(NETWORK, steps=(5,))
+    monkeypatch.setattr(Classifier, 'candidates', lambda self: [wild, NETWORK] if self == both else [self] * 2)
+    assert group.tuned(both, 'oa') is NETWORK
+    group = Group(library(), SETTING, 0, tmp_path)
     with pytest.raises(ValueError, match='learns nothing from real data alone: its training diverged in all of 2'):
         group.tuned(wild, 'oa')
 
@@ -104,7 +106,7 @@ def test_a_generator_that_diverges_is_named_and_not_kept(tmp_path: Path, monkeyp
 
 def test_a_metric_without_a_value_is_named_and_never_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     nothing = Accuracies(1.0, float('nan'), 1.0, (1.0, 1.0))
-    monkeypatch.setattr(measuring, 'accuracies', lambda *_: nothing)
+    monkeypatch.setattr(spectrum, 'accuracies', lambda *_: nothing)
     message = r"scene, 30 %, linear_svm, real only, seed 0: \['aa'\] have no value on the validation part"
     with pytest.raises(ValueError, match=message):
         run_study(study(), tmp_path, progress=False)

@@ -13,12 +13,11 @@ from safetensors.torch import load_file
 
 from hsiaug.ablation import Arm, Classifier, Detector, Segmenter, Setting, Study, run_study
 from hsiaug.ablation.arms import change_arms
-from hsiaug.ablation.change_cells import ChangeGroup, changes_file
+from hsiaug.ablation.cells import Group, predictions_file
 from hsiaug.ablation.runner import fidelity_files, open_group
+from hsiaug.ablation.shown import shown_predictions, shown_samples
 from hsiaug.metrics.change import change_scores
-from hsiaug.report.ablation import text_table, write_report
-from hsiaug.report.change_maps import draw_change_maps
-from hsiaug.report.patch_evaluation import draw_pairs
+from hsiaug.report.ablation import draw_shown, text_table, write_report
 from hsiaug.scenes import BitemporalScene, ChangeSplitter, PatchSplitter, RandomSplit
 from hsiaug.scenes.config import SceneConfig
 from hsiaug.trainers.change_detection import ChangeDetectorConfig
@@ -66,7 +65,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run that was killed after its first seed's cells, before their fidelity was measured, and went on."""
     folder, plan = tmp_path_factory.mktemp('run'), study()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ChangeGroup, 'measure_fidelity', killed)
+        patch.setattr(Group, 'measure_fidelity', killed)
         with pytest.raises(KeyboardInterrupt):
             run_study(replace(plan, seeds=(0,)), folder, progress=False)
     first = (folder / 'results.jsonl').read_text()
@@ -102,11 +101,11 @@ def test_predictions_of_the_first_seed_are_kept(finished: Path) -> None:
     rows = {row['cell']: row for row in map(json.loads, (finished / 'results.jsonl').read_text().splitlines())}
     group: Any = open_group(plan, setting, 0, finished)
     for cell in plan.cells(setting, 0):
-        kept = load_file(changes_file(finished, cell))['mask']
+        kept = load_file(predictions_file(finished, cell))['mask']
         scores = change_scores(kept.long(), group.test.mask, 255)
         assert scores.f1 == pytest.approx(rows[cell.key]['test']['f1'])
         assert scores.recall == pytest.approx(rows[cell.key]['test']['recall'])
-    assert not any(changes_file(finished, cell).exists() for cell in plan.cells(setting, 1))
+    assert not any(predictions_file(finished, cell).exists() for cell in plan.cells(setting, 1))
 
 
 def test_fidelity_is_measured_once_for_arms_of_one_generator(finished: Path) -> None:
@@ -139,8 +138,8 @@ def test_generators_are_kept_once_and_never_for_another_seed_or_setting(finished
 
 def test_report_shows_triplets_and_maps(finished: Path) -> None:
     plan = study()
-    draw_pairs(plan, finished)
-    draw_change_maps(plan, finished)
+    draw_shown(shown_samples(plan, finished), finished)
+    draw_shown(shown_predictions(plan, finished), finished)
     paths = write_report(finished)
     text = paths.markdown.read_text()
     for said in (
@@ -172,7 +171,9 @@ def test_parts_without_change_are_refused(tmp_path: Path) -> None:
     # The half without the strip tests where the split is one into left and right.
     seed = next(seed for seed in range(50) if (halves(scene, seed).test_windows[:, 1] >= 24).all())
     plan = study(scenes={'strip': lambda: scene}, settings=(Setting('strip', '8 px', halves),))
-    with pytest.raises(ValueError, match=rf'strip, 8 px, seed {seed}: nothing changed in any of the 12 test windows'):
+    with pytest.raises(
+        ValueError, match=rf'strip, 8 px, seed {seed}, test part: nothing changed in any of the 12 windows'
+    ):
         open_group(plan, plan.settings[0], seed, tmp_path)
 
 

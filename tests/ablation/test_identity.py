@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from hsiaug.ablation import Arm, Classifier, Setting, Study, run_study
-from hsiaug.ablation.cells import SpectraGroup
+from hsiaug.ablation.cells import Group
 from hsiaug.ablation.names import file_stem
 from hsiaug.ablation.results import read_results
 from hsiaug.ablation.runner import fidelity_files, file_name
@@ -200,7 +200,7 @@ def test_generators_are_kept_for_one_scene(tmp_path: Path) -> None:
     arm = Arm('GAN', 'spectral_gan', {'iterations': 2, 'hidden': 4, 'layers': 1}, 'real')
     setting = Setting('scene', '20 %', RandomSplit(fraction=0.2))
     for scene in (library(), library(), library(scale=0.5)):
-        SpectraGroup(scene, setting, 0, tmp_path).generator(arm)
+        Group(scene, setting, 0, tmp_path).generator(arm)
     assert len(list((tmp_path / 'generators').iterdir())) == 2
 
 

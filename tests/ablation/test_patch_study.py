@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from hsiaug.ablation import Arm, Classifier, Segmenter, Setting, Study, run_study
-from hsiaug.report.ablation import write_report
-from hsiaug.report.patch_evaluation import draw_pairs
+from hsiaug.ablation.shown import shown_samples
+from hsiaug.report.ablation import draw_shown, write_report
 from hsiaug.scenes import LabelledPatchSplitter, PatchSplitter, RandomSplit, SimulatedScene
 from hsiaug.trainers.segmentation import SegmenterConfig
 
@@ -62,7 +62,7 @@ def test_a_study_of_pairs_runs_resumes_and_reports(tmp_path: Path) -> None:
     fidelity = json.loads(next((tmp_path / 'fidelity').glob('*two-stream*')).read_text())
     assert fidelity['kind'] == 'segmentation'
     assert fidelity['reconstruction']['rmse'] > 0
-    draw_pairs(plan, tmp_path)
+    draw_shown(shown_samples(plan, tmp_path), tmp_path)
     text = write_report(tmp_path).markdown.read_text()
     assert 'mIoU %' in text
     assert 'FID to training' in text

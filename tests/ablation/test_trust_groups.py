@@ -10,7 +10,7 @@ from conftest import make_scene
 from hsiaug.ablation import Classifier, Setting
 from hsiaug.ablation.plan import Cell
 from hsiaug.ablation.results import RESULTS_FILE, read_results
-from hsiaug.quality import Gated, GateError, Gates, RangeGate, RatioSearch, SubspaceGate, behind, label_regions
+from hsiaug.quality import Gated, GateError, Gates, RangeGate, RatioSearch, SubspaceGate, gate_generator, label_regions
 from hsiaug.scenes import HalvesSplit
 from hsiaug.systems import Generator
 from hsiaug.trainers import ClassifierConfig, fit_generator, training_data
@@ -108,7 +108,7 @@ def test_gates_of_a_fold_are_fitted_once_whatever_the_generator() -> None:
     draw = far.sample
     far.sample = lambda *a, **k: {**(d := draw(*a, **k)), 'image': torch.full_like(d['image'], 1e6)}  # type: ignore[method-assign]
     with pytest.raises(GateError, match='fewer than 12% of 32 samples pass the gates'):
-        behind(one.gates, far)
+        gate_generator(one.gates, far)
     # Of one class nothing passes: it is left out, and the others are mixed in.
     near = fit_generator('duplicate', data, {}, 0)
     copy = near.sample
@@ -118,7 +118,7 @@ def test_gates_of_a_fold_are_fitted_once_whatever_the_generator() -> None:
         return {**batch, 'image': batch['image'] + 1e6 * (batch['label'] == 1)[:, None]}
 
     near.sample = odd  # type: ignore[method-assign]
-    rest = behind(one.gates, near)
+    rest = gate_generator(one.gates, near)
     assert rest.left_out == (data.spec.classes[1],)
     assert 1 not in rest.sample(40, seed=1)['label']
 

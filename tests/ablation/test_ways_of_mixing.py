@@ -9,12 +9,10 @@ import pytest
 import torch
 
 from hsiaug.ablation import Arm, Classifier, Segmenter, Setting, Study
-from hsiaug.ablation import cells as measuring
-from hsiaug.ablation import patch_cells as measuring_patches
-from hsiaug.ablation.cells import SpectraGroup
-from hsiaug.ablation.patch_cells import PatchGroup
+from hsiaug.ablation.cells import Group
 from hsiaug.datasets import MixedDataset
 from hsiaug.scenes import PatchSplitter, RandomSplit, Scene, SimulatedScene
+from hsiaug.tasks import segmentation, spectrum
 from hsiaug.trainers import ClassifierConfig, train_nn1d
 from hsiaug.trainers.segmentation import SegmenterConfig, train_segmenter
 
@@ -35,7 +33,7 @@ def study(*arms: Arm, **changes: Any) -> Study:
 
 def test_what_the_network_sees(scene: Scene, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     plan = study(*WAYS)
-    group = SpectraGroup(scene, plan.settings[0], 0, tmp_path)
+    group = Group(scene, plan.settings[0], 0, tmp_path)
     seen: dict[str, list[tuple[int, int]]] = {}
     configs: dict[str, ClassifierConfig] = {}
 
@@ -48,7 +46,7 @@ def test_what_the_network_sees(scene: Scene, tmp_path: Path, monkeypatch: pytest
         configs[name], networks[name] = config, train_nn1d(dataset, config, seed, device, note)
         return networks[name]
 
-    monkeypatch.setattr(measuring, 'train_nn1d', trained)
+    monkeypatch.setattr(spectrum, 'train_nn1d', trained)
     networks: dict[str, torch.nn.Module] = {}
     for cell in plan.cells(plan.settings[0], 0):
         name = 'real' if cell.arm is None else cell.arm.name
@@ -83,8 +81,8 @@ def test_normalisation_of_its_own_for_synthetic_samples(tmp_path: Path, monkeypa
         trained.append(train_segmenter(*args))
         return trained[-1]
 
-    monkeypatch.setattr(measuring_patches, 'train_segmenter', kept)
-    group = PatchGroup(SimulatedScene(64, 64, classes=3, patch=4), setting, 0, tmp_path)
+    monkeypatch.setattr(segmentation, 'train_segmenter', kept)
+    group = Group(SimulatedScene(64, 64, classes=3, patch=4), setting, 0, tmp_path)
     for cell in plan.cells(setting, 0):
         group.run(cell, plan.metrics)
     means = [state['running_mean'] for state in map(first_normalisation, trained)]

@@ -11,8 +11,8 @@ import pytest
 from hsiaug.quality import Candidate, RatioSearch, Recorded, SpectraTrial
 from hsiaug.quality.adaptive_ratio import AdaptiveRatio
 from hsiaug.quality.agreement import AgreementGate
-from hsiaug.quality.behind import all_gates
 from hsiaug.quality.coverage import Coverage
+from hsiaug.quality.fitting import all_gates
 from hsiaug.quality.folds import fold_splits
 from hsiaug.quality.gated import Gated
 from hsiaug.quality.novelty import NoveltyGate

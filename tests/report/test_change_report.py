@@ -10,12 +10,13 @@ import torch
 from torch import Tensor
 
 from hsiaug.datasets import ChangeDataset
-from hsiaug.report.change_evaluation import evaluate_changes
 from hsiaug.report.change_maps import OUTCOMES, plot_change_maps
+from hsiaug.report.evaluation import write_evaluation
 from hsiaug.report.fidelity_tables import fidelity_table
 from hsiaug.samples import LeakageError, Provenance, SpecMismatchError
 from hsiaug.scenes import BitemporalScene, PatchSplit, PatchSplitter, SimulatedScene
 from hsiaug.systems import Generator
+from hsiaug.tasks import task_of
 
 COLOURS = {name: matplotlib.colors.to_rgb(colour) for name, colour in OUTCOMES.items()}
 
@@ -33,6 +34,11 @@ class Replay(Generator):
     def _draw(self, labels: Tensor, rng: torch.Generator) -> dict[str, Tensor]:
         rows = torch.randint(len(self.data), (len(labels),), generator=rng)
         return {'image': self.data.image[rows].flip(3), 'mask': self.data.mask[rows].flip(2).roll(self.shift, dims=3)}
+
+
+def evaluate_changes(generator: Generator, train: ChangeDataset, test: ChangeDataset, out: Path, count: int) -> str:
+    found = task_of(generator).evaluate(generator, train, test, count)
+    return write_evaluation(found, generator.card(), out)
 
 
 @pytest.fixture(scope='module')

@@ -15,14 +15,15 @@ from test_ablation_report import run_folder
 from torch import Tensor
 
 from hsiaug.datasets import SyntheticBank, write_bank
+from hsiaug.metrics.values import Value, spectra_measure, with_intervals
 from hsiaug.quality import Candidate, RatioSearch, Recorded
-from hsiaug.report.page import _warnings, write_page
-from hsiaug.report.page_fidelity import Value, spectra_measure, with_intervals
-from hsiaug.report.page_parts import read_parts, thinned
+from hsiaug.quality.inspection import inspect_bank, read_compared
+from hsiaug.report.page import _warnings, page_file, write_page
 from hsiaug.report.page_ratio import ratio_section
 from hsiaug.samples import LeakageError, Provenance, SampleSpec, SpecMismatchError
 from hsiaug.scenes import BlockSplit, Scene, Split
 from hsiaug.systems import TrainingData
+from hsiaug.tasks.base import thinned
 from hsiaug.trainers import fit_generator, training_data
 
 NAMES = {1: '<u>&', 2: 'cost $x$ of $y$', 3: 'water'}
@@ -75,9 +76,9 @@ def bank(scene: Scene, split: Split, tmp_path_factory: pytest.TempPathFactory) -
 @pytest.fixture(scope='module')
 def page(bank: SyntheticBank, scene: Scene, split: Split, tmp_path_factory: pytest.TempPathFactory) -> Reader:
     run = run_folder(tmp_path_factory.mktemp('run'))
-    path, glance = write_page(bank, scene, split, study=run)
+    path, overview = write_page(inspect_bank(bank, scene, split), ratio=ratio_section(run))
     assert path == bank.root.parent / 'a <u>"&" bank_evaluation.html'
-    assert [name for name, _ in glance][:2] == ['rejected by gates', 'memorised']
+    assert [name for name, _ in overview][:2] == ['rejected by gates', 'memorised']
     return Reader(path.read_text())
 
 
@@ -131,7 +132,7 @@ def test_the_reader_learns_what_was_used(page: Reader, split: Split) -> None:
 def test_fidelity_and_coverage_are_those_of_held_out_samples(
     page: Reader, bank: SyntheticBank, scene: Scene, split: Split
 ) -> None:
-    parts = read_parts(bank, scene, split)
+    parts = read_compared(bank, scene, split)
     train, test, fake = (thinned((side['image'], side['label']), 200) for side in parts.sides().values())
     assert len(fake[0]) == 240
     measure = spectra_measure(train, 3)
@@ -152,15 +153,14 @@ def test_a_generator_that_saw_the_held_out_part_is_refused(
 ) -> None:
     other = BlockSplit(block=8, per_class=30)(scene, 1)
     with pytest.raises(LeakageError, match='evaluation pixels'):
-        write_page(bank, scene, other, tmp_path / 'page.html')
+        inspect_bank(bank, scene, other)
     strangers = make_scene(48, 40, bands=9)
     with pytest.raises(SpecMismatchError, match='bands'):
-        write_page(bank, strangers, BlockSplit(block=8, per_class=30)(strangers), tmp_path / 'page.html')
-    assert not list(tmp_path.iterdir())
+        inspect_bank(bank, strangers, BlockSplit(block=8, per_class=30)(strangers))
     with pytest.raises(FileNotFoundError, match='no folder'):
-        write_page(bank, scene, split, tmp_path / 'nowhere' / 'page.html')
+        page_file(bank, tmp_path / 'nowhere' / 'page.html')
     with pytest.raises(ValueError, match='count must be at least 1'):
-        write_page(bank, scene, split, tmp_path / 'page.html', count=0)
+        inspect_bank(bank, scene, split, count=0)
 
 
 def test_what_is_not_known_of_the_source_is_said(scene: Scene, split: Split, tmp_path: Path) -> None:
@@ -179,8 +179,8 @@ def test_what_is_not_known_of_the_source_is_said(scene: Scene, split: Split, tmp
     for number, (said, provenance) in enumerate(cases.items()):
         source = Held(batch, data.spec, provenance)
         bank = write_bank(source, None, tmp_path / str(number))  # type: ignore[arg-type]
-        assert any(said in warning for warning in _warnings(read_parts(bank, scene, split), gates=True))
-    path, _ = write_page(SyntheticBank(tmp_path / '0'), scene, split, gates=False, count=50)
+        assert any(said in warning for warning in _warnings(read_compared(bank, scene, split), gates=True))
+    path, _ = write_page(inspect_bank(SyntheticBank(tmp_path / '0'), scene, split, gates=False, count=50))
     text = path.read_text()
     assert 'not known which pixels' in text
     assert 'Gates were left out' in text

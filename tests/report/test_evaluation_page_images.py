@@ -9,23 +9,31 @@ from pages import Reader
 from torch import Tensor
 
 from hsiaug.datasets import ChangeDataset, PatchDataset, SceneDataset, scene_dataset, write_bank
-from hsiaug.report import page_fidelity, scene_evaluation
+from hsiaug.quality import inspection
+from hsiaug.quality.inspection import inspect_bank
+from hsiaug.report.evaluation import write_evaluation
 from hsiaug.report.page import write_page
-from hsiaug.report.scene_evaluation import evaluate_scenes
 from hsiaug.samples import LeakageError, Provenance
 from hsiaug.scenes import BitemporalScene, LabelledPatchSplitter, PatchSplitter, Scene, SimulatedScene
 from hsiaug.scenes.labelled_patches import LabelledPatchSplit
 from hsiaug.systems import Generator
+from hsiaug.tasks import change, segmentation, task_of
+from hsiaug.tasks import scene as scene_task
 from hsiaug.trainers import training_data
 from hsiaug.trainers.patch_encoder import train_date_encoder, train_patch_encoder
 
 
 @pytest.fixture(autouse=True)
 def short_training(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (page_fidelity, scene_evaluation):
+    for module in (segmentation, scene_task):
         monkeypatch.setattr(module, 'train_patch_encoder', lambda *a: train_patch_encoder(*a, steps=10))
-    monkeypatch.setattr(page_fidelity, 'PARTS', 2)
-    monkeypatch.setattr(page_fidelity, 'train_date_encoder', lambda *a: train_date_encoder(*a, steps=10))
+    monkeypatch.setattr(inspection, 'PARTS', 2)
+    monkeypatch.setattr(change, 'train_date_encoder', lambda *a: train_date_encoder(*a, steps=10))
+
+
+def evaluate_scenes(generator: Generator, train: SceneDataset, test: SceneDataset, out: Path, count: int) -> str:
+    found = task_of(generator).evaluate(generator, train, test, count)
+    return write_evaluation(found, generator.card(), out)
 
 
 def simulated(dates: int = 1) -> SimulatedScene:
@@ -41,7 +49,7 @@ def test_wrong_masks_and_turned_copies_are_shown(tmp_path: Path) -> None:
     image[4], mask[4] = data.x[2].rot90(1, dims=(-2, -1)), data.y[2].rot90(1, dims=(-2, -1))
     mask[7] = (mask[7] + 1) % 3
     bank = write_bank(PatchDataset(image, mask, data.spec), None, tmp_path / 'pairs')
-    path, glance = write_page(bank, scene, split)
+    path, overview = write_page(inspect_bank(bank, scene, split))
     page = Reader(path.read_text())
     assert page.open == []
     assert 'It is not known which pixels the source of this bank has seen' in path.read_text()
@@ -50,7 +58,7 @@ def test_wrong_masks_and_turned_copies_are_shown(tmp_path: Path) -> None:
     assert f'corner at row {corner[0]}, column {corner[1]}' in card
     assert 'an exact copy' in card
     assert '1 are copies to the last digits' in page.sections['Memorised samples']
-    assert 'alignment of mask and image' in dict(glance)
+    assert 'alignment of mask and image' in dict(overview)
     # All but two pairs are the held-out ones themselves.
     assert float(page.row('Fidelity', 'precision')[0]) > 0.9
     assert int(page.row('Rejected samples', 'agreement: labels or masks that do not fit the image')[0]) < 0.3 * len(
@@ -64,7 +72,7 @@ def test_pairs_of_dates(tmp_path: Path) -> None:
     data = training_data(scene, split)
     dates = data.x[:30].flip(1)  # the second date first
     bank = write_bank(ChangeDataset(dates, data.y[:30], data.spec), None, tmp_path / 'dates')
-    path, glance = write_page(bank, scene, split, gates=False)
+    path, overview = write_page(inspect_bank(bank, scene, split, gates=False))
     page = Reader(path.read_text())
     assert page.open == []
     assert 'alt="spectra by class, date 2"' in path.read_text()
@@ -77,7 +85,7 @@ def test_pairs_of_dates(tmp_path: Path) -> None:
         'Fidelity', 'differences between dates, where nothing changed, Wasserstein distance in real standard deviations'
     )
     assert float(value) > float(real)
-    assert 'both dates: Fréchet distance of images' in dict(glance)
+    assert 'both dates: Fréchet distance of images' in dict(overview)
 
 
 # --- labelled images --------------------------------------------------------------------------------------------------
@@ -111,7 +119,7 @@ def test_labelled_images(patches: tuple[Scene, LabelledPatchSplit], tmp_path: Pa
     train = scene_dataset(scene, split, 'train')
     assert isinstance(train, SceneDataset)
     bank = write_bank(Replay(train, split), 40, tmp_path / 'images', labels='uniform')
-    path, _ = write_page(bank, scene, split)
+    path, _ = write_page(inspect_bank(bank, scene, split))
     page = Reader(path.read_text())
     assert page.open == []
     assert 'known' not in page.sections['']

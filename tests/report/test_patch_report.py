@@ -2,6 +2,7 @@ import io
 import math
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,12 +12,14 @@ from torch import Tensor
 
 from hsiaug.datasets.patches import PatchDataset
 from hsiaug.metrics.patches import patch_fidelity
-from hsiaug.report.patch_evaluation import evaluate_patches, patch_markdown
+from hsiaug.report.evaluation import write_evaluation
+from hsiaug.report.fidelity_text import patch_markdown
 from hsiaug.report.patches import plot_class_profiles, plot_class_shares, plot_cooccurrence, plot_pairs
 from hsiaug.samples import LeakageError, Provenance, SampleSpec, SpecMismatchError
 from hsiaug.scenes import SimulatedScene
 from hsiaug.scenes.patches import PatchSplit, PatchSplitter
 from hsiaug.systems import Generator
+from hsiaug.tasks import task_of
 
 IGNORE = 255
 WAVELENGTHS = (400.0, 450.0, 500.0, 550.0, 900.0, 950.0)  # bands between 550 and 900 nm were removed
@@ -113,6 +116,13 @@ class Replay(Generator):
         rows = torch.randint(len(self.data), (len(labels),), generator=rng)
         image = 1.05 * self.data.image[rows].flip(2)
         return {'image': image, 'mask': self.data.mask[rows].flip(1).roll(self.shift, dims=2)}
+
+
+def evaluate_patches(
+    generator: Generator, train: PatchDataset, test: PatchDataset, out: Path, count: int, encoder: Any = None
+) -> str:
+    found = task_of(generator).evaluate(generator, train, test, count, encoder=encoder)
+    return write_evaluation(found, generator.card(), out)
 
 
 @pytest.fixture(scope='module')

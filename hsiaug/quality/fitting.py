@@ -47,7 +47,7 @@ def fit_gates(
     return Gates(fitted) if fitted else None, missing
 
 
-def behind(
+def gate_generator(
     gates: Gates, generator: Generator, least: float = 1 / 8, per_class: int = 32, tries: int = 200, seed: int = 0
 ) -> Gated:
     """A generator behind gates, without the classes of which hardly anything passes.
@@ -63,7 +63,7 @@ def behind(
     Raises:
         GateError: if more than half of what there is to draw would be left out.
     """
-    check_value('behind', 'least', least, float, Range(0, 1))
+    check_value('gate_generator', 'least', least, float, Range(0, 1))
     shares = Gated(generator, gates, tries).passing(per_class, seed)
     out = [name for name, share in shares.items() if share < least]
     prior = dict(zip(generator.spec.classes, generator.class_prior.tolist(), strict=True))
@@ -91,4 +91,4 @@ def all_gates(generator: Generator, data: TrainingData, regions: Tensor, thresho
     gates, missing = fit_gates(data, regions, threshold)
     if gates is None:
         raise ValueError(f'no gate can be fitted: {missing}; search without gates')
-    return behind(gates, generator)
+    return gate_generator(gates, generator)

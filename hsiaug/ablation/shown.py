@@ -1,0 +1,103 @@
+"""What figures of a study show: samples of its first seed, and what its models predicted."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import load_file
+from torch import Tensor
+
+from ..metrics.patches import Pair
+from ..samples import SampleSpec
+from ..tasks import whole
+from ..tasks.base import on_cpu
+from .cells import predictions_file
+from .plan import REAL, Cell, Study
+from .runner import file_name, open_group
+
+
+@dataclass(frozen=True)
+class ShownSamples:
+    """Samples of an arm beside real ones.
+
+    Args:
+        file: name of the picture.
+        spec: what they are.
+        real: real images and targets.
+        fake: synthetic ones.
+    """
+
+    file: str
+    spec: SampleSpec
+    real: Pair
+    fake: Pair
+
+
+@dataclass(frozen=True)
+class ShownPredictions:
+    """What a downstream model predicts on the test part.
+
+    Args:
+        file: name of the picture.
+        test: the test part.
+        predicted: targets by what the model learned from.
+        tile_rows: height of a tile in a scene of stacked tiles.
+    """
+
+    file: str
+    test: Any
+    predicted: dict[str, Tensor]
+    tile_rows: int | None
+
+
+def shown_samples(study: Study, run: Path, device: str = 'cpu', count: int = 8) -> Iterator[ShownSamples]:
+    """Real and synthetic images with masks of each learned arm, for the first seed of each setting.
+
+    Args:
+        study: a study; of samples without masks nothing is shown.
+        run: its run folder, with the generators that the study has kept.
+        device: where to sample.
+        count: synthetic samples.
+    """
+    for setting in study.settings if study.task.fixed_set else ():
+        group = open_group(study, setting, study.seeds[0], run, device)
+        spec = group.data.spec
+        # Of pairs of dates training ones: in most windows to test on nothing changed.
+        real = whole(group.real if spec.dates == 2 else group.test)
+        for arm in study.arms:
+            if not arm.control:
+                fake = on_cpu(group.generator(arm).sample(count, seed=0))
+                drawn = fake['image'], fake[spec.target_key]
+                yield ShownSamples(file_name(setting, arm.name, 'png', 'pairs-'), spec, real, drawn)
+
+
+def shown_predictions(study: Study, run: Path) -> Iterator[ShownPredictions]:
+    """What each model predicts, with real data only and with each learned arm's most synthetic data.
+
+    Of the first seed of each setting, whose predictions the study has kept; cells that are not finished are left out.
+
+    Args:
+        study: a study; one that keeps no predictions has nothing to show.
+        run: its run folder.
+    """
+    for setting in study.settings:
+        finished = [cell for cell in study.cells(setting, study.seeds[0]) if predictions_file(run, cell).exists()]
+        if not finished:
+            continue
+        group = open_group(study, setting, study.seeds[0], run)
+        for network in study.classifiers:
+            shown: dict[str, Cell] = {}
+            for cell in finished:  # ratios rise
+                if cell.classifier == network and (cell.arm is None or not cell.arm.control):
+                    shown[REAL if cell.arm is None else cell.arm.name] = cell
+            predicted = {
+                'real only' if cell.arm is None else f'{name}, {cell.ratio:g}×': load_file(predictions_file(run, cell))[
+                    group.data.spec.target_key
+                ]
+                for name, cell in shown.items()
+            }
+            file = file_name(setting, network.name, 'png', 'changes-')
+            yield ShownPredictions(file, group.test, predicted, group.scene.tile_rows)

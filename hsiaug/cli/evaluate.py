@@ -1,0 +1,85 @@
+"""``hsiaug evaluate``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from ..datasets.bank import BANK_FILE, WRITING_FILE
+from ..scenes.config import SceneConfig
+from ..scenes.patches import PARTS
+from .config import SplitConfig, real_data, trained_on
+from .draw import require_device
+from .guard import require_writable
+
+
+def evaluate(
+    run: Path,
+    per_class: int = 200,
+    count: int | None = None,
+    device: str = 'cpu',
+    real: str | SceneConfig | None = None,
+    split: SplitConfig | None = None,
+    seed: int | None = None,
+    out: Path | None = None,
+    study: Path | None = None,
+    no_gates: bool = False,
+) -> None:
+    """Measure how near synthetic samples come to real ones, of a trained generator or of a bank.
+
+    Of a generator, figures and tables beside it, and its model card. Of a bank with --real one HTML page that stands
+    alone: samples, spectra, what gates reject and why, what is memorised, class balance, fidelity, coverage.
+
+    Args:
+        run: folder that ``hsiaug train`` wrote, or of a bank.
+        per_class: spectra per class, of a bank at most.
+        count: synthetic pairs or images of a generator, 500 if null; of a bank samples that are looked at, at most,
+            5000 spectra or 500 images if null.
+        device: where a generator samples.
+        real: of a bank, what it is compared with: a scene; or the folder of the generator that ``hsiaug train`` wrote,
+            or the config file of that command, which name scene, split and seed.
+        split: how the scene is split, other than ``real`` says; random if nothing says it.
+        seed: of the split, other than ``real`` says; 0 if nothing says it.
+        out: of a bank, file of the page; <bank>_evaluation.html if null.
+        study: of a bank, run folder of a study, or the file of a ratio search, whose curve the page shows.
+        no_gates: of a bank, leave out gates, which take longest.
+    """
+    from ..datamodules.mixed import open_source
+    from ..datasets import SyntheticBank, scene_dataset
+    from ..report.evaluation import write_evaluation
+    from ..systems import Generator
+    from ..tasks import task_of
+
+    bank = open_source(run) if (run / BANK_FILE).exists() or (run / WRITING_FILE).exists() else None
+    if isinstance(bank, SyntheticBank):
+        _evaluate_bank(bank, real_data(real, split, seed, run), out, count, per_class, not no_gates, study)
+        return
+    if real is not None or study is not None or out is not None or no_gates:
+        raise ValueError(
+            f'{run} is no bank; real, out, study and no_gates are for banks: draw one with hsiaug sample {run}'
+        )
+    require_device(device)
+    generator = Generator.from_pretrained(run, device)
+    require_writable(run)
+    opened, parts = trained_on(run)
+    train, test = (scene_dataset(opened, parts, part) for part in PARTS[::2])
+    found = task_of(generator).evaluate(generator, train, test, count or 500, per_class)
+    print(write_evaluation(found, generator.card(), run))
+
+
+def _evaluate_bank(
+    bank: Any, real: tuple[Any, Any], out: Path | None, count: int | None, per_class: int, gates: bool,
+    study: Path | None,
+) -> None:  # fmt: skip
+    from ..quality.inspection import inspect_bank
+    from ..report.page import page_file, write_page
+    from ..report.page_ratio import ratio_section
+
+    if out is not None and out.is_dir():
+        raise IsADirectoryError(f'{out} is a folder; give the file of the page')
+    require_writable((out or bank.root).absolute().parent)
+    page_file(bank, out)
+    curve = None if study is None else ratio_section(study)  # mistakes first
+    path, overview = write_page(inspect_bank(bank, *real, count, per_class, gates, progress=True), out, curve)
+    print('\n'.join(f'{name}: {value}' for name, value in overview))
+    print(f'page: {path}')

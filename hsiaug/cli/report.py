@@ -1,0 +1,23 @@
+"""``hsiaug report``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ..ablation.results import PLAN_FILE
+from .guard import require_writable
+
+
+def report(run: Path) -> None:
+    """Draw the report of a study again.
+
+    Args:
+        run: run folder of ``hsiaug ablate`` or ``hsiaug demo``.
+    """
+    from ..report.ablation import text_table, write_report
+
+    if (run / PLAN_FILE).is_file():  # elsewhere there is nothing to draw
+        require_writable(run)
+    paths = write_report(run)
+    print(text_table(run))
+    print(f'report: {paths.html}')

@@ -1,0 +1,78 @@
+"""``hsiaug sample``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import cast
+
+from ..datasets import LabelPolicy
+from ..datasets.bank_export import ExportFormat
+from .config import RUN_FILE, trained_on
+from .draw import bank_bytes, draw, require_device
+from .guard import require_writable
+
+
+def sample(
+    run: Path,
+    count: int = 1000,
+    out: Path = Path('runs/bank'),
+    labels: LabelPolicy = 'real',
+    seed: int = 0,
+    device: str = 'cpu',
+    devices: int = 1,
+    nodes: int = 1,
+    verify: bool = False,
+    preview: bool = False,
+    export: ExportFormat | None = None,
+) -> None:
+    """Draw samples from a trained generator into a bank, or look after a bank. Run it again to resume it.
+
+    Args:
+        run: folder of a generator to draw from (hsiaug train); or of a finished bank for verify, preview or export,
+            which draws nothing and needs no other option.
+        count: number of samples.
+        out: folder of the bank: safetensors shards and bank.json, which SyntheticBank.open reads.
+        labels: classes of the samples: real, sqrt, uniform or inverse training frequencies, or weights by class name.
+        seed: of labels and noise.
+        device: where to draw: cpu, cuda, cuda:1, ...
+        devices: processes per machine that fill the bank together, each on its own device.
+        nodes: machines that fill it together; torchrun or SLURM starts the same command on each.
+        verify: read all shards and compare their checksums.
+        preview: draw samples, beside the real ones that the generator was trained on, to <bank>_preview.png.
+        export: write the bank in a format that others read too, to <bank>.npz, <bank>_geotiff or <bank>_webdataset.
+    """
+    from ..datamodules.mixed import open_source
+    from ..datasets import SyntheticBank, scene_dataset
+    from ..datasets.bank_export import require_free
+    from ..report.bank import export_beside, export_place, preview_bank, summary
+    from ..systems import Generator
+
+    require_device(device, devices, nodes)
+    source = open_source(run)
+    if preview or export:
+        require_writable((run if isinstance(source, SyntheticBank) else out).absolute().parent)
+    if export:  # before anything is drawn
+        require_free(export_place(source.root if isinstance(source, SyntheticBank) else out, export))
+    if isinstance(source, SyntheticBank):
+        if not (verify or preview or export):
+            raise ValueError(
+                f'{run} is a bank already; add --verify, --preview or --export, or give the folder of a generator'
+            )
+        bank = source
+    else:
+        generator = cast(Generator, source)
+        if count > 0:  # write_bank says what is wrong with other counts
+            require_writable(out, bank_bytes(generator.spec, count, out))
+        drawn = draw(generator.to(device), count, out, labels, seed, devices, nodes)
+        if drawn is None:  # another process continues
+            return
+        bank = drawn
+        print(summary(bank))
+    if verify:
+        bank.verify(progress=True)
+        print(f'{len(bank)} samples in {len(bank.shards)} shards: all checksums right')
+    if preview:
+        known = (run / RUN_FILE).is_file()
+        print(f'preview: {preview_bank(bank, scene_dataset(*trained_on(run)) if known else None)}')
+    if export:
+        print(f'{export}: {export_beside(bank, export, progress=True)}')

@@ -1,0 +1,69 @@
+"""``hsiaug train``."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+from ..records import write_json
+from ..scenes.config import SceneConfig
+from .config import RANDOM, RUN_FILE, SIMULATED, SplitConfig, open_split
+from .draw import require_device
+from .guard import require_writable
+
+
+def train(
+    out: Path = Path('runs/generator'),
+    scene: SceneConfig = SIMULATED,
+    split: SplitConfig = RANDOM,
+    generator: str = 'spectral_gan',
+    settings: dict[str, Any] | None = None,
+    seed: int = 0,
+    device: str = 'cpu',
+    devices: int = 1,
+    nodes: int = 1,
+) -> None:
+    """Train a generator on the training part of a scene.
+
+    Args:
+        out: folder of the generator: config, weights, model card, and what it was trained on.
+        scene: the scene; the simulated one by default.
+        split: how it is split.
+        generator: registered name.
+        settings: of the generator.
+        seed: of the split and the training.
+        device: where to train.
+        devices: processes per machine that train together, each on its own device; they share every batch.
+        nodes: machines that train together; torchrun or SLURM starts the same command on each.
+    """
+    from ..engine import Run, world
+    from ..systems.fit import fit_generator, require_settings, training_data
+    from ..systems.saved import TRAINING_FOLDER, require_own_folder
+
+    require_device(device, devices, nodes)
+    require_settings(generator, settings)
+    require_own_folder(out)
+    require_writable(out)
+    opened, parts = open_split(scene, split, seed)
+    data = training_data(opened, parts)
+    checkpoints = out / TRAINING_FOLDER
+    try:
+        with Run(device=device, devices=devices, nodes=nodes).launched() as mine:
+            model = fit_generator(generator, data, settings, seed, str(mine), progress=True, folder=checkpoints)
+            helper = world()[0] > 0
+    except KeyboardInterrupt:
+        kept = checkpoints.is_dir() and any(checkpoints.iterdir())
+        said = f'checkpoints are in {checkpoints}, the same command continues from there' if kept else 'nothing is kept'
+        raise SystemExit(f'\ninterrupted; {said}') from None
+    if helper:  # another process of the run writes what all have learnt
+        return
+    # A kill in between must not leave this note beside weights that it does not describe.
+    (out / RUN_FILE).unlink(missing_ok=True)
+    model.save_pretrained(out)
+    run = {
+        'scene': dataclasses.asdict(scene), 'split': dataclasses.asdict(split), 'generator': generator,
+        'settings': settings, 'seed': seed,
+    }  # fmt: skip
+    write_json(out / RUN_FILE, run)
+    print(f'{generator} trained on {opened.name} (split {parts.fingerprint}): {out}')

@@ -1,0 +1,327 @@
+"""All that is measured of a bank beside real data: what gates say, what is memorised, fidelity, coverage."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Subset
+
+from ..datasets import SyntheticBank, scene_dataset
+from ..datasets.bank import layout
+from ..datasets.batches import fetch
+from ..metrics.patches import Pair
+from ..metrics.values import Measured, with_intervals
+from ..progress import progress_bar
+from ..samples import SampleSpec, require_compatible, require_unseen
+from ..scenes import LabelledPatchSplit, PatchSplit, Scene, Split
+from ..settings import check_value
+from ..systems import TrainingData
+from ..systems.fit import training_data
+from ..tasks import Task, task_of
+from .coverage import Coverage
+from .fitting import fit_gates
+from .gate import Gates, Verdict
+from .novelty import NoveltyGate
+from .regions import label_regions
+
+PARTS = 5
+"""Parts of the samples that are left out in turn."""
+LOOKED_AT = {False: 500, True: 5000}
+"""Images, and spectra, of a bank that are looked at by default; of large images as many as ``_BYTES`` hold."""
+_BYTES = 512 << 20
+_MOST = 2000  # real samples whose coverage is measured
+Batch = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Compared:
+    """Real and synthetic samples.
+
+    Args:
+        bank: the bank.
+        scene: the real scene.
+        split: its split.
+        data: training and validation part.
+        test: batch of the held-out part.
+        held_out: samples that this part has in all.
+        fake: batch of the bank.
+        rows: (n,) its rows in the bank.
+    """
+
+    bank: SyntheticBank
+    scene: Scene
+    split: Split | PatchSplit
+    data: TrainingData
+    test: Batch
+    held_out: int
+    fake: Batch
+    rows: np.ndarray
+
+    @property
+    def spec(self) -> SampleSpec:
+        """What real samples are."""
+        return self.data.spec
+
+    @property
+    def task(self) -> Task:
+        """What depends on their kind."""
+        return task_of(self.spec)
+
+    @property
+    def train(self) -> dict[str, Tensor]:
+        """Batch of the training part."""
+        return {'image': self.data.x, self.spec.target_key: self.data.y}
+
+    def sides(self) -> dict[str, Batch]:
+        """Batches by what they are."""
+        return {'real, training': self.train, 'real, test': self.test, 'synthetic': self.fake}
+
+    def pairs(self) -> list[Pair]:
+        """Images and targets of the three."""
+        return [(side['image'], side[self.spec.target_key]) for side in self.sides().values()]
+
+    def place(self, row: int) -> str:
+        """Where a training sample lies in the scene."""
+        if isinstance(self.split, PatchSplit):
+            labelled = isinstance(self.split, LabelledPatchSplit)
+            corners = self.split.patches('train')[0] if labelled else self.split.train  # type: ignore[attr-defined]
+            corner = corners[row]
+            return f'corner at row {corner[0]}, column {corner[1]}'
+        pixel = divmod(int(self.split.train[row]), self.scene.shape[1])
+        return f'pixel at row {pixel[0]}, column {pixel[1]}'
+
+
+def read_compared(bank: SyntheticBank, scene: Scene, split: Split | PatchSplit, count: int | None = None) -> Compared:
+    """Read what is compared.
+
+    Args:
+        bank: the bank.
+        scene: the real scene.
+        split: its split.
+        count: samples at most of the bank, and of the held-out part, spread evenly; see :data:`LOOKED_AT`.
+
+    Raises:
+        LeakageError: if the bank's generator has seen test pixels of the split.
+        SpecMismatchError: if real and synthetic samples do not fit together.
+        ValueError: if ``count`` is below 1.
+    """
+    if count is not None:
+        check_value('evaluation of a bank', 'count', count, int)
+    require_unseen(bank.provenance, split.scene, split.test)
+    unseen: Any = scene_dataset(scene, split, 'test')
+    require_compatible(unseen.spec, bank.spec)
+    dtype, shape = layout(bank.spec, soft_labels=False)['image']
+    room = _BYTES // (dtype.itemsize * math.prod(shape))
+    most = count or max(2, min(LOOKED_AT[bank.spec.size is None], room))
+    rows = spread_rows(len(bank), most)
+    data, test = training_data(scene, split), fetch(unseen, spread_rows(len(unseen), most))
+    return Compared(bank, scene, split, data, test, len(unseen), bank.batch(rows.tolist()), rows)
+
+
+def spread_rows(length: int, count: int) -> np.ndarray:
+    """At most ``count`` rows, spread evenly."""
+    return np.linspace(0, length - 1, min(length, count)).astype(np.int64)
+
+
+@dataclass(frozen=True)
+class Memorised:
+    """What is memorised, by the gate that looks for copies.
+
+    Args:
+        gate: this one.
+        counts: of the bank, see :meth:`~hsiaug.quality.novelty.NoveltyGate.memorised`.
+        distance: (n,) of synthetic samples to the nearest training sample.
+        nearest: (n,) rows of those.
+    """
+
+    gate: NoveltyGate
+    counts: Mapping[str, Any]
+    distance: Tensor
+    nearest: Tensor
+
+
+@dataclass(frozen=True)
+class Review:
+    """Gates that were fitted, and what they decide.
+
+    Args:
+        gates: fitted to the training part.
+        on_fake: on the synthetic samples.
+        on_real: on held-out real samples.
+        missing: gates that could not be fitted, and why.
+        memorised: None if the gate that looks for copies could not be fitted.
+    """
+
+    gates: Gates
+    on_fake: Verdict
+    on_real: Verdict
+    missing: dict[str, str] = field(default_factory=dict)
+    memorised: Memorised | None = None
+
+    @property
+    def rejected(self) -> tuple[float, float]:
+        """Share of synthetic and of held-out real samples that some gate rejects."""
+        fake, real = (float((~found.keep).double().mean()) for found in (self.on_fake, self.on_real))
+        return fake, real
+
+
+def review(compared: Compared, seed: int = 0) -> Review | dict[str, str]:
+    """Fit all gates that suit the samples to the training part, and judge the bank and the held-out part.
+
+    Returns:
+        the review, or where no gate can be fitted why each cannot.
+    """
+    gates, missing = fit_gates(compared.data, label_regions(compared.scene, compared.split), seed=seed)
+    if gates is None:
+        return missing
+    memorised = None
+    if (gate := next((gate for gate in gates if isinstance(gate, NoveltyGate)), None)) is not None:
+        counts = gate.memorised(Subset(compared.bank, compared.rows.tolist()))
+        memorised = Memorised(gate, counts, *gate.nearest(compared.fake))
+    return Review(gates, gates.judge(compared.fake), gates.judge(compared.test), missing, memorised)
+
+
+@dataclass(frozen=True)
+class BankFidelity:
+    """Measures with their intervals.
+
+    Args:
+        values: by name.
+        thinned: what was thinned to a number per class, and how many training, held-out and synthetic ones were left.
+        per_class: that number.
+        frechet: whether there are Fréchet distances among the measures.
+    """
+
+    values: Mapping[str, Measured]
+    thinned: Mapping[str, tuple[int, int, int]]
+    per_class: int
+    frechet: bool
+
+
+def measure_fidelity(compared: Compared, per_class: int, seed: int = 0) -> BankFidelity:
+    """Measure fidelity against held-out real samples.
+
+    Args:
+        compared: what is compared.
+        per_class: samples of a class at most that spectra, and the mean spectra of labelled images, are measured with.
+        seed: of the encoder and of what is drawn at random.
+
+    Raises:
+        ValueError: if there are too few samples for it.
+    """
+    values: dict[str, Measured] = {}
+    thinned, frechet = {}, False
+    for prefix, measure, (train, test, fake), what in compared.task.comparisons(
+        compared.pairs(), compared.spec, per_class, seed
+    ):
+        found = with_intervals(measure, test, fake, PARTS, seed)
+        values |= {prefix + name: value for name, value in found.items()}
+        frechet |= not what
+        if what:
+            thinned[what] = len(train[0]), len(test[0]), len(fake[0])
+    return BankFidelity(values, thinned, per_class, frechet)
+
+
+@dataclass(frozen=True)
+class Covered:
+    """Coverage by synthetic and by training samples, see :meth:`~hsiaug.quality.coverage.Coverage.report`.
+
+    Args:
+        synthetic: report on the former.
+        training: on the latter.
+        held_out: real samples that are covered or not.
+        count: samples on each side.
+        k: neighbour that sets the reach.
+    """
+
+    synthetic: Mapping[str, Any]
+    training: Mapping[str, Any]
+    held_out: int
+    count: int
+    k: int
+
+
+def measure_coverage(compared: Compared, k: int = 5) -> Covered:
+    """Which held-out real modes the bank covers, beside what as many training samples cover.
+
+    Raises:
+        ValueError: if there are too few samples for it.
+    """
+    train, test, fake = compared.sides().values()
+    held_out = {key: value[:: max(1, -(-len(value) // _MOST))] for key, value in test.items()}
+    key = compared.spec.target_key
+    coverage = Coverage(k).fit(replace(compared.data, x=held_out['image'], y=held_out[key]))
+    count = min(len(train['image']), len(fake['image']))
+    rng = torch.Generator().manual_seed(0)
+    sides = []
+    for side in (fake, train):  # the more samples, the more they cover: as many of both
+        some = torch.randperm(len(side['image']), generator=rng)[:count]
+        sides.append(coverage.report({name: side[name][some] for name in ('image', key)}))
+    return Covered(sides[0], sides[1], len(held_out['image']), count, k)
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """What is known of a bank.
+
+    Args:
+        compared: real and synthetic samples.
+        gates: what they decide, or why none could be fitted; None where they were left out.
+        fidelity: measures, or why there are none.
+        coverage: of real modes, or why it is not known.
+    """
+
+    compared: Compared
+    gates: Review | dict[str, str] | None
+    fidelity: BankFidelity | str
+    coverage: Covered | str
+
+
+def inspect_bank(
+    bank: SyntheticBank,
+    scene: Scene,
+    split: Split | PatchSplit,
+    count: int | None = None,
+    per_class: int = 200,
+    gates: bool = True,
+    seed: int = 0,
+    progress: bool = False,
+) -> Inspection:
+    """Measure a bank against real data.
+
+    Args:
+        bank: the bank.
+        scene: the real scene.
+        split: its split: gates and encoders learn from the training part, and the bank is compared with the test part.
+        count: samples at most that are looked at; see :data:`LOOKED_AT`.
+        per_class: spectra of a class and side at most that fidelity is measured with.
+        gates: whether to fit gates, which takes longest, and to find what they reject and what is memorised.
+        seed: of gates, encoders and whatever is drawn at random.
+        progress: show a progress bar.
+
+    Raises:
+        LeakageError: if the bank's generator has seen test pixels of the split.
+        SpecMismatchError: if real and synthetic samples do not fit together.
+    """
+    compared = read_compared(bank, scene, split, count)
+    with progress_bar(progress, total=2 + gates, unit='step', desc='evaluation') as advance:
+        reviewed = review(compared, seed) if gates else None
+        advance(int(gates))
+        fidelity = _or_why(lambda: measure_fidelity(compared, per_class, seed))
+        advance(1)
+        coverage = _or_why(lambda: measure_coverage(compared))
+        advance(1)
+    return Inspection(compared, reviewed, fidelity, coverage)
+
+
+def _or_why(measure: Callable[[], Any]) -> Any:
+    try:
+        return measure()
+    except ValueError as error:  # a class or all but one sample may be missing: the rest stands
+        return str(error)
