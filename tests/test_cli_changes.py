@@ -35,7 +35,7 @@ def test_ablate_with_pairs_of_dates(tmp_path: Path, capsys: pytest.CaptureFixtur
     main([
         'ablate', f'--out={tmp_path}', SCENE, *SPLIT, '--ratios=[1]', '--seeds=2',
         '--arms=[{name: copy_paste, generator: patch_augment, settings: {kind: copy_paste}, labels: real}]',
-        f'--detectors=[{{name: tiny, config: {NETWORK}}}]',
+        f'--models=[{{name: tiny, config: {NETWORK}}}]',
     ])  # fmt: skip
     assert 'mean F1' in capsys.readouterr().out
     assert len((tmp_path / 'results.jsonl').read_text().splitlines()) == 4
@@ -47,9 +47,15 @@ def test_ablate_with_pairs_of_dates(tmp_path: Path, capsys: pytest.CaptureFixtur
 @pytest.mark.parametrize(
     ('arguments', 'message'),
     [
-        ([SCENE, *SPLIT, '--segmenters=[{name: x}]'], "Segmenter 'x' works on samples of kind 'segmentation'"),
-        ([*SPLIT, '--detectors=[{name: x}]'], "has 1 date(s), gives 'segmentation'; give a Segmenter"),
-        ([SCENE, '--detectors=[{name: x}]'], "gives 'spectrum'; give a Classifier"),
+        ([SCENE, *SPLIT, '--segmenters=[{name: x}]'], "segmenters are for samples of kind 'segmentation'"),
+        (
+            [*SPLIT, '--detectors=[{name: x}]'],
+            "give 'segmentation'; for these choose models among ['segformer', 'pfsegnet']",
+        ),
+        ([SCENE, '--detectors=[{name: x}]'], "give 'spectrum'; for these choose models among ['nn1d', 'linear_svm']"),
+        ([SCENE, *SPLIT, '--models=[segformer]'], "for the models ['changeformer', "),
+        ([SCENE, *SPLIT, '--models=[siamcrnn]', '--detectors=[{name: x}]'], 'models and detectors name downstream'),
+        ([SCENE, *SPLIT, '--models=[{name: x, c: [1.0]}]'], "unknown field 'c'"),
         ([SCENE, *SPLIT, '--per_class=[10]'], 'max_train'),
     ],
 )

@@ -15,6 +15,11 @@ def stacked_dates(image: Tensor) -> Tensor:
     return image.flatten(1, -3)
 
 
+def as_pictures(image: Tensor) -> Tensor:
+    """Images of any kind as (n, C', H, W): spectra have one pixel, the bands of two dates are joined."""
+    return image[:, :, None, None] if image.ndim == 2 else stacked_dates(image)
+
+
 def flat_mask(mask: Tensor) -> Tensor:
     """Masks (n, 1, H, W) as a view (n, H, W); (n, H, W) as they are."""
     return mask.flatten(0, -3)
@@ -33,4 +38,4 @@ def in_contract(image: Tensor, mask: Tensor, spec: SampleSpec) -> dict[str, Tens
     return {'image': image, 'mask': mask}
 
 
-__all__ = ['CHANGED', 'flat_mask', 'in_contract', 'stacked_dates']
+__all__ = ['CHANGED', 'as_pictures', 'flat_mask', 'in_contract', 'stacked_dates']

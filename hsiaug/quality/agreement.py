@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy, log_softmax, one_hot
 
 from ..datasets import IGNORE
+from ..functional.dates import as_pictures
 from ..metrics.patches import class_pixels
 from ..samples import SampleSpec
 from ..settings import POSITIVE, check_value
@@ -214,16 +215,9 @@ class _Spectra:
 
 def _train_spectral(image: Tensor, target: Tensor, spec: SampleSpec, config: ClassifierConfig, seed: int) -> Classifier:
     """A network on the spectra of single pixels, of both dates together where there are two."""
-    flat, mask = _as_pixels(image), target.reshape(len(target), *image.shape[-2:]) if image.ndim > 2 else target
+    flat, mask = as_pictures(image), target.reshape(len(target), *image.shape[-2:]) if image.ndim > 2 else target
     mask = mask[:, None, None] if image.ndim == 2 else mask
     spectra, labels = class_pixels((flat, mask), spec.num_classes, None, _PER_CLASS, seed)
     bands = replace(spec, kind='spectrum', bands=flat.shape[1], size=None, wavelengths=None)
     network = train_nn1d(_Spectra(torch.from_numpy(spectra), torch.from_numpy(labels), bands), config, seed)  # type: ignore[arg-type]
-    return lambda images: network(_as_pixels(images).movedim(1, -1)).movedim(-1, 1)
-
-
-def _as_pixels(image: Tensor) -> Tensor:
-    """(n, C', H, W) of spectra, which have one pixel, of patches, and of pairs of dates, whose bands are joined."""
-    if image.ndim == 2:
-        return image[:, :, None, None]
-    return image.flatten(1, 2) if image.ndim == 5 else image
+    return lambda images: network(as_pictures(images).movedim(1, -1)).movedim(-1, 1)

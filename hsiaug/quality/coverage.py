@@ -75,12 +75,12 @@ class Coverage:
 
     def _raw(self, batch: Batch) -> np.ndarray:
         parts = []
-        step = 8192 if self.spec.kind == 'spectrum' else _CHUNK
+        step = 8192 if self.spec.size is None else _CHUNK
         with torch.no_grad():
             for image in batch['image'].split(step):
                 if self.encoder is not None:
                     parts.append(self.encoder(image).cpu())
-                elif self.spec.kind == 'spectrum':
+                elif self.spec.size is None:
                     parts.append(image.cpu())
                 else:
                     spread, mean = torch.std_mean(image.cpu(), dim=(-2, -1), correction=0)

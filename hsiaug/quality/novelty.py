@@ -12,6 +12,7 @@ from sklearn.covariance import ledoit_wolf
 from torch import Tensor
 
 from ..datasets.batches import fetch
+from ..functional.dates import as_pictures
 from ..functional.scaling import band_scale
 from ..samples import SampleSpec
 from ..settings import NOT_NEGATIVE, check_value
@@ -55,8 +56,8 @@ class NoveltyGate(Gate):
         if spec.size is not None and 2 * self.shifts >= min(spec.size):
             raise ValueError(f'NoveltyGate: nothing is left of {spec.size} pixels at shifts of {self.shifts}')
         self.spec = spec
-        more = data.unlabelled if spec.kind == 'spectrum' else data.x[:0]
-        pixels = _pixels(torch.cat([data.x, more]), spec)
+        more = data.unlabelled if spec.size is None else data.x[:0]
+        pixels = _pixels(torch.cat([data.x, more]))
         pixels = pixels[torch.randperm(len(pixels), generator=torch.Generator().manual_seed(seed))[:_PIXELS]]
         self.mean = pixels.mean(dim=0)
         self.axes = _noise_fractions(noise_covariance(torch.cat([data.x, more]), spec), pixels - self.mean, spec)
@@ -67,7 +68,7 @@ class NoveltyGate(Gate):
         """(n, m, H, W) components whose noise has variance one; spectra have one pixel."""
         assert self.spec is not None
         parts = []
-        for some in _stacked(image.cpu().float(), self.spec).split(rows_at_once(self.spec)):
+        for some in as_pictures(image.cpu().float()).split(rows_at_once(self.spec)):
             parts.append(((some.movedim(1, -1) - self.mean) @ self.axes).movedim(-1, 1))
         return torch.cat(parts)
 
@@ -171,9 +172,9 @@ def noise_covariance(image: Tensor, spec: SampleSpec) -> Tensor:
     Returns:
         (C, C) float64; (2C, 2C) of pairs of dates.
     """
-    flat = _stacked(image, spec).double()
+    flat = as_pictures(image).double()
     if min(flat.shape[-2:]) == 1:
-        covariance = _shrunk(_pixels(image, spec).double())
+        covariance = _shrunk(_pixels(image).double())
         return torch.diag(1 / torch.linalg.inv(covariance).diagonal())
     squares = (flat[..., 1:, 1:] - flat[..., 1:, :-1] - flat[..., :-1, 1:] + flat[..., :-1, :-1]) / 2
     differences = squares.movedim(1, -1).flatten(0, -2)
@@ -218,12 +219,5 @@ def _closeness(distance: Tensor) -> Tensor:
     return -distance.clamp_min(_EXACT).log()
 
 
-def _stacked(image: Tensor, spec: SampleSpec) -> Tensor:
-    """(n, C', H, W): spectra as images of one pixel, the bands of two dates one after the other."""
-    if spec.kind == 'spectrum':
-        return image[:, :, None, None]
-    return image.flatten(1, 2) if spec.kind == 'change' else image
-
-
-def _pixels(image: Tensor, spec: SampleSpec) -> Tensor:
-    return _stacked(image, spec).movedim(1, -1).flatten(0, -2)
+def _pixels(image: Tensor) -> Tensor:
+    return as_pictures(image).movedim(1, -1).flatten(0, -2)

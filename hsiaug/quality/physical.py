@@ -23,7 +23,7 @@ _TINY = 1e-12
 def pixel_spectra(image: Tensor, spec: SampleSpec) -> Tensor:
     """(n, P, C) spectra of (n, C), (n, C, H, W) or, of both dates, (n, 2, C, H, W) images."""
     image = image.detach().cpu().float()
-    if spec.kind == 'spectrum':
+    if spec.size is None:
         return image[:, None]
     return image.movedim(-3, -1).flatten(1, -2)
 
