@@ -109,9 +109,9 @@ def gather_chunks(rows: np.ndarray, chunk: int, load: Callable[[int], dict[str, 
     parts = []
     for number in np.unique(numbers).tolist():
         place = torch.from_numpy(within[order[numbers[order] == number]])
-        parts.append({name: value[place.to(value.device)] for name, value in load(number).items()})
+        parts.append({name: value[place.to(value.device, non_blocking=True)] for name, value in load(number).items()})
     back = torch.from_numpy(np.argsort(order))
-    return {name: torch.cat([part[name] for part in parts])[back.to(parts[0][name].device)] for name in parts[0]}
+    return {name: torch.cat([part[name] for part in parts])[back.to(parts[0][name].device, non_blocking=True)] for name in parts[0]}
 
 
 def batch_size(batch: Mapping[str, Any]) -> int:
@@ -231,7 +231,7 @@ def append_rows(real: Mapping[str, Any], synthetic: Mapping[str, Any]) -> dict[s
 def put_rows(value: Tensor, places: Tensor, rows: Tensor) -> Tensor:
     """A new tensor (B, ...) like ``value`` with ``rows`` (n, ...) at ``places`` (n,), which are on the CPU."""
     if value[0].numel() * value.element_size() < _LARGE_ROW:
-        return value.index_copy(0, places.to(value.device), rows)
+        return value.index_copy(0, places.to(value.device, non_blocking=True), rows)
     parts = list(value.unbind(0))
     for place, row in zip(places.tolist(), rows.unbind(0), strict=True):
         parts[place] = row

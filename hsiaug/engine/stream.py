@@ -93,7 +93,9 @@ class Stream:
         return self._fetch(rows.numpy()) if self.held is None else {k: v[rows] for k, v in self.held.items()}
 
     def _fetch(self, rows: np.ndarray) -> Batch:
-        return {key: value.to(self.device) for key, value in self.keep(fetch(self.dataset, rows)).items()}
+        there = self.device.type != 'cpu'  # of pageable memory, which is read at once; the other way would not be
+        batch = self.keep(fetch(self.dataset, rows))
+        return {key: value.to(self.device, non_blocking=there) for key, value in batch.items()}
 
 
 def bytes_of(spec: SampleSpec, count: int) -> int:

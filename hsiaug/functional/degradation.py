@@ -7,6 +7,7 @@ high-resolution one, so their centres coincide at any factor k, even or odd.
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -53,6 +54,13 @@ def _kernel(factor: int, mtf: float) -> Tensor:
     return weights / weights.sum()
 
 
+@lru_cache
+@torch.inference_mode(False)
+def _kernel_on(factor: int, mtf: float, device: torch.device, dtype: torch.dtype) -> Tensor:
+    """The weights where they are used; copied anew for each batch, a GPU would have to be waited for."""
+    return _kernel(factor, mtf).to(device, dtype)
+
+
 def degrade(
     image: Tensor, factor: int, mtf: float = 0.3, noise: float | Tensor = 0.0, rng: torch.Generator | None = None
 ) -> Tensor:
@@ -78,19 +86,20 @@ def degrade(
             f'degrade: sides of {height} x {width} pixels do not divide by the factor {factor}; crop the image to '
             f'{height - height % factor} x {width - width % factor}'
         )
-    kernel = _kernel(factor, mtf).to(image)
+    kernel = _kernel_on(factor, mtf, image.device, image.dtype)
     margin = (len(kernel) - factor) // 2
     flat = pad(image.flatten(0, 1)[:, None], (margin,) * 4, mode='replicate')
     flat = conv2d(
         conv2d(flat, kernel.view(1, 1, -1, 1), stride=(factor, 1)), kernel.view(1, 1, 1, -1), stride=(1, factor)
     )
     low = flat.view(*image.shape[:2], height // factor, width // factor)
-    level = torch.as_tensor(noise, dtype=image.dtype, device=image.device)
+    level = torch.as_tensor(noise, dtype=image.dtype)
     if (level < 0).any():
         raise ValueError(f'degrade: noise must not be negative, found {float(level.min())}')
     if not level.any():
         return low
-    return low + level.reshape(-1, 1, 1) * torch.randn(low.shape, generator=rng, device=low.device, dtype=low.dtype)
+    level = level.to(image.device, non_blocking=True).reshape(-1, 1, 1)
+    return low + level * torch.randn(low.shape, generator=rng, device=low.device, dtype=low.dtype)
 
 
 def upsample(image: Tensor, factor: int) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from ..functional.spectral import spectral_angle
@@ -37,8 +38,7 @@ def unmixing_loss(
         return loss
     found, wanted = (x.movedim(1, -1).flatten(0, -2) for x in (output, target))
     lit = (wanted.norm(dim=1) > _BLACK) & (found.detach().norm(dim=1) > _BLACK)
-    if not lit.any():
-        return loss
-    if not lit.all():
-        found, wanted = found[lit], wanted[lit]
-    return loss + sad_weight * spectral_angle(found, wanted).mean()
+    # Masked, not left out: to count them a GPU would have to be waited for.
+    found, wanted = (torch.where(lit[:, None], x, 1.0) for x in (found, wanted))
+    angle = torch.where(lit, spectral_angle(found, wanted), 0.0)
+    return loss + sad_weight * (angle.sum() / lit.sum().clamp_min(1))

@@ -38,7 +38,7 @@ class Ensemble(Generator):
             raise ValueError('Ensemble: at least one member is needed')
         ensemble = cls(generators[0].spec, [part_of(generator) for generator in generators])
         ensemble.members = nn.ModuleList(generators)
-        ensemble.adopt(data, seed)
+        ensemble.to(generators[0].device).adopt(data, seed)
         return ensemble
 
     def allocate(self, state: Any) -> None:

@@ -81,7 +81,7 @@ class _FlippedPatches:
         self.seek(0)
 
     def take(self, count: int) -> Batch:
-        rows = torch.randint(len(self.image), (count,), generator=self.rng).to(self.image.device)
+        rows = torch.randint(len(self.image), (count,), generator=self.rng).to(self.image.device, non_blocking=True)
         turns = torch.randint(2, (2,), generator=self.rng).nonzero()[:, 0] - 2  # of the last two axes
         flip = tuple(turns.tolist())
         return {'image': self.image[rows].flip(flip), 'target': self.target[rows].flip(flip)}

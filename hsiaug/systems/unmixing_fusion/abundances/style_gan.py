@@ -158,7 +158,7 @@ class FourierInput(nn.Module):
         cosine, sine = (turn[:, :2] / turn[:, :2].norm(dim=1, keepdim=True).clamp_min(1e-8)).unbind(dim=1)
         rotation = torch.stack([cosine, -sine, sine, cosine], dim=1).view(-1, 2, 2)
         frequencies = self.frequencies @ rotation
-        place = turn[:, 2:] + turn.new_tensor(shift)
+        place = torch.stack([turn[:, 2 + axis] + by for axis, by in enumerate(shift)], dim=1)
         phases = self.phases - (frequencies @ place[:, :, None])[:, :, 0]
         grid = (torch.arange(side, device=w.device) - (side - 1) / 2) / self.rate
         rows = (frequencies[:, :, 0, None] * grid)[:, :, :, None]

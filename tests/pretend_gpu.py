@@ -1,0 +1,273 @@
+"""A GPU for machines that have none: tensors that say they are elsewhere, and hold their values on the CPU.
+
+Torch's fake tensors carry the device ``cuda`` without a GPU, but without one they can neither be back-propagated nor
+tell a label from another. The tensors here lie on torch's device ``meta``, whose place nothing else takes, and have
+values: what a step does with them is computed, on the CPU, after a look at where everything lies. So a whole training
+runs, checks of its data included, and its result must be that of the CPU to the bit. As on a GPU, an operation on
+tensors of two devices is an error, and so is a random stream of the other device; and whatever makes the program wait
+for a GPU is noted.
+"""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+from torch.utils._mode_utils import no_dispatch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_flatten, tree_map
+
+GPU = torch.device('meta')
+_MOVES = ('_to_copy', 'copy_', '_local_scalar_dense', '_foreach_copy_')
+# Shapes that follow from values: a GPU has to be asked for them. Masks that index are looked at besides.
+_SHAPES = ('nonzero', 'masked_select', 'bincount', 'unique_dim', '_unique2', 'unique_consecutive', 'repeat_interleave')
+_PACKAGE = str(Path(__file__).parents[1] / 'hsiaug')
+
+
+@dataclass(frozen=True)
+class Wait:
+    """Something that a GPU would be waited for.
+
+    Args:
+        what: ``'item'``, ``'to host'``, ``'to device'`` or ``'shape'``.
+        operation: of torch.
+        where: the line of the package that asked for it.
+    """
+
+    what: str
+    operation: str
+    where: str
+
+
+_WAITS: list[Wait] = []
+
+
+class OnGPU(Tensor):
+    """A tensor that lies on the pretended GPU."""
+
+    inner: Tensor
+    is_meta = False
+    __torch_function__ = torch._C._disabled_torch_function_impl
+
+    @staticmethod
+    def __new__(cls, inner: Tensor) -> OnGPU:  # noqa: D102
+        return Tensor._make_wrapper_subclass(
+            cls, inner.shape, strides=inner.stride(), storage_offset=inner.storage_offset(), dtype=inner.dtype,
+            device=GPU,
+        )  # fmt: skip
+
+    def __init__(self, inner: Tensor) -> None:
+        self.inner = inner
+
+    @classmethod
+    def __torch_dispatch__(cls, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        return _computed(function, args, kwargs or {})
+
+    # What torch answers below the place where operations are looked at.
+
+    def item(self) -> Any:  # type: ignore[override]
+        _note('item', 'item')
+        return self.inner.item()
+
+    def new_tensor(self, data: Any, **kwargs: Any) -> Tensor:  # type: ignore[override]
+        return torch.tensor(data, **{'dtype': self.dtype, 'device': GPU, **kwargs})
+
+    def tolist(self) -> Any:
+        _note('to host', 'tolist')
+        return self.inner.tolist()
+
+    def __bool__(self) -> bool:
+        return bool(self.item())
+
+    def __int__(self) -> int:
+        return int(self.item())
+
+    def __float__(self) -> float:
+        return float(self.item())
+
+    __index__ = __int__
+
+    def __array__(self, dtype: Any = None) -> Any:  # type: ignore[override]
+        raise TypeError("can't convert a tensor on the GPU to numpy. Use Tensor.cpu() to copy it to host memory first.")
+
+    numpy = __array__  # type: ignore[assignment]
+
+    def __repr__(self, **_: Any) -> str:  # type: ignore[override]
+        return f'on the GPU: {self.inner!r}'
+
+
+class _Stream(torch.Generator):
+    """A random stream that says where it was made for."""
+
+    _device: torch.device
+
+    def __new__(cls, device: Any = 'cpu') -> _Stream:
+        stream = super().__new__(cls, device='cpu')
+        stream._device = torch.device(device)
+        return stream
+
+    @property
+    def device(self) -> torch.device:  # type: ignore[override]
+        return self._device
+
+
+class _Watch(TorchDispatchMode):
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        return _computed(function, args, kwargs or {})
+
+
+@contextmanager
+def pretended_gpu() -> Iterator[list[Wait]]:
+    """Have a GPU at the device :data:`GPU`; gives what has been waited for, which grows as the program runs."""
+    with pytest.MonkeyPatch.context() as patch, _Watch():
+        waits: list[Wait] = []
+        patch.setattr(sys.modules[__name__], '_WAITS', waits)
+        patch.setattr(torch, 'Generator', _Stream)
+        autocast: Any = torch.autocast
+        # 'meta' is no device that autocast knows; what is computed in half precision there is not to be tested here
+        patch.setattr(
+            torch, 'autocast', lambda kind, *a, **k: nullcontext() if kind == GPU.type else autocast(kind, *a, **k)
+        )
+        for maker in ('tensor', 'as_tensor'):
+            patch.setattr(torch, maker, _made_here(getattr(torch, maker)))
+        # Fused optimisers take the devices of a list.
+        optimisers, fused = sys.modules[Optimizer.__module__], '_get_fused_kernels_supported_devices'
+        known = getattr(optimisers, fused)
+        patch.setattr(optimisers, fused, lambda: [*known(), GPU.type])
+        yield waits
+
+
+def _made_here(make: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """Of what is no tensor yet: made on the CPU, and copied."""
+
+    def made(data: Any, *args: Any, device: Any = None, **kwargs: Any) -> Tensor:
+        there = device is not None and torch.device(device) == GPU
+        return make(data, *args, **kwargs).to(GPU) if there else make(data, *args, device=device, **kwargs)
+
+    return made
+
+
+def on_gpu(tensor: Tensor) -> Tensor:
+    """A copy on the pretended GPU."""
+    return tensor.to(GPU)
+
+
+def _computed(function: Any, args: Any, kwargs: dict[str, Any]) -> Any:
+    """An operation's result, on the device where it would be.
+
+    Raises:
+        RuntimeError: if it would not be possible there, as torch says it.
+    """
+    name = function.overloadpacket.__name__
+    flat, _ = tree_flatten((args, kwargs))
+    tensors = [x for x in flat if isinstance(x, Tensor)]
+    there = [x for x in tensors if isinstance(x, OnGPU)]
+    here = [x for x in tensors if not isinstance(x, OnGPU)]
+    device = None if kwargs.get('device') is None else torch.device(kwargs['device'])
+    result_there = bool(there) if device is None else device == GPU
+    if name == 'copy_':
+        result_there = isinstance(args[0], OnGPU)
+    if name == '_local_scalar_dense':
+        result_there = False
+    if there and name not in _MOVES:
+        _require_one_device(function, name, args, here)
+    for stream in flat:
+        if isinstance(stream, torch.Generator) and (stream.device == GPU) != result_there:
+            where, wanted = stream.device, GPU if result_there else 'cpu'
+            raise RuntimeError(f'{function}: expected a {wanted} device for the generator, found {where}')
+    if what := _wait(name, args, kwargs, there, here, result_there):
+        _note(what, name)
+    if device is not None:
+        kwargs = {**kwargs, 'device': torch.device('cpu')}
+    plain_args, plain_kwargs = tree_map(_inner, (args, kwargs))
+    result = function(*plain_args, **plain_kwargs)
+    if there and torch.Tag.inplace_view in function.tags:  # the shape that the outside shows changes too
+        with no_dispatch():
+            function(*args, **kwargs)
+    same = {id(x.inner): x for x in there}
+
+    def outer(x: Any) -> Any:
+        if not isinstance(x, Tensor) or isinstance(x, OnGPU) or not result_there:
+            return x
+        return same[id(x)] if id(x) in same else OnGPU(x)
+
+    return tree_map(outer, result)
+
+
+def _inner(x: Any) -> Any:
+    return x.inner if isinstance(x, OnGPU) else x
+
+
+def _require_one_device(function: Any, name: str, args: Any, here: list[Tensor]) -> None:
+    if name in ('index', 'index_put_', 'index_put', '_index_put_impl_', '_unsafe_index'):
+        # Indices may lie on the CPU, but values that are indexed or put may not, unless they are numbers.
+        here = [x for x in (args[0], *args[2:3]) if isinstance(x, Tensor) and not isinstance(x, OnGPU)]
+    if odd := [tuple(x.shape) for x in here if x.ndim]:
+        raise RuntimeError(
+            f'{function}: expected all tensors to be on the same device, but found at least two devices, the GPU and '
+            f'cpu, where tensors of shape {odd} are'
+        )
+
+
+def _wait(name: str, args: Any, kwargs: dict[str, Any], there: list[OnGPU], here: list[Tensor], result_there: bool) -> str | None:
+    if not there and not (here and result_there):
+        return None
+    if name == '_local_scalar_dense':
+        return 'item'
+    if name in ('_to_copy', 'copy_'):
+        source = args[1] if name == 'copy_' else args[0]
+        if isinstance(source, OnGPU) == result_there:
+            return None
+        # What does not block copies small pageable memory at once, and pinned memory later.
+        return 'to host' if not result_there else None if _unblocking(name, args, kwargs) else 'to device'
+    if name in ('index', 'index_put_', 'index_put', '_index_put_impl_', '_unsafe_index'):
+        indices = [x for x in args[1] if isinstance(x, Tensor)]
+        if any(x.dtype in (torch.bool, torch.uint8) for x in indices):
+            return 'shape'
+        return 'to device' if any(not isinstance(x, OnGPU) and x.ndim for x in indices) else None
+    return 'shape' if name in _SHAPES else None
+
+
+def _unblocking(name: str, args: Any, kwargs: dict[str, Any]) -> bool:
+    return bool(args[2:3] and args[2]) if name == 'copy_' else bool(kwargs.get('non_blocking'))
+
+
+def _note(what: str, operation: str) -> None:
+    _WAITS.append(Wait(what, operation, _caller()))
+
+
+def _caller() -> str:
+    """The line of the package that is being run."""
+    for frame in reversed(traceback.extract_stack()):
+        if frame.filename.startswith(_PACKAGE):
+            return f'{Path(frame.filename).relative_to(_PACKAGE)}:{frame.lineno}: {frame.line}'
+    return 'outside the package'
+
+
+@contextmanager
+def steady_waits(owner: Any, method: str, waits: list[Wait], first: int = 1) -> Iterator[list[Wait]]:
+    """What the calls of a method wait for, from call number ``first`` of each object on."""
+    found: list[Wait] = []
+    whole: Callable[..., Any] = getattr(owner, method)
+    calls: dict[int, int] = {}
+
+    def watched(self: Any, *args: Any, **kwargs: Any) -> Any:
+        before, number = len(waits), calls.get(id(self), 0)
+        calls[id(self)] = number + 1
+        result = whole(self, *args, **kwargs)
+        if number >= first:
+            found.extend(waits[before:])
+        return result
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(owner, method, watched)
+        yield found
