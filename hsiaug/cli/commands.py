@@ -19,6 +19,7 @@ from ..ablation.workers import WorkerDiedError
 from ..datasets import LabelPolicy
 from ..datasets.bank import BANK_FILE, WRITING_FILE
 from ..datasets.bank_export import ExportFormat
+from ..named_configs import with_config_files
 from ..records import read_json, write_json
 from ..samples import Kind
 from ..scenes import PatchSplit
@@ -477,6 +478,7 @@ def run(arguments: Sequence[str]) -> None:
     arguments = [f'{argument}=true' if argument in FLAGS else argument for argument in arguments]
     try:
         with terminated_like_interrupted():
+            arguments = with_config_files(arguments)
             command, told = parse({f.__name__: f for f in FUNCTIONS}, arguments, 'hsiaug', DESCRIPTION)
             command(**told)
     except KeyboardInterrupt:
