@@ -52,10 +52,11 @@ class Effort:
     samples: int = 400
 
     def config(self, kind: str, k: int, rgb: str | None) -> UnmixingFusionConfig:
-        """Of the training of unmixing and one generator."""
+        """Of the training of unmixing and one generator, without classes as in the text."""
         return UnmixingFusionConfig(
-            {'endmembers': k, **self.unmixing}, {'kind': kind, **self.kinds[kind]}, rgb=rgb, rgb_factor=RGB_FACTOR
-        )
+            {'endmembers': k, **self.unmixing}, {'kind': kind, **self.kinds[kind]}, conditional=False, rgb=rgb,
+            rgb_factor=RGB_FACTOR,
+        )  # fmt: skip
 
 
 @dataclass(frozen=True)

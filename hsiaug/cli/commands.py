@@ -9,6 +9,7 @@ from typing import NoReturn
 from jsonargparse import ArgumentError
 
 from ..ablation.workers import WorkerDiedError
+from ..named_configs import with_config_files
 from . import DESCRIPTION
 from .ablate import ablate
 from .demo import demo
@@ -36,6 +37,7 @@ def run(arguments: Sequence[str]) -> None:
     arguments = [f'{argument}=true' if argument in FLAGS else argument for argument in arguments]
     try:
         with terminated_like_interrupted():
+            arguments = with_config_files(arguments)
             command, settings = parse({f.__name__: f for f in FUNCTIONS}, arguments, 'hsiaug', DESCRIPTION)
             command(**settings)
     except KeyboardInterrupt:

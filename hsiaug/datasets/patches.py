@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, ClassVar, cast
+from dataclasses import replace
+from typing import Any, ClassVar, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -12,6 +13,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from torchgeo.datasets import NonGeoDataset
 
+from ..functional.degradation import upsample
 from ..progress import with_progress
 from ..samples import Sample, SampleSpec
 from ..scenes import Scene
@@ -23,6 +25,9 @@ from .preview import _mask_legend, false_colour, mask_colour
 
 IGNORE = 255
 """Value in masks of pixels that count neither in losses nor in metrics."""
+
+
+_REACH = 3  # pixels of a coarser image on each side that interpolation looks at, and one
 
 
 class HeldSamples(NonGeoDataset):
@@ -255,6 +260,46 @@ def read_windows(scene: Scene, corners: np.ndarray, size: int) -> Tensor:
         image[k] = scene.spectra(pixels.reshape(-1)).T.reshape(image.shape[1:])
         fill_missing(image[k], scene.valid[pixels])
     return torch.from_numpy(image)
+
+
+class CoarseWindows(NamedTuple):
+    """What a coarser sensor saw of windows, interpolated to their pixels.
+
+    Args:
+        image: (n, C, size, size) float32 in the dataset's unit.
+        factor: how many times coarser its pixels are.
+    """
+
+    image: Tensor
+    factor: int
+
+
+def read_coarse_windows(scene: Scene, corners: np.ndarray, size: int) -> CoarseWindows:
+    """Windows of the image that a scene has of a coarser sensor: interpolated first, then cut.
+
+    So they may begin at any pixel. Only the surroundings that an interpolated pixel depends on are read with a window.
+
+    Args:
+        scene: with such an image.
+        corners: (n, 2) upper-left corners in pixels of the scene.
+        size: side of a window in pixels of the scene.
+    """
+    assert scene.coarse is not None
+    coarse, k = replace(scene.coarse, bands=scene.bands), scene.shape[0] // scene.coarse.shape[0]
+    image = torch.empty(len(corners), scene.num_bands, size, size)
+    for n, (top, left) in enumerate(corners.tolist()):
+        first = max(top // k - _REACH, 0), max(left // k - _REACH, 0)
+        rows, columns = (
+            np.arange(start, min(-(-(at + size) // k) + _REACH, side))
+            for start, at, side in zip(first, (top, left), coarse.shape, strict=True)
+        )
+        pixels = rows[:, None] * coarse.shape[1] + columns
+        part = coarse.spectra(pixels.reshape(-1)).T.reshape(-1, *pixels.shape)
+        fill_missing(part, coarse.valid[pixels])
+        down, right = top - k * first[0], left - k * first[1]
+        fine = upsample(torch.from_numpy(np.ascontiguousarray(part))[None], k)[0]
+        image[n] = fine[:, down : down + size, right : right + size]
+    return CoarseWindows(image, k)
 
 
 def plot_patch(sample: Sample, spec: SampleSpec, show_titles: bool = True, suptitle: str | None = None) -> Figure:

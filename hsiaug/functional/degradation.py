@@ -102,6 +102,12 @@ def degrade(
     return low + level * torch.randn(low.shape, generator=rng, device=low.device, dtype=low.dtype)
 
 
+def padded(image: Tensor, factor: int) -> Tensor:
+    """(n, C, H', W') of (n, C, H, W), the last row and column repeated until the factor divides the sides."""
+    down, right = (-side % factor for side in image.shape[-2:])
+    return pad(image, (0, right, 0, down), mode='replicate') if down or right else image
+
+
 def upsample(image: Tensor, factor: int) -> Tensor:
     """(n, C, kH, kW) by bicubic interpolation of (n, C, H, W)."""
     require_factor(factor, 'upsample')

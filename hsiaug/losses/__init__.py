@@ -1,5 +1,5 @@
 """What training minimises."""
 
-from .reconstruction import kl_divergence, mask_loss, spectral_reconstruction
+from .reconstruction import kl_divergence, mask_loss, spectral_reconstruction, value_width
 
-__all__ = ['kl_divergence', 'mask_loss', 'spectral_reconstruction']
+__all__ = ['kl_divergence', 'mask_loss', 'spectral_reconstruction', 'value_width']

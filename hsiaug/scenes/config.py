@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -43,6 +43,8 @@ class SceneConfig:
         bands: indices of the bands to use, 0-based; those that the file does not mark as bad if None.
         layout: ``'hwc'`` or ``'chw'``, where the bands are in an array; decided by labels and wavelengths if None.
         on_bad_bands: ``'error'`` or ``'drop'``.
+        coarse: file of the same area's cube from a coarser sensor, in the same unit; super-resolution (``msrresgan``)
+            learns from such pairs.
     """
 
     path: str | None = None
@@ -62,6 +64,7 @@ class SceneConfig:
     bands: tuple[int, ...] | None = None
     layout: Layout | None = None
     on_bad_bands: Literal['error', 'drop'] = 'error'
+    coarse: str | None = None
 
     @property
     def dates(self) -> int:
@@ -73,7 +76,7 @@ class SceneConfig:
         """Open the scene.
 
         Raises:
-            ValueError: if two scenes are named, or a second date without a first.
+            ValueError: if two scenes are named, or a second date or a coarser image without a first.
         """
         if self.path is not None and self.benchmark is not None:
             raise ValueError(f'scene: give path ({self.path!r}) or benchmark ({self.benchmark!r}), not both')
@@ -81,9 +84,17 @@ class SceneConfig:
             raise ValueError(
                 f'scene: second ({self.second!r}) is the file of a second date; give that of the first as path'
             )
+        if self.coarse is not None and (self.path is None or self.second is not None):
+            raise ValueError(
+                f'scene: coarse ({self.coarse!r}) is the file of a coarser sensor; give that of the fine one as path, '
+                'and no second date'
+            )
         if self.path is not None:
             if self.second is None:
-                return self._open(self.path, self.labels).checked(self.on_bad_bands)
+                scene = self._open(self.path, self.labels)
+                if self.coarse is not None:
+                    scene = replace(scene, coarse=self._open(self.coarse, None))
+                return scene.checked(self.on_bad_bands)
             first = self._open(self.path, self.labels, unlabelled=IGNORED)
             return self._with_second(first, self._open(self.second, None))
         if self.benchmark is not None:

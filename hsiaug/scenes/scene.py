@@ -44,6 +44,8 @@ class Scene:
         groups: (H, W) integers; pixels of one group (tile, flight line, field) never part company in a split.
         tile_rows: rows of one tile of a scene of stacked tiles, None for a single image; the pixels of two tiles are no
             neighbours.
+        coarse: the same area as a coarser sensor saw it, with the same bands, each pixel k × k of these;
+            super-resolution learns from such pairs.
 
     Raises:
         ValueError: if shapes do not fit together.
@@ -63,6 +65,7 @@ class Scene:
     measured: np.ndarray | None = None
     groups: np.ndarray | None = None
     tile_rows: int | None = None
+    coarse: Scene | None = None
 
     def __post_init__(self) -> None:
         if self.cube.ndim != 3:
@@ -103,9 +106,20 @@ class Scene:
             setattr(self, what, float(value) if value.ndim == 0 else value)
         if isinstance(self.nodata, np.generic | np.ndarray):  # a float64 would never equal what float32 makes of it
             self.nodata = self.nodata.item()
+        if self.coarse is not None:
+            self._require_coarse(self.coarse)
         self.bands = np.arange(channels) if self.bands is None else np.asarray(self.bands, dtype=np.int64)
         if self.bands.size == 0 or self.bands.min() < 0 or self.bands.max() >= channels:
             raise ValueError(f'Scene {self.name!r}: bands must be indices in [0, {channels}), found {self.bands}')
+
+    def _require_coarse(self, coarse: Scene) -> None:
+        ours, theirs = self.cube.shape, coarse.cube.shape
+        factor = ours[0] // theirs[0]
+        if self.tile_rows is not None or factor < 2 or ours != (factor * theirs[0], factor * theirs[1], theirs[2]):
+            raise ValueError(
+                f'Scene {self.name!r}: the coarser image of the same area must have the same bands and sides that are '
+                f'a whole fraction of those of a single image, found {theirs} beside {ours}'
+            )
 
     @classmethod
     def from_tiles(

@@ -17,6 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from .. import __version__
+from ..datasets.patches import CoarseWindows
 from ..functional.plain import plain_torch
 from ..records import as_record
 from ..samples import Provenance, SampleSpec, as_seed
@@ -56,6 +57,7 @@ class TrainingData:
         val_x: (V, ...) validation samples, for early stopping.
         val_y: (V, ...) their labels or masks.
         provenance: of the data; the generator keeps it with its own training configuration.
+        coarse: the images ``x`` from a coarser sensor, where the scene has them.
     """
 
     spec: SampleSpec
@@ -65,6 +67,7 @@ class TrainingData:
     val_x: Tensor
     val_y: Tensor
     provenance: Provenance | None = None
+    coarse: CoarseWindows | None = None
 
 
 def register(name: str) -> Callable[[G], G]:

@@ -8,6 +8,7 @@ from typing import Any
 
 from .. import __version__
 from ..datasets import ChangeDataset, PatchDataset, SceneDataset, SpectraDataset
+from ..datasets.patches import read_coarse_windows
 from ..engine import Run
 from ..functional.plain import plain_torch
 from ..samples import Provenance, as_seed
@@ -42,7 +43,10 @@ def training_data(scene: Scene, split: Split | PatchSplit) -> TrainingData:
         spec = parts['train'].spec
         (x, y), (val_x, val_y), (unlabelled, _) = (parts[part].tensors() for part in ('train', 'val', 'unlabelled'))
     provenance = Provenance(__version__, split.seed, {}, split.fingerprint, split.footprint())
-    return TrainingData(spec, x, y, unlabelled, val_x, val_y, provenance)
+    data = TrainingData(spec, x, y, unlabelled, val_x, val_y, provenance)
+    if scene.coarse is None or not isinstance(split, PatchSplit) or isinstance(split, LabelledPatchSplit):
+        return data
+    return replace(data, coarse=read_coarse_windows(scene, split.train, split.size))
 
 
 @plain_torch()

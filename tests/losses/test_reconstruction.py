@@ -5,7 +5,7 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from hsiaug.functional import spectral_angle
-from hsiaug.losses import kl_divergence, mask_loss, spectral_reconstruction
+from hsiaug.losses import kl_divergence, mask_loss, spectral_reconstruction, value_width
 
 
 @pytest.fixture
@@ -19,25 +19,33 @@ def images() -> tuple[torch.Tensor, ...]:
 
 def test_angle_is_that_of_physical_spectra(images: tuple[torch.Tensor, ...]) -> None:
     output, target, mean, std = images
-    l1 = (output - target).abs().mean()
+    l1 = ((output - target) * std).abs().mean() / 4  # of values that span 4
     angle = spectral_angle(output * std + mean, target * std + mean, dim=1).mean()
-    assert float(spectral_reconstruction(output, target, mean, std, 0.1)) == pytest.approx(float(l1 + 0.1 * angle))
-    assert float(spectral_reconstruction(output, target, mean, std, 0.0)) == pytest.approx(float(l1))
+    assert float(spectral_reconstruction(output, target, mean, std, 4.0, 0.1)) == pytest.approx(float(l1 + 0.1 * angle))
+    assert float(spectral_reconstruction(output, target, mean, std, 4.0, 0.0)) == pytest.approx(float(l1))
     of_scores = spectral_angle(output, target, dim=1).mean()
     assert abs(float(of_scores - angle)) > 0.5  # so the test would notice an angle of z-scores
+
+
+def test_width_is_that_of_nearly_all_values() -> None:
+    x = torch.linspace(2, 6, 10_000)
+    x[5] = 1000.0  # a glint
+    assert value_width(x.view(10, 10, 10, 10)) == pytest.approx(4, rel=0.01)
+    assert value_width(torch.full((4, 3, 2, 2), 7.0)) == 1.0
 
 
 def test_gradient_is_that_of_finite_differences(images: tuple[torch.Tensor, ...]) -> None:
     output, target, mean, std = images
     output.requires_grad_(True)
-    loss = spectral_reconstruction(output, target, mean, std, 3.0)
+    loss = spectral_reconstruction(output, target, mean, std, 4.0, 3.0)
     (gradient,) = torch.autograd.grad(loss, output)
     flat, step = output.detach().flatten(), 1e-6
     for index in range(0, flat.numel(), 5):
         shift = torch.zeros_like(flat)
         shift[index] = step
         ends = [
-            spectral_reconstruction((flat + sign * shift).view_as(output), target, mean, std, 3.0) for sign in (1, -1)
+            spectral_reconstruction((flat + sign * shift).view_as(output), target, mean, std, 4.0, 3.0)
+            for sign in (1, -1)
         ]
         slope = float(ends[0] - ends[1]) / (2 * step)
         assert float(gradient.flatten()[index]) == pytest.approx(slope, rel=1e-5, abs=1e-8)
@@ -48,15 +56,15 @@ def test_angle_in_single_precision_and_at_its_edges() -> None:
     zero, one = torch.zeros(50, 1, 1), torch.ones(50, 1, 1)
     for size in (0.004, 0.01, 0.1):
         near = spectrum + size * other
-        found = spectral_reconstruction(near, spectrum, zero, one, 1.0) - (near - spectrum).abs().mean()
+        found = spectral_reconstruction(near, spectrum, zero, one, 1.0, 1.0) - (near - spectrum).abs().mean()
         assert float(found) == pytest.approx(float(spectral_angle(near, spectrum, dim=1)), rel=0.02)
     for edge in (spectrum, torch.zeros_like(spectrum), -spectrum):
         output = edge.clone().requires_grad_(True)
-        loss = spectral_reconstruction(output, spectrum, zero, one, 1.0)
+        loss = spectral_reconstruction(output, spectrum, zero, one, 1.0, 1.0)
         loss.backward()
         assert torch.isfinite(loss)
         assert torch.isfinite(output.grad).all()
-    dark = spectral_reconstruction(torch.zeros_like(spectrum), spectrum, zero, one, 1.0) - spectrum.mean()
+    dark = spectral_reconstruction(torch.zeros_like(spectrum), spectrum, zero, one, 1.0, 1.0) - spectrum.mean()
     assert float(dark) == pytest.approx(math.pi / 2, rel=1e-4)
 
 

@@ -14,6 +14,7 @@ from hsiaug.datasets import ChangeDataset, MixedDataset, scene_dataset
 from hsiaug.engine import Run
 from hsiaug.functional import spectral_angle
 from hsiaug.functional.dates import flat_mask, in_contract, stacked_dates
+from hsiaug.losses import value_width
 from hsiaug.samples import LeakageError
 from hsiaug.scenes import BitemporalScene, PatchSplitter, SimulatedScene
 from hsiaug.systems import Generator, TrainingData
@@ -27,7 +28,7 @@ from hsiaug.trainers import fit_generator, training_data
 SMALL = TwoStreamConfig(
     mask_latents=2,
     vae_channels=8,
-    vae_iterations=250,
+    vae_iterations=450,
     diffusion_iterations=300,
     vae_batch_size=4,
     batch_size=8,
@@ -139,7 +140,8 @@ def test_the_spectral_angle_is_that_of_each_date(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(latent_stages, 'spectral_reconstruction', spy)
     stage = AutoencoderStage(generator, generator.normalise(DATA.x), flat_mask(DATA.y), TINY, 0)
     stage.objective(torch.Generator().manual_seed(0))
-    found, target, mean, std, _ = seen[0]
+    found, target, mean, std, width, _ = seen[0]
+    assert width == pytest.approx(value_width(DATA.x), rel=1e-4)  # L1 is that of values from 0 to 1
     assert found.shape == target.shape == (2, 8, 2, 16, 16)
     spectra = target * std + mean  # (n, C, 2, H, W) in counts
     known = {row.round(decimals=1).numpy().tobytes() for row in turned(DATA.x)}

@@ -1,26 +1,34 @@
 import copy
+import dataclasses
+import json
 from dataclasses import replace
 from pathlib import Path
+from typing import get_args
 
+import numpy as np
 import pytest
 import torch
+from torch import Tensor, nn
 
+from hsiaug.cli import main
 from hsiaug.engine import Run, Training
 from hsiaug.engine.checkpoint import found_checkpoint
 from hsiaug.functional.degradation import degrade, upsample
 from hsiaug.metrics.super_resolution import super_resolution_scores
 from hsiaug.samples import SampleSpec
+from hsiaug.scenes import PatchSplitter, Scene
 from hsiaug.systems import TrainingData
 from hsiaug.systems.msrresgan.model import MSRResGAN
 from hsiaug.systems.msrresgan.network import MSRResNet, gradient_magnitude
 from hsiaug.systems.msrresgan.srgan import SRDiscriminator
 from hsiaug.systems.msrresgan.train import (
     CHECKPOINT_FILE,
+    Deception,
     GeneratorStage,
     SuperResolutionConfig,
     train_super_resolution,
 )
-from hsiaug.trainers import fit_generator
+from hsiaug.trainers import fit_generator, training_data
 
 C, SIZE = 4, 16
 TINY = SuperResolutionConfig(
@@ -73,7 +81,7 @@ def test_gradient_network_learns_the_gradient(trained: MSRResGAN) -> None:
     high = trained.normalise(new.x)
     low = degrade(high, 2)
     with torch.no_grad():
-        learned = network.learned_gradient(low)
+        learned = network.learned_gradient(upsample(low, 2))
     target = gradient_magnitude(high)
     before = (gradient_magnitude(upsample(low, 2)) - target).square().mean()
     assert float((learned - target).square().mean()) < 0.7 * float(before)
@@ -206,6 +214,72 @@ def test_real_pairs_are_used() -> None:
         train_super_resolution(data, TINY, low=low[:, :, ::2])
 
 
+@pytest.mark.parametrize('network', ['msrresgan', 'srgan', 'srcnn'])
+def test_patches_that_the_factor_does_not_divide_are_learnt_from(network: str) -> None:
+    data = stripes(6)  # 16 pixels at the text's factor of 5, as its 64
+    generator = train_super_resolution(data, replace(TINY, network=network, factor=5))  # type: ignore[arg-type]
+    assert generator.sample(3, seed=0)['image'].shape == (3, C, SIZE, SIZE)
+
+
+def test_interpolated_first_or_by_the_network_is_one_training() -> None:
+    data = stripes(6)
+    low = degrade(data.x, 2)
+    states = [train_super_resolution(data, TINY, low=x) for x in (low, upsample(low, 2))]
+    for key, value in states[0].state_dict().items():
+        assert torch.allclose(value, states[1].state_dict()[key], rtol=1e-3, atol=1e-4), key
+    with pytest.raises(ValueError, match='srgan takes patches of low resolution'):
+        train_super_resolution(data, replace(TINY, network='srgan'), low=upsample(low, 2))
+
+
+def test_real_pairs_of_a_scene() -> None:
+    """The coarser image is interpolated as a whole before windows are cut at any pixel."""
+    rng = np.random.default_rng(0)
+    low = rng.random((12, 10, C)).astype(np.float32)
+    fine = np.kron(low, np.ones((5, 5, 1), np.float32)) + 0.1 * rng.random((60, 50, C)).astype(np.float32)
+    labels = 1 + np.indices((60, 50)).sum(axis=0) % 2
+    scene = Scene('pair', fine, labels, coarse=Scene('low', low))
+    data = training_data(scene, PatchSplitter(size=16, stride=7, regions='halves')(scene, 0))
+    assert data.coarse is not None
+    whole = upsample(torch.from_numpy(low).movedim(-1, 0)[None], 5)[0]
+    corners = PatchSplitter(size=16, stride=7, regions='halves')(scene, 0).train
+    assert len(corners) == len(data.x) > 3
+    for image, (top, left) in zip(data.coarse.image, corners.tolist(), strict=True):
+        assert torch.allclose(image, whole[:, top : top + 16, left : left + 16], atol=1e-5)
+    given = train_super_resolution(data, replace(TINY, factor=5))
+    assert not same(given, train_super_resolution(replace(data, coarse=None), replace(TINY, factor=5)))
+    with pytest.raises(ValueError, match='5 times coarser, but factor is 2; set factor to 5'):
+        train_super_resolution(data, TINY)
+    with pytest.raises(ValueError, match=r'found \(12, 10, 4\) beside \(58, 50, 4\)'):
+        Scene('pair', fine[:58], coarse=Scene('low', low))
+    assert scene.content['coarse'] == Scene('other name', low).content
+    assert scene.content != Scene('pair', fine, labels).content
+
+
+class Sure(nn.Module):
+    """A discriminator whose logit is always 2."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(()))
+
+    def forward(self, image: Tensor) -> Tensor:
+        return 2 + self.weight * image.mean(dim=(1, 2, 3))
+
+
+def test_deception_is_that_of_the_text_or_its_mirror() -> None:
+    data, losses = stripes(8), {}
+    for deception in get_args(Deception):
+        generator = MSRResGAN(data.spec, network='msrresnet', width=4, blocks=1)
+        generator.observe(data)
+        config = replace(TINY, network='msrresnet', adversarial=1000.0, deception=deception, lr=1e-9)
+        stage = GeneratorStage(generator, Sure(), None, config, 0)
+        stage.update(torch.Generator().manual_seed(0))
+        losses[deception] = stage.losses['generator']
+    d = torch.sigmoid(torch.tensor(2.0))
+    expected = 1000 * ((1 - d).log() + d.log())
+    assert float(losses['minimax'] - losses['non_saturating']) == pytest.approx(float(expected), rel=1e-3)
+
+
 def test_mistakes() -> None:
     data = stripes(4)
     with pytest.raises(ValueError, match="'msrresgan' cannot be made with settings"):
@@ -222,3 +296,19 @@ def test_mistakes() -> None:
         train_super_resolution(replace(data, x=data.x[:, :, :8]), TINY)
     paper = SuperResolutionConfig.paper()
     assert (paper.width, paper.blocks, paper.factor, paper.adversarial, paper.lr) == (64, None, 5, 1e-4, 1e-3)
+    assert paper.deception == 'minimax'
+
+
+def test_real_pairs_from_the_command_line(tmp_path: Path) -> None:
+    fine = np.random.default_rng(0).random((60, 50, C), dtype=np.float32)
+    np.save(tmp_path / 'fine.npy', fine)
+    np.save(tmp_path / 'low.npy', fine.reshape(12, 5, 10, 5, C).mean(axis=(1, 3)))
+    np.save(tmp_path / 'labels.npy', 1 + np.indices((60, 50)).sum(axis=0) % 2)
+    files = [f'--scene.{key}={tmp_path / name}.npy' for key, name in (('path', 'fine'), ('labels', 'labels'))]
+    settings = json.dumps(dataclasses.asdict(replace(TINY, factor=5, iterations=1, gradient_iterations=1)))
+    split = ['--split.strategy=patches', '--split.settings={size: 16, regions: halves}']
+    args = ['train', *files, *split, '--generator=msrresgan', f'--settings={settings}']
+    main([*args, f'--out={tmp_path / "run"}', f'--scene.coarse={tmp_path / "low.npy"}'])
+    assert json.loads((tmp_path / 'run' / 'run.json').read_text())['scene']['coarse'] == f'{tmp_path / "low.npy"}'
+    with pytest.raises(SystemExit):
+        main([*args, f'--out={tmp_path / "other"}', f'--scene.coarse={tmp_path / "fine.npy"}'])

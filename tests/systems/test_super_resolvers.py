@@ -103,7 +103,7 @@ def test_gradient_features_join_by_theta() -> None:
     res, grad = network.residual.features(image), network.gradient.features(gradient_magnitude(image))
     expected = image + network.residual.last(res + theta.view(4, 1, 1) * grad)
     assert torch.allclose(network(low), expected, atol=1e-6)
-    assert torch.equal(network.learned_gradient(low), network.gradient(gradient_magnitude(image)))
+    assert torch.equal(network.learned_gradient(image), network.gradient(gradient_magnitude(image)))
     with pytest.raises(ValueError, match='without a gradient network'):
         MSRResNet(C, 2, width=4).learned_gradient(low)
 

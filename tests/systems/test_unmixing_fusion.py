@@ -248,6 +248,47 @@ def test_a_scenes_label_is_its_class(monkeypatch: pytest.MonkeyPatch) -> None:
     assert batch['image'].shape == (4, BANDS, SIZE, SIZE)
 
 
+def test_without_classes_each_map_counts_alike(monkeypatch: pytest.MonkeyPatch) -> None:
+    for data in (DATA, mixtures(24, kind='scene')):
+        for weight, share in ((None, 8 / 32), (0.5, 0.5)):
+            seen = asked(data, monkeypatch, conditional=False, rgb=camera(2, 9), rgb_stride=16, rgb_weight=weight)
+            assert len(seen['labels']) == 32
+            assert torch.allclose(seen['weights'][:24], torch.full((24,), (1 - share) / 24))
+            assert torch.allclose(seen['weights'][24:], torch.full((8,), share / 8))
+            assert seen['generator'].abundances.num_labels == 0
+
+
+@pytest.mark.slow
+def test_rgb_images_without_a_class_are_drawn_in_their_share_if_no_class_is_asked_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """RGB images without a class, of one material each, beside scenes of all."""
+
+    def pure(network: Any, rgb: Tensor, matching: str) -> Tensor:
+        return torch.eye(3)[:1, :, None, None].expand(len(rgb), 3, SIZE, SIZE)
+
+    monkeypatch.setattr(module, 'abundances_from_rgb', pure)
+    network = {'kind': 'diffusion', 'iterations': 600, 'network': {'channels': [8, 16]}}
+    changes = {**BRIEF, 'abundances': network, 'rgb': torch.zeros(24, 3, SIZE, SIZE), 'rgb_weight': None}
+    share = {}
+    for conditional in (True, False):
+        generator = fit(mixtures(24, kind='scene'), **changes, conditional=conditional)
+        drawn = generator.abundances.sample(200, torch.arange(200) % 3, torch.Generator().manual_seed(0))
+        share[conditional] = float((drawn[:, 0].mean(dim=(1, 2)) > 0.9).float().mean())
+    assert share[True] < 0.02
+    assert abs(share[False] - 0.5) < 0.12
+
+
+def test_without_classes_labels_mean_nothing(tmp_path: Path) -> None:
+    for data in (DATA, mixtures(24, kind='scene')):
+        generator = fit(data, **BRIEF, conditional=False)
+        one, two = (generator.sample(4, torch.full((4,), k), seed=0) for k in (0, 2))
+        assert torch.equal(one['image'], two['image'])
+    generator.save_pretrained(tmp_path / 'g')
+    again = Generator.from_pretrained(tmp_path / 'g')
+    assert torch.equal(again.sample(4, seed=0)['image'], generator.sample(4, seed=0)['image'])
+
+
 def test_folders_of_rgb_images(tmp_path: Path) -> None:
     spec = mixtures(24, kind='scene').spec
     for i, name in enumerate(('soil', 'sea', 'soil')):

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import one_hot
 
-from ...functional.degradation import degrade
+from ...functional.degradation import degrade, padded
 from ...functional.plain import plain_torch
 from ...functional.scaling import band_scale
 from ...samples import SampleSpec
@@ -40,7 +40,7 @@ class MSRResGAN(Generator):
         spec: spec of the samples, of kind ``'segmentation'`` or ``'scene'``. The window of a ``'scene'`` holds the
             centre of the sample, whose label stays.
         network: see :func:`~hsiaug.systems.msrresgan.build.super_resolver`.
-        factor: k, 2 to 5; it divides the samples' sides.
+        factor: k, 2 to 5. Where it does not divide the samples' sides, what it makes is cut to their size.
         width: kernels per layer.
         blocks: residual blocks; the published number if None.
         augmentation: ``'zoom'`` or ``'jitter'``.
@@ -78,11 +78,6 @@ class MSRResGAN(Generator):
             noise=noise,
         )  # fmt: skip
         self.network = super_resolver(network, spec.bands, factor, width, blocks)
-        if any(side % factor for side in spec.size):
-            raise ValueError(
-                f'MSRResGAN: patches of {spec.size[0]} x {spec.size[1]} pixels do not divide by the factor {factor}; '
-                'cut other patches or take another factor'
-            )
         self.factor, self.augmentation, self.mtf, self.noise = factor, augmentation, mtf, noise
         self.register_buffer('band_mean', torch.zeros(spec.bands, 1, 1))
         self.register_buffer('scale', torch.ones(()))
@@ -195,16 +190,17 @@ class MSRResGAN(Generator):
         if len(image) == 0:
             return image, mask
         if self.augmentation == 'jitter':
-            noise, low = self.noise * self.scale, degrade(image, self.factor, self.mtf)
+            noise, low = self.noise * self.scale, degrade(padded(image, self.factor), self.factor, self.mtf)
             low = low + noise * torch.randn(low.shape, generator=rng).to(low)
         else:
-            height, width = (side // self.factor for side in image.shape[-2:])
+            height, width = (-(-side // self.factor) for side in image.shape[-2:])
             corners = self._corners(image, mask, labels, rng)
             low = torch.stack([x[:, t : t + height, u : u + width] for x, (t, u) in zip(image, corners, strict=True)])
             if mask is not None:
                 small = [y[t : t + height, u : u + width] for y, (t, u) in zip(mask, corners, strict=True)]
                 mask = torch.stack(small).repeat_interleave(self.factor, 1).repeat_interleave(self.factor, 2)
-        return torch.cat([self(part) for part in low.split(CHUNK)]), mask
+                mask = mask[:, : image.shape[-2], : image.shape[-1]]
+        return torch.cat([self(part) for part in low.split(CHUNK)])[..., : image.shape[-2], : image.shape[-1]], mask
 
     def _corners(
         self, image: Tensor, mask: Tensor | None, labels: Tensor | None, rng: torch.Generator
@@ -220,7 +216,7 @@ class MSRResGAN(Generator):
         bound = labels is not None or self.spec.kind == 'scene'
         corners = []
         for side, at, draw in ((height, pixel // width, draws[:, 1]), (width, pixel % width, draws[:, 2])):
-            extent = side // self.factor
+            extent = -(-side // self.factor)
             low = (at - extent + 1).clamp_min(0) if bound else torch.zeros_like(at)
             high = at.clamp_max(side - extent) if bound else torch.full_like(at, side - extent)
             corners.append((low + (draw * (high - low + 1)).long()).tolist())

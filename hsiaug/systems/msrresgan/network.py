@@ -98,18 +98,21 @@ class MSRResNet(nn.Module):
 
     def forward(self, low: Tensor) -> Tensor:
         """(n, C, kh, kw) of (n, C, h, w)."""
-        image = upsample(low, self.factor)
+        return self.restore(upsample(low, self.factor))
+
+    def restore(self, image: Tensor) -> Tensor:
+        """(n, C, H, W) of an interpolated image of any size, as one that was cut after interpolation has."""
         features = self.residual.features(image)
         if self.gradient is not None and self.theta is not None:
             features = features + self.theta(self.gradient.features(gradient_magnitude(image)))
         return image + self.residual.last(features)
 
-    def learned_gradient(self, low: Tensor) -> Tensor:
-        """(n, C, kh, kw) gradient of the high-resolution image that the gradient network expects of (n, C, h, w).
+    def learned_gradient(self, image: Tensor) -> Tensor:
+        """Gradient of the high-resolution image that the gradient network expects of an interpolated one (n, C, H, W).
 
         Raises:
             ValueError: if there is no gradient network.
         """
         if self.gradient is None:
             raise ValueError('MSRResNet: made without a gradient network; give gradient=True')
-        return self.gradient(gradient_magnitude(upsample(low, self.factor)))
+        return self.gradient(gradient_magnitude(image))

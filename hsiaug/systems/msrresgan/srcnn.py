@@ -32,7 +32,11 @@ class Bicubic(nn.Module):
 
     def forward(self, low: Tensor) -> Tensor:
         """(n, C, kh, kw) of (n, C, h, w)."""
-        return upsample(low, self.factor)
+        return self.restore(upsample(low, self.factor))
+
+    def restore(self, image: Tensor) -> Tensor:
+        """(n, C, H, W) of an interpolated image of any size: the image itself."""
+        return image
 
 
 class SRCNN(nn.Module):
@@ -57,4 +61,8 @@ class SRCNN(nn.Module):
 
     def forward(self, low: Tensor) -> Tensor:
         """(n, C, kh, kw) of (n, C, h, w)."""
-        return self.layers(upsample(low, self.factor))
+        return self.restore(upsample(low, self.factor))
+
+    def restore(self, image: Tensor) -> Tensor:
+        """(n, C, H, W) of an interpolated image of any size."""
+        return self.layers(image)

@@ -1,9 +1,9 @@
 """Training of super-resolution: MSRResGAN, of which MSRResNet is a part, and the baselines SRGAN and SRCNN.
 
 The text's gradient network is trained first and then kept as it is. The generator minimises the mean squared error of
-what it adds to the interpolated image, plus λ times the binary cross-entropy of deceiving the discriminator (Eq. 5 as
-printed holds log(0 − D)). The squared error is a mean over values of normalised images, to which λ relates.
-SRGAN has the same content loss here: its perceptual one needs a network of three bands.
+what it adds to the interpolated image, plus λ times a loss of not deceiving the discriminator; that one minimises a
+binary cross-entropy (Eq. 5 as printed holds log(0 − D)). The squared error is a mean over values of normalised images,
+to which λ relates. SRGAN has the same content loss here: its perceptual one needs a network of three bands.
 """
 
 from __future__ import annotations
@@ -12,17 +12,17 @@ import dataclasses
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import binary_cross_entropy_with_logits, mse_loss
+from torch.nn.functional import binary_cross_entropy_with_logits, logsigmoid, mse_loss
 
 from ...engine import Run, Training
 from ...engine.checkpoint import resumable
 from ...engine.data import require_finite_samples
 from ...engine.schedules import Staircase
-from ...functional.degradation import degrade
+from ...functional.degradation import degrade, padded, upsample
 from ...functional.plain import plain_torch
 from ...settings import NOT_NEGATIVE, Range, check_settings
 from ..base import TrainingData
@@ -30,7 +30,9 @@ from ..training import trains
 from .build import ADVERSARIAL, Network
 from .model import Augmentation, MSRResGAN
 from .network import MSRResNet, gradient_magnitude
-from .srgan import SRDiscriminator
+from .srgan import SRDiscriminator, SRResNet
+
+Deception = Literal['non_saturating', 'minimax']
 
 CHECKPOINT_FILE = 'training.safetensors'
 ARCHITECTURE = ('network', 'factor', 'width', 'blocks', 'augmentation', 'mtf', 'noise')
@@ -49,6 +51,8 @@ class SuperResolutionConfig:
         mtf: of the low-resolution sensor, see :func:`~hsiaug.functional.degradation.degrade`.
         noise: of that sensor, as a share of the standard deviation of the data.
         adversarial: λ.
+        deception: what λ weighs: ``'minimax'`` is log(1 − D), as in Eq. 6, whose gradient vanishes where the
+            discriminator is sure, as it is early; ``'non_saturating'`` is −log D.
         gradient_iterations: steps of the gradient network.
         iterations: steps of the generator.
         batch_size: patches per step.
@@ -68,6 +72,7 @@ class SuperResolutionConfig:
     mtf: float = 0.3
     noise: float = 0.0
     adversarial: float = 1e-4
+    deception: Deception = 'non_saturating'
     gradient_iterations: int = 300
     iterations: int = 600
     batch_size: int = 8
@@ -87,6 +92,7 @@ class SuperResolutionConfig:
             factor=factor,
             width=64,
             blocks=None,
+            deception='minimax',
             gradient_iterations=10_000,
             iterations=20_000,
             batch_size=16,
@@ -113,13 +119,19 @@ class _Stage(Training):
         self.generator, self.config, self.low = generator, config, low
 
     def batch(self, rng: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Normalised images of low and high resolution."""
+        """Normalised images of low resolution, or of high resolution interpolated from it, and of high resolution."""
         rows = torch.randint(len(self.generator.image), (self.config.batch_size,), generator=rng, device=self.device)
         high = self.generator.normalise(self.generator.image[rows])
         low = None if self.low is None else self.generator.normalise(self.low[rows])
         if low is None:  # of the whole batch, so that many processes draw the noise of one
-            low = degrade(high, self.config.factor, self.config.mtf, self.config.noise, rng)
+            low = degrade(padded(high, self.config.factor), self.config.factor, self.config.mtf, self.config.noise, rng)
         return self.share(low), self.share(high)
+
+    def interpolated(self, low: Tensor, high: Tensor) -> Tensor:
+        """The low resolution, interpolated first and then cut to the size of the high one."""
+        if low.shape == high.shape:
+            return low
+        return upsample(low, self.config.factor)[..., : high.shape[-2], : high.shape[-1]]
 
     def minimise(self, name: str, loss: Tensor) -> None:
         """One step of an optimiser, whose loss is reported."""
@@ -142,7 +154,9 @@ class GradientStage(_Stage):
     def update(self, rng: torch.Generator) -> None:
         """Squared error of the learned gradient."""
         low, high = self.batch(rng)
-        self.minimise('gradient', mse_loss(self.network.learned_gradient(low), gradient_magnitude(high)))
+        self.minimise(
+            'gradient', mse_loss(self.network.learned_gradient(self.interpolated(low, high)), gradient_magnitude(high))
+        )
 
 
 class GeneratorStage(_Stage):
@@ -151,7 +165,7 @@ class GeneratorStage(_Stage):
     def __init__(
         self,
         generator: MSRResGAN,
-        discriminator: SRDiscriminator | None,
+        discriminator: nn.Module | None,
         low: Tensor | None,
         config: SuperResolutionConfig,
         seed: int,
@@ -167,10 +181,17 @@ class GeneratorStage(_Stage):
         super().__init__('generator', generator, modules, trained, low, config, config.iterations, seed)
         self.network, self.discriminator = network, discriminator
 
+    def restored(self, low: Tensor, high: Tensor) -> Tensor:
+        """What the network makes of the low resolution, of the size of the high one."""
+        network: Any = self.network
+        if isinstance(network, SRResNet):  # it interpolates by itself
+            return network(low)[..., : high.shape[-2], : high.shape[-1]]
+        return network.restore(self.interpolated(low, high))
+
     def update(self, rng: torch.Generator) -> None:
         """The discriminator's step, then the generator's on the same batch."""
         low, high = self.batch(rng)
-        fake = self.network(low)
+        fake = self.restored(low, high)
         loss = mse_loss(fake, high)  # the residual's error (Eq. 2): the outer skip is part of the network
         if self.discriminator is not None:
             # Apart, as batch normalisation would tell a mixed batch's halves from their common mean.
@@ -182,8 +203,9 @@ class GeneratorStage(_Stage):
             self.minimise('discriminator', (verdicts[0] + verdicts[1]) / 2)
             self.discriminator.requires_grad_(False)
             score = self.discriminator(fake)
-            adversarial = binary_cross_entropy_with_logits(score, torch.ones_like(score))
-            loss = loss + self.config.adversarial * adversarial
+            # log(1 − D) and −log D of a logit
+            adversarial = logsigmoid(-score) if self.config.deception == 'minimax' else -logsigmoid(score)
+            loss = loss + self.config.adversarial * adversarial.mean()
             self.discriminator.requires_grad_(True)
         self.minimise('generator', loss)
 
@@ -203,8 +225,9 @@ def train_super_resolution(
         config: setting; the default one if None.
         run: how: seed, device, checkpoints, progress; see :class:`~hsiaug.engine.Run`. A checkpoint is removed when the
             training ends.
-        low: (N, C, H/k, W/k) the same patches from a real low-resolution sensor, in the same unit; without them they
-            are degraded.
+        low: the same patches from a real low-resolution sensor, in the same unit: (N, C, ⌈H/k⌉, ⌈W/k⌉), or (N, C, H, W)
+            where the whole image was interpolated before patches were cut, as in the text; those of ``data`` if None.
+            Without any, the patches themselves are degraded.
 
     Returns:
         the generator, on the device.
@@ -214,6 +237,13 @@ def train_super_resolution(
         FloatingPointError: if the training diverges; the last good checkpoint stays.
     """
     config, run = config or SuperResolutionConfig(), run or Run()
+    if low is None and data.coarse is not None:
+        low = data.coarse.image
+        if data.coarse.factor != config.factor:
+            raise ValueError(
+                f'the scene of low resolution is {data.coarse.factor} times coarser, but factor is {config.factor}; '
+                f'set factor to {data.coarse.factor}'
+            )
     _require_trainable(data, config, low)
     file = run.checkpoint(CHECKPOINT_FILE)
     identity = _identity(data, config, run.seed, low is not None)
@@ -274,11 +304,18 @@ def _require_trainable(data: TrainingData, config: SuperResolutionConfig, low: T
     require_finite_samples(data.x)
     if low is None:
         return
-    coarse = (len(data.x), expected[0], *(side // config.factor for side in expected[1:]))
-    if tuple(low.shape) != coarse or not torch.isfinite(low).all():
+    coarse, fine = (
+        (len(data.x), expected[0], *(-(-side // config.factor) for side in expected[1:])),
+        tuple(data.x.shape),
+    )
+    if tuple(low.shape) not in (coarse, fine) or not torch.isfinite(low).all():
         raise ValueError(
             f'low-resolution patches must be {coarse} and finite at a factor of {config.factor}, found '
-            f'{tuple(low.shape)}'
+            f'{tuple(low.shape)}; or {fine} where they were interpolated before they were cut'
+        )
+    if tuple(low.shape) == fine and config.network == 'srgan':
+        raise ValueError(
+            'the network srgan takes patches of low resolution, and cannot learn from interpolated ones; leave it out'
         )
 
 

@@ -14,11 +14,13 @@ from ...engine import Average, Training
 from ...engine.schedules import Cosine, WarmUp
 from ...functional.scaling import band_scale
 from ...losses.min_snr import min_snr_weight
-from ...losses.reconstruction import kl_divergence, mask_loss, spectral_reconstruction
+from ...losses.reconstruction import kl_divergence, mask_loss, spectral_reconstruction, value_width
 from .config import TwoStreamConfig
 from .model import CHUNK, SCHEDULE, TRAIN_STEPS, TwoStreamDiffusion
 
-WARM_UP = 20
+# Not in the text, which follows latent diffusion: of AdamW, of all gradients together, and of the first steps.
+BETAS, CLIP, WARM_UP = (0.9, 0.99), 1.0, 20
+_PATCHES = 1000  # that the range of values is taken from
 ORIENTATIONS = 8
 
 
@@ -84,7 +86,7 @@ class Stage(Training):
             self.variants += tuple(variant + ORIENTATIONS for variant in self.variants)
         generator.train().requires_grad_(False)
         trained.requires_grad_(True)
-        optimiser = torch.optim.AdamW(trained.parameters(), lr=lr, betas=(0.9, 0.99), fused=True)
+        optimiser = torch.optim.AdamW(trained.parameters(), lr=lr, betas=BETAS, fused=True)
         modules: dict[str, nn.Module] = {'generator': generator, **(others or {})}
         schedule = Cosine(WARM_UP) if config.lr_decay else WarmUp(WARM_UP)
         super().__init__(name, modules, {'adamw': optimiser}, steps, seed, generator.device, schedule)
@@ -98,7 +100,7 @@ class Stage(Training):
         """One step down the objective."""
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == 'bf16'):
             loss = self.objective(rng)
-        self.descend('adamw', loss, clip=1.0)
+        self.descend('adamw', loss, clip=CLIP)
         self.losses = {'loss': loss.detach()}
 
     def after_step(self) -> None:
@@ -127,7 +129,10 @@ class Stage(Training):
 class AutoencoderStage(Stage):
     """Trains both autoencoders; each has parameters and a loss of its own, so that one pass serves both.
 
-    The image's loss is L1, the spectral angle and the KL term; the mask's is cross-entropy and the KL term. The KL
+    The image's loss is L1, the spectral angle and the KL term, in the text's units: networks see each band
+    standardised, which the text does not say, but L1 is that of values from 0 to 1 over all bands, to which the angle's
+    weight of 0.1 relates. The range itself is missing in our copy of the text; from 0 to 1 the errors of its Table 4
+    leave the angle some 30 % of the loss. The mask's is cross-entropy and the KL term. The KL
     term is summed over a code and divided by the number of pixels. Latent diffusion's adversarial and perceptual terms
     are left out: the perceptual one needs a network of RGB pictures, and the text names neither.
     """
@@ -137,6 +142,8 @@ class AutoencoderStage(Stage):
             'vae', generator, x, y, config, seed, generator.streams, config.vae_batch_size, config.vae_lr,
             config.vae_iterations,
         )  # fmt: skip
+        part = self.x[:: max(1, len(self.x) // _PATCHES)]
+        self.width = value_width(part * generator.band_std + generator.band_mean)
 
     def objective(self, rng: torch.Generator) -> Tensor:
         """Reconstruction and KL of one batch."""
@@ -149,7 +156,7 @@ class AutoencoderStage(Stage):
         found, target, mean, std = (
             generator.by_date(x) for x in (output, image, generator.band_mean, generator.band_std)
         )
-        loss = spectral_reconstruction(found, target, mean, std, self.config.sad_weight)
+        loss = spectral_reconstruction(found, target, mean, std, self.width, self.config.sad_weight)
         loss = loss + mask_loss(logits, *generator.targets(mask), self.config.mask_loss)
         kl = torch.stack([kl_divergence(mean, logvar) for mean, logvar in posterior]).sum(dim=0).mean()
         return loss + self.config.kl_weight * kl / mask[0].numel()

@@ -33,16 +33,19 @@ class UnmixingFusion(Generator):
 
     The abundances are those that an unmixing network finds in the training images and, for more spatial diversity, in
     RGB images of similar scenes. ε is normal, drawn for each pixel by itself, with a covariance between bands that is
-    taken from what unmixing left of the training images: of this residual itself (``'residual'``), as the text has it,
-    or of the differences between its neighbouring pixels, halved (``'differences'``; Green et al., IEEE TGRS 26(1),
-    1988). The residual also holds materials that no endmember stands for, which are smooth in space: drawn for each
-    pixel by itself they are salt and pepper, and only what differs from pixel to pixel is noise.
+    taken from what unmixing left of the training images; the text does not say what ε is, here it is our choice: of
+    this residual itself (``'residual'``), or of the differences between its neighbouring pixels, halved
+    (``'differences'``; Green et al., IEEE TGRS 26(1), 1988). The residual also holds materials that no endmember
+    stands for, which are smooth in space: drawn for each pixel by itself they are salt and pepper, and only what
+    differs from pixel to pixel is noise.
 
     Of kind ``'scene'``, a label is the class of an image. Of kind ``'segmentation'``, it is a class that a mask should
     hold: the abundances are conditioned on it, and were learnt from training images that each counted for a class by
-    its share in them. Their masks come from the abundances, before ε: by a small convolutional classifier that learnt
-    the training masks (``'classifier'``), or, where classes are materials, by the endmember of most abundance, which
-    stands for the class that most of its training pixels have (``'dominant'``). No pixel of them is ignored.
+    its share in them. The text's generator knows no classes: that is ``conditional=False``, where samples are like any
+    of the maps that were learnt, RGB ones without a class too, and labels are drawn, but mean nothing. Masks come from
+    the abundances, before ε: by a small convolutional classifier that learnt the training masks (``'classifier'``), or,
+    where classes are materials, by the endmember of most abundance, which stands for the class that most of its
+    training pixels have (``'dominant'``). No pixel of them is ignored.
 
     Args:
         spec: spec of the samples, of kind ``'scene'`` or ``'segmentation'``, square.
@@ -56,6 +59,7 @@ class UnmixingFusion(Generator):
         noise_from: see above.
         variability: standard deviation of a gain that each endmember gets in each sample, as in the extended linear
             mixing model (Drumetz et al., IEEE TIP 25(8), 2016); 0 for fixed endmembers.
+        conditional: see above.
 
     Raises:
         ValueError: if a setting does not fit.
@@ -80,6 +84,7 @@ class UnmixingFusion(Generator):
         noise: float = 1.0,
         variability: float = 0.0,
         noise_from: NoiseFrom = 'differences',
+        conditional: bool = True,
     ) -> None:
         if spec.kind not in ('scene', 'segmentation') or spec.size is None or spec.size[0] != spec.size[1]:
             raise ValueError(
@@ -107,11 +112,13 @@ class UnmixingFusion(Generator):
             noise=noise,
             variability=variability,
             noise_from=noise_from,
+            conditional=conditional,
         )
         self.noise_from = noise_from
         self.masks, self.noise, self.variability = masks, noise, variability
         self.unmixing = UnmixingNetwork(torch.zeros(inputs, spec.bands), endmembers, widths)
-        self.abundances = abundance_model(kind, endmembers, spec.size[0], spec.num_classes, **self.settings['network'])
+        labels = spec.num_classes if conditional else 0
+        self.abundances = abundance_model(kind, endmembers, spec.size[0], labels, **self.settings['network'])
         self.classifier = (
             PatchEncoder(endmembers, spec.num_classes)
             if spec.kind == 'segmentation' and masks == 'classifier'

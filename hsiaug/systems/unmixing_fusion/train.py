@@ -49,13 +49,16 @@ class UnmixingFusionConfig:
         noise: see the generator.
         noise_from: see the generator.
         variability: see the generator.
+        conditional: see the generator; False as in the text.
         rgb: RGB images of similar scenes, (n, 3, H, W) uint8 or floating point from 0 to 1; or a folder of images of
             one size, or of a folder per class. Only images of the training side: what they show is learnt, and nothing
             here can tell whether they show the area that is tested on.
         rgb_labels: (n,) int64 classes of them for samples of kind ``'scene'``, −1 where unknown; in a folder per class,
             the names that are the spec's classes tell. Those without a class are learnt beside the others, and no
-            sample is asked to be like them. In samples with masks it is their class map that counts.
-        rgb_weight: share of RGB images among the abundances that are learnt from.
+            sample is asked to be like them, but with ``conditional=False`` they count like all others. In samples with
+            masks it is their class map that counts.
+        rgb_weight: share of RGB images among the abundances that are learnt from; None for that of their patches among
+            all, as in the text.
         rgb_factor: how many times finer their pixels are; they are averaged to the size of the spec's.
         rgb_stride: step between the patches cut from them; their side if None.
         matching: see :func:`~hsiaug.systems.unmixing_fusion.unmixing.abundances_from_rgb`.
@@ -71,9 +74,10 @@ class UnmixingFusionConfig:
     noise: float = 1.0
     noise_from: NoiseFrom = 'differences'
     variability: float = 0.0
+    conditional: bool = True
     rgb: Tensor | str | os.PathLike[str] | None = None
     rgb_labels: Tensor | None = None
-    rgb_weight: float = 0.5
+    rgb_weight: float | None = 0.5
     rgb_factor: int = 1
     rgb_stride: int | None = None
     matching: Matching = 'quantiles'
@@ -87,7 +91,7 @@ class UnmixingFusionConfig:
         except TypeError as error:
             raise ValueError(f'UnmixingFusionConfig: unknown setting in unmixing or abundances: {error}') from error
         check_settings(self, rgb_weight=Range(0, 1))
-        if not 0 < self.rgb_weight < 1:
+        if self.rgb_weight is not None and not 0 < self.rgb_weight < 1:
             raise ValueError(
                 f'UnmixingFusionConfig: rgb_weight must be between 0 and 1, found {self.rgb_weight}; give rgb=None to '
                 'leave RGB images out'
@@ -136,7 +140,7 @@ def train_unmixing_fusion(
         torch.manual_seed(seed)
         generator = UnmixingFusion(
             spec, unmixing.endmembers, spec.bands if unmixing.inputs == 'all' else 3, unmixing.widths, learning.kind,
-            learning.network, config.masks, config.noise, config.variability, config.noise_from,
+            learning.network, config.masks, config.noise, config.variability, config.noise_from, config.conditional,
         ).to(device)  # fmt: skip
     network = train_unmixing(data.x, spec.wavelengths, unmixing, run)
     generator.unmixing = network
@@ -145,19 +149,25 @@ def train_unmixing_fusion(
         generator.classifier = train_patch_encoder(
             abundances, data.y, spec.num_classes, spec.ignore_index, seed, config.mask_steps, device
         )
-    maps = _labelled(abundances, data.y, spec)
+    labels = data.y if config.conditional else _no_labels(len(abundances))
+    maps = _labelled(abundances, labels, spec)
     if rgb is not None:
         found = abundances_from_rgb(network, rgb, config.matching).cpu()
-        target = generator.class_map(found.to(device)).cpu() if spec.kind == 'segmentation' else rgb_labels
-        assert target is not None
-        others, share = _labelled(found, target, spec), config.rgb_weight
+        if not config.conditional:
+            rgb_labels = _no_labels(len(found))
+        elif spec.kind == 'segmentation':
+            rgb_labels = generator.class_map(found.to(device)).cpu()
+        assert rgb_labels is not None
+        others, share = _labelled(found, rgb_labels, spec), config.rgb_weight
+        share = len(found) / (len(found) + len(abundances)) if share is None else share
         weights = torch.cat([(1 - share) * maps.weights, share * others.weights])
         maps = Maps(torch.cat([maps.abundances, others.abundances]), torch.cat([maps.labels, others.labels]), weights)
-    maps = _with_all_classes(maps, spec)
+    if config.conditional:
+        maps = _with_all_classes(maps, spec)
     generator.abundances = train_abundances(
         maps.abundances,
         maps.labels,
-        spec.num_classes,
+        spec.num_classes if config.conditional else 0,
         learning,
         run,
         weights=maps.weights,
@@ -169,6 +179,10 @@ def train_unmixing_fusion(
     if (file := run.checkpoint(UNMIXING_FILE)) is not None:
         file.unlink(missing_ok=True)
     return generator
+
+
+def _no_labels(count: int) -> Tensor:
+    return torch.full((count,), NO_LABEL)
 
 
 def _labelled(abundances: Tensor, target: Tensor, spec: SampleSpec) -> Maps:
@@ -203,7 +217,7 @@ def _rgb_patches(
         return None, None, None
     images, labels = (config.rgb, config.rgb_labels) if isinstance(config.rgb, Tensor) else _read(config.rgb, spec)
     images = require_rgb(images, 'unmixing_fusion')
-    labels = torch.full((len(images),), NO_LABEL) if labels is None else labels.to(torch.int64).cpu()
+    labels = _no_labels(len(images)) if labels is None else labels.to(torch.int64).cpu()
     if labels.shape != (len(images),) or not NO_LABEL <= int(labels.min()) <= int(labels.max()) < spec.num_classes:
         raise ValueError(
             f'unmixing_fusion: rgb_labels must be ({len(images)},) in [0, {spec.num_classes}), or −1 where unknown, '
