@@ -16,9 +16,9 @@ from tqdm.auto import tqdm
 
 from ..samples import Sample, SampleSpec
 from ..scenes.files import LABEL_KEYS, SceneFileError, without_axis_of_one
+from ..scenes.formats import open_content
 from ..scenes.labels import without_class
 from ..scenes.layout import Layout
-from ..scenes.readers import open_content
 from .image_files import IMAGE_SUFFIXES, SUFFIXES, FolderNotFoundError, ImageFiles, image_files
 from .patches import IGNORE, plot_patch
 
@@ -99,6 +99,7 @@ class PairFolder(NonGeoDataset):
             bands=len(self.files.bands),
             classes=tuple(classes),
             wavelengths=self.files.wavelengths,
+            wavelengths_approximate=self.files.nominal,
             size=(self.files.shape[0], self.files.shape[1]),
             ignore_index=IGNORE,
             unit=unit,

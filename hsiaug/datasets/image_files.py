@@ -10,8 +10,9 @@ from torchgeo.datasets import DatasetNotFoundError
 
 from ..scenes.envi import DATA_SUFFIXES
 from ..scenes.files import CUBE_KEYS, Content
+from ..scenes.formats import open_content
 from ..scenes.layout import Layout, channels_last
-from ..scenes.readers import open_content, refuse_doubts, scale_and_offset
+from ..scenes.readers import refuse_doubts, scale_and_offset
 from ..scenes.wavelengths import to_nanometres
 
 SUFFIXES = ('.tif', '.tiff', '.png', '.npy', '.npz', '.mat', '.h5', '.hdf5')
@@ -44,6 +45,7 @@ class ImageFiles:
         shape: (H, W, all bands) as stored.
         bands: indices of the bands in use.
         wavelengths: centres in nm of the bands in use, or None.
+        nominal: they are the sensor's, by the names of its bands.
 
     Raises:
         ValueError: for bands that the first file lacks, or wavelengths that are not its bands'.
@@ -75,6 +77,7 @@ class ImageFiles:
         self.bands = good if bands is None else np.asarray(bands, dtype=np.int64)
         if not self.bands.size or not 0 <= self.bands.min() <= self.bands.max() < stored.shape[2]:
             raise ValueError(f'{owner}: bands must be indices in [0, {stored.shape[2]}), found {self.bands.tolist()}')
+        self.nominal = centres is None and content.facts.nominal
         centres = content.facts.wavelengths if centres is None else centres
         scale_and_offset(content.facts, scale, str(first))
         if centres is not None and len(centres) != stored.shape[2]:

@@ -187,6 +187,7 @@ class SceneFolder(NonGeoDataset):
             bands=len(self.files.bands),
             classes=names,
             wavelengths=self.files.wavelengths,
+            wavelengths_approximate=self.files.nominal,
             size=(self.files.shape[0], self.files.shape[1]),
             unit=unit,
         )

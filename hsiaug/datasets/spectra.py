@@ -13,6 +13,7 @@ from torchgeo.datasets import NonGeoDataset
 
 from ..samples import Sample
 from ..scenes import Scene, Split
+from .preview import BandAxis
 
 Part = Literal['train', 'val', 'test', 'unlabelled']
 
@@ -100,9 +101,9 @@ class SpectraDataset(NonGeoDataset):
         """
         figure = Figure(figsize=(6, 3), layout='constrained')
         axes = figure.subplots()
-        wavelengths = self.spec.wavelengths
-        axes.plot(wavelengths or range(self.spec.bands), sample['image'].cpu().numpy(), lw=1)
-        axes.set_xlabel('wavelength (nm)' if wavelengths else 'band')
+        bands = BandAxis(self.spec)
+        axes.plot(bands.broken(bands.x), bands.broken(sample['image'].cpu().numpy()), lw=1)
+        bands.label(axes)
         axes.set_ylabel(self.spec.unit or 'value')
         if show_titles and 'label' in sample:
             title = self.spec.classes[int(sample['label'])]

@@ -13,6 +13,7 @@ from ..samples import Kind, SampleSpec
 from .labels import UNLABELLED
 from .scene import Scene
 from .simulated import SimulatedScene
+from .wavelengths import sentinel2_centres
 
 UNCHANGED, CHANGED = 1, 2
 """Labels of a bitemporal scene; pixels that do not count are unlabelled."""
@@ -24,7 +25,7 @@ IGNORED = 255
 Pair = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class BitemporalScene(Scene):
     """Two co-registered dates with a change mask; make it with :meth:`from_dates` and its sisters.
 
@@ -128,7 +129,7 @@ class BitemporalScene(Scene):
             dataset: map-style, with ``image`` (2, C, H, W) and ``mask`` (1, H, W) or (H, W); sizes may differ.
             groups: as for :meth:`from_pairs`.
             progress: show a progress bar.
-            kwargs: as for :meth:`from_pairs`.
+            kwargs: as for :meth:`from_pairs`; the centres of Sentinel-2's bands are known by the dataset's ``bands``.
 
         Raises:
             ValueError: as :meth:`from_pairs`, or if a sample is no pair of dates.
@@ -145,6 +146,9 @@ class BitemporalScene(Scene):
             first, second = image.transpose(0, 2, 3, 1)
             return first, second, mask.reshape(image.shape[2:])
 
+        centres = sentinel2_centres(getattr(dataset, 'bands', ()))
+        if centres is not None and kwargs.get('wavelengths') is None:
+            kwargs.update(wavelengths=centres, wavelengths_approximate=True)
         indices = with_progress(range(len(dataset)), progress, desc='pairs', unit='pair')
         return cls.from_pairs(name, map(pair, indices), groups, **kwargs)
 

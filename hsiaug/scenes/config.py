@@ -29,7 +29,7 @@ class SceneConfig:
             changed, 0 where not, 255 where a pixel does not count.
         second: file of the cube of a second date, on the grid of the first and with its bands.
         cube_key: variable of the cube, where a file holds several.
-        labels_key: variable of the labels.
+        labels_key: variable of the labels, in the labels' file or the cube's.
         benchmark: name of a registered public scene, looked for under ``root``.
         root: folder of the benchmark scene's files.
         simulated: settings of :class:`~hsiaug.scenes.SimulatedScene`, taken when neither file nor benchmark is named.
@@ -45,6 +45,8 @@ class SceneConfig:
         on_bad_bands: ``'error'`` or ``'drop'``.
         coarse: file of the same area's cube from a coarser sensor, in the same unit; super-resolution (``msrresgan``)
             learns from such pairs.
+        one_class: every measured pixel is of one class, whatever the labels: for generators that need none, such as
+            ``spectral_gan`` with ``conditional: false``.
     """
 
     path: str | None = None
@@ -65,6 +67,7 @@ class SceneConfig:
     layout: Layout | None = None
     on_bad_bands: Literal['error', 'drop'] = 'error'
     coarse: str | None = None
+    one_class: bool = False
 
     @property
     def dates(self) -> int:
@@ -76,8 +79,16 @@ class SceneConfig:
         """Open the scene.
 
         Raises:
-            ValueError: if two scenes are named, or a second date or a coarser image without a first.
+            ValueError: if two scenes are named, a second date or a coarser image without a first, or two dates of one
+                class.
         """
+        if not self.one_class:
+            return self._scene()
+        if self.dates == 2:
+            raise ValueError('scene: one_class is for scenes of one date; of two, give the change mask as labels')
+        return self._scene().as_one_class()
+
+    def _scene(self) -> Scene:
         if self.path is not None and self.benchmark is not None:
             raise ValueError(f'scene: give path ({self.path!r}) or benchmark ({self.benchmark!r}), not both')
         if self.second is not None and self.path is None:
@@ -91,23 +102,25 @@ class SceneConfig:
             )
         if self.path is not None:
             if self.second is None:
-                scene = self._open(self.path, self.labels)
+                scene = self._open(self.path, self.labels, self.labels_key)
                 if self.coarse is not None:
-                    scene = replace(scene, coarse=self._open(self.coarse, None))
+                    scene = replace(scene, coarse=self._open(self.coarse))
                 return scene.checked(self.on_bad_bands)
-            first = self._open(self.path, self.labels, unlabelled=IGNORED)
-            return self._with_second(first, self._open(self.second, None))
+            first = self._open(self.path, self.labels, self.labels_key, unlabelled=IGNORED)
+            return self._with_second(first, self._open(self.second))
         if self.benchmark is not None:
             return open_benchmark_scene(self.benchmark, self.root, self.on_bad_bands, self.ignore)
         simulated = SimulatedScene(**self.simulated)
         return simulated if self.dates == 1 else BitemporalScene.from_simulated(simulated)
 
-    def _open(self, path: str, labels: str | None, unlabelled: int = UNLABELLED) -> Scene:
+    def _open(
+        self, path: str, labels: str | None = None, labels_key: str | None = None, unlabelled: int = UNLABELLED
+    ) -> Scene:
         return read_scene(
             path,
             labels,
             cube_key=self.cube_key,
-            labels_key=None if labels is None else self.labels_key,
+            labels_key=labels_key,
             wavelengths=self.wavelengths,
             name=self.name or Path(path).stem,
             bands=self.bands,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import math
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -13,8 +14,13 @@ import numpy as np
 
 from ..records import require_plausible
 
-CUBE_KEYS = ('cube', 'image', 'images', 'tiles', 'spectra', 'data')
-LABEL_KEYS = ('gt', 'labels', 'label', 'mask', 'gt_majority')
+CUBE_KEYS = ('cube', 'image', 'images', 'tiles', 'spectra', 'data', 'hsi', 'img', 'reflectance', 'radiance', 'x')
+LABEL_KEYS = ('gt', 'labels', 'label', 'ground_truth', 'groundtruth', 'target', 'y', 'mask', 'gt_majority')
+"""Usual names, in any case; the fields of structures are called so too."""
+
+
+NUMERIC = 'biuf'
+"""NumPy's kinds of real numbers."""
 
 
 class SceneFileError(ValueError):
@@ -50,7 +56,7 @@ class Variable:
     @property
     def numeric(self) -> bool:
         """Whether it holds real numbers."""
-        return self.dtype.kind in 'biuf'
+        return self.dtype.kind in NUMERIC
 
     def read(self) -> np.ndarray:
         """The array.
@@ -62,7 +68,12 @@ class Variable:
             declared = max(math.prod(self.shape) * self.dtype.itemsize, self.declared)
             require_plausible(declared, self.stored, self.where, SceneFileError)
         with reading(self.where):
-            return self.load()
+            values = self.load()
+        if values.dtype.kind == 'c':  # MATLAB calls them single and double
+            raise SceneFileError(
+                f'{self.where} holds complex numbers; save their magnitude, or real and imaginary parts as bands'
+            )
+        return values
 
 
 @dataclass
@@ -71,6 +82,7 @@ class Facts:
 
     Args:
         wavelengths: (C,) nm.
+        nominal: the centres are the sensor's, by the names of its bands.
         class_names: class id to name.
         scale: value = stored * scale + offset; one number, or (C,).
         offset: likewise.
@@ -84,6 +96,7 @@ class Facts:
     """
 
     wavelengths: np.ndarray | None = None
+    nominal: bool = False
     class_names: Mapping[int, str] = field(default_factory=dict)
     scale: float | np.ndarray = 1.0
     offset: float | np.ndarray = 0.0
@@ -108,15 +121,21 @@ class Content:
 
     def __str__(self) -> str:
         """Names and shapes, and what is never read."""
-        found = ', '.join(f'{name} {variable.shape}' for name, variable in self.variables.items()) or 'nothing'
-        return '; '.join([found, *self.unread])
+        found = [f'{name} {v.shape}{"" if v.numeric else f" of {v.dtype}"}' for name, v in self.variables.items()]
+        return '; '.join([', '.join(found) or 'nothing', *self.unread])
 
     def name(self, key: str) -> str | None:
         """The variable of that name; the fields of structures are called ``structure/field`` or ``structure.field``."""
         return next((name for name in (key, key.replace('.', '/')) if name in self.variables), None)
 
     def find(
-        self, key: str | None, usual: Sequence[str], dimensions: tuple[int, ...], what: str, argument: str
+        self,
+        key: str | None,
+        usual: Sequence[str],
+        dimensions: tuple[int, ...],
+        what: str,
+        argument: str,
+        kinds: str = NUMERIC,
     ) -> Variable:
         """The variable that holds ``what``.
 
@@ -126,6 +145,7 @@ class Content:
             dimensions: that it may have, apart from an axis of one that a mask or image may bring along.
             what: it is, for messages.
             argument: the option that names it.
+            kinds: of NumPy's dtypes that it may have, where it is not named.
 
         Raises:
             SceneFileError: if it is missing, ambiguous, or of other dimensions.
@@ -138,11 +158,13 @@ class Content:
                 )
             variable = self.variables[name]
             if not _fits(variable.shape, dimensions):
-                raise SceneFileError(f'{self.file}: {what} {key!r} must be {shape}, found shape {variable.shape}')
+                one_hot = what == 'labels' and variable.ndim > max(dimensions)
+                hint = '; of one-hot labels, save the argmax' if one_hot else ''
+                raise SceneFileError(f'{self.file}: {what} {key!r} must be {shape}, found shape {variable.shape}{hint}')
             return variable
-        fitting = [name for name, v in self.variables.items() if _fits(v.shape, dimensions) and v.numeric]
+        fitting = [name for name, v in self.variables.items() if _fits(v.shape, dimensions) and v.dtype.kind in kinds]
         exact = [name for name in fitting if self.variables[name].ndim in dimensions]
-        named = [name for use in usual for name in fitting if name.rsplit('/', 1)[-1] == use]
+        named = [name for use in usual for name in fitting if leaf(name) == use]
         candidates = named or exact or fitting
         if len(candidates) != 1:
             objects = '. Arrays of Python objects are never read'
@@ -152,6 +174,11 @@ class Content:
                 f'Name one with {argument}{held}'
             )
         return self.variables[candidates[0]]
+
+
+def leaf(name: str) -> str:
+    """The last part of a variable's name, in lower case."""
+    return name.rsplit('/', 1)[-1].lower()
 
 
 def _fits(shape: tuple[int, ...], dimensions: tuple[int, ...]) -> bool:
@@ -179,13 +206,21 @@ def reading(where: str) -> Iterator[None]:
 
 
 def existing(path: str | os.PathLike[str], what: str) -> Path:
-    """The file of that path.
+    """The file of that path; ``~`` is the home folder.
 
     Raises:
         FileNotFoundError: saying what is there instead.
     """
-    file = Path(path)
+    file = Path(path).expanduser()
+    folder = file if file.is_dir() else file.parent
+    held = sorted(p.name for p in folder.iterdir() if not p.name.startswith('.')) if folder.is_dir() else []
+    if file.is_dir():
+        raise FileNotFoundError(f'{what} file {file} is a folder; name one of its files: {held[:8]}')
     if not file.is_file():
-        beside = sorted(p.name for p in file.parent.iterdir())[:8] if file.parent.is_dir() else 'no such folder'
-        raise FileNotFoundError(f'{what} file {file} does not exist; in {file.parent}: {beside}')
+        if not folder.is_dir():
+            raise FileNotFoundError(f'{what} file {file} does not exist, nor does the folder {folder}')
+        by_lower = {name.lower(): name for name in held}
+        near = [by_lower[name] for name in difflib.get_close_matches(file.name.lower(), by_lower)]
+        meant = f' Did you mean {" or ".join(map(repr, near))}?' if near else ''
+        raise FileNotFoundError(f'{what} file {file} does not exist; in {folder}: {held[:8]}.{meant}')
     return file

@@ -97,6 +97,15 @@ def clean_labels(
     return labels
 
 
+def numbered(text: np.ndarray) -> tuple[np.ndarray, dict[int, str]]:
+    """Classes that are given as text: their numbers, from 1 in sorted order, and names; empty text is unlabelled."""
+    text = np.char.strip(np.char.decode(text, 'utf-8', 'replace') if text.dtype.kind == 'S' else text)
+    names, numbers = np.unique(text, return_inverse=True)
+    first = 0 if names.size and not names[0] else 1
+    labels = numbers.reshape(text.shape) + first
+    return labels, {i + first: str(name) for i, name in enumerate(names) if name}
+
+
 def class_names_of(names: np.ndarray | Sequence[str]) -> dict[int, str]:
     """Names whose position is the class id, 0 the unlabelled."""
     return {i: str(name).strip() for i, name in enumerate(np.asarray(names).reshape(-1)) if i > 0}
@@ -137,4 +146,12 @@ def _refuse_unclear(labels: np.ndarray, where: str, named: Collection[int]) -> N
             )
 
 
-__all__ = ['UNLABELLED', 'as_integers', 'class_names_of', 'clean_labels', 'without_class', 'without_ignored']
+__all__ = [
+    'UNLABELLED',
+    'as_integers',
+    'class_names_of',
+    'clean_labels',
+    'numbered',
+    'without_class',
+    'without_ignored',
+]

@@ -63,10 +63,9 @@ def _told(
     agreed = set.intersection(*votes) if votes else set()
     if len(agreed) == 1:
         return agreed.pop()
-    if not votes:
-        square = height == width and first < height
-        if not square and 4 * first > min(height, width):
-            return 'hwc'
+    # Bands that come first show by one of two signs; an image as wide as it has bands is rare.
+    if not votes and height != width and 2 * first > min(height, width):
+        return 'hwc'
     raise SceneFileError(
         f'{where}: a cube of shape {shape} may be (H, W, bands) with {width} bands, or (bands, H, W) with {first}, and '
         + ('labels and wavelengths do not agree on' if votes and not agreed else 'nothing in the file tells')

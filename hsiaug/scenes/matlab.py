@@ -34,17 +34,20 @@ def open_mat(file: Path, where: str) -> Content:
         for declared in _declared_bytes(file):
             require_plausible(declared, stored, where, SceneFileError)
     variables: dict[str, Variable] = {}
+    unread: list[str] = []
     for name, shape, kind in scipy.io.whosmat(file):
         if kind in _NUMERIC:
             dtype = np.dtype({'single': 'f4', 'double': 'f8', 'logical': 'u1'}.get(kind, kind))
             variables[name] = Variable(
                 tuple(shape), dtype, partial(_load_mat, file, name), stored, f'{where}: {name!r}'
             )
+        elif kind in ('cell', 'struct') and (kind == 'cell' or math.prod(shape) != 1):
+            unread.append(f'{name} is a {kind} array {tuple(shape)}, which is not read: save what it holds by itself')
         elif kind in ('struct', 'char', 'sparse'):
             if kind == 'sparse':
                 require_plausible(math.prod(shape) * 8, stored, f'{where}: {name!r}', SceneFileError)
             variables.update(_in_memory(name, _load_mat(file, name), where))
-    return Content(file, variables)
+    return Content(file, variables, unread=unread)
 
 
 def _load_mat(file: Path, name: str) -> np.ndarray:

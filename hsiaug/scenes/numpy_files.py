@@ -13,6 +13,8 @@ from .files import Content, Variable
 
 def open_npy(file: Path, where: str) -> Content:
     """A memory map of one array, called ``cube``."""
+    with file.open('rb') as stream:
+        np.lib.format.read_magic(stream)  # np.load takes anything else for a pickle, and says how to open it unsafely
     array = np.load(file, mmap_mode='r', allow_pickle=False)
     return Content(file, {'cube': Variable(array.shape, array.dtype, lambda: array, None, where)})
 

@@ -16,7 +16,7 @@ from rasterio.errors import NotGeoreferencedWarning, RasterioIOError
 from ..records import require_plausible
 from .envi import envi_facts, map_envi
 from .files import Content, Facts, SceneFileError, Variable
-from .wavelengths import centres_of
+from .wavelengths import centres_of, sentinel2_centres
 
 DRIVERS = ('GTiff', 'ENVI', 'PNG', 'JPEG', 'JP2OpenJPEG', 'BMP')
 """Formats of GDAL that are read: none that names other files or addresses (VRT, WMS, ...), under whatever suffix."""
@@ -70,6 +70,9 @@ def open_raster(file: Path, where: str, bands: Sequence[int] | np.ndarray | None
         if driver == 'ENVI':
             envi_facts(file, header, source, facts)
             mapped = map_envi(file, header, source)
+        if facts.wavelengths is None:
+            facts.wavelengths = sentinel2_centres([source.descriptions[i - 1] for i in indexes])
+            facts.nominal = facts.wavelengths is not None
     if driver == 'GTiff' and (mask := _mask(file)) is not None:
         facts.measured = mask if facts.measured is None else facts.measured & mask
 
@@ -99,7 +102,8 @@ def _open(file: Path, drivers: Sequence[str] = DRIVERS) -> Any:
             except RasterioIOError as error:
                 reasons.append(str(error))
     said = [reason for reason in reasons if 'not recognized' not in reason]
-    raise RasterioIOError(said[0] if said else f'{file} has none of the formats {", ".join(drivers)}')
+    known = f'{", ".join(drivers)}; arrays are read from .npy, .npz, .mat, .h5 and .nc files'
+    raise RasterioIOError(said[0] if said else f'{file} has none of the formats {known}')
 
 
 def _wavelengths(source: Any, indexes: Sequence[int], header: Mapping[str, str]) -> np.ndarray | None:

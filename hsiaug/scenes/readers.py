@@ -5,35 +5,18 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import h5py
 import numpy as np
 
-from .envi import data_file
-from .files import (
-    CUBE_KEYS,
-    LABEL_KEYS,
-    Content,
-    Facts,
-    SceneFileError,
-    Variable,
-    existing,
-    reading,
-    without_axis_of_one,
-)
-from .labels import UNLABELLED, class_names_of, clean_labels, without_ignored
+from .file_labels import FileLabels, read_labels
+from .files import CUBE_KEYS, LABEL_KEYS, Content, Facts, SceneFileError, Variable, existing, leaf, without_axis_of_one
+from .formats import open_content
+from .labels import UNLABELLED, clean_labels, numbered, without_ignored
 from .layout import Layout, channels_last
-from .matlab import open_hdf5, open_mat
-from .numpy_files import open_npy, open_npz
-from .raster import open_raster
 from .scene import Scene
 from .wavelengths import to_nanometres
-
-WAVELENGTH_KEYS = {'wavelength_nm': 'nm', 'wavelengths': None, 'wavelength': None, 'wavelength_um': 'um'}
-"""Usual names of band centres, with their unit where the name says it."""
 
 OnBadBands = Literal['error', 'drop']
 _LARGEST_SCALE = 1e12
@@ -61,7 +44,9 @@ def open_scene(
     """Open a scene from a file.
 
     MATLAB (``.mat``), other HDF5 (``.h5``), NumPy (``.npz``, ``.npy``), ENVI, GeoTIFF, PNG, JPEG, JPEG 2000 and BMP.
-    ``.npy`` and raw ENVI files are memory-mapped. A 4-D cube is read as tiles (T, h, w, C). What files say beyond their
+    ``.npy`` and raw ENVI files are memory-mapped. A 4-D cube is read as tiles (T, h, w, C), a 2-D one as a band if its
+    labels are (H, W), and as spectra (N, C) if they are (N,). Labels may be text: classes are numbered from 1 in sorted
+    order. What files say beyond their
     values is applied: scales, gains and offsets, nodata, masks and alpha bands, bad band lists, class names, band
     centres. What can be read in two ways is an error that names the option that decides.
 
@@ -122,16 +107,20 @@ def read_scene(
     content = open_content(existing(path, 'cube'), 'cube', bands)
     file, facts = content.file, content.facts
     cube_variable = find_cube(content, cube_key)
-    found = _labels(content, labels, labels_key, cube_variable, nodata, ignore, class_names, unlabelled)
+    found = read_labels(content, labels, labels_key, cube_variable, nodata, ignore, class_names, unlabelled)
+    if 0 in cube_variable.shape:
+        raise SceneFileError(f'{file}: the cube has shape {cube_variable.shape}, and so no values')
     cube = without_axis_of_one(cube_variable.read(), (3, 4)) if cube_variable.ndim > 2 else cube_variable.read()
-    cube = cube[:, :, None] if cube.ndim == 2 else cube
     centres = None if wavelengths is None else _given_wavelengths(wavelengths)
-    if not facts.channels_last:
-        known = facts.wavelengths if centres is None else centres
+    known = facts.wavelengths if centres is None else centres
+    if cube.ndim == 2:
+        cube, found = _flat_cube(cube, found, known, file)
+    elif not facts.channels_last:
         cube = channels_last(cube, layout, None if found is None else found.values.shape, known, str(file))
     refuse_doubts(facts, bands=bands, scale=scale, nodata=nodata)
     metadata: dict[str, Any] = {
         'wavelengths': facts.wavelengths if centres is None else centres,
+        'wavelengths_approximate': centres is None and facts.nominal,
         'class_names': (facts.class_names if found is None else found.names) if class_names is None else class_names,
         'nodata': facts.nodata if nodata is None else nodata,
         'unit': facts.unit if unit is None and scale is None else unit,
@@ -195,8 +184,7 @@ def open_library(
 
     labels, class_names = column(labels_key, 'labels'), facts.class_names
     if labels.dtype.kind in 'US':
-        names, numbers = np.unique(labels, return_inverse=True)
-        labels, class_names = numbers.reshape(-1) + 1, {i + 1: str(n) for i, n in enumerate(names)}
+        labels, class_names = numbered(labels)
     else:
         labels = clean_labels(labels, f'{file}: labels', None, ignore, class_names)
     groups = None if groups_key is None else np.unique(column(groups_key, 'groups'), return_inverse=True)[1].reshape(-1)
@@ -215,40 +203,6 @@ def open_library(
     ).checked(on_bad_bands)
 
 
-def open_content(file: Path, what: str, bands: Sequence[int] | np.ndarray | None = None) -> Content:
-    """The variables and facts of a file of any known format; of values it reads what the facts need.
-
-    Args:
-        file: exists.
-        what: it is, for messages.
-        bands: in use, if the user says so.
-
-    Raises:
-        SceneFileError: if it cannot be read.
-    """
-    suffix = file.suffix.lower()
-    if suffix == '.hdr':
-        file = data_file(file)
-        suffix = file.suffix.lower()
-    where = f'{what} file {file} cannot be read as {suffix or "a raster"}'
-    if suffix == '.sli':
-        raise SceneFileError(
-            f'{where}: ENVI spectral libraries are not read; save spectra (N, C), labels (N,) and wavelengths as .npz'
-        )
-    with reading(where):
-        if suffix == '.npy':
-            content = open_npy(file, where)
-        elif suffix == '.npz':
-            content = open_npz(file, where)
-        elif suffix in ('.mat', '.h5', '.hdf5', '.hdf', '.he5'):
-            hdf5 = suffix != '.mat' or h5py.is_hdf5(file)
-            content = open_hdf5(file, where) if hdf5 else open_mat(file, where)
-        else:
-            return open_raster(file, where, bands)
-        content.facts = _facts_of_variables(content)
-    return content
-
-
 def find_cube(content: Content, key: str | None, argument: str = 'cube_key', what: str = 'cube') -> Variable:
     """The variable of the cube: tiles, an image, or a single band where a file holds no more.
 
@@ -260,7 +214,7 @@ def find_cube(content: Content, key: str | None, argument: str = 'cube_key', wha
         solid = (name := content.name(key)) is None or content.variables[name].ndim != 2
     if solid:
         return content.find(key, CUBE_KEYS, (3, 4), what, argument)
-    flat = {n: v for n, v in content.variables.items() if n.rsplit('/', 1)[-1] not in LABEL_KEYS and v.ndim == 2}
+    flat = {n: v for n, v in content.variables.items() if leaf(n) not in LABEL_KEYS and v.ndim == 2}
     single = Content(content.file, flat, content.facts, content.unread)
     try:
         return single.find(key, CUBE_KEYS, (2,), what, argument)
@@ -301,103 +255,25 @@ def scale_and_offset(facts: Facts, scale: float | None, where: str) -> dict[str,
     return {'scale': scale, 'offset': 0.0}
 
 
-@dataclass(frozen=True)
-class _Labels:
-    values: np.ndarray
-    names: Mapping[int, str]
+def _flat_cube(
+    cube: np.ndarray, labels: FileLabels | None, wavelengths: np.ndarray | None, file: Path
+) -> tuple[np.ndarray, FileLabels | None]:
+    """A 2-D array as (H, W, 1), or spectra (N, C) as (N, 1, C), whichever its labels or wavelengths say.
 
-
-def _labels(
-    content: Content,
-    labels: str | os.PathLike[str] | None,
-    key: str | None,
-    cube: Variable,
-    nodata: float | None,
-    ignore: Sequence[int] | None,
-    class_names: Mapping[int, str] | None,
-    unlabelled: int,
-) -> _Labels | None:
-    """The labels and the class names of their file; None where nothing is labelled."""
-    dimensions = (3,) if cube.ndim == 4 else (2,)
-    if labels is not None and not Path(labels).is_file() and content.name(str(labels)) is not None:
-        labels, key = None, str(labels)
+    Raises:
+        SceneFileError: if they say nothing.
+    """
     if labels is not None:
-        if not Path(labels).is_file() and Path(labels).name == str(labels):  # may be meant as a variable
-            raise FileNotFoundError(
-                f'labels {str(labels)!r} are neither a file nor a variable of {content.file}, which holds: '
-                f'{sorted(content.variables)}'
-            )
-        source = open_content(existing(labels, 'labels'), 'labels')
-        return _clean(source, source.find(key, LABEL_KEYS, dimensions, 'labels', 'labels_key'), source.facts.nodata,
-                      dimensions, ignore, class_names or source.facts.class_names, content, unlabelled)  # fmt: skip
-    if key is None:
-        # Text under a usual name is a list of names, not a map.
-        key = next(
-            (n for use in LABEL_KEYS for n, v in content.variables.items() if n.split('/')[-1] == use and v.numeric),
-            None,
-        )
-    if key is None:
-        return None
-    found = content.find(key, (), dimensions, 'labels', 'labels_key')
-    return _clean(
-        content, found, None, dimensions, ignore, class_names or content.facts.class_names, content, unlabelled
+        values, column = labels.values, labels.values.reshape(-1, 1)
+        if values.ndim == 1 or (values.shape != cube.shape and 1 in values.shape):
+            return cube[:, None, :], FileLabels(column, labels.names)
+        return cube[:, :, None], labels
+    if wavelengths is not None and len(wavelengths) == cube.shape[1] > 1:
+        return cube[:, None, :], None
+    raise SceneFileError(
+        f'{file}: an array of shape {cube.shape} may be one band (H, W), or {cube.shape[0]} spectra of {cube.shape[1]} '
+        'bands, and nothing in the file tells which; save a band as (H, W, 1), spectra as (N, 1, bands)'
     )
-
-
-def _clean(
-    source: Content,
-    variable: Variable,
-    nodata: float | None,
-    dimensions: tuple[int, ...],
-    ignore: Sequence[int] | None,
-    names: Mapping[int, str],
-    cube: Content,
-    unlabelled: int,
-) -> _Labels:
-    values = without_axis_of_one(variable.read(), dimensions)
-    where = f'{source.file}: labels'
-    labels = clean_labels(values, where, nodata, ignore, names, unlabelled)
-    if source is not cube and source.facts.measured is not None and source.facts.measured.shape == labels.shape:
-        labels = np.where(source.facts.measured, labels, labels.dtype.type(unlabelled))
-    return _Labels(labels, names or cube.facts.class_names)
-
-
-def _facts_of_variables(content: Content) -> Facts:
-    """What variables of the usual names say."""
-    facts = Facts(class_names=_class_names(content))
-    for key, unit in WAVELENGTH_KEYS.items():
-        name = content.name(key) or next((n for n in content.variables if n.endswith(f'/{key}')), None)
-        if name is not None and content.variables[name].numeric:
-            facts.wavelengths = to_nanometres(content.variables[name].read(), unit or _text(content, 'units'))
-            break
-    facts.scale = _scalar(content, 'scale', 1.0) or 1.0
-    facts.nodata = _scalar(content, 'nodata', None)
-    good = content.variables.get('bbl')
-    if good is not None and good.numeric and sum(side > 1 for side in good.shape) == 1:
-        facts.good_bands = np.flatnonzero(good.read().reshape(-1))
-    return facts
-
-
-def _scalar(content: Content, key: str, default: float | None) -> Any:
-    """A number that the file holds under ``key``; libraries also use such names for columns of text."""
-    variable = content.variables.get(key)
-    if variable is None or np.prod(variable.shape) != 1 or not variable.numeric:
-        return default
-    return variable.read().item()
-
-
-def _text(content: Content, kind: str) -> str | None:
-    """The unit of the wavelengths, where a variable says it."""
-    variable = next((content.variables[k] for k in (f'wavelength_{kind}', f'wavelengths_{kind}')
-                     if k in content.variables), None)  # fmt: skip
-    if variable is None or np.prod(variable.shape) != 1 or variable.dtype.kind not in 'US':
-        return None
-    return str(variable.read().reshape(-1)[0])
-
-
-def _class_names(content: Content) -> dict[int, str]:
-    variable = content.variables.get('class_names')
-    return {} if variable is None or variable.dtype.kind not in 'US' else class_names_of(variable.read())
 
 
 def _given_wavelengths(wavelengths: Sequence[float] | np.ndarray) -> np.ndarray:

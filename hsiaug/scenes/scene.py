@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -13,6 +14,7 @@ from ..samples import Kind, SampleSpec, SceneFingerprint
 from .content import image_fingerprint, scene_content
 from .labels import UNLABELLED, as_integers, without_class
 
+_NUMBER = re.compile(r'\b[-+\d.e]+%?')
 _CHUNK_VALUES = 8_000_000  # values of the cube held in memory at once while it is scanned
 
 
@@ -20,7 +22,7 @@ class BadBandsError(ValueError):
     """A cube with bands that carry no information."""
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class Scene:
     """A hyperspectral scene.
 
@@ -120,6 +122,21 @@ class Scene:
                 f'Scene {self.name!r}: the coarser image of the same area must have the same bands and sides that are '
                 f'a whole fraction of those of a single image, found {theirs} beside {ours}'
             )
+
+    def __repr__(self) -> str:
+        """One line: sizes, bands, classes, values."""
+        centres, said = self.band_wavelengths, [f'{self.shape[0]} x {self.shape[1]} pixels']
+        among = '' if self.num_bands == self.cube.shape[2] else f' of {self.cube.shape[2]}'
+        said.append(f'{self.num_bands}{among} bands')
+        if centres is not None:
+            said[-1] += f' {centres.min():.0f}-{centres.max():.0f} nm'
+        if self.class_ids:
+            classes = f'{count} classes' if (count := len(self.class_ids)) > 1 else '1 class'
+            said.append(f'{classes} in {np.count_nonzero(self.flat_labels())} labelled pixels')
+        else:
+            said.append('no labels')
+        said += [str(self.cube.dtype), *([] if self.unit is None else [self.unit])]
+        return f'{type(self).__name__}({self.name!r}: {", ".join(said)})'
 
     @classmethod
     def from_tiles(
@@ -285,15 +302,23 @@ class Scene:
         bad = self.bad_bands()
         if not bad:
             return self
-        listing = ', '.join(f'{band} ({why})' for band, why in bad.items())
+        listing = _listed(bad)
         if on_bad_bands == 'error' or len(bad) == self.num_bands:
             raise BadBandsError(
                 f'Scene {self.name!r}: {len(bad)} of {self.num_bands} bands carry no information: {listing} '
                 "(0-based). Leave them out with on_bad_bands='drop', or name the bands to use."
             )
         keep = np.array([b for b in self.bands.tolist() if b not in bad])
+        return self._with(bands=keep)
+
+    def as_one_class(self, name: str = 'unlabelled') -> Scene:
+        """This scene with a single class, which every measured pixel is of: for generators without labels."""
+        labels = self.valid.reshape(self.shape).astype(np.uint8)
+        return self._with(labels=labels, class_names={1: name})
+
+    def _with(self, **changed: Any) -> Scene:
         values = {f: getattr(self, f) for f in self.__dataclass_fields__}
-        return Scene(**{**values, 'bands': keep})
+        return Scene(**{**values, **changed})
 
     @cached_property
     def fingerprint(self) -> SceneFingerprint:
@@ -331,3 +356,18 @@ class Scene:
             ignore_index=ignore_index,
             unit=self.unit,
         )
+
+
+def _listed(bad: Mapping[int, str]) -> str:
+    """Bands and what is wrong with them, a part for each kind of fault: ``'3-7, 9 (constant 0), 12 (no data)'``."""
+    kinds: dict[str, list[int]] = {}
+    for band, why in bad.items():
+        kinds.setdefault(_NUMBER.sub('', why), []).append(band)
+    parts = []
+    for bands in kinds.values():
+        runs = np.split(np.array(bands), np.flatnonzero(np.diff(bands) > 1) + 1)
+        spans = [f'{run[0]}' if len(run) == 1 else f'{run[0]}-{run[-1]}' for run in runs]
+        reasons = list(dict.fromkeys(bad[band] for band in bands))
+        more = '' if len(reasons) == 1 else ' and others'
+        parts.append(f'{", ".join(spans)} ({reasons[0]}{more})')
+    return ', '.join(parts)

@@ -164,7 +164,8 @@ class Splitter(ABC):
         if pixels.size == 0:
             raise ValueError(
                 f'Scene {scene.name!r}: no labelled pixel that is measured; a split needs labels, and 0, negative ones '
-                'and NaN are none'
+                'and NaN are none. Generators that need no labels train on scene.as_one_class(), in a config '
+                'scene.one_class: true'
             )
         in_train, in_test = self.sides(scene, pixels, flat[pixels], rng)
         test = pixels[in_test[pixels]]
@@ -206,7 +207,7 @@ class Splitter(ABC):
                 + '. Use fewer per class, '
                 "another split, or on_rare='drop' to leave such classes out."
             )
-        if len(kept) < 2:
+        if len(kept) < min(2, len(scene.class_ids)):  # a scene of one class is for generators alone
             raise RareClassError(
                 f'{type(self).__name__} of scene {scene.name!r}, seed {seed}: fewer than two classes are left: '
                 + '; '.join(lost)

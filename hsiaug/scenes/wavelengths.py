@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
 MICROMETRES_BELOW = 100.0
 """Centres without a unit are micrometres where all lie below this: no sensor has bands below 100 nm."""
+
+SENTINEL2_NM = {
+    'B01': 442.7, 'B02': 492.4, 'B03': 559.8, 'B04': 664.6, 'B05': 704.1, 'B06': 740.5, 'B07': 782.8, 'B08': 832.8,
+    'B8A': 864.7, 'B09': 945.1, 'B10': 1373.5, 'B11': 1613.7, 'B12': 2202.4,
+}  # fmt: skip
+"""Centres of Sentinel-2A's bands (ESA, spectral response functions 3.0); those of 2B and 2C differ by up to 17 nm."""
 
 _TO_NM = {
     **dict.fromkeys(('nanometer', 'nanometre', 'nm'), 1.0),
@@ -52,6 +59,22 @@ def parse_centre(text: str, unit: str | None = None) -> tuple[float, str | None]
     """Number and unit of a text such as ``'442.0 nm'``; None where it holds no single number."""
     found = _NUMBER_AND_UNIT.fullmatch(text)
     return None if found is None else (float(found[1]), found[2] or unit)
+
+
+def sentinel2_centres(names: Any) -> np.ndarray | None:
+    """(C,) nm of bands that are called as Sentinel-2's (``'B04'``, ``'S2_B04'``); None where they are not.
+
+    Landsat's bands have such names too, in HLS even with the zero, but no B8A and B08: of bands beyond the visible,
+    one of these must be there.
+    """
+    if not isinstance(names, list | tuple) or not names or not all(isinstance(name, str) for name in names):
+        return None
+    plain = [name.strip().upper().removeprefix('S2_').split(' ')[0] for name in names]
+    if not set(plain) <= SENTINEL2_NM.keys() or len(set(plain)) < len(plain):
+        return None
+    if not {'B08', 'B8A'} & set(plain) and not set(plain) <= {'B01', 'B02', 'B03', 'B04'}:
+        return None
+    return np.array([SENTINEL2_NM[name] for name in plain])
 
 
 def centres_of(texts: Sequence[str], units: Sequence[str | None]) -> np.ndarray | None:

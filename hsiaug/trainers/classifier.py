@@ -89,10 +89,13 @@ def train_nn1d(
 
     Raises:
         FloatingPointError: if training diverges.
+        ValueError: if there is one class.
     """
     real: Any = dataset.real if isinstance(dataset, MixedDataset) else dataset
     spec = dataset.spec
     assert spec is not None
+    if spec.num_classes < 2:
+        raise ValueError(f'train_nn1d: two classes or more are needed, found {spec.classes}')
     with seeded(seed, torch.device(device)):
         model = NN1D(spec.bands, spec.num_classes, config.hidden, config.layers, config.dropout, config.scaling)
         model.scaler.fit(fetch(real, np.arange(len(real)))['image'])
