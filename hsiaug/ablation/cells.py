@@ -31,6 +31,7 @@ from ..systems import Generator, TrainingData
 from ..systems.fit import fit_generator, training_data
 from ..systems.training import trainer_of
 from ..trainers import LinearSVM, predict, train_nn1d
+from ..trainers.convergence import Trial, loss_still_falls, tune
 from .names import file_stem
 from .plan import REAL, Arm, Cell, Classifier, D, Network, Setting
 
@@ -99,30 +100,38 @@ class Group(ABC, Generic[D]):
     """Class prior for the label policy of that name."""
 
     def tuned(self, downstream: D, metric: str) -> D:
-        """The downstream model with the setting that validates best with real data only; ties go to the first.
+        """The downstream model with the setting that validates best with real data only.
 
-        Candidates start from another initialisation than the cells: were the winner's own validation figure the one
-        that ratios are compared with, luck would favour ratio 0.
+        How it is chosen, and that it has converged, see :func:`~hsiaug.trainers.convergence.tune`. Candidates start
+        from another initialisation than the cells: were the winner's own validation figure the one that ratios are
+        compared with, luck would favour ratio 0.
         """
         if downstream not in self._tuned:
-            candidates, scores = self._candidates(downstream), [0.0]
-            if len(candidates) > 1:
-                scores = [self._tuning_score(candidate, metric) for candidate in candidates]
-            if not any(np.isfinite(scores)):
+            candidates = self._candidates(downstream)
+            if len(candidates) == 1:
+                self._tuned[downstream] = candidates[0]
+                return candidates[0]
+            tuned = tune(candidates, lambda one: self._trial(one, metric), _length, self._error)
+            if math.isnan(tuned.trials[tuned.chosen].score):
                 raise ValueError(
                     f'{downstream.name!r} learns nothing from real data alone: its training diverged in all of '
-                    f'{len(candidates)} settings ({metric} {scores}); lower its learning rates'
+                    f'{len(tuned.trials)} settings ({metric}); lower its learning rates'
                 )
-            self._tuned[downstream] = candidates[int(np.argmax(np.nan_to_num(scores, nan=-np.inf)))]
+            self._tuned[downstream] = tuned.chosen
         return self._tuned[downstream]
 
-    def _tuning_score(self, candidate: D, metric: str) -> float:
-        """Validation score of a setting with real data only; NaN where its training diverged."""
+    def _trial(self, candidate: D, metric: str) -> Trial:
+        """Validation score of a setting with real data only."""
         try:
             model = self._train(candidate, self.real, self.seed + _TUNING_SEED)
         except DivergedError:
-            return float('nan')
-        return float(self._scores(model, False)[metric]) if _is_finite(model) else float('nan')
+            return Trial(math.nan)
+        score = float(self._scores(model, False)[metric]) if _is_finite(model) else math.nan
+        return Trial(score, loss_still_falls(model))
+
+    def _error(self, score: float) -> float:
+        """Standard error of a validation score, which a setting must exceed to be preferred to one before it."""
+        return 0.0
 
     def generator(self, arm: Arm) -> Generator:
         """The arm's generator, trained on this split once; costly ones are kept in the run folder.
@@ -198,6 +207,7 @@ class Group(ABC, Generic[D]):
             'val': {k: v for k, v in val.items() if k in metrics},
             'test': {k: finite(v) for k, v in test.items() if k in (*metrics, 'per_class')},
             'seconds': round(time.perf_counter() - start, 3),
+            **({} if (falls := loss_still_falls(model)) is None else {'still_falls': falls}),
         }
 
     def _mixed(self, arm: Arm, ratio: float, downstream: Any) -> tuple[MixedDataset, int]:
@@ -283,10 +293,14 @@ class SpectraGroup(Group[Classifier]):
         if downstream.name != 'nn1d':
             return [replace(downstream, c=(c,)) for c in downstream.c]
         return [
-            replace(downstream, config=replace(downstream.config, scaling=scaling, steps=steps))
+            replace(downstream, config=replace(downstream.config, hidden=width, scaling=scaling, steps=steps))
+            for width in downstream.widths or (downstream.config.hidden,)
             for scaling in downstream.scalings
             for steps in downstream.steps
         ]
+
+    def _error(self, score: float) -> float:
+        return (score * (1 - score) / len(self.data.val_y)) ** 0.5 if 0 < score < 1 else 0.0
 
     def _train(self, downstream: Classifier, dataset: Any, seed: int) -> NN1D | LinearSVM:
         if downstream.name == 'nn1d':
@@ -301,7 +315,9 @@ class SpectraGroup(Group[Classifier]):
 
     def _chosen(self, downstream: Classifier) -> dict[str, Any]:
         if downstream.name == 'nn1d':
-            return {'scaling': downstream.config.scaling, 'steps': downstream.config.steps}
+            config = downstream.config
+            width = {'hidden': config.hidden} if downstream.widths else {}
+            return {'scaling': config.scaling, 'steps': config.steps, **width}
         return {'c': downstream.c[0]}
 
     def measure_fidelity(self, arm: Arm, per_class: int = 200) -> dict[str, Any]:
@@ -313,6 +329,11 @@ class SpectraGroup(Group[Classifier]):
         train = (self.data.x, self.data.y)
         result = fidelity(train, self.test, (fake['image'].cpu(), fake['label'].cpu()), classes)
         return self._spectral_record(arm, result)
+
+
+def _length(candidate: Any) -> tuple[Any, int]:
+    """A candidate but for its number of steps, and these."""
+    return replace(candidate, config=replace(candidate.config, steps=1)), candidate.config.steps
 
 
 def _is_finite(model: Any) -> bool:

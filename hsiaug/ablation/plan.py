@@ -135,8 +135,9 @@ class Classifier(Downstream):
         name: ``'nn1d'`` or ``'linear_svm'``.
         config: base setting of NN-1D.
         scalings: input scalings to choose from.
-        steps: numbers of optimiser steps to choose from.
+        steps: numbers of optimiser steps to choose from, see :func:`~hsiaug.trainers.convergence.tune`.
         c: penalties of the SVM to choose from.
+        widths: of the hidden layers, to choose from; the config's own if empty.
     """
 
     kind = 'spectrum'
@@ -148,6 +149,7 @@ class Classifier(Downstream):
     scalings: tuple[str, ...] = ('standard', 'minmax')
     steps: tuple[int, ...] = (200, 400)
     c: tuple[float, ...] = (0.1, 1.0, 10.0)
+    widths: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         if self.name not in ('nn1d', 'linear_svm'):
@@ -156,6 +158,8 @@ class Classifier(Downstream):
             if not getattr(self, what):
                 raise ValueError(f'classifier {self.name!r}: at least one of {what} to choose from is needed')
         require_steps(self)
+        for width in self.widths:
+            check_value(f'classifier {self.name!r}', 'width', width, int)
         for c in self.c:
             check_value(f'classifier {self.name!r}', 'c', c, float, POSITIVE)
 
