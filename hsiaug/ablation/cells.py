@@ -180,6 +180,7 @@ class Group(ABC, Generic[D]):
                 f'the training of {downstream.name!r} diverged: its weights are not finite; lower its learning rates, '
                 'or look at the synthetic samples'
             )
+        falls = loss_still_falls(model, 0.0 if cell.arm is None else cell.arm.synthetic_first)
         val, test = self._scores(model, False), self._scores(model, True)
         for part, scores in (('validation', val), ('test', test)):
             if undefined := [name for name in metrics if not math.isfinite(scores[name])]:
@@ -207,7 +208,7 @@ class Group(ABC, Generic[D]):
             'val': {k: v for k, v in val.items() if k in metrics},
             'test': {k: finite(v) for k, v in test.items() if k in (*metrics, 'per_class')},
             'seconds': round(time.perf_counter() - start, 3),
-            **({} if (falls := loss_still_falls(model)) is None else {'still_falls': falls}),
+            **({} if falls is None else {'still_falls': falls}),
         }
 
     def _mixed(self, arm: Arm, ratio: float, downstream: Any) -> tuple[MixedDataset, int]:

@@ -147,7 +147,7 @@ class Classifier(Downstream):
     name: str = 'nn1d'
     config: ClassifierConfig = field(default_factory=ClassifierConfig)
     scalings: tuple[str, ...] = ('standard', 'minmax')
-    steps: tuple[int, ...] = (200, 400)
+    steps: tuple[int, ...] = (200, 400, 800)
     c: tuple[float, ...] = (0.1, 1.0, 10.0)
     widths: tuple[int, ...] = ()
 

@@ -56,6 +56,8 @@ class TrainingData:
         val_x: (V, ...) validation samples, for early stopping.
         val_y: (V, ...) their labels or masks.
         provenance: of the data; the generator keeps it with its own training configuration.
+        positions: (N + M, 2) int64 row and column of the spectra in ``x`` and then in ``unlabelled``, where they lie in
+            an image; tiles lie apart.
     """
 
     spec: SampleSpec
@@ -65,6 +67,7 @@ class TrainingData:
     val_x: Tensor
     val_y: Tensor
     provenance: Provenance | None = None
+    positions: Tensor | None = None
 
 
 def register(name: str) -> Callable[[G], G]:

@@ -18,7 +18,7 @@ FALL = 0.05
 """Share of the first loss by which the loss of a training that was too short falls in its last third."""
 
 
-def still_falls(losses: Sequence[float]) -> bool:
+def still_falls(losses: Sequence[float], since: int = 0) -> bool:
     """Whether the loss of a training still fell when the training ended.
 
     Learning rates that fall to zero end every curve flat, so that its last steps say nothing: what counts is the mean
@@ -27,19 +27,25 @@ def still_falls(losses: Sequence[float]) -> bool:
 
     Args:
         losses: of each step, in order.
+        since: step at which the data changed, such as from synthetic to real ones: thirds are of what came after.
     """
-    count = len(losses)
+    count = len(losses) - since
     if count < 20:
         return True
     first = math.fsum(losses[: count // 20]) / (count // 20)
-    middle, last = losses[count // 3 : 2 * count // 3], losses[2 * count // 3 :]
+    middle, last = losses[since + count // 3 : since + 2 * count // 3], losses[since + 2 * count // 3 :]
     return math.fsum(middle) / len(middle) - math.fsum(last) / len(last) > FALL * first
 
 
-def loss_still_falls(network: nn.Module) -> bool | None:
-    """:func:`still_falls` of a network that one of the trainers here has trained; None where it is not known."""
+def loss_still_falls(network: nn.Module, since: float = 0.0) -> bool | None:
+    """:func:`still_falls` of a network that one of the trainers here has trained; None where it is not known.
+
+    Args:
+        network: as the trainer returned it.
+        since: share of the steps after which the data changed.
+    """
     losses = getattr(network, 'loss_history', None)
-    return None if losses is None else still_falls(losses)
+    return None if losses is None else still_falls(losses, round(since * len(losses)))
 
 
 @dataclass(frozen=True)
