@@ -66,6 +66,8 @@ BALANCED = (Arm(V, V, labels='sqrt', ratios=(1,)), Arm(FIRST, V, labels='sqrt', 
 SEGMENTS = (
     Arm(V, V, ratios=(2,)),
     Arm(FIRST, V, ratios=(2,), synthetic_first=0.5),
+    Arm(f'{V}, light off', V, {'direct': 0.0, 'diffuse': 0.0}, ratios=(2,)),
+    Arm(f'{V}, mixing off', V, {'mixing': 0.0}, ratios=(2,)),
     Arm(f'{V} of segments', V, {'segment': 2.0}, ratios=(2,)),
     Arm(f'{FIRST}, of segments', V, {'segment': 2.0}, ratios=(2,), synthetic_first=0.5),
     Arm('segments alone', V, {'segment': 4.0, **dict.fromkeys(PLAIN, 0.0)}, ratios=(2,)),
@@ -85,7 +87,7 @@ PARTS: dict[str, tuple[tuple[str, ...], tuple[str, ...], tuple[Arm, ...], range]
         ),
         range(200, 205),
     ),
-    'choose-segments': (('jasper_ridge', *TWO), ('10',), SEGMENTS, range(600, 608)),
+    'choose-segments': (('jasper_ridge', *TWO), ('10',), SEGMENTS, range(600, 606)),
     'confirm': (
         OTHERS,
         ('10', '30'),

@@ -58,6 +58,10 @@ def write_tables(out: Path) -> str:
             s: [r['test'] for r in rows if (r['scene'], r['budget'], r['arm']) == (s, budget, 'real')] for s in scenes
         }
         means = ['{:.1f}, {:.1f}'.format(*(100 * np.mean([t[m] for t in tests[s]]) for m in METRICS)) for s in scenes]
+        for k, scene in enumerate(scenes):
+            alone = {'scene': scene, 'budget': budget, 'arm': 'real'}
+            if fell := _falling([row for row in rows if alone.items() <= row.items()]):
+                means[k] += f' ▼{fell}'
         lines.append('| real only: OA, AA | ' + ' | '.join(means) + ' | |')
         for (of_budget, arm, ratio), of in differences(rows).items():
             if of_budget != budget:
@@ -65,16 +69,19 @@ def write_tables(out: Path) -> str:
             cells = []
             for scene in scenes:
                 found = of.get(scene)
-                entry = {} if found is None else {m: gain(found[:, k]) for k, m in enumerate(METRICS)}
+                entry: dict[str, Any] = {}
+                if found is not None:
+                    entry = {m: gain(found[:, k]) for k, m in enumerate(METRICS)}
+                    wanted = {'scene': scene, 'budget': budget, 'arm': arm, 'ratio': ratio}
+                    entry['still_falls'] = _falling([row for row in rows if wanted.items() <= row.items()])
                 cells.append(_cell(entry) if entry else '')
                 table.append({'budget': budget, 'arm': arm, 'ratio': ratio, 'scene': scene, **entry})
             mean = {m: over_scenes({s: d[:, k] for s, d in of.items()}) for k, m in enumerate(METRICS)}
             table.append({'budget': budget, 'arm': arm, 'ratio': ratio, 'scene': 'mean', **mean})
             lines.append(f'| {arm}, r = {ratio:g} | ' + ' | '.join([*cells, _cell(mean)]) + ' |')
-    fell = sum(bool(row.get('still_falls')) for row in rows)
-    lines += ['', f'{fell} of {len(rows)} trainings ended while the loss still fell.']
-    record = {**{key: plan[key] for key in ('title', 'command', 'environment', 'seeds', 'arms', 'settings')},
-              'trainings': len(rows), 'still_falling': fell, 'table': table}  # fmt: skip
+    lines += ['', '▼: in so many of the trainings the loss still fell at the end.']
+    keys = ('title', 'command', 'environment', 'seeds', 'arms', 'settings')
+    record = {**{key: plan[key] for key in keys}, 'trainings': len(rows), 'table': table}
     (out / 'table.json').write_text(json.dumps(record, indent=1, ensure_ascii=False) + '\n')
     text = '\n'.join(lines) + '\n'
     (out / 'table.md').write_text(text)
@@ -86,4 +93,9 @@ def _cell(entry: dict[str, Any]) -> str:
         low, high = found['interval']
         return f'{found["mean"]:+.1f} [{low:+.1f}, {high:+.1f}]'
 
-    return ', '.join(one(entry[m]) for m in METRICS) + f' ({entry["oa"]["n"]})'
+    fell = f' ▼{entry["still_falls"]}' if entry.get('still_falls') else ''
+    return ', '.join(one(entry[m]) for m in METRICS) + f' ({entry["oa"]["n"]}){fell}'
+
+
+def _falling(rows: list[dict[str, Any]]) -> int:
+    return sum(bool(row.get('still_falls')) for row in rows)
