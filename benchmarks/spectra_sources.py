@@ -75,7 +75,7 @@ SEGMENTS = (
 TWO = ('salinas_a', 'enmap_potsdam')
 OTHERS = ('santa_barbara', 'houston18', 'samson', 'berlin', 'simulated')
 PARTS: dict[str, tuple[tuple[str, ...], tuple[str, ...], tuple[Arm, ...], range]] = {
-    'choose': (TWO, ('10', '30', 'all'), CHOICES, range(200, 210)),
+    'choose': (TWO, ('10', '30', 'all'), CHOICES, range(200, 205)),
     'choose-balance': (
         TWO,
         ('all',),
