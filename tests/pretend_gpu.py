@@ -218,7 +218,9 @@ def _require_one_device(function: Any, name: str, args: Any, here: list[Tensor])
         )
 
 
-def _wait(name: str, args: Any, kwargs: dict[str, Any], there: list[OnGPU], here: list[Tensor], result_there: bool) -> str | None:
+def _wait(
+    name: str, args: Any, kwargs: dict[str, Any], there: list[OnGPU], here: list[Tensor], result_there: bool
+) -> str | None:
     if not there and not (here and result_there):
         return None
     if name == '_local_scalar_dense':

@@ -26,6 +26,7 @@ from ..systems.fit import fit_generator, training_data
 from ..systems.training import trainer_of
 from ..tasks import task_of, whole
 from ..tasks.base import D, Downstream, finite
+from ..trainers.convergence import Trial, loss_still_falls, tune
 from .names import file_stem
 from .plan import REAL, Arm, Cell, Setting
 
@@ -87,30 +88,38 @@ class Group:
         return self.task.score(self._predicted, target, self.data.spec)
 
     def tuned(self, downstream: D, metric: str) -> D:
-        """The downstream model with the setting that validates best with real data only; ties go to the first.
+        """The downstream model with the setting that validates best with real data only.
 
-        Candidates start from another initialisation than the cells: were the winner's own validation figure the one
-        that ratios are compared with, luck would favour ratio 0.
+        How it is chosen, and that it has converged, see :func:`~hsiaug.trainers.convergence.tune`. Candidates start
+        from another initialisation than the cells: were the winner's own validation figure the one that ratios are
+        compared with, luck would favour ratio 0.
         """
         if downstream not in self._tuned:
-            candidates, scores = downstream.candidates(), [0.0]
-            if len(candidates) > 1:
-                scores = [self._tuning_score(candidate, metric) for candidate in candidates]
-            if not any(np.isfinite(scores)):
+            candidates = downstream.candidates()
+            if len(candidates) == 1:
+                self._tuned[downstream] = candidates[0]
+                return candidates[0]
+            tuned = tune(
+                candidates,
+                lambda one: self._trial(one, metric),
+                lambda one: one.length,
+                lambda score: self.task.standard_error(score, len(self.val)),
+            )
+            if math.isnan(tuned.trials[tuned.chosen].score):
                 raise ValueError(
                     f'{downstream.name!r} learns nothing from real data alone: its training diverged in all of '
-                    f'{len(candidates)} settings ({metric} {scores}); lower its learning rates'
+                    f'{len(tuned.trials)} settings ({metric}); lower its learning rates'
                 )
-            self._tuned[downstream] = candidates[int(np.argmax(np.nan_to_num(scores, nan=-np.inf)))]
+            self._tuned[downstream] = tuned.chosen
         return self._tuned[downstream]  # type: ignore[return-value]
 
-    def _tuning_score(self, candidate: Downstream, metric: str) -> float:
-        """Validation score of a setting with real data only; NaN where its training diverged."""
+    def _trial(self, candidate: Downstream, metric: str) -> Trial:
+        """Validation score of a setting with real data only."""
         try:
             model = self.task.train(candidate, self.real, self.seed + _TUNING_SEED, self.device)
         except DivergedError:
-            return float('nan')
-        return float(self._scores(model, 'val')[metric])
+            return Trial(math.nan)
+        return Trial(float(self._scores(model, 'val')[metric]), loss_still_falls(model))
 
     def generator(self, arm: Arm) -> Generator:
         """The arm's generator, trained on this split once; costly ones are kept in the run folder.
@@ -153,6 +162,7 @@ class Group:
             downstream = cell.arm.adapt(downstream)
             dataset, synthetic = self._mixed(cell.arm, cell.ratio, downstream)
         model = self.task.train(downstream, dataset, self.seed, self.device)
+        falls = loss_still_falls(model, 0.0 if cell.arm is None else cell.arm.synthetic_first)
         val, test = self._scores(model, 'val'), self._scores(model, 'test')
         for part, scores in (('validation', val), ('test', test)):
             if undefined := [name for name in metrics if not math.isfinite(scores[name])]:
@@ -185,6 +195,7 @@ class Group:
             'val': {k: v for k, v in val.items() if k in metrics},
             'test': {k: finite(v) for k, v in test.items() if k in (*metrics, 'per_class')},
             'seconds': round(time.perf_counter() - start, 3),
+            **({} if falls is None else {'still_falls': falls}),
         }
 
     def _mixed(self, arm: Arm, ratio: float, downstream: Any) -> tuple[MixedDataset, int]:

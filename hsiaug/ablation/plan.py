@@ -245,7 +245,7 @@ class Study:
     def _cell(self, setting: Setting, seed: int, classifier: Downstream, arm: Arm | None, ratio: float) -> Cell:
         identity = {
             'setting': [setting.scene, setting.budget, splitter_identity(setting)],
-            'classifier': dataclasses.asdict(classifier),
+            'classifier': _decisive(dataclasses.asdict(classifier)),
             'arm': None if arm is None else [arm.name, arm.generator, arm.settings, arm.labels, *_ways(arm)],
             'ratio': ratio,
             'seed': seed,
@@ -278,6 +278,11 @@ def _ways(arm: Arm) -> list[Any]:
     return [*(['only'] if arm.synthetic_only else []), *([used] if used else [])]
 
 
+def _decisive(classifier: dict[str, Any]) -> dict[str, Any]:
+    """Fields of a downstream model, without the widths to choose from where there are none."""
+    return {name: value for name, value in classifier.items() if name != 'widths' or value}
+
+
 def splitter_identity(setting: Setting) -> dict[str, Any]:
     """What of a setting's splitter decides on results, JSON-ready."""
     return {'type': type(setting.splitter).__name__, **json_ready(dataclasses.asdict(setting.splitter))}
@@ -285,7 +290,7 @@ def splitter_identity(setting: Setting) -> dict[str, Any]:
 
 def classifier_identity(classifier: Downstream) -> dict[str, Any]:
     """What of a downstream model decides on results, JSON-ready."""
-    return {'type': type(classifier).__name__, **json_ready(classifier)}
+    return {'type': type(classifier).__name__, **_decisive(json_ready(classifier))}
 
 
 def arm_identity(arm: Arm) -> dict[str, Any]:

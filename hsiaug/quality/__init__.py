@@ -4,6 +4,7 @@ from .adaptive_ratio import AdaptiveRatio, RatioCallback
 from .agreement import AgreementGate
 from .coverage import Coverage
 from .fitting import ALL_GATES, all_gates, fit_gates, gate_generator
+from .evidence import Evidence, Recommendation, recommended_ratio
 from .fold_trials import FoldTrial, PatchTrial, SpectraTrial
 from .folds import fold_splits
 from .gate import Gate, GateReport, Gates, Verdict, held_out_limit
@@ -20,6 +21,7 @@ __all__ = [
     'AgreementGate',
     'Candidate',
     'Coverage',
+    'Evidence',
     'FoldTrial',
     'Gate',
     'GateError',
@@ -33,6 +35,7 @@ __all__ = [
     'RatioCallback',
     'RatioChoice',
     'RatioSearch',
+    'Recommendation',
     'Recorded',
     'SmoothnessGate',
     'SpectraTrial',
@@ -47,4 +50,5 @@ __all__ = [
     'held_out_limit',
     'label_regions',
     'noise_covariance',
+    'recommended_ratio',
 ]

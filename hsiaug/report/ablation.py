@@ -119,11 +119,13 @@ def _ratio(line: Summary) -> str:
     return CHOSEN if line.ratio == CHOSEN else f'{line.ratio:g}'
 
 
-def _cells(line: Summary) -> list[str]:
+def _cells(line: Summary, rows: Sequence[dict[str, Any]] = ()) -> list[str]:
+    mine = [row for row in rows if (row['arm'], row['ratio']) == (line.arm, line.ratio)]
+    falling = sum(bool(row.get('still_falls')) for row in mine)
     gain, second = line.gain, line.second_gain
     first_mean, second_mean, *further = (f'{mean:.2f}' for mean in line.means.values())
     return [
-        line.arm + (' (control)' if line.control else ''),
+        line.arm + (' (control)' if line.control else '') + (FALLING.format(falling, len(mine)) if falling else ''),
         _ratio(line),
         first_mean,
         signed(gain.mean) if gain else '–',
@@ -141,6 +143,8 @@ def _cells(line: Summary) -> list[str]:
 
 
 LEVEL = 0.05
+FALLING = ' (not converged: the loss still falls in {} of {})'
+"""Marks cells whose training was too short."""
 FEW = ' °'
 """Marks a comparison with too few seeds for a claim."""
 
@@ -195,7 +199,7 @@ def _context(run: Run) -> dict[str, Any]:
         sections.append(
             {
                 'title': ', '.join(key),
-                'rows': [_cells(line) for line in lines],
+                'rows': [_cells(line, here) for line in lines],
                 'dropped': dropped[:6] + ([f'and {len(dropped) - 6} more'] if len(dropped) > 6 else []),
                 'settings': [f'{s} ({chosen.count(s)} seeds)' for s in dict.fromkeys(sorted(chosen))],
             }

@@ -58,6 +58,8 @@ class TrainingData:
         val_y: (V, ...) their labels or masks.
         provenance: of the data; the generator keeps it with its own training configuration.
         coarse: the images ``x`` from a coarser sensor, where the scene has them.
+        positions: (N + M, 2) int64 row and column of the spectra in ``x`` and then in ``unlabelled``, where they lie in
+            an image; tiles lie apart.
     """
 
     spec: SampleSpec
@@ -68,6 +70,7 @@ class TrainingData:
     val_y: Tensor
     provenance: Provenance | None = None
     coarse: CoarseWindows | None = None
+    positions: Tensor | None = None
 
 
 def register(name: str) -> Callable[[G], G]:

@@ -6,6 +6,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
+
 from .. import __version__
 from ..datasets import ChangeDataset, PatchDataset, SceneDataset, SpectraDataset
 from ..datasets.patches import read_coarse_windows
@@ -29,6 +32,7 @@ def training_data(scene: Scene, split: Split | PatchSplit) -> TrainingData:
             of image-mask pairs and, of a bitemporal scene, of pairs of dates with change masks; or into labelled
             patches, for generators of these.
     """
+    positions = None
     if isinstance(split, LabelledPatchSplit):
         scenes = [SceneDataset.from_scene(scene, split, part) for part in PARTS[:2]]
         spec, unlabelled = scenes[0].spec, scenes[0].image[:0]
@@ -42,8 +46,12 @@ def training_data(scene: Scene, split: Split | PatchSplit) -> TrainingData:
         parts = {part: SpectraDataset(scene, split, part) for part in ('train', 'val', 'unlabelled')}  # type: ignore[arg-type]
         spec = parts['train'].spec
         (x, y), (val_x, val_y), (unlabelled, _) = (parts[part].tensors() for part in ('train', 'val', 'unlabelled'))
+        if min(scene.shape) > 1:  # a spectral library is no image
+            rows, columns = np.divmod(np.concatenate([split.train, split.unlabelled]), scene.shape[1])
+            rows += 0 if scene.tile_rows is None else rows // scene.tile_rows
+            positions = torch.from_numpy(np.stack([rows, columns], axis=1))
     provenance = Provenance(__version__, split.seed, {}, split.fingerprint, split.footprint())
-    data = TrainingData(spec, x, y, unlabelled, val_x, val_y, provenance)
+    data = TrainingData(spec, x, y, unlabelled, val_x, val_y, provenance, positions=positions)
     if scene.coarse is None or not isinstance(split, PatchSplit) or isinstance(split, LabelledPatchSplit):
         return data
     return replace(data, coarse=read_coarse_windows(scene, split.train, split.size))

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn.functional import normalize, one_hot
 
 from ..functional.plain import plain_torch
+from ..functional.region_growing import grow_regions
 from ..samples import SampleSpec
 from ..settings import COUNT, NOT_NEGATIVE
 from .base import TrainingData, register
@@ -35,16 +36,22 @@ class SpectralVariability(ExemplarGenerator):
         diffuse: standard deviation of the sky's share.
         mixing: parameter of the Beta distribution of the mixing weight; 0 switches mixing off.
         partners: ``'across'`` mixes with any training spectrum, ``'within'`` with one of the same class.
+        segment: how far to go from a labelled pixel to unlabelled ones of its segment, in steps as long as the image's
+            typical one, see :func:`~hsiaug.functional.region_growing.grow_regions`. Those whose nearest labelled
+            spectrum in angle has the same class stand in for the labelled one, up to ``neighbours`` of them. 0 takes
+            none, and so does a spectral library, which has no places.
     """
 
     ranges: ClassVar = {
         'variability': NOT_NEGATIVE, 'neighbours': COUNT, 'direct': NOT_NEGATIVE, 'diffuse': NOT_NEGATIVE,
-        'mixing': NOT_NEGATIVE,
+        'mixing': NOT_NEGATIVE, 'segment': NOT_NEGATIVE,
     }  # fmt: skip
     soft_labels = True
-    fitted = (*ExemplarGenerator.fitted, 'pool', 'near')
+    fitted = (*ExemplarGenerator.fitted, 'pool', 'near', 'segment_x', 'members')
     pool: Tensor  # (P, C) training and unlabelled spectra at unit norm
     near: Tensor  # (N, neighbours) positions in the pool of the spectra nearest to each training spectrum
+    segment_x: Tensor  # (S, C) training spectra and those of their segments
+    members: Tensor  # (N, neighbours + 1) positions there of each training spectrum and, in turn, of its segment
     sky: Tensor
 
     def __init__(
@@ -56,6 +63,7 @@ class SpectralVariability(ExemplarGenerator):
         diffuse: float = 0.05,
         mixing: float = 1.0,
         partners: Literal['within', 'across'] = 'across',
+        segment: float = 0.0,
     ) -> None:
         if partners not in ('within', 'across'):
             raise ValueError(f"SpectralVariability: unknown partners {partners!r}; choose from 'within', 'across'")
@@ -67,10 +75,14 @@ class SpectralVariability(ExemplarGenerator):
             diffuse=diffuse,
             mixing=mixing,
             partners=partners,
+            segment=segment,
         )
         self.variability, self.neighbours = variability, neighbours
-        self.direct, self.diffuse, self.mixing, self.partners = direct, diffuse, mixing, partners
+        self.direct, self.diffuse, self.mixing, self.partners, self.segment = direct, diffuse, mixing, partners, segment
         self.register_buffer('sky', sky_shape(spec))
+        if not segment:  # then nothing is kept of it, nor saved
+            for name in ('segment_x', 'members'):
+                self.register_buffer(name, torch.empty(0), persistent=False)
 
     @plain_torch()
     def fit(self, data: TrainingData, seed: int = 0) -> None:
@@ -87,11 +99,17 @@ class SpectralVariability(ExemplarGenerator):
         # Only neighbours of some training spectrum are ever drawn: the rest of the pool is not kept.
         self.pool = pool[used]
         self.near = (torch.cumsum(used, 0) - 1)[near]
+        if self.segment > 0:
+            self.segment_x, self.members = _segments(data, self.segment, self.neighbours, self.device)
         super().fit(data, seed)
 
     def _vary(self, position: Tensor, rng: torch.Generator) -> Tensor:
         """(n, C) training spectra plus a difference between two of their neighbours, at their own brightness."""
-        x = self.train_x[position]
+        if self.segment > 0:
+            turn = torch.randint(self.members.shape[1], (len(position),), generator=rng).to(self.device)
+            x = self.segment_x[self.members[position, turn]]
+        else:
+            x = self.train_x[position]
         if self.variability == 0:
             return x
         pair = torch.randint(self.near.shape[1], (2, len(position)), generator=rng).to(self.device)
@@ -114,3 +132,29 @@ class SpectralVariability(ExemplarGenerator):
             other_prob = one_hot(self.train_y[second], self.spec.num_classes).to(torch.float32)
             prob = weight * prob + (1 - weight) * other_prob
         return {'image': image, 'label_prob': prob}
+
+
+def _segments(data: TrainingData, reach: float, most: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """(S, C) training spectra and those of their segments, and (N, most + 1) positions there for each training one.
+
+    Where a segment has fewer, its members, the training spectrum among them, take turns.
+    """
+    count = len(data.x)
+    members = torch.arange(count)[:, None].repeat(1, most + 1)
+    if data.positions is None or not len(data.unlabelled):
+        return data.x.to(device), members.to(device)
+    everything = torch.cat([data.x, data.unlabelled])
+    owner, path = grow_regions(everything, data.positions, count, reach)
+    owner[:count] = -1
+    found = torch.nonzero(owner >= 0)[:, 0]
+    unit = normalize(data.x, dim=1)
+    for rows in found.split(1024):
+        nearest = (normalize(everything[rows], dim=1) @ unit.T).argmax(dim=1)
+        owner[rows[data.y[nearest] != data.y[owner[rows]]]] = -1
+    found = found[owner[found] >= 0]
+    found = found[torch.argsort(path[found], stable=True)]
+    for row in torch.unique(owner[found]).tolist():
+        mine = torch.cat([torch.tensor([row]), found[owner[found] == row][:most]])
+        members[row] = mine.repeat(-(-(most + 1) // len(mine)))[: most + 1]
+    used = torch.unique(torch.cat([torch.arange(count), members.reshape(-1)]))
+    return everything[used].to(device), torch.searchsorted(used, members).to(device)

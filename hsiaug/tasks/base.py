@@ -55,6 +55,14 @@ class Downstream(ABC):
     def chosen(self) -> Record:
         """The setting of such a one."""
 
+    @property
+    def length(self) -> tuple[Downstream, int]:
+        """Such a one but for its number of optimiser steps, and these; 0 where it has none."""
+        config = getattr(self, 'config', None)
+        if not hasattr(config, 'steps'):
+            return self, 0
+        return replace(self, config=replace(config, steps=1)), config.steps  # type: ignore[call-arg, type-var]
+
 
 @dataclass(frozen=True)
 class Network(Downstream):
@@ -197,6 +205,10 @@ class Task(ABC):
     @abstractmethod
     def score(self, predicted: Tensor, target: Tensor, spec: SampleSpec) -> Record:
         """:attr:`metrics` and ``per_class``."""
+
+    def standard_error(self, score: float, count: int) -> float:
+        """Of the primary metric on so many samples: by less, no setting is preferred to an earlier one; 0 if unknown."""
+        return 0.0
 
     def unscorable(self, dataset: Any) -> str | None:
         """Why no model can be scored on a part, if none can."""

@@ -35,8 +35,9 @@ class Classifier(Downstream):
         name: ``'nn1d'`` or ``'linear_svm'``.
         config: base setting of NN-1D.
         scalings: input scalings to choose from.
-        steps: numbers of optimiser steps to choose from.
+        steps: numbers of optimiser steps to choose from, see :func:`~hsiaug.trainers.convergence.tune`.
         c: penalties of the SVM to choose from.
+        widths: of the hidden layers, to choose from; the config's own if empty.
     """
 
     kind = 'spectrum'
@@ -44,8 +45,9 @@ class Classifier(Downstream):
     name: str = 'nn1d'
     config: ClassifierConfig = field(default_factory=ClassifierConfig)
     scalings: tuple[str, ...] = ('standard', 'minmax')
-    steps: tuple[int, ...] = (200, 400)
+    steps: tuple[int, ...] = (200, 400, 800)
     c: tuple[float, ...] = (0.1, 1.0, 10.0)
+    widths: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         if self.name not in ('nn1d', 'linear_svm'):
@@ -54,24 +56,33 @@ class Classifier(Downstream):
             if not getattr(self, what):
                 raise ValueError(f'classifier {self.name!r}: at least one of {what} to choose from is needed')
         super().__post_init__()
+        for width in self.widths:
+            check_value(f'classifier {self.name!r}', 'width', width, int)
         for c in self.c:
             check_value(f'classifier {self.name!r}', 'c', c, float, POSITIVE)
 
     def candidates(self: Any) -> list[Any]:
-        """Every scaling with every number of steps, or every penalty."""
+        """Every width and scaling with every number of steps, or every penalty."""
         if self.name == 'linear_svm':
             return [replace(self, c=(c,)) for c in self.c]
         return [
-            replace(self, config=replace(self.config, scaling=scaling, steps=steps))
+            replace(self, config=replace(self.config, hidden=width, scaling=scaling, steps=steps))
+            for width in self.widths or (self.config.hidden,)
             for scaling in self.scalings
             for steps in self.steps
         ]
 
     def chosen(self) -> Record:
-        """Scaling and steps, or the penalty."""
+        """Scaling, steps and, where it is chosen, the width; or the penalty."""
         if self.name == 'linear_svm':
             return {'c': self.c[0]}
-        return {'scaling': self.config.scaling, 'steps': self.config.steps}
+        width = {'hidden': self.config.hidden} if self.widths else {}
+        return {'scaling': self.config.scaling, 'steps': self.config.steps, **width}
+
+    @property
+    def length(self) -> tuple[Downstream, int]:
+        """Such a one but for its number of optimiser steps, and these."""
+        return (self, 0) if self.name == 'linear_svm' else super().length
 
 
 class Spectra(Task):
@@ -99,6 +110,10 @@ class Spectra(Task):
     def score(self, predicted: Tensor, target: Tensor, spec: SampleSpec) -> Record:
         """Accuracies, and the recall of each class."""
         return dataclasses.asdict(accuracies(predicted, target, spec.num_classes))
+
+    def standard_error(self, score: float, count: int) -> float:
+        """Binomial, of the overall accuracy."""
+        return (score * (1 - score) / count) ** 0.5 if 0 < score < 1 else 0.0
 
     def prior(self, data: TrainingData) -> np.ndarray:
         """Class prior of the training area, estimated from unlabelled pixels."""

@@ -6,6 +6,7 @@ from typing import Any
 from .change_detection import ChangeDetector, ChangeDetectorConfig, predict_changes, train_change_detector
 from .change_detection_task import ChangeTask
 from .classifier import ClassifierConfig, LinearSVM, predict, train_nn1d
+from .convergence import Trial, Tuned, loss_still_falls, still_falls, tune
 from .scene_classifier import SceneClassifierConfig, predict_scenes, train_scene_classifier
 from .scene_task import SceneClassificationTask
 from .segmentation import Segmenter, SegmenterConfig, predict_masks, train_segmenter
@@ -40,12 +41,17 @@ __all__ = [
     'Segmenter',
     'SegmenterConfig',
     'SpectralClassificationTask',
+    'Trial',
+    'Tuned',
+    'loss_still_falls',
     'predict',
     'predict_changes',
     'predict_masks',
     'predict_scenes',
+    'still_falls',
     'train_change_detector',
     'train_nn1d',
     'train_scene_classifier',
     'train_segmenter',
+    'tune',
 ]

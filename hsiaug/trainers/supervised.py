@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from ..engine import Training
+from ..engine import Run, Training
 from ..engine.schedules import Schedule
 from ..engine.stream import Batch
 
@@ -41,12 +41,24 @@ class Supervised(Training):
         super().__init__(name, modules, {'optimiser': optimiser}, steps, 0, device, schedule)
         self.batches, self.batch_size, self.loss_of = batches, batch_size, loss_of
         self.rate_setting = f'{rate_setting} ({self.rates["optimiser"][0]:g})'
+        self.history: list[Tensor] = []
+        """Loss of each step that this process has taken."""
 
     def update(self, rng: torch.Generator) -> None:
         """Descend the loss of the next batch."""
         loss = self.loss_of(self.batches.take(self.batch_size))
         self.descend('optimiser', loss)
         self.losses = {'loss': loss.detach()}
+        self.history.append(self.losses['loss'])
+
+    def run(self, run: Run, file: Path | None = None, identity: Mapping[str, Any] | None = None) -> None:
+        """Take the steps that are left, and leave their losses with the network.
+
+        What they say: :func:`~hsiaug.trainers.convergence.loss_still_falls`.
+        """
+        super().run(run, file, identity)
+        network: Any = self.modules['network']
+        network.loss_history = torch.stack(self.history).tolist() if len(self.history) == self.steps else None
 
     def load(self, file: Path) -> None:
         """Resume from a checkpoint, with the batch that would have come next."""

@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -6,12 +7,13 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from hsiaug.scenes import RandomSplit, Scene, Split
 from hsiaug.systems import Generator, TrainingData, generator_class, load
 from hsiaug.systems.base import REGISTRY, CheckpointError
 from hsiaug.systems.ensemble import Ensemble
 from hsiaug.systems.gaussian import ClassGaussian
 from hsiaug.systems.relighting import sky_shape
-from hsiaug.trainers import fit_generator
+from hsiaug.trainers import fit_generator, training_data
 
 KINDS = {
     'duplicate': {},
@@ -170,6 +172,41 @@ def test_variability_transfers_unlabelled_differences(data: TrainingData) -> Non
     assert spread[5] > 5 * spread[torch.arange(12) != 5].max()
     still = fit_generator('variability', few, {**settings, 'variability': 0})
     assert still.sample(300, torch.zeros(300, dtype=torch.int64), seed=0)['image'].std(dim=0).max() < 1e-6
+
+
+def test_spectra_of_the_segment_stand_in_for_labelled_ones(data: TrainingData, tmp_path: Path) -> None:
+    # A row of two materials, a labelled pixel at either end; what is nearest to it is another spectrum, in another row.
+    x = torch.stack([torch.linspace(1, 2, 12), torch.linspace(2, 1, 12)])
+    tilt = torch.linspace(-0.01, 0.01, 12)
+    row = torch.stack([x[0] + tilt, x[0] + 2 * tilt, x[1] + 2 * tilt, x[1] + tilt, x[0] * 0.5])
+    places = torch.tensor([[0, 0], [0, 5], [0, 1], [0, 2], [0, 3], [0, 4], [7, 7]])
+    two = replace(data.spec, classes=('a', 'b'))
+    scene = TrainingData(two, x, torch.tensor([0, 1]), row, x[:0], torch.arange(0), None, places)
+    settings = {'variability': 0, 'direct': 0, 'diffuse': 0, 'mixing': 0}
+    generator = fit_generator('variability', scene, {**settings, 'segment': 3})
+    drawn = generator.sample(200, torch.zeros(200, dtype=torch.int64), seed=0)['image']
+    found = {image.numpy().tobytes() for image in drawn}
+    assert found == {image.numpy().tobytes() for image in (x[0], row[0], row[1])}
+    loaded = Generator.from_pretrained(generator.save_pretrained(tmp_path / 'g'))
+    assert torch.equal(loaded.sample(50, seed=1)['image'], generator.sample(50, seed=1)['image'])
+    for nowhere in (replace(scene, positions=None), replace(scene, unlabelled=row[:0], positions=places[:2])):
+        alone = fit_generator('variability', nowhere, {**settings, 'segment': 3})
+        assert torch.equal(alone.sample(9, torch.ones(9).long(), seed=0)['image'], x[1].expand(9, 12))
+    plain = fit_generator('variability', scene, settings)
+    assert not {'segment_x', 'members'} & set(plain.state_dict())  # saved as before there were segments
+
+
+def test_training_data_know_where_spectra_lie(scene: Scene, split: Split) -> None:
+    found = training_data(scene, split).positions
+    assert found is not None
+    pixels = np.concatenate([split.train, split.unlabelled])
+    assert torch.equal(found @ torch.tensor([scene.shape[1], 1]), torch.from_numpy(pixels))
+    tiled = replace(scene, tile_rows=scene.shape[0] // 2)
+    below = training_data(tiled, split).positions
+    assert below is not None
+    assert torch.equal(below[:, 0] - found[:, 0], (found[:, 0] >= scene.shape[0] // 2).long())  # a row apart
+    library = Scene.from_spectra('l', scene.cube.reshape(-1, scene.cube.shape[2]), scene.flat_labels())
+    assert training_data(library, RandomSplit(fraction=0.3)(library)).positions is None
 
 
 def test_ensemble_draws_from_all_its_members(data: TrainingData, tmp_path: Path) -> None:

@@ -1,0 +1,158 @@
+"""The default ratio of a source, from what was measured of it on scenes that its settings were not chosen on.
+
+A search on folds of one training area hardly ever finds a gain, and costs dozens of trainings. What a source did for
+other scenes is evidence too: ``evidence.json`` beside this file lists it, each entry with its origin.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from ..records import as_record, read_json
+from ..samples import Kind
+from ..settings import POSITIVE, check_value
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What mixing a source in at a ratio was measured to gain.
+
+    Args:
+        generator: registered name.
+        kind: of its samples.
+        settings: of the generator, but for defaults.
+        labels_per_class: labelled samples a class, validation included; None where all of a scene's were used, or
+            images were counted.
+        ratio: synthetic samples per real one.
+        synthetic_first: share of the training on synthetic samples alone, before real ones alone; 0 mixes throughout.
+        labels: policy of the synthetic labels, see :data:`~hsiaug.datasets.LabelPolicy`.
+        metric: ``'oa'`` or ``'miou'``.
+        gain: mean paired difference to real only over scenes, in points.
+        interval: its 95 % interval, over seeds: it speaks of these scenes.
+        seeds: paired seeds of each scene.
+        scenes: mean difference and its 95 % interval on each.
+        origin: file of results, in the repository.
+    """
+
+    generator: str
+    kind: Kind
+    settings: Mapping[str, Any]
+    labels_per_class: float | None
+    ratio: float
+    synthetic_first: float
+    labels: str
+    metric: str
+    gain: float
+    interval: tuple[float, float]
+    seeds: int
+    scenes: Mapping[str, tuple[float, float, float]]
+    origin: str
+
+    @property
+    def harmed(self) -> tuple[str, ...]:
+        """Scenes on which it lost significantly."""
+        return tuple(name for name, (_, _, high) in self.scenes.items() if high < 0)
+
+    def __str__(self) -> str:
+        """The evidence in a sentence."""
+        budget = 'all labels' if self.labels_per_class is None else f'{self.labels_per_class:g} labels a class'
+        way = f'synthetic samples for the first {self.synthetic_first:.0%} of the steps' if self.synthetic_first else ''
+        harmed = f'; below zero on {", ".join(self.harmed)}' if self.harmed else ''
+        return (
+            f'{self.generator} at ratio {self.ratio:g}{", " + way if way else ""}: {self.gain:+.1f} {self.metric} '
+            f'[{self.interval[0]:+.1f}, {self.interval[1]:+.1f}] with {budget} over {len(self.scenes)} scenes, '
+            f'{self.seeds} seeds{harmed} ({self.origin})'
+        )
+
+
+@dataclass(frozen=True)
+class Recommendation:
+    """A ratio, and why.
+
+    Args:
+        ratio: 0 where what is known of the source shows no gain.
+        synthetic_first: see :class:`Evidence`.
+        labels: policy of the synthetic labels.
+        evidence: that decided.
+        note: the reason, in words.
+    """
+
+    ratio: float
+    synthetic_first: float
+    labels: str
+    evidence: Evidence
+    note: str
+
+
+@cache
+def known_evidence() -> tuple[Evidence, ...]:
+    """All that is known, as ``evidence.json`` has it."""
+    file = Path(__file__).with_name('evidence.json')
+    entries = read_json(file, 'the evidence of hsiaug')['evidence']
+    return tuple(as_record(Evidence, entry, f'{file}, entry {number}') for number, entry in enumerate(entries))
+
+
+def recommended_ratio(
+    source: Any, labels_per_class: float | None = None, kind: Kind | None = None, mixed: bool = False
+) -> Recommendation:
+    """The ratio that a source should be mixed in at, by what was measured of it on other scenes.
+
+    Of the label budget that is nearest to the one at hand, the ratio and way of mixing with the highest gain are
+    taken, if its interval lies above zero; else the ratio is 0.
+
+    Args:
+        source: a generator, whatever has the ``provenance`` of one, such as a bank, or a registered name.
+        labels_per_class: labelled samples a class at hand, validation included; None for a fully labelled scene.
+        kind: of the samples; that of the source if None.
+        mixed: leave out evidence for synthetic samples first, where only mixing throughout is possible.
+
+    Raises:
+        ValueError: if nothing is known of the source: give a ratio, or search one on folds.
+    """
+    name, own_kind, settings = _described(source)
+    if labels_per_class is not None:
+        labels_per_class = check_value('recommended_ratio', 'labels_per_class', labels_per_class, float, POSITIVE)
+    kind = kind or own_kind
+    about = [e for e in known_evidence() if e.generator == name and kind in (None, e.kind)]
+    about = [e for e in about if not (mixed and e.synthetic_first)]
+    if not about:
+        known = sorted({f'{e.generator} ({e.kind})' for e in known_evidence()})
+        raise ValueError(
+            f'recommended_ratio: nothing was measured of {name!r}{f" of kind {kind!r}" if kind else ""}, known are '
+            f'{known}; give a ratio, or search one on folds with hsiaug.quality.RatioSearch'
+        )
+    distance = min(_distance(e.labels_per_class, labels_per_class) for e in about)
+    nearest = [e for e in about if _distance(e.labels_per_class, labels_per_class) == distance]
+    best = max(nearest, key=lambda e: e.gain)
+    helps = best.interval[0] > 0
+    note = str(best) if helps else f'no gain was found, so nothing is mixed in: {best}'
+    if settings is not None and (other := {k: v for k, v in best.settings.items() if settings.get(k, v) != v}):
+        note += f'; measured with {other}'
+    return Recommendation(best.ratio if helps else 0.0, best.synthetic_first if helps else 0.0, best.labels, best, note)
+
+
+def _described(source: Any) -> tuple[str, Kind | None, Mapping[str, Any] | None]:
+    """Registered name, kind and settings of a source, as far as it tells."""
+    if isinstance(source, str):
+        return source, None, None
+    provenance, spec = getattr(source, 'provenance', None), getattr(source, 'spec', None)
+    training = {} if provenance is None else provenance.training
+    name = training.get('generator', getattr(source, 'type_name', None))
+    if not isinstance(name, str):
+        raise ValueError(
+            f'recommended_ratio: {type(source).__name__} does not say which generator it is from; give a ratio'
+        )
+    return name, None if spec is None else spec.kind, training
+
+
+def _distance(measured: float | None, wanted: float | None) -> float:
+    """How far two label budgets are apart, as a factor's logarithm; a scene with all labels is taken to have 300."""
+    return abs(math.log(measured or 300) - math.log(wanted or 300))
+
+
+__all__ = ['Evidence', 'Recommendation', 'known_evidence', 'recommended_ratio']

@@ -1,0 +1,112 @@
+"""The default ratio of a source rests on what was measured, and says so."""
+
+import json
+import math
+import sys
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+import hsiaug.quality.evidence as evidence
+from hsiaug.quality import recommended_ratio
+from hsiaug.quality.evidence import Evidence, known_evidence
+from hsiaug.systems import REGISTRY, TrainingData
+from hsiaug.trainers import fit_generator
+
+sys.path.insert(0, str(Path(__file__).parents[2] / 'benchmarks'))
+from collect_evidence import FILE, RESULTS, ROOT, collect
+
+HELPS = Evidence(
+    'variability', 'spectrum', {}, 10.0, 2.0, 0.5, 'sqrt', 'oa', 3.0, (1.0, 5.0), 16,
+    {'near': (4.0, 2.0, 6.0), 'far': (-2.0, -3.0, -1.0)}, 'somewhere.json',
+)  # fmt: skip
+
+
+@pytest.fixture
+def known(monkeypatch: pytest.MonkeyPatch) -> list[Evidence]:
+    """Evidence that a test makes up."""
+    entries: list[Evidence] = []
+    monkeypatch.setattr(evidence, 'known_evidence', lambda: tuple(entries))
+    return entries
+
+
+def test_the_file_holds_what_the_results_say() -> None:
+    assert json.loads(FILE.read_text()) == {'evidence': json.loads(json.dumps(collect(RESULTS)))}
+    for entry in known_evidence():
+        assert (ROOT / entry.origin).is_file()
+        assert entry.interval[0] <= entry.gain <= entry.interval[1]
+        assert entry.seeds >= 10
+
+
+def test_every_source_in_the_file_is_a_generator() -> None:
+    from hsiaug.systems import load
+
+    load()
+    assert {entry.generator for entry in known_evidence()} <= set(REGISTRY)
+
+
+def test_the_highest_gain_of_the_nearest_budget_is_taken(known: list[Evidence]) -> None:
+    known += [
+        HELPS,
+        replace(HELPS, ratio=3.0, gain=3.5, interval=(2.0, 5.0), synthetic_first=0.0),
+        replace(HELPS, labels_per_class=100.0, ratio=1.0),
+        replace(HELPS, labels_per_class=None, ratio=0.5),
+    ]
+    for labels, ratio in ((5, 3.0), (10, 3.0), (30, 3.0), (33, 1.0), (100, 1.0), (1000, 0.5), (None, 0.5)):
+        assert recommended_ratio('variability', labels).ratio == ratio
+    assert recommended_ratio('variability', 10).synthetic_first == 0
+    known[1] = replace(known[1], gain=2.0, interval=(1.0, 3.0))
+    first = recommended_ratio('variability', 10)
+    assert (first.ratio, first.synthetic_first, first.labels) == (2.0, 0.5, 'sqrt')
+    assert recommended_ratio('variability', 10, mixed=True).ratio == 3.0
+    assert 'below zero on far' in first.note
+    assert 'somewhere.json' in first.note
+
+
+def test_without_a_gain_nothing_is_mixed_in_and_the_note_says_why(known: list[Evidence]) -> None:
+    known.append(replace(HELPS, gain=0.4, interval=(-0.1, 0.9)))
+    found = recommended_ratio('variability', 10)
+    assert (found.ratio, found.synthetic_first) == (0, 0)
+    assert found.note.startswith('no gain was found, so nothing is mixed in: variability at ratio 2')
+
+
+def test_of_what_was_never_measured_a_choice_is_asked_for(known: list[Evidence]) -> None:
+    known.append(HELPS)
+    with pytest.raises(
+        ValueError, match=r"nothing was measured of 'mixup', known are \['variability \(spectrum\)'\]; give"
+    ):
+        recommended_ratio('mixup', 10)
+    with pytest.raises(ValueError, match="'variability' of kind 'change'"):
+        recommended_ratio('variability', 10, 'change')
+    with pytest.raises(ValueError, match='nothing was measured'):
+        recommended_ratio('variability', 10, mixed=True)
+    with pytest.raises(ValueError, match='does not say which generator it is from'):
+        recommended_ratio(object(), 10)
+    for wrong in (0, -3, math.nan):
+        with pytest.raises(ValueError, match='labels_per_class'):
+            recommended_ratio('variability', wrong)
+
+
+def test_generators_and_what_was_drawn_from_them_are_known_by_their_provenance(
+    known: list[Evidence], data: TrainingData
+) -> None:
+    known += [replace(HELPS, settings={'mixing': 0.0}), replace(HELPS, generator='duplicate', ratio=1.0)]
+    generator = fit_generator('variability', data)
+    bank = SimpleNamespace(spec=generator.spec, provenance=generator.provenance)
+    for source in (generator, bank):
+        found = recommended_ratio(source, 10)
+        assert found.ratio == 2
+        assert found.note.endswith("; measured with {'mixing': 0.0}")
+    assert 'measured with' not in recommended_ratio(fit_generator('variability', data, {'mixing': 0.0}), 10).note
+    assert recommended_ratio(fit_generator('duplicate', data), 10).ratio == 1
+
+
+def test_learned_generators_are_not_mixed_in_by_default() -> None:
+    for name, kind in (
+        ('spectral_gan', 'spectrum'),
+        ('gaussian', 'spectrum'),
+        ('two_stream_diffusion', 'segmentation'),
+    ):
+        assert recommended_ratio(name, 30, kind).ratio == 0  # type: ignore[arg-type]
