@@ -6,7 +6,7 @@ from .coverage import Coverage
 from .fitting import ALL_GATES, all_gates, fit_gates, gate_generator
 from .fold_trials import FoldTrial, PatchTrial, SpectraTrial
 from .folds import fold_splits
-from .gate import Gate, GateReport, Gates, Verdict, held_out_limit
+from .gate import Decision, Gate, GateReport, Gates, held_out_limit
 from .gated import Gated, GatedDataset, GateError
 from .novelty import NoveltyGate, noise_covariance
 from .physical import RangeGate, SmoothnessGate, SubspaceGate
@@ -20,6 +20,7 @@ __all__ = [
     'AgreementGate',
     'Candidate',
     'Coverage',
+    'Decision',
     'FoldTrial',
     'Gate',
     'GateError',
@@ -39,7 +40,6 @@ __all__ = [
     'Standing',
     'SubspaceGate',
     'Trial',
-    'Verdict',
     'all_gates',
     'fit_gates',
     'fold_splits',
