@@ -181,7 +181,7 @@ def cost(block: Block) -> dict[str, float]:
 
 def verdict(test: NonInferiority, p_gain: float) -> str:
     """What a comparison shows, in words."""
-    comparison, said = test.comparison, test.verdict
+    comparison, said = test.comparison, test.conclusion
     if not comparison.basis_for_claims:
         return said
     if comparison.wins == comparison.losses == 0:

@@ -59,7 +59,7 @@ class OnGPU(Tensor):
     __torch_function__ = torch._C._disabled_torch_function_impl
 
     @staticmethod
-    def __new__(cls, inner: Tensor) -> OnGPU:  # noqa: D102
+    def __new__(cls, inner: Tensor) -> OnGPU:
         return Tensor._make_wrapper_subclass(
             cls, inner.shape, strides=inner.stride(), storage_offset=inner.storage_offset(), dtype=inner.dtype,
             device=GPU,

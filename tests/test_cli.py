@@ -438,7 +438,7 @@ def test_ablate_by_config_and_report_again(
         'ablate', f'--config={CONFIGS / "ablate_spectra.yaml"}', f'--scene.path={files[0]}',
         f'--scene.labels={files[1]}', f'--out={run}', '--seeds=2', '--ratios=[1]', '--workers=1', '--per_class=[12]',
         '--arms=[{name: mixup, generator: mixup, settings: {partners: across}}]',
-        '--classifiers=[{name: linear_svm, c: [1.0]}]', '--split.settings={on_rare: drop}',
+        '--models=[{name: linear_svm, c: [1.0]}]', '--split.settings={on_rare: drop}',
     ])  # fmt: skip
     table = capsys.readouterr().out
     assert 'PaviaU, halves, 12 per class, linear_svm' in table

@@ -49,7 +49,7 @@ def require_same_study(study: Study, folder: Path, results: int) -> None:
     if not isinstance(found, dict):
         raise ValueError(
             f'{folder} holds {results} results of another study, or of this one by an older version, which did not '
-            f'note in {PLAN_FILE} what its scenes hold, so that it cannot be told; choose another folder. hsiaug '
+            f'note in {PLAN_FILE} what its scenes hold, so that they cannot be compared; choose another folder. hsiaug '
             'report still draws it'
         )
     if other := _differences_of_common(found, study_identity(study)):

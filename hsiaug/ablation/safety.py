@@ -45,7 +45,7 @@ class NonInferiority:
         return (high - low) / 2
 
     @property
-    def verdict(self) -> str:
+    def conclusion(self) -> str:
         """What is shown, in words.
 
         ``'non-inferior'``; ``'inferior'``: the whole interval is below minus the margin; ``'too few seeds'`` for any

@@ -3,11 +3,11 @@
 from .adaptive_ratio import AdaptiveRatio, RatioCallback
 from .agreement import AgreementGate
 from .coverage import Coverage
-from .fitting import ALL_GATES, all_gates, fit_gates, gate_generator
 from .evidence import Evidence, Recommendation, recommended_ratio
+from .fitting import ALL_GATES, all_gates, fit_gates, gate_generator
 from .fold_trials import FoldTrial, PatchTrial, SpectraTrial
 from .folds import fold_splits
-from .gate import Gate, GateReport, Gates, Verdict, held_out_limit
+from .gate import Decision, Gate, GateReport, Gates, held_out_limit
 from .gated import Gated, GatedDataset, GateError
 from .novelty import NoveltyGate, noise_covariance
 from .physical import RangeGate, SmoothnessGate, SubspaceGate
@@ -21,6 +21,7 @@ __all__ = [
     'AgreementGate',
     'Candidate',
     'Coverage',
+    'Decision',
     'Evidence',
     'FoldTrial',
     'Gate',
@@ -42,7 +43,6 @@ __all__ = [
     'Standing',
     'SubspaceGate',
     'Trial',
-    'Verdict',
     'all_gates',
     'fit_gates',
     'fold_splits',

@@ -20,6 +20,7 @@ from ..settings import Range, check_value
 from ..systems import Generator, TrainingData
 from ..systems.fit import fit_generator, training_data
 from ..tasks import task_of_split, whole
+from .fitting import all_gates
 from .folds import Regions, fold_splits
 from .gated import GateError
 from .ratio_search import Candidate
@@ -166,6 +167,8 @@ class FoldTrial:
 
 def _maker(gate: Any) -> Any:
     """What tells a maker of gates from others: of an object its type and, where it has them, its ``settings``."""
+    if gate is all_gates:
+        return 'hsiaug.quality.behind.all_gates'  # as recorded scores know it, from where it once was
     if gate is None or hasattr(gate, '__qualname__') or isinstance(gate, partial) or dataclasses.is_dataclass(gate):
         return gate
     return [type(gate).__qualname__, getattr(gate, 'settings', None)]

@@ -169,7 +169,7 @@ def held_out_limit(scores: Tensor, independent: int, false_alarm: float) -> floa
 
 
 @dataclass(frozen=True)
-class Verdict:
+class Decision:
     """What gates say of a batch.
 
     Args:
@@ -202,13 +202,13 @@ class GateReport:
         self.samples, self.kept = 0, 0
         self.rejected, self.alone = dict.fromkeys(names, 0), dict.fromkeys(names, 0)
 
-    def add(self, verdict: Verdict) -> None:
+    def add(self, decision: Decision) -> None:
         """Count a batch."""
-        votes = torch.stack(list(verdict.rejected.values()))
+        votes = torch.stack(list(decision.rejected.values()))
         single = votes.sum(dim=0) == 1
         self.samples += votes.shape[1]
-        self.kept += int(verdict.keep.sum())
-        for name, vote in zip(verdict.rejected, votes, strict=True):
+        self.kept += int(decision.keep.sum())
+        for name, vote in zip(decision.rejected, votes, strict=True):
             self.rejected[name] += int(vote.sum())
             self.alone[name] += int((vote & single).sum())
 
@@ -248,16 +248,16 @@ class Gates:
             gate.fit(data, regions, seed)
         return self
 
-    def judge(self, batch: Batch) -> Verdict:
+    def judge(self, batch: Batch) -> Decision:
         """Scores and rejections of each gate."""
         scores = {gate.name: gate.score(batch) for gate in self.gates}
-        return Verdict(scores, {gate.name: ~(scores[gate.name] <= gate.threshold) for gate in self.gates})
+        return Decision(scores, {gate.name: ~(scores[gate.name] <= gate.threshold) for gate in self.gates})
 
     def score(self, batch: Batch) -> Tensor:
         """(n,) largest excess over a gate's threshold in standard deviations of held-out real scores; kept up to 0."""
-        verdict = self.judge(batch)
+        decision = self.judge(batch)
         excess = [
-            (verdict.scores[gate.name] - gate.threshold) / gate.held_out.std(correction=0).clamp_min(1e-12)
+            (decision.scores[gate.name] - gate.threshold) / gate.held_out.std(correction=0).clamp_min(1e-12)
             for gate in self.gates
         ]
         return torch.stack(excess).amax(dim=0)
@@ -282,9 +282,9 @@ class Gates:
         report, keep = GateReport([gate.name for gate in self.gates]), []
         for rows in np.array_split(np.arange(len(dataset)), max(1, -(-len(dataset) // batch_size))):
             if len(rows):
-                verdict = self.judge(fetch(dataset, rows))
-                report.add(verdict)
-                keep.append(verdict.keep)
+                decision = self.judge(fetch(dataset, rows))
+                report.add(decision)
+                keep.append(decision.keep)
         return torch.cat(keep) if keep else torch.zeros(0, dtype=torch.bool), report.to_dict()
 
     def settings(self) -> list[dict[str, Any]]:

@@ -123,10 +123,10 @@ class Gated(nn.Module):
                 batch = {key: torch.empty_like(value) for key, value in drawn.items()}
                 if labels is None and 'label' in drawn:  # drawn again with the class they had: gates thin no class out
                     labels = drawn['label']
-            verdict = self.gates.judge(drawn)
-            report.add(verdict)
-            self.report.add(verdict)
-            passed = verdict.keep.view(-1, each)
+            decision = self.gates.judge(drawn)
+            report.add(decision)
+            self.report.add(decision)
+            passed = decision.keep.view(-1, each)
             found, first = passed.any(dim=1), passed.to(torch.uint8).argmax(dim=1)  # argmax: the first of equals
             rows = (torch.arange(len(missing)) * each + first)[found]
             for key, value in drawn.items():

@@ -26,7 +26,7 @@ from ..systems.fit import training_data
 from ..tasks import Task, task_of
 from .coverage import Coverage
 from .fitting import fit_gates
-from .gate import Gates, Verdict
+from .gate import Decision, Gates
 from .novelty import NoveltyGate
 from .regions import label_regions
 
@@ -159,8 +159,8 @@ class Review:
     """
 
     gates: Gates
-    on_fake: Verdict
-    on_real: Verdict
+    on_fake: Decision
+    on_real: Decision
     missing: dict[str, str] = field(default_factory=dict)
     memorised: Memorised | None = None
 

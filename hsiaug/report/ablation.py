@@ -158,7 +158,7 @@ def _header(metrics: Sequence[str]) -> list[str]:
     ]  # fmt: skip
 
 
-def verdict(table: Sequence[Summary], quick: bool) -> str:
+def conclusion(table: Sequence[Summary], quick: bool) -> str:
     """What the primary family says, in a sentence or two."""
     if quick:
         return 'A quick run: nothing here is a basis for claims.'
@@ -218,7 +218,7 @@ def _context(run: Run) -> dict[str, Any]:
         'no_basis': quick or seeds < MIN_SEEDS,
         'seeds': seeds,
         'finished': len(run.rows),
-        'verdict': verdict(run.table, quick),
+        'conclusion': conclusion(run.table, quick),
         'header': _header(run.metrics),
         'sections': sections,
         'means': means,
@@ -340,7 +340,7 @@ def text_table(run: str | os.PathLike[str]) -> str:
             difference = '' if line.gain is None else f'{signed(line.gain.mean)} {interval(line.gain.interval)}'
             out.append(f'{line.arm:<{width}}  {_ratio(line):>6}  {line.means[primary]:>9.2f}  {difference}'.rstrip())
     context = _context(content)
-    out.append('\n' + context['verdict'])
+    out.append('\n' + context['conclusion'])
     if context['no_basis']:
         out.append(f'QUICK RUN, {context["seeds"]} paired seeds: no basis for claims.')
     return '\n'.join(out)

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from ..ablation.statistics import MIN_SEEDS
 from ..json_lines import read_lines
 from ..records import read_json
-from .ablation import read_run, verdict
+from .ablation import conclusion, read_run
 from .figures import COLOURS, MARKERS, metric_name, ratio_curves
 from .html import Picture, Section, Table
 
@@ -68,7 +68,7 @@ def _of_run(study: Path) -> Section:
     section.notes += [
         f'From the study “{run.plan["title"]}”: {name} on test data less that of real data only, over the ratio '
         '(synthetic samples per real sample), with paired-t 95 % intervals; controls dashed.',
-        verdict(run.table, bool(run.plan.get('quick'))),
+        conclusion(run.table, bool(run.plan.get('quick'))),
     ]
     if all(line.gain is None for line in run.table):
         section.notes.append('No cell with synthetic samples is finished yet.')

@@ -51,7 +51,7 @@ def test_verdicts(mean: float, spread: float, n: int, verdict: str) -> None:
     d = np.linspace(-1, 1, n)
     d = mean + spread * d / d.std(ddof=1)
     (found,) = non_inferiority([paired_comparison(d, np.zeros(n))])
-    assert found.verdict == verdict
+    assert found.conclusion == verdict
     assert found.half_width == pytest.approx(stats.t.ppf(0.975, n - 1) * spread / n**0.5)
 
 
@@ -61,7 +61,7 @@ def test_without_any_spread_the_mean_decides() -> None:
         assert found.p == p
     (single,) = non_inferiority([paired_comparison([2.0], [0.0])])
     assert single.p == 1.0
-    assert single.verdict.startswith('too few seeds')
+    assert single.conclusion.startswith('too few seeds')
 
 
 def test_false_claims_in_a_family_at_the_margin_are_as_rare_as_promised() -> None:

@@ -8,8 +8,8 @@ import pytest
 import torch
 from changes import make_changes
 from pairs import make_pairs
-from pretend_gpu import GPU, OnGPU, on_gpu, pretended_gpu, steady_waits
-from torch import Tensor, nn
+from pretend_gpu import GPU, OnGPU, pretended_gpu, steady_waits
+from torch import Tensor
 
 from hsiaug.engine import Training
 from hsiaug.systems import Generator, TrainingData, load

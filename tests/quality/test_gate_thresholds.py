@@ -6,7 +6,7 @@ import torch
 from conftest import make_scene
 from scipy.stats import t as student
 
-from hsiaug.quality import Gates, NoveltyGate, RangeGate, Verdict, held_out_limit, label_regions
+from hsiaug.quality import Decision, Gates, NoveltyGate, RangeGate, held_out_limit, label_regions
 from hsiaug.quality.gate import GateReport
 from hsiaug.quality.regions import deal_folds, independent_samples, require_regions, shares_region
 from hsiaug.scenes import BitemporalScene, PatchSplitter, RandomSplit, SimulatedScene
@@ -96,15 +96,15 @@ def test_windows_that_share_regions_count_once() -> None:
 
 
 def test_reports_count_who_rejects_what() -> None:
-    verdict = Verdict(
+    decision = Decision(
         {'a': torch.zeros(4), 'b': torch.zeros(4)},
         {'a': torch.tensor([True, True, False, False]), 'b': torch.tensor([True, False, True, False])},
     )
-    assert verdict.keep.tolist() == [False, False, False, True]
-    assert verdict.reasons() == [['a', 'b'], ['a'], ['b'], []]
+    assert decision.keep.tolist() == [False, False, False, True]
+    assert decision.reasons() == [['a', 'b'], ['a'], ['b'], []]
     report = GateReport(['a', 'b'])
-    report.add(verdict)
-    report.add(verdict)
+    report.add(decision)
+    report.add(decision)
     assert report.to_dict() == {
         'samples': 8, 'kept': 2, 'rejected': {'a': 4, 'b': 4}, 'rejected_by_it_alone': {'a': 2, 'b': 2},
     }  # fmt: skip

@@ -91,8 +91,8 @@ def test_pairs_of_dates_at_either_date() -> None:
 def test_what_is_not_finite_never_passes(gates: Gates, value: float) -> None:
     image = spectra(8, 3).x
     image[2, 5] = value
-    verdict = gates.judge({'image': image})
-    assert verdict.rejected['range'][2]
+    decision = gates.judge({'image': image})
+    assert decision.rejected['range'][2]
     assert not gates.keep({'image': image})[2]
     assert gates.keep({'image': image}).sum() >= 5
 

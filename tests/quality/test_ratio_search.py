@@ -9,8 +9,10 @@ import torch
 from conftest import make_scene
 from torch import Tensor
 
+from hsiaug.datasets import PatchDataset
 from hsiaug.quality import (
     Candidate,
+    FoldTrial,
     Gated,
     PatchTrial,
     RangeGate,
@@ -21,9 +23,9 @@ from hsiaug.quality import (
     Standing,
 )
 from hsiaug.samples import LeakageError
-from hsiaug.scenes import HalvesSplit, PatchSplitter
+from hsiaug.scenes import BitemporalScene, HalvesSplit, PatchSplitter, SimulatedScene
 from hsiaug.systems import Generator, TrainingData
-from hsiaug.trainers import ClassifierConfig, SegmenterConfig
+from hsiaug.trainers import ChangeDetectorConfig, ClassifierConfig, SegmenterConfig
 
 FAST = ClassifierConfig(hidden=16, layers=2, steps=40, lr=1e-2)
 
@@ -305,5 +307,23 @@ def test_patches_are_scored_on_folds(refit: bool) -> None:
     if refit:  # a generator that has seen the fold does not pass
         whole = PatchTrial(scene, split, 'patch_augment', config, {'kind': 'noise'}, folds=2, block=2, refit=False)
         held = trial._dealt[1][1]  # type: ignore[index]
+        real = PatchDataset.from_scene(scene, held, 'train')
         with pytest.raises(LeakageError, match='evaluation pixels'):
-            trial._mixed(trial._real(held), whole._source(Candidate(0.5), 1, 5, held), 0.5, 5)
+            trial._mixed(real, whole._source(Candidate(0.5), 1, 5, held), 0.5, held, 5)
+
+
+def test_a_network_for_other_samples_is_refused() -> None:
+    with pytest.raises(ValueError, match="kind 'spectrum' need a ClassifierConfig, found SegmenterConfig"):
+        SpectraTrial(SCENE, SPLIT, 'noise', SegmenterConfig())
+
+
+def test_pairs_of_dates_are_scored_on_folds() -> None:
+    simulated = SimulatedScene(64, 64, classes=3, patch=6, dates=2, change=0.2)
+    scene = BitemporalScene.from_simulated(simulated)
+    split = PatchSplitter(size=8, stride=4)(scene, 0)
+    config = ChangeDetectorConfig('changeformer-v3', 'mit_tiny', 8, steps=4, batch_size=8)
+    trial = FoldTrial(scene, split, 'patch_augment', config, {'kind': 'copy_paste'}, folds=2, block=2)
+    scores = [trial(Candidate(ratio), 0, 1) for ratio in (0.0, 1.0)]
+    assert trial.metric == 'f1'
+    assert scores[0] != scores[1]
+    assert all(0 <= score <= 1 for score in scores)
