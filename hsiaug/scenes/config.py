@@ -45,6 +45,8 @@ class SceneConfig:
         on_bad_bands: ``'error'`` or ``'drop'``.
         coarse: file of the same area's cube from a coarser sensor, in the same unit; super-resolution (``msrresgan``)
             learns from such pairs.
+        unlabelled: no labels are read: all pixels are of one class, for generators that need none, of image patches.
+        range_nm: of the bands, those whose centres lie within, ends included; it needs wavelengths.
     """
 
     path: str | None = None
@@ -65,6 +67,8 @@ class SceneConfig:
     layout: Layout | None = None
     on_bad_bands: Literal['error', 'drop'] = 'error'
     coarse: str | None = None
+    unlabelled: bool = False
+    range_nm: tuple[float, float] | None = None
 
     @property
     def dates(self) -> int:
@@ -89,18 +93,41 @@ class SceneConfig:
                 f'scene: coarse ({self.coarse!r}) is the file of a coarser sensor; give that of the fine one as path, '
                 'and no second date'
             )
+        if self.unlabelled and (self.labels is not None or self.second is not None):
+            raise ValueError('scene: unlabelled says that there are no labels; leave labels and second out')
         if self.path is not None:
             if self.second is None:
-                scene = self._open(self.path, self.labels)
+                scene = self._in_range(self._open(self.path, self.labels))
                 if self.coarse is not None:
                     scene = replace(scene, coarse=self._open(self.coarse, None))
                 return scene.checked(self.on_bad_bands)
-            first = self._open(self.path, self.labels, unlabelled=IGNORED)
-            return self._with_second(first, self._open(self.second, None))
+            first = self._in_range(self._open(self.path, self.labels, unlabelled=IGNORED))
+            return self._with_second(first, self._in_range(self._open(self.second, None)))
         if self.benchmark is not None:
-            return open_benchmark_scene(self.benchmark, self.root, self.on_bad_bands, self.ignore)
+            return self._in_range(open_benchmark_scene(self.benchmark, self.root, self.on_bad_bands, self.ignore))
         simulated = SimulatedScene(**self.simulated)
         return simulated if self.dates == 1 else BitemporalScene.from_simulated(simulated)
+
+    def _in_range(self, scene: Scene) -> Scene:
+        """The scene with the bands in ``range_nm``, and with one class for all where it is to have no labels."""
+        if self.unlabelled:
+            scene = replace(scene, labels=np.ones(scene.shape, dtype=np.int64), class_names={1: 'unlabelled'})
+        if self.range_nm is None:
+            return scene
+        if scene.wavelengths is None:
+            raise ValueError(
+                f'scene: range_nm {self.range_nm} needs wavelengths, and those of {scene.name} are unknown'
+            )
+        low, high = self.range_nm
+        bands = np.asarray(scene.bands)
+        kept = bands[(scene.wavelengths[bands] >= low) & (scene.wavelengths[bands] <= high)]
+        if not len(kept):
+            centres = scene.wavelengths[bands]
+            raise ValueError(
+                f'scene: no band of {scene.name} lies in range_nm {self.range_nm}; they lie from {centres.min():g} to '
+                f'{centres.max():g} nm'
+            )
+        return replace(scene, bands=kept)
 
     def _open(self, path: str, labels: str | None, unlabelled: int = UNLABELLED) -> Scene:
         return read_scene(
