@@ -97,7 +97,15 @@ def test_settings_of_generators_are_known(file: Path) -> None:
     make_splitter(trained.split)
 
 
-@pytest.mark.parametrize(('name', 'generator'), [('audebert2018', 'spectral_gan'), ('msrresgan', 'msrresgan')])
+@pytest.mark.parametrize(
+    ('name', 'generator'),
+    [
+        ('audebert2018', 'spectral_gan'),
+        ('msrresgan', 'msrresgan'),
+        ('specdm', 'two_stream_diffusion'),
+        ('specdm_change', 'two_stream_diffusion'),
+    ],
+)
 def test_published_settings_are_those_of_the_code(name: str, generator: str) -> None:
     trainer, found = trainer_of(generator), read_train(find_config(name)).settings
     assert trainer is not None
