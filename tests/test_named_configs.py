@@ -18,6 +18,8 @@ from hsiaug.named_configs import config_names, find_config, with_config_files
 from hsiaug.scenes import Scene
 from hsiaug.systems.fit import fit_generator, require_settings, training_data
 from hsiaug.systems.training import trainer_of
+from hsiaug.trainers.change_detection import ChangeDetectorConfig
+from hsiaug.trainers.segmentation import SegmenterConfig
 
 ROOT = Path(__file__).parents[1]
 FILES = sorted((ROOT / 'configs').glob('*.yaml'))
@@ -157,3 +159,15 @@ def test_the_published_gan_has_arms_of_its_own() -> None:
     assert (expected.space, expected.optimiser, expected.hidden, expected.ema, expected.calibrate) == (
         'unit', 'rmsprop', 512, 0.0, False,
     )  # fmt: skip
+
+
+@pytest.mark.parametrize('name', ['specdm_table5', 'specdm_change_table5'])
+def test_studies_of_specdm_train_what_is_published(name: str) -> None:
+    study, trainer = read_config(find_config(name), name), trainer_of('two_stream_diffusion')
+    assert trainer is not None
+    two, single = (trainer.settings('two_stream_diffusion', arm['settings']) for arm in study['arms'])
+    assert (two, single) == (trainer.config.paper(), trainer.config.paper().plain())
+    for model in study.get('segmenters', []):
+        SegmenterConfig(**model['config'])
+    for model in study.get('detectors', []):
+        ChangeDetectorConfig(**model['config'])
