@@ -3,13 +3,23 @@
 import subprocess
 import sys
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 
 from hsiaug import named_configs
+from hsiaug.ablation.arms import audebert_arms, spectral_arms
 from hsiaug.cli import main
+from hsiaug.cli.config import make_splitter, read_config, read_train
 from hsiaug.named_configs import config_names, find_config, with_config_files
+from hsiaug.scenes import Scene
+from hsiaug.systems.fit import fit_generator, require_settings, training_data
+from hsiaug.systems.training import trainer_of
+from hsiaug.trainers.change_detection import ChangeDetectorConfig
+from hsiaug.trainers.segmentation import SegmenterConfig
 
 ROOT = Path(__file__).parents[1]
 FILES = sorted((ROOT / 'configs').glob('*.yaml'))
@@ -76,3 +86,88 @@ def test_a_wheel_holds_them_and_finds_them(tmp_path: Path) -> None:
     path, *names = found.stdout.split()
     assert (tmp_path / 'site' / path).samefile(tmp_path / 'site' / 'hsiaug' / 'configs' / 'audebert2018.yaml')
     assert names == config_names()
+
+
+def train_files() -> list[Path]:
+    return [file for file in FILES if 'generator' in read_config(file, file.name)]
+
+
+@pytest.mark.parametrize('file', train_files(), ids=lambda file: file.stem)
+def test_settings_of_generators_are_known(file: Path) -> None:
+    trained = read_train(file)
+    require_settings(trained.generator, trained.settings)
+    make_splitter(trained.split)
+
+
+@pytest.mark.parametrize(
+    ('name', 'generator'),
+    [
+        ('audebert2018', 'spectral_gan'),
+        ('msrresgan', 'msrresgan'),
+        ('specdm', 'two_stream_diffusion'),
+        ('specdm_change', 'two_stream_diffusion'),
+    ],
+)
+def test_published_settings_are_those_of_the_code(name: str, generator: str) -> None:
+    trainer, found = trainer_of(generator), read_train(find_config(name)).settings
+    assert trainer is not None
+    assert found is not None
+    assert trainer.settings(generator, found) == trainer.config.paper()
+
+
+def labelled(counts: tuple[int, ...]) -> Scene:
+    """A scene with so many pixels of each class, scattered."""
+    rng = np.random.default_rng(0)
+    labels = np.concatenate([np.repeat(np.arange(1, len(counts) + 1), counts), np.zeros(2000, int)])
+    labels = np.concatenate([labels, np.zeros(-len(labels) % 100, int)])
+    labels = rng.permutation(labels).reshape(-1, 100)
+    return Scene('fields', rng.random((*labels.shape, 6)).astype(np.float32), labels)
+
+
+PINES = (46, 1428, 830, 237, 483, 730, 28, 478, 20, 972, 2455, 593, 205, 1265, 386, 93)
+BOTSWANA = (270, 101, 251, 215, 269, 269, 259, 203, 314, 248, 305, 181, 268, 95)
+
+
+@pytest.mark.parametrize('counts', [PINES, BOTSWANA], ids=['Indian Pines', 'Botswana'])
+def test_audebert_trains_on_scenes_with_rare_classes(counts: tuple[int, ...]) -> None:
+    trained, scene = read_train(find_config('audebert2018')), labelled(counts)
+    split = make_splitter(trained.split)(scene, 0)
+    data = training_data(scene, split)
+    assert data.spec.num_classes == len(counts)
+    # all of the 3 % trains, and each class is there
+    assert torch.bincount(data.y).tolist() == [max(1, round(0.03 * n)) for n in counts]
+    assert len(data.val_x) == 0
+    brief = {**(trained.settings or {}), 'iterations': 2, 'hidden': 8, 'batch_size': 16}
+    assert fit_generator(trained.generator, data, brief).sample(3, seed=0)['image'].shape == (3, 6)
+
+
+def test_the_published_gan_has_arms_of_its_own() -> None:
+    published, ours = audebert_arms(), spectral_arms()
+    assert [arm.name for arm in published] == ['GAN, published', 'ss-GAN, published']
+    assert not {arm.name for arm in published} & {arm.name for arm in ours}
+    config = read_config(find_config('audebert2018_table2'), 'Table 2')
+    trainer = trainer_of('spectral_gan')
+    assert trainer is not None
+    for arm, row in zip(published, config['arms'], strict=True):
+        expected = replace(trainer.config.paper(), semi_supervised=arm.name.startswith('ss'))
+        assert row['name'] == arm.name
+        assert (
+            trainer.settings('spectral_gan', row['settings'])
+            == trainer.settings('spectral_gan', arm.settings)
+            == expected
+        )
+    assert (expected.space, expected.optimiser, expected.hidden, expected.ema, expected.calibrate) == (
+        'unit', 'rmsprop', 512, 0.0, False,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize('name', ['specdm_table5', 'specdm_change_table5'])
+def test_studies_of_specdm_train_what_is_published(name: str) -> None:
+    study, trainer = read_config(find_config(name), name), trainer_of('two_stream_diffusion')
+    assert trainer is not None
+    two, single = (trainer.settings('two_stream_diffusion', arm['settings']) for arm in study['arms'])
+    assert (two, single) == (trainer.config.paper(), trainer.config.paper().plain())
+    for model in study.get('segmenters', []):
+        SegmenterConfig(**model['config'])
+    for model in study.get('detectors', []):
+        ChangeDetectorConfig(**model['config'])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 from ..samples import Kind
@@ -33,6 +33,23 @@ def spectral_arms(gan: dict[str, Any] | None = None, gan_seeds: int | None = Non
         Arm('duplicate, prior', 'duplicate', {}, 'prior', control=True),
         Arm('gain, offset', 'gain_offset', {}, 'sqrt', control=True),
         Arm('noise', 'noise', {}, 'sqrt', control=True),
+    )
+
+
+def audebert_arms(**changes: Any) -> tuple[Arm, ...]:
+    """The GANs of Audebert et al. 2018 as published, which :func:`spectral_arms` has in a form of our own.
+
+    Ours works in principal components with Adam and 256 units, averages its weights and calibrates its classes.
+
+    Args:
+        changes: to :meth:`~hsiaug.systems.spectral_gan.SpectralGANConfig.paper`.
+    """
+    trainer = trainer_of('spectral_gan')
+    assert trainer is not None
+    published = asdict(replace(trainer.config.paper(), **changes))
+    return (
+        Arm('GAN, published', 'spectral_gan', published, 'real'),
+        Arm('ss-GAN, published', 'spectral_gan', {**published, 'semi_supervised': True}, 'real'),
     )
 
 

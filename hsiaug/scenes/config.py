@@ -47,6 +47,7 @@ class SceneConfig:
             learns from such pairs.
         one_class: every measured pixel is of one class, whatever the labels: for generators that need none, such as
             ``spectral_gan`` with ``conditional: false``.
+        range_nm: of the bands, those whose centres lie within, ends included; it needs wavelengths.
     """
 
     path: str | None = None
@@ -68,6 +69,7 @@ class SceneConfig:
     on_bad_bands: Literal['error', 'drop'] = 'error'
     coarse: str | None = None
     one_class: bool = False
+    range_nm: tuple[float, float] | None = None
 
     @property
     def dates(self) -> int:
@@ -102,16 +104,35 @@ class SceneConfig:
             )
         if self.path is not None:
             if self.second is None:
-                scene = self._open(self.path, self.labels, self.labels_key)
+                scene = self._in_range(self._open(self.path, self.labels, self.labels_key))
                 if self.coarse is not None:
                     scene = replace(scene, coarse=self._open(self.coarse))
                 return scene.checked(self.on_bad_bands)
-            first = self._open(self.path, self.labels, self.labels_key, unlabelled=IGNORED)
-            return self._with_second(first, self._open(self.second))
+            first = self._in_range(self._open(self.path, self.labels, self.labels_key, unlabelled=IGNORED))
+            return self._with_second(first, self._in_range(self._open(self.second)))
         if self.benchmark is not None:
-            return open_benchmark_scene(self.benchmark, self.root, self.on_bad_bands, self.ignore)
+            return self._in_range(open_benchmark_scene(self.benchmark, self.root, self.on_bad_bands, self.ignore))
         simulated = SimulatedScene(**self.simulated)
         return simulated if self.dates == 1 else BitemporalScene.from_simulated(simulated)
+
+    def _in_range(self, scene: Scene) -> Scene:
+        """The scene with the bands in ``range_nm``."""
+        if self.range_nm is None:
+            return scene
+        if scene.wavelengths is None:
+            raise ValueError(
+                f'scene: range_nm {self.range_nm} needs wavelengths, and those of {scene.name} are unknown'
+            )
+        low, high = self.range_nm
+        bands = np.asarray(scene.bands)
+        kept = bands[(scene.wavelengths[bands] >= low) & (scene.wavelengths[bands] <= high)]
+        if not len(kept):
+            centres = scene.wavelengths[bands]
+            raise ValueError(
+                f'scene: no band of {scene.name} lies in range_nm {self.range_nm}; they lie from {centres.min():g} to '
+                f'{centres.max():g} nm'
+            )
+        return replace(scene, bands=kept)
 
     def _open(
         self, path: str, labels: str | None = None, labels_key: str | None = None, unlabelled: int = UNLABELLED

@@ -77,7 +77,7 @@ def _described(value: Any, name: str) -> Any:
         return float(value) if np.isfinite(value) else str(float(value))  # NaN is not equal to itself
     if isinstance(value, Mapping):
         return {str(key): _described(one, name) for key, one in sorted(value.items(), key=lambda item: str(item[0]))}
-    if dataclasses.is_dataclass(value):  # a scene in a scene
+    if name == 'coarse':  # a scene in a scene
         return scene_content(value)
     if isinstance(value, list | tuple):
         return [_described(one, name) for one in value]

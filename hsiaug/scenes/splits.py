@@ -118,7 +118,8 @@ class Splitter(ABC):
 
     Args:
         per_class: labelled pixels per class to use from the training area, validation included; None for all.
-        val_fraction: share of those labelled pixels that validates.
+        val_fraction: share of those labelled pixels that validates, and so does not train: of 3 % that is 0.9 %, which
+            studies need; 0 for none, as in the text of Audebert et al.
         min_count: fewest labelled pixels that a class needs on either side.
         on_rare: ``'error'`` refuses a class with fewer pixels, ``'drop'`` leaves the class out and says so.
         max_unlabelled: most unlabelled pixels to keep, drawn at random.
@@ -133,8 +134,10 @@ class Splitter(ABC):
     max_test: int | None = None
 
     def __post_init__(self) -> None:
-        if not 0 < self.val_fraction < 1:
-            raise ValueError(f'{type(self).__name__}: val_fraction must be between 0 and 1, found {self.val_fraction}')
+        if not 0 <= self.val_fraction < 1:
+            raise ValueError(
+                f'{type(self).__name__}: val_fraction must be 0 or between 0 and 1, found {self.val_fraction}'
+            )
         if self.per_class is not None and self.per_class < 2:
             raise ValueError(
                 f'{type(self).__name__}: per_class must be at least 2 (one to train, one to validate), '
@@ -221,7 +224,8 @@ class Splitter(ABC):
                 chosen = rng.permutation(members)
                 hidden.append(chosen[self.per_class :])
                 members = np.sort(chosen[: self.per_class])
-            val_count = min(max(1, round(self.val_fraction * len(members))), len(members) - 1)
+            wanted = max(1, round(self.val_fraction * len(members))) if self.val_fraction else 0
+            val_count = min(wanted, len(members) - 1)
             to_val, to_train = _deal(rng, members, duplicates[members], val_count)
             if len(to_train) == 0:  # all duplicates of each other: nothing to tell apart, so both sides may hold them
                 to_val, to_train = members[:val_count], members[val_count:]

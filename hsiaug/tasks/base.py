@@ -207,7 +207,7 @@ class Task(ABC):
         """:attr:`metrics` and ``per_class``."""
 
     def standard_error(self, score: float, count: int) -> float:
-        """Of the primary metric on so many samples: by less, no setting is preferred to an earlier one; 0 if unknown."""
+        """Of the primary metric on so many samples, 0 if unknown; no setting is preferred to an earlier for less."""
         return 0.0
 
     def unscorable(self, dataset: Any) -> str | None:

@@ -1,10 +1,14 @@
+from dataclasses import replace
+
 import pytest
 import torch
 from diffusers import DDPMScheduler
 from torch import Tensor
 
 from hsiaug.systems.unmixing_fusion.abundances.build import abundance_model
+from hsiaug.systems.unmixing_fusion.abundances.config import AbundanceConfig
 from hsiaug.systems.unmixing_fusion.abundances.diffusion import AbundanceDiffusion, noise_betas
+from hsiaug.systems.unmixing_fusion.abundances.stages import DiffusionTraining
 
 
 def rng(seed: int = 0) -> torch.Generator:
@@ -85,3 +89,47 @@ def test_mistakes() -> None:
         AbundanceDiffusion(3, 16, 0, channels=(6, 8))
     with pytest.raises(ValueError, match='sampling_steps in \\[1, 1000\\], found 1 and 0'):
         AbundanceDiffusion(3, 16, 0, sampling_steps=0)
+
+
+def test_published_form_samples_a_gaussian_ancestrally(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the exact noise of values of spread 0.5 about 0.3, draws have that distribution."""
+    model = AbundanceDiffusion(3, 8, 0, channels=(4,), sampling_steps=250, form='ddpm')
+    assert float(model.betas[0]) == pytest.approx(1e-4)
+    assert float(model.betas[-1]) == pytest.approx(0.02)
+
+    def exact(noisy: Tensor, time: Tensor, index: Tensor) -> Tensor:
+        kept = model.alphas[time][:, None, None, None]
+        return (1 - kept).sqrt() * (noisy - 0.3 * kept.sqrt()) / (0.25 * kept + 1 - kept)
+
+    monkeypatch.setattr(model, 'forward', exact)
+    model.mean.zero_()
+    drawn = model.denoised(torch.zeros(60, dtype=torch.int64), rng())
+    assert float(drawn.mean()) == pytest.approx(0.3, abs=0.03)
+    assert float(drawn.std()) == pytest.approx(0.5, abs=0.03)
+    assert torch.equal(drawn, model.denoised(torch.zeros(60, dtype=torch.int64), rng()))
+
+
+def test_published_form_learns_noise(monkeypatch: pytest.MonkeyPatch) -> None:
+    maps = torch.rand(4, 3, 8, 8, generator=rng()).softmax(dim=1)
+    index, config = torch.zeros(4, dtype=torch.int64), AbundanceConfig(network={'channels': [4], 'form': 'ddpm'})
+    model = abundance_model('diffusion', 3, 8, 0, **config.network)
+    model.observe(maps, index, torch.full((4,), 0.25))
+    stage = DiffusionTraining(model, maps[:1], index[:1], torch.ones(1), replace(config, augment=False), 0)
+    clean = model.standardise(maps[:1])
+
+    def exact(noisy: Tensor, time: Tensor, index: Tensor) -> Tensor:
+        kept = model.alphas[time][:, None, None, None]
+        anchor = 0 * next(model.unet.parameters()).sum()
+        return (noisy - kept.sqrt() * clean) / (1 - kept).sqrt() + anchor
+
+    monkeypatch.setattr(model, 'forward', exact)
+    stage.update(rng())
+    assert float(stage.losses['loss']) < 1e-6
+
+
+def test_attention_only_where_levels_are_small() -> None:
+    model = AbundanceDiffusion(3, 32, 0, channels=(8, 8, 8), attention=True, attention_side=8)
+    names = [type(block).__name__ for block in model.unet.down_blocks]
+    assert names == ['DownBlock2D', 'DownBlock2D', 'AttnDownBlock2D']
+    with pytest.raises(ValueError, match="unknown form 'ddim'"):
+        AbundanceDiffusion(3, 8, 0, channels=(4,), form='ddim')  # type: ignore[arg-type]

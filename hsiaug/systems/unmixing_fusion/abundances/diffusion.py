@@ -1,4 +1,4 @@
-"""Diffusion of abundance maps by a U-Net that predicts velocities.
+"""Diffusion of abundance maps by a U-Net that predicts velocities, or noise as published.
 
 Ho et al., "Denoising Diffusion Probabilistic Models", NeurIPS 2020, https://arxiv.org/abs/2006.11239; v-prediction of
 Salimans and Ho, ICLR 2022, https://arxiv.org/abs/2202.00512; DPM-Solver++ of Lu et al., 2022,
@@ -10,16 +10,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal, get_args
 
 import torch
-from diffusers import DPMSolverMultistepScheduler, UNet2DModel
+from diffusers import DDPMScheduler, DPMSolverMultistepScheduler, UNet2DModel
 from torch import Tensor
 
 from ....functional.simplex import project_simplex
 from .base import AbundanceModel
 
+Form = Literal['fast', 'ddpm']
+
 TRAIN_STEPS = 1000
+_DDPM_BETAS = 1e-4, 0.02  # evenly spaced, as Ho et al. have them at any size
 _BETAS = 0.0015, 0.0155  # latent diffusion's, evenly spaced in their square roots
 _SIDE = 32  # pixels for which they were chosen
 
@@ -50,7 +53,11 @@ class AbundanceDiffusion(AbundanceModel):
         channels: width of each level, from fine to coarse, multiples of 4.
         layers: residual blocks per level.
         attention: self-attention in all levels but the finest.
-        sampling_steps: steps of second-order DPM-Solver++.
+        sampling_steps: steps of sampling.
+        form: ``'ddpm'`` is that of Ho et al., as the text has it: noise is predicted, all times count alike, and
+            sampling is ancestral, with 1000 steps as published. ``'fast'`` predicts velocities, weighs times by
+            min-SNR, and samples by second-order DPM-Solver++.
+        attention_side: with attention, only in levels of at most so many pixels a side; in all but the finest if None.
 
     Raises:
         ValueError: if a setting is out of its range.
@@ -69,6 +76,8 @@ class AbundanceDiffusion(AbundanceModel):
         layers: int = 1,
         attention: bool = False,
         sampling_steps: int = 20,
+        form: Form = 'fast',
+        attention_side: int | None = None,
     ) -> None:
         super().__init__(
             k,
@@ -78,7 +87,11 @@ class AbundanceDiffusion(AbundanceModel):
             layers=layers,
             attention=attention,
             sampling_steps=sampling_steps,
+            form=form,
+            attention_side=attention_side,
         )
+        if form not in get_args(Form):
+            raise ValueError(f'AbundanceDiffusion: unknown form {form!r}; choose from {get_args(Form)}')
         if not channels or any(c < 4 or c % 4 for c in channels):
             raise ValueError(f'AbundanceDiffusion: channels must be multiples of 4, found {tuple(channels)}')
         coarse = len(channels) - 1
@@ -92,39 +105,46 @@ class AbundanceDiffusion(AbundanceModel):
                 f'AbundanceDiffusion: layers must be at least 1 and sampling_steps in [1, {TRAIN_STEPS}], found '
                 f'{layers} and {sampling_steps}'
             )
-        self.steps = sampling_steps
+        self.steps, self.form = sampling_steps, form
+        least = size if attention_side is None else attention_side
+        seen = [attention and level > 0 and size // 2**level <= least for level in range(coarse + 1)]
         self.unet = UNet2DModel(
             in_channels=k,
             out_channels=k,
-            down_block_types=('DownBlock2D',) + ('AttnDownBlock2D' if attention else 'DownBlock2D',) * coarse,
-            up_block_types=('AttnUpBlock2D' if attention else 'UpBlock2D',) * coarse + ('UpBlock2D',),
+            down_block_types=tuple('AttnDownBlock2D' if sees else 'DownBlock2D' for sees in seen),
+            up_block_types=tuple('AttnUpBlock2D' if sees else 'UpBlock2D' for sees in reversed(seen)),
             block_out_channels=tuple(channels),
             layers_per_block=layers,
             norm_num_groups=math.gcd(32, *(c // 4 for c in channels)),
             add_attention=attention,
             num_class_embeds=num_labels + 1 if num_labels else None,
         )
-        self.betas = noise_betas(size)
+        even = torch.linspace(*_DDPM_BETAS, TRAIN_STEPS, dtype=torch.float64)
+        self.betas = even if form == 'ddpm' else noise_betas(size)
         self.register_buffer('alphas', (1 - self.betas).cumprod(0).float(), persistent=False)
 
     def forward(self, noisy: Tensor, time: Tensor, index: Tensor) -> Tensor:
-        """Velocities (n, k, s, s) of noisy standardised abundances at times (n,), for (n,) indices of labels."""
+        """Velocities, or noise, (n, k, s, s) of noisy standardised abundances at times (n,), for (n,) label indices."""
         return self.unet(noisy, time, class_labels=index if self.num_labels else None, return_dict=False)[0]
 
     def draw(self, index: Tensor, rng: torch.Generator) -> Tensor:
-        """See the base class; a draw has no other randomness than its first noise."""
+        """See the base class; a draw has no other randomness than its first noise, unless it is ancestral."""
         return project_simplex(self.denoised(index, rng))
 
     def denoised(self, index: Tensor, rng: torch.Generator) -> Tensor:
         """(n, k, s, s) maps of (n,) indices of labels, as the denoiser leaves them: nearly on the simplex."""
         x = torch.randn((len(index), self.k, self.size, self.size), generator=rng).to(self.device)
-        # Steps even in log-SNR: those even in time are too few at low noise.
-        scheduler: Any = DPMSolverMultistepScheduler(
-            trained_betas=self.betas.tolist(), prediction_type='v_prediction', use_lu_lambdas=True
-        )
+        scheduler: Any
+        betas, told = self.betas.tolist(), dict[str, Any]()
+        if self.form == 'ddpm':
+            scheduler, told = DDPMScheduler(trained_betas=betas, clip_sample=False), {'generator': rng}
+        else:  # steps even in log-SNR: those even in time are too few at low noise
+            scheduler = DPMSolverMultistepScheduler(
+                trained_betas=betas, prediction_type='v_prediction', use_lu_lambdas=True
+            )
         scheduler.set_timesteps(self.steps, device=self.device)
         for time in scheduler.timesteps:
-            x = scheduler.step(self(x, time.expand(len(x)), index), time, x).prev_sample
+            x = scheduler.step(self(x, time.expand(len(x)), index), time, x, **told).prev_sample
         return x * self.std + self.mean
 
 

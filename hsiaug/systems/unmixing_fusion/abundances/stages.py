@@ -112,7 +112,7 @@ class DiffusionTraining(AbundanceTraining):
     """Steps of the denoiser."""
 
     def update(self, rng: torch.Generator) -> None:
-        """One step down the squared error of the velocity, weighted by the signal-to-noise ratio."""
+        """One step down the squared error of the velocity, weighted by the signal-to-noise ratio, or of the noise."""
         model: AbundanceDiffusion = self.modules['model']  # type: ignore[assignment]
         maps, index = self.batch(rng)
         x = model.standardise(maps)
@@ -121,8 +121,9 @@ class DiffusionTraining(AbundanceTraining):
         alpha = model.alphas[time][:, None, None, None]
         with self.mixed():
             prediction = model(alpha.sqrt() * x + (1 - alpha).sqrt() * noise, time, index)
-        target = alpha.sqrt() * noise - (1 - alpha).sqrt() * x
-        weight = min_snr_weight(alpha.flatten(), MIN_SNR)
+        ddpm = model.form == 'ddpm'
+        target = noise if ddpm else alpha.sqrt() * noise - (1 - alpha).sqrt() * x
+        weight = torch.ones_like(time) if ddpm else min_snr_weight(alpha.flatten(), MIN_SNR)
         loss = (weight * mse_loss(prediction.float(), target, reduction='none').mean(dim=(1, 2, 3))).mean()
         self.descend('model', loss, clip=1.0)
         self.losses = {'loss': loss.detach()}
