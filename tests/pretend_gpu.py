@@ -60,7 +60,7 @@ class OnGPU(Tensor):
     __torch_function__ = torch._C._disabled_torch_function_impl
 
     @staticmethod
-    def __new__(cls, inner: Tensor) -> OnGPU:  # noqa: D102
+    def __new__(cls, inner: Tensor) -> OnGPU:
         return Tensor._make_wrapper_subclass(
             cls, inner.shape, strides=inner.stride(), storage_offset=inner.storage_offset(), dtype=inner.dtype,
             device=GPU,
@@ -239,7 +239,9 @@ def _require_one_device(function: Any, name: str, args: Any, here: list[Tensor])
         )
 
 
-def _wait(name: str, args: Any, kwargs: dict[str, Any], there: list[OnGPU], here: list[Tensor], result_there: bool) -> str | None:
+def _wait(
+    name: str, args: Any, kwargs: dict[str, Any], there: list[OnGPU], here: list[Tensor], result_there: bool
+) -> str | None:
     if not there and not (here and result_there):
         return None
     if name == '_local_scalar_dense':

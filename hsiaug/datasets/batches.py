@@ -111,7 +111,10 @@ def gather_chunks(rows: np.ndarray, chunk: int, load: Callable[[int], dict[str, 
         place = torch.from_numpy(within[order[numbers[order] == number]])
         parts.append({name: value[place.to(value.device, non_blocking=True)] for name, value in load(number).items()})
     back = torch.from_numpy(np.argsort(order))
-    return {name: torch.cat([part[name] for part in parts])[back.to(parts[0][name].device, non_blocking=True)] for name in parts[0]}
+    return {
+        name: torch.cat([part[name] for part in parts])[back.to(parts[0][name].device, non_blocking=True)]
+        for name in parts[0]
+    }
 
 
 def batch_size(batch: Mapping[str, Any]) -> int:

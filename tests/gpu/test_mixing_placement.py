@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import kornia.augmentation as K
@@ -13,13 +14,13 @@ from pretend_gpu import GPU, OnGPU, back, on_gpu, pretended_gpu, steady_waits
 from torch import Tensor, nn
 
 from hsiaug.datasets import PatchDataset
-from hsiaug.quality.agreement import AgreementGate
+from hsiaug.quality.agreement import SPECTRAL, AgreementGate
 from hsiaug.quality.gate import Gates
 from hsiaug.quality.gated import Gated
 from hsiaug.quality.novelty import NoveltyGate
 from hsiaug.quality.physical import RangeGate, SmoothnessGate, SubspaceGate
 from hsiaug.systems import Generator
-from hsiaug.systems.augmented import AugmentedGenerator
+from hsiaug.systems.augmented import Augmented
 from hsiaug.trainers import fit_generator
 from hsiaug.transforms import SyntheticMix
 from hsiaug.transforms.augment import GeneratorAugmentation
@@ -85,22 +86,29 @@ def test_steady_mixing_waits_for_nothing() -> None:
 
 def test_gates_judge_samples_of_the_gpu_as_those_of_the_cpu() -> None:
     generator = fit_generator('patch_augment', PAIRS, {'kind': 'noise'})
-    fitted = [RangeGate(), SmoothnessGate(), SubspaceGate(), NoveltyGate(), AgreementGate()]
+    fitted = [
+        RangeGate(),
+        SmoothnessGate(),
+        SubspaceGate(),
+        NoveltyGate(),
+        AgreementGate(config=replace(SPECTRAL, steps=20, hidden=16)),
+    ]
     gates = Gates(fitted).fit(PAIRS)
-    expected, batch = gates.judge(generator.sample(6, seed=1)), Gated(generator, gates).sample(4, seed=2)
+    some = Gates(fitted[:2])  # that let a part of these samples pass
+    expected, batch = gates.judge(generator.sample(6, seed=1)), Gated(generator, some).sample(4, seed=2)
     with pretended_gpu():
         there = fit_generator('patch_augment', PAIRS, {'kind': 'noise'}, device=GPU.type)
         found = gates.judge(there.sample(6, seed=1))
-        drawn = back(Gated(there, gates).sample(4, seed=2))
+        drawn = back(Gated(there, some).sample(4, seed=2))
     assert torch.equal(found.keep, expected.keep)
     assert all(torch.equal(drawn[key], batch[key]) for key in batch)
 
 
 def test_an_augmented_generator_draws_where_it_is() -> None:
-    generator = AugmentedGenerator.of(crops(), resolver())
+    generator = Augmented.of(crops(), resolver())
     expected = generator.sample(5, seed=4)
     with pretended_gpu():
-        there = back(AugmentedGenerator.of(crops(), resolver()).to(GPU).sample(5, seed=4))
+        there = back(Augmented.of(crops(), resolver()).to(GPU).sample(5, seed=4))
     assert all(torch.equal(there[key], expected[key]) for key in expected)
 
 
