@@ -94,7 +94,7 @@ def train(
     generator: str = 'spectral_gan',
     settings: dict[str, Any] | None = None,
     seed: int = 0,
-    device: str = 'cpu',
+    device: str = 'auto',
     devices: int = 1,
     nodes: int = 1,
 ) -> None:
@@ -107,7 +107,7 @@ def train(
         generator: registered name.
         settings: of the generator.
         seed: of the split and the training.
-        device: where to train.
+        device: where to train; auto takes a GPU where there is one.
         devices: processes per machine that train together, each on its own device; they share every batch.
         nodes: machines that train together; torchrun or SLURM starts the same command on each.
     """
@@ -115,7 +115,7 @@ def train(
     from ..systems.fit import fit_generator, require_settings, training_data
     from ..systems.saved import TRAINING_FOLDER, require_own_folder
 
-    require_device(device, devices, nodes)
+    device = require_device(device, devices, nodes)
     require_settings(generator, settings)
     require_own_folder(out)
     require_writable(out)
@@ -149,7 +149,7 @@ def sample(
     out: Path = Path('runs/bank'),
     labels: LabelPolicy = 'real',
     seed: int = 0,
-    device: str = 'cpu',
+    device: str = 'auto',
     devices: int = 1,
     nodes: int = 1,
     verify: bool = False,
@@ -165,7 +165,7 @@ def sample(
         out: folder of the bank: safetensors shards and bank.json, which SyntheticBank.open reads.
         labels: classes of the samples: real, sqrt, uniform or inverse training frequencies, or weights by class name.
         seed: of labels and noise.
-        device: where to draw: cpu, cuda, cuda:1, ...
+        device: where to draw: cpu, cuda, cuda:1, ...; auto takes a GPU where there is one.
         devices: processes per machine that fill the bank together, each on its own device.
         nodes: machines that fill it together; torchrun or SLURM starts the same command on each.
         verify: read all shards and compare their checksums.
@@ -178,7 +178,7 @@ def sample(
     from ..report.bank import export_beside, export_place, preview_bank, summary
     from ..systems import Generator
 
-    require_device(device, devices, nodes)
+    device = require_device(device, devices, nodes)
     source = open_source(run)
     if preview or export:
         require_writable((run if isinstance(source, SyntheticBank) else out).absolute().parent)
@@ -213,7 +213,7 @@ def evaluate(
     run: Path,
     per_class: int = 200,
     count: int | None = None,
-    device: str = 'cpu',
+    device: str = 'auto',
     real: str | SceneConfig | None = None,
     split: SplitConfig | None = None,
     seed: int | None = None,
@@ -231,7 +231,7 @@ def evaluate(
         per_class: spectra per class, of a bank at most.
         count: synthetic pairs or images of a generator, 500 if null; of a bank samples that are looked at, at most,
             5000 spectra or 500 images if null.
-        device: where a generator samples.
+        device: where a generator samples; auto takes a GPU where there is one.
         real: of a bank, what it is compared with: a scene; or the folder of the generator that ``hsiaug train`` wrote,
             or the config file of that command, which name scene, split and seed.
         split: how the scene is split, other than ``real`` says; random if nothing says it.
@@ -264,7 +264,7 @@ def evaluate(
         raise ValueError(
             f'{run} is no bank; real, out, study and no_gates are for banks: draw one with hsiaug sample {run}'
         )
-    require_device(device)
+    device = require_device(device)
     generator = Generator.from_pretrained(run, device)
     require_writable(run)
     opened, parts = trained_on(run)
@@ -290,7 +290,7 @@ def ratio(
     share: float = 1.0,
     classifier: ClassifierConfig | None = None,
     segmenter: SegmenterConfig | None = None,
-    device: str = 'cpu',
+    device: str = 'auto',
 ) -> None:
     """Choose a ratio on folds of the training area. Run it again to resume it.
 
@@ -310,11 +310,11 @@ def ratio(
         share: share of the steps of a plain training.
         classifier: downstream classifier of spectra.
         segmenter: downstream network for image-mask pairs.
-        device: where to train.
+        device: where to train; auto takes a GPU where there is one.
     """
     from ..quality import PatchTrial, RatioSearch, Recorded, SpectraTrial, all_gates
 
-    require_device(device)
+    device = require_device(device)
     record, file = read_run(run), run / RUN_FILE
     if 'generator' not in read_json(file, 'a note of hsiaug train'):
         raise ValueError(f'{file} was written by an older version and does not name the generator; train again')
@@ -358,7 +358,7 @@ def ablate(
     title: str = 'Gain from synthetic samples',
     workers: int = 1,
     engine: Literal['process', 'ray'] = 'process',
-    device: str = 'cpu',
+    device: str = 'auto',
     quick: bool = False,
 ) -> None:
     """Measure how much synthetic samples help a model, and at which ratio. Run it again to resume it.
@@ -379,7 +379,7 @@ def ablate(
         title: of the report.
         workers: processes at once.
         engine: local processes or a Ray cluster.
-        device: where to train.
+        device: where to train; auto takes a GPU where there is one.
         quick: 3 seeds, two ratios, short training; no basis for claims.
     """
     name = scene.name or scene.benchmark or (Path(scene.path).stem if scene.path else 'simulated')
@@ -435,10 +435,11 @@ def report(run: Path) -> None:
 
 
 def _run_and_report(
-    study: Study, out: Path, workers: int, engine: Literal['process', 'ray'] = 'process', device: str = 'cpu'
+    study: Study, out: Path, workers: int, engine: Literal['process', 'ray'] = 'process', device: str = 'auto'
 ) -> None:
     from ..systems.fit import require_settings
 
+    device = require_device(device)
     _require_run_folder(out)
     for arm in study.arms:
         require_settings(arm.generator, arm.settings)
