@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from hsiaug.ablation import Study, run_study
+from hsiaug.cli.draw import require_device
 
 S = TypeVar('S')
 
@@ -54,7 +55,7 @@ def options(about: str | None, name: str, scales: Iterable[str], quick: str = '3
     parser.add_argument('--seeds', type=int, default=None, help='default: 10, quick 3')
     parser.add_argument('--out', type=Path, default=None, help=f'run folder (default: runs/{name}-<scale>)')
     parser.add_argument('--workers', type=int, default=2)
-    parser.add_argument('--device', default='cpu')
+    parser.add_argument('--device', default='auto', help='auto takes a GPU where there is one')
     parser.set_defaults(name=name)
     return parser
 
@@ -62,6 +63,7 @@ def options(about: str | None, name: str, scales: Iterable[str], quick: str = '3
 def parsed(parser: argparse.ArgumentParser) -> argparse.Namespace:
     """The command line with all defaults filled in."""
     args = parser.parse_args()
+    args.device = require_device(args.device)
     args.scale = 'quick' if args.quick else args.scale
     args.seeds = args.seeds or (3 if args.scale == 'quick' else 10)
     args.out = args.out or Path(f'runs/{args.name}-{args.scale}')

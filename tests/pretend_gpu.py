@@ -1,7 +1,7 @@
 """A GPU for machines that have none: tensors that say they are elsewhere, and hold their values on the CPU.
 
 Torch's fake tensors carry the device ``cuda`` without a GPU, but without one they can neither be back-propagated nor
-tell a label from another. The tensors here lie on torch's device ``meta``, whose place nothing else takes, and have
+tell a label from another. The tensors here lie on torch's device ``meta``, and have
 values: what a step does with them is computed, on the CPU, after a look at where everything lies. So a whole training
 runs, checks of its data included, and its result must be that of the CPU to the bit. As on a GPU, an operation on
 tensors of two devices is an error, and so is a random stream of the other device; and whatever makes the program wait
@@ -10,9 +10,9 @@ for a GPU is noted.
 
 from __future__ import annotations
 
+import linecache
 import sys
-import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +22,7 @@ import pytest
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
+from torch.overrides import TorchFunctionMode
 from torch.utils._mode_utils import no_dispatch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten, tree_map
@@ -125,10 +126,23 @@ class _Watch(TorchDispatchMode):
         return _computed(function, args, kwargs or {})
 
 
+class _Streams(TorchFunctionMode):
+    """Below this place streams have lost what :class:`_Stream` knows of them."""
+
+    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if (stream := kwargs.get('generator')) is not None:
+            tensors = [x for x in args if isinstance(x, Tensor)]
+            wanted = torch.device(kwargs.get('device') or (tensors[0].device if tensors else 'cpu'))
+            if stream.device.type != wanted.type:
+                raise RuntimeError(f'expected a {wanted} device type for generator but found {stream.device}')
+        return function(*args, **kwargs)
+
+
 @contextmanager
 def pretended_gpu() -> Iterator[list[Wait]]:
     """Have a GPU at the device :data:`GPU`; gives what has been waited for, which grows as the program runs."""
-    with pytest.MonkeyPatch.context() as patch, _Watch():
+    with pytest.MonkeyPatch.context() as patch, _Watch(), _Streams():
         waits: list[Wait] = []
         patch.setattr(sys.modules[__name__], '_WAITS', waits)
         patch.setattr(torch, 'Generator', _Stream)
@@ -150,7 +164,7 @@ def _made_here(make: Callable[..., Tensor]) -> Callable[..., Tensor]:
     """Of what is no tensor yet: made on the CPU, and copied."""
 
     def made(data: Any, *args: Any, device: Any = None, **kwargs: Any) -> Tensor:
-        there = device is not None and torch.device(device) == GPU
+        there = device is not None and torch.device(device).type == GPU.type
         return make(data, *args, **kwargs).to(GPU) if there else make(data, *args, device=device, **kwargs)
 
     return made
@@ -159,6 +173,17 @@ def _made_here(make: Callable[..., Tensor]) -> Callable[..., Tensor]:
 def on_gpu(tensor: Tensor) -> Tensor:
     """A copy on the pretended GPU."""
     return tensor.to(GPU)
+
+
+def back(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors of the pretended GPU on the CPU.
+
+    Raises:
+        RuntimeError: if one was there already.
+    """
+    if here := [name for name, value in tensors.items() if not isinstance(value, OnGPU)]:
+        raise RuntimeError(f'{here} lie on the CPU')
+    return {name: value.inner.detach().clone() for name, value in tensors.items()}
 
 
 def _computed(function: Any, args: Any, kwargs: dict[str, Any]) -> Any:
@@ -173,20 +198,16 @@ def _computed(function: Any, args: Any, kwargs: dict[str, Any]) -> Any:
     there = [x for x in tensors if isinstance(x, OnGPU)]
     here = [x for x in tensors if not isinstance(x, OnGPU)]
     device = None if kwargs.get('device') is None else torch.device(kwargs['device'])
-    result_there = bool(there) if device is None else device == GPU
+    result_there = bool(there) if device is None else device.type == GPU.type
     if name == 'copy_':
         result_there = isinstance(args[0], OnGPU)
     if name == '_local_scalar_dense':
         result_there = False
     if there and name not in _MOVES:
         _require_one_device(function, name, args, here)
-    for stream in flat:
-        if isinstance(stream, torch.Generator) and (stream.device == GPU) != result_there:
-            where, wanted = stream.device, GPU if result_there else 'cpu'
-            raise RuntimeError(f'{function}: expected a {wanted} device for the generator, found {where}')
     if what := _wait(name, args, kwargs, there, here, result_there):
         _note(what, name)
-    if device is not None:
+    if device is not None and device.type == GPU.type:
         kwargs = {**kwargs, 'device': torch.device('cpu')}
     plain_args, plain_kwargs = tree_map(_inner, (args, kwargs))
     result = function(*plain_args, **plain_kwargs)
@@ -249,9 +270,13 @@ def _note(what: str, operation: str) -> None:
 
 def _caller() -> str:
     """The line of the package that is being run."""
-    for frame in reversed(traceback.extract_stack()):
-        if frame.filename.startswith(_PACKAGE):
-            return f'{Path(frame.filename).relative_to(_PACKAGE)}:{frame.lineno}: {frame.line}'
+    frame = sys._getframe()
+    while frame is not None:
+        file = frame.f_code.co_filename
+        if file.startswith(_PACKAGE):
+            line = linecache.getline(file, frame.f_lineno).strip()
+            return f'{Path(file).relative_to(_PACKAGE)}:{frame.f_lineno}: {line}'
+        frame = frame.f_back  # type: ignore[assignment]
     return 'outside the package'
 
 

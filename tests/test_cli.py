@@ -22,6 +22,7 @@ from rasterio.errors import NotGeoreferencedWarning
 from torch.utils.data import Dataset
 
 from hsiaug.cli import main
+from hsiaug.cli.draw import require_device
 from hsiaug.datasets import SyntheticBank, SyntheticDataset, write_bank
 from hsiaug.datasets.preview import preview_grid
 from hsiaug.samples import Sample, SampleSpec
@@ -488,3 +489,16 @@ def test_quick_is_a_flag(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(['ablate', '--quick', '--print_config'])
     assert 'quick: true' in capsys.readouterr().out
+
+
+def test_auto_takes_a_gpu_where_there_is_one_and_says_so(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: False)
+    assert require_device('auto') == 'cpu'
+    assert capsys.readouterr().err == ''
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: True)
+    monkeypatch.setattr(torch.cuda, 'device_count', lambda: 1)
+    monkeypatch.setattr(torch.cuda, 'get_device_name', lambda: 'a GPU')
+    assert require_device('auto') == 'cuda'
+    assert capsys.readouterr().err == 'device: cuda, a GPU\n'

@@ -40,7 +40,7 @@ def ablate(
     title: str = 'Gain from synthetic samples',
     workers: int = 1,
     engine: Literal['process', 'ray'] = 'process',
-    device: str = 'cpu',
+    device: str = 'auto',
     quick: bool = False,
 ) -> None:
     """Measure how much synthetic samples help a model, and at which ratio. Run it again to resume it.
@@ -65,7 +65,7 @@ def ablate(
         title: of the report.
         workers: processes at once.
         engine: local processes or a Ray cluster.
-        device: where to train.
+        device: where to train; auto takes a GPU where there is one.
         quick: 3 seeds, two ratios, short training; no basis for claims.
     """
     name = scene.name or scene.benchmark or (Path(scene.path).stem if scene.path else 'simulated')
@@ -103,12 +103,14 @@ def ablate(
 
 
 def run_and_report(
-    study: Study, out: Path, workers: int, engine: Literal['process', 'ray'] = 'process', device: str = 'cpu'
+    study: Study, out: Path, workers: int, engine: Literal['process', 'ray'] = 'process', device: str = 'auto'
 ) -> None:
     """Run what is missing of a study, and draw its report."""
     from ..report.ablation import draw_shown
     from ..systems.fit import require_settings
+    from .draw import require_device
 
+    device = require_device(device)
     _require_run_folder(out)
     for arm in study.arms:
         require_settings(arm.generator, arm.settings)

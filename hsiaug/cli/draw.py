@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,8 +15,11 @@ if TYPE_CHECKING:
     from ..systems import Generator
 
 
-def require_device(name: str, devices: int = 1, nodes: int = 1) -> None:
+def require_device(name: str, devices: int = 1, nodes: int = 1) -> str:
     """Check that this machine has what is asked for, before any work is done.
+
+    Returns:
+        the device; for ``'auto'`` a GPU where there is one, which is said.
 
     Raises:
         ValueError: for an unknown device, or fewer GPUs than asked for.
@@ -24,6 +28,10 @@ def require_device(name: str, devices: int = 1, nodes: int = 1) -> None:
 
     if min(devices, nodes) < 1:
         raise ValueError(f'devices and nodes must be at least 1, found {devices} and {nodes}')
+    if name == 'auto':
+        name = 'cuda' if torch.cuda.is_available() else 'cpu'
+        if name == 'cuda':  # what nobody has named is said
+            print(f'device: {name}, {torch.cuda.get_device_name()}', file=sys.stderr)
     try:
         device = torch.device(name)
     except RuntimeError as error:
@@ -33,6 +41,7 @@ def require_device(name: str, devices: int = 1, nodes: int = 1) -> None:
     wanted, found = max(devices, (device.index or 0) + 1), torch.cuda.device_count()
     if device.type == 'cuda' and wanted > found:
         raise ValueError(f'device {name!r} needs {wanted} GPUs, PyTorch finds {found}; choose fewer, or --device cpu')
+    return name
 
 
 def bank_bytes(spec: SampleSpec, count: int, out: Path) -> int:

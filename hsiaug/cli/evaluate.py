@@ -17,7 +17,7 @@ def evaluate(
     run: Path,
     per_class: int = 200,
     count: int | None = None,
-    device: str = 'cpu',
+    device: str = 'auto',
     real: str | SceneConfig | None = None,
     split: SplitConfig | None = None,
     seed: int | None = None,
@@ -35,7 +35,7 @@ def evaluate(
         per_class: spectra per class, of a bank at most.
         count: synthetic pairs or images of a generator, 500 if null; of a bank samples that are looked at, at most,
             5000 spectra or 500 images if null.
-        device: where a generator samples.
+        device: where a generator samples; auto takes a GPU where there is one.
         real: of a bank, what it is compared with: a scene; or the folder of the generator that ``hsiaug train`` wrote,
             or the config file of that command, which name scene, split and seed.
         split: how the scene is split, other than ``real`` says; random if nothing says it.
@@ -58,7 +58,7 @@ def evaluate(
         raise ValueError(
             f'{run} is no bank; real, out, study and no_gates are for banks: draw one with hsiaug sample {run}'
         )
-    require_device(device)
+    device = require_device(device)
     generator = Generator.from_pretrained(run, device)
     require_writable(run)
     opened, parts = trained_on(run)

@@ -26,7 +26,7 @@ def ratio(
     model: dict[str, Any] | None = None,
     classifier: dict[str, Any] | None = None,
     segmenter: dict[str, Any] | None = None,
-    device: str = 'cpu',
+    device: str = 'auto',
 ) -> None:
     """Choose a ratio on folds of the training area. Run it again to resume it.
 
@@ -47,11 +47,11 @@ def ratio(
         model: settings of the downstream network and its training, such as {steps: 200}.
         classifier: former name of model, of spectra.
         segmenter: former name of model, of image-mask pairs.
-        device: where to train.
+        device: where to train; auto takes a GPU where there is one.
     """
     from ..quality import FoldTrial, RatioSearch, Recorded, all_gates
 
-    require_device(device)
+    device = require_device(device)
     record, file = read_run(run), run / RUN_FILE
     if 'generator' not in read_json(file, 'a note of hsiaug train'):
         raise ValueError(f'{file} was written by an older version and does not name the generator; train again')

@@ -18,7 +18,7 @@ def sample(
     out: Path = Path('runs/bank'),
     labels: LabelPolicy = 'real',
     seed: int = 0,
-    device: str = 'cpu',
+    device: str = 'auto',
     devices: int = 1,
     nodes: int = 1,
     verify: bool = False,
@@ -34,7 +34,7 @@ def sample(
         out: folder of the bank: safetensors shards and bank.json, which SyntheticBank.open reads.
         labels: classes of the samples: real, sqrt, uniform or inverse training frequencies, or weights by class name.
         seed: of labels and noise.
-        device: where to draw: cpu, cuda, cuda:1, ...
+        device: where to draw: cpu, cuda, cuda:1, ...; auto takes a GPU where there is one.
         devices: processes per machine that fill the bank together, each on its own device.
         nodes: machines that fill it together; torchrun or SLURM starts the same command on each.
         verify: read all shards and compare their checksums.
@@ -47,7 +47,7 @@ def sample(
     from ..report.bank import export_beside, export_place, preview_bank, summary
     from ..systems import Generator
 
-    require_device(device, devices, nodes)
+    device = require_device(device, devices, nodes)
     source = open_source(run)
     if preview or export:
         require_writable((run if isinstance(source, SyntheticBank) else out).absolute().parent)

@@ -20,7 +20,7 @@ def train(
     generator: str = 'spectral_gan',
     settings: dict[str, Any] | None = None,
     seed: int = 0,
-    device: str = 'cpu',
+    device: str = 'auto',
     devices: int = 1,
     nodes: int = 1,
 ) -> None:
@@ -33,7 +33,7 @@ def train(
         generator: registered name.
         settings: of the generator.
         seed: of the split and the training.
-        device: where to train.
+        device: where to train; auto takes a GPU where there is one.
         devices: processes per machine that train together, each on its own device; they share every batch.
         nodes: machines that train together; torchrun or SLURM starts the same command on each.
     """
@@ -41,7 +41,7 @@ def train(
     from ..systems.fit import fit_generator, require_settings, training_data
     from ..systems.saved import TRAINING_FOLDER, require_own_folder
 
-    require_device(device, devices, nodes)
+    device = require_device(device, devices, nodes)
     require_settings(generator, settings)
     require_own_folder(out)
     require_writable(out)

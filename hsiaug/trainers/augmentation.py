@@ -53,7 +53,8 @@ class Classic(nn.Module):
         """Images (n, C, H, W) and masks (n, H, W)."""
         image, mask = self.flips(image, mask)
         image, cropped = self.crop(image, mask[:, None].to(image.dtype))
-        noise = torch.randn(image.shape).to(image.device)  # drawn on the CPU: a seed means the same everywhere
+        # Drawn on the CPU: a seed means the same everywhere.
+        noise = torch.randn(image.shape).to(image.device, non_blocking=True)
         return image + NOISE * noise, cropped[:, 0].round().to(mask.dtype)
 
 
@@ -73,14 +74,14 @@ class CutMix(nn.Module):
         image, mask = self.flips(image, mask)
         n, _, height, width = image.shape
         side = torch.rand(n).sqrt()  # of the box, relative to the patch
-        partner = torch.randperm(n).to(image.device)
+        partner = torch.randperm(n).to(image.device, non_blocking=True)
         within = torch.ones(n, 1, 1, dtype=torch.bool)
         for length, shape in ((height, (n, height, 1)), (width, (n, 1, width))):
             box = (side * length).round()
             start = (torch.rand(n) * (length - box + 1)).floor()
             place = torch.arange(length)
             within = within & ((place >= start[:, None]) & (place < (start + box)[:, None])).reshape(shape)
-        within = within.to(image.device)
+        within = within.to(image.device, non_blocking=True)
         return torch.where(within[:, None], image[partner], image), torch.where(within, mask[partner], mask)
 
 

@@ -125,7 +125,8 @@ class PairAugmentation(nn.Module):
             flat, turned = self.augment(image.flatten(1, 2), mask[:, 0])
             image, mask = flat.unflatten(1, (2, -1)), turned[:, None]
         if self.swap_dates:
-            swap = (torch.rand(len(image)) < 0.5).to(image.device)  # drawn on the CPU: a seed means the same everywhere
+            # Drawn on the CPU: a seed means the same everywhere.
+            swap = (torch.rand(len(image)) < 0.5).to(image.device, non_blocking=True)
             image = torch.where(swap[:, None, None, None, None], image.flip(1), image)
         return image, mask
 

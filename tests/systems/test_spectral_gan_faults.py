@@ -131,7 +131,7 @@ def test_cuda_graph_on_the_cpu_is_refused(data: TrainingData) -> None:
         train_spectral_gan(data, TINY, cuda_graph=True)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a CUDA device')
+@pytest.mark.gpu
 @pytest.mark.parametrize('optimiser', ['adam', 'rmsprop'])
 def test_cuda_graph_trains_the_same_generator(data: TrainingData, optimiser: str) -> None:
     config = dataclasses.replace(TINY, optimiser=optimiser)

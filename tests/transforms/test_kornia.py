@@ -408,7 +408,7 @@ def test_a_live_generator_mixes_and_stays_out_of_parameters_and_state(
     assert not list(mix.children())
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a GPU')
+@pytest.mark.gpu
 def test_on_a_gpu_the_gate_is_that_of_the_cpu_and_a_live_generator_moves(
     batch: dict[str, Tensor], synthetic: Pairs
 ) -> None:

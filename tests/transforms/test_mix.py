@@ -183,7 +183,7 @@ def test_a_batch_that_is_no_dictionary_is_told_the_contract() -> None:
                 module(batch)  # type: ignore[arg-type]
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a GPU')
+@pytest.mark.gpu
 def test_labels_on_a_gpu_are_refused_with_the_first_batch_or_soon_after() -> None:
     mix = SyntheticMix(Toy('segmentation', 200, seed=1), 1.0)
     batch = {key: value.cuda() for key, value in batch_of(Toy('segmentation', 8), 0, 8).items()}

@@ -1,0 +1,303 @@
+"""All that is measured on a GPU, most important first, in the minutes that one is at hand.
+
+    HSIAUG_DATA=folder python benchmarks/gpu.py --minutes 8 --out runs/gpu
+    HSIAUG_DATA=folder python benchmarks/gpu.py --minutes 2 --device cpu --toy --out runs/gpu-toy   # see that it runs
+
+Each part runs in a process of its own for its share of the time. What it finds, or the error that it ended with, is
+written at once to ``parts.jsonl`` in the folder; the same command goes on with the parts that have no result yet, and
+the studies among them with the cells that they lack. At the end all results are printed beside their goals.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from measure import machine, milliseconds, summary, write_whole
+
+from hsiaug.json_lines import append_line, read_lines
+
+HERE = Path(__file__).resolve().parent
+Result = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a part is given.
+
+    Args:
+        device: ``'cuda'`` or ``'cpu'``.
+        toy: see that it runs; figures are no result.
+        seconds: to be spent.
+        out: folder of the part's own files.
+    """
+
+    device: str
+    toy: bool
+    seconds: float
+    out: Path
+
+
+@dataclass(frozen=True)
+class Part:
+    """One part.
+
+    Args:
+        measure: what it does; it returns what it has found.
+        share: of the time.
+        goal: in words.
+        figure: what of the result the goal is about.
+    """
+
+    measure: Callable[[Task], Result]
+    share: float
+    goal: str
+    figure: Callable[[Result], Any]
+
+
+def tests(task: Task) -> Result:
+    """The tests that need a GPU."""
+    # One module is enough to see that the tier is found where there is no GPU.
+    where = 'tests/gpu' if task.toy else 'tests'
+    command = [sys.executable, '-m', 'pytest', '-q', '-m', 'gpu', '-p', 'no:cacheprovider', where]
+    done = subprocess.run(command, cwd=HERE.parent, capture_output=True, text=True, check=False)
+    lines = done.stdout.strip().splitlines() or [done.stderr[-2000:]]
+    if done.returncode not in (0, 5):  # 5: there are none
+        raise RuntimeError(
+            '\n'.join(line for line in lines if line.startswith(('FAILED', 'ERROR')) or line == lines[-1])
+        )
+    return {'summary': lines[-1], 'skipped': sum('SKIPPED' in line for line in lines)}
+
+
+def spectral_gan(task: Task) -> Result:
+    """An iteration of the spectral GAN at the paper's setting: a textbook loop, ours, and as a CUDA graph."""
+    from speed_spectral_gan import Textbook, spectra
+
+    from hsiaug.systems.spectral_gan.train import SpectralGANConfig, SpectralGANTraining
+
+    config, data = SpectralGANConfig.paper(), spectra(1283, 103, 9)
+    if task.toy:
+        config = replace(config, hidden=32, batch_size=16)
+    rng = torch.Generator(task.device)
+    ours = SpectralGANTraining(data, config, 0, task.device)
+    loops = {'textbook': Textbook(data, config, task.device).step, 'hsiaug': lambda: ours.advance(rng)}
+    if task.device != 'cpu':
+        graph, own = SpectralGANTraining(data, config, 0, task.device, cuda_graph=True), torch.Generator(task.device)
+        loops['hsiaug, CUDA graph'] = lambda: graph.advance(own)
+    block = 3 if task.device == 'cpu' else 100
+    for step in loops.values():
+        milliseconds(step, block, task.device)
+    times: dict[str, list[float]] = {name: [] for name in loops}
+    start = time.perf_counter()
+    while len(times['hsiaug']) < 3 or (time.perf_counter() - start < task.seconds / 2 and len(times['hsiaug']) < 30):
+        for name, step in loops.items():
+            times[name].append(milliseconds(step, block, task.device))
+    return {'ms': {name: summary(values) for name, values in times.items()}}
+
+
+def live_mixing(task: Task) -> Result:
+    """Spectra drawn live beside a step of SegFormer-B0, and in a step of NN-1D."""
+    from speed_mixing import QUICK, Scale, measure_live
+
+    return measure_live(QUICK if task.toy else Scale(pairs=8, steps=10), task.device)
+
+
+def bank_mixing(task: Task) -> Result:
+    """A step of SegFormer-B0 with half of the samples from a bank."""
+    from speed_mixing import QUICK, Files, Scale, measure_step
+
+    scale = replace(QUICK, steps=1, patches=4) if task.toy else Scale(pairs=6, steps=10, patches=64)
+    with tempfile.TemporaryDirectory() as folder:
+        return measure_step(Files(Path(folder), scale), scale, task.device)
+
+
+def sampling(task: Task) -> Result:
+    """Image-mask pairs of 64 x 64 x 48 in 20 and in 1000 steps; weights do not matter to speed."""
+    from speed_sampling import throughput
+
+    from hsiaug.samples import SampleSpec
+    from hsiaug.systems import TrainingData
+    from hsiaug.trainers import fit_generator
+
+    side = 16 if task.toy else 64
+    rng = torch.Generator().manual_seed(0)
+    x, y = torch.rand(16, 48, side, side, generator=rng), torch.randint(4, (16, side, side), generator=rng)
+    spec = SampleSpec('segmentation', 48, ('a', 'b', 'c', 'd'), size=(side, side))
+    settings: Result = {'vae_iterations': 1, 'diffusion_iterations': 1}
+    settings |= {'vae_channels': 4, 'unet_channels': [8, 16]} if task.toy else {}
+    data = TrainingData(spec, x, y, x[:0], x[:0], y[:0])
+    generator: Any = fit_generator('two_stream_diffusion', data, settings, device=task.device)
+    return throughput(generator, 2 if task.toy else 64, 2, task.device)
+
+
+def study(script: str, *options: str) -> Callable[[Task], Result]:
+    """A study by its own command, as many cells as fit; an interrupted one goes on when the part is run again."""
+
+    def measured(task: Task) -> Result:
+        folder = task.out
+        scale = ['--quick', '--seeds', '1'] if task.toy else ['--scale', 'full', '--seeds', '10']
+        command = [sys.executable, str(HERE / script), *scale, '--device', task.device, '--workers', '1']
+        command += ['--out', str(folder), *(() if task.toy else options)]
+        process = subprocess.Popen(
+            command, cwd=HERE.parent, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+            start_new_session=True,
+        )  # fmt: skip
+        try:
+            _, said = process.communicate(timeout=task.seconds)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)  # its workers too: all that is done is recorded
+            process.communicate()
+        else:
+            if process.returncode:
+                raise RuntimeError(f'{script} ended with {process.returncode}: {said[-1500:]}')
+        results = sorted(folder.rglob('results.jsonl'))
+        count = sum(len(read_lines(file, 'cell', 'a cell')) for file in results)
+        return {'command': shlex.join(command[1:]), 'whole': process.returncode == 0, 'cells': count}
+
+    return measured
+
+
+def smallest(result: Result) -> str:
+    """Milliseconds of our fastest loop."""
+    return f'{min(times["median"] for name, times in result["ms"].items() if name != "textbook"):.3f} ms'
+
+
+def ratios(result: Result) -> str:
+    """Median ratios of a comparison."""
+    found = {
+        name: value['ratio']['median'] for name, value in result.items() if isinstance(value, dict) and 'ratio' in value
+    }
+    return ', '.join(f'{name}: {ratio:.3f}' for name, ratio in found.items())
+
+
+def pairs(result: Result) -> str:
+    """Time of a pair, and how many times more of them few steps give."""
+    whole = result['whole']
+    return f'{whole["ms_per_pair_20_steps"]["median"]:.2f} ms, {result["denoising"]["ratio"]["median"]:.1f} times'
+
+
+def cells(result: Result) -> str:
+    """How far a study has come."""
+    return f'{result["cells"]} cells{"" if result["whole"] else ", not all"}'
+
+
+PARTS: dict[str, Part] = {
+    'tests': Part(tests, 0.12, 'none fails', lambda result: result['summary']),
+    'spectral_gan': Part(spectral_gan, 0.06, 'at most 0.5 ms an iteration', smallest),
+    'live_mixing': Part(live_mixing, 0.08, 'at most 1.05 beside SegFormer-B0', ratios),
+    'bank_mixing': Part(bank_mixing, 0.1, 'at most 1.02', ratios),
+    'sampling': Part(sampling, 0.08, 'at most 10 ms a pair, at least 40 times', pairs),
+    'segmentation': Part(
+        study('specdm_segmentation.py', '--scenes', 'barkbeetle', '--size', '64', '--networks', '1'),
+        0.28,
+        'two-stream above real only',
+        cells,
+    ),
+    'change': Part(
+        study('specdm_change.py', '--scenes', 'barkbeetle_change', '--size', '64', '--networks', '1'),
+        0.18,
+        'two-stream above real only',
+        cells,
+    ),
+    'super_resolution': Part(
+        study('msrresgan.py', '--part', 'table', '--factors', '2'), 0.1, 'the order of the paper', cells
+    ),
+}
+
+
+# --- running ----------------------------------------------------------------------------------------------------------
+
+
+def run_part(name: str, device: str, toy: bool, seconds: float, out: Path) -> Result:
+    """Run a part in a process of its own; what it has found, or its error."""
+    file = out / name / 'result.json'
+    command = [sys.executable, __file__, '--only', name, '--device', device, '--out', str(out)]
+    command += ['--seconds', str(seconds), *(['--toy'] if toy else [])]
+    start = time.perf_counter()
+    limit = 1.5 * seconds + (180 if toy else 20)  # a loaded machine may need a minute to import everything
+    record: Result = {'part': name, 'goal': PARTS[name].goal, 'toy': toy}
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=limit)
+        if done.returncode == 0:
+            record |= {'result': json.loads(file.read_text())}
+        else:
+            record |= {'error': (done.stderr or done.stdout).strip()[-2000:]}
+    except subprocess.TimeoutExpired:
+        record |= {'error': f'not done after {limit:.0f} s'}
+    return {**record, 'seconds': round(time.perf_counter() - start, 1), 'machine': machine(device)}
+
+
+def table(records: list[Result]) -> str:
+    """Each part's last record as a row of Markdown."""
+    last = {record['part']: record for record in records}
+    device = next((record['machine']['device'] for record in last.values()), 'none')
+    lines = ['# On a GPU', '', f'Device: {device}.', '', '| part | goal | found | seconds |', '|---|---|---|---|']
+    for name, part in PARTS.items():
+        if (record := last.get(name)) is None:
+            found, seconds = 'not run', ''
+        else:
+            error = str(record.get('error', '')).strip().splitlines()
+            found = f'error: {error[-1]}' if error else str(part.figure(record['result']))
+            found, seconds = ('(toy) ' if record['toy'] else '') + found, record['seconds']
+        lines.append(f'| {name} | {part.goal} | {found.replace("|", "/")} | {seconds} |')
+    return '\n'.join(lines)
+
+
+def main() -> None:
+    """Run the parts that have no result yet, and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--minutes', type=float, default=8)
+    parser.add_argument('--out', type=Path, required=True, help='folder of the results')
+    parser.add_argument('--device', choices=['auto', 'cuda', 'cpu'], default='auto')
+    parser.add_argument('--toy', action='store_true', help='see that it runs; its figures are no result')
+    parser.add_argument('--parts', nargs='+', choices=list(PARTS), default=list(PARTS))
+    parser.add_argument('--only', choices=list(PARTS), help=argparse.SUPPRESS)
+    parser.add_argument('--seconds', type=float, default=30.0, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    device = ('cuda' if torch.cuda.is_available() else 'cpu') if args.device == 'auto' else args.device
+    if args.only:
+        folder = args.out / args.only
+        folder.mkdir(parents=True, exist_ok=True)
+        torch.manual_seed(0)
+        result = PARTS[args.only].measure(Task(device, args.toy, args.seconds, folder))
+        write_whole(folder / 'result.json', json.dumps(result))
+        return
+    print(f'device: {device}', flush=True)
+    args.out.mkdir(parents=True, exist_ok=True)
+    end, log = time.monotonic() + 60 * args.minutes, args.out / 'parts.jsonl'
+    records = read_lines(log, 'part', 'a part')
+    done = {r['part'] for r in records if 'result' in r and r['result'].get('whole', True) and r['toy'] == args.toy}
+    left = [name for name in args.parts if name not in done]
+    for k, name in enumerate(left):
+        share = PARTS[name].share / sum(PARTS[other].share for other in left[k:])
+        seconds = share * (end - time.monotonic())
+        if args.toy:
+            seconds = max(seconds, 5)
+        if seconds < 1:
+            print(f'{name}: no time is left; the same command runs it')
+            continue
+        record = run_part(name, device, args.toy, math.floor(seconds), args.out)
+        append_line(log, record)
+        records.append(record)
+        print(f'{name}: {record["seconds"]} s, {"error" if "error" in record else "done"}', flush=True)
+    text = table(records)
+    write_whole(args.out / 'table.md', text)
+    print(text)
+
+
+if __name__ == '__main__':
+    os.environ.setdefault('PYTHONPATH', str(HERE.parent))
+    main()
