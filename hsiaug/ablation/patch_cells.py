@@ -15,6 +15,7 @@ from ..functional import spectral_angle
 from ..metrics.patches import patch_fidelity
 from ..metrics.segmentation import segmentation_scores
 from ..scenes.patches import PARTS, PatchSplit, PatchSplitter
+from ..systems import Generator
 from ..systems.abilities import Reconstructs
 from ..systems.fit import training_data
 from ..trainers.patch_encoder import train_patch_encoder
@@ -63,8 +64,13 @@ class ImageGroup(NetworkGroup[P]):
         part = self.test if test else self.val
         return self._compare(self._predict(model, part.image), part.mask)
 
-    def _source(self, arm: Arm, count: int) -> HeldImages:
-        """The first ``count`` of the arm's samples: a fixed set, as in the papers, drawn once for all ratios."""
+    def _source(self, arm: Arm, count: int) -> HeldImages | Generator:
+        """The first ``count`` of the arm's samples: a fixed set, as in the papers, drawn once for all ratios.
+
+        Of a live arm the generator itself.
+        """
+        if arm.live:
+            return self.generator(arm)
         drawn, kind, spec = self._drawn.get(arm.name), type(self.real), self.real.spec
         if drawn is None or len(drawn) < count:
             if arm.name not in self._drawn and len(self._drawn) > 1:
