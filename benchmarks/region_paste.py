@@ -10,9 +10,9 @@ validation with real data alone no longer rises. Samples are drawn anew in each 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 from real_scenes import CHANGE, MASKED, patch_splitter
 from specdm_change import CHANGEFORMER
@@ -20,8 +20,8 @@ from specdm_change import splitter as change_crops
 from specdm_segmentation import SEGFORMER
 from studies import available, data_root
 
-from hsiaug.ablation import Arm, Detector, Downstream, Segmenter, Setting, Study, run_study
-from hsiaug.ablation.plan import REAL
+from hsiaug.ablation import Arm, Detector, Segmenter, Setting, Study, run_study
+from hsiaug.ablation.plan import REAL, Network
 from hsiaug.ablation.results import RESULTS_FILE, read_results
 from hsiaug.ablation.runner import environment
 from hsiaug.ablation.statistics import summarise
@@ -34,49 +34,60 @@ SIZES = {
     'choose': {'jasper_ridge': 16, 'barkbeetle': 32},
     'confirm': {'water12': 32, 'houston18': 16, 'clouds_sentinel2': 32, 'samson': 16},
 }
-WINDOWS, CROPS = 30, 100
+WINDOWS, CROPS, UNLABELLED = 30, 100, 200
 SEGMENTER = Segmenter('SegFormer, tiny', replace(SEGFORMER, upsampling=1, batch_size=8, steps=400))
 DETECTOR = Detector('ChangeFormer, tiny', replace(CHANGEFORMER, batch_size=8, steps=300))
-ARMS = tuple(
-    Arm(name, 'region_paste', {'regions': regions}, labels, control=regions in ('box', 'class'), live=True)
-    for name, regions, labels in (
-        ('box CutMix', 'box', 'real'),
-        ('ClassMix', 'class', 'real'),
-        ('smooth fields', 'smooth', 'real'),
-        ('smooth fields, donors by class', 'smooth', 'uniform'),
-    )
-)
+PASTED = {
+    'box CutMix': ({'regions': 'box'}, 'real', True),
+    'ClassMix': ({'regions': 'class'}, 'real', True),
+    'smooth fields': ({'regions': 'smooth'}, 'real', False),
+    'smooth fields, donors by class': ({'regions': 'smooth'}, 'uniform', False),
+}  # settings, labels, and whether it is a control
+PSEUDO = 'smooth fields of pseudo-labelled windows'
 
 
-def studies(root: Path, part: str, seeds: range, arms: list[str], scenes: list[str] | None) -> dict[str, Study]:
+def arms(network: Network, wanted: list[str]) -> tuple[Arm, ...]:
+    """The arms of one downstream network, which teaches pseudo-labels too."""
+    every = [
+        Arm(name, 'region_paste', settings, labels, control=control, live=True)
+        for name, (settings, labels, control) in PASTED.items()
+    ]
+    pseudo = {'teacher': asdict(network.config), 'paste': 'donor'}
+    every.append(Arm(PSEUDO, 'pseudo_label', pseudo, 'real', live=True))
+    return tuple(arm for arm in every if arm.name in wanted)
+
+
+def studies(root: Path, part: str, seeds: range, wanted: list[str], scenes: list[str] | None) -> dict[str, Study]:
     """The study of masks and, of the sets to choose on, that of changes, on the scenes that are there."""
     found: dict[str, Study] = {}
-    kinds: tuple[tuple[str, Mapping[str, int], Downstream], ...] = (
-        ('segmentation', SIZES[part], SEGMENTER),
-        ('change', dict.fromkeys(CHANGE, 32) if part == 'choose' else {}, DETECTOR),
-    )
-    for kind, sizes, network in kinds:
+    for kind, readers, sizes, network in (
+        ('segmentation', MASKED, SIZES[part], SEGMENTER),
+        ('change', CHANGE, dict.fromkeys(CHANGE, 32) if part == 'choose' else {}, DETECTOR),
+    ):
         names = [name for name in sizes if scenes is None or name in scenes]
         if not names:
             continue
-        opened = available(names, MASKED if kind == 'segmentation' else CHANGE, root)  # type: ignore[type-var]
-        settings = []
-        for name in opened:
-            size, few = sizes[name], CROPS if kind == 'change' else WINDOWS
-            small = replace(patch_splitter(name, size), stride=size // 4, max_train=few) if kind != 'change' else None
-            splitter = small or change_crops(name, size, few, 0.5)
-            settings.append(Setting(name, f'{few} windows of {size} px', splitter))
+        opened: dict[str, Any] = available(names, readers, root)  # type: ignore[arg-type]
         found[kind] = Study(
             title=f'Regions pasted into other pairs: {kind}, {part}',
             scenes=opened,
-            settings=tuple(settings),
-            arms=tuple(arm for arm in ARMS if arm.name in arms),
+            settings=tuple(setting(kind, name, sizes[name]) for name in opened),
+            arms=arms(network, wanted),
             ratios=(1.0,),
             seeds=tuple(seeds),
             classifiers=(network,),
             fidelity_seeds=0,
         )
     return found
+
+
+def setting(kind: str, name: str, size: int) -> Setting:
+    """A scene with few labelled windows, and others without their labels."""
+    if kind == 'change':
+        splitter, few = change_crops(name, size, CROPS, 0.5), CROPS
+    else:
+        splitter, few = replace(patch_splitter(name, size), stride=size // 4, max_train=WINDOWS), WINDOWS
+    return Setting(name, f'{few} windows of {size} px', replace(splitter, max_unlabelled=UNLABELLED))
 
 
 def table(plan: Study, out: Path) -> str:
@@ -103,7 +114,7 @@ def main() -> None:
     """Measure what is missing, print and write the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--part', choices=list(SIZES), default='choose')
-    parser.add_argument('--arms', nargs='+', choices=[arm.name for arm in ARMS], default=[a.name for a in ARMS])
+    parser.add_argument('--arms', nargs='+', choices=[*PASTED, PSEUDO], default=[*PASTED, PSEUDO])
     parser.add_argument('--scenes', nargs='+', default=None)
     parser.add_argument('--kinds', nargs='+', choices=['segmentation', 'change'], default=['segmentation', 'change'])
     parser.add_argument('--seeds', type=int, default=10)

@@ -403,7 +403,10 @@ def _ways(arm: Arm) -> list[Any]:
 
 def splitter_identity(setting: Setting) -> dict[str, Any]:
     """What of a setting's splitter decides on results, JSON-ready."""
-    return {'type': type(setting.splitter).__name__, **json_ready(dataclasses.asdict(setting.splitter))}
+    found = json_ready(dataclasses.asdict(setting.splitter))
+    if not found.get('max_unlabelled'):  # which older plans do not have
+        found.pop('max_unlabelled', None)
+    return {'type': type(setting.splitter).__name__, **found}
 
 
 def classifier_identity(classifier: Downstream) -> dict[str, Any]:

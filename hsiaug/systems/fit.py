@@ -8,6 +8,7 @@ from typing import Any
 
 from .. import __version__
 from ..datasets import ChangeDataset, PatchDataset, SceneDataset, SpectraDataset
+from ..datasets.patches import read_windows
 from ..engine import Run
 from ..functional.plain import plain_torch
 from ..samples import Provenance, as_seed
@@ -24,9 +25,9 @@ def training_data(scene: Scene, split: Split | PatchSplit) -> TrainingData:
 
     Args:
         scene: the scene.
-        split: of pixels, for generators of spectra, which see unlabelled spectra too; or into patches, for generators
-            of image-mask pairs and, of a bitemporal scene, of pairs of dates with change masks; or into labelled
-            patches, for generators of these.
+        split: of pixels, for generators of spectra; or into patches, for generators of image-mask pairs and, of a
+            bitemporal scene, of pairs of dates with change masks, with the unlabelled samples that either split has;
+            or into labelled patches, for generators of these.
     """
     if isinstance(split, LabelledPatchSplit):
         scenes = [SceneDataset.from_scene(scene, split, part) for part in PARTS[:2]]
@@ -35,7 +36,8 @@ def training_data(scene: Scene, split: Split | PatchSplit) -> TrainingData:
     elif isinstance(split, PatchSplit):
         dataset: Any = ChangeDataset if isinstance(scene, BitemporalScene) else PatchDataset
         train, val = (dataset.from_scene(scene, split, part) for part in ('train', 'val'))
-        spec, unlabelled = train.spec, train.image[:0]
+        spec, windows = train.spec, read_windows(scene, split.unlabelled, split.size)
+        unlabelled = windows.reshape(-1, *train.image.shape[1:])
         (x, y), (val_x, val_y) = (train.image, train.mask), (val.image, val.mask)
     else:
         parts = {part: SpectraDataset(scene, split, part) for part in ('train', 'val', 'unlabelled')}  # type: ignore[arg-type]

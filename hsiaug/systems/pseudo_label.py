@@ -58,6 +58,7 @@ class PseudoLabel(Generator):
         ValueError: if regions of samples without masks are to be pasted.
     """
 
+    unlabelled = ('alike',)
     fitted: ClassVar[tuple[str, ...]] = ('x', 'y', 'shares', 'real_x', 'real_y', 'real_shares')
     x: Tensor  # (M, ...) pseudo-labelled, of pairs of dates (M, 2 C, H, W)
     y: Tensor  # (M,) or (M, H, W)
@@ -169,7 +170,7 @@ def train_pseudo_label(data: TrainingData, config: PseudoLabelConfig, run: Run) 
     if len(data.unlabelled) == 0:
         raise ValueError(
             'pseudo_label: the training part has no unlabelled samples to be labelled; use a split that leaves some, '
-            'such as one with fewer labels'
+            'such as a PatchSplitter with max_train and max_unlabelled'
         )
     if data.unlabelled.shape[1:] != data.x.shape[1:]:
         raise ValueError(
