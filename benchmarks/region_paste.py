@@ -24,7 +24,7 @@ from hsiaug.ablation import Arm, Detector, Segmenter, Setting, Study, run_study
 from hsiaug.ablation.plan import REAL, Network
 from hsiaug.ablation.results import RESULTS_FILE, read_results
 from hsiaug.ablation.runner import environment
-from hsiaug.ablation.statistics import summarise
+from hsiaug.ablation.statistics import PairedComparison, mean_of_means, summarise
 from hsiaug.records import write_json
 from hsiaug.report.ablation import interval, signed
 from hsiaug.report.figures import metric_name
@@ -98,15 +98,21 @@ def table(plan: Study, out: Path) -> str:
         f'Δ{metric_name(second)} [95 %]', 'n', 'wins', 'p, sign flips',
     ]  # fmt: skip
     lines = ['| ' + ' | '.join(head) + ' |', '|---' * len(head) + '|']
+    gains: dict[str, list[PairedComparison]] = {}
     for row in summarise(read_results(out / RESULTS_FILE), plan.metrics):
         if row.arm == REAL:
             lines.append(f'| {row.scene} | {row.budget} | real only | {row.means[primary]:.1f} | | | | | |')
         elif row.ratio == 1 and row.gain is not None and row.second_gain is not None:
+            gains.setdefault(row.arm, []).append(row.gain)
             told = [f'{signed(gain.mean)} {interval(gain.interval)}' for gain in (row.gain, row.second_gain)]
             beside = f'{row.gain.n} | {row.gain.wins} | {row.gain.p:.3f}'
             lines.append(
                 f'| {row.scene} | {row.budget} | {row.arm} | {row.means[primary]:.1f} | {" | ".join(told)} | {beside} |'
             )
+    for arm, each in gains.items():
+        if len(each) > 1:
+            mean, around = mean_of_means(each)
+            lines.append(f'| mean of {len(each)} | | {arm} | | {signed(mean)} {interval(around)} | | | | |')
     return '\n'.join(lines) + '\n'
 
 

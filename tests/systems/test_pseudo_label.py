@@ -12,9 +12,13 @@ from torch import Tensor, nn
 from toys import toy_spec
 
 from hsiaug import Generator, MixedDataset, SyntheticBank, fit_generator, write_bank
+from hsiaug.ablation import Arm, Segmenter, Setting, Study, run_study
+from hsiaug.ablation.results import RESULTS_FILE, read_results
 from hsiaug.datasets import PatchDataset
+from hsiaug.scenes import PatchSplit, PatchSplitter, SimulatedScene
 from hsiaug.systems import TrainingData
 from hsiaug.systems.pseudo_label import PseudoLabel, agreed
+from hsiaug.trainers import SegmenterConfig
 
 SEGFORMER = {'encoder': 'mit_tiny', 'mapping': False, 'channels': 16, 'learning_rate': 3e-3, 'batch_size': 8}
 
@@ -123,6 +127,36 @@ def test_labelled_samples_stand_in_for_a_class_that_no_teacher_finds(data: Train
     asked = torch.full((4,), data.spec.num_classes - 1)
     known = {row.numpy().tobytes() for row in data.x[data.y == data.spec.num_classes - 1]}
     assert all(row.numpy().tobytes() in known for row in generator.sample(4, asked, seed=0)['image'])
+
+
+def test_ablated_by_name(tmp_path: Path) -> None:
+    """Windows beyond the budget are labelled, and the generator is known to have seen them."""
+    network = SegmenterConfig('segformer', 'mit_tiny', channels=8, steps=3, batch_size=4)
+    teacher = {'encoder': 'mit_tiny', 'channels': 8, 'steps': 3, 'batch_size': 4}
+    settings = {'teachers': 2, 'confidence': 0.0, 'teacher': teacher, 'paste': 'donor'}
+    study = Study(
+        'pseudo',
+        {'simulated': simulated},
+        (Setting('simulated', '6 windows', PatchSplitter(size=16, stride=8, max_train=6, max_unlabelled=20)),),
+        (Arm('pseudo', 'pseudo_label', settings, 'real', live=True),),
+        ratios=(1.0,),
+        seeds=(0,),
+        classifiers=(Segmenter('SegFormer', network),),
+        fidelity_seeds=0,
+    )
+    run_study(study, tmp_path, progress=False)
+    assert [row['arm'] for row in read_results(tmp_path / RESULTS_FILE)] == ['real', 'pseudo']
+    (folder,) = (tmp_path / 'generators').iterdir()
+    seen = Generator.from_pretrained(folder).provenance
+    split = study.settings[0].splitter(simulated(), 0)  # type: ignore[operator]
+    assert isinstance(split, PatchSplit)
+    assert len(split.unlabelled) > 5
+    assert seen is not None
+    assert seen.seen == split.footprint()
+
+
+def simulated() -> SimulatedScene:
+    return SimulatedScene(96, 96, seed=0)
 
 
 def test_mistakes(pairs: TrainingData) -> None:
