@@ -215,7 +215,7 @@ class Group:
 
     def _source(self, arm: Arm, count: int) -> Any:
         """What the arm's ``count`` synthetic samples come from; of a fixed set its first ones."""
-        if not self.task.fixed_set:
+        if arm.live or not self.task.fixed_set:
             return self.generator(arm)
         drawn = self._drawn.get(arm.name)
         if drawn is None or len(drawn) < count:

@@ -40,6 +40,7 @@ class Arm:
             with the real ones alone; 0 mixes both throughout.
         training: fields of the downstream models' ``config`` that are others in this arm, such as ``synthetic_weight``
             or ``auxiliary_bn``.
+        live: images with masks are drawn anew in each epoch, as spectra are, instead of a fixed set once.
 
     Raises:
         ValueError: if the name is that of the real-only arm, a ratio is none or repeated, or a number is out of its
@@ -56,6 +57,7 @@ class Arm:
     synthetic_only: bool = False
     synthetic_first: float = 0.0
     training: dict[str, Any] = field(default_factory=dict)
+    live: bool = False
 
     def __post_init__(self) -> None:
         if self.name == REAL:
@@ -273,7 +275,7 @@ class Study:
 
 def _ways(arm: Arm) -> list[Any]:
     """What of an arm's way of mixing is not usual."""
-    ways = {'synthetic_first': arm.synthetic_first, 'training': arm.training}
+    ways = {'synthetic_first': arm.synthetic_first, 'training': arm.training, 'live': arm.live}
     used = {name: value for name, value in ways.items() if value}
     return [*(['only'] if arm.synthetic_only else []), *([used] if used else [])]
 
@@ -285,7 +287,10 @@ def _decisive(classifier: dict[str, Any]) -> dict[str, Any]:
 
 def splitter_identity(setting: Setting) -> dict[str, Any]:
     """What of a setting's splitter decides on results, JSON-ready."""
-    return {'type': type(setting.splitter).__name__, **json_ready(dataclasses.asdict(setting.splitter))}
+    found = json_ready(dataclasses.asdict(setting.splitter))
+    if not found.get('max_unlabelled'):  # which older plans do not have
+        found.pop('max_unlabelled', None)
+    return {'type': type(setting.splitter).__name__, **found}
 
 
 def classifier_identity(classifier: Downstream) -> dict[str, Any]:
@@ -295,7 +300,7 @@ def classifier_identity(classifier: Downstream) -> dict[str, Any]:
 
 def arm_identity(arm: Arm) -> dict[str, Any]:
     """What of an arm decides on results, JSON-ready: not its name, nor for which ratios and seeds it runs."""
-    beside = ('name', 'control', 'ratios', 'seeds')
+    beside = ('name', 'control', 'ratios', 'seeds', *(() if arm.live else ('live',)))  # which older plans do not have
     return {'type': type(arm).__name__, **{k: v for k, v in json_ready(arm).items() if k not in beside}}
 
 

@@ -121,7 +121,10 @@ def _window_folds(
     for k in range(folds):
         inside = of_window == k
         held = covered_pixels(corners[inside], split.size, split.shape)
-        clear = np.array([not held[r : r + split.size, c : c + split.size].any() for r, c in corners.tolist()])
+        clear, of_pool = (
+            np.array([not held[r : r + split.size, c : c + split.size].any() for r, c in places.tolist()], dtype=bool)
+            for places in (corners, split.unlabelled)
+        )
         if not (clear & in_train).any():
             raise ValueError(
                 f'fold_splits: every training window of scene {scene.name!r} shares pixels with fold {k}; use larger '
@@ -134,6 +137,7 @@ def _window_folds(
                 train=corners[clear & in_train],
                 val=corners[clear & ~in_train],
                 test_windows=corners[inside],
+                unlabelled=split.unlabelled[of_pool],
             )
         )
     return parts

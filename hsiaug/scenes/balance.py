@@ -98,4 +98,6 @@ class ChangeSplitter(PatchSplitter):
             raise TypeError(f'ChangeSplitter: scene {scene.name!r} has one date; use PatchSplitter')
         every = PatchSplitter.__call__(replace(self, max_train=None), scene, seed)
         split = balance_change(scene, every, self.change_share, self.min_change, self.max_train)
-        return replace(split, strategy={**split.strategy, 'max_train': self.max_train})
+        chosen = np.flatnonzero((every.train[:, None] == split.train).all(axis=2).any(axis=1))
+        unlabelled = self._left_over(every.train, chosen, np.random.default_rng(seed))
+        return replace(split, strategy={**split.strategy, 'max_train': self.max_train}, unlabelled=unlabelled)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -46,6 +46,7 @@ class PatchSplit:
         val: (n, 2) corners of validation windows, which do not overlap.
         test_windows: (n, 2) corners of test windows, which do not overlap.
         dropped: what was left out, in words.
+        unlabelled: (n, 2) corners of windows of the training part whose labels are hidden.
     """
 
     scene: str
@@ -59,6 +60,7 @@ class PatchSplit:
     val: np.ndarray
     test_windows: np.ndarray
     dropped: tuple[str, ...] = ()
+    unlabelled: np.ndarray = field(default_factory=lambda: np.empty((0, 2), dtype=np.int64))
 
     def windows(self, part: PatchPart) -> np.ndarray:
         """(n, 2) upper-left corners of the windows of a part.
@@ -88,8 +90,10 @@ class PatchSplit:
         return digest.hexdigest()[:16]
 
     def footprint(self) -> Footprint:
-        """All pixels that a generator trained on this split may have seen: those of training and validation windows."""
-        return Footprint.of(self.scene, self.num_pixels, np.concatenate([self.pixels('train'), self.pixels('val')]))
+        """All pixels that a generator trained on this split may have seen: of training and validation windows."""
+        unlabelled = np.flatnonzero(covered_pixels(self.unlabelled, self.size, self.shape))
+        seen = np.concatenate([self.pixels('train'), self.pixels('val'), unlabelled])
+        return Footprint.of(self.scene, self.num_pixels, seen)
 
 
 @dataclass(frozen=True)
@@ -117,6 +121,8 @@ class PatchSplitter:
         min_pixels: fewest pixels that a class needs in the training windows.
         on_rare: ``'drop'`` leaves a class with fewer pixels out and says so, ``'error'`` refuses it.
         attempts: draws tried.
+        max_unlabelled: most windows beyond ``max_train`` to keep without their labels, drawn at random, for generators
+            that learn from such.
 
     Raises:
         ValueError: if a setting is out of its range.
@@ -134,6 +140,7 @@ class PatchSplitter:
     min_pixels: int = 10
     on_rare: OnRare = 'drop'
     attempts: int = 100
+    max_unlabelled: int = 0
 
     def __post_init__(self) -> None:
         for name, choices in (('regions', get_args(Regions)), ('on_rare', get_args(OnRare))):
@@ -146,6 +153,7 @@ class PatchSplitter:
             ('max_train', 1),
             ('min_pixels', 1),
             ('attempts', 1),
+            ('max_unlabelled', 0),
         ):
             if (value := getattr(self, name)) is not None and value < least:
                 raise ValueError(f'PatchSplitter: {name} must be at least {least}, found {value}')
@@ -181,6 +189,7 @@ class PatchSplitter:
         windows = self._draw(scene, label, usable, len(ids), rng)
         self._require_windows(where, windows)
         chosen = self._budget(window_class_counts(label, windows[_TRAIN], self.size, len(ids)), rng)
+        unlabelled = self._left_over(windows[_TRAIN], chosen, rng)
         windows[_TRAIN] = windows[_TRAIN][chosen]
         windows, kept, held = self._without_rare(windows, label, len(ids))
         lost = tuple(
@@ -208,6 +217,7 @@ class PatchSplitter:
             val=val,
             test_windows=test,
             dropped=lost,
+            unlabelled=unlabelled,
         )
 
     def _require_windows(self, where: str, windows: list[np.ndarray]) -> None:
@@ -342,6 +352,13 @@ class PatchSplitter:
                 chosen.append(int(enough[:, k].argmax()))
         others = np.setdiff1d(np.arange(len(order)), chosen)
         return order[np.concatenate([chosen, others]).astype(np.int64)[: self.max_train]]
+
+    def _left_over(self, windows: np.ndarray, chosen: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """(n, 2) corners of at most ``max_unlabelled`` of the windows that were not chosen."""
+        if self.max_unlabelled == 0:
+            return windows[:0]
+        others = np.setdiff1d(np.arange(len(windows)), chosen)
+        return windows[np.sort(rng.permutation(others)[: self.max_unlabelled])]
 
 
 __all__ = ['PARTS', 'PatchPart', 'PatchSplit', 'PatchSplitter']

@@ -11,7 +11,7 @@ import torch
 
 from .. import __version__
 from ..datasets import ChangeDataset, PatchDataset, SceneDataset, SpectraDataset
-from ..datasets.patches import read_coarse_windows
+from ..datasets.patches import read_coarse_windows, read_windows
 from ..engine import Run
 from ..functional.plain import plain_torch
 from ..samples import Provenance, as_seed
@@ -28,9 +28,9 @@ def training_data(scene: Scene, split: Split | PatchSplit) -> TrainingData:
 
     Args:
         scene: the scene.
-        split: of pixels, for generators of spectra, which see unlabelled spectra too; or into patches, for generators
-            of image-mask pairs and, of a bitemporal scene, of pairs of dates with change masks; or into labelled
-            patches, for generators of these.
+        split: of pixels, for generators of spectra; or into patches, for generators of image-mask pairs and, of a
+            bitemporal scene, of pairs of dates with change masks, with the unlabelled samples that either split has;
+            or into labelled patches, for generators of these.
     """
     positions = None
     if isinstance(split, LabelledPatchSplit):
@@ -40,7 +40,8 @@ def training_data(scene: Scene, split: Split | PatchSplit) -> TrainingData:
     elif isinstance(split, PatchSplit):
         dataset: Any = ChangeDataset if isinstance(scene, BitemporalScene) else PatchDataset
         train, val = (dataset.from_scene(scene, split, part) for part in ('train', 'val'))
-        spec, unlabelled = train.spec, train.image[:0]
+        spec, windows = train.spec, read_windows(scene, split.unlabelled, split.size)
+        unlabelled = windows.reshape(-1, *train.image.shape[1:])
         (x, y), (val_x, val_y) = (train.image, train.mask), (val.image, val.mask)
     else:
         parts = {part: SpectraDataset(scene, split, part) for part in ('train', 'val', 'unlabelled')}  # type: ignore[arg-type]

@@ -9,7 +9,9 @@ import torch
 from scipy.ndimage import label as connected
 from torch import Tensor
 
+from ..datasets.bank_plan import class_fractions
 from ..functional.dates import CHANGED, flat_mask, in_contract, stacked_dates
+from ..functional.pasting import pairs_that_hold
 from ..functional.plain import plain_torch
 from ..samples import SampleSpec
 from .base import Generator, TrainingData, register
@@ -107,9 +109,7 @@ class PatchAugment(Generator):
 
     def shares(self) -> Tensor:
         """(N, K) share of each class in the counting pixels of each pair, on the CPU."""
-        classes, mask = self.spec.num_classes, self.mask.cpu().flatten(1)
-        counts = torch.stack([(mask == k).sum(dim=1) for k in range(classes)], dim=1).float()
-        return counts / counts.sum(dim=1, keepdim=True).clamp_min(1)
+        return class_fractions(self.mask.cpu(), self.spec)
 
     def _geometric(self, image: Tensor, mask: Tensor, rng: torch.Generator) -> tuple[Tensor, Tensor]:
         size = (image.shape[-2], image.shape[-1])
@@ -124,26 +124,6 @@ class PatchAugment(Generator):
             augment = K.AugmentationSequential(*steps, data_keys=['input', 'mask'])
             image, moved = augment(image, mask[:, None].to(image.dtype))
         return image, moved[:, 0].round().long()
-
-
-def pairs_that_hold(labels: Tensor, shares: Tensor, rng: torch.Generator) -> Tensor:
-    """(n,) rows of pairs, each drawn with chances proportional to the share of its label in the pair.
-
-    Args:
-        labels: (n,) classes.
-        shares: (N, K) share of each class in each pair.
-        rng: a generator on the CPU.
-
-    Raises:
-        ValueError: if a class is in no pair.
-    """
-    rows = torch.empty(len(labels), dtype=torch.int64)
-    for label in labels.unique().tolist():
-        weights, here = shares[:, label], labels == label
-        if not weights.sum() > 0:
-            raise ValueError(f'class {label} is in none of the {len(shares)} training pairs, so no sample can hold it')
-        rows[here] = torch.multinomial(weights, int(here.sum()), replacement=True, generator=rng)
-    return rows
 
 
 def _boxes(count: int, size: torch.Size, rng: torch.Generator) -> list[tuple[int, int, int, int]]:

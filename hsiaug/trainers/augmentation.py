@@ -9,6 +9,8 @@ import torch
 from kornia.constants import DataKey
 from torch import Tensor, nn
 
+from ..functional.pasting import box_regions
+
 Augmentation = Literal['none', 'flips', 'classic', 'cutmix']
 
 NOISE = 0.1
@@ -72,16 +74,9 @@ class CutMix(nn.Module):
     def forward(self, image: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """Images (n, C, H, W) and masks (n, H, W)."""
         image, mask = self.flips(image, mask)
-        n, _, height, width = image.shape
-        side = torch.rand(n).sqrt()  # of the box, relative to the patch
-        partner = torch.randperm(n).to(image.device, non_blocking=True)
-        within = torch.ones(n, 1, 1, dtype=torch.bool)
-        for length, shape in ((height, (n, height, 1)), (width, (n, 1, width))):
-            box = (side * length).round()
-            start = (torch.rand(n) * (length - box + 1)).floor()
-            place = torch.arange(length)
-            within = within & ((place >= start[:, None]) & (place < (start + box)[:, None])).reshape(shape)
-        within = within.to(image.device, non_blocking=True)
+        area = torch.rand(len(image))
+        partner = torch.randperm(len(image)).to(image.device, non_blocking=True)
+        within = box_regions(area, (image.shape[-2], image.shape[-1])).to(image.device, non_blocking=True)
         return torch.where(within[:, None], image[partner], image), torch.where(within, mask[partner], mask)
 
 

@@ -86,7 +86,7 @@ def test_spectra_that_the_fold_holds_are_left_out() -> None:
 
 @pytest.mark.parametrize('regions', ['blocks', 'samples'])
 def test_windows_of_a_fold_share_no_pixel_with_those_that_train(regions: str) -> None:
-    split = PatchSplitter(size=8, stride=4)(make_scene(64, 64), seed=0)
+    split = PatchSplitter(size=8, stride=4, max_train=40, max_unlabelled=60)(make_scene(64, 64), seed=0)
     folds = fold_splits(make_scene(64, 64), split, 2, block=2, regions=regions)  # type: ignore[arg-type]
     every = np.concatenate([split.train, split.val])
     assert sum(len(fold.test_windows) for fold in folds) == len(every)
@@ -96,6 +96,8 @@ def test_windows_of_a_fold_share_no_pixel_with_those_that_train(regions: str) ->
         assert seen.any()
         assert not (held & seen).any()
         assert not (held & covered_pixels(split.test_windows, 8, (64, 64))).any()
+        assert 0 < len(fold.unlabelled) < len(split.unlabelled)
+        assert not (held & covered_pixels(fold.unlabelled, 8, (64, 64))).any()
 
 
 def test_the_guard_knows_a_generator_that_has_seen_the_fold() -> None:

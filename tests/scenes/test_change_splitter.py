@@ -8,6 +8,7 @@ import pytest
 
 from hsiaug.scenes import BitemporalScene, ChangeSplitter, PatchSplitter, SimulatedScene, balance_change, make_splitter
 from hsiaug.scenes.config import SceneConfig
+from hsiaug.systems.fit import training_data
 
 FOLLOWS = {'height': 48, 'width': 64, 'classes': 3, 'dates': 2, 'change': 0.02, 'seed': 3}
 
@@ -31,6 +32,21 @@ def test_a_splitter_balances_what_it_trains_on(scene: BitemporalScene) -> None:
         'ChangeSplitter', 12, 0.5,
     )  # fmt: skip
     assert any('balance' in words for words in found.dropped)
+
+
+def test_windows_that_balance_leaves_out_are_unlabelled(scene: BitemporalScene) -> None:
+    plain = ChangeSplitter(size=8, stride=4, regions='halves', max_train=12, min_change=0)
+    found = replace(plain, max_unlabelled=10**6)(scene, 1)
+    assert found.fingerprint == plain(scene, 1).fingerprint
+    every = PatchSplitter(size=8, stride=4, regions='halves')(scene, 1).train
+    both = np.concatenate([found.train, found.unlabelled])
+    np.testing.assert_array_equal(np.unique(both, axis=0), np.unique(every, axis=0))
+    assert len(both) == len(every)
+    data = training_data(scene, found)
+    assert data.unlabelled.shape == (len(found.unlabelled), *data.x.shape[1:])
+    row, column = found.unlabelled[3]
+    first = scene.cube[row : row + 8, column : column + 8, : data.spec.bands]
+    np.testing.assert_allclose(data.unlabelled[3, 0].movedim(0, -1).numpy(), first, rtol=1e-6)
 
 
 def test_a_splitter_is_found_by_its_name(scene: BitemporalScene) -> None:

@@ -296,6 +296,21 @@ def test_budget_of_training_windows_covers_the_classes() -> None:
     assert len(replace(whole, max_train=10**6)(scene, 0).train) == len(whole(scene, 0).train)
 
 
+def test_windows_beyond_the_budget_are_unlabelled_ones_of_the_training_part() -> None:
+    scene = patch_scene()
+    plain = PatchSplitter(size=8, stride=4, max_train=6)
+    everything, few = (replace(plain, max_train=None)(scene, 1), replace(plain, max_unlabelled=10**6)(scene, 1))
+    assert few.fingerprint == plain(scene, 1).fingerprint  # nothing else has changed
+    assert len(plain(scene, 1).unlabelled) == 0
+    parts = [{tuple(corner) for corner in corners.tolist()} for corners in (few.train, few.unlabelled)]
+    assert parts[0] | parts[1] == {tuple(corner) for corner in everything.train.tolist()}
+    assert not parts[0] & parts[1]
+    assert np.array_equal(few.footprint().pixels(), everything.footprint().pixels())
+    some = replace(plain, max_unlabelled=5)(scene, 1)
+    assert {tuple(corner) for corner in some.unlabelled.tolist()} < parts[1]
+    assert len(some.unlabelled) == 5
+
+
 def test_mistakes_are_named() -> None:
     scene = make_scene(height=24, width=20)
     with pytest.raises(ValueError, match=r"unknown regions 'quarters'; choose from \('blocks', 'groups', 'halves'\)"):

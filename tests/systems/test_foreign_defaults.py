@@ -28,6 +28,7 @@ SPECTRA: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 PATCHES: dict[str, dict[str, Any]] = {
     'patch_augment': {'kind': 'crops'},
+    'region_paste': {},
     'msrresgan': {'iterations': 2, 'gradient_iterations': 1, 'width': 8, 'blocks': 1},
     'patch_gan': {'iterations': 2},
     'two_stream_diffusion': TWO_STREAM,

@@ -4,8 +4,9 @@ import pytest
 import torch
 from toys import Toy, aligned, keys_of, toy_spec
 
+from hsiaug.functional.pasting import pairs_that_hold
 from hsiaug.systems import Generator, TrainingData
-from hsiaug.systems.patch_augment import PatchAugment, pairs_that_hold
+from hsiaug.systems.patch_augment import PatchAugment
 from hsiaug.trainers import fit_generator
 
 KINDS = ('duplicate', 'flips', 'crops', 'noise', 'cutmix')

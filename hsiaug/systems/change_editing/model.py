@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from ...functional.dates import CHANGED, flat_mask
+from ...functional.pasting import pairs_that_hold
 from ...functional.plain import plain_torch
 from ...functional.scaling import band_scale
 from ...metrics.masks import cooccurrence
@@ -26,7 +27,6 @@ from ...samples import SampleSpec
 from ...scenes.change import CHANGE_CLASSES, IGNORED
 from ...settings import Range
 from ..base import Generator, TrainingData, register
-from ..patch_augment import pairs_that_hold
 from ..two_stream_diffusion.model import CHUNK, TwoStreamDiffusion, require_shares
 from .drift import DateDrift, soft
 from .edits import edit_masks

@@ -14,12 +14,12 @@ from torch import Tensor
 from torch.nn.functional import one_hot
 
 from ...functional.degradation import degrade, padded
+from ...functional.pasting import pairs_that_hold
 from ...functional.plain import plain_torch
 from ...functional.scaling import band_scale
 from ...samples import SampleSpec
 from ...settings import COUNT, NOT_NEGATIVE
 from ..base import Generator, TrainingData, register
-from ..patch_augment import pairs_that_hold
 from .build import Network, super_resolver
 
 Augmentation = Literal['zoom', 'jitter']

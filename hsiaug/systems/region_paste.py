@@ -1,0 +1,94 @@
+"""Regions of one training pair pasted into another, image and mask alike."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from ..datasets.bank_plan import class_fractions
+from ..functional.dates import flat_mask, in_contract, stacked_dates
+from ..functional.pasting import Pair, Regions, pairs_that_hold, paste_regions
+from ..functional.plain import plain_torch
+from ..samples import SampleSpec, as_seed
+from .base import Generator, TrainingData, register
+
+
+@register('region_paste')
+class RegionPaste(Generator):
+    """Training pairs in which regions are those of another pair, host and donor turned independently of each other.
+
+    *smooth* regions are where a smooth random field is low (:func:`~hsiaug.functional.pasting.smooth_regions`), *box*
+    is CutMix, *class* ClassMix, and *components* are connected ones of the donor's mask. Of pairs of dates the same
+    region is pasted in both, with the change mask.
+
+    Hosts are drawn evenly, donors by the label that is asked for: with chances proportional to the share of that class
+    in them. So labels of the training frequencies keep the shares of the classes, and of change, as they are; uniform
+    labels (``labels='uniform'`` where samples are mixed) bring more of rare classes.
+
+    Args:
+        spec: spec of the samples, of kind ``'segmentation'`` or ``'change'``.
+        regions: see above.
+
+    Raises:
+        ValueError: for samples of another kind.
+    """
+
+    fitted: ClassVar[tuple[str, ...]] = ('image', 'mask', 'shares')
+    image: Tensor  # (N, C, H, W), of pairs of dates (N, 2 C, H, W)
+    mask: Tensor  # (N, H, W)
+    shares: Tensor  # (N, K) of each class in each mask
+
+    def __init__(self, spec: SampleSpec, regions: Regions = 'smooth') -> None:
+        if spec.kind not in ('segmentation', 'change'):
+            raise ValueError(f"RegionPaste makes samples of kind 'segmentation' or 'change', found {spec.kind!r}")
+        super().__init__(spec, regions=regions)
+        self.regions = regions
+
+    @plain_torch()
+    def fit(self, data: TrainingData, seed: int = 0) -> None:
+        """Keep the training pairs.
+
+        Raises:
+            ValueError: if there is none.
+        """
+        if len(data.x) == 0:
+            raise ValueError('RegionPaste: no training pair; at least one is needed')
+        self.image, self.mask = stacked_dates(data.x).to(self.device), flat_mask(data.y).to(self.device)
+        self.shares = class_fractions(self.mask.cpu(), self.spec).to(self.device)
+        self.adopt(data, seed)
+
+    def _draw(self, labels: Tensor, rng: torch.Generator) -> dict[str, Tensor]:
+        hosts = torch.randint(len(self.image), (len(labels),), generator=rng).to(self.device)
+        image, mask = self._pasted((self.image[hosts], self.mask[hosts]), labels, rng)
+        return in_contract(image, mask, self.spec)
+
+    @plain_torch()
+    @torch.no_grad()
+    def augment(self, batch: dict[str, Any], seed: int | None = None) -> dict[str, Any]:
+        """Paste regions of training pairs, drawn by the training frequencies of classes, into a batch.
+
+        Args:
+            batch: ``image`` and ``mask`` in the contract of the generator's kind; whatever else it holds is passed on.
+            seed: of all draws; None takes fresh entropy from torch's global generator.
+
+        Returns:
+            the batch with ``image`` and ``mask`` replaced, on their devices.
+
+        Raises:
+            ValueError: if the images do not fit the spec.
+        """
+        image, mask = batch['image'], batch['mask']
+        expected = (*((2,) if self.spec.kind == 'change' else ()), self.spec.bands, *(self.spec.size or ()))
+        if tuple(image.shape[1:]) != expected:
+            raise ValueError(f'RegionPaste: images {("n", *expected)} are needed, found {tuple(image.shape)}')
+        rng = torch.Generator().manual_seed(as_seed(int(torch.randint(2**62, ()).item()) if seed is None else seed))
+        labels = torch.multinomial(self.class_prior.cpu(), max(len(image), 1), replacement=True, generator=rng)
+        host = stacked_dates(image).to(self.device), flat_mask(mask).to(self.device)
+        altered = in_contract(*self._pasted(host, labels[: len(image)], rng), self.spec)
+        return {**batch, **{key: value.to(batch[key].device, batch[key].dtype) for key, value in altered.items()}}
+
+    def _pasted(self, host: Pair, labels: Tensor, rng: torch.Generator) -> Pair:
+        donors = pairs_that_hold(labels, self.shares.cpu(), rng).to(self.device)
+        return paste_regions(host, (self.image[donors], self.mask[donors]), self.regions, self.spec.num_classes, rng)
