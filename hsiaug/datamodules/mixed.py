@@ -17,8 +17,9 @@ from torchgeo.datamodules import BaseDataModule, GeoDataModule
 from ..datasets import LabelPolicy, MixedDataset, SyntheticBank
 from ..datasets.batches import fetch
 from ..datasets.mixed import require_mixable
-from ..datasets.pool import Source, SyntheticPool
+from ..datasets.pool import Draw, Source
 from ..datasets.preview import preview_grid
+from ..datasets.sources import as_pool
 from ..datasets.wrapped import counts_of
 from ..ratio import Mode, Schedule, as_schedule, require_mode
 from ..systems import Generator
@@ -349,7 +350,7 @@ class MixedDataModule(BaseDataModule):
             a matplotlib figure, registered with no window.
         """
         self.setup('fit')
-        pool = SyntheticPool(self.source, self.options['seed'])
+        pool = as_pool(self.source, Draw(self.options['seed']))
         if pool.spec is None:
             raise ValueError(f'describe needs a source with a spec, found {type(self.source).__name__} without one')
         loader = self.inner.train_dataloader()

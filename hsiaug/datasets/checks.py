@@ -111,8 +111,7 @@ class ClassNumbers:
             pool: the source.
         """
         if spec is not None:
-            target = 'mask' if spec.kind in ('segmentation', 'change') else 'label'
-            return cls(spec.num_classes, spec.ignore_index, spec.classes, target)
+            return cls(spec.num_classes, spec.ignore_index, spec.classes, spec.target)
         if pool.num_soft_classes is not None:
             return cls(pool.num_soft_classes)
         return cls(2, target='mask') if pool.example()['image'].ndim == 5 else cls()

@@ -12,7 +12,7 @@ from torch.utils.data import Dataset
 from torchgeo.datasets import NonGeoDataset
 
 from ..ratio import Constant, Mode, Schedule, as_schedule, require_mode, synthetic_count
-from ..samples import Sample, SampleSource
+from ..samples import Sample
 from .batches import (
     append_rows,
     complete,
@@ -28,10 +28,11 @@ from .batches import (
 from .checks import LOOKED_AT, ClassNumbers, Scales, require_mixable, some_samples, warn_of_doubtful_labels
 from .labels import LabelPolicy
 from .lengths import KnownLength
-from .pool import Source, SyntheticPool
+from .pool import Draw, Source, SyntheticPool
 from .shared import SharedInt
-from .synthetic import SyntheticDataset, stream_seed
-from .wrapped import counts_of, epoch_followers, labels_of, require_map_style, spec_of
+from .sources import as_pool
+from .synthetic import stream_seed
+from .wrapped import counts_of, labels_of, require_map_style, spec_of
 
 _POSITIONS = -1  # a stream beside those of the synthetic samples' chunks, which count from 0
 
@@ -102,7 +103,7 @@ class MixedDataset(NonGeoDataset):
         self.schedule, self.mode = as_schedule(ratio), require_mode(mode, 'MixedDataset')
         require_map_style(real, 'MixedDataset')
         self.real, self.num_real = real, len(cast(Any, real))
-        self.seed, self.labels, self.prior, self.weight, self.transforms = seed, labels, prior, weight, transforms
+        self.seed, self.weight, self.transforms = seed, weight, transforms
         self._epoch = SharedInt(0)
         self._known: KnownLength | None = None
         if self.mode == 'append' and not isinstance(self.schedule, Constant):
@@ -111,18 +112,13 @@ class MixedDataset(NonGeoDataset):
         self.real_counts = counts_of(real)
         self._numbers, self._scales = ClassNumbers(), Scales(different_scales)
         self._texts: tuple[str, ...] = ()
-        self._followers: tuple[Any, ...] = ()
         self.num_soft_classes: int | None = None
         self.pool: SyntheticPool | None = None
-        self.generator: SampleSource | None = None
         if isinstance(synthetic, Dataset) and self.num_synthetic == 0 and len(cast(Any, synthetic)) == 0:
             self.spec = spec_of(real)
             return
-        self.pool = SyntheticPool(
-            synthetic, seed, labels, self.real_counts, prior, self.num_synthetic or None, replacement
-        )
-        self.generator = None if isinstance(synthetic, Dataset) else synthetic
-        self._followers = epoch_followers(synthetic) if isinstance(synthetic, Dataset) else ()
+        draw = Draw(seed, labels, prior, self.real_counts, self.num_synthetic or None, replacement)
+        self.pool = as_pool(synthetic, draw)
         self._check(self.pool)
 
     def _check(self, pool: SyntheticPool) -> None:
@@ -212,23 +208,13 @@ class MixedDataset(NonGeoDataset):
                 self._orders.pop(next(iter(self._orders)))
             self._orders[epoch] = self._order(epoch)
         synthetic, order = self._orders[epoch]
-        for follower in self._followers:
-            follower.set_epoch(epoch)
+        if self.pool is not None:
+            self.pool.follow(epoch)
         return synthetic, order
 
     def _order(self, epoch: int) -> tuple[Dataset[Sample], np.ndarray]:
         count = self._num_synthetic(epoch)
-        if self.pool is None:
-            synthetic, draws = self.real, np.arange(0)
-        elif self.generator is not None:
-            dataset = SyntheticDataset(
-                self.generator, count, self.seed, self.labels or 'real', self.real_counts, self.prior
-            )
-            dataset.set_epoch(epoch)
-            synthetic, draws = dataset, np.arange(count)
-        else:
-            synthetic = cast('Dataset[Sample]', self.pool.dataset)
-            draws = self.pool.choose(count, epoch)
+        synthetic, draws = (self.real, np.arange(0)) if self.pool is None else self.pool.epoch(count, epoch)
         order = np.arange(self.length(epoch))
         if self.mode == 'append':
             order[self.num_real :] = -1 - draws

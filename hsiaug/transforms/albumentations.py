@@ -18,12 +18,13 @@ from torch.utils.data import Dataset, get_worker_info
 from ..datasets.batches import as_tensor
 from ..datasets.checks import ClassNumbers, Scales
 from ..datasets.labels import LabelPolicy
-from ..datasets.pool import Source, SyntheticPool
+from ..datasets.pool import Draw, Source
+from ..datasets.sources import as_pool
 from ..ratio import Schedule
-from ..samples import SpecMismatchError
+from ..samples import SpecMismatchError, target_of
 from .gated_albumentations import GatedTransform
 
-_TARGETS = {'segmentation': 'mask', 'scene': 'label'}  # what goes with the image, by kind
+_KINDS = ('scene', 'segmentation')  # that albumentations can carry
 _BITS = 62
 
 
@@ -72,13 +73,13 @@ class SyntheticMix(GatedTransform):
         different_scales: bool = False,
     ) -> None:
         super().__init__(ratio, p)
-        self.pool = SyntheticPool(source, labels=labels, real_counts=real_counts, prior=prior)
-        if (kind := self.pool.kind) not in _TARGETS:
+        self.pool = as_pool(source, Draw(labels=labels, prior=prior, real_counts=real_counts))
+        if (kind := self.pool.kind) not in _KINDS:
             raise TypeError(
                 f'SyntheticMix: the source holds samples of kind {kind!r}, and an albumentations pipeline can replace '
-                f'{sorted(_TARGETS)} only; use hsiaug.transforms.SyntheticMix, a module from dict to dict, on batches'
+                f'{_KINDS} only; use hsiaug.transforms.SyntheticMix, a module from dict to dict, on batches'
             )
-        self.target = _TARGETS[kind]
+        self.target = target_of(kind)
         self._numbers = ClassNumbers.of(self.pool.spec, self.pool)
         self._scales = Scales(different_scales)
         self._drawn: tuple[int, dict[str, np.ndarray]] | None = None

@@ -17,7 +17,8 @@ from torch import Tensor
 from ..datasets.batches import cast_like, put_rows
 from ..datasets.checks import ClassNumbers, Scales
 from ..datasets.labels import LabelPolicy
-from ..datasets.pool import Source, SyntheticPool
+from ..datasets.pool import Draw, Source
+from ..datasets.sources import as_pool
 from ..ratio import Schedule
 from ..samples import SpecMismatchError
 from .gated_kornia import GatedAugmentation, Params
@@ -77,7 +78,7 @@ class RandomSyntheticMix(GatedAugmentation):
         different_scales: bool = False,
     ) -> None:
         super().__init__(ratio, p, same_on_batch, keepdim)
-        self.pool = SyntheticPool(source, labels=labels, real_counts=real_counts, prior=prior)
+        self.pool = as_pool(source, Draw(labels=labels, prior=prior, real_counts=real_counts))
         if self.pool.kind != 'segmentation':
             raise TypeError(
                 f'RandomSyntheticMix: the source holds samples of kind {self.pool.kind!r}, and a child of kornia can '

@@ -22,7 +22,8 @@ from ..datasets.batches import (
 )
 from ..datasets.checks import ClassNumbers, Scales, require_mixable
 from ..datasets.labels import LabelPolicy
-from ..datasets.pool import Source, SyntheticPool
+from ..datasets.pool import Draw, Source, SyntheticPool
+from ..datasets.sources import as_pool
 from ..datasets.synthetic import stream_seed
 from ..datasets.wrapped import counts_of
 from ..ratio import Mode, Schedule, as_schedule, require_mode, synthetic_count
@@ -90,7 +91,7 @@ class SyntheticMix(nn.Module):
         )
         # Not a submodule: an optimiser must not see the generator's parameters, nor a checkpoint hold them again.
         counts = counts_of(real) if real_counts is None and real is not None else real_counts
-        self.pool = SyntheticPool(source, seed, labels, counts, prior, replacement=replacement)
+        self.pool = as_pool(source, Draw(seed, labels, prior, counts, replacement=replacement))
         self.epoch = self.step = self._seen = self._drawn = 0
         self.real_seen = self.synthetic_seen = 0
         self._spec, self._expected = self.pool.spec, 0
@@ -192,12 +193,10 @@ class SyntheticMix(nn.Module):
 
 def _require_kind(real: Mapping[str, Any], pool: SyntheticPool) -> None:
     """A batch of another kind has other keys; say which kind the source is before the keys are compared."""
-    spec = pool.spec
-    target = 'mask' if spec is not None and spec.kind in ('segmentation', 'change') else 'label'
-    if spec is not None and target not in real:
+    if pool.spec is not None and pool.spec.target not in real:
         raise SpecMismatchError(
-            f'SyntheticMix: the source holds samples of kind {spec.kind!r} with {target!r}, the batch has '
-            f'{sorted(real)}; mix a source of the kind that the batch is'
+            f'SyntheticMix: the source holds samples of kind {pool.spec.kind!r} with {pool.spec.target!r}, the batch '
+            f'has {sorted(real)}; mix a source of the kind that the batch is'
         )
 
 
