@@ -57,11 +57,13 @@ class SyntheticPool:
         source: what they come from.
         draw: how they are drawn; ``real_counts`` are those that policies go by.
         spec: what they are, None where the source does not say.
+        name: of a source among several, None where it has none.
         class_names: of a dataset without a spec that names them, else None.
         provenances: where they come from.
     """
 
     source: Source
+    name: str | None = None
     class_names: tuple[str, ...] | None = None
 
     def __init__(self, draw: Draw, spec: object) -> None:

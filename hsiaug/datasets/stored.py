@@ -93,7 +93,7 @@ class StoredPool(SyntheticPool):
         """
         if not self.draw.replacement and n > self.enough:
             raise ValueError(
-                f'{n} synthetic samples are needed, but the synthetic dataset holds {self.enough}{self._with_labels()}'
+                f'{n} synthetic samples are needed, but {self._who()} holds {self.enough}{self._with_labels()}'
                 '; make it longer, lower the ratio, or allow replacement=True'
             )
 
@@ -107,10 +107,10 @@ class StoredPool(SyntheticPool):
         rounds, rows = self._streams[epoch]
         while len(rows) < length:
             if len(rows) and not self.draw.replacement:
+                held = f'{self._who("the source")} holds {len(rows)}{self._with_labels()}'
                 raise ValueError(
-                    f'epoch {epoch} asks for synthetic sample number {length}, but the source holds {len(rows)}'
-                    f'{self._with_labels()}; sample a larger bank, lower the ratio, call set_epoch where an epoch '
-                    'begins, or allow replacement=True'
+                    f'epoch {epoch} asks for synthetic sample number {length}, but {held}; sample a larger bank, lower '
+                    'the ratio, call set_epoch where an epoch begins, or allow replacement=True'
                 )
             rows = np.concatenate([rows, next(rounds)])
             self._streams[epoch] = (rounds, rows)
@@ -188,6 +188,9 @@ class StoredPool(SyntheticPool):
 
     def _held(self) -> str:
         return f'{self.size} {self.kind} samples'
+
+    def _who(self, unnamed: str = 'the synthetic dataset') -> str:
+        return unnamed if self.name is None else f'the source {self.name!r}'
 
     def _with_labels(self) -> str:
         return '' if self.draw.labels is None else f' with labels={self.draw.labels!r}'
