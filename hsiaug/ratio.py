@@ -8,7 +8,7 @@ takes a number.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Integral, Real
 from typing import Literal, cast, get_args
@@ -49,6 +49,31 @@ def synthetic_count(seen: int, ratio: float, mode: Mode) -> int:
     if math.isinf(ratio):
         raise ValueError("a synthetic-only epoch (ratio inf) cannot keep all real samples; use mode='replace'")
     return round(ratio * seen)
+
+
+def source_counts(seen: int, ratios: Sequence[float], mode: Mode) -> list[int]:
+    """How many samples of each source belong to ``seen`` real ones (append) or to ``seen`` places (replace).
+
+    Append rounds the count of each source. Replace rounds that of all sources together, and deals it out among them by
+    the method of Sainte-Lague: as ``seen`` grows, no count ever falls, so that batches hold differences.
+
+    Args:
+        seen: real samples, or places.
+        ratios: (K,) synthetic samples per real one, of each source.
+        mode: ``'append'`` or ``'replace'``.
+
+    Raises:
+        ValueError: for an infinite ratio in append mode.
+    """
+    if mode == 'append':
+        return [synthetic_count(seen, ratio, mode) for ratio in ratios]
+    total = synthetic_count(seen, sum(ratios), mode)
+    weights = [float(math.isinf(ratio)) for ratio in ratios] if math.isinf(sum(ratios)) else list(ratios)
+    # Fewer than each gets in the end, and then one after the other to whoever is owed most.
+    counts = [math.floor(max(total - len(weights), 0) * weight / (sum(weights) or 1)) for weight in weights]
+    while sum(counts) < total:
+        counts[max(range(len(counts)), key=lambda k: weights[k] / (counts[k] + 0.5))] += 1
+    return counts
 
 
 class Schedule:
@@ -141,6 +166,24 @@ class SyntheticFirst(Schedule):
     def __call__(self, epoch: int) -> float:
         """Ratio of an epoch."""
         return math.inf if epoch < self.epochs else float(self.ratio)
+
+
+@dataclass(frozen=True)
+class Together(Schedule):
+    """The ratio of several sources together, each on its own schedule."""
+
+    schedules: tuple[Schedule, ...]
+
+    def __call__(self, epoch: int) -> float:
+        """Sum of the ratios."""
+        return sum(schedule(epoch) for schedule in self.schedules)
+
+
+def together(schedules: Sequence[Schedule]) -> Schedule:
+    """One schedule of the sum of several."""
+    if all(isinstance(schedule, Constant) for schedule in schedules) and len(schedules) > 1:
+        return Constant(sum(schedule(0) for schedule in schedules))
+    return schedules[0] if len(schedules) == 1 else Together(tuple(schedules))
 
 
 def as_schedule(ratio: float | Schedule) -> Schedule:

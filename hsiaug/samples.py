@@ -14,16 +14,19 @@ import math
 import operator
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, Literal, Protocol, get_args, runtime_checkable
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from .records import as_record, require_plausible
 
 Kind = Literal['spectrum', 'scene', 'segmentation', 'change']
+Target = Literal['label', 'mask']
 Sample = dict[str, Any]
+_CPU = torch.device('cpu')
 
 WAVELENGTH_TOLERANCE_NM = 0.5
 """Two band centres closer than this are the same band; nominal (approximate) grids are allowed ten times as much."""
@@ -99,9 +102,9 @@ class SampleSpec:
         return len(self.classes)
 
     @property
-    def target_key(self) -> Literal['label', 'mask']:
+    def target_key(self) -> Target:
         """Key of the target: ``'mask'`` where each pixel has a class, ``'label'`` where each sample has one."""
-        return 'mask' if self.kind in ('segmentation', 'change') else 'label'
+        return target_of(self.kind)
 
     @property
     def dates(self) -> int:
@@ -120,6 +123,11 @@ class SampleSpec:
             ValueError: if a field is unknown, missing, of another type, or contradicts another.
         """
         return as_record(cls, data, 'SampleSpec')
+
+
+def target_of(kind: Kind) -> Target:
+    """Key of what belongs to the image of a sample of a kind: one label, or a mask."""
+    return 'mask' if kind in ('segmentation', 'change') else 'label'
 
 
 def require_compatible(
@@ -311,6 +319,38 @@ class SampleSource(Protocol):
             seed: makes the draw reproducible.
         """
         ...
+
+
+@dataclass(frozen=True, eq=False)
+class Traits:
+    """What a source of samples may say of itself, beside what every :class:`SampleSource` says.
+
+    Args:
+        provenance: where its samples come from, None where it does not say.
+        class_prior: (K,) training frequencies, from which it draws labels; None where it knows none.
+        left_out: classes that it never draws.
+        soft_labels: whether its samples carry ``label_prob``.
+        settings: JSON-ready; what tells it from others of its type.
+        device: where it draws.
+    """
+
+    provenance: Provenance | None = None
+    class_prior: Tensor | None = None
+    left_out: tuple[str, ...] = ()
+    soft_labels: bool = False
+    settings: Any = None
+    device: torch.device = _CPU
+
+    @classmethod
+    def of(cls, source: object) -> Traits:
+        """Those of a generator, of anything else with ``sample``, or of a dataset."""
+        said: dict[str, Any] = {one.name: getattr(source, one.name, one.default) for one in fields(cls)}
+        return cls(**said)
+
+    @property
+    def frequencies(self) -> np.ndarray | None:
+        """(K,) training frequencies, on the CPU."""
+        return None if self.class_prior is None else self.class_prior.cpu().numpy()
 
 
 def as_seed(seed: Any, owner: str = 'seed') -> int:

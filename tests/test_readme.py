@@ -54,7 +54,7 @@ def test_links_into_the_repository_exist() -> None:
 
 def test_every_example_is_run_here() -> None:
     names = 'bank', 'loader', 'batch', 'kornia', 'albumentations', 'datamodule', 'smp', 'augment', 'gates', 'ratio'
-    assert set(EXAMPLES) == {'', *names}
+    assert set(EXAMPLES) == {'', *names, 'sources'}
 
 
 def test_first_example_and_its_bank(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -104,6 +104,12 @@ def test_altering_samples() -> None:
     assert (out['image'].shape, out['mask'].shape) == ((16, 16, 8), (16, 16))
     sample = space['finer'].sample(3, seed=0)
     assert not (sample['image'] == flips.sample(3, seed=0)['image']).flatten(1).all(dim=1).any()
+
+
+def test_sources(real: Toy, bank: SyntheticBank) -> None:
+    mixed = run('sources', real=real, bank=bank, pasted=Toy('segmentation', 40, seed=2))['mixed']
+    assert mixed.source_names == ('real', 'gan', 'paste')
+    assert np.bincount(mixed.source_numbers()).tolist() == [24, 12, 24]
 
 
 def test_loader(real: Toy, bank: SyntheticBank) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sized
+from collections.abc import Mapping, Sized
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -14,13 +14,13 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 from torchgeo.datamodules import BaseDataModule, GeoDataModule
 
-from ..datasets import LabelPolicy, MixedDataset, SyntheticBank
+from ..datasets import MixedDataset, SyntheticBank
 from ..datasets.batches import fetch
-from ..datasets.mixed import require_mixable
-from ..datasets.pool import Source, SyntheticPool
+from ..datasets.pool import Draw, Source
 from ..datasets.preview import preview_grid
+from ..datasets.sources import LabelPolicies, Ratios, Sources
 from ..datasets.wrapped import counts_of
-from ..ratio import Mode, Schedule, as_schedule, require_mode
+from ..ratio import Mode
 from ..systems import Generator
 from ..systems.saved import find_folder
 from ..transforms import SyntheticMix
@@ -84,12 +84,13 @@ class MixedDataModule(BaseDataModule):
 
     Args:
         inner: any Lightning datamodule whose training samples are dictionaries in the sample contract.
-        source: a generator, a bank, any dataset in the sample contract, or the folder of a bank or a generator.
-        ratio: synthetic samples per real sample, >= 0, or a schedule over epochs.
+        source: a generator, a bank, any dataset in the sample contract, or the folder of a bank or a generator; or
+            several of these by name.
+        ratio: synthetic samples per real sample, >= 0, or a schedule over epochs; of several sources one for each name.
         mode: ``'append'`` or ``'replace'``.
         way: ``'dataset'``, ``'batch'``, or ``'auto'``: *batch* for Geo modules and live generators.
         labels: classes of the synthetic samples; None is the real frequencies for a generator, and everything as it
-            comes for a dataset.
+            comes for a dataset. Of several sources one for all, or one for each name.
         prior: (K,) class prior for ``labels='prior'``.
         replacement: use a dataset's samples again within an epoch.
         weight: loss weight of synthetic samples, carried as ``weight``, 1 for real ones; None for no such key.
@@ -107,11 +108,11 @@ class MixedDataModule(BaseDataModule):
     def __init__(
         self,
         inner: LightningDataModule,
-        source: str | os.PathLike[str] | Dataset[Any] | nn.Module,
-        ratio: float | Schedule = 0.5,
+        source: str | os.PathLike[str] | Dataset[Any] | nn.Module | Mapping[str, Any],
+        ratio: Ratios = 0.5,
         mode: Mode = 'append',
         way: Way = 'auto',
-        labels: LabelPolicy | None = None,
+        labels: LabelPolicies = None,
         prior: np.ndarray | None = None,
         replacement: bool = False,
         weight: float | None = None,
@@ -121,9 +122,13 @@ class MixedDataModule(BaseDataModule):
         if way not in get_args(Way):
             raise ValueError(f'MixedDataModule: unknown way {way!r}; choose from {get_args(Way)}')
         LightningDataModule.__init__(self)  # BaseDataModule's own makes a dataset, which the inner module has
-        self.source: Source = open_source(source)  # type: ignore[arg-type]
-        self.schedule, self.mode = as_schedule(ratio), require_mode(mode, 'MixedDataModule')
-        live = not isinstance(self.source, Dataset)
+        named = isinstance(source, Mapping)
+        given: Mapping[str, Any] = source if isinstance(source, Mapping) else {'': source}
+        opened = {name: open_source(one) for name, one in given.items()}
+        self.source: Source | dict[str, Source] = opened if named else opened['']
+        self.sources = Sources('MixedDataModule', self.source, ratio, None, Draw(seed), mode, seen=0)
+        self.schedule, self.mode, self.ratio = self.sources.schedule, self.sources.mode, ratio
+        live = not all(isinstance(one, Dataset) for one in opened.values())
         self.way = way if way != 'auto' else 'batch' if live or isinstance(inner, GeoDataModule) else 'dataset'
         self.options: dict[str, Any] = {
             'mode': mode, 'labels': labels, 'prior': prior, 'replacement': replacement, 'weight': weight, 'seed': seed,
@@ -135,6 +140,7 @@ class MixedDataModule(BaseDataModule):
         self._begun: int | None = None  # the epoch of the trainer that ``mix`` is in
         self._before_step: tuple[int, dict[str, Any]] | None = None  # batches trained on, and the state at that time
         self.real_seen = self.synthetic_seen = 0
+        self.source_seen = dict.fromkeys(self.sources.names, 0)
         self.prepare_data_per_node = inner.prepare_data_per_node
         self.inner = inner  # last: from now on what is not ours is set on the inner module
 
@@ -218,9 +224,9 @@ class MixedDataModule(BaseDataModule):
         if self.way == 'batch':
             real = getattr(loader, 'dataset', None)
             counts = None if real is None else counts_of(real)
-            self.mix = SyntheticMix(self.source, self.schedule, real_counts=counts, **self.options)
+            self.mix = SyntheticMix(self.source, self.ratio, real_counts=counts, **self.options)
             if real is not None:
-                require_mixable(real, self.mix.pool)
+                self.mix.sources.require_mixable(real)
             self._begun = None
             self._expect_samples(loader)
             if self._resumed is not None and resume_point(self.trainer)[1]:
@@ -233,7 +239,7 @@ class MixedDataModule(BaseDataModule):
                 f'MixedDataModule: one training DataLoader expected, the inner module gives a {type(loader).__name__}; '
                 "choose way='batch'"
             )
-        self.mixed = MixedDataset(loader.dataset, self.source, self.schedule, **self.options)
+        self.mixed = MixedDataset(loader.dataset, self.source, self.ratio, **self.options)
         return mixed_train_loader(self.trainer, loader, self.mixed, self.options['seed'], 'MixedDataModule')
 
     def _expect_samples(self, loader: Any) -> None:
@@ -261,6 +267,8 @@ class MixedDataModule(BaseDataModule):
             synthetic = int(batch['synthetic'].sum())
             self.synthetic_seen += synthetic
             self.real_seen += len(batch['synthetic']) - synthetic
+            for number, name in enumerate(self.source_seen, 1):
+                self.source_seen[name] += int((batch['source'] == number).sum())
             self._log()
         return self._inner_hook('on_before_batch_transfer')(batch, dataloader_idx)
 
@@ -282,10 +290,12 @@ class MixedDataModule(BaseDataModule):
         if self._begun != trainer.current_epoch:
             self._begun = trainer.current_epoch
             mix.set_epoch(0 if overfits(trainer) else self._begun)
-        real, synthetic = mix.real_seen, mix.synthetic_seen
+        real, synthetic, before = mix.real_seen, mix.synthetic_seen, mix.source_seen
         batch = mix({key: value for key, value in batch.items() if key not in _GEO_KEYS})
         self.real_seen += mix.real_seen - real
         self.synthetic_seen += mix.synthetic_seen - synthetic
+        for name, seen in mix.source_seen.items():
+            self.source_seen[name] += seen - before[name]
         # Lightning has converted the real samples (precision='bf16-true'); what came with the synthetic ones follows.
         return trainer.precision_plugin.convert_input(batch)
 
@@ -308,6 +318,8 @@ class MixedDataModule(BaseDataModule):
     def _metrics(self) -> dict[str, float]:
         epoch = self.trainer.current_epoch if self.trainer is not None else 0
         seen = {'mix/real_seen': float(self.real_seen), 'mix/synthetic_seen': float(self.synthetic_seen)}
+        for name, ratio in zip(self.sources.names, self.sources.ratios(epoch), strict=False):
+            seen |= {f'mix/{name}_seen': float(self.source_seen[name]), f'mix/{name}_ratio': ratio}
         return {**seen, 'mix/ratio': self.schedule(epoch)}
 
     def teardown(self, stage: str) -> None:
@@ -329,11 +341,13 @@ class MixedDataModule(BaseDataModule):
 
     def _state(self) -> dict[str, Any]:
         mix = self.mix.get_extra_state().tolist() if self.mix is not None else None
-        return {'real_seen': self.real_seen, 'synthetic_seen': self.synthetic_seen, 'mix': mix}
+        seen = {'real_seen': self.real_seen, 'synthetic_seen': self.synthetic_seen}
+        return {**seen, 'source_seen': dict(self.source_seen), 'mix': mix}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """The inverse of :meth:`state_dict`."""
         self.real_seen, self.synthetic_seen = state_dict['real_seen'], state_dict['synthetic_seen']
+        self.source_seen |= state_dict.get('source_seen', {})  # older ones have none
         self._resumed, self._before_step = state_dict['mix'], None  # Lightning restores before it asks for loaders
         self.inner.load_state_dict(state_dict['inner'])
 
@@ -349,14 +363,13 @@ class MixedDataModule(BaseDataModule):
             a matplotlib figure, registered with no window.
         """
         self.setup('fit')
-        pool = SyntheticPool(self.source, self.options['seed'])
-        if pool.spec is None:
+        if (spec := self.sources.spec) is None:
             raise ValueError(f'describe needs a source with a spec, found {type(self.source).__name__} without one')
         loader = self.inner.train_dataloader()
         real = next(iter(loader))
         if isinstance(loader.dataset, Dataset) and not isinstance(self.inner, GeoDataModule):
             rows = np.linspace(0, len(loader.dataset) - 1, min(4 * count, len(loader.dataset))).astype(int)  # type: ignore[arg-type]
             real = fetch(loader.dataset, rows)
-        text = f'{pool} mixed into {type(self.inner).__name__}: {self.schedule}, {self.mode}'
+        text = f'{self.sources} mixed into {type(self.inner).__name__}: {self.schedule}, {self.mode}'
         print(text)
-        return preview_grid(real, pool.random(4 * count, seed=0), pool.spec, count, suptitle=text)
+        return preview_grid(real, self.sources.random(4 * count, seed=0)[0], spec, count, suptitle=text)

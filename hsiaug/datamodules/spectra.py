@@ -10,9 +10,9 @@ from lightning.pytorch import LightningDataModule
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from ..datasets import LabelPolicy, MixedDataset, SpectraDataset
-from ..datasets.pool import Source
-from ..ratio import Mode, Schedule
+from ..datasets import MixedDataset, SpectraDataset
+from ..datasets.sources import LabelPolicies, NamedSources, Ratios
+from ..ratio import Mode
 from ..scenes import Scene, Split
 from .loading import mixed_train_loader
 
@@ -26,8 +26,8 @@ class SpectraDataModule(LightningDataModule):
     Args:
         scene: the scene.
         split: a split of it.
-        source: generator or dataset of synthetic spectra; None for real data only.
-        ratio: synthetic samples per real sample, or a schedule over epochs.
+        source: generator or dataset of synthetic spectra, or several by name; None for real data only.
+        ratio: synthetic samples per real sample, or a schedule over epochs; of several sources one for each name.
         mode: ``'append'`` or ``'replace'``.
         labels: classes of a live generator's samples.
         prior: (K,) class prior for ``labels='prior'``.
@@ -42,10 +42,10 @@ class SpectraDataModule(LightningDataModule):
         self,
         scene: Scene,
         split: Split,
-        source: Source | None = None,
-        ratio: float | Schedule = 0.5,
+        source: NamedSources | None = None,
+        ratio: Ratios = 0.5,
         mode: Mode = 'append',
-        labels: LabelPolicy | None = None,
+        labels: LabelPolicies = None,
         prior: np.ndarray | None = None,
         batch_size: int = 64,
         num_workers: int = 0,

@@ -8,8 +8,9 @@ from .labels import LabelPolicy, estimate_prior, synthetic_counts
 from .mixed import MixedDataset
 from .parts import scene_dataset
 from .patches import IGNORE, PatchDataset
-from .pool import SyntheticPool
+from .pool import Draw, SyntheticPool
 from .scenes import SceneDataset, SceneFolder
+from .sources import as_pool
 from .spectra import SpectraDataset
 from .synthetic import SyntheticDataset
 
@@ -17,6 +18,7 @@ __all__ = [
     'IGNORE',
     'BankError',
     'ChangeDataset',
+    'Draw',
     'LabelPolicy',
     'MixedDataset',
     'PairFolder',
@@ -27,6 +29,7 @@ __all__ = [
     'SyntheticBank',
     'SyntheticDataset',
     'SyntheticPool',
+    'as_pool',
     'estimate_prior',
     'scene_dataset',
     'synthetic_counts',

@@ -29,7 +29,6 @@ from .bank_record import (
     BankRecord,
     Shard,
     checksum,
-    has_masks,
     layout,
     numpy_dtype,
     shard_name,
@@ -335,11 +334,11 @@ class SyntheticBank(NonGeoDataset):
 
     def labels(self) -> Tensor | None:
         """(N,) int64 labels; None where samples have masks."""
-        return None if has_masks(self.spec) else self._whole_column('label')
+        return None if self.spec.target_key == 'mask' else self._whole_column('label')
 
     def class_fractions(self) -> Tensor | None:
         """(N, K) float32 share of each class in the counting pixels of each mask; None where samples have labels."""
-        return self._whole_column(FRACTIONS) if has_masks(self.spec) else None
+        return self._whole_column(FRACTIONS) if self.spec.target_key == 'mask' else None
 
     def _whole_column(self, key: str) -> Tensor:
         column = self._columns[key]
@@ -406,7 +405,6 @@ __all__ = [
     'Shard',
     'SyntheticBank',
     'checksum',
-    'has_masks',
     'layout',
     'numpy_dtype',
     'shard_name',

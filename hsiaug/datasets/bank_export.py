@@ -26,7 +26,7 @@ from ..progress import progress_bar
 from ..samples import SampleSpec
 from .bank import SyntheticBank
 from .bank_folder import size_text, told
-from .bank_record import FRACTIONS, BankError, has_masks, layout, layout_bytes, numpy_dtype
+from .bank_record import FRACTIONS, BankError, layout, layout_bytes, numpy_dtype
 
 ExportFormat = Literal['npz', 'geotiff', 'webdataset']
 
@@ -164,7 +164,7 @@ def _write_geotiff(bank: SyntheticBank, folder: Path, advance: Advance) -> None:
     folder.mkdir()
     (folder / RECORD_FILE).write_text(json.dumps(_record(bank), indent=1))
     dates, masks = (('A', 'B'), 'label') if spec.kind == 'change' else (('images',), 'masks')
-    for name in (*dates, masks) if has_masks(spec) else dates:
+    for name in (*dates, masks) if spec.target_key == 'mask' else dates:
         (folder / name).mkdir()
     with _labels_table(bank, folder) as table:
         for rows, batch in _blocks(bank, range(len(bank))):
@@ -173,7 +173,7 @@ def _write_geotiff(bank: SyntheticBank, folder: Path, advance: Advance) -> None:
                 image = batch['image'][i].numpy()
                 for date, picture in zip(dates, image if spec.kind == 'change' else [image], strict=True):
                     _write_image(folder / date / name, picture, spec)
-                if has_masks(spec):
+                if spec.target_key == 'mask':
                     _write_mask(folder / masks / name, batch['mask'][i].numpy(), spec)
                 else:
                     shares = batch['label_prob'][i].tolist() if bank.soft_labels else []
@@ -184,7 +184,7 @@ def _write_geotiff(bank: SyntheticBank, folder: Path, advance: Advance) -> None:
 @contextmanager
 def _labels_table(bank: SyntheticBank, folder: Path) -> Iterator[Any]:
     """Writer of ``labels.csv``: file, label, class name and, of soft labels, the share of each class."""
-    if has_masks(bank.spec):
+    if bank.spec.target_key == 'mask':
         yield None
         return
     with (folder / 'labels.csv').open('w', newline='', encoding='utf-8') as file:

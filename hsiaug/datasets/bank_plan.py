@@ -17,13 +17,12 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from ..samples import Sample, SampleSource, SampleSpec
+from ..samples import Sample, SampleSource, SampleSpec, Traits
 from .bank_record import (
     FORMAT,
     FRACTIONS,
     BankError,
     Layout,
-    has_masks,
     layout,
     layout_bytes,
     stored_layout,
@@ -144,6 +143,7 @@ def make_plan(
     spec = getattr(source, 'spec', None)
     if not isinstance(spec, SampleSpec):
         raise BankError(f'{type(source).__name__} has no spec; give it a SampleSpec as its attribute spec')
+    traits = Traits.of(source)
     chunk = whole_number(default_chunk(spec) if chunk is None else chunk, 'chunk', 1)
     shard_bytes, seed = whole_number(shard_bytes, 'shard_bytes', 1), whole_number(seed, 'seed')
     count = None if count is None else whole_number(count, 'count', 1)
@@ -161,7 +161,7 @@ def make_plan(
         except (ValueError, TypeError) as error:  # a label policy that is none, or lacks something
             raise BankError(f'labels {labels!r} do not fit this generator: {error}') from error
         drawn = {
-            'device': getattr(source, 'device', torch.device('cpu')).type,
+            'device': traits.device.type,
             'seed': seed,
             'labels': _json_ready(labels) if isinstance(labels, Mapping) else labels,
             'label_counts': dataset.counts.tolist(),
@@ -176,10 +176,9 @@ def make_plan(
         drawn = dict.fromkeys(('device', 'seed', 'labels', 'label_counts'))
     soft = getattr(dataset, 'soft_labels', None)
     soft = bool('label_prob' in dataset[0] if soft is None else soft)
-    provenance = getattr(source, 'provenance', None)
     plan = Plan(
         spec=spec,
-        provenance=provenance.to_dict() if provenance else None,
+        provenance=traits.provenance.to_dict() if traits.provenance else None,
         source={'type': type(source).__name__, 'sha256': _fingerprint(source, count)},
         **drawn,
         soft_labels=soft,
@@ -229,7 +228,7 @@ def is_generator(source: object) -> bool:
 
 def _fingerprint(source: Any, count: int) -> str:
     """SHA-256 of a generator's settings and state, or of the first and last sample of a source without a state."""
-    digest = hashlib.sha256(json.dumps(getattr(source, 'settings', None), sort_keys=True, default=repr).encode())
+    digest = hashlib.sha256(json.dumps(Traits.of(source).settings, sort_keys=True, default=repr).encode())
     if not is_generator(source):
         state = fetch(source, np.array([0, count - 1]))
     else:
@@ -253,7 +252,7 @@ def shard_tensors(dataset: Any, plan: Plan, number: int) -> dict[str, Tensor]:
         drawn = fetch(dataset, np.arange(chunk.start, chunk.stop))
         batch = {key: value.cpu() for key, value in drawn.items() if isinstance(value, Tensor)}
         require_contract(batch, plan.spec, plan.soft_labels, chunk)
-        if has_masks(plan.spec):
+        if plan.spec.target_key == 'mask':
             batch[FRACTIONS] = class_fractions(batch['mask'], plan.spec)
         parts.append(batch)
     return {key: torch.cat([part[key] for part in parts]) for key in plan.tensors()}

@@ -125,17 +125,12 @@ def shard_name(number: int) -> str:
     return f'shard-{number:05d}.safetensors'
 
 
-def has_masks(spec: SampleSpec) -> bool:
-    """Whether the target of a sample is a mask."""
-    return spec.target_key == 'mask'
-
-
 def layout(spec: SampleSpec, soft_labels: bool) -> Layout:
     """Dtype and shape of each tensor of a sample."""
     size = spec.size or ()
     dates = (2,) if spec.kind == 'change' else ()
     tensors: Layout = {'image': (torch.float32, (*dates, spec.bands, *size))}
-    if has_masks(spec):
+    if spec.target_key == 'mask':
         tensors['mask'] = (torch.int64, (1, *size) if spec.kind == 'change' else size)
     else:
         tensors['label'] = (torch.int64, ())
@@ -146,7 +141,7 @@ def layout(spec: SampleSpec, soft_labels: bool) -> Layout:
 
 def stored_layout(spec: SampleSpec, soft_labels: bool) -> Layout:
     """Dtype and shape, per sample, of each tensor in a shard."""
-    more: Layout = {FRACTIONS: (torch.float32, (spec.num_classes,))} if has_masks(spec) else {}
+    more: Layout = {FRACTIONS: (torch.float32, (spec.num_classes,))} if spec.target_key == 'mask' else {}
     return layout(spec, soft_labels) | more
 
 

@@ -19,7 +19,7 @@ from torch import nn
 from torch.utils.data import Dataset
 
 from ..progress import progress_bar
-from ..samples import Sample, SampleSource
+from ..samples import Sample, SampleSource, Traits
 from .bank import SyntheticBank
 from .bank_folder import LOCK_FILE, as_json, begin, require_place
 from .bank_folder import write_whole as _write_whole
@@ -102,7 +102,7 @@ def _on_device(source: object, fabric: Fabric | None) -> Iterator[None]:
     if fabric is None or not isinstance(source, nn.Module) or not is_generator(source):
         yield
         return
-    before = getattr(source, 'device', torch.device('cpu'))
+    before = Traits.of(source).device
     source.to(fabric.device)
     try:
         yield

@@ -133,21 +133,23 @@ def text_keys(batch: Mapping[str, Any]) -> tuple[str, ...]:
 
 def complete(
     batch: Mapping[str, Any],
-    synthetic: bool,
+    source: int,
     num_classes: int | None = None,
     weight: float | None = None,
     texts: tuple[str, ...] | None = None,
+    tagged: bool = False,
 ) -> dict[str, Any]:
     """A batch with what every mixed one carries.
 
     Args:
         batch: real or synthetic samples.
-        synthetic: which of the two.
+        source: 0 for real ones, from 1 the number of the source of synthetic ones.
         num_classes: K where mixed samples have soft labels: those without get a one-hot ``label_prob``.
         weight: loss weight of synthetic samples; real ones weigh 1. None for no ``weight`` at all.
         texts: keys of text, empty for synthetic samples; all else that is no tensor is left out. None leaves all.
+        tagged: note the source as ``source``.
     """
-    size, image = batch_size(batch), batch['image']
+    size, image, synthetic = batch_size(batch), batch['image'], source > 0
     whole = dict(batch)
     if texts is not None:
         whole = {key: value for key, value in batch.items() if isinstance(value, Tensor)}
@@ -157,29 +159,32 @@ def complete(
         whole['label_prob'] = one_hot(whole['label'].to(torch.int64), num_classes).to(torch.float32)
     if weight is not None:
         whole['weight'] = torch.full((size,), weight if synthetic else 1.0, device=image.device)
+    if tagged:
+        whole['source'] = torch.full((size,), source, dtype=torch.int64, device=image.device)
     return whole
 
 
 def complete_samples(
     samples: list[dict[str, Any]],
-    synthetic: bool,
+    source: int,
     num_classes: int | None = None,
     weight: float | None = None,
     texts: tuple[str, ...] | None = None,
+    tagged: bool = False,
 ) -> list[dict[str, Any]]:
     """Samples with what every mixed one carries, their arrays not copied; arguments as for :func:`complete`."""
     thin = {'image': torch.empty(len(samples), device='cpu')}  # only its length counts
     num_classes = None if 'label_prob' in samples[0] else num_classes
     if num_classes is not None:
         thin['label'] = torch.stack([as_tensor(sample['label']) for sample in samples])
-    extras = complete(thin, synthetic, num_classes, weight)
+    extras = complete(thin, source, num_classes, weight, tagged=tagged)
     names = [key for key in extras if key not in thin]
     completed = []
     for row, sample in enumerate(samples):
         whole = {key: as_tensor(value) if _is_array(value) else value for key, value in sample.items()}
         if texts is not None:
             whole = {key: value for key, value in whole.items() if isinstance(value, Tensor)}
-            whole |= {key: '' if synthetic else sample[key] for key in texts}
+            whole |= {key: '' if source else sample[key] for key in texts}
         completed.append(whole | {key: extras[key][row] for key in names})
     return completed
 

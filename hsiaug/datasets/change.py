@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, cast
+from typing import Any, Self
 
 import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from ..progress import with_progress
 from ..samples import Sample, SampleSpec
 from ..scenes.change import CHANGE_CLASSES, BitemporalScene, require_change_values
 from ..scenes.patches import PatchPart, PatchSplit
@@ -33,6 +32,8 @@ class ChangeDataset(HeldImages):
     Raises:
         ValueError: if images, masks and spec do not fit together, or hold values that they must not.
     """
+
+    kind = 'change'
 
     def _require(self, image: Tensor, mask: Tensor, spec: SampleSpec) -> None:
         require_pairs(image, mask, spec, 'ChangeDataset')
@@ -68,41 +69,23 @@ class ChangeDataset(HeldImages):
         return cls(patches.image.unflatten(1, (2, spec.bands)), patches.mask[:, None], spec, split, transforms)
 
     @classmethod
-    def from_dataset(
-        cls, dataset: Dataset[Sample], spec: SampleSpec | None = None, progress: bool = False
-    ) -> ChangeDataset:
+    def from_dataset(cls, dataset: Dataset[Sample], spec: SampleSpec | None = None, progress: bool = False) -> Self:
         """All samples of a change-detection dataset, read into memory as they are.
 
         Images of different sizes, or too large to train on whole, are cut into windows by
         :meth:`BitemporalScene.from_dataset` and a split.
 
-        Args:
-            dataset: map-style, with ``image`` (2, C, H, W) and ``mask`` (1, H, W) or (H, W), such as a torchgeo one.
-            spec: what they are; the dataset's own if None.
-            progress: show a progress bar.
-
         Raises:
             ValueError: if no spec is known, the samples do not fit it, or nothing changed in any of them.
         """
-        spec = getattr(dataset, 'spec', None) if spec is None else spec
-        if not isinstance(spec, SampleSpec):
-            raise ValueError(f'ChangeDataset: {type(dataset).__name__} has no spec; give one that says what it holds')
-        length, size = len(cast(Any, dataset)), spec.size or ()
-        image = torch.empty(length, 2, spec.bands, *size)
-        mask = torch.empty(length, 1, *size, dtype=torch.int64)
-        for index in with_progress(range(length), progress, desc='pairs', unit='pair'):
-            sample = dataset[index]
-            if sample['image'].shape != image.shape[1:] or sample['mask'].numel() != mask[index].numel():
-                raise ValueError(
-                    f'ChangeDataset: sample {index} has image {tuple(sample["image"].shape)} and mask '
-                    f'{tuple(sample["mask"].shape)}, expected {tuple(image.shape[1:])} and {(1, *size)}; cut images of '
-                    'other sizes into windows with BitemporalScene.from_dataset'
-                )
-            image[index], mask[index] = sample['image'], sample['mask'].reshape(mask.shape[1:])
-        pairs = cls(image, mask, spec, getattr(dataset, 'split', None))
-        if length and not pairs.class_counts[1]:
-            hint = '; use mask // 255 if 255 means changed' if spec.ignore_index in mask.unique().tolist() else ''
-            raise ValueError(f'ChangeDataset: no pixel of any of the {length} masks is changed (1){hint}')
+        pairs = super().from_dataset(dataset, spec, progress)
+        if len(pairs) and not pairs.class_counts[1]:
+            hint = (
+                '; use mask // 255 if 255 means changed'
+                if pairs.spec.ignore_index in pairs.mask.unique().tolist()
+                else ''
+            )
+            raise ValueError(f'ChangeDataset: no pixel of any of the {len(pairs)} masks is changed (1){hint}')
         return pairs
 
     def plot(self, sample: Sample, show_titles: bool = True, suptitle: str | None = None) -> Figure:

@@ -103,18 +103,18 @@ class ClassNumbers:
         self._looked = False
 
     @classmethod
-    def of(cls, spec: SampleSpec | None, pool: SyntheticPool) -> ClassNumbers:
+    def of(cls, spec: SampleSpec | None, num_soft_classes: int | None, pool: SyntheticPool) -> ClassNumbers:
         """Of the common spec, or what the samples of a source without one tell.
 
         Args:
             spec: common spec of both sides.
+            num_soft_classes: K where a source without a spec has soft labels.
             pool: the source.
         """
         if spec is not None:
-            target = spec.target_key
-            return cls(spec.num_classes, spec.ignore_index, spec.classes, target)
-        if pool.num_soft_classes is not None:
-            return cls(pool.num_soft_classes)
+            return cls(spec.num_classes, spec.ignore_index, spec.classes, spec.target_key)
+        if num_soft_classes is not None:
+            return cls(num_soft_classes)
         return cls(2, target='mask') if pool.example()['image'].ndim == 5 else cls()
 
     def _of(self, sample: Mapping[str, Any]) -> str | None:
@@ -263,10 +263,11 @@ class Scales:
 
     Args:
         different: such sides are meant; nothing is looked at.
+        title: what the synthetic samples are called in messages.
     """
 
-    def __init__(self, different: bool = False) -> None:
-        self.settled = different
+    def __init__(self, different: bool = False, title: str = 'synthetic') -> None:
+        self.settled, self.title = different, title
         self._values: dict[str, list[np.ndarray]] = {'real': [], 'synthetic': []}
 
     def see(self, real: Tensor | Sequence[Tensor], synthetic: Tensor | Sequence[Tensor]) -> None:
@@ -309,7 +310,7 @@ class Scales:
             if alike and min(gap, other) > (LARGEST_GAP if min(known) >= LOOKED_AT else LARGEST_GAP_OF_FEW):
                 raise SpecMismatchError(
                     f'values of real and synthetic samples differ by orders of magnitude: the median of |value| is '
-                    f'{real:.4g} in real and {synthetic:.4g} in synthetic samples; bring both to one unit, or say '
+                    f'{real:.4g} in real and {synthetic:.4g} in {self.title} samples; bring both to one unit, or say '
                     'different_scales=True where that is meant'
                 )
         self.settled = min(known) >= LOOKED_AT

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from functools import reduce
 from typing import Any, cast
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
+from torch.utils.data import ConcatDataset, Dataset
 from torchgeo.datasets import NonGeoDataset
 
-from ..ratio import Constant, Mode, Schedule, as_schedule, require_mode, synthetic_count
-from ..samples import Sample, SampleSource
+from ..ratio import Constant, Mode
+from ..samples import Sample
 from .batches import (
     append_rows,
     complete,
@@ -25,13 +26,13 @@ from .batches import (
     text_keys,
     unstack,
 )
-from .checks import LOOKED_AT, ClassNumbers, Scales, require_mixable, some_samples, warn_of_doubtful_labels
-from .labels import LabelPolicy
+from .checks import LOOKED_AT, ClassNumbers, require_mixable, some_samples, warn_of_doubtful_labels
 from .lengths import KnownLength
-from .pool import Source, SyntheticPool
+from .pool import Draw
 from .shared import SharedInt
-from .synthetic import SyntheticDataset, stream_seed
-from .wrapped import counts_of, epoch_followers, labels_of, require_map_style, spec_of
+from .sources import LabelPolicies, NamedSources, Ratios, Sources
+from .synthetic import stream_seed
+from .wrapped import counts_of, labels_of, require_map_style, spec_of
 
 _POSITIONS = -1  # a stream beside those of the synthetic samples' chunks, which count from 0
 
@@ -56,20 +57,25 @@ class MixedDataset(NonGeoDataset):
     one-hot ``label_prob`` beside them. Text of real samples (a file name) is empty in synthetic ones; what is neither
     text nor array is left out, since a synthetic sample has no such thing.
 
+    Of named sources every sample carries ``source`` (int64) too: 0 for real ones, k for the k-th source, so that
+    ``source_names`` are their names. Each has draws of its own and the count of its own ratio: in append mode
+    round(ratio·N), in replace mode its share, to within one sample, of the places that all have together.
+
     What the two sides say of themselves is compared, through ``Subset`` and other wrappers too: specs, or the
     ``classes`` of torchgeo's datasets, and the split. Some real samples are read to see whether their labels are
     classes of the source and their values of the same order of magnitude; labels are checked in every batch.
 
     Args:
         real: any map-style dataset in the sample contract.
-        synthetic: a generator (drawn live), a :class:`SyntheticDataset`, a bank, or any dataset in the sample contract.
-        ratio: synthetic samples per real sample, >= 0, or a schedule over epochs. In append mode a schedule changes
-            the length of the dataset from epoch to epoch; a sampler or a wrapper made once, for the length of then,
-            gets an error.
+        synthetic: a generator (drawn live), a :class:`SyntheticDataset`, a bank, or any dataset in the sample contract;
+            or several of them by name, such as ``{'gan': generator, 'paste': bank}``.
+        ratio: synthetic samples per real sample, >= 0, or a schedule over epochs; of several sources one for each name,
+            such as ``{'gan': 0.5, 'paste': Linear(0, 1, 10)}``. In append mode a schedule changes the length of the
+            dataset from epoch to epoch; a sampler or a wrapper made once, for the length of then, gets an error.
         seed: seed of every draw.
         mode: ``'append'`` or ``'replace'``.
         labels: classes of the synthetic samples; None is the real frequencies for a generator, and everything as it
-            comes for a dataset.
+            comes for a dataset. Of several sources one for all, or one for each name.
         prior: (K,) class prior for ``labels='prior'``.
         replacement: draw a synthetic dataset's samples again where it holds fewer than the ratio asks for.
         weight: loss weight of synthetic samples, carried as ``weight``, 1 for real ones; None for no such key.
@@ -80,80 +86,79 @@ class MixedDataset(NonGeoDataset):
 
     Raises:
         TypeError: if a dataset cannot be asked for samples by number, or these are not in the sample contract.
-        ValueError: if the ratio is negative or not finite, or the synthetic dataset holds too few samples.
-        SpecMismatchError: if the two sides do not fit together, or a label is neither a class nor the ignore index.
+        ValueError: if a ratio is negative or not finite, a source holds too few samples, or names of sources are
+            unknown, missing, or keys of samples.
+        SpecMismatchError: if two sides or sources do not fit together, or a label is neither a class nor the ignore
+            index.
         LeakageError: if the generator has seen test pixels of the real dataset's split.
     """
 
     def __init__(
         self,
         real: Dataset[Sample],
-        synthetic: Source,
-        ratio: float | Schedule = 0.5,
+        synthetic: NamedSources,
+        ratio: Ratios = 0.5,
         seed: int = 0,
         mode: Mode = 'append',
-        labels: LabelPolicy | None = None,
+        labels: LabelPolicies = None,
         prior: np.ndarray | None = None,
         replacement: bool = False,
         weight: float | None = None,
         transforms: Callable[[Sample], Sample] | None = None,
         different_scales: bool = False,
     ) -> None:
-        self.schedule, self.mode = as_schedule(ratio), require_mode(mode, 'MixedDataset')
         require_map_style(real, 'MixedDataset')
         self.real, self.num_real = real, len(cast(Any, real))
-        self.seed, self.labels, self.prior, self.weight, self.transforms = seed, labels, prior, weight, transforms
+        self.seed, self.weight, self.transforms = seed, weight, transforms
+        self.real_counts = counts_of(real)
+        draw = Draw(seed, prior=prior, real_counts=self.real_counts, replacement=replacement)
+        self.sources = Sources('MixedDataset', synthetic, ratio, labels, draw, mode, different_scales, self.num_real)
+        self.schedule, self.mode = self.sources.schedule, self.sources.mode
         self._epoch = SharedInt(0)
         self._known: KnownLength | None = None
         if self.mode == 'append' and not isinstance(self.schedule, Constant):
             self._known = KnownLength('MixedDataset', self.schedule, self.length(0))
-        self._orders: dict[int, tuple[Dataset[Sample], np.ndarray]] = {}
-        self.real_counts = counts_of(real)
-        self._numbers, self._scales = ClassNumbers(), Scales(different_scales)
+        self._orders: dict[int, tuple[list[Dataset[Sample]], np.ndarray, np.ndarray]] = {}
+        self._numbers = ClassNumbers()
         self._texts: tuple[str, ...] = ()
-        self._followers: tuple[Any, ...] = ()
         self.num_soft_classes: int | None = None
-        self.pool: SyntheticPool | None = None
-        self.generator: SampleSource | None = None
-        if isinstance(synthetic, Dataset) and self.num_synthetic == 0 and len(cast(Any, synthetic)) == 0:
-            self.spec = spec_of(real)
-            return
-        self.pool = SyntheticPool(
-            synthetic, seed, labels, self.real_counts, prior, self.num_synthetic or None, replacement
-        )
-        self.generator = None if isinstance(synthetic, Dataset) else synthetic
-        self._followers = epoch_followers(synthetic) if isinstance(synthetic, Dataset) else ()
-        self._check(self.pool)
+        self.spec = self.sources.require_mixable(real) if self.sources.pools else spec_of(real)
+        if self.sources.pools:
+            self._check()
 
-    def _check(self, pool: SyntheticPool) -> None:
-        self.spec = require_mixable(self.real, pool)
-        self.num_soft_classes = pool.num_soft_classes
-        if self.num_real and self._mixes:
-            self._numbers = ClassNumbers.of(self.spec, pool)
+    def _check(self) -> None:
+        self.num_soft_classes = self.sources.num_soft_classes
+        if self.num_real and (self._mixes or self.sources.tagged):
             first = fetch(self.real, np.zeros(1, np.int64))
+            self.sources.require_free(first)
+        if self.num_real and self._mixes:
+            self._numbers = self.sources.class_numbers(self.spec)
             self._texts = text_keys(first)
             self._numbers.require(first, 'real')  # a class beyond the last has no soft label either
-            require_same_form(self._complete(first, False), self._complete(pool.example(), True))
-            self._look_at_both(pool)
+            for number, pool in enumerate(self.sources.pools, 1):
+                require_same_form(self._complete(first, 0), self._complete(pool.example(), number))
+            self._look_at_all()
         self._epoch_order(self.epoch)  # too few samples are an error now, not in a worker
 
-    def _look_at_both(self, pool: SyntheticPool) -> None:
+    def _look_at_all(self) -> None:
         """Labels and values of some samples of each side."""
         if (known := labels_of(self.real)) is not None:
             self._numbers.require_values(known, 'real labels')
-        labels: tuple[set[int], set[int]] = (set(), set())
-        drawn = pool.look(LOOKED_AT)
-        self._scales.add('synthetic', drawn['image'])
-        for sample in unstack(drawn):
-            labels[1].update(self._numbers.seen_in(sample))
+        seen: list[set[int]] = [set() for _ in (0, *self.sources.pools)]
+        drawn = [pool.look(LOOKED_AT) for pool in self.sources.pools]
+        for number, (batch, scales) in enumerate(zip(drawn, self.sources.scales, strict=True), 1):
+            scales.add('synthetic', batch['image'])
+            seen[number].update(*map(self._numbers.seen_in, unstack(batch)))
         for sample in some_samples(self.real):
             whole = stack([sample])
             self._numbers.require(whole, 'real')
-            self._scales.add('real', whole['image'])
-            labels[0].update(self._numbers.seen_in(whole))
-        self._numbers.require(drawn, 'synthetic')
-        self._scales.judge()
-        warn_of_doubtful_labels(self._numbers, *labels)
+            for scales in self.sources.scales:
+                scales.add('real', whole['image'])
+            seen[0].update(self._numbers.seen_in(whole))
+        for batch, scales, title, labels in zip(drawn, self.sources.scales, self.sources.titles, seen[1:], strict=True):
+            self._numbers.require(batch, title)
+            scales.judge()
+            warn_of_doubtful_labels(self._numbers, seen[0], labels)
 
     @property
     def ratio(self) -> float:
@@ -162,15 +167,17 @@ class MixedDataset(NonGeoDataset):
 
     @property
     def num_synthetic(self) -> int:
-        """Synthetic samples of the current epoch."""
-        return self._num_synthetic(self.epoch)
+        """Synthetic samples of the current epoch, of all sources."""
+        return sum(self.sources.counts(self.num_real, self.epoch))
 
-    def _num_synthetic(self, epoch: int) -> int:
-        return synthetic_count(self.num_real, self.schedule(epoch), self.mode)
+    @property
+    def source_names(self) -> tuple[str, ...]:
+        """What the numbers in ``source`` mean, real samples first."""
+        return ('real', *(self.sources.names or ('synthetic',)))
 
     def length(self, epoch: int) -> int:
         """Number of samples of an epoch."""
-        return self.num_real + (self._num_synthetic(epoch) if self.mode == 'append' else 0)
+        return self.num_real + (sum(self.sources.counts(self.num_real, epoch)) if self.mode == 'append' else 0)
 
     def __len__(self) -> int:
         """Number of samples of the current epoch."""
@@ -194,48 +201,48 @@ class MixedDataset(NonGeoDataset):
 
     def is_synthetic(self, epoch: int | None = None) -> np.ndarray:
         """(len,) bool: which samples of an epoch are synthetic; of the current one, if None."""
+        return self.source_numbers(epoch) > 0
+
+    def source_numbers(self, epoch: int | None = None) -> np.ndarray:
+        """(len,) int64: 0 for real samples of an epoch, k for those of the k-th source; of the current one, if None."""
         now = self.epoch
-        flags = self._epoch_order(now if epoch is None else epoch)[1] < 0
+        _, firsts, order = self._epoch_order(now if epoch is None else epoch)
         if self._known is not None and epoch in (None, now):
-            self._known.tell(len(flags))
-        return flags
+            self._known.tell(len(order))
+        return np.searchsorted(firsts, -1 - order, side='right')
 
     @property
     def synthetic(self) -> Dataset[Sample]:
         """The synthetic samples of the current epoch."""
-        return self._epoch_order(self.epoch)[0]
+        parts = self._epoch_order(self.epoch)[0]
+        return parts[0] if len(parts) == 1 else ConcatDataset(parts)
 
-    def _epoch_order(self, epoch: int) -> tuple[Dataset[Sample], np.ndarray]:
-        """Synthetic dataset, and (len,) where each sample comes from: i >= 0 is real i, -1 - j is synthetic j."""
+    def _epoch_order(self, epoch: int) -> tuple[list[Dataset[Sample]], np.ndarray, np.ndarray]:
+        """Synthetic datasets; (K,) the first number of each among all their samples; where each sample comes from.
+
+        The last is (len,): i >= 0 is real i, -1 - j is number j among synthetic samples.
+        """
         if epoch not in self._orders:
             if len(self._orders) > 1:  # two iterations may be under way
                 self._orders.pop(next(iter(self._orders)))
             self._orders[epoch] = self._order(epoch)
-        synthetic, order = self._orders[epoch]
-        for follower in self._followers:
-            follower.set_epoch(epoch)
-        return synthetic, order
+        for pool in self.sources.pools:
+            pool.follow(epoch)
+        return self._orders[epoch]
 
-    def _order(self, epoch: int) -> tuple[Dataset[Sample], np.ndarray]:
-        count = self._num_synthetic(epoch)
-        if self.pool is None:
-            synthetic, draws = self.real, np.arange(0)
-        elif self.generator is not None:
-            dataset = SyntheticDataset(
-                self.generator, count, self.seed, self.labels or 'real', self.real_counts, self.prior
-            )
-            dataset.set_epoch(epoch)
-            synthetic, draws = dataset, np.arange(count)
-        else:
-            synthetic = cast('Dataset[Sample]', self.pool.dataset)
-            draws = self.pool.choose(count, epoch)
+    def _order(self, epoch: int) -> tuple[list[Dataset[Sample]], np.ndarray, np.ndarray]:
+        counts = self.sources.counts(self.num_real, epoch)
+        drawn = [pool.epoch(n, epoch) for pool, n in zip(self.sources.pools, counts, strict=False)]
+        firsts = np.cumsum([0, *(len(cast(Any, dataset)) for dataset, _ in drawn)])[: len(drawn)]
+        rows = [first + rows for first, (_, rows) in zip(firsts, drawn, strict=True)]
+        draws = np.concatenate([np.arange(0), *rows])
         order = np.arange(self.length(epoch))
         if self.mode == 'append':
             order[self.num_real :] = -1 - draws
-        elif count:
+        elif len(draws):
             rng = np.random.default_rng(stream_seed(self.seed, epoch, _POSITIONS))
-            order[rng.permutation(self.num_real)[:count]] = -1 - draws
-        return synthetic, order
+            order[rng.permutation(self.num_real)[: len(draws)]] = -1 - draws
+        return [dataset for dataset, _ in drawn], firsts, order
 
     def batch(self, indices: Sequence[int] | Tensor) -> dict[str, Any]:
         """Samples of several indices, stacked, before ``transforms``.
@@ -243,50 +250,66 @@ class MixedDataset(NonGeoDataset):
         Raises:
             IndexError: if an index is out of range.
         """
-        parts = [(new, fetch(side, rows), places) for new, side, rows, places in self._sides(indices)]
-        for new, part, _ in parts:
-            self._numbers.require(part, 'synthetic' if new else 'real')
+        parts = [(number, fetch(dataset, rows), places) for number, dataset, rows, places in self._sides(indices)]
+        for number, part, _ in parts:
+            self._numbers.require(part, self._title(number))
         if len(parts) < 2:
-            return next((self._complete(part, new) for new, part, _ in parts), {})
-        real, drawn = (self._complete(part, new) for new, part, _ in parts)
-        self._scales.see(real['image'], drawn['image'])
-        joined = append_rows(real, drawn)
+            return next((self._complete(part, number) for number, part, _ in parts), {})
+        completed = [self._complete(part, number) for number, part, _ in parts]
+        self._see([(number, whole['image']) for (number, *_), whole in zip(parts, completed, strict=True)])
+        joined = reduce(append_rows, completed)
         back = np.argsort(np.concatenate([places for *_, places in parts]))
         return {
             key: value[torch.from_numpy(back)] if isinstance(value, Tensor) else [value[row] for row in back]
             for key, value in joined.items()
         }
 
-    def _sides(self, indices: Sequence[int] | Tensor) -> list[tuple[bool, Dataset[Sample], np.ndarray, np.ndarray]]:
-        """For real, then synthetic samples, where there are any: which, their dataset, its rows, and their places."""
+    def _sides(self, indices: Sequence[int] | Tensor) -> list[tuple[int, Dataset[Sample], np.ndarray, np.ndarray]]:
+        """For real samples (0), then those of each source where there are any: dataset, its rows, and their places."""
         epoch = indices.epoch if isinstance(indices, EpochIndices) else self.epoch
         wanted, length = np.asarray(indices, dtype=np.int64), self.length(epoch)
         if wanted.size and not 0 <= wanted.min() <= wanted.max() < length:
             why = '' if self._known is None else f'; its schedule {self.schedule} changes their number with the epoch'
             raise IndexError(f'MixedDataset: index out of range for {length} samples{why}')
-        synthetic, order = self._epoch_order(epoch)
-        source = order[wanted]
-        real_places, new_places = np.flatnonzero(source >= 0), np.flatnonzero(source < 0)
-        sides = [
-            (False, self.real, source[real_places], real_places),
-            (True, synthetic, -1 - source[new_places], new_places),
-        ]
-        return [side for side in sides if len(side[-1])]
+        datasets, firsts, order = self._epoch_order(epoch)
+        found = order[wanted]
+        numbers = np.searchsorted(firsts, -1 - found, side='right')
+        sides = []
+        for number in range(len(datasets) + 1):
+            if len(places := np.flatnonzero(numbers == number)):
+                rows = found[places]
+                dataset, rows = (datasets[number - 1], -1 - rows - firsts[number - 1]) if number else (self.real, rows)
+                sides.append((number, dataset, rows, places))
+        return sides
+
+    def _see(self, images: list[tuple[int, Any]]) -> None:
+        """Compare the values of each source with those of real samples, where a batch holds both."""
+        if images and images[0][0] == 0:
+            for number, found in images[1:]:
+                self.sources.scales[number - 1].see(images[0][1], found)
+
+    def _title(self, number: int) -> str:
+        return self.sources.titles[number - 1] if number else 'real'
 
     @property
     def _mixes(self) -> bool:
         """Whether an epoch may hold synthetic samples: epochs of a schedule look alike, those at ratio 0 too."""
-        return self.pool is not None and self.schedule != Constant(0.0)
+        return bool(self.sources.pools) and self.schedule != Constant(0.0)
 
     @property
     def _extras(self) -> dict[str, Any]:
         """What samples are completed with."""
         if not self._mixes:
-            return {'weight': self.weight}
-        return {'num_classes': self.num_soft_classes, 'weight': self.weight, 'texts': self._texts}
+            return {'weight': self.weight, 'tagged': self.sources.tagged}
+        return {
+            'num_classes': self.num_soft_classes,
+            'weight': self.weight,
+            'texts': self._texts,
+            'tagged': self.sources.tagged,
+        }
 
-    def _complete(self, batch: dict[str, Any], synthetic: bool) -> dict[str, Any]:
-        return complete(batch, synthetic, **self._extras)
+    def _complete(self, batch: dict[str, Any], number: int) -> dict[str, Any]:
+        return complete(batch, number, **self._extras)
 
     def __getitem__(self, index: int) -> Sample:
         """One sample, real or synthetic, with ``synthetic`` (bool)."""
@@ -304,24 +327,23 @@ class MixedDataset(NonGeoDataset):
 
     def _samples(self, indices: Sequence[int]) -> list[Sample]:
         samples: list[Sample] = [{} for _ in indices]
-        images: list[list[Tensor]] = []
-        for synthetic, dataset, rows, places in self._sides(indices):
-            if synthetic:
+        images: list[tuple[int, Any]] = []
+        for number, dataset, rows, places in self._sides(indices):
+            if number:
                 batch = fetch(dataset, rows)
-                self._numbers.require(batch, 'synthetic')
+                self._numbers.require(batch, self._title(number))
                 found = unstack(batch)
             else:
                 found = fetch_samples(dataset, rows)
                 self._numbers.require_samples(found, 'real')
-            completed = complete_samples(found, synthetic, **self._extras)
-            if not self._scales.settled:
-                images.append([sample['image'] for sample in completed])
-            if self.transforms is not None and not synthetic and not reads_whole(dataset):
+            completed = complete_samples(found, number, **self._extras)
+            if not all(scales.settled for scales in self.sources.scales):
+                images.append((number, [sample['image'] for sample in completed]))
+            if self.transforms is not None and not number and not reads_whole(dataset):
                 completed = [_own(sample) for sample in completed]
             for place, sample in zip(places, completed, strict=True):
                 samples[place] = sample
-        if len(images) == 2:
-            self._scales.see(*images)
+        self._see(images)
         return samples if self.transforms is None else [self.transforms(sample) for sample in samples]
 
 

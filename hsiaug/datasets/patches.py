@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from typing import Any, ClassVar, NamedTuple, cast
+from typing import Any, ClassVar, NamedTuple, Self, cast
 
 import numpy as np
 import torch
@@ -15,13 +15,15 @@ from torchgeo.datasets import NonGeoDataset
 
 from ..functional.degradation import upsample
 from ..progress import with_progress
-from ..samples import Sample, SampleSpec
+from ..samples import Kind, Sample, SampleSpec
 from ..scenes import Scene
 from ..scenes.patches import PatchPart, PatchSplit
 from .bank_plan import class_fractions
-from .batches import unstack
+from .bank_record import layout
+from .batches import as_tensor, unstack
 from .image_files import fill_missing
 from .preview import _mask_legend, false_colour, mask_colour
+from .wrapped import spec_of
 
 IGNORE = 255
 """Value in masks of pixels that count neither in losses nor in metrics."""
@@ -37,7 +39,43 @@ class HeldSamples(NonGeoDataset):
     spec: SampleSpec
     keys: ClassVar[tuple[str, ...]]
     """Keys of a sample; an attribute each."""
+    kind: ClassVar[Kind]
     transforms: Callable[[Sample], Sample] | None = None
+
+    @classmethod
+    def from_dataset(cls, dataset: Dataset[Sample], spec: SampleSpec | None = None, progress: bool = False) -> Self:
+        """All samples of a dataset, read into memory as they are.
+
+        Args:
+            dataset: map-style, in the sample contract, such as a torchgeo dataset; masks may be (H, W) or (1, H, W).
+            spec: what they are; the dataset's own if None.
+            progress: show a progress bar.
+
+        Raises:
+            ValueError: if no spec is known, or the samples do not fit it.
+        """
+        spec, who, length = spec or spec_of(dataset), cls.__name__, len(cast(Any, dataset))
+        if spec is None:
+            raise ValueError(f'{who}: {type(dataset).__name__} has no spec; give one that says what it holds')
+        if spec.kind != cls.kind:
+            raise ValueError(f'{who}: a spec of kind {cls.kind!r} is needed, found {spec.kind!r}')
+        held = {key: torch.empty(length, *shape, dtype=dtype) for key, (dtype, shape) in layout(spec, False).items()}
+        for index in with_progress(range(length), progress, desc=f'{cls.kind} samples', unit='sample'):
+            read = dataset[index]
+            sample = {key: as_tensor(read[key]) for key in cls.keys}
+            image, target = (tuple(sample[key].shape) for key in cls.keys)
+            if (
+                image != held['image'].shape[1:]
+                or sample[spec.target_key].numel() != held[spec.target_key][index].numel()
+            ):
+                raise ValueError(
+                    f'{who}: sample {index} has image {image} and {spec.target_key} {target}, expected '
+                    f'{tuple(held["image"].shape[1:])} and {tuple(held[spec.target_key].shape[1:])}; cut images of other '
+                    'sizes into windows, those of two dates with BitemporalScene.from_dataset'
+                )
+            for key, value in sample.items():
+                held[key][index] = value.reshape(held[key].shape[1:])
+        return cls(**held, spec=spec, split=getattr(dataset, 'split', None))  # type: ignore[call-arg]
 
     def __len__(self) -> int:
         """Number of samples."""
@@ -123,6 +161,8 @@ class PatchDataset(HeldImages):
         ValueError: if images, masks and spec do not fit together, or hold values that they must not.
     """
 
+    kind = 'segmentation'
+
     def _require(self, image: Tensor, mask: Tensor, spec: SampleSpec) -> None:
         require_patches(image, mask, spec, 'PatchDataset')
 
@@ -150,36 +190,6 @@ class PatchDataset(HeldImages):
         for k, pixels in enumerate(window_pixels(scene, corners, size)):
             mask[k] = index_labels(np.where(scene.valid[pixels], flat[pixels], -1), split.classes)
         return cls(read_windows(scene, corners, size), torch.from_numpy(mask), spec, split, transforms)
-
-    @classmethod
-    def from_dataset(
-        cls, dataset: Dataset[Sample], spec: SampleSpec | None = None, progress: bool = False
-    ) -> PatchDataset:
-        """All samples of a segmentation dataset, read into memory as they are.
-
-        Args:
-            dataset: map-style, with ``image`` (C, H, W) and ``mask`` (H, W) or (1, H, W), such as a torchgeo dataset.
-            spec: what they are; the dataset's own if None.
-            progress: show a progress bar.
-
-        Raises:
-            ValueError: if no spec is known, or the samples do not fit it.
-        """
-        spec = getattr(dataset, 'spec', None) if spec is None else spec
-        if not isinstance(spec, SampleSpec):
-            raise ValueError(f'PatchDataset: {type(dataset).__name__} has no spec; give one that says what it holds')
-        length = len(cast(Any, dataset))
-        image = torch.empty(length, spec.bands, *(spec.size or ()))
-        mask = torch.empty(length, *(spec.size or ()), dtype=torch.int64)
-        for index in with_progress(range(length), progress, desc='patches', unit='patch'):
-            sample = dataset[index]
-            if sample['image'].shape != image.shape[1:] or sample['mask'].numel() != mask[index].numel():
-                raise ValueError(
-                    f'PatchDataset: sample {index} has image {tuple(sample["image"].shape)} and mask '
-                    f'{tuple(sample["mask"].shape)}, expected {tuple(image.shape[1:])} and {spec.size}'
-                )
-            image[index], mask[index] = sample['image'], sample['mask'].reshape(mask.shape[1:])
-        return cls(image, mask, spec, getattr(dataset, 'split', None))
 
     def plot(self, sample: Sample, show_titles: bool = True, suptitle: str | None = None) -> Figure:
         """Draw one patch in false colour with its mask; see :func:`plot_patch`."""

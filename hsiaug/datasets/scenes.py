@@ -5,16 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, cast
 
 import numpy as np
 import torch
 from matplotlib.figure import Figure
 from torch import Tensor
-from torch.utils.data import Dataset
 from torchgeo.datasets import NonGeoDataset
 
-from ..progress import with_progress
 from ..samples import Sample, SampleSpec, class_counts
 from ..scenes import Scene
 from ..scenes.labelled_patches import LabelledPatchSplit
@@ -39,7 +36,7 @@ class SceneDataset(HeldSamples):
         ValueError: if images, labels and spec do not fit together, or hold values that they must not.
     """
 
-    keys = ('image', 'label')
+    keys, kind = ('image', 'label'), 'scene'
 
     def __init__(
         self,
@@ -73,35 +70,6 @@ class SceneDataset(HeldSamples):
         corners, labels = split.patches(part)
         spec = scene.spec(split.classes, 'scene', (split.patch, split.patch))
         return cls(read_windows(scene, corners, split.patch), torch.from_numpy(labels), spec, split, transforms)
-
-    @classmethod
-    def from_dataset(
-        cls, dataset: Dataset[Sample], spec: SampleSpec | None = None, progress: bool = False
-    ) -> SceneDataset:
-        """All samples of a dataset of labelled images, read into memory as they are.
-
-        Args:
-            dataset: map-style, with ``image`` (C, H, W) and ``label``, such as a :class:`SceneFolder`.
-            spec: what they are; the dataset's own if None.
-            progress: show a progress bar.
-
-        Raises:
-            ValueError: if no spec is known, or the samples do not fit it.
-        """
-        spec = getattr(dataset, 'spec', None) if spec is None else spec
-        if not isinstance(spec, SampleSpec):
-            raise ValueError(f'SceneDataset: {type(dataset).__name__} has no spec; give one that says what it holds')
-        length = len(cast(Any, dataset))
-        image, label = torch.empty(length, spec.bands, *(spec.size or ())), torch.empty(length, dtype=torch.int64)
-        for index in with_progress(range(length), progress, desc='images', unit='image'):
-            sample = dataset[index]
-            if sample['image'].shape != image.shape[1:]:
-                raise ValueError(
-                    f'SceneDataset: sample {index} has image {tuple(sample["image"].shape)}, expected '
-                    f'{tuple(image.shape[1:])}'
-                )
-            image[index], label[index] = sample['image'], int(sample['label'])
-        return cls(image, label, spec, getattr(dataset, 'split', None))
 
     def subset(self, rows: Sequence[int] | Tensor) -> SceneDataset:
         """A dataset of some of the samples, for example a fold."""

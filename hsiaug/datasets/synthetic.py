@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils.data import get_worker_info
 from torchgeo.datasets import NonGeoDataset
 
-from ..samples import Sample, SampleSource, SampleSpec
+from ..samples import Sample, SampleSource, SampleSpec, Traits
 from .batches import gather_chunks, unstack
 from .labels import LabelPolicy, synthetic_counts
 from .shared import SharedInt
@@ -31,7 +31,7 @@ def default_chunk(spec: SampleSpec) -> int:
 
 def require_drawable(generator: object) -> None:
     """Refuse a generator on a GPU in a data-loader worker, where CUDA would fail in the middle of an epoch."""
-    if get_worker_info() is not None and getattr(generator, 'device', torch.device('cpu')).type != 'cpu':
+    if get_worker_info() is not None and Traits.of(generator).device.type != 'cpu':
         raise RuntimeError(
             'a generator on a GPU cannot run in data-loader workers; move it to the CPU, use num_workers=0, or sample '
             'a bank beforehand'
@@ -74,12 +74,10 @@ class SyntheticDataset(NonGeoDataset):
             raise ValueError(f'SyntheticDataset: length >= 0 and chunk >= 1 expected, found {length} and {chunk}')
         self.generator, self.length, self.seed, self.chunk = generator, length, seed, chunk
         self.spec, self.provenance = generator.spec, generator.provenance
-        self.soft_labels = bool(getattr(generator, 'soft_labels', False))
-        if real_counts is None and (frequencies := getattr(generator, 'class_prior', None)) is not None:
-            real_counts = frequencies.cpu().numpy()
-        self.counts = synthetic_counts(
-            labels, length, self.spec.classes, real_counts, prior, getattr(generator, 'left_out', ())
-        )
+        traits = Traits.of(generator)
+        self.soft_labels = traits.soft_labels
+        real_counts = traits.frequencies if real_counts is None else real_counts
+        self.counts = synthetic_counts(labels, length, self.spec.classes, real_counts, prior, traits.left_out)
         self._epoch = SharedInt(0)
         self._cache: OrderedDict[tuple[int, int], dict[str, Tensor]] = OrderedDict()
         self._cache_chunks = cache_chunks

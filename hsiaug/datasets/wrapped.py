@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.data import ConcatDataset, DataLoader, Dataset, IterableDataset, StackDataset, Subset
 from torchgeo.datasets import GeoDataset, UnionDataset
 
-from ..samples import Provenance, Sample, SampleSpec, SpecMismatchError, require_compatible
+from ..samples import Provenance, Sample, SampleSpec, SpecMismatchError, require_compatible, target_of
 from .batches import CONTRACT, kind_of, require_sample
 
 _DEEPEST = 16
@@ -132,7 +132,7 @@ def _as_seen(spec: SampleSpec, wrapper: Any) -> SampleSpec | None:
         classes=spec.classes if names is None else names,
         size=None if kind == 'spectrum' else (shape[-2], shape[-1]),
         wavelengths=spec.wavelengths if bands == spec.bands else None,
-        ignore_index=spec.ignore_index if kind in ('segmentation', 'change') else None,
+        ignore_index=spec.ignore_index if target_of(kind) == 'mask' else None,
     )
 
 

@@ -16,7 +16,7 @@ from torchgeo.datasets import NonGeoDataset
 from .. import __version__
 from ..datasets.batches import fetch, unstack
 from ..datasets.synthetic import stream_seed
-from ..samples import Footprint, Provenance, Sample, SampleSource, SampleSpec, require_compatible, same_scene
+from ..samples import Footprint, Provenance, Sample, SampleSource, SampleSpec, Traits, require_compatible, same_scene
 from ..settings import check_value
 from .gate import Gate, GateReport, Gates
 
@@ -69,14 +69,14 @@ class Gated(nn.Module):
                 f'Gated: leave_out names some of the classes {list(self.spec.classes)}, found {sorted(leave_out)}'
             )
         self.provenance = joint_provenance(generator.provenance, self.gates)
-        self.soft_labels = bool(getattr(generator, 'soft_labels', False))
+        self.soft_labels = Traits.of(generator).soft_labels
         self.report = GateReport([gate.name for gate in self.gates])
 
     @property
     def settings(self) -> dict[str, Any]:
         """JSON-ready: what tells these samples from others of the same generator."""
         return {
-            'generator': getattr(self.generator, 'settings', None),
+            'generator': Traits.of(self.generator).settings,
             'gates': self.gates.settings(),
             'tries': self.tries,
             'leave_out': list(self.left_out),
@@ -85,7 +85,7 @@ class Gated(nn.Module):
     @property
     def class_prior(self) -> Tensor | None:
         """(K,) training frequencies of the generator without classes left out, None where it does not know them."""
-        prior = getattr(self.generator, 'class_prior', None)
+        prior = Traits.of(self.generator).class_prior
         if prior is None or not self.left_out:
             return prior
         kept = prior * torch.tensor([name not in self.left_out for name in self.spec.classes], device=prior.device)
@@ -94,7 +94,7 @@ class Gated(nn.Module):
     @property
     def device(self) -> torch.device:
         """Where samples are drawn. Gates judge on the CPU."""
-        return getattr(self.generator, 'device', torch.device('cpu'))
+        return Traits.of(self.generator).device
 
     def sample(self, n: int, labels: Tensor | None = None, seed: int | None = None) -> dict[str, Tensor]:
         """Draw a batch of samples that pass all gates; arguments as for a generator.
@@ -201,7 +201,7 @@ class GatedDataset(NonGeoDataset):
         if not isinstance(spec, SampleSpec):
             raise ValueError(f'GatedDataset: {type(dataset).__name__} has no spec that says what it holds')
         self.dataset, self.spec = dataset, require_fitted(self.gates, spec)
-        self.provenance = joint_provenance(getattr(dataset, 'provenance', None), self.gates)
+        self.provenance = joint_provenance(Traits.of(dataset).provenance, self.gates)
         keep, self.report = self.gates.review(dataset)
         self.rows = np.flatnonzero(keep.numpy())
         if not len(self.rows):

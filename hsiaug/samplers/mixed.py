@@ -25,7 +25,8 @@ class MixedBatchSampler(BatchSampler):
     """Batches that hold real and synthetic samples in the ratio of the epoch, each batch to within one sample.
 
     Position t of an epoch is synthetic where ⌊(t+1)f⌋ exceeds ⌊t·f⌋, f being the synthetic share of the epoch; real
-    and synthetic samples are shuffled among themselves and dealt onto these positions. Every sample of the epoch comes
+    and synthetic samples are shuffled among themselves and dealt onto these positions, several sources evenly among one
+    another. Every sample of the epoch comes
     exactly once, on one rank. Under DDP batch b of rank r is slice b·W + r of that one sequence; all ranks get the same
     number of batches, and the last ones differ by at most one sample in size.
 
@@ -143,15 +144,19 @@ class MixedBatchSampler(BatchSampler):
 
     def _sequence(self, epoch: int) -> np.ndarray:
         """(len,) the epoch's indices, synthetic ones evenly among real ones."""
-        flags = self.dataset.is_synthetic(epoch)
+        numbers = self.dataset.source_numbers(epoch)
         rng = np.random.default_rng(stream_seed(self.seed, epoch, _SHUFFLE))
-        sides = [np.flatnonzero(flags), np.flatnonzero(~flags)]
+        sides = [np.flatnonzero(numbers == k) for k in (*range(1, len(self.dataset.source_names)), 0)]
         if self.shuffle:
             sides = [rng.permutation(rows) for rows in sides]
-        total, held = len(flags), len(sides[0])
+        *sources, real = sides
+        if len(sources) > 1:  # one source as evenly among the others as all are among real samples
+            turns = np.concatenate([(np.arange(len(rows)) + 0.5) / max(len(rows), 1) for rows in sources])
+            sources = [np.concatenate(sources)[np.argsort(turns, kind='stable')]]
+        total, held = len(numbers), len(sources[0])
         places = np.diff(np.arange(total + 1) * held // max(total, 1)).astype(bool)
         sequence = np.empty(total, dtype=np.int64)
-        sequence[places], sequence[~places] = sides
+        sequence[places], sequence[~places] = sources[0], real
         return sequence
 
 

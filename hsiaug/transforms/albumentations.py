@@ -16,14 +16,12 @@ from torch import Tensor
 from torch.utils.data import Dataset, get_worker_info
 
 from ..datasets.batches import as_tensor
-from ..datasets.checks import ClassNumbers, Scales
-from ..datasets.labels import LabelPolicy
-from ..datasets.pool import Source, SyntheticPool
-from ..ratio import Schedule
-from ..samples import SpecMismatchError
+from ..datasets.pool import Draw
+from ..datasets.sources import LabelPolicies, NamedSources, Ratios
+from ..samples import SpecMismatchError, target_of
 from .gated_albumentations import GatedTransform
 
-_TARGETS = {'segmentation': 'mask', 'scene': 'label'}  # what goes with the image, by kind
+_KINDS = ('scene', 'segmentation')  # that albumentations can carry
 _BITS = 62
 
 
@@ -43,9 +41,9 @@ class SyntheticMix(GatedTransform):
 
     Args:
         source: a generator (drawn live, on the CPU), a synthetic dataset, a bank, or any dataset in the sample
-            contract, with samples of the kind ``'segmentation'`` or ``'scene'``.
+            contract, with samples of the kind ``'segmentation'`` or ``'scene'``; or several of them by name.
         ratio: synthetic samples per real one, so that a sample is replaced with probability ratio/(1+ratio); a
-            number, or a schedule that :meth:`set_epoch` follows.
+            number, or a schedule that :meth:`set_epoch` follows; of several sources one for each name.
         p: the fraction that is synthetic; give either this or ``ratio``.
         labels: classes of the synthetic samples; None takes them as the source gives them.
         real_counts: (K,) real samples (for masks: pixels) per class, for policies that need them.
@@ -63,25 +61,26 @@ class SyntheticMix(GatedTransform):
 
     def __init__(
         self,
-        source: Source,
-        ratio: float | Schedule | None = None,
+        source: NamedSources,
+        ratio: Ratios | None = None,
         p: float | None = None,
-        labels: LabelPolicy | None = None,
+        labels: LabelPolicies = None,
         real_counts: np.ndarray | None = None,
         prior: np.ndarray | None = None,
         different_scales: bool = False,
     ) -> None:
-        super().__init__(ratio, p)
-        self.pool = SyntheticPool(source, labels=labels, real_counts=real_counts, prior=prior)
-        if (kind := self.pool.kind) not in _TARGETS:
+        draw = Draw(prior=prior, real_counts=real_counts)
+        self.sources, total = self._gate_by(source, ratio, p, labels, draw, different_scales)
+        super().__init__(total, p)
+        if (kind := self.sources.pools[0].kind) not in _KINDS:
             raise TypeError(
                 f'SyntheticMix: the source holds samples of kind {kind!r}, and an albumentations pipeline can replace '
-                f'{sorted(_TARGETS)} only; use hsiaug.transforms.SyntheticMix, a module from dict to dict, on batches'
+                f'{_KINDS} only; use hsiaug.transforms.SyntheticMix, a module from dict to dict, on batches'
             )
-        self.target = _TARGETS[kind]
-        self._numbers = ClassNumbers.of(self.pool.spec, self.pool)
-        self._scales = Scales(different_scales)
+        self.target = target_of(kind)
+        self._numbers = self.sources.class_numbers(self.sources.spec)
         self._drawn: tuple[int, dict[str, np.ndarray]] | None = None
+        self._number = np.zeros(1, dtype=np.int64)
 
     # --- targets ----------------------------------------------------------------------------------------------------
 
@@ -146,14 +145,13 @@ class SyntheticMix(GatedTransform):
             SpecMismatchError: if it is of another shape.
         """
         if img.dtype != np.float32:
-            unit = (self.pool.spec and self.pool.spec.unit) or 'unknown'
+            unit = (self.sources.spec and self.sources.spec.unit) or 'unknown'
             raise TypeError(
                 f'SyntheticMix: found an image of dtype {img.dtype}, expected float32 in the unit of the source '
                 f'({unit}); convert real images before the pipeline'
             )
         synthetic = self._sample(draw)['image']
-        if not self._scales.settled:
-            self._scales.see(torch.from_numpy(img[None]), torch.from_numpy(synthetic[None]))
+        self.sources.see(torch.from_numpy(img[None]), torch.from_numpy(synthetic[None]), self._number)
         return _as_real('image', img, np.moveaxis(synthetic, 0, -1))
 
     def apply_to_mask(self, mask: np.ndarray, *args: Any, draw: int, **params: Any) -> np.ndarray:
@@ -181,14 +179,14 @@ class SyntheticMix(GatedTransform):
     def _sample(self, draw: int) -> dict[str, np.ndarray]:
         """The synthetic sample that a seed names; the targets of a call ask for it in turn."""
         if self._drawn is None or self._drawn[0] != draw:
-            batch = self.pool.random(1, draw)
+            batch, self._number = self.sources.random(1, draw, self.probability.epoch)
             self._numbers.require(batch, 'synthetic')
             self._drawn = draw, {key: batch[key][0].cpu().numpy() for key in ('image', self.target)}
         return self._drawn[1]
 
     def __repr__(self) -> str:
         """Probability and source, without what the source holds."""
-        return f'SyntheticMix({self.probability}, source={self.pool})'
+        return f'SyntheticMix({self.probability}, source={self.sources})'
 
 
 def _as_real(what: str, real: np.ndarray, synthetic: np.ndarray) -> np.ndarray:

@@ -103,11 +103,10 @@ class GeneratorAugmentation(nn.Module):
 
     def _require_target(self, batch: Mapping[str, Any]) -> None:
         spec, image = self.augmenter.spec, batch['image']
-        target = 'mask' if spec.kind in ('segmentation', 'change') else 'label'
-        if target not in batch:
+        if spec.target_key not in batch:
             raise SpecMismatchError(
-                f'GeneratorAugmentation: the generator alters samples of kind {spec.kind!r} with {target!r}, the batch '
-                f'has {sorted(batch)}; give both, for an altered image needs its target altered alike'
+                f'GeneratorAugmentation: the generator alters samples of kind {spec.kind!r} with {spec.target_key!r}, the '
+                f'batch has {sorted(batch)}; give both, for an altered image needs its target altered alike'
             )
         expected = (len(image), *image.shape[-2:])
         if spec.kind == 'segmentation' and tuple(batch['mask'].shape) != expected:

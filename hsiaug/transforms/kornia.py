@@ -15,10 +15,8 @@ from kornia.augmentation import AugmentationSequential
 from torch import Tensor
 
 from ..datasets.batches import cast_like, put_rows
-from ..datasets.checks import ClassNumbers, Scales
-from ..datasets.labels import LabelPolicy
-from ..datasets.pool import Source, SyntheticPool
-from ..ratio import Schedule
+from ..datasets.pool import Draw
+from ..datasets.sources import LabelPolicies, NamedSources, Ratios
 from ..samples import SpecMismatchError
 from .gated_kornia import GatedAugmentation, Params
 
@@ -42,9 +40,9 @@ class RandomSyntheticMix(GatedAugmentation):
 
     Args:
         source: a generator (drawn live), a synthetic dataset, a bank, or any dataset in the sample contract, with
-            samples of the kind ``'segmentation'``.
+            samples of the kind ``'segmentation'``; or several of them by name.
         ratio: synthetic samples per real one, so that each sample is replaced with probability ratio/(1+ratio); a
-            number, or a schedule that :meth:`set_epoch` follows.
+            number, or a schedule that :meth:`set_epoch` follows; of several sources one for each name.
         p: the fraction that is synthetic; give either this or ``ratio``.
         labels: class mixture of the synthetic masks; None takes them as the source gives them.
         real_counts: (K,) real pixels per class, for policies that need them.
@@ -65,10 +63,10 @@ class RandomSyntheticMix(GatedAugmentation):
 
     def __init__(
         self,
-        source: Source,
-        ratio: float | Schedule | None = None,
+        source: NamedSources,
+        ratio: Ratios | None = None,
         p: float | None = None,
-        labels: LabelPolicy | None = None,
+        labels: LabelPolicies = None,
         real_counts: np.ndarray | None = None,
         prior: np.ndarray | None = None,
         same_on_batch: bool = False,
@@ -76,18 +74,18 @@ class RandomSyntheticMix(GatedAugmentation):
         image_only: bool = False,
         different_scales: bool = False,
     ) -> None:
-        super().__init__(ratio, p, same_on_batch, keepdim)
-        self.pool = SyntheticPool(source, labels=labels, real_counts=real_counts, prior=prior)
-        if self.pool.kind != 'segmentation':
+        draw = Draw(prior=prior, real_counts=real_counts)
+        self.sources, total = self._gate_by(source, ratio, p, labels, draw, different_scales)
+        super().__init__(total, p, same_on_batch, keepdim)
+        if wrong := [pool.kind for pool in self.sources.pools if pool.kind != 'segmentation']:
             raise TypeError(
-                f'RandomSyntheticMix: the source holds samples of kind {self.pool.kind!r}, and a child of kornia can '
+                f'RandomSyntheticMix: the source holds samples of kind {wrong[0]!r}, and a child of kornia can '
                 "replace image-mask pairs ('segmentation') only; use hsiaug.transforms.SyntheticMix, a module from "
                 'dict to dict, beside the kornia container'
             )
         self.image_only = image_only
-        self._numbers = ClassNumbers.of(self.pool.spec, self.pool)
-        self._scales = Scales(different_scales)
-        self._drawn: tuple[tuple[int, int], dict[str, Tensor]] | None = None
+        self._numbers = self.sources.class_numbers(self.sources.spec)
+        self._drawn: tuple[tuple[int, int], dict[str, Tensor], np.ndarray] | None = None
         self._awaits_mask: tuple[int, int] | None = None
 
     def forward_parameters(self, batch_shape: tuple[int, ...]) -> Params:
@@ -150,9 +148,10 @@ class RandomSyntheticMix(GatedAugmentation):
         """``input`` (B, ...) with its gated rows out of the draw that ``params`` name."""
         if len(rows) == 0:
             return input
-        synthetic, draw = self._draw(params, input.device)[key], params['draw'].cpu()[rows]
+        batch, numbers = self._draw(params, input.device)
+        synthetic, draw = batch[key], params['draw'].cpu()[rows]
         if not torch.equal(draw, torch.arange(len(synthetic), device='cpu')):  # the usual case needs no copy
-            synthetic = synthetic[draw]
+            synthetic, numbers = synthetic[draw], numbers[draw.numpy()]
         if key == 'mask':
             synthetic = synthetic.unsqueeze(1)
         if synthetic.shape[1:] != input.shape[1:]:
@@ -166,18 +165,18 @@ class RandomSyntheticMix(GatedAugmentation):
             for mask in _masks_as_given():
                 cast_like(synthetic, mask, 'mask', 'RandomSyntheticMix')
         else:
-            self._scales.see(input, synthetic)
+            self.sources.see(input, synthetic, numbers)
         return put_rows(input, rows, cast_like(synthetic, input, key, 'RandomSyntheticMix'))
 
-    def _draw(self, params: Params, device: torch.device) -> dict[str, Tensor]:
-        """The draw that ``params`` name; image and mask ask for the same one in turn."""
+    def _draw(self, params: Params, device: torch.device) -> tuple[dict[str, Tensor], np.ndarray]:
+        """The draw that ``params`` name, and the source of each sample; image and mask ask for the same one in turn."""
         name = draw_name(params)
         if self._drawn is None or self._drawn[0] != name:
             seed, count = name
             if device.type != 'cpu':
-                self.pool.to(device)  # a live generator draws where the batch is
-            self._drawn = name, self.pool.random(count, seed)
-        return self._drawn[1]
+                self.sources.to(device)  # a live generator draws where the batch is
+            self._drawn = name, *self.sources.random(count, seed, self.probability.epoch)
+        return self._drawn[1:]
 
     def _expect_masks(self, params: Params) -> None:
         """Remember that images were mixed: their masks come later, and nothing else tells that they never do."""
@@ -193,7 +192,7 @@ class RandomSyntheticMix(GatedAugmentation):
 
     def __repr__(self) -> str:
         """Probability and source, without what the source holds."""
-        return f'RandomSyntheticMix({self.probability}, source={self.pool}, same_on_batch={self.same_on_batch})'
+        return f'RandomSyntheticMix({self.probability}, source={self.sources}, same_on_batch={self.same_on_batch})'
 
 
 def _masks_as_given() -> Iterator[Tensor]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import reduce
 from typing import Any, cast
 
 import numpy as np
@@ -17,15 +18,16 @@ from ..datasets.batches import (
     complete,
     in_dtypes_of,
     replace_rows,
+    require_same_form,
     require_sample,
     text_keys,
 )
-from ..datasets.checks import ClassNumbers, Scales, require_mixable
-from ..datasets.labels import LabelPolicy
-from ..datasets.pool import Source, SyntheticPool
+from ..datasets.checks import ClassNumbers
+from ..datasets.pool import Draw, SyntheticPool
+from ..datasets.sources import LabelPolicies, NamedSources, Ratios, Sources
 from ..datasets.synthetic import stream_seed
 from ..datasets.wrapped import counts_of
-from ..ratio import Mode, Schedule, as_schedule, require_mode, synthetic_count
+from ..ratio import Mode
 from ..samples import Sample, SpecMismatchError
 
 _PLACES = -6  # a stream of its own
@@ -39,17 +41,19 @@ class SyntheticMix(nn.Module):
     augmentation, which then run on synthetic samples too. In eval mode batches pass untouched.
 
     Synthetic sample (seed, epoch, number) is the same however batches are cut; under DDP rank r takes numbers r, r + W,
-    ... Call :meth:`set_epoch` where an epoch begins, or a dataset without ``replacement`` runs out. ``real_seen`` and
-    ``synthetic_seen`` count what has passed; position and counts are part of the state dict, so that a resumed training
-    continues where it was. A batch that a loop has converted, to bfloat16 say, gets synthetic samples in its dtype.
+    ... Call :meth:`set_epoch` where an epoch begins, or a dataset without ``replacement`` runs out. ``real_seen``,
+    ``synthetic_seen`` and, of named sources, ``source_seen`` count what has passed; position and counts are part of the
+    state dict, so that a resumed training continues where it was. A batch that a loop has converted, to bfloat16 say,
+    gets synthetic samples in its dtype.
 
     Args:
-        source: a generator (moved to the batch's device and drawn live), a bank, or any dataset in the sample contract.
-        ratio: synthetic samples per real sample, >= 0, or a schedule over epochs.
+        source: a generator (moved to the batch's device and drawn live), a bank, or any dataset in the sample contract;
+            or several of them by name, see :class:`~hsiaug.datasets.MixedDataset`.
+        ratio: synthetic samples per real sample, >= 0, or a schedule over epochs; of several sources one for each name.
         mode: ``'replace'`` or ``'append'``.
         seed: of every draw.
         labels: classes of the synthetic samples; None is the real frequencies for a generator, and everything as it
-            comes for a dataset.
+            comes for a dataset. Of several sources one for all, or one for each name.
         real_counts: (K,) real samples per class, for policies that need them.
         prior: (K,) class prior for ``labels='prior'``.
         replacement: use a dataset's samples again within an epoch.
@@ -69,11 +73,11 @@ class SyntheticMix(nn.Module):
 
     def __init__(
         self,
-        source: Source,
-        ratio: float | Schedule = 0.5,
+        source: NamedSources,
+        ratio: Ratios = 0.5,
         mode: Mode = 'replace',
         seed: int = 0,
-        labels: LabelPolicy | None = None,
+        labels: LabelPolicies = None,
         real_counts: np.ndarray | None = None,
         prior: np.ndarray | None = None,
         replacement: bool = False,
@@ -82,22 +86,18 @@ class SyntheticMix(nn.Module):
         different_scales: bool = False,
     ) -> None:
         super().__init__()
-        self.schedule, self.mode, self.seed, self.weight = (
-            as_schedule(ratio),
-            require_mode(mode, 'SyntheticMix'),
-            seed,
-            weight,
-        )
+        self.seed, self.weight = seed, weight
         # Not a submodule: an optimiser must not see the generator's parameters, nor a checkpoint hold them again.
         counts = counts_of(real) if real_counts is None and real is not None else real_counts
-        self.pool = SyntheticPool(source, seed, labels, counts, prior, replacement=replacement)
-        self.epoch = self.step = self._seen = self._drawn = 0
-        self.real_seen = self.synthetic_seen = 0
-        self._spec, self._expected = self.pool.spec, 0
+        draw = Draw(seed, prior=prior, real_counts=counts, replacement=replacement)
+        self.sources = Sources('SyntheticMix', source, ratio, labels, draw, mode, different_scales)
+        self.schedule, self.mode = self.sources.schedule, self.sources.mode
+        self.epoch = self.step = self._seen = self.real_seen = 0
+        self._drawn, self._passed = ([0] * len(self.sources.pools) for _ in range(2))  # of each source: epoch, in all
+        self._spec, self._expected = self.sources.spec, 0
         self._numbers: ClassNumbers | None = None  # known with the first batch: a live generator is not drawn before
-        self._scales = Scales(different_scales)
         if real is not None:
-            self._spec = require_mixable(real, self.pool)
+            self._spec = self.sources.require_mixable(real)
             self.expect(len(cast(Any, real)))
 
     @property
@@ -105,9 +105,19 @@ class SyntheticMix(nn.Module):
         """Synthetic samples per real sample in the current epoch."""
         return self.schedule(self.epoch)
 
+    @property
+    def synthetic_seen(self) -> int:
+        """Synthetic samples that have passed."""
+        return sum(self._passed)
+
+    @property
+    def source_seen(self) -> dict[str, int]:
+        """Samples of each named source that have passed."""
+        return dict(zip(self.sources.names, self._passed, strict=False))
+
     def set_epoch(self, epoch: int) -> None:
         """Begin an epoch: its own samples, places and ratio."""
-        self.epoch, self.step, self._seen, self._drawn = epoch, 0, 0, 0
+        self.epoch, self.step, self._seen, self._drawn = epoch, 0, 0, [0] * len(self._drawn)
         self._require_enough(epoch)
 
     def expect(self, real_samples: int, epochs: int = 1) -> None:
@@ -121,13 +131,16 @@ class SyntheticMix(nn.Module):
             ValueError: if the source holds fewer samples than an epoch asks for.
         """
         self._expected = real_samples
-        for ratio in {self.schedule(epoch): epoch for epoch in range(self.epoch, self.epoch + epochs)}.values():
-            self._require_enough(ratio)
+        ahead = range(self.epoch, self.epoch + epochs)
+        for epoch in {tuple(self.sources.ratios(epoch)): epoch for epoch in ahead}.values():
+            self._require_enough(epoch)
 
     def _require_enough(self, epoch: int) -> None:
-        ratio, world = self.schedule(epoch), _rank_and_world()[1]
-        if self._expected and ratio:
-            self.pool.require_enough(world * synthetic_count(-(-self._expected // world), ratio, self.mode))
+        world = _rank_and_world()[1]
+        counts = self.sources.counts(-(-self._expected // world), epoch) if self._expected else ()
+        for pool, count in zip(self.sources.pools, counts, strict=False):
+            if count:
+                pool.require_enough(world * count)
 
     @torch.no_grad()
     def forward(self, batch: Mapping[str, Any]) -> dict[str, Any]:
@@ -145,59 +158,80 @@ class SyntheticMix(nn.Module):
         if not self.training:
             return dict(batch)
         size, device = batch_size(batch), batch['image'].device
-        count = synthetic_count(self._seen + size, self.ratio, self.mode) - synthetic_count(
-            self._seen, self.ratio, self.mode
-        )
+        after, before = (self.sources.counts(seen, self.epoch) for seen in (self._seen + size, self._seen))
+        counts = [one - other for one, other in zip(after, before, strict=True)]
         if self.ratio == 0:
-            mixed = complete(batch, False, None, self.weight)
+            self.sources.require_free(list(batch))
+            mixed = complete(batch, 0, None, self.weight, tagged=self.sources.tagged)
         else:
-            self.pool.to(device)
-            mixed = self._mix(batch, size, count)
-        self.step, self._seen, self._drawn = self.step + 1, self._seen + size, self._drawn + count
-        self.synthetic_seen += count
-        self.real_seen += size - (count if self.mode == 'replace' else 0)
+            self.sources.to(device)
+            mixed = self._mix(batch, size, counts)
+        self.step, self._seen = self.step + 1, self._seen + size
+        self._drawn, self._passed = (
+            [held + count for held, count in zip(of, counts, strict=True)] for of in (self._drawn, self._passed)
+        )
+        self.real_seen += size - (sum(counts) if self.mode == 'replace' else 0)
         return mixed
 
-    def _mix(self, batch: Mapping[str, Any], size: int, count: int) -> dict[str, Any]:
+    def _mix(self, batch: Mapping[str, Any], size: int, counts: Sequence[int]) -> dict[str, Any]:
         rank, world = _rank_and_world()
-        numbers = (self._drawn + np.arange(count)) * world + rank
-        classes, texts = self.pool.num_soft_classes, text_keys(batch)
-        _require_kind(batch, self.pool)
+        sources, texts = self.sources, text_keys(batch)
+        _require_kind(batch, sources.pools[0])
+        sources.require_free(list(batch))
+        extras: dict[str, Any] = {'num_classes': sources.num_soft_classes, 'weight': self.weight, 'texts': texts}
+        extras['tagged'] = sources.tagged
         if self._numbers is None:
-            self._numbers = ClassNumbers.of(self._spec, self.pool)
+            self._numbers = sources.class_numbers(self._spec)
         self._numbers.require(batch, 'real')
-        real = complete(batch, False, classes, self.weight, texts)
-        synthetic = complete(self.pool.at(numbers, self.epoch), True, classes, self.weight, texts)
-        self._numbers.require(synthetic, 'synthetic')
-        self._scales.see(batch['image'], synthetic['image'])
-        synthetic = in_dtypes_of(real, synthetic)
+        real = complete(batch, 0, **extras)
+        parts = []
+        for number, (pool, count, drawn) in enumerate(zip(sources.pools, counts, self._drawn, strict=True), 1):
+            if count or len(sources.pools) == 1:
+                found = pool.at((drawn + np.arange(count)) * world + rank, self.epoch)
+                part = complete(found, number, **extras)
+                self._numbers.require(part, sources.titles[number - 1])
+                sources.scales[number - 1].see(batch['image'], part['image'])
+                parts.append(in_dtypes_of(real, part))
+        if not parts:
+            return real
         if self.mode == 'append':
-            return append_rows(real, synthetic)
+            return reduce(append_rows, parts, real)
         rng = np.random.default_rng(stream_seed(self.seed, self.epoch, self.step, rank, _PLACES))
-        return replace_rows(real, synthetic, torch.from_numpy(rng.permutation(size)[:count]))
+        for part in parts:
+            require_same_form(real, part)
+        return replace_rows(real, reduce(append_rows, parts), torch.from_numpy(rng.permutation(size)[: sum(counts)]))
 
     def get_extra_state(self) -> Tensor:
-        """(6,) int64: epoch, step, samples seen and drawn in the epoch, real and synthetic samples seen in all."""
-        state = [self.epoch, self.step, self._seen, self._drawn, self.real_seen, self.synthetic_seen]
+        """(4 + 2K,) int64: epoch, step, samples seen, drawn of each source; of all epochs real ones, each source's."""
+        state = [self.epoch, self.step, self._seen, *self._drawn, self.real_seen, *self._passed]
         return torch.tensor(state, device='cpu')
 
     def set_extra_state(self, state: Tensor) -> None:
-        """The inverse of :meth:`get_extra_state`."""
-        self.epoch, self.step, self._seen, self._drawn, self.real_seen, self.synthetic_seen = state.tolist()
+        """The inverse of :meth:`get_extra_state`.
+
+        Raises:
+            ValueError: if it is that of a mixture of another number of sources.
+        """
+        number = len(self._drawn)
+        if len(state) != 4 + 2 * number:
+            raise ValueError(
+                f'SyntheticMix: a state of {number} sources has {4 + 2 * number} numbers, found {len(state)}; make it '
+                'with the sources that it was saved with'
+            )
+        self.epoch, self.step, self._seen, *rest = state.tolist()
+        self._drawn, self.real_seen, self._passed = rest[:number], rest[number], rest[number + 1 :]
 
     def extra_repr(self) -> str:
         """Ratio, mode and source, without its data."""
-        return f'ratio={self.schedule}, mode={self.mode!r}, source={self.pool}'
+        return f'ratio={self.schedule}, mode={self.mode!r}, source={self.sources}'
 
 
 def _require_kind(real: Mapping[str, Any], pool: SyntheticPool) -> None:
     """A batch of another kind has other keys; say which kind the source is before the keys are compared."""
-    spec = pool.spec
-    target = 'label' if spec is None else spec.target_key
-    if spec is not None and target not in real:
+    if pool.spec is not None and pool.spec.target_key not in real:
         raise SpecMismatchError(
-            f'SyntheticMix: the source holds samples of kind {spec.kind!r} with {target!r}, the batch has '
-            f'{sorted(real)}; mix a source of the kind that the batch is'
+            f'SyntheticMix: the source holds samples of kind {pool.spec.kind!r} with {pool.spec.target_key!r}, the batch '
+            f'has {sorted(real)}; mix a source of the kind that the batch is'
         )
 
 

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
+from ..datasets.pool import Draw
 from ..datasets.shared import SharedInt
+from ..datasets.sources import LabelPolicies, NamedSources, Ratios, Sources
 from ..ratio import Constant, Schedule, as_schedule, synthetic_fraction
 
 
@@ -29,6 +33,11 @@ class MixProbability:
         self.p, self.ratio = p, None if ratio is None else as_schedule(ratio)
         self._epoch = SharedInt(0)
 
+    @property
+    def epoch(self) -> int:
+        """The current epoch."""
+        return self._epoch.value
+
     def set_epoch(self, epoch: int) -> None:
         """Follow the schedule to an epoch, in all workers."""
         self._epoch.value = epoch
@@ -48,8 +57,30 @@ class MixProbability:
 class GatedByRatio:
     """What a library's transform needs for its gate ``p`` to follow a ratio; stands before the library's base class."""
 
+    probability: MixProbability
+
     def _set_probability(self, ratio: float | Schedule | None, p: float | None) -> None:
         self.probability = MixProbability(type(self).__name__, ratio, p)
+
+    def _gate_by(
+        self,
+        source: NamedSources,
+        ratio: Ratios | None,
+        p: float | None,
+        labels: LabelPolicies,
+        draw: Draw,
+        different_scales: bool,
+    ) -> tuple[Sources, Schedule | None]:
+        """The sources that samples are replaced from, and their ratio together for the gate, None where ``p`` is given.
+
+        Raises:
+            ValueError: for several sources with ``p``, which says nothing of each.
+        """
+        if ratio is None and isinstance(source, Mapping) and len(source) > 1:
+            raise ValueError(f'{type(self).__name__}: of several sources give the ratio of each, found p={p}')
+        ratios = 1.0 if ratio is None else ratio
+        sources = Sources(type(self).__name__, source, ratios, labels, draw, different_scales=different_scales)
+        return sources, None if ratio is None else sources.schedule
 
     @property
     def p(self) -> float:

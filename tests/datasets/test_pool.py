@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from toys import Toy, aligned, keys_of
 
-from hsiaug.datasets import SyntheticPool
+from hsiaug.datasets import Draw, as_pool
 from hsiaug.functional import tilt_to_mixture
 from hsiaug.systems import Generator, TrainingData
 from hsiaug.trainers import fit_generator
@@ -21,20 +21,20 @@ def generator(data: TrainingData) -> Generator:
 
 def test_a_number_is_a_sample_however_numbers_are_batched(generator: Generator) -> None:
     for source in (generator, Toy('segmentation', 50)):
-        pool = SyntheticPool(source, seed=3)
+        pool = as_pool(source, Draw(seed=3))
         whole = pool.at(range(40), epoch=2)
-        again = SyntheticPool(source, seed=3)
+        again = as_pool(source, Draw(seed=3))
         again.at(range(7), epoch=1)
         parts = [again.at(range(start, start + 8), epoch=2) for start in (32, 0, 8, 24, 16)]
         assert torch.equal(torch.cat([p['image'] for p in parts])[8:16], whole['image'][:8])
         shuffled = np.random.default_rng(0).permutation(40)
         assert torch.equal(again.at(shuffled, epoch=2)['image'], whole['image'][shuffled])
         assert not torch.equal(pool.at(range(40), epoch=3)['image'], whole['image'])
-        assert not torch.equal(SyntheticPool(source, seed=4).at(range(40), epoch=2)['image'], whole['image'])
+        assert not torch.equal(as_pool(source, Draw(seed=4)).at(range(40), epoch=2)['image'], whole['image'])
 
 
 def test_live_labels_follow_the_policy_in_every_stretch(generator: Generator) -> None:
-    pool = SyntheticPool(generator, labels={'material 0': 3, 'material 2': 1})
+    pool = as_pool(generator, Draw(labels={'material 0': 3, 'material 2': 1}))
     for start in (0, 1024):
         counts = torch.bincount(pool.at(range(start, start + 1024))['label'], minlength=3)
         assert counts.tolist() == [768, 0, 256]
@@ -45,11 +45,11 @@ def test_live_labels_follow_the_policy_in_every_stretch(generator: Generator) ->
 
 def test_a_dataset_gives_every_sample_once_before_any_twice() -> None:
     toy = Toy('spectrum', 30)
-    pool = SyntheticPool(toy)
+    pool = as_pool(toy)
     assert Counter(keys_of(pool.at(range(30))['image'])) == Counter(keys_of(toy.data['image']))
     with pytest.raises(ValueError, match=r'number 31, but the source holds 30.*replacement=True'):
         pool.at([30])
-    twice = SyntheticPool(toy, replacement=True).at(range(60))
+    twice = as_pool(toy, Draw(replacement=True)).at(range(60))
     assert set(Counter(keys_of(twice['image'])).values()) == {2}
 
 
@@ -57,7 +57,7 @@ def test_a_dataset_gives_every_sample_once_before_any_twice() -> None:
 @given(weights=st.lists(st.integers(0, 5), min_size=3, max_size=3).filter(any), n=st.integers(1, 40))
 def test_chosen_rows_of_a_labelled_dataset_have_the_classes_asked_for(weights: list[int], n: int) -> None:
     toy = Toy('scene', 300, seed=1)
-    pool = SyntheticPool(toy, labels=dict(zip('abc', weights, strict=True)))
+    pool = as_pool(toy, Draw(labels=dict(zip('abc', weights, strict=True))))
     rows = pool.choose(n)
     assert len(set(rows.tolist())) == n
     counts = np.bincount(toy.data['label'][rows], minlength=3)
@@ -67,19 +67,19 @@ def test_chosen_rows_of_a_labelled_dataset_have_the_classes_asked_for(weights: l
 def test_policies_on_a_dataset_are_refused_where_it_cannot_meet_them() -> None:
     toy = Toy('scene', 60)
     held = int((toy.data['label'] == 1).sum())
-    pool = SyntheticPool(toy, labels={'b': 1})
+    pool = as_pool(toy, Draw(labels={'b': 1}))
     assert (toy.data['label'][pool.choose(held)] == 1).all()
     with pytest.raises(ValueError, match=f'{held + 1} synthetic samples are needed.*holds {held} with labels'):
         pool.choose(held + 1)
     toy.data['label'].clamp_(max=1)
     with pytest.raises(ValueError, match=r"asks for \['c'\], of which the source holds no sample"):
-        SyntheticPool(toy, labels='uniform').choose(3)
+        as_pool(toy, Draw(labels='uniform')).choose(3)
     with pytest.raises(ValueError, match='needs the counts of the real classes'):
-        SyntheticPool(toy, labels='inverse')
+        as_pool(toy, Draw(labels='inverse'))
     with pytest.raises(ValueError, match='is empty'):
-        SyntheticPool(Toy('scene', 0))
+        as_pool(Toy('scene', 0))
     with pytest.raises(TypeError, match='found str'):
-        SyntheticPool('runs/bank')  # type: ignore[arg-type]
+        as_pool('runs/bank')  # type: ignore[arg-type]
 
 
 def test_patches_are_chosen_to_a_class_mixture() -> None:
@@ -89,7 +89,7 @@ def test_patches_are_chosen_to_a_class_mixture() -> None:
     toy.data['mask'] = torch.bucketize(toy.data['image'][:, 0].contiguous(), torch.tensor([0.4, 0.7]))
     plain = np.bincount(toy.data['mask'].reshape(-1), minlength=3) / toy.data['mask'].numel()
     wanted = np.array([0.35, 0.26, 0.39])
-    pool = SyntheticPool(toy, labels=dict(zip('abc', wanted, strict=True)))
+    pool = as_pool(toy, Draw(labels=dict(zip('abc', wanted, strict=True))))
     chosen = toy.data['mask'][pool.choose(80)]
     mixture = np.bincount(chosen.reshape(-1), minlength=3) / chosen.numel()
     assert np.abs(mixture - wanted).max() < 0.02 < np.abs(plain - wanted).max()
@@ -107,7 +107,7 @@ def test_tilted_weights_by_hand_and_out_of_reach() -> None:
 
 def test_an_example_is_the_callers_own(generator: Generator) -> None:
     for source in (generator, Toy('scene', 9)):
-        pool = SyntheticPool(source)
+        pool = as_pool(source)
         before = pool.example()['image'].clone()
         pool.example()['image'].zero_()
         assert torch.equal(pool.example()['image'], before)
@@ -120,6 +120,6 @@ def test_an_ignored_sample_is_drawn_for_no_class() -> None:
             self.spec = replace(self.spec, ignore_index=255)
             self.data['label'] = torch.tensor([0, 1, 2, 255, 255]).repeat(6)
 
-    pool = SyntheticPool(source := Ignored(), labels='uniform')
+    pool = as_pool(source := Ignored(), Draw(labels='uniform'))
     assert Counter(source.data['label'][pool.choose(15)].tolist()) == {0: 5, 1: 5, 2: 5}
     assert pool.weights()[3] == 0  # type: ignore[index]

@@ -47,7 +47,7 @@ def drawn(batches: list[dict[str, Any]]) -> list[bytes]:
 def test_ranks_share_one_sequence_of_draws(monkeypatch: pytest.MonkeyPatch, world: int, mode: str) -> None:
     source = Toy('scene', 60, seed=1)
     mix = SyntheticMix(source, 1.0, mode, seed=4)  # type: ignore[arg-type]
-    alone = keys_of(mix.pool.at(np.arange(24 if mode == 'append' else 12), 0)['image'])
+    alone = keys_of(mix.sources.pools[0].at(np.arange(24 if mode == 'append' else 12), 0)['image'])
     ranks = [drawn(batches) for batches in mixed_by_rank(monkeypatch, source, world, mode, 'scene')]
     assert len({key for rank in ranks for key in rank}) == len(alone)  # no sample on two ranks
     for rank, keys in enumerate(ranks):

@@ -1,0 +1,238 @@
+"""One source of synthetic samples or several named ones, and how much of each is mixed in."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from numbers import Real
+from typing import Any, TypeVar, cast
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from ..ratio import Mode, Schedule, as_schedule, require_mode, source_counts, together
+from ..samples import Sample, SampleSpec, require_compatible
+from .checks import ClassNumbers, Scales, require_mixable
+from .labels import LabelPolicy
+from .pool import Draw, LivePool, Source, SyntheticPool
+from .stored import StoredPool
+from .synthetic import stream_seed
+
+T = TypeVar('T')
+
+NamedSources = Source | Mapping[str, Source]
+"""A source, or several by name."""
+Ratios = float | Schedule | Mapping[str, float | Schedule]
+"""Synthetic samples per real sample: a number, a schedule over epochs or, of named sources, either for each name."""
+LabelPolicies = LabelPolicy | None | Mapping[str, LabelPolicy | None]
+"""A label policy of all sources or, of named ones, one for each name; weights by class name are one policy."""
+
+RESERVED = ('image', 'label', 'label_prob', 'mask', 'real', 'source', 'synthetic', 'weight')
+"""Keys of mixed samples, and the name of the other side: no source may have such a name."""
+_SOURCES, _WHICH = -7, -8  # streams of their own
+
+
+def as_pool(source: Source, draw: Draw | None = None) -> SyntheticPool:
+    """A source, live or stored, and how it is drawn.
+
+    Raises:
+        TypeError: if it is neither a generator nor a dataset in the sample contract.
+        ValueError: if it is empty, or the label policy lacks something.
+    """
+    draw = draw or Draw()
+    if isinstance(source, Dataset):
+        return StoredPool(source, draw)
+    if not hasattr(source, 'sample'):
+        raise TypeError(
+            f'a source of synthetic samples is a generator, a bank or a dataset, found {type(source).__name__}; '
+            'load a folder with Generator.from_pretrained or SyntheticBank.open'
+        )
+    return LivePool(source, draw)
+
+
+class Sources:
+    """The sources of a mixture, each with its ratio and the way it is drawn. One without a name is the case K = 1.
+
+    Args:
+        owner: name of the class that mixes, for errors.
+        source: a source, or K of them by name.
+        ratio: synthetic samples per real one, or a schedule; of several sources one for each name.
+        labels: classes of the samples; of several sources one for all, or one for each name.
+        draw: how samples are drawn, but for their labels.
+        mode: ``'append'`` or ``'replace'``.
+        different_scales: values of the two sides are meant to differ by orders of magnitude.
+        seen: real samples of an epoch, as far as it is known.
+
+    Attributes:
+        names: of the sources; empty for one without a name.
+        pools: what samples are drawn from; none at all where empty datasets are mixed at ratio 0.
+        schedules: ratio of each source.
+        schedule: ratio of all together.
+        scales: of the values of each source.
+
+    Raises:
+        TypeError: if a source is none.
+        ValueError: for names that are none, unknown or missing, a ratio that is none, or an empty source.
+        SpecMismatchError: if two sources do not fit together.
+    """
+
+    def __init__(
+        self,
+        owner: str,
+        source: NamedSources,
+        ratio: Ratios,
+        labels: LabelPolicies,
+        draw: Draw,
+        mode: Mode = 'replace',
+        different_scales: bool = False,
+        seen: int | None = None,
+    ) -> None:
+        self.owner, self.mode = owner, require_mode(mode, owner)
+        named = isinstance(source, Mapping)
+        self.names = _names(owner, source) if isinstance(source, Mapping) else ()
+        found = list(source.values()) if isinstance(source, Mapping) else [source]
+        if len(found) > 1 and not isinstance(ratio, Mapping):
+            raise ValueError(
+                f'{owner}: {len(found)} sources need a ratio each, found {ratio!r}; give '
+                f'ratio={{{", ".join(f"{name!r}: ..." for name in self.names)}}}'
+            )
+        self.schedules = tuple(map(as_schedule, self._each(ratio, isinstance(ratio, Mapping), 'ratio')))
+        self.schedule = together(self.schedules)
+        by_name = named and isinstance(labels, Mapping) and not all(isinstance(v, Real) for v in labels.values())
+        policies = self._each(labels, by_name, 'labels')
+        counts = [0] * len(found) if seen is None else self.counts(seen, 0)
+        self.pools: tuple[SyntheticPool, ...] = ()
+        if seen is None or any(counts) or not all(isinstance(s, Dataset) and not len(cast(Any, s)) for s in found):
+            draws = [replace(draw, labels=label, total=n or None) for label, n in zip(policies, counts, strict=True)]
+            # Streams of their own; the first source, or the only one, has that of the seed.
+            seeds = [draw.seed, *(stream_seed(draw.seed, k, _SOURCES) for k in range(1, len(found)))]
+            self.pools = tuple(as_pool(*one) for one in zip(found, map(_seeded, draws, seeds), strict=True))
+        for name, pool in zip(self.names, self.pools, strict=False):
+            pool.name = name
+        self._require_alike()
+        self.scales = tuple(Scales(different_scales, title) for title in self.titles)
+
+    def _each(self, value: Any, by_name: bool, what: str) -> list[Any]:
+        """A setting of each source."""
+        if not by_name:
+            return [value] * (len(self.names) or 1)
+        if unknown := sorted(map(str, set(value) - set(self.names))):
+            raise ValueError(
+                f'{self.owner}: {what} for unknown sources {unknown}; '
+                + (f'the sources are {list(self.names)}' if self.names else 'one source without a name was given')
+            )
+        if missing := [name for name in self.names if name not in value]:
+            raise ValueError(f'{self.owner}: {what} of the sources {missing} missing; give one for each name')
+        return [value[name] for name in self.names]
+
+    def _require_alike(self) -> None:
+        known = [pool for pool in self.pools if pool.spec is not None]
+        for other in known[1:]:
+            sides = (f'source {known[0].name!r}', f'source {other.name!r}')
+            first, second = cast(SampleSpec, known[0].spec), cast(SampleSpec, other.spec)
+            require_compatible(first, second, sides, 'sources of synthetic samples')
+
+    @property
+    def titles(self) -> tuple[str, ...]:
+        """What the samples of each source are called in messages."""
+        return tuple(f'synthetic ({name})' for name in self.names) or ('synthetic',)
+
+    @property
+    def tagged(self) -> bool:
+        """Whether samples say in ``source`` which source they are of."""
+        return bool(self.names)
+
+    @property
+    def num_soft_classes(self) -> int | None:
+        """K where samples of a source carry ``label_prob``, else None."""
+        return next((soft for pool in self.pools if (soft := pool.num_soft_classes) is not None), None)
+
+    @property
+    def spec(self) -> SampleSpec | None:
+        """What the samples are, by the first source that says it."""
+        return next((pool.spec for pool in self.pools if pool.spec is not None), None)
+
+    def ratios(self, epoch: int) -> list[float]:
+        """(K,) ratio of each source in an epoch."""
+        return [schedule(epoch) for schedule in self.schedules]
+
+    def counts(self, seen: int, epoch: int) -> list[int]:
+        """(K,) samples of each source that belong to ``seen`` real ones (append) or places (replace)."""
+        return source_counts(seen, self.ratios(epoch), self.mode)
+
+    def require_mixable(self, real: Dataset[Sample]) -> SampleSpec | None:
+        """Check every source against a real dataset, and return the common spec; see :func:`require_mixable`."""
+        specs = [require_mixable(real, pool) for pool in self.pools]
+        return specs[0]
+
+    def class_numbers(self, spec: SampleSpec | None) -> ClassNumbers:
+        """The numbers that labels may have."""
+        return ClassNumbers.of(spec, self.num_soft_classes if spec is None else None, self.pools[0])
+
+    def require_free(self, keys: Iterable[str]) -> None:
+        """Check that the real samples have no key that tags of named sources would overwrite, nor one of their names.
+
+        Raises:
+            ValueError: naming the keys.
+        """
+        if clash := sorted({'source', *self.names} & set(keys)) if self.tagged else []:
+            raise ValueError(
+                f'{self.owner}: real samples have the keys {clash}, which mixed ones need for the tag of their source '
+                'or a source is called; rename them'
+            )
+
+    def random(self, n: int, seed: int, epoch: int = 0) -> tuple[dict[str, Tensor], np.ndarray]:
+        """``n`` independent draws of all sources in their ratios, and (n,) the place of the source of each."""
+        if len(self.pools) == 1:
+            return self.pools[0].random(n, seed), np.zeros(n, dtype=np.int64)
+        shares = np.array(self.ratios(epoch))
+        shares = np.isinf(shares).astype(float) if np.isinf(shares).any() else shares
+        shares = shares / shares.sum() if shares.any() else np.full(len(shares), 1 / len(shares))
+        numbers = np.random.default_rng(stream_seed(self.pools[0].draw.seed, seed, _WHICH)).choice(
+            len(shares), size=n, p=shares
+        )
+        order, found = np.argsort(numbers, kind='stable'), np.bincount(numbers, minlength=len(shares))
+        parts = [pool.random(int(m), seed) for pool, m in zip(self.pools, found, strict=True) if m]
+        back = torch.from_numpy(np.argsort(order))
+        keys = [key for key in parts[0] if all(key in part for part in parts)] if parts else []
+        return {key: torch.cat([p[key] for p in parts])[back.to(parts[0][key].device)] for key in keys}, numbers
+
+    def see(self, real: Any, synthetic: Tensor, numbers: np.ndarray) -> None:
+        """Compare the values of each source with real ones until enough are known; see :class:`Scales`."""
+        for number, scales in enumerate(self.scales):
+            if not scales.settled:
+                scales.see(real, synthetic[torch.from_numpy(numbers == number).to(synthetic.device)])
+
+    def to(self, device: torch.device) -> None:
+        """Move live generators."""
+        for pool in self.pools:
+            pool.to(device)
+
+    def __repr__(self) -> str:
+        """The sources in a few words, without their data."""
+        if not self.names:
+            return str(self.pools[0]) if self.pools else '<no samples>'
+        return '{' + ', '.join(f'{name!r}: {pool}' for name, pool in zip(self.names, self.pools, strict=False)) + '}'
+
+
+def _seeded(draw: Draw, seed: int) -> Draw:
+    return replace(draw, seed=seed)
+
+
+def _names(owner: str, sources: Mapping[str, Any]) -> tuple[str, ...]:
+    """The names of sources.
+
+    Raises:
+        ValueError: if there are none, or one is no text or a key of samples.
+    """
+    names = tuple(sources)
+    if wrong := [name for name in names if not isinstance(name, str) or not name or name in RESERVED]:
+        raise ValueError(
+            f'{owner}: sources cannot be called {wrong}, which are keys of samples or no names; choose others than '
+            f'{list(RESERVED)}'
+        )
+    if not names:
+        raise ValueError(f'{owner}: no source given; expected at least one, as {{"gan": generator}}')
+    return names

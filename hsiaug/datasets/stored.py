@@ -1,0 +1,196 @@
+"""Synthetic samples that a dataset holds, a bank among them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, cast
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from ..functional.prior import tilt_to_mixture
+from ..samples import Sample
+from .batches import as_tensor, fetch
+from .pool import DRAWS, Draw, SyntheticPool
+from .wrapped import class_names_of, epoch_followers, labels_of, require_map_style, spec_of
+
+
+class StoredPool(SyntheticPool):
+    """Samples of a dataset, each once before any comes twice.
+
+    Raises:
+        TypeError: if it cannot be asked for its samples by number.
+        ValueError: if it is empty, or a label policy lacks something.
+    """
+
+    source: Dataset[Sample]
+
+    def __init__(self, dataset: Dataset[Sample], draw: Draw) -> None:
+        require_map_style(dataset, 'source of synthetic samples')
+        self.source = dataset
+        if self.size == 0:
+            raise ValueError('the synthetic dataset is empty; sample a bank or lengthen the dataset first')
+        super().__init__(draw, spec_of(dataset))
+        self.class_names = class_names_of(dataset)
+        self._followers = epoch_followers(dataset)
+        self._streams: dict[int, tuple[Iterator[np.ndarray], np.ndarray]] = {}
+        self._weights: np.ndarray | None = None
+        self._cumulative: np.ndarray | None = None
+        if draw.labels is not None:
+            self.mixture()  # a policy that lacks something is an error now, not in a training loop
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without what is only cached: spawned workers make their own."""
+        return {**self.__dict__, '_streams': {}}
+
+    @property
+    def size(self) -> int:
+        """Number of samples that it holds."""
+        return len(cast(Any, self.source))
+
+    @property
+    def enough(self) -> int:
+        """Samples that the label policy can be met with, each at most once."""
+        weights = self.weights()
+        return self.size if weights is None else int(1 / weights.max() + 1e-9)
+
+    def follow(self, epoch: int) -> None:
+        """Tell an epoch to the datasets within that draw other samples in each."""
+        for follower in self._followers:
+            follower.set_epoch(epoch)
+
+    def epoch(self, count: int, epoch: int) -> tuple[Dataset[Sample], np.ndarray]:
+        """The dataset, and rows in random order."""
+        return self.source, self.choose(count, epoch)
+
+    def choose(self, n: int, epoch: int = 0) -> np.ndarray:
+        """(n,) rows that make up one epoch, in random order, classes after the policy.
+
+        Raises:
+            ValueError: if there are fewer and ``replacement`` is off.
+        """
+        self.require_enough(n)
+        return self._pick(n, self._rng(epoch, DRAWS))
+
+    def random(self, n: int, seed: int) -> dict[str, Tensor]:
+        """``n`` independent draws."""
+        rng, edges = self._rng(seed, DRAWS), self._edges()
+        if edges is None:
+            return self._rows(rng.integers(self.size, size=n))
+        return self._rows(np.searchsorted(edges, rng.random(n) * edges[-1], side='right').clip(max=self.size - 1))
+
+    def look(self, n: int) -> dict[str, Tensor]:
+        """The first samples."""
+        return self._rows(np.arange(min(n, self.size)))
+
+    def require_enough(self, n: int) -> None:
+        """Check that an epoch may ask for ``n`` samples.
+
+        Raises:
+            ValueError: if there are fewer and ``replacement`` is off.
+        """
+        if not self.draw.replacement and n > self.enough:
+            raise ValueError(
+                f'{n} synthetic samples are needed, but {self._who()} holds {self.enough}{self._with_labels()}'
+                '; make it longer, lower the ratio, or allow replacement=True'
+            )
+
+    def _at(self, wanted: np.ndarray, epoch: int) -> dict[str, Tensor]:
+        return self._rows(self._stream(epoch, int(wanted.max()) + 1)[wanted])
+
+    def _stream(self, epoch: int, length: int) -> np.ndarray:
+        """At least the first ``length`` rows of an epoch: whole rounds through the dataset, in random order."""
+        if epoch not in self._streams:
+            self._streams = {epoch: (self._rounds(epoch), np.arange(0))}
+        rounds, rows = self._streams[epoch]
+        while len(rows) < length:
+            if len(rows) and not self.draw.replacement:
+                held = f'{self._who("the source")} holds {len(rows)}{self._with_labels()}'
+                raise ValueError(
+                    f'epoch {epoch} asks for synthetic sample number {length}, but {held}; sample a larger bank, lower '
+                    'the ratio, call set_epoch where an epoch begins, or allow replacement=True'
+                )
+            rows = np.concatenate([rows, next(rounds)])
+            self._streams[epoch] = (rounds, rows)
+        return rows
+
+    def _rounds(self, epoch: int) -> Iterator[np.ndarray]:
+        rng, length = self._rng(epoch, DRAWS), max(self.enough, 1)
+        while True:
+            yield self._pick(length, rng)
+
+    def _pick(self, n: int, rng: np.random.Generator) -> np.ndarray:
+        weights = self.weights()
+        order = rng.permutation(self.size)
+        if weights is None:
+            rounds = [order, *(rng.permutation(self.size) for _ in range(-(-n // self.size) - 1))]
+            return np.concatenate(rounds)[:n]
+        labels = self._labels()
+        if labels is not None:  # stratified: each class gets its share to within one
+            order = order[np.argsort(labels[order], kind='stable')]
+        edges = np.cumsum(weights[order])
+        points = (np.arange(n) + rng.random()) / n * edges[-1]
+        return rng.permutation(order[np.searchsorted(edges, points, side='right').clip(max=self.size - 1)])
+
+    def weights(self) -> np.ndarray | None:
+        """(N,) chance of each sample of a dataset under the policy, None where all have the same."""
+        if self.draw.labels is None:
+            return None
+        if self._weights is None:
+            mixture, labels = self.mixture(), self._labels()
+            if labels is not None:
+                known = (labels >= 0) & (labels < len(mixture))  # an ignored sample is of no class
+                held = np.bincount(labels[known], minlength=len(mixture))
+                if absent := [self.spec.classes[k] for k in np.flatnonzero((held == 0) & (mixture > 0))]:  # type: ignore[union-attr]
+                    raise ValueError(
+                        f'labels={self.draw.labels!r} asks for {absent}, of which the source holds no sample'
+                    )
+                each = mixture / np.maximum(held, 1)
+                self._weights = np.where(known, each[np.where(known, labels, 0)], 0.0)
+            else:
+                self._weights = tilt_to_mixture(self._fractions(), mixture)
+        return self._weights
+
+    def _edges(self) -> np.ndarray | None:
+        """(N,) running sum of the weights, made once: a draw must not cost as much as the dataset is long."""
+        if self._cumulative is None and (weights := self.weights()) is not None:
+            self._cumulative = np.cumsum(weights)
+        return self._cumulative
+
+    def _labels(self) -> np.ndarray | None:
+        """(N,) labels of a dataset, None where its samples have masks."""
+        if 'label' not in self._looked_at():
+            return None
+        labels = labels_of(self.source)
+        if labels is None:
+            labels = torch.stack([as_tensor(cast(Any, self.source)[i]['label']) for i in range(self.size)])
+        return labels.numpy()
+
+    def _fractions(self) -> np.ndarray:
+        """(N, K) share of each class in each mask."""
+        known = getattr(self.source, 'class_fractions', None)
+        if known is not None and (fractions := known()) is not None:
+            return np.asarray(fractions, dtype=np.float64)
+        classes = self.spec.num_classes  # type: ignore[union-attr]
+        counts = np.zeros((self.size, classes))
+        for i in range(self.size):
+            mask = cast(Any, self.source)[i]['mask'].reshape(-1)
+            counts[i] = torch.bincount(mask[(mask >= 0) & (mask < classes)], minlength=classes)
+        return counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+
+    def _rows(self, rows: np.ndarray) -> dict[str, Tensor]:
+        return {key: value for key, value in fetch(self.source, rows).items() if isinstance(value, Tensor)}
+
+    def _one(self) -> dict[str, Tensor]:
+        return self._rows(np.zeros(1, dtype=np.int64))
+
+    def _held(self) -> str:
+        return f'{self.size} {self.kind} samples'
+
+    def _who(self, unnamed: str = 'the synthetic dataset') -> str:
+        return unnamed if self.name is None else f'the source {self.name!r}'
+
+    def _with_labels(self) -> str:
+        return '' if self.draw.labels is None else f' with labels={self.draw.labels!r}'
