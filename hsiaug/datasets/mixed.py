@@ -27,6 +27,7 @@ from .batches import (
 )
 from .checks import LOOKED_AT, ClassNumbers, Scales, require_mixable, some_samples, warn_of_doubtful_labels
 from .labels import LabelPolicy
+from .leakage import require_unseen_samples
 from .lengths import KnownLength
 from .pool import Source, SyntheticPool
 from .shared import SharedInt
@@ -77,12 +78,14 @@ class MixedDataset(NonGeoDataset):
             on its samples only.
         different_scales: the values of the two sides are meant to differ by orders of magnitude, which is an error
             otherwise.
+        evaluation: real samples that the model will be tested on, a dataset or several: a source whose generator has
+            seen any of them is refused, see :func:`~hsiaug.datasets.require_unseen_samples`.
 
     Raises:
         TypeError: if a dataset cannot be asked for samples by number, or these are not in the sample contract.
         ValueError: if the ratio is negative or not finite, or the synthetic dataset holds too few samples.
         SpecMismatchError: if the two sides do not fit together, or a label is neither a class nor the ignore index.
-        LeakageError: if the generator has seen test pixels of the real dataset's split.
+        LeakageError: if the generator has seen test pixels of the real dataset's split, or evaluation samples.
     """
 
     def __init__(
@@ -98,6 +101,7 @@ class MixedDataset(NonGeoDataset):
         weight: float | None = None,
         transforms: Callable[[Sample], Sample] | None = None,
         different_scales: bool = False,
+        evaluation: Dataset[Sample] | Sequence[Dataset[Sample]] = (),
     ) -> None:
         self.schedule, self.mode = as_schedule(ratio), require_mode(mode, 'MixedDataset')
         require_map_style(real, 'MixedDataset')
@@ -124,6 +128,8 @@ class MixedDataset(NonGeoDataset):
         self.generator = None if isinstance(synthetic, Dataset) else synthetic
         self._followers = epoch_followers(synthetic) if isinstance(synthetic, Dataset) else ()
         self._check(self.pool)
+        for tested in evaluation if isinstance(evaluation, list | tuple) else (evaluation,):
+            require_unseen_samples(synthetic, tested)
 
     def _check(self, pool: SyntheticPool) -> None:
         self.spec = require_mixable(self.real, pool)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -39,6 +39,12 @@ from .saved import (
     require_weights,
 )
 
+if TYPE_CHECKING:
+    from ..engine.data import Read
+
+Unlabelled = Literal['alike', 'pairs']
+"""``'alike'``: images or spectra as the labelled ones are, without their labels. ``'pairs'``: pairs of dates without a
+change mask, where labelled samples are single dates."""
 G = TypeVar('G', bound='type[Generator]')
 REGISTRY: dict[str, type[Generator]] = {}
 
@@ -56,6 +62,9 @@ class TrainingData:
         val_x: (V, ...) validation samples, for early stopping.
         val_y: (V, ...) their labels or masks.
         provenance: of the data; the generator keeps it with its own training configuration.
+        source: the labelled samples, where they are too many for memory: ``x`` and ``y`` are empty then. Only trainings
+            that say so can read them, see :func:`~hsiaug.systems.training.trains`.
+        unlabelled_source: the samples without labels, likewise.
     """
 
     spec: SampleSpec
@@ -65,6 +74,8 @@ class TrainingData:
     val_x: Tensor
     val_y: Tensor
     provenance: Provenance | None = None
+    source: Read | None = None
+    unlabelled_source: Read | None = None
 
 
 def register(name: str) -> Callable[[G], G]:
@@ -170,6 +181,8 @@ class Generator(nn.Module):
     """Names of buffers whose shapes are known only after fitting."""
     soft_labels: ClassVar[bool] = False
     """Whether samples carry ``label_prob``."""
+    unlabelled: ClassVar[tuple[Unlabelled, ...]] = ()
+    """Samples without labels that it can learn from, beside labelled ones."""
     ranges: ClassVar[Mapping[str, Range]] = {}
     """Of the numbers among the settings; any finite one where there is none."""
 
@@ -208,8 +221,11 @@ class Generator(nn.Module):
 
     def adopt(self, data: TrainingData, seed: int, training: Mapping[str, Any] | None = None) -> None:
         """Record where the fit came from. Every ``fit`` and every trainer ends with it."""
-        y = data.y.cpu().reshape(-1)  # of masks, the pixels that count
-        counts = torch.bincount(y[(y >= 0) & (y < self.spec.num_classes)], minlength=self.spec.num_classes).float()
+        if data.source is None:
+            y = data.y.cpu().reshape(-1)  # of masks, the pixels that count
+            counts = torch.bincount(y[(y >= 0) & (y < self.spec.num_classes)], minlength=self.spec.num_classes).float()
+        else:
+            counts = torch.from_numpy(data.source.dataset.class_counts).float()
         if counts.sum():
             self.class_prior.copy_(counts / counts.sum())
         seed = as_seed(seed)
@@ -384,6 +400,7 @@ __all__ = [
     'CheckpointError',
     'Generator',
     'TrainingData',
+    'Unlabelled',
     'cannot_make',
     'generator_class',
     'make_generator',

@@ -43,6 +43,7 @@ class SpectralVariability(ExemplarGenerator):
     }  # fmt: skip
     soft_labels = True
     fitted = (*ExemplarGenerator.fitted, 'pool', 'near')
+    unlabelled = ('alike',)
     pool: Tensor  # (P, C) training and unlabelled spectra at unit norm
     near: Tensor  # (N, neighbours) positions in the pool of the spectra nearest to each training spectrum
     sky: Tensor
