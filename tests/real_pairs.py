@@ -18,12 +18,33 @@ BANDS_OF = {
 }
 
 
+def write_oscd(root: Path, sizes: dict[str, tuple[int, int]], split: str = 'train') -> None:
+    """Regions in OSCD's folders, their bands of constant steps and the second date 1000 higher."""
+    for region, size in sizes.items():
+        number = np.arange(size[0] * size[1], dtype=np.int32).reshape(size) + 1
+        labels, images = (root / folder / region for folder in folders(split))
+        (labels / 'cm').mkdir(parents=True)
+        Image.fromarray((number % 5 == 0).astype(np.uint8) * 255).save(labels / 'cm' / 'cm.png')
+        for date in (1, 2):
+            (images / f'imgs_{date}_rect').mkdir(parents=True)
+            for k, band in enumerate(OSCD.all_bands):
+                picture = Image.fromarray(10 * number + k + 1000 * (date - 1))
+                picture.save(images / f'imgs_{date}_rect' / f'{band}.tif')
+        (images / 'dates.txt').write_text('date_1: 20160101\ndate_2: 20170101\n')
+
+
+def folders(split: str) -> tuple[str, str]:
+    """Of masks and images, as OSCD names them."""
+    name = 'Onera Satellite Change Detection dataset'
+    return f'{name} - {split.capitalize()} Labels', f'{name} - Images'
+
+
 def write_oscd_cities(real_data: Path, root: Path, cities: tuple[str, ...], side: int, split: str = 'train') -> Path:
     """The upper-left corner of stored cities as torchgeo's OSCD finds them: every band a file, on the 10 m grid."""
     for city in cities:
         stored = np.load(real_data / 'oscd' / f'{city}.npz')
-        images = root / 'Onera Satellite Change Detection dataset - Images' / city
-        masks = root / f'Onera Satellite Change Detection dataset - {split.capitalize()} Labels' / city / 'cm'
+        masks, images = (root / folder / city for folder in folders(split))
+        masks = masks / 'cm'
         masks.mkdir(parents=True)
         Image.fromarray(stored['cm'][:side, :side] * 255).save(masks / 'cm.png')
         for date in (1, 2):

@@ -271,7 +271,8 @@ def adapt(
     elif spec is None:
         raise ValueError(f'{name}: without labels, a spec is needed: that of the samples with labels')
     elif given:
-        spec = replace(spec, **{k: tuple(v) if isinstance(v, list) else v for k, v in given.items()})
+        changes: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in given.items()}
+        spec = replace(spec, **changes)
     if not labelled:
         spec = _unlabelled_spec(in_contract(raw, f'{name}: sample 0', labelled=False)['image'], spec)
     if size is None:

@@ -43,8 +43,8 @@ def in_contract(sample: Any, where: str, kind: Kind | None = None, labelled: boo
     if isinstance(sample, Mapping) and 'image' not in sample and {'image1', 'image2'} <= set(sample):
         pair = [as_tensor(sample[key]) for key in ('image1', 'image2')]
         if pair[0].shape != pair[1].shape:
-            shapes = ' and '.join(str(tuple(date.shape)) for date in pair)
-            raise ValueError(f'{where}: its two dates must be alike, found {shapes}')
+            both = ' and '.join(str(tuple(date.shape)) for date in pair)
+            raise ValueError(f'{where}: its two dates must be alike, found {both}')
         sample = {**sample, 'image': torch.stack(pair)}
     require_sample(sample, where)
     image = as_tensor(sample['image'])

@@ -132,8 +132,9 @@ class _Batches:
 
 def _loader(read: Read, batches: Any, workers: int) -> Iterator[tuple[list[int], Tensor, Tensor]]:
     """Batches of rows, read by worker processes, in order."""
-    loader = DataLoader(
-        _Batches(read), batch_size=None, sampler=batches, num_workers=workers, collate_fn=_as_is,
+    items: Any = _Batches(read)
+    loader: DataLoader[Any] = DataLoader(
+        items, batch_size=None, sampler=batches, num_workers=workers, collate_fn=_as_is,
         worker_init_fn=leave_signals, prefetch_factor=2 if workers else None,
     )  # fmt: skip
     for found in loader:

@@ -18,7 +18,6 @@ from torch.utils.data import Subset
 import hsiaug
 from hsiaug import Generator, MixedDataset, SpectraDataset, fit_generator
 from hsiaug.datasets import ChangeDataset, PairFolder, PatchDataset, adapt, require_unseen_samples
-from hsiaug.engine import Run
 from hsiaug.engine.data import Read
 from hsiaug.samples import LeakageError, Provenance
 from hsiaug.scenes import RandomSplit, Scene, Split
@@ -314,11 +313,3 @@ def test_torchgeos_oscd_end_to_end(real_data: Path, tmp_path: Path) -> None:
     assert editing.sample(2, seed=0)['image'].shape == (2, 2, 4, 16, 16)
     with pytest.raises(LeakageError, match='has seen'):
         require_unseen_samples(editing, adapt(cities[1], size=32))
-
-
-def test_a_run_is_the_same_by_its_seed() -> None:
-    data = data_of(pairs())
-    equal(
-        train_two_stream(data, TwoStreamConfig(**TINY), Run(4)),
-        hsiaug.fit('two_stream_diffusion', pairs(), seed=4, **TINY),
-    )

@@ -25,7 +25,7 @@ from .model import CHUNK, SCHEDULE, TRAIN_STEPS, TwoStreamDiffusion
 
 WARM_UP = 20
 ORIENTATIONS = 8
-CODED = 4096
+CODED = 1024
 """Patches of a dataset that is read, of which mean and standard deviation of the codes are taken."""
 
 
@@ -230,7 +230,7 @@ class DiffusionStage(Stage):
     """Trains the denoiser on the codes of all patches; its average over the steps is what is kept.
 
     Codes of a dataset that is read are kept where they take 1 GiB at most; their mean and standard deviation are those
-    of 4096 patches, drawn at random, where there are more.
+    of 1024 patches, drawn at random, where there are more.
 
     Args:
         generator: see :class:`Stage`.

@@ -18,7 +18,6 @@ from ...engine.checkpoint import resumable
 from ...engine.data import Held, Read, Samples, require_finite_samples
 from ...functional.dates import flat_mask
 from ...functional.plain import plain_torch
-from ...samples import SampleSpec
 from ..base import TrainingData
 from ..training import trains
 from .config import TwoStreamConfig
@@ -178,7 +177,7 @@ def _require_trainable(data: TrainingData, config: TwoStreamConfig) -> TrainingD
         )
     require_finite_samples(data.unlabelled, 'unlabelled images')
     if data.source is not None:  # whose samples have been looked at, one by one
-        return _with_classes(data, data.source.dataset.class_pixels().any(axis=1), spec)
+        return _with_classes(data, data.source.dataset.class_pixels().sum(axis=1) > 0)
     values = data.y.unique()
     counted = (values >= 0) & (values < spec.num_classes) & (values != spec.ignore_index)
     foreign = values[~counted & (values != spec.ignore_index)].tolist()
@@ -192,10 +191,10 @@ def _require_trainable(data: TrainingData, config: TwoStreamConfig) -> TrainingD
     missing = [spec.classes[k] for k in range(spec.num_classes) if k not in held and k != spec.ignore_index]
     if missing:
         raise ValueError(f'no training pixel of {missing}: the model cannot learn them; leave them out of the spec')
-    return _with_classes(data, torch.isin(data.y, values[counted]).flatten(1).any(dim=1).numpy(), spec)
+    return _with_classes(data, torch.isin(data.y, values[counted]).flatten(1).any(dim=1).numpy())
 
 
-def _with_classes(data: TrainingData, kept: np.ndarray, spec: SampleSpec) -> TrainingData:
+def _with_classes(data: TrainingData, kept: np.ndarray) -> TrainingData:
     """The patches of which a pixel counts; says where few are left."""
     if not kept.all():
         warnings.warn(
