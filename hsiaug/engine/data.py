@@ -67,6 +67,7 @@ class Read:
         self.dataset, self.workers = dataset, workers
         self.rows = np.arange(len(dataset)) if rows is None else rows
         self._batches: Iterator[tuple[list[int], Tensor, Tensor]] = iter(())
+        self._left = 0
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -78,13 +79,16 @@ class Read:
         """Images and targets of some samples, from those read ahead where they are the next."""
         wanted = rows.tolist()
         found, x, y = next(self._batches, ([], torch.empty(0), torch.empty(0)))
+        self._left -= 1
+        if self._left <= 0:
+            self._batches = iter(())  # its workers end now, not when the interpreter does
         if found != wanted:
             x, y = self.read(np.array(wanted))
         return x.to(rows.device), y.to(rows.device)
 
     def ahead(self, rows: Rows, first: int, last: int) -> None:
         """Begin to read, in the order of the steps."""
-        self._batches = iter(_loader(self, _Planned(rows, first, last), self.workers))
+        self._batches, self._left = _loader(self, _Planned(rows, first, last), self.workers), last - first
 
     def chunks(self, rows: Tensor, size: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Images and targets of some samples in turn, so many at a time."""

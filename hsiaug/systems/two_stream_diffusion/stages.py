@@ -25,6 +25,8 @@ from .model import CHUNK, SCHEDULE, TRAIN_STEPS, TwoStreamDiffusion
 
 WARM_UP = 20
 ORIENTATIONS = 8
+READ = 8
+"""Patches of a dataset that is read, encoded at a time: what is too large for memory has large patches, too."""
 CODED = 1024
 """Patches of a dataset that is read, of which mean and standard deviation of the codes are taken."""
 
@@ -288,7 +290,7 @@ class DiffusionStage(Stage):
     def _all_codes(self, rows: Tensor, variants: Sequence[int] | None = None) -> Iterator[tuple[Tensor, Tensor]]:
         """Codes of some samples of a dataset, a chunk and an orientation at a time."""
         assert isinstance(self.samples, Read)
-        for x, y in self.samples.chunks(rows, CHUNK):
+        for x, y in self.samples.chunks(rows, READ):
             image, mask = self.as_held(self.samples, x, y)
             for variant in self.variants[:1] if variants is None else variants:
                 yield self._codes(image, mask, variant)
