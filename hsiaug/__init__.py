@@ -16,12 +16,14 @@ _HOMES = {
     'SpectraDataset': 'datasets',
     'SyntheticDataset': 'datasets',
     'MixedDataset': 'datasets',
+    'adapt': 'datasets',
     'SyntheticBank': 'datasets',
     'write_bank': 'datasets',
     'MixedBatchSampler': 'samplers',
     'SyntheticMix': 'transforms',
     'MixedDataModule': 'datamodules',
     'Generator': 'systems',
+    'fit': 'systems.fit',
     'fit_generator': 'systems.fit',
 }
 

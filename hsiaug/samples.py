@@ -15,6 +15,7 @@ import operator
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from functools import reduce
 from typing import Any, Literal, Protocol, get_args, runtime_checkable
 
 import numpy as np
@@ -22,6 +23,7 @@ import torch
 from torch import Tensor
 
 from .records import as_record, require_plausible
+from .seen import SeenSamples
 
 Kind = Literal['spectrum', 'scene', 'segmentation', 'change']
 Target = Literal['label', 'mask']
@@ -260,6 +262,8 @@ class Provenance:
         training: JSON-ready training configuration.
         split: fingerprint of the split it was trained on.
         seen: pixels that the generator, its normalisation or its selection has seen.
+        elsewhere: such pixels of further scenes, where several were pooled.
+        samples: such samples of a dataset, scene or not.
     """
 
     version: str
@@ -267,6 +271,13 @@ class Provenance:
     training: Mapping[str, Any]
     split: str | None = None
     seen: Footprint | None = None
+    elsewhere: tuple[Footprint, ...] = ()
+    samples: SeenSamples | None = None
+
+    @property
+    def footprints(self) -> tuple[Footprint, ...]:
+        """Pixels of all scenes that it has seen."""
+        return (*(() if self.seen is None else (self.seen,)), *self.elsewhere)
 
     def to_dict(self) -> dict[str, Any]:
         """A JSON-ready dictionary."""
@@ -282,6 +293,13 @@ class Provenance:
         return as_record(cls, data, 'provenance')
 
 
+def seen_of_both(known: Sequence[Provenance]) -> dict[str, Any]:
+    """What several provenances have seen beside the first scene of each, as fields of one provenance of all."""
+    samples = [one.samples for one in known if one.samples is not None]
+    elsewhere = dict.fromkeys(footprint for one in known for footprint in one.elsewhere)
+    return {'elsewhere': tuple(elsewhere), 'samples': reduce(SeenSamples.joined, samples) if samples else None}
+
+
 def require_unseen(provenance: Provenance | None, scene: str, evaluation: np.ndarray) -> None:
     """Refuse a generator that has seen evaluation pixels.
 
@@ -293,14 +311,14 @@ def require_unseen(provenance: Provenance | None, scene: str, evaluation: np.nda
     Raises:
         LeakageError: naming how many pixels overlap, and the first of them.
     """
-    if provenance is None or provenance.seen is None or not same_scene(provenance.seen.scene, scene):
-        return
-    overlap = provenance.seen.within(evaluation)
-    if overlap.size:
-        raise LeakageError(
-            f'the generator (split {provenance.split}) has seen {overlap.size} of {len(evaluation)} evaluation pixels, '
-            f'first flat indices {overlap[:5].tolist()}; train it on the training part of the evaluated split'
-        )
+    for seen in provenance.footprints if provenance is not None else ():
+        overlap = seen.within(evaluation) if same_scene(seen.scene, scene) else np.empty(0)
+        if provenance is not None and overlap.size:
+            raise LeakageError(
+                f'the generator (split {provenance.split}) has seen {overlap.size} of {len(evaluation)} evaluation '
+                f'pixels, first flat indices {overlap[:5].tolist()}; train it on the training part of the evaluated '
+                'split'
+            )
 
 
 @runtime_checkable

@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 import torch
 from lightning.pytorch import LightningDataModule, LightningModule
+from real_pairs import write_oscd
 from torch import nn
 from torch.utils.data import DataLoader
+from torchgeo.datasets import OSCD
 from toys import BANDS, Toy, aligned
 
 from hsiaug import SimulatedScene, SyntheticBank, fit_generator, write_bank
@@ -53,12 +55,31 @@ def test_links_into_the_repository_exist() -> None:
 
 
 def test_every_example_is_run_here() -> None:
-    names = 'bank', 'loader', 'batch', 'kornia', 'albumentations', 'datamodule', 'smp', 'augment', 'gates', 'ratio'
-    assert set(EXAMPLES) == {'', *names, 'sources'}
+    names = (
+        'scene', 'sources', 'bank', 'loader', 'batch', 'kornia', 'albumentations', 'datamodule', 'smp', 'augment',
+        'gates', 'ratio',
+    )  # fmt: skip
+    assert set(EXAMPLES) == {'', *names}
 
 
-def test_first_example_and_its_bank(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    space = run('')
+def test_first_example(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for split, sizes in (('train', {'a': (64, 70), 'b': (66, 40)}), ('test', {'c': (40, 33)})):
+        write_oscd(tmp_path / 'data' / 'oscd', sizes, split)
+    write_oscd(tmp_path / 'more', {'d': (32, 64)})
+    settings = {
+        'image_latents': 2, 'mask_latents': 2, 'vae_channels': 4, 'unet_channels': (8, 16), 'sampling_steps': 1,
+        'vae_iterations': 2, 'diffusion_iterations': 2, 'batch_size': 2, 'vae_batch_size': 2, 'augment': False,
+    }  # fmt: skip
+    with pytest.warns(UserWarning, match='only 6 training patches'):
+        space = run('', more_pairs=OSCD(str(tmp_path / 'more')), settings=settings)
+    assert len(space['mixed']) == 6 + 3
+    assert space['batch']['image'].shape == (9, 2, 13, 32, 32)
+    assert space['generator'].provenance.samples.count == 2 * (6 + 2)  # two dates of each
+
+
+def test_example_of_a_scene_and_its_bank(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    space = run('scene')
     real = len(space['real'])
     assert len(space['mixed']) == real + round(0.5 * real)
     assert space['batch']['image'].shape[1] == 100
@@ -71,7 +92,7 @@ def test_first_example_and_its_bank(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 
 def test_gates() -> None:
-    space = run('gates', **{name: value for name, value in run('').items() if name != '__builtins__'})
+    space = run('gates', **{name: value for name, value in run('scene').items() if name != '__builtins__'})
     batch = space['mixed'].batch(range(len(space['mixed'])))
     synthetic = batch['image'][batch['synthetic']]
     assert len(synthetic) == round(0.5 * len(space['real']))
@@ -81,7 +102,7 @@ def test_gates() -> None:
 
 
 def test_choosing_a_ratio(capsys: pytest.CaptureFixture[str]) -> None:
-    space = run('ratio', **{name: value for name, value in run('').items() if name != '__builtins__'})
+    space = run('ratio', **{name: value for name, value in run('scene').items() if name != '__builtins__'})
     choice = space['choice']
     assert choice.ratio in (0.0, 0.5, 1.0, 2.0)
     assert str(choice) in capsys.readouterr().out

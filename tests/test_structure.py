@@ -13,7 +13,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1] / 'hsiaug'
 FLOORS = (
-    ('samples', 'ratio', 'records', 'json_lines', 'settings', 'progress', 'named_configs', '__init__'),
+    ('samples', 'seen', 'ratio', 'records', 'json_lines', 'settings', 'progress', 'named_configs', '__init__'),
     ('functional',), ('losses',), ('models',), ('scenes',), ('metrics',), ('datasets',),
     ('samplers',), ('transforms',), ('engine',), ('trainers',), ('systems',), ('datamodules',),
     ('tasks',), ('quality',), ('ablation',), ('report',), ('cli',),

@@ -1,10 +1,13 @@
 """torchgeo datasets: real spectra, synthetic samples, and both at a ratio."""
 
+from .adapted import AdaptedDataset, adapt
 from .bank import BankError, SyntheticBank
 from .bank_writer import write_bank
 from .change import ChangeDataset
 from .folders import PairFolder
+from .geo import GeoSamples
 from .labels import LabelPolicy, estimate_prior, synthetic_counts
+from .leakage import require_unseen_samples
 from .mixed import MixedDataset
 from .parts import scene_dataset
 from .patches import IGNORE, PatchDataset
@@ -16,9 +19,11 @@ from .synthetic import SyntheticDataset
 
 __all__ = [
     'IGNORE',
+    'AdaptedDataset',
     'BankError',
     'ChangeDataset',
     'Draw',
+    'GeoSamples',
     'LabelPolicy',
     'MixedDataset',
     'PairFolder',
@@ -29,8 +34,10 @@ __all__ = [
     'SyntheticBank',
     'SyntheticDataset',
     'SyntheticPool',
+    'adapt',
     'as_pool',
     'estimate_prior',
+    'require_unseen_samples',
     'scene_dataset',
     'synthetic_counts',
     'write_bank',

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import reduce
 from typing import Any, cast
 
@@ -27,6 +27,7 @@ from .batches import (
     unstack,
 )
 from .checks import LOOKED_AT, ClassNumbers, require_mixable, some_samples, warn_of_doubtful_labels
+from .leakage import require_unseen_samples
 from .lengths import KnownLength
 from .pool import Draw
 from .shared import SharedInt
@@ -83,6 +84,8 @@ class MixedDataset(NonGeoDataset):
             on its samples only.
         different_scales: the values of the two sides are meant to differ by orders of magnitude, which is an error
             otherwise.
+        evaluation: real samples that the model will be tested on, a dataset or several: a source whose generator has
+            seen any of them is refused, see :func:`~hsiaug.datasets.require_unseen_samples`.
 
     Raises:
         TypeError: if a dataset cannot be asked for samples by number, or these are not in the sample contract.
@@ -90,7 +93,7 @@ class MixedDataset(NonGeoDataset):
             unknown, missing, or keys of samples.
         SpecMismatchError: if two sides or sources do not fit together, or a label is neither a class nor the ignore
             index.
-        LeakageError: if the generator has seen test pixels of the real dataset's split.
+        LeakageError: if the generator has seen test pixels of the real dataset's split, or evaluation samples.
     """
 
     def __init__(
@@ -106,6 +109,7 @@ class MixedDataset(NonGeoDataset):
         weight: float | None = None,
         transforms: Callable[[Sample], Sample] | None = None,
         different_scales: bool = False,
+        evaluation: Dataset[Sample] | Sequence[Dataset[Sample]] = (),
     ) -> None:
         require_map_style(real, 'MixedDataset')
         self.real, self.num_real = real, len(cast(Any, real))
@@ -125,6 +129,9 @@ class MixedDataset(NonGeoDataset):
         self.spec = self.sources.require_mixable(real) if self.sources.pools else spec_of(real)
         if self.sources.pools:
             self._check()
+            for tested in evaluation if isinstance(evaluation, list | tuple) else (evaluation,):
+                for source in synthetic.values() if isinstance(synthetic, Mapping) else (synthetic,):
+                    require_unseen_samples(source, tested)
 
     def _check(self) -> None:
         self.num_soft_classes = self.sources.num_soft_classes

@@ -70,8 +70,8 @@ class HeldSamples(NonGeoDataset):
             ):
                 raise ValueError(
                     f'{who}: sample {index} has image {image} and {spec.target_key} {target}, expected '
-                    f'{tuple(held["image"].shape[1:])} and {tuple(held[spec.target_key].shape[1:])}; cut images of other '
-                    'sizes into windows, those of two dates with BitemporalScene.from_dataset'
+                    f'{tuple(held["image"].shape[1:])} and {tuple(held[spec.target_key].shape[1:])}; cut images of '
+                    'other sizes into windows, those of two dates with BitemporalScene.from_dataset'
                 )
             for key, value in sample.items():
                 held[key][index] = value.reshape(held[key].shape[1:])

@@ -13,6 +13,7 @@ from torch.utils.data import ConcatDataset, DataLoader, Dataset, IterableDataset
 from torchgeo.datasets import GeoDataset, UnionDataset
 
 from ..samples import Provenance, Sample, SampleSpec, SpecMismatchError, require_compatible, target_of
+from ..seen import Places
 from .batches import CONTRACT, kind_of, require_sample
 
 _DEEPEST = 16
@@ -197,6 +198,22 @@ def _labels(layer: Layer) -> Tensor | None:
         return None
     found = [_labels(inner) for inner in layer.inner]
     return None if any(labels is None for labels in found) else torch.cat(found)  # type: ignore[arg-type]
+
+
+def places_of(dataset: Any) -> Places | None:
+    """Windows of an image, a file or the ground that samples are cut from; None where a dataset does not know them."""
+    return _places(look_through(dataset))
+
+
+def _places(layer: Layer) -> Places | None:
+    known = getattr(layer.dataset, 'places', None)
+    if callable(known):
+        found = known()
+        return found if found is None or layer.rows is None else found[layer.rows]
+    if not layer.inner or not layer.as_is:
+        return None
+    parts = [_places(inner) for inner in layer.inner]
+    return None if any(part is None for part in parts) else Places.joined(parts)  # type: ignore[arg-type]
 
 
 def counts_of(dataset: Any) -> np.ndarray | None:

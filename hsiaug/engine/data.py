@@ -2,7 +2,152 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from typing import Any, Protocol
+
+import numpy as np
+import torch
 from torch import Tensor
+from torch.utils.data import DataLoader
+
+from ..datasets.adapted import AdaptedDataset
+from ..datasets.survey import leave_signals
+
+Rows = Callable[[int], Tensor]
+"""Which samples a step is going to ask for."""
+
+
+class Samples(Protocol):
+    """Images (N, ...) and their targets (N, ...), by number: in memory, or read when they are needed."""
+
+    def __len__(self) -> int: ...
+
+    def at(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """Images and targets of some samples, on the device of ``rows`` where they are read."""
+        ...
+
+    def ahead(self, rows: Rows, first: int, last: int) -> None:
+        """Say which samples each step from ``first`` on, up to ``last``, will ask for, so that they are read ahead."""
+        ...
+
+
+class Held:
+    """Samples in memory, or on the device.
+
+    Args:
+        x: (N, ...) images.
+        y: (N, ...) targets; empty where they have none.
+    """
+
+    def __init__(self, x: Tensor, y: Tensor) -> None:
+        self.x, self.y = x, y
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    def at(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """Images and targets of some samples."""
+        return self.x[rows], self.y[rows] if len(self.y) else self.y
+
+    def ahead(self, rows: Rows, first: int, last: int) -> None:
+        """Nothing is to be read."""
+
+
+class Read:
+    """Samples of a dataset too large for memory, read by worker processes while the steps before are taken.
+
+    Args:
+        dataset: labelled or not; targets of the latter are empty.
+        rows: which of its samples; None for all.
+        workers: processes that read.
+    """
+
+    def __init__(self, dataset: AdaptedDataset, rows: np.ndarray | None = None, workers: int = 1) -> None:
+        self.dataset, self.workers = dataset, workers
+        self.rows = np.arange(len(dataset)) if rows is None else rows
+        self._batches: Iterator[tuple[list[int], Tensor, Tensor]] = iter(())
+        self._left = 0
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, '_batches': iter(())}
+
+    def at(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """Images and targets of some samples, from those read ahead where they are the next."""
+        wanted = rows.tolist()
+        found, x, y = next(self._batches, ([], torch.empty(0), torch.empty(0)))
+        self._left -= 1
+        if self._left <= 0:
+            self._batches = iter(())  # its workers end now, not when the interpreter does
+        if found != wanted:
+            x, y = self.read(np.array(wanted))
+        return x.to(rows.device), y.to(rows.device)
+
+    def ahead(self, rows: Rows, first: int, last: int) -> None:
+        """Begin to read, in the order of the steps."""
+        self._batches, self._left = _loader(self, _Planned(rows, first, last), self.workers), last - first
+
+    def chunks(self, rows: Tensor, size: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Images and targets of some samples in turn, so many at a time."""
+        for _, x, y in _loader(self, [part.tolist() for part in rows.split(size)], self.workers):
+            yield x, y
+
+    def only(self, rows: np.ndarray) -> Read:
+        """Some of the samples."""
+        return Read(self.dataset, self.rows[rows], self.workers)
+
+    def read(self, rows: np.ndarray) -> tuple[Tensor, Tensor]:
+        """Images and targets of some samples, in this process."""
+        samples, key = [self.dataset[int(row)] for row in self.rows[rows]], self.dataset.spec.target_key
+        x = torch.stack([sample['image'] for sample in samples])
+        y = torch.stack([sample[key] for sample in samples]) if self.dataset.labelled else torch.empty(0)
+        return x, y
+
+
+class _Planned:
+    """The batches of steps to come, as a loader's batch sampler."""
+
+    def __init__(self, rows: Rows, first: int, last: int) -> None:
+        self.rows, self.first, self.last = rows, first, last
+
+    def __iter__(self) -> Iterator[list[int]]:
+        for step in range(self.first, self.last):
+            yield self.rows(step).tolist()
+
+    def __len__(self) -> int:
+        return self.last - self.first
+
+
+class _Batches:
+    """What a worker reads for a list of rows; its errors come back as they are."""
+
+    def __init__(self, read: Read) -> None:
+        self.read = read
+
+    def __getitem__(self, rows: list[int]) -> tuple[list[int], Tensor, Tensor] | Exception:
+        try:
+            return rows, *self.read.read(np.array(rows))
+        except Exception as error:
+            return error
+
+
+def _loader(read: Read, batches: Any, workers: int) -> Iterator[tuple[list[int], Tensor, Tensor]]:
+    """Batches of rows, read by worker processes, in order."""
+    items: Any = _Batches(read)
+    loader: DataLoader[Any] = DataLoader(
+        items, batch_size=None, sampler=batches, num_workers=workers, collate_fn=_as_is,
+        worker_init_fn=leave_signals, prefetch_factor=2 if workers else None,
+    )  # fmt: skip
+    for found in loader:
+        if isinstance(found, Exception):
+            raise found
+        yield found
+
+
+def _as_is(item: Any) -> Any:
+    return item
 
 
 def require_finite_samples(samples: Tensor, what: str = 'images', within: str = 'patches or bands') -> None:
@@ -20,4 +165,4 @@ def require_finite_samples(samples: Tensor, what: str = 'images', within: str = 
         raise ValueError(f'{bad} of {len(samples)} {what} hold NaN or infinite values; leave these {within} out')
 
 
-__all__ = ['require_finite_samples']
+__all__ = ['Held', 'Read', 'Samples', 'require_finite_samples']

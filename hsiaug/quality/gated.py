@@ -16,7 +16,17 @@ from torchgeo.datasets import NonGeoDataset
 from .. import __version__
 from ..datasets.batches import fetch, unstack
 from ..datasets.synthetic import stream_seed
-from ..samples import Footprint, Provenance, Sample, SampleSource, SampleSpec, Traits, require_compatible, same_scene
+from ..samples import (
+    Footprint,
+    Provenance,
+    Sample,
+    SampleSource,
+    SampleSpec,
+    Traits,
+    require_compatible,
+    same_scene,
+    seen_of_both,
+)
 from ..settings import check_value
 from .gate import Gate, GateReport, Gates
 
@@ -276,6 +286,7 @@ def joint_provenance(source: Provenance | None, gates: Gates) -> Provenance | No
         training={**base.training, 'gates': gates.settings()},
         split=split,
         seen=_union(list(seen.values())) if seen else None,
+        **seen_of_both(list(parts.values())),
     )
 
 

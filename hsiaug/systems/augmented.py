@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from .. import __version__
-from ..samples import Footprint, Provenance, SampleSpec, require_compatible, same_scene
+from ..samples import Footprint, Provenance, SampleSpec, require_compatible, same_scene, seen_of_both
 from .base import Generator, make_part, part_of, register
 
 
@@ -95,7 +95,7 @@ def _joint_provenance(source: Generator, augmenter: Generator, settings: dict[st
         pixels = np.unique(np.concatenate([footprint.pixels() for footprint in seen]))
         joint = Footprint.of(seen[0].scene, seen[0].size, pixels)
     training = {'generator': 'augmented', **settings, 'parts': [dict(p.training) for p in known]}
-    return replace(known[0], version=__version__, training=training, seen=joint)
+    return replace(known[0], version=__version__, training=training, seen=joint, **seen_of_both(known))
 
 
 __all__ = ['Augmented']

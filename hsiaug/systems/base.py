@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -40,6 +40,12 @@ from .saved import (
     require_weights,
 )
 
+if TYPE_CHECKING:
+    from ..engine.data import Read
+
+Unlabelled = Literal['alike', 'pairs']
+"""``'alike'``: images or spectra as the labelled ones are, without their labels. ``'pairs'``: pairs of dates without a
+change mask, where labelled samples are single dates."""
 G = TypeVar('G', bound='type[Generator]')
 REGISTRY: dict[str, type[Generator]] = {}
 
@@ -60,6 +66,9 @@ class TrainingData:
         coarse: the images ``x`` from a coarser sensor, where the scene has them.
         positions: (N + M, 2) int64 row and column of the spectra in ``x`` and then in ``unlabelled``, where they lie in
             an image; tiles lie apart.
+        source: the labelled samples, where they are too many for memory: ``x`` and ``y`` are empty then. Only trainings
+            that say so can read them, see :func:`~hsiaug.systems.training.trains`.
+        unlabelled_source: the samples without labels, likewise.
     """
 
     spec: SampleSpec
@@ -71,6 +80,8 @@ class TrainingData:
     provenance: Provenance | None = None
     coarse: CoarseWindows | None = None
     positions: Tensor | None = None
+    source: Read | None = None
+    unlabelled_source: Read | None = None
 
 
 def register(name: str) -> Callable[[G], G]:
@@ -176,6 +187,8 @@ class Generator(nn.Module):
     """Names of buffers whose shapes are known only after fitting."""
     soft_labels: ClassVar[bool] = False
     """Whether samples carry ``label_prob``."""
+    unlabelled: ClassVar[tuple[Unlabelled, ...]] = ()
+    """Samples without labels that it can learn from, beside labelled ones."""
     ranges: ClassVar[Mapping[str, Range]] = {}
     """Of the numbers among the settings; any finite one where there is none."""
 
@@ -214,8 +227,11 @@ class Generator(nn.Module):
 
     def adopt(self, data: TrainingData, seed: int, training: Mapping[str, Any] | None = None) -> None:
         """Record where the fit came from. Every ``fit`` and every trainer ends with it."""
-        y = data.y.cpu().reshape(-1)  # of masks, the pixels that count
-        counts = torch.bincount(y[(y >= 0) & (y < self.spec.num_classes)], minlength=self.spec.num_classes).float()
+        if data.source is None:
+            y = data.y.cpu().reshape(-1)  # of masks, the pixels that count
+            counts = torch.bincount(y[(y >= 0) & (y < self.spec.num_classes)], minlength=self.spec.num_classes).float()
+        else:
+            counts = torch.from_numpy(data.source.dataset.class_counts).float()
         if counts.sum():
             self.class_prior.copy_(counts / counts.sum())
         seed = as_seed(seed)
@@ -390,6 +406,7 @@ __all__ = [
     'CheckpointError',
     'Generator',
     'TrainingData',
+    'Unlabelled',
     'cannot_make',
     'generator_class',
     'make_generator',

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +20,9 @@ from ..samples import Provenance, as_seed
 from ..scenes import BitemporalScene, LabelledPatchSplit, Scene, Split
 from ..scenes.patches import PARTS, PatchSplit
 from ..settings import checked_arguments
-from .base import Generator, TrainingData, cannot_make, generator_class, make_generator
+from . import load
+from .base import REGISTRY, Generator, TrainingData, cannot_make, generator_class, make_generator
+from .from_datasets import data_of
 from .training import trainer_of
 
 
@@ -99,6 +103,95 @@ def fit_generator(
     return generator.eval()
 
 
+def fit(
+    generator: str,
+    train: Any,
+    /,
+    *,
+    val: Any = None,
+    unlabelled: Any = None,
+    size: int | tuple[int, int] | None = None,
+    classes: Sequence[str] | None = None,
+    wavelengths: Sequence[float] | None = None,
+    unit: str | None = None,
+    ignore_index: int | None = None,
+    value_range: tuple[float, float] | None = None,
+    settings: Mapping[str, Any] | None = None,
+    seed: int = 0,
+    device: str = 'cpu',
+    progress: bool = False,
+    folder: str | os.PathLike[str] | None = None,
+    devices: int = 1,
+    nodes: int = 1,
+    workers: int | None = None,
+    in_memory: bool | None = None,
+    **more_settings: Any,
+) -> Generator:
+    """Train a generator on any datasets.
+
+    Datasets are torchgeo's or torch's, map-style, or lists of such, as :func:`~hsiaug.datasets.adapt` takes them; what
+    they hold is inferred, and asked for where it cannot be. Samples up to 1 GiB are held in memory; of more,
+    ``two_stream_diffusion`` reads batches by worker processes while it learns, and the others refuse unless they are
+    told ``in_memory=True``. Either way is the same training.
+
+    What samples without labels are good for, see each system's README: ``spectral_gan`` (its critic), ``variability``,
+    ``unmixing_fusion`` (unmixing), ``two_stream_diffusion`` (its image autoencoder), and ``change_editing`` (the same,
+    and the drift from pairs of dates without a change mask). Give images of the training area only: all that a
+    generator has seen travels with it, and an evaluation that shares samples is refused
+    (:func:`~hsiaug.datasets.require_unseen_samples`).
+
+    Args:
+        generator: registered name.
+        train: labelled samples.
+        val: labelled samples, for early stopping and choices.
+        unlabelled: samples without labels; labels that they have are not looked at.
+        size: side, or sides, of patches that images are cut into; needed where images are of several sizes.
+        classes: names of the classes in label order, where the dataset has no ``classes``.
+        wavelengths: band centres in nm, where samples have no ``wavelength``.
+        unit: physical unit.
+        ignore_index: label of pixels that do not count.
+        value_range: lowest and highest value that the unit allows.
+        settings: of the generator or its training; those whose names are not taken here can be given by name, too.
+        seed: of everything random in the training.
+        device: where to train.
+        progress: show progress bars.
+        folder: of a checkpoint, from which a killed training resumes; see :func:`fit_generator`.
+        devices: processes per machine that train together.
+        nodes: machines.
+        workers: processes that read samples; None for none as long as samples are held in memory.
+        in_memory: hold all samples in memory, or read them batch by batch; None decides by their size.
+        more_settings: settings by name.
+
+    Returns:
+        the generator, for :class:`~hsiaug.datasets.MixedDataset` and all other ways of mixing.
+
+    Raises:
+        TypeError: for what is no map-style dataset.
+        ValueError: for unknown settings, or naming the dataset and the sample that cannot be learnt from.
+    """
+    given = {**(settings or {}), **more_settings}
+    require_settings(generator, given)
+    uses, trainer = generator_class(generator).unlabelled, trainer_of(generator)
+    if unlabelled is not None and not uses:
+        raise ValueError(
+            f'{generator!r} cannot learn from samples without labels; leave unlabelled= out, or choose one that can: '
+            f'{learning_from_unlabelled()}'
+        )
+    data = data_of(
+        train, val, unlabelled, uses=uses, streams=trainer is not None and trainer.streams, in_memory=in_memory,
+        workers=workers, progress=progress, size=size, classes=classes, wavelengths=wavelengths, unit=unit,
+        ignore_index=ignore_index, value_range=value_range,
+    )  # fmt: skip
+    place = None if folder is None else Path(folder)
+    return fit_generator(generator, data, given, seed, device, progress, place, devices, nodes)
+
+
+def learning_from_unlabelled() -> list[str]:
+    """Names of the generators that can learn from samples without labels."""
+    load()
+    return sorted(name for name, cls in REGISTRY.items() if cls.unlabelled)
+
+
 def require_settings(kind: str, settings: dict[str, Any] | None) -> None:
     """Check what :func:`fit_generator` is going to be given, before data are opened.
 
@@ -116,4 +209,4 @@ def require_settings(kind: str, settings: dict[str, Any] | None) -> None:
         checked_arguments(generator_class(kind), given, cannot_make(kind, given), given=('spec',))
 
 
-__all__ = ['fit_generator', 'require_settings', 'training_data']
+__all__ = ['fit', 'fit_generator', 'require_settings', 'training_data']

@@ -21,11 +21,13 @@ class Trainer:
         config: dataclass of the settings.
         train: a function of training data, such settings and a :class:`~hsiaug.engine.Run`.
         quick: settings of a training of seconds, for a first look at a study.
+        streams: whether it can read samples from a dataset that is too large for memory.
     """
 
     config: type[Any]
     train: Callable[[TrainingData, Any, Run], Generator]
     quick: Mapping[str, Any] = field(default_factory=dict)
+    streams: bool = False
 
     def settings(self, name: str, given: Mapping[str, Any]) -> Any:
         """The settings as the training's configuration.
@@ -44,17 +46,20 @@ class Trainer:
 _TRAINERS: dict[str, Trainer] = {}
 
 
-def trains(name: str, config: type[Any], quick: Mapping[str, Any] | None = None) -> Callable[[F], F]:
+def trains(
+    name: str, config: type[Any], quick: Mapping[str, Any] | None = None, streams: bool = False
+) -> Callable[[F], F]:
     """Function decorator: the training of the generator that is registered under a name.
 
     Args:
         name: of the generator.
         config: dataclass of the settings.
         quick: settings of a training of seconds.
+        streams: whether it can read samples from a dataset that is too large for memory.
     """
 
     def decorate(train: F) -> F:
-        _TRAINERS[name] = Trainer(config, train, quick or {})
+        _TRAINERS[name] = Trainer(config, train, quick or {}, streams)
         return train
 
     return decorate

@@ -48,6 +48,7 @@ class SpectralVariability(ExemplarGenerator):
     }  # fmt: skip
     soft_labels = True
     fitted = (*ExemplarGenerator.fitted, 'pool', 'near', 'segment_x', 'members')
+    unlabelled = ('alike',)
     pool: Tensor  # (P, C) training and unlabelled spectra at unit norm
     near: Tensor  # (N, neighbours) positions in the pool of the spectra nearest to each training spectrum
     segment_x: Tensor  # (S, C) training spectra and those of their segments

@@ -105,8 +105,8 @@ class GeneratorAugmentation(nn.Module):
         spec, image = self.augmenter.spec, batch['image']
         if spec.target_key not in batch:
             raise SpecMismatchError(
-                f'GeneratorAugmentation: the generator alters samples of kind {spec.kind!r} with {spec.target_key!r}, the '
-                f'batch has {sorted(batch)}; give both, for an altered image needs its target altered alike'
+                f'GeneratorAugmentation: the generator alters samples of kind {spec.kind!r} with {spec.target_key!r}, '
+                f'the batch has {sorted(batch)}; give both, for an altered image needs its target altered alike'
             )
         expected = (len(image), *image.shape[-2:])
         if spec.kind == 'segmentation' and tuple(batch['mask'].shape) != expected:

@@ -230,8 +230,8 @@ def _require_kind(real: Mapping[str, Any], pool: SyntheticPool) -> None:
     """A batch of another kind has other keys; say which kind the source is before the keys are compared."""
     if pool.spec is not None and pool.spec.target_key not in real:
         raise SpecMismatchError(
-            f'SyntheticMix: the source holds samples of kind {pool.spec.kind!r} with {pool.spec.target_key!r}, the batch '
-            f'has {sorted(real)}; mix a source of the kind that the batch is'
+            f'SyntheticMix: the source holds samples of kind {pool.spec.kind!r} with {pool.spec.target_key!r}, the '
+            f'batch has {sorted(real)}; mix a source of the kind that the batch is'
         )
 
 

@@ -5,7 +5,7 @@ import kornia.augmentation as K
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from real_pairs import write_oscd
 from torch import Tensor
 from torch.utils.data import DataLoader
 from torchgeo.datasets import OSCD
@@ -168,25 +168,9 @@ def test_a_generator_that_saw_test_pixels_is_refused(scene: BitemporalScene, spl
         MixedDataset(train, Drawn(train, provenance(other)), 0.5)
 
 
-def write_oscd(root: Path, bands: tuple[str, ...], sizes: dict[str, tuple[int, int]]) -> None:
-    """Regions in OSCD's folders, their bands of constant steps and the second date 1000 higher."""
-    for region, size in sizes.items():
-        number = np.arange(size[0] * size[1], dtype=np.int32).reshape(size) + 1
-        labels = root / 'Onera Satellite Change Detection dataset - Train Labels' / region / 'cm'
-        images = root / 'Onera Satellite Change Detection dataset - Images' / region
-        labels.mkdir(parents=True)
-        Image.fromarray((number % 5 == 0).astype(np.uint8) * 255).save(labels / 'cm.png')
-        for date in (1, 2):
-            (images / f'imgs_{date}_rect').mkdir(parents=True)
-            for k, band in enumerate(bands):
-                picture = Image.fromarray(10 * number + k + 1000 * (date - 1))
-                picture.save(images / f'imgs_{date}_rect' / f'{band}.tif')
-        (images / 'dates.txt').write_text('date_1: 20160101\ndate_2: 20170101\n')
-
-
 def test_torchgeos_oscd_is_cut_into_windows_by_cities(tmp_path: Path) -> None:
     sizes = {'a': (18, 22), 'b': (24, 16), 'c': (17, 17)}
-    write_oscd(tmp_path, OSCD.all_bands, sizes)
+    write_oscd(tmp_path, sizes)
     cities = OSCD(str(tmp_path), bands=('B02', 'B08', 'B11'))
     scene = BitemporalScene.from_dataset('oscd', cities, nodata=-1)
     splitter = PatchSplitter(size=8, stride=3, regions='groups', min_labelled=1.0)
@@ -207,7 +191,7 @@ def test_torchgeos_oscd_is_cut_into_windows_by_cities(tmp_path: Path) -> None:
 
 
 def test_torchgeos_change_datasets_mix_as_they_are(tmp_path: Path) -> None:
-    write_oscd(tmp_path, OSCD.all_bands, {'a': (8, 8), 'b': (8, 8)})
+    write_oscd(tmp_path, {'a': (8, 8), 'b': (8, 8)})
     real = OSCD(str(tmp_path), bands=('B02', 'B03', 'B04', 'B08', 'B11'))
     spec = SampleSpec('change', 5, ('unchanged', 'changed'), size=(8, 8))
     read = ChangeDataset.from_dataset(real, spec)

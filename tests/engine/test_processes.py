@@ -36,3 +36,47 @@ def test_a_batch_that_does_not_divide_is_one_line(tmp_path: Path) -> None:
     assert done.returncode == 2
     assert 'a batch of 7 cannot be shared by 2 processes; choose a batch_size that is a multiple of 2' in done.stderr
     assert not (tmp_path / 'run' / 'model.safetensors').exists()
+
+
+SCRIPT = """
+import os, sys
+import torch
+from torch.utils.data import Dataset
+import hsiaug
+
+class Pairs(Dataset):
+    classes = ('dark', 'light')
+
+    def __len__(self):
+        return 24
+
+    def __getitem__(self, index):
+        rng = torch.Generator().manual_seed(index)
+        mask = (torch.rand((16, 16), generator=rng) < 0.4).long()
+        return {'image': torch.rand((5, 16, 16), generator=rng) + mask, 'mask': mask[None]}
+
+if __name__ == '__main__':
+    generator = hsiaug.fit(
+        'two_stream_diffusion', Pairs(), unlabelled=Pairs(), devices=int(sys.argv[2]), workers=1,
+        in_memory=sys.argv[2] == '1', vae_channels=4, unet_channels=(8, 16), vae_iterations=4, diffusion_iterations=4,
+        image_latents=2, mask_latents=2, cache_latents=False, vae_batch_size=4,
+    )
+    generator.save_pretrained(f"{sys.argv[1]}/{sys.argv[2]}_{os.environ.get('LOCAL_RANK', '0')}")
+"""
+
+
+def test_two_processes_train_what_one_does_from_a_dataset(tmp_path: Path) -> None:
+    """And reading it batch by batch what memory does."""
+    script = tmp_path / 'script.py'
+    script.write_text(SCRIPT)
+    for devices in ('1', '2'):
+        command, environment = (
+            [sys.executable, str(script), str(tmp_path), devices],
+            {**os.environ, 'OMP_NUM_THREADS': '1'},
+        )
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
+        assert done.returncode == 0, done.stderr
+    alone, first, second = (load_file(tmp_path / name / 'model.safetensors') for name in ('1_0', '2_0', '2_1'))
+    for key, value in alone.items():
+        torch.testing.assert_close(first[key], value, rtol=1e-4, atol=1e-4)
+        assert torch.equal(first[key], second[key])

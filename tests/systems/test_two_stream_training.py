@@ -10,6 +10,7 @@ from safetensors.torch import save_file
 
 from hsiaug.engine import Run
 from hsiaug.engine.checkpoint import found_checkpoint
+from hsiaug.engine.data import Held
 from hsiaug.engine.training import stream_of_step
 from hsiaug.functional import spectral_angle
 from hsiaug.samples import SampleSpec
@@ -121,9 +122,10 @@ def test_image_and_mask_are_turned_together() -> None:
 
 def test_orientations_fit_the_shape(pairs: TrainingData) -> None:
     wide = TwoStreamDiffusion(replace(pairs.spec, size=(8, 16)), vae_channels=4, unet_channels=(8, 16))
-    stage = AutoencoderStage(wide, pairs.x[:, :, :8], pairs.y[:, :8], TINY, 0)
+    stage = AutoencoderStage(wide, Held(pairs.x[:, :, :8], pairs.y[:, :8]), TINY, 0)
     assert stage.variants == (0, 2, 4, 6)
-    assert all(turn(stage.x, variant).shape == stage.x.shape for variant in stage.variants)
+    image, _ = stage.at(torch.arange(3))
+    assert all(turn(image, variant).shape == image.shape for variant in stage.variants)
 
 
 def test_each_stage_trains_its_own_part(pairs: TrainingData) -> None:
@@ -139,8 +141,8 @@ def test_each_stage_trains_its_own_part(pairs: TrainingData) -> None:
 
 
 def test_codes_are_standardised_per_channel(pairs: TrainingData, trained: TwoStreamDiffusion) -> None:
-    stage = DiffusionStage(trained, trained.normalise(pairs.x), pairs.y, SMALL, 0)
-    mean, logvar = stage._codes(0)
+    stage = DiffusionStage(trained, Held(trained.normalise(pairs.x), pairs.y), trained.shares_in(pairs), SMALL, 0)
+    mean, logvar = stage._codes(*stage.at(torch.arange(len(pairs.x))), 0)
     code = mean + (0.5 * logvar).exp() * torch.randn(mean.shape)
     code = ((code - trained.latent_mean) / trained.latent_std).movedim(1, 0).flatten(1)
     assert torch.allclose(code.mean(dim=1), torch.zeros(6), atol=0.05)
@@ -160,7 +162,8 @@ def test_perfect_prediction_has_no_loss(pairs: TrainingData, monkeypatch: pytest
     for prediction in ('epsilon', 'v_prediction'):
         for gamma in (None, 5.0):
             config = replace(TINY, prediction_type=prediction, min_snr_gamma=gamma, augment=False)  # type: ignore[arg-type]
-            stage = DiffusionStage(generator, pairs.x[:1], pairs.y[:1], config, 0)
+            few = replace(pairs, x=pairs.x[:1], y=pairs.y[:1])
+            stage = DiffusionStage(generator, Held(few.x, few.y), generator.shares_in(few), config, 0)
             stage.before_steps()
             assert stage.cache is not None
             stage.cache = stage.cache[0], torch.full_like(stage.cache[1], -60)  # no noise of the posterior
@@ -396,7 +399,8 @@ def test_min_snr_weight_of_a_step_by_hand(pairs: TrainingData, prediction_type: 
         generator = TwoStreamDiffusion(
             pairs.spec, mask_latents=2, vae_channels=4, unet_channels=(8, 16), prediction_type=prediction_type
         )
-        stage = DiffusionStage(generator, pairs.x[:8], pairs.y[:8], config, 0)
+        few = replace(pairs, x=pairs.x[:8], y=pairs.y[:8])
+        stage = DiffusionStage(generator, Held(few.x, few.y), generator.shares_in(few), config, 0)
         stage.before_steps()
         generator.denoiser.register_forward_pre_hook(lambda _, inputs: times.append(inputs[1]))
         with torch.no_grad():

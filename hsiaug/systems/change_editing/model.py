@@ -69,6 +69,7 @@ class ChangeEditing(Generator):
 
     ranges: ClassVar = {'change_share': Range(0, 1)}
     fitted = ('image', 'mask', 'observed_shares')
+    unlabelled = ('alike', 'pairs')
 
     image: Tensor  # (N, C, H, W) first dates, none if they are synthetic
     mask: Tensor  # (N, H, W) their land cover
@@ -167,7 +168,8 @@ class ChangeEditing(Generator):
         Args:
             pairs: image-mask pairs of single dates, as the painter was trained on.
             data: what they come from: itself of kind ``'segmentation'``, whose ``unlabelled`` samples may be pairs of
-                dates (M, 2, C, H, W) to learn the drift from; or of kind ``'change'``.
+                dates (M, 2, C, H, W) to learn the drift from; or of kind ``'change'``, whose unlabelled pairs show the
+                drift beside what did not change in the labelled ones.
             drift: strength of the drift where there are no pairs of dates, see
                 :meth:`~hsiaug.systems.change_editing.drift.DateDrift.assume`.
             seed: of everything random.
@@ -186,7 +188,15 @@ class ChangeEditing(Generator):
         if data.spec.kind == 'change':
             change = flat_mask(data.y)
             first, second = data.x[:, 0], data.x[:, 1]
-            self.drift.cpu().fit(first, second, torch.where(change == 0, classes, -1), seed=seed)
+            unchanged = torch.where(change == 0, classes, -1)
+            if len(data.unlabelled):  # of which it is not known what changed: what fits worst counts as changed
+                more = data.unlabelled
+                first_dates = torch.cat([first, more[:, 0]])
+                second_dates = torch.cat([second, more[:, 1]])
+                unchanged = torch.cat([unchanged, self.classify(more[:, 0]).to(unchanged)])
+                self.drift.cpu().fit(first_dates, second_dates, unchanged, trimmed=True, seed=seed)
+            else:
+                self.drift.cpu().fit(first, second, unchanged, seed=seed)
             self._count_transitions(second, torch.where(change == CHANGED, classes, -1))
             pixels = counted.sum(dim=(1, 2))
             shares = ((change == CHANGED) & counted).sum(dim=(1, 2)) / pixels.clamp_min(1)

@@ -78,8 +78,9 @@ def train_change_editing(
 
     Args:
         data: training part of a split. Of kind ``'segmentation'``: single dates with land-cover masks, and perhaps
-            ``unlabelled`` pairs of dates (M, 2, C, H, W) that show the drift. Of kind ``'change'``: first dates are
-            given clusters of their spectra as land cover, and the change masks say what is drift.
+            ``unlabelled`` pairs of dates (M, 2, C, H, W) that show the drift, or single dates (M, C, H, W) that teach
+            the painter's image autoencoder. Of kind ``'change'``: first dates are given clusters of their spectra as
+            land cover, and the change masks say what is drift, with ``unlabelled`` pairs where there are any.
         config: setting; the default one if None.
         run: how: seed, device, the painter's checkpoints, progress; see :class:`~hsiaug.engine.Run`.
         painter: a trained model of the same image-mask pairs, taken as it is.
@@ -92,6 +93,8 @@ def train_change_editing(
     pairs = single_dates(data, config.clusters, seed)
     if painter is None:
         shown = with_composites(pairs, config.composites, seed)
+        if shown.unlabelled.ndim == 5:  # pairs, which are for the drift
+            shown = replace(shown, unlabelled=shown.x[:0])
         painter = train_two_stream(shown, config.painter, run)
     else:
         _require_same_source(painter, data)
@@ -126,6 +129,11 @@ def single_dates(data: TrainingData, clusters: int, seed: int = 0) -> TrainingDa
                 f'images are, found {tuple(data.unlabelled.shape)}'
             )
         return data
+    if len(data.unlabelled) and data.unlabelled.shape[1:] != data.x.shape[1:]:
+        raise ValueError(
+            f'unlabelled pairs of dates must be (M, {", ".join(map(str, data.x.shape[1:]))}) as the labelled ones are, '
+            f'found {tuple(data.unlabelled.shape)}'
+        )
     image, mask = data.x[:, 0], flat_mask(data.y)
     counted = torch.ones_like(mask, dtype=torch.bool) if spec.ignore_index is None else mask != spec.ignore_index
     shapes = torch.cat([spectral_shape(soft(part)).movedim(1, -1) for part in image.split(CHUNK)])

@@ -95,6 +95,8 @@ class SpectralGAN(Generator):
         conditional: False for a GAN without classes: labels are then drawn, but mean nothing.
     """
 
+    unlabelled = ('alike',)
+
     ranges: ClassVar = dict.fromkeys(('noise_dim', 'hidden', 'layers', 'components'), COUNT)
     gain: Tensor  # (K, d) calibration of the codes per class: code * gain + shift
     shift: Tensor

@@ -149,6 +149,7 @@ class TwoStreamDiffusion(Generator):
         'guidance_scale': NOT_NEGATIVE,
     }
     fitted = ('mixtures',)
+    unlabelled = ('alike',)
 
     band_mean: Tensor  # (C, 1, 1), first date before second
     band_std: Tensor
@@ -259,17 +260,27 @@ class TwoStreamDiffusion(Generator):
             values = stacked_dates(part).double().movedim(1, 0).flatten(1)
             bands += torch.stack([values.sum(dim=1), (values**2).sum(dim=1)])
             count += values.shape[1]
+        if data.source is not None:
+            survey = data.source.dataset.survey()
+            count, bands = survey.values, torch.from_numpy(survey.sums)
         mean = bands[0] / count
         std = (bands[1] / count - mean**2).clamp_min(0).sqrt()
         self.band_mean.copy_(mean[:, None, None])
         self.band_std.copy_(band_scale(mean, std)[:, None, None])
-        shares = torch.cat([self.one_hot(part).sum(dim=(2, 3)) for part in flat_mask(data.y).split(CHUNK)])
-        shares = shares / shares.sum(dim=1, keepdim=True)
+        shares = self.shares_in(data)
         if len(shares) > MAX_MIXTURES:
             richest = shares.argmax(dim=0)  # each class keeps a patch that holds it
             others = torch.randperm(len(shares), generator=torch.Generator().manual_seed(seed))
             shares = shares[torch.cat([richest, others])[:MAX_MIXTURES]]
         self.mixtures = shares.to(self.device)
+
+    def shares_in(self, data: TrainingData) -> Tensor:
+        """(N, K) class shares of training patches."""
+        if data.source is not None:
+            pixels = torch.from_numpy(data.source.dataset.class_pixels()[data.source.rows]).float()
+        else:
+            pixels = torch.cat([self.one_hot(part).sum(dim=(2, 3)) for part in flat_mask(data.y).split(CHUNK)])
+        return pixels / pixels.sum(dim=1, keepdim=True)
 
     def counts(self, mask: Tensor) -> Tensor:
         """Which pixels of a mask count, bool."""
@@ -302,6 +313,17 @@ class TwoStreamDiffusion(Generator):
         streams: Any = self.streams
         codes = [vae.encode(x).latent_dist for vae, x in zip(streams, inputs, strict=True)]
         return [(_together(code.mean, len(mask)), _together(code.logvar, len(mask))) for code in codes]
+
+    def posterior_of_image(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and log variance of the codes of normalised images, without their masks."""
+        streams: Any = self.streams
+        code = streams[0].encode(self._date_by_date(image)).latent_dist
+        return _together(code.mean, len(image)), _together(code.logvar, len(image))
+
+    def decode_image(self, code: Tensor) -> Tensor:
+        """Normalised images of their own codes."""
+        streams: Any = self.streams
+        return _together(streams[0].decode(self._date_by_date(code)).sample, len(code))
 
     def decode(self, codes: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """Normalised images (n, C, H, W) and mask logits (n, K or K + 1, H, W) of each stream's codes."""

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import torch
 from diffusers import DDPMScheduler
 from torch import Tensor, nn
 from torch.nn.functional import mse_loss
 
+from ...datasets.survey import IN_MEMORY
 from ...engine import Average, Training
+from ...engine.data import Held, Read, Samples
 from ...engine.schedules import Cosine, WarmUp
+from ...engine.training import stream_of_step
+from ...functional.dates import flat_mask
 from ...functional.scaling import band_scale
 from ...losses.min_snr import min_snr_weight
 from ...losses.reconstruction import kl_divergence, mask_loss, spectral_reconstruction, value_width
@@ -20,8 +25,12 @@ from .model import CHUNK, SCHEDULE, TRAIN_STEPS, TwoStreamDiffusion
 
 # Not in the text, which follows latent diffusion: of AdamW, of all gradients together, and of the first steps.
 BETAS, CLIP, WARM_UP = (0.9, 0.99), 1.0, 20
-_PATCHES = 1000  # that the range of values is taken from
+_PATCHES, _READ_FOR_RANGE = 1000, 64  # that the range of values is taken from, in memory and of a dataset
 ORIENTATIONS = 8
+READ = 8
+"""Patches of a dataset that is read, encoded at a time: what is too large for memory has large patches, too."""
+CODED = 1024
+"""Patches of a dataset that is read, of which mean and standard deviation of the codes are taken."""
 
 
 def turn(x: Tensor, variant: int) -> Tensor:
@@ -52,8 +61,8 @@ class Stage(Training):
     Args:
         name: of the stage, in checkpoints and messages.
         generator: what is trained, on the device.
-        x: (N, C, H, W) normalised images; of two dates, their bands one after the other.
-        y: (N, H, W) masks.
+        samples: (N, C, H, W) normalised images, of two dates their bands one after the other, with (N, H, W) masks, on
+            the device; or a dataset of samples as they are.
         config: setting.
         seed: of everything random.
         trained: the part of the generator that this stage trains.
@@ -66,8 +75,7 @@ class Stage(Training):
         self,
         name: str,
         generator: TwoStreamDiffusion,
-        x: Tensor,
-        y: Tensor,
+        samples: Samples,
         config: TwoStreamConfig,
         seed: int,
         trained: nn.Module,
@@ -79,7 +87,8 @@ class Stage(Training):
         self.generator, self.config, self.trained, self.batch_size = generator, config, trained, batch_size
         self.rate_setting = f'{name}_lr ({lr:g})'
         self.preview: Callable[[Stage], None] | None = None
-        square = x.shape[-1] == x.shape[-2]
+        height, width = generator.spec.size or (1, 1)
+        square = height == width
         orientations = tuple(range(ORIENTATIONS)) if square else (0, 2, 4, 6)
         self.variants: tuple[int, ...] = orientations if config.augment else (0,)
         if config.swap_dates:
@@ -90,7 +99,7 @@ class Stage(Training):
         modules: dict[str, nn.Module] = {'generator': generator, **(others or {})}
         schedule = Cosine(WARM_UP) if config.lr_decay else WarmUp(WARM_UP)
         super().__init__(name, modules, {'adamw': optimiser}, steps, seed, generator.device, schedule)
-        self.x, self.y = x.to(self.device), y.to(self.device)
+        self.samples = samples
 
     def objective(self, rng: torch.Generator) -> Tensor:
         """The loss of one batch, all randomness from ``rng``."""
@@ -108,9 +117,27 @@ class Stage(Training):
         if self.preview is not None:
             self.preview(self)
 
+    def before_steps(self) -> None:
+        """Let samples of a dataset be read ahead."""
+        self.samples.ahead(self.rows_of, self.step, self.steps)
+
+    def rows_of(self, step: int) -> Tensor:
+        """Patches that a step is going to take: what :meth:`rows` draws first."""
+        return self.rows(torch.Generator(self.device).manual_seed(stream_of_step(self.seed, self.name, step)))
+
     def rows(self, rng: torch.Generator) -> Tensor:
         """Patches of this process's part of a batch."""
-        return self.share(torch.randint(len(self.x), (self.batch_size,), generator=rng, device=self.device))
+        return self.share(torch.randint(len(self.samples), (self.batch_size,), generator=rng, device=self.device))
+
+    def at(self, rows: Tensor, samples: Samples | None = None) -> tuple[Tensor, Tensor]:
+        """Normalised images and masks of some patches, on the device."""
+        return self.as_held(samples or self.samples, *(samples or self.samples).at(rows))
+
+    def as_held(self, samples: Samples, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        """Normalised images and flat masks, of what a dataset gives as it is; what is held is so already."""
+        if isinstance(samples, Held):
+            return x, y
+        return self.generator.normalise(x.to(self.device)), flat_mask(y.to(self.device)) if len(y) else y
 
     def noise(self, shape: Sequence[int], rng: torch.Generator) -> Tensor:
         """This process's part of normal noise for a batch of values of such a shape."""
@@ -135,73 +162,163 @@ class AutoencoderStage(Stage):
     leave the angle some 30 % of the loss. The mask's is cross-entropy and the KL term. The KL
     term is summed over a code and divided by the number of pixels. Latent diffusion's adversarial and perceptual terms
     are left out: the perceptual one needs a network of RGB pictures, and the text names neither.
+
+    Images without masks, where there are any, teach the image's autoencoder alone: each step takes as many of them as
+    of the pairs, with the image's loss of their own, and the image's loss is the mean of the two.
+
+    Args:
+        generator: see :class:`Stage`.
+        samples: see there.
+        config: see there.
+        seed: see there.
+        images: samples without masks; None for none.
     """
 
-    def __init__(self, generator: TwoStreamDiffusion, x: Tensor, y: Tensor, config: TwoStreamConfig, seed: int) -> None:
+    def __init__(
+        self,
+        generator: TwoStreamDiffusion,
+        samples: Samples,
+        config: TwoStreamConfig,
+        seed: int,
+        images: Samples | None = None,
+    ) -> None:
         super().__init__(
-            'vae', generator, x, y, config, seed, generator.streams, config.vae_batch_size, config.vae_lr,
+            'vae', generator, samples, config, seed, generator.streams, config.vae_batch_size, config.vae_lr,
             config.vae_iterations,
         )  # fmt: skip
-        part = self.x[:: max(1, len(self.x) // _PATCHES)]
+        self.images = images
+        most = _PATCHES if isinstance(samples, Held) else _READ_FOR_RANGE
+        rows = torch.arange(0, len(samples), max(1, len(samples) // most), device=self.device)
+        part, _ = self.at(rows)
         self.width = value_width(part * generator.band_std + generator.band_mean)
+
+    def before_steps(self) -> None:
+        """Let samples of datasets be read ahead."""
+        super().before_steps()
+        if self.images is not None:
+            self.images.ahead(self.images_of, self.step, self.steps)
+
+    def images_of(self, step: int) -> Tensor:
+        """Images without masks that a step takes, of a stream of their own."""
+        assert self.images is not None
+        rng = torch.Generator(self.device).manual_seed(stream_of_step(self.seed, 'images', step))
+        return self.share(torch.randint(len(self.images), (self.batch_size,), generator=rng, device=self.device))
 
     def objective(self, rng: torch.Generator) -> Tensor:
         """Reconstruction and KL of one batch."""
         rows, variant = self.rows(rng), self.any_variant(rng)
-        image, mask = arranged(self.x[rows], self.y[rows], variant)
+        image, mask = arranged(*self.at(rows), variant)
         generator, posterior = self.generator, self.generator.posterior(image, mask)
         codes = [mean + (0.5 * logvar).exp() * self.noise(mean.shape[1:], rng) for mean, logvar in posterior]
         output, logits = generator.decode(codes)
-        # The spectral angle is that of each date: two dates do not make up one spectrum.
+        loss = self._reconstruction(output, image)
+        kl = [kl_divergence(mean, logvar) for mean, logvar in posterior]
+        if self.images is not None:
+            more, kl_of_more = self._of_images(variant, rng)
+            loss, kl[0] = (loss + more) / 2, (kl[0] + kl_of_more) / 2
+        loss = loss + mask_loss(logits, *generator.targets(mask), self.config.mask_loss)
+        return loss + self.config.kl_weight * torch.stack(kl).sum(dim=0).mean() / mask[0].numel()
+
+    def _of_images(self, variant: int, rng: torch.Generator) -> tuple[Tensor, Tensor]:
+        """The image's loss, and its KL term, of images without masks."""
+        assert self.images is not None
+        image, _ = self.at(self.images_of(self.step), self.images)
+        image, _ = arranged(image, image[:, 0], variant)
+        mean, logvar = self.generator.posterior_of_image(image)
+        code = mean + (0.5 * logvar).exp() * self.noise(mean.shape[1:], rng)
+        return self._reconstruction(self.generator.decode_image(code), image), kl_divergence(mean, logvar)
+
+    def _reconstruction(self, output: Tensor, image: Tensor) -> Tensor:
+        """L1 and the spectral angle, which is that of each date: two dates do not make up one spectrum."""
+        generator = self.generator
         found, target, mean, std = (
             generator.by_date(x) for x in (output, image, generator.band_mean, generator.band_std)
         )
-        loss = spectral_reconstruction(found, target, mean, std, self.width, self.config.sad_weight)
-        loss = loss + mask_loss(logits, *generator.targets(mask), self.config.mask_loss)
-        kl = torch.stack([kl_divergence(mean, logvar) for mean, logvar in posterior]).sum(dim=0).mean()
-        return loss + self.config.kl_weight * kl / mask[0].numel()
+        return spectral_reconstruction(found, target, mean, std, self.width, self.config.sad_weight)
 
 
 class DiffusionStage(Stage):
-    """Trains the denoiser on the codes of all patches; its average over the steps is what is kept."""
+    """Trains the denoiser on the codes of all patches; its average over the steps is what is kept.
 
-    def __init__(self, generator: TwoStreamDiffusion, x: Tensor, y: Tensor, config: TwoStreamConfig, seed: int) -> None:
+    Codes of a dataset that is read are kept where they take 1 GiB at most; their mean and standard deviation are those
+    of 1024 patches, drawn at random, where there are more.
+
+    Args:
+        generator: see :class:`Stage`.
+        samples: see there.
+        shares: (N, K) class shares of the patches.
+        config: see there.
+        seed: see there.
+    """
+
+    def __init__(
+        self,
+        generator: TwoStreamDiffusion,
+        samples: Samples,
+        shares: Tensor,
+        config: TwoStreamConfig,
+        seed: int,
+    ) -> None:
         self.average = Average(generator.denoiser, config.ema_decay)
         super().__init__(
-            'diffusion', generator, x, y, config, seed, generator.denoiser, config.batch_size,
+            'diffusion', generator, samples, config, seed, generator.denoiser, config.batch_size,
             config.diffusion_lr, config.diffusion_iterations, {'average': self.average.module},
         )  # fmt: skip
         self.alphas = DDPMScheduler(**SCHEDULE).alphas_cumprod.to(self.device)
-        self.shares = torch.empty(0)
+        self.shares = shares.to(self.device)
         self.cache: tuple[Tensor, Tensor] | None = None
 
     @torch.no_grad()
     def standardise_codes(self) -> None:
         """Take mean and standard deviation of the codes, per channel, from the training patches."""
-        mean, logvar = self._codes(self.variants[0])
-        middle = mean.mean(dim=(0, 2, 3))
-        # the spread of a code is that of the posterior means and of the posterior itself
-        spread = (mean.var(dim=(0, 2, 3), unbiased=False) + logvar.exp().mean(dim=(0, 2, 3))).sqrt()
+        if isinstance(self.samples, Held):
+            mean, logvar = self._codes(self.samples.x, self.samples.y, self.variants[0])
+            middle = mean.mean(dim=(0, 2, 3))
+            # the spread of a code is that of the posterior means and of the posterior itself
+            spread = (mean.var(dim=(0, 2, 3), unbiased=False) + logvar.exp().mean(dim=(0, 2, 3))).sqrt()
+        else:
+            rng = torch.Generator().manual_seed(stream_of_step(self.seed, 'codes', 0))
+            parts = [
+                torch.stack([mean, mean**2, logvar.exp()]).double().mean(dim=(3, 4)).sum(dim=1)
+                for mean, logvar in self._all_codes(torch.randperm(len(self.samples), generator=rng)[:CODED])
+            ]
+            first, second, own = torch.stack(parts).sum(dim=0) / min(len(self.samples), CODED)
+            middle, spread = first.float(), (second - first**2 + own).clamp_min(0).sqrt().float()
         self.generator.latent_mean.copy_(middle[:, None, None])
         self.generator.latent_std.copy_(band_scale(middle, spread)[:, None, None])
 
-    def _codes(self, variant: int, rows: slice | Tensor = slice(None)) -> tuple[Tensor, Tensor]:
+    def _codes(self, image: Tensor, mask: Tensor, variant: int) -> tuple[Tensor, Tensor]:
         """Means and log variances of patches, (n, L, h, w), streams joined."""
         means, logvars = [], []
-        for x, y in zip(self.x[rows].split(CHUNK), self.y[rows].split(CHUNK), strict=True):
+        for x, y in zip(image.split(CHUNK), mask.split(CHUNK), strict=True):
             streams = self.generator.posterior(*arranged(x, y, variant))
             means.append(torch.cat([mean for mean, _ in streams], dim=1))
             logvars.append(torch.cat([logvar for _, logvar in streams], dim=1))
         return torch.cat(means), torch.cat(logvars)
 
+    def _all_codes(self, rows: Tensor, variants: Sequence[int] | None = None) -> Iterator[tuple[Tensor, Tensor]]:
+        """Codes of some samples of a dataset, a chunk and an orientation at a time."""
+        assert isinstance(self.samples, Read)
+        for x, y in self.samples.chunks(rows, READ):
+            image, mask = self.as_held(self.samples, x, y)
+            for variant in self.variants[:1] if variants is None else variants:
+                yield self._codes(image, mask, variant)
+
     @torch.no_grad()
     def before_steps(self) -> None:
         """Encode all patches once, in all orientations: the autoencoders no longer change."""
-        hot = torch.cat([self.generator.one_hot(part).sum(dim=(2, 3)) for part in self.y.split(CHUNK)])
-        self.shares = hot / hot.sum(dim=1, keepdim=True)
-        if self.config.cache_latents:
-            codes = [self._codes(variant) for variant in self.variants]
+        count, variants = len(self.samples), len(self.variants)
+        if self.config.cache_latents and isinstance(self.samples, Held):
+            codes = [self._codes(self.samples.x, self.samples.y, variant) for variant in self.variants]
             self.cache = torch.stack([m for m, _ in codes]), torch.stack([v for _, v in codes])
+        elif self.config.cache_latents and 8 * variants * count * math.prod(self.generator.code_shape) <= IN_MEMORY:
+            parts = list(self._all_codes(torch.arange(count), self.variants))
+            self.cache = tuple(  # type: ignore[assignment]
+                torch.stack([torch.cat([part[k] for part in parts[v::variants]]) for v in range(variants)])
+                for k in range(2)
+            )
+        if self.cache is None:
+            super().before_steps()
 
     def objective(self, rng: torch.Generator) -> Tensor:
         """Weighted squared error of the prediction."""
@@ -218,7 +335,7 @@ class DiffusionStage(Stage):
             mean, logvar = self.cache[0][variant, rows], self.cache[1][variant, rows]
         else:
             with torch.no_grad():
-                mean, logvar = self._codes(self.any_variant(rng), rows)
+                mean, logvar = self._codes(*self.at(rows), self.any_variant(rng))
         code = mean + (0.5 * logvar).exp() * draws[0]
         code, noise = (code - self.generator.latent_mean) / self.generator.latent_std, draws[1]
         alpha = self.alphas[time][:, None, None, None]

@@ -9,11 +9,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from torch import Tensor
 
 from ...engine import Run
 from ...engine.checkpoint import resumable
-from ...engine.data import require_finite_samples
+from ...engine.data import Held, Read, Samples, require_finite_samples
 from ...functional.dates import flat_mask
 from ...functional.plain import plain_torch
 from ..base import TrainingData
@@ -44,7 +46,7 @@ ARCHITECTURE = (
 )
 
 
-@trains('two_stream_diffusion', TwoStreamConfig, {'vae_iterations': 250, 'diffusion_iterations': 500})
+@trains('two_stream_diffusion', TwoStreamConfig, {'vae_iterations': 250, 'diffusion_iterations': 500}, streams=True)
 @plain_torch()
 def train_two_stream(
     data: TrainingData,
@@ -55,7 +57,9 @@ def train_two_stream(
     """Train a two-stream diffusion model.
 
     Args:
-        data: training part of a split, of kind ``'segmentation'`` or ``'change'``.
+        data: training part of a split, of kind ``'segmentation'`` or ``'change'``, in memory or read from a dataset.
+            ``unlabelled`` images, or pairs of dates, teach the image's autoencoder; the normalisation is that of the
+            labelled ones.
         config: setting; the default one if None.
         run: how: seed, device, checkpoints, pictures of samples, progress; see :class:`~hsiaug.engine.Run`. The
             checkpoint is removed when the training ends.
@@ -69,7 +73,7 @@ def train_two_stream(
         FloatingPointError: if the training diverges; the last good checkpoint stays.
     """
     config, run = config or TwoStreamConfig(), run or Run()
-    data = _require_trainable(data)
+    data = _require_trainable(data, config)
     if config.swap_dates and data.spec.kind != 'change':
         raise ValueError(f"swap_dates is for pairs of dates (kind 'change'), found kind {data.spec.kind!r}")
     file = run.checkpoint(CHECKPOINT_FILE)
@@ -79,14 +83,16 @@ def train_two_stream(
         torch.manual_seed(run.seed)
         generator = TwoStreamDiffusion(data.spec, **{name: getattr(config, name) for name in ARCHITECTURE})
         generator.observe(data, run.seed)
-        x, y = generator.normalise(data.x), flat_mask(data.y)
+        shares = generator.shares_in(data)
+        samples = _samples(generator, data.source, data.x, data.y, run.device)
+        images = _samples(generator, data.unlabelled_source, data.unlabelled, data.y[:0], run.device)
         generator.to(run.device)
         if checkpoint is None or checkpoint['stage'] == 'vae':
-            first = AutoencoderStage(generator, x, y, config, run.seed)
+            first = AutoencoderStage(generator, samples, config, run.seed, images if len(images) else None)
             if checkpoint is not None and file is not None:
                 first.load(file)
             first.run(run, file, identity)
-        second = DiffusionStage(generator, x, y, config, run.seed)
+        second = DiffusionStage(generator, samples, shares, config, run.seed)
         if run.folder is not None:
             second.preview = _Preview(data, Path(run.folder), preview_every)
         if checkpoint is not None and checkpoint['stage'] == 'diffusion' and file is not None:
@@ -103,6 +109,13 @@ def train_two_stream(
     return generator
 
 
+def _samples(generator: TwoStreamDiffusion, source: Read | None, x: Tensor, y: Tensor, device: str) -> Samples:
+    """Normalised samples on the device, or those of a dataset that is read."""
+    if source is not None:
+        return source
+    return Held(generator.normalise(x).to(device) if len(x) else x, flat_mask(y).to(device) if len(x) and len(y) else y)
+
+
 class _Preview:
     """Draws real and synthetic pairs while the denoiser learns."""
 
@@ -114,7 +127,10 @@ class _Preview:
             return
         from ...datasets.preview import preview_grid
 
-        real = {'image': self.data.x[:6], 'mask': self.data.y[:6]}
+        x, y = self.data.x, self.data.y
+        if self.data.source is not None:
+            x, y = self.data.source.read(np.arange(min(6, len(self.data.source))))
+        real = {'image': x[:6], 'mask': y[:6]}
         synthetic = {key: value.cpu() for key, value in stage.result().sample(6, seed=stage.seed).items()}
         title = f'{stage.step} of {stage.steps} steps'
         preview_grid(real, synthetic, self.data.spec, suptitle=title).savefig(
@@ -126,10 +142,13 @@ def _identity(data: TrainingData, config: TwoStreamConfig, seed: int) -> dict[st
     """What a checkpoint must agree in. Learning rates may be lowered on the way: that is how one resumes after NaN."""
     fields = {k: v for k, v in dataclasses.asdict(config).items() if k not in ('vae_lr', 'diffusion_lr')}
     split = data.provenance.split if data.provenance else None
-    return json.loads(json.dumps({**fields, 'seed': seed, 'split': split, 'patches': len(data.x)}))
+    count = len(data.x) if data.source is None else len(data.source)
+    more = len(data.unlabelled) if data.unlabelled_source is None else len(data.unlabelled_source)
+    identity = {**fields, 'seed': seed, 'split': split, 'patches': count, **({'unlabelled': more} if more else {})}
+    return json.loads(json.dumps(identity))
 
 
-def _require_trainable(data: TrainingData) -> TrainingData:
+def _require_trainable(data: TrainingData, config: TwoStreamConfig) -> TrainingData:
     """The data without patches that hold no class.
 
     Raises:
@@ -147,6 +166,18 @@ def _require_trainable(data: TrainingData) -> TrainingData:
             f'images must be (N, {", ".join(map(str, image))}) with masks (N, {", ".join(map(str, mask))}), found '
             f'{tuple(data.x.shape)} and {tuple(data.y.shape)}'
         )
+    if config.single_stream and (len(data.unlabelled) or data.unlabelled_source is not None):
+        raise ValueError(
+            'single_stream has one autoencoder of image and mask together, which images without masks cannot teach; '
+            'leave unlabelled out'
+        )
+    if len(data.unlabelled) and data.unlabelled.shape[1:] != image:
+        raise ValueError(
+            f'unlabelled images must be (M, {", ".join(map(str, image))}), found {tuple(data.unlabelled.shape)}'
+        )
+    require_finite_samples(data.unlabelled, 'unlabelled images')
+    if data.source is not None:  # whose samples have been looked at, one by one
+        return _with_classes(data, data.source.dataset.class_pixels().sum(axis=1) > 0)
     values = data.y.unique()
     counted = (values >= 0) & (values < spec.num_classes) & (values != spec.ignore_index)
     foreign = values[~counted & (values != spec.ignore_index)].tolist()
@@ -160,18 +191,26 @@ def _require_trainable(data: TrainingData) -> TrainingData:
     missing = [spec.classes[k] for k in range(spec.num_classes) if k not in held and k != spec.ignore_index]
     if missing:
         raise ValueError(f'no training pixel of {missing}: the model cannot learn them; leave them out of the spec')
-    kept = torch.isin(data.y, values[counted]).flatten(1).any(dim=1)
+    return _with_classes(data, torch.isin(data.y, values[counted]).flatten(1).any(dim=1).numpy())
+
+
+def _with_classes(data: TrainingData, kept: np.ndarray) -> TrainingData:
+    """The patches of which a pixel counts; says where few are left."""
     if not kept.all():
         warnings.warn(
             f'{int((~kept).sum())} of {len(kept)} training patches hold ignored pixels only and are left out',
-            stacklevel=4,  # the caller, beyond the decorator
+            stacklevel=5,  # the caller, beyond the decorator
         )
-        data = replace(data, x=data.x[kept], y=data.y[kept])
-    if len(data.x) < FEW_PATCHES:
+        if data.source is not None:
+            data = replace(data, source=data.source.only(np.flatnonzero(kept)))
+        else:
+            rows = torch.from_numpy(kept)
+            data = replace(data, x=data.x[rows], y=data.y[rows])
+    if kept.sum() < FEW_PATCHES:
         warnings.warn(
-            f'only {len(data.x)} training patches: the samples will be copies of them; {FEW_PATCHES} at least are '
+            f'only {int(kept.sum())} training patches: the samples will be copies of them; {FEW_PATCHES} at least are '
             'advisable, for instance by a smaller stride',
-            stacklevel=4,  # the caller, beyond the decorator
+            stacklevel=5,  # the caller, beyond the decorator
         )
     return data
 

@@ -69,6 +69,7 @@ class UnmixingFusion(Generator):
         'endmembers': Range(2), 'inputs': COUNT, 'widths': COUNT, 'noise': NOT_NEGATIVE, 'variability': NOT_NEGATIVE,
     }  # fmt: skip
     fitted: ClassVar[tuple[str, ...]] = ('residual',)
+    unlabelled = ('alike',)
     residual: Tensor  # (C, r) a factor of the residual's covariance
     class_of: Tensor  # (k,) class that each endmember stands for
 

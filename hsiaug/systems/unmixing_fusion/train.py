@@ -116,7 +116,8 @@ def train_unmixing_fusion(
     """Train unmixing before fusion.
 
     Args:
-        data: training part of a split, of kind ``'scene'`` or ``'segmentation'``, square.
+        data: training part of a split, of kind ``'scene'`` or ``'segmentation'``, square. ``unlabelled`` images are
+            unmixed with the others: endmembers and the encoder are learnt from all.
         config: setting; the default one if None.
         run: how: seed, device, checkpoints, progress; see :class:`~hsiaug.engine.Run`. Checkpoints are removed when the
             training ends.
@@ -142,7 +143,8 @@ def train_unmixing_fusion(
             spec, unmixing.endmembers, spec.bands if unmixing.inputs == 'all' else 3, unmixing.widths, learning.kind,
             learning.network, config.masks, config.noise, config.variability, config.noise_from, config.conditional,
         ).to(device)  # fmt: skip
-    network = train_unmixing(data.x, spec.wavelengths, unmixing, run)
+    images = torch.cat([data.x, data.unlabelled]) if len(data.unlabelled) else data.x
+    network = train_unmixing(images, spec.wavelengths, unmixing, run)
     generator.unmixing = network
     abundances = generator.observe(data)
     if generator.classifier is not None:
@@ -273,6 +275,10 @@ def _require_trainable(data: TrainingData) -> None:
         raise ValueError(
             f"unmixing_fusion learns images {('N', *expected)} of kind 'scene' or 'segmentation', found "
             f'{tuple(data.x.shape)} of kind {data.spec.kind!r}'
+        )
+    if len(data.unlabelled) and tuple(data.unlabelled.shape[1:]) != expected:
+        raise ValueError(
+            f'unmixing_fusion: unlabelled images must be {("M", *expected)}, found {tuple(data.unlabelled.shape)}'
         )
 
 

@@ -1,0 +1,152 @@
+"""Memory of training the two-stream model on 20 000 image-mask pairs of 10 x 128 x 128 float32 values (13.1 GB).
+
+    python benchmarks/memory_dataset.py /tmp/pairs --out benchmarks/results/memory_dataset.json
+
+The pairs are generated once, into ``images.npy`` and ``masks.npy`` of the folder given, which needs 13.5 GB and is left
+there; a second run finds them. The dataset opens the file for each pair, as one of single files would: a mapping that
+stays counts every page that was ever read as resident. The training runs in a process of its own with its workers.
+Measured is the proportional resident memory (``Pss``, shared pages counted once) of all of them together, several times
+a second, and the seconds until the first step, which are those of the pass over all pairs. Linux only.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from memory_large_scene import machine
+from torch.utils.data import Dataset
+
+BANDS, SIDE, CLASSES = 10, 128, ('water', 'field', 'forest', 'town')
+LIMIT_GB = 3.0
+SETTINGS: dict[str, Any] = {'vae_iterations': 20, 'diffusion_iterations': 20, 'vae_batch_size': 8, 'batch_size': 8}
+_INTERVAL_S = 0.1
+
+
+class StoredPairs(Dataset[dict[str, Any]]):
+    """Pairs in two memory-mapped files."""
+
+    classes = CLASSES
+
+    def __init__(self, folder: Path) -> None:
+        self.files = folder / 'images.npy', folder / 'masks.npy'
+        self.length = len(np.load(self.files[0], mmap_mode='r'))
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        image, mask = (torch.from_numpy(np.array(np.load(file, mmap_mode='r')[index])) for file in self.files)
+        return {'image': image, 'mask': mask}
+
+
+def write_pairs(folder: Path, count: int) -> None:
+    """Smooth regions of four classes, each with a spectrum, with noise: 200 pairs, again and again under new light.
+
+    New noise for each would take longer than what is measured; to the training all pairs are different.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    shape = (count, BANDS, SIDE, SIDE)
+    if (folder / 'images.npy').exists() and np.load(folder / 'images.npy', mmap_mode='r').shape == shape:
+        return
+    rng = torch.Generator().manual_seed(0)
+    spectra = 0.1 + 0.4 * torch.rand((len(CLASSES), BANDS), generator=rng)
+    coarse = torch.randn((min(200, count), len(CLASSES), 8, 8), generator=rng)
+    mask = torch.nn.functional.interpolate(coarse, (SIDE, SIDE), mode='bilinear').argmax(dim=1)
+    image = spectra[mask].movedim(-1, 1).contiguous()
+    image += 0.01 * torch.randn(image.shape, generator=rng)
+    with (folder / 'images.part').open('wb') as images, (folder / 'masks.npy').open('wb') as masks:
+        for file, descr, dims in ((images, '<f4', shape), (masks, '|u1', (count, SIDE, SIDE))):
+            np.lib.format.write_array_header_1_0(file, {'descr': descr, 'fortran_order': False, 'shape': dims})
+        for start in range(0, count, len(image)):
+            n = min(len(image), count - start)
+            light = 1 + 0.15 * torch.randn((n, 1, 1, 1), generator=rng)
+            (light * image[:n]).numpy().tofile(images)
+            mask[:n].to(torch.uint8).numpy().tofile(masks)
+    (folder / 'images.part').rename(folder / 'images.npy')
+
+
+def train(folder: Path, workers: int) -> dict[str, Any]:
+    """A few steps of both stages; seconds of the pass over all pairs and of the rest."""
+    import hsiaug
+
+    start = time.perf_counter()
+    adapted = hsiaug.adapt(StoredPairs(folder), workers=workers)
+    adapted.survey()
+    passed = time.perf_counter() - start
+    generator = hsiaug.fit('two_stream_diffusion', adapted, workers=workers, settings=SETTINGS)
+    if not all(value.isfinite().all() for value in generator.state_dict().values()):
+        raise RuntimeError('the generator is not finite')
+    return {'pass_s': round(passed, 1), 'training_s': round(time.perf_counter() - start - passed, 1)}
+
+
+def memory_gb(process: int) -> tuple[float, float]:
+    """Proportional resident memory of a process and its children in GB (10^9 bytes), and its anonymous part."""
+    found, anonymous, waiting = 0, 0, [process]
+    while waiting:
+        folder = Path('/proc') / str(waiting.pop())
+        try:
+            text = (folder / 'smaps_rollup').read_text()
+            waiting += [int(child) for child in (folder / 'task' / folder.name / 'children').read_text().split()]
+        except (OSError, ProcessLookupError):  # it has ended meanwhile
+            continue
+        values = dict(line.split(':', 1) for line in text.splitlines()[1:])
+        found += int(values['Pss'].split()[0])
+        anonymous += int(values['Pss_Anon'].split()[0])
+    return found * 1024 / 1e9, anonymous * 1024 / 1e9
+
+
+def measure(folder: Path, workers: int) -> dict[str, Any]:
+    """Peak memory while another process trains."""
+    command = [sys.executable, __file__, str(folder), '--workers', str(workers), '--child']
+    child = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    peak, done = [0.0, 0.0], threading.Event()
+
+    def watch() -> None:
+        while not done.wait(_INTERVAL_S):
+            peak[:] = map(max, peak, memory_gb(child.pid))
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+    output, _ = child.communicate()
+    done.set()
+    thread.join()
+    if child.returncode:
+        raise SystemExit(child.returncode)
+    found = json.loads(output.splitlines()[-1])
+    return {'workers': workers, 'peak_gb': round(peak[0], 2), 'anonymous_gb': round(peak[1], 2), **found}
+
+
+def main() -> int:
+    """Run the benchmark; exit status 1 if the memory is over the limit."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('folder', type=Path, help='where the pairs are, or are written; outside the repository')
+    parser.add_argument('--pairs', type=int, default=20_000)
+    parser.add_argument('--workers', type=int, default=2)
+    parser.add_argument('--out', type=Path, help='JSON file of the results')
+    parser.add_argument('--child', action='store_true', help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.child:
+        print(json.dumps(train(args.folder, args.workers)))
+        return 0
+    write_pairs(args.folder, args.pairs)
+    result = measure(args.folder, args.workers)
+    stored = sum(file.stat().st_size for file in args.folder.glob('*.npy')) / 1e9
+    result |= {'pairs': args.pairs, 'stored_gb': round(stored, 2), 'settings': SETTINGS, 'machine': machine()}
+    print(json.dumps(result, indent=2))
+    if args.out:
+        args.out.parent.mkdir(parents=True, exist_ok=True)
+        args.out.write_text(json.dumps(result, indent=2) + '\n')
+    return 0 if result['peak_gb'] < LIMIT_GB else 1
+
+
+if __name__ == '__main__':
+    sys.exit(main())

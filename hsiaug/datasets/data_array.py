@@ -1,0 +1,67 @@
+"""Images in xarray, which is how readers of EMIT, PRISMA, EnMAP and DESIS products give them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset
+
+from ..samples import Sample
+from ..scenes.wavelengths import to_nanometres
+
+_NAMES = ('wavelength', 'wavelengths', 'wl', 'lambda')
+
+
+def is_data_array(value: Any) -> bool:
+    """Whether a value is an ``xarray.DataArray``; xarray itself is not needed to tell."""
+    return any(f'{cls.__module__.partition(".")[0]}.{cls.__name__}' == 'xarray.DataArray' for cls in type(value).mro())
+
+
+class DataArrayImage(Dataset[Sample]):
+    """One image in an ``xarray.DataArray``, as a dataset of one sample: to be cut into patches by ``size=``.
+
+    Args:
+        array: of three dimensions, along one of which lies a coordinate ``wavelength``; the other two are rows and
+            columns, in their order.
+        mask: (H, W) labels of its pixels, an array or ``DataArray``; None for an image without labels.
+        classes: their names in label order.
+
+    Raises:
+        ValueError: if it has no such coordinate, or other dimensions.
+    """
+
+    def __init__(self, array: Any, mask: Any = None, classes: Sequence[str] | None = None) -> None:
+        found = [
+            (name, coordinate) for name, coordinate in array.coords.items()
+            if str(name).lower() in _NAMES and len(coordinate.dims) == 1
+        ]  # fmt: skip
+        if array.ndim != 3 or not found:
+            raise ValueError(
+                f'a DataArray of dimensions {tuple(array.dims)} with coordinates {list(map(str, array.coords))}: an '
+                f'image of three dimensions is expected, with a coordinate named as one of {_NAMES} along its bands'
+            )
+        name, centres = found[0]
+        wavelengths = to_nanometres(np.asarray(centres.values), centres.attrs.get('units'))
+        if wavelengths is None:
+            raise ValueError(f'the coordinate {name!r} of a DataArray holds no wavelengths: {centres.values[:3]}')
+        bands = centres.dims[0]
+        self.array = array.transpose(bands, *[dim for dim in array.dims if dim != bands])
+        self.mask, self.classes = None if mask is None else np.asarray(mask), classes
+        self.wavelengths, self.unit = tuple(wavelengths.tolist()), array.attrs.get('units')
+
+    def __len__(self) -> int:
+        """One image."""
+        return 1
+
+    def __getitem__(self, index: int) -> Sample:
+        """``image`` (C, H, W) float32, and ``mask`` (H, W) int64 where there is one."""
+        if index not in (0, -1):
+            raise IndexError(f'DataArrayImage: index {index} out of range for 1 image')
+        sample: Sample = {'image': torch.from_numpy(np.array(self.array.values, dtype=np.float32))}
+        return sample if self.mask is None else {**sample, 'mask': torch.from_numpy(self.mask.astype(np.int64))}
+
+
+__all__ = ['DataArrayImage', 'is_data_array']

@@ -1,0 +1,164 @@
+"""Training data of a generator out of any datasets."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .. import __version__
+from ..datasets.adapted import AdaptedDataset, adapt
+from ..datasets.survey import IN_MEMORY, usual_workers
+from ..datasets.wrapped import places_of, splits_of
+from ..engine.data import Read
+from ..functional.plain import plain_torch
+from ..records import short_digest
+from ..samples import Provenance, SampleSpec, require_compatible
+from ..seen import Places, SeenSamples
+from .base import TrainingData, Unlabelled
+
+_NOTHING = torch.empty(0)
+
+
+@plain_torch()
+def data_of(
+    train: Any,
+    val: Any = None,
+    unlabelled: Any = None,
+    *,
+    uses: tuple[Unlabelled, ...] = ('alike', 'pairs'),
+    streams: bool = False,
+    in_memory: bool | None = None,
+    workers: int | None = None,
+    progress: bool = False,
+    **fields: Any,
+) -> TrainingData:
+    """What a generator learns from, out of any datasets: see :func:`~hsiaug.systems.fit.fit` for the arguments.
+
+    Args:
+        train: labelled samples.
+        val: labelled samples for choices; None for none.
+        unlabelled: samples without labels; None for none.
+        uses: which samples without labels are of use.
+        streams: whether samples can be read batch by batch.
+        in_memory: hold samples in memory; None for up to 1 GiB of them.
+        workers: processes that read; None for none as long as samples fit in memory.
+        progress: show progress bars where all samples are read.
+        fields: of the spec, and ``size``, as for :func:`~hsiaug.datasets.adapt`.
+
+    Raises:
+        ValueError: naming the dataset and the sample that cannot be learnt from.
+    """
+    reading: dict[str, Any] = {'workers': workers, 'progress': progress}
+    labelled = adapt(train, name=_named('train', train), **fields, **reading)
+    spec = labelled.spec
+    most = IN_MEMORY if in_memory is None else (1 << 62 if in_memory else 0)
+    found = labelled.survey(most)
+    if found.images is None and not streams:
+        size = len(labelled) * 4 * spec.bands * int(np.prod(spec.size or (1,))) * (2 if spec.kind == 'change' else 1)
+        raise ValueError(
+            f'{labelled.name}: {len(labelled)} samples of {size / 1e9:.1f} GB, which this generator would have to hold '
+            'in memory; say in_memory=True if that is meant, or give fewer samples'
+        )
+    _require_all_classes(found.pixels, spec, labelled.name)
+    beside = _like(val, 'val', spec, fields, reading)
+    more = None if unlabelled is None else _unlabelled(unlabelled, spec, uses, fields, reading)
+    parts = [part for part in (labelled, beside, more) if part is not None]
+    if beside is not None and np.isin(beside.digests(), found.digests[found.digests != 0]).any():
+        warnings.warn(
+            f'{beside.name} holds samples that {labelled.name} holds too: what is chosen by them is chosen too '
+            'favourably',
+            stacklevel=4,
+        )
+    x, y = _tensors(labelled, most)
+    val_x, val_y = (x[:0], y[:0]) if beside is None else _tensors(beside, 1 << 62)
+    free = x[:0] if more is None else _tensors(more, most)[0]
+    readers = [
+        Read(part, workers=usual_workers() if workers is None else workers)
+        if part is not None and part.survey(most).images is None else None
+        for part in (labelled, more)
+    ]  # fmt: skip
+    return TrainingData(spec, x, y, free, val_x, val_y, _provenance(parts, train, beside), *readers)
+
+
+def _named(part: str, dataset: Any) -> str:
+    return f'{part} ({type(dataset).__name__})'
+
+
+def _like(
+    dataset: Any, part: str, spec: SampleSpec, fields: Mapping[str, Any], reading: Mapping[str, Any]
+) -> AdaptedDataset | None:
+    """Labelled samples as those of the training are."""
+    if dataset is None:
+        return None
+    adapted = adapt(dataset, name=_named(part, dataset), **fields, **reading)
+    require_compatible(spec, adapted.spec, ('train', part), f'samples of train and {part}')
+    return adapted
+
+
+def _unlabelled(
+    dataset: Any, spec: SampleSpec, uses: tuple[Unlabelled, ...], fields: Mapping[str, Any], reading: Mapping[str, Any]
+) -> AdaptedDataset:
+    """Samples without labels, as the generator can use them.
+
+    Raises:
+        ValueError: if it cannot.
+    """
+    name, size = _named('unlabelled', dataset), fields.get('size')
+    size = spec.size if size is None and spec.size is not None else size
+    adapted = adapt(dataset, size=size, spec=spec, name=name, labelled=False, **reading)
+    kinds = ['alike'] if adapted.spec.kind == spec.kind else []
+    kinds += ['pairs'] if adapted.spec.kind == 'change' and spec.kind == 'segmentation' else []
+    shapes = {'spectrum': '(C,)', 'change': '(2, C, H, W)'}
+    if not set(kinds) & set(uses):
+        wanted = {'alike': f'{shapes.get(spec.kind, "(C, H, W)")} as in train', 'pairs': 'pairs of dates (2, C, H, W)'}
+        raise ValueError(
+            f'{name}: its images are {shapes.get(adapted.spec.kind, "(C, H, W)")}; this generator can learn from '
+            f'{" or ".join(wanted[use] for use in uses)}'
+        )
+    return adapted
+
+
+def _require_all_classes(pixels: np.ndarray, spec: SampleSpec, name: str) -> None:
+    absent = [spec.classes[k] for k in np.flatnonzero(pixels.sum(axis=0) == 0) if k != spec.ignore_index]
+    if absent:
+        raise ValueError(
+            f'{name}: none of {len(pixels)} samples holds {absent[:8]}: what never occurs cannot be learnt; leave such '
+            'classes out of classes= and number the others anew, or give one of them as ignore_index='
+        )
+
+
+def _tensors(dataset: AdaptedDataset, most: int) -> tuple[Tensor, Tensor]:
+    """Images and targets, empty where they are read later."""
+    found, spec = dataset.survey(most), dataset.spec
+    if found.images is not None:
+        return found.images, _NOTHING if found.targets is None else found.targets
+    size, dates = spec.size or (), (2,) if spec.kind == 'change' else ()
+    target = {'spectrum': (), 'scene': (), 'change': (1, *size)}.get(spec.kind, size)
+    return torch.empty(0, *dates, spec.bands, *size), torch.empty((0, *target), dtype=torch.int64)
+
+
+def _provenance(parts: list[AdaptedDataset], train: Any, val: AdaptedDataset | None) -> Provenance:
+    """What has been seen: pixels of scenes, samples, and windows where these are known."""
+    learnt = [part for part in parts if part is not val]
+    digests = np.concatenate([part.digests().reshape(-1) for part in learnt])
+    places = [places_of(part) for part in learnt]
+    placed = None if any(place is None for place in places) else Places.joined(p for p in places if p is not None)
+    samples = SeenSamples.of(digests, placed, None if val is None else val.digests().reshape(-1))
+    splits = [split for part in parts for split in splits_of(part)]
+    footprints = list({split.fingerprint: split.footprint() for split in splits}.values())
+    seeds = {split.seed for split in splits}
+    name = splits[0].fingerprint if len({split.fingerprint for split in splits}) == 1 else short_digest(
+        [np.sort(digests).tolist(), [split.fingerprint for split in splits]]
+    )  # fmt: skip
+    return Provenance(
+        __version__, seeds.pop() if len(seeds) == 1 else 0, {}, name,
+        footprints[0] if footprints else None, tuple(footprints[1:]), samples,
+    )  # fmt: skip
+
+
+__all__ = ['data_of']
