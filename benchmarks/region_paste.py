@@ -21,13 +21,14 @@ from specdm_segmentation import SEGFORMER
 from studies import available, data_root
 
 from hsiaug.ablation import Arm, Detector, Segmenter, Setting, Study, run_study
-from hsiaug.ablation.plan import REAL, Network
+from hsiaug.ablation.plan import REAL
 from hsiaug.ablation.results import RESULTS_FILE, read_results
 from hsiaug.ablation.runner import environment
 from hsiaug.ablation.statistics import PairedComparison, mean_of_means, summarise
 from hsiaug.records import write_json
 from hsiaug.report.ablation import interval, signed
 from hsiaug.report.figures import metric_name
+from hsiaug.tasks.base import Network
 
 # Side of the 30 windows to train on: no more than 6 of 32 pixels fit in the training part of the small scenes.
 SIZES = {
