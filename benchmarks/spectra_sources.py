@@ -15,6 +15,7 @@ import argparse
 from collections.abc import Callable
 from pathlib import Path
 
+import library_variability  # noqa: F401  registers its generator
 import numpy as np
 from real_scenes import READERS, jasper_ridge, samson
 from spectra_sources_table import write_tables
@@ -72,6 +73,13 @@ SEGMENTS = (
     Arm(f'{FIRST}, of segments', V, {'segment': 2.0}, ratios=(2,), synthetic_first=0.5),
     Arm('segments alone', V, {'segment': 4.0, **dict.fromkeys(PLAIN, 0.0)}, ratios=(2,)),
 )
+L, ALONE = 'library_variability', {'direct': 0.0, 'diffuse': 0.0, 'mixing': 0.0}
+LIBRARY = (
+    Arm(V, V, ratios=(2,)),
+    Arm('library', L, {'variability': 1.0}, ratios=(2,)),
+    Arm('own differences alone', V, {**ALONE, 'variability': 2.0}, ratios=(2,)),
+    Arm('library alone', L, {**ALONE, 'variability': 2.0}, ratios=(2,)),
+)
 TWO = ('salinas_a', 'enmap_potsdam')
 OTHERS = ('santa_barbara', 'houston18', 'samson', 'berlin', 'simulated')
 PARTS: dict[str, tuple[tuple[str, ...], tuple[str, ...], tuple[Arm, ...], range]] = {
@@ -88,6 +96,7 @@ PARTS: dict[str, tuple[tuple[str, ...], tuple[str, ...], tuple[Arm, ...], range]
         range(200, 205),
     ),
     'choose-segments': (('jasper_ridge', *TWO), ('10',), SEGMENTS, range(600, 606)),
+    'choose-library': (('enmap_potsdam', 'jasper_ridge'), ('10',), LIBRARY, range(700, 708)),
     'confirm': (
         OTHERS,
         ('10', '30'),

@@ -102,8 +102,8 @@ def recommended_ratio(
 ) -> Recommendation:
     """The ratio that a source should be mixed in at, by what was measured of it on other scenes.
 
-    Of the label budget that is nearest to the one at hand, the ratio and way of mixing with the highest gain are
-    taken, if its interval lies above zero; else the ratio is 0.
+    Of the label budget that is nearest to the one at hand, the ratio and way of mixing that gain most surely are taken:
+    the interval's lower end is highest. Where it is not above zero, the ratio is 0.
 
     Args:
         source: a generator, whatever has the ``provenance`` of one, such as a bank, or a registered name.
@@ -128,7 +128,7 @@ def recommended_ratio(
         )
     distance = min(_distance(e.labels_per_class, labels_per_class) for e in about)
     nearest = [e for e in about if _distance(e.labels_per_class, labels_per_class) == distance]
-    best = max(nearest, key=lambda e: e.gain)
+    best = max(nearest, key=lambda e: (e.interval[0], e.gain))
     helps = best.interval[0] > 0
     note = str(best) if helps else f'no gain was found, so nothing is mixed in: {best}'
     if settings is not None and (other := {k: v for k, v in best.settings.items() if settings.get(k, v) != v}):

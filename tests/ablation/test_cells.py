@@ -72,8 +72,8 @@ def test_candidates_are_tuned_from_another_initialisation_than_the_cells(
 def test_a_setting_that_diverges_is_never_chosen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     wild = replace(NETWORK, config=replace(NETWORK.config, lr=1e30))
     group = Group(library(), SETTING, 0, tmp_path)
-    both = replace(NETWORK, steps=(5,))
-    monkeypatch.setattr(Classifier, 'candidates', lambda self: [wild, NETWORK] if self == both else [self] * 2)
+    both, slow = replace(NETWORK, steps=(5,)), replace(wild, config=replace(wild.config, steps=7))
+    monkeypatch.setattr(Classifier, 'candidates', lambda self: [wild, NETWORK] if self == both else [wild, slow])
     assert group.tuned(both, 'oa') is NETWORK
     group = Group(library(), SETTING, 0, tmp_path)
     with pytest.raises(ValueError, match='learns nothing from real data alone: its training diverged in all of 2'):

@@ -47,7 +47,7 @@ def test_every_source_in_the_file_is_a_generator() -> None:
     assert {entry.generator for entry in known_evidence()} <= set(REGISTRY)
 
 
-def test_the_highest_gain_of_the_nearest_budget_is_taken(known: list[Evidence]) -> None:
+def test_the_surest_gain_of_the_nearest_budget_is_taken(known: list[Evidence]) -> None:
     known += [
         HELPS,
         replace(HELPS, ratio=3.0, gain=3.5, interval=(2.0, 5.0), synthetic_first=0.0),
@@ -58,6 +58,7 @@ def test_the_highest_gain_of_the_nearest_budget_is_taken(known: list[Evidence]) 
         assert recommended_ratio('variability', labels).ratio == ratio
     assert recommended_ratio('variability', 10).synthetic_first == 0
     known[1] = replace(known[1], gain=2.0, interval=(1.0, 3.0))
+    known.append(replace(HELPS, ratio=9.0, gain=9.0, interval=(0.1, 18.0)))
     first = recommended_ratio('variability', 10)
     assert (first.ratio, first.synthetic_first, first.labels) == (2.0, 0.5, 'sqrt')
     assert recommended_ratio('variability', 10, mixed=True).ratio == 3.0

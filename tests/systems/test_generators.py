@@ -181,7 +181,7 @@ def test_spectra_of_the_segment_stand_in_for_labelled_ones(data: TrainingData, t
     row = torch.stack([x[0] + tilt, x[0] + 2 * tilt, x[1] + 2 * tilt, x[1] + tilt, x[0] * 0.5])
     places = torch.tensor([[0, 0], [0, 5], [0, 1], [0, 2], [0, 3], [0, 4], [7, 7]])
     two = replace(data.spec, classes=('a', 'b'))
-    scene = TrainingData(two, x, torch.tensor([0, 1]), row, x[:0], torch.arange(0), None, places)
+    scene = TrainingData(two, x, torch.tensor([0, 1]), row, x[:0], torch.arange(0), positions=places)
     settings = {'variability': 0, 'direct': 0, 'diffuse': 0, 'mixing': 0}
     generator = fit_generator('variability', scene, {**settings, 'segment': 3})
     drawn = generator.sample(200, torch.zeros(200, dtype=torch.int64), seed=0)['image']
