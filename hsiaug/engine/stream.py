@@ -45,6 +45,7 @@ class Stream:
         self.dataset, self.spec, self.seed, self.device = dataset, spec, seed, torch.device(device)
         self.keep, self.after_epoch, self.changes = keep, after_epoch, isinstance(dataset, MixedDataset)
         self.held: Batch | None = None
+        self.there = self.device.type != 'cpu'  # of pageable memory, read at once; back would not be
         self.order = torch.empty(0, dtype=torch.int64)
         self.seek(0)
 
@@ -83,7 +84,7 @@ class Stream:
         self._fits = bytes_of(self.spec, size) <= HELD_BYTES
         self.order = torch.randperm(size, generator=self.rng)
         if self._fits:
-            self.order = self.order.to(self.device)
+            self.order = self.order.to(self.device, non_blocking=self.there)
         if self.changes or not self._fits:
             self.held = None
 
@@ -93,9 +94,8 @@ class Stream:
         return self._fetch(rows.numpy()) if self.held is None else {k: v[rows] for k, v in self.held.items()}
 
     def _fetch(self, rows: np.ndarray) -> Batch:
-        there = self.device.type != 'cpu'  # of pageable memory, which is read at once; the other way would not be
         batch = self.keep(fetch(self.dataset, rows))
-        return {key: value.to(self.device, non_blocking=there) for key, value in batch.items()}
+        return {key: value.to(self.device, non_blocking=self.there) for key, value in batch.items()}
 
 
 def bytes_of(spec: SampleSpec, count: int) -> int:
