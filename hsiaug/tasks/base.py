@@ -58,10 +58,10 @@ class Downstream(ABC):
     @property
     def length(self) -> tuple[Downstream, int]:
         """Such a one but for its number of optimiser steps, and these; 0 where it has none."""
-        config = getattr(self, 'config', None)
+        config: Any = getattr(self, 'config', None)
         if not hasattr(config, 'steps'):
             return self, 0
-        return replace(self, config=replace(config, steps=1)), config.steps  # type: ignore[call-arg, type-var]
+        return replace(self, config=replace(config, steps=1)), config.steps  # type: ignore[call-arg]
 
 
 @dataclass(frozen=True)

@@ -187,10 +187,17 @@ class AutoencoderStage(Stage):
             config.vae_iterations,
         )  # fmt: skip
         self.images = images
-        most = _PATCHES if isinstance(samples, Held) else _READ_FOR_RANGE
-        rows = torch.arange(0, len(samples), max(1, len(samples) // most), device=self.device)
-        part, _ = self.at(rows)
-        self.width = value_width(part * generator.band_std + generator.band_mean)
+        self.width = value_width(self._some(samples))
+
+    def _some(self, samples: Samples) -> Tensor:
+        """Some images in the unit of the data."""
+        most = _READ_FOR_RANGE if isinstance(samples, Read) else _PATCHES
+        rows = torch.arange(0, len(samples), max(1, len(samples) // most))
+        if isinstance(samples, Read):  # normalised and back as what is held, so that both give the same bits
+            image = torch.cat([self.as_held(samples, *part)[0] for part in samples.chunks(rows, READ)])
+        else:
+            image, _ = samples.at(rows.to(self.device))
+        return image * self.generator.band_std + self.generator.band_mean
 
     def before_steps(self) -> None:
         """Let samples of datasets be read ahead."""
