@@ -18,7 +18,7 @@ from ..datasets import MixedDataset, SyntheticBank
 from ..datasets.batches import fetch
 from ..datasets.pool import Draw, Source
 from ..datasets.preview import preview_grid
-from ..datasets.sources import LabelPolicies, Ratios, Sources
+from ..datasets.sources import LabelPolicies, Ratios, Sources, require_same
 from ..datasets.wrapped import counts_of
 from ..ratio import Mode
 from ..systems import Generator
@@ -137,6 +137,7 @@ class MixedDataModule(BaseDataModule):
         self.mix: SyntheticMix | None = None
         self.mixed: MixedDataset | None = None
         self._resumed: list[int] | None = None
+        self._saved: dict[str, Any] | None = None  # epoch and settings of a state that was loaded
         self._begun: int | None = None  # the epoch of the trainer that ``mix`` is in
         self._before_step: tuple[int, dict[str, Any]] | None = None  # batches trained on, and the state at that time
         self.real_seen = self.synthetic_seen = 0
@@ -227,6 +228,7 @@ class MixedDataModule(BaseDataModule):
             self.mix = SyntheticMix(self.source, self.ratio, real_counts=counts, **self.options)
             if real is not None:
                 self.mix.sources.require_mixable(real)
+            self._require_same(self.mix)
             self._begun = None
             self._expect_samples(loader)
             if self._resumed is not None and resume_point(self.trainer)[1]:
@@ -240,7 +242,13 @@ class MixedDataModule(BaseDataModule):
                 "choose way='batch'"
             )
         self.mixed = MixedDataset(loader.dataset, self.source, self.ratio, **self.options)
+        self._require_same(self.mixed)
         return mixed_train_loader(self.trainer, loader, self.mixed, self.options['seed'], 'MixedDataModule')
+
+    def _require_same(self, mixture: MixedDataset | SyntheticMix) -> None:
+        saved, self._saved = self._saved, None
+        if saved is not None:
+            require_same('MixedDataModule', saved, mixture.settings)
 
     def _expect_samples(self, loader: Any) -> None:
         """A source that holds too few samples is an error now, not in the middle of an epoch."""
@@ -342,13 +350,16 @@ class MixedDataModule(BaseDataModule):
     def _state(self) -> dict[str, Any]:
         mix = self.mix.get_extra_state().tolist() if self.mix is not None else None
         seen = {'real_seen': self.real_seen, 'synthetic_seen': self.synthetic_seen}
-        return {**seen, 'source_seen': dict(self.source_seen), 'mix': mix}
+        mixture = self.mixed if self.mix is None else self.mix
+        saved = None if mixture is None else {'epoch': mixture.epoch, 'settings': mixture.settings(mixture.epoch)}
+        return {**seen, 'source_seen': dict(self.source_seen), 'mix': mix, 'mixture': saved}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """The inverse of :meth:`state_dict`."""
+        """The inverse of :meth:`state_dict`. What it was saved with is compared when loaders are asked for."""
         self.real_seen, self.synthetic_seen = state_dict['real_seen'], state_dict['synthetic_seen']
         self.source_seen |= state_dict.get('source_seen', {})  # older ones have none
         self._resumed, self._before_step = state_dict['mix'], None  # Lightning restores before it asks for loaders
+        self._saved = state_dict.get('mixture')
         self.inner.load_state_dict(state_dict['inner'])
 
     # --- to look at -------------------------------------------------------------------------------------------------

@@ -31,7 +31,7 @@ from .leakage import require_unseen_samples
 from .lengths import KnownLength
 from .pool import Draw
 from .shared import SharedInt
-from .sources import LabelPolicies, NamedSources, Ratios, Sources
+from .sources import LabelPolicies, NamedSources, Ratios, Sources, require_same
 from .synthetic import stream_seed
 from .wrapped import counts_of, labels_of, require_map_style, spec_of
 
@@ -205,6 +205,23 @@ class MixedDataset(NonGeoDataset):
         (:class:`~hsiaug.samplers.MixedBatchSampler` keeps to its own).
         """
         self._epoch.value = epoch
+
+    def settings(self, epoch: int) -> dict[str, Any]:
+        """What the samples of an epoch depend on, in plain values."""
+        counts = None if self.real_counts is None else np.asarray(self.real_counts).tolist()
+        return {**self.sources.settings(epoch), 'real samples': self.num_real, 'samples per class': counts}
+
+    def state_dict(self) -> dict[str, Any]:
+        """The epoch, and the settings that it belongs to. All else follows from them."""
+        return {'epoch': self.epoch, 'settings': self.settings(self.epoch)}
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Set the epoch, in all workers.
+
+        Raises:
+            ValueError: naming what differs, for a state dict of another mixture or seed.
+        """
+        self.set_epoch(require_same('MixedDataset', state_dict, self.settings))
 
     def is_synthetic(self, epoch: int | None = None) -> np.ndarray:
         """(len,) bool: which samples of an epoch are synthetic; of the current one, if None."""

@@ -78,6 +78,11 @@ class SyntheticPool:
         return f'<{type(self.source).__name__}: {self._held()}>'
 
     @property
+    def held(self) -> int:
+        """How many samples a dataset holds; -1 for a generator, which has no end."""
+        return -1
+
+    @property
     def kind(self) -> Kind:
         """Kind of the samples, by the spec or, without one, by the layout of a sample.
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import is_dataclass, replace
 from numbers import Real
 from typing import Any, TypeVar, cast
 
@@ -205,6 +205,21 @@ class Sources:
             if not scales.settled:
                 scales.see(real, synthetic[torch.from_numpy(numbers == number).to(synthetic.device)])
 
+    def settings(self, epoch: int) -> dict[str, Any]:
+        """What the draws of an epoch depend on, in plain values; a state dict of others is refused."""
+        draws = [pool.draw for pool in self.pools]
+        # A schedule that follows the training is restored by its own state, perhaps later than this.
+        known = all(map(is_dataclass, self.schedules))
+        return {
+            'seed': draws[0].seed if draws else None,
+            'mode': self.mode,
+            'ratios': self.ratios(epoch) if known else None,
+            'sources': list(self.names),
+            'synthetic samples': [pool.held for pool in self.pools],
+            'labels': [str(draw.labels) for draw in draws],
+            'replacement': [draw.replacement for draw in draws],
+        }
+
     def to(self, device: torch.device) -> None:
         """Move live generators."""
         for pool in self.pools:
@@ -215,6 +230,30 @@ class Sources:
         if not self.names:
             return str(self.pools[0]) if self.pools else '<no samples>'
         return '{' + ', '.join(f'{name!r}: {pool}' for name, pool in zip(self.names, self.pools, strict=False)) + '}'
+
+
+def require_same(owner: str, state: Mapping[str, Any], settings: Callable[[int], dict[str, Any]]) -> int:
+    """The epoch of a state dict, if it was saved with the settings that it is loaded into.
+
+    Args:
+        owner: name of the class, for errors.
+        state: with ``epoch`` and the ``settings`` of that epoch.
+        settings: those of an epoch here.
+
+    Raises:
+        ValueError: naming what differs.
+    """
+    if missing := [key for key in ('epoch', 'settings') if key not in state]:
+        raise ValueError(f'{owner}: this is no state dict of a {owner}: {missing} missing, found {sorted(state)}')
+    saved, now = state['settings'], settings(state['epoch'])
+    if differs := [key for key in now if saved.get(key) != now[key]]:
+        lines = [f'{key}: {saved.get(key)} when it was saved, {now[key]} here' for key in differs]
+        raise ValueError(
+            f'{owner}: the state dict is of another mixture, with other samples:\n  '
+            + '\n  '.join(lines)
+            + '\nMake it as it was when the state was saved, or begin an epoch anew: set_epoch(epoch).'
+        )
+    return int(state['epoch'])
 
 
 def _seeded(draw: Draw, seed: int) -> Draw:

@@ -30,7 +30,7 @@ class StoredPool(SyntheticPool):
     def __init__(self, dataset: Dataset[Sample], draw: Draw) -> None:
         require_map_style(dataset, 'source of synthetic samples')
         self.source = dataset
-        if self.size == 0:
+        if self.held == 0:
             raise ValueError('the synthetic dataset is empty; sample a bank or lengthen the dataset first')
         super().__init__(draw, spec_of(dataset))
         self.class_names = class_names_of(dataset)
@@ -46,7 +46,7 @@ class StoredPool(SyntheticPool):
         return {**self.__dict__, '_streams': {}}
 
     @property
-    def size(self) -> int:
+    def held(self) -> int:
         """Number of samples that it holds."""
         return len(cast(Any, self.source))
 
@@ -54,7 +54,7 @@ class StoredPool(SyntheticPool):
     def enough(self) -> int:
         """Samples that the label policy can be met with, each at most once."""
         weights = self.weights()
-        return self.size if weights is None else int(1 / weights.max() + 1e-9)
+        return self.held if weights is None else int(1 / weights.max() + 1e-9)
 
     def follow(self, epoch: int) -> None:
         """Tell an epoch to the datasets within that draw other samples in each."""
@@ -78,12 +78,12 @@ class StoredPool(SyntheticPool):
         """``n`` independent draws."""
         rng, edges = self._rng(seed, DRAWS), self._edges()
         if edges is None:
-            return self._rows(rng.integers(self.size, size=n))
-        return self._rows(np.searchsorted(edges, rng.random(n) * edges[-1], side='right').clip(max=self.size - 1))
+            return self._rows(rng.integers(self.held, size=n))
+        return self._rows(np.searchsorted(edges, rng.random(n) * edges[-1], side='right').clip(max=self.held - 1))
 
     def look(self, n: int) -> dict[str, Tensor]:
         """The first samples."""
-        return self._rows(np.arange(min(n, self.size)))
+        return self._rows(np.arange(min(n, self.held)))
 
     def require_enough(self, n: int) -> None:
         """Check that an epoch may ask for ``n`` samples.
@@ -123,16 +123,16 @@ class StoredPool(SyntheticPool):
 
     def _pick(self, n: int, rng: np.random.Generator) -> np.ndarray:
         weights = self.weights()
-        order = rng.permutation(self.size)
+        order = rng.permutation(self.held)
         if weights is None:
-            rounds = [order, *(rng.permutation(self.size) for _ in range(-(-n // self.size) - 1))]
+            rounds = [order, *(rng.permutation(self.held) for _ in range(-(-n // self.held) - 1))]
             return np.concatenate(rounds)[:n]
         labels = self._labels()
         if labels is not None:  # stratified: each class gets its share to within one
             order = order[np.argsort(labels[order], kind='stable')]
         edges = np.cumsum(weights[order])
         points = (np.arange(n) + rng.random()) / n * edges[-1]
-        return rng.permutation(order[np.searchsorted(edges, points, side='right').clip(max=self.size - 1)])
+        return rng.permutation(order[np.searchsorted(edges, points, side='right').clip(max=self.held - 1)])
 
     def weights(self) -> np.ndarray | None:
         """(N,) chance of each sample of a dataset under the policy, None where all have the same."""
@@ -165,7 +165,7 @@ class StoredPool(SyntheticPool):
             return None
         labels = labels_of(self.source)
         if labels is None:
-            labels = torch.stack([as_tensor(cast(Any, self.source)[i]['label']) for i in range(self.size)])
+            labels = torch.stack([as_tensor(cast(Any, self.source)[i]['label']) for i in range(self.held)])
         return labels.numpy()
 
     def _fractions(self) -> np.ndarray:
@@ -174,8 +174,8 @@ class StoredPool(SyntheticPool):
         if known is not None and (fractions := known()) is not None:
             return np.asarray(fractions, dtype=np.float64)
         classes = self.spec.num_classes  # type: ignore[union-attr]
-        counts = np.zeros((self.size, classes))
-        for i in range(self.size):
+        counts = np.zeros((self.held, classes))
+        for i in range(self.held):
             mask = cast(Any, self.source)[i]['mask'].reshape(-1)
             counts[i] = torch.bincount(mask[(mask >= 0) & (mask < classes)], minlength=classes)
         return counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
@@ -187,7 +187,7 @@ class StoredPool(SyntheticPool):
         return self._rows(np.zeros(1, dtype=np.int64))
 
     def _held(self) -> str:
-        return f'{self.size} {self.kind} samples'
+        return f'{self.held} {self.kind} samples'
 
     def _who(self, unnamed: str = 'the synthetic dataset') -> str:
         return unnamed if self.name is None else f'the source {self.name!r}'

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ from torch.utils.data import BatchSampler, DataLoader
 
 from ..datasets import MixedDataset
 from ..datasets.mixed import EpochIndices
+from ..datasets.sources import require_same
 from ..datasets.synthetic import stream_seed
 from ..ratio import Constant
 
@@ -35,6 +36,10 @@ class MixedBatchSampler(BatchSampler):
     the next one is the same epoch; call :meth:`set_epoch` where epochs are cut shorter than that, or where a loader
     with workers has read to the end of a short epoch for a look. An iteration keeps its own samples whatever begins
     beside it.
+
+    ``state_dict`` says how many batches of which epoch have been given, also after an iteration was broken off, and
+    ``load_state_dict`` goes on with the next, as torchdata's ``StatefulDataLoader`` does with or without workers. (A
+    plain loader's workers have taken more batches than the loop has seen: count those, and give ``start``.)
 
     Args:
         sampler: the mixed dataset. The argument has this name because Lightning calls it again under DDP, with its
@@ -73,6 +78,9 @@ class MixedBatchSampler(BatchSampler):
         self.shuffle, self.seed, self.start, self.hold, self._next = shuffle, seed, start, hold, start[0]
         self._running: int | None = None
         self._begun: tuple[int, int] = (-1, 0)  # an epoch, and how often it was begun
+        self._given: tuple[int, int] | None = None  # an epoch, and how many of its batches
+        self._said: int | None = None  # the epoch that somebody has said is next
+        self._at_end = False
         self._replicas, self._rank = num_replicas, rank
         if num_replicas is not None and not (rank is not None and 0 <= rank < num_replicas):
             raise ValueError(f'MixedBatchSampler: rank in [0, {num_replicas}) expected, found {rank}')
@@ -80,7 +88,32 @@ class MixedBatchSampler(BatchSampler):
     def set_epoch(self, epoch: int) -> None:
         """Say which epoch the next iteration is."""
         self._next, self._begun = self.start[0] if self.hold or _overfits() else epoch, (-1, 0)
+        self._given, self._said, self._at_end = None, self._next, False
         self.dataset.set_epoch(self._next)
+
+    def _settings(self, epoch: int) -> dict[str, Any]:
+        own = {'batch size': self.batch_size, 'drop_last': self.drop_last, 'shuffle': self.shuffle}
+        replicas, rank = self._world()
+        return {**self.dataset.settings(epoch), **own, 'order': self.seed, 'ranks': replicas, 'rank': rank}
+
+    def state_dict(self) -> dict[str, Any]:
+        """The epoch, how many of its batches have been given, and the settings that they belong to."""
+        begins = self.start[1] if self._next == self.start[0] else 0
+        epoch, batch = self._given or (self._next, begins)
+        return {'epoch': epoch, 'batch': batch, 'settings': self._settings(epoch)}
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Let the next iteration go on after the last batch that was given; after the last of an epoch it is empty.
+
+        Raises:
+            ValueError: naming what differs, for a state dict of another mixture, seed or batch size.
+        """
+        epoch, batch = require_same('MixedBatchSampler', state_dict, self._settings), int(state_dict['batch'])
+        at_end, over = batch >= len(self._sizes(epoch)), self._said == epoch + 1
+        if at_end and over:  # Lightning and others who count epochs have left it already
+            epoch, batch, at_end = epoch + 1, 0, False
+        self.set_epoch(epoch)
+        self.start, self._said, self._at_end = (epoch, batch), None, at_end
 
     def _world(self) -> tuple[int, int]:
         if self._replicas is not None and self._rank is not None:
@@ -110,7 +143,16 @@ class MixedBatchSampler(BatchSampler):
 
     def __iter__(self) -> Iterator[list[int]]:
         """Indices of each batch of the next epoch, which say what epoch they are of."""
+        if not self._at_end:
+            return self._batches()
+        # The rest of an epoch that a state was saved at the end of. torchdata asks for it and, where the state knows
+        # that the epoch is over, leaves it unread.
+        self.set_epoch(self.start[0] + 1)
+        return iter(())
+
+    def _batches(self) -> Iterator[list[int]]:
         epoch = self._running = self._next
+        self._said = None
         self._warn_of_repeats(epoch)
         self.dataset.set_epoch(epoch)
         sequence, sizes, rank = self._sequence(epoch), self._sizes(epoch), self._world()[1]
@@ -121,8 +163,10 @@ class MixedBatchSampler(BatchSampler):
                 if 0 < batch == last or batch >= _LOOK:
                     self._end(epoch)
                 rows = sequence[ends[batch, rank] - sizes[batch, rank] : ends[batch, rank]]
+                self._given = (epoch, batch + 1)
                 yield EpochIndices(rows.tolist(), epoch)
             self._end(epoch)
+            self._given = None
         finally:
             if self._running == epoch:
                 self._running = None
@@ -131,6 +175,8 @@ class MixedBatchSampler(BatchSampler):
         """The next iteration is another epoch, unless somebody has said which."""
         if self._next == epoch and not self.hold:
             self._next = epoch + 1
+            if self.start[0] == epoch:
+                self.start = (epoch + 1, 0)
 
     def _warn_of_repeats(self, epoch: int) -> None:
         """Somebody who cuts epochs short on purpose would see the same samples for ever."""
@@ -169,7 +215,7 @@ def mixed_loader(real: DataLoader[Any], mixed: MixedDataset, seed: int = 0, **op
     Raises:
         TypeError: if the real loader has a batch sampler of its own, which knows nothing of synthetic samples.
     """
-    if type(real.batch_sampler) is not BatchSampler or real.batch_size is None:
+    if real.batch_size is None:
         raise TypeError(
             f'a loader with a {type(real.batch_sampler).__name__} cannot be rebuilt around a mixed dataset; mix its '
             'batches with hsiaug.transforms.SyntheticMix'
@@ -178,7 +224,10 @@ def mixed_loader(real: DataLoader[Any], mixed: MixedDataset, seed: int = 0, **op
         batches: dict[str, Any] = {'batch_size': real.batch_size, 'sampler': real.sampler, 'drop_last': real.drop_last}
     else:
         batches = {'batch_sampler': MixedBatchSampler(mixed, real.batch_size, real.drop_last, seed=seed, **options)}
-    return DataLoader(
+    if hasattr(real, 'snapshot_every_n_steps'):  # torchdata's StatefulDataLoader stays one
+        batches['snapshot_every_n_steps'] = real.snapshot_every_n_steps
+    make: Any = type(real) if hasattr(real, 'snapshot_every_n_steps') else DataLoader
+    return make(  # type: ignore[no-any-return]
         mixed,
         num_workers=real.num_workers,
         collate_fn=real.collate_fn,

@@ -31,6 +31,7 @@ from ..ratio import Mode
 from ..samples import Sample, SpecMismatchError
 
 _PLACES = -6  # a stream of its own
+_SEED = (1 << 63) - 1  # what of a seed fits int64
 
 
 class SyntheticMix(nn.Module):
@@ -201,25 +202,50 @@ class SyntheticMix(nn.Module):
             require_same_form(real, part)
         return replace_rows(real, reduce(append_rows, parts), torch.from_numpy(rng.permutation(size)[: sum(counts)]))
 
+    def settings(self, epoch: int) -> dict[str, Any]:
+        """What the samples of an epoch depend on, in plain values."""
+        return self.sources.settings(epoch)
+
+    @property
+    def _identity(self) -> dict[str, int]:
+        """What a state belongs to, as numbers: 1 + 2K, so that its length is odd, as none was before they were part."""
+        known = {'mode (1: append)': int(self.mode == 'append')}
+        for title, pool in zip(self.sources.titles, self.sources.pools, strict=True):
+            known |= {f'seed of {title} samples': pool.draw.seed & _SEED, f'number of {title} samples': pool.held}
+        return known
+
     def get_extra_state(self) -> Tensor:
-        """(4 + 2K,) int64: epoch, step, samples seen, drawn of each source; of all epochs real ones, each source's."""
+        """(5 + 4K,) int64 of K sources.
+
+        Epoch, step, samples seen, drawn of each source; of all epochs real ones, each source's; 1 for append mode, and
+        of each source its seed and how many samples it holds (-1: a generator).
+        """
         state = [self.epoch, self.step, self._seen, *self._drawn, self.real_seen, *self._passed]
-        return torch.tensor(state, device='cpu')
+        return torch.tensor([*state, *self._identity.values()], device='cpu')
 
     def set_extra_state(self, state: Tensor) -> None:
         """The inverse of :meth:`get_extra_state`.
 
         Raises:
-            ValueError: if it is that of a mixture of another number of sources.
+            ValueError: if it is that of a mixture of other sources, or of another seed.
         """
         number = len(self._drawn)
-        if len(state) != 4 + 2 * number:
+        if len(state) not in (4 + 2 * number, 5 + 4 * number):
             raise ValueError(
-                f'SyntheticMix: a state of {number} sources has {4 + 2 * number} numbers, found {len(state)}; make it '
+                f'SyntheticMix: a state of {number} sources has {5 + 4 * number} numbers, found {len(state)}; make it '
                 'with the sources that it was saved with'
             )
-        self.epoch, self.step, self._seen, *rest = state.tolist()
-        self._drawn, self.real_seen, self._passed = rest[:number], rest[number], rest[number + 1 :]
+        (epoch, step, seen, *rest), now = state.tolist(), self._identity
+        saved = dict(zip(now, rest[2 * number + 1 :], strict=False))
+        if differs := [
+            f'{key} {saved[key]} when it was saved, {now[key]} here' for key in saved if saved[key] != now[key]
+        ]:
+            raise ValueError(
+                f'SyntheticMix: the state is of another mixture, with other samples: {", ".join(differs)}; make it as '
+                'it was then, or begin an epoch anew: set_epoch(epoch)'
+            )
+        self.epoch, self.step, self._seen = epoch, step, seen
+        self._drawn, self.real_seen, self._passed = rest[:number], rest[number], rest[number + 1 : 2 * number + 1]
 
     def extra_repr(self) -> str:
         """Ratio, mode and source, without its data."""

@@ -151,7 +151,7 @@ def test_batches_are_mixed_in_exact_counts_and_resume(mode: Any) -> None:
     rest = [again(batch) for batch in batches[3:]]
     for one, other in zip([*first, *rest], out[1], strict=True):
         assert all(torch.equal(one[key], other[key]) for key in other)
-    with pytest.raises(ValueError, match='a state of 2 sources has 8 numbers, found 6'):
+    with pytest.raises(ValueError, match='a state of 2 sources has 13 numbers, found 9'):
         mixes().set_extra_state(SyntheticMix(sources['gan'], 1.0).get_extra_state())
 
 
