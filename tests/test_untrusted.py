@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 
 from hsiaug.ablation.results import PLAN_FILE, RESULTS_FILE
 from hsiaug.cli.config import RUN_FILE, Trained, read_run, read_train, trained_on
+from hsiaug.cli.data import DataConfig
 from hsiaug.cli.train import train
 from hsiaug.datasets import SyntheticBank, write_bank
 from hsiaug.report.ablation import read_run as read_study
@@ -265,6 +266,8 @@ def test_a_note_of_before_took_the_scale_of_the_file(tmp_path: Path) -> None:
 
 
 def test_a_config_file_of_train_may_hold_whatever_that_command_takes(tmp_path: Path) -> None:
-    assert {field.name for field in dataclasses.fields(Trained)} == set(inspect.signature(train).parameters)
+    datasets = {field.name for field in dataclasses.fields(DataConfig)}
+    takes = set(inspect.signature(train).parameters) - {'samples'} | datasets
+    assert {field.name for field in dataclasses.fields(Trained)} == takes
     (tmp_path / 'x.yaml').write_text('seed: 3\ndevices: 2\nnodes: 2\n')
     assert read_train(tmp_path / 'x.yaml').seed == 3

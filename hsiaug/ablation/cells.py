@@ -14,11 +14,10 @@ import torch
 from safetensors.torch import save_file
 from torch.utils.data import Dataset
 
-from ..datasets import MixedDataset, scene_dataset
+from ..datasets import MixedDataset, SampleSet, SampleSplit, require_unseen_samples, scene_dataset
 from ..engine.divergence import DivergedError
 from ..ratio import SyntheticFirst
 from ..records import short_digest
-from ..samples import require_unseen
 from ..scenes import Scene, Split
 from ..scenes.patches import PARTS, PatchSplit
 from ..systems import Generator
@@ -38,7 +37,7 @@ class Group:
     """One split of one scene and everything that its cells share.
 
     Args:
-        scene: the scene.
+        scene: the scene, or samples of datasets.
         setting: split and budget.
         seed: of split, generators and downstream models.
         folder: run folder; trained generators are kept there.
@@ -50,11 +49,17 @@ class Group:
     """
 
     def __init__(
-        self, scene: Scene, setting: Setting, seed: int, folder: Path, device: str = 'cpu', keep: bool = False
+        self,
+        scene: Scene | SampleSet,
+        setting: Setting,
+        seed: int,
+        folder: Path,
+        device: str = 'cpu',
+        keep: bool = False,
     ) -> None:
         self.scene, self.setting, self.seed, self.folder, self.device = scene, setting, seed, folder, device
         self.keep = keep
-        self.split: Split | PatchSplit = setting.splitter(scene, seed)
+        self.split: Split | PatchSplit | SampleSplit = setting.splitter(scene, seed)  # type: ignore[arg-type]
         parts: list[Any] = [scene_dataset(scene, self.split, part) for part in PARTS]
         self.real, self.val, self.test = parts
         self.task = task_of(self.real)
@@ -145,7 +150,7 @@ class Group:
                     )
                 if costly:
                     generator.save_pretrained(kept)
-            require_unseen(generator.provenance, self.split.scene, self.split.test)
+            require_unseen_samples(generator, self.test)
             self._generators[key] = generator
         return self._generators[key]
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from itertools import product
 from typing import Any
 
-from ..datasets import LabelPolicy
+from ..datasets import LabelPolicy, SampleSet, SampleSplitter
 from ..records import json_ready, short_digest
 from ..samples import Kind
 from ..scenes import Scene, Splitter
@@ -105,13 +105,13 @@ class Setting:
     Args:
         scene: name of the scene in the study.
         budget: the split and label budget, as it stands in tables.
-        splitter: makes the split of each seed.
+        splitter: makes the split of each seed; of samples of datasets a :class:`~hsiaug.datasets.SampleSplitter`.
         arm_seeds: numbers of seeds of some arms in this setting, by arm name; the arm's own elsewhere.
     """
 
     scene: str
     budget: str
-    splitter: Splitter | PatchSplitter
+    splitter: Splitter | PatchSplitter | SampleSplitter
     arm_seeds: Mapping[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -144,7 +144,8 @@ class Study:
 
     Args:
         title: of the report.
-        scenes: how to open each scene, by name; called in the worker processes.
+        scenes: how to open each scene, by name; called in the worker processes. Datasets stand in the place of a scene
+            as a :class:`~hsiaug.datasets.SampleSet`.
         settings: scenes under splits and budgets.
         arms: ways of making synthetic samples; the real-only arm is always there.
         ratios: synthetic samples per real sample.
@@ -159,7 +160,7 @@ class Study:
     """
 
     title: str
-    scenes: Mapping[str, Callable[[], Scene]]
+    scenes: Mapping[str, Callable[[], Scene | SampleSet]]
     settings: tuple[Setting, ...]
     arms: tuple[Arm, ...]
     ratios: tuple[float, ...] = (0.25, 0.5, 1, 2, 5)
@@ -199,6 +200,8 @@ class Study:
             arm.adapt(classifier)
         _require_own_files(self)
         for setting in self.settings:
+            if isinstance(setting.splitter, SampleSplitter):  # their kind is known when they are opened
+                continue
             if task_of_split(setting.splitter, self.task.dates) is not self.task:
                 raise ValueError(
                     f'study {self.title!r}: {type(self.classifiers[0]).__name__} {self.classifiers[0].name!r} and '
@@ -265,7 +268,9 @@ class Study:
         known: dict[str, dict[str, Any]] = self.__dict__.setdefault('_contents', {})
         if name not in known:
             scene = self.scenes[name]()
-            known[name] = scene.content if isinstance(scene, Scene) else {}  # a plan of cells needs no scenes
+            known[name] = (
+                scene.content if isinstance(scene, Scene | SampleSet) else {}
+            )  # a plan of cells needs no scenes
         return known[name]
 
     def all_cells(self) -> list[Cell]:

@@ -19,6 +19,7 @@ from typing import Any, Literal
 import torch
 
 from .. import __version__
+from ..datasets import SampleSet
 from ..progress import progress_bar
 from ..records import read_json, short_digest, write_json
 from ..samples import LeakageError
@@ -190,10 +191,10 @@ def file_name(setting: Setting, name: str, suffix: str, prefix: str = '') -> str
     return f'{prefix}{file_stem(setting.scene, setting.budget, name)}.{suffix}'
 
 
-_opened: tuple[Study, str, Scene] | None = None
+_opened: tuple[Study, str, Scene | SampleSet] | None = None
 
 
-def _open(study: Study, name: str) -> Scene:
+def _open(study: Study, name: str) -> Scene | SampleSet:
     global _opened
     if _opened is None or _opened[0] is not study or _opened[1] != name:
         _opened = None  # one scene in memory at a time

@@ -88,6 +88,8 @@ def shown_predictions(study: Study, run: Path) -> Iterator[ShownPredictions]:
         if not finished:
             continue
         group = open_group(study, setting, study.seeds[0], run)
+        if group.test.split is None:  # samples of datasets have no place to be drawn at
+            continue
         for network in study.classifiers:
             shown: dict[str, Cell] = {}
             for cell in finished:  # ratios rise

@@ -15,8 +15,9 @@ from ..scenes.config import SceneConfig
 from ..scenes.strategies import SPLITTERS
 from ..settings import checked_arguments
 from ..systems.saved import CONFIG_FILE
-from ..tasks import TASKS, task_of_split
+from ..tasks import TASKS, Task, task_of, task_of_split
 from .config import RANDOM, SIMULATED, SplitConfig, make_splitter, one_list
+from .data import DataConfig, given_data
 from .guard import require_writable
 from .report import report
 
@@ -42,6 +43,7 @@ def ablate(
     engine: Literal['process', 'ray'] = 'process',
     device: str = 'auto',
     quick: bool = False,
+    **samples: Any,
 ) -> None:
     """Measure how much synthetic samples help a model, and at which ratio. Run it again to resume it.
 
@@ -67,7 +69,36 @@ def ablate(
         engine: local processes or a Ray cluster.
         device: where to train; auto takes a GPU where there is one.
         quick: 3 seeds, two ratios, short training; no basis for claims.
+        samples: datasets in the place of a scene.
     """
+    data = given_data(DataConfig(**samples), scene != SIMULATED or split != RANDOM)
+    source = data or scene
+    name, task, settings = _of_scene(scene, split, per_class) if data is None else _of_data(data, per_class)
+    given = one_list(
+        task, models=models, classifiers=classifiers, segmenters=segmenters, detectors=detectors,
+        scene_classifiers=scene_classifiers,
+    )  # fmt: skip
+    downstream = (task.model(),) if given is None else tuple(map(task.model, given))
+    arms = DEFAULT_ARMS[task.kind]() if arms is None else tuple(arms)
+    for arm, model in product(arms, downstream):
+        if arm.training and (config := getattr(model, 'config', None)) is not None:
+            checked_arguments(type(config), arm.training, f'arm {arm.name!r}: training')
+    study = Study(
+        title=title,
+        scenes={name: source},
+        settings=settings,
+        arms=arms,
+        ratios=tuple(ratios),
+        seeds=tuple(range(seeds)),
+        classifiers=downstream,
+    )
+    run_and_report(quick_study(study) if quick else study, out, workers, engine, device)
+
+
+def _of_scene(
+    scene: SceneConfig, split: SplitConfig, per_class: tuple[int | None, ...]
+) -> tuple[str, Task, tuple[Setting, ...]]:
+    """Name, task and settings of a study of a scene."""
     name = scene.name or scene.benchmark or (Path(scene.path).stem if scene.path else 'simulated')
     task = task_of_split(SPLITTERS[split.strategy], scene.dates)
     spectral = task is TASKS['spectrum']
@@ -81,25 +112,17 @@ def ablate(
         )
         for budget in per_class
     )
-    given = one_list(
-        task, models=models, classifiers=classifiers, segmenters=segmenters, detectors=detectors,
-        scene_classifiers=scene_classifiers,
-    )  # fmt: skip
-    downstream = (task.model(),) if given is None else tuple(map(task.model, given))
-    arms = DEFAULT_ARMS[task.kind]() if arms is None else tuple(arms)
-    for arm, model in product(arms, downstream):
-        if arm.training and (config := getattr(model, 'config', None)) is not None:
-            checked_arguments(type(config), arm.training, f'arm {arm.name!r}: training')
-    study = Study(
-        title=title,
-        scenes={name: scene},
-        settings=settings,
-        arms=arms,
-        ratios=tuple(ratios),
-        seeds=tuple(range(seeds)),
-        classifiers=downstream,
-    )
-    run_and_report(quick_study(study) if quick else study, out, workers, engine, device)
+    return name, task, settings
+
+
+def _of_data(data: DataConfig, per_class: tuple[int | None, ...]) -> tuple[str, Task, tuple[Setting, ...]]:
+    """Name, task and settings of a study of datasets, which are opened."""
+    if tuple(per_class) != (None,):
+        raise ValueError('per_class budgets are for scenes of spectra; of datasets, give fewer samples as data')
+    splitter = data.splitter()
+    own = [part for part in ('val', 'test') if getattr(data, part) is not None]
+    budget = f'own {" and ".join(own)}' if own else 'drawn parts'
+    return data.name, task_of(data()), (Setting(data.name, budget, splitter),)
 
 
 def run_and_report(

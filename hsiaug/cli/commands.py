@@ -22,7 +22,7 @@ from .train import train
 
 LONGEST = 4000
 """Characters of an error that are printed: a value that somebody else wrote may be any length."""
-FLAGS = ('--quick', '--verify', '--preview', '--no_gates', '--gated')
+FLAGS = ('--quick', '--verify', '--preview', '--no_gates', '--gated', '--trust_run')
 
 FUNCTIONS: tuple[Callable[..., None], ...] = (demo, train, sample, evaluate, ratio, ablate, report)
 

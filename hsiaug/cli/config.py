@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,6 +17,7 @@ from ..scenes.config import SceneConfig
 from ..scenes.strategies import SPLITTERS
 from ..settings import checked_arguments
 from ..tasks import Task
+from .data import DataConfig, noted_data
 
 RUN_FILE = 'run.json'
 FORMER: dict[str, Kind] = {
@@ -53,7 +54,7 @@ SIMULATED, RANDOM = SceneConfig(), SplitConfig()
 
 
 @dataclass(frozen=True)
-class Trained:
+class Trained(DataConfig):
     """What ``hsiaug train`` was given: its note of a run, or a config file of that command."""
 
     scene: SceneConfig = SIMULATED
@@ -115,9 +116,21 @@ def one_list(task: Task, **given: Any) -> Any:
     return None
 
 
-def trained_on(run: Path) -> tuple[Scene, Split | PatchSplit]:
-    """The scene and the split that ``hsiaug train`` noted."""
-    record = read_run(run)
+def trained_on(run: Path, given: DataConfig = DataConfig(), trust: bool = False) -> tuple[Any, Any]:  # noqa: B008
+    """The scene and the split that ``hsiaug train`` noted; or datasets and their parts.
+
+    Args:
+        run: folder of a generator.
+        given: what the command itself says of datasets.
+        trust: import the classes of datasets that the note names.
+    """
+    return open_noted(read_run(run), given, trust, run / RUN_FILE)
+
+
+def open_noted(record: Trained, given: DataConfig, trust: bool, file: Path) -> tuple[Any, Any]:
+    """What a note of a run names, see :func:`trained_on`."""
+    if (data := noted_data(record, given, trust, file)) is not None:
+        return data.parts(record.seed)
     return open_split(record.scene, record.split, record.seed)
 
 
@@ -134,18 +147,25 @@ def read_run(run: Path) -> Trained:
 
 
 def real_data(
-    real: str | SceneConfig | None, split: SplitConfig | None, seed: int | None, bank: Path
-) -> tuple[Scene, Split | PatchSplit]:
-    """The scene and the split that a bank is compared with.
+    real: str | SceneConfig | None,
+    split: SplitConfig | None,
+    seed: int | None,
+    bank: Path,
+    given: DataConfig,
+    trust: bool,
+) -> tuple[Any, Any]:
+    """The scene and the split that a bank is compared with; or datasets and their parts.
 
     Raises:
         FileNotFoundError: if the file or folder that should name them does not exist.
         ValueError: if nothing names them.
     """
+    if real is None and given.data is not None:
+        return given.parts(seed or 0)
     if real is None:
         raise ValueError(
             f'{bank} is a bank; say with --real what it is compared with: the folder of its generator, the config file '
-            'of hsiaug train, or a scene'
+            'of hsiaug train, or a scene; or a dataset with --data.class_path'
         )
     if isinstance(real, str) and real.lstrip().startswith('{'):
         real = as_record(SceneConfig, get_loader('yaml')(real), '--real')
@@ -157,6 +177,8 @@ def real_data(
                 'a scene as --real.path and --real.labels'
             )
         named = read_train(file)
+        if named.data is not None:
+            return open_noted(named if seed is None else replace(named, seed=seed), given, trust, file)
         return open_split(named.scene, split or named.split, named.seed if seed is None else seed)
     return open_split(real, split or RANDOM, seed or 0)
 

@@ -9,6 +9,7 @@ from ..datasets.bank import BANK_FILE, WRITING_FILE
 from ..scenes.config import SceneConfig
 from ..scenes.patches import PARTS
 from .config import SplitConfig, real_data, trained_on
+from .data import DataConfig
 from .draw import require_device
 from .guard import require_writable
 
@@ -24,6 +25,8 @@ def evaluate(
     out: Path | None = None,
     study: Path | None = None,
     no_gates: bool = False,
+    trust_run: bool = False,
+    **samples: Any,
 ) -> None:
     """Measure how near synthetic samples come to real ones, of a trained generator or of a bank.
 
@@ -43,6 +46,8 @@ def evaluate(
         out: of a bank, file of the page; <bank>_evaluation.html if null.
         study: of a bank, run folder of a study, or the file of a ratio search, whose curve the page shows.
         no_gates: of a bank, leave out gates, which take longest.
+        trust_run: import the classes of datasets that the run's note names; no folder is trusted by itself.
+        samples: datasets that a run was trained on, other than its note says.
     """
     from ..datamodules.mixed import open_source
     from ..datasets import SyntheticBank, scene_dataset
@@ -50,9 +55,12 @@ def evaluate(
     from ..systems import Generator
     from ..tasks import task_of
 
+    given = DataConfig(**samples)
     bank = open_source(run) if (run / BANK_FILE).exists() or (run / WRITING_FILE).exists() else None
     if isinstance(bank, SyntheticBank):
-        _evaluate_bank(bank, real_data(real, split, seed, run), out, count, per_class, not no_gates, study)
+        _evaluate_bank(
+            bank, real_data(real, split, seed, run, given, trust_run), out, count, per_class, not no_gates, study
+        )
         return
     if real is not None or study is not None or out is not None or no_gates:
         raise ValueError(
@@ -61,7 +69,7 @@ def evaluate(
     device = require_device(device)
     generator = Generator.from_pretrained(run, device)
     require_writable(run)
-    opened, parts = trained_on(run)
+    opened, parts = trained_on(run, given, trust_run)
     train, test = (scene_dataset(opened, parts, part) for part in PARTS[::2])
     found = task_of(generator).evaluate(generator, train, test, count or 500, per_class)
     print(write_evaluation(found, generator.card(), run))

@@ -8,7 +8,8 @@ from typing import Any
 from ..datasets import LabelPolicy
 from ..records import read_json, write_json
 from ..tasks import task_of_split
-from .config import RUN_FILE, one_list, open_split, read_run
+from .config import RUN_FILE, one_list, open_noted, read_run
+from .data import DataConfig
 from .draw import require_device
 from .guard import require_writable
 
@@ -27,6 +28,8 @@ def ratio(
     classifier: dict[str, Any] | None = None,
     segmenter: dict[str, Any] | None = None,
     device: str = 'auto',
+    trust_run: bool = False,
+    **samples: Any,
 ) -> None:
     """Choose a ratio on folds of the training area. Run it again to resume it.
 
@@ -48,6 +51,8 @@ def ratio(
         classifier: former name of model, of spectra.
         segmenter: former name of model, of image-mask pairs.
         device: where to train; auto takes a GPU where there is one.
+        trust_run: import the classes of datasets that the run's note names; no folder is trusted by itself.
+        samples: datasets that a run was trained on, other than its note says.
     """
     from ..quality import FoldTrial, RatioSearch, Recorded, all_gates
 
@@ -56,7 +61,7 @@ def ratio(
     if 'generator' not in read_json(file, 'a note of hsiaug train'):
         raise ValueError(f'{file} was written by an older version and does not name the generator; train again')
     require_writable(run)
-    scene, split = open_split(record.scene, record.split, record.seed)
+    scene, split = open_noted(record, DataConfig(**samples), trust_run, file)
     task = task_of_split(split, record.scene.dates)
     config = task.configure(one_list(task, model=model, classifier=classifier, segmenter=segmenter), 'model')
     search = RatioSearch(tuple(ratios), (0.05,) if gated else (), folds, trials, min(2, trials), k, record.seed)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 from ..datasets import LabelPolicy
 from ..datasets.bank_export import ExportFormat
-from .config import RUN_FILE, trained_on
+from .config import RUN_FILE, read_run, trained_on
 from .draw import bank_bytes, draw, require_device
 from .guard import require_writable
 
@@ -24,6 +24,7 @@ def sample(
     verify: bool = False,
     preview: bool = False,
     export: ExportFormat | None = None,
+    trust_run: bool = False,
 ) -> None:
     """Draw samples from a trained generator into a bank, or look after a bank. Run it again to resume it.
 
@@ -40,6 +41,8 @@ def sample(
         verify: read all shards and compare their checksums.
         preview: draw samples, beside the real ones that the generator was trained on, to <bank>_preview.png.
         export: write the bank in a format that others read too, to <bank>.npz, <bank>_geotiff or <bank>_webdataset.
+        trust_run: for preview, import the classes of datasets that the run's note names; without, real samples of a
+            dataset are not shown.
     """
     from ..datamodules.mixed import open_source
     from ..datasets import SyntheticBank, scene_dataset
@@ -72,7 +75,11 @@ def sample(
         bank.verify(progress=True)
         print(f'{len(bank)} samples in {len(bank.shards)} shards: all checksums right')
     if preview:
-        known = (run / RUN_FILE).is_file()
-        print(f'preview: {preview_bank(bank, scene_dataset(*trained_on(run)) if known else None)}')
+        record = read_run(run) if (run / RUN_FILE).is_file() else None
+        known = record is not None and (record.data is None or trust_run)
+        real: Any = scene_dataset(*trained_on(run, trust=trust_run)) if known else None
+        print(f'preview: {preview_bank(bank, real)}')
+        if record is not None and not known:
+            print(f'{run / RUN_FILE} names the class of the real samples, {record.name}: --trust_run shows them too')
     if export:
         print(f'{export}: {export_beside(bank, export, progress=True)}')

@@ -9,6 +9,7 @@ from typing import Any
 from ..records import write_json
 from ..scenes.config import SceneConfig
 from .config import RANDOM, RUN_FILE, SIMULATED, SplitConfig, open_split
+from .data import DataConfig, given_data
 from .draw import require_device
 from .guard import require_writable
 
@@ -23,8 +24,9 @@ def train(
     device: str = 'auto',
     devices: int = 1,
     nodes: int = 1,
+    **samples: Any,
 ) -> None:
-    """Train a generator on the training part of a scene.
+    """Train a generator on the training part of a scene, or of a dataset.
 
     Args:
         out: folder of the generator: config, weights, model card, and what it was trained on.
@@ -36,21 +38,24 @@ def train(
         device: where to train; auto takes a GPU where there is one.
         devices: processes per machine that train together, each on its own device; they share every batch.
         nodes: machines that train together; torchrun or SLURM starts the same command on each.
+        samples: datasets in the place of a scene.
     """
     from ..engine import Run, world
     from ..systems.fit import fit_generator, require_settings, training_data
     from ..systems.saved import TRAINING_FOLDER, require_own_folder
 
+    data = given_data(DataConfig(**samples), scene != SIMULATED or split != RANDOM)
     device = require_device(device, devices, nodes)
     require_settings(generator, settings)
     require_own_folder(out)
     require_writable(out)
-    opened, parts = open_split(scene, split, seed)
-    data = training_data(opened, parts)
+    opened: Any
+    opened, parts = open_split(scene, split, seed) if data is None else data.parts(seed)
+    learnt = training_data(opened, parts, generator)
     checkpoints = out / TRAINING_FOLDER
     try:
         with Run(device=device, devices=devices, nodes=nodes).launched() as mine:
-            model = fit_generator(generator, data, settings, seed, str(mine), progress=True, folder=checkpoints)
+            model = fit_generator(generator, learnt, settings, seed, str(mine), progress=True, folder=checkpoints)
             helper = world()[0] > 0
     except KeyboardInterrupt:
         kept = checkpoints.is_dir() and any(checkpoints.iterdir())
@@ -61,9 +66,7 @@ def train(
     # A kill in between must not leave this note beside weights that it does not describe.
     (out / RUN_FILE).unlink(missing_ok=True)
     model.save_pretrained(out)
-    run = {
-        'scene': dataclasses.asdict(scene), 'split': dataclasses.asdict(split), 'generator': generator,
-        'settings': settings, 'seed': seed,
-    }  # fmt: skip
-    write_json(out / RUN_FILE, run)
+    scene_and_split = {'scene': dataclasses.asdict(scene), 'split': dataclasses.asdict(split)}
+    on = scene_and_split if data is None else data.said()
+    write_json(out / RUN_FILE, {**on, 'generator': generator, 'settings': settings, 'seed': seed})
     print(f'{generator} trained on {opened.name} (split {parts.fingerprint}): {out}')

@@ -12,6 +12,7 @@ from .mixed import MixedDataset
 from .parts import scene_dataset
 from .patches import IGNORE, PatchDataset
 from .pool import Draw, SyntheticPool
+from .sample_set import SampleSet, SampleSplit, SampleSplitter
 from .scenes import SceneDataset, SceneFolder
 from .sources import as_pool
 from .spectra import SpectraDataset
@@ -28,6 +29,9 @@ __all__ = [
     'MixedDataset',
     'PairFolder',
     'PatchDataset',
+    'SampleSet',
+    'SampleSplit',
+    'SampleSplitter',
     'SceneDataset',
     'SceneFolder',
     'SpectraDataset',

@@ -5,16 +5,22 @@ from __future__ import annotations
 from ..scenes import BitemporalScene, Scene, Split
 from ..scenes.labelled_patches import LabelledPatchSplit
 from ..scenes.patches import PatchPart, PatchSplit
+from .adapted import AdaptedDataset
 from .change import ChangeDataset
 from .patches import PatchDataset
+from .sample_set import HeldPart, SampleSet, SampleSplit
 from .scenes import SceneDataset
 from .spectra import SpectraDataset
 
 
 def scene_dataset(
-    scene: Scene, split: Split | PatchSplit, part: PatchPart = 'train'
-) -> SpectraDataset | PatchDataset | ChangeDataset | SceneDataset:
+    scene: Scene | SampleSet, split: Split | PatchSplit | SampleSplit, part: PatchPart = 'train'
+) -> SpectraDataset | PatchDataset | ChangeDataset | SceneDataset | HeldPart | AdaptedDataset:
     """The real samples of one part: labelled patches, patches with masks or pairs of dates by the split, or spectra."""
+    if isinstance(scene, SampleSet) and isinstance(split, SampleSplit):
+        return scene.part(split, part)
+    if isinstance(scene, SampleSet) or isinstance(split, SampleSplit):
+        raise TypeError('a SampleSplit is of a SampleSet, and other splits are of scenes')
     if isinstance(split, LabelledPatchSplit):
         return SceneDataset.from_scene(scene, split, part)
     if isinstance(split, PatchSplit) and isinstance(scene, BitemporalScene):

@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import Tensor
 
-from ..datasets import LabelPolicy, MixedDataset, scene_dataset
+from ..datasets import LabelPolicy, MixedDataset, SampleSet, SampleSplit, require_unseen_samples, scene_dataset
 from ..datasets.pool import Source
 from ..records import short_digest
 from ..samples import Kind, require_unseen
@@ -41,7 +41,7 @@ class FoldTrial:
     nothing would be mixed in.
 
     Args:
-        scene: the scene.
+        scene: the scene, or samples of datasets.
         split: a split of it; its test part is never read.
         generator: registered name of the generator.
         config: settings of the downstream network, of the class that the kind of the samples asks for.
@@ -68,8 +68,8 @@ class FoldTrial:
 
     def __init__(
         self,
-        scene: Scene,
-        split: Split | PatchSplit,
+        scene: Scene | SampleSet,
+        split: Split | PatchSplit | SampleSplit,
         generator: str,
         config: Any,
         settings: Mapping[str, Any] | None = None,
@@ -111,15 +111,21 @@ class FoldTrial:
         self._gated: dict[float, Source] = {}  # of the generator that is fitted, by threshold
         self._plain: dict[tuple[int, int], float] = {}
 
-    def _mixed(self, real: Any, source: Source, ratio: float, part: Split | PatchSplit, seed: int) -> MixedDataset:
+    def _mixed(
+        self, real: Any, source: Source, ratio: float, part: Split | PatchSplit | SampleSplit, seed: int
+    ) -> MixedDataset:
         """Real and synthetic samples."""
+        if isinstance(part, SampleSplit):
+            if len(part.test):
+                require_unseen_samples(source, scene_dataset(self.scene, part, 'test'))
+        elif self.task.fixed_set:
+            require_unseen(getattr(source, 'provenance', None), part.scene, part.test)
         if not self.task.fixed_set:
             return MixedDataset(real, source, ratio, seed, labels=self.labels)
-        require_unseen(getattr(source, 'provenance', None), part.scene, part.test)
         count = round(ratio * len(real))
         return MixedDataset(real, self.task.drawn(source, count, seed, self.labels, real.spec), ratio, seed)
 
-    def _score(self, dataset: Any, fold: Split | PatchSplit, seed: int) -> float:
+    def _score(self, dataset: Any, fold: Split | PatchSplit | SampleSplit, seed: int) -> float:
         """Train on a dataset, score on a fold."""
         image, target = whole(scene_dataset(self.scene, fold, 'test'))
         trained = self.task.train(self.task.downstream(config=self.config), dataset, seed, self.device)  # type: ignore[call-arg]
@@ -174,9 +180,9 @@ def _maker(gate: Any) -> Any:
     return [type(gate).__qualname__, getattr(gate, 'settings', None)]
 
 
-def _tested_on(fold: Any, split: Split | PatchSplit) -> Any:
+def _tested_on(fold: Any, split: Split | PatchSplit | SampleSplit) -> Any:
     """A fold's training part with the test part of the split that it is from."""
-    test: Any = {'test': split.test} if isinstance(split, Split) else {'test_windows': split.windows('test')}
+    test: Any = {'test_windows': split.windows('test')} if isinstance(split, PatchSplit) else {'test': split.test}
     return replace(fold, **test)
 
 

@@ -11,6 +11,8 @@ from typing import Any, Literal, TypeVar, cast, get_args
 
 import numpy as np
 
+from ..datasets.sample_set import SampleSet, SampleSplit
+from ..functional.dealing import deal_regions
 from ..scenes import Scene, Split
 from ..scenes.labelled_patches import LabelledPatchSplit
 from ..scenes.patches import PatchSplit
@@ -19,11 +21,11 @@ from ..scenes.windows import covered_pixels
 from ..settings import Range, check_value
 
 Regions = Literal['auto', 'groups', 'blocks', 'samples']
-S = TypeVar('S', bound=Split | PatchSplit)
+S = TypeVar('S', bound=Split | PatchSplit | SampleSplit)
 
 
 def fold_splits(
-    scene: Scene, split: S, folds: int = 3, seed: int = 0, regions: Regions = 'auto', block: int = 8
+    scene: Scene | SampleSet, split: S, folds: int = 3, seed: int = 0, regions: Regions = 'auto', block: int = 8
 ) -> list[S]:
     """Deal the labelled training area of a split to folds.
 
@@ -33,13 +35,14 @@ def fold_splits(
     one, is dealt pixel by pixel.
 
     Args:
-        scene: the scene.
-        split: of its pixels, or into windows with masks; training and validation part are dealt alike.
+        scene: the scene, or samples of datasets.
+        split: of its pixels, or into windows with masks; or of those samples. Training and validation part are dealt
+            alike.
         folds: number of folds.
         seed: of the deal.
-        regions: ``'groups'`` of the scene; ``'blocks'``, squares of the image; ``'samples'``, no regions; ``'auto'`` is
-            samples where the split itself is random, groups where the scene has them, samples where it is no image,
-            else blocks.
+        regions: ``'groups'`` of the scene or the samples; ``'blocks'``, squares of the image; ``'samples'``, no
+            regions; ``'auto'`` is groups of samples of datasets; of a scene samples where the split itself is random,
+            groups where the scene has them, samples where it is no image, else blocks.
         block: side of a block in pixels; for windows in windows.
 
     Returns:
@@ -53,6 +56,8 @@ def fold_splits(
     check_value('fold_splits', 'block', block, int)
     if regions not in get_args(Regions):
         raise ValueError(f'fold_splits: unknown regions {regions!r}; choose from {get_args(Regions)}')
+    if isinstance(scene, SampleSet):
+        return cast('list[S]', _sample_folds(scene, cast(SampleSplit, split), folds, seed, regions))
     if regions == 'groups' and scene.groups is None:
         raise ValueError(f"fold_splits: scene {scene.name!r} has no groups; use regions='blocks' or 'samples'")
     if isinstance(split, LabelledPatchSplit) or not isinstance(split, Split | PatchSplit):
@@ -116,7 +121,7 @@ def _window_folds(
             f'fold_splits: the windows of scene {scene.name!r} lie in {found} {regions}, {folds} folds need as many; '
             'use smaller blocks or fewer folds'
         )
-    of_window = _deal_regions(np.zeros(len(corners), dtype=np.int64), region, folds, np.random.default_rng(seed))
+    of_window = deal_regions(np.zeros(len(corners), dtype=np.int64), region, folds, np.random.default_rng(seed))
     parts = []
     for k in range(folds):
         inside = of_window == k
@@ -143,7 +148,30 @@ def _window_folds(
     return parts
 
 
-def _named(split: Split | PatchSplit, fold: int, folds: int, regions: str, seed: int) -> dict[str, Any]:
+def _sample_folds(samples: SampleSet, split: SampleSplit, folds: int, seed: int, regions: Regions) -> list[SampleSplit]:
+    if regions == 'blocks':
+        raise ValueError("fold_splits: samples of datasets lie in no image; use regions='groups' or 'samples'")
+    rows = np.sort(np.concatenate([split.train, split.val]))
+    region = np.arange(len(rows)) if regions == 'samples' else samples.groups[rows]
+    if (found := len(np.unique(region))) < folds:
+        raise ValueError(
+            f'fold_splits: {len(rows)} samples of {samples.name!r} lie in {found} groups, {folds} folds need as many; '
+            "use fewer folds, another group, or regions='samples'"
+        )
+    of_row = deal_regions(samples.strata[rows], region, folds, np.random.default_rng(seed))
+    return [
+        replace(
+            split,
+            **_named(split, k, folds, regions, seed),
+            train=np.setdiff1d(split.train, rows[of_row == k]),
+            val=np.setdiff1d(split.val, rows[of_row == k]),
+            test=rows[of_row == k],
+        )
+        for k in range(folds)
+    ]
+
+
+def _named(split: Split | PatchSplit | SampleSplit, fold: int, folds: int, regions: str, seed: int) -> dict[str, Any]:
     """What a fold's split says of itself."""
     return {
         'strategy': {'name': 'fold', 'of': split.fingerprint, 'fold': fold, 'folds': folds, 'regions': regions},
@@ -173,7 +201,7 @@ def _deal(
     few = [k for k in ids if len(np.unique(region[label == k])) < folds]
     whole = ~np.isin(label, few)
     if whole.any():
-        of_sample[whole] = _deal_regions(label[whole], region[whole], folds, rng)
+        of_sample[whole] = deal_regions(label[whole], region[whole], folds, rng)
     scattered = ~whole
     for k in ids:  # every class must be left to learn, whichever fold is held out
         mine = (label == k) & in_train
@@ -185,21 +213,3 @@ def _deal(
         if mine.sum() < 2:
             raise ValueError(f'fold_splits: class {k} has {int(mine.sum())} training samples; at least 2 are needed')
     return of_sample, scattered
-
-
-def _deal_regions(label: np.ndarray, region: np.ndarray, folds: int, rng: np.random.Generator) -> np.ndarray:
-    """(N,) fold of each sample: in random order, each region goes where the classes of its samples lack most.
-
-    scikit-learn's StratifiedGroupKFold takes regions in a fixed order but for ties, so that repeated deals are alike.
-    """
-    numbers, region = np.unique(region, return_inverse=True)
-    classes, label = np.unique(label, return_inverse=True)
-    counts = np.zeros((len(numbers), len(classes)))
-    np.add.at(counts, (region, label), 1)
-    counts /= counts.sum(axis=0)  # a rare class weighs as much as a frequent one
-    of_region, held = np.empty(len(numbers), dtype=np.int64), np.zeros((folds, len(classes)))
-    for number in rng.permutation(len(numbers)):
-        fold = int(((held + counts[number]) ** 2 - held**2).sum(axis=1).argmin())
-        of_region[number] = fold
-        held[fold] += counts[number]
-    return of_region[region]

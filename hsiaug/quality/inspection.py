@@ -12,13 +12,13 @@ import torch
 from torch import Tensor
 from torch.utils.data import Subset
 
-from ..datasets import SyntheticBank, scene_dataset
+from ..datasets import SampleSet, SampleSplit, SyntheticBank, require_unseen_samples, scene_dataset
 from ..datasets.bank import layout
 from ..datasets.batches import fetch
 from ..metrics.patches import Pair
 from ..metrics.values import Measured, with_intervals
 from ..progress import progress_bar
-from ..samples import SampleSpec, require_compatible, require_unseen
+from ..samples import SampleSpec, require_compatible
 from ..scenes import LabelledPatchSplit, PatchSplit, Scene, Split
 from ..settings import check_value
 from ..systems import TrainingData
@@ -45,23 +45,25 @@ class Compared:
 
     Args:
         bank: the bank.
-        scene: the real scene.
+        scene: the real scene, or samples of datasets.
         split: its split.
         data: training and validation part.
         test: batch of the held-out part.
         held_out: samples that this part has in all.
         fake: batch of the bank.
         rows: (n,) its rows in the bank.
+        seen: what is known of samples that its generator has seen, in words.
     """
 
     bank: SyntheticBank
-    scene: Scene
-    split: Split | PatchSplit
+    scene: Scene | SampleSet
+    split: Split | PatchSplit | SampleSplit
     data: TrainingData
     test: Batch
     held_out: int
     fake: Batch
     rows: np.ndarray
+    seen: str
 
     @property
     def spec(self) -> SampleSpec:
@@ -87,7 +89,9 @@ class Compared:
         return [(side['image'], side[self.spec.target_key]) for side in self.sides().values()]
 
     def place(self, row: int) -> str:
-        """Where a training sample lies in the scene."""
+        """Where a training sample lies in the scene, or which one of a dataset it is."""
+        if isinstance(self.scene, SampleSet):
+            return self.scene.place(int(self.split.train[row]))
         if isinstance(self.split, PatchSplit):
             labelled = isinstance(self.split, LabelledPatchSplit)
             corners = self.split.patches('train')[0] if labelled else self.split.train  # type: ignore[attr-defined]
@@ -97,31 +101,36 @@ class Compared:
         return f'pixel at row {pixel[0]}, column {pixel[1]}'
 
 
-def read_compared(bank: SyntheticBank, scene: Scene, split: Split | PatchSplit, count: int | None = None) -> Compared:
+def read_compared(
+    bank: SyntheticBank,
+    scene: Scene | SampleSet,
+    split: Split | PatchSplit | SampleSplit,
+    count: int | None = None,
+) -> Compared:
     """Read what is compared.
 
     Args:
         bank: the bank.
-        scene: the real scene.
+        scene: the real scene, or samples of datasets.
         split: its split.
         count: samples at most of the bank, and of the held-out part, spread evenly; see :data:`LOOKED_AT`.
 
     Raises:
-        LeakageError: if the bank's generator has seen test pixels of the split.
+        LeakageError: if the bank's generator has seen test pixels of the split, or test samples.
         SpecMismatchError: if real and synthetic samples do not fit together.
         ValueError: if ``count`` is below 1.
     """
     if count is not None:
         check_value('evaluation of a bank', 'count', count, int)
-    require_unseen(bank.provenance, split.scene, split.test)
     unseen: Any = scene_dataset(scene, split, 'test')
+    said = require_unseen_samples(bank, unseen)
     require_compatible(unseen.spec, bank.spec)
     dtype, shape = layout(bank.spec, soft_labels=False)['image']
     room = _BYTES // (dtype.itemsize * math.prod(shape))
     most = count or max(2, min(LOOKED_AT[bank.spec.size is None], room))
     rows = spread_rows(len(bank), most)
     data, test = training_data(scene, split), fetch(unseen, spread_rows(len(unseen), most))
-    return Compared(bank, scene, split, data, test, len(unseen), bank.batch(rows.tolist()), rows)
+    return Compared(bank, scene, split, data, test, len(unseen), bank.batch(rows.tolist()), rows, said)
 
 
 def spread_rows(length: int, count: int) -> np.ndarray:
@@ -285,8 +294,8 @@ class Inspection:
 
 def inspect_bank(
     bank: SyntheticBank,
-    scene: Scene,
-    split: Split | PatchSplit,
+    scene: Scene | SampleSet,
+    split: Split | PatchSplit | SampleSplit,
     count: int | None = None,
     per_class: int = 200,
     gates: bool = True,
@@ -297,7 +306,7 @@ def inspect_bank(
 
     Args:
         bank: the bank.
-        scene: the real scene.
+        scene: the real scene, or samples of datasets.
         split: its split: gates and encoders learn from the training part, and the bank is compared with the test part.
         count: samples at most that are looked at; see :data:`LOOKED_AT`.
         per_class: spectra of a class and side at most that fidelity is measured with.
@@ -306,7 +315,7 @@ def inspect_bank(
         progress: show a progress bar.
 
     Raises:
-        LeakageError: if the bank's generator has seen test pixels of the split.
+        LeakageError: if the bank's generator has seen test pixels of the split, or test samples.
         SpecMismatchError: if real and synthetic samples do not fit together.
     """
     compared = read_compared(bank, scene, split, count)

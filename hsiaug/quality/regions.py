@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..datasets.sample_set import SampleSet, SampleSplit
 from ..scenes import BitemporalScene, Scene, Split
 from ..scenes.labelled_patches import LabelledPatchSplit
 from ..scenes.patches import PatchSplit
@@ -17,20 +18,29 @@ FOLDS = 5
 _SPECTRA_BLOCK = 8  # side of a region of single pixels
 
 
-def label_regions(scene: Scene, split: Split | PatchSplit, block: int | None = None) -> Tensor:
+def label_regions(
+    scene: Scene | SampleSet, split: Split | PatchSplit | SampleSplit, block: int | None = None
+) -> Tensor:
     """Number of the region that each training label lies in.
 
-    Regions are the scene's groups (tiles, flight lines, fields) where it has them, else square blocks of pixels.
+    Regions are the scene's groups (tiles, flight lines, fields) where it has them, else square blocks of pixels; of
+    datasets the groups of their samples.
 
     Args:
-        scene: the scene.
+        scene: the scene, or samples of datasets.
         split: its split.
         block: side of a block in pixels; that of a window, or 8 pixels for single spectra, if None.
 
     Returns:
         int64 in the shape of the training labels or masks: (N,), (N, H, W), or (N, 1, H, W) of pairs of dates; of
-        patches with one label each (N, H, W), region by pixel.
+        patches with one label each (N, H, W), region by pixel, or (N, 1, 1).
     """
+    if isinstance(scene, SampleSet):
+        image = scene.spec.size or ()
+        shape = {'scene': (1, 1), 'change': (1, *image)}.get(scene.spec.kind, image)
+        groups = torch.from_numpy(scene.groups[split.train].astype(np.int64))
+        return groups.reshape(-1, *(1,) * len(shape)).expand(-1, *shape)
+    assert not isinstance(split, SampleSplit)
     if isinstance(split, PatchSplit):
         corners, size = split.train, split.size
         if isinstance(split, LabelledPatchSplit):

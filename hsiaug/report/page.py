@@ -10,7 +10,7 @@ from pathlib import Path
 import matplotlib
 
 from ..ablation.runner import environment
-from ..datasets import SyntheticBank
+from ..datasets import SampleSplit, SyntheticBank
 from ..datasets.preview import preview_grid
 from ..metrics.values import TITLES, Measured
 from ..quality.inspection import Compared, Inspection, Review
@@ -122,6 +122,7 @@ def _facts(parts: Compared) -> list[tuple[str, str]]:
         ('samples', f'{spec.kind}, {spec.bands} bands{size}, {spec.num_classes} classes'),
         ('real scene', f'{parts.scene.name}, split {split.fingerprint} by {split.strategy.get("name", "?")} '
          f'{json.dumps(strategy, default=str)}, seed {split.seed}'),
+        *([('seen by the generator', parts.seen)] if isinstance(split, SampleSplit) else []),
         ('training part', f'{len(parts.data.x)} samples and {len(parts.data.val_x)} of validation: what judges '
          'here (gates, encoders) has learnt from these alone'),
         ('held-out part', f'{test} of {parts.held_out} test samples, which no judge has seen: the bank is compared '
@@ -132,7 +133,13 @@ def _facts(parts: Compared) -> list[tuple[str, str]]:
 def _warnings(parts: Compared, gates: bool) -> list[str]:
     """What a reader must know before all else."""
     found, provenance = [], parts.bank.provenance
-    if provenance is None or provenance.seen is None:
+    if isinstance(parts.split, SampleSplit):
+        if provenance is not None and provenance.split != parts.split.fingerprint:
+            found.append(
+                f'The generator was trained on split {provenance.split}, this is split {parts.split.fingerprint}: it '
+                'is compared with another training part than its own.'
+            )
+    elif provenance is None or provenance.seen is None:
         found.append(
             'It is not known which pixels the source of this bank has seen. If it has seen the held-out part, the bank '
             'looks better here than it is.'

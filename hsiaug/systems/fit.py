@@ -14,6 +14,7 @@ import torch
 from .. import __version__
 from ..datasets import ChangeDataset, PatchDataset, SceneDataset, SpectraDataset
 from ..datasets.patches import read_coarse_windows, read_windows
+from ..datasets.sample_set import SampleSet, SampleSplit
 from ..engine import Run
 from ..functional.plain import plain_torch
 from ..samples import Provenance, as_seed
@@ -27,15 +28,24 @@ from .training import trainer_of
 
 
 @plain_torch()
-def training_data(scene: Scene, split: Split | PatchSplit) -> TrainingData:
+def training_data(
+    scene: Scene | SampleSet,
+    split: Split | PatchSplit | SampleSplit,
+    generator: str | None = None,
+) -> TrainingData:
     """What a generator may see of a split: training and validation samples, and where they are from.
 
     Args:
-        scene: the scene.
+        scene: the scene, or samples of datasets.
         split: of pixels, for generators of spectra; or into patches, for generators of image-mask pairs and, of a
             bitemporal scene, of pairs of dates with change masks, with the unlabelled samples that either split has;
-            or into labelled patches, for generators of these.
+            or into labelled patches, for generators of these; or of samples of datasets.
+        generator: the one that is going to learn from them, which may read samples of datasets batch by batch; None
+            for any, and samples in memory.
     """
+    if isinstance(scene, SampleSet):
+        return _of_samples(scene, split, generator)
+    assert not isinstance(split, SampleSplit)
     positions = None
     if isinstance(split, LabelledPatchSplit):
         scenes = [SceneDataset.from_scene(scene, split, part) for part in PARTS[:2]]
@@ -101,6 +111,20 @@ def fit_generator(
     generator = make_generator(kind, data.spec, settings)
     generator.to(device).fit(data, as_seed(seed))
     return generator.eval()
+
+
+def _of_samples(samples: SampleSet, split: Any, generator: str | None) -> TrainingData:
+    """Training data of samples of datasets."""
+    reading: dict[str, Any] = {'uses': ('alike',), 'in_memory': True}
+    if generator is not None:
+        _require_use_of(generator, samples.unlabelled)
+        trainer = trainer_of(generator)
+        streams = trainer is not None and trainer.streams
+        reading = {'uses': generator_class(generator).unlabelled, 'streams': streams}
+    train, val = (samples.part(split, part) if len(getattr(split, part)) else None for part in PARTS[:2])
+    data = data_of(train, val, samples.unlabelled, **reading)
+    assert data.provenance is not None
+    return replace(data, provenance=replace(data.provenance, split=split.fingerprint, seed=split.seed))
 
 
 def fit(
@@ -172,11 +196,7 @@ def fit(
     given = {**(settings or {}), **more_settings}
     require_settings(generator, given)
     uses, trainer = generator_class(generator).unlabelled, trainer_of(generator)
-    if unlabelled is not None and not uses:
-        raise ValueError(
-            f'{generator!r} cannot learn from samples without labels; leave unlabelled= out, or choose one that can: '
-            f'{learning_from_unlabelled()}'
-        )
+    _require_use_of(generator, unlabelled)
     data = data_of(
         train, val, unlabelled, uses=uses, streams=trainer is not None and trainer.streams, in_memory=in_memory,
         workers=workers, progress=progress, size=size, classes=classes, wavelengths=wavelengths, unit=unit,
@@ -184,6 +204,14 @@ def fit(
     )  # fmt: skip
     place = None if folder is None else Path(folder)
     return fit_generator(generator, data, given, seed, device, progress, place, devices, nodes)
+
+
+def _require_use_of(generator: str, unlabelled: Any) -> None:
+    if unlabelled is not None and not generator_class(generator).unlabelled:
+        raise ValueError(
+            f'{generator!r} cannot learn from samples without labels; leave unlabelled= out, or choose one that can: '
+            f'{learning_from_unlabelled()}'
+        )
 
 
 def learning_from_unlabelled() -> list[str]:

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from ..datasets import SampleSplit
 from ..samples import Kind, SampleSpec
 from .base import Comparison, Downstream, Evaluation, Network, Task, one_date, whole
 from .change import DatePairs, Detector
@@ -41,12 +42,14 @@ def task_of_split(split: Any, dates: int = 1) -> Task:
     """The task of the samples that a split gives.
 
     Args:
-        split: a split, what makes one, or the class of either.
+        split: a split, what makes one, or the class of either; of samples of datasets a split.
         dates: that the scene has.
 
     Raises:
         TypeError: if it is none.
     """
+    if isinstance(split, SampleSplit):
+        return TASKS[split.kind]
     cls = split if isinstance(split, type) else type(split)
     for kind in ('scene', 'change', 'segmentation', 'spectrum'):  # labelled patches are a kind of patches
         task = TASKS[kind]  # type: ignore[index]

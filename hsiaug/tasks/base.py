@@ -13,11 +13,11 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from ..datasets import SyntheticDataset
+from ..datasets import SyntheticDataset, require_unseen_samples
 from ..datasets.batches import fetch
 from ..metrics.patches import Encoder, Pair
 from ..metrics.values import Measure
-from ..samples import Kind, Sample, SampleSpec, require_compatible, require_unseen
+from ..samples import Kind, Sample, SampleSpec, require_compatible
 from ..settings import POSITIVE, check_value, checked_arguments
 from ..systems import Generator, TrainingData
 
@@ -293,14 +293,13 @@ class Task(ABC):
             encoder: (n, C, H, W) images of one date to (n, d) features; one trained on the training part if None.
 
         Raises:
-            LeakageError: if the generator has seen test pixels of the split.
+            LeakageError: if the generator has seen test pixels of the split, or test samples.
             SpecMismatchError: if bands, size or classes differ.
         """
         spec = generator.spec
         require_compatible(train.spec, spec)
         require_compatible(test.spec, spec)
-        if (split := getattr(test, 'split', None)) is not None:
-            require_unseen(generator.provenance, split.scene, split.test)
+        require_unseen_samples(generator, test)
         pairs = [whole(train), whole(test)]
         if encoder is None:
             encoder = self.encoder(pairs[0], spec, seed)

@@ -1,0 +1,194 @@
+"""Datasets in the place of a scene: which classes, and when they may be imported.
+
+A class is imported where the command itself, or the config file that it is given, names it. What a folder names, which
+may come from anybody, is shown and imported only by a user who says ``--trust_run``.
+"""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ..datasets import SampleSet, SampleSplit, SampleSplitter
+
+CLASSES = ('data', 'val', 'test', 'unlabelled')
+"""Options that name a class."""
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Datasets in the place of a scene.
+
+    Args:
+        data: dataset to learn from, in the place of a scene: class_path of a torch Dataset, and its arguments, such as
+            --data.class_path torchgeo.datasets.OSCD --data.init_args.root data/oscd, or hsiaug.datasets.PairFolder.
+        val: dataset for choices; a share of data if null.
+        test: dataset to score on; a share of data if null.
+        unlabelled: dataset of images of the training area without labels, for generators that can learn from them.
+        size: side, or sides, of tiles that images are cut into; needed where images are of several sizes.
+        classes: names of the classes in label order, where the dataset has none.
+        wavelengths: band centres in nm, where samples have none.
+        unit: physical unit.
+        ignore_index: label of pixels that do not count.
+        value_range: lowest and highest value that the unit allows.
+        group: what must not lie in two drawn parts: a key of the samples, or an attribute of the dataset with a value
+            per sample; the images that tiles are cut from if null, and 'samples' for nothing.
+        val_share: share of data for choices, where val is null; 0.2 if null.
+        test_share: share of data to score on, where test is null; 0.2 if null.
+    """
+
+    data: dict[str, Any] | None = None
+    val: dict[str, Any] | None = None
+    test: dict[str, Any] | None = None
+    unlabelled: dict[str, Any] | None = None
+    size: int | tuple[int, int] | None = None
+    classes: tuple[str, ...] | None = None
+    wavelengths: tuple[float, ...] | None = None
+    unit: str | None = None
+    ignore_index: int | None = None
+    value_range: tuple[float, float] | None = None
+    group: str | None = None
+    val_share: float | None = None
+    test_share: float | None = None
+
+    def said(self) -> dict[str, Any]:
+        """Fields that say something, by name."""
+        found = {field.name: getattr(self, field.name) for field in fields(DataConfig)}
+        return {name: value for name, value in found.items() if value is not None}
+
+    @property
+    def name(self) -> str:
+        """That of the class to learn from."""
+        return str((self.data or {}).get('class_path', 'data')).rpartition('.')[2]
+
+    def splitter(self) -> SampleSplitter:
+        """What draws the parts that are not given."""
+        from ..datasets import SampleSplitter
+
+        given = {'val_share': self.val_share, 'test_share': self.test_share}
+        return SampleSplitter(**{name: share for name, share in given.items() if share is not None})
+
+    def __call__(self, progress: bool = False) -> SampleSet:
+        """Import the classes, and open the datasets.
+
+        Args:
+            progress: show progress bars where all samples are read.
+
+        Raises:
+            ValueError: for what names no dataset, or one that cannot be opened or learnt from.
+        """
+        from ..datasets import SampleSet
+
+        opened = {name: open_dataset(name, given) for name in CLASSES if (given := getattr(self, name)) is not None}
+        about = {
+            name: value
+            for name, value in self.said().items()
+            if name not in (*CLASSES, 'group', 'val_share', 'test_share')
+        }
+        return SampleSet(opened.pop('data'), **opened, group=self.group, name=self.name, progress=progress, **about)
+
+    def parts(self, seed: int) -> tuple[SampleSet, SampleSplit]:
+        """The samples and their parts."""
+        splitter, samples = self.splitter(), self(progress=True)
+        return samples, splitter(samples, seed)
+
+
+def given_data(config: DataConfig, scene: bool = False) -> DataConfig | None:
+    """What options say of datasets; None if they say nothing.
+
+    Args:
+        config: its options.
+        scene: whether the options name a scene as well.
+
+    Raises:
+        ValueError: if they say something without ``data``, or name a scene as well.
+    """
+    if not (said := config.said()):
+        return None
+    if config.data is None:
+        raise ValueError(f'{", ".join(said)}: these go with a dataset; name one with --data.class_path')
+    if scene:
+        raise ValueError('give a scene and its split, or data, not both')
+    return config
+
+
+def noted_data(noted: DataConfig, given: DataConfig, trust: bool, file: Path) -> DataConfig | None:
+    """The datasets that a run was trained on; None if that was a scene.
+
+    Args:
+        noted: what the run's note says.
+        given: what the command says beside it, which comes first.
+        trust: the user wants the classes that the note names to be imported.
+        file: the note, for messages.
+
+    Raises:
+        ValueError: if classes would have to be imported that only the note names.
+    """
+    said = given.said()
+    if noted.data is None:
+        if said:
+            raise ValueError(f'{file} says that a scene was trained on; {", ".join(said)} are for runs on datasets')
+        return None
+    named = [name for name in CLASSES if getattr(noted, name) is not None and name not in said]
+    if named and not trust:
+        shown = ', '.join(f'{name}: {_shown(getattr(noted, name))}' for name in named)
+        raise ValueError(
+            f'{file} names classes to import ({shown}). A folder may come from anybody, so that is done only if you '
+            f'say so: add --trust_run, or name {" and ".join(named)} yourself with --{named[0]}.class_path'
+        )
+    return DataConfig(**{**noted.said(), **said})
+
+
+def _shown(given: dict[str, Any]) -> str:
+    path, arguments = _named(given)
+    return f'{path}({", ".join(f"{name}={value!r}" for name, value in arguments.items())})'[:300]
+
+
+def _named(given: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+    """Class path and arguments; the latter may stand beside the former, as single options give them."""
+    inner = given.get('init_args')
+    beside = {name: value for name, value in given.items() if name not in ('class_path', 'init_args')}
+    return given.get('class_path'), {**(inner if isinstance(inner, dict) else {}), **beside}
+
+
+def open_dataset(option: str, given: dict[str, Any]) -> Any:
+    """Import a dataset's class, and make one.
+
+    Args:
+        option: that names it, for messages.
+        given: ``class_path`` and ``init_args``.
+
+    Raises:
+        ValueError: if there is no such class, it is no dataset, does not take these arguments, or fails.
+    """
+    from jsonargparse import ArgumentError, ArgumentParser
+    from torch.utils.data import Dataset
+
+    path, arguments = _named(given)
+    if not isinstance(path, str) or not all(part.isidentifier() for part in path.split('.')) or '.' not in path:
+        raise ValueError(
+            f'--{option}.class_path: a class with its module expected, such as torchgeo.datasets.OSCD, found {path!r}'
+        )
+    module, _, name = path.rpartition('.')
+    try:
+        cls = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        raise ValueError(f'--{option}.class_path: {path} cannot be imported: {error}') from error
+    if not (isinstance(cls, type) and issubclass(cls, Dataset)):
+        raise ValueError(f'--{option}.class_path: {path} is no torch.utils.data.Dataset')
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_class_arguments(cls, option, fail_untyped=False)
+    try:
+        parsed = parser.parse_object({option: arguments})
+    except (ArgumentError, TypeError) as error:
+        raise ValueError(f'--{option}: {path} does not take {arguments}: {error}') from error
+    try:
+        return parser.instantiate(parsed)[option]
+    except Exception as error:  # whatever a dataset raises
+        raise ValueError(f'--{option}: {name} cannot be opened: {type(error).__name__}: {error}') from error
+
+
+__all__ = ['DataConfig', 'given_data', 'noted_data', 'open_dataset']
