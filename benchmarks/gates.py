@@ -1,32 +1,31 @@
 """How well gates find what they are there for: misaligned masks, copies, impossible spectra; and their false alarms.
 
-    HSIAUG_DATA=folder python benchmarks/gates.py --quick       # one seed, not kept
+    HSIAUG_DATA=folder python benchmarks/gates.py --quick       # one seed
     HSIAUG_DATA=folder python benchmarks/gates.py               # 5 seeds, about 10 minutes on a free core
 
 False alarms are counted on real samples of the test part, whose pixels no gate has seen. Faults are planted in such
-samples, copies are made of training samples. Interrupt and repeat at will: finished cells are kept in the file.
+samples, copies are made of training samples. Interrupt and repeat at will.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import sys
 import time
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from measure import machine, write_whole
 from real_scenes import DISJOINT, READERS, houston18_patches, jasper_ridge
 from sklearn.metrics import roc_auc_score
 from studies import data_root
 from torch import Tensor
 
+from hsiaug.ablation import Experiment
+from hsiaug.ablation.experiment import markdown_table
 from hsiaug.datasets import IGNORE, PatchDataset, SpectraDataset
 from hsiaug.quality import (
     AgreementGate,
@@ -267,11 +266,19 @@ def spectra_cell(name: str, root: Path, seed: int) -> dict[str, Any]:
 # --- the study --------------------------------------------------------------------------------------------------------
 
 
-def run_cell(key: tuple[str, str, int]) -> dict[str, Any]:
-    """Measure a cell: ``'patches'`` or ``'spectra'``, scene, seed."""
-    torch.set_num_threads(1)
-    kind, name, seed = key
-    return (patch_cell if kind == 'patches' else spectra_cell)(name, data_root(), seed)
+@dataclass(frozen=True)
+class Cell:
+    """One scene, as ``'patches'`` or ``'spectra'``, and one seed."""
+
+    kind: str
+    scene: str
+    seed: int
+
+
+def measure(cell: Cell, root: Path) -> dict[str, Any]:
+    """All rates of a cell."""
+    rates = (patch_cell if cell.kind == 'patches' else spectra_cell)(cell.scene, root, cell.seed)
+    return {'rates': rates}
 
 
 def mean_and_range(cells: list[Any]) -> Any:
@@ -282,30 +289,27 @@ def mean_and_range(cells: list[Any]) -> Any:
 
 
 def main() -> None:
-    """Measure what is missing and print the summary."""
+    """Measure what is missing and write the summary."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--quick', action='store_true', help='one seed, written to runs/')
+    parser.add_argument('--quick', action='store_true', help='one seed')
     parser.add_argument('--seeds', type=int, default=5)
-    parser.add_argument('--out', type=Path, default=None, help='default: benchmarks/results/gates.json')
+    parser.add_argument('--out', type=Path, default=None, help='run folder (default: runs/gates[-quick])')
     parser.add_argument('--workers', type=int, default=1)
     args = parser.parse_args()
-    out = args.out or (Path('runs/gates.json') if args.quick else Path(__file__).parent / 'results' / 'gates.json')
-    seeds = range(1 if args.quick else args.seeds)
-    record: dict[str, Any] = {'command': ' '.join(['python', *sys.argv]), 'machine': machine('cpu', 'scikit-learn')}
-    record['cells'] = json.loads(out.read_text())['cells'] if out.exists() else {}
-    wanted = [('patches', n, s) for n in PATCHES for s in seeds] + [('spectra', n, s) for n in SPECTRA for s in seeds]
-    missing = [key for key in wanted if '/'.join(map(str, key)) not in record['cells']]
-    with ProcessPoolExecutor(args.workers) as pool:
-        for key, cell in zip(missing, pool.map(run_cell, missing), strict=True):
-            record['cells']['/'.join(map(str, key))] = cell
-            print('/'.join(map(str, key)), json.dumps(cell), flush=True)
-            write_whole(out, json.dumps(record, indent=1))
-    record['summary: mean, lowest, highest over seeds'] = {
-        f'{kind}/{name}': mean_and_range([record['cells'][f'{kind}/{name}/{seed}'] for seed in seeds])
-        for kind, name in dict.fromkeys((kind, name) for kind, name, _ in wanted)
+    out = args.out or Path('runs/gates-quick' if args.quick else 'runs/gates')
+    named = [*(('patches', name) for name in PATCHES), *(('spectra', name) for name in SPECTRA)]
+    cells = [Cell(*one, seed) for seed in range(1 if args.quick else args.seeds) for one in named]
+    experiment = Experiment('What gates find, and their false alarms', cells, partial(measure, root=data_root()))
+    rows = experiment.run(out, args.workers)
+    table = {
+        f'{kind}/{name}': mean_and_range([row['rates'] for row in rows if (row['kind'], row['scene']) == (kind, name)])
+        for kind, name in named
     }
-    write_whole(out, json.dumps(record, indent=1))
-    print(f'results: {out}')
+    alarms = {name: {gate: rates[0] for gate, rates in found['false_alarms'].items()} for name, found in table.items()}
+    gates = list(dict.fromkeys(gate for rates in alarms.values() for gate in rates))
+    lines = [[name, *(rates.get(gate) for gate in gates)] for name, rates in alarms.items()]
+    text = f'False alarms, mean over seeds; all rates: `summary.json`.\n\n{markdown_table(["scene", *gates], lines)}'
+    print(experiment.write(out, text, table))
 
 
 if __name__ == '__main__':

@@ -11,23 +11,16 @@ augmentation. Interrupt and repeat at will. Only the scale full has the networks
 
 from __future__ import annotations
 
-import json
-import shlex
-import sys
 from dataclasses import replace
 from pathlib import Path
 
-from measure import write_whole
 from real_scenes import MASKED, patch_splitter
 from specdm_segmentation import SEGFORMER
 from studies import available, data_root, options, parsed, run_and_report
-from super_resolution_figures import draw_table
-from super_resolution_table import SCENES, Cell, cells, markdown, run_table
+from super_resolution import SCENES, cells, draw_table, experiment, markdown
 
-from hsiaug.ablation import Segmenter, Setting, Study
+from hsiaug.ablation import Experiment, Segmenter, Setting, Study
 from hsiaug.ablation.arms import super_resolution_arms
-from hsiaug.ablation.results import RESULTS_FILE, read_results
-from hsiaug.ablation.runner import environment
 from hsiaug.systems.msrresgan.train import SuperResolutionConfig
 
 PAPER = SuperResolutionConfig.paper()
@@ -66,29 +59,20 @@ def study(root: Path, scale: str, seeds: int, scenes: list[str], size: int) -> S
     )
 
 
-def write_table(planned: list[Cell], root: Path, out: Path, scale: str, device: str) -> str:
+def write_table(table: Experiment, root: Path, out: Path, scale: str, device: str) -> str:
     """Tables and figures of what has been measured; returns the Markdown."""
-    keys = {cell.key for cell in planned}
-    rows = [row for row in read_results(out / RESULTS_FILE) if row['cell'] in keys]
-    config = planned[0].config
-    facts = environment(device)
-    write_whole(out / 'plan.json', json.dumps({'command': shlex.join(['python', *sys.argv]), 'environment': facts}))
-    paths = draw_table(planned, root, out)
+    rows, config = table.records(out), table.cells[0].config
     blocks = 'the published number of' if config.blocks is None else config.blocks
-    lines = [
-        '# Super-resolution of real cubes', '',
+    about = (
         f'Networks of width {config.width} with {blocks} residual blocks'
         + ('' if scale == 'full' else ', narrower and shallower than published (64; 9, SRGAN 16)')
         + f', {config.iterations} steps of {config.batch_size} windows after {config.gradient_iterations} of the '
-        f'gradient network; low resolution by an MTF of {config.mtf} at Nyquist. {facts["hardware"]}, hsiaug '
-        f'{facts["commit"]}.', '',
+        f'gradient network; low resolution by an MTF of {config.mtf} at Nyquist.\n\n'
         'Means and paired-t intervals are over seeds, in which split and initialisation vary together. A step of the '
-        'claimed order is shown or refuted where p, corrected over all steps, is below 0.05 at 10 seeds or more.', '',
-    ]  # fmt: skip
-    figures = [f'![{path.stem}](figures/{path.name})' for path in paths]
-    text = '\n'.join([*lines, markdown(rows), *figures])
-    write_whole(out / 'table.md', text)
-    return text
+        'claimed order is shown or refuted where p, corrected over all steps, is below 0.05 at 10 seeds or more.\n'
+    )
+    figures = [f'![{path.stem}](figures/{path.name})' for path in draw_table(list(table.cells), root, out)]
+    return table.write(out, '\n'.join([about, markdown(rows), *figures]), rows, device)
 
 
 def main() -> None:
@@ -102,8 +86,9 @@ def main() -> None:
     root, scale, out = data_root(), args.scale, args.out
     if args.part != 'augmentation':
         planned = cells(list(available(args.scenes, SCENES, root)), args.factors, SCALES[scale][0], 24, args.seeds)
-        run_table(planned, root, out / 'table', args.workers, args.device)
-        print(write_table(planned, root, out / 'table', scale, args.device))
+        table = experiment(planned, root, out / 'table', args.device)
+        table.run(out / 'table', args.workers, device=args.device)
+        print(write_table(table, root, out / 'table', scale, args.device))
     if args.part != 'table':
         run_and_report(study(root, scale, args.seeds, args.masked, 16), out / 'augmentation', args)
 

@@ -14,25 +14,23 @@ from __future__ import annotations
 
 import argparse
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from real_scenes import DISJOINT, READERS
 from studies import data_root
-from workers import run_in_workers
 
-from hsiaug.ablation.results import append_result, read_results
-from hsiaug.ablation.runner import environment
+from hsiaug.ablation import Experiment
+from hsiaug.ablation.experiment import markdown_table
 from hsiaug.ablation.statistics import mean_of_means, paired_comparison
 from hsiaug.datasets import MixedDataset, SpectraDataset
 from hsiaug.metrics import accuracies
 from hsiaug.models import NN1D
 from hsiaug.quality import AdaptiveRatio, Candidate, RatioChoice, RatioSearch, SpectraTrial
 from hsiaug.ratio import Constant, Schedule
-from hsiaug.records import write_json
+from hsiaug.report.ablation import interval, signed
 from hsiaug.scenes import Scene, Split
 from hsiaug.trainers import ClassifierConfig, fit_generator, predict, train_nn1d, training_data
 
@@ -57,11 +55,19 @@ Scores = dict[tuple[float, int, int], float]
 
 
 @dataclass(frozen=True)
+class Cell:
+    """One generator on one split of one scene."""
+
+    scene: str
+    seed: int
+    generator: str
+
+
+@dataclass(frozen=True)
 class Setting:
-    """What a group of cells is measured with."""
+    """What all cells are measured with."""
 
     root: Path
-    out: Path
     per_class: int
     config: ClassifierConfig
     max_test: int = 3000
@@ -87,45 +93,43 @@ class Memory:
 # --- measuring ------------------------------------------------------------------------------------------------------
 
 
-def measure(setting: Setting, name: str, seed: int, generators: list[str]) -> int:
-    """Measure what is missing of one scene and seed, and return how many cells that was."""
-    torch.set_num_threads(1)
-    done = {row['cell'] for row in read_results(setting.out / 'results.jsonl')}
-    missing = [generator for generator in generators if cell_name(name, seed, generator) not in done]
-    if not missing:
-        return 0
-    scene = READERS[name](setting.root)
-    split = DISJOINT[name](per_class=setting.per_class, on_rare='drop', max_test=setting.max_test)(scene, seed)
-    real = SpectraDataset(scene, split, 'train')
-    base = measured_accuracy(setting, scene, split, real, seed)
-    plain: dict[float, Scores] = {1.0: {}, SHORT: {}}
-    for generator in missing:
-        settings, labels = GENERATORS[generator]
-        source = fit_generator(generator, training_data(scene, split), settings, seed)
-        tested = {0.0: base}
-        for ratio in RATIOS:
-            mixed = MixedDataset(real, source, ratio, seed, labels=labels)  # type: ignore[arg-type]
-            tested[ratio] = measured_accuracy(setting, scene, split, mixed, seed)
-        trials = {}
-        for share, shared in plain.items():
-            trial = SpectraTrial(scene, split, generator, setting.config, settings, labels, share=share)  # type: ignore[arg-type]
-            memory = Memory(trial, dict(shared), share)
-            RatioSearch(RATIOS, (), FOLDS, TRIALS, TRIALS, seed=seed)(memory)
-            shared.update({key: score for key, score in memory.scores.items() if key[0] == 0})
-            trials[str(share)] = [[*key, score] for key, score in memory.scores.items()]
-        row = {
-            'cell': cell_name(name, seed, generator), 'scene': name, 'seed': seed, 'generator': generator,
-            'split': split.fingerprint, 'train': len(split.train), 'val': len(split.val), 'test_count': len(split.test),
-            'test': {str(ratio): score for ratio, score in tested.items()}, 'trials': trials,
-            'adaptive': adaptive(setting, scene, split, real, source, labels, seed),
-        }  # fmt: skip
-        append_result(setting.out / 'results.jsonl', row)
-    return len(missing)
+class Group:
+    """One split of one scene, and what its generators share: accuracy, and trials on folds, with real data only."""
+
+    def __init__(self, setting: Setting, name: str, seed: int) -> None:
+        self.scene = READERS[name](setting.root)
+        splitter = DISJOINT[name](per_class=setting.per_class, on_rare='drop', max_test=setting.max_test)
+        self.split = splitter(self.scene, seed)
+        self.real = SpectraDataset(self.scene, self.split, 'train')
+        self.base = measured_accuracy(setting, self.scene, self.split, self.real, seed)
+        self.plain: dict[float, Scores] = {1.0: {}, SHORT: {}}
 
 
-def cell_name(scene: str, seed: int, generator: str) -> str:
-    """Key of a cell."""
-    return f'{scene}|{seed}|{generator}'
+group = lru_cache(maxsize=1)(Group)
+
+
+def measure(cell: Cell, setting: Setting) -> dict[str, Any]:
+    """Test accuracy at every ratio, the scores of all trials, and the adaptive ratio."""
+    of, seed = group(setting, cell.scene, cell.seed), cell.seed
+    scene, split, real = of.scene, of.split, of.real
+    settings, labels = GENERATORS[cell.generator]
+    source = fit_generator(cell.generator, training_data(scene, split), settings, seed)
+    tested = {0.0: of.base}
+    for ratio in RATIOS:
+        mixed = MixedDataset(real, source, ratio, seed, labels=labels)  # type: ignore[arg-type]
+        tested[ratio] = measured_accuracy(setting, scene, split, mixed, seed)
+    trials = {}
+    for share, shared in of.plain.items():
+        trial = SpectraTrial(scene, split, cell.generator, setting.config, settings, labels, share=share)  # type: ignore[arg-type]
+        memory = Memory(trial, dict(shared), share)
+        RatioSearch(RATIOS, (), FOLDS, TRIALS, TRIALS, seed=seed)(memory)
+        shared.update({key: score for key, score in memory.scores.items() if key[0] == 0})
+        trials[str(share)] = [[*key, score] for key, score in memory.scores.items()]
+    return {
+        'split': split.fingerprint, 'train': len(split.train), 'val': len(split.val), 'test_count': len(split.test),
+        'test': {str(ratio): score for ratio, score in tested.items()}, 'trials': trials,
+        'adaptive': adaptive(setting, scene, split, real, source, labels, seed),
+    }  # fmt: skip
 
 
 def measured_accuracy(
@@ -263,22 +267,21 @@ def table(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def markdown(lines: list[dict[str, Any]]) -> str:
     """The table in Markdown; gains and regrets in points of overall accuracy."""
-    text = [
-        '| generator | ratio | k | gain | 95 % interval | worst scene | harmed > 0.5 | mixes | regret, own scene | '
-        'regret, other scenes | cost |',
-        '|---|---|---|---|---|---|---|---|---|---|---|',
-    ]
-    for row in lines:
-        low, high = (float('nan') if bound is None else bound for bound in row['interval'])
-        cells = [
-            row['generator'], row['how'], '' if row['k'] is None else f'{row["k"]:g}', f'{row["gain"]:+.2f}',
-            f'[{low:+.2f}, {high:+.2f}]', f'{min(row["scenes"]):+.2f}', f'{row["harmed"]:.0%}',
-            '' if row['mixed'] is None else f'{row["mixed"]:.0%}', f'{row["regret to the best fixed ratio"]:+.2f}',
-            f'{row["regret to the best of other scenes"]:+.2f}' if 'regret to the best of other scenes' in row else '',
+    own, others = 'regret to the best fixed ratio', 'regret to the best of other scenes'
+    header = [
+        'generator', 'ratio', 'k', 'gain', '95 % interval', 'worst scene', 'harmed > 0.5', 'mixes',
+        'regret, own scene', 'regret, other scenes', 'cost',
+    ]  # fmt: skip
+    rows = [
+        [
+            row['generator'], row['how'], '' if row['k'] is None else f'{row["k"]:g}', signed(row['gain']),
+            interval(tuple(row['interval'])), signed(min(row['scenes'])), f'{row["harmed"]:.0%}',
+            '' if row['mixed'] is None else f'{row["mixed"]:.0%}', signed(row[own]), signed(row.get(others)),
             f'{row["cost"]:.1f}',
-        ]  # fmt: skip
-        text.append('| ' + ' | '.join(cells) + ' |')
-    return '\n'.join(text) + '\n'
+        ]
+        for row in lines
+    ]  # fmt: skip
+    return markdown_table(header, rows)
 
 
 def main() -> None:
@@ -295,23 +298,20 @@ def main() -> None:
     args = parser.parse_args()
     out = args.out or Path('runs/ratio_search-quick' if args.quick else 'runs/ratio_search')
     config = ClassifierConfig(hidden=64, layers=2, steps=100) if args.quick else ClassifierConfig(hidden=128, steps=200)
-    setting = Setting(data_root(), out.absolute(), args.per_class, config)
+    setting = Setting(data_root(), args.per_class, config)
     scenes = args.scenes or (['salinas_a', 'houston18'] if args.quick else list(READERS))
     generators = args.generators or (['variability', 'gaussian'] if args.quick else list(GENERATORS)[:3])
     seeds = range(args.first_seed, args.first_seed + (args.seeds or (3 if args.quick else 10)))
-    groups = [(name, seed) for seed in seeds for name in scenes]
-    tasks = [(setting, name, seed, generators) for name, seed in groups]
-    run_in_workers(measure, tasks, args.workers, 'scenes and seeds', 'group')
-    wanted = {cell_name(name, seed, generator) for name, seed in groups for generator in generators}
-    lines = table([row for row in read_results(out / 'results.jsonl') if row['cell'] in wanted])
-    summary = {
-        'title': 'A ratio chosen on validation folds', 'quick': args.quick, 'seeds': len(seeds), 'scenes': scenes,
-        'per_class': args.per_class, 'config': vars(config), 'environment': environment(), 'table': lines,
-    }  # fmt: skip
-    write_json(out / 'summary.json', summary)
-    (out / 'table.md').write_text(markdown(lines))
-    print(markdown(lines))
-    print(f'results: {out}')
+    experiment = Experiment(
+        'A ratio chosen on validation folds',
+        [Cell(name, seed, generator) for seed in seeds for name in scenes for generator in generators],
+        partial(measure, setting=setting),
+        {'per_class': args.per_class, 'config': config},
+        lambda cell: (cell.scene, cell.seed),
+        {'quick': args.quick, 'seeds': len(seeds), 'scenes': scenes},
+    )
+    lines = table(experiment.run(out, args.workers))
+    print(experiment.write(out, markdown(lines), lines))
 
 
 if __name__ == '__main__':

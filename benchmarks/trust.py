@@ -19,29 +19,150 @@ import argparse
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from functools import partial
-from multiprocessing import parent_process
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
-import torch
 from real_scenes import DISJOINT, MASKED, READERS, patch_splitter
 from specdm_segmentation import SEGFORMER
 from studies import data_root
-from trust_groups import FALSE_ALARM, FoldGates, GatedArm, GatedGroup, GatedPatches, GatedSpectra
+from torch import Tensor
 from trust_report import write_tables
-from trust_table import KS, NO_GATE, SEARCHES_FILE, gated_name, way_name
-from workers import run_in_workers
+from trust_table import KS, NO_GATE, gated_name, way_name
 
-from hsiaug.ablation import Arm, Classifier, Downstream, Segmenter, Setting, Study
-from hsiaug.ablation.results import PLAN_FILE, RESULTS_FILE, append_result, read_results
+from hsiaug.ablation import Arm, Classifier, Downstream, Experiment, Segmenter, Setting, Study
+from hsiaug.ablation.cells import Group
+from hsiaug.ablation.plan import Cell
+from hsiaug.ablation.results import RESULTS_FILE, read_results
 from hsiaug.ablation.runner import describe
 from hsiaug.datasets import LabelPolicy, SyntheticDataset
-from hsiaug.quality import PatchTrial, RatioSearch, Recorded, SpectraTrial
-from hsiaug.records import write_json
+from hsiaug.quality import (
+    AgreementGate,
+    Gate,
+    Gated,
+    GateError,
+    Gates,
+    NoveltyGate,
+    PatchTrial,
+    RangeGate,
+    RatioSearch,
+    Recorded,
+    SmoothnessGate,
+    SpectraTrial,
+    SubspaceGate,
+    fit_gates,
+    gate_generator,
+    label_regions,
+)
+from hsiaug.records import short_digest
 from hsiaug.samples import Kind
 from hsiaug.scenes import PatchSplitter, Scene, SimulatedScene
+from hsiaug.systems import Generator, TrainingData
 from hsiaug.trainers import ClassifierConfig
+
+FALSE_ALARM = 0.05
+
+
+# --- gates ------------------------------------------------------------------------------------------------------------
+
+
+class GatedArm(Arm):
+    """An arm whose samples pass gates first."""
+
+
+def fitted(kinds: tuple[type[Gate], ...], data: TrainingData, regions: Tensor, seed: int) -> Gates:
+    """Each at the same false alarm rate; one that cannot be fitted is an error."""
+    gates, missing = fit_gates(data, regions, FALSE_ALARM, seed, kinds)
+    if gates is None or missing:
+        raise ValueError(f'gates that cannot be fitted: {missing}')
+    return gates
+
+
+class FoldGates:
+    """Puts gates in front of a generator; they are fitted once for each fold, whatever the generator.
+
+    Args:
+        kinds: of the gates.
+        seed: of their fit.
+    """
+
+    def __init__(self, kinds: tuple[type[Gate], ...], seed: int) -> None:
+        self.kinds, self.seed = kinds, seed
+        self.fitted: dict[str | None, Gates] = {}
+
+    def __call__(self, generator: Generator, data: TrainingData, regions: Tensor, threshold: float) -> Any:
+        """The generator itself where the false alarm rate is 0: a gate that never rejects is none."""
+        if threshold == NO_GATE:
+            return generator
+        assert data.provenance is not None
+        fold = data.provenance.split
+        if fold not in self.fitted:
+            self.fitted[fold] = fitted(self.kinds, data, regions, self.seed)
+        return gate_generator(self.fitted[fold], generator, seed=self.seed)
+
+
+class GatedGroup(Group):
+    """A group with gated arms."""
+
+    kinds: tuple[type[Gate], ...]
+
+    @cached_property
+    def fold_gates(self) -> FoldGates:
+        """For the folds of a ratio search."""
+        return FoldGates(self.kinds, self.seed)
+
+    @cached_property
+    def gates(self) -> Gates:
+        """Fitted to the training part."""
+        return fitted(self.kinds, self.data, label_regions(self.scene, self.split), self.seed)
+
+    def generator(self, arm: Arm) -> Any:
+        """The arm's generator, behind gates where it is a gated arm."""
+        if not isinstance(arm, GatedArm):
+            return super().generator(arm)
+        if arm.name not in self.gated:
+            self.gated[arm.name] = gate_generator(self.gates, super().generator(arm), seed=self.seed)
+        return self.gated[arm.name]
+
+    @cached_property
+    def gated(self) -> dict[str, Gated]:
+        """Generators behind gates, by arm."""
+        return {}
+
+    @cached_property
+    def plain(self) -> dict[str, dict[str, Any]]:
+        """The real-only cell of each downstream model."""
+        return {}
+
+    def run(self, cell: Cell, metrics: Any) -> dict[str, Any]:
+        """Train and measure one cell; where gates let too little pass, nothing is mixed in."""
+        try:
+            row = super().run(cell, metrics)
+        except GateError as error:
+            assert cell.arm is not None
+            named = {'cell': cell.key, 'arm': cell.arm.name, 'ratio': cell.ratio, 'refused': str(error)}
+            return {**self.plain[cell.classifier.name], **named}
+        if cell.arm is None:
+            self.plain[cell.classifier.name] = row
+        elif cell.arm.name in self.gated:
+            row['left_out'] = list(self.gated[cell.arm.name].left_out)
+        return row
+
+
+class GatedSpectra(GatedGroup):
+    """Spectra, some of them behind gates."""
+
+    kinds = (RangeGate, SmoothnessGate, SubspaceGate, AgreementGate, NoveltyGate)
+
+
+class GatedPatches(GatedGroup):
+    """Patches with masks, some of them behind gates."""
+
+    # Do masks fit, and are patches new? The physical gates reject nearly all that a short training makes.
+    kinds = (AgreementGate, NoveltyGate)
+
+
+# --- what is measured -------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -172,45 +293,73 @@ def study(root: Path, kind: Kind, seeds: int, scenes: list[str], quick: bool) ->
 # --- measuring ------------------------------------------------------------------------------------------------------
 
 
-def measure(root: Path, out: Path, plan: Study, setting: Setting, seed: int) -> None:
-    """Measure what is missing of one scene and seed."""
-    torch.set_num_threads(1)
-    part, results, searches = PARTS[plan.kind], out / RESULTS_FILE, out / SEARCHES_FILE
-    known = {row['cell']: row for row in read_results(results)}
-    searched = {row['cell'] for row in read_results(searches)}
-    cells = [cell for cell in plan.cells(setting, seed) if cell.key not in known]
-    races: dict[str, str] = {}
-    for cell in plan.cells(setting, seed):
-        if cell.arm is not None and cell.arm.name in part.generators:
-            races.setdefault(cell.arm.name, f'races of {cell.key}')  # the same split, network and generator
-    if not cells and searched.issuperset(races.values()):
-        return
-    group = part.group(open_scene(plan.kind, setting.scene, root, seed), setting, seed, out)
-    real = plan.cells(setting, seed)[0]
-    if real.key in known:
-        group.plain[real.classifier.name] = known[real.key]
-    for cell in cells:
-        _stop_if_orphaned()
-        append_result(results, group.run(cell, plan.metrics))
-    gates = FoldGates(part.group.kinds, seed)
-    for name, key in races.items():
-        if key not in searched:
-            _stop_if_orphaned()
-            arm = next(arm for arm in plan.arms if arm.name == name)
-            append_result(searches, {'cell': key, **search(part, plan, group, arm, gates)})
+@dataclass(frozen=True)
+class Trained:
+    """A cell of the study, or, with the generator named, its races."""
+
+    scene: str
+    seed: int
+    key: str
+    generator: str | None = None
 
 
-def _stop_if_orphaned() -> None:
-    parent = parent_process()
-    if parent is not None and not parent.is_alive():
-        raise SystemExit('the study was killed')  # an orphan must not race with the restarted study
+@dataclass
+class Measure:
+    """Measures what there is of one kind of samples; what shares a split shares a group."""
+
+    plan: Study
+    root: Path
+    folder: Path
+    group: GatedGroup | None = None
+
+    def __call__(self, one: Trained) -> dict[str, Any]:
+        """A cell, or the races of a generator."""
+        (setting,) = (setting for setting in self.plan.settings if setting.scene == one.scene)
+        cells = {cell.key: cell for cell in self.plan.cells(setting, one.seed)}
+        part, group = PARTS[self.plan.kind], self.group
+        if group is None or (group.setting.scene, group.seed) != (one.scene, one.seed):
+            scene = open_scene(self.plan.kind, one.scene, self.root, one.seed)
+            group = self.group = part.group(scene, setting, one.seed, self.folder)
+            for row in read_results(self.folder / RESULTS_FILE):
+                if row['cell'] == short_digest(replace(one, key=next(iter(cells)), generator=None)):
+                    group.plain[row['classifier']] = {k: v for k, v in row.items() if k not in ('key', 'generator')}
+        if one.generator is None:
+            return group.run(cells[one.key], self.plan.metrics)
+        return search(part, self.plan, group, next(arm for arm in self.plan.arms if arm.name == one.generator))
 
 
-def search(part: Part, plan: Study, group: GatedGroup, arm: Arm, gates: FoldGates) -> dict[str, Any]:
+def experiment(kind: Kind, plan: Study, root: Path, folder: Path) -> Experiment:
+    """All cells of a study, and the races, which follow the cells of their scene and seed."""
+    part, found = PARTS[kind], []
+    for setting, seed in plan.groups():
+        cells = plan.cells(setting, seed)
+        found += [Trained(setting.scene, seed, cell.key) for cell in cells]
+        first: dict[str, str] = {}
+        for cell in cells:
+            if cell.arm is not None and cell.arm.name in part.generators:
+                first.setdefault(cell.arm.name, cell.key)  # the same split, network and generator
+        found += [Trained(setting.scene, seed, key, name) for name, key in first.items()]
+    return Experiment(
+        f'{plan.title}: {kind}',
+        found,
+        Measure(plan, root, folder),
+        {'search': part.search, 'fold': part.fold, 'false_alarm': FALSE_ALARM},
+        lambda one: (one.scene, one.seed),
+        describe(plan, 'cpu', 1),
+    )
+
+
+def search(part: Part, plan: Study, group: GatedGroup, arm: Arm) -> dict[str, Any]:
     """What both races choose, what they cost, and what the gates say of the generator."""
     tuned = group.tuned(part.downstream, plan.metrics[0])
     name = f'{group.setting.scene}-{group.seed}-{arm.name}.jsonl'
-    settings = {'settings': arm.settings, 'labels': arm.labels, 'metric': plan.metrics[0], 'gate': gates, **part.fold}
+    settings = {
+        'settings': arm.settings,
+        'labels': arm.labels,
+        'metric': plan.metrics[0],
+        'gate': group.fold_gates,
+        **part.fold,
+    }
     trial: Any = part.trial(group.scene, group.split, arm.generator, tuned.config, **settings)  # type: ignore[arg-type]
     recorded = Recorded(trial, group.folder / 'trials' / name)
     found: dict[str, Any] = {
@@ -245,15 +394,11 @@ def main() -> None:
     args = parser.parse_args()
     root = data_root()
     out = (args.out or Path('runs/trust-quick' if args.quick else 'runs/trust')).absolute()
-    tasks = []
     for kind in args.kinds:
         scenes = args.scenes or (QUICK_SCENES[kind] if args.quick else list(PARTS[kind].splitters))
-        if not set(scenes) & set(PARTS[kind].splitters):
-            continue
-        plan = study(root, kind, args.seeds or (3 if args.quick else 10), scenes, args.quick)
-        write_json(out / kind / PLAN_FILE, describe(plan, 'cpu', args.workers))
-        tasks += [(root, out / kind, plan, setting, seed) for setting, seed in plan.groups()]
-    run_in_workers(measure, tasks, args.workers, 'scenes and seeds', 'group')
+        if set(scenes) & set(PARTS[kind].splitters):
+            plan = study(root, kind, args.seeds or (3 if args.quick else 10), scenes, args.quick)
+            experiment(kind, plan, root, out / kind).run(out / kind, args.workers)
     print(write_tables(out))
     print(f'results: {out}')
 

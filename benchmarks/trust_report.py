@@ -25,6 +25,7 @@ from trust_table import (
     rejections,
 )
 
+from hsiaug.ablation.experiment import markdown_table
 from hsiaug.records import write_json
 from hsiaug.report.ablation import interval, signed
 from hsiaug.report.figures import COLOURS, GREYS, metric_name
@@ -36,12 +37,7 @@ def percent(value: float) -> str:
     return f'{100 * value:.0f} %'
 
 
-def grid(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table in Markdown."""
-    return '\n'.join('| ' + ' | '.join(cells) + ' |' for cells in (header, ['---'] * len(header), *rows)) + '\n'
-
-
-def told(found: Mapping[str, Any] | None) -> str:
+def compared(found: Mapping[str, Any] | None) -> str:
     """Mean and interval of a comparison."""
     return '–' if found is None else f'{signed(found["mean"])} {interval(tuple(found["interval"]))}'
 
@@ -54,15 +50,15 @@ def markdown(summary: Mapping[str, Any]) -> str:
         other = row['regret of gated']
         rows.append(
             [
-                row['scene'], row['generator'], str(row['seeds']), percent(row['mixes']), told(row['gain']),
+                row['scene'], row['generator'], str(row['seeds']), percent(row['mixes']), compared(row['gain']),
                 interval(tuple(row['gain']['corrected'])),
-                f'{row["p_non_inferior_holm"]:.3f}', row['verdict'],
-                '–' if other is None else f'{other["advised"][0]}, r = {other["advised"][1]:g}', told(other),
-                told(row['regret of either']), f'{row["cost"]:.0f} ({row["trainings"]:.0f})',
+                f'{row["p_non_inferior_holm"]:.3f}', row['conclusion'],
+                '–' if other is None else f'{other["advised"][0]}, r = {other["advised"][1]:g}', compared(other),
+                compared(row['regret of either']), f'{row["cost"]:.0f} ({row["trainings"]:.0f})',
             ]
         )  # fmt: skip
     header = [
-        'scene', 'generator', 'seeds', 'mixes', 'gain', 'Nadeau–Bengio', 'p non-inferior, Holm', 'verdict',
+        'scene', 'generator', 'seeds', 'mixes', 'gain', 'Nadeau–Bengio', 'p non-inferior, Holm', 'result',
         'advised by others', 'regret', 'regret, gate chosen too', 'cost (trainings)',
     ]  # fmt: skip
     parts = [
@@ -75,8 +71,8 @@ def markdown(summary: Mapping[str, Any]) -> str:
         'advise would have brought more. Cost: CPU time of the race with all fits of generator and gates, in plain '
         'trainings.\n',
         f'## {PRIMARY[0].upper()}{PRIMARY[1:]}\n',
-        grid(header, rows),
-        *told_by_others(summary['followed']),
+        markdown_table(header, rows),
+        *of_other_scenes(summary['followed']),
         '## Gain of every policy\n\nExploratory but for the one above. Controls do not depend on the generator.\n',
     ]
     for kind, metrics in dict.fromkeys((row['kind'], tuple(row['metrics'])) for row in summary['lines']):
@@ -88,10 +84,10 @@ def markdown(summary: Mapping[str, Any]) -> str:
         for which, metric in zip(('gain', 'second'), metrics, strict=True):
             parts.append(f'Δ{metric_name(metric)}:\n')
             for title, those in groups.items():
-                at = {(row['policy'], row['scene']): told(row[which]) for row in those}
+                at = {(row['policy'], row['scene']): compared(row[which]) for row in those}
                 policies = dict.fromkeys(policy for policy, _ in at)
                 table = [[policy, *(at.get((policy, scene), '–') for scene in scenes)] for policy in policies]
-                parts.append(grid([title, *scenes], table))
+                parts.append(markdown_table([title, *scenes], table))
     gates = [*dict.fromkeys(name for row in summary['rejections'] for name in row['rejected'])]
     shares = [
         [
@@ -112,23 +108,23 @@ def markdown(summary: Mapping[str, Any]) -> str:
         [
             *parts,
             '## What the gates reject\n',
-            grid(['scene', 'generator', 'kept', *gates, 'classes left out', 'gated cells refused'], shares),
+            markdown_table(['scene', 'generator', 'kept', *gates, 'classes left out', 'gated cells refused'], shares),
             '## k, the standard errors that a ratio must be better by\n\nMean over scenes, of the same races.\n',
-            grid(['generator', 'policy', 'k', 'mixes', 'gain'], ks),
+            markdown_table(['generator', 'policy', 'k', 'mixes', 'gain'], ks),
             '## How it was measured\n',
             *(measured(plan) for plan in summary['plans'].values()),
         ]
     )
 
 
-def told_by_others(found: Sequence[Mapping[str, Any]]) -> list[str]:
+def of_other_scenes(found: Sequence[Mapping[str, Any]]) -> list[str]:
     """The section on other scenes' advice."""
     if not found:
         return []
     rows = [
         [
             row['scene'], row['generator'], f'{row["advised"][0]}, r = {row["advised"][1]:g}', percent(row['mixes']),
-            told(row['gain']), f'{row["p_non_inferior_holm"]:.3f}', row['verdict'],
+            compared(row['gain']), f'{row["p_non_inferior_holm"]:.3f}', row['conclusion'],
         ]
         for row in found
     ]  # fmt: skip
@@ -137,7 +133,10 @@ def told_by_others(found: Sequence[Mapping[str, Any]]) -> list[str]:
         'on the scene; the arm and ratio, real only among them, are those that test best on the mean of the other '
         f'scenes. Holm over these {len(found)}.\n'
     )
-    return [text, grid(['scene', 'generator', 'advised', 'mixes', 'gain', 'p non-inferior, Holm', 'verdict'], rows)]
+    return [
+        text,
+        markdown_table(['scene', 'generator', 'advised', 'mixes', 'gain', 'p non-inferior, Holm', 'conclusion'], rows),
+    ]
 
 
 def measured(plan: Mapping[str, Any]) -> str:

@@ -15,7 +15,6 @@ from hsiaug.ablation.results import PLAN_FILE, RESULTS_FILE, read_results
 from hsiaug.ablation.safety import LEVEL, NonInferiority, advised_by_others, non_inferiority
 from hsiaug.ablation.statistics import PairedComparison, Row, choose_ratios, holm, mean_of_means, paired_comparison
 
-SEARCHES_FILE = 'searches.jsonl'
 NO_GATE = 0.0  # a false alarm rate at which nothing is ever rejected
 MARGIN = 0.5  # points that may be lost
 KS = (0.0, 0.5, 1.0, 2.0)
@@ -112,7 +111,8 @@ def read_blocks(out: Path) -> tuple[list[Block], dict[str, dict[str, Any]]]:
     blocks, plans = [], {}
     for path in sorted(out.glob(f'*/{PLAN_FILE}'), reverse=True):  # spectra first
         plan, kind = json.loads(path.read_text()), path.parent.name
-        rows, searches = read_results(path.parent / RESULTS_FILE), read_results(path.parent / SEARCHES_FILE)
+        found = read_results(path.parent / RESULTS_FILE)
+        rows, searches = ([row for row in found if ('gated' in row) == search] for search in (False, True))
         plans[kind] = plan
         for scene, *_ in plan['settings']:
             for generator in dict.fromkeys(row['generator'] for row in searches):
@@ -155,7 +155,7 @@ def primary(blocks: Sequence[Block]) -> list[dict[str, Any]]:
         {
             'kind': block.kind, 'scene': block.scene, 'generator': block.generator, 'metric': block.metrics[0],
             'seeds': test.comparison.n, 'gain': asdict(test.comparison), 'p_gain_holm': p_gain,
-            'p_non_inferior': test.p, 'p_non_inferior_holm': test.p_holm, 'verdict': verdict(test, p_gain),
+            'p_non_inferior': test.p, 'p_non_inferior_holm': test.p_holm, 'conclusion': conclusion(test, p_gain),
             'mixes': mixes(block.searched('gated')),
             **{f'regret of {race}': regret(block, blocks, race) for race in SEARCHED.values()},
             **cost(block),
@@ -179,16 +179,16 @@ def cost(block: Block) -> dict[str, float]:
     }
 
 
-def verdict(test: NonInferiority, p_gain: float) -> str:
+def conclusion(test: NonInferiority, p_gain: float) -> str:
     """What a comparison shows, in words."""
-    comparison, said = test.comparison, test.conclusion
+    comparison, found = test.comparison, test.conclusion
     if not comparison.basis_for_claims:
-        return said
+        return found
     if comparison.wins == comparison.losses == 0:
-        return f'{said}: never mixes'
+        return f'{found}: never mixes'
     if p_gain <= 2 * LEVEL:
-        said += ', gains' if comparison.mean > 0 else ', loses'
-    return said
+        found += ', gains' if comparison.mean > 0 else ', loses'
+    return found
 
 
 def advice(block: Block, blocks: Sequence[Block]) -> Option | None:
@@ -222,7 +222,7 @@ def followed(blocks: Sequence[Block]) -> list[dict[str, Any]]:
             'kind': block.kind, 'scene': block.scene, 'generator': block.generator, 'advised': list(option),
             'mixes': mixes({seed: block.option(option)[seed] for seed in block.searches}),
             'gain': asdict(test.comparison), 'p_gain_holm': p_gain, 'p_non_inferior_holm': test.p_holm,
-            'verdict': verdict(test, p_gain),
+            'conclusion': conclusion(test, p_gain),
         }
         for (block, option), test, p_gain in zip(options.items(), tests, gains, strict=True)
     ]  # fmt: skip

@@ -8,24 +8,20 @@ All else is the library's default. Interrupt and repeat at will.
 from __future__ import annotations
 
 import argparse
-import json
 import time
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
 from real_scenes import MASKED, patch_splitter
 from studies import data_root
-from workers import run_in_workers
 
-from hsiaug.ablation import Arm, Setting
+from hsiaug.ablation import Arm, Experiment, Setting
 from hsiaug.ablation.cells import Group
-from hsiaug.ablation.results import append_result, read_results
-from hsiaug.ablation.runner import environment
-from hsiaug.records import write_json
+from hsiaug.ablation.experiment import markdown_table, means
 from hsiaug.scenes import PatchSplitter, Scene, SimulatedScene
+from hsiaug.tasks.base import finite
 
 # Steps and batches of the autoencoders and of the denoiser.
 LENGTHS = {
@@ -45,60 +41,60 @@ def opened(root: Path, name: str, seed: int) -> tuple[Scene, Setting]:
     return MASKED[name](root), Setting(name, '16 px', replace(patch_splitter(name, 16), stride=4))
 
 
-def measure(root: Path, out: Path, name: str, seed: int) -> None:
-    """Measure what is missing of one scene and seed."""
-    torch.set_num_threads(1)
-    file = out / 'results.jsonl'
-    known = {row['cell'] for row in read_results(file)}
-    missing = {length: sizes for length, sizes in LENGTHS.items() if f'{name}|{seed}|{length}' not in known}
-    if not missing:
-        return
-    scene, setting = opened(root, name, seed)
-    group = Group(scene, setting, seed, out)
-    for length, (steps, batch, further, size) in missing.items():
-        settings = {
-            'vae_iterations': steps, 'vae_batch_size': batch, 'diffusion_iterations': further, 'batch_size': size,
-        }  # fmt: skip
-        arm, start = Arm(length, 'two_stream_diffusion', settings, 'real'), time.process_time()
-        group.generator(arm)
-        seconds = time.process_time() - start
-        cell = {'cell': f'{name}|{seed}|{length}', 'patches': len(group.real), 'cpu_seconds': round(seconds, 1)}
-        append_result(file, {**cell, **group.measure_fidelity(arm)})
+@dataclass(frozen=True)
+class Cell:
+    """One length on one split of one scene."""
+
+    scene: str
+    seed: int
+    length: str
 
 
-def table(rows: list[dict[str, Any]]) -> str:
-    """Means over seeds, and their spread; time as a multiple of the first length's on the same scene and seed."""
-    text = [f'| scene | steps x batch | {" | ".join(FIGURES)} | RMSE back | time |', '|---' * (len(FIGURES) + 4) + '|']
-    first = next(iter(LENGTHS))
-    base = {(row['scene'], row['seed']): row['cpu_seconds'] for row in rows if row['arm'] == first}
-    for scene in dict.fromkeys(row['scene'] for row in rows):
-        for length in LENGTHS:
-            mine = [row for row in rows if (row['scene'], row['arm']) == (scene, length)]
-            if not mine:
-                continue
-            values = [[row[name] for row in mine] for name in FIGURES]
-            values.append([row['reconstruction']['rmse'] for row in mine])
-            cells = [f'{np.mean(v):.3g} ± {np.std(v, ddof=min(1, len(v) - 1)):.2g}' for v in values]
-            times = [row['cpu_seconds'] / base[scene, row['seed']] for row in mine if (scene, row['seed']) in base]
-            text.append(f'| {scene} | {length} | {" | ".join(cells)} | {np.median(times):.2f} |')
-    return '\n'.join(text) + '\n'
+@lru_cache(maxsize=1)
+def group(root: Path, out: Path, name: str, seed: int) -> Group:
+    """What all lengths share."""
+    return Group(*opened(root, name, seed), seed, out)
+
+
+def measure(cell: Cell, root: Path, out: Path) -> dict[str, Any]:
+    """Fidelity at one length, and the time that the training took."""
+    split = group(root, out, cell.scene, cell.seed)
+    steps, batch, further, size = LENGTHS[cell.length]
+    settings = {'vae_iterations': steps, 'vae_batch_size': batch, 'diffusion_iterations': further, 'batch_size': size}
+    arm, start = Arm(cell.length, 'two_stream_diffusion', settings, 'real'), time.process_time()
+    split.generator(arm)
+    seconds = time.process_time() - start
+    found = finite(split.measure_fidelity(arm))
+    return {'cpu_seconds': round(seconds, 1), 'patches': len(split.real), **found, **found['reconstruction']}
 
 
 def main() -> None:
-    """Measure what is missing, print and write the table."""
+    """Measure what is missing, print and write the table: means over seeds, time in that of the first length."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--scenes', nargs='+', default=['jasper_ridge', 'houston18', SIMULATED])
     parser.add_argument('--seeds', type=int, default=3)
     parser.add_argument('--out', type=Path, default=Path('runs/two-stream-lengths'))
     parser.add_argument('--workers', type=int, default=2)
     args = parser.parse_args()
-    out = args.out.absolute()
-    tasks = [(data_root(), out, name, seed) for seed in range(args.seeds) for name in args.scenes]
-    run_in_workers(measure, tasks, args.workers, 'scenes and seeds', 'group')
-    text = table(read_results(out / 'results.jsonl'))
-    write_json(out / 'plan.json', {'environment': environment(), 'lengths': json.loads(json.dumps(LENGTHS))})
-    (out / 'table.md').write_text(text)
-    print(text)
+    root, out = data_root(), args.out.absolute()
+    cells = [Cell(name, seed, length) for seed in range(args.seeds) for name in args.scenes for length in LENGTHS]
+    experiment = Experiment(
+        "Lengths of the two-stream model's stages",
+        cells,
+        partial(measure, root=root, out=out),
+        {'lengths': LENGTHS},
+        lambda cell: (cell.scene, cell.seed),
+    )
+    rows = experiment.run(out, args.workers)
+    first = {(r['scene'], r['seed']): r['cpu_seconds'] for r in rows if r['length'] == next(iter(LENGTHS))}
+    timed = [{**row, 'time': row['cpu_seconds'] / first[row['scene'], row['seed']]} for row in rows]
+    names = (*FIGURES, 'rmse', 'time')
+    table = means(timed, ('scene', 'length'), names)
+    text = markdown_table(
+        ['scene', 'steps x batch', *names],
+        [[line['scene'], line['length'], *(line.get(name) for name in names)] for line in table],
+    )
+    print(experiment.write(out, text, table))
 
 
 if __name__ == '__main__':

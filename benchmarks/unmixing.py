@@ -15,27 +15,24 @@ with those of the spectrometer's image. Every seed is recorded as it is done; in
 from __future__ import annotations
 
 import argparse
-import json
 import math
-import shlex
-import sys
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
 import torch
-from measure import write_whole
 from real_scenes import MASKED, _load
-from scipy.stats import t
 from sklearn.cluster import KMeans
 from studies import data_root
 from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
-from hsiaug.ablation.results import append_result, read_results
-from hsiaug.ablation.runner import environment
+from hsiaug.ablation import Experiment
+from hsiaug.ablation.experiment import markdown_table, means
 from hsiaug.engine import Run
 from hsiaug.functional.unmixing import fcls, vca
 from hsiaug.metrics.unmixing import unmixing_scores
@@ -131,10 +128,33 @@ def from_camera(root: Path, seed: int, steps: int) -> dict[str, float]:
     return {name: float((a - wanted).square().mean(dim=1)[seen[:, 0]].mean().sqrt()) for name, a in maps.items()}
 
 
-def measured(of: Reference, method: str, seed: int, steps: int) -> dict[str, Any]:
+CAMERA = 'camera'
+SCORES = {
+    'abundance_rmse': 'abundance RMSE', 'endmember_angle_deg': 'endmember angle (deg)',
+    'reconstruction_rmse': 'reconstruction RMSE', 'cpu_seconds': 'CPU s',
+}  # fmt: skip
+MATCHINGS = (*get_args(Matching), 'constant')
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One method, or the way of the camera, with one seed on one scene."""
+
+    scene: str
+    method: str
+    seed: int
+    steps: int
+
+
+reference = lru_cache(maxsize=1)(Reference)
+
+
+def measure(cell: Cell, root: Path) -> dict[str, float]:
     """Scores of one method with one seed."""
-    begin = time.process_time()
-    abundances, endmembers = METHODS[method](of, seed, steps)
+    if cell.method == CAMERA:
+        return from_camera(root, cell.seed, cell.steps)
+    of, begin = reference(root, cell.scene), time.process_time()
+    abundances, endmembers = METHODS[cell.method](of, cell.seed, cell.steps)
     seconds = time.process_time() - begin
     tensors = (torch.as_tensor(x, dtype=torch.float64) for x in (abundances, endmembers, of.abundances, of.endmembers))
     scores = unmixing_scores(*tensors)
@@ -147,91 +167,40 @@ def measured(of: Reference, method: str, seed: int, steps: int) -> dict[str, Any
     }
 
 
-def measured_camera(file: Path, seeds: int, steps: int) -> dict[str, dict[str, float]]:
-    """Mean and interval of :func:`from_camera`, seeds that are missing measured first."""
-    cells = [f'houston18|camera|{seed}|{steps}' for seed in range(seeds)]
-    done = {row['cell'] for row in read_results(file)}
-    for seed, cell in enumerate(cells):
-        if cell not in done:
-            append_result(file, {'cell': cell, **from_camera(data_root(), seed, steps)})
-    rows = [row for row in read_results(file) if row['cell'] in cells]
-    return {name: interval([row[name] for row in rows]) for name in (*get_args(Matching), 'constant')}
-
-
-def interval(values: list[float]) -> dict[str, float]:
-    """Mean and 95 % interval of the mean by Student's t."""
-    mean, n = float(np.mean(values)), len(values)
-    half = float(t.ppf(0.975, n - 1) * np.std(values, ddof=1) / math.sqrt(n)) if n > 1 else math.nan
-    return {'mean': round(mean, 4), 'low': round(mean - half, 4), 'high': round(mean + half, 4)}
-
-
-def table(rows: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Mean and interval of every score, per scene and method."""
-    names = ('abundance_rmse', 'endmember_angle_deg', 'reconstruction_rmse', 'cpu_seconds')
-    result: dict[str, dict[str, Any]] = {}
-    for scene in dict.fromkeys(row['scene'] for row in rows):
-        for method in METHODS:
-            mine = [row for row in rows if (row['scene'], row['method']) == (scene, method)]
-            if mine:
-                scores = {name: interval([row[name] for row in mine]) for name in names}
-                result.setdefault(scene, {})[method] = {**scores, 'seeds': len(mine)}
-    return result
-
-
 def main() -> None:
-    """Measure what is missing, print the table, write it."""
+    """Measure what is missing, print the tables, write them."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--quick', action='store_true', help='5 seeds, without the start from clusters')
     parser.add_argument('--seeds', type=int, default=None, help='default: 10, quick 5')
     parser.add_argument('--steps', type=int, default=200, help='of the network')
     parser.add_argument('--scenes', nargs='+', choices=list(SIDES), default=list(SIDES))
-    parser.add_argument('--out', type=Path, default=Path('benchmarks/results/unmixing.json'))
-    parser.add_argument('--run', type=Path, default=None, help='folder of finished seeds (default: runs/unmixing)')
+    parser.add_argument('--out', type=Path, default=Path('runs/unmixing'), help='run folder')
+    parser.add_argument('--workers', type=int, default=1)
     args = parser.parse_args()
-    torch.set_num_threads(1)
-    seeds = args.seeds or (5 if args.quick else 10)
     methods = [name for name in METHODS if not (args.quick and name.endswith('from clusters'))]
-    file = (args.run or Path('runs/unmixing')) / 'results.jsonl'
-    file.parent.mkdir(parents=True, exist_ok=True)
-    keys = [(scene, method, seed) for seed in range(seeds) for scene in args.scenes for method in methods]
-    done = {row['cell'] for row in read_results(file)}
-    scenes: dict[str, Reference] = {}
-    for scene, method, seed in keys:
-        cell = f'{scene}|{method}|{seed}|{args.steps}'
-        if cell in done:
-            continue
-        if scene not in scenes:
-            scenes[scene] = Reference(data_root(), scene)
-        scores = measured(scenes[scene], method, seed, args.steps)
-        append_result(file, {'cell': cell, 'scene': scene, 'method': method, 'seed': seed, **scores})
-        print(cell, scores, flush=True)
-    wanted = {f'{scene}|{method}|{seed}|{args.steps}' for scene, method, seed in keys}
-    result = table([row for row in read_results(file) if row['cell'] in wanted])
-    for scene, methods_of in result.items():
-        print(f'\n{scene:32} abundance RMSE            endmember angle, degrees    reconstruction  CPU s')
-        for method, scores in methods_of.items():
-            rmse, angle = scores['abundance_rmse'], scores['endmember_angle_deg']
-            print(
-                f'{method:32} {rmse["mean"]:.3f} [{rmse["low"]:.3f}, {rmse["high"]:.3f}]     '
-                f'{angle["mean"]:5.2f} [{angle["low"]:5.2f}, {angle["high"]:5.2f}]        '
-                f'{scores["reconstruction_rmse"]["mean"]:.4f}          {scores["cpu_seconds"]["mean"]:.1f}'
-            )
-    camera = measured_camera(file, seeds, args.steps)
-    print('\nhouston18: abundances of the RGB image against those of the cube, RMSE')
-    for name, rmse in camera.items():
-        print(f'{name:32} {rmse["mean"]:.3f} [{rmse["low"]:.3f}, {rmse["high"]:.3f}]')
-    print(f'\n{NOTE}')
-    command = shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
-    record = {
-        'command': command,
-        'steps': args.steps,
-        'environment': environment(),
-        'note': NOTE,
-        'scenes': result,
-        'camera': camera,
-    }
-    write_whole(args.out, json.dumps(record, indent=1))
-    print(f'\nwritten to {args.out}')
+    wanted = [*((scene, method) for scene in args.scenes for method in methods), ('houston18', CAMERA)]
+    seeds = range(args.seeds or (5 if args.quick else 10))
+    cells = [Cell(scene, method, seed, args.steps) for seed in seeds for scene, method in wanted]
+    experiment = Experiment(
+        'Unmixing of scenes with reference abundances',
+        cells,
+        partial(measure, root=data_root()),
+        group=lambda cell: (cell.scene, cell.seed),
+    )
+    rows = experiment.run(args.out, args.workers)
+    table = means(rows, ('scene', 'method'), (*SCORES, *MATCHINGS))
+    scored = [line for line in table if line['method'] != CAMERA]
+    (camera,) = (line for line in table if line['method'] == CAMERA)
+    text = [
+        NOTE,
+        markdown_table(
+            ['scene', 'method', 'seeds', *SCORES.values()],
+            [[line['scene'], line['method'], line['n'], *(line[name] for name in SCORES)] for line in scored],
+        ),
+        'Abundances of the RGB image of Houston against those of its cube, RMSE by way of matching:',
+        markdown_table(['matching', 'RMSE'], [[name, camera[name]] for name in MATCHINGS]),
+    ]
+    print(experiment.write(args.out, '\n\n'.join(text), table))
 
 
 if __name__ == '__main__':

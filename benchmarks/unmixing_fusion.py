@@ -15,25 +15,20 @@ scenes.
 
 from __future__ import annotations
 
-import json
-import shlex
-import sys
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from measure import write_whole
 from studies import data_root, options, parsed, run_and_report
 from unmixing_fusion_bench import Bench, Effort, methods
 from unmixing_fusion_data import RGB_FACTOR, SCENES, copy_rgb, splitter
 from unmixing_fusion_figures import draw_all
-from unmixing_fusion_tables import Claim, Row, decisions, key, markdown, run_tables, verdicts
+from unmixing_fusion_tables import Claim, Row, decisions, experiment, markdown, results
 
-from hsiaug.ablation import SceneClassifier, Setting, Study
+from hsiaug.ablation import Experiment, SceneClassifier, Setting, Study
 from hsiaug.ablation.arms import scene_arms
 from hsiaug.ablation.results import RESULTS_FILE, read_results
-from hsiaug.ablation.runner import environment
 from hsiaug.trainers import SceneClassifierConfig
 
 PER_CLASS = 20  # labelled training images of a class in Table 3
@@ -164,32 +159,25 @@ def table3(out: Path) -> list[str]:
     claimed += [Claim(name, f'affine, ratio {name[-3:]}', 'oa', 3) for name in ours]
     claimed += [Claim(more, less, 'oa', 3) for less, more in (ours[:2], ours[2:])]
     claimed += [Claim(fused, alone, 'oa', 3) for alone, fused in zip(ours[:2], ours[2:], strict=True)]
-    return verdicts(decisions(rows, claimed))
+    return results(decisions(rows, claimed))
 
 
-def write_tables(root: Path, rgb: Path, out: Path, scale: Scale, seeds: int, device: str, tables: list[int]) -> str:
+def write_tables(
+    found: Experiment, root: Path, rgb: Path, out: Path, scale: Scale, device: str, tables: list[int]
+) -> str:
     """Tables 1 and 2 of what has been measured, with their figures; returns the Markdown."""
-    planned = [
-        (scene, seed, method) for scene in scale.scenes for seed in range(seeds) for method in methods(scale.effort)
-    ]
-    keys = {key(*cell, scale.effort) for cell in planned}
-    rows = [row for row in read_results(out / RESULTS_FILE) if row['cell'] in keys]
-    facts, command = environment(device), shlex.join(['python', *sys.argv])
+    rows = found.records(out)
     listed = [method for method in methods(scale.effort) if 1 in method.tables and method.make != 'real']
     paths = draw_all(Bench(root, rgb, out, scale.scenes[0], 0, scale.effort, device), listed, out / 'figures')
-    lines = [
-        '# Unmixing before Fusion on real scenes', '',
-        f'`{command}` on {facts["hardware"]}, hsiaug {facts["commit"]}. Fréchet distances, precision and recall are of '
-        'features of a small network that learnt the classes of the training images of the split; distances compare '
-        'within a table and split, not with those of the text, and see spectra better than shapes: a Gaussian mixture, '
-        'whose pixels know nothing of each other, does well by them. Edges show what they miss: spread of differences '
-        'of neighbouring pixels, synthetic over real, 1 is right. RMSE is in units of a bright pixel. Claims need 10 '
-        'seeds.', '',
-    ]  # fmt: skip
-    text = '\n'.join([*lines, markdown(rows, scale.effort, tables), *(f'![{p.stem}](figures/{p.name})' for p in paths)])
-    write_whole(out / 'tables.md', text)
-    write_whole(out / 'tables.json', json.dumps({'command': command, 'environment': facts, 'rows': rows}, indent=1))
-    return text
+    about = (
+        'Fréchet distances, precision and recall are of features of a small network that learnt the classes of the '
+        'training images of the split; distances compare within a table and split, not with those of the text, and see '
+        'spectra better than shapes: a Gaussian mixture, whose pixels know nothing of each other, does well by them. '
+        'Edges show what they miss: standard deviation of differences of neighbouring pixels, synthetic over real, 1 '
+        'is right. RMSE is in units of a bright pixel. Claims need 10 seeds.\n'
+    )
+    figures = [f'![{path.stem}](figures/{path.name})' for path in paths]
+    return found.write(out, '\n'.join([about, markdown(rows, scale.effort, tables), *figures]), rows, device)
 
 
 def main() -> None:
@@ -197,17 +185,18 @@ def main() -> None:
     parser = options(__doc__, 'unmixing-fusion', SCALES)
     parser.add_argument('--tables', nargs='+', type=int, choices=[1, 2, 3], default=[1, 2, 3])
     args = parsed(parser)
-    root, scale, seeds, out = data_root(), SCALES[args.scale], args.seeds, args.out
+    root, scale, seeds, out = data_root(), SCALES[args.scale], args.seeds, args.out.absolute()
     rgb = copy_rgb(root, out)
     if {1, 2} & set(args.tables):
         wanted = [method for method in methods(scale.effort) if set(method.tables) & set(args.tables)]
         groups = [(scene, seed) for seed in range(seeds) for scene in scale.scenes]
-        run_tables(groups, root, rgb, out, scale.effort, wanted, args.workers, args.device)
-        print(write_tables(root, rgb, out, scale, seeds, args.device, args.tables))
+        found = experiment(groups, root, rgb, out, scale.effort, wanted, args.device)
+        found.run(out, args.workers, device=args.device)
+        print(write_tables(found, root, rgb, out, scale, args.device, args.tables))
     if 3 in args.tables:
         run_and_report(study(root, rgb, scale, seeds, args.scale == 'quick'), out / 'table3', args)
         decided = '\n'.join(table3(out / 'table3'))
-        write_whole(out / 'table3' / 'claims.md', decided)
+        (out / 'table3' / 'claims.md').write_text(decided)
         print(decided)
 
 

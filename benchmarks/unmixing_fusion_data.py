@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from real_scenes import AVIRIS_NM, _load, houston18_patches, jasper_ridge
-from super_resolution_table import ABU
+from super_resolution import ABU
 from torch import Tensor
 
 from hsiaug.datasets import SceneDataset, SceneFolder

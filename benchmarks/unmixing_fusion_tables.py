@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-import dataclasses
-import hashlib
-import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from scipy.stats import t
 from torch import Tensor
 from unmixing_fusion_bench import MAKERS, Bench, Effort, K, Method, methods
-from workers import run_in_workers
 
-from hsiaug.ablation.results import RESULTS_FILE, append_result, read_results
+from hsiaug.ablation import Experiment
+from hsiaug.ablation.experiment import markdown_table, means
 from hsiaug.ablation.statistics import PairedComparison, holm, paired_comparison
 from hsiaug.metrics import frechet_distance, prdc, super_resolution_scores
 
@@ -32,25 +27,52 @@ MADE = {
 RESTORED = {'rmse': 'RMSE', 'psnr': 'PSNR (dB)', 'ssim': 'SSIM', 'sad': 'SAD (deg)'}
 
 
-def key(scene: str, seed: int, method: Method, effort: Effort) -> str:
-    """16 hex digits that identify a line, and all settings that it depends on."""
+@dataclass(frozen=True)
+class Cell:
+    """One method on one split of one scene, with all settings that its line depends on."""
+
+    scene: str
+    seed: int
+    method: Method
+    kind: Mapping[str, Any] | None
+    unmixing: Mapping[str, Any]
+    samples: int
+
+
+def cell(scene: str, seed: int, method: Method, effort: Effort) -> Cell:
+    """A method's cell."""
     kind = effort.kinds[method.kind] if method.make in ('fusion', 'code', 'cube') else None
-    settings = [scene, seed, dataclasses.asdict(method), kind, effort.unmixing, effort.samples]
-    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
+    return Cell(scene, seed, method, kind, effort.unmixing, effort.samples)
 
 
-def run_group(group: Group, root: Path, rgb: Path, out: Path, effort: Effort, wanted: list[Method], device: str) -> int:
-    """Measure what is missing of one split of one scene; returns how many lines that were."""
-    scene, seed = group
-    done = {row['cell'] for row in read_results(out / RESULTS_FILE)}
-    pending = [method for method in wanted if key(scene, seed, method, effort) not in done]
-    if not pending:
-        return 0
-    bench = Bench(root, rgb, out, scene, seed, effort, device)
-    for method in pending:
-        row = {'cell': key(scene, seed, method, effort), 'scene': scene, 'seed': seed, 'method': method.name}
-        append_result(out / RESULTS_FILE, row | measured(bench, method))
-    return len(pending)
+@dataclass
+class Measure:
+    """Measures cells; those of one split share a :class:`Bench`."""
+
+    root: Path
+    rgb: Path
+    out: Path
+    effort: Effort
+    device: str
+    bench: Bench | None = None
+
+    def __call__(self, cell: Cell) -> Row:
+        """Scores of one method on one split."""
+        if self.bench is None or (self.bench.scene, self.bench.seed) != (cell.scene, cell.seed):
+            self.bench = Bench(self.root, self.rgb, self.out, cell.scene, cell.seed, self.effort, self.device)
+        return {'method': cell.method.name, **measured(self.bench, cell.method)}
+
+
+def experiment(
+    groups: Sequence[Group], root: Path, rgb: Path, out: Path, effort: Effort, wanted: Sequence[Method], device: str
+) -> Experiment:
+    """Tables 1 and 2; a killed run loses at most the lines in hand, whose trainings resume from checkpoints."""
+    return Experiment(
+        'Unmixing before Fusion on real scenes',
+        [cell(scene, seed, method, effort) for scene, seed in groups for method in wanted],
+        Measure(root, rgb, out, effort, device),
+        group=lambda one: (one.scene, one.seed),
+    )
 
 
 def measured(bench: Bench, method: Method) -> Row:
@@ -80,17 +102,8 @@ def measured(bench: Bench, method: Method) -> Row:
 
 
 def edges(image: Tensor) -> Tensor:
-    """() spread of the differences between neighbouring pixels."""
+    """() standard deviation of the differences between neighbouring pixels."""
     return torch.stack([image.diff(dim=d).std() for d in (2, 3)]).mean()
-
-
-def run_tables(
-    groups: Sequence[Group], root: Path, rgb: Path, out: Path, effort: Effort, wanted: list[Method], workers: int,
-    device: str,
-) -> None:  # fmt: skip
-    """Run what is still missing; a killed run loses at most the lines in hand, and their trainings go on."""
-    tasks = [(group, root, rgb, out, effort, wanted, device) for group in groups]
-    run_in_workers(run_group, tasks, workers, 'tables', 'split')
 
 
 # --- what they say ----------------------------------------------------------------------------------------------------
@@ -146,7 +159,7 @@ class Decision:
     p_holm: float = math.nan
 
     @property
-    def verdict(self) -> str:
+    def result(self) -> str:
         """By the p value, corrected over all claims and scenes."""
         if not self.difference.basis_for_claims:
             return 'too few seeds'
@@ -187,49 +200,39 @@ def markdown(rows: Sequence[Row], effort: Effort, tables: Sequence[int]) -> str:
         for table in sorted(set(tables) & {1, 2}):
             lines += _table(scene, table, here, methods(effort))
     claimed = [claim for claim in claims(effort) if claim.table in tables]
-    return '\n'.join([*lines, *verdicts(decisions(rows, claimed))])
+    return '\n'.join([*lines, *results(decisions(rows, claimed))])
 
 
-def verdicts(decided: Sequence[Decision]) -> list[str]:
+def results(decided: Sequence[Decision]) -> list[str]:
     """Lines of Markdown on what became of claims."""
-    lines = [
-        '### What the text claims', '', 'Positive differences are for the claim; of FID and seconds, they are of '
-        'natural logarithms: 0.69 is half. p is corrected by Holm over all of them.', '',
-        '| scene | table | claim | n | difference [95 % interval] | p | verdict |', '|---|---|---|---|---|---|---|',
-    ]  # fmt: skip
+    rows = []
     for d in decided:
         name = {**MADE, **RESTORED, 'oa': 'OA'}[d.claim.metric]
         ends = d.difference.interval
         between = '–' if math.isnan(ends[0]) else f'[{ends[0]:+.3f}, {ends[1]:+.3f}]'
-        lines.append(
-            f'| {d.scene} | {d.claim.table} | {name}: {d.claim.first} better than {d.claim.second} | {d.difference.n} '
-            f'| {d.difference.mean:+.3f} {between} | {d.p_holm:.3f} | {d.verdict} |'
-        )
-    return [*lines, '']
+        claim = f'{name}: {d.claim.first} better than {d.claim.second}'
+        difference = f'{d.difference.mean:+.3f} {between}'
+        rows.append([d.scene, d.claim.table, claim, d.difference.n, difference, f'{d.p_holm:.3f}', d.result])
+    return [
+        '### What the text claims\n',
+        'Positive differences are for the claim; of FID and seconds, they are of natural logarithms: 0.69 is half. p '
+        'is corrected by Holm over all of them.\n',
+        markdown_table(['scene', 'table', 'claim', 'n', 'difference [95 % interval]', 'p', 'result'], rows),
+    ]
 
 
 def _table(scene: str, table: int, rows: Sequence[Row], listed: Sequence[Method]) -> list[str]:
     columns = MADE if table == 1 else {**RESTORED, **{m: MADE[m] for m in ('fid', 'recall', 'precision', 'parameters')}}
     first = rows[0]
+    found = {line['method']: line for line in means(rows, ['method'], list(columns))}
     lines = [
-        f'### Table {table}, {scene}', '',
+        [method.name, found[method.name]['n'], *(found[method.name].get(name) for name in columns)]
+        for method in listed
+        if method.name in found and table in method.tables
+    ]
+    return [
+        f'### Table {table}, {scene}\n',
         f'{first["train_images"]} training and {first["test_images"]} test images in seed {first["seed"]}, '
-        f'{first["compared"]} compared. Means over seeds with their 95 % intervals.', '',
-        f'| method | seeds | {" | ".join(columns.values())} |', '|---|---|' + '---|' * len(columns),
-    ]  # fmt: skip
-    for method in listed:
-        mine = [row for row in rows if row['method'] == method.name]
-        if mine and table in method.tables:
-            cells = [_mean([row[c] for row in mine if row.get(c) is not None]) for c in columns]
-            lines.append(f'| {method.name} | {len(mine)} | {" | ".join(cells)} |')
-    return [*lines, '']
-
-
-def _mean(values: Sequence[float]) -> str:
-    """A mean and half of its interval."""
-    if not values:
-        return '–'
-    mean, n = float(np.mean(values)), len(values)
-    if len(set(values)) == 1:
-        return f'{mean:.4g}'
-    return f'{mean:.3g} ± {float(t.ppf(0.975, n - 1)) * float(np.std(values, ddof=1)) / math.sqrt(n):.2g}'
+        f'{first["compared"]} compared. Means over seeds with their 95 % intervals.\n',
+        markdown_table(['method', 'seeds', *columns.values()], lines),
+    ]

@@ -1,6 +1,7 @@
-"""Ablation: plan, run, statistics."""
+"""Ablation: plan, run, statistics; `Experiment` for measurements that are no study."""
 
 from ..tasks import Classifier, Detector, Downstream, SceneClassifier, Segmenter
+from .experiment import Experiment
 from .plan import Arm, Setting, Study
 from .runner import run_study
 
@@ -9,6 +10,7 @@ __all__ = [
     'Classifier',
     'Detector',
     'Downstream',
+    'Experiment',
     'SceneClassifier',
     'Segmenter',
     'Setting',

@@ -52,11 +52,31 @@ def require_same_study(study: Study, folder: Path, results: int) -> None:
             f'note in {PLAN_FILE} what its scenes hold, so that they cannot be compared; choose another folder. hsiaug '
             'report still draws it'
         )
-    if other := _differences_of_common(found, study_identity(study)):
+    _refuse(_differences_of_common(found, study_identity(study)), folder, results, 'study', 'config')
+
+
+def refuse_differences(there: Any, here: Any, folder: Path, results: int, what: str) -> None:
+    """Refuse a run folder whose identity is another.
+
+    Args:
+        there: identity that the folder holds.
+        here: of what is about to be run.
+        folder: with results.
+        results: that it holds, for messages.
+        what: is run, for messages.
+
+    Raises:
+        ValueError: naming the fields that differ.
+    """
+    _refuse(list(differences(there, here)), folder, results, what, 'options')
+
+
+def _refuse(other: list[str], folder: Path, results: int, what: str, given: str) -> None:
+    if other:
         raise ValueError(
-            f'{folder} holds {results} results of another study, which differs in\n  '
+            f'{folder} holds {results} results of another {what}, which differs in\n  '
             + '\n  '.join(other[:8])
-            + '\nChoose another folder, or the config that it was started with'
+            + f'\nChoose another folder, or the {given} that it was started with'
         )
 
 

@@ -3,37 +3,28 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
-import platform
-import shlex
-import subprocess
-import sys
 from collections.abc import Collection, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from dataclasses import replace
-from importlib.metadata import PackageNotFoundError, version
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-import torch
-
-from .. import __version__
 from ..datasets import SampleSet
 from ..progress import progress_bar
 from ..records import read_json, short_digest, write_json
-from ..samples import LeakageError
 from ..scenes import Scene
-from ..settings import check_value
 from ..tasks.base import finite
 from .cells import Group
+from .environment import command
+from .environment import environment as environment
+from .experiment import measure_each
 from .identity import differences, require_same_study, study_identity
 from .names import file_stem
 from .plan import Arm, Setting, Study, arm_identity, splitter_identity
-from .results import PLAN_FILE, RESULTS_FILE, append_result, read_results
-from .workers import run_in_processes
-
-Engine = Literal['process', 'ray']
+from .results import PLAN_FILE, RESULTS_FILE, read_results
+from .workers import Engine, check_workers, naming, run_tasks
 
 
 def run_study(
@@ -65,9 +56,7 @@ def run_study(
             study; or if a cell has no result, naming it.
         KeyboardInterrupt: if it is interrupted, with all workers ended and finished cells recorded.
     """
-    if engine not in ('process', 'ray'):
-        raise ValueError(f"unknown engine {engine!r}; choose from 'process', 'ray'")
-    check_value('run_study', 'workers', workers, int)
+    check_workers('run_study', workers, engine)
     folder = Path(out).absolute()
     study = replace(study)  # which opens its scenes anew: a file may have changed since it was asked for cells
     planned = {cell.key for cell in study.all_cells()}
@@ -89,7 +78,9 @@ def run_study(
     missing = len(planned - done)
     with (
         progress_bar(progress, total=missing, unit='cell', desc=study.title, smoothing=0.05) as advance,
-        closing(_engine(engine, workers)(study, pending, folder, device, workers)) as running,
+        closing(
+            run_tasks(run_group, [(*one, folder, device) for one in pending], (study,), workers, engine, device)
+        ) as running,
     ):
         for finished in running:
             advance(finished)
@@ -105,35 +96,13 @@ def run_group(study: Study, setting: Setting, seed: int, folder: Path, device: s
     if not cells and not missing:
         return
     group = open_group(study, setting, seed, folder, device)
-    for cell in cells:
-        parent = multiprocessing.parent_process()
-        if parent is not None and not parent.is_alive():
-            raise SystemExit('the study was killed')  # an orphan must not race with the restarted study
-        with naming(str(cell)):
-            row = group.run(cell, study.metrics)
-        append_result(folder / RESULTS_FILE, row)
-        yield 1
+    yield from measure_each(
+        folder / RESULTS_FILE, ((str(cell), partial(group.run, cell, study.metrics)) for cell in cells)
+    )
     for arm, file in missing:
         with naming(f'{setting.scene}, {setting.budget}, fidelity of arm {arm.name!r}, seed {seed}'):
             record = group.measure_fidelity(arm)
         write_json(file, {**finite(record), 'key': _fidelity_key(study, setting, seed, arm)})
-
-
-@contextmanager
-def naming(what: str) -> Iterator[None]:
-    """Errors of one training or measurement say which of a study's it was.
-
-    Raises:
-        ValueError: instead of one, or of an error in numbers or of torch, that is raised inside.
-    """
-    try:
-        yield
-    except LeakageError:
-        raise
-    except (ValueError, ArithmeticError) as error:
-        raise ValueError(f'{what}: {error}') from error
-    except RuntimeError as error:  # torch's; it may be a bug, so it stays one
-        raise RuntimeError(f'{what}: {error}') from error
 
 
 def open_group(study: Study, setting: Setting, seed: int, folder: Path, device: str = 'cpu') -> Group:
@@ -209,69 +178,12 @@ def _open(study: Study, name: str) -> Scene | SampleSet:
     return _opened[2]
 
 
-_worker_study: Study | None = None
-
-
-def _start_worker(study: Study) -> None:
-    global _worker_study
-    _worker_study = study
-
-
-def _group_in_worker(setting: Setting, seed: int, folder: Path, device: str) -> int:
-    assert _worker_study is not None
-    return sum(run_group(_worker_study, setting, seed, folder, device))
-
-
-Groups = list[tuple[Setting, int]]
-
-
-def _in_process(study: Study, groups: Groups, folder: Path, device: str, workers: int) -> Iterator[int]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # as in a worker: sums over threads differ in the last bits
-    try:
-        for setting, seed in groups:
-            yield from run_group(study, setting, seed, folder, device)
-    finally:
-        torch.set_num_threads(threads)
-
-
-def _in_pool(study: Study, groups: Groups, folder: Path, device: str, workers: int) -> Iterator[int]:
-    tasks = [(setting, seed, folder, device) for setting, seed in groups]
-    return run_in_processes(_group_in_worker, tasks, workers, _start_worker, (study,))
-
-
-def _on_ray(study: Study, groups: Groups, folder: Path, device: str, workers: int) -> Iterator[int]:
-    try:
-        import ray
-    except ImportError as error:
-        raise ImportError("engine 'ray' needs the extra: pip install 'hsiaug[ray]'") from error
-    if not ray.is_initialized():
-        ray.init(num_cpus=None if 'RAY_ADDRESS' in os.environ else workers, log_to_driver=False)
-
-    @ray.remote(num_cpus=1, num_gpus=1 if device.startswith('cuda') else 0)  # type: ignore[untyped-decorator]
-    def remote(shared: Study, setting: Setting, seed: int) -> int:
-        torch.set_num_threads(1)
-        return sum(run_group(shared, setting, seed, folder, device))
-
-    shared = ray.put(study)
-    waiting = [remote.remote(shared, setting, seed) for setting, seed in groups]
-    while waiting:
-        ready, waiting = ray.wait(waiting)
-        yield from (int(n) for n in ray.get(ready))
-
-
-def _engine(engine: Engine, workers: int) -> Any:
-    if engine == 'ray':
-        return _on_ray
-    return _in_pool if workers > 1 else _in_process
-
-
 def describe(study: Study, device: str, workers: int) -> dict[str, Any]:
     """The plan as the report needs it: what was asked for, on which machine, by which command."""
     return {
         'title': study.title,
         'quick': study.quick,
-        'command': shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        'command': command(),
         'environment': environment(device),
         'workers': workers,
         'metrics': list(study.metrics),
@@ -287,37 +199,3 @@ def describe(study: Study, device: str, workers: int) -> dict[str, Any]:
         'classifiers': [c.name for c in study.classifiers],
         'cells': len(study.all_cells()),
     }  # fmt: skip
-
-
-def environment(device: str = 'cpu') -> dict[str, Any]:
-    """Hardware, versions and commit that a figure was measured with."""
-    versions = {'hsiaug': __version__, 'python': platform.python_version()}
-    for package in ('torch', 'torchgeo', 'numpy', 'scipy', 'scikit-learn', 'lightning'):
-        try:
-            versions[package] = version(package)
-        except PackageNotFoundError:
-            versions[package] = 'not installed'
-    return {'hardware': _hardware(device), 'device': device, 'versions': versions, 'commit': _commit()}
-
-
-def _hardware(device: str) -> str:
-    if device.startswith('cuda') and torch.cuda.is_available():
-        return str(torch.cuda.get_device_name(device))
-    model = platform.processor() or platform.machine()
-    try:
-        lines = Path('/proc/cpuinfo').read_text().splitlines()
-        model = next(line.split(':', 1)[1].strip() for line in lines if line.startswith('model name'))
-    except (OSError, StopIteration):
-        pass
-    return f'{model}, {os.cpu_count()} cores'
-
-
-def _commit() -> str:
-    here = Path(__file__).resolve().parent
-    try:
-        done = subprocess.run(
-            ['git', 'describe', '--always', '--dirty'], cwd=here, capture_output=True, text=True, timeout=5, check=True
-        )
-    except (OSError, subprocess.SubprocessError):
-        return 'unknown'
-    return done.stdout.strip() or 'unknown'

@@ -112,6 +112,16 @@ def paired_comparison(
     )
 
 
+def mean_interval(values: Sequence[float] | np.ndarray, confidence: float = 0.95) -> tuple[float, Interval]:
+    """Mean of values and its interval by Student's t; NaN ends of one value alone."""
+    d = np.asarray(values, dtype=np.float64)
+    mean = float(d.mean())
+    if len(d) < 2:
+        return mean, (float('nan'), float('nan'))
+    half = float(stats.t.ppf(0.5 + confidence / 2, len(d) - 1) * d.std(ddof=1) / len(d) ** 0.5)
+    return mean, (mean - half, mean + half)
+
+
 def _bca(d: np.ndarray, confidence: float) -> Interval:
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')  # degenerate resamples of very few pairs

@@ -6,17 +6,132 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from multiprocessing.connection import Connection, wait
-from typing import Any
+from typing import Any, Literal
 
 import torch
+
+from ..samples import LeakageError
+from ..settings import check_value
+
+Engine = Literal['process', 'ray']
+Task = tuple[Any, ...]
+Work = Callable[..., Iterator[int]]
 
 
 class WorkerDiedError(RuntimeError):
     """A worker process that something outside has ended."""
+
+
+def check_workers(who: str, workers: int, engine: Engine) -> None:
+    """Refuse a number of workers or an engine that there is not.
+
+    Raises:
+        ValueError: naming it.
+    """
+    if engine not in ('process', 'ray'):
+        raise ValueError(f"unknown engine {engine!r}; choose from 'process', 'ray'")
+    check_value(who, 'workers', workers, int)
+
+
+def run_tasks(
+    work: Work,
+    tasks: Sequence[Task],
+    shared: Task = (),
+    workers: int = 1,
+    engine: Engine = 'process',
+    device: str = 'cpu',
+) -> Generator[int, None, None]:
+    """Work through tasks, each on one thread, and yield how much is done as it comes.
+
+    Args:
+        work: a generator function at the top of a module; it yields 1 for each piece that it has recorded.
+        tasks: arguments of ``work``.
+        shared: arguments before these, the same for all; a process receives them once.
+        workers: processes (or Ray tasks) at once; 1 works in this process.
+        engine: ``'process'`` or ``'ray'`` (the ``ray`` extra).
+        device: that the work is done on; a Ray task takes a GPU for itself.
+
+    Raises:
+        WorkerDiedError: if a worker dies.
+        ImportError: if Ray is asked for and not installed.
+    """
+    if engine == 'ray':
+        yield from _on_ray(work, tasks, shared, workers, device)
+    elif workers > 1:
+        yield from run_in_processes(_work, [(work, task) for task in tasks], workers, _share, (shared,))
+    else:
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)  # as in a worker: sums over threads differ in the last bits
+        try:
+            for task in tasks:
+                yield from work(*shared, *task)
+        finally:
+            torch.set_num_threads(threads)
+
+
+_shared: Task = ()
+
+
+def _share(shared: Task) -> None:
+    global _shared
+    _shared = shared
+
+
+def _work(work: Work, task: Task) -> int:
+    return sum(work(*_shared, *task))
+
+
+def _on_ray(work: Work, tasks: Sequence[Task], shared: Task, workers: int, device: str) -> Iterator[int]:
+    try:
+        import ray
+    except ImportError as error:
+        raise ImportError("engine 'ray' needs the extra: pip install 'hsiaug[ray]'") from error
+    if not ray.is_initialized():
+        ray.init(num_cpus=None if 'RAY_ADDRESS' in os.environ else workers, log_to_driver=False)
+
+    @ray.remote(num_cpus=1, num_gpus=1 if device.startswith('cuda') else 0)  # type: ignore[untyped-decorator]
+    def remote(common: Task, task: Task) -> int:
+        torch.set_num_threads(1)
+        return sum(work(*common, *task))
+
+    common = ray.put(shared)
+    waiting = [remote.remote(common, task) for task in tasks]
+    while waiting:
+        ready, waiting = ray.wait(waiting)
+        yield from (int(n) for n in ray.get(ready))
+
+
+@contextmanager
+def naming(what: str) -> Iterator[None]:
+    """Errors of one training or measurement say which it was.
+
+    Raises:
+        ValueError: instead of one, or of an error in numbers or of torch, that is raised inside.
+    """
+    try:
+        yield
+    except LeakageError:
+        raise
+    except (ValueError, ArithmeticError) as error:
+        raise ValueError(f'{what}: {error}') from error
+    except RuntimeError as error:  # torch's; it may be a bug, so it stays one
+        raise RuntimeError(f'{what}: {error}') from error
+
+
+def end_if_orphaned() -> None:
+    """End a worker whose parent is gone: an orphan must not race with the restarted run.
+
+    Raises:
+        SystemExit: in that case.
+    """
+    parent = multiprocessing.parent_process()
+    if parent is not None and not parent.is_alive():
+        raise SystemExit('the run was killed')
 
 
 def run_in_processes(
@@ -73,4 +188,4 @@ def _end_with_parent(listening: Connection) -> None:
     os._exit(1)  # without clean-up: nobody is left who waits for it, and files are written whole or not at all
 
 
-__all__ = ['WorkerDiedError', 'run_in_processes']
+__all__ = ['Engine', 'WorkerDiedError', 'check_workers', 'end_if_orphaned', 'naming', 'run_in_processes', 'run_tasks']

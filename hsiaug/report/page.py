@@ -9,7 +9,7 @@ from pathlib import Path
 
 import matplotlib
 
-from ..ablation.runner import environment
+from ..ablation.environment import environment
 from ..datasets import SampleSplit, SyntheticBank
 from ..datasets.preview import preview_grid
 from ..metrics.values import TITLES, Measured

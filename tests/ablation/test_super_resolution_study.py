@@ -20,8 +20,8 @@ from hsiaug.systems.msrresgan.train import SuperResolutionConfig
 from hsiaug.trainers.segmentation import SegmenterConfig
 
 sys.path.insert(0, str(Path(__file__).parents[2] / 'benchmarks'))
-import super_resolution_table as table
-from super_resolution_figures import draw_table
+import super_resolution as table
+from super_resolution import draw_table
 
 TINY: dict[str, Any] = {
     'width': 4, 'blocks': 1, 'gradient_iterations': 2, 'iterations': 3, 'batch_size': 2, 'discriminator_width': 2,
@@ -67,10 +67,10 @@ def planned(seeds: int = 1) -> list[table.Cell]:
 def test_the_table_is_measured_resumed_and_drawn(tmp_path: Path, scenes: None) -> None:
     cells = planned(2)
     assert len(cells) == len({cell.key for cell in cells}) == 2 * 2 * len(table.NETWORKS)
-    for cell in cells[:10]:
-        table.run_cell(cell, tmp_path, tmp_path, 'cpu')
-    table.run_table(cells[:10], tmp_path, tmp_path)  # finds nothing to do
-    rows = table.read_results(tmp_path / 'results.jsonl')
+    rows = table.experiment(cells[:10], tmp_path, tmp_path).run(tmp_path, progress=False)
+    before = (tmp_path / 'results.jsonl').read_bytes()
+    assert table.experiment(cells[:10], tmp_path, tmp_path).run(tmp_path, progress=False) == rows
+    assert (tmp_path / 'results.jsonl').read_bytes() == before  # there was nothing to do
     assert [row['cell'] for row in rows] == [cell.key for cell in cells[:10]]
     by_network = {row['network']: row for row in rows if row['factor'] == 2}
     assert by_network['bicubic']['weights'] == 0
@@ -109,7 +109,7 @@ def test_the_order_is_shown_refuted_or_left_open() -> None:
     }  # fmt: skip
     sam = {network: [4.0 - value / 10 for value in values] for network, values in psnr.items()}
     rows = rows_of(psnr, sam)
-    verdicts = {(s.metric, s.first, s.second): s.verdict for s in table.steps(rows)}
+    verdicts = {(s.metric, s.first, s.second): s.result for s in table.steps(rows)}
     for metric in ('psnr', 'sam'):  # of the second, less is better
         assert verdicts[metric, 'msrresgan', 'msrresnet'] == 'open'
         assert verdicts[metric, 'msrresnet', 'srcnn'] == 'shown'
@@ -119,7 +119,7 @@ def test_the_order_is_shown_refuted_or_left_open() -> None:
     angle = next(s for s in table.against_bicubic(rows) if (s.metric, s.first) == ('sam', 'srgan'))
     assert angle.difference.mean == pytest.approx(-0.5)  # half a degree worse
     few = [row for row in rows if row['seed'] < 3]
-    assert {s.verdict for s in table.steps(few)} == {'open'}
+    assert {s.result for s in table.steps(few)} == {'open'}
     lonely = [row for row in rows if row['network'] in ('bicubic', 'msrresnet')]
     assert [s.first for s in table.steps(lonely)] == []
     text = table.markdown(rows)

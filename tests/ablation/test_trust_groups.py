@@ -17,8 +17,8 @@ from hsiaug.trainers import ClassifierConfig, fit_generator, training_data
 
 sys.path.insert(0, str(Path(__file__).parents[2] / 'benchmarks'))
 import trust
-from trust_groups import FoldGates, GatedArm, GatedSpectra
-from trust_table import NO_GATE, SEARCHES_FILE, gated_name, way_name
+from trust import FoldGates, GatedArm, GatedSpectra
+from trust_table import NO_GATE, gated_name, way_name
 
 SCENE = make_scene(32, 32)
 SPLITTER = HalvesSplit(per_class=12)
@@ -123,7 +123,7 @@ def test_gates_of_a_fold_are_fitted_once_whatever_the_generator() -> None:
     assert 1 not in rest.sample(40, seed=1)['label']
 
 
-def test_a_killed_study_goes_on_where_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_killed_study_resumes_where_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     part = replace(
         trust.PARTS['spectrum'],
         scenes={},
@@ -139,11 +139,11 @@ def test_a_killed_study_goes_on_where_it_was(tmp_path: Path, monkeypatch: pytest
     )
     monkeypatch.setitem(trust.PARTS, 'spectrum', part)
     plan = trust.study(tmp_path, 'spectrum', 1, ['simulated'], True)
-    ((setting, seed),) = plan.groups()
+    ((_, seed),) = plan.groups()
 
     def run(folder: Path) -> tuple[list[Any], list[Any]]:
-        trust.measure(tmp_path, folder, plan, setting, seed)
-        rows, races = read_results(folder / RESULTS_FILE), read_results(folder / SEARCHES_FILE)
+        found = trust.experiment('spectrum', plan, tmp_path, folder).run(folder, progress=False)
+        rows, races = ([row for row in found if ('gated' in row) == race] for race in (False, True))
         return [(r['arm'], r['ratio'], r['test']) for r in rows], [
             (r['gated']['standings'], r['either']) for r in races
         ]
@@ -171,6 +171,6 @@ def test_a_killed_study_goes_on_where_it_was(tmp_path: Path, monkeypatch: pytest
     again = run(folder)
     assert again[0] == whole[0]
     assert again[1][0][0] == whole[1][0][0]
-    before = (folder / RESULTS_FILE).read_bytes(), (folder / SEARCHES_FILE).read_bytes()
+    before = (folder / RESULTS_FILE).read_bytes()
     run(folder)
-    assert before == ((folder / RESULTS_FILE).read_bytes(), (folder / SEARCHES_FILE).read_bytes())
+    assert before == (folder / RESULTS_FILE).read_bytes()

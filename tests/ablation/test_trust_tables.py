@@ -13,7 +13,6 @@ from trust_report import markdown, write_tables
 from trust_table import (
     ADVISED,
     NO_GATE,
-    SEARCHES_FILE,
     Block,
     by_k,
     followed,
@@ -74,7 +73,7 @@ def planted(folder: Path, scenes: tuple[str, ...] = ('near', 'far', 'shut'), see
             kept = 0 if shut else 80
             rejected = {'samples': 100, 'kept': kept, 'rejected': {'range': 100 - kept, 'novelty': 5}}
             append_result(
-                folder / 'spectrum' / SEARCHES_FILE,
+                folder / 'spectrum' / RESULTS_FILE,
                 {'cell': f'{scene}{seed}', 'kind': 'spectrum', 'scene': scene, 'seed': seed, 'generator': 'gan',
                  **races, 'plain_cpu_seconds': 0.5, 'rejected': rejected},
             )  # fmt: skip
@@ -90,9 +89,9 @@ def test_the_chosen_policy_against_real_only(blocks: list[Block]) -> None:
     near, far, shut = primary(blocks)
     assert near['gain']['mean'] == pytest.approx(2.0, abs=0.06)
     assert far['gain']['mean'] == pytest.approx(4.0, abs=0.06)
-    assert near['verdict'] == far['verdict'] == 'non-inferior, gains'
+    assert near['conclusion'] == far['conclusion'] == 'non-inferior, gains'
     assert shut['gain']['mean'] == 0
-    assert shut['verdict'] == 'non-inferior: never mixes'
+    assert shut['conclusion'] == 'non-inferior: never mixes'
     assert [r['mixes'] for r in (near, far, shut)] == [1.0, 1.0, 0.0]
     assert near['p_gain_holm'] == pytest.approx(3 / 512)  # all ten of one sign, the smallest of three p values
     assert near['trainings'] == 18
@@ -116,9 +115,9 @@ def test_following_the_advice_of_the_others(blocks: list[Block]) -> None:
     assert near['advised'] == far['advised'] == shut['advised'] == ['gan, gated', 2.0]
     assert [row['gain']['mean'] for row in (near, far, shut)] == pytest.approx([2, 4, 0], abs=0.06)
     assert [row['mixes'] for row in (near, far, shut)] == [1.0, 1.0, 0.0]
-    assert near['verdict'] == 'non-inferior, gains'
-    told = {line['scene']: line['gain']['mean'] for line in lines(blocks) if line['policy'] == ADVISED}
-    assert told == {row['scene']: row['gain']['mean'] for row in (near, far, shut)}
+    assert near['conclusion'] == 'non-inferior, gains'
+    advised = {line['scene']: line['gain']['mean'] for line in lines(blocks) if line['policy'] == ADVISED}
+    assert advised == {row['scene']: row['gain']['mean'] for row in (near, far, shut)}
     assert followed(blocks[:1]) == []
     assert ADVISED not in {line['policy'] for line in lines(blocks[:1])}
 
@@ -172,8 +171,12 @@ def test_few_seeds_are_no_basis_and_files_are_written(tmp_path: Path) -> None:
 
 def test_a_killed_study_counts_seeds_that_are_whole(tmp_path: Path) -> None:
     folder = planted(tmp_path / 'run', ('near', 'far'))
-    path = folder / 'spectrum' / SEARCHES_FILE
-    kept = [line for line in path.read_text().splitlines() if json.loads(line)['seed'] != 9]
+    path = folder / 'spectrum' / RESULTS_FILE
+    kept = [
+        line
+        for line in path.read_text().splitlines()
+        if not ('gated' in (row := json.loads(line)) and row['seed'] == 9)
+    ]
     path.write_text('\n'.join(kept) + '\n')
     found = primary(read_blocks(folder)[0])
     assert [line['seeds'] for line in found] == [9, 9]

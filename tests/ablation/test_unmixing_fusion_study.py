@@ -1,5 +1,6 @@
 """The study of unmixing before fusion: its rivals, its claims, its arms, its scene."""
 
+import argparse
 import json
 import os
 import sys
@@ -11,6 +12,7 @@ import torch
 from mixtures import mixtures
 
 from hsiaug.ablation.arms import scene_arms
+from hsiaug.records import short_digest
 from hsiaug.systems.unmixing_fusion.abundances.train import AbundanceConfig
 from hsiaug.systems.unmixing_fusion.unmixing.train import UnmixingConfig, train_unmixing
 
@@ -26,13 +28,13 @@ CONFIG = UnmixingConfig.small(endmembers=3, widths=(8, 8, 12, 8, 8), steps=60, l
 
 def test_rivals_learn_to_restore_images() -> None:
     network = train_unmixing(DATA.x, DATA.spec.wavelengths, CONFIG)
-    spread = float(DATA.x.std(dim=(0, 2, 3)).mean())
+    std = float(DATA.x.std(dim=(0, 2, 3)).mean())
     weights = {name: value.clone() for name, value in network.state_dict().items()}
     for make, channels in ((rivals.autoencoder, 3), (rivals.reconstruction, DATA.spec.bands)):
         rival = rivals.train_rival(make, network, DATA.x, CONFIG, 0)
         code = rival.abundances(DATA.x)
         assert code.shape[1] == channels
-        assert float((rival.mix(code) - DATA.x).square().mean().sqrt()) < 0.7 * spread
+        assert float((rival.mix(code) - DATA.x).square().mean().sqrt()) < 0.7 * std
         again = rivals.train_rival(make, network, DATA.x, CONFIG, 0)
         assert torch.equal(again.abundances(DATA.x), code)
     assert all(torch.equal(value, weights[name]) for name, value in network.state_dict().items())
@@ -68,24 +70,41 @@ def rows(seeds: int, gap: float) -> list[tables.Row]:
 
 
 @pytest.mark.parametrize(
-    ('seeds', 'gap', 'verdict'),
+    ('seeds', 'gap', 'result'),
     [(10, 0.7, 'holds'), (10, -0.7, 'refuted'), (10, 0.0, 'open'), (3, 0.7, 'too few seeds')],
 )
-def test_claims_are_decided_by_paired_seeds(seeds: int, gap: float, verdict: str) -> None:
+def test_claims_are_decided_by_paired_seeds(seeds: int, gap: float, result: str) -> None:
     (decided,) = tables.decisions(rows(seeds, gap), [tables.Claim('style GAN', 'VAE', 'fid', 1)])
-    assert decided.verdict == verdict
+    assert decided.result == result
     assert abs(decided.difference.mean - gap) < 0.15  # a lower distance is better
-    assert verdict in '\n'.join(tables.verdicts([decided]))
+    assert result in '\n'.join(tables.results([decided]))
 
 
-def test_a_line_is_known_by_all_that_it_depends_on() -> None:
+def test_a_cell_is_known_by_all_that_it_depends_on() -> None:
     effort = tables.Effort({'vae': {'iterations': 3}, 'diffusion': {'iterations': 3}}, {'steps': 4}, alone=())
     longer = tables.Effort({'vae': {'iterations': 4}, 'diffusion': {'iterations': 3}}, {'steps': 4}, alone=())
     vae, real = (tables.Method(name, make, (1,), 'vae') for name, make in (('VAE', 'fusion'), ('real', 'real')))
-    assert tables.key('a', 0, vae, effort) == tables.key('a', 0, vae, effort)
-    assert tables.key('a', 0, vae, effort) != tables.key('a', 1, vae, effort)
-    assert tables.key('a', 0, vae, effort) != tables.key('a', 0, vae, longer)
-    assert tables.key('a', 0, real, effort) == tables.key('a', 0, real, longer)
+    key = lambda *of: short_digest(tables.cell(*of))  # noqa: E731
+    assert key('a', 0, vae, effort) == key('a', 0, vae, effort)
+    assert key('a', 0, vae, effort) != key('a', 1, vae, effort)
+    assert key('a', 0, vae, effort) != key('a', 0, vae, longer)
+    assert key('a', 0, real, effort) == key('a', 0, real, longer)
+
+
+def test_tables_are_measured_and_resumed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[str] = []
+    monkeypatch.setattr(
+        tables, 'Bench', lambda root, rgb, out, scene, seed, *rest: argparse.Namespace(scene=scene, seed=seed)
+    )
+    monkeypatch.setattr(tables, 'measured', lambda bench, method: calls.append(method.name) or {'fid': 1.0})
+    effort = tables.Effort({'vae': {}, 'style_gan': {}, 'diffusion': {}}, {'steps': 4}, (3, 5), ('diffusion',))
+    wanted = tables.methods(effort)
+    for _ in range(2):
+        rows = tables.experiment([('a', 0), ('a', 1)], tmp_path, tmp_path, tmp_path, effort, wanted, 'cpu').run(
+            tmp_path, progress=False
+        )
+    assert [(row['seed'], row['method']) for row in rows] == [(seed, m.name) for seed in (0, 1) for m in wanted]
+    assert calls == 2 * [m.name for m in wanted]
 
 
 def test_arms_are_there_when_asked_for() -> None:

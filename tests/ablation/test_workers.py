@@ -7,33 +7,31 @@ from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parents[2] / 'benchmarks'))
-
-from workers import run_in_workers
+from hsiaug.ablation.workers import run_in_processes
 
 
 def test_every_task_is_run(tmp_path: Path) -> None:
     tasks = [(f'open({str(tmp_path / str(k))!r}, "w").write("{k}")',) for k in range(5)]
-    run_in_workers(exec, tasks, 2, 'tasks', 'task')
+    list(run_in_processes(exec, tasks, 2))
     assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {str(k): str(k) for k in range(5)}
 
 
 def test_the_first_failure_ends_all(tmp_path: Path) -> None:
     slow = [(f'import time; time.sleep(0.2); open({str(tmp_path / str(k))!r}, "w")',) for k in range(12)]
     with pytest.raises(ZeroDivisionError):
-        run_in_workers(exec, [('1 / 0',), *slow], 1, 'tasks', 'task')
+        list(run_in_processes(exec, [('1 / 0',), *slow], 1))
     assert len(list(tmp_path.iterdir())) < 6  # those that the pool had already handed out
 
 
-def test_a_worker_that_dies_is_told(tmp_path: Path) -> None:
+def test_a_worker_that_dies_is_reported(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError, match='a worker process has died'):
-        run_in_workers(exec, [('import os; os._exit(9)',)], 1, 'tasks', 'task')
+        list(run_in_processes(exec, [('import os; os._exit(9)',)], 1))
 
 
 ENDLESS = """
 import signal, sys, time
 sys.path[:0] = {paths!r}
-from workers import run_in_workers
+from hsiaug.ablation.workers import run_in_processes
 
 def stop(number, frame):
     raise KeyboardInterrupt
@@ -42,7 +40,7 @@ if __name__ == '__main__':
     if {handled}:
         signal.signal(signal.SIGTERM, stop)
     work = "import os, time; open({folder!r} + str(os.getpid()), 'w').close(); time.sleep(600)"
-    run_in_workers(exec, [(work,)] * 4, 2, 'tasks', 'task')
+    list(run_in_processes(exec, [(work,)] * 4, 2))
 """
 
 
@@ -62,7 +60,7 @@ def running(pid: int) -> bool:
 def test_no_worker_outlives_its_parent(tmp_path: Path, number: signal.Signals, handled: bool) -> None:
     (tmp_path / 'pids').mkdir()
     root = Path(__file__).parents[2]
-    paths = [str(root), str(root / 'benchmarks')]
+    paths = [str(root)]
     script = tmp_path / 'script.py'
     script.write_text(ENDLESS.format(paths=paths, folder=f'{tmp_path / "pids"}/', handled=handled))
     parent = subprocess.Popen([sys.executable, str(script)], stderr=subprocess.PIPE, start_new_session=True)

@@ -1,30 +1,32 @@
-"""MSRResGAN and its baselines measured on real scenes: one cell per scene, factor, network and seed."""
+"""MSRResGAN and its baselines measured on real scenes: cells, statistics, tables and figures."""
 
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
 import torch
+from matplotlib.figure import Figure
 from real_scenes import AVIRIS_NM, _load, houston18, jasper_ridge, salinas_a
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
-from workers import run_in_workers
 
-from hsiaug.ablation.results import RESULTS_FILE, append_result, read_results
+from hsiaug.ablation import Experiment
+from hsiaug.ablation.experiment import markdown_table
 from hsiaug.ablation.statistics import PairedComparison, holm, paired_comparison
 from hsiaug.datasets import PatchDataset
+from hsiaug.datasets.preview import BandAxis, false_colour, stretch_limits
 from hsiaug.engine import Run
 from hsiaug.functional.degradation import degrade
 from hsiaug.metrics.super_resolution import super_resolution_scores
-from hsiaug.samples import require_unseen
+from hsiaug.records import short_digest
+from hsiaug.samples import SampleSpec, require_unseen
 from hsiaug.scenes import PatchSplitter, Scene
 from hsiaug.systems.msrresgan.build import Network
 from hsiaug.systems.msrresgan.model import CHUNK
@@ -50,6 +52,7 @@ ABU = (
 )  # fmt: skip
 ABU_BANDS = 96
 SHOWN = 4  # test windows that are kept for figures
+Row = dict[str, Any]
 
 
 def abu(root: Path) -> Scene:
@@ -108,9 +111,8 @@ class Cell:
 
     @property
     def key(self) -> str:
-        """16 hex digits that identify it."""
-        text = json.dumps(dataclasses.asdict(self), sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
+        """Name of its files."""
+        return short_digest(self)
 
 
 def cells(
@@ -134,8 +136,8 @@ def restored(generator: Any, high: Tensor, config: SuperResolutionConfig) -> Ten
     return torch.cat([generator(part.to(generator.device)).cpu() for part in low.split(CHUNK)])
 
 
-def run_cell(cell: Cell, root: Path, out: Path, device: str) -> None:
-    """Train and measure one network, and record it; the first seed's pictures are kept."""
+def measure(cell: Cell, root: Path, out: Path, device: str) -> Row:
+    """Train and measure one network; the first seed's pictures are kept."""
     scene = open_scene(root, cell.scene)
     split = splitter(cell.scene, cell.size)(scene, cell.seed)
     data, test = training_data(scene, split), PatchDataset.from_scene(scene, split, 'test')
@@ -151,28 +153,21 @@ def run_cell(cell: Cell, root: Path, out: Path, device: str) -> None:
         (out / 'pictures').mkdir(parents=True, exist_ok=True)
         kept = {'restored': image[at].contiguous(), 'original': test.image[at].contiguous()}
         save_file(kept, out / 'pictures' / f'{cell.key}.safetensors')
-    append_result(out / RESULTS_FILE, {
-        'cell': cell.key, 'scene': cell.scene, 'factor': cell.config.factor, 'network': cell.config.network,
-        'seed': cell.seed, 'split': split.fingerprint, 'train_windows': len(data.x), 'test_windows': len(test),
-        'train_pixels': len(split.pixels('train')), 'test_pixels': len(split.test), 'bands': data.spec.bands,
-        'weights': sum(p.numel() for p in generator.network.parameters()),
-        **dataclasses.asdict(scores),
-    })  # fmt: skip
+    return {
+        'factor': cell.config.factor, 'network': cell.config.network, 'split': split.fingerprint,
+        'train_windows': len(data.x), 'test_windows': len(test), 'train_pixels': len(split.pixels('train')),
+        'test_pixels': len(split.test), 'bands': data.spec.bands,
+        'weights': sum(p.numel() for p in generator.network.parameters()), **dataclasses.asdict(scores),
+    }  # fmt: skip
 
 
-def run_table(planned: Sequence[Cell], root: Path, out: Path, workers: int = 1, device: str = 'cpu') -> None:
-    """Run what is still missing; a killed run loses at most the cells in hand, and these go on from checkpoints."""
-    done = {row['cell'] for row in read_results(out / RESULTS_FILE)}
-    pending = [cell for cell in planned if cell.key not in done]
-    if not pending:
-        return
-    tasks = [(cell, root, out, device) for cell in pending]
-    run_in_workers(run_cell, tasks, workers, 'super-resolution', 'cell')
+def experiment(planned: Sequence[Cell], root: Path, out: Path, device: str = 'cpu') -> Experiment:
+    """The table; a killed run loses at most the cells in hand, whose trainings resume from checkpoints."""
+    out = out.absolute()
+    return Experiment('Super-resolution of real cubes', planned, partial(measure, root=root, out=out, device=device))
 
 
 # --- statistics -----------------------------------------------------------------------------------------------------
-
-Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -188,7 +183,7 @@ class Step:
     p_holm: float | None = None
 
     @property
-    def verdict(self) -> str:
+    def result(self) -> str:
         """Whether ``first`` is better, by the p value corrected within the claimed order."""
         if self.p_holm is None or self.p_holm >= 0.05 or not self.difference.basis_for_claims:
             return 'open'
@@ -244,41 +239,157 @@ def _unit(metric: str, value: float) -> float:
 
 def markdown(rows: Sequence[Row]) -> str:
     """Means over seeds, then the claimed order and the gain over interpolation with their intervals."""
-    lines = []
+    parts = []
     for scene, factor in _groups(rows):
         here = [row for row in rows if (row['scene'], row['factor']) == (scene, factor)]
-        first = here[0]
-        lines += [
-            f'### {scene}, factor {factor}', '',
-            f'{first["bands"]} bands; of seed {first["seed"]} {first["train_windows"]} training and '
-            f'{first["test_windows"]} test windows. Means over seeds.', '',
-            f'| network | seeds | weights | {" | ".join(METRICS.values())} |', '|---|---|---|' + '---|' * len(METRICS),
-        ]  # fmt: skip
+        first, lines = here[0], []
         for network in NETWORKS:
             if mine := [row for row in here if row['network'] == network]:
-                means = [f'{np.mean([_unit(m, row[m]) for row in mine]):.4g}' for m in METRICS]
-                lines.append(f'| {network} | {len(mine)} | {mine[0]["weights"]} | {" | ".join(means)} |')
-        lines.append('')
+                scores = [float(np.mean([_unit(m, row[m]) for row in mine])) for m in METRICS]
+                lines.append([network, len(mine), mine[0]['weights'], *scores])
+        parts += [
+            f'### {scene}, factor {factor}\n',
+            f'{first["bands"]} bands; of seed {first["seed"]} {first["train_windows"]} training and '
+            f'{first["test_windows"]} test windows. Means over seeds.\n',
+            markdown_table(['network', 'seeds', 'weights', *METRICS.values()], lines),
+        ]
+    header = [
+        'scene',
+        'factor',
+        'metric',
+        'comparison',
+        'n',
+        'difference [95 % interval]',
+        '2nd interval',
+        'p',
+        'result',
+    ]
     for title, found in (
         ('The claimed order, step by step (p by Holm over all of them)', steps(rows)),
         ('Against interpolation (exploratory)', against_bicubic(rows)),
     ):
-        lines += [
-            f'### {title}', '', 'Positive differences mean that the first is better, in dB and degrees; the second '
-            'interval allows for the overlap of splits (Nadeau and Bengio).', '',
-            '| scene | factor | metric | comparison | n | difference [95 % interval] | 2nd interval | p | verdict |',
-            '|---|---|---|---|---|---|---|---|---|',
-        ]  # fmt: skip
+        lines = []
         for s in found:
             d, p = s.difference, s.difference.p if s.p_holm is None else s.p_holm
-            verdict = '' if s.p_holm is None else s.verdict
             lines.append(
-                f'| {s.scene} | {s.factor} | {s.metric.upper()} | {s.first} − {s.second} | {d.n} | {d.mean:+.3f} '
-                f'{_interval(d.interval)} | {_interval(d.corrected)} | {p:.3f} | {verdict} |'
-            )
-        lines.append('')
-    return '\n'.join(lines)
+                [
+                    s.scene, s.factor, s.metric.upper(), f'{s.first} − {s.second}', d.n,
+                    f'{d.mean:+.3f} {_interval(d.interval)}', _interval(d.corrected), f'{p:.3f}',
+                    '' if s.p_holm is None else s.result,
+                ]
+            )  # fmt: skip
+        parts += [
+            f'### {title}\n',
+            'Positive differences mean that the first is better, in dB and degrees; the second interval allows for the '
+            'overlap of splits (Nadeau and Bengio).\n',
+            markdown_table(header, lines),
+        ]
+    return '\n'.join(parts)
 
 
 def _interval(ends: tuple[float, float]) -> str:
     return '–' if ends[0] != ends[0] else f'[{ends[0]:+.3f}, {ends[1]:+.3f}]'
+
+
+# --- figures --------------------------------------------------------------------------------------------------------
+
+COLOURS = {'bicubic': '#8C8C8C', 'srcnn': '#E69F00', 'srgan': '#CC79A7', 'msrresnet': '#56B4E9', 'msrresgan': '#D55E00'}
+
+
+def draw_table(cells: list[Cell], root: Path, out: Path) -> list[Path]:
+    """Draw the kept pictures of a table's first seed, one figure per scene and factor.
+
+    Args:
+        cells: of the table.
+        root: folder of the real scenes, for the wavelengths.
+        out: run folder.
+
+    Returns:
+        paths of the figures.
+    """
+    groups = dict.fromkeys((cell.scene, cell.config.factor) for cell in cells)
+    (out / 'figures').mkdir(parents=True, exist_ok=True)
+    paths = []
+    for scene, factor in groups:
+        mine = [c for c in cells if (c.scene, c.config.factor, c.seed) == (scene, factor, 0)]
+        files = {c.config.network: out / 'pictures' / f'{c.key}.safetensors' for c in mine}
+        found = {name: load_file(file) for name, file in files.items() if file.exists()}
+        if 'bicubic' not in found:
+            continue
+        spec = open_scene(root, scene).spec()
+        original = _mosaic(found['bicubic']['original'])
+        low = degrade(original[None], factor, mine[0].config.mtf)[0]
+        restored = {name: _mosaic(found[name]['restored']) for name in NETWORKS if name in found}
+        paths.append(out / 'figures' / f'restored-{scene}-factor-{factor}.png')
+        plot_restored(original, low, restored, spec, f'{scene}, factor {factor}').savefig(paths[-1], dpi=110)
+    return paths
+
+
+def _mosaic(windows: Tensor) -> Tensor:
+    """(C, H, n W) windows (n, C, H, W) side by side, four of them in two rows."""
+    rows = windows.split(2) if len(windows) == 4 else [windows]
+    return torch.cat([torch.cat(list(row), dim=2) for row in rows], dim=1)
+
+
+def plot_restored(original: Tensor, low: Tensor, restored: dict[str, Tensor], spec: SampleSpec, title: str) -> Figure:
+    """Pictures in false colour, one band, errors of all bands on one scale, and spectra of three pixels.
+
+    Args:
+        original: (C, H, W).
+        low: (C, H/k, W/k) what was given to the networks.
+        restored: (C, H, W) by network, ``'bicubic'`` among them.
+        spec: what they hold.
+        title: of the figure.
+    """
+    columns = {'original': original, 'low resolution': low, **restored}
+    band = int(original.flatten(1).std(dim=1).argmax())  # the one with most to restore
+    where = f'{spec.wavelengths[band]:.0f} nm' if spec.wavelengths else f'band {band}'
+    errors = {name: (image - original).square().mean(dim=0).sqrt() for name, image in restored.items()}
+    figure = Figure(figsize=(1.9 * len(columns), 8.6), layout='constrained')
+    figure.suptitle(title)
+    grid = figure.add_gridspec(4, len(columns), height_ratios=[1, 1, 1, 1.25])
+    limits, scale = stretch_limits(original, spec.wavelengths), float(errors['bicubic'].quantile(0.98))
+    grey = [float(original[band].quantile(q)) for q in (0.01, 0.99)]
+    for column, (name, image) in enumerate(columns.items()):
+        axes = [figure.add_subplot(grid[row, column]) for row in range(3)]
+        axes[0].imshow(false_colour(image, spec.wavelengths, limits), interpolation='nearest')
+        axes[0].set_title(name, fontsize=9)
+        axes[1].imshow(image[band].numpy(), cmap='gray', vmin=grey[0], vmax=grey[1], interpolation='nearest')
+        if name in errors:
+            shown = axes[2].imshow(errors[name].numpy(), cmap='magma', vmin=0, vmax=scale, interpolation='nearest')
+            ratio = float(errors[name].square().mean().sqrt() / errors['bicubic'].square().mean().sqrt())
+            axes[2].set_title(f'{ratio:.2f} of bicubic', fontsize=8)
+        for axis in axes:
+            axis.set_xticks([])
+            axis.set_yticks([])
+            axis.set_visible(axis is not axes[2] or name in errors)
+        if column == 0:
+            axes[0].set_ylabel('false colour', fontsize=8)
+            axes[1].set_ylabel(where, fontsize=8)
+    figure.colorbar(shown, ax=axes[2], fraction=0.05).set_label('error, root of mean over bands', fontsize=7)
+    _draw_spectra(figure, grid, original, restored, spec, errors['bicubic'])
+    return figure
+
+
+def _draw_spectra(
+    figure: Figure, grid: Any, original: Tensor, restored: dict[str, Tensor], spec: SampleSpec, error: Tensor
+) -> None:
+    """Spectra of the pixels where interpolation errs most, at the ninth decile, and at the median."""
+    bands, width = BandAxis(spec), original.shape[-1]
+    order = error.flatten().argsort(descending=True)
+    panels = grid[3, :].subgridspec(1, 3)
+    for panel, (share, name) in enumerate(((0.0, 'most'), (0.1, 'more than at 90 %'), (0.5, 'as at the median'))):
+        pixel = int(order[int(share * (len(order) - 1))])
+        row, column = divmod(pixel, width)
+        axes = figure.add_subplot(panels[panel])
+        axes.plot(bands.broken(bands.x), bands.broken(original[:, row, column].numpy()), 'k', lw=1.6, label='original')
+        for network, image in restored.items():
+            values = bands.broken(image[:, row, column].numpy())
+            axes.plot(bands.broken(bands.x), values, color=COLOURS[network], lw=0.9, label=network)
+        axes.set_title(f'pixel ({row}, {column}): interpolation errs {name}', fontsize=8)
+        shown = torch.stack([original, restored['bicubic']])[:, :, row, column]
+        axes.set_ylim(min(0.0, float(shown.min())), 1.1 * float(shown.max()))  # others may leave it
+        bands.label(axes)
+        if panel == 0:
+            axes.set_ylabel(spec.unit or 'value', fontsize=8)
+            axes.legend(fontsize=6.5, frameon=False)

@@ -1,0 +1,55 @@
+"""What a figure was measured with: hardware, versions, commit, command."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shlex
+import subprocess
+import sys
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from .. import __version__
+
+
+def command() -> str:
+    """The command line of this process."""
+    return shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
+
+
+def environment(device: str = 'cpu') -> dict[str, Any]:
+    """Hardware, versions and commit that a figure was measured with."""
+    versions = {'hsiaug': __version__, 'python': platform.python_version()}
+    for package in ('torch', 'torchgeo', 'numpy', 'scipy', 'scikit-learn', 'lightning'):
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            versions[package] = 'not installed'
+    return {'hardware': _hardware(device), 'device': device, 'versions': versions, 'commit': _commit()}
+
+
+def _hardware(device: str) -> str:
+    if device.startswith('cuda') and torch.cuda.is_available():
+        return str(torch.cuda.get_device_name(device))
+    model = platform.processor() or platform.machine()
+    try:
+        lines = Path('/proc/cpuinfo').read_text().splitlines()
+        model = next(line.split(':', 1)[1].strip() for line in lines if line.startswith('model name'))
+    except (OSError, StopIteration):
+        pass
+    return f'{model}, {os.cpu_count()} cores'
+
+
+def _commit() -> str:
+    here = Path(__file__).resolve().parent
+    try:
+        done = subprocess.run(
+            ['git', 'describe', '--always', '--dirty'], cwd=here, capture_output=True, text=True, timeout=5, check=True
+        )
+    except (OSError, subprocess.SubprocessError):
+        return 'unknown'
+    return done.stdout.strip() or 'unknown'

@@ -1,0 +1,203 @@
+"""Measurements that are no study of arms: cells, each measured once and recorded, resumable, in worker processes."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from ..progress import progress_bar
+from ..records import json_ready, read_json, short_digest, write_json
+from ..tasks.base import finite
+from .environment import command, environment
+from .identity import refuse_differences
+from .results import PLAN_FILE, RESULTS_FILE, append_result, read_results
+from .statistics import mean_interval
+from .workers import Engine, check_workers, end_if_orphaned, naming, run_tasks
+
+Record = dict[str, Any]
+SUMMARY_FILE, TABLE_FILE = 'summary.json', 'table.md'
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """Cells, each of which is measured once.
+
+    Args:
+        title: of the tables.
+        cells: frozen dataclasses, the settings of one measurement each; two cells of equal fields are one.
+        measure: a function at the top of a module, or a partial one, that gives the JSON-ready record of a cell.
+        settings: what the record of a cell depends on beside its own fields.
+        group: what cells share that should be made once: cells of one group are measured one after another in one
+            process, where ``measure`` may keep what they share, for example with ``functools.lru_cache(maxsize=1)``.
+        about: more that the plan and the summary say, which decides on no result.
+
+    .. versionadded:: 0.1
+    """
+
+    title: str
+    cells: Sequence[Any]
+    measure: Callable[[Any], Mapping[str, Any]]
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    group: Callable[[Any], Hashable] = short_digest
+    about: Mapping[str, Any] = field(default_factory=dict)
+
+    def run(
+        self,
+        out: str | os.PathLike[str],
+        workers: int = 1,
+        engine: Engine = 'process',
+        device: str = 'cpu',
+        progress: bool = True,
+    ) -> list[Record]:
+        """Measure what is still missing, and give the records of all cells in their order.
+
+        Every finished cell is one line of ``results.jsonl``: its fields, its record and its key, ``'cell'``. A killed
+        run loses at most the cells in hand, and the same call resumes it.
+
+        Args:
+            out: run folder.
+            workers: processes (or Ray tasks) at once, one thread each; 1 measures in this process.
+            engine: ``'process'`` or ``'ray'``.
+            device: that is measured on, for the record; ``measure`` has to use it.
+            progress: show a progress bar with an estimate.
+
+        Raises:
+            ValueError: if the folder holds results of another experiment, naming what differs.
+        """
+        check_workers(self.title, workers, engine)
+        folder = Path(out).absolute()
+        done = {row['cell'] for row in read_results(folder / RESULTS_FILE)}
+        if done:
+            self._require_same(folder, len(done))
+        write_json(folder / PLAN_FILE, {**self._plan(device), 'workers': workers})
+        groups: dict[Hashable, list[Any]] = {}
+        for key, cell in self._by_key().items():
+            if key not in done:
+                groups.setdefault(self.group(cell), []).append(cell)
+        tasks, missing = [(cells,) for cells in groups.values()], sum(map(len, groups.values()))
+        with (
+            progress_bar(progress, total=missing, unit='cell', desc=self.title, smoothing=0.05) as advance,
+            closing(run_tasks(_measure, tasks, (self.measure, folder), workers, engine, device)) as running,
+        ):
+            for finished in running:
+                advance(finished)
+        return self.records(folder)
+
+    def records(self, out: str | os.PathLike[str]) -> list[Record]:
+        """What has been measured of the cells, in their order."""
+        found = {row['cell']: row for row in read_results(Path(out) / RESULTS_FILE)}
+        return [found[key] for key in self._by_key() if key in found]
+
+    def write(self, out: str | os.PathLike[str], text: str, records: Any, device: str = 'cpu') -> str:
+        """Write ``table.md`` and ``summary.json``, which name the command, hardware, versions and commit.
+
+        Args:
+            out: run folder.
+            text: tables in Markdown.
+            records: what they show, JSON-ready.
+            device: that was measured on.
+
+        Returns:
+            the text of ``table.md``.
+        """
+        folder, plan = Path(out), self._plan(device)
+        where = plan['environment']
+        versions = ', '.join(f'{name} {version}' for name, version in where['versions'].items())
+        head = f'`{plan["command"]}`; {where["hardware"]}; commit {where["commit"]}; {versions}.'
+        text = f'# {self.title}\n\n{head}\n\n{text}'
+        write_json(folder / SUMMARY_FILE, {**plan, 'table': finite(records)})
+        (folder / TABLE_FILE).write_text(text)
+        return text
+
+    def _by_key(self) -> dict[str, Any]:
+        return {short_digest(cell): cell for cell in self.cells}
+
+    def _plan(self, device: str) -> Record:
+        identity = {'title': self.title, 'settings': json_ready(self.settings)}
+        facts = {'title': self.title, 'command': command(), 'environment': environment(device)}
+        return {**json_ready(self.about), **facts, 'identity': identity, 'cells': len(self._by_key())}
+
+    def _require_same(self, folder: Path, results: int) -> None:
+        file = folder / PLAN_FILE
+        found = read_json(file, 'the plan of an experiment').get('identity') if file.is_file() else None
+        if not isinstance(found, dict):
+            raise ValueError(
+                f'{folder} holds {results} results and no {PLAN_FILE} that says of which experiment; choose another'
+            )
+        refuse_differences(found, self._plan('cpu')['identity'], folder, results, 'experiment')
+
+
+def measure_each(file: Path, cells: Iterable[tuple[str, Callable[[], Record]]]) -> Iterator[int]:
+    """Measure cells and append each as it is done, yielding 1 for each.
+
+    Args:
+        file: of results.
+        cells: what each is, for messages, and how it is measured.
+    """
+    for what, measure in cells:
+        end_if_orphaned()
+        with naming(what):
+            row = measure()
+        append_result(file, row)
+        yield 1
+
+
+def _measure(measure: Callable[[Any], Mapping[str, Any]], folder: Path, cells: Sequence[Any]) -> Iterator[int]:
+    """Measure the cells of one group."""
+    yield from measure_each(folder / RESULTS_FILE, ((str(cell), partial(_row, measure, cell)) for cell in cells))
+
+
+def _row(measure: Callable[[Any], Mapping[str, Any]], cell: Any) -> Record:
+    return {**json_ready(cell), **measure(cell), 'cell': short_digest(cell)}
+
+
+# --- tables -----------------------------------------------------------------------------------------------------------
+
+
+def means(rows: Iterable[Mapping[str, Any]], by: Sequence[str], of: Sequence[str]) -> list[Record]:
+    """Mean and 95 % interval of some values, for each combination of others, in the order of rows.
+
+    Args:
+        rows: records.
+        by: fields that are kept.
+        of: fields that are averaged over all else, for example over seeds; rows that lack one are left out of it.
+
+    Returns:
+        records of ``by``, ``'n'``, and ``{'mean', 'low', 'high'}`` for each of ``of``.
+    """
+    groups: dict[tuple[Any, ...], list[Mapping[str, Any]]] = {}
+    for row in rows:
+        groups.setdefault(tuple(row[name] for name in by), []).append(row)
+    table = []
+    for key, mine in groups.items():
+        found: Record = {**dict(zip(by, key, strict=True)), 'n': len(mine)}
+        for name in of:
+            if values := [row[name] for row in mine if row.get(name) is not None]:
+                mean, (low, high) = mean_interval(values)
+                found[name] = {'mean': mean, 'low': low, 'high': high}
+        table.append(found)
+    return table
+
+
+def markdown_table(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+    """A table in Markdown; see :func:`as_text` for what stands in its cells."""
+    lines = [header, ['---'] * len(header), *([as_text(value) for value in row] for row in rows)]
+    return '\n'.join('| ' + ' | '.join(cells) + ' |' for cells in lines) + '\n'
+
+
+def as_text(value: Any) -> str:
+    """A value in a table: means with half of their interval, numbers in four digits, a dash where there is none."""
+    if value is None:
+        return '–'
+    if isinstance(value, Mapping):
+        half = (value['high'] - value['low']) / 2
+        return f'{value["mean"]:.3g} ± {half:.2g}' if half > 0 else f'{value["mean"]:.4g}'
+    return f'{value:.4g}' if isinstance(value, float) else str(value)
+
+
+__all__ = ['Experiment', 'as_text', 'markdown_table', 'means', 'measure_each']
