@@ -2,7 +2,7 @@
 
     python benchmarks/collect_evidence.py
 
-Reads ``benchmarks/results`` and writes ``hsiaug/quality/evidence.json``. Only studies with claims are read: of sources
+Reads ``benchmarks/results`` and writes ``hsiaug/evidence.json``. Only studies with claims are read: of sources
 at their defaults on scenes that these were not chosen on, and of learned generators, which nobody tuned.
 """
 
@@ -16,13 +16,14 @@ from scipy import stats
 from hsiaug.records import read_json, write_json
 
 ROOT = Path(__file__).resolve().parents[1]
-RESULTS, FILE = ROOT / 'benchmarks' / 'results', ROOT / 'hsiaug' / 'quality' / 'evidence.json'
+RESULTS, FILE = ROOT / 'benchmarks' / 'results', ROOT / 'hsiaug' / 'evidence.json'
 TRUSTED = ('spectral_gan', 'gaussian', 'two_stream_diffusion')
 
 
 def collect(results: Path) -> list[dict[str, Any]]:
     """All entries."""
-    return [*_sources(results, 'confirm'), *_sources(results, 'confirm-all'), *_trust(results)]
+    confirmed = sorted(file.parent.name for file in results.glob('spectra_sources/confirm*/table.json'))
+    return [*(entry for part in confirmed for entry in _sources(results, part)), *_trust(results)]
 
 
 def _sources(results: Path, part: str) -> list[dict[str, Any]]:

@@ -118,9 +118,11 @@ def test_real_data_are_named_in_several_ways(
     assert found[4] == (make_splitter('halves')(open_scene(*files), 3).fingerprint, False)
 
 
-def test_the_readme_evaluates_as_one_can(capsys: pytest.CaptureFixture[str]) -> None:
-    commands = re.findall(r'^hsiaug (evaluate [^#\n]+)', (CONFIGS.parent / 'README.md').read_text(), re.MULTILINE)
-    assert len(commands) >= 4
+def test_the_readme_and_the_pages_evaluate_as_one_can(capsys: pytest.CaptureFixture[str]) -> None:
+    root = CONFIGS.parent
+    pages = '\n'.join(page.read_text() for page in (root / 'README.md', *sorted((root / 'docs').rglob('*.md'))))
+    commands = re.findall(r'^hsiaug (evaluate [^#\n]+)', pages, re.MULTILINE)
+    assert len(commands) >= 3
     for command in commands:
         with pytest.raises(SystemExit) as stopped:
             main([*command.split(), '--print_config'])

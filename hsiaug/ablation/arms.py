@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, replace
 from typing import Any
 
+from ..evidence import recommended_ratio
 from ..samples import Kind
 from ..systems.training import trainer_of
 from .plan import Arm, Study
@@ -143,6 +144,32 @@ def super_resolution_arms(settings: dict[str, Any] | None = None) -> tuple[Arm, 
     )
 
 
+def at_defaults(
+    arms: Iterable[Arm], ratios: Iterable[float], budgets: Iterable[int | None], kind: Kind
+) -> tuple[Arm, ...]:
+    """The arms, those that are known to help elsewhere with the ratio and the labels of there as their default.
+
+    Args:
+        arms: without defaults.
+        ratios: of the study, for arms without their own.
+        budgets: labelled samples per class of the study's settings, None for all; where they ask for different ratios,
+            there is no default.
+        kind: of the samples.
+    """
+    found = []
+    for arm in arms:
+        try:
+            known = [recommended_ratio(arm.generator, budget, kind, mixed=True) for budget in budgets]
+        except ValueError:  # nothing is known of it
+            known = []
+        if len({(one.ratio, one.labels) for one in known}) == 1 and known[0].ratio and not arm.control:
+            default, labels = known[0].ratio, known[0].labels
+            own = tuple(sorted({*(arm.ratios or ratios), default}))
+            arm = replace(arm, default=default, labels=labels, ratios=own)  # type: ignore[arg-type]
+        found.append(arm)
+    return tuple(found)
+
+
 DEFAULT_ARMS: dict[Kind, Callable[[], tuple[Arm, ...]]] = {
     'spectrum': spectral_arms,
     'segmentation': segmentation_arms,
@@ -157,7 +184,8 @@ def quick(study: Study) -> Study:
     trainers = {arm.generator: trainer_of(arm.generator) for arm in study.arms}
     short = {name: dict(trainer.quick) if trainer else {} for name, trainer in trainers.items()}
     arms = tuple(
-        replace(arm, ratios=None, seeds=None, settings={**arm.settings, **short[arm.generator]}) for arm in study.arms
+        replace(arm, ratios=None, default=None, seeds=None, settings={**arm.settings, **short[arm.generator]})
+        for arm in study.arms
     )
     settings = tuple(replace(setting, arm_seeds={}) for setting in study.settings)
     downstream: tuple[Any, ...] = study.classifiers

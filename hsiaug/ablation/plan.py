@@ -34,6 +34,8 @@ class Arm:
         ratios: ratios of this arm; those of the study if None.
         seeds: number of seeds of this arm, for costly ones; those of the study if None.
         control: a control is shown beside the others and not tested in the primary family.
+        default: the ratio at which the arm stands in the primary family, since it is known to help elsewhere; None for
+            the ratio that is chosen on validation data.
         synthetic_only: train on the synthetic samples alone: of images with masks a fixed set, as many as the ratio
             says; others are drawn anew in each epoch, and the ratio says nothing.
         synthetic_first: share of the training on the synthetic samples alone, the same ones, before it continues
@@ -54,6 +56,7 @@ class Arm:
     ratios: tuple[float, ...] | None = None
     seeds: int | None = None
     control: bool = False
+    default: float | None = None
     synthetic_only: bool = False
     synthetic_first: float = 0.0
     training: dict[str, Any] = field(default_factory=dict)
@@ -65,6 +68,8 @@ class Arm:
         require_name(self.name, 'arm')
         if self.ratios is not None:
             object.__setattr__(self, 'ratios', require_ratios(self.ratios, f'arm {self.name!r}'))
+        if self.default is not None and self.default not in (self.ratios or (self.default,)):
+            raise ValueError(f'arm {self.name!r}: default {self.default!r} is none of its ratios {self.ratios}')
         if self.seeds is not None:
             check_value(f'arm {self.name!r}', 'number of seeds', self.seeds, int)
         check_value(f'arm {self.name!r}', 'synthetic_first', self.synthetic_first, float, SHARE)
@@ -305,7 +310,14 @@ def classifier_identity(classifier: Downstream) -> dict[str, Any]:
 
 def arm_identity(arm: Arm) -> dict[str, Any]:
     """What of an arm decides on results, JSON-ready: not its name, nor for which ratios and seeds it runs."""
-    beside = ('name', 'control', 'ratios', 'seeds', *(() if arm.live else ('live',)))  # which older plans do not have
+    beside = (
+        'name',
+        'control',
+        'default',
+        'ratios',
+        'seeds',
+        *(() if arm.live else ('live',)),
+    )  # which older plans do not have
     return {'type': type(arm).__name__, **{k: v for k, v in json_ready(arm).items() if k not in beside}}
 
 

@@ -192,7 +192,8 @@ def describe(study: Study, device: str, workers: int) -> dict[str, Any]:
         'scenes': sorted({s.scene for s in study.settings}),
         'settings': [[s.scene, s.budget, type(s.splitter).__name__] for s in study.settings],
         'identity': study_identity(study),
-        'arms': [{'name': a.name, **{k: v for k, v in arm_identity(a).items() if k != 'type'}, 'control': a.control}
+        'arms': [{'name': a.name, **{k: v for k, v in arm_identity(a).items() if k != 'type'}, 'control': a.control,
+                  'default': a.default}
                  for a in study.arms],
         'ratios': list(study.ratios),
         'seeds': list(study.seeds),

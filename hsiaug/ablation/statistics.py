@@ -1,8 +1,8 @@
 """Paired statistics of a study, as the protocol of honest measurement asks for.
 
 Seeds are paired: split, initialisation and order of samples vary together between seeds and agree between arms. The
-primary family is the chosen-ratio arm against real data only, in every setting with enough seeds for a claim, corrected
-by Holm; all else is exploratory.
+primary family is each arm at its default ratio, or at the chosen one where it has no default, against real data only,
+in every setting with enough seeds for a claim, corrected by Holm; all else is exploratory.
 """
 
 from __future__ import annotations
@@ -187,6 +187,7 @@ class Summary:
         second_gain: the second metric against real only.
         ratios: ratio of each seed.
         primary: member of the primary family.
+        default: the ratio is the arm's default.
         p_holm: p value of ``gain``, corrected within the primary family.
     """
 
@@ -202,6 +203,7 @@ class Summary:
     ratios: tuple[float, ...] = ()
     primary: bool = False
     p_holm: float | None = None
+    default: bool = False
 
 
 def by_group(rows: Iterable[Row]) -> dict[GroupKey, list[Row]]:
@@ -242,7 +244,7 @@ def summarise(rows: Sequence[Row], metrics: Sequence[str] = METRICS) -> list[Sum
     """The result table of a study, with the primary family corrected by Holm.
 
     Args:
-        rows: finished cells.
+        rows: finished cells; those of an arm at its default ratio say ``default``.
         metrics: test metrics, the primary first, then a second one that is compared too.
     """
     table: list[Summary] = []
@@ -255,11 +257,13 @@ def summarise(rows: Sequence[Row], metrics: Sequence[str] = METRICS) -> list[Sum
         for arm in arms:
             mine = [row for row in cells if row['arm'] == arm]
             control = bool(mine[0].get('control'))
+            default = next((row['ratio'] for row in mine if row.get('default')), None)
             for ratio in sorted({row['ratio'] for row in mine}):
                 picked = {row['seed']: row for row in mine if row['ratio'] == ratio}
-                table.append(_summary(base, arm, ratio, control, picked, real, metrics))
+                usual = ratio == default
+                table.append(_summary(base, arm, ratio, control, picked, real, metrics, usual, usual))
             if chosen := choose_ratios(cells, arm, metrics[0]):
-                table.append(_summary(base, arm, CHOSEN, control, chosen, real, metrics))
+                table.append(_summary(base, arm, CHOSEN, control, chosen, real, metrics, default is None))
     primary = {i: line.gain.p for i, line in enumerate(table) if line.primary and line.gain is not None}
     for i, p in zip(primary, holm(list(primary.values())), strict=True):
         table[i] = replace(table[i], p_holm=p)
@@ -274,6 +278,8 @@ def _summary(
     picked: Mapping[int, Row],
     real: Mapping[int, Row] | None,
     metrics: Sequence[str],
+    primary: bool = False,
+    default: bool = False,
 ) -> Summary:
     pairs = sorted(set(picked) & set(real)) if real else []
     compared: dict[str, PairedComparison | None] = dict.fromkeys(metrics[:2])
@@ -294,7 +300,8 @@ def _summary(
         gain=gain,
         second_gain=compared[metrics[1]],
         ratios=tuple(float(row['ratio']) for row in picked.values()),
-        primary=ratio == CHOSEN and not control and gain is not None and gain.basis_for_claims,
+        primary=primary and not control and gain is not None and gain.basis_for_claims,
+        default=default,
     )
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ..ablation import Arm, Setting, Study, run_study
-from ..ablation.arms import DEFAULT_ARMS
+from ..ablation.arms import DEFAULT_ARMS, at_defaults
 from ..ablation.arms import quick as quick_study
 from ..ablation.shown import shown_predictions, shown_samples
 from ..datasets.bank import BANK_FILE, WRITING_FILE
@@ -79,7 +79,7 @@ def ablate(
         scene_classifiers=scene_classifiers,
     )  # fmt: skip
     downstream = (task.model(),) if given is None else tuple(map(task.model, given))
-    arms = DEFAULT_ARMS[task.kind]() if arms is None else tuple(arms)
+    arms = at_defaults(DEFAULT_ARMS[task.kind](), ratios, per_class, task.kind) if arms is None else tuple(arms)
     for arm, model in product(arms, downstream):
         if arm.training and (config := getattr(model, 'config', None)) is not None:
             checked_arguments(type(config), arm.training, f'arm {arm.name!r}: training')

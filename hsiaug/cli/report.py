@@ -19,5 +19,5 @@ def report(run: Path) -> None:
     if (run / PLAN_FILE).is_file():  # elsewhere there is nothing to draw
         require_writable(run)
     paths = write_report(run)
-    print(text_table(run))
     print(f'report: {paths.html}')
+    print(text_table(run))

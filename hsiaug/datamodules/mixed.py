@@ -20,6 +20,7 @@ from ..datasets.pool import Draw, Source
 from ..datasets.preview import preview_grid
 from ..datasets.sources import LabelPolicies, Ratios, Sources, require_same
 from ..datasets.wrapped import counts_of
+from ..evidence import Recommendation
 from ..ratio import Mode
 from ..systems import Generator
 from ..systems.saved import find_folder
@@ -86,7 +87,8 @@ class MixedDataModule(BaseDataModule):
         inner: any Lightning datamodule whose training samples are dictionaries in the sample contract.
         source: a generator, a bank, any dataset in the sample contract, or the folder of a bank or a generator; or
             several of these by name.
-        ratio: synthetic samples per real sample, >= 0, or a schedule over epochs; of several sources one for each name.
+        ratio: synthetic samples per real sample, >= 0, a schedule over epochs, or ``'auto'``, see
+            :class:`~hsiaug.datasets.MixedDataset`; of several sources one for each name.
         mode: ``'append'`` or ``'replace'``.
         way: ``'dataset'``, ``'batch'``, or ``'auto'``: *batch* for Geo modules and live generators.
         labels: classes of the synthetic samples; None is the real frequencies for a generator, and everything as it
@@ -226,6 +228,7 @@ class MixedDataModule(BaseDataModule):
             real = getattr(loader, 'dataset', None)
             counts = None if real is None else counts_of(real)
             self.mix = SyntheticMix(self.source, self.ratio, real_counts=counts, **self.options)
+            self._adopt(self.mix.sources)
             if real is not None:
                 self.mix.sources.require_mixable(real)
             self._require_same(self.mix)
@@ -242,6 +245,7 @@ class MixedDataModule(BaseDataModule):
                 "choose way='batch'"
             )
         self.mixed = MixedDataset(loader.dataset, self.source, self.ratio, **self.options)
+        self._adopt(self.mixed.sources)
         self._require_same(self.mixed)
         return mixed_train_loader(self.trainer, loader, self.mixed, self.options['seed'], 'MixedDataModule')
 
@@ -249,6 +253,16 @@ class MixedDataModule(BaseDataModule):
         saved, self._saved = self._saved, None
         if saved is not None:
             require_same('MixedDataModule', saved, mixture.settings)
+
+    def _adopt(self, resolved: Sources) -> None:
+        """Take over what ``ratio='auto'`` means for the training data at hand."""
+        if any(resolved.recommendations):
+            self.sources, self.schedule = resolved, resolved.schedule
+
+    @property
+    def recommendation(self) -> Recommendation | dict[str, Recommendation] | None:
+        """See :attr:`hsiaug.datasets.MixedDataset.recommendation`; None before there is a training loader."""
+        return self.sources.recommendation
 
     def _expect_samples(self, loader: Any) -> None:
         """A source that holds too few samples is an error now, not in the middle of an epoch."""

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.utils.data import ConcatDataset, Dataset
 from torchgeo.datasets import NonGeoDataset
 
+from ..evidence import Recommendation
 from ..ratio import Constant, Mode
 from ..samples import Sample
 from .batches import (
@@ -70,7 +71,8 @@ class MixedDataset(NonGeoDataset):
         real: any map-style dataset in the sample contract.
         synthetic: a generator (drawn live), a :class:`SyntheticDataset`, a bank, or any dataset in the sample contract;
             or several of them by name, such as ``{'gan': generator, 'paste': bank}``.
-        ratio: synthetic samples per real sample, >= 0, or a schedule over epochs; of several sources one for each name,
+        ratio: synthetic samples per real sample, >= 0, a schedule over epochs, or ``'auto'`` for what was measured to
+            help, see :func:`~hsiaug.evidence.recommended_ratio`; of several sources one for each name,
             such as ``{'gan': 0.5, 'paste': Linear(0, 1, 10)}``. In append mode a schedule changes the length of the
             dataset from epoch to epoch; a sampler or a wrapper made once, for the length of then, gets an error.
         seed: seed of every draw.
@@ -171,6 +173,18 @@ class MixedDataset(NonGeoDataset):
     def ratio(self) -> float:
         """Synthetic samples per real sample in the current epoch."""
         return self.schedule(self.epoch)
+
+    @property
+    def recommendation(self) -> Recommendation | dict[str, Recommendation] | None:
+        """The ratio that ``'auto'`` stands for, and the evidence for it; of named sources by name, None for others."""
+        return self.sources.recommendation
+
+    def __repr__(self) -> str:
+        """Both sides, the ratio, and what it rests on if it is ``'auto'``."""
+        said = self.recommendation or self.schedule
+        return f'<MixedDataset: {self.num_real} real samples, {self.sources}, {self.mode}: {said}>'
+
+    __str__ = __repr__  # torchgeo's says the length alone
 
     @property
     def num_synthetic(self) -> int:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import is_dataclass, replace
 from numbers import Real
-from typing import Any, TypeVar, cast
+from typing import Any, Literal, TypeVar, cast
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from ..evidence import Recommendation, recommended_ratio
 from ..ratio import Mode, Schedule, as_schedule, require_mode, source_counts, together
 from ..samples import Sample, SampleSpec, require_compatible
 from .checks import ClassNumbers, Scales, require_mixable
@@ -21,11 +23,14 @@ from .stored import StoredPool
 from .synthetic import stream_seed
 
 T = TypeVar('T')
+LOGGER = logging.getLogger(__name__)
 
 NamedSources = Source | Mapping[str, Source]
 """A source, or several by name."""
-Ratios = float | Schedule | Mapping[str, float | Schedule]
-"""Synthetic samples per real sample: a number, a schedule over epochs or, of named sources, either for each name."""
+Ratio = float | Schedule | Literal['auto']
+Ratios = Ratio | Mapping[str, Ratio]
+"""Synthetic samples per real sample: a number, a schedule over epochs, ``'auto'`` for what
+:func:`~hsiaug.evidence.recommended_ratio` knows of the source or, of named sources, one of these for each name."""
 LabelPolicies = LabelPolicy | None | Mapping[str, LabelPolicy | None]
 """A label policy of all sources or, of named ones, one for each name; weights by class name are one policy."""
 
@@ -58,7 +63,8 @@ class Sources:
     Args:
         owner: name of the class that mixes, for errors.
         source: a source, or K of them by name.
-        ratio: synthetic samples per real one, or a schedule; of several sources one for each name.
+        ratio: synthetic samples per real one, a schedule, or ``'auto'``; of several sources one for each name. With
+            ``'auto'`` a generator has the recommended labels too, where ``labels`` is None.
         labels: classes of the samples; of several sources one for all, or one for each name.
         draw: how samples are drawn, but for their labels.
         mode: ``'append'`` or ``'replace'``.
@@ -68,6 +74,8 @@ class Sources:
     Attributes:
         names: of the sources; empty for one without a name.
         pools: what samples are drawn from; none at all where empty datasets are mixed at ratio 0.
+        recommendations: of each source whose ratio is ``'auto'``, else None; they go by the labels that
+            ``draw.real_counts`` counts, and are 0 as long as no real sample is known (``seen`` is 0).
         schedules: ratio of each source.
         schedule: ratio of all together.
         scales: of the values of each source.
@@ -98,10 +106,20 @@ class Sources:
                 f'{owner}: {len(found)} sources need a ratio each, found {ratio!r}; give '
                 f'ratio={{{", ".join(f"{name!r}: ..." for name in self.names)}}}'
             )
-        self.schedules = tuple(map(as_schedule, self._each(ratio, isinstance(ratio, Mapping), 'ratio')))
+        ratios = self._each(ratio, isinstance(ratio, Mapping), 'ratio')
+        pairs = zip(ratios, found, strict=True)
+        self.recommendations = tuple(
+            self._recommended(s, draw) if r == 'auto' and seen != 0 else None for r, s in pairs
+        )
+        for k, known in enumerate(self.recommendations):
+            ratios[k] = known.ratio if known else 0.0 if ratios[k] == 'auto' else ratios[k]
+        self.schedules = tuple(map(as_schedule, ratios))
         self.schedule = together(self.schedules)
         by_name = named and isinstance(labels, Mapping) and not all(isinstance(v, Real) for v in labels.values())
         policies = self._each(labels, by_name, 'labels')
+        for k, known in enumerate(self.recommendations):
+            if known and policies[k] is None and not isinstance(found[k], Dataset):
+                policies[k] = known.labels
         counts = [0] * len(found) if seen is None else self.counts(seen, 0)
         self.pools: tuple[SyntheticPool, ...] = ()
         if seen is None or any(counts) or not all(isinstance(s, Dataset) and not len(cast(Any, s)) for s in found):
@@ -113,6 +131,24 @@ class Sources:
             pool.name = name
         self._require_alike()
         self.scales = tuple(Scales(different_scales, title) for title in self.titles)
+
+    def _recommended(self, source: Source, draw: Draw) -> Recommendation:
+        """What is known of a source, said in the log."""
+        counts = draw.real_counts
+        labelled = None if counts is None or not np.any(counts) else float(counts[counts > 0].mean())
+        # Which part of the training comes first, only a study or a schedule can say.
+        known = recommended_ratio(source, labelled, mixed=True)
+        LOGGER.info('%s: %s', self.owner, known)
+        return known
+
+    @property
+    def recommendation(self) -> Recommendation | dict[str, Recommendation] | None:
+        """What ``ratio='auto'`` rests on, of named sources by name; None where no ratio is ``'auto'``."""
+        if not any(self.recommendations):
+            return None
+        if not self.names:
+            return self.recommendations[0]
+        return {name: known for name, known in zip(self.names, self.recommendations, strict=True) if known}
 
     def _each(self, value: Any, by_name: bool, what: str) -> list[Any]:
         """A setting of each source."""

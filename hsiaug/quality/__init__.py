@@ -1,9 +1,9 @@
 """Gates that keep bad synthetic samples out, each fitted to real training samples."""
 
+from ..evidence import Evidence, Recommendation, recommended_ratio
 from .adaptive_ratio import AdaptiveRatio, RatioCallback
 from .agreement import AgreementGate
 from .coverage import Coverage
-from .evidence import Evidence, Recommendation, recommended_ratio
 from .fitting import ALL_GATES, all_gates, fit_gates, gate_generator
 from .fold_trials import FoldTrial, PatchTrial, SpectraTrial
 from .folds import fold_splits

@@ -84,7 +84,15 @@ def _read(folder: Path, plan: dict[str, Any], rows: list[dict[str, Any]]) -> Run
     rows.sort(key=lambda row: row['cell'])
     # Whether an arm is a control is a matter of the report, which may be decided after its cells were measured.
     controls = {arm['name']: arm['control'] for arm in plan['arms'] if 'control' in arm}
-    rows = [{**row, 'control': controls.get(row['arm'], row.get('control', False))} for row in rows]
+    defaults = {arm['name']: arm.get('default') for arm in plan['arms']}
+    rows = [
+        {
+            **row,
+            'control': controls.get(row['arm'], row.get('control', False)),
+            'default': row['ratio'] == defaults.get(row['arm']),
+        }
+        for row in rows
+    ]
     order = {arm['name']: i for i, arm in enumerate(plan['arms'])}
     settings = {(s[0], s[1]): i for i, s in enumerate(plan['settings'])}
 
@@ -106,9 +114,9 @@ def signed(value: float | None, digits: int = 2) -> str:
     return '–' if value is None or value != value else f'{value:+.{digits}f}'
 
 
-def interval(pair: tuple[float, float] | None) -> str:
+def interval(pair: tuple[float, float] | None, digits: int = 2) -> str:
     """An interval, or a dash."""
-    return '–' if pair is None or pair[0] != pair[0] else f'[{signed(pair[0])}, {signed(pair[1])}]'
+    return '–' if pair is None or pair[0] != pair[0] else f'[{signed(pair[0], digits)}, {signed(pair[1], digits)}]'
 
 
 def _key(line: Summary) -> GroupKey:
@@ -126,7 +134,7 @@ def _cells(line: Summary, rows: Sequence[dict[str, Any]] = ()) -> list[str]:
     first_mean, second_mean, *further = (f'{mean:.2f}' for mean in line.means.values())
     return [
         line.arm + (' (control)' if line.control else '') + (FALLING.format(falling, len(mine)) if falling else ''),
-        _ratio(line),
+        _ratio(line) + (' (default)' if line.default else ''),
         first_mean,
         signed(gain.mean) if gain else '–',
         interval(gain.interval) if gain else '–',
@@ -189,6 +197,37 @@ def conclusion(table: Sequence[Summary], quick: bool) -> str:
     return ' '.join(said)
 
 
+def answer(table: Sequence[Summary], metric: str, quick: bool) -> str:
+    """Whether synthetic samples should be mixed in, a sentence for each scene, budget and classifier."""
+    said = []
+    what = 'accuracy' if metric == 'oa' else metric_name(metric)
+    keys = list(dict.fromkeys(_key(line) for line in table))
+    for key in keys:
+        tested = [x for x in table if _key(x) == key and x.gain and not x.control and (x.default or x.ratio == CHOSEN)]
+        tested = [x for x in tested if x.default] or tested
+        if not tested:
+            continue
+        best = max(tested, key=lambda x: (x.primary, x.gain.interval[0] if x.gain and x.gain.n > 1 else 0))
+        gain = best.gain
+        assert gain is not None  # as picked above
+        if best.default:
+            way = f'{best.arm} at {_ratio(best)} synthetic samples per real one'
+        else:
+            way = f'{best.arm} at a ratio chosen on validation data'
+        where = f'On {panel_title(key)}, mixing in' if len(keys) > 1 else 'Mixing in'
+        size = f'{signed(gain.mean, 1)} points {interval(gain.interval, 1)} ({gain.n} seeds)'
+        if quick or not gain.basis_for_claims:
+            end = f'changes {what} by {size}: too few seeds, or too short a training, for an answer.'
+        elif gain.interval[0] > 0 and (best.p_holm or 0) <= LEVEL:
+            end = f'raises {what} by {size}. Recommended: mix it in.'
+        elif gain.interval[1] < 0:
+            end = f'lowers {what} by {size}. Recommended: mix nothing in.'
+        else:
+            end = f'changes {what} by {size}, which may be chance. Recommended: mix nothing in, or measure more seeds.'
+        said.append(f'{where} {way} {end}')
+    return ' '.join(said)
+
+
 def _context(run: Run) -> dict[str, Any]:
     sections = []
     for key in dict.fromkeys(_key(line) for line in run.table):
@@ -218,6 +257,7 @@ def _context(run: Run) -> dict[str, Any]:
         'no_basis': quick or seeds < MIN_SEEDS,
         'seeds': seeds,
         'finished': len(run.rows),
+        'answer': answer(run.table, run.metrics[0], quick),
         'conclusion': conclusion(run.table, quick),
         'header': _header(run.metrics),
         'sections': sections,
@@ -261,7 +301,10 @@ def _figures(run: Run) -> dict[str, Figure]:
 
 
 CAPTIONS = {
-    'ratio_curves': 'Difference to real only, with paired-t 95 % intervals; controls dashed.',
+    'ratio_curves': (
+        'Gain over real only, with paired-t 95 % intervals; controls dashed, default ratios ringed; triangles mark '
+        'intervals that run on.'
+    ),
     'class_gains': 'Mean difference per class, in points, at the ratio chosen on validation data.',
     'chosen_ratios': 'Ratios that validation chose; 0 is real only.',
 }
@@ -343,4 +386,6 @@ def text_table(run: str | os.PathLike[str]) -> str:
     out.append('\n' + context['conclusion'])
     if context['no_basis']:
         out.append(f'QUICK RUN, {context["seeds"]} paired seeds: no basis for claims.')
+    if context['answer']:
+        out.append(context['answer'])
     return '\n'.join(out)

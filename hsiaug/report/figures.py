@@ -40,13 +40,13 @@ def _key(line: Summary) -> GroupKey:
 
 
 def _panels(
-    table: Sequence[Summary], width: float, height: float, sharey: bool = False
+    table: Sequence[Summary], width: float, height: float, beside: float = 1.8, sharey: bool = False
 ) -> tuple[Figure, Iterator[tuple[Axes, list[Summary]]]]:
     """A figure with one panel per scene, budget and classifier, and each panel's lines."""
     keys = list(dict.fromkeys(_key(line) for line in table))
     columns = 2 if len(keys) == 4 else min(3, len(keys))
     rows = -(-len(keys) // columns)
-    figure = Figure(figsize=(width * columns + 1.8, height * rows + 0.5), layout='constrained')
+    figure = Figure(figsize=(width * columns + beside, height * rows + 0.5), layout='constrained')
     grid = figure.subplots(rows, columns, squeeze=False, sharey=sharey).reshape(-1)
     for axes in grid[len(keys) :]:
         axes.set_visible(False)
@@ -70,15 +70,17 @@ def ratio_curves(table: Sequence[Summary], metric: str = 'oa') -> Figure:
     """Difference in the primary test metric to real only over the ratio, a panel per scene, budget and classifier.
 
     Every curve starts at ratio 0, which is real only. Intervals of controls are left to the tables, and the vertical
-    axis shows all means; the few widest intervals run out of the panel.
+    axis shows all means; where one of the few widest intervals runs out of the panel, a triangle says so. Rings mark
+    default ratios.
     """
     styles = arm_styles(table)
     ratios = sorted({0.0} | {float(line.ratio) for line in table if not isinstance(line.ratio, str)})
     place = {ratio: i for i, ratio in enumerate(ratios)}  # ratios are chosen by hand: even steps read best
-    figure, panels = _panels([line for line in table if line.arm != 'real'], 4.6, 3.3)
+    figure, panels = _panels([line for line in table if line.arm != 'real'], 4.8, 3.6, beside=0.2)
     for axes, lines in panels:
         axes.axhline(0, color='#444444', lw=1)
         means, ends = [-1.0, 1.0], [0.0]
+        drawn: list[tuple[float, float, float, str]] = []
         for number, (arm, (colour, marker, control)) in enumerate(styles.items()):
             found: dict[float, PairedComparison] = {
                 float(line.ratio): line.gain
@@ -95,23 +97,34 @@ def ratio_curves(table: Sequence[Summary], metric: str = 'oa') -> Figure:
             means += y.tolist()
             dash = '--' if control else '-'
             axes.plot(x, y, dash, color=colour, marker=marker, ms=4, lw=1.2, markevery=slice(1, None))
+            for line in lines:
+                if line.arm == arm and line.default and line.gain is not None:
+                    at = (place[float(line.ratio)] + shift, line.gain.mean)
+                    axes.plot(*at, 'o', ms=11, mfc='none', mec=colour, mew=1.4)
             if not control:
+                drawn += [(at, y[i] - half[0][i], y[i] + half[1][i], colour) for i, at in enumerate(x) if i]
                 ends += [*(y - half[0]), *(y + half[1])]
                 axes.errorbar(x[1:], y[1:], half[:, 1:], fmt='none', ecolor=colour, elinewidth=0.9, alpha=0.6)
         low, high = np.quantile(ends, [0.05, 0.95])
         bottom, top = min(*means, low), max(*means, high)
-        axes.set_ylim(bottom - 0.05 * (top - bottom), top + 0.05 * (top - bottom))
+        bottom, top = bottom - 0.05 * (top - bottom), top + 0.05 * (top - bottom)
+        axes.set_ylim(bottom, top)
+        for at, least, most, colour in drawn:
+            for edge, cut, shape in ((bottom, least < bottom, 'v'), (top, most > top, '^')):
+                if cut:
+                    axes.plot(at, edge, shape, color=colour, ms=6, clip_on=False)
         axes.set_xlim(-0.3, len(ratios) - 0.6)
         axes.set_xticks(range(len(ratios)), [f'{ratio:g}' for ratio in ratios])
         axes.grid(axis='y', color='#dddddd', lw=0.6)
-    figure.supxlabel('ratio: synthetic samples per real sample', fontsize=11)
+    figure.supxlabel('ratio: synthetic samples per real sample', fontsize=10)
     name = metric_name(metric)
-    figure.supylabel(f'{name} less {name} of real only (points)', fontsize=11)
+    figure.supylabel(f'gain in {name} over real only (points)', fontsize=10)
     handles = [
         Line2D([], [], color=colour, marker=marker, ms=5, lw=1.2, ls='--' if control else '-', label=arm)
         for arm, (colour, marker, control) in styles.items()
     ]
-    figure.legend(handles=handles, loc='outside right upper', frameon=False, fontsize=9)
+    # Below, where it costs no width: the figure is read on phones too.
+    figure.legend(handles=handles, loc='outside lower center', ncols=3, frameon=False, fontsize=10)
     return figure
 
 

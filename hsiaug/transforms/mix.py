@@ -27,6 +27,7 @@ from ..datasets.pool import Draw, SyntheticPool
 from ..datasets.sources import LabelPolicies, NamedSources, Ratios, Sources
 from ..datasets.synthetic import stream_seed
 from ..datasets.wrapped import counts_of
+from ..evidence import Recommendation
 from ..ratio import Mode
 from ..samples import Sample, SpecMismatchError
 
@@ -50,7 +51,8 @@ class SyntheticMix(nn.Module):
     Args:
         source: a generator (moved to the batch's device and drawn live), a bank, or any dataset in the sample contract;
             or several of them by name, see :class:`~hsiaug.datasets.MixedDataset`.
-        ratio: synthetic samples per real sample, >= 0, or a schedule over epochs; of several sources one for each name.
+        ratio: synthetic samples per real sample, >= 0, a schedule over epochs, or ``'auto'``, see
+            :class:`~hsiaug.datasets.MixedDataset`; of several sources one for each name.
         mode: ``'replace'`` or ``'append'``.
         seed: of every draw.
         labels: classes of the synthetic samples; None is the real frequencies for a generator, and everything as it
@@ -105,6 +107,11 @@ class SyntheticMix(nn.Module):
     def ratio(self) -> float:
         """Synthetic samples per real sample in the current epoch."""
         return self.schedule(self.epoch)
+
+    @property
+    def recommendation(self) -> Recommendation | dict[str, Recommendation] | None:
+        """The ratio that ``'auto'`` stands for, and the evidence for it; of named sources by name, None for others."""
+        return self.sources.recommendation
 
     @property
     def synthetic_seen(self) -> int:

@@ -13,9 +13,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from ..records import as_record, read_json
-from ..samples import Kind
-from ..settings import POSITIVE, check_value
+from .records import as_record, read_json
+from .samples import Kind
+from .settings import POSITIVE, check_value
 
 
 @dataclass(frozen=True)
@@ -88,6 +88,10 @@ class Recommendation:
     evidence: Evidence
     note: str
 
+    def __str__(self) -> str:
+        """The ratio and why."""
+        return f'ratio {self.ratio:g}: {self.note}'
+
 
 @cache
 def known_evidence() -> tuple[Evidence, ...]:
@@ -118,6 +122,8 @@ def recommended_ratio(
     if labels_per_class is not None:
         labels_per_class = check_value('recommended_ratio', 'labels_per_class', labels_per_class, float, POSITIVE)
     kind = kind or own_kind
+    if kind in ('segmentation', 'change'):
+        labels_per_class = None  # of these, images were counted
     about = [e for e in known_evidence() if e.generator == name and kind in (None, e.kind)]
     about = [e for e in about if not (mixed and e.synthetic_first)]
     if not about:

@@ -9,13 +9,13 @@ from types import SimpleNamespace
 
 import pytest
 
-import hsiaug.quality.evidence as evidence
+import hsiaug.evidence as evidence
+from hsiaug.evidence import Evidence, known_evidence
 from hsiaug.quality import recommended_ratio
-from hsiaug.quality.evidence import Evidence, known_evidence
 from hsiaug.systems import REGISTRY, TrainingData
 from hsiaug.trainers import fit_generator
 
-sys.path.insert(0, str(Path(__file__).parents[2] / 'benchmarks'))
+sys.path.insert(0, str(Path(__file__).parents[1] / 'benchmarks'))
 from collect_evidence import FILE, RESULTS, ROOT, collect
 
 HELPS = Evidence(
