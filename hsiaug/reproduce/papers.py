@@ -2,5 +2,6 @@
 
 from .audebert2018 import AUDEBERT2018
 from .base import Paper
+from .msrresgan import MSRRESGAN
 
-PAPERS: dict[str, Paper] = {paper.name: paper for paper in (AUDEBERT2018,)}
+PAPERS: dict[str, Paper] = {paper.name: paper for paper in (AUDEBERT2018, MSRRESGAN)}
