@@ -17,7 +17,7 @@ FLOORS = (
      '__init__'),
     ('functional',), ('losses',), ('models',), ('scenes',), ('metrics',), ('datasets',),
     ('samplers',), ('transforms',), ('engine',), ('trainers',), ('systems',), ('datamodules',),
-    ('tasks',), ('quality',), ('ablation',), ('report',), ('cli',),
+    ('tasks',), ('quality',), ('ablation',), ('report',), ('reproduce',), ('cli',),
 )  # fmt: skip
 LEGACY = {'generators'}
 """Old names of what has moved, which nothing else imports."""

@@ -15,6 +15,7 @@ COMMANDS = {
     'ratio': 'Choose a ratio on folds of the training area. Run it again to resume it.',
     'ablate': 'Measure how much synthetic samples help a model, and at which ratio. Run it again to resume it.',
     'report': 'Draw the report of a study again.',
+    'reproduce': "Make a paper's tables and figures again, beside the published numbers. Run it again to resume it.",
 }
 """Commands, each with the first line of its help."""
 

@@ -17,6 +17,7 @@ from .evaluate import evaluate
 from .guard import out_of_memory, parse, terminated_like_interrupted
 from .ratio import ratio
 from .report import report
+from .reproduce import reproduce
 from .sample import sample
 from .train import train
 
@@ -24,7 +25,7 @@ LONGEST = 4000
 """Characters of an error that are printed: a value that somebody else wrote may be any length."""
 FLAGS = ('--quick', '--verify', '--preview', '--no_gates', '--gated', '--trust_run')
 
-FUNCTIONS: tuple[Callable[..., None], ...] = (demo, train, sample, evaluate, ratio, ablate, report)
+FUNCTIONS: tuple[Callable[..., None], ...] = (demo, train, sample, evaluate, ratio, ablate, report, reproduce)
 
 
 def run(arguments: Sequence[str]) -> None:

@@ -102,6 +102,17 @@ class MSRResGAN(Generator):
         image = self.network(self.normalise(low)) * self.scale + self.band_mean
         return image if self.spec.value_range is None else image.clamp(*self.spec.value_range)
 
+    def restore(self, image: Tensor) -> Tensor:
+        """(n, C, H, W) in the dataset's unit, of images that were interpolated before they were cut.
+
+        Raises:
+            ValueError: of SRGAN, which takes images of low resolution alone.
+        """
+        if not hasattr(self.network, 'restore'):
+            raise ValueError('MSRResGAN: the network srgan takes images of low resolution, no interpolated ones')
+        fine = self.network.restore(self.normalise(image)) * self.scale + self.band_mean  # type: ignore[operator]
+        return fine if self.spec.value_range is None else fine.clamp(*self.spec.value_range)
+
     @plain_torch()
     @torch.no_grad()
     def super_resolve(self, image: Tensor, tile: int = 64, out: Tensor | np.ndarray | None = None) -> Tensor:

@@ -1,0 +1,50 @@
+"""``hsiaug reproduce``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from .draw import require_device
+from .guard import require_writable
+
+
+def reproduce(
+    paper: Literal['audebert2018', 'msrresgan'],
+    data: Path = Path(),
+    out: Path = Path('runs/reproduction'),
+    table: int | None = None,
+    scale: Literal['paper', 'small', 'demo'] = 'small',
+    classes: tuple[str, ...] = (),
+    workers: int = 1,
+    device: str = 'auto',
+) -> None:
+    """Make a paper's tables and figures again, beside the published numbers. Run it again to resume it.
+
+    Args:
+        paper: which one.
+        data: folder of its public files, as they are downloaded; they may lie in folders of it.
+        out: folder of the run; its page is index.html.
+        table: number of the only table that is wanted; all tables and figures if null.
+        scale: paper, with the published settings, takes days on a GPU; small, minutes to hours, also on other data
+            where the paper's are missing; demo, trainings of a few steps, to see that everything runs.
+        classes: names of classes that figures show; the paper's own if none are given.
+        workers: processes at once.
+        device: where to train; auto takes a GPU where there is one.
+    """
+    from ..reproduce import PAPERS, Work, find_files
+    from ..reproduce import reproduce as run
+    from ..reproduce.page import said_of_files, text_table, write_page
+
+    chosen = PAPERS[paper]
+    found = find_files(chosen, data, scale)
+    print('\n'.join(said_of_files(chosen, found)), flush=True)
+    device = require_device(device)
+    require_writable(out)
+    try:
+        done = run(Work(chosen, scale, found, out, device, workers, classes), table)
+    except KeyboardInterrupt:
+        raise SystemExit(f'\ninterrupted; what is done is in {out}, the same command continues from there') from None
+    page = write_page(done)
+    print(text_table(done))
+    print(f'page: {page}')

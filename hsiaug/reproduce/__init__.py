@@ -1,0 +1,6 @@
+"""Papers, their published numbers, and how each of their tables and figures is made again."""
+
+from .base import Drawing, Files, Paper, Published, Table, Values, Work, find_files, reproduce
+from .papers import PAPERS
+
+__all__ = ['PAPERS', 'Drawing', 'Files', 'Paper', 'Published', 'Table', 'Values', 'Work', 'find_files', 'reproduce']

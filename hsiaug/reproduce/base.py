@@ -1,0 +1,317 @@
+"""What a paper is: the files it needs, the numbers it prints, and what measures and draws the same again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import yaml  # type: ignore[import-untyped]
+from matplotlib.figure import Figure
+from scipy import stats
+
+from ..json_lines import append_line, read_lines
+from ..named_configs import find_config
+from ..records import read_json, short_digest, write_json
+from ..systems.base import Generator, TrainingData
+from ..systems.fit import fit_generator
+from ..systems.saved import CONFIG_FILE, TRAINING_FOLDER
+
+Scale = Literal['paper', 'small', 'demo']
+Values = Mapping[tuple[str, str], Sequence[float]]
+"""Figures of our own, by row and column of a table: one of each seed."""
+
+RUN_FILE, SCORES_FILE = 'reproduction.json', 'scores.jsonl'
+
+
+@dataclass(frozen=True)
+class Files:
+    """Files of one data set, in the layout that they are downloaded in.
+
+    Args:
+        name: of the data set.
+        paths: files and folders below the folder of data, or in any folder of it; as patterns of ``Path.glob``.
+        source: where they come from.
+        stands_in: not the paper's, but taken at ``small`` and ``demo`` where all of the paper's own are missing.
+    """
+
+    name: str
+    paths: tuple[str, ...]
+    source: str
+    stands_in: bool = False
+
+
+Published = Mapping[str, Sequence[float | None]]
+"""What a paper prints, by row: a number for each column, None where it prints none or its text has lost it."""
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of a paper.
+
+    Args:
+        number: in the paper; of what a text claims without a table, a number behind its tables.
+        title: what is in it.
+        columns: names of its columns.
+        published: its rows.
+        measure: gives the same figures of our own, and others beside them.
+        digits: after the decimal point.
+        note: what a reader must know to compare both.
+    """
+
+    number: int
+    title: str
+    columns: tuple[str, ...]
+    published: Published
+    measure: Callable[[Work], Values]
+    digits: int = 2
+    note: str = ''
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """Figures of a paper.
+
+    Args:
+        number: in the paper.
+        title: what they show, and what the paper sees in them.
+        draw: gives a caption and a figure each.
+    """
+
+    number: int
+    title: str
+    draw: Callable[[Work], Iterator[tuple[str, Figure]]]
+
+
+@dataclass(frozen=True)
+class Paper:
+    """A paper.
+
+    Args:
+        name: on the command line.
+        citation: authors, title, where and when.
+        files: of all data sets that it uses, then of those that stand in for them.
+        tables: of the paper, in its order.
+        figures: of the paper, in its order.
+        settings: of a run at each scale, as the page says them.
+        note: what of the paper is not made again, and why.
+    """
+
+    name: str
+    citation: str
+    files: tuple[Files, ...]
+    tables: tuple[Table, ...]
+    figures: tuple[Drawing, ...]
+    settings: Mapping[Scale, Mapping[str, Any]]
+    note: str = ''
+
+
+@dataclass(frozen=True)
+class Work:
+    """One run.
+
+    Args:
+        paper: what is made again.
+        scale: how large.
+        found: files that are there, by data set.
+        folder: of the run.
+        device: where to train.
+        workers: processes at once, where a study takes more than one.
+        classes: that figures show; the paper's own if empty.
+        kept: what several tables and figures share, by name.
+    """
+
+    paper: Paper
+    scale: Scale
+    found: Mapping[str, tuple[Path, ...]]
+    folder: Path
+    device: str = 'cpu'
+    workers: int = 1
+    classes: tuple[str, ...] = ()
+    kept: dict[str, Any] = field(default_factory=dict, compare=False)
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """Of the paper at this scale."""
+        return self.paper.settings[self.scale]
+
+    @property
+    def seeds(self) -> range:
+        """Of split, initialisation and draws together."""
+        return range(self.settings['seeds'])
+
+    def generator(self, name: str, kind: str, data: TrainingData, settings: Mapping[str, Any], seed: int) -> Generator:
+        """A trained generator: the one that this run has kept, or a new one.
+
+        Args:
+            name: of its folder, beside the digest of what it is trained on.
+            kind: registered name.
+            data: what it learns from.
+            settings: of its training.
+            seed: of its training.
+        """
+        decides = [kind, dict(settings), seed, data.provenance.split if data.provenance else None, data.spec.bands]
+        folder = self.folder / 'generators' / f'{name}-{seed}-{short_digest(decides)}'
+        if (folder / CONFIG_FILE).is_file():
+            return Generator.from_pretrained(folder, self.device)
+        made = fit_generator(
+            kind, data, dict(settings), seed, self.device, progress=True, folder=folder / TRAINING_FOLDER
+        )
+        made.save_pretrained(folder)
+        return made
+
+    def scored(self, key: Sequence[Any], measure: Callable[[], dict[str, float]]) -> dict[str, float]:
+        """Scores that this run has kept, or new ones.
+
+        Args:
+            key: decides on them, beside paper and scale.
+            measure: gives them.
+        """
+        file, digest = self.folder / SCORES_FILE, short_digest([list(key), self.settings])
+        for row in read_lines(file, 'key', 'scores of a reproduction'):
+            if row['key'] == digest:
+                return dict(row['scores'])
+        scores = {name: float(value) for name, value in measure().items() if value == value}
+        append_line(file, {'key': digest, 'of': [str(part) for part in key], 'scores': scores})
+        return scores
+
+
+class Against(NamedTuple):
+    """One figure of ours beside the paper's; None where there is none.
+
+    Args:
+        row: of the table.
+        column: of the table.
+        published: the paper's.
+        mean: ours, over seeds.
+        interval: 95 % t interval of the mean; None for fewer than two seeds.
+        seeds: how many.
+    """
+
+    row: str
+    column: str
+    published: float | None
+    mean: float | None
+    interval: tuple[float, float] | None
+    seeds: int
+
+    @property
+    def difference(self) -> float | None:
+        """Ours less the paper's."""
+        return None if self.published is None or self.mean is None else self.mean - self.published
+
+
+def against(table: Table, values: Values) -> list[Against]:
+    """Every number of a table beside ours, then those of ours that the paper does not have."""
+    printed = {
+        (row, column): number
+        for row, numbers in table.published.items()
+        for column, number in zip(table.columns, numbers, strict=True)
+    }
+    found = []
+    for row, column in dict.fromkeys([*printed, *values]):
+        mine = [float(value) for value in values.get((row, column), ())]
+        interval = None
+        if len(mine) > 1:
+            low, high = stats.ttest_1samp(mine, 0.0).confidence_interval() if len(set(mine)) > 1 else (mine[0], mine[0])
+            interval = float(low), float(high)
+        mean = sum(mine) / len(mine) if mine else None
+        found.append(Against(row, column, printed.get((row, column)), mean, interval, len(mine)))
+    return found
+
+
+def published_config(name: str) -> dict[str, Any]:
+    """A configuration that comes with the package, as data."""
+    found: dict[str, Any] = yaml.safe_load(find_config(name).read_text(encoding='utf-8'))
+    return found
+
+
+def find_files(paper: Paper, data: Path, scale: Scale) -> dict[str, tuple[Path, ...]]:
+    """Which data sets are there: those of the paper, or what stands in for them.
+
+    Args:
+        paper: the paper.
+        data: folder of the files; they may lie in folders of it.
+        scale: nothing stands in for a paper's data at ``paper``.
+
+    Raises:
+        FileNotFoundError: if nothing is there; it says where to get what.
+    """
+    if not data.is_dir():
+        raise FileNotFoundError(f'{data} is no folder; give that of the files of {paper.name} as --data')
+    for stands_in in (False, True) if scale != 'paper' else (False,):
+        found = {}
+        for files in paper.files:
+            places = [_first(data, path) for path in files.paths]
+            if files.stands_in == stands_in and all(places):
+                found[files.name] = tuple(place for place in places if place is not None)
+        if found:
+            return found
+    wanted = '; '.join(f'{", ".join(f.paths)} ({f.name}: {f.source})' for f in paper.files if not f.stands_in)
+    raise FileNotFoundError(f'{data} holds none of the data of {paper.name}: {wanted}')
+
+
+def _first(data: Path, pattern: str) -> Path | None:
+    return next(iter(sorted(data.glob(pattern)) or sorted(data.glob(f'**/{pattern}'))), None)
+
+
+@dataclass
+class Reproduction:
+    """What a run found.
+
+    Args:
+        work: the run.
+        tables: each table with our figures.
+        figures: each figure of the paper with captions and our own.
+        left_out: why a table or figure was left out, by its name.
+    """
+
+    work: Work
+    tables: list[tuple[Table, list[Against]]] = field(default_factory=list)
+    figures: list[tuple[Drawing, list[tuple[str, Figure]]]] = field(default_factory=list)
+    left_out: dict[str, str] = field(default_factory=dict)
+
+
+class MissingDataError(ValueError):
+    """A table or figure whose data are not there."""
+
+
+def reproduce(work: Work, table: int | None = None) -> Reproduction:
+    """Measure and draw again what can be; run it again to resume it.
+
+    Args:
+        work: the run.
+        table: number of the only table; all tables and figures if None.
+
+    Raises:
+        ValueError: for an unknown table, or a folder that holds another run.
+    """
+    tables = [one for one in work.paper.tables if table in (None, one.number)]
+    if not tables:
+        raise ValueError(f'{work.paper.name} has the tables {[t.number for t in work.paper.tables]}, no table {table}')
+    _require_same_run(work)
+    done = Reproduction(work)
+    for one in tables:
+        try:
+            done.tables.append((one, against(one, one.measure(work))))
+        except MissingDataError as error:
+            done.left_out[f'Table {one.number}'] = str(error)
+            done.tables.append((one, against(one, {})))
+    for drawing in work.paper.figures if table is None else ():
+        try:
+            done.figures.append((drawing, list(drawing.draw(work))))
+        except MissingDataError as error:
+            done.left_out[f'Figure {drawing.number}'] = str(error)
+    return done
+
+
+def _require_same_run(work: Work) -> None:
+    mine = {'paper': work.paper.name, 'scale': work.scale}
+    file = work.folder / RUN_FILE
+    if file.is_file() and (theirs := read_json(file, 'the note of hsiaug reproduce')) != mine:
+        raise ValueError(
+            f'{work.folder} holds {theirs.get("paper")} at scale {theirs.get("scale")}, this is {work.paper.name} at '
+            f'{work.scale}; choose another folder'
+        )
+    write_json(file, mine)

@@ -1,0 +1,112 @@
+"""The page of a reproduction: each published table with our figures beside it, and the figures."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+from pathlib import Path
+
+import matplotlib
+
+from ..ablation.runner import environment
+from ..records import write_json
+from ..report.html import Picture, Section, Table, replace_file, template
+from .base import Against, Files, Paper, Reproduction, Scale
+
+PAGE_FILE, VALUES_FILE = 'index.html', 'tables.json'
+
+
+def said_of_files(paper: Paper, found: dict[str, tuple[Path, ...]]) -> list[str]:
+    """A line for each data set: what was found, or what is missing and where it comes from."""
+    instead = any(files.stands_in and files.name in found for files in paper.files)
+    return [
+        f'found    {files.name}: {", ".join(map(str, found[files.name]))}{_instead(files)}'
+        if files.name in found
+        else f'missing  {files.name}: {", ".join(files.paths)}, from {files.source}'
+        for files in paper.files
+        if instead or not files.stands_in
+    ]
+
+
+def _instead(files: Files) -> str:
+    return " (not the paper's data)" if files.stands_in else ''
+
+
+def write_page(done: Reproduction) -> Path:
+    """Write ``index.html``, which holds its pictures itself, and ``tables.json`` beside it; returns the page."""
+    work = done.work
+    paper, path = work.paper, work.folder / PAGE_FILE
+    with matplotlib.rc_context({'text.parse_math': False}):
+        drawn = [
+            Section(
+                f'Figure {drawing.number}',
+                [drawing.title + '.'],
+                figures=[Picture.of_figure(figure, caption) for caption, figure in figures],
+            )
+            for drawing, figures in done.figures
+        ]
+    tables = []
+    for table, lines in done.tables:
+        rows = [_cells(line, table.digits) for line in lines]
+        header = ('', 'column', 'paper', 'ours', '95 % interval', 'ours − paper', 'seeds')
+        notes = [text for text in (table.note, done.left_out.get(f'Table {table.number}', '')) if text]
+        tables.append(Section(f'Table {table.number}: {table.title}', notes, [Table(header, rows)]))
+    content = {
+        'title': f'{paper.name} at scale {work.scale}: published figures and ours',
+        'warnings': _warnings(done, work.scale),
+        'facts': [
+            ('paper', paper.citation),
+            *([('not made again', paper.note)] if paper.note else []),
+            *(tuple(line.split(None, 1)) for line in said_of_files(paper, dict(work.found))),
+        ],
+        'overview': [],
+        'sections': [*tables, *drawn],
+        'training': json.dumps(dict(work.settings), default=str),
+        'environment': environment(work.device),
+        'command': shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+    }
+    replace_file(path, template('evaluation.html.j2').render(**content).encode(errors='replace'))
+    write_json(work.folder / VALUES_FILE, {
+        f'table {table.number}': [{**line._asdict(), 'difference': line.difference} for line in lines]
+        for table, lines in done.tables
+    })  # fmt: skip
+    return path
+
+
+def _warnings(done: Reproduction, scale: Scale) -> list[str]:
+    found = [f'{name} is left out: {why}.' for name, why in done.left_out.items()]
+    if scale == 'demo':
+        found.insert(
+            0, 'Scale demo: trainings of a few steps, which show that everything runs. No figure means anything.'
+        )
+    if scale == 'small':
+        found.insert(0, 'Scale small: shorter trainings and fewer seeds than published.')
+    others = [files.name for files in done.work.paper.files if files.stands_in and files.name in done.work.found]
+    if others:
+        found.insert(
+            0, f"Not the paper's data: {', '.join(others)} stand in. No difference to the paper is to be read."
+        )
+    return found
+
+
+def _cells(line: Against, digits: int) -> tuple[str, ...]:
+    def number(value: float | None, sign: str = '') -> str:
+        return '–' if value is None else f'{value:{sign}.{digits}f}'
+
+    interval = '–' if line.interval is None else ' to '.join(map(number, line.interval))
+    return (
+        line.row, line.column, number(line.published), number(line.mean), interval, number(line.difference, '+'),
+        str(line.seeds),
+    )  # fmt: skip
+
+
+def text_table(done: Reproduction) -> str:
+    """Every table for the terminal."""
+    out = []
+    for table, lines in done.tables:
+        out += [f'Table {table.number}: {table.title}', '  paper      ours  difference']
+        for line in lines:
+            _, _, paper, ours, _, difference, _ = _cells(line, table.digits)
+            out.append(f'{paper:>7} {ours:>9} {difference:>11}  {line.row}, {line.column}')
+    return '\n'.join(out)
