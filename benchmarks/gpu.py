@@ -5,7 +5,8 @@
 
 Each part runs in a process of its own for its share of the time. What it finds, or the error that it ended with, is
 written at once to ``parts.jsonl`` in the folder; the same command goes on with the parts that have no result yet, and
-the studies among them with the cells that they lack. At the end all results are printed beside their goals.
+the studies among them with what they have trained and the seeds that they lack. At the end all results are printed
+beside their goals.
 """
 
 from __future__ import annotations
@@ -14,8 +15,6 @@ import argparse
 import json
 import math
 import os
-import shlex
-import signal
 import subprocess
 import sys
 import tempfile
@@ -25,7 +24,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from gpu_studies import ordered, told
 from measure import machine, milliseconds, summary, write_whole
 
 from hsiaug.json_lines import append_line, read_lines
@@ -143,31 +144,68 @@ def sampling(task: Task) -> Result:
     return throughput(generator, 2 if task.toy else 64, 2, task.device)
 
 
-def study(script: str, *options: str) -> Callable[[Task], Result]:
-    """A study by its own command, as many cells as fit; an interrupted one goes on when the part is run again."""
+def segmentation(task: Task) -> Result:
+    """SpecDM on forests with bark-beetle damage at 64 pixels: fidelity, and what SegFormer-B0 gains."""
+    from gpu_studies import Gains
+    from real_scenes import barkbeetle, patch_splitter
+    from specdm_segmentation import SEGFORMER
+    from studies import data_root
 
-    def measured(task: Task) -> Result:
-        folder = task.out
-        scale = ['--quick', '--seeds', '1'] if task.toy else ['--scale', 'full', '--seeds', '10']
-        command = [sys.executable, str(HERE / script), *scale, '--device', task.device, '--workers', '1']
-        command += ['--out', str(folder), *(() if task.toy else options)]
-        process = subprocess.Popen(
-            command, cwd=HERE.parent, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
-            start_new_session=True,
-        )  # fmt: skip
-        try:
-            _, said = process.communicate(timeout=task.seconds)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)  # its workers too: all that is done is recorded
-            process.communicate()
-        else:
-            if process.returncode:
-                raise RuntimeError(f'{script} ended with {process.returncode}: {said[-1500:]}')
-        results = sorted(folder.rglob('results.jsonl'))
-        count = sum(len(read_lines(file, 'cell', 'a cell')) for file in results)
-        return {'command': shlex.join(command[1:]), 'whole': process.returncode == 0, 'cells': count}
+    from hsiaug.ablation import Segmenter
+    from hsiaug.scenes import PatchSplitter, SimulatedScene
 
-    return measured
+    if task.toy:
+        network = Segmenter('SegFormer, tiny', replace(SEGFORMER, steps=2, channels=8))
+        scene = SimulatedScene(72, 72, WAVELENGTHS, classes=2, patch=12)
+        study = Gains(scene, PatchSplitter(size=16, stride=8), network, SMALL, most=2)
+    else:
+        network = Segmenter('SegFormer-B0', replace(SEGFORMER, encoder='mit_b0', channels=256, steps=300))
+        study = Gains(barkbeetle(data_root(), side=64), patch_splitter('barkbeetle', 64), network, FULL)
+    return study.run(task.seconds, task.out, task.device)
+
+
+def change(task: Task) -> Result:
+    """The same of two dates: fidelity, and what ChangeFormer V3 gains."""
+    from gpu_studies import Gains
+    from real_scenes import barkbeetle_change, change_splitter
+    from specdm_change import CHANGEFORMER, FULL_CHANGEFORMER
+    from studies import data_root
+
+    from hsiaug.ablation import Detector
+    from hsiaug.scenes import BitemporalScene, PatchSplitter, SimulatedScene
+
+    if task.toy:
+        network = Detector('ChangeFormer, tiny', replace(CHANGEFORMER, steps=2, channels=8))
+        scene = BitemporalScene.from_simulated(SimulatedScene(72, 72, WAVELENGTHS, dates=2, change=0.3, patch=12))
+        study = Gains(scene, PatchSplitter(size=16, stride=8), network, SMALL, most=2)
+    else:
+        network = Detector('ChangeFormer V3', replace(FULL_CHANGEFORMER, steps=300, learning_rate=3e-4, upsampling=2))
+        scene = barkbeetle_change(data_root(), side=64)
+        study = Gains(scene, change_splitter('barkbeetle_change', 64), network, FULL)
+    return study.run(task.seconds, task.out, task.device)
+
+
+def super_resolution(task: Task) -> Result:
+    """MSRResGAN and its baselines at their published size, trained until they no longer gain."""
+    from gpu_studies import resolve
+    from msrresgan import PAPER, SCALES
+    from studies import data_root
+    from super_resolution_table import open_scene, splitter
+
+    from hsiaug.scenes import PatchSplitter, SimulatedScene
+
+    if task.toy:
+        scene, windows = SimulatedScene(48, 48, WAVELENGTHS, classes=2), PatchSplitter(size=16, stride=8)
+        config, first, longest = replace(SCALES['quick'][0], width=8, blocks=1), 2, 4
+    else:
+        scene, windows = open_scene(data_root(), 'houston18'), splitter('houston18', 24)
+        config, first, longest = replace(PAPER, factor=2), 250, 64_000
+    return resolve(scene, windows, config, first, longest, task.seconds, task.out, task.device)
+
+
+WAVELENGTHS = np.linspace(400, 1000, 8)  # of toys
+SMALL: Result = {'vae_channels': 4, 'unet_channels': [8, 16], 'sampling_steps': 2}
+FULL: Result = {'unet_channels': [128, 256], 'batch_size': 16}
 
 
 def smallest(result: Result) -> str:
@@ -189,32 +227,15 @@ def pairs(result: Result) -> str:
     return f'{whole["ms_per_pair_20_steps"]["median"]:.2f} ms, {result["denoising"]["ratio"]["median"]:.1f} times'
 
 
-def cells(result: Result) -> str:
-    """How far a study has come."""
-    return f'{result["cells"]} cells{"" if result["whole"] else ", not all"}'
-
-
 PARTS: dict[str, Part] = {
-    'tests': Part(tests, 0.12, 'none fails', lambda result: result['summary']),
-    'spectral_gan': Part(spectral_gan, 0.06, 'at most 0.5 ms an iteration', smallest),
-    'live_mixing': Part(live_mixing, 0.08, 'at most 1.05 beside SegFormer-B0', ratios),
-    'bank_mixing': Part(bank_mixing, 0.1, 'at most 1.02', ratios),
+    'tests': Part(tests, 0.1, 'none fails', lambda result: result['summary']),
+    'spectral_gan': Part(spectral_gan, 0.04, 'at most 0.5 ms an iteration', smallest),
+    'live_mixing': Part(live_mixing, 0.05, 'at most 1.05 beside SegFormer-B0', ratios),
+    'bank_mixing': Part(bank_mixing, 0.06, 'at most 1.02', ratios),
     'sampling': Part(sampling, 0.08, 'at most 10 ms a pair, at least 40 times', pairs),
-    'segmentation': Part(
-        study('specdm_segmentation.py', '--scenes', 'barkbeetle', '--size', '64', '--networks', '1'),
-        0.28,
-        'two-stream above real only',
-        cells,
-    ),
-    'change': Part(
-        study('specdm_change.py', '--scenes', 'barkbeetle_change', '--size', '64', '--networks', '1'),
-        0.18,
-        'two-stream above real only',
-        cells,
-    ),
-    'super_resolution': Part(
-        study('msrresgan.py', '--part', 'table', '--factors', '2'), 0.1, 'the order of the paper', cells
-    ),
+    'segmentation': Part(segmentation, 0.44, 'two-stream above real only', told),
+    'change': Part(change, 0.14, 'two-stream above real only', told),
+    'super_resolution': Part(super_resolution, 0.09, 'the order of the paper', ordered),
 }
 
 

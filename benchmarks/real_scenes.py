@@ -141,9 +141,13 @@ def _dominant(name: str, data: dict[str, np.ndarray], wavelengths: np.ndarray, a
     ).checked('drop')
 
 
-def barkbeetle(root: Path, target: str = 'damage') -> Scene:
-    """Sentinel-2 tiles of forests in 2020 with masks of bark-beetle damage or forest type; split by patches."""
+def barkbeetle(root: Path, target: str = 'damage', side: int = 32) -> Scene:
+    """Sentinel-2 tiles of forests in 2020 with masks of bark-beetle damage or forest type; split by patches.
+
+    Tiles of 32 pixels are those that the file lists; of another ``side``, all that patches hold, half a side apart.
+    """
     data = _load(root / 's2_barkbeetle' / 's2_barkbeetle.npz')
+    places = _places(data, side)
     names = {
         'damage': ('undamaged', 'damaged'),
         'forest': ('no forest', 'broadleaved', 'coniferous', 'unnamed type'),
@@ -151,9 +155,9 @@ def barkbeetle(root: Path, target: str = 'damage') -> Scene:
 
     return Scene.from_tiles(
         'barkbeetle',
-        _tiles32(data, 't2'),
-        _tiles32(data, target).astype(np.int64) + 1,
-        data['tile32'][:, 0],
+        _tiles(data, 't2', places, side),
+        _tiles(data, target, places, side).astype(np.int64) + 1,
+        places[:, 0],
         class_names={k + 1: name for k, name in enumerate(names)},
         wavelengths=np.array(SENTINEL2_NM),
         wavelengths_approximate=True,
@@ -163,13 +167,21 @@ def barkbeetle(root: Path, target: str = 'damage') -> Scene:
     ).checked('drop')
 
 
-def _tiles32(data: dict[str, np.ndarray], key: str) -> np.ndarray:
-    """(T, 32, 32, ...) tiles of an array that is stored as one list of the pixels of all patches."""
+def _places(data: dict[str, np.ndarray], side: int) -> np.ndarray:
+    """(T, 3) patch, row and column of each tile."""
+    if side == 32:
+        return data['tile32']
+    steps = [[range(0, length - side + 1, side // 2) for length in shape] for shape in data['shape'].tolist()]
+    return np.array([(k, row, column) for k, (rows, columns) in enumerate(steps) for row in rows for column in columns])
+
+
+def _tiles(data: dict[str, np.ndarray], key: str, places: np.ndarray, side: int) -> np.ndarray:
+    """(T, side, side, ...) tiles of an array that is stored as one list of the pixels of all patches."""
     patches = [
         data[key][start:stop].reshape(*shape, *data[key].shape[1:])
         for start, stop, shape in zip(data['offset'][:-1], data['offset'][1:], data['shape'], strict=True)
     ]
-    return np.stack([patches[patch][row : row + 32, column : column + 32] for patch, row, column in data['tile32']])
+    return np.stack([patches[patch][row : row + side, column : column + side] for patch, row, column in places])
 
 
 def water12(root: Path) -> Scene:
@@ -275,13 +287,14 @@ def oscd(root: Path, cities: Sequence[str] = OSCD_CITIES, bands: Sequence[str] =
     ).checked('drop')
 
 
-def barkbeetle_change(root: Path) -> BitemporalScene:
-    """Sentinel-2 tiles of forests in September 2019 and 2020 with masks of bark-beetle damage; split by patches."""
+def barkbeetle_change(root: Path, side: int = 32) -> BitemporalScene:
+    """Sentinel-2 tiles of forests in September 2019 and 2020 with masks of bark-beetle damage; tiles as there."""
     data = _load(root / 's2_barkbeetle' / 's2_barkbeetle.npz')
+    places = _places(data, side)
     return BitemporalScene.from_pairs(
         'barkbeetle_change',
-        zip(_tiles32(data, 't1'), _tiles32(data, 't2'), _tiles32(data, 'damage'), strict=True),
-        data['tile32'][:, 0],
+        zip(*(_tiles(data, key, places, side) for key in ('t1', 't2', 'damage')), strict=True),
+        places[:, 0],
         wavelengths=np.array(SENTINEL2_NM),
         wavelengths_approximate=True,
         scale=float(data['scale']),

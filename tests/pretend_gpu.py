@@ -16,11 +16,13 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from types import FunctionType
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
+from torch.nn.functional import dropout
 from torch.optim import Optimizer
 from torch.overrides import TorchFunctionMode
 from torch.utils._mode_utils import no_dispatch
@@ -31,6 +33,10 @@ GPU = torch.device('meta')
 _MOVES = ('_to_copy', 'copy_', '_local_scalar_dense', '_foreach_copy_')
 # Shapes that follow from values: a GPU has to be asked for them. Masks that index are looked at besides.
 _SHAPES = ('nonzero', 'masked_select', 'bincount', 'unique_dim', '_unique2', 'unique_consecutive', 'repeat_interleave')
+_RANDOM = {
+    *('rand', 'randn', 'randint', 'randperm', 'rand_like', 'randn_like', 'randint_like', 'normal', 'bernoulli'),
+    *('multinomial', 'bernoulli_', 'normal_', 'uniform_', 'random_', 'exponential_'),
+}
 _PACKAGE = str(Path(__file__).parents[1] / 'hsiaug')
 
 
@@ -168,6 +174,33 @@ def _made_here(make: Callable[..., Tensor]) -> Callable[..., Tensor]:
         return make(data, *args, **kwargs).to(GPU) if there else make(data, *args, device=device, **kwargs)
 
     return made
+
+
+class _Shared(TorchFunctionMode):
+    """Whatever is random is drawn on the CPU, and moved to where it is asked for."""
+
+    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs, name = dict(kwargs or {}), getattr(function, '__name__', '')
+        if function is dropout:
+            return _dropped(*args, **kwargs)
+        if name not in _RANDOM or isinstance(function, FunctionType):  # initialisations, of networks on the CPU
+            return function(*args, **kwargs)
+        tensors = [x for x in args if isinstance(x, Tensor)]
+        device = kwargs.pop('device', None) or (tensors[0].device if tensors else 'cpu')
+        result = function(*(x.cpu() if isinstance(x, Tensor) else x for x in args), **kwargs)
+        return args[0].copy_(result) if name.endswith('_') else result.to(device)
+
+
+def _dropped(x: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
+    return x * (torch.rand(x.shape) >= p).to(x) / (1 - p) if training and p else x
+
+
+@contextmanager
+def shared_streams() -> Iterator[None]:
+    """Give a training the same random numbers on every device, so that its results there can be compared."""
+    with pytest.MonkeyPatch.context() as patch, _Shared():
+        patch.setattr(torch, 'Generator', _Stream)
+        yield
 
 
 def on_gpu(tensor: Tensor) -> Tensor:

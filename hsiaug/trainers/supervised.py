@@ -81,7 +81,7 @@ class _GlobalGenerators(nn.Module):
     def set_extra_state(self, state: Tensor) -> None:
         size = len(torch.get_rng_state())
         torch.set_rng_state(state[:size])
-        if len(state) > size:
+        if len(state) > size and torch.cuda.is_available():  # a checkpoint of a GPU trains on on a CPU too
             torch.cuda.set_rng_state(state[size:])
 
 
