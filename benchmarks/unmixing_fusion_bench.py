@@ -174,16 +174,14 @@ class Bench:
 
     def checkpoint(self, k: int) -> Path:
         """Where the unmixing network of this split lies."""
-        return self.out / 'unmixing' / f'{self.scene}-{self.seed}-{k}.safetensors'
+        return self.out / 'unmixing' / f'{self.scene}-{self.seed}-{k}' / UNMIXING_FILE
 
     def unmixing(self, k: int) -> UnmixingNetwork:
         """The unmixing network, trained once for all methods."""
         if k not in self.networks:
-            config, file = UnmixingConfig.small(endmembers=k, **self.effort.unmixing), self.checkpoint(k)
-            file.parent.mkdir(parents=True, exist_ok=True)
-            self.networks[k] = train_unmixing(
-                self.data.x, self.data.spec.wavelengths, config, Run(self.seed, device=self.device, folder=file)
-            )
+            config, folder = UnmixingConfig.small(endmembers=k, **self.effort.unmixing), self.checkpoint(k).parent
+            run = Run(self.seed, device=self.device, folder=folder)
+            self.networks[k] = train_unmixing(self.data.x, self.data.spec.wavelengths, config, run)
         return self.networks[k]
 
     def fusion(self, method: Method) -> UnmixingFusion:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 _PACKAGE = Path(__file__).parent
-# An installed package has its own; beside it may lie a folder of that name that is somebody else's.
+# An installed package has its own; next to it may lie a folder of that name that is somebody else's.
 FOLDER = _PACKAGE / 'configs' if (_PACKAGE / 'configs').is_dir() else _PACKAGE.parent / 'configs'
 
 

@@ -13,7 +13,7 @@ T = TypeVar('T')
 
 @contextmanager
 def progress_bar(shown: bool, **settings: Any) -> Iterator[Callable[..., None]]:
-    """A progress bar, as the function that moves it on by so many steps and shows numbers, given by name, beside it.
+    """A progress bar, as the function that moves it on by so many steps and shows numbers, given by name, next to it.
 
     Even a disabled bar of tqdm takes a lock that forked processes share: one that is killed meanwhile leaves its
     parent waiting for ever. So there is none where none is shown.

@@ -86,10 +86,10 @@ def write_json(path: Path, data: Any) -> None:
 
 
 def json_ready(value: Any) -> Any:
-    """A value as JSON tells it, the same for equal values: settings that decide on a result, for keys and records.
+    """A value in JSON, the same for equal values: settings that decide on a result, for keys and records.
 
     Dataclasses become objects, tuples and arrays lists, numbers of numpy plain ones, NaN and paths text; functions are
-    told by where they are defined, partial ones by what they are given too, and anything else by its text.
+    named by where they are defined, partial ones by their arguments too, and anything else is given as text.
     """
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {field.name: json_ready(getattr(value, field.name)) for field in dataclasses.fields(value)}

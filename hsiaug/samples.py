@@ -294,7 +294,7 @@ class Provenance:
 
 
 def seen_of_both(known: Sequence[Provenance]) -> dict[str, Any]:
-    """What several provenances have seen beside the first scene of each, as fields of one provenance of all."""
+    """What several provenances have seen besides the first scene of each, as fields of one provenance of all."""
     samples = [one.samples for one in known if one.samples is not None]
     elsewhere = dict.fromkeys(footprint for one in known for footprint in one.elsewhere)
     return {'elsewhere': tuple(elsewhere), 'samples': reduce(SeenSamples.joined, samples) if samples else None}
@@ -341,14 +341,14 @@ class SampleSource(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class Traits:
-    """What a source of samples may say of itself, beside what every :class:`SampleSource` says.
+    """What a source of samples may say of itself, besides what every :class:`SampleSource` says.
 
     Args:
         provenance: where its samples come from, None where it does not say.
         class_prior: (K,) training frequencies, from which it draws labels; None where it knows none.
         left_out: classes that it never draws.
         soft_labels: whether its samples carry ``label_prob``.
-        settings: JSON-ready; what tells it from others of its type.
+        settings: JSON-ready; what distinguishes it from others of its type.
         device: where it draws.
     """
 

@@ -31,7 +31,7 @@ class Experiment:
         title: of the tables.
         cells: frozen dataclasses, the settings of one measurement each; two cells of equal fields are one.
         measure: a function at the top of a module, or a partial one, that gives the JSON-ready record of a cell.
-        settings: what the record of a cell depends on beside its own fields.
+        settings: what the record of a cell depends on besides its own fields.
         group: what cells share that should be made once: cells of one group are measured one after another in one
             process, where ``measure`` may keep what they share, for example with ``functools.lru_cache(maxsize=1)``.
         about: more that the plan and the summary say, which decides on no result.

@@ -29,7 +29,7 @@ def study_identity(study: Study) -> dict[str, Any]:
 def require_same_study(study: Study, folder: Path, results: int) -> None:
     """Refuse a run folder of another study.
 
-    Scenes, settings, downstream models and arms that only one of the two has are an extension, and stand beside the
+    Scenes, settings, downstream models and arms that only one of the two has are an extension, and stand next to the
     others; those of one name must agree.
 
     Args:

@@ -87,7 +87,7 @@ def _p_value(comparison: PairedComparison, margin: float) -> float:
     if comparison.n < 2:
         return 1.0
     above = comparison.mean + margin
-    if comparison.interval[0] == comparison.interval[1]:  # no spread
+    if comparison.interval[0] == comparison.interval[1]:  # no variance
         return 0.0 if above > 0 else 1.0
     return float(stats.t.sf(above / (comparison.sd / math.sqrt(comparison.n)), comparison.n - 1))
 

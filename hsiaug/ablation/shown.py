@@ -21,7 +21,7 @@ from .runner import file_name, open_group
 
 @dataclass(frozen=True)
 class ShownSamples:
-    """Samples of an arm beside real ones.
+    """Samples of an arm next to real ones.
 
     Args:
         file: name of the picture.

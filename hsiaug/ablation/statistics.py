@@ -93,7 +93,7 @@ def paired_comparison(
     d = np.where(np.isclose(a, b, rtol=1e-12, atol=0), 0.0, a - b)
     n, mean, sd = len(d), float(d.mean()), float(d.std(ddof=1)) if len(d) > 1 else float('nan')
     nothing = (float('nan'), float('nan'))
-    # Differences that agree to rounding have no spread to speak of.
+    # Differences that agree to rounding have no variance to speak of.
     if n > 1 and sd <= 1e-12 * max(1.0, float(np.abs(a).max())):
         interval = bca = (mean, mean)
         corrected = nothing if test_train_ratio is None else (mean, mean)
@@ -205,6 +205,11 @@ class Summary:
     p_holm: float | None = None
     default: bool = False
 
+    @property
+    def key(self) -> GroupKey:
+        """Scene, budget and downstream model: what a panel, or a table, of its own is for."""
+        return self.scene, self.budget, self.classifier
+
 
 def by_group(rows: Iterable[Row]) -> dict[GroupKey, list[Row]]:
     """Rows by scene, budget and classifier, in order of appearance."""
@@ -309,7 +314,7 @@ def _summary(
 class Pooled:
     """An arm's differences to real only, averaged over scenes, each scene counting the same.
 
-    The intervals allow for the spread between seeds. They speak for these scenes, not for others.
+    The intervals allow for the variance between seeds. They speak for these scenes, not for others.
 
     Args:
         gain: mean difference in the primary metric, points.

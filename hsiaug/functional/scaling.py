@@ -20,7 +20,7 @@ of both in real bands: 0.054."""
 VANISHING = 5e-4
 """Share of the typical band's standard deviation below which a band hardly varies, dark or not. Real: 0.0013."""
 ROUNDING = 1e-4
-"""Standard deviation relative to the level that is not told from rounding. Lowest in real bands: 0.0072."""
+"""Standard deviation relative to the level that cannot be distinguished from rounding. Lowest in real bands: 0.0072."""
 _TYPICAL = 0.75  # quantile over bands: dead bands may be many, bright ones are few
 
 

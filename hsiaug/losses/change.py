@@ -11,7 +11,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 from .segmentation import UNUSED, segmentation_loss
 
 SIDE_WEIGHTS = (0.5, 0.5, 0.5, 0.8)
-"""Of the side outputs of ChangeFormer V6, coarse to fine, beside 1 for its logits; those of the published code."""
+"""Of the side outputs of ChangeFormer V6, coarse to fine, besides 1 for its logits; those of the published code."""
 
 
 def change_loss(
@@ -53,10 +53,10 @@ def multi_scale_loss(
         logits: (n, K, H, W).
         sides: four of that shape, coarse to fine.
         mask: as all that follow, see :func:`change_loss`.
-        ignore_index: see there.
-        class_weights: see there.
-        sample_weights: see there.
-        lovasz: see there.
+        ignore_index: as for :func:`change_loss`.
+        class_weights: as for :func:`change_loss`.
+        sample_weights: as for :func:`change_loss`.
+        lovasz: as for :func:`change_loss`.
     """
     options = (mask, ignore_index, class_weights, sample_weights, lovasz)
     loss = change_loss(logits, *options)

@@ -1,4 +1,4 @@
-"""Scores of change detection: those of the change class first, means over both classes beside them."""
+"""Scores of change detection: those of the change class first, means over both classes with them."""
 
 from __future__ import annotations
 

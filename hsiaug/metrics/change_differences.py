@@ -27,7 +27,7 @@ class ChangeDifferences:
         unchanged: of differences where nothing changed.
         changed: of differences where something did.
         unchanged_texture: of their steps from a pixel to the next, where nothing changed: dates that differ by too
-            smooth or too noisy a field are told by it.
+            smooth or too noisy a field show in it.
         changed_texture: of their steps from a pixel to the next, where something did.
     """
 

@@ -19,7 +19,7 @@ class ChangeFidelity:
     Args:
         first: of the images of the first date, the mask being that of what will change.
         second: of those of the second date.
-        both: of both dates as one image, its bands those of both and its features beside each other. Dates that do
+        both: of both dates as one image, its bands those of both and its features side by side. Dates that do
             not belong together show here and nowhere else. Its alignment says whether the mask is that of the changes,
             its ``fid_mask`` and class shares are those of the change mask.
         differences: distances of the differences between dates to those of test pairs, where nothing changed and where

@@ -52,20 +52,20 @@ def fidelity(
         fake: synthetic spectra and labels, in any order; half of each class trains the SVM, half tests it.
         num_classes: K.
     """
-    angles, spreads, roughness = [], [], []
+    angles, stds, roughness = [], [], []
     for label in range(num_classes):
         real, synthetic = (x[y == label].to(torch.float64) for x, y in (train, fake))
         if len(real) < 2 or len(synthetic) < 2:
             angles.append(float('nan'))
             continue
         angles.append(float(spectral_angle(real.mean(dim=0), synthetic.mean(dim=0))))
-        spreads.append(float(synthetic.std(dim=0).mean() / real.std(dim=0).mean()))
+        stds.append(float(synthetic.std(dim=0).mean() / real.std(dim=0).mean()))
         roughness.append(float(_roughness(synthetic) / _roughness(real)))
     known = [a for a in angles if a == a]
     return Fidelity(
         msad=sum(known) / len(known) if known else float('nan'),
         msad_per_class=tuple(angles),
-        std_ratio=_median(spreads),
+        std_ratio=_median(stds),
         roughness_ratio=_median(roughness),
         svm=_svm_table(train, test, fake),
         closer_than_real=_closer_than_real(train[0], fake[0]),

@@ -120,7 +120,7 @@ class _Side:
     image: Tensor
     mask: Tensor
     means: Tensor
-    spread: Tensor
+    std: Tensor
     shares: Tensor
     neighbours: Tensor
     count: int
@@ -155,7 +155,7 @@ def _compare(real: _Side, fake: _Side, alignment: float) -> PatchFidelity:
         fid_mask=frechet_distance(real.mask, fake.mask),
         msad=float(angles.nanmean()),
         msad_per_class=tuple(angles.tolist()),
-        std_ratio=float((fake.spread.mean(dim=1) / real.spread.mean(dim=1)).nanmedian()),
+        std_ratio=float((fake.std.mean(dim=1) / real.std.mean(dim=1)).nanmedian()),
         precision=near.precision,
         recall=near.recall,
         density=near.density,

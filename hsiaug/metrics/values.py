@@ -1,4 +1,4 @@
-"""Measures of fidelity as single values, beside what real samples reach in their place, and their intervals."""
+"""Measures of fidelity as single values, with what real samples reach in their place, and their intervals."""
 
 from __future__ import annotations
 
@@ -145,7 +145,7 @@ def spectra_measure(train: Pair, num_classes: int) -> Measure:
 
 
 def patch_values(result: PatchFidelity, fields: Sequence[str], prefix: str = '') -> dict[str, Value]:
-    """Some measures of images with masks, each beside its value of real training samples."""
+    """Some measures of images with masks, each with its value of real training samples."""
     return {
         prefix + TITLES[field][0]: Value(
             getattr(result, field),

@@ -45,9 +45,9 @@ class PatchEncoder(nn.Module):
 
     def fit_scale(self, image: Tensor) -> PatchEncoder:
         """Take mean and standard deviation of each band from (N, C, H, W) training patches."""
-        spread, mean = torch.std_mean(image, dim=(0, 2, 3), correction=0)
+        std, mean = torch.std_mean(image, dim=(0, 2, 3), correction=0)
         self.offset.copy_(mean)
-        self.scale.copy_(band_weight(mean, spread))
+        self.scale.copy_(band_weight(mean, std))
         return self
 
     def maps(self, image: Tensor) -> Tensor:
@@ -62,6 +62,6 @@ class PatchEncoder(nn.Module):
         """(n, 2 · width) mean and standard deviation over the pixels of each map."""
         features = []
         for some in image.split(_CHUNK):
-            spread, mean = torch.std_mean(self.maps(some), dim=(2, 3), correction=0)
-            features.append(torch.cat([mean, spread], dim=1))
+            std, mean = torch.std_mean(self.maps(some), dim=(2, 3), correction=0)
+            features.append(torch.cat([mean, std], dim=1))
         return torch.cat(features)

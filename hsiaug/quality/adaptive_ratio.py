@@ -148,7 +148,7 @@ class AdaptiveRatio(Schedule):
         self._arm.value = int(rng.choice(len(self.ratios), p=self.chances()))
 
     def state_dict(self) -> dict[str, Any]:
-        """What a checkpoint needs to go on with the same choices; JSON-ready."""
+        """What a checkpoint needs to continue with the same choices; JSON-ready."""
         return {
             'scores': list(self.scores), 'rises': list(self.rises), 'history': list(self.history),
             'weights': self._weights.tolist(), 'behind': self._behind, 'arm': self._arm.value,

@@ -56,7 +56,7 @@ class Coverage:
         if not np.isfinite(raw).all():
             raise ValueError('Coverage: features of the training samples are not finite; fill the images')
         self.mean, std = raw.mean(axis=0), raw.std(axis=0)
-        # Shares of classes stand beside bands, in another unit.
+        # Shares of classes join the bands, in another unit.
         shares = data.spec.num_classes if self.encoder is None and target == 'mask' else 0
         groups = np.split(np.arange(raw.shape[1]), [raw.shape[1] - shares])
         scales = [band_scale(torch.from_numpy(self.mean[g]), torch.from_numpy(std[g])) for g in groups if len(g)]
@@ -83,8 +83,8 @@ class Coverage:
                 elif self.spec.size is None:
                     parts.append(image.cpu())
                 else:
-                    spread, mean = torch.std_mean(image.cpu(), dim=(-2, -1), correction=0)
-                    parts.append(torch.cat([mean, spread], dim=-1).flatten(1))
+                    std, mean = torch.std_mean(image.cpu(), dim=(-2, -1), correction=0)
+                    parts.append(torch.cat([mean, std], dim=-1).flatten(1))
         raw = torch.cat(parts).double()
         if self.encoder is None and 'mask' in batch:
             raw = torch.cat([raw, _class_shares(batch['mask'].cpu(), self.spec)], dim=1)

@@ -49,12 +49,12 @@ class FoldTrial:
         labels: classes of the synthetic samples.
         metric: score on the held-out fold, out of the metrics of the task; the first of them if None.
         folds: that the training area is dealt to; as many as those of the search.
-        regions: see :func:`~hsiaug.quality.folds.fold_splits`, as ``block``.
-        block: see there.
+        regions: see :func:`~hsiaug.quality.folds.fold_splits`.
+        block: see :func:`~hsiaug.quality.folds.fold_splits`.
         refit: fit generator and gate anew without each fold. If False, they are fitted once on the whole training
             area, which is cheaper; synthetic samples then hold something of the fold, and its scores are optimistic.
         gate: makes a gated source where candidates have a threshold; an object that is no function says in its
-            attribute ``settings`` what tells it from others of its type.
+            attribute ``settings`` what distinguishes it from others of its type.
         share: share of the steps of a plain training; shorter trainings cost less and rank ratios less surely.
         device: where to train.
 
@@ -172,7 +172,7 @@ class FoldTrial:
 
 
 def _maker(gate: Any) -> Any:
-    """What tells a maker of gates from others: of an object its type and, where it has them, its ``settings``."""
+    """What distinguishes a maker of gates: of an object its type and, where it has them, its ``settings``."""
     if gate is all_gates:
         return 'hsiaug.quality.behind.all_gates'  # as recorded scores know it, from where it once was
     if gate is None or hasattr(gate, '__qualname__') or isinstance(gate, partial) or dataclasses.is_dataclass(gate):

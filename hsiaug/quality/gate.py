@@ -89,10 +89,10 @@ class Gate(ABC):
         self.spec, self.provenance = data.spec, data.provenance
         own = self._fit(data, regions, seed)
         target = data.spec.target_key
-        beside = self.score({'image': data.val_x, target: data.val_y}) if len(data.val_x) else own[:0]
-        scores = torch.cat([own, beside])
+        validated = self.score({'image': data.val_x, target: data.val_y}) if len(data.val_x) else own[:0]
+        scores = torch.cat([own, validated])
         judged = own.isfinite()
-        independent = independent_samples(regions[judged]) + int(beside.isfinite().sum())
+        independent = independent_samples(regions[judged]) + int(validated.isfinite().sum())
         if independent < 2:
             raise ValueError(
                 f'{name}: {independent} real sample can be judged by others that share no region with it, at least 2 '
@@ -162,10 +162,10 @@ def held_out_limit(scores: Tensor, independent: int, false_alarm: float) -> floa
     quantile = float(values[min(rank, len(values)) - 1])
     if independent >= 1 / false_alarm - 1 - 1e-9:
         return quantile
-    # Scores that depend on each other spread less than independent ones.
-    spread = values.std() * math.sqrt(independent / (independent - 1))
+    # Scores that depend on each other vary less than independent ones.
+    std = values.std() * math.sqrt(independent / (independent - 1))
     factor = float(student.ppf(1 - false_alarm, independent - 1)) * math.sqrt(1 + 1 / independent)
-    return max(quantile, float(values.mean()) + factor * float(spread))
+    return max(quantile, float(values.mean()) + factor * float(std))
 
 
 @dataclass(frozen=True)

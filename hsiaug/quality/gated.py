@@ -84,7 +84,7 @@ class Gated(nn.Module):
 
     @property
     def settings(self) -> dict[str, Any]:
-        """JSON-ready: what tells these samples from others of the same generator."""
+        """JSON-ready: what distinguishes these samples from others of the same generator."""
         return {
             'generator': Traits.of(self.generator).settings,
             'gates': self.gates.settings(),
@@ -178,7 +178,7 @@ class Gated(nn.Module):
         worst = max(report.rejected, key=lambda name: report.rejected[name])
         of = advice = ''
         if labels is not None:
-            advice = '. Or leave out classes of which next to nothing passes: passing() tells, leave_out=[...] does it'
+            advice = '. Or leave out, by leave_out=[...], the classes of which hardly anything passes; see passing()'
             names = [self.spec.classes[k] for k in labels[missing].unique().tolist()]
             of = f' of {", ".join(names)}'
         return (
@@ -239,7 +239,7 @@ class GatedDataset(NonGeoDataset):
         return self.gates.clean(fetch(self.dataset, rows))
 
     def labels(self) -> Tensor | None:
-        """(n,) labels of what passes where the dataset tells them, else None."""
+        """(n,) labels of what passes where the dataset knows them, else None."""
         known: Callable[[], Tensor] | Tensor | None = getattr(self.dataset, 'labels', None)
         known = known() if callable(known) else known
         return known[torch.from_numpy(self.rows)] if isinstance(known, Tensor) else None

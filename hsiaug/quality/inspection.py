@@ -1,4 +1,4 @@
-"""All that is measured of a bank beside real data: what gates say, what is memorised, fidelity, coverage."""
+"""All that is measured of a bank against real data: what gates say, what is memorised, fidelity, coverage."""
 
 from __future__ import annotations
 
@@ -257,7 +257,7 @@ class Covered:
 
 
 def measure_coverage(compared: Compared, k: int = 5) -> Covered:
-    """Which held-out real modes the bank covers, beside what as many training samples cover.
+    """Which held-out real modes the bank covers, compared with what as many training samples cover.
 
     Raises:
         ValueError: if there are too few samples for it.

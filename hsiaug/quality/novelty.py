@@ -188,10 +188,10 @@ def noise_covariance(image: Tensor, spec: SampleSpec) -> Tensor:
 
 def _shrunk(x: Tensor) -> Tensor:
     """(C, C) covariance of (M, C), shrunk on bands of standard deviation one."""
-    spread = band_scale(x.mean(dim=0), x.std(dim=0, correction=0))
-    covariance = torch.from_numpy(ledoit_wolf((x / spread).numpy())[0])
+    std = band_scale(x.mean(dim=0), x.std(dim=0, correction=0))
+    covariance = torch.from_numpy(ledoit_wolf((x / std).numpy())[0])
     covariance += 1e-6 * torch.eye(len(covariance), dtype=covariance.dtype)
-    return covariance * spread[:, None] * spread
+    return covariance * std[:, None] * std
 
 
 def _noise_fractions(noise: Tensor, centred: Tensor, spec: SampleSpec) -> Tensor:

@@ -195,8 +195,8 @@ class RatioSearch:
         Args:
             trial: trains and scores on one fold.
             others: what searches among the same candidates found on other scenes, at least two. They are the prior of
-                each candidate's difference: its mean and spread over scenes are weighed against this scene's own mean
-                by their variances.
+                each candidate's difference: its mean and standard deviation over scenes are weighed against this
+                scene's own mean by their variances.
 
         Raises:
             ValueError: if ``others`` is a single one, or lacks a candidate; or if a score is not finite.

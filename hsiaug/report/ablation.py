@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 
 from ..ablation.results import PLAN_FILE, RESULTS_FILE, read_results, require_fields
 from ..ablation.shown import ShownPredictions, ShownSamples
-from ..ablation.statistics import CHOSEN, MIN_SEEDS, GroupKey, Summary, pooled, summarise
+from ..ablation.statistics import CHOSEN, MIN_SEEDS, Summary, pooled, summarise
 from ..records import read_json
 from ..tasks import METRICS
 from .change_maps import plot_change_maps
@@ -119,10 +119,6 @@ def interval(pair: tuple[float, float] | None, digits: int = 2) -> str:
     return '–' if pair is None or pair[0] != pair[0] else f'[{signed(pair[0], digits)}, {signed(pair[1], digits)}]'
 
 
-def _key(line: Summary) -> GroupKey:
-    return line.scene, line.budget, line.classifier
-
-
 def _ratio(line: Summary) -> str:
     return CHOSEN if line.ratio == CHOSEN else f'{line.ratio:g}'
 
@@ -175,7 +171,7 @@ def conclusion(table: Sequence[Summary], quick: bool) -> str:
         return f'No arm has {MIN_SEEDS} paired seeds: nothing here is a basis for claims.'
 
     def named(lines: list[Summary]) -> str:
-        return '; '.join(f'{x.arm} on {panel_title(_key(x))} ({signed(x.gain.mean)})' for x in lines if x.gain)
+        return '; '.join(f'{x.arm} on {panel_title(x.key)} ({signed(x.gain.mean)})' for x in lines if x.gain)
 
     significant = [x for x in family if x.p_holm is not None and x.p_holm <= LEVEL]
     better = [x for x in significant if x.gain and x.gain.mean > 0]
@@ -230,8 +226,8 @@ def answer(table: Sequence[Summary], metric: str, quick: bool) -> str:
 
 def _context(run: Run) -> dict[str, Any]:
     sections = []
-    for key in dict.fromkeys(_key(line) for line in run.table):
-        lines = [line for line in run.table if _key(line) == key]
+    for key in dict.fromkeys(line.key for line in run.table):
+        lines = [line for line in run.table if line.key == key]
         here = [row for row in run.rows if (row['scene'], row['budget'], row['classifier']) == key]
         dropped = sorted({note for row in here for note in row.get('dropped', ())})
         chosen = [json.dumps(r['setting'], sort_keys=True) for r in here if r['arm'] == 'real' and 'setting' in r]
@@ -355,7 +351,7 @@ def write_report(run: str | os.PathLike[str]) -> ReportPaths:
         images.append(_image(paths[-1], CAPTIONS[name]))
     for prefix, caption in DRAWN.items():
         for path in sorted((folder / 'figures').glob(f'{prefix}*.png')):
-            shown = re.sub('-[0-9a-f]{8}$', '', path.stem.removeprefix(prefix))  # that tells like names apart
+            shown = re.sub('-[0-9a-f]{8}$', '', path.stem.removeprefix(prefix))  # that keeps similar names apart
             images.append(_image(path, f'{caption}: {shown.replace("_", " ")}'))
             paths.append(path)
     for suffix in ('md', 'html'):
@@ -374,8 +370,8 @@ def text_table(run: str | os.PathLike[str]) -> str:
     content = read_run(run)
     primary, out = content.metrics[0], []
     title = f'mean {metric_name(primary)}'
-    for key in dict.fromkeys(_key(line) for line in content.table):
-        lines = [line for line in content.table if _key(line) == key]
+    for key in dict.fromkeys(line.key for line in content.table):
+        lines = [line for line in content.table if line.key == key]
         width = max(len(line.arm) for line in lines)
         out.append('\n' + ', '.join(key))
         out.append(f'{"arm":<{width}}  {"ratio":>6}  {title:>9}  difference to real only (95 % interval)')

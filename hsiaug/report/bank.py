@@ -1,4 +1,4 @@
-"""What is shown of a bank: its class counts, and a preview beside it."""
+"""What is shown of a bank: its class counts, and a preview next to it."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def summary(bank: SyntheticBank) -> str:
     return f'{len(bank)} samples{classes}: {bank.root}'
 
 
-def beside(root: Path, ending: str) -> Path:
+def next_to(root: Path, ending: str) -> Path:
     """A path next to the folder of a bank, named after it. The folder itself holds nothing else."""
     root = root if root.name not in ('', '..') else root.resolve()
     return root.with_name(root.name + ending)
@@ -44,11 +44,11 @@ def export_beside(bank: SyntheticBank, format: ExportFormat, progress: bool = Fa
 
 def export_place(root: Path, format: ExportFormat) -> Path:
     """Where the bank in a folder is exported to."""
-    return beside(root, '.npz' if format == 'npz' else f'_{format}')
+    return next_to(root, '.npz' if format == 'npz' else f'_{format}')
 
 
 def preview_bank(bank: SyntheticBank, real: Dataset[Sample] | None = None) -> Path:
-    """Draw samples of a bank, beside real ones where they are given, to ``<bank>_preview.png``.
+    """Draw samples of a bank, next to real ones where they are given, to ``<bank>_preview.png``.
 
     Args:
         bank: the bank.
@@ -71,9 +71,9 @@ def preview_bank(bank: SyntheticBank, real: Dataset[Sample] | None = None) -> Pa
         _tensors(bank, _bank_rows(bank)),
         spec,
         min(spec.num_classes, _PANELS) if spec.size is None else _PICTURES,
-        suptitle=f'{beside(bank.root, "").name}: {len(bank)} samples of {bank.record["source"]["type"]}{split}',
+        suptitle=f'{next_to(bank.root, "").name}: {len(bank)} samples of {bank.record["source"]["type"]}{split}',
     )
-    path = beside(bank.root, '_preview.png')
+    path = next_to(bank.root, '_preview.png')
     with told(path):
         figure.savefig(path, dpi=120)
     return path

@@ -1,4 +1,4 @@
-"""Maps of detected changes: what models of a study find on test windows, beside the truth."""
+"""Maps of detected changes: what models of a study find on test windows, next to the truth."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def _mosaic(windows: Tensor, corners: np.ndarray) -> Tensor:
 
 
 def _outcomes(found: Tensor, truth: Tensor) -> np.ndarray:
-    """(h, w, 3) picture of detected changes beside the true ones, both (h, w); see :data:`OUTCOMES`."""
+    """(h, w, 3) picture of detected changes next to the true ones, both (h, w); see :data:`OUTCOMES`."""
     outcome = torch.where(truth == 1, 3 - 2 * found, 2 * found)  # in the order of the colours
     outcome = outcome.where(truth <= 1, len(OUTCOMES) - 1)
     return np.array([to_rgb(colour) for colour in OUTCOMES.values()])[outcome.numpy()]

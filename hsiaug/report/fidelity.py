@@ -39,9 +39,9 @@ def plot_class_spectra(real: Labelled, fake: Labelled, spec: SampleSpec) -> Figu
             mine = spectra[labels == label].cpu().numpy()
             if len(mine) == 0:
                 continue
-            mean, spread = bands.broken(mine.mean(axis=0)), bands.broken(mine.std(axis=0))
+            mean, std = bands.broken(mine.mean(axis=0)), bands.broken(mine.std(axis=0))
             axes.plot(x, mean, color=colour, lw=1.2, label=name)
-            axes.fill_between(x, mean - spread, mean + spread, color=colour, alpha=0.22, lw=0)
+            axes.fill_between(x, mean - std, mean + std, color=colour, alpha=0.22, lw=0)
         bands.label(axes)
         axes.set_title(spec.classes[label], fontsize=10, parse_math=False)
     grid[0].legend(frameon=False, fontsize=8)

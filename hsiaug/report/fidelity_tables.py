@@ -25,7 +25,7 @@ _TABLES: dict[str, tuple[str, Columns]] = {
         'SVM: accuracy, trained → tested. Closer: share of samples nearer to a real spectrum than its own neighbour.',
         {
             'mSAD': (('msad',), 4),
-            'spread': (('std_ratio',), 2),
+            'std ratio': (('std_ratio',), 2),
             'roughness': (('roughness_ratio',), 2),
             'real→real': (('svm', 'real_real'), 3),
             'real→fake': (('svm', 'real_fake'), 3),
@@ -45,7 +45,7 @@ _TABLES: dict[str, tuple[str, Columns]] = {
             'FID of masks to training': (('against_train', 'fid_mask'), 2),
             'FID of masks': (('fid_mask',), 2),
             'mSAD': (('msad',), 3),
-            'spread': (('std_ratio',), 2),
+            'std ratio': (('std_ratio',), 2),
             'precision': (('precision',), 2),
             'recall': (('recall',), 2),
             'coverage': (('coverage',), 2),
@@ -72,8 +72,8 @@ _TABLES: dict[str, tuple[str, Columns]] = {
             'FID of masks': (('both', 'fid_mask'), 2),
             'mSAD date 1': (('first', 'msad'), 3),
             'mSAD date 2': (('second', 'msad'), 3),
-            'spread date 1': (('first', 'std_ratio'), 2),
-            'spread date 2': (('second', 'std_ratio'), 2),
+            'std ratio date 1': (('first', 'std_ratio'), 2),
+            'std ratio date 2': (('second', 'std_ratio'), 2),
             'differences, unchanged': (('differences', 'unchanged'), 2),
             'differences, changed': (('differences', 'changed'), 2),
             'texture, unchanged': (('differences', 'unchanged_texture'), 2),
@@ -106,8 +106,8 @@ def fidelity_table(records: Sequence[dict[str, Any]]) -> dict[str, Any]:
 def _figure(records: Sequence[dict[str, Any]], path: Path, digits: int) -> str:
     """Mean over seeds of one figure and, in brackets, the same of real training pairs where it is known."""
     shown = f'{mean:.{digits}f}' if (mean := _mean(records, path)) is not None else '–'
-    beside = _mean(records, (*path[:-1], 'real_reference', path[-1]))
-    return shown if beside is None else f'{shown} ({beside:.{digits}f})'
+    reference = _mean(records, (*path[:-1], 'real_reference', path[-1]))
+    return shown if reference is None else f'{shown} ({reference:.{digits}f})'
 
 
 def _mean(records: Sequence[dict[str, Any]], path: Path) -> float | None:

@@ -35,15 +35,11 @@ def panel_title(key: GroupKey) -> str:
     return f'{key[0]}, {key[1]}' + ('' if key[2] == 'nn1d' else f' ({key[2]})')
 
 
-def _key(line: Summary) -> GroupKey:
-    return line.scene, line.budget, line.classifier
-
-
 def _panels(
     table: Sequence[Summary], width: float, height: float, beside: float = 1.8, sharey: bool = False
 ) -> tuple[Figure, Iterator[tuple[Axes, list[Summary]]]]:
     """A figure with one panel per scene, budget and classifier, and each panel's lines."""
-    keys = list(dict.fromkeys(_key(line) for line in table))
+    keys = list(dict.fromkeys(line.key for line in table))
     columns = 2 if len(keys) == 4 else min(3, len(keys))
     rows = -(-len(keys) // columns)
     figure = Figure(figsize=(width * columns + beside, height * rows + 0.5), layout='constrained')
@@ -56,7 +52,7 @@ def _panels(
             axes.set_title(panel_title(key), fontsize=10)
             axes.spines[['top', 'right']].set_visible(False)
             axes.set_axisbelow(True)
-            yield axes, [line for line in table if _key(line) == key]
+            yield axes, [line for line in table if line.key == key]
 
     return figure, each()
 
@@ -212,5 +208,5 @@ def chosen_ratios(table: Sequence[Summary]) -> Figure:
 
 
 def _shade(position: float) -> tuple[float, float, float]:
-    """From light to dark blue; lightness alone tells the ratios apart."""
+    """From light to dark blue; lightness alone distinguishes the ratios."""
     return 0.65 - 0.63 * position, 0.80 - 0.65 * position, 0.93 - 0.57 * position

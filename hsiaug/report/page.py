@@ -16,7 +16,7 @@ from ..metrics.values import TITLES, Measured
 from ..quality.inspection import Compared, Inspection, Review
 from ..samples import same_scene
 from ..tasks import one_date
-from .bank import beside
+from .bank import next_to
 from .fidelity_text import format_number
 from .html import Picture, Section, replace_file, template
 from .page_cards import Drawer
@@ -28,12 +28,12 @@ _PICTURES, _PANELS = 6, 12
 
 
 def page_file(bank: SyntheticBank, out: Path | None = None) -> Path:
-    """The file of a page; ``<bank>_evaluation.html`` beside the bank if None.
+    """The file of a page; ``<bank>_evaluation.html`` next to the bank if None.
 
     Raises:
         FileNotFoundError: if there is no folder for it.
     """
-    path = beside(bank.root, '_evaluation.html') if out is None else out
+    path = next_to(bank.root, '_evaluation.html') if out is None else out
     if not path.resolve().parent.is_dir():
         raise FileNotFoundError(f'no folder {path.parent} for the page; make it, or give another out')
     return path
@@ -72,7 +72,7 @@ def write_page(
     )
     overview = _overview(found)
     content = {
-        'title': f'{beside(compared.bank.root, "").name}: synthetic samples beside real ones',
+        'title': f'{next_to(compared.bank.root, "").name}: synthetic samples and real ones',
         'warnings': _warnings(compared, found.gates is not None),
         'facts': _facts(compared),
         'overview': overview,
@@ -115,7 +115,7 @@ def _facts(parts: Compared) -> list[tuple[str, str]]:
     spec = parts.spec
     size = f', {spec.size[0]} × {spec.size[1]} pixels' if spec.size else ''
     return [
-        ('bank', f'{beside(bank.root, "").name}: {len(bank)} samples of {bank.record["source"]["type"]}'
+        ('bank', f'{next_to(bank.root, "").name}: {len(bank)} samples of {bank.record["source"]["type"]}'
          + (f', seed {bank.seed}' if bank.seed is not None else '')
          + (f', labels {bank.labels_policy}' if bank.labels_policy is not None else '')),
         ('looked at', f'{len(parts.rows)} of them, spread evenly'),

@@ -12,7 +12,7 @@ def fidelity_section(found: BankFidelity) -> Section:
     """The table of measures."""
     section = Section('Fidelity')
     section.notes.append(
-        'Synthetic against held-out real samples, and beside it what real samples reach in their place, the best to '
+        'Synthetic against held-out real samples, with what real samples reach in their place, the best to '
         f'hope for. The intervals come from leaving out one of {PARTS} parts of the synthetic and '
         'of the held-out samples in turn (delete-a-group jackknife, 95 %); they take samples for independent, and the '
         'generator as it is: they do not tell how another training would have turned out.'
@@ -44,14 +44,14 @@ def format_interval(interval: tuple[float, float] | None) -> str:
 
 
 def coverage_section(found: Covered, spec: SampleSpec) -> Section:
-    """Which held-out real modes the bank covers, beside what training samples cover."""
+    """Which held-out real modes the bank covers, compared with what training samples cover."""
     features = 'spectra as they are'
     if spec.size:
         features = 'mean and standard deviation of each band' + (', class shares' if spec.target_key == 'mask' else '')
     section = Section('Coverage of real modes')
     section.notes.append(
         f'Share of {found.held_out} held-out real samples that have one of {found.count} synthetic samples within '
-        f'reach, which is the distance to their {found.k}th real neighbour (Naeem et al. 2020); beside it the same of '
+        f'reach, which is the distance to their {found.k}th real neighbour (Naeem et al. 2020); next to it the same of '
         f'{found.count} training samples. Compared are {features}, in up to 16 principal components.'
     )
     sides = (found.synthetic, found.training)

@@ -77,7 +77,7 @@ def _rejected_cards(parts: Compared, found: Review, drawer: Drawer) -> list[Card
 
 
 def _how(name: str, score: float, limit: float) -> str:
-    """A score beside its limit, in the unit that the gate's own page gives it."""
+    """A score and its limit, in the unit that the gate's own page gives it."""
     if score != score:
         return 'cannot be judged, no pixel of it counts'
     if name == 'range':
@@ -90,7 +90,7 @@ def _how(name: str, score: float, limit: float) -> str:
 
 
 def novelty_section(parts: Compared, found: Review, memorised: Memorised, drawer: Drawer) -> Section:
-    """How much of the bank is memorised, and suspicious samples beside their nearest training samples."""
+    """How much of the bank is memorised, and suspicious samples next to their nearest training samples."""
     known, gate, distance, nearest = memorised.counts, memorised.gate, memorised.distance, memorised.nearest
     limit = math.exp(-gate.threshold)
     on_real = float(found.on_real.rejected[gate.name].double().mean())
@@ -124,7 +124,7 @@ def novelty_section(parts: Compared, found: Review, memorised: Memorised, drawer
     order = list(once.values())[:_NEIGHBOURS]
     suspicious = [row for row in order if found.on_fake.rejected[gate.name][row]]
     section.above_cards = (
-        'Suspicious samples, the nearest first, beside their nearest training samples, each of which is shown once. '
+        'Suspicious samples, the nearest first, next to their nearest training samples, each of which is shown once. '
         'Mirrored and turned copies of images count too.'
         if suspicious
         else 'None is suspicious; these are nearest to training samples.'

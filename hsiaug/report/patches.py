@@ -1,4 +1,4 @@
-"""Figures of synthetic pairs of image and mask beside real ones."""
+"""Figures of synthetic pairs of image and mask next to real ones."""
 
 from __future__ import annotations
 

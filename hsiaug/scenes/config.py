@@ -37,7 +37,7 @@ class SceneConfig:
         scale: stored value times ``scale`` is the value in ``unit``; the file's own scale and offset if None.
         unit: physical unit; the file's own if None.
         nodata: stored value that means "no measurement"; the file's own if None.
-        ignore: label values of pixels without a class, beside 0, negative ones and the nodata value of the labels'
+        ignore: label values of pixels without a class, besides 0, negative ones and the nodata value of the labels'
             file; an empty list makes every positive value a class. Of change masks, values that do not count.
         wavelengths: band centres in nm, one per band of the file; the file's own if None.
         bands: indices of the bands to use, 0-based; those that the file does not mark as bad if None.

@@ -1,7 +1,7 @@
 """What a scene holds, in short: which image it is, and everything that a result depends on.
 
-Both are of values, not of how a file stores them. The fingerprint tells whether a generator has seen pixels of the
-scene, whatever became of its labels and unit; the content tells whether a result was measured on this very scene.
+Both are of values, not of how a file stores them. The fingerprint says whether a generator has seen pixels of the
+scene, whatever became of its labels and unit; the content says whether a result was measured on this very scene.
 """
 
 from __future__ import annotations

@@ -17,20 +17,20 @@ _AXES = {'bsq': (1, 2, 0), 'bil': (0, 2, 1), 'bip': (0, 1, 2)}
 
 
 def data_file(header: Path) -> Path:
-    """The file of the values beside an ENVI header.
+    """The file of the values next to an ENVI header.
 
     Raises:
         SceneFileError: if there is none, or if several could be it.
     """
     stem = header.name[: -len(header.suffix)]
-    beside = [
+    neighbours = [
         path
         for path in sorted(header.parent.iterdir())
         if path != header and path.is_file() and (path.name == stem or path.stem.lower() == stem.lower())
     ]
-    exact = [path for path in beside if path.name == stem]
-    usual = [path for path in beside if path.suffix.lower() in DATA_SUFFIXES]
-    found = exact or usual or [path for path in beside if path.suffix.lower() not in ('.hdr', '.xml', '.sta')]
+    exact = [path for path in neighbours if path.name == stem]
+    usual = [path for path in neighbours if path.suffix.lower() in DATA_SUFFIXES]
+    found = exact or usual or [path for path in neighbours if path.suffix.lower() not in ('.hdr', '.xml', '.sta')]
     if len(found) != 1:
         names = [path.name for path in found]
         raise SceneFileError(
@@ -38,7 +38,7 @@ def data_file(header: Path) -> Path:
             + (
                 f'its values may be in any of {names}'
                 if names
-                else f'no file named {stem} or {stem}.img lies beside it'
+                else f'no file named {stem} or {stem}.img lies next to it'
             )
             + '; give the file of the values'
         )

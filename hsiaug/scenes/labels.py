@@ -141,7 +141,7 @@ def _refuse_unclear(labels: np.ndarray, where: str, named: Collection[int]) -> N
         others = found[(found != value) & (found > UNLABELLED)]
         if value in found and value not in named and others.size and value - 1 not in others:
             raise ValueError(
-                f'{where}: {value} may be a class, or mark pixels without one, beside {others[:8].tolist()}; give '
+                f'{where}: {value} may be a class, or mark pixels without one, besides {others[:8].tolist()}; give '
                 f'ignore=[{value}] if it marks such pixels, ignore=[] if it is a class'
             )
 

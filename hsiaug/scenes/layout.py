@@ -23,7 +23,7 @@ def channels_last(
 
     Args:
         cube: 3-D or 4-D.
-        layout: of the stored array; None tells it by labels and wavelengths. Without either the bands are last, as
+        layout: of the stored array; None infers it from labels and wavelengths. Without either the bands are last, as
             documented, unless the shape speaks for the opposite.
         pixels: shape of the labels.
         wavelengths: band centres.
@@ -36,11 +36,11 @@ def channels_last(
     if layout not in (None, 'hwc', 'chw'):
         raise ValueError(f"unknown layout {layout!r}; choose from 'hwc', 'chw'")
     if layout is None:
-        layout = _told(cube.shape, pixels, wavelengths, where)
+        layout = _inferred(cube.shape, pixels, wavelengths, where)
     return cube if layout == 'hwc' else np.moveaxis(cube, -3, -1)
 
 
-def _told(
+def _inferred(
     shape: tuple[int, ...],
     pixels: tuple[int, ...] | None,
     wavelengths: Sequence[float] | np.ndarray | None,
@@ -68,6 +68,6 @@ def _told(
         return 'hwc'
     raise SceneFileError(
         f'{where}: a cube of shape {shape} may be (H, W, bands) with {width} bands, or (bands, H, W) with {first}, and '
-        + ('labels and wavelengths do not agree on' if votes and not agreed else 'nothing in the file tells')
+        + ('labels and wavelengths do not agree on' if votes and not agreed else 'nothing in the file says')
         + " which; give layout='hwc' or layout='chw'"
     )

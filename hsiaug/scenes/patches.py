@@ -109,7 +109,7 @@ class PatchSplitter:
     Args:
         size: side of a window in pixels.
         stride: step between training windows; half the size if None.
-        test_fraction: share of the labelled pixels that tests, as nearly as whole regions allow.
+        test_fraction: share of the labelled pixels in the test part, as nearly as whole regions allow.
         val_fraction: share of the other labelled pixels that validates; of halves, share of the training half's length.
         regions: ``'blocks'`` are squares of the image; ``'groups'`` those of the scene (tiles, flight lines, fields);
             ``'halves'`` test on the left, right, upper or lower half, and validate on a strip across the other one.

@@ -22,7 +22,7 @@ DRIVERS = ('GTiff', 'ENVI', 'PNG', 'JPEG', 'JP2OpenJPEG', 'BMP')
 """Formats of GDAL that are read: none that names other files or addresses (VRT, WMS, ...), under whatever suffix."""
 
 _ALONE = {'GDAL_DISABLE_READDIR_ON_OPEN': 'EMPTY_DIR', 'GDAL_PAM_ENABLED': 'NO'}
-"""GDAL opens overviews and masks beside a file with any of its formats; with these it sees the file alone."""
+"""GDAL opens overviews and masks next to a file with any of its formats; with these it sees the file alone."""
 
 _CENTRE_TAGS = {
     'wavelength': None,
@@ -149,19 +149,19 @@ def _alpha(file: Path, source: Any, bands: Sequence[int] | np.ndarray | None, fa
 
 
 def _mask(file: Path) -> np.ndarray | None:
-    """(H, W) bool: what the mask in or beside a GeoTIFF leaves in; None where there is none."""
-    beside = file.with_name(f'{file.name}.msk')
+    """(H, W) bool: what the mask in or next to a GeoTIFF leaves in; None where there is none."""
+    neighbour = file.with_name(f'{file.name}.msk')
     with rasterio.Env(**_ALONE):
         with _open(file, ('GTiff',)) as source:
             inside = any(MaskFlags.per_dataset in f and MaskFlags.alpha not in f for f in source.mask_flag_enums)
             if inside:
                 return source.read_masks(1) > 0
             shape = (source.height, source.width)
-        if not beside.is_file():
+        if not neighbour.is_file():
             return None
-        with _open(beside, ('GTiff',)) as source:
+        with _open(neighbour, ('GTiff',)) as source:
             if (source.height, source.width) != shape:
-                raise SceneFileError(f'{beside} is no mask of {file}: it has another size')
+                raise SceneFileError(f'{neighbour} is no mask of {file}: it has another size')
             declared = source.count * shape[0] * shape[1]
-            require_plausible(declared, beside.stat().st_size, str(beside), SceneFileError)
+            require_plausible(declared, neighbour.stat().st_size, str(neighbour), SceneFileError)
             return (source.read() > 0).all(axis=0)

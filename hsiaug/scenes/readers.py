@@ -64,8 +64,8 @@ def open_scene(
         scale: stored value times ``scale`` is the value in ``unit``; the file's own scale and offset if None.
         unit: physical unit; the file's own if None.
         nodata: stored value that means "no measurement"; the file's own if None.
-        ignore: label values of pixels without a class, beside 0, negative ones, NaN and the nodata value of the labels'
-            file; an empty one makes every positive value a class, nodata too.
+        ignore: label values of pixels without a class, besides 0, negative ones, NaN and the nodata value of the
+            labels' file; an empty one makes every positive value a class, nodata too.
         layout: ``'hwc'`` or ``'chw'``, where the bands are in an array; decided by labels and wavelengths if None.
         on_bad_bands: refuse or drop bands that carry no information.
 
@@ -272,7 +272,7 @@ def _flat_cube(
         return cube[:, None, :], None
     raise SceneFileError(
         f'{file}: an array of shape {cube.shape} may be one band (H, W), or {cube.shape[0]} spectra of {cube.shape[1]} '
-        'bands, and nothing in the file tells which; save a band as (H, W, 1), spectra as (N, 1, bands)'
+        'bands, and nothing in the file says which; save a band as (H, W, 1), spectra as (N, 1, bands)'
     )
 
 

@@ -120,7 +120,7 @@ class Scene:
         if self.tile_rows is not None or factor < 2 or ours != (factor * theirs[0], factor * theirs[1], theirs[2]):
             raise ValueError(
                 f'Scene {self.name!r}: the coarser image of the same area must have the same bands and sides that are '
-                f'a whole fraction of those of a single image, found {theirs} beside {ours}'
+                f'a whole fraction of those of a single image, found {theirs} for {ours}'
             )
 
     def __repr__(self) -> str:

@@ -315,7 +315,7 @@ class GroupSplit(Splitter):
     """Whole groups (tiles, flight lines, fields) train or test, drawn until the test share is reached.
 
     Args:
-        test_fraction: share of the labelled pixels that tests, as nearly as whole groups allow.
+        test_fraction: share of the labelled pixels in the test part, as nearly as whole groups allow.
         attempts: draws tried; the one that leaves most classes on both sides is taken.
     """
 

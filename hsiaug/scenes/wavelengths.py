@@ -35,7 +35,7 @@ def to_nanometres(values: Sequence[float] | np.ndarray, unit: str | None = None)
 
     Args:
         values: (C,) numbers.
-        unit: as the file spells it; None, empty or ``'Unknown'`` tells nm from micrometres by size.
+        unit: as the file spells it; None, empty or ``'Unknown'`` distinguishes nm from micrometres by size.
 
     Returns:
         (C,) float64. None for NaN and values that are not positive, for indices, frequencies and units that are not
@@ -83,7 +83,7 @@ def centres_of(texts: Sequence[str], units: Sequence[str | None]) -> np.ndarray 
     pairs = [pair for pair in parsed if pair is not None]
     if not pairs or len(pairs) < len(parsed):
         return None
-    if len({unit for _, unit in pairs}) == 1:  # together: size tells nm from micrometres for all bands at once
+    if len({unit for _, unit in pairs}) == 1:  # together: size distinguishes nm from micrometres for all bands at once
         return to_nanometres([value for value, _ in pairs], pairs[0][1])
     each = [to_nanometres([value], unit) for value, unit in pairs]
     known = [centre for centre in each if centre is not None]

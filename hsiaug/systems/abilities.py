@@ -1,4 +1,4 @@
-"""What some generators can do beside drawing samples, for those who measure and draw them."""
+"""What some generators can do besides drawing samples, for those who measure and draw them."""
 
 from __future__ import annotations
 

@@ -188,7 +188,7 @@ class Generator(nn.Module):
     soft_labels: ClassVar[bool] = False
     """Whether samples carry ``label_prob``."""
     unlabelled: ClassVar[tuple[Unlabelled, ...]] = ()
-    """Samples without labels that it can learn from, beside labelled ones."""
+    """Samples without labels that it can learn from, besides labelled ones."""
     ranges: ClassVar[Mapping[str, Range]] = {}
     """Of the numbers among the settings; any finite one where there is none."""
 
@@ -326,7 +326,7 @@ class Generator(nn.Module):
         """Write ``config.json``, ``model.safetensors`` and a model card.
 
         A new folder appears whole or not at all. Over another generator, a kill in between leaves a folder that
-        :meth:`from_pretrained` refuses, never the weights of one beside the config of the other.
+        :meth:`from_pretrained` refuses, never the weights of one with the config of the other.
 
         Raises:
             FileExistsError: if the folder holds something else.

@@ -65,17 +65,17 @@ def data_of(
             'in memory; say in_memory=True if that is meant, or give fewer samples'
         )
     _require_all_classes(found.pixels, spec, labelled.name)
-    beside = _like(val, 'val', spec, fields, reading)
+    validating = _like(val, 'val', spec, fields, reading)
     more = None if unlabelled is None else _unlabelled(unlabelled, spec, uses, fields, reading)
-    parts = [part for part in (labelled, beside, more) if part is not None]
-    if beside is not None and np.isin(beside.digests(), found.digests[found.digests != 0]).any():
+    parts = [part for part in (labelled, validating, more) if part is not None]
+    if validating is not None and np.isin(validating.digests(), found.digests[found.digests != 0]).any():
         warnings.warn(
-            f'{beside.name} holds samples that {labelled.name} holds too: what is chosen by them is chosen too '
+            f'{validating.name} holds samples that {labelled.name} holds too: what is chosen by them is chosen too '
             'favourably',
             stacklevel=4,
         )
     x, y = _tensors(labelled, most)
-    val_x, val_y = (x[:0], y[:0]) if beside is None else _tensors(beside, 1 << 62)
+    val_x, val_y = (x[:0], y[:0]) if validating is None else _tensors(validating, 1 << 62)
     free = x[:0] if more is None else _tensors(more, most)[0]
     source, unlabelled_source = (
         Read(part, workers=usual_workers() if workers is None else workers)
@@ -84,7 +84,7 @@ def data_of(
         for part in (labelled, more)
     )
     return TrainingData(
-        spec, x, y, free, val_x, val_y, _provenance(parts, train, beside), source=source,
+        spec, x, y, free, val_x, val_y, _provenance(parts, train, validating), source=source,
         unlabelled_source=unlabelled_source,
     )  # fmt: skip
 

@@ -204,7 +204,7 @@ def require_weights(file: Path, expected: str | None) -> None:
     """
     if expected is not None and (found := digest(file)) != expected:
         raise CheckpointError(
-            f'{file} has SHA-256 {found[:16]}…, {CONFIG_FILE} beside it was written with {expected[:16]}…: saving was '
+            f'{file} has SHA-256 {found[:16]}…, {CONFIG_FILE} next to it was written with {expected[:16]}…: saving was '
             'interrupted, or a file was damaged or exchanged; train or save the generator again'
         )
 

@@ -17,8 +17,8 @@ from ..models.siam_crnn import SiamCRNN
 from ..models.siamese import AnySides
 from ..samples import Sample
 from ..settings import POSITIVE, SHARE, Range, check_settings
-from .augmentation import Augmentation, augmentation
-from .pixelwise import Standardised, optimise, require_spec, require_weighable
+from .augmentation import augmentation
+from .pixelwise import ImageTraining, Standardised, optimise, require_spec, require_weighable
 from .segmentation import predict_masks
 from .supervised import seeded
 
@@ -32,8 +32,10 @@ _TORCHGEO: dict[str, Any] = {'fcsiamdiff': FCSiamDiff, 'fcsiamconc': FCSiamConc}
 
 
 @dataclass(frozen=True)
-class ChangeDetectorConfig:
+class ChangeDetectorConfig(ImageTraining):
     """A change-detection network and its training; the same for every arm of a study.
+
+    Its length, batches and rates are those of :class:`~hsiaug.trainers.pixelwise.ImageTraining`.
 
     Args:
         model: ``'changeformer-v3'``, ``'changeformer-v6'``, ``'siamcrnn'``; torchgeo's ``'fcsiamdiff'`` and
@@ -42,20 +44,10 @@ class ChangeDetectorConfig:
             ``'resnet101'``, ... of the others, and ``'resnet_tiny'`` of SiamCRNN; None is ``'changeformer'`` or
             ``'resnet18'``.
         channels: width of the decoder, the published one if None; that of torchgeo's networks is fixed.
-        upsampling: the input is enlarged by this factor; see :class:`~hsiaug.models.ChangeFormerV3`.
         encoder_weights: ``'imagenet'`` or None.
-        steps: optimiser steps.
-        batch_size: pairs per step, real and synthetic together.
-        learning_rate: of AdamW at its highest; it rises over ``warmup`` and falls to zero as a polynomial.
-        warmup: share of the steps.
-        weight_decay: of AdamW.
-        class_weights: ``'none'``, or ``'sqrt_inverse'``: by the inverse square root of the real pixels per class.
-        lovasz: weight of the Lovász loss beside the cross-entropy.
-        augment: ``'none'``; ``'flips'`` and turns; ``'classic'``: flips, crops, noise; ``'cutmix'``: flips and CutMix.
-            Both dates and the mask always move alike.
+        lovasz: weight of the Lovász loss added to the cross-entropy.
         swap_dates: exchange the dates of half the pairs, at random. What has changed stays changed, but a network
             that may learn the direction of a change no longer can.
-        bfloat16: mixed precision, worth its while on a GPU.
 
     Raises:
         ValueError: for an unknown choice or a number out of range.
@@ -64,18 +56,9 @@ class ChangeDetectorConfig:
     model: Model = 'changeformer-v3'
     encoder: str | None = None
     channels: int | None = None
-    upsampling: int = 1
     encoder_weights: str | None = None
-    steps: int = 400
-    batch_size: int = 16
-    learning_rate: float = 1e-3
-    warmup: float = 0.1
-    weight_decay: float = 0.01
-    class_weights: Literal['none', 'sqrt_inverse'] = 'none'
     lovasz: float = 0.0
-    augment: Augmentation = 'none'
     swap_dates: bool = False
-    bfloat16: bool = False
 
     def __post_init__(self) -> None:
         # Batch normalisation at the coarsest scale sees one value per pair and channel.

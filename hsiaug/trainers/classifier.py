@@ -123,7 +123,7 @@ def train_nn1d(
 
 @torch.no_grad()
 def predict(model: nn.Module, image: Tensor, batch_size: int = 8192) -> Tensor:
-    """(N,) predicted labels of (N, C) spectra, on the CPU."""
+    """(N,) predicted labels of (N, C) spectra, or (N, H, W) of images, on the CPU."""
     device = next(model.parameters()).device
     return torch.cat([model(part.to(device)).argmax(dim=1).cpu() for part in image.split(batch_size)])
 

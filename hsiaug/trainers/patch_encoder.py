@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from ..datasets.preview import Limits, false_colour, stretch_limits
 from ..engine import Run
 from ..engine.schedules import OneCycle
 from ..engine.stream import Batch
 from ..functional.plain import plain_torch
 from ..models.patch_encoder import PatchEncoder
-from ..samples import SampleSpec
 from .supervised import Supervised, seeded
 
 _BATCH, _LEARNING_RATE = 8, 5e-3
@@ -126,28 +122,3 @@ def train_date_encoder(
     if ignore_index is not None:
         target = torch.where(mask == ignore_index, mask, target)
     return train_patch_encoder(image.flatten(0, 1), target.flatten(0, 1), 4, ignore_index, seed, steps, device)
-
-
-def false_colour_features(
-    extractor: Callable[[Tensor], Tensor], spec: SampleSpec, real: Tensor
-) -> Callable[[Tensor], Tensor]:
-    """Features of the false-colour picture, by a network for pictures in three colours.
-
-    Args:
-        extractor: takes (n, 3, H, W) float32 in 0..1 to (n, d); enlarging and normalising are its own business.
-        spec: of the patches; says which bands stand for red, green and blue.
-        real: (N, C, H, W) training patches, whose 2nd and 98th percentile are black and full colour.
-
-    Returns:
-        a function of (n, C, H, W) patches to (n, d) features.
-    """
-    limits: Limits = stretch_limits(real, spec.wavelengths)
-
-    def features(image: Tensor) -> Tensor:
-        found = []
-        for some in image.split(_CHUNK):
-            pictures = [torch.from_numpy(false_colour(patch, spec.wavelengths, limits)) for patch in some]
-            found.append(extractor(torch.stack(pictures).movedim(-1, 1).float().to(image.device)))
-        return torch.cat(found)
-
-    return features

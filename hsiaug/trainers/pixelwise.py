@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -25,6 +26,35 @@ ImageKind = Literal['segmentation', 'change', 'scene']
 _TRAINERS = {
     'segmentation': 'train_segmenter', 'change': 'train_change_detector', 'scene': 'train_scene_classifier',
 }  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageTraining:
+    """What trainings of networks on images have in common.
+
+    Args:
+        upsampling: images are enlarged by this factor first.
+        steps: optimiser steps.
+        batch_size: images, or pairs of dates, per step, real and synthetic together.
+        learning_rate: of AdamW at its highest; it rises over ``warmup`` and falls to zero as a polynomial.
+        warmup: share of the steps.
+        weight_decay: of AdamW.
+        class_weights: ``'none'``, or ``'sqrt_inverse'``: by the inverse square root of how many real pixels, or images,
+            a class has.
+        augment: ``'none'``; ``'flips'`` and turns; ``'classic'``: flips, crops, noise; ``'cutmix'``: flips and CutMix.
+            Images, both dates and masks always move alike.
+        bfloat16: mixed precision, worth its while on a GPU.
+    """
+
+    upsampling: int = 1
+    steps: int = 400
+    batch_size: int = 16
+    learning_rate: float = 1e-3
+    warmup: float = 0.1
+    weight_decay: float = 0.01
+    class_weights: Literal['none', 'sqrt_inverse'] = 'none'
+    augment: Augmentation = 'none'
+    bfloat16: bool = False
 
 
 class Standardised(nn.Module):
@@ -64,12 +94,12 @@ def optimise(
     Args:
         network: untrained; its scaling is fitted here.
         dataset: real or mixed images with masks or labels.
-        config: a frozen configuration with the steps, batches, rates and weights of :class:`SegmenterConfig`.
+        config: an :class:`ImageTraining` with the name of its ``model``.
         seed: of the order of the samples; all else draws from torch's global generators.
         device: where to train.
         augment: of standardised images and their targets: masks, labels, or ``label_prob`` where samples have it.
         loss_of: loss of standardised images, targets, class weights (K,) and sample weights (n,).
-        synthetic_weight: loss weight of synthetic samples, beside the weights that samples carry.
+        synthetic_weight: loss weight of synthetic samples, in addition to the weights that samples carry.
 
     Raises:
         ValueError: for samples that cannot be trained on.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
@@ -16,27 +16,20 @@ from ..samples import Sample
 from ..settings import POSITIVE, SHARE, Range, check_settings
 from .augmentation import Flips
 from .classifier import predict
-from .pixelwise import Standardised, optimise, require_spec
+from .pixelwise import ImageTraining, Standardised, optimise, require_spec
 from .supervised import seeded
 
 
 @dataclass(frozen=True)
-class SceneClassifierConfig:
+class SceneClassifierConfig(ImageTraining):
     """A classifier of images and its training; the same for every arm of a study.
+
+    Its length, batches and rates are those of :class:`~hsiaug.trainers.pixelwise.ImageTraining`.
 
     Args:
         model: see :func:`~hsiaug.models.scene_classifiers.scene_classifier`.
-        narrow: see there, as ``dropout`` and ``upsampling``.
+        narrow: the same.
         dropout: before the last layers.
-        upsampling: images are enlarged by this factor first.
-        steps: optimiser steps.
-        batch_size: images per step, real and synthetic together; at least 2, for batch normalisation.
-        learning_rate: of AdamW at its highest; it rises over ``warmup`` and falls to zero as a polynomial.
-        warmup: share of the steps.
-        weight_decay: of AdamW.
-        class_weights: ``'none'``, or ``'sqrt_inverse'``: by the inverse square root of the real images per class.
-        augment: ``'none'``, or ``'flips'`` and turns.
-        bfloat16: mixed precision, worth its while on a GPU.
 
     Raises:
         ValueError: for an unknown choice or a number out of range.
@@ -45,15 +38,9 @@ class SceneClassifierConfig:
     model: SceneModel = 'cnn2d'
     narrow: int = 1
     dropout: float = 0.0
-    upsampling: int = 1
-    steps: int = 300
-    batch_size: int = 32
-    learning_rate: float = 1e-3
-    warmup: float = 0.1
-    weight_decay: float = 0.01
-    class_weights: Literal['none', 'sqrt_inverse'] = 'none'
-    augment: Literal['none', 'flips'] = 'none'
-    bfloat16: bool = False
+    steps: int = field(default=300, kw_only=True)
+    batch_size: int = field(default=32, kw_only=True)
+    augment: Literal['none', 'flips'] = field(default='none', kw_only=True)
 
     def __post_init__(self) -> None:
         check_settings(self, batch_size=Range(2), learning_rate=POSITIVE, warmup=SHARE, dropout=SHARE)

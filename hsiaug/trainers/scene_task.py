@@ -18,7 +18,7 @@ class SceneClassificationTask(ClassificationTask):  # type: ignore[misc]
 
     torchgeo's own task builds timm's models alone, and takes class probabilities for labels without a word. Here they
     are the target of training where a batch has them; metrics are always against ``label``. Cohen's kappa is logged
-    beside torchgeo's metrics.
+    with torchgeo's metrics.
 
     Args:
         model: ``'alexnet'``, ``'cnn2d'`` or ``'cnn3d'`` of

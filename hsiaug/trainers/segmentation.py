@@ -16,14 +16,17 @@ from ..models.pfsegnet import PFSegNet
 from ..models.segformer import SegFormer
 from ..samples import Sample
 from ..settings import POSITIVE, SHARE, Range, check_settings
-from .augmentation import Augmentation, augmentation
-from .pixelwise import Standardised, optimise, require_spec, require_weighable
+from .augmentation import augmentation
+from .classifier import predict
+from .pixelwise import ImageTraining, Standardised, optimise, require_spec, require_weighable
 from .supervised import seeded
 
 
 @dataclass(frozen=True)
-class SegmenterConfig:
+class SegmenterConfig(ImageTraining):
     """A segmentation network and its training; the same for every arm of a study.
+
+    Its length, batches and rates are those of :class:`~hsiaug.trainers.pixelwise.ImageTraining`.
 
     Args:
         model: ``'segformer'`` or ``'pfsegnet'``.
@@ -31,17 +34,8 @@ class SegmenterConfig:
             ``'resnet50'``, ... of PFSegNet; None is ``'mit_b0'`` or ``'resnet50'``.
         mapping: a 1x1 convolution maps the bands to 3 channels first; otherwise the encoder takes all bands.
         channels: width of the decoder.
-        upsampling: the input is enlarged by this factor; see :class:`~hsiaug.models.SegFormer`.
         encoder_weights: ``'imagenet'`` or None.
-        steps: optimiser steps.
-        batch_size: patches per step, real and synthetic together.
-        learning_rate: of AdamW at its highest; it rises over ``warmup`` and falls to zero as a polynomial.
-        warmup: share of the steps.
-        weight_decay: of AdamW.
-        class_weights: ``'none'``, or ``'sqrt_inverse'``: by the inverse square root of the real pixels per class.
-        augment: ``'none'``; ``'flips'`` and turns; ``'classic'``: flips, crops, noise; ``'cutmix'``: flips and CutMix.
         edge_weight: of the supervision of edges, of PFSegNet.
-        bfloat16: mixed precision, worth its while on a GPU.
         synthetic_weight: loss weight of synthetic samples, real ones having 1.
         auxiliary_bn: synthetic samples have a batch normalisation of their own while training; see
             :mod:`~hsiaug.models.auxiliary_bn`.
@@ -54,17 +48,8 @@ class SegmenterConfig:
     encoder: str | None = None
     mapping: bool = True
     channels: int = 256
-    upsampling: int = 1
     encoder_weights: str | None = None
-    steps: int = 400
-    batch_size: int = 16
-    learning_rate: float = 1e-3
-    warmup: float = 0.1
-    weight_decay: float = 0.01
-    class_weights: Literal['none', 'sqrt_inverse'] = 'none'
-    augment: Augmentation = 'none'
     edge_weight: float = 1.0
-    bfloat16: bool = False
     synthetic_weight: float = 1.0
     auxiliary_bn: bool = False
 
@@ -171,8 +156,6 @@ def training_loss(
     return loss, logits
 
 
-@torch.no_grad()
 def predict_masks(model: nn.Module, image: Tensor, batch_size: int = 64) -> Tensor:
     """(N, H, W) int64 predicted classes of (N, ..., C, H, W) images, on the CPU."""
-    device = next(model.parameters()).device
-    return torch.cat([model(part.to(device)).argmax(dim=1).cpu() for part in image.split(batch_size)])
+    return predict(model, image, batch_size)

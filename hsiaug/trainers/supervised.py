@@ -99,7 +99,7 @@ def supervision(batch: Mapping[str, Any], key: str, synthetic_weight: float = 1.
     Args:
         batch: in the sample contract.
         key: of the target where there is no ``label_prob``.
-        synthetic_weight: loss weight of synthetic samples, beside the weights that samples carry.
+        synthetic_weight: loss weight of synthetic samples, in addition to the weights that samples carry.
     """
     found = {'image': batch['image'], 'target': batch.get('label_prob', batch[key])}
     weight = batch.get('weight')

@@ -112,7 +112,7 @@ def test_a_header_whose_values_are_not_found_is_named(tmp_path: Path) -> None:
     with pytest.raises(SceneFileError, match=r"may be in any of \['a.dat', 'a.img'\]; give the file of the values"):
         open_scene(tmp_path / 'a.hdr')
     (tmp_path / 'b.hdr').write_text('ENVI\n')
-    with pytest.raises(SceneFileError, match=r'no file named b or b.img lies beside it; give the file of the values'):
+    with pytest.raises(SceneFileError, match=r'no file named b or b.img lies next to it; give the file of the values'):
         open_scene(tmp_path / 'b.hdr')
     with pytest.raises(SceneFileError, match='ENVI spectral libraries are not read; save spectra'):
         open_library(write(tmp_path, 'a.sli', None), 'labels')

@@ -23,9 +23,9 @@ def test_labels_and_wavelengths_tell_the_layout(tmp_path: Path) -> None:
 
 
 def test_what_may_be_read_in_two_ways_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(SceneFileError, match=r"nothing in the file tells which; give layout='hwc' or layout='chw'"):
+    with pytest.raises(SceneFileError, match=r"nothing in the file says which; give layout='hwc' or layout='chw'"):
         channels_last(RNG.random((8, 8, 8)), None, (8, 8))
-    with pytest.raises(SceneFileError, match='nothing in the file tells'):
+    with pytest.raises(SceneFileError, match='nothing in the file says'):
         channels_last(RNG.random((5, 8, 5)), None, (8, 5))  # transposed labels, or bands first
     with pytest.raises(SceneFileError, match='labels and wavelengths do not agree'):
         channels_last(CUBE, None, (6, 8), np.arange(6) + 400)

@@ -99,7 +99,7 @@ def test_weights_of_another_training_are_refused_and_older_folders_open(
 ) -> None:
     other = fit_generator('spectral_gan', data, SMALL, seed=1).save_pretrained(tmp_path / 'other')
     shutil.copy(other / 'model.safetensors', folder)
-    with pytest.raises(CheckpointError, match=r'config\.json beside it was written with'):
+    with pytest.raises(CheckpointError, match=r'config\.json next to it was written with'):
         Generator.from_pretrained(folder)
     config = json.loads((folder / 'config.json').read_text())
     del config['weights']  # as versions before wrote it

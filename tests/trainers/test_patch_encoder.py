@@ -3,11 +3,11 @@ import math
 import pytest
 import torch
 from torch import Tensor
-from toys import CLASSES, Toy, toy_spec
+from toys import CLASSES, Toy
 
 from hsiaug.metrics.frechet import frechet_distance
 from hsiaug.models.patch_encoder import PatchEncoder
-from hsiaug.trainers.patch_encoder import false_colour_features, train_patch_encoder
+from hsiaug.trainers.patch_encoder import train_patch_encoder
 
 IGNORE = 255
 K = len(CLASSES)
@@ -72,21 +72,3 @@ def test_what_cannot_be_learnt_from() -> None:
         train_patch_encoder(image.where(mask[:, None] != 0, math.inf), mask, K, IGNORE)
     with pytest.raises(ValueError, match='steps'):
         train_patch_encoder(image, mask, K, IGNORE, steps=0)
-
-
-def test_false_colour_features_see_one_stretch() -> None:
-    seen: list[Tensor] = []
-
-    def extractor(picture: Tensor) -> Tensor:
-        seen.append(picture)
-        return picture.mean(dim=(2, 3))
-
-    features = false_colour_features(extractor, toy_spec('segmentation', size=(16, 16)), TRAIN[0])
-    found = features(TEST[0].repeat(2, 1, 1, 1))  # more than a chunk
-    picture = torch.cat(seen)
-    assert picture.shape == (120, 3, 16, 16)
-    assert picture.dtype == torch.float32
-    assert (float(picture.min()), float(picture.max())) == (0, 1)
-    torch.testing.assert_close(found[:60], found[60:])
-    # Twice the light is brighter in the same stretch.
-    assert (features(2 * TEST[0]) > found[:60]).all()

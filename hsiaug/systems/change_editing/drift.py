@@ -78,8 +78,8 @@ class DateDrift(nn.Module):
         self._regress(first, texture, second, weights, counted)
         residual = second - self._linear(first, texture, weights)
         if trimmed:
-            spread = residual.movedim(1, -1)[counted].std(dim=0).clamp_min(1e-12)
-            far = (residual / spread[:, None, None]).square().sum(dim=1)
+            std = residual.movedim(1, -1)[counted].std(dim=0).clamp_min(1e-12)
+            far = (residual / std[:, None, None]).square().sum(dim=1)
             limit = far[counted].kthvalue(max(round((1 - TRIMMED) * int(counted.sum())), 1)).values
             counted = counted & (far <= limit)
             self._regress(first, texture, second, weights, counted)

@@ -163,13 +163,13 @@ class ChangeEditing(Generator):
         """Take first dates, transitions and drift from training data.
 
         Transitions are those of labelled changes, by the class that the second date looks like, and for classes that
-        none tells about those of classes that lie side by side.
+        none says anything of classes that lie side by side.
 
         Args:
             pairs: image-mask pairs of single dates, as the painter was trained on.
             data: what they come from: itself of kind ``'segmentation'``, whose ``unlabelled`` samples may be pairs of
                 dates (M, 2, C, H, W) to learn the drift from; or of kind ``'change'``, whose unlabelled pairs show the
-                drift beside what did not change in the labelled ones.
+                drift, in addition to what did not change in the labelled ones.
             drift: strength of the drift where there are no pairs of dates, see
                 :meth:`~hsiaug.systems.change_editing.drift.DateDrift.assume`.
             seed: of everything random.

@@ -33,9 +33,9 @@ class ChangeEditingConfig:
 
     Args:
         first_date: see :class:`~hsiaug.systems.change_editing.ChangeEditing`.
-        change_share: see there.
+        change_share: see :class:`~hsiaug.systems.change_editing.ChangeEditing`.
         clusters: number of land-cover classes that pairs of dates, which have no land-cover mask, are given.
-        composites: pairs with regions of other pairs pasted in, per pair, that the painter is trained on beside them.
+        composites: pairs with regions of other pairs pasted in, per pair, that the painter is trained on as well.
             Without them it knows no mask like an edited one, and hardly heeds it.
         drift: strength of the drift where no pair of dates is known, see
             :meth:`~hsiaug.systems.change_editing.drift.DateDrift.assume`.

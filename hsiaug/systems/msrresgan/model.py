@@ -90,8 +90,8 @@ class MSRResGAN(Generator):
         self.image, self.target = data.x.to(self.device), data.y.to(self.device)
         mean = data.x.mean(dim=(0, 2, 3))
         self.band_mean.copy_(mean[:, None, None])
-        spread = (data.x - mean[:, None, None]).std()
-        self.scale.fill_(float(band_scale(mean.abs().mean()[None], spread[None])))
+        std = (data.x - mean[:, None, None]).std()
+        self.scale.fill_(float(band_scale(mean.abs().mean()[None], std[None])))
 
     def normalise(self, image: Tensor) -> Tensor:
         """Images of the dataset's unit, as the network takes them."""
@@ -137,7 +137,9 @@ class MSRResGAN(Generator):
         margin = int(self.network.margin)  # type: ignore[arg-type]
         if image.ndim != 3 or len(image) != self.spec.bands:
             raise ValueError(f'MSRResGAN: an image ({self.spec.bands}, h, w) is needed, found {tuple(image.shape)}')
-        if not all(bool(torch.isfinite(band).all()) for band in image):  # a copy of all would not fit beside the image
+        if not all(
+            bool(torch.isfinite(band).all()) for band in image
+        ):  # a copy of all would not fit in memory with the image
             raise ValueError('MSRResGAN: the image holds NaN or infinite values, which would spread; fill them')
         height, width = image.shape[1:]
         if tile < min(margin, max(height, width)):
@@ -197,7 +199,7 @@ class MSRResGAN(Generator):
     def _alter(
         self, image: Tensor, mask: Tensor | None, labels: Tensor | None, rng: torch.Generator
     ) -> tuple[Tensor, Tensor | None]:
-        """Altered images and masks; ``labels`` are classes that the masks hold and shall go on to hold."""
+        """Altered images and masks; ``labels`` are classes that the masks hold and must still hold afterwards."""
         if len(image) == 0:
             return image, mask
         if self.augmentation == 'jitter':

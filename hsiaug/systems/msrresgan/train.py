@@ -1,7 +1,7 @@
 """Training of super-resolution: MSRResGAN, of which MSRResNet is a part, and the baselines SRGAN and SRCNN.
 
 The text's gradient network is trained first and then kept as it is. The generator minimises the mean squared error of
-what it adds to the interpolated image, plus λ times a loss of not deceiving the discriminator; that one minimises a
+what it adds to the interpolated image, plus λ times the adversarial loss; that one minimises a
 binary cross-entropy (Eq. 5 as printed holds log(0 − D)). The squared error is a mean over values of normalised images,
 to which λ relates. SRGAN has the same content loss here: its perceptual one needs a network of three bands.
 """
@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -19,9 +20,9 @@ from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits, logsigmoid, mse_loss
 
 from ...engine import Run, Training
-from ...engine.checkpoint import resumable
 from ...engine.data import require_finite_samples
 from ...engine.schedules import Staircase
+from ...engine.stages import run_stages
 from ...functional.degradation import degrade, padded, upsample
 from ...functional.plain import plain_torch
 from ...settings import NOT_NEGATIVE, Range, check_settings
@@ -196,11 +197,11 @@ class GeneratorStage(_Stage):
         if self.discriminator is not None:
             # Apart, as batch normalisation would tell a mixed batch's halves from their common mean.
             scores = [self.discriminator(image) for image in (high, fake.detach())]
-            verdicts = [
+            losses = [
                 binary_cross_entropy_with_logits(score, torch.full_like(score, truth))
                 for score, truth in zip(scores, (1.0, 0.0), strict=True)
             ]
-            self.minimise('discriminator', (verdicts[0] + verdicts[1]) / 2)
+            self.minimise('discriminator', (losses[0] + losses[1]) / 2)
             self.discriminator.requires_grad_(False)
             score = self.discriminator(fake)
             # log(1 − D) and −log D of a logit
@@ -245,9 +246,7 @@ def train_super_resolution(
                 f'set factor to {data.coarse.factor}'
             )
     _require_trainable(data, config, low)
-    file = run.checkpoint(CHECKPOINT_FILE)
     identity = _identity(data, config, run.seed, low is not None)
-    found = resumable(file, identity)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(run.seed)
         generator = MSRResGAN(data.spec, **{name: getattr(config, name) for name in ARCHITECTURE})
@@ -258,17 +257,9 @@ def train_super_resolution(
     generator.observe(data)
     generator.to(run.device)
     low = None if low is None else low.to(run.device)
-    for stage in _stages(generator, discriminator, low, config, run.seed):
-        if found is not None and file is not None:
-            if found['stage'] != stage.name:
-                continue  # it is done, and its result is in the checkpoint
-            stage.load(file)
-            found = None
-        stage.run(run, file, identity)
+    run_stages(_stages(generator, discriminator, low, config, run.seed), run, CHECKPOINT_FILE, identity)
     generator.eval().requires_grad_(True)
     generator.adopt(data, run.seed, json.loads(json.dumps(dataclasses.asdict(config))))
-    if file is not None:
-        file.unlink(missing_ok=True)
     return generator
 
 
@@ -278,13 +269,15 @@ def _stages(
     low: Tensor | None,
     config: SuperResolutionConfig,
     seed: int,
-) -> Iterator[_Stage]:
-    """The stages of a training, each made when the one before has ended."""
+) -> dict[str, Callable[[], _Stage]]:
+    """How the stages of a training are made."""
     network: Any = generator.network
+    stages: dict[str, Callable[[], _Stage]] = {}
     if isinstance(network, MSRResNet) and network.gradient is not None:
-        yield GradientStage(generator, network, low, config, seed)
+        stages['gradient'] = partial(GradientStage, generator, network, low, config, seed)
     if any(True for _ in network.parameters()):
-        yield GeneratorStage(generator, discriminator, low, config, seed)
+        stages['generator'] = partial(GeneratorStage, generator, discriminator, low, config, seed)
+    return stages
 
 
 def _identity(data: TrainingData, config: SuperResolutionConfig, seed: int, paired: bool) -> dict[str, Any]:

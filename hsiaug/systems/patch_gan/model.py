@@ -128,10 +128,10 @@ class PatchGAN(Generator):
                 continue
             fake = self._network_output(torch.full((samples,), label), rng)
             trust = len(real) / (len(real) + 10)
-            (mean, spread), (its_mean, its_spread) = (
+            (mean, std), (its_mean, its_std) = (
                 (x.mean(dim=(0, 2, 3)), x.std(dim=(0, 2, 3)).clamp_min(1e-6)) for x in (real, fake)
             )
-            gain = (spread / its_spread).clamp(0.2, 5) ** trust
+            gain = (std / its_std).clamp(0.2, 5) ** trust
             self.gain[label], self.shift[label] = gain, its_mean * (1 - gain) + trust * (mean - its_mean)
 
     def _network_output(self, labels: Tensor, rng: torch.Generator) -> Tensor:

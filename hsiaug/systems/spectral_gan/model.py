@@ -60,10 +60,10 @@ class SpectralSpace(torch.nn.Module):
             self.inverse.copy_(torch.eye(self.dim) / width)
             return
         mean = x.double().mean(dim=0)
-        _, spread, directions = torch.linalg.svd(x.double() - mean, full_matrices=False)
+        _, singular, directions = torch.linalg.svd(x.double() - mean, full_matrices=False)
         # A component that the spectra do not show, but for rounding, would turn what others show of it into anything.
-        rank = min(self.dim, int((spread > _ROUNDING * x.double().norm()).sum()))
-        scale = spread[:rank] / max(len(x) - 1, 1) ** 0.5
+        rank = min(self.dim, int((singular > _ROUNDING * x.double().norm()).sum()))
+        scale = singular[:rank] / max(len(x) - 1, 1) ** 0.5
         basis = torch.zeros(self.dim, x.shape[1], dtype=torch.float64)
         inverse = torch.zeros(x.shape[1], self.dim, dtype=torch.float64)
         basis[:rank], inverse[:, :rank] = directions[:rank] * scale[:, None], directions[:rank].T / scale

@@ -34,7 +34,7 @@ class TwoStreamConfig:
         sampler: see the generator.
         sampling_steps: see the generator.
         ignored: see the generator.
-        sad_weight: λ of the spectral angle in radians in the image's loss, beside an L1 of values from 0 to 1.
+        sad_weight: λ of the spectral angle in radians in the image's loss, next to an L1 of values from 0 to 1.
         kl_weight: weight of the KL term, which is summed over a code and divided by the number of pixels.
         mask_loss: ``'cross_entropy'``, or ``'l1'`` as latent diffusion has it for any channel.
         min_snr_gamma: γ of Min-SNR weighting (Hang et al. 2023), None for none.

@@ -427,7 +427,7 @@ class TwoStreamDiffusion(Generator):
         scheduler: Any
         if self.sampler == 'dpm++':
             # Steps even in log-SNR (Lu et al. 2022). Steps even in time, the library's default, are too few at low
-            # noise: 20 of them lose a fifth of the spread of codes with a standard deviation of 0.4.
+            # noise: 20 of them lose a fifth of the standard deviation of codes with one of 0.4.
             scheduler = DPMSolverMultistepScheduler(
                 **SCHEDULE, prediction_type=self.prediction_type, use_lu_lambdas=True
             )

@@ -5,6 +5,8 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 import torch
 from diffusers import DDPMScheduler
@@ -12,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.functional import mse_loss
 
 from ...datasets.survey import IN_MEMORY
-from ...engine import Average, Training
+from ...engine import Average, Run, Training
 from ...engine.data import Held, Read, Samples
 from ...engine.schedules import Cosine, WarmUp
 from ...engine.training import stream_of_step
@@ -168,9 +170,9 @@ class AutoencoderStage(Stage):
 
     Args:
         generator: see :class:`Stage`.
-        samples: see there.
-        config: see there.
-        seed: see there.
+        samples: see :class:`Stage`.
+        config: see :class:`Stage`.
+        seed: see :class:`Stage`.
         images: samples without masks; None for none.
     """
 
@@ -252,10 +254,10 @@ class DiffusionStage(Stage):
 
     Args:
         generator: see :class:`Stage`.
-        samples: see there.
+        samples: see :class:`Stage`.
         shares: (N, K) class shares of the patches.
-        config: see there.
-        seed: see there.
+        config: see :class:`Stage`.
+        seed: see :class:`Stage`.
     """
 
     def __init__(
@@ -275,14 +277,20 @@ class DiffusionStage(Stage):
         self.shares = shares.to(self.device)
         self.cache: tuple[Tensor, Tensor] | None = None
 
+    def run(self, run: Run, file: Path | None = None, identity: Mapping[str, Any] | None = None) -> None:
+        """Take the steps that are left, on codes that are standardised before the first."""
+        if self.step == 0:
+            self.standardise_codes()
+        super().run(run, file, identity)
+
     @torch.no_grad()
     def standardise_codes(self) -> None:
         """Take mean and standard deviation of the codes, per channel, from the training patches."""
         if isinstance(self.samples, Held):
             mean, logvar = self._codes(self.samples.x, self.samples.y, self.variants[0])
             middle = mean.mean(dim=(0, 2, 3))
-            # the spread of a code is that of the posterior means and of the posterior itself
-            spread = (mean.var(dim=(0, 2, 3), unbiased=False) + logvar.exp().mean(dim=(0, 2, 3))).sqrt()
+            # the variance of a code is that of the posterior means and of the posterior itself
+            std = (mean.var(dim=(0, 2, 3), unbiased=False) + logvar.exp().mean(dim=(0, 2, 3))).sqrt()
         else:
             rng = torch.Generator().manual_seed(stream_of_step(self.seed, 'codes', 0))
             parts = [
@@ -290,9 +298,9 @@ class DiffusionStage(Stage):
                 for mean, logvar in self._all_codes(torch.randperm(len(self.samples), generator=rng)[:CODED])
             ]
             first, second, own = torch.stack(parts).sum(dim=0) / min(len(self.samples), CODED)
-            middle, spread = first.float(), (second - first**2 + own).clamp_min(0).sqrt().float()
+            middle, std = first.float(), (second - first**2 + own).clamp_min(0).sqrt().float()
         self.generator.latent_mean.copy_(middle[:, None, None])
-        self.generator.latent_std.copy_(band_scale(middle, spread)[:, None, None])
+        self.generator.latent_std.copy_(band_scale(middle, std)[:, None, None])
 
     def _codes(self, image: Tensor, mask: Tensor, variant: int) -> tuple[Tensor, Tensor]:
         """Means and log variances of patches, (n, L, h, w), streams joined."""

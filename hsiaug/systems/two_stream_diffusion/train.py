@@ -5,7 +5,9 @@ from __future__ import annotations
 import dataclasses
 import json
 import warnings
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +16,8 @@ import torch
 from torch import Tensor
 
 from ...engine import Run
-from ...engine.checkpoint import resumable
 from ...engine.data import Held, Read, Samples, require_finite_samples
+from ...engine.stages import run_stages
 from ...functional.dates import flat_mask
 from ...functional.plain import plain_torch
 from ..base import TrainingData
@@ -76,9 +78,6 @@ def train_two_stream(
     data = _require_trainable(data, config)
     if config.swap_dates and data.spec.kind != 'change':
         raise ValueError(f"swap_dates is for pairs of dates (kind 'change'), found kind {data.spec.kind!r}")
-    file = run.checkpoint(CHECKPOINT_FILE)
-    identity = _identity(data, config, run.seed)
-    checkpoint = resumable(file, identity)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(run.seed)
         generator = TwoStreamDiffusion(data.spec, **{name: getattr(config, name) for name in ARCHITECTURE})
@@ -87,25 +86,19 @@ def train_two_stream(
         samples = _samples(generator, data.source, data.x, data.y, run.device)
         images = _samples(generator, data.unlabelled_source, data.unlabelled, data.y[:0], run.device)
         generator.to(run.device)
-        if checkpoint is None or checkpoint['stage'] == 'vae':
-            first = AutoencoderStage(generator, samples, config, run.seed, images if len(images) else None)
-            if checkpoint is not None and file is not None:
-                first.load(file)
-            first.run(run, file, identity)
-        second = DiffusionStage(generator, samples, shares, config, run.seed)
-        if run.folder is not None:
-            second.preview = _Preview(data, Path(run.folder), preview_every)
-        if checkpoint is not None and checkpoint['stage'] == 'diffusion' and file is not None:
-            second.load(file)
-        else:
-            second.standardise_codes()
-            if file is not None:
-                second.save(file, identity)
-        second.run(run, file, identity)
-    generator = second.result().requires_grad_(True).to(run.device)
+
+        def second() -> DiffusionStage:
+            stage = DiffusionStage(generator, samples, shares, config, run.seed)
+            if run.folder is not None:
+                stage.preview = _Preview(data, Path(run.folder), preview_every)
+            return stage
+
+        first = partial(AutoencoderStage, generator, samples, config, run.seed, images if len(images) else None)
+        stages: dict[str, Callable[[], Stage]] = {'vae': first, 'diffusion': second}
+        last = run_stages(stages, run, CHECKPOINT_FILE, _identity(data, config, run.seed))
+    assert isinstance(last, DiffusionStage)
+    generator = last.result().requires_grad_(True).to(run.device)
     generator.adopt(data, run.seed, json.loads(json.dumps(dataclasses.asdict(config))))
-    if file is not None:
-        file.unlink(missing_ok=True)
     return generator
 
 

@@ -54,7 +54,7 @@ class UnmixingFusionConfig:
             one size, or of a folder per class. Only images of the training side: what they show is learnt, and nothing
             here can tell whether they show the area that is tested on.
         rgb_labels: (n,) int64 classes of them for samples of kind ``'scene'``, −1 where unknown; in a folder per class,
-            the names that are the spec's classes tell. Those without a class are learnt beside the others, and no
+            the names that are the spec's classes tell. Those without a class are learnt along with the others, and no
             sample is asked to be like them, but with ``conditional=False`` they count like all others. In samples with
             masks it is their class map that counts.
         rgb_weight: share of RGB images among the abundances that are learnt from; None for that of their patches among

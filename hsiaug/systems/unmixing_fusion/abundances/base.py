@@ -68,10 +68,10 @@ class AbundanceModel(nn.Module):
         share = weights / abundances[0, 0].numel()
         mean = torch.einsum('n,nkhw->k', share, abundances)
         square = torch.einsum('n,nkhw->k', share, abundances.square())
-        spread = (square - mean.square()).clamp_min(0).sqrt()
+        std = (square - mean.square()).clamp_min(0).sqrt()
         self.mean.copy_(mean[:, None, None])
         # An endmember that is hardly there must not be blown up.
-        self.std.copy_(spread.clamp_min(1e-2)[:, None, None])
+        self.std.copy_(std.clamp_min(1e-2)[:, None, None])
         self.label_prior.copy_(torch.zeros_like(self.label_prior).index_add_(0, index, weights.to(self.label_prior)))
 
     def standardise(self, abundances: Tensor) -> Tensor:

@@ -135,16 +135,16 @@ class AbundanceDiffusion(AbundanceModel):
         """(n, k, s, s) maps of (n,) indices of labels, as the denoiser leaves them: nearly on the simplex."""
         x = torch.randn((len(index), self.k, self.size, self.size), generator=rng).to(self.device)
         scheduler: Any
-        betas, told = self.betas.tolist(), dict[str, Any]()
+        betas, options = self.betas.tolist(), dict[str, Any]()
         if self.form == 'ddpm':
-            scheduler, told = DDPMScheduler(trained_betas=betas, clip_sample=False), {'generator': rng}
+            scheduler, options = DDPMScheduler(trained_betas=betas, clip_sample=False), {'generator': rng}
         else:  # steps even in log-SNR: those even in time are too few at low noise
             scheduler = DPMSolverMultistepScheduler(
                 trained_betas=betas, prediction_type='v_prediction', use_lu_lambdas=True
             )
         scheduler.set_timesteps(self.steps, device=self.device)
         for time in scheduler.timesteps:
-            x = scheduler.step(self(x, time.expand(len(x)), index), time, x, **told).prev_sample
+            x = scheduler.step(self(x, time.expand(len(x)), index), time, x, **options).prev_sample
         return x * self.std + self.mean
 
 

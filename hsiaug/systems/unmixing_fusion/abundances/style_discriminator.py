@@ -19,7 +19,7 @@ from .base import coarsest
 
 
 class _Block(nn.Module):
-    """Halves a map, beside a linear way that does the same."""
+    """Halves a map, with a linear skip connection in parallel."""
 
     blur: Tensor
 

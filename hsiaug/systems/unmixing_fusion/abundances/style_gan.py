@@ -59,15 +59,16 @@ def bands(size: int, layers: int) -> list[Band]:
 class ModulatedConv(nn.Module):
     """A convolution without padding whose input channels are scaled by a style.
 
-    The scale is taken to the input, and what it does to the outputs' spread is undone on them, so that one kernel
-    serves the whole batch.
+    The scale is taken to the input, and what it does to the outputs' standard deviation is undone on them, so that
+    one kernel serves the whole batch.
 
     Args:
         inside: channels in.
         outside: channels out.
         kernel: its side.
         style: length of a style.
-        gain: of the outputs' spread, once what the scale does to it is undone; None leaves it as the scale makes it.
+        gain: of the outputs' standard deviation, once what the scale does to it is undone; None leaves it as the
+            scale makes it.
     """
 
     def __init__(self, inside: int, outside: int, kernel: int, style: int, gain: float | None = None) -> None:
@@ -180,8 +181,8 @@ class StyleGAN(AbundanceModel):
         noise_dim: length of the noise and of a style.
         layers: number of filtered layers, 3 at least; None for one per octave and two of all frequencies.
         taps: of the filters, per sample of the lower rate; 6 as published. With 4, 64 pixels take two thirds of the
-            time, and half a pixel's shift of the input shifts the logits up to an error of 57 dB below their spread,
-            instead of 64 dB.
+            time, and half a pixel's shift of the input shifts the logits up to an error of 57 dB below their
+            standard deviation, instead of 64 dB.
 
     Raises:
         ValueError: if a setting is out of its range.

@@ -15,7 +15,7 @@ from torch.nn.functional import adaptive_avg_pool2d, interpolate, log_softmax
 
 from .base import AbundanceModel, coarsest
 
-_SPREAD = 5.0  # bound of the log spread of a latent
+_LOG_STD = 5.0  # bound of the log standard deviation of a latent
 
 
 class Bottleneck(nn.Sequential):
@@ -69,7 +69,7 @@ class TopDownBlock(nn.Module):
     def forward(
         self, x: Tensor, features: Tensor | None, rng: torch.Generator, temperature: float
     ) -> tuple[Tensor, Tensor]:
-        """What goes on, and the KL divergence (n,) of the posterior from the prior.
+        """The features, and the KL divergence (n,) of the posterior from the prior.
 
         Args:
             x: (n, width, h, h) from above.
@@ -77,10 +77,10 @@ class TopDownBlock(nn.Module):
             rng: of the latents.
             temperature: factor of the prior's standard deviation.
         """
-        mean, spread, more = self.prior(x).split([self.latents, self.latents, x.shape[1]], dim=1)
-        latent, kl = _normal(mean, spread, temperature), x.new_zeros(len(x))
+        mean, log_std, more = self.prior(x).split([self.latents, self.latents, x.shape[1]], dim=1)
+        latent, kl = _normal(mean, log_std, temperature), x.new_zeros(len(x))
         if features is not None:
-            prior = _normal(mean, spread)
+            prior = _normal(mean, log_std)
             latent = _normal(*self.posterior(torch.cat([x, features], dim=1)).chunk(2, dim=1))
             kl = kl_divergence(latent, prior).flatten(1).sum(dim=1)
         noise = torch.randn(latent.mean.shape, generator=rng, device=rng.device).to(x.device)
@@ -88,9 +88,9 @@ class TopDownBlock(nn.Module):
         return x + self.residual(x), kl
 
 
-def _normal(mean: Tensor, spread: Tensor, temperature: float = 1.0) -> Normal:
-    # A soft bound of the spread keeps the divergence, and its gradient, finite.
-    bounded = _SPREAD * torch.tanh(spread.float() / _SPREAD)
+def _normal(mean: Tensor, log_std: Tensor, temperature: float = 1.0) -> Normal:
+    # A soft bound of the log standard deviation keeps the divergence, and its gradient, finite.
+    bounded = _LOG_STD * torch.tanh(log_std.float() / _LOG_STD)
     return Normal(mean.float(), temperature * bounded.exp(), validate_args=False)
 
 

@@ -45,7 +45,7 @@ class ChannelAttention(nn.Module):
 
 
 class ResidualSpectralAttention(nn.Module):
-    """Two 3 × 3 convolutions and channel attention, beside a 1 × 1 convolution.
+    """Two 3 × 3 convolutions and channel attention, in parallel with a 1 × 1 convolution.
 
     Args:
         inputs: channels of the input.
@@ -72,7 +72,7 @@ class UnmixingNetwork(nn.Module):
 
     The text gives the widths of six layers and says that three modules of residual spectral attention are among them,
     not where: here they are the second, third and fourth layer. Images are brought to the range of about 0 to 1 by one
-    factor for all bands, so that mixing stays linear, and the encoder's input to zero mean and unit spread. The text
+    factor for all bands, so that mixing stays linear, and the encoder's input to zero mean and unit variance. The text
     names no normalisation between layers; without one, the softmax soon saturates on one endmember and stays there.
     Channel attention looks at whole images, so abundances are best taken of images of the size that was trained on.
 

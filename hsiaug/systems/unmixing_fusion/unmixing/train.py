@@ -203,9 +203,9 @@ def start(network: UnmixingNetwork, images: Tensor, kind: Start, seed: int) -> N
     # The brightest values alone may be glints.
     network.scale.fill_(float(values.quantile(_BRIGHT).clamp_min(1e-12)))
     inputs = network.select(images.to(network.selection)).movedim(1, 0).flatten(1)
-    spread, mean = torch.std_mean(inputs, dim=1, correction=0)
+    std, mean = torch.std_mean(inputs, dim=1, correction=0)
     network.input_mean.copy_(mean[:, None, None])
-    network.input_std.copy_(band_scale(mean, spread)[:, None, None])
+    network.input_std.copy_(band_scale(mean, std)[:, None, None])
     levels = torch.linspace(0, 1, network.quantiles.shape[1], dtype=torch.float64)
     for row, band in zip(network.quantiles, inputs, strict=True):
         row.copy_(band[:: max(1, len(band) // _VALUES)].double().quantile(levels))
@@ -225,7 +225,7 @@ def start(network: UnmixingNetwork, images: Tensor, kind: Start, seed: int) -> N
 def warn_of_collapse(abundances: Tensor) -> None:
     """Warn if (n, k, H, W) abundances collapsed onto one endmember, or are the same everywhere."""
     shares = abundances.mean(dim=(0, 2, 3))
-    spread = float(abundances.std(dim=(0, 2, 3)).max())
+    std = float(abundances.std(dim=(0, 2, 3)).max())
     if float(shares.max()) > COLLAPSED:
         warnings.warn(
             f'the abundances have collapsed onto endmember {int(shares.argmax())}, whose mean is '
@@ -233,9 +233,9 @@ def warn_of_collapse(abundances: Tensor) -> None:
             'learning rate, or take fewer endmembers',
             stacklevel=4,  # the caller, beyond the decorator
         )
-    elif spread < FLAT:
+    elif std < FLAT:
         warnings.warn(
-            f'the abundances are the same everywhere (largest standard deviation {spread:.2g}): they show no picture; '
+            f'the abundances are the same everywhere (largest standard deviation {std:.2g}): they show no picture; '
             'train for more steps, or start from other endmembers (start, seed)',
             stacklevel=4,  # the caller, beyond the decorator
         )
@@ -246,11 +246,12 @@ def abundances_from_rgb(network: UnmixingNetwork, rgb: Tensor, matching: Matchin
     """Abundances of RGB images.
 
     A camera's counts are no reflectances: exposure, white balance and gamma lie between them. *quantiles* gives each
-    colour the distribution that its band had in training, which undoes gamma too, *moments* mean and spread alone;
-    both over all images together, since a single image may well be brighter or greener than the scene. They expect
-    images of such a mixture of materials as was trained on. *none* takes 1 for a bright pixel of the training images:
-    for RGB in reflectance, divided by the network's ``scale``. On Houston 2018, whose camera saw what the spectrometer
-    saw, the RMSE to the abundances of the spectrometer's image is 0.09, 0.10 and 0.20 (0.18 for constant ones).
+    colour the distribution that its band had in training, which undoes gamma too, *moments* mean and standard
+    deviation alone; both over all images together, since a single image may well be brighter or greener than the
+    scene. They expect images of such a mixture of materials as was trained on. *none* takes 1 for a bright pixel of
+    the training images: for RGB in reflectance, divided by the network's ``scale``. On Houston 2018, whose camera saw
+    what the spectrometer saw, the RMSE to the abundances of the spectrometer's image is 0.09, 0.10 and 0.20 (0.18 for
+    constant ones).
 
     Args:
         network: trained with ``inputs='rgb'``.
@@ -275,9 +276,9 @@ def abundances_from_rgb(network: UnmixingNetwork, rgb: Tensor, matching: Matchin
         return network.abundances(values * network.scale.cpu())
     flat = values.movedim(1, 0).flatten(1)
     if matching == 'moments':
-        spread, mean = torch.std_mean(flat, dim=1, correction=0)
+        std, mean = torch.std_mean(flat, dim=1, correction=0)
         target = network.input_mean.cpu()[:, :, 0], network.input_std.cpu()[:, :, 0]
-        flat = (flat - mean[:, None]) / spread.clamp_min(1e-6)[:, None] * target[1] + target[0]
+        flat = (flat - mean[:, None]) / std.clamp_min(1e-6)[:, None] * target[1] + target[0]
     else:
         levels = np.linspace(0, 1, network.quantiles.shape[1])
         matched = [
