@@ -221,7 +221,7 @@ def answer(table: Sequence[Summary], metric: str, quick: bool) -> str:
         elif gain.interval[0] > 0 and (best.p_holm or 0) <= LEVEL:
             end = f'raises {what} by {size}. Recommended: mix it in.'
         elif gain.interval[1] < 0:
-            end = f'lowers {what} by {size}. Recommended: mix nothing in.'
+            end = f'lowers {what}: {size}. Recommended: mix nothing in.'
         else:
             end = f'changes {what} by {size}, which may be chance. Recommended: mix nothing in, or measure more seeds.'
         said.append(f'{where} {way} {end}')
