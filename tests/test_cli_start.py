@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
+import re
 import resource
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+import yaml
 
 from hsiaug import __version__
-from hsiaug.cli import COMMANDS, main
+from hsiaug.cli import COMMANDS, EXAMPLES, main
 
 CODE = """
 import sys
@@ -62,3 +66,62 @@ def test_a_typo_is_one_line_with_a_suggestion(capsys: pytest.CaptureFixture[str]
 def test_the_version_is_that_of_the_package(capsys: pytest.CaptureFixture[str]) -> None:
     main(['--version'])
     assert capsys.readouterr().out == f'hsiaug {__version__}\n'
+
+
+@pytest.mark.parametrize('command', list(COMMANDS))
+def test_help_speaks_to_those_who_type(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main([command, '--help'])
+    assert not stopped.value.code
+    said = capsys.readouterr().out
+    assert not re.search(r'<class|:(class|func|meth|data):|``', said)
+    assert said.rstrip().endswith(EXAMPLES[command])
+    assert EXAMPLES[command].split()[1] == command
+
+
+def test_examples_are_understood(capsys: pytest.CaptureFixture[str]) -> None:
+    for command, example in EXAMPLES.items():
+        if command in ('list', 'report'):
+            continue
+        with pytest.raises(SystemExit) as stopped:
+            main([*example.split()[1:], '--print_config'])
+        assert not stopped.value.code, example
+
+
+def test_lists_say_what_there_is(capsys: pytest.CaptureFixture[str]) -> None:
+    for what, name in (
+        ('generators', 'variability'), ('tasks', 'change'), ('benchmarks', 'salinas_a'), ('configs', 'specdm')
+    ):  # fmt: skip
+        main(['list', what])
+        lines = capsys.readouterr().out.splitlines()
+        assert all(len(line.split(maxsplit=1)) == 2 and not re.search(r':\w+:`|``', line) for line in lines)
+        assert name in [line.split()[0] for line in lines]
+
+
+def test_a_generator_lists_its_settings_with_types_and_defaults(capsys: pytest.CaptureFixture[str]) -> None:
+    from hsiaug.systems.training import trainer_of
+
+    main(['list', 'generators', 'variability'])
+    said = capsys.readouterr().out
+    assert '  neighbours: int = 10\n      unlabelled spectra among which' in said
+    assert 'spec:' not in said
+    main(['list', 'generators', 'spectral_gan'])
+    said = capsys.readouterr().out
+    trainer = trainer_of('spectral_gan')
+    assert trainer is not None
+    for field in dataclasses.fields(trainer.config):
+        assert f'  {field.name}: ' in said
+        assert f'{field.name}: ' not in said or f'= {field.default!r}' in said
+    with pytest.raises(SystemExit):
+        main(['list', 'generators', 'gan'])
+    assert 'choose from' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize('flag', [['--quick'], ['--quick', 'true'], ['--quick=true']])
+def test_flags_take_a_value_or_none(flag: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main(['ablate', *flag, '--out=~/runs', '--print_config'])
+    assert not stopped.value.code
+    found = yaml.safe_load(capsys.readouterr().out)
+    assert found['quick'] is True
+    assert found['out'] == str(Path.home() / 'runs')

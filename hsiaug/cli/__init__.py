@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 DESCRIPTION = 'Synthetic hyperspectral samples, mixed into real training at a ratio, and the gain measured honestly.'
 COMMANDS = {
-    'demo': 'Run the main job on the simulated scene: train generators, mix them in at ratios, measure the gain.',
+    'demo': 'Mix synthetic spectra into the simulated scene at several ratios, and answer whether that helps.',
     'train': 'Train a generator on the training part of a scene, or of a dataset.',
     'sample': 'Draw samples from a trained generator into a bank, or look after a bank. Run it again to resume it.',
     'evaluate': 'Measure how near synthetic samples come to real ones, of a trained generator or of a bank.',
@@ -16,8 +16,21 @@ COMMANDS = {
     'ablate': 'Measure how much synthetic samples help a model, and at which ratio. Run it again to resume it.',
     'report': 'Draw the report of a study again.',
     'reproduce': "Make a paper's tables and figures again, beside the published numbers. Run it again to resume it.",
+    'list': 'List generators, tasks, benchmarks or configs, a line each; of one generator its settings.',
 }
 """Commands, each with the first line of its help."""
+EXAMPLES = {
+    'demo': 'hsiaug demo --out runs/demo',
+    'train': 'hsiaug train --generator variability --scene.path cube.mat --scene.labels labels.mat --out runs/ours',
+    'sample': 'hsiaug sample runs/ours --count 10000 --labels inverse --out runs/bank --preview',
+    'evaluate': 'hsiaug evaluate runs/bank --real runs/ours',
+    'ratio': 'hsiaug ratio runs/ours --gated',
+    'ablate': 'hsiaug ablate --config ablate_spectra --scene.path cube.mat --scene.labels labels.mat --out runs/mine',
+    'report': 'hsiaug report runs/mine',
+    'reproduce': 'hsiaug reproduce audebert2018 --data data --scale small --out runs/audebert2018',
+    'list': 'hsiaug list generators spectral_gan',
+}
+"""What is typed, for the help of each command."""
 
 
 def main(args: Sequence[str] | None = None) -> None:

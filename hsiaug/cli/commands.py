@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import NoReturn
 
 from jsonargparse import ArgumentError
 
 from ..ablation.workers import WorkerDiedError
 from ..named_configs import with_config_files
-from . import DESCRIPTION
+from . import DESCRIPTION, listing
 from .ablate import ablate
 from .demo import demo
 from .evaluate import evaluate
@@ -25,7 +26,9 @@ LONGEST = 4000
 """Characters of an error that are printed: a value that somebody else wrote may be any length."""
 FLAGS = ('--quick', '--verify', '--preview', '--no_gates', '--gated', '--trust_run')
 
-FUNCTIONS: tuple[Callable[..., None], ...] = (demo, train, sample, evaluate, ratio, ablate, report, reproduce)
+FUNCTIONS: tuple[Callable[..., None], ...] = (
+    demo, train, sample, evaluate, ratio, ablate, report, reproduce, listing.list,
+)  # fmt: skip
 
 
 def run(arguments: Sequence[str]) -> None:
@@ -34,8 +37,15 @@ def run(arguments: Sequence[str]) -> None:
     Args:
         arguments: the name of the command, and its options.
     """
+    arguments = [_home(argument) for argument in arguments]
     # jsonargparse wants a value for every bool; people type a bare flag.
-    arguments = [f'{argument}=true' if argument in FLAGS else argument for argument in arguments]
+    after = [*arguments[1:], '']
+    bare = [
+        one in FLAGS and following not in ('true', 'false') for one, following in zip(arguments, after, strict=True)
+    ]
+    arguments = [f'{one}=true' if flag else one for one, flag in zip(arguments, bare, strict=True)]
+    if arguments[0] == 'list' and len(arguments) > 2 and not arguments[2].startswith('-'):
+        arguments[2] = f'--name={arguments[2]}'
     try:
         with terminated_like_interrupted():
             arguments = with_config_files(arguments)
@@ -51,6 +61,14 @@ def run(arguments: Sequence[str]) -> None:
         if not (out_of_memory(error) or isinstance(error, WorkerDiedError)):
             raise
         _give_up(error)
+
+
+def _home(argument: str) -> str:
+    """An option whose value begins with ``~/``, which no shell expands behind an equals sign."""
+    option, equals, value = argument.partition('=')
+    if equals and value.startswith('~/'):
+        return f'{option}={Path(value).expanduser()}'
+    return argument
 
 
 def _give_up(error: Exception) -> NoReturn:

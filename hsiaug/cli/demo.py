@@ -14,14 +14,12 @@ LABELS = 10
 
 
 def demo(out: Path = Path('runs/demo'), workers: int = 2, seeds: int = 16) -> None:
-    """Run the main job on the simulated scene: train generators, mix them in at ratios, measure the gain.
-
-    Example: hsiaug demo --out runs/demo
+    """Mix synthetic spectra into the simulated scene at several ratios, and answer whether that helps.
 
     Args:
         out: run folder.
         workers: processes at once.
-        seeds: paired seeds; fewer than 10 are no basis for claims. The costly GAN has 3 at most.
+        seeds: paired seeds; fewer than 10 are no basis for claims.
     """
     simulated = SceneConfig(simulated={'height': 80, 'width': 80, 'seed': 0}, name='simulated')
     blocks = SplitConfig('blocks', {'per_class': LABELS, 'block': 10, 'on_rare': 'drop'})
@@ -29,7 +27,6 @@ def demo(out: Path = Path('runs/demo'), workers: int = 2, seeds: int = 16) -> No
     arms = (
         Arm('variability', 'variability'),
         Arm('duplicate', 'duplicate', {}, 'uniform', ratios=(2.0,), control=True),
-        Arm('GAN', 'spectral_gan', {'iterations': 500}, 'real', ratios=(2.0,), seeds=3),
     )
     study = Study(
         title='hsiaug demo',

@@ -19,7 +19,9 @@ from jsonargparse import ArgumentError, ArgumentParser, Namespace, auto_parser, 
 from jsonargparse._common import parsing_settings  # what set_parsing_settings sets, to set it back
 
 from ..settings import not_finite
+from . import EXAMPLES
 from .config import read_config
+from .listing import without_markup
 
 ROOM = 16 << 20
 """Bytes that a command wants free where it writes, before it begins."""
@@ -30,6 +32,11 @@ class Parser(ArgumentParser):
 
     def __init__(self, *args: Any, **settings: Any) -> None:
         super().__init__(*args, **{'exit_on_error': False, **settings})
+
+    def format_help(self) -> str:
+        """The help, in words of the command line."""
+        example = EXAMPLES.get((self.prog or '').split()[-1])
+        return without_markup(super().format_help()) + (f'\nexample:\n  {example}\n' if example else '')
 
 
 def parse(

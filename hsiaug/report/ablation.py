@@ -197,9 +197,9 @@ def answer(table: Sequence[Summary], metric: str, quick: bool) -> str:
     """Whether synthetic samples should be mixed in, a sentence for each scene, budget and classifier."""
     said = []
     what = 'accuracy' if metric == 'oa' else metric_name(metric)
-    keys = list(dict.fromkeys(_key(line) for line in table))
+    keys = list(dict.fromkeys(line.key for line in table))
     for key in keys:
-        tested = [x for x in table if _key(x) == key and x.gain and not x.control and (x.default or x.ratio == CHOSEN)]
+        tested = [x for x in table if x.key == key and x.gain and not x.control and (x.default or x.ratio == CHOSEN)]
         tested = [x for x in tested if x.default] or tested
         if not tested:
             continue
@@ -217,7 +217,7 @@ def answer(table: Sequence[Summary], metric: str, quick: bool) -> str:
         elif gain.interval[0] > 0 and (best.p_holm or 0) <= LEVEL:
             end = f'raises {what} by {size}. Recommended: mix it in.'
         elif gain.interval[1] < 0:
-            end = f'lowers {what} by {size}. Recommended: mix nothing in.'
+            end = f'lowers {what}: {size}. Recommended: mix nothing in.'
         else:
             end = f'changes {what} by {size}, which may be chance. Recommended: mix nothing in, or measure more seeds.'
         said.append(f'{where} {way} {end}')

@@ -119,8 +119,8 @@ def ratio_curves(table: Sequence[Summary], metric: str = 'oa') -> Figure:
         Line2D([], [], color=colour, marker=marker, ms=5, lw=1.2, ls='--' if control else '-', label=arm)
         for arm, (colour, marker, control) in styles.items()
     ]
-    # Below, where it costs no width: the figure is read on phones too.
-    figure.legend(handles=handles, loc='outside lower center', ncols=3, frameon=False, fontsize=10)
+    # Above, where it costs no width: the figure is read on phones too.
+    figure.legend(handles=handles, loc='outside upper center', ncols=3, frameon=False, fontsize=10)
     return figure
 
 
