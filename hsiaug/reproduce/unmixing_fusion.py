@@ -259,7 +259,7 @@ _SETTINGS: dict[Scale, dict[str, Any]] = {
         'seeds': 1, 'split': {'size': 16, 'stride': 8, 'block': 16, 'test_fraction': 0.3},
         'unmixing': {'widths': [4, 8, 8, 8, 4], 'steps': 2, 'batch_size': 4},
         'abundances': _short(1, 8, [8, 16], 2), 'rgb_factor': 1, 'compared': 16, 'encoder_steps': 2,
-        'classifiers': _classifiers(steps=1, narrow=16, batch_size=4),
+        'classifiers': _classifiers(steps=1, narrow=16, batch_size=4, upsampling=2),
     },
 }  # fmt: skip
 _FEATURES = (
