@@ -80,4 +80,5 @@ def write_hsrs_sc(folder: Path, side: int = 32, count: int = 6) -> None:
         spectrum = np.cumsum(rng.uniform(0, 20, 48)) + 100
         for number in range(count):
             image = spectrum * rng.uniform(0.5, 1.5, (4, 4, 1)).repeat(side // 4, axis=0).repeat(side // 4, axis=1)
-            savemat(folder / 'HSRS-SC' / name / f'{number}.mat', {'data': image.astype(np.float32)})
+            image = (image + rng.normal(0, 20, image.shape)).clip(1).astype(np.float32)
+            savemat(folder / 'HSRS-SC' / name / f'{number}.mat', {'data': image})
