@@ -11,6 +11,7 @@ from public_layouts import write_benchmark_scene
 from hsiaug.cli import main
 from hsiaug.cli.reproduce import reproduce
 from hsiaug.reproduce import PAPERS
+from hsiaug.reproduce.base import against
 
 
 def test_gains_stand_alone_where_a_text_prints_none(tmp_path: Path) -> None:
@@ -32,3 +33,11 @@ def test_every_paper_is_a_command_and_every_row_is_as_long_as_its_header() -> No
         assert [table.number for table in paper.tables] == sorted({table.number for table in paper.tables})
         for table in paper.tables:
             assert all(len(numbers) == len(table.columns) for numbers in table.published.values())
+
+
+def test_other_data_than_the_papers_give_no_difference() -> None:
+    table = PAPERS['specdm'].tables[0]
+    own, other = (against(table, {('Ours-SS', 'mSAD'): [0.05, 0.07]}, comparable)[-1] for comparable in (True, False))
+    assert own.difference is not None
+    assert round(own.difference, 6) == 0.03
+    assert (other.mean, other.difference) == (own.mean, None)
