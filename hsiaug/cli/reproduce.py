@@ -10,7 +10,7 @@ from .guard import require_writable
 
 
 def reproduce(
-    paper: Literal['audebert2018', 'msrresgan'],
+    paper: Literal['audebert2018', 'patch_gan', 'specdm', 'msrresgan', 'unmixing_fusion'],
     data: Path = Path(),
     out: Path = Path('runs/reproduction'),
     table: int | None = None,

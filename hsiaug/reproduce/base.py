@@ -187,6 +187,7 @@ class Against(NamedTuple):
         mean: ours, over seeds.
         interval: 95 % t interval of the mean; None for fewer than two seeds.
         seeds: how many.
+        comparable: ours are of the paper's data.
     """
 
     row: str
@@ -195,14 +196,17 @@ class Against(NamedTuple):
     mean: float | None
     interval: tuple[float, float] | None
     seeds: int
+    comparable: bool = True
 
     @property
     def difference(self) -> float | None:
-        """Ours less the paper's."""
-        return None if self.published is None or self.mean is None else self.mean - self.published
+        """Ours less the paper's; None where the data are others."""
+        if self.published is None or self.mean is None or not self.comparable:
+            return None
+        return self.mean - self.published
 
 
-def against(table: Table, values: Values) -> list[Against]:
+def against(table: Table, values: Values, comparable: bool = True) -> list[Against]:
     """Every number of a table beside ours, then those of ours that the paper does not have."""
     printed = {
         (row, column): number
@@ -217,7 +221,7 @@ def against(table: Table, values: Values) -> list[Against]:
             low, high = stats.ttest_1samp(mine, 0.0).confidence_interval() if len(set(mine)) > 1 else (mine[0], mine[0])
             interval = float(low), float(high)
         mean = sum(mine) / len(mine) if mine else None
-        found.append(Against(row, column, printed.get((row, column)), mean, interval, len(mine)))
+        found.append(Against(row, column, printed.get((row, column)), mean, interval, len(mine), comparable))
     return found
 
 
@@ -292,9 +296,10 @@ def reproduce(work: Work, table: int | None = None) -> Reproduction:
         raise ValueError(f'{work.paper.name} has the tables {[t.number for t in work.paper.tables]}, no table {table}')
     _require_same_run(work)
     done = Reproduction(work)
+    own = not any(files.stands_in and files.name in work.found for files in work.paper.files)
     for one in tables:
         try:
-            done.tables.append((one, against(one, one.measure(work))))
+            done.tables.append((one, against(one, one.measure(work), own)))
         except MissingDataError as error:
             done.left_out[f'Table {one.number}'] = str(error)
             done.tables.append((one, against(one, {})))

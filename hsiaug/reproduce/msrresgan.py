@@ -19,7 +19,6 @@ from ..functional.degradation import degrade
 from ..metrics.super_resolution import super_resolution_scores
 from ..scenes import PatchSplit, PatchSplitter, Scene
 from ..scenes.config import SceneConfig
-from ..systems.base import Generator
 from ..systems.fit import training_data
 from .base import Drawing, Files, Paper, Scale, Table, Values, Work, published_config
 
@@ -64,7 +63,7 @@ def _trained(work: Work, name: str, network: str, split: PatchSplit, seed: int) 
 
 
 @torch.no_grad()
-def _restored(generator: Generator | Any, interpolated: Tensor) -> Tensor:
+def _restored(generator: Any, interpolated: Tensor) -> Tensor:
     return torch.cat([generator.restore(part.to(generator.device)).cpu() for part in interpolated.split(CHUNK)])
 
 

@@ -85,7 +85,7 @@ def _warnings(done: Reproduction, scale: Scale) -> list[str]:
     others = [files.name for files in done.work.paper.files if files.stands_in and files.name in done.work.found]
     if others:
         found.insert(
-            0, f"Not the paper's data: {', '.join(others)} stand in. No difference to the paper is to be read."
+            0, f"Not the paper's data: {', '.join(others)} stand in. There is no difference to the paper to be read."
         )
     return found
 

@@ -23,7 +23,7 @@ def test_pairs_are_scored_beside_the_published_numbers(tmp_path: Path, monkeypat
     assert lines['SWIR: SRGAN', 'SSIM']['mean'] is None
     assert lines['VNIR: Bicubic', 'MRAE'] == {
         'row': 'VNIR: Bicubic', 'column': 'MRAE', 'published': 0.1661, 'mean': None, 'interval': None, 'seeds': 0,
-        'difference': None,
+        'comparable': True, 'difference': None,
     }  # fmt: skip
     page = (out / 'index.html').read_text()
     assert page.count('data:image/png') == 2

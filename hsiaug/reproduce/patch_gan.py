@@ -1,0 +1,112 @@
+"""A tutorial's convolutional GAN of labelled patches: it prints no figure, so that ours stand alone."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from ..ablation import Arm, Setting, Study, run_study
+from ..ablation.results import RESULTS_FILE, read_results
+from ..ablation.runner import open_group
+from ..datasets.preview import preview_grid
+from ..records import as_record
+from ..scenes import BENCHMARK_SCENES, LabelledPatchSplitter
+from ..scenes.config import SceneConfig
+from ..tasks import TASKS, SceneClassifier
+from .base import Drawing, Files, Paper, Scale, Table, Values, Work, published_config
+
+SCENES = {'PaviaU': 'pavia_university', 'Indian Pines': 'indian_pines', 'Salinas': 'salinas'}
+STANDS_IN = 'Salinas-A'
+NETWORKS = {'cnn2d': '2-D CNN', 'cnn3d': '3-D CNN'}
+
+
+def _run(work: Work, name: str) -> tuple[Study, Path]:
+    """The study of one scene, as the configuration has it but for what the scale makes shorter; and its folder."""
+    if name not in work.kept:
+        config, scale = published_config('patch_gan'), work.settings
+        first = work.found[name][0]
+        splitter = LabelledPatchSplitter(**{**config['split']['settings'], **scale['split']})
+        scene = SceneConfig(benchmark=SCENES[name], root=str(first.parent)) if name in SCENES else SceneConfig(
+            path=str(first), labels_key='gt', name=name, on_bad_bands='drop'
+        )  # fmt: skip
+        arms = [as_record(Arm, arm, 'patch_gan') for arm in config['arms']]
+        networks: list[Any] = [TASKS['scene'].model(model) for model in config['models']]
+        study = Study(
+            title=f'Patch GAN, {name}',
+            scenes={name: scene},
+            settings=(Setting(name, 'patches', splitter),),
+            arms=tuple(
+                replace(arm, settings={**arm.settings, **scale['gan']}) if arm.generator == 'patch_gan' else arm
+                for arm in arms
+            ),
+            ratios=tuple(config['ratios']),
+            seeds=tuple(work.seeds),
+            classifiers=tuple(SceneClassifier(one.name, replace(one.config, **scale['networks'])) for one in networks),
+            quick=work.scale == 'demo',
+            fidelity_seeds=0,
+        )
+        folder = work.folder / 'studies' / name.replace(' ', '_')
+        work.kept[name] = study, run_study(study, folder, work.workers, device=work.device)
+    found: tuple[Study, Path] = work.kept[name]
+    return found
+
+
+def gain_table(work: Work) -> Values:
+    """Overall accuracies in percent."""
+    values: dict[tuple[str, str], list[float]] = defaultdict(list)
+    for name in work.found:
+        for row in read_results(_run(work, name)[1] / RESULTS_FILE):
+            arm = 'real only' if row['arm'] == 'real' else row['arm']
+            values[arm, f'{name}, {NETWORKS[row["classifier"]]}'].append(100 * row['test']['oa'])
+    return values
+
+
+def draw_patches(work: Work) -> Iterator[tuple[str, Figure]]:
+    """A real and a synthetic patch of each class, by each GAN of the first seed."""
+    for name in work.found:
+        study, folder = _run(work, name)
+        group = open_group(study, study.settings[0], study.seeds[0], folder, work.device)
+        rows = [int((group.data.y == k).nonzero()[0]) for k in range(group.data.spec.num_classes)]
+        real = {'image': group.data.x[rows], 'label': group.data.y[rows]}
+        for arm in study.arms:
+            if not arm.control:
+                drawn = group.generator(arm).sample(len(rows), real['label'], seed=0)
+                fake = {key: value.cpu() for key, value in drawn.items()}
+                yield f'{arm.name}, {name}', preview_grid(real, fake, group.data.spec, len(rows))
+
+
+_DEMO = {'steps': 2, 'batch_size': 4}
+_SETTINGS: dict[Scale, dict[str, Any]] = {
+    'paper': {'seeds': 10, 'gan': {}, 'networks': {}, 'split': {}},
+    'small': {'seeds': 5, 'gan': {'iterations': 1000, 'critic_steps': 1}, 'networks': {'steps': 150}, 'split': {}},
+    'demo': {
+        'seeds': 2, 'gan': {'iterations': 2, 'critic_steps': 1, 'batch_size': 4}, 'networks': _DEMO,
+        'split': {'per_class': 6, 'val_per_class': 3, 'min_patches': 3},
+    },
+}  # fmt: skip
+
+PATCH_GAN = Paper(
+    name='patch_gan',
+    citation='How can hyperspectral image classification be implemented using PyTorch-based Generative Adversarial '
+    'Networks? A tutorial, 2024',
+    files=(
+        *(
+            Files(name, (BENCHMARK_SCENES[key].cube_file, BENCHMARK_SCENES[key].labels_file), BENCHMARK_SCENES[key].url)
+            for name, key in SCENES.items()
+        ),
+        Files(STANDS_IN, ('salinas_a.npz',), BENCHMARK_SCENES['salinas_a'].url, stands_in=True),
+    ),
+    tables=(
+        Table(
+            1, 'Overall accuracy of CNNs with one synthetic patch for each real one (%)', (), {}, gain_table,
+            note='The text has no table and names no data: these are the public scenes that it may have in mind.',
+        ),
+    ),
+    figures=(Drawing(1, 'A real and a synthetic patch of each class; the text has no figure', draw_patches),),
+    settings=_SETTINGS,
+)  # fmt: skip

@@ -1,0 +1,70 @@
+"""``hsiaug reproduce specdm`` on small files in the layouts of SegMunich and OSCD."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from public_layouts import write_segmunich
+from real_pairs import write_oscd
+
+from hsiaug.cli import main
+
+
+def lines_of(out: Path, table: int) -> dict[tuple[str, str], dict[str, float | None]]:
+    found = json.loads((out / 'tables.json').read_text())[f'table {table}']
+    return {(line['row'], line['column']): line for line in found}
+
+
+@pytest.mark.slow
+def test_all_tables_and_figures_of_both_data_sets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data, out = tmp_path / 'data', tmp_path / 'run'
+    write_segmunich(data / 'TUM_128')
+    write_oscd(data / 'oscd', {'abudhabi': (64, 96), 'beirut': (64, 32)})
+    write_oscd(data / 'oscd', {'dubai': (64, 64)}, 'test')
+    arguments = ['reproduce', 'specdm', '--data', str(data), '--out', str(out), '--scale', 'demo', '--device', 'cpu']
+    main(arguments)
+    assert lines_of(out, 1)['Ours-SS', 'FID (Image)']['published'] == 5.19
+    for table, cells in {
+        1: [('LDM-SS', 'mSAD'), ('Ours-SS', 'FID (Mask)')],
+        2: [('LDM-CD', 'FID (Image2)'), ('Ours-CD', 'FID (Mask)')],
+        3: [('SegFormer-B5: synthetic', 'mIoU'), ('ChangeFormer V3: real + synthetic', 'F1')],
+        4: [('Ours-SS w/o SAD loss', 'SAD'), ('Ours-CD', 'RMSE')],
+        5: [('LDM', 'SS mIoU'), ('Ours', 'CD F1')],
+        6: [('2 ×', 'SS F1'), ('5 ×', 'CD mIoU')],
+    }.items():
+        for cell in cells:
+            mean = lines_of(out, table)[cell]['mean']
+            assert mean is not None
+            assert mean >= 0
+    assert lines_of(out, 4)['Ours-SS', 'FID (Image2)']['mean'] is None
+    assert lines_of(out, 5)['Ours', 'SS mIoU']['mean'] == lines_of(out, 6)['5 ×', 'SS mIoU']['mean']
+    assert (out / 'index.html').read_text().count('data:image/png') == 6
+    # A second run trains nothing.
+    monkeypatch.setattr('hsiaug.reproduce.base.fit_generator', None)
+    first = (out / 'tables.json').read_text()
+    main([*arguments])
+    assert (out / 'tables.json').read_text() == first
+
+
+def test_gains_are_compared_with_the_published_ones(tmp_path: Path) -> None:
+    write_segmunich(tmp_path / 'data')
+    out = tmp_path / 'run'
+    arguments = ['reproduce', 'specdm', '--data', str(tmp_path / 'data'), '--out', str(out), '--scale', 'demo']
+    main([*arguments, '--table', '5', '--device', 'cpu'])
+    ours = lines_of(out, 5)['Ours', 'SS mIoU']
+    assert ours['published'] == 0.3772
+    assert ours['mean'] is not None
+    assert ours['difference'] == pytest.approx(ours['mean'] - 0.3772)
+    assert lines_of(out, 5)['Ours', 'CD F1']['mean'] is None
+
+
+def test_what_is_missing_is_left_out_and_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_segmunich(tmp_path / 'data')
+    out = tmp_path / 'run'
+    arguments = ['reproduce', 'specdm', '--data', str(tmp_path / 'data'), '--out', str(out), '--scale', 'demo']
+    main([*arguments, '--table', '2'])
+    assert 'missing  OSCD' in capsys.readouterr().out
+    assert lines_of(out, 2)['Ours-CD', 'FID (Mask)']['mean'] is None
+    assert 'Table 2 is left out: it is of OSCD, which is missing.' in (out / 'index.html').read_text()
