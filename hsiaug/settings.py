@@ -112,7 +112,8 @@ def checked_arguments(
     """
     if not isinstance(settings, Mapping | None):
         raise error(f'{where}: settings by name were expected, found {settings!r}')
-    settings, hints = dict(settings or {}), _hints(maker)
+    hints = _hints(maker)
+    settings = {name: _as_choice(value, hints.get(name, Any)) for name, value in (settings or {}).items()}
     takes = {
         name: parameter.default is parameter.empty
         for name, parameter in inspect.signature(maker).parameters.items()
@@ -149,6 +150,7 @@ def check_value(who: str, name: str, value: Any, hint: Any, range_: Range | None
     Raises:
         ValueError: naming the setting, what was found and what was expected.
     """
+    value = _as_choice(value, hint)
     if problem := _problem(name, value, hint, range_):
         raise ValueError(f'{who}: {problem}')
     return _scalar(value)
@@ -245,6 +247,13 @@ def _plain(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return tuple(map(_plain, value))
     return dict(value) if isinstance(value, Mapping) else value
+
+
+def _as_choice(value: Any, hint: Any) -> Any:
+    """The text where digits are a choice, such as ``'32'``, and a command line has made a number of them."""
+    if type(value) is int and any(get_origin(one) is Literal and str(value) in get_args(one) for one in _choices(hint)):
+        return str(value)
+    return value
 
 
 def _scalar(value: Any) -> Any:

@@ -7,9 +7,10 @@ ends with the weights of an undisturbed one.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from safetensors.torch import load_file
@@ -24,6 +25,8 @@ from .run import Run, world
 from .schedules import Schedule, constant
 
 COLLAPSED = 0.01  # binary cross-entropy of a discriminator that is never wrong; that of guessing is 0.69
+Precision = Literal['32', 'tf32', 'bf16']
+"""``'tf32'``: matrix products of ten bits on GPUs that have them; ``'bf16'``: networks compute in bfloat16, mixed."""
 PATIENCE = 6  # looks in a row that find it collapsed
 
 
@@ -42,6 +45,8 @@ class Training:
 
     rate_setting = 'the learning rate'
     """What to lower if the training diverges: the setting's name, and its value."""
+    precision: Precision = '32'
+    """Of what the networks compute; weights and optimisers are of single precision always."""
     alone = False
     """Whether it is this process's own, whoever else trains, and not a stage of something that keeps checkpoints."""
 
@@ -66,6 +71,12 @@ class Training:
     def update(self, rng: torch.Generator) -> None:
         """Take one step with all randomness from ``rng``, and leave its ``losses``."""
         raise NotImplementedError
+
+    def mixed(self, enabled: bool = True) -> torch.autocast:
+        """The precision that was asked for, as a context for networks; ``enabled=False`` takes single precision."""
+        # Without the cache: what is cast where no gradient is wanted would have none later either.
+        enabled = enabled and self.precision == 'bf16'
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=enabled, cache_enabled=False)
 
     def before_steps(self) -> None:
         """Called once before the steps of this call are taken."""
@@ -146,6 +157,7 @@ class Training:
         shown = run.progress and rank == 0
         with (
             between_steps() as request,
+            matrix_products(self.precision),
             progress_bar(shown, total=self.steps, initial=self.step, desc=self.name, unit='it', leave=False) as advance,
         ):
             while self.step < self.steps:
@@ -213,6 +225,20 @@ class Training:
         self.step = int(found_checkpoint(file)['step'])
 
 
+@contextmanager
+def matrix_products(precision: Precision) -> Iterator[None]:
+    """Let matrix products be of TF32 inside, where that was asked for; otherwise torch's own setting stays."""
+    if precision != 'tf32':
+        yield
+        return
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision('high')
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
 def stream_of_step(seed: int, stage: str, step: int) -> int:
     """Seed of one step's random numbers; large odd factors keep neighbouring seeds, stages and steps apart."""
     mixed = seed * 0x9E3779B97F4A7C15 + len(stage) * 0xD1B54A32D192ED03
@@ -234,4 +260,4 @@ def average_gradients(parameters: list[nn.Parameter]) -> None:
         start += gradient.numel()
 
 
-__all__ = ['Training', 'average_gradients', 'stream_of_step']
+__all__ = ['Precision', 'Training', 'average_gradients', 'stream_of_step']

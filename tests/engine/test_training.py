@@ -240,3 +240,22 @@ def test_a_hidden_bar_is_none_and_a_shown_one_tells_the_losses(
     assert re.search(r'line: .*loss=\d\.\d{4}', capsys.readouterr().err)
     monkeypatch.setattr('hsiaug.progress.tqdm', None)  # even a disabled one takes a lock
     Regression().run(Run())
+
+
+def test_matrix_products_of_lower_precision_end_with_the_training() -> None:
+    found = []
+
+    class Watched(Counting):
+        def update(self, rng: torch.Generator) -> None:
+            super().update(rng)
+            found.append((torch.get_float32_matmul_precision(), torch.is_autocast_enabled('cpu')))
+            with self.mixed():
+                found.append((torch.get_float32_matmul_precision(), torch.is_autocast_enabled('cpu')))
+
+    before = torch.get_float32_matmul_precision()
+    for precision in ('32', 'tf32', 'bf16'):
+        training = Watched(1.0, 1)
+        training.precision = precision  # type: ignore[assignment]
+        training.run(Run())
+        assert torch.get_float32_matmul_precision() == before
+    assert found == [(before, False)] * 2 + [('high', False)] * 2 + [(before, False), (before, True)]

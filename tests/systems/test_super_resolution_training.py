@@ -3,7 +3,7 @@ import dataclasses
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -314,3 +314,18 @@ def test_real_pairs_from_the_command_line(tmp_path: Path) -> None:
     assert json.loads((tmp_path / 'run' / 'run.json').read_text())['scene']['coarse'] == f'{tmp_path / "low.npy"}'
     with pytest.raises(SystemExit):
         main([*args, f'--out={tmp_path / "other"}', f'--scene.coarse={tmp_path / "fine.npy"}'])
+
+
+def test_lower_precision_restores_as_well(trained: MSRResGAN) -> None:
+    """In bfloat16, of eight bits; the interpolated image, to which a network adds, is of single precision."""
+    half = train_super_resolution(stripes(), replace(SMALL, precision='bf16'))
+    assert {p.dtype for p in half.parameters()} == {torch.float32}
+    assert not same(half, trained)
+    high = stripes(seed=1).x
+    low = degrade(high, SMALL.factor, SMALL.mtf)
+    psnr, lower = (super_resolution_scores(model(low).detach(), high, SMALL.factor).psnr for model in (trained, half))
+    assert lower > psnr - 0.5
+    numbered: Any = 32  # as a command line has it
+    assert SuperResolutionConfig(precision=numbered).precision == '32'
+    with pytest.raises(ValueError, match="unknown precision '16'"):
+        SuperResolutionConfig(precision='16')  # type: ignore[arg-type]

@@ -23,6 +23,7 @@ from ...engine import Run, Training
 from ...engine.data import require_finite_samples
 from ...engine.schedules import Staircase
 from ...engine.stages import run_stages
+from ...engine.training import Precision
 from ...functional.degradation import degrade, padded, upsample
 from ...functional.plain import plain_torch
 from ...settings import NOT_NEGATIVE, Range, check_settings
@@ -60,6 +61,7 @@ class SuperResolutionConfig:
         lr: learning rate of all networks.
         lr_decay: the learning rate is multiplied by this after each quarter of a stage.
         discriminator_width: kernels of the discriminator's first layer.
+        precision: ``'32'``; ``'tf32'`` or ``'bf16'``, faster on a GPU.
 
     Raises:
         ValueError: if a setting is out of its range.
@@ -80,6 +82,7 @@ class SuperResolutionConfig:
     lr: float = 1e-3
     lr_decay: float = 0.5
     discriminator_width: int = 16
+    precision: Precision = '32'
 
     def __post_init__(self) -> None:
         rate = Range(0, 1, open_low=True)
@@ -117,7 +120,7 @@ class _Stage(Training):
     ) -> None:
         optimisers = {k: torch.optim.Adam(p, lr=config.lr, fused=True) for k, p in trained.items()}
         super().__init__(name, modules, optimisers, steps, seed, generator.device, Staircase(config.lr_decay))
-        self.generator, self.config, self.low = generator, config, low
+        self.generator, self.config, self.low, self.precision = generator, config, low, config.precision
 
     def batch(self, rng: torch.Generator) -> tuple[Tensor, Tensor]:
         """Normalised images of low resolution, or of high resolution interpolated from it, and of high resolution."""
@@ -155,9 +158,9 @@ class GradientStage(_Stage):
     def update(self, rng: torch.Generator) -> None:
         """Squared error of the learned gradient."""
         low, high = self.batch(rng)
-        self.minimise(
-            'gradient', mse_loss(self.network.learned_gradient(self.interpolated(low, high)), gradient_magnitude(high))
-        )
+        with self.mixed():
+            gradient = self.network.learned_gradient(self.interpolated(low, high))
+        self.minimise('gradient', mse_loss(gradient.float(), gradient_magnitude(high)))
 
 
 class GeneratorStage(_Stage):
@@ -192,18 +195,21 @@ class GeneratorStage(_Stage):
     def update(self, rng: torch.Generator) -> None:
         """The discriminator's step, then the generator's on the same batch."""
         low, high = self.batch(rng)
-        fake = self.restored(low, high)
+        with self.mixed():
+            fake = self.restored(low, high).float()
         loss = mse_loss(fake, high)  # the residual's error (Eq. 2): the outer skip is part of the network
         if self.discriminator is not None:
             # Apart, as batch normalisation would tell a mixed batch's halves from their common mean.
-            scores = [self.discriminator(image) for image in (high, fake.detach())]
+            with self.mixed():
+                scores = [self.discriminator(image).float() for image in (high, fake.detach())]
             losses = [
                 binary_cross_entropy_with_logits(score, torch.full_like(score, truth))
                 for score, truth in zip(scores, (1.0, 0.0), strict=True)
             ]
             self.minimise('discriminator', (losses[0] + losses[1]) / 2)
             self.discriminator.requires_grad_(False)
-            score = self.discriminator(fake)
+            with self.mixed():
+                score = self.discriminator(fake).float()
             # log(1 − D) and −log D of a logit
             adversarial = logsigmoid(-score) if self.config.deception == 'minimax' else -logsigmoid(score)
             loss = loss + self.config.adversarial * adversarial.mean()

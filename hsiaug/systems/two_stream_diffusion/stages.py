@@ -101,7 +101,7 @@ class Stage(Training):
         modules: dict[str, nn.Module] = {'generator': generator, **(others or {})}
         schedule = Cosine(WARM_UP) if config.lr_decay else WarmUp(WARM_UP)
         super().__init__(name, modules, {'adamw': optimiser}, steps, seed, generator.device, schedule)
-        self.samples = samples
+        self.samples, self.precision = samples, config.precision
 
     def objective(self, rng: torch.Generator) -> Tensor:
         """The loss of one batch, all randomness from ``rng``."""
@@ -109,7 +109,7 @@ class Stage(Training):
 
     def update(self, rng: torch.Generator) -> None:
         """One step down the objective."""
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == 'bf16'):
+        with self.mixed():
             loss = self.objective(rng)
         self.descend('adamw', loss, clip=CLIP)
         self.losses = {'loss': loss.detach()}

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
+from ....engine.training import Precision
 from ....settings import POSITIVE, SHARE, Range, check_settings
 from .build import Kind, check_network
 
@@ -28,7 +29,7 @@ class AbundanceConfig:
         ema: decay of the average of the weights, reached after a warm-up; 0 keeps the last weights.
         augment: train on all orientations of the maps.
         r1: weight of the GAN's gradient penalty; without an effect on the other kinds.
-        precision: ``'32'``, or ``'bf16'`` for mixed precision.
+        precision: ``'32'``; ``'tf32'`` or ``'bf16'``, faster on a GPU.
 
     Raises:
         ValueError: if a setting is out of its range.
@@ -42,7 +43,7 @@ class AbundanceConfig:
     ema: float = 0.995
     augment: bool = True
     r1: float = 1.0
-    precision: Literal['32', 'bf16'] = '32'
+    precision: Precision = '32'
 
     def __post_init__(self) -> None:
         check_settings(self, batch_size=Range(2), learning_rate=POSITIVE, ema=SHARE)

@@ -70,6 +70,7 @@ class AbundanceTraining(Training):
         modules = {**trained, 'average': self.average.module}
         super().__init__(config.kind, modules, optimisers, config.iterations, seed, model.device, self.rate)
         self.abundances, self.index, self.weights, self.config = abundances, index, weights, config
+        self.precision = config.precision
 
     def batch(self, rng: torch.Generator) -> tuple[Tensor, Tensor]:
         """Maps (B, k, s, s), and (B,) indices of their labels."""
@@ -81,12 +82,6 @@ class AbundanceTraining(Training):
     def noise(self, shape: Sequence[int], rng: torch.Generator) -> Tensor:
         """This process's part of normal noise for a batch of values of such a shape."""
         return self.share(torch.randn((self.config.batch_size, *shape), generator=rng, device=self.device))
-
-    def mixed(self, enabled: bool = True) -> Any:
-        """The precision that was asked for, as a context; ``enabled=False`` takes single precision."""
-        return torch.autocast(
-            self.device.type, torch.bfloat16, enabled=enabled and self.config.precision == 'bf16', cache_enabled=False
-        )
 
     def after_step(self) -> None:
         """Let the average follow the weights."""
