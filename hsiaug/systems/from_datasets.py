@@ -77,12 +77,15 @@ def data_of(
     x, y = _tensors(labelled, most)
     val_x, val_y = (x[:0], y[:0]) if beside is None else _tensors(beside, 1 << 62)
     free = x[:0] if more is None else _tensors(more, most)[0]
-    readers = [
+    source, unlabelled_source = (
         Read(part, workers=usual_workers() if workers is None else workers)
         if part is not None and part.survey(most).images is None else None
         for part in (labelled, more)
-    ]  # fmt: skip
-    return TrainingData(spec, x, y, free, val_x, val_y, _provenance(parts, train, beside), *readers)
+    )  # fmt: skip
+    return TrainingData(
+        spec, x, y, free, val_x, val_y, _provenance(parts, train, beside), source=source,
+        unlabelled_source=unlabelled_source,
+    )  # fmt: skip
 
 
 def _named(part: str, dataset: Any) -> str:
