@@ -13,13 +13,15 @@ from matplotlib.figure import Figure
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 from torchgeo.datamodules import BaseDataModule, GeoDataModule
+from torchgeo.datasets import GeoDataset
 
-from ..datasets import MixedDataset, SyntheticBank
+from ..datasets import MixedDataset, SyntheticBank, require_unseen_samples
 from ..datasets.batches import fetch
+from ..datasets.leakage import Use
 from ..datasets.pool import Draw, Source
 from ..datasets.preview import preview_grid
 from ..datasets.sources import LabelPolicies, Ratios, Sources, require_same
-from ..datasets.wrapped import counts_of
+from ..datasets.wrapped import counts_of, look_through
 from ..evidence import Recommendation
 from ..ratio import Mode
 from ..systems import Generator
@@ -63,6 +65,10 @@ def open_source(source: Source | str | os.PathLike[str]) -> Source:
     )
 
 
+def _by_place(dataset: Any) -> bool:
+    return any(isinstance(layer.dataset, GeoDataset) for layer in look_through(dataset).all() if layer.as_is)
+
+
 class MixedDataModule(BaseDataModule):
     """Mixes synthetic samples into the training batches of another datamodule, which stays as it is.
 
@@ -82,6 +88,10 @@ class MixedDataModule(BaseDataModule):
     and warns of it. Under DDP the *dataset* way shares each sample out once; the *batch* way has Lightning's own
     sampler of real samples, which repeats some where the ranks would be uneven. ``Trainer(overfit_batches=...)`` gets
     the same samples in every epoch.
+
+    Validation and test samples are compared with what the source's generator has seen
+    (:func:`~hsiaug.datasets.require_unseen_samples`) where that is recorded: each dataset is read once for it, when its
+    loader is first asked for; datasets that are indexed by place are not.
 
     Args:
         inner: any Lightning datamodule whose training samples are dictionaries in the sample contract.
@@ -104,7 +114,8 @@ class MixedDataModule(BaseDataModule):
         ValueError: for an unknown mode or way, a negative ratio, or a source that holds fewer samples than an epoch
             asks for.
         SpecMismatchError: if source and real data do not fit together, at the latest with the first batch.
-        LeakageError: if the source's generator has seen test pixels of the real data's split.
+        LeakageError: if the source's generator has seen test pixels of the real data's split, or validation or test
+            samples, when their loader is asked for.
     """
 
     def __init__(
@@ -138,6 +149,7 @@ class MixedDataModule(BaseDataModule):
         }  # fmt: skip
         self.mix: SyntheticMix | None = None
         self.mixed: MixedDataset | None = None
+        self._checked: set[tuple[int, str]] = set()
         self._resumed: list[int] | None = None
         self._saved: dict[str, Any] | None = None  # epoch and settings of a state that was loaded
         self._begun: int | None = None  # the epoch of the trainer that ``mix`` is in
@@ -193,12 +205,32 @@ class MixedDataModule(BaseDataModule):
         self.inner.prepare_data()
 
     def val_dataloader(self) -> Any:
-        """Real validation samples."""
-        return self.inner.val_dataloader()
+        """Real validation samples.
+
+        Raises:
+            LeakageError: if the source's generator has learnt from some of them.
+        """
+        return self._unseen(self.inner.val_dataloader(), 'val')
 
     def test_dataloader(self) -> Any:
-        """Real test samples."""
-        return self.inner.test_dataloader()
+        """Real test samples.
+
+        Raises:
+            LeakageError: if the source's generator has seen some of them.
+        """
+        return self._unseen(self.inner.test_dataloader(), 'test')
+
+    def _unseen(self, loaders: Any, use: Use) -> Any:
+        """Loaders whose datasets the sources' generators have not seen; each dataset is read through once at most."""
+        for loader in loaders if isinstance(loaders, list | tuple) else (loaders,):
+            dataset = getattr(loader, 'dataset', None)
+            if (id(dataset), use) in self._checked or not hasattr(dataset, '__len__') or _by_place(dataset):
+                continue
+            with torch.random.fork_rng(devices=[]):  # random transforms of a dataset draw as if it had not been read
+                for source in self.source.values() if isinstance(self.source, dict) else (self.source,):
+                    require_unseen_samples(source, dataset, use)
+            self._checked.add((id(dataset), use))
+        return loaders
 
     def predict_dataloader(self) -> Any:
         """The inner module's samples to predict."""

@@ -207,6 +207,11 @@ class SampleSet:
             found.append(str(value.tolist() if isinstance(value, np.generic | np.ndarray | Tensor) else value))
         return found
 
+    def deal(self, rows: np.ndarray, groups: np.ndarray, folds: int, rng: np.random.Generator) -> np.ndarray:
+        """(n,) fold of each of some samples: whole groups, folds alike in size and in each of :attr:`strata`."""
+        label = np.concatenate([self.strata[rows], np.full(len(rows), -1)])  # size counts as a class that all are of
+        return deal_regions(label, np.concatenate([groups, groups]), folds, rng)[: len(rows)]
+
     @cached_property
     def content(self) -> dict[str, Any]:
         """Everything that a result depends on, JSON-ready."""
@@ -328,7 +333,7 @@ class SampleSplitter:
         for part, share in drawn.items():
             mine = rows['train']
             folds = min(max(2, round(left / share)), len(np.unique(samples.groups[mine])))
-            inside = deal_regions(samples.strata[mine], samples.groups[mine], folds, rng) == 0
+            inside = samples.deal(mine, samples.groups[mine], folds, rng) == 0
             rows[part], rows['train'], left = mine[inside], mine[~inside], left - share
         learnt = samples.digests[np.concatenate([rows['train'], rows['val']])]  # of parts that are drawn none is shared
         shared = np.asarray(np.isin(samples.digests[rows['test']], learnt[learnt != 0]).any(axis=1))

@@ -158,7 +158,7 @@ def _sample_folds(samples: SampleSet, split: SampleSplit, folds: int, seed: int,
             f'fold_splits: {len(rows)} samples of {samples.name!r} lie in {found} groups, {folds} folds need as many; '
             "use fewer folds, another group, or regions='samples'"
         )
-    of_row = deal_regions(samples.strata[rows], region, folds, np.random.default_rng(seed))
+    of_row = samples.deal(rows, region, folds, np.random.default_rng(seed))
     return [
         replace(
             split,

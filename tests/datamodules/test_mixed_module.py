@@ -11,9 +11,12 @@ from lightning.pytorch.loggers import CSVLogger
 from real_modules import CityPairs, RealModule, SyntheticWater
 from torch.utils.data import DataLoader
 from torchgeo.trainers import ChangeDetectionTask, ClassificationTask, SemanticSegmentationTask
+from toy_modules import ToyModule, ToyPairs
 from toys import Toy, keys_of
 
+import hsiaug
 from hsiaug.datamodules import MixedDataModule, SpectraDataModule
+from hsiaug.datasets import adapt
 from hsiaug.ratio import Linear, SyntheticFirst
 from hsiaug.samples import LeakageError, SpecMismatchError
 from hsiaug.scenes import RandomSplit, Scene, Split
@@ -278,3 +281,26 @@ def test_a_bank_too_small_for_an_epoch_is_an_error_before_the_first_step(way: An
     if way == 'batch':
         assert fit(1.0, limit_train_batches=4) == 4  # 16 of 20
         assert fit(Linear(0, 1, 3), epochs=4) == -1  # the last epochs ask for 32
+
+
+def test_validation_and_test_samples_that_were_learnt_from_are_refused() -> None:
+    module = ToyModule()
+    train, val, test = (adapt(ToyPairs(part), unit='reflectance') for part in ('train', 'val', 'test'))
+    generator = hsiaug.fit('patch_augment', train, val=val, kind='flips')
+    leaking = hsiaug.fit('patch_augment', [train, test], kind='flips')
+    reads: list[int] = []
+    for source, refused in ((generator, False), (leaking, True)):
+        mixed = MixedDataModule(module, source)
+        mixed.setup('fit')
+        mixed.setup('test')
+        read = type(module.val_dataset).__getitem__
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(type(module.val_dataset), '__getitem__', lambda s, k: (reads.append(k), read(s, k))[1])  # noqa: B023
+            mixed.val_dataloader()
+            mixed.val_dataloader()
+        assert len(reads) == len(val) * (1 + refused)  # once for each module
+        if refused:
+            with pytest.raises(LeakageError, match='has seen 8 of 8 test samples'):
+                mixed.test_dataloader()
+        else:
+            mixed.test_dataloader()
