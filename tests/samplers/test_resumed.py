@@ -235,8 +235,8 @@ def fit(task: Task, data: Any, folder: Path, **options: Any) -> None:
 def test_lightning_killed_twice_ends_with_the_bits_of_an_undisturbed_training(
     loader: str, mode: Any, fails: tuple[int, ...], tmp_path: Path
 ) -> None:
-    # Lightning loses its own place (with any loader) where it is killed again after it has resumed at the end of an epoch,
-    # and where that epoch was shorter than the next.
+    # Lightning loses its own place, with any loader, where it is killed again after it has resumed at the end of an
+    # epoch, and where that epoch was shorter than the next.
 
     def data() -> Any:
         if loader != 'loader, stateful':
