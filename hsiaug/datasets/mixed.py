@@ -395,16 +395,16 @@ class MixedDataset(NonGeoDataset):
             if number:
                 batch = fetch(dataset, rows)
                 self._numbers.require(batch, self._title(number))
-                found = unstack(batch)
+                completed = unstack(self._complete(batch, number))
             else:
                 found = fetch_samples(dataset, rows)
                 self._numbers.require_samples(found, 'real')
-            completed = complete_samples(found, number, **self._extras)
+                completed = complete_samples(found, 0, **self._extras)
             if not all(scales.settled for scales in self.sources.scales):
                 images.append((number, [sample['image'] for sample in completed]))
             if self.transforms is not None and not number and not reads_whole(dataset):
                 completed = [_own(sample) for sample in completed]
-            for place, sample in zip(places, completed, strict=True):
+            for place, sample in zip(places.tolist(), completed, strict=True):
                 samples[place] = sample
         self._see(images)
         return samples if self.transforms is None else [self.transforms(sample) for sample in samples]
