@@ -182,7 +182,7 @@ def complete_samples(
     rows = unstack({key: value for key, value in extras.items() if key not in thin})
     completed = []
     for sample, extra in zip(samples, rows, strict=True):
-        whole = {}
+        whole: dict[str, Any] = {}
         for key, value in sample.items():
             if isinstance(value, Tensor):
                 whole[key] = value

@@ -204,8 +204,8 @@ class MixedDataset(NonGeoDataset):
         """Real samples of an epoch, and those of each source."""
         sources = self.sources
         if self.mode == 'append' and self.epoch_size is None:
-            held = [pool.enough if self.on_exhausted == 'first_exhausted' else pool.held for pool in sources.pools]
-            held = [math.inf if size < 0 else size for size in held] or [math.inf] * len(sources.schedules)
+            sizes = [pool.enough if self.on_exhausted == 'first_exhausted' else pool.held for pool in sources.pools]
+            held = [math.inf if size < 0 else size for size in sizes] or [math.inf] * len(sources.schedules)
             ratios = sources.ratios(epoch)
             real = real_samples(self.on_exhausted, self.num_real, held, ratios, lambda n: sources.counts(n, epoch))
             return real, sources.counts(real, epoch)
