@@ -81,7 +81,8 @@ def mixed_train_loader(
     if overfits(trainer):
         mixed.set_epoch(0)
         return mixed_loader(real, mixed, seed, shuffle=False, hold=True)
-    require_steady_length(trainer, mixed.schedule, mixed.mode, owner)
+    if mixed.epoch_size is None:
+        require_steady_length(trainer, mixed.schedule, mixed.mode, owner)
     epoch, batch = resume_point(trainer)
     mixed.set_epoch(epoch)
     if batch and mixed.schedule != Constant(0.0):

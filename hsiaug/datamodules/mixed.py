@@ -17,6 +17,7 @@ from torchgeo.datasets import GeoDataset
 
 from ..datasets import MixedDataset, SyntheticBank, require_unseen_samples
 from ..datasets.batches import fetch
+from ..datasets.exhausted import Exhausted, require_policy
 from ..datasets.leakage import Use
 from ..datasets.pool import Draw, Source
 from ..datasets.preview import preview_grid
@@ -104,11 +105,14 @@ class MixedDataModule(BaseDataModule):
         labels: classes of the synthetic samples; None is the real frequencies for a generator, and everything as it
             comes for a dataset. Of several sources one for all, or one for each name.
         prior: (K,) class prior for ``labels='prior'``.
-        replacement: use a dataset's samples again within an epoch.
+        replacement: another word for ``on_exhausted='repeat'``.
         weight: loss weight of synthetic samples, carried as ``weight``, 1 for real ones; None for no such key.
         seed: of every draw.
         different_scales: the values of the two sides are meant to differ by orders of magnitude, which is an error
             otherwise.
+        on_exhausted: what happens where a dataset holds fewer samples than an epoch asks for
+            (:data:`~hsiaug.datasets.exhausted.Exhausted`); in the *batch* way ``'error'`` or ``'repeat'``.
+        epoch_size: samples of an epoch in the *dataset* way, see :class:`~hsiaug.datasets.MixedDataset`.
 
     Raises:
         ValueError: for an unknown mode or way, a negative ratio, or a source that holds fewer samples than an epoch
@@ -131,6 +135,8 @@ class MixedDataModule(BaseDataModule):
         weight: float | None = None,
         seed: int = 0,
         different_scales: bool = False,
+        on_exhausted: Exhausted = 'error',
+        epoch_size: int | None = None,
     ) -> None:
         if way not in get_args(Way):
             raise ValueError(f'MixedDataModule: unknown way {way!r}; choose from {get_args(Way)}')
@@ -144,9 +150,14 @@ class MixedDataModule(BaseDataModule):
         live = not all(isinstance(one, Dataset) for one in opened.values())
         self.way = way if way != 'auto' else 'batch' if live or isinstance(inner, GeoDataModule) else 'dataset'
         self.options: dict[str, Any] = {
-            'mode': mode, 'labels': labels, 'prior': prior, 'replacement': replacement, 'weight': weight, 'seed': seed,
-            'different_scales': different_scales,
+            'mode': mode, 'labels': labels, 'prior': prior, 'weight': weight, 'seed': seed,
+            'different_scales': different_scales, 'on_exhausted': require_policy(
+                'MixedDataModule', on_exhausted, replacement, mode, self.sources.schedules, epoch_size,
+                batches=self.way == 'batch',
+            ),
         }  # fmt: skip
+        if self.way == 'dataset':
+            self.options['epoch_size'] = epoch_size
         self.mix: SyntheticMix | None = None
         self.mixed: MixedDataset | None = None
         self._checked: set[tuple[int, str]] = set()

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from ..datasets import MixedDataset, SpectraDataset
+from ..datasets.exhausted import Exhausted
 from ..datasets.sources import LabelPolicies, NamedSources, Ratios
 from ..ratio import Mode
 from ..scenes import Scene, Split
@@ -36,6 +37,9 @@ class SpectraDataModule(LightningDataModule):
         seed: of every draw.
         different_scales: the values of the two sides are meant to differ by orders of magnitude, which is an error
             otherwise.
+        on_exhausted: what happens where a dataset holds fewer samples than an epoch asks for
+            (:data:`~hsiaug.datasets.exhausted.Exhausted`).
+        epoch_size: samples of an epoch, see :class:`~hsiaug.datasets.MixedDataset`.
     """
 
     def __init__(
@@ -51,6 +55,8 @@ class SpectraDataModule(LightningDataModule):
         num_workers: int = 0,
         seed: int = 0,
         different_scales: bool = False,
+        on_exhausted: Exhausted = 'error',
+        epoch_size: int | None = None,
     ) -> None:
         super().__init__()
         self.real = SpectraDataset(scene, split, 'train')
@@ -58,8 +64,9 @@ class SpectraDataModule(LightningDataModule):
         self.mixed = None
         if source is not None:
             self.mixed = MixedDataset(
-                self.real, source, ratio, seed, mode, labels, prior, different_scales=different_scales
-            )
+                self.real, source, ratio, seed, mode, labels, prior, different_scales=different_scales,
+                on_exhausted=on_exhausted, epoch_size=epoch_size,
+            )  # fmt: skip
         self.batch_size, self.num_workers, self.seed = batch_size, num_workers, seed
 
     def real_spectra(self) -> Tensor:

@@ -99,7 +99,8 @@ def stack(samples: list[dict[str, Any]]) -> dict[str, Any]:
 
 def unstack(batch: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The samples of a batch."""
-    return [{key: value[row] for key, value in batch.items()} for row in range(batch_size(batch))]
+    columns = [value.unbind(0) if isinstance(value, Tensor) else value for value in batch.values()]
+    return [dict(zip(batch, row, strict=True)) for row in zip(*columns, strict=True)]
 
 
 def gather_chunks(rows: np.ndarray, chunk: int, load: Callable[[int], dict[str, Tensor]]) -> dict[str, Tensor]:
@@ -178,14 +179,21 @@ def complete_samples(
     if num_classes is not None:
         thin['label'] = torch.stack([as_tensor(sample['label']) for sample in samples])
     extras = complete(thin, source, num_classes, weight, tagged=tagged)
-    names = [key for key in extras if key not in thin]
+    rows = unstack({key: value for key, value in extras.items() if key not in thin})
     completed = []
-    for row, sample in enumerate(samples):
-        whole = {key: as_tensor(value) if _is_array(value) else value for key, value in sample.items()}
-        if texts is not None:
-            whole = {key: value for key, value in whole.items() if isinstance(value, Tensor)}
+    for sample, extra in zip(samples, rows, strict=True):
+        whole: dict[str, Any] = {}
+        for key, value in sample.items():
+            if isinstance(value, Tensor):
+                whole[key] = value
+            elif _is_array(value):
+                whole[key] = as_tensor(value)
+            elif texts is None:
+                whole[key] = value
+        if texts:
             whole |= {key: '' if source else sample[key] for key in texts}
-        completed.append(whole | {key: extras[key][row] for key in names})
+        whole.update(extra)
+        completed.append(whole)
     return completed
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import reduce
 from typing import Any, cast
@@ -13,7 +14,7 @@ from torch.utils.data import ConcatDataset, Dataset
 from torchgeo.datasets import NonGeoDataset
 
 from ..evidence import Recommendation
-from ..ratio import Constant, Mode
+from ..ratio import Constant, Mode, source_counts
 from ..samples import Sample
 from .batches import (
     append_rows,
@@ -28,6 +29,7 @@ from .batches import (
     unstack,
 )
 from .checks import LOOKED_AT, ClassNumbers, require_mixable, some_samples, warn_of_doubtful_labels
+from .exhausted import Exhausted, real_samples, require_policy
 from .leakage import require_unseen_samples
 from .lengths import KnownLength
 from .pool import Draw
@@ -36,7 +38,7 @@ from .sources import LabelPolicies, NamedSources, Ratios, Sources, require_same
 from .synthetic import stream_seed
 from .wrapped import counts_of, labels_of, require_map_style, spec_of
 
-_POSITIONS = -1  # a stream beside those of the synthetic samples' chunks, which count from 0
+_POSITIONS, _REAL = -1, -9  # streams beside those of the synthetic samples' chunks, which count from 0
 
 
 class EpochIndices(list[int]):
@@ -80,7 +82,7 @@ class MixedDataset(NonGeoDataset):
         labels: classes of the synthetic samples; None is the real frequencies for a generator, and everything as it
             comes for a dataset. Of several sources one for all, or one for each name.
         prior: (K,) class prior for ``labels='prior'``.
-        replacement: draw a synthetic dataset's samples again where it holds fewer than the ratio asks for.
+        replacement: another word for ``on_exhausted='repeat'``.
         weight: loss weight of synthetic samples, carried as ``weight``, 1 for real ones; None for no such key.
         transforms: function of a sample, real or synthetic, as in torchgeo. A real dataset's own ``transforms`` run
             on its samples only.
@@ -88,11 +90,16 @@ class MixedDataset(NonGeoDataset):
             otherwise.
         evaluation: real samples that the model will be tested on, a dataset or several: a source whose generator has
             seen any of them is refused, see :func:`~hsiaug.datasets.require_unseen_samples`.
+        on_exhausted: what happens where a synthetic dataset holds fewer samples than the ratio asks for
+            (:data:`~hsiaug.datasets.exhausted.Exhausted`).
+        epoch_size: samples of an epoch, real and synthetic ones at the ratio; None for all real samples (append) or as
+            many as there are real ones (replace). Which real samples come changes with the epoch; where it asks for
+            more than there are, each comes once before any twice.
 
     Raises:
         TypeError: if a dataset cannot be asked for samples by number, or these are not in the sample contract.
-        ValueError: if a ratio is negative or not finite, a source holds too few samples, or names of sources are
-            unknown, missing, or keys of samples.
+        ValueError: if a ratio is negative or not finite, a source holds too few samples, names of sources are unknown,
+            missing, or keys of samples, or ``on_exhausted`` or ``epoch_size`` make no sense.
         SpecMismatchError: if two sides or sources do not fit together, or a label is neither a class nor the ignore
             index.
         LeakageError: if the generator has seen test pixels of the real dataset's split, or evaluation samples.
@@ -112,17 +119,23 @@ class MixedDataset(NonGeoDataset):
         transforms: Callable[[Sample], Sample] | None = None,
         different_scales: bool = False,
         evaluation: Dataset[Sample] | Sequence[Dataset[Sample]] = (),
+        on_exhausted: Exhausted = 'error',
+        epoch_size: int | None = None,
     ) -> None:
         require_map_style(real, 'MixedDataset')
         self.real, self.num_real = real, len(cast(Any, real))
         self.seed, self.weight, self.transforms = seed, weight, transforms
         self.real_counts = counts_of(real)
-        draw = Draw(seed, prior=prior, real_counts=self.real_counts, replacement=replacement)
+        policy = require_policy('MixedDataset', on_exhausted, replacement, epoch_size=epoch_size)
+        again = policy in ('repeat', 'all_exhausted')
+        draw = Draw(seed, prior=prior, real_counts=self.real_counts, replacement=again)
         self.sources = Sources('MixedDataset', synthetic, ratio, labels, draw, mode, different_scales, self.num_real)
         self.schedule, self.mode = self.sources.schedule, self.sources.mode
+        self.on_exhausted = require_policy('MixedDataset', policy, False, self.mode, self.sources.schedules, epoch_size)
+        self.epoch_size = epoch_size
         self._epoch = SharedInt(0)
         self._known: KnownLength | None = None
-        if self.mode == 'append' and not isinstance(self.schedule, Constant):
+        if self.mode == 'append' and epoch_size is None and not isinstance(self.schedule, Constant):
             self._known = KnownLength('MixedDataset', self.schedule, self.length(0))
         self._orders: dict[int, tuple[list[Dataset[Sample]], np.ndarray, np.ndarray]] = {}
         self._numbers = ClassNumbers()
@@ -189,7 +202,7 @@ class MixedDataset(NonGeoDataset):
     @property
     def num_synthetic(self) -> int:
         """Synthetic samples of the current epoch, of all sources."""
-        return sum(self.sources.counts(self.num_real, self.epoch))
+        return sum(self._counts(self.epoch)[1])
 
     @property
     def source_names(self) -> tuple[str, ...]:
@@ -198,7 +211,32 @@ class MixedDataset(NonGeoDataset):
 
     def length(self, epoch: int) -> int:
         """Number of samples of an epoch."""
-        return self.num_real + (sum(self.sources.counts(self.num_real, epoch)) if self.mode == 'append' else 0)
+        real, counts = self._counts(epoch)
+        return real + sum(counts)
+
+    def _counts(self, epoch: int) -> tuple[int, list[int]]:
+        """Real samples of an epoch, and those of each source."""
+        sources = self.sources
+        if self.mode == 'append' and self.epoch_size is None:
+            sizes = [pool.enough if self.on_exhausted == 'first_exhausted' else pool.held for pool in sources.pools]
+            held = [math.inf if size < 0 else size for size in sizes] or [math.inf] * len(sources.schedules)
+            ratios = sources.ratios(epoch)
+            real = real_samples(self.on_exhausted, self.num_real, held, ratios, lambda n: sources.counts(n, epoch))
+            return real, sources.counts(real, epoch)
+        places = self.num_real if self.epoch_size is None else self.epoch_size
+        if self.mode == 'append':
+            sources.counts(places, epoch)  # an infinite ratio is refused
+        counts = source_counts(places, sources.ratios(epoch), 'replace')
+        return places - sum(counts), counts
+
+    def _real_rows(self, n: int, epoch: int) -> np.ndarray:
+        """(n,) rows of real samples: all in their order, or others in each epoch, each once before any twice."""
+        if n == self.num_real:
+            return np.arange(n)
+        if self.num_real == 0:
+            raise ValueError(f'MixedDataset: an epoch of {n} real samples is asked for, but the real dataset is empty')
+        rng = np.random.default_rng(stream_seed(self.seed, epoch, _REAL))
+        return np.concatenate([rng.permutation(self.num_real) for _ in range(-(-n // self.num_real))])[:n]
 
     def __len__(self) -> int:
         """Number of samples of the current epoch."""
@@ -223,7 +261,8 @@ class MixedDataset(NonGeoDataset):
     def settings(self, epoch: int) -> dict[str, Any]:
         """What the samples of an epoch depend on, in plain values."""
         counts = None if self.real_counts is None else np.asarray(self.real_counts).tolist()
-        return {**self.sources.settings(epoch), 'real samples': self.num_real, 'samples per class': counts}
+        own = {'real samples': self.num_real, 'samples per class': counts, 'epoch_size': self.epoch_size}
+        return {**self.sources.settings(epoch), **own, 'on_exhausted': self.on_exhausted}
 
     def state_dict(self) -> dict[str, Any]:
         """The epoch, and the settings that it belongs to. All else follows from them."""
@@ -269,17 +308,17 @@ class MixedDataset(NonGeoDataset):
         return self._orders[epoch]
 
     def _order(self, epoch: int) -> tuple[list[Dataset[Sample]], np.ndarray, np.ndarray]:
-        counts = self.sources.counts(self.num_real, epoch)
+        real, counts = self._counts(epoch)
         drawn = [pool.epoch(n, epoch) for pool, n in zip(self.sources.pools, counts, strict=False)]
         firsts = np.cumsum([0, *(len(cast(Any, dataset)) for dataset, _ in drawn)])[: len(drawn)]
         rows = [first + rows for first, (_, rows) in zip(firsts, drawn, strict=True)]
         draws = np.concatenate([np.arange(0), *rows])
-        order = np.arange(self.length(epoch))
         if self.mode == 'append':
-            order[self.num_real :] = -1 - draws
-        elif len(draws):
+            order = np.concatenate([self._real_rows(real, epoch), -1 - draws])
+        else:
+            order = self._real_rows(real + len(draws), epoch)
             rng = np.random.default_rng(stream_seed(self.seed, epoch, _POSITIONS))
-            order[rng.permutation(self.num_real)[: len(draws)]] = -1 - draws
+            order[rng.permutation(len(order))[: len(draws)]] = -1 - draws
         return [dataset for dataset, _ in drawn], firsts, order
 
     def batch(self, indices: Sequence[int] | Tensor) -> dict[str, Any]:
@@ -370,16 +409,16 @@ class MixedDataset(NonGeoDataset):
             if number:
                 batch = fetch(dataset, rows)
                 self._numbers.require(batch, self._title(number))
-                found = unstack(batch)
+                completed = unstack(self._complete(batch, number))
             else:
                 found = fetch_samples(dataset, rows)
                 self._numbers.require_samples(found, 'real')
-            completed = complete_samples(found, number, **self._extras)
+                completed = complete_samples(found, 0, **self._extras)
             if not all(scales.settled for scales in self.sources.scales):
                 images.append((number, [sample['image'] for sample in completed]))
             if self.transforms is not None and not number and not reads_whole(dataset):
                 completed = [_own(sample) for sample in completed]
-            for place, sample in zip(places, completed, strict=True):
+            for place, sample in zip(places.tolist(), completed, strict=True):
                 samples[place] = sample
         self._see(images)
         return samples if self.transforms is None else [self.transforms(sample) for sample in samples]

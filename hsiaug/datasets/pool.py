@@ -83,6 +83,11 @@ class SyntheticPool:
         return -1
 
     @property
+    def enough(self) -> int:
+        """Samples that the label policy can be met with, each at most once; -1 for a generator."""
+        return -1
+
+    @property
     def kind(self) -> Kind:
         """Kind of the samples, by the spec or, without one, by the layout of a sample.
 

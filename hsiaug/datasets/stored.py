@@ -94,7 +94,7 @@ class StoredPool(SyntheticPool):
         if not self.draw.replacement and n > self.enough:
             raise ValueError(
                 f'{n} synthetic samples are needed, but {self._who()} holds {self.enough}{self._with_labels()}'
-                '; make it longer, lower the ratio, or allow replacement=True'
+                '; make it longer, lower the ratio, or allow replacement=True (on_exhausted="repeat")'
             )
 
     def _at(self, wanted: np.ndarray, epoch: int) -> dict[str, Tensor]:
@@ -110,7 +110,7 @@ class StoredPool(SyntheticPool):
                 held = f'{self._who("the source")} holds {len(rows)}{self._with_labels()}'
                 raise ValueError(
                     f'epoch {epoch} asks for synthetic sample number {length}, but {held}; sample a larger bank, lower '
-                    'the ratio, call set_epoch where an epoch begins, or allow replacement=True'
+                    'the ratio, call set_epoch where an epoch begins, or allow replacement=True (on_exhausted="repeat")'
                 )
             rows = np.concatenate([rows, next(rounds)])
             self._streams[epoch] = (rounds, rows)

@@ -57,7 +57,7 @@ class MixedBatchSampler(BatchSampler):
 
     Raises:
         TypeError: if there is no mixed dataset in ``sampler``.
-        ValueError: if an epoch holds fewer samples than there are ranks.
+        ValueError: if an epoch holds fewer samples than there are ranks, or ``epoch_size`` is smaller than a batch.
     """
 
     def __init__(
@@ -73,6 +73,11 @@ class MixedBatchSampler(BatchSampler):
         hold: bool = False,
     ) -> None:
         self.dataset = _dataset_of(sampler)
+        if (size := self.dataset.epoch_size) is not None and size < batch_size:
+            raise ValueError(
+                f'MixedBatchSampler: the dataset has epoch_size={size}, less than one batch of {batch_size}; make it '
+                'longer or the batch smaller'
+            )
         # Lightning sets the epoch on ``batch_sampler.sampler``.
         super().__init__(self, batch_size, drop_last)  # type: ignore[arg-type]
         self.shuffle, self.seed, self.start, self.hold, self._next = shuffle, seed, start, hold, start[0]
@@ -220,7 +225,7 @@ def mixed_loader(real: DataLoader[Any], mixed: MixedDataset, seed: int = 0, **op
             f'a loader with a {type(real.batch_sampler).__name__} cannot be rebuilt around a mixed dataset; mix its '
             'batches with hsiaug.transforms.SyntheticMix'
         )
-    if mixed.schedule == Constant(0.0):
+    if mixed.schedule == Constant(0.0) and mixed.epoch_size is None:
         batches: dict[str, Any] = {'batch_size': real.batch_size, 'sampler': real.sampler, 'drop_last': real.drop_last}
     else:
         batches = {'batch_sampler': MixedBatchSampler(mixed, real.batch_size, real.drop_last, seed=seed, **options)}

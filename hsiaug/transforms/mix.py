@@ -23,6 +23,7 @@ from ..datasets.batches import (
     text_keys,
 )
 from ..datasets.checks import ClassNumbers
+from ..datasets.exhausted import Exhausted, require_policy
 from ..datasets.pool import Draw, SyntheticPool
 from ..datasets.sources import LabelPolicies, NamedSources, Ratios, Sources
 from ..datasets.synthetic import stream_seed
@@ -59,12 +60,14 @@ class SyntheticMix(nn.Module):
             comes for a dataset. Of several sources one for all, or one for each name.
         real_counts: (K,) real samples per class, for policies that need them.
         prior: (K,) class prior for ``labels='prior'``.
-        replacement: use a dataset's samples again within an epoch.
+        replacement: another word for ``on_exhausted='repeat'``.
         weight: loss weight of synthetic samples, carried as ``weight``, 1 for real ones; None for no such key.
         real: the dataset that the batches come from, each sample once an epoch. What it is, whether the generator has
             seen its test pixels and whether the source holds enough samples is then checked at once.
         different_scales: the values of the two sides are meant to differ by orders of magnitude, which is an error
             otherwise.
+        on_exhausted: what happens where a dataset holds fewer samples than an epoch asks for: ``'error'``, or
+            ``'repeat'`` to use them again. The loader of the batches says how long an epoch is, not this.
 
     Raises:
         ValueError: if the ratio is negative or not finite, the mode unknown, the source empty or too small.
@@ -87,12 +90,14 @@ class SyntheticMix(nn.Module):
         weight: float | None = None,
         real: Dataset[Sample] | None = None,
         different_scales: bool = False,
+        on_exhausted: Exhausted = 'error',
     ) -> None:
         super().__init__()
+        again = require_policy('SyntheticMix', on_exhausted, replacement, batches=True) == 'repeat'
         self.seed, self.weight = seed, weight
         # Not a submodule: an optimiser must not see the generator's parameters, nor a checkpoint hold them again.
         counts = counts_of(real) if real_counts is None and real is not None else real_counts
-        draw = Draw(seed, prior=prior, real_counts=counts, replacement=replacement)
+        draw = Draw(seed, prior=prior, real_counts=counts, replacement=again)
         self.sources = Sources('SyntheticMix', source, ratio, labels, draw, mode, different_scales)
         self.schedule, self.mode = self.sources.schedule, self.sources.mode
         self.epoch = self.step = self._seen = self.real_seen = 0

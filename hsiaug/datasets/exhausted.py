@@ -1,0 +1,104 @@
+"""What an epoch does about a source that runs out."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Literal, get_args
+
+from ..ratio import Mode, Schedule
+
+Exhausted = Literal['error', 'repeat', 'first_exhausted', 'all_exhausted']
+"""What happens where an epoch asks for more samples than a dataset of synthetic ones holds.
+
+``'error'``: it is refused. ``'repeat'``: samples come again, each once before any twice. ``'first_exhausted'``: the
+epoch ends, at its ratio, before the first source runs out, with real samples that change with the epoch.
+``'all_exhausted'``: the epoch lasts, at its ratio, until as many samples as it holds have come of every source, and all
+real ones; what is shorter comes again. A generator never runs out.
+"""
+_AHEAD = 10_000  # epochs in which a schedule may fall to 0
+
+
+def require_policy(
+    owner: str,
+    policy: Exhausted,
+    replacement: bool = False,
+    mode: Mode = 'append',
+    schedules: Sequence[Schedule] = (),
+    epoch_size: int | None = None,
+    batches: bool = False,
+) -> Exhausted:
+    """The policy, if it makes sense.
+
+    Args:
+        owner: name of the class, for errors.
+        policy: what happens to a source that runs out.
+        replacement: another word for ``'repeat'``.
+        mode: of mixing.
+        schedules: ratio of each source.
+        epoch_size: samples of an epoch, where it is given.
+        batches: whether batches are mixed that come from elsewhere.
+
+    Raises:
+        ValueError: if it is none, or one under which an epoch could not end, or is not to be shortened or lengthened.
+    """
+    if policy not in get_args(Exhausted):
+        raise ValueError(f'{owner}: unknown on_exhausted {policy!r}; choose from {get_args(Exhausted)}')
+    if replacement and policy not in ('error', 'repeat'):
+        raise ValueError(f'{owner}: replacement=True is on_exhausted="repeat", found {policy!r} beside it; give one')
+    if epoch_size is not None and (isinstance(epoch_size, bool) or not isinstance(epoch_size, int) or epoch_size < 1):
+        raise ValueError(f'{owner}: epoch_size must be a whole number of samples >= 1, found {epoch_size!r}')
+    if batches and epoch_size is not None:
+        raise ValueError(f'{owner}: epoch_size={epoch_size}, but the loader of the real samples says how long it is')
+    if policy in ('error', 'repeat'):
+        return 'repeat' if replacement else policy
+    if batches or mode == 'replace' or epoch_size is not None:
+        why = 'the loader of the real samples' if batches else "mode='replace'" if epoch_size is None else 'epoch_size'
+        raise ValueError(
+            f'{owner}: on_exhausted={policy!r} changes the length of an epoch, which {why} fixes; choose "error" or '
+            '"repeat"'
+        )
+    if policy == 'all_exhausted':
+        for schedule in schedules:
+            if (never := next((epoch for epoch in range(_AHEAD) if schedule(epoch) == 0), None)) is not None:
+                raise ValueError(
+                    f'{owner}: on_exhausted="all_exhausted" with the ratio {schedule}, which is 0 in epoch {never}: '
+                    'such an epoch would never end; choose another policy, or ratios above 0'
+                )
+    return policy
+
+
+def real_samples(
+    policy: Exhausted, real: int, held: Sequence[float], ratios: Sequence[float], counts: Callable[[int], list[int]]
+) -> int:
+    """How many real samples make up an epoch in append mode.
+
+    Args:
+        policy: what happens to a source that runs out.
+        real: how many there are.
+        held: (K,) samples of each source; infinite for a generator.
+        ratios: (K,) of the epoch.
+        counts: of samples of each source that belong to so many real ones.
+    """
+    known = [(size, ratio) for size, ratio in zip(held, ratios, strict=True) if ratio > 0 and math.isfinite(size)]
+    if policy in ('error', 'repeat') or not known:
+        return real
+    first = policy == 'first_exhausted'
+    bounds = [(size + (0.5 if first else -0.5)) / ratio for size, ratio in known]
+    n = min(real, math.ceil(min(bounds))) if first else max(real, math.floor(max(bounds)))
+
+    def fits(n: int) -> bool:
+        return all(
+            (count <= size if first else count >= size)
+            for count, size in zip(counts(n), held, strict=True)
+            if math.isfinite(size)
+        )
+
+    while not fits(n):  # halves are rounded to even
+        n += -1 if first else 1
+    if n < 1 <= real:
+        raise ValueError(
+            f'on_exhausted="first_exhausted" leaves no real sample: the sources hold {list(held)} samples for ratios '
+            f'{list(ratios)}; make them longer, lower the ratio, or choose another policy'
+        )
+    return n
