@@ -33,10 +33,12 @@ class Parser(ArgumentParser):
     def __init__(self, *args: Any, **settings: Any) -> None:
         super().__init__(*args, **{'exit_on_error': False, **settings})
 
-    def format_help(self) -> str:
+    def format_help(self, *args: Any, **settings: Any) -> str:
         """The help, in words of the command line."""
         example = EXAMPLES.get((self.prog or '').split()[-1])
-        return without_markup(super().format_help()) + (f'\nexample:\n  {example}\n' if example else '')
+        return without_markup(super().format_help(*args, **settings)) + (
+            f'\nexample:\n  {example}\n' if example else ''
+        )
 
 
 def parse(

@@ -105,10 +105,10 @@ def ratio_curves(table: Sequence[Summary], metric: str = 'oa') -> Figure:
         bottom, top = min(*means, low), max(*means, high)
         bottom, top = bottom - 0.05 * (top - bottom), top + 0.05 * (top - bottom)
         axes.set_ylim(bottom, top)
-        for at, least, most, colour in drawn:
+        for where, least, most, colour in drawn:
             for edge, cut, shape in ((bottom, least < bottom, 'v'), (top, most > top, '^')):
                 if cut:
-                    axes.plot(at, edge, shape, color=colour, ms=6, clip_on=False)
+                    axes.plot(where, edge, shape, color=colour, ms=6, clip_on=False)
         axes.set_xlim(-0.3, len(ratios) - 0.6)
         axes.set_xticks(range(len(ratios)), [f'{ratio:g}' for ratio in ratios])
         axes.grid(axis='y', color='#dddddd', lw=0.6)
