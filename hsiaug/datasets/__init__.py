@@ -11,10 +11,10 @@ from .leakage import require_unseen_samples
 from .mixed import MixedDataset
 from .parts import scene_dataset
 from .patches import IGNORE, PatchDataset
-from .pool import Draw, SyntheticPool
+from .pool import Draw
 from .sample_set import SampleSet, SampleSplit, SampleSplitter
 from .scenes import SceneDataset, SceneFolder
-from .sources import as_pool
+from .sources import SyntheticPool, as_pool
 from .spectra import SpectraDataset
 from .synthetic import SyntheticDataset
 

@@ -18,7 +18,7 @@ from .batches import as_tensor, fetch_samples
 from .wrapped import class_names_of, spec_of, splits_of
 
 if TYPE_CHECKING:
-    from .pool import SyntheticPool
+    from .pool import Pool
 
 LOOKED_AT = 16
 """Samples of each side that are read to learn what a dataset without a spec holds."""
@@ -32,7 +32,7 @@ _VALUES = 4096  # of an image, at most
 # --- what both sides say of themselves ------------------------------------------------------------------------------
 
 
-def require_mixable(real: Dataset[Sample], pool: SyntheticPool) -> SampleSpec | None:
+def require_mixable(real: Dataset[Sample], pool: Pool) -> SampleSpec | None:
     """Check a source against a real dataset, as far as the two say what they hold, and return the common spec.
 
     Both are looked at through the wrappers around them (:mod:`hsiaug.datasets.wrapped`).
@@ -103,7 +103,7 @@ class ClassNumbers:
         self._looked = False
 
     @classmethod
-    def of(cls, spec: SampleSpec | None, num_soft_classes: int | None, pool: SyntheticPool) -> ClassNumbers:
+    def of(cls, spec: SampleSpec | None, num_soft_classes: int | None, pool: Pool) -> ClassNumbers:
         """Of the common spec, or what the samples of a source without one tell.
 
         Args:

@@ -47,7 +47,7 @@ class Draw:
     replacement: bool = False
 
 
-class SyntheticPool:
+class Pool:
     """Synthetic samples of any source.
 
     :meth:`at` gives numbered samples of an epoch: sample (seed, epoch, number) is the same however the numbers are
@@ -190,7 +190,7 @@ class SyntheticPool:
         return np.random.default_rng(stream_seed(self.draw.seed, *place))
 
 
-class LivePool(SyntheticPool):
+class LivePool(Pool):
     """Samples that a generator draws when they are asked for.
 
     Raises:

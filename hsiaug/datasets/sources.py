@@ -18,7 +18,7 @@ from ..ratio import Mode, Schedule, as_schedule, require_mode, source_counts, to
 from ..samples import Sample, SampleSpec, require_compatible
 from .checks import ClassNumbers, Scales, require_mixable
 from .labels import LabelPolicy
-from .pool import Draw, LivePool, Source, SyntheticPool
+from .pool import Draw, LivePool, Pool, Source
 from .stored import StoredPool
 from .synthetic import stream_seed
 
@@ -39,7 +39,7 @@ RESERVED = ('image', 'label', 'label_prob', 'mask', 'real', 'source', 'synthetic
 _SOURCES, _WHICH = -7, -8  # streams of their own
 
 
-def as_pool(source: Source, draw: Draw | None = None) -> SyntheticPool:
+def as_pool(source: Source, draw: Draw | None = None) -> Pool:
     """A source, live or stored, and how it is drawn.
 
     Raises:
@@ -55,6 +55,23 @@ def as_pool(source: Source, draw: Draw | None = None) -> SyntheticPool:
             'load a folder with Generator.from_pretrained or SyntheticBank.open'
         )
     return LivePool(source, draw)
+
+
+class SyntheticPool(Pool):
+    """:func:`as_pool` with the fields of :class:`Draw` as arguments."""
+
+    def __new__(  # type: ignore[misc]  # what is made is live or stored
+        cls,
+        source: Source,
+        seed: int = 0,
+        labels: LabelPolicy | None = None,
+        real_counts: np.ndarray | None = None,
+        prior: np.ndarray | None = None,
+        total: int | None = None,
+        replacement: bool = False,
+    ) -> Pool:
+        """The pool of a source."""
+        return as_pool(source, Draw(seed, labels, prior, real_counts, total, replacement))
 
 
 class Sources:
@@ -121,7 +138,7 @@ class Sources:
             if known and policies[k] is None and not isinstance(found[k], Dataset):
                 policies[k] = known.labels
         counts = [0] * len(found) if seen is None else self.counts(seen, 0)
-        self.pools: tuple[SyntheticPool, ...] = ()
+        self.pools: tuple[Pool, ...] = ()
         if seen is None or any(counts) or not all(isinstance(s, Dataset) and not len(cast(Any, s)) for s in found):
             draws = [replace(draw, labels=label, total=n or None) for label, n in zip(policies, counts, strict=True)]
             # Streams of their own; the first source, or the only one, has that of the seed.

@@ -13,11 +13,11 @@ from torch.utils.data import Dataset
 from ..functional.prior import tilt_to_mixture
 from ..samples import Sample
 from .batches import as_tensor, fetch
-from .pool import DRAWS, Draw, SyntheticPool
+from .pool import DRAWS, Draw, Pool
 from .wrapped import class_names_of, epoch_followers, labels_of, require_map_style, spec_of
 
 
-class StoredPool(SyntheticPool):
+class StoredPool(Pool):
     """Samples of a dataset, each once before any comes twice.
 
     Raises:

@@ -114,7 +114,7 @@ def read_scene(
     centres = None if wavelengths is None else _given_wavelengths(wavelengths)
     known = facts.wavelengths if centres is None else centres
     if cube.ndim == 2:
-        cube, found = _flat_cube(cube, found, known, file)
+        cube, found = _flat_cube(cube, found, known, layout, file)
     elif not facts.channels_last:
         cube = channels_last(cube, layout, None if found is None else found.values.shape, known, str(file))
     refuse_doubts(facts, bands=bands, scale=scale, nodata=nodata)
@@ -256,9 +256,9 @@ def scale_and_offset(facts: Facts, scale: float | None, where: str) -> dict[str,
 
 
 def _flat_cube(
-    cube: np.ndarray, labels: FileLabels | None, wavelengths: np.ndarray | None, file: Path
+    cube: np.ndarray, labels: FileLabels | None, wavelengths: np.ndarray | None, layout: Layout | None, file: Path
 ) -> tuple[np.ndarray, FileLabels | None]:
-    """A 2-D array as (H, W, 1), or spectra (N, C) as (N, 1, C), whichever its labels or wavelengths say.
+    """A 2-D array as (H, W, 1), or spectra (N, C) as (N, 1, C), as labels, wavelengths or a ``layout`` (of a band) say.
 
     Raises:
         SceneFileError: if they say nothing.
@@ -270,9 +270,12 @@ def _flat_cube(
         return cube[:, :, None], labels
     if wavelengths is not None and len(wavelengths) == cube.shape[1] > 1:
         return cube[:, None, :], None
+    if layout is not None:
+        return cube[:, :, None], None
     raise SceneFileError(
         f'{file}: an array of shape {cube.shape} may be one band (H, W), or {cube.shape[0]} spectra of {cube.shape[1]} '
-        'bands, and nothing in the file says which; save a band as (H, W, 1), spectra as (N, 1, bands)'
+        "bands, and nothing in the file says which; give layout='hwc' for a band, wavelengths or labels for spectra, "
+        'or save a band as (H, W, 1), spectra as (N, 1, bands)'
     )
 
 

@@ -24,7 +24,7 @@ from ..datasets.batches import (
 )
 from ..datasets.checks import ClassNumbers
 from ..datasets.exhausted import Exhausted, require_policy
-from ..datasets.pool import Draw, SyntheticPool
+from ..datasets.pool import Draw, Pool
 from ..datasets.sources import LabelPolicies, NamedSources, Ratios, Sources
 from ..datasets.synthetic import stream_seed
 from ..datasets.wrapped import counts_of
@@ -264,7 +264,7 @@ class SyntheticMix(nn.Module):
         return f'ratio={self.schedule}, mode={self.mode!r}, source={self.sources}'
 
 
-def _require_kind(real: Mapping[str, Any], pool: SyntheticPool) -> None:
+def _require_kind(real: Mapping[str, Any], pool: Pool) -> None:
     """A batch of another kind has other keys; say which kind the source is before the keys are compared."""
     if pool.spec is not None and pool.spec.target_key not in real:
         raise SpecMismatchError(

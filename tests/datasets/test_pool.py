@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from toys import Toy, aligned, keys_of
 
-from hsiaug.datasets import Draw, as_pool
+from hsiaug.datasets import Draw, SyntheticDataset, SyntheticPool, as_pool
 from hsiaug.functional import tilt_to_mixture
 from hsiaug.systems import Generator, TrainingData
 from hsiaug.trainers import fit_generator
@@ -123,3 +123,13 @@ def test_an_ignored_sample_is_drawn_for_no_class() -> None:
     pool = as_pool(source := Ignored(), Draw(labels='uniform'))
     assert Counter(source.data['label'][pool.choose(15)].tolist()) == {0: 5, 1: 5, 2: 5}
     assert pool.weights()[3] == 0  # type: ignore[index]
+
+
+@pytest.mark.parametrize('live', [True, False])
+def test_a_pool_is_made_of_a_source_alone(generator: Generator, live: bool) -> None:
+    source = generator if live else SyntheticDataset(generator, 50, seed=0)
+    pool = SyntheticPool(source, 3, 'uniform' if live else None)
+    other = as_pool(source, Draw(3, 'uniform' if live else None))
+    assert type(pool) is type(other)
+    assert torch.equal(pool.random(5, 1)['image'], other.random(5, 1)['image'])
+    assert torch.equal(pool.at([0, 1])['image'], other.at([0, 1])['image'])

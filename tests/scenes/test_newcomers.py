@@ -71,7 +71,7 @@ def test_tables_of_spectra(tmp_path: Path) -> None:
     np.savez(tmp_path / 'x.npz', X=table, y=np.array(['', 'b', 'a'])[labels])
     assert np.array_equal(open_library(tmp_path / 'x.npz', 'y').flat_labels(), np.array([0, 2, 1])[labels])
     np.save(tmp_path / 'x.npy', table)
-    with pytest.raises(SceneFileError, match=r'may be one band \(H, W\), or 48 spectra of 4 bands'):
+    with pytest.raises(SceneFileError, match=r"may be one band \(H, W\), or 48 spectra of 4 bands.*layout='hwc'"):
         open_scene(tmp_path / 'x.npy')
 
 
