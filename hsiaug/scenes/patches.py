@@ -171,8 +171,8 @@ class PatchSplitter:
         """Draw the windows of a scene.
 
         Raises:
-            RareClassError: for a class with too few training pixels, if ``on_rare='error'``, or a single class
-                of several.
+            RareClassError: for a class with too few training pixels, if ``on_rare='error'``, or a single class,
+                unless the scene is without classes.
             ValueError: if windows do not fit in the scene or its regions, or a part is left without windows.
         """
         rng = np.random.default_rng(seed)
@@ -196,7 +196,7 @@ class PatchSplitter:
             f'class {ids[k]} ({scene.class_name(ids[k])}): {held[k]} training pixels (at least {self.min_pixels})'
             for k in np.flatnonzero(~kept)
         )
-        if (lost and self.on_rare == 'error') or kept.sum() < min(2, len(ids)):
+        if (lost and self.on_rare == 'error') or kept.sum() < (1 if scene.without_classes else 2):
             hint = ", or on_rare='drop' to leave such classes out" if self.on_rare == 'error' else ''
             raise RareClassError(
                 f'{where}: {int(kept.sum())} of {len(ids)} classes have enough training pixels, '

@@ -14,6 +14,8 @@ from ..samples import Kind, SampleSpec, SceneFingerprint
 from .content import image_fingerprint, scene_content
 from .labels import UNLABELLED, as_integers, without_class
 
+ONE_CLASS = 'unlabelled'
+"""Name of the class of a scene whose labels are left aside."""
 _NUMBER = re.compile(r'\b[-+\d.e]+%?')
 _CHUNK_VALUES = 8_000_000  # values of the cube held in memory at once while it is scanned
 
@@ -311,10 +313,15 @@ class Scene:
         keep = np.array([b for b in self.bands.tolist() if b not in bad])
         return self._with(bands=keep)
 
-    def as_one_class(self, name: str = 'unlabelled') -> Scene:
+    def as_one_class(self) -> Scene:
         """This scene with a single class, which every measured pixel is of: for generators without labels."""
         labels = self.valid.reshape(self.shape).astype(np.uint8)
-        return self._with(labels=labels, class_names={1: name})
+        return self._with(labels=labels, class_names={1: ONE_CLASS})
+
+    @property
+    def without_classes(self) -> bool:
+        """Whether this is :meth:`as_one_class` of a scene; of another, a single class tells nothing apart."""
+        return dict(self.class_names) == {1: ONE_CLASS}
 
     def _with(self, **changed: Any) -> Scene:
         values = {f: getattr(self, f) for f in self.__dataclass_fields__}

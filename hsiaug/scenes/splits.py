@@ -210,7 +210,7 @@ class Splitter(ABC):
                 + '. Use fewer per class, '
                 "another split, or on_rare='drop' to leave such classes out."
             )
-        if len(kept) < min(2, len(scene.class_ids)):  # a scene of one class is for generators alone
+        if len(kept) < (1 if scene.without_classes else 2):
             raise RareClassError(
                 f'{type(self).__name__} of scene {scene.name!r}, seed {seed}: fewer than two classes are left: '
                 + '; '.join(lost)

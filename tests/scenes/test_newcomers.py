@@ -2,6 +2,7 @@
 
 import pickle
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,16 @@ import scipy.io
 
 from hsiaug import MixedDataset, SimulatedScene, SpectraDataset, fit_generator
 from hsiaug.datasets.preview import rgb_bands
-from hsiaug.scenes import BadBandsError, BitemporalScene, RandomSplit, Scene, SceneFileError, open_library, open_scene
+from hsiaug.scenes import (
+    BadBandsError,
+    BitemporalScene,
+    RandomSplit,
+    RareClassError,
+    Scene,
+    SceneFileError,
+    open_library,
+    open_scene,
+)
 from hsiaug.scenes.config import SceneConfig
 from hsiaug.scenes.wavelengths import sentinel2_centres
 from hsiaug.trainers import ClassifierConfig, training_data
@@ -211,6 +221,8 @@ def test_a_generator_without_labels(tmp_path: Path) -> None:
         RandomSplit(fraction=0.3)(open_scene(tmp_path / 'x.npy'))
     one = SceneConfig(str(tmp_path / 'x.npy'), one_class=True)()
     split = RandomSplit(fraction=0.3)(one)
+    with pytest.raises(RareClassError, match='fewer than two classes are left'):  # one that its labels name is no such
+        RandomSplit(fraction=0.3)(replace(one, class_names={1: 'corn'}))
     data = training_data(one, split)
     gan = fit_generator('spectral_gan', data, {'conditional': False, 'iterations': 20})
     real = SpectraDataset(one, split, 'train')
