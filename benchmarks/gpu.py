@@ -190,7 +190,7 @@ def super_resolution(task: Task) -> Result:
     from gpu_studies import resolve
     from msrresgan import PAPER, SCALES
     from studies import data_root
-    from super_resolution_table import open_scene, splitter
+    from super_resolution import open_scene, splitter
 
     from hsiaug.scenes import PatchSplitter, SimulatedScene
 

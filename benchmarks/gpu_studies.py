@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from super_resolution_table import NETWORKS, restored
+from super_resolution import NETWORKS, restored
 
 from hsiaug.ablation.arms import change_arms, segmentation_arms
 from hsiaug.ablation.statistics import MIN_SEEDS, paired_comparison

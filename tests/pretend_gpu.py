@@ -29,6 +29,8 @@ from torch.utils._mode_utils import no_dispatch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten, tree_map
 
+import hsiaug
+
 GPU = torch.device('meta')
 _MOVES = ('_to_copy', 'copy_', '_local_scalar_dense', '_foreach_copy_')
 # Shapes that follow from values: a GPU has to be asked for them. Masks that index are looked at besides.
@@ -37,7 +39,7 @@ _RANDOM = {
     *('rand', 'randn', 'randint', 'randperm', 'rand_like', 'randn_like', 'randint_like', 'normal', 'bernoulli'),
     *('multinomial', 'bernoulli_', 'normal_', 'uniform_', 'random_', 'exponential_'),
 }
-_PACKAGE = str(Path(__file__).parents[1] / 'hsiaug')
+_PACKAGE = str(Path(hsiaug.__file__).parent)
 
 
 @dataclass(frozen=True)
