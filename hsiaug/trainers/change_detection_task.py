@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from torch import Tensor, nn
-from torchgeo.trainers import ChangeDetectionTask
 
 from ..losses.change import SIDE_WEIGHTS, BinaryChangeLoss
 from ..losses.segmentation import segmentation_loss
 from ..models.changeformer import ChangeFormerV6
 from .change_detection import NETWORKS
+from .torchgeo_tasks import ChangeDetection, log_training
 
 
 class Adapted(nn.Module):
@@ -43,7 +43,7 @@ class Adapted(nn.Module):
         return self._logits(logits), [self._logits(side) for side in sides]
 
 
-class ChangeTask(ChangeDetectionTask):  # type: ignore[misc]
+class ChangeTask(ChangeDetection):  # type: ignore[misc]
     """torchgeo's task, with networks for many bands, side outputs, ignored pixels and samples that have a ``weight``.
 
     Only the training of batches with ``weight``, and of ChangeFormer V6 with its side outputs, is not torchgeo's own;
@@ -126,8 +126,7 @@ class ChangeTask(ChangeDetectionTask):  # type: ignore[misc]
         for weight, side in zip(SIDE_WEIGHTS, sides, strict=bool(sides)):
             loss = loss + weight * self._loss(side, mask, batch.get('weight'))
         self.train_metrics(logits, mask)
-        self.log_dict(self.train_metrics, batch_size=len(logits))
-        self.log('train_loss', loss, batch_size=len(logits))
+        log_training(self, loss, len(logits))
         return loss
 
     def _loss(self, logits: Tensor, mask: Tensor, sample_weights: Tensor | None) -> Tensor:

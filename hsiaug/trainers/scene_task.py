@@ -6,14 +6,14 @@ from typing import Any, get_args
 
 import timm
 from torch import Tensor, nn
-from torchgeo.trainers import ClassificationTask
 from torchmetrics.classification import MulticlassCohenKappa
 
 from ..models.scene_classifiers import SceneModel, scene_classifier
 from .scene_classifier import scene_loss
+from .torchgeo_tasks import Classification, log_training
 
 
-class SceneClassificationTask(ClassificationTask):  # type: ignore[misc]
+class SceneClassificationTask(Classification):  # type: ignore[misc]
     """torchgeo's task, with networks that it does not build, and samples with ``label_prob`` or ``weight``.
 
     torchgeo's own task builds timm's models alone, and takes class probabilities for labels without a word. Here they
@@ -85,6 +85,5 @@ class SceneClassificationTask(ClassificationTask):  # type: ignore[misc]
         target = batch.get('label_prob', batch['label'])
         loss = scene_loss(logits, target, self.criterion.weight, batch.get('weight'))  # type: ignore[arg-type]
         self.train_metrics(logits, batch['label'])
-        self.log_dict(self.train_metrics, batch_size=len(logits))
-        self.log('train_loss', loss, batch_size=len(logits))
+        log_training(self, loss, len(logits))
         return loss

@@ -5,16 +5,16 @@ from __future__ import annotations
 from typing import Any
 
 from torch import Tensor, nn
-from torchgeo.trainers import SemanticSegmentationTask
 
 from ..models.pfsegnet import PFSegNet
 from ..models.segformer import SegFormer
 from .segmentation import training_loss
+from .torchgeo_tasks import SemanticSegmentation, log_training
 
 _OWN: dict[str, Any] = {'segformer-hsi': SegFormer, 'pfsegnet': PFSegNet}
 
 
-class SegmentationTask(SemanticSegmentationTask):  # type: ignore[misc]
+class SegmentationTask(SemanticSegmentation):  # type: ignore[misc]
     """torchgeo's task, with networks for many bands and with samples that have a ``weight``.
 
     Only the training of batches with ``weight``, and of PFSegNet with its edges, is not torchgeo's own.
@@ -86,6 +86,5 @@ class SegmentationTask(SemanticSegmentationTask):  # type: ignore[misc]
             hp['edge_weight'],
         )
         self.train_metrics(logits, batch['mask'])
-        self.log_dict(self.train_metrics, batch_size=len(logits))
-        self.log('train_loss', loss, batch_size=len(logits))
+        log_training(self, loss, len(logits))
         return loss
