@@ -58,6 +58,7 @@ class Table:
         measure: gives the same figures of our own, and others beside them.
         digits: after the decimal point.
         note: what a reader must know to compare both.
+        otherwise: beginnings of columns that we measure otherwise than the paper, so that no difference is given.
     """
 
     number: int
@@ -67,6 +68,7 @@ class Table:
     measure: Callable[[Work], Values]
     digits: int = 2
     note: str = ''
+    otherwise: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -187,7 +189,7 @@ class Against(NamedTuple):
         mean: ours, over seeds.
         interval: 95 % t interval of the mean; None for fewer than two seeds.
         seeds: how many.
-        comparable: ours are of the paper's data.
+        comparable: ours are of the paper's data, and measured alike.
     """
 
     row: str
@@ -221,7 +223,8 @@ def against(table: Table, values: Values, comparable: bool = True) -> list[Again
             low, high = stats.ttest_1samp(mine, 0.0).confidence_interval() if len(set(mine)) > 1 else (mine[0], mine[0])
             interval = float(low), float(high)
         mean = sum(mine) / len(mine) if mine else None
-        found.append(Against(row, column, printed.get((row, column)), mean, interval, len(mine), comparable))
+        alike = comparable and not column.startswith(table.otherwise)
+        found.append(Against(row, column, printed.get((row, column)), mean, interval, len(mine), alike))
     return found
 
 

@@ -180,7 +180,7 @@ MSRRESGAN = Paper(
             score_table, digits=4,
             note='The unit of the text\'s SID is not given; ours is the mean over pixels in 1e-3. Our SRGAN takes '
             'patches of low resolution only, and cannot learn from patches that are interpolated before they are cut. '
-            'Batch size and numbers of steps are of our choice.',
+            'Batch size and numbers of steps are of our choice.', otherwise=('SID',),
         ),
     ),
     figures=(

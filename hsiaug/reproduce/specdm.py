@@ -349,10 +349,12 @@ SPECDM = Paper(
         Table(
             1, 'Quality of image-mask pairs', ('FID (Image)', 'FID (Mask)', 'mSAD'),
             {'LDM-SS': (70.44, 50.01, 0.13), 'Ours-SS': (5.19, 10.79, 0.03)}, pairs_table, note=_FEATURES,
+            otherwise=('FID',),
         ),
         Table(
             2, 'Quality of pairs of dates', ('FID (Image1)', 'FID (Image2)', 'FID (Mask)'),
             {'LDM-CD': (40.21, 45.99, 11.90), 'Ours-CD': (10.15, 10.74, 0.05)}, dates_table, note=_FEATURES,
+            otherwise=('FID',),
         ),
         Table(
             3, 'Networks trained on real data, synthetic data and both', ('mIoU', 'F1'),
@@ -376,6 +378,7 @@ SPECDM = Paper(
             angle_table, digits=3,
             note='Reconstruction of test samples; RMSE is in the unit of the files. '
             f'Of masks we have the share of pixels that are kept, no cross entropy. {_FEATURES}',
+            otherwise=('FID',),
         ),
         Table(
             5, 'Networks with five times as much synthetic data', _FOUR,

@@ -262,6 +262,7 @@ _SETTINGS: dict[Scale, dict[str, Any]] = {
         'classifiers': _classifiers(steps=1, narrow=16, batch_size=4, upsampling=2),
     },
 }  # fmt: skip
+_OTHERWISE = ('FID', 'Recall', 'Precision')
 _FEATURES = (
     'Features of the text are those of Inception; ours are of a network that learnt five clusters of training spectra, '
     'and real images are those that train: the order of rows may be compared, not the values.'
@@ -285,7 +286,7 @@ UNMIXING_FUSION = Paper(
                 'UBF+VDVAE': (39.13, 0.209, 0.184, 178.78), 'UBF+StyleGAN3': (7.69, 0.556, 0.502, 58.4),
                 'UBF+DDPM': (8.23, 0.509, 0.484, 99.7),
             },
-            generators_table, digits=3, note=_FEATURES,
+            generators_table, digits=3, note=_FEATURES, otherwise=_OTHERWISE,
         ),
         Table(
             2, 'Numbers of endmembers, with DDPM',
@@ -298,6 +299,7 @@ UNMIXING_FUSION = Paper(
                 'Abundance(3)': (0.041, 30.95, 0.927, 9.04, 8.77, 0.50, 0.41, 99.75),
             },
             endmembers_table, digits=3, note=f'SAD in degrees; RMSE in units of the brightest pixel. {_FEATURES}',
+            otherwise=_OTHERWISE,
         ),
         Table(
             3, 'Overall accuracy of scene classifiers (%)', ('AlexNet', 'VGG-16', 'ResNet-18'),

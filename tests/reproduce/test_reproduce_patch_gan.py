@@ -41,3 +41,16 @@ def test_other_data_than_the_papers_give_no_difference() -> None:
     assert own.difference is not None
     assert round(own.difference, 6) == 0.03
     assert (other.mean, other.difference) == (own.mean, None)
+
+
+def test_what_is_measured_otherwise_than_in_the_paper_gives_no_difference() -> None:
+    table = PAPERS['specdm'].tables[0]
+    found = {
+        one.column: one
+        for one in against(table, {('Ours-SS', column): [1.0, 3.0] for column in table.columns})
+        if one.row == 'Ours-SS'
+    }
+    assert {column: one.difference is None for column, one in found.items()} == {
+        'FID (Image)': True, 'FID (Mask)': True, 'mSAD': False,
+    }  # fmt: skip
+    assert found['FID (Image)'].mean == 2

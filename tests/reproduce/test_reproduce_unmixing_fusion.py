@@ -46,4 +46,4 @@ def test_generators_are_compared_with_the_published_ones(tmp_path: Path) -> None
     ours = lines_of(out, 1)['UBF+DDPM', 'FID']
     assert ours['published'] == 8.23
     assert ours['mean'] is not None
-    assert ours['difference'] == pytest.approx(ours['mean'] - 8.23)
+    assert ours['difference'] is None  # other features than the paper's
