@@ -19,10 +19,10 @@ from ..metrics.patches import Pair
 from ..records import as_record, read_json
 from ..report.fidelity import plot_class_spectra, plot_interpolation, plot_pca
 from ..samples import SampleSpec
-from ..scenes import BENCHMARK_SCENES, HalvesSplit, RandomSplit, Splitter
-from ..scenes.config import SceneConfig
+from ..scenes import HalvesSplit, RandomSplit, Splitter
 from ..tasks import whole
-from .base import Drawing, Files, MissingDataError, Paper, Scale, Table, Values, Work, published_config
+from .base import Drawing, MissingDataError, Paper, Scale, Table, Values, Work, published_config
+from .public_scenes import STANDS_IN, scene_config, scene_files
 
 SCENES = {
     'PaviaU': 'pavia_university',
@@ -30,7 +30,6 @@ SCENES = {
     'Botswana': 'botswana',
     'Indian Pines': 'indian_pines',
 }
-STANDS_IN = 'Salinas-A'
 RANDOM, HALVES = '3 % (r)', '50 % (s)'
 NAMES = {'real': '∅', 'GAN, published': 'GAN', 'ss-GAN, published': 'ss-GAN'}
 """Arms of the configuration as the text has them."""
@@ -49,13 +48,9 @@ def _study(work: Work, name: str) -> tuple[Study, Path]:
         RANDOM: RandomSplit(**{**split, 'on_rare': 'drop'}),
         HALVES: HalvesSplit(min_count=1, on_rare='drop'),
     }
-    first = work.found[name][0]
-    scene = SceneConfig(benchmark=SCENES[name], root=str(first.parent)) if name in SCENES else SceneConfig(
-        path=str(first), labels_key='gt', name=name, on_bad_bands='drop'
-    )  # fmt: skip
     return Study(
         title=f'Table 2 of Audebert et al. 2018, {name}',
-        scenes={name: scene},
+        scenes={name: scene_config(name, work.found[name][0], SCENES)},
         settings=tuple(
             Setting(name, budget, replace(splitter, max_test=scale['max_test']))
             for budget, splitter in splitters.items()
@@ -203,13 +198,7 @@ AUDEBERT2018 = Paper(
     name='audebert2018',
     citation='Audebert, Le Saux, Lefèvre: Generative Adversarial Networks for Realistic Synthesis of Hyperspectral '
     'Samples, IGARSS 2018',
-    files=(
-        *(
-            Files(name, (BENCHMARK_SCENES[key].cube_file, BENCHMARK_SCENES[key].labels_file), BENCHMARK_SCENES[key].url)
-            for name, key in SCENES.items()
-        ),
-        Files(STANDS_IN, ('salinas_a.npz',), BENCHMARK_SCENES['salinas_a'].url, stands_in=True),
-    ),
+    files=scene_files(SCENES),
     tables=(
         Table(
             1, 'Accuracy of a linear SVM, trained → tested, on PaviaU (%)', _GAN_COLUMNS,

@@ -15,13 +15,12 @@ from ..ablation.results import RESULTS_FILE, read_results
 from ..ablation.runner import open_group
 from ..datasets.preview import preview_grid
 from ..records import as_record
-from ..scenes import BENCHMARK_SCENES, LabelledPatchSplitter
-from ..scenes.config import SceneConfig
+from ..scenes import LabelledPatchSplitter
 from ..tasks import TASKS, SceneClassifier
-from .base import Drawing, Files, Paper, Scale, Table, Values, Work, published_config
+from .base import Drawing, Paper, Scale, Table, Values, Work, published_config
+from .public_scenes import scene_config, scene_files
 
 SCENES = {'PaviaU': 'pavia_university', 'Indian Pines': 'indian_pines', 'Salinas': 'salinas'}
-STANDS_IN = 'Salinas-A'
 NETWORKS = {'cnn2d': '2-D CNN', 'cnn3d': '3-D CNN'}
 
 
@@ -29,16 +28,12 @@ def _run(work: Work, name: str) -> tuple[Study, Path]:
     """The study of one scene, as the configuration has it but for what the scale makes shorter; and its folder."""
     if name not in work.kept:
         config, scale = published_config('patch_gan'), work.settings
-        first = work.found[name][0]
         splitter = LabelledPatchSplitter(**{**config['split']['settings'], **scale['split']})
-        scene = SceneConfig(benchmark=SCENES[name], root=str(first.parent)) if name in SCENES else SceneConfig(
-            path=str(first), labels_key='gt', name=name, on_bad_bands='drop'
-        )  # fmt: skip
         arms = [as_record(Arm, arm, 'patch_gan') for arm in config['arms']]
         networks: list[Any] = [TASKS['scene'].model(model) for model in config['models']]
         study = Study(
             title=f'Patch GAN, {name}',
-            scenes={name: scene},
+            scenes={name: scene_config(name, work.found[name][0], SCENES)},
             settings=(Setting(name, 'patches', splitter),),
             arms=tuple(
                 replace(arm, settings={**arm.settings, **scale['gan']}) if arm.generator == 'patch_gan' else arm
@@ -94,13 +89,7 @@ PATCH_GAN = Paper(
     name='patch_gan',
     citation='How can hyperspectral image classification be implemented using PyTorch-based Generative Adversarial '
     'Networks? A tutorial, 2024',
-    files=(
-        *(
-            Files(name, (BENCHMARK_SCENES[key].cube_file, BENCHMARK_SCENES[key].labels_file), BENCHMARK_SCENES[key].url)
-            for name, key in SCENES.items()
-        ),
-        Files(STANDS_IN, ('salinas_a.npz',), BENCHMARK_SCENES['salinas_a'].url, stands_in=True),
-    ),
+    files=scene_files(SCENES),
     tables=(
         Table(
             1, 'Overall accuracy of CNNs with one synthetic patch for each real one (%)', (), {}, gain_table,
