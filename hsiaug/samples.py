@@ -113,6 +113,18 @@ class SampleSpec:
         """Number of dates in an image."""
         return 2 if self.kind == 'change' else 1
 
+    @property
+    def image_shape(self) -> tuple[int, ...]:
+        """Of ``image`` in a sample, see the sample contract."""
+        return (*((2,) if self.kind == 'change' else ()), self.bands, *(self.size or ()))
+
+    @property
+    def target_shape(self) -> tuple[int, ...]:
+        """Of ``label`` or ``mask`` in a sample."""
+        if self.target_key == 'label':
+            return ()
+        return (*((1,) if self.kind == 'change' else ()), *(self.size or ()))
+
     def to_dict(self) -> dict[str, Any]:
         """A JSON-ready dictionary."""
         return dataclasses.asdict(self)

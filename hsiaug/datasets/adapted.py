@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from math import prod
 from typing import Any, cast
 
 import numpy as np
@@ -168,8 +169,7 @@ class AdaptedDataset(NonGeoDataset):
 
     def _bytes(self, count: int) -> int:
         height, width = self.spec.size or (1, 1)
-        dates = 2 if self.spec.kind == 'change' else 1
-        return count * height * width * (4 * self.spec.bands * dates + 8 * self.labelled)
+        return count * (4 * prod(self.spec.image_shape) + 8 * height * width * self.labelled)
 
     def class_pixels(self) -> np.ndarray:
         """(N, K) pixels of each class in each mask, or samples."""

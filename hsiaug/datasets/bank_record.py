@@ -127,13 +127,7 @@ def shard_name(number: int) -> str:
 
 def layout(spec: SampleSpec, soft_labels: bool) -> Layout:
     """Dtype and shape of each tensor of a sample."""
-    size = spec.size or ()
-    dates = (2,) if spec.kind == 'change' else ()
-    tensors: Layout = {'image': (torch.float32, (*dates, spec.bands, *size))}
-    if spec.target_key == 'mask':
-        tensors['mask'] = (torch.int64, (1, *size) if spec.kind == 'change' else size)
-    else:
-        tensors['label'] = (torch.int64, ())
+    tensors: Layout = {'image': (torch.float32, spec.image_shape), spec.target_key: (torch.int64, spec.target_shape)}
     if soft_labels:
         tensors['label_prob'] = (torch.float32, (spec.num_classes,))
     return tensors

@@ -192,8 +192,7 @@ def preview_grid(
 
 
 def _check(name: str, batch: Batch, spec: SampleSpec) -> None:
-    dates = (2,) if spec.kind == 'change' else ()
-    expected = (*dates, spec.bands, *(spec.size or ()))
+    expected = spec.image_shape
     if 'image' not in batch or len(batch['image']) == 0 or tuple(batch['image'].shape[1:]) != expected:
         found = tuple(batch['image'].shape) if 'image' in batch else f'the keys {sorted(batch)}'
         raise ValueError(

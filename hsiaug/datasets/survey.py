@@ -116,8 +116,7 @@ class Looker:
         else:
             corners, images = np.zeros((1, 2), dtype=np.int64), image[None]
             targets = None if target is None else target[None]
-        dates = 2 if spec.kind == 'change' else 1
-        digests = np.array([digests_of_dates(one) for one in images], dtype=np.uint64).reshape(-1, dates)
+        digests = np.array([digests_of_dates(one) for one in images], dtype=np.uint64).reshape(-1, spec.dates)
         whole = digests_of_dates(image)[0] if self.tile else digests[0, 0]
         values = (stacked_dates(images) if size else images).double().movedim(1, 0).flatten(1)
         sums = torch.stack([values.sum(dim=1), (values**2).sum(dim=1)]).numpy()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Sequence
+from math import prod
 
 import numpy as np
 import torch
@@ -24,9 +25,7 @@ def stream_seed(*parts: int) -> int:
 
 def default_chunk(spec: SampleSpec) -> int:
     """How many samples are drawn at once: 1024, or as many images as 64 MiB hold."""
-    height, width = spec.size or (1, 1)
-    sample_bytes = 4 * spec.bands * height * width * (2 if spec.kind == 'change' else 1)
-    return max(1, min(1024, (64 << 20) // sample_bytes))
+    return max(1, min(1024, (64 << 20) // (4 * prod(spec.image_shape))))
 
 
 def require_drawable(generator: object) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -101,7 +102,7 @@ class Stream:
 def bytes_of(spec: SampleSpec, count: int) -> int:
     """Size of so many images with a target for each pixel."""
     height, width = spec.size or (1, 1)
-    return count * height * width * (4 * spec.bands * (2 if spec.kind == 'change' else 1) + 8)
+    return count * (4 * prod(spec.image_shape) + 8 * height * width)
 
 
 __all__ = ['HELD_BYTES', 'Batch', 'Stream', 'bytes_of']

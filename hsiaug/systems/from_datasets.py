@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -59,7 +60,7 @@ def data_of(
     most = IN_MEMORY if in_memory is None else (1 << 62 if in_memory else 0)
     found = labelled.survey(most)
     if found.images is None and not streams:
-        size = len(labelled) * 4 * spec.bands * int(np.prod(spec.size or (1,))) * (2 if spec.kind == 'change' else 1)
+        size = len(labelled) * 4 * prod(spec.image_shape)
         raise ValueError(
             f'{labelled.name}: {len(labelled)} samples of {size / 1e9:.1f} GB, which this generator would have to hold '
             'in memory; say in_memory=True if that is meant, or give fewer samples'
@@ -141,9 +142,7 @@ def _tensors(dataset: AdaptedDataset, most: int) -> tuple[Tensor, Tensor]:
     found, spec = dataset.survey(most), dataset.spec
     if found.images is not None:
         return found.images, _NOTHING if found.targets is None else found.targets
-    size, dates = spec.size or (), (2,) if spec.kind == 'change' else ()
-    target = {'spectrum': (), 'scene': (), 'change': (1, *size)}.get(spec.kind, size)
-    return torch.empty(0, *dates, spec.bands, *size), torch.empty((0, *target), dtype=torch.int64)
+    return torch.empty(0, *spec.image_shape), torch.empty((0, *spec.target_shape), dtype=torch.int64)
 
 
 def _provenance(parts: list[AdaptedDataset], train: Any, val: AdaptedDataset | None) -> Provenance:

@@ -80,7 +80,7 @@ class RegionPaste(Generator):
             ValueError: if the images do not fit the spec.
         """
         image, mask = batch['image'], batch['mask']
-        expected = (*((2,) if self.spec.kind == 'change' else ()), self.spec.bands, *(self.spec.size or ()))
+        expected = self.spec.image_shape
         if tuple(image.shape[1:]) != expected:
             raise ValueError(f'RegionPaste: images {("n", *expected)} are needed, found {tuple(image.shape)}')
         rng = torch.Generator().manual_seed(as_seed(int(torch.randint(2**62, ()).item()) if seed is None else seed))

@@ -218,7 +218,7 @@ class TwoStreamDiffusion(Generator):
         self.prediction_type, self.guidance_scale, self.clip = prediction_type, guidance_scale, clip
         self.conditional = class_conditional
         self.set_sampler(sampler, sampling_steps)
-        self.dates = 2 if spec.kind == 'change' else 1
+        self.dates = spec.dates
         self.channels = bands = self.dates * spec.bands
         classes, latents = spec.num_classes, self.dates * image_latents + mask_latents
         rest = vae_channels, vae_layers, vae_attention, downsampling

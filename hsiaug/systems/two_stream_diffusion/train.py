@@ -152,8 +152,7 @@ def _require_trainable(data: TrainingData, config: TwoStreamConfig) -> TrainingD
         raise ValueError(
             f"a two-stream diffusion model learns data of kind 'segmentation' or 'change', found {spec.kind!r}"
         )
-    size = spec.size or ()
-    image, mask = ((2, spec.bands, *size), (1, *size)) if spec.kind == 'change' else ((spec.bands, *size), size)
+    image, mask = spec.image_shape, spec.target_shape
     if tuple(data.x.shape[1:]) != image or data.y.shape != (len(data.x), *mask):
         raise ValueError(
             f'images must be (N, {", ".join(map(str, image))}) with masks (N, {", ".join(map(str, mask))}), found '
