@@ -20,12 +20,19 @@ _BOX = np.dtype([('key', '<u8'), ('box', '<f8', (4,))])
 
 def digest_of(values: np.ndarray) -> int:
     """8 bytes of the SHA-256 of an image or spectrum, as float32; 0 for one of a single value, which many share."""
-    array = np.ascontiguousarray(values, dtype=np.float32)
-    if array.size == 0 or (array == array.flat[0]).all():
-        return 0
-    digest = hashlib.sha256(str(array.shape).encode())
-    digest.update(array.data)
-    return int.from_bytes(digest.digest()[:8], 'little')
+    return digest_of_parts(np.shape(values), [values])
+
+
+def digest_of_parts(shape: tuple[int, ...], parts: Iterable[np.ndarray]) -> int:
+    """:func:`digest_of` of an image of some shape that is read in parts, such as band by band."""
+    digest, first, varies = hashlib.sha256(str(tuple(shape)).encode()), None, False
+    for part in parts:
+        array = np.ascontiguousarray(part, dtype=np.float32)
+        if array.size:
+            first = array.flat[0] if first is None else first
+            varies = varies or not (array == first).all()
+            digest.update(array.data)
+    return int.from_bytes(digest.digest()[:8], 'little') if varies else 0
 
 
 def digest_of_text(text: str) -> int:
@@ -157,4 +164,4 @@ def _unpacked(text: str, dtype: np.dtype) -> np.ndarray:
         raise ValueError(f'the record of seen samples is damaged: {error}') from error
 
 
-__all__ = ['KEPT', 'Places', 'SeenSamples', 'digest_of', 'digest_of_text']
+__all__ = ['KEPT', 'Places', 'SeenSamples', 'digest_of', 'digest_of_parts', 'digest_of_text']

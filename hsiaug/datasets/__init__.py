@@ -4,6 +4,7 @@ from .adapted import AdaptedDataset, adapt
 from .bank import BankError, SyntheticBank
 from .bank_writer import write_bank
 from .change import ChangeDataset
+from .change_folder import ChangeFolder
 from .folders import PairFolder
 from .geo import GeoSamples
 from .labels import LabelPolicy, estimate_prior, synthetic_counts
@@ -23,6 +24,7 @@ __all__ = [
     'AdaptedDataset',
     'BankError',
     'ChangeDataset',
+    'ChangeFolder',
     'Draw',
     'GeoSamples',
     'LabelPolicy',

@@ -16,6 +16,7 @@ from torchgeo.datasets import NonGeoDataset
 
 from ..samples import Kind, Sample, SampleSpec
 from ..seen import Places
+from .change_folder import ChangeFolder
 from .contract import SPEC_FIELDS, in_contract, infer_spec
 from .data_array import DataArrayImage, is_data_array
 from .survey import IN_MEMORY, Look, Looker, cut, looks, read, usual_workers
@@ -279,8 +280,13 @@ def adapt(
         return AdaptedDataset(opened, spec, name, **options)
     if spec.kind == 'spectrum':
         raise ValueError(f'{name}: size={size} is for images, its samples are spectra')
-    sides = (size, size) if isinstance(size, int) else tuple(size)
-    return AdaptedDataset(opened, replace(spec, size=cast('tuple[int, int]', sides)), name, tile=True, **options)
+    sides = cast('tuple[int, int]', (size, size) if isinstance(size, int) else tuple(size))
+    spec = replace(spec, size=sides)
+    if (
+        isinstance(opened, ChangeFolder) and opened.size is None and opened.transforms is None
+    ):  # reads no more than it must
+        return AdaptedDataset(opened.cut(sides), spec, name, **options)
+    return AdaptedDataset(opened, spec, name, tile=True, **options)
 
 
 def _unlabelled_spec(image: Tensor, spec: SampleSpec) -> SampleSpec:

@@ -12,14 +12,12 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 from torchgeo.datasets import NonGeoDataset
-from tqdm.auto import tqdm
 
+from ..progress import with_progress
 from ..samples import Sample, SampleSpec
-from ..scenes.files import LABEL_KEYS, SceneFileError, without_axis_of_one
-from ..scenes.formats import open_content
-from ..scenes.labels import without_class
 from ..scenes.layout import Layout
 from .image_files import IMAGE_SUFFIXES, SUFFIXES, FolderNotFoundError, ImageFiles, image_files
+from .mask_files import MaskFiles
 from .patches import IGNORE, plot_patch
 
 IMAGE_FOLDERS = ('images', 'image', 'imgs', 'img')
@@ -77,9 +75,8 @@ class PairFolder(NonGeoDataset):
         layout: Layout | None = None,
         transforms: Callable[[Sample], Sample] | None = None,
     ) -> None:
-        self.root, self.mask_key, self.transforms = Path(root), mask_key, transforms
-        self.raw_to_class = _raw_to_class(len(classes), label_map, ignore)
-        self.explicit = {*(label_map or ()), *ignore}
+        self.root, self.transforms = Path(root), transforms
+        self.masks = MaskFiles('PairFolder', classes, label_map, ignore, mask_key)
         self.pairs = self._pairs(split, images, masks)
         self._counts: np.ndarray | None = None
         image, mask = self.pairs[0]
@@ -92,7 +89,7 @@ class PairFolder(NonGeoDataset):
             nodata,
             image_key,
             layout,
-            lambda: self._raw_mask(mask)[0].shape,
+            lambda: self.masks.raw(mask)[0].shape,
         )
         self.spec = SampleSpec(
             kind='segmentation',
@@ -145,44 +142,6 @@ class PairFolder(NonGeoDataset):
             )
         return [(of_image[stem], of_mask[stem]) for stem in stems]
 
-    def _raw_mask(self, file: Path) -> tuple[np.ndarray, np.ndarray, float | None]:
-        """(H, W) values as stored, where they may be classes, and the file's nodata."""
-        content = open_content(file, 'mask')
-        try:
-            raw = content.find(self.mask_key, LABEL_KEYS, (2,), 'mask', 'mask_key').read()
-        except SceneFileError as error:
-            hint = '; a mask holds one class index per pixel, in one band: colours and one-hot masks are not mapped'
-            raise SceneFileError(f'{error}{hint}') from None
-        raw = without_axis_of_one(raw, (2,))
-        counted = np.ones(raw.shape, dtype=bool) if content.facts.measured is None else content.facts.measured
-        return raw, counted, content.facts.nodata
-
-    def _mask(self, file: Path) -> np.ndarray:
-        """(H, W) int64 labels."""
-        raw, counted, nodata = self._raw_mask(file)
-        if raw.shape != self.spec.size:
-            raise ValueError(f'PairFolder: {file} has {raw.shape}, its image {self.spec.size} rows and columns')
-        values, place = np.unique(raw, return_inverse=True)
-        absent = without_class(values, nodata, where=f'PairFolder: values of {file}')
-        known, gone = values.tolist(), absent.tolist()
-        labels = np.array(
-            [self.raw_to_class.get(v, IGNORE if out else -1) for v, out in zip(known, gone, strict=True)],
-            dtype=np.int64,
-        )
-        if (labels < 0).any():
-            raise ValueError(
-                f'PairFolder: {file} holds {values[labels < 0][:8].tolist()}, expected {sorted(self.raw_to_class)}; '
-                'map such values to a class with label_map, or name them in ignore'
-            )
-        if nodata in self.raw_to_class and nodata not in self.explicit and nodata in values:
-            warnings.warn(
-                f'PairFolder: {nodata:g} is class {self.spec.classes[self.raw_to_class[int(nodata)]]!r} and the nodata '
-                f'value of {file}, so its pixels count as that class; name it in ignore if they do not count, in '
-                'label_map if they do',
-                stacklevel=3,
-            )
-        return np.where(counted, labels[place.reshape(raw.shape)], IGNORE)
-
     # --- samples ----------------------------------------------------------------------------------------------------
 
     def __len__(self) -> int:
@@ -197,7 +156,7 @@ class PairFolder(NonGeoDataset):
         """
         image_file, mask_file = self.pairs[index]
         image, valid = self.files.read(image_file)
-        mask = np.where(valid, self._mask(mask_file), IGNORE)
+        mask = np.where(valid, self.masks.read(mask_file, self.spec.size), IGNORE)
         sample: Sample = {'image': torch.from_numpy(image), 'mask': torch.from_numpy(mask)}
         return sample if self.transforms is None else self.transforms(sample)
 
@@ -206,8 +165,9 @@ class PairFolder(NonGeoDataset):
         if self._counts is None:
             counts = np.zeros((len(self), self.spec.num_classes), dtype=np.int64)
             unmeasured = np.zeros(self.spec.num_classes, dtype=np.int64)
-            for row, (image, mask) in enumerate(tqdm(self.pairs, desc='class fractions', unit='pair')):
-                labels, valid = self._mask(mask), self.files.read(image)[1]
+            pairs = with_progress(self.pairs, True, desc='class fractions', unit='pair')
+            for row, (image, mask) in enumerate(pairs):
+                labels, valid = self.masks.read(mask, self.spec.size), self.files.read(image)[1]
                 counted = labels != IGNORE
                 counts[row] = np.bincount(labels[counted & valid], minlength=self.spec.num_classes)
                 unmeasured += np.bincount(labels[counted & ~valid], minlength=self.spec.num_classes)
@@ -257,13 +217,3 @@ def _by_stem(folder: Path, suffixes: Sequence[str]) -> dict[str, Path]:
             raise ValueError(f'PairFolder: {files[path.stem]} and {path} have the same stem; keep one of them')
         files[path.stem] = path
     return files
-
-
-def _raw_to_class(num_classes: int, label_map: Mapping[int, int] | None, ignore: Sequence[int]) -> dict[int, int]:
-    """Value in a mask file to label."""
-    mapping = {k: k for k in range(num_classes)} if label_map is None else dict(label_map)
-    if wrong := {raw: k for raw, k in mapping.items() if not 0 <= k < num_classes}:
-        raise ValueError(f'PairFolder: label_map must map to 0..{num_classes - 1}, the classes, found {wrong}')
-    if label_map is not None and (both := sorted(set(label_map) & set(ignore))):
-        raise ValueError(f'PairFolder: label_map and ignore both name {both}')
-    return mapping | dict.fromkeys(ignore, IGNORE)

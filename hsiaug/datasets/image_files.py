@@ -1,4 +1,4 @@
-"""Image files of one size and the same bands, read on demand."""
+"""Image files of the same bands, read on demand: whole or by windows, all bands in one file or a file each."""
 
 from __future__ import annotations
 
@@ -9,15 +9,18 @@ import numpy as np
 from torchgeo.datasets import DatasetNotFoundError
 
 from ..scenes.envi import DATA_SUFFIXES
-from ..scenes.files import CUBE_KEYS, Content
+from ..scenes.files import CUBE_KEYS, Content, Facts, SceneFileError, Variable, without_axis_of_one
 from ..scenes.formats import open_content
 from ..scenes.layout import Layout, channels_last
 from ..scenes.readers import refuse_doubts, scale_and_offset
-from ..scenes.wavelengths import to_nanometres
+from ..scenes.wavelengths import sentinel2_centres, to_nanometres
 
 SUFFIXES = ('.tif', '.tiff', '.png', '.npy', '.npz', '.mat', '.h5', '.hdf5')
 IMAGE_SUFFIXES = (*SUFFIXES, '.jpg', '.jpeg')
 """Suffixes of images; masks in JPEG are none any more, it changes their values."""
+Window = tuple[slice, slice]
+"""Rows and columns."""
+WHOLE: Window = (slice(None), slice(None))
 
 
 class FolderNotFoundError(DatasetNotFoundError):
@@ -27,19 +30,28 @@ class FolderNotFoundError(DatasetNotFoundError):
         FileNotFoundError.__init__(self, message)
 
 
+class Opened(dict[Path, Content]):
+    """What files say that are read again and again, by their path; a copy in another process begins empty."""
+
+    def __reduce__(self) -> tuple[type[Opened], tuple[()]]:
+        return Opened, ()
+
+
 class ImageFiles:
-    """Reads images that all have the size and bands of a first one.
+    """Reads images that all have the bands of a first one.
 
     Args:
         owner: whose files they are, for messages.
-        first: one of the files; the others must be like it.
-        bands: indices of the bands to use, 0-based; all if None.
+        first: one of the files; the others must be like it. Or a folder that holds a file per band.
+        bands: indices of the bands to use, 0-based, or in folders of a file per band their names; all if None.
         wavelengths: band centres in nm of all bands of a file; the first file's own if None.
         scale: stored value times ``scale`` is the value in the unit; a file's own scale and offset if None.
         nodata: stored value that means "no measurement"; a file's own if None.
         key: variable of the image in files that hold several.
         layout: ``'hwc'`` or ``'chw'``, where the bands are in arrays; decided by masks and wavelengths if None.
         pixels: gives the (H, W) of the first file's mask.
+        one_size: all images have the size of the first. If not, they are few and large, read by windows: what their
+            files say is read once.
 
     Attributes:
         shape: (H, W, all bands) as stored.
@@ -55,15 +67,20 @@ class ImageFiles:
         self,
         owner: str,
         first: Path,
-        bands: Sequence[int] | None = None,
+        bands: Sequence[int] | Sequence[str] | None = None,
         wavelengths: Sequence[float] | None = None,
         scale: float | None = None,
         nodata: float | None = None,
         key: str | None = None,
         layout: Layout | None = None,
         pixels: Callable[[], tuple[int, ...]] | None = None,
+        one_size: bool = True,
     ) -> None:
-        self.owner, self.scale, self.nodata, self.key, self.given = owner, scale, nodata, key, bands
+        self.owner, self.scale, self.nodata, self.key, self.one_size = owner, scale, nodata, key, one_size
+        named = [name for name in bands or () if isinstance(name, str)]
+        self.names: list[str] | None = named or None
+        self.given = None if named else bands
+        self.opened = None if one_size else Opened()
         self.layout: Layout | None = layout
         centres = None if wavelengths is None else to_nanometres(wavelengths)
         if wavelengths is not None and centres is None:
@@ -71,31 +88,53 @@ class ImageFiles:
         content = self._content(first)
         if layout is None and not content.facts.channels_last:
             self.layout = self._told(first, content, centres, pixels)
-        stored = self._stored(first, content)
-        self.shape: tuple[int, ...] = stored.shape
-        good = np.arange(stored.shape[2]) if content.facts.good_bands is None else content.facts.good_bands
-        self.bands = good if bands is None else np.asarray(bands, dtype=np.int64)
-        if not self.bands.size or not 0 <= self.bands.min() <= self.bands.max() < stored.shape[2]:
-            raise ValueError(f'{owner}: bands must be indices in [0, {stored.shape[2]}), found {self.bands.tolist()}')
+        self.shape = shape = self._shape(first, content)
+        good = np.arange(shape[2]) if content.facts.good_bands is None else content.facts.good_bands
+        self.bands = good if self.given is None else np.asarray(self.given, dtype=np.int64)
+        if not self.bands.size or not 0 <= self.bands.min() <= self.bands.max() < shape[2]:
+            raise ValueError(f'{owner}: bands must be indices in [0, {shape[2]}), found {self.bands.tolist()}')
         self.nominal = centres is None and content.facts.nominal
         centres = content.facts.wavelengths if centres is None else centres
         scale_and_offset(content.facts, scale, str(first))
-        if centres is not None and len(centres) != stored.shape[2]:
-            raise ValueError(f'{owner}: {stored.shape[2]} bands in a file, but {len(centres)} wavelengths')
+        if centres is not None and len(centres) != shape[2]:
+            raise ValueError(f'{owner}: {shape[2]} bands in a file, but {len(centres)} wavelengths')
         self.wavelengths = None if centres is None else tuple(centres[self.bands].tolist())
 
     def _content(self, file: Path) -> Content:
-        content = open_content(file, 'image', self.given)
+        if self.opened is not None and file in self.opened:
+            return self.opened[file]
+        if file.is_dir():
+            content = open_bands(file, self.names)
+        elif self.names is not None:
+            raise ValueError(
+                f'{self.owner}: {file} holds all its bands, so bands are given by their indices, not as {self.names}'
+            )
+        else:
+            content = open_content(file, 'image', self.given)
         content.facts.notices = () if hasattr(self, 'shape') else content.facts.notices  # said of the first alone
         refuse_doubts(content.facts, bands=self.given, scale=self.scale, nodata=self.nodata)
+        if self.opened is not None:
+            self.opened[file] = content
         return content
 
-    def _stored(self, file: Path, content: Content) -> np.ndarray:
-        """(H, W, all bands) as stored."""
-        array = content.find(self.key, CUBE_KEYS, (2, 3), 'image', 'image_key').read()
+    def _stored(
+        self, file: Path, content: Content, window: Window = WHOLE, bands: Sequence[int] | None = None
+    ) -> np.ndarray:
+        """(h, w, C) as stored, of all bands or some of them."""
+        variable = content.find(self.key, CUBE_KEYS, (2, 3), 'image', 'image_key')
+        if variable.part is not None:
+            return variable.read((*window, bands))
+        array = variable.read()
         if array.ndim == 2:
-            return array[:, :, None]
-        return array if content.facts.channels_last else channels_last(array, self.layout, where=str(file))
+            array = array[:, :, None]
+        elif not content.facts.channels_last:
+            array = channels_last(array, self.layout, where=str(file))
+        return array[window] if bands is None else array[window][:, :, bands]
+
+    def _shape(self, file: Path, content: Content) -> tuple[int, ...]:
+        """(H, W, all bands) of an image, of which no values are read where its format says it."""
+        variable = content.find(self.key, CUBE_KEYS, (2, 3), 'image', 'image_key')
+        return self._stored(file, content).shape if variable.part is None else variable.shape
 
     def _told(
         self,
@@ -112,36 +151,111 @@ class ImageFiles:
         found = channels_last(array, None, None if pixels is None else pixels(), known, str(file))
         return 'hwc' if found is array else 'chw'
 
-    def read(self, file: Path) -> tuple[np.ndarray, np.ndarray]:
-        """(C, H, W) float32 and (H, W) bool, where it is measured; elsewhere it holds the mean of what is.
+    def size(self, file: Path) -> tuple[int, int]:
+        """(H, W) of an image."""
+        height, width, _ = self._shape(file, self._content(file))
+        return height, width
+
+    def read(
+        self, file: Path, window: Window = WHOLE, bands: Sequence[int] | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """(C, h, w) float32 and (h, w) bool, where it is measured; elsewhere it holds the mean of what is.
+
+        Args:
+            file: of the image.
+            window: rows and columns; all of them by default.
+            bands: which of those in use; None for all.
 
         Raises:
             ValueError: naming a file of another size or other bands.
         """
         content = self._content(file)
-        facts, stored = content.facts, self._stored(file, content)
-        if stored.shape != self.shape:
+        facts, shape = content.facts, self._shape(file, content)
+        if (shape != self.shape) if self.one_size else (shape[2] != self.shape[2]):
             raise ValueError(
-                f'{self.owner}: {file} has {stored.shape} (rows, columns, bands), the first image has {self.shape}; '
-                'bring all to one size'
+                f'{self.owner}: {file} has {shape} (rows, columns, bands), the first image has {self.shape}; '
+                f'bring all to {"one size" if self.one_size else "the same bands"}'
             )
-        values = stored[:, :, self.bands]
+        used = self.bands if bands is None else self.bands[bands]
+        values = self._stored(file, content, window, used.tolist())
         nodata = facts.nodata if self.nodata is None else self.nodata
         valid = np.isfinite(values).all(axis=2)
         if nodata is not None:
             valid &= (values != nodata).all(axis=2)
         if facts.measured is not None:
-            valid &= facts.measured
+            valid &= facts.measured[window]
         image = values.astype(np.float32)
         if self.scale is not None:
             image *= np.float32(self.scale)
         else:
             for fact, apply in ((facts.scale, np.multiply), (facts.offset, np.add)):
                 factor = np.asarray(fact, dtype=np.float32)
-                apply(image, factor[self.bands] if factor.ndim else factor, out=image)
+                apply(image, factor[used] if factor.ndim else factor, out=image)
         image = np.ascontiguousarray(image.transpose(2, 0, 1))
         fill_missing(image, valid)
         return image, valid
+
+
+def open_bands(folder: Path, names: Sequence[str] | None = None) -> Content:
+    """The image of a folder that holds a file per band, such as ``B02.tif``, ``B03.tif``, ..., as one file's.
+
+    A band is called as its file, or what follows the last ``_`` there: ``B02`` of ``S2A_20180701_B02.tif``.
+
+    Args:
+        folder: of the files.
+        names: of the bands, in their order; all, in the order of their names, if None.
+
+    Raises:
+        SceneFileError: if there is no such band, or they do not lie on one grid.
+    """
+    files = {file.stem: file for file in image_files(folder)}
+    short = {stem.rpartition('_')[2]: file for stem, file in files.items()}
+    named = short if len(short) == len(files) else files
+    chosen, files = sorted(named) if names is None else list(names), named | files
+    if not chosen or (missing := [name for name in chosen if name not in files]):
+        held = f'the bands {sorted(files)[:20]}' if files else 'no images'
+        raise SceneFileError(f'{folder} holds {held}' + (f', expected {missing} too' if chosen else ''))
+    contents = [open_content(files[name], 'image') for name in chosen]
+    bands = [content.find(None, CUBE_KEYS, (2,), 'band', 'image_key') for content in contents]
+    sizes = {name: tuple(side for side in band.shape if side > 1) for name, band in zip(chosen, bands, strict=True)}
+    if len(set(sizes.values())) > 1:
+        raise SceneFileError(f'{folder}: its bands have other sizes, {sizes}; bring all to one grid')
+    shape = (*without_axis_of_one(np.empty(bands[0].shape, dtype=bool), (2,)).shape, len(bands))
+
+    def read(rows: slice = slice(None), columns: slice = slice(None), only: Sequence[int] | None = None) -> np.ndarray:
+        return np.stack([window_of(bands[k], (rows, columns)) for k in only or range(len(bands))], axis=2)
+
+    variable = Variable(shape, np.result_type(*(band.dtype for band in bands)), read, None, str(folder), part=read)
+    return Content(folder, {'cube': variable}, _joined([content.facts for content in contents], chosen, folder))
+
+
+def window_of(band: Variable, window: Window) -> np.ndarray:
+    """(h, w) of a mask or a band, which its file may hold with an axis of one."""
+    if band.part is not None:
+        return without_axis_of_one(band.read((*window, None)), (2,))
+    return without_axis_of_one(band.read(), (2,))[window]
+
+
+def _joined(facts: Sequence[Facts], names: Sequence[str], folder: Path) -> Facts:
+    """What the files of the bands of one image say together."""
+    centres = [fact.wavelengths for fact in facts if fact.wavelengths is not None and len(fact.wavelengths) == 1]
+    nominal = sentinel2_centres(list(names)) if len(centres) < len(facts) else None
+    measured = [fact.measured for fact in facts if fact.measured is not None]
+    nodata = {fact.nodata for fact in facts}
+    doubts = {option: message for fact in facts for option, message in fact.doubts.items()}
+    if len(nodata) > 1:
+        doubts['nodata'] = f'{folder}: its bands have the nodata values {sorted(map(str, nodata))}; give nodata'
+    return Facts(
+        wavelengths=np.concatenate(centres) if len(centres) == len(facts) else nominal,
+        nominal=nominal is not None,
+        scale=np.array([fact.scale for fact in facts], dtype=np.float64).reshape(-1),
+        offset=np.array([fact.offset for fact in facts], dtype=np.float64).reshape(-1),
+        nodata=facts[0].nodata,
+        measured=np.logical_and.reduce(measured) if measured else None,
+        doubts=doubts,
+        notices=[notice for fact in facts for notice in fact.notices],
+        channels_last=True,
+    )
 
 
 def image_files(folder: Path, suffixes: Sequence[str] = IMAGE_SUFFIXES) -> list[Path]:

@@ -39,6 +39,7 @@ class Variable:
             mapped, not read.
         declared: bytes that reading takes at least, where that is more than its values (huge blocks).
         where: the file and its format, for messages.
+        part: reads some rows, columns and bands (None for all), where the format can.
     """
 
     shape: tuple[int, ...]
@@ -47,6 +48,7 @@ class Variable:
     stored: int | None
     where: str
     declared: int = 0
+    part: Callable[[slice, slice, Sequence[int] | None], np.ndarray] | None = None
 
     @property
     def ndim(self) -> int:
@@ -58,8 +60,11 @@ class Variable:
         """Whether it holds real numbers."""
         return self.dtype.kind in NUMERIC
 
-    def read(self) -> np.ndarray:
+    def read(self, part: tuple[slice, slice, Sequence[int] | None] | None = None) -> np.ndarray:
         """The array.
+
+        Args:
+            part: rows, columns and bands, where only these are wanted and :attr:`part` can read them.
 
         Raises:
             SceneFileError: if it cannot be read, or declares far more than the file holds.
@@ -68,7 +73,7 @@ class Variable:
             declared = max(math.prod(self.shape) * self.dtype.itemsize, self.declared)
             require_plausible(declared, self.stored, self.where, SceneFileError)
         with reading(self.where):
-            values = self.load()
+            values = self.load() if part is None or self.part is None else self.part(*part)
         if values.dtype.kind == 'c':  # MATLAB calls them single and double
             raise SceneFileError(
                 f'{self.where} holds complex numbers; save their magnitude, or real and imaginary parts as bands'

@@ -76,13 +76,17 @@ def open_raster(file: Path, where: str, bands: Sequence[int] | np.ndarray | None
     if driver == 'GTiff' and (mask := _mask(file)) is not None:
         facts.measured = mask if facts.measured is None else facts.measured & mask
 
-    def load() -> np.ndarray:
+    def load(rows: slice = slice(None), columns: slice = slice(None), only: Sequence[int] | None = None) -> np.ndarray:
         if mapped is not None:
-            return mapped
+            return mapped[rows, columns] if only is None else mapped[rows, columns][:, :, only]
         with _open(file) as source:
-            return np.moveaxis(source.read(indexes), 0, 2)
+            sides = zip((rows, columns), shape, strict=False)
+            window = tuple((part.start or 0, side if part.stop is None else part.stop) for part, side in sides)
+            chosen = indexes if only is None else [indexes[k] for k in only]
+            return np.moveaxis(source.read(chosen, window=window), 0, 2)
 
-    return Content(file, {'cube': Variable(shape, dtype, load, None if mapped is not None else size, where)}, facts)
+    stored = None if mapped is not None else size
+    return Content(file, {'cube': Variable(shape, dtype, load, stored, where, part=load)}, facts)
 
 
 def _open(file: Path, drivers: Sequence[str] = DRIVERS) -> Any:
