@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from real_pairs import BarkBeetles, oscd, write_geotiffs, write_oscd, write_oscd_cities
+from real_pairs import BarkBeetles, folders, oscd, write_geotiffs, write_oscd, write_oscd_cities
 
 from hsiaug.cli import main
-from hsiaug.datasets import MixedDataset, PairFolder, SyntheticBank, adapt
+from hsiaug.datasets import ChangeFolder, MixedDataset, PairFolder, SyntheticBank, adapt
 from hsiaug.samples import LeakageError
 from hsiaug.systems import Generator
 
@@ -78,6 +78,24 @@ def test_torchgeos_oscd(real_data: Path, tmp_path: Path) -> None:
     noted = json.loads((tmp_path / 'run' / 'run.json').read_text())
     assert noted['test']['class_path'] == 'torchgeo.datasets.OSCD'
     assert Generator.from_pretrained(tmp_path / 'run').spec.wavelengths == (490, 560, 665, 842)
+
+
+@pytest.mark.slow
+def test_a_folder_of_cities(real_data: Path, tmp_path: Path) -> None:
+    root = write_oscd_cities(real_data, tmp_path / 'oscd', ('bercy', 'mumbai', 'rennes', 'paris'), 128)
+    masks, images = (root / folder for folder in folders('train'))
+    layout = {
+        'masks': str(masks), 'dates': ['imgs_1_rect', 'imgs_2_rect'], 'mask': 'cm/cm.png', 'label_map': {0: 0, 255: 1},
+        'bands': ['B02', 'B03', 'B04', 'B08'],
+    }  # fmt: skip
+    data = [
+        '--data.class_path=hsiaug.datasets.ChangeFolder', f'--data.init_args.root={images}',
+        *(f'--data.init_args.{name}={json.dumps(value).replace(chr(34), "")}' for name, value in layout.items()),
+    ]  # fmt: skip
+    cities = ChangeFolder(images, **layout)
+    pasting = ['--generator=region_paste']
+    through_all(tmp_path, data, pasting, DETECTOR, adapt(cities, size=32), None, '--size=32', '--test_share=0.25')
+    assert (tmp_path / 'run' / 'figures' / 'pairs.png').is_file()
 
 
 @pytest.mark.slow

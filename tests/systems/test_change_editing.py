@@ -297,6 +297,8 @@ def test_bad_input_is_named(tiny: ChangeEditing) -> None:
         train_change_editing(replace(PAIRS, spec=replace(PAIRS.spec, kind='scene')))
     with pytest.raises(ValueError, match=r'pairs of dates must be \(M, 2, 8, 16, 16\)'):
         train_change_editing(replace(PAIRS, unlabelled=torch.zeros(3, 2, 8, 8, 8)))
+    with pytest.raises(ValueError, match='images of 4 x 16 pixels are too small to tell texture from light'):
+        train_change_editing(replace(PAIRS, x=PAIRS.x[:, :, :4], y=PAIRS.y[:, :4]))
     untrained = ChangeEditing(tiny.spec, PAIRS.spec.to_dict(), {'vae_channels': 4})
     with pytest.raises(ValueError, match='not trained yet'):
         untrained.sample(1)

@@ -19,6 +19,8 @@ LEAST_COUNTED = 0.5
 """Share of pixels that must count for a patch to lend its residuals."""
 NEAREST = 8
 """Patches, of the most similar land cover, among which the one that lends its residuals is drawn."""
+SMALLEST = 5
+"""Sides of images, in pixels, that :func:`detail` can blur."""
 MAX_VALUES = 2**24
 """Values of one date that a fit uses, and keeps; patches beyond it are left out at random."""
 

@@ -20,7 +20,7 @@ from ..base import TrainingData
 from ..training import trains
 from ..two_stream_diffusion.model import CHUNK, TwoStreamDiffusion
 from ..two_stream_diffusion.train import TwoStreamConfig, train_two_stream
-from .drift import soft
+from .drift import SMALLEST, soft
 from .model import ChangeEditing, ChangeShare, FirstDate, spectral_shape
 
 CLUSTERED = 20_000
@@ -122,6 +122,11 @@ def single_dates(data: TrainingData, clusters: int, seed: int = 0) -> TrainingDa
     spec = data.spec
     if spec.kind not in ('segmentation', 'change'):
         raise ValueError(f"change editing learns data of kind 'segmentation' or 'change', found {spec.kind!r}")
+    if min(data.x.shape[-2:]) < SMALLEST:
+        raise ValueError(
+            f'images of {data.x.shape[-2]} x {data.x.shape[-1]} pixels are too small to tell texture from light; give '
+            f'such of {SMALLEST} x {SMALLEST} at least'
+        )
     if spec.kind == 'segmentation':
         if data.unlabelled.ndim == 5 and data.unlabelled.shape[1:] != (2, *data.x.shape[1:]):
             raise ValueError(
