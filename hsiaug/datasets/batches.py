@@ -88,13 +88,20 @@ def kind_of(sample: Mapping[str, Any]) -> Kind | None:
     return None
 
 
-def stack(samples: list[dict[str, Any]]) -> dict[str, Any]:
-    """One batch out of samples: arrays and numbers stacked, all else as lists."""
-    columns = {key: [sample[key] for sample in samples] for key in samples[0]}
-    return {
-        key: torch.stack([as_tensor(value) for value in values]) if _is_array(values[0]) else values
-        for key, values in columns.items()
-    }
+def stack(samples: list[dict[str, Any]], known: Mapping[str, Tensor] | None = None) -> dict[str, Any]:
+    """One batch out of samples: arrays and numbers stacked, all else as lists; ``known`` columns are so already."""
+    batch: dict[str, Any] = {}
+    for key in samples[0]:
+        if known is not None and key in known:
+            batch[key] = known[key]
+            continue
+        values = [sample[key] for sample in samples]
+        if is_array(values[0]):
+            tensors = values if set(map(type, values)) == {Tensor} else [as_tensor(value) for value in values]
+            batch[key] = torch.stack(tensors)
+        else:
+            batch[key] = values
+    return batch
 
 
 def unstack(batch: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -186,7 +193,7 @@ def complete_samples(
         for key, value in sample.items():
             if isinstance(value, Tensor):
                 whole[key] = value
-            elif _is_array(value):
+            elif is_array(value):
                 whole[key] = as_tensor(value)
             elif texts is None:
                 whole[key] = value
@@ -303,5 +310,6 @@ def as_tensor(value: Any) -> Tensor:
     return value if isinstance(value, Tensor) else torch.as_tensor(value, device='cpu')
 
 
-def _is_array(value: object) -> bool:
+def is_array(value: object) -> bool:
+    """Whether a value is stacked in a batch."""
     return isinstance(value, Tensor | np.ndarray | np.generic | int | float | bool)

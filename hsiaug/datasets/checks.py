@@ -146,16 +146,19 @@ class ClassNumbers:
         values = None if key is None else as_tensor(sample[key])
         return set() if values is None or values.is_floating_point() else set(values.unique().tolist())
 
-    def require_samples(self, samples: Sequence[Mapping[str, Any]], side: str) -> None:
-        """Check samples that are not stacked."""
+    def require_samples(self, samples: Sequence[Mapping[str, Any]], side: str) -> dict[str, Tensor]:
+        """Check samples that are not stacked; labels, where they have one each, are returned stacked."""
         key = None if self.num_classes is None or not samples else self._of(samples[0])
         if key is None:
-            return
+            return {}
         values = [as_tensor(sample[key]) for sample in samples if key in sample]
+        stacked = {}
         if all(value.ndim == 0 for value in values):
             values = [torch.stack(values)]
+            stacked = {key: values[0]} if len(values[0]) == len(samples) else {}
         for value in values:
             self.require_values(value, f'{side} {key}s')
+        return stacked
 
     def require_values(self, values: Tensor, what: str) -> None:
         """Check labels of any shape and dtype."""

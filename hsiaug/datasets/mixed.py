@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import reduce
 from typing import Any, cast
 
 import numpy as np
-import torch
 from torch import Tensor
 from torch.utils.data import ConcatDataset, Dataset
 from torchgeo.datasets import NonGeoDataset
@@ -17,11 +15,11 @@ from ..evidence import Recommendation
 from ..ratio import Constant, Mode, source_counts
 from ..samples import Sample
 from .batches import (
-    append_rows,
+    as_tensor,
     complete,
-    complete_samples,
     fetch,
     fetch_samples,
+    is_array,
     reads_whole,
     require_same_form,
     stack,
@@ -30,6 +28,7 @@ from .batches import (
 )
 from .checks import LOOKED_AT, ClassNumbers, require_mixable, some_samples, warn_of_doubtful_labels
 from .exhausted import Exhausted, real_samples, require_policy
+from .joined import JoinedSamples, Part, join, take_apart
 from .leakage import require_unseen_samples
 from .lengths import KnownLength
 from .pool import Draw
@@ -327,19 +326,11 @@ class MixedDataset(NonGeoDataset):
         Raises:
             IndexError: if an index is out of range.
         """
-        parts = [(number, fetch(dataset, rows), places) for number, dataset, rows, places in self._sides(indices)]
-        for number, part, _ in parts:
-            self._numbers.require(part, self._title(number))
-        if len(parts) < 2:
-            return next((self._complete(part, number) for number, part, _ in parts), {})
-        completed = [self._complete(part, number) for number, part, _ in parts]
-        self._see([(number, whole['image']) for (number, *_), whole in zip(parts, completed, strict=True)])
-        joined = reduce(append_rows, completed)
-        back = np.argsort(np.concatenate([places for *_, places in parts]))
-        return {
-            key: value[torch.from_numpy(back)] if isinstance(value, Tensor) else [value[row] for row in back]
-            for key, value in joined.items()
-        }
+        parts = [Part(number, places, fetch(dataset, rows)) for number, dataset, rows, places in self._sides(indices)]
+        for part in parts:
+            self._numbers.require(cast(Sample, part.read), self._title(part.number))
+        self._see(parts)
+        return join(parts, self._extras)
 
     def _sides(self, indices: Sequence[int] | Tensor) -> list[tuple[int, Dataset[Sample], np.ndarray, np.ndarray]]:
         """For real samples (0), then those of each source where there are any: dataset, its rows, and their places."""
@@ -359,11 +350,12 @@ class MixedDataset(NonGeoDataset):
                 sides.append((number, dataset, rows, places))
         return sides
 
-    def _see(self, images: list[tuple[int, Any]]) -> None:
+    def _see(self, parts: Sequence[Part]) -> None:
         """Compare the values of each source with those of real samples, where a batch holds both."""
-        if images and images[0][0] == 0:
-            for number, found in images[1:]:
-                self.sources.scales[number - 1].see(images[0][1], found)
+        if parts and not parts[0].number:
+            for part in parts[1:]:
+                if not (scales := self.sources.scales[part.number - 1]).settled:
+                    scales.see(parts[0].images(), part.images())
 
     def _title(self, number: int) -> str:
         return self.sources.titles[number - 1] if number else 'real'
@@ -392,7 +384,7 @@ class MixedDataset(NonGeoDataset):
         """One sample, real or synthetic, with ``synthetic`` (bool)."""
         return self._samples([index + self.length(self.epoch) if index < 0 else index])[0]
 
-    def __getitems__(self, indices: Sequence[int]) -> list[Sample]:
+    def __getitems__(self, indices: Sequence[int]) -> Sequence[Sample]:
         """Samples of a whole batch. Images are not copied here: the loader's collation copies them once.
 
         Raises:
@@ -402,31 +394,30 @@ class MixedDataset(NonGeoDataset):
             self._known.require(self.length(self.epoch))
         return self._samples(indices)
 
-    def _samples(self, indices: Sequence[int]) -> list[Sample]:
-        samples: list[Sample] = [{} for _ in indices]
-        images: list[tuple[int, Any]] = []
+    def _samples(self, indices: Sequence[int]) -> Sequence[Sample]:
+        parts = []
         for number, dataset, rows, places in self._sides(indices):
             if number:
-                batch = fetch(dataset, rows)
+                part = Part(number, places, batch := fetch(dataset, rows))
                 self._numbers.require(batch, self._title(number))
-                completed = unstack(self._complete(batch, number))
             else:
                 found = fetch_samples(dataset, rows)
-                self._numbers.require_samples(found, 'real')
-                completed = complete_samples(found, 0, **self._extras)
-            if not all(scales.settled for scales in self.sources.scales):
-                images.append((number, [sample['image'] for sample in completed]))
-            if self.transforms is not None and not number and not reads_whole(dataset):
-                completed = [_own(sample) for sample in completed]
-            for place, sample in zip(places.tolist(), completed, strict=True):
-                samples[place] = sample
-        self._see(images)
-        return samples if self.transforms is None else [self.transforms(sample) for sample in samples]
+                labels = self._numbers.require_samples(found, 'real')
+                if self.transforms is not None and not reads_whole(dataset):
+                    found = [_own(sample) for sample in found]
+                part = Part(number, places, found, labels)
+            parts.append(part)
+        self._see(parts)
+        if self.transforms is not None:
+            return [self.transforms(sample) for sample in take_apart(parts, self._extras)]
+        if len(indices) > 1 and all(part.is_small() for part in parts):
+            return JoinedSamples(parts, self._extras)
+        return take_apart(parts, self._extras)
 
 
 def _own(sample: Sample) -> Sample:
     """A sample whose tensors a transform may change in place, where the dataset may hand out those that it holds."""
-    return {key: value.clone() if isinstance(value, Tensor) else value for key, value in sample.items()}
+    return {key: as_tensor(value).clone() if is_array(value) else value for key, value in sample.items()}
 
 
 __all__ = ['MixedDataset', 'require_mixable']

@@ -1,0 +1,158 @@
+"""Real and synthetic samples of one batch, read apart and joined: as a list of samples, or as a batch at once."""
+
+from __future__ import annotations
+
+from collections import UserList
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import reduce
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data._utils.collate import collate, collate_tensor_fn, default_collate_fn_map
+
+from ..samples import Sample
+from .batches import append_rows, as_tensor, complete, complete_samples, is_array, stack, unstack
+
+_SMALL = 16 << 10  # bytes of a sample; above, the copy of its values is what a batch costs
+
+
+@dataclass(frozen=True)
+class Part:
+    """Samples of one side of a batch.
+
+    Args:
+        number: 0 for real samples, k for those of the k-th source.
+        places: (n,) of the samples in the batch, ascending.
+        read: the samples one by one, or stacked.
+        stacked: columns of them that are stacked already.
+    """
+
+    number: int
+    places: np.ndarray
+    read: list[Sample] | dict[str, Any]
+    stacked: Mapping[str, Tensor] = field(default_factory=dict)
+
+    def images(self) -> Tensor | list[Tensor]:
+        """Stacked or one by one, as they were read."""
+        if isinstance(self.read, dict):
+            return self.read['image']
+        return [as_tensor(sample['image']) for sample in self.read]
+
+    def batch(self) -> dict[str, Any]:
+        """Stacked."""
+        return self.read if isinstance(self.read, dict) else stack(self.read, self.stacked)
+
+    def first(self) -> Part:
+        """Of the first sample alone."""
+        read = self.read[:1] if isinstance(self.read, list) else {key: value[:1] for key, value in self.read.items()}
+        return Part(self.number, self.places[:1], read)
+
+    def is_small(self) -> bool:
+        """Whether stacking costs more than copying, and collation gives what it gives."""
+        whole = isinstance(self.read, dict)
+        values = [value[0] if whole else value for value in (self.read if whole else self.read[0]).values()]
+        arrays = [value for value in values if is_array(value)]
+        known = len(arrays) + sum(isinstance(value, str) for value in values)
+        return known == len(values) and sum(getattr(value, 'nbytes', 8) for value in arrays) < _SMALL
+
+
+def join(parts: Sequence[Part], extras: Mapping[str, Any]) -> dict[str, Any]:
+    """All samples in one batch, completed with ``extras`` (:func:`~hsiaug.datasets.batches.complete`)."""
+    whole = [complete(part.batch(), part.number, **extras) for part in parts]
+    if len(whole) < 2:
+        return next(iter(whole), {})
+    joined = reduce(append_rows, whole)
+    back = np.argsort(np.concatenate([part.places for part in parts]))
+    return {
+        key: value[torch.from_numpy(back)] if isinstance(value, Tensor) else [value[row] for row in back]
+        for key, value in joined.items()
+    }
+
+
+def take_apart(parts: Sequence[Part], extras: Mapping[str, Any]) -> list[Sample]:
+    """The samples of all parts in their places, completed with ``extras``; images are not copied."""
+    samples: list[Sample] = [{} for part in parts for _ in part.places]
+    for part in parts:
+        if isinstance(part.read, dict):
+            completed = unstack(complete(part.read, part.number, **extras))
+        else:
+            completed = complete_samples(part.read, part.number, **extras)
+        for place, sample in zip(part.places.tolist(), completed, strict=True):
+            samples[place] = sample
+    return samples
+
+
+class JoinedSamples(UserList[Sample]):
+    """The list of a batch's samples, which torch's ``default_collate`` joins without taking it apart.
+
+    Taking a batch of spectra apart to stack it again takes longer than reading it. Whoever looks at the samples finds
+    a list of dictionaries, and what is collated then is what was made of them.
+
+    Args:
+        parts: of the batch, read.
+        extras: that samples are completed with.
+    """
+
+    def __init__(self, parts: Sequence[Part], extras: Mapping[str, Any]) -> None:
+        self._parts, self._extras = parts, extras
+        self._first: tuple[_First, Sample] | None = None
+        self._samples: list[Sample] | None = None
+
+    @property
+    def data(self) -> list[Sample]:  # type: ignore[override]
+        """The samples themselves, which count from now on."""
+        if self._samples is None:
+            self._samples = take_apart(self._parts, self._extras)
+            if self._first is not None:
+                self._samples[0] = self._first[0]
+        return self._samples
+
+    def __len__(self) -> int:
+        return sum(len(part.places) for part in self._parts) if self._samples is None else len(self._samples)
+
+    def __iter__(self) -> Iterator[Sample]:
+        return iter(self.data)
+
+    def __getitem__(self, index: Any) -> Any:
+        if self._samples is not None or index != 0:
+            return self.data[index]
+        if self._first is None:  # torch looks at it to learn how a batch is collated
+            part = next(part for part in self._parts if part.places[0] == 0)
+            sample = take_apart([part.first()], self._extras)[0]
+            self._first = _First(sample), sample
+        return self._first[0]
+
+    def __copy__(self) -> list[Sample]:  # type: ignore[override]
+        return list(self.data)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return list, (self.data,)
+
+    def joined(self) -> dict[str, Any] | None:
+        """The batch; None if somebody has looked at the samples and may have changed them."""
+        if self._samples is not None:
+            return None
+        if self._first is not None:
+            given, made = self._first
+            if given.keys() != made.keys() or any(given[key] is not value for key, value in made.items()):
+                return None
+        return join(self._parts, self._extras)
+
+
+class _First(dict[str, Any]):
+    """The first sample of a batch that is not taken apart yet."""
+
+
+def _collate(batch: Any, *, collate_fn_map: Any = None) -> Any:
+    usual = (collate_fn_map or {}).get(Tensor) is collate_tensor_fn  # nobody has put another in its place
+    if usual and isinstance(batch, JoinedSamples) and (whole := batch.joined()) is not None:
+        return whole
+    return collate(
+        [{**sample} if isinstance(sample, _First) else sample for sample in batch], collate_fn_map=collate_fn_map
+    )
+
+
+default_collate_fn_map[_First] = _collate
