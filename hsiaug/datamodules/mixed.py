@@ -32,7 +32,6 @@ from ..transforms.bitemporal import make_change_safe
 from .loading import batches_trained, mixed_train_loader, overfits, require_one_loader, resume_point
 
 Way = Literal['auto', 'dataset', 'batch']
-_GEO_KEYS = ('crs', 'bounds', 'bbox', 'transform')  # where on Earth a real patch lies; a synthetic one lies nowhere
 
 
 class _Opaque(str):
@@ -356,7 +355,7 @@ class MixedDataModule(BaseDataModule):
             self._begun = trainer.current_epoch
             mix.set_epoch(0 if overfits(trainer) else self._begun)
         real, synthetic, before = mix.real_seen, mix.synthetic_seen, mix.source_seen
-        batch = mix({key: value for key, value in batch.items() if key not in _GEO_KEYS})
+        batch = mix(batch)
         self.real_seen += mix.real_seen - real
         self.synthetic_seen += mix.synthetic_seen - synthetic
         for name, seen in mix.source_seen.items():

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Callable, Hashable, Mapping
 from functools import cache
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import torch
@@ -22,6 +23,20 @@ _LAYOUTS: dict[tuple[int, str, int], Kind] = {
     (3, 'mask', 2): 'segmentation',
     (4, 'mask', 3): 'change',
 }
+_TARGETS = (
+    'label',
+    'labels',
+    'label_prob',
+    'mask',
+    'masks',
+    'weight',
+    'boxes',
+    'bbox',
+    'bboxes',
+    'bbox_xyxy',
+    'keypoints',
+)
+"""Keys of what a model learns from, in torchgeo, torchvision and here."""
 _ROWS = ('indices', 'index', 'rows', 'idx')  # names of the argument of a ``batch`` that reads several samples
 _LARGE_ROW = 16 << 10  # bytes; above, one pass over whole rows beats a copy and an index, by five times at batch 4
 
@@ -130,13 +145,34 @@ def batch_size(batch: Mapping[str, Any]) -> int:
     return len(batch['image'])
 
 
-def text_keys(batch: Mapping[str, Any]) -> tuple[str, ...]:
-    """Keys of a batch that hold one text per sample."""
-    return tuple(
-        key
-        for key, value in batch.items()
-        if isinstance(value, list | tuple) and all(isinstance(item, str) for item in value)
-    )
+def absent_values(batch: Mapping[str, Any]) -> dict[str, Any]:
+    """What a synthetic sample has in place of what only real ones have: no text, NaN, -1, or what is nearest to it.
+
+    Text is empty; numbers are NaN, -1 where they are whole, the largest where they have no sign, and False. Targets of
+    models have no such value: a sample without one cannot be learnt from.
+
+    Args:
+        batch: real samples; their file names, places, numbers.
+
+    Raises:
+        SpecMismatchError: for lists of targets, such as the boxes of each image.
+    """
+    found: dict[str, Any] = {}
+    for key, value in batch.items():
+        if isinstance(value, list | tuple):
+            if key in _TARGETS and not all(isinstance(item, int | float) for item in value):
+                _refuse_form([f'{key!r}: real samples have it, synthetic ones do not'])
+            if all(isinstance(item, str) for item in value):
+                found[key] = ''
+        elif isinstance(value, Tensor) and value.ndim and key not in (*_TARGETS, 'image'):
+            found[key] = torch.full_like(value[0], _absent(value.dtype))
+    return found
+
+
+def _absent(dtype: torch.dtype) -> float:
+    if dtype.is_floating_point or dtype.is_complex:
+        return math.nan
+    return 0 if dtype == torch.bool else -1 if dtype.is_signed else torch.iinfo(dtype).max
 
 
 def complete(
@@ -144,7 +180,7 @@ def complete(
     source: int,
     num_classes: int | None = None,
     weight: float | None = None,
-    texts: tuple[str, ...] | None = None,
+    absent: Mapping[str, Any] | None = None,
     tagged: bool = False,
 ) -> dict[str, Any]:
     """A batch with what every mixed one carries.
@@ -154,14 +190,19 @@ def complete(
         source: 0 for real ones, from 1 the number of the source of synthetic ones.
         num_classes: K where mixed samples have soft labels: those without get a one-hot ``label_prob``.
         weight: loss weight of synthetic samples; real ones weigh 1. None for no ``weight`` at all.
-        texts: keys of text, empty for synthetic samples; all else that is no tensor is left out. None leaves all.
+        absent: what synthetic samples have where real ones alone have something (:func:`absent_values`); all else
+            that is no tensor is left out. None leaves all as it is.
         tagged: note the source as ``source``.
     """
     size, image, synthetic = batch_size(batch), batch['image'], source > 0
     whole = dict(batch)
-    if texts is not None:
+    if absent is not None:
         whole = {key: value for key, value in batch.items() if isinstance(value, Tensor)}
-        whole |= {key: [''] * size if synthetic else list(batch[key]) for key in texts}
+        for key, value in absent.items():
+            if isinstance(value, str):
+                whole[key] = [value] * size if synthetic else list(batch[key])
+            elif synthetic and key not in whole:
+                whole[key] = torch.stack([value] * size) if size else value[None][:0]
     whole['synthetic'] = torch.full((size,), synthetic, dtype=torch.bool, device=image.device)
     if num_classes is not None and 'label_prob' not in whole:
         whole['label_prob'] = one_hot(whole['label'].to(torch.int64), num_classes).to(torch.float32)
@@ -177,7 +218,7 @@ def complete_samples(
     source: int,
     num_classes: int | None = None,
     weight: float | None = None,
-    texts: tuple[str, ...] | None = None,
+    absent: Mapping[str, Any] | None = None,
     tagged: bool = False,
 ) -> list[dict[str, Any]]:
     """Samples with what every mixed one carries, their arrays not copied; arguments as for :func:`complete`."""
@@ -195,10 +236,10 @@ def complete_samples(
                 whole[key] = value
             elif is_array(value):
                 whole[key] = as_tensor(value)
-            elif texts is None:
+            elif absent is None:
                 whole[key] = value
-        if texts:
-            whole |= {key: '' if source else sample[key] for key in texts}
+        if absent:
+            whole |= {key: sample[key] for key, value in absent.items() if isinstance(value, str)}
         whole.update(extra)
         completed.append(whole)
     return completed
@@ -223,11 +264,15 @@ def require_same_form(real: Mapping[str, Any], synthetic: Mapping[str, Any]) -> 
         if one.dtype != other.dtype:
             problems.append(f'{key!r}: real dtype {one.dtype}, synthetic {other.dtype}')
     if problems:
-        raise SpecMismatchError(
-            'real and synthetic samples do not fit together:\n  '
-            + '\n  '.join(problems)
-            + '\nBring both to the same keys, shapes and dtypes (image float32, label and mask int64).'
-        )
+        _refuse_form(problems)
+
+
+def _refuse_form(problems: list[str]) -> NoReturn:
+    raise SpecMismatchError(
+        'real and synthetic samples do not fit together:\n  '
+        + '\n  '.join(problems)
+        + '\nBring both to the same keys, shapes and dtypes (image float32, label and mask int64).'
+    )
 
 
 def in_dtypes_of(real: Mapping[str, Any], synthetic: Mapping[str, Any]) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from ..evidence import Recommendation
 from ..ratio import Constant, Mode, source_counts
 from ..samples import Sample
 from .batches import (
+    absent_values,
     as_tensor,
     complete,
     fetch,
@@ -23,7 +24,6 @@ from .batches import (
     reads_whole,
     require_same_form,
     stack,
-    text_keys,
     unstack,
 )
 from .checks import LOOKED_AT, ClassNumbers, require_mixable, some_samples, warn_of_doubtful_labels
@@ -57,8 +57,9 @@ class MixedDataset(NonGeoDataset):
     *append*: all real samples, then round(ratio·N) synthetic ones; shuffle in the loader. *replace*: N samples, of
     which ⌊N·ratio/(1+ratio)⌋ are synthetic, at places that change with the epoch. Ratio 0 is the real dataset, sample
     for sample. Every sample carries ``synthetic`` (bool); where synthetic samples have soft labels, real ones carry a
-    one-hot ``label_prob`` beside them. Text of real samples (a file name) is empty in synthetic ones; what is neither
-    text nor array is left out, since a synthetic sample has no such thing.
+    one-hot ``label_prob`` beside them. What only real samples have, synthetic ones get without a meaning: text (a file
+    name) is empty, numbers (``bounds``) are NaN, whole ones (``index``) -1, or the largest if unsigned. What is neither
+    text nor array, such as a ``crs`` object, is left out of both.
 
     Of named sources every sample carries ``source`` (int64) too: 0 for real ones, k for the k-th source, so that
     ``source_names`` are their names. Each has draws of its own and the count of its own ratio: in append mode
@@ -138,7 +139,7 @@ class MixedDataset(NonGeoDataset):
             self._known = KnownLength('MixedDataset', self.schedule, self.length(0))
         self._orders: dict[int, tuple[list[Dataset[Sample]], np.ndarray, np.ndarray]] = {}
         self._numbers = ClassNumbers()
-        self._texts: tuple[str, ...] = ()
+        self._absent: dict[str, Any] = {}
         self.num_soft_classes: int | None = None
         self.spec = self.sources.require_mixable(real) if self.sources.pools else spec_of(real)
         if self.sources.pools:
@@ -154,7 +155,7 @@ class MixedDataset(NonGeoDataset):
             self.sources.require_free(first)
         if self.num_real and self._mixes:
             self._numbers = self.sources.class_numbers(self.spec)
-            self._texts = text_keys(first)
+            self._absent = absent_values(first)
             self._numbers.require(first, 'real')  # a class beyond the last has no soft label either
             for number, pool in enumerate(self.sources.pools, 1):
                 require_same_form(self._complete(first, 0), self._complete(pool.example(), number))
@@ -373,7 +374,7 @@ class MixedDataset(NonGeoDataset):
         return {
             'num_classes': self.num_soft_classes,
             'weight': self.weight,
-            'texts': self._texts,
+            'absent': self._absent,
             'tagged': self.sources.tagged,
         }
 

@@ -11,8 +11,10 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.utils.data import Dataset
+from torchvision import tv_tensors
 
 from ..datasets.batches import (
+    absent_values,
     append_rows,
     batch_size,
     complete,
@@ -20,7 +22,6 @@ from ..datasets.batches import (
     replace_rows,
     require_same_form,
     require_sample,
-    text_keys,
 )
 from ..datasets.checks import ClassNumbers
 from ..datasets.exhausted import Exhausted, require_policy
@@ -47,7 +48,8 @@ class SyntheticMix(nn.Module):
     ... Call :meth:`set_epoch` where an epoch begins, or a dataset without ``replacement`` runs out. ``real_seen``,
     ``synthetic_seen`` and, of named sources, ``source_seen`` count what has passed; position and counts are part of the
     state dict, so that a resumed training continues where it was. A batch that a loop has converted, to bfloat16 say,
-    gets synthetic samples in its dtype.
+    gets synthetic samples in its dtype. It is a transform in a ``torchvision.transforms.v2.Compose``, too: images and
+    masks that are ``tv_tensors`` stay what they are.
 
     Args:
         source: a generator (moved to the batch's device and drawn live), a bank, or any dataset in the sample contract;
@@ -184,14 +186,14 @@ class SyntheticMix(nn.Module):
             [held + count for held, count in zip(of, counts, strict=True)] for of in (self._drawn, self._passed)
         )
         self.real_seen += size - (sum(counts) if self.mode == 'replace' else 0)
-        return mixed
+        return _typed_like(batch, mixed)
 
     def _mix(self, batch: Mapping[str, Any], size: int, counts: Sequence[int]) -> dict[str, Any]:
         rank, world = _rank_and_world()
-        sources, texts = self.sources, text_keys(batch)
+        sources, absent = self.sources, absent_values(batch)
         _require_kind(batch, sources.pools[0])
         sources.require_free(list(batch))
-        extras: dict[str, Any] = {'num_classes': sources.num_soft_classes, 'weight': self.weight, 'texts': texts}
+        extras: dict[str, Any] = {'num_classes': sources.num_soft_classes, 'weight': self.weight, 'absent': absent}
         extras['tagged'] = sources.tagged
         if self._numbers is None:
             self._numbers = sources.class_numbers(self._spec)
@@ -271,6 +273,23 @@ def _require_kind(real: Mapping[str, Any], pool: Pool) -> None:
             f'SyntheticMix: the source holds samples of kind {pool.spec.kind!r} with {pool.spec.target_key!r}, the '
             f'batch has {sorted(real)}; mix a source of the kind that the batch is'
         )
+
+
+def _typed_like(batch: Mapping[str, Any], mixed: dict[str, Any]) -> dict[str, Any]:
+    """Torchvision's images and masks as such again, which its transforms would otherwise not take a mask for.
+
+    Raises:
+        SpecMismatchError: for boxes and key points, which no synthetic sample has.
+    """
+    for key, value in batch.items():
+        if isinstance(value, tv_tensors.TVTensor) and key in mixed:
+            if not isinstance(value, tv_tensors.Image | tv_tensors.Mask | tv_tensors.Video):
+                raise SpecMismatchError(
+                    f'SyntheticMix: the batch has {type(value).__name__} as {key!r}, which synthetic samples have not; '
+                    'mix images with one label or mask each'
+                )
+            mixed[key] = tv_tensors.wrap(mixed[key].as_subclass(Tensor), like=value)
+    return mixed
 
 
 def _rank_and_world() -> tuple[int, int]:

@@ -67,4 +67,6 @@ def test_a_geo_module_mixes_batches(tmp_path: Path, bank: Path) -> None:
     for batch in seen:
         assert batch['image'].shape[1:] == (BANDS, SIZE, SIZE)
         assert torch.isfinite(batch['image']).all()
+        for key in {'bounds', 'transform'} & set(batch):  # torchgeo >= 0.9 leaves them to the task
+            assert torch.equal(batch[key].isnan().flatten(1).any(1), batch['synthetic'])
         assert aligned(batch)  # mean 0 and std 1: normalisation leaves the rule between image and mask
