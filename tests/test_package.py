@@ -13,10 +13,13 @@ from importlib.metadata import version
 from pathlib import Path
 
 import pytest
+import scipy.io
+from snippets import examples
 
 import hsiaug
 
 ROOT = Path(__file__).parents[1]
+README = (ROOT / 'README.md').read_text()
 PROJECT = tomllib.loads((ROOT / 'pyproject.toml').read_text())
 BUILD = """
 import sys
@@ -78,32 +81,69 @@ def test_the_wheel_holds_what_the_package_reads(source: Path, tmp_path: Path) ->
     assert 'hsiaug = hsiaug.cli:main' in scripts
 
 
-@pytest.mark.slow
-def test_wheel_from_the_archive_is_installed_and_runs_in_an_empty_folder(source: Path, tmp_path: Path) -> None:
-    archive = build(source, 'sdist', tmp_path)
-    with tarfile.open(archive) as tar:
-        tar.extractall(tmp_path / 'unpacked', filter='data')
-    (unpacked,) = (tmp_path / 'unpacked').iterdir()
-    wheel = build(unpacked, 'wheel', tmp_path)
+@pytest.fixture(scope='module')
+def installed(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The ``bin`` of an environment into which the wheel is installed, built from the source archive."""
+    folder = tmp_path_factory.mktemp('installed')
+    with tarfile.open(build(source, 'sdist', folder)) as tar:
+        tar.extractall(folder / 'unpacked', filter='data')
+    (unpacked,) = (folder / 'unpacked').iterdir()
+    wheel = build(unpacked, 'wheel', folder)
     # The dependencies are those of this environment: what is installed is the wheel alone.
-    venv.create(tmp_path / 'env', with_pip=True)
-    python = tmp_path / 'env' / 'bin' / 'python'
-    site = next((tmp_path / 'env' / 'lib').glob('python*')) / 'site-packages'
+    venv.create(folder / 'env', with_pip=True)
+    site = next((folder / 'env' / 'lib').glob('python*')) / 'site-packages'
     (site / 'dependencies.pth').write_text('\n'.join(p for p in sys.path if p.endswith('site-packages')))
-    empty = tmp_path / 'empty'
-    empty.mkdir()
+    run(folder / 'env/bin', folder, 'python -m pip install --quiet --no-deps --no-index ' + str(wheel))
+    where = run(folder / 'env/bin', folder, "python -c 'import hsiaug; print(hsiaug.__file__)'")
+    assert str(site) in where
+    return folder / 'env/bin'
 
-    def run(*command: str) -> str:
-        done = subprocess.run(
-            command, cwd=empty, capture_output=True, text=True, check=False, env={'PATH': '/usr/bin:/bin'}
-        )
-        assert done.returncode == 0, done.stderr
-        return done.stdout
 
-    run(str(python), '-m', 'pip', 'install', '--quiet', '--no-deps', '--no-index', str(wheel))
-    assert str(site) in run(str(python), '-c', 'import hsiaug; print(hsiaug.__file__)')
-    hsiaug_command = str(python.with_name('hsiaug'))
-    assert run(hsiaug_command, '--version') == f'hsiaug {hsiaug.__version__}\n'
-    run(hsiaug_command, 'train', '--generator', 'variability', '--out', 'generator')
-    run(hsiaug_command, 'sample', 'generator', '--count', '50', '--out', 'bank')
-    assert (empty / 'bank' / 'bank.json').is_file()
+def run(binaries: Path, folder: Path, command: str, given: str = '') -> str:
+    """What a command prints that is typed into a shell in a folder, by one who has only this environment."""
+    done = subprocess.run(
+        ['bash', '-ec', command], cwd=folder, input=given, capture_output=True, text=True, check=False,
+        env={'PATH': f'{binaries}:/usr/bin:/bin', 'HOME': str(folder), 'OMP_NUM_THREADS': '1'},
+    )  # fmt: skip
+    assert done.returncode == 0, f'{command}\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}'
+    return done.stdout
+
+
+@pytest.mark.slow
+def test_the_wheel_runs_in_an_empty_folder(installed: Path, tmp_path: Path) -> None:
+    assert run(installed, tmp_path, 'hsiaug --version') == f'hsiaug {hsiaug.__version__}\n'
+    run(installed, tmp_path, 'hsiaug train --generator variability --out generator')
+    run(installed, tmp_path, 'hsiaug sample generator --count 50 --out bank')
+    assert (tmp_path / 'bank' / 'bank.json').is_file()
+
+
+@pytest.mark.slow
+def test_the_readme_leads_to_a_training_on_mixed_data(installed: Path, tmp_path: Path) -> None:
+    """All examples in Python, pasted in their order, in an empty folder."""
+    pasted = '\n'.join(source for _, source in examples(README))
+    assert 'SemanticSegmentationTask' in pasted
+    run(installed, tmp_path, 'python -', pasted)
+    assert list(tmp_path.glob('lightning_logs/version_0/checkpoints/*.ckpt'))
+
+
+@pytest.mark.slow
+def test_the_readme_leads_to_a_verdict_on_a_scene(installed: Path, tmp_path: Path) -> None:
+    """All commands that the README tells to type, in their order, in a folder that holds a scene."""
+    scene = hsiaug.SimulatedScene(48, 48, classes=4)
+    scipy.io.savemat(tmp_path / 'PaviaU.mat', {'paviaU': scene.cube})
+    scipy.io.savemat(tmp_path / 'PaviaU_gt.mat', {'paviaU_gt': scene.labels})
+    typed = [line for block in re.findall(r'^```\n(.+?)^```', README, re.M | re.DOTALL) for line in block.splitlines()]
+    shorter = {'ratio': ' --trials 2 --folds 2 --share 0.2'}  # the verdict is not shortened
+    said = {
+        line: run(installed, tmp_path, line.partition('#')[0] + shorter.get(line.split()[1], ''))
+        for line in typed
+        if line.startswith('hsiaug ')
+    }
+    assert [line.split()[1] for line in said] == ['ablate', 'train', 'evaluate', 'sample', 'evaluate', 'ratio']
+    verdict, *_, choice = (text.strip().splitlines()[-1] for text in said.values())
+    assert re.match(
+        r'Mixing in variability at 2 synthetic samples per real one .*\(10 seeds\)\. Recommended: ', verdict
+    )
+    assert choice == 'choice: runs/ours/ratio.json'
+    for file in ('pavia/report.html', 'ours/README.md', 'bank/bank.json', 'bank_evaluation.html', 'ours/ratio.json'):
+        assert (tmp_path / 'runs' / file).is_file(), file

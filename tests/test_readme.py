@@ -1,5 +1,6 @@
 """What the README says, run as it stands there."""
 
+import contextlib
 import re
 from pathlib import Path
 from typing import Any
@@ -19,10 +20,13 @@ README = (ROOT / 'README.md').read_text()
 
 
 @pytest.fixture(scope='module')
-def pasted() -> dict[str, dict[str, Any]]:
+def pasted(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
     """The names that there are after each example, all pasted in order into one session."""
     space: dict[str, Any] = {'__name__': '__main__'}
-    return {name: dict(run_example(source, f'README.md, example {name!r}', space)) for name, source in examples(README)}
+    with contextlib.chdir(tmp_path_factory.mktemp('pasted')):  # a training leaves its logs
+        return {
+            name: dict(run_example(source, f'README.md, example {name!r}', space)) for name, source in examples(README)
+        }
 
 
 def test_it_is_short() -> None:
@@ -69,6 +73,11 @@ def test_a_dataset(pasted: dict[str, dict[str, Any]]) -> None:
     assert len(space['mixed']) == 2 * 12 * 4
     assert space['mixed'][-1]['image'].shape == (8, 32, 32)
     assert space['mixed'].is_synthetic().sum() == 12 * 4
+
+
+def test_a_training_of_torchgeo(pasted: dict[str, dict[str, Any]]) -> None:
+    space = pasted['training']
+    assert space['task'].trainer.global_step == len(space['mixed']) // 16 == 6
 
 
 def test_a_loop(pasted: dict[str, dict[str, Any]]) -> None:
