@@ -5,15 +5,13 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import torch
 from matplotlib.figure import Figure
 
-from ..ablation import Arm, Classifier, Setting, Study, run_study
+from ..ablation import Arm, Classifier, Setting, Study
 from ..ablation.cells import Group
-from ..ablation.results import RESULTS_FILE, read_results
 from ..ablation.runner import fidelity_files, open_group
 from ..metrics.patches import Pair
 from ..records import as_record, read_json
@@ -39,8 +37,8 @@ FIGURE_CLASSES = ('meadows', 'bare soil')
 SHOWN = 400  # spectra of a class in figures, at most
 
 
-def _study(work: Work, name: str) -> tuple[Study, Path]:
-    """Table 2 on one scene, as the configuration has it but for what the scale makes shorter; and its folder."""
+def _study(work: Work, name: str) -> Study:
+    """Table 2 on one scene, as the configuration has it but for what the scale makes shorter."""
     config, scale = published_config('audebert2018_table2'), work.settings
     arms = [as_record(Arm, arm, 'audebert2018_table2') for arm in config['arms']]
     split: dict[str, Any] = config['split']['settings']
@@ -61,16 +59,7 @@ def _study(work: Work, name: str) -> tuple[Study, Path]:
         classifiers=(replace(Classifier(), **scale['classifier']),),
         quick=work.scale == 'demo',
         fidelity_seeds=len(work.seeds),
-    ), work.folder / 'studies' / name.replace(' ', '_')
-
-
-def _run(work: Work, name: str) -> tuple[Study, Path]:
-    if name not in work.kept:
-        study, folder = _study(work, name)
-        run_study(study, folder, work.workers, device=work.device)
-        work.kept[name] = study, folder
-    found: tuple[Study, Path] = work.kept[name]
-    return found
+    )
 
 
 def _analysed(work: Work) -> str:
@@ -84,7 +73,8 @@ def _analysed(work: Work) -> str:
 def svm_table(work: Work) -> Values:
     """Table 1, in percent; every class weighs the same on all sides."""
     name = _analysed(work)
-    study, folder = _run(work, name)
+    study = _study(work, name)
+    folder, _ = work.study(study, name)
     values: dict[tuple[str, str], list[float]] = defaultdict(list)
     for setting, seed in study.groups():
         for arm, file in fidelity_files(study, setting, seed, folder):
@@ -100,8 +90,7 @@ def gain_table(work: Work) -> Values:
     """Table 2, in percent."""
     values: dict[tuple[str, str], list[float]] = defaultdict(list)
     for name in work.found:
-        _, folder = _run(work, name)
-        for row in read_results(folder / RESULTS_FILE):
+        for row in work.study(_study(work, name), name)[1]:
             values[NAMES[row['arm']], f'{name} {row["budget"]}'].append(100 * row['test']['oa'])
     return values
 
@@ -111,7 +100,8 @@ def gain_table(work: Work) -> Values:
 
 def _opened(work: Work, name: str) -> tuple[Group, Any]:
     """The first seed's random split of a scene, and the GAN that the study has trained on it."""
-    study, folder = _run(work, name)
+    study = _study(work, name)
+    folder, _ = work.study(study, name)
     group = open_group(study, study.settings[0], study.seeds[0], folder, work.device)
     return group, group.generator(study.arms[0])
 

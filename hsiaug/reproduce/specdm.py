@@ -25,6 +25,7 @@ from ..systems import TrainingData
 from ..systems.from_datasets import data_of
 from ..tasks import Evaluation, Task, task_of
 from ..tasks.base import Downstream, finite, on_cpu
+from ..trainers import loss_still_falls
 from .base import Drawing, Files, MissingDataError, Paper, Scale, Table, Values, Work, published_config
 
 Which = Literal['SS', 'CD']
@@ -232,10 +233,13 @@ def _gain(work: Work, which: Which, network: int, arm: str, ratio: int, seed: in
         trained = data.task.train(model, learnt, seed, work.device)
         image, target = data.test.image, data.test.mask
         scores = data.task.score(data.task.predict(trained, image), target, spec)
-        return {'mIoU': scores['miou'], 'F1': scores['mf1' if which == 'CD' else 'f1']}
+        f1 = scores['mf1' if which == 'CD' else 'f1']
+        return {'mIoU': scores['miou'], 'F1': f1, 'still_falls': bool(loss_still_falls(trained))}
 
     where = sorted(map(str, work.found.values()))
-    return work.scored(['gain', which, network, arm if ratio else '', ratio, only, seed, where], measure)
+    key = ['gain', which, network, arm if ratio else '', ratio, only, seed, where]
+    named = f'{which}, network {network + 1}, {arm or "real"}, ratio {ratio}{", synthetic only" if only else ""}'
+    return work.scored(key, measure, named)
 
 
 def _gains(work: Work, rows: Mapping[str, tuple[str, int]]) -> Values:

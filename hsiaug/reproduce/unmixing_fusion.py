@@ -22,6 +22,7 @@ from ..scenes.config import SceneConfig
 from ..systems import TrainingData
 from ..systems.from_datasets import data_of
 from ..tasks import task_of
+from ..trainers import loss_still_falls
 from ..trainers.patch_encoder import train_patch_encoder
 from .base import Drawing, Files, MissingDataError, Paper, Scale, Table, Values, Work, published_config
 
@@ -176,9 +177,11 @@ def _accuracy(work: Work, network: str, model: Mapping[str, Any], row: str, seed
                 source = work.generator('affine', 'patch_augment', data_of(train), {'kind': 'affine'}, seed)
             learnt = MixedDataset(train, source, ratio=ratio, seed=seed, labels='uniform')
         trained = task.train(task.model({'name': network, 'config': dict(model)}), learnt, seed, work.device)
-        return {'oa': task.score(task.predict(trained, test.image), test.label, train.spec)['oa']}
+        found = task.score(task.predict(trained, test.image), test.label, train.spec)
+        return {'oa': found['oa'], 'still_falls': bool(loss_still_falls(trained))}
 
-    return 100 * work.scored(['scenes', network, row, seed, str(work.found[LABELLED])], measure)['oa']
+    key = ['scenes', network, row, seed, str(work.found[LABELLED])]
+    return 100 * work.scored(key, measure, f'{network}, {row}')['oa']
 
 
 def classifiers_table(work: Work) -> Values:
