@@ -174,7 +174,12 @@ def draw_interpolation(work: Work) -> Iterator[tuple[str, Figure]]:
 
 _SHORT: dict[Scale, dict[str, Any]] = {
     'paper': {'seeds': 10, 'gan': {}, 'classifier': {}, 'max_test': None},
-    'small': {'seeds': 5, 'gan': {'iterations': 2000}, 'classifier': {}, 'max_test': 3000},
+    'small': {
+        'seeds': 2,
+        'gan': {'iterations': 2000, 'batch_size': 64, 'lr': 0.0005},
+        'classifier': {},
+        'max_test': 3000,
+    },
     'demo': {
         'seeds': 2,
         'gan': {'iterations': 5, 'hidden': 32, 'batch_size': 32},

@@ -145,11 +145,13 @@ _SOURCE = (
     'HiWATER airborne imaging over Zhangye, National Tibetan Plateau Data Center, https://data.tpdc.ac.cn; both images '
     'of one area and cut to each other, in any format that hsiaug reads'
 )
-_SMALL = {'width': 32, 'blocks': 4, 'gradient_iterations': 300, 'iterations': 1500, 'batch_size': 8}
+_SMALL = {
+    'width': 32, 'blocks': 2, 'gradient_iterations': 200, 'iterations': 600, 'batch_size': 4, 'discriminator_width': 16,
+}  # fmt: skip
 _DEMO = {'width': 4, 'blocks': 1, 'gradient_iterations': 3, 'iterations': 5, 'batch_size': 2, 'discriminator_width': 4}
 _SETTINGS: dict[Scale, dict[str, Any]] = {
     'paper': {'seeds': 5, 'training': {}, 'split': {}},
-    'small': {'seeds': 5, 'training': _SMALL, 'split': {'size': 20, 'stride': 5}},
+    'small': {'seeds': 2, 'training': _SMALL, 'split': {'size': 20, 'stride': 5}},
     'demo': {'seeds': 2, 'training': _DEMO, 'split': {'size': 20, 'stride': 20}},
 }
 

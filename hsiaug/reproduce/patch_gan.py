@@ -72,7 +72,7 @@ def draw_patches(work: Work) -> Iterator[tuple[str, Figure]]:
 _DEMO = {'steps': 2, 'batch_size': 4}
 _SETTINGS: dict[Scale, dict[str, Any]] = {
     'paper': {'seeds': 10, 'gan': {}, 'networks': {}, 'split': {}},
-    'small': {'seeds': 5, 'gan': {'iterations': 1000, 'critic_steps': 1}, 'networks': {'steps': 150}, 'split': {}},
+    'small': {'seeds': 2, 'gan': {'iterations': 1000, 'critic_steps': 1}, 'networks': {'steps': 150}, 'split': {}},
     'demo': {
         'seeds': 2, 'gan': {'iterations': 2, 'critic_steps': 1, 'batch_size': 4}, 'networks': _DEMO,
         'split': {'per_class': 6, 'val_per_class': 3, 'min_patches': 3},

@@ -308,20 +308,20 @@ _TINY = {
     'diffusion_iterations': 2, 'vae_batch_size': 2, 'batch_size': 4,
 }  # fmt: skip
 _SMALL = {
-    **_TINY, 'vae_channels': 16, 'unet_channels': [32, 64], 'sampling_steps': 20, 'vae_iterations': 600,
-    'diffusion_iterations': 3000, 'vae_batch_size': 8, 'batch_size': 32, 'vae_lr': 0.002, 'diffusion_lr': 0.002,
-    'ema_decay': 0.995, 'lr_decay': True,
+    **_TINY, 'vae_channels': 16, 'unet_channels': [16, 32], 'sampling_steps': 20, 'vae_iterations': 300,
+    'diffusion_iterations': 400, 'vae_batch_size': 4, 'batch_size': 16, 'vae_lr': 0.002, 'diffusion_lr': 0.002,
+    'ema_decay': 0.99, 'lr_decay': True,
 }  # fmt: skip
 _SEGFORMER = {
-    'encoder': 'mit_tiny', 'mapping': False, 'encoder_weights': None, 'upsampling': 2, 'channels': 32, 'steps': 400,
+    'encoder': 'mit_tiny', 'mapping': False, 'encoder_weights': None, 'upsampling': 2, 'channels': 32, 'steps': 150,
     'learning_rate': 0.003,
 }  # fmt: skip
-_CHANGEFORMER = {'encoder': 'mit_tiny', 'channels': 32, 'steps': 400, 'learning_rate': 0.003}
+_CHANGEFORMER = {'encoder': 'mit_tiny', 'channels': 32, 'steps': 150, 'learning_rate': 0.003}
 _SHORT = {'channels': 8, 'steps': 2, 'batch_size': 4}
 _SETTINGS: dict[Scale, dict[str, Any]] = {
     'paper': {'seeds': 5, 'size': 128, 'max_test': 6000, 'diffusion': {}, 'networks': {}},
     'small': {
-        'seeds': 5, 'size': 32, 'max_test': 1000, 'diffusion': _SMALL,
+        'seeds': 2, 'size': 32, 'max_test': 1000, 'diffusion': _SMALL,
         'networks': {'SS': _SEGFORMER, 'CD': _CHANGEFORMER},
     },
     'demo': {

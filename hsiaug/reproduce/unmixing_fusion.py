@@ -68,7 +68,7 @@ def _images(work: Work, seed: int) -> tuple[TrainingData, PatchDataset]:
 
 def _generator(work: Work, name: str, seed: int, endmembers: int | None = None) -> Any:
     """Learnt from the cube and the RGB images that are there."""
-    settings = {**_config(work, name, endmembers), 'rgb_factor': work.settings['rgb_factor']}
+    settings = {**_config(work, name, endmembers), **work.settings['rgb']}
     if folder := work.found.get(RGB, work.found.get(SMALL_RGB)):
         settings['rgb'] = str(folder[0])
     elif work.scale == 'paper':
@@ -249,19 +249,20 @@ def _classifiers(**changes: Any) -> dict[str, dict[str, Any]]:
 
 _SETTINGS: dict[Scale, dict[str, Any]] = {
     'paper': {
-        'seeds': 3, 'split': {}, 'unmixing': {}, 'abundances': {}, 'rgb_factor': 1, 'compared': 5000,
+        'seeds': 3, 'split': {}, 'unmixing': {}, 'abundances': {}, 'rgb': {}, 'compared': 5000,
         'encoder_steps': 2000, 'classifiers': _classifiers(steps=20_000),
     },
     'small': {
-        'seeds': 5, 'split': {'size': 16, 'stride': 4, 'block': 24, 'test_fraction': 0.3},
-        'unmixing': {'widths': [16, 32, 64, 48, 24], 'steps': 800, 'batch_size': 16, 'learning_rate': 0.001},
-        'abundances': _short(1500, 16, [16, 32], 20), 'rgb_factor': 4, 'compared': 300, 'encoder_steps': 300,
+        'seeds': 2, 'split': {'size': 16, 'stride': 4, 'block': 24, 'test_fraction': 0.3},
+        'unmixing': {'widths': [16, 32, 64, 48, 24], 'steps': 400, 'batch_size': 8, 'learning_rate': 0.001},
+        'abundances': _short(500, 16, [16, 32], 20), 'rgb': {'rgb_factor': 4, 'rgb_stride': 32}, 'compared': 300,
+        'encoder_steps': 300,
         'classifiers': _classifiers(steps=200, narrow=8),
     },
     'demo': {
         'seeds': 1, 'split': {'size': 16, 'stride': 8, 'block': 16, 'test_fraction': 0.3},
         'unmixing': {'widths': [4, 8, 8, 8, 4], 'steps': 2, 'batch_size': 4},
-        'abundances': _short(1, 8, [8, 16], 2), 'rgb_factor': 1, 'compared': 16, 'encoder_steps': 2,
+        'abundances': _short(1, 8, [8, 16], 2), 'rgb': {}, 'compared': 16, 'encoder_steps': 2,
         'classifiers': _classifiers(steps=1, narrow=16, batch_size=4, upsampling=2),
     },
 }  # fmt: skip
