@@ -146,7 +146,7 @@ _SOURCE = (
     'of one area and cut to each other, in any format that hsiaug reads'
 )
 _SMALL = {
-    'width': 32, 'blocks': 2, 'gradient_iterations': 200, 'iterations': 600, 'batch_size': 4, 'discriminator_width': 16,
+    'width': 32, 'blocks': 2, 'gradient_iterations': 150, 'iterations': 400, 'batch_size': 4, 'discriminator_width': 16,
 }  # fmt: skip
 _DEMO = {'width': 4, 'blocks': 1, 'gradient_iterations': 3, 'iterations': 5, 'batch_size': 2, 'discriminator_width': 4}
 _SETTINGS: dict[Scale, dict[str, Any]] = {

@@ -6,103 +6,29 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
-import rasterio
-import torch
 from matplotlib.figure import Figure
 from torch import Tensor
-from torch.utils.data import Subset
-from torchgeo.datasets import OSCD, NonGeoDataset
 
-from ..datasets import MixedDataset, PairFolder, adapt
+from ..datasets import MixedDataset
 from ..datasets.batches import fetch
 from ..report.evaluation import FIGURES
-from ..samples import Sample
 from ..systems import TrainingData
 from ..systems.from_datasets import data_of
 from ..tasks import Evaluation, Task, task_of
 from ..tasks.base import Downstream, finite, on_cpu
 from ..trainers import loss_still_falls
-from .base import Drawing, Files, MissingDataError, Paper, Scale, Table, Values, Work, published_config
+from .base import Drawing, MissingDataError, Paper, Scale, Table, Values, Work, published_config
+from .specdm_data import FILES, Which, part_of, present
 
-Which = Literal['SS', 'CD']
-PAIRS, DATES, STANDS_IN = 'SegMunich', 'OSCD', 'bark beetles'
-CLASSES = (
-    'background', 'arable land', 'permanent crops', 'pastures', 'forests', 'surface water', 'shrub', 'open spaces',
-    'wetlands', 'mine dump', 'artificial vegetation', 'urban fabric', 'buildings',
-)  # fmt: skip
-BANDS = ('B02', 'B03', 'B04', 'B08', 'B05', 'B06', 'B07', 'B8A', 'B11', 'B12')
-"""Four of 10 m and six of 20 m; the text's "B1, B2, B3 and B4" of 10 m can only be these four."""
-CONFIG: dict[Which, str] = {'SS': 'specdm_table5', 'CD': 'specdm_change_table5'}
+CONFIGS: dict[Which, tuple[str, ...]] = {
+    'SS': ('specdm_table5', 'specdm_table4'),
+    'CD': ('specdm_change_table5', 'specdm_change_table4'),
+}
+"""The first has split, networks and ratios too."""
 LDM, OURS, WITHOUT = 'single stream', 'two-stream', 'two-stream, no SAD'
-RATIOS = (1, 2, 5)
-
-
-class _BarkBeetles(NonGeoDataset):
-    """Pairs of dates of several sizes with masks of damage, or the later of both with them; every fourth tests."""
-
-    classes = ('undamaged', 'damaged')
-
-    def __init__(self, file: Any, which: Which, split: str) -> None:
-        with np.load(file, allow_pickle=False) as stored:
-            shapes, starts = stored['shape'], stored['offset']
-            self.parts = [stored[key] for key in (('t1', 't2') if which == 'CD' else ('t2',))]
-            self.damage, self.scale = stored['damage'], float(stored['scale'])
-        rows = [row for row in range(len(shapes)) if (row % 4 == 3) == (split == 'test')]
-        self.places = [(slice(*starts[row : row + 2]), tuple(shapes[row])) for row in rows]
-
-    def __len__(self) -> int:
-        return len(self.places)
-
-    def __getitem__(self, index: int) -> Sample:
-        place, shape = self.places[index]
-        dates = [
-            torch.from_numpy(part[place].reshape(*shape, -1).astype(np.float32) * self.scale).movedim(-1, 0)
-            for part in self.parts
-        ]
-        mask = torch.from_numpy(self.damage[place].reshape(shape).astype(np.int64))
-        if len(dates) == 1:
-            return {'image': dates[0], 'mask': mask}
-        return {'image1': dates[0], 'image2': dates[1], 'mask': mask}
-
-
-def _values(masks: Path) -> list[int]:
-    """Those of all masks in a folder."""
-    found: set[int] = set()
-    for file in masks.glob('*.tif'):
-        with rasterio.open(file) as mask:
-            found.update(np.unique(mask.read(1)).tolist())
-    return sorted(found)
-
-
-def _folder(work: Work, split: str) -> PairFolder | Subset[Sample]:
-    """SegMunich: parts by ``train.txt`` and ``val.txt`` beside its folders; else every fifth pair tests."""
-    images, masks = work.found[PAIRS]
-    root, values = images.parent, _values(masks)
-    usual = values == list(range(len(CLASSES)))
-    classes = CLASSES if usual else tuple(f'class {value}' for value in values)
-    settings: dict[str, Any] = {'classes': classes, 'label_map': {value: k for k, value in enumerate(values)}}
-    if (root / 'train.txt').is_file() and (root / 'val.txt').is_file():
-        return PairFolder(root, split='val' if split == 'test' else split, **settings)
-    found = PairFolder(root, **settings)
-    return Subset(found, [row for row in range(len(found)) if (row % 5 == 4) == (split == 'test')])
-
-
-def _dataset(work: Work, which: Which, split: str) -> Any:
-    size = work.settings['size']
-    if STANDS_IN in work.found:
-        return adapt(_BarkBeetles(work.found[STANDS_IN][0], which, split), size=size, ignore_index=255)
-    name = PAIRS if which == 'SS' else DATES
-    if name not in work.found:
-        raise MissingDataError(f'it is of {name}, which is missing')
-    if which == 'SS':
-        return adapt(_folder(work, split))
-    cities = OSCD(str(work.found[DATES][0].parent), split=split, bands=BANDS)
-    cities.files.sort(key=lambda files: str(files['region']))  # a glob has no order
-    return adapt(cities, size=size, classes=('unchanged', 'changed'), ignore_index=255)
 
 
 @dataclass(frozen=True)
@@ -122,8 +48,8 @@ class _Data:
 
     def arm(self, work: Work, which: Which, name: str) -> Any:
         """A trained generator."""
-        arms = {arm['name']: arm['settings'] for arm in published_config(CONFIG[which])['arms']}
-        settings = arms[name] if name in arms else {**arms[OURS], 'sad_weight': 0.0}
+        arms = [arm for config in CONFIGS[which] for arm in published_config(config)['arms']]
+        settings = next(arm['settings'] for arm in arms if arm['name'] == name)
         file = f'{which}-{name}'.replace(', ', '-').replace(' ', '-')
         settings = {**settings, **work.settings['diffusion']}
         return work.generator(file, 'two_stream_diffusion', self.learnt, settings, self.seed)
@@ -136,8 +62,8 @@ def _held(dataset: Any, rows: np.ndarray) -> Any:
 
 def _data(work: Work, which: Which, seed: int) -> _Data:
     if f'{which}-{seed}' not in work.kept:
-        train, test = (_dataset(work, which, split) for split in ('train', 'test'))
-        most = min(len(train), published_config(CONFIG[which])['split']['settings']['max_train'])
+        train, test = (part_of(work, which, split) for split in ('train', 'test'))
+        most = min(len(train), published_config(CONFIGS[which][0])['split']['settings']['max_train'])
         tested = np.arange(min(len(test), work.settings['max_test']))
         task, drawn = task_of(train.spec), np.random.default_rng(seed).permutation(len(train))[:most]
         real, test = _held(train, drawn), _held(test, tested)
@@ -212,7 +138,7 @@ def angle_table(work: Work) -> Values:
 
 def _networks(work: Work, which: Which, task: Task) -> list[Downstream]:
     """Of the configuration, the first being that of Tables 5 and 6, but for what the scale makes smaller."""
-    config = published_config(CONFIG[which])
+    config = published_config(CONFIGS[which][0])
     listed = config['segmenters' if which == 'SS' else 'detectors']
     smaller = work.settings['networks'].get(which, {})
     listed = [{**one, 'config': {**one['config'], **smaller}} for one in listed]
@@ -245,7 +171,7 @@ def _gain(work: Work, which: Which, network: int, arm: str, ratio: int, seed: in
 def _gains(work: Work, rows: Mapping[str, tuple[str, int]]) -> Values:
     """Of the first network, a row for each arm and ratio."""
     values: dict[tuple[str, str], list[float]] = defaultdict(list)
-    for which in _present(work):
+    for which in present(work):
         for row, (arm, ratio) in rows.items():
             for seed in work.seeds:
                 for metric, score in _gain(work, which, 0, arm, ratio, seed).items():
@@ -253,16 +179,11 @@ def _gains(work: Work, rows: Mapping[str, tuple[str, int]]) -> Values:
     return values
 
 
-def _present(work: Work) -> list[Which]:
-    names: dict[Which, str] = {'SS': PAIRS, 'CD': DATES}
-    return [which for which, name in names.items() if name in work.found or STANDS_IN in work.found]
-
-
 def downstream_table(work: Work) -> Values:
     """Table 3: real, synthetic and both, for every network."""
     values: dict[tuple[str, str], list[float]] = defaultdict(list)
     rows = {'real': (0, False), 'synthetic': (5, True), 'real + synthetic': (5, False)}
-    for which in _present(work):
+    for which in present(work):
         networks = _networks(work, which, _data(work, which, work.seeds[0]).task)
         for (number, network), (row, (ratio, only)) in ((n, r) for n in enumerate(networks) for r in rows.items()):
             for seed in work.seeds:
@@ -278,7 +199,8 @@ def rivals_table(work: Work) -> Values:
 
 def sizes_table(work: Work) -> Values:
     """Table 6."""
-    return _gains(work, {'Baseline': ('', 0), **{f'{ratio} ×': (OURS, ratio) for ratio in RATIOS}})
+    ratios = [round(ratio) for ratio in published_config(CONFIGS['SS'][0])['ratios']]
+    return _gains(work, {'Baseline': ('', 0), **{f'{ratio} ×': (OURS, ratio) for ratio in ratios}})
 
 
 # --- figures ----------------------------------------------------------------------------------------------------------
@@ -308,15 +230,15 @@ _TINY = {
     'diffusion_iterations': 2, 'vae_batch_size': 2, 'batch_size': 4,
 }  # fmt: skip
 _SMALL = {
-    **_TINY, 'vae_channels': 16, 'unet_channels': [16, 32], 'sampling_steps': 20, 'vae_iterations': 300,
-    'diffusion_iterations': 400, 'vae_batch_size': 4, 'batch_size': 16, 'vae_lr': 0.002, 'diffusion_lr': 0.002,
+    **_TINY, 'vae_channels': 16, 'unet_channels': [16, 32], 'sampling_steps': 20, 'vae_iterations': 250,
+    'diffusion_iterations': 300, 'vae_batch_size': 4, 'batch_size': 16, 'vae_lr': 0.002, 'diffusion_lr': 0.002,
     'ema_decay': 0.99, 'lr_decay': True,
 }  # fmt: skip
 _SEGFORMER = {
-    'encoder': 'mit_tiny', 'mapping': False, 'encoder_weights': None, 'upsampling': 2, 'channels': 32, 'steps': 150,
+    'encoder': 'mit_tiny', 'mapping': False, 'encoder_weights': None, 'upsampling': 2, 'channels': 32, 'steps': 120,
     'learning_rate': 0.003,
 }  # fmt: skip
-_CHANGEFORMER = {'encoder': 'mit_tiny', 'channels': 32, 'steps': 150, 'learning_rate': 0.003}
+_CHANGEFORMER = {'encoder': 'mit_tiny', 'channels': 32, 'steps': 120, 'learning_rate': 0.003}
 _SHORT = {'channels': 8, 'steps': 2, 'batch_size': 4}
 _SETTINGS: dict[Scale, dict[str, Any]] = {
     'paper': {'seeds': 5, 'size': 128, 'max_test': 6000, 'diffusion': {}, 'networks': {}},
@@ -341,14 +263,7 @@ _F1 = 'F1 of change detection is the mean over both classes here; which one the 
 SPECDM = Paper(
     name='specdm',
     citation='SpecDM: Hyperspectral Dataset Synthesis with Pixel-level Semantic Annotations, 2025',
-    files=(
-        Files(PAIRS, ('img', 'label'), 'https://github.com/danfenghong/IEEE_TPAMI_SpectralGPT'),
-        Files(
-            DATES, ('Onera*Images*', 'Onera*Train Labels*', 'Onera*Test Labels*'),
-            'https://rcdaudt.github.io/oscd, zip files as they are, or unpacked',
-        ),
-        Files(STANDS_IN, ('s2_barkbeetle.npz',), 'Sentinel-2 pairs of dates with damage by bark beetles', True),
-    ),
+    files=FILES,
     tables=(
         Table(
             1, 'Quality of image-mask pairs', ('FID (Image)', 'FID (Mask)', 'mSAD'),

@@ -254,8 +254,8 @@ _SETTINGS: dict[Scale, dict[str, Any]] = {
     },
     'small': {
         'seeds': 2, 'split': {'size': 16, 'stride': 4, 'block': 24, 'test_fraction': 0.3},
-        'unmixing': {'widths': [16, 32, 64, 48, 24], 'steps': 400, 'batch_size': 8, 'learning_rate': 0.001},
-        'abundances': _short(500, 16, [16, 32], 20), 'rgb': {'rgb_factor': 4, 'rgb_stride': 32}, 'compared': 300,
+        'unmixing': {'widths': [16, 32, 64, 48, 24], 'steps': 300, 'batch_size': 8, 'learning_rate': 0.001},
+        'abundances': _short(300, 16, [16, 32], 20), 'rgb': {'rgb_factor': 4, 'rgb_stride': 32}, 'compared': 300,
         'encoder_steps': 300,
         'classifiers': _classifiers(steps=200, narrow=8),
     },
