@@ -76,7 +76,7 @@ def write_aid(folder: Path, side: int = 32) -> None:
 
 
 def write_hsrs_sc(folder: Path, side: int = 32, count: int = 6) -> None:
-    """Folders of MATLAB files of 48 bands, one for each class."""
+    """Folders of TIFF images of 48 bands, one for each class; of the first in MATLAB files."""
     rng = np.random.default_rng(2)
     for name in ('building', 'city building', 'farmland', 'idle region', 'water'):
         (folder / 'HSRS-SC' / name).mkdir(parents=True)
@@ -84,4 +84,10 @@ def write_hsrs_sc(folder: Path, side: int = 32, count: int = 6) -> None:
         for number in range(count):
             image = spectrum * rng.uniform(0.5, 1.5, (4, 4, 1)).repeat(side // 4, axis=0).repeat(side // 4, axis=1)
             image = (image + rng.normal(0, 20, image.shape)).clip(1).astype(np.float32)
-            savemat(folder / 'HSRS-SC' / name / f'{number}.mat', {'data': image})
+            file = folder / 'HSRS-SC' / name / str(number)
+            if name == 'building':
+                savemat(file.with_suffix('.mat'), {'data': image})
+                continue
+            profile = {'count': 48, 'height': side, 'width': side, 'dtype': 'float32'}
+            with rasterio.open(file.with_suffix('.tif'), 'w', driver='GTiff', **profile) as tiff:
+                tiff.write(image.transpose(2, 0, 1))

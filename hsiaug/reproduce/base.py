@@ -66,6 +66,7 @@ class Table:
         digits: after the decimal point.
         note: what a reader must know to compare both.
         otherwise: beginnings of columns that we measure otherwise than the paper, so that no difference is given.
+        configs: names of the configurations with its published settings.
     """
 
     number: int
@@ -76,6 +77,7 @@ class Table:
     digits: int = 2
     note: str = ''
     otherwise: tuple[str, ...] = ()
+    configs: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

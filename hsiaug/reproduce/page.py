@@ -51,7 +51,8 @@ def write_page(done: Reproduction) -> Path:
     for table, lines in done.tables:
         rows = [_cells(line, table.digits) for line in lines]
         header = ('', 'column', 'paper', 'ours', '95 % interval', 'ours − paper', 'seeds')
-        notes = [text for text in (table.note, done.left_out.get(f'Table {table.number}', '')) if text]
+        settings = f'Published settings: configs/{", ".join(table.configs)}.' if table.configs else ''
+        notes = [text for text in (table.note, settings, done.left_out.get(f'Table {table.number}', '')) if text]
         tables.append(Section(f'Table {table.number}: {table.title}', notes, [Table(header, rows)]))
     content = {
         'title': f'{paper.name} at scale {work.scale}: published figures and ours',

@@ -87,6 +87,7 @@ PATCH_GAN = Paper(
     tables=(
         Table(
             1, 'Overall accuracy of CNNs with one synthetic patch for each real one (%)', (), {}, gain_table,
+            configs=('patch_gan',),
             note='The text has no table and names no data: these are the public scenes that it may have in mind.',
         ),
     ),

@@ -251,6 +251,7 @@ _SETTINGS: dict[Scale, dict[str, Any]] = {
         'networks': {'SS': {**_SEGFORMER, **_SHORT}, 'CD': {**_CHANGEFORMER, **_SHORT}},
     },
 }  # fmt: skip
+_STUDIES = tuple(names[0] for names in CONFIGS.values())
 _FOUR = ('SS mIoU', 'SS F1', 'CD mIoU', 'CD F1')
 _BASELINE = (0.3574, 0.4852, 0.5460, 0.6274)
 _NOTHING: tuple[float | None, ...] = (None,) * 2
@@ -268,11 +269,13 @@ SPECDM = Paper(
         Table(
             1, 'Quality of image-mask pairs', ('FID (Image)', 'FID (Mask)', 'mSAD'),
             {'LDM-SS': (70.44, 50.01, 0.13), 'Ours-SS': (5.19, 10.79, 0.03)}, pairs_table, note=_FEATURES,
+            configs=('specdm', 'specdm_table5'),
             otherwise=('FID',),
         ),
         Table(
             2, 'Quality of pairs of dates', ('FID (Image1)', 'FID (Image2)', 'FID (Mask)'),
             {'LDM-CD': (40.21, 45.99, 11.90), 'Ours-CD': (10.15, 10.74, 0.05)}, dates_table, note=_FEATURES,
+            configs=('specdm_change', 'specdm_change_table5'),
             otherwise=('FID',),
         ),
         Table(
@@ -283,7 +286,8 @@ SPECDM = Paper(
                                 'SiamCRNN-R101')
                 for row in ('real', 'synthetic', 'real + synthetic')
             },
-            downstream_table, digits=4, note=f'The numbers of this table are lost in the text at hand. {_F1}',
+            downstream_table, digits=4, configs=_STUDIES,
+            note=f'The numbers of this table are lost in the text at hand. {_F1}',
         ),
         Table(
             4, 'With and without the spectral angle in the loss',
@@ -294,7 +298,7 @@ SPECDM = Paper(
                 'Ours-CD w/o SAD loss': (0.051, 0.179, 0.020, 31.30, 32.49, 0.26),
                 'Ours-CD': (0.034, 0.086, 0.014, 10.15, 10.74, 0.05),
             },
-            angle_table, digits=3,
+            angle_table, digits=3, configs=('specdm_table4', 'specdm_change_table4'),
             note='Reconstruction of test samples; RMSE is in the unit of the files. '
             f'Of masks we have the share of pixels that are kept, no cross entropy. {_FEATURES}',
             otherwise=('FID',),
@@ -305,7 +309,7 @@ SPECDM = Paper(
                 'Baseline': _BASELINE, 'LDM': (0.3499, 0.4803, 0.5341, 0.5975),
                 'Ours': (0.3772, 0.5092, 0.5733, 0.6617),
             },
-            rivals_table, digits=4, note=_F1,
+            rivals_table, digits=4, configs=_STUDIES, note=_F1,
         ),
         Table(
             6, 'Networks with more and more synthetic data', _FOUR,
@@ -313,7 +317,7 @@ SPECDM = Paper(
                 'Baseline': _BASELINE, 'first ratio (lost)': (0.3664, 0.4942, 0.5666, 0.6546),
                 'second ratio (lost)': (0.3757, 0.5086, 0.5694, 0.6561), '5 ×': (0.3772, 0.5092, 0.5733, 0.6617),
             },
-            sizes_table, digits=4,
+            sizes_table, digits=4, configs=_STUDIES,
             note=f'Two of three ratios are lost in the text at hand; the last is that of Table 5. {_F1}',
         ),
     ),
