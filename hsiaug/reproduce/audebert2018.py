@@ -177,7 +177,7 @@ _SHORT: dict[Scale, dict[str, Any]] = {
     'paper': {'seeds': 10, 'gan': {}, 'classifier': {}, 'max_test': None},
     'small': {
         'seeds': 2,
-        'gan': {'iterations': 2000, 'batch_size': 64, 'lr': 0.0005},
+        'gan': {'iterations': 1500, 'batch_size': 64, 'hidden': 128, 'lr': 0.0005},
         'classifier': {},
         'max_test': 3000,
     },

@@ -1,4 +1,4 @@
-"""Every table of every paper has its published settings in ``configs/``, and they are what the code knows as published."""
+"""Every table of every paper has its published settings in ``configs/``."""
 
 from __future__ import annotations
 
