@@ -36,14 +36,17 @@ def write_casi_pair(folder: Path, name: str, side: int = 100, bands: int = 6, fa
         savemat(folder / f'{resolution}_{name}.mat', {'cube': cube.clip(1).astype(np.float32)})
 
 
-def write_segmunich(root: Path, count: int = 10, side: int = 32, bands: int = 10, classes: int = 3) -> None:
-    """Folders ``img`` and ``label`` of GeoTIFFs: fields of a few classes, each of its own spectrum."""
+def write_segmunich(
+    root: Path, count: int = 10, side: int = 32, bands: int = 10, codes: tuple[int, ...] = (21, 5, 12)
+) -> None:
+    """Folders ``img`` and ``label`` of GeoTIFFs: fields of a few classes, by codes, each of its own spectrum."""
     rng = np.random.default_rng(0)
-    spectra = rng.uniform(500, 3000, (classes, bands))
+    spectra = rng.uniform(500, 3000, (len(codes), bands))
     for number in range(count):
-        mask = rng.integers(0, classes, (4, 4)).repeat(side // 4, axis=0).repeat(side // 4, axis=1)
+        mask = rng.integers(0, len(codes), (4, 4)).repeat(side // 4, axis=0).repeat(side // 4, axis=1)
         image = spectra[mask].transpose(2, 0, 1) + rng.normal(0, 30, (bands, side, side))
-        for folder, values in (('img', image.astype(np.uint16)), ('label', mask[None].astype(np.uint8))):
+        label = np.array(codes, dtype=np.uint8)[mask][None]
+        for folder, values in (('img', image.astype(np.uint16)), ('label', label)):
             (root / folder).mkdir(parents=True, exist_ok=True)
             profile = {'count': len(values), 'height': side, 'width': side, 'dtype': values.dtype.name}
             with rasterio.open(root / folder / f'{number:05d}.tif', 'w', driver='GTiff', **profile) as file:
@@ -73,7 +76,7 @@ def write_aid(folder: Path, side: int = 32) -> None:
 
 
 def write_hsrs_sc(folder: Path, side: int = 32, count: int = 6) -> None:
-    """Folders of MATLAB files of 48 bands, one for each class."""
+    """Folders of TIFF images of 48 bands, one for each class; of the first in MATLAB files."""
     rng = np.random.default_rng(2)
     for name in ('building', 'city building', 'farmland', 'idle region', 'water'):
         (folder / 'HSRS-SC' / name).mkdir(parents=True)
@@ -81,4 +84,10 @@ def write_hsrs_sc(folder: Path, side: int = 32, count: int = 6) -> None:
         for number in range(count):
             image = spectrum * rng.uniform(0.5, 1.5, (4, 4, 1)).repeat(side // 4, axis=0).repeat(side // 4, axis=1)
             image = (image + rng.normal(0, 20, image.shape)).clip(1).astype(np.float32)
-            savemat(folder / 'HSRS-SC' / name / f'{number}.mat', {'data': image})
+            file = folder / 'HSRS-SC' / name / str(number)
+            if name == 'building':
+                savemat(file.with_suffix('.mat'), {'data': image})
+                continue
+            profile = {'count': 48, 'height': side, 'width': side, 'dtype': 'float32'}
+            with rasterio.open(file.with_suffix('.tif'), 'w', driver='GTiff', **profile) as tiff:
+                tiff.write(image.transpose(2, 0, 1))

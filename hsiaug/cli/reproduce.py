@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
+from ..settings import COUNT, check_value
 from .draw import require_device
 from .guard import require_writable
 
@@ -15,6 +16,7 @@ def reproduce(
     out: Path = Path('runs/reproduction'),
     table: int | None = None,
     scale: Literal['paper', 'small', 'demo'] = 'small',
+    seeds: int | None = None,
     classes: tuple[str, ...] = (),
     workers: int = 1,
     device: str = 'auto',
@@ -28,6 +30,7 @@ def reproduce(
         table: number of the only table that is wanted; all tables and figures if null.
         scale: paper, with the published settings, takes days on a GPU; small, minutes to hours, also on other data
             where the paper's are missing; demo, trainings of a few steps, to see that everything runs.
+        seeds: how many; those of the scale if null. More may be added to a run later.
         classes: names of classes that figures show; the paper's own if none are given.
         workers: processes at once.
         device: where to train; auto takes a GPU where there is one.
@@ -40,9 +43,11 @@ def reproduce(
     found = find_files(chosen, data, scale)
     print('\n'.join(said_of_files(chosen, found)), flush=True)
     device = require_device(device)
+    if seeds is not None:
+        check_value('reproduce', 'seeds', seeds, int, COUNT)
     require_writable(out)
     try:
-        done = run(Work(chosen, scale, found, out, device, workers, classes), table)
+        done = run(Work(chosen, scale, found, out, device, workers, classes, seeds), table)
     except KeyboardInterrupt:
         raise SystemExit(f'\ninterrupted; what is done is in {out}, the same command continues from there') from None
     page = write_page(done)

@@ -21,6 +21,7 @@ from ..progress import progress_bar
 from .checkpoint import found_checkpoint, restore, resumable, state_of, write_checkpoint
 from .divergence import CHECK_EVERY, require_finite
 from .interrupts import between_steps
+from .loss_log import LossLog
 from .run import Run, world
 from .schedules import Schedule, constant
 
@@ -67,6 +68,7 @@ class Training:
         self.losses: dict[str, Tensor] = {}
         """Of the last step; ``'discriminator'`` is the binary cross-entropy of one, where there is one."""
         self._looks_collapsed = 0
+        self._log: LossLog | None = None
 
     def update(self, rng: torch.Generator) -> None:
         """Take one step with all randomness from ``rng``, and leave its ``losses``."""
@@ -129,6 +131,8 @@ class Training:
             rng: on the device; it is seeded for this step.
         """
         self.update(rng.manual_seed(stream_of_step(self.seed, self.name, self.step)))
+        if self._log is not None:
+            self._log.add(self.losses)
         self.step += 1
         self.after_step()
 
@@ -154,6 +158,8 @@ class Training:
         rank, _ = world()
         self.before_steps()
         rng = torch.Generator(self.device)
+        if run.losses is not None and not self.alone and rank == 0:
+            self._log = LossLog(run.losses, self.name, self.steps, self.step)
         shown = run.progress and rank == 0
         with (
             between_steps() as request,
@@ -202,6 +208,8 @@ class Training:
         values = dict(zip(names, torch.stack([self.losses[name] for name in names]).tolist(), strict=True))
         diverged = f'{self.name} diverged' if self.alone else f'training diverged in stage {self.name!r}'
         modules, stage = self.modules if thorough else {}, None if self.alone else self.name
+        if self._log is not None:
+            self._log.write()
         require_finite(f'{diverged} by step {self.step}', values, modules, self.rate_setting, file, stage)
         self._looks_collapsed = self._looks_collapsed + 1 if values.get('discriminator', 1.0) < COLLAPSED else 0
         if self._looks_collapsed == PATIENCE:

@@ -11,18 +11,25 @@ import yaml  # type: ignore[import-untyped]
 from matplotlib.figure import Figure
 from scipy import stats
 
+from ..ablation import Study, run_study
+from ..ablation.results import RESULTS_FILE, read_results
+from ..engine.loss_log import read_losses
 from ..json_lines import append_line, read_lines
 from ..named_configs import find_config
 from ..records import read_json, short_digest, write_json
 from ..systems.base import Generator, TrainingData
 from ..systems.fit import fit_generator
 from ..systems.saved import CONFIG_FILE, TRAINING_FOLDER
+from ..systems.training import trainer_of
+from ..trainers.convergence import still_falls
 
 Scale = Literal['paper', 'small', 'demo']
 Values = Mapping[tuple[str, str], Sequence[float]]
 """Figures of our own, by row and column of a table: one of each seed."""
 
-RUN_FILE, SCORES_FILE = 'reproduction.json', 'scores.jsonl'
+RUN_FILE, SCORES_FILE, LOSSES_FILE = 'reproduction.json', 'scores.jsonl', 'losses.csv'
+ADVERSARIAL = ('critic', 'discriminator')
+"""Losses of opponents: a stage that has one does not say by its losses whether it has converged."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +66,7 @@ class Table:
         digits: after the decimal point.
         note: what a reader must know to compare both.
         otherwise: beginnings of columns that we measure otherwise than the paper, so that no difference is given.
+        configs: names of the configurations with its published settings.
     """
 
     number: int
@@ -69,6 +77,7 @@ class Table:
     digits: int = 2
     note: str = ''
     otherwise: tuple[str, ...] = ()
+    configs: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -121,7 +130,10 @@ class Work:
         device: where to train.
         workers: processes at once, where a study takes more than one.
         classes: that figures show; the paper's own if empty.
+        number: of seeds; that of the scale if None.
         kept: what several tables and figures share, by name.
+        falls: whether the loss of a training still fell at its end, None where no loss says it; by what was trained,
+            and for which seed.
     """
 
     paper: Paper
@@ -131,7 +143,9 @@ class Work:
     device: str = 'cpu'
     workers: int = 1
     classes: tuple[str, ...] = ()
+    number: int | None = None
     kept: dict[str, Any] = field(default_factory=dict, compare=False)
+    falls: dict[str, dict[str, bool | None]] = field(default_factory=dict, compare=False)
 
     @property
     def settings(self) -> Mapping[str, Any]:
@@ -141,7 +155,17 @@ class Work:
     @property
     def seeds(self) -> range:
         """Of split, initialisation and draws together."""
-        return range(self.settings['seeds'])
+        return range(self.number or self.settings['seeds'])
+
+    def note(self, trained: str, which: str, falls: bool | None) -> None:
+        """Say whether the loss of a training still fell at its end.
+
+        Args:
+            trained: what was, in words.
+            which: of these trainings, such as the seed.
+            falls: see :class:`Work`.
+        """
+        self.falls.setdefault(trained, {})[which] = falls
 
     def generator(self, name: str, kind: str, data: TrainingData, settings: Mapping[str, Any], seed: int) -> Generator:
         """A trained generator: the one that this run has kept, or a new one.
@@ -156,27 +180,60 @@ class Work:
         decides = [kind, dict(settings), seed, data.provenance.split if data.provenance else None, data.spec.bands]
         folder = self.folder / 'generators' / f'{name}-{seed}-{short_digest(decides)}'
         if (folder / CONFIG_FILE).is_file():
-            return Generator.from_pretrained(folder, self.device)
-        made = fit_generator(
-            kind, data, dict(settings), seed, self.device, progress=True, folder=folder / TRAINING_FOLDER
-        )
-        made.save_pretrained(folder)
+            made = Generator.from_pretrained(folder, self.device)
+        else:
+            place = folder / TRAINING_FOLDER
+            made = fit_generator(
+                kind, data, dict(settings), seed, self.device, progress=True, folder=place, losses=place / LOSSES_FILE
+            )
+            made.save_pretrained(folder)
+        curves = read_losses(folder / TRAINING_FOLDER / LOSSES_FILE)
+        opposed = {stage for stage, loss in curves if loss in ADVERSARIAL}
+        for (stage, loss), curve in curves.items():
+            if loss not in ADVERSARIAL:
+                self.note(f'{name}, {stage}: {loss}', folder.name, None if stage in opposed else still_falls(curve))
         return made
 
-    def scored(self, key: Sequence[Any], measure: Callable[[], dict[str, float]]) -> dict[str, float]:
+    def scored(
+        self, key: Sequence[Any], measure: Callable[[], dict[str, float]], trained: str = ''
+    ) -> dict[str, float]:
         """Scores that this run has kept, or new ones.
 
         Args:
             key: decides on them, beside paper and scale.
-            measure: gives them.
+            measure: gives them; ``still_falls`` among them, 0 or 1, says so of the network that was trained for it.
+            trained: name of that network.
         """
-        file, digest = self.folder / SCORES_FILE, short_digest([list(key), self.settings])
-        for row in read_lines(file, 'key', 'scores of a reproduction'):
-            if row['key'] == digest:
-                return dict(row['scores'])
-        scores = {name: float(value) for name, value in measure().items() if value == value}
-        append_line(file, {'key': digest, 'of': [str(part) for part in key], 'scores': scores})
+        file = self.folder / SCORES_FILE
+        digest = short_digest([list(key), {k: v for k, v in self.settings.items() if k != 'seeds'}])
+        scores = next((r['scores'] for r in read_lines(file, 'key', SCORES_FILE) if r['key'] == digest), None)
+        if scores is None:
+            scores = {name: float(value) for name, value in measure().items() if value == value}
+            append_line(file, {'key': digest, 'of': [str(part) for part in key], 'scores': scores})
+        scores = dict(scores)
+        if 'still_falls' in scores:
+            self.note(trained, digest, bool(scores.pop('still_falls')))
         return scores
+
+    def study(self, study: Study, name: str) -> tuple[Path, list[dict[str, Any]]]:
+        """A study in the folder of this run, finished, and its results; run once however often it is asked for.
+
+        Args:
+            study: the study.
+            name: of its folder.
+        """
+        folder = self.folder / 'studies' / name.replace(' ', '_')
+        if name not in self.kept:
+            run_study(study, folder, self.workers, device=self.device)
+            rows = [row for row in read_results(folder / RESULTS_FILE) if row['seed'] in study.seeds]
+            for row in rows:
+                self.note(f'{row["classifier"]}, {row["arm"]}, {row["scene"]}', row['cell'], row.get('still_falls'))
+            for arm in (arm for arm in study.arms if trainer_of(arm.generator)):
+                for setting, seed in study.groups():
+                    self.note(f'{arm.name}, {setting.scene}', f'{setting.budget}, {seed}', None)
+            self.kept[name] = folder, rows
+        found: tuple[Path, list[dict[str, Any]]] = self.kept[name]
+        return found
 
 
 class Against(NamedTuple):

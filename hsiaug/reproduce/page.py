@@ -12,7 +12,8 @@ import matplotlib
 from ..ablation.runner import environment
 from ..records import write_json
 from ..report.html import Picture, Section, Table, replace_file, template
-from .base import Against, Files, Paper, Reproduction, Scale
+from ..trainers.convergence import FALL
+from .base import Against, Files, Paper, Reproduction, Scale, Work
 
 PAGE_FILE, VALUES_FILE = 'index.html', 'tables.json'
 
@@ -50,7 +51,8 @@ def write_page(done: Reproduction) -> Path:
     for table, lines in done.tables:
         rows = [_cells(line, table.digits) for line in lines]
         header = ('', 'column', 'paper', 'ours', '95 % interval', 'ours − paper', 'seeds')
-        notes = [text for text in (table.note, done.left_out.get(f'Table {table.number}', '')) if text]
+        settings = f'Published settings: configs/{", ".join(table.configs)}.' if table.configs else ''
+        notes = [text for text in (table.note, settings, done.left_out.get(f'Table {table.number}', '')) if text]
         tables.append(Section(f'Table {table.number}: {table.title}', notes, [Table(header, rows)]))
     content = {
         'title': f'{paper.name} at scale {work.scale}: published figures and ours',
@@ -61,8 +63,8 @@ def write_page(done: Reproduction) -> Path:
             *(tuple(line.split(None, 1)) for line in said_of_files(paper, dict(work.found))),
         ],
         'overview': [],
-        'sections': [*tables, *drawn],
-        'training': json.dumps(dict(work.settings), default=str),
+        'sections': [*tables, *drawn, *_convergence(work)],
+        'training': json.dumps({**work.settings, 'seeds': len(work.seeds)}, default=str),
         'environment': environment(work.device),
         'command': shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
     }
@@ -74,6 +76,23 @@ def write_page(done: Reproduction) -> Path:
     return path
 
 
+def _convergence(work: Work) -> list[Section]:
+    if not work.falls:
+        return []
+    note = (
+        'A loss still falls where its mean over the last third of the steps is below that over the third before by '
+        f'more than {FALL:.0%} of what it began with. Losses of networks that train against each other do not say it.'
+    )
+    rows = []
+    for trained, found in work.falls.items():
+        known = [falls for falls in found.values() if falls is not None]
+        falling = '–' if not known else str(sum(known)) if any(known) else 'none'
+        rows.append((trained, str(len(found)), falling))
+    return [
+        Section('Whether trainings were long enough', [note], [Table(('what', 'trainings', 'still falling'), rows)])
+    ]
+
+
 def _warnings(done: Reproduction, scale: Scale) -> list[str]:
     found = [f'{name} is left out: {why}.' for name, why in done.left_out.items()]
     if scale == 'demo':
@@ -81,7 +100,11 @@ def _warnings(done: Reproduction, scale: Scale) -> list[str]:
             0, 'Scale demo: trainings of a few steps, which show that everything runs. No figure means anything.'
         )
     if scale == 'small':
-        found.insert(0, 'Scale small: shorter trainings and fewer seeds than published.')
+        found.insert(0, f'Scale small: shorter trainings than published, {len(done.work.seeds)} seeds.')
+    falling = sum(falls is True for one in done.work.falls.values() for falls in one.values())
+    if falling and scale != 'demo':
+        total = sum(falls is not None for one in done.work.falls.values() for falls in one.values())
+        found.append(f'Not converged: the loss of {falling} of {total} trainings still fell at their end; see below.')
     others = [files.name for files in done.work.paper.files if files.stands_in and files.name in done.work.found]
     if others:
         found.insert(

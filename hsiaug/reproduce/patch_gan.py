@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
 
-from ..ablation import Arm, Setting, Study, run_study
-from ..ablation.results import RESULTS_FILE, read_results
+from ..ablation import Arm, Setting, Study
 from ..ablation.runner import open_group
 from ..datasets.preview import preview_grid
 from ..records import as_record
@@ -24,38 +22,33 @@ SCENES = {'PaviaU': 'pavia_university', 'Indian Pines': 'indian_pines', 'Salinas
 NETWORKS = {'cnn2d': '2-D CNN', 'cnn3d': '3-D CNN'}
 
 
-def _run(work: Work, name: str) -> tuple[Study, Path]:
-    """The study of one scene, as the configuration has it but for what the scale makes shorter; and its folder."""
-    if name not in work.kept:
-        config, scale = published_config('patch_gan'), work.settings
-        splitter = LabelledPatchSplitter(**{**config['split']['settings'], **scale['split']})
-        arms = [as_record(Arm, arm, 'patch_gan') for arm in config['arms']]
-        networks: list[Any] = [TASKS['scene'].model(model) for model in config['models']]
-        study = Study(
-            title=f'Patch GAN, {name}',
-            scenes={name: scene_config(name, work.found[name][0], SCENES)},
-            settings=(Setting(name, 'patches', splitter),),
-            arms=tuple(
-                replace(arm, settings={**arm.settings, **scale['gan']}) if arm.generator == 'patch_gan' else arm
-                for arm in arms
-            ),
-            ratios=tuple(config['ratios']),
-            seeds=tuple(work.seeds),
-            classifiers=tuple(SceneClassifier(one.name, replace(one.config, **scale['networks'])) for one in networks),
-            quick=work.scale == 'demo',
-            fidelity_seeds=0,
-        )
-        folder = work.folder / 'studies' / name.replace(' ', '_')
-        work.kept[name] = study, run_study(study, folder, work.workers, device=work.device)
-    found: tuple[Study, Path] = work.kept[name]
-    return found
+def _study(work: Work, name: str) -> Study:
+    """The study of one scene, as the configuration has it but for what the scale makes shorter."""
+    config, scale = published_config('patch_gan'), work.settings
+    splitter = LabelledPatchSplitter(**{**config['split']['settings'], **scale['split']})
+    arms = [as_record(Arm, arm, 'patch_gan') for arm in config['arms']]
+    networks: list[Any] = [TASKS['scene'].model(model) for model in config['models']]
+    return Study(
+        title=f'Patch GAN, {name}',
+        scenes={name: scene_config(name, work.found[name][0], SCENES)},
+        settings=(Setting(name, 'patches', splitter),),
+        arms=tuple(
+            replace(arm, settings={**arm.settings, **scale['gan']}) if arm.generator == 'patch_gan' else arm
+            for arm in arms
+        ),
+        ratios=tuple(config['ratios']),
+        seeds=tuple(work.seeds),
+        classifiers=tuple(SceneClassifier(one.name, replace(one.config, **scale['networks'])) for one in networks),
+        quick=work.scale == 'demo',
+        fidelity_seeds=0,
+    )
 
 
 def gain_table(work: Work) -> Values:
     """Overall accuracies in percent."""
     values: dict[tuple[str, str], list[float]] = defaultdict(list)
     for name in work.found:
-        for row in read_results(_run(work, name)[1] / RESULTS_FILE):
+        for row in work.study(_study(work, name), name)[1]:
             arm = 'real only' if row['arm'] == 'real' else row['arm']
             values[arm, f'{name}, {NETWORKS[row["classifier"]]}'].append(100 * row['test']['oa'])
     return values
@@ -64,7 +57,8 @@ def gain_table(work: Work) -> Values:
 def draw_patches(work: Work) -> Iterator[tuple[str, Figure]]:
     """A real and a synthetic patch of each class, by each GAN of the first seed."""
     for name in work.found:
-        study, folder = _run(work, name)
+        study = _study(work, name)
+        folder, _ = work.study(study, name)
         group = open_group(study, study.settings[0], study.seeds[0], folder, work.device)
         rows = [int((group.data.y == k).nonzero()[0]) for k in range(group.data.spec.num_classes)]
         real = {'image': group.data.x[rows], 'label': group.data.y[rows]}
@@ -78,7 +72,7 @@ def draw_patches(work: Work) -> Iterator[tuple[str, Figure]]:
 _DEMO = {'steps': 2, 'batch_size': 4}
 _SETTINGS: dict[Scale, dict[str, Any]] = {
     'paper': {'seeds': 10, 'gan': {}, 'networks': {}, 'split': {}},
-    'small': {'seeds': 5, 'gan': {'iterations': 1000, 'critic_steps': 1}, 'networks': {'steps': 150}, 'split': {}},
+    'small': {'seeds': 2, 'gan': {'iterations': 1000, 'critic_steps': 1}, 'networks': {'steps': 150}, 'split': {}},
     'demo': {
         'seeds': 2, 'gan': {'iterations': 2, 'critic_steps': 1, 'batch_size': 4}, 'networks': _DEMO,
         'split': {'per_class': 6, 'val_per_class': 3, 'min_patches': 3},
@@ -93,6 +87,7 @@ PATCH_GAN = Paper(
     tables=(
         Table(
             1, 'Overall accuracy of CNNs with one synthetic patch for each real one (%)', (), {}, gain_table,
+            configs=('patch_gan',),
             note='The text has no table and names no data: these are the public scenes that it may have in mind.',
         ),
     ),

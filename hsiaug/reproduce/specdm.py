@@ -6,102 +6,29 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
-import rasterio
-import torch
 from matplotlib.figure import Figure
 from torch import Tensor
-from torch.utils.data import Subset
-from torchgeo.datasets import OSCD, NonGeoDataset
 
-from ..datasets import MixedDataset, PairFolder, adapt
+from ..datasets import MixedDataset
 from ..datasets.batches import fetch
 from ..report.evaluation import FIGURES
-from ..samples import Sample
 from ..systems import TrainingData
 from ..systems.from_datasets import data_of
 from ..tasks import Evaluation, Task, task_of
 from ..tasks.base import Downstream, finite, on_cpu
-from .base import Drawing, Files, MissingDataError, Paper, Scale, Table, Values, Work, published_config
+from ..trainers import loss_still_falls
+from .base import Drawing, MissingDataError, Paper, Scale, Table, Values, Work, published_config
+from .specdm_data import FILES, Which, part_of, present
 
-Which = Literal['SS', 'CD']
-PAIRS, DATES, STANDS_IN = 'SegMunich', 'OSCD', 'bark beetles'
-CLASSES = (
-    'background', 'arable land', 'permanent crops', 'pastures', 'forests', 'surface water', 'shrub', 'open spaces',
-    'wetlands', 'mine dump', 'artificial vegetation', 'urban fabric', 'buildings',
-)  # fmt: skip
-BANDS = ('B02', 'B03', 'B04', 'B08', 'B05', 'B06', 'B07', 'B8A', 'B11', 'B12')
-"""Four of 10 m and six of 20 m; the text's "B1, B2, B3 and B4" of 10 m can only be these four."""
-CONFIG: dict[Which, str] = {'SS': 'specdm_table5', 'CD': 'specdm_change_table5'}
+CONFIGS: dict[Which, tuple[str, ...]] = {
+    'SS': ('specdm_table5', 'specdm_table4'),
+    'CD': ('specdm_change_table5', 'specdm_change_table4'),
+}
+"""The first has split, networks and ratios too."""
 LDM, OURS, WITHOUT = 'single stream', 'two-stream', 'two-stream, no SAD'
-RATIOS = (1, 2, 5)
-
-
-class _BarkBeetles(NonGeoDataset):
-    """Pairs of dates of several sizes with masks of damage, or the later of both with them; every fourth tests."""
-
-    classes = ('undamaged', 'damaged')
-
-    def __init__(self, file: Any, which: Which, split: str) -> None:
-        with np.load(file, allow_pickle=False) as stored:
-            shapes, starts = stored['shape'], stored['offset']
-            self.parts = [stored[key] for key in (('t1', 't2') if which == 'CD' else ('t2',))]
-            self.damage, self.scale = stored['damage'], float(stored['scale'])
-        rows = [row for row in range(len(shapes)) if (row % 4 == 3) == (split == 'test')]
-        self.places = [(slice(*starts[row : row + 2]), tuple(shapes[row])) for row in rows]
-
-    def __len__(self) -> int:
-        return len(self.places)
-
-    def __getitem__(self, index: int) -> Sample:
-        place, shape = self.places[index]
-        dates = [
-            torch.from_numpy(part[place].reshape(*shape, -1).astype(np.float32) * self.scale).movedim(-1, 0)
-            for part in self.parts
-        ]
-        mask = torch.from_numpy(self.damage[place].reshape(shape).astype(np.int64))
-        if len(dates) == 1:
-            return {'image': dates[0], 'mask': mask}
-        return {'image1': dates[0], 'image2': dates[1], 'mask': mask}
-
-
-def _values(masks: Path) -> list[int]:
-    """Those of all masks in a folder."""
-    found: set[int] = set()
-    for file in masks.glob('*.tif'):
-        with rasterio.open(file) as mask:
-            found.update(np.unique(mask.read(1)).tolist())
-    return sorted(found)
-
-
-def _folder(work: Work, split: str) -> PairFolder | Subset[Sample]:
-    """SegMunich: parts by ``train.txt`` and ``val.txt`` beside its folders; else every fifth pair tests."""
-    images, masks = work.found[PAIRS]
-    root, values = images.parent, _values(masks)
-    usual = values == list(range(len(CLASSES)))
-    classes = CLASSES if usual else tuple(f'class {value}' for value in values)
-    settings: dict[str, Any] = {'classes': classes, 'label_map': {value: k for k, value in enumerate(values)}}
-    if (root / 'train.txt').is_file() and (root / 'val.txt').is_file():
-        return PairFolder(root, split='val' if split == 'test' else split, **settings)
-    found = PairFolder(root, **settings)
-    return Subset(found, [row for row in range(len(found)) if (row % 5 == 4) == (split == 'test')])
-
-
-def _dataset(work: Work, which: Which, split: str) -> Any:
-    size = work.settings['size']
-    if STANDS_IN in work.found:
-        return adapt(_BarkBeetles(work.found[STANDS_IN][0], which, split), size=size, ignore_index=255)
-    name = PAIRS if which == 'SS' else DATES
-    if name not in work.found:
-        raise MissingDataError(f'it is of {name}, which is missing')
-    if which == 'SS':
-        return adapt(_folder(work, split))
-    cities = OSCD(str(work.found[DATES][0].parent), split=split, bands=BANDS)
-    cities.files.sort(key=lambda files: str(files['region']))  # a glob has no order
-    return adapt(cities, size=size, classes=('unchanged', 'changed'), ignore_index=255)
 
 
 @dataclass(frozen=True)
@@ -121,8 +48,8 @@ class _Data:
 
     def arm(self, work: Work, which: Which, name: str) -> Any:
         """A trained generator."""
-        arms = {arm['name']: arm['settings'] for arm in published_config(CONFIG[which])['arms']}
-        settings = arms[name] if name in arms else {**arms[OURS], 'sad_weight': 0.0}
+        arms = [arm for config in CONFIGS[which] for arm in published_config(config)['arms']]
+        settings = next(arm['settings'] for arm in arms if arm['name'] == name)
         file = f'{which}-{name}'.replace(', ', '-').replace(' ', '-')
         settings = {**settings, **work.settings['diffusion']}
         return work.generator(file, 'two_stream_diffusion', self.learnt, settings, self.seed)
@@ -135,8 +62,8 @@ def _held(dataset: Any, rows: np.ndarray) -> Any:
 
 def _data(work: Work, which: Which, seed: int) -> _Data:
     if f'{which}-{seed}' not in work.kept:
-        train, test = (_dataset(work, which, split) for split in ('train', 'test'))
-        most = min(len(train), published_config(CONFIG[which])['split']['settings']['max_train'])
+        train, test = (part_of(work, which, split) for split in ('train', 'test'))
+        most = min(len(train), published_config(CONFIGS[which][0])['split']['settings']['max_train'])
         tested = np.arange(min(len(test), work.settings['max_test']))
         task, drawn = task_of(train.spec), np.random.default_rng(seed).permutation(len(train))[:most]
         real, test = _held(train, drawn), _held(test, tested)
@@ -211,7 +138,7 @@ def angle_table(work: Work) -> Values:
 
 def _networks(work: Work, which: Which, task: Task) -> list[Downstream]:
     """Of the configuration, the first being that of Tables 5 and 6, but for what the scale makes smaller."""
-    config = published_config(CONFIG[which])
+    config = published_config(CONFIGS[which][0])
     listed = config['segmenters' if which == 'SS' else 'detectors']
     smaller = work.settings['networks'].get(which, {})
     listed = [{**one, 'config': {**one['config'], **smaller}} for one in listed]
@@ -232,16 +159,19 @@ def _gain(work: Work, which: Which, network: int, arm: str, ratio: int, seed: in
         trained = data.task.train(model, learnt, seed, work.device)
         image, target = data.test.image, data.test.mask
         scores = data.task.score(data.task.predict(trained, image), target, spec)
-        return {'mIoU': scores['miou'], 'F1': scores['mf1' if which == 'CD' else 'f1']}
+        f1 = scores['mf1' if which == 'CD' else 'f1']
+        return {'mIoU': scores['miou'], 'F1': f1, 'still_falls': bool(loss_still_falls(trained))}
 
     where = sorted(map(str, work.found.values()))
-    return work.scored(['gain', which, network, arm if ratio else '', ratio, only, seed, where], measure)
+    key = ['gain', which, network, arm if ratio else '', ratio, only, seed, where]
+    named = f'{which}, network {network + 1}, {arm or "real"}, ratio {ratio}{", synthetic only" if only else ""}'
+    return work.scored(key, measure, named)
 
 
 def _gains(work: Work, rows: Mapping[str, tuple[str, int]]) -> Values:
     """Of the first network, a row for each arm and ratio."""
     values: dict[tuple[str, str], list[float]] = defaultdict(list)
-    for which in _present(work):
+    for which in present(work):
         for row, (arm, ratio) in rows.items():
             for seed in work.seeds:
                 for metric, score in _gain(work, which, 0, arm, ratio, seed).items():
@@ -249,16 +179,11 @@ def _gains(work: Work, rows: Mapping[str, tuple[str, int]]) -> Values:
     return values
 
 
-def _present(work: Work) -> list[Which]:
-    names: dict[Which, str] = {'SS': PAIRS, 'CD': DATES}
-    return [which for which, name in names.items() if name in work.found or STANDS_IN in work.found]
-
-
 def downstream_table(work: Work) -> Values:
     """Table 3: real, synthetic and both, for every network."""
     values: dict[tuple[str, str], list[float]] = defaultdict(list)
     rows = {'real': (0, False), 'synthetic': (5, True), 'real + synthetic': (5, False)}
-    for which in _present(work):
+    for which in present(work):
         networks = _networks(work, which, _data(work, which, work.seeds[0]).task)
         for (number, network), (row, (ratio, only)) in ((n, r) for n in enumerate(networks) for r in rows.items()):
             for seed in work.seeds:
@@ -274,7 +199,8 @@ def rivals_table(work: Work) -> Values:
 
 def sizes_table(work: Work) -> Values:
     """Table 6."""
-    return _gains(work, {'Baseline': ('', 0), **{f'{ratio} ×': (OURS, ratio) for ratio in RATIOS}})
+    ratios = [round(ratio) for ratio in published_config(CONFIGS['SS'][0])['ratios']]
+    return _gains(work, {'Baseline': ('', 0), **{f'{ratio} ×': (OURS, ratio) for ratio in ratios}})
 
 
 # --- figures ----------------------------------------------------------------------------------------------------------
@@ -304,20 +230,20 @@ _TINY = {
     'diffusion_iterations': 2, 'vae_batch_size': 2, 'batch_size': 4,
 }  # fmt: skip
 _SMALL = {
-    **_TINY, 'vae_channels': 16, 'unet_channels': [32, 64], 'sampling_steps': 20, 'vae_iterations': 600,
-    'diffusion_iterations': 3000, 'vae_batch_size': 8, 'batch_size': 32, 'vae_lr': 0.002, 'diffusion_lr': 0.002,
-    'ema_decay': 0.995, 'lr_decay': True,
+    **_TINY, 'vae_channels': 16, 'unet_channels': [16, 32], 'sampling_steps': 20, 'vae_iterations': 250,
+    'diffusion_iterations': 300, 'vae_batch_size': 4, 'batch_size': 16, 'vae_lr': 0.002, 'diffusion_lr': 0.002,
+    'ema_decay': 0.99, 'lr_decay': True,
 }  # fmt: skip
 _SEGFORMER = {
-    'encoder': 'mit_tiny', 'mapping': False, 'encoder_weights': None, 'upsampling': 2, 'channels': 32, 'steps': 400,
+    'encoder': 'mit_tiny', 'mapping': False, 'encoder_weights': None, 'upsampling': 2, 'channels': 32, 'steps': 120,
     'learning_rate': 0.003,
 }  # fmt: skip
-_CHANGEFORMER = {'encoder': 'mit_tiny', 'channels': 32, 'steps': 400, 'learning_rate': 0.003}
+_CHANGEFORMER = {'encoder': 'mit_tiny', 'channels': 32, 'steps': 120, 'learning_rate': 0.003}
 _SHORT = {'channels': 8, 'steps': 2, 'batch_size': 4}
 _SETTINGS: dict[Scale, dict[str, Any]] = {
     'paper': {'seeds': 5, 'size': 128, 'max_test': 6000, 'diffusion': {}, 'networks': {}},
     'small': {
-        'seeds': 5, 'size': 32, 'max_test': 1000, 'diffusion': _SMALL,
+        'seeds': 2, 'size': 32, 'max_test': 1000, 'diffusion': _SMALL,
         'networks': {'SS': _SEGFORMER, 'CD': _CHANGEFORMER},
     },
     'demo': {
@@ -325,6 +251,7 @@ _SETTINGS: dict[Scale, dict[str, Any]] = {
         'networks': {'SS': {**_SEGFORMER, **_SHORT}, 'CD': {**_CHANGEFORMER, **_SHORT}},
     },
 }  # fmt: skip
+_STUDIES = tuple(names[0] for names in CONFIGS.values())
 _FOUR = ('SS mIoU', 'SS F1', 'CD mIoU', 'CD F1')
 _BASELINE = (0.3574, 0.4852, 0.5460, 0.6274)
 _NOTHING: tuple[float | None, ...] = (None,) * 2
@@ -337,23 +264,18 @@ _F1 = 'F1 of change detection is the mean over both classes here; which one the 
 SPECDM = Paper(
     name='specdm',
     citation='SpecDM: Hyperspectral Dataset Synthesis with Pixel-level Semantic Annotations, 2025',
-    files=(
-        Files(PAIRS, ('img', 'label'), 'https://github.com/danfenghong/IEEE_TPAMI_SpectralGPT'),
-        Files(
-            DATES, ('Onera*Images*', 'Onera*Train Labels*', 'Onera*Test Labels*'),
-            'https://rcdaudt.github.io/oscd, zip files as they are, or unpacked',
-        ),
-        Files(STANDS_IN, ('s2_barkbeetle.npz',), 'Sentinel-2 pairs of dates with damage by bark beetles', True),
-    ),
+    files=FILES,
     tables=(
         Table(
             1, 'Quality of image-mask pairs', ('FID (Image)', 'FID (Mask)', 'mSAD'),
             {'LDM-SS': (70.44, 50.01, 0.13), 'Ours-SS': (5.19, 10.79, 0.03)}, pairs_table, note=_FEATURES,
+            configs=('specdm', 'specdm_table5'),
             otherwise=('FID',),
         ),
         Table(
             2, 'Quality of pairs of dates', ('FID (Image1)', 'FID (Image2)', 'FID (Mask)'),
             {'LDM-CD': (40.21, 45.99, 11.90), 'Ours-CD': (10.15, 10.74, 0.05)}, dates_table, note=_FEATURES,
+            configs=('specdm_change', 'specdm_change_table5'),
             otherwise=('FID',),
         ),
         Table(
@@ -364,7 +286,8 @@ SPECDM = Paper(
                                 'SiamCRNN-R101')
                 for row in ('real', 'synthetic', 'real + synthetic')
             },
-            downstream_table, digits=4, note=f'The numbers of this table are lost in the text at hand. {_F1}',
+            downstream_table, digits=4, configs=_STUDIES,
+            note=f'The numbers of this table are lost in the text at hand. {_F1}',
         ),
         Table(
             4, 'With and without the spectral angle in the loss',
@@ -375,7 +298,7 @@ SPECDM = Paper(
                 'Ours-CD w/o SAD loss': (0.051, 0.179, 0.020, 31.30, 32.49, 0.26),
                 'Ours-CD': (0.034, 0.086, 0.014, 10.15, 10.74, 0.05),
             },
-            angle_table, digits=3,
+            angle_table, digits=3, configs=('specdm_table4', 'specdm_change_table4'),
             note='Reconstruction of test samples; RMSE is in the unit of the files. '
             f'Of masks we have the share of pixels that are kept, no cross entropy. {_FEATURES}',
             otherwise=('FID',),
@@ -386,7 +309,7 @@ SPECDM = Paper(
                 'Baseline': _BASELINE, 'LDM': (0.3499, 0.4803, 0.5341, 0.5975),
                 'Ours': (0.3772, 0.5092, 0.5733, 0.6617),
             },
-            rivals_table, digits=4, note=_F1,
+            rivals_table, digits=4, configs=_STUDIES, note=_F1,
         ),
         Table(
             6, 'Networks with more and more synthetic data', _FOUR,
@@ -394,7 +317,7 @@ SPECDM = Paper(
                 'Baseline': _BASELINE, 'first ratio (lost)': (0.3664, 0.4942, 0.5666, 0.6546),
                 'second ratio (lost)': (0.3757, 0.5086, 0.5694, 0.6561), '5 ×': (0.3772, 0.5092, 0.5733, 0.6617),
             },
-            sizes_table, digits=4,
+            sizes_table, digits=4, configs=_STUDIES,
             note=f'Two of three ratios are lost in the text at hand; the last is that of Table 5. {_F1}',
         ),
     ),

@@ -22,6 +22,7 @@ from ..scenes.config import SceneConfig
 from ..systems import TrainingData
 from ..systems.from_datasets import data_of
 from ..tasks import task_of
+from ..trainers import loss_still_falls
 from ..trainers.patch_encoder import train_patch_encoder
 from .base import Drawing, Files, MissingDataError, Paper, Scale, Table, Values, Work, published_config
 
@@ -29,24 +30,36 @@ KINDS = {'UBF+VDVAE': 'vdvae', 'UBF+StyleGAN3': 'stylegan3', 'UBF+DDPM': 'ddpm'}
 """Rows of Table 1 and the configurations of that name."""
 CUBE, RGB, LABELLED = 'Chikusei', 'AID', 'HSRS-SC'
 SMALL_CUBE, SMALL_RGB = 'Samson', 'RSSCN7'
-ENDMEMBERS = (15, 8, 5, 3)
 CLUSTERS = 5  # of spectra, which the network that judges images learns to tell apart
-HSRS_NM = tuple(np.linspace(380, 1050, 48).tolist())  # nominal centres of CASI's 48 bands
+HSRS_NM = (382.5, 1055.5)
+"""First and last centre of its 48 bands, which are even within 0.5 nm (doi 10.11834/jig.200835, Table 3)."""
 CLASSES = 4  # of five in the text, without "idle region"
-TOTALS = {'Our UBF, 4k': 4000 / 761 - 1, 'Our UBF, 8k': 8000 / 761 - 1}
-"""Synthetic images for each real one: the text's totals, less the 761 real ones that are among them."""
+SIZES = ('4k', '8k')
+"""Totals in the text, for each ratio of the configuration."""
 
 
-def _config(work: Work, name: str, endmembers: int | None = None) -> dict[str, Any]:
-    """Of a generator, as published but for what the scale makes shorter."""
-    settings, scale = dict(published_config(f'unmixing_fusion_{name}')['settings']), work.settings
-    settings['unmixing'] = {**settings['unmixing'], **scale['unmixing']}
-    if endmembers is not None:
-        settings['unmixing']['endmembers'] = endmembers
-    kind = settings['abundances']['kind']
+def _endmembers() -> dict[str, dict[str, int]]:
+    """Rows of Table 2: numbers of endmembers and training steps."""
+    found: dict[str, dict[str, int]] = published_config('unmixing_fusion_table2')['rows']
+    return found
+
+
+def _config(work: Work, name: str, row: str | None = None) -> dict[str, Any]:
+    """Of a generator, or of a row of Table 2, as published but for what the scale makes shorter."""
+    settings = dict(published_config(f'unmixing_fusion_{name}')['settings'])
+    if row is not None:
+        changed = _endmembers()[row]
+        settings['unmixing'] = {**settings['unmixing'], 'endmembers': changed['endmembers']}
+        settings['abundances'] = {**settings['abundances'], 'iterations': changed['iterations']}
+    return _shorter(work, settings)
+
+
+def _shorter(work: Work, settings: Mapping[str, Any]) -> dict[str, Any]:
+    scale, kind = work.settings, settings['abundances']['kind']
+    abundances = settings['abundances']
     if kind in scale['abundances']:
-        settings['abundances'] = {'kind': kind, **scale['abundances'][kind]}
-    return settings
+        abundances = {'kind': kind, **scale['abundances'][kind]}
+    return {**settings, 'unmixing': {**settings['unmixing'], **scale['unmixing']}, 'abundances': abundances}
 
 
 def _images(work: Work, seed: int) -> tuple[TrainingData, PatchDataset]:
@@ -65,9 +78,9 @@ def _images(work: Work, seed: int) -> tuple[TrainingData, PatchDataset]:
     return found
 
 
-def _generator(work: Work, name: str, seed: int, endmembers: int | None = None) -> Any:
+def _generator(work: Work, name: str, seed: int, row: str | None = None) -> Any:
     """Learnt from the cube and the RGB images that are there."""
-    settings = {**_config(work, name, endmembers), 'rgb_factor': work.settings['rgb_factor']}
+    settings = {**_config(work, name, row), **work.settings['rgb']}
     if folder := work.found.get(RGB, work.found.get(SMALL_RGB)):
         settings['rgb'] = str(folder[0])
     elif work.scale == 'paper':
@@ -90,12 +103,12 @@ def _encoder(work: Work, seed: int) -> Any:
     return work.kept[f'encoder-{seed}']
 
 
-def _scores(work: Work, name: str, seed: int, endmembers: int | None = None) -> Mapping[str, float]:
+def _scores(work: Work, name: str, seed: int, row: str | None = None) -> Mapping[str, float]:
     """Of synthetic images beside training ones, and of test images unmixed and mixed again."""
     data, test = _images(work, seed)
 
     def measure() -> dict[str, float]:
-        generator, encoder = _generator(work, name, seed, endmembers), _encoder(work, seed)
+        generator, encoder = _generator(work, name, seed, row), _encoder(work, seed)
         rows = torch.randperm(len(data.x), generator=torch.Generator().manual_seed(seed))[: work.settings['compared']]
         fake = generator.sample(len(rows), seed=seed)['image']
         real, made = (encoder(x.to(work.device)).cpu() for x in (data.x[rows], fake))
@@ -111,7 +124,7 @@ def _scores(work: Work, name: str, seed: int, endmembers: int | None = None) -> 
         }  # fmt: skip
 
     where = sorted(map(str, work.found.values()))
-    return work.scored(['images', name, endmembers, data.provenance and data.provenance.split, seed, where], measure)
+    return work.scored(['images', name, row, data.provenance and data.provenance.split, seed, where], measure)
 
 
 def generators_table(work: Work) -> Values:
@@ -128,12 +141,12 @@ def generators_table(work: Work) -> Values:
 def endmembers_table(work: Work) -> Values:
     """Table 2, but for the cube itself."""
     values: dict[tuple[str, str], list[float]] = defaultdict(list)
-    for number in ENDMEMBERS:
+    for row in _endmembers():
         for seed in work.seeds:
-            scores = _scores(work, 'ddpm', seed, number)
+            scores = _scores(work, 'ddpm', seed, row)
             for column in ('RMSE', 'PSNR', 'SSIM', 'SAD', 'FID', 'Recall', 'Precision', 'Params (M)'):
                 if column in scores:
-                    values[f'Abundance({number})', column].append(scores[column])
+                    values[row, column].append(scores[column])
     return values
 
 
@@ -148,7 +161,9 @@ def _scenes(work: Work, seed: int) -> tuple[SceneDataset, SceneDataset]:
         root = work.found[LABELLED][0]
         classes = [folder.name for folder in sorted(root.iterdir()) if folder.is_dir()]
         classes = [name for name in classes if 'idle' not in name.lower()][:CLASSES]
-        every = SceneDataset.from_dataset(adapt(SceneFolder(root, classes, wavelengths=HSRS_NM, layout='hwc')))
+        bands = SceneFolder(root, classes, layout='hwc').spec.bands
+        centres = np.linspace(*HSRS_NM, bands).tolist()  # of 48; other files are taken to span the same range
+        every = SceneDataset.from_dataset(adapt(SceneFolder(root, classes, wavelengths=centres, layout='hwc')))
         rng, parts = np.random.default_rng(seed), ([], [])  # type: ignore[var-annotated]
         for label in range(len(classes)):
             rows = rng.permutation(np.flatnonzero((every.label == label).numpy()))
@@ -161,34 +176,42 @@ def _scenes(work: Work, seed: int) -> tuple[SceneDataset, SceneDataset]:
     return found
 
 
-def _accuracy(work: Work, network: str, model: Mapping[str, Any], row: str, seed: int) -> float:
+def _accuracy(work: Work, model: Mapping[str, Any], arm: Mapping[str, Any] | None, ratio: float, seed: int) -> float:
+    """In percent, of a network that learnt from real images, and from those of an arm if there is one."""
+    name = model['name']
+
     def measure() -> dict[str, float]:
         train, test = _scenes(work, seed)
         task = task_of(train.spec)
         learnt: Any = train
-        if row != '×':
-            ratio = TOTALS[row.replace('Affine Trans.', 'Our UBF')]
-            source: Any
-            if 'UBF' in row:
-                settings = {**_config(work, 'stylegan3'), 'conditional': True}
-                source = work.generator('scenes', 'unmixing_fusion', data_of(train), settings, seed)
-            else:
-                source = work.generator('affine', 'patch_augment', data_of(train), {'kind': 'affine'}, seed)
-            learnt = MixedDataset(train, source, ratio=ratio, seed=seed, labels='uniform')
-        trained = task.train(task.model({'name': network, 'config': dict(model)}), learnt, seed, work.device)
-        return {'oa': task.score(task.predict(trained, test.image), test.label, train.spec)['oa']}
+        if arm is not None:
+            settings = arm['settings']
+            if arm['generator'] == 'unmixing_fusion':
+                settings = _shorter(work, settings)
+            source: Any = work.generator(arm['name'], arm['generator'], data_of(train), settings, seed)
+            learnt = MixedDataset(train, source, ratio=ratio, seed=seed, labels=arm['labels'])
+        changed = {**model, 'config': {**model['config'], **work.settings['classifiers']}}
+        trained = task.train(task.model(changed), learnt, seed, work.device)
+        found = task.score(task.predict(trained, test.image), test.label, train.spec)
+        return {'oa': found['oa'], 'still_falls': bool(loss_still_falls(trained))}
 
-    return 100 * work.scored(['scenes', network, row, seed, str(work.found[LABELLED])], measure)['oa']
+    row = 'real' if arm is None else f'{arm["name"]}, ratio {ratio:g}'
+    return 100 * work.scored(['scenes', name, row, seed, str(work.found[LABELLED])], measure, f'{name}, {row}')['oa']
 
 
 def classifiers_table(work: Work) -> Values:
     """Table 3."""
+    _scenes(work, work.seeds[0])
+    config = published_config('unmixing_fusion_table3')
+    sizes = dict(zip(config['ratios'], SIZES, strict=True))
+    rows: dict[str, tuple[Mapping[str, Any] | None, float]] = {'×': (None, 0.0)}
+    for arm in config['arms']:
+        rows |= {f'{arm["name"]}, {sizes[ratio]}': (arm, ratio) for ratio in arm.get('ratios', config['ratios'])}
     values: dict[tuple[str, str], list[float]] = defaultdict(list)
-    for network, model in work.settings['classifiers'].items():
-        for row in ('×', 'Affine Trans., 4k', *TOTALS):
+    for model in config['models']:
+        for row, (arm, ratio) in rows.items():
             for seed in work.seeds:
-                _scenes(work, seed)
-                values[row, network].append(_accuracy(work, network, model, row, seed))
+                values[row, model['name']].append(_accuracy(work, model, arm, ratio, seed))
     return values
 
 
@@ -239,27 +262,23 @@ def _short(iterations: int, width: int, channels: list[int], sampling_steps: int
     }  # fmt: skip
 
 
-def _classifiers(**changes: Any) -> dict[str, dict[str, Any]]:
-    models = {'AlexNet': 'alexnet', 'VGG-16': 'vgg16', 'ResNet-18': 'resnet18'}
-    return {name: {'model': model, **changes} for name, model in models.items()}
-
-
 _SETTINGS: dict[Scale, dict[str, Any]] = {
     'paper': {
-        'seeds': 3, 'split': {}, 'unmixing': {}, 'abundances': {}, 'rgb_factor': 1, 'compared': 5000,
-        'encoder_steps': 2000, 'classifiers': _classifiers(steps=20_000),
+        'seeds': 3, 'split': {}, 'unmixing': {}, 'abundances': {}, 'rgb': {}, 'compared': 5000,
+        'encoder_steps': 2000, 'classifiers': {},
     },
     'small': {
-        'seeds': 5, 'split': {'size': 16, 'stride': 4, 'block': 24, 'test_fraction': 0.3},
-        'unmixing': {'widths': [16, 32, 64, 48, 24], 'steps': 800, 'batch_size': 16, 'learning_rate': 0.001},
-        'abundances': _short(1500, 16, [16, 32], 20), 'rgb_factor': 4, 'compared': 300, 'encoder_steps': 300,
-        'classifiers': _classifiers(steps=200, narrow=8),
+        'seeds': 2, 'split': {'size': 16, 'stride': 4, 'block': 24, 'test_fraction': 0.3},
+        'unmixing': {'widths': [16, 32, 64, 48, 24], 'steps': 300, 'batch_size': 8, 'learning_rate': 0.001},
+        'abundances': _short(300, 16, [16, 32], 20), 'rgb': {'rgb_factor': 4, 'rgb_stride': 32}, 'compared': 300,
+        'encoder_steps': 300,
+        'classifiers': {'steps': 200, 'narrow': 8},
     },
     'demo': {
         'seeds': 1, 'split': {'size': 16, 'stride': 8, 'block': 16, 'test_fraction': 0.3},
         'unmixing': {'widths': [4, 8, 8, 8, 4], 'steps': 2, 'batch_size': 4},
-        'abundances': _short(1, 8, [8, 16], 2), 'rgb_factor': 1, 'compared': 16, 'encoder_steps': 2,
-        'classifiers': _classifiers(steps=1, narrow=16, batch_size=4, upsampling=2),
+        'abundances': _short(1, 8, [8, 16], 2), 'rgb': {}, 'compared': 16, 'encoder_steps': 2,
+        'classifiers': {'steps': 1, 'narrow': 16, 'batch_size': 4, 'upsampling': 2},
     },
 }  # fmt: skip
 _OTHERWISE = ('FID', 'Recall', 'Precision')
@@ -275,7 +294,8 @@ UNMIXING_FUSION = Paper(
     files=(
         Files(CUBE, ('HyperspecVNIR_Chikusei_20140729.mat',), 'https://naotoyokoya.com/Download.html'),
         Files(RGB, ('AID',), 'https://captain-whu.github.io/AID'),
-        Files(LABELLED, ('HSRS-SC',), 'its authors; a folder of MATLAB files for each class'),
+        Files(LABELLED, ('HSRS-SC',), 'https://doi.org/10.11834/jig.200835; a folder for each class, of images of 48 '
+              'bands in TIFF or MATLAB files'),
         Files(SMALL_CUBE, ('samson.npz',), 'the unmixing benchmark of that name', True),
         Files(SMALL_RGB, ('rsscn7',), 'RGB scenes, a folder for each class', True),
     ),
@@ -287,6 +307,7 @@ UNMIXING_FUSION = Paper(
                 'UBF+DDPM': (8.23, 0.509, 0.484, 99.7),
             },
             generators_table, digits=3, note=_FEATURES, otherwise=_OTHERWISE,
+            configs=tuple(f'unmixing_fusion_{name}' for name in KINDS.values()),
         ),
         Table(
             2, 'Numbers of endmembers, with DDPM',
@@ -298,7 +319,8 @@ UNMIXING_FUSION = Paper(
                 'Abundance(5)': (0.034, 34.26, 0.931, 5.47, 8.23, 0.50, 0.48, 99.76),
                 'Abundance(3)': (0.041, 30.95, 0.927, 9.04, 8.77, 0.50, 0.41, 99.75),
             },
-            endmembers_table, digits=3, note=f'SAD in degrees; RMSE in units of the brightest pixel. {_FEATURES}',
+            endmembers_table, digits=3, configs=('unmixing_fusion_ddpm', 'unmixing_fusion_table2'),
+            note=f'SAD in degrees; RMSE in units of the brightest pixel. {_FEATURES}',
             otherwise=_OTHERWISE,
         ),
         Table(
@@ -307,7 +329,7 @@ UNMIXING_FUSION = Paper(
                 '×': (89.51, 87.30, 37.14), 'Affine Trans., 4k': (91.11, 88.84, 41.75),
                 'Our UBF, 4k': (92.70, 93.97, 44.33), 'Our UBF, 8k': (94.29, 94.60, 45.76),
             },
-            classifiers_table,
+            classifiers_table, configs=('unmixing_fusion_table3',),
             note='The text does not say which of its generators it takes, nor how it trains classifiers: here the one '
             'like StyleGAN3, given the class.',
         ),

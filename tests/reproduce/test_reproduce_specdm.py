@@ -10,6 +10,9 @@ from public_layouts import write_segmunich
 from real_pairs import write_oscd
 
 from hsiaug.cli import main
+from hsiaug.reproduce import Work, find_files
+from hsiaug.reproduce.specdm import SPECDM
+from hsiaug.reproduce.specdm_data import CLASSES, classes_of, part_of
 
 
 def lines_of(out: Path, table: int) -> dict[tuple[str, str], dict[str, float | None]]:
@@ -17,10 +20,30 @@ def lines_of(out: Path, table: int) -> dict[tuple[str, str], dict[str, float | N
     return {(line['row'], line['column']): line for line in found}
 
 
+def test_segmunich_is_read_as_it_is_downloaded(tmp_path: Path) -> None:
+    write_segmunich(tmp_path / 'TUM_128' / 'train', 6)
+    write_segmunich(tmp_path / 'TUM_128' / 'val', 2)
+    work = Work(SPECDM, 'demo', find_files(SPECDM, tmp_path, 'demo'), tmp_path / 'run')
+    train, test = part_of(work, 'SS', 'train'), part_of(work, 'SS', 'test')
+    assert (len(train), len(test)) == (6, 2)
+    assert train.spec.classes == ('arable land', 'surface water', 'buildings')  # codes 21, 5 and 12
+
+
+def test_values_of_masks_are_codes_or_classes() -> None:
+    codes = [0, 21, 22, 23, 31, 5, 32, 33, 41, 13, 14, 11, 12]
+    for values in (sorted(codes), list(range(13))):
+        classes, label_map = classes_of(values)
+        assert tuple(classes) == CLASSES
+        order = codes if values == sorted(codes) else values
+        assert [label_map[value] for value in order] == list(range(13))
+    assert classes_of([0, 77, 31]) == (['background', 'forests', 'class 77'], {0: 0, 31: 1, 77: 2})
+
+
 @pytest.mark.slow
 def test_all_tables_and_figures_of_both_data_sets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     data, out = tmp_path / 'data', tmp_path / 'run'
-    write_segmunich(data / 'TUM_128')
+    write_segmunich(data / 'TUM_128' / 'train')
+    write_segmunich(data / 'TUM_128' / 'val', 3)
     write_oscd(data / 'oscd', {'abudhabi': (64, 96), 'beirut': (64, 32)})
     write_oscd(data / 'oscd', {'dubai': (64, 64)}, 'test')
     arguments = ['reproduce', 'specdm', '--data', str(data), '--out', str(out), '--scale', 'demo', '--device', 'cpu']

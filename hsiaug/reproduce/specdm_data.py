@@ -1,0 +1,117 @@
+"""Data of SpecDM: SegMunich and OSCD as they are downloaded, and what stands in for both."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import numpy as np
+import rasterio
+import torch
+from torch.utils.data import Subset
+from torchgeo.datasets import OSCD, NonGeoDataset
+
+from ..datasets import PairFolder, adapt
+from ..samples import Sample
+from .base import Files, MissingDataError, Work
+
+Which = Literal['SS', 'CD']
+PAIRS, DATES, STANDS_IN = 'SegMunich', 'OSCD', 'bark beetles'
+CLASSES = (
+    'background', 'arable land', 'permanent crops', 'pastures', 'forests', 'surface water', 'shrub', 'open spaces',
+    'wetlands', 'mine dump', 'artificial vegetation', 'urban fabric', 'buildings',
+)  # fmt: skip
+CODES = {13: 9, 14: 10, 21: 1, 22: 2, 23: 3, 31: 4, 32: 6, 33: 7, 41: 8}
+"""Class of those values of SegMunich's masks that are no class, as in the code of SpectralGPT, whose data they are."""
+BANDS = ('B02', 'B03', 'B04', 'B08', 'B05', 'B06', 'B07', 'B8A', 'B11', 'B12')
+"""Four of 10 m and six of 20 m; the text's "B1, B2, B3 and B4" of 10 m can only be these four."""
+FILES = (
+    Files(PAIRS, ('img', 'label'), 'https://github.com/danfenghong/IEEE_TPAMI_SpectralGPT'),
+    Files(
+        DATES, ('Onera*Images*', 'Onera*Train Labels*', 'Onera*Test Labels*'),
+        'https://rcdaudt.github.io/oscd, zip files as they are, or unpacked',
+    ),
+    Files(STANDS_IN, ('s2_barkbeetle.npz',), 'Sentinel-2 pairs of dates with damage by bark beetles', True),
+)  # fmt: skip
+
+
+class _BarkBeetles(NonGeoDataset):
+    """Pairs of dates of several sizes with masks of damage, or the later of both with them; every fourth tests."""
+
+    classes = ('undamaged', 'damaged')
+
+    def __init__(self, file: Any, which: Which, split: str) -> None:
+        with np.load(file, allow_pickle=False) as stored:
+            shapes, starts = stored['shape'], stored['offset']
+            self.parts = [stored[key] for key in (('t1', 't2') if which == 'CD' else ('t2',))]
+            self.damage, self.scale = stored['damage'], float(stored['scale'])
+        rows = [row for row in range(len(shapes)) if (row % 4 == 3) == (split == 'test')]
+        self.places = [(slice(*starts[row : row + 2]), tuple(shapes[row])) for row in rows]
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    def __getitem__(self, index: int) -> Sample:
+        place, shape = self.places[index]
+        dates = [
+            torch.from_numpy(part[place].reshape(*shape, -1).astype(np.float32) * self.scale).movedim(-1, 0)
+            for part in self.parts
+        ]
+        mask = torch.from_numpy(self.damage[place].reshape(shape).astype(np.int64))
+        if len(dates) == 1:
+            return {'image': dates[0], 'mask': mask}
+        return {'image1': dates[0], 'image2': dates[1], 'mask': mask}
+
+
+def classes_of(values: list[int]) -> tuple[list[str], dict[int, int]]:
+    """Names of the classes that masks hold, in their order, and the class of each value.
+
+    Args:
+        values: of the masks: SegMunich's own codes, or classes from 0 to 12; others get classes of their own behind.
+    """
+    known = {value: CODES.get(value, value) for value in values if value in CODES or 0 <= value < len(CLASSES)}
+    names = {value: CLASSES[known[value]] if value in known else f'class {value}' for value in values}
+    classes = list(
+        dict.fromkeys(names[value] for value in sorted(values, key=lambda v: known.get(v, len(CLASSES) + v)))
+    )
+    return classes, {value: classes.index(names[value]) for value in values}
+
+
+def segmunich(work: Work, split: str) -> PairFolder | Subset[Sample]:
+    """A part of SegMunich: folders ``train`` and ``val``, or lists of these names; else every fifth pair tests."""
+    images, masks = work.found[PAIRS]
+    root, part = images.parent, 'val' if split == 'test' else split
+    if root.name in ('train', 'val'):
+        root = root.parent
+    values: set[int] = set()
+    for file in sorted(root.rglob(f'{masks.name}/*.tif')):
+        with rasterio.open(file) as mask:
+            values.update(np.unique(mask.read(1)).tolist())
+    classes, label_map = classes_of(sorted(values))
+    own = all((root / name).is_dir() or (root / f'{name}.txt').is_file() for name in ('train', 'val'))
+    found = PairFolder(root, classes, split=part if own else None, label_map=label_map)
+    return found if own else Subset(found, [n for n in range(len(found)) if (n % 5 == 4) == (split == 'test')])
+
+
+def part_of(work: Work, which: Which, split: str) -> Any:
+    """Samples that train, or test.
+
+    Raises:
+        MissingDataError: if the data set is not there.
+    """
+    size = work.settings['size']
+    if STANDS_IN in work.found:
+        return adapt(_BarkBeetles(work.found[STANDS_IN][0], which, split), size=size, ignore_index=255)
+    name = PAIRS if which == 'SS' else DATES
+    if name not in work.found:
+        raise MissingDataError(f'it is of {name}, which is missing')
+    if which == 'SS':
+        return adapt(segmunich(work, split))
+    cities = OSCD(str(work.found[DATES][0].parent), split=split, bands=BANDS)
+    cities.files.sort(key=lambda files: str(files['region']))  # a glob has no order
+    return adapt(cities, size=size, classes=('unchanged', 'changed'), ignore_index=255)
+
+
+def present(work: Work) -> list[Which]:
+    """Of which kinds of samples there are data."""
+    names: dict[Which, str] = {'SS': PAIRS, 'CD': DATES}
+    return [which for which, name in names.items() if name in work.found or STANDS_IN in work.found]
