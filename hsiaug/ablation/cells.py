@@ -121,7 +121,7 @@ class Group:
     def _trial(self, candidate: Downstream, metric: str) -> Trial:
         """Validation score of a setting with real data only."""
         try:
-            model = self.task.train(candidate, self.real, self.seed + _TUNING_SEED, self.device)
+            model = self.task.train(candidate, self.real, self.seed + _TUNING_SEED, self.device, self.val)
         except DivergedError:
             return Trial(math.nan)
         return Trial(float(self._scores(model, 'val')[metric]), loss_still_falls(model))
@@ -166,7 +166,7 @@ class Group:
         if cell.arm is not None:
             downstream = cell.arm.adapt(downstream)
             dataset, synthetic = self._mixed(cell.arm, cell.ratio, downstream)
-        model = self.task.train(downstream, dataset, self.seed, self.device)
+        model = self.task.train(downstream, dataset, self.seed, self.device, self.val)
         falls = loss_still_falls(model, 0.0 if cell.arm is None else cell.arm.synthetic_first)
         val, test = self._scores(model, 'val'), self._scores(model, 'test')
         for part, scores in (('validation', val), ('test', test)):

@@ -291,8 +291,12 @@ def _ways(arm: Arm) -> list[Any]:
 
 
 def _decisive(classifier: dict[str, Any]) -> dict[str, Any]:
-    """Fields of a downstream model, without the widths to choose from where there are none."""
-    return {name: value for name, value in classifier.items() if name != 'widths' or value}
+    """Fields of a downstream model, without those that older plans do not have where they say nothing."""
+    found = {name: value for name, value in classifier.items() if name != 'widths' or value}
+    config = found.get('config')
+    if isinstance(config, dict) and not config.get('keep_best'):
+        found['config'] = {name: value for name, value in config.items() if name != 'keep_best'}
+    return found
 
 
 def splitter_identity(setting: Setting) -> dict[str, Any]:

@@ -188,7 +188,7 @@ class Task(ABC):
         return f'samples of kind {self.kind!r} are for the models {list(self.models)}, or one of settings of your own;'
 
     @abstractmethod
-    def train(self, model: Any, dataset: Any, seed: int = 0, device: str = 'cpu') -> Any:
+    def train(self, model: Any, dataset: Any, seed: int = 0, device: str = 'cpu', val: Any = None) -> Any:
         """Train a downstream model on real or mixed samples.
 
         Args:
@@ -196,6 +196,7 @@ class Task(ABC):
             dataset: of this kind.
             seed: of everything random.
             device: where to train.
+            val: samples to validate on, for networks of images that keep the weights which score best.
         """
 
     @abstractmethod

@@ -50,9 +50,9 @@ class DatePairs(MaskedImages):
     fidelity_samples = 200  # both dates cost twice as much, and no more are compared than there are real ones
     keeps_predictions = True
 
-    def train(self, model: Detector, dataset: Any, seed: int = 0, device: str = 'cpu') -> Any:
+    def train(self, model: Detector, dataset: Any, seed: int = 0, device: str = 'cpu', val: Any = None) -> Any:
         """A change-detection network."""
-        return train_change_detector(dataset, model.config, seed, device)
+        return train_change_detector(dataset, model.config, seed, device, val)
 
     def predict(self, model: Any, image: Tensor) -> Tensor:
         """Change masks (n, 1, H, W)."""

@@ -45,9 +45,9 @@ class LabelledImages(Task):
         for name in ('cnn2d', 'cnn3d', 'alexnet', 'vgg16', 'resnet18')
     }
 
-    def train(self, model: SceneClassifier, dataset: Any, seed: int = 0, device: str = 'cpu') -> Any:
+    def train(self, model: SceneClassifier, dataset: Any, seed: int = 0, device: str = 'cpu', val: Any = None) -> Any:
         """A classifier of images."""
-        return train_scene_classifier(dataset, model.config, seed, device)
+        return train_scene_classifier(dataset, model.config, seed, device, val)
 
     def predict(self, model: Any, image: Tensor) -> Tensor:
         """Labels (n,)."""

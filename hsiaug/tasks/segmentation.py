@@ -87,9 +87,9 @@ class Patches(MaskedImages):
     }
     fidelity_samples = 400
 
-    def train(self, model: Segmenter, dataset: Any, seed: int = 0, device: str = 'cpu') -> Any:
+    def train(self, model: Segmenter, dataset: Any, seed: int = 0, device: str = 'cpu', val: Any = None) -> Any:
         """A segmentation network."""
-        return train_segmenter(dataset, model.config, seed, device)
+        return train_segmenter(dataset, model.config, seed, device, val)
 
     def predict(self, model: Any, image: Tensor) -> Tensor:
         """Masks (n, H, W)."""

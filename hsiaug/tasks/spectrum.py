@@ -94,7 +94,7 @@ class Spectra(Task):
     downstream, config = Classifier, ClassifierConfig
     models: ClassVar[Mapping[str, Downstream]] = {'nn1d': Classifier(), 'linear_svm': Classifier('linear_svm')}
 
-    def train(self, model: Classifier, dataset: Any, seed: int = 0, device: str = 'cpu') -> Any:
+    def train(self, model: Classifier, dataset: Any, seed: int = 0, device: str = 'cpu', val: Any = None) -> Any:
         """NN-1D, or a linear SVM on bands that real spectra standardise."""
         if model.name == 'nn1d':
             return train_nn1d(dataset, model.config, seed, device)

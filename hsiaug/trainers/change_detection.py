@@ -16,7 +16,7 @@ from ..models.changeformer import ChangeFormerV3, ChangeFormerV6
 from ..models.siam_crnn import SiamCRNN
 from ..models.siamese import AnySides
 from ..samples import Sample
-from ..settings import POSITIVE, SHARE, Range, check_settings
+from ..settings import NOT_NEGATIVE, POSITIVE, SHARE, Range, check_settings
 from .augmentation import augmentation
 from .pixelwise import ImageTraining, Standardised, optimise, require_spec, require_weighable
 from .segmentation import predict_masks
@@ -63,7 +63,7 @@ class ChangeDetectorConfig(ImageTraining):
     def __post_init__(self) -> None:
         # Batch normalisation at the coarsest scale sees one value per pair and channel.
         fewest = Range(1 if self.model == 'changeformer-v3' else 2)
-        check_settings(self, batch_size=fewest, learning_rate=POSITIVE, warmup=SHARE)
+        check_settings(self, keep_best=NOT_NEGATIVE, batch_size=fewest, learning_rate=POSITIVE, warmup=SHARE)
         if self.model in _TORCHGEO and self.channels is not None:
             raise ValueError(f'ChangeDetectorConfig: the width of {self.model!r} is fixed, found {self.channels}')
 
@@ -116,7 +116,11 @@ class PairAugmentation(nn.Module):
 
 @plain_torch()
 def train_change_detector(
-    dataset: Dataset[Sample], config: ChangeDetectorConfig, seed: int = 0, device: str | torch.device = 'cpu'
+    dataset: Dataset[Sample],
+    config: ChangeDetectorConfig,
+    seed: int = 0,
+    device: str | torch.device = 'cpu',
+    val: Dataset[Sample] | None = None,
 ) -> ChangeDetector:
     """Train a change-detection network on pairs of dates.
 
@@ -129,6 +133,7 @@ def train_change_detector(
         seed: of the initialisation, the order of the samples, and augmentation; torch's global generators are left as
             they were.
         device: where to train.
+        val: validation samples, for ``keep_best``.
 
     Returns:
         the network, in evaluation mode, on ``device``.
@@ -147,7 +152,7 @@ def train_change_detector(
             return training_loss(detector.model, image, mask, spec.ignore_index, classes, samples, config.lovasz)
 
         augment = PairAugmentation(augmentation(config.augment, spec.size or (1, 1)), config.swap_dates)
-        optimise(detector, dataset, config, seed, device, augment, loss_of)
+        optimise(detector, dataset, config, seed, device, augment, loss_of, val=val)
     return detector
 
 

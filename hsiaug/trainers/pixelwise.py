@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -16,10 +18,13 @@ from ..datasets.batches import fetch
 from ..engine import Run, Stream
 from ..engine.schedules import Polynomial
 from ..engine.stream import HELD_BYTES, Batch, bytes_of
+from ..metrics.change import change_scores
+from ..metrics.segmentation import segmentation_scores
 from ..models.auxiliary_bn import synthetic_rows
 from ..models.nn1d import SpectralScaler
 from ..samples import Sample, SampleSpec
 from .augmentation import Augmentation
+from .classifier import predict
 from .supervised import Supervised, supervision
 
 ImageKind = Literal['segmentation', 'change', 'scene']
@@ -44,6 +49,8 @@ class ImageTraining:
         augment: ``'none'``; ``'flips'`` and turns; ``'classic'``: flips, crops, noise; ``'cutmix'``: flips and CutMix.
             Images, both dates and masks always move alike.
         bfloat16: mixed precision, worth its while on a GPU.
+        keep_best: steps between two looks at validation samples, after which the weights that score best on them (mIoU,
+            F1 of change, accuracy) are kept; 0 keeps those of the last step.
     """
 
     upsampling: int = 1
@@ -55,6 +62,7 @@ class ImageTraining:
     class_weights: Literal['none', 'sqrt_inverse'] = 'none'
     augment: Augmentation = 'none'
     bfloat16: bool = False
+    keep_best: int = 0
 
 
 class Standardised(nn.Module):
@@ -88,6 +96,7 @@ def optimise(
     augment: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] | None,
     loss_of: Callable[[Tensor, Tensor, Tensor | None, Tensor | None], Tensor],
     synthetic_weight: float = 1.0,
+    val: Dataset[Sample] | None = None,
 ) -> None:
     """Train a network for a fixed number of steps on batches of a dataset, and leave it in evaluation mode.
 
@@ -100,9 +109,10 @@ def optimise(
         augment: of standardised images and their targets: masks, labels, or ``label_prob`` where samples have it.
         loss_of: loss of standardised images, targets, class weights (K,) and sample weights (n,).
         synthetic_weight: loss weight of synthetic samples, in addition to the weights that samples carry.
+        val: validation samples, for ``keep_best``.
 
     Raises:
-        ValueError: for samples that cannot be trained on.
+        ValueError: for samples that cannot be trained on, or ``keep_best`` without validation samples.
         FloatingPointError: if training diverges.
     """
     spec = network.spec
@@ -125,10 +135,33 @@ def optimise(
         with rows, torch.autocast(device.type, torch.bfloat16, enabled=config.bfloat16):
             return loss_of(image, target, class_weights, batch.get('weight'))
 
+    score = None
+    if config.keep_best:
+        if val is None or len(val) == 0:  # type: ignore[arg-type]
+            raise ValueError(
+                f'{_TRAINERS[spec.kind]}: keep_best={config.keep_best} keeps the weights that validate best, and there '
+                'are no validation samples; give val, or keep_best=0'
+            )
+        score = partial(validation_score, network, fetch(val, np.arange(len(val))), spec)  # type: ignore[arg-type]
     stream, schedule = Stream(dataset, spec, seed, device, keep), Polynomial(config.warmup)
     size, steps, rate = config.batch_size, config.steps, 'learning_rate'
-    Supervised(config.model, network, optimiser, stream, size, steps, schedule, loss_of_batch, rate).run(Run())
+    training = Supervised(
+        config.model, network, optimiser, stream, size, steps, schedule, loss_of_batch, rate, score, config.keep_best
+    )
+    training.run(Run())
     network.eval()
+
+
+def validation_score(network: nn.Module, batch: dict[str, Any], spec: SampleSpec) -> float:
+    """mIoU, F1 of change or accuracy of a network in evaluation mode on samples in the contract."""
+    target = batch[spec.target_key]
+    predicted = predict(network, batch['image'], 64).reshape(target.shape)
+    if spec.kind == 'scene':
+        return float((predicted == target).float().mean())
+    if spec.kind == 'change':
+        f1 = change_scores(predicted, target, spec.ignore_index).f1
+        return 0.0 if math.isnan(f1) else f1
+    return segmentation_scores(predicted, target, spec.num_classes, spec.ignore_index).miou
 
 
 def require_spec(dataset: Any, kind: ImageKind) -> SampleSpec:

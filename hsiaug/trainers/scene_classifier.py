@@ -13,7 +13,7 @@ from torch.utils.data import Dataset
 from ..functional.plain import plain_torch
 from ..models.scene_classifiers import SceneModel, scene_classifier
 from ..samples import Sample
-from ..settings import POSITIVE, SHARE, Range, check_settings
+from ..settings import NOT_NEGATIVE, POSITIVE, SHARE, Range, check_settings
 from .augmentation import Flips
 from .classifier import predict
 from .pixelwise import ImageTraining, Standardised, optimise, require_spec
@@ -43,7 +43,9 @@ class SceneClassifierConfig(ImageTraining):
     augment: Literal['none', 'flips'] = field(default='none', kw_only=True)
 
     def __post_init__(self) -> None:
-        check_settings(self, batch_size=Range(2), learning_rate=POSITIVE, warmup=SHARE, dropout=SHARE)
+        check_settings(
+            self, keep_best=NOT_NEGATIVE, batch_size=Range(2), learning_rate=POSITIVE, warmup=SHARE, dropout=SHARE
+        )
 
     def build(self, bands: int, num_classes: int, size: tuple[int, int]) -> nn.Module:
         """The untrained network."""
@@ -64,7 +66,11 @@ class FlippedScenes(nn.Module):
 
 @plain_torch()
 def train_scene_classifier(
-    dataset: Dataset[Sample], config: SceneClassifierConfig, seed: int = 0, device: str | torch.device = 'cpu'
+    dataset: Dataset[Sample],
+    config: SceneClassifierConfig,
+    seed: int = 0,
+    device: str | torch.device = 'cpu',
+    val: Dataset[Sample] | None = None,
 ) -> Standardised:
     """Train a classifier of images.
 
@@ -78,6 +84,7 @@ def train_scene_classifier(
         seed: of the initialisation, the order of the samples, dropout and augmentation; torch's global generators are
             left as they were.
         device: where to train.
+        val: validation samples, for ``keep_best``.
 
     Returns:
         the network from images in the dataset's unit to logits (n, K), in evaluation mode, on ``device``.
@@ -95,7 +102,7 @@ def train_scene_classifier(
             return scene_loss(network.model(image), target, classes, samples)
 
         augment = FlippedScenes() if config.augment == 'flips' else None
-        optimise(network, dataset, config, seed, device, augment, loss_of)
+        optimise(network, dataset, config, seed, device, augment, loss_of, val=val)
     return network
 
 

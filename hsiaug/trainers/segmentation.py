@@ -15,7 +15,7 @@ from ..models.auxiliary_bn import add_auxiliary_bn, drop_auxiliary_bn
 from ..models.pfsegnet import PFSegNet
 from ..models.segformer import SegFormer
 from ..samples import Sample
-from ..settings import POSITIVE, SHARE, Range, check_settings
+from ..settings import NOT_NEGATIVE, POSITIVE, SHARE, Range, check_settings
 from .augmentation import augmentation
 from .classifier import predict
 from .pixelwise import ImageTraining, Standardised, optimise, require_spec, require_weighable
@@ -56,7 +56,7 @@ class SegmenterConfig(ImageTraining):
     def __post_init__(self) -> None:
         # Batch normalisation of PFSegNet's pyramid pooling sees one value per patch and channel.
         fewest = Range(2 if self.model == 'pfsegnet' else 1)
-        check_settings(self, batch_size=fewest, learning_rate=POSITIVE, warmup=SHARE)
+        check_settings(self, keep_best=NOT_NEGATIVE, batch_size=fewest, learning_rate=POSITIVE, warmup=SHARE)
 
     def build(self, bands: int, num_classes: int) -> nn.Module:
         """The untrained network."""
@@ -82,7 +82,11 @@ class Segmenter(Standardised):
 
 @plain_torch()
 def train_segmenter(
-    dataset: Dataset[Sample], config: SegmenterConfig, seed: int = 0, device: str | torch.device = 'cpu'
+    dataset: Dataset[Sample],
+    config: SegmenterConfig,
+    seed: int = 0,
+    device: str | torch.device = 'cpu',
+    val: Dataset[Sample] | None = None,
 ) -> Segmenter:
     """Train a segmentation network on patches.
 
@@ -95,6 +99,7 @@ def train_segmenter(
         seed: of the initialisation, the order of the samples, and augmentation; torch's global generators are left as
             they were.
         device: where to train.
+        val: validation samples, for ``keep_best``.
 
     Returns:
         the network, in evaluation mode, on ``device``.
@@ -118,7 +123,7 @@ def train_segmenter(
             return loss
 
         augment = augmentation(config.augment, spec.size or (1, 1))
-        optimise(segmenter, dataset, config, seed, device, augment, loss_of, config.synthetic_weight)
+        optimise(segmenter, dataset, config, seed, device, augment, loss_of, config.synthetic_weight, val)
     return drop_auxiliary_bn(segmenter)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,6 +29,9 @@ class Supervised(Training):
         schedule: of the learning rate.
         loss_of: mean loss of a batch.
         rate_setting: name of the learning rate among the settings.
+        score: of the network on validation data; the weights with the highest are kept, later ones of equals. None
+            keeps the last.
+        every: steps between two scores; the last step has one too.
     """
 
     alone = True
@@ -35,11 +39,15 @@ class Supervised(Training):
     def __init__(
         self, name: str, network: nn.Module, optimiser: torch.optim.Optimizer, batches: _Batches, batch_size: int,
         steps: int, schedule: Schedule, loss_of: Callable[[Batch], Tensor], rate_setting: str,
+        score: Callable[[], float] | None = None, every: int = 1,
     ) -> None:  # fmt: skip
         modules = {'network': network.train(), 'random': _GlobalGenerators()}
+        if score is not None:
+            modules['best'] = _Best(network)
         device = next(network.parameters()).device
         super().__init__(name, modules, {'optimiser': optimiser}, steps, 0, device, schedule)
         self.batches, self.batch_size, self.loss_of = batches, batch_size, loss_of
+        self.score, self.every = score, every
         self.rate_setting = f'{rate_setting} ({self.rates["optimiser"][0]:g})'
         self.history: list[Tensor] = []
         """Loss of each step that this process has taken."""
@@ -51,6 +59,17 @@ class Supervised(Training):
         self.losses = {'loss': loss.detach()}
         self.history.append(self.losses['loss'])
 
+    def after_step(self) -> None:
+        """Keep the weights if none before have validated better."""
+        if self.score is not None and (self.step % self.every == 0 or self.step == self.steps):
+            network, best = self.modules['network'], self.modules['best']
+            network.eval()
+            score = self.score()
+            network.train()
+            if score >= float(best.score):  # type: ignore[arg-type]
+                best.module.load_state_dict(network.state_dict())  # type: ignore[union-attr]
+                best.score.fill_(score)  # type: ignore[operator, union-attr]
+
     def run(self, run: Run, file: Path | None = None, identity: Mapping[str, Any] | None = None) -> None:
         """Take the steps that are left, and leave their losses with the network.
 
@@ -58,6 +77,8 @@ class Supervised(Training):
         """
         super().run(run, file, identity)
         network: Any = self.modules['network']
+        if self.score is not None:
+            network.load_state_dict(self.modules['best'].module.state_dict())  # type: ignore[union-attr]
         network.loss_history = torch.stack(self.history).tolist() if len(self.history) == self.steps else None
 
     def load(self, file: Path) -> None:
@@ -69,6 +90,17 @@ class Supervised(Training):
 class _Batches(Protocol):
     def take(self, count: int) -> Batch: ...
     def seek(self, taken: int) -> None: ...
+
+
+class _Best(nn.Module):
+    """The weights that have validated best, and their score, in the form that checkpoints keep."""
+
+    score: Tensor
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.module = copy.deepcopy(network).requires_grad_(False)
+        self.register_buffer('score', torch.tensor(-1.0, dtype=torch.float64))
 
 
 class _GlobalGenerators(nn.Module):

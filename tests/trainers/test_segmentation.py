@@ -249,3 +249,31 @@ def test_mistakes_are_named() -> None:
         train_segmenter(data, config)
     with pytest.raises(FloatingPointError, match='segformer diverged'):
         train_segmenter(Blocks(4), SegmenterConfig(**SMALL, steps=4, learning_rate=1e30))
+
+
+def test_the_weights_that_validate_best_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    scores = iter([0.2, 0.6, 0.6, 0.3])
+    looks: list[dict[str, Tensor]] = []
+
+    def score(network: Segmenter, *_: Any) -> float:
+        assert not network.training
+        looks.append({key: value.clone() for key, value in network.state_dict().items()})
+        return next(scores)
+
+    plain = train_segmenter(Blocks(10), SegmenterConfig(**SMALL, steps=7))
+    monkeypatch.setattr(pixelwise, 'validation_score', score)
+    found = train_segmenter(Blocks(10), SegmenterConfig(**SMALL, steps=7, keep_best=2), val=Blocks(2))
+    assert len(looks) == 4  # after 2, 4, 6 and, the last, 7 steps
+    assert all(torch.equal(value, looks[2][key]) for key, value in found.state_dict().items())  # later ones of equals
+    assert all(torch.equal(value, looks[3][key]) for key, value in plain.state_dict().items())
+    with pytest.raises(ValueError, match=r'keep_best=2 .* give val'):
+        train_segmenter(Blocks(10), SegmenterConfig(**SMALL, steps=7, keep_best=2))
+
+
+def test_validation_scores_what_was_predicted() -> None:
+    val = Blocks(6, seed=1)
+    batch = {'image': val.image, 'mask': val.mask}
+    model = train_segmenter(Blocks(16), SegmenterConfig(**SMALL, steps=30))
+    agreeing = {**batch, 'mask': predict_masks(model, val.image)}
+    assert pixelwise.validation_score(model, agreeing, val.spec) == pytest.approx(1)
+    assert pixelwise.validation_score(model, batch, val.spec) < 1
