@@ -198,6 +198,3 @@ def as_text(value: Any) -> str:
         half = (value['high'] - value['low']) / 2
         return f'{value["mean"]:.3g} ± {half:.2g}' if half > 0 else f'{value["mean"]:.4g}'
     return f'{value:.4g}' if isinstance(value, float) else str(value)
-
-
-__all__ = ['Experiment', 'as_text', 'markdown_table', 'means', 'measure_each']

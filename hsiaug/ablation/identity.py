@@ -36,9 +36,6 @@ def require_same_study(study: Study, folder: Path, results: int) -> None:
         study: that is about to be run.
         folder: with a plan and results.
         results: that it holds, for messages.
-
-    Raises:
-        ValueError: naming the fields that differ, or the plan if it is none.
     """
     file = folder / PLAN_FILE
     if not file.is_file():
@@ -64,9 +61,6 @@ def refuse_differences(there: Any, here: Any, folder: Path, results: int, what: 
         folder: with results.
         results: that it holds, for messages.
         what: is run, for messages.
-
-    Raises:
-        ValueError: naming the fields that differ.
     """
     _refuse(list(differences(there, here)), folder, results, what, 'options')
 

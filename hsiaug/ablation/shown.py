@@ -21,36 +21,22 @@ from .runner import file_name, open_group
 
 @dataclass(frozen=True)
 class ShownSamples:
-    """Samples of an arm next to real ones.
+    """Samples of an arm next to real ones."""
 
-    Args:
-        file: name of the picture.
-        spec: what they are.
-        real: real images and targets.
-        fake: synthetic ones.
-    """
-
-    file: str
-    spec: SampleSpec
-    real: Pair
-    fake: Pair
+    file: str  # name of the picture
+    spec: SampleSpec  # what they are
+    real: Pair  # real images and targets
+    fake: Pair  # synthetic ones
 
 
 @dataclass(frozen=True)
 class ShownPredictions:
-    """What a downstream model predicts on the test part.
+    """What a downstream model predicts on the test part."""
 
-    Args:
-        file: name of the picture.
-        test: the test part.
-        predicted: targets by what the model learned from.
-        tile_rows: height of a tile in a scene of stacked tiles.
-    """
-
-    file: str
+    file: str  # name of the picture
     test: Any
-    predicted: dict[str, Tensor]
-    tile_rows: int | None
+    predicted: dict[str, Tensor]  # targets by what the model learned from
+    tile_rows: int | None  # height of a tile in a scene of stacked tiles
 
 
 def shown_samples(study: Study, run: Path, device: str = 'cpu', count: int = 8) -> Iterator[ShownSamples]:

@@ -75,9 +75,6 @@ def found_checkpoint(file: Path, identity: Mapping[str, Any] | None = None) -> d
     Args:
         file: of the checkpoint.
         identity: that it must have, if given.
-
-    Raises:
-        ValueError: if the file is truncated, holds something else, or is of another training.
     """
     try:
         with safe_open(file, 'pt') as opened:
@@ -97,12 +94,5 @@ def found_checkpoint(file: Path, identity: Mapping[str, Any] | None = None) -> d
 
 
 def resumable(file: Path | None, identity: Mapping[str, Any]) -> dict[str, str] | None:
-    """What :func:`found_checkpoint` tells of this training's checkpoint; None where there is none yet.
-
-    Raises:
-        ValueError: if there is one that this training cannot resume from.
-    """
+    """What :func:`found_checkpoint` tells of this training's checkpoint; None where there is none yet."""
     return found_checkpoint(file, identity) if file is not None and file.exists() else None
-
-
-__all__ = ['found_checkpoint', 'restore', 'resumable', 'state_of', 'write_checkpoint']

@@ -157,12 +157,6 @@ def require_finite_samples(samples: Tensor, what: str = 'images', within: str = 
         samples: to learn from.
         what: they are, for the message.
         within: what to leave out.
-
-    Raises:
-        ValueError: saying how many do.
     """
     if bad := int((~samples.isfinite().flatten(1).all(dim=1)).sum()):
         raise ValueError(f'{bad} of {len(samples)} {what} hold NaN or infinite values; leave these {within} out')
-
-
-__all__ = ['Held', 'Read', 'Samples', 'require_finite_samples']

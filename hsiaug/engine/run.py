@@ -71,6 +71,3 @@ def world() -> tuple[int, int]:
     if not distributed.is_initialized():
         return 0, 1
     return distributed.get_rank(), distributed.get_world_size()
-
-
-__all__ = ['Run', 'world']

@@ -77,6 +77,3 @@ def unmixing_scores(
         angles=tuple(angles.tolist()),
         order=order,
     )
-
-
-__all__ = ['UnmixingScores', 'match_endmembers', 'unmixing_scores']

@@ -173,9 +173,6 @@ def train_classifier(image: Tensor, target: Tensor, spec: SampleSpec, config: Co
         spec: theirs.
         config: network and training.
         seed: of the training.
-
-    Raises:
-        ValueError: if the network does not suit the samples.
     """
     _require_suitable(config, spec)
     if isinstance(config, ClassifierConfig):

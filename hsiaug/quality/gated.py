@@ -249,7 +249,6 @@ def require_fitted(gates: Gates, spec: SampleSpec) -> SampleSpec:
     """The spec of a source, if all gates are fitted to its kind of samples.
 
     Raises:
-        ValueError: naming a gate that is not fitted.
         SpecMismatchError: naming what differs.
     """
     for gate in gates:
@@ -260,11 +259,7 @@ def require_fitted(gates: Gates, spec: SampleSpec) -> SampleSpec:
 
 
 def joint_provenance(source: Provenance | None, gates: Gates) -> Provenance | None:
-    """Provenance of what comes through gates: all that the source or a gate has seen counts as seen.
-
-    Raises:
-        ValueError: if they have seen different scenes, which no single footprint could tell.
-    """
+    """Provenance of what comes through gates: all that the source or a gate has seen counts as seen."""
     known = {'generator': source} | {f'gate {gate.name!r}': gate.provenance for gate in gates}
     parts = {who: one for who, one in known.items() if one is not None}
     if not parts:

@@ -37,9 +37,6 @@ def plot_change_maps(test: ChangeDataset, predicted: Mapping[str, Tensor], tile_
         test: the test windows, with their split.
         predicted: uint8 masks (N, 1, H, W) of these windows, by what the model learned from.
         tile_rows: height of a tile in a scene of stacked tiles.
-
-    Raises:
-        ValueError: if the windows have no split, or a model's masks are not as many.
     """
     if test.split is None:
         raise ValueError('plot_change_maps: windows without a split have no place; read them with from_scene')

@@ -28,9 +28,6 @@ def open_content(file: Path, what: str, bands: Sequence[int] | np.ndarray | None
         file: exists.
         what: it is, for messages.
         bands: in use, if the user says so.
-
-    Raises:
-        SceneFileError: if it cannot be read.
     """
     suffix = file.suffix.lower()
     if suffix == '.hdr':

@@ -102,7 +102,6 @@ class LabelledPatchSplitter(PatchSplitter):
         Raises:
             RareClassError: for a class with too few training pixels or patches, if ``on_rare='error'``, or fewer than
                 two classes.
-            ValueError: if windows do not fit in the scene or its regions, or a part is left without patches.
         """
         split = super().__call__(scene, seed)
         held = np.bincount(self._labelled(scene, split, 'train')[1], minlength=len(split.classes))
@@ -166,6 +165,3 @@ def _draw(
     order = rng.permutation(len(labels))
     kept = np.sort(np.concatenate([order[labels[order] == k][:per_class] for k in np.unique(labels)]))
     return corners[kept], labels[kept]
-
-
-__all__ = ['LabelledPatchSplit', 'LabelledPatchSplitter', 'Rule']

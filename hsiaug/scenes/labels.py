@@ -28,9 +28,6 @@ def without_class(
 
     Returns:
         bool array of the same shape.
-
-    Raises:
-        ValueError: if values are no whole numbers.
     """
     if values.dtype.kind not in 'biuf':
         raise ValueError(f'{where} must be integers, found dtype {values.dtype}')
@@ -83,9 +80,6 @@ def clean_labels(
         ignore: further values of such pixels; an empty one makes every positive value a class, ``nodata`` too.
         named: values that have a class name.
         fill: label of pixels without a class.
-
-    Raises:
-        ValueError: if values are no whole numbers, or if 255 (65535) may as well be a class as mark pixels without one.
     """
     if ignore is not None and len(ignore) == 0:
         nodata = None
@@ -144,14 +138,3 @@ def _refuse_unclear(labels: np.ndarray, where: str, named: Collection[int]) -> N
                 f'{where}: {value} may be a class, or mark pixels without one, besides {others[:8].tolist()}; give '
                 f'ignore=[{value}] if it marks such pixels, ignore=[] if it is a class'
             )
-
-
-__all__ = [
-    'UNLABELLED',
-    'as_integers',
-    'class_names_of',
-    'clean_labels',
-    'numbered',
-    'without_class',
-    'without_ignored',
-]

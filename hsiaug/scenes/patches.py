@@ -173,7 +173,6 @@ class PatchSplitter:
         Raises:
             RareClassError: for a class with too few training pixels, if ``on_rare='error'``, or a single class,
                 unless the scene is without classes.
-            ValueError: if windows do not fit in the scene or its regions, or a part is left without windows.
         """
         rng = np.random.default_rng(seed)
         tiles = self._tiles(scene)
@@ -359,6 +358,3 @@ class PatchSplitter:
             return windows[:0]
         others = np.setdiff1d(np.arange(len(windows)), chosen)
         return windows[np.sort(rng.permutation(others)[: self.max_unlabelled])]
-
-
-__all__ = ['PARTS', 'PatchPart', 'PatchSplit', 'PatchSplitter']

@@ -391,15 +391,3 @@ class BlockSplit(GroupSplit):
         square = np.ones((2 * self.buffer + 1,) * 2, dtype=bool)
         near = binary_dilation(test.reshape(scene.shape), structure=square).reshape(-1)
         return train & ~near
-
-
-__all__ = [
-    'BlockSplit',
-    'GroupSplit',
-    'HalvesSplit',
-    'RandomSplit',
-    'RareClassError',
-    'Split',
-    'Splitter',
-    'spectral_duplicates',
-]

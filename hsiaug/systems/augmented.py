@@ -26,9 +26,6 @@ class Augmented(Generator):
         spec: spec of the samples.
         source: ``{'type': ..., 'settings': {...}}`` of the generator that makes them; :meth:`of` fills both in.
         augmenter: the same of the one that alters them.
-
-    Raises:
-        TypeError: if the augmenter has no ``augment``.
     """
 
     source: Generator
@@ -48,9 +45,7 @@ class Augmented(Generator):
             augmenter: alters them; one with an ``augment``, of the same bands, size, classes and unit.
 
         Raises:
-            TypeError: if the augmenter has no ``augment``.
             SpecMismatchError: if the two do not fit together.
-            ValueError: if they have seen different scenes, of which a provenance can hold one.
         """
         _require_augment(augmenter)
         require_compatible(source.spec, augmenter.spec)
@@ -96,6 +91,3 @@ def _joint_provenance(source: Generator, augmenter: Generator, settings: dict[st
         joint = Footprint.of(seen[0].scene, seen[0].size, pixels)
     training = {'generator': 'augmented', **settings, 'parts': [dict(p.training) for p in known]}
     return replace(known[0], version=__version__, training=training, seen=joint, **seen_of_both(known))
-
-
-__all__ = ['Augmented']

@@ -157,9 +157,6 @@ def make_part(spec: SampleSpec, part: Mapping[str, Any]) -> Generator:
     Args:
         spec: of its samples.
         part: ``{'type': ..., 'settings': {...}}``.
-
-    Raises:
-        ValueError: if it does not say this, or the generator cannot be made.
     """
     named = as_record(Part, part, 'a part of a generator')
     return make_generator(named.type, spec, named.settings)

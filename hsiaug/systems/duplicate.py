@@ -34,11 +34,7 @@ class ExemplarGenerator(Generator):
         self.adopt(data, seed)
 
     def exemplars(self, labels: Tensor, rng: torch.Generator) -> Tensor:
-        """(n,) positions of training spectra of the wanted classes, uniform within a class.
-
-        Raises:
-            ValueError: for a class of which no training spectrum is known.
-        """
+        """(n,) positions of training spectra of the wanted classes, uniform within a class."""
         position = torch.empty(len(labels), dtype=torch.int64)
         uniform = torch.rand(len(labels), generator=rng, dtype=torch.float64)
         train_y = self.train_y.cpu()

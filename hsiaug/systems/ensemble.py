@@ -18,9 +18,6 @@ class Ensemble(Generator):
     Args:
         spec: spec of the samples.
         members: one ``{'type': ..., 'settings': {...}}`` per member; :meth:`of` builds it from generators.
-
-    Raises:
-        ValueError: if there is no member.
     """
 
     def __init__(self, spec: SampleSpec, members: list[dict[str, Any]]) -> None:

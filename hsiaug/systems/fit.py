@@ -97,9 +97,6 @@ def fit_generator(
             pictures of its progress; generators that fit faster leave nothing there.
         devices: processes per machine that train together, see :class:`~hsiaug.engine.Run`.
         nodes: machines.
-
-    Raises:
-        ValueError: for an unknown kind or setting.
     """
     settings, trainer = dict(settings or {}), trainer_of(kind)
     if trainer is not None:
@@ -188,10 +185,6 @@ def fit(
 
     Returns:
         the generator, for :class:`~hsiaug.datasets.MixedDataset` and all other ways of mixing.
-
-    Raises:
-        TypeError: for what is no map-style dataset.
-        ValueError: for unknown settings, or naming the dataset and the sample that cannot be learnt from.
     """
     given = {**(settings or {}), **more_settings}
     require_settings(generator, given)
@@ -226,15 +219,9 @@ def require_settings(kind: str, settings: dict[str, Any] | None) -> None:
     Args:
         kind: registered name.
         settings: of it.
-
-    Raises:
-        ValueError: for an unknown kind or setting, or one that does not fit.
     """
     given, trainer = dict(settings or {}), trainer_of(kind)
     if trainer is not None:
         trainer.settings(kind, given)
     else:
         checked_arguments(generator_class(kind), given, cannot_make(kind, given), given=('spec',))
-
-
-__all__ = ['fit', 'fit_generator', 'require_settings', 'training_data']

@@ -38,9 +38,6 @@ class PatchAugment(Generator):
     Args:
         spec: spec of the samples, of kind ``'segmentation'``, ``'change'`` or ``'scene'``.
         kind: see above.
-
-    Raises:
-        ValueError: for an unknown kind, or one that the samples do not allow.
     """
 
     fitted: ClassVar[tuple[str, ...]] = ('image', 'mask', 'std')

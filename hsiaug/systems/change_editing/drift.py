@@ -68,9 +68,6 @@ class DateDrift(nn.Module):
             classes: (N, H, W) class of each pixel that did not change, -1 where a pixel does not count.
             trimmed: leave the pixels that fit worst out, for pairs that may hold changes.
             seed: of the choice of pairs, where there are very many.
-
-        Raises:
-            ValueError: if no pixel counts.
         """
         first, second, classes = _some((first, second, classes), seed)
         weights, texture, counted = self._blend(classes), detail(first), classes >= 0
@@ -99,9 +96,6 @@ class DateDrift(nn.Module):
             classes: (N, H, W), -1 where a pixel does not count.
             strength: s in [0, 1].
             seed: as in :meth:`fit`.
-
-        Raises:
-            ValueError: if no pixel counts.
         """
         image, classes = _some((image, classes), seed)
         counted, weights = classes >= 0, self._blend(classes)
@@ -224,6 +218,3 @@ def _some(tensors: tuple[Tensor, ...], seed: int) -> tuple[Tensor, ...]:
         return tensors
     rows = torch.randperm(len(tensors[0]), generator=torch.Generator().manual_seed(seed))[:most]
     return tuple(tensor[rows] for tensor in tensors)
-
-
-__all__ = ['DateDrift', 'detail', 'soft']

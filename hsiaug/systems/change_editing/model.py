@@ -323,6 +323,3 @@ def _bounds(change_share: float | Sequence[float]) -> tuple[float, float]:
     if len(bounds) != 2:
         raise ValueError(f'ChangeEditing: change_share must be a number or a range of two, found {change_share}')
     return float(bounds[0]), float(bounds[1])
-
-
-__all__ = ['ChangeEditing', 'spectral_shape', 'triplet_spec']

@@ -115,9 +115,6 @@ def single_dates(data: TrainingData, clusters: int, seed: int = 0) -> TrainingDa
             taken, with clusters of their softened spectra's shape as classes.
         clusters: number of classes of the latter.
         seed: of the clusters.
-
-    Raises:
-        ValueError: for data of another kind, or pairs of dates of another size than those that are labelled.
     """
     spec = data.spec
     if spec.kind not in ('segmentation', 'change'):
@@ -184,6 +181,3 @@ def _require_same_source(painter: TwoStreamDiffusion, data: TrainingData) -> Non
             f'the painter was trained on split {splits[0]}, the data are of split {splits[1]}: it may have seen pixels '
             'that these must not; train it on the same split'
         )
-
-
-__all__ = ['ChangeEditingConfig', 'single_dates', 'train_change_editing', 'with_composites']

@@ -250,6 +250,3 @@ class MSRResGAN(Generator):
         masks = self.target[rows] if self.spec.kind == 'segmentation' else None
         image, mask = self._alter(self.image[rows], masks, labels, rng)
         return {'image': image} if mask is None else {'image': image, 'mask': mask}
-
-
-__all__ = ['MSRResGAN']

@@ -108,11 +108,7 @@ class MSRResNet(nn.Module):
         return image + self.residual.last(features)
 
     def learned_gradient(self, image: Tensor) -> Tensor:
-        """Gradient of the high-resolution image that the gradient network expects of an interpolated one (n, C, H, W).
-
-        Raises:
-            ValueError: if there is no gradient network.
-        """
+        """High-resolution gradient that the gradient network expects of an interpolated image (n, C, H, W)."""
         if self.gradient is None:
             raise ValueError('MSRResNet: made without a gradient network; give gradient=True')
         return self.gradient(gradient_magnitude(image))

@@ -316,6 +316,3 @@ def _require_trainable(data: TrainingData, config: SuperResolutionConfig, low: T
         raise ValueError(
             'the network srgan takes patches of low resolution, and cannot learn from interpolated ones; leave it out'
         )
-
-
-__all__ = ['SuperResolutionConfig', 'train_super_resolution']

@@ -151,6 +151,3 @@ def doubling(channels: int, out: int, dims: Dims, upsampling: Upsampling) -> lis
         convolution = nn.Conv3d(channels, out, 3, padding=1) if dims == 3 else nn.Conv2d(channels, out, 3, padding=1)
         return [nn.Upsample(scale_factor=2), convolution]
     return [nn.ConvTranspose3d(channels, out, 4, 2, 1) if dims == 3 else nn.ConvTranspose2d(channels, out, 4, 2, 1)]
-
-
-__all__ = ['PatchGAN', 'Upsampling']

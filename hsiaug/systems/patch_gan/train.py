@@ -210,6 +210,3 @@ def _require_trainable(data: TrainingData, config: PatchGANConfig) -> None:
     missing = [data.spec.classes[k] for k in range(data.spec.num_classes) if not (data.y == k).any()]
     if config.conditional and missing:
         raise ValueError(f'no training patch of {missing}: the GAN cannot learn them; leave them out of the spec')
-
-
-__all__ = ['PatchGANConfig', 'train_patch_gan']

@@ -355,6 +355,3 @@ def validation_distance(generator: SpectralGAN, data: TrainingData, seed: int, p
         codes = [generator.space.encode(x.to(generator.device)) for x in (real, batch['image'])]
         distances.append(float(sliced_wasserstein(codes[0], codes[1], seed=seed)))
     return sum(distances) / len(distances)
-
-
-__all__ = ['SpectralGANConfig', 'SpectralGANTraining', 'train_spectral_gan', 'validation_distance']

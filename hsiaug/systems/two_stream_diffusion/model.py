@@ -453,17 +453,10 @@ def _together(x: Tensor, n: int) -> Tensor:
 
 
 def require_shares(shares: Tensor | Sequence[float], n: int, classes: int) -> Tensor:
-    """(n, K) float32 class shares on the CPU, of (K,) or (n, K).
-
-    Raises:
-        ValueError: if they have another shape, are negative or do not add up to 1, or n is not positive.
-    """
+    """(n, K) float32 class shares on the CPU, of (K,) or (n, K)."""
     given = torch.as_tensor(shares, dtype=torch.float32).cpu()
     if n < 1 or given.shape not in ((classes,), (n, classes)):
         raise ValueError(f'shares must be ({classes},) or (n, {classes}) with n > 0, found {tuple(given.shape)}, n={n}')
     if bool((given < 0).any()) or not torch.allclose(given.sum(dim=-1), torch.ones(()), atol=1e-3):
         raise ValueError(f'shares of the classes must not be negative and add up to 1, found {given.tolist()}')
     return given.expand(n, classes)
-
-
-__all__ = ['Denoiser', 'TwoStreamDiffusion', 'require_shares']

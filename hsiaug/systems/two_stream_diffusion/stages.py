@@ -372,6 +372,3 @@ class DiffusionStage(Stage):
         generator = copy.deepcopy(self.generator)
         generator.denoiser.load_state_dict(self.average.module.state_dict())
         return generator.eval()
-
-
-__all__ = ['AutoencoderStage', 'DiffusionStage', 'Stage', 'turn']

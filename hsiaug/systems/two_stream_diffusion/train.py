@@ -142,11 +142,7 @@ def _identity(data: TrainingData, config: TwoStreamConfig, seed: int) -> dict[st
 
 
 def _require_trainable(data: TrainingData, config: TwoStreamConfig) -> TrainingData:
-    """The data without patches that hold no class.
-
-    Raises:
-        ValueError: naming what is wrong with the data.
-    """
+    """The data without patches that hold no class."""
     spec = data.spec
     if spec.kind not in ('segmentation', 'change'):
         raise ValueError(

@@ -205,6 +205,3 @@ class UnmixingFusion(Generator):
         abundances = self.abundances.sample(len(labels), labels, rng)
         image = self.compose(abundances, rng)
         return {'image': image} | ({'mask': self.class_map(abundances)} if self.spec.kind == 'segmentation' else {})
-
-
-__all__ = ['UnmixingFusion']

@@ -252,11 +252,7 @@ def _read(folder: str | os.PathLike[str], spec: SampleSpec) -> tuple[Tensor, Ten
 
 
 def _with_all_classes(maps: Maps, spec: SampleSpec) -> Maps:
-    """The maps, with one of no weight for a class that is to be ignored and so is in none.
-
-    Raises:
-        ValueError: if another class is in none.
-    """
+    """The maps, with one of no weight for a class that is to be ignored and so is in none."""
     missing = sorted(set(range(spec.num_classes)) - set(maps.labels.tolist()))
     if lost := [spec.classes[k] for k in missing if k != spec.ignore_index]:
         raise ValueError(f'unmixing_fusion: no training image holds {lost}; leave them out of the spec')
@@ -280,6 +276,3 @@ def _require_trainable(data: TrainingData) -> None:
         raise ValueError(
             f'unmixing_fusion: unlabelled images must be {("M", *expected)}, found {tuple(data.unlabelled.shape)}'
         )
-
-
-__all__ = ['UnmixingFusionConfig', 'train_unmixing_fusion']

@@ -23,17 +23,11 @@ _CRITICAL = 2  # last layers that have all frequencies of the map
 
 @dataclass(frozen=True)
 class Band:
-    """Frequencies of a layer's output, in periods per side of the map.
+    """Frequencies of a layer's output, in periods per side of the map."""
 
-    Args:
-        rate: samples per side.
-        cutoff: highest frequency that is kept.
-        half_width: of the filter's transition.
-    """
-
-    rate: int
-    cutoff: float
-    half_width: float
+    rate: int  # samples per side
+    cutoff: float  # highest frequency that is kept
+    half_width: float  # of the filter's transition
 
 
 def bands(size: int, layers: int) -> list[Band]:
@@ -183,9 +177,6 @@ class StyleGAN(AbundanceModel):
         taps: of the filters, per sample of the lower rate; 6 as published. With 4, 64 pixels take two thirds of the
             time, and half a pixel's shift of the input shifts the logits up to an error of 57 dB below their
             standard deviation, instead of 64 dB.
-
-    Raises:
-        ValueError: if a setting is out of its range.
     """
 
     kind = 'style_gan'
@@ -246,6 +237,3 @@ class StyleGAN(AbundanceModel):
     def draw(self, index: Tensor, rng: torch.Generator) -> Tensor:
         """See the base class."""
         return self(torch.randn((len(index), self.noise_dim), generator=rng).to(self.device), index)
-
-
-__all__ = ['StyleGAN', 'bands']

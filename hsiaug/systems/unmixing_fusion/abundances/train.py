@@ -51,7 +51,6 @@ def train_abundances(
         the generator with its averaged weights, on the device.
 
     Raises:
-        ValueError: if the maps cannot be learnt from, or the checkpoint is of another training.
         FloatingPointError: if the training diverges; the last good checkpoint stays.
     """
     config, run = config or AbundanceConfig(), run or Run()

@@ -112,9 +112,6 @@ class HierarchicalVAE(AbundanceModel):
         counts: see above.
         temperature: factor of the prior's standard deviation in sampling; below 1 maps are more typical and
             less diverse.
-
-    Raises:
-        ValueError: if a setting is out of its range.
     """
 
     kind = 'vae'
@@ -202,6 +199,3 @@ class HierarchicalVAE(AbundanceModel):
     def draw(self, index: Tensor, rng: torch.Generator) -> Tensor:
         """See the base class; the softmax is what comes out, without the multinomial's noise."""
         return self.decode(index, None, rng)[0].float().softmax(dim=1)
-
-
-__all__ = ['HierarchicalVAE']

@@ -85,9 +85,6 @@ class UnmixingNetwork(nn.Module):
     Attributes:
         scale: () value of the dataset's unit that counts as 1.
         quantiles: (M, Q) even quantiles of each input over the training images, in the dataset's unit.
-
-    Raises:
-        ValueError: if a setting does not fit.
     """
 
     selection: Tensor
@@ -155,9 +152,6 @@ class UnmixingNetwork(nn.Module):
 
         Returns:
             (n, k, H, W) float32 on the simplex.
-
-        Raises:
-            ValueError: for another number of bands.
         """
         m, bands = self.selection.shape
         if inputs.ndim != 4 or inputs.shape[1] not in (m, bands):
@@ -176,6 +170,3 @@ class UnmixingNetwork(nn.Module):
     def mix(self, abundances: Tensor) -> Tensor:
         """(n, C, H, W) images in the dataset's unit of (n, k, H, W) abundances."""
         return self.decoder(abundances) * self.scale
-
-
-__all__ = ['UnmixingNetwork']

@@ -62,9 +62,6 @@ class UnmixingConfig:
         endmember_rate: learning rate of the endmembers, as a share of the encoder's.
         sad_weight: α of the spectral angle in radians.
         tv_weight: β of the endmembers' total variation.
-
-    Raises:
-        ValueError: if a setting is out of its range.
     """
 
     endmembers: int = 5
@@ -152,8 +149,6 @@ def train_unmixing(
         the network in evaluation mode, on the device.
 
     Raises:
-        ValueError: if the images cannot be learnt from, wavelengths are missing, k exceeds the rank of the data, or the
-            checkpoint is of another training.
         FloatingPointError: if the training diverges; the last good checkpoint stays.
 
     Warns:
@@ -195,9 +190,6 @@ def start(network: UnmixingNetwork, images: Tensor, kind: Start, seed: int) -> N
         images: (N, C, H, W) training images.
         kind: see :class:`UnmixingConfig`.
         seed: of what is drawn.
-
-    Raises:
-        ValueError: if k exceeds the rank of the data.
     """
     values = images.reshape(-1)[:: max(1, images.numel() // _VALUES)].double()
     # The brightest values alone may be glints.
@@ -260,10 +252,6 @@ def abundances_from_rgb(network: UnmixingNetwork, rgb: Tensor, matching: Matchin
 
     Returns:
         (n, k, H, W) float32 on the simplex, on the network's device.
-
-    Raises:
-        TypeError: for another dtype.
-        ValueError: for another shape or range, an unknown matching, or a network of other inputs.
     """
     if matching not in get_args(Matching):
         raise ValueError(f'abundances_from_rgb: unknown matching {matching!r}; choose from {get_args(Matching)}')
@@ -295,10 +283,6 @@ def require_rgb(rgb: Tensor, who: str) -> Tensor:
     Args:
         rgb: (n, 3, H, W), uint8 or floating point from 0 to 1.
         who: whose demand it is, for messages.
-
-    Raises:
-        TypeError: for another dtype.
-        ValueError: for another shape or range.
     """
     if not isinstance(rgb, Tensor) or not (rgb.dtype == torch.uint8 or rgb.is_floating_point()):
         found = rgb.dtype if isinstance(rgb, Tensor) else type(rgb).__name__
@@ -325,6 +309,3 @@ def _require_images(images: Tensor) -> None:
     require_finite_samples(images)
     if float(images.max()) <= 0:
         raise ValueError('train_unmixing: no value is above 0; unmixing needs light: reflectance, radiance or counts')
-
-
-__all__ = ['UnmixingConfig', 'abundances_from_rgb', 'train_unmixing']
