@@ -180,13 +180,7 @@ class BankFidelity:
 
 
 def measure_fidelity(compared: Compared, per_class: int, seed: int = 0) -> BankFidelity:
-    """Measure fidelity against held-out real samples.
-
-    Args:
-        compared: what is compared.
-        per_class: samples of a class at most that spectra, and the mean spectra of labelled images, are measured with.
-        seed: of the encoder and of what is drawn at random.
-    """
+    """Measure fidelity against held-out real samples."""
     values: dict[str, Measured] = {}
     thinned, frechet = {}, False
     for prefix, measure, (train, test, fake), what in compared.task.comparisons(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, replace
-from typing import Literal, get_args
+from typing import Literal
 
 import numpy as np
 
@@ -80,16 +80,11 @@ class LabelledPatchSplitter(PatchSplitter):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.rule not in get_args(Rule):
-            raise ValueError(f'LabelledPatchSplitter: unknown rule {self.rule!r}; choose from {get_args(Rule)}')
         if not 1 <= self.patch <= self.size:
             raise ValueError(
                 f'LabelledPatchSplitter: patches of {self.patch} pixels must lie in windows of {self.size}; enlarge '
                 'size, which is that of a window'
             )
-        for name in ('patch_stride', 'per_class', 'val_per_class', 'min_patches'):
-            if (value := getattr(self, name)) is not None and value < 1:
-                raise ValueError(f'LabelledPatchSplitter: {name} must be at least 1, found {value}')
         if self.per_class is not None and self.per_class < self.min_patches:
             raise ValueError(
                 f'LabelledPatchSplitter: per_class {self.per_class} leaves no class with min_patches '

@@ -20,12 +20,6 @@ def without_class(
 
     Negative labels, NaN, what only fits uint64 (a negative label that was cast), ``nodata`` and ``ignore`` mark them.
 
-    Args:
-        values: array of any numeric dtype.
-        nodata: the file's own value for it.
-        ignore: further values.
-        where: they were found, for messages.
-
     Returns:
         bool array of the same shape.
     """
