@@ -2,30 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from ..functional.plain import plain_torch
-from ..samples import SampleSpec
 from .base import Generator, TrainingData, register
 
 
 class ExemplarGenerator(Generator):
-    """Base of generators that start from labelled training spectra, which they keep.
-
-    Args:
-        spec: spec of the samples.
-        settings: the subclass's settings.
-    """
+    """Base of generators that start from labelled training spectra, which they keep."""
 
     fitted: ClassVar[tuple[str, ...]] = ('train_x', 'train_y')
     train_x: Tensor
     train_y: Tensor
-
-    def __init__(self, spec: SampleSpec, **settings: Any) -> None:
-        super().__init__(spec, **settings)
 
     @plain_torch()
     def fit(self, data: TrainingData, seed: int = 0) -> None:

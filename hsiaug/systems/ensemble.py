@@ -38,13 +38,6 @@ class Ensemble(Generator):
         ensemble.to(generators[0].device).adopt(data, seed)
         return ensemble
 
-    def allocate(self, state: Any) -> None:
-        """Give the members' data-dependent buffers their saved shapes."""
-        for i, member in enumerate(self.members):
-            assert isinstance(member, Generator)
-            prefix = f'members.{i}.'
-            member.allocate({k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)})
-
     def _draw(self, labels: Tensor, rng: torch.Generator) -> dict[str, Tensor]:
         choice = torch.randint(len(self.members), (len(labels),), generator=rng)
         image = torch.empty((len(labels), self.spec.bands), device=self.device)

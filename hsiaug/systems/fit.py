@@ -214,12 +214,7 @@ def learning_from_unlabelled() -> list[str]:
 
 
 def require_settings(kind: str, settings: dict[str, Any] | None) -> None:
-    """Check what :func:`fit_generator` is going to be given, before data are opened.
-
-    Args:
-        kind: registered name.
-        settings: of it.
-    """
+    """Check what :func:`fit_generator` is going to be given, before data are opened."""
     given, trainer = dict(settings or {}), trainer_of(kind)
     if trainer is not None:
         trainer.settings(kind, given)

@@ -141,11 +141,6 @@ def require_fit(make: Callable[[], Generator], config: SavedConfig, file: Path) 
     """Refuse weights that are not those of a generator as its config describes it, before either takes memory.
 
     The generator is made without memory, and the shapes that the file's header lists are loaded into it.
-
-    Args:
-        make: makes the generator.
-        config: that describes it.
-        file: of the weights.
     """
     try:
         with safe_open(file, 'pt') as weights:

@@ -33,10 +33,6 @@ class DateDrift(nn.Module):
     are those of a patch of similar land cover, turned at random: clouds, fields that were mown and the noise of a
     sensor come in their own sizes and shapes. (Random fields with the covariance of residuals over bands and places
     were tried: what is rare and large in a few patches becomes noise in all.)
-
-    Args:
-        bands: number of bands C.
-        classes: number of classes K.
     """
 
     fitted = ('residuals', 'cover')

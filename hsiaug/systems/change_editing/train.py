@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
@@ -102,7 +100,7 @@ def train_change_editing(
         painter, data.spec if data.spec.kind == 'change' else None, config.first_date, config.change_share
     )
     generator.observe(pairs, data, config.drift, seed)
-    generator.adopt(data, seed, json.loads(json.dumps(dataclasses.asdict(config))))
+    generator.adopt(data, seed, config)
     generator.set_change_share(config.change_share)  # the frequencies are those of triplets, not of the data
     return generator.eval()
 

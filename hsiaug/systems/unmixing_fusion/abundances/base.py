@@ -120,12 +120,6 @@ def coarsest(size: int) -> int:
 def label_index(labels: Tensor, n: int, num_labels: int, who: str) -> Tensor:
     """Rows of an embedding for labels: the label, or ``num_labels`` for −1.
 
-    Args:
-        labels: (n,) int64.
-        n: how many there must be.
-        num_labels: how many there are.
-        who: asks, for errors.
-
     Returns:
         (n,) int64 on the CPU.
     """

@@ -31,12 +31,7 @@ class Band:
 
 
 def bands(size: int, layers: int) -> list[Band]:
-    """Of the input and of each layer: cutoffs grow evenly in octaves, and rates as little as they allow.
-
-    Args:
-        size: side of the maps in pixels.
-        layers: number of layers.
-    """
+    """Of the input and of each layer: cutoffs grow evenly in octaves, and rates as little as they allow."""
     rates = [coarsest(size)]
     while rates[-1] < size:
         rates.append(2 * rates[-1])
@@ -87,13 +82,6 @@ class SynthesisLayer(nn.Module):
     """A modulated convolution, and a leaky ReLU at twice the rate between two filters: no frequency folds back.
 
     Nothing is padded, so that no pixel knows where the border is.
-
-    Args:
-        before: band of the input.
-        after: band of the output.
-        width: channels in and out.
-        style: length of a style.
-        taps: of a filter, per sample of the lower rate.
     """
 
     up_filter: Tensor
@@ -121,13 +109,7 @@ class SynthesisLayer(nn.Module):
 
 
 class FourierInput(nn.Module):
-    """Waves of random frequencies within a band, on a plane that the style turns and shifts, mixed by a matrix.
-
-    Args:
-        band: of the waves.
-        width: how many, and channels out.
-        style: length of a style.
-    """
+    """Waves of random frequencies within a band, on a plane that the style turns and shifts, mixed by a matrix."""
 
     frequencies: Tensor  # (width, 2)
     phases: Tensor  # (width,)

@@ -26,12 +26,7 @@ class _Layer(nn.Sequential):
 
 
 class ChannelAttention(nn.Module):
-    """Weights of channels, from their mean and maximum over the image (CBAM's first half).
-
-    Args:
-        channels: of the input.
-        reduction: how many times narrower the shared layers are inside.
-    """
+    """Weights of channels, from their mean and maximum over the image (CBAM's first half)."""
 
     def __init__(self, channels: int, reduction: int = 8) -> None:
         super().__init__()
@@ -45,12 +40,7 @@ class ChannelAttention(nn.Module):
 
 
 class ResidualSpectralAttention(nn.Module):
-    """Two 3 × 3 convolutions and channel attention, in parallel with a 1 × 1 convolution.
-
-    Args:
-        inputs: channels of the input.
-        outputs: channels of the output.
-    """
+    """Two 3 × 3 convolutions and channel attention, in parallel with a 1 × 1 convolution."""
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
