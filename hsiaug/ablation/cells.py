@@ -34,16 +34,7 @@ _FOREVER = 2**31  # epochs
 
 
 class Group:
-    """One split of one scene and everything that its cells share.
-
-    Args:
-        scene: the scene, or samples of datasets.
-        setting: split and budget.
-        seed: of split, generators and downstream models.
-        folder: run folder; trained generators are kept there.
-        device: where to train.
-        keep: keep what figures of this group show.
-    """
+    """One split of one scene and everything that its cells share."""
 
     def __init__(
         self,

@@ -133,12 +133,7 @@ class Experiment:
 
 
 def measure_each(file: Path, cells: Iterable[tuple[str, Callable[[], Record]]]) -> Iterator[int]:
-    """Measure cells and append each as it is done, yielding 1 for each.
-
-    Args:
-        file: of results.
-        cells: what each is, for messages, and how it is measured.
-    """
+    """Measure cells, each with a name for messages, and append each as it is done, yielding 1 for each."""
     for what, measure in cells:
         end_if_orphaned()
         with naming(what):

@@ -40,14 +40,7 @@ class ShownPredictions:
 
 
 def shown_samples(study: Study, run: Path, device: str = 'cpu', count: int = 8) -> Iterator[ShownSamples]:
-    """Real and synthetic images with masks of each learned arm, for the first seed of each setting.
-
-    Args:
-        study: a study; of samples without masks nothing is shown.
-        run: its run folder, with the generators that the study has kept.
-        device: where to sample.
-        count: synthetic samples.
-    """
+    """Real and synthetic images with masks of each learned arm, for the first seed of each setting."""
     for setting in study.settings if study.task.fixed_set else ():
         group = open_group(study, setting, study.seeds[0], run, device)
         spec = group.data.spec
@@ -64,10 +57,6 @@ def shown_predictions(study: Study, run: Path) -> Iterator[ShownPredictions]:
     """What each model predicts, with real data only and with each learned arm's most synthetic data.
 
     Of the first seed of each setting, whose predictions the study has kept; cells that are not finished are left out.
-
-    Args:
-        study: a study; one that keeps no predictions has nothing to show.
-        run: its run folder.
     """
     for setting in study.settings:
         finished = [cell for cell in study.cells(setting, study.seeds[0]) if predictions_file(run, cell).exists()]

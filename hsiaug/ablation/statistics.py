@@ -195,11 +195,6 @@ def choose_ratios(rows: Sequence[Row], arm: str, metric: str = 'oa') -> dict[int
     Only validation figures are looked at. Ties go to the smallest ratio. A seed of which a killed run has only some
     ratios is left out: it would choose among fewer.
 
-    Args:
-        rows: cells of one scene, budget and classifier.
-        arm: name of the arm.
-        metric: validation metric.
-
     Returns:
         seed to cell, for the seeds that have the real-only cell and all of the arm's ratios.
     """
@@ -318,10 +313,6 @@ def mean_of_means(comparisons: Sequence[PairedComparison], confidence: float = 0
 
 def pooled(table: Sequence[Summary], ratio: float | str = CHOSEN) -> dict[tuple[str, str, str], Pooled]:
     """Mean over scenes of each arm's differences to real only.
-
-    Args:
-        table: from :func:`summarise`.
-        ratio: a ratio, or ``'chosen'``.
 
     Returns:
         (budget, classifier, arm) to the mean.

@@ -138,13 +138,6 @@ def run_in_processes(
     The first failure ends all workers at once, so that hours of others don't hide it, and so do an interruption and the
     end of this process: no worker outlives it, even if it is killed. What a task has written until then stays.
 
-    Args:
-        function: at the top of a module.
-        tasks: arguments.
-        workers: processes.
-        start: called once in each process before its first task.
-        shared: arguments of ``start``.
-
     Raises:
         WorkerDiedError: if a worker dies, for example for lack of memory.
     """

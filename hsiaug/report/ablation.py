@@ -309,12 +309,7 @@ DRAWN = {
 
 
 def draw_shown(shown: Iterable[ShownSamples | ShownPredictions], run: Path) -> None:
-    """Draw samples and predictions of a study into its run folder, where :func:`write_report` finds the figures.
-
-    Args:
-        shown: of :mod:`hsiaug.ablation.shown`.
-        run: run folder.
-    """
+    """Draw samples and predictions of a study into its run folder, where :func:`write_report` finds the figures."""
     (run / 'figures').mkdir(parents=True, exist_ok=True)
     for one in shown:
         if isinstance(one, ShownSamples):
