@@ -27,9 +27,10 @@ from typing import Any
 import numpy as np
 import torch
 from gpu_studies import ordered, told
-from measure import machine, milliseconds, summary, write_whole
+from measure import machine, milliseconds, summary
 
 from hsiaug.json_lines import append_line, read_lines
+from hsiaug.records import write_json
 
 HERE = Path(__file__).resolve().parent
 Result = dict[str, Any]
@@ -294,7 +295,7 @@ def main() -> None:
         folder.mkdir(parents=True, exist_ok=True)
         torch.manual_seed(0)
         result = PARTS[args.only].measure(Task(device, args.toy, args.seconds, folder))
-        write_whole(folder / 'result.json', json.dumps(result))
+        write_json(folder / 'result.json', result)
         return
     print(f'device: {device}', flush=True)
     args.out.mkdir(parents=True, exist_ok=True)
@@ -315,7 +316,7 @@ def main() -> None:
         records.append(record)
         print(f'{name}: {record["seconds"]} s, {"error" if "error" in record else "done"}', flush=True)
     text = table(records)
-    write_whole(args.out / 'table.md', text)
+    (args.out / 'table.md').write_text(text + '\n')
     print(text)
 
 

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import os
-import platform
 import statistics
-import subprocess
 import time
 from collections.abc import Callable
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 import torch
 
-from hsiaug import __version__
+from hsiaug.ablation.environment import environment
 
 
 def milliseconds(step: Callable[[], object], iterations: int, device: str) -> float:
@@ -49,31 +46,14 @@ def interleaved(first: Callable[[], float], second: Callable[[], float], pairs: 
     return times
 
 
-def machine(device: str, *packages: str) -> dict[str, Any]:
-    """Hardware, commit and versions, those of ``packages`` included."""
-    cpu = Path('/proc/cpuinfo')
-    names = [line.split(':')[1].strip() for line in cpu.read_text().splitlines() if line.startswith('model name')]
-    commit = subprocess.run(
-        ['git', '--no-optional-locks', 'describe', '--always', '--dirty'], capture_output=True, text=True, check=False
-    )
+def machine(device: str = 'cpu', *packages: str) -> dict[str, Any]:
+    """What the figures depend on: hardware, threads and load, versions (those of ``packages`` too) and commit."""
+    found = environment(device)
     return {
-        'cpu': names[0] if names else platform.processor(),
-        'cores': os.cpu_count(),
+        **found,
+        'device': found['hardware'] if device != 'cpu' else 'cpu',
         'threads': torch.get_num_threads(),
         'load_at_start': round(os.getloadavg()[0], 2),
-        'device': torch.cuda.get_device_name() if device != 'cpu' else 'cpu',
         'matmul_precision': torch.get_float32_matmul_precision(),
-        'python': platform.python_version(),
-        'torch': torch.__version__,
-        **{name: version(name) for name in packages},
-        'hsiaug': __version__,
-        'commit': commit.stdout.strip() or None,
+        'versions': {**found['versions'], **{name: version(name) for name in packages}},
     }
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Write a file of results whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f'.{path.name}')
-    temporary.write_text(text + '\n')
-    os.replace(temporary, path)

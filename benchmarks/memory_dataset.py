@@ -22,8 +22,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from memory_large_scene import machine
+from measure import machine
 from torch.utils.data import Dataset
+
+from hsiaug.records import write_json
 
 BANDS, SIDE, CLASSES = 10, 128, ('water', 'field', 'forest', 'town')
 LIMIT_GB = 3.0
@@ -143,8 +145,7 @@ def main() -> int:
     result |= {'pairs': args.pairs, 'stored_gb': round(stored, 2), 'settings': SETTINGS, 'machine': machine()}
     print(json.dumps(result, indent=2))
     if args.out:
-        args.out.parent.mkdir(parents=True, exist_ok=True)
-        args.out.write_text(json.dumps(result, indent=2) + '\n')
+        write_json(args.out, result)
     return 0 if result['peak_gb'] < LIMIT_GB else 1
 
 

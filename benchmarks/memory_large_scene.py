@@ -12,8 +12,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import subprocess
 import sys
 import tempfile
@@ -115,24 +113,6 @@ def write_scene(folder: Path, kind: str, labelled: int) -> tuple[Path, Path]:
     return cube, folder / 'labels.npy'
 
 
-def machine() -> dict[str, Any]:
-    """Facts that the figures depend on."""
-    from hsiaug import __version__
-
-    commit = subprocess.run(['git', 'rev-parse', '--short', 'HEAD'], capture_output=True, text=True, check=False)
-    cpu = [line for line in Path('/proc/cpuinfo').read_text().splitlines() if line.startswith('model name')]
-    return {
-        'cpu': cpu[0].split(':', 1)[1].strip() if cpu else platform.machine(),
-        'cores': os.cpu_count(),
-        'system': platform.system(),
-        'python': platform.python_version(),
-        'numpy': np.__version__,
-        'hsiaug': __version__,
-        'commit': commit.stdout.strip() or None,
-        'command': ' '.join(['python', *sys.argv]),
-    }
-
-
 def markdown(results: list[dict[str, Any]]) -> str:
     """One row per measurement."""
     lines = [
@@ -174,12 +154,13 @@ def main() -> int:
             results.append(result)
     print(markdown(results))
     if args.out:
-        args.out.parent.mkdir(parents=True, exist_ok=True)
-        partial = args.out.with_suffix('.partial')
+        from measure import machine  # torch, in no process that is measured
+
+        from hsiaug.records import write_json
+
         shape = [HEIGHT, WIDTH, BANDS]
         facts = {'shape': shape, 'dtype': 'uint16', 'limit_mb': LIMIT_MB, 'machine': machine(), 'results': results}
-        partial.write_text(json.dumps(facts, indent=2) + '\n')
-        os.replace(partial, args.out)
+        write_json(args.out, facts)
     return 0 if all(r['ok'] for r in results) else 1
 
 

@@ -22,8 +22,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from measure import interleaved, machine, milliseconds, summary, write_whole
+from measure import interleaved, machine, milliseconds, summary
 
+from hsiaug.records import write_json
 from hsiaug.systems.unmixing_fusion.abundances.diffusion import AbundanceDiffusion
 from hsiaug.systems.unmixing_fusion.abundances.stages import DiffusionTraining
 from hsiaug.systems.unmixing_fusion.abundances.style_gan import StyleGAN
@@ -136,7 +137,7 @@ def main() -> None:
     }
     print(json.dumps(result, indent=2))
     if args.out:
-        write_whole(args.out, json.dumps(result, indent=2))
+        write_json(args.out, result)
 
 
 if __name__ == '__main__':

@@ -38,7 +38,7 @@ from typing import Any
 import kornia.augmentation as K
 import numpy as np
 import torch
-from measure import interleaved, machine, milliseconds, summary, write_whole
+from measure import interleaved, machine, milliseconds, summary
 from segmentation_models_pytorch import Segformer
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
@@ -47,6 +47,7 @@ from torchgeo.datasets import NonGeoDataset
 
 from hsiaug.datasets import MixedDataset, SyntheticBank, write_bank
 from hsiaug.models import NN1D
+from hsiaug.records import write_json
 from hsiaug.samplers import MixedBatchSampler
 from hsiaug.samples import Sample, SampleSpec
 from hsiaug.systems import TrainingData
@@ -387,7 +388,7 @@ def main() -> None:
     finally:
         shutil.rmtree(folder)
     if args.out:
-        write_whole(args.out, json.dumps(result, indent=2))
+        write_json(args.out, result)
 
 
 if __name__ == '__main__':

@@ -18,11 +18,12 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-from measure import interleaved, machine, milliseconds, summary, write_whole
+from measure import interleaved, machine, milliseconds, summary
 
 from hsiaug.cli.config import trained_on
 from hsiaug.metrics import frechet_distance
 from hsiaug.metrics.masks import mask_features
+from hsiaug.records import write_json
 from hsiaug.systems import Generator
 from hsiaug.systems.two_stream_diffusion.model import TwoStreamDiffusion
 from hsiaug.trainers import training_data
@@ -149,7 +150,7 @@ def main() -> None:
     text = json.dumps(result, indent=1)
     print(text)
     if args.out:
-        write_whole(args.out, text)
+        write_json(args.out, result)
 
 
 if __name__ == '__main__':

@@ -24,12 +24,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from measure import machine, milliseconds, summary, write_whole
+from measure import machine, milliseconds, summary
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, one_hot
 from torch.utils.data import DataLoader, TensorDataset
 
 from hsiaug.functional.gradient_penalty import gradient_penalty_autograd
+from hsiaug.records import write_json
 from hsiaug.samples import SampleSpec
 from hsiaug.systems.base import TrainingData
 from hsiaug.systems.spectral_gan.train import SpectralGANConfig, SpectralGANTraining
@@ -153,9 +154,10 @@ def main() -> None:
 
 def write(result: dict[str, Any], out: Path) -> None:
     """The result as JSON, and a few lines of Markdown beside it."""
+    facts = {**result['machine'], **result['machine']['versions']}
     lines = ['# Spectral GAN: time per training iteration', '', f'`{result["command"]}`', '']
     lines += [
-        ', '.join(f'{k} {v}' for k, v in result['machine'].items()),
+        ', '.join(f'{k} {v}' for k, v in facts.items() if k != 'versions'),
         '',
         '| loop | ms, median (quartiles) |',
         '|---|---|',
@@ -166,8 +168,8 @@ def write(result: dict[str, Any], out: Path) -> None:
         lines += ['', f'Speed-up, median of {result["pairs"]} interleaved pairs (quartiles):', '']
         for name, t in result['speedup_per_pair'].items():
             lines.append(f'- over the {name}: {t["median"]:.2f} ({t["q1"]:.2f} to {t["q3"]:.2f})')
-    write_whole(out, json.dumps(result, indent=2))
-    write_whole(out.with_suffix('.md'), '\n'.join(lines))
+    write_json(out, result)
+    out.with_suffix('.md').write_text('\n'.join(lines) + '\n')
 
 
 if __name__ == '__main__':

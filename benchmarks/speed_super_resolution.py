@@ -28,11 +28,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from measure import interleaved, machine, milliseconds, summary, write_whole
+from measure import interleaved, machine, milliseconds, summary
 from memory_large_scene import Peak, anonymous_mb
 from torch.nn.functional import binary_cross_entropy_with_logits, mse_loss
 
 from hsiaug.engine import Run
+from hsiaug.records import write_json
 from hsiaug.samples import SampleSpec
 from hsiaug.systems import TrainingData
 from hsiaug.systems.msrresgan.model import MSRResGAN
@@ -186,7 +187,7 @@ def main() -> int:
         result['training_step'] = training_step(args)
     print(json.dumps(result, indent=2))
     if args.out:
-        write_whole(args.out, json.dumps(result, indent=2))
+        write_json(args.out, result)
     return 0 if all(result[part]['ok'] for part in ('memory', 'training_step') if part in result) else 1
 
 

@@ -27,8 +27,7 @@ from real_scenes import DISJOINT, MASKED, READERS, patch_splitter
 from specdm_segmentation import SEGFORMER
 from studies import data_root
 from torch import Tensor
-from trust_report import write_tables
-from trust_table import KS, NO_GATE, gated_name, way_name
+from trust_report import KS, NO_GATE, gated_name, way_name, write_tables
 
 from hsiaug.ablation import Arm, Classifier, Downstream, Experiment, Segmenter, Setting, Study
 from hsiaug.ablation.cells import Group

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 _PACKAGE = Path(__file__).parent
 # An installed package has its own; next to it may lie a folder of that name that is somebody else's.
@@ -34,6 +35,14 @@ def find_config(name: str) -> Path:
     return FOLDER / f'{path.stem}.yaml'
 
 
+def published_settings(name: str) -> dict[str, Any]:
+    """Settings of a generator in a configuration that comes with the package."""
+    import yaml  # type: ignore[import-untyped]  # the command line starts without it
+
+    found: dict[str, Any] = yaml.safe_load(find_config(name).read_text(encoding='utf-8'))['settings']
+    return found
+
+
 def with_config_files(arguments: Sequence[str]) -> list[str]:
     """Arguments of a command with the file for each name that ``--config`` gives.
 
@@ -50,4 +59,4 @@ def with_config_files(arguments: Sequence[str]) -> list[str]:
     return found
 
 
-__all__ = ['FOLDER', 'config_names', 'find_config', 'with_config_files']
+__all__ = ['FOLDER', 'config_names', 'find_config', 'published_settings', 'with_config_files']

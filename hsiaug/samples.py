@@ -16,6 +16,7 @@ import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from functools import reduce
+from itertools import combinations
 from typing import Any, Literal, Protocol, get_args, runtime_checkable
 
 import numpy as np
@@ -230,6 +231,12 @@ class Footprint:
         mask[pixels] = True
         return cls(scene, size, base64.b64encode(zlib.compress(np.packbits(mask).tobytes(), 6)).decode('ascii'))
 
+    def joined(self, other: Footprint) -> Footprint:
+        """Pixels of either, of one scene; it is called as the other calls it, which is the newer."""
+        if self == other:
+            return other
+        return Footprint.of(other.scene, other.size, np.union1d(self.pixels(), other.pixels()))
+
     def pixels(self) -> np.ndarray:
         """Flat pixel indices, ascending, int64.
 
@@ -305,11 +312,26 @@ class Provenance:
         return as_record(cls, data, 'provenance')
 
 
-def seen_of_both(known: Sequence[Provenance]) -> dict[str, Any]:
-    """What several provenances have seen besides the first scene of each, as fields of one provenance of all."""
-    samples = [one.samples for one in known if one.samples is not None]
-    elsewhere = dict.fromkeys(footprint for one in known for footprint in one.elsewhere)
-    return {'elsewhere': tuple(elsewhere), 'samples': reduce(SeenSamples.joined, samples) if samples else None}
+def seen_of_all(known: Mapping[str, Provenance]) -> dict[str, Any]:
+    """What several provenances, by whose they are, have seen, as fields of one provenance of all.
+
+    Raises:
+        ValueError: if the scenes that each was trained on differ, which no single footprint could say.
+    """
+    seen = {who: one.seen for who, one in known.items() if one.seen is not None}
+    if not all(same_scene(one.scene, other.scene) for one, other in combinations(seen.values(), 2)):
+        scenes = ', '.join(f'{who} {footprint.scene}' for who, footprint in seen.items())
+        raise ValueError(
+            f'they were trained on different scenes: {scenes}; train, or fit, them on one scene, since what all have '
+            'seen is kept in one provenance'
+        )
+    samples = [one.samples for one in known.values() if one.samples is not None]
+    elsewhere = dict.fromkeys(footprint for one in known.values() for footprint in one.elsewhere)
+    return {
+        'seen': reduce(Footprint.joined, seen.values()) if seen else None,
+        'elsewhere': tuple(elsewhere),
+        'samples': reduce(SeenSamples.joined, samples) if samples else None,
+    }
 
 
 def require_unseen(provenance: Provenance | None, scene: str, evaluation: np.ndarray) -> None:

@@ -48,6 +48,7 @@ ANY = Range(-math.inf)
 COUNT = Range(1)
 NOT_NEGATIVE = Range(0)
 POSITIVE = Range(0, open_low=True)
+BETWEEN = Range(0, 1, open_low=True, open_high=True)
 SHARE = Range(0, 1, open_high=True)
 """Of the steps, of samples, of an average: 1 would leave nothing."""
 
@@ -300,6 +301,7 @@ def _hints(maker: Any) -> dict[str, Any]:
 
 __all__ = [
     'ANY',
+    'BETWEEN',
     'COUNT',
     'NOT_NEGATIVE',
     'POSITIVE',

@@ -41,9 +41,6 @@ def audebert_arms(**changes: Any) -> tuple[Arm, ...]:
     """The GANs of Audebert et al. 2018 as published, which :func:`spectral_arms` has in a form of our own.
 
     Ours works in principal components with Adam and 256 units, averages its weights and calibrates its classes.
-
-    Args:
-        changes: to :meth:`~hsiaug.systems.spectral_gan.SpectralGANConfig.paper`.
     """
     trainer = trainer_of('spectral_gan')
     assert trainer is not None
@@ -55,12 +52,7 @@ def audebert_arms(**changes: Any) -> tuple[Arm, ...]:
 
 
 def segmentation_arms(diffusion: dict[str, Any] | None = None) -> tuple[Arm, ...]:
-    """Every arm of the study with image-mask pairs: SpecDM, its baseline, and what they must beat.
-
-    Args:
-        diffusion: settings of the latent diffusion models, see
-            :class:`~hsiaug.systems.two_stream_diffusion.TwoStreamConfig`; the defaults if None.
-    """
+    """Every arm of the study with image-mask pairs: SpecDM, its baseline, and what they must beat."""
     diffusion = dict(diffusion or {})
     alone = {**diffusion, 'single_stream': True}
     plain = {**alone, 'sad_weight': 0.0, 'mask_loss': 'l1'}  # latent diffusion knows nothing of angles and classes
@@ -77,11 +69,7 @@ def segmentation_arms(diffusion: dict[str, Any] | None = None) -> tuple[Arm, ...
 
 
 def change_arms(diffusion: dict[str, Any] | None = None) -> tuple[Arm, ...]:
-    """Every arm of the study with pairs of dates: SpecDM, its baseline, change editing, and what they must beat.
-
-    Args:
-        diffusion: as for :func:`segmentation_arms`; those of change editing's painter as well.
-    """
+    """Every arm of the study with pairs of dates: SpecDM, its baseline, change editing, and what they must beat."""
     diffusion = dict(diffusion or {})
     plain = {**diffusion, 'single_stream': True, 'sad_weight': 0.0, 'mask_loss': 'l1'}
     augment = {kind: {'kind': kind} for kind in ('duplicate', 'flips', 'crops', 'noise', 'copy_paste')}
@@ -126,12 +114,7 @@ def scene_arms(
 
 
 def super_resolution_arms(settings: dict[str, Any] | None = None) -> tuple[Arm, ...]:
-    """Every arm of the study with super-resolution as augmentation, and what it must beat.
-
-    Args:
-        settings: of MSRResGAN, see :class:`~hsiaug.systems.msrresgan.SuperResolutionConfig`; the defaults if
-            None.
-    """
+    """Every arm of the study with super-resolution as augmentation, and what it must beat."""
     zoom = dict(settings or {})
     jitter = {**zoom, 'augmentation': 'jitter'}
     kinds = {'zoom': zoom, 'jitter': jitter}

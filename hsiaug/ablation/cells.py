@@ -34,19 +34,7 @@ _FOREVER = 2**31  # epochs
 
 
 class Group:
-    """One split of one scene and everything that its cells share.
-
-    Args:
-        scene: the scene, or samples of datasets.
-        setting: split and budget.
-        seed: of split, generators and downstream models.
-        folder: run folder; trained generators are kept there.
-        device: where to train.
-        keep: keep what figures of this group show.
-
-    Raises:
-        ValueError: if no model can be scored on the validation or the test part.
-    """
+    """One split of one scene and everything that its cells share."""
 
     def __init__(
         self,
@@ -127,11 +115,7 @@ class Group:
         return Trial(float(self._scores(model, 'val')[metric]), loss_still_falls(model))
 
     def generator(self, arm: Arm) -> Generator:
-        """The arm's generator, trained on this split once; costly ones are kept in the run folder.
-
-        Raises:
-            ValueError: if its training diverged.
-        """
+        """The arm's generator, trained on this split once; costly ones are kept in the run folder."""
         key = short_digest([arm.generator, arm.settings])
         if key not in self._generators:
             # Two seeds may share a split, two arms a generator, two scenes a name; a folder may have been of other
@@ -155,11 +139,7 @@ class Group:
         return self._generators[key]
 
     def run(self, cell: Cell, metrics: Sequence[str]) -> dict[str, Any]:
-        """Train and measure one cell; the result is JSON-ready.
-
-        Raises:
-            ValueError: if the training diverged, or a metric has no value.
-        """
+        """Train and measure one cell; the result is JSON-ready."""
         start = time.perf_counter()
         downstream = self.tuned(cell.classifier, metrics[0])
         dataset, synthetic = self.real, 0

@@ -133,12 +133,7 @@ class Experiment:
 
 
 def measure_each(file: Path, cells: Iterable[tuple[str, Callable[[], Record]]]) -> Iterator[int]:
-    """Measure cells and append each as it is done, yielding 1 for each.
-
-    Args:
-        file: of results.
-        cells: what each is, for messages, and how it is measured.
-    """
+    """Measure cells, each with a name for messages, and append each as it is done, yielding 1 for each."""
     for what, measure in cells:
         end_if_orphaned()
         with naming(what):
@@ -198,6 +193,3 @@ def as_text(value: Any) -> str:
         half = (value['high'] - value['low']) / 2
         return f'{value["mean"]:.3g} ± {half:.2g}' if half > 0 else f'{value["mean"]:.4g}'
     return f'{value:.4g}' if isinstance(value, float) else str(value)
-
-
-__all__ = ['Experiment', 'as_text', 'markdown_table', 'means', 'measure_each']

@@ -31,14 +31,6 @@ def require_same_study(study: Study, folder: Path, results: int) -> None:
 
     Scenes, settings, downstream models and arms that only one of the two has are an extension, and stand next to the
     others; those of one name must agree.
-
-    Args:
-        study: that is about to be run.
-        folder: with a plan and results.
-        results: that it holds, for messages.
-
-    Raises:
-        ValueError: naming the fields that differ, or the plan if it is none.
     """
     file = folder / PLAN_FILE
     if not file.is_file():
@@ -56,18 +48,7 @@ def require_same_study(study: Study, folder: Path, results: int) -> None:
 
 
 def refuse_differences(there: Any, here: Any, folder: Path, results: int, what: str) -> None:
-    """Refuse a run folder whose identity is another.
-
-    Args:
-        there: identity that the folder holds.
-        here: of what is about to be run.
-        folder: with results.
-        results: that it holds, for messages.
-        what: is run, for messages.
-
-    Raises:
-        ValueError: naming the fields that differ.
-    """
+    """Refuse a run folder whose identity is another."""
     _refuse(list(differences(there, here)), folder, results, what, 'options')
 
 

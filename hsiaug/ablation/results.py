@@ -15,22 +15,14 @@ append_result = append_line
 
 
 def require_fields(found: Mapping[str, Any], fields: Mapping[str, type | tuple[type, ...]], where: str) -> None:
-    """Refuse a record of a run folder that is none.
-
-    Raises:
-        ValueError: naming the fields that are missing or of another type.
-    """
+    """Refuse a record of a run folder that is none."""
     wrong = [name for name, kind in fields.items() if not isinstance(found.get(name), kind)]
     if wrong:
         raise ValueError(f'{where} lacks {wrong}, or has something else there; is it complete, and of a study?')
 
 
 def read_results(path: Path) -> list[dict[str, Any]]:
-    """Rows of a results file, the first of each cell, in file order; none where there is no file.
-
-    Raises:
-        ValueError: if a whole line is not a result, which no kill leaves behind.
-    """
+    """Rows of a results file, the first of each cell, in file order; none where there is no file."""
     rows: dict[str, dict[str, Any]] = {}
     for row in read_lines(path, 'cell', 'a result of a study'):
         if not isinstance(row['cell'], str):

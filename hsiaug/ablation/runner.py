@@ -106,11 +106,7 @@ def run_group(study: Study, setting: Setting, seed: int, folder: Path, device: s
 
 
 def open_group(study: Study, setting: Setting, seed: int, folder: Path, device: str = 'cpu') -> Group:
-    """One split of one scene, and everything that its cells share; the first seed's keeps what figures show.
-
-    Raises:
-        ValueError: if the scene gives samples of another kind than the downstream models work on.
-    """
+    """One split of one scene, and everything that its cells share; the first seed's keeps what figures show."""
     group = Group(_open(study, setting.scene), setting, seed, folder, device, keep=seed == study.seeds[0])
     if group.task is not study.task:
         raise ValueError(
@@ -137,9 +133,6 @@ def unmeasured(
     """The arms of one group whose fidelity is still to be measured, and where.
 
     Those are the ``fresh`` ones, and all whose file is missing or of another generator or scene.
-
-    Raises:
-        ValueError: if a file is no record of fidelity, naming it.
     """
 
     def known(arm: Arm, file: Path) -> bool:

@@ -24,19 +24,12 @@ Option = TypeVar('Option', bound=Hashable)
 
 @dataclass(frozen=True)
 class NonInferiority:
-    """One-sided paired t test of a difference against minus a margin.
+    """One-sided paired t test of a difference against minus a margin."""
 
-    Args:
-        comparison: with real only, in points.
-        margin: points that may be lost.
-        p: of the hypothesis that at least the margin is lost.
-        p_holm: the same, corrected within the family.
-    """
-
-    comparison: PairedComparison
-    margin: float
-    p: float
-    p_holm: float
+    comparison: PairedComparison  # with real only, in points
+    margin: float  # points that may be lost
+    p: float  # of the hypothesis that at least the margin is lost
+    p_holm: float  # the same, corrected within the family
 
     @property
     def half_width(self) -> float:
@@ -70,9 +63,6 @@ def non_inferiority(comparisons: Sequence[PairedComparison], margin: float = 0.5
     Args:
         comparisons: of treatments with real only, in points.
         margin: points that may be lost.
-
-    Raises:
-        ValueError: if the margin is not positive.
     """
     if not margin > 0:
         raise ValueError(f'non_inferiority: a positive margin expected, found {margin}')
@@ -101,9 +91,6 @@ def advised_by_others(scores: Mapping[str, Mapping[Option, Sequence[float]]]) ->
 
     Args:
         scores: of each scene and option, over its seeds; real only first: ties go to the option that is named first.
-
-    Raises:
-        ValueError: for fewer than two scenes, or if their options differ.
     """
     if len(scores) < 2:
         raise ValueError(f'advised_by_others: at least two scenes are needed, found {list(scores)}')

@@ -21,47 +21,26 @@ from .runner import file_name, open_group
 
 @dataclass(frozen=True)
 class ShownSamples:
-    """Samples of an arm next to real ones.
+    """Samples of an arm next to real ones."""
 
-    Args:
-        file: name of the picture.
-        spec: what they are.
-        real: real images and targets.
-        fake: synthetic ones.
-    """
-
-    file: str
-    spec: SampleSpec
-    real: Pair
-    fake: Pair
+    file: str  # name of the picture
+    spec: SampleSpec  # what they are
+    real: Pair  # real images and targets
+    fake: Pair  # synthetic ones
 
 
 @dataclass(frozen=True)
 class ShownPredictions:
-    """What a downstream model predicts on the test part.
+    """What a downstream model predicts on the test part."""
 
-    Args:
-        file: name of the picture.
-        test: the test part.
-        predicted: targets by what the model learned from.
-        tile_rows: height of a tile in a scene of stacked tiles.
-    """
-
-    file: str
+    file: str  # name of the picture
     test: Any
-    predicted: dict[str, Tensor]
-    tile_rows: int | None
+    predicted: dict[str, Tensor]  # targets by what the model learned from
+    tile_rows: int | None  # height of a tile in a scene of stacked tiles
 
 
 def shown_samples(study: Study, run: Path, device: str = 'cpu', count: int = 8) -> Iterator[ShownSamples]:
-    """Real and synthetic images with masks of each learned arm, for the first seed of each setting.
-
-    Args:
-        study: a study; of samples without masks nothing is shown.
-        run: its run folder, with the generators that the study has kept.
-        device: where to sample.
-        count: synthetic samples.
-    """
+    """Real and synthetic images with masks of each learned arm, for the first seed of each setting."""
     for setting in study.settings if study.task.fixed_set else ():
         group = open_group(study, setting, study.seeds[0], run, device)
         spec = group.data.spec
@@ -78,10 +57,6 @@ def shown_predictions(study: Study, run: Path) -> Iterator[ShownPredictions]:
     """What each model predicts, with real data only and with each learned arm's most synthetic data.
 
     Of the first seed of each setting, whose predictions the study has kept; cells that are not finished are left out.
-
-    Args:
-        study: a study; one that keeps no predictions has nothing to show.
-        run: its run folder.
     """
     for setting in study.settings:
         finished = [cell for cell in study.cells(setting, study.seeds[0]) if predictions_file(run, cell).exists()]

@@ -33,30 +33,18 @@ CHOSEN = 'chosen'
 
 @dataclass(frozen=True)
 class PairedComparison:
-    """Differences of paired measurements.
+    """Differences of paired measurements."""
 
-    Args:
-        n: number of pairs.
-        mean: mean difference, treatment less baseline.
-        sd: standard deviation of the differences.
-        interval: paired-t interval.
-        bca: bias-corrected and accelerated bootstrap interval, which undercovers at small n.
-        corrected: Nadeau–Bengio interval, which allows for overlapping splits of one scene; NaN if their sizes are
-            not known.
-        p: two-sided sign-flip p value.
-        wins: pairs with a positive difference.
-        losses: pairs with a negative difference.
-    """
-
-    n: int
-    mean: float
-    sd: float
-    interval: Interval
-    bca: Interval
+    n: int  # number of pairs
+    mean: float  # mean difference, treatment less baseline
+    sd: float  # standard deviation of the differences
+    interval: Interval  # paired-t interval
+    bca: Interval  # bias-corrected and accelerated bootstrap interval, which undercovers at small n
+    # Nadeau–Bengio interval, which allows for overlapping splits of one scene; NaN if their sizes are not known.
     corrected: Interval
-    p: float
-    wins: int
-    losses: int
+    p: float  # two-sided sign-flip p value
+    wins: int  # pairs with a positive difference
+    losses: int  # pairs with a negative difference
 
     @property
     def basis_for_claims(self) -> bool:
@@ -80,9 +68,6 @@ def paired_comparison(
         baseline: (n,) measurements of the same seeds.
         test_train_ratio: n_test / n_train of a split.
         confidence: of the intervals.
-
-    Raises:
-        ValueError: if the two differ in length or hold NaN.
     """
     a, b = np.asarray(treatment, dtype=np.float64), np.asarray(baseline, dtype=np.float64)
     if a.shape != b.shape or a.ndim != 1 or len(a) == 0:
@@ -174,36 +159,21 @@ class Summary:
     """One line of the result table: an arm at a ratio, or at the ratio chosen on validation data.
 
     Metrics are in %, differences in points.
-
-    Args:
-        scene: name of the scene.
-        budget: split and label budget.
-        classifier: downstream classifier.
-        arm: name of the arm.
-        ratio: synthetic samples per real one, or ``'chosen'``.
-        control: whether the arm is a control.
-        means: mean of each test metric over the arm's seeds.
-        gain: primary metric against real only; None for real only itself, or without a pair.
-        second_gain: the second metric against real only.
-        ratios: ratio of each seed.
-        primary: member of the primary family.
-        default: the ratio is the arm's default.
-        p_holm: p value of ``gain``, corrected within the primary family.
     """
 
     scene: str
-    budget: str
-    classifier: str
+    budget: str  # split and label budget
+    classifier: str  # downstream classifier
     arm: str
-    ratio: float | str
-    control: bool
-    means: Mapping[str, float]
-    gain: PairedComparison | None
-    second_gain: PairedComparison | None
-    ratios: tuple[float, ...] = ()
-    primary: bool = False
-    p_holm: float | None = None
-    default: bool = False
+    ratio: float | str  # synthetic samples per real one, or `'chosen'`
+    control: bool  # whether the arm is a control
+    means: Mapping[str, float]  # mean of each test metric over the arm's seeds
+    gain: PairedComparison | None  # primary metric against real only; None for real only itself, or without a pair
+    second_gain: PairedComparison | None  # the second metric against real only
+    ratios: tuple[float, ...] = ()  # ratio of each seed
+    primary: bool = False  # member of the primary family
+    p_holm: float | None = None  # p value of `gain`, corrected within the primary family
+    default: bool = False  # the ratio is the arm's default
 
     @property
     def key(self) -> GroupKey:
@@ -224,11 +194,6 @@ def choose_ratios(rows: Sequence[Row], arm: str, metric: str = 'oa') -> dict[int
 
     Only validation figures are looked at. Ties go to the smallest ratio. A seed of which a killed run has only some
     ratios is left out: it would choose among fewer.
-
-    Args:
-        rows: cells of one scene, budget and classifier.
-        arm: name of the arm.
-        metric: validation metric.
 
     Returns:
         seed to cell, for the seeds that have the real-only cell and all of the arm's ratios.
@@ -315,20 +280,13 @@ class Pooled:
     """An arm's differences to real only, averaged over scenes, each scene counting the same.
 
     The intervals allow for the variance between seeds. They speak for these scenes, not for others.
-
-    Args:
-        gain: mean difference in the primary metric, points.
-        second_gain: mean difference in the second metric, points.
-        interval: 95 % interval of ``gain``.
-        second_interval: 95 % interval of ``second_gain``.
-        scenes: each scene's own mean differences in the two metrics.
     """
 
-    gain: float
-    second_gain: float
-    interval: Interval
-    second_interval: Interval
-    scenes: dict[str, tuple[float, float]]
+    gain: float  # mean difference in the primary metric, points
+    second_gain: float  # mean difference in the second metric, points
+    interval: Interval  # 95 % interval of `gain`
+    second_interval: Interval  # 95 % interval of `second_gain`
+    scenes: dict[str, tuple[float, float]]  # each scene's own mean differences in the two metrics
 
 
 def mean_of_means(comparisons: Sequence[PairedComparison], confidence: float = 0.95) -> tuple[float, Interval]:
@@ -355,10 +313,6 @@ def mean_of_means(comparisons: Sequence[PairedComparison], confidence: float = 0
 
 def pooled(table: Sequence[Summary], ratio: float | str = CHOSEN) -> dict[tuple[str, str, str], Pooled]:
     """Mean over scenes of each arm's differences to real only.
-
-    Args:
-        table: from :func:`summarise`.
-        ratio: a ratio, or ``'chosen'``.
 
     Returns:
         (budget, classifier, arm) to the mean.

@@ -28,11 +28,7 @@ class WorkerDiedError(RuntimeError):
 
 
 def check_workers(who: str, workers: int, engine: Engine) -> None:
-    """Refuse a number of workers or an engine that there is not.
-
-    Raises:
-        ValueError: naming it.
-    """
+    """Refuse a number of workers or an engine that there is not."""
     if engine not in ('process', 'ray'):
         raise ValueError(f"unknown engine {engine!r}; choose from 'process', 'ray'")
     check_value(who, 'workers', workers, int)
@@ -108,11 +104,7 @@ def _on_ray(work: Work, tasks: Sequence[Task], shared: Task, workers: int, devic
 
 @contextmanager
 def naming(what: str) -> Iterator[None]:
-    """Errors of one training or measurement say which it was.
-
-    Raises:
-        ValueError: instead of one, or of an error in numbers or of torch, that is raised inside.
-    """
+    """Errors of one training or measurement say which it was."""
     try:
         yield
     except LeakageError:
@@ -145,13 +137,6 @@ def run_in_processes(
 
     The first failure ends all workers at once, so that hours of others don't hide it, and so do an interruption and the
     end of this process: no worker outlives it, even if it is killed. What a task has written until then stays.
-
-    Args:
-        function: at the top of a module.
-        tasks: arguments.
-        workers: processes.
-        start: called once in each process before its first task.
-        shared: arguments of ``start``.
 
     Raises:
         WorkerDiedError: if a worker dies, for example for lack of memory.
@@ -186,6 +171,3 @@ def _end_with_parent(listening: Connection) -> None:
     parent = multiprocessing.parent_process()
     wait([listening, *([] if parent is None else [parent.sentinel])])
     os._exit(1)  # without clean-up: nobody is left who waits for it, and files are written whole or not at all
-
-
-__all__ = ['Engine', 'WorkerDiedError', 'check_workers', 'end_if_orphaned', 'naming', 'run_in_processes', 'run_tasks']

@@ -31,6 +31,3 @@ class Average(Generic[M]):
         decay = min(self.decay, (1 + step) / (10 + step))
         average: list[Tensor] = list(self.module.parameters())
         torch._foreach_lerp_(average, list(self.network.parameters()), 1 - decay)
-
-
-__all__ = ['Average']

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -50,18 +52,23 @@ def restore(state: Mapping[str, Tensor], modules: Mapping[str, nn.Module], optim
         optimiser.load_state_dict({**optimiser.state_dict(), 'state': values})
 
 
+def identity_of(config: Any, seed: int, rates: Collection[str] = ('lr',), **more: Any) -> dict[str, Any]:
+    """What a checkpoint must agree in: all settings but learning rates, which may be lowered to resume after NaN."""
+    return {**{name: value for name, value in asdict(config).items() if name not in rates}, 'seed': seed, **more}
+
+
+def digest_of(*tensors: Tensor) -> str:
+    """SHA-256 of the values of tensors, one after the other."""
+    digest = hashlib.sha256()
+    for tensor in tensors:
+        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
 def write_checkpoint(
     file: Path, state: Mapping[str, Tensor], identity: Mapping[str, Any], stage: str, step: int
 ) -> None:
-    """Write a state; a checkpoint that stood there is replaced at once.
-
-    Args:
-        file: of the checkpoint; its folder is made.
-        state: everything that the next step depends on.
-        identity: of the training, JSON-ready: what must agree for a training to resume.
-        stage: of the training.
-        step: how many steps of the stage are done.
-    """
+    """Write a state; a checkpoint that stood there is replaced at once."""
     file.parent.mkdir(parents=True, exist_ok=True)
     temporary = file.with_name(f'.{file.name}')
     metadata = {'identity': json.dumps(identity), 'stage': stage, 'step': str(step)}
@@ -70,15 +77,7 @@ def write_checkpoint(
 
 
 def found_checkpoint(file: Path, identity: Mapping[str, Any] | None = None) -> dict[str, str]:
-    """The ``identity``, ``stage`` and ``step`` of a checkpoint.
-
-    Args:
-        file: of the checkpoint.
-        identity: that it must have, if given.
-
-    Raises:
-        ValueError: if the file is truncated, holds something else, or is of another training.
-    """
+    """The ``identity``, ``stage`` and ``step`` of a checkpoint."""
     try:
         with safe_open(file, 'pt') as opened:
             found = dict(opened.metadata() or {})
@@ -97,12 +96,5 @@ def found_checkpoint(file: Path, identity: Mapping[str, Any] | None = None) -> d
 
 
 def resumable(file: Path | None, identity: Mapping[str, Any]) -> dict[str, str] | None:
-    """What :func:`found_checkpoint` tells of this training's checkpoint; None where there is none yet.
-
-    Raises:
-        ValueError: if there is one that this training cannot resume from.
-    """
+    """What :func:`found_checkpoint` tells of this training's checkpoint; None where there is none yet."""
     return found_checkpoint(file, identity) if file is not None and file.exists() else None
-
-
-__all__ = ['found_checkpoint', 'restore', 'resumable', 'state_of', 'write_checkpoint']

@@ -29,9 +29,6 @@ def capture(
         rng: that all random numbers of a step come from. It may be seeded anew between replays.
         device: of all of them.
         warm_up: steps before the recording.
-
-    Raises:
-        ValueError: if the training is not on a CUDA device.
     """
     if device.type != 'cuda':
         raise ValueError(f'CUDA graphs need a CUDA device, found {device}; leave cuda_graph off')
@@ -44,7 +41,7 @@ def capture(
             step()
     torch.cuda.current_stream(device).wait_stream(stream)
     # An optimiser that has not stepped yet has no state, and would make it inside the graph, anew at each replay. Zero
-    # is what Adam and RMSprop start from.
+    # is what Adam and RMSprop start from
     for key, value in state_of(modules, optimisers).items():
         if key.startswith('optimiser/') and key not in before:
             before[key] = torch.zeros_like(value)
@@ -55,6 +52,3 @@ def capture(
     with torch.cuda.graph(graph):
         step()
     return graph.replay
-
-
-__all__ = ['capture']

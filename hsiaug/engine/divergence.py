@@ -57,6 +57,3 @@ def _kept(file: Path | None, stage: str) -> str:
     found = found_checkpoint(file)
     where = f'step {found["step"]}' if found['stage'] == stage else f'stage {found["stage"]!r}, step {found["step"]}'
     return f'; the last good checkpoint ({where}) is {file}, from which the same call resumes'
-
-
-__all__ = ['CHECK_EVERY', 'DivergedError', 'require_finite']

@@ -45,6 +45,3 @@ def between_steps() -> Iterator[Interrupt]:
         for number, handler in before.items():
             # None stands for a handler that was not set from Python, which cannot be put back.
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
-
-
-__all__ = ['Interrupt', 'between_steps']

@@ -11,6 +11,8 @@ import torch
 from lightning.fabric import Fabric
 from torch import distributed
 
+from ..settings import check_value
+
 
 @dataclass(frozen=True)
 class Run:
@@ -42,9 +44,7 @@ class Run:
 
     def __post_init__(self) -> None:
         for name in ('devices', 'nodes', 'every'):
-            value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                raise ValueError(f'Run: {name} must be a whole number of at least 1, found {value!r}')
+            check_value('Run', name, getattr(self, name), int)
 
     def checkpoint(self, name: str) -> Path | None:
         """File of a checkpoint in the run's folder."""
@@ -73,6 +73,3 @@ def world() -> tuple[int, int]:
     if not distributed.is_initialized():
         return 0, 1
     return distributed.get_rank(), distributed.get_world_size()
-
-
-__all__ = ['Run', 'world']

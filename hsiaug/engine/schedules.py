@@ -17,13 +17,9 @@ def constant(step: int, steps: int) -> float:
 
 @dataclass(frozen=True)
 class WarmUp:
-    """A linear rise over the first steps, then the learning rate as it is.
+    """A linear rise over the first steps, then the learning rate as it is."""
 
-    Args:
-        length: steps of the rise.
-    """
-
-    length: int = 20
+    length: int = 20  # steps of the rise
 
     def __call__(self, step: int, steps: int) -> float:
         """The factor of a step."""
@@ -32,13 +28,9 @@ class WarmUp:
 
 @dataclass(frozen=True)
 class Cosine:
-    """A fall to zero along a cosine, after a linear rise.
+    """A fall to zero along a cosine, after a linear rise."""
 
-    Args:
-        warm_up: steps of the rise; 0 for none.
-    """
-
-    warm_up: int = 0
+    warm_up: int = 0  # steps of the rise; 0 for none
 
     def __call__(self, step: int, steps: int) -> float:
         """The factor of a step."""
@@ -48,15 +40,10 @@ class Cosine:
 
 @dataclass(frozen=True)
 class Staircase:
-    """The learning rate multiplied by a factor after each of several equal parts.
+    """The learning rate multiplied by a factor after each of several equal parts."""
 
-    Args:
-        factor: of each part.
-        parts: that the training is divided into.
-    """
-
-    factor: float = 0.5
-    parts: int = 4
+    factor: float = 0.5  # of each part
+    parts: int = 4  # that the training is divided into
 
     def __call__(self, step: int, steps: int) -> float:
         """The factor of a step."""
@@ -65,15 +52,10 @@ class Staircase:
 
 @dataclass(frozen=True)
 class Polynomial:
-    """A linear rise over a share of the steps, times a polynomial fall to zero over all of them.
+    """A linear rise over a share of the steps, times a polynomial fall to zero over all of them."""
 
-    Args:
-        warm_up: share of the steps.
-        power: of the fall.
-    """
-
-    warm_up: float = 0.0
-    power: float = 0.9
+    warm_up: float = 0.0  # share of the steps
+    power: float = 0.9  # of the fall
 
     def __call__(self, step: int, steps: int) -> float:
         """The factor of a step."""
@@ -85,12 +67,9 @@ class OneCycle:
     """A rise along a cosine, then a fall along one to next to nothing, as in torch's ``OneCycleLR``.
 
     Smith and Topin (2019), Super-Convergence, https://arxiv.org/abs/1708.07120.
-
-    Args:
-        rise: share of the steps.
     """
 
-    rise: float = 0.3
+    rise: float = 0.3  # share of the steps
 
     def __call__(self, step: int, steps: int) -> float:
         """The factor of a step."""
@@ -104,6 +83,3 @@ class OneCycle:
             (first, middle, step / turn) if rises else (middle, last, (step - turn) / (steps - 1 - turn))
         )
         return end + (start - end) / 2 * (1 + math.cos(math.pi * share))
-
-
-__all__ = ['Cosine', 'OneCycle', 'Polynomial', 'Schedule', 'Staircase', 'WarmUp', 'constant']

@@ -27,7 +27,6 @@ def run_stages(stages: Mapping[str, Callable[[], S]], run: Run, name: str, ident
         the last stage; None if there are none.
 
     Raises:
-        ValueError: if the checkpoint is of another training.
         FloatingPointError: if the training diverges; the last good checkpoint stays.
     """
     file = run.checkpoint(name)
@@ -44,6 +43,3 @@ def run_stages(stages: Mapping[str, Callable[[], S]], run: Run, name: str, ident
     if file is not None and world()[0] == 0:
         file.unlink(missing_ok=True)
     return stage
-
-
-__all__ = ['run_stages']

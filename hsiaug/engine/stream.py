@@ -103,6 +103,3 @@ def bytes_of(spec: SampleSpec, count: int) -> int:
     """Size of so many images with a target for each pixel."""
     height, width = spec.size or (1, 1)
     return count * (4 * prod(spec.image_shape) + 8 * height * width)
-
-
-__all__ = ['HELD_BYTES', 'Batch', 'Stream', 'bytes_of']

@@ -266,6 +266,3 @@ def average_gradients(parameters: list[nn.Parameter]) -> None:
     for gradient in gradients:
         gradient.copy_(flat[start : start + gradient.numel()].view_as(gradient))
         start += gradient.numel()
-
-
-__all__ = ['Precision', 'Training', 'average_gradients', 'stream_of_step']

@@ -20,6 +20,3 @@ class BandScaler(StandardScaler):  # type: ignore[misc]
         mean, std = (torch.from_numpy(np.asarray(values, np.float64)) for values in (self.mean_, np.sqrt(self.var_)))
         self.scale_ = band_scale(mean, std).numpy()
         return self
-
-
-__all__ = ['BandScaler']

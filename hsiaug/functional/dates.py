@@ -36,6 +36,3 @@ def in_contract(image: Tensor, mask: Tensor, spec: SampleSpec) -> dict[str, Tens
     if spec.kind == 'change':
         return {'image': image.unflatten(1, (2, spec.bands)), 'mask': mask[:, None]}
     return {'image': image, 'mask': mask}
-
-
-__all__ = ['CHANGED', 'as_pictures', 'flat_mask', 'in_contract', 'stacked_dates']

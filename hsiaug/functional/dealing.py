@@ -27,6 +27,3 @@ def deal_regions(label: np.ndarray, region: np.ndarray, folds: int, rng: np.rand
         of_region[number] = fold
         held[fold] += counts[number]
     return of_region[region]
-
-
-__all__ = ['deal_regions']

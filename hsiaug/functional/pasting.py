@@ -154,16 +154,3 @@ def pairs_that_hold(labels: Tensor, shares: Tensor, rng: torch.Generator) -> Ten
             raise ValueError(f'class {label} is in none of the {len(shares)} training pairs, so no sample can hold it')
         rows[here] = torch.multinomial(weights, int(here.sum()), replacement=True, generator=rng)
     return rows
-
-
-__all__ = [
-    'Pair',
-    'Regions',
-    'box_regions',
-    'class_regions',
-    'component_regions',
-    'pairs_that_hold',
-    'paste_regions',
-    'smooth_regions',
-    'turned',
-]

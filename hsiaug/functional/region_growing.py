@@ -49,6 +49,3 @@ def grow_regions(x: Tensor, positions: Tensor, seeds: int, reach: float) -> tupl
         path, _, owner = dijkstra(graph, indices=np.arange(seeds), **options)
         owner = np.where(np.isfinite(path), owner, -1)
     return torch.from_numpy(owner.astype(np.int64)), torch.from_numpy(path)
-
-
-__all__ = ['grow_regions']

@@ -65,6 +65,3 @@ def _dead(mean: Tensor, std: Tensor) -> tuple[Tensor, Tensor]:
         typical, usual = std.max(), relative.max()
     dead = (std < DEGENERATE * typical) & (relative < DEGENERATE * usual) | (std <= VANISHING * typical)
     return dead, torch.maximum(typical, usual * level) if typical > 0 else torch.where(level > 0, level, 1.0)
-
-
-__all__ = ['band_scale', 'band_weight']

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -38,30 +39,14 @@ def change_loss(
     return loss
 
 
-def multi_scale_loss(
-    logits: Tensor,
-    sides: Sequence[Tensor],
-    mask: Tensor,
-    ignore_index: int | None = None,
-    class_weights: Tensor | None = None,
-    sample_weights: Tensor | None = None,
-    lovasz: float = 0.0,
-) -> Tensor:
-    """:func:`change_loss` of the logits, and of side outputs with :data:`SIDE_WEIGHTS`.
+def multi_scale_loss(logits: Tensor, sides: Sequence[Tensor], mask: Tensor, *rest: Any, **options: Any) -> Tensor:
+    """:func:`change_loss` of the logits, and of four such side outputs, coarse to fine, with :data:`SIDE_WEIGHTS`.
 
-    Args:
-        logits: (n, K, H, W).
-        sides: four of that shape, coarse to fine.
-        mask: as all that follow, see :func:`change_loss`.
-        ignore_index: as for :func:`change_loss`.
-        class_weights: as for :func:`change_loss`.
-        sample_weights: as for :func:`change_loss`.
-        lovasz: as for :func:`change_loss`.
+    The other arguments are those of :func:`change_loss`.
     """
-    options = (mask, ignore_index, class_weights, sample_weights, lovasz)
-    loss = change_loss(logits, *options)
+    loss = change_loss(logits, mask, *rest, **options)
     for weight, side in zip(SIDE_WEIGHTS, sides, strict=True):
-        loss = loss + weight * change_loss(side, *options)
+        loss = loss + weight * change_loss(side, mask, *rest, **options)
     return loss
 
 

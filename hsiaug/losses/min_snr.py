@@ -28,6 +28,3 @@ def min_snr_weight(
     """
     ratio = alpha / (1 - alpha)
     return ratio.clamp_max(gamma) / (ratio if prediction_type == 'epsilon' else ratio + 1)
-
-
-__all__ = ['min_snr_weight']

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 from torchmetrics.functional.classification import binary_stat_scores
 
+from .segmentation import counting
+
 
 @dataclass(frozen=True)
 class ChangeScores:
@@ -38,16 +40,7 @@ def change_scores(predicted: Tensor, target: Tensor, ignore_index: int | None = 
     Raises:
         ValueError: if the shapes differ, no pixel counts, or a mask holds anything but 0 and 1.
     """
-    if predicted.shape != target.shape:
-        raise ValueError(
-            f'change_scores: predicted {tuple(predicted.shape)} and target {tuple(target.shape)} must have one shape; '
-            'take the argmax of logits first, with keepdim'
-        )
-    predicted, target = predicted.reshape(-1).cpu(), target.reshape(-1).cpu()
-    if ignore_index is not None:
-        predicted, target = predicted[target != ignore_index], target[target != ignore_index]
-    if target.numel() == 0:
-        raise ValueError('change_scores: no pixel counts, every target is ignored')
+    predicted, target = counting(predicted, target, ignore_index, 'change_scores')
     for name, mask in (('predicted', predicted), ('target', target)):
         if (found := set(mask.unique().tolist())) - {0, 1}:
             raise ValueError(

@@ -113,6 +113,3 @@ def _distance(real: Tensor, fake: Tensor, seed: int) -> float:
     std = real.double().std(dim=0, correction=0).clamp_min(1e-12)
     a, b = ((side.double() / std).T.numpy() for side in few)
     return float(sum(wasserstein_distance(u, v) for u, v in zip(a, b, strict=True)) / len(a))
-
-
-__all__ = ['ChangeDifferences', 'between_halves', 'change_differences']

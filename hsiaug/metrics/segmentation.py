@@ -23,6 +23,25 @@ class SegmentationScores:
     f1_per_class: tuple[float, ...]
 
 
+def counting(predicted: Tensor, target: Tensor, ignore_index: int | None, who: str) -> tuple[Tensor, Tensor]:
+    """(n,) predictions and targets of the pixels that count, on the CPU.
+
+    Raises:
+        ValueError: if the shapes differ, or no pixel counts.
+    """
+    if predicted.shape != target.shape:
+        raise ValueError(
+            f'{who}: predicted {tuple(predicted.shape)} and target {tuple(target.shape)} must have one shape; take the '
+            'argmax of logits first, with keepdim for change masks'
+        )
+    predicted, target = predicted.reshape(-1).cpu(), target.reshape(-1).cpu()
+    if ignore_index is not None:
+        predicted, target = predicted[target != ignore_index], target[target != ignore_index]
+    if target.numel() == 0:
+        raise ValueError(f'{who}: no pixel counts, every target is ignored')
+    return predicted, target
+
+
 def segmentation_scores(
     predicted: Tensor, target: Tensor, num_classes: int, ignore_index: int | None = None
 ) -> SegmentationScores:
@@ -37,16 +56,7 @@ def segmentation_scores(
     Raises:
         ValueError: if the shapes differ, no pixel counts, or a class lies outside [0, K).
     """
-    if predicted.shape != target.shape:
-        raise ValueError(
-            f'segmentation_scores: predicted {tuple(predicted.shape)} and target {tuple(target.shape)} must have one '
-            'shape; take the argmax of logits first'
-        )
-    predicted, target = predicted.reshape(-1).cpu(), target.reshape(-1).cpu()
-    if ignore_index is not None:
-        predicted, target = predicted[target != ignore_index], target[target != ignore_index]
-    if target.numel() == 0:
-        raise ValueError('segmentation_scores: no pixel counts, every target is ignored')
+    predicted, target = counting(predicted, target, ignore_index, 'segmentation_scores')
     for name, mask in (('predicted', predicted), ('target', target)):
         if not 0 <= int(mask.min()) <= int(mask.max()) < num_classes:
             raise ValueError(

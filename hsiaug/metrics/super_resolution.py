@@ -99,6 +99,3 @@ def super_resolution_scores(
         sam=float(spectral_angle(predicted, target, dim=1).mean()),
         ergas=float(ergas),
     )
-
-
-__all__ = ['SuperResolutionScores', 'spectral_information_divergence', 'super_resolution_scores']

@@ -12,21 +12,13 @@ from ..functional.spectral import spectral_angle
 
 @dataclass(frozen=True)
 class UnmixingScores:
-    """How near an unmixing is to a reference.
+    """How near an unmixing is to a reference."""
 
-    Args:
-        abundance_rmse: root mean squared error over all abundances.
-        endmember_angle: mean spectral angle of the endmembers, radians.
-        rmse: (k,) of each reference endmember's abundances.
-        angles: (k,) radians, of each reference endmember.
-        order: for each reference endmember, the position of the found one that it was matched with.
-    """
-
-    abundance_rmse: float
-    endmember_angle: float
-    rmse: tuple[float, ...]
-    angles: tuple[float, ...]
-    order: tuple[int, ...]
+    abundance_rmse: float  # root mean squared error over all abundances
+    endmember_angle: float  # mean spectral angle of the endmembers, radians
+    rmse: tuple[float, ...]  # (k,) of each reference endmember's abundances
+    angles: tuple[float, ...]  # (k,) radians, of each reference endmember
+    order: tuple[int, ...]  # for each reference endmember, the position of the found one that it was matched with
 
 
 def match_endmembers(found: Tensor, reference: Tensor) -> tuple[int, ...]:
@@ -77,6 +69,3 @@ def unmixing_scores(
         angles=tuple(angles.tolist()),
         order=order,
     )
-
-
-__all__ = ['UnmixingScores', 'match_endmembers', 'unmixing_scores']

@@ -49,19 +49,12 @@ _SVM = {
 
 
 class Value(NamedTuple):
-    """A measure of synthetic samples.
-
-    Args:
-        synthetic: its value.
-        real: that of real samples in their place, the best to hope for.
-        ideal: in words.
-        most: what it cannot exceed.
-    """
+    """A measure of synthetic samples."""
 
     synthetic: float
-    real: float
-    ideal: str = 'as real'
-    most: float = math.inf
+    real: float  # of real samples in their place, the best to hope for
+    ideal: str = 'as real'  # in words
+    most: float = math.inf  # what it cannot exceed
 
 
 Measure = Callable[[Pair, Pair], Mapping[str, Value]]
@@ -70,15 +63,10 @@ Measure = Callable[[Pair, Pair], Mapping[str, Value]]
 
 @dataclass(frozen=True)
 class Measured:
-    """A measure with its interval.
+    """A measure with its interval."""
 
-    Args:
-        value: of all samples.
-        interval: 95 %, None where there are too few samples.
-    """
-
-    value: Value
-    interval: tuple[float, float] | None
+    value: Value  # of all samples
+    interval: tuple[float, float] | None  # 95 %, None where there are too few samples
 
 
 def with_intervals(measure: Measure, test: Pair, fake: Pair, parts: int, seed: int = 0) -> dict[str, Measured]:

@@ -18,8 +18,7 @@ from segmentation_models_pytorch.encoders.mix_transformer import (
 )
 from torch import Tensor, nn
 
-from .encoders import named_encoder
-from .segformer import _TINY, STRIDE
+from .segformer import STRIDE, mix_transformer
 from .siamese import date_features, resize, to_pixels
 
 DIMS = (64, 128, 320, 512)
@@ -46,22 +45,9 @@ class _ChangeFormer(nn.Module):
     def __init__(self, bands: int, encoder: str, encoder_weights: str | None, upsampling: int, **own: Any) -> None:
         super().__init__()
         self.upsampling = upsampling
-        if encoder in ('changeformer', 'mit_tiny'):
-            if encoder_weights is not None:
-                raise ValueError(
-                    f'{type(self).__name__}: {encoder!r} has no weights, found {encoder_weights!r}; use None'
-                )
-            tiny = encoder == 'mit_tiny'
-            self.encoder: Any = (
-                MixVisionTransformerEncoder([3, 0, *_TINY['embed_dims']], in_chans=bands, **_TINY)
-                if tiny
-                else _published(bands, **own)
-            )
-        elif encoder.startswith('mit_'):
-            self.encoder = named_encoder(type(self).__name__, encoder, bands, encoder_weights)
-        else:
-            choices = ['changeformer', 'mit_tiny', *(f'mit_b{i}' for i in range(6))]
-            raise ValueError(f'{type(self).__name__}: unknown encoder {encoder!r}; choose from {choices}')
+        published = partial(_published, bands, **own)
+        who = type(self).__name__
+        self.encoder = mix_transformer(who, encoder, bands, encoder_weights, changeformer=published)
 
     def _dates(self, image: Tensor) -> list[Tensor]:
         return date_features(self.encoder, image, STRIDE, self.upsampling)

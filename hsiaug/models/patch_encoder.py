@@ -16,11 +16,6 @@ class PatchEncoder(nn.Module):
     A 1 x 1 convolution over the bands and two 3 x 3 ones, the second dilated, see 7 x 7 pixels; patches of any size
     fit. The scaling of the bands is inside.
 
-    Args:
-        bands: number of bands C.
-        num_classes: number of classes K.
-        width: channels of the maps.
-
     Attributes:
         num_features: length of a feature vector, 2 · width.
     """

@@ -14,13 +14,10 @@ from torch.nn.functional import adaptive_avg_pool2d, adaptive_max_pool2d, interp
 from torchvision.models.resnet import BasicBlock  # type: ignore[import-untyped]
 
 from .encoders import named_encoder, pad_to_multiple
+from .siamese import resize
 
 STRIDE = 8
 """Of the dilated encoder."""
-
-
-def _resize(x: Tensor, size: torch.Size) -> Tensor:
-    return x if x.shape[-2:] == size else interpolate(x, size=tuple(size), mode='bilinear', align_corners=False)
 
 
 def _block(inputs: int, outputs: int, kernel: int, stride: int = 1) -> nn.Sequential:
@@ -29,13 +26,7 @@ def _block(inputs: int, outputs: int, kernel: int, stride: int = 1) -> nn.Sequen
 
 
 class PyramidPooling(nn.Module):
-    """Context of the whole patch and of its parts (Zhao et al. 2017, https://arxiv.org/abs/1612.01105).
-
-    Args:
-        inputs: channels of the input.
-        outputs: channels of the output and of each scale.
-        bins: sides of the pooled maps.
-    """
+    """Context of the whole patch and of its parts (Zhao et al. 2017, https://arxiv.org/abs/1612.01105)."""
 
     def __init__(self, inputs: int, outputs: int, bins: tuple[int, ...] = (1, 2, 3, 6)) -> None:
         super().__init__()
@@ -46,7 +37,7 @@ class PyramidPooling(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(n, outputs, h, w) of (n, inputs, h, w)."""
         pooled = [scale(adaptive_avg_pool2d(x, size)) for scale, size in zip(self.scales, self.bins, strict=True)]
-        return self.fuse(torch.cat([x, *(_resize(part, x.shape[-2:]) for part in pooled)], dim=1))
+        return self.fuse(torch.cat([x, *(resize(part, x.shape[-2:]) for part in pooled)], dim=1))
 
 
 class PointFlow(nn.Module):
@@ -80,14 +71,14 @@ class PointFlow(nn.Module):
     def forward(self, coarse: Tensor, fine: Tensor) -> tuple[Tensor, Tensor]:
         """The fine level (n, channels, h, w) with semantics of the coarse one, and edge logits (n, 1, h, w)."""
         height, width = fine.shape[-2:]
-        coarse = _resize(coarse, fine.shape[-2:])
+        coarse = resize(coarse, fine.shape[-2:])
         query, key = self.fine(fine), self.coarse(coarse)
         saliency = torch.sigmoid(self.saliency(torch.cat([query, key], dim=1)))
         cells = self._at_most(self.grid, height, width)
         salient = adaptive_max_pool2d(saliency.detach(), cells, return_indices=True)[1].flatten(1)
 
         smooth = adaptive_avg_pool2d(query, self._at_most(self.smoothing, height, width))
-        edges = self.edge(query - _resize(smooth, fine.shape[-2:]))
+        edges = self.edge(query - resize(smooth, fine.shape[-2:]))
         count = max(min(self.edge_points, height * width // 4), 1)
         boundary = edges.detach().flatten(1).topk(count, dim=1).indices
 
@@ -218,17 +209,17 @@ class PFSegNet(nn.Module):
         levels, edges = [top], []
         for lateral, flow, smooth, fine in zip(self.lateral, self.flow, self.smooth, reversed(finer), strict=True):
             refined, edge = flow(top, lateral(fine))
-            top = refined + _resize(top, refined.shape[-2:])
+            top = refined + resize(top, refined.shape[-2:])
             levels.append(smooth(top))
             edges.append(edge)
         size = levels[-1].shape[-2:]
-        return self.fuse(torch.cat([_resize(level, size) for level in levels], dim=1)), edges
+        return self.fuse(torch.cat([resize(level, size) for level in levels], dim=1)), edges
 
     def _to_pixels(self, x: Tensor, image: Tensor) -> Tensor:
         """A map of any level brought to the image's pixels, without the padding."""
         height, width = image.shape[-2:]
         padded = (-(-side * self.upsampling // STRIDE) * STRIDE // self.upsampling for side in (height, width))
-        return _resize(x, torch.Size(padded))[..., :height, :width]
+        return resize(x, tuple(padded))[..., :height, :width]
 
     def features(self, image: Tensor) -> Tensor:
         """(n, channels, H', W') what the last layer sees, at a quarter of the enlarged input's resolution."""

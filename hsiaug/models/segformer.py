@@ -6,6 +6,7 @@ https://arxiv.org/abs/2105.15203. The mapping layer is that of SpecDM (2025).
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -23,6 +24,22 @@ _TINY: dict[str, Any] = {
     'embed_dims': [32, 48, 64, 96], 'num_heads': [1, 1, 2, 3], 'depths': [1, 1, 1, 1], 'sr_ratios': [4, 2, 1, 1],
     'mlp_ratios': [2, 2, 2, 2], 'qkv_bias': True, 'drop_path_rate': 0.0, 'norm_layer': partial(LayerNorm, eps=1e-6),
 }  # fmt: skip
+
+
+def mix_transformer(owner: str, name: str, bands: int, weights: str | None, **others: Callable[[], Any]) -> Any:
+    """A mix transformer: ``'mit_b0'`` to ``'mit_b5'``, ``'mit_tiny'``, or what one of ``others`` makes.
+
+    The last two have no ``weights``; of the others see :func:`~hsiaug.models.encoders.named_encoder`.
+    """
+    tiny: Any = partial(MixVisionTransformerEncoder, [3, 0, *_TINY['embed_dims']], in_chans=bands, **_TINY)
+    made: dict[str, Callable[[], Any]] = {**others, 'mit_tiny': tiny}
+    if name in made:
+        if weights is not None:
+            raise ValueError(f'{owner}: {name!r} has no weights, found {weights!r}; use None')
+        return made[name]()
+    if name.startswith('mit_'):
+        return named_encoder(owner, name, bands, weights)
+    raise ValueError(f'{owner}: unknown encoder {name!r}; choose from {[*made, *(f"mit_b{i}" for i in range(6))]}')
 
 
 class SegFormer(nn.Module):
@@ -59,15 +76,7 @@ class SegFormer(nn.Module):
         self.upsampling = upsampling
         self.mapping = nn.Conv2d(bands, 3, kernel_size=1) if mapping else nn.Identity()
         channels = 3 if mapping else bands
-        if encoder == 'mit_tiny':
-            if encoder_weights is not None:
-                raise ValueError(f"segformer: 'mit_tiny' has no weights, found {encoder_weights!r}; use None")
-            self.encoder: Any = MixVisionTransformerEncoder([3, 0, *_TINY['embed_dims']], in_chans=channels, **_TINY)
-        elif encoder.startswith('mit_'):
-            self.encoder = named_encoder('segformer', encoder, channels, encoder_weights)
-        else:
-            choices = ['mit_tiny', *(f'mit_b{i}' for i in range(6))]
-            raise ValueError(f'segformer: unknown encoder {encoder!r}; choose from {choices}')
+        self.encoder = mix_transformer('segformer', encoder, channels, encoder_weights)
         self.decoder = SegformerDecoder(self.encoder.out_channels, 5, decoder_channels)
         self.head = SegmentationHead(decoder_channels, num_classes, kernel_size=1)
 

@@ -20,10 +20,6 @@ class ConvLSTM(nn.Module):
     """A recurrent layer over dates, with convolutions for matrices.
 
     Shi et al. (2015), Convolutional LSTM network, https://arxiv.org/abs/1506.04214, without peepholes.
-
-    Args:
-        inputs: channels of the input.
-        hidden: channels of the state.
     """
 
     def __init__(self, inputs: int, hidden: int) -> None:

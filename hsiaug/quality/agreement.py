@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy, log_softmax, one_hot
 
 from ..datasets import IGNORE
+from ..datasets.patches import HeldSamples
 from ..functional.dates import as_pictures
 from ..metrics.patches import class_pixels
 from ..samples import SampleSpec
@@ -173,9 +172,6 @@ def train_classifier(image: Tensor, target: Tensor, spec: SampleSpec, config: Co
         spec: theirs.
         config: network and training.
         seed: of the training.
-
-    Raises:
-        ValueError: if the network does not suit the samples.
     """
     _require_suitable(config, spec)
     if isinstance(config, ClassifierConfig):
@@ -198,19 +194,13 @@ def _require_suitable(config: Config, spec: SampleSpec) -> None:
         )
 
 
-class _Spectra:
+class _Spectra(HeldSamples):
     """Spectra and labels as :func:`train_nn1d` reads them."""
+
+    keys = ('image', 'label')
 
     def __init__(self, image: Tensor, label: Tensor, spec: SampleSpec) -> None:
         self.image, self.label, self.spec = image, label, spec
-
-    def __len__(self) -> int:
-        return len(self.image)
-
-    def batch(self, rows: Any) -> dict[str, Tensor]:
-        """Samples of several rows."""
-        rows = torch.as_tensor(np.asarray(rows, dtype=np.int64))
-        return {'image': self.image[rows], 'label': self.label[rows]}
 
 
 def _train_spectral(image: Tensor, target: Tensor, spec: SampleSpec, config: ClassifierConfig, seed: int) -> Classifier:

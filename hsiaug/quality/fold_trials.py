@@ -132,11 +132,7 @@ class FoldTrial:
         return float(self.task.score(self.task.predict(trained, image), target, dataset.spec)[self.metric])
 
     def __call__(self, candidate: Candidate, fold: int, seed: int) -> float:
-        """Score of a network that is trained with a candidate without a fold, on that fold.
-
-        Raises:
-            ValueError: if the candidate has a threshold and there is no gate.
-        """
+        """Score of a network that is trained with a candidate without a fold, on that fold."""
         if self._dealt is None or self._dealt[0] != seed:
             self._dealt = (seed, fold_splits(self.scene, self.split, self.folds, seed, self.regions, self.block))
         held = self._dealt[1][fold]

@@ -15,12 +15,11 @@ from torch import Tensor
 
 from ..datasets.batches import fetch
 from ..samples import Provenance, SampleSpec
-from ..settings import Range, check_value
+from ..settings import BETWEEN, check_value
 from ..systems import TrainingData
 from .regions import independent_samples, require_regions
 
 Batch = Mapping[str, Tensor]
-BETWEEN = Range(0, 1, open_low=True, open_high=True)
 G = TypeVar('G', bound='Gate')
 _PIXELS_AT_ONCE = 1 << 16
 

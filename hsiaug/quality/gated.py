@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
-from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -16,17 +15,7 @@ from torchgeo.datasets import NonGeoDataset
 from .. import __version__
 from ..datasets.batches import fetch, unstack
 from ..datasets.synthetic import stream_seed
-from ..samples import (
-    Footprint,
-    Provenance,
-    Sample,
-    SampleSource,
-    SampleSpec,
-    Traits,
-    require_compatible,
-    same_scene,
-    seen_of_both,
-)
+from ..samples import Provenance, Sample, SampleSource, SampleSpec, Traits, require_compatible, seen_of_all
 from ..settings import check_value
 from .gate import Gate, GateReport, Gates
 
@@ -249,7 +238,6 @@ def require_fitted(gates: Gates, spec: SampleSpec) -> SampleSpec:
     """The spec of a source, if all gates are fitted to its kind of samples.
 
     Raises:
-        ValueError: naming a gate that is not fitted.
         SpecMismatchError: naming what differs.
     """
     for gate in gates:
@@ -260,39 +248,13 @@ def require_fitted(gates: Gates, spec: SampleSpec) -> SampleSpec:
 
 
 def joint_provenance(source: Provenance | None, gates: Gates) -> Provenance | None:
-    """Provenance of what comes through gates: all that the source or a gate has seen counts as seen.
-
-    Raises:
-        ValueError: if they have seen different scenes, which no single footprint could tell.
-    """
+    """Provenance of what comes through gates: all that the source or a gate has seen counts as seen."""
     known = {'generator': source} | {f'gate {gate.name!r}': gate.provenance for gate in gates}
     parts = {who: one for who, one in known.items() if one is not None}
     if not parts:
         return None
-    seen = {who: one.seen for who, one in parts.items() if one.seen is not None}
-    scenes = [footprint.scene for footprint in seen.values()]
-    if not all(same_scene(one, other) for one, other in combinations(scenes, 2)):
-        raise ValueError(
-            'the generator and its gates have seen different scenes: '
-            + ', '.join(f'{who} {footprint.scene}' for who, footprint in seen.items())
-            + '; fit the gates to the scene that the generator was trained on'
-        )
     splits = {one.split for one in parts.values()}
     # Where they differ, an error about a leak should tell whose split it was.
     split = splits.pop() if len(splits) == 1 else ', '.join(f'{one.split} of {who}' for who, one in parts.items())
     base = source or Provenance(__version__, 0, {})
-    return replace(
-        base,
-        training={**base.training, 'gates': gates.settings()},
-        split=split,
-        seen=_union(list(seen.values())) if seen else None,
-        **seen_of_both(list(parts.values())),
-    )
-
-
-def _union(footprints: list[Footprint]) -> Footprint:
-    if all(footprint == footprints[0] for footprint in footprints):
-        return footprints[0]
-    pixels = np.unique(np.concatenate([footprint.pixels() for footprint in footprints]))
-    # Gates are fitted today, so the last one's name of the scene is the present one, should they differ.
-    return Footprint.of(footprints[-1].scene, footprints[-1].size, pixels)
+    return replace(base, training={**base.training, 'gates': gates.settings()}, split=split, **seen_of_all(parts))

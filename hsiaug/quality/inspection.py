@@ -41,29 +41,17 @@ Batch = dict[str, Any]
 
 @dataclass(frozen=True)
 class Compared:
-    """Real and synthetic samples.
-
-    Args:
-        bank: the bank.
-        scene: the real scene, or samples of datasets.
-        split: its split.
-        data: training and validation part.
-        test: batch of the held-out part.
-        held_out: samples that this part has in all.
-        fake: batch of the bank.
-        rows: (n,) its rows in the bank.
-        seen: what is known of samples that its generator has seen, in words.
-    """
+    """Real and synthetic samples."""
 
     bank: SyntheticBank
-    scene: Scene | SampleSet
+    scene: Scene | SampleSet  # the real scene, or samples of datasets
     split: Split | PatchSplit | SampleSplit
-    data: TrainingData
-    test: Batch
-    held_out: int
-    fake: Batch
-    rows: np.ndarray
-    seen: str
+    data: TrainingData  # training and validation part
+    test: Batch  # batch of the held-out part
+    held_out: int  # samples that this part has in all
+    fake: Batch  # batch of the bank
+    rows: np.ndarray  # (n,) its rows in the bank
+    seen: str  # what is known of samples that its generator has seen, in words
 
     @property
     def spec(self) -> SampleSpec:
@@ -118,7 +106,6 @@ def read_compared(
     Raises:
         LeakageError: if the bank's generator has seen test pixels of the split, or test samples.
         SpecMismatchError: if real and synthetic samples do not fit together.
-        ValueError: if ``count`` is below 1.
     """
     if count is not None:
         check_value('evaluation of a bank', 'count', count, int)
@@ -140,38 +127,23 @@ def spread_rows(length: int, count: int) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Memorised:
-    """What is memorised, by the gate that looks for copies.
-
-    Args:
-        gate: this one.
-        counts: of the bank, see :meth:`~hsiaug.quality.novelty.NoveltyGate.memorised`.
-        distance: (n,) of synthetic samples to the nearest training sample.
-        nearest: (n,) rows of those.
-    """
+    """What is memorised, by the gate that looks for copies."""
 
     gate: NoveltyGate
-    counts: Mapping[str, Any]
-    distance: Tensor
-    nearest: Tensor
+    counts: Mapping[str, Any]  # of the bank, see NoveltyGate.memorised
+    distance: Tensor  # (n,) of synthetic samples to the nearest training sample
+    nearest: Tensor  # (n,) rows of these training samples
 
 
 @dataclass(frozen=True)
 class Review:
-    """Gates that were fitted, and what they decide.
+    """Gates that were fitted, and what they decide."""
 
-    Args:
-        gates: fitted to the training part.
-        on_fake: on the synthetic samples.
-        on_real: on held-out real samples.
-        missing: gates that could not be fitted, and why.
-        memorised: None if the gate that looks for copies could not be fitted.
-    """
-
-    gates: Gates
-    on_fake: Decision
-    on_real: Decision
-    missing: dict[str, str] = field(default_factory=dict)
-    memorised: Memorised | None = None
+    gates: Gates  # fitted to the training part
+    on_fake: Decision  # on the synthetic samples
+    on_real: Decision  # on held-out real samples
+    missing: dict[str, str] = field(default_factory=dict)  # gates that could not be fitted, and why
+    memorised: Memorised | None = None  # None if the gate that looks for copies could not be fitted
 
     @property
     def rejected(self) -> tuple[float, float]:
@@ -198,32 +170,17 @@ def review(compared: Compared, seed: int = 0) -> Review | dict[str, str]:
 
 @dataclass(frozen=True)
 class BankFidelity:
-    """Measures with their intervals.
+    """Measures with their intervals."""
 
-    Args:
-        values: by name.
-        thinned: what was thinned to a number per class, and how many training, held-out and synthetic ones were left.
-        per_class: that number.
-        frechet: whether there are Fréchet distances among the measures.
-    """
-
-    values: Mapping[str, Measured]
+    values: Mapping[str, Measured]  # by name
+    # what was thinned to a number per class, and how many training, held-out and synthetic ones were left
     thinned: Mapping[str, tuple[int, int, int]]
-    per_class: int
-    frechet: bool
+    per_class: int  # at most, of what was thinned
+    frechet: bool  # whether there are Fréchet distances among the measures
 
 
 def measure_fidelity(compared: Compared, per_class: int, seed: int = 0) -> BankFidelity:
-    """Measure fidelity against held-out real samples.
-
-    Args:
-        compared: what is compared.
-        per_class: samples of a class at most that spectra, and the mean spectra of labelled images, are measured with.
-        seed: of the encoder and of what is drawn at random.
-
-    Raises:
-        ValueError: if there are too few samples for it.
-    """
+    """Measure fidelity against held-out real samples."""
     values: dict[str, Measured] = {}
     thinned, frechet = {}, False
     for prefix, measure, (train, test, fake), what in compared.task.comparisons(
@@ -239,29 +196,17 @@ def measure_fidelity(compared: Compared, per_class: int, seed: int = 0) -> BankF
 
 @dataclass(frozen=True)
 class Covered:
-    """Coverage by synthetic and by training samples, see :meth:`~hsiaug.quality.coverage.Coverage.report`.
+    """Coverage by synthetic and by training samples, see :meth:`~hsiaug.quality.coverage.Coverage.report`."""
 
-    Args:
-        synthetic: report on the former.
-        training: on the latter.
-        held_out: real samples that are covered or not.
-        count: samples on each side.
-        k: neighbour that sets the reach.
-    """
-
-    synthetic: Mapping[str, Any]
-    training: Mapping[str, Any]
-    held_out: int
-    count: int
-    k: int
+    synthetic: Mapping[str, Any]  # report on the former
+    training: Mapping[str, Any]  # on the latter
+    held_out: int  # real samples that are covered or not
+    count: int  # samples on each side
+    k: int  # neighbour that sets the reach
 
 
 def measure_coverage(compared: Compared, k: int = 5) -> Covered:
-    """Which held-out real modes the bank covers, compared with what as many training samples cover.
-
-    Raises:
-        ValueError: if there are too few samples for it.
-    """
+    """Which held-out real modes the bank covers, compared with what as many training samples cover."""
     train, test, fake = compared.sides().values()
     held_out = {key: value[:: max(1, -(-len(value) // _MOST))] for key, value in test.items()}
     key = compared.spec.target_key
@@ -277,19 +222,13 @@ def measure_coverage(compared: Compared, k: int = 5) -> Covered:
 
 @dataclass(frozen=True)
 class Inspection:
-    """What is known of a bank.
+    """What is known of a bank."""
 
-    Args:
-        compared: real and synthetic samples.
-        gates: what they decide, or why none could be fitted; None where they were left out.
-        fidelity: measures, or why there are none.
-        coverage: of real modes, or why it is not known.
-    """
-
-    compared: Compared
+    compared: Compared  # real and synthetic samples
+    # what they decide, or why none could be fitted; None where they were left out
     gates: Review | dict[str, str] | None
-    fidelity: BankFidelity | str
-    coverage: Covered | str
+    fidelity: BankFidelity | str  # measures, or why there are none
+    coverage: Covered | str  # of real modes, or why it is not known
 
 
 def inspect_bank(

@@ -10,9 +10,9 @@ from torch import Tensor
 
 from ..functional.scaling import band_scale
 from ..samples import SampleSpec
-from ..settings import check_value
+from ..settings import BETWEEN, check_value
 from ..systems import TrainingData
-from .gate import BETWEEN, Batch, Gate, rows_at_once
+from .gate import Batch, Gate, rows_at_once
 from .regions import deal_folds
 
 _PIXELS = 20_000  # spectra that are enough to learn from

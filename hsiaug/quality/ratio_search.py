@@ -197,9 +197,6 @@ class RatioSearch:
             others: what searches among the same candidates found on other scenes, at least two. They are the prior of
                 each candidate's difference: its mean and standard deviation over scenes are weighed against this
                 scene's own mean by their variances.
-
-        Raises:
-            ValueError: if ``others`` is a single one, or lacks a candidate; or if a score is not finite.
         """
         return self._race([trial], others)
 

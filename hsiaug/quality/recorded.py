@@ -42,11 +42,7 @@ class Recorded:
                 self._scores[tuple(row[key] for key in _WHERE)] = _score(row['score'], str(path))
 
     def __call__(self, candidate: Candidate, fold: int, seed: int) -> float:
-        """The recorded score or, where there is none, that of a training.
-
-        Raises:
-            ValueError: if the score is not finite; it is not recorded.
-        """
+        """The recorded score or, where there is none, that of a training."""
         key = (candidate.ratio, candidate.threshold, fold, seed)
         if key not in self._scores:
             score = _score(self.trial(candidate, fold, seed), f'{candidate} on fold {fold}')

@@ -61,11 +61,7 @@ def label_regions(
 
 
 def require_regions(regions: Tensor | None, target: Tensor, who: str) -> Tensor:
-    """Regions 0 to R - 1 in the shape of labels or masks; each sample a region of its own if None.
-
-    Raises:
-        ValueError: if the shape differs, or there are fewer than two regions.
-    """
+    """Regions 0 to R - 1 in the shape of labels or masks; each sample a region of its own if None."""
     if regions is None:
         regions = torch.arange(len(target)).reshape(-1, *(1,) * (target.ndim - 1)).expand(target.shape)
     if regions.shape != target.shape and not (target.ndim == 1 and regions.ndim == 3 and len(regions) == len(target)):

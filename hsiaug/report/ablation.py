@@ -53,12 +53,7 @@ class Run:
 
 
 def read_run(run: str | os.PathLike[str]) -> Run:
-    """Read a run folder.
-
-    Raises:
-        FileNotFoundError: if there is no such folder, or it holds no study.
-        ValueError: if no cell is finished yet, or a file of it is torn or of something else, naming it.
-    """
+    """Read a run folder."""
     folder = Path(run)
     if not (folder / PLAN_FILE).is_file():
         raise FileNotFoundError(f'{folder} holds no {PLAN_FILE}; give the run folder of hsiaug ablate or hsiaug demo')
@@ -183,7 +178,7 @@ def conclusion(table: Sequence[Summary], quick: bool) -> str:
         'was found.',
         f'Significantly below: {named(worse)}.' if worse else 'None is significantly below.',
     ]
-    # n seeds allow 2^n sign patterns; the smallest p there is may not survive the correction for the whole family.
+    # n seeds allow 2^n sign patterns; the smallest p there is may not survive the correction for the whole family
     powerless = [x for x in family if x.gain and 2.0 ** (1 - x.gain.n) * len(family) > LEVEL]
     if powerless:
         said.append(
@@ -314,12 +309,7 @@ DRAWN = {
 
 
 def draw_shown(shown: Iterable[ShownSamples | ShownPredictions], run: Path) -> None:
-    """Draw samples and predictions of a study into its run folder, where :func:`write_report` finds the figures.
-
-    Args:
-        shown: of :mod:`hsiaug.ablation.shown`.
-        run: run folder.
-    """
+    """Draw samples and predictions of a study into its run folder, where :func:`write_report` finds the figures."""
     (run / 'figures').mkdir(parents=True, exist_ok=True)
     for one in shown:
         if isinstance(one, ShownSamples):

@@ -50,10 +50,6 @@ def export_place(root: Path, format: ExportFormat) -> Path:
 def preview_bank(bank: SyntheticBank, real: Dataset[Sample] | None = None) -> Path:
     """Draw samples of a bank, next to real ones where they are given, to ``<bank>_preview.png``.
 
-    Args:
-        bank: the bank.
-        real: the training samples that its generator learned from.
-
     Returns:
         the picture.
 

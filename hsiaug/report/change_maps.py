@@ -32,14 +32,6 @@ def plot_change_maps(test: ChangeDataset, predicted: Mapping[str, Tensor], tile_
 
     A place is a tile of the scene, such as a city, put together from its windows, or the whole image. Where tiles are
     single windows, the four with most change are shown.
-
-    Args:
-        test: the test windows, with their split.
-        predicted: uint8 masks (N, 1, H, W) of these windows, by what the model learned from.
-        tile_rows: height of a tile in a scene of stacked tiles.
-
-    Raises:
-        ValueError: if the windows have no split, or a model's masks are not as many.
     """
     if test.split is None:
         raise ValueError('plot_change_maps: windows without a split have no place; read them with from_scene')

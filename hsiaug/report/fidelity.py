@@ -15,16 +15,11 @@ REAL, FAKE = COLOURS[0], COLOURS[1]
 _CLASS_COLOURS = (*COLOURS, '#8c564b', '#17becf', '#bcbd22', '#7f7f7f', '#9467bd', '#aec7e8', '#ff9896', '#98df8a')
 
 Labelled = tuple[Tensor, Tensor]
+"""(N, C) spectra and (N,) labels."""
 
 
 def plot_class_spectra(real: Labelled, fake: Labelled, spec: SampleSpec) -> Figure:
-    """Mean and standard deviation per class, real and synthetic (Fig. 2).
-
-    Args:
-        real: (N, C) spectra and (N,) labels.
-        fake: the same of synthetic ones.
-        spec: their spec.
-    """
+    """Mean and standard deviation per class, real and synthetic (Fig. 2)."""
     columns = min(3, spec.num_classes)
     rows = -(-spec.num_classes // columns)
     figure = Figure(figsize=(4 * columns, 2.7 * rows), layout='constrained')
@@ -50,15 +45,7 @@ def plot_class_spectra(real: Labelled, fake: Labelled, spec: SampleSpec) -> Figu
 
 
 def plot_pca(real_x: Tensor, real_y: Tensor, fake_x: Tensor, fake_y: Tensor, spec: SampleSpec) -> Figure:
-    """Real and synthetic spectra on the first two principal components of the real ones (Fig. 3).
-
-    Args:
-        real_x: (N, C) spectra.
-        real_y: (N,) labels.
-        fake_x: (M, C) synthetic spectra.
-        fake_y: (M,) labels.
-        spec: their spec.
-    """
+    """Real and synthetic spectra on the first two principal components of the real ones (Fig. 3)."""
     figure = Figure(figsize=(10, 4.4), layout='constrained')
     left, right = figure.subplots(1, 2, sharex=True, sharey=True)
     pca = PCA(2).fit(real_x.cpu().numpy())
@@ -80,14 +67,7 @@ def plot_pca(real_x: Tensor, real_y: Tensor, fake_x: Tensor, fake_y: Tensor, spe
 
 
 def plot_interpolation(spectra: Tensor, alphas: Tensor, spec: SampleSpec, title: str) -> Figure:
-    """Spectra along a line in the latent space (Fig. 4).
-
-    Args:
-        spectra: (A, C).
-        alphas: (A,) positions on the line, 0 to 1.
-        spec: their spec.
-        title: what is interpolated.
-    """
+    """(A, C) spectra at (A,) positions from 0 to 1 on a line in the latent space (Fig. 4)."""
     figure = Figure(figsize=(6, 3.4), layout='constrained')
     axes = figure.subplots()
     bands = BandAxis(spec)

@@ -87,11 +87,7 @@ _TABLES: dict[str, tuple[str, Columns]] = {
 
 
 def fidelity_table(records: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """The note, the header and the rows of the fidelity table of a study, of means over seeds.
-
-    Args:
-        records: of the arms, as the study has written them, of samples of one kind.
-    """
+    """The note, the header and the rows of the fidelity table of a study, of means over seeds."""
     note, columns = _TABLES[records[0].get('kind', 'spectrum') if records else 'spectrum']
     arms: dict[tuple[str, str, str], list[dict[str, Any]]] = {}
     for record in records:

@@ -39,13 +39,7 @@ def fidelity_markdown(result: Fidelity, spec: SampleSpec) -> str:
 
 
 def patch_markdown(result: PatchFidelity, spec: SampleSpec, masks: Mapping[str, Tensor]) -> str:
-    """A fidelity of pairs as Markdown tables.
-
-    Args:
-        result: of :func:`~hsiaug.metrics.patches.patch_fidelity`, with its two companions.
-        spec: of the pairs.
-        masks: (n, H, W) masks by what they are, whose class shares are listed.
-    """
+    """A fidelity of pairs as Markdown tables, with the class shares of (n, H, W) masks by what they are."""
     lines = ['## Fidelity', '', *fidelity_table(result, tuple(TITLES))]
     lines += ['', *fidelity_notes(result), '', *_class_table(result, spec, masks)]
     return '\n'.join(lines) + '\n'
@@ -107,12 +101,7 @@ def _class_table(result: PatchFidelity, spec: SampleSpec, masks: Mapping[str, Te
 
 
 def change_markdown(result: ChangeFidelity, changed: Mapping[str, float]) -> str:
-    """A fidelity of pairs of dates as Markdown tables.
-
-    Args:
-        result: of :func:`~hsiaug.metrics.change_fidelity.change_fidelity`.
-        changed: percentage of changed pixels, by what the masks are.
-    """
+    """A fidelity of pairs of dates as Markdown tables, with percentages of changed pixels by what the masks are."""
     lines = ['## Fidelity', '']
     parts = (('Date 1', result.first, OF_DATE), ('Date 2', result.second, OF_DATE))
     for title, part, fields in (*parts, ('Both dates and the change mask', result.both, OF_BOTH)):

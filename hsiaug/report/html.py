@@ -18,17 +18,11 @@ from matplotlib.image import imsave
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture that a page holds itself.
+    """A picture that a page holds itself."""
 
-    Args:
-        data: data URI.
-        alt: what it shows, in words.
-        pixels: its pixels are those of an image: they are enlarged without smoothing.
-    """
-
-    data: str
-    alt: str
-    pixels: bool = False
+    data: str  # data URI
+    alt: str  # what it shows, in words
+    pixels: bool = False  # its pixels are those of an image: they are enlarged without smoothing
 
     @classmethod
     def of_figure(cls, figure: Figure, alt: str, dpi: int = 110) -> Picture:

@@ -28,11 +28,7 @@ _PICTURES, _PANELS = 6, 12
 
 
 def page_file(bank: SyntheticBank, out: Path | None = None) -> Path:
-    """The file of a page; ``<bank>_evaluation.html`` next to the bank if None.
-
-    Raises:
-        FileNotFoundError: if there is no folder for it.
-    """
+    """The file of a page; ``<bank>_evaluation.html`` next to the bank if None."""
     path = next_to(bank.root, '_evaluation.html') if out is None else out
     if not path.resolve().parent.is_dir():
         raise FileNotFoundError(f'no folder {path.parent} for the page; make it, or give another out')
@@ -51,9 +47,6 @@ def write_page(
 
     Returns:
         the file, and the main figures, which stand at its top.
-
-    Raises:
-        FileNotFoundError: if there is no folder for the file.
     """
     compared = found.compared
     path = page_file(compared.bank, out)

@@ -21,12 +21,7 @@ _NAMED = 3  # classes of a mask that are named
 
 
 class Drawer:
-    """Draws single samples, all under one stretch and in front of the same real spectra.
-
-    Args:
-        spec: what the samples are.
-        train: batch of real training samples.
-    """
+    """Draws single samples, all under one stretch and in front of the same real spectra."""
 
     def __init__(self, spec: SampleSpec, train: Sample) -> None:
         self.spec, self.train = spec, train

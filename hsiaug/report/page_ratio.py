@@ -34,10 +34,6 @@ def ratio_section(study: Path) -> Section:
         study: run folder of ``hsiaug ablate``; or the file of a search, either what
             :meth:`~hsiaug.quality.RatioChoice.to_dict` says as JSON, or the scores that
             :class:`~hsiaug.quality.Recorded` has kept.
-
-    Raises:
-        FileNotFoundError: if there is neither.
-        ValueError: if a file is no such record, or a study has no finished cell.
     """
     if study.is_dir():
         return _of_run(study)

@@ -24,14 +24,7 @@ _LOWEST = 0.05  # percent; below, pairs of classes have neither a number nor a s
 
 
 def plot_pairs(real: Pair, fake: Pair, spec: SampleSpec, count: int = 8) -> Figure:
-    """A few real pairs above a few synthetic ones, in false colour with their masks, and mean spectra below.
-
-    Args:
-        real: (N, C, H, W) images and (N, H, W) masks; ``count`` of them are shown, evenly spread.
-        fake: the same of synthetic pairs.
-        spec: what both hold.
-        count: pairs shown of each.
-    """
+    """A few real pairs above a few synthetic ones, in false colour with their masks, and mean spectra below."""
     sides = [spread_first({'image': image, 'mask': mask}, count) for image, mask in (real, fake)]
     return preview_grid(sides[0], sides[1], spec, count)
 
@@ -45,12 +38,7 @@ def spread_first(batch: Mapping[str, Tensor], count: int) -> dict[str, Tensor]:
 
 
 def plot_class_shares(masks: Mapping[str, Tensor], spec: SampleSpec) -> Figure:
-    """Share of each class in all pixels that count.
-
-    Args:
-        masks: (n, H, W) masks by what they are, ``'real, training'``, ``'real, test'`` or ``'synthetic'``.
-        spec: their spec.
-    """
+    """Share of each class in all counting pixels of (n, H, W) masks, by what they are (see ``_COLOURS``)."""
     height = 0.8 / len(masks)
     figure = Figure(figsize=(8, 0.45 * spec.num_classes + 1.3), layout='constrained')
     axes = figure.subplots()
@@ -75,12 +63,7 @@ def plot_class_shares(masks: Mapping[str, Tensor], spec: SampleSpec) -> Figure:
 
 
 def plot_cooccurrence(masks: Mapping[str, Tensor], spec: SampleSpec) -> Figure:
-    """Which classes lie side by side: share of neighbouring pixel pairs, a panel for each side.
-
-    Args:
-        masks: (n, H, W) masks by what they are.
-        spec: their spec.
-    """
+    """Which classes lie side by side in (n, H, W) masks: share of neighbouring pixel pairs, a panel for each side."""
     k = spec.num_classes
     tables = {name: 100 * cooccurrence(mask, k, spec.ignore_index).numpy() for name, mask in masks.items()}
     values = np.concatenate([table[table > 0] for table in tables.values()])
@@ -113,12 +96,7 @@ def _write_values(axes: Axes, table: np.ndarray, scale: LogNorm) -> None:
 
 
 def plot_class_profiles(pairs: Mapping[str, Pair], spec: SampleSpec) -> Figure:
-    """Median spectrum of each class and the band that holds its middle 80 %.
-
-    Args:
-        pairs: (N, C, H, W) images and (N, H, W) masks by what they are, as in :func:`plot_class_shares`.
-        spec: what all of them hold.
-    """
+    """Median spectrum of each class and the band that holds its middle 80 %."""
     columns = min(3, spec.num_classes)
     rows = -(-spec.num_classes // columns)
     figure = Figure(figsize=(3.6 * columns, 2.3 * rows + 0.5), layout='constrained')

@@ -88,12 +88,7 @@ class ChangeSplitter(PatchSplitter):
     min_change: float = 0.01
 
     def __call__(self, scene: Scene, seed: int = 0) -> PatchSplit:
-        """Draw the windows of a scene of two dates.
-
-        Raises:
-            TypeError: if the scene has one date.
-            ValueError: as :class:`PatchSplitter` and :func:`balance_change`.
-        """
+        """Draw the windows of a scene of two dates."""
         if not isinstance(scene, BitemporalScene):
             raise TypeError(f'ChangeSplitter: scene {scene.name!r} has one date; use PatchSplitter')
         every = PatchSplitter.__call__(replace(self, max_train=None), scene, seed)

@@ -196,11 +196,7 @@ class BitemporalScene(Scene):
 
 
 def require_change_values(values: np.ndarray, where: str, ignored: int | None = IGNORED) -> None:
-    """Check the values of a change mask.
-
-    Raises:
-        ValueError: with how to map what was found.
-    """
+    """Check the values of a change mask."""
     allowed = 'expected 0 (unchanged) and 1 (changed)' + ('' if ignored is None else f', {ignored} where ignored')
     found = np.unique(values)
     if np.isin(found, [0, 1] if ignored is None else [0, 1, ignored]).all():
@@ -257,6 +253,3 @@ def _for_both_dates(kwargs: dict[str, Any], bands: int) -> dict[str, Any]:
     if (used := settings.get('bands')) is not None:
         settings['bands'] = np.concatenate([np.asarray(used), np.asarray(used) + bands])
     return settings
-
-
-__all__ = ['CHANGED', 'CHANGE_CLASSES', 'UNCHANGED', 'BitemporalScene', 'require_change_values']

@@ -78,12 +78,7 @@ class SceneConfig:
         return 2 if self.second is not None or (simulated and self.simulated.get('dates') == 2) else 1
 
     def __call__(self) -> Scene:
-        """Open the scene.
-
-        Raises:
-            ValueError: if two scenes are named, a second date or a coarser image without a first, or two dates of one
-                class.
-        """
+        """Open the scene."""
         if not self.one_class:
             return self._scene()
         if self.dates == 2:

@@ -17,11 +17,7 @@ _AXES = {'bsq': (1, 2, 0), 'bil': (0, 2, 1), 'bip': (0, 1, 2)}
 
 
 def data_file(header: Path) -> Path:
-    """The file of the values next to an ENVI header.
-
-    Raises:
-        SceneFileError: if there is none, or if several could be it.
-    """
+    """The file of the values next to an ENVI header."""
     stem = header.name[: -len(header.suffix)]
     neighbours = [
         path
@@ -88,11 +84,7 @@ def envi_facts(file: Path, header: Mapping[str, str], source: Any, facts: Facts)
 
 
 def map_envi(file: Path, header: Mapping[str, str], source: Any) -> np.ndarray | None:
-    """(H, W, C) view of a raw ENVI file's memory map; None where the file is not plain.
-
-    Raises:
-        SceneFileError: if the file is shorter than its header says; GDAL would fill it up with zeros.
-    """
+    """(H, W, C) view of a raw ENVI file's memory map; None where the file is not plain."""
     dtype = np.dtype(source.dtypes[0])
     dtype = dtype.newbyteorder('>' if header.get('byte_order', '0').strip() == '1' else '<')
     offset = int(header.get('header_offset', '0').strip() or 0)

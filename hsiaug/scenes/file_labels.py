@@ -78,11 +78,7 @@ def _clean(
 
 
 def _usual_labels(content: Content, cube: Variable) -> str | None:
-    """The variable of the labels in the cube's own file by its name; None, and a word on what may be some, if none is.
-
-    Raises:
-        SceneFileError: if it holds Python objects.
-    """
+    """Name of the labels' variable in the cube's own file; None, and a warning of what may be one, if none is."""
     pixels = {cube.shape} if cube.ndim == 2 else {cube.shape[:-1], (*cube.shape[:-3], *cube.shape[-2:])}
     if cube.ndim == 2:
         pixels |= {cube.shape[:1], (cube.shape[0], 1), (1, cube.shape[0])}

@@ -29,25 +29,17 @@ class SceneFileError(ValueError):
 
 @dataclass(frozen=True)
 class Variable:
-    """An array of a file, not read yet.
+    """An array of a file, not read yet."""
 
-    Args:
-        shape: as :meth:`read` gives it.
-        dtype: as stored.
-        load: reads it.
-        stored: bytes that it takes in the file, compared with what it declares before it is read; None for what is
-            mapped, not read.
-        declared: bytes that reading takes at least, where that is more than its values (huge blocks).
-        where: the file and its format, for messages.
-        part: reads some rows, columns and bands (None for all), where the format can.
-    """
-
-    shape: tuple[int, ...]
+    shape: tuple[int, ...]  # as read gives it
     dtype: np.dtype
     load: Callable[[], np.ndarray]
+    # bytes that it takes in the file, compared with what it declares before it is read; None for what is mapped, not
+    # read
     stored: int | None
-    where: str
-    declared: int = 0
+    where: str  # the file and its format, for messages
+    declared: int = 0  # bytes that reading takes at least, where that is more than its values (huge blocks)
+    # reads some rows, columns and bands (None for all), where the format can
     part: Callable[[slice, slice, Sequence[int] | None], np.ndarray] | None = None
 
     @property
@@ -61,14 +53,7 @@ class Variable:
         return self.dtype.kind in NUMERIC
 
     def read(self, part: tuple[slice, slice, Sequence[int] | None] | None = None) -> np.ndarray:
-        """The array.
-
-        Args:
-            part: rows, columns and bands, where only these are wanted and :attr:`part` can read them.
-
-        Raises:
-            SceneFileError: if it cannot be read, or declares far more than the file holds.
-        """
+        """The array, or those rows, columns and bands of it, where :attr:`part` can read them."""
         if self.stored is not None:
             declared = max(math.prod(self.shape) * self.dtype.itemsize, self.declared)
             require_plausible(declared, self.stored, self.where, SceneFileError)
@@ -83,35 +68,22 @@ class Variable:
 
 @dataclass
 class Facts:
-    """What a file says about its cube.
+    """What a file says about its cube."""
 
-    Args:
-        wavelengths: (C,) nm.
-        nominal: the centres are the sensor's, by the names of its bands.
-        class_names: class id to name.
-        scale: value = stored * scale + offset; one number, or (C,).
-        offset: likewise.
-        nodata: stored value that means "no measurement".
-        good_bands: indices of the bands that are not marked as bad; None if all are good or nothing is said.
-        measured: (H, W) bool, False where a mask or alpha band leaves a pixel out.
-        unit: physical unit.
-        doubts: a message for each fact that can be read in two ways, by the option that decides.
-        notices: what should be said aloud once.
-        channels_last: the format says where the bands are.
-    """
-
-    wavelengths: np.ndarray | None = None
-    nominal: bool = False
-    class_names: Mapping[int, str] = field(default_factory=dict)
-    scale: float | np.ndarray = 1.0
+    wavelengths: np.ndarray | None = None  # (C,) nm
+    nominal: bool = False  # the centres are the sensor's, by the names of its bands
+    class_names: Mapping[int, str] = field(default_factory=dict)  # class id to name
+    scale: float | np.ndarray = 1.0  # value = stored * scale + offset; one number, or (C,)
     offset: float | np.ndarray = 0.0
-    nodata: float | None = None
+    nodata: float | None = None  # stored value that means "no measurement"
+    # indices of the bands that are not marked as bad; None if all are good or nothing is said
     good_bands: np.ndarray | None = None
-    measured: np.ndarray | None = None
+    measured: np.ndarray | None = None  # (H, W) bool, False where a mask or alpha band leaves a pixel out
     unit: str | None = None
+    # a message for each fact that can be read in two ways, by the option that decides
     doubts: Mapping[str, str] = field(default_factory=dict)
-    notices: Sequence[str] = ()
-    channels_last: bool = False
+    notices: Sequence[str] = ()  # what should be said aloud once
+    channels_last: bool = False  # the format says where the bands are
 
 
 @dataclass
@@ -151,9 +123,6 @@ class Content:
             what: it is, for messages.
             argument: the option that names it.
             kinds: of NumPy's dtypes that it may have, where it is not named.
-
-        Raises:
-            SceneFileError: if it is missing, ambiguous, or of other dimensions.
         """
         shape = ' or '.join(f'{d}-D' for d in dimensions)
         if key is not None:
@@ -211,11 +180,7 @@ def reading(where: str) -> Iterator[None]:
 
 
 def existing(path: str | os.PathLike[str], what: str) -> Path:
-    """The file of that path; ``~`` is the home folder.
-
-    Raises:
-        FileNotFoundError: saying what is there instead.
-    """
+    """The file of that path; ``~`` is the home folder."""
     file = Path(path).expanduser()
     folder = file if file.is_dir() else file.parent
     held = sorted(p.name for p in folder.iterdir() if not p.name.startswith('.')) if folder.is_dir() else []

@@ -22,16 +22,7 @@ WAVELENGTH_KEYS = {'wavelength_nm': 'nm', 'wavelengths': None, 'wavelength': Non
 
 
 def open_content(file: Path, what: str, bands: Sequence[int] | np.ndarray | None = None) -> Content:
-    """The variables and facts of a file of any known format; of values it reads what the facts need.
-
-    Args:
-        file: exists.
-        what: it is, for messages.
-        bands: in use, if the user says so.
-
-    Raises:
-        SceneFileError: if it cannot be read.
-    """
+    """The variables and facts of a file of any known format; of values it reads what the facts need."""
     suffix = file.suffix.lower()
     if suffix == '.hdr':
         file = data_file(file)

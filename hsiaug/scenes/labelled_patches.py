@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, replace
-from typing import Literal, get_args
+from typing import Literal
 
 import numpy as np
 
@@ -80,16 +80,11 @@ class LabelledPatchSplitter(PatchSplitter):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.rule not in get_args(Rule):
-            raise ValueError(f'LabelledPatchSplitter: unknown rule {self.rule!r}; choose from {get_args(Rule)}')
         if not 1 <= self.patch <= self.size:
             raise ValueError(
                 f'LabelledPatchSplitter: patches of {self.patch} pixels must lie in windows of {self.size}; enlarge '
                 'size, which is that of a window'
             )
-        for name in ('patch_stride', 'per_class', 'val_per_class', 'min_patches'):
-            if (value := getattr(self, name)) is not None and value < 1:
-                raise ValueError(f'LabelledPatchSplitter: {name} must be at least 1, found {value}')
         if self.per_class is not None and self.per_class < self.min_patches:
             raise ValueError(
                 f'LabelledPatchSplitter: per_class {self.per_class} leaves no class with min_patches '
@@ -102,7 +97,6 @@ class LabelledPatchSplitter(PatchSplitter):
         Raises:
             RareClassError: for a class with too few training pixels or patches, if ``on_rare='error'``, or fewer than
                 two classes.
-            ValueError: if windows do not fit in the scene or its regions, or a part is left without patches.
         """
         split = super().__call__(scene, seed)
         held = np.bincount(self._labelled(scene, split, 'train')[1], minlength=len(split.classes))
@@ -166,6 +160,3 @@ def _draw(
     order = rng.permutation(len(labels))
     kept = np.sort(np.concatenate([order[labels[order] == k][:per_class] for k in np.unique(labels)]))
     return corners[kept], labels[kept]
-
-
-__all__ = ['LabelledPatchSplit', 'LabelledPatchSplitter', 'Rule']

@@ -20,17 +20,8 @@ def without_class(
 
     Negative labels, NaN, what only fits uint64 (a negative label that was cast), ``nodata`` and ``ignore`` mark them.
 
-    Args:
-        values: array of any numeric dtype.
-        nodata: the file's own value for it.
-        ignore: further values.
-        where: they were found, for messages.
-
     Returns:
         bool array of the same shape.
-
-    Raises:
-        ValueError: if values are no whole numbers.
     """
     if values.dtype.kind not in 'biuf':
         raise ValueError(f'{where} must be integers, found dtype {values.dtype}')
@@ -83,9 +74,6 @@ def clean_labels(
         ignore: further values of such pixels; an empty one makes every positive value a class, ``nodata`` too.
         named: values that have a class name.
         fill: label of pixels without a class.
-
-    Raises:
-        ValueError: if values are no whole numbers, or if 255 (65535) may as well be a class as mark pixels without one.
     """
     if ignore is not None and len(ignore) == 0:
         nodata = None
@@ -144,14 +132,3 @@ def _refuse_unclear(labels: np.ndarray, where: str, named: Collection[int]) -> N
                 f'{where}: {value} may be a class, or mark pixels without one, besides {others[:8].tolist()}; give '
                 f'ignore=[{value}] if it marks such pixels, ignore=[] if it is a class'
             )
-
-
-__all__ = [
-    'UNLABELLED',
-    'as_integers',
-    'class_names_of',
-    'clean_labels',
-    'numbered',
-    'without_class',
-    'without_ignored',
-]

@@ -28,10 +28,6 @@ def channels_last(
         pixels: shape of the labels.
         wavelengths: band centres.
         where: it comes from, for messages.
-
-    Raises:
-        ValueError: for an unknown layout.
-        SceneFileError: if labels, wavelengths and shape leave both open, or contradict each other.
     """
     if layout not in (None, 'hwc', 'chw'):
         raise ValueError(f"unknown layout {layout!r}; choose from 'hwc', 'chw'")

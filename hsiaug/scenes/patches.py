@@ -16,6 +16,7 @@ import numpy as np
 from scipy.ndimage import maximum_filter
 
 from ..samples import Footprint
+from ..settings import BETWEEN, NOT_NEGATIVE, Range, check_settings
 from .labels import UNLABELLED
 from .scene import Scene
 from .splits import OnRare, RareClassError
@@ -143,25 +144,9 @@ class PatchSplitter:
     max_unlabelled: int = 0
 
     def __post_init__(self) -> None:
-        for name, choices in (('regions', get_args(Regions)), ('on_rare', get_args(OnRare))):
-            if getattr(self, name) not in choices:
-                raise ValueError(f'PatchSplitter: unknown {name} {getattr(self, name)!r}; choose from {choices}')
-        for name, least in (
-            ('size', 1),
-            ('stride', 1),
-            ('buffer', 0),
-            ('max_train', 1),
-            ('min_pixels', 1),
-            ('attempts', 1),
-            ('max_unlabelled', 0),
-        ):
-            if (value := getattr(self, name)) is not None and value < least:
-                raise ValueError(f'PatchSplitter: {name} must be at least {least}, found {value}')
-        for name in ('test_fraction', 'val_fraction'):
-            if not 0 < getattr(self, name) < 1:
-                raise ValueError(f'PatchSplitter: {name} must be between 0 and 1, found {getattr(self, name)}')
-        if not 0 <= self.min_labelled <= 1:
-            raise ValueError(f'PatchSplitter: min_labelled must be from 0 to 1, found {self.min_labelled}')
+        shares = {'min_labelled': Range(0, 1), 'change_share': Range(0, 1, open_low=True), 'min_change': Range(0, 1)}
+        shares |= {'test_fraction': BETWEEN, 'val_fraction': BETWEEN}
+        check_settings(self, buffer=NOT_NEGATIVE, max_unlabelled=NOT_NEGATIVE, **shares)
         if self.block is not None and self.block < self.size:
             raise ValueError(
                 f'PatchSplitter: no window of {self.size} fits in a block of {self.block}; enlarge the block'
@@ -173,7 +158,6 @@ class PatchSplitter:
         Raises:
             RareClassError: for a class with too few training pixels, if ``on_rare='error'``, or a single class,
                 unless the scene is without classes.
-            ValueError: if windows do not fit in the scene or its regions, or a part is left without windows.
         """
         rng = np.random.default_rng(seed)
         tiles = self._tiles(scene)
@@ -359,6 +343,3 @@ class PatchSplitter:
             return windows[:0]
         others = np.setdiff1d(np.arange(len(windows)), chosen)
         return windows[np.sort(rng.permutation(others)[: self.max_unlabelled])]
-
-
-__all__ = ['PARTS', 'PatchPart', 'PatchSplit', 'PatchSplitter']

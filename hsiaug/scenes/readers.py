@@ -204,11 +204,7 @@ def open_library(
 
 
 def find_cube(content: Content, key: str | None, argument: str = 'cube_key', what: str = 'cube') -> Variable:
-    """The variable of the cube: tiles, an image, or a single band where a file holds no more.
-
-    Raises:
-        SceneFileError: if it is missing or ambiguous.
-    """
+    """The variable of the cube: tiles, an image, or a single band where a file holds no more."""
     solid = any(v.ndim in (3, 4) and v.numeric for v in content.variables.values())
     if key is not None:
         solid = (name := content.name(key)) is None or content.variables[name].ndim != 2
@@ -223,11 +219,7 @@ def find_cube(content: Content, key: str | None, argument: str = 'cube_key', wha
 
 
 def refuse_doubts(facts: Facts, **options: Any) -> None:
-    """Say what a file notes; an error for what it leaves open, unless the option that decides it is given.
-
-    Raises:
-        SceneFileError: naming both readings and the option.
-    """
+    """Say what a file notes; an error for what it leaves open, unless the option that decides it is given."""
     for notice in facts.notices:
         warnings.warn(notice, stacklevel=4)
     for option, message in facts.doubts.items():
@@ -258,11 +250,7 @@ def scale_and_offset(facts: Facts, scale: float | None, where: str) -> dict[str,
 def _flat_cube(
     cube: np.ndarray, labels: FileLabels | None, wavelengths: np.ndarray | None, layout: Layout | None, file: Path
 ) -> tuple[np.ndarray, FileLabels | None]:
-    """A 2-D array as (H, W, 1), or spectra (N, C) as (N, 1, C), as labels, wavelengths or a ``layout`` (of a band) say.
-
-    Raises:
-        SceneFileError: if they say nothing.
-    """
+    """A 2-D array as (H, W, 1), or spectra (N, C) as (N, 1, C), as labels, wavelengths or a ``layout`` say."""
     if labels is not None:
         values, column = labels.values, labels.values.reshape(-1, 1)
         if values.ndim == 1 or (values.shape != cube.shape and 1 in values.shape):

@@ -19,36 +19,23 @@ EHU = 'https://www.ehu.eus/ccwintco/index.php/Hyperspectral_Remote_Sensing_Scene
 
 @dataclass(frozen=True)
 class BenchmarkScene:
-    """Facts of one public scene.
+    """Facts of one public scene."""
 
-    Args:
-        title: full name.
-        cube_file: file of the cube.
-        cube_key: its variable.
-        labels_file: file of the labels.
-        labels_key: its variable.
-        sensor: sensor.
-        bands: number of bands in the file.
-        grid_nm: nominal band centres of the sensor before bands were removed: (number of bands, first, last) of each
-            of its spectrometers, evenly spaced.
-        removed: bands that the file lacks, 1-based and inclusive ranges of the sensor's numbering.
-        classes: class names, from id 1.
-        unit: physical unit.
-        url: where to get the files.
-    """
-
-    title: str
-    cube_file: str
+    title: str  # full name
+    cube_file: str  # file of the cube
     cube_key: str
-    labels_file: str
+    labels_file: str  # file of the labels
     labels_key: str
     sensor: str
-    bands: int
+    bands: int  # number of bands in the file
+    # nominal band centres of the sensor before bands were removed: (number of bands, first, last) of each of its
+    # spectrometers, evenly spaced
     grid_nm: tuple[tuple[int, float, float], ...]
+    # bands that the file lacks, 1-based and inclusive ranges of the sensor's numbering
     removed: tuple[tuple[int, int], ...]
-    classes: tuple[str, ...]
-    unit: str = 'radiance'
-    url: str = EHU
+    classes: tuple[str, ...]  # class names, from id 1
+    unit: str = 'radiance'  # physical unit
+    url: str = EHU  # where to get the files
 
     @property
     def wavelengths(self) -> np.ndarray:

@@ -234,6 +234,3 @@ def _changed(
     pure = np.eye(abundance.shape[2])[target]
     later = np.where(where[:, :, None], 0.85 * pure + 0.15 * abundance, abundance)
     return later, (later.argmax(axis=2) != before).astype(np.uint8)
-
-
-__all__ = ['CLASSES', 'MATERIALS', 'SimulatedScene']

@@ -17,6 +17,7 @@ import numpy as np
 from scipy.ndimage import binary_dilation
 
 from ..samples import Footprint
+from ..settings import BETWEEN, NOT_NEGATIVE, SHARE, Range, check_settings
 from .labels import UNLABELLED
 from .scene import Scene
 
@@ -72,14 +73,10 @@ class Split:
 
 
 def spectral_duplicates(scene: Scene, pixels: np.ndarray) -> np.ndarray:
-    """Number the distinct spectra among pixels.
+    """Number the distinct spectra among (N,) flat pixel indices.
 
     Identical spectra on both sides of a split make a test pixel a training pixel. Scenes that were resampled from a
     coarser grid hold many: Salinas-A has 3699 distinct spectra among its 5348 labelled pixels.
-
-    Args:
-        scene: the scene.
-        pixels: (N,) flat indices.
 
     Returns:
         (N,) int64; equal numbers for equal spectra. Compared by two 64-bit hashes of the bits of all bands in use.
@@ -134,15 +131,9 @@ class Splitter(ABC):
     max_test: int | None = None
 
     def __post_init__(self) -> None:
-        if not 0 <= self.val_fraction < 1:
-            raise ValueError(
-                f'{type(self).__name__}: val_fraction must be 0 or between 0 and 1, found {self.val_fraction}'
-            )
-        if self.per_class is not None and self.per_class < 2:
-            raise ValueError(
-                f'{type(self).__name__}: per_class must be at least 2 (one to train, one to validate), '
-                f'found {self.per_class}'
-            )
+        # Of a class one trains, and one validates.
+        ranges = {'per_class': Range(2), 'val_fraction': SHARE, 'fraction': BETWEEN, 'test_fraction': BETWEEN}
+        check_settings(self, max_unlabelled=NOT_NEGATIVE, buffer=NOT_NEGATIVE, **ranges)
 
     @abstractmethod
     def sides(self, scene: Scene, pixels: np.ndarray, labels: np.ndarray, rng: np.random.Generator) -> Parts:
@@ -270,8 +261,6 @@ class RandomSplit(Splitter):
 
     def sides(self, scene: Scene, pixels: np.ndarray, labels: np.ndarray, rng: np.random.Generator) -> Parts:
         """Masks of the training and the test pixels."""
-        if not 0 < self.fraction < 1:
-            raise ValueError(f'RandomSplit: fraction must be between 0 and 1, found {self.fraction}')
         duplicates = spectral_duplicates(scene, pixels)
         train = scene.flat_labels() == UNLABELLED
         test = np.zeros(scene.num_pixels, dtype=bool)
@@ -334,10 +323,6 @@ class GroupSplit(Splitter):
 
     def sides(self, scene: Scene, pixels: np.ndarray, labels: np.ndarray, rng: np.random.Generator) -> Parts:
         """Masks of the training and the test groups."""
-        if not 0 < self.test_fraction < 1:
-            raise ValueError(
-                f'{type(self).__name__}: test_fraction must be between 0 and 1, found {self.test_fraction}'
-            )
         numbers, group = np.unique(self.groups(scene), return_inverse=True)
         group = group.reshape(-1)
         ids, label = np.unique(labels, return_inverse=True)
@@ -391,15 +376,3 @@ class BlockSplit(GroupSplit):
         square = np.ones((2 * self.buffer + 1,) * 2, dtype=bool)
         near = binary_dilation(test.reshape(scene.shape), structure=square).reshape(-1)
         return train & ~near
-
-
-__all__ = [
-    'BlockSplit',
-    'GroupSplit',
-    'HalvesSplit',
-    'RandomSplit',
-    'RareClassError',
-    'Split',
-    'Splitter',
-    'spectral_duplicates',
-]

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any
 
+from ..settings import checked_arguments
 from .balance import ChangeSplitter
 from .labelled_patches import LabelledPatchSplitter
 from .patches import PatchSplitter
@@ -31,8 +31,4 @@ def make_splitter(strategy: str = 'random', **settings: Any) -> Splitter | Patch
     """
     if strategy not in SPLITTERS:
         raise ValueError(f'unknown split strategy {strategy!r}; choose from {sorted(SPLITTERS)}')
-    cls = SPLITTERS[strategy]
-    choices = [f.name for f in dataclasses.fields(cls)]
-    if unknown := sorted(set(settings) - set(choices)):
-        raise ValueError(f'split {strategy!r} has no setting {unknown}; choose from {choices}')
-    return cls(**settings)
+    return SPLITTERS[strategy](**checked_arguments(SPLITTERS[strategy], settings, f'split {strategy!r}'))

@@ -25,6 +25,3 @@ class Interpolates(Protocol):
     def interpolate(self, labels: tuple[int, int], alphas: Tensor, seeds: tuple[int, int] = (0, 0)) -> Tensor:
         """(len(alphas), C) spectra between two classes and two noise vectors."""
         ...
-
-
-__all__ = ['Interpolates', 'Reconstructs']

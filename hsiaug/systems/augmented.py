@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from .. import __version__
-from ..samples import Footprint, Provenance, SampleSpec, require_compatible, same_scene, seen_of_both
+from ..samples import Provenance, SampleSpec, require_compatible, seen_of_all
 from .base import Generator, make_part, part_of, register
 
 
@@ -26,9 +24,6 @@ class Augmented(Generator):
         spec: spec of the samples.
         source: ``{'type': ..., 'settings': {...}}`` of the generator that makes them; :meth:`of` fills both in.
         augmenter: the same of the one that alters them.
-
-    Raises:
-        TypeError: if the augmenter has no ``augment``.
     """
 
     source: Generator
@@ -48,9 +43,7 @@ class Augmented(Generator):
             augmenter: alters them; one with an ``augment``, of the same bands, size, classes and unit.
 
         Raises:
-            TypeError: if the augmenter has no ``augment``.
             SpecMismatchError: if the two do not fit together.
-            ValueError: if they have seen different scenes, of which a provenance can hold one.
         """
         _require_augment(augmenter)
         require_compatible(source.spec, augmenter.spec)
@@ -59,11 +52,6 @@ class Augmented(Generator):
         both.class_prior.copy_(source.class_prior)
         both.provenance = _joint_provenance(source, augmenter, both.settings)
         return both.to(source.device)
-
-    def allocate(self, state: Mapping[str, Tensor]) -> None:
-        """Give the data-dependent buffers of both their saved shapes."""
-        for name, part in (('source.', self.source), ('augmenter.', self.augmenter)):
-            part.allocate({key.removeprefix(name): value for key, value in state.items() if key.startswith(name)})
 
     def _draw(self, labels: Tensor, rng: torch.Generator) -> dict[str, Tensor]:
         batch = self.source._draw(labels, rng)
@@ -81,21 +69,9 @@ def _require_augment(augmenter: Generator) -> None:
 
 def _joint_provenance(source: Generator, augmenter: Generator, settings: dict[str, Any]) -> Provenance | None:
     """The source's provenance, with the pixels that either has seen."""
-    known = [p for p in (source.provenance, augmenter.provenance) if p is not None]
+    both = {'source': source.provenance, 'augmenter': augmenter.provenance}
+    known = {who: one for who, one in both.items() if one is not None}
     if not known:
         return None
-    seen = [p.seen for p in known if p.seen is not None]
-    if len(seen) == 2 and not same_scene(seen[0].scene, seen[1].scene):
-        raise ValueError(
-            'Augmented: the source and the augmenter were trained on different scenes, and what both have seen cannot '
-            'be kept in one provenance; train the augmenter on the scene of the source'
-        )
-    joint = None
-    if seen:
-        pixels = np.unique(np.concatenate([footprint.pixels() for footprint in seen]))
-        joint = Footprint.of(seen[0].scene, seen[0].size, pixels)
-    training = {'generator': 'augmented', **settings, 'parts': [dict(p.training) for p in known]}
-    return replace(known[0], version=__version__, training=training, seen=joint, **seen_of_both(known))
-
-
-__all__ = ['Augmented']
+    training = {'generator': 'augmented', **settings, 'parts': [dict(one.training) for one in known.values()]}
+    return replace(next(iter(known.values())), version=__version__, training=training, **seen_of_all(known))

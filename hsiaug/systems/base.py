@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
@@ -19,7 +20,7 @@ from torch import Tensor, nn
 from .. import __version__
 from ..datasets.patches import CoarseWindows
 from ..functional.plain import plain_torch
-from ..records import as_record
+from ..records import as_record, json_ready
 from ..samples import Provenance, SampleSpec, as_seed
 from ..settings import Range, check_arguments, checked_arguments
 from .saved import (
@@ -83,6 +84,11 @@ class TrainingData:
     source: Read | None = None
     unlabelled_source: Read | None = None
 
+    @property
+    def split_name(self) -> str | None:
+        """Fingerprint of the split, None where it is not known."""
+        return None if self.provenance is None else self.provenance.split
+
 
 def register(name: str) -> Callable[[G], G]:
     """Class decorator: make a generator known by the name that config files and saved folders use."""
@@ -118,12 +124,6 @@ def make_generator(
 ) -> Generator:
     """A generator by its registered name, unfitted.
 
-    Args:
-        name: registered name.
-        spec: of its samples.
-        settings: its own, each checked.
-        error: raised where they do not fit.
-
     Raises:
         ValueError: or ``error``, for an unknown name or setting, or one that does not fit.
     """
@@ -152,15 +152,7 @@ class Part:
 
 
 def make_part(spec: SampleSpec, part: Mapping[str, Any]) -> Generator:
-    """A generator within another, unfitted.
-
-    Args:
-        spec: of its samples.
-        part: ``{'type': ..., 'settings': {...}}``.
-
-    Raises:
-        ValueError: if it does not say this, or the generator cannot be made.
-    """
+    """A generator within another, unfitted."""
     named = as_record(Part, part, 'a part of a generator')
     return make_generator(named.type, spec, named.settings)
 
@@ -216,6 +208,12 @@ class Generator(nn.Module):
         """
         check_arguments(cls, settings, cls.ranges)
 
+    @classmethod
+    def settings_in(cls, config: Any) -> dict[str, Any]:
+        """The settings of this class among those of its training."""
+        own = inspect.signature(cls).parameters
+        return {field.name: getattr(config, field.name) for field in fields(config) if field.name in own}
+
     def fit(self, data: TrainingData, seed: int = 0) -> None:
         """Learn from training data in closed form. Generators that need gradient steps have a trainer instead.
 
@@ -225,8 +223,8 @@ class Generator(nn.Module):
         """
         raise NotImplementedError(f'{type(self).__name__} is trained by hsiaug.trainers.fit_generator')
 
-    def adopt(self, data: TrainingData, seed: int, training: Mapping[str, Any] | None = None) -> None:
-        """Record where the fit came from. Every ``fit`` and every trainer ends with it."""
+    def adopt(self, data: TrainingData, seed: int, training: Any = None) -> None:
+        """Record where the fit came from, with its configuration. Every ``fit`` and every trainer ends with it."""
         if data.source is None:
             y = data.y.cpu().reshape(-1)  # of masks, the pixels that count
             counts = torch.bincount(y[(y >= 0) & (y < self.spec.num_classes)], minlength=self.spec.num_classes).float()
@@ -240,7 +238,7 @@ class Generator(nn.Module):
             base,
             version=__version__,
             seed=seed,
-            training={'generator': self.type_name, **self.settings, **(training or {})},
+            training={'generator': self.type_name, **self.settings, **json_ready(training or {})},
         )
 
     @property
@@ -392,10 +390,11 @@ class Generator(nn.Module):
         return generator.eval().to(device)
 
     def allocate(self, state: Mapping[str, Tensor]) -> None:
-        """Give the data-dependent buffers the shapes that a saved state has."""
-        for name in self.fitted:
-            if name in state:
-                setattr(self, name, torch.empty_like(state[name]))
+        """Give the data-dependent buffers, those of its parts among them, the shapes that a saved state has."""
+        for place, module in self.named_modules():
+            for name in getattr(module, 'fitted', ()):
+                if (key := f'{place}.{name}' if place else name) in state:
+                    setattr(module, name, torch.empty_like(state[key]))
 
 
 __all__ = [

@@ -2,30 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from ..functional.plain import plain_torch
-from ..samples import SampleSpec
 from .base import Generator, TrainingData, register
 
 
 class ExemplarGenerator(Generator):
-    """Base of generators that start from labelled training spectra, which they keep.
-
-    Args:
-        spec: spec of the samples.
-        settings: the subclass's settings.
-    """
+    """Base of generators that start from labelled training spectra, which they keep."""
 
     fitted: ClassVar[tuple[str, ...]] = ('train_x', 'train_y')
     train_x: Tensor
     train_y: Tensor
-
-    def __init__(self, spec: SampleSpec, **settings: Any) -> None:
-        super().__init__(spec, **settings)
 
     @plain_torch()
     def fit(self, data: TrainingData, seed: int = 0) -> None:
@@ -34,11 +25,7 @@ class ExemplarGenerator(Generator):
         self.adopt(data, seed)
 
     def exemplars(self, labels: Tensor, rng: torch.Generator) -> Tensor:
-        """(n,) positions of training spectra of the wanted classes, uniform within a class.
-
-        Raises:
-            ValueError: for a class of which no training spectrum is known.
-        """
+        """(n,) positions of training spectra of the wanted classes, uniform within a class."""
         position = torch.empty(len(labels), dtype=torch.int64)
         uniform = torch.rand(len(labels), generator=rng, dtype=torch.float64)
         train_y = self.train_y.cpu()

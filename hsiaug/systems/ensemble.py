@@ -18,9 +18,6 @@ class Ensemble(Generator):
     Args:
         spec: spec of the samples.
         members: one ``{'type': ..., 'settings': {...}}`` per member; :meth:`of` builds it from generators.
-
-    Raises:
-        ValueError: if there is no member.
     """
 
     def __init__(self, spec: SampleSpec, members: list[dict[str, Any]]) -> None:
@@ -40,13 +37,6 @@ class Ensemble(Generator):
         ensemble.members = nn.ModuleList(generators)
         ensemble.to(generators[0].device).adopt(data, seed)
         return ensemble
-
-    def allocate(self, state: Any) -> None:
-        """Give the members' data-dependent buffers their saved shapes."""
-        for i, member in enumerate(self.members):
-            assert isinstance(member, Generator)
-            prefix = f'members.{i}.'
-            member.allocate({k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)})
 
     def _draw(self, labels: Tensor, rng: torch.Generator) -> dict[str, Tensor]:
         choice = torch.randint(len(self.members), (len(labels),), generator=rng)

@@ -190,10 +190,6 @@ def fit(
 
     Returns:
         the generator, for :class:`~hsiaug.datasets.MixedDataset` and all other ways of mixing.
-
-    Raises:
-        TypeError: for what is no map-style dataset.
-        ValueError: for unknown settings, or naming the dataset and the sample that cannot be learnt from.
     """
     given = {**(settings or {}), **more_settings}
     require_settings(generator, given)
@@ -223,20 +219,9 @@ def learning_from_unlabelled() -> list[str]:
 
 
 def require_settings(kind: str, settings: dict[str, Any] | None) -> None:
-    """Check what :func:`fit_generator` is going to be given, before data are opened.
-
-    Args:
-        kind: registered name.
-        settings: of it.
-
-    Raises:
-        ValueError: for an unknown kind or setting, or one that does not fit.
-    """
+    """Check what :func:`fit_generator` is going to be given, before data are opened."""
     given, trainer = dict(settings or {}), trainer_of(kind)
     if trainer is not None:
         trainer.settings(kind, given)
     else:
         checked_arguments(generator_class(kind), given, cannot_make(kind, given), given=('spec',))
-
-
-__all__ = ['fit', 'fit_generator', 'require_settings', 'training_data']

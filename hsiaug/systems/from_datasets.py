@@ -50,9 +50,6 @@ def data_of(
         workers: processes that read; None for none as long as samples fit in memory.
         progress: show progress bars where all samples are read.
         fields: of the spec, and ``size``, as for :func:`~hsiaug.datasets.adapt`.
-
-    Raises:
-        ValueError: naming the dataset and the sample that cannot be learnt from.
     """
     reading: dict[str, Any] = {'workers': workers, 'progress': progress}
     labelled = adapt(train, name=_named('train', train), **fields, **reading)
@@ -108,11 +105,7 @@ def _like(
 def _unlabelled(
     dataset: Any, spec: SampleSpec, uses: tuple[Unlabelled, ...], fields: Mapping[str, Any], reading: Mapping[str, Any]
 ) -> AdaptedDataset:
-    """Samples without labels, as the generator can use them.
-
-    Raises:
-        ValueError: if it cannot.
-    """
+    """Samples without labels, as the generator can use them."""
     name, size = _named('unlabelled', dataset), fields.get('size')
     size = spec.size if size is None and spec.size is not None else size
     adapted = adapt(dataset, size=size, spec=spec, name=name, labelled=False, **reading)
@@ -162,6 +155,3 @@ def _provenance(parts: list[AdaptedDataset], train: Any, val: AdaptedDataset | N
         __version__, seeds.pop() if len(seeds) == 1 else 0, {}, name,
         footprints[0] if footprints else None, tuple(footprints[1:]), samples,
     )  # fmt: skip
-
-
-__all__ = ['data_of']

@@ -38,10 +38,6 @@ class ClassGaussian(Generator):
     owners: Tensor  # (J,) class of the component
 
     def __init__(self, spec: SampleSpec, components: int = 1, covariance: Literal['shrunk', 'tied'] = 'shrunk') -> None:
-        if components < 1:
-            raise ValueError(f'ClassGaussian: components must be at least 1, found {components}')
-        if covariance not in ('shrunk', 'tied'):
-            raise ValueError(f"ClassGaussian: unknown covariance {covariance!r}; choose from 'shrunk', 'tied'")
         super().__init__(spec, components=components, covariance=covariance)
         self.components, self.covariance = components, covariance
 

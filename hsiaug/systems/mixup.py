@@ -44,10 +44,6 @@ class Mixup(ExemplarGenerator):
     soft_labels = True
 
     def __init__(self, spec: SampleSpec, partners: Literal['within', 'across'] = 'within', alpha: float = 0.4) -> None:
-        if partners not in ('within', 'across'):
-            raise ValueError(f"Mixup: unknown partners {partners!r}; choose from 'within', 'across'")
-        if not alpha > 0:
-            raise ValueError(f'Mixup: alpha must be above 0, found {alpha}')
         super().__init__(spec, partners=partners, alpha=alpha)
         self.partners, self.alpha = partners, alpha
 

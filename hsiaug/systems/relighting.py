@@ -28,18 +28,7 @@ def sky_shape(spec: SampleSpec) -> Tensor:
 
 
 def relight(x: Tensor, sky: Tensor, direct: float, diffuse: float, rng: torch.Generator) -> Tensor:
-    """Spectra under other light: x·(α + β·s), log α ~ N(0, direct²), β ~ N(0, diffuse²).
-
-    Args:
-        x: (n, C) spectra.
-        sky: (C,) shape s of the sky term.
-        direct: standard deviation of the direct light.
-        diffuse: standard deviation of the sky's share.
-        rng: CPU generator of the draws.
-
-    Returns:
-        (n, C).
-    """
+    """(n, C) spectra x under other light: x·(α + β·s), log α ~ N(0, direct²), β ~ N(0, diffuse²), sky s (C,)."""
     alpha, beta = torch.randn((2, len(x), 1), generator=rng).to(x.device)
     # Light cannot be negative, however far out the draw.
     return x * (torch.exp(direct * alpha) + diffuse * beta * sky).clamp_min(0.05)

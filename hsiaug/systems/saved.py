@@ -127,11 +127,7 @@ def digest(weights: Path) -> str:
 
 
 def read_config(folder: Path) -> SavedConfig:
-    """The config in a generator's folder.
-
-    Raises:
-        CheckpointError: if there is none, or it is another's.
-    """
+    """The config in a generator's folder."""
     for name in (CONFIG_FILE, WEIGHTS_FILE):
         if not (folder / name).is_file():
             names = sorted(p.name for p in folder.iterdir())[:8]
@@ -145,14 +141,6 @@ def require_fit(make: Callable[[], Generator], config: SavedConfig, file: Path) 
     """Refuse weights that are not those of a generator as its config describes it, before either takes memory.
 
     The generator is made without memory, and the shapes that the file's header lists are loaded into it.
-
-    Args:
-        make: makes the generator.
-        config: that describes it.
-        file: of the weights.
-
-    Raises:
-        CheckpointError: if the file is damaged or does not fit.
     """
     try:
         with safe_open(file, 'pt') as weights:
@@ -184,11 +172,7 @@ def _whole_numbers(settings: Any) -> Iterator[int]:
 
 
 def load_state(generator: Generator, state: dict[str, Tensor], file: Path) -> None:
-    """Load all weights, and no others.
-
-    Raises:
-        CheckpointError: if they do not fit.
-    """
+    """Load all weights, and no others."""
     try:
         generator.allocate(state)
         generator.load_state_dict(state, strict=True)
@@ -197,11 +181,7 @@ def load_state(generator: Generator, state: dict[str, Tensor], file: Path) -> No
 
 
 def require_weights(file: Path, expected: str | None) -> None:
-    """Refuse weights that the config was not written with; configs of older versions do not say.
-
-    Raises:
-        CheckpointError: if they differ.
-    """
+    """Refuse weights that the config was not written with; configs of older versions do not say."""
     if expected is not None and (found := digest(file)) != expected:
         raise CheckpointError(
             f'{file} has SHA-256 {found[:16]}…, {CONFIG_FILE} next to it was written with {expected[:16]}…: saving was '

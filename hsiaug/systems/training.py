@@ -15,26 +15,16 @@ F = TypeVar('F', bound=Callable[..., Generator])
 
 @dataclass(frozen=True)
 class Trainer:
-    """How a generator is trained.
+    """How a generator is trained."""
 
-    Args:
-        config: dataclass of the settings.
-        train: a function of training data, such settings and a :class:`~hsiaug.engine.Run`.
-        quick: settings of a training of seconds, for a first look at a study.
-        streams: whether it can read samples from a dataset that is too large for memory.
-    """
-
-    config: type[Any]
-    train: Callable[[TrainingData, Any, Run], Generator]
+    config: type[Any]  # dataclass of the settings
+    train: Callable[[TrainingData, Any, Run], Generator]  # a function of training data, such settings and a Run
+    # settings of a training of seconds, for a first look at a study
     quick: Mapping[str, Any] = field(default_factory=dict)
-    streams: bool = False
+    streams: bool = False  # whether it can read samples from a dataset that is too large for memory
 
     def settings(self, name: str, given: Mapping[str, Any]) -> Any:
-        """The settings as the training's configuration.
-
-        Raises:
-            ValueError: for a setting that it does not have, or a value out of range.
-        """
+        """The settings as the training's configuration."""
         where = cannot_make(name, given)
         checked = checked_arguments(self.config, dict(given), where)
         try:
@@ -49,14 +39,7 @@ _TRAINERS: dict[str, Trainer] = {}
 def trains(
     name: str, config: type[Any], quick: Mapping[str, Any] | None = None, streams: bool = False
 ) -> Callable[[F], F]:
-    """Function decorator: the training of the generator that is registered under a name.
-
-    Args:
-        name: of the generator.
-        config: dataclass of the settings.
-        quick: settings of a training of seconds.
-        streams: whether it can read samples from a dataset that is too large for memory.
-    """
+    """Function decorator: the training of the generator that is registered under a name."""
 
     def decorate(train: F) -> F:
         _TRAINERS[name] = Trainer(config, train, quick or {}, streams)
@@ -66,13 +49,6 @@ def trains(
 
 
 def trainer_of(name: str) -> Trainer | None:
-    """How a generator is trained; None for one that is fitted in closed form.
-
-    Raises:
-        ValueError: for an unknown generator.
-    """
+    """How a generator is trained; None for one that is fitted in closed form."""
     generator_class(name)
     return _TRAINERS.get(name)
-
-
-__all__ = ['Trainer', 'trainer_of', 'trains']

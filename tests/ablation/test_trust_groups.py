@@ -18,7 +18,7 @@ from hsiaug.trainers import ClassifierConfig, fit_generator, training_data
 sys.path.insert(0, str(Path(__file__).parents[2] / 'benchmarks'))
 import trust
 from trust import FoldGates, GatedArm, GatedSpectra
-from trust_table import NO_GATE, gated_name, way_name
+from trust_report import NO_GATE, gated_name, way_name
 
 SCENE = make_scene(32, 32)
 SPLITTER = HalvesSplit(per_class=12)

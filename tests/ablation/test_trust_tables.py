@@ -9,18 +9,19 @@ import pytest
 from hsiaug.ablation.results import PLAN_FILE, RESULTS_FILE, append_result
 
 sys.path.insert(0, str(Path(__file__).parents[2] / 'benchmarks'))
-from trust_report import markdown, write_tables
-from trust_table import (
+from trust_report import (
     ADVISED,
     NO_GATE,
     Block,
     by_k,
     followed,
     lines,
+    markdown,
     primary,
     read_blocks,
     rejections,
     way_name,
+    write_tables,
 )
 
 SEEDS = 10

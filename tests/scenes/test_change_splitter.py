@@ -55,7 +55,7 @@ def test_a_splitter_is_found_by_its_name(scene: BitemporalScene) -> None:
     assert splitter(scene, 0).fingerprint != PatchSplitter(size=8)(scene, 0).fingerprint
     with pytest.raises(TypeError, match="scene 'simulated' has one date; use PatchSplitter"):
         splitter(SimulatedScene(32, 32, classes=3), 0)
-    with pytest.raises(ValueError, match='share must be above 0'):
+    with pytest.raises(ValueError, match=r'change_share must be in \(0, 1\], found 0'):
         ChangeSplitter(size=8, change_share=0)(scene, 0)
 
 

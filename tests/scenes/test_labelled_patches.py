@@ -102,7 +102,7 @@ def test_by_name_and_mistakes(scene: Scene) -> None:
         LabelledPatchSplitter(rule='mean')  # type: ignore[arg-type]
     with pytest.raises(ValueError, match='patches of 9 pixels must lie in windows of 8'):
         LabelledPatchSplitter(size=8, patch=9)
-    with pytest.raises(ValueError, match='val_per_class must be at least 1, found 0'):
+    with pytest.raises(ValueError, match='val_per_class must be at least 1 or None, found 0'):
         LabelledPatchSplitter(val_per_class=0)
     with pytest.raises(ValueError, match='per_class 2 leaves no class with min_patches 3'):
         LabelledPatchSplitter(per_class=2, min_patches=3)

@@ -166,7 +166,7 @@ def test_bad_bands_are_named_or_dropped() -> None:
 def test_settings_are_checked() -> None:
     with pytest.raises(ValueError, match='choose from'):
         make_splitter('quarters')
-    with pytest.raises(ValueError, match=r"no setting \['fration'\]"):
+    with pytest.raises(ValueError, match=r"split 'random': unknown field 'fration'"):
         make_splitter('random', fration=0.1)
     with pytest.raises(ValueError, match='val_fraction'):
         RandomSplit(val_fraction=1.0)

@@ -35,10 +35,6 @@ class DateDrift(nn.Module):
     are those of a patch of similar land cover, turned at random: clouds, fields that were mown and the noise of a
     sensor come in their own sizes and shapes. (Random fields with the covariance of residuals over bands and places
     were tried: what is rare and large in a few patches becomes noise in all.)
-
-    Args:
-        bands: number of bands C.
-        classes: number of classes K.
     """
 
     fitted = ('residuals', 'cover')
@@ -70,9 +66,6 @@ class DateDrift(nn.Module):
             classes: (N, H, W) class of each pixel that did not change, -1 where a pixel does not count.
             trimmed: leave the pixels that fit worst out, for pairs that may hold changes.
             seed: of the choice of pairs, where there are very many.
-
-        Raises:
-            ValueError: if no pixel counts.
         """
         first, second, classes = _some((first, second, classes), seed)
         weights, texture, counted = self._blend(classes), detail(first), classes >= 0
@@ -101,9 +94,6 @@ class DateDrift(nn.Module):
             classes: (N, H, W), -1 where a pixel does not count.
             strength: s in [0, 1].
             seed: as in :meth:`fit`.
-
-        Raises:
-            ValueError: if no pixel counts.
         """
         image, classes = _some((image, classes), seed)
         counted, weights = classes >= 0, self._blend(classes)
@@ -226,6 +216,3 @@ def _some(tensors: tuple[Tensor, ...], seed: int) -> tuple[Tensor, ...]:
         return tensors
     rows = torch.randperm(len(tensors[0]), generator=torch.Generator().manual_seed(seed))[:most]
     return tuple(tensor[rows] for tensor in tensors)
-
-
-__all__ = ['DateDrift', 'detail', 'soft']

@@ -60,6 +60,3 @@ def _region(available: Tensor, most: int, rng: torch.Generator) -> Tensor:
     distance = distance * (1 + 2 * dents).clamp_min(0.2)
     order = distance.masked_fill(~region, torch.inf).flatten().argsort()
     return torch.zeros(region.numel(), dtype=torch.bool).index_fill(0, order[:most], True).reshape(region.shape)
-
-
-__all__ = ['edit_masks']

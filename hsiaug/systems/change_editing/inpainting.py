@@ -37,9 +37,6 @@ def inpaint(model: TwoStreamDiffusion, image: Tensor, mask: Tensor, where: Tenso
 
     Returns:
         (n, C, H, W) decoded images in the dataset's unit, on the model's device; the known part is a reconstruction.
-
-    Raises:
-        ValueError: if the model is of another kind, or image and mask share one code.
     """
     if model.spec.kind != 'segmentation' or len(model.streams) == 1:
         raise ValueError(
@@ -94,6 +91,3 @@ def _known_codes(where: Tensor, model: TwoStreamDiffusion) -> Tensor:
     free = max_pool2d(cells, 3, stride=1, padding=1) > 0
     images, masks = model.widths
     return torch.cat([~free.expand(-1, images, -1, -1), torch.ones_like(free).expand(-1, masks, -1, -1)], dim=1).float()
-
-
-__all__ = ['inpaint']

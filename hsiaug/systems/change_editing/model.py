@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any, ClassVar, Literal, get_args
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -91,8 +91,6 @@ class ChangeEditing(Generator):
                 f"ChangeEditing: makes samples of kind 'change' with two classes, found {spec.kind!r} with "
                 f'{spec.classes}'
             )
-        if first_date not in get_args(FirstDate):
-            raise ValueError(f'ChangeEditing: unknown first_date {first_date!r}; choose from {get_args(FirstDate)}')
         land_cover, painter = json.loads(json.dumps([dict(land_cover), dict(painter)]))  # as a config file has them
         super().__init__(spec, land_cover=land_cover, painter=painter, first_date=first_date, change_share=None)
         self.first_date = first_date
@@ -297,15 +295,6 @@ class ChangeEditing(Generator):
         rows = torch.randint(len(self.image), (n,), generator=rng).to(self.device)
         return self.image[rows], self.mask[rows]
 
-    def allocate(self, state: Mapping[str, Tensor]) -> None:
-        """Give the data-dependent buffers, the painter's and the drift's among them, their saved shapes."""
-        super().allocate(state)
-        prefix = 'painter.'
-        self.painter.allocate({k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)})
-        for name in self.drift.fitted:
-            if f'drift.{name}' in state:
-                setattr(self.drift, name, torch.empty_like(state[f'drift.{name}']))
-
 
 def spectral_shape(image: Tensor) -> Tensor:
     """Spectra, along dimension 1, over their norm: what land cover shows in whatever light."""
@@ -323,6 +312,3 @@ def _bounds(change_share: float | Sequence[float]) -> tuple[float, float]:
     if len(bounds) != 2:
         raise ValueError(f'ChangeEditing: change_share must be a number or a range of two, found {change_share}')
     return float(bounds[0]), float(bounds[1])
-
-
-__all__ = ['ChangeEditing', 'spectral_shape', 'triplet_spec']

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
@@ -102,7 +100,7 @@ def train_change_editing(
         painter, data.spec if data.spec.kind == 'change' else None, config.first_date, config.change_share
     )
     generator.observe(pairs, data, config.drift, seed)
-    generator.adopt(data, seed, json.loads(json.dumps(dataclasses.asdict(config))))
+    generator.adopt(data, seed, config)
     generator.set_change_share(config.change_share)  # the frequencies are those of triplets, not of the data
     return generator.eval()
 
@@ -115,9 +113,6 @@ def single_dates(data: TrainingData, clusters: int, seed: int = 0) -> TrainingDa
             taken, with clusters of their softened spectra's shape as classes.
         clusters: number of classes of the latter.
         seed: of the clusters.
-
-    Raises:
-        ValueError: for data of another kind, or pairs of dates of another size than those that are labelled.
     """
     spec = data.spec
     if spec.kind not in ('segmentation', 'change'):
@@ -189,6 +184,3 @@ def _require_same_source(painter: TwoStreamDiffusion, data: TrainingData) -> Non
             f'the painter was trained on split {splits[0]}, the data are of split {splits[1]}: it may have seen pixels '
             'that these must not; train it on the same split'
         )
-
-
-__all__ = ['ChangeEditingConfig', 'single_dates', 'train_change_editing', 'with_composites']

@@ -26,9 +26,6 @@ def super_resolver(name: Network, bands: int, factor: int, width: int = 64, bloc
         factor: between the resolutions, 2 to 5.
         width: kernels per layer, of the residual networks.
         blocks: residual blocks; the published number if None.
-
-    Raises:
-        ValueError: for an unknown name.
     """
     if name not in get_args(Network):
         raise ValueError(f'unknown super-resolution network {name!r}; choose from {get_args(Network)}')

@@ -6,7 +6,7 @@ Learning", ICASSP 2019. Trained by :mod:`hsiaug.systems.msrresgan.train`.
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal, get_args
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -71,8 +71,6 @@ class MSRResGAN(Generator):
     ) -> None:
         if spec.kind not in ('segmentation', 'scene') or spec.size is None:
             raise ValueError(f"MSRResGAN alters samples of kind 'segmentation' or 'scene', found {spec.kind!r}")
-        if augmentation not in get_args(Augmentation):
-            raise ValueError(f'MSRResGAN: unknown augmentation {augmentation!r}; choose from {get_args(Augmentation)}')
         super().__init__(
             spec, network=network, factor=factor, width=width, blocks=blocks, augmentation=augmentation, mtf=mtf,
             noise=noise,
@@ -250,6 +248,3 @@ class MSRResGAN(Generator):
         masks = self.target[rows] if self.spec.kind == 'segmentation' else None
         image, mask = self._alter(self.image[rows], masks, labels, rng)
         return {'image': image} if mask is None else {'image': image, 'mask': mask}
-
-
-__all__ = ['MSRResGAN']

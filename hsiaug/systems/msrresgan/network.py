@@ -44,11 +44,6 @@ class ResidualNetwork(nn.Module):
     At the text's size there are 21: one, 9 residual blocks of two, the last feature layer, to which the inner skip
     carries the first one's features, and a linear one. The outer skip adds the input. The last layer starts at zero,
     so that training starts from the input image.
-
-    Args:
-        bands: number of bands C.
-        width: kernels per layer.
-        blocks: residual blocks.
     """
 
     def __init__(self, bands: int, width: int = 64, blocks: int = 9) -> None:
@@ -76,13 +71,6 @@ class MSRResNet(nn.Module):
     The gradient network, of the same layers since the text gives none, learns the gradient of the high-resolution
     image from that of the interpolated one. Its features join the generator's before the last layer,
     F_i = F_i^res + θ_i · F_i^grad (Eq. 3), with one trainable θ per feature, a 1 × 1 kernel each.
-
-    Args:
-        bands: number of bands C.
-        factor: between the resolutions, 2 to 5.
-        width: kernels per layer.
-        blocks: residual blocks.
-        gradient: with the gradient network.
     """
 
     def __init__(self, bands: int, factor: int, width: int = 64, blocks: int = 9, gradient: bool = False) -> None:
@@ -108,11 +96,7 @@ class MSRResNet(nn.Module):
         return image + self.residual.last(features)
 
     def learned_gradient(self, image: Tensor) -> Tensor:
-        """Gradient of the high-resolution image that the gradient network expects of an interpolated one (n, C, H, W).
-
-        Raises:
-            ValueError: if there is no gradient network.
-        """
+        """High-resolution gradient that the gradient network expects of an interpolated image (n, C, H, W)."""
         if self.gradient is None:
             raise ValueError('MSRResNet: made without a gradient network; give gradient=True')
         return self.gradient(gradient_magnitude(image))

@@ -16,11 +16,7 @@ BICUBIC_MARGIN = 2  # low-resolution pixels on each side that an interpolated pi
 
 
 class Bicubic(nn.Module):
-    """Bicubic interpolation as a network without weights.
-
-    Args:
-        factor: between the resolutions, 2 to 5.
-    """
+    """Bicubic interpolation as a network without weights."""
 
     margin = BICUBIC_MARGIN
     """Low-resolution pixels on each side that an output pixel depends on."""
@@ -40,12 +36,7 @@ class Bicubic(nn.Module):
 
 
 class SRCNN(nn.Module):
-    """Three convolutions, 9-1-5 with 64 and 32 kernels, on the interpolated image; padded, so that it keeps its size.
-
-    Args:
-        bands: number of bands C.
-        factor: between the resolutions, 2 to 5.
-    """
+    """Three convolutions, 9-1-5 with 64 and 32 kernels, on the interpolated image, padded to keep its size."""
 
     def __init__(self, bands: int, factor: int) -> None:
         super().__init__()

@@ -8,8 +8,6 @@ to which λ relates. SRGAN has the same content loss here: its perceptual one ne
 
 from __future__ import annotations
 
-import dataclasses
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -20,12 +18,14 @@ from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits, logsigmoid, mse_loss
 
 from ...engine import Run, Training
+from ...engine.checkpoint import identity_of
 from ...engine.data import require_finite_samples
 from ...engine.schedules import Staircase
 from ...engine.stages import run_stages
 from ...engine.training import Precision
 from ...functional.degradation import degrade, padded, upsample
 from ...functional.plain import plain_torch
+from ...named_configs import published_settings
 from ...settings import NOT_NEGATIVE, Range, check_settings
 from ..base import TrainingData
 from ..training import trains
@@ -37,7 +37,6 @@ from .srgan import SRDiscriminator, SRResNet
 Deception = Literal['non_saturating', 'minimax']
 
 CHECKPOINT_FILE = 'training.safetensors'
-ARCHITECTURE = ('network', 'factor', 'width', 'blocks', 'augmentation', 'mtf', 'noise')
 
 
 @dataclass(frozen=True)
@@ -91,17 +90,7 @@ class SuperResolutionConfig:
     @classmethod
     def paper(cls, network: Network = 'msrresgan', factor: int = 5) -> SuperResolutionConfig:
         """The published setting; the text gives neither batch size nor number of steps, these are of our choice."""
-        return cls(
-            network=network,
-            factor=factor,
-            width=64,
-            blocks=None,
-            deception='minimax',
-            gradient_iterations=10_000,
-            iterations=20_000,
-            batch_size=16,
-            discriminator_width=64,
-        )
+        return cls(**{**published_settings('msrresgan'), 'network': network, 'factor': factor})
 
 
 class _Stage(Training):
@@ -252,10 +241,10 @@ def train_super_resolution(
                 f'set factor to {data.coarse.factor}'
             )
     _require_trainable(data, config, low)
-    identity = _identity(data, config, run.seed, low is not None)
+    identity = identity_of(config, run.seed, split=data.split_name, patches=len(data.x), paired=low is not None)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(run.seed)
-        generator = MSRResGAN(data.spec, **{name: getattr(config, name) for name in ARCHITECTURE})
+        generator = MSRResGAN(data.spec, **MSRResGAN.settings_in(config))
         discriminator = None
         if config.network in ADVERSARIAL and config.adversarial:
             size = (data.x.shape[-2], data.x.shape[-1])
@@ -265,7 +254,7 @@ def train_super_resolution(
     low = None if low is None else low.to(run.device)
     run_stages(_stages(generator, discriminator, low, config, run.seed), run, CHECKPOINT_FILE, identity)
     generator.eval().requires_grad_(True)
-    generator.adopt(data, run.seed, json.loads(json.dumps(dataclasses.asdict(config))))
+    generator.adopt(data, run.seed, config)
     return generator
 
 
@@ -284,13 +273,6 @@ def _stages(
     if any(True for _ in network.parameters()):
         stages['generator'] = partial(GeneratorStage, generator, discriminator, low, config, seed)
     return stages
-
-
-def _identity(data: TrainingData, config: SuperResolutionConfig, seed: int, paired: bool) -> dict[str, Any]:
-    """What a checkpoint must agree in. The learning rate may be lowered on the way: so one resumes after NaN."""
-    fields = {k: v for k, v in dataclasses.asdict(config).items() if k != 'lr'}
-    split = data.provenance.split if data.provenance else None
-    return {**fields, 'seed': seed, 'split': split, 'patches': len(data.x), 'paired': paired}
 
 
 def _require_trainable(data: TrainingData, config: SuperResolutionConfig, low: Tensor | None) -> None:
@@ -316,6 +298,3 @@ def _require_trainable(data: TrainingData, config: SuperResolutionConfig, low: T
         raise ValueError(
             'the network srgan takes patches of low resolution, and cannot learn from interpolated ones; leave it out'
         )
-
-
-__all__ = ['SuperResolutionConfig', 'train_super_resolution']

@@ -9,7 +9,7 @@ for spectra and shows none; here they are the same layers on volumes. Trained by
 from __future__ import annotations
 
 import math
-from typing import ClassVar, Literal, get_args
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -65,12 +65,8 @@ class PatchGAN(Generator):
             raise ValueError(
                 f'PatchGAN: patches of {spec.size[0]} x {spec.size[1]} pixels do not divide by 4; cut other patches'
             )
-        if latent_dim < 1:
-            raise ValueError(f'PatchGAN: latent_dim must be at least 1, found {latent_dim}')
-        if dims not in (2, 3) or (dims == 3 and spec.bands < 4):
-            raise ValueError(f'PatchGAN: dims must be 2, or 3 with 4 bands or more, found {dims} with {spec.bands}')
-        if upsampling not in get_args(Upsampling):
-            raise ValueError(f'PatchGAN: unknown upsampling {upsampling!r}; choose from {get_args(Upsampling)}')
+        if dims == 3 and spec.bands < 4:
+            raise ValueError(f'PatchGAN: dims must be 2, or 3 with 4 bands or more, found 3 with {spec.bands}')
         super().__init__(spec, latent_dim=latent_dim, conditional=conditional, dims=dims, upsampling=upsampling)
         self.latent_dim, self.conditional = latent_dim, conditional
         self.corner: tuple[int, ...] = (spec.size[0] // 4, spec.size[1] // 4)
@@ -151,6 +147,3 @@ def doubling(channels: int, out: int, dims: Dims, upsampling: Upsampling) -> lis
         convolution = nn.Conv3d(channels, out, 3, padding=1) if dims == 3 else nn.Conv2d(channels, out, 3, padding=1)
         return [nn.Upsample(scale_factor=2), convolution]
     return [nn.ConvTranspose3d(channels, out, 4, 2, 1) if dims == 3 else nn.ConvTranspose2d(channels, out, 4, 2, 1)]
-
-
-__all__ = ['PatchGAN', 'Upsampling']

@@ -6,10 +6,8 @@ alternate.
 
 from __future__ import annotations
 
-import dataclasses
-import json
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +15,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 
 from ...datasets.class_patches import Rule, class_patches
 from ...engine import Run, Training
+from ...engine.checkpoint import identity_of
 from ...engine.data import require_finite_samples
 from ...functional.gradient_penalty import gradient_penalty_autograd
 from ...functional.plain import plain_torch
@@ -80,15 +79,7 @@ class PatchGANConfig:
 
 
 class PatchGANTraining(Training):
-    """The training: a generator, a critic, and the patches on the device.
-
-    Args:
-        generator: that has observed the data.
-        critic: its opponent.
-        data: of kind ``'scene'``.
-        config: setting.
-        seed: of everything random.
-    """
+    """The training: a generator, a critic, and the patches on the device."""
 
     def __init__(
         self, generator: PatchGAN, critic: PatchCritic, data: TrainingData, config: PatchGANConfig, seed: int
@@ -173,12 +164,10 @@ def train_patch_gan(
         )
         data = replace(data, spec=spec, x=x, y=y)
     _require_trainable(data, config)
-    fields = {k: v for k, v in dataclasses.asdict(config).items() if k != 'lr'}  # may be lowered on the way
-    split = data.provenance.split if data.provenance else None
-    identity: dict[str, Any] = {**fields, 'seed': run.seed, 'split': split, 'patches': len(data.x)}
+    identity = identity_of(config, run.seed, split=data.split_name, patches=len(data.x))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(run.seed)
-        generator = PatchGAN(data.spec, config.latent_dim, config.conditional, config.dims, config.upsampling)
+        generator = PatchGAN(data.spec, **PatchGAN.settings_in(config))
         critic = PatchCritic(
             data.spec.bands,
             (data.x.shape[-2], data.x.shape[-1]),
@@ -193,7 +182,7 @@ def train_patch_gan(
     generator.eval()
     if config.calibrate:
         generator.calibrate(data, run.seed)
-    generator.adopt(data, run.seed, json.loads(json.dumps(dataclasses.asdict(config))))
+    generator.adopt(data, run.seed, config)
     return generator
 
 
@@ -210,6 +199,3 @@ def _require_trainable(data: TrainingData, config: PatchGANConfig) -> None:
     missing = [data.spec.classes[k] for k in range(data.spec.num_classes) if not (data.y == k).any()]
     if config.conditional and missing:
         raise ValueError(f'no training patch of {missing}: the GAN cannot learn them; leave them out of the spec')
-
-
-__all__ = ['PatchGANConfig', 'train_patch_gan']

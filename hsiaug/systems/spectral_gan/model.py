@@ -29,11 +29,6 @@ class SpectralSpace(torch.nn.Module):
     ``'unit'``: bands scaled together to [0, 1], as in the paper. ``'pca'``: whitened principal components; the residual
     of each band is drawn as white noise on the way back. Real spectra are smooth because their bands are few numbers'
     work; networks that make each band by itself make spectra several times rougher than real ones.
-
-    Args:
-        bands: number of bands C.
-        space: ``'unit'`` or ``'pca'``.
-        components: largest number of principal components.
     """
 
     offset: Tensor  # (C,)
@@ -111,17 +106,10 @@ class SpectralGAN(Generator):
         components: int = 30,
         conditional: bool = True,
     ) -> None:
-        if space not in ('unit', 'pca'):
-            raise ValueError(f"SpectralGAN: unknown space {space!r}; choose from 'unit', 'pca'")
         super().__init__(
-            spec,
-            noise_dim=noise_dim,
-            hidden=hidden,
-            layers=layers,
-            space=space,
-            components=components,
+            spec, noise_dim=noise_dim, hidden=hidden, layers=layers, space=space, components=components,
             conditional=conditional,
-        )
+        )  # fmt: skip
         self.noise_dim, self.conditional = noise_dim, conditional
         self.space = SpectralSpace(spec.bands, space, components)
         inputs = noise_dim + (spec.num_classes if conditional else 0)

@@ -10,23 +10,24 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from ...engine import Average, Run, Training, world
+from ...engine.checkpoint import digest_of, identity_of
 from ...engine.cuda_graphs import capture
 from ...engine.data import require_finite_samples
 from ...functional.gradient_penalty import gradient_penalty_mlp
 from ...functional.plain import plain_torch
 from ...metrics.distribution import sliced_wasserstein
 from ...models.mlp import MLP
+from ...named_configs import published_settings
 from ...settings import NOT_NEGATIVE, POSITIVE, SHARE, check_settings
 from ..base import Generator, TrainingData
 from ..ensemble import Ensemble
@@ -87,28 +88,11 @@ class SpectralGANConfig:
     @classmethod
     def paper(cls) -> SpectralGANConfig:
         """The published setting: text, and the authors' notebook where the text is silent."""
-        return cls(
-            iterations=100_000,
-            batch_size=256,
-            optimiser='rmsprop',
-            lr=5e-5,
-            hidden=512,
-            space='unit',
-            ema=0.0,
-            calibrate=False,
-        )
+        return cls(**published_settings('audebert2018'))
 
 
 class SpectralGANTraining(Training):
-    """State of a training: three networks, two optimisers, and the data on the device.
-
-    Args:
-        data: training part of a split.
-        config: setting.
-        seed: of everything random.
-        device: where to train.
-        cuda_graph: record one step as a CUDA graph and replay it; for CUDA devices only.
-    """
+    """State of a training: three networks, two optimisers, and the data on the device."""
 
     def __init__(
         self, data: TrainingData, config: SpectralGANConfig, seed: int, device: str = 'cpu', cuda_graph: bool = False
@@ -122,8 +106,7 @@ class SpectralGANTraining(Training):
         classes = data.spec.num_classes
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            fields = ('noise_dim', 'hidden', 'layers', 'space', 'components', 'conditional')
-            self.generator = SpectralGAN(data.spec, **{f: getattr(config, f) for f in fields})
+            self.generator = SpectralGAN(data.spec, **SpectralGAN.settings_in(config))
             dim = self.generator.space.dim
             self.critic = MLP(dim, 1, config.hidden, config.layers)
             self.classifier = MLP(dim, classes, config.hidden, config.layers)
@@ -240,11 +223,7 @@ class SpectralGANTraining(Training):
 
 
 class Best(nn.Module):
-    """The generator that came nearest to the validation part, as checkpoints keep it.
-
-    Args:
-        generator: the first, which counts for nothing.
-    """
+    """The generator that came nearest to the validation part, as checkpoints keep it."""
 
     distance: Tensor
     found: Tensor
@@ -304,7 +283,9 @@ def train_spectral_gan(
     """
     config, run = config or SpectralGANConfig(), run or Run()
     training = SpectralGANTraining(data, config, run.seed, run.device, cuda_graph)
-    training.complete(run, CHECKPOINT_FILE, _identity(data, config, run), keep)
+    digest, device = digest_of(data.x, data.y, data.unlabelled), torch.device(run.device).type
+    identity = identity_of(config, run.seed, ('lr', 'members'), split=data.split_name, data=digest, device=device)
+    training.complete(run, CHECKPOINT_FILE, identity, keep)
     best = training.best
     generator = best.generator.eval() if best is not None and best.found else training.result()
     if config.calibrate and config.conditional:
@@ -332,17 +313,6 @@ def train_spectral_gans(data: TrainingData, config: SpectralGANConfig, run: Run)
     return ensemble
 
 
-def _identity(data: TrainingData, config: SpectralGANConfig, run: Run) -> dict[str, Any]:
-    """What a checkpoint must agree in. The learning rate may be lowered on the way: so one resumes after NaN."""
-    digest = hashlib.sha256()
-    for part in (data.x, data.y, data.unlabelled):
-        digest.update(part.detach().cpu().contiguous().numpy().tobytes())
-    fields = {k: v for k, v in dataclasses.asdict(config).items() if k not in ('lr', 'members')}
-    split = data.provenance.split if data.provenance else None
-    device = torch.device(run.device).type
-    return {**fields, 'seed': run.seed, 'split': split, 'data': digest.hexdigest(), 'device': device}
-
-
 @torch.no_grad()
 def validation_distance(generator: SpectralGAN, data: TrainingData, seed: int, per_class: int = 500) -> float:
     """Sliced Wasserstein distance to the validation spectra in the network's space, mean over classes."""
@@ -355,6 +325,3 @@ def validation_distance(generator: SpectralGAN, data: TrainingData, seed: int, p
         codes = [generator.space.encode(x.to(generator.device)) for x in (real, batch['image'])]
         distances.append(float(sliced_wasserstein(codes[0], codes[1], seed=seed)))
     return sum(distances) / len(distances)
-
-
-__all__ = ['SpectralGANConfig', 'SpectralGANTraining', 'train_spectral_gan', 'validation_distance']

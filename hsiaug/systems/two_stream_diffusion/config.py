@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 from ...engine.training import Precision
 from ...losses.reconstruction import MaskLoss
+from ...named_configs import published_settings
 from ...settings import NOT_NEGATIVE, POSITIVE, SHARE, check_settings
 from .model import Prediction, Sampler
 
@@ -14,26 +15,10 @@ from .model import Prediction, Sampler
 class TwoStreamConfig:
     """Setting of a training. The defaults suit some hundred patches of 32 to 64 pixels and minutes on a CPU.
 
-    What the generator is made of is described at
-    :class:`~hsiaug.systems.two_stream_diffusion.TwoStreamDiffusion`.
+    The settings up to ``ignored`` are those of the generator,
+    :class:`~hsiaug.systems.two_stream_diffusion.TwoStreamDiffusion`; :meth:`plain` is the text's baseline.
 
     Args:
-        single_stream: see the generator; :meth:`plain` is the text's baseline as a whole.
-        downsampling: see the generator.
-        image_latents: see the generator.
-        mask_latents: see the generator.
-        vae_channels: see the generator.
-        vae_layers: see the generator.
-        vae_attention: see the generator.
-        unet_channels: see the generator.
-        unet_layers: see the generator.
-        unet_attention: see the generator.
-        prediction_type: see the generator.
-        class_conditional: see the generator.
-        guidance_scale: see the generator.
-        sampler: see the generator.
-        sampling_steps: see the generator.
-        ignored: see the generator.
         sad_weight: λ of the spectral angle in radians in the image's loss, next to an L1 of values from 0 to 1.
         kl_weight: weight of the KL term, which is summed over a code and divided by the number of pixels.
         mask_loss: ``'cross_entropy'``, or ``'l1'`` as latent diffusion has it for any channel.
@@ -113,32 +98,7 @@ class TwoStreamConfig:
         The learning rates and lengths are missing in our copy of the text: these are latent diffusion's rates for one
         GPU and lengths of our choice.
         """
-        return cls(
-            downsampling=4,
-            image_latents=3,
-            mask_latents=3,
-            vae_channels=128,
-            vae_layers=2,
-            vae_attention=True,
-            unet_channels=(224, 448, 672, 896),
-            unet_layers=2,
-            unet_attention=True,
-            min_snr_gamma=None,
-            prediction_type='epsilon',
-            class_conditional=False,
-            sampler='ddpm',
-            sampling_steps=1000,
-            ema_decay=0.9999,
-            augment=False,
-            cache_latents=False,
-            vae_iterations=100_000,
-            diffusion_iterations=200_000,
-            vae_batch_size=12,
-            batch_size=48,
-            vae_lr=5e-5,
-            diffusion_lr=1e-4,
-            lr_decay=False,
-        )
+        return cls(**published_settings('specdm'))
 
     def plain(self) -> TwoStreamConfig:
         """The text's baseline at this size: one autoencoder of image and mask, L1 on all channels."""

@@ -64,15 +64,7 @@ def autoencoder(
 
 
 class Denoiser(nn.Module):
-    """A U-Net on codes, conditioned on the time and, where ``classes`` is not 0, on class shares.
-
-    Args:
-        latents: channels of a code.
-        channels: width of each level, from fine to coarse.
-        layers: residual blocks per level.
-        attention: self-attention in all levels but the finest.
-        classes: number of classes K, 0 for no condition.
-    """
+    """A U-Net on codes, conditioned on the time and, where ``classes`` is not 0, on class shares."""
 
     def __init__(self, latents: int, channels: Sequence[int], layers: int, attention: bool, classes: int) -> None:
         super().__init__()
@@ -184,10 +176,6 @@ class TwoStreamDiffusion(Generator):
             )
         if downsampling not in (1, 2, 4, 8):
             raise ValueError(f'TwoStreamDiffusion: downsampling must be 1, 2, 4 or 8, found {downsampling}')
-        if prediction_type not in get_args(Prediction):
-            raise ValueError(
-                f'TwoStreamDiffusion: unknown prediction_type {prediction_type!r}; choose from {get_args(Prediction)}'
-            )
         factor = downsampling * 2 ** (len(unet_channels) - 1)
         if any(side % factor for side in spec.size):
             raise ValueError(
@@ -196,25 +184,12 @@ class TwoStreamDiffusion(Generator):
                 'cut other patches, or lower downsampling or the number of unet_channels'
             )
         super().__init__(
-            spec,
-            single_stream=single_stream,
-            downsampling=downsampling,
-            image_latents=image_latents,
-            mask_latents=mask_latents,
-            vae_channels=vae_channels,
-            vae_layers=vae_layers,
-            vae_attention=vae_attention,
-            unet_channels=list(unet_channels),
-            unet_layers=unet_layers,
-            unet_attention=unet_attention,
-            prediction_type=prediction_type,
-            class_conditional=class_conditional,
-            guidance_scale=guidance_scale,
-            sampler=sampler,
-            sampling_steps=sampling_steps,
-            clip=clip,
-            ignored=ignored,
-        )
+            spec, single_stream=single_stream, downsampling=downsampling, image_latents=image_latents,
+            mask_latents=mask_latents, vae_channels=vae_channels, vae_layers=vae_layers, vae_attention=vae_attention,
+            unet_channels=list(unet_channels), unet_layers=unet_layers, unet_attention=unet_attention,
+            prediction_type=prediction_type, class_conditional=class_conditional, guidance_scale=guidance_scale,
+            sampler=sampler, sampling_steps=sampling_steps, clip=clip, ignored=ignored,
+        )  # fmt: skip
         self.prediction_type, self.guidance_scale, self.clip = prediction_type, guidance_scale, clip
         self.conditional = class_conditional
         self.set_sampler(sampler, sampling_steps)
@@ -453,17 +428,10 @@ def _together(x: Tensor, n: int) -> Tensor:
 
 
 def require_shares(shares: Tensor | Sequence[float], n: int, classes: int) -> Tensor:
-    """(n, K) float32 class shares on the CPU, of (K,) or (n, K).
-
-    Raises:
-        ValueError: if they have another shape, are negative or do not add up to 1, or n is not positive.
-    """
+    """(n, K) float32 class shares on the CPU, of (K,) or (n, K)."""
     given = torch.as_tensor(shares, dtype=torch.float32).cpu()
     if n < 1 or given.shape not in ((classes,), (n, classes)):
         raise ValueError(f'shares must be ({classes},) or (n, {classes}) with n > 0, found {tuple(given.shape)}, n={n}')
     if bool((given < 0).any()) or not torch.allclose(given.sum(dim=-1), torch.ones(()), atol=1e-3):
         raise ValueError(f'shares of the classes must not be negative and add up to 1, found {given.tolist()}')
     return given.expand(n, classes)
-
-
-__all__ = ['Denoiser', 'TwoStreamDiffusion', 'require_shares']

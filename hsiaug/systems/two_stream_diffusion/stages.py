@@ -168,11 +168,7 @@ class AutoencoderStage(Stage):
     Images without masks, where there are any, teach the image's autoencoder alone: each step takes as many of them as
     of the pairs, with the image's loss of their own, and the image's loss is the mean of the two.
 
-    Args:
-        generator: see :class:`Stage`.
-        samples: see :class:`Stage`.
-        config: see :class:`Stage`.
-        seed: see :class:`Stage`.
+    Args, besides those of :class:`Stage`:
         images: samples without masks; None for none.
     """
 
@@ -252,12 +248,8 @@ class DiffusionStage(Stage):
     Codes of a dataset that is read are kept where they take 1 GiB at most; their mean and standard deviation are those
     of 1024 patches, drawn at random, where there are more.
 
-    Args:
-        generator: see :class:`Stage`.
-        samples: see :class:`Stage`.
+    Args, besides those of :class:`Stage`:
         shares: (N, K) class shares of the patches.
-        config: see :class:`Stage`.
-        seed: see :class:`Stage`.
     """
 
     def __init__(
@@ -372,6 +364,3 @@ class DiffusionStage(Stage):
         generator = copy.deepcopy(self.generator)
         generator.denoiser.load_state_dict(self.average.module.state_dict())
         return generator.eval()
-
-
-__all__ = ['AutoencoderStage', 'DiffusionStage', 'Stage', 'turn']

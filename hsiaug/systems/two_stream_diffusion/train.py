@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-import json
 import warnings
 from collections.abc import Callable
 from dataclasses import replace
@@ -16,6 +14,7 @@ import torch
 from torch import Tensor
 
 from ...engine import Run
+from ...engine.checkpoint import identity_of
 from ...engine.data import Held, Read, Samples, require_finite_samples
 from ...engine.stages import run_stages
 from ...functional.dates import flat_mask
@@ -28,24 +27,6 @@ from .stages import AutoencoderStage, DiffusionStage, Stage
 
 CHECKPOINT_FILE = 'training.safetensors'
 FEW_PATCHES = 16
-ARCHITECTURE = (
-    'single_stream',
-    'downsampling',
-    'image_latents',
-    'mask_latents',
-    'vae_channels',
-    'vae_layers',
-    'vae_attention',
-    'unet_channels',
-    'unet_layers',
-    'unet_attention',
-    'prediction_type',
-    'class_conditional',
-    'guidance_scale',
-    'sampler',
-    'sampling_steps',
-    'ignored',
-)
 
 
 @trains('two_stream_diffusion', TwoStreamConfig, {'vae_iterations': 250, 'diffusion_iterations': 500}, streams=True)
@@ -80,7 +61,7 @@ def train_two_stream(
         raise ValueError(f"swap_dates is for pairs of dates (kind 'change'), found kind {data.spec.kind!r}")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(run.seed)
-        generator = TwoStreamDiffusion(data.spec, **{name: getattr(config, name) for name in ARCHITECTURE})
+        generator = TwoStreamDiffusion(data.spec, **TwoStreamDiffusion.settings_in(config))
         generator.observe(data, run.seed)
         shares = generator.shares_in(data)
         samples = _samples(generator, data.source, data.x, data.y, run.device)
@@ -98,7 +79,7 @@ def train_two_stream(
         last = run_stages(stages, run, CHECKPOINT_FILE, _identity(data, config, run.seed))
     assert isinstance(last, DiffusionStage)
     generator = last.result().requires_grad_(True).to(run.device)
-    generator.adopt(data, run.seed, json.loads(json.dumps(dataclasses.asdict(config))))
+    generator.adopt(data, run.seed, config)
     return generator
 
 
@@ -132,21 +113,15 @@ class _Preview:
 
 
 def _identity(data: TrainingData, config: TwoStreamConfig, seed: int) -> dict[str, Any]:
-    """What a checkpoint must agree in. Learning rates may be lowered on the way: that is how one resumes after NaN."""
-    fields = {k: v for k, v in dataclasses.asdict(config).items() if k not in ('vae_lr', 'diffusion_lr')}
-    split = data.provenance.split if data.provenance else None
+    """What a checkpoint must agree in."""
     count = len(data.x) if data.source is None else len(data.source)
     more = len(data.unlabelled) if data.unlabelled_source is None else len(data.unlabelled_source)
-    identity = {**fields, 'seed': seed, 'split': split, 'patches': count, **({'unlabelled': more} if more else {})}
-    return json.loads(json.dumps(identity))
+    extra = {'unlabelled': more} if more else {}
+    return identity_of(config, seed, ('vae_lr', 'diffusion_lr'), split=data.split_name, patches=count, **extra)
 
 
 def _require_trainable(data: TrainingData, config: TwoStreamConfig) -> TrainingData:
-    """The data without patches that hold no class.
-
-    Raises:
-        ValueError: naming what is wrong with the data.
-    """
+    """The data without patches that hold no class."""
     spec = data.spec
     if spec.kind not in ('segmentation', 'change'):
         raise ValueError(

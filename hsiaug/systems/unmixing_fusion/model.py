@@ -7,7 +7,7 @@ Yu et al., "Unmixing before Fusion: A Generalized Paradigm for Multi-Source-base
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Literal, get_args
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -92,29 +92,10 @@ class UnmixingFusion(Generator):
                 "UnmixingFusion: makes square images of kind 'scene' or 'segmentation', found "
                 f'{spec.kind!r} of size {spec.size}'
             )
-        for name, value, choices in (
-            ('masks', masks, get_args(Masks)),
-            ('noise_from', noise_from, get_args(NoiseFrom)),
-        ):
-            if value not in choices:
-                raise ValueError(f'UnmixingFusion: unknown {name} {value!r}; choose from {choices}')
-        if noise < 0 or variability < 0:
-            raise ValueError(
-                f'UnmixingFusion: noise and variability must not be negative, found {noise}, {variability}'
-            )
         super().__init__(
-            spec,
-            endmembers=endmembers,
-            inputs=inputs,
-            widths=list(widths),
-            kind=kind,
-            network=dict(network or {}),
-            masks=masks,
-            noise=noise,
-            variability=variability,
-            noise_from=noise_from,
-            conditional=conditional,
-        )
+            spec, endmembers=endmembers, inputs=inputs, widths=list(widths), kind=kind, network=dict(network or {}),
+            masks=masks, noise=noise, variability=variability, noise_from=noise_from, conditional=conditional,
+        )  # fmt: skip
         self.noise_from = noise_from
         self.masks, self.noise, self.variability = masks, noise, variability
         self.unmixing = UnmixingNetwork(torch.zeros(inputs, spec.bands), endmembers, widths)
@@ -205,6 +186,3 @@ class UnmixingFusion(Generator):
         abundances = self.abundances.sample(len(labels), labels, rng)
         image = self.compose(abundances, rng)
         return {'image': image} | ({'mask': self.class_map(abundances)} if self.spec.kind == 'segmentation' else {})
-
-
-__all__ = ['UnmixingFusion']

@@ -7,8 +7,6 @@ Yu et al., "Unmixing before Fusion: A Generalized Paradigm for Multi-Source-base
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -22,6 +20,7 @@ from torch.nn.functional import avg_pool2d
 from ...datasets.bank_plan import class_fractions
 from ...datasets.scenes import SceneDataset, SceneFolder
 from ...engine import Run
+from ...engine.checkpoint import digest_of
 from ...functional.plain import plain_torch
 from ...samples import SampleSpec
 from ...settings import Range, check_settings
@@ -141,7 +140,7 @@ def train_unmixing_fusion(
         torch.manual_seed(seed)
         generator = UnmixingFusion(
             spec, unmixing.endmembers, spec.bands if unmixing.inputs == 'all' else 3, unmixing.widths, learning.kind,
-            learning.network, config.masks, config.noise, config.variability, config.noise_from, config.conditional,
+            learning.network, **UnmixingFusion.settings_in(config),
         ).to(device)  # fmt: skip
     images = torch.cat([data.x, data.unlabelled]) if len(data.unlabelled) else data.x
     network = train_unmixing(images, spec.wavelengths, unmixing, run)
@@ -177,7 +176,7 @@ def train_unmixing_fusion(
     generator.eval().requires_grad_(True)
     settings = dataclasses.asdict(dataclasses.replace(config, rgb=None, rgb_labels=None))
     training = {**settings, 'rgb': record, 'mask_accuracy': _mask_accuracy(generator, data)}
-    generator.adopt(data, seed, json.loads(json.dumps(training)))
+    generator.adopt(data, seed, training)
     if (file := run.checkpoint(UNMIXING_FILE)) is not None:
         file.unlink(missing_ok=True)
     return generator
@@ -188,13 +187,7 @@ def _no_labels(count: int) -> Tensor:
 
 
 def _labelled(abundances: Tensor, target: Tensor, spec: SampleSpec) -> Maps:
-    """Maps with their labels, or, of masks, each map once for each class that it holds, by its share in it.
-
-    Args:
-        abundances: (N, k, s, s).
-        target: (N,) labels, or (N, s, s) masks.
-        spec: of the samples.
-    """
+    """Maps with their labels, or, of masks, each map once for each class that it holds, by its share in it."""
     if target.ndim == 1:
         return Maps(abundances, target, torch.full((len(target),), 1 / len(target)))
     shares = class_fractions(target, spec)
@@ -225,7 +218,6 @@ def _rgb_patches(
             f'unmixing_fusion: rgb_labels must be ({len(images)},) in [0, {spec.num_classes}), or −1 where unknown, '
             f'found {tuple(labels.shape)} from {int(labels.min())} to {int(labels.max())}'
         )
-    digest = hashlib.sha256(images.cpu().contiguous().numpy().tobytes()).hexdigest()[:16]
     coarse = avg_pool2d(images, config.rgb_factor)
     size = (spec.size or (0,))[0]
     if min(coarse.shape[-2:]) < size:
@@ -237,7 +229,8 @@ def _rgb_patches(
     windows = coarse.unfold(2, size, step).unfold(3, size, step).permute(0, 2, 3, 1, 4, 5)
     per_image = windows.shape[1] * windows.shape[2]
     patches = windows.flatten(0, 2).contiguous()
-    record = {'images': len(images), 'patches': len(patches), 'labelled': int((labels >= 0).sum()), 'sha256': digest}
+    record: dict[str, Any] = {'images': len(images), 'patches': len(patches), 'labelled': int((labels >= 0).sum())}
+    record['sha256'] = digest_of(images)[:16]
     return patches, labels.repeat_interleave(per_image), record
 
 
@@ -252,11 +245,7 @@ def _read(folder: str | os.PathLike[str], spec: SampleSpec) -> tuple[Tensor, Ten
 
 
 def _with_all_classes(maps: Maps, spec: SampleSpec) -> Maps:
-    """The maps, with one of no weight for a class that is to be ignored and so is in none.
-
-    Raises:
-        ValueError: if another class is in none.
-    """
+    """The maps, with one of no weight for a class that is to be ignored and so is in none."""
     missing = sorted(set(range(spec.num_classes)) - set(maps.labels.tolist()))
     if lost := [spec.classes[k] for k in missing if k != spec.ignore_index]:
         raise ValueError(f'unmixing_fusion: no training image holds {lost}; leave them out of the spec')
@@ -280,6 +269,3 @@ def _require_trainable(data: TrainingData) -> None:
         raise ValueError(
             f'unmixing_fusion: unlabelled images must be {("M", *expected)}, found {tuple(data.unlabelled.shape)}'
         )
-
-
-__all__ = ['UnmixingFusionConfig', 'train_unmixing_fusion']

@@ -23,9 +23,6 @@ class AbundanceModel(nn.Module):
         size: side s of the maps: 8, 10, 12 or 14 pixels, or such a number times a power of two.
         num_labels: number of labels, 0 for none.
         settings: the subclass's own settings, ready for JSON.
-
-    Raises:
-        ValueError: if one of them is out of its range.
     """
 
     kind: ClassVar[str]
@@ -99,9 +96,6 @@ class AbundanceModel(nn.Module):
 
         Returns:
             (n, k, s, s) float32 on the device, not negative and adding up to one over the endmembers.
-
-        Raises:
-            ValueError: if n and labels disagree or a label is out of its range.
         """
         if not self.num_labels:
             index = torch.zeros(n, dtype=torch.int64)
@@ -126,17 +120,8 @@ def coarsest(size: int) -> int:
 def label_index(labels: Tensor, n: int, num_labels: int, who: str) -> Tensor:
     """Rows of an embedding for labels: the label, or ``num_labels`` for −1.
 
-    Args:
-        labels: (n,) int64.
-        n: how many there must be.
-        num_labels: how many there are.
-        who: asks, for errors.
-
     Returns:
         (n,) int64 on the CPU.
-
-    Raises:
-        ValueError: if their number is another one, or one is out of its range.
     """
     labels = labels.to(torch.int64).cpu()
     if labels.shape != (n,):

@@ -30,20 +30,13 @@ def abundance_model(kind: str, k: int, size: int, num_labels: int, **settings: A
         size: side of the maps in pixels.
         num_labels: number of labels, 0 for none.
         settings: of its network, as its ``settings`` hold them.
-
-    Raises:
-        ValueError: for an unknown kind or setting, or one that is out of its range.
     """
     check_network(kind, settings)
     return _CLASSES[kind](k, size, num_labels, **settings)
 
 
 def check_network(kind: str, settings: Mapping[str, Any]) -> None:
-    """Check the names and types of settings of a network before it is made.
-
-    Raises:
-        ValueError: for an unknown kind or setting, or one of another type.
-    """
+    """Check the names and types of settings of a network before it is made."""
     if kind not in get_args(Kind):
         raise ValueError(f'unknown generator of abundances {kind!r}; choose from {get_args(Kind)}')
     known = set(inspect.signature(_CLASSES[kind]).parameters) - {'k', 'size', 'num_labels'}

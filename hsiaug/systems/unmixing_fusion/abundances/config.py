@@ -30,9 +30,6 @@ class AbundanceConfig:
         augment: train on all orientations of the maps.
         r1: weight of the GAN's gradient penalty; without an effect on the other kinds.
         precision: ``'32'``; ``'tf32'`` or ``'bf16'``, faster on a GPU.
-
-    Raises:
-        ValueError: if a setting is out of its range.
     """
 
     kind: Kind = 'diffusion'

@@ -58,9 +58,6 @@ class AbundanceDiffusion(AbundanceModel):
             sampling is ancestral, with 1000 steps as published. ``'fast'`` predicts velocities, weighs times by
             min-SNR, and samples by second-order DPM-Solver++.
         attention_side: with attention, only in levels of at most so many pixels a side; in all but the finest if None.
-
-    Raises:
-        ValueError: if a setting is out of its range.
     """
 
     kind = 'diffusion'
@@ -146,6 +143,3 @@ class AbundanceDiffusion(AbundanceModel):
         for time in scheduler.timesteps:
             x = scheduler.step(self(x, time.expand(len(x)), index), time, x, **options).prev_sample
         return x * self.std + self.mean
-
-
-__all__ = ['TRAIN_STEPS', 'AbundanceDiffusion', 'noise_betas']

@@ -186,6 +186,3 @@ class StyleGANTraining(AbundanceTraining):
         self.descend('model', loss)
         self.discriminator.requires_grad_(True)
         self.losses['generator'] = loss.detach()
-
-
-__all__ = ['AbundanceTraining', 'DiffusionTraining', 'StyleGANTraining', 'VAETraining', 'any_orientation']

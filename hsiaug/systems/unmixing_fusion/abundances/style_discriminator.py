@@ -70,6 +70,3 @@ class StyleDiscriminator(nn.Module):
         if self.labels is not None:
             score = score + (self.labels(index) * features).sum(dim=1) / math.sqrt(features.shape[1])
         return score
-
-
-__all__ = ['StyleDiscriminator']

@@ -23,26 +23,15 @@ _CRITICAL = 2  # last layers that have all frequencies of the map
 
 @dataclass(frozen=True)
 class Band:
-    """Frequencies of a layer's output, in periods per side of the map.
+    """Frequencies of a layer's output, in periods per side of the map."""
 
-    Args:
-        rate: samples per side.
-        cutoff: highest frequency that is kept.
-        half_width: of the filter's transition.
-    """
-
-    rate: int
-    cutoff: float
-    half_width: float
+    rate: int  # samples per side
+    cutoff: float  # highest frequency that is kept
+    half_width: float  # of the filter's transition
 
 
 def bands(size: int, layers: int) -> list[Band]:
-    """Of the input and of each layer: cutoffs grow evenly in octaves, and rates as little as they allow.
-
-    Args:
-        size: side of the maps in pixels.
-        layers: number of layers.
-    """
+    """Of the input and of each layer: cutoffs grow evenly in octaves, and rates as little as they allow."""
     rates = [coarsest(size)]
     while rates[-1] < size:
         rates.append(2 * rates[-1])
@@ -93,13 +82,6 @@ class SynthesisLayer(nn.Module):
     """A modulated convolution, and a leaky ReLU at twice the rate between two filters: no frequency folds back.
 
     Nothing is padded, so that no pixel knows where the border is.
-
-    Args:
-        before: band of the input.
-        after: band of the output.
-        width: channels in and out.
-        style: length of a style.
-        taps: of a filter, per sample of the lower rate.
     """
 
     up_filter: Tensor
@@ -127,13 +109,7 @@ class SynthesisLayer(nn.Module):
 
 
 class FourierInput(nn.Module):
-    """Waves of random frequencies within a band, on a plane that the style turns and shifts, mixed by a matrix.
-
-    Args:
-        band: of the waves.
-        width: how many, and channels out.
-        style: length of a style.
-    """
+    """Waves of random frequencies within a band, on a plane that the style turns and shifts, mixed by a matrix."""
 
     frequencies: Tensor  # (width, 2)
     phases: Tensor  # (width,)
@@ -183,9 +159,6 @@ class StyleGAN(AbundanceModel):
         taps: of the filters, per sample of the lower rate; 6 as published. With 4, 64 pixels take two thirds of the
             time, and half a pixel's shift of the input shifts the logits up to an error of 57 dB below their
             standard deviation, instead of 64 dB.
-
-    Raises:
-        ValueError: if a setting is out of its range.
     """
 
     kind = 'style_gan'
@@ -246,6 +219,3 @@ class StyleGAN(AbundanceModel):
     def draw(self, index: Tensor, rng: torch.Generator) -> Tensor:
         """See the base class."""
         return self(torch.randn((len(index), self.noise_dim), generator=rng).to(self.device), index)
-
-
-__all__ = ['StyleGAN', 'bands']

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
-import hashlib
-import json
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from ....engine import Run
+from ....engine.checkpoint import digest_of, identity_of
 from ....engine.data import require_finite_samples
 from ....functional.plain import plain_torch
 from .base import AbundanceModel, label_index
@@ -51,7 +48,6 @@ def train_abundances(
         the generator with its averaged weights, on the device.
 
     Raises:
-        ValueError: if the maps cannot be learnt from, or the checkpoint is of another training.
         FloatingPointError: if the training diverges; the last good checkpoint stays.
     """
     config, run = config or AbundanceConfig(), run or Run()
@@ -59,7 +55,8 @@ def train_abundances(
     abundances = abundances.detach().float().cpu()
     index = _indices(abundances, labels, num_labels)
     shares = _shares(len(abundances), weights)
-    identity = _identity(abundances, index, shares, config, run.seed)
+    digest = digest_of(abundances, index, shares)
+    identity = identity_of(config, run.seed, ('learning_rate',), maps=list(abundances.shape), data=digest)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(run.seed)
         k, size = abundances.shape[1:3]
@@ -75,16 +72,6 @@ def train_abundances(
         )
     training.complete(run, CHECKPOINT_FILE, identity)
     return training.average.module.requires_grad_(True).eval()
-
-
-def _identity(abundances: Tensor, index: Tensor, shares: Tensor, config: AbundanceConfig, seed: int) -> dict[str, Any]:
-    """What a checkpoint must agree in. The learning rate may be lowered on the way: so one resumes after NaN."""
-    digest = hashlib.sha256()
-    for part in (abundances, index, shares):
-        digest.update(part.contiguous().numpy().tobytes())
-    fields = {k: v for k, v in dataclasses.asdict(config).items() if k != 'learning_rate'}
-    identity = {**fields, 'seed': seed, 'maps': list(abundances.shape), 'data': digest.hexdigest()}
-    return json.loads(json.dumps(identity))
 
 
 def _require_trainable(abundances: Tensor) -> None:

@@ -19,14 +19,7 @@ _LOG_STD = 5.0  # bound of the log standard deviation of a latent
 
 
 class Bottleneck(nn.Sequential):
-    """Four convolutions, narrow inside, 3 × 3 in the middle where a map has sides; GELU before each.
-
-    Args:
-        inside: channels in.
-        outside: channels out.
-        side: of the map in pixels.
-        gain: factor of the last layer's first weights.
-    """
+    """Four convolutions, narrow inside, 3 × 3 in the middle where a map has sides; GELU before each."""
 
     def __init__(self, inside: int, outside: int, side: int, gain: float) -> None:
         middle, kernel = max(4, inside // 4), 3 if side > 1 else 1
@@ -47,14 +40,7 @@ class Bottleneck(nn.Sequential):
 
 
 class TopDownBlock(nn.Module):
-    """Draws latents given what is above them, and adds them to it.
-
-    Args:
-        width: channels of the maps.
-        latents: channels of the latents.
-        side: of the map in pixels.
-        gain: factor of the last layers' first weights.
-    """
+    """Draws latents given what is above them, and adds them to it."""
 
     def __init__(self, width: int, latents: int, side: int, gain: float) -> None:
         super().__init__()
@@ -112,9 +98,6 @@ class HierarchicalVAE(AbundanceModel):
         counts: see above.
         temperature: factor of the prior's standard deviation in sampling; below 1 maps are more typical and
             less diverse.
-
-    Raises:
-        ValueError: if a setting is out of its range.
     """
 
     kind = 'vae'
@@ -163,13 +146,7 @@ class HierarchicalVAE(AbundanceModel):
         return found[::-1]
 
     def decode(self, index: Tensor, features: list[Tensor] | None, rng: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Logits (n, k, s, s), and the KL divergence of each block (n, L).
-
-        Args:
-            index: (n,) indices of labels.
-            features: of :meth:`encode`, or None to draw from the prior.
-            rng: of the latents.
-        """
+        """Logits (n, k, s, s), and the KL divergence of each block (n, L)."""
         x, kls = self.start.expand(len(index), -1, -1, -1), list[Tensor]()
         for level, (side, blocks) in enumerate(zip(self.sides, self.decoder, strict=True)):
             if level:
@@ -202,6 +179,3 @@ class HierarchicalVAE(AbundanceModel):
     def draw(self, index: Tensor, rng: torch.Generator) -> Tensor:
         """See the base class; the softmax is what comes out, without the multinomial's noise."""
         return self.decode(index, None, rng)[0].float().softmax(dim=1)
-
-
-__all__ = ['HierarchicalVAE']

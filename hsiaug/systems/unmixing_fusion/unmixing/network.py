@@ -26,12 +26,7 @@ class _Layer(nn.Sequential):
 
 
 class ChannelAttention(nn.Module):
-    """Weights of channels, from their mean and maximum over the image (CBAM's first half).
-
-    Args:
-        channels: of the input.
-        reduction: how many times narrower the shared layers are inside.
-    """
+    """Weights of channels, from their mean and maximum over the image (CBAM's first half)."""
 
     def __init__(self, channels: int, reduction: int = 8) -> None:
         super().__init__()
@@ -45,12 +40,7 @@ class ChannelAttention(nn.Module):
 
 
 class ResidualSpectralAttention(nn.Module):
-    """Two 3 × 3 convolutions and channel attention, in parallel with a 1 × 1 convolution.
-
-    Args:
-        inputs: channels of the input.
-        outputs: channels of the output.
-    """
+    """Two 3 × 3 convolutions and channel attention, in parallel with a 1 × 1 convolution."""
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
@@ -85,9 +75,6 @@ class UnmixingNetwork(nn.Module):
     Attributes:
         scale: () value of the dataset's unit that counts as 1.
         quantiles: (M, Q) even quantiles of each input over the training images, in the dataset's unit.
-
-    Raises:
-        ValueError: if a setting does not fit.
     """
 
     selection: Tensor
@@ -155,9 +142,6 @@ class UnmixingNetwork(nn.Module):
 
         Returns:
             (n, k, H, W) float32 on the simplex.
-
-        Raises:
-            ValueError: for another number of bands.
         """
         m, bands = self.selection.shape
         if inputs.ndim != 4 or inputs.shape[1] not in (m, bands):
@@ -176,6 +160,3 @@ class UnmixingNetwork(nn.Module):
     def mix(self, abundances: Tensor) -> Tensor:
         """(n, C, H, W) images in the dataset's unit of (n, k, H, W) abundances."""
         return self.decoder(abundances) * self.scale
-
-
-__all__ = ['UnmixingNetwork']

@@ -6,8 +6,6 @@ Yu et al., "Unmixing before Fusion: A Generalized Paradigm for Multi-Source-base
 
 from __future__ import annotations
 
-import dataclasses
-import hashlib
 import math
 import warnings
 from collections.abc import Sequence
@@ -20,7 +18,7 @@ from sklearn.cluster import KMeans
 from torch import Tensor
 
 from ....engine import Run, Training
-from ....engine.checkpoint import resumable
+from ....engine.checkpoint import digest_of, identity_of, resumable
 from ....engine.data import require_finite_samples
 from ....engine.schedules import Cosine
 from ....functional.plain import plain_torch
@@ -62,9 +60,6 @@ class UnmixingConfig:
         endmember_rate: learning rate of the endmembers, as a share of the encoder's.
         sad_weight: α of the spectral angle in radians.
         tv_weight: β of the endmembers' total variation.
-
-    Raises:
-        ValueError: if a setting is out of its range.
     """
 
     endmembers: int = 5
@@ -96,14 +91,7 @@ class UnmixingConfig:
 
 
 class UnmixingTraining(Training):
-    """The training: a network and the images that it unmixes, on the device.
-
-    Args:
-        network: with its starting endmembers.
-        images: (N, C, H, W) in the dataset's unit.
-        config: setting.
-        seed: of everything random.
-    """
+    """The training: a network and the images that it unmixes, on the device."""
 
     def __init__(self, network: UnmixingNetwork, images: Tensor, config: UnmixingConfig, seed: int) -> None:
         groups = [
@@ -152,8 +140,6 @@ def train_unmixing(
         the network in evaluation mode, on the device.
 
     Raises:
-        ValueError: if the images cannot be learnt from, wavelengths are missing, k exceeds the rank of the data, or the
-            checkpoint is of another training.
         FloatingPointError: if the training diverges; the last good checkpoint stays.
 
     Warns:
@@ -162,9 +148,8 @@ def train_unmixing(
     config, run = config or UnmixingConfig(), run or Run()
     file = run.checkpoint(CHECKPOINT_FILE)
     _require_images(images)
-    digest = hashlib.sha256(images.detach().cpu().contiguous().numpy().tobytes()).hexdigest()
-    fields = {k: v for k, v in dataclasses.asdict(config).items() if k != 'learning_rate'}  # may be lowered on the way
-    identity = {**fields, 'seed': run.seed, 'images': list(images.shape), 'data': digest}
+    shape, digest = list(images.shape), digest_of(images)
+    identity = identity_of(config, run.seed, ('learning_rate',), images=shape, data=digest)
     resume = resumable(file, identity) is not None
     bands = images.shape[1]
     selection = (
@@ -188,17 +173,7 @@ def train_unmixing(
 
 @torch.no_grad()
 def start(network: UnmixingNetwork, images: Tensor, kind: Start, seed: int) -> None:
-    """Give a network its units and normalisation, and the endmembers that training starts from.
-
-    Args:
-        network: untrained.
-        images: (N, C, H, W) training images.
-        kind: see :class:`UnmixingConfig`.
-        seed: of what is drawn.
-
-    Raises:
-        ValueError: if k exceeds the rank of the data.
-    """
+    """Give a network its units and normalisation, and the endmembers that training starts from."""
     values = images.reshape(-1)[:: max(1, images.numel() // _VALUES)].double()
     # The brightest values alone may be glints.
     network.scale.fill_(float(values.quantile(_BRIGHT).clamp_min(1e-12)))
@@ -260,10 +235,6 @@ def abundances_from_rgb(network: UnmixingNetwork, rgb: Tensor, matching: Matchin
 
     Returns:
         (n, k, H, W) float32 on the simplex, on the network's device.
-
-    Raises:
-        TypeError: for another dtype.
-        ValueError: for another shape or range, an unknown matching, or a network of other inputs.
     """
     if matching not in get_args(Matching):
         raise ValueError(f'abundances_from_rgb: unknown matching {matching!r}; choose from {get_args(Matching)}')
@@ -290,16 +261,7 @@ def abundances_from_rgb(network: UnmixingNetwork, rgb: Tensor, matching: Matchin
 
 
 def require_rgb(rgb: Tensor, who: str) -> Tensor:
-    """RGB images as float32 from 0 to 1.
-
-    Args:
-        rgb: (n, 3, H, W), uint8 or floating point from 0 to 1.
-        who: whose demand it is, for messages.
-
-    Raises:
-        TypeError: for another dtype.
-        ValueError: for another shape or range.
-    """
+    """RGB images as float32 from 0 to 1."""
     if not isinstance(rgb, Tensor) or not (rgb.dtype == torch.uint8 or rgb.is_floating_point()):
         found = rgb.dtype if isinstance(rgb, Tensor) else type(rgb).__name__
         raise TypeError(f'{who}: RGB images must be a uint8 tensor, or floating point from 0 to 1, found {found}')
@@ -325,6 +287,3 @@ def _require_images(images: Tensor) -> None:
     require_finite_samples(images)
     if float(images.max()) <= 0:
         raise ValueError('train_unmixing: no value is above 0; unmixing needs light: reflectance, radiance or counts')
-
-
-__all__ = ['UnmixingConfig', 'abundances_from_rgb', 'train_unmixing']
