@@ -41,12 +41,13 @@ def train(
         samples: datasets in the place of a scene.
     """
     from ..engine import Run, world
-    from ..systems.fit import fit_generator, require_settings, training_data
+    from ..systems.fit import fit_generator, require_settings, require_use_of, training_data
     from ..systems.saved import TRAINING_FOLDER, require_own_folder
 
     data = given_data(DataConfig(**samples), scene != SIMULATED or split != RANDOM)
     device = require_device(device, devices, nodes)
     require_settings(generator, settings)
+    require_use_of(None if data is None else data.unlabelled, generator, settings or {})
     require_own_folder(out)
     require_writable(out)
     opened: Any

@@ -186,6 +186,11 @@ class Generator(nn.Module):
 
     class_prior: Tensor
 
+    @classmethod
+    def overlooks_unlabelled(cls, settings: Mapping[str, Any]) -> str | None:
+        """The setting that it lacks to look at samples without labels; None where it looks at them."""
+        return None
+
     def __init__(self, spec: SampleSpec, **settings: Any) -> None:
         super().__init__()
         self.check_settings(settings)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +16,7 @@ from .. import __version__
 from ..datasets import ChangeDataset, PatchDataset, SceneDataset, SpectraDataset
 from ..datasets.patches import read_coarse_windows, read_windows
 from ..datasets.sample_set import SampleSet, SampleSplit
+from ..datasets.survey import tile_corners
 from ..engine import Run
 from ..functional.plain import plain_torch
 from ..samples import Provenance, as_seed
@@ -49,7 +51,9 @@ def training_data(
     positions = None
     if isinstance(split, LabelledPatchSplit):
         scenes = [SceneDataset.from_scene(scene, split, part) for part in PARTS[:2]]
-        spec, unlabelled = scenes[0].spec, scenes[0].image[:0]
+        spec, inside = scenes[0].spec, tile_corners((split.size, split.size), (split.patch, split.patch))
+        corners = np.unique((split.unlabelled[:, None] + inside).reshape(-1, 2), axis=0)  # windows may overlap
+        unlabelled = read_windows(scene, corners, split.patch)
         (x, y), (val_x, val_y) = ((part.image, part.label) for part in scenes)
     elif isinstance(split, PatchSplit):
         dataset: Any = ChangeDataset if isinstance(scene, BitemporalScene) else PatchDataset
@@ -119,7 +123,7 @@ def _of_samples(samples: SampleSet, split: Any, generator: str | None) -> Traini
     """Training data of samples of datasets."""
     reading: dict[str, Any] = {'uses': ('alike',), 'in_memory': True}
     if generator is not None:
-        _require_use_of(generator, samples.unlabelled)
+        require_use_of(samples.unlabelled, generator)
         trainer = trainer_of(generator)
         streams = trainer is not None and trainer.streams
         reading = {'uses': generator_class(generator).unlabelled, 'streams': streams}
@@ -160,10 +164,11 @@ def fit(
     ``two_stream_diffusion`` reads batches by worker processes while it learns, and the others refuse unless they are
     told ``in_memory=True``. Either way is the same training.
 
-    What samples without labels are good for, see each system's README: ``spectral_gan`` (its critic), ``variability``,
-    ``unmixing_fusion`` (unmixing), ``two_stream_diffusion`` (its image autoencoder), and ``change_editing`` (the same,
-    and the drift from pairs of dates without a change mask). Give images of the training area only: all that a
-    generator has seen travels with it, and an evaluation that shares samples is refused
+    What samples without labels are good for, see each system's README: ``spectral_gan`` (its critic, with
+    ``semi_supervised=True``), ``variability`` (how spectra differ), ``unmixing_fusion`` (unmixing),
+    ``two_stream_diffusion`` (its image autoencoder), ``change_editing`` (the same, and the drift from pairs of dates
+    without a change mask), and ``pseudo_label`` (they are labelled). Others refuse them. Give images of the training
+    area only: all that a generator has seen travels with it, and an evaluation that shares samples is refused
     (:func:`~hsiaug.datasets.require_unseen_samples`).
 
     Args:
@@ -194,7 +199,7 @@ def fit(
     given = {**(settings or {}), **more_settings}
     require_settings(generator, given)
     uses, trainer = generator_class(generator).unlabelled, trainer_of(generator)
-    _require_use_of(generator, unlabelled)
+    require_use_of(unlabelled, generator, given)
     data = data_of(
         train, val, unlabelled, uses=uses, streams=trainer is not None and trainer.streams, in_memory=in_memory,
         workers=workers, progress=progress, size=size, classes=classes, wavelengths=wavelengths, unit=unit,
@@ -204,11 +209,24 @@ def fit(
     return fit_generator(generator, data, given, seed, device, progress, place, devices, nodes)
 
 
-def _require_use_of(generator: str, unlabelled: Any) -> None:
-    if unlabelled is not None and not generator_class(generator).unlabelled:
+def require_use_of(unlabelled: Any, generator: str, settings: Mapping[str, Any] | None = None) -> None:
+    """Say that samples without labels would be given in vain: an error, or a warning where a setting is lacking.
+
+    Raises:
+        ValueError: if the generator cannot learn from them.
+    """
+    if unlabelled is None:
+        return
+    cls = generator_class(generator)
+    if not cls.unlabelled:
         raise ValueError(
             f'{generator!r} cannot learn from samples without labels; leave unlabelled= out, or choose one that can: '
             f'{learning_from_unlabelled()}'
+        )
+    if lacking := None if settings is None else cls.overlooks_unlabelled(settings):
+        warnings.warn(
+            f'{generator!r} looks at samples without labels with the setting {lacking} only: unlabelled= is left aside',
+            stacklevel=3,
         )
 
 

@@ -8,7 +8,8 @@ angle are of its material most likely, and differences between them are differen
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -39,7 +40,7 @@ class SpectralVariability(ExemplarGenerator):
         segment: how far to go from a labelled pixel to unlabelled ones of its segment, in steps as long as the image's
             typical one, see :func:`~hsiaug.functional.region_growing.grow_regions`. Those whose nearest labelled
             spectrum in angle has the same class stand in for the labelled one, up to ``neighbours`` of them. 0 takes
-            none, and so does a spectral library, which has no places.
+            none, and so do spectral libraries and datasets, whose spectra have no places.
     """
 
     ranges: ClassVar = {
@@ -84,6 +85,11 @@ class SpectralVariability(ExemplarGenerator):
         if not segment:  # then nothing is kept of it, nor saved
             for name in ('segment_x', 'members'):
                 self.register_buffer(name, torch.empty(0), persistent=False)
+
+    @classmethod
+    def overlooks_unlabelled(cls, settings: Mapping[str, Any]) -> str | None:
+        """The setting that it lacks to look at samples without labels; None where it looks at them."""
+        return 'variability above 0' if settings.get('variability') == 0 else None
 
     @plain_torch()
     def fit(self, data: TrainingData, seed: int = 0) -> None:

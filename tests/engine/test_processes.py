@@ -7,16 +7,34 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import torch
 from safetensors.torch import load_file
 
 SCENE = ('--scene.simulated={height: 24, width: 24, classes: 3}', '--split.settings={fraction: 0.3}')
 SETTINGS = ('--settings.iterations=8', '--settings.hidden=32')
 
+PAIRS = """
+import torch
+from torch.utils.data import Dataset
 
-def train(out: Path, *options: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, '-m', 'hsiaug.cli', 'train', f'--out={out}', *SCENE, *SETTINGS, *options]
-    environment = {**os.environ, 'OMP_NUM_THREADS': '1'}
+class Pairs(Dataset):
+    classes = ('dark', 'light')
+
+    def __len__(self):
+        return 24
+
+    def __getitem__(self, index):
+        rng = torch.Generator().manual_seed(index)
+        mask = (torch.rand((16, 16), generator=rng) < 0.4).long()
+        return {'image': torch.rand((5, 16, 16), generator=rng) + mask, 'mask': mask[None]}
+"""
+
+
+def train(out: Path, *options: str, data: tuple[str, ...] = SCENE + SETTINGS) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, '-m', 'hsiaug.cli', 'train', f'--out={out}', *data, *options]
+    path = os.pathsep.join([str(out.parent), os.environ.get('PYTHONPATH', '')])
+    environment = {**os.environ, 'OMP_NUM_THREADS': '1', 'PYTHONPATH': path}
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
 
 
@@ -31,6 +49,26 @@ def test_two_processes_train_what_one_does(tmp_path: Path) -> None:
         torch.testing.assert_close(together[key], value, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.slow
+def test_two_processes_train_what_one_does_from_a_class_path(tmp_path: Path) -> None:
+    (tmp_path / 'pairs_of_a_user.py').write_text(PAIRS)
+    painter = 'image_latents: 2, mask_latents: 2, vae_channels: 4, unet_channels: [8, 16], vae_batch_size: 4'
+    data = (
+        '--data.class_path=pairs_of_a_user.Pairs', '--unlabelled.class_path=pairs_of_a_user.Pairs', '--group=samples',
+        '--generator=two_stream_diffusion', f'--settings={{{painter}, vae_iterations: 8, diffusion_iterations: 8}}',
+    )  # fmt: skip
+    for devices in (1, 2):
+        done = train(tmp_path / str(devices), f'--devices={devices}', data=data)
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.count('trained on') == 1
+    alone, together = (tmp_path / str(devices) for devices in (1, 2))
+    assert (alone / 'run.json').read_bytes() == (together / 'run.json').read_bytes()
+    first, second = (load_file(run / 'model.safetensors') for run in (alone, together))
+    assert first.keys() == second.keys()
+    for key, value in first.items():
+        torch.testing.assert_close(second[key], value, rtol=1e-5, atol=1e-5)
+
+
 def test_a_batch_that_does_not_divide_is_one_line(tmp_path: Path) -> None:
     done = train(tmp_path / 'run', '--devices=2', '--settings.batch_size=7')
     assert done.returncode == 2
@@ -40,21 +78,7 @@ def test_a_batch_that_does_not_divide_is_one_line(tmp_path: Path) -> None:
 
 SCRIPT = """
 import os, sys
-import torch
-from torch.utils.data import Dataset
 import hsiaug
-
-class Pairs(Dataset):
-    classes = ('dark', 'light')
-
-    def __len__(self):
-        return 24
-
-    def __getitem__(self, index):
-        rng = torch.Generator().manual_seed(index)
-        mask = (torch.rand((16, 16), generator=rng) < 0.4).long()
-        return {'image': torch.rand((5, 16, 16), generator=rng) + mask, 'mask': mask[None]}
-
 if __name__ == '__main__':
     generator = hsiaug.fit(
         'two_stream_diffusion', Pairs(), unlabelled=Pairs(), devices=int(sys.argv[2]), workers=1,
@@ -68,7 +92,7 @@ if __name__ == '__main__':
 def test_two_processes_train_what_one_does_from_a_dataset(tmp_path: Path) -> None:
     """And reading it batch by batch what memory does."""
     script = tmp_path / 'script.py'
-    script.write_text(SCRIPT)
+    script.write_text(PAIRS + SCRIPT)
     for devices in ('1', '2'):
         command, environment = (
             [sys.executable, str(script), str(tmp_path), devices],

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import warnings
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,9 +22,10 @@ from hsiaug import Generator, MixedDataset, SpectraDataset, fit_generator
 from hsiaug.datasets import ChangeDataset, PairFolder, PatchDataset, adapt, require_unseen_samples
 from hsiaug.engine.data import Read
 from hsiaug.samples import LeakageError, Provenance
-from hsiaug.scenes import RandomSplit, Scene, Split
+from hsiaug.scenes import LabelledPatchSplitter, RandomSplit, Scene, Split
 from hsiaug.seen import KEPT, Places, SeenSamples
 from hsiaug.systems import TrainingData
+from hsiaug.systems.fit import learning_from_unlabelled, training_data
 from hsiaug.systems.from_datasets import data_of
 from hsiaug.systems.two_stream_diffusion import TwoStreamConfig, train_two_stream
 
@@ -157,6 +160,48 @@ def test_who_cannot_use_samples_without_labels_says_so() -> None:
     free = make_changes(8)
     with pytest.raises(ValueError, match=r'its images are \(2, C, H, W\); .* from \(C, H, W\) as in train$'):
         hsiaug.fit('two_stream_diffusion', pairs(), unlabelled=ChangeDataset(free.x, free.y, free.spec), **TINY)
+
+
+@pytest.mark.parametrize(
+    ('kind', 'lacking', 'settings', 'message'),
+    [
+        ('spectral_gan', {}, {'semi_supervised': True}, 'with the setting semi_supervised=True only'),
+        ('variability', {'variability': 0.0}, {'variability': 0.5}, 'with the setting variability above 0 only'),
+    ],
+)
+def test_a_setting_that_is_lacking_is_said(
+    scene: Scene, split: Split, kind: str, lacking: dict[str, Any], settings: dict[str, Any], message: str
+) -> None:
+    train, free = (SpectraDataset(scene, split, part) for part in ('train', 'unlabelled'))  # type: ignore[arg-type]
+    quick = {'iterations': 2, 'hidden': 8} if kind == 'spectral_gan' else {}
+    with pytest.warns(UserWarning, match=f'{kind!r} looks at samples without labels {message}: unlabelled= is left as'):
+        given = hsiaug.fit(kind, train, unlabelled=free, **quick, **lacking)
+    equal(given, hsiaug.fit(kind, train, **quick, **lacking))
+    with warnings.catch_warnings():
+        warnings.simplefilter('error')
+        used = hsiaug.fit(kind, train, unlabelled=free, **quick, **settings)
+    unused = hsiaug.fit(kind, train, **quick, **settings).state_dict()
+    assert not all(torch.equal(value, unused[key]) for key, value in used.state_dict().items())
+
+
+def test_the_page_says_who_uses_samples_without_labels() -> None:
+    page = (Path(__file__).parents[2] / 'docs' / 'howto' / 'own_dataset.md').read_text()
+    table = page[page.index('| system | samples without labels') : page.index('All others refuse them')]
+    assert sorted(re.findall(r'^\| `(\w+)`', table, re.MULTILINE)) == learning_from_unlabelled()
+
+
+def test_windows_without_labels_become_patches_without_labels(scene: Scene) -> None:
+    splitter = LabelledPatchSplitter(size=8, stride=4, patch=4, max_train=2, max_unlabelled=6, on_rare='drop')
+    split = splitter(scene, 0)
+    free = training_data(scene, split).unlabelled
+    seen = {patch.numpy().tobytes() for patch in free}
+    assert len(seen) == len(free)
+    assert len(split.unlabelled) > 1
+    assert 4 < len(free) <= 4 * len(split.unlabelled)
+    for row, column in split.unlabelled:
+        window = scene.cube[row + 4 : row + 8, column : column + 4].transpose(2, 0, 1).astype(np.float32)  # type: ignore[index]
+        assert window.tobytes() in seen
+    assert len(training_data(scene, replace(split, unlabelled=split.unlabelled[:0])).unlabelled) == 0
 
 
 def test_unmixing_sees_images_without_labels(monkeypatch: pytest.MonkeyPatch) -> None:

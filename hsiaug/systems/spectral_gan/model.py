@@ -6,7 +6,8 @@ IGARSS 2018, https://hal.science/hal-01809872. Trained by :mod:`hsiaug.systems.s
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -116,6 +117,12 @@ class SpectralGAN(Generator):
         self.network = MLP(inputs, self.space.dim, hidden, layers, output='sigmoid' if space == 'unit' else 'linear')
         self.register_buffer('gain', torch.ones(spec.num_classes, self.space.dim))
         self.register_buffer('shift', torch.zeros(spec.num_classes, self.space.dim))
+
+    @classmethod
+    def overlooks_unlabelled(cls, settings: Mapping[str, Any]) -> str | None:
+        """The setting that it lacks to look at samples without labels; None where it looks at them."""
+        looks = settings.get('semi_supervised', False) or not settings.get('conditional', True)
+        return None if looks else 'semi_supervised=True'
 
     def forward(self, noise: Tensor, condition: Tensor) -> Tensor:
         """(n, d) codes of noise (n, noise_dim) and class shares (n, K)."""
