@@ -7,10 +7,10 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from filelock import FileLock, Timeout
 
@@ -130,12 +130,12 @@ def size_text(count: int) -> str:
     return f'{count / 1e6:.1f} MB'
 
 
-def as_json(record: dict[str, Any]) -> bytes:
-    """A record as its file."""
-    return json.dumps(record, indent=1).encode()
+def as_json(record: dict[str, Any]) -> Callable[[BinaryIO], object]:
+    """What writes a record."""
+    return lambda file: file.write(json.dumps(record, indent=1).encode())
 
 
-def write_whole(path: Path, data: bytes, root: Path, plan: Plan) -> None:
+def write_whole(path: Path, write: Callable[[BinaryIO], object], root: Path, plan: Plan) -> None:
     """Write a file of the bank whole or not at all, even if the machine loses power.
 
     Raises:
@@ -144,7 +144,7 @@ def write_whole(path: Path, data: bytes, root: Path, plan: Plan) -> None:
     temporary = path.with_name(f'.{path.name}.tmp')
     try:
         with temporary.open('wb') as file:
-            file.write(data)
+            write(file)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)

@@ -25,6 +25,7 @@ from .bank_record import (
     Layout,
     layout,
     layout_bytes,
+    numpy_dtype,
     stored_layout,
     value_problem,
 )
@@ -240,13 +241,32 @@ def _fingerprint(source: Any, count: int) -> str:
     return digest.hexdigest()
 
 
-def shard_tensors(dataset: Any, plan: Plan, number: int) -> dict[str, Tensor]:
+def empty_shard(plan: Plan) -> dict[str, Tensor]:
+    """Memory for the samples of any shard.
+
+    It is numpy's, not torch's: that asks for huge pages, without which page faults cost more than the copy.
+    """
+    rows = len(plan.rows(0))
+    return {
+        key: torch.from_numpy(np.empty((rows, *shape), numpy_dtype(dtype)))
+        for key, (dtype, shape) in plan.tensors().items()
+    }
+
+
+def shard_tensors(dataset: Any, plan: Plan, number: int, memory: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Samples of a shard, drawn chunk by chunk and checked.
+
+    Args:
+        dataset: of the samples.
+        plan: of the bank.
+        number: of the shard.
+        memory: that the samples are put into, see :func:`empty_shard`.
 
     Raises:
         BankError: if a sample breaks the sample contract.
     """
-    rows, parts = plan.rows(number), []
+    rows = plan.rows(number)
+    tensors = {key: values[: len(rows)] for key, values in memory.items()}
     for first in range(rows.start, rows.stop, plan.chunk):
         chunk = range(first, min(first + plan.chunk, rows.stop))
         drawn = fetch(dataset, np.arange(chunk.start, chunk.stop))
@@ -254,8 +274,9 @@ def shard_tensors(dataset: Any, plan: Plan, number: int) -> dict[str, Tensor]:
         require_contract(batch, plan.spec, plan.soft_labels, chunk)
         if plan.spec.target_key == 'mask':
             batch[FRACTIONS] = class_fractions(batch['mask'], plan.spec)
-        parts.append(batch)
-    return {key: torch.cat([part[key] for part in parts]) for key in plan.tensors()}
+        for key, values in tensors.items():
+            values[first - rows.start : first - rows.start + len(chunk)] = batch[key]
+    return tensors
 
 
 def require_contract(batch: Mapping[str, Tensor], spec: SampleSpec, soft_labels: bool, rows: range) -> None:

@@ -7,16 +7,18 @@ that a shard speaks for itself where a bank has no record yet, and a reader veri
 from __future__ import annotations
 
 import hashlib
+import json
 import math
+import os
 from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor
 
 from .bank_record import BankError, Layout, layout_bytes, numpy_dtype
@@ -103,21 +105,69 @@ def root_of(tables: Mapping[str, np.ndarray]) -> str:
     return hashlib.sha256(b''.join(tables[key].tobytes() for key in sorted(tables))).hexdigest()
 
 
-def packed(tensors: Mapping[str, Tensor], name: str) -> tuple[bytes, str]:
-    """The file of a shard and the checksum of its checksums.
+class ShardFile:
+    """The file of a shard, whose checksums are taken while it goes to the disk.
+
+    It is what ``safetensors.torch.save`` gives, which copies all values once more.
 
     Args:
-        tensors: (n, ...) each, on the CPU.
+        tensors: (n, ...) each, contiguous, on the CPU.
         name: to know it by where no record names it.
     """
-    tables = {}
-    for key, values in tensors.items():
-        blocks = Blocks.of(values.dtype, tuple(values.shape[1:]))
-        tables[key] = blocks.digests(as_items(values.contiguous()), range(blocks.number(len(values))))
-    joined = {key: values.contiguous() for key, values in tensors.items()}
-    joined |= {key + TABLE: torch.from_numpy(table.copy()) for key, table in tables.items()}
-    # One entry: safetensors writes several in random order.
-    return save(joined, {_NAME: name}), root_of(tables)
+
+    def __init__(self, tensors: Mapping[str, Tensor], name: str) -> None:
+        self.name = name
+        # The widest first: all begin where their dtype wants it.
+        self._tensors = dict(sorted(tensors.items(), key=lambda pair: (-pair[1].dtype.itemsize, pair[0])))
+        self._digest = hashlib.sha256()
+        self._tables: dict[str, np.ndarray] = {}
+
+    @property
+    def digests(self) -> tuple[str, str]:
+        """Checksum of the file, and of the checksums of its blocks, hexadecimal; of one that is written."""
+        return self._digest.hexdigest(), root_of(self._tables)
+
+    def write(self, file: BinaryIO) -> None:
+        """Write it; the disk takes the values in while they are hashed."""
+        values = [tensor.reshape(-1).view(torch.uint8).numpy().data for tensor in self._tensors.values()]
+        data = [self._header(), *values]
+        with ThreadPoolExecutor(2) as pool:
+            hashed = pool.submit(lambda: [self._digest.update(part) for part in data])
+            tables = pool.submit(self._block_tables)
+            file.writelines(data)
+            file.flush()
+            if hasattr(os, 'fdatasync'):
+                os.fdatasync(file.fileno())
+            self._tables = tables.result()
+            hashed.result()
+        for key in sorted(self._tables):
+            file.write(self._tables[key])
+            self._digest.update(self._tables[key])
+
+    def _block_tables(self) -> dict[str, np.ndarray]:
+        found = {}
+        for key, values in self._tensors.items():
+            blocks = Blocks.of(values.dtype, tuple(values.shape[1:]))
+            found[key] = blocks.digests(as_items(values), range(blocks.number(len(values))))
+        return found
+
+    def _header(self) -> bytes:
+        described: dict[str, Any] = {'__metadata__': {_NAME: self.name}}
+        end = 0
+        for key, (dtype, shape) in self._layout().items():
+            start, end = end, end + dtype.itemsize * math.prod(shape)
+            described[key] = {'dtype': _DTYPES[dtype], 'shape': list(shape), 'data_offsets': [start, end]}
+        text = json.dumps(described, separators=(',', ':')).encode()
+        text += b' ' * (-len(text) % 8)
+        return len(text).to_bytes(8, 'little') + text
+
+    def _layout(self) -> Layout:
+        """Whole tensors, in the order of the file."""
+        layout: Layout = {key: (values.dtype, tuple(values.shape)) for key, values in self._tensors.items()}
+        for key in sorted(self._tensors):
+            dtype, (count, *shape) = layout[key]
+            layout[key + TABLE] = (torch.uint8, (Blocks.of(dtype, tuple(shape)).number(count), DIGEST_BYTES))
+        return layout
 
 
 def map_shard(path: Path, tensors: Layout, count: int) -> MappedShard:

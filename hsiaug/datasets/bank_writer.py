@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import warnings
 from collections.abc import Callable, Iterator
@@ -23,9 +22,9 @@ from ..samples import Sample, SampleSource, Traits
 from .bank import SyntheticBank
 from .bank_folder import LOCK_FILE, as_json, begin, require_place
 from .bank_folder import write_whole as _write_whole
-from .bank_plan import SHARD_BYTES, Plan, is_generator, make_plan, shard_tensors
+from .bank_plan import SHARD_BYTES, Plan, empty_shard, is_generator, make_plan, shard_tensors
 from .bank_record import BANK_FILE, WRITING_FILE, BankError, Shard, checksum, shard_name
-from .bank_shard import DIGEST_BYTES, map_shard, packed
+from .bank_shard import DIGEST_BYTES, ShardFile, map_shard
 from .labels import LabelPolicy
 
 Written = tuple[str, str]
@@ -228,12 +227,12 @@ def _write_shards(
     for number in mine:
         if (kept := _kept(root / shard_name(number), plan, number)) is not None:
             written[number] = kept
-    shown = progress and rank == 0
+    shown, memory = progress and rank == 0, empty_shard(plan)
     with progress_bar(shown, total=len(mine), initial=len(written), desc='bank', unit='shard') as advance:
         for number in sorted(set(mine) - set(written)):
-            data, blocks = packed(shard_tensors(dataset, plan, number), plan.name_of(number))
-            _write_whole(root / shard_name(number), data, root, plan)
-            written[number] = hashlib.sha256(data).hexdigest(), blocks
+            file = ShardFile(shard_tensors(dataset, plan, number, memory), plan.name_of(number))
+            _write_whole(root / shard_name(number), file.write, root, plan)
+            written[number] = file.digests
             advance(1)
     return written
 
