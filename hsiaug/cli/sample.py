@@ -40,7 +40,8 @@ def sample(
         nodes: machines that fill it together; torchrun or SLURM starts the same command on each.
         verify: read all shards and compare their checksums.
         preview: draw samples, beside the real ones that the generator was trained on, to <bank>_preview.png.
-        export: write the bank in a format that others read too, to <bank>.npz, <bank>_geotiff or <bank>_webdataset.
+        export: write the bank in a format that others read too, to <bank>.npz, or <bank>_geotiff,
+            <bank>_webdataset or <bank>_parquet.
         trust_run: for preview, import the classes of datasets that the run's note names; without, real samples of a
             dataset are not shown.
     """

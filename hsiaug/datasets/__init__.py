@@ -18,6 +18,7 @@ from .scenes import SceneDataset, SceneFolder
 from .sources import SyntheticPool, as_pool
 from .spectra import SpectraDataset
 from .synthetic import SyntheticDataset
+from .tar_shards import TarShards
 
 __all__ = [
     'IGNORE',
@@ -40,6 +41,7 @@ __all__ = [
     'SyntheticBank',
     'SyntheticDataset',
     'SyntheticPool',
+    'TarShards',
     'adapt',
     'as_pool',
     'estimate_prior',

@@ -1,4 +1,4 @@
-"""Banks in formats that others read: ``.npz``, GeoTIFF pairs, and a WebDataset folder with a dataset card."""
+"""Banks in formats that others read: ``.npz``, GeoTIFF pairs, and Parquet or WebDataset shards with a dataset card."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import warnings
 import zipfile
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -28,7 +29,7 @@ from .bank import SyntheticBank
 from .bank_folder import size_text, told
 from .bank_record import FRACTIONS, BankError, layout, layout_bytes, numpy_dtype
 
-ExportFormat = Literal['npz', 'geotiff', 'webdataset']
+ExportFormat = Literal['npz', 'geotiff', 'webdataset', 'parquet']
 
 Advance = Callable[[int], object]
 """Moves a progress bar on."""
@@ -42,29 +43,35 @@ def export_bank(bank: SyntheticBank, out: str | os.PathLike[str], format: Export
 
     *npz*: one file with the stacked tensors, ``wavelengths`` and ``record`` (spec, seed and provenance as JSON).
     *geotiff*: a folder with one file per image and mask: ``images/`` and, after the kind, ``masks/`` or ``labels.csv``;
-    for change pairs ``A/``, ``B/`` and ``label/``. *webdataset*: a folder as the Hugging Face hub shows it, with
-    ``README.md`` (the dataset card) and ``data/train-*.tar``, which the ``datasets`` and ``webdataset`` libraries read.
+    for change pairs ``A/``, ``B/`` and ``label/``. *webdataset* and *parquet*: a folder as the Hugging Face hub shows
+    it, with ``README.md`` (the dataset card), ``spec.json`` (the record) and ``data/train-*``, which the ``webdataset``
+    library or :class:`~hsiaug.datasets.TarShards`, or Hugging Face's ``datasets`` reads. Parquet needs pyarrow.
 
     Args:
         bank: the bank.
         out: file (npz; the suffix is added where it lacks), which must not exist, or folder, which may be empty.
-        format: ``'npz'``, ``'geotiff'`` or ``'webdataset'``.
+        format: ``'npz'``, ``'geotiff'``, ``'webdataset'`` or ``'parquet'``.
         progress: show a progress bar.
 
     Returns:
         the file or folder.
 
     Raises:
-        BankError: for an unknown format, a file or folder that is in use or cannot be written, or spectra as GeoTIFF.
+        BankError: for an unknown format, a file or folder that is in use or cannot be written, spectra as GeoTIFF, or
+            Parquet without pyarrow.
     """
     if format not in get_args(ExportFormat):
         raise BankError(f'unknown export format {format!r}; choose from {get_args(ExportFormat)}')
     if format == 'geotiff' and bank.spec.kind == 'spectrum':
         raise BankError("spectra are no images and have no GeoTIFF; export them with format='npz'")
+    if format == 'parquet' and find_spec('pyarrow') is None:
+        raise BankError('Parquet is written by pyarrow, which is not installed: pip install pyarrow')
     out = Path(out).absolute()
     if format == 'npz' and out.suffix != '.npz':
         out = out.with_name(out.name + '.npz')
-    write = {'npz': _write_npz, 'geotiff': _write_geotiff, 'webdataset': _write_webdataset}[format]
+    write = {
+        'npz': _write_npz, 'geotiff': _write_geotiff, 'webdataset': _write_webdataset, 'parquet': _write_parquet,
+    }[format]  # fmt: skip
     with told(out):
         require_free(out)
         out.parent.mkdir(parents=True, exist_ok=True)
@@ -230,13 +237,39 @@ def _tiff(path: Path, shape: tuple[int, ...], dtype: str, nodata: int | None = N
             yield file
 
 
+# --- Parquet ----------------------------------------------------------------------------------------------------------
+
+
+def _write_parquet(bank: SyntheticBank, folder: Path, advance: Advance) -> None:
+    """A column for each key, of nested lists whose lengths are in its type."""
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    def column(values: np.ndarray) -> Any:
+        found = pa.array(values.reshape(-1))
+        for length in reversed(values.shape[1:]):
+            found = pa.FixedSizeListArray.from_arrays(found, length)
+        return found
+
+    _begin_shards(bank, folder, 'parquet')
+    for number in range(len(bank.shards)):
+        file: Any = None
+        first = number * bank.shard_size
+        for rows, batch in _blocks(bank, range(first, first + bank.shards[number].count)):
+            table = pa.table({key: column(value.numpy()) for key, value in batch.items()})
+            if file is None:
+                path = folder / 'data' / f'train-{number:05d}.parquet'
+                file = parquet.ParquetWriter(path, table.schema, use_dictionary=False)
+            file.write_table(table)
+            advance(len(rows))
+        file.close()
+
+
 # --- WebDataset -------------------------------------------------------------------------------------------------------
 
 
 def _write_webdataset(bank: SyntheticBank, folder: Path, advance: Advance) -> None:
-    (folder / 'data').mkdir(parents=True)
-    (folder / RECORD_FILE).write_text(json.dumps(_record(bank), indent=1))
-    (folder / 'README.md').write_text(_card(bank), encoding='utf-8')
+    _begin_shards(bank, folder, 'tar')
     for number in range(len(bank.shards)):
         first = number * bank.shard_size
         with tarfile.open(folder / 'data' / f'train-{number:05d}.tar', 'w', format=tarfile.USTAR_FORMAT) as archive:
@@ -260,7 +293,13 @@ def _add(archive: tarfile.TarFile, row: int, key: str, value: np.ndarray) -> Non
     archive.addfile(member, buffer)
 
 
-def _card(bank: SyntheticBank) -> str:
+def _begin_shards(bank: SyntheticBank, folder: Path, suffix: str) -> None:
+    (folder / 'data').mkdir(parents=True)
+    (folder / RECORD_FILE).write_text(json.dumps(_record(bank), indent=1))
+    (folder / 'README.md').write_text(_card(bank, suffix), encoding='utf-8')
+
+
+def _card(bank: SyntheticBank, suffix: str) -> str:
     """A dataset card of the Hugging Face hub, in Markdown with a YAML head."""
     spec, provenance = bank.spec, bank.provenance
     power = max(3, len(str(len(bank) - 1)))
@@ -274,7 +313,13 @@ def _card(bank: SyntheticBank) -> str:
     lines += ['task_categories:', f'- {task[spec.kind]}'] if spec.kind in task else []
     lines += ['tags:', '- hyperspectral', '- remote-sensing', '- synthetic']
     lines += ['size_categories:', f'- {names.get(power, "100M<n<1B")}']
-    lines += ['configs:', '- config_name: default', '  data_files:', '  - split: train', '    path: data/train-*.tar']
+    lines += [
+        'configs:',
+        '- config_name: default',
+        '  data_files:',
+        '  - split: train',
+        f'    path: data/train-*.{suffix}',
+    ]
     lines += ['---', '', f'# {bank.root.name}', '', f'{len(bank)} synthetic hyperspectral samples.', '']
     lines += [f'- kind: {spec.kind}, {spec.bands} bands, unit {spec.unit or "unknown"}']
     lines += [f'- classes, from label 0: {", ".join(spec.classes)}']

@@ -71,8 +71,8 @@ class MixedDataset(NonGeoDataset):
 
     Args:
         real: any map-style dataset in the sample contract.
-        synthetic: a generator (drawn live), a :class:`SyntheticDataset`, a bank, or any dataset in the sample contract;
-            or several of them by name, such as ``{'gan': generator, 'paste': bank}``.
+        synthetic: a generator (drawn live), a :class:`SyntheticDataset`, a bank or its folder, or any dataset in the
+            sample contract; or several of them by name, such as ``{'gan': generator, 'paste': bank}``.
         ratio: synthetic samples per real sample, >= 0, a schedule over epochs, or ``'auto'`` for what was measured to
             help, see :func:`~hsiaug.evidence.recommended_ratio`; of several sources one for each name,
             such as ``{'gan': 0.5, 'paste': Linear(0, 1, 10)}``. In append mode a schedule changes the length of the
@@ -145,8 +145,8 @@ class MixedDataset(NonGeoDataset):
         if self.sources.pools:
             self._check()
             for tested in evaluation if isinstance(evaluation, list | tuple) else (evaluation,):
-                for source in synthetic.values() if isinstance(synthetic, Mapping) else (synthetic,):
-                    require_unseen_samples(source, tested)
+                for pool in self.sources.pools:
+                    require_unseen_samples(pool.source, tested)
 
     def _check(self) -> None:
         self.num_soft_classes = self.sources.num_soft_classes

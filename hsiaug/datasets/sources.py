@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import is_dataclass, replace
 from numbers import Real
+from pathlib import Path
 from typing import Any, Literal, TypeVar, cast
 
 import numpy as np
@@ -16,6 +18,7 @@ from torch.utils.data import Dataset
 from ..evidence import Recommendation, recommended_ratio
 from ..ratio import Mode, Schedule, as_schedule, require_mode, source_counts, together
 from ..samples import Sample, SampleSpec, require_compatible
+from .bank import SyntheticBank
 from .checks import ClassNumbers, Scales, require_mixable
 from .labels import LabelPolicy
 from .pool import Draw, LivePool, Pool, Source
@@ -25,8 +28,8 @@ from .synthetic import stream_seed
 T = TypeVar('T')
 LOGGER = logging.getLogger(__name__)
 
-NamedSources = Source | Mapping[str, Source]
-"""A source, or several by name."""
+NamedSources = Source | str | os.PathLike[str] | Mapping[str, Source | str | os.PathLike[str]]
+"""A source or the folder of a bank, or several of these by name."""
 Ratio = float | Schedule | Literal['auto']
 Ratios = Ratio | Mapping[str, Ratio]
 """Synthetic samples per real sample: a number, a schedule over epochs, ``'auto'`` for what
@@ -51,10 +54,27 @@ def as_pool(source: Source, draw: Draw | None = None) -> Pool:
         return StoredPool(source, draw)
     if not hasattr(source, 'sample'):
         raise TypeError(
-            f'a source of synthetic samples is a generator, a bank or a dataset, found {type(source).__name__}; '
-            'load a folder with Generator.from_pretrained or SyntheticBank.open'
+            f'a source of synthetic samples is a generator, a bank or a dataset, found {type(source).__name__}; load a '
+            'folder with Generator.from_pretrained or SyntheticBank.open; wrap data of another library in hsiaug.adapt'
         )
     return LivePool(source, draw)
+
+
+def open_folder(source: Source | str | os.PathLike[str]) -> Source:
+    """A bank's folder, opened; anything else as it is.
+
+    Raises:
+        BankError: if there is no bank there.
+        TypeError: for the folder of a generator, which those open that know generators.
+    """
+    if not isinstance(source, str | os.PathLike):
+        return source
+    if (Path(source) / 'config.json').exists():
+        raise TypeError(
+            f'{os.fspath(source)} is the folder of a generator; a bank is expected (hsiaug sample), or the generator '
+            'itself: hsiaug.Generator.from_pretrained(folder)'
+        )
+    return SyntheticBank.open(source)
 
 
 class SyntheticPool(Pool):
@@ -79,7 +99,7 @@ class Sources:
 
     Args:
         owner: name of the class that mixes, for errors.
-        source: a source, or K of them by name.
+        source: a source or a bank's folder, or K of them by name.
         ratio: synthetic samples per real one, a schedule, or ``'auto'``; of several sources one for each name. With
             ``'auto'`` a generator has the recommended labels too, where ``labels`` is None.
         labels: classes of the samples; of several sources one for all, or one for each name.
@@ -117,7 +137,7 @@ class Sources:
         self.owner, self.mode = owner, require_mode(mode, owner)
         named = isinstance(source, Mapping)
         self.names = _names(owner, source) if isinstance(source, Mapping) else ()
-        found = list(source.values()) if isinstance(source, Mapping) else [source]
+        found = [open_folder(one) for one in (source.values() if isinstance(source, Mapping) else [source])]
         if len(found) > 1 and not isinstance(ratio, Mapping):
             raise ValueError(
                 f'{owner}: {len(found)} sources need a ratio each, found {ratio!r}; give '

@@ -40,8 +40,8 @@ class SyntheticMix(GatedTransform):
     albumentations' own flips fail above 128 bands with OpenCV 5, which is not mended here: install OpenCV 4.
 
     Args:
-        source: a generator (drawn live, on the CPU), a synthetic dataset, a bank, or any dataset in the sample
-            contract, with samples of the kind ``'segmentation'`` or ``'scene'``; or several of them by name.
+        source: a generator (drawn live, on the CPU), a synthetic dataset, a bank or its folder, or any dataset in
+            the sample contract, with samples of the kind ``'segmentation'`` or ``'scene'``; or several of them by name.
         ratio: synthetic samples per real one, so that a sample is replaced with probability ratio/(1+ratio); a
             number, or a schedule that :meth:`set_epoch` follows; of several sources one for each name.
         p: the fraction that is synthetic; give either this or ``ratio``.

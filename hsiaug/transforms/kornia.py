@@ -39,8 +39,8 @@ class RandomSyntheticMix(GatedAugmentation):
     submodule: its weights are in no ``parameters()`` and no ``state_dict()``.
 
     Args:
-        source: a generator (drawn live), a synthetic dataset, a bank, or any dataset in the sample contract, with
-            samples of the kind ``'segmentation'``; or several of them by name.
+        source: a generator (drawn live), a synthetic dataset, a bank or its folder, or any dataset in the sample
+            contract, with samples of the kind ``'segmentation'``; or several of them by name.
         ratio: synthetic samples per real one, so that each sample is replaced with probability ratio/(1+ratio); a
             number, or a schedule that :meth:`set_epoch` follows; of several sources one for each name.
         p: the fraction that is synthetic; give either this or ``ratio``.

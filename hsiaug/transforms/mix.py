@@ -52,8 +52,8 @@ class SyntheticMix(nn.Module):
     masks that are ``tv_tensors`` stay what they are.
 
     Args:
-        source: a generator (moved to the batch's device and drawn live), a bank, or any dataset in the sample contract;
-            or several of them by name, see :class:`~hsiaug.datasets.MixedDataset`.
+        source: a generator (moved to the batch's device and drawn live), a bank or its folder, or any dataset in the
+            sample contract; or several of them by name, see :class:`~hsiaug.datasets.MixedDataset`.
         ratio: synthetic samples per real sample, >= 0, a schedule over epochs, or ``'auto'``, see
             :class:`~hsiaug.datasets.MixedDataset`; of several sources one for each name.
         mode: ``'replace'`` or ``'append'``.
