@@ -195,6 +195,10 @@ def fit(
 
     Returns:
         the generator, for :class:`~hsiaug.datasets.MixedDataset` and all other ways of mixing.
+
+    Raises:
+        TypeError: for what is no map-style dataset.
+        ValueError: for unknown settings, or naming the dataset and the sample that cannot be learnt from.
     """
     given = {**(settings or {}), **more_settings}
     require_settings(generator, given)
