@@ -10,13 +10,19 @@ from typing import Any
 from safetensors.torch import load_file
 from torch import Tensor
 
+from ..datasets.adapted import AdaptedDataset
+from ..datasets.batches import fetch
 from ..metrics.patches import Pair
+from ..quality.inspection import spread_rows
 from ..samples import SampleSpec
 from ..tasks import whole
 from ..tasks.base import on_cpu
 from .cells import predictions_file
 from .plan import REAL, Cell, Study
 from .runner import file_name, open_group
+
+MOST_READ = 256
+"""Real samples that are read to be shown, of datasets that do not fit in memory."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +51,12 @@ def shown_samples(study: Study, run: Path, device: str = 'cpu', count: int = 8) 
         group = open_group(study, setting, study.seeds[0], run, device)
         spec = group.data.spec
         # Of pairs of dates training ones: in most windows to test on nothing changed.
-        real = whole(group.real if spec.dates == 2 else group.test)
+        part = group.real if spec.dates == 2 else group.test
+        if isinstance(part, AdaptedDataset):  # too large for memory
+            batch = fetch(part, spread_rows(len(part), MOST_READ))
+            real: Pair = (batch['image'], batch[spec.target_key])
+        else:
+            real = whole(part)
         for arm in study.arms:
             if not arm.control:
                 fake = on_cpu(group.generator(arm).sample(count, seed=0))
@@ -63,8 +74,6 @@ def shown_predictions(study: Study, run: Path) -> Iterator[ShownPredictions]:
         if not finished:
             continue
         group = open_group(study, setting, study.seeds[0], run)
-        if group.test.split is None:  # samples of datasets have no place to be drawn at
-            continue
         for network in study.classifiers:
             shown: dict[str, Cell] = {}
             for cell in finished:  # ratios rise

@@ -17,6 +17,11 @@ from ..samples import Kind, SpecMismatchError
 
 CONTRACT = "whose samples are dictionaries with 'image' and 'label' or 'mask' (the sample contract, as in torchgeo)"
 
+
+class NoSamplesError(TypeError, ValueError):
+    """What is no dataset of samples: of the wrong type in Python, a wrong value on the command line."""
+
+
 _LAYOUTS: dict[tuple[int, str, int], Kind] = {
     (1, 'label', 0): 'spectrum',
     (3, 'label', 0): 'scene',
@@ -68,9 +73,16 @@ def fetch_samples(dataset: Any, rows: np.ndarray) -> list[dict[str, Any]]:
 
     Raises:
         TypeError: if they are not in the sample contract.
+        ValueError: if the dataset has fewer than it says.
     """
     indices = rows.tolist()
-    samples = dataset.__getitems__(indices) if hasattr(dataset, '__getitems__') else [dataset[i] for i in indices]
+    try:
+        samples = dataset.__getitems__(indices) if hasattr(dataset, '__getitems__') else [dataset[i] for i in indices]
+    except IndexError as error:  # which would end a loop over a dataset in silence
+        raise ValueError(
+            f'{type(dataset).__name__}: one of the samples {indices[:8]} is not there, though the dataset says that it '
+            f'has {len(dataset)}: {error}'
+        ) from error
     for sample in samples[:1]:
         require_sample(sample, type(dataset).__name__)
     return samples
@@ -80,7 +92,7 @@ def require_sample(sample: object, owner: str) -> None:
     """Check that a sample, or a batch, is a dictionary with an image.
 
     Raises:
-        TypeError: saying what it is instead.
+        NoSamplesError: saying what it is instead.
     """
     if not isinstance(sample, Mapping) or 'image' not in sample:
         if isinstance(sample, Mapping):
@@ -88,7 +100,7 @@ def require_sample(sample: object, owner: str) -> None:
         else:
             held = f' of {len(sample)}' if isinstance(sample, tuple | list) else ''
             found = f'{type(sample).__name__}{held}'
-        raise TypeError(
+        raise NoSamplesError(
             f'{owner}: a dataset is expected {CONTRACT}, found {found}; wrap it in a dataset whose __getitem__ returns '
             "such a dictionary, as {'image': image, 'label': label}"
         )

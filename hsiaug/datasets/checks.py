@@ -326,7 +326,19 @@ def _level(values: np.ndarray) -> tuple[float, float]:
 
 
 def some_samples(dataset: Any) -> Iterator[dict[str, Any]]:
-    """Samples from all over a dataset, first and last among them, one by one: images may be large."""
-    size = len(dataset)
+    """Samples from all over a dataset, first and last among them, one by one: images may be large.
+
+    Raises:
+        ValueError: naming a sample whose image or target is of another shape than the first's.
+    """
+    size, first = len(dataset), None
     for row in np.unique(np.linspace(0, size - 1, min(LOOKED_AT, size)).round().astype(np.int64)):
-        yield fetch_samples(dataset, np.array([row]))[0]
+        sample = fetch_samples(dataset, np.array([row]))[0]
+        shapes = {key: tuple(np.shape(sample[key])) for key in ('image', 'mask', 'label') if key in sample}
+        first = first or shapes
+        if shapes != first:
+            raise ValueError(
+                f'{type(dataset).__name__}: sample {row} holds {shapes}, sample 0 {first}; bring all to one form, '
+                'for example with hsiaug.adapt(dataset, size=...)'
+            )
+        yield sample

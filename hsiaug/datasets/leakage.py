@@ -31,7 +31,10 @@ def require_unseen_samples(source: Any, dataset: Any, use: Use = 'test') -> str:
 
     Raises:
         LeakageError: naming how many samples are shared, and the first of them.
+        ValueError: if there are no samples to evaluate on.
     """
+    if not len(dataset):
+        raise ValueError(f'{type(dataset).__name__}, to evaluate on, is empty; check its folder, split or subset')
     known = (source,) if isinstance(source, Provenance) else provenances_of(source)
     if not known:
         return 'The source does not say what its generator has seen: nothing can be compared.'

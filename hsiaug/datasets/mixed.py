@@ -124,6 +124,8 @@ class MixedDataset(NonGeoDataset):
     ) -> None:
         require_map_style(real, 'MixedDataset')
         self.real, self.num_real = real, len(cast(Any, real))
+        if not self.num_real:
+            raise ValueError('MixedDataset: the real dataset is empty; check its folder, split or subset')
         self.seed, self.weight, self.transforms = seed, weight, transforms
         self.real_counts = counts_of(real)
         policy = require_policy('MixedDataset', on_exhausted, replacement, epoch_size=epoch_size)

@@ -14,7 +14,7 @@ from torchgeo.datasets import GeoDataset, UnionDataset
 
 from ..samples import Provenance, Sample, SampleSpec, SpecMismatchError, require_compatible, target_of
 from ..seen import Places
-from .batches import CONTRACT, kind_of, require_sample
+from .batches import CONTRACT, NoSamplesError, kind_of, require_sample
 
 _DEEPEST = 16
 """Wrappers in wrappers that are looked through."""
@@ -264,7 +264,7 @@ def require_map_style(dataset: Any, owner: str) -> None:
         inner = inner.inner[0]
     name = type(dataset).__name__
     if isinstance(inner.dataset, GeoDataset):
-        why = f'{name} is indexed by place and time'
+        why = f'{name} is indexed by place and time. Take its samples with a sampler by hsiaug.datasets.GeoSamples'
     elif isinstance(dataset, DataLoader):
         why = f'{name} gives batches'
     elif isinstance(inner.dataset, IterableDataset) or not (
@@ -273,9 +273,9 @@ def require_map_style(dataset: Any, owner: str) -> None:
         why = f'{name} has no samples by number'
     else:
         return
-    raise TypeError(
-        f'{owner}: a map-style dataset expected, {CONTRACT}; {why}. Mix the batches of its loader with '
-        'hsiaug.SyntheticMix, or wrap its datamodule in hsiaug.MixedDataModule'
+    raise NoSamplesError(
+        f'{owner}: a map-style dataset expected, {CONTRACT}; {why}. To mix, give the batches of its '
+        'loader to hsiaug.SyntheticMix, or wrap its datamodule in hsiaug.MixedDataModule'
     )
 
 

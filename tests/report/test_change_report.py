@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from hsiaug.datasets import ChangeDataset
+from hsiaug.datasets import AdaptedDataset, ChangeDataset, SampleSet, SampleSplitter
 from hsiaug.report.change_maps import OUTCOMES, plot_change_maps
 from hsiaug.report.evaluation import write_evaluation
 from hsiaug.report.fidelity_tables import fidelity_table
@@ -159,8 +159,34 @@ def test_gaps_between_windows_are_not_tested_and_single_windows_stand_in_rows() 
     assert changed == [3, 1]  # most change first
     with pytest.raises(ValueError, match=r"'real only' has masks \(3, 1, 4, 4\), the test windows \(2, 1, 4, 4\)"):
         plot_change_maps(windows, {'real only': found})
-    with pytest.raises(ValueError, match='windows without a split have no place'):
-        plot_change_maps(ChangeDataset(test.image, test.mask, test.spec), {})
+    nowhere = plot_change_maps(ChangeDataset(test.image, test.mask, test.spec), {})
+    assert len(nowhere.axes) == 4 * 3  # each is a place of its own
+
+
+def test_windows_of_datasets_are_put_together_by_image() -> None:
+    scene, rng = two_cities(), np.random.default_rng(0)
+    changed = torch.zeros(2, 1, 6, 9, dtype=torch.int64)
+    changed[0, 0, :3, :3], changed[1, 0, 0, 0] = 1, 1
+    image = torch.from_numpy(rng.random((2, 2, 3, 6, 9)).astype(np.float32))
+    whole = ChangeDataset(image, changed, replace(scene.spec, size=(6, 9)))
+    samples = SampleSet(whole, test=ChangeDataset(image.flip(-1), changed, whole.spec), size=(3, 4))
+    split = SampleSplitter(val_share=0)(samples, 0)
+    test = samples.part(split, 'test')
+    found = torch.zeros(8, 1, 3, 4, dtype=torch.uint8)
+    found[3] = 1
+    figure = plot_change_maps(test, {'real only': found})
+    pictures = [np.asarray(axes.images[0].get_array()) for axes in figure.axes]
+    assert all(picture.shape == (6, 8, 3) for picture in pictures)
+    expected = np.empty((6, 8, 3))
+    expected[:] = COLOURS['unchanged']
+    expected[:3, :3] = COLOURS['missed']
+    expected[3:, 4:] = COLOURS['false alarm']
+    np.testing.assert_allclose(pictures[3], expected)
+    read = AdaptedDataset(whole, replace(whole.spec, size=(3, 4)), 'read', tile=True)  # too large for memory
+    read.survey()
+    np.testing.assert_allclose(
+        np.asarray(plot_change_maps(read, {'real only': found}).axes[3].images[0].get_array()), expected
+    )
 
 
 # --- the table of a study ---------------------------------------------------------------------------------------------

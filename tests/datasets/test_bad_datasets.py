@@ -1,0 +1,134 @@
+"""What is wrong with a dataset: through training, the command line and mixing, one clear error and nothing written."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch.utils.data import Dataset, IterableDataset
+
+import hsiaug
+from hsiaug import Generator, MixedDataset, adapt
+from hsiaug.cli import main
+from hsiaug.datasets import require_unseen_samples
+
+AT = 7
+
+
+class Faulty(Dataset[dict[str, Any]]):
+    """Twelve pairs, of which one is as bad as it is said."""
+
+    classes: tuple[str, ...] = ('grass', 'tree')
+
+    def __init__(self, fault: str = 'none', seed: int = 0) -> None:
+        self.fault, self.seed = fault, seed
+        if fault == 'class':
+            self.classes = ('grass', 'tree', 'road')
+
+    def __len__(self) -> int:
+        return 0 if self.fault == 'empty' else 12
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        fault = self.fault if index == AT else ''
+        if fault == 'raises':
+            raise OSError(f'tile {AT} lies on a lost tape')
+        if fault == 'longer':
+            raise IndexError('list index out of range')
+        rng = torch.Generator().manual_seed(index + 100 * self.seed)
+        size, bands = (8, 10 if fault == 'size' else 8), 5 if fault == 'bands' else 4
+        mask = torch.zeros(size, dtype=torch.int64)
+        mask[: 1 + index % 4] = 1
+        sample: dict[str, Any] = {'image': torch.rand((bands, *size), generator=rng), 'mask': mask}
+        if self.fault == 'wavelength':
+            sample['wavelength'] = torch.tensor([450.0, 550, 650, 900 if fault else 850])
+        sample.pop({'mask alone': 'image', 'image alone': 'mask'}.get(fault, ''), None)
+        return sample
+
+
+class Endless(IterableDataset[Any]):
+    def __iter__(self) -> Any:
+        return iter(())
+
+
+FAULTS = {
+    'size': r'images of 2 sizes: 8 x 8 \(11, first sample 0\), 8 x 10 \(1, first sample 7\); give size=',
+    'bands': r'sample 7: its image \(5, 8, 8\) is none of 4 bands',
+    'mask alone': r"sample 7: a dataset is expected .* found a dictionary with \['mask'\]",
+    'image alone': r"sample 7 has no 'mask', only \['image'\]",
+    'empty': 'is empty',
+    'raises': 'sample 7 cannot be read: OSError: tile 7 lies on a lost tape',
+    'class': r"holds \['road'\]: what never occurs cannot be learnt",
+    'wavelength': 'sample 7: its wavelength of band 3 is 900 nm, that of the first sample 850',
+    'longer': 'sample 7 is not there, though the dataset says that it has 12',
+}
+
+
+@pytest.fixture(scope='module')
+def generator() -> Generator:
+    return hsiaug.fit('region_paste', Faulty(seed=1))
+
+
+@pytest.mark.parametrize('fault', FAULTS)
+def test_training_and_mixing_name_what_is_wrong(fault: str, generator: Generator) -> None:
+    bad = Faulty(fault)
+    with pytest.raises((ValueError, TypeError), match=FAULTS[fault]):
+        hsiaug.fit('region_paste', bad)
+    val = r'classes: train .*, val .*road' if fault == 'class' else FAULTS[fault]
+    with pytest.raises((ValueError, TypeError), match=val):
+        hsiaug.fit('region_paste', Faulty(), val=bad)
+    mixed = r"classes: real .*'road'" if fault == 'class' else FAULTS[fault]
+    with pytest.raises((ValueError, TypeError), match=mixed):
+        _read_all(bad, generator)
+
+
+def _read_all(bad: Dataset[Any], generator: Generator) -> None:
+    mixed = MixedDataset(adapt(bad), generator, 0.5)
+    for index in range(len(mixed)):
+        mixed[index]
+
+
+@pytest.mark.parametrize('fault', FAULTS)
+def test_the_command_line_says_it_in_a_line_and_leaves_nothing(
+    fault: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = ['--data.class_path=test_bad_datasets.Faulty', f'--data.fault={fault}', '--group=samples']
+    with pytest.raises(SystemExit) as stopped:
+        main(['train', f'--out={tmp_path / "run"}', *data, '--generator=region_paste'])
+    assert stopped.value.code == 2
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith('hsiaug: ')]
+    assert re.search(FAULTS[fault], line)
+    assert not (tmp_path / 'run').exists()
+
+
+def test_a_dataset_without_numbers_is_a_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(['train', f'--out={tmp_path / "run"}', '--data.class_path=test_bad_datasets.Endless'])
+    assert 'hsiaug: train (Endless): a map-style dataset expected' in capsys.readouterr().err
+
+
+def test_a_dataset_that_is_mixed_as_it_is(generator: Generator) -> None:
+    with pytest.raises(ValueError, match='MixedDataset: the real dataset is empty'):
+        MixedDataset(Faulty('empty'), generator, 0.5)
+    with pytest.raises(ValueError, match='Faulty, to evaluate on, is empty'):
+        MixedDataset(Faulty(), generator, 0.5, evaluation=Faulty('empty'))
+    with pytest.raises(ValueError, match='sample 7 cannot be read: OSError: tile 7 lies on a lost tape'):
+        require_unseen_samples(generator, Faulty('raises'))
+    for fault, found in {
+        'size': r"sample 7 holds {'image': \(4, 8, 10\), 'mask': \(8, 10\)}, sample 0 {'image': \(4, 8, 8\)",
+        'bands': r"sample 7 holds {'image': \(5, 8, 8\), .*; bring all to one form",
+        'image alone': r"sample 7 holds {'image': \(4, 8, 8\)}, sample 0 .*'mask'",
+        'mask alone': r"a dataset is expected .* found a dictionary with \['mask'\]",
+        'longer': r'one of the samples \[7\] is not there, though the dataset says that it has 12',
+    }.items():
+        with pytest.raises((ValueError, TypeError), match=f'Faulty: {found}'):
+            MixedDataset(Faulty(fault), generator, 0.5)
+    with pytest.raises(OSError, match='tile 7 lies on a lost tape'):
+        MixedDataset(Faulty('raises'), generator, 0.5)
+
+
+def test_a_loop_does_not_end_in_silence_where_samples_are_missing(generator: Generator) -> None:
+    with pytest.raises(ValueError, match=r'Faulty: one of the samples \[7\] is not there'):
+        list(MixedDataset(Faulty('longer'), generator, ratio=0))
