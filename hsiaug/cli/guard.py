@@ -144,6 +144,23 @@ def require_writable(folder: Path, room: int = 0) -> None:
                 path.rmdir()
 
 
+def require_own(folder: Path, mark: str, what: str) -> None:
+    """Refuse a folder that holds something else, among which a command would write.
+
+    Args:
+        folder: that a command will write to; it need not exist.
+        mark: file that its own folders have from the first moment on.
+        what: they are, for the message.
+
+    Raises:
+        FileExistsError: if it holds files, but not that one.
+    """
+    found = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
+    if found and mark not in found:
+        said = ', '.join(found[:3])
+        raise FileExistsError(f'{folder} exists and holds no {what} (found {said}); choose another folder')
+
+
 def out_of_memory(error: RuntimeError) -> bool:
     """Whether PyTorch got no memory, on a GPU or the CPU."""
     return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)

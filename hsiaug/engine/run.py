@@ -25,6 +25,7 @@ class Run:
         folder: where a checkpoint is kept, from which a killed training resumes with the same result; None for none.
         every: steps between two checkpoints.
         progress: show a progress bar.
+        losses: file that the losses are logged in, as comma-separated values; None for none.
 
     Raises:
         ValueError: if a number is below 1.
@@ -37,6 +38,7 @@ class Run:
     folder: Path | None = None
     every: int = 500
     progress: bool = False
+    losses: Path | None = None
 
     def __post_init__(self) -> None:
         for name in ('devices', 'nodes', 'every'):

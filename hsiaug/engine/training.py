@@ -7,7 +7,7 @@ ends with the weights of an undisturbed one.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
@@ -21,6 +21,7 @@ from ..progress import progress_bar
 from .checkpoint import found_checkpoint, restore, resumable, state_of, write_checkpoint
 from .divergence import CHECK_EVERY, require_finite
 from .interrupts import between_steps
+from .loss_log import LossLog
 from .run import Run, world
 from .schedules import Schedule, constant
 
@@ -66,7 +67,10 @@ class Training:
         self.rates = {key: [float(g['lr']) for g in found.param_groups] for key, found in optimisers.items()}
         self.losses: dict[str, Tensor] = {}
         """Of the last step; ``'discriminator'`` is the binary cross-entropy of one, where there is one."""
+        self.preview: Callable[[Any], None] | None = None
+        """Called with the training after every step of a run: it draws samples from time to time."""
         self._looks_collapsed = 0
+        self._log: LossLog | None = None
 
     def update(self, rng: torch.Generator) -> None:
         """Take one step with all randomness from ``rng``, and leave its ``losses``."""
@@ -82,7 +86,7 @@ class Training:
         """Called once before the steps of this call are taken."""
 
     def after_step(self) -> None:
-        """Called when a step is counted: averages of weights, previews."""
+        """Called when a step is counted: averages of weights."""
 
     def descend(self, name: str, loss: Tensor, clip: float | None = None) -> None:
         """One step of an optimiser down a loss, at the scheduled rate, with gradients averaged over all processes.
@@ -129,6 +133,8 @@ class Training:
             rng: on the device; it is seeded for this step.
         """
         self.update(rng.manual_seed(stream_of_step(self.seed, self.name, self.step)))
+        if self._log is not None:
+            self._log.add(self.losses)
         self.step += 1
         self.after_step()
 
@@ -154,6 +160,8 @@ class Training:
         rank, _ = world()
         self.before_steps()
         rng = torch.Generator(self.device)
+        if run.losses is not None and not self.alone and rank == 0:
+            self._log = LossLog(run.losses, self.name, self.steps, self.step)
         shown = run.progress and rank == 0
         with (
             between_steps() as request,
@@ -167,6 +175,8 @@ class Training:
                 looks = due or last or self.step % CHECK_EVERY == 0
                 values = self._look(file, thorough=due or last) if looks else {}
                 advance(1, **values)
+                if self.preview is not None:
+                    self.preview(self)
                 if due and file is not None and rank == 0:
                     self.save(file, identity or {})
                 if request.asked:
@@ -202,6 +212,8 @@ class Training:
         values = dict(zip(names, torch.stack([self.losses[name] for name in names]).tolist(), strict=True))
         diverged = f'{self.name} diverged' if self.alone else f'training diverged in stage {self.name!r}'
         modules, stage = self.modules if thorough else {}, None if self.alone else self.name
+        if self._log is not None:
+            self._log.write()
         require_finite(f'{diverged} by step {self.step}', values, modules, self.rate_setting, file, stage)
         self._looks_collapsed = self._looks_collapsed + 1 if values.get('discriminator', 1.0) < COLLAPSED else 0
         if self._looks_collapsed == PATIENCE:

@@ -83,6 +83,7 @@ def fit_generator(
     folder: Path | None = None,
     devices: int = 1,
     nodes: int = 1,
+    losses: Path | None = None,
 ) -> Generator:
     """Train a generator by its registered name.
 
@@ -97,6 +98,7 @@ def fit_generator(
             pictures of its progress; generators that fit faster leave nothing there.
         devices: processes per machine that train together, see :class:`~hsiaug.engine.Run`.
         nodes: machines.
+        losses: file that the losses of a training in steps are logged in, as comma-separated values; None for none.
 
     Raises:
         ValueError: for an unknown kind or setting.
@@ -104,7 +106,7 @@ def fit_generator(
     settings, trainer = dict(settings or {}), trainer_of(kind)
     if trainer is not None:
         config = trainer.settings(kind, settings)
-        run = Run(as_seed(seed), device, devices, nodes, folder, progress=progress)
+        run = Run(as_seed(seed), device, devices, nodes, folder, progress=progress, losses=losses)
         with run.launched() as mine:
             return trainer.train(data, config, replace(run, device=str(mine)))
     generator_class(kind).check_settings(settings)

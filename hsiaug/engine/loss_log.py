@@ -1,0 +1,73 @@
+"""Losses of a training over its steps, in a file of comma-separated values."""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from .divergence import CHECK_EVERY
+
+_HEADER = ('stage', 'step', 'loss', 'value')
+_ROWS = 100  # of each loss, at least, where there are so many steps
+
+
+class LossLog:
+    """The log of one stage: means over up to 50 steps, fewer in short trainings.
+
+    Args:
+        file: of all stages; rows of this one after ``done`` are removed.
+        stage: its name.
+        steps: how many there are to take.
+        done: steps that are taken.
+    """
+
+    def __init__(self, file: Path, stage: str, steps: int, done: int) -> None:
+        self.file, self.stage, self.step = file, stage, done
+        self._every = min(CHECK_EVERY, max(steps // _ROWS, 1))
+        self._recent: list[dict[str, Tensor]] = []
+        kept = [row for row in _rows(file) if row[0] != stage or int(row[1]) <= done]
+        file.parent.mkdir(parents=True, exist_ok=True)
+        temporary = file.with_name(f'.{file.name}')
+        with temporary.open('w', newline='') as opened:
+            csv.writer(opened).writerows([_HEADER, *kept])
+        os.replace(temporary, file)
+
+    def add(self, losses: Mapping[str, Tensor]) -> None:
+        """Take the losses of the next step; the device is not waited for."""
+        self._recent.append({name: loss.detach().clone() for name, loss in losses.items()})
+
+    def write(self) -> None:
+        """Write what is complete of the steps that were taken since."""
+        rows: list[tuple[str, int, str, str]] = []
+        while len(self._recent) >= (count := self._every - self.step % self._every):
+            block, self._recent = self._recent[:count], self._recent[count:]
+            self.step += count
+            for name in block[-1]:
+                values = torch.stack([losses[name] for losses in block if name in losses])
+                rows.append((self.stage, self.step, name, f'{float(values.mean()):.6g}'))
+        with self.file.open('a', newline='') as opened:
+            csv.writer(opened).writerows(rows)
+
+
+def read_losses(file: Path) -> dict[tuple[str, str], list[float]]:
+    """Curves of a log by stage and loss, in the order of steps; none where there is no file."""
+    found: dict[tuple[str, str], list[float]] = {}
+    for stage, _, loss, value in _rows(file):
+        found.setdefault((stage, loss), []).append(float(value))
+    return found
+
+
+def _rows(file: Path) -> Iterable[list[str]]:
+    """Whole rows without the header; a kill may tear off the last."""
+    if not file.is_file():
+        return []
+    with file.open(newline='') as opened:
+        return [row for row in list(csv.reader(opened))[1:] if len(row) == len(_HEADER) and row[1].isdigit()]
+
+
+__all__ = ['LossLog', 'read_losses']
