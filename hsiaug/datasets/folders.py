@@ -77,7 +77,7 @@ class PairFolder(NonGeoDataset):
         layout: Layout | None = None,
         transforms: Callable[[Sample], Sample] | None = None,
     ) -> None:
-        self.root, self.mask_key, self.transforms = Path(root), mask_key, transforms
+        self.root, self.mask_key, self.transforms = Path(root).expanduser(), mask_key, transforms
         self.raw_to_class = _raw_to_class(len(classes), label_map, ignore)
         self.explicit = {*(label_map or ()), *ignore}
         self.pairs = self._pairs(split, images, masks)
