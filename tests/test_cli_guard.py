@@ -268,20 +268,55 @@ def test_a_folder_that_can_be_written_to_stays_as_it_was(tmp_path: Path) -> None
     assert not list(tmp_path.iterdir())
 
 
-def test_a_killed_retraining_leaves_no_note_of_the_former_one(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_finished_training_stays_as_it_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = f'--out={tmp_path / "gan"}'
-    main(['train', out, '--generator=noise', *SMALL])
-
-    def killed(*_: Any) -> None:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr('hsiaug.cli.train.write_json', killed)
-    with pytest.raises(SystemExit):
-        main(['train', out, '--generator=noise', *SMALL, '--seed=1'])
+    command = ['train', out, '--generator=noise', *SMALL]
+    main(command)
+    before = {path: path.read_bytes() for path in (tmp_path / 'gan').iterdir()}
     capsys.readouterr()
-    assert 'holds no run.json' in refused(capsys, 'evaluate', str(tmp_path / 'gan'))
+    main(command)
+    assert 'holds this training, finished; nothing is done' in capsys.readouterr().out
+    said = refused(capsys, *command, '--seed=1', '--settings={level: 0.5}')
+    assert 'seed: there 0, here 1' in said
+    assert "settings: there None, here {'level': 0.5}" in said
+    assert 'choose another folder, or remove it' in said
+    assert 'generator: there' in refused(capsys, 'train', out, '--generator=variability', *SMALL)
+    assert {path: path.read_bytes() for path in (tmp_path / 'gan').iterdir()} == before
+    (tmp_path / 'gan' / 'run.json').unlink()
+    assert 'no run.json that says of which run' in refused(capsys, *command)
+
+
+@pytest.mark.parametrize('command', ['ablate', 'demo', 'train', 'sample', 'reproduce'])
+def test_nothing_is_written_among_the_files_of_others(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], command: str
+) -> None:
+    out = tmp_path / 'thesis'
+    out.mkdir()
+    (out / 'report.md').write_text('years of work')
+    arguments = {'sample': [str(tmp_path / 'gan')], 'reproduce': ['audebert2018', '--scale=demo']}
+    if command == 'sample':
+        main(['train', f'--out={tmp_path / "gan"}', '--generator=noise', *SMALL])
+        capsys.readouterr()
+    said = refused(capsys, command, *arguments.get(command, []), f'--out={out}')
+    assert 'thesis' in said
+    assert 'choose another' in said
+    assert [path.name for path in out.iterdir()] == ['report.md']
+    assert (out / 'report.md').read_text() == 'years of work'
+
+
+def test_a_page_goes_over_a_page_only(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run, bank, page = tmp_path / 'gan', tmp_path / 'bank', tmp_path / 'mine.html'
+    main(['train', f'--out={run}', '--generator=noise', *SMALL])
+    main(['sample', str(run), '--count=30', f'--out={bank}'])
+    page.write_text('<html>mine</html>')
+    evaluate = ['evaluate', str(bank), f'--real={run}', f'--out={page}', '--no_gates', '--per_class=5']
+    capsys.readouterr()
+    assert 'exists and is no page of hsiaug' in refused(capsys, *evaluate)
+    assert page.read_text() == '<html>mine</html>'
+    page.unlink()
+    main(evaluate)
+    main(evaluate)
+    assert page.stat().st_size > 10_000
 
 
 # --- signals ----------------------------------------------------------------------------------------------------------

@@ -9,12 +9,15 @@ import resource
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
 from hsiaug import __version__
+from hsiaug.ablation import Arm
 from hsiaug.cli import COMMANDS, EXAMPLES, main
+from hsiaug.scenes.config import SceneConfig
 
 CODE = """
 import sys
@@ -125,3 +128,35 @@ def test_flags_take_a_value_or_none(flag: list[str], capsys: pytest.CaptureFixtu
     found = yaml.safe_load(capsys.readouterr().out)
     assert found['quick'] is True
     assert found['out'] == str(Path.home() / 'runs')
+
+
+def test_home_is_expanded_wherever_a_path_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from hsiaug.cli import commands
+
+    monkeypatch.setenv('HOME', str(tmp_path))
+    found: dict[str, Any] = {}
+    monkeypatch.setattr(commands, 'FUNCTIONS', tuple(f for f in commands.FUNCTIONS if f.__name__ != 'ablate'))
+
+    def ablate(
+        out: Path, scene: SceneConfig, arms: tuple[Arm, ...], study: Path | None = None,
+        data: dict[str, Any] | None = None,
+    ) -> None:  # fmt: skip
+        found.update(out=out, path=scene.path, labels=scene.labels, arm=arms[0].settings, study=study, data=data)
+
+    monkeypatch.setattr(commands, 'FUNCTIONS', (*commands.FUNCTIONS, ablate))
+    (tmp_path / 'study.yaml').write_text("""
+out: ~/runs
+scene: {path: ~/scene.mat, labels: '~not/a/home'}
+arms: [{name: GAN, generator: unmixing_fusion, settings: {rgb: ~/rgb, other: [~/a, 3]}}]
+data: {class_path: torchgeo.datasets.OSCD, init_args: {root: ~/oscd}}
+""")
+    main(['ablate', '--config=~/study.yaml', '--study', '~/other'])
+    home = str(tmp_path)
+    assert found == {
+        'out': tmp_path / 'runs',
+        'path': f'{home}/scene.mat',
+        'labels': '~not/a/home',
+        'arm': {'rgb': f'{home}/rgb', 'other': [f'{home}/a', 3]},
+        'study': tmp_path / 'other',
+        'data': {'class_path': 'torchgeo.datasets.OSCD', 'init_args': {'root': f'{home}/oscd'}},
+    }

@@ -132,7 +132,8 @@ def test_the_readme_leads_to_a_verdict_on_a_scene(installed: Path, tmp_path: Pat
     scene = hsiaug.SimulatedScene(48, 48, classes=4)
     scipy.io.savemat(tmp_path / 'PaviaU.mat', {'paviaU': scene.cube})
     scipy.io.savemat(tmp_path / 'PaviaU_gt.mat', {'paviaU_gt': scene.labels})
-    typed = [line for block in re.findall(r'^```\n(.+?)^```', README, re.M | re.DOTALL) for line in block.splitlines()]
+    blocks = re.findall(r'^```(.*?)\n(.+?)^```', README, re.M | re.DOTALL)
+    typed = [line for language, block in blocks if not language for line in block.splitlines()]
     shorter = {'ratio': ' --trials 2 --folds 2 --share 0.2'}  # the verdict is not shortened
     said = {
         line: run(installed, tmp_path, line.partition('#')[0] + shorter.get(line.split()[1], ''))

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 DESCRIPTION = 'Synthetic hyperspectral samples, mixed into real training at a ratio, and the gain measured honestly.'
 COMMANDS = {
     'demo': 'Mix synthetic spectra into the simulated scene at several ratios, and answer whether that helps.',
-    'train': 'Train a generator on the training part of a scene, or of a dataset.',
+    'train': 'Train a generator on the training part of a scene, or of a dataset. Run it again to resume it.',
     'sample': 'Draw samples from a trained generator into a bank, or look after a bank. Run it again to resume it.',
     'evaluate': 'Measure how near synthetic samples come to real ones, of a trained generator or of a bank.',
     'ratio': 'Choose a ratio on folds of the training area. Run it again to resume it.',

@@ -9,6 +9,7 @@ from typing import Any, Literal
 from ..ablation import Arm, Setting, Study, run_study
 from ..ablation.arms import DEFAULT_ARMS, at_defaults
 from ..ablation.arms import quick as quick_study
+from ..ablation.results import PLAN_FILE
 from ..ablation.shown import shown_predictions, shown_samples
 from ..datasets.bank import BANK_FILE, WRITING_FILE
 from ..scenes.config import SceneConfig
@@ -18,7 +19,7 @@ from ..systems.saved import CONFIG_FILE
 from ..tasks import TASKS, Task, task_of, task_of_split
 from .config import RANDOM, SIMULATED, SplitConfig, make_splitter, one_list
 from .data import DataConfig, given_data
-from .guard import require_writable
+from .guard import require_own, require_writable
 from .report import report
 
 Model = str | dict[str, Any]
@@ -149,4 +150,5 @@ def _require_run_folder(out: Path) -> None:
     """Refuse a folder that a study would write among the files of something else."""
     if found := [name for name in (CONFIG_FILE, BANK_FILE, WRITING_FILE) if (out / name).exists()]:
         raise FileExistsError(f'{out} holds a generator or a bank ({found[0]}), no study; choose another folder')
+    require_own(out, PLAN_FILE, 'study')
     require_writable(out)

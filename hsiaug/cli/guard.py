@@ -68,11 +68,25 @@ def parse(
                 'the fields themselves, as --print_config shows them'
             ) from None
         name = given.subcommand
+        given[name] = at_home(given[name])
         if wrong := [path for path in not_finite(given[name].as_dict(), '') if not path.endswith('.nodata')]:
             raise ValueError(f'{", ".join(path.lstrip(".") for path in wrong)} must be finite, found NaN or infinity')
         made: Namespace = parser.instantiate(given)[name]
     made.pop('config', None)
     return commands[name], dict(made.items())
+
+
+def at_home(value: Any) -> Any:
+    """A value, at any depth of which paths that begin with ``~/`` are expanded, wherever they were given."""
+    if isinstance(value, Namespace):
+        return Namespace({key: at_home(one) for key, one in vars(value).items()})
+    if isinstance(value, dict):
+        return {key: at_home(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(map(at_home, value))
+    if isinstance(value, str | Path) and str(value).startswith('~/'):
+        return type(value)(Path(value).expanduser())
+    return value
 
 
 @contextmanager
@@ -142,6 +156,23 @@ def require_writable(folder: Path, room: int = 0) -> None:
         for path in reversed(made):
             with suppress(OSError):  # another process may use it already
                 path.rmdir()
+
+
+def require_own(folder: Path, mark: str, what: str) -> None:
+    """Refuse a folder that holds something else, among which a command would write.
+
+    Args:
+        folder: that a command will write to; it need not exist.
+        mark: file that its own folders have from the first moment on.
+        what: they are, for the message.
+
+    Raises:
+        FileExistsError: if it holds files, but not that one.
+    """
+    found = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
+    if found and mark not in found:
+        said = ', '.join(found[:3])
+        raise FileExistsError(f'{folder} exists and holds no {what} (found {said}); choose another folder')
 
 
 def out_of_memory(error: RuntimeError) -> bool:

@@ -74,6 +74,9 @@ def ratio(
         choice = search(Recorded(measured, trials_file))
     except KeyboardInterrupt:
         raise SystemExit(f'\ninterrupted; finished trials are in {trials_file}, the same command resumes it') from None
-    write_json(run / 'ratio.json', choice.to_dict())
+    place, chosen = run / 'ratio.json', choice.to_dict()
+    if place.is_file() and (before := read_json(place, 'the choice of a ratio')) != chosen:
+        print(f'the choice of a search with other settings is replaced: {before.get("chosen")}')
+    write_json(place, chosen)
     print(choice)
-    print(f'choice: {run / "ratio.json"}')
+    print(f'choice: {place}')

@@ -7,7 +7,7 @@ from typing import Literal
 
 from ..settings import COUNT, check_value
 from .draw import require_device
-from .guard import require_writable
+from .guard import require_own, require_writable
 
 
 def reproduce(
@@ -37,8 +37,10 @@ def reproduce(
     """
     from ..reproduce import PAPERS, Work, find_files
     from ..reproduce import reproduce as run
+    from ..reproduce.base import RUN_FILE
     from ..reproduce.page import said_of_files, text_table, write_page
 
+    require_own(out, RUN_FILE, 'reproduction')
     chosen = PAPERS[paper]
     found = find_files(chosen, data, scale)
     print('\n'.join(said_of_files(chosen, found)), flush=True)

@@ -6,9 +6,10 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-from ..records import write_json
+from ..ablation.identity import differences
+from ..records import as_record, json_ready, write_json
 from ..scenes.config import SceneConfig
-from .config import RANDOM, RUN_FILE, SIMULATED, SplitConfig, open_split
+from .config import RANDOM, RUN_FILE, SIMULATED, SplitConfig, Trained, open_split, read_train
 from .data import DataConfig, given_data
 from .draw import require_device
 from .guard import require_writable
@@ -26,10 +27,11 @@ def train(
     nodes: int = 1,
     **samples: Any,
 ) -> None:
-    """Train a generator on the training part of a scene, or of a dataset.
+    """Train a generator on the training part of a scene, or of a dataset. Run it again to resume it.
 
     Args:
-        out: folder of the generator: config, weights, model card, and what it was trained on.
+        out: folder of the generator: config, weights, model card, what it was trained on, and in training/ losses (CSV)
+            and pictures of samples.
         scene: the scene; the simulated one by default.
         split: how it is split.
         generator: registered name.
@@ -42,13 +44,19 @@ def train(
     """
     from ..engine import Run, world
     from ..systems.fit import fit_generator, require_settings, require_use_of, training_data
-    from ..systems.saved import TRAINING_FOLDER, require_own_folder
+    from ..systems.saved import TRAINING_FOLDER, is_generator_folder, require_own_folder
 
     data = given_data(DataConfig(**samples), scene != SIMULATED or split != RANDOM)
     device = require_device(device, devices, nodes)
     require_settings(generator, settings)
     require_use_of(None if data is None else data.unlabelled, generator, settings or {})
     require_own_folder(out)
+    scene_and_split = {'scene': dataclasses.asdict(scene), 'split': dataclasses.asdict(split)}
+    on = scene_and_split if data is None else data.said()
+    note = json_ready({**on, 'generator': generator, 'settings': settings, 'seed': seed})
+    if is_generator_folder(out) and _is_done(out, note):
+        print(f'{out} holds this training, finished; nothing is done. Remove the folder to train again')
+        return
     require_writable(out)
     opened: Any
     opened, parts = open_split(scene, split, seed) if data is None else data.parts(seed)
@@ -56,7 +64,10 @@ def train(
     checkpoints = out / TRAINING_FOLDER
     try:
         with Run(device=device, devices=devices, nodes=nodes).launched() as mine:
-            model = fit_generator(generator, learnt, settings, seed, str(mine), progress=True, folder=checkpoints)
+            model = fit_generator(
+                generator, learnt, settings, seed, str(mine), progress=True, folder=checkpoints,
+                losses=checkpoints / 'losses.csv',
+            )  # fmt: skip
             helper = world()[0] > 0
     except KeyboardInterrupt:
         kept = checkpoints.is_dir() and any(checkpoints.iterdir())
@@ -64,10 +75,23 @@ def train(
         raise SystemExit(f'\ninterrupted; {said}') from None
     if helper:  # another process of the run writes what all have learnt
         return
-    # A kill in between must not leave this note beside weights that it does not describe.
-    (out / RUN_FILE).unlink(missing_ok=True)
     model.save_pretrained(out)
-    scene_and_split = {'scene': dataclasses.asdict(scene), 'split': dataclasses.asdict(split)}
-    on = scene_and_split if data is None else data.said()
-    write_json(out / RUN_FILE, {**on, 'generator': generator, 'settings': settings, 'seed': seed})
+    write_json(out / RUN_FILE, note)
     print(f'{generator} trained on {opened.name} (split {parts.fingerprint}): {out}')
+
+
+def _is_done(out: Path, note: dict[str, Any]) -> bool:
+    """True for the folder of a generator that was trained as a note says.
+
+    Raises:
+        FileExistsError: if it was trained otherwise, naming what differs.
+    """
+    if not (file := out / RUN_FILE).is_file():
+        raise FileExistsError(
+            f'{out} holds a generator and no {RUN_FILE} that says of which run; choose another folder'
+        )
+    there, here = (dataclasses.asdict(one) for one in (read_train(file), as_record(Trained, note, 'this run')))
+    if other := list(differences(there, here)):
+        said = '; '.join(other[:8])
+        raise FileExistsError(f'{out} holds another generator ({said}); choose another folder, or remove it')
+    return True

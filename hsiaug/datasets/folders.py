@@ -75,7 +75,7 @@ class PairFolder(NonGeoDataset):
         layout: Layout | None = None,
         transforms: Callable[[Sample], Sample] | None = None,
     ) -> None:
-        self.root, self.transforms = Path(root), transforms
+        self.root, self.transforms = Path(root).expanduser(), transforms
         self.masks = MaskFiles('PairFolder', classes, label_map, ignore, mask_key)
         self.pairs = self._pairs(split, images, masks)
         self._counts: np.ndarray | None = None

@@ -7,7 +7,7 @@ ends with the weights of an undisturbed one.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
@@ -67,6 +67,8 @@ class Training:
         self.rates = {key: [float(g['lr']) for g in found.param_groups] for key, found in optimisers.items()}
         self.losses: dict[str, Tensor] = {}
         """Of the last step; ``'discriminator'`` is the binary cross-entropy of one, where there is one."""
+        self.preview: Callable[[Any], None] | None = None
+        """Called with the training after every step of a run: it draws samples from time to time."""
         self._looks_collapsed = 0
         self._log: LossLog | None = None
 
@@ -84,7 +86,7 @@ class Training:
         """Called once before the steps of this call are taken."""
 
     def after_step(self) -> None:
-        """Called when a step is counted: averages of weights, previews."""
+        """Called when a step is counted: averages of weights."""
 
     def descend(self, name: str, loss: Tensor, clip: float | None = None) -> None:
         """One step of an optimiser down a loss, at the scheduled rate, with gradients averaged over all processes.
@@ -173,6 +175,8 @@ class Training:
                 looks = due or last or self.step % CHECK_EVERY == 0
                 values = self._look(file, thorough=due or last) if looks else {}
                 advance(1, **values)
+                if self.preview is not None:
+                    self.preview(self)
                 if due and file is not None and rank == 0:
                     self.save(file, identity or {})
                 if request.asked:

@@ -27,11 +27,21 @@ from .patches import plot_class_profiles, plot_class_shares, spread_first
 _PICTURES, _PANELS = 6, 12
 
 
+MARK = b'<meta name="generator" content="hsiaug">'
+"""Near the beginning of every page."""
+
+
 def page_file(bank: SyntheticBank, out: Path | None = None) -> Path:
-    """The file of a page; ``<bank>_evaluation.html`` next to the bank if None."""
+    """The file of a page; ``<bank>_evaluation.html`` next to the bank if None.
+
+    Raises:
+        FileNotFoundError: if there is no folder for it; FileExistsError if it is something else.
+    """
     path = next_to(bank.root, '_evaluation.html') if out is None else out
     if not path.resolve().parent.is_dir():
         raise FileNotFoundError(f'no folder {path.parent} for the page; make it, or give another out')
+    if out is not None and path.is_file() and MARK not in path.read_bytes()[:1000]:
+        raise FileExistsError(f'{path} exists and is no page of hsiaug; give another out')
     return path
 
 

@@ -132,7 +132,7 @@ def open_benchmark_scene(
     """
     if name not in BENCHMARK_SCENES:
         raise ValueError(f'unknown benchmark scene {name!r}; choose from {sorted(BENCHMARK_SCENES)}')
-    facts, folder = BENCHMARK_SCENES[name], Path(root)
+    facts, folder = BENCHMARK_SCENES[name], Path(root).expanduser()
     missing = [file for file in (facts.cube_file, facts.labels_file) if not (folder / file).is_file()]
     if missing:
         raise BenchmarkSceneNotFoundError(facts, folder, missing)

@@ -31,7 +31,7 @@ CONFIG_FILE = 'config.json'
 WEIGHTS_FILE = 'model.safetensors'
 CARD_FILE = 'README.md'
 TRAINING_FOLDER = 'training'
-"""Checkpoints and pictures of a long training, in the folder that the generator will be saved to."""
+"""Checkpoints, losses and pictures of a long training, in the folder that the generator will be saved to."""
 
 HUB = re.compile(r'hf:/{1,2}([\w.-]+/[\w.-]+)/?')  # a pathlib.Path keeps one slash of two
 

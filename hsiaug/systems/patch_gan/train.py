@@ -6,7 +6,9 @@ alternate.
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Literal
 
 import torch
@@ -22,6 +24,7 @@ from ...functional.plain import plain_torch
 from ...models.patch_cnn import Dims
 from ...settings import POSITIVE, Range, check_settings
 from ..base import TrainingData
+from ..pictures import Pictures
 from ..training import trains
 from .critic import PatchCritic
 from .model import PatchGAN, Upsampling
@@ -92,6 +95,10 @@ class PatchGANTraining(Training):
         super().__init__('patch_gan', modules, optimisers, config.iterations, seed, generator.device)
         self.generator, self.critic, self.config = generator, critic, config
         self.real, self.labels = generator.normalise(data.x.to(self.device)), data.y.to(self.device)
+
+    def result(self) -> PatchGAN:
+        """The generator as it stands."""
+        return copy.deepcopy(self.generator).eval()
 
     def _rows(self, rng: torch.Generator) -> Tensor:
         rows = torch.randint(len(self.real), (self.config.batch_size,), generator=rng, device=self.device)
@@ -178,6 +185,8 @@ def train_patch_gan(
         )
     generator.observe(data)
     training = PatchGANTraining(generator.to(run.device), critic.to(run.device), data, config, run.seed)
+    if run.folder is not None:
+        training.preview = Pictures(data, Path(run.folder))
     training.complete(run, CHECKPOINT_FILE, identity)
     generator.eval()
     if config.calibrate:

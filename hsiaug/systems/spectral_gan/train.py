@@ -31,6 +31,7 @@ from ...named_configs import published_settings
 from ...settings import NOT_NEGATIVE, POSITIVE, SHARE, check_settings
 from ..base import Generator, TrainingData
 from ..ensemble import Ensemble
+from ..pictures import Pictures
 from ..training import trains
 from .model import Space, SpectralGAN
 
@@ -285,6 +286,8 @@ def train_spectral_gan(
     training = SpectralGANTraining(data, config, run.seed, run.device, cuda_graph)
     digest, device = digest_of(data.x, data.y, data.unlabelled), torch.device(run.device).type
     identity = identity_of(config, run.seed, ('lr', 'members'), split=data.split_name, data=digest, device=device)
+    if run.folder is not None:
+        training.preview = Pictures(data, Path(run.folder))
     training.complete(run, CHECKPOINT_FILE, identity, keep)
     best = training.best
     generator = best.generator.eval() if best is not None and best.found else training.result()
@@ -301,15 +304,20 @@ def train_spectral_gans(data: TrainingData, config: SpectralGANConfig, run: Run)
         return train_spectral_gan(data, config, run)
     # A member that is done keeps its checkpoint until all are: a killed training resumes with the next.
     folders = [None if run.folder is None else Path(run.folder) / f'member_{k}' for k in range(config.members)]
+    log = run.losses
+    logs = [None if log is None else log.with_stem(f'{log.stem}_member_{k}') for k in range(config.members)]
     gans: list[Generator] = [
-        train_spectral_gan(data, config, replace(run, seed=run.seed + 7919 * k, folder=folder), keep=True)
-        for k, folder in enumerate(folders)
+        train_spectral_gan(
+            data, config, replace(run, seed=run.seed + 7919 * k, folder=folder, losses=losses), keep=True
+        )
+        for k, (folder, losses) in enumerate(zip(folders, logs, strict=True))
     ]
     ensemble = Ensemble.of(gans, data, run.seed)
     for folder in folders:
         if folder is not None and world()[0] == 0:
             (folder / CHECKPOINT_FILE).unlink()
-            folder.rmdir()
+            if not any(folder.iterdir()):  # of pictures
+                folder.rmdir()
     return ensemble
 
 

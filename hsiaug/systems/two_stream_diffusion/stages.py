@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -88,7 +88,6 @@ class Stage(Training):
     ) -> None:
         self.generator, self.config, self.trained, self.batch_size = generator, config, trained, batch_size
         self.rate_setting = f'{name}_lr ({lr:g})'
-        self.preview: Callable[[Stage], None] | None = None
         height, width = generator.spec.size or (1, 1)
         square = height == width
         orientations = tuple(range(ORIENTATIONS)) if square else (0, 2, 4, 6)
@@ -113,11 +112,6 @@ class Stage(Training):
             loss = self.objective(rng)
         self.descend('adamw', loss, clip=CLIP)
         self.losses = {'loss': loss.detach()}
-
-    def after_step(self) -> None:
-        """Draw samples from time to time, where that was asked for."""
-        if self.preview is not None:
-            self.preview(self)
 
     def before_steps(self) -> None:
         """Let samples of a dataset be read ahead."""
@@ -357,7 +351,6 @@ class DiffusionStage(Stage):
     def after_step(self) -> None:
         """Average the weights."""
         self.average.follow(self.step)
-        super().after_step()
 
     def result(self) -> TwoStreamDiffusion:
         """A copy of the generator with the averaged denoiser."""

@@ -20,6 +20,7 @@ from ...engine.stages import run_stages
 from ...functional.dates import flat_mask
 from ...functional.plain import plain_torch
 from ..base import TrainingData
+from ..pictures import Pictures
 from ..training import trains
 from .config import TwoStreamConfig
 from .model import TwoStreamDiffusion
@@ -71,7 +72,7 @@ def train_two_stream(
         def second() -> DiffusionStage:
             stage = DiffusionStage(generator, samples, shares, config, run.seed)
             if run.folder is not None:
-                stage.preview = _Preview(data, Path(run.folder), preview_every)
+                stage.preview = Pictures(data, Path(run.folder), preview_every)
             return stage
 
         first = partial(AutoencoderStage, generator, samples, config, run.seed, images if len(images) else None)
@@ -88,28 +89,6 @@ def _samples(generator: TwoStreamDiffusion, source: Read | None, x: Tensor, y: T
     if source is not None:
         return source
     return Held(generator.normalise(x).to(device) if len(x) else x, flat_mask(y).to(device) if len(x) and len(y) else y)
-
-
-class _Preview:
-    """Draws real and synthetic pairs while the denoiser learns."""
-
-    def __init__(self, data: TrainingData, folder: Path, every: int) -> None:
-        self.data, self.folder, self.every = data, folder, every
-
-    def __call__(self, stage: Stage) -> None:
-        if stage.step % self.every:
-            return
-        from ...datasets.preview import preview_grid
-
-        x, y = self.data.x, self.data.y
-        if self.data.source is not None:
-            x, y = self.data.source.read(np.arange(min(6, len(self.data.source))))
-        real = {'image': x[:6], 'mask': y[:6]}
-        synthetic = {key: value.cpu() for key, value in stage.result().sample(6, seed=stage.seed).items()}
-        title = f'{stage.step} of {stage.steps} steps'
-        preview_grid(real, synthetic, self.data.spec, suptitle=title).savefig(
-            self.folder / f'samples_{stage.step}.png', dpi=100
-        )
 
 
 def _identity(data: TrainingData, config: TwoStreamConfig, seed: int) -> dict[str, Any]:

@@ -1,0 +1,59 @@
+"""Pictures of what a generator makes while it learns."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from ..engine import world
+from .base import Generator, TrainingData
+
+IMAGES, SPECTRA = 6, 500
+"""Samples of either side in one picture."""
+
+
+class Learning(Protocol):
+    """A training of which pictures are drawn."""
+
+    step: int
+    steps: int
+    seed: int
+
+    def result(self) -> Generator:
+        """The generator as it stands."""
+        ...
+
+
+class Pictures:
+    """Draws real samples and synthetic ones of the generator as it stands, every so many steps.
+
+    Args:
+        data: that it learns from, in memory or read from a dataset.
+        folder: of the pictures, ``samples_<step>.png``.
+        every: steps between two of them.
+    """
+
+    def __init__(self, data: TrainingData, folder: Path, every: int = 1000) -> None:
+        self.data, self.folder, self.every = data, folder, every
+
+    def __call__(self, training: Learning) -> None:
+        """Draw one where it is time to."""
+        if training.step % self.every or world()[0]:
+            return
+        from ..datasets.preview import preview_grid
+
+        spec, source = self.data.spec, self.data.source
+        count = SPECTRA if spec.kind == 'spectrum' else IMAGES
+        x, y = self.data.x[:count], self.data.y[:count]
+        if source is not None:
+            x, y = source.read(np.arange(min(count, len(source))))
+        real: dict[str, Any] = {'image': x, **({spec.target_key: y} if len(y) else {})}
+        synthetic = {key: value.cpu() for key, value in training.result().sample(count, seed=training.seed).items()}
+        figure = preview_grid(real, synthetic, spec, suptitle=f'{training.step} of {training.steps} steps')
+        self.folder.mkdir(parents=True, exist_ok=True)
+        figure.savefig(self.folder / f'samples_{training.step}.png', dpi=100)
+
+
+__all__ = ['Pictures']
