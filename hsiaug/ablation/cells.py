@@ -43,6 +43,7 @@ class Group:
         folder: run folder; trained generators are kept there.
         device: where to train.
         keep: keep what figures of this group show.
+        inception: see :class:`~hsiaug.ablation.Study`.
 
     Raises:
         ValueError: if no model can be scored on the validation or the test part.
@@ -56,9 +57,10 @@ class Group:
         folder: Path,
         device: str = 'cpu',
         keep: bool = False,
+        inception: Path | None = None,
     ) -> None:
         self.scene, self.setting, self.seed, self.folder, self.device = scene, setting, seed, folder, device
-        self.keep = keep
+        self.keep, self.inception = keep, inception
         self.split: Split | PatchSplit | SampleSplit = setting.splitter(scene, seed)  # type: ignore[arg-type]
         parts: list[Any] = [scene_dataset(scene, self.split, part) for part in PARTS]
         self.real, self.val, self.test = parts
@@ -79,7 +81,7 @@ class Group:
 
     @cached_property
     def _measure(self) -> Callable[[Generator], dict[str, Any]]:
-        return self.task.study_fidelity(self.real, self.test, self.seed)
+        return self.task.study_fidelity(self.real, self.test, self.seed, self.inception)
 
     def measure_fidelity(self, arm: Arm) -> dict[str, Any]:
         """Fidelity of an arm's samples, JSON-ready but for values that are not finite."""

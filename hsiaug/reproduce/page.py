@@ -13,6 +13,7 @@ from ..ablation.runner import environment
 from ..records import write_json
 from ..report.html import Picture, Section, Table, replace_file, template
 from ..trainers.convergence import FALL
+from ..trainers.inception import said_of_inception
 from .base import Against, Files, Paper, Reproduction, Scale, Work
 
 PAGE_FILE, VALUES_FILE = 'index.html', 'tables.json'
@@ -60,6 +61,7 @@ def write_page(done: Reproduction) -> Path:
         'facts': [
             ('paper', paper.citation),
             *([('not made again', paper.note)] if paper.note else []),
+            *_features(work),
             *(tuple(line.split(None, 1)) for line in said_of_files(paper, dict(work.found))),
         ],
         'overview': [],
@@ -74,6 +76,13 @@ def write_page(done: Reproduction) -> Path:
         for table, lines in done.tables
     })  # fmt: skip
     return path
+
+
+def _features(work: Work) -> list[tuple[str, str]]:
+    if not work.paper.judge:
+        return []
+    judge = f'features of {work.paper.judge}' if work.inception is None else said_of_inception(work.inception)
+    return [('FID of images', f'by {judge}; that of the text, by those of the first FID')]
 
 
 def _convergence(work: Work) -> list[Section]:
