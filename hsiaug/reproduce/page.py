@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import matplotlib
@@ -19,11 +20,18 @@ from .base import Against, Files, Paper, Reproduction, Scale, Work
 PAGE_FILE, VALUES_FILE = 'index.html', 'tables.json'
 
 
-def said_of_files(paper: Paper, found: dict[str, tuple[Path, ...]]) -> list[str]:
-    """A line for each data set: what was found, or what is missing and where it comes from."""
+def said_of_files(paper: Paper, found: Mapping[str, tuple[Path, ...]], paths: bool = True) -> list[str]:
+    """A line for each data set: what was found, or what is missing and where it comes from.
+
+    Args:
+        paper: the paper.
+        found: see :func:`~hsiaug.reproduce.find_files`.
+        paths: whole paths instead of names.
+    """
     instead = any(files.stands_in and files.name in found for files in paper.files)
     return [
-        f'found    {files.name}: {", ".join(map(str, found[files.name]))}{_instead(files)}'
+        f'found    {files.name}: {", ".join(str(path) if paths else path.name for path in found[files.name])}'
+        f'{_instead(files)}'
         if files.name in found
         else f'missing  {files.name}: {", ".join(files.paths)}, from {files.source}'
         for files in paper.files
@@ -62,7 +70,7 @@ def write_page(done: Reproduction) -> Path:
             ('paper', paper.citation),
             *([('not made again', paper.note)] if paper.note else []),
             *_features(work),
-            *(tuple(line.split(None, 1)) for line in said_of_files(paper, dict(work.found))),
+            *(tuple(line.split(None, 1)) for line in said_of_files(paper, work.found, paths=False)),
         ],
         'overview': [],
         'sections': [*tables, *drawn, *_convergence(work)],

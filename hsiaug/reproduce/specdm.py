@@ -88,7 +88,7 @@ def _fidelity(work: Work, which: Which, arm: str, seed: int) -> Mapping[str, flo
         scores |= {'fid_mask': dates[-1]['against_train']['fid_mask'], 'msad': dates[0]['against_train']['msad']}
         return {name: value for name, value in {**scores, **found['reconstruction']}.items() if value is not None}
 
-    return work.scored(['fidelity', which, arm, seed, sorted(map(str, work.found.values())), *work.features], measure)
+    return work.scored(['fidelity', which, arm, seed, sorted(work.found), *work.features], measure)
 
 
 def _fidelity_table(work: Work, rows: Mapping[str, tuple[Which, str]], columns: Mapping[str, str]) -> Values:
@@ -164,8 +164,7 @@ def _gain(work: Work, which: Which, network: int, arm: str, ratio: int, seed: in
         f1 = scores['mf1' if which == 'CD' else 'f1']
         return {'mIoU': scores['miou'], 'F1': f1, 'still_falls': bool(loss_still_falls(trained))}
 
-    where = sorted(map(str, work.found.values()))
-    key = ['gain', which, network, arm if ratio else '', ratio, only, seed, where]
+    key = ['gain', which, network, arm if ratio else '', ratio, only, seed, sorted(work.found)]
     named = f'{which}, network {network + 1}, {arm or "real"}, ratio {ratio}{", synthetic only" if only else ""}'
     return work.scored(key, measure, named)
 

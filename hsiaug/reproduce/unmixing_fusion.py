@@ -127,8 +127,7 @@ def _scores(work: Work, name: str, seed: int, row: str | None = None) -> Mapping
             'SSIM': again.ssim, 'SAD': math.degrees(again.sam),
         }  # fmt: skip
 
-    where = sorted(map(str, work.found.values()))
-    key = ['images', name, row, data.provenance and data.provenance.split, seed, where, *work.features]
+    key = ['images', name, row, data.provenance and data.provenance.split, seed, sorted(work.found), *work.features]
     return work.scored(key, measure)
 
 
@@ -201,7 +200,7 @@ def _accuracy(work: Work, model: Mapping[str, Any], arm: Mapping[str, Any] | Non
         return {'oa': found['oa'], 'still_falls': bool(loss_still_falls(trained))}
 
     row = 'real' if arm is None else f'{arm["name"]}, ratio {ratio:g}'
-    return 100 * work.scored(['scenes', name, row, seed, str(work.found[LABELLED])], measure, f'{name}, {row}')['oa']
+    return 100 * work.scored(['scenes', name, row, seed], measure, f'{name}, {row}')['oa']
 
 
 def classifiers_table(work: Work) -> Values:
