@@ -44,9 +44,10 @@ class Group:
         folder: Path,
         device: str = 'cpu',
         keep: bool = False,
+        inception: Path | None = None,
     ) -> None:
         self.scene, self.setting, self.seed, self.folder, self.device = scene, setting, seed, folder, device
-        self.keep = keep
+        self.keep, self.inception = keep, inception
         self.split: Split | PatchSplit | SampleSplit = setting.splitter(scene, seed)  # type: ignore[arg-type]
         parts: list[Any] = [scene_dataset(scene, self.split, part) for part in PARTS]
         self.real, self.val, self.test = parts
@@ -67,7 +68,7 @@ class Group:
 
     @cached_property
     def _measure(self) -> Callable[[Generator], dict[str, Any]]:
-        return self.task.study_fidelity(self.real, self.test, self.seed)
+        return self.task.study_fidelity(self.real, self.test, self.seed, self.inception)
 
     def measure_fidelity(self, arm: Arm) -> dict[str, Any]:
         """Fidelity of an arm's samples, JSON-ready but for values that are not finite."""

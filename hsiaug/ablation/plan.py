@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import product
+from pathlib import Path
 from typing import Any
 
 from ..datasets import LabelPolicy, SampleSet, SampleSplitter
@@ -158,6 +159,8 @@ class Study:
         classifiers: downstream models, all of one kind: classifiers of spectra, segmentation networks, ...
         quick: marks a study that is no basis for claims.
         fidelity_seeds: for how many seeds the fidelity of each arm's samples is measured.
+        inception: weights of the network by whose features images with masks are compared; None for one that learns the
+            classes of the training part.
 
     Raises:
         ValueError: if names, seeds or ratios repeat, names would share a file, a number is out of its range, or
@@ -173,6 +176,7 @@ class Study:
     classifiers: tuple[Downstream, ...] = (Classifier(),)
     quick: bool = False
     fidelity_seeds: int = 1
+    inception: Path | None = None
 
     def __post_init__(self) -> None:
         for what in ('settings', 'ratios', 'seeds', 'classifiers'):

@@ -16,6 +16,7 @@ from ..progress import progress_bar
 from ..records import read_json, short_digest, write_json
 from ..scenes import Scene
 from ..tasks.base import finite
+from ..trainers.inception import said_of_inception
 from .cells import Group
 from .environment import command
 from .environment import environment as environment
@@ -107,7 +108,8 @@ def run_group(study: Study, setting: Setting, seed: int, folder: Path, device: s
 
 def open_group(study: Study, setting: Setting, seed: int, folder: Path, device: str = 'cpu') -> Group:
     """One split of one scene, and everything that its cells share; the first seed's keeps what figures show."""
-    group = Group(_open(study, setting.scene), setting, seed, folder, device, keep=seed == study.seeds[0])
+    keep = seed == study.seeds[0]
+    group = Group(_open(study, setting.scene), setting, seed, folder, device, keep, study.inception)
     if group.task is not study.task:
         raise ValueError(
             f'{setting.scene}, {setting.budget}: samples of kind {group.task.kind!r}, but '
@@ -145,7 +147,7 @@ def unmeasured(
 
 def _fidelity_key(study: Study, setting: Setting, seed: int, arm: Arm) -> str:
     decides = [study.scene_content(setting.scene), splitter_identity(setting), seed, arm.generator, arm.settings]
-    return short_digest(decides)
+    return short_digest(decides if study.inception is None else [*decides, study.inception.name])
 
 
 def file_name(setting: Setting, name: str, suffix: str, prefix: str = '') -> str:
@@ -171,6 +173,12 @@ def _open(study: Study, name: str) -> Scene | SampleSet:
     return _opened[2]
 
 
+def _said_of_features(study: Study) -> str:
+    return (
+        '' if study.inception is None else f'Fréchet distances of images are of {said_of_inception(study.inception)}.'
+    )
+
+
 def describe(study: Study, device: str, workers: int) -> dict[str, Any]:
     """The plan as the report needs it: what was asked for, on which machine, by which command."""
     return {
@@ -181,7 +189,7 @@ def describe(study: Study, device: str, workers: int) -> dict[str, Any]:
         'workers': workers,
         'metrics': list(study.metrics),
         'baseline': 'real',
-        'notes': [study.task.note] if study.task.note else [],
+        'notes': [note for note in (study.task.note, _said_of_features(study)) if note],
         'scenes': sorted({s.scene for s in study.settings}),
         'settings': [[s.scene, s.budget, type(s.splitter).__name__] for s in study.settings],
         'identity': study_identity(study),

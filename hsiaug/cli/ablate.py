@@ -17,6 +17,7 @@ from ..scenes.strategies import SPLITTERS
 from ..settings import checked_arguments
 from ..systems.saved import CONFIG_FILE
 from ..tasks import TASKS, Task, task_of, task_of_split
+from ..trainers.inception import weights_of
 from .config import RANDOM, SIMULATED, SplitConfig, make_splitter, one_list
 from .data import DataConfig, given_data
 from .guard import require_own, require_writable
@@ -44,6 +45,7 @@ def ablate(
     engine: Literal['process', 'ray'] = 'process',
     device: str = 'auto',
     quick: bool = False,
+    inception: str | None = None,
     **samples: Any,
 ) -> None:
     """Measure how much synthetic samples help a model, and at which ratio. Run it again to resume it.
@@ -70,6 +72,8 @@ def ablate(
         engine: local processes or a Ray cluster.
         device: where to train; auto takes a GPU where there is one.
         quick: 3 seeds, two ratios, short training; no basis for claims.
+        inception: file of the weights of torchvision's Inception v3, by whose features images with masks are compared,
+            or cache for those in the cache of torch.hub; a network that learns the classes if null.
         samples: datasets in the place of a scene.
     """
     data = given_data(DataConfig(**samples), scene != SIMULATED or split != RANDOM)
@@ -92,6 +96,7 @@ def ablate(
         ratios=tuple(ratios),
         seeds=tuple(range(seeds)),
         classifiers=downstream,
+        inception=None if inception is None else weights_of(inception),
     )
     run_and_report(quick_study(study) if quick else study, out, workers, engine, device)
 

@@ -20,6 +20,7 @@ def reproduce(
     classes: tuple[str, ...] = (),
     workers: int = 1,
     device: str = 'auto',
+    inception: str | None = None,
 ) -> None:
     """Make a paper's tables and figures again, beside the published numbers. Run it again to resume it.
 
@@ -34,22 +35,25 @@ def reproduce(
         classes: names of classes that figures show; the paper's own if none are given.
         workers: processes at once.
         device: where to train; auto takes a GPU where there is one.
+        inception: file of the weights of torchvision's Inception v3, by whose features specdm and unmixing_fusion
+            compare images, or cache for those in the cache of torch.hub; a network that learns from the data if null.
     """
     from ..reproduce import PAPERS, Work, find_files
     from ..reproduce import reproduce as run
     from ..reproduce.base import RUN_FILE
     from ..reproduce.page import said_of_files, text_table, write_page
+    from ..trainers.inception import weights_of
 
     require_own(out, RUN_FILE, 'reproduction')
     chosen = PAPERS[paper]
     found = find_files(chosen, data, scale)
     print('\n'.join(said_of_files(chosen, found)), flush=True)
-    device = require_device(device)
+    device, weights = require_device(device), None if inception is None else weights_of(inception)
     if seeds is not None:
         check_value('reproduce', 'seeds', seeds, int, COUNT)
     require_writable(out)
     try:
-        done = run(Work(chosen, scale, found, out, device, workers, classes, seeds), table)
+        done = run(Work(chosen, scale, found, out, device, workers, classes, seeds, weights), table)
     except KeyboardInterrupt:
         raise SystemExit(f'\ninterrupted; what is done is in {out}, the same command continues from there') from None
     page = write_page(done)

@@ -107,6 +107,7 @@ class Paper:
         figures: of the paper, in its order.
         settings: of a run at each scale, as the page says them.
         note: what of the paper is not made again, and why.
+        judge: of whose features Fréchet distances of images are, where no weights of Inception are given.
     """
 
     name: str
@@ -116,6 +117,7 @@ class Paper:
     figures: tuple[Drawing, ...]
     settings: Mapping[Scale, Mapping[str, Any]]
     note: str = ''
+    judge: str = ''
 
 
 @dataclass(frozen=True)
@@ -131,6 +133,7 @@ class Work:
         workers: processes at once, where a study takes more than one.
         classes: that figures show; the paper's own if empty.
         number: of seeds; that of the scale if None.
+        inception: weights of the network by whose features images are compared; None for one that learns from the data.
         kept: what several tables and figures share, by name.
         falls: whether the loss of a training still fell at its end, None where no loss says it; by what was trained,
             and for which seed.
@@ -144,6 +147,7 @@ class Work:
     workers: int = 1
     classes: tuple[str, ...] = ()
     number: int | None = None
+    inception: Path | None = None
     kept: dict[str, Any] = field(default_factory=dict, compare=False)
     falls: dict[str, dict[str, bool | None]] = field(default_factory=dict, compare=False)
 
@@ -156,6 +160,11 @@ class Work:
     def seeds(self) -> range:
         """Of split, initialisation and draws together."""
         return range(self.number or self.settings['seeds'])
+
+    @property
+    def features(self) -> list[str]:
+        """What images are compared by, where it is not the usual network: a part of keys of scores."""
+        return [] if self.inception is None else [self.inception.name]
 
     def note(self, trained: str, which: str, falls: bool | None) -> None:
         """Say whether the loss of a training still fell at its end.

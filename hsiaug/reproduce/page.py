@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import matplotlib
@@ -13,16 +14,24 @@ from ..ablation.runner import environment
 from ..records import write_json
 from ..report.html import Picture, Section, Table, replace_file, template
 from ..trainers.convergence import FALL
+from ..trainers.inception import said_of_inception
 from .base import Against, Files, Paper, Reproduction, Scale, Work
 
 PAGE_FILE, VALUES_FILE = 'index.html', 'tables.json'
 
 
-def said_of_files(paper: Paper, found: dict[str, tuple[Path, ...]]) -> list[str]:
-    """A line for each data set: what was found, or what is missing and where it comes from."""
+def said_of_files(paper: Paper, found: Mapping[str, tuple[Path, ...]], paths: bool = True) -> list[str]:
+    """A line for each data set: what was found, or what is missing and where it comes from.
+
+    Args:
+        paper: the paper.
+        found: see :func:`~hsiaug.reproduce.find_files`.
+        paths: whole paths instead of names.
+    """
     instead = any(files.stands_in and files.name in found for files in paper.files)
     return [
-        f'found    {files.name}: {", ".join(map(str, found[files.name]))}{_instead(files)}'
+        f'found    {files.name}: {", ".join(str(path) if paths else path.name for path in found[files.name])}'
+        f'{_instead(files)}'
         if files.name in found
         else f'missing  {files.name}: {", ".join(files.paths)}, from {files.source}'
         for files in paper.files
@@ -60,7 +69,8 @@ def write_page(done: Reproduction) -> Path:
         'facts': [
             ('paper', paper.citation),
             *([('not made again', paper.note)] if paper.note else []),
-            *(tuple(line.split(None, 1)) for line in said_of_files(paper, dict(work.found))),
+            *_features(work),
+            *(tuple(line.split(None, 1)) for line in said_of_files(paper, work.found, paths=False)),
         ],
         'overview': [],
         'sections': [*tables, *drawn, *_convergence(work)],
@@ -74,6 +84,13 @@ def write_page(done: Reproduction) -> Path:
         for table, lines in done.tables
     })  # fmt: skip
     return path
+
+
+def _features(work: Work) -> list[tuple[str, str]]:
+    if not work.paper.judge:
+        return []
+    judge = f'features of {work.paper.judge}' if work.inception is None else said_of_inception(work.inception)
+    return [('FID of images', f'by {judge}; that of the text, by those of the first FID')]
 
 
 def _convergence(work: Work) -> list[Section]:

@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -40,11 +41,12 @@ class _Data:
     real: Any
     test: Any
     seed: int
+    inception: Path | None
 
     @cached_property
     def fidelity(self) -> Callable[[Any], dict[str, Any]]:
         """Of a generator; what judges it is trained once."""
-        return self.task.study_fidelity(self.real, self.test, self.seed)
+        return self.task.study_fidelity(self.real, self.test, self.seed, self.inception)
 
     def arm(self, work: Work, which: Which, name: str) -> Any:
         """A trained generator."""
@@ -67,7 +69,7 @@ def _data(work: Work, which: Which, seed: int) -> _Data:
         tested = np.arange(min(len(test), work.settings['max_test']))
         task, drawn = task_of(train.spec), np.random.default_rng(seed).permutation(len(train))[:most]
         real, test = _held(train, drawn), _held(test, tested)
-        work.kept[f'{which}-{seed}'] = _Data(task, data_of(train, streams=True), real, test, seed)
+        work.kept[f'{which}-{seed}'] = _Data(task, data_of(train, streams=True), real, test, seed, work.inception)
     found: _Data = work.kept[f'{which}-{seed}']
     return found
 
@@ -86,7 +88,7 @@ def _fidelity(work: Work, which: Which, arm: str, seed: int) -> Mapping[str, flo
         scores |= {'fid_mask': dates[-1]['against_train']['fid_mask'], 'msad': dates[0]['against_train']['msad']}
         return {name: value for name, value in {**scores, **found['reconstruction']}.items() if value is not None}
 
-    return work.scored(['fidelity', which, arm, seed, sorted(map(str, work.found.values()))], measure)
+    return work.scored(['fidelity', which, arm, seed, sorted(work.found), *work.features], measure)
 
 
 def _fidelity_table(work: Work, rows: Mapping[str, tuple[Which, str]], columns: Mapping[str, str]) -> Values:
@@ -162,8 +164,7 @@ def _gain(work: Work, which: Which, network: int, arm: str, ratio: int, seed: in
         f1 = scores['mf1' if which == 'CD' else 'f1']
         return {'mIoU': scores['miou'], 'F1': f1, 'still_falls': bool(loss_still_falls(trained))}
 
-    where = sorted(map(str, work.found.values()))
-    key = ['gain', which, network, arm if ratio else '', ratio, only, seed, where]
+    key = ['gain', which, network, arm if ratio else '', ratio, only, seed, sorted(work.found)]
     named = f'{which}, network {network + 1}, {arm or "real"}, ratio {ratio}{", synthetic only" if only else ""}'
     return work.scored(key, measure, named)
 
@@ -256,8 +257,8 @@ _FOUR = ('SS mIoU', 'SS F1', 'CD mIoU', 'CD F1')
 _BASELINE = (0.3574, 0.4852, 0.5460, 0.6274)
 _NOTHING: tuple[float | None, ...] = (None,) * 2
 _FEATURES = (
-    'Fréchet distances of the text are of Inception features, ours of a network that learnt the classes of the '
-    'training part: the order of rows may be compared, not the values.'
+    'Features of ours are not those of the text, and masks are compared by the classes that they hold: the order of '
+    'rows may be compared, not the values.'
 )
 _F1 = 'F1 of change detection is the mean over both classes here; which one the text means it does not say.'
 
@@ -332,6 +333,7 @@ SPECDM = Paper(
                  (OURS,)),
     ),
     settings=_SETTINGS,
+    judge='a network that learnt the classes of the training part',
     note='Figure 1 shows the method. Windows of OSCD do not overlap here, by 60 % in the text; blank patches of '
     'SegMunich, which the text removes, must be removed by hand.',
 )  # fmt: skip

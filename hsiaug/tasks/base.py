@@ -6,6 +6,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, TypeVar, get_args, get_type_hints
 
 import numpy as np
@@ -261,8 +262,18 @@ class Task(ABC):
         """
 
     @abstractmethod
-    def study_fidelity(self, train: Any, test: Any, seed: int) -> Callable[[Generator], Record]:
-        """What a study records of a generator's fidelity."""
+    def study_fidelity(
+        self, train: Any, test: Any, seed: int, inception: Path | None = None
+    ) -> Callable[[Generator], Record]:
+        """What a study records of a generator's fidelity.
+
+        Args:
+            train: what it was trained on.
+            test: what it has not seen.
+            seed: of the draw and of the encoder.
+            inception: weights of the network whose features images with masks are compared by; None for a network that
+                learns the classes of the training part.
+        """
 
     def draw(self, generator: Generator, count: int, per_class: int, seed: int) -> dict[str, Tensor]:
         """Samples whose fidelity is measured, on the CPU: ``count`` in all, or ``per_class`` of each class."""

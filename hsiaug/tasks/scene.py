@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
@@ -94,7 +95,9 @@ class LabelledImages(Task):
         of_means = compared_spectra(means, spec, per_class, seed, 'mean spectra: ', 'Mean spectra')
         return [Comparison('', measure, sides), of_means]
 
-    def study_fidelity(self, train: Any, test: Any, seed: int) -> Callable[[Generator], Record]:
+    def study_fidelity(
+        self, train: Any, test: Any, seed: int, inception: Path | None = None
+    ) -> Callable[[Generator], Record]:
         """Of the mean spectra of 100 images of each class."""
         classes, real = test.spec.num_classes, [mean_spectra(whole(part)) for part in (train, test)]
         labels = torch.arange(classes).repeat(100)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, ClassVar
 
 from torch import Tensor
@@ -18,6 +19,7 @@ from ..samples import SampleSpec
 from ..scenes.patches import PatchSplit, PatchSplitter
 from ..systems import Generator
 from ..systems.abilities import Reconstructs
+from ..trainers.inception import InceptionFeatures
 from ..trainers.patch_encoder import train_patch_encoder
 from ..trainers.segmentation import SegmenterConfig, predict_masks, train_segmenter
 from .base import Comparison, Downstream, Network, Record, Task, finite, on_cpu, whole
@@ -44,10 +46,16 @@ class MaskedImages(Task):
     fixed_set = True
     fidelity_samples: ClassVar[int]
 
-    def study_fidelity(self, train: Any, test: Any, seed: int) -> Callable[[Generator], Record]:
+    def study_fidelity(
+        self, train: Any, test: Any, seed: int, inception: Path | None = None
+    ) -> Callable[[Generator], Record]:
         """Of pairs and, of latent diffusion, of test pairs through its autoencoders and back."""
         spec, real = test.spec, (whole(train), whole(test))
-        encoder = self.encoder(real[0], spec, seed)
+        encoder: Encoder = (
+            self.encoder(real[0], spec, seed)
+            if inception is None
+            else InceptionFeatures(inception, real[0][0].flatten(0, -4), spec.wavelengths)
+        )
 
         def measure(generator: Generator) -> Record:
             fake = on_cpu(generator.sample(self.fidelity_samples, seed=seed))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -152,7 +153,9 @@ class Spectra(Task):
         """Of so many spectra of a class."""
         return [compared_spectra(sides, spec, per_class, seed)]
 
-    def study_fidelity(self, train: Any, test: Any, seed: int) -> Callable[[Generator], Record]:
+    def study_fidelity(
+        self, train: Any, test: Any, seed: int, inception: Path | None = None
+    ) -> Callable[[Generator], Record]:
         """Of 200 spectra of each class."""
 
         def measure(generator: Generator) -> Record:

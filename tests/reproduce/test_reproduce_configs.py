@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+import torch
 
 from hsiaug.ablation import Arm
 from hsiaug.cli.config import read_config
@@ -11,6 +12,7 @@ from hsiaug.named_configs import config_names, find_config
 from hsiaug.records import as_record
 from hsiaug.reproduce import PAPERS
 from hsiaug.systems.fit import require_settings
+from hsiaug.systems.unmixing_fusion.abundances.build import abundance_model
 from hsiaug.tasks import TASKS
 
 TABLES = [(paper, table) for paper in PAPERS.values() for table in paper.tables]
@@ -68,3 +70,15 @@ def test_table_3_of_unmixing_fusion_is_a_study_of_folders() -> None:
     generator = read_config(find_config('unmixing_fusion_stylegan3'), 'Table 1')['settings']
     settings = next(arm['settings'] for arm in found['arms'] if arm['generator'] == 'unmixing_fusion')
     assert settings == {**generator, 'conditional': True}
+
+
+@pytest.mark.parametrize(('kind', 'millions'), [('vdvae', 181), ('stylegan3', 37.8), ('ddpm', 119)])
+def test_unmixing_fusion_networks_have_the_size_that_their_files_say(kind: str, millions: float) -> None:
+    text = find_config(f'unmixing_fusion_{kind}').read_text()
+    assert f'{millions} million' in text
+    assert 'published' in text
+    settings = read_config(find_config(f'unmixing_fusion_{kind}'), kind)['settings']
+    with torch.device('meta'):
+        model = abundance_model(settings['abundances']['kind'], 5, 256, 0, **settings['abundances']['network'])
+    assert sum(p.numel() for p in model.parameters()) / 1e6 == pytest.approx(millions, rel=0.01)
+    assert settings['abundances'].get('network', {}).get('form', 'ddpm') == 'ddpm'
