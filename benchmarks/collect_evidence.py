@@ -23,7 +23,8 @@ TRUSTED = ('spectral_gan', 'gaussian', 'two_stream_diffusion')
 def collect(results: Path) -> list[dict[str, Any]]:
     """All entries."""
     confirmed = sorted(file.parent.name for file in results.glob('spectra_sources/confirm*/table.json'))
-    return [*(entry for part in confirmed for entry in _sources(results, part)), *_trust(results)]
+    sources = (entry for part in confirmed for entry in _sources(results, part))
+    return [*sources, *_pasted(results), *_trust(results)]
 
 
 def _sources(results: Path, part: str) -> list[dict[str, Any]]:
@@ -44,6 +45,27 @@ def _sources(results: Path, part: str) -> list[dict[str, Any]]:
                 'metric': 'oa', 'gain': oa['mean'], 'interval': oa['interval'], 'seeds': oa['n'],
                 'scenes': {r['scene']: [r['oa']['mean'], *r['oa']['interval']] for r in same if r['scene'] != 'mean'},
                 'origin': f'benchmarks/results/spectra_sources/{part}/table.json',
+            }
+        )  # fmt: skip
+    return entries
+
+
+def _pasted(results: Path) -> list[dict[str, Any]]:
+    """Of regions pasted into other images."""
+    record = read_json(results / 'region_paste' / 'confirm.json', 'a table of region_paste.py')
+    arms = {arm['name']: arm for arm in record['arms']}
+    entries = []
+    for row in (row for row in record['table'] if row['scene'] == 'mean' and not arms[row['arm']]['control']):
+        key = next(key for key in ('gain_miou', 'gain_f1') if key in row)  # of changes both are F1
+        arm, gain = arms[row['arm']], row[key]
+        same = [r for r in record['table'] if all(r[k] == row[k] for k in ('kind', 'arm', 'ratio')) and r is not row]
+        entries.append(
+            {
+                'generator': arm['generator'], 'kind': row['kind'], 'settings': arm['settings'],
+                'labels_per_class': None, 'ratio': row['ratio'], 'synthetic_first': 0.0, 'labels': arm['labels'],
+                'metric': key.removeprefix('gain_'), 'gain': gain['mean'], 'interval': gain['interval'],
+                'seeds': gain['n'], 'scenes': {r['scene']: [r[key]['mean'], *r[key]['interval']] for r in same},
+                'origin': 'benchmarks/results/region_paste/confirm.json', 'images': record['windows'],
             }
         )  # fmt: skip
     return entries

@@ -3,8 +3,9 @@
     HSIAUG_DATA=folder python benchmarks/region_paste.py                      # the sets on which the design is chosen
     HSIAUG_DATA=folder python benchmarks/region_paste.py --part confirm       # others, to be looked at once
 
-Few labelled windows, ratio 1, flips and turns in every arm, the same number of optimiser steps, which is one at which
-validation with real data alone no longer rises. Samples are drawn anew in each epoch. Interrupt and repeat at will.
+Few labelled windows, flips and turns in every arm, samples drawn anew in each epoch, equally many optimiser steps.
+Whether real data alone is at its best with these is measured by ``--arms`` without a name and other ``--steps``.
+Interrupt and repeat at will.
 """
 
 from __future__ import annotations
@@ -25,25 +26,29 @@ from hsiaug.ablation.plan import REAL
 from hsiaug.ablation.results import RESULTS_FILE, read_results
 from hsiaug.ablation.runner import environment
 from hsiaug.ablation.statistics import PairedComparison, mean_of_means, summarise
-from hsiaug.records import write_json
+from hsiaug.records import json_ready, write_json
 from hsiaug.report.ablation import interval, signed
 from hsiaug.report.figures import metric_name
+from hsiaug.tasks import task_of
 from hsiaug.tasks.base import Network
 
-# Side of the 30 windows to train on: no more than 6 of 32 pixels fit in the training part of the small scenes.
+# Side of the windows to train on: no more than 6 of 32 pixels fit in the training part of the small scenes.
 SIZES = {
     'choose': {'jasper_ridge': 16, 'barkbeetle': 32},
     'confirm': {'water12': 32, 'houston18': 16, 'clouds_sentinel2': 32, 'samson': 16},
 }
-WINDOWS, CROPS, UNLABELLED = 30, 100, 200
-SEGMENTER = Segmenter('SegFormer, tiny', replace(SEGFORMER, upsampling=1, batch_size=8, steps=400))
-DETECTOR = Detector('ChangeFormer, tiny', replace(CHANGEFORMER, batch_size=8, steps=300))
+UNLABELLED = 200
+TRAINING: dict[str, Any] = {'batch_size': 16, 'steps': 300}
+SEGMENTER = Segmenter('SegFormer, tiny', replace(SEGFORMER, **TRAINING))
+DETECTOR = Detector('ChangeFormer, tiny', replace(CHANGEFORMER, **TRAINING))
 PASTED = {
     'box CutMix': ({'regions': 'box'}, 'real', True),
     'ClassMix': ({'regions': 'class'}, 'real', True),
     'smooth fields': ({'regions': 'smooth'}, 'real', False),
     'smooth fields, donors by class': ({'regions': 'smooth'}, 'uniform', False),
 }  # settings, labels, and whether it is a control
+RATIO = 3.0
+Gains = dict[tuple[str, str, float], dict[str, list[PairedComparison]]]
 PSEUDO = 'smooth fields of pseudo-labelled windows'
 
 
@@ -58,62 +63,92 @@ def arms(network: Network, wanted: list[str]) -> tuple[Arm, ...]:
     return tuple(arm for arm in every if arm.name in wanted)
 
 
-def studies(root: Path, part: str, seeds: range, wanted: list[str], scenes: list[str] | None) -> dict[str, Study]:
-    """The study of masks and, of the sets to choose on, that of changes, on the scenes that are there."""
-    found: dict[str, Study] = {}
-    for kind, readers, sizes, network in (
-        ('segmentation', MASKED, SIZES[part], SEGMENTER),
-        ('change', CHANGE, dict.fromkeys(CHANGE, 32) if part == 'choose' else {}, DETECTOR),
-    ):
-        names = [name for name in sizes if scenes is None or name in scenes]
+def studies(part: str, args: argparse.Namespace) -> dict[str, Study]:
+    """Studies of masks, one for each size of windows, and, of the sets to choose on, that of changes."""
+    root, found = data_root(), dict[str, Study]()
+    sizes = {'segmentation': SIZES[part], 'change': dict.fromkeys(CHANGE, 32) if part == 'choose' else {}}
+    for kind, size in [(k, size) for k in args.kinds for size in sorted(set(sizes[k].values()))]:
+        names = [n for n, side in sizes[kind].items() if side == size and n in (args.scenes or sizes[kind])]
         if not names:
             continue
-        opened: dict[str, Any] = available(names, readers, root)  # type: ignore[arg-type]
-        found[kind] = Study(
+        opened: dict[str, Any] = available(names, MASKED if kind == 'segmentation' else CHANGE, root)  # type: ignore[arg-type]
+        # The encoder takes sides of 32: smaller windows are enlarged rather than padded.
+        network: Network = DETECTOR
+        if kind == 'segmentation':
+            network = replace(SEGMENTER, config=replace(SEGMENTER.config, upsampling=32 // size))
+        network = replace(network, config=replace(network.config, steps=args.steps))
+        found[f'{kind}-{size}px'] = Study(
             title=f'Regions pasted into other pairs: {kind}, {part}',
             scenes=opened,
-            settings=tuple(setting(kind, name, sizes[name]) for name in opened),
-            arms=arms(network, wanted),
-            ratios=(1.0,),
-            seeds=tuple(seeds),
+            settings=tuple(setting(kind, name, size, args.windows) for name in opened),
+            arms=arms(network, args.arms),
+            ratios=tuple(args.ratios),
+            seeds=tuple(range(args.seeds)),
             classifiers=(network,),
             fidelity_seeds=0,
         )
     return found
 
 
-def setting(kind: str, name: str, size: int) -> Setting:
+def setting(kind: str, name: str, size: int, windows: int) -> Setting:
     """A scene with few labelled windows, and others without their labels."""
     if kind == 'change':
-        splitter, few = change_crops(name, size, CROPS, 0.5), CROPS
+        splitter: Any = change_crops(name, size, windows, 0.5)
     else:
-        splitter, few = replace(patch_splitter(name, size), stride=size // 4, max_train=WINDOWS), WINDOWS
-    return Setting(name, f'{few} windows of {size} px', replace(splitter, max_unlabelled=UNLABELLED))
+        splitter = replace(patch_splitter(name, size), stride=size // 4, max_train=windows)
+    return Setting(name, f'{windows} windows of {size} px', replace(splitter, max_unlabelled=UNLABELLED))
 
 
-def table(plan: Study, out: Path) -> str:
-    """Mean of each arm and its paired differences to real only, with t intervals, of whole seeds."""
+def rows(plan: Study, out: Path, gains: Gains) -> list[dict[str, Any]]:
+    """Means and paired differences to real only of each arm, ratio and scene; the latter are added to ``gains``."""
     primary, second = plan.metrics[:2]
-    head = [
-        'scene', 'budget', 'arm', metric_name(primary), f'Δ{metric_name(primary)} [95 %]',
-        f'Δ{metric_name(second)} [95 %]', 'n', 'wins', 'p, sign flips',
-    ]  # fmt: skip
-    lines = ['| ' + ' | '.join(head) + ' |', '|---' * len(head) + '|']
-    gains: dict[str, list[PairedComparison]] = {}
+    found: list[dict[str, Any]] = []
     for row in summarise(read_results(out / RESULTS_FILE), plan.metrics):
-        if row.arm == REAL:
-            lines.append(f'| {row.scene} | {row.budget} | real only | {row.means[primary]:.1f} | | | | | |')
-        elif row.ratio == 1 and row.gain is not None and row.second_gain is not None:
-            gains.setdefault(row.arm, []).append(row.gain)
-            told = [f'{signed(gain.mean)} {interval(gain.interval)}' for gain in (row.gain, row.second_gain)]
-            beside = f'{row.gain.n} | {row.gain.wins} | {row.gain.p:.3f}'
-            lines.append(
-                f'| {row.scene} | {row.budget} | {row.arm} | {row.means[primary]:.1f} | {" | ".join(told)} | {beside} |'
-            )
-    for arm, each in gains.items():
-        if len(each) > 1:
-            mean, around = mean_of_means(each)
-            lines.append(f'| mean of {len(each)} | | {arm} | | {signed(mean)} {interval(around)} | | | | |')
+        if row.scene not in plan.scenes or not isinstance(row.ratio, float | int):
+            continue
+        here = {'kind': plan.kind, 'scene': row.scene, 'budget': row.budget, 'arm': row.arm, 'ratio': row.ratio}
+        here[primary] = round(row.means[primary], 2)
+        if row.arm != REAL and row.gain is not None and row.second_gain is not None:
+            both = {primary: row.gain, second: row.second_gain}
+            here |= {f'gain_{metric}': told(gain) for metric, gain in both.items()}
+            for metric, gain in both.items():
+                gains.setdefault((plan.kind, row.arm, row.ratio), {}).setdefault(metric, []).append(gain)
+        found.append(here)
+    return found
+
+
+def means(kind: str, gains: Gains) -> list[dict[str, Any]]:
+    """The mean over scenes of each arm and ratio."""
+    found = []
+    for (of, arm, ratio), each in gains.items():
+        if of == kind:
+            row: dict[str, Any] = {'kind': kind, 'scene': 'mean', 'budget': '', 'arm': arm, 'ratio': ratio}
+            for metric, comparisons in each.items():
+                mean, ends = mean_of_means(comparisons)
+                around = [round(end, 2) for end in ends]
+                row[f'gain_{metric}'] = {'mean': round(mean, 2), 'interval': around, 'n': min(c.n for c in comparisons)}
+            found.append(row)
+    return found
+
+
+def told(gain: PairedComparison) -> dict[str, Any]:
+    """A comparison, JSON-ready."""
+    interval = [round(end, 2) for end in gain.interval]
+    return {'mean': round(gain.mean, 2), 'interval': interval, 'n': gain.n, 'wins': gain.wins, 'p': round(gain.p, 4)}
+
+
+def table(found: list[dict[str, Any]], metrics: tuple[str, ...]) -> str:
+    """The rows in Markdown."""
+    names = [metric_name(metric) for metric in metrics[:2]]
+    head = ['scene', 'budget', 'arm', names[0], *(f'Δ{name} [95 %]' for name in names), 'n', 'wins', 'p, sign flips']
+    lines = ['| ' + ' | '.join(head) + ' |', '|---' * len(head) + '|']
+    for row in found:
+        gains = [row.get(f'gain_{metric}') for metric in metrics[:2]]
+        arm = 'real only' if row['arm'] == REAL else f'{row["arm"]}, r = {row["ratio"]:g}'
+        cells = [row['scene'], row['budget'], arm, f'{row[metrics[0]]:.1f}' if metrics[0] in row else '']
+        cells += [f'{signed(g["mean"])} {interval(g["interval"])}' if g else '' for g in gains]
+        cells += [str((gains[0] or {}).get(key, '')) for key in ('n', 'wins', 'p')]
+        lines.append('| ' + ' | '.join(cells) + ' |')
     return '\n'.join(lines) + '\n'
 
 
@@ -121,22 +156,34 @@ def main() -> None:
     """Measure what is missing, print and write the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--part', choices=list(SIZES), default='choose')
-    parser.add_argument('--arms', nargs='+', choices=[*PASTED, PSEUDO], default=[*PASTED, PSEUDO])
+    parser.add_argument('--arms', nargs='*', choices=[*PASTED, PSEUDO], default=['smooth fields'])
     parser.add_argument('--scenes', nargs='+', default=None)
     parser.add_argument('--kinds', nargs='+', choices=['segmentation', 'change'], default=['segmentation', 'change'])
+    parser.add_argument('--windows', type=int, default=10, help='labelled ones to train on')
+    parser.add_argument('--ratios', type=float, nargs='+', default=[RATIO])
+    parser.add_argument('--steps', type=int, default=TRAINING['steps'])
     parser.add_argument('--seeds', type=int, default=10)
     parser.add_argument('--out', type=Path, default=Path('runs/region-paste'), help='run folder')
     parser.add_argument('--workers', type=int, default=2)
     parser.add_argument('--device', default='cpu')
     args = parser.parse_args()
-    plans = studies(data_root(), args.part, range(args.seeds), args.arms, args.scenes)
-    for kind in (kind for kind in args.kinds if kind in plans):
-        plan, folder = plans[kind], args.out / f'{kind}-{args.part}'
+    found: dict[str, list[dict[str, Any]]] = {kind: [] for kind in args.kinds}
+    gains: Gains = {}
+    for name, plan in studies(args.part, args).items():
+        folder = args.out / f'{args.part}-{name}'
         run_study(plan, folder, args.workers, device=args.device)
-        text = table(plan, folder)
-        (folder / 'table.md').write_text(text)
-        write_json(folder / 'environment.json', environment(args.device))
-        print(text)
+        found[plan.kind] += rows(plan, folder, gains)
+    found = {kind: [*of, *means(kind, gains)] for kind, of in found.items() if of}
+    text = ''.join(f'## {kind}\n\n{table(of, task_of(kind).metrics)}\n' for kind, of in found.items())  # type: ignore[call-overload]
+    record = {
+        'windows': args.windows,
+        'training': {**TRAINING, 'steps': args.steps},
+        'environment': environment(args.device),
+    }
+    record |= {'arms': arms(SEGMENTER, args.arms), 'table': [row for of in found.values() for row in of]}
+    write_json(args.out / f'{args.part}.json', json_ready(record))
+    (args.out / f'{args.part}.md').write_text(text)
+    print(text)
 
 
 if __name__ == '__main__':

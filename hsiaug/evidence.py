@@ -31,12 +31,13 @@ class Evidence:
         ratio: synthetic samples per real one.
         synthetic_first: share of the training on synthetic samples alone, before real ones alone; 0 mixes throughout.
         labels: policy of the synthetic labels, see :data:`~hsiaug.datasets.LabelPolicy`.
-        metric: ``'oa'`` or ``'miou'``.
+        metric: ``'oa'``, ``'miou'`` or, of changes, ``'f1'``.
         gain: mean paired difference to real only over scenes, in points.
         interval: its 95 % interval, over seeds: it speaks of these scenes.
         seeds: paired seeds of each scene.
         scenes: mean difference and its 95 % interval on each.
         origin: file of results, in the repository.
+        images: labelled images of each scene, where these were counted.
     """
 
     generator: str
@@ -52,6 +53,7 @@ class Evidence:
     seeds: int
     scenes: Mapping[str, tuple[float, float, float]]
     origin: str
+    images: int | None = None
 
     @property
     def harmed(self) -> tuple[str, ...]:
@@ -61,6 +63,7 @@ class Evidence:
     def __str__(self) -> str:
         """The evidence in a sentence."""
         budget = 'all labels' if self.labels_per_class is None else f'{self.labels_per_class:g} labels a class'
+        budget = budget if self.images is None else f'{self.images} labelled images'
         way = f'synthetic samples for the first {self.synthetic_first:.0%} of the steps' if self.synthetic_first else ''
         harmed = f'; below zero on {", ".join(self.harmed)}' if self.harmed else ''
         return (

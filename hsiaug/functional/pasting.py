@@ -19,8 +19,10 @@ Regions = Literal['smooth', 'box', 'class', 'components']
 Pair = tuple[Tensor, Tensor]
 
 
-def paste_regions(host: Pair, donor: Pair, regions: Regions, classes: int, rng: torch.Generator) -> Pair:
-    """Regions of donors in place of the hosts' pixels. Both are turned first, independently of each other.
+def paste_regions(
+    host: Pair, donor: Pair, regions: Regions, classes: int, rng: torch.Generator, shift: bool = True
+) -> Pair:
+    """Regions of donors in place of the hosts' pixels. Both are turned and shifted first, independently of each other.
 
     Args:
         host: images (n, C, H, W) and masks (n, H, W).
@@ -28,6 +30,7 @@ def paste_regions(host: Pair, donor: Pair, regions: Regions, classes: int, rng: 
         regions: see :func:`smooth_regions`, :func:`box_regions`, :func:`class_regions`, :func:`component_regions`.
         classes: number of classes; other values in masks are ignored pixels.
         rng: CPU generator of the draws.
+        shift: whether to shift.
 
     Returns:
         images (n, C, H, W) and masks (n, H, W).
@@ -35,6 +38,8 @@ def paste_regions(host: Pair, donor: Pair, regions: Regions, classes: int, rng: 
     if len(host[1]) == 0:  # of which there is no Fourier transform
         return host
     (image, mask), (pasted, labels) = (turned(*pair, rng) for pair in (host, donor))
+    if shift:
+        (image, mask), (pasted, labels) = (shifted(*pair, rng) for pair in ((image, mask), (pasted, labels)))
     count, size = len(mask), (mask.shape[-2], mask.shape[-1])
     if regions == 'smooth':
         where = smooth_regions(torch.rand(count, generator=rng), size, rng)
@@ -55,6 +60,17 @@ def turned(image: Tensor, mask: Tensor, rng: torch.Generator) -> Pair:
     if height == width:  # with a transposition, flips make all eight turns of a square
         image, mask = torch.where(coins[2][:, None], image.mT, image), torch.where(coins[2], mask.mT, mask)
     return image, mask
+
+
+def shifted(image: Tensor, mask: Tensor, rng: torch.Generator) -> Pair:
+    """Images (n, C, H, W) and masks (n, H, W), each pair shifted at random; what leaves at an edge enters opposite."""
+    count, height, width = mask.shape
+    rows, columns = (
+        ((torch.randint(length, (count, 1), generator=rng) + torch.arange(length)) % length).to(mask.device)
+        for length in (height, width)
+    )
+    at = torch.arange(count, device=mask.device)[:, None, None], rows[:, :, None], columns[:, None, :]
+    return image.movedim(1, -1)[at].movedim(-1, 1), mask[at]
 
 
 def smooth_regions(area: Tensor, size: tuple[int, int], rng: torch.Generator) -> Tensor:

@@ -51,7 +51,8 @@ class PseudoLabel(Generator):
     Args:
         spec: spec of the samples.
         paste: ``'host'`` pastes regions of labelled images into pseudo-labelled ones, ``'donor'`` those of
-            pseudo-labelled ones into labelled ones, both turned independently; ``'none'`` gives them as they are.
+            pseudo-labelled ones into labelled ones, both turned and shifted independently; ``'none'`` gives them as
+            they are.
         regions: which ones, see :class:`~hsiaug.systems.region_paste.RegionPaste`.
 
     Raises:

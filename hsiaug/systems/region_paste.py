@@ -17,7 +17,7 @@ from .base import Generator, TrainingData, register
 
 @register('region_paste')
 class RegionPaste(Generator):
-    """Training pairs in which regions are those of another pair, host and donor turned independently of each other.
+    """Training pairs in which regions are those of another pair, both turned and shifted independently of each other.
 
     *smooth* regions are where a smooth random field is low (:func:`~hsiaug.functional.pasting.smooth_regions`), *box*
     is CutMix, *class* ClassMix, and *components* are connected ones of the donor's mask. Of pairs of dates the same
@@ -30,6 +30,7 @@ class RegionPaste(Generator):
     Args:
         spec: spec of the samples, of kind ``'segmentation'`` or ``'change'``.
         regions: see above.
+        shift: shift pairs around their edges; if not they are turned only.
 
     Raises:
         ValueError: for samples of another kind.
@@ -40,11 +41,11 @@ class RegionPaste(Generator):
     mask: Tensor  # (N, H, W)
     shares: Tensor  # (N, K) of each class in each mask
 
-    def __init__(self, spec: SampleSpec, regions: Regions = 'smooth') -> None:
+    def __init__(self, spec: SampleSpec, regions: Regions = 'smooth', shift: bool = True) -> None:
         if spec.kind not in ('segmentation', 'change'):
             raise ValueError(f"RegionPaste makes samples of kind 'segmentation' or 'change', found {spec.kind!r}")
-        super().__init__(spec, regions=regions)
-        self.regions = regions
+        super().__init__(spec, regions=regions, shift=shift)
+        self.regions, self.shift = regions, shift
 
     @plain_torch()
     def fit(self, data: TrainingData, seed: int = 0) -> None:
@@ -91,4 +92,5 @@ class RegionPaste(Generator):
 
     def _pasted(self, host: Pair, labels: Tensor, rng: torch.Generator) -> Pair:
         donors = pairs_that_hold(labels, self.shares.cpu(), rng).to(self.device)
-        return paste_regions(host, (self.image[donors], self.mask[donors]), self.regions, self.spec.num_classes, rng)
+        donor = self.image[donors], self.mask[donors]
+        return paste_regions(host, donor, self.regions, self.spec.num_classes, rng, self.shift)
