@@ -33,7 +33,7 @@ class ClassifierConfig:
         hidden: width of the hidden layers.
         layers: number of hidden layers.
         dropout: dropout after each.
-        scaling: ``'standard'`` or ``'minmax'``.
+        scaling: of the input, see :class:`~hsiaug.models.SpectralScaler`.
         steps: optimiser steps.
         batch_size: samples per step, real and synthetic together.
         lr: learning rate of AdamW at the start; it falls to zero as a cosine.
@@ -98,7 +98,8 @@ def train_nn1d(
         raise ValueError(f'train_nn1d: two classes or more are needed, found {spec.classes}')
     with seeded(seed, torch.device(device)):
         model = NN1D(spec.bands, spec.num_classes, config.hidden, config.layers, config.dropout, config.scaling)
-        model.scaler.fit(fetch(real, np.arange(len(real)))['image'])
+        everything = fetch(real, np.arange(len(real)))
+        model.scaler.fit(everything['image'], everything['label'])
         model = model.to(device)
         optimiser = torch.optim.AdamW(model.parameters(), lr=config.lr, weight_decay=config.weight_decay, fused=True)
 
