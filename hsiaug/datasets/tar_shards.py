@@ -10,6 +10,7 @@ import os
 import tarfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from tokenize import TokenError
 from typing import Any
 
 import numpy as np
@@ -93,7 +94,7 @@ class TarShards(NonGeoDataset):
                 stem, _, suffix = name.rpartition('.')
                 try:
                     sample[self._keys.get(name, stem or suffix)] = _DECODERS[suffix.lower()](data)
-                except (ValueError, UnicodeDecodeError) as error:
+                except (ValueError, SyntaxError, TokenError) as error:  # of numpy's header too
                     raise ValueError(f'{shard}: {name} of sample {index} is damaged: {error}') from error
         return sample
 

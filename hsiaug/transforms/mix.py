@@ -18,6 +18,7 @@ from ..datasets.batches import (
     append_rows,
     batch_size,
     complete,
+    fetch_samples,
     in_dtypes_of,
     replace_rows,
     require_same_form,
@@ -107,8 +108,10 @@ class SyntheticMix(nn.Module):
         self._spec, self._expected = self.sources.spec, 0
         self._numbers: ClassNumbers | None = None  # known with the first batch: a live generator is not drawn before
         if real is not None:
-            self._spec = self.sources.require_mixable(real)
-            self.expect(len(cast(Any, real)))
+            self._spec, held = self.sources.require_mixable(real), len(cast(Any, real))
+            if self.sources.tagged and held:
+                self.sources.require_free(fetch_samples(real, np.zeros(1, dtype=np.int64))[0])
+            self.expect(held)
 
     @property
     def ratio(self) -> float:
