@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from math import prod
 from typing import Any, cast
 
 import numpy as np
@@ -119,7 +118,9 @@ class AdaptedDataset(NonGeoDataset):
             ValueError: naming a sample that does not fit the others.
         """
         known = self._survey
-        if known is None or (known.images is None and most > self._held_from and self._bytes(len(known.rows)) <= most):
+        if known is None or (
+            known.images is None and most > self._held_from and len(known.rows) * self.spec.sample_bytes <= most
+        ):
             known = self._survey = self._look_at_all(most)
             self._held_from = most
         return known
@@ -166,11 +167,9 @@ class AdaptedDataset(NonGeoDataset):
 
     def _fits(self, most: int) -> bool:
         """Whether all samples are likely to fit, by the size of a tile or of the first."""
-        return most > 0 and (self.tile or self._bytes(len(self.dataset)) <= most)  # tiles: as long as they do
-
-    def _bytes(self, count: int) -> int:
-        height, width = self.spec.size or (1, 1)
-        return count * (4 * prod(self.spec.image_shape) + 8 * height * width * self.labelled)
+        return most > 0 and (
+            self.tile or len(self.dataset) * self.spec.sample_bytes <= most
+        )  # tiles: as long as they do
 
     def class_pixels(self) -> np.ndarray:
         """(N, K) pixels of each class in each mask, or samples."""

@@ -15,7 +15,7 @@ from ..datasets import MixedDataset
 from ..datasets.batches import fetch
 from ..engine import Run, Stream
 from ..engine.schedules import Polynomial
-from ..engine.stream import HELD_BYTES, Batch, bytes_of
+from ..engine.stream import HELD_BYTES, Batch
 from ..models.auxiliary_bn import synthetic_rows
 from ..models.nn1d import SpectralScaler
 from ..samples import Sample, SampleSpec
@@ -170,7 +170,7 @@ def require_weighable(
 def fit_scaling(scaler: SpectralScaler, dataset: Any, spec: SampleSpec, weigh_classes: bool) -> Tensor | None:
     """Fit the scaling to real patches, evenly spaced ones where all are too many, and give class weights (K,)."""
     real: Any = dataset.real if isinstance(dataset, MixedDataset) else dataset
-    stride = -(-bytes_of(spec, len(real)) // HELD_BYTES)
+    stride = -(-len(real) * spec.sample_bytes // HELD_BYTES)
     batch = fetch(real, np.arange(0, len(real), stride))
     _require_trainable(batch, spec)
     target = batch[spec.target_key]
