@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
@@ -225,8 +225,9 @@ def adapt(
 
     Args:
         dataset: map-style, its samples in the contract or with torchgeo's own keys: two dates as ``image1`` and
-            ``image2``, masks (H, W) or (1, H, W), ``wavelength``; or a list of such datasets, which are pooled; or an
-            ``xarray.DataArray`` of one image with a wavelength coordinate. Of a torchgeo ``GeoDataset``, wrapped in
+            ``image2``, masks (H, W) or (1, H, W), ``wavelength``; a list of such samples; a list of such datasets,
+            which are pooled; or an ``xarray.DataArray`` of one image with a wavelength coordinate, with labels wrapped
+            in :class:`~hsiaug.datasets.DataArrayImage`. Of a torchgeo ``GeoDataset``, wrapped in
             :class:`~hsiaug.datasets.GeoSamples`.
         size: side, or sides, of tiles that images are cut into, for images that are large or of several sizes. What
             is left at the far edges, and images that are smaller, are left out.
@@ -258,7 +259,7 @@ def adapt(
     if as_it_is and dataset.labelled == labelled and spec in (None, dataset.spec):
         return cast(AdaptedDataset, dataset)
     options: dict[str, Any] = {'labelled': labelled, 'workers': workers, 'progress': progress}
-    if isinstance(dataset, list | tuple):
+    if isinstance(dataset, list | tuple) and not (dataset and all(isinstance(one, Mapping) for one in dataset)):
         return _pooled(dataset, name or 'pooled datasets', size, spec, given, options)
     opened = DataArrayImage(dataset) if is_data_array(dataset) else dataset
     name = name or type(opened).__name__
