@@ -231,8 +231,8 @@ def require_same_form(real: Mapping[str, Any], synthetic: Mapping[str, Any]) -> 
         raise SpecMismatchError(
             'real and synthetic samples do not fit together:\n  '
             + '\n  '.join(problems)
-            + '\nBring both to the same keys, shapes and dtypes (image float32, label and mask int64); hsiaug.adapt(dataset, '
-            'size=...) cuts images into patches of one size.'
+            + '\nBring both to the same keys, shapes and dtypes (image float32, label and mask int64)'
+            + ('; hsiaug.adapt(dataset, size=...) cuts images.' if any('shape' in said for said in problems) else '.')
         )
 
 
