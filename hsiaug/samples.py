@@ -126,6 +126,11 @@ class SampleSpec:
             return ()
         return (*((1,) if self.kind == 'change' else ()), *(self.size or ()))
 
+    @property
+    def sample_bytes(self) -> int:
+        """That a sample takes in memory: float32 image, int64 target."""
+        return 4 * math.prod(self.image_shape) + 8 * math.prod(self.target_shape)
+
     def to_dict(self) -> dict[str, Any]:
         """A JSON-ready dictionary."""
         return dataclasses.asdict(self)
@@ -297,6 +302,11 @@ class Provenance:
     def footprints(self) -> tuple[Footprint, ...]:
         """Pixels of all scenes that it has seen."""
         return (*(() if self.seen is None else (self.seen,)), *self.elsewhere)
+
+    @property
+    def sample_bytes(self) -> int:
+        """That a sample takes in memory: float32 image, int64 target."""
+        return 4 * math.prod(self.image_shape) + 8 * math.prod(self.target_shape)
 
     def to_dict(self) -> dict[str, Any]:
         """A JSON-ready dictionary."""

@@ -5,6 +5,7 @@ from .bank import BankError, SyntheticBank
 from .bank_writer import write_bank
 from .change import ChangeDataset
 from .change_folder import ChangeFolder
+from .data_array import DataArrayImage
 from .folders import PairFolder
 from .geo import GeoSamples
 from .labels import LabelPolicy, estimate_prior, synthetic_counts
@@ -26,6 +27,7 @@ __all__ = [
     'BankError',
     'ChangeDataset',
     'ChangeFolder',
+    'DataArrayImage',
     'Draw',
     'GeoSamples',
     'LabelPolicy',

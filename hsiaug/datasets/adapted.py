@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from math import prod
 from typing import Any, cast
 
 import numpy as np
@@ -119,7 +118,9 @@ class AdaptedDataset(NonGeoDataset):
             ValueError: naming a sample that does not fit the others.
         """
         known = self._survey
-        if known is None or (known.images is None and most > self._held_from and self._bytes(len(known.rows)) <= most):
+        if known is None or (
+            known.images is None and most > self._held_from and len(known.rows) * self.spec.sample_bytes <= most
+        ):
             known = self._survey = self._look_at_all(most)
             self._held_from = most
         return known
@@ -166,11 +167,9 @@ class AdaptedDataset(NonGeoDataset):
 
     def _fits(self, most: int) -> bool:
         """Whether all samples are likely to fit, by the size of a tile or of the first."""
-        return most > 0 and (self.tile or self._bytes(len(self.dataset)) <= most)  # tiles: as long as they do
-
-    def _bytes(self, count: int) -> int:
-        height, width = self.spec.size or (1, 1)
-        return count * (4 * prod(self.spec.image_shape) + 8 * height * width * self.labelled)
+        return most > 0 and (
+            self.tile or len(self.dataset) * self.spec.sample_bytes <= most
+        )  # tiles: as long as they do
 
     def class_pixels(self) -> np.ndarray:
         """(N, K) pixels of each class in each mask, or samples."""
@@ -226,8 +225,9 @@ def adapt(
 
     Args:
         dataset: map-style, its samples in the contract or with torchgeo's own keys: two dates as ``image1`` and
-            ``image2``, masks (H, W) or (1, H, W), ``wavelength``; or a list of such datasets, which are pooled; or an
-            ``xarray.DataArray`` of one image with a wavelength coordinate. Of a torchgeo ``GeoDataset``, wrapped in
+            ``image2``, masks (H, W) or (1, H, W), ``wavelength``; a list of such samples; a list of such datasets,
+            which are pooled; or an ``xarray.DataArray`` of one image with a wavelength coordinate, with labels wrapped
+            in :class:`~hsiaug.datasets.DataArrayImage`. Of a torchgeo ``GeoDataset``, wrapped in
             :class:`~hsiaug.datasets.GeoSamples`.
         size: side, or sides, of tiles that images are cut into, for images that are large or of several sizes. What
             is left at the far edges, and images that are smaller, are left out.
@@ -259,7 +259,7 @@ def adapt(
     if as_it_is and dataset.labelled == labelled and spec in (None, dataset.spec):
         return cast(AdaptedDataset, dataset)
     options: dict[str, Any] = {'labelled': labelled, 'workers': workers, 'progress': progress}
-    if isinstance(dataset, list | tuple):
+    if isinstance(dataset, list | tuple) and not (dataset and all(isinstance(one, Mapping) for one in dataset)):
         return _pooled(dataset, name or 'pooled datasets', size, spec, given, options)
     opened = DataArrayImage(dataset) if is_data_array(dataset) else dataset
     name = name or type(opened).__name__

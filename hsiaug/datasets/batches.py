@@ -283,7 +283,8 @@ def _refuse_form(problems: list[str]) -> NoReturn:
     raise SpecMismatchError(
         'real and synthetic samples do not fit together:\n  '
         + '\n  '.join(problems)
-        + '\nBring both to the same keys, shapes and dtypes (image float32, label and mask int64).'
+        + '\nBring both to the same keys, shapes and dtypes (image float32, label and mask int64)'
+        + ('; hsiaug.adapt(dataset, size=...) cuts images.' if any('shape' in said for said in problems) else '.')
     )
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from math import prod
 from typing import Any
 
 import numpy as np
@@ -82,7 +81,7 @@ class Stream:
         size = len(self.dataset)
         if size == 0:
             raise ValueError(f'{type(self.dataset).__name__} has no sample to train on in epoch {self.epoch}')
-        self._fits = bytes_of(self.spec, size) <= HELD_BYTES
+        self._fits = size * self.spec.sample_bytes <= HELD_BYTES
         self.order = torch.randperm(size, generator=self.rng)
         if self._fits:
             self.order = self.order.to(self.device, non_blocking=self.there)
@@ -97,9 +96,3 @@ class Stream:
     def _fetch(self, rows: np.ndarray) -> Batch:
         batch = self.keep(fetch(self.dataset, rows))
         return {key: value.to(self.device, non_blocking=self.there) for key, value in batch.items()}
-
-
-def bytes_of(spec: SampleSpec, count: int) -> int:
-    """Size of so many images with a target for each pixel."""
-    height, width = spec.size or (1, 1)
-    return count * (4 * prod(spec.image_shape) + 8 * height * width)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
-from math import prod
 from typing import Any
 
 import numpy as np
@@ -57,7 +56,7 @@ def data_of(
     most = IN_MEMORY if in_memory is None else (1 << 62 if in_memory else 0)
     found = labelled.survey(most)
     if found.images is None and not streams:
-        size = len(labelled) * 4 * prod(spec.image_shape)
+        size = len(labelled) * spec.sample_bytes
         raise ValueError(
             f'{labelled.name}: {len(labelled)} samples of {size / 1e9:.1f} GB, which this generator would have to hold '
             'in memory; say in_memory=True if that is meant, or give fewer samples'

@@ -17,7 +17,7 @@ from ..datasets import MixedDataset
 from ..datasets.batches import fetch
 from ..engine import Run, Stream
 from ..engine.schedules import Polynomial
-from ..engine.stream import HELD_BYTES, Batch, bytes_of
+from ..engine.stream import HELD_BYTES, Batch
 from ..metrics.change import change_scores
 from ..metrics.segmentation import segmentation_scores
 from ..models.auxiliary_bn import synthetic_rows
@@ -203,7 +203,7 @@ def require_weighable(
 def fit_scaling(scaler: SpectralScaler, dataset: Any, spec: SampleSpec, weigh_classes: bool) -> Tensor | None:
     """Fit the scaling to real patches, evenly spaced ones where all are too many, and give class weights (K,)."""
     real: Any = dataset.real if isinstance(dataset, MixedDataset) else dataset
-    stride = -(-bytes_of(spec, len(real)) // HELD_BYTES)
+    stride = -(-len(real) * spec.sample_bytes // HELD_BYTES)
     batch = fetch(real, np.arange(0, len(real), stride))
     _require_trainable(batch, spec)
     target = batch[spec.target_key]

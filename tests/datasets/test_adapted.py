@@ -16,8 +16,8 @@ from torch.utils.data import ConcatDataset, DataLoader, Dataset, IterableDataset
 from torchgeo.datasets import RasterDataset
 from torchgeo.samplers import GridGeoSampler, RandomBatchGeoSampler
 
-from hsiaug import MixedDataset, adapt
-from hsiaug.datasets import GeoSamples, PairFolder, PatchDataset, SpectraDataset
+from hsiaug import MixedDataset, adapt, fit
+from hsiaug.datasets import DataArrayImage, GeoSamples, PairFolder, PatchDataset, SpectraDataset
 from hsiaug.datasets.adapted import AdaptedDataset
 from hsiaug.samples import SpecMismatchError
 from hsiaug.scenes import PatchSplitter, Scene, Split
@@ -93,6 +93,17 @@ def test_two_dates_are_stacked_and_need_no_names_of_classes() -> None:
     found = adapted.survey()
     stacked = torch.stack([adapted[i]['image'] for i in range(6)]).flatten(1, 2).double()
     assert np.allclose(found.sums[0] / found.values, stacked.mean(dim=(0, 2, 3)).numpy())
+
+
+def test_a_list_of_samples_is_a_dataset() -> None:
+    samples = [pairs(index) for index in range(6)]
+    adapted = adapt(samples, classes=CLASSES)
+    assert (adapted.name, len(adapted), adapted.spec.kind) == ('list', 6, 'segmentation')
+    assert torch.equal(adapted[4]['image'], samples[4]['image'])
+    mixed = MixedDataset(adapted, fit('region_paste', samples, classes=CLASSES), ratio=1)
+    assert mixed[11]['image'].shape == (4, 8, 8)
+    pooled = adapt([samples[:2], Samples(pairs)], classes=CLASSES)
+    assert len(pooled) == 8
 
 
 def test_labels_and_spectra() -> None:
@@ -188,8 +199,6 @@ def test_an_xarray_of_one_image() -> None:
     values = np.random.default_rng(0).random((10, 12, 3)).astype(np.float32)
     coordinates = {'wavelength': ('band', [0.45, 0.55, 0.85], {'units': 'um'}), 'y': np.arange(10), 'x': np.arange(12)}
     array = xarray.DataArray(values, dims=('y', 'x', 'band'), coords=coordinates, attrs={'units': 'reflectance'})
-    from hsiaug.datasets.data_array import DataArrayImage
-
     labelled = adapt(DataArrayImage(array, values[:, :, 0] > 0.5, CLASSES), size=5)
     assert labelled.spec.wavelengths == pytest.approx((450, 550, 850))
     assert labelled.spec.unit == 'reflectance'

@@ -9,7 +9,7 @@ from toys import Toy
 import hsiaug.engine.stream as streams
 from hsiaug.datasets import MixedDataset
 from hsiaug.engine import Stream
-from hsiaug.engine.stream import Batch, bytes_of
+from hsiaug.engine.stream import Batch
 from hsiaug.ratio import Linear, Step
 
 
@@ -26,8 +26,8 @@ def test_the_order_is_that_of_the_seed_and_batches_run_over_the_end_of_an_epoch(
     monkeypatch: pytest.MonkeyPatch, held: bool
 ) -> None:
     data = Toy('scene', 7)
-    size = bytes_of(data.spec, 7)
-    assert size == 7 * 64 * (5 * 4 + 8)
+    size = 7 * data.spec.sample_bytes
+    assert size == 7 * (64 * 5 * 4 + 8)
     monkeypatch.setattr(streams, 'HELD_BYTES', size - (not held))
     rng = torch.Generator().manual_seed(5)
     order = torch.cat([torch.randperm(7, generator=rng) for _ in range(3)])
