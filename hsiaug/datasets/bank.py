@@ -43,7 +43,7 @@ _LARGE_ROW = 16 << 10  # bytes; above, copying row by row beats an index over th
 _LONG_READ = 256 << 20  # bytes; verifying more than this is said
 
 
-Group = tuple[MappedShard, np.ndarray, np.ndarray]
+Group = tuple[MappedShard, np.ndarray | slice, np.ndarray]
 """Samples of a batch that lie in one shard: its tensors, (m,) places in the batch, (m,) rows of the shard."""
 
 
@@ -297,7 +297,7 @@ class SyntheticBank(NonGeoDataset):
             BankError: if a shard is missing or its checksum is wrong.
         """
         rows = np.asarray(indices, dtype=np.int64)
-        wanted = [key for key in layout(self.spec, self.soft_labels) if keys is None or key in keys]
+        wanted = [key for key in self._columns if key != FRACTIONS and (keys is None or key in keys)]
         groups = self._by_shard(rows, wanted)
         batch = {}
         for key in wanted:
@@ -312,12 +312,14 @@ class SyntheticBank(NonGeoDataset):
         """(n,) rows, shard by shard, verified as far as these tensors go."""
         if rows.size == 0:
             return []
-        places = rows.argsort()
-        ordered = rows[places]
-        if ordered[0] < 0 or ordered[-1] >= self.count:
+        if rows.min() < 0 or rows.max() >= self.count:
             raise IndexError(f'SyntheticBank: index out of range for {self.count} samples')
-        numbers, within = np.divmod(ordered, self.shard_size)
+        numbers, within = np.divmod(rows, self.shard_size)
         self._touch(keys, numbers, within)
+        if (numbers == numbers[0]).all():
+            return [(self._shard(int(numbers[0])), slice(None), within)]
+        places = numbers.argsort(kind='stable')
+        numbers, within = numbers[places], within[places]
         edges = [0, *((numbers[1:] != numbers[:-1]).nonzero()[0] + 1).tolist(), rows.size]
         return [
             (self._shard(int(numbers[start])), places[start:stop], within[start:stop])
@@ -367,9 +369,10 @@ def _copy(groups: list[Group], key: str, items: np.ndarray) -> None:
         for shard, places, rows in groups:
             items[places] = shard.items[key][rows]
         return
+    everywhere = np.arange(len(items))
     for shard, places, rows in groups:
         source = shard.items[key]
-        for place, row in zip(places.tolist(), rows.tolist(), strict=True):
+        for place, row in zip(everywhere[places].tolist(), rows.tolist(), strict=True):
             items[place : place + 1] = source[row : row + 1]
 
 

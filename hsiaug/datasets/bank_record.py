@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -144,6 +145,7 @@ def layout_bytes(tensors: Layout) -> int:
     return sum(dtype.itemsize * math.prod(shape) for dtype, shape in tensors.values())
 
 
+@cache
 def numpy_dtype(dtype: torch.dtype) -> np.dtype[Any]:
     """The same dtype in numpy."""
     return torch.empty(0, dtype=dtype, device='cpu').numpy().dtype

@@ -124,8 +124,7 @@ def stack(samples: list[dict[str, Any]], known: Mapping[str, Tensor] | None = No
             continue
         values = [sample[key] for sample in samples]
         if is_array(values[0]):
-            tensors = values if set(map(type, values)) == {Tensor} else [as_tensor(value) for value in values]
-            batch[key] = torch.stack(tensors)
+            batch[key] = torch.stack(as_tensors(values))
         else:
             batch[key] = values
     return batch
@@ -366,6 +365,11 @@ def cast_like(values: Tensor, real: Tensor, what: str, owner: str) -> Tensor:
 def as_tensor(value: Any) -> Tensor:
     """A tensor of a number or an array, on the CPU whatever the default device; tensors as they are."""
     return value if isinstance(value, Tensor) else torch.as_tensor(value, device='cpu')
+
+
+def as_tensors(values: list[Any]) -> list[Tensor]:
+    """:func:`as_tensor` of many values."""
+    return values if set(map(type, values)) == {Tensor} else [as_tensor(value) for value in values]
 
 
 def is_array(value: object) -> bool:

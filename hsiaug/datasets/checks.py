@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from ..samples import Sample, SampleSpec, SpecMismatchError, require_compatible, require_unseen
-from .batches import as_tensor, fetch_samples
+from .batches import as_tensor, as_tensors, fetch_samples
 from .wrapped import class_names_of, spec_of, splits_of
 
 if TYPE_CHECKING:
@@ -151,14 +152,14 @@ class ClassNumbers:
         key = None if self.num_classes is None or not samples else self._of(samples[0])
         if key is None:
             return {}
-        values = [as_tensor(sample[key]) for sample in samples if key in sample]
-        stacked = {}
-        if all(value.ndim == 0 for value in values):
-            values = [torch.stack(values)]
-            stacked = {key: values[0]} if len(values[0]) == len(samples) else {}
-        for value in values:
-            self.require_values(value, f'{side} {key}s')
-        return stacked
+        values = [sample[key] for sample in samples if key in sample]
+        stacked: dict[str, Tensor] = {}
+        if np.ndim(values[0]) == 0:
+            with suppress(RuntimeError):  # of shapes that differ
+                stacked = {key: torch.stack(as_tensors(values))}
+        for value in stacked.values() or values:
+            self.require_values(as_tensor(value), f'{side} {key}s')
+        return stacked if len(values) == len(samples) else {}
 
     def require_values(self, values: Tensor, what: str) -> None:
         """Check labels of any shape and dtype."""

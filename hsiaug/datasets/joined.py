@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import operator
 from collections import UserList
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import reduce
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -13,8 +14,8 @@ import torch
 from torch import Tensor
 from torch.utils.data._utils.collate import collate, collate_tensor_fn, default_collate_fn_map
 
-from ..samples import Sample
-from .batches import append_rows, as_tensor, complete, complete_samples, is_array, stack, unstack
+from ..samples import Sample, SpecMismatchError
+from .batches import as_tensor, complete, complete_samples, is_array, require_same_form, stack, unstack
 
 _SMALL = 16 << 10  # bytes of a sample; above, the copy of its values is what a batch costs
 
@@ -45,11 +46,6 @@ class Part:
         """Stacked."""
         return self.read if isinstance(self.read, dict) else stack(self.read, self.stacked)
 
-    def first(self) -> Part:
-        """Of the first sample alone."""
-        read = self.read[:1] if isinstance(self.read, list) else {key: value[:1] for key, value in self.read.items()}
-        return Part(self.number, self.places[:1], read)
-
     def is_small(self) -> bool:
         """Whether stacking costs more than copying, and collation gives what it gives."""
         whole = isinstance(self.read, dict)
@@ -64,12 +60,19 @@ def join(parts: Sequence[Part], extras: Mapping[str, Any]) -> dict[str, Any]:
     whole = [complete(part.batch(), part.number, **extras) for part in parts]
     if len(whole) < 2:
         return next(iter(whole), {})
-    joined = reduce(append_rows, whole)
+    for other in whole[1:]:
+        require_same_form(whole[0], other)
     back = np.argsort(np.concatenate([part.places for part in parts]))
-    return {
-        key: value[torch.from_numpy(back)] if isinstance(value, Tensor) else [value[row] for row in back]
-        for key, value in joined.items()
-    }
+    places = torch.from_numpy(back)
+    joined: dict[str, Any] = {}
+    for key, value in whole[0].items():
+        columns = [batch[key] for batch in whole]
+        if isinstance(value, Tensor):
+            joined[key] = torch.cat([column.to(value.device) for column in columns])[places.to(value.device)]
+        else:
+            items = list(chain.from_iterable(columns))
+            joined[key] = [items[row] for row in back]
+    return joined
 
 
 def take_apart(parts: Sequence[Part], extras: Mapping[str, Any]) -> list[Sample]:
@@ -98,7 +101,8 @@ class JoinedSamples(UserList[Sample]):
 
     def __init__(self, parts: Sequence[Part], extras: Mapping[str, Any]) -> None:
         self._parts, self._extras = parts, extras
-        self._first: tuple[_First, Sample] | None = None
+        self._whole: dict[str, Any] | None = None
+        self._first: _First | None = None
         self._samples: list[Sample] | None = None
 
     @property
@@ -107,7 +111,7 @@ class JoinedSamples(UserList[Sample]):
         if self._samples is None:
             self._samples = take_apart(self._parts, self._extras)
             if self._first is not None:
-                self._samples[0] = self._first[0]
+                self._samples[0] = self._first
         return self._samples
 
     def __len__(self) -> int:
@@ -117,13 +121,15 @@ class JoinedSamples(UserList[Sample]):
         return iter(self.data)
 
     def __getitem__(self, index: Any) -> Any:
-        if self._samples is not None or index != 0:
-            return self.data[index]
-        if self._first is None:  # torch looks at it to learn how a batch is collated
-            part = next(part for part in self._parts if part.places[0] == 0)
-            sample = take_apart([part.first()], self._extras)[0]
-            self._first = _First(sample), sample
-        return self._first[0]
+        if self._samples is None and index == 0 and self._first is None:
+            # torch looks at it to learn how a batch is collated: it is cut from the batch, which is needed next.
+            try:
+                self._whole = join(self._parts, self._extras)
+            except (RuntimeError, KeyError, SpecMismatchError):  # samples that are no batch, for whoever can use them
+                return self.data[0]
+            self._first = _First((key, value[0]) for key, value in self._whole.items())
+            self._given = tuple(self._first.values())
+        return self._first if self._samples is None and index == 0 else self.data[index]
 
     def __copy__(self) -> list[Sample]:  # type: ignore[override]
         return list(self.data)
@@ -133,13 +139,10 @@ class JoinedSamples(UserList[Sample]):
 
     def joined(self) -> dict[str, Any] | None:
         """The batch; None if somebody has looked at the samples and may have changed them."""
-        if self._samples is not None:
+        if self._samples is not None or self._first is None or self._whole is None:
             return None
-        if self._first is not None:
-            given, made = self._first
-            if given.keys() != made.keys() or any(given[key] is not value for key, value in made.items()):
-                return None
-        return join(self._parts, self._extras)
+        same = self._first.keys() == self._whole.keys() and all(map(operator.is_, self._first.values(), self._given))
+        return self._whole if same else None
 
 
 class _First(dict[str, Any]):
@@ -150,9 +153,8 @@ def _collate(batch: Any, *, collate_fn_map: Any = None) -> Any:
     usual = (collate_fn_map or {}).get(Tensor) is collate_tensor_fn  # nobody has put another in its place
     if usual and isinstance(batch, JoinedSamples) and (whole := batch.joined()) is not None:
         return whole
-    return collate(
-        [{**sample} if isinstance(sample, _First) else sample for sample in batch], collate_fn_map=collate_fn_map
-    )
+    plain = [{**sample} if isinstance(sample, _First) else sample for sample in batch]
+    return collate(plain, collate_fn_map=collate_fn_map)
 
 
 default_collate_fn_map[_First] = _collate

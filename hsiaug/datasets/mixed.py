@@ -31,6 +31,7 @@ from .exhausted import Exhausted, real_samples, require_policy
 from .joined import JoinedSamples, Part, join, take_apart
 from .leakage import require_unseen_samples
 from .lengths import KnownLength
+from .orders import EpochOrder, InOrder, Rounds, Rows, Shuffled
 from .pool import Draw
 from .shared import SharedInt
 from .sources import LabelPolicies, NamedSources, Ratios, Sources, require_same
@@ -139,8 +140,11 @@ class MixedDataset(NonGeoDataset):
         self._known: KnownLength | None = None
         if self.mode == 'append' and epoch_size is None and not isinstance(self.schedule, Constant):
             self._known = KnownLength('MixedDataset', self.schedule, self.length(0))
-        self._orders: dict[int, tuple[list[Dataset[Sample]], np.ndarray, np.ndarray]] = {}
+        self._orders: dict[int, EpochOrder] = {}
+        # Epochs of a schedule look alike, those at ratio 0 too.
+        self._mixes = bool(self.sources.pools) and self.schedule != Constant(0.0)
         self._numbers = ClassNumbers()
+        self._small: dict[int, bool] = {}  # of each source: whether its samples are joined as a batch
         self._absent: dict[str, Any] = {}
         self.num_soft_classes: int | None = None
         self.spec = self.sources.require_mixable(real) if self.sources.pools else spec_of(real)
@@ -162,7 +166,7 @@ class MixedDataset(NonGeoDataset):
             for number, pool in enumerate(self.sources.pools, 1):
                 require_same_form(self._complete(first, 0), self._complete(pool.example(), number))
             self._look_at_all()
-        self._epoch_order(self.epoch)  # too few samples are an error now, not in a worker
+        self.order(self.epoch)  # too few samples are an error now, not in a worker
 
     def _look_at_all(self) -> None:
         """Labels and values of some samples of each side."""
@@ -231,14 +235,13 @@ class MixedDataset(NonGeoDataset):
         counts = source_counts(places, sources.ratios(epoch), 'replace')
         return places - sum(counts), counts
 
-    def _real_rows(self, n: int, epoch: int) -> np.ndarray:
-        """(n,) rows of real samples: all in their order, or others in each epoch, each once before any twice."""
+    def _real_rows(self, n: int, epoch: int) -> Rows:
+        """Rows of ``n`` real samples: all in their order, or others in each epoch, each once before any twice."""
         if n == self.num_real:
-            return np.arange(n)
+            return InOrder()
         if self.num_real == 0:
             raise ValueError(f'MixedDataset: an epoch of {n} real samples is asked for, but the real dataset is empty')
-        rng = np.random.default_rng(stream_seed(self.seed, epoch, _REAL))
-        return np.concatenate([rng.permutation(self.num_real) for _ in range(-(-n // self.num_real))])[:n]
+        return Rounds(self.num_real, stream_seed(self.seed, epoch, _REAL))
 
     def __len__(self) -> int:
         """Number of samples of the current epoch."""
@@ -285,22 +288,24 @@ class MixedDataset(NonGeoDataset):
     def source_numbers(self, epoch: int | None = None) -> np.ndarray:
         """(len,) int64: 0 for real samples of an epoch, k for those of the k-th source; of the current one, if None."""
         now = self.epoch
-        _, firsts, order = self._epoch_order(now if epoch is None else epoch)
-        if self._known is not None and epoch in (None, now):
-            self._known.tell(len(order))
-        return np.searchsorted(firsts, -1 - order, side='right')
+        order = self.order(now if epoch is None else epoch)
+        if epoch in (None, now):
+            self.tell_length(order.length)
+        return order.numbers()
+
+    def tell_length(self, length: int) -> None:
+        """Note that a sampler knows the current length, where a schedule changes it."""
+        if self._known is not None:
+            self._known.tell(length)
 
     @property
     def synthetic(self) -> Dataset[Sample]:
         """The synthetic samples of the current epoch."""
-        parts = self._epoch_order(self.epoch)[0]
+        parts = self.order(self.epoch).datasets
         return parts[0] if len(parts) == 1 else ConcatDataset(parts)
 
-    def _epoch_order(self, epoch: int) -> tuple[list[Dataset[Sample]], np.ndarray, np.ndarray]:
-        """Synthetic datasets; (K,) the first number of each among all their samples; where each sample comes from.
-
-        The last is (len,): i >= 0 is real i, -1 - j is number j among synthetic samples.
-        """
+    def order(self, epoch: int) -> EpochOrder:
+        """Where each sample of an epoch comes from."""
         if epoch not in self._orders:
             if len(self._orders) > 1:  # two iterations may be under way
                 self._orders.pop(next(iter(self._orders)))
@@ -309,19 +314,14 @@ class MixedDataset(NonGeoDataset):
             pool.follow(epoch)
         return self._orders[epoch]
 
-    def _order(self, epoch: int) -> tuple[list[Dataset[Sample]], np.ndarray, np.ndarray]:
+    def _order(self, epoch: int) -> EpochOrder:
         real, counts = self._counts(epoch)
         drawn = [pool.epoch(n, epoch) for pool, n in zip(self.sources.pools, counts, strict=False)]
-        firsts = np.cumsum([0, *(len(cast(Any, dataset)) for dataset, _ in drawn)])[: len(drawn)]
-        rows = [first + rows for first, (_, rows) in zip(firsts, drawn, strict=True)]
-        draws = np.concatenate([np.arange(0), *rows])
-        if self.mode == 'append':
-            order = np.concatenate([self._real_rows(real, epoch), -1 - draws])
-        else:
-            order = self._real_rows(real + len(draws), epoch)
-            rng = np.random.default_rng(stream_seed(self.seed, epoch, _POSITIONS))
-            order[rng.permutation(len(order))[: len(draws)]] = -1 - draws
-        return [dataset for dataset, _ in drawn], firsts, order
+        total, places = real + sum(counts), None
+        if self.mode == 'replace':
+            places = Shuffled(total, np.random.default_rng(stream_seed(self.seed, epoch, _POSITIONS)))
+        rows = self._real_rows(real if places is None else total, epoch)
+        return EpochOrder(rows, real, drawn, counts, places)
 
     def batch(self, indices: Sequence[int] | Tensor) -> dict[str, Any]:
         """Samples of several indices, stacked, before ``transforms``.
@@ -337,20 +337,16 @@ class MixedDataset(NonGeoDataset):
 
     def _sides(self, indices: Sequence[int] | Tensor) -> list[tuple[int, Dataset[Sample], np.ndarray, np.ndarray]]:
         """For real samples (0), then those of each source where there are any: dataset, its rows, and their places."""
-        epoch = indices.epoch if isinstance(indices, EpochIndices) else self.epoch
-        wanted, length = np.asarray(indices, dtype=np.int64), self.length(epoch)
-        if wanted.size and not 0 <= wanted.min() <= wanted.max() < length:
+        order = self.order(indices.epoch if isinstance(indices, EpochIndices) else self.epoch)
+        wanted = np.asarray(indices, dtype=np.int64)
+        if wanted.size and not 0 <= wanted.min() <= wanted.max() < order.length:
             why = '' if self._known is None else f'; its schedule {self.schedule} changes their number with the epoch'
-            raise IndexError(f'MixedDataset: index out of range for {length} samples{why}')
-        datasets, firsts, order = self._epoch_order(epoch)
-        found = order[wanted]
-        numbers = np.searchsorted(firsts, -1 - found, side='right')
+            raise IndexError(f'MixedDataset: index out of range for {order.length} samples{why}')
+        numbers, turns = order.find(wanted)
         sides = []
-        for number in range(len(datasets) + 1):
+        for number, dataset in enumerate([self.real, *order.datasets]):
             if len(places := np.flatnonzero(numbers == number)):
-                rows = found[places]
-                dataset, rows = (datasets[number - 1], -1 - rows - firsts[number - 1]) if number else (self.real, rows)
-                sides.append((number, dataset, rows, places))
+                sides.append((number, dataset, order.rows(number, turns[places]), places))
         return sides
 
     def _see(self, parts: Sequence[Part]) -> None:
@@ -364,21 +360,10 @@ class MixedDataset(NonGeoDataset):
         return self.sources.titles[number - 1] if number else 'real'
 
     @property
-    def _mixes(self) -> bool:
-        """Whether an epoch may hold synthetic samples: epochs of a schedule look alike, those at ratio 0 too."""
-        return bool(self.sources.pools) and self.schedule != Constant(0.0)
-
-    @property
     def _extras(self) -> dict[str, Any]:
         """What samples are completed with."""
-        if not self._mixes:
-            return {'weight': self.weight, 'tagged': self.sources.tagged}
-        return {
-            'num_classes': self.num_soft_classes,
-            'weight': self.weight,
-            'absent': self._absent,
-            'tagged': self.sources.tagged,
-        }
+        extras: dict[str, Any] = {'weight': self.weight, 'tagged': self.sources.tagged}
+        return extras | {'num_classes': self.num_soft_classes, 'absent': self._absent} if self._mixes else extras
 
     def _complete(self, batch: dict[str, Any], number: int) -> dict[str, Any]:
         return complete(batch, number, **self._extras)
@@ -413,7 +398,10 @@ class MixedDataset(NonGeoDataset):
         self._see(parts)
         if self.transforms is not None:
             return [self.transforms(sample) for sample in take_apart(parts, self._extras)]
-        if len(indices) > 1 and all(part.is_small() for part in parts):
+        for part in parts:
+            if part.number not in self._small:
+                self._small[part.number] = part.is_small()
+        if len(indices) > 1 and all(self._small[part.number] for part in parts):
             return JoinedSamples(parts, self._extras)
         return take_apart(parts, self._extras)
 

@@ -14,6 +14,7 @@ from torch.utils.data import Dataset
 from ..samples import Kind, Sample, SampleSource, SampleSpec, Traits
 from .batches import gather_chunks, kind_of
 from .labels import LabelPolicy, synthetic_counts
+from .orders import InOrder, Rows
 from .synthetic import SyntheticDataset, default_chunk, require_drawable, stream_seed
 from .wrapped import provenances_of
 
@@ -157,8 +158,8 @@ class Pool:
     def follow(self, epoch: int) -> None:
         """Tell an epoch to what draws other samples in each."""
 
-    def epoch(self, count: int, epoch: int) -> tuple[Dataset[Sample], np.ndarray]:
-        """A dataset, and the (count,) rows of it that make up one epoch, classes after the policy.
+    def epoch(self, count: int, epoch: int) -> tuple[Dataset[Sample], Rows]:
+        """A dataset, and its rows whose first ``count`` make up one epoch, classes after the policy.
 
         Raises:
             ValueError: if it holds fewer and ``replacement`` is off.
@@ -226,12 +227,12 @@ class LivePool(Pool):
             self.source.to(device)
             self._chunks.clear()
 
-    def epoch(self, count: int, epoch: int) -> tuple[Dataset[Sample], np.ndarray]:
+    def epoch(self, count: int, epoch: int) -> tuple[Dataset[Sample], Rows]:
         """The generator's samples of an epoch, all of them."""
         draw = self.draw
         dataset = SyntheticDataset(self.source, count, draw.seed, draw.labels or 'real', draw.real_counts, draw.prior)
         dataset.set_epoch(epoch)
-        return dataset, np.arange(count)
+        return dataset, InOrder()
 
     def random(self, n: int, seed: int) -> dict[str, Tensor]:
         """``n`` independent draws."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from functools import partial
 from typing import Any, cast
 
 import numpy as np
@@ -13,7 +13,9 @@ from torch.utils.data import Dataset
 from ..functional.prior import tilt_to_mixture
 from ..samples import Sample
 from .batches import as_tensor, fetch
+from .orders import Rounds, Rows
 from .pool import DRAWS, Draw, Pool
+from .synthetic import stream_seed
 from .wrapped import class_names_of, epoch_followers, labels_of, require_map_style, spec_of
 
 
@@ -35,7 +37,7 @@ class StoredPool(Pool):
         super().__init__(draw, spec_of(dataset))
         self.class_names = class_names_of(dataset)
         self._followers = epoch_followers(dataset)
-        self._streams: dict[int, tuple[Iterator[np.ndarray], np.ndarray]] = {}
+        self._streams: dict[int, Rounds] = {}
         self._weights: np.ndarray | None = None
         self._cumulative: np.ndarray | None = None
         if draw.labels is not None:
@@ -61,9 +63,10 @@ class StoredPool(Pool):
         for follower in self._followers:
             follower.set_epoch(epoch)
 
-    def epoch(self, count: int, epoch: int) -> tuple[Dataset[Sample], np.ndarray]:
+    def epoch(self, count: int, epoch: int) -> tuple[Dataset[Sample], Rows]:
         """The dataset, and rows in random order."""
-        return self.source, self.choose(count, epoch)
+        self.require_enough(count)
+        return self.source, self._rounds(epoch, count)
 
     def choose(self, n: int, epoch: int = 0) -> np.ndarray:
         """(n,) rows that make up one epoch, in random order, classes after the policy.
@@ -71,8 +74,7 @@ class StoredPool(Pool):
         Raises:
             ValueError: if there are fewer and ``replacement`` is off.
         """
-        self.require_enough(n)
-        return self._pick(n, self._rng(epoch, DRAWS))
+        return self.epoch(n, epoch)[1][np.arange(n)]
 
     def random(self, n: int, seed: int) -> dict[str, Tensor]:
         """``n`` independent draws."""
@@ -98,35 +100,27 @@ class StoredPool(Pool):
             )
 
     def _at(self, wanted: np.ndarray, epoch: int) -> dict[str, Tensor]:
-        return self._rows(self._stream(epoch, int(wanted.max()) + 1)[wanted])
-
-    def _stream(self, epoch: int, length: int) -> np.ndarray:
-        """At least the first ``length`` rows of an epoch: whole rounds through the dataset, in random order."""
+        length, size = int(wanted.max()) + 1, max(self.enough, 1)
+        if length > size and not self.draw.replacement:
+            held = f'{self._who("the source")} holds {size}{self._with_labels()}'
+            raise ValueError(
+                f'epoch {epoch} asks for synthetic sample number {length}, but {held}; sample a larger bank, lower '
+                'the ratio, call set_epoch where an epoch begins, or allow replacement=True (on_exhausted="repeat")'
+            )
         if epoch not in self._streams:
-            self._streams = {epoch: (self._rounds(epoch), np.arange(0))}
-        rounds, rows = self._streams[epoch]
-        while len(rows) < length:
-            if len(rows) and not self.draw.replacement:
-                held = f'{self._who("the source")} holds {len(rows)}{self._with_labels()}'
-                raise ValueError(
-                    f'epoch {epoch} asks for synthetic sample number {length}, but {held}; sample a larger bank, lower '
-                    'the ratio, call set_epoch where an epoch begins, or allow replacement=True (on_exhausted="repeat")'
-                )
-            rows = np.concatenate([rows, next(rounds)])
-            self._streams[epoch] = (rounds, rows)
-        return rows
+            self._streams = {epoch: self._rounds(epoch, size)}
+        return self._rows(self._streams[epoch][wanted])
 
-    def _rounds(self, epoch: int) -> Iterator[np.ndarray]:
-        rng, length = self._rng(epoch, DRAWS), max(self.enough, 1)
-        while True:
-            yield self._pick(length, rng)
+    def _rounds(self, epoch: int, size: int) -> Rounds:
+        """Rows of whole rounds through the dataset or, classes after a policy, of ``size`` samples each."""
+        seed = stream_seed(self.draw.seed, epoch, DRAWS)
+        if self.weights() is None:
+            return Rounds(self.held, seed)
+        return Rounds(size, seed, partial(self._pick, size))
 
     def _pick(self, n: int, rng: np.random.Generator) -> np.ndarray:
-        weights = self.weights()
+        weights = cast(np.ndarray, self.weights())
         order = rng.permutation(self.held)
-        if weights is None:
-            rounds = [order, *(rng.permutation(self.held) for _ in range(-(-n // self.held) - 1))]
-            return np.concatenate(rounds)[:n]
         labels = self._labels()
         if labels is not None:  # stratified: each class gets its share to within one
             order = order[np.argsort(labels[order], kind='stable')]

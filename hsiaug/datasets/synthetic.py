@@ -15,6 +15,7 @@ from torchgeo.datasets import NonGeoDataset
 from ..samples import Sample, SampleSource, SampleSpec, Traits
 from .batches import gather_chunks, unstack
 from .labels import LabelPolicy, synthetic_counts
+from .orders import STORED, Shuffled
 from .shared import SharedInt
 
 
@@ -51,7 +52,8 @@ class SyntheticDataset(NonGeoDataset):
         real_counts: (K,) real samples per class; taken from the generator's training frequencies if None.
         prior: (K,) class prior for ``labels='prior'``.
         chunk: samples drawn at once; 1024 spectra, or as many images as 64 MiB hold, if None.
-        cache_chunks: chunks kept in memory per process.
+        cache_chunks: chunks kept in memory per process; if None 256, or 32 of so many samples that those of a batch
+            in random order would not be among 256.
 
     Raises:
         ValueError: if the length is negative or the label policy lacks something.
@@ -66,7 +68,7 @@ class SyntheticDataset(NonGeoDataset):
         real_counts: np.ndarray | None = None,
         prior: np.ndarray | None = None,
         chunk: int | None = None,
-        cache_chunks: int = 256,
+        cache_chunks: int | None = None,
     ) -> None:
         chunk = default_chunk(generator.spec) if chunk is None else chunk
         if length < 0 or chunk < 1:
@@ -79,8 +81,9 @@ class SyntheticDataset(NonGeoDataset):
         self.counts = synthetic_counts(labels, length, self.spec.classes, real_counts, prior, traits.left_out)
         self._epoch = SharedInt(0)
         self._cache: OrderedDict[tuple[int, int], dict[str, Tensor]] = OrderedDict()
-        self._cache_chunks = cache_chunks
-        self._drawn: tuple[int, Tensor] | None = None
+        few = 256 if length <= STORED else 32
+        self._cache_chunks = few if cache_chunks is None else cache_chunks
+        self._drawn: tuple[int, Shuffled] | None = None
 
     def __len__(self) -> int:
         """Number of samples of an epoch."""
@@ -97,20 +100,21 @@ class SyntheticDataset(NonGeoDataset):
 
     def labels(self) -> Tensor:
         """(length,) int64 labels of the current epoch."""
-        return self._labels(self.epoch)
+        return self._labels(self.epoch, np.arange(self.length))
 
-    def _labels(self, epoch: int) -> Tensor:
+    def _labels(self, epoch: int, rows: np.ndarray) -> Tensor:
+        """Labels of some samples: the counts of the classes in random order."""
         if self._drawn is None or self._drawn[0] != epoch:
-            rng = np.random.default_rng(stream_seed(self.seed, epoch))
-            labels = rng.permutation(np.repeat(np.arange(len(self.counts)), self.counts))
-            self._drawn = (epoch, torch.from_numpy(labels))
-        return self._drawn[1]
+            self._drawn = (epoch, Shuffled(self.length, np.random.default_rng(stream_seed(self.seed, epoch))))
+        ends = np.cumsum(self.counts)
+        return torch.from_numpy(np.searchsorted(ends, self._drawn[1][rows], side='right'))
 
     def _chunk(self, epoch: int, number: int) -> dict[str, Tensor]:
         key = (epoch, number)
         if key not in self._cache:
             require_drawable(self.generator)
-            labels = self._labels(epoch)[number * self.chunk : (number + 1) * self.chunk]
+            end = min((number + 1) * self.chunk, self.length)
+            labels = self._labels(epoch, np.arange(number * self.chunk, end))
             batch = self.generator.sample(len(labels), labels, seed=stream_seed(self.seed, epoch, number + 1))
             self._cache[key] = {name: value.cpu() for name, value in batch.items()}
             while len(self._cache) > self._cache_chunks:

@@ -16,6 +16,7 @@ from ..datasets.mixed import EpochIndices
 from ..datasets.sources import require_same
 from ..datasets.synthetic import stream_seed
 from ..ratio import Constant
+from .sequence import Sequence
 
 _SHUFFLE = -5  # a stream of its own
 _LOOK = 64
@@ -160,14 +161,22 @@ class MixedBatchSampler(BatchSampler):
         self._said = None
         self._warn_of_repeats(epoch)
         self.dataset.set_epoch(epoch)
-        sequence, sizes, rank = self._sequence(epoch), self._sizes(epoch), self._world()[1]
+        order = self.dataset.order(epoch)
+        self.dataset.tell_length(order.length)
+        rng = np.random.default_rng(stream_seed(self.seed, epoch, _SHUFFLE))
+        live = [pool.held < 0 for pool in self.dataset.sources.pools]
+        sequence, sizes, rank = (
+            Sequence(order, rng if self.shuffle else None, live),
+            self._sizes(epoch),
+            self._world()[1],
+        )
         ends = np.cumsum(sizes.reshape(-1)).reshape(sizes.shape)
         last = len(sizes) - 1
         try:
             for batch in range(self.start[1] if epoch == self.start[0] else 0, len(sizes)):
                 if 0 < batch == last or batch >= _LOOK:
                     self._end(epoch)
-                rows = sequence[ends[batch, rank] - sizes[batch, rank] : ends[batch, rank]]
+                rows = sequence.rows(ends[batch, rank] - sizes[batch, rank], ends[batch, rank])
                 self._given = (epoch, batch + 1)
                 yield EpochIndices(rows.tolist(), epoch)
             self._end(epoch)
@@ -192,23 +201,6 @@ class MixedBatchSampler(BatchSampler):
                 'off; call set_epoch(epoch) where an epoch begins if they were epochs',
                 stacklevel=3,
             )
-
-    def _sequence(self, epoch: int) -> np.ndarray:
-        """(len,) the epoch's indices, synthetic ones evenly among real ones."""
-        numbers = self.dataset.source_numbers(epoch)
-        rng = np.random.default_rng(stream_seed(self.seed, epoch, _SHUFFLE))
-        sides = [np.flatnonzero(numbers == k) for k in (*range(1, len(self.dataset.source_names)), 0)]
-        if self.shuffle:
-            sides = [rng.permutation(rows) for rows in sides]
-        *sources, real = sides
-        if len(sources) > 1:  # one source as evenly among the others as all are among real samples
-            turns = np.concatenate([(np.arange(len(rows)) + 0.5) / max(len(rows), 1) for rows in sources])
-            sources = [np.concatenate(sources)[np.argsort(turns, kind='stable')]]
-        total, held = len(numbers), len(sources[0])
-        places = np.diff(np.arange(total + 1) * held // max(total, 1)).astype(bool)
-        sequence = np.empty(total, dtype=np.int64)
-        sequence[places], sequence[~places] = sources[0], real
-        return sequence
 
 
 def mixed_loader(real: DataLoader[Any], mixed: MixedDataset, seed: int = 0, **options: Any) -> DataLoader[Any]:

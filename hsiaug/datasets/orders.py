@@ -1,0 +1,194 @@
+"""Orders of an epoch: stored where they are short, computed where they are long, since every worker holds its own."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from torch.utils.data import Dataset
+
+STORED = 1 << 20
+"""Numbers up to which a random order is drawn by numpy and kept; longer ones are computed where they are asked for."""
+_ROUNDS = 8
+_GOLDEN, _FIRST, _SECOND = (np.uint64(c) for c in (0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB))
+
+
+class Rows(Protocol):
+    """Numbers in some order: an array, or what computes those at the places that are asked for."""
+
+    def __getitem__(self, places: np.ndarray, /) -> np.ndarray: ...
+
+
+@dataclass(frozen=True)
+class InOrder:
+    """``first``, ``first`` + 1, ... without an end, or what another order has there."""
+
+    first: int = 0
+    order: Rows | None = None
+
+    def __getitem__(self, places: np.ndarray) -> np.ndarray:
+        return places + self.first if self.order is None else self.order[places + self.first]
+
+
+def keyed(numbers: np.ndarray, n: int, key: int, tweak: np.ndarray | int = 0, inverse: bool = False) -> np.ndarray:
+    """A random permutation of 0, ..., n - 1, computed for some numbers.
+
+    A Feistel network over pairs below sqrt(n), which holds few numbers that are not below n; those walk on until one is
+    (Black and Rogaway, Ciphers with arbitrary finite domains, CT-RSA 2002, https://doi.org/10.1007/3-540-45760-7_9).
+
+    Args:
+        numbers: (m,) below n.
+        n: size of the permutation.
+        key: of the permutation, below 2^64.
+        tweak: (m,) number of a permutation of its own with this key, of each number or of all.
+        inverse: of the permutation.
+
+    Returns:
+        (m,) int64.
+    """
+    rows = math.isqrt(max(n - 1, 0)) + 1
+    columns = -(-n // rows)
+    sides = np.divmod(np.asarray(numbers, dtype=np.uint64), np.uint64(columns))
+    halves, sizes = list(sides), (np.uint64(rows), np.uint64(columns))
+    streams = _mixed(np.atleast_1d(tweak).astype(np.uint64) * _GOLDEN + np.uint64(key))
+    steps = range(_ROUNDS)[:: -1 if inverse else 1]
+    for step in steps:
+        size, other = sizes[step % 2], halves[1 - step % 2]
+        moved = _mixed((other * np.uint64(_ROUNDS) + np.uint64(step)) * _GOLDEN + streams) % size
+        halves[step % 2] = (halves[step % 2] + (size - moved if inverse else moved)) % size
+    found = (halves[0] * sizes[1] + halves[1]).astype(np.int64)
+    if (outside := found >= n).any():
+        tweak = tweak[outside] if isinstance(tweak, np.ndarray) else tweak
+        found[outside] = keyed(found[outside], n, key, tweak, inverse)
+    return found
+
+
+def _mixed(values: np.ndarray) -> np.ndarray:
+    """The finaliser of SplitMix64 (Steele et al., OOPSLA 2014, https://doi.org/10.1145/2660193.2660195)."""
+    values = (values ^ (values >> np.uint64(30))) * _FIRST
+    values = (values ^ (values >> np.uint64(27))) * _SECOND
+    return values ^ (values >> np.uint64(31))
+
+
+class Shuffled:
+    """The numbers 0, ..., n - 1 in random order.
+
+    Args:
+        n: how many.
+        rng: what the order, or the key of one that is computed, is drawn from.
+    """
+
+    def __init__(self, n: int, rng: np.random.Generator) -> None:
+        self.n = n
+        self._order = rng.permutation(n) if n <= STORED else None
+        self._key = 0 if n <= STORED else int(rng.integers(1 << 63))
+        self._places: np.ndarray | None = None
+
+    def __getitem__(self, places: np.ndarray) -> np.ndarray:
+        """The numbers at some places."""
+        return keyed(places, self.n, self._key) if self._order is None else self._order[places]
+
+    def places(self, numbers: np.ndarray) -> np.ndarray:
+        """Where some numbers stand."""
+        if self._order is None:
+            return keyed(numbers, self.n, self._key, inverse=True)
+        if self._places is None:
+            self._places = np.argsort(self._order)
+        return self._places[numbers]
+
+
+class Rounds:
+    """The numbers 0, ..., n - 1 in random order, then all of them in another, and so on without an end.
+
+    Args:
+        n: how many.
+        seed: of the orders.
+        pick: draws the ``n`` numbers of a round with a generator, where that is no permutation; every round is kept.
+    """
+
+    def __init__(self, n: int, seed: int, pick: Callable[[np.random.Generator], np.ndarray] | None = None) -> None:
+        self.n, self._seed, self._pick = n, seed, pick
+        self._rng = np.random.default_rng(seed)
+        self._kept = np.arange(0)
+
+    def __getitem__(self, places: np.ndarray) -> np.ndarray:
+        """The numbers at some places."""
+        end = int(places.max()) + 1 if places.size else 0
+        keep = end if self._pick else min(end, STORED // max(self.n, 1) * self.n)
+        if keep > len(self._kept):
+            rounds = range(len(self._kept), keep, self.n)
+            drawn = [self._pick(self._rng) if self._pick else self._rng.permutation(self.n) for _ in rounds]
+            self._kept = np.concatenate([self._kept, *drawn])
+        if keep == end:
+            return self._kept[places]
+        rounds, within = np.divmod(places, self.n)
+        found = keyed(within, self.n, self._seed, rounds)
+        if len(self._kept):
+            stored = places < keep
+            found[stored] = self._kept[places[stored]]
+        return found
+
+
+class EpochOrder:
+    """Where each sample of an epoch comes from.
+
+    Args:
+        real: rows of real samples; in append mode at the first places, in replace mode each at its own place.
+        number: of real samples.
+        sources: of each source its samples of the epoch, and their rows.
+        counts: of samples of each source.
+        places: random order of all places, where synthetic samples take the first ones of it (replace mode).
+    """
+
+    def __init__(
+        self,
+        real: Rows,
+        number: int,
+        sources: Sequence[tuple[Dataset[Any], Rows]],
+        counts: Sequence[int],
+        places: Shuffled | None = None,
+    ) -> None:
+        self.datasets = [dataset for dataset, _ in sources]
+        self._rows: list[Rows] = [real, *(rows for _, rows in sources)]
+        self.counts = [number, *counts][: len(self._rows)]
+        self.length, self._places = sum(self.counts), places
+        # The side of number k takes the turns from firsts[k] on: in append mode these are the places themselves.
+        turns = self.counts if places is None else [0, *self.counts[1:]]
+        self._firsts = np.cumsum([0, *turns[:-1]])
+        self._drawn = self.length - number
+
+    def find(self, wanted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Of samples at (n,) places, the number of their source, 0 for real ones, and their turn in it."""
+        turns = wanted if self._places is None else self._places.places(wanted)
+        numbers = np.searchsorted(self._firsts[1:], turns, side='right')
+        if self._places is not None:
+            real = turns >= self._drawn
+            return np.where(real, 0, numbers), np.where(real, wanted, turns - self._firsts[numbers])
+        return numbers, turns - self._firsts[numbers]
+
+    def rows(self, number: int, turns: np.ndarray) -> np.ndarray:
+        """Rows of samples of a source (0: real ones) that have these turns."""
+        return self._rows[number][turns]
+
+    def numbers(self) -> np.ndarray:
+        """(length,) number of the source of every sample."""
+        if self._places is None:
+            return np.repeat(np.arange(len(self.counts)), self.counts)
+        return np.concatenate([self.find(block)[0] for block in _blocks(self.length)])
+
+    def indices(self, number: int, ascending: bool = True) -> Rows:
+        """Places of the samples of a source (0: real ones), those of all its turns in some order or ascending."""
+        first = int(self._firsts[number])
+        if self._places is None:
+            return InOrder(first)
+        if ascending or self.length <= STORED:
+            return np.flatnonzero(self.numbers() == number)
+        return InOrder(self._drawn if number == 0 else first, self._places)
+
+
+def _blocks(length: int) -> Iterator[np.ndarray]:
+    for start in range(0, length, STORED):
+        yield np.arange(start, min(start + STORED, length))
