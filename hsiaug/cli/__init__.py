@@ -26,7 +26,7 @@ EXAMPLES = {
     'sample': 'hsiaug sample runs/ours --count 10000 --labels inverse --out runs/bank --preview',
     'evaluate': 'hsiaug evaluate runs/bank --real runs/ours',
     'ratio': 'hsiaug ratio runs/ours --gated',
-    'ablate': 'hsiaug ablate --config ablate_spectra --scene.path cube.mat --scene.labels labels.mat --out runs/mine',
+    'ablate': 'hsiaug ablate --config verdict --scene.path cube.mat --scene.labels labels.mat --out runs/mine',
     'report': 'hsiaug report runs/mine',
     'reproduce': 'hsiaug reproduce audebert2018 --data data --scale small --out runs/audebert2018',
     'list': 'hsiaug list generators spectral_gan',
