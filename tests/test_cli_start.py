@@ -84,7 +84,7 @@ def test_help_speaks_to_those_who_type(command: str, capsys: pytest.CaptureFixtu
 
 def test_examples_are_understood(capsys: pytest.CaptureFixture[str]) -> None:
     for command, example in EXAMPLES.items():
-        if command in ('list', 'report'):
+        if command in ('list', 'report', 'completion'):
             continue
         with pytest.raises(SystemExit) as stopped:
             main([*example.split()[1:], '--print_config'])
@@ -128,6 +128,29 @@ def test_flags_take_a_value_or_none(flag: list[str], capsys: pytest.CaptureFixtu
     found = yaml.safe_load(capsys.readouterr().out)
     assert found['quick'] is True
     assert found['out'] == str(Path.home() / 'runs')
+
+
+COMPLETED = """
+source completions
+for typed in 'hsiaug ev' 'hsiaug train --generato' 'hsiaug list ' 'hsiaug train --split.strategy b'; do
+  IFS=' ' read -ra COMP_WORDS <<< "$typed"; [[ $typed == *' ' ]] && COMP_WORDS+=('')
+  COMP_CWORD=$((${#COMP_WORDS[@]} - 1)); COMPREPLY=()
+  _shtab_hsiaug hsiaug "${COMP_WORDS[COMP_CWORD]}" "${COMP_WORDS[COMP_CWORD - 1]}"
+  echo "${COMPREPLY[@]}"
+done
+complete -p hsiaug
+"""
+
+
+def test_bash_completes_commands_options_and_choices(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip('shtab', reason="shtab is missing; pip install 'hsiaug[test]'")
+    main(['completion', 'bash'])
+    (tmp_path / 'completions').write_text(capsys.readouterr().out)
+    done = subprocess.run(['bash', '-c', COMPLETED], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == [
+        'evaluate', '--generator', 'generators tasks benchmarks configs', 'blocks',
+        'complete -o bashdefault -o default -F _shtab_hsiaug hsiaug',
+    ]  # fmt: skip
 
 
 def test_home_is_expanded_wherever_a_path_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

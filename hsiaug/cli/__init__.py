@@ -17,6 +17,7 @@ COMMANDS = {
     'report': 'Draw the report of a study again.',
     'reproduce': "Make a paper's tables and figures again, beside the published numbers. Run it again to resume it.",
     'list': 'List generators, tasks, benchmarks or configs, a line each; of one generator its settings.',
+    'completion': 'Print a script that lets a shell complete commands, options and their choices.',
 }
 """Commands, each with the first line of its help."""
 EXAMPLES = {
@@ -25,10 +26,11 @@ EXAMPLES = {
     'sample': 'hsiaug sample runs/ours --count 10000 --labels inverse --out runs/bank --preview',
     'evaluate': 'hsiaug evaluate runs/bank --real runs/ours',
     'ratio': 'hsiaug ratio runs/ours --gated',
-    'ablate': 'hsiaug ablate --config ablate_spectra --scene.path cube.mat --scene.labels labels.mat --out runs/mine',
+    'ablate': 'hsiaug ablate --config verdict --scene.path cube.mat --scene.labels labels.mat --out runs/mine',
     'report': 'hsiaug report runs/mine',
     'reproduce': 'hsiaug reproduce audebert2018 --data data --scale small --out runs/audebert2018',
     'list': 'hsiaug list generators spectral_gan',
+    'completion': 'hsiaug completion bash',
 }
 """What is typed, for the help of each command."""
 

@@ -11,8 +11,9 @@ from jsonargparse import ArgumentError
 
 from ..ablation.workers import WorkerDiedError
 from ..named_configs import with_config_files
-from . import DESCRIPTION, listing
+from . import listing
 from .ablate import ablate
+from .completion import completion
 from .demo import demo
 from .evaluate import evaluate
 from .guard import out_of_memory, parse, terminated_like_interrupted
@@ -27,7 +28,7 @@ LONGEST = 4000
 FLAGS = ('--quick', '--verify', '--preview', '--no_gates', '--gated', '--trust_run')
 
 FUNCTIONS: tuple[Callable[..., None], ...] = (
-    demo, train, sample, evaluate, ratio, ablate, report, reproduce, listing.list,
+    demo, train, sample, evaluate, ratio, ablate, report, reproduce, listing.list, completion,
 )  # fmt: skip
 
 
@@ -49,7 +50,7 @@ def run(arguments: Sequence[str]) -> None:
     try:
         with terminated_like_interrupted():
             arguments = with_config_files(arguments)
-            command, settings = parse({f.__name__: f for f in FUNCTIONS}, arguments, 'hsiaug', DESCRIPTION)
+            command, settings = parse({f.__name__: f for f in FUNCTIONS}, arguments)
             command(**settings)
     except KeyboardInterrupt:
         raise SystemExit(

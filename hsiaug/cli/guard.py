@@ -19,7 +19,7 @@ from jsonargparse import ArgumentError, ArgumentParser, Namespace, auto_parser, 
 from jsonargparse._common import parsing_settings  # what set_parsing_settings sets, to set it back
 
 from ..settings import not_finite
-from . import EXAMPLES
+from . import DESCRIPTION, EXAMPLES
 from .config import read_config
 from .listing import without_markup
 
@@ -41,8 +41,13 @@ class Parser(ArgumentParser):
         )
 
 
+def make_parser(commands: Mapping[str, Callable[..., None]]) -> ArgumentParser:
+    """The parser of some commands."""
+    return auto_parser(dict(commands), prog='hsiaug', description=DESCRIPTION, parser_class=Parser)
+
+
 def parse(
-    commands: Mapping[str, Callable[..., None]], arguments: Sequence[str], prog: str, description: str
+    commands: Mapping[str, Callable[..., None]], arguments: Sequence[str]
 ) -> tuple[Callable[..., None], dict[str, Any]]:
     """The command that is meant, and what it is called with.
 
@@ -53,18 +58,18 @@ def parse(
         ValueError: for a number that is NaN or infinite, but for the stored value that means "no measurement".
     """
     with _imports_nothing():
-        parser = auto_parser(dict(commands), prog=prog, description=description, parser_class=Parser)
+        parser = make_parser(commands)
         for value in (argument.partition('=')[2] or argument for argument in arguments):
             if value.endswith(('.yaml', '.yml')) and Path(value).is_file():
                 # before jsonargparse, which spells out what aliases repeat
-                read_config(Path(value), f'{value} is no config file of {prog} {arguments[0]}')
+                read_config(Path(value), f'{value} is no config file of hsiaug {arguments[0]}')
         try:
             given = parser.parse_args(list(arguments))
         except ArgumentError as error:
             if (named := re.search(r"Importing '([^']+)' is not allowed", str(error))) is None:
                 raise
             raise ValueError(
-                f'{named[1]!r} is not imported: options and config files of {prog} are data, and name no class; give '
+                f'{named[1]!r} is not imported: options and config files of hsiaug are data, and name no class; give '
                 'the fields themselves, as --print_config shows them'
             ) from None
         name = given.subcommand

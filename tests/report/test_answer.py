@@ -1,8 +1,6 @@
 """Every report answers first: whether to mix in, at which ratio, with which gain."""
 
 import re
-import shutil
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -90,23 +88,3 @@ def test_arms_take_what_was_measured_as_their_default(monkeypatch: pytest.Monkey
     assert copies == arms[1]
     with pytest.raises(ValueError, match='none of its ratios'):
         Arm('ours', 'variability', ratios=(1.0,), default=2.0)
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(shutil.which('chromium') is None, reason='no chromium to look at the page with')
-def test_nothing_runs_off_a_phone(tmp_path: Path) -> None:
-    page = write_report(run_folder(tmp_path)).html
-    frame = tmp_path / 'phone.html'  # of a window narrower than a browser's own
-    frame.write_text(
-        f'<iframe id="f" width="360" height="800" src="{page.name}"></iframe><script>onload = () => {{'
-        'const d = document.getElementById("f").contentDocument;'
-        'd.querySelectorAll("details").forEach(x => x.open = true);'
-        'document.title = d.documentElement.scrollWidth; }</script>'
-    )
-    done = subprocess.run(
-        ['chromium', '--headless', '--no-sandbox', '--disable-gpu', '--allow-file-access-from-files', '--dump-dom',
-         frame.as_uri()], capture_output=True, text=True, timeout=120, check=True,
-    )  # fmt: skip
-    found = re.search(r'<title>(\d+)</title>', done.stdout)
-    assert found is not None
-    assert int(found[1]) <= 360

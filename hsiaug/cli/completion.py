@@ -1,0 +1,25 @@
+"""``hsiaug completion``."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from typing import Literal
+
+
+def completion(shell: Literal['bash', 'zsh']) -> None:
+    """Print a script that lets a shell complete commands, options and their choices.
+
+    Bash reads it from ~/.local/share/bash-completion/completions/hsiaug, zsh from a file _hsiaug in a folder of its
+    fpath.
+
+    Args:
+        shell: bash or zsh.
+    """
+    from .commands import FUNCTIONS
+    from .guard import make_parser
+
+    if find_spec('shtab') is None:
+        raise ValueError("completion needs the package shtab; pip install 'hsiaug[completion]'")
+    script = make_parser({f.__name__: f for f in FUNCTIONS}).get_completion_script(f'shtab-{shell}')
+    # Most values are paths, which the options take as text: where nothing else is known, bash offers files.
+    print(script.replace('complete -o bashdefault -F', 'complete -o bashdefault -o default -F'))
