@@ -170,7 +170,7 @@ def _open_scenes(work: Work, seed: int) -> tuple[SceneDataset, SceneDataset]:
         tested += rows[cut:]
     task = task_of(every.spec)
     train, test = (task.hold(every.image[part], every.label[part], every.spec) for part in (learnt, tested))
-    return train, test
+    return train, test  # type: ignore[return-value]
 
 
 def _accuracy(
