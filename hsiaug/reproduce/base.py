@@ -2,32 +2,33 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, TypeVar
 
 import yaml  # type: ignore[import-untyped]
 from matplotlib.figure import Figure
-from scipy import stats
 
 from ..ablation import Study, run_study
 from ..ablation.results import RESULTS_FILE, read_results
 from ..engine.loss_log import read_losses
 from ..json_lines import append_line, read_lines
 from ..named_configs import find_config
-from ..records import read_json, short_digest, write_json
+from ..records import short_digest
 from ..systems.base import Generator, TrainingData
 from ..systems.fit import fit_generator
 from ..systems.saved import CONFIG_FILE, TRAINING_FOLDER
 from ..systems.training import trainer_of
 from ..trainers.convergence import still_falls
 
+T = TypeVar('T')
 Scale = Literal['paper', 'small', 'demo']
 Values = Mapping[tuple[str, str], Sequence[float]]
 """Figures of our own, by row and column of a table: one of each seed."""
 
-RUN_FILE, SCORES_FILE, LOSSES_FILE = 'reproduction.json', 'scores.jsonl', 'losses.csv'
+SCORES_FILE, LOSSES_FILE = 'scores.jsonl', 'losses.csv'
 ADVERSARIAL = ('critic', 'discriminator')
 """Losses of opponents: a stage that has one does not say by its losses whether it has converged."""
 
@@ -166,6 +167,29 @@ class Work:
         """What images are compared by, where it is not the usual network: a part of keys of scores."""
         return [] if self.inception is None else [self.inception.name]
 
+    def once(self, name: str, make: Callable[[], T]) -> T:
+        """What several tables and figures share, made when it is first asked for."""
+        if name not in self.kept:
+            self.kept[name] = make()
+        found: T = self.kept[name]
+        return found
+
+    def measured(self, rows: Mapping[str, Callable[[int], Mapping[str, float]]], columns: Mapping[str, str]) -> Values:
+        """Figures of a table.
+
+        Args:
+            rows: gives scores by name, for a seed.
+            columns: names of the scores, by column.
+        """
+        values: dict[tuple[str, str], list[float]] = defaultdict(list)
+        for row, scores_of in rows.items():
+            for seed in self.seeds:
+                scores = scores_of(seed)
+                for column, name in columns.items():
+                    if name in scores:
+                        values[row, column].append(scores[name])
+        return values
+
     def note(self, trained: str, which: str, falls: bool | None) -> None:
         """Say whether the loss of a training still fell at its end.
 
@@ -231,67 +255,17 @@ class Work:
             study: the study.
             name: of its folder.
         """
-        folder = self.folder / 'studies' / name.replace(' ', '_')
-        if name not in self.kept:
-            run_study(study, folder, self.workers, device=self.device)
-            rows = [row for row in read_results(folder / RESULTS_FILE) if row['seed'] in study.seeds]
-            for row in rows:
-                self.note(f'{row["classifier"]}, {row["arm"]}, {row["scene"]}', row['cell'], row.get('still_falls'))
-            for arm in (arm for arm in study.arms if trainer_of(arm.generator)):
-                for setting, seed in study.groups():
-                    self.note(f'{arm.name}, {setting.scene}', f'{setting.budget}, {seed}', None)
-            self.kept[name] = folder, rows
-        found: tuple[Path, list[dict[str, Any]]] = self.kept[name]
-        return found
+        return self.once(f'study {name}', lambda: self._run(study, self.folder / 'studies' / name.replace(' ', '_')))
 
-
-class Against(NamedTuple):
-    """One figure of ours beside the paper's; None where there is none.
-
-    Args:
-        row: of the table.
-        column: of the table.
-        published: the paper's.
-        mean: ours, over seeds.
-        interval: 95 % t interval of the mean; None for fewer than two seeds.
-        seeds: how many.
-        comparable: ours are of the paper's data, and measured alike.
-    """
-
-    row: str
-    column: str
-    published: float | None
-    mean: float | None
-    interval: tuple[float, float] | None
-    seeds: int
-    comparable: bool = True
-
-    @property
-    def difference(self) -> float | None:
-        """Ours less the paper's; None where the data are others."""
-        if self.published is None or self.mean is None or not self.comparable:
-            return None
-        return self.mean - self.published
-
-
-def against(table: Table, values: Values, comparable: bool = True) -> list[Against]:
-    """Every number of a table beside ours, then those of ours that the paper does not have."""
-    printed = {
-        (row, column): number
-        for row, numbers in table.published.items()
-        for column, number in zip(table.columns, numbers, strict=True)
-    }
-    found = []
-    for row, column in dict.fromkeys([*printed, *values]):
-        mine = [float(value) for value in values.get((row, column), ())]
-        interval = None
-        if len(mine) > 1:
-            low, high = stats.ttest_1samp(mine, 0.0).confidence_interval() if len(set(mine)) > 1 else (mine[0], mine[0])
-            interval = float(low), float(high)
-        mean = sum(mine) / len(mine) if mine else None
-        alike = comparable and not column.startswith(table.otherwise)
-        found.append(Against(row, column, printed.get((row, column)), mean, interval, len(mine), alike))
-    return found
+    def _run(self, study: Study, folder: Path) -> tuple[Path, list[dict[str, Any]]]:
+        run_study(study, folder, self.workers, device=self.device)
+        rows = [row for row in read_results(folder / RESULTS_FILE) if row['seed'] in study.seeds]
+        for row in rows:
+            self.note(f'{row["classifier"]}, {row["arm"]}, {row["scene"]}', row['cell'], row.get('still_falls'))
+        for arm in (arm for arm in study.arms if trainer_of(arm.generator)):
+            for setting, seed in study.groups():
+                self.note(f'{arm.name}, {setting.scene}', f'{setting.budget}, {seed}', None)
+        return folder, rows
 
 
 def published_config(name: str) -> dict[str, Any]:
@@ -300,92 +274,5 @@ def published_config(name: str) -> dict[str, Any]:
     return found
 
 
-def find_files(paper: Paper, data: Path, scale: Scale) -> dict[str, tuple[Path, ...]]:
-    """Which data sets are there: those of the paper, or what stands in for them.
-
-    Args:
-        paper: the paper.
-        data: folder of the files; they may lie in folders of it.
-        scale: nothing stands in for a paper's data at ``paper``.
-
-    Raises:
-        FileNotFoundError: if nothing is there; it says where to get what.
-    """
-    if not data.is_dir():
-        raise FileNotFoundError(f'{data} is no folder; give that of the files of {paper.name} as --data')
-    for stands_in in (False, True) if scale != 'paper' else (False,):
-        found = {}
-        for files in paper.files:
-            places = [_first(data, path) for path in files.paths]
-            if files.stands_in == stands_in and all(places):
-                found[files.name] = tuple(place for place in places if place is not None)
-        if found:
-            return found
-    wanted = '; '.join(f'{", ".join(f.paths)} ({f.name}: {f.source})' for f in paper.files if not f.stands_in)
-    raise FileNotFoundError(f'{data} holds none of the data of {paper.name}: {wanted}')
-
-
-def _first(data: Path, pattern: str) -> Path | None:
-    return next(iter(sorted(data.glob(pattern)) or sorted(data.glob(f'**/{pattern}'))), None)
-
-
-@dataclass
-class Reproduction:
-    """What a run found.
-
-    Args:
-        work: the run.
-        tables: each table with our figures.
-        figures: each figure of the paper with captions and our own.
-        left_out: why a table or figure was left out, by its name.
-    """
-
-    work: Work
-    tables: list[tuple[Table, list[Against]]] = field(default_factory=list)
-    figures: list[tuple[Drawing, list[tuple[str, Figure]]]] = field(default_factory=list)
-    left_out: dict[str, str] = field(default_factory=dict)
-
-
 class MissingDataError(ValueError):
     """A table or figure whose data are not there."""
-
-
-def reproduce(work: Work, table: int | None = None) -> Reproduction:
-    """Measure and draw again what can be; run it again to resume it.
-
-    Args:
-        work: the run.
-        table: number of the only table; all tables and figures if None.
-
-    Raises:
-        ValueError: for an unknown table, or a folder that holds another run.
-    """
-    tables = [one for one in work.paper.tables if table in (None, one.number)]
-    if not tables:
-        raise ValueError(f'{work.paper.name} has the tables {[t.number for t in work.paper.tables]}, no table {table}')
-    _require_same_run(work)
-    done = Reproduction(work)
-    own = not any(files.stands_in and files.name in work.found for files in work.paper.files)
-    for one in tables:
-        try:
-            done.tables.append((one, against(one, one.measure(work), own)))
-        except MissingDataError as error:
-            done.left_out[f'Table {one.number}'] = str(error)
-            done.tables.append((one, against(one, {})))
-    for drawing in work.paper.figures if table is None else ():
-        try:
-            done.figures.append((drawing, list(drawing.draw(work))))
-        except MissingDataError as error:
-            done.left_out[f'Figure {drawing.number}'] = str(error)
-    return done
-
-
-def _require_same_run(work: Work) -> None:
-    mine = {'paper': work.paper.name, 'scale': work.scale}
-    file = work.folder / RUN_FILE
-    if file.is_file() and (theirs := read_json(file, 'the note of hsiaug reproduce')) != mine:
-        raise ValueError(
-            f'{work.folder} holds {theirs.get("paper")} at scale {theirs.get("scale")}, this is {work.paper.name} at '
-            f'{work.scale}; choose another folder'
-        )
-    write_json(file, mine)

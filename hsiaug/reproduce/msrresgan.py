@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -36,19 +36,18 @@ CHUNK = 32  # windows at a time
 
 def _pair(work: Work, name: str) -> Scene:
     """A scene of high resolution, with that of low resolution."""
-    if name not in work.kept:
-        paths = [str(path) for path in work.found[name]]
-        if name != STANDS_IN:
-            work.kept[name] = SceneConfig(path=paths[0], coarse=paths[1], name=name, one_class=True)()
-        else:
-            scene, config = SceneConfig(path=paths[0], name=name, one_class=True)(), published_config('msrresgan')
-            spectra = torch.from_numpy(scene.spectra(np.arange(scene.shape[0] * scene.shape[1])))
-            low = degrade(spectra.T.reshape(1, -1, *scene.shape), config['settings']['factor'], 0.3)[0]
-            coarse = Scene(f'{name}, coarse', low.movedim(0, -1).numpy().astype(np.float32))
-            fine = Scene(name, spectra.reshape(*scene.shape, -1).numpy(), unit=scene.unit)
-            work.kept[name] = replace(fine, coarse=coarse).as_one_class()
-    found: Scene = work.kept[name]
-    return found
+    return work.once(name, lambda: _open_pair([str(path) for path in work.found[name]], name))
+
+
+def _open_pair(paths: list[str], name: str) -> Scene:
+    if name != STANDS_IN:
+        return SceneConfig(path=paths[0], coarse=paths[1], name=name, one_class=True)()
+    scene, config = SceneConfig(path=paths[0], name=name, one_class=True)(), published_config('msrresgan')
+    spectra = torch.from_numpy(scene.spectra(np.arange(scene.shape[0] * scene.shape[1])))
+    low = degrade(spectra.T.reshape(1, -1, *scene.shape), config['settings']['factor'], 0.3)[0]
+    coarse = Scene(f'{name}, coarse', low.movedim(0, -1).numpy().astype(np.float32))
+    fine = Scene(name, spectra.reshape(*scene.shape, -1).numpy(), unit=scene.unit)
+    return replace(fine, coarse=coarse).as_one_class()
 
 
 def _split(work: Work, name: str, seed: int) -> PatchSplit:
@@ -77,22 +76,14 @@ def _scores(work: Work, name: str, network: str, seed: int) -> Mapping[str, floa
         coarse = read_coarse_windows(scene, split.test_windows, split.size)
         return dataclasses.asdict(super_resolution_scores(_restored(generator, coarse.image), high, coarse.factor))
 
-    return work.scored(['Table 1', name, split.fingerprint, network, seed], measure)
+    scores = work.scored(['Table 1', name, split.fingerprint, network, seed], measure)
+    return {metric: 1000 * score if metric == 'sid' else score for metric, score in scores.items()}
 
 
 def score_table(work: Work) -> Values:
     """Table 1."""
-    values: dict[tuple[str, str], list[float]] = defaultdict(list)
-    for seed in work.seeds:
-        for name in work.found:
-            for network in TRAINED:
-                scores = _scores(work, name, network, seed)
-                for metric, column, factor in (
-                    ('mrae', 'MRAE', 1), ('sid', 'SID', 1000), ('psnr', 'PSNR (dB)', 1), ('ssim', 'SSIM', 1),
-                ):  # fmt: skip
-                    if metric in scores:
-                        values[f'{name}: {NETWORKS[network]}', column].append(factor * scores[metric])
-    return values
+    rows = {f'{name}: {NETWORKS[n]}': partial(_scores, work, name, n) for name in work.found for n in TRAINED}
+    return work.measured(rows, {'MRAE': 'mrae', 'SID': 'sid', 'PSNR (dB)': 'psnr', 'SSIM': 'ssim'})
 
 
 # --- figures ----------------------------------------------------------------------------------------------------------

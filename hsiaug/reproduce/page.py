@@ -15,7 +15,8 @@ from ..records import write_json
 from ..report.html import Picture, Section, Table, replace_file, template
 from ..trainers.convergence import FALL
 from ..trainers.inception import said_of_inception
-from .base import Against, Files, Paper, Reproduction, Scale, Work
+from .base import Files, Paper, Scale, Work
+from .run import Against, Reproduction
 
 PAGE_FILE, VALUES_FILE = 'index.html', 'tables.json'
 

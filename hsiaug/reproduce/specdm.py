@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,7 @@ from ..systems.from_datasets import data_of
 from ..tasks import Evaluation, Task, task_of
 from ..tasks.base import Downstream, finite, on_cpu
 from ..trainers import loss_still_falls
-from .base import Drawing, MissingDataError, Paper, Scale, Table, Values, Work, published_config
+from .base import Drawing, Paper, Scale, Table, Values, Work, published_config
 from .specdm_data import FILES, Which, part_of, present
 
 CONFIGS: dict[Which, tuple[str, ...]] = {
@@ -63,15 +62,16 @@ def _held(dataset: Any, rows: np.ndarray) -> Any:
 
 
 def _data(work: Work, which: Which, seed: int) -> _Data:
-    if f'{which}-{seed}' not in work.kept:
-        train, test = (part_of(work, which, split) for split in ('train', 'test'))
-        most = min(len(train), published_config(CONFIGS[which][0])['split']['settings']['max_train'])
-        tested = np.arange(min(len(test), work.settings['max_test']))
-        task, drawn = task_of(train.spec), np.random.default_rng(seed).permutation(len(train))[:most]
-        real, test = _held(train, drawn), _held(test, tested)
-        work.kept[f'{which}-{seed}'] = _Data(task, data_of(train, streams=True), real, test, seed, work.inception)
-    found: _Data = work.kept[f'{which}-{seed}']
-    return found
+    return work.once(f'{which}-{seed}', lambda: _open(work, which, seed))
+
+
+def _open(work: Work, which: Which, seed: int) -> _Data:
+    train, test = (part_of(work, which, split) for split in ('train', 'test'))
+    most = min(len(train), published_config(CONFIGS[which][0])['split']['settings']['max_train'])
+    tested = np.arange(min(len(test), work.settings['max_test']))
+    task, drawn = task_of(train.spec), np.random.default_rng(seed).permutation(len(train))[:most]
+    learnt = data_of(train, streams=True)
+    return _Data(task, learnt, _held(train, drawn), _held(test, tested), seed, work.inception)
 
 
 # --- Tables 1, 2 and 4 ------------------------------------------------------------------------------------------------
@@ -93,20 +93,12 @@ def _fidelity(work: Work, which: Which, arm: str, seed: int) -> Mapping[str, flo
 
 def _fidelity_table(work: Work, rows: Mapping[str, tuple[Which, str]], columns: Mapping[str, str]) -> Values:
     """Of the data that are there."""
-    values: dict[tuple[str, str], list[float]] = defaultdict(list)
-    missing: list[MissingDataError] = []
-    for row, (which, arm) in rows.items():
-        try:
-            for seed in work.seeds:
-                scores = _fidelity(work, which, arm, seed)
-                for column, name in columns.items():
-                    if name in scores and not (which == 'SS' and name == 'fid_image2'):
-                        values[row, column].append(scores[name])
-        except MissingDataError as error:
-            missing.append(error)
-    if not values and missing:
-        raise missing[0]
-    return values
+    there = present(work)
+    measured = {row: partial(_fidelity, work, which, arm) for row, (which, arm) in rows.items() if which in there}
+    if not measured:
+        which, _ = next(iter(rows.values()))
+        _data(work, which, 0)  # says what is missing
+    return work.measured(measured, columns)
 
 
 def pairs_table(work: Work) -> Values:
@@ -171,26 +163,22 @@ def _gain(work: Work, which: Which, network: int, arm: str, ratio: int, seed: in
 
 def _gains(work: Work, rows: Mapping[str, tuple[str, int]]) -> Values:
     """Of the first network, a row for each arm and ratio."""
-    values: dict[tuple[str, str], list[float]] = defaultdict(list)
+    values: dict[tuple[str, str], Sequence[float]] = {}
     for which in present(work):
-        for row, (arm, ratio) in rows.items():
-            for seed in work.seeds:
-                for metric, score in _gain(work, which, 0, arm, ratio, seed).items():
-                    values[row, f'{which} {metric}'].append(score)
+        measured = {row: partial(_gain, work, which, 0, arm, ratio) for row, (arm, ratio) in rows.items()}
+        values |= work.measured(measured, {f'{which} {metric}': metric for metric in ('mIoU', 'F1')})
     return values
 
 
 def downstream_table(work: Work) -> Values:
     """Table 3: real, synthetic and both, for every network."""
-    values: dict[tuple[str, str], list[float]] = defaultdict(list)
-    rows = {'real': (0, False), 'synthetic': (5, True), 'real + synthetic': (5, False)}
+    kinds = {'real': (0, False), 'synthetic': (5, True), 'real + synthetic': (5, False)}
+    rows = {}
     for which in present(work):
-        networks = _networks(work, which, _data(work, which, work.seeds[0]).task)
-        for (number, network), (row, (ratio, only)) in ((n, r) for n in enumerate(networks) for r in rows.items()):
-            for seed in work.seeds:
-                for metric, score in _gain(work, which, number, OURS, ratio, seed, only).items():
-                    values[f'{network.name}: {row}', metric].append(score)
-    return values
+        for number, network in enumerate(_networks(work, which, _data(work, which, work.seeds[0]).task)):
+            for kind, (ratio, only) in kinds.items():
+                rows[f'{network.name}: {kind}'] = partial(_gain, work, which, number, OURS, ratio, only=only)
+    return work.measured(rows, {'mIoU': 'mIoU', 'F1': 'F1'})
 
 
 def rivals_table(work: Work) -> Values:

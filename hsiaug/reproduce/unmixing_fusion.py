@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -65,18 +65,19 @@ def _shorter(work: Work, settings: Mapping[str, Any]) -> dict[str, Any]:
 
 def _images(work: Work, seed: int) -> tuple[TrainingData, PatchDataset]:
     """What generators learn from, and test windows."""
-    if f'images-{seed}' not in work.kept:
-        name = CUBE if CUBE in work.found else SMALL_CUBE
-        if name not in work.found:
-            raise MissingDataError(f'it is of {CUBE}, which is missing')
-        config, (file,) = published_config('unmixing_fusion_ddpm'), work.found[name]
-        given = config['scene'] if name == CUBE else {'one_class': True, 'range_nm': [400, 700]}
-        scene = as_record(SceneConfig, {**given, 'path': str(file), 'name': name}, 'unmixing_fusion_ddpm')()
-        split = PatchSplitter(**{**config['split']['settings'], **work.settings['split']})(scene, seed)
-        train, test = (PatchDataset.from_scene(scene, split, part) for part in ('train', 'test'))
-        work.kept[f'images-{seed}'] = data_of(train), test
-    found: tuple[TrainingData, PatchDataset] = work.kept[f'images-{seed}']
-    return found
+    return work.once(f'images-{seed}', lambda: _open_images(work, seed))
+
+
+def _open_images(work: Work, seed: int) -> tuple[TrainingData, PatchDataset]:
+    name = CUBE if CUBE in work.found else SMALL_CUBE
+    if name not in work.found:
+        raise MissingDataError(f'it is of {CUBE}, which is missing')
+    config, (file,) = published_config('unmixing_fusion_ddpm'), work.found[name]
+    given = config['scene'] if name == CUBE else {'one_class': True, 'range_nm': [400, 700]}
+    scene = as_record(SceneConfig, {**given, 'path': str(file), 'name': name}, 'unmixing_fusion_ddpm')()
+    split = PatchSplitter(**{**config['split']['settings'], **work.settings['split']})(scene, seed)
+    train, test = (PatchDataset.from_scene(scene, split, part) for part in ('train', 'test'))
+    return data_of(train), test
 
 
 def _generator(work: Work, name: str, seed: int, row: str | None = None) -> Any:
@@ -92,19 +93,18 @@ def _generator(work: Work, name: str, seed: int, row: str | None = None) -> Any:
 
 def _encoder(work: Work, seed: int) -> Any:
     """Features of images: of Inception, or by a network that has learnt clusters of the training spectra."""
-    if f'encoder-{seed}' not in work.kept and work.inception is not None:
-        data = _images(work, seed)[0]
-        work.kept[f'encoder-{seed}'] = InceptionFeatures(work.inception, data.x, data.spec.wavelengths, work.device)
-    if f'encoder-{seed}' not in work.kept:
-        x = _images(work, seed)[0].x
-        spectra = x.movedim(1, -1).reshape(-1, x.shape[1])
-        some = torch.randperm(len(spectra), generator=torch.Generator().manual_seed(seed))[:20_000]
-        clusters = KMeans(CLUSTERS, n_init=1, random_state=seed).fit(spectra[some].numpy())
-        masks = torch.from_numpy(clusters.predict(spectra.numpy()).astype(np.int64)).view(len(x), *x.shape[2:])
-        work.kept[f'encoder-{seed}'] = train_patch_encoder(
-            x, masks, CLUSTERS, seed=seed, steps=work.settings['encoder_steps'], device=work.device
-        )
-    return work.kept[f'encoder-{seed}']
+    return work.once(f'encoder-{seed}', lambda: _learn_encoder(work, _images(work, seed)[0], seed))
+
+
+def _learn_encoder(work: Work, data: TrainingData, seed: int) -> Any:
+    x = data.x
+    if work.inception is not None:
+        return InceptionFeatures(work.inception, x, data.spec.wavelengths, work.device)
+    spectra = x.movedim(1, -1).reshape(-1, x.shape[1])
+    some = torch.randperm(len(spectra), generator=torch.Generator().manual_seed(seed))[:20_000]
+    clusters = KMeans(CLUSTERS, n_init=1, random_state=seed).fit(spectra[some].numpy())
+    masks = torch.from_numpy(clusters.predict(spectra.numpy()).astype(np.int64)).view(len(x), *x.shape[2:])
+    return train_patch_encoder(x, masks, CLUSTERS, seed=seed, steps=work.settings['encoder_steps'], device=work.device)
 
 
 def _scores(work: Work, name: str, seed: int, row: str | None = None) -> Mapping[str, float]:
@@ -133,25 +133,16 @@ def _scores(work: Work, name: str, seed: int, row: str | None = None) -> Mapping
 
 def generators_table(work: Work) -> Values:
     """Table 1."""
-    values: dict[tuple[str, str], list[float]] = defaultdict(list)
-    for row, name in KINDS.items():
-        for seed in work.seeds:
-            scores = _scores(work, name, seed)
-            for column in ('FID', 'Recall', 'Precision', 'Params (M)'):
-                values[row, column].append(scores[column])
-    return values
+    columns = ('FID', 'Recall', 'Precision', 'Params (M)')
+    return work.measured({row: partial(_scores, work, name) for row, name in KINDS.items()}, {c: c for c in columns})
 
 
 def endmembers_table(work: Work) -> Values:
     """Table 2, but for the cube itself."""
-    values: dict[tuple[str, str], list[float]] = defaultdict(list)
-    for row in _endmembers():
-        for seed in work.seeds:
-            scores = _scores(work, 'ddpm', seed, row)
-            for column in ('RMSE', 'PSNR', 'SSIM', 'SAD', 'FID', 'Recall', 'Precision', 'Params (M)'):
-                if column in scores:
-                    values[row, column].append(scores[column])
-    return values
+    columns = ('RMSE', 'PSNR', 'SSIM', 'SAD', 'FID', 'Recall', 'Precision', 'Params (M)')
+    return work.measured(
+        {row: partial(_scores, work, 'ddpm', row=row) for row in _endmembers()}, {c: c for c in columns}
+    )
 
 
 # --- Table 3 ----------------------------------------------------------------------------------------------------------
@@ -159,28 +150,32 @@ def endmembers_table(work: Work) -> Values:
 
 def _scenes(work: Work, seed: int) -> tuple[SceneDataset, SceneDataset]:
     """Labelled images that train, 55 % of each class as in the text, and that test."""
+    return work.once(f'scenes-{seed}', lambda: _open_scenes(work, seed))
+
+
+def _open_scenes(work: Work, seed: int) -> tuple[SceneDataset, SceneDataset]:
     if LABELLED not in work.found:
         raise MissingDataError(f'it is of {LABELLED}, which is missing')
-    if f'scenes-{seed}' not in work.kept:
-        root = work.found[LABELLED][0]
-        classes = [folder.name for folder in sorted(root.iterdir()) if folder.is_dir()]
-        classes = [name for name in classes if 'idle' not in name.lower()][:CLASSES]
-        bands = SceneFolder(root, classes, layout='hwc').spec.bands
-        centres = np.linspace(*HSRS_NM, bands).tolist()  # of 48; other files are taken to span the same range
-        every = SceneDataset.from_dataset(adapt(SceneFolder(root, classes, wavelengths=centres, layout='hwc')))
-        rng, parts = np.random.default_rng(seed), ([], [])  # type: ignore[var-annotated]
-        for label in range(len(classes)):
-            rows = rng.permutation(np.flatnonzero((every.label == label).numpy()))
-            cut = round(0.55 * len(rows))
-            parts[0].extend(rows[:cut].tolist())
-            parts[1].extend(rows[cut:].tolist())
-        task = task_of(every.spec)
-        work.kept[f'scenes-{seed}'] = tuple(task.hold(every.image[p], every.label[p], every.spec) for p in parts)
-    found: tuple[SceneDataset, SceneDataset] = work.kept[f'scenes-{seed}']
-    return found
+    root = work.found[LABELLED][0]
+    classes = [folder.name for folder in sorted(root.iterdir()) if folder.is_dir()]
+    classes = [name for name in classes if 'idle' not in name.lower()][:CLASSES]
+    bands = SceneFolder(root, classes, layout='hwc').spec.bands
+    centres = np.linspace(*HSRS_NM, bands).tolist()  # of 48; other files are taken to span the same range
+    every = SceneDataset.from_dataset(adapt(SceneFolder(root, classes, wavelengths=centres, layout='hwc')))
+    rng, learnt, tested = np.random.default_rng(seed), list[int](), list[int]()
+    for label in range(len(classes)):
+        rows = rng.permutation(np.flatnonzero((every.label == label).numpy())).tolist()
+        cut = round(0.55 * len(rows))
+        learnt += rows[:cut]
+        tested += rows[cut:]
+    task = task_of(every.spec)
+    train, test = (task.hold(every.image[part], every.label[part], every.spec) for part in (learnt, tested))
+    return train, test  # type: ignore[return-value]
 
 
-def _accuracy(work: Work, model: Mapping[str, Any], arm: Mapping[str, Any] | None, ratio: float, seed: int) -> float:
+def _accuracy(
+    work: Work, model: Mapping[str, Any], arm: Mapping[str, Any] | None, ratio: float, seed: int
+) -> Mapping[str, float]:
     """In percent, of a network that learnt from real images, and from those of an arm if there is one."""
     name = model['name']
 
@@ -200,7 +195,7 @@ def _accuracy(work: Work, model: Mapping[str, Any], arm: Mapping[str, Any] | Non
         return {'oa': found['oa'], 'still_falls': bool(loss_still_falls(trained))}
 
     row = 'real' if arm is None else f'{arm["name"]}, ratio {ratio:g}'
-    return 100 * work.scored(['scenes', name, row, seed], measure, f'{name}, {row}')['oa']
+    return {'oa': 100 * work.scored(['scenes', name, row, seed], measure, f'{name}, {row}')['oa']}
 
 
 def classifiers_table(work: Work) -> Values:
@@ -211,11 +206,10 @@ def classifiers_table(work: Work) -> Values:
     rows: dict[str, tuple[Mapping[str, Any] | None, float]] = {'×': (None, 0.0)}
     for arm in config['arms']:
         rows |= {f'{arm["name"]}, {sizes[ratio]}': (arm, ratio) for ratio in arm.get('ratios', config['ratios'])}
-    values: dict[tuple[str, str], list[float]] = defaultdict(list)
+    values: dict[tuple[str, str], Sequence[float]] = {}
     for model in config['models']:
-        for row, (arm, ratio) in rows.items():
-            for seed in work.seeds:
-                values[row, model['name']].append(_accuracy(work, model, arm, ratio, seed))
+        measured = {row: partial(_accuracy, work, model, arm, ratio) for row, (arm, ratio) in rows.items()}
+        values |= work.measured(measured, {model['name']: 'oa'})
     return values
 
 

@@ -51,7 +51,7 @@ class MaskedImages(Task):
     ) -> Callable[[Generator], Record]:
         """Of pairs and, of latent diffusion, of test pairs through its autoencoders and back."""
         spec, real = test.spec, (whole(train), whole(test))
-        encoder: Encoder = (
+        encoder: Encoder | None = (
             self.encoder(real[0], spec, seed)
             if inception is None
             else InceptionFeatures(inception, real[0][0].flatten(0, -4), spec.wavelengths)

@@ -11,7 +11,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
-from torchvision.models import inception_v3
+from torchvision.models import inception_v3  # type: ignore[import-untyped]
 
 from ..datasets.preview import rgb_bands, stretch_limits
 

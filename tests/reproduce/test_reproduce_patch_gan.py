@@ -11,7 +11,7 @@ from public_layouts import write_benchmark_scene
 from hsiaug.cli import main
 from hsiaug.cli.reproduce import reproduce
 from hsiaug.reproduce import PAPERS
-from hsiaug.reproduce.base import against
+from hsiaug.reproduce.run import against
 
 
 def test_gains_stand_alone_where_a_text_prints_none(tmp_path: Path) -> None:

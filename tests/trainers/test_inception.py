@@ -107,8 +107,8 @@ def test_studies_compare_images_by_them(weights: Path, tmp_path: Path, monkeypat
 
 def test_pages_of_papers_name_them(weights: Path, tmp_path: Path) -> None:
     from hsiaug.reproduce import PAPERS, Work
-    from hsiaug.reproduce.base import Reproduction
     from hsiaug.reproduce.page import write_page
+    from hsiaug.reproduce.run import Reproduction
 
     for inception, said in ((None, 'by features of a network that learnt the classes'), (weights, weights.name)):
         work = Work(PAPERS['specdm'], 'demo', {}, tmp_path, inception=inception)
