@@ -3,11 +3,12 @@
     HSIAUG_DATA=folder python benchmarks/spectra_sources.py --part choose      # many forms of the sources on two scenes
     HSIAUG_DATA=folder python benchmarks/spectra_sources.py --part confirm     # what was chosen, once, on five others
     HSIAUG_DATA=folder python benchmarks/spectra_sources.py --part confirm-all # the same with all labels
-    HSIAUG_DATA=folder python benchmarks/spectra_sources.py --part confirm-tuned  # on a better network
+    HSIAUG_DATA=folder python benchmarks/spectra_sources.py --part confirm-tuned   # on a better network
     HSIAUG_DATA=folder python benchmarks/spectra_sources.py --quick
 
 NN-1D with standard scaling and 400 steps, in all arms; in parts that are tuned with decorrelated bands and dropout.
-Splits are of blocks, tiles or polygons; the labels of a budget hold those that validate. Interrupt and repeat at will; the tables are of what is there.
+Splits are of blocks, tiles or polygons; the labels of a budget hold those that validate. Interrupt and repeat at will;
+the tables are of what is there.
 """
 
 from __future__ import annotations

@@ -50,7 +50,7 @@ class SpectralScaler(nn.Module):
             return self
         self.offset.copy_(x.mean(dim=0))
         self.scale.copy_(band_weight(self.offset, x.std(dim=0, correction=0).to(self.offset)))
-        if self.kind == 'decorrelated':
+        if self.kind == 'decorrelated' and len(x) > 1:
             standard = ((x - self.offset) * self.scale).double()
             within = standard.clone()
             for label in () if y is None else torch.unique(y):

@@ -8,7 +8,8 @@ from torch import Tensor
 
 from hsiaug.functional.band_scaler import BandScaler
 from hsiaug.functional.scaling import band_scale, band_weight
-from hsiaug.models import SpectralScaler
+from hsiaug.models import NN1D, SpectralScaler
+from hsiaug.models.nn1d import SCALINGS
 from hsiaug.models.patch_encoder import PatchEncoder
 
 LEVELS = torch.tensor([0.3, 0.3, 0.4, 0.02, 0.35, 0.3])
@@ -67,11 +68,57 @@ def stripe(spread: float, n: int = 200) -> tuple[Tensor, Tensor]:
 @pytest.mark.parametrize('spread', [0.0, 1e-6, 1e-5, 1e-4, 1e-3])
 def test_unseen_spread_does_not_grow_in_any_scaler(spread: float) -> None:
     train, unseen = stripe(spread)
-    for kind in ('standard', 'minmax'):
+    for kind in SCALINGS:
         assert float(SpectralScaler(6, kind).fit(train)(unseen).abs().max()) < 5
     encoder = PatchEncoder(6, 2).fit_scale(train.T.reshape(1, 6, 10, 20))
     assert float(((unseen - encoder.offset) * encoder.scale).abs().max()) < 5
     assert np.abs(BandScaler().fit(train.numpy()).transform(unseen.numpy())).max() < 5
+
+
+def correlated(n: int, seed: int) -> tuple[Tensor, Tensor]:
+    """(n, 4) bands that brightness makes nearly equal, and (n,) classes that differ in the third by little."""
+    rng = torch.Generator().manual_seed(seed)
+    label = torch.arange(n) % 2
+    x = 1 + torch.randn((n, 1), generator=rng) + 0.005 * torch.randn((n, 4), generator=rng)
+    return x + 0.03 * label[:, None] * torch.tensor([0.0, 0, 1, 0]), label
+
+
+def test_decorrelation_is_the_quarter_root_of_the_covariance_within_classes() -> None:
+    x, label = correlated(100_000, 0)
+    scaler = SpectralScaler(4, 'decorrelated').fit(x, label)
+    standard = SpectralScaler(4).fit(x)(x).double()
+    within = torch.cat([part - part.mean(dim=0) for part in (standard[label == 0], standard[label == 1])])
+    fourth = torch.linalg.matrix_power(scaler.mix.double().inverse(), 4)
+    wanted = within.T @ within / len(x)
+    assert torch.allclose(fourth / fourth.trace(), wanted / wanted.trace(), atol=1e-4)
+    assert float(scaler(x).std()) == pytest.approx(1, abs=0.01)
+    apart = x + 0.1 * label[:, None] * torch.tensor([1.0, -1, 0, 0])
+    moved, together = (SpectralScaler(4, 'decorrelated').fit(apart, y).mix for y in (label, None))
+    assert torch.allclose(moved / moved[0, 0], scaler.mix / scaler.mix[0, 0], atol=0.02)  # how far classes are apart
+    assert not torch.allclose(together / together[0, 0], scaler.mix / scaler.mix[0, 0], atol=0.1)
+
+
+@pytest.mark.parametrize('x', [torch.rand(3, 4), torch.ones(3, 4), torch.rand(3, 1).expand(3, 4), torch.rand(1, 4)])
+def test_a_spectrum_of_each_class_is_no_reason_to_fail(x: Tensor) -> None:
+    scaler = SpectralScaler(4, 'decorrelated').fit(x, torch.arange(len(x)))
+    assert bool(scaler(torch.rand(2, 4)).isfinite().all())
+
+
+def test_what_is_decorrelated_is_learnt_sooner() -> None:
+    (x, label), (unseen, wanted) = correlated(60, 1), correlated(400, 2)
+    right = {}
+    for kind in ('standard', 'decorrelated'):
+        torch.manual_seed(0)
+        network = NN1D(4, 2, hidden=16, layers=2, scaling=kind)
+        network.scaler.fit(x, label)
+        optimiser = torch.optim.Adam(network.parameters(), lr=0.01)
+        for _ in range(60):
+            optimiser.zero_grad()
+            torch.nn.functional.cross_entropy(network(x), label).backward()
+            optimiser.step()
+        right[kind] = float((network(unseen).argmax(dim=1) == wanted).float().mean())
+    assert right['decorrelated'] > 0.85
+    assert right['standard'] < right['decorrelated'] - 0.1
 
 
 def test_scikit_learns_scaler_is_the_same_where_no_band_is_dead() -> None:
