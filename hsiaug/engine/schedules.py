@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 Schedule = Callable[[int, int], float]
-"""Factor of the learning rate at a step, counted from 0, of so many steps."""
+"""Factor of the learning rate at a step, counted from 0, given the number of steps."""
 
 
 def constant(step: int, steps: int) -> float:

@@ -102,7 +102,7 @@ class Gate(ABC):
 
     @abstractmethod
     def _fit(self, data: TrainingData, regions: Tensor, seed: int) -> Tensor:
-        """Learn, and return (N,) scores of the training samples by what has not seen their regions; NaN for none."""
+        """Learn, and return (N,) scores of training samples by models fitted without their regions; NaN for none."""
 
     @abstractmethod
     def score(self, batch: Batch) -> Tensor:

@@ -38,7 +38,7 @@ def page_file(bank: SyntheticBank, out: Path | None = None) -> Path:
 def write_page(
     found: Inspection, out: Path | None = None, ratio: Section | None = None
 ) -> tuple[Path, list[tuple[str, str]]]:
-    """Write the page on a bank: one HTML file that holds its pictures itself and asks nothing of the network.
+    """Write the page on a bank: one HTML file with its pictures inside, which loads nothing from the network.
 
     Args:
         found: what is known of the bank.

@@ -37,7 +37,7 @@ class MaskedImages(Task):
     """Images with masks, whose pixels a network classifies.
 
     Attributes:
-        fidelity_samples: synthetic pairs of which a study measures the fidelity; fixed, since FID depends on it.
+        fidelity_samples: number of synthetic pairs whose fidelity a study measures; fixed, since FID depends on it.
     """
 
     splits = (PatchSplit, PatchSplitter)

@@ -149,7 +149,7 @@ class Spectra(Task):
         return {'spectra': fidelity(train, test, fake, spec.num_classes)}
 
     def comparisons(self, sides: Sequence[Pair], spec: SampleSpec, per_class: int, seed: int = 0) -> list[Comparison]:
-        """Of so many spectra of a class."""
+        """Of ``per_class`` spectra of each class."""
         return [compared_spectra(sides, spec, per_class, seed)]
 
     def study_fidelity(self, train: Any, test: Any, seed: int) -> Callable[[Generator], Record]:

@@ -1,4 +1,4 @@
-"""Training of super-resolution: MSRResGAN, of which MSRResNet is a part, and the baselines SRGAN and SRCNN.
+"""Training of super-resolution: MSRResGAN with its MSRResNet, and the baselines SRGAN and SRCNN.
 
 The text's gradient network is trained first and then kept as it is. The generator minimises the mean squared error of
 what it adds to the interpolated image, plus λ times the adversarial loss; that one minimises a
@@ -209,10 +209,7 @@ class GeneratorStage(_Stage):
 @trains('msrresgan', SuperResolutionConfig)
 @plain_torch()
 def train_super_resolution(
-    data: TrainingData,
-    config: SuperResolutionConfig | None = None,
-    run: Run | None = None,
-    low: Tensor | None = None,
+    data: TrainingData, config: SuperResolutionConfig | None = None, run: Run | None = None, low: Tensor | None = None
 ) -> MSRResGAN:
     """Train a super-resolution network on patches, and make the generator that augments with it.
 

@@ -47,8 +47,8 @@ class PatchGANConfig:
         rule: how these patches are labelled, see :func:`~hsiaug.datasets.class_patches.class_patches`.
         per_class: most of them per class; None for all.
         iterations: steps of the generator.
-        critic_steps: steps of the critic for each, of which ``'bce'`` needs one.
-        batch_size: real patches per step, and as many synthetic ones.
+        critic_steps: steps of the critic for each; ``'bce'`` needs one.
+        batch_size: real patches per step, and the same number of synthetic ones.
         lr: learning rate of Adam (β 0.5, 0.9).
         penalty: weight of the gradient penalty.
 
@@ -136,11 +136,7 @@ class PatchGANTraining(Training):
 
 @trains('patch_gan', PatchGANConfig, {'iterations': 300})
 @plain_torch()
-def train_patch_gan(
-    data: TrainingData,
-    config: PatchGANConfig | None = None,
-    run: Run | None = None,
-) -> PatchGAN:
+def train_patch_gan(data: TrainingData, config: PatchGANConfig | None = None, run: Run | None = None) -> PatchGAN:
     """Train a patch GAN.
 
     Args:

@@ -113,7 +113,7 @@ class TwoStreamDiffusion(Generator):
 
     Args:
         spec: spec of the samples, of kind ``'segmentation'`` or ``'change'``.
-        single_stream: one autoencoder of image and mask together, with as many code channels: the text's baseline.
+        single_stream: one autoencoder of image and mask together, with as many code channels: the paper's baseline.
         downsampling: 1, 2, 4 or 8 pixels per side of a code.
         image_latents: code channels of an image, of each date.
         mask_latents: code channels of a mask.

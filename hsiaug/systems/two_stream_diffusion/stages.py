@@ -32,7 +32,7 @@ ORIENTATIONS = 8
 READ = 8
 """Patches of a dataset that is read, encoded at a time: what is too large for memory has large patches, too."""
 CODED = 1024
-"""Patches of a dataset that is read, of which mean and standard deviation of the codes are taken."""
+"""Patches, of a dataset that is read in batches, whose codes give the mean and standard deviation of all."""
 
 
 def turn(x: Tensor, variant: int) -> Tensor:
@@ -253,12 +253,7 @@ class DiffusionStage(Stage):
     """
 
     def __init__(
-        self,
-        generator: TwoStreamDiffusion,
-        samples: Samples,
-        shares: Tensor,
-        config: TwoStreamConfig,
-        seed: int,
+        self, generator: TwoStreamDiffusion, samples: Samples, shares: Tensor, config: TwoStreamConfig, seed: int
     ) -> None:
         self.average = Average(generator.denoiser, config.ema_decay)
         super().__init__(

@@ -108,9 +108,7 @@ class Maps(NamedTuple):
 @trains('unmixing_fusion', UnmixingFusionConfig)
 @plain_torch()
 def train_unmixing_fusion(
-    data: TrainingData,
-    config: UnmixingFusionConfig | None = None,
-    run: Run | None = None,
+    data: TrainingData, config: UnmixingFusionConfig | None = None, run: Run | None = None
 ) -> UnmixingFusion:
     """Train unmixing before fusion.
 
@@ -166,12 +164,7 @@ def train_unmixing_fusion(
     if config.conditional:
         maps = _with_all_classes(maps, spec)
     generator.abundances = train_abundances(
-        maps.abundances,
-        maps.labels,
-        spec.num_classes if config.conditional else 0,
-        learning,
-        run,
-        weights=maps.weights,
+        maps.abundances, maps.labels, spec.num_classes if config.conditional else 0, learning, run, weights=maps.weights
     )
     generator.eval().requires_grad_(True)
     settings = dataclasses.asdict(dataclasses.replace(config, rgb=None, rgb_labels=None))
@@ -207,7 +200,7 @@ def _mask_accuracy(generator: UnmixingFusion, data: TrainingData) -> float | Non
 def _rgb_patches(
     config: UnmixingFusionConfig, spec: SampleSpec
 ) -> tuple[Tensor | None, Tensor | None, dict[str, Any] | None]:
-    """Patches (n, 3, s, s) of the RGB images, their labels (n,), and what the provenance says of them."""
+    """Patches (n, 3, s, s) of the RGB images, their labels (n,), and their record for the provenance."""
     if config.rgb is None:
         return None, None, None
     images, labels = (config.rgb, config.rgb_labels) if isinstance(config.rgb, Tensor) else _read(config.rgb, spec)

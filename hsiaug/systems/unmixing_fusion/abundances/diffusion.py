@@ -57,7 +57,7 @@ class AbundanceDiffusion(AbundanceModel):
         form: ``'ddpm'`` is that of Ho et al., as the text has it: noise is predicted, all times count alike, and
             sampling is ancestral, with 1000 steps as published. ``'fast'`` predicts velocities, weighs times by
             min-SNR, and samples by second-order DPM-Solver++.
-        attention_side: with attention, only in levels of at most so many pixels a side; in all but the finest if None.
+        attention_side: attention only in levels of at most this many pixels a side; in all but the finest if None.
     """
 
     kind = 'diffusion'
