@@ -295,7 +295,7 @@ def _decisive(classifier: dict[str, Any]) -> dict[str, Any]:
 
 
 def splitter_identity(setting: Setting) -> dict[str, Any]:
-    """What of a setting's splitter decides on results, JSON-ready."""
+    """What results depend on in a setting's splitter, JSON-ready."""
     found = json_ready(dataclasses.asdict(setting.splitter))
     if not found.get('max_unlabelled'):  # which older plans do not have
         found.pop('max_unlabelled', None)
@@ -303,12 +303,12 @@ def splitter_identity(setting: Setting) -> dict[str, Any]:
 
 
 def classifier_identity(classifier: Downstream) -> dict[str, Any]:
-    """What of a downstream model decides on results, JSON-ready."""
+    """What results depend on in a downstream model, JSON-ready."""
     return {'type': type(classifier).__name__, **_decisive(json_ready(classifier))}
 
 
 def arm_identity(arm: Arm) -> dict[str, Any]:
-    """What of an arm decides on results, JSON-ready: not its name, nor for which ratios and seeds it runs."""
+    """What results depend on in an arm, JSON-ready: not its name, nor the ratios and seeds that it runs for."""
     left_out = {'name', 'control', 'default', 'ratios', 'seeds'}
     if not arm.live:  # older plans do not have it
         left_out.add('live')
@@ -316,7 +316,7 @@ def arm_identity(arm: Arm) -> dict[str, Any]:
 
 
 def _require_own_files(study: Study) -> None:
-    """Refuse names that would share a file where readable names leave a doubt, such as budgets "a b" and "a_b"."""
+    """Refuse names that would share a file, such as budgets "a b" and "a_b"."""
     for all_named in (study.arms, study.classifiers):
         stems: dict[str, tuple[str, str, str]] = {}
         for setting, named in product(study.settings, all_named):

@@ -1,4 +1,4 @@
-"""What a training may be given."""
+"""Samples that a training takes: in memory, or read ahead by worker processes."""
 
 from __future__ import annotations
 

@@ -64,7 +64,7 @@ class Polynomial:
 
 @dataclass(frozen=True)
 class OneCycle:
-    """A rise along a cosine, then a fall along one to next to nothing, as in torch's ``OneCycleLR``.
+    """A rise along a cosine, then a fall along another to almost zero, as in torch's ``OneCycleLR``.
 
     Smith and Topin (2019), Super-Convergence, https://arxiv.org/abs/1708.07120.
     """

@@ -98,7 +98,7 @@ def shares_region(one: Tensor, other: Tensor) -> Tensor:
 
 
 def independent_samples(regions: Tensor) -> int:
-    """How many samples say something of their own: all spectra, and of windows as many as have no region in common."""
+    """Number of independent samples: of spectra all, of windows those that have no region in common."""
     if regions.ndim == 1:
         return len(regions)
     linked = shares_region(regions, regions)

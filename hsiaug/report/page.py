@@ -1,4 +1,4 @@
-"""One page on a bank that a person reads: what is in it, what is wrong with it, and how near it comes to real data."""
+"""One page on a bank for a human reader: its content, its faults, and how near it comes to real data."""
 
 from __future__ import annotations
 

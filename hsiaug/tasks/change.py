@@ -84,7 +84,7 @@ class DatePairs(MaskedImages):
         return pair[0][:, date], pair[1][:, 0]
 
     def encoder(self, train: Pair, spec: SampleSpec, seed: int = 0) -> Encoder:
-        """Of single dates."""
+        """Trained on single dates."""
         return train_date_encoder(*train, spec.ignore_index, seed)
 
     def fidelity(

@@ -105,7 +105,7 @@ class Patches(MaskedImages):
         return PatchDataset(image, target, spec)
 
     def encoder(self, train: Pair, spec: SampleSpec, seed: int = 0) -> Encoder:
-        """Of patches."""
+        """Trained on patches."""
         return train_patch_encoder(*train, spec.num_classes, spec.ignore_index, seed)
 
     def fidelity(

@@ -81,7 +81,7 @@ class Classifier(Downstream):
 
     @property
     def length(self) -> tuple[Downstream, int]:
-        """Such a one but for its number of optimiser steps, and these."""
+        """The model without its number of optimiser steps, and that number."""
         return (self, 0) if self.name == 'linear_svm' else super().length
 
 
@@ -125,7 +125,7 @@ class Spectra(Task):
         return pair[0][:, :, None, None], pair[1][:, None, None]
 
     def draw(self, generator: Generator, count: int, per_class: int, seed: int) -> dict[str, Tensor]:
-        """As many spectra of each class."""
+        """``per_class`` spectra of each class."""
         labels = balanced(generator.spec.num_classes, per_class, seed)
         return on_cpu(generator.sample(len(labels), labels, seed=seed))
 

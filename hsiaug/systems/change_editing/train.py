@@ -1,4 +1,4 @@
-"""Training of change editing: land cover where none is known, the painter, and what a second date has else."""
+"""Training of change editing: land cover where none is known, the painter, and the drift between dates."""
 
 from __future__ import annotations
 

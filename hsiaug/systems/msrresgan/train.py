@@ -89,7 +89,7 @@ class SuperResolutionConfig:
 
     @classmethod
     def paper(cls, network: Network = 'msrresgan', factor: int = 5) -> SuperResolutionConfig:
-        """The published setting; the text gives neither batch size nor number of steps, these are of our choice."""
+        """The published setting; the paper gives neither batch size nor number of steps, these are of our choice."""
         return cls(**{**published_settings('msrresgan'), 'network': network, 'factor': factor})
 
 
@@ -219,7 +219,7 @@ def train_super_resolution(
         run: how: seed, device, checkpoints, progress; see :class:`~hsiaug.engine.Run`. A checkpoint is removed when the
             training ends.
         low: the same patches from a real low-resolution sensor, in the same unit: (N, C, ⌈H/k⌉, ⌈W/k⌉), or (N, C, H, W)
-            where the whole image was interpolated before patches were cut, as in the text; those of ``data`` if None.
+            where the whole image was interpolated before patches were cut, as in the paper; those of ``data`` if None.
             Without any, the patches themselves are degraded.
 
     Returns:

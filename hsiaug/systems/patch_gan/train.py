@@ -39,7 +39,7 @@ class PatchGANConfig:
         latent_dim: length of the noise vector.
         conditional: generator and critic are given the class.
         dims: of the convolutions, 2, or 3 for spectral-spatial ones.
-        upsampling: ``'transposed'`` convolutions as in the text, or ``'resize'``, see the generator.
+        upsampling: ``'transposed'`` convolutions as in the paper, or ``'resize'``, see the generator.
         calibrate: give each class the mean and standard deviation of its training patches afterwards; needs
             ``conditional``.
         spectral_norm: normalise the spectral norm of the critic's weights.

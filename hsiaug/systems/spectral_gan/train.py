@@ -87,7 +87,7 @@ class SpectralGANConfig:
 
     @classmethod
     def paper(cls) -> SpectralGANConfig:
-        """The published setting: text, and the authors' notebook where the text is silent."""
+        """The published setting: the paper, and the authors' notebook where the paper is silent."""
         return cls(**published_settings('audebert2018'))
 
 

@@ -268,7 +268,7 @@ class TwoStreamDiffusion(Generator):
         return hot.movedim(-1, 1).to(torch.float32)
 
     def targets(self, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """What the mask's autoencoder shall give for (n, H, W) classes, and for which pixels, bool."""
+        """Targets of the mask's autoencoder for (n, H, W) classes, and which pixels have one, bool."""
         counts = self.counts(mask)
         if not self.ignored:
             return mask, counts

@@ -48,7 +48,7 @@ class UnmixingFusionConfig:
         noise: see the generator.
         noise_from: see the generator.
         variability: see the generator.
-        conditional: see the generator; False as in the text.
+        conditional: see the generator; False as in the paper.
         rgb: RGB images of similar scenes, (n, 3, H, W) uint8 or floating point from 0 to 1; or a folder of images of
             one size, or of a folder per class. Only images of the training side: what they show is learnt, and nothing
             here can tell whether they show the area that is tested on.
@@ -57,7 +57,7 @@ class UnmixingFusionConfig:
             sample is asked to be like them, but with ``conditional=False`` they count like all others. In samples with
             masks it is their class map that counts.
         rgb_weight: share of RGB images among the abundances that are learnt from; None for that of their patches among
-            all, as in the text.
+            all, as in the paper.
         rgb_factor: how many times finer their pixels are; they are averaged to the size of the spec's.
         rgb_stride: step between the patches cut from them; their side if None.
         matching: see :func:`~hsiaug.systems.unmixing_fusion.unmixing.abundances_from_rgb`.
