@@ -72,7 +72,7 @@ def require_regions(regions: Tensor | None, target: Tensor, who: str) -> Tensor:
     numbers, regions = torch.unique(regions, return_inverse=True)
     if len(numbers) < 2:
         raise ValueError(
-            f'{who}: real samples are judged by models fitted without their region, so two are needed, found '
+            f'{who}: real samples are judged by models fitted without their region, which needs two regions, found '
             f'{len(numbers)}; give smaller blocks or more training samples'
         )
     return regions
