@@ -34,10 +34,7 @@ FULL_CHANGEFORMER = replace(CHANGEFORMER, encoder='changeformer', channels=None,
 FULL_SIAMCRNN = replace(FULL_CHANGEFORMER, model='siamcrnn', encoder='resnet101')
 # What a machine can carry: settings of the diffusion models, and the downstream networks.
 SCALES: dict[str, tuple[dict[str, Any], tuple[Detector, ...]]] = {
-    'quick': (
-        {'vae_iterations': 300, 'diffusion_iterations': 600},
-        (Detector('ChangeFormer, tiny', CHANGEFORMER),),
-    ),
+    'quick': ({'vae_iterations': 300, 'diffusion_iterations': 600}, (Detector('ChangeFormer, tiny', CHANGEFORMER),)),
     'small': (
         {'vae_iterations': 500, 'vae_batch_size': 4, 'diffusion_iterations': 1000},
         (Detector('ChangeFormer, tiny', CHANGEFORMER), Detector('SiamCRNN, tiny', SIAMCRNN)),

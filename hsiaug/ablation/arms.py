@@ -130,7 +130,7 @@ def super_resolution_arms(settings: dict[str, Any] | None = None) -> tuple[Arm, 
 def at_defaults(
     arms: Iterable[Arm], ratios: Iterable[float], budgets: Iterable[int | None], kind: Kind
 ) -> tuple[Arm, ...]:
-    """The arms, those that are known to help elsewhere with the ratio and the labels of there as their default.
+    """The arms; one that is known to help elsewhere gets the ratio and labels used there as its default.
 
     Args:
         arms: without defaults.

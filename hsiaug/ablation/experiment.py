@@ -1,4 +1,4 @@
-"""Measurements that are no study of arms: cells, each measured once and recorded, resumable, in worker processes."""
+"""Measurements other than studies of arms: cells, each measured once and recorded, resumable, in worker processes."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Experiment:
         settings: what the record of a cell depends on besides its own fields.
         group: what cells share that should be made once: cells of one group are measured one after another in one
             process, where ``measure`` may keep what they share, for example with ``functools.lru_cache(maxsize=1)``.
-        about: more that the plan and the summary say, which decides on no result.
+        about: further facts for the plan and the summary, which no result depends on.
 
     .. versionadded:: 0.1
     """
@@ -180,7 +180,7 @@ def means(rows: Iterable[Mapping[str, Any]], by: Sequence[str], of: Sequence[str
 
 
 def markdown_table(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
-    """A table in Markdown; see :func:`as_text` for what stands in its cells."""
+    """A table in Markdown; see :func:`as_text` for the text of its cells."""
     lines = [header, ['---'] * len(header), *([as_text(value) for value in row] for row in rows)]
     return '\n'.join('| ' + ' | '.join(cells) + ' |' for cells in lines) + '\n'
 

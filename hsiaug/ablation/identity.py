@@ -1,4 +1,4 @@
-"""What makes a study the one that a run folder belongs to, field by field."""
+"""The identity of a study, field by field: whether a run folder belongs to it."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from .results import PLAN_FILE
 
 
 def study_identity(study: Study) -> dict[str, Any]:
-    """What decides on the results of a study, by name, JSON-ready.
+    """What the results of a study depend on, by name, JSON-ready.
 
-    Title, workers, ratios and seeds are no part of it: a study may be extended by more of these.
+    Title, workers, ratios and seeds are not part of it: a study may be extended by more of these.
     """
     return {
         'kind': study.kind,

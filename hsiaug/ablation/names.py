@@ -22,7 +22,7 @@ def file_stem(*names: str) -> str:
 
 
 def require_name(name: Any, what: str) -> None:
-    """Refuse what is no name."""
+    """Check a name."""
     if not isinstance(name, str) or not name.strip():
         raise ValueError(f'{what}: a name expected, found {name!r}')
 

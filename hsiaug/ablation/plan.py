@@ -28,20 +28,20 @@ class Arm:
     """One way of making synthetic samples.
 
     Args:
-        name: as it stands in tables.
+        name: shown in tables.
         generator: registered name of the generator.
         settings: its settings, see :func:`hsiaug.trainers.fit_generator`.
         labels: classes of the synthetic samples.
         ratios: ratios of this arm; those of the study if None.
         seeds: number of seeds of this arm, for costly ones; those of the study if None.
-        control: a control is shown beside the others and not tested in the primary family.
+        control: a control is shown with the others, but not tested in the primary family.
         default: the ratio at which the arm stands in the primary family, since it is known to help elsewhere; None for
             the ratio that is chosen on validation data.
-        synthetic_only: train on the synthetic samples alone: of images with masks a fixed set, as many as the ratio
-            says; others are drawn anew in each epoch, and the ratio says nothing.
+        synthetic_only: train on synthetic samples alone. Images with masks are a fixed set whose size the ratio sets;
+            other samples are drawn anew in each epoch, and the ratio has no effect.
         synthetic_first: share of the training on the synthetic samples alone, the same ones, before it continues
             with the real ones alone; 0 mixes both throughout.
-        training: fields of the downstream models' ``config`` that are others in this arm, such as ``synthetic_weight``
+        training: fields of the downstream models' ``config`` that differ in this arm, such as ``synthetic_weight``
             or ``auxiliary_bn``.
         live: images with masks are drawn anew in each epoch, as spectra are, instead of a fixed set once.
 
@@ -70,7 +70,7 @@ class Arm:
         if self.ratios is not None:
             object.__setattr__(self, 'ratios', require_ratios(self.ratios, f'arm {self.name!r}'))
         if self.default is not None and self.default not in (self.ratios or (self.default,)):
-            raise ValueError(f'arm {self.name!r}: default {self.default!r} is none of its ratios {self.ratios}')
+            raise ValueError(f'arm {self.name!r}: default {self.default!r} is not among its ratios {self.ratios}')
         if self.seeds is not None:
             check_value(f'arm {self.name!r}', 'number of seeds', self.seeds, int)
         check_value(f'arm {self.name!r}', 'synthetic_first', self.synthetic_first, float, SHARE)
@@ -98,8 +98,8 @@ class Arm:
         fields = {f.name for f in dataclasses.fields(config)}
         if unknown := set(self.training) - fields:
             raise ValueError(
-                f'arm {self.name!r}: training names {sorted(unknown)}, which the {type(config).__name__} of '
-                f'{downstream.name!r} has not; its fields: {sorted(fields)}'
+                f'arm {self.name!r}: training names {sorted(unknown)}, but the {type(config).__name__} of '
+                f'{downstream.name!r} has no such fields; choose from {sorted(fields)}'
             )
         return replace(downstream, config=replace(config, **self.training))  # type: ignore[call-arg]
 
@@ -110,7 +110,7 @@ class Setting:
 
     Args:
         scene: name of the scene in the study.
-        budget: the split and label budget, as it stands in tables.
+        budget: name of the split and label budget, shown in tables.
         splitter: makes the split of each seed; of samples of datasets a :class:`~hsiaug.datasets.SampleSplitter`.
         arm_seeds: numbers of seeds of some arms in this setting, by arm name; the arm's own elsewhere.
     """
@@ -277,9 +277,8 @@ class Study:
         known: dict[str, dict[str, Any]] = self.__dict__.setdefault('_contents', {})
         if name not in known:
             scene = self.scenes[name]()
-            known[name] = (
-                scene.content if isinstance(scene, Scene | SampleSet) else {}
-            )  # a plan of cells needs no scenes
+            # A plan of cells needs no scenes.
+            known[name] = scene.content if isinstance(scene, Scene | SampleSet) else {}
         return known[name]
 
     def all_cells(self) -> list[Cell]:
@@ -288,7 +287,7 @@ class Study:
 
 
 def _ways(arm: Arm) -> list[Any]:
-    """What of an arm's way of mixing is not usual."""
+    """Settings of an arm's way of mixing that differ from the defaults."""
     ways = {'synthetic_first': arm.synthetic_first, 'training': arm.training, 'live': arm.live}
     used = {name: value for name, value in ways.items() if value}
     return [*(['only'] if arm.synthetic_only else []), *([used] if used else [])]
@@ -304,7 +303,7 @@ def _decisive(classifier: dict[str, Any]) -> dict[str, Any]:
 
 
 def splitter_identity(setting: Setting) -> dict[str, Any]:
-    """What of a setting's splitter decides on results, JSON-ready."""
+    """What results depend on in a setting's splitter, JSON-ready."""
     found = json_ready(dataclasses.asdict(setting.splitter))
     if not found.get('max_unlabelled'):  # which older plans do not have
         found.pop('max_unlabelled', None)
@@ -312,25 +311,20 @@ def splitter_identity(setting: Setting) -> dict[str, Any]:
 
 
 def classifier_identity(classifier: Downstream) -> dict[str, Any]:
-    """What of a downstream model decides on results, JSON-ready."""
+    """What results depend on in a downstream model, JSON-ready."""
     return {'type': type(classifier).__name__, **_decisive(json_ready(classifier))}
 
 
 def arm_identity(arm: Arm) -> dict[str, Any]:
-    """What of an arm decides on results, JSON-ready: not its name, nor for which ratios and seeds it runs."""
-    beside = (
-        'name',
-        'control',
-        'default',
-        'ratios',
-        'seeds',
-        *(() if arm.live else ('live',)),
-    )  # which older plans do not have
-    return {'type': type(arm).__name__, **{k: v for k, v in json_ready(arm).items() if k not in beside}}
+    """What results depend on in an arm, JSON-ready: not its name, nor the ratios and seeds that it runs for."""
+    left_out = {'name', 'control', 'default', 'ratios', 'seeds'}
+    if not arm.live:  # older plans do not have it
+        left_out.add('live')
+    return {'type': type(arm).__name__, **{k: v for k, v in json_ready(arm).items() if k not in left_out}}
 
 
 def _require_own_files(study: Study) -> None:
-    """Refuse names that would share a file where readable names leave a doubt, such as budgets "a b" and "a_b"."""
+    """Refuse names that would share a file, such as budgets "a b" and "a_b"."""
     for all_named in (study.arms, study.classifiers):
         stems: dict[str, tuple[str, str, str]] = {}
         for setting, named in product(study.settings, all_named):

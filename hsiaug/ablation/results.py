@@ -15,7 +15,7 @@ append_result = append_line
 
 
 def require_fields(found: Mapping[str, Any], fields: Mapping[str, type | tuple[type, ...]], where: str) -> None:
-    """Refuse a record of a run folder that is none."""
+    """Check that a record of a run folder has these fields."""
     wrong = [name for name, kind in fields.items() if not isinstance(found.get(name), kind)]
     if wrong:
         raise ValueError(f'{where} lacks {wrong}, or has something else there; is it complete, and of a study?')

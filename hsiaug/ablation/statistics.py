@@ -1,4 +1,4 @@
-"""Paired statistics of a study, as the protocol of honest measurement asks for.
+"""Paired statistics of a study.
 
 Seeds are paired: split, initialisation and order of samples vary together between seeds and agree between arms. The
 primary family is each arm at its default ratio, or at the chosen one where it has no default, against real data only,

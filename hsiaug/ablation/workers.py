@@ -28,7 +28,7 @@ class WorkerDiedError(RuntimeError):
 
 
 def check_workers(who: str, workers: int, engine: Engine) -> None:
-    """Refuse a number of workers or an engine that there is not."""
+    """Check the number of workers and the engine."""
     if engine not in ('process', 'ray'):
         raise ValueError(f"unknown engine {engine!r}; choose from 'process', 'ray'")
     check_value(who, 'workers', workers, int)
@@ -104,7 +104,7 @@ def _on_ray(work: Work, tasks: Sequence[Task], shared: Task, workers: int, devic
 
 @contextmanager
 def naming(what: str) -> Iterator[None]:
-    """Errors of one training or measurement say which it was."""
+    """Name the training or measurement in errors that are raised inside."""
     try:
         yield
     except LeakageError:

@@ -1,4 +1,4 @@
-"""A training step as one CUDA graph: small networks are bound by kernel launches, of which a replay needs one."""
+"""A training step as one CUDA graph: small networks are bound by kernel launches, and a replay needs only one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a training may be given."""
+"""Samples that a training takes: in memory, or read ahead by worker processes."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ class Read:
         self._batches, self._left = _loader(self, _Planned(rows, first, last), self.workers), last - first
 
     def chunks(self, rows: Tensor, size: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Images and targets of some samples in turn, so many at a time."""
+        """Images and targets of some samples in turn, ``size`` at a time."""
         for _, x, y in _loader(self, [part.tolist() for part in rows.split(size)], self.workers):
             yield x, y
 
@@ -151,6 +151,6 @@ def _as_is(item: Any) -> Any:
 
 
 def require_finite_samples(samples: Tensor, what: str = 'images', within: str = 'patches or bands') -> None:
-    """Refuse samples (N, ...) of which some hold NaN or infinite values: one of them would end a training in NaN."""
+    """Refuse samples (N, ...) if any holds NaN or infinite values: one would end a training in NaN."""
     if bad := int((~samples.isfinite().flatten(1).all(dim=1)).sum()):
         raise ValueError(f'{bad} of {len(samples)} {what} hold NaN or infinite values; leave these {within} out')

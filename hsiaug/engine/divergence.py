@@ -1,4 +1,4 @@
-"""Trainings that diverge are stopped before anything of them is kept, and say where, and what to try."""
+"""Trainings that diverge stop before anything is saved, and say where they did and what to try."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ CHECK_EVERY = 50  # steps between two looks at the losses: each look waits for t
 
 
 class DivergedError(FloatingPointError, ValueError):
-    """A training whose loss or weights are no longer finite, which its settings or its data have brought about."""
+    """A training whose loss or weights are no longer finite, because of its settings or its data."""
 
 
 def require_finite(

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 Schedule = Callable[[int, int], float]
-"""Factor of the learning rate at a step, counted from 0, of so many steps."""
+"""Factor of the learning rate at a step, counted from 0, given the number of steps."""
 
 
 def constant(step: int, steps: int) -> float:
@@ -64,7 +64,7 @@ class Polynomial:
 
 @dataclass(frozen=True)
 class OneCycle:
-    """A rise along a cosine, then a fall along one to next to nothing, as in torch's ``OneCycleLR``.
+    """A rise along a cosine, then a fall along another to almost zero, as in torch's ``OneCycleLR``.
 
     Smith and Topin (2019), Super-Convergence, https://arxiv.org/abs/1708.07120.
     """

@@ -13,7 +13,7 @@ S = TypeVar('S', bound=Training)
 
 
 def run_stages(stages: Mapping[str, Callable[[], S]], run: Run, name: str, identity: Mapping[str, Any]) -> S | None:
-    """Run the stages of a training one after another, from the one on that the checkpoint is of, and remove it.
+    """Run the stages of a training one after another, starting at the checkpoint's, and remove the checkpoint.
 
     A stage starts with a checkpoint of its own, so that a kill never costs a stage that is done; its result is in it.
 

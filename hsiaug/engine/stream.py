@@ -22,7 +22,7 @@ class Stream:
     """Epoch after epoch of a dataset, each in a random order of its own, in batches of any size.
 
     The last, smaller batch of an epoch is filled from the next, so that datasets of any size take the same number of
-    equal steps. A mixed dataset is told its epochs, and read anew in each.
+    equal steps. A mixed dataset gets the number of each epoch and is read anew in it.
 
     Args:
         dataset: real or mixed.
@@ -67,7 +67,7 @@ class Stream:
         return parts[0] if len(parts) == 1 else {k: torch.cat([part[k] for part in parts]) for k in parts[0]}
 
     def seek(self, taken: int) -> None:
-        """Continue as after so many samples, in whatever batches they were taken."""
+        """Continue as after ``taken`` samples, whatever their batches were."""
         self.rng, self.epoch, self.order = torch.Generator().manual_seed(self.seed), -1, self.order[:0]
         while taken > 0:
             self._begin_epoch()

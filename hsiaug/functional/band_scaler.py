@@ -12,7 +12,7 @@ from .scaling import band_scale
 
 
 class BandScaler(StandardScaler):  # type: ignore[misc]
-    """scikit-learn's ``StandardScaler``, with :func:`~hsiaug.functional.scaling.band_scale` for a scale."""
+    """scikit-learn's ``StandardScaler`` with the scale of :func:`~hsiaug.functional.scaling.band_scale`."""
 
     def fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> BandScaler:
         """Fit on (N, C) samples."""

@@ -57,7 +57,7 @@ def _kernel(factor: int, mtf: float) -> Tensor:
 @lru_cache
 @torch.inference_mode(False)
 def _kernel_on(factor: int, mtf: float, device: torch.device, dtype: torch.dtype) -> Tensor:
-    """The weights where they are used; copied anew for each batch, a GPU would have to be waited for."""
+    """The weights on the device in use; copying them for each batch would make the CPU wait for the GPU."""
     return _kernel(factor, mtf).to(device, dtype)
 
 

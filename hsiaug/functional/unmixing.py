@@ -16,7 +16,7 @@ _RANK_TOLERANCE = 1e-13  # of second moments; rounding spectra to float32 leaves
 
 
 def require_rank(spectra: np.ndarray, endmembers: int, who: str) -> None:
-    """Check that spectra can hold so many linearly independent endmembers.
+    """Check that spectra can hold this many linearly independent endmembers.
 
     Args:
         spectra: (N, C).

@@ -19,7 +19,7 @@ def spectral_reconstruction(
 
     Both are of physical images, after ``std`` and ``mean`` are put back. An angle between z-scores is measured from the
     mean spectrum of the data, and says nothing about the shape of a spectrum; and an L1 of z-scores is some six times
-    that of values from 0 to 1, to which the text's weight of the angle relates. The angle comes from the cosine in
+    that of values from 0 to 1, to which the paper's weight of the angle relates. The angle comes from the cosine in
     single precision, at a seventh of the cost of :func:`~hsiaug.functional.spectral_angle` and within 1 % of it from
     0.005 rad on.
 

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy, max_pool2d
 
 UNUSED = -100
-"""What stands for an ignore index where there is none."""
+"""Used as ignore index where there is none."""
 
 
 def segmentation_loss(
@@ -57,10 +57,7 @@ def edges_of(mask: Tensor, ignore_index: int | None = None) -> Tensor:
 
 
 def edge_loss(
-    edge_logits: Sequence[Tensor],
-    mask: Tensor,
-    ignore_index: int | None = None,
-    sample_weights: Tensor | None = None,
+    edge_logits: Sequence[Tensor], mask: Tensor, ignore_index: int | None = None, sample_weights: Tensor | None = None
 ) -> Tensor:
     """Binary cross-entropy of predicted edges (n, 1, H, W), the mean of several predictions.
 

@@ -69,7 +69,7 @@ def change_differences(
 def between_halves(
     real: Triplets, ignore_index: int | None = None, repeats: int = 5, seed: int = 0
 ) -> ChangeDifferences:
-    """The same of two random halves of the real triplets, mean over repeats: what chance alone makes of it.
+    """The same of two random halves of the real triplets, mean over repeats: what chance alone gives.
 
     Args:
         real: (N, 2, C, H, W) pairs of dates and (N, 1, H, W) change masks.

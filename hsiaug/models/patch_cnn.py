@@ -30,13 +30,7 @@ class PatchCNN(nn.Module):
     """
 
     def __init__(
-        self,
-        bands: int,
-        num_classes: int,
-        size: tuple[int, int],
-        dims: Dims = 2,
-        width: int = 32,
-        dropout: float = 0.0,
+        self, bands: int, num_classes: int, size: tuple[int, int], dims: Dims = 2, width: int = 32, dropout: float = 0.0
     ) -> None:
         if dims not in (2, 3) or min(size) < 4 or (dims == 3 and bands < 4) or width < 4:
             raise ValueError(

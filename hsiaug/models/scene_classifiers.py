@@ -78,7 +78,7 @@ def scene_classifier(
 def _published(name: str, bands: int, num_classes: int, narrow: int, dropout: float) -> nn.Module:
     build: Callable[..., Any] = getattr(models, name)
     options = {} if name == 'resnet18' else {'dropout': dropout}
-    with torch.device('meta'):  # only its layout is wanted: every layer with weights is made anew
+    with torch.device('meta'):  # only its layout is needed: every layer with weights is replaced
         network: nn.Module = build(weights=None, num_classes=num_classes, **options)
     layers = [module for module in network.modules() if isinstance(module, nn.Conv2d | nn.Linear)]
     _Narrowing(narrow, bands, layers[0], layers[-1])(network)
@@ -93,7 +93,7 @@ def _published(name: str, bands: int, num_classes: int, narrow: int, dropout: fl
 
 @dataclass(frozen=True)
 class _Narrowing:
-    """Makes the layers of a network anew, narrower, with other inputs of the first and the same outputs of the last."""
+    """Replaces a network's layers by narrower ones, with other inputs of the first and the last one's outputs."""
 
     factor: int
     bands: int

@@ -1,4 +1,4 @@
-"""A ratio that changes within a training, after what validation says."""
+"""A ratio that changes during a training, guided by the validation score."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ..settings import ANY, COUNT, NOT_NEGATIVE, POSITIVE, Range, check_value
 
 
 class AdaptiveRatio(Schedule):
-    """A bandit over ratios, paid in progress of the validation score; a schedule that needs that score.
+    """A schedule that is a bandit over ratios, rewarded by the progress of the validation score.
 
     Exp3.S on scaled learning progress (Graves et al., "Automated Curriculum Learning for Neural Networks", ICML 2017,
     https://arxiv.org/abs/1704.03003; Auer et al., "The Nonstochastic Multiarmed Bandit Problem", SIAM J. Comput. 32,

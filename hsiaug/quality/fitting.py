@@ -1,4 +1,4 @@
-"""All gates that suit some samples, and a generator behind them."""
+"""All gates that suit some samples, and a generator whose samples pass them."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def fit_gates(
 def gate_generator(
     gates: Gates, generator: Generator, least: float = 1 / 8, per_class: int = 32, tries: int = 200, seed: int = 0
 ) -> Gated:
-    """A generator behind gates, without the classes of which hardly anything passes.
+    """A generator whose samples pass gates, without the classes whose samples hardly ever pass.
 
     Args:
         gates: fitted to the training part that the generator was trained on.

@@ -48,7 +48,7 @@ class FoldTrial:
         settings: of the generator, see :func:`~hsiaug.trainers.fit_generator`.
         labels: classes of the synthetic samples.
         metric: score on the held-out fold, out of the metrics of the task; the first of them if None.
-        folds: that the training area is dealt to; as many as those of the search.
+        folds: number of folds of the training area; the same as the search's.
         regions: see :func:`~hsiaug.quality.folds.fold_splits`.
         block: see :func:`~hsiaug.quality.folds.fold_splits`.
         refit: fit generator and gate anew without each fold. If False, they are fitted once on the whole training

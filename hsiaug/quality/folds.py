@@ -172,7 +172,7 @@ def _sample_folds(samples: SampleSet, split: SampleSplit, folds: int, seed: int,
 
 
 def _named(split: Split | PatchSplit | SampleSplit, fold: int, folds: int, regions: str, seed: int) -> dict[str, Any]:
-    """What a fold's split says of itself."""
+    """Strategy and seed of a fold's split."""
     return {
         'strategy': {'name': 'fold', 'of': split.fingerprint, 'fold': fold, 'folds': folds, 'regions': regions},
         'seed': seed,

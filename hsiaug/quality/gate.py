@@ -1,4 +1,4 @@
-"""What every gate is: fitted to real samples, it scores synthetic ones and says which to keep."""
+"""The base of all gates: fitted to real samples, a gate scores synthetic ones and decides which to keep."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ class Gate(ABC):
 
     @abstractmethod
     def _fit(self, data: TrainingData, regions: Tensor, seed: int) -> Tensor:
-        """Learn, and return (N,) scores of the training samples by what has not seen their regions; NaN for none."""
+        """Learn, and return (N,) scores of training samples by models fitted without their regions; NaN for none."""
 
     @abstractmethod
     def score(self, batch: Batch) -> Tensor:
@@ -128,7 +128,7 @@ class Gate(ABC):
         return dict(batch)
 
     def settings(self) -> dict[str, Any]:
-        """JSON-ready: what decides."""
+        """Settings that the decisions depend on, JSON-ready."""
         return {
             'gate': self.name,
             'false_alarm': self.false_alarm,
@@ -169,7 +169,7 @@ def held_out_limit(scores: Tensor, independent: int, false_alarm: float) -> floa
 
 @dataclass(frozen=True)
 class Decision:
-    """What gates say of a batch.
+    """Scores and rejections of gates for a batch.
 
     Args:
         scores: (n,) of each gate.
@@ -287,5 +287,5 @@ class Gates:
         return torch.cat(keep) if keep else torch.zeros(0, dtype=torch.bool), report.to_dict()
 
     def settings(self) -> list[dict[str, Any]]:
-        """JSON-ready: what decides in each gate."""
+        """Settings of each gate, JSON-ready."""
         return [gate.settings() for gate in self.gates]

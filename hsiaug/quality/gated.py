@@ -27,7 +27,7 @@ class GateError(ValueError):
 
 
 class Gated(nn.Module):
-    """A source of synthetic samples behind gates: what does not pass is drawn again, with the same label.
+    """A source of synthetic samples that pass gates: what does not is drawn again, with the same label.
 
     Which samples come depends on (n, labels, seed) and nothing else. Where masks hold noisy pixels, those are ignored,
     see :meth:`~hsiaug.quality.agreement.AgreementGate.clean`.
@@ -36,7 +36,7 @@ class Gated(nn.Module):
         generator: a generator, or anything with ``sample`` and a spec.
         gates: fitted to the training part that the generator was trained on.
         tries: how many are drawn at most for one that passes; after the last an error says which gate rejects them.
-        leave_out: names of classes that are never drawn, such as those of which :meth:`passing` says that hardly
+        leave_out: names of classes that are never drawn, such as those for which :meth:`passing` finds that hardly
             anything passes. Whatever mixes these samples gives their share to the other classes.
 
     Attributes:
@@ -51,11 +51,7 @@ class Gated(nn.Module):
     """
 
     def __init__(
-        self,
-        generator: SampleSource,
-        gates: Gates | Sequence[Gate],
-        tries: int = 50,
-        leave_out: Collection[str] = (),
+        self, generator: SampleSource, gates: Gates | Sequence[Gate], tries: int = 50, leave_out: Collection[str] = ()
     ) -> None:
         super().__init__()
         check_value('Gated', 'tries', tries, int)
@@ -167,7 +163,7 @@ class Gated(nn.Module):
         worst = max(report.rejected, key=lambda name: report.rejected[name])
         of = advice = ''
         if labels is not None:
-            advice = '. Or leave out, by leave_out=[...], the classes of which hardly anything passes; see passing()'
+            advice = '. Or leave out, by leave_out=[...], the classes whose samples hardly ever pass; see passing()'
             names = [self.spec.classes[k] for k in labels[missing].unique().tolist()]
             of = f' of {", ".join(names)}'
         return (

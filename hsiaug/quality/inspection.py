@@ -1,4 +1,4 @@
-"""All that is measured of a bank against real data: what gates say, what is memorised, fidelity, coverage."""
+"""Everything measured on a bank against real data: gates, memorised samples, fidelity, coverage."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ from .novelty import NoveltyGate
 from .regions import label_regions
 
 PARTS = 5
-"""Parts of the samples that are left out in turn."""
+"""Parts that the jackknife leaves out in turn."""
 LOOKED_AT = {False: 500, True: 5000}
-"""Images, and spectra, of a bank that are looked at by default; of large images as many as ``_BYTES`` hold."""
+"""Images (False) and spectra (True) of a bank examined by default; fewer large images, to fit in ``_BYTES``."""
 _BYTES = 512 << 20
 _MOST = 2000  # real samples whose coverage is measured
 Batch = dict[str, Any]
@@ -90,10 +90,7 @@ class Compared:
 
 
 def read_compared(
-    bank: SyntheticBank,
-    scene: Scene | SampleSet,
-    split: Split | PatchSplit | SampleSplit,
-    count: int | None = None,
+    bank: SyntheticBank, scene: Scene | SampleSet, split: Split | PatchSplit | SampleSplit, count: int | None = None
 ) -> Compared:
     """Read what is compared.
 
@@ -101,7 +98,7 @@ def read_compared(
         bank: the bank.
         scene: the real scene, or samples of datasets.
         split: its split.
-        count: samples at most of the bank, and of the held-out part, spread evenly; see :data:`LOOKED_AT`.
+        count: most samples of the bank and of the held-out part, evenly spaced; see :data:`LOOKED_AT`.
 
     Raises:
         LeakageError: if the bank's generator has seen test pixels of the split, or test samples.
@@ -121,7 +118,7 @@ def read_compared(
 
 
 def spread_rows(length: int, count: int) -> np.ndarray:
-    """At most ``count`` rows, spread evenly."""
+    """At most ``count`` rows, evenly spaced."""
     return np.linspace(0, length - 1, min(length, count)).astype(np.int64)
 
 
@@ -206,7 +203,7 @@ class Covered:
 
 
 def measure_coverage(compared: Compared, k: int = 5) -> Covered:
-    """Which held-out real modes the bank covers, compared with what as many training samples cover."""
+    """Which held-out real modes the bank covers, compared with an equal number of training samples."""
     train, test, fake = compared.sides().values()
     held_out = {key: value[:: max(1, -(-len(value) // _MOST))] for key, value in test.items()}
     key = compared.spec.target_key
@@ -214,7 +211,7 @@ def measure_coverage(compared: Compared, k: int = 5) -> Covered:
     count = min(len(train['image']), len(fake['image']))
     rng = torch.Generator().manual_seed(0)
     sides = []
-    for side in (fake, train):  # the more samples, the more they cover: as many of both
+    for side in (fake, train):  # more samples cover more: equal numbers of both
         some = torch.randperm(len(side['image']), generator=rng)[:count]
         sides.append(coverage.report({name: side[name][some] for name in ('image', key)}))
     return Covered(sides[0], sides[1], len(held_out['image']), count, k)
@@ -247,8 +244,8 @@ def inspect_bank(
         bank: the bank.
         scene: the real scene, or samples of datasets.
         split: its split: gates and encoders learn from the training part, and the bank is compared with the test part.
-        count: samples at most that are looked at; see :data:`LOOKED_AT`.
-        per_class: spectra of a class and side at most that fidelity is measured with.
+        count: most samples to examine; see :data:`LOOKED_AT`.
+        per_class: most spectra per class and side that fidelity is measured with.
         gates: whether to fit gates, which takes longest, and to find what they reject and what is memorised.
         seed: of gates, encoders and whatever is drawn at random.
         progress: show a progress bar.

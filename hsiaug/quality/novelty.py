@@ -37,7 +37,7 @@ class NoveltyGate(Gate):
     Args:
         false_alarm: see :class:`~hsiaug.quality.gate.Gate`.
         turns: find mirrored and turned copies of images too.
-        shifts: find copies of images that are shifted by up to so many pixels too: what is compared loses a border of
+        shifts: also find copies of images shifted by up to this many pixels: what is compared loses a border of
             this width, and the search takes (2 · shifts + 1)² times as long.
 
     Raises:
@@ -106,7 +106,7 @@ class NoveltyGate(Gate):
             yield turned.flip(-1).flatten(1)
 
     def _border(self, image: Tensor) -> int:
-        """Pixels left out at each side; a spectrum has none to spare."""
+        """Pixels left out at each side; none of a spectrum."""
         return self.shifts if image.shape[-1] > 1 else 0
 
     def _crops(self, image: Tensor) -> Iterator[Tensor]:

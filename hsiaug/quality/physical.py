@@ -73,11 +73,11 @@ class RangeGate(SpectralGate):
 
     def _learn(self, spectra: Tensor) -> None:
         self.low, self.high = spectra.amin(dim=0), spectra.amax(dim=0)
-        self.spread = _scale(spectra)
+        self.std = _scale(spectra)
 
     def _values(self, spectra: Tensor) -> Tensor:
         beyond = torch.maximum(spectra - self.high, self.low - spectra)
-        return (beyond / self.spread).amax(dim=1)
+        return (beyond / self.std).amax(dim=1)
 
 
 class SmoothnessGate(SpectralGate):
@@ -88,10 +88,10 @@ class SmoothnessGate(SpectralGate):
 
     def _learn(self, spectra: Tensor) -> None:
         steps = spectra.diff(dim=1)
-        self.mean, self.spread = steps.mean(dim=0), _scale(steps)
+        self.mean, self.std = steps.mean(dim=0), _scale(steps)
 
     def _values(self, spectra: Tensor) -> Tensor:
-        steps = (spectra.diff(dim=1) - self.mean) / self.spread
+        steps = (spectra.diff(dim=1) - self.mean) / self.std
         return steps.square().mean(dim=1).clamp_min(_TINY).log()
 
 
@@ -100,7 +100,7 @@ class SubspaceGate(SpectralGate):
 
     Args:
         false_alarm: see :class:`~hsiaug.quality.gate.Gate`.
-        variance: share of the real variance that the subspace holds, as far as half as many components as bands do.
+        variance: share of the real variance that the subspace holds, with at most half as many components as bands.
 
     Raises:
         ValueError: if a number is not between 0 and 1.
@@ -122,14 +122,14 @@ class SubspaceGate(SpectralGate):
         enough = int((power.cumsum(0) < self.variance * power.sum()).sum()) + 1
         # Few spectra lie all in what they span; and enough must be left over to tell what is outside.
         self.axes = axes[:, : max(1, min(enough, len(spectra) // 2, spectra.shape[1] // 2))].float()
-        self.spread = _scale(self._left(spectra))
+        self.std = _scale(self._left(spectra))
 
     def _left(self, spectra: Tensor) -> Tensor:
         centred = spectra - self.mean
         return centred - centred @ self.axes @ self.axes.T
 
     def _values(self, spectra: Tensor) -> Tensor:
-        return (self._left(spectra) / self.spread).square().mean(dim=1).clamp_min(_TINY).log()
+        return (self._left(spectra) / self.std).square().mean(dim=1).clamp_min(_TINY).log()
 
 
 def _some(spectra: Tensor, rng: torch.Generator) -> Tensor:
@@ -142,5 +142,5 @@ def _worst(values: Tensor) -> Tensor:
 
 
 def _scale(values: Tensor) -> Tensor:
-    """(C,) standard deviations of (M, C) values, none of which vanishes beside the others."""
+    """(C,) standard deviations of (M, C) values, none negligible compared with the others."""
     return band_scale(values.mean(dim=0), values.std(dim=0, correction=0))

@@ -42,7 +42,7 @@ REAL_ONLY = Candidate(0.0)
 
 
 class Trial(Protocol):
-    """Train a downstream model and score it where it has not been trained.
+    """Train a downstream model and score it on data that it was not trained on.
 
     An attribute ``cost`` says how many plain trainings a call takes; it is 1 where there is none.
     """

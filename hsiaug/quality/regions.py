@@ -1,4 +1,4 @@
-"""Where training samples lie, so that real samples can be judged by what has not seen them."""
+"""Where training samples lie, so that real samples can be judged by models fitted without them."""
 
 from __future__ import annotations
 
@@ -72,8 +72,8 @@ def require_regions(regions: Tensor | None, target: Tensor, who: str) -> Tensor:
     numbers, regions = torch.unique(regions, return_inverse=True)
     if len(numbers) < 2:
         raise ValueError(
-            f'{who}: real samples are judged by what has not seen them, which needs two regions, found {len(numbers)}; '
-            'give smaller blocks or more training samples'
+            f'{who}: real samples are judged by models fitted without their region, which needs two regions, found '
+            f'{len(numbers)}; give smaller blocks or more training samples'
         )
     return regions
 
@@ -98,7 +98,7 @@ def shares_region(one: Tensor, other: Tensor) -> Tensor:
 
 
 def independent_samples(regions: Tensor) -> int:
-    """How many samples say something of their own: all spectra, and of windows as many as have no region in common."""
+    """Number of independent samples: of spectra all, of windows those that have no region in common."""
     if regions.ndim == 1:
         return len(regions)
     linked = shares_region(regions, regions)

@@ -158,7 +158,7 @@ def _header(metrics: Sequence[str]) -> list[str]:
 
 
 def conclusion(table: Sequence[Summary], quick: bool) -> str:
-    """What the primary family says, in a sentence or two."""
+    """The outcome of the primary family, in a sentence or two."""
     if quick:
         return 'A quick run: nothing here is a basis for claims.'
     family = [line for line in table if line.p_holm is not None]
@@ -322,7 +322,7 @@ def draw_shown(shown: Iterable[ShownSamples | ShownPredictions], run: Path) -> N
 def write_report(run: str | os.PathLike[str]) -> ReportPaths:
     """Write ``report.md``, ``report.html`` and ``figures/`` into a run folder.
 
-    The page holds its figures itself and asks nothing of the network.
+    The page has its figures inside and loads nothing from the network.
 
     Raises:
         FileNotFoundError: if the folder holds no study.

@@ -12,7 +12,7 @@ Columns = Mapping[str, tuple[Path, int]]
 _PAIRS_NOTE = (
     'Against test pairs; in brackets what real training pairs reach, the best to hope for. FID: Fréchet distance of '
     'the features of an encoder trained on the training part; to training pairs, as papers report it, and to test '
-    'pairs. mSAD: spectral angle between class means, radians. Spread: within classes, synthetic over real. '
+    'pairs. mSAD: spectral angle between class means, radians. Std ratio: within classes, synthetic over real. '
 )
 _RECONSTRUCTION: Columns = {
     'RMSE': (('reconstruction', 'rmse'), 4),
@@ -21,7 +21,7 @@ _RECONSTRUCTION: Columns = {
 }
 _TABLES: dict[str, tuple[str, Columns]] = {
     'spectrum': (
-        'mSAD: spectral angle between class means, radians. Spread and roughness: synthetic over real, 1 is right. '
+        'mSAD: spectral angle between class means, radians. Std ratio and roughness: synthetic over real, 1 is ideal. '
         'SVM: accuracy, trained → tested. Closer: share of samples nearer to a real spectrum than its own neighbour.',
         {
             'mSAD': (('msad',), 4),

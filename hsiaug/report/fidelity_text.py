@@ -60,7 +60,7 @@ def fidelity_table(result: PatchFidelity, fields: Sequence[str]) -> list[str]:
 
 
 def format_number(value: float) -> str:
-    """A measure with as many digits as say something, or a dash for NaN."""
+    """A measure with its significant digits, or a dash for NaN."""
     return '–' if value != value else f'{value:.4f}' if abs(value) < 0.1 else f'{value:.2f}'
 
 
@@ -69,7 +69,7 @@ def _cell(name: str) -> str:
 
 
 def fidelity_notes(result: PatchFidelity, what: str = 'pairs') -> list[str]:
-    """What numbers of samples the measures are from, and what that means for them; ``what`` the samples are."""
+    """How many samples the measures rest on, and how reliable that makes them; ``what`` names the samples."""
     image, mask = result.dimensions
     trained = result.against_train.real_count if result.against_train else 0
     notes = [

@@ -36,13 +36,13 @@ def panel_title(key: GroupKey) -> str:
 
 
 def _panels(
-    table: Sequence[Summary], width: float, height: float, beside: float = 1.8, sharey: bool = False
+    table: Sequence[Summary], width: float, height: float, legend: float = 1.8, sharey: bool = False
 ) -> tuple[Figure, Iterator[tuple[Axes, list[Summary]]]]:
     """A figure with one panel per scene, budget and classifier, and each panel's lines."""
     keys = list(dict.fromkeys(line.key for line in table))
     columns = 2 if len(keys) == 4 else min(3, len(keys))
     rows = -(-len(keys) // columns)
-    figure = Figure(figsize=(width * columns + beside, height * rows + 0.5), layout='constrained')
+    figure = Figure(figsize=(width * columns + legend, height * rows + 0.5), layout='constrained')
     grid = figure.subplots(rows, columns, squeeze=False, sharey=sharey).reshape(-1)
     for axes in grid[len(keys) :]:
         axes.set_visible(False)
@@ -72,7 +72,7 @@ def ratio_curves(table: Sequence[Summary], metric: str = 'oa') -> Figure:
     styles = arm_styles(table)
     ratios = sorted({0.0} | {float(line.ratio) for line in table if not isinstance(line.ratio, str)})
     place = {ratio: i for i, ratio in enumerate(ratios)}  # ratios are chosen by hand: even steps read best
-    figure, panels = _panels([line for line in table if line.arm != 'real'], 4.8, 3.6, beside=0.2)
+    figure, panels = _panels([line for line in table if line.arm != 'real'], 4.8, 3.6, legend=0.2)
     for axes, lines in panels:
         axes.axhline(0, color='#444444', lw=1)
         means, ends = [-1.0, 1.0], [0.0]

@@ -39,7 +39,7 @@ class Picture:
 
 @dataclass(frozen=True)
 class Table:
-    """A table: its header, and rows as long as it. The first column names what the others tell of."""
+    """A table: its header, and rows as long as it. The first column names what the others describe."""
 
     header: tuple[str, ...]
     rows: Sequence[tuple[str, ...]]
@@ -47,7 +47,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Card:
-    """One sample: its title, its pictures in rows, and what is to be said of it."""
+    """One sample: its title, its pictures in rows, and notes."""
 
     title: str
     pictures: Sequence[Sequence[Picture]]

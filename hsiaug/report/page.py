@@ -1,4 +1,4 @@
-"""One page on a bank that a person reads: what is in it, what is wrong with it, and how near it comes to real data."""
+"""One page on a bank for a human reader: its content, its faults, and how near it comes to real data."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def page_file(bank: SyntheticBank, out: Path | None = None) -> Path:
 def write_page(
     found: Inspection, out: Path | None = None, ratio: Section | None = None
 ) -> tuple[Path, list[tuple[str, str]]]:
-    """Write the page on a bank: one HTML file that holds its pictures itself and asks nothing of the network.
+    """Write the page on a bank: one HTML file with its pictures inside, which loads nothing from the network.
 
     Args:
         found: what is known of the bank.

@@ -77,7 +77,7 @@ def _rejected_cards(parts: Compared, found: Review, drawer: Drawer) -> list[Card
 
 
 def _how(name: str, score: float, limit: float) -> str:
-    """A score and its limit, in the unit that the gate's own page gives it."""
+    """A score and its limit, in the unit that the gate's docstring gives."""
     if score != score:
         return 'cannot be judged, no pixel of it counts'
     if name == 'range':

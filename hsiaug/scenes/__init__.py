@@ -10,15 +10,7 @@ from .registry import BENCHMARK_SCENES, open_benchmark_scene
 from .resample import crop_to_common, stack_bands, upsample
 from .scene import BadBandsError, Scene
 from .simulated import SimulatedScene
-from .splits import (
-    BlockSplit,
-    GroupSplit,
-    HalvesSplit,
-    RandomSplit,
-    RareClassError,
-    Split,
-    Splitter,
-)
+from .splits import BlockSplit, GroupSplit, HalvesSplit, RandomSplit, RareClassError, Split, Splitter
 from .strategies import make_splitter
 from .windows import majority_labels
 

@@ -11,7 +11,7 @@ import numpy as np
 from .change import IGNORED, BitemporalScene
 from .labels import UNLABELLED
 from .layout import Layout
-from .readers import read_scene
+from .readers import open_scene
 from .registry import open_benchmark_scene
 from .scene import Scene
 from .simulated import SimulatedScene
@@ -132,7 +132,7 @@ class SceneConfig:
     def _open(
         self, path: str, labels: str | None = None, labels_key: str | None = None, unlabelled: int = UNLABELLED
     ) -> Scene:
-        return read_scene(
+        return open_scene(
             path,
             labels,
             cube_key=self.cube_key,
@@ -146,6 +146,7 @@ class SceneConfig:
             ignore=self.ignore,
             layout=self.layout,
             unlabelled=unlabelled,
+            on_bad_bands='keep',
         )
 
     def _with_second(self, first: Scene, second: Scene) -> BitemporalScene:

@@ -1,4 +1,4 @@
-"""ENVI images: what their headers say beyond what GDAL applies, and memory maps of their values."""
+"""ENVI images: header entries that GDAL does not apply, and memory maps of their values."""
 
 from __future__ import annotations
 

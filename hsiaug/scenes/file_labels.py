@@ -106,6 +106,6 @@ def _usual_labels(content: Content, cube: Variable) -> str | None:
         found = ', '.join(f'{name} {others[name].shape}' for name in left)
         warnings.warn(
             f'{content.file}: no labels are read; if any of {found} holds them, say so: labels_key={left[0]!r}',
-            stacklevel=5,
+            stacklevel=4,
         )
     return None

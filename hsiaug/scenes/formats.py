@@ -47,7 +47,7 @@ def open_content(file: Path, what: str, bands: Sequence[int] | np.ndarray | None
 
 
 def _facts_of_variables(content: Content) -> Facts:
-    """What variables of the usual names say."""
+    """Facts from variables of the usual names."""
     facts = Facts(class_names=_class_names(content))
     for key, unit in WAVELENGTH_KEYS.items():
         name = content.name(key) or next((n for n in content.variables if n.endswith(f'/{key}')), None)
@@ -76,7 +76,7 @@ def _scalar(content: Content, key: str, default: float | None) -> Any:
 
 
 def _text(content: Content, kind: str) -> str | None:
-    """The unit of the wavelengths, where a variable says it."""
+    """The unit of the wavelengths, where a variable gives it."""
     variable = next((content.variables[k] for k in (f'wavelength_{kind}', f'wavelengths_{kind}')
                      if k in content.variables), None)  # fmt: skip
     if variable is None or np.prod(variable.shape) != 1 or variable.dtype.kind not in 'US':

@@ -37,10 +37,7 @@ def channels_last(
 
 
 def _inferred(
-    shape: tuple[int, ...],
-    pixels: tuple[int, ...] | None,
-    wavelengths: Sequence[float] | np.ndarray | None,
-    where: str,
+    shape: tuple[int, ...], pixels: tuple[int, ...] | None, wavelengths: Sequence[float] | np.ndarray | None, where: str
 ) -> Layout:
     first, height, width = shape[-3:]
     last, swapped = shape[:-1], (*shape[:-3], height, width)

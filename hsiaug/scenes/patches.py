@@ -120,7 +120,7 @@ class PatchSplitter:
         min_labelled: share of labelled pixels that a window needs. It also needs half of its pixels measured.
         max_train: most training windows to keep, drawn so that every class is among them as far as that many can.
         min_pixels: fewest pixels that a class needs in the training windows.
-        on_rare: ``'drop'`` leaves a class with fewer pixels out and says so, ``'error'`` refuses it.
+        on_rare: ``'drop'`` leaves a class with fewer pixels out and lists it in ``dropped``; ``'error'`` refuses it.
         attempts: draws tried.
         max_unlabelled: most windows beyond ``max_train`` to keep without their labels, drawn at random, for generators
             that learn from such.

@@ -18,7 +18,6 @@ from .layout import Layout, channels_last
 from .scene import Scene
 from .wavelengths import to_nanometres
 
-OnBadBands = Literal['error', 'drop']
 _LARGEST_SCALE = 1e12
 """A scale or offset beyond this, or a scale below its inverse, would make infinity or zero of stored values."""
 
@@ -39,7 +38,8 @@ def open_scene(
     nodata: float | None = None,
     ignore: Sequence[int] | None = None,
     layout: Layout | None = None,
-    on_bad_bands: OnBadBands = 'error',
+    unlabelled: int = UNLABELLED,
+    on_bad_bands: Literal['error', 'drop', 'keep'] = 'error',
 ) -> Scene:
     """Open a scene from a file.
 
@@ -67,42 +67,14 @@ def open_scene(
         ignore: label values of pixels without a class, besides 0, negative ones, NaN and the nodata value of the
             labels' file; an empty one makes every positive value a class, nodata too.
         layout: ``'hwc'`` or ``'chw'``, where the bands are in an array; decided by labels and wavelengths if None.
-        on_bad_bands: refuse or drop bands that carry no information.
+        unlabelled: label of pixels without a class; change masks have 255, since their 0 is unchanged.
+        on_bad_bands: refuse, drop or keep bands that carry no information.
 
     Raises:
         FileNotFoundError: if a file is missing.
         SceneFileError: if a variable is missing or ambiguous, a file cannot be read, or can be read in two ways.
         BadBandsError: if bands carry no information and are not to be dropped.
         ValueError: if labels do not fit the cube.
-    """
-    return read_scene(
-        path, labels, cube_key=cube_key, labels_key=labels_key, groups_key=groups_key, wavelengths=wavelengths,
-        class_names=class_names, name=name, bands=bands, scale=scale, unit=unit, nodata=nodata, ignore=ignore,
-        layout=layout,
-    ).checked(on_bad_bands)  # fmt: skip
-
-
-def read_scene(
-    path: str | os.PathLike[str],
-    labels: str | os.PathLike[str] | None,
-    *,
-    cube_key: str | None,
-    labels_key: str | None,
-    groups_key: str | None = None,
-    wavelengths: Sequence[float] | np.ndarray | None = None,
-    class_names: Mapping[int, str] | None = None,
-    name: str | None = None,
-    bands: Sequence[int] | np.ndarray | None = None,
-    scale: float | None = None,
-    unit: str | None = None,
-    nodata: float | None = None,
-    ignore: Sequence[int] | None = None,
-    layout: Layout | None = None,
-    unlabelled: int = UNLABELLED,
-) -> Scene:
-    """A scene whose bands are not checked yet; see :func:`open_scene` for what it takes.
-
-    ``unlabelled`` is the label of pixels without a class: change masks have 255, since 0 is unchanged.
     """
     content = open_content(existing(path, 'cube'), 'cube', bands)
     file, facts = content.file, content.facts
@@ -131,11 +103,13 @@ def read_scene(
     metadata['class_names'] = without_ignored(metadata['class_names'], ignore)
     name, values = name or file.stem, None if found is None else found.values
     if cube.ndim == 4:
-        return Scene.from_tiles(name, cube, values, **metadata)
-    groups = None
-    if groups_key is not None:
-        groups = without_axis_of_one(content.find(groups_key, (), (2,), 'groups', 'groups_key').read(), (2,))
-    return Scene(name, cube, values, groups=groups, **metadata)
+        scene = Scene.from_tiles(name, cube, values, **metadata)
+    else:
+        if groups_key is not None:
+            groups = content.find(groups_key, (), (2,), 'groups', 'groups_key').read()
+            metadata['groups'] = without_axis_of_one(groups, (2,))
+        scene = Scene(name, cube, values, **metadata)
+    return scene if on_bad_bands == 'keep' else scene.checked(on_bad_bands)
 
 
 def open_library(
@@ -151,7 +125,7 @@ def open_library(
     unit: str | None = None,
     nodata: float | None = None,
     ignore: Sequence[int] | None = None,
-    on_bad_bands: OnBadBands = 'error',
+    on_bad_bands: Literal['error', 'drop'] = 'error',
 ) -> Scene:
     """Open a spectral library as a scene one pixel wide.
 
@@ -221,7 +195,7 @@ def find_cube(content: Content, key: str | None, argument: str = 'cube_key', wha
 def refuse_doubts(facts: Facts, **options: Any) -> None:
     """Say what a file notes; an error for what it leaves open, unless the option that decides it is given."""
     for notice in facts.notices:
-        warnings.warn(notice, stacklevel=4)
+        warnings.warn(notice, stacklevel=3)
     for option, message in facts.doubts.items():
         if options.get(option) is None:
             raise SceneFileError(message)
@@ -242,7 +216,7 @@ def scale_and_offset(facts: Facts, scale: float | None, where: str) -> dict[str,
         warnings.warn(
             f'{where}: scale {scale:g} is used as given; the scale {facts.scale} and offset {facts.offset} of the file '
             'are not',
-            stacklevel=4,
+            stacklevel=3,
         )
     return {'scale': scale, 'offset': 0.0}
 

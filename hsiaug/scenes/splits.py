@@ -24,7 +24,7 @@ from .scene import Scene
 OnRare = Literal['error', 'drop']
 Parts = tuple[np.ndarray, np.ndarray]
 
-_TWINS_BLOCK = 65_536  # spectra compared at once: all at once would take gigabytes on a fully labelled scene
+_COMPARED = 65_536  # spectra compared at once: all at once would take gigabytes on a fully labelled scene
 
 
 class RareClassError(ValueError):
@@ -83,8 +83,8 @@ def spectral_duplicates(scene: Scene, pixels: np.ndarray) -> np.ndarray:
     """
     weights = np.random.default_rng(0).integers(1, 2**63, size=(2, scene.num_bands), dtype=np.uint64) | np.uint64(1)
     hashes = np.empty((len(pixels), 2), dtype=np.uint64)
-    for start in range(0, len(pixels), _TWINS_BLOCK):
-        part = slice(start, start + _TWINS_BLOCK)
+    for start in range(0, len(pixels), _COMPARED):
+        part = slice(start, start + _COMPARED)
         bits = scene.spectra(pixels[part]).view(np.uint32).astype(np.uint64)
         for k, w in enumerate(weights):
             hashes[part, k] = (bits * w).sum(axis=1, dtype=np.uint64)
@@ -118,7 +118,7 @@ class Splitter(ABC):
         val_fraction: share of those labelled pixels that validates, and so does not train: of 3 % that is 0.9 %, which
             studies need; 0 for none, as in the text of Audebert et al.
         min_count: fewest labelled pixels that a class needs on either side.
-        on_rare: ``'error'`` refuses a class with fewer pixels, ``'drop'`` leaves the class out and says so.
+        on_rare: ``'error'`` refuses a class with fewer pixels, ``'drop'`` lists it in ``dropped`` instead.
         max_unlabelled: most unlabelled pixels to keep, drawn at random.
         max_test: most test pixels to keep, drawn at random with class shares kept; None for all.
     """
@@ -169,7 +169,7 @@ class Splitter(ABC):
         if len(pool) > 4 * self.max_unlabelled:  # thinned before duplicates are sought, so that huge scenes stay cheap
             pool = np.sort(rng.choice(pool, 4 * self.max_unlabelled, replace=False))
 
-        # Twins of test spectra leave the training area; it is they, not the test pixels, that would leak.
+        # Copies of test spectra leave the training area: these, not the test pixels, would leak.
         everything = np.concatenate([test, labelled, pool])
         duplicates = np.empty(scene.num_pixels, dtype=np.int64)
         duplicates[everything] = spectral_duplicates(scene, everything)

@@ -31,7 +31,7 @@ _NUMBER_AND_UNIT = re.compile(r'\s*([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)\s
 
 
 def to_nanometres(values: Sequence[float] | np.ndarray, unit: str | None = None) -> np.ndarray | None:
-    """Band centres in nm, or None where the values are none.
+    """Band centres in nm, or None where the values are no wavelengths.
 
     Args:
         values: (C,) numbers.

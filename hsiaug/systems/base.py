@@ -53,7 +53,7 @@ REGISTRY: dict[str, type[Generator]] = {}
 
 @dataclass(frozen=True, eq=False)
 class TrainingData:
-    """The training part of a split, as a generator is given it. Never a test pixel.
+    """The training part of a split, as generators get it; it never holds a test pixel.
 
     Args:
         spec: spec of the samples.
@@ -138,7 +138,7 @@ def make_generator(
 
 
 def cannot_make(name: str, settings: Any) -> str:
-    """How a message begins that says why a generator cannot be made."""
+    """The beginning of messages about a generator that cannot be made."""
     names = [str(key)[:40] for key in settings][:12] if isinstance(settings, Mapping) else type(settings).__name__
     return f'generator {name!r} cannot be made with settings {names}'
 

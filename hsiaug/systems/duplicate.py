@@ -1,4 +1,4 @@
-"""Control: real training samples again. What a rival gains beyond this, it gains by being new."""
+"""Control: real training samples again. Gains beyond this come from samples being new."""
 
 from __future__ import annotations
 

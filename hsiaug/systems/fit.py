@@ -31,9 +31,7 @@ from .training import trainer_of
 
 @plain_torch()
 def training_data(
-    scene: Scene | SampleSet,
-    split: Split | PatchSplit | SampleSplit,
-    generator: str | None = None,
+    scene: Scene | SampleSet, split: Split | PatchSplit | SampleSplit, generator: str | None = None
 ) -> TrainingData:
     """What a generator may see of a split: training and validation samples, and where they are from.
 
@@ -161,8 +159,8 @@ def fit(
 
     Datasets are torchgeo's or torch's, map-style, or lists of such, as :func:`~hsiaug.datasets.adapt` takes them; what
     they hold is inferred, and asked for where it cannot be. Samples up to 1 GiB are held in memory; of more,
-    ``two_stream_diffusion`` reads batches by worker processes while it learns, and the others refuse unless they are
-    told ``in_memory=True``. Either way is the same training.
+    ``two_stream_diffusion`` reads batches by worker processes while it learns; the others refuse them without
+    ``in_memory=True``. Either way is the same training.
 
     What samples without labels are good for, see each system's README: ``spectral_gan`` (its critic, with
     ``semi_supervised=True``), ``variability`` (how spectra differ), ``unmixing_fusion`` (unmixing),

@@ -92,6 +92,6 @@ class ClassGaussian(Generator):
 
 
 def _factor(covariance: np.ndarray) -> np.ndarray:
-    """(C, C) F with F·Fᵀ = covariance; an eigendecomposition, since a class of one spectrum has none to Cholesky."""
+    """(C, C) F with F·Fᵀ = covariance; an eigendecomposition, since Cholesky fails for one spectrum."""
     values, vectors = np.linalg.eigh(covariance)
     return vectors * np.sqrt(np.maximum(values, 0))

@@ -18,7 +18,7 @@ from .base import register
 from .duplicate import ExemplarGenerator
 
 NOMINAL_RANGE_NM = (400.0, 2500.0)
-"""Where wavelengths are not known, bands are taken as evenly spread over the solar reflective range."""
+"""Where wavelengths are not known, bands are taken to be evenly spaced over the solar reflective range."""
 
 
 def sky_shape(spec: SampleSpec) -> Tensor:

@@ -163,7 +163,7 @@ def require_fit(make: Callable[[], Generator], config: SavedConfig, file: Path) 
 
 
 def _whole_numbers(settings: Any) -> Iterator[int]:
-    """Those in nested settings: widths, depths and lengths, of which lists are made before there are weights."""
+    """Those in nested settings: widths, depths and lengths, which set the sizes of lists before there are weights."""
     if isinstance(settings, int):
         yield abs(settings)
     elif isinstance(settings, dict | list | tuple):

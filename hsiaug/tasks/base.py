@@ -1,4 +1,4 @@
-"""What a kind of sample is to everything above: its data, its downstream models, its scores and its fidelity."""
+"""All that depends on the kind of sample: its data, downstream models, scores and fidelity."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Downstream(ABC):
     """A downstream model and the candidates from which real data alone choose its setting.
 
     Args:
-        name: as it stands in tables.
+        name: shown in tables.
 
     Attributes:
         kind: of the samples that it works on.
@@ -54,11 +54,11 @@ class Downstream(ABC):
 
     @abstractmethod
     def chosen(self) -> Record:
-        """The setting of such a one."""
+        """The chosen setting, of one of :meth:`candidates`."""
 
     @property
     def length(self) -> tuple[Downstream, int]:
-        """Such a one but for its number of optimiser steps, and these; 0 where it has none."""
+        """The model without its number of optimiser steps, and that number; 0 where it has none."""
         config: Any = getattr(self, 'config', None)
         if not hasattr(config, 'steps'):
             return self, 0
@@ -70,7 +70,7 @@ class Network(Downstream):
     """A downstream network of images.
 
     Args:
-        name: as it stands in tables.
+        name: shown in tables.
         config: network and training.
         steps: numbers of optimiser steps to choose from; the config's own if empty.
         learning_rates: to choose from; the config's own if empty.
@@ -209,7 +209,7 @@ class Task(ABC):
         """:attr:`metrics` and ``per_class``."""
 
     def standard_error(self, score: float, count: int) -> float:
-        """Of the primary metric on so many samples, 0 if unknown; no setting is preferred to an earlier for less."""
+        """Of the primary metric on ``count`` samples, 0 if unknown; a later setting must be better by more."""
         return 0.0
 
     def unscorable(self, dataset: Any) -> str | None:
@@ -364,7 +364,7 @@ def finite(value: Any) -> Any:
 
 
 def balanced(num_classes: int, per_class: int, seed: int) -> Tensor:
-    """(K · per_class,) labels, as many of each class, in random order."""
+    """(K · per_class,) labels, ``per_class`` of each class, in random order."""
     labels = torch.arange(num_classes).repeat_interleave(per_class)
     return labels[torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))]
 

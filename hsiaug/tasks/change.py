@@ -66,7 +66,7 @@ class DatePairs(MaskedImages):
         return {**scores, 'per_class': segmentation_scores(predicted, target, 2, spec.ignore_index).iou}
 
     def unscorable(self, dataset: Any) -> str | None:
-        """Pairs of which nothing has changed."""
+        """Why no model can be scored on pairs in which nothing has changed."""
         mask = whole(dataset)[1]
         if (mask == 1).any():
             return None
@@ -84,7 +84,7 @@ class DatePairs(MaskedImages):
         return pair[0][:, date], pair[1][:, 0]
 
     def encoder(self, train: Pair, spec: SampleSpec, seed: int = 0) -> Encoder:
-        """Of single dates."""
+        """Trained on single dates."""
         return train_date_encoder(*train, spec.ignore_index, seed)
 
     def fidelity(

@@ -68,7 +68,7 @@ class LabelledImages(Task):
         return image, label[:, None, None].expand(len(image), *image.shape[-2:])
 
     def encoder(self, train: Pair, spec: SampleSpec, seed: int = 0) -> Encoder:
-        """Of images, every pixel of which has its label."""
+        """Learnt from images whose every pixel has the image's label."""
         return train_patch_encoder(*self.as_images(train), spec.num_classes, spec.ignore_index, seed)
 
     def fidelity(
@@ -83,7 +83,7 @@ class LabelledImages(Task):
         }
 
     def comparisons(self, sides: Sequence[Pair], spec: SampleSpec, per_class: int, seed: int = 0) -> list[Comparison]:
-        """Of all images, and of so many mean spectra of a class."""
+        """Of all images, and of ``per_class`` mean spectra of each class."""
         encoder, known = self.encoder(sides[0], spec, seed), self.as_images(sides[0])
         plain = one_date(spec)
 

@@ -39,7 +39,7 @@ class MaskedImages(Task):
     """Images with masks, whose pixels a network classifies.
 
     Attributes:
-        fidelity_samples: synthetic pairs of which a study measures the fidelity; fixed, since FID depends on it.
+        fidelity_samples: number of synthetic pairs whose fidelity a study measures; fixed, since FID depends on it.
     """
 
     splits = (PatchSplit, PatchSplitter)
@@ -113,7 +113,7 @@ class Patches(MaskedImages):
         return PatchDataset(image, target, spec)
 
     def encoder(self, train: Pair, spec: SampleSpec, seed: int = 0) -> Encoder:
-        """Of patches."""
+        """Trained on patches."""
         return train_patch_encoder(*train, spec.num_classes, spec.ignore_index, seed)
 
     def fidelity(

@@ -82,7 +82,7 @@ class Classifier(Downstream):
 
     @property
     def length(self) -> tuple[Downstream, int]:
-        """Such a one but for its number of optimiser steps, and these."""
+        """The model without its number of optimiser steps, and that number."""
         return (self, 0) if self.name == 'linear_svm' else super().length
 
 
@@ -126,7 +126,7 @@ class Spectra(Task):
         return pair[0][:, :, None, None], pair[1][:, None, None]
 
     def draw(self, generator: Generator, count: int, per_class: int, seed: int) -> dict[str, Tensor]:
-        """As many spectra of each class."""
+        """``per_class`` spectra of each class."""
         labels = balanced(generator.spec.num_classes, per_class, seed)
         return on_cpu(generator.sample(len(labels), labels, seed=seed))
 
@@ -150,7 +150,7 @@ class Spectra(Task):
         return {'spectra': fidelity(train, test, fake, spec.num_classes)}
 
     def comparisons(self, sides: Sequence[Pair], spec: SampleSpec, per_class: int, seed: int = 0) -> list[Comparison]:
-        """Of so many spectra of a class."""
+        """Of ``per_class`` spectra of each class."""
         return [compared_spectra(sides, spec, per_class, seed)]
 
     def study_fidelity(

@@ -14,7 +14,7 @@ from hsiaug.systems.two_stream_diffusion.model import SCHEDULE, TwoStreamDiffusi
 from hsiaug.systems.two_stream_diffusion.train import TwoStreamConfig, train_two_stream
 
 CONFIG = TwoStreamConfig(
-    mask_latents=2, vae_channels=8, vae_iterations=200, diffusion_iterations=250, vae_batch_size=4, batch_size=8,
+    mask_latents=2, vae_channels=8, vae_iterations=160, diffusion_iterations=200, vae_batch_size=4, batch_size=8,
     vae_lr=4e-3,
 )  # fmt: skip
 DATA = make_pairs(48)

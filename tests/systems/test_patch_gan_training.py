@@ -20,7 +20,7 @@ from hsiaug.systems.patch_gan.train import PatchGANConfig, PatchGANTraining, tra
 from hsiaug.trainers import fit_generator
 
 TINY = PatchGANConfig(latent_dim=8, iterations=6, batch_size=4, size=8)
-SMALL = replace(TINY, iterations=250, batch_size=16, lr=1e-3)
+SMALL = replace(TINY, iterations=180, batch_size=16, lr=1e-3)
 SPEC = SampleSpec('scene', BANDS, ('a', 'b', 'c'), size=(8, 12), unit='counts')
 
 

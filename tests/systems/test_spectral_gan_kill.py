@@ -3,6 +3,7 @@
 import multiprocessing
 import signal
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import torch
 from safetensors.torch import load_file
 
 from hsiaug.cli import main
+from hsiaug.engine import Run
 from hsiaug.engine.checkpoint import found_checkpoint
 from hsiaug.systems import Generator, TrainingData
 from hsiaug.systems.base import TRAINING_FOLDER
@@ -18,7 +20,13 @@ from hsiaug.systems.ensemble import Ensemble
 from hsiaug.systems.spectral_gan.train import CHECKPOINT_FILE, SpectralGANTraining
 from hsiaug.trainers import fit_generator
 
-SETTINGS = {'iterations': 1500, 'hidden': 8, 'layers': 1, 'batch_size': 8, 'components': 4, 'select_every': 400}
+SETTINGS = {'iterations': 600, 'hidden': 8, 'layers': 1, 'batch_size': 8, 'components': 4, 'select_every': 160}
+
+
+@pytest.fixture(autouse=True)
+def checkpoints(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One every 200 steps, so that a short training has several."""
+    monkeypatch.setattr('hsiaug.systems.fit.Run', partial(Run, every=200))
 
 
 def command(out: Path, **settings: Any) -> list[str]:
@@ -43,7 +51,7 @@ def killed_after(out: Path, step: int) -> None:
 def test_a_killed_command_goes_on_to_the_same_bits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     undisturbed, out = tmp_path / 'undisturbed', tmp_path / 'killed'
     main(command(undisturbed))
-    for step in (500, 1000):
+    for step in (200, 400):
         killed_after(out, step)
     assert not (out / 'model.safetensors').exists()
     steps, update = [0], SpectralGANTraining.update
@@ -51,7 +59,7 @@ def test_a_killed_command_goes_on_to_the_same_bits(tmp_path: Path, monkeypatch: 
         SpectralGANTraining, 'update', lambda self, rng: (steps.append(self.step), update(self, rng))[1]
     )
     main(command(out))
-    assert len(steps) - 1 <= 500  # what was done is not done again
+    assert len(steps) - 1 <= 200  # what was done is not done again
     states = [load_file(folder / 'model.safetensors') for folder in (undisturbed, out)]
     assert states[0].keys() == states[1].keys()
     assert all(torch.equal(value, states[1][key]) for key, value in states[0].items())
@@ -63,7 +71,7 @@ def test_a_killed_command_goes_on_to_the_same_bits(tmp_path: Path, monkeypatch: 
 
 
 def test_the_checkpoint_of_another_training_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    killed_after(tmp_path, 500)
+    killed_after(tmp_path, 200)
     with pytest.raises(SystemExit) as stopped:
         main(command(tmp_path, hidden=9))
     assert stopped.value.code == 2

@@ -1,4 +1,4 @@
-"""Inpainting by a two-stream diffusion model: part of an image drawn anew, as its mask says.
+"""Inpainting by a two-stream diffusion model: part of an image is drawn to fit a mask.
 
 Lugmayr et al., "RePaint: Inpainting using Denoising Diffusion Probabilistic Models", CVPR 2022,
 https://arxiv.org/abs/2201.09865, in latent space.
@@ -22,7 +22,7 @@ patches, 86 % of the pixels drew the class that was asked for instead of 97 % (c
 
 @torch.no_grad()
 def inpaint(model: TwoStreamDiffusion, image: Tensor, mask: Tensor, where: Tensor, rng: torch.Generator) -> Tensor:
-    """Draw part of images anew.
+    """Draw part of images to fit their masks.
 
     At each step of the denoising what is known is pasted in, as noisy as that step: the code of the mask everywhere,
     that of the image but for the cells of ``where`` and their neighbours, whose codes look into it. Each step is undone
@@ -61,12 +61,7 @@ def inpaint(model: TwoStreamDiffusion, image: Tensor, mask: Tensor, where: Tenso
 
 
 def _repaint(
-    model: TwoStreamDiffusion,
-    code: Tensor,
-    known: Tensor,
-    keep: Tensor,
-    shares: Tensor,
-    streams: list[torch.Generator],
+    model: TwoStreamDiffusion, code: Tensor, known: Tensor, keep: Tensor, shares: Tensor, streams: list[torch.Generator]
 ) -> Tensor:
     """Standardised codes from noise, which are the ``known`` ones where ``keep`` says so; all (n, L, h, w)."""
     scheduler = RePaintScheduler(**SCHEDULE, eta=1.0, clip_sample=False)

@@ -1,4 +1,4 @@
-"""Change triplets from single dates: an edited mask, the edited area drawn anew, and a drift elsewhere.
+"""Change triplets from single dates: an edited mask, the edited area inpainted, and a drift elsewhere.
 
 After Zheng et al., "Changen2: Multi-Temporal Remote Sensing Generative Change Foundation Model", TPAMI 2024,
 https://arxiv.org/abs/2406.17998, and Benidir et al., "The Change You Want To Detect: Semantic Change Detection in Earth

@@ -1,4 +1,4 @@
-"""Training of change editing: land cover where none is known, the painter, and what a second date has else."""
+"""Training of change editing: land cover where none is known, the painter, and the drift between dates."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ def single_dates(data: TrainingData, clusters: int, seed: int = 0) -> TrainingDa
     """The image-mask pairs that change editing starts from.
 
     Args:
-        data: of kind ``'segmentation'``, which is returned as it is, or ``'change'``, of which the first dates are
+        data: of kind ``'segmentation'``, which is returned as it is, or ``'change'``, whose first dates are
             taken, with clusters of their softened spectra's shape as classes.
         clusters: number of classes of the latter.
         seed: of the clusters.

@@ -41,7 +41,7 @@ class _Block(nn.Module):
 class ResidualNetwork(nn.Module):
     """Layers of 3 × 3 kernels with batch normalisation and ReLU that learn what an image lacks.
 
-    At the text's size there are 21: one, 9 residual blocks of two, the last feature layer, to which the inner skip
+    At the paper's size there are 21: one, 9 residual blocks of two, the last feature layer, to which the inner skip
     carries the first one's features, and a linear one. The outer skip adds the input. The last layer starts at zero,
     so that training starts from the input image.
     """
@@ -68,7 +68,7 @@ class ResidualNetwork(nn.Module):
 class MSRResNet(nn.Module):
     """The generating network, on the interpolated image, with or without the gradient network.
 
-    The gradient network, of the same layers since the text gives none, learns the gradient of the high-resolution
+    The gradient network, of the same layers since the paper gives none, learns the gradient of the high-resolution
     image from that of the interpolated one. Its features join the generator's before the last layer,
     F_i = F_i^res + θ_i · F_i^grad (Eq. 3), with one trainable θ per feature, a 1 × 1 kernel each.
     """

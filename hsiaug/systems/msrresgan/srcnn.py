@@ -1,4 +1,4 @@
-"""Super-resolution without and with little learning: bicubic interpolation, and SRCNN.
+"""Super-resolution baselines: bicubic interpolation, and SRCNN.
 
 Dong, Loy, He and Tang, "Image Super-Resolution Using Deep Convolutional Networks", TPAMI 2016,
 https://arxiv.org/abs/1501.00092.

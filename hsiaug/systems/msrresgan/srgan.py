@@ -1,4 +1,4 @@
-"""SRGAN: a residual network with sub-pixel upsampling, and the discriminator that also MSRResGAN has.
+"""SRGAN: a residual network with sub-pixel upsampling, and the discriminator that MSRResGAN shares.
 
 Ledig et al., "Photo-Realistic Single Image Super-Resolution Using a Generative Adversarial Network", CVPR 2017,
 https://arxiv.org/abs/1609.04802.

@@ -1,4 +1,4 @@
-"""Training of super-resolution: MSRResGAN, of which MSRResNet is a part, and the baselines SRGAN and SRCNN.
+"""Training of super-resolution: MSRResGAN with its MSRResNet, and the baselines SRGAN and SRCNN.
 
 The text's gradient network is trained first and then kept as it is. The generator minimises the mean squared error of
 what it adds to the interpolated image, plus λ times the adversarial loss; that one minimises a
@@ -89,7 +89,7 @@ class SuperResolutionConfig:
 
     @classmethod
     def paper(cls, network: Network = 'msrresgan', factor: int = 5) -> SuperResolutionConfig:
-        """The published setting; the text gives neither batch size nor number of steps, these are of our choice."""
+        """The published setting; the paper gives neither batch size nor number of steps, these are of our choice."""
         return cls(**{**published_settings('msrresgan'), 'network': network, 'factor': factor})
 
 
@@ -209,10 +209,7 @@ class GeneratorStage(_Stage):
 @trains('msrresgan', SuperResolutionConfig)
 @plain_torch()
 def train_super_resolution(
-    data: TrainingData,
-    config: SuperResolutionConfig | None = None,
-    run: Run | None = None,
-    low: Tensor | None = None,
+    data: TrainingData, config: SuperResolutionConfig | None = None, run: Run | None = None, low: Tensor | None = None
 ) -> MSRResGAN:
     """Train a super-resolution network on patches, and make the generator that augments with it.
 
@@ -222,7 +219,7 @@ def train_super_resolution(
         run: how: seed, device, checkpoints, progress; see :class:`~hsiaug.engine.Run`. A checkpoint is removed when the
             training ends.
         low: the same patches from a real low-resolution sensor, in the same unit: (N, C, ⌈H/k⌉, ⌈W/k⌉), or (N, C, H, W)
-            where the whole image was interpolated before patches were cut, as in the text; those of ``data`` if None.
+            where the whole image was interpolated before patches were cut, as in the paper; those of ``data`` if None.
             Without any, the patches themselves are degraded.
 
     Returns:

@@ -22,7 +22,7 @@ class PatchCritic(nn.Module):
         bands: number of bands C, at least 4 in three dimensions.
         size: (H, W) of the patches, each divisible by 4.
         classes: number of classes as condition; 0 for none.
-        norm: of the second layer: ``'batch'`` as in the text, ``'layer'`` where each sample's score must come from
+        norm: of the second layer: ``'batch'`` as in the paper, ``'layer'`` where each sample's score must come from
             that sample alone, as under a gradient penalty.
         spectral: normalise the spectral norm of all weights (Miyato et al. 2018).
         dims: 2, or 3 for spectral-spatial convolutions.
@@ -57,7 +57,7 @@ class PatchCritic(nn.Module):
         self.layers = nn.Sequential(*layers)
 
     def forward(self, image: Tensor, labels: Tensor) -> Tensor:
-        """(n,) scores of (n, C, H, W) with labels (n,); the text's sigmoid is in the loss."""
+        """(n,) scores of (n, C, H, W) with labels (n,); the paper's sigmoid is in the loss."""
         x = image[:, None] if self.dims == 3 else image
         if self.classes:
             hot = one_hot(labels, self.classes).to(x)

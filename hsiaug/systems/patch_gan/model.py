@@ -33,9 +33,9 @@ class PatchGAN(Generator):
     Args:
         spec: spec of the patches, of kind ``'scene'`` with sides divisible by 4.
         latent_dim: length of the noise vector.
-        conditional: False for the text's GAN without classes: labels are then drawn, but mean nothing.
+        conditional: False for the paper's GAN without classes: labels are then drawn, but mean nothing.
         dims: 2, or 3 for spectral-spatial convolutions, whose projection has a quarter of the bands as well.
-        upsampling: ``'transposed'`` as in the text; ``'resize'`` repeats pixels and convolves them, which leaves no
+        upsampling: ``'transposed'`` as in the paper; ``'resize'`` repeats pixels and convolves them, which leaves no
             checkerboard (Odena, Dumoulin and Olah, Distill 2016, https://distill.pub/2016/deconv-checkerboard).
 
     Raises:

@@ -42,7 +42,7 @@ class PatchGANConfig:
         latent_dim: length of the noise vector.
         conditional: generator and critic are given the class.
         dims: of the convolutions, 2, or 3 for spectral-spatial ones.
-        upsampling: ``'transposed'`` convolutions as in the text, or ``'resize'``, see the generator.
+        upsampling: ``'transposed'`` convolutions as in the paper, or ``'resize'``, see the generator.
         calibrate: give each class the mean and standard deviation of its training patches afterwards; needs
             ``conditional``.
         spectral_norm: normalise the spectral norm of the critic's weights.
@@ -50,8 +50,8 @@ class PatchGANConfig:
         rule: how these patches are labelled, see :func:`~hsiaug.datasets.class_patches.class_patches`.
         per_class: most of them per class; None for all.
         iterations: steps of the generator.
-        critic_steps: steps of the critic for each, of which ``'bce'`` needs one.
-        batch_size: real patches per step, and as many synthetic ones.
+        critic_steps: steps of the critic for each; ``'bce'`` needs one.
+        batch_size: real patches per step, and the same number of synthetic ones.
         lr: learning rate of Adam (β 0.5, 0.9).
         penalty: weight of the gradient penalty.
 
@@ -143,11 +143,7 @@ class PatchGANTraining(Training):
 
 @trains('patch_gan', PatchGANConfig, {'iterations': 300})
 @plain_torch()
-def train_patch_gan(
-    data: TrainingData,
-    config: PatchGANConfig | None = None,
-    run: Run | None = None,
-) -> PatchGAN:
+def train_patch_gan(data: TrainingData, config: PatchGANConfig | None = None, run: Run | None = None) -> PatchGAN:
     """Train a patch GAN.
 
     Args:

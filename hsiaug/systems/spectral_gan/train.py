@@ -45,7 +45,7 @@ class SpectralGANConfig:
     Args:
         iterations: generator steps.
         critic_steps: steps of critic and classifier per generator step.
-        batch_size: real samples per step, and as many synthetic ones.
+        batch_size: real samples per step, and the same number of synthetic ones.
         optimiser: ``'adam'`` (β 0.5, 0.9) or ``'rmsprop'``.
         lr: learning rate.
         penalty: weight of the gradient penalty.
@@ -58,7 +58,7 @@ class SpectralGANConfig:
         conditional: False trains generator and critic alone, without labels.
         ema: decay of the exponential moving average of the generator's weights; 0 for none.
         calibrate: match mean and standard deviation per class after training, see :meth:`SpectralGAN.calibrate`.
-        select_every: every so many iterations the distance to the validation part is measured, and the best
+        select_every: every ``select_every`` iterations the distance to the validation part is measured, and the best
             generator is kept; 0 keeps the last.
         semi_supervised: the critic also sees unlabelled pixels of the training area.
         members: GANs that differ in their seeds, as one generator.
@@ -88,7 +88,7 @@ class SpectralGANConfig:
 
     @classmethod
     def paper(cls) -> SpectralGANConfig:
-        """The published setting: text, and the authors' notebook where the text is silent."""
+        """The published setting: the paper, and the authors' notebook where the paper is silent."""
         return cls(**published_settings('audebert2018'))
 
 

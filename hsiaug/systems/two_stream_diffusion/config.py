@@ -16,7 +16,7 @@ class TwoStreamConfig:
     """Setting of a training. The defaults suit some hundred patches of 32 to 64 pixels and minutes on a CPU.
 
     The settings up to ``ignored`` are those of the generator,
-    :class:`~hsiaug.systems.two_stream_diffusion.TwoStreamDiffusion`; :meth:`plain` is the text's baseline.
+    :class:`~hsiaug.systems.two_stream_diffusion.TwoStreamDiffusion`; :meth:`plain` is the paper's baseline.
 
     Args:
         sad_weight: λ of the spectral angle in radians in the image's loss, next to an L1 of values from 0 to 1.
@@ -93,9 +93,9 @@ class TwoStreamConfig:
 
     @classmethod
     def paper(cls) -> TwoStreamConfig:
-        """The published setting: the text, and latent diffusion's sizes where it says that it follows them.
+        """The published setting: the paper, and latent diffusion's sizes where it says that it follows them.
 
-        The learning rates and lengths are missing in our copy of the text: these are latent diffusion's rates for one
+        The learning rates and lengths are missing in our copy of the paper: these are latent diffusion's rates for one
         GPU and lengths of our choice.
         """
         return cls(**published_settings('specdm'))

@@ -113,7 +113,7 @@ class TwoStreamDiffusion(Generator):
 
     Args:
         spec: spec of the samples, of kind ``'segmentation'`` or ``'change'``.
-        single_stream: one autoencoder of image and mask together, with as many code channels: the text's baseline.
+        single_stream: one autoencoder of image and mask together, with as many code channels: the paper's baseline.
         downsampling: 1, 2, 4 or 8 pixels per side of a code.
         image_latents: code channels of an image, of each date.
         mask_latents: code channels of a mask.
@@ -268,7 +268,7 @@ class TwoStreamDiffusion(Generator):
         return hot.movedim(-1, 1).to(torch.float32)
 
     def targets(self, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """What the mask's autoencoder shall give for (n, H, W) classes, and for which pixels, bool."""
+        """Targets of the mask's autoencoder for (n, H, W) classes, and which pixels have one, bool."""
         counts = self.counts(mask)
         if not self.ignored:
             return mask, counts

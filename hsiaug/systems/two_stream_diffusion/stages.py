@@ -25,14 +25,14 @@ from ...losses.reconstruction import kl_divergence, mask_loss, spectral_reconstr
 from .config import TwoStreamConfig
 from .model import CHUNK, SCHEDULE, TRAIN_STEPS, TwoStreamDiffusion
 
-# Not in the text, which follows latent diffusion: of AdamW, of all gradients together, and of the first steps.
+# Not in the paper, which follows latent diffusion: of AdamW, of all gradients together, and of the first steps.
 BETAS, CLIP, WARM_UP = (0.9, 0.99), 1.0, 20
 _PATCHES, _READ_FOR_RANGE = 1000, 64  # that the range of values is taken from, in memory and of a dataset
 ORIENTATIONS = 8
 READ = 8
 """Patches of a dataset that is read, encoded at a time: what is too large for memory has large patches, too."""
 CODED = 1024
-"""Patches of a dataset that is read, of which mean and standard deviation of the codes are taken."""
+"""Patches, of a dataset that is read in batches, whose codes give the mean and standard deviation of all."""
 
 
 def turn(x: Tensor, variant: int) -> Tensor:
@@ -152,12 +152,12 @@ class Stage(Training):
 class AutoencoderStage(Stage):
     """Trains both autoencoders; each has parameters and a loss of its own, so that one pass serves both.
 
-    The image's loss is L1, the spectral angle and the KL term, in the text's units: networks see each band
-    standardised, which the text does not say, but L1 is that of values from 0 to 1 over all bands, to which the angle's
-    weight of 0.1 relates. The range itself is missing in our copy of the text; from 0 to 1 the errors of its Table 4
+    The image's loss is L1, the spectral angle and the KL term, in the paper's units: networks see each band
+    standardised, which the paper does not say, but L1 is of values from 0 to 1 over all bands, to which the angle's
+    weight of 0.1 relates. The range itself is missing in our copy of the paper; from 0 to 1 the errors of its Table 4
     leave the angle some 30 % of the loss. The mask's is cross-entropy and the KL term. The KL
     term is summed over a code and divided by the number of pixels. Latent diffusion's adversarial and perceptual terms
-    are left out: the perceptual one needs a network of RGB pictures, and the text names neither.
+    are left out: the perceptual one needs a network of RGB pictures, and the paper names neither.
 
     Images without masks, where there are any, teach the image's autoencoder alone: each step takes as many of them as
     of the pairs, with the image's loss of their own, and the image's loss is the mean of the two.
@@ -247,12 +247,7 @@ class DiffusionStage(Stage):
     """
 
     def __init__(
-        self,
-        generator: TwoStreamDiffusion,
-        samples: Samples,
-        shares: Tensor,
-        config: TwoStreamConfig,
-        seed: int,
+        self, generator: TwoStreamDiffusion, samples: Samples, shares: Tensor, config: TwoStreamConfig, seed: int
     ) -> None:
         self.average = Average(generator.denoiser, config.ema_decay)
         super().__init__(

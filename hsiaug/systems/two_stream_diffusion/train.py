@@ -33,10 +33,7 @@ FEW_PATCHES = 16
 @trains('two_stream_diffusion', TwoStreamConfig, {'vae_iterations': 250, 'diffusion_iterations': 500}, streams=True)
 @plain_torch()
 def train_two_stream(
-    data: TrainingData,
-    config: TwoStreamConfig | None = None,
-    run: Run | None = None,
-    preview_every: int = 1000,
+    data: TrainingData, config: TwoStreamConfig | None = None, run: Run | None = None, preview_every: int = 1000
 ) -> TwoStreamDiffusion:
     """Train a two-stream diffusion model.
 
@@ -141,7 +138,7 @@ def _require_trainable(data: TrainingData, config: TwoStreamConfig) -> TrainingD
 
 
 def _with_classes(data: TrainingData, kept: np.ndarray) -> TrainingData:
-    """The patches of which a pixel counts; says where few are left."""
+    """The patches in which some pixel counts; warns if few are left."""
     if not kept.all():
         warnings.warn(
             f'{int((~kept).sum())} of {len(kept)} training patches hold ignored pixels only and are left out',

@@ -33,7 +33,7 @@ class UnmixingFusion(Generator):
 
     The abundances are those that an unmixing network finds in the training images and, for more spatial diversity, in
     RGB images of similar scenes. ε is normal, drawn for each pixel by itself, with a covariance between bands that is
-    taken from what unmixing left of the training images; the text does not say what ε is, here it is our choice: of
+    taken from what unmixing left of the training images; the paper does not say what ε is, here it is our choice: of
     this residual itself (``'residual'``), or of the differences between its neighbouring pixels, halved
     (``'differences'``; Green et al., IEEE TGRS 26(1), 1988). The residual also holds materials that no endmember
     stands for, which are smooth in space: drawn for each pixel by itself they are salt and pepper, and only what

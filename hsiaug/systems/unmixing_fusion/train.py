@@ -48,7 +48,7 @@ class UnmixingFusionConfig:
         noise: see the generator.
         noise_from: see the generator.
         variability: see the generator.
-        conditional: see the generator; False as in the text.
+        conditional: see the generator; False as in the paper.
         rgb: RGB images of similar scenes, (n, 3, H, W) uint8 or floating point from 0 to 1; or a folder of images of
             one size, or of a folder per class. Only images of the training side: what they show is learnt, and nothing
             here can tell whether they show the area that is tested on.
@@ -57,7 +57,7 @@ class UnmixingFusionConfig:
             sample is asked to be like them, but with ``conditional=False`` they count like all others. In samples with
             masks it is their class map that counts.
         rgb_weight: share of RGB images among the abundances that are learnt from; None for that of their patches among
-            all, as in the text.
+            all, as in the paper.
         rgb_factor: how many times finer their pixels are; they are averaged to the size of the spec's.
         rgb_stride: step between the patches cut from them; their side if None.
         matching: see :func:`~hsiaug.systems.unmixing_fusion.unmixing.abundances_from_rgb`.
@@ -108,9 +108,7 @@ class Maps(NamedTuple):
 @trains('unmixing_fusion', UnmixingFusionConfig)
 @plain_torch()
 def train_unmixing_fusion(
-    data: TrainingData,
-    config: UnmixingFusionConfig | None = None,
-    run: Run | None = None,
+    data: TrainingData, config: UnmixingFusionConfig | None = None, run: Run | None = None
 ) -> UnmixingFusion:
     """Train unmixing before fusion.
 
@@ -166,12 +164,7 @@ def train_unmixing_fusion(
     if config.conditional:
         maps = _with_all_classes(maps, spec)
     generator.abundances = train_abundances(
-        maps.abundances,
-        maps.labels,
-        spec.num_classes if config.conditional else 0,
-        learning,
-        run,
-        weights=maps.weights,
+        maps.abundances, maps.labels, spec.num_classes if config.conditional else 0, learning, run, weights=maps.weights
     )
     generator.eval().requires_grad_(True)
     settings = dataclasses.asdict(dataclasses.replace(config, rgb=None, rgb_labels=None))
@@ -207,7 +200,7 @@ def _mask_accuracy(generator: UnmixingFusion, data: TrainingData) -> float | Non
 def _rgb_patches(
     config: UnmixingFusionConfig, spec: SampleSpec
 ) -> tuple[Tensor | None, Tensor | None, dict[str, Any] | None]:
-    """Patches (n, 3, s, s) of the RGB images, their labels (n,), and what the provenance says of them."""
+    """Patches (n, 3, s, s) of the RGB images, their labels (n,), and their record for the provenance."""
     if config.rgb is None:
         return None, None, None
     images, labels = (config.rgb, config.rgb_labels) if isinstance(config.rgb, Tensor) else _read(config.rgb, spec)

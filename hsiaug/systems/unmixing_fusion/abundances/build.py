@@ -1,7 +1,7 @@
 """Generators of abundance maps, by name.
 
 Yu et al., "Unmixing Before Fusion: A Generalized Paradigm for Multi-Source-based Hyperspectral Image Synthesis", CVPR
-2024: any generator may learn in abundance space; the text names a hierarchical VAE, a style-based GAN and diffusion.
+2024: any generator may learn in abundance space; the paper names a hierarchical VAE, a style-based GAN and diffusion.
 Trained by :mod:`hsiaug.systems.unmixing_fusion.abundances.train`.
 """
 

@@ -54,10 +54,10 @@ class AbundanceDiffusion(AbundanceModel):
         layers: residual blocks per level.
         attention: self-attention in all levels but the finest.
         sampling_steps: steps of sampling.
-        form: ``'ddpm'`` is that of Ho et al., as the text has it: noise is predicted, all times count alike, and
+        form: ``'ddpm'`` is that of Ho et al., as the paper has it: noise is predicted, all times count alike, and
             sampling is ancestral, with 1000 steps as published. ``'fast'`` predicts velocities, weighs times by
             min-SNR, and samples by second-order DPM-Solver++.
-        attention_side: with attention, only in levels of at most so many pixels a side; in all but the finest if None.
+        attention_side: attention only in levels of at most this many pixels a side; in all but the finest if None.
     """
 
     kind = 'diffusion'

@@ -21,7 +21,7 @@ from .vae import HierarchicalVAE
 
 WARM_UP = 20
 MIN_SNR = 5.0
-R1_EVERY = 8  # steps of the discriminator between two with a penalty, which then counts so many times
+R1_EVERY = 8  # steps of the discriminator per penalty, which is weighted by the same number
 
 
 def any_orientation(x: Tensor, rng: torch.Generator) -> Tensor:
@@ -135,13 +135,7 @@ class StyleGANTraining(AbundanceTraining):
     rate = staticmethod(constant)
 
     def __init__(
-        self,
-        model: StyleGAN,
-        abundances: Tensor,
-        index: Tensor,
-        weights: Tensor,
-        config: AbundanceConfig,
-        seed: int,
+        self, model: StyleGAN, abundances: Tensor, index: Tensor, weights: Tensor, config: AbundanceConfig, seed: int
     ) -> None:
         self.discriminator = StyleDiscriminator(model.k, model.size, model.num_labels).to(model.device)
         others: dict[str, nn.Module] = {'discriminator': self.discriminator.train()}

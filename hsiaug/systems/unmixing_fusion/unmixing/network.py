@@ -46,10 +46,7 @@ class ResidualSpectralAttention(nn.Module):
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
         self.body = nn.Sequential(
-            _Layer(inputs, outputs),
-            nn.ReLU(),
-            _Layer(outputs, outputs),
-            ChannelAttention(outputs),
+            _Layer(inputs, outputs), nn.ReLU(), _Layer(outputs, outputs), ChannelAttention(outputs)
         )
         self.skip = nn.Conv2d(inputs, outputs, 1)
 

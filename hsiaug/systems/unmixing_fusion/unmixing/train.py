@@ -53,7 +53,7 @@ class UnmixingConfig:
         widths: channels of the encoder's five inner layers.
         start: endmembers before training: ``'vca'`` takes extreme spectra, of 20 draws those that leave least,
             ``'kmeans'`` the centres of clusters, typical constituents rather than pure materials.
-        epochs: passes over the images, in each of which every image is met once on average.
+        epochs: passes over the images; each image is drawn once per epoch on average.
         steps: optimiser steps instead.
         batch_size: images per step.
         learning_rate: of Adam at its highest; it falls to 0 along a cosine.
