@@ -71,12 +71,16 @@ def test_torchgeos_oscd(real_data: Path, tmp_path: Path) -> None:
         ]
         for part, split in (('data', 'train'), ('test', 'test'))
     }  # fmt: skip
-    editing = ['--generator=change_editing', f'--settings={{painter: {TINY}, clusters: 3, composites: 1}}']
+    editing = [
+        '--generator=change_editing', f'--settings={{painter: {TINY}, clusters: 3, composites: 1}}',
+        '--precision=bf16-mixed',
+    ]  # fmt: skip
     real, test = (adapt(oscd(root, bands, split), size=32) for split in ('train', 'test'))
     options = ['--size=32', '--classes=[unchanged,changed]', '--wavelengths=[490,560,665,842]']
     through_all(tmp_path, [*parts['data'], *parts['test']], editing, DETECTOR, real, test, *options)
     noted = json.loads((tmp_path / 'run' / 'run.json').read_text())
     assert noted['test']['class_path'] == 'torchgeo.datasets.OSCD'
+    assert noted['settings']['precision'] == 'bf16-mixed'
     assert Generator.from_pretrained(tmp_path / 'run').spec.wavelengths == (490, 560, 665, 842)
 
 

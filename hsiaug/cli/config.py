@@ -62,6 +62,7 @@ class Trained(DataConfig):
     generator: str = 'spectral_gan'
     settings: dict[str, Any] | None = None
     seed: int = 0
+    precision: str | None = None
     out: str | None = None
     device: str | None = None
     devices: int = 1

@@ -22,6 +22,7 @@ def train(
     generator: str = 'spectral_gan',
     settings: dict[str, Any] | None = None,
     seed: int = 0,
+    precision: str | None = None,
     device: str = 'auto',
     devices: int = 1,
     nodes: int = 1,
@@ -37,6 +38,8 @@ def train(
         generator: registered name.
         settings: of the generator.
         seed: of the split and the training.
+        precision: of what networks compute, for generators that have such a setting: 32, tf32, or bf16, which Lightning
+            calls bf16-mixed.
         device: where to train; auto takes a GPU where there is one.
         devices: processes per machine that train together, each on its own device; they share every batch.
         nodes: machines that train together; torchrun or SLURM starts the same command on each.
@@ -48,6 +51,8 @@ def train(
 
     data = given_data(DataConfig(**samples), scene != SIMULATED or split != RANDOM)
     device = require_device(device, devices, nodes)
+    if precision is not None:
+        settings = {**(settings or {}), 'precision': precision}
     require_settings(generator, settings)
     require_use_of(None if data is None else data.unlabelled, generator, settings or {})
     require_own_folder(out)

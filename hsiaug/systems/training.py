@@ -10,6 +10,8 @@ from ..engine import Run
 from ..settings import checked_arguments
 from .base import Generator, TrainingData, cannot_make, generator_class
 
+LIGHTNINGS = {'bf16-mixed': 'bf16', '32-true': '32', 32: '32'}
+"""Precisions as Lightning calls them."""
 F = TypeVar('F', bound=Callable[..., Generator])
 
 
@@ -26,11 +28,25 @@ class Trainer:
     def settings(self, name: str, given: Mapping[str, Any]) -> Any:
         """The settings as the training's configuration."""
         where = cannot_make(name, given)
-        checked = checked_arguments(self.config, dict(given), where)
+        checked = checked_arguments(self.config, self._with_precision(given), where)
         try:
             return self.config(**checked)
         except TypeError as error:  # of what is within settings
             raise ValueError(f'{where}: {error}') from error
+
+    def _with_precision(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        """Settings with the precision where the training has it, which may be in one of its parts, and in our words."""
+        settings = dict(given)
+        if 'precision' not in settings or 'precision' in self.config.__dataclass_fields__:
+            owner = settings
+        else:
+            parts = [name for name, part in vars(self.config()).items() if hasattr(part, 'precision')]
+            if len(parts) != 1 or not isinstance(settings.get(parts[0], {}), Mapping):
+                return settings
+            owner = settings[parts[0]] = {'precision': settings.pop('precision'), **settings.get(parts[0], {})}
+        if owner.get('precision') in LIGHTNINGS:
+            owner['precision'] = LIGHTNINGS[owner['precision']]
+        return settings
 
 
 _TRAINERS: dict[str, Trainer] = {}

@@ -27,6 +27,7 @@ from hsiaug.seen import KEPT, Places, SeenSamples
 from hsiaug.systems import TrainingData
 from hsiaug.systems.fit import learning_from_unlabelled, training_data
 from hsiaug.systems.from_datasets import data_of
+from hsiaug.systems.training import trainer_of
 from hsiaug.systems.two_stream_diffusion import TwoStreamConfig, train_two_stream
 
 TINY: dict[str, Any] = {
@@ -358,3 +359,24 @@ def test_torchgeos_oscd_end_to_end(real_data: Path, tmp_path: Path) -> None:
     assert editing.sample(2, seed=0)['image'].shape == (2, 2, 4, 16, 16)
     with pytest.raises(LeakageError, match='has seen'):
         require_unseen_samples(editing, adapt(cities[1], size=32))
+
+
+# --- precision ------------------------------------------------------------------------------------------------------
+
+
+def test_the_precision_is_that_of_the_part_that_has_one() -> None:
+    def settings(kind: str, **given: Any) -> Any:
+        trainer = trainer_of(kind)
+        assert trainer is not None
+        return trainer.settings(kind, given)
+
+    assert settings('two_stream_diffusion', precision='bf16-mixed').precision == 'bf16'
+    assert settings('msrresgan', precision='32-true').precision == '32'
+    assert settings('unmixing_fusion', precision='tf32').abundances.precision == 'tf32'
+    changing = settings('change_editing', precision='bf16-mixed', painter={'vae_channels': 4}).painter
+    assert (changing.precision, changing.vae_channels) == ('bf16', 4)
+    assert settings('change_editing', precision='bf16', painter={'precision': 'tf32'}).painter.precision == 'tf32'
+    with pytest.raises(ValueError, match='precision'):
+        settings('spectral_gan', precision='bf16')
+    with pytest.raises(ValueError, match='precision'):
+        settings('change_editing', precision='16-mixed')
