@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections import UserList
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any
@@ -131,8 +131,20 @@ class JoinedSamples(UserList[Sample]):
             self._given = tuple(self._first.values())
         return self._first if self._samples is None and index == 0 else self.data[index]
 
-    def __copy__(self) -> list[Sample]:  # type: ignore[override]
+    def copy(self) -> list[Sample]:  # type: ignore[override]
+        """A plain list of them."""
         return list(self.data)
+
+    __copy__ = copy  # type: ignore[assignment]
+
+    def __add__(self, other: Iterable[Sample]) -> list[Sample]:  # type: ignore[override]
+        return [*self.data, *other]
+
+    def __radd__(self, other: Iterable[Sample]) -> list[Sample]:  # type: ignore[override]
+        return [*other, *self.data]
+
+    def __mul__(self, times: int) -> list[Sample]:  # type: ignore[override]
+        return self.data * times
 
     def __reduce__(self) -> tuple[Any, ...]:
         return list, (self.data,)

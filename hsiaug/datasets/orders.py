@@ -16,6 +16,11 @@ _ROUNDS = 8
 _GOLDEN, _FIRST, _SECOND = (np.uint64(c) for c in (0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB))
 
 
+def is_long(n: int) -> bool:
+    """Whether an order of so many numbers is computed."""
+    return n > STORED
+
+
 class Rows(Protocol):
     """Numbers in some order: an array, or what computes those at the places that are asked for."""
 
@@ -83,8 +88,8 @@ class Shuffled:
 
     def __init__(self, n: int, rng: np.random.Generator) -> None:
         self.n = n
-        self._order = rng.permutation(n) if n <= STORED else None
-        self._key = 0 if n <= STORED else int(rng.integers(1 << 63))
+        self._order = None if is_long(n) else rng.permutation(n)
+        self._key = int(rng.integers(1 << 63)) if is_long(n) else 0
         self._places: np.ndarray | None = None
 
     def __getitem__(self, places: np.ndarray) -> np.ndarray:
@@ -184,7 +189,7 @@ class EpochOrder:
         first = int(self._firsts[number])
         if self._places is None:
             return InOrder(first)
-        if ascending or self.length <= STORED:
+        if ascending or not is_long(self.length):
             return np.flatnonzero(self.numbers() == number)
         return InOrder(self._drawn if number == 0 else first, self._places)
 

@@ -15,7 +15,7 @@ from torchgeo.datasets import NonGeoDataset
 from ..samples import Sample, SampleSource, SampleSpec, Traits
 from .batches import gather_chunks, unstack
 from .labels import LabelPolicy, synthetic_counts
-from .orders import STORED, Shuffled
+from .orders import Shuffled, is_long
 from .shared import SharedInt
 
 
@@ -81,7 +81,7 @@ class SyntheticDataset(NonGeoDataset):
         self.counts = synthetic_counts(labels, length, self.spec.classes, real_counts, prior, traits.left_out)
         self._epoch = SharedInt(0)
         self._cache: OrderedDict[tuple[int, int], dict[str, Tensor]] = OrderedDict()
-        few = 256 if length <= STORED else 32
+        few = 32 if is_long(length) else 256
         self._cache_chunks = few if cache_chunks is None else cache_chunks
         self._drawn: tuple[int, Shuffled] | None = None
 

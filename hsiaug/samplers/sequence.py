@@ -6,7 +6,7 @@ from collections.abc import Sequence as ListOf
 
 import numpy as np
 
-from ..datasets.orders import STORED, EpochOrder, InOrder, Rows, Shuffled
+from ..datasets.orders import EpochOrder, InOrder, Rows, Shuffled, is_long
 
 _BLOCK = 1 << 16
 
@@ -30,7 +30,7 @@ class Sequence:
         self._sides: list[tuple[Rows, Rows]] = []
         for number in (*range(1, len(order.counts)), 0):
             count = order.counts[number]
-            kept = rng is None or (number and live[number - 1] and count > STORED)
+            kept = rng is None or (number and live[number - 1] and is_long(count))
             shuffled = InOrder() if rng is None or kept else Shuffled(count, rng)
             self._sides.append((order.indices(number, ascending=rng is None), shuffled))
         self._start, self._rows = 0, np.arange(0)
