@@ -1,18 +1,21 @@
 """What brings real and synthetic samples together at a ratio, in other libraries and here: speed and exactness.
 
-    python -m venv mixers && mixers/bin/pip install . litdata mosaicml-streaming datasets torchdata
+    python -m venv mixers && mixers/bin/pip install . litdata datasets torchdata
+    mixers/bin/pip install --no-deps mosaicml-streaming  # asks for an older numpy
+    mixers/bin/pip install catalogue zstd Brotli python-snappy xxhash boto3
     mixers/bin/python benchmarks/mixers.py --out benchmarks/results/mixers
 
-20,000 real spectra of 200 bands with their labels, as many synthetic ones, ratio 0.5, batches of 256 in one process without
-workers. Each library reads from where it wants its data: litdata and Streaming from chunks on disk that they wrote themselves,
-Hugging Face from an Arrow table, the others from tensors in memory; hsiaug from a bank too. Nothing is trained.
+20,000 real spectra of 200 bands with their labels, as many synthetic ones, ratio 0.5, batches of 256 in one process
+without workers. Each library reads from where it wants its data: litdata and Streaming from chunks on disk that they
+wrote themselves, Hugging Face from an Arrow table, the others from tensors in memory; hsiaug from a bank too. Nothing
+is trained.
 
-Speed: each library and a plain loader of the real samples are timed in turn, A B B A, blocks of 40 batches after a
-few untimed ones, an epoch begun anew for each block; samples per second and CPU time of all threads are given as ratios to
-the plain loader's in the same pair, medians and quartiles.
+Speed: each library and a plain loader of the real samples are timed in turn, A B B A, in blocks of 40 batches after a
+few untimed ones, an epoch begun anew for each block. Samples per second and CPU time of all threads are given as ratios
+to the plain loader's in the same pair, medians and quartiles.
 
-Exactness, over one epoch of 30,000 samples (or as long as the library makes it): the synthetic share of the epoch and the
-least and largest of any batch, a third being what was asked for; and how many of the real samples came at all.
+Exactness, over one epoch of 30,000 samples (or as long as the library makes it): the synthetic share of the epoch and
+the least and largest of any batch, a third being what was asked for; and how many of the real samples came at all.
 
 Libraries that are not installed are left out, and named in the record.
 """
@@ -21,7 +24,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import shlex
 import sys
 import tempfile
@@ -130,7 +132,7 @@ def huggingface(real: Spectra, synthetic: Spectra, folder: Path) -> Loader:
 
 
 def torchdata(real: Spectra, synthetic: Spectra, folder: Path) -> Loader:
-    """torchdata's MultiNodeWeightedSampler."""
+    """The MultiNodeWeightedSampler of torchdata."""
     from torch.utils.data import RandomSampler
     from torchdata import nodes
 
@@ -162,8 +164,8 @@ def streaming(real: Spectra, synthetic: Spectra, folder: Path) -> Loader:
 
 
 def litdata(real: Spectra, synthetic: Spectra, folder: Path) -> Loader:
-    """litdata's CombinedStreamingDataset."""
-    from litdata import CombinedStreamingDataset, StreamingDataLoader, StreamingDataset, TokensLoader  # noqa: F401
+    """The CombinedStreamingDataset of litdata."""
+    from litdata import CombinedStreamingDataset, StreamingDataLoader, StreamingDataset
     from litdata.streaming.writer import BinaryWriter
 
     parts = []
@@ -241,7 +243,7 @@ def table(record: Mapping[str, Any]) -> str:
     lines = [
         f'asked for: ratio {RATIO:g}, a synthetic share of {SHARE:.3f}',
         '',
-        '| library | samples/s | to a plain loader | CPU time to it | share of an epoch | in a batch | real samples seen |',
+        '| library | samples/s | to a plain loader | CPU time to it | share of an epoch | in a batch | real samples |',
         '|---|---|---|---|---|---|---|',
     ]
     for name, found in record['libraries'].items():
@@ -278,11 +280,12 @@ def main() -> None:
     installed = versions()
     record: dict[str, Any] = {
         'command': f'python {shlex.join(sys.argv)}',
-        'machine': {**machine('cpu'), **installed, 'load_average': round(os.getloadavg()[0], 1)},
-        'settings': {'samples': N, 'bands': BANDS, 'batch': BATCH, 'ratio': RATIO, **vars(args), 'out': None},
+        'machine': {**machine('cpu'), **installed},
+        'settings': {'samples': N, 'bands': BANDS, 'batch': BATCH, 'ratio': RATIO, 'pairs': args.pairs,
+                     'batches': args.batches},
         'left_out': [name for name, (_, package) in LIBRARIES.items() if package and package not in installed],
         'libraries': {},
-    }
+    }  # fmt: skip
     real, synthetic = Spectra(synthetic=False), Spectra(synthetic=True)
     for name, (make, package) in LIBRARIES.items():
         if package and package not in installed:
