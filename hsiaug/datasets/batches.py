@@ -29,18 +29,8 @@ _LAYOUTS: dict[tuple[int, str, int], Kind] = {
     (4, 'mask', 3): 'change',
 }
 _TARGETS = (
-    'label',
-    'labels',
-    'label_prob',
-    'mask',
-    'masks',
-    'weight',
-    'boxes',
-    'bbox',
-    'bboxes',
-    'bbox_xyxy',
-    'keypoints',
-)
+    'label', 'labels', 'label_prob', 'mask', 'masks', 'weight', 'boxes', 'bbox', 'bboxes', 'bbox_xyxy', 'keypoints',
+)  # fmt: skip
 """Keys of what a model learns from, in torchgeo, torchvision and here."""
 _ROWS = ('indices', 'index', 'rows', 'idx')  # names of the argument of a ``batch`` that reads several samples
 _LARGE_ROW = 16 << 10  # bytes; above, one pass over whole rows beats a copy and an index, by five times at batch 4
@@ -176,7 +166,7 @@ def absent_values(batch: Mapping[str, Any]) -> dict[str, Any]:
             if all(isinstance(item, str) for item in value):
                 found[key] = ''
         elif isinstance(value, Tensor) and value.ndim and key not in (*_TARGETS, 'image'):
-            found[key] = torch.full_like(value[0], _absent(value.dtype))
+            found[key] = value.new_full(value.shape[1:], _absent(value.dtype))
     return found
 
 
