@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from snippets import examples, run_example
 
+from hsiaug.named_configs import find_config
 from hsiaug.records import read_json
 
 ROOT = Path(__file__).parents[1]
@@ -25,7 +26,7 @@ def cases(page: Path) -> Any:
     return pytest.param(page, id=name, marks=[pytest.mark.slow] if name.startswith('notebooks/') else [])
 
 
-@pytest.mark.parametrize('page', map(cases, RUN))
+@pytest.mark.parametrize('page', [*map(cases, RUN)])
 def test_a_page_runs_from_top_to_bottom(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     space: dict[str, object] = {'__name__': '__main__'}
@@ -49,8 +50,8 @@ def test_commands_and_options_exist() -> None:
         typed = '\n'.join(block for language, block in blocks if not language)
         for command in re.findall(r'^hsiaug (\w+)', typed, re.M):
             assert command in COMMANDS, (page, command)
-        for config in re.findall(r'--config (\S+\.yaml)', text):
-            assert (ROOT / config).exists() or (ROOT / 'configs' / config).exists(), (page, config)
+        for config in re.findall(r'^(?:srun )?hsiaug .*--config (\S+)', typed, re.M):
+            assert find_config(config).exists(), (page, config)
 
 
 @pytest.mark.slow
