@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 import posixpath
 import re
 from collections.abc import Iterator
@@ -49,13 +50,18 @@ def on_files(files: Files, config: Any) -> Files:
     for name, (_, members) in rooms.items():
         listed = ''.join(f'\n        - {member}' for member in members)
         texts[f'api/{name}.md'] = f'# hsiaug.{name}\n\n::: hsiaug.{name}\n    options:\n      members:{listed}\n'
+    for page in sorted((ROOT / 'docs/notebooks').glob('*.md')):
+        texts[f'notebooks/{page.stem}.ipynb'] = json.dumps(notebook(page.read_text()), indent=1)
     for page, text in texts.items():
         files.append(File.generated(config, page, content=text))
     return files
 
 
 def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
-    """The glossary stands at the end of the architecture page, and has a page of its own here."""
+    """The glossary, which ends the architecture page, has a page of its own here; notebooks can be had as such."""
+    if page.file.src_uri.startswith('notebooks/'):
+        name = Path(page.file.src_uri).stem
+        return f'{markdown}\n[This page as a Jupyter notebook]({name}.ipynb){{ download }}\n'
     if page.file.src_uri != 'architecture.md':
         return markdown
     return markdown.split(GLOSSARY)[0] + 'The words that are used throughout are in the [glossary](glossary.md).\n'
@@ -70,6 +76,19 @@ def on_page_content(html: str, **_: Any) -> str:
         return f'<autoref optional identifier="{name}"><code>{shown}</code></autoref>'
 
     return re.sub(r':(?:class|func|meth|attr|data|mod|exc):<code>([~.\w]+)</code>', link, html)
+
+
+def notebook(text: str) -> dict[str, Any]:
+    """A page as a Jupyter notebook: each block of Python a cell, and what stands between them."""
+    cells: list[dict[str, Any]] = []
+    for number, part in enumerate(re.split(r'^```python\n(.+?)^```\n', text, flags=re.DOTALL | re.MULTILINE)):
+        common = {'id': f'cell-{number}', 'metadata': {}, 'source': part.strip()}
+        if number % 2:
+            cells.append({'cell_type': 'code', 'execution_count': None, 'outputs': [], **common})
+        elif part.strip():
+            cells.append({'cell_type': 'markdown', **common})
+    kernel = {'display_name': 'Python 3', 'language': 'python', 'name': 'python3'}
+    return {'cells': cells, 'metadata': {'kernelspec': kernel}, 'nbformat': 4, 'nbformat_minor': 5}
 
 
 def _linked(text: str, source: str, page: str) -> str:

@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 
@@ -128,6 +129,26 @@ def test_flags_take_a_value_or_none(flag: list[str], capsys: pytest.CaptureFixtu
     found = yaml.safe_load(capsys.readouterr().out)
     assert found['quick'] is True
     assert found['out'] == str(Path.home() / 'runs')
+
+
+def test_messages_name_options(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    cube = np.random.default_rng(0).random((8, 9, 6), np.float32)
+    cube[..., 2:4] = 0
+    np.savez(tmp_path / 'dead.npz', cube=cube, gt=1 + np.indices((8, 9)).sum(0) % 2)
+    np.savez(tmp_path / 'unlabelled.npz', cube=cube[..., 4:])
+    np.savez(tmp_path / 'rare.npz', cube=cube[..., 4:], gt=np.where(np.arange(72).reshape(8, 9) == 40, 2, 1))
+    for name, said in (
+        ('dead', "Leave them out with --scene.on_bad_bands='drop', or"),
+        ('unlabelled', 'Generators that need no labels train with --scene.one_class=true'),
+        ('rare', "--split.settings='{on_rare: drop}' to leave such classes out"),
+    ):
+        with pytest.raises(SystemExit):
+            main(['train', f'--scene.path={tmp_path / name}.npz', f'--out={tmp_path / "run"}'])
+        assert said in capsys.readouterr().err
+    main([
+        'train', f'--scene.path={tmp_path / "dead.npz"}', '--scene.on_bad_bands=drop', '--generator=noise',
+        '--split.settings={fraction: 0.3}', f'--out={tmp_path / "run"}',
+    ])  # fmt: skip
 
 
 COMPLETED = """

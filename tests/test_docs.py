@@ -7,9 +7,13 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from snippets import examples, run_example
+
+from hsiaug.named_configs import find_config
+from hsiaug.records import read_json
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / 'docs'
@@ -17,7 +21,12 @@ PAGES = sorted(DOCS.rglob('*.md'))
 RUN = [page for page in PAGES if examples(page.read_text())]
 
 
-@pytest.mark.parametrize('page', RUN, ids=lambda page: str(page.relative_to(DOCS)))
+def cases(page: Path) -> Any:
+    name = str(page.relative_to(DOCS))
+    return pytest.param(page, id=name, marks=[pytest.mark.slow] if name.startswith('notebooks/') else [])
+
+
+@pytest.mark.parametrize('page', [*map(cases, RUN)])
 def test_a_page_runs_from_top_to_bottom(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     space: dict[str, object] = {'__name__': '__main__'}
@@ -41,8 +50,8 @@ def test_commands_and_options_exist() -> None:
         typed = '\n'.join(block for language, block in blocks if not language)
         for command in re.findall(r'^hsiaug (\w+)', typed, re.M):
             assert command in COMMANDS, (page, command)
-        for config in re.findall(r'--config (\S+\.yaml)', text):
-            assert (ROOT / config).exists() or (ROOT / 'configs' / config).exists(), (page, config)
+        for config in re.findall(r'^(?:srun )?hsiaug .*--config (\S+)', typed, re.M):
+            assert find_config(config).exists(), (page, config)
 
 
 @pytest.mark.slow
@@ -70,3 +79,15 @@ def test_the_site_builds_without_warnings(tmp_path: Path) -> None:
         prose = re.sub(r'<(script|code).*?</\1>', '', html, flags=re.DOTALL)
         assert not re.search(r':(class|func|meth|data|attr):|\]\(', prose), page  # markup that was not rendered
     assert 'open_scene' in (tmp_path / 'site' / 'api' / 'scenes' / 'index.html').read_text()
+    for page in (DOCS / 'notebooks').glob('*.md'):
+        notebook = read_json(tmp_path / 'site' / 'notebooks' / f'{page.stem}.ipynb', 'a notebook')
+        code = ['\n'.join([cell['source'], '']) for cell in notebook['cells'] if cell['cell_type'] == 'code']
+        assert code == [source for _, source in examples(page.read_text())]
+
+
+def test_figures_of_pages_are_drawn_by_the_script() -> None:
+    drawn = re.findall(r"^    '(\w+)': lambda", (DOCS / 'images' / 'make.py').read_text(), re.M)
+    shown = {name for page in PAGES for name in re.findall(r'images/((?:gallery|notebook)_\w+)\.png', page.read_text())}
+    assert shown == set(drawn)
+    for name in drawn:
+        assert (DOCS / 'images' / f'{name}.png').stat().st_size < 150_000, name

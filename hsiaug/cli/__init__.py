@@ -16,7 +16,7 @@ COMMANDS = {
     'ablate': 'Measure how much synthetic samples help a model, and at which ratio. Run it again to resume it.',
     'report': 'Draw the report of a study again.',
     'reproduce': "Make a paper's tables and figures again, beside the published numbers. Run it again to resume it.",
-    'list': 'List generators, tasks, benchmarks or configs, a line each; of one generator its settings.',
+    'list': 'List generators, tasks, benchmarks or configs; of one generator its settings, of a config its text.',
     'completion': 'Print a script that lets a shell complete commands, options and their choices.',
 }
 """Commands, each with the first line of its help."""

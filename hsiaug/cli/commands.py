@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import NoReturn
 
@@ -11,6 +13,7 @@ from jsonargparse import ArgumentError
 
 from ..ablation.workers import WorkerDiedError
 from ..named_configs import with_config_files
+from ..scenes.config import SceneConfig
 from . import listing
 from .ablate import ablate
 from .completion import completion
@@ -72,7 +75,15 @@ def _home(argument: str) -> str:
     return argument
 
 
+def _as_typed(said: str) -> str:
+    """What a message says of arguments in Python, as options."""
+    said = said.replace('on scene.as_one_class(), in a config scene.one_class: true', 'with --scene.one_class=true')
+    said = said.replace("on_rare='drop'", "--split.settings='{on_rare: drop}'")
+    names = '|'.join(field.name for field in fields(SceneConfig))
+    return re.sub(rf"(?<![\w.-])(?:{names})=(?=['\[\d-])", r'--scene.\g<0>', said)
+
+
 def _give_up(error: Exception) -> NoReturn:
-    said = ' '.join(str(error)[:LONGEST].split()) or type(error).__name__
+    said = _as_typed(' '.join(str(error)[:LONGEST].split())) or type(error).__name__
     print(f'hsiaug: {said}', file=sys.stderr)
     raise SystemExit(2) from error

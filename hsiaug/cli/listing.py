@@ -15,7 +15,7 @@ What = Literal['generators', 'tasks', 'benchmarks', 'configs']
 
 
 def list(what: What, name: str | None = None) -> None:  # as it is typed
-    """List generators, tasks, benchmarks or configs, a line each; of one generator its settings.
+    """List generators, tasks, benchmarks or configs; of one generator its settings, of a config its text.
 
     Args:
         what: generators, tasks, benchmarks (public scenes that are known by name) or configs.
@@ -28,11 +28,12 @@ def list(what: What, name: str | None = None) -> None:  # as it is typed
         return
     if name not in found:
         raise ValueError(f'{name!r} is none of the {what}; choose from {", ".join(found)}')
+    if what == 'configs':  # as it is, for a file of one's own
+        print((FOLDER / f'{name}.yaml').read_text(encoding='utf-8'), end='')
+        return
     print(f'{name}: {found[name]}')
     if what == 'generators':
         print('\n'.join(_settings(name)))
-    elif what == 'configs':
-        print((FOLDER / f'{name}.yaml').read_text(encoding='utf-8'))
 
 
 def _generators() -> Iterator[tuple[str, str]]:

@@ -48,7 +48,7 @@ class BandAxis:
     @property
     def x(self) -> np.ndarray:
         """(C,) place of each band."""
-        return np.asarray(self.spec.wavelengths) if self.spec.wavelengths else np.arange(self.spec.bands, dtype=float)
+        return np.asarray(self.spec.wavelengths or range(self.spec.bands), dtype=float)
 
     def broken(self, values: np.ndarray) -> np.ndarray:
         """(C,) values as a line is drawn: by wavelength, since detectors overlap, and NaN where bands were removed.

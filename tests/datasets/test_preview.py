@@ -126,6 +126,8 @@ def test_lines_run_by_wavelength_and_break_where_bands_were_removed() -> None:
     x, values = bands.broken(bands.x), bands.broken(np.arange(8.0))
     np.testing.assert_array_equal(x, [400, 410, 420, 430, 440, np.nan, 900, 910, 2000])
     np.testing.assert_array_equal(values, [0, 1, 3, 2, 4, np.nan, 5, 6, 7])  # a lone band keeps its line
+    whole = BandAxis(spec_of('spectrum', bands=8, wavelengths=tuple(map(int, overlapping))))
+    np.testing.assert_array_equal(whole.broken(whole.x), x)
 
 
 def test_mask_colours_are_stable_and_distinct_and_ignored_pixels_grey() -> None:

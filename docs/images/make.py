@@ -1,0 +1,89 @@
+"""Draw the figures of the gallery and of the notebooks: python docs/images/make.py (minutes on one core)."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import tempfile
+from collections.abc import Callable
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from PIL import Image
+
+import hsiaug
+from hsiaug.datasets import scene_dataset
+from hsiaug.datasets.preview import preview_grid
+from hsiaug.scenes import BitemporalScene, make_splitter
+from hsiaug.systems.fit import fit_generator, training_data
+
+HERE = Path(__file__).parent
+PATCHES = {'size': 16, 'stride': 8}
+SHORT = {'vae_iterations': 500, 'diffusion_iterations': 1000, 'vae_channels': 8, 'unet_channels': (16, 32)}
+
+
+def spectra(kind: str, settings: dict[str, Any]) -> Figure:
+    """Test spectra of six classes, and synthetic ones."""
+    scene = hsiaug.SimulatedScene(96, 96, classes=6)
+    split = make_splitter('blocks', per_class=50, on_rare='drop')(scene, 0)
+    generator = fit_generator(kind, training_data(scene, split, kind), settings)
+    image, label = scene_dataset(scene, split, 'test').tensors()
+    return preview_grid({'image': image, 'label': label}, generator.sample(1200, seed=0), generator.spec)
+
+
+def images(kind: str, settings: dict[str, Any], strategy: str = 'patches') -> Figure:
+    """Training patches and synthetic ones."""
+    dates = 2 if strategy == 'change_patches' else 1
+    scene: Any = hsiaug.SimulatedScene(128, 128, np.linspace(400, 2500, 30), classes=5, patch=12, dates=dates)
+    if strategy == 'change_patches':
+        scene = BitemporalScene.from_simulated(scene)
+    split = make_splitter(strategy, **PATCHES)(scene, 0)
+    generator = fit_generator(kind, training_data(scene, split, kind), settings)
+    train = scene_dataset(scene, split, 'train')
+    rows = torch.linspace(0, len(train) - 1, 6).long().tolist()
+    real = {key: torch.stack([train[row][key] for row in rows]) for key in ('image', generator.spec.target_key)}
+    return preview_grid(real, {k: v.cpu() for k, v in generator.sample(6, seed=1).items()}, generator.spec)
+
+
+def notebook(page: str) -> Figure:
+    """The first ``figure`` of a notebook's examples."""
+    sys.path.insert(0, str(HERE.parents[1] / 'tests'))
+    from snippets import examples, run_example
+
+    space: dict[str, Any] = {'__name__': '__main__'}
+    with contextlib.chdir(tempfile.mkdtemp()):
+        for _, source in examples((HERE.parent / 'notebooks' / page).read_text()):
+            run_example(source, page, space)
+            if 'figure' in space:
+                return space['figure']
+    raise ValueError(f'{page} draws no figure')
+
+
+FIGURES: dict[str, Callable[[], Figure]] = {
+    'notebook_spectra': lambda: notebook('own_scene.md'),
+    'notebook_pairs': lambda: notebook('own_dataset.md'),
+    'gallery_variability': lambda: spectra('variability', {}),
+    'gallery_spectral_gan': lambda: spectra('spectral_gan', {'iterations': 2000}),
+    'gallery_region_paste': lambda: images('region_paste', {}),
+    'gallery_two_stream': lambda: images('two_stream_diffusion', SHORT),
+    'gallery_change': lambda: images('change_editing', {'painter': SHORT}, 'change_patches'),
+    'gallery_patch_gan': lambda: images('patch_gan', {'iterations': 1000}, 'labelled_patches'),
+}
+
+
+def save(figure: Figure, path: Path) -> None:
+    """As a small PNG of 128 colours."""
+    held = BytesIO()
+    figure.savefig(held, dpi=80)
+    Image.open(held).convert('RGB').quantize(128).save(path, optimize=True)
+
+
+if __name__ == '__main__':
+    torch.set_num_threads(1)
+    for name in sys.argv[1:] or FIGURES:
+        save(FIGURES[name](), HERE / f'{name}.png')
+        print(name)
