@@ -30,7 +30,8 @@ Values = Mapping[tuple[str, str], Sequence[float]]
 
 SCORES_FILE, LOSSES_FILE = 'scores.jsonl', 'losses.csv'
 ADVERSARIAL = ('critic', 'discriminator')
-"""Losses of opponents: a stage that has one does not say by its losses whether it has converged."""
+MAIN = ('loss', 'reconstruction', 'gradient', 'generator')
+"""Losses of opponents: a stage that has one does not say by its losses whether it has converged; and what it would."""
 
 
 @dataclass(frozen=True)
@@ -223,8 +224,8 @@ class Work:
         curves = read_losses(folder / TRAINING_FOLDER / LOSSES_FILE)
         opposed = {stage for stage, loss in curves if loss in ADVERSARIAL}
         for (stage, loss), curve in curves.items():
-            if loss not in ADVERSARIAL:
-                self.note(f'{name}, {stage}: {loss}', folder.name, None if stage in opposed else still_falls(curve))
+            if loss in MAIN:
+                self.note(f'{name}, {stage}', folder.name, None if stage in opposed else still_falls(curve))
         return made
 
     def scored(

@@ -59,7 +59,7 @@ def write_page(done: Reproduction) -> Path:
         ]
     tables = []
     for table, lines in done.tables:
-        rows = [_cells(line, table.digits) for line in lines]
+        rows = [_cells(line, table.digits) for line in lines if line.published is not None or line.mean is not None]
         header = ('', 'column', 'paper', 'ours', '95 % interval', 'ours − paper', 'seeds')
         settings = f'Published settings: configs/{", ".join(table.configs)}.' if table.configs else ''
         notes = [text for text in (table.note, settings, done.left_out.get(f'Table {table.number}', '')) if text]
@@ -69,7 +69,7 @@ def write_page(done: Reproduction) -> Path:
         'warnings': _warnings(done, work.scale),
         'facts': [
             ('paper', paper.citation),
-            *([('not made again', paper.note)] if paper.note else []),
+            *([('not made again, or otherwise', paper.note)] if paper.note else []),
             *_features(work),
             *(tuple(line.split(None, 1)) for line in said_of_files(paper, work.found, paths=False)),
         ],
@@ -118,7 +118,7 @@ def _warnings(done: Reproduction, scale: Scale) -> list[str]:
             0, 'Scale demo: trainings of a few steps, which show that everything runs. No figure means anything.'
         )
     if scale == 'small':
-        found.insert(0, f'Scale small: shorter trainings than published, {len(done.work.seeds)} seeds.')
+        found.insert(0, f'Scale small: shorter trainings than published; number of seeds: {len(done.work.seeds)}.')
     falling = sum(falls is True for one in done.work.falls.values() for falls in one.values())
     if falling and scale != 'demo':
         total = sum(falls is not None for one in done.work.falls.values() for falls in one.values())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -230,13 +231,15 @@ def _maps(image: Tensor, abundances: Tensor, title: str) -> Figure:
 def draw_samples(work: Work) -> Iterator[tuple[str, Figure]]:
     """Fig. 6: images and abundances by each generator."""
     data, _ = _images(work, 0)
-    real = {'image': data.x[:8], 'mask': data.y[:8]}
+    spec = replace(data.spec, kind='scene')  # their masks are all of one class
+    none = torch.zeros(8, dtype=torch.long)
+    real = {'image': data.x[torch.linspace(0, len(data.x) - 1, 8).long()], 'label': none}
     for row, name in KINDS.items():
         generator = _generator(work, name, 0)
-        fake = {key: value.cpu() for key, value in generator.sample(8, seed=0).items()}
-        yield f'images, {row}', preview_grid(real, fake, generator.spec, 8)
-        abundances = generator.unmixing.abundances(fake['image'][:1].to(generator.device)).cpu()
-        yield f'abundances, {row}', _maps(fake['image'][0], abundances[0], 'synthetic')
+        fake = generator.sample(8, seed=0)['image']
+        yield f'images, {row}', preview_grid(real, {'image': fake.cpu(), 'label': none}, spec, 8)
+        abundances = generator.unmixing.abundances(fake[:1]).cpu()
+        yield f'abundances, {row}', _maps(fake[0].cpu(), abundances[0], 'synthetic')
 
 
 def draw_unmixing(work: Work) -> Iterator[tuple[str, Figure]]:
