@@ -184,7 +184,8 @@ def train_pseudo_label(data: TrainingData, config: PseudoLabelConfig, run: Run) 
     settings = made(**checked_arguments(made, {**usual, **config.teacher}, 'pseudo_label: teacher'))
     labelled = dataset(data.x.cpu(), data.y.cpu(), spec)
     seeds = with_progress([run.seed + k for k in range(config.teachers)], run.progress, desc='teachers', unit='network')
-    teachers = [train(labelled, settings, seed, run.device) for seed in seeds]
+    validated = {'val': dataset(data.val_x.cpu(), data.val_y.cpu(), spec)} if getattr(settings, 'keep_best', 0) else {}
+    teachers = [train(labelled, settings, seed, run.device, **validated) for seed in seeds]
     label, counts = agreed(teachers, data.unlabelled, config.confidence)
     images = counts.flatten(1).any(dim=1) if counts.ndim > 1 else counts
     if not images.any():
