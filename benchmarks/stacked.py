@@ -32,9 +32,14 @@ from hsiaug.trainers import ClassifierConfig
 from hsiaug.trainers.convergence import still_falls
 from hsiaug.trainers.supervised import seeded
 
+LABELS = {'uniform': 0.0, 'sqrt': 0.5, 'real': 1.0}
+"""Powers of the class frequencies that synthetic labels are drawn with."""
+
 
 def run_stacked(study: Study, out: Path) -> None:
     """Measure what is missing of a study of NN-1D, an arm of a setting at a time, over all its seeds."""
+    if any(arm.synthetic_only or arm.labels not in LABELS for arm in study.arms):
+        raise ValueError(f'run_stacked: arms with real samples and labels of {list(LABELS)} only')
     out.mkdir(parents=True, exist_ok=True)
     write_json(out / PLAN_FILE, describe(study, 'cpu', 1))
     done = {row['cell'] for row in read_results(out / RESULTS_FILE)}
@@ -46,7 +51,8 @@ def run_stacked(study: Study, out: Path) -> None:
         for of in zip(*cells, strict=True):
             if all(cell.key in done for cell in of):
                 continue
-            arm, ratio, config = of[0].arm, of[0].ratio, of[0].classifier.config
+            arm, ratio = of[0].arm, of[0].ratio
+            config = (arm.adapt(of[0].classifier) if arm else of[0].classifier).config
             alike: dict[Any, list[int]] = defaultdict(list)
             for k, group in enumerate(groups):  # networks that are stacked have equally many outputs
                 alike[group.data.spec.num_classes].append(k)
@@ -115,7 +121,7 @@ class _Stream:
         self.real = data.x[order], one_hot(data.y[order], classes).float()
         self.synthetic = data.x[:0], torch.empty(0, classes)
         if arm is not None and synthetic:
-            weight = {'uniform': np.ones(classes), 'sqrt': np.bincount(data.y, minlength=classes) ** 0.5}[arm.labels]  # type: ignore[index]
+            weight = np.bincount(data.y, minlength=classes) ** LABELS[arm.labels]  # type: ignore[index]
             labels = torch.from_numpy(rng.choice(classes, synthetic, p=weight / weight.sum()))
             drawn = group.generator(arm).sample(synthetic, labels, seed=group.seed)
             self.synthetic = drawn['image'], drawn.get('label_prob', one_hot(labels, classes).float())
