@@ -24,6 +24,7 @@ from typing import Any
 import library_variability  # noqa: F401  registers its generator
 import numpy as np
 from real_scenes import READERS, jasper_ridge, samson
+from stacked import run_stacked
 from studies import available, data_root
 
 from hsiaug.ablation import Arm, Classifier, Setting, Study, run_study
@@ -236,9 +237,14 @@ def main() -> None:
     parser.add_argument('--seeds', type=int, default=None, help='how many of the seeds of the part; default: all')
     parser.add_argument('--out', type=Path, default=None, help='run folder (default: runs/spectra_sources/<part>)')
     parser.add_argument('--workers', type=int, default=1)
+    parser.add_argument('--stacked', action='store_true', help='all seeds of a setting in one training, in one process')
     args = parser.parse_args()
     out = args.out or Path('runs/spectra_sources') / (f'{args.part}-quick' if args.quick else args.part)
-    run_study(study(args.part, data_root(), args.seeds, args.quick), out, args.workers)
+    planned = study(args.part, data_root(), args.seeds, args.quick)
+    if args.stacked:
+        run_stacked(planned, out)
+    else:
+        run_study(planned, out, args.workers)
     print(write_tables(out))
 
 

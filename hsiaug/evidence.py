@@ -13,9 +13,10 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from .ratio import Constant, Mode, Schedule, SyntheticFirst
 from .records import as_record, read_json
 from .samples import Kind
-from .settings import POSITIVE, check_value
+from .settings import POSITIVE, Range, check_value
 
 
 @dataclass(frozen=True)
@@ -90,6 +91,25 @@ class Recommendation:
     labels: str
     evidence: Evidence
     note: str
+
+    @property
+    def mode(self) -> Mode:
+        """The mode of mixing that :meth:`schedule` is for."""
+        return 'replace' if self.synthetic_first else 'append'
+
+    def schedule(self, epochs: int) -> Schedule:
+        """The ratio in each epoch of a training: synthetic samples first, or the same ratio throughout.
+
+        Args:
+            epochs: of the whole training.
+
+        Raises:
+            ValueError: if there is no epoch for each of the two parts.
+        """
+        check_value('Recommendation.schedule', 'epochs', epochs, int, Range(2 if self.synthetic_first else 1))
+        if not self.synthetic_first:
+            return Constant(self.ratio)
+        return SyntheticFirst(min(max(round(self.synthetic_first * epochs), 1), epochs - 1))
 
     def __str__(self) -> str:
         """The ratio and why."""

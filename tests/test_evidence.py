@@ -66,6 +66,21 @@ def test_the_surest_gain_of_the_nearest_budget_is_taken(known: list[Evidence]) -
     assert 'somewhere.json' in first.note
 
 
+def test_a_recommended_way_is_a_schedule(known: list[Evidence]) -> None:
+    known.append(HELPS)
+    found = recommended_ratio('variability', 10)
+    assert found.mode == 'replace'
+    assert [found.schedule(4)(epoch) for epoch in range(5)] == [math.inf, math.inf, 0, 0, 0]
+    assert [found.schedule(2)(epoch) for epoch in range(2)] == [math.inf, 0]
+    with pytest.raises(ValueError, match='epochs'):
+        found.schedule(1)
+    known[0] = replace(HELPS, synthetic_first=0.0)
+    found = recommended_ratio('variability', 10)
+    assert (found.mode, found.schedule(1)(0), found.schedule(9)(8)) == ('append', 2.0, 2.0)
+    known[0] = replace(HELPS, interval=(-1.0, 7.0))
+    assert recommended_ratio('variability', 10).schedule(9)(0) == 0
+
+
 def test_without_a_gain_nothing_is_mixed_in_and_the_note_says_why(known: list[Evidence]) -> None:
     known.append(replace(HELPS, gain=0.4, interval=(-0.1, 0.9)))
     found = recommended_ratio('variability', 10)
