@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import os
 import statistics
 import time
 from collections.abc import Callable
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import torch
 
-from hsiaug.ablation.environment import environment
+from hsiaug.ablation.environment import command, environment
+from hsiaug.records import write_json
 
 
 def milliseconds(step: Callable[[], object], iterations: int, device: str) -> float:
@@ -47,9 +50,10 @@ def interleaved(first: Callable[[], float], second: Callable[[], float], pairs: 
 
 
 def machine(device: str = 'cpu', *packages: str) -> dict[str, Any]:
-    """What the figures depend on: hardware, threads and load, versions (those of ``packages`` too) and commit."""
+    """What the figures depend on: command, hardware, threads, load, versions (of ``packages`` too) and commit."""
     found = environment(device)
     return {
+        'command': command(),
         **found,
         'device': found['hardware'] if device != 'cpu' else 'cpu',
         'threads': torch.get_num_threads(),
@@ -57,3 +61,10 @@ def machine(device: str = 'cpu', *packages: str) -> dict[str, Any]:
         'matmul_precision': torch.get_float32_matmul_precision(),
         'versions': {**found['versions'], **{name: version(name) for name in packages}},
     }
+
+
+def publish(result: dict[str, Any], out: Path | None) -> None:
+    """Print a result, and write it as JSON where a file is given."""
+    print(json.dumps(result, indent=2))
+    if out is not None:
+        write_json(out, result)

@@ -22,10 +22,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from measure import machine
+from measure import machine, publish
 from torch.utils.data import Dataset
-
-from hsiaug.records import write_json
 
 BANDS, SIDE, CLASSES = 10, 128, ('water', 'field', 'forest', 'town')
 LIMIT_GB = 3.0
@@ -143,9 +141,7 @@ def main() -> int:
     result = measure(args.folder, args.workers)
     stored = sum(file.stat().st_size for file in args.folder.glob('*.npy')) / 1e9
     result |= {'pairs': args.pairs, 'stored_gb': round(stored, 2), 'settings': SETTINGS, 'machine': machine()}
-    print(json.dumps(result, indent=2))
-    if args.out:
-        write_json(args.out, result)
+    publish(result, args.out)
     return 0 if result['peak_gb'] < LIMIT_GB else 1
 
 

@@ -14,17 +14,13 @@ are timed in interleaved blocks A B B A, and ratios are taken per pair.
 from __future__ import annotations
 
 import argparse
-import json
-import shlex
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
-from measure import interleaved, machine, milliseconds, summary
+from measure import interleaved, machine, milliseconds, publish, summary
 
-from hsiaug.records import write_json
 from hsiaug.systems.unmixing_fusion.abundances.diffusion import AbundanceDiffusion
 from hsiaug.systems.unmixing_fusion.abundances.stages import DiffusionTraining
 from hsiaug.systems.unmixing_fusion.abundances.style_gan import StyleGAN
@@ -128,16 +124,13 @@ def main() -> None:
     while factor * args.channels[0] < args.bands:
         factor *= 2
     result: dict[str, Any] = {
-        'command': shlex.join(['python', *sys.argv]),
         'machine': machine(args.device, 'diffusers'),
         'setting': {name: getattr(args, name) for name in ('size', 'k', 'bands', 'batch', 'pairs', 'iterations')},
         'sample, style GAN against 20-step diffusion': sampling(args),
         'step, abundances against the cube, equal U-Net': steps(args, args.channels),
         'step, abundances against the cube, widened U-Net': steps(args, [factor * c for c in args.channels]),
     }
-    print(json.dumps(result, indent=2))
-    if args.out:
-        write_json(args.out, result)
+    publish(result, args.out)
 
 
 if __name__ == '__main__':

@@ -21,7 +21,6 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import shlex
 import shutil
 import subprocess
 import sys
@@ -371,7 +370,7 @@ def main() -> None:
     torch.set_num_threads(args.threads)
     torch.manual_seed(0)
     scale = QUICK if args.quick else Scale()
-    result: Result = {'command': shlex.join(['python', *sys.argv]), 'machine': machine(args.device, *PACKAGES)}
+    result: Result = {'machine': machine(args.device, *PACKAGES)}
     result['scale'] = asdict(scale)
     folder = Path(tempfile.mkdtemp(prefix='hsiaug-speed-', dir=args.tmp))
     try:

@@ -10,7 +10,6 @@ decoding; ``unet``, a step of the denoiser against its bare U-Net.
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 from collections.abc import Callable
 from functools import partial
@@ -18,12 +17,11 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-from measure import interleaved, machine, milliseconds, summary
+from measure import interleaved, machine, milliseconds, publish, summary
 
 from hsiaug.cli.config import trained_on
 from hsiaug.metrics import frechet_distance
 from hsiaug.metrics.masks import mask_features
-from hsiaug.records import write_json
 from hsiaug.systems import Generator
 from hsiaug.systems.two_stream_diffusion.model import TwoStreamDiffusion
 from hsiaug.trainers import training_data
@@ -147,10 +145,7 @@ def main() -> None:
             result[part] = throughput(generator, args.batch, args.pairs, args.device)
         else:
             result[part] = unet(generator, args.batch, max(args.pairs, 15), 10, args.device)
-    text = json.dumps(result, indent=1)
-    print(text)
-    if args.out:
-        write_json(args.out, result)
+    publish(result, args.out)
 
 
 if __name__ == '__main__':

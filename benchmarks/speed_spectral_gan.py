@@ -16,8 +16,6 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
-import shlex
-import sys
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
@@ -125,7 +123,7 @@ def main() -> None:
     torch.set_float32_matmul_precision('high' if args.tf32 else 'highest')
     torch.manual_seed(0)
     config, data = SpectralGANConfig.paper(), spectra(args.samples, args.bands, args.classes)
-    result: dict[str, Any] = {'command': shlex.join(['python', *sys.argv]), 'machine': machine(args.device)}
+    result: dict[str, Any] = {'machine': machine(args.device)}
     result['setting'] = dataclasses.asdict(config) | {k: getattr(args, k) for k in ('bands', 'classes', 'samples')}
     ours, rng = SpectralGANTraining(data, config, 0, args.device, args.cuda_graph), torch.Generator(args.device)
     loops: dict[str, Callable[[], None]] = {'hsiaug': lambda: ours.advance(rng)}
@@ -155,9 +153,9 @@ def main() -> None:
 def write(result: dict[str, Any], out: Path) -> None:
     """The result as JSON, and a few lines of Markdown beside it."""
     facts = {**result['machine'], **result['machine']['versions']}
-    lines = ['# Spectral GAN: time per training iteration', '', f'`{result["command"]}`', '']
+    lines = ['# Spectral GAN: time per training iteration', '', f'`{facts["command"]}`', '']
     lines += [
-        ', '.join(f'{k} {v}' for k, v in facts.items() if k != 'versions'),
+        ', '.join(f'{k} {v}' for k, v in facts.items() if k not in ('versions', 'command')),
         '',
         '| loop | ms, median (quartiles) |',
         '|---|---|',

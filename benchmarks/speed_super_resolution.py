@@ -17,7 +17,6 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
-import shlex
 import subprocess
 import sys
 import tempfile
@@ -28,12 +27,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from measure import interleaved, machine, milliseconds, summary
+from measure import interleaved, machine, milliseconds, publish, summary
 from memory_large_scene import Peak, anonymous_mb
 from torch.nn.functional import binary_cross_entropy_with_logits, mse_loss
 
 from hsiaug.engine import Run
-from hsiaug.records import write_json
 from hsiaug.samples import SampleSpec
 from hsiaug.systems import TrainingData
 from hsiaug.systems.msrresgan.model import MSRResGAN
@@ -180,14 +178,12 @@ def main() -> int:
     if args.child:
         print(json.dumps(measure_memory(args.child, args.tile, args.device)))
         return 0
-    result: dict[str, Any] = {'command': shlex.join(['python', *sys.argv]), 'machine': machine(args.device)}
+    result: dict[str, Any] = {'machine': machine(args.device)}
     if args.part != 'step':
         result['memory'] = memory(args)
     if args.part != 'memory':
         result['training_step'] = training_step(args)
-    print(json.dumps(result, indent=2))
-    if args.out:
-        write_json(args.out, result)
+    publish(result, args.out)
     return 0 if all(result[part]['ok'] for part in ('memory', 'training_step') if part in result) else 1
 
 

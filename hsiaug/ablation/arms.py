@@ -15,6 +15,11 @@ QUICK_RATIOS = (0.5, 2.0)
 QUICK_SEEDS = 3
 
 
+def _controls(*kinds: str) -> tuple[Arm, ...]:
+    """Classic augmentation of patches."""
+    return tuple(Arm(kind, 'patch_augment', {'kind': kind}, 'real', control=True) for kind in kinds)
+
+
 def spectral_arms(gan: dict[str, Any] | None = None, gan_seeds: int | None = None) -> tuple[Arm, ...]:
     """Every arm of the spectral study.
 
@@ -56,7 +61,6 @@ def segmentation_arms(diffusion: dict[str, Any] | None = None) -> tuple[Arm, ...
     diffusion = dict(diffusion or {})
     alone = {**diffusion, 'single_stream': True}
     plain = {**alone, 'sad_weight': 0.0, 'mask_loss': 'l1'}  # latent diffusion knows nothing of angles and classes
-    augment = {kind: {'kind': kind} for kind in ('duplicate', 'flips', 'crops', 'noise', 'cutmix')}
     return (
         Arm('two-stream', 'two_stream_diffusion', diffusion, 'real'),
         Arm('single stream', 'two_stream_diffusion', plain, 'real'),
@@ -64,7 +68,7 @@ def segmentation_arms(diffusion: dict[str, Any] | None = None) -> tuple[Arm, ...
         Arm('two-stream, no SAD', 'two_stream_diffusion', {**diffusion, 'sad_weight': 0.0}, 'real', control=True),
         Arm('two-stream only', 'two_stream_diffusion', diffusion, 'real', control=True, synthetic_only=True),
         Arm('single stream only', 'two_stream_diffusion', plain, 'real', control=True, synthetic_only=True),
-        *(Arm(kind, 'patch_augment', settings, 'real', control=True) for kind, settings in augment.items()),
+        *_controls('duplicate', 'flips', 'crops', 'noise', 'cutmix'),
     )
 
 
@@ -72,14 +76,13 @@ def change_arms(diffusion: dict[str, Any] | None = None) -> tuple[Arm, ...]:
     """Every arm of the study with pairs of dates: SpecDM, its baseline, change editing, and what they must beat."""
     diffusion = dict(diffusion or {})
     plain = {**diffusion, 'single_stream': True, 'sad_weight': 0.0, 'mask_loss': 'l1'}
-    augment = {kind: {'kind': kind} for kind in ('duplicate', 'flips', 'crops', 'noise', 'copy_paste')}
     return (
         Arm('two-stream', 'two_stream_diffusion', diffusion, 'real'),
         Arm('single stream', 'two_stream_diffusion', plain, 'real'),
         Arm('change editing', 'change_editing', {'painter': diffusion}, 'real'),
         Arm('two-stream only', 'two_stream_diffusion', diffusion, 'real', control=True, synthetic_only=True),
         Arm('single stream only', 'two_stream_diffusion', plain, 'real', control=True, synthetic_only=True),
-        *(Arm(kind, 'patch_augment', settings, 'real', control=True) for kind, settings in augment.items()),
+        *_controls('duplicate', 'flips', 'crops', 'noise', 'copy_paste'),
     )
 
 
@@ -97,19 +100,16 @@ def scene_arms(
     """
     gan = dict(gan or {})
     wasserstein = {**gan, 'loss': 'wgan-gp'}
-    augment = {kind: {'kind': kind} for kind in ('duplicate', 'flips', 'affine', 'noise')}
+    unmixing = {} if fusion is None else {'unmixing': fusion}
+    if fusion is not None and rgb is not None:
+        unmixing['unmixing + RGB'] = {**fusion, 'rgb': rgb}
     return (
         Arm('patch GAN', 'patch_gan', gan, 'real'),
         Arm('patch GAN, WGAN-GP', 'patch_gan', wasserstein, 'real'),
         Arm('patch GAN, 3-D', 'patch_gan', {**gan, 'dims': 3}, 'real'),
         Arm('patch GAN, 3-D, WGAN-GP', 'patch_gan', {**wasserstein, 'dims': 3}, 'real'),
-        *(() if fusion is None else (Arm('unmixing', 'unmixing_fusion', fusion, 'real'),)),
-        *(
-            ()
-            if fusion is None or rgb is None
-            else (Arm('unmixing + RGB', 'unmixing_fusion', {**fusion, 'rgb': rgb}, 'real'),)
-        ),
-        *(Arm(kind, 'patch_augment', settings, 'real', control=True) for kind, settings in augment.items()),
+        *(Arm(name, 'unmixing_fusion', settings, 'real') for name, settings in unmixing.items()),
+        *_controls('duplicate', 'flips', 'affine', 'noise'),
     )
 
 
@@ -119,11 +119,10 @@ def super_resolution_arms(settings: dict[str, Any] | None = None) -> tuple[Arm, 
     jitter = {**zoom, 'augmentation': 'jitter'}
     kinds = {'zoom': zoom, 'jitter': jitter}
     interpolated = {name: {**kind, 'network': 'bicubic'} for name, kind in kinds.items()}
-    augment = {kind: {'kind': kind} for kind in ('duplicate', 'crops', 'flips')}
     return (
         *(Arm(name, 'msrresgan', kind, 'real') for name, kind in kinds.items()),
         *(Arm(f'{name}, bicubic', 'msrresgan', kind, 'real', control=True) for name, kind in interpolated.items()),
-        *(Arm(kind, 'patch_augment', chosen, 'real', control=True) for kind, chosen in augment.items()),
+        *_controls('duplicate', 'crops', 'flips'),
     )
 
 
