@@ -303,11 +303,6 @@ class Provenance:
         """Pixels of all scenes that it has seen."""
         return (*(() if self.seen is None else (self.seen,)), *self.elsewhere)
 
-    @property
-    def sample_bytes(self) -> int:
-        """That a sample takes in memory: float32 image, int64 target."""
-        return 4 * math.prod(self.image_shape) + 8 * math.prod(self.target_shape)
-
     def to_dict(self) -> dict[str, Any]:
         """A JSON-ready dictionary."""
         return json.loads(json.dumps(dataclasses.asdict(self)))

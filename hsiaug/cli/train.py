@@ -54,7 +54,6 @@ def train(
     if precision is not None:
         settings = {**(settings or {}), 'precision': precision}
     require_settings(generator, settings)
-    require_use_of(None if data is None else data.unlabelled, generator, settings or {})
     require_own_folder(out)
     scene_and_split = {'scene': dataclasses.asdict(scene), 'split': dataclasses.asdict(split)}
     on = scene_and_split if data is None else data.said()
@@ -65,6 +64,7 @@ def train(
     require_writable(out)
     opened: Any
     opened, parts = open_split(scene, split, seed) if data is None else data.parts(seed)
+    require_use_of(None if data is None else data.unlabelled, generator, settings or {})
     learnt = training_data(opened, parts, generator)
     checkpoints = out / TRAINING_FOLDER
     try:

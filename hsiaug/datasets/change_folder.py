@@ -9,6 +9,7 @@ from copy import copy
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
@@ -174,7 +175,7 @@ class ChangeFolder(NonGeoDataset):
         found = []
         for first, second, mask in self.files:
             sizes = [self.images.size(first), self.images.size(second)]
-            sizes += [] if mask is None else [self.masks.size(mask)]
+            sizes += [] if mask is None else [cast('tuple[int, int]', self.masks.size(mask))]
             if len(set(sizes)) > 1:
                 raise ValueError(
                     f'ChangeFolder: both dates and the mask of a place must be of one size, found {sizes} of {first}, '

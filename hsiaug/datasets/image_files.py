@@ -77,9 +77,8 @@ class ImageFiles:
         one_size: bool = True,
     ) -> None:
         self.owner, self.scale, self.nodata, self.key, self.one_size = owner, scale, nodata, key, one_size
-        named = [name for name in bands or () if isinstance(name, str)]
-        self.names: list[str] | None = named or None
-        self.given = None if named else bands
+        self.names = [name for name in bands or () if isinstance(name, str)] or None
+        self.given = None if self.names or bands is None else [int(band) for band in bands]
         self.opened = None if one_size else Opened()
         self.layout: Layout | None = layout
         centres = None if wavelengths is None else to_nanometres(wavelengths)

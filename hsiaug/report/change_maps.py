@@ -57,8 +57,7 @@ def plot_change_maps(test: Any, predicted: Mapping[str, Tensor], tile_rows: int 
     at = np.split(np.arange(len(rows)), np.cumsum([len(place) for place in places])[:-1])
     columns = 3 + len(predicted)
     height, width = _mosaic(windows['mask'][at[0]], corners[places[0]]).shape[-2:]
-    height = 2.4 * height / width
-    figure = Figure(figsize=(2.4 * columns, (height + 0.1) * len(places) + 0.9), layout='constrained')
+    figure = Figure(figsize=(2.4 * columns, (2.4 * height / width + 0.1) * len(places) + 0.9), layout='constrained')
     grid = figure.subplots(len(places), columns, squeeze=False)
     limits = stretch_limits(windows['image'], test.spec.wavelengths)
     for row, place, here in zip(grid, places, at, strict=True):

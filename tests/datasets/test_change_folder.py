@@ -39,7 +39,7 @@ def raster(file: Path, values: np.ndarray, **options: Any) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
     count, height, width = values.shape
     profile = {'driver': 'GTiff', 'count': count, 'height': height, 'width': width, 'dtype': values.dtype}
-    with rasterio.open(file, 'w', **profile, **options) as out:
+    with rasterio.open(file, 'w', **{**profile, **options}) as out:
         out.write(values)
 
 
@@ -71,6 +71,14 @@ def a_file_per_band(root: Path) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def envi(root: Path) -> dict[str, Any]:
+    for city in SIZES:
+        images, mask = pair(city)
+        for name, values in (('t1', images[0]), ('t2', images[1]), ('gt', mask[None])):
+            raster(root / city / f'{name}.img', values, driver='ENVI')
+    return {'root': root}
+
+
 def arrays(root: Path) -> dict[str, Any]:
     for city in SIZES:
         images, mask = pair(city)
@@ -81,7 +89,7 @@ def arrays(root: Path) -> dict[str, Any]:
     return {'root': root}
 
 
-@pytest.mark.parametrize('write', [multi_band, a_file_per_band, arrays])
+@pytest.mark.parametrize('write', [multi_band, a_file_per_band, envi, arrays])
 def test_places_of_every_layout_whole_and_by_windows(tmp_path: Path, write: Callable[[Path], dict[str, Any]]) -> None:
     given = write(tmp_path / 'places')
     folder = ChangeFolder(**given, scale=0.5, unit='reflectance')
