@@ -9,12 +9,14 @@ import time
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
 from hsiaug.ablation.environment import command, environment
 from hsiaug.records import write_json
+
+T = TypeVar('T')
 
 
 def milliseconds(step: Callable[[], object], iterations: int, device: str) -> float:
@@ -27,13 +29,20 @@ def milliseconds(step: Callable[[], object], iterations: int, device: str) -> fl
     return (time.perf_counter() - start) / iterations * 1e3
 
 
+def clocks(action: Callable[[], object]) -> tuple[float, float]:
+    """Wall time of an action, and processor time of this process, in seconds."""
+    wall, cpu = time.perf_counter(), time.process_time()
+    action()
+    return time.perf_counter() - wall, time.process_time() - cpu
+
+
 def summary(values: list[float]) -> dict[str, float]:
     """Median and quartiles."""
     low, middle, high = statistics.quantiles(values, n=4)
     return {'median': round(middle, 4), 'q1': round(low, 4), 'q3': round(high, 4)}
 
 
-def interleaved(first: Callable[[], float], second: Callable[[], float], pairs: int) -> tuple[list[float], list[float]]:
+def interleaved(first: Callable[[], T], second: Callable[[], T], pairs: int) -> tuple[list[T], list[T]]:
     """Times of two blocks in turn, A B B A A B ..., so that a change of the machine's load meets both.
 
     Args:
@@ -41,7 +50,7 @@ def interleaved(first: Callable[[], float], second: Callable[[], float], pairs: 
         second: the same for the other side.
         pairs: how many times each.
     """
-    times: tuple[list[float], list[float]] = ([], [])
+    times: tuple[list[T], list[T]] = ([], [])
     blocks = (first, second)
     for pair in range(pairs):
         for side in (0, 1) if pair % 2 == 0 else (1, 0):

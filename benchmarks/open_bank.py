@@ -1,6 +1,11 @@
 """Time and memory of opening a bank in this fresh process, and of reading it at random in four loader workers.
 
     python benchmarks/open_bank.py FOLDER --reads 1000
+    python benchmarks/open_bank.py FOLDER --mix 5 --workers 2
+
+With ``--mix`` of the first batches of a mixture at this ratio of ten million real samples with the bank, or with a
+generator fitted to it (``--live``): seconds until the first, and anonymous memory of the process that made them,
+beyond what this one had before.
 
 Prints JSON; speed_mixing.py runs it. Linux only.
 """
@@ -12,13 +17,19 @@ import json
 import operator
 import os
 import time
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from torch.utils.data import DataLoader, Dataset
+import torch
+from speed_data import InMemory
+from torch.utils.data import DataLoader, Dataset, default_collate
 
-from hsiaug.datasets import SyntheticBank
+from hsiaug.datasets import MixedDataset, SyntheticBank
+from hsiaug.samplers import MixedBatchSampler
+from hsiaug.systems import TrainingData
+from hsiaug.trainers import fit_generator
 
 WORKERS, BATCH = 4, 1024
 
@@ -66,12 +77,48 @@ def read(bank: SyntheticBank, reads: int) -> dict[str, Any]:
     }
 
 
+def begin(bank: SyntheticBank, ratio: float, live: bool, workers: int) -> dict[str, float]:
+    """A mixture of ten million spectra, up to its batch number 100."""
+    real, source = InMemory(bank.spec, 10_000, length=10_000_000), bank if not live else fitted(bank)
+    before, wall, cpu = resident_mb('RssAnon'), time.perf_counter(), time.process_time()
+    mixed = MixedDataset(real, source, ratio, replacement=not live)
+
+    def collated(samples: Any) -> tuple[float, Any]:
+        batch = default_collate(samples)
+        return resident_mb('RssAnon'), batch
+
+    loader = DataLoader(
+        mixed, batch_sampler=MixedBatchSampler(mixed, 256), num_workers=workers, collate_fn=collated,
+        multiprocessing_context='fork' if workers else None,
+    )  # fmt: skip
+    batches = iter(loader)
+    next(batches)
+    taken = {'seconds': time.perf_counter() - wall, 'cpu_seconds': time.process_time() - cpu}
+    held = [memory for memory, _ in islice(batches, 100)]
+    found = {**taken, 'mb': max(held) - before, 'mb_of_sampler': resident_mb('RssAnon') - before}
+    return {key: round(value, 3) for key, value in found.items()}
+
+
+def fitted(bank: SyntheticBank) -> Any:
+    """A generator of such spectra."""
+    batch = bank.batch(range(1000))
+    x, y = batch['image'], batch['label']
+    return fit_generator('gaussian', TrainingData(bank.spec, x, y, x[:0], x[:0], y[:0]), {})
+
+
 def main() -> None:
     """Open, read, print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('root', type=Path, help='folder of the bank')
     parser.add_argument('--reads', type=int, default=0, help=f'batches of {BATCH} that the workers read in all')
+    parser.add_argument('--mix', type=float, default=None, help='ratio of a mixture that is started instead')
+    parser.add_argument('--live', action='store_true', help='with a generator')
+    parser.add_argument('--workers', type=int, default=0, help='of its loader')
     args = parser.parse_args()
+    if args.mix is not None:
+        torch.set_num_threads(1)
+        print(json.dumps(begin(SyntheticBank(args.root), args.mix, args.live, args.workers)))
+        return
     if args.reads and args.reads < 2 * WORKERS:
         parser.error(f'--reads must be 0 or at least {2 * WORKERS}, found {args.reads}')
     before, anonymous = resident_mb('VmRSS'), resident_mb('RssAnon')

@@ -1,8 +1,10 @@
-"""What mixing costs: training steps, reading a bank, drawing live, opening a bank of a million spectra.
+"""What mixing costs: loading, training steps, reading and writing a bank, drawing live, starting with many samples.
 
     python benchmarks/speed_mixing.py --threads 2 --out benchmarks/results/speed_mixing_cpu.json
     python benchmarks/speed_mixing.py --device cuda --out benchmarks/results/speed_mixing_cuda.json
 
+loader: batches of 256 out of 20,000 spectra of 200 bands at ratio 0.5 from a bank, one process, an epoch a block;
+against torch's ConcatDataset of both sides, in memory, with a weighted sampler. Both real sides are plain datasets.
 step: a training step of SegFormer-B0 on 64 x 64 x 100 patches, from the loader to the optimiser. Real patches alone
 come out of a memory-mapped file through the same loader setting; the other side has as many samples in a batch, half
 of them from a bank (ratio 1). The kornia container flips on both sides: who uses one has it anyway.
@@ -10,6 +12,9 @@ throughput: batches of a bank against the index of a memory-mapped tensor, one a
 live: a spectral GAN drawn live by SyntheticMix at ratio 1, in a step of NN-1D on 64 spectra, and, for the scale of it,
 64 drawn spectra beside a step of SegFormer-B0.
 open: writing a bank, opening it in a fresh process, and reading it at random in four loader workers. Linux only.
+
+write: a bank out of a dataset in memory, against the same values by numpy.save and fsync.
+long: the first batch of a mixture of ten million real spectra, in a fresh process and its workers. Linux only.
 
 The two sides of a comparison are timed in interleaved blocks A B B A, and the ratio is taken per pair. A block begins
 with a few untimed steps, which use up what workers have loaded ahead. Files are written to a temporary folder, about
@@ -20,16 +25,15 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
+import os
 import shutil
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from functools import cached_property, partial
+from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -37,27 +41,24 @@ from typing import Any
 import kornia.augmentation as K
 import numpy as np
 import torch
-from measure import interleaved, machine, milliseconds, summary
+from measure import clocks, interleaved, machine, milliseconds, summary
 from segmentation_models_pytorch import Segformer
-from torch import Tensor, nn
+from speed_data import CLASSES, PATCHES, SPECTRA, Files, InMemory, Mapped, Noise, Runs, pieces
+from torch import nn
 from torch.nn.functional import cross_entropy
-from torch.utils.data import DataLoader, Dataset, RandomSampler
-from torchgeo.datasets import NonGeoDataset
+from torch.utils.data import ConcatDataset, DataLoader, Dataset, RandomSampler, WeightedRandomSampler
 
-from hsiaug.datasets import MixedDataset, SyntheticBank, write_bank
+from hsiaug.datasets import MixedDataset, write_bank
 from hsiaug.models import NN1D
 from hsiaug.records import write_json
 from hsiaug.samplers import MixedBatchSampler
-from hsiaug.samples import Sample, SampleSpec
+from hsiaug.samples import Sample
 from hsiaug.systems import TrainingData
 from hsiaug.trainers import fit_generator
 from hsiaug.transforms import SyntheticMix
 from hsiaug.transforms.kornia import RandomSyntheticMix
 
-CLASSES = tuple(f'class {k}' for k in range(10))
-PATCHES = SampleSpec('segmentation', 100, CLASSES, size=(64, 64))
-SPECTRA = SampleSpec('spectrum', 200, CLASSES)
-PARTS = ('step', 'throughput', 'live', 'open')
+PARTS = ('loader', 'step', 'throughput', 'live', 'open', 'write', 'long')
 PACKAGES = ('numpy', 'torchgeo', 'kornia', 'segmentation-models-pytorch', 'safetensors')
 EPOCH = 1_000_000  # samples: no epoch begins within a block
 AHEAD = 5  # untimed steps of a block; two workers load four batches ahead
@@ -76,6 +77,7 @@ class Scale:
         spectra: in the file and in the bank.
         reads: batches of 1024 spectra that four workers read.
         openings: fresh processes that open the bank.
+        written: spectra of a bank that is written.
     """
 
     pairs: int = 20
@@ -84,93 +86,10 @@ class Scale:
     spectra: int = 1_000_000
     reads: int = 1000
     openings: int = 5
+    written: int = 400_000
 
 
-QUICK = Scale(pairs=2, steps=3, patches=32, spectra=100_000, reads=100, openings=2)
-
-
-# --- data -------------------------------------------------------------------------------------------------------------
-
-
-class Noise(NonGeoDataset):
-    """Random samples; speed does not depend on what they show."""
-
-    def __init__(self, spec: SampleSpec, length: int) -> None:
-        self.spec, self.length = spec, length
-
-    def __len__(self) -> int:
-        return self.length
-
-    def batch(self, rows: Sequence[int] | np.ndarray) -> dict[str, Tensor]:
-        """Samples of several indices; the first index is the seed."""
-        rng = torch.Generator().manual_seed(int(rows[0]))
-        size = self.spec.size or ()
-        image = torch.rand((len(rows), self.spec.bands, *size), generator=rng)
-        target = torch.randint(self.spec.num_classes, (len(rows), *size), generator=rng)
-        return {'image': image, 'mask' if size else 'label': target}
-
-    def __getitem__(self, index: int) -> Sample:
-        return {key: value[0] for key, value in self.batch([index]).items()}
-
-
-class Mapped(NonGeoDataset):
-    """Samples of a memory-mapped file, over and over: a real dataset with an epoch of any length.
-
-    Args:
-        path: file of rows of float32, each an image and its int64 target.
-        spec: of the samples.
-        length: samples of an epoch.
-    """
-
-    def __init__(self, path: Path, spec: SampleSpec, length: int) -> None:
-        self.spec, self.length = spec, length
-        self.shape = (spec.bands, *(spec.size or ()))
-        values, targets = math.prod(self.shape), math.prod(spec.size or ())
-        self.values, self.target = values, 'mask' if spec.size else 'label'
-        self.rows = np.memmap(path, np.float32, mode='c').reshape(-1, values + 2 * targets)
-
-    def __len__(self) -> int:
-        return self.length
-
-    def __getitem__(self, index: int) -> Sample:
-        row = self.rows[index % len(self.rows)]
-        target = row[self.values :].view(np.int64).reshape(self.spec.size or ())
-        image = row[: self.values].reshape(self.shape)
-        return {'image': torch.from_numpy(image), self.target: torch.from_numpy(np.asarray(target))}
-
-
-class Files:
-    """A bank and a memory-mapped file of the same bytes, for each kind of sample, written when first asked for."""
-
-    def __init__(self, folder: Path, scale: Scale) -> None:
-        self.folder, self.scale = folder, scale
-
-    @cached_property
-    def patches(self) -> tuple[SyntheticBank, Path]:
-        """100 bands, 64 x 64."""
-        return self._write('patches', PATCHES, self.scale.patches)
-
-    @cached_property
-    def spectra(self) -> tuple[SyntheticBank, Path]:
-        """200 bands."""
-        return self._write('spectra', SPECTRA, self.scale.spectra)
-
-    def _write(self, name: str, spec: SampleSpec, count: int) -> tuple[SyntheticBank, Path]:
-        start = time.perf_counter()
-        bank = write_bank(Noise(spec, count), None, self.folder / name)
-        self.writing_seconds = round(time.perf_counter() - start, 2)
-        path = self.folder / f'{name}.rows'
-        with path.open('wb') as file:
-            for batch in pieces(bank):
-                columns = [value.numpy().reshape(len(value), -1).view(np.float32) for value in batch.values()]
-                np.concatenate(columns, axis=1).tofile(file)
-        return bank, path
-
-
-def pieces(bank: SyntheticBank) -> Iterator[dict[str, Tensor]]:
-    """All of a bank, shard by shard."""
-    for start in range(0, len(bank), bank.shard_size):
-        yield bank.batch(range(start, min(start + bank.shard_size, len(bank))))
+QUICK = Scale(pairs=2, steps=3, patches=32, spectra=100_000, reads=100, openings=2, written=50_000)
 
 
 # --- comparisons ------------------------------------------------------------------------------------------------------
@@ -192,6 +111,18 @@ def cost(times: tuple[list[float], list[float]], at_most: float | None) -> Resul
     result: Result = {'ms_plain': summary(times[0]), 'ms_mixed': summary(times[1]), 'ratio': ratio}
     if at_most is not None:
         result |= {'goal': f'at most {at_most}', 'met': ratio['median'] <= at_most}
+    return result
+
+
+def compare_clocks(plain: Step, other: Step, pairs: int) -> Result:
+    """How fast the second side is beside the first: wall and processor time of both, and throughput by each."""
+    plain(), other()
+    times = interleaved(partial(clocks, plain), partial(clocks, other), pairs)
+    result: Result = {}
+    for k, clock in enumerate(('wall', 'cpu')):
+        first, second = ([time[k] for time in side] for side in times)
+        result[f's_plain_{clock}'], result[f's_{clock}'] = summary(first), summary(second)
+        result[f'throughput_{clock}'] = summary([a / b for a, b in zip(first, second, strict=True)])
     return result
 
 
@@ -271,6 +202,112 @@ def measure_step(files: Files, scale: Scale, device: str) -> Result:
     return results
 
 
+def measure_loader(folder: Path, scale: Scale) -> Result:
+    """Epochs of each way of mixing against those of ConcatDataset, without and with transforms."""
+    real, synthetic = InMemory(SPECTRA, 20_000), InMemory(SPECTRA, 10_000, seed=1)
+    bank = write_bank(Runs(SPECTRA, 10_000, seed=1), None, folder / 'loaded')
+
+    def epoch(dataset: Dataset[Sample], change: Callable[[Sample], Sample] | None = None, **order: Any) -> Step:
+        loader = DataLoader(dataset, **(order or {'batch_size': 256, 'shuffle': True}))
+
+        def read() -> None:
+            for batch in loader:
+                if change is not None:
+                    change(batch)
+
+        return read
+
+    def concatenated(transforms: Callable[[Sample], Sample] | None = None) -> Step:
+        sides = (
+            [real, synthetic] if transforms is None else [Transformed(side, transforms) for side in (real, synthetic)]
+        )
+        weights = torch.cat(
+            [torch.full((len(real),), 1 / len(real)), torch.full((len(synthetic),), 0.5 / len(synthetic))]
+        )
+        sampler = WeightedRandomSampler(weights.tolist(), len(real) + len(synthetic))
+        return epoch(ConcatDataset(sides), batch_size=256, sampler=sampler)
+
+    mixed, changed = (MixedDataset(real, bank, 0.5, transforms=change) for change in (None, scaled))
+    mix = SyntheticMix(bank, 0.5, replacement=True).train()
+    ways = {
+        'MixedDataset and MixedBatchSampler': (None, epoch(mixed, batch_sampler=MixedBatchSampler(mixed, 256))),
+        'MixedDataset, shuffle=True': (None, epoch(mixed)),
+        'MixedDataset and MixedBatchSampler, transforms': (
+            scaled, epoch(changed, batch_sampler=MixedBatchSampler(changed, 256))),
+        'a plain loader': (None, epoch(real)),
+        'SyntheticMix on a plain loader': (None, epoch(real, mix)),
+    }  # fmt: skip
+    results: Result = {}
+    for name, (transforms, way) in ways.items():
+        results[name] = compare_clocks(concatenated(transforms), way, scale.pairs)
+        samples = 20_000 if 'plain' in name else 30_000
+        if samples == 20_000:  # its epoch is shorter
+            for clock in ('wall', 'cpu'):
+                found = results[name][f'throughput_{clock}']
+                results[name][f'throughput_{clock}'] = {key: round(value * 2 / 3, 4) for key, value in found.items()}
+    fast = results['MixedDataset and MixedBatchSampler']
+    return results | {'goal': 'at least 0.95', 'met': fast['throughput_cpu']['median'] >= 0.95}
+
+
+class Transformed(Dataset[Sample]):
+    """A dataset whose samples a function changes."""
+
+    def __init__(self, inner: InMemory, change: Callable[[Sample], Sample]) -> None:
+        self.inner, self.change = inner, change
+
+    def __len__(self) -> int:
+        return len(self.inner)
+
+    def __getitem__(self, index: int) -> Sample:
+        return self.change(self.inner[index])
+
+
+def scaled(sample: Sample) -> Sample:
+    """What a transform may do."""
+    return {**sample, 'image': sample['image'] * 0.5}
+
+
+def measure_write(folder: Path, scale: Scale) -> Result:
+    """A bank against .npy files of the same values, both safe on the disk."""
+    results: Result = {}
+    for name, data in (('spectra', Runs(SPECTRA, scale.written)), ('patches', Runs(PATCHES, scale.written // 2000))):
+        root = folder / 'written'
+
+        def arrays(data: Runs = data) -> None:
+            with (folder / 'written.npy').open('wb') as file:
+                np.save(file, data.image.numpy())
+                np.save(file, data.label.numpy())
+                file.flush()
+                os.fsync(file.fileno())
+
+        def bank(data: Runs = data, root: Path = root) -> None:
+            shutil.rmtree(root, ignore_errors=True)
+            write_bank(data, None, root)
+
+        results[name] = {'mb': round((data.image.nbytes + data.label.nbytes) / 1e6)}
+        results[name] |= compare_clocks(arrays, bank, max(2, scale.pairs // 3))
+        results[name] |= {'goal': 'at least 0.7', 'met': results[name]['throughput_wall']['median'] >= 0.7}
+    return results
+
+
+def measure_long(folder: Path) -> Result:
+    """Ten million real spectra with a bank and with a generator; the fresh process says what it took."""
+    root = write_bank(Runs(SPECTRA, 10_000, seed=1), None, folder / 'beside').root
+    results: Result = {'goal': 'at most 2 s and 100 MB'}
+    for source, ratio, workers in product(('bank', 'generator'), (0.5, 5.0), (0, 2)):
+        options = ['--mix', str(ratio), '--workers', str(workers), *(['--live'] if source == 'generator' else [])]
+        results[f'{source}, ratio {ratio:g}, {workers} workers'] = in_fresh_process(root, *options)
+    largest = {key: max(r[key] for r in results.values() if isinstance(r, dict)) for key in ('seconds', 'mb')}
+    return results | {'largest': largest, 'met': largest['seconds'] <= 2 and largest['mb'] <= 100}
+
+
+def in_fresh_process(root: Path, *options: str) -> Result:
+    """What open_bank.py says."""
+    command = [sys.executable, str(Path(__file__).with_name('open_bank.py')), str(root), *options]
+    run = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    return json.loads(run.stdout.splitlines()[-1])  # type: ignore[no-any-return]
+
+
 def measure_throughput(files: Files, scale: Scale) -> Result:
     """Random batches of a bank against the index of one memory-mapped tensor, on the CPU.
 
@@ -344,9 +381,7 @@ def measure_open(files: Files, scale: Scale) -> Result:
     bank, _ = files.spectra
     opened = []
     for reads in (scale.reads, *[0] * (scale.openings - 1)):
-        command = [sys.executable, str(Path(__file__).with_name('open_bank.py')), str(bank.root), '--reads', str(reads)]
-        run = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
-        opened.append(json.loads(run.stdout.splitlines()[-1]))
+        opened.append(in_fresh_process(bank.root, '--reads', str(reads)))
     results: Result = {'spectra': len(bank), 'shards': len(bank.shards), 'writing_seconds': files.writing_seconds}
     for field, name, limit in (('ms', 'open_ms', 100), ('rss_mb', 'open_rss_mb', 50)):
         values = summary([o[field] for o in opened])
@@ -376,10 +411,13 @@ def main() -> None:
     try:
         files = Files(folder, scale)
         parts: dict[str, Callable[[], Result]] = {
+            'loader': partial(measure_loader, folder, scale),
             'step': partial(measure_step, files, scale, args.device),
             'throughput': partial(measure_throughput, files, scale),
             'live': partial(measure_live, scale, args.device),
             'open': partial(measure_open, files, scale),
+            'write': partial(measure_write, folder, scale),
+            'long': partial(measure_long, folder),
         }
         for name in args.parts:
             result[name] = parts[name]()

@@ -129,10 +129,10 @@ class ShardFile:
 
     def write(self, file: BinaryIO) -> None:
         """Write it; the disk takes the values in while they are hashed."""
-        values = [tensor.reshape(-1).view(torch.uint8).numpy().data for tensor in self._tensors.values()]
-        data = [self._header(), *values]
+        data: list[bytes | memoryview] = [self._header()]
+        data += [tensor.reshape(-1).view(torch.uint8).numpy().data for tensor in self._tensors.values()]
         with ThreadPoolExecutor(2) as pool:
-            hashed = pool.submit(lambda: [self._digest.update(part) for part in data])
+            hashed = pool.submit(self._hash, data)
             tables = pool.submit(self._block_tables)
             file.writelines(data)
             file.flush()
@@ -140,9 +140,13 @@ class ShardFile:
                 os.fdatasync(file.fileno())
             self._tables = tables.result()
             hashed.result()
-        for key in sorted(self._tables):
-            file.write(self._tables[key])
-            self._digest.update(self._tables[key])
+        data = [self._tables[key].data for key in sorted(self._tables)]
+        file.writelines(data)
+        self._hash(data)
+
+    def _hash(self, data: Iterable[bytes | memoryview]) -> None:
+        for part in data:
+            self._digest.update(part)
 
     def _block_tables(self) -> dict[str, np.ndarray]:
         found = {}

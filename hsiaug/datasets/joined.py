@@ -48,8 +48,8 @@ class Part:
 
     def is_small(self) -> bool:
         """Whether stacking costs more than copying, and collation gives what it gives."""
-        whole = isinstance(self.read, dict)
-        values = [value[0] if whole else value for value in (self.read if whole else self.read[0]).values()]
+        sample = {k: v[0] for k, v in self.read.items()} if isinstance(self.read, dict) else self.read[0]
+        values = list(sample.values())
         arrays = [value for value in values if is_array(value)]
         known = len(arrays) + sum(isinstance(value, str) for value in values)
         return known == len(values) and sum(getattr(value, 'nbytes', 8) for value in arrays) < _SMALL

@@ -124,8 +124,8 @@ class Rounds:
         end = int(places.max()) + 1 if places.size else 0
         keep = end if self._pick else min(end, STORED // max(self.n, 1) * self.n)
         if keep > len(self._kept):
-            rounds = range(len(self._kept), keep, self.n)
-            drawn = [self._pick(self._rng) if self._pick else self._rng.permutation(self.n) for _ in rounds]
+            missing = range(len(self._kept), keep, self.n)
+            drawn = [self._pick(self._rng) if self._pick else self._rng.permutation(self.n) for _ in missing]
             self._kept = np.concatenate([self._kept, *drawn])
         if keep == end:
             return self._kept[places]
