@@ -1,8 +1,7 @@
 """What brings real and synthetic samples together at a ratio, in other libraries and here: speed and exactness.
 
-    python -m venv mixers && mixers/bin/pip install . litdata datasets torchdata
-    mixers/bin/pip install --no-deps mosaicml-streaming  # asks for an older numpy
-    mixers/bin/pip install catalogue zstd Brotli python-snappy xxhash boto3
+    python -m venv mixers && mixers/bin/pip install .
+    mixers/bin/pip install litdata mosaicml-streaming datasets torchdata  # Streaming asks for an older numpy
     mixers/bin/python benchmarks/mixers.py --out benchmarks/results/mixers
 
 20,000 real spectra of 200 bands with their labels, as many synthetic ones, ratio 0.5, batches of 256 in one process
