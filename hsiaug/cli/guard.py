@@ -84,7 +84,8 @@ def parse(
 def at_home(value: Any) -> Any:
     """A value, at any depth of which paths that begin with ``~/`` are expanded, wherever they were given."""
     if isinstance(value, Namespace):
-        return Namespace({key: at_home(one) for key, one in vars(value).items()})
+        made: Any = Namespace
+        return made({key: at_home(one) for key, one in vars(value).items()})
     if isinstance(value, dict):
         return {key: at_home(one) for key, one in value.items()}
     if isinstance(value, list | tuple):
