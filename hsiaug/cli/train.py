@@ -34,8 +34,8 @@ def train(
             and pictures of samples.
         scene: the scene; the simulated one by default.
         split: how it is split.
-        generator: registered name.
-        settings: of the generator.
+        generator: its name; hsiaug list generators has all.
+        settings: of the generator, such as '{iterations: 500}'; hsiaug list generators NAME has all.
         seed: of the split and the training.
         device: where to train; auto takes a GPU where there is one.
         devices: processes per machine that train together, each on its own device; they share every batch.
