@@ -68,7 +68,7 @@ FIGURES: dict[str, Callable[[], Figure]] = {
     'gallery_spectral_gan': lambda: spectra('spectral_gan', {'iterations': 1000}),
     'gallery_region_paste': lambda: images('region_paste', {}),
     'gallery_two_stream': lambda: images('two_stream_diffusion', SHORT),
-    'gallery_change': lambda: images('change_editing', {'painter': SHORT}, 'change_patches'),
+    'gallery_change': lambda: images('region_paste', {}, 'change_patches'),
     'gallery_patch_gan': lambda: images('patch_gan', {'iterations': 1000}, 'labelled_patches'),
 }
 
