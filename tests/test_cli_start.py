@@ -78,7 +78,7 @@ def test_help_speaks_to_those_who_type(command: str, capsys: pytest.CaptureFixtu
         main([command, '--help'])
     assert not stopped.value.code
     said = capsys.readouterr().out
-    assert not re.search(r'<class|:(class|func|meth|data):|``', said)
+    assert not re.search(r'<class|:(class|func|meth|data):|``|Optional|Union\[|Literal|tuple\[|dict\[|\bNone\b', said)
     assert said.rstrip().endswith(EXAMPLES[command])
     assert EXAMPLES[command].split()[1] == command
 

@@ -6,14 +6,12 @@ import contextlib
 import sys
 import tempfile
 from collections.abc import Callable
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from matplotlib.figure import Figure
-from PIL import Image
 
 import hsiaug
 from hsiaug.datasets import scene_dataset
@@ -46,7 +44,7 @@ def images(kind: str, settings: dict[str, Any], strategy: str = 'patches') -> Fi
     train = scene_dataset(scene, split, 'train')
     rows = torch.linspace(0, len(train) - 1, 6).long().tolist()
     real = {key: torch.stack([train[row][key] for row in rows]) for key in ('image', generator.spec.target_key)}
-    return preview_grid(real, {k: v.cpu() for k, v in generator.sample(6, seed=1).items()}, generator.spec)
+    return preview_grid(real, generator.sample(6, real.get('label'), seed=1), generator.spec)
 
 
 def notebook(page: str) -> Figure:
@@ -67,23 +65,16 @@ FIGURES: dict[str, Callable[[], Figure]] = {
     'notebook_spectra': lambda: notebook('own_scene.md'),
     'notebook_pairs': lambda: notebook('own_dataset.md'),
     'gallery_variability': lambda: spectra('variability', {}),
-    'gallery_spectral_gan': lambda: spectra('spectral_gan', {'iterations': 2000}),
+    'gallery_spectral_gan': lambda: spectra('spectral_gan', {'iterations': 1000}),
     'gallery_region_paste': lambda: images('region_paste', {}),
     'gallery_two_stream': lambda: images('two_stream_diffusion', SHORT),
-    'gallery_change': lambda: images('change_editing', {'painter': SHORT}, 'change_patches'),
+    'gallery_change': lambda: images('region_paste', {}, 'change_patches'),
     'gallery_patch_gan': lambda: images('patch_gan', {'iterations': 1000}, 'labelled_patches'),
 }
-
-
-def save(figure: Figure, path: Path) -> None:
-    """As a small PNG of 128 colours."""
-    held = BytesIO()
-    figure.savefig(held, dpi=80)
-    Image.open(held).convert('RGB').quantize(128).save(path, optimize=True)
 
 
 if __name__ == '__main__':
     torch.set_num_threads(1)
     for name in sys.argv[1:] or FIGURES:
-        save(FIGURES[name](), HERE / f'{name}.png')
+        FIGURES[name]().savefig(HERE / f'{name}.png', dpi=80)
         print(name)

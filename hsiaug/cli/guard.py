@@ -36,9 +36,31 @@ class Parser(ArgumentParser):
     def format_help(self, *args: Any, **settings: Any) -> str:
         """The help, in words of the command line."""
         example = EXAMPLES.get((self.prog or '').split()[-1])
-        return without_markup(super().format_help(*args, **settings)) + (
+        return in_words(without_markup(super().format_help(*args, **settings))) + (
             f'\nexample:\n  {example}\n' if example else ''
         )
+
+
+WORDS = (
+    (r'(--config CONFIG\s+)Path to a configuration file\.', r'\1a YAML file, or one of hsiaug list configs.'),
+    (r'Literal\[([^\]]*)\]', r'\1'),
+    (r'(?:dict|Mapping)\[str,\s+\w+\]', 'mapping'),
+    (r'tuple\[([^\[\]]+),\s+\.\.\.\]', r'list of \1'),
+    (r'tuple\[(\w+),\s+\1\]', r'two of \1'),
+    (r'Optional\[([^\[\]]*)\]', r'\1 or null'),
+    (r'Union\[([^\[\]]*)\]', r'\1'),
+    (r'(?:,|\s+\|)\s+null\b', ' or null'),
+    (r'\bPath\b', 'path'),
+    (r'\bNone\b', 'null'),
+)
+"""How annotations of Python are said to those who type; line breaks may stand within."""
+
+
+def in_words(text: str) -> str:
+    """A help text without Python's names of types."""
+    for pattern, said in WORDS:
+        text = re.sub(pattern, said, text)
+    return text
 
 
 def make_parser(commands: Mapping[str, Callable[..., None]]) -> ArgumentParser:
@@ -84,7 +106,8 @@ def parse(
 def at_home(value: Any) -> Any:
     """A value, at any depth of which paths that begin with ``~/`` are expanded, wherever they were given."""
     if isinstance(value, Namespace):
-        return Namespace({key: at_home(one) for key, one in vars(value).items()})
+        made: Any = Namespace
+        return made({key: at_home(one) for key, one in vars(value).items()})
     if isinstance(value, dict):
         return {key: at_home(one) for key, one in value.items()}
     if isinstance(value, list | tuple):

@@ -35,8 +35,8 @@ def train(
             and pictures of samples.
         scene: the scene; the simulated one by default.
         split: how it is split.
-        generator: registered name.
-        settings: of the generator.
+        generator: its name; hsiaug list generators has all.
+        settings: of the generator, such as '{iterations: 500}'; hsiaug list generators NAME has all.
         seed: of the split and the training.
         precision: of what networks compute, for generators that have such a setting: 32, tf32, or bf16, which Lightning
             calls bf16-mixed.
