@@ -211,7 +211,8 @@ class Work:
             settings: of its training.
             seed: of its training.
         """
-        decides = [kind, dict(settings), seed, data.provenance.split if data.provenance else None, data.spec.bands]
+        named = {key: value.name if isinstance(value, Path) else value for key, value in settings.items()}
+        decides = [kind, named, seed, data.provenance.split if data.provenance else None, data.spec.bands]
         folder = self.folder / 'generators' / f'{name}-{seed}-{short_digest(decides)}'
         if (folder / CONFIG_FILE).is_file():
             made = Generator.from_pretrained(folder, self.device)
