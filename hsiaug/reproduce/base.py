@@ -139,6 +139,7 @@ class Work:
         kept: what several tables and figures share, by name.
         falls: whether the loss of a training still fell at its end, None where no loss says it; by what was trained,
             and for which seed.
+        noted: the same in the order in which it was said.
     """
 
     paper: Paper
@@ -152,6 +153,7 @@ class Work:
     inception: Path | None = None
     kept: dict[str, Any] = field(default_factory=dict, compare=False)
     falls: dict[str, dict[str, bool | None]] = field(default_factory=dict, compare=False)
+    noted: list[tuple[str, str, bool | None]] = field(default_factory=list, compare=False)
 
     @property
     def settings(self) -> Mapping[str, Any]:
@@ -200,6 +202,7 @@ class Work:
             falls: see :class:`Work`.
         """
         self.falls.setdefault(trained, {})[which] = falls
+        self.noted.append((trained, which, falls))
 
     def generator(self, name: str, kind: str, data: TrainingData, settings: Mapping[str, Any], seed: int) -> Generator:
         """A trained generator: the one that this run has kept, or a new one.
@@ -211,7 +214,8 @@ class Work:
             settings: of its training.
             seed: of its training.
         """
-        decides = [kind, dict(settings), seed, data.provenance.split if data.provenance else None, data.spec.bands]
+        named = {key: value.name if isinstance(value, Path) else value for key, value in settings.items()}
+        decides = [kind, named, seed, data.provenance.split if data.provenance else None, data.spec.bands]
         folder = self.folder / 'generators' / f'{name}-{seed}-{short_digest(decides)}'
         if (folder / CONFIG_FILE).is_file():
             made = Generator.from_pretrained(folder, self.device)
@@ -240,11 +244,17 @@ class Work:
         """
         file = self.folder / SCORES_FILE
         digest = short_digest([list(key), {k: v for k, v in self.settings.items() if k != 'seeds'}])
-        scores = next((r['scores'] for r in read_lines(file, 'key', SCORES_FILE) if r['key'] == digest), None)
-        if scores is None:
+        row = next((row for row in read_lines(file, 'key', SCORES_FILE) if row['key'] == digest), None)
+        if row is None:
+            start = len(self.noted)
             scores = {name: float(value) for name, value in measure().items() if value == value}
-            append_line(file, {'key': digest, 'of': [str(part) for part in key], 'scores': scores})
-        scores = dict(scores)
+            noted = self.noted[start:]
+            row = {'key': digest, 'of': [str(part) for part in key], 'scores': scores, 'noted': noted}
+            append_line(file, row)
+        else:
+            for said in row.get('noted', ()):
+                self.note(*said)
+        scores = dict(row['scores'])
         if 'still_falls' in scores:
             self.note(trained, digest, bool(scores.pop('still_falls')))
         return scores

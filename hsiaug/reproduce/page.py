@@ -118,7 +118,10 @@ def _warnings(done: Reproduction, scale: Scale) -> list[str]:
             0, 'Scale demo: trainings of a few steps, which show that everything runs. No figure means anything.'
         )
     if scale == 'small':
-        found.insert(0, f'Scale small: shorter trainings than published; number of seeds: {len(done.work.seeds)}.')
+        seeds = len(done.work.seeds)
+        found.insert(
+            0, f'Scale small: smaller networks and shorter trainings than published; number of seeds: {seeds}.'
+        )
     falling = sum(falls is True for one in done.work.falls.values() for falls in one.values())
     if falling and scale != 'demo':
         total = sum(falls is not None for one in done.work.falls.values() for falls in one.values())

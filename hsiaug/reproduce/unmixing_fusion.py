@@ -85,7 +85,7 @@ def _generator(work: Work, name: str, seed: int, row: str | None = None) -> Any:
     """Learnt from the cube and the RGB images that are there."""
     settings = {**_config(work, name, row), **work.settings['rgb']}
     if folder := work.found.get(RGB, work.found.get(SMALL_RGB)):
-        settings['rgb'] = str(folder[0])
+        settings['rgb'] = folder[0]
     elif work.scale == 'paper':
         raise MissingDataError(f'it is of {RGB} too, which is missing')
     file = f'{name}-{settings["unmixing"]["endmembers"]}'

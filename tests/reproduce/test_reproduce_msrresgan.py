@@ -35,6 +35,19 @@ def test_pairs_are_scored_beside_the_published_numbers(tmp_path: Path, monkeypat
     assert {
         (line['row'], line['column']): line for line in json.loads((out / 'tables.json').read_text())['table 1']
     } == lines
+    # Nor does one of the table alone, from data that lie elsewhere; which trainings had not converged is still known.
+    data.rename(tmp_path / 'elsewhere')
+    main([*arguments, '--data', str(tmp_path / 'elsewhere'), '--table', '1'])
+    told = [
+        {
+            row
+            for row in text.split('Whether trainings')[1].split('How it was measured')[0].splitlines()
+            if '<td>' in row
+        }
+        for text in (page, (out / 'index.html').read_text())
+    ]
+    assert told[0] == told[1]
+    assert 'SWIR-msrresnet, generator' in str(told[0])
 
 
 def test_bicubic_is_the_mean_of_pixels_interpolated(tmp_path: Path) -> None:
