@@ -13,6 +13,7 @@ from typing import Any
 
 from scipy import stats
 
+from hsiaug.ablation.statistics import MIN_SEEDS
 from hsiaug.records import read_json, write_json
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -56,8 +57,10 @@ def _pasted(results: Path) -> list[dict[str, Any]]:
     arms = {arm['name']: arm for arm in record['arms']}
     entries = []
     for row in (row for row in record['table'] if row['scene'] == 'mean' and not arms[row['arm']]['control']):
-        key = next(key for key in ('gain_miou', 'gain_f1') if key in row)  # of changes both are F1
+        key = next(key for key in ('gain_miou', 'gain_f1') if key in row)  # the latter of changes
         arm, gain = arms[row['arm']], row[key]
+        if gain['n'] < MIN_SEEDS:
+            continue
         same = [r for r in record['table'] if all(r[k] == row[k] for k in ('kind', 'arm', 'ratio')) and r is not row]
         entries.append(
             {

@@ -126,3 +126,9 @@ def test_learned_generators_are_not_mixed_in_by_default() -> None:
         ('two_stream_diffusion', 'segmentation'),
     ):
         assert recommended_ratio(name, 30, kind).ratio == 0  # type: ignore[arg-type]
+
+
+def test_images_have_an_answer_that_says_how_many_were_labelled() -> None:
+    found = recommended_ratio('region_paste', kind='segmentation')
+    assert f'with {found.evidence.images} labelled images over' in found.note
+    assert found.ratio == (found.evidence.ratio if found.evidence.interval[0] > 0 else 0)
