@@ -18,6 +18,7 @@ from hsiaug.records import read_json, write_json
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS, FILE = ROOT / 'benchmarks' / 'results', ROOT / 'hsiaug' / 'evidence.json'
+NETWORKS = ('NN-1D on standardised bands', 'NN-1D on decorrelated bands with dropout')
 TRUSTED = ('spectral_gan', 'gaussian', 'two_stream_diffusion')
 
 
@@ -45,7 +46,7 @@ def _sources(results: Path, part: str) -> list[dict[str, Any]]:
                 'ratio': mean['ratio'], 'synthetic_first': arm['synthetic_first'], 'labels': arm['labels'],
                 'metric': 'oa', 'gain': oa['mean'], 'interval': oa['interval'], 'seeds': oa['n'],
                 'scenes': {r['scene']: [r['oa']['mean'], *r['oa']['interval']] for r in same if r['scene'] != 'mean'},
-                'origin': f'benchmarks/results/spectra_sources/{part}/table.json',
+                'origin': f'benchmarks/results/spectra_sources/{part}/table.json', 'network': NETWORKS['tuned' in part],
             }
         )  # fmt: skip
     return entries

@@ -39,6 +39,7 @@ class Evidence:
         scenes: mean difference and its 95 % interval on each.
         origin: file of results, in the repository.
         images: labelled images of each scene, where these were counted.
+        network: what was trained, where more than one was.
     """
 
     generator: str
@@ -55,6 +56,7 @@ class Evidence:
     scenes: Mapping[str, tuple[float, float, float]]
     origin: str
     images: int | None = None
+    network: str = ''
 
     @property
     def harmed(self) -> tuple[str, ...]:
@@ -70,7 +72,7 @@ class Evidence:
         return (
             f'{self.generator} at ratio {self.ratio:g}{", " + way if way else ""}: {self.gain:+.1f} {self.metric} '
             f'[{self.interval[0]:+.1f}, {self.interval[1]:+.1f}] with {budget} over {len(self.scenes)} scenes, '
-            f'{self.seeds} seeds{harmed} ({self.origin})'
+            f'{self.seeds} seeds{f", {self.network}" if self.network else ""}{harmed} ({self.origin})'
         )
 
 
@@ -160,6 +162,10 @@ def recommended_ratio(
     best = max(nearest, key=lambda e: (e.interval[0], e.gain))
     helps = best.interval[0] > 0
     note = str(best) if helps else f'no gain was found, so nothing is mixed in: {best}'
+    way = (best.ratio, best.synthetic_first, best.labels)
+    for same in nearest:
+        if same.network != best.network and (same.ratio, same.synthetic_first, same.labels) == way:
+            note += f'; {same.gain:+.1f} [{same.interval[0]:+.1f}, {same.interval[1]:+.1f}] with {same.network}'
     if settings is not None and (other := {k: v for k, v in best.settings.items() if settings.get(k, v) != v}):
         note += f'; measured with {other}'
     return Recommendation(best.ratio if helps else 0.0, best.synthetic_first if helps else 0.0, best.labels, best, note)

@@ -66,6 +66,18 @@ def test_the_surest_gain_of_the_nearest_budget_is_taken(known: list[Evidence]) -
     assert 'somewhere.json' in first.note
 
 
+def test_what_another_network_gained_stands_beside_it(known: list[Evidence]) -> None:
+    plain, better = (
+        replace(HELPS, network='plain'),
+        replace(HELPS, network='a better one', gain=0.4, interval=(-0.3, 1)),
+    )
+    known += [better, plain, replace(better, ratio=5.0, gain=0.1)]
+    found = recommended_ratio('variability', 10)
+    assert found.evidence is plain
+    assert '16 seeds, plain; below zero on far' in found.note
+    assert found.note.endswith('; +0.4 [-0.3, +1.0] with a better one')
+
+
 def test_a_recommended_way_is_a_schedule(known: list[Evidence]) -> None:
     known.append(HELPS)
     found = recommended_ratio('variability', 10)
