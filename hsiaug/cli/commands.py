@@ -9,8 +9,8 @@ from typing import NoReturn
 
 from jsonargparse import ArgumentError
 
-from ..ablation.workers import WorkerDiedError
 from ..named_configs import with_config_files
+from ..workers import WorkerDiedError
 from . import DESCRIPTION, listing
 from .ablate import ablate
 from .demo import demo

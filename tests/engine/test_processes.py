@@ -3,28 +3,36 @@
 from __future__ import annotations
 
 import os
+import runpy
 import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import torch
 from safetensors.torch import load_file
+
+from hsiaug.cli import main
 
 SCENE = ('--scene.simulated={height: 24, width: 24, classes: 3}', '--split.settings={fraction: 0.3}')
 SETTINGS = ('--settings.iterations=8', '--settings.hidden=32')
 
 
-def train(out: Path, *options: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, '-m', 'hsiaug.cli', 'train', f'--out={out}', *SCENE, *SETTINGS, *options]
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, 'OMP_NUM_THREADS': '1'}
+    command = [sys.executable, *arguments]
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
 
 
+def train(out: Path, *options: str) -> list[str]:
+    return ['train', f'--out={out}', *SCENE, *SETTINGS, *options]
+
+
 def test_two_processes_train_what_one_does(tmp_path: Path) -> None:
-    for devices in (1, 2):
-        done = train(tmp_path / str(devices), f'--devices={devices}')
-        assert done.returncode == 0, done.stderr
-        assert done.stdout.count('trained on') == 1  # one process speaks, and one writes
+    main(train(tmp_path / '1'))
+    done = run('-m', 'hsiaug.cli', *train(tmp_path / '2', '--devices=2'))
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count('trained on') == 1  # one process speaks, and one writes
     alone, together = (load_file(tmp_path / str(devices) / 'model.safetensors') for devices in (1, 2))
     assert alone.keys() == together.keys()
     for key, value in alone.items():
@@ -32,7 +40,7 @@ def test_two_processes_train_what_one_does(tmp_path: Path) -> None:
 
 
 def test_a_batch_that_does_not_divide_is_one_line(tmp_path: Path) -> None:
-    done = train(tmp_path / 'run', '--devices=2', '--settings.batch_size=7')
+    done = run('-m', 'hsiaug.cli', *train(tmp_path / 'run', '--devices=2', '--settings.batch_size=7'))
     assert done.returncode == 2
     assert 'a batch of 7 cannot be shared by 2 processes; choose a batch_size that is a multiple of 2' in done.stderr
     assert not (tmp_path / 'run' / 'model.safetensors').exists()
@@ -65,17 +73,14 @@ if __name__ == '__main__':
 """
 
 
-def test_two_processes_train_what_one_does_from_a_dataset(tmp_path: Path) -> None:
+def test_two_processes_train_what_one_does_from_a_dataset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """And reading it batch by batch what memory does."""
     script = tmp_path / 'script.py'
     script.write_text(SCRIPT)
-    for devices in ('1', '2'):
-        command, environment = (
-            [sys.executable, str(script), str(tmp_path), devices],
-            {**os.environ, 'OMP_NUM_THREADS': '1'},
-        )
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
-        assert done.returncode == 0, done.stderr
+    monkeypatch.setattr(sys, 'argv', [str(script), str(tmp_path), '1'])
+    runpy.run_path(str(script), run_name='__main__')
+    done = run(str(script), str(tmp_path), '2')
+    assert done.returncode == 0, done.stderr
     alone, first, second = (load_file(tmp_path / name / 'model.safetensors') for name in ('1_0', '2_0', '2_1'))
     for key, value in alone.items():
         torch.testing.assert_close(first[key], value, rtol=1e-4, atol=1e-4)
