@@ -34,12 +34,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from measure import machine, summary, write_whole
+from measure import machine, summary
 from torch import Tensor
 from torch.utils.data import ConcatDataset, DataLoader, Dataset, WeightedRandomSampler, default_collate
 from torchgeo.datasets import NonGeoDataset
 
 from hsiaug import MixedBatchSampler, MixedDataset, SampleSpec, SyntheticMix, write_bank
+from hsiaug.records import write_json
 
 N, BANDS, BATCH, RATIO = 20_000, 200, 256, 0.5
 SHARE = RATIO / (1 + RATIO)
@@ -294,8 +295,8 @@ def main() -> None:
             found = {'speed': speed(loader, reference, args.pairs, args.batches), 'exactness': exactness(loader)}
         record['libraries'][name] = found
         print(name, json.dumps(found['speed']['speed_to_plain']), json.dumps(found['exactness']), flush=True)
-    write_whole(args.out / 'mixers.json', json.dumps(record, indent=1))
-    write_whole(args.out / 'table.md', table(record))
+    write_json(args.out / 'mixers.json', record)
+    (args.out / 'table.md').write_text(table(record))
     print(table(record))
 
 

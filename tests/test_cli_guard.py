@@ -18,9 +18,9 @@ import jsonargparse
 import pytest
 import torch
 
-from hsiaug.ablation.workers import WorkerDiedError
 from hsiaug.cli import main
 from hsiaug.cli.guard import require_writable
+from hsiaug.workers import WorkerDiedError
 
 SMALL = ('--scene.simulated={height: 24, width: 24, classes: 3}', '--split.settings={fraction: 0.2}')
 

@@ -13,11 +13,11 @@ from typing import Any
 from ..progress import progress_bar
 from ..records import json_ready, read_json, short_digest, write_json
 from ..tasks.base import finite
+from ..workers import Engine, check_workers, end_if_orphaned, naming, run_tasks
 from .environment import command, environment
 from .identity import refuse_differences
 from .results import PLAN_FILE, RESULTS_FILE, append_result, read_results
 from .statistics import mean_interval
-from .workers import Engine, check_workers, end_if_orphaned, naming, run_tasks
 
 Record = dict[str, Any]
 SUMMARY_FILE, TABLE_FILE = 'summary.json', 'table.md'

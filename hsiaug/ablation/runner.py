@@ -17,6 +17,7 @@ from ..records import read_json, short_digest, write_json
 from ..scenes import Scene
 from ..tasks.base import finite
 from ..trainers.inception import said_of_inception
+from ..workers import Engine, check_workers, naming, run_tasks
 from .cells import Group
 from .environment import command
 from .environment import environment as environment
@@ -25,7 +26,6 @@ from .identity import differences, require_same_study, study_identity
 from .names import file_stem
 from .plan import Arm, Setting, Study, arm_identity, splitter_identity
 from .results import PLAN_FILE, RESULTS_FILE, read_results
-from .workers import Engine, check_workers, naming, run_tasks
 
 
 def run_study(

@@ -11,9 +11,9 @@ from typing import NoReturn
 
 from jsonargparse import ArgumentError
 
-from ..ablation.workers import WorkerDiedError
 from ..named_configs import with_config_files
 from ..scenes.config import SceneConfig
+from ..workers import WorkerDiedError
 from . import listing
 from .ablate import ablate
 from .completion import completion

@@ -40,7 +40,7 @@ def reproduce(
     """
     from ..reproduce import PAPERS, Work, find_files
     from ..reproduce import reproduce as run
-    from ..reproduce.base import RUN_FILE
+    from ..reproduce.run import RUN_FILE
     from ..reproduce.page import said_of_files, text_table, write_page
     from ..trainers.inception import weights_of
 

@@ -1,9 +1,8 @@
 import json
+import multiprocessing
 import os
 import random
 import signal
-import subprocess
-import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -94,36 +93,34 @@ def test_more_seeds_keep_what_is_there(finished: Path, tmp_path: Path) -> None:
         run_study(other, folder, progress=False)
 
 
-SCRIPT = """
-import sys; sys.path[:0] = {paths!r}
-from test_runner import study
-from hsiaug.ablation import run_study
-if __name__ == '__main__':
-    run_study(study(), {out!r}, workers={workers}, progress=False)
-"""
+def run_apart(out: Path, workers: int) -> None:
+    os.setsid()  # a group of its own, which is killed with all workers
+    run_study(study(), out, workers=workers, progress=False)
 
 
-@pytest.mark.parametrize('workers', [1, 2])
-def test_killed_at_random_moments_ends_with_the_same_table(finished: Path, tmp_path: Path, workers: int) -> None:
-    out = tmp_path / 'k'
-    script = tmp_path / 'run.py'
-    here = Path(__file__)
-    paths = [str(here.parent), str(here.parents[2])]
-    script.write_text(SCRIPT.format(paths=paths, out=str(out), workers=workers))
-    rng, kills = random.Random(workers), 0
+@pytest.mark.parametrize(
+    ('workers', 'most'), [(1, 4), (2, 2)]
+)  # with two workers each attempt imports everything again
+def test_killed_at_random_moments_ends_with_the_same_table(
+    finished: Path, tmp_path: Path, workers: int, most: int
+) -> None:
+    out, rng, kills = tmp_path / 'k', random.Random(workers), 0
     for _ in range(40):
-        process = subprocess.Popen([sys.executable, str(script)], stderr=subprocess.PIPE, start_new_session=True)
+        process = multiprocessing.get_context('fork').Process(target=run_apart, args=(out, workers))
         before = len(rows(out)) if out.exists() else 0
+        process.start()
         # Wait until this attempt has written something, then kill it a random moment later: in the middle of work.
-        while process.poll() is None and (len(rows(out)) if out.exists() else 0) <= before:
+        while process.is_alive() and (len(rows(out)) if out.exists() else 0) <= before:
             time.sleep(0.005)
         time.sleep(rng.uniform(0, 0.15))
-        if process.poll() is None and kills < 4:
+        if process.is_alive() and kills < most:
+            assert process.pid is not None
             os.killpg(process.pid, signal.SIGKILL)
             kills += 1
-        if process.wait() == 0:
+        process.join()
+        if process.exitcode == 0:
             break
-        assert process.returncode == -signal.SIGKILL, process.stderr.read().decode()  # type: ignore[union-attr]
+        assert process.exitcode == -signal.SIGKILL
     assert kills >= 2
     assert rows(out) == rows(finished)
     for folder in (out, finished):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,8 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
+
+from hsiaug.cli import main
 
 SCENE = ('--scene.simulated={height: 24, width: 24, classes: 3}', '--split.settings={fraction: 0.3}')
 SETTINGS = ('--settings.iterations=8', '--settings.hidden=32')
@@ -31,18 +34,21 @@ class Pairs(Dataset):
 """
 
 
-def train(out: Path, *options: str, data: tuple[str, ...] = SCENE + SETTINGS) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, '-m', 'hsiaug.cli', 'train', f'--out={out}', *data, *options]
-    path = os.pathsep.join([str(out.parent), os.environ.get('PYTHONPATH', '')])
-    environment = {**os.environ, 'OMP_NUM_THREADS': '1', 'PYTHONPATH': path}
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, 'OMP_NUM_THREADS': '1'}
+    command = [sys.executable, *arguments]
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
 
 
+def train(out: Path, *options: str) -> list[str]:
+    return ['train', f'--out={out}', *SCENE, *SETTINGS, *options]
+
+
 def test_two_processes_train_what_one_does(tmp_path: Path) -> None:
-    for devices in (1, 2):
-        done = train(tmp_path / str(devices), f'--devices={devices}')
-        assert done.returncode == 0, done.stderr
-        assert done.stdout.count('trained on') == 1  # one process speaks, and one writes
+    main(train(tmp_path / '1'))
+    done = run('-m', 'hsiaug.cli', *train(tmp_path / '2', '--devices=2'))
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count('trained on') == 1  # one process speaks, and one writes
     alone, together = (load_file(tmp_path / str(devices) / 'model.safetensors') for devices in (1, 2))
     assert alone.keys() == together.keys()
     for key, value in alone.items():
@@ -50,27 +56,28 @@ def test_two_processes_train_what_one_does(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_two_processes_train_what_one_does_from_a_class_path(tmp_path: Path) -> None:
+def test_two_processes_train_what_one_does_from_a_class_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / 'pairs_of_a_user.py').write_text(PAIRS)
+    monkeypatch.setenv('PYTHONPATH', os.pathsep.join([str(tmp_path), os.environ.get('PYTHONPATH', '')]))
     painter = 'image_latents: 2, mask_latents: 2, vae_channels: 4, unet_channels: [8, 16], vae_batch_size: 4'
     data = (
         '--data.class_path=pairs_of_a_user.Pairs', '--unlabelled.class_path=pairs_of_a_user.Pairs', '--group=samples',
         '--generator=two_stream_diffusion', f'--settings={{{painter}, vae_iterations: 8, diffusion_iterations: 8}}',
     )  # fmt: skip
     for devices in (1, 2):
-        done = train(tmp_path / str(devices), f'--devices={devices}', data=data)
+        done = run('-m', 'hsiaug.cli', 'train', f'--out={tmp_path / str(devices)}', *data, f'--devices={devices}')
         assert done.returncode == 0, done.stderr
         assert done.stdout.count('trained on') == 1
     alone, together = (tmp_path / str(devices) for devices in (1, 2))
     assert (alone / 'run.json').read_bytes() == (together / 'run.json').read_bytes()
-    first, second = (load_file(run / 'model.safetensors') for run in (alone, together))
+    first, second = (load_file(place / 'model.safetensors') for place in (alone, together))
     assert first.keys() == second.keys()
     for key, value in first.items():
         torch.testing.assert_close(second[key], value, rtol=1e-5, atol=1e-5)
 
 
 def test_a_batch_that_does_not_divide_is_one_line(tmp_path: Path) -> None:
-    done = train(tmp_path / 'run', '--devices=2', '--settings.batch_size=7')
+    done = run('-m', 'hsiaug.cli', *train(tmp_path / 'run', '--devices=2', '--settings.batch_size=7'))
     assert done.returncode == 2
     assert 'a batch of 7 cannot be shared by 2 processes; choose a batch_size that is a multiple of 2' in done.stderr
     assert not (tmp_path / 'run' / 'model.safetensors').exists()
@@ -78,7 +85,21 @@ def test_a_batch_that_does_not_divide_is_one_line(tmp_path: Path) -> None:
 
 SCRIPT = """
 import os, sys
+import torch
+from torch.utils.data import Dataset
 import hsiaug
+
+class Pairs(Dataset):
+    classes = ('dark', 'light')
+
+    def __len__(self):
+        return 24
+
+    def __getitem__(self, index):
+        rng = torch.Generator().manual_seed(index)
+        mask = (torch.rand((16, 16), generator=rng) < 0.4).long()
+        return {'image': torch.rand((5, 16, 16), generator=rng) + mask, 'mask': mask[None]}
+
 if __name__ == '__main__':
     generator = hsiaug.fit(
         'two_stream_diffusion', Pairs(), unlabelled=Pairs(), devices=int(sys.argv[2]), workers=1,
@@ -89,17 +110,14 @@ if __name__ == '__main__':
 """
 
 
-def test_two_processes_train_what_one_does_from_a_dataset(tmp_path: Path) -> None:
+def test_two_processes_train_what_one_does_from_a_dataset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """And reading it batch by batch what memory does."""
     script = tmp_path / 'script.py'
-    script.write_text(PAIRS + SCRIPT)
-    for devices in ('1', '2'):
-        command, environment = (
-            [sys.executable, str(script), str(tmp_path), devices],
-            {**os.environ, 'OMP_NUM_THREADS': '1'},
-        )
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
-        assert done.returncode == 0, done.stderr
+    script.write_text(SCRIPT)
+    monkeypatch.setattr(sys, 'argv', [str(script), str(tmp_path), '1'])
+    runpy.run_path(str(script), run_name='__main__')
+    done = run(str(script), str(tmp_path), '2')
+    assert done.returncode == 0, done.stderr
     alone, first, second = (load_file(tmp_path / name / 'model.safetensors') for name in ('1_0', '2_0', '2_1'))
     for key, value in alone.items():
         torch.testing.assert_close(first[key], value, rtol=1e-4, atol=1e-4)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from hsiaug.ablation.workers import run_in_processes
+from hsiaug.workers import run_in_processes
 
 
 def test_every_task_is_run(tmp_path: Path) -> None:
@@ -31,7 +31,7 @@ def test_a_worker_that_dies_is_reported(tmp_path: Path) -> None:
 ENDLESS = """
 import signal, sys, time
 sys.path[:0] = {paths!r}
-from hsiaug.ablation.workers import run_in_processes
+from hsiaug.workers import run_in_processes
 
 def stop(number, frame):
     raise KeyboardInterrupt
@@ -59,7 +59,7 @@ def running(pid: int) -> bool:
 )
 def test_no_worker_outlives_its_parent(tmp_path: Path, number: signal.Signals, handled: bool) -> None:
     (tmp_path / 'pids').mkdir()
-    root = Path(__file__).parents[2]
+    root = Path(__file__).parents[1]
     paths = [str(root)]
     script = tmp_path / 'script.py'
     script.write_text(ENDLESS.format(paths=paths, folder=f'{tmp_path / "pids"}/', handled=handled))

@@ -15,8 +15,8 @@ from typing import Any, Literal
 
 import torch
 
-from ..samples import LeakageError
-from ..settings import check_value
+from .samples import LeakageError
+from .settings import check_value
 
 Engine = Literal['process', 'ray']
 Task = tuple[Any, ...]
