@@ -40,8 +40,8 @@ def reproduce(
     """
     from ..reproduce import PAPERS, Work, find_files
     from ..reproduce import reproduce as run
-    from ..reproduce.run import RUN_FILE
     from ..reproduce.page import said_of_files, text_table, write_page
+    from ..reproduce.run import RUN_FILE
     from ..trainers.inception import weights_of
 
     require_own(out, RUN_FILE, 'reproduction')

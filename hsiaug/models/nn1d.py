@@ -55,7 +55,7 @@ class SpectralScaler(nn.Module):
             within = standard.clone()
             for label in () if y is None else torch.unique(y):
                 within[y == label] -= within[y == label].mean(dim=0)
-            covariance = torch.from_numpy(ledoit_wolf(within.cpu().numpy(), assume_centered=True)[0])
+            covariance = torch.from_numpy(ledoit_wolf(within.cpu().numpy(), assume_centered=True)[0]).to(standard)
             value, vector = torch.linalg.eigh(covariance)
             # Rounding can leave a value at or below zero where bands are equal to the last bit.
             mix = vector * value.clamp_min(1e-9 * float(value[-1]) or 1.0) ** _POWER @ vector.T
