@@ -55,7 +55,8 @@ def source_counts(seen: int, ratios: Sequence[float], mode: Mode) -> list[int]:
     """How many samples of each source belong to ``seen`` real ones (append) or to ``seen`` places (replace).
 
     Append rounds the count of each source. Replace rounds that of all sources together, and deals it out among them by
-    the method of Sainte-Lague: as ``seen`` grows, no count ever falls, so that batches hold differences.
+    the method of Sainte-Lague: as ``seen`` grows, no count ever falls, so that batches hold differences. From its exact
+    share a source is off by (K - 1) / 2 samples at most, so by one of up to three.
 
     Args:
         seen: real samples, or places.

@@ -64,7 +64,8 @@ class MixedDataset(NonGeoDataset):
 
     Of named sources every sample carries ``source`` (int64) too: 0 for real ones, k for the k-th source, so that
     ``source_names`` are their names. Each has draws of its own and the count of its own ratio: in append mode
-    round(ratio·N), in replace mode its share, to within one sample, of the places that all have together.
+    round(ratio·N), in replace mode its share of the places that all have together, to within one sample of up to
+    three sources and (K - 1) / 2 of K.
 
     What the two sides say of themselves is compared, through ``Subset`` and other wrappers too: specs, or the
     ``classes`` of torchgeo's datasets, and the split. Some real samples are read to see whether their labels are

@@ -8,7 +8,7 @@ import kornia.augmentation as K
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch.utils.data import DataLoader
 from toys import Toy, aligned, keys_of
@@ -37,6 +37,7 @@ def origin(batch: dict[str, Any], real: Toy, sources: dict[str, Toy]) -> list[in
 
 
 @settings(max_examples=60, deadline=None)
+@example(ratios=[4.0, 0.5, 0.3125, 0.3125], sizes=[*[5] * 4, 3], mode='replace')  # 18.9 places in one of four sources
 @given(
     ratios=st.lists(st.floats(0, 4), min_size=1, max_size=4),
     sizes=st.lists(st.integers(1, 9), max_size=40),
@@ -55,7 +56,9 @@ def test_counts_of_batches_are_never_negative_and_add_up(ratios: list[float], si
         total = int(np.floor(seen * sum(ratios) / (1 + sum(ratios)) + 1e-9))
         assert dealt.sum() == total
         if total:
-            assert np.abs(dealt - total * np.array(ratios) / sum(ratios)).max() <= 1 + 1e-9
+            share = np.array(ratios) / sum(ratios)
+            bound = 0.5 + share * (len(ratios) - 2) / 2  # each rounds by up to half, and shares the roundings of others
+            assert (np.abs(dealt - total * share) <= np.maximum(bound, 0.5) + 1e-9).all()
 
 
 @pytest.mark.parametrize('kind', ['spectrum', 'segmentation', 'change'])
