@@ -60,6 +60,9 @@ class UnmixingConfig:
         endmember_rate: learning rate of the endmembers, as a share of the encoder's.
         sad_weight: α of the spectral angle in radians.
         tv_weight: β of the endmembers' total variation.
+
+    Raises:
+        ValueError: if a setting is out of its range.
     """
 
     endmembers: int = 5
@@ -235,6 +238,10 @@ def abundances_from_rgb(network: UnmixingNetwork, rgb: Tensor, matching: Matchin
 
     Returns:
         (n, k, H, W) float32 on the simplex, on the network's device.
+
+    Raises:
+        TypeError: for another dtype.
+        ValueError: for another shape or range, an unknown matching, or a network of other inputs.
     """
     if matching not in get_args(Matching):
         raise ValueError(f'abundances_from_rgb: unknown matching {matching!r}; choose from {get_args(Matching)}')
