@@ -80,7 +80,9 @@ def _as_typed(said: str) -> str:
     said = said.replace('on scene.as_one_class(), in a config scene.one_class: true', 'with --scene.one_class=true')
     said = said.replace("on_rare='drop'", "--split.settings='{on_rare: drop}'")
     names = '|'.join(field.name for field in fields(SceneConfig))
-    return re.sub(rf"(?<![\w.-])(?:{names})=(?=['\[\d-])", r'--scene.\g<0>', said)
+    # Arguments of a call, as of a class that is named, stay what they are.
+    option = re.compile(rf"\w\([^()]*\)|(?<![\w.-])(?:{names})=(?=['\[\d-])")
+    return option.sub(lambda found: found[0] if found[0].endswith(')') else f'--scene.{found[0]}', said)
 
 
 def _give_up(error: Exception) -> NoReturn:
