@@ -93,7 +93,11 @@ def installed(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     venv.create(folder / 'env', with_pip=True)
     site = next((folder / 'env' / 'lib').glob('python*')) / 'site-packages'
     (site / 'dependencies.pth').write_text('\n'.join(p for p in sys.path if p.endswith('site-packages')))
-    run(folder / 'env/bin', folder, 'python -m pip install --quiet --no-deps --no-index ' + str(wheel))
+    run(
+        folder / 'env/bin',
+        folder,
+        'python -m pip install --quiet --no-deps --no-index --ignore-installed ' + str(wheel),
+    )
     where = run(folder / 'env/bin', folder, "python -c 'import hsiaug; print(hsiaug.__file__)'")
     assert str(site) in where
     return folder / 'env/bin'
