@@ -296,7 +296,7 @@ def main() -> None:
         record['libraries'][name] = found
         print(name, json.dumps(found['speed']['speed_to_plain']), json.dumps(found['exactness']), flush=True)
     write_json(args.out / 'mixers.json', record)
-    (args.out / 'table.md').write_text(table(record))
+    (args.out / 'table.md').write_text(table(record) + '\n')
     print(table(record))
 
 
