@@ -72,7 +72,7 @@ def ablate(
         engine: local processes or a Ray cluster.
         device: where to train; auto takes a GPU where there is one.
         quick: 3 seeds, two ratios, short training; no basis for claims.
-        inception: file of the weights of torchvision's Inception v3, by whose features images with masks are compared,
+        inception: safetensors file of torchvision's Inception v3, by whose features images with masks are compared,
             or cache for those in the cache of torch.hub; a network that learns the classes if null.
         samples: datasets in the place of a scene.
     """

@@ -35,7 +35,7 @@ def reproduce(
         classes: names of classes that figures show; the paper's own if none are given.
         workers: processes at once.
         device: where to train; auto takes a GPU where there is one.
-        inception: file of the weights of torchvision's Inception v3, by whose features specdm and unmixing_fusion
+        inception: safetensors file of torchvision's Inception v3, by whose features specdm and unmixing_fusion
             compare images, or cache for those in the cache of torch.hub; a network that learns from the data if null.
     """
     from ..reproduce import PAPERS, Work, find_files

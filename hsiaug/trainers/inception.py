@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -18,7 +17,9 @@ from ..datasets.preview import rgb_bands, stretch_limits
 SIDE = 299  # pixels that the network was trained on
 _CHUNK = 16  # images at a time
 _WANTED = (
-    'the state of torchvision.models.inception_v3, as its weights inception_v3_google-*.pth hold it, or safetensors'
+    'the state of torchvision.models.inception_v3 as safetensors; a .pth file is a pickle, which is not read: write it '
+    "once with safetensors.torch.save_file(torchvision.models.inception_v3(weights='DEFAULT').state_dict(), "
+    "'inception_v3_google.safetensors')"
 )
 
 
@@ -29,12 +30,9 @@ def cached_weights() -> Path:
         FileNotFoundError: if they are not there.
     """
     folder = Path(torch.hub.get_dir()) / 'checkpoints'
-    found = sorted(folder.glob('inception_v3_google-*.pth'))
+    found = sorted(folder.glob('inception_v3_google*.safetensors'))
     if not found:
-        raise FileNotFoundError(
-            f'{folder} holds no inception_v3_google-*.pth; fetch it on a machine with a network by '
-            "torchvision.models.inception_v3(weights='DEFAULT'), or give its file"
-        )
+        raise FileNotFoundError(f'{folder} holds no inception_v3_google*.safetensors: {_WANTED}; or give its file')
     return found[-1]
 
 
@@ -52,7 +50,7 @@ def load_inception(file: Path) -> nn.Module:
     """The network without its last layer: (n, 3, 299, 299) from −1 to 1 to (n, 2048).
 
     Args:
-        file: of its weights. A ``.pth`` file is read with ``weights_only=True``: nothing in it is run.
+        file: of its weights, safetensors: nothing is unpickled.
 
     Raises:
         FileNotFoundError: if there is no such file.
@@ -61,12 +59,11 @@ def load_inception(file: Path) -> nn.Module:
     if not file.is_file():
         raise FileNotFoundError(f'no file {file}; it should hold {_WANTED}')
     try:
-        safe = file.suffix == '.safetensors'
-        state = load_file(file) if safe else torch.load(file, map_location='cpu', weights_only=True)
+        state = load_file(file)
         network = inception_v3(weights=None, init_weights=False, aux_logits=False)
         network.fc = nn.Identity()
         network.load_state_dict({k: v for k, v in state.items() if not k.startswith(('AuxLogits.', 'fc.'))})
-    except (pickle.UnpicklingError, SafetensorError, RuntimeError, AttributeError, TypeError, EOFError) as error:
+    except (SafetensorError, RuntimeError) as error:
         raise ValueError(f'{file}: {" ".join(str(error).split())[:200]}; expected {_WANTED}') from error
     return network.eval().requires_grad_(False)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import nn
 from torchvision.models import inception_v3
 
@@ -22,15 +22,15 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         network = inception_v3(weights=None, init_weights=False)
-    file = tmp_path_factory.mktemp('hub') / 'checkpoints' / 'inception_v3_google-0.pth'
+    file = tmp_path_factory.mktemp('hub') / 'checkpoints' / 'inception_v3_google-0.safetensors'
     file.parent.mkdir()
-    torch.save(network.state_dict(), file)
+    save_file(network.state_dict(), file)
     return file
 
 
 def test_features_are_those_before_the_last_layer(weights: Path) -> None:
     network = inception_v3(weights=None, init_weights=False)
-    network.load_state_dict(torch.load(weights, weights_only=True))
+    network.load_state_dict(load_file(weights))
     x = torch.rand(1, 3, 299, 299, generator=torch.Generator().manual_seed(0)) * 2 - 1
     with torch.no_grad():
         features = load_inception(weights)(x)
