@@ -6,7 +6,6 @@ synthetic ones. One thread trains twenty networks about two to three times as fa
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,9 +20,10 @@ from torch.nn.functional import cross_entropy, one_hot
 from hsiaug.ablation import Arm, Study
 from hsiaug.ablation.cells import Group
 from hsiaug.ablation.results import PLAN_FILE, RESULTS_FILE, read_results
-from hsiaug.ablation.runner import describe, open_group
+from hsiaug.ablation.runner import describe, open_group, require_same_study
 from hsiaug.engine.schedules import Cosine
 from hsiaug.functional.plain import plain_torch
+from hsiaug.json_lines import append_line
 from hsiaug.models.nn1d import NN1D
 from hsiaug.progress import with_progress
 from hsiaug.ratio import synthetic_fraction
@@ -41,8 +41,10 @@ def run_stacked(study: Study, out: Path) -> None:
     if any(arm.synthetic_only or arm.labels not in LABELS for arm in study.arms):
         raise ValueError(f'run_stacked: arms with real samples and labels of {list(LABELS)} only')
     out.mkdir(parents=True, exist_ok=True)
-    write_json(out / PLAN_FILE, describe(study, 'cpu', 1))
     done = {row['cell'] for row in read_results(out / RESULTS_FILE)}
+    if done:
+        require_same_study(study, out, len(done))
+    write_json(out / PLAN_FILE, describe(study, 'cpu', 1))
     for setting in with_progress(study.settings, True, desc=study.title, unit='setting'):
         cells = [study.cells(setting, seed) for seed in study.seeds]
         if all(cell.key in done for of in cells for cell in of):
@@ -58,12 +60,12 @@ def run_stacked(study: Study, out: Path) -> None:
                 alike[group.data.spec.num_classes].append(k)
             for same in alike.values():
                 rows = trained([groups[k] for k in same], arm, ratio, config)
-                with (out / RESULTS_FILE).open('a') as file:
-                    for k, row in zip(same, rows, strict=True):
-                        about = {'cell': of[k].key, 'scene': setting.scene, 'budget': setting.budget}
-                        name = 'real' if arm is None else arm.name
-                        record = {**about, 'arm': name, 'ratio': ratio, 'seed': study.seeds[k], **row}
-                        file.write(json.dumps(record) + '\n')
+                for k, row in zip(same, rows, strict=True):
+                    about = {'cell': of[k].key, 'scene': setting.scene, 'budget': setting.budget}
+                    name = 'real' if arm is None else arm.name
+                    append_line(
+                        out / RESULTS_FILE, {**about, 'arm': name, 'ratio': ratio, 'seed': study.seeds[k], **row}
+                    )
 
 
 @plain_torch()

@@ -87,10 +87,10 @@ class ChangeFolder(NonGeoDataset):
         nodata: float | None = None,
         transforms: Callable[[Sample], Sample] | None = None,
     ) -> None:
-        self.root, self.labelled, self.transforms = Path(root), labelled, transforms
+        self.root, self.labelled, self.transforms = Path(root).expanduser(), labelled, transforms
         classes = tuple(CHANGE_CLASSES.values())
         self.masks = MaskFiles('ChangeFolder', classes, label_map, ignore, few=True)
-        beside = None if masks is None else Path(masks)
+        beside = None if masks is None else Path(masks).expanduser()
         self.cities = self._cities(split, cities, beside)
         self.files = []
         for city in self.cities:

@@ -52,10 +52,10 @@ class TarShards(NonGeoDataset):
     ) -> None:
         self.root: Path | None = None
         if isinstance(shards, str | os.PathLike):
-            self.root = Path(shards)
+            self.root = Path(shards).expanduser()
             self.shards = _files(self.root)
         else:
-            self.shards = [Path(one) for one in shards]
+            self.shards = [Path(one).expanduser() for one in shards]
         if not self.shards:
             raise DatasetNotFoundError(self)
         self._keys = {**KEYS, **(keys or {})}
