@@ -79,13 +79,16 @@ def on_page_content(html: str, **_: Any) -> str:
 
 
 def notebook(text: str) -> dict[str, Any]:
-    """A page as a Jupyter notebook: each block of Python a cell, and what stands between them."""
+    """A page as a Jupyter notebook: each block of Python a cell with its output, and what stands between them."""
     cells: list[dict[str, Any]] = []
-    for number, part in enumerate(re.split(r'^```python\n(.+?)^```\n', text, flags=re.DOTALL | re.MULTILINE)):
-        common = {'id': f'cell-{number}', 'metadata': {}, 'source': part.strip()}
-        if number % 2:
+    block = r'^```python\n(.+?)^```\n(?:\n```text\n(.+?)^```\n)?'
+    for number, part in enumerate(re.split(block, text, flags=re.DOTALL | re.MULTILINE)):
+        common = {'id': f'cell-{number}', 'metadata': {}, 'source': (part or '').strip()}
+        if number % 3 == 1:
             cells.append({'cell_type': 'code', 'execution_count': None, 'outputs': [], **common})
-        elif part.strip():
+        elif number % 3 == 2 and part:
+            cells[-1]['outputs'] = [{'output_type': 'stream', 'name': 'stdout', 'text': part}]
+        elif number % 3 == 0 and common['source']:
             cells.append({'cell_type': 'markdown', **common})
     kernel = {'display_name': 'Python 3', 'language': 'python', 'name': 'python3'}
     return {'cells': cells, 'metadata': {'kernelspec': kernel}, 'nbformat': 4, 'nbformat_minor': 5}
@@ -105,6 +108,7 @@ def _linked(text: str, source: str, page: str) -> str:
             return f']({REPOSITORY}{file}{anchor})'
         return f']({posixpath.relpath(name, posixpath.dirname(page) or ".")}{anchor})'
 
+    text = re.sub(r'^```python \w+$', '```python', text, flags=re.M)  # a name, by which tests find a snippet
     return re.sub(r'\]\(([^)\s]+)\)', turned, text)
 
 

@@ -1,8 +1,10 @@
-"""Draw the figures of the gallery and of the notebooks: python docs/images/make.py (minutes on one core)."""
+"""Draw the figures of the gallery and run the notebooks: python docs/images/make.py (minutes on one core)."""
 
 from __future__ import annotations
 
 import contextlib
+import io
+import re
 import sys
 import tempfile
 from collections.abc import Callable
@@ -47,18 +49,26 @@ def images(kind: str, settings: dict[str, Any], strategy: str = 'patches') -> Fi
     return preview_grid(real, generator.sample(6, real.get('label'), seed=1), generator.spec)
 
 
-def notebook(page: str) -> Figure:
-    """The first ``figure`` of a notebook's examples."""
+def notebook(page: str) -> Any:
+    """Run a notebook, write what its blocks print below them, and give its ``figure`` if it draws one."""
     sys.path.insert(0, str(HERE.parents[1] / 'tests'))
-    from snippets import examples, run_example
+    from snippets import run_example
 
+    path = HERE.parent / 'notebooks' / page
     space: dict[str, Any] = {'__name__': '__main__'}
+
+    def with_output(found: re.Match[str]) -> str:
+        printed = io.StringIO()
+        with contextlib.redirect_stdout(printed):
+            run_example(found[2], page, space)
+        text = printed.getvalue().strip()
+        return found[1] + (f'\n```text\n{text}\n```\n' if text else '')
+
+    blocks = re.compile(r'(^```python\n(.+?)^```\n)(?:\n```text\n.+?^```\n)?', re.M | re.DOTALL)
     with contextlib.chdir(tempfile.mkdtemp()):
-        for _, source in examples((HERE.parent / 'notebooks' / page).read_text()):
-            run_example(source, page, space)
-            if 'figure' in space:
-                return space['figure']
-    raise ValueError(f'{page} draws no figure')
+        text = blocks.sub(with_output, path.read_text())
+    path.write_text(text)
+    return space.get('figure')
 
 
 FIGURES: dict[str, Callable[[], Figure]] = {
@@ -78,3 +88,5 @@ if __name__ == '__main__':
     for name in sys.argv[1:] or FIGURES:
         FIGURES[name]().savefig(HERE / f'{name}.png', dpi=80)
         print(name)
+    if not sys.argv[1:]:
+        notebook('bank_page.md')
