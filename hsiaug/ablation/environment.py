@@ -17,8 +17,10 @@ from .. import __version__
 
 
 def command() -> str:
-    """The command line of this process."""
-    return shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
+    """The command line of this process, as it can be typed."""
+    path = Path(sys.argv[0])
+    name = 'hsiaug' if path.parts[-3:] == ('hsiaug', 'cli', '__main__.py') else path.name
+    return shlex.join([name, *sys.argv[1:]])
 
 
 def environment(device: str = 'cpu') -> dict[str, Any]:

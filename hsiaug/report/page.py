@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-import shlex
-import sys
 from pathlib import Path
 
 import matplotlib
 
-from ..ablation.environment import environment
+from ..ablation.environment import command, environment
 from ..datasets import SampleSplit, SyntheticBank
 from ..datasets.preview import preview_grid
 from ..metrics.values import TITLES, Measured
@@ -82,7 +80,7 @@ def write_page(
         'sections': sections if ratio is None else [*sections, ratio],
         'training': _training(compared.bank),
         'environment': environment(),
-        'command': shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        'command': command(),
     }
     replace_file(path, template('evaluation.html.j2').render(**content).encode(errors='replace'))
     return path, overview

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-import shlex
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 
 import matplotlib
 
-from ..ablation.runner import environment
+from ..ablation.environment import command, environment
 from ..records import write_json
 from ..report.html import Picture, Section, Table, replace_file, template
 from ..trainers.convergence import FALL
@@ -77,7 +75,7 @@ def write_page(done: Reproduction) -> Path:
         'sections': [*tables, *drawn, *_convergence(work)],
         'training': json.dumps({**work.settings, 'seeds': len(work.seeds)}, default=str),
         'environment': environment(work.device),
-        'command': shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        'command': command(),
     }
     replace_file(path, template('evaluation.html.j2').render(**content).encode(errors='replace'))
     write_json(work.folder / VALUES_FILE, {
