@@ -94,7 +94,7 @@ class SyntheticBank(NonGeoDataset):
     """
 
     def __init__(self, root: str | os.PathLike[str]) -> None:
-        self.root = Path(root).absolute()
+        self.root = Path(root).expanduser().absolute()
         record = self._read_record()
         self.spec, self.provenance = record.spec, record.provenance
         self.seed, self.labels_policy = record.seed, record.labels

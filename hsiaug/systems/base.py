@@ -349,7 +349,7 @@ class Generator(nn.Module):
         Raises:
             FileExistsError: if the folder holds something else.
         """
-        target = Path(folder)
+        target = Path(folder).expanduser()
         require_own_folder(target)
         target.parent.mkdir(parents=True, exist_ok=True)
         staging = Path(tempfile.mkdtemp(prefix=f'.{target.name}-', dir=target.parent))
