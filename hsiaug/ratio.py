@@ -14,6 +14,7 @@ from numbers import Integral, Real
 from typing import Literal, cast, get_args
 
 Mode = Literal['append', 'replace']
+_MOST = 1 << 62  # samples of an epoch
 
 
 def require_ratio(ratio: float, name: str = 'ratio') -> float:
@@ -42,12 +43,14 @@ def synthetic_count(seen: int, ratio: float, mode: Mode) -> int:
     what the epoch holds. Rounding each batch by itself would be biased.
 
     Raises:
-        ValueError: for an infinite ratio in append mode.
+        ValueError: for an infinite ratio in append mode, or one that asks for more samples than can be numbered.
     """
     if mode == 'replace':
         return math.floor(seen * synthetic_fraction(ratio) + 1e-9)
     if math.isinf(ratio):
         raise ValueError("a synthetic-only epoch (ratio inf) cannot keep all real samples; use mode='replace'")
+    if ratio * seen >= _MOST:
+        raise ValueError(f'ratio {ratio:g} asks for {ratio * seen:g} synthetic samples; give a smaller one')
     return round(ratio * seen)
 
 

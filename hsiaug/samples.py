@@ -105,6 +105,12 @@ class SampleSpec:
         return len(self.classes)
 
     @property
+    def uncounted(self) -> tuple[str, ...]:
+        """The class that does not count, where the ignore index is one of a class."""
+        index = -1 if self.ignore_index is None else self.ignore_index
+        return self.classes[index : index + 1] if index >= 0 else ()
+
+    @property
     def target_key(self) -> Target:
         """Key of the target: ``'mask'`` where each pixel has a class, ``'label'`` where each sample has one."""
         return target_of(self.kind)
@@ -385,7 +391,7 @@ class Traits:
     Args:
         provenance: where its samples come from, None where it does not say.
         class_prior: (K,) training frequencies, from which it draws labels; None where it knows none.
-        left_out: classes that it never draws.
+        left_out: classes that it never draws, the one that does not count among them.
         soft_labels: whether its samples carry ``label_prob``.
         settings: JSON-ready; what distinguishes it from others of its type.
         device: where it draws.
@@ -402,6 +408,8 @@ class Traits:
     def of(cls, source: object) -> Traits:
         """Those of a generator, of anything else with ``sample``, or of a dataset."""
         said: dict[str, Any] = {one.name: getattr(source, one.name, one.default) for one in fields(cls)}
+        if isinstance(spec := getattr(source, 'spec', None), SampleSpec):
+            said['left_out'] = tuple(dict.fromkeys((*said['left_out'], *spec.uncounted)))
         return cls(**said)
 
     @property

@@ -70,7 +70,7 @@ class Experiment:
             ValueError: if the folder holds results of another experiment, naming what differs.
         """
         check_workers(self.title, workers, engine)
-        folder = Path(out).absolute()
+        folder = Path(out).expanduser().absolute()
         done = {row['cell'] for row in read_results(folder / RESULTS_FILE)}
         if done:
             self._require_same(folder, len(done))
@@ -90,7 +90,7 @@ class Experiment:
 
     def records(self, out: str | os.PathLike[str]) -> list[Record]:
         """What has been measured of the cells, in their order."""
-        found = {row['cell']: row for row in read_results(Path(out) / RESULTS_FILE)}
+        found = {row['cell']: row for row in read_results(Path(out).expanduser() / RESULTS_FILE)}
         return [found[key] for key in self._by_key() if key in found]
 
     def write(self, out: str | os.PathLike[str], text: str, records: Any, device: str = 'cpu') -> str:
@@ -105,7 +105,7 @@ class Experiment:
         Returns:
             the text of ``table.md``.
         """
-        folder, plan = Path(out), self._plan(device)
+        folder, plan = Path(out).expanduser(), self._plan(device)
         where = plan['environment']
         versions = ', '.join(f'{name} {version}' for name, version in where['versions'].items())
         head = f'`{plan["command"]}`; {where["hardware"]}; commit {where["commit"]}; {versions}.'

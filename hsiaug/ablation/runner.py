@@ -58,7 +58,7 @@ def run_study(
         KeyboardInterrupt: if it is interrupted, with all workers ended and finished cells recorded.
     """
     check_workers('run_study', workers, engine)
-    folder = Path(out).absolute()
+    folder = Path(out).expanduser().absolute()
     study = replace(study)  # which opens its scenes anew: a file may have changed since it was asked for cells
     planned = {cell.key for cell in study.all_cells()}
     rows = read_results(folder / RESULTS_FILE)

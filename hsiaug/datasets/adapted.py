@@ -15,6 +15,7 @@ from torchgeo.datasets import NonGeoDataset
 
 from ..samples import Kind, Sample, SampleSpec
 from ..seen import Places
+from ..settings import check_value
 from .change_folder import ChangeFolder
 from .contract import SPEC_FIELDS, in_contract, infer_spec
 from .data_array import DataArrayImage, is_data_array
@@ -280,7 +281,8 @@ def adapt(
         return AdaptedDataset(opened, spec, name, **options)
     if spec.kind == 'spectrum':
         raise ValueError(f'{name}: size={size} is for images, its samples are spectra')
-    sides = cast('tuple[int, int]', (size, size) if isinstance(size, int) else tuple(size))
+    given_size = check_value(name, 'size', size, int | tuple[int, int])
+    sides = cast('tuple[int, int]', (given_size, given_size) if isinstance(given_size, int) else tuple(given_size))
     spec = replace(spec, size=sides)
     if (
         isinstance(opened, ChangeFolder) and opened.size is None and opened.transforms is None

@@ -37,7 +37,7 @@ from .bank_record import (
     value_problem,
 )
 from .bank_shard import Blocks, MappedShard, map_shard, row_values
-from .batches import unstack
+from .batches import from_start, unstack
 
 _LARGE_ROW = 16 << 10  # bytes; above, copying row by row beats an index over the shard and the copy that it makes
 _LONG_READ = 256 << 20  # bytes; verifying more than this is said
@@ -94,7 +94,7 @@ class SyntheticBank(NonGeoDataset):
     """
 
     def __init__(self, root: str | os.PathLike[str]) -> None:
-        self.root = Path(root).absolute()
+        self.root = Path(root).expanduser().absolute()
         record = self._read_record()
         self.spec, self.provenance = record.spec, record.provenance
         self.seed, self.labels_policy = record.seed, record.labels
@@ -328,7 +328,7 @@ class SyntheticBank(NonGeoDataset):
 
     def __getitem__(self, index: int) -> Sample:
         """One sample in the sample contract."""
-        return self.__getitems__([index + self.count if index < 0 else index])[0]
+        return self.__getitems__([from_start(index, self.count)])[0]
 
     def __getitems__(self, indices: Sequence[int]) -> list[Sample]:
         """Samples of a whole batch, read at once."""

@@ -66,7 +66,7 @@ def export_bank(bank: SyntheticBank, out: str | os.PathLike[str], format: Export
         raise BankError("spectra are no images and have no GeoTIFF; export them with format='npz'")
     if format == 'parquet' and find_spec('pyarrow') is None:
         raise BankError('Parquet is written by pyarrow, which is not installed: pip install pyarrow')
-    out = Path(out).absolute()
+    out = Path(out).expanduser().absolute()
     if format == 'npz' and out.suffix != '.npz':
         out = out.with_name(out.name + '.npz')
     write = {

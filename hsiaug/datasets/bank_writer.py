@@ -74,7 +74,7 @@ def write_bank(
         BankError: if the source is empty or breaks the sample contract, the folder holds something else, another
             process is writing, or the disk is full.
     """
-    root = Path(root).absolute()
+    root = Path(root).expanduser().absolute()
 
     def prepare() -> tuple[Dataset[Sample], Plan]:
         require_place(root)

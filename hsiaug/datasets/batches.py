@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
+import operator
 from collections.abc import Callable, Hashable, Mapping
 from functools import cache
 from typing import Any, NoReturn
@@ -33,6 +34,7 @@ _TARGETS = (
 )  # fmt: skip
 """Keys of what a model learns from, in torchgeo, torchvision and here."""
 _ROWS = ('indices', 'index', 'rows', 'idx')  # names of the argument of a ``batch`` that reads several samples
+_NOT_INDEXED = (torch.uint16, torch.uint32, torch.uint64)  # dtypes that torch cannot index with ``index_copy``
 _LARGE_ROW = 16 << 10  # bytes; above, one pass over whole rows beats a copy and an index, by five times at batch 4
 
 
@@ -141,6 +143,16 @@ def gather_chunks(rows: np.ndarray, chunk: int, load: Callable[[int], dict[str, 
     }
 
 
+def from_start(index: int, length: int) -> int:
+    """An index that may count from the end, as one that counts from the start.
+
+    Raises:
+        TypeError: if it is no whole number, such as a slice.
+    """
+    row = operator.index(index)
+    return row + length if row < 0 else row
+
+
 def batch_size(batch: Mapping[str, Any]) -> int:
     """Number of samples."""
     return len(batch['image'])
@@ -190,7 +202,8 @@ def complete(
         batch: real or synthetic samples.
         source: 0 for real ones, from 1 the number of the source of synthetic ones.
         num_classes: K where mixed samples have soft labels: those without get a one-hot ``label_prob``.
-        weight: loss weight of synthetic samples; real ones weigh 1. None for no ``weight`` at all.
+        weight: loss weight of synthetic samples; real ones without a ``weight`` of their own weigh 1. None for no such
+            key where samples have none.
         absent: what synthetic samples have where real ones alone have something (:func:`absent_values`); all else
             that is no tensor is left out. None leaves all as it is.
         tagged: note the source as ``source``.
@@ -204,10 +217,12 @@ def complete(
                 whole[key] = [value] * size if synthetic else list(batch[key])
             elif synthetic and key not in whole:
                 whole[key] = torch.stack([value] * size) if size else value[None][:0]
-    whole['synthetic'] = torch.full((size,), synthetic, dtype=torch.bool, device=image.device)
+    kept = {'synthetic', 'weight'} & set(whole) if source == 0 else set()  # of samples that were mixed before
+    if 'synthetic' not in kept:
+        whole['synthetic'] = torch.full((size,), synthetic, dtype=torch.bool, device=image.device)
     if num_classes is not None and 'label_prob' not in whole:
         whole['label_prob'] = one_hot(whole['label'].to(torch.int64), num_classes).to(torch.float32)
-    if weight is not None:
+    if weight is not None and 'weight' not in kept:
         whole['weight'] = torch.full((size,), weight if synthetic else 1.0, device=image.device)
     if tagged:
         whole['source'] = torch.full((size,), source, dtype=torch.int64, device=image.device)
@@ -241,8 +256,7 @@ def complete_samples(
                 whole[key] = value
         if absent:
             whole |= {key: sample[key] for key, value in absent.items() if isinstance(value, str)}
-        whole.update(extra)
-        completed.append(whole)
+        completed.append({**whole, **extra} if source else {**extra, **whole})
     return completed
 
 
@@ -277,14 +291,19 @@ def _refuse_form(problems: list[str]) -> NoReturn:
     )
 
 
-def in_dtypes_of(real: Mapping[str, Any], synthetic: Mapping[str, Any]) -> dict[str, Any]:
-    """Synthetic samples whose floating-point values have the dtypes of the real ones; all else as it is."""
+def in_dtypes_of(real: Mapping[str, Any], synthetic: Mapping[str, Any], owner: str) -> dict[str, Any]:
+    """Synthetic samples whose floating-point values have the dtypes of the real ones; all else as it is.
 
-    def cast(value: Any, like: Any) -> Any:
+    Raises:
+        SpecMismatchError: if values would become infinite.
+    """
+
+    def cast(key: str, value: Any, like: Any) -> Any:
         both = isinstance(value, Tensor) and isinstance(like, Tensor)
-        return value.to(like.dtype) if both and value.is_floating_point() and like.is_floating_point() else value
+        floats = both and value.is_floating_point() and like.is_floating_point()
+        return cast_like(value, like, key, owner) if floats else value
 
-    return {key: cast(value, real.get(key)) for key, value in synthetic.items()}
+    return {key: cast(key, value, real.get(key)) for key, value in synthetic.items()}
 
 
 def append_rows(real: Mapping[str, Any], synthetic: Mapping[str, Any]) -> dict[str, Any]:
@@ -300,7 +319,7 @@ def append_rows(real: Mapping[str, Any], synthetic: Mapping[str, Any]) -> dict[s
 
 def put_rows(value: Tensor, places: Tensor, rows: Tensor) -> Tensor:
     """A new tensor (B, ...) like ``value`` with ``rows`` (n, ...) at ``places`` (n,), which are on the CPU."""
-    if value[0].numel() * value.element_size() < _LARGE_ROW:
+    if value[0].numel() * value.element_size() < _LARGE_ROW and value.dtype not in _NOT_INDEXED:
         return value.index_copy(0, places.to(value.device, non_blocking=True), rows)
     parts = list(value.unbind(0))
     for place, row in zip(places.tolist(), rows.unbind(0), strict=True):
@@ -339,7 +358,8 @@ def cast_like(values: Tensor, real: Tensor, what: str, owner: str) -> Tensor:
     if cast.dtype == values.dtype or values.numel() == 0:
         return cast
     if values.is_floating_point() and cast.is_floating_point():
-        if torch.finfo(cast.dtype).max >= torch.finfo(values.dtype).max or torch.isfinite(cast).all():
+        # float32 goes a hair beyond bfloat16, which is not worth waiting for a GPU
+        if torch.finfo(cast.dtype).max >= 0.99 * torch.finfo(values.dtype).max or torch.isfinite(cast).all():
             return cast
         wrong, hint = bool((~torch.isfinite(cast) & torch.isfinite(values.to(cast.device))).any()), 'mix in float32'
     else:

@@ -58,7 +58,8 @@ def in_contract(sample: Any, where: str, kind: Kind | None = None, labelled: boo
         )
     target = as_tensor(sample[key])
     if target.is_floating_point() and not torch.equal(target, target.round()):
-        raise ValueError(f'{where}: whole numbers are expected in its {key}, found {target.dtype} with fractions')
+        found_too = 'NaN; give such pixels the ignore index' if target.isnan().any() else 'fractions'
+        raise ValueError(f'{where}: whole numbers are expected in its {key}, found {target.dtype} with {found_too}')
     found[key] = _in_layout(target, image).to(torch.int64)
     if kind_of(found) is None or (kind is not None and kind_of(found) != kind):
         shapes = {name: tuple(value.shape) for name, value in found.items()}

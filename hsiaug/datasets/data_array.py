@@ -26,11 +26,12 @@ class DataArrayImage(Dataset[Sample]):
     Args:
         array: of three dimensions, along one of which lies a coordinate ``wavelength``; the other two are rows and
             columns, in their order.
-        mask: (H, W) labels of its pixels, an array or ``DataArray``; None for an image without labels.
+        mask: (H, W) labels of its pixels, an array, or a ``DataArray`` whose dimensions are told by their names; None
+            for an image without labels.
         classes: their names in label order.
 
     Raises:
-        ValueError: if it has no such coordinate, or other dimensions.
+        ValueError: if it has no such coordinate, or other dimensions, or its mask is not finite.
     """
 
     def __init__(self, array: Any, mask: Any = None, classes: Sequence[str] | None = None) -> None:
@@ -49,7 +50,11 @@ class DataArrayImage(Dataset[Sample]):
             raise ValueError(f'the coordinate {name!r} of a DataArray holds no wavelengths: {centres.values[:3]}')
         bands = centres.dims[0]
         self.array = array.transpose(bands, *[dim for dim in array.dims if dim != bands])
+        if mask is not None and set(getattr(mask, 'dims', ())) == set(self.array.dims[1:]):
+            mask = mask.transpose(*self.array.dims[1:])
         self.mask, self.classes = None if mask is None else np.asarray(mask), classes
+        if self.mask is not None and self.mask.dtype.kind == 'f' and not np.isfinite(self.mask).all():
+            raise ValueError('the mask of a DataArray holds NaN or infinite values; give such pixels the ignore index')
         self.wavelengths, self.unit = tuple(wavelengths.tolist()), array.attrs.get('units')
 
     def __len__(self) -> int:

@@ -80,7 +80,10 @@ def _digests(layer: Layer) -> np.ndarray | None:
     if not layer.inner or not layer.as_is:
         return None
     parts = [_digests(inner) for inner in layer.inner]
-    return None if any(part is None for part in parts) else np.concatenate(parts)  # type: ignore[arg-type]
+    if any(part is None for part in parts):
+        return None
+    joined = np.concatenate(parts)  # type: ignore[arg-type]
+    return joined if layer.order is None else joined[layer.order]
 
 
 __all__ = ['digests_of', 'require_unseen_samples']

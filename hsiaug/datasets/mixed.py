@@ -20,6 +20,7 @@ from .batches import (
     complete,
     fetch,
     fetch_samples,
+    from_start,
     is_array,
     reads_whole,
     require_same_form,
@@ -151,7 +152,10 @@ class MixedDataset(NonGeoDataset):
         self.spec = self.sources.require_mixable(real) if self.sources.pools else spec_of(real)
         if self.sources.pools:
             self._check()
-            for tested in evaluation if isinstance(evaluation, list | tuple) else (evaluation,):
+            tests: Any = evaluation if isinstance(evaluation, list | tuple) else (evaluation,)
+            if tests and all(isinstance(one, Mapping) for one in tests):  # the samples of one dataset
+                tests = (evaluation,)
+            for tested in tests:
                 for pool in self.sources.pools:
                     require_unseen_samples(pool.source, tested)
 
@@ -371,7 +375,7 @@ class MixedDataset(NonGeoDataset):
 
     def __getitem__(self, index: int) -> Sample:
         """One sample, real or synthetic, with ``synthetic`` (bool)."""
-        return self._samples([index + self.length(self.epoch) if index < 0 else index])[0]
+        return self._samples([from_start(index, self.length(self.epoch))])[0]
 
     def __getitems__(self, indices: Sequence[int]) -> Sequence[Sample]:
         """Samples of a whole batch. Images are not copied here: the loader's collation copies them once.

@@ -185,7 +185,7 @@ class Pool:
 
     def _left_out(self) -> tuple[str, ...]:
         """Classes that are never drawn."""
-        return ()
+        return () if self.spec is None else self.spec.uncounted
 
     def _rng(self, *place: int) -> np.random.Generator:
         return np.random.default_rng(stream_seed(self.draw.seed, *place))

@@ -135,11 +135,12 @@ class SampleSet:
         return self.spec.dates
 
     def rows(self, part: str) -> np.ndarray:
-        """Numbers of the samples of a part that was given; none if it was not."""
+        """Numbers of the samples of a part that was given, but for those whose one label does not count; else none."""
         start = 0
         for name, dataset in self.parts.items():
             if name == part:
-                return np.arange(start, start + len(dataset))
+                rows = np.arange(start, start + len(dataset))
+                return rows if self.spec.target_key == 'mask' else rows[dataset.survey(IN_MEMORY).pixels.any(axis=1)]
             start += len(dataset)
         return np.arange(0)
 

@@ -134,7 +134,7 @@ class SceneFolder(NonGeoDataset):
         layout: Layout | None = None,
         transforms: Callable[[Sample], Sample] | None = None,
     ) -> None:
-        self.root, self.transforms = Path(root) / (split or ''), transforms
+        self.root, self.transforms = Path(root).expanduser() / (split or ''), transforms
         if not self.root.is_dir():
             raise FolderNotFoundError(f'SceneFolder: no folder {self.root}; it should hold a folder per class')
         found = sorted(path.name for path in self.root.iterdir() if path.is_dir() and not path.name.startswith('.'))

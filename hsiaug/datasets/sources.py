@@ -69,7 +69,7 @@ def open_folder(source: Source | str | os.PathLike[str]) -> Source:
     """
     if not isinstance(source, str | os.PathLike):
         return source
-    if (Path(source) / 'config.json').exists():
+    if (Path(source).expanduser() / 'config.json').exists():
         raise TypeError(
             f'{os.fspath(source)} is the folder of a generator; a bank is expected (hsiaug sample), or the generator '
             'itself: hsiaug.Generator.from_pretrained(folder)'

@@ -11,7 +11,8 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from ..functional.prior import tilt_to_mixture
-from ..samples import Sample
+from ..samples import Sample, SampleSpec
+from .bank_plan import class_fractions
 from .batches import as_tensor, fetch
 from .orders import Rounds, Rows
 from .pool import DRAWS, Draw, Pool
@@ -167,12 +168,8 @@ class StoredPool(Pool):
         known = getattr(self.source, 'class_fractions', None)
         if known is not None and (fractions := known()) is not None:
             return np.asarray(fractions, dtype=np.float64)
-        classes = self.spec.num_classes  # type: ignore[union-attr]
-        counts = np.zeros((self.held, classes))
-        for i in range(self.held):
-            mask = cast(Any, self.source)[i]['mask'].reshape(-1)
-            counts[i] = torch.bincount(mask[(mask >= 0) & (mask < classes)], minlength=classes)
-        return counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+        masks = (as_tensor(cast(Any, self.source)[i]['mask']).to(torch.int64) for i in range(self.held))
+        return torch.cat([class_fractions(mask[None], cast(SampleSpec, self.spec)) for mask in masks]).double().numpy()
 
     def _rows(self, rows: np.ndarray) -> dict[str, Tensor]:
         return {key: value for key, value in fetch(self.source, rows).items() if isinstance(value, Tensor)}

@@ -13,7 +13,7 @@ from torch.utils.data import get_worker_info
 from torchgeo.datasets import NonGeoDataset
 
 from ..samples import Sample, SampleSource, SampleSpec, Traits
-from .batches import gather_chunks, unstack
+from .batches import from_start, gather_chunks, unstack
 from .labels import LabelPolicy, synthetic_counts
 from .orders import Shuffled, is_long
 from .shared import SharedInt
@@ -138,7 +138,7 @@ class SyntheticDataset(NonGeoDataset):
 
     def __getitem__(self, index: int) -> Sample:
         """One sample in the sample contract."""
-        return self.__getitems__([index + self.length if index < 0 else index])[0]
+        return self.__getitems__([from_start(index, self.length)])[0]
 
     def __getitems__(self, indices: Sequence[int]) -> list[Sample]:
         """Samples of a whole batch, drawn at once."""

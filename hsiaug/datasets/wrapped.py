@@ -30,12 +30,14 @@ class Layer:
         inner: what it wraps; empty for a dataset that holds samples of its own.
         as_is: the samples of ``inner`` pass as they are, as through a ``Subset``; otherwise the wrapper may have
             altered them.
+        order: (n,) place of each sample among those of all ``inner``, one after the other; None for that order.
     """
 
     dataset: Any
     rows: np.ndarray | None = None
     inner: tuple[Layer, ...] = ()
     as_is: bool = True
+    order: np.ndarray | None = None
 
     def all(self) -> Iterator[Layer]:
         """This layer and all within."""
@@ -65,14 +67,13 @@ def _layer(dataset: Any, rows: np.ndarray | None, above: tuple[int, ...]) -> Lay
         chosen = np.asarray(dataset.indices, dtype=np.int64)
         return Layer(dataset, rows, (_layer(dataset.dataset, chosen if rows is None else chosen[rows], above),))
     if isinstance(dataset, ConcatDataset):
-        rows = None if rows is None else rows % max(len(dataset), 1)
-        ends = np.array(dataset.cumulative_sizes)
-        inner = []
-        for number, part in enumerate(dataset.datasets):
-            start = ends[number - 1] if number else 0
-            within = None if rows is None else rows[(rows >= start) & (rows < ends[number])] - start
-            inner.append(_layer(part, within, above))
-        return Layer(dataset, rows, tuple(inner))
+        if rows is None:
+            return Layer(dataset, None, tuple(_layer(part, None, above) for part in dataset.datasets))
+        ends, rows = np.array(dataset.cumulative_sizes), rows % max(len(dataset), 1)
+        number = np.searchsorted(ends, rows, side='right')
+        within = rows - np.array([0, *ends[:-1]])[number]
+        inner = tuple(_layer(part, within[number == k], above) for k, part in enumerate(dataset.datasets))
+        return Layer(dataset, rows, inner, order=np.argsort(np.argsort(number, kind='stable')))
     if isinstance(dataset, UnionDataset):  # indexed by place: which samples are used is not known
         return Layer(dataset, rows, tuple(_layer(part, None, above) for part in dataset.datasets))
     held = list(dataset.datasets.values()) if isinstance(dataset, StackDataset) and isinstance(
@@ -197,7 +198,10 @@ def _labels(layer: Layer) -> Tensor | None:
     if not layer.inner or not layer.as_is:
         return None
     found = [_labels(inner) for inner in layer.inner]
-    return None if any(labels is None for labels in found) else torch.cat(found)  # type: ignore[arg-type]
+    if any(labels is None for labels in found):
+        return None
+    joined = torch.cat(found)  # type: ignore[arg-type]
+    return joined if layer.order is None else joined[torch.from_numpy(layer.order)]
 
 
 def places_of(dataset: Any) -> Places | None:
@@ -213,7 +217,10 @@ def _places(layer: Layer) -> Places | None:
     if not layer.inner or not layer.as_is:
         return None
     parts = [_places(inner) for inner in layer.inner]
-    return None if any(part is None for part in parts) else Places.joined(parts)  # type: ignore[arg-type]
+    if any(part is None for part in parts):
+        return None
+    joined = Places.joined(parts)  # type: ignore[arg-type]
+    return joined if layer.order is None else joined[layer.order]
 
 
 def counts_of(dataset: Any) -> np.ndarray | None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 from torchmetrics.functional.classification import multiclass_confusion_matrix
 
@@ -27,7 +26,8 @@ def accuracies(predicted: Tensor, target: Tensor, num_classes: int) -> Accuracie
         target: (N,) labels.
         num_classes: K; classes that do not occur in ``target`` have recall NaN and do not count in ``aa``.
     """
-    matrix = multiclass_confusion_matrix(predicted, target, num_classes).to(torch.float64)
+    # torchmetrics counts two classes at least
+    matrix = multiclass_confusion_matrix(predicted, target, max(num_classes, 2))[:num_classes, :num_classes].double()
     total, right = matrix.sum(), matrix.diagonal().sum()
     oa = float(right / total)
     recall = matrix.diagonal() / matrix.sum(dim=1)

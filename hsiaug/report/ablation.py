@@ -54,7 +54,7 @@ class Run:
 
 def read_run(run: str | os.PathLike[str]) -> Run:
     """Read a run folder."""
-    folder = Path(run)
+    folder = Path(run).expanduser()
     if not (folder / PLAN_FILE).is_file():
         raise FileNotFoundError(f'{folder} holds no {PLAN_FILE}; give the run folder of hsiaug ablate or hsiaug demo')
     rows = read_results(folder / RESULTS_FILE)
@@ -328,7 +328,7 @@ def write_report(run: str | os.PathLike[str]) -> ReportPaths:
         FileNotFoundError: if the folder holds no study.
         ValueError: if no cell is finished yet.
     """
-    folder, content = Path(run), read_run(run)
+    folder, content = Path(run).expanduser(), read_run(run)
     context = _context(content)
     images, paths = [], []
     (folder / 'figures').mkdir(exist_ok=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from typing import Literal
 
@@ -24,7 +25,7 @@ def channels_last(
     Args:
         cube: 3-D or 4-D.
         layout: of the stored array; None infers it from labels and wavelengths. Without either the bands are last, as
-            documented, unless the shape speaks for the opposite.
+            documented, unless the shape speaks for the opposite; it is said aloud where it speaks for neither.
         pixels: shape of the labels.
         wavelengths: band centres.
         where: it comes from, for messages.
@@ -56,11 +57,19 @@ def _inferred(
     agreed = set.intersection(*votes) if votes else set()
     if len(agreed) == 1:
         return agreed.pop()
+    either = (
+        f'{where}: a cube of shape {shape} may be (H, W, bands) with {width} bands, or (bands, H, W) with {first}, and '
+    )
     # Bands that come first show by one of two signs; an image as wide as it has bands is rare.
     if not votes and height != width and 2 * first > min(height, width):
+        if first != height and 2 * width > min(first, height):  # nor does the shape say that they come last
+            warnings.warn(
+                f"{either}nothing in the file says which; it is read as the first, give layout='hwc' or layout='chw'",
+                stacklevel=5,
+            )
         return 'hwc'
     raise SceneFileError(
-        f'{where}: a cube of shape {shape} may be (H, W, bands) with {width} bands, or (bands, H, W) with {first}, and '
+        either
         + ('labels and wavelengths do not agree on' if votes and not agreed else 'nothing in the file says')
         + " which; give layout='hwc' or layout='chw'"
     )

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar, get_args
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -21,7 +21,7 @@ from .. import __version__
 from ..datasets.patches import CoarseWindows
 from ..functional.plain import plain_torch
 from ..records import as_record, json_ready
-from ..samples import Provenance, SampleSpec, as_seed
+from ..samples import Kind, Provenance, SampleSpec, as_seed
 from ..settings import Range, check_arguments, checked_arguments
 from .saved import (
     CARD_FILE,
@@ -175,6 +175,8 @@ class Generator(nn.Module):
     """
 
     type_name: ClassVar[str]
+    kinds: ClassVar[tuple[Kind, ...]] = get_args(Kind)
+    """Of samples that it can make."""
     fitted: ClassVar[tuple[str, ...]] = ()
     """Names of buffers whose shapes are known only after fitting."""
     soft_labels: ClassVar[bool] = False
@@ -193,6 +195,7 @@ class Generator(nn.Module):
 
     def __init__(self, spec: SampleSpec, **settings: Any) -> None:
         super().__init__()
+        self.require_kind(spec)
         self.check_settings(settings)
         if not spec.classes:
             raise ValueError(f'{type(self).__name__}: a spec with at least one class is needed')
@@ -212,6 +215,17 @@ class Generator(nn.Module):
             ValueError: naming the setting, what was found and what was expected.
         """
         check_arguments(cls, settings, cls.ranges)
+
+    @classmethod
+    def require_kind(cls, spec: SampleSpec) -> None:
+        """Refuse a spec of a kind of samples that it cannot make.
+
+        Raises:
+            ValueError: naming those that it can.
+        """
+        if spec.kind not in cls.kinds:
+            can = ' or '.join(map(repr, cls.kinds))
+            raise ValueError(f'{cls.__name__} makes samples of kind {can}, found {spec.kind!r}')
 
     @classmethod
     def settings_in(cls, config: Any) -> dict[str, Any]:
@@ -235,6 +249,7 @@ class Generator(nn.Module):
             counts = torch.bincount(y[(y >= 0) & (y < self.spec.num_classes)], minlength=self.spec.num_classes).float()
         else:
             counts = torch.from_numpy(data.source.dataset.class_counts).float()
+        counts[[self.spec.classes.index(name) for name in self.spec.uncounted]] = 0
         if counts.sum():
             self.class_prior.copy_(counts / counts.sum())
         seed = as_seed(seed)
@@ -334,7 +349,7 @@ class Generator(nn.Module):
         Raises:
             FileExistsError: if the folder holds something else.
         """
-        target = Path(folder)
+        target = Path(folder).expanduser()
         require_own_folder(target)
         target.parent.mkdir(parents=True, exist_ok=True)
         staging = Path(tempfile.mkdtemp(prefix=f'.{target.name}-', dir=target.parent))

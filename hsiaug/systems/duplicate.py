@@ -8,12 +8,14 @@ import torch
 from torch import Tensor
 
 from ..functional.plain import plain_torch
+from ..samples import Kind
 from .base import Generator, TrainingData, register
 
 
 class ExemplarGenerator(Generator):
     """Base of generators that start from labelled training spectra, which they keep."""
 
+    kinds: ClassVar[tuple[Kind, ...]] = ('spectrum',)
     fitted: ClassVar[tuple[str, ...]] = ('train_x', 'train_y')
     train_x: Tensor
     train_y: Tensor
@@ -43,7 +45,9 @@ class ExemplarGenerator(Generator):
 
 @register('duplicate')
 class Duplicate(ExemplarGenerator):
-    """Real training spectra, drawn with replacement within their class."""
+    """Real training spectra, or images with one label, drawn with replacement within their class."""
+
+    kinds: ClassVar = ('spectrum', 'scene')
 
     def _draw(self, labels: Tensor, rng: torch.Generator) -> dict[str, Tensor]:
         return {'image': self.train_x[self.exemplars(labels, rng)]}

@@ -207,7 +207,7 @@ def fit(
         workers=workers, progress=progress, size=size, classes=classes, wavelengths=wavelengths, unit=unit,
         ignore_index=ignore_index, value_range=value_range,
     )  # fmt: skip
-    place = None if folder is None else Path(folder)
+    place = None if folder is None else Path(folder).expanduser()
     return fit_generator(generator, data, given, seed, device, progress, place, devices, nodes)
 
 

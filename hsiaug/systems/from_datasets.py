@@ -130,8 +130,11 @@ def _require_all_classes(pixels: np.ndarray, spec: SampleSpec, name: str) -> Non
 
 
 def _tensors(dataset: AdaptedDataset, most: int) -> tuple[Tensor, Tensor]:
-    """Images and targets, empty where they are read later."""
+    """Images and targets, empty where they are read later; without those whose one label does not count."""
     found, spec = dataset.survey(most), dataset.spec
+    if found.images is not None and found.targets is not None and spec.target_key == 'label':
+        counted = torch.from_numpy(found.pixels.any(axis=1))
+        return (found.images, found.targets) if counted.all() else (found.images[counted], found.targets[counted])
     if found.images is not None:
         return found.images, _NOTHING if found.targets is None else found.targets
     return torch.empty(0, *spec.image_shape), torch.empty((0, *spec.target_shape), dtype=torch.int64)

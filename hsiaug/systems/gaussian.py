@@ -30,6 +30,7 @@ class ClassGaussian(Generator):
     full covariance can be estimated; the covariances of the samples are then estimated in all bands.
     """
 
+    kinds: ClassVar = ('spectrum',)
     ranges: ClassVar = {'components': COUNT}
     fitted = ('means', 'factors', 'weights', 'owners')
     means: Tensor  # (J, C) component means
@@ -50,6 +51,8 @@ class ClassGaussian(Generator):
         for label in range(self.spec.num_classes):
             mine = x[y == label]
             if len(mine) == 0:
+                if self.spec.classes[label] in self.spec.uncounted:
+                    continue
                 raise ValueError(f'ClassGaussian: no training spectrum of class {label} ({self.spec.classes[label]})')
             component = self._assign(mine / scale, seed)
             for j in np.unique(component):

@@ -23,6 +23,7 @@ class Noise(ExemplarGenerator):
         level: standard deviation of the noise, in units of each band's standard deviation over the training spectra.
     """
 
+    kinds: ClassVar = ('spectrum', 'scene')
     fitted = (*ExemplarGenerator.fitted, 'band_std')
     ranges: ClassVar = {'level': NOT_NEGATIVE}
     band_std: Tensor

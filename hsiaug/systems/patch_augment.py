@@ -40,14 +40,13 @@ class PatchAugment(Generator):
         kind: see above.
     """
 
+    kinds: ClassVar = ('segmentation', 'change', 'scene')
     fitted: ClassVar[tuple[str, ...]] = ('image', 'mask', 'std')
     image: Tensor
     mask: Tensor
     std: Tensor
 
     def __init__(self, spec: SampleSpec, kind: Augmentation = 'duplicate') -> None:
-        if spec.kind == 'spectrum':
-            raise ValueError("PatchAugment makes images of kind 'segmentation', 'change' or 'scene', found 'spectrum'")
         if kind == 'cutmix' and spec.kind == 'scene':
             raise ValueError("PatchAugment: 'cutmix' mixes classes in one image, which has one label (kind 'scene')")
         if kind == 'copy_paste' and spec.kind != 'change':

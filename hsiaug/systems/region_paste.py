@@ -36,14 +36,13 @@ class RegionPaste(Generator):
         ValueError: for samples of another kind.
     """
 
+    kinds: ClassVar = ('segmentation', 'change')
     fitted: ClassVar[tuple[str, ...]] = ('image', 'mask', 'shares')
     image: Tensor  # (N, C, H, W), of pairs of dates (N, 2 C, H, W)
     mask: Tensor  # (N, H, W)
     shares: Tensor  # (N, K) of each class in each mask
 
     def __init__(self, spec: SampleSpec, regions: Regions = 'smooth', shift: bool = True) -> None:
-        if spec.kind not in ('segmentation', 'change'):
-            raise ValueError(f"RegionPaste makes samples of kind 'segmentation' or 'change', found {spec.kind!r}")
         super().__init__(spec, regions=regions, shift=shift)
         self.regions, self.shift = regions, shift
 

@@ -75,12 +75,12 @@ def find_folder(name: str | os.PathLike[str]) -> Path:
     """
     text = os.fspath(name)
     if (repo := HUB.fullmatch(text)) is None:
-        if not Path(text).is_dir():
+        if not (folder := Path(text).expanduser()).is_dir():
             raise GeneratorNotFoundError(
                 f'no folder {text}; give the folder that hsiaug train wrote, or hf://owner/name for a generator on the '
                 'Hugging Face hub'
             )
-        return Path(text)
+        return folder
     from huggingface_hub import snapshot_download
 
     try:

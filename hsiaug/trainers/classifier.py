@@ -99,6 +99,11 @@ def train_nn1d(
     with seeded(seed, torch.device(device)):
         model = NN1D(spec.bands, spec.num_classes, config.hidden, config.layers, config.dropout, config.scaling)
         everything = fetch(real, np.arange(len(real)))
+        if not 0 <= int((labels := everything['label']).min()) <= int(labels.max()) < spec.num_classes:
+            raise ValueError(
+                f'train_nn1d: labels must lie in [0, {spec.num_classes}), found [{int(labels.min())}, '
+                f'{int(labels.max())}]; leave spectra without a class out'
+            )
         model.scaler.fit(everything['image'], everything['label'])
         model = model.to(device)
         optimiser = torch.optim.AdamW(model.parameters(), lr=config.lr, weight_decay=config.weight_decay, fused=True)

@@ -232,9 +232,11 @@ def _require_trainable(batch: dict[str, Tensor], spec: SampleSpec) -> None:
             f'{_TRAINERS[spec.kind]}: {bad} of {len(batch["image"])} patches hold values that are not finite; fill them'
         )
     key = spec.target_key
-    target = batch[key] if spec.ignore_index is None else batch[key][batch[key] != spec.ignore_index]
+    pixels = key == 'mask' and spec.ignore_index is not None  # a sample of one label counts
+    target = batch[key][batch[key] != spec.ignore_index] if pixels else batch[key]
     if target.numel() and not 0 <= int(target.min()) <= int(target.max()) < spec.num_classes:
         raise ValueError(
-            f'{_TRAINERS[spec.kind]}: {key} classes must lie in [0, {spec.num_classes}) or be ignore_index='
-            f'{spec.ignore_index}, found [{int(target.min())}, {int(target.max())}]'
+            f'{_TRAINERS[spec.kind]}: {key} classes must lie in [0, {spec.num_classes})'
+            f'{f" or be ignore_index={spec.ignore_index}" if pixels else ""}, found [{int(target.min())}, '
+            f'{int(target.max())}]'
         )

@@ -199,6 +199,7 @@ class SyntheticMix(nn.Module):
         extras: dict[str, Any] = {'num_classes': sources.num_soft_classes, 'weight': self.weight, 'absent': absent}
         extras['tagged'] = sources.tagged
         if self._numbers is None:
+            _require_batch(batch['image'], sources.pools[0].example()['image'])
             self._numbers = sources.class_numbers(self._spec)
         self._numbers.require(batch, 'real')
         real = complete(batch, 0, **extras)
@@ -209,7 +210,7 @@ class SyntheticMix(nn.Module):
                 part = complete(found, number, **extras)
                 self._numbers.require(part, sources.titles[number - 1])
                 sources.scales[number - 1].see(batch['image'], part['image'])
-                parts.append(in_dtypes_of(real, part))
+                parts.append(in_dtypes_of(real, part, 'SyntheticMix'))
         if not parts:
             return real
         if self.mode == 'append':
@@ -275,6 +276,16 @@ def _require_kind(real: Mapping[str, Any], pool: Pool) -> None:
         raise SpecMismatchError(
             f'SyntheticMix: the source holds samples of kind {pool.spec.kind!r} with {pool.spec.target_key!r}, the '
             f'batch has {sorted(real)}; mix a source of the kind that the batch is'
+        )
+
+
+def _require_batch(real: Tensor, synthetic: Tensor) -> None:
+    """One sample looks like a batch of its bands."""
+    if real.ndim == synthetic.ndim - 1:
+        raise SpecMismatchError(
+            f'SyntheticMix: an image of shape {tuple(real.shape)} is one sample, a batch (B, '
+            f'{", ".join(map(str, synthetic.shape[1:]))}) is expected; give batches of the loader, or mix single '
+            'samples with hsiaug.MixedDataset'
         )
 
 

@@ -19,7 +19,7 @@ from torchgeo.samplers import GridGeoSampler, RandomBatchGeoSampler
 from hsiaug import MixedDataset, adapt, fit
 from hsiaug.datasets import DataArrayImage, GeoSamples, PairFolder, PatchDataset, SpectraDataset
 from hsiaug.datasets.adapted import AdaptedDataset
-from hsiaug.samples import SpecMismatchError
+from hsiaug.samples import LeakageError, SpecMismatchError
 from hsiaug.scenes import PatchSplitter, Scene, Split
 
 SENTINEL = (443, 490, 560, 665, 705, 740, 783, 842, 865, 945, 1610, 2190)
@@ -206,6 +206,11 @@ def test_an_xarray_of_one_image() -> None:
     assert np.array_equal(labelled[3]['image'].numpy(), values[5:10, 5:10].transpose(2, 0, 1))
     free = adapt(array, size=5, spec=labelled.spec, labelled=False)
     assert torch.equal(free[3]['image'], labelled[3]['image'])
+    truth = xarray.DataArray(values[:, :, 0] > 0.5, dims=('y', 'x'))
+    turned = DataArrayImage(array, truth.transpose('x', 'y'), CLASSES)[0]
+    assert np.array_equal(turned['mask'].numpy(), truth.values)
+    with pytest.raises(ValueError, match='the mask of a DataArray holds NaN'):
+        DataArrayImage(array, truth.where(truth), CLASSES)
     with pytest.raises(ValueError, match='a coordinate named as one of'):
         adapt(array.drop_vars('wavelength'), size=5, spec=labelled.spec, labelled=False)
 
@@ -319,3 +324,24 @@ def test_bark_beetles_are_cut_as_they_were_counted(real_data: Path, tmp_path: Pa
     read = adapt(folder)
     assert read.spec == folder.spec
     assert torch.allclose(read[1]['image'], raw[1]['image1'][:, :32, :32])
+
+
+@pytest.mark.parametrize('size', [2.5, '16', (4, 'x')])
+def test_sizes_are_numbers(size: Any) -> None:
+    with pytest.raises(ValueError, match='size must be a whole number'):
+        adapt([pairs(i) for i in range(3)], classes=CLASSES, size=size)
+
+
+def test_a_mask_of_nan_says_so() -> None:
+    sample = pairs(0)
+    sample['mask'] = torch.where(sample['mask'] == 1, torch.nan, sample['mask'].float())
+    with pytest.raises(ValueError, match=r'in its mask, found torch.float32 with NaN; give such pixels the ignore'):
+        adapt([sample], classes=CLASSES)
+
+
+def test_the_samples_of_an_evaluation_may_be_a_list() -> None:
+    samples = [pairs(i) for i in range(6)]
+    with pytest.raises(LeakageError, match='has seen 2 of 2 test samples'):
+        MixedDataset(
+            adapt(samples, classes=CLASSES), fit('region_paste', samples, classes=CLASSES), evaluation=samples[:2]
+        )

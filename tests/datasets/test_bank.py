@@ -20,8 +20,10 @@ from safetensors import safe_open
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from hsiaug.datamodules.mixed import open_source
 from hsiaug.datasets import MixedDataset, SpectraDataset, SyntheticDataset
 from hsiaug.datasets.bank import BankError, SyntheticBank
+from hsiaug.datasets.bank_export import export_bank
 from hsiaug.datasets.bank_writer import write_bank
 from hsiaug.samples import Kind, Sample, SampleSpec
 from hsiaug.scenes import Scene, Split
@@ -515,3 +517,21 @@ def test_a_generator_returns_to_its_device(tmp_path: Path, data: TrainingData) -
     fabric = Fabric(accelerator='cpu', devices=1)
     write_bank(generator, 5, tmp_path / 'bank', fabric=fabric)
     assert generator.device == torch.device('cpu')
+
+
+def test_home_is_home_wherever_a_folder_is_named(
+    data: TrainingData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv('HOME', str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    generator = fit_generator('noise', data)
+    generator.save_pretrained('~/generator')
+    bank = write_bank(Generator.from_pretrained('~/generator'), 30, '~/bank')
+    assert bank.root == tmp_path / 'bank'
+    assert export_bank(SyntheticBank.open('~/bank'), '~/exported', 'npz') == tmp_path / 'exported.npz'
+    real = SyntheticDataset(generator, 10)
+    assert len(MixedDataset(real, '~/bank', 0.5)) == 15
+    with pytest.raises(TypeError, match='is the folder of a generator'):
+        MixedDataset(real, '~/generator', 0.5)
+    assert open_source('~/generator').spec == bank.spec  # type: ignore[union-attr]
+    assert not (tmp_path / '~').exists()

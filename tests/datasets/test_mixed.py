@@ -1,6 +1,7 @@
 import copy
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
+from toys import Toy, keys_of
 
 from hsiaug.datasets import MixedDataset, SpectraDataset, SyntheticDataset, synthetic_counts, write_bank
 from hsiaug.samples import LeakageError, Sample, SpecMismatchError
@@ -270,3 +272,23 @@ def test_a_default_device_is_for_networks_and_not_for_mixing(
     assert state.device.type == 'cpu'
     for i, sample in enumerate(samples):
         assert all(torch.equal(value, plain[i][key]) for key, value in sample.items())
+
+
+def test_a_mixture_in_a_mixture_says_of_every_sample_what_it_is() -> None:
+    inner = MixedDataset(Toy('spectrum', 20), Toy('spectrum', 40, seed=1), 0.5, weight=0.3)
+    outer = MixedDataset(inner, Toy('spectrum', 40, seed=2), 0.5, weight=0.6)
+    real = set(keys_of(Toy('spectrum', 20).data['image']))
+    for batch in (outer.batch(range(len(outer))), next(iter(DataLoader(outer, len(outer))))):
+        assert [key not in real for key in keys_of(batch['image'])] == batch['synthetic'].tolist()
+        assert batch['weight'].unique().tolist() == pytest.approx([0.3, 0.6, 1.0])
+
+
+@pytest.mark.parametrize('index', [slice(2), 1.5, 'image', [1]])
+def test_an_index_is_a_whole_number(index: Any) -> None:
+    with pytest.raises(TypeError, match='cannot be interpreted as an integer'):
+        MixedDataset(Toy('spectrum', 4), Toy('spectrum', 4), 0.5)[index]
+
+
+def test_a_ratio_beyond_all_numbers_is_refused() -> None:
+    with pytest.raises(ValueError, match=r'ratio 1e\+20 asks for 4e\+20 synthetic samples'):
+        MixedDataset(Toy('spectrum', 4), Toy('spectrum', 4), 1e20, replacement=True)

@@ -1,5 +1,6 @@
 from collections import Counter
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -133,3 +134,37 @@ def test_a_pool_is_made_of_a_source_alone(generator: Generator, live: bool) -> N
     assert type(pool) is type(other)
     assert torch.equal(pool.random(5, 1)['image'], other.random(5, 1)['image'])
     assert torch.equal(pool.at([0, 1])['image'], other.at([0, 1])['image'])
+
+
+@pytest.mark.parametrize('dtype', [torch.uint8, torch.bool, torch.uint16, np.uint8])
+def test_policies_read_masks_of_any_dtype(dtype: Any) -> None:
+    """Of samples that are arrays, and of dtypes that torch itself cannot count or compare."""
+    toy = Toy('segmentation', 12)
+    spec = replace(toy.spec, classes=('low', 'high'))
+
+    class Other(Toy):
+        def __getitem__(self, index: int) -> Any:
+            sample = super().__getitem__(index)
+            mask = sample['mask'].clamp(max=1)
+            return sample | {'mask': mask.numpy().astype(dtype) if dtype is np.uint8 else mask.to(dtype)}
+
+    plain, other = Other('segmentation', 12), Toy('segmentation', 12)
+    plain.spec = other.spec = spec
+    other.data['mask'] = other.data['mask'].clamp(max=1)
+    expected = as_pool(other, Draw(labels='uniform')).weights()
+    assert np.array_equal(as_pool(plain, Draw(labels='uniform')).weights(), expected)  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize('kind', ['spectrum', 'segmentation'])
+def test_a_class_that_is_the_ignore_index_is_never_asked_for(kind: Any) -> None:
+    """Many data sets ignore their class 0, the background."""
+    toy = Toy(kind, 60)
+    toy.spec = replace(toy.spec, ignore_index=0)
+    for policy in ('uniform', 'real', 'sqrt', 'inverse'):
+        pool = as_pool(toy, Draw(labels=policy, real_counts=np.array([50, 20, 10])))
+        assert pool.mixture()[0] == 0
+        assert pool.mixture().sum() == pytest.approx(1)
+    with pytest.raises(ValueError, match=r"gives weight to \['a'\], which the source leaves out"):
+        as_pool(toy, Draw(labels={'a': 1.0}))
+    if kind == 'spectrum':
+        assert set(as_pool(toy, Draw(labels='uniform')).random(40, 0)['label'].tolist()) == {1, 2}

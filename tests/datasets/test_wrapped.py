@@ -12,8 +12,9 @@ from torch.utils.data import ConcatDataset, DataLoader, Dataset, IterableDataset
 from torchgeo.datasets import GeoDataset
 from toys import Toy
 
-from hsiaug import MixedDataModule, MixedDataset, SyntheticMix, fit_generator, write_bank
+from hsiaug import MixedDataModule, MixedDataset, SyntheticMix, adapt, fit_generator, write_bank
 from hsiaug.datasets import PatchDataset, SpectraDataset, SyntheticDataset
+from hsiaug.datasets.leakage import digests_of
 from hsiaug.datasets.wrapped import counts_of, labels_of, provenances_of, spec_of, splits_of
 from hsiaug.samples import LeakageError, Sample, SpecMismatchError
 from hsiaug.scenes import RandomSplit, Scene, Split
@@ -207,3 +208,17 @@ def test_geo_datasets_are_sent_to_their_loaders() -> None:
     for real in (Map(), Subset(Map(), [0])):
         with pytest.raises(TypeError, match=r'indexed by place and time.*SyntheticMix.*MixedDataModule'):
             MixedDataset(real, Toy('segmentation', 9), 0.5)
+
+
+def test_a_shuffled_part_of_several_datasets_keeps_what_belongs_to_each_sample(real: SpectraDataset) -> None:
+    """`random_split` of a `ConcatDataset`: labels, digests and so label policies follow the order of the samples."""
+    both = ConcatDataset([Subset(real, range(12)), real])
+    part = Subset(both, [20, 3, 14, 0, -1, 9])
+    samples = [part[i] for i in range(len(part))]
+    assert labels_of(part).tolist() == [int(sample['label']) for sample in samples]  # type: ignore[union-attr]
+    digests = digests_of([{'image': sample['image']} for sample in samples])
+    adapted = ConcatDataset([adapt(Subset(real, range(12))), adapt(real)])
+    assert digests_of(Subset(adapted, part.indices)).tolist() == digests.tolist()
+    shuffled = random_split(ConcatDataset([real, real]), [len(real), len(real)], torch.Generator().manual_seed(0))[0]
+    only = MixedDataset(real, shuffled, 0.1, labels={real.spec.classes[2]: 1.0})
+    assert {int(only[i]['label']) for i in range(len(real), len(only))} == {2}

@@ -1,3 +1,4 @@
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -36,3 +37,17 @@ def test_what_may_be_read_in_two_ways_is_refused(tmp_path: Path) -> None:
     assert SceneConfig(str(tmp_path / 'x.npy'), layout='chw')().cube.shape == (64, 64, 3)
     with pytest.raises(ValueError, match="unknown layout 'cwh'; choose from 'hwc', 'chw'"):
         open_scene(tmp_path / 'x.npy', layout='cwh')  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize('shape', [(204, 512, 217), (20, 30, 200), (60, 50, 40)])
+def test_a_layout_that_nothing_tells_is_said_aloud(shape: tuple[int, ...]) -> None:
+    """Such as Salinas with its bands first: 204 bands of 512 x 217 pixels, or 217 bands of 204 x 512."""
+    cube = np.zeros(shape, np.int8)
+    with pytest.warns(UserWarning, match=r"read as the first, give layout='hwc' or layout='chw'"):
+        assert channels_last(cube, None).shape == shape
+    with warnings.catch_warnings():
+        warnings.simplefilter('error')
+        assert channels_last(cube, 'chw').shape == (*shape[1:], shape[0])
+        assert channels_last(cube, None, shape[1:]).shape == (*shape[1:], shape[0])
+        for clear in ((145, 145, 200), (610, 340, 103), (30, 40, 5)):
+            assert channels_last(np.zeros(clear, np.int8), None).shape == clear

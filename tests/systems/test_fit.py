@@ -380,3 +380,29 @@ def test_the_precision_is_that_of_the_part_that_has_one() -> None:
         settings('spectral_gan', precision='bf16')
     with pytest.raises(ValueError, match='precision'):
         settings('change_editing', precision='16-mixed')
+
+
+@pytest.mark.parametrize('kind', ['gain_offset', 'gaussian', 'mixup', 'relighting', 'variability', 'spectral_gan'])
+def test_generators_of_spectra_refuse_images(kind: str) -> None:
+    with pytest.raises(ValueError, match=r"makes samples of kind 'spectrum', found 'segmentation'"):
+        hsiaug.fit(kind, pairs())
+    with pytest.raises(ValueError, match=r"makes samples of kind 'spectrum' or 'scene', found 'segmentation'"):
+        hsiaug.fit('duplicate', pairs())  # which would give labels and no masks
+
+
+def test_what_does_not_count_is_neither_learnt_nor_drawn(scene: Scene, split: Split) -> None:
+    """A label beyond the classes, or that of a class, as the ignore index."""
+    real = SpectraDataset(scene, split, 'train')
+    spectra = [{**real[i], 'label': 255 if i % 7 == 0 else int(real[i]['label'])} for i in range(len(real))]
+    for kind in ('variability', 'gaussian', 'mixup', 'noise'):
+        drawn = hsiaug.fit(kind, spectra, classes=real.spec.classes, ignore_index=255).sample(50, seed=0)
+        assert set(drawn['label'].tolist()) == {0, 1, 2}
+        drawn = hsiaug.fit(kind, [real[i] for i in range(len(real))], classes=real.spec.classes, ignore_index=0).sample(
+            50, seed=0
+        )
+        assert set(drawn['label'].tolist()) == {1, 2}
+    held = pairs()
+    held.spec = replace(held.spec, ignore_index=0)
+    paste = hsiaug.fit('region_paste', held)
+    assert paste.class_prior[0] == 0
+    assert (paste.sample(8, seed=0)['mask'] != 0).flatten(1).any(dim=1).all()

@@ -252,3 +252,39 @@ def test_rows_are_put_in_their_places(side: int) -> None:
     assert torch.equal(value, before)
     assert torch.equal(out[[4, 1]], rows)
     assert torch.equal(out[[0, 2, 3]], value[[0, 2, 3]])
+
+
+def test_float16_is_refused_where_it_would_make_infinity() -> None:
+    source = Toy('segmentation', 20)
+    source.data['image'] *= 9e4
+    batch = {**batch_of(source, 0, 4), 'image': torch.ones(4, 5, 8, 8, dtype=torch.float16)}
+    with pytest.raises(SpecMismatchError, match=r'found images of dtype torch.float16, which cannot hold'):
+        SyntheticMix(source, 1.0, different_scales=True)(batch)
+    source.data['image'] /= 9e4
+    assert SyntheticMix(source, 1.0, different_scales=True)(batch)['image'].dtype == torch.float16
+
+
+@pytest.mark.parametrize('mode', ['append', 'replace'])
+def test_what_was_mixed_before_stays_synthetic_and_weighs_what_it_weighs(mode: Any) -> None:
+    """One mix after the other, and real samples with weights of their own."""
+    real, source = Toy('scene', 40), Toy('scene', 200, seed=1)
+    batch = {**batch_of(real, 0, 8), 'weight': torch.arange(8.0)}
+    once = SyntheticMix(source, 0.5, mode=mode, weight=0.1)(batch)
+    twice = SyntheticMix(source, 0.5, mode=mode, weight=0.2, seed=7)(once)
+    drawn = set(keys_of(source.data['image']))
+    assert [key in drawn for key in keys_of(twice['image'])] == twice['synthetic'].tolist()
+    known = dict(zip(keys_of(real.data['image']), range(8), strict=False))
+    for key, weight in zip(keys_of(twice['image']), twice['weight'].tolist(), strict=True):
+        assert weight == known[key] if key in known else weight in (pytest.approx(0.1), pytest.approx(0.2))
+
+
+def test_one_sample_is_no_batch() -> None:
+    toy = Toy('segmentation', 4)
+    with pytest.raises(SpecMismatchError, match=r'of shape \(5, 8, 8\) is one sample, a batch \(B, 5, 8, 8\)'):
+        SyntheticMix(toy, 1.0)(toy[0])
+
+
+@pytest.mark.parametrize('dtype', [torch.uint16, torch.uint32])
+def test_rows_of_unsigned_numbers_are_replaced(dtype: torch.dtype) -> None:
+    value, rows = torch.arange(12).reshape(4, 3).to(dtype), torch.full((1, 3), 9).to(dtype)
+    assert put_rows(value, torch.tensor([2]), rows)[2].tolist() == [9, 9, 9]

@@ -91,6 +91,7 @@ class SpectralGAN(Generator):
         conditional: False for a GAN without classes: labels are then drawn, but mean nothing.
     """
 
+    kinds: ClassVar = ('spectrum',)
     unlabelled = ('alike',)
 
     ranges: ClassVar = dict.fromkeys(('noise_dim', 'hidden', 'layers', 'components'), COUNT)

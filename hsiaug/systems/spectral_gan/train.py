@@ -244,6 +244,7 @@ class Best(nn.Module):
 
 
 def _require_trainable(data: TrainingData, config: SpectralGANConfig) -> None:
+    SpectralGAN.require_kind(data.spec)
     if data.spec.num_classes == 0:
         raise ValueError("the spec has no classes; give it one for data without labels, such as ('unlabelled',)")
     if config.conditional and len(data.y) == 0:
