@@ -283,19 +283,20 @@ def test_settings() -> None:
 def test_min_snr_weight_of_a_step_by_hand(pairs: TrainingData, prediction_type: Any) -> None:
     """A step of one patch: its loss over that without weights is the weight at the time that was drawn."""
     times: list[torch.Tensor] = []
-
-    def loss(gamma: float | None, step: int) -> float:
+    torch.manual_seed(0)
+    generator = TwoStreamDiffusion(
+        pairs.spec, mask_latents=2, vae_channels=4, unet_channels=(8, 16), prediction_type=prediction_type
+    )
+    generator.denoiser.register_forward_pre_hook(lambda _, inputs: times.append(inputs[1]))
+    few, stages = replace(pairs, x=pairs.x[:8], y=pairs.y[:8]), {}
+    for gamma in (5.0, None):
         config = replace(TINY, batch_size=1, min_snr_gamma=gamma, prediction_type=prediction_type)
-        torch.manual_seed(0)
-        generator = TwoStreamDiffusion(
-            pairs.spec, mask_latents=2, vae_channels=4, unet_channels=(8, 16), prediction_type=prediction_type
-        )
-        few = replace(pairs, x=pairs.x[:8], y=pairs.y[:8])
-        stage = DiffusionStage(generator, Held(few.x, few.y), generator.shares_in(few), config, 0)
-        stage.before_steps()
-        generator.denoiser.register_forward_pre_hook(lambda _, inputs: times.append(inputs[1]))
-        with torch.no_grad():
-            return float(stage.objective(torch.Generator().manual_seed(stream_of_step(0, 'diffusion', step))))
+        stages[gamma] = DiffusionStage(generator, Held(few.x, few.y), generator.shares_in(few), config, 0)
+        stages[gamma].before_steps()
+
+    @torch.no_grad()
+    def loss(gamma: float | None, step: int) -> float:
+        return float(stages[gamma].objective(torch.Generator().manual_seed(stream_of_step(0, 'diffusion', step))))
 
     betas = torch.linspace(0.0015**0.5, 0.0155**0.5, 1000, dtype=torch.float64) ** 2
     capped = set()
