@@ -136,13 +136,11 @@ def test_a_bank_mixes(scene: Scene, split: Split, data: TrainingData, tmp_path: 
     assert torch.equal(drawn['image'].sum(dim=1).sort()[0], bank.batch(range(len(bank)))['image'].sum(dim=1).sort()[0])
 
 
-@pytest.mark.parametrize(('context', 'workers'), [('fork', 2), ('spawn', 1)])
-def test_loader_workers_read_what_this_process_reads(context: str, workers: int, tmp_path: Path) -> None:
+def test_loader_workers_read_what_this_process_reads(tmp_path: Path) -> None:
     bank = write_bank(Source(), root=tmp_path, **SLOW)  # type: ignore[arg-type]
     expected = bank.batch(range(60))
     fresh = SyntheticBank(tmp_path)
-    loader = DataLoader(fresh, batch_size=7, num_workers=workers, multiprocessing_context=context)
-    batches = list(loader)
+    batches = list(DataLoader(fresh, batch_size=7, num_workers=2, multiprocessing_context='fork'))
     for key in expected:
         assert torch.equal(torch.cat([batch[key] for batch in batches]), expected[key])
     assert fresh._verified.all()  # the workers' checks are known here

@@ -3,6 +3,7 @@
 import copy
 import pickle
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ from ray import cloudpickle
 from torch.utils.data import ConcatDataset, DataLoader, Subset
 from toys import Toy, keys_of
 
-from hsiaug.datasets import MixedDataset, SyntheticDataset
+from hsiaug.datasets import MixedDataset, SyntheticBank, SyntheticDataset, write_bank
 from hsiaug.datasets.shared import SharedInt
 from hsiaug.quality.adaptive_ratio import AdaptiveRatio
 from hsiaug.ratio import Step
@@ -64,12 +65,17 @@ def test_copies_follow_their_own_epoch_in_persistent_workers(way: str, data: Tra
         assert found == alone(original, original)
 
 
-@pytest.mark.parametrize('method', ['fork', 'spawn'])
-@pytest.mark.parametrize('way', ['deepcopy', 'pickle'])
-def test_copies_share_their_epoch_with_workers_of_either_start_method(way: str, method: str) -> None:
-    original = MixedDataset(Toy('scene', 20), Toy('scene', 40, seed=1), 1.0)
-    again = COPIES[way](original)
+@pytest.mark.parametrize(('way', 'method'), [('deepcopy', 'fork'), ('pickle', 'spawn')])
+def test_copies_share_their_epoch_with_workers_of_either_start_method(way: str, method: str, tmp_path: Path) -> None:
+    bank = write_bank(Toy('scene', 40, seed=1), None, tmp_path)
+    original = MixedDataset(Toy('scene', 20), bank, 1.0)
+    fresh = SyntheticBank(tmp_path)
+    again = COPIES[way](MixedDataset(Toy('scene', 20), fresh, 1.0))
     assert epochs(again, again, multiprocessing_context=method) == alone(original, original)
+    held = again.sources.pools[0].source
+    assert isinstance(held, SyntheticBank)
+    assert held._verified.all()  # the workers' checks are known here
+    assert not held._mapped
 
 
 def test_copies_within_other_datasets_and_under_the_sampler() -> None:

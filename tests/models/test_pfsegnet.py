@@ -3,7 +3,6 @@ import torch
 
 from hsiaug.models import PFSegNet
 from hsiaug.models.pfsegnet import PointFlow
-from hsiaug.trainers.segmentation import training_loss
 
 
 def tiny(bands: int = 6, classes: int = 3, backbone: str = 'resnet_tiny', **options: int) -> PFSegNet:
@@ -11,38 +10,10 @@ def tiny(bands: int = 6, classes: int = 3, backbone: str = 'resnet_tiny', **opti
     return PFSegNet(bands, classes, backbone, channels=16, **options)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize('backbone', ['resnet_tiny', 'resnet18', 'resnet50'])
-def test_every_parameter_learns_from_a_small_patch(backbone: str) -> None:
-    model = tiny(backbone=backbone)
-    mask = torch.zeros(2, 32, 32, dtype=torch.int64)
-    mask[:, 10:20, 5:25] = 1
-    loss, _ = training_loss(model, torch.rand(2, 6, 32, 32), mask)
-    loss.backward()
-    idle = [name for name, p in model.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
-    assert not idle
-
-
 @pytest.mark.parametrize('backbone', ['resnet_tiny', 'resnet18'])
 def test_the_encoder_is_dilated_to_stride_eight(backbone: str) -> None:
     features = tiny(backbone=backbone).encoder(torch.rand(1, 6, 64, 64))
     assert [64 // feature.shape[-1] for feature in features] == [1, 2, 4, 8, 8, 8]
-
-
-@pytest.mark.parametrize(('height', 'width', 'upsampling'), [(8, 8, 1), (16, 20, 1), (50, 37, 1), (13, 21, 2)])
-def test_sides_of_any_length_and_edges_for_training(height: int, width: int, upsampling: int) -> None:
-    model = tiny(upsampling=upsampling).eval()
-    image = torch.rand(2, 6, height, width)
-    logits, edges = model.forward_with_edges(image)
-    assert logits.shape == (2, 3, height, width)
-    assert [tuple(edge.shape) for edge in edges] == [(2, 1, height, width)] * 3
-    assert torch.equal(model(image), logits)
-
-
-def test_padding_lies_at_the_far_ends_and_leaves_logits_where_they_were() -> None:
-    model = tiny().eval()
-    image = torch.rand(1, 6, 40, 32)
-    image[..., 35:, :] = image[..., 34:35, :]  # as padding makes it
-    assert torch.allclose(model(image[..., :35, :]), model(image)[..., :35, :], atol=1e-5)
 
 
 def test_semantics_flow_at_chosen_points_only() -> None:

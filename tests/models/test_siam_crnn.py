@@ -1,5 +1,3 @@
-from typing import Any
-
 import pytest
 import torch
 from torch import nn
@@ -7,12 +5,6 @@ from torch.nn.functional import conv2d
 
 from hsiaug.models import SiamCRNN
 from hsiaug.models.siam_crnn import ConvLSTM
-from hsiaug.trainers.change_detection import training_loss
-
-
-def tiny(bands: int = 5, **options: Any) -> SiamCRNN:
-    torch.manual_seed(0)
-    return SiamCRNN(bands, backbone='resnet_tiny', channels=16, **options)
 
 
 def test_the_recurrent_layer_is_a_convolutional_lstm() -> None:
@@ -41,31 +33,9 @@ def test_size_is_that_of_its_parts() -> None:
 
 
 @pytest.mark.parametrize(('backbone', 'strides'), [('resnet_tiny', [4, 8, 8, 8]), ('resnet18', [4, 8, 16, 16])])
-def test_every_parameter_learns_from_a_small_pair(backbone: str, strides: list[int]) -> None:
-    torch.manual_seed(0)
-    model = SiamCRNN(6, backbone=backbone, channels=8)
-    features = model.encoder(torch.rand(1, 6, 64, 64))[2:]
+def test_scales_of_the_backbones(backbone: str, strides: list[int]) -> None:
+    features = SiamCRNN(6, backbone=backbone, channels=8).encoder(torch.rand(1, 6, 64, 64))[2:]
     assert [64 // feature.shape[-1] for feature in features] == strides
-    mask = torch.zeros(2, 1, 32, 32, dtype=torch.int64)
-    mask[..., 10:20, 5:25] = 1
-    training_loss(model, torch.rand(2, 2, 6, 32, 32), mask).backward()
-    idle = [name for name, p in model.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
-    assert not idle
-
-
-@pytest.mark.parametrize(('height', 'width', 'upsampling'), [(8, 8, 1), (16, 20, 1), (50, 37, 1), (13, 21, 2)])
-def test_sides_of_any_length(height: int, width: int, upsampling: int) -> None:
-    model = tiny(upsampling=upsampling).eval()
-    logits = model(torch.rand(2, 2, 5, height, width))
-    assert logits.shape == (2, 2, height, width)
-    assert torch.isfinite(logits).all()
-
-
-def test_padding_lies_at_the_far_ends_and_leaves_logits_where_they_were() -> None:
-    model = tiny().eval()
-    image = torch.rand(1, 2, 5, 48, 32)
-    image[..., 35:, :] = image[..., 34:35, :]  # as padding makes it
-    assert torch.allclose(model(image[..., :35, :]), model(image)[..., :35, :], atol=1e-5)
 
 
 def test_the_large_backbone_of_the_study_can_be_built() -> None:

@@ -10,7 +10,6 @@ from scipy.ndimage import label as connected
 from torch import Tensor
 
 from hsiaug.datasets import ChangeDataset, MixedDataset
-from hsiaug.engine import Run
 from hsiaug.metrics import between_halves, change_differences
 from hsiaug.samples import LeakageError, Provenance
 from hsiaug.scenes import BitemporalScene, PatchSplitter, SimulatedScene
@@ -18,7 +17,6 @@ from hsiaug.systems import Generator, TrainingData
 from hsiaug.systems.change_editing.edits import edit_masks
 from hsiaug.systems.change_editing.model import ChangeEditing
 from hsiaug.systems.change_editing.train import ChangeEditingConfig, single_dates, train_change_editing, with_composites
-from hsiaug.systems.two_stream_diffusion import stages as latent_stages
 from hsiaug.systems.two_stream_diffusion.train import TwoStreamConfig
 from hsiaug.trainers import fit_generator, training_data
 
@@ -259,24 +257,6 @@ def test_it_mixes_with_real_pairs_and_is_guarded(scene: BitemporalScene, tmp_pat
     assert loaded.provenance.training['clusters'] == 3
     with pytest.raises(LeakageError, match='evaluation pixels'):
         MixedDataset(ChangeDataset.from_scene(scene, other), loaded, ratio=1.0)
-
-
-def test_a_killed_training_goes_on_to_the_same_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    config = ChangeEditingConfig(painter=replace(TINY, diffusion_iterations=3))
-    undisturbed, objective = train_change_editing(PAIRS, config, Run(5)), latent_stages.DiffusionStage.objective
-
-    def killed(self: latent_stages.DiffusionStage, rng: torch.Generator) -> Tensor:
-        if self.step == 2:
-            raise KeyboardInterrupt
-        return objective(self, rng)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(latent_stages.DiffusionStage, 'objective', killed)
-        with pytest.raises(KeyboardInterrupt):
-            train_change_editing(PAIRS, config, Run(5, folder=tmp_path))
-    assert [file.name for file in tmp_path.iterdir()] == ['training.safetensors']
-    state = train_change_editing(PAIRS, config, Run(5, folder=tmp_path)).state_dict()
-    assert all(torch.equal(value, state[key]) for key, value in undisturbed.state_dict().items())
 
 
 def test_bad_input_is_named(tiny: ChangeEditing) -> None:

@@ -11,7 +11,6 @@ from torch import Tensor
 from toys import Toy, aligned, keys_of, toy_spec
 
 from hsiaug.datasets import ChangeDataset, MixedDataset, scene_dataset
-from hsiaug.engine import Run
 from hsiaug.engine.data import Held
 from hsiaug.functional import spectral_angle
 from hsiaug.functional.dates import flat_mask, in_contract, stacked_dates
@@ -264,26 +263,6 @@ def test_a_bitemporal_scene_trains_and_is_guarded(tmp_path: Path) -> None:
         loaded = Generator.from_pretrained(generator.save_pretrained(tmp_path / name))
         with pytest.raises(LeakageError, match='evaluation pixels'):
             MixedDataset(ChangeDataset.from_scene(scene, other), loaded, ratio=1.0)
-
-
-def test_pictures_appear_and_a_killed_training_goes_on_to_the_same_end(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    undisturbed, objective = train_two_stream(DATA, TINY, Run(5)), latent_stages.DiffusionStage.objective
-
-    def killed(self: latent_stages.DiffusionStage, rng: torch.Generator) -> Tensor:
-        if self.step == 2:
-            raise KeyboardInterrupt
-        return objective(self, rng)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(latent_stages.DiffusionStage, 'objective', killed)
-        with pytest.raises(KeyboardInterrupt):
-            train_two_stream(DATA, TINY, Run(5, folder=tmp_path, every=1))
-    resumed = train_two_stream(DATA, TINY, Run(5, folder=tmp_path, every=1), preview_every=3)
-    assert [file.name for file in tmp_path.iterdir()] == ['samples_3.png']
-    state = resumed.state_dict()
-    assert all(torch.equal(value, state[key]) for key, value in undisturbed.state_dict().items())
 
 
 def test_bad_input_is_named() -> None:

@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -60,12 +60,11 @@ def default_device(device: str) -> Iterator[None]:
         torch.set_default_device(None)
 
 
-ENVIRONMENTS: dict[str, Callable[[], AbstractContextManager[Any]]] = {
-    'float64': lambda: default_dtype(torch.float64),
-    'bfloat16': lambda: default_dtype(torch.bfloat16),
-    'meta': lambda: default_device('meta'),  # as 'cuda' would, it takes whatever names no device
-    'autocast': lambda: torch.autocast('cpu', torch.bfloat16),
-}
+@contextmanager
+def foreign(dtype: torch.dtype = torch.float64) -> Iterator[None]:
+    """All at once: 'meta', as 'cuda' would, takes whatever names no device."""
+    with default_dtype(dtype), default_device('meta'), torch.autocast('cpu', torch.bfloat16):
+        yield
 
 
 @pytest.fixture(scope='module')
@@ -97,39 +96,33 @@ def same(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
     return a.keys() == b.keys() and all(a[k].dtype == b[k].dtype and torch.equal(a[k], b[k]) for k in a)
 
 
-@pytest.mark.parametrize('environment', ENVIRONMENTS)
 @pytest.mark.parametrize('kind', KINDS)
-def test_samples_are_the_same(plain: dict[str, Generator], kind: str, environment: str) -> None:
+def test_samples_and_generators_that_are_fitted_there_are_the_same(
+    plain: dict[str, Generator], fit: Callable[[str], Generator], kind: str
+) -> None:
     expected = drawn(plain[kind])
     assert expected['image'].dtype == torch.float32
-    with ENVIRONMENTS[environment]():
+    with foreign(torch.bfloat16):
         assert same(drawn(plain[kind]), expected)
-
-
-@pytest.mark.parametrize('environment', ['float64', 'meta', 'autocast'])
-@pytest.mark.parametrize('kind', KINDS)
-def test_so_are_generators_that_are_fitted_there(
-    plain: dict[str, Generator], fit: Callable[[str], Generator], kind: str, environment: str
-) -> None:
-    with ENVIRONMENTS[environment]():
+    with foreign():
+        assert same(drawn(plain[kind]), expected)
         there = fit(kind)
     state = there.state_dict()
     assert state.keys() == plain[kind].state_dict().keys()
     assert all(torch.equal(value, state[key]) for key, value in plain[kind].state_dict().items())
-    assert same(drawn(there), drawn(plain[kind]))
+    assert same(drawn(there), expected)
 
 
-@pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16])
 @pytest.mark.parametrize('kind', KINDS)
-def test_a_cast_moves_no_sample(plain: dict[str, Generator], kind: str, dtype: torch.dtype) -> None:
-    held = torch.nn.Sequential(torch.nn.Linear(2, 2), copy.deepcopy(plain[kind])).to(dtype)
-    assert held[0].weight.dtype == dtype  # what is no generator is cast
-    assert same(drawn(held[1]), drawn(plain[kind]))  # type: ignore[arg-type]
-    assert same(drawn(copy.deepcopy(plain[kind]).half()), drawn(plain[kind]))
+def test_a_cast_moves_no_sample(plain: dict[str, Generator], kind: str) -> None:
+    held = torch.nn.Sequential(torch.nn.Linear(2, 2), copy.deepcopy(plain[kind])).to(torch.bfloat16)
+    assert held[0].weight.dtype == torch.bfloat16  # what is no generator is cast
+    expected = drawn(plain[kind])
+    assert same(drawn(held[1]), expected)  # type: ignore[arg-type]
+    assert same(drawn(held[1].half()), expected)  # type: ignore[arg-type, operator]
 
 
-@pytest.mark.parametrize('environment', ['float64', 'meta', 'autocast'])
-def test_other_ways_to_samples(plain: dict[str, Generator], tmp_path: Path, environment: str) -> None:
+def test_other_ways_to_samples(plain: dict[str, Generator], tmp_path: Path) -> None:
     painter, resolver = plain['two_stream_diffusion'], plain['msrresgan']
     assert isinstance(painter, TwoStreamDiffusion)
     pairs = make_pairs(4)
@@ -138,15 +131,14 @@ def test_other_ways_to_samples(plain: dict[str, Generator], tmp_path: Path, envi
     altered: dict[str, Tensor] = resolver.augment(batch, seed=0)  # type: ignore[operator]
     entropy = drawn(plain['noise'], seed=None)
     folder = plain['gaussian'].save_pretrained(tmp_path / 'generator')
-    with ENVIRONMENTS[environment]():
+    with foreign():
         assert same(painter.sample_shares(3, [1 / 3] * 3, seed=0), shares)
         assert same(resolver.augment(batch, seed=0), altered)  # type: ignore[operator]
         assert same(drawn(plain['noise'], seed=None), entropy)
         assert same(drawn(Generator.from_pretrained(folder)), drawn(plain['gaussian']))
 
 
-@pytest.mark.parametrize('environment', ['float64', 'meta', 'autocast'])
-def test_downstream_networks_are_the_same(scene: Scene, split: Split, environment: str) -> None:
+def test_downstream_networks_are_the_same(scene: Scene, split: Split) -> None:
     pairs = make_pairs(8)
     patches = PatchDataset(pairs.x, pairs.y, pairs.spec)
     spectra = SpectraDataset(scene, split)
@@ -157,7 +149,7 @@ def test_downstream_networks_are_the_same(scene: Scene, split: Split, environmen
         return [value for network in networks for value in network.state_dict().values()]
 
     expected = trained()
-    with ENVIRONMENTS[environment]():
+    with foreign():
         found = trained()
     assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
 
@@ -173,7 +165,7 @@ def failing() -> None:
 
 
 def test_what_was_set_is_set_again() -> None:
-    with default_dtype(torch.float64), default_device('meta'), torch.autocast('cpu', torch.bfloat16):
+    with foreign():
         assert state_inside() == (torch.float32, 'cpu', False)
         with pytest.raises(RuntimeError, match='inside'):
             failing()

@@ -9,7 +9,7 @@ from torch import nn
 
 from hsiaug.datasets import write_bank
 from hsiaug.datasets.class_patches import class_patches
-from hsiaug.engine import Run, Training
+from hsiaug.engine import Run
 from hsiaug.functional import gradient_penalty_autograd, spectral_angle
 from hsiaug.models.patch_cnn import Dims
 from hsiaug.samples import SampleSpec
@@ -131,8 +131,8 @@ def test_values_are_in_the_range_of_each_band() -> None:
 @pytest.mark.filterwarnings('ignore:the discriminator')
 @pytest.mark.parametrize(
     'settings',
-    [{'loss': 'bce'}, {'loss': 'wgan-gp'}, {'dims': 3, 'size': 4}, {'upsampling': 'resize'}],
-    ids=['bce', 'wgan-gp', '3d', 'resize'],
+    [{'loss': 'bce'}, {'loss': 'wgan-gp', 'upsampling': 'resize'}, {'dims': 3, 'size': 4}],
+    ids=['bce', 'wgan-gp, resize', '3d'],
 )
 def test_samples_have_the_spectra_of_their_classes(settings: dict[str, Any], pairs: TrainingData) -> None:
     generator = fit_generator('patch_gan', pairs, {**vars(SMALL), **settings})
@@ -241,29 +241,6 @@ def test_generator_and_critic_take_their_steps_by_turns(pairs: TrainingData, mon
     assert calls == 2 * ['critic', 'critic', 'critic', 'generator']
 
 
-@pytest.mark.parametrize('settings', [{}, {'spectral_norm': True}, {'loss': 'wgan-gp', 'dims': 3}])
-def test_killed_training_ends_where_an_undisturbed_one_does(
-    settings: dict[str, Any], pairs: TrainingData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    config = replace(TINY, **settings)
-    undisturbed = train_patch_gan(pairs, config, Run(2))
-    save = Training.save
-
-    def stop(self: Training, *args: object) -> None:
-        save(self, *args)  # type: ignore[arg-type]
-        if self.step == 4:
-            raise KeyboardInterrupt
-
-    with monkeypatch.context() as context:
-        context.setattr(Training, 'save', stop)
-        with pytest.raises(KeyboardInterrupt):
-            train_patch_gan(pairs, config, Run(2, folder=tmp_path, every=2))
-    with pytest.raises(ValueError, match='another training'):
-        train_patch_gan(pairs, replace(config, latent_dim=9), Run(2, folder=tmp_path))
-    assert same(train_patch_gan(pairs, config, Run(2, folder=tmp_path)), undisturbed)
-    assert not list(tmp_path.iterdir())
-
-
 def test_saved_loaded_and_recorded(pairs: TrainingData, tmp_path: Path) -> None:
     state = torch.get_rng_state()
     generator = train_patch_gan(pairs, replace(TINY, per_class=5))
@@ -277,11 +254,6 @@ def test_saved_loaded_and_recorded(pairs: TrainingData, tmp_path: Path) -> None:
     bank = write_bank(again, 9, tmp_path / 'bank', labels='uniform', chunk=4)
     assert torch.bincount(torch.stack([bank[i]['label'] for i in range(9)])).tolist() == [3, 3, 3]
     assert bank[0]['image'].shape == (BANDS, 8, 8)
-
-
-def test_divergence_is_reported(pairs: TrainingData) -> None:
-    with pytest.raises(FloatingPointError, match="diverged in stage 'patch_gan'"):
-        train_patch_gan(pairs, replace(TINY, lr=1e38))
 
 
 def test_mistakes(pairs: TrainingData) -> None:

@@ -20,18 +20,19 @@ from hsiaug.systems.ensemble import Ensemble
 from hsiaug.systems.spectral_gan.train import CHECKPOINT_FILE, SpectralGANTraining
 from hsiaug.trainers import fit_generator
 
-SETTINGS = {'iterations': 600, 'hidden': 8, 'layers': 1, 'batch_size': 8, 'components': 4, 'select_every': 160}
+SCENE = ('--scene.simulated={height: 24, width: 24, classes: 3}', '--split.settings={fraction: 0.3}')
+SETTINGS = {'iterations': 240, 'hidden': 8, 'layers': 1, 'batch_size': 8, 'components': 4, 'select_every': 60}
 
 
 @pytest.fixture(autouse=True)
 def checkpoints(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One every 200 steps, so that a short training has several."""
-    monkeypatch.setattr('hsiaug.systems.fit.Run', partial(Run, every=200))
+    """One every 80 steps, so that a short training has several."""
+    monkeypatch.setattr('hsiaug.systems.fit.Run', partial(Run, every=80))
 
 
 def command(out: Path, **settings: Any) -> list[str]:
     options = [f'--settings.{name}={value}' for name, value in {**SETTINGS, **settings}.items()]
-    return ['train', f'--out={out}', '--generator=spectral_gan', *options]
+    return ['train', f'--out={out}', '--generator=spectral_gan', *SCENE, *options]
 
 
 def killed_after(out: Path, step: int) -> None:
@@ -42,7 +43,7 @@ def killed_after(out: Path, step: int) -> None:
     while not (checkpoint.exists() and int(found_checkpoint(checkpoint)['step']) >= step):
         assert process.is_alive()
         assert time.monotonic() < deadline
-        time.sleep(0.002)
+        time.sleep(0.02)
     process.kill()
     process.join()
     assert process.exitcode == -signal.SIGKILL
@@ -51,7 +52,7 @@ def killed_after(out: Path, step: int) -> None:
 def test_a_killed_command_goes_on_to_the_same_bits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     undisturbed, out = tmp_path / 'undisturbed', tmp_path / 'killed'
     main(command(undisturbed))
-    for step in (200, 400):
+    for step in (80, 160):
         killed_after(out, step)
     assert not (out / 'model.safetensors').exists()
     steps, update = [0], SpectralGANTraining.update
@@ -59,7 +60,7 @@ def test_a_killed_command_goes_on_to_the_same_bits(tmp_path: Path, monkeypatch: 
         SpectralGANTraining, 'update', lambda self, rng: (steps.append(self.step), update(self, rng))[1]
     )
     main(command(out))
-    assert len(steps) - 1 <= 200  # what was done is not done again
+    assert len(steps) - 1 <= 80  # what was done is not done again
     states = [load_file(folder / 'model.safetensors') for folder in (undisturbed, out)]
     assert states[0].keys() == states[1].keys()
     assert all(torch.equal(value, states[1][key]) for key, value in states[0].items())
@@ -73,14 +74,14 @@ def test_a_killed_command_goes_on_to_the_same_bits(tmp_path: Path, monkeypatch: 
 
 
 def test_the_checkpoint_of_another_training_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    killed_after(tmp_path, 200)
+    killed_after(tmp_path, 80)
     with pytest.raises(SystemExit) as stopped:
         main(command(tmp_path, hidden=9))
     assert stopped.value.code == 2
     assert "'hidden': (8, 9)" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize('at', [(0, 7), (1, 0), (1, 7), (1, 12)])
+@pytest.mark.parametrize('at', [(0, 7), (1, 0), (1, 12)])
 def test_members_of_an_ensemble_go_on_where_they_were(
     data: TrainingData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: tuple[int, int]
 ) -> None:
@@ -108,7 +109,7 @@ def test_members_of_an_ensemble_go_on_where_they_were(
         SpectralGANTraining, 'update', lambda self, rng: (steps.append(self.step), undisturbed(self, rng))[1]
     )
     resumed = fit_generator('spectral_gan', data, settings, seed=3, folder=tmp_path)
-    assert len(steps) == {(0, 7): 24, (1, 0): 12, (1, 7): 12, (1, 12): 0}[at]
+    assert len(steps) == {(0, 7): 24, (1, 0): 12, (1, 12): 0}[at]
     state = resumed.state_dict()
     assert all(torch.equal(value, state[key]) for key, value in expected.state_dict().items())
     assert list(tmp_path.iterdir()) == []

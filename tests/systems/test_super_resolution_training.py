@@ -11,8 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from hsiaug.cli import main
-from hsiaug.engine import Run, Training
-from hsiaug.engine.checkpoint import found_checkpoint
+from hsiaug.engine import Run
 from hsiaug.functional.degradation import degrade, upsample
 from hsiaug.metrics.super_resolution import super_resolution_scores
 from hsiaug.samples import SampleSpec
@@ -22,7 +21,6 @@ from hsiaug.systems.msrresgan.model import MSRResGAN
 from hsiaug.systems.msrresgan.network import MSRResNet, gradient_magnitude
 from hsiaug.systems.msrresgan.srgan import SRDiscriminator
 from hsiaug.systems.msrresgan.train import (
-    CHECKPOINT_FILE,
     Deception,
     GeneratorStage,
     SuperResolutionConfig,
@@ -145,64 +143,6 @@ def test_learning_rate_halves_after_each_quarter() -> None:
         stage.update(torch.Generator().manual_seed(step))
         rates.append(stage.optimisers['generator'].param_groups[0]['lr'])
     assert rates == pytest.approx([1e-3, 1e-3, 5e-4, 5e-4, 2.5e-4, 2.5e-4, 1.25e-4, 1.25e-4])
-
-
-@pytest.mark.parametrize(
-    ('kill', 'stage', 'step'), [(3, 'gradient', '2'), (5, 'generator', '0'), (9, 'generator', '4')]
-)
-def test_killed_training_ends_where_an_undisturbed_one_does(
-    kill: int, stage: str, step: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    data = stripes(6)
-    undisturbed = train_super_resolution(data, TINY, Run(3))
-    count, look = 0, Training._look
-
-    def stop(self: Training, *args: object, **kwargs: object) -> object:
-        nonlocal count
-        count += 1
-        if count == kill:
-            raise KeyboardInterrupt
-        return look(self, *args, **kwargs)  # type: ignore[arg-type]
-
-    with monkeypatch.context() as context:
-        context.setattr(Training, '_look', stop)
-        with pytest.raises(KeyboardInterrupt):
-            train_super_resolution(data, TINY, Run(3, folder=tmp_path, every=1))
-    found = found_checkpoint(tmp_path / CHECKPOINT_FILE)
-    assert (found['stage'], found['step']) == (stage, step)
-    with pytest.raises(ValueError, match=r"another training, \(found, expected\): \{'seed': \(3, 4\)\}"):
-        train_super_resolution(data, TINY, Run(4, folder=tmp_path))
-    resumed = train_super_resolution(data, TINY, Run(3, folder=tmp_path, every=1))
-    assert same(resumed, undisturbed)
-    assert not list(tmp_path.iterdir())
-
-
-def test_seeds_mean_one_training_and_leave_the_global_stream() -> None:
-    data, state = stripes(6), torch.get_rng_state()
-    a, b, c = (train_super_resolution(data, TINY, Run(s)) for s in (0, 0, 1))
-    assert torch.equal(torch.get_rng_state(), state)
-    assert same(a, b)
-    assert not same(a, c)
-    assert a.provenance is not None
-    assert a.provenance.training['generator'] == 'msrresgan'
-    assert a.provenance.training['adversarial'] == 1e-4
-
-
-def test_divergence_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    data = stripes(6)
-    calls, update = 0, GeneratorStage.update
-
-    def poison(self: GeneratorStage, rng: torch.Generator) -> None:
-        nonlocal calls
-        calls += 1
-        update(self, rng)
-        if calls == 4:
-            next(self.network.parameters()).data.fill_(torch.nan)
-
-    monkeypatch.setattr(GeneratorStage, 'update', poison)
-    with pytest.raises(FloatingPointError, match=r"diverged in stage 'generator' by step 4.*last good.*\(step 2\)"):
-        train_super_resolution(data, TINY, Run(folder=tmp_path, every=2))
-    assert found_checkpoint(tmp_path / CHECKPOINT_FILE)['step'] == '2'
 
 
 def test_real_pairs_are_used() -> None:

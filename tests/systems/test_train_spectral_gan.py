@@ -3,11 +3,15 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch.nn.functional import cross_entropy
 
 from hsiaug.engine import Run
+from hsiaug.functional.gradient_penalty import gradient_penalty_autograd
 from hsiaug.metrics.distribution import sliced_wasserstein
 from hsiaug.samples import SampleSpec
 from hsiaug.systems import TrainingData
+from hsiaug.systems.spectral_gan import train as module
+from hsiaug.systems.spectral_gan.model import SpectralGAN
 from hsiaug.systems.spectral_gan.train import SpectralGANConfig, SpectralGANTraining, train_spectral_gan
 
 TINY = SpectralGANConfig(iterations=6, hidden=16, layers=2, batch_size=8, noise_dim=4, components=5)
@@ -91,49 +95,6 @@ def test_without_any_labels(bumps: TrainingData) -> None:
     assert generator.sample(3, torch.zeros(3, dtype=torch.int64), seed=0)['image'].isfinite().all()
 
 
-def test_seed_decides_and_the_global_stream_is_left_alone(bumps: TrainingData) -> None:
-    torch.manual_seed(3)
-    state = torch.get_rng_state()
-    first, again, other = (train_spectral_gan(bumps, TINY, Run(seed)) for seed in (1, 1, 2))
-    assert torch.equal(torch.get_rng_state(), state)
-    key = 'network.linears.0.weight'
-    assert torch.equal(first.state_dict()[key], again.state_dict()[key])
-    assert not torch.equal(first.state_dict()[key], other.state_dict()[key])
-
-
-@pytest.mark.parametrize('optimiser', ['adam', 'rmsprop'])
-def test_killed_training_goes_on_to_the_same_end(
-    bumps: TrainingData, tmp_path: Path, optimiser: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    config = replace(TINY, iterations=12, optimiser=optimiser)  # type: ignore[arg-type]
-    undisturbed = train_spectral_gan(bumps, config, Run(5))
-    update = SpectralGANTraining.update
-
-    def killed(self: SpectralGANTraining, rng: torch.Generator) -> None:
-        if self.step == 7:
-            raise KeyboardInterrupt
-        update(self, rng)
-
-    monkeypatch.setattr(SpectralGANTraining, 'update', killed)
-    with pytest.raises(KeyboardInterrupt):
-        train_spectral_gan(bumps, config, Run(5, folder=tmp_path, every=5))
-    monkeypatch.setattr(SpectralGANTraining, 'update', update)
-    with pytest.raises(ValueError, match='checkpoint of another training'):
-        train_spectral_gan(bumps, config, Run(6, folder=tmp_path))
-    resumed = train_spectral_gan(bumps, config, Run(5, folder=tmp_path, every=5))
-    states = undisturbed.state_dict(), resumed.state_dict()
-    assert all(torch.equal(states[0][k], states[1][k]) for k in states[0])
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_divergence_is_named(bumps: TrainingData) -> None:
-    broken = replace(bumps, x=bumps.x.clone())
-    training = SpectralGANTraining(broken, TINY, 0)
-    training.real[:] = float('nan')
-    with pytest.raises(FloatingPointError, match=r"diverged in stage 'gan' by step 6: critic nan.*lower lr \(0.0002\)"):
-        training.run(Run())
-
-
 def test_interpolation_ends_where_it_should(bumps: TrainingData) -> None:
     generator = train_spectral_gan(bumps, TINY)
     line = generator.interpolate((0, 1), torch.linspace(0, 1, 5), (0, 0))
@@ -148,3 +109,80 @@ def test_sliced_wasserstein_of_a_shift() -> None:
     a = torch.randn(500, 1, generator=torch.Generator().manual_seed(0))
     assert float(sliced_wasserstein(a, a + 2)) == pytest.approx(2, rel=1e-5)
     assert float(sliced_wasserstein(a, a[:250])) < 0.2
+
+
+def same(a: SpectralGAN, b: SpectralGAN) -> bool:
+    return all(torch.equal(v, b.state_dict()[k]) for k, v in a.state_dict().items())
+
+
+def test_critic_gradients_are_those_of_the_textbook(bumps: TrainingData, monkeypatch: pytest.MonkeyPatch) -> None:
+    training = SpectralGANTraining(bumps, TINY, 0)
+    monkeypatch.setattr(training.optimisers['critic'], 'step', lambda: None)
+    training.critic_step(torch.Generator().manual_seed(7))
+    found = [p.grad.clone() for p in training.opponents]
+    rng = torch.Generator().manual_seed(7)  # the same draws again, in the same order
+    rows = training._rows(training.real, rng)
+    fake = training._fake(rng)[0].detach()
+    epsilon = torch.rand((8, 1), generator=rng)
+    real = training.real[rows]
+    for p in training.opponents:
+        p.grad = None
+    penalty = gradient_penalty_autograd(training.critic, epsilon * real + (1 - epsilon) * fake)
+    (training.critic(fake).mean() - training.critic(real).mean() + 10 * penalty).backward()
+    cross_entropy(training.classifier(real), bumps.y[rows]).backward()
+    for p, gradient in zip(training.opponents, found, strict=True):
+        # The penalty does not depend on a bias: autograd gives it no gradient or the critic loss's alone.
+        assert torch.allclose(gradient, torch.zeros_like(p) if p.grad is None else p.grad, rtol=1e-3, atol=1e-5)
+
+
+def test_killed_training_finds_the_best_generator_again(
+    bumps: TrainingData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = replace(TINY, iterations=12, select_every=2)
+    distances = {2: 0.1}  # the best generator is found before the checkpoint that is resumed from
+    current: list[SpectralGANTraining] = []
+    undisturbed, kill_at = SpectralGANTraining.update, [9]
+
+    def update(self: SpectralGANTraining, rng: torch.Generator) -> None:
+        current[:] = [self]
+        if self.step == kill_at[0]:
+            raise KeyboardInterrupt
+        undisturbed(self, rng)
+
+    monkeypatch.setattr(SpectralGANTraining, 'update', update)
+    monkeypatch.setattr(module, 'validation_distance', lambda *_: distances.get(current[0].step, 1.0))
+    with pytest.raises(KeyboardInterrupt):
+        train_spectral_gan(bumps, config, Run(folder=tmp_path, every=5))
+    kill_at[0] = -1
+    resumed = train_spectral_gan(bumps, config, Run(folder=tmp_path, every=5))
+    assert same(resumed, train_spectral_gan(bumps, config))
+    last = train_spectral_gan(bumps, replace(config, select_every=0))
+    assert not same(resumed, last)  # so the test would notice a forgotten best
+    assert not list(tmp_path.iterdir())
+
+
+def test_bad_input_is_named(bumps: TrainingData) -> None:
+    for change, message in (
+        ({'y': torch.zeros_like(bumps.y)}, r"no labelled spectra of \['right'\]"),
+        ({'x': bumps.x.clone().index_fill_(0, torch.tensor([3]), float('nan'))}, r'1 of \d+ x spectra hold NaN'),
+        ({'spec': replace(bumps.spec, classes=())}, 'has no classes'),
+    ):
+        with pytest.raises(ValueError, match=message):
+            train_spectral_gan(replace(bumps, **change), TINY)
+    unvalidated = replace(bumps, val_x=bumps.val_x[:0], val_y=bumps.val_y[:0])
+    with pytest.raises(ValueError, match='select_every'):
+        train_spectral_gan(unvalidated, replace(TINY, select_every=2))
+
+
+def test_cuda_graph_on_the_cpu_is_refused(bumps: TrainingData) -> None:
+    with pytest.raises(ValueError, match='needs a CUDA device'):
+        train_spectral_gan(bumps, TINY, cuda_graph=True)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize('optimiser', ['adam', 'rmsprop'])
+def test_cuda_graph_trains_the_same_generator(bumps: TrainingData, optimiser: str) -> None:
+    config = replace(TINY, optimiser=optimiser)
+    eager, graph = (train_spectral_gan(bumps, config, Run(device='cuda'), cuda_graph=on) for on in (False, True))
+    for key, value in eager.state_dict().items():
+        assert torch.allclose(value, graph.state_dict()[key], rtol=1e-3, atol=1e-4), key

@@ -1,4 +1,3 @@
-import signal
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -6,19 +5,16 @@ from typing import Any
 import pytest
 import torch
 from pairs import class_spectra, make_pairs, nearest_class
-from safetensors.torch import save_file
 
 from hsiaug.engine import Run
-from hsiaug.engine.checkpoint import found_checkpoint
 from hsiaug.engine.data import Held
 from hsiaug.engine.training import stream_of_step
 from hsiaug.functional import spectral_angle
 from hsiaug.samples import SampleSpec
 from hsiaug.systems import TrainingData
 from hsiaug.systems.two_stream_diffusion.model import TwoStreamDiffusion
-from hsiaug.systems.two_stream_diffusion.stages import AutoencoderStage, DiffusionStage, Stage, turn
-from hsiaug.systems.two_stream_diffusion.train import CHECKPOINT_FILE, TwoStreamConfig, train_two_stream
-from hsiaug.trainers import fit_generator
+from hsiaug.systems.two_stream_diffusion.stages import AutoencoderStage, DiffusionStage, turn
+from hsiaug.systems.two_stream_diffusion.train import TwoStreamConfig, train_two_stream
 
 SMALL = TwoStreamConfig(
     mask_latents=2,
@@ -188,104 +184,6 @@ def test_average_follows_the_weights(pairs: TrainingData) -> None:
     assert torch.allclose(weights[0], weights[1], atol=0.05)
 
 
-def test_seed_decides_and_the_global_stream_is_left_alone(pairs: TrainingData) -> None:
-    torch.manual_seed(3)
-    state = torch.get_rng_state()
-    first, again, other = (train_two_stream(pairs, TINY, Run(seed)) for seed in (1, 1, 2))
-    assert torch.equal(torch.get_rng_state(), state)
-    assert same(first, again)
-    assert not same(first, other)
-
-
-# --- what is left behind --------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(('stage', 'step'), [(AutoencoderStage, 4), (DiffusionStage, 5), (DiffusionStage, 0)])
-def test_killed_training_goes_on_to_the_same_end(
-    pairs: TrainingData, tmp_path: Path, stage: type[Stage], step: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    undisturbed, handler = train_two_stream(pairs, TINY, Run(5)), signal.getsignal(signal.SIGINT)
-    objective = stage.objective
-
-    def killed(self: Stage, rng: torch.Generator) -> torch.Tensor:
-        if self.step == step:
-            raise KeyboardInterrupt
-        return objective(self, rng)
-
-    monkeypatch.setattr(stage, 'objective', killed)
-    with pytest.raises(KeyboardInterrupt):
-        train_two_stream(pairs, TINY, Run(5, folder=tmp_path, every=3))
-    assert signal.getsignal(signal.SIGINT) is handler
-    found = found_checkpoint(tmp_path / CHECKPOINT_FILE)
-    assert (found['stage'], found['step']) == ('vae' if stage is AutoencoderStage else 'diffusion', str(step // 3 * 3))
-    monkeypatch.setattr(stage, 'objective', objective)
-    taken: list[Stage] = []
-    count = Stage.descend
-    monkeypatch.setattr(Stage, 'descend', lambda self, *a, **k: (taken.append(self), count(self, *a, **k))[1])
-    resumed = train_two_stream(pairs, TINY, Run(5, folder=tmp_path, every=3))
-    assert len(taken) == {AutoencoderStage: 12, DiffusionStage: 6}[stage] - step // 3 * 3
-    assert same(undisturbed, resumed)
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_foreign_and_broken_checkpoints_are_refused(
-    pairs: TrainingData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def killed(self: Stage, rng: torch.Generator) -> torch.Tensor:
-        raise RuntimeError('power cut')
-
-    with monkeypatch.context() as patch:
-        patch.setattr(DiffusionStage, 'objective', killed)
-        with pytest.raises(RuntimeError, match='power cut'):
-            train_two_stream(pairs, TINY, Run(0, folder=tmp_path))
-    for seed, config in ((1, TINY), (0, replace(TINY, kl_weight=1e-3))):
-        with pytest.raises(ValueError, match='checkpoint of another training'):
-            train_two_stream(pairs, config, Run(seed, folder=tmp_path))
-    file = tmp_path / CHECKPOINT_FILE
-    save_file({'a': torch.zeros(1)}, file)
-    with pytest.raises(ValueError, match='lacks'):
-        train_two_stream(pairs, TINY, Run(folder=tmp_path))
-    file.write_bytes(b'abc')
-    with pytest.raises(ValueError, match='truncated'):
-        train_two_stream(pairs, TINY, Run(folder=tmp_path))
-
-
-@pytest.mark.parametrize('stage', [AutoencoderStage, DiffusionStage])
-def test_divergence_keeps_the_last_good_checkpoint(
-    pairs: TrainingData, tmp_path: Path, stage: type[Stage], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    objective = stage.objective
-
-    def diverging(self: Stage, rng: torch.Generator) -> torch.Tensor:
-        return objective(self, rng) * (torch.nan if self.step >= 4 else 1)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(stage, 'objective', diverging)
-        with pytest.raises(FloatingPointError, match=r"diverged in stage '(vae|diffusion)' by step 6.*step 3\) is"):
-            train_two_stream(pairs, TINY, Run(folder=tmp_path, every=3))
-        with pytest.raises(FloatingPointError, match='give a folder'):
-            train_two_stream(pairs, TINY)
-    lower = replace(TINY, vae_lr=TINY.vae_lr / 2, diffusion_lr=TINY.diffusion_lr / 2)
-    batch = train_two_stream(pairs, lower, Run(folder=tmp_path)).sample(
-        2, seed=0
-    )  # goes on from there, with lower rates
-    assert torch.isfinite(batch['image']).all()
-
-
-def test_infinite_weights_are_not_kept(pairs: TrainingData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    count = Stage.descend
-
-    def broken(self: Stage, *args: Any, **kwargs: Any) -> None:
-        count(self, *args, **kwargs)
-        if self.step == 5:
-            next(self.trained.parameters()).data.fill_(torch.inf)
-
-    monkeypatch.setattr(Stage, 'descend', broken)
-    with pytest.raises(FloatingPointError, match='by step 6'):
-        train_two_stream(pairs, TINY, Run(folder=tmp_path, every=3))
-    assert found_checkpoint(tmp_path / CHECKPOINT_FILE)['step'] == '3'
-
-
 def test_pictures_of_samples_appear(pairs: TrainingData, tmp_path: Path) -> None:
     train_two_stream(pairs, TINY, Run(folder=tmp_path), preview_every=4)
     assert [file.name for file in tmp_path.iterdir()] == ['samples_4.png']
@@ -381,31 +279,24 @@ def test_settings() -> None:
     assert TwoStreamConfig(unet_channels=[8, 16]) == TwoStreamConfig(unet_channels=(8, 16))  # type: ignore[arg-type]
 
 
-def test_trained_by_name(pairs: TrainingData) -> None:
-    settings = {'vae_iterations': 1, 'diffusion_iterations': 1, 'vae_channels': 4, 'unet_channels': [8, 16]}
-    generator = fit_generator('two_stream_diffusion', pairs, settings)
-    assert isinstance(generator, TwoStreamDiffusion)
-    with pytest.raises(ValueError, match='cannot be made with settings'):
-        fit_generator('two_stream_diffusion', pairs, {'layers': 3})
-
-
 @pytest.mark.parametrize('prediction_type', ['v_prediction', 'epsilon'])
 def test_min_snr_weight_of_a_step_by_hand(pairs: TrainingData, prediction_type: Any) -> None:
     """A step of one patch: its loss over that without weights is the weight at the time that was drawn."""
     times: list[torch.Tensor] = []
-
-    def loss(gamma: float | None, step: int) -> float:
+    torch.manual_seed(0)
+    generator = TwoStreamDiffusion(
+        pairs.spec, mask_latents=2, vae_channels=4, unet_channels=(8, 16), prediction_type=prediction_type
+    )
+    generator.denoiser.register_forward_pre_hook(lambda _, inputs: times.append(inputs[1]))
+    few, stages = replace(pairs, x=pairs.x[:8], y=pairs.y[:8]), {}
+    for gamma in (5.0, None):
         config = replace(TINY, batch_size=1, min_snr_gamma=gamma, prediction_type=prediction_type)
-        torch.manual_seed(0)
-        generator = TwoStreamDiffusion(
-            pairs.spec, mask_latents=2, vae_channels=4, unet_channels=(8, 16), prediction_type=prediction_type
-        )
-        few = replace(pairs, x=pairs.x[:8], y=pairs.y[:8])
-        stage = DiffusionStage(generator, Held(few.x, few.y), generator.shares_in(few), config, 0)
-        stage.before_steps()
-        generator.denoiser.register_forward_pre_hook(lambda _, inputs: times.append(inputs[1]))
-        with torch.no_grad():
-            return float(stage.objective(torch.Generator().manual_seed(stream_of_step(0, 'diffusion', step))))
+        stages[gamma] = DiffusionStage(generator, Held(few.x, few.y), generator.shares_in(few), config, 0)
+        stages[gamma].before_steps()
+
+    @torch.no_grad()
+    def loss(gamma: float | None, step: int) -> float:
+        return float(stages[gamma].objective(torch.Generator().manual_seed(stream_of_step(0, 'diffusion', step))))
 
     betas = torch.linspace(0.0015**0.5, 0.0155**0.5, 1000, dtype=torch.float64) ** 2
     capped = set()

@@ -151,18 +151,6 @@ def test_an_ignored_class_is_never_generated(copies: UnmixingFusion) -> None:
     assert not (copies.sample(6, seed=0)['mask'] == 1).any()
 
 
-def test_saved_and_loaded_and_seed_decides(trained: UnmixingFusion, tmp_path: Path) -> None:
-    trained.save_pretrained(tmp_path / 'g')
-    again = Generator.from_pretrained(tmp_path / 'g')
-    state = torch.get_rng_state()
-    batches = [g.sample(5, seed=3) for g in (trained, again)]
-    assert torch.equal(torch.get_rng_state(), state)
-    for key in ('image', 'mask'):
-        assert torch.equal(batches[0][key], batches[1][key])
-    assert not torch.equal(trained.sample(5, seed=4)['image'], batches[0]['image'])
-    assert again.sample(0)['mask'].shape == (0, SIZE, SIZE)
-
-
 def test_fills_a_bank_and_mixes(copies: UnmixingFusion, tmp_path: Path) -> None:
     write_bank(copies, 12, tmp_path / 'bank', chunk=4)
     mixed = MixedDataset(PatchDataset(DATA.x, DATA.y, DATA.spec), SyntheticBank(tmp_path / 'bank'), ratio=0.5)
@@ -299,37 +287,6 @@ def test_folders_of_rgb_images(tmp_path: Path) -> None:
     np.save(tmp_path / 'sea' / '9.npy', np.zeros((32, 32, 5)))
     with pytest.raises(ValueError, match=r'32, 32, 5'):
         fit(mixtures(24, kind='scene'), rgb=tmp_path)
-
-
-def test_a_killed_training_goes_on_to_the_same_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = fit(**BRIEF)
-    train = module.train_abundances
-
-    def killed(*args: Any, **kwargs: Any) -> Any:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(module, 'train_abundances', killed)
-    with pytest.raises(KeyboardInterrupt):
-        fit(folder=tmp_path, **BRIEF)
-    assert (tmp_path / module.UNMIXING_FILE).exists()
-    monkeypatch.setattr(module, 'train_abundances', train)
-    resumed = fit(folder=tmp_path, **BRIEF)
-    assert torch.equal(resumed.sample(3, seed=0)['image'], whole.sample(3, seed=0)['image'])
-    assert not list(tmp_path.iterdir())
-
-
-@pytest.mark.parametrize('kind', ['vae', 'style_gan', 'diffusion'])
-def test_all_generators_of_abundances_fill_a_bank_and_mix(kind: str, tmp_path: Path) -> None:
-    generator = fit(**BRIEF, abundances={'kind': kind, 'iterations': 1})
-    generator.save_pretrained(tmp_path / kind)
-    again = Generator.from_pretrained(tmp_path / kind)
-    assert torch.equal(again.sample(3, seed=0)['image'], generator.sample(3, seed=0)['image'])
-    bank = write_bank(again, 6, tmp_path / 'bank')
-    mixed = MixedDataset(PatchDataset(DATA.x, DATA.y, DATA.spec), bank, ratio=0.25)
-    batch = mixed.batch(range(len(mixed)))
-    assert int(batch['synthetic'].sum()) == round(0.25 * len(DATA.x))
-    held = torch.stack([bank[i]['image'] for i in range(len(bank))])
-    assert all((held == image).flatten(1).all(dim=1).any() for image in batch['image'][batch['synthetic']])
 
 
 def test_config_takes_mappings_or_objects() -> None:

@@ -1,13 +1,11 @@
 import warnings
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from mixtures import BANDS, UNIT, WAVELENGTHS, endmembers, maps, mixtures
 
-from hsiaug.engine import Run
 from hsiaug.metrics.unmixing import match_endmembers, unmixing_scores
 from hsiaug.systems.unmixing_fusion.unmixing.network import UnmixingNetwork
 from hsiaug.systems.unmixing_fusion.unmixing.train import (
@@ -92,39 +90,6 @@ def test_matching_is_over_all_images(trained: UnmixingNetwork) -> None:
     assert not torch.allclose(dark[0].mean(dim=(1, 2)), dark[1].mean(dim=(1, 2)), atol=0.05)
 
 
-def test_seed_decides_and_the_global_generator_stays() -> None:
-    state = torch.get_rng_state()
-    one, two, other = (train_unmixing(DATA, WAVELENGTHS, TINY, Run(seed)) for seed in (0, 0, 1))
-    assert torch.equal(torch.get_rng_state(), state)
-    assert torch.equal(one.abundances(DATA), two.abundances(DATA))
-    assert not torch.equal(one.abundances(DATA), other.abundances(DATA))
-
-
-def test_a_killed_training_goes_on_to_the_same_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = train_unmixing(DATA, WAVELENGTHS, TINY)
-    update = UnmixingTraining.update
-
-    def killed(self: UnmixingTraining, rng: torch.Generator) -> None:
-        if self.step == 6:
-            raise KeyboardInterrupt
-        update(self, rng)
-
-    monkeypatch.setattr(UnmixingTraining, 'update', killed)
-    with pytest.raises(KeyboardInterrupt):
-        train_unmixing(DATA, WAVELENGTHS, TINY, Run(folder=tmp_path, every=4))
-    monkeypatch.setattr(UnmixingTraining, 'update', update)
-    resumed = train_unmixing(DATA, WAVELENGTHS, TINY, Run(folder=tmp_path, every=4))
-    assert torch.equal(resumed.abundances(DATA), whole.abundances(DATA))
-
-    def never(self: UnmixingTraining, rng: torch.Generator) -> None:
-        raise AssertionError
-
-    monkeypatch.setattr(UnmixingTraining, 'update', never)
-    assert torch.equal(train_unmixing(DATA, WAVELENGTHS, TINY, Run(folder=tmp_path)).endmembers, whole.endmembers)
-    with pytest.raises(ValueError, match=r'checkpoint of another training.*seed'):
-        train_unmixing(DATA, WAVELENGTHS, TINY, Run(5, folder=tmp_path))
-
-
 def test_collapse_is_reported() -> None:
     # A rate far too high drives the softmax into saturation.
     with pytest.warns(UserWarning, match='collapsed onto endmember .*; start from other endmembers'):
@@ -137,20 +102,6 @@ def test_collapse_is_reported() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter('error')
         warn_of_collapse(ABUNDANCES)
-
-
-def test_divergence_is_stopped_and_the_checkpoint_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    update = UnmixingTraining.update
-
-    def poisoned(self: UnmixingTraining, rng: torch.Generator) -> None:
-        update(self, rng)
-        if self.step == 6:
-            self.losses['loss'] = torch.tensor(torch.nan)
-            self.network.decoder.weight.data[0] = torch.nan
-
-    monkeypatch.setattr(UnmixingTraining, 'update', poisoned)
-    with pytest.raises(FloatingPointError, match=r"stage 'unmixing'.*last good checkpoint \(step 4\)"):
-        train_unmixing(DATA, WAVELENGTHS, TINY, Run(folder=tmp_path, every=4))
 
 
 def test_black_pixels_are_no_obstacle() -> None:

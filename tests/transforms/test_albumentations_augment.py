@@ -1,15 +1,14 @@
+"""What the augmentation does beyond its gate, which is that of the mixers and tested there."""
+
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import albumentations as A
 import numpy as np
 import pytest
 import torch
-from torch.utils.data import DataLoader
-from torchgeo.datasets import NonGeoDataset
-from toys import SIZE, Toy, aligned, mask_of
+from toys import SIZE, Toy, mask_of
 from zooms import NearestZoom, class_of, interpolating, plateaus
 
 from hsiaug.ratio import Linear
@@ -75,80 +74,6 @@ def test_super_resolved_samples_in_a_pipeline() -> None:
     masks = torch.stack([torch.from_numpy(out['mask']) for out in outs])
     assert (class_of(images) == masks).float().mean() > 0.85
     assert (class_of(images) == data.y).float().mean() < 0.7
-
-
-@pytest.mark.parametrize(('given', 'expected'), [({'ratio': 0.25}, 0.2), ({'ratio': 5}, 5 / 6), ({'p': 0.3}, 0.3)])
-@pytest.mark.parametrize('seed', [None, 1])
-def test_gates_are_bernoulli_with_the_ratio_as_a_fraction(
-    given: dict[str, Any], expected: float, seed: int | None
-) -> None:
-    torch.manual_seed(3)
-    n = 600
-    count = sum(altered(A.Compose([GeneratorAugmentation(NearestZoom(), **given)], seed=seed), n))
-    assert abs(count - n * expected) < 4 * math.sqrt(n * expected * (1 - expected))
-
-
-def test_without_a_seed_torch_decides_and_with_one_it_does_not() -> None:
-    def windows(torch_seed: int, pipeline_seed: int | None) -> list[bytes]:
-        torch.manual_seed(torch_seed)
-        pipeline = A.Compose([GeneratorAugmentation(NearestZoom(), p=0.5)], seed=pipeline_seed)
-        return [pipeline(**arrays(TOY[i]))['image'].tobytes() for i in range(20)]
-
-    assert windows(1, None) == windows(1, None)
-    assert windows(1, None) != windows(2, None)
-    assert windows(1, 7) == windows(2, 7)
-    assert windows(1, 7) != windows(1, 8)
-
-
-def test_the_gate_does_not_follow_the_other_transforms_of_a_seeded_pipeline() -> None:
-    n = 300
-    pipeline = A.Compose([GeneratorAugmentation(NearestZoom(), p=0.5), A.HorizontalFlip(p=0.5)], seed=11)
-    corner = np.zeros((SIZE, SIZE, 5), dtype=np.float32)
-    corner[:, 0] = 1  # one column, which doubling makes two or none
-    mask = np.zeros((SIZE, SIZE), dtype=np.int64)
-    mask[:, -1] = 1
-    flipped = []
-    for _ in range(n):
-        out = pipeline(image=corner, mask=mask)['image'][0, :, 0]
-        if out.sum() == 1:  # not altered
-            flipped.append(bool(out[-1] == 1))
-    assert 100 < len(flipped) < 200
-    assert 0.35 < np.mean(flipped) < 0.65
-
-
-class Augmented(NonGeoDataset):
-    """Samples that go through a pipeline one by one."""
-
-    def __init__(self, seed: int | None) -> None:
-        self.pipeline = A.Compose([GeneratorAugmentation(NearestZoom(), p=0.5)], seed=seed)
-
-    def __len__(self) -> int:
-        return 32
-
-    def __getitem__(self, index: int) -> Sample:
-        out = self.pipeline(**arrays(TOY[index]))
-        return {'image': torch.from_numpy(out['image']).permute(2, 0, 1), 'mask': torch.from_numpy(out['mask'])}
-
-
-@pytest.mark.parametrize('pipeline_seed', [None, 3])
-def test_in_workers_draws_differ_by_worker_and_epoch_and_repeat_with_the_seed(pipeline_seed: int | None) -> None:
-    dataset = Augmented(pipeline_seed)
-
-    def run(seed: int) -> list[tuple[bool, ...]]:
-        torch.manual_seed(seed)
-        gates = []
-        loader = DataLoader(dataset, 8, num_workers=2, persistent_workers=True)
-        for _ in range(2):
-            for number, batch in enumerate(loader):
-                assert aligned(batch)
-                real = TOY.data['image'][8 * number : 8 * number + 8]
-                gates.append(tuple((batch['image'] == real).flatten(1).all(dim=1).tolist()))
-        return gates
-
-    first = run(5)
-    assert len(set(first)) == 8  # two workers with two batches each, two epochs
-    assert run(5) == first
-    assert run(6) != first
 
 
 def test_ratio_zero_draws_nothing_and_a_schedule_is_followed() -> None:

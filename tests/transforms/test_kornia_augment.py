@@ -1,19 +1,18 @@
+"""What the augmentation does beyond its gate, which is that of the mixers and tested there."""
+
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import kornia.augmentation as K
 import pytest
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader
-from torchgeo.datasets import NonGeoDataset
 from toys import SIZE, Toy, aligned, mask_of
 from zooms import NearestZoom, class_of, interpolating, plateaus, unaltered
 
 from hsiaug.ratio import Linear
-from hsiaug.samples import Sample, SpecMismatchError
+from hsiaug.samples import SpecMismatchError
 from hsiaug.systems import TrainingData
 from hsiaug.trainers import fit_generator
 from hsiaug.transforms.kornia import RandomSyntheticMix
@@ -82,19 +81,6 @@ def test_super_resolved_samples_in_a_container() -> None:
     assert torch.equal(mask[kept], data.y[kept])
 
 
-@pytest.mark.parametrize(('given', 'expected'), [({'ratio': 0.25}, 0.2), ({'ratio': 5}, 5 / 6), ({'p': 0.3}, 0.3)])
-def test_gates_are_bernoulli_with_the_ratio_as_a_fraction(
-    batch: dict[str, Tensor], given: dict[str, Any], expected: float
-) -> None:
-    torch.manual_seed(3)
-    child, counts = RandomGeneratorAugmentation(NearestZoom(), **given, image_only=True), []
-    for _ in range(40):
-        counts.append(int((~unaltered(batch['image'], child(batch['image']))).sum()))
-    n = 40 * 40
-    assert abs(sum(counts) - n * expected) < 4 * math.sqrt(n * expected * (1 - expected))
-    assert len(set(counts)) > 5
-
-
 def test_params_replay_gate_and_windows(batch: dict[str, Tensor]) -> None:
     torch.manual_seed(4)
     child = RandomGeneratorAugmentation(NearestZoom(), ratio=1)
@@ -107,30 +93,6 @@ def test_params_replay_gate_and_windows(batch: dict[str, Tensor]) -> None:
     container(batch)
     with pytest.raises(ValueError, match='replay params with image and mask'):
         container(batch['mask'].unsqueeze(1).float(), params=params, data_keys=['mask'])
-
-
-def test_a_seed_repeats_and_another_does_not(batch: dict[str, Tensor]) -> None:
-    def run(seed: int) -> Tensor:
-        torch.manual_seed(seed)
-        return RandomGeneratorAugmentation(NearestZoom(), p=0.5)(batch['image'])
-
-    assert torch.equal(run(5), run(5))
-    assert not torch.equal(run(5), run(6))
-
-
-def test_same_on_batch_gates_as_one(batch: dict[str, Tensor]) -> None:
-    torch.manual_seed(7)
-    container = K.AugmentationSequential(
-        RandomGeneratorAugmentation(NearestZoom(), p=0.5), data_keys=None, same_on_batch=True
-    )
-    altered = []
-    for _ in range(20):
-        out = container(batch)
-        kept = unaltered(batch['image'], out['image'])
-        assert kept.all() or not kept.any()
-        assert fits(out)
-        altered.append(not kept.any())
-    assert 3 < sum(altered) < 17
 
 
 @pytest.mark.parametrize('given', [{'ratio': 0}, {'p': 0}])
@@ -169,43 +131,6 @@ def test_dtypes_single_images_and_gradients(batch: dict[str, Tensor], dtype: tor
     assert image.grad is not None
     assert torch.equal(image.grad[:, 0, 0, 0], unaltered(batch['image'], out.detach()).float())
     assert child(batch['image'][:0]).shape == (0, 5, SIZE, SIZE)
-
-
-class Patches(NonGeoDataset):
-    """Samples that go through a container one by one."""
-
-    def __init__(self) -> None:
-        self.toy = Toy('segmentation', 32)
-        self.container = K.AugmentationSequential(
-            RandomGeneratorAugmentation(NearestZoom(), p=0.5), data_keys=None, keepdim=True
-        )
-
-    def __len__(self) -> int:
-        return 32
-
-    def __getitem__(self, index: int) -> Sample:
-        out: Sample = self.container(self.toy[index])
-        return out
-
-
-def test_in_workers_draws_differ_by_worker_and_epoch_and_repeat_with_the_seed() -> None:
-    dataset = Patches()
-
-    def run(seed: int) -> list[tuple[bool, ...]]:
-        torch.manual_seed(seed)
-        loader = DataLoader(dataset, 8, num_workers=2, persistent_workers=True)
-        gates = []
-        for _ in range(2):
-            for number, batch in enumerate(loader):
-                assert aligned(batch)
-                real = dataset.toy.data['image'][8 * number : 8 * number + 8]
-                gates.append(tuple(unaltered(real, batch['image']).tolist()))
-        return gates
-
-    first = run(3)
-    assert len(set(first)) > 5
-    assert run(3) == first
-    assert run(4) != first
 
 
 def test_it_stands_beside_mixing_and_keeps_its_weights_to_itself(batch: dict[str, Tensor]) -> None:

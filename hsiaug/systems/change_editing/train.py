@@ -96,9 +96,9 @@ def train_change_editing(
         painter = train_two_stream(shown, config.painter, run)
     else:
         _require_same_source(painter, data)
-    generator = ChangeEditing.of(
-        painter, data.spec if data.spec.kind == 'change' else None, config.first_date, config.change_share
-    )
+    spec = data.spec if data.spec.kind == 'change' else None
+    with torch.random.fork_rng(devices=[]):  # which draws weights before it takes the painter's
+        generator = ChangeEditing.of(painter, spec, config.first_date, config.change_share)
     generator.observe(pairs, data, config.drift, seed)
     generator.adopt(data, seed, config)
     generator.set_change_share(config.change_share)  # the frequencies are those of triplets, not of the data
