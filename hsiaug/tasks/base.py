@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, TypeVar, get_args, get_type_hints
 
@@ -16,11 +16,14 @@ from torch.utils.data import Dataset
 
 from ..datasets import SyntheticDataset, require_unseen_samples
 from ..datasets.batches import fetch
+from ..metrics import accuracies
 from ..metrics.patches import Encoder, Pair
 from ..metrics.values import Measure
 from ..samples import Kind, Sample, SampleSpec, require_compatible
 from ..settings import POSITIVE, check_value, checked_arguments
 from ..systems import Generator, TrainingData
+from ..trainers.classifier import predict
+from ..trainers.pixelwise import train_images
 
 D = TypeVar('D', bound='Downstream')
 Record = dict[str, Any]
@@ -143,6 +146,7 @@ class Task(ABC):
         downstream: class of the downstream models.
         config: class of their networks' settings.
         models: downstream models by name, the default first.
+        dataset: class of datasets of samples in memory, where there is one.
         fixed_set: synthetic samples are drawn once for a training, as in the papers; otherwise anew in each epoch.
         keeps_predictions: predictions on the test part are kept for figures.
     """
@@ -155,6 +159,7 @@ class Task(ABC):
     downstream: ClassVar[type[Downstream]]
     config: ClassVar[Any]
     models: ClassVar[Mapping[str, Downstream]]
+    dataset: ClassVar[Any] = None
     fixed_set: ClassVar[bool] = False
     keeps_predictions: ClassVar[bool] = False
 
@@ -168,7 +173,10 @@ class Task(ABC):
             return next(iter(self.models.values()))
         if isinstance(given, str):
             if given not in self.models:
-                raise ValueError(f'{self._known()} found {given!r}')
+                raise ValueError(
+                    f'samples of kind {self.kind!r} are for the models {list(self.models)}, or one of settings of your '
+                    f'own; found {given!r}'
+                )
             return self.models[given]
         where = f'downstream model {given.get("name", "")!r} of samples of kind {self.kind!r}'
         settings = _as_annotated(self.downstream, checked_arguments(self.downstream, given, where))
@@ -185,10 +193,6 @@ class Task(ABC):
         """
         return self.config(**_as_annotated(self.config, checked_arguments(self.config, settings, where)))
 
-    def _known(self) -> str:
-        return f'samples of kind {self.kind!r} are for the models {list(self.models)}, or one of settings of your own;'
-
-    @abstractmethod
     def train(self, model: Any, dataset: Any, seed: int = 0, device: str = 'cpu', val: Any = None) -> Any:
         """Train a downstream model on real or mixed samples.
 
@@ -199,14 +203,15 @@ class Task(ABC):
             device: where to train.
             val: samples to validate on, for networks of images that keep the weights which score best.
         """
+        return train_images(dataset, model.config, seed, device, val)
 
-    @abstractmethod
     def predict(self, model: Any, image: Tensor) -> Tensor:
         """Targets of images by a trained model, on the CPU."""
+        return predict(model, image, 64)
 
-    @abstractmethod
     def score(self, predicted: Tensor, target: Tensor, spec: SampleSpec) -> Record:
-        """:attr:`metrics` and ``per_class``."""
+        """:attr:`metrics` and ``per_class``; of labels, accuracies and the recall of each class."""
+        return asdict(accuracies(predicted, target, spec.num_classes))
 
     def standard_error(self, score: float, count: int) -> float:
         """Of the primary metric on ``count`` samples, 0 if unknown; a later setting must be better by more."""
@@ -222,7 +227,9 @@ class Task(ABC):
 
     def hold(self, image: Tensor, target: Tensor, spec: SampleSpec) -> Dataset[Sample]:
         """Samples in memory as a dataset."""
-        raise NotImplementedError(f'{type(self).__name__} has no dataset of samples in memory')
+        if self.dataset is None:
+            raise NotImplementedError(f'{type(self).__name__} has no dataset of samples in memory')
+        return self.dataset(image, target, spec)
 
     def drawn(self, source: Any, count: int, seed: int, labels: Any, spec: SampleSpec) -> Any:
         """A fixed set of synthetic samples."""

@@ -16,7 +16,7 @@ from ..metrics.patches import Encoder, Pair
 from ..metrics.segmentation import segmentation_scores
 from ..metrics.values import DIFFERENCES, OF_BOTH, OF_DATE, Value, patch_values
 from ..samples import SampleSpec
-from ..trainers.change_detection import ChangeDetectorConfig, predict_changes, train_change_detector
+from ..trainers.change_detection import ChangeDetectorConfig
 from ..trainers.patch_encoder import train_date_encoder
 from .base import Comparison, Downstream, Network, Record, whole
 from .segmentation import MaskedImages
@@ -39,7 +39,7 @@ class DatePairs(MaskedImages):
     dates = 2
     metrics = ('f1', 'iou', 'precision', 'recall', 'miou', 'mf1')
     note = 'F1, IoU, precision and recall are those of the change class; mIoU and mF1 are means over both classes.'
-    downstream, config = Detector, ChangeDetectorConfig
+    downstream, config, dataset = Detector, ChangeDetectorConfig, ChangeDataset
     models: ClassVar[Mapping[str, Downstream]] = {
         'changeformer': Detector(),
         **{
@@ -50,13 +50,9 @@ class DatePairs(MaskedImages):
     fidelity_samples = 200  # both dates cost twice as much, and no more are compared than there are real ones
     keeps_predictions = True
 
-    def train(self, model: Detector, dataset: Any, seed: int = 0, device: str = 'cpu', val: Any = None) -> Any:
-        """A change-detection network."""
-        return train_change_detector(dataset, model.config, seed, device, val)
-
     def predict(self, model: Any, image: Tensor) -> Tensor:
         """Change masks (n, 1, H, W)."""
-        return predict_changes(model, image)
+        return super().predict(model, image)[:, None]
 
     def score(self, predicted: Tensor, target: Tensor, spec: SampleSpec) -> Record:
         """Of the change class, means over both classes, and the IoU of each."""
@@ -74,10 +70,6 @@ class DatePairs(MaskedImages):
             f'nothing changed in any of the {len(mask)} windows, so that there is no F1; use another seed, other '
             'regions, or a larger test_fraction or val_fraction'
         )
-
-    def hold(self, image: Tensor, target: Tensor, spec: SampleSpec) -> ChangeDataset:
-        """Pairs of dates."""
-        return ChangeDataset(image, target, spec)
 
     def as_images(self, pair: Pair, date: int = 0) -> Pair:
         """One of the dates."""

@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor
 
 from ..datasets import SceneDataset
-from ..metrics import accuracies, fidelity
+from ..metrics import fidelity
 from ..metrics.patches import Encoder, Pair, patch_fidelity
 from ..metrics.values import OF_IMAGES, Value, patch_values
 from ..samples import SampleSpec
 from ..scenes import LabelledPatchSplit, LabelledPatchSplitter
 from ..systems import Generator
 from ..trainers.patch_encoder import train_patch_encoder
-from ..trainers.scene_classifier import SceneClassifierConfig, predict_scenes, train_scene_classifier
+from ..trainers.scene_classifier import SceneClassifierConfig
 from .base import Comparison, Downstream, Network, Record, Task, on_cpu, one_date, whole
 from .spectrum import METRICS, compared_spectra, spectral_record
 
@@ -40,27 +38,11 @@ class LabelledImages(Task):
     kind = 'scene'
     splits = (LabelledPatchSplit, LabelledPatchSplitter)
     metrics = METRICS
-    downstream, config = SceneClassifier, SceneClassifierConfig
+    downstream, config, dataset = SceneClassifier, SceneClassifierConfig, SceneDataset
     models: ClassVar[Mapping[str, Downstream]] = {
         name: SceneClassifier(name, SceneClassifierConfig(name))  # type: ignore[arg-type]
         for name in ('cnn2d', 'cnn3d', 'alexnet', 'vgg16', 'resnet18')
     }
-
-    def train(self, model: SceneClassifier, dataset: Any, seed: int = 0, device: str = 'cpu', val: Any = None) -> Any:
-        """A classifier of images."""
-        return train_scene_classifier(dataset, model.config, seed, device, val)
-
-    def predict(self, model: Any, image: Tensor) -> Tensor:
-        """Labels (n,)."""
-        return predict_scenes(model, image)
-
-    def score(self, predicted: Tensor, target: Tensor, spec: SampleSpec) -> Record:
-        """Accuracies, and the recall of each class."""
-        return dataclasses.asdict(accuracies(predicted, target, spec.num_classes))
-
-    def hold(self, image: Tensor, target: Tensor, spec: SampleSpec) -> SceneDataset:
-        """Labelled images."""
-        return SceneDataset(image, target, spec)
 
     def as_images(self, pair: Pair, date: int = 0) -> Pair:
         """Images whose label is that of every pixel."""

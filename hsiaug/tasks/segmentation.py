@@ -21,7 +21,7 @@ from ..systems import Generator
 from ..systems.abilities import Reconstructs
 from ..trainers.inception import InceptionFeatures
 from ..trainers.patch_encoder import train_patch_encoder
-from ..trainers.segmentation import SegmenterConfig, predict_masks, train_segmenter
+from ..trainers.segmentation import SegmenterConfig
 from .base import Comparison, Downstream, Network, Record, Task, finite, on_cpu, whole
 
 
@@ -88,29 +88,17 @@ class Patches(MaskedImages):
 
     kind = 'segmentation'
     metrics = ('miou', 'f1', 'oa')
-    downstream, config = Segmenter, SegmenterConfig
+    downstream, config, dataset = Segmenter, SegmenterConfig, PatchDataset
     models: ClassVar[Mapping[str, Downstream]] = {
         'segformer': Segmenter(),
         'pfsegnet': Segmenter('pfsegnet', SegmenterConfig('pfsegnet')),
     }
     fidelity_samples = 400
 
-    def train(self, model: Segmenter, dataset: Any, seed: int = 0, device: str = 'cpu', val: Any = None) -> Any:
-        """A segmentation network."""
-        return train_segmenter(dataset, model.config, seed, device, val)
-
-    def predict(self, model: Any, image: Tensor) -> Tensor:
-        """Masks (n, H, W)."""
-        return predict_masks(model, image)
-
     def score(self, predicted: Tensor, target: Tensor, spec: SampleSpec) -> Record:
         """Means over classes and pixels, and the IoU of each class."""
         scores = segmentation_scores(predicted, target, spec.num_classes, spec.ignore_index)
         return {**dataclasses.asdict(scores), 'per_class': scores.iou}
-
-    def hold(self, image: Tensor, target: Tensor, spec: SampleSpec) -> PatchDataset:
-        """Patches with masks."""
-        return PatchDataset(image, target, spec)
 
     def encoder(self, train: Pair, spec: SampleSpec, seed: int = 0) -> Encoder:
         """Trained on patches."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -13,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ..datasets import MixedDataset, estimate_prior
-from ..metrics import accuracies, fidelity
+from ..metrics import fidelity
 from ..metrics.patches import Encoder, Pair
 from ..metrics.values import spectra_measure
 from ..samples import SampleSpec
@@ -107,10 +106,6 @@ class Spectra(Task):
     def predict(self, model: Any, image: Tensor) -> Tensor:
         """Labels (n,)."""
         return model.predict(image) if isinstance(model, LinearSVM) else predict(model, image)
-
-    def score(self, predicted: Tensor, target: Tensor, spec: SampleSpec) -> Record:
-        """Accuracies, and the recall of each class."""
-        return dataclasses.asdict(accuracies(predicted, target, spec.num_classes))
 
     def standard_error(self, score: float, count: int) -> float:
         """Binomial, of the overall accuracy."""

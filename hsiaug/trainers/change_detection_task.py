@@ -10,7 +10,7 @@ from ..losses.change import SIDE_WEIGHTS, BinaryChangeLoss
 from ..losses.segmentation import segmentation_loss
 from ..models.changeformer import ChangeFormerV6
 from .change_detection import NETWORKS
-from .torchgeo_tasks import ChangeDetection, log_training
+from .torchgeo_tasks import ChangeDetection, log_training, own_network
 
 
 class Adapted(nn.Module):
@@ -84,25 +84,12 @@ class ChangeTask(ChangeDetection):  # type: ignore[misc]
     def configure_models(self) -> None:
         """Take the given network, build one of hsiaug's, or leave it to torchgeo."""
         hp: Any = self.hparams
-        network, binary = self._given[0], hp['task'] == 'binary'
-        if network is None and hp['model'] not in NETWORKS:
-            super().configure_models()
-            return
+        binary = hp['task'] == 'binary'
+        network = own_network(self, NETWORKS, self._given[0], 2 if binary else hp['num_classes'] or hp['num_labels'])
         if network is None:
-            if self.weights not in (None, True, False):
-                raise ValueError(f'ChangeTask: weights of {hp["model"]!r} are True or None, found {self.weights!r}')
-            network = NETWORKS[hp['model']](
-                hp['in_channels'],
-                2 if binary else hp['num_classes'] or hp['num_labels'],
-                hp['backbone'],
-                encoder_weights='imagenet' if self.weights else None,
-                **(hp['options'] or {}),
-            )
-        self.model = Adapted(network, binary)
-        for name, part in network.named_children():
-            frozen = 'backbone' if name == 'encoder' else 'decoder'
-            if hp[f'freeze_{frozen}'] and name != 'head':
-                part.requires_grad_(False)
+            super().configure_models()
+        else:
+            self.model = Adapted(network, binary)
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         """Training loss and metrics of one batch."""

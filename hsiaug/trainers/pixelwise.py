@@ -1,12 +1,13 @@
-"""Training of networks that classify pixels or images, for a fixed number of optimiser steps: what all share."""
+"""Training of networks that classify pixels or images, for a fixed number of optimiser steps."""
 
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal
+from typing import Any, ClassVar, Generic, Literal, TypeVar
 
 import numpy as np
 import torch
@@ -18,51 +19,21 @@ from ..datasets.batches import fetch
 from ..engine import Run, Stream
 from ..engine.schedules import Polynomial
 from ..engine.stream import HELD_BYTES, Batch
+from ..functional.plain import plain_torch
 from ..metrics.change import change_scores
 from ..metrics.segmentation import segmentation_scores
-from ..models.auxiliary_bn import synthetic_rows
+from ..models.auxiliary_bn import add_auxiliary_bn, drop_auxiliary_bn, synthetic_rows
 from ..models.nn1d import SpectralScaler
 from ..samples import Sample, SampleSpec
-from .augmentation import Augmentation
+from ..settings import NOT_NEGATIVE, POSITIVE, SHARE, Range, check_settings
+from .augmentation import Augmentation, augmentation
 from .classifier import predict
-from .supervised import Supervised, supervision
+from .supervised import Supervised, seeded, supervision
 
-ImageKind = Literal['segmentation', 'change', 'scene']
+N = TypeVar('N', bound='Standardised')
 _TRAINERS = {
     'segmentation': 'train_segmenter', 'change': 'train_change_detector', 'scene': 'train_scene_classifier',
 }  # fmt: skip
-
-
-@dataclass(frozen=True, kw_only=True)
-class ImageTraining:
-    """What trainings of networks on images have in common.
-
-    Args:
-        upsampling: images are enlarged by this factor first.
-        steps: optimiser steps.
-        batch_size: images, or pairs of dates, per step, real and synthetic together.
-        learning_rate: of AdamW at its highest; it rises over ``warmup`` and falls to zero as a polynomial.
-        warmup: share of the steps.
-        weight_decay: of AdamW.
-        class_weights: ``'none'``, or ``'sqrt_inverse'``: by the inverse square root of how many real pixels, or images,
-            a class has.
-        augment: ``'none'``; ``'flips'`` and turns; ``'classic'``: flips, crops, noise; ``'cutmix'``: flips and CutMix.
-            Images, both dates and masks always move alike.
-        bfloat16: mixed precision, worth its while on a GPU.
-        keep_best: steps between two looks at validation samples, after which the weights that score best on them (mIoU,
-            F1 of change, accuracy) are kept; 0 keeps those of the last step.
-    """
-
-    upsampling: int = 1
-    steps: int = 400
-    batch_size: int = 16
-    learning_rate: float = 1e-3
-    warmup: float = 0.1
-    weight_decay: float = 0.01
-    class_weights: Literal['none', 'sqrt_inverse'] = 'none'
-    augment: Augmentation = 'none'
-    bfloat16: bool = False
-    keep_best: int = 0
 
 
 class Standardised(nn.Module):
@@ -87,69 +58,132 @@ class Standardised(nn.Module):
         return self.model(self.standardise(image))
 
 
-def optimise(
-    network: Standardised,
-    dataset: Dataset[Sample],
-    config: Any,
-    seed: int,
-    device: torch.device,
-    augment: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] | None,
-    loss_of: Callable[[Tensor, Tensor, Tensor | None, Tensor | None], Tensor],
-    synthetic_weight: float = 1.0,
-    val: Dataset[Sample] | None = None,
-) -> None:
-    """Train a network for a fixed number of steps on batches of a dataset, and leave it in evaluation mode.
+@dataclass(frozen=True, kw_only=True)
+class ImageTraining(ABC, Generic[N]):
+    """What trainings of networks on images have in common; a subclass has the network and says what it minimises.
 
     Args:
-        network: untrained; its scaling is fitted here.
-        dataset: real or mixed images with masks or labels.
-        config: an :class:`ImageTraining` with the name of its ``model``.
-        seed: of the order of the samples; all else draws from torch's global generators.
-        device: where to train.
-        augment: of standardised images and their targets: masks, labels, or ``label_prob`` where samples have it.
-        loss_of: loss of standardised images, targets, class weights (K,) and sample weights (n,).
-        synthetic_weight: loss weight of synthetic samples, in addition to the weights that samples carry.
-        val: validation samples, for ``keep_best``.
+        upsampling: images are enlarged by this factor first.
+        steps: optimiser steps.
+        batch_size: images, or pairs of dates, per step, real and synthetic together.
+        learning_rate: of AdamW at its highest; it rises over ``warmup`` and falls to zero as a polynomial.
+        warmup: share of the steps.
+        weight_decay: of AdamW.
+        class_weights: ``'none'``, or ``'sqrt_inverse'``: by the inverse square root of how many real pixels, or images,
+            a class has.
+        augment: ``'none'``; ``'flips'`` and turns; ``'classic'``: flips, crops, noise; ``'cutmix'``: flips and CutMix.
+            Images, both dates and masks always move alike.
+        bfloat16: mixed precision, worth its while on a GPU.
+        keep_best: steps between two looks at validation samples, after which the weights that score best on them (mIoU,
+            F1 of change, accuracy) are kept; 0 keeps those of the last step.
 
     Raises:
-        ValueError: for samples that cannot be trained on, or ``keep_best`` without validation samples.
+        ValueError: for an unknown choice or a number out of range.
+    """
+
+    kind: ClassVar[Literal['segmentation', 'change', 'scene']]
+    takes_one: ClassVar[str | None] = None
+    """Model that learns from batches of one; batch normalisation of others may see one value per channel then."""
+
+    upsampling: int = 1
+    steps: int = 400
+    batch_size: int = 16
+    learning_rate: float = 1e-3
+    warmup: float = 0.1
+    weight_decay: float = 0.01
+    class_weights: Literal['none', 'sqrt_inverse'] = 'none'
+    augment: Augmentation = 'none'
+    bfloat16: bool = False
+    keep_best: int = 0
+
+    def __post_init__(self) -> None:
+        fewest = Range(1 if vars(self)['model'] == self.takes_one else 2)
+        rates = {'learning_rate': POSITIVE, 'warmup': SHARE, 'dropout': SHARE}
+        check_settings(self, keep_best=NOT_NEGATIVE, batch_size=fewest, **rates)
+
+    @abstractmethod
+    def build(self, spec: SampleSpec) -> N:
+        """The untrained network for samples of a spec."""
+
+    @abstractmethod
+    def loss(self, network: N, image: Tensor, target: Tensor, classes: Tensor | None, samples: Tensor | None) -> Tensor:
+        """Loss of standardised images and their targets, with weights of classes (K,) and of samples (n,)."""
+
+    def augmentation(self, spec: SampleSpec) -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] | None:
+        """Of standardised images and their targets: masks, labels, or ``label_prob`` where samples have it."""
+        return augmentation(self.augment, spec.size or (1, 1))
+
+
+@plain_torch()
+def train_images(
+    dataset: Dataset[Sample],
+    config: ImageTraining[N],
+    seed: int = 0,
+    device: str | torch.device = 'cpu',
+    val: Dataset[Sample] | None = None,
+) -> N:
+    """Train a network on images with masks or labels, or on pairs of dates with change masks.
+
+    Batches are those of a :class:`~hsiaug.engine.Stream`, equal for arms of any size. Standardisation, one for both
+    dates, and class weights come from the real samples alone. The target of a label is ``label_prob`` where samples
+    have it; where a batch has ``weight``, samples count with it.
+
+    Args:
+        dataset: real or mixed samples of the config's kind, with a ``spec``.
+        config: network and training.
+        seed: of the initialisation, the order of the samples, dropout and augmentation; torch's global generators are
+            left as they were.
+        device: where to train.
+        val: validation samples, for ``keep_best``.
+
+    Returns:
+        the network from images in the dataset's unit to logits, in evaluation mode, on ``device``.
+
+    Raises:
+        ValueError: if the dataset is empty, of another kind or without a spec, holds values that are not finite, a
+            class beyond the spec's, no pixel that counts or, of pairs, none that has changed; if the augmentation mixes
+            samples that are to keep weights or normalisation of their own; for ``keep_best`` without ``val``.
         FloatingPointError: if training diverges.
     """
-    spec = network.spec
-    class_weights = fit_scaling(network.scaler, dataset, spec, config.class_weights == 'sqrt_inverse')
-    class_weights = class_weights if class_weights is None else class_weights.to(device)
-    optimiser = torch.optim.AdamW(
-        network.to(device).parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
-    )
+    spec, device = _require_images(dataset, config), torch.device(device)
+    with seeded(seed, device):
+        network = config.build(spec)
+        if getattr(config, 'auxiliary_bn', False):
+            add_auxiliary_bn(network)
+        augment = config.augmentation(spec)
+        weights = fit_scaling(network.scaler, dataset, spec, config.class_weights == 'sqrt_inverse')
+        weights = None if weights is None else weights.to(device)
+        optimiser = torch.optim.AdamW(
+            network.to(device).parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
+        )
 
-    def keep(batch: dict[str, Any]) -> Batch:
-        _require_trainable(batch, spec)
-        kept = supervision(batch, spec.target_key, synthetic_weight)
-        return kept | {key: batch[key] for key in ('synthetic',) if key in batch}
+        def keep(batch: dict[str, Any]) -> Batch:
+            _require_trainable(batch, spec)
+            kept = supervision(batch, spec.target_key, getattr(config, 'synthetic_weight', 1.0))
+            return kept | {key: batch[key] for key in ('synthetic',) if key in batch}
 
-    def loss_of_batch(batch: Batch) -> Tensor:
-        image, target = network.standardise(batch['image']), batch['target']
-        if augment is not None:
-            image, target = augment(image, target)
-        rows = synthetic_rows(network, batch.get('synthetic'))
-        with rows, torch.autocast(device.type, torch.bfloat16, enabled=config.bfloat16):
-            return loss_of(image, target, class_weights, batch.get('weight'))
+        def loss_of(batch: Batch) -> Tensor:
+            image, target = network.standardise(batch['image']), batch['target']
+            if augment is not None:
+                image, target = augment(image, target)
+            rows = synthetic_rows(network, batch.get('synthetic'))
+            with rows, torch.autocast(device.type, torch.bfloat16, enabled=config.bfloat16):
+                return config.loss(network, image, target, weights, batch.get('weight'))
 
-    score = None
-    if config.keep_best:
-        if val is None or len(val) == 0:  # type: ignore[arg-type]
-            raise ValueError(
-                f'{_TRAINERS[spec.kind]}: keep_best={config.keep_best} keeps the weights that validate best, and there '
-                'are no validation samples; give val, or keep_best=0'
-            )
-        score = partial(validation_score, network, fetch(val, np.arange(len(val))), spec)  # type: ignore[arg-type]
-    stream, schedule = Stream(dataset, spec, seed, device, keep), Polynomial(config.warmup)
-    size, steps, rate = config.batch_size, config.steps, 'learning_rate'
-    training = Supervised(
-        config.model, network, optimiser, stream, size, steps, schedule, loss_of_batch, rate, score, config.keep_best
-    )
-    training.run(Run())
-    network.eval()
+        score = None
+        if config.keep_best:
+            if val is None or len(val) == 0:  # type: ignore[arg-type]
+                raise ValueError(
+                    f'{_TRAINERS[spec.kind]}: keep_best={config.keep_best} keeps the weights that validate best, and '
+                    'there are no validation samples; give val, or keep_best=0'
+                )
+            score = partial(validation_score, network, fetch(val, np.arange(len(val))), spec)  # type: ignore[arg-type]
+        batches, schedule = Stream(dataset, spec, seed, device, keep), Polynomial(config.warmup)
+        Supervised(
+            vars(config)['model'], network, optimiser, batches, config.batch_size, config.steps, schedule, loss_of,
+            'learning_rate', score, config.keep_best,
+        ).run(Run())  # fmt: skip
+    return drop_auxiliary_bn(network.eval())
 
 
 def validation_score(network: nn.Module, batch: dict[str, Any], spec: SampleSpec) -> float:
@@ -164,40 +198,25 @@ def validation_score(network: nn.Module, batch: dict[str, Any], spec: SampleSpec
     return segmentation_scores(predicted, target, spec.num_classes, spec.ignore_index).miou
 
 
-def require_spec(dataset: Any, kind: ImageKind) -> SampleSpec:
-    """What a dataset holds.
-
-    Raises:
-        ValueError: if it does not say so, holds another kind, or nothing at all.
-    """
-    spec, who = getattr(dataset, 'spec', None), _TRAINERS[kind]
-    if not isinstance(spec, SampleSpec) or spec.kind != kind:
+def _require_images(dataset: Any, config: ImageTraining[N]) -> SampleSpec:
+    """What a dataset holds, if it can be trained on."""
+    spec, who = getattr(dataset, 'spec', None), _TRAINERS[config.kind]
+    if not isinstance(spec, SampleSpec) or spec.kind != config.kind:
         raise ValueError(
-            f'{who}: a dataset with a spec of kind {kind!r} expected, found {type(dataset).__name__} '
+            f'{who}: a dataset with a spec of kind {config.kind!r} expected, found {type(dataset).__name__} '
             f'with {f"kind {spec.kind!r}" if isinstance(spec, SampleSpec) else "no spec"}'
         )
     if len(dataset) == 0:
         raise ValueError(f'{who}: {type(dataset).__name__} is empty')
-    return spec
-
-
-def require_weighable(
-    dataset: Any, augment: Augmentation, kind: ImageKind, synthetic_weight: float = 1.0, auxiliary_bn: bool = False
-) -> None:
-    """Check that samples keep their weights, and remain real or synthetic, through the augmentation.
-
-    Raises:
-        ValueError: if that matters and the augmentation mixes samples.
-    """
-    if augment != 'cutmix':
-        return
-    if auxiliary_bn:
+    if config.augment == 'cutmix' and getattr(config, 'auxiliary_bn', False):
         raise ValueError(
-            f"{_TRAINERS[kind]}: augment='cutmix' mixes samples, which auxiliary batch normalisation must tell apart; "
-            'choose another augmentation'
+            f"{who}: augment='cutmix' mixes samples, which auxiliary batch normalisation must tell apart; choose "
+            'another augmentation'
         )
-    if getattr(dataset, 'weight', None) is not None or synthetic_weight != 1:
-        raise ValueError(f"{_TRAINERS[kind]}: augment='cutmix' mixes samples, which then have no weight of their own")
+    weighed = getattr(dataset, 'weight', None) is not None or getattr(config, 'synthetic_weight', 1) != 1
+    if config.augment == 'cutmix' and weighed:
+        raise ValueError(f"{who}: augment='cutmix' mixes samples, which then have no weight of their own")
+    return spec
 
 
 def fit_scaling(scaler: SpectralScaler, dataset: Any, spec: SampleSpec, weigh_classes: bool) -> Tensor | None:

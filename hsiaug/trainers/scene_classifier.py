@@ -8,48 +8,12 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
-from torch.utils.data import Dataset
 
-from ..functional.plain import plain_torch
 from ..models.scene_classifiers import SceneModel, scene_classifier
-from ..samples import Sample
-from ..settings import NOT_NEGATIVE, POSITIVE, SHARE, Range, check_settings
+from ..samples import SampleSpec
 from .augmentation import Flips
 from .classifier import predict
-from .pixelwise import ImageTraining, Standardised, optimise, require_spec
-from .supervised import seeded
-
-
-@dataclass(frozen=True)
-class SceneClassifierConfig(ImageTraining):
-    """A classifier of images and its training; the same for every arm of a study.
-
-    Its length, batches and rates are those of :class:`~hsiaug.trainers.pixelwise.ImageTraining`.
-
-    Args:
-        model: see :func:`~hsiaug.models.scene_classifiers.scene_classifier`.
-        narrow: the same.
-        dropout: before the last layers.
-
-    Raises:
-        ValueError: for an unknown choice or a number out of range.
-    """
-
-    model: SceneModel = 'cnn2d'
-    narrow: int = 1
-    dropout: float = 0.0
-    steps: int = field(default=300, kw_only=True)
-    batch_size: int = field(default=32, kw_only=True)
-    augment: Literal['none', 'flips'] = field(default='none', kw_only=True)
-
-    def __post_init__(self) -> None:
-        check_settings(
-            self, keep_best=NOT_NEGATIVE, batch_size=Range(2), learning_rate=POSITIVE, warmup=SHARE, dropout=SHARE
-        )
-
-    def build(self, bands: int, num_classes: int, size: tuple[int, int]) -> nn.Module:
-        """The untrained network."""
-        return scene_classifier(self.model, bands, num_classes, size, self.narrow, self.dropout, self.upsampling)
+from .pixelwise import ImageTraining, Standardised, train_images
 
 
 class FlippedScenes(nn.Module):
@@ -64,46 +28,44 @@ class FlippedScenes(nn.Module):
         return self.flips(image, image[:, 0])[0], label  # a band stands in for the mask
 
 
-@plain_torch()
-def train_scene_classifier(
-    dataset: Dataset[Sample],
-    config: SceneClassifierConfig,
-    seed: int = 0,
-    device: str | torch.device = 'cpu',
-    val: Dataset[Sample] | None = None,
-) -> Standardised:
-    """Train a classifier of images.
+@dataclass(frozen=True)
+class SceneClassifierConfig(ImageTraining[Standardised]):
+    """A classifier of images and its training; the same for every arm of a study.
 
-    Batches are those of a :class:`~hsiaug.engine.Stream`, equal for arms of any size. Standardisation and class weights
-    come from the real images alone. The target is ``label_prob`` where samples have it, and where a batch has
-    ``weight``, samples count with it.
+    Its length, batches, rates and errors are those of :class:`~hsiaug.trainers.pixelwise.ImageTraining`.
 
     Args:
-        dataset: real or mixed images of kind ``'scene'``, with a ``spec``.
-        config: network and training.
-        seed: of the initialisation, the order of the samples, dropout and augmentation; torch's global generators are
-            left as they were.
-        device: where to train.
-        val: validation samples, for ``keep_best``.
-
-    Returns:
-        the network from images in the dataset's unit to logits (n, K), in evaluation mode, on ``device``.
-
-    Raises:
-        ValueError: if the dataset is empty, of another kind or without a spec, or holds values that are not finite or
-            a class beyond the spec's.
-        FloatingPointError: if training diverges.
+        model: see :func:`~hsiaug.models.scene_classifiers.scene_classifier`.
+        narrow: the same.
+        dropout: before the last layers.
     """
-    spec, device = require_spec(dataset, 'scene'), torch.device(device)
-    with seeded(seed, device):
-        network = Standardised(config.build(spec.bands, spec.num_classes, spec.size or (1, 1)), spec)
 
-        def loss_of(image: Tensor, target: Tensor, classes: Tensor | None, samples: Tensor | None) -> Tensor:
-            return scene_loss(network.model(image), target, classes, samples)
+    kind = 'scene'
 
-        augment = FlippedScenes() if config.augment == 'flips' else None
-        optimise(network, dataset, config, seed, device, augment, loss_of, val=val)
-    return network
+    model: SceneModel = 'cnn2d'
+    narrow: int = 1
+    dropout: float = 0.0
+    steps: int = field(default=300, kw_only=True)
+    batch_size: int = field(default=32, kw_only=True)
+    augment: Literal['none', 'flips'] = field(default='none', kw_only=True)
+
+    def build(self, spec: SampleSpec) -> Standardised:
+        """The untrained network for samples of a spec."""
+        rest = spec.size or (1, 1), self.narrow, self.dropout, self.upsampling
+        return Standardised(scene_classifier(self.model, spec.bands, spec.num_classes, *rest), spec)
+
+    def loss(
+        self, network: Standardised, image: Tensor, target: Tensor, classes: Tensor | None, samples: Tensor | None
+    ) -> Tensor:
+        """See :func:`scene_loss`."""
+        return scene_loss(network.model(image), target, classes, samples)
+
+    def augmentation(self, spec: SampleSpec) -> FlippedScenes | None:
+        """Flips and turns."""
+        return FlippedScenes() if self.augment == 'flips' else None
+
+
+train_scene_classifier = train_images
 
 
 def scene_loss(

@@ -5,66 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import torch
 from torch import Tensor, nn
-from torch.utils.data import Dataset
 
-from ..functional.plain import plain_torch
 from ..losses.segmentation import edge_loss, segmentation_loss
-from ..models.auxiliary_bn import add_auxiliary_bn, drop_auxiliary_bn
 from ..models.pfsegnet import PFSegNet
 from ..models.segformer import SegFormer
-from ..samples import Sample
-from ..settings import NOT_NEGATIVE, POSITIVE, SHARE, Range, check_settings
-from .augmentation import augmentation
+from ..samples import SampleSpec
 from .classifier import predict
-from .pixelwise import ImageTraining, Standardised, optimise, require_spec, require_weighable
-from .supervised import seeded
-
-
-@dataclass(frozen=True)
-class SegmenterConfig(ImageTraining):
-    """A segmentation network and its training; the same for every arm of a study.
-
-    Its length, batches and rates are those of :class:`~hsiaug.trainers.pixelwise.ImageTraining`.
-
-    Args:
-        model: ``'segformer'`` or ``'pfsegnet'``.
-        encoder: ``'mit_tiny'``, ``'mit_b0'`` to ``'mit_b5'`` of SegFormer; ``'resnet_tiny'``, ``'resnet18'``,
-            ``'resnet50'``, ... of PFSegNet; None is ``'mit_b0'`` or ``'resnet50'``.
-        mapping: a 1x1 convolution maps the bands to 3 channels first; otherwise the encoder takes all bands.
-        channels: width of the decoder.
-        encoder_weights: ``'imagenet'`` or None.
-        edge_weight: of the supervision of edges, of PFSegNet.
-        synthetic_weight: loss weight of synthetic samples, real ones having 1.
-        auxiliary_bn: synthetic samples have a batch normalisation of their own while training; see
-            :mod:`~hsiaug.models.auxiliary_bn`.
-
-    Raises:
-        ValueError: for an unknown choice or a number out of range.
-    """
-
-    model: Literal['segformer', 'pfsegnet'] = 'segformer'
-    encoder: str | None = None
-    mapping: bool = True
-    channels: int = 256
-    encoder_weights: str | None = None
-    edge_weight: float = 1.0
-    synthetic_weight: float = 1.0
-    auxiliary_bn: bool = False
-
-    def __post_init__(self) -> None:
-        # Batch normalisation of PFSegNet's pyramid pooling sees one value per patch and channel.
-        fewest = Range(2 if self.model == 'pfsegnet' else 1)
-        check_settings(self, keep_best=NOT_NEGATIVE, batch_size=fewest, learning_rate=POSITIVE, warmup=SHARE)
-
-    def build(self, bands: int, num_classes: int) -> nn.Module:
-        """The untrained network."""
-        options: dict[str, Any] = {'mapping': self.mapping, 'encoder_weights': self.encoder_weights}
-        options['upsampling'] = self.upsampling
-        if self.model == 'segformer':
-            return SegFormer(bands, num_classes, self.encoder or 'mit_b0', decoder_channels=self.channels, **options)
-        return PFSegNet(bands, num_classes, self.encoder or 'resnet50', channels=self.channels, **options)
+from .pixelwise import ImageTraining, Standardised, train_images
 
 
 class Segmenter(Standardised):
@@ -80,51 +28,58 @@ class Segmenter(Standardised):
         return self.model.features(self.standardise(image)).mean(dim=(-2, -1))  # type: ignore[operator]
 
 
-@plain_torch()
-def train_segmenter(
-    dataset: Dataset[Sample],
-    config: SegmenterConfig,
-    seed: int = 0,
-    device: str | torch.device = 'cpu',
-    val: Dataset[Sample] | None = None,
-) -> Segmenter:
-    """Train a segmentation network on patches.
+@dataclass(frozen=True)
+class SegmenterConfig(ImageTraining[Segmenter]):
+    """A segmentation network and its training; the same for every arm of a study.
 
-    Batches are those of a :class:`~hsiaug.engine.Stream`, equal for arms of any size. Standardisation and class weights
-    come from the real patches alone. Where a batch has ``weight``, samples count with it.
+    Its length, batches, rates and errors are those of :class:`~hsiaug.trainers.pixelwise.ImageTraining`.
 
     Args:
-        dataset: real or mixed patches of kind ``'segmentation'``, with a ``spec``.
-        config: network and training.
-        seed: of the initialisation, the order of the samples, and augmentation; torch's global generators are left as
-            they were.
-        device: where to train.
-        val: validation samples, for ``keep_best``.
-
-    Returns:
-        the network, in evaluation mode, on ``device``.
-
-    Raises:
-        ValueError: if the dataset is empty, of another kind or without a spec, holds values that are not finite, a
-            class beyond the spec's, or no pixel that counts.
-        FloatingPointError: if training diverges.
+        model: ``'segformer'`` or ``'pfsegnet'``.
+        encoder: ``'mit_tiny'``, ``'mit_b0'`` to ``'mit_b5'`` of SegFormer; ``'resnet_tiny'``, ``'resnet18'``,
+            ``'resnet50'``, ... of PFSegNet; None is ``'mit_b0'`` or ``'resnet50'``.
+        mapping: a 1x1 convolution maps the bands to 3 channels first; otherwise the encoder takes all bands.
+        channels: width of the decoder.
+        encoder_weights: ``'imagenet'`` or None.
+        edge_weight: of the supervision of edges, of PFSegNet.
+        synthetic_weight: loss weight of synthetic samples, real ones having 1.
+        auxiliary_bn: synthetic samples have a batch normalisation of their own while training; see
+            :mod:`~hsiaug.models.auxiliary_bn`.
     """
-    spec, device = require_spec(dataset, 'segmentation'), torch.device(device)
-    require_weighable(dataset, config.augment, 'segmentation', config.synthetic_weight, config.auxiliary_bn)
-    with seeded(seed, device):
-        segmenter = Segmenter(config.build(spec.bands, spec.num_classes), spec)
-        if config.auxiliary_bn:
-            add_auxiliary_bn(segmenter)
 
-        def loss_of(image: Tensor, mask: Tensor, classes: Tensor | None, samples: Tensor | None) -> Tensor:
-            loss, _ = training_loss(
-                segmenter.model, image, mask, spec.ignore_index, classes, samples, config.edge_weight
-            )
-            return loss
+    kind = 'segmentation'
+    takes_one = 'segformer'
 
-        augment = augmentation(config.augment, spec.size or (1, 1))
-        optimise(segmenter, dataset, config, seed, device, augment, loss_of, config.synthetic_weight, val)
-    return drop_auxiliary_bn(segmenter)
+    model: Literal['segformer', 'pfsegnet'] = 'segformer'
+    encoder: str | None = None
+    mapping: bool = True
+    channels: int = 256
+    encoder_weights: str | None = None
+    edge_weight: float = 1.0
+    synthetic_weight: float = 1.0
+    auxiliary_bn: bool = False
+
+    def build(self, spec: SampleSpec) -> Segmenter:
+        """The untrained network for samples of a spec."""
+        rest: dict[str, Any] = {'encoder_weights': self.encoder_weights, 'upsampling': self.upsampling}
+        network = (
+            SegFormer(spec.bands, spec.num_classes, self.encoder or 'mit_b0', self.mapping,
+                      decoder_channels=self.channels, **rest)
+            if self.model == 'segformer'
+            else PFSegNet(spec.bands, spec.num_classes, self.encoder or 'resnet50', self.mapping,
+                          channels=self.channels, **rest)
+        )  # fmt: skip
+        return Segmenter(network, spec)
+
+    def loss(
+        self, network: Segmenter, image: Tensor, target: Tensor, classes: Tensor | None, samples: Tensor | None
+    ) -> Tensor:
+        """See :func:`training_loss`."""
+        options = network.spec.ignore_index, classes, samples, self.edge_weight
+        return training_loss(network.model, image, target, *options)[0]
+
+
+train_segmenter = train_images
 
 
 def training_loss(
@@ -142,19 +97,15 @@ def training_loss(
         model: network from (n, C, H, W) to logits (n, K, H, W).
         image: (n, C, H, W) as the network takes it.
         mask: (n, H, W) int64.
-        ignore_index: mask value of pixels that do not count.
-        class_weights: (K,), or 1 for all.
-        sample_weights: (n,), or 1 for all.
+        ignore_index: see :func:`~hsiaug.losses.segmentation.segmentation_loss`, as for the weights.
+        class_weights: (K,).
+        sample_weights: (n,).
         edge_weight: of the supervision of edges.
 
     Returns:
         the loss, and the logits (n, K, H, W).
     """
-    edges: list[Tensor] = []
-    if isinstance(model, PFSegNet):
-        logits, edges = model.forward_with_edges(image)
-    else:
-        logits = model(image)
+    logits, edges = model.forward_with_edges(image) if isinstance(model, PFSegNet) else (model(image), [])
     loss = segmentation_loss(logits.float(), mask, ignore_index, class_weights, sample_weights)
     if edges:
         loss = loss + edge_weight * edge_loss(edges, mask, ignore_index, sample_weights)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from ..models.pfsegnet import PFSegNet
 from ..models.segformer import SegFormer
 from .segmentation import training_loss
-from .torchgeo_tasks import SemanticSegmentation, log_training
+from .torchgeo_tasks import SemanticSegmentation, log_training, own_network
 
 _OWN: dict[str, Any] = {'segformer-hsi': SegFormer, 'pfsegnet': PFSegNet}
 
@@ -48,26 +48,11 @@ class SegmentationTask(SemanticSegmentation):  # type: ignore[misc]
 
     def configure_models(self) -> None:
         """Take the given network, build one of hsiaug's, or leave it to torchgeo."""
-        hp: Any = self.hparams
-        if self._given[0] is None and hp['model'] not in _OWN:
+        network = own_network(self, _OWN, self._given[0], self.hparams['num_classes'])
+        if network is None:
             super().configure_models()
-            return
-        if self._given[0] is not None:
-            self.model = self._given[0]
-        elif self.weights not in (None, True, False):
-            raise ValueError(f'SegmentationTask: weights of {hp["model"]!r} are True or None, found {self.weights!r}')
         else:
-            self.model = _OWN[hp['model']](
-                hp['in_channels'],
-                hp['num_classes'],
-                hp['backbone'],
-                encoder_weights='imagenet' if self.weights else None,
-                **(hp['options'] or {}),
-            )
-        for name, part in self.model.named_children():
-            frozen = 'backbone' if name == 'encoder' else 'decoder'
-            if hp[f'freeze_{frozen}'] and name not in ('mapping', 'head'):
-                part.requires_grad_(False)
+            self.model = network
 
     def training_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> Tensor:
         """Training loss and metrics of one batch."""
@@ -76,15 +61,9 @@ class SegmentationTask(SemanticSegmentation):  # type: ignore[misc]
             return super().training_step(batch, batch_idx, dataloader_idx)
         if hp['loss'] != 'ce':
             raise ValueError(f"SegmentationTask: sample weights and edges need loss='ce', found {hp['loss']!r}")
-        loss, logits = training_loss(
-            self.model,
-            batch['image'],
-            batch['mask'],
-            hp['ignore_index'],
-            self.criterion.weight,  # type: ignore[arg-type]
-            batch.get('weight'),
-            hp['edge_weight'],
-        )
+        weights: Any = self.criterion.weight, batch.get('weight')
+        options = hp['ignore_index'], *weights, hp['edge_weight']
+        loss, logits = training_loss(self.model, batch['image'], batch['mask'], *options)
         self.train_metrics(logits, batch['mask'])
         log_training(self, loss, len(logits))
         return loss

@@ -12,7 +12,7 @@ from hsiaug.ablation import Arm, Classifier, Segmenter, Setting, Study
 from hsiaug.ablation.cells import Group
 from hsiaug.datasets import MixedDataset
 from hsiaug.scenes import PatchSplitter, RandomSplit, Scene, SimulatedScene
-from hsiaug.tasks import segmentation, spectrum
+from hsiaug.tasks import spectrum
 from hsiaug.trainers import ClassifierConfig, train_nn1d
 from hsiaug.trainers.segmentation import SegmenterConfig, train_segmenter
 
@@ -81,7 +81,7 @@ def test_normalisation_of_its_own_for_synthetic_samples(tmp_path: Path, monkeypa
         trained.append(train_segmenter(*args))
         return trained[-1]
 
-    monkeypatch.setattr(segmentation, 'train_segmenter', kept)
+    monkeypatch.setattr('hsiaug.tasks.base.train_images', kept)
     group = Group(SimulatedScene(64, 64, classes=3, patch=4), setting, 0, tmp_path)
     for cell in plan.cells(setting, 0):
         group.run(cell, plan.metrics)
