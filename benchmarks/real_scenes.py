@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
+from scipy.ndimage import gaussian_filter
 
 from hsiaug.scenes import (
     BitemporalScene,
@@ -15,6 +17,7 @@ from hsiaug.scenes import (
     HalvesSplit,
     PatchSplitter,
     Scene,
+    SimulatedScene,
     Splitter,
     majority_labels,
     stack_bands,
@@ -303,14 +306,86 @@ def barkbeetle_change(root: Path, side: int = 32) -> BitemporalScene:
     ).checked('drop')
 
 
-CHANGE: dict[str, Callable[[Path], BitemporalScene]] = {'oscd': oscd, 'barkbeetle_change': barkbeetle_change}
+def slovenia_change(root: Path) -> BitemporalScene:
+    """The third and the fifth date of :func:`slovenia`, with changes of land cover that are simulated."""
+    scene, data = slovenia(root), _load(root / 's2_slovenia_lulc' / 'testeopatch.npz')
+    return _with_changes('slovenia_change', data['images'][2], data['images'][4], scene.labels, scale=scene.scale)
+
+
+def houston18_change(root: Path) -> BitemporalScene:
+    """:func:`houston18_patches` and a simulated second date: other light, changes of land cover, noise."""
+    scene, rng = houston18_patches(root), np.random.default_rng(0)
+    first = scene.cube.astype(np.float32)
+    height, width, bands = first.shape
+    light = gaussian_filter(rng.normal(size=(height, width)), 8)[:, :, None]
+    gain = gaussian_filter(rng.normal(size=bands), 4)
+    second = first * np.exp(0.15 * (light / light.std() + gain / gain.std()))
+    second += 0.01 * first.std(axis=(0, 1)) * rng.normal(size=first.shape)
+    second = second.astype(np.float32)
+    return _with_changes('houston18_change', first, second, scene.labels, wavelengths=scene.wavelengths)
+
+
+def _with_changes(
+    name: str, first: np.ndarray, second: np.ndarray, labels: np.ndarray, **options: Any
+) -> BitemporalScene:
+    """Two dates (H, W, C), in the second of which irregular regions look like land of another class close by.
+
+    That is the land at the mirrored place of the same block of 16 pixels, so that no part of a split sees another's.
+    """
+    rows, columns = (_mirrored(length, 16) for length in labels.shape)
+    there, other = (part[rows][:, columns] for part in (second, labels))
+    field = gaussian_filter(np.random.default_rng(0).normal(size=labels.shape), 2)
+    changed = (field > np.median(field)) & (labels != other)
+    second = np.where(changed[:, :, None], there, second)
+    return BitemporalScene.from_dates(name, first, second, changed.astype(np.uint8), **options).checked('drop')
+
+
+def _mirrored(length: int, block: int) -> np.ndarray:
+    """Of each position the one opposite in its block, the last of which takes what is left over."""
+    at, last = np.arange(length), length // block - 1
+    number = np.minimum(at // block, last)
+    return number * block + np.where(number == last, length, (number + 1) * block) - 1 - at
+
+
+def simulated_change(root: Path) -> BitemporalScene:
+    """A simulated landscape at two seasons; needs no file."""
+    return BitemporalScene.from_simulated(SimulatedScene(192, 192, dates=2))
+
+
+# Patches of :func:`water12` that show the same pixels at two dates: those of one overlap group with equal heights.
+WATER_DATES = ((18, 34), (65, 69), (12, 40), (23, 64), (11, 27), (37, 102), (35, 58))
+
+
+def water_change(root: Path) -> BitemporalScene:
+    """Seven places of :func:`water12` at two dates; what is water at one of them only has changed. Split by places."""
+    data = _load(root / 'water12_patches' / 'water12_patches.npz')
+    image, mask = data['images'], data['mask']
+    return BitemporalScene.from_pairs(
+        'water_change',
+        [(image[i], image[j], (mask[i] != mask[j]).astype(np.uint8)) for i, j in WATER_DATES],
+        wavelengths=np.array(LANDSAT8_NM),
+        wavelengths_approximate=True,
+        scale=float(data['scale']),
+        unit='reflectance',
+    ).checked('drop')
+
+
+CHANGE: dict[str, Callable[[Path], BitemporalScene]] = {
+    'oscd': oscd,
+    'barkbeetle_change': barkbeetle_change,
+    'slovenia_change': slovenia_change,
+    'houston18_change': houston18_change,
+    'simulated_change': simulated_change,
+    'water_change': water_change,
+}
 """Scenes for change detection."""
 
 
 def change_splitter(name: str, size: int) -> PatchSplitter:
-    """The split in windows that a scene of :data:`CHANGE` is studied with: by cities or patches.
+    """The split in windows that a scene of :data:`CHANGE` is studied with: by places where it has several.
 
     Training windows overlap by 60 % as in SpecDM, and none reaches beyond a city's edge.
     """
-    inside = 1.0 if name == 'oscd' else 0.5
-    return PatchSplitter(size=size, stride=round(0.4 * size), regions='groups', min_labelled=inside)
+    inside, places = 1.0 if name == 'oscd' else 0.5, name in ('oscd', 'barkbeetle_change', 'water_change')
+    regions: Literal['groups', 'blocks'] = 'groups' if places else 'blocks'
+    return PatchSplitter(size=size, stride=round(0.4 * size), regions=regions, min_labelled=inside)

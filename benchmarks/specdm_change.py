@@ -99,7 +99,7 @@ def study(
 def main() -> None:
     """Run the study and print its table."""
     parser = options(__doc__, 'specdm-change', SCALES)
-    parser.add_argument('--scenes', nargs='+', choices=list(CHANGE), default=list(CHANGE))
+    parser.add_argument('--scenes', nargs='+', choices=list(CHANGE), default=['oscd', 'barkbeetle_change'])
     parser.add_argument('--size', type=int, default=32, help='side of a crop')
     parser.add_argument('--crops', type=int, default=100, help='real crops to train on')
     parser.add_argument(

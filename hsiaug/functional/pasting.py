@@ -55,11 +55,12 @@ def turned(image: Tensor, mask: Tensor, rng: torch.Generator) -> Pair:
     """Images (n, C, H, W) and masks (n, H, W), each pair flipped and, if square, turned by 90 degrees at random."""
     height, width = mask.shape[-2:]
     coins = torch.rand((3, len(mask)), generator=rng).lt(0.5).to(mask.device)[..., None, None]
+    place = torch.arange(height * width, device=mask.device).reshape(1, height, width)
     for coin, axis in zip(coins[:2], (-2, -1), strict=True):
-        image, mask = torch.where(coin[:, None], image.flip(axis), image), torch.where(coin, mask.flip(axis), mask)
+        place = torch.where(coin, place.flip(axis), place)
     if height == width:  # with a transposition, flips make all eight turns of a square
-        image, mask = torch.where(coins[2][:, None], image.mT, image), torch.where(coins[2], mask.mT, mask)
-    return image, mask
+        place = torch.where(coins[2], place.mT, place)
+    return _taken(image, mask, place)
 
 
 def shifted(image: Tensor, mask: Tensor, rng: torch.Generator) -> Pair:
@@ -69,8 +70,14 @@ def shifted(image: Tensor, mask: Tensor, rng: torch.Generator) -> Pair:
         ((torch.randint(length, (count, 1), generator=rng) + torch.arange(length)) % length).to(mask.device)
         for length in (height, width)
     )
-    at = torch.arange(count, device=mask.device)[:, None, None], rows[:, :, None], columns[:, None, :]
-    return image.movedim(1, -1)[at].movedim(-1, 1), mask[at]
+    return _taken(image, mask, rows[:, :, None] * width + columns[:, None, :])
+
+
+def _taken(image: Tensor, mask: Tensor, place: Tensor) -> Pair:
+    """The pixels that (n, H, W) ``place`` numbers."""
+    place = place.flatten(1)
+    of_bands = place[:, None].expand(-1, image.shape[1], -1)
+    return image.flatten(2).gather(2, of_bands).view_as(image), mask.flatten(1).gather(1, place).view_as(mask)
 
 
 def smooth_regions(area: Tensor, size: tuple[int, int], rng: torch.Generator) -> Tensor:
