@@ -17,9 +17,11 @@ from typing import Any
 import jsonargparse
 import pytest
 import torch
+from jsonargparse import ArgumentError
 
 from hsiaug.cli import main
-from hsiaug.cli.guard import require_writable
+from hsiaug.cli.guard import parse, require_writable
+from hsiaug.cli.train import train
 from hsiaug.workers import WorkerDiedError
 
 SMALL = ('--scene.simulated={height: 24, width: 24, classes: 3}', '--split.settings={fraction: 0.2}')
@@ -35,6 +37,28 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
     assert len(lines) == 1
     assert 'Traceback' not in said
     return lines[0]
+
+
+def test_nested_settings_join_those_of_the_config(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    config = tmp_path / 'mine.yaml'
+    config.write_text('generator: unmixing_fusion\nsettings: {masks: soft, unmixing: {steps: 9, endmembers: 4}}\n')
+    parsed = {'train': train}
+
+    def settings(*options: str) -> Any:
+        return parse(parsed, ['train', f'--config={config}', *options])[1]['settings']
+
+    found = settings('--settings.unmixing.endmembers=7', '--settings.unmixing.tv_weight', '1e-4', '--settings.a.b.c=x')
+    assert found == {
+        'masks': 'soft',
+        'unmixing': {'steps': 9, 'endmembers': 7, 'tv_weight': 1e-4},
+        'a': {'b': {'c': 'x'}},
+    }
+    assert settings('--settings.unmixing={steps: 3}')['unmixing'] == {'steps': 3}  # as a whole, as ever
+    with pytest.raises(ArgumentError, match='expected one argument'):
+        settings('--settings.unmixing.endmembers')
+    assert "--settings.masks is 'soft', which has no 'a'" in refused(
+        capsys, 'train', f'--config={config}', '--settings.masks.a=1'
+    )
 
 
 BOMB = 'a: &a [1, 2, 3, 4, 5, 6, 7, 8, 9]\n' + ''.join(

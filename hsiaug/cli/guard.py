@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from jsonargparse import ArgumentError, ArgumentParser, Namespace, auto_parser, set_parsing_settings
+import yaml  # type: ignore[import-untyped]
+from jsonargparse import ArgumentError, ArgumentParser, Namespace, auto_parser, get_loader, set_parsing_settings
 from jsonargparse._common import parsing_settings  # what set_parsing_settings sets, to set it back
 
 from ..settings import not_finite
@@ -85,8 +86,9 @@ def parse(
             if value.endswith(('.yaml', '.yml')) and Path(value).is_file():
                 # before jsonargparse, which spells out what aliases repeat
                 read_config(Path(value), f'{value} is no config file of hsiaug {arguments[0]}')
+        arguments, nested = apart_nested(parser, arguments)
         try:
-            given = parser.parse_args(list(arguments))
+            given = parser.parse_args(arguments)
         except ArgumentError as error:
             if (named := re.search(r"Importing '([^']+)' is not allowed", str(error))) is None:
                 raise
@@ -95,12 +97,54 @@ def parse(
                 'the fields themselves, as --print_config shows them'
             ) from None
         name = given.subcommand
+        for option, path, value in nested:
+            given[name][option] = with_nested(given[name][option], path, value, f'--{option}')
         given[name] = at_home(given[name])
         if wrong := [path for path in not_finite(given[name].as_dict(), '') if not path.endswith('.nodata')]:
             raise ValueError(f'{", ".join(path.lstrip(".") for path in wrong)} must be finite, found NaN or infinity')
         made: Namespace = parser.instantiate(given)[name]
     made.pop('config', None)
     return commands[name], dict(made.items())
+
+
+def apart_nested(
+    parser: ArgumentParser, arguments: Sequence[str]
+) -> tuple[list[str], list[tuple[str, list[str], Any]]]:
+    """Arguments, and apart those of two keys or more within a mapping: option, keys and value of each.
+
+    Of ``--settings.unmixing.endmembers=7`` jsonargparse would keep the one value, and of ``unmixing`` drop all others.
+    """
+    commands = next((action.choices for action in parser._actions if action.dest == 'subcommand'), None) or {}
+    command = commands.get(arguments[0]) if arguments else None
+    known = {option for action in command._actions for option in action.option_strings} if command else set()
+    left, nested, values = list[str](), list[tuple[str, list[str], Any]](), iter(arguments)
+    for argument in values:
+        option, equals, value = argument.partition('=')
+        keys = option.split('.')
+        of = next((at for at in range(len(keys) - 1, 0, -1) if '.'.join(keys[:at]) in known), 0)
+        within = option not in known and of > 0 and len(keys) - of > 1
+        said = value if equals else next(values, None) if within else None
+        if not within or said is None:
+            left.append(argument)
+            continue
+        with suppress(yaml.YAMLError):  # a text then, as it is everywhere
+            said = get_loader('yaml')(said)
+        nested.append(('.'.join(keys[:of]).removeprefix('--'), keys[of:], said))
+    return left, nested
+
+
+def with_nested(found: Any, path: Sequence[str], value: Any, where: str) -> Any:
+    """A mapping, or None, with a value within it; all else stays.
+
+    Raises:
+        ValueError: if there is something else on the way.
+    """
+    if not path:
+        return value
+    if not isinstance(found, Mapping | None):
+        raise ValueError(f'{where} is {found!r}, which has no {path[0]!r}; give a mapping in its place')
+    found, (key, *rest) = dict(found or {}), path
+    return {**found, key: with_nested(found.get(key), rest, value, f'{where}.{key}')}
 
 
 def at_home(value: Any) -> Any:
