@@ -37,9 +37,9 @@ def training_data(
 
     Args:
         scene: the scene, or samples of datasets.
-        split: of pixels, for generators of spectra; or into patches, for generators of image-mask pairs and, of a
-            bitemporal scene, of pairs of dates with change masks, with the unlabelled samples that either split has;
-            or into labelled patches, for generators of these; or of samples of datasets.
+        split: of pixels, for generators of spectra; into patches, for those of image-mask pairs and, of a bitemporal
+            scene, of pairs of dates with change masks; into labelled patches, for generators of these; or of samples of
+            datasets. Unlabelled samples are those that the split has.
         generator: the one that is going to learn from them, which may read samples of datasets batch by batch; None
             for any, and samples in memory.
     """
