@@ -18,11 +18,7 @@ _REACH = 3.5  # standard deviations that the kernel covers
 
 
 def require_factor(factor: int, who: str) -> None:
-    """Check a factor between two resolutions.
-
-    Raises:
-        ValueError: if it is not one of 2 to 5; at 1 there is nothing to restore.
-    """
+    """Refuse, by a ValueError, a factor between two resolutions that is not one of 2 to 5: 1 restores nothing."""
     if factor not in FACTORS:
         raise ValueError(f'{who}: the factor between the resolutions must be one of {FACTORS}, found {factor!r}')
 

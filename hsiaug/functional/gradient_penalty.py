@@ -35,7 +35,7 @@ def gradient_penalty_mlp(critic: Any, x: Tensor) -> Tensor:
     backward, and it can be compiled and captured. It equals :func:`gradient_penalty_autograd` but for rounding.
 
     Raises:
-        TypeError: if the critic is no such network.
+        TypeError: if the critic is not such a network.
     """
     if getattr(critic, 'output', None) != 'linear' or critic.linears[-1].out_features != 1:
         raise TypeError(

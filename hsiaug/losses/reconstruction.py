@@ -31,7 +31,7 @@ def spectral_reconstruction(
 
 
 def value_width(x: Tensor) -> float:
-    """What nearly all values span, in their unit: from the 0.1 % to the 99.9 % quantile, as glints are no scale."""
+    """What nearly all values span, in their unit: from the 0.1 % to the 99.9 % quantile, or glints would set it."""
     values = x.reshape(-1)
     values = values[:: max(1, len(values) // _VALUES)].double()
     low, high = values.quantile(values.new_tensor([_OUTLIERS, 1 - _OUTLIERS])).tolist()

@@ -62,9 +62,9 @@ def _normalise(norm: _BatchNorm, x: Tensor) -> Tensor:
 
 
 def add_auxiliary_bn(network: M) -> M:
-    """Give each batch normalisation of a network an auxiliary one, in place, and return the network.
+    """Give each batch normalisation of a network, whose rows must stay samples, an auxiliary one, in place, and return it.
 
-    Its rows must stay samples; its results without synthetic samples stay as they were.
+    Its results without synthetic samples stay as they were.
 
     Raises:
         ValueError: if it has no batch normalisation, or has auxiliary ones already.

@@ -20,7 +20,7 @@ def enlarge(image: Tensor, multiple: int, upsampling: int = 1) -> Tensor:
     """(n, 2, C, H, W) enlarged by a factor, then padded at the far ends to sides that divide by ``multiple``.
 
     Raises:
-        ValueError: if these are no pairs of dates.
+        ValueError: if these are not pairs of dates.
     """
     if image.ndim != 5 or image.shape[1] != 2:
         raise ValueError(f'two dates (n, 2, C, H, W) expected, found {tuple(image.shape)}')

@@ -195,7 +195,7 @@ def fit(
         the generator, for :class:`~hsiaug.datasets.MixedDataset` and all other ways of mixing.
 
     Raises:
-        TypeError: for what is no map-style dataset.
+        TypeError: for what is not a map-style dataset.
         ValueError: for unknown settings, or naming the dataset and the sample that cannot be learnt from.
     """
     given = {**(settings or {}), **more_settings}
@@ -212,7 +212,7 @@ def fit(
 
 
 def require_use_of(unlabelled: Any, generator: str, settings: Mapping[str, Any] | None = None) -> None:
-    """Say that samples without labels would be given in vain: an error, or a warning where a setting is lacking.
+    """Refuse samples without labels that a generator cannot use, or warn where a setting is lacking.
 
     Raises:
         ValueError: if the generator cannot learn from them.

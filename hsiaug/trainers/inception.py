@@ -24,11 +24,7 @@ _WANTED = (
 
 
 def cached_weights() -> Path:
-    """The weights in the cache of ``torch.hub``; nothing is downloaded.
-
-    Raises:
-        FileNotFoundError: if they are not there.
-    """
+    """The weights in the cache of ``torch.hub``, and a FileNotFoundError if they are not there: nothing is downloaded."""
     folder = Path(torch.hub.get_dir()) / 'checkpoints'
     found = sorted(folder.glob('inception_v3_google*.safetensors'))
     if not found:

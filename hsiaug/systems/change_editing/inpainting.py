@@ -17,7 +17,7 @@ from ..two_stream_diffusion.model import CHUNK, SCHEDULE, TwoStreamDiffusion
 
 STEPS = 20
 RESAMPLED = 3
-"""How often each step is taken. Taken once, what is drawn heeds what is known too little: given the masks of whole
+"""How often each step is taken. Taken once, what is drawn follows what is known too little: given the masks of whole
 patches, 86 % of the pixels drew the class that was asked for instead of 97 % (classes of the tests, well trained)."""
 
 

@@ -33,7 +33,7 @@ class ChangeEditingConfig:
         first_date, change_share: see :class:`~hsiaug.systems.change_editing.ChangeEditing`.
         clusters: number of land-cover classes that pairs of dates, which have no land-cover mask, are given.
         composites: pairs with regions of other pairs pasted in, per pair, that the painter is trained on as well.
-            Without them it knows no mask like an edited one, and hardly heeds it.
+            Without them it knows no mask like an edited one, and hardly follows it.
         drift: strength of the drift where no pair of dates is known, see
             :meth:`~hsiaug.systems.change_editing.drift.DateDrift.assume`.
         painter: setting of the painter's training, or a dictionary of it.
@@ -116,7 +116,7 @@ def single_dates(data: TrainingData, clusters: int, seed: int = 0) -> TrainingDa
     if min(data.x.shape[-2:]) < SMALLEST:
         raise ValueError(
             f'images of {data.x.shape[-2]} x {data.x.shape[-1]} pixels are too small to tell texture from light; give '
-            f'such of {SMALLEST} x {SMALLEST} at least'
+            f'images of at least {SMALLEST} x {SMALLEST}'
         )
     masked = spec.kind == 'segmentation'
     expected = (2, *data.x.shape[1:]) if masked else data.x.shape[1:]

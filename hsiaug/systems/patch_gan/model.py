@@ -40,7 +40,7 @@ class PatchGAN(Generator):
             checkerboard (Odena, Dumoulin and Olah, Distill 2016, https://distill.pub/2016/deconv-checkerboard).
 
     Raises:
-        ValueError: for samples that are no labelled patches, sides that do not divide, or too few bands.
+        ValueError: for samples that are not labelled patches, sides that do not divide, or too few bands.
     """
 
     ranges: ClassVar = {'latent_dim': COUNT}

@@ -69,7 +69,7 @@ class Denoiser(nn.Module):
         )
 
     def forward(self, code: Tensor, time: Tensor, shares: Tensor | None) -> Tensor:
-        """Prediction (n, L, h, w) for noisy codes at ``time`` (n,); shares (n, K) of all zeros are no condition."""
+        """Prediction (n, L, h, w) for noisy codes at ``time`` (n,); all-zero shares (n, K) mean no condition."""
         labels = None
         if self.condition is not None and shares is not None:
             # times K: shares of about 1 each, as large as the embedding of the time, are learnt in far fewer steps

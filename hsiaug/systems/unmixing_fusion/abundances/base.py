@@ -12,7 +12,7 @@ from ....functional.plain import plain_torch
 from ....settings import Range, check_arguments
 
 GIVEN = ('k', 'size', 'num_labels')
-"""Arguments of a generator of abundances that are no settings of its own."""
+"""Arguments of a generator of abundances that are not its own settings."""
 _PIXELS = 2**17  # of the samples that are made at a time
 
 
