@@ -62,7 +62,7 @@ def _normalise(norm: _BatchNorm, x: Tensor) -> Tensor:
 
 
 def add_auxiliary_bn(network: M) -> M:
-    """Give each batch normalisation of a network, whose rows must stay samples, an auxiliary one, in place, and return it.
+    """Give each batch normalisation of a network, whose rows must stay samples, an auxiliary one, in place.
 
     Its results without synthetic samples stay as they were.
 

@@ -24,7 +24,7 @@ _WANTED = (
 
 
 def cached_weights() -> Path:
-    """The weights in the cache of ``torch.hub``, and a FileNotFoundError if they are not there: nothing is downloaded."""
+    """The weights in the cache of ``torch.hub``, or a FileNotFoundError: nothing is downloaded."""
     folder = Path(torch.hub.get_dir()) / 'checkpoints'
     found = sorted(folder.glob('inception_v3_google*.safetensors'))
     if not found:
