@@ -22,7 +22,7 @@ from hsiaug.ablation.cells import Group
 from hsiaug.ablation.results import PLAN_FILE, RESULTS_FILE, read_results
 from hsiaug.ablation.runner import describe, open_group, require_same_study
 from hsiaug.engine.schedules import Cosine
-from hsiaug.functional.plain import plain_torch
+from hsiaug.functional.plain import plain_torch, seeded
 from hsiaug.json_lines import append_line
 from hsiaug.models.nn1d import NN1D
 from hsiaug.progress import with_progress
@@ -30,7 +30,6 @@ from hsiaug.ratio import synthetic_fraction
 from hsiaug.records import write_json
 from hsiaug.trainers import ClassifierConfig
 from hsiaug.trainers.convergence import still_falls
-from hsiaug.trainers.supervised import seeded
 
 LABELS = {'uniform': 0.0, 'sqrt': 0.5, 'real': 1.0}
 """Powers of the class frequencies that synthetic labels are drawn with."""

@@ -88,7 +88,7 @@ def test_numbers_of_numpy_and_lists_of_yaml_are_settings(config: type[Any]) -> N
         ),
         (TwoStreamConfig, {'min_snr_gamma': math.inf}, 'min_snr_gamma must be a finite number above 0 or None'),
         (AbundanceConfig, {'network': {'layers': math.nan}}, 'AbundanceDiffusion: layers must be a whole number'),
-        (AbundanceConfig, {'network': {'layer': 1}}, r"no settings \['layer'\]; choose from"),
+        (AbundanceConfig, {'network': {'layer': 1}}, "AbundanceDiffusion: unknown field 'layer'; choose from"),
         (AbundanceConfig, {'kind': 'vae', 'network': {'counts': '1'}}, 'HierarchicalVAE: counts must be a finite'),
         (UnmixingFusionConfig, {'unmixing': 'small'}, "unmixing must be UnmixingConfig or a mapping.*found 'small'"),
         (UnmixingFusionConfig, {'unmixing': {'steps': True}}, 'UnmixingConfig: steps must be a whole number'),

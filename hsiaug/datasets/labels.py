@@ -9,8 +9,8 @@ import numpy as np
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 
-from ..functional.band_scaler import BandScaler
 from ..functional.prior import apportion, em_prior, fill_to_prior
+from ..functional.scaling import BandScaler
 
 LabelPolicy = Literal['real', 'sqrt', 'uniform', 'inverse', 'prior'] | Mapping[str, float]
 """``real`` class frequencies, ``sqrt`` (their square roots), ``uniform``, ``inverse`` frequencies, ``prior`` (real plus

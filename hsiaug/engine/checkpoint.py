@@ -8,7 +8,7 @@ import os
 from collections.abc import Collection, Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -16,15 +16,6 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 Optimisers = Mapping[str, torch.optim.Optimizer]
-
-
-@runtime_checkable
-class Allocating(Protocol):
-    """A module some of whose buffers get their shapes from data."""
-
-    def allocate(self, state: Mapping[str, Tensor]) -> None:
-        """Give these buffers the shapes that they have in a saved state."""
-        ...
 
 
 def state_of(modules: Mapping[str, nn.Module], optimisers: Optimisers) -> dict[str, Tensor]:
@@ -40,8 +31,9 @@ def restore(state: Mapping[str, Tensor], modules: Mapping[str, nn.Module], optim
     """Give modules and optimisers what :func:`state_of` found in them."""
     for name, module in modules.items():
         part = {k.removeprefix(f'{name}/'): v for k, v in state.items() if k.startswith(f'{name}/')}
-        if isinstance(module, Allocating):
-            module.allocate(part)
+        allocate: Any = getattr(module, 'allocate', None)  # of buffers whose shapes depend on the data
+        if allocate is not None:
+            allocate(part)
         module.load_state_dict(part)
     for name, optimiser in optimisers.items():
         values = dict[int, dict[str, Tensor]]()
@@ -96,5 +88,5 @@ def found_checkpoint(file: Path, identity: Mapping[str, Any] | None = None) -> d
 
 
 def resumable(file: Path | None, identity: Mapping[str, Any]) -> dict[str, str] | None:
-    """What :func:`found_checkpoint` tells of this training's checkpoint; None where there is none yet."""
+    """:func:`found_checkpoint` of this training; None where there is none yet."""
     return found_checkpoint(file, identity) if file is not None and file.exists() else None

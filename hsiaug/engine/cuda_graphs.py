@@ -18,17 +18,11 @@ def capture(
     device: torch.device,
     warm_up: int = 3,
 ) -> Callable[[], None]:
-    """Record one step; each call of the result replays it.
+    """Record one step on the device, without synchronisation; each call of the result replays it.
 
-    The steps of the warm-up, which CUDA graphs need, are undone: training continues as without a graph.
-
-    Args:
-        step: one step on the device, without synchronisation; its optimisers must be capturable.
-        modules: all that a step changes, by name.
-        optimisers: by name.
-        rng: that all random numbers of a step come from. It may be seeded anew between replays.
-        device: of all of them.
-        warm_up: steps before the recording.
+    The steps of the warm-up, which CUDA graphs need, are undone: training continues as without a graph. Modules are all
+    that a step changes, and their optimisers must be capturable; all random numbers of a step come from ``rng``, which
+    may be seeded anew between replays.
     """
     if device.type != 'cuda':
         raise ValueError(f'CUDA graphs need a CUDA device, found {device}; leave cuda_graph off')

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,27 +17,8 @@ Rows = Callable[[int], Tensor]
 """Which samples a step is going to ask for."""
 
 
-class Samples(Protocol):
-    """Images (N, ...) and their targets (N, ...), by number: in memory, or read when they are needed."""
-
-    def __len__(self) -> int: ...
-
-    def at(self, rows: Tensor) -> tuple[Tensor, Tensor]:
-        """Images and targets of some samples, on the device of ``rows`` where they are read."""
-        ...
-
-    def ahead(self, rows: Rows, first: int, last: int) -> None:
-        """Say which samples each step from ``first`` on, up to ``last``, will ask for, so that they are read ahead."""
-        ...
-
-
 class Held:
-    """Samples in memory, or on the device.
-
-    Args:
-        x: (N, ...) images.
-        y: (N, ...) targets; empty where they have none.
-    """
+    """Samples in memory, or on the device: images (N, ...) and targets (N, ...), empty where they have none."""
 
     def __init__(self, x: Tensor, y: Tensor) -> None:
         self.x, self.y = x, y
@@ -50,16 +31,13 @@ class Held:
         return self.x[rows], self.y[rows] if len(self.y) else self.y
 
     def ahead(self, rows: Rows, first: int, last: int) -> None:
-        """Nothing is to be read."""
+        """Nothing is to be read ahead."""
 
 
 class Read:
     """Samples of a dataset too large for memory, read by worker processes while the steps before are taken.
 
-    Args:
-        dataset: labelled or not; targets of the latter are empty.
-        rows: which of its samples; None for all.
-        workers: processes that read.
+    Targets of a dataset without labels are empty; of ``rows`` None means all.
     """
 
     def __init__(self, dataset: AdaptedDataset, rows: np.ndarray | None = None, workers: int = 1) -> None:
@@ -87,7 +65,8 @@ class Read:
 
     def ahead(self, rows: Rows, first: int, last: int) -> None:
         """Begin to read, in the order of the steps."""
-        self._batches, self._left = _loader(self, _Planned(rows, first, last), self.workers), last - first
+        planned = (rows(step).tolist() for step in range(first, last))
+        self._batches, self._left = _loader(self, planned, self.workers), last - first
 
     def chunks(self, rows: Tensor, size: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Images and targets of some samples in turn, ``size`` at a time."""
@@ -106,18 +85,8 @@ class Read:
         return x, y
 
 
-class _Planned:
-    """The batches of steps to come, as a loader's batch sampler."""
-
-    def __init__(self, rows: Rows, first: int, last: int) -> None:
-        self.rows, self.first, self.last = rows, first, last
-
-    def __iter__(self) -> Iterator[list[int]]:
-        for step in range(self.first, self.last):
-            yield self.rows(step).tolist()
-
-    def __len__(self) -> int:
-        return self.last - self.first
+Samples = Held | Read
+"""Images (N, ...) and their targets (N, ...), by number."""
 
 
 class _Batches:
@@ -137,17 +106,13 @@ def _loader(read: Read, batches: Any, workers: int) -> Iterator[tuple[list[int],
     """Batches of rows, read by worker processes, in order."""
     items: Any = _Batches(read)
     loader: DataLoader[Any] = DataLoader(
-        items, batch_size=None, sampler=batches, num_workers=workers, collate_fn=_as_is,
-        worker_init_fn=leave_signals, prefetch_factor=2 if workers else None,
+        items, batch_size=None, sampler=batches, num_workers=workers, worker_init_fn=leave_signals,
+        prefetch_factor=2 if workers else None,
     )  # fmt: skip
     for found in loader:
         if isinstance(found, Exception):
             raise found
         yield found
-
-
-def _as_is(item: Any) -> Any:
-    return item
 
 
 def require_finite_samples(samples: Tensor, what: str = 'images', within: str = 'patches or bands') -> None:

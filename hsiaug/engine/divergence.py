@@ -26,15 +26,11 @@ def require_finite(
     file: Path | None = None,
     stage: str | None = None,
 ) -> None:
-    """Stop a training that has diverged.
+    """Stop a training that has diverged, by its last losses or, where these are finite, the weights of ``modules``.
 
-    Args:
-        diverged: what has, and when, such as ``'nn1d diverged at step 50'``.
-        losses: of the last step, by name.
-        modules: whose weights are looked at too: finite losses may have made ones that are not.
-        rate: the learning rate, by the name of its setting and with its value.
-        file: of the checkpoint, or None where none is kept.
-        stage: of the training, where it keeps checkpoints.
+    ``diverged`` is what has, and when, such as ``'nn1d diverged at step 50'``; ``rate`` the learning rate, by the name
+    of its setting and with its value; ``file`` that of the checkpoint, if one is kept, and ``stage`` that of the
+    training.
 
     Raises:
         DivergedError: a ``FloatingPointError`` that names the losses, what to try, and the last good checkpoint.

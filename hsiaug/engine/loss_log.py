@@ -17,13 +17,9 @@ _ROWS = 100  # of each loss, at least, where there are so many steps
 
 
 class LossLog:
-    """The log of one stage: means over up to 50 steps, fewer in short trainings.
+    """The log of one stage of ``steps`` steps: means over up to 50 steps, fewer in short trainings.
 
-    Args:
-        file: of all stages; rows of this one after ``done`` are removed.
-        stage: its name.
-        steps: how many there are to take.
-        done: steps that are taken.
+    Of the stage's rows in the file, which is that of all stages, those after ``done`` are removed.
     """
 
     def __init__(self, file: Path, stage: str, steps: int, done: int) -> None:
@@ -68,6 +64,3 @@ def _rows(file: Path) -> Iterable[list[str]]:
         return []
     with file.open(newline='') as opened:
         return [row for row in list(csv.reader(opened))[1:] if len(row) == len(_HEADER) and row[1].isdigit()]
-
-
-__all__ = ['LossLog', 'read_losses']

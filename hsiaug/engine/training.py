@@ -7,10 +7,10 @@ ends with the weights of an undisturbed one.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import torch
 from safetensors.torch import load_file
@@ -29,25 +29,22 @@ COLLAPSED = 0.01  # binary cross-entropy of a discriminator that is never wrong;
 Precision = Literal['32', 'tf32', 'bf16']
 """``'tf32'``: matrix products of ten bits on GPUs that have them; ``'bf16'``: networks compute in bfloat16, mixed."""
 PATIENCE = 6  # looks in a row that find it collapsed
+S = TypeVar('S', bound='Training')
 
 
 class Training:
     """State of a training, or of a stage of one. A subclass says what a step does.
 
-    Args:
-        name: of the stage, in checkpoints and messages.
-        modules: all that a step changes or reads, by name, on the device.
-        optimisers: by name.
-        steps: how many there are to take.
-        seed: of everything random.
-        device: where to train.
-        schedule: of the learning rates, which are those that the optimisers are made with.
+    Modules, all that a step changes or reads, and optimisers are by name, on the device. The schedule is that of the
+    learning rates that the optimisers are made with; the stage's name stands in checkpoints and messages.
     """
 
     rate_setting = 'the learning rate'
     """What to lower if the training diverges: the setting's name, and its value."""
     precision: Precision = '32'
     """Of what the networks compute; weights and optimisers are of single precision always."""
+    batch_size: int
+    """Samples per step, over all processes."""
     alone = False
     """Whether it is this process's own, whoever else trains, and not a stage of something that keeps checkpoints."""
 
@@ -91,10 +88,7 @@ class Training:
     def descend(self, name: str, loss: Tensor, clip: float | None = None) -> None:
         """One step of an optimiser down a loss, at the scheduled rate, with gradients averaged over all processes.
 
-        Args:
-            name: of the optimiser.
-            loss: mean over this process's part of the batch.
-            clip: largest norm of the gradient.
+        The loss is a mean over this process's part of the batch; ``clip`` is the largest norm of the gradient.
         """
         optimiser = self.optimisers[name]
         factor = self.schedule(self.step, self.steps)
@@ -126,12 +120,21 @@ class Training:
         size = len(batch) // processes
         return batch[rank * size : (rank + 1) * size]
 
-    def advance(self, rng: torch.Generator) -> None:
-        """Take one step with the random numbers of its own, and count it.
+    def rows(self, count: int, rng: torch.Generator) -> Tensor:
+        """Which of ``count`` samples this process takes, of a random batch that all share."""
+        return self.share(torch.randint(count, (self.batch_size,), generator=rng, device=self.device))
 
-        Args:
-            rng: on the device; it is seeded for this step.
-        """
+    def noise(self, shape: Sequence[int], rng: torch.Generator) -> Tensor:
+        """This process's part of normal noise for a batch of values of such a shape."""
+        return self.share(torch.randn((self.batch_size, *shape), generator=rng, device=self.device))
+
+    def minimise(self, name: str, loss: Tensor) -> None:
+        """:meth:`descend` a loss, which is reported by the optimiser's name."""
+        self.descend(name, loss)
+        self.losses[name] = loss.detach()
+
+    def advance(self, rng: torch.Generator) -> None:
+        """Take one step with random numbers of its own, for which ``rng``, on the device, is seeded, and count it."""
         self.update(rng.manual_seed(stream_of_step(self.seed, self.name, self.step)))
         if self._log is not None:
             self._log.add(self.losses)
@@ -146,12 +149,7 @@ class Training:
         return torch.Generator(rng.device).manual_seed((rng.initial_seed() + (rank + 1) * 0xD1342543DE82EF95) % 2**63)
 
     def run(self, run: Run, file: Path | None = None, identity: Mapping[str, Any] | None = None) -> None:
-        """Take the steps that are left.
-
-        Args:
-            run: how: steps between two checkpoints, and whether to show a progress bar.
-            file: of the checkpoint, or None for none.
-            identity: of the training, written into it: what must agree for another call to resume.
+        """Take the steps that are left, with checkpoints, where a file is given, that only this identity resumes.
 
         Raises:
             FloatingPointError: if the training diverges; the last good checkpoint stays.
@@ -183,28 +181,8 @@ class Training:
                     raise KeyboardInterrupt
 
     def complete(self, run: Run, name: str, identity: Mapping[str, Any], keep: bool = False) -> None:
-        """Take all steps, from the checkpoint that a killed training has left, and remove it at the end.
-
-        Args:
-            run: how, and in which folder the checkpoint is kept.
-            name: of the checkpoint's file.
-            identity: what a checkpoint must agree in to be this training's.
-            keep: leave the checkpoint of the last step instead, from which the same call has its result at once.
-
-        Raises:
-            ValueError: if the checkpoint is of another training.
-            FloatingPointError: if the training diverges; the last good checkpoint stays.
-        """
-        file = run.checkpoint(name)
-        if file is not None and resumable(file, identity):
-            self.load(file)
-        self.run(run, file, identity)
-        if file is None or world()[0]:
-            return
-        if keep:
-            self.save(file, identity)
-        else:
-            file.unlink(missing_ok=True)
+        """Take all steps: the only stage of :func:`run_stages`."""
+        run_stages({self.name: lambda: self}, run, name, identity, keep)
 
     def _look(self, file: Path | None, thorough: bool) -> dict[str, float]:
         """Losses as numbers, after a check that they, and if ``thorough`` the weights, are finite."""
@@ -235,6 +213,44 @@ class Training:
         """Resume from a checkpoint of this stage."""
         restore(load_file(file), self.modules, self.optimisers)
         self.step = int(found_checkpoint(file)['step'])
+
+
+def run_stages(
+    stages: Mapping[str, Callable[[], S]], run: Run, name: str, identity: Mapping[str, Any], keep: bool = False
+) -> S | None:
+    """Run the stages of a training one after another, from the checkpoint that a killed one has left, and remove it.
+
+    A stage starts with a checkpoint of its own, so that a kill never costs a stage that is done; its result is in it.
+
+    Args:
+        stages: how each is made, by name, in their order; it is made when the one before has ended.
+        run: how, and in which folder the checkpoint is kept.
+        name: of the checkpoint's file.
+        identity: what a checkpoint must agree in to be this training's.
+        keep: leave the checkpoint of the last step instead, from which the same call has its result at once.
+
+    Returns:
+        the last stage; None if there are none.
+
+    Raises:
+        ValueError: if the checkpoint is of another training.
+        FloatingPointError: if the training diverges; the last good checkpoint stays.
+    """
+    file, writes = run.checkpoint(name), world()[0] == 0
+    found, stage = resumable(file, identity), None
+    first = 0 if found is None else list(stages).index(found['stage'])
+    for number, make in enumerate(list(stages.values())[first:]):
+        stage = make()
+        if file is not None and found is not None and number == 0:
+            stage.load(file)
+        elif file is not None and number + first and writes:
+            stage.save(file, identity)
+        stage.run(run, file, identity)
+    if file is not None and writes and keep and stage is not None:
+        stage.save(file, identity)
+    elif file is not None and writes:
+        file.unlink(missing_ok=True)
+    return stage
 
 
 @contextmanager

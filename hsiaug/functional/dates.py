@@ -1,7 +1,8 @@
-"""Pairs of dates as one picture: how generators of images hold samples of kind ``'change'``."""
+"""How generators of images hold samples: pairs of dates as one picture, and which pixels of masks count."""
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from ..samples import SampleSpec
@@ -28,11 +29,22 @@ def flat_mask(mask: Tensor) -> Tensor:
 def in_contract(image: Tensor, mask: Tensor, spec: SampleSpec) -> dict[str, Tensor]:
     """The inverse of :func:`stacked_dates` and :func:`flat_mask`: a batch as samples of this spec are.
 
-    Args:
-        image: (n, C, H, W); of kind ``'change'`` (n, 2 C, H, W).
-        mask: (n, H, W).
-        spec: of kind ``'segmentation'`` or ``'change'``.
+    Images are (n, C, H, W), of kind ``'change'`` (n, 2 C, H, W), and masks (n, H, W).
     """
     if spec.kind == 'change':
         return {'image': image.unflatten(1, (2, spec.bands)), 'mask': mask[:, None]}
     return {'image': image, 'mask': mask}
+
+
+def counting(target: Tensor, spec: SampleSpec) -> Tensor:
+    """Which pixels of masks, or values of labels, are of a class and not to be ignored, bool."""
+    return (target >= 0) & (target < spec.num_classes) & (target != spec.ignore_index)
+
+
+def without_ignored(logits: Tensor, spec: SampleSpec) -> Tensor:
+    """Logits (n, K, ...) in which the class that is to be ignored, where it is one, is never the largest."""
+    if spec.ignore_index is None or not 0 <= spec.ignore_index < spec.num_classes:
+        return logits
+    logits = logits.clone()
+    logits[:, spec.ignore_index] = -torch.inf
+    return logits

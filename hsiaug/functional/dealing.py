@@ -6,15 +6,10 @@ import numpy as np
 
 
 def deal_regions(label: np.ndarray, region: np.ndarray, folds: int, rng: np.random.Generator) -> np.ndarray:
-    """(N,) fold of each sample: in random order, each region goes where the classes of its samples lack most.
+    """(N,) fold of each sample: in the order of ``rng``, each region goes where the classes of its samples lack most.
 
-    scikit-learn's StratifiedGroupKFold takes regions in a fixed order but for ties, so that repeated deals are alike.
-
-    Args:
-        label: (N,) class of each sample.
-        region: (N,) its region.
-        folds: number of folds.
-        rng: decides on the order.
+    Of each sample it is given the (N,) class and the (N,) region. scikit-learn's StratifiedGroupKFold takes regions in
+    a fixed order but for ties, so that repeated deals are alike.
     """
     numbers, region = np.unique(region, return_inverse=True)
     classes, label = np.unique(label, return_inverse=True)

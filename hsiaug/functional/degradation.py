@@ -18,47 +18,35 @@ _REACH = 3.5  # standard deviations that the kernel covers
 
 
 def require_factor(factor: int, who: str) -> None:
-    """Check a factor between two resolutions.
-
-    Raises:
-        ValueError: if it is not one of 2 to 5; at 1 there is nothing to restore.
-    """
+    """Refuse, by a ValueError, a factor between two resolutions that is not one of 2 to 5: 1 restores nothing."""
     if factor not in FACTORS:
         raise ValueError(f'{who}: the factor between the resolutions must be one of {FACTORS}, found {factor!r}')
 
 
 def mtf_sigma(factor: int, mtf: float) -> float:
-    """Standard deviation, in high-resolution pixels, of a Gaussian blur with a given MTF.
+    """Standard deviation, in high-resolution pixels, of a Gaussian blur with a given MTF at a factor k.
 
-    The transfer of a Gaussian is exp(−2π²σ²f²), and the Nyquist frequency of the low resolution is 1 / (2k).
-
-    Args:
-        factor: k.
-        mtf: of the sensor at its Nyquist frequency, between 0 and 1; imaging spectrometers have 0.2 to 0.4.
+    The transfer of a Gaussian is exp(−2π²σ²f²), and the Nyquist frequency of the low resolution, at which the MTF is
+    given, is 1 / (2k). Imaging spectrometers have 0.2 to 0.4.
 
     Raises:
-        ValueError: if ``mtf`` is out of its range.
+        ValueError: if ``mtf`` is not between 0 and 1.
     """
     if not 0 < mtf < 1:
         raise ValueError(f'the MTF at Nyquist must be between 0 and 1, found {mtf}')
     return factor / math.pi * math.sqrt(-2 * math.log(mtf))
 
 
-def _kernel(factor: int, mtf: float) -> Tensor:
+@lru_cache  # copying it for each batch would make the CPU wait for the GPU
+@torch.inference_mode(False)
+def _kernel(factor: int, mtf: float, device: torch.device, dtype: torch.dtype) -> Tensor:
     """Weights of a low-resolution pixel along one side, of odd length if the factor is odd and else of even length."""
     sigma = mtf_sigma(factor, mtf)
     margin = math.ceil(max(0.0, _REACH * sigma - factor / 2))
     length = factor + 2 * margin
     offset = torch.arange(length, dtype=torch.float64) - (length - 1) / 2
     weights = torch.exp(-offset.square() / (2 * sigma**2))
-    return weights / weights.sum()
-
-
-@lru_cache
-@torch.inference_mode(False)
-def _kernel_on(factor: int, mtf: float, device: torch.device, dtype: torch.dtype) -> Tensor:
-    """The weights on the device in use; copying them for each batch would make the CPU wait for the GPU."""
-    return _kernel(factor, mtf).to(device, dtype)
+    return (weights / weights.sum()).to(device, dtype)
 
 
 def degrade(
@@ -67,14 +55,11 @@ def degrade(
     """What a sensor of a k times coarser ground sampling would see: Gaussian blur by its MTF, decimation, noise.
 
     Args:
-        image: (n, C, H, W) with sides that the factor divides. Beyond the borders the last pixels are repeated.
-        factor: k.
+        image: (n, C, H, W), of which it makes (n, C, H/k, W/k). Beyond the borders the last pixels are repeated.
+        factor: k, which divides the sides.
         mtf: of the coarser sensor at its own Nyquist frequency, see :func:`mtf_sigma`.
         noise: standard deviation of white noise in the image's unit, one number or (C,) of them.
         rng: of the noise, on the image's device.
-
-    Returns:
-        (n, C, H/k, W/k).
 
     Raises:
         ValueError: if the factor does not fit, or noise is negative.
@@ -86,7 +71,7 @@ def degrade(
             f'degrade: sides of {height} x {width} pixels do not divide by the factor {factor}; crop the image to '
             f'{height - height % factor} x {width - width % factor}'
         )
-    kernel = _kernel_on(factor, mtf, image.device, image.dtype)
+    kernel = _kernel(factor, mtf, image.device, image.dtype)
     margin = (len(kernel) - factor) // 2
     flat = pad(image.flatten(0, 1)[:, None], (margin,) * 4, mode='replicate')
     flat = conv2d(

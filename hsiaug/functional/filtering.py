@@ -12,16 +12,11 @@ from torch.nn.functional import conv2d, conv_transpose2d
 
 
 def kaiser_lowpass(taps: int, cutoff: float, half_width: float, rate: float) -> Tensor:
-    """A windowed sinc, float32, whose weights add up to one.
+    """(taps,) float32: a windowed sinc whose weights add up to one.
 
-    Args:
-        taps: number of weights; an even number delays by half a sample, alike on both sides.
-        cutoff: frequency of half the amplitude, below ``rate / 2``.
-        half_width: of the transition from passing to stopping, on either side of the cutoff.
-        rate: samples per unit of length at which the filter works.
-
-    Returns:
-        (taps,).
+    The ``cutoff``, below half the rate, is the frequency of half the amplitude, with a transition of ``half_width`` on
+    either side; ``rate`` is the samples per unit of length at which the filter works. An even number of taps delays by
+    half a sample, alike on both sides.
     """
     return torch.from_numpy(firwin(taps, cutoff, width=2 * half_width, fs=rate)).float()
 
@@ -29,13 +24,7 @@ def kaiser_lowpass(taps: int, cutoff: float, half_width: float, rate: float) -> 
 def upsample_filtered(x: Tensor, fir: Tensor, factor: int) -> Tensor:
     """Zeros between samples, then the filter along both sides, where it lies within the input.
 
-    Args:
-        x: (n, C, S, S).
-        fir: (T,) filter at the higher rate.
-        factor: between the rates.
-
-    Returns:
-        (n, C, M, M) with M = (S − 1) · factor − T + 2.
+    With a filter (T,) at the higher rate, (n, C, S, S) becomes (n, C, M, M), M = (S − 1) · factor − T + 2.
     """
     taps, channels = len(fir), x.shape[1]
     # The filter's flanks are few channels wide at a time: one side after the other is far less work than both at once.
@@ -47,13 +36,7 @@ def upsample_filtered(x: Tensor, fir: Tensor, factor: int) -> Tensor:
 def downsample_filtered(x: Tensor, fir: Tensor, factor: int) -> Tensor:
     """The filter along both sides, where it lies within the input, and each ``factor``-th sample of what it gives.
 
-    Args:
-        x: (n, C, M, M).
-        fir: (T,) filter at the higher rate.
-        factor: between the rates.
-
-    Returns:
-        (n, C, S, S) with S = ⌊(M − T) / factor⌋ + 1.
+    With a filter (T,) at the higher rate, (n, C, M, M) becomes (n, C, S, S), S = ⌊(M − T) / factor⌋ + 1.
     """
     channels = x.shape[1]
     row = fir.to(x.dtype).expand(channels, 1, 1, len(fir))

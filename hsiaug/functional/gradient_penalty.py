@@ -7,63 +7,35 @@ E[(‖∇D(x̂)‖₂ − 1)²] at random points x̂ between real and synthetic 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import leaky_relu
 
 
-class PiecewiseLinear(Protocol):
-    """Fully connected layers with leaky ReLU between them, such as :class:`hsiaug.models.MLP`."""
-
-    linears: nn.ModuleList
-    negative_slope: float
-
-    @property
-    def output(self) -> str:
-        """``'linear'``, or the name of another output."""
-        ...
-
-
-def interpolates(real: Tensor, fake: Tensor, rng: torch.Generator | None = None) -> Tensor:
-    """(n, C) points x̂ = ε·real + (1 − ε)·fake, one ε ~ U(0, 1) per sample."""
-    epsilon = torch.rand((len(real), 1), generator=rng, device=real.device, dtype=real.dtype)
-    return torch.lerp(fake, real, epsilon)
-
-
 def gradient_penalty_autograd(critic: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-    """The penalty by double backward, for any critic.
+    """() The penalty by double backward, differentiable with respect to the critic's weights, for any critic.
 
     Args:
         critic: from (n, ...) to (n, 1) or (n,) scores, each sample's score from that sample alone.
         x: (n, ...) points x̂.
-
-    Returns:
-        () penalty, differentiable with respect to the critic's weights.
     """
     x = x.detach().requires_grad_(True)
     (gradient,) = torch.autograd.grad(critic(x).sum(), x, create_graph=True)
     return (gradient.flatten(1).norm(dim=1) - 1).square().mean()
 
 
-def gradient_penalty_mlp(critic: PiecewiseLinear, x: Tensor) -> Tensor:
-    """The penalty in closed form, for an MLP with leaky ReLU and one linear output.
+def gradient_penalty_mlp(critic: Any, x: Tensor) -> Tensor:
+    """() The penalty at points x̂ (n, C) in closed form, for an :class:`hsiaug.models.MLP` with one linear output.
 
-    Such a network is piecewise linear, so its input gradient is the product of its weights masked by the slopes of
-    the activations, ∇D = W₁ᵀM₁W₂ᵀM₂···w_L. The masks are piecewise constant: they come from a forward pass without
-    a graph, and ordinary backward gives the exact gradient with respect to the weights. This costs about a third
-    of a double backward, and it can be compiled and captured.
-
-    Args:
-        critic: the MLP.
-        x: (n, C) points x̂.
-
-    Returns:
-        () penalty, equal to :func:`gradient_penalty_autograd` but for rounding.
+    Such a network is piecewise linear, so its input gradient is the product of its weights masked by the slopes of the
+    activations, ∇D = W₁ᵀM₁W₂ᵀM₂···w_L. The masks are piecewise constant: they come from a forward pass without a graph,
+    and ordinary backward gives the exact gradient with respect to the weights. This costs about a third of a double
+    backward, and it can be compiled and captured. It equals :func:`gradient_penalty_autograd` but for rounding.
 
     Raises:
-        TypeError: if the critic is no such network.
+        TypeError: if the critic is not such a network.
     """
     if getattr(critic, 'output', None) != 'linear' or critic.linears[-1].out_features != 1:
         raise TypeError(
@@ -76,7 +48,7 @@ def gradient_penalty_mlp(critic: PiecewiseLinear, x: Tensor) -> Tensor:
             before = linear(x)
             masks.append(torch.full_like(before, slope).masked_fill_(before > 0, 1.0))
             x = leaky_relu(before, slope)
-    gradient: Tensor = critic.linears[-1].weight  # type: ignore[assignment]
+    gradient: Tensor = critic.linears[-1].weight
     for linear, mask in zip(reversed(critic.linears[:-1]), reversed(masks), strict=True):
-        gradient = (gradient * mask) @ linear.weight  # type: ignore[operator]
+        gradient = (gradient * mask) @ linear.weight
     return (gradient.norm(dim=1) - 1).square().mean()

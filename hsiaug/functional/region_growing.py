@@ -19,14 +19,9 @@ def grow_regions(x: Tensor, positions: Tensor, seeds: int, reach: float) -> tupl
     region ends at an edge, and sooner in noise. This is seeded region growing as shortest paths: Falcão et al., "The
     image foresting transform", IEEE TPAMI 2004, https://doi.org/10.1109/TPAMI.2004.1261076, with additive costs.
 
-    Args:
-        x: (P, C) spectra, the labelled ones first.
-        positions: (P, 2) row and column of each; pixels are adjacent along rows and columns.
-        seeds: how many of them are labelled.
-        reach: longest path, in median steps.
-
-    Returns:
-        (P,) int64 index of the labelled pixel, -1 for those out of reach, and the (P,) float64 path to it.
+    Of spectra (P, C), the first ``seeds`` of which are labelled, and their (P, 2) rows and columns, it gives the (P,)
+    int64 index of the labelled pixel, -1 for those whose path is longer than ``reach`` median steps, and the (P,)
+    float64 path.
     """
     owner, path = np.full(len(x), -1), np.full(len(x), np.inf)
     row, column = positions.cpu().numpy().T

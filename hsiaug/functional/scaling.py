@@ -11,7 +11,11 @@ water absorption included. These vary by little because they are dark; a dead ba
 
 from __future__ import annotations
 
+from typing import Any
+
+import numpy as np
 import torch
+from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
 DEGENERATE = 0.04
@@ -25,32 +29,20 @@ _TYPICAL = 0.75  # quantile over bands: dead bands may be many, bright ones are 
 
 
 def band_scale(mean: Tensor, std: Tensor) -> Tensor:
-    """What deviations from the mean of each band are to be divided by.
+    """What deviations from the mean (C,) of each band are to be divided by, (C,) positive, of the dtype of ``std``.
 
-    Args:
-        mean: (C,) of the training values.
-        std: (C,) of them, not negative.
-
-    Returns:
-        (C,) positive, in the dtype of ``std``: the standard deviation, or, where a band hardly varies, that of a
-        typical band or the relative one of a typical band at this band's level, whichever is larger. Where no band
-        varies it is the level; of values of 0, one.
+    The standard deviation, or, where a band hardly varies, that of a typical band or the relative one of a typical band
+    at this band's level, whichever is larger. Where no band varies it is the level; of values of 0, one.
     """
     dead, suggested = _dead(mean, std)
     return torch.where(dead, suggested.to(std), std)
 
 
 def band_weight(mean: Tensor, std: Tensor) -> Tensor:
-    """What deviations are multiplied by for a network that only reads them: 0 where a band hardly varies.
+    """What deviations (C,) are multiplied by for a network that only reads them: 0 where a band hardly varies.
 
-    Such a network has learnt nothing of that band, and weighs it as it was initialised.
-
-    Args:
-        mean: (C,) of the training values.
-        std: (C,) of them, not negative.
-
-    Returns:
-        (C,) the inverse of :func:`band_scale`, or 0.
+    Such a network has learnt nothing of that band, and weighs it as it was initialised. Elsewhere it is the inverse of
+    :func:`band_scale`, of the same arguments.
     """
     return torch.where(_dead(mean, std)[0], 0.0, 1 / band_scale(mean, std))
 
@@ -65,3 +57,14 @@ def _dead(mean: Tensor, std: Tensor) -> tuple[Tensor, Tensor]:
         typical, usual = std.max(), relative.max()
     dead = (std < DEGENERATE * typical) & (relative < DEGENERATE * usual) | (std <= VANISHING * typical)
     return dead, torch.maximum(typical, usual * level) if typical > 0 else torch.where(level > 0, level, 1.0)
+
+
+class BandScaler(StandardScaler):  # type: ignore[misc]
+    """scikit-learn's ``StandardScaler`` with the scale of :func:`band_scale`."""
+
+    def fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> BandScaler:
+        """Fit on (N, C) samples."""
+        super().fit(X, y, sample_weight)
+        mean, std = (torch.from_numpy(np.asarray(values, np.float64)) for values in (self.mean_, np.sqrt(self.var_)))
+        self.scale_ = band_scale(mean, std).numpy()
+        return self

@@ -1,30 +1,27 @@
-"""Linear unmixing: endmembers of a cloud of spectra, abundances of given endmembers, and bands for an RGB image."""
+"""Linear unmixing: endmembers of spectra, abundances, the simplex that they lie on, and bands for an RGB image."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 import numpy as np
+import torch
 from scipy.optimize import nnls
+from torch import Tensor
 
 RGB_CENTRES = (640.0, 550.0, 460.0)
 """Centre wavelengths in nm of red, green and blue of a colour camera."""
 
 _REACH_NM = 50.0  # a band farther than this from a colour's centre does not show that colour
-_JUDGES = 500  # spectra by which draws are compared
+_COMPARED = 500  # spectra by which draws are compared
 _RANK_TOLERANCE = 1e-13  # of second moments; rounding spectra to float32 leaves about 1e-15 of the largest
 
 
 def require_rank(spectra: np.ndarray, endmembers: int, who: str) -> None:
-    """Check that spectra can hold this many linearly independent endmembers.
-
-    Args:
-        spectra: (N, C).
-        endmembers: k.
-        who: whose demand it is, for the message.
+    """Check that spectra (N, C) can hold ``endmembers`` linearly independent endmembers, which ``who`` demands.
 
     Raises:
-        ValueError: if k is below 2 or above the rank of the spectra.
+        ValueError: if there are fewer than 2, or more than the rank of the spectra.
     """
     if endmembers < 2:
         raise ValueError(f'{who}: at least 2 endmembers are needed to mix, found {endmembers}')
@@ -39,7 +36,7 @@ def require_rank(spectra: np.ndarray, endmembers: int, who: str) -> None:
 
 
 def vca(spectra: np.ndarray, endmembers: int, seed: int = 0, draws: int = 1) -> np.ndarray:
-    """Endmembers by vertex component analysis.
+    """Endmembers (k, C) float64 by vertex component analysis: spectra of the chosen pixels, as they are.
 
     Nascimento and Bioucas-Dias, "Vertex component analysis: a fast algorithm to unmix hyperspectral data", IEEE TGRS
     43(4), 2005. The data are projected, in perspective onto k dimensions or, where noise is strong, onto k − 1 about
@@ -54,9 +51,6 @@ def vca(spectra: np.ndarray, endmembers: int, seed: int = 0, draws: int = 1) -> 
         seed: of the directions.
         draws: 1 for the published algorithm.
 
-    Returns:
-        (k, C) float64 spectra of the chosen pixels, as they are.
-
     Raises:
         ValueError: if k is below 2 or above the rank of the spectra.
     """
@@ -67,7 +61,7 @@ def vca(spectra: np.ndarray, endmembers: int, seed: int = 0, draws: int = 1) -> 
     if draws == 1:
         strong_noise = snr < 15 + 10 * np.log10(endmembers)
         return x[_extremes(flat if strong_noise else _perspective(x, endmembers), rng)]
-    sample = x[rng.permutation(len(x))[:_JUDGES]]
+    sample = x[rng.permutation(len(x))[:_COMPARED]]
     found = [x[_extremes(points, rng)] for points in (flat, _perspective(x, endmembers)) for _ in range(draws)]
     left = [np.square(fcls(sample, candidate) @ candidate - sample).sum() for candidate in found]
     return found[int(np.argmin(left))]
@@ -109,19 +103,12 @@ def _extremes(points: np.ndarray, rng: np.random.Generator) -> list[int]:
 
 
 def fcls(spectra: np.ndarray, endmembers: np.ndarray) -> np.ndarray:
-    """Abundances by fully constrained least squares: not negative, adding up to one.
+    """Abundances (N, k) float64 of spectra (N, C) by fully constrained least squares: not negative, adding up to one.
 
     Heinz and Chang, "Fully constrained least squares linear spectral mixture analysis method for material
-    quantification in hyperspectral imagery", IEEE TGRS 39(3), 2001: non-negative least squares with one more,
-    heavily weighted band that is 1 in every endmember and pixel. A QR factorisation first brings the C + 1 bands down
-    to k.
-
-    Args:
-        spectra: (N, C).
-        endmembers: (k, C).
-
-    Returns:
-        (N, k) float64.
+    quantification in hyperspectral imagery", IEEE TGRS 39(3), 2001: non-negative least squares with one more, heavily
+    weighted band that is 1 in every endmember (k, C) and pixel. A QR factorisation first brings the C + 1 bands down to
+    k.
 
     Raises:
         ValueError: if the bands differ.
@@ -142,16 +129,10 @@ def band_selection(
     centres: Sequence[float] = RGB_CENTRES,
     response: Sequence[Sequence[float]] | np.ndarray | None = None,
 ) -> np.ndarray:
-    """How red, green and blue come from the bands of a hyperspectral image.
+    """How red, green and blue come from C bands: (3, C) float32, which multiplies spectra.
 
-    Args:
-        bands: C.
-        wavelengths: (C,) band centres in nm.
-        centres: in nm of red, green and blue; the nearest band stands for each.
-        response: (3, C) spectral responses of a sensor instead, sampled at the bands; each row is brought to sum 1.
-
-    Returns:
-        (3, C) float32 that turns spectra into red, green and blue: one 1 per row, or the sensor's weights.
+    The band, by wavelengths (C,) in nm, that is nearest to each of the ``centres`` stands for it; or a sensor's
+    spectral ``response`` (3, C), sampled at the bands, makes them, each row brought to sum 1.
 
     Raises:
         ValueError: if neither wavelengths nor a response are given, or they do not fit.
@@ -184,3 +165,19 @@ def band_selection(
             f'expected three within {_REACH_NM:g} nm; are the wavelengths in nm? Give other centres or a response'
         )
     return np.eye(bands, dtype=np.float32)[nearest]
+
+
+def project_simplex(x: Tensor, dim: int = 1) -> Tensor:
+    """The nearest point of the simplex, by Euclidean distance, where finite values along ``dim`` add up to one.
+
+    Held, Wolfe and Crowder, "Validation of subgradient optimization", Mathematical Programming 1974: the point is max(x
+    − θ, 0) with the θ that makes it add up to one, found by sorting. A point of the simplex comes back as it is, up to
+    rounding.
+    """
+    falling = x.sort(dim=dim, descending=True).values
+    excess = falling.cumsum(dim) - 1
+    shape = [-1 if axis == dim % x.ndim else 1 for axis in range(x.ndim)]
+    count = torch.arange(1, x.shape[dim] + 1, device=x.device).view(shape)
+    kept = (falling * count > excess).sum(dim=dim, keepdim=True)
+    theta = excess.gather(dim, kept - 1) / kept
+    return (x - theta).clamp_min(0)

@@ -23,15 +23,9 @@ def change_loss(
     sample_weights: Tensor | None = None,
     lovasz: float = 0.0,
 ) -> Tensor:
-    """Weighted mean of the cross-entropy over all pixels that count, plus ``lovasz`` times the Lovász loss.
+    """:func:`segmentation_loss` of masks (n, 1, H, W), plus ``lovasz`` times :func:`lovasz_loss`.
 
-    Args:
-        logits: (n, K, H, W).
-        mask: (n, 1, H, W) int64.
-        ignore_index: mask value of pixels that do not count.
-        class_weights: (K,) of the cross-entropy, or 1 for all.
-        sample_weights: (n,), or 1 for all. A sample of weight 0 is as good as left out.
-        lovasz: weight of the Lovász loss; SiamCRNN's published code takes 0.75.
+    See :mod:`hsiaug.losses.segmentation` for what else it takes. SiamCRNN's published code has ``lovasz`` 0.75.
     """
     loss = segmentation_loss(logits, mask[:, 0], ignore_index, class_weights, sample_weights)
     if lovasz:
@@ -56,13 +50,8 @@ def lovasz_loss(
     """Lovász extension of 1 - IoU, the mean over the classes that occur; 0 where no pixel counts.
 
     Berman, Triki & Blaschko (2018), The Lovász-softmax loss, https://arxiv.org/abs/1705.08790. The IoU is that of the
-    whole batch, in which each pixel counts with its sample's weight; segmentation-models-pytorch has it without.
-
-    Args:
-        logits: (n, K, H, W).
-        mask: (n, 1, H, W) int64.
-        ignore_index: mask value of pixels that do not count.
-        sample_weights: (n,), or 1 for all.
+    whole batch, in which each pixel counts with its sample's weight (n,); segmentation-models-pytorch has it without.
+    Logits are (n, K, H, W), masks (n, 1, H, W).
     """
     counts = mask[:, 0] != (UNUSED if ignore_index is None else ignore_index)
     weight = torch.ones_like(counts, dtype=logits.dtype)
@@ -85,9 +74,7 @@ def lovasz_loss(
 class BinaryChangeLoss(nn.BCEWithLogitsLoss):
     """Binary cross-entropy of single logits as torchgeo has it, with pixels that do not count and sample weights.
 
-    Args:
-        ignore_index: mask value of pixels that do not count.
-        pos_weight: of changed pixels, as of :class:`torch.nn.BCEWithLogitsLoss`.
+    ``pos_weight``, of changed pixels, is that of :class:`torch.nn.BCEWithLogitsLoss`.
     """
 
     def __init__(self, ignore_index: int | None = None, pos_weight: Tensor | None = None) -> None:

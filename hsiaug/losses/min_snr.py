@@ -1,30 +1,40 @@
-"""Min-SNR weighting of the losses of diffusion.
+"""The loss of diffusion, and its Min-SNR weighting.
 
 Hang et al., "Efficient Diffusion Training via Min-SNR Weighting Strategy", ICCV 2023, https://arxiv.org/abs/2303.09556.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Literal
 
 from torch import Tensor
+from torch.nn.functional import mse_loss
+
+Prediction = Literal['epsilon', 'v_prediction']
 
 
-def min_snr_weight(
-    alpha: Tensor, gamma: float, prediction_type: Literal['epsilon', 'v_prediction'] = 'v_prediction'
-) -> Tensor:
-    """Weights of squared errors, so that each counts min(SNR, γ) times the squared error of the clean signal.
+def min_snr_weight(alpha: Tensor, gamma: float, prediction_type: Prediction = 'v_prediction') -> Tensor:
+    """Weights (n,) of squared errors, so that each counts min(SNR, γ) times the squared error of the clean signal.
 
     With SNR = ᾱ / (1 − ᾱ), the squared error of the noise is SNR times, that of the velocity SNR + 1 times that of the
-    signal.
-
-    Args:
-        alpha: share ᾱ of the signal's power at each sample's time, between 0 and 1.
-        gamma: γ.
-        prediction_type: what the network predicts.
-
-    Returns:
-        weights, of the shape of ``alpha``.
+    signal; ᾱ (n,), between 0 and 1, is the share of the signal's power at each sample's time.
     """
     ratio = alpha / (1 - alpha)
     return ratio.clamp_max(gamma) / (ratio if prediction_type == 'epsilon' else ratio + 1)
+
+
+def denoising_loss(
+    predict: Callable[[Tensor], Tensor], x: Tensor, noise: Tensor, alpha: Tensor, form: Prediction, gamma: float | None
+) -> Tensor:
+    """() Squared error of what a network predicts of √ᾱ x + √(1 − ᾱ) ε: noise ε, or velocity √ᾱ ε − √(1 − ᾱ) x.
+
+    Clean samples x and noise are (n, C, H, W), ᾱ is (n,); ``gamma`` is that of Min-SNR weights, None for none.
+    """
+    signal, rest = (part.sqrt()[:, None, None, None] for part in (alpha, 1 - alpha))
+    target = noise if form == 'epsilon' else signal * noise - rest * x
+    prediction = predict(signal * x + rest * noise).float()
+    if gamma is None:
+        return mse_loss(prediction, target)
+    weight = min_snr_weight(alpha, gamma, form)
+    return (weight * mse_loss(prediction, target, reduction='none').mean(dim=(1, 2, 3))).mean()

@@ -59,15 +59,10 @@ def edges_of(mask: Tensor, ignore_index: int | None = None) -> Tensor:
 def edge_loss(
     edge_logits: Sequence[Tensor], mask: Tensor, ignore_index: int | None = None, sample_weights: Tensor | None = None
 ) -> Tensor:
-    """Binary cross-entropy of predicted edges (n, 1, H, W), the mean of several predictions.
+    """Binary cross-entropy of edges (n, 1, H, W) predicted at each level, the mean over the levels.
 
-    Edges are rare, so that edge and no-edge pixels have equal weight in total.
-
-    Args:
-        edge_logits: one prediction per level.
-        mask: (n, H, W) int64.
-        ignore_index: see :func:`edges_of`.
-        sample_weights: (n,), or 1 for all.
+    Those of masks (n, H, W) are :func:`edges_of`. Edges are rare, so that edge and no-edge pixels have equal weight in
+    total; samples have weights (n,), or 1 each.
     """
     target = edges_of(mask, ignore_index)
     known = ~target.isnan()

@@ -21,17 +21,10 @@ def endmember_total_variation(endmembers: Tensor) -> Tensor:
 def unmixing_loss(
     output: Tensor, target: Tensor, endmembers: Tensor, sad_weight: float = 0.1, tv_weight: float = 1e-3
 ) -> Tensor:
-    """MAE + α · spectral angle + β · total variation of the endmembers.
+    """() MAE + α · spectral angle + β · total variation of the endmembers (k, C), mean over values and pixels.
 
-    Args:
-        output: (n, C, H, W) mixed images, in a unit in which values lie in about 0 to 1.
-        target: (n, C, H, W) images in that unit.
-        endmembers: (k, C) in that unit.
-        sad_weight: α, of the angle in radians. Black pixels have no angle and are left out of its mean.
-        tv_weight: β.
-
-    Returns:
-        () the mean over values and pixels.
+    All are in a unit in which values lie in about 0 to 1, output and target (n, C, H, W); the angle is in radians.
+    Black pixels have none and are left out of its mean.
     """
     loss = (output - target).abs().mean() + tv_weight * endmember_total_variation(endmembers)
     if not sad_weight:

@@ -11,7 +11,7 @@ from sklearn.neighbors import NearestNeighbors
 from sklearn.svm import SVC
 from torch import Tensor
 
-from ..functional.band_scaler import BandScaler
+from ..functional.scaling import BandScaler
 from ..functional.spectral import spectral_angle
 
 _SVM_CELLS = ('real_real', 'real_fake', 'fake_fake', 'fake_real')  # trained on, tested on

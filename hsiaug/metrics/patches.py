@@ -12,7 +12,7 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.svm import SVC
 from torch import Tensor
 
-from ..functional.band_scaler import BandScaler
+from ..functional.scaling import BandScaler
 from ..functional.spectral import spectral_angle
 from ..samples import SampleSpec
 from .frechet import PRDC, frechet_distance, prdc

@@ -6,9 +6,10 @@ V6 is the network of the paper; V3 is an earlier one of the published code, whic
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from itertools import pairwise
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from segmentation_models_pytorch.encoders.mix_transformer import (
@@ -40,14 +41,30 @@ def _published(bands: int, depths: tuple[int, ...], patch: int, dropout: float) 
 
 
 class _ChangeFormer(nn.Module):
-    """The encoder, common to all versions."""
+    """The encoder, common to all versions; a version adds its decoder."""
 
-    def __init__(self, bands: int, encoder: str, encoder_weights: str | None, upsampling: int, **own: Any) -> None:
+    width: ClassVar[int]  # of its decoder, as published
+    published: ClassVar[tuple[tuple[int, ...], int, float]]  # depths, patch and dropout of its encoder
+
+    def __init__(
+        self,
+        bands: int,
+        num_classes: int = 2,
+        encoder: str = 'changeformer',
+        encoder_weights: str | None = None,
+        channels: int | None = None,
+        upsampling: int = 1,
+    ) -> None:
         super().__init__()
         self.upsampling = upsampling
-        published = partial(_published, bands, **own)
-        who = type(self).__name__
-        self.encoder = mix_transformer(who, encoder, bands, encoder_weights, changeformer=published)
+        published = partial(_published, bands, *self.published)
+        owner = type(self).__name__
+        self.encoder = mix_transformer(owner, encoder, bands, encoder_weights, changeformer=published)
+        self._decode(self.encoder.out_channels[2:], channels or self.width, num_classes)
+
+    def _decode(self, scales: Sequence[int], channels: int, num_classes: int) -> None:
+        """Make the decoder of features at scales from fine to coarse."""
+        raise NotImplementedError
 
     def _dates(self, image: Tensor) -> list[Tensor]:
         return date_features(self.encoder, image, STRIDE, self.upsampling)
@@ -59,37 +76,23 @@ class _ChangeFormer(nn.Module):
 class ChangeFormerV3(_ChangeFormer):
     """Differences of features at four scales, fused by an MLP, enlarged by pixel shuffle.
 
-    Each scale's difference is mapped to ``channels``, resized and made absolute, so that a swap of the dates changes
-    no logit. The published code maps both dates first, which is the same: the bias cancels. It also passes logits
-    through a ReLU, which is left out here: it stops their gradient where they are negative.
+    Each scale's difference is mapped to ``channels``, resized and made absolute, so that a swap of the dates changes no
+    logit. The published code maps both dates first, which is the same: the bias cancels. It also passes logits through
+    a ReLU, which is left out here: it stops their gradient where they are negative.
 
     Args:
-        bands: number of bands C of a date.
-        num_classes: number of classes K.
-        encoder: ``'changeformer'``, the published one; ``'mit_b0'`` to ``'mit_b5'`` of SegFormer; ``'mit_tiny'``, one
-            block per stage, for studies on a CPU.
-        encoder_weights: ``'imagenet'`` fetches pretrained weights of a ``'mit_b'`` encoder from the hub; None trains
-            from scratch.
-        channels: width of the decoder.
-        upsampling: the input is enlarged by this factor. Features have a quarter of its resolution, which is coarse
-            where the changes of a small patch are a few pixels wide.
+        bands, num_classes, encoder_weights, upsampling: as of :class:`~hsiaug.models.SegFormer`, of each date.
+        encoder: ``'changeformer'``, the published one, or what SegFormer takes.
+        channels: width of the decoder; None for the published one, 64, in version 6 256.
 
     Raises:
         ValueError: for an unknown encoder or weights.
         ConnectionError: if weights cannot be fetched.
     """
 
-    def __init__(
-        self,
-        bands: int,
-        num_classes: int = 2,
-        encoder: str = 'changeformer',
-        encoder_weights: str | None = None,
-        channels: int = 64,
-        upsampling: int = 1,
-    ) -> None:
-        super().__init__(bands, encoder, encoder_weights, upsampling, depths=(3, 4, 6, 3), patch=3, dropout=0.0)
-        scales = self.encoder.out_channels[2:]
+    width, published = 64, ((3, 4, 6, 3), 3, 0.0)
+
+    def _decode(self, scales: Sequence[int], channels: int, num_classes: int) -> None:
         self.project = nn.ModuleList(nn.Conv2d(inputs, channels, 1, bias=False) for inputs in scales)
         self.fuse = nn.Conv2d(channels * len(scales), channels, 1)
         self.head = nn.Sequential(nn.Conv2d(channels, num_classes * 16, 3, padding=1), nn.PixelShuffle(4))
@@ -135,32 +138,14 @@ class ChangeFormerV6(_ChangeFormer):
     """A learned difference of features at four scales, fused, enlarged by transposed convolutions.
 
     Each scale's difference takes up the next coarser one, and predicts the change by itself: see
-    :meth:`forward_with_sides`, for training.
-
-    Args:
-        bands: number of bands C of a date.
-        num_classes: number of classes K.
-        encoder: as for :class:`ChangeFormerV3`; the published one has fewer blocks, and patches of 7x7 at all scales.
-        encoder_weights: as for :class:`ChangeFormerV3`.
-        channels: width of the decoder.
-        upsampling: the input is enlarged by this factor.
-
-    Raises:
-        ValueError: for an unknown encoder or weights.
-        ConnectionError: if weights cannot be fetched.
+    :meth:`forward_with_sides`, for training. Arguments and errors are those of :class:`ChangeFormerV3`; the published
+    encoder has fewer blocks, and patches of 7x7 at all scales.
     """
 
-    def __init__(
-        self,
-        bands: int,
-        num_classes: int = 2,
-        encoder: str = 'changeformer',
-        encoder_weights: str | None = None,
-        channels: int = 256,
-        upsampling: int = 1,
-    ) -> None:
-        super().__init__(bands, encoder, encoder_weights, upsampling, depths=(3, 3, 4, 3), patch=7, dropout=0.1)
-        scales = self.encoder.out_channels[:1:-1]  # coarse to fine, as all that follows
+    width, published = 256, ((3, 3, 4, 3), 7, 0.1)
+
+    def _decode(self, scales: Sequence[int], channels: int, num_classes: int) -> None:
+        scales = scales[::-1]  # coarse to fine, as all that follows
         self.project = nn.ModuleList(nn.Conv2d(inputs, channels, 1) for inputs in scales)
         self.difference = nn.ModuleList(nn.Sequential(_convolutions(2 * channels, channels), nn.ReLU()) for _ in scales)
         self.sides = nn.ModuleList(_convolutions(channels, num_classes) for _ in scales)

@@ -1,23 +1,17 @@
-"""Encoders of segmentation networks: by name from segmentation-models-pytorch, and sides that they take."""
+"""Encoders of segmentation networks, by name from segmentation-models-pytorch."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from segmentation_models_pytorch.encoders import encoders, get_encoder
-from torch import Tensor
-from torch.nn.functional import pad
 
 
 def named_encoder(owner: str, name: str, in_channels: int, weights: str | None, **options: Any) -> Any:
-    """An encoder of segmentation-models-pytorch.
+    """An encoder of segmentation-models-pytorch, such as ``'mit_b0'`` or ``'resnet50'``.
 
-    Args:
-        owner: the network that asks, for errors.
-        name: for example ``'mit_b0'`` or ``'resnet50'``.
-        in_channels: channels of its input.
-        weights: for example ``'imagenet'``, fetched from the Hugging Face hub; None trains from scratch.
-        options: of ``get_encoder``.
+    ``weights``, such as ``'imagenet'``, are fetched from the Hugging Face hub; None trains from scratch. ``options``
+    are those of ``get_encoder``; ``owner``, the network that asks, is named in errors.
 
     Raises:
         ValueError: for an unknown encoder or unknown weights.
@@ -36,10 +30,3 @@ def named_encoder(owner: str, name: str, in_channels: int, weights: str | None, 
             f'{owner}: the weights {weights!r} of {name!r} are not in the local cache, and the Hugging Face hub is out '
             f'of reach ({type(error).__name__}); weights=None trains from scratch'
         ) from error
-
-
-def pad_to_multiple(image: Tensor, multiple: int) -> Tensor:
-    """(n, C, H, W) with its last rows and columns repeated until both sides divide by ``multiple``."""
-    height, width = image.shape[-2:]
-    missing = (-height % multiple, -width % multiple)
-    return pad(image, (0, missing[1], 0, missing[0]), mode='replicate') if any(missing) else image

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from typing import Literal, get_args
 
 import torch
 from sklearn.covariance import ledoit_wolf
@@ -10,8 +11,8 @@ from torch import Tensor, nn
 
 from ..functional.scaling import band_scale, band_weight
 
-Scaling = str
-SCALINGS = ('standard', 'minmax', 'decorrelated')
+Scaling = Literal['standard', 'minmax', 'decorrelated']
+SCALINGS = get_args(Scaling)
 _POWER = -0.25  # of the covariance within classes; -0.5 whitens, which makes as much of noise as of all else
 
 

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import Any, Literal
 
 from torch import Tensor, nn
 
 Dims = Literal[2, 3]
+CONVOLUTION: dict[Dims, Any] = {2: nn.Conv2d, 3: nn.Conv3d}
+BATCH_NORM: dict[Dims, Any] = {2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
 
 
 class PatchCNN(nn.Module):
     """Two convolutions of 3 × 3 with batch normalisation, a pooling between them, and a linear layer on all places.
 
-    All places rather than their mean: where the label is that of the centre, the place matters. In three dimensions
-    the bands are a side of a volume, as in Li, Zhang and Shen (2017), https://doi.org/10.3390/rs9010067, and both
-    kernels are 7 bands deep, with strides of 3 bands: weights are shared along the spectrum, and there are fewer.
+    All places rather than their mean: where the label is that of the centre, the place matters. In three dimensions the
+    bands are a side of a volume, as in Li, Zhang and Shen (2017), https://doi.org/10.3390/rs9010067, and both kernels
+    are 7 bands deep, with strides of 3 bands: weights are shared along the spectrum, and there are fewer.
 
     Args:
         bands: number of bands C, at least 4 in three dimensions.
@@ -38,21 +40,15 @@ class PatchCNN(nn.Module):
                 f'found dims {dims}, {bands} bands, {size[0]} x {size[1]} pixels and width {width}'
             )
         super().__init__()
-        self.dims = dims
-        if dims == 3:
-            width = width // 4
-            layers: list[nn.Module] = [
-                nn.Conv3d(1, width, (7, 3, 3), (3, 1, 1), (3, 1, 1), bias=False), nn.BatchNorm3d(width), nn.ReLU(),
-                nn.MaxPool3d((1, 2, 2)),
-                nn.Conv3d(width, 2 * width, (7, 3, 3), (3, 1, 1), (3, 1, 1), bias=False), nn.BatchNorm3d(2 * width),
-                nn.ReLU(),
-            ]  # fmt: skip
-        else:
-            layers = [
-                nn.Conv2d(bands, width, 3, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU(), nn.MaxPool2d(2),
-                nn.Conv2d(width, 2 * width, 3, padding=1, bias=False), nn.BatchNorm2d(2 * width), nn.ReLU(),
-            ]  # fmt: skip
-        self.layers = nn.Sequential(*layers, nn.Flatten())
+        self.dims, deep = dims, dims == 3
+        inputs, width = (1, width // 4) if deep else (bands, width)
+        kernel: Any = ((7, 3, 3), (3, 1, 1), (3, 1, 1)) if deep else (3, 1, 1)  # with stride and padding
+        self.layers = nn.Sequential(
+            CONVOLUTION[dims](inputs, width, *kernel, bias=False), BATCH_NORM[dims](width), nn.ReLU(),
+            nn.MaxPool3d((1, 2, 2)) if deep else nn.MaxPool2d(2),
+            CONVOLUTION[dims](width, 2 * width, *kernel, bias=False), BATCH_NORM[dims](2 * width), nn.ReLU(),
+            nn.Flatten(),
+        )  # fmt: skip
         depth = math.ceil(math.ceil(bands / 3) / 3) if dims == 3 else 1
         self.head = nn.Linear(2 * width * depth * (size[0] // 2) * (size[1] // 2), num_classes)
         self.dropout = nn.Dropout(dropout)

@@ -11,13 +11,10 @@ _CHUNK = 64  # patches at a time
 
 
 class PatchEncoder(nn.Module):
-    """Pixel classifier of patches whose last maps, pooled, describe a patch.
+    """Pixel classifier of patches whose last maps, pooled, describe a patch by ``num_features`` values, 2 · width.
 
     A 1 x 1 convolution over the bands and two 3 x 3 ones, the second dilated, see 7 x 7 pixels; patches of any size
     fit. The scaling of the bands is inside.
-
-    Attributes:
-        num_features: length of a feature vector, 2 · width.
     """
 
     offset: Tensor

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool2d, adaptive_max_pool2d, interpolate
 from torchvision.models.resnet import BasicBlock  # type: ignore[import-untyped]
 
-from .encoders import named_encoder, pad_to_multiple
+from ..functional.degradation import padded
+from .encoders import named_encoder
 from .siamese import resize
 
 STRIDE = 8
@@ -47,15 +48,9 @@ class PointFlow(nn.Module):
     map of edges, which is predicted from what average pooling removes from the fine level, and supervised. At either
     kind, each fine point takes the coarse features of all points by their affinity to it, and keeps its own.
 
-    Args:
-        channels: of both levels.
-        match_channels: of the space in which affinities are measured.
-        grid: side of the grid of salient points.
-        smoothing: side of the map that average pooling leaves.
-        edge_points: number of boundary points.
-
-    On a small map, grid and smoothing are at most half its side, and boundary points a quarter of its points: to
-    choose all is no choice, and pooling to the map's own size leaves no edges.
+    On a small map, ``grid`` of salient points and ``smoothing``, the map that average pooling leaves, have at most half
+    its side, and boundary points are a quarter of its points: to choose all is no choice, and pooling to the map's own
+    size leaves no edges. Affinities are measured in ``match_channels`` dimensions.
     """
 
     def __init__(
@@ -131,15 +126,9 @@ class _TinyResNet(nn.Module):
 
 
 def resnet_encoder(owner: str, backbone: str, channels: int, weights: str | None, stride: int, usual: str) -> Any:
-    """A ResNet dilated to an output stride.
+    """A ResNet dilated to an output stride, or ``'resnet_tiny'``, small enough for a CPU, whose stride is its own.
 
-    Args:
-        owner: the network that asks, for errors.
-        backbone: ``'resnet18'``, ``'resnet50'``, ... or ``'resnet_tiny'``, small enough for a CPU.
-        channels: of its input.
-        weights: for example ``'imagenet'``; None trains from scratch.
-        stride: input pixels per pixel of the coarsest features; the small one's are its own.
-        usual: the backbone that the network has by default, for errors.
+    ``owner``, the network that asks, and the backbone that it has by default are named in errors.
 
     Raises:
         ValueError: for an unknown backbone or weights.
@@ -162,15 +151,11 @@ class PFSegNet(nn.Module):
     supervision of the published code is left out: edges are what the paper supervises besides the mask.
 
     Args:
-        bands: number of bands C.
-        num_classes: number of classes K.
+        bands, num_classes, mapping, encoder_weights, upsampling: as of :class:`~hsiaug.models.SegFormer`.
         backbone: ``'resnet50'`` as in the paper, or any other ResNet of segmentation-models-pytorch that can be
             dilated, such as ``'resnet18'``; ``'resnet_tiny'``, narrow and with one block per stage, for studies on a
             CPU.
-        mapping: a 1x1 convolution maps the bands to 3 channels before the encoder; otherwise it takes all bands.
-        encoder_weights: ``'imagenet'`` fetches pretrained weights from the hub; None trains from scratch.
         channels: width of the pyramid.
-        upsampling: the input is enlarged by this factor. Features have a quarter of its resolution at best.
 
     Raises:
         ValueError: for an unknown backbone or weights.
@@ -204,7 +189,7 @@ class PFSegNet(nn.Module):
         x = self.mapping(image)
         if self.upsampling > 1:
             x = interpolate(x, scale_factor=self.upsampling, mode='bilinear')
-        *finer, coarsest = self.encoder(pad_to_multiple(x, STRIDE))[2:]
+        *finer, coarsest = self.encoder(padded(x, STRIDE))[2:]
         top = self.context(coarsest)
         levels, edges = [top], []
         for lateral, flow, smooth, fine in zip(self.lateral, self.flow, self.smooth, reversed(finer), strict=True):
@@ -218,8 +203,8 @@ class PFSegNet(nn.Module):
     def _to_pixels(self, x: Tensor, image: Tensor) -> Tensor:
         """A map of any level brought to the image's pixels, without the padding."""
         height, width = image.shape[-2:]
-        padded = (-(-side * self.upsampling // STRIDE) * STRIDE // self.upsampling for side in (height, width))
-        return resize(x, tuple(padded))[..., :height, :width]
+        whole = (-(-side * self.upsampling // STRIDE) * STRIDE // self.upsampling for side in (height, width))
+        return resize(x, tuple(whole))[..., :height, :width]
 
     def features(self, image: Tensor) -> Tensor:
         """(n, channels, H', W') what the last layer sees, at a quarter of the enlarged input's resolution."""

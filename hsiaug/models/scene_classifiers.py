@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 import torch
@@ -27,7 +26,7 @@ def scene_classifier(
     dropout: float = 0.0,
     upsampling: int = 1,
 ) -> nn.Module:
-    """An untrained classifier of images.
+    """An untrained classifier of images, from (n, C, H, W) to logits (n, K).
 
     ``'alexnet'`` (Krizhevsky 2014, https://arxiv.org/abs/1404.5997), ``'vgg16'`` (Simonyan and Zisserman 2015,
     https://arxiv.org/abs/1409.1556) and ``'resnet18'`` (He et al. 2016, https://arxiv.org/abs/1512.03385) are
@@ -43,9 +42,6 @@ def scene_classifier(
             studies on a CPU, with about 64 times fewer weights. Not for the CNNs of patches, which are small.
         dropout: where the published network has it; before the last layer of ResNet-18 and the CNNs, which have none.
         upsampling: images are enlarged by this factor first, bilinear: the large networks want large images.
-
-    Returns:
-        network from (n, C, H, W) to logits (n, K).
 
     Raises:
         ValueError: for an unknown name, a setting out of its range, or images that are too small.
@@ -81,7 +77,7 @@ def _published(name: str, bands: int, num_classes: int, narrow: int, dropout: fl
     with torch.device('meta'):  # only its layout is needed: every layer with weights is replaced
         network: nn.Module = build(weights=None, num_classes=num_classes, **options)
     layers = [module for module in network.modules() if isinstance(module, nn.Conv2d | nn.Linear)]
-    _Narrowing(narrow, bands, layers[0], layers[-1])(network)
+    _narrow(network, narrow, bands, (layers[0], layers[-1]))
     if name == 'resnet18':
         network.fc = nn.Sequential(nn.Dropout(dropout), network.fc)  # type: ignore[arg-type]
     if name != 'alexnet':  # as torchvision does; AlexNet has the layers' own initialisation
@@ -91,29 +87,21 @@ def _published(name: str, bands: int, num_classes: int, narrow: int, dropout: fl
     return network
 
 
-@dataclass(frozen=True)
-class _Narrowing:
-    """Replaces a network's layers by narrower ones, with other inputs of the first and the last one's outputs."""
-
-    factor: int
-    bands: int
-    first: nn.Module
-    last: nn.Module
-
-    def __call__(self, network: nn.Module) -> None:
-        for name, module in network.named_children():
-            inside = self.bands if module is self.first else None
-            if isinstance(module, nn.Conv2d):
-                fresh: nn.Module = nn.Conv2d(
-                    inside or module.in_channels // self.factor, module.out_channels // self.factor,
-                    module.kernel_size, module.stride, module.padding, bias=module.bias is not None,  # type: ignore[arg-type]
-                )  # fmt: skip
-            elif isinstance(module, nn.Linear):
-                outside = module.out_features // (1 if module is self.last else self.factor)
-                fresh = nn.Linear(module.in_features // self.factor, outside)
-            elif isinstance(module, nn.BatchNorm2d):
-                fresh = nn.BatchNorm2d(module.num_features // self.factor)
-            else:
-                self(module)
-                continue
-            setattr(network, name, fresh)
+def _narrow(network: nn.Module, factor: int, bands: int, ends: tuple[nn.Module, nn.Module]) -> None:
+    """Replace layers by narrower ones; of the ``ends`` the first takes all bands, the last gives all outputs."""
+    for name, module in network.named_children():
+        if isinstance(module, nn.Conv2d):
+            inside = bands if module is ends[0] else module.in_channels // factor
+            fresh: nn.Module = nn.Conv2d(
+                inside, module.out_channels // factor, module.kernel_size, module.stride, module.padding,  # type: ignore[arg-type]
+                bias=module.bias is not None,
+            )  # fmt: skip
+        elif isinstance(module, nn.Linear):
+            outside = module.out_features // (1 if module is ends[1] else factor)
+            fresh = nn.Linear(module.in_features // factor, outside)
+        elif isinstance(module, nn.BatchNorm2d):
+            fresh = nn.BatchNorm2d(module.num_features // factor)
+        else:
+            _narrow(module, factor, bands, ends)
+            continue
+        setattr(network, name, fresh)

@@ -16,7 +16,8 @@ from segmentation_models_pytorch.encoders.mix_transformer import LayerNorm, MixV
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
-from .encoders import named_encoder, pad_to_multiple
+from ..functional.degradation import padded
+from .encoders import named_encoder
 
 STRIDE = 32
 """Sides of the encoder's input divide by this."""
@@ -85,7 +86,7 @@ class SegFormer(nn.Module):
         x = self.mapping(image)
         if self.upsampling > 1:
             x = interpolate(x, scale_factor=self.upsampling, mode='bilinear')
-        return self.decoder(self.encoder(pad_to_multiple(x, STRIDE)))
+        return self.decoder(self.encoder(padded(x, STRIDE)))
 
     def forward(self, image: Tensor) -> Tensor:
         """Logits (n, K, H, W) of images (n, C, H, W) with sides of any length."""

@@ -49,13 +49,10 @@ class SiamCRNN(nn.Module):
     The ConvLSTM reads the dates in their order: a swap of the dates is another input.
 
     Args:
-        bands: number of bands C of a date.
-        num_classes: number of classes K.
-        backbone: ``'resnet18'`` as in the published code, ``'resnet101'`` as in SpecDM, or any other ResNet of
-            segmentation-models-pytorch; ``'resnet_tiny'``, narrow and with one block per stage, for studies on a CPU.
-        encoder_weights: ``'imagenet'`` fetches pretrained weights from the hub; None trains from scratch.
+        bands, num_classes, encoder_weights, upsampling: as of :class:`~hsiaug.models.SegFormer`, of each date.
+        backbone: as of :class:`~hsiaug.models.PFSegNet`; ``'resnet18'`` in the published code, ``'resnet101'`` in
+            SpecDM.
         channels: of the ConvLSTMs and of the pyramid.
-        upsampling: the input is enlarged by this factor. Features have a quarter of its resolution at best.
 
     Raises:
         ValueError: for an unknown backbone or weights.

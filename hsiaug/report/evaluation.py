@@ -13,7 +13,7 @@ from ..metrics.masks import class_shares
 from ..metrics.patches import Pair
 from ..metrics.values import OF_IMAGES
 from ..samples import Kind
-from ..systems.base import CARD_FILE
+from ..systems.saved import CARD_FILE
 from ..tasks import Evaluation, one_date, task_of
 from .fidelity import plot_class_spectra, plot_interpolation, plot_pca
 from .fidelity_text import change_markdown, fidelity_markdown, fidelity_notes, fidelity_table, patch_markdown

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from .. import __version__
-from ..samples import Provenance, SampleSpec, require_compatible, seen_of_all
+from ..samples import SampleSpec, require_compatible, seen_of_all
 from .base import Generator, make_part, part_of, register
 
 
@@ -22,8 +22,7 @@ class Augmented(Generator):
 
     Args:
         spec: spec of the samples.
-        source: ``{'type': ..., 'settings': {...}}`` of the generator that makes them; :meth:`of` fills both in.
-        augmenter: the same of the one that alters them.
+        source, augmenter: ``{'type': ..., 'settings': {...}}`` of what makes and alters them; :meth:`of` fills both in.
     """
 
     source: Generator
@@ -36,21 +35,21 @@ class Augmented(Generator):
 
     @classmethod
     def of(cls, source: Generator, augmenter: Generator) -> Augmented:
-        """The two as one, which remembers what either has seen.
-
-        Args:
-            source: makes samples.
-            augmenter: alters them; one with an ``augment``, of the same bands, size, classes and unit.
+        """What makes samples and what alters them, by its ``augment``, as one, which remembers what either has seen.
 
         Raises:
-            SpecMismatchError: if the two do not fit together.
+            SpecMismatchError: if the two do not fit together in bands, size, classes and unit.
         """
         _require_augment(augmenter)
         require_compatible(source.spec, augmenter.spec)
         both = cls(source.spec, part_of(source), part_of(augmenter))
         both.source, both.augmenter = source, augmenter
         both.class_prior.copy_(source.class_prior)
-        both.provenance = _joint_provenance(source, augmenter, both.settings)
+        parts = {'source': source.provenance, 'augmenter': augmenter.provenance}
+        if known := {who: one for who, one in parts.items() if one is not None}:  # the pixels that either has seen
+            training = {'generator': 'augmented', **both.settings, 'parts': [dict(p.training) for p in known.values()]}
+            first = next(iter(known.values()))
+            both.provenance = replace(first, version=__version__, training=training, **seen_of_all(known))
         return both.to(source.device)
 
     def _draw(self, labels: Tensor, rng: torch.Generator) -> dict[str, Tensor]:
@@ -65,13 +64,3 @@ def _require_augment(augmenter: Generator) -> None:
             f"Augmented: {augmenter.type_name!r} has no augment, so it cannot alter samples; 'msrresgan' is one that "
             'can'
         )
-
-
-def _joint_provenance(source: Generator, augmenter: Generator, settings: dict[str, Any]) -> Provenance | None:
-    """The source's provenance, with the pixels that either has seen."""
-    both = {'source': source.provenance, 'augmenter': augmenter.provenance}
-    known = {who: one for who, one in both.items() if one is not None}
-    if not known:
-        return None
-    training = {'generator': 'augmented', **settings, 'parts': [dict(one.training) for one in known.values()]}
-    return replace(next(iter(known.values())), version=__version__, training=training, **seen_of_all(known))

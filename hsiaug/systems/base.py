@@ -23,23 +23,7 @@ from ..functional.plain import plain_torch
 from ..records import as_record, json_ready
 from ..samples import Kind, Provenance, SampleSpec, as_seed
 from ..settings import Range, check_arguments, checked_arguments
-from .saved import (
-    CARD_FILE,
-    CONFIG_FILE,
-    TRAINING_FOLDER,
-    WEIGHTS_FILE,
-    CheckpointError,
-    SavedConfig,
-    config_text,
-    digest,
-    find_folder,
-    load_state,
-    read_config,
-    replace_files,
-    require_fit,
-    require_own_folder,
-    require_weights,
-)
+from . import saved
 
 if TYPE_CHECKING:
     from ..engine.data import Read
@@ -162,16 +146,18 @@ def part_of(generator: Generator) -> dict[str, Any]:
     return asdict(Part(generator.type_name, generator.settings))
 
 
+def own_settings(names: Mapping[str, Any], given: tuple[str, ...] = ('spec',)) -> dict[str, Any]:
+    """Settings as JSON has them, out of the ``locals()`` that an ``__init__`` begins with; ``given`` are none."""
+    own = {name: value for name, value in names.items() if name not in (*given, 'self', '__class__')}
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in own.items()}
+
+
 class Generator(nn.Module):
     """Base of all generators.
 
     A subclass takes ``(spec, **settings)``, passes the JSON-ready settings on to this class, keeps what it learns in
-    parameters and buffers, and implements :meth:`_draw`. Buffers named in ``fitted`` get their shape from the
-    training data.
-
-    Args:
-        spec: spec of the samples that it makes.
-        settings: the subclass's own settings, as they are saved.
+    parameters and buffers, and implements :meth:`_draw`. Buffers named in ``fitted`` get their shape from the training
+    data.
     """
 
     type_name: ClassVar[str]
@@ -234,13 +220,13 @@ class Generator(nn.Module):
         return {field.name: getattr(config, field.name) for field in fields(config) if field.name in own}
 
     def fit(self, data: TrainingData, seed: int = 0) -> None:
-        """Learn from training data in closed form. Generators that need gradient steps have a trainer instead.
-
-        Args:
-            data: the training part of a split.
-            seed: seed of anything random in the fit.
-        """
+        """Learn from training data in closed form. Generators that need gradient steps have a trainer instead."""
         raise NotImplementedError(f'{type(self).__name__} is trained by hsiaug.trainers.fit_generator')
+
+    def require_trained(self, learnt: object) -> None:
+        """Refuse to draw while what is ``learnt`` is empty."""
+        if not learnt:
+            raise ValueError(f'{type(self).__name__}: not trained yet; train it with hsiaug.trainers.fit_generator')
 
     def adopt(self, data: TrainingData, seed: int, training: Any = None) -> None:
         """Record where the fit came from, with its configuration. Every ``fit`` and every trainer ends with it."""
@@ -350,20 +336,20 @@ class Generator(nn.Module):
             FileExistsError: if the folder holds something else.
         """
         target = Path(folder).expanduser()
-        require_own_folder(target)
+        saved.require_own_folder(target)
         target.parent.mkdir(parents=True, exist_ok=True)
         staging = Path(tempfile.mkdtemp(prefix=f'.{target.name}-', dir=target.parent))
         try:
             # clone: members of an ensemble may share one training set, and safetensors stores no shared memory
             state = {k: v.detach().cpu().clone().contiguous() for k, v in self.state_dict().items()}
-            save_file(state, staging / WEIGHTS_FILE)
-            config = SavedConfig(
-                self.type_name, self.spec, self.settings, self.provenance, digest(staging / WEIGHTS_FILE)
+            save_file(state, staging / saved.WEIGHTS_FILE)
+            config = saved.SavedConfig(
+                self.type_name, self.spec, self.settings, self.provenance, saved.digest(staging / saved.WEIGHTS_FILE)
             )
-            (staging / CONFIG_FILE).write_text(config_text(config))
-            (staging / CARD_FILE).write_text(self.card())
+            (staging / saved.CONFIG_FILE).write_text(saved.config_text(config))
+            (staging / saved.CARD_FILE).write_text(self.card())
             if target.exists():
-                replace_files(staging, target)
+                saved.replace_files(staging, target)
             else:
                 os.replace(staging, target)
                 target.chmod(0o755)
@@ -391,21 +377,21 @@ class Generator(nn.Module):
         Raises:
             CheckpointError: if there is no such folder, or it is incomplete, damaged or holds something else.
         """
-        folder = find_folder(folder_or_repo)
-        config, file = read_config(folder), folder / WEIGHTS_FILE
+        folder = saved.find_folder(folder_or_repo)
+        config, file = saved.read_config(folder), folder / saved.WEIGHTS_FILE
         try:
             wanted = generator_class(config.type)
         except ValueError as error:
-            raise CheckpointError(f'{folder / CONFIG_FILE}: {error}') from error
+            raise saved.CheckpointError(f'{folder / saved.CONFIG_FILE}: {error}') from error
         if not issubclass(wanted, cls):
-            raise CheckpointError(f'{folder} holds a {config.type!r} ({wanted.__name__}), not a {cls.__name__}')
-        make = partial(make_generator, config.type, config.spec, config.settings, CheckpointError)
-        require_fit(make, config, file)
-        require_weights(file, config.weights)
+            raise saved.CheckpointError(f'{folder} holds a {config.type!r} ({wanted.__name__}), not a {cls.__name__}')
+        make = partial(make_generator, config.type, config.spec, config.settings, saved.CheckpointError)
+        saved.require_fit(make, config, file)
+        saved.require_weights(file, config.weights)
         # Saved in half precision, a generator still computes in the precision that it was written for.
         state = {k: v.float() if v.is_floating_point() and v.itemsize < 4 else v for k, v in load_file(file).items()}
         generator = make()
-        load_state(generator, state, file)
+        saved.load_state(generator, state, file)
         generator.provenance = config.provenance
         return generator.eval().to(device)
 
@@ -415,21 +401,3 @@ class Generator(nn.Module):
             for name in getattr(module, 'fitted', ()):
                 if (key := f'{place}.{name}' if place else name) in state:
                     setattr(module, name, torch.empty_like(state[key]))
-
-
-__all__ = [
-    'CARD_FILE',
-    'CONFIG_FILE',
-    'TRAINING_FOLDER',
-    'WEIGHTS_FILE',
-    'CheckpointError',
-    'Generator',
-    'TrainingData',
-    'Unlabelled',
-    'cannot_make',
-    'generator_class',
-    'make_generator',
-    'make_part',
-    'part_of',
-    'register',
-]

@@ -37,9 +37,9 @@ def training_data(
 
     Args:
         scene: the scene, or samples of datasets.
-        split: of pixels, for generators of spectra; or into patches, for generators of image-mask pairs and, of a
-            bitemporal scene, of pairs of dates with change masks, with the unlabelled samples that either split has;
-            or into labelled patches, for generators of these; or of samples of datasets.
+        split: of pixels, for generators of spectra; into patches, for those of image-mask pairs and, of a bitemporal
+            scene, of pairs of dates with change masks; into labelled patches, for generators of these; or of samples of
+            datasets. Unlabelled samples are those that the split has.
         generator: the one that is going to learn from them, which may read samples of datasets batch by batch; None
             for any, and samples in memory.
     """
@@ -195,7 +195,7 @@ def fit(
         the generator, for :class:`~hsiaug.datasets.MixedDataset` and all other ways of mixing.
 
     Raises:
-        TypeError: for what is no map-style dataset.
+        TypeError: for what is not a map-style dataset.
         ValueError: for unknown settings, or naming the dataset and the sample that cannot be learnt from.
     """
     given = {**(settings or {}), **more_settings}
@@ -212,7 +212,7 @@ def fit(
 
 
 def require_use_of(unlabelled: Any, generator: str, settings: Mapping[str, Any] | None = None) -> None:
-    """Say that samples without labels would be given in vain: an error, or a warning where a setting is lacking.
+    """Refuse samples without labels that a generator cannot use, or warn where a setting is lacking.
 
     Raises:
         ValueError: if the generator cannot learn from them.

@@ -39,16 +39,8 @@ def data_of(
 ) -> TrainingData:
     """What a generator learns from, out of any datasets: see :func:`~hsiaug.systems.fit.fit` for the arguments.
 
-    Args:
-        train: labelled samples.
-        val: labelled samples for choices; None for none.
-        unlabelled: samples without labels; None for none.
-        uses: which samples without labels are of use.
-        streams: whether samples can be read batch by batch.
-        in_memory: hold samples in memory; None for up to 1 GiB of them.
-        workers: processes that read; None for none as long as samples fit in memory.
-        progress: show progress bars where all samples are read.
-        fields: of the spec, and ``size``, as for :func:`~hsiaug.datasets.adapt`.
+    ``uses`` says which samples without labels are of use, ``streams`` whether samples can be read batch by batch;
+    ``fields`` are those of the spec, and ``size``.
     """
     reading: dict[str, Any] = {'workers': workers, 'progress': progress}
     labelled = adapt(train, name=_named('train', train), **fields, **reading)
@@ -61,8 +53,16 @@ def data_of(
             f'{labelled.name}: {len(labelled)} samples of {size / 1e9:.1f} GB, which this generator would have to hold '
             'in memory; say in_memory=True if that is meant, or give fewer samples'
         )
-    _require_all_classes(found.pixels, spec, labelled.name)
-    validating = _like(val, 'val', spec, fields, reading)
+    absent = [spec.classes[k] for k in np.flatnonzero(found.pixels.sum(axis=0) == 0) if k != spec.ignore_index]
+    if absent:
+        raise ValueError(
+            f'{labelled.name}: none of {len(found.pixels)} samples holds {absent[:8]}: what never occurs cannot be '
+            'learnt; leave such classes out of classes= and number the others anew, or give one of them as '
+            'ignore_index='
+        )
+    validating = None if val is None else adapt(val, name=_named('val', val), **fields, **reading)
+    if validating is not None:
+        require_compatible(spec, validating.spec, ('train', 'val'), 'samples of train and val')
     more = None if unlabelled is None else _unlabelled(unlabelled, spec, uses, fields, reading)
     parts = [part for part in (labelled, validating, more) if part is not None]
     if validating is not None and np.isin(validating.digests(), found.digests[found.digests != 0]).any():
@@ -90,17 +90,6 @@ def _named(part: str, dataset: Any) -> str:
     return f'{part} ({type(dataset).__name__})'
 
 
-def _like(
-    dataset: Any, part: str, spec: SampleSpec, fields: Mapping[str, Any], reading: Mapping[str, Any]
-) -> AdaptedDataset | None:
-    """Labelled samples as those of the training are."""
-    if dataset is None:
-        return None
-    adapted = adapt(dataset, name=_named(part, dataset), **fields, **reading)
-    require_compatible(spec, adapted.spec, ('train', part), f'samples of train and {part}')
-    return adapted
-
-
 def _unlabelled(
     dataset: Any, spec: SampleSpec, uses: tuple[Unlabelled, ...], fields: Mapping[str, Any], reading: Mapping[str, Any]
 ) -> AdaptedDataset:
@@ -118,15 +107,6 @@ def _unlabelled(
             f'{" or ".join(wanted[use] for use in uses)}'
         )
     return adapted
-
-
-def _require_all_classes(pixels: np.ndarray, spec: SampleSpec, name: str) -> None:
-    absent = [spec.classes[k] for k in np.flatnonzero(pixels.sum(axis=0) == 0) if k != spec.ignore_index]
-    if absent:
-        raise ValueError(
-            f'{name}: none of {len(pixels)} samples holds {absent[:8]}: what never occurs cannot be learnt; leave such '
-            'classes out of classes= and number the others anew, or give one of them as ignore_index='
-        )
 
 
 def _tensors(dataset: AdaptedDataset, most: int) -> tuple[Tensor, Tensor]:

@@ -62,7 +62,9 @@ class ClassGaussian(Generator):
                 weights.append(len(part) / len(mine))
                 owners.append(label)
         groups = [np.concatenate(residuals)] if self.covariance == 'tied' else residuals
-        factors = np.stack([_factor(LedoitWolf(assume_centered=True).fit(r).covariance_) * scale for r in groups])
+        # F with F·Fᵀ = covariance, by an eigendecomposition, since Cholesky fails for one spectrum.
+        roots = [np.linalg.eigh(LedoitWolf(assume_centered=True).fit(r).covariance_) for r in groups]
+        factors = np.stack([vectors * np.sqrt(np.maximum(values, 0)) * scale for values, vectors in roots])
         for name, value in (('means', np.stack(means)), ('factors', factors), ('weights', np.array(weights))):
             setattr(self, name, torch.tensor(value, dtype=torch.float32, device=self.device))
         self.owners = torch.tensor(owners, device=self.device)
@@ -92,9 +94,3 @@ class ClassGaussian(Generator):
             factor = self.factors[j if len(self.factors) > 1 else 0]
             image[rows] = self.means[j] + noise[rows] @ factor.T
         return {'image': image}
-
-
-def _factor(covariance: np.ndarray) -> np.ndarray:
-    """(C, C) F with F·Fᵀ = covariance; an eigendecomposition, since Cholesky fails for one spectrum."""
-    values, vectors = np.linalg.eigh(covariance)
-    return vectors * np.sqrt(np.maximum(values, 0))

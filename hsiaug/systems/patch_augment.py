@@ -12,7 +12,7 @@ from torch import Tensor
 from ..datasets.bank_plan import class_fractions
 from ..functional.dates import CHANGED, flat_mask, in_contract, stacked_dates
 from ..functional.pasting import pairs_that_hold
-from ..functional.plain import plain_torch
+from ..functional.plain import plain_torch, seeded
 from ..samples import SampleSpec
 from .base import Generator, TrainingData, register
 
@@ -113,8 +113,7 @@ class PatchAugment(Generator):
             'affine': [K.RandomAffine(180, (0.1, 0.1), (0.8, 1.2), padding_mode='reflection', p=1.0)],
         }[self.kind]
         # kornia draws from torch's global generator, which is left as it was.
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(int(torch.randint(2**62, (), generator=rng)))
+        with seeded(int(torch.randint(2**62, (), generator=rng))):
             augment = K.AugmentationSequential(*steps, data_keys=['input', 'mask'])
             image, moved = augment(image, mask[:, None].to(image.dtype))
         return image, moved[:, 0].round().long()

@@ -3,43 +3,28 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
 from ..engine import world
-from .base import Generator, TrainingData
+from .base import TrainingData
 
 IMAGES, SPECTRA = 6, 500
 """Samples of either side in one picture."""
 
 
-class Learning(Protocol):
-    """A training of which pictures are drawn."""
-
-    step: int
-    steps: int
-    seed: int
-
-    def result(self) -> Generator:
-        """The generator as it stands."""
-        ...
-
-
 class Pictures:
     """Draws real samples and synthetic ones of the generator as it stands, every so many steps.
 
-    Args:
-        data: that it learns from, in memory or read from a dataset.
-        folder: of the pictures, ``samples_<step>.png``.
-        every: steps between two of them.
+    They are ``samples_<step>.png`` in ``folder``; the data that it learns from are in memory or read from a dataset.
     """
 
     def __init__(self, data: TrainingData, folder: Path, every: int = 1000) -> None:
         self.data, self.folder, self.every = data, folder, every
 
-    def __call__(self, training: Learning) -> None:
-        """Draw one where it is time to."""
+    def __call__(self, training: Any) -> None:
+        """Draw one where it is time to, of the ``result()`` of a training as it stands."""
         if training.step % self.every or world()[0]:
             return
         from ..datasets.preview import preview_grid
@@ -54,6 +39,3 @@ class Pictures:
         figure = preview_grid(real, synthetic, spec, suptitle=f'{training.step} of {training.steps} steps')
         self.folder.mkdir(parents=True, exist_ok=True)
         figure.savefig(self.folder / f'samples_{training.step}.png', dpi=100)
-
-
-__all__ = ['Pictures']

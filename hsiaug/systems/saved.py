@@ -50,14 +50,9 @@ class GeneratorNotFoundError(CheckpointError, FileNotFoundError):
 
 @dataclass(frozen=True)
 class SavedConfig:
-    """What ``config.json`` says.
+    """What ``config.json`` says: what the generator is made with, where it comes from, and the SHA-256 of its weights.
 
-    Args:
-        type: registered name of the generator.
-        spec: of its samples.
-        settings: that it is made with.
-        provenance: where it comes from.
-        weights: SHA-256 of the weights that it was written with; older versions did not note it.
+    Older versions did not note the last.
     """
 
     type: str

@@ -1,6 +1,6 @@
 """Physically informed spectra: illumination, within-material variability and mixing, learned from few labels.
 
-Three things make two pixels of one material differ. They are lit differently (:mod:`.relighting`); the material itself
+Three things make two pixels of one material differ. They are lit differently (:mod:`.exemplars`); the material itself
 varies, which the *unlabelled* pixels show, of which there are many; and pixels mix materials. Each is one step here.
 The variability step is the transfer of observed differences: the training spectrum's nearest unlabelled spectra in
 angle are of its material most likely, and differences between them are differences that this material shows.
@@ -20,9 +20,7 @@ from ..functional.region_growing import grow_regions
 from ..samples import SampleSpec
 from ..settings import COUNT, NOT_NEGATIVE
 from .base import TrainingData, register
-from .duplicate import ExemplarGenerator
-from .mixup import mixing_weights
-from .relighting import relight, sky_shape
+from .exemplars import ExemplarGenerator, mixing_weights, relight, sky_shape
 
 
 @register('variability')
@@ -33,7 +31,7 @@ class SpectralVariability(ExemplarGenerator):
         spec: spec of the samples; its wavelengths shape the sky term.
         variability: scale of the transferred difference, uniform in [0, variability]; 0 switches the step off.
         neighbours: unlabelled spectra among which differences are observed, per training spectrum.
-        direct: standard deviation of the direct light, see :func:`~hsiaug.systems.relighting.relight`.
+        direct: standard deviation of the direct light, see :func:`~hsiaug.systems.exemplars.relight`.
         diffuse: standard deviation of the sky's share.
         mixing: parameter of the Beta distribution of the mixing weight; 0 switches mixing off.
         partners: ``'across'`` mixes with any training spectrum, ``'within'`` with one of the same class.

@@ -20,10 +20,7 @@ TASKS: dict[Kind, Task] = {
 
 
 def task_of(samples: Any) -> Task:
-    """The task of samples.
-
-    Args:
-        samples: their kind, their spec, or a dataset, a generator or a downstream model that says one of these.
+    """The task of a kind or a spec, or of a dataset, a generator or a downstream model that says one of these.
 
     Raises:
         ValueError: if it says neither.
@@ -39,11 +36,9 @@ def task_of(samples: Any) -> Task:
 
 
 def task_of_split(split: Any, dates: int = 1) -> Task:
-    """The task of the samples that a split gives.
+    """The task of the samples that a split gives, of a scene with so many dates.
 
-    Args:
-        split: a split, what makes one, or the class of either; of samples of datasets a split.
-        dates: that the scene has.
+    ``split`` may be a split, what makes one, or the class of either; of samples of datasets a split.
 
     Raises:
         TypeError: if it is none.

@@ -28,17 +28,15 @@ from ..trainers.pixelwise import train_images
 D = TypeVar('D', bound='Downstream')
 Record = dict[str, Any]
 """JSON-ready."""
+Fidelity = Callable[[Generator], Record]
+"""What a study records of a generator's samples."""
 
 
 @dataclass(frozen=True)
 class Downstream(ABC):
-    """A downstream model and the candidates from which real data alone choose its setting.
+    """A downstream model, by its name in tables, and the candidates from which real data alone choose its setting.
 
-    Args:
-        name: shown in tables.
-
-    Attributes:
-        kind: of the samples that it works on.
+    ``kind`` is that of the samples that it works on.
     """
 
     kind: ClassVar[Kind]
@@ -105,11 +103,9 @@ class Network(Downstream):
 class Evaluation:
     """How near a generator's samples come to real ones.
 
-    Args:
-        spec: what all of them are.
-        sides: batches ``'real, training'``, ``'real, test'`` and ``'synthetic'``.
-        measures: fidelities by what they are of, see :meth:`Task.fidelity`.
-        paths: title and samples (A, C) along lines in the latent space, by name, where a generator can interpolate.
+    Sides are batches ``'real, training'``, ``'real, test'`` and ``'synthetic'``, measures fidelities by what they are
+    of, see :meth:`Task.fidelity`. Where a generator can interpolate, paths are title and samples (A, C) along lines in
+    the latent space, by name.
     """
 
     spec: SampleSpec
@@ -119,13 +115,10 @@ class Evaluation:
 
 
 class Comparison(NamedTuple):
-    """Samples, and what is measured of them.
+    """Samples, and what is measured of the held-out and the synthetic ones.
 
-    Args:
-        prefix: of the names of the measures.
-        measure: of held-out and synthetic samples.
-        sides: training, test and synthetic samples.
-        thinned: what was thinned to a number per class; empty where all samples count.
+    The ``prefix`` is that of the names of the measures; sides are training, test and synthetic samples. ``thinned`` is
+    what was thinned to a number per class; empty where all samples count.
     """
 
     prefix: str
@@ -194,14 +187,9 @@ class Task(ABC):
         return self.config(**_as_annotated(self.config, checked_arguments(self.config, settings, where)))
 
     def train(self, model: Any, dataset: Any, seed: int = 0, device: str = 'cpu', val: Any = None) -> Any:
-        """Train a downstream model on real or mixed samples.
+        """Train a downstream model, one of :meth:`Downstream.candidates`, on real or mixed samples.
 
-        Args:
-            model: one of :meth:`Downstream.candidates`.
-            dataset: of this kind.
-            seed: of everything random.
-            device: where to train.
-            val: samples to validate on, for networks of images that keep the weights which score best.
+        Networks of images may keep the weights that score best on ``val``.
         """
         return train_images(dataset, model.config, seed, device, val)
 
@@ -237,12 +225,7 @@ class Task(ABC):
         return self.hold(batch['image'].cpu(), batch[spec.target_key].cpu(), spec)
 
     def as_images(self, pair: Pair, date: int = 0) -> Pair:
-        """Images (n, C, H, W) with masks (n, H, W), whatever the kind.
-
-        Args:
-            pair: images and targets.
-            date: which of two dates.
-        """
+        """Images (n, C, H, W) with masks (n, H, W), whatever the kind; of pairs those of one ``date``."""
         return pair
 
     # --- fidelity -----------------------------------------------------------------------------------------------------
@@ -252,34 +235,22 @@ class Task(ABC):
         return None
 
     @abstractmethod
-    def fidelity(
-        self, train: Pair, test: Pair, fake: Pair, spec: SampleSpec, encoder: Encoder | None, seed: int = 0
-    ) -> dict[str, Any]:
-        """How near synthetic samples come to real ones that their generator has not seen, by what is compared."""
+    def fidelity(self, sides: Sequence[Pair], spec: SampleSpec, encoder: Encoder | None, seed: int = 0) -> Record:
+        """How near synthetic samples, the last of three sides, come to training and test ones, by what is compared."""
 
     @abstractmethod
     def comparisons(self, sides: Sequence[Pair], spec: SampleSpec, per_class: int, seed: int = 0) -> list[Comparison]:
         """The same as single values, which can be had without some of the samples.
 
-        Args:
-            sides: training, test and synthetic samples.
-            spec: of all of them.
-            per_class: spectra of a class at most.
-            seed: of the encoder and of what is left out.
+        Of spectra ``per_class`` of a class count at most. The seed is that of the encoder and of what is left out.
         """
 
     @abstractmethod
-    def study_fidelity(
-        self, train: Any, test: Any, seed: int, inception: Path | None = None
-    ) -> Callable[[Generator], Record]:
-        """What a study records of a generator's fidelity.
+    def study_fidelity(self, train: Any, test: Any, seed: int, inception: Path | None = None) -> Fidelity:
+        """What a study records of the fidelity of a generator that was trained on ``train`` and has not seen ``test``.
 
-        Args:
-            train: what it was trained on.
-            test: what it has not seen.
-            seed: of the draw and of the encoder.
-            inception: weights of the network whose features images with masks are compared by; None for a network that
-                learns the classes of the training part.
+        The seed is that of the draw and of the encoder. Of images with masks, ``inception`` are weights of the network
+        whose features they are compared by; None for a network that learns the classes of the training part.
         """
 
     def draw(self, generator: Generator, count: int, per_class: int, seed: int) -> dict[str, Tensor]:
@@ -326,7 +297,7 @@ class Task(ABC):
         pairs.append((fake['image'], fake[spec.target_key]))
         names = ('real, training', 'real, test', 'synthetic')
         sides = {name: {'image': x, spec.target_key: y} for name, (x, y) in zip(names, pairs, strict=True)}
-        measures = self.fidelity(pairs[0], pairs[1], pairs[2], spec, encoder, seed)
+        measures = self.fidelity(pairs, spec, encoder, seed)
         return Evaluation(spec, sides, measures, self.paths(generator))
 
 

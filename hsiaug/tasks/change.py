@@ -18,7 +18,7 @@ from ..metrics.values import DIFFERENCES, OF_BOTH, OF_DATE, Value, patch_values
 from ..samples import SampleSpec
 from ..trainers.change_detection import ChangeDetectorConfig
 from ..trainers.patch_encoder import train_date_encoder
-from .base import Comparison, Downstream, Network, Record, whole
+from .base import Downstream, Network, Record, whole
 from .segmentation import MaskedImages
 
 
@@ -79,10 +79,9 @@ class DatePairs(MaskedImages):
         """Trained on single dates."""
         return train_date_encoder(*train, spec.ignore_index, seed)
 
-    def fidelity(
-        self, train: Pair, test: Pair, fake: Pair, spec: SampleSpec, encoder: Encoder | None, seed: int = 0
-    ) -> dict[str, Any]:
+    def fidelity(self, sides: Sequence[Pair], spec: SampleSpec, encoder: Encoder | None, seed: int = 0) -> Record:
         """Of each date, of both with the mask, and of the differences between them."""
+        train, test, fake = sides
         return {'dates': change_fidelity(train, test, fake, spec, encoder or self.encoder(train, spec, seed), seed)}
 
     def _as_record(self, result: Any) -> Record:
@@ -90,21 +89,14 @@ class DatePairs(MaskedImages):
         record['differences']['real_reference'] = record.pop('real_differences')  # as in the other parts
         return record
 
-    def comparisons(self, sides: Sequence[Pair], spec: SampleSpec, per_class: int, seed: int = 0) -> list[Comparison]:
-        """Of all pairs."""
-        encoder = self.encoder(sides[0], spec, seed)
-
-        def measure(test: Pair, fake: Pair) -> dict[str, Value]:
-            result = change_fidelity(sides[0], test, fake, spec, encoder, seed)
-            differences = {
-                f'differences between dates, {name}': Value(
-                    getattr(result.differences, field), getattr(result.real_differences, field), '0'
-                )
-                for field, name in DIFFERENCES.items()
-            }
-            return {
-                **patch_values(result.first, OF_DATE, 'date 1: '), **patch_values(result.second, OF_DATE, 'date 2: '),
-                **patch_values(result.both, OF_BOTH, 'both dates: '), **differences,
-            }  # fmt: skip
-
-        return [Comparison('', measure, sides)]
+    def _values(self, result: Any) -> dict[str, Value]:
+        differences = {
+            f'differences between dates, {name}': Value(
+                getattr(result.differences, field), getattr(result.real_differences, field), '0'
+            )
+            for field, name in DIFFERENCES.items()
+        }
+        return {
+            **patch_values(result.first, OF_DATE, 'date 1: '), **patch_values(result.second, OF_DATE, 'date 2: '),
+            **patch_values(result.both, OF_BOTH, 'both dates: '), **differences,
+        }  # fmt: skip

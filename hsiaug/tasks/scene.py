@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
@@ -18,7 +18,7 @@ from ..scenes import LabelledPatchSplit, LabelledPatchSplitter
 from ..systems import Generator
 from ..trainers.patch_encoder import train_patch_encoder
 from ..trainers.scene_classifier import SceneClassifierConfig
-from .base import Comparison, Downstream, Network, Record, Task, on_cpu, one_date, whole
+from .base import Comparison, Downstream, Fidelity, Network, Record, Task, on_cpu, one_date, whole
 from .spectrum import METRICS, compared_spectra, spectral_record
 
 
@@ -53,12 +53,10 @@ class LabelledImages(Task):
         """Learnt from images whose every pixel has the image's label."""
         return train_patch_encoder(*self.as_images(train), spec.num_classes, spec.ignore_index, seed)
 
-    def fidelity(
-        self, train: Pair, test: Pair, fake: Pair, spec: SampleSpec, encoder: Encoder | None, seed: int = 0
-    ) -> dict[str, Any]:
+    def fidelity(self, sides: Sequence[Pair], spec: SampleSpec, encoder: Encoder | None, seed: int = 0) -> Record:
         """Of images as pairs whose mask is their label all over, and of their mean spectra."""
-        encoder = encoder or self.encoder(train, spec, seed)
-        pairs, means = ([look(side) for side in (train, test, fake)] for look in (self.as_images, mean_spectra))
+        encoder = encoder or self.encoder(sides[0], spec, seed)
+        pairs, means = ([look(side) for side in sides] for look in (self.as_images, mean_spectra))
         return {
             'images': patch_fidelity(pairs[0], pairs[1], pairs[2], one_date(spec), encoder, seed),
             'mean spectra': fidelity(means[0], means[1], means[2], spec.num_classes),
@@ -77,9 +75,7 @@ class LabelledImages(Task):
         of_means = compared_spectra(means, spec, per_class, seed, 'mean spectra: ', 'Mean spectra')
         return [Comparison('', measure, sides), of_means]
 
-    def study_fidelity(
-        self, train: Any, test: Any, seed: int, inception: Path | None = None
-    ) -> Callable[[Generator], Record]:
+    def study_fidelity(self, train: Any, test: Any, seed: int, inception: Path | None = None) -> Fidelity:
         """Of the mean spectra of 100 images of each class."""
         classes, real = test.spec.num_classes, [mean_spectra(whole(part)) for part in (train, test)]
         labels = torch.arange(classes).repeat(100)

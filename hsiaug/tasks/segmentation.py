@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
@@ -22,7 +23,7 @@ from ..systems.abilities import Reconstructs
 from ..trainers.inception import InceptionFeatures
 from ..trainers.patch_encoder import train_patch_encoder
 from ..trainers.segmentation import SegmenterConfig
-from .base import Comparison, Downstream, Network, Record, Task, finite, on_cpu, whole
+from .base import Comparison, Downstream, Fidelity, Network, Record, Task, finite, on_cpu, whole
 
 
 @dataclass(frozen=True)
@@ -46,9 +47,7 @@ class MaskedImages(Task):
     fixed_set = True
     fidelity_samples: ClassVar[int]
 
-    def study_fidelity(
-        self, train: Any, test: Any, seed: int, inception: Path | None = None
-    ) -> Callable[[Generator], Record]:
+    def study_fidelity(self, train: Any, test: Any, seed: int, inception: Path | None = None) -> Fidelity:
         """Of pairs and, of latent diffusion, of test pairs through its autoencoders and back."""
         spec, real = test.spec, (whole(train), whole(test))
         encoder: Encoder | None = (
@@ -59,11 +58,25 @@ class MaskedImages(Task):
 
         def measure(generator: Generator) -> Record:
             fake = on_cpu(generator.sample(self.fidelity_samples, seed=seed))
-            (result,) = self.fidelity(*real, (fake['image'], fake['mask']), spec, encoder).values()
+            (result,) = self.fidelity((*real, (fake['image'], fake['mask'])), spec, encoder).values()
             back = self._reconstruction(generator, real[1], spec)
             return {'kind': self.kind, **finite(self._as_record(result)), 'reconstruction': finite(back)}
 
         return measure
+
+    def comparisons(self, sides: Sequence[Pair], spec: SampleSpec, per_class: int, seed: int = 0) -> list[Comparison]:
+        """Of all pairs."""
+        encoder = self.encoder(sides[0], spec, seed)
+
+        def measure(test: Pair, fake: Pair) -> dict[str, Value]:
+            (result,) = self.fidelity((sides[0], test, fake), spec, encoder, seed).values()
+            return self._values(result)
+
+        return [Comparison('', measure, sides)]
+
+    @abstractmethod
+    def _values(self, result: Any) -> dict[str, Value]:
+        """Single values of what :meth:`fidelity` gives."""
 
     def _as_record(self, result: Any) -> Record:
         return dataclasses.asdict(result)
@@ -104,17 +117,10 @@ class Patches(MaskedImages):
         """Trained on patches."""
         return train_patch_encoder(*train, spec.num_classes, spec.ignore_index, seed)
 
-    def fidelity(
-        self, train: Pair, test: Pair, fake: Pair, spec: SampleSpec, encoder: Encoder | None, seed: int = 0
-    ) -> dict[str, Any]:
+    def fidelity(self, sides: Sequence[Pair], spec: SampleSpec, encoder: Encoder | None, seed: int = 0) -> Record:
         """Of images, of masks, and of how they go together."""
+        train, test, fake = sides
         return {'pairs': patch_fidelity(train, test, fake, spec, encoder or self.encoder(train, spec, seed), seed)}
 
-    def comparisons(self, sides: Sequence[Pair], spec: SampleSpec, per_class: int, seed: int = 0) -> list[Comparison]:
-        """Of all pairs."""
-        encoder = self.encoder(sides[0], spec, seed)
-
-        def measure(test: Pair, fake: Pair) -> dict[str, Value]:
-            return patch_values(patch_fidelity(sides[0], test, fake, spec, encoder, seed), tuple(TITLES))
-
-        return [Comparison('', measure, sides)]
+    def _values(self, result: Any) -> dict[str, Value]:
+        return patch_values(result, tuple(TITLES))

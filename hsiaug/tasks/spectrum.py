@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -21,7 +21,7 @@ from ..settings import POSITIVE, check_value
 from ..systems import Generator, TrainingData
 from ..systems.abilities import Interpolates
 from ..trainers.classifier import ClassifierConfig, LinearSVM, predict, train_nn1d
-from .base import Comparison, Downstream, Record, Task, balanced, on_cpu, thinned, whole
+from .base import Comparison, Downstream, Fidelity, Record, Task, balanced, on_cpu, thinned, whole
 
 METRICS = ('oa', 'aa', 'kappa')
 """Of predicted labels: overall accuracy, average accuracy over classes, Cohen's kappa."""
@@ -138,19 +138,16 @@ class Spectra(Task):
             ),
         }
 
-    def fidelity(
-        self, train: Pair, test: Pair, fake: Pair, spec: SampleSpec, encoder: Encoder | None, seed: int = 0
-    ) -> dict[str, Any]:
+    def fidelity(self, sides: Sequence[Pair], spec: SampleSpec, encoder: Encoder | None, seed: int = 0) -> Record:
         """The analyses of Audebert et al. 2018."""
+        train, test, fake = sides
         return {'spectra': fidelity(train, test, fake, spec.num_classes)}
 
     def comparisons(self, sides: Sequence[Pair], spec: SampleSpec, per_class: int, seed: int = 0) -> list[Comparison]:
         """Of ``per_class`` spectra of each class."""
         return [compared_spectra(sides, spec, per_class, seed)]
 
-    def study_fidelity(
-        self, train: Any, test: Any, seed: int, inception: Path | None = None
-    ) -> Callable[[Generator], Record]:
+    def study_fidelity(self, train: Any, test: Any, seed: int, inception: Path | None = None) -> Fidelity:
         """Of 200 spectra of each class."""
 
         def measure(generator: Generator) -> Record:

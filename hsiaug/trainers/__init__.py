@@ -4,14 +4,11 @@ from importlib import import_module
 from typing import Any
 
 from .change_detection import ChangeDetector, ChangeDetectorConfig, predict_changes, train_change_detector
-from .change_detection_task import ChangeTask
 from .classifier import ClassifierConfig, LinearSVM, predict, train_nn1d
 from .convergence import Trial, Tuned, loss_still_falls, still_falls, tune
+from .lightning_tasks import ChangeTask, SceneClassificationTask, SegmentationTask, SpectralClassificationTask
 from .scene_classifier import SceneClassifierConfig, predict_scenes, train_scene_classifier
-from .scene_task import SceneClassificationTask
 from .segmentation import Segmenter, SegmenterConfig, predict_masks, train_segmenter
-from .segmentation_task import SegmentationTask
-from .spectra_task import SpectralClassificationTask
 
 # Names from before generators had a room of their own, and where they live now.
 _MOVED = {

@@ -40,12 +40,11 @@ class Flips(nn.Module):
         return image.contiguous(), mask.contiguous()
 
 
-class Classic(nn.Module):
+class Classic(Flips):
     """Flips and turns, random crops brought back to size, and noise in every band."""
 
     def __init__(self, size: tuple[int, int]) -> None:
         super().__init__()
-        self.flips = Flips()
         self.crop = K.AugmentationSequential(
             K.RandomResizedCrop(size, scale=(0.5, 1.0), p=0.5, cropping_mode='resample'), data_keys=['image', 'mask'],
             extra_args={DataKey.MASK: {'resample': 'nearest', 'align_corners': True}},
@@ -53,27 +52,23 @@ class Classic(nn.Module):
 
     def forward(self, image: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """Images (n, C, H, W) and masks (n, H, W)."""
-        image, mask = self.flips(image, mask)
+        image, mask = super().forward(image, mask)
         image, cropped = self.crop(image, mask[:, None].to(image.dtype))
         # Drawn on the CPU: a seed means the same everywhere.
         noise = torch.randn(image.shape).to(image.device, non_blocking=True)
         return image + NOISE * noise, cropped[:, 0].round().to(mask.dtype)
 
 
-class CutMix(nn.Module):
+class CutMix(Flips):
     """Flips and turns, then a box of every patch, drawn anew for each, is replaced by another patch's, mask and all.
 
     Yun et al. (2019), CutMix, https://arxiv.org/abs/1905.04899; for masks as in French et al. (2020),
     https://arxiv.org/abs/1906.01916. The share of the box is uniform in [0, 1], its place anywhere.
     """
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.flips = Flips()
-
     def forward(self, image: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """Images (n, C, H, W) and masks (n, H, W)."""
-        image, mask = self.flips(image, mask)
+        image, mask = super().forward(image, mask)
         area = torch.rand(len(image))
         partner = torch.randperm(len(image)).to(image.device, non_blocking=True)
         within = box_regions(area, (image.shape[-2], image.shape[-1])).to(image.device, non_blocking=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -16,7 +15,7 @@ from ..models.siam_crnn import SiamCRNN
 from ..models.siamese import AnySides
 from ..samples import SampleSpec
 from .classifier import predict
-from .pixelwise import ImageTraining, Standardised, train_images
+from .pixelwise import Augment, ImageTraining, Standardised, Weights, train_images
 
 Model = Literal['changeformer-v3', 'changeformer-v6', 'siamcrnn', 'fcsiamdiff', 'fcsiamconc']
 NETWORKS: dict[str, Any] = {
@@ -32,16 +31,12 @@ class ChangeDetector(Standardised):
 
 
 class PairAugmentation(nn.Module):
-    """An augmentation of images with masks, and a swap of dates, for pairs of dates.
+    """An augmentation of images (n, 2C, H, W) with masks (n, H, W), if any, for pairs of dates, as one picture each.
 
-    Args:
-        augment: of (n, 2C, H, W) and (n, H, W), in which both dates are one picture; None for none.
-        swap_dates: exchange the dates of half the pairs, at random.
+    With ``swap_dates`` the dates of half the pairs are exchanged, at random.
     """
 
-    def __init__(
-        self, augment: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] | None, swap_dates: bool = False
-    ) -> None:
+    def __init__(self, augment: Augment | None, swap_dates: bool = False) -> None:
         super().__init__()
         self.augment, self.swap_dates = augment, swap_dates
 
@@ -101,11 +96,9 @@ class ChangeDetectorConfig(ImageTraining[ChangeDetector]):
         options |= {'upsampling': self.upsampling} | ({} if self.channels is None else {'channels': self.channels})
         return ChangeDetector(NETWORKS[self.model](spec.bands, spec.num_classes, encoder, **options), spec)
 
-    def loss(
-        self, network: ChangeDetector, image: Tensor, target: Tensor, classes: Tensor | None, samples: Tensor | None
-    ) -> Tensor:
+    def loss(self, network: ChangeDetector, image: Tensor, target: Tensor, weights: Weights) -> Tensor:
         """See :func:`training_loss`."""
-        return training_loss(network.model, image, target, network.spec.ignore_index, classes, samples, self.lovasz)
+        return training_loss(network.model, image, target, network.spec.ignore_index, *weights, self.lovasz)
 
     def augmentation(self, spec: SampleSpec) -> PairAugmentation:
         """Of both dates as one picture."""
@@ -115,31 +108,16 @@ class ChangeDetectorConfig(ImageTraining[ChangeDetector]):
 train_change_detector = train_images
 
 
-def training_loss(
-    model: nn.Module,
-    image: Tensor,
-    mask: Tensor,
-    ignore_index: int | None = None,
-    class_weights: Tensor | None = None,
-    sample_weights: Tensor | None = None,
-    lovasz: float = 0.0,
-) -> Tensor:
-    """Loss of a network, and of its side outputs where it has them (ChangeFormer V6).
+def training_loss(model: nn.Module, image: Tensor, mask: Tensor, *rest: Any) -> Tensor:
+    """:func:`change_loss` of a network, and of its side outputs where it has them (ChangeFormer V6).
 
-    Args:
-        model: network from (n, 2, C, H, W) to logits (n, K, H, W).
-        image: (n, 2, C, H, W) as the network takes it.
-        mask: (n, 1, H, W) int64.
-        ignore_index: see :func:`~hsiaug.losses.change.change_loss`, as for what follows.
-        class_weights: (K,).
-        sample_weights: (n,).
-        lovasz: weight of the Lovász loss.
+    The network is from (n, 2, C, H, W), images as it takes them, to logits (n, K, H, W); the other arguments are those
+    of :func:`change_loss`.
     """
-    options = (mask, ignore_index, class_weights, sample_weights, lovasz)
     if isinstance(model, ChangeFormerV6):
         logits, sides = model.forward_with_sides(image)
-        return multi_scale_loss(logits.float(), [side.float() for side in sides], *options)
-    return change_loss(model(image).float(), *options)
+        return multi_scale_loss(logits.float(), [side.float() for side in sides], mask, *rest)
+    return change_loss(model(image).float(), mask, *rest)
 
 
 def predict_changes(model: nn.Module, image: Tensor, batch_size: int = 64) -> Tensor:

@@ -18,11 +18,11 @@ from ..datasets.batches import fetch
 from ..engine import Run, Stream
 from ..engine.schedules import Cosine
 from ..engine.stream import Batch
-from ..functional.band_scaler import BandScaler
-from ..functional.plain import plain_torch
-from ..models.nn1d import NN1D, SCALINGS
+from ..functional.plain import plain_torch, seeded
+from ..functional.scaling import BandScaler
+from ..models.nn1d import NN1D, Scaling
 from ..settings import POSITIVE, SHARE, Range, check_settings
-from .supervised import Supervised, seeded, supervision
+from .supervised import Supervised, supervision
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class ClassifierConfig:
     hidden: int = 256
     layers: int = 4
     dropout: float = 0.0
-    scaling: str = 'standard'
+    scaling: Scaling = 'standard'
     steps: int = 400
     batch_size: int = 64
     lr: float = 1e-3
@@ -58,8 +58,6 @@ class ClassifierConfig:
 
     def __post_init__(self) -> None:
         check_settings(self, dropout=SHARE, lr=POSITIVE, label_smoothing=Range(0, 1))
-        if self.scaling not in SCALINGS:
-            raise ValueError(f'ClassifierConfig: unknown scaling {self.scaling!r}; choose from {SCALINGS}')
 
 
 @plain_torch()
@@ -96,7 +94,7 @@ def train_nn1d(
     assert spec is not None
     if spec.num_classes < 2:
         raise ValueError(f'train_nn1d: two classes or more are needed, found {spec.classes}')
-    with seeded(seed, torch.device(device)):
+    with seeded(seed, device):
         model = NN1D(spec.bands, spec.num_classes, config.hidden, config.layers, config.dropout, config.scaling)
         everything = fetch(real, np.arange(len(real)))
         if not 0 <= int((labels := everything['label']).min()) <= int(labels.max()) < spec.num_classes:
@@ -135,11 +133,7 @@ def predict(model: nn.Module, image: Tensor, batch_size: int = 8192) -> Tensor:
 
 
 class LinearSVM:
-    """Linear support vector machine on standardised bands (Table 1 of Audebert et al. 2018).
-
-    Args:
-        c: penalty C.
-    """
+    """Linear support vector machine with penalty C on standardised bands (Table 1 of Audebert et al. 2018)."""
 
     def __init__(self, c: float = 1.0) -> None:
         self.scaler, self.svm = BandScaler(), SVC(C=c, kernel='linear')

@@ -23,11 +23,8 @@ def still_falls(losses: Sequence[float], since: int = 0) -> bool:
 
     Learning rates that fall to zero end every curve flat, so that its last steps say nothing: what counts is the mean
     loss of the last third of the steps against that of the third before, by more than :data:`FALL` of the loss of the
-    first twentieth. A curve of fewer than 20 steps always falls.
-
-    Args:
-        losses: of each step, in order.
-        since: step at which the data changed, such as from synthetic to real ones: thirds are of what came after.
+    first twentieth. A curve of fewer than 20 steps always falls. Where the data changed at a step ``since``, such as
+    from synthetic to real ones, thirds are of what came after.
     """
     count = len(losses) - since
     if count < 20:
@@ -38,11 +35,9 @@ def still_falls(losses: Sequence[float], since: int = 0) -> bool:
 
 
 def loss_still_falls(network: nn.Module, since: float = 0.0) -> bool | None:
-    """:func:`still_falls` of a network that one of the trainers here has trained; None where it is not known.
+    """:func:`still_falls` of a network that one of the trainers here returned, and None where it is not known.
 
-    Args:
-        network: as the trainer returned it.
-        since: share of the steps after which the data changed.
+    The data changed after a share ``since`` of the steps.
     """
     losses = getattr(network, 'loss_history', None)
     return None if losses is None else still_falls(losses, round(since * len(losses)))
@@ -50,11 +45,9 @@ def loss_still_falls(network: nn.Module, since: float = 0.0) -> bool | None:
 
 @dataclass(frozen=True)
 class Trial:
-    """What came of training with one candidate.
+    """What came of training with one candidate: the score on validation data, NaN where the training diverged.
 
-    Args:
-        score: on validation data; NaN where the training diverged.
-        falls: whether the loss still fell at the end; None where there is no loss.
+    ``falls`` says whether the loss still fell at the end; None where there is no loss.
     """
 
     score: float
@@ -80,16 +73,13 @@ def tune(
     Longer trainings of a setting are tried until the loss no longer falls at the end and the score is no higher than
     before. A candidate takes the place of an earlier one if it scores more than ``error`` higher, or if it has
     converged, the other has not, and it scores no more than ``error`` lower. Few labels validate noisily: without the
-    error, luck chooses settings that do harm.
+    error, luck chooses settings that do harm. Where all trainings diverge the first is chosen, and its score NaN.
 
     Args:
         candidates: the default first.
         measure: trains with a candidate.
         length: setting of a candidate but for its number of steps, and this.
         error: standard error of a score.
-
-    Returns:
-        the choice, and what was tried; where all trainings diverge it is the first, and its score NaN.
 
     Raises:
         ValueError: without a candidate.
@@ -121,6 +111,3 @@ def _better(trial: Trial, best: Trial, error: Callable[[float], float]) -> bool:
     if best.falls and not trial.falls:
         return trial.score >= best.score - margin
     return trial.score > best.score + margin and (not trial.falls or bool(best.falls))
-
-
-__all__ = ['FALL', 'Trial', 'Tuned', 'loss_still_falls', 'still_falls', 'tune']

@@ -24,11 +24,7 @@ _WANTED = (
 
 
 def cached_weights() -> Path:
-    """The weights in the cache of ``torch.hub``; nothing is downloaded.
-
-    Raises:
-        FileNotFoundError: if they are not there.
-    """
+    """The weights in the cache of ``torch.hub``, or a FileNotFoundError: nothing is downloaded."""
     folder = Path(torch.hub.get_dir()) / 'checkpoints'
     found = sorted(folder.glob('inception_v3_google*.safetensors'))
     if not found:
@@ -49,8 +45,7 @@ def weights_of(given: str) -> Path:
 def load_inception(file: Path) -> nn.Module:
     """The network without its last layer: (n, 3, 299, 299) from −1 to 1 to (n, 2048).
 
-    Args:
-        file: of its weights, safetensors: nothing is unpickled.
+    The file of its weights is safetensors: nothing is unpickled.
 
     Raises:
         FileNotFoundError: if there is no such file.
@@ -71,14 +66,9 @@ def load_inception(file: Path) -> nn.Module:
 class InceptionFeatures(nn.Module):
     """Features of natural-colour pictures of images, as papers measure Fréchet distances.
 
-    Red, green and blue are stretched from the 2nd to the 98th percentile of the training images, then enlarged. The
-    network is torchvision's: distances by it are not those of the one that Heusel et al. 2017 took from TensorFlow.
-
-    Args:
-        file: of the weights, see :func:`load_inception`.
-        images: (N, C, H, W) real training images.
-        wavelengths: band centres in nm.
-        device: where to compute.
+    Red, green and blue are stretched from the 2nd to the 98th percentile of the training images (N, C, H, W), then
+    enlarged. The network is torchvision's, see :func:`load_inception`: distances by it are not those of the one that
+    Heusel et al. 2017 took from TensorFlow. Wavelengths are band centres in nm.
     """
 
     low: Tensor
@@ -102,6 +92,3 @@ class InceptionFeatures(nn.Module):
             large = interpolate(shown.clamp(0, 1), (SIDE, SIDE), mode='bilinear', antialias=True)
             found.append(self.network(2 * large - 1))
         return torch.cat(found)
-
-
-__all__ = ['InceptionFeatures', 'cached_weights', 'load_inception', 'said_of_inception', 'weights_of']

@@ -9,13 +9,12 @@ from torch.nn.functional import cross_entropy
 from ..engine import Run
 from ..engine.schedules import OneCycle
 from ..engine.stream import Batch
-from ..functional.plain import plain_torch
+from ..functional.plain import plain_torch, seeded
 from ..models.patch_encoder import PatchEncoder
-from .supervised import Supervised, seeded
+from .supervised import Supervised
 
 _BATCH, _LEARNING_RATE = 8, 5e-3
 _IGNORED = -100  # what cross_entropy leaves out
-_CHUNK = 64  # patches at a time
 
 
 @plain_torch()
@@ -37,10 +36,7 @@ def train_patch_encoder(
         ignore_index: value of pixels that do not count.
         seed: of the initialisation, the order of the patches and their flips; torch's global generator is left alone.
         steps: optimiser steps.
-        device: where to train.
-
-    Returns:
-        the encoder, in evaluation mode and without gradients, on ``device``.
+        device: where to train, and where the encoder is, in evaluation mode and without gradients.
 
     Raises:
         ValueError: if no pixel counts, the patches are not finite, or ``steps`` is below 1.
@@ -57,7 +53,7 @@ def train_patch_encoder(
         raise ValueError('train_patch_encoder: the patches hold values that are not finite; fill them first')
     some = counts.flatten(1).any(dim=1)
     image, target = image[some].to(device), mask.where(counts, _IGNORED)[some].to(device)
-    with seeded(seed, torch.device(device)):
+    with seeded(seed, device):
         model = PatchEncoder(image.shape[1], num_classes).fit_scale(image.cpu()).to(device)
         optimiser = torch.optim.AdamW(model.parameters(), lr=_LEARNING_RATE)
 
@@ -104,19 +100,8 @@ def train_date_encoder(
 ) -> PatchEncoder:
     """Train an encoder of single dates by telling of each pixel which date it is of, and whether it is a changed one.
 
-    Args:
-        image: (N, 2, C, H, W) float32 real training pairs of dates.
-        mask: (N, 1, H, W) int64 their change masks, 0 and 1.
-        ignore_index: value of pixels that do not count.
-        seed: see :func:`train_patch_encoder`, as for the next two.
-        steps: optimiser steps.
-        device: where to train.
-
-    Returns:
-        the encoder, of (n, C, H, W) images of either date.
-
-    Raises:
-        ValueError: as :func:`train_patch_encoder`.
+    Images are (N, 2, C, H, W) float32, masks (N, 1, H, W) int64, 0 and 1; for the rest, and the errors, see
+    :func:`train_patch_encoder`. The encoder is one of (n, C, H, W) images of either date.
     """
     target = mask + 2 * torch.arange(2)[:, None, None]
     if ignore_index is not None:

@@ -19,7 +19,7 @@ from ..datasets.batches import fetch
 from ..engine import Run, Stream
 from ..engine.schedules import Polynomial
 from ..engine.stream import HELD_BYTES, Batch
-from ..functional.plain import plain_torch
+from ..functional.plain import plain_torch, seeded
 from ..metrics.change import change_scores
 from ..metrics.segmentation import segmentation_scores
 from ..models.auxiliary_bn import add_auxiliary_bn, drop_auxiliary_bn, synthetic_rows
@@ -28,9 +28,11 @@ from ..samples import Sample, SampleSpec
 from ..settings import NOT_NEGATIVE, POSITIVE, SHARE, Range, check_settings
 from .augmentation import Augmentation, augmentation
 from .classifier import predict
-from .supervised import Supervised, seeded, supervision
+from .supervised import Supervised, supervision
 
 N = TypeVar('N', bound='Standardised')
+Augment = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+Weights = tuple[Tensor | None, Tensor | None]
 _TRAINERS = {
     'segmentation': 'train_segmenter', 'change': 'train_change_detector', 'scene': 'train_scene_classifier',
 }  # fmt: skip
@@ -39,9 +41,7 @@ _TRAINERS = {
 class Standardised(nn.Module):
     """A network from images to logits of pixels or of images, with the standardisation of its input inside.
 
-    Args:
-        model: network from standardised images (n, ..., C, H, W) to logits (n, K, H, W), or (n, K).
-        spec: what it was trained on.
+    ``model`` takes standardised images (n, ..., C, H, W), of ``spec``, to logits (n, K, H, W), or (n, K).
     """
 
     def __init__(self, model: nn.Module, spec: SampleSpec) -> None:
@@ -106,10 +106,10 @@ class ImageTraining(ABC, Generic[N]):
         """The untrained network for samples of a spec."""
 
     @abstractmethod
-    def loss(self, network: N, image: Tensor, target: Tensor, classes: Tensor | None, samples: Tensor | None) -> Tensor:
+    def loss(self, network: N, image: Tensor, target: Tensor, weights: Weights) -> Tensor:
         """Loss of standardised images and their targets, with weights of classes (K,) and of samples (n,)."""
 
-    def augmentation(self, spec: SampleSpec) -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] | None:
+    def augmentation(self, spec: SampleSpec) -> Augment | None:
         """Of standardised images and their targets: masks, labels, or ``label_prob`` where samples have it."""
         return augmentation(self.augment, spec.size or (1, 1))
 
@@ -168,7 +168,7 @@ def train_images(
                 image, target = augment(image, target)
             rows = synthetic_rows(network, batch.get('synthetic'))
             with rows, torch.autocast(device.type, torch.bfloat16, enabled=config.bfloat16):
-                return config.loss(network, image, target, weights, batch.get('weight'))
+                return config.loss(network, image, target, (weights, batch.get('weight')))
 
         score = None
         if config.keep_best:

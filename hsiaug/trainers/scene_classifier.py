@@ -11,21 +11,8 @@ from torch.nn.functional import cross_entropy
 
 from ..models.scene_classifiers import SceneModel, scene_classifier
 from ..samples import SampleSpec
-from .augmentation import Flips
 from .classifier import predict
-from .pixelwise import ImageTraining, Standardised, train_images
-
-
-class FlippedScenes(nn.Module):
-    """Flips and turns of images, whose labels stay."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.flips = Flips()
-
-    def forward(self, image: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
-        """Images (n, C, H, W) and labels (n,), or ``label_prob`` (n, K)."""
-        return self.flips(image, image[:, 0])[0], label  # a band stands in for the mask
+from .pixelwise import Augment, ImageTraining, Standardised, Weights, train_images
 
 
 @dataclass(frozen=True)
@@ -54,15 +41,14 @@ class SceneClassifierConfig(ImageTraining[Standardised]):
         rest = spec.size or (1, 1), self.narrow, self.dropout, self.upsampling
         return Standardised(scene_classifier(self.model, spec.bands, spec.num_classes, *rest), spec)
 
-    def loss(
-        self, network: Standardised, image: Tensor, target: Tensor, classes: Tensor | None, samples: Tensor | None
-    ) -> Tensor:
+    def loss(self, network: Standardised, image: Tensor, target: Tensor, weights: Weights) -> Tensor:
         """See :func:`scene_loss`."""
-        return scene_loss(network.model(image), target, classes, samples)
+        return scene_loss(network.model(image), target, *weights)
 
-    def augmentation(self, spec: SampleSpec) -> FlippedScenes | None:
-        """Flips and turns."""
-        return FlippedScenes() if self.augment == 'flips' else None
+    def augmentation(self, spec: SampleSpec) -> Augment | None:
+        """Flips and turns of images, whose labels stay; a band stands in for the mask."""
+        flips = super().augmentation(spec)
+        return None if flips is None else lambda image, label: (flips(image, image[:, 0])[0], label)
 
 
 train_scene_classifier = train_images
@@ -71,13 +57,10 @@ train_scene_classifier = train_images
 def scene_loss(
     logits: Tensor, target: Tensor, class_weights: Tensor | None = None, sample_weights: Tensor | None = None
 ) -> Tensor:
-    """Weighted mean of the cross-entropy.
+    """Weighted mean of the cross-entropy of logits (n, K).
 
-    Args:
-        logits: (n, K).
-        target: (n,) int64 labels, or (n, K) probabilities.
-        class_weights: (K,), or 1 for all.
-        sample_weights: (n,), or 1 for all. A sample of weight 0 is as good as left out.
+    Targets are labels (n,) int64 or probabilities (n, K). Classes (K,) and samples (n,) have a weight of 1 if none is
+    given; a sample of weight 0 is as good as left out.
     """
     losses = cross_entropy(logits.float(), target, weight=class_weights, reduction='none')
     weight = torch.ones_like(losses) if sample_weights is None else sample_weights.to(losses)

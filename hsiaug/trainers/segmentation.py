@@ -12,16 +12,11 @@ from ..models.pfsegnet import PFSegNet
 from ..models.segformer import SegFormer
 from ..samples import SampleSpec
 from .classifier import predict
-from .pixelwise import ImageTraining, Standardised, train_images
+from .pixelwise import ImageTraining, Standardised, Weights, train_images
 
 
 class Segmenter(Standardised):
-    """A segmentation network with the standardisation of its input inside.
-
-    Args:
-        model: network from standardised (n, C, H, W) to logits (n, K, H, W), with ``features``.
-        spec: what it was trained on.
-    """
+    """A segmentation network, with ``features``, and the standardisation of its input inside."""
 
     def features(self, image: Tensor) -> Tensor:
         """(n, D) spatial mean of what the last layer sees, of images (n, C, H, W) in the dataset's unit."""
@@ -71,12 +66,9 @@ class SegmenterConfig(ImageTraining[Segmenter]):
         )  # fmt: skip
         return Segmenter(network, spec)
 
-    def loss(
-        self, network: Segmenter, image: Tensor, target: Tensor, classes: Tensor | None, samples: Tensor | None
-    ) -> Tensor:
+    def loss(self, network: Segmenter, image: Tensor, target: Tensor, weights: Weights) -> Tensor:
         """See :func:`training_loss`."""
-        options = network.spec.ignore_index, classes, samples, self.edge_weight
-        return training_loss(network.model, image, target, *options)[0]
+        return training_loss(network.model, image, target, network.spec.ignore_index, *weights, self.edge_weight)[0]
 
 
 train_segmenter = train_images
@@ -93,17 +85,8 @@ def training_loss(
 ) -> tuple[Tensor, Tensor]:
     """Cross-entropy of a network, and the supervision of its edges where it predicts them (PFSegNet).
 
-    Args:
-        model: network from (n, C, H, W) to logits (n, K, H, W).
-        image: (n, C, H, W) as the network takes it.
-        mask: (n, H, W) int64.
-        ignore_index: see :func:`~hsiaug.losses.segmentation.segmentation_loss`, as for the weights.
-        class_weights: (K,).
-        sample_weights: (n,).
-        edge_weight: of the supervision of edges.
-
-    Returns:
-        the loss, and the logits (n, K, H, W).
+    Returns the logits (n, K, H, W), too, of images (n, C, H, W) as the network takes them. For weights and
+    ``ignore_index`` see :func:`~hsiaug.losses.segmentation.segmentation_loss`.
     """
     logits, edges = model.forward_with_edges(image) if isinstance(model, PFSegNet) else (model(image), [])
     loss = segmentation_loss(logits.float(), mask, ignore_index, class_weights, sample_weights)

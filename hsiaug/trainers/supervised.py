@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -17,21 +16,12 @@ from ..engine.stream import Batch
 
 
 class Supervised(Training):
-    """Training of a network by this process alone, whoever else trains. Run it under :func:`seeded`.
+    """Training of a network by this process alone, whoever else trains, to be run under :func:`seeded`.
 
-    Args:
-        name: of the network, for messages.
-        network: on its device; dropout draws from torch's global generators, as do augmentations in ``loss_of``.
-        optimiser: of it.
-        batches: such as a :class:`~hsiaug.engine.Stream`.
-        batch_size: samples per step.
-        steps: optimiser steps.
-        schedule: of the learning rate.
-        loss_of: mean loss of a batch.
-        rate_setting: name of the learning rate among the settings.
-        score: of the network on validation data; the weights with the highest are kept, later ones of equals. None
-            keeps the last.
-        every: steps between two scores; the last step has one too.
+    Dropout draws from torch's global generators, as do augmentations in ``loss_of``, the mean loss of a batch.
+    ``batches`` are such as a :class:`~hsiaug.engine.Stream`; ``name`` and ``rate_setting``, that of the learning rate
+    among the settings, are for messages. ``every`` so many steps, and after the last, the network has a ``score`` on
+    validation data: the weights with the highest are kept, later ones of equals. Without it the last are.
     """
 
     alone = True
@@ -117,21 +107,11 @@ class _GlobalGenerators(nn.Module):
             torch.cuda.set_rng_state(state[size:])
 
 
-@contextmanager
-def seeded(seed: int, device: torch.device) -> Iterator[None]:
-    """Draw from a seed inside, and leave torch's global generators as they were."""
-    with torch.random.fork_rng(devices=[device] if device.type == 'cuda' else []):
-        torch.manual_seed(seed)
-        yield
-
-
 def supervision(batch: Mapping[str, Any], key: str, synthetic_weight: float = 1.0) -> Batch:
-    """The ``image`` of a batch, its ``target`` (n, ...), and its ``weight`` (n,) unless all count alike.
+    """A batch's ``image``, ``target`` (n, ...), and ``weight`` (n,) unless all count alike.
 
-    Args:
-        batch: in the sample contract.
-        key: of the target where there is no ``label_prob``.
-        synthetic_weight: loss weight of synthetic samples, in addition to the weights that samples carry.
+    ``key`` is that of the target where there is no ``label_prob``. ``synthetic_weight`` is a loss weight of synthetic
+    samples, in addition to the weights that samples carry.
     """
     found = {'image': batch['image'], 'target': batch.get('label_prob', batch[key])}
     weight = batch.get('weight')
@@ -139,6 +119,3 @@ def supervision(batch: Mapping[str, Any], key: str, synthetic_weight: float = 1.
         scale = torch.where(batch['synthetic'], synthetic_weight, 1.0)
         weight = scale if weight is None else weight * scale
     return found if weight is None else {**found, 'weight': weight}
-
-
-__all__ = ['Supervised', 'seeded', 'supervision']

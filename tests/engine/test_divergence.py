@@ -15,7 +15,7 @@ from hsiaug.engine.divergence import DivergedError, require_finite
 from hsiaug.samples import SampleSpec
 from hsiaug.scenes import Scene, Split
 from hsiaug.systems import TrainingData
-from hsiaug.systems.base import TRAINING_FOLDER
+from hsiaug.systems.saved import TRAINING_FOLDER
 from hsiaug.trainers import (
     ChangeDetectorConfig,
     ClassifierConfig,

@@ -6,8 +6,7 @@ import torch
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
-from hsiaug.functional.band_scaler import BandScaler
-from hsiaug.functional.scaling import band_scale, band_weight
+from hsiaug.functional.scaling import BandScaler, band_scale, band_weight
 from hsiaug.models import NN1D, SpectralScaler
 from hsiaug.models.nn1d import SCALINGS
 from hsiaug.models.patch_encoder import PatchEncoder

@@ -1,6 +1,6 @@
 import torch
 
-from hsiaug.functional.simplex import project_simplex
+from hsiaug.functional.unmixing import project_simplex
 
 
 def test_points_known_by_hand() -> None:

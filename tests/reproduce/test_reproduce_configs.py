@@ -12,7 +12,7 @@ from hsiaug.named_configs import config_names, find_config
 from hsiaug.records import as_record
 from hsiaug.reproduce import PAPERS
 from hsiaug.systems.fit import require_settings
-from hsiaug.systems.unmixing_fusion.abundances.build import abundance_model
+from hsiaug.systems.unmixing_fusion.abundances.config import abundance_model
 from hsiaug.tasks import TASKS
 
 TABLES = [(paper, table) for paper in PAPERS.values() for table in paper.tables]

@@ -5,8 +5,7 @@ import torch
 from diffusers import DDPMScheduler
 from torch import Tensor
 
-from hsiaug.systems.unmixing_fusion.abundances.build import abundance_model
-from hsiaug.systems.unmixing_fusion.abundances.config import AbundanceConfig
+from hsiaug.systems.unmixing_fusion.abundances.config import AbundanceConfig, abundance_model
 from hsiaug.systems.unmixing_fusion.abundances.diffusion import AbundanceDiffusion, noise_betas
 from hsiaug.systems.unmixing_fusion.abundances.stages import DiffusionTraining
 
@@ -87,7 +86,7 @@ def test_mistakes() -> None:
         AbundanceDiffusion(3, 12, 0, channels=(8, 8, 8, 8))
     with pytest.raises(ValueError, match='multiples of 4, found \\(6, 8\\)'):
         AbundanceDiffusion(3, 16, 0, channels=(6, 8))
-    with pytest.raises(ValueError, match='sampling_steps in \\[1, 1000\\], found 1 and 0'):
+    with pytest.raises(ValueError, match='sampling_steps must be in \\[1, 1000\\], found 0'):
         AbundanceDiffusion(3, 16, 0, sampling_steps=0)
 
 

@@ -260,5 +260,5 @@ def test_mistakes() -> None:
         AbundanceConfig(batch_size=1)
     with pytest.raises(ValueError, match=r'learning_rate must be above 0 or None, found 0\.0'):
         AbundanceConfig(learning_rate=0.0)
-    with pytest.raises(ValueError, match="has no settings \\['depth'\\]"):
+    with pytest.raises(ValueError, match="unknown field 'depth'; choose from"):
         train_abundances(maps, labels, 2, AbundanceConfig(network={'depth': 2}))

@@ -9,10 +9,11 @@ from safetensors.torch import load_file, save_file
 
 from hsiaug.scenes import RandomSplit, Scene, Split
 from hsiaug.systems import Generator, TrainingData, generator_class, load
-from hsiaug.systems.base import REGISTRY, CheckpointError
+from hsiaug.systems.base import REGISTRY
 from hsiaug.systems.ensemble import Ensemble
+from hsiaug.systems.exemplars import sky_shape
 from hsiaug.systems.gaussian import ClassGaussian
-from hsiaug.systems.relighting import sky_shape
+from hsiaug.systems.saved import CheckpointError
 from hsiaug.trainers import fit_generator, training_data
 
 KINDS = {

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from hsiaug.systems.unmixing_fusion.abundances.build import abundance_model
+from hsiaug.systems.unmixing_fusion.abundances.config import abundance_model
 from hsiaug.systems.unmixing_fusion.abundances.vae import HierarchicalVAE
 
 
@@ -99,11 +99,11 @@ def test_mistakes() -> None:
         HierarchicalVAE(3, 18, 0)
     with pytest.raises(ValueError, match='at least 2 endmembers'):
         HierarchicalVAE(1, 16, 0)
-    with pytest.raises(ValueError, match=r"settings must be positive, found .'counts': 0"):
+    with pytest.raises(ValueError, match='counts must be above 0, found 0'):
         HierarchicalVAE(3, 16, 0, counts=0)
     with pytest.raises(ValueError, match="unknown generator of abundances 'gan'"):
         abundance_model('gan', 3, 16, 0)
-    with pytest.raises(ValueError, match="kind 'vae' has no settings \\['depth'\\]"):
+    with pytest.raises(ValueError, match="HierarchicalVAE: unknown field 'depth'; choose from"):
         abundance_model('vae', 3, 16, 0, depth=3)
     model = HierarchicalVAE(3, 8, 2, width=4, latents=1)
     with pytest.raises(ValueError, match='labels must be \\(3,\\) for 3 maps, found \\(2,\\)'):

@@ -14,8 +14,7 @@ from hsiaug.functional import gradient_penalty_autograd, spectral_angle
 from hsiaug.models.patch_cnn import Dims
 from hsiaug.samples import SampleSpec
 from hsiaug.systems import Generator, TrainingData
-from hsiaug.systems.patch_gan.critic import PatchCritic
-from hsiaug.systems.patch_gan.model import PatchGAN
+from hsiaug.systems.patch_gan.model import PatchCritic, PatchGAN
 from hsiaug.systems.patch_gan.train import PatchGANConfig, PatchGANTraining, train_patch_gan
 from hsiaug.trainers import fit_generator
 

@@ -18,7 +18,7 @@ import torch
 
 from hsiaug.datamodules.mixed import open_source
 from hsiaug.systems import Generator, TrainingData
-from hsiaug.systems.base import CheckpointError
+from hsiaug.systems.saved import CheckpointError
 from hsiaug.trainers import fit_generator
 
 SMALL = {'iterations': 2, 'hidden': 8}

@@ -15,8 +15,8 @@ from hsiaug.cli import main
 from hsiaug.engine import Run
 from hsiaug.engine.checkpoint import found_checkpoint
 from hsiaug.systems import Generator, TrainingData
-from hsiaug.systems.base import TRAINING_FOLDER
 from hsiaug.systems.ensemble import Ensemble
+from hsiaug.systems.saved import TRAINING_FOLDER
 from hsiaug.systems.spectral_gan.train import CHECKPOINT_FILE, SpectralGANTraining
 from hsiaug.trainers import fit_generator
 

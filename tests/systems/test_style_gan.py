@@ -6,11 +6,11 @@ import torch
 from torch import Tensor
 from torch.nn.functional import conv2d
 
-from hsiaug.systems.unmixing_fusion.abundances.build import abundance_model
-from hsiaug.systems.unmixing_fusion.abundances.style_discriminator import StyleDiscriminator
+from hsiaug.systems.unmixing_fusion.abundances.config import abundance_model
 from hsiaug.systems.unmixing_fusion.abundances.style_gan import (
     FourierInput,
     ModulatedConv,
+    StyleDiscriminator,
     StyleGAN,
     SynthesisLayer,
     bands,
@@ -144,5 +144,5 @@ def test_discriminator_is_told_the_label_and_sees_variety() -> None:
 
 
 def test_mistakes() -> None:
-    with pytest.raises(ValueError, match='layers 3 and taps 2, found'):
+    with pytest.raises(ValueError, match='layers must be at least 3 or None, found 2'):
         StyleGAN(3, 16, 0, layers=2)

@@ -58,14 +58,10 @@ class DateDrift(nn.Module):
 
     @torch.no_grad()
     def fit(self, first: Tensor, second: Tensor, classes: Tensor, trimmed: bool = False, seed: int = 0) -> None:
-        """Learn from pairs of dates.
+        """Learn from dates, (N, C, H, W) each, and the (N, H, W) class of each pixel that did not change, or -1.
 
-        Args:
-            first: (N, C, H, W) first dates.
-            second: (N, C, H, W) second dates.
-            classes: (N, H, W) class of each pixel that did not change, -1 where a pixel does not count.
-            trimmed: leave the pixels that fit worst out, for pairs that may hold changes.
-            seed: of the choice of pairs, where there are very many.
+        Where the pairs may hold changes, ``trimmed`` leaves the pixels that fit worst out. The seed is that of the
+        choice of pairs, where there are very many.
         """
         first, second, classes = _some((first, second, classes), seed)
         weights, texture, counted = self._blend(classes), detail(first), classes >= 0
@@ -83,17 +79,11 @@ class DateDrift(nn.Module):
 
     @torch.no_grad()
     def assume(self, image: Tensor, classes: Tensor, strength: float, seed: int = 0) -> None:
-        """Take a drift from single dates, where no pair is known.
+        """Take a drift from single dates (N, C, H, W) and their classes (N, H, W), where no pair is known.
 
-        A second date then is as far from its class mean as the first, and goes with it as far as ``strength`` s lets
-        it: of the deviation from the mean, √(1 − s²) stays, and s times that of another patch is added. Season, which
-        shifts whole classes, cannot be known from one date and is left out.
-
-        Args:
-            image: (N, C, H, W).
-            classes: (N, H, W), -1 where a pixel does not count.
-            strength: s in [0, 1].
-            seed: as in :meth:`fit`.
+        A second date then is as far from its class mean as the first, and goes with it as far as a ``strength`` s in
+        [0, 1] lets it: of the deviation from the mean, √(1 − s²) stays, and s times that of another patch is added.
+        Season, which shifts whole classes, cannot be known from one date and is left out.
         """
         image, classes = _some((image, classes), seed)
         counted, weights = classes >= 0, self._blend(classes)
@@ -157,12 +147,9 @@ class DateDrift(nn.Module):
 
     @torch.no_grad()
     def forward(self, image: Tensor, classes: Tensor, rng: torch.Generator) -> Tensor:
-        """Images as a second date has them.
+        """Images (n, C, H, W), in the unit of the pairs and with classes (n, H, W), as a second date has them.
 
-        Args:
-            image: (n, C, H, W) in the unit of the pairs.
-            classes: (n, H, W) classes, of all pixels.
-            rng: a generator on the CPU.
+        All randomness comes from ``rng``, on the CPU.
         """
         few = min(NEAREST, len(self.cover))
         near = torch.cdist(self._cover(classes), self.cover).topk(few, largest=False).indices.cpu()

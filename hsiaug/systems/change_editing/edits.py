@@ -12,20 +12,12 @@ LEAST_PART = 1 / 3
 
 
 def edit_masks(mask: Tensor, counts: Tensor, transitions: Tensor, rng: torch.Generator) -> Tensor:
-    """Give connected regions of masks other classes.
+    """Give connected regions of masks (n, H, W) other classes, in exactly ``counts`` (n,) pixels, on the CPU.
 
-    A class that is there gives way with chances as in ``transitions``, at a random pixel of it: its region there
-    becomes the other class, or, where it is too large, a part of it around the pixel. Regions that changed do so once.
-
-    Args:
-        mask: (n, H, W) int64 classes; any other value stays.
-        counts: (n,) number of pixels to change in each.
-        transitions: (K, K) weight of the change from one class to another, with a diagonal of zeros.
-        rng: a generator on the CPU.
-
-    Returns:
-        (n, H, W) masks on the CPU, which differ in exactly ``counts`` pixels, or in all that can change where a mask
-        holds fewer.
+    A class that is there gives way with chances as in ``transitions`` (K, K), from one class to another and with zeros
+    on the diagonal, at a random pixel of it: its region there becomes the other class, or, where it is too large, a
+    part of it around the pixel. Regions that changed do so once. A mask that holds fewer pixels of a class changes in
+    all that can; any other value stays. Draws are those of ``rng``, on the CPU.
     """
     weights = transitions.cpu().double()
     edited = mask.cpu().clone()

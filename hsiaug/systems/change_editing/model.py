@@ -3,7 +3,7 @@
 After Zheng et al., "Changen2: Multi-Temporal Remote Sensing Generative Change Foundation Model", TPAMI 2024,
 https://arxiv.org/abs/2406.17998, and Benidir et al., "The Change You Want To Detect: Semantic Change Detection in Earth
 Observation with Hybrid Data Generation" (HySCDG), CVPR 2025, https://arxiv.org/abs/2503.15683, with a two-stream
-diffusion model as the painter. Trained by :mod:`hsiaug.systems.change_editing.train`.
+diffusion model as the painter.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from ...functional.dates import CHANGED, flat_mask
+from ...functional.dates import CHANGED, counting, flat_mask
 from ...functional.pasting import pairs_that_hold
 from ...functional.plain import plain_torch
 from ...functional.scaling import band_scale
@@ -110,24 +110,20 @@ class ChangeEditing(Generator):
         first_date: FirstDate = 'real',
         change_share: ChangeShare = None,
     ) -> ChangeEditing:
-        """A generator around a trained painter, which has yet to observe its data.
+        """A generator around a trained painter of kind ``'segmentation'``, which has yet to observe its data.
 
-        Args:
-            painter: of kind ``'segmentation'``.
-            spec: of the triplets; None is the painter's with the classes and the ignore index of change masks.
-            first_date: see the class.
-            change_share: see the class.
+        A ``spec`` of None is the painter's with the classes and the ignore index of change masks; for the rest see the
+        class.
         """
-        spec = triplet_spec(painter.spec) if spec is None else spec
+        if spec is None:
+            classes = tuple(CHANGE_CLASSES.values())
+            spec = replace(painter.spec, kind='change', classes=classes, ignore_index=IGNORED)
         generator = cls(spec, painter.spec.to_dict(), painter.settings, first_date, change_share)
         generator.painter = painter
         return generator.to(painter.device)
 
     def set_change_share(self, change_share: ChangeShare) -> None:
-        """Choose the share of changed pixels, for all draws to come.
-
-        Args:
-            change_share: see the class.
+        """Choose the share of changed pixels, for all draws to come; see the class.
 
         Raises:
             ValueError: for shares outside [0, 1) or in the wrong order.
@@ -160,22 +156,21 @@ class ChangeEditing(Generator):
     def observe(self, pairs: TrainingData, data: TrainingData, drift: float = 0.3, seed: int = 0) -> None:
         """Take first dates, transitions and drift from training data.
 
-        Transitions are those of labelled changes, by the class that the second date looks like, and for classes that
-        none says anything of classes that lie side by side.
+        Transitions are those of labelled changes, by the class that the second date looks like; for classes that none
+        of them tells of, those of classes that lie side by side.
 
         Args:
             pairs: image-mask pairs of single dates, as the painter was trained on.
             data: what they come from: itself of kind ``'segmentation'``, whose ``unlabelled`` samples may be pairs of
                 dates (M, 2, C, H, W) to learn the drift from; or of kind ``'change'``, whose unlabelled pairs show the
                 drift, in addition to what did not change in the labelled ones.
-            drift: strength of the drift where there are no pairs of dates, see
-                :meth:`~hsiaug.systems.change_editing.drift.DateDrift.assume`.
+            drift: strength of the drift where there are no pairs of dates, see :meth:`~.drift.DateDrift.assume`.
             seed: of everything random.
 
         Raises:
             ValueError: if nothing can change, or nothing did not.
         """
-        land_cover, counted = self.painter.spec, self.painter.counts(pairs.y)
+        land_cover, counted = self.painter.spec, counting(pairs.y, self.painter.spec)
         means, _ = class_moments(pairs.x, pairs.y, land_cover.num_classes, land_cover.ignore_index)
         self.centres.copy_(means.nan_to_num())
         shapes = torch.cat([spectral_shape(soft(part)) for part in pairs.x.split(CHUNK)])
@@ -183,27 +178,23 @@ class ChangeEditing(Generator):
         neighbours = cooccurrence(pairs.y, land_cover.num_classes, land_cover.ignore_index)
         self.transitions.copy_(neighbours.nan_to_num().fill_diagonal_(0))
         classes = torch.where(counted, pairs.y, -1)
-        if data.spec.kind == 'change':
+        labelled, dates, unchanged = data.spec.kind == 'change', data.unlabelled[:0], classes[:0]
+        if labelled:
             change = flat_mask(data.y)
-            first, second = data.x[:, 0], data.x[:, 1]
-            unchanged = torch.where(change == 0, classes, -1)
-            if len(data.unlabelled):  # of which it is not known what changed: what fits worst counts as changed
-                more = data.unlabelled
-                first_dates = torch.cat([first, more[:, 0]])
-                second_dates = torch.cat([second, more[:, 1]])
-                unchanged = torch.cat([unchanged, self.classify(more[:, 0]).to(unchanged)])
-                self.drift.cpu().fit(first_dates, second_dates, unchanged, trimmed=True, seed=seed)
-            else:
-                self.drift.cpu().fit(first, second, unchanged, seed=seed)
-            self._count_transitions(second, torch.where(change == CHANGED, classes, -1))
+            dates, unchanged = data.x, torch.where(change == 0, classes, -1)
+        more = data.unlabelled if data.unlabelled.ndim == 5 else data.unlabelled[:0]
+        if len(more):  # of which it is not known what changed: what fits worst counts as changed
+            dates = torch.cat([dates, more])
+            unchanged = torch.cat([unchanged, self.classify(more[:, 0]).to(unchanged)])
+        if len(dates):
+            self.drift.cpu().fit(dates[:, 0], dates[:, 1], unchanged, trimmed=len(more) > 0, seed=seed)
+        else:
+            self.drift.cpu().assume(pairs.x, classes, drift, seed)
+        if labelled:
+            self._count_transitions(data.x[:, 1], torch.where(change == CHANGED, classes, -1))
             pixels = counted.sum(dim=(1, 2))
             shares = ((change == CHANGED) & counted).sum(dim=(1, 2)) / pixels.clamp_min(1)
             self.observed_shares = shares[pixels > 0].to(self.device)
-        elif data.unlabelled.ndim == 5 and len(data.unlabelled):
-            first, second = data.unlabelled.unbind(dim=1)
-            self.drift.cpu().fit(first, second, self.classify(first), trimmed=True, seed=seed)
-        else:
-            self.drift.cpu().assume(pairs.x, classes, drift, seed)
         self.drift.to(self.device)
         if not (self.transitions > 0).any():
             raise ValueError(
@@ -227,9 +218,7 @@ class ChangeEditing(Generator):
     def classify(self, image: Tensor, centres: Tensor | None = None) -> Tensor:
         """(n, H, W) class whose mean spectrum has the shape that comes nearest to that of each pixel of (n, C, H, W).
 
-        Args:
-            image: in the dataset's unit, softened before it is compared.
-            centres: (K, C) mean spectra; those of the first dates if None.
+        Images are in the dataset's unit, and softened first; ``centres`` (K, C) are those of the first dates if None.
         """
         centres = self.centres if centres is None else centres
         scale = self.shape_spread.to(image)
@@ -245,15 +234,10 @@ class ChangeEditing(Generator):
     @plain_torch()
     @torch.no_grad()
     def sample_shares(self, n: int, shares: Tensor | Sequence[float], seed: int) -> dict[str, Tensor]:
-        """Draw samples with given shares of unchanged and changed pixels, such as 20 % change by (0.8, 0.2).
-
-        Args:
-            n: number of samples, at least 1.
-            shares: (2,) for all samples or (n, 2); they add up to 1.
-            seed: makes the draw reproducible.
+        """Draw n samples with given shares (2,) or (n, 2) of unchanged and changed pixels, such as (0.8, 0.2).
 
         Raises:
-            ValueError: if the shares are none.
+            ValueError: if the shares are none, or n is below 1.
         """
         return self._draw_shares(require_shares(shares, n, 2)[:, CHANGED], torch.Generator().manual_seed(seed))
 
@@ -263,10 +247,14 @@ class ChangeEditing(Generator):
 
     def _draw_shares(self, shares: Tensor, rng: torch.Generator) -> dict[str, Tensor]:
         """Triplets with (n,) shares of changed pixels among those that count."""
-        if not (self.transitions > 0).any():
-            raise ValueError('ChangeEditing: not trained yet; train it with hsiaug.trainers.fit_generator')
-        image, mask = self._first_dates(len(shares), rng)
-        counted = self.painter.counts(mask)
+        self.require_trained((self.transitions > 0).any())
+        if self.first_date == 'synthetic':
+            batch = self.painter.sample(len(shares), seed=int(torch.randint(2**62, (), generator=rng)))
+            image, mask = batch['image'], batch['mask']
+        else:
+            rows = torch.randint(len(self.image), (len(shares),), generator=rng).to(self.device)
+            image, mask = self.image[rows], self.mask[rows]
+        counted = counting(mask, self.painter.spec)
         wanted = (shares * counted.sum(dim=(1, 2)).cpu()).round().long()
         edited = edit_masks(torch.where(counted, mask, -1), wanted, self.transitions, rng).to(mask)
         edited = torch.where(counted, edited, mask)
@@ -287,23 +275,10 @@ class ChangeEditing(Generator):
             change = torch.where(counted, change, self.spec.ignore_index)
         return {'image': torch.stack([image, second], dim=1), 'mask': change[:, None]}
 
-    def _first_dates(self, n: int, rng: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Images (n, C, H, W) and their land cover (n, H, W)."""
-        if self.first_date == 'synthetic':
-            batch = self.painter.sample(n, seed=int(torch.randint(2**62, (), generator=rng)))
-            return batch['image'], batch['mask']
-        rows = torch.randint(len(self.image), (n,), generator=rng).to(self.device)
-        return self.image[rows], self.mask[rows]
-
 
 def spectral_shape(image: Tensor) -> Tensor:
     """Spectra, along dimension 1, over their norm: what land cover shows in whatever light."""
     return normalize(image, dim=1)
-
-
-def triplet_spec(land_cover: SampleSpec) -> SampleSpec:
-    """The spec of pairs of dates with change masks over this land cover."""
-    return replace(land_cover, kind='change', classes=tuple(CHANGE_CLASSES.values()), ignore_index=IGNORED)
 
 
 def _bounds(change_share: float | Sequence[float]) -> tuple[float, float]:

@@ -10,14 +10,14 @@ from scipy.ndimage import gaussian_filter
 from sklearn.cluster import KMeans
 
 from ...engine import Run
-from ...functional.band_scaler import BandScaler
 from ...functional.dates import flat_mask
 from ...functional.plain import plain_torch
+from ...functional.scaling import BandScaler
 from ...settings import NOT_NEGATIVE, Range, check_settings
 from ..base import TrainingData
 from ..training import trains
-from ..two_stream_diffusion.model import CHUNK, TwoStreamDiffusion
-from ..two_stream_diffusion.train import TwoStreamConfig, train_two_stream
+from ..two_stream_diffusion import TwoStreamConfig, TwoStreamDiffusion, train_two_stream
+from ..two_stream_diffusion.model import CHUNK
 from .drift import SMALLEST, soft
 from .model import ChangeEditing, ChangeShare, FirstDate, spectral_shape
 
@@ -30,11 +30,10 @@ class ChangeEditingConfig:
     """Setting of a training.
 
     Args:
-        first_date: see :class:`~hsiaug.systems.change_editing.ChangeEditing`.
-        change_share: see :class:`~hsiaug.systems.change_editing.ChangeEditing`.
+        first_date, change_share: see :class:`~hsiaug.systems.change_editing.ChangeEditing`.
         clusters: number of land-cover classes that pairs of dates, which have no land-cover mask, are given.
         composites: pairs with regions of other pairs pasted in, per pair, that the painter is trained on as well.
-            Without them it knows no mask like an edited one, and hardly heeds it.
+            Without them it knows no mask like an edited one, and hardly follows it.
         drift: strength of the drift where no pair of dates is known, see
             :meth:`~hsiaug.systems.change_editing.drift.DateDrift.assume`.
         painter: setting of the painter's training, or a dictionary of it.
@@ -108,11 +107,8 @@ def train_change_editing(
 def single_dates(data: TrainingData, clusters: int, seed: int = 0) -> TrainingData:
     """The image-mask pairs that change editing starts from.
 
-    Args:
-        data: of kind ``'segmentation'``, which is returned as it is, or ``'change'``, whose first dates are
-            taken, with clusters of their softened spectra's shape as classes.
-        clusters: number of classes of the latter.
-        seed: of the clusters.
+    Data of kind ``'segmentation'`` are returned as they are; of those of kind ``'change'`` the first dates are taken,
+    with so many clusters of the shape of their softened spectra as classes.
     """
     spec = data.spec
     if spec.kind not in ('segmentation', 'change'):
@@ -120,20 +116,18 @@ def single_dates(data: TrainingData, clusters: int, seed: int = 0) -> TrainingDa
     if min(data.x.shape[-2:]) < SMALLEST:
         raise ValueError(
             f'images of {data.x.shape[-2]} x {data.x.shape[-1]} pixels are too small to tell texture from light; give '
-            f'such of {SMALLEST} x {SMALLEST} at least'
+            f'images of at least {SMALLEST} x {SMALLEST}'
         )
-    if spec.kind == 'segmentation':
-        if data.unlabelled.ndim == 5 and data.unlabelled.shape[1:] != (2, *data.x.shape[1:]):
-            raise ValueError(
-                f'unlabelled pairs of dates must be (M, 2, {", ".join(map(str, data.x.shape[1:]))}) as the labelled '
-                f'images are, found {tuple(data.unlabelled.shape)}'
-            )
-        return data
-    if len(data.unlabelled) and data.unlabelled.shape[1:] != data.x.shape[1:]:
+    masked = spec.kind == 'segmentation'
+    expected = (2, *data.x.shape[1:]) if masked else data.x.shape[1:]
+    dates = data.unlabelled.ndim == 5 or not masked
+    if dates and len(data.unlabelled) and data.unlabelled.shape[1:] != expected:
         raise ValueError(
-            f'unlabelled pairs of dates must be (M, {", ".join(map(str, data.x.shape[1:]))}) as the labelled ones are, '
-            f'found {tuple(data.unlabelled.shape)}'
+            f'unlabelled pairs of dates must be (M, {", ".join(map(str, expected))}) as the labelled '
+            f'{"images" if masked else "ones"} are, found {tuple(data.unlabelled.shape)}'
         )
+    if masked:
+        return data
     image, mask = data.x[:, 0], flat_mask(data.y)
     counted = torch.ones_like(mask, dtype=torch.bool) if spec.ignore_index is None else mask != spec.ignore_index
     shapes = torch.cat([spectral_shape(soft(part)).movedim(1, -1) for part in image.split(CHUNK)])

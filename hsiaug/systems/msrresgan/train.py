@@ -21,8 +21,7 @@ from ...engine import Run, Training
 from ...engine.checkpoint import identity_of
 from ...engine.data import require_finite_samples
 from ...engine.schedules import Staircase
-from ...engine.stages import run_stages
-from ...engine.training import Precision
+from ...engine.training import Precision, run_stages
 from ...functional.degradation import degrade, padded, upsample
 from ...functional.plain import plain_torch
 from ...named_configs import published_settings
@@ -125,11 +124,6 @@ class _Stage(Training):
         if low.shape == high.shape:
             return low
         return upsample(low, self.config.factor)[..., : high.shape[-2], : high.shape[-1]]
-
-    def minimise(self, name: str, loss: Tensor) -> None:
-        """One step of an optimiser, whose loss is reported."""
-        self.descend(name, loss)
-        self.losses[name] = loss.detach()
 
 
 class GradientStage(_Stage):

@@ -14,10 +14,11 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import one_hot
+from torch.nn.utils.parametrizations import spectral_norm
 
 from ...functional.plain import plain_torch
 from ...functional.scaling import band_scale
-from ...models.patch_cnn import Dims
+from ...models.patch_cnn import BATCH_NORM, CONVOLUTION, Dims
 from ...samples import SampleSpec
 from ...settings import COUNT
 from ..base import Generator, TrainingData, register
@@ -39,7 +40,7 @@ class PatchGAN(Generator):
             checkerboard (Odena, Dumoulin and Olah, Distill 2016, https://distill.pub/2016/deconv-checkerboard).
 
     Raises:
-        ValueError: for samples that are no labelled patches, sides that do not divide, or too few bands.
+        ValueError: for samples that are not labelled patches, sides that do not divide, or too few bands.
     """
 
     ranges: ClassVar = {'latent_dim': COUNT}
@@ -74,15 +75,18 @@ class PatchGAN(Generator):
             self.corner = (math.ceil(spec.bands / 4), *self.corner)
         inputs = latent_dim + (spec.num_classes if conditional else 0)
         self.projection = nn.Linear(inputs, 128 * math.prod(self.corner))
-        normalisation = nn.BatchNorm3d(64) if dims == 3 else nn.BatchNorm2d(64)
         self.layers = nn.Sequential(
-            *doubling(128, 64, dims, upsampling), normalisation, nn.ReLU(),
+            *doubling(128, 64, dims, upsampling), BATCH_NORM[dims](64), nn.ReLU(),
             *doubling(64, 1 if dims == 3 else spec.bands, dims, upsampling), nn.Tanh(),
         )  # fmt: skip
-        self.register_buffer('gain', torch.ones(spec.num_classes, spec.bands))
-        self.register_buffer('shift', torch.zeros(spec.num_classes, spec.bands))
-        self.register_buffer('low', torch.zeros(spec.bands, 1, 1))
-        self.register_buffer('high', torch.ones(spec.bands, 1, 1))
+        of_class, of_band = (spec.num_classes, spec.bands), (spec.bands, 1, 1)
+        for name, shape, value in (
+            ('gain', of_class, 1),
+            ('shift', of_class, 0),
+            ('low', of_band, 0),
+            ('high', of_band, 1),
+        ):
+            self.register_buffer(name, torch.full(shape, float(value)))
 
     def observe(self, data: TrainingData) -> None:
         """Take the range of each band."""
@@ -107,13 +111,9 @@ class PatchGAN(Generator):
     def calibrate(self, data: TrainingData, seed: int = 0, samples: int = 500) -> None:
         """Give each class the mean and the standard deviation of each band that its training patches have.
 
-        As :meth:`~hsiaug.systems.spectral_gan.SpectralGAN.calibrate` does for spectra. With n training patches the
-        moments are uncertain themselves: the gain is shrunk towards 1 and the shift towards 0 by n / (n + 10).
-
-        Args:
-            data: that it was trained on.
-            seed: of the samples whose moments are taken.
-            samples: of each class.
+        As :meth:`~hsiaug.systems.spectral_gan.SpectralGAN.calibrate` does for spectra; moments are those of ``samples``
+        of each class. With n training patches these are uncertain themselves: the gain is shrunk towards 1 and the
+        shift towards 0 by n / (n + 10).
         """
         self.gain.fill_(1)
         self.shift.zero_()
@@ -144,6 +144,49 @@ class PatchGAN(Generator):
 def doubling(channels: int, out: int, dims: Dims, upsampling: Upsampling) -> list[nn.Module]:
     """Layers that double the sides of images, and of volumes the bands too."""
     if upsampling == 'resize':
-        convolution = nn.Conv3d(channels, out, 3, padding=1) if dims == 3 else nn.Conv2d(channels, out, 3, padding=1)
-        return [nn.Upsample(scale_factor=2), convolution]
+        return [nn.Upsample(scale_factor=2), CONVOLUTION[dims](channels, out, 3, padding=1)]
     return [nn.ConvTranspose3d(channels, out, 4, 2, 1) if dims == 3 else nn.ConvTranspose2d(channels, out, 4, 2, 1)]
+
+
+class PatchCritic(nn.Module):
+    """Two convolutions of 4 × 4 with stride 2 and leaky ReLU 0.2, and a linear layer on all features.
+
+    Given the class, of ``classes`` or 0 for none, it sees it as one constant channel per class. In three dimensions the
+    bands are a side of a volume, and kernels have 4 × 4 × 4. The ``norm`` of the second layer is ``'batch'`` as in the
+    paper, or ``'layer'`` where each sample's score must come from that sample alone, as under a gradient penalty;
+    ``spectral`` normalises the spectral norm of all weights (Miyato et al. 2018).
+    """
+
+    def __init__(
+        self,
+        bands: int,
+        size: tuple[int, int],
+        classes: int = 0,
+        norm: Literal['batch', 'layer'] = 'batch',
+        spectral: bool = False,
+        dims: Dims = 2,
+    ) -> None:
+        super().__init__()
+        self.classes, self.dims = classes, dims
+        places = (size[0] // 4) * (size[1] // 4) * (bands // 4 if dims == 3 else 1)
+        layers: list[nn.Module] = [
+            CONVOLUTION[dims]((1 if dims == 3 else bands) + classes, 64, 4, 2, padding=1),
+            nn.LeakyReLU(0.2),
+            CONVOLUTION[dims](64, 128, 4, 2, padding=1),
+            BATCH_NORM[dims](128) if norm == 'batch' else nn.GroupNorm(1, 128),
+            nn.LeakyReLU(0.2),
+            nn.Flatten(),
+            nn.Linear(128 * places, 1),
+        ]
+        if spectral:
+            weighted = (nn.Conv2d, nn.Conv3d, nn.Linear)
+            layers = [spectral_norm(layer) if isinstance(layer, weighted) else layer for layer in layers]
+        self.layers = nn.Sequential(*layers)
+
+    def forward(self, image: Tensor, labels: Tensor) -> Tensor:
+        """(n,) scores of (n, C, H, W) with labels (n,); the paper's sigmoid is in the loss."""
+        x = image[:, None] if self.dims == 3 else image
+        if self.classes:
+            hot = one_hot(labels, self.classes).to(x)
+            x = torch.cat([x, hot.view(*hot.shape, *[1] * self.dims).expand(-1, -1, *x.shape[2:])], dim=1)
+        return self.layers(x)[:, 0]

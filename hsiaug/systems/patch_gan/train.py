@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -18,16 +18,14 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 from ...datasets.class_patches import Rule, class_patches
 from ...engine import Run, Training
 from ...engine.checkpoint import identity_of
-from ...engine.data import require_finite_samples
 from ...functional.gradient_penalty import gradient_penalty_autograd
-from ...functional.plain import plain_torch
+from ...functional.plain import plain_torch, seeded
 from ...models.patch_cnn import Dims
 from ...settings import POSITIVE, Range, check_settings
 from ..base import TrainingData
 from ..pictures import Pictures
-from ..training import trains
-from .critic import PatchCritic
-from .model import PatchGAN, Upsampling
+from ..training import require_images, trains
+from .model import PatchCritic, PatchGAN, Upsampling
 
 CHECKPOINT_FILE = 'training.safetensors'
 Loss = Literal['bce', 'wgan-gp']
@@ -39,10 +37,8 @@ class PatchGANConfig:
 
     Args:
         loss: ``'bce'`` or ``'wgan-gp'``.
-        latent_dim: length of the noise vector.
-        conditional: generator and critic are given the class.
-        dims: of the convolutions, 2, or 3 for spectral-spatial ones.
-        upsampling: ``'transposed'`` convolutions as in the paper, or ``'resize'``, see the generator.
+        latent_dim, conditional, dims, upsampling: see :class:`~hsiaug.systems.patch_gan.PatchGAN`; the critic is given
+            the class, and has such convolutions, too.
         calibrate: give each class the mean and standard deviation of its training patches afterwards; needs
             ``conditional``.
         spectral_norm: normalise the spectral norm of the critic's weights.
@@ -93,37 +89,31 @@ class PatchGANTraining(Training):
             for name, module in modules.items()
         }
         super().__init__('patch_gan', modules, optimisers, config.iterations, seed, generator.device)
-        self.generator, self.critic, self.config = generator, critic, config
+        self.generator, self.critic, self.config, self.batch_size = generator, critic, config, config.batch_size
         self.real, self.labels = generator.normalise(data.x.to(self.device)), data.y.to(self.device)
 
     def result(self) -> PatchGAN:
         """The generator as it stands."""
         return copy.deepcopy(self.generator).eval()
 
-    def _rows(self, rng: torch.Generator) -> Tensor:
-        rows = torch.randint(len(self.real), (self.config.batch_size,), generator=rng, device=self.device)
-        return self.share(rows)
-
     def _fake(self, labels: Tensor, rng: torch.Generator) -> Tensor:
         """Synthetic patches of these classes."""
-        shape = (self.config.batch_size, self.generator.latent_dim)
-        return self.generator(self.share(torch.randn(shape, generator=rng, device=self.device)), labels)
+        return self.generator(self.noise((self.generator.latent_dim,), rng), labels)
 
     def update(self, rng: torch.Generator) -> None:
         """``critic_steps`` steps of the critic, one of the generator."""
         for _ in range(self.config.critic_steps):
             self._critic_step(rng)
         self.critic.requires_grad_(False)
-        labels = self.labels[self._rows(rng)]  # in training frequencies
+        labels = self.labels[self.rows(len(self.real), rng)]  # in training frequencies
         scores = self.critic(self._fake(labels, rng), labels)
         bce = self.config.loss == 'bce'
         loss = binary_cross_entropy_with_logits(scores, torch.ones_like(scores)) if bce else -scores.mean()
-        self.descend('generator', loss)
+        self.minimise('generator', loss)
         self.critic.requires_grad_(True)
-        self.losses['generator'] = loss.detach()
 
     def _critic_step(self, rng: torch.Generator) -> None:
-        rows = self._rows(rng)
+        rows = self.rows(len(self.real), rng)
         real, labels = self.real[rows], self.labels[rows]
         with torch.no_grad():
             fake = self._fake(labels, rng)
@@ -134,7 +124,7 @@ class PatchGANTraining(Training):
             self.losses['discriminator'] = loss.detach()
         else:
             distance = on_fake.mean() - on_real.mean()
-            epsilon = self.share(torch.rand((self.config.batch_size, 1, 1, 1), generator=rng, device=self.device))
+            epsilon = self.share(torch.rand((self.batch_size, 1, 1, 1), generator=rng, device=self.device))
             penalty = gradient_penalty_autograd(lambda x: self.critic(x, labels), torch.lerp(fake, real, epsilon))
             loss = distance + self.config.penalty * penalty
             self.losses['critic'] = distance.detach()
@@ -150,8 +140,7 @@ def train_patch_gan(data: TrainingData, config: PatchGANConfig | None = None, ru
         data: training part of a split, of kind ``'scene'``, or of kind ``'segmentation'``, from whose pairs labelled
             patches are cut.
         config: setting; the default one if None.
-        run: how: seed, device, checkpoints, progress; see :class:`~hsiaug.engine.Run`. A checkpoint is removed when the
-            training ends.
+        run: how, see :class:`~hsiaug.engine.Run`; the checkpoint is removed when the training ends.
 
     Returns:
         the generator, of kind ``'scene'``, on the device.
@@ -166,19 +155,16 @@ def train_patch_gan(data: TrainingData, config: PatchGANConfig | None = None, ru
             data.x, data.y, data.spec, config.size, config.rule, per_class=config.per_class, seed=run.seed
         )
         data = replace(data, spec=spec, x=x, y=y)
-    _require_trainable(data, config)
+    require_images('a patch GAN', data, 'scene', 'segmentation')  # of which patches were cut
+    missing = [data.spec.classes[k] for k in range(data.spec.num_classes) if not (data.y == k).any()]
+    if config.conditional and missing:
+        raise ValueError(f'no training patch of {missing}: the GAN cannot learn them; leave them out of the spec')
     identity = identity_of(config, run.seed, split=data.split_name, patches=len(data.x))
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(run.seed)
+    with seeded(run.seed):
         generator = PatchGAN(data.spec, **PatchGAN.settings_in(config))
-        critic = PatchCritic(
-            data.spec.bands,
-            (data.x.shape[-2], data.x.shape[-1]),
-            data.spec.num_classes if config.conditional else 0,
-            'batch' if config.loss == 'bce' else 'layer',
-            config.spectral_norm,
-            config.dims,
-        )
+        size, classes = (data.x.shape[-2], data.x.shape[-1]), data.spec.num_classes if config.conditional else 0
+        norm: Any = 'batch' if config.loss == 'bce' else 'layer'
+        critic = PatchCritic(data.spec.bands, size, classes, norm, config.spectral_norm, config.dims)
     generator.observe(data)
     training = PatchGANTraining(generator.to(run.device), critic.to(run.device), data, config, run.seed)
     if run.folder is not None:
@@ -189,18 +175,3 @@ def train_patch_gan(data: TrainingData, config: PatchGANConfig | None = None, ru
         generator.calibrate(data, run.seed)
     generator.adopt(data, run.seed, config)
     return generator
-
-
-def _require_trainable(data: TrainingData, config: PatchGANConfig) -> None:
-    expected = (data.spec.bands, *(data.spec.size or ()))
-    if data.spec.kind != 'scene' or tuple(data.x.shape[1:]) != expected or data.y.shape != data.x.shape[:1]:
-        raise ValueError(
-            f"a patch GAN learns images {('N', *expected)} with labels (N,) of kind 'scene', or image-mask pairs, "
-            f'found {tuple(data.x.shape)} with {tuple(data.y.shape)} of kind {data.spec.kind!r}'
-        )
-    if len(data.x) == 0:
-        raise ValueError('a patch GAN needs training patches, found none')
-    require_finite_samples(data.x)
-    missing = [data.spec.classes[k] for k in range(data.spec.num_classes) if not (data.y == k).any()]
-    if config.conditional and missing:
-        raise ValueError(f'no training patch of {missing}: the GAN cannot learn them; leave them out of the spec')

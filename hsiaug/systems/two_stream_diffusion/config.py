@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from ...engine.training import Precision
+from ...losses.min_snr import Prediction
 from ...losses.reconstruction import MaskLoss
 from ...named_configs import published_settings
 from ...settings import NOT_NEGATIVE, POSITIVE, SHARE, check_settings
-from .model import Prediction, Sampler
+from .model import Sampler
 
 
 @dataclass(frozen=True)
@@ -85,11 +86,6 @@ class TwoStreamConfig:
             self, vae_iterations=NOT_NEGATIVE, min_snr_gamma=POSITIVE, ema_decay=SHARE, condition_dropout=SHARE,
             vae_lr=POSITIVE, diffusion_lr=POSITIVE,
         )  # fmt: skip
-
-    @classmethod
-    def small(cls) -> TwoStreamConfig:
-        """A quarter of the default's steps, under a minute on one core: for quick studies, at visibly lower quality."""
-        return cls(vae_iterations=300, diffusion_iterations=800)
 
     @classmethod
     def paper(cls) -> TwoStreamConfig:

@@ -1,32 +1,31 @@
 """Image-mask pairs, and pairs of dates with a change mask, by latent diffusion with two autoencoders.
 
 "SpecDM: Hyperspectral Dataset Synthesis with Pixel-level Semantic Annotations", 2025, after Rombach et al.,
-"High-Resolution Image Synthesis with Latent Diffusion Models", CVPR 2022, https://arxiv.org/abs/2112.10752. Trained by
-:mod:`hsiaug.systems.two_stream_diffusion.train`.
+"High-Resolution Image Synthesis with Latent Diffusion Models", CVPR 2022, https://arxiv.org/abs/2112.10752.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, ClassVar, Literal, get_args
+from typing import Any, ClassVar, Literal
 
 import torch
-from diffusers import AutoencoderKL, DDPMScheduler, DPMSolverMultistepScheduler, UNet2DModel
+from diffusers import AutoencoderKL
 from torch import Tensor, nn
 from torch.nn.functional import one_hot
 
-from ...functional.dates import flat_mask, in_contract, stacked_dates
+from ...functional.dates import counting, flat_mask, in_contract, stacked_dates, without_ignored
 from ...functional.plain import plain_torch
 from ...functional.scaling import band_scale
+from ...losses.min_snr import Prediction
+from ...models.diffusion import TRAIN_STEPS, denoise, norm_groups, unet
 from ...samples import SampleSpec
-from ...settings import COUNT, NOT_NEGATIVE
-from ..base import Generator, TrainingData, register
+from ...settings import COUNT, NOT_NEGATIVE, Range, check_value
+from ..base import Generator, TrainingData, own_settings, register
 
-Prediction = Literal['epsilon', 'v_prediction']
 Sampler = Literal['dpm++', 'ddpm']
 
-TRAIN_STEPS = 1000
 # 'scaled_linear' interpolates the square roots, which is what latent diffusion calls linear.
 SCHEDULE: dict[str, Any] = {
     'num_train_timesteps': TRAIN_STEPS,
@@ -36,13 +35,6 @@ SCHEDULE: dict[str, Any] = {
 }
 MAX_MIXTURES = 2048
 CHUNK = 64  # samples denoised and decoded at a time
-
-
-def norm_groups(channels: Sequence[int]) -> int:
-    """Groups of a group norm that divide all channel counts, at most 32, of at least four channels each."""
-    if any(c < 4 or c % 4 for c in channels):
-        raise ValueError(f'channel counts must be multiples of 4, found {tuple(channels)}')
-    return math.gcd(32, *(c // 4 for c in channels))
 
 
 def autoencoder(
@@ -68,25 +60,16 @@ class Denoiser(nn.Module):
 
     def __init__(self, latents: int, channels: Sequence[int], layers: int, attention: bool, classes: int) -> None:
         super().__init__()
-        coarse = len(channels) - 1
-        self.unet = UNet2DModel(
-            in_channels=latents,
-            out_channels=latents,
-            down_block_types=('DownBlock2D',) + ('AttnDownBlock2D' if attention else 'DownBlock2D',) * coarse,
-            up_block_types=('AttnUpBlock2D' if attention else 'UpBlock2D',) * coarse + ('UpBlock2D',),
-            block_out_channels=tuple(channels),
-            layers_per_block=layers,
-            norm_num_groups=norm_groups(channels),
-            add_attention=attention,
-            class_embed_type='identity' if classes else None,
-        )
+        attends = [False] + [attention] * (len(channels) - 1)
+        conditioned = 'identity' if classes else None
+        self.unet = unet(latents, channels, layers, attends, add_attention=attention, class_embed_type=conditioned)
         width = 4 * channels[0]
         self.condition = (
             nn.Sequential(nn.Linear(classes, width), nn.SiLU(), nn.Linear(width, width)) if classes else None
         )
 
     def forward(self, code: Tensor, time: Tensor, shares: Tensor | None) -> Tensor:
-        """Prediction (n, L, h, w) for noisy codes at ``time`` (n,); shares (n, K) of all zeros are no condition."""
+        """Prediction (n, L, h, w) for noisy codes at ``time`` (n,); all-zero shares (n, K) mean no condition."""
         labels = None
         if self.condition is not None and shares is not None:
             # times K: shares of about 1 each, as large as the embedding of the time, are learnt in far fewer steps
@@ -148,6 +131,7 @@ class TwoStreamDiffusion(Generator):
     latent_mean: Tensor  # (L, 1, 1), image before mask
     latent_std: Tensor
     mixtures: Tensor  # (M, K) class shares of training patches
+    streams: Any  # autoencoders of image and mask, or of both
 
     def __init__(
         self,
@@ -170,6 +154,7 @@ class TwoStreamDiffusion(Generator):
         clip: bool = True,
         ignored: bool = True,
     ) -> None:
+        super().__init__(spec, **own_settings(locals()))
         if spec.kind not in ('segmentation', 'change') or spec.size is None:
             raise ValueError(
                 f"TwoStreamDiffusion: makes samples of kind 'change' or of kind 'segmentation', found {spec.kind!r}"
@@ -183,13 +168,6 @@ class TwoStreamDiffusion(Generator):
                 f'downsampling {downsampling}, times 2 per further level of the U-Net (of {len(unet_channels)}); '
                 'cut other patches, or lower downsampling or the number of unet_channels'
             )
-        super().__init__(
-            spec, single_stream=single_stream, downsampling=downsampling, image_latents=image_latents,
-            mask_latents=mask_latents, vae_channels=vae_channels, vae_layers=vae_layers, vae_attention=vae_attention,
-            unet_channels=list(unet_channels), unet_layers=unet_layers, unet_attention=unet_attention,
-            prediction_type=prediction_type, class_conditional=class_conditional, guidance_scale=guidance_scale,
-            sampler=sampler, sampling_steps=sampling_steps, clip=clip, ignored=ignored,
-        )  # fmt: skip
         self.prediction_type, self.guidance_scale, self.clip = prediction_type, guidance_scale, clip
         self.conditional = class_conditional
         self.set_sampler(sampler, sampling_steps)
@@ -217,10 +195,8 @@ class TwoStreamDiffusion(Generator):
         Raises:
             ValueError: for an unknown sampler or fewer than 1 or more than 1000 steps.
         """
-        if sampler not in get_args(Sampler):
-            raise ValueError(f'TwoStreamDiffusion: unknown sampler {sampler!r}; choose from {get_args(Sampler)}')
-        if not 1 <= steps <= TRAIN_STEPS:
-            raise ValueError(f'TwoStreamDiffusion: sampling_steps must be in [1, {TRAIN_STEPS}], found {steps}')
+        check_value('TwoStreamDiffusion', 'sampler', sampler, Sampler)
+        check_value('TwoStreamDiffusion', 'sampling_steps', steps, int, Range(1, TRAIN_STEPS))
         self.sampler, self.sampling_steps = sampler, steps
         self.settings |= {'sampler': sampler, 'sampling_steps': steps}
 
@@ -257,19 +233,15 @@ class TwoStreamDiffusion(Generator):
             pixels = torch.cat([self.one_hot(part).sum(dim=(2, 3)) for part in flat_mask(data.y).split(CHUNK)])
         return pixels / pixels.sum(dim=1, keepdim=True)
 
-    def counts(self, mask: Tensor) -> Tensor:
-        """Which pixels of a mask count, bool."""
-        return (mask >= 0) & (mask < self.spec.num_classes) & (mask != self.spec.ignore_index)
-
     def one_hot(self, mask: Tensor) -> Tensor:
         """(n, K, H, W) float32 of (n, H, W) classes, zeros where a pixel does not count."""
-        counts = self.counts(mask)
+        counts = counting(mask, self.spec)
         hot = one_hot(torch.where(counts, mask, 0), self.spec.num_classes) * counts[..., None]
         return hot.movedim(-1, 1).to(torch.float32)
 
     def targets(self, mask: Tensor) -> tuple[Tensor, Tensor]:
         """Targets of the mask's autoencoder for (n, H, W) classes, and which pixels have one, bool."""
-        counts = self.counts(mask)
+        counts = counting(mask, self.spec)
         if not self.ignored:
             return mask, counts
         return torch.where(counts, mask, self.spec.num_classes), torch.ones_like(counts)
@@ -277,37 +249,32 @@ class TwoStreamDiffusion(Generator):
     def posterior(self, image: Tensor, mask: Tensor) -> list[tuple[Tensor, Tensor]]:
         """Mean and log variance of the codes of each stream.
 
-        Args:
-            image: (n, C, H, W) normalised; of two dates, their bands one after the other.
-            mask: (n, H, W).
+        Images are (n, C, H, W), normalised, those of two dates one after the other; masks are (n, H, W).
         """
-        rest = [(~self.counts(mask))[:, None].to(image.dtype)] if self.ignored else []
+        rest = [(~counting(mask, self.spec))[:, None].to(image.dtype)] if self.ignored else []
         hot = torch.cat([self.one_hot(mask), *rest], dim=1)
-        single = len(self.streams) == 1
-        inputs = [torch.cat([image, hot], dim=1)] if single else [self._date_by_date(image), hot]
-        streams: Any = self.streams
-        codes = [vae.encode(x).latent_dist for vae, x in zip(streams, inputs, strict=True)]
-        return [(_together(code.mean, len(mask)), _together(code.logvar, len(mask))) for code in codes]
+        if len(self.streams) == 1:
+            return [self._posterior(0, torch.cat([image, hot], dim=1), len(mask))]
+        return [self.posterior_of_image(image), self._posterior(1, hot, len(mask))]
 
     def posterior_of_image(self, image: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and log variance of the codes of normalised images, without their masks."""
-        streams: Any = self.streams
-        code = streams[0].encode(self._date_by_date(image)).latent_dist
-        return _together(code.mean, len(image)), _together(code.logvar, len(image))
+        return self._posterior(0, self._date_by_date(image), len(image))
+
+    def _posterior(self, stream: int, x: Tensor, n: int) -> tuple[Tensor, Tensor]:
+        code = self.streams[stream].encode(x).latent_dist
+        return _together(code.mean, n), _together(code.logvar, n)
 
     def decode_image(self, code: Tensor) -> Tensor:
         """Normalised images of their own codes."""
-        streams: Any = self.streams
-        return _together(streams[0].decode(self._date_by_date(code)).sample, len(code))
+        return _together(self.streams[0].decode(self._date_by_date(code)).sample, len(code))
 
     def decode(self, codes: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """Normalised images (n, C, H, W) and mask logits (n, K or K + 1, H, W) of each stream's codes."""
-        streams: Any = self.streams
         if len(self.streams) == 1:
-            image, logits = streams[0].decode(codes[0]).sample.tensor_split([self.channels], 1)
+            image, logits = self.streams[0].decode(codes[0]).sample.tensor_split([self.channels], 1)
             return image, logits
-        image, logits = streams[0].decode(self._date_by_date(codes[0])).sample, streams[1].decode(codes[1]).sample
-        return _together(image, len(logits)), logits
+        return self.decode_image(codes[0]), self.streams[1].decode(codes[1]).sample
 
     def _date_by_date(self, x: Tensor) -> Tensor:
         """(n, dates times C, H, W) as (n times dates, C, H, W)."""
@@ -327,10 +294,7 @@ class TwoStreamDiffusion(Generator):
         image = image * self.band_std + self.band_mean
         if self.clip and self.spec.value_range is not None:
             image = image.clamp(*self.spec.value_range)
-        logits = logits.clone()
-        if self.spec.ignore_index is not None and 0 <= self.spec.ignore_index < self.spec.num_classes:
-            logits[:, self.spec.ignore_index] = -torch.inf
-        mask = logits.argmax(dim=1)
+        mask = without_ignored(logits, self.spec).argmax(dim=1)
         mask = torch.where(mask < self.spec.num_classes, mask, self.spec.ignore_index or 0)
         return in_contract(image, mask, self.spec)
 
@@ -353,20 +317,19 @@ class TwoStreamDiffusion(Generator):
     def sample_shares(self, n: int, shares: Tensor | Sequence[float], seed: int) -> dict[str, Tensor]:
         """Draw samples whose masks hold given shares of each class, such as 20 % change by (0.8, 0.2).
 
+        They follow the shares as far as the condition was learnt.
+
         Args:
             n: number of samples, at least 1.
             shares: (K,) for all samples or (n, K); they add up to 1.
             seed: makes the draw reproducible.
-
-        Returns:
-            a batch in the sample contract; the masks follow the shares as far as the condition was learnt.
 
         Raises:
             ValueError: if the shares are none, or the model knows no condition.
         """
         if not self.conditional:
             raise ValueError('TwoStreamDiffusion: shares need a model trained with class_conditional=True')
-        self._require_trained()
+        self.require_trained(len(self.mixtures))
         shares = require_shares(shares, n, self.spec.num_classes)
         return self._draw_shares(shares, torch.Generator().manual_seed(seed))
 
@@ -387,32 +350,18 @@ class TwoStreamDiffusion(Generator):
 
     def _shares(self, labels: Tensor, rng: torch.Generator) -> Tensor:
         """(n, K) class shares of training patches that hold the classes asked for."""
-        self._require_trained()
+        self.require_trained(len(self.mixtures))
         mixtures = self.mixtures.cpu()
         edges = mixtures.double().cumsum(dim=0).T[labels].contiguous()  # (n, M)
         point = torch.rand((len(labels), 1), generator=rng, dtype=torch.float64) * edges[:, -1:]
         return mixtures[torch.searchsorted(edges, point, right=True).flatten().clamp_max(len(mixtures) - 1)]
 
-    def _require_trained(self) -> None:
-        if not len(self.mixtures):
-            raise ValueError('TwoStreamDiffusion: not trained yet; train it with hsiaug.trainers.fit_generator')
-
     def _denoise(self, code: Tensor, shares: Tensor, streams: list[torch.Generator]) -> Tensor:
         """Standardised codes from noise."""
-        scheduler: Any
-        if self.sampler == 'dpm++':
-            # Steps even in log-SNR (Lu et al. 2022). Steps even in time, the library's default, are too few at low
-            # noise: 20 of them lose a fifth of the standard deviation of codes with one of 0.4.
-            scheduler = DPMSolverMultistepScheduler(
-                **SCHEDULE, prediction_type=self.prediction_type, use_lu_lambdas=True
-            )
-        else:
-            scheduler = DDPMScheduler(**SCHEDULE, prediction_type=self.prediction_type, clip_sample=False)
-        scheduler.set_timesteps(self.sampling_steps, device=self.device)
-        for time in scheduler.timesteps:
-            output = self._predict(code, time.expand(len(code)), shares)
-            code = scheduler.step(output, time, code, generator=streams).prev_sample
-        return code
+        return denoise(
+            lambda noisy, time: self._predict(noisy, time, shares), code, self.sampling_steps, self.sampler == 'ddpm',
+            streams, **SCHEDULE, prediction_type=self.prediction_type,
+        )  # fmt: skip
 
     def _predict(self, code: Tensor, time: Tensor, shares: Tensor) -> Tensor:
         if not self.conditional or self.guidance_scale == 1:

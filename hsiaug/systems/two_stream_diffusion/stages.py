@@ -6,12 +6,11 @@ import copy
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from diffusers import DDPMScheduler
 from torch import Tensor, nn
-from torch.nn.functional import mse_loss
 
 from ...datasets.survey import IN_MEMORY
 from ...engine import Average, Run, Training
@@ -20,10 +19,11 @@ from ...engine.schedules import Cosine, WarmUp
 from ...engine.training import stream_of_step
 from ...functional.dates import flat_mask
 from ...functional.scaling import band_scale
-from ...losses.min_snr import min_snr_weight
+from ...losses.min_snr import denoising_loss
 from ...losses.reconstruction import kl_divergence, mask_loss, spectral_reconstruction, value_width
+from ...models.diffusion import TRAIN_STEPS
 from .config import TwoStreamConfig
-from .model import CHUNK, SCHEDULE, TRAIN_STEPS, TwoStreamDiffusion
+from .model import CHUNK, SCHEDULE, TwoStreamDiffusion
 
 # Not in the paper, which follows latent diffusion: of AdamW, of all gradients together, and of the first steps.
 BETAS, CLIP, WARM_UP = (0.9, 0.99), 1.0, 20
@@ -42,15 +42,10 @@ def turn(x: Tensor, variant: int) -> Tensor:
 
 
 def arranged(image: Tensor, mask: Tensor, variant: int) -> tuple[Tensor, Tensor]:
-    """Normalised images and their masks in one orientation, from 8 on with the dates exchanged.
+    """Normalised images (n, C, H, W) and their masks (n, H, W) in one orientation, from 8 on with the dates exchanged.
 
-    Dates are exchanged after each was normalised by itself: what was built is then torn down, while season and light
-    keep their order.
-
-    Args:
-        image: (n, C, H, W); of two dates, their bands one after the other.
-        mask: (n, H, W).
-        variant: number of the orientation, plus 8 for exchanged dates.
+    Dates, whose bands come one after the other, are exchanged after each was normalised by itself: what was built is
+    then torn down, while season and light keep their order.
     """
     if variant >= ORIENTATIONS:
         image = image.roll(image.shape[1] // 2, dims=1)
@@ -58,35 +53,31 @@ def arranged(image: Tensor, mask: Tensor, variant: int) -> tuple[Tensor, Tensor]
 
 
 class Stage(Training):
-    """A stage of the training: a subclass says what it minimises.
+    """A stage of the training: a subclass says what it minimises, and which settings are its own.
 
-    Args:
-        name: of the stage, in checkpoints and messages.
-        generator: what is trained, on the device.
-        samples: (N, C, H, W) normalised images, of two dates their bands one after the other, with (N, H, W) masks, on
-            the device; or a dataset of samples as they are.
-        config: setting.
-        seed: of everything random.
-        trained: the part of the generator that this stage trains.
-        batch_size: patches per step.
-        lr: highest learning rate; it rises over the first steps, and falls along a cosine where asked for.
-        steps: how many steps it takes.
+    Of the generator, on the device, it trains the part ``trained``; ``others`` are further modules that a checkpoint
+    keeps. The learning rate rises over the first steps, and falls along a cosine where asked for. Samples are (N, C, H,
+    W) normalised images, of two dates their bands one after the other, with (N, H, W) masks, on the device; or a
+    dataset of samples as they are.
     """
+
+    stage: ClassVar[str]
+    """Its name, in checkpoints and messages, before ``_lr`` and ``_iterations`` among the settings."""
+    batch_setting = 'batch_size'
 
     def __init__(
         self,
-        name: str,
         generator: TwoStreamDiffusion,
         samples: Samples,
         config: TwoStreamConfig,
         seed: int,
         trained: nn.Module,
-        batch_size: int,
-        lr: float,
-        steps: int,
         others: Mapping[str, nn.Module] | None = None,
     ) -> None:
-        self.generator, self.config, self.trained, self.batch_size = generator, config, trained, batch_size
+        name = self.stage
+        lr, steps = (getattr(config, f'{name}_{setting}') for setting in ('lr', 'iterations'))
+        self.generator, self.config, self.trained = generator, config, trained
+        self.batch_size = getattr(config, self.batch_setting)
         self.rate_setting = f'{name}_lr ({lr:g})'
         height, width = generator.spec.size or (1, 1)
         square = height == width
@@ -118,12 +109,11 @@ class Stage(Training):
         self.samples.ahead(self.rows_of, self.step, self.steps)
 
     def rows_of(self, step: int) -> Tensor:
-        """Patches that a step is going to take: what :meth:`rows` draws first."""
-        return self.rows(torch.Generator(self.device).manual_seed(stream_of_step(self.seed, self.name, step)))
+        """Patches that a step is going to take: what it draws first."""
+        return self.rows(len(self.samples), self._stream(self.name, step))
 
-    def rows(self, rng: torch.Generator) -> Tensor:
-        """Patches of this process's part of a batch."""
-        return self.share(torch.randint(len(self.samples), (self.batch_size,), generator=rng, device=self.device))
+    def _stream(self, name: str, step: int) -> torch.Generator:
+        return torch.Generator(self.device).manual_seed(stream_of_step(self.seed, name, step))
 
     def at(self, rows: Tensor, samples: Samples | None = None) -> tuple[Tensor, Tensor]:
         """Normalised images and masks of some patches, on the device."""
@@ -134,10 +124,6 @@ class Stage(Training):
         if isinstance(samples, Held):
             return x, y
         return self.generator.normalise(x.to(self.device)), flat_mask(y.to(self.device)) if len(y) else y
-
-    def noise(self, shape: Sequence[int], rng: torch.Generator) -> Tensor:
-        """This process's part of normal noise for a batch of values of such a shape."""
-        return self.share(torch.randn((self.batch_size, *shape), generator=rng, device=self.device))
 
     def any_variant(self, rng: torch.Generator) -> int:
         """An orientation for a whole batch."""
@@ -152,19 +138,14 @@ class Stage(Training):
 class AutoencoderStage(Stage):
     """Trains both autoencoders; each has parameters and a loss of its own, so that one pass serves both.
 
-    The image's loss is L1, the spectral angle and the KL term, in the paper's units: networks see each band
-    standardised, which the paper does not say, but L1 is of values from 0 to 1 over all bands, to which the angle's
-    weight of 0.1 relates. The range itself is missing in our copy of the paper; from 0 to 1 the errors of its Table 4
-    leave the angle some 30 % of the loss. The mask's is cross-entropy and the KL term. The KL
-    term is summed over a code and divided by the number of pixels. Latent diffusion's adversarial and perceptual terms
-    are left out: the perceptual one needs a network of RGB pictures, and the paper names neither.
-
-    Images without masks, where there are any, teach the image's autoencoder alone: each step takes as many of them as
-    of the pairs, with the image's loss of their own, and the image's loss is the mean of the two.
-
-    Args, besides those of :class:`Stage`:
-        images: samples without masks; None for none.
+    The image's loss is L1, the spectral angle and the KL term, the mask's cross-entropy and the KL term, which is
+    summed over a code and divided by the number of pixels. L1 is of values from 0 to 1 over all bands, though networks
+    see each band standardised: the range itself is missing in our copy of the paper, and with this one the errors of
+    its Table 4 leave the angle some 30 % of the loss. Images without masks, if any, teach the image's autoencoder
+    alone: each step takes as many of them as of the pairs, and the image's loss is the mean of both.
     """
+
+    stage, batch_setting = 'vae', 'vae_batch_size'
 
     def __init__(
         self,
@@ -174,10 +155,7 @@ class AutoencoderStage(Stage):
         seed: int,
         images: Samples | None = None,
     ) -> None:
-        super().__init__(
-            'vae', generator, samples, config, seed, generator.streams, config.vae_batch_size, config.vae_lr,
-            config.vae_iterations,
-        )  # fmt: skip
+        super().__init__(generator, samples, config, seed, generator.streams)
         self.images = images
         self.width = value_width(self._some(samples))
 
@@ -200,12 +178,11 @@ class AutoencoderStage(Stage):
     def images_of(self, step: int) -> Tensor:
         """Images without masks that a step takes, of a stream of their own."""
         assert self.images is not None
-        rng = torch.Generator(self.device).manual_seed(stream_of_step(self.seed, 'images', step))
-        return self.share(torch.randint(len(self.images), (self.batch_size,), generator=rng, device=self.device))
+        return self.rows(len(self.images), self._stream('images', step))
 
     def objective(self, rng: torch.Generator) -> Tensor:
         """Reconstruction and KL of one batch."""
-        rows, variant = self.rows(rng), self.any_variant(rng)
+        rows, variant = self.rows(len(self.samples), rng), self.any_variant(rng)
         image, mask = arranged(*self.at(rows), variant)
         generator, posterior = self.generator, self.generator.posterior(image, mask)
         codes = [mean + (0.5 * logvar).exp() * self.noise(mean.shape[1:], rng) for mean, logvar in posterior]
@@ -240,20 +217,16 @@ class DiffusionStage(Stage):
     """Trains the denoiser on the codes of all patches; its average over the steps is what is kept.
 
     Codes of a dataset that is read are kept where they take 1 GiB at most; their mean and standard deviation are those
-    of 1024 patches, drawn at random, where there are more.
-
-    Args, besides those of :class:`Stage`:
-        shares: (N, K) class shares of the patches.
+    of 1024 patches, drawn at random, where there are more. ``shares`` (N, K) are those of classes in the patches.
     """
+
+    stage = 'diffusion'
 
     def __init__(
         self, generator: TwoStreamDiffusion, samples: Samples, shares: Tensor, config: TwoStreamConfig, seed: int
     ) -> None:
         self.average = Average(generator.denoiser, config.ema_decay)
-        super().__init__(
-            'diffusion', generator, samples, config, seed, generator.denoiser, config.batch_size,
-            config.diffusion_lr, config.diffusion_iterations, {'average': self.average.module},
-        )  # fmt: skip
+        super().__init__(generator, samples, config, seed, generator.denoiser, {'average': self.average.module})
         self.alphas = DDPMScheduler(**SCHEDULE).alphas_cumprod.to(self.device)
         self.shares = shares.to(self.device)
         self.cache: tuple[Tensor, Tensor] | None = None
@@ -318,7 +291,7 @@ class DiffusionStage(Stage):
 
     def objective(self, rng: torch.Generator) -> Tensor:
         """Weighted squared error of the prediction."""
-        rows, device, config = self.rows(rng), self.device, self.config
+        rows, device, config = self.rows(len(self.samples), rng), self.device, self.config
         draws = self.noise((2, *self.generator.code_shape), rng).unbind(dim=1)
         time = self.share(torch.randint(TRAIN_STEPS, (self.batch_size,), generator=rng, device=device))
         shares = self.shares[rows]
@@ -334,14 +307,10 @@ class DiffusionStage(Stage):
                 mean, logvar = self._codes(*self.at(rows), self.any_variant(rng))
         code = mean + (0.5 * logvar).exp() * draws[0]
         code, noise = (code - self.generator.latent_mean) / self.generator.latent_std, draws[1]
-        alpha = self.alphas[time][:, None, None, None]
-        noisy = alpha.sqrt() * code + (1 - alpha).sqrt() * noise
-        target = noise if config.prediction_type == 'epsilon' else alpha.sqrt() * noise - (1 - alpha).sqrt() * code
-        prediction = self.generator.denoiser(noisy, time, shares)
-        if config.min_snr_gamma is None:
-            return mse_loss(prediction, target)
-        weight = min_snr_weight(alpha.flatten(), config.min_snr_gamma, config.prediction_type)
-        return (weight * mse_loss(prediction, target, reduction='none').mean(dim=(1, 2, 3))).mean()
+        return denoising_loss(
+            lambda noisy: self.generator.denoiser(noisy, time, shares), code, noise, self.alphas[time],
+            config.prediction_type, config.min_snr_gamma,
+        )  # fmt: skip
 
     def after_step(self) -> None:
         """Average the weights."""

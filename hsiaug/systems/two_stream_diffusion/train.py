@@ -7,7 +7,6 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -15,13 +14,13 @@ from torch import Tensor
 
 from ...engine import Run
 from ...engine.checkpoint import identity_of
-from ...engine.data import Held, Read, Samples, require_finite_samples
-from ...engine.stages import run_stages
-from ...functional.dates import flat_mask
-from ...functional.plain import plain_torch
+from ...engine.data import Held, Read, Samples
+from ...engine.training import run_stages
+from ...functional.dates import counting, flat_mask
+from ...functional.plain import plain_torch, seeded
 from ..base import TrainingData
 from ..pictures import Pictures
-from ..training import trains
+from ..training import require_images, trains
 from .config import TwoStreamConfig
 from .model import TwoStreamDiffusion
 from .stages import AutoencoderStage, DiffusionStage, Stage
@@ -42,9 +41,8 @@ def train_two_stream(
             ``unlabelled`` images, or pairs of dates, teach the image's autoencoder; the normalisation is that of the
             labelled ones.
         config: setting; the default one if None.
-        run: how: seed, device, checkpoints, pictures of samples, progress; see :class:`~hsiaug.engine.Run`. The
-            checkpoint is removed when the training ends.
-        preview_every: steps between two pictures.
+        run: how, see :class:`~hsiaug.engine.Run`; the checkpoint is removed when the training ends.
+        preview_every: steps between two pictures of samples.
 
     Returns:
         the generator, with the denoiser's averaged weights, on the device.
@@ -57,8 +55,7 @@ def train_two_stream(
     data = _require_trainable(data, config)
     if config.swap_dates and data.spec.kind != 'change':
         raise ValueError(f"swap_dates is for pairs of dates (kind 'change'), found kind {data.spec.kind!r}")
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(run.seed)
+    with seeded(run.seed):
         generator = TwoStreamDiffusion(data.spec, **TwoStreamDiffusion.settings_in(config))
         generator.observe(data, run.seed)
         shares = generator.shares_in(data)
@@ -74,7 +71,10 @@ def train_two_stream(
 
         first = partial(AutoencoderStage, generator, samples, config, run.seed, images if len(images) else None)
         stages: dict[str, Callable[[], Stage]] = {'vae': first, 'diffusion': second}
-        last = run_stages(stages, run, CHECKPOINT_FILE, _identity(data, config, run.seed))
+        extra = {'unlabelled': len(images)} if len(images) else {}
+        rates = ('vae_lr', 'diffusion_lr')
+        identity = identity_of(config, run.seed, rates, split=data.split_name, patches=len(samples), **extra)
+        last = run_stages(stages, run, CHECKPOINT_FILE, identity)
     assert isinstance(last, DiffusionStage)
     generator = last.result().requires_grad_(True).to(run.device)
     generator.adopt(data, run.seed, config)
@@ -88,48 +88,25 @@ def _samples(generator: TwoStreamDiffusion, source: Read | None, x: Tensor, y: T
     return Held(generator.normalise(x).to(device) if len(x) else x, flat_mask(y).to(device) if len(x) and len(y) else y)
 
 
-def _identity(data: TrainingData, config: TwoStreamConfig, seed: int) -> dict[str, Any]:
-    """What a checkpoint must agree in."""
-    count = len(data.x) if data.source is None else len(data.source)
-    more = len(data.unlabelled) if data.unlabelled_source is None else len(data.unlabelled_source)
-    extra = {'unlabelled': more} if more else {}
-    return identity_of(config, seed, ('vae_lr', 'diffusion_lr'), split=data.split_name, patches=count, **extra)
-
-
 def _require_trainable(data: TrainingData, config: TwoStreamConfig) -> TrainingData:
     """The data without patches that hold no class."""
     spec = data.spec
-    if spec.kind not in ('segmentation', 'change'):
-        raise ValueError(
-            f"a two-stream diffusion model learns data of kind 'segmentation' or 'change', found {spec.kind!r}"
-        )
-    image, mask = spec.image_shape, spec.target_shape
-    if tuple(data.x.shape[1:]) != image or data.y.shape != (len(data.x), *mask):
-        raise ValueError(
-            f'images must be (N, {", ".join(map(str, image))}) with masks (N, {", ".join(map(str, mask))}), found '
-            f'{tuple(data.x.shape)} and {tuple(data.y.shape)}'
-        )
+    require_images('a two-stream diffusion model', data, 'segmentation', 'change')
     if config.single_stream and (len(data.unlabelled) or data.unlabelled_source is not None):
         raise ValueError(
             'single_stream has one autoencoder of image and mask together, which images without masks cannot teach; '
             'leave unlabelled out'
         )
-    if len(data.unlabelled) and data.unlabelled.shape[1:] != image:
-        raise ValueError(
-            f'unlabelled images must be (M, {", ".join(map(str, image))}), found {tuple(data.unlabelled.shape)}'
-        )
-    require_finite_samples(data.unlabelled, 'unlabelled images')
     if data.source is not None:  # whose samples have been looked at, one by one
         return _with_classes(data, data.source.dataset.class_pixels().sum(axis=1) > 0)
     values = data.y.unique()
-    counted = (values >= 0) & (values < spec.num_classes) & (values != spec.ignore_index)
+    counted = counting(values, spec)
     foreign = values[~counted & (values != spec.ignore_index)].tolist()
     if foreign:
         raise ValueError(
             f'masks hold the values {foreign}, but the {spec.num_classes} classes are 0 to {spec.num_classes - 1} and '
             f'the ignore index is {spec.ignore_index}; map them to classes or to the ignore index'
         )
-    require_finite_samples(data.x)
     held = set(values[counted].tolist())
     missing = [spec.classes[k] for k in range(spec.num_classes) if k not in held and k != spec.ignore_index]
     if missing:
@@ -156,6 +133,3 @@ def _with_classes(data: TrainingData, kept: np.ndarray) -> TrainingData:
             stacklevel=5,  # the caller, beyond the decorator
         )
     return data
-
-
-__all__ = ['TwoStreamConfig', 'train_two_stream']

@@ -13,12 +13,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ...functional.dates import counting, without_ignored
 from ...functional.plain import plain_torch
 from ...models.patch_encoder import PatchEncoder
 from ...samples import SampleSpec
 from ...settings import COUNT, NOT_NEGATIVE, Range
-from ..base import Generator, TrainingData, register
-from .abundances.build import abundance_model
+from ..base import Generator, TrainingData, own_settings, register
+from .abundances.config import abundance_model
 from .unmixing.network import UnmixingNetwork
 
 Masks = Literal['classifier', 'dominant']
@@ -87,17 +88,13 @@ class UnmixingFusion(Generator):
         noise_from: NoiseFrom = 'differences',
         conditional: bool = True,
     ) -> None:
+        super().__init__(spec, **own_settings(locals()) | {'network': dict(network or {})})
         if spec.kind not in ('scene', 'segmentation') or spec.size is None or spec.size[0] != spec.size[1]:
             raise ValueError(
                 "UnmixingFusion: makes square images of kind 'scene' or 'segmentation', found "
                 f'{spec.kind!r} of size {spec.size}'
             )
-        super().__init__(
-            spec, endmembers=endmembers, inputs=inputs, widths=list(widths), kind=kind, network=dict(network or {}),
-            masks=masks, noise=noise, variability=variability, noise_from=noise_from, conditional=conditional,
-        )  # fmt: skip
-        self.noise_from = noise_from
-        self.masks, self.noise, self.variability = masks, noise, variability
+        self.noise_from, self.noise, self.variability = noise_from, noise, variability
         self.unmixing = UnmixingNetwork(torch.zeros(inputs, spec.bands), endmembers, widths)
         labels = spec.num_classes if conditional else 0
         self.abundances = abundance_model(kind, endmembers, spec.size[0], labels, **self.settings['network'])
@@ -128,7 +125,7 @@ class UnmixingFusion(Generator):
                 moments += part.T @ part
                 count += len(part)
             if self.spec.kind == 'segmentation':
-                counts = self.counts(y)
+                counts = counting(y, self.spec)
                 pairs = abundances.argmax(dim=1).cpu()[counts] * self.spec.num_classes + y[counts]
                 hits += torch.bincount(pairs, minlength=hits.numel()).view_as(hits)
         values, vectors = np.linalg.eigh((moments / count).numpy())
@@ -139,22 +136,13 @@ class UnmixingFusion(Generator):
         self.class_of.copy_(hits.argmax(dim=1))
         return torch.cat(found)
 
-    def counts(self, mask: Tensor) -> Tensor:
-        """Which pixels of masks count, bool."""
-        return (mask >= 0) & (mask < self.spec.num_classes) & (mask != self.spec.ignore_index)
-
     @torch.no_grad()
     def class_map(self, abundances: Tensor) -> Tensor:
         """(n, H, W) int64 masks of (n, k, H, W) abundances."""
         if self.classifier is None:
             return self.class_of[abundances.argmax(dim=1)]
-        masks = []
-        for part in abundances.split(CHUNK):
-            logits = self.classifier.logits(part)
-            if self.spec.ignore_index is not None and 0 <= self.spec.ignore_index < self.spec.num_classes:
-                logits[:, self.spec.ignore_index] = -torch.inf
-            masks.append(logits.argmax(dim=1))
-        return torch.cat(masks)
+        logits = (without_ignored(self.classifier.logits(part), self.spec) for part in abundances.split(CHUNK))
+        return torch.cat([each.argmax(dim=1) for each in logits])
 
     @torch.no_grad()
     def compose(self, abundances: Tensor, rng: torch.Generator) -> Tensor:
@@ -181,8 +169,7 @@ class UnmixingFusion(Generator):
         return {'image': mixed} | ({'mask': self.class_map(abundances)} if self.spec.kind == 'segmentation' else {})
 
     def _draw(self, labels: Tensor, rng: torch.Generator) -> dict[str, Tensor]:
-        if not len(self.residual):
-            raise ValueError('UnmixingFusion: not trained yet; train it with hsiaug.trainers.fit_generator')
+        self.require_trained(len(self.residual))
         abundances = self.abundances.sample(len(labels), labels, rng)
         image = self.compose(abundances, rng)
         return {'image': image} | ({'mask': self.class_map(abundances)} if self.spec.kind == 'segmentation' else {})

@@ -1,8 +1,4 @@
-"""Training of unmixing before fusion: unmixing, masks from abundances, the abundances' generator, the residual.
-
-Yu et al., "Unmixing before Fusion: A Generalized Paradigm for Multi-Source-based Hyperspectral Image Synthesis", CVPR
-2024.
-"""
+"""Training of unmixing before fusion: unmixing, masks from abundances, the abundances' generator, the residual."""
 
 from __future__ import annotations
 
@@ -21,13 +17,14 @@ from ...datasets.bank_plan import class_fractions
 from ...datasets.scenes import SceneDataset, SceneFolder
 from ...engine import Run
 from ...engine.checkpoint import digest_of
-from ...functional.plain import plain_torch
+from ...functional.dates import counting
+from ...functional.plain import plain_torch, seeded
 from ...samples import SampleSpec
 from ...settings import Range, check_settings
 from ...trainers.patch_encoder import train_patch_encoder
 from ..base import TrainingData
-from ..training import trains
-from .abundances.train import AbundanceConfig, train_abundances
+from ..training import require_images, trains
+from .abundances import AbundanceConfig, train_abundances
 from .model import Masks, NoiseFrom, UnmixingFusion
 from .unmixing.train import Matching, UnmixingConfig, abundances_from_rgb, require_rgb, train_unmixing
 
@@ -43,12 +40,9 @@ class UnmixingFusionConfig:
         unmixing: an :class:`~hsiaug.trainers.UnmixingConfig`, or what to change in
             :meth:`~hsiaug.trainers.UnmixingConfig.small`.
         abundances: an :class:`~hsiaug.systems.unmixing_fusion.abundances.AbundanceConfig`, or its fields.
-        masks: how masks come from abundances, see :class:`~hsiaug.systems.unmixing_fusion.UnmixingFusion`.
-        mask_steps: optimiser steps of their classifier.
-        noise: see the generator.
-        noise_from: see the generator.
-        variability: see the generator.
-        conditional: see the generator; False as in the paper.
+        masks, noise, noise_from, variability, conditional: see :class:`~hsiaug.systems.unmixing_fusion.UnmixingFusion`;
+            ``conditional`` is False in the paper.
+        mask_steps: optimiser steps of the classifier of abundances.
         rgb: RGB images of similar scenes, (n, 3, H, W) uint8 or floating point from 0 to 1; or a folder of images of
             one size, or of a folder per class. Only images of the training side: what they show is learnt, and nothing
             here can tell whether they show the area that is tested on.
@@ -116,8 +110,7 @@ def train_unmixing_fusion(
         data: training part of a split, of kind ``'scene'`` or ``'segmentation'``, square. ``unlabelled`` images are
             unmixed with the others: endmembers and the encoder are learnt from all.
         config: setting; the default one if None.
-        run: how: seed, device, checkpoints, progress; see :class:`~hsiaug.engine.Run`. Checkpoints are removed when the
-            training ends.
+        run: how, see :class:`~hsiaug.engine.Run`; checkpoints are removed when the training ends.
 
     Returns:
         the generator, on the device.
@@ -131,11 +124,10 @@ def train_unmixing_fusion(
     spec, unmixing, learning = data.spec, config.unmixing, config.abundances
     assert isinstance(unmixing, UnmixingConfig)
     assert isinstance(learning, AbundanceConfig)
-    _require_trainable(data)
+    require_images('unmixing_fusion', data, 'scene', 'segmentation')
     rgb, rgb_labels, record = _rgb_patches(config, spec)
     # Made first: what cannot be made of these patches is said before anything is trained.
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with seeded(seed):
         generator = UnmixingFusion(
             spec, unmixing.endmembers, spec.bands if unmixing.inputs == 'all' else 3, unmixing.widths, learning.kind,
             learning.network, **UnmixingFusion.settings_in(config),
@@ -192,7 +184,7 @@ def _mask_accuracy(generator: UnmixingFusion, data: TrainingData) -> float | Non
     """Share of counting pixels of the validation masks that the class map of their images agrees with."""
     if generator.spec.kind == 'scene' or not len(data.val_x):
         return None
-    counts = generator.counts(data.val_y)
+    counts = counting(data.val_y, generator.spec)
     found = generator.class_map(generator.unmixing.abundances(data.val_x)).cpu()
     return float((found == data.val_y)[counts].float().mean()) if counts.any() else None
 
@@ -249,16 +241,3 @@ def _with_all_classes(maps: Maps, spec: SampleSpec) -> Maps:
         torch.cat([maps.labels, torch.tensor(missing)]),
         torch.cat([maps.weights, torch.zeros(1)]),
     )
-
-
-def _require_trainable(data: TrainingData) -> None:
-    expected = (data.spec.bands, *(data.spec.size or ()))
-    if data.spec.kind not in ('scene', 'segmentation') or tuple(data.x.shape[1:]) != expected or len(data.x) == 0:
-        raise ValueError(
-            f"unmixing_fusion learns images {('N', *expected)} of kind 'scene' or 'segmentation', found "
-            f'{tuple(data.x.shape)} of kind {data.spec.kind!r}'
-        )
-    if len(data.unlabelled) and tuple(data.unlabelled.shape[1:]) != expected:
-        raise ValueError(
-            f'unmixing_fusion: unlabelled images must be {("M", *expected)}, found {tuple(data.unlabelled.shape)}'
-        )

@@ -1,6 +1,6 @@
 """Generators of abundances: hierarchical VAE, style-based GAN, diffusion."""
 
-from .build import abundance_model
-from .train import AbundanceConfig, train_abundances
+from .config import AbundanceConfig, abundance_model
+from .train import train_abundances
 
 __all__ = ['AbundanceConfig', 'abundance_model', 'train_abundances']

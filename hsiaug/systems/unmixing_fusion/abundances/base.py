@@ -2,30 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from ....functional.plain import plain_torch
+from ....settings import Range, check_arguments
 
+GIVEN = ('k', 'size', 'num_labels')
+"""Arguments of a generator of abundances that are not its own settings."""
 _PIXELS = 2**17  # of the samples that are made at a time
 
 
 class AbundanceModel(nn.Module):
-    """Makes maps of the abundances of k endmembers.
+    """Makes maps of the abundances of k endmembers, at least 2; a subclass implements :meth:`draw`.
 
-    A subclass implements :meth:`draw`. Labels are known as numbers from 0, and −1 for a map without label, as those
-    of foreign images are: to the networks that is one class more.
-
-    Args:
-        k: number of endmembers, at least 2.
-        size: side s of the maps: 8, 10, 12 or 14 pixels, or such a number times a power of two.
-        num_labels: number of labels, 0 for none.
-        settings: the subclass's own settings, ready for JSON.
+    The side s of the maps is 8, 10, 12 or 14 pixels, or such a number times a power of two. Labels are known as numbers
+    from 0, and −1 for a map without label, as those of foreign images are: to the networks that is one class more.
+    Without labels to learn ``num_labels`` is 0. ``settings`` are the subclass's own, ready for JSON.
     """
 
     kind: ClassVar[str]
+    ranges: ClassVar[Mapping[str, Range]] = {}
+    """Of the numbers among its settings."""
 
     mean: Tensor  # (k, 1, 1) of the training abundances
     std: Tensor
@@ -33,6 +34,7 @@ class AbundanceModel(nn.Module):
 
     def __init__(self, k: int, size: int, num_labels: int, **settings: Any) -> None:
         super().__init__()
+        check_arguments(type(self), settings, self.ranges)
         who = type(self).__name__
         if k < 2:
             raise ValueError(f'{who}: needs at least 2 endmembers, found k={k}')
@@ -57,10 +59,8 @@ class AbundanceModel(nn.Module):
     def observe(self, abundances: Tensor, index: Tensor, weights: Tensor) -> None:
         """Take mean and standard deviation of each endmember, and the frequencies of labels.
 
-        Args:
-            abundances: (N, k, s, s).
-            index: (N,) int64 from 0 to num_labels.
-            weights: (N,) how often each is met in training; they add up to one.
+        Maps (N, k, s, s) have labels ``index`` (N,) from 0 to num_labels, and are met in training as often as
+        ``weights`` (N,) say, which add up to one.
         """
         share = weights / abundances[0, 0].numel()
         mean = torch.einsum('n,nkhw->k', share, abundances)
@@ -86,16 +86,10 @@ class AbundanceModel(nn.Module):
     @plain_torch()
     @torch.no_grad()
     def sample(self, n: int, labels: Tensor | None, rng: torch.Generator) -> Tensor:
-        """Draw maps of abundances.
+        """Draw n maps of abundances (n, k, s, s) float32, not negative, adding up to one over the endmembers.
 
-        Args:
-            n: number of maps.
-            labels: (n,) int64, −1 for no label; drawn from the training frequencies if None. They are without effect
-                where there are no labels to learn.
-            rng: on the CPU, so that a seed means the same maps on every device.
-
-        Returns:
-            (n, k, s, s) float32 on the device, not negative and adding up to one over the endmembers.
+        Labels are (n,) int64, −1 for no label, and drawn from the training frequencies if None; where there are none to
+        learn they have no effect. ``rng`` is on the CPU, so that a seed means the same maps on every device.
         """
         if not self.num_labels:
             index = torch.zeros(n, dtype=torch.int64)
@@ -118,11 +112,7 @@ def coarsest(size: int) -> int:
 
 
 def label_index(labels: Tensor, n: int, num_labels: int, who: str) -> Tensor:
-    """Rows of an embedding for labels: the label, or ``num_labels`` for −1.
-
-    Returns:
-        (n,) int64 on the CPU.
-    """
+    """(n,) int64 rows of an embedding, on the CPU, for labels: the label, or ``num_labels`` for −1."""
     labels = labels.to(torch.int64).cpu()
     if labels.shape != (n,):
         raise ValueError(f'{who}: labels must be ({n},) for {n} maps, found {tuple(labels.shape)}')

@@ -1,16 +1,37 @@
-"""The setting of a training of a generator of abundances."""
+"""Generators of abundance maps by name, and the setting of their training.
+
+Any may learn in abundance space; the paper names a hierarchical VAE, a style-based GAN and diffusion.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal, get_args
 
 from ....engine.training import Precision
-from ....settings import POSITIVE, SHARE, Range, check_settings
-from .build import Kind, check_network
+from ....settings import POSITIVE, SHARE, Range, check_settings, checked_arguments
+from .base import GIVEN, AbundanceModel
+from .diffusion import AbundanceDiffusion
+from .style_gan import StyleGAN
+from .vae import HierarchicalVAE
 
+Kind = Literal['vae', 'style_gan', 'diffusion']
+_CLASSES: dict[str, type[AbundanceModel]] = {cls.kind: cls for cls in (HierarchicalVAE, StyleGAN, AbundanceDiffusion)}
 _RATES = {'vae': 4e-3, 'style_gan': 1e-3, 'diffusion': 2e-3}
+
+
+def abundance_model(kind: str, k: int, size: int, num_labels: int, **settings: Any) -> AbundanceModel:
+    """A new generator of abundances of k endmembers; ``settings`` are those of its network."""
+    check_network(kind, settings)
+    return _CLASSES[kind](k, size, num_labels, **settings)
+
+
+def check_network(kind: str, settings: Mapping[str, Any]) -> None:
+    """Check the names and types of settings of a network before it is made."""
+    if kind not in get_args(Kind):
+        raise ValueError(f'unknown generator of abundances {kind!r}; choose from {get_args(Kind)}')
+    checked_arguments(_CLASSES[kind], settings, _CLASSES[kind].__name__, given=GIVEN)
 
 
 @dataclass(frozen=True)

@@ -8,20 +8,20 @@ https://arxiv.org/abs/2301.11093.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from typing import Any, Literal, get_args
+from typing import ClassVar, Literal
 
 import torch
-from diffusers import DDPMScheduler, DPMSolverMultistepScheduler, UNet2DModel
 from torch import Tensor
 
-from ....functional.simplex import project_simplex
-from .base import AbundanceModel
+from ....functional.unmixing import project_simplex
+from ....models.diffusion import TRAIN_STEPS, denoise, unet
+from ....settings import COUNT, Range
+from ...base import own_settings
+from .base import GIVEN, AbundanceModel
 
 Form = Literal['fast', 'ddpm']
 
-TRAIN_STEPS = 1000
 _DDPM_BETAS = 1e-4, 0.02  # evenly spaced, as Ho et al. have them at any size
 _BETAS = 0.0015, 0.0155  # latent diffusion's, evenly spaced in their square roots
 _SIDE = 32  # pixels for which they were chosen
@@ -47,9 +47,8 @@ class AbundanceDiffusion(AbundanceModel):
     onto the simplex, to the nearest point pixel by pixel. Abundances of exactly 0 so come out as exactly 0.
 
     Args:
-        k: number of endmembers.
-        size: side of the maps, which must divide by 2 for each further level of the U-Net.
-        num_labels: number of labels, 0 for none.
+        k, size, num_labels: see :class:`~hsiaug.systems.unmixing_fusion.abundances.base.AbundanceModel`; the side must
+            divide by 2 for each further level of the U-Net.
         channels: width of each level, from fine to coarse, multiples of 4.
         layers: residual blocks per level.
         attention: self-attention in all levels but the finest.
@@ -61,6 +60,7 @@ class AbundanceDiffusion(AbundanceModel):
     """
 
     kind = 'diffusion'
+    ranges: ClassVar = {'layers': COUNT, 'sampling_steps': Range(1, TRAIN_STEPS)}
 
     alphas: Tensor  # (1000,) share of the signal's variance that is left at each time
 
@@ -76,46 +76,18 @@ class AbundanceDiffusion(AbundanceModel):
         form: Form = 'fast',
         attention_side: int | None = None,
     ) -> None:
-        super().__init__(
-            k,
-            size,
-            num_labels,
-            channels=list(channels),
-            layers=layers,
-            attention=attention,
-            sampling_steps=sampling_steps,
-            form=form,
-            attention_side=attention_side,
-        )
-        if form not in get_args(Form):
-            raise ValueError(f'AbundanceDiffusion: unknown form {form!r}; choose from {get_args(Form)}')
-        if not channels or any(c < 4 or c % 4 for c in channels):
-            raise ValueError(f'AbundanceDiffusion: channels must be multiples of 4, found {tuple(channels)}')
+        super().__init__(k, size, num_labels, **own_settings(locals(), GIVEN))
         coarse = len(channels) - 1
         if size % 2**coarse:
             raise ValueError(
                 f'AbundanceDiffusion: maps of {size} pixels do not divide by {2**coarse}, 2 per further level of the '
                 f'U-Net (of {len(channels)}); lower the number of channels'
             )
-        if layers < 1 or not 1 <= sampling_steps <= TRAIN_STEPS:
-            raise ValueError(
-                f'AbundanceDiffusion: layers must be at least 1 and sampling_steps in [1, {TRAIN_STEPS}], found '
-                f'{layers} and {sampling_steps}'
-            )
         self.steps, self.form = sampling_steps, form
         least = size if attention_side is None else attention_side
         seen = [attention and level > 0 and size // 2**level <= least for level in range(coarse + 1)]
-        self.unet = UNet2DModel(
-            in_channels=k,
-            out_channels=k,
-            down_block_types=tuple('AttnDownBlock2D' if sees else 'DownBlock2D' for sees in seen),
-            up_block_types=tuple('AttnUpBlock2D' if sees else 'UpBlock2D' for sees in reversed(seen)),
-            block_out_channels=tuple(channels),
-            layers_per_block=layers,
-            norm_num_groups=math.gcd(32, *(c // 4 for c in channels)),
-            add_attention=attention,
-            num_class_embeds=num_labels + 1 if num_labels else None,
-        )
+        conditioned = num_labels + 1 if num_labels else None
+        self.unet = unet(k, channels, layers, seen, add_attention=attention, num_class_embeds=conditioned)
         even = torch.linspace(*_DDPM_BETAS, TRAIN_STEPS, dtype=torch.float64)
         self.betas = even if form == 'ddpm' else noise_betas(size)
         self.register_buffer('alphas', (1 - self.betas).cumprod(0).float(), persistent=False)
@@ -131,15 +103,9 @@ class AbundanceDiffusion(AbundanceModel):
     def denoised(self, index: Tensor, rng: torch.Generator) -> Tensor:
         """(n, k, s, s) maps of (n,) indices of labels, as the denoiser leaves them: nearly on the simplex."""
         x = torch.randn((len(index), self.k, self.size, self.size), generator=rng).to(self.device)
-        scheduler: Any
-        betas, options = self.betas.tolist(), dict[str, Any]()
-        if self.form == 'ddpm':
-            scheduler, options = DDPMScheduler(trained_betas=betas, clip_sample=False), {'generator': rng}
-        else:  # steps even in log-SNR: those even in time are too few at low noise
-            scheduler = DPMSolverMultistepScheduler(
-                trained_betas=betas, prediction_type='v_prediction', use_lu_lambdas=True
-            )
-        scheduler.set_timesteps(self.steps, device=self.device)
-        for time in scheduler.timesteps:
-            x = scheduler.step(self(x, time.expand(len(x)), index), time, x, **options).prev_sample
+        ddpm, betas = self.form == 'ddpm', self.betas.tolist()
+        x = denoise(
+            lambda noisy, time: self(noisy, time, index), x, self.steps, ddpm, rng, trained_betas=betas,
+            prediction_type='epsilon' if ddpm else 'v_prediction',
+        )  # fmt: skip
         return x * self.std + self.mean

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import mse_loss, softplus
+from torch.nn.functional import softplus
 
 from ....engine import Average, Training
 from ....engine.schedules import Cosine, constant
-from ....losses.min_snr import min_snr_weight
+from ....losses.min_snr import denoising_loss
+from ....models.diffusion import TRAIN_STEPS
 from .base import AbundanceModel
 from .config import AbundanceConfig
-from .diffusion import TRAIN_STEPS, AbundanceDiffusion
-from .style_discriminator import StyleDiscriminator
-from .style_gan import StyleGAN
+from .diffusion import AbundanceDiffusion
+from .style_gan import StyleDiscriminator, StyleGAN
 from .vae import HierarchicalVAE
 
 WARM_UP = 20
@@ -36,15 +36,9 @@ def any_orientation(x: Tensor, rng: torch.Generator) -> Tensor:
 class AbundanceTraining(Training):
     """What the kinds have in common: batches, the average of the weights and the learning rate.
 
-    Args:
-        model: that has observed the data, on the device.
-        abundances: (N, k, s, s) on the device.
-        index: (N,) indices of labels on the device.
-        weights: (N,) how often each map is met, on the device.
-        config: setting.
-        seed: of everything random.
-        others: networks that are trained besides, by name.
-        betas: of Adam.
+    The model has observed the data, which are on its device: abundances (N, k, s, s), (N,) indices of labels and (N,)
+    weights that say how often each map is met. ``others`` are networks that are trained besides, by name, ``betas``
+    those of Adam.
     """
 
     rate: ClassVar[Any] = Cosine(WARM_UP)
@@ -70,18 +64,14 @@ class AbundanceTraining(Training):
         modules = {**trained, 'average': self.average.module}
         super().__init__(config.kind, modules, optimisers, config.iterations, seed, model.device, self.rate)
         self.abundances, self.index, self.weights, self.config = abundances, index, weights, config
-        self.precision = config.precision
+        self.precision, self.batch_size = config.precision, config.batch_size
 
     def batch(self, rng: torch.Generator) -> tuple[Tensor, Tensor]:
         """Maps (B, k, s, s), and (B,) indices of their labels."""
-        rows = torch.multinomial(self.weights, self.config.batch_size, replacement=True, generator=rng)
+        rows = torch.multinomial(self.weights, self.batch_size, replacement=True, generator=rng)
         maps = self.abundances[rows]
         maps = any_orientation(maps, rng) if self.config.augment else maps
         return self.share(maps), self.share(self.index[rows])
-
-    def noise(self, shape: Sequence[int], rng: torch.Generator) -> Tensor:
-        """This process's part of normal noise for a batch of values of such a shape."""
-        return self.share(torch.randn((self.config.batch_size, *shape), generator=rng, device=self.device))
 
     def after_step(self) -> None:
         """Let the average follow the weights."""
@@ -110,16 +100,12 @@ class DiffusionTraining(AbundanceTraining):
         """One step down the squared error of the velocity, weighted by the signal-to-noise ratio, or of the noise."""
         model: AbundanceDiffusion = self.modules['model']  # type: ignore[assignment]
         maps, index = self.batch(rng)
-        x = model.standardise(maps)
+        x, ddpm = model.standardise(maps), model.form == 'ddpm'
         noise = self.noise(x.shape[1:], rng)
-        time = self.share(torch.randint(TRAIN_STEPS, (self.config.batch_size,), generator=rng, device=x.device))
-        alpha = model.alphas[time][:, None, None, None]
+        time = self.share(torch.randint(TRAIN_STEPS, (self.batch_size,), generator=rng, device=x.device))
+        form: Any = ('epsilon', math.inf) if ddpm else ('v_prediction', MIN_SNR)  # all times count alike, or by min-SNR
         with self.mixed():
-            prediction = model(alpha.sqrt() * x + (1 - alpha).sqrt() * noise, time, index)
-        ddpm = model.form == 'ddpm'
-        target = noise if ddpm else alpha.sqrt() * noise - (1 - alpha).sqrt() * x
-        weight = torch.ones_like(time) if ddpm else min_snr_weight(alpha.flatten(), MIN_SNR)
-        loss = (weight * mse_loss(prediction.float(), target, reduction='none').mean(dim=(1, 2, 3))).mean()
+            loss = denoising_loss(lambda noisy: model(noisy, time, index), x, noise, model.alphas[time], *form)
         self.descend('model', loss, clip=1.0)
         self.losses = {'loss': loss.detach()}
 

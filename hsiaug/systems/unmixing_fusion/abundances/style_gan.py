@@ -1,6 +1,9 @@
-"""A style-based generator of abundance maps without aliasing, in plain PyTorch.
+"""A style-based generator of abundance maps without aliasing, in plain PyTorch, and its discriminator.
 
 Karras et al., "Alias-Free Generative Adversarial Networks" (StyleGAN3), NeurIPS 2021, https://arxiv.org/abs/2106.12423.
+The discriminator is the residual network of Karras et al., "Analyzing and Improving the Image Quality of StyleGAN"
+(StyleGAN2), CVPR 2020, https://arxiv.org/abs/1912.04958, which is given the label by projection: Miyato and Koyama,
+ICLR 2018, https://arxiv.org/abs/1802.05637.
 """
 
 from __future__ import annotations
@@ -8,13 +11,14 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import conv2d, leaky_relu, rms_norm, softmax
+from torch.nn.functional import conv2d, leaky_relu, pad, rms_norm, softmax
 
 from ....functional.filtering import downsample_filtered, kaiser_lowpass, upsample_filtered
+from ....settings import COUNT, Range
 from .base import AbundanceModel, coarsest
 
 _FIRST, _FIRST_STOP, _LAST_STOP = 2.0, 2**2.1, 2**0.3  # cutoff and stop-band, as published
@@ -48,16 +52,8 @@ def bands(size: int, layers: int) -> list[Band]:
 class ModulatedConv(nn.Module):
     """A convolution without padding whose input channels are scaled by a style.
 
-    The scale is taken to the input, and what it does to the outputs' standard deviation is undone on them, so that
-    one kernel serves the whole batch.
-
-    Args:
-        inside: channels in.
-        outside: channels out.
-        kernel: its side.
-        style: length of a style.
-        gain: of the outputs' standard deviation, once what the scale does to it is undone; None leaves it as the
-            scale makes it.
+    The scale is taken to the input, and what it does to the outputs' standard deviation is undone on them, so that one
+    kernel serves the whole batch; then ``gain`` multiplies that. None leaves it as the scale makes it.
     """
 
     def __init__(self, inside: int, outside: int, kernel: int, style: int, gain: float | None = None) -> None:
@@ -147,12 +143,8 @@ class FourierInput(nn.Module):
 class StyleGAN(AbundanceModel):
     """Noise and a label to a style, and a style to logits of abundances by filtered layers; the softmax is last.
 
-    Its opponent is :class:`~hsiaug.systems.unmixing_fusion.abundances.style_discriminator.StyleDiscriminator`.
-
     Args:
-        k: number of endmembers.
-        size: side of the maps.
-        num_labels: number of labels, 0 for none.
+        k, size, num_labels: see :class:`~hsiaug.systems.unmixing_fusion.abundances.base.AbundanceModel`.
         width: channels of all layers.
         noise_dim: length of the noise and of a style.
         layers: number of filtered layers, 3 at least; None for one per octave and two of all frequencies.
@@ -162,6 +154,7 @@ class StyleGAN(AbundanceModel):
     """
 
     kind = 'style_gan'
+    ranges: ClassVar = {'width': Range(4), 'noise_dim': COUNT, 'layers': Range(_CRITICAL + 1), 'taps': Range(2)}
 
     def __init__(
         self,
@@ -175,12 +168,7 @@ class StyleGAN(AbundanceModel):
     ) -> None:
         if layers is None:
             layers = _CRITICAL + max(1, round(math.log2(size / (2 * _FIRST))))
-        settings: dict[str, Any] = {'width': width, 'noise_dim': noise_dim, 'layers': layers, 'taps': taps}
-        if width < 4 or noise_dim < 1 or layers <= _CRITICAL or taps < 2:
-            raise ValueError(
-                f'StyleGAN: width must be at least 4, noise_dim 1, layers {_CRITICAL + 1} and taps 2, found {settings}'
-            )
-        super().__init__(k, size, num_labels, **settings)
+        super().__init__(k, size, num_labels, width=width, noise_dim=noise_dim, layers=layers, taps=taps)
         self.noise_dim = noise_dim
         self.labels = self.embedding(noise_dim)
         inputs = noise_dim * (2 if num_labels else 1)
@@ -217,5 +205,57 @@ class StyleGAN(AbundanceModel):
         return softmax(self.synthesise(self.styles(noise, index)).float(), dim=1)
 
     def draw(self, index: Tensor, rng: torch.Generator) -> Tensor:
-        """See the base class."""
+        """Maps for indices of labels."""
         return self(torch.randn((len(index), self.noise_dim), generator=rng).to(self.device), index)
+
+
+class _Block(nn.Module):
+    """Halves a map, with a linear skip connection in parallel."""
+
+    blur: Tensor
+
+    def __init__(self, inside: int, outside: int) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(inside, inside, 3, padding=1)
+        self.second = nn.Conv2d(inside, outside, 3, padding=1)
+        self.skip = nn.Conv2d(inside, outside, 1, bias=False)
+        self.register_buffer('blur', torch.tensor([1.0, 3.0, 3.0, 1.0]) / 8, persistent=False)
+
+    def _half(self, x: Tensor) -> Tensor:
+        return downsample_filtered(pad(x, (1, 1, 1, 1)), self.blur, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = leaky_relu(self.second(leaky_relu(self.first(x), 0.2)), 0.2)
+        return (self._half(y) + self.skip(self._half(x))) / math.sqrt(2)
+
+
+class StyleDiscriminator(nn.Module):
+    """Residual blocks down to 4 to 7 pixels, how much the batch varies as one more channel, and two linear layers.
+
+    Args:
+        k, size, num_labels: see :class:`~hsiaug.systems.unmixing_fusion.abundances.base.AbundanceModel`.
+        width: channels at the map's own resolution; they double with each halving, up to four times.
+    """
+
+    def __init__(self, k: int, size: int, num_labels: int, width: int = 32) -> None:
+        super().__init__()
+        side = coarsest(size)
+        widths = [width * min(2**level, 4) for level in range(int(math.log2(size // side)) + 1)]
+        self.first = nn.Conv2d(k, width, 1)
+        self.blocks = nn.Sequential(*(_Block(a, b) for a, b in pairwise(widths)))
+        features = widths[-1]
+        self.mixing = nn.Conv2d(features + 1, features, 3, padding=1)
+        self.dense = nn.Linear(features * side**2, features)
+        self.score = nn.Linear(features, 1)
+        self.labels = nn.Embedding(num_labels + 1, features) if num_labels else None
+
+    def forward(self, x: Tensor, index: Tensor) -> Tensor:
+        """(n,) logits of being real, of standardised abundances (n, k, s, s) with (n,) indices of labels."""
+        x = self.blocks(leaky_relu(self.first(x), 0.2))
+        variety = (x.var(dim=0, unbiased=False) + 1e-8).sqrt().mean()
+        x = torch.cat([x, variety.expand(len(x), 1, *x.shape[2:])], dim=1)
+        features = leaky_relu(self.dense(leaky_relu(self.mixing(x), 0.2).flatten(1)), 0.2)
+        score = self.score(features)[:, 0]
+        if self.labels is not None:
+            score = score + (self.labels(index) * features).sum(dim=1) / math.sqrt(features.shape[1])
+        return score

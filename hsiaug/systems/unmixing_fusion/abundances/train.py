@@ -10,18 +10,15 @@ from torch import Tensor
 from ....engine import Run
 from ....engine.checkpoint import digest_of, identity_of
 from ....engine.data import require_finite_samples
-from ....functional.plain import plain_torch
+from ....functional.plain import plain_torch, seeded
 from .base import AbundanceModel, label_index
-from .build import abundance_model
-from .config import AbundanceConfig
+from .config import AbundanceConfig, abundance_model
 from .stages import AbundanceTraining, DiffusionTraining, StyleGANTraining, VAETraining
 
 CHECKPOINT_FILE = 'abundances.safetensors'
 _TRAININGS: dict[str, Callable[..., AbundanceTraining]] = {
-    'vae': VAETraining,
-    'style_gan': StyleGANTraining,
-    'diffusion': DiffusionTraining,
-}
+    'vae': VAETraining, 'style_gan': StyleGANTraining, 'diffusion': DiffusionTraining,
+}  # fmt: skip
 
 
 @plain_torch()
@@ -33,19 +30,15 @@ def train_abundances(
     run: Run | None = None,
     weights: Tensor | None = None,
 ) -> AbundanceModel:
-    """Train a generator of abundances.
+    """Train a generator of abundances, whose averaged weights come back on the device.
 
     Args:
         abundances: (N, k, s, s) float32 maps on the simplex.
         labels: (N,) int64, −1 for maps without label; None where there are no labels to learn.
         num_labels: how many labels there are, 0 for none.
         config: setting; the default one if None.
-        run: how: seed, device, checkpoints, progress; see :class:`~hsiaug.engine.Run`. A checkpoint is removed when the
-            training ends.
+        run: how, see :class:`~hsiaug.engine.Run`; the checkpoint is removed when the training ends.
         weights: (N,) how often a map is met, relative to the others; alike if None.
-
-    Returns:
-        the generator with its averaged weights, on the device.
 
     Raises:
         FloatingPointError: if the training diverges; the last good checkpoint stays.
@@ -57,19 +50,12 @@ def train_abundances(
     shares = _shares(len(abundances), weights)
     digest = digest_of(abundances, index, shares)
     identity = identity_of(config, run.seed, ('learning_rate',), maps=list(abundances.shape), data=digest)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(run.seed)
+    with seeded(run.seed):
         k, size = abundances.shape[1:3]
         model = abundance_model(config.kind, k, size, num_labels, **config.network)
         model.observe(abundances, index, shares)
-        training = _TRAININGS[config.kind](
-            model.to(run.device),
-            abundances.to(run.device),
-            index.to(run.device),
-            shares.to(run.device),
-            config,
-            run.seed,
-        )
+        there = (part.to(run.device) for part in (model, abundances, index, shares))
+        training = _TRAININGS[config.kind](*there, config, run.seed)
     training.complete(run, CHECKPOINT_FILE, identity)
     return training.average.module.requires_grad_(True).eval()
 
@@ -113,6 +99,3 @@ def _shares(n: int, weights: Tensor | None) -> Tensor:
     if not bool(weights.sum() > 0):
         raise ValueError('weights of all maps are 0: nothing is left to learn from')
     return weights / weights.sum()
-
-
-__all__ = ['AbundanceConfig', 'train_abundances']

@@ -7,13 +7,16 @@ https://arxiv.org/abs/2011.10650: its blocks, in a compact form.
 from __future__ import annotations
 
 import math
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.distributions import Normal, kl_divergence
 from torch.nn.functional import adaptive_avg_pool2d, interpolate, log_softmax
 
-from .base import AbundanceModel, coarsest
+from ....settings import POSITIVE
+from ...base import own_settings
+from .base import GIVEN, AbundanceModel, coarsest
 
 _LOG_STD = 5.0  # bound of the log standard deviation of a latent
 
@@ -27,16 +30,9 @@ class Bottleneck(nn.Sequential):
         with torch.no_grad():
             last.weight.mul_(gain)
         nn.init.zeros_(last.bias)  # type: ignore[arg-type]
-        super().__init__(
-            nn.GELU(),
-            nn.Conv2d(inside, middle, 1),
-            nn.GELU(),
-            nn.Conv2d(middle, middle, kernel, padding=kernel // 2),
-            nn.GELU(),
-            nn.Conv2d(middle, middle, kernel, padding=kernel // 2),
-            nn.GELU(),
-            last,
-        )
+        narrow = [nn.Conv2d(inside, middle, 1)]
+        narrow += [nn.Conv2d(middle, middle, kernel, padding=kernel // 2) for _ in range(2)]
+        super().__init__(*(layer for convolution in (*narrow, last) for layer in (nn.GELU(), convolution)))
 
 
 class TopDownBlock(nn.Module):
@@ -55,13 +51,10 @@ class TopDownBlock(nn.Module):
     def forward(
         self, x: Tensor, features: Tensor | None, rng: torch.Generator, temperature: float
     ) -> tuple[Tensor, Tensor]:
-        """The features, and the KL divergence (n,) of the posterior from the prior.
+        """The features (n, width, h, h), and the KL divergence (n,) of the posterior from the prior.
 
-        Args:
-            x: (n, width, h, h) from above.
-            features: (n, width, h, h) of the data, or None to draw from the prior.
-            rng: of the latents.
-            temperature: factor of the prior's standard deviation.
+        Those of the data, if any, lead to the posterior; without them latents are drawn from the prior, whose standard
+        deviation the temperature multiplies.
         """
         mean, log_std, more = self.prior(x).split([self.latents, self.latents, x.shape[1]], dim=1)
         latent, kl = _normal(mean, log_std, temperature), x.new_zeros(len(x))
@@ -89,9 +82,7 @@ class HierarchicalVAE(AbundanceModel):
     precise abundances are: a pixel's are known to √(a(1 − a) / counts).
 
     Args:
-        k: number of endmembers.
-        size: side of the maps.
-        num_labels: number of labels, 0 for none.
+        k, size, num_labels: see :class:`~hsiaug.systems.unmixing_fusion.abundances.base.AbundanceModel`.
         width: channels of the maps.
         latents: channels of the latents of a block.
         blocks: per resolution, in the encoder and in the decoder.
@@ -101,6 +92,7 @@ class HierarchicalVAE(AbundanceModel):
     """
 
     kind = 'vae'
+    ranges: ClassVar = dict.fromkeys(('width', 'latents', 'blocks', 'counts', 'temperature'), POSITIVE)
 
     def __init__(
         self,
@@ -113,10 +105,7 @@ class HierarchicalVAE(AbundanceModel):
         counts: float = 100.0,
         temperature: float = 1.0,
     ) -> None:
-        settings = {'width': width, 'latents': latents, 'blocks': blocks, 'counts': counts, 'temperature': temperature}
-        if wrong := {name: value for name, value in settings.items() if value <= 0}:
-            raise ValueError(f'HierarchicalVAE: settings must be positive, found {wrong}')
-        super().__init__(k, size, num_labels, **settings)
+        super().__init__(k, size, num_labels, **own_settings(locals(), GIVEN))
         self.counts, self.temperature = counts, temperature
         self.sides = [1, coarsest(size)]  # from coarse to fine
         while self.sides[-1] < size:
@@ -163,14 +152,8 @@ class HierarchicalVAE(AbundanceModel):
     def evidence(self, abundances: Tensor, index: Tensor, rng: torch.Generator) -> tuple[Tensor, Tensor]:
         """The two parts of the negative evidence lower bound, in nats per map.
 
-        Args:
-            abundances: (n, k, s, s) on the simplex.
-            index: (n,) indices of labels.
-            rng: of the latents, on any device.
-
-        Returns:
-            the negative log-likelihood (n,), 0 for a perfect reconstruction; the KL divergence of each block (n, L),
-            from coarse to fine.
+        Of abundances (n, k, s, s) with label indices (n,) they are the negative log-likelihood (n,), 0 for a perfect
+        reconstruction, and the KL divergence of each block (n, L), from coarse to fine.
         """
         logits, kls = self.decode(index, self.encode(abundances), rng)
         nll = torch.special.xlogy(abundances, abundances) - abundances * log_softmax(logits.float(), dim=1)

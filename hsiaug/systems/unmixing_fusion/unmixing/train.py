@@ -18,7 +18,7 @@ from sklearn.cluster import KMeans
 from torch import Tensor
 
 from ....engine import Run, Training
-from ....engine.checkpoint import digest_of, identity_of, resumable
+from ....engine.checkpoint import digest_of, identity_of
 from ....engine.data import require_finite_samples
 from ....engine.schedules import Cosine
 from ....functional.plain import plain_torch
@@ -149,11 +149,9 @@ def train_unmixing(
         UserWarning: if the abundances collapsed onto one endmember, or are the same everywhere.
     """
     config, run = config or UnmixingConfig(), run or Run()
-    file = run.checkpoint(CHECKPOINT_FILE)
     _require_images(images)
     shape, digest = list(images.shape), digest_of(images)
     identity = identity_of(config, run.seed, ('learning_rate',), images=shape, data=digest)
-    resume = resumable(file, identity) is not None
     bands = images.shape[1]
     selection = (
         np.eye(bands) if config.inputs == 'all' else band_selection(bands, wavelengths, config.centres, config.response)
@@ -163,12 +161,7 @@ def train_unmixing(
         network = UnmixingNetwork(torch.from_numpy(selection), config.endmembers, config.widths)
     start(network, images, config.start, run.seed)
     training = UnmixingTraining(network.to(run.device), images.to(run.device), config, run.seed)
-    if resume and file is not None:
-        training.load(file)
-    if training.step < training.steps:
-        training.run(run, file, identity)
-        if file is not None:
-            training.save(file, identity)
+    training.complete(run, CHECKPOINT_FILE, identity, keep=True)
     network.eval()
     warn_of_collapse(network.abundances(training.images))
     return network

@@ -1,0 +1,390 @@
+"""Lightning tasks: torchgeo's with hsiaug's networks, or any other, and with samples that have weights; spectra.
+
+torchgeo's own are by the names that version 0.10 gave them, from whichever version is installed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, get_args
+
+import timm
+import torch
+from lightning.pytorch import LightningModule
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+from torchmetrics import MetricCollection
+from torchmetrics.classification import MulticlassAccuracy, MulticlassCohenKappa
+
+from ..losses.change import SIDE_WEIGHTS, BinaryChangeLoss
+from ..losses.segmentation import segmentation_loss
+from ..models.changeformer import ChangeFormerV6
+from ..models.nn1d import NN1D, Scaling
+from ..models.pfsegnet import PFSegNet
+from ..models.scene_classifiers import SceneModel, scene_classifier
+from ..models.segformer import SegFormer
+from .change_detection import NETWORKS
+from .scene_classifier import scene_loss
+from .segmentation import training_loss
+
+try:
+    from torchgeo.tasks import ChangeDetection, Classification, SemanticSegmentation
+except ImportError:  # before 0.10
+    from torchgeo.trainers import ChangeDetectionTask as ChangeDetection
+    from torchgeo.trainers import ClassificationTask as Classification
+    from torchgeo.trainers import SemanticSegmentationTask as SemanticSegmentation
+
+_SEGMENTERS: dict[str, Any] = {'segformer-hsi': SegFormer, 'pfsegnet': PFSegNet}
+
+
+def own_network(task: Any, networks: Mapping[str, Any], given: nn.Module | None, classes: int) -> nn.Module | None:
+    """The network ``given`` to one of torchgeo's tasks, or one of hsiaug's by its name; None where that is torchgeo's.
+
+    Parts that the hyperparameters freeze are frozen.
+    """
+    hp = task.hparams
+    if given is None and hp['model'] not in networks:
+        return None
+    if given is None:
+        if task.weights not in (None, True, False):
+            raise ValueError(
+                f'{type(task).__name__}: weights of {hp["model"]!r} are True or None, found {task.weights!r}'
+            )
+        weights = 'imagenet' if task.weights else None
+        make, options = networks[hp['model']], hp['options'] or {}
+        given = make(hp['in_channels'], classes, hp['backbone'], encoder_weights=weights, **options)
+    assert given is not None
+    for name, part in given.named_children():
+        frozen = 'backbone' if name == 'encoder' else 'decoder'
+        if hp[f'freeze_{frozen}'] and name not in ('mapping', 'head'):
+            part.requires_grad_(False)
+    return given
+
+
+def log_training(task: Any, loss: Any, count: int) -> None:
+    """Log the loss and, as torchgeo up to 0.8 does in each step, the metrics; later versions do so after each epoch.
+
+    The task, one of torchgeo's, has given its ``train_metrics`` the batch of ``count`` samples.
+    """
+    if type(task).on_train_epoch_end is LightningModule.on_train_epoch_end:
+        task.log_dict(task.train_metrics, batch_size=count)
+    task.log('train_loss', loss, batch_size=count)
+
+
+class SegmentationTask(SemanticSegmentation):  # type: ignore[misc]
+    """torchgeo's task, with networks for many bands and with samples that have a ``weight``.
+
+    Only the training of batches with ``weight``, and of PFSegNet with its edges, is not torchgeo's own.
+
+    Args:
+        model: ``'segformer-hsi'``, ``'pfsegnet'``, or a name that torchgeo's task knows.
+        backbone: encoder of the network.
+        network: a network from (n, C, H, W) to logits (n, K, H, W), in place of ``model``. Hyperparameters leave it
+            out: give it again to ``load_from_checkpoint``.
+        options: further arguments of hsiaug's networks, such as ``mapping``.
+        edge_weight: of the supervision of edges, of PFSegNet.
+        kwargs: arguments of torchgeo's task, such as ``in_channels``, ``num_classes``, ``ignore_index``, ``lr``.
+
+    Raises:
+        ValueError: for ``weights`` that hsiaug's networks cannot take, or a loss that cannot honour sample weights.
+    """
+
+    ignore = ('weights', 'network')
+
+    def __init__(
+        self,
+        model: str = 'segformer-hsi',
+        backbone: str = 'mit_b0',
+        network: nn.Module | None = None,
+        options: dict[str, Any] | None = None,
+        edge_weight: float = 1.0,
+        **kwargs: Any,
+    ) -> None:
+        self._given = (network,)  # a module itself cannot be kept before the base class is set up
+        super().__init__(model, backbone, **kwargs)  # type: ignore[arg-type]
+
+    def configure_models(self) -> None:
+        """Take the given network, build one of hsiaug's, or leave it to torchgeo."""
+        network = own_network(self, _SEGMENTERS, self._given[0], self.hparams['num_classes'])
+        if network is None:
+            super().configure_models()
+        else:
+            self.model = network
+
+    def training_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> Tensor:
+        """Training loss and metrics of one batch."""
+        hp: Any = self.hparams
+        if 'weight' not in batch and not isinstance(self.model, PFSegNet):
+            return super().training_step(batch, batch_idx, dataloader_idx)
+        if hp['loss'] != 'ce':
+            raise ValueError(f"SegmentationTask: sample weights and edges need loss='ce', found {hp['loss']!r}")
+        weights: Any = self.criterion.weight, batch.get('weight')
+        options = hp['ignore_index'], *weights, hp['edge_weight']
+        loss, logits = training_loss(self.model, batch['image'], batch['mask'], *options)
+        self.train_metrics(logits, batch['mask'])
+        log_training(self, loss, len(logits))
+        return loss
+
+
+class Adapted(nn.Module):
+    """A network from pairs of dates (n, 2, C, H, W) to logits (n, K, H, W) as torchgeo's task calls it.
+
+    The task hands dates stacked along bands to networks whose names it does not know, and a binary task has one logit,
+    which is the difference of the two classes' logits.
+    """
+
+    def __init__(self, network: nn.Module, binary: bool) -> None:
+        super().__init__()
+        self.network, self.binary = network, binary
+
+    def _logits(self, logits: Tensor) -> Tensor:
+        return logits[:, 1:] - logits[:, :1] if self.binary else logits
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits (n, 1, H, W) or (n, K, H, W) of (n, 2, C, H, W) or (n, 2C, H, W)."""
+        return self._logits(self.network(x if x.ndim == 5 else x.unflatten(1, (2, -1))))
+
+    def forward_with_sides(self, image: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """Logits and, where the network has them, those of side outputs, of (n, 2, C, H, W)."""
+        if not isinstance(self.network, ChangeFormerV6):
+            return self(image), []
+        logits, sides = self.network.forward_with_sides(image)
+        return self._logits(logits), [self._logits(side) for side in sides]
+
+
+class ChangeTask(ChangeDetection):  # type: ignore[misc]
+    """torchgeo's task, with networks for many bands, side outputs, ignored pixels and samples that have a ``weight``.
+
+    Only the training of batches with ``weight``, and of ChangeFormer V6 with its side outputs, is not torchgeo's own;
+    and its binary cross-entropy takes ``ignore_index``, which torchgeo's does not.
+
+    Args:
+        model: ``'changeformer-v3'``, ``'changeformer-v6'``, ``'siamcrnn'``, or a name that torchgeo's task knows.
+        backbone: encoder of the network.
+        network: as of :class:`SegmentationTask`, from (n, 2, C, H, W), with K = 2 for a binary task.
+        options: further arguments of hsiaug's networks, such as ``channels``.
+        kwargs: arguments of torchgeo's task, such as ``in_channels``, ``task``, ``ignore_index``, ``lr``.
+
+    Raises:
+        ValueError: for ``weights`` that hsiaug's networks cannot take, or a loss that cannot honour sample weights.
+    """
+
+    ignore = ('weights', 'network')
+
+    def __init__(
+        self,
+        model: str = 'changeformer-v3',
+        backbone: str = 'changeformer',
+        network: nn.Module | None = None,
+        options: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        self._given = (network,)  # a module itself cannot be kept before the base class is set up
+        super().__init__(model, backbone, **kwargs)  # type: ignore[arg-type]
+
+    def configure_losses(self) -> None:
+        """Have ignored pixels left out of the binary cross-entropy."""
+        super().configure_losses()
+        hp: Any = self.hparams
+        if hp['loss'] == 'bce':
+            self.criterion = BinaryChangeLoss(hp['ignore_index'], hp['pos_weight'])
+
+    def configure_models(self) -> None:
+        """Take the given network, build one of hsiaug's, or leave it to torchgeo."""
+        hp: Any = self.hparams
+        binary = hp['task'] == 'binary'
+        network = own_network(self, NETWORKS, self._given[0], 2 if binary else hp['num_classes'] or hp['num_labels'])
+        if network is None:
+            super().configure_models()
+        else:
+            self.model = Adapted(network, binary)
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        """Training loss and metrics of one batch."""
+        hp: Any = self.hparams
+        own = self.model if isinstance(self.model, Adapted) else None
+        sides: list[Tensor] = []
+        if 'weight' not in batch and not (own and isinstance(own.network, ChangeFormerV6)):
+            return super().training_step(batch, batch_idx)
+        if hp['loss'] not in ('bce', 'ce'):
+            raise ValueError(
+                f"ChangeTask: sample weights and side outputs need loss='bce' or 'ce', found {hp['loss']!r}"
+            )
+        image, mask = batch['image'], batch['mask']
+        if own is not None:
+            logits, sides = own.forward_with_sides(image)
+        else:
+            paired = hp['model'].startswith('fcsiam') or hp['model'] == 'changevit'
+            logits = self.model(image if paired else image.flatten(1, 2))
+        mask = mask[:, 0].long() if hp['task'] == 'multiclass' else mask
+        loss = self._loss(logits, mask, batch.get('weight'))
+        for weight, side in zip(SIDE_WEIGHTS, sides, strict=bool(sides)):
+            loss = loss + weight * self._loss(side, mask, batch.get('weight'))
+        self.train_metrics(logits, mask)
+        log_training(self, loss, len(logits))
+        return loss
+
+    def _loss(self, logits: Tensor, mask: Tensor, sample_weights: Tensor | None) -> Tensor:
+        hp: Any = self.hparams
+        if hp['loss'] == 'bce':
+            loss: Tensor = self.criterion(logits, mask, sample_weights)
+            return loss
+        weight: Any = self.criterion.weight
+        return segmentation_loss(logits, mask, hp['ignore_index'], weight, sample_weights)
+
+
+class SceneClassificationTask(Classification):  # type: ignore[misc]
+    """torchgeo's task, with networks that it does not build, and samples with ``label_prob`` or ``weight``.
+
+    torchgeo's own task builds timm's models alone, and takes class probabilities for labels without a word. Here they
+    are the target of training where a batch has them; metrics are always against ``label``. Cohen's kappa is logged
+    with torchgeo's metrics.
+
+    Args:
+        model: ``'alexnet'``, ``'cnn2d'`` or ``'cnn3d'`` of
+            :func:`~hsiaug.models.scene_classifiers.scene_classifier`, or a name that timm knows. ``'vgg16'`` and
+            ``'resnet18'``, which are known to both, are hsiaug's where ``options`` are given.
+        size: (H, W) of the images, which the former need to know.
+        network: a network from (n, C, H, W) to logits (n, K), in place of ``model``. Hyperparameters leave it out: give
+            it again to ``load_from_checkpoint``.
+        options: further arguments of hsiaug's networks: ``narrow``, ``dropout``, ``upsampling``.
+        kwargs: arguments of torchgeo's task, such as ``in_channels``, ``num_classes``, ``class_weights``, ``lr``.
+
+    Raises:
+        ValueError: for pretrained ``weights`` or a frozen backbone of hsiaug's networks, which have neither, or a loss
+            that cannot honour what samples carry.
+    """
+
+    ignore = ('weights', 'network')
+
+    def __init__(
+        self,
+        model: str = 'resnet18',
+        size: tuple[int, int] = (32, 32),
+        network: nn.Module | None = None,
+        options: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        self._given = (network,)  # a module itself cannot be kept before the base class is set up
+        super().__init__(model, **kwargs)
+
+    def configure_models(self) -> None:
+        """Take the given network, build one of hsiaug's, or leave it to torchgeo."""
+        hp: Any = self.hparams
+        if self._given[0] is not None:
+            self.model = self._given[0]
+        elif hp['model'] not in get_args(SceneModel) or (hp['options'] is None and timm.is_model(hp['model'])):
+            super().configure_models()
+        elif self.weights or hp['freeze_backbone']:
+            raise ValueError(
+                f'SceneClassificationTask: {hp["model"]!r} is trained from scratch, found weights={self.weights!r} and '
+                f'freeze_backbone={hp["freeze_backbone"]}; give a pretrained network, or the name of one of timm'
+            )
+        else:
+            size = hp['size'][0], hp['size'][1]
+            self.model = scene_classifier(
+                hp['model'], hp['in_channels'], hp['num_classes'], size, **(hp['options'] or {})
+            )
+
+    def configure_metrics(self) -> None:
+        """Set up torchgeo's metrics, and Cohen's kappa."""
+        super().configure_metrics()
+        hp: Any = self.hparams
+        if hp['task'] == 'multiclass':
+            for metrics in (self.train_metrics, self.val_metrics, self.test_metrics):
+                metrics.add_metrics({'CohenKappa': MulticlassCohenKappa(hp['num_classes'])})
+
+    def training_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> Tensor:
+        """Training loss and metrics of one batch."""
+        hp: Any = self.hparams
+        if not {'label_prob', 'weight'} & set(batch):
+            return super().training_step(batch, batch_idx, dataloader_idx)
+        if hp['loss'] != 'ce':
+            raise ValueError(f"SceneClassificationTask: label_prob and weight need loss='ce', found {hp['loss']!r}")
+        logits = self(batch['image'])
+        target = batch.get('label_prob', batch['label'])
+        loss = scene_loss(logits, target, self.criterion.weight, batch.get('weight'))  # type: ignore[arg-type]
+        self.train_metrics(logits, batch['label'])
+        log_training(self, loss, len(logits))
+        return loss
+
+
+class SpectralClassificationTask(LightningModule):
+    """Trains a classifier of spectra on batches in the sample contract.
+
+    torchgeo's ClassificationTask builds picture models and reads soft targets wrongly; this one takes ``label_prob``
+    as the target where a batch has it, and always measures against ``label``.
+
+    Args:
+        bands: number of bands C.
+        num_classes: number of classes K.
+        model: network from (n, C) to logits (n, K); NN-1D if None.
+        lr: learning rate of AdamW.
+        weight_decay: of AdamW.
+        scaling: input scaling of NN-1D, fitted on the datamodule's real training spectra.
+    """
+
+    def __init__(
+        self,
+        bands: int,
+        num_classes: int,
+        model: nn.Module | None = None,
+        lr: float = 1e-3,
+        weight_decay: float = 1e-4,
+        scaling: Scaling = 'standard',
+    ) -> None:
+        super().__init__()
+        self.save_hyperparameters(ignore='model')
+        self.model = model or NN1D(bands, num_classes, scaling=scaling)
+        metrics = MetricCollection(
+            {
+                'OA': MulticlassAccuracy(num_classes, average='micro'),
+                'AA': MulticlassAccuracy(num_classes, average='macro'),
+                'kappa': MulticlassCohenKappa(num_classes),
+            }
+        )
+        self.val_metrics, self.test_metrics = metrics.clone(prefix='val_'), metrics.clone(prefix='test_')
+
+    def on_fit_start(self) -> None:
+        """Fit the input scaling on real training spectra."""
+        datamodule = getattr(self.trainer, 'datamodule', None)
+        real = getattr(datamodule, 'real_spectra', None)
+        if isinstance(self.model, NN1D) and real is not None:
+            self.model.scaler.fit(real().to(self.device))
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Logits (n, K)."""
+        return self.model(image)
+
+    def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
+        """Cross-entropy against ``label_prob`` where there is one, else ``label``; weighted where ``weight`` is."""
+        losses = cross_entropy(self(batch['image']), batch.get('label_prob', batch['label']), reduction='none')
+        loss = losses.mean() if 'weight' not in batch else (losses * batch['weight']).sum() / batch['weight'].sum()
+        self.log('train_loss', loss, batch_size=len(batch['image']))
+        if 'synthetic' in batch:
+            share = batch['synthetic'].to(torch.float32).mean()
+            self.log('train_synthetic', share, batch_size=len(batch['image']), on_step=False, on_epoch=True)
+        return loss
+
+    def _evaluate(self, batch: dict[str, Tensor], metrics: MetricCollection) -> None:
+        metrics.update(self(batch['image']).argmax(dim=1), batch['label'])
+        self.log_dict(metrics, batch_size=len(batch['image']), on_step=False, on_epoch=True)
+
+    def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
+        """Accuracies of one batch."""
+        self._evaluate(batch, self.val_metrics)
+
+    def test_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
+        """Accuracies of one batch."""
+        self._evaluate(batch, self.test_metrics)
+
+    def predict_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
+        """(n,) predicted labels."""
+        return self(batch['image']).argmax(dim=1)
+
+    def configure_optimizers(self) -> Any:
+        """AdamW."""
+        hp: Any = self.hparams
+        # With precision='16-true' the usual 1e-8 is 0, and a parameter without gradient becomes 0 / 0.
+        eps = 1e-4 if next(self.parameters()).dtype == torch.float16 else 1e-8
+        return torch.optim.AdamW(self.parameters(), lr=hp['lr'], weight_decay=hp['weight_decay'], eps=eps)
