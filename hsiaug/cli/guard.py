@@ -95,7 +95,7 @@ def parse(
                 'the fields themselves, as --print_config shows them'
             ) from None
         name = given.subcommand
-        given[name] = at_home(given[name])
+        given[name] = with_home(given[name])
         if wrong := [path for path in not_finite(given[name].as_dict(), '') if not path.endswith('.nodata')]:
             raise ValueError(f'{", ".join(path.lstrip(".") for path in wrong)} must be finite, found NaN or infinity')
         made: Namespace = parser.instantiate(given)[name]
@@ -103,15 +103,15 @@ def parse(
     return commands[name], dict(made.items())
 
 
-def at_home(value: Any) -> Any:
+def with_home(value: Any) -> Any:
     """A value, at any depth of which paths that begin with ``~/`` are expanded, wherever they were given."""
     if isinstance(value, Namespace):
         made: Any = Namespace
-        return made({key: at_home(one) for key, one in vars(value).items()})
+        return made({key: with_home(one) for key, one in vars(value).items()})
     if isinstance(value, dict):
-        return {key: at_home(one) for key, one in value.items()}
+        return {key: with_home(one) for key, one in value.items()}
     if isinstance(value, list | tuple):
-        return type(value)(map(at_home, value))
+        return type(value)(map(with_home, value))
     if isinstance(value, str | Path) and str(value).startswith('~/'):
         return type(value)(Path(value).expanduser())
     return value

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
+from ..datasets.shared import world
 from .checkpoint import resumable
-from .run import Run, world
+from .run import Run
 from .training import Training
 
 S = TypeVar('S', bound=Training)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from .. import __version__
-from ..samples import Provenance, SampleSpec, require_compatible, seen_of_all
+from ..samples import Provenance, SampleSpec, joined_seen, require_compatible
 from .base import Generator, make_part, part_of, register
 
 
@@ -74,4 +74,4 @@ def _joint_provenance(source: Generator, augmenter: Generator, settings: dict[st
     if not known:
         return None
     training = {'generator': 'augmented', **settings, 'parts': [dict(one.training) for one in known.values()]}
-    return replace(next(iter(known.values())), version=__version__, training=training, **seen_of_all(known))
+    return replace(next(iter(known.values())), version=__version__, training=training, **joined_seen(known))

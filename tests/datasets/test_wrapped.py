@@ -10,10 +10,10 @@ import torch
 from lightning.pytorch import LightningDataModule
 from torch.utils.data import ConcatDataset, DataLoader, Dataset, IterableDataset, Subset, TensorDataset, random_split
 from torchgeo.datasets import GeoDataset
-from toys import Toy
+from toys import BANDS, SIZE, Toy, toy_spec
 
 from hsiaug import MixedDataModule, MixedDataset, SyntheticMix, fit_generator, write_bank
-from hsiaug.datasets import PatchDataset, SpectraDataset, SyntheticDataset
+from hsiaug.datasets import PatchDataset, SceneDataset, SpectraDataset, SyntheticDataset
 from hsiaug.datasets.wrapped import counts_of, labels_of, provenances_of, spec_of, splits_of
 from hsiaug.samples import LeakageError, Sample, SpecMismatchError
 from hsiaug.scenes import RandomSplit, Scene, Split
@@ -207,3 +207,13 @@ def test_geo_datasets_are_sent_to_their_loaders() -> None:
     for real in (Map(), Subset(Map(), [0])):
         with pytest.raises(TypeError, match=r'indexed by place and time.*SyntheticMix.*MixedDataModule'):
             MixedDataset(real, Toy('segmentation', 9), 0.5)
+
+
+def test_labels_of_a_shuffled_subset_of_two_datasets_are_in_its_order() -> None:
+    spec = toy_spec('scene')
+    one, other = (
+        SceneDataset(torch.rand(3, BANDS, SIZE, SIZE), torch.tensor(labels), spec) for labels in ([0, 1, 2], [2, 2, 0])
+    )
+    some = Subset(ConcatDataset([one, other]), [4, 1, 3, 0, -1])
+    assert labels_of(some).tolist() == [int(some[i]['label']) for i in range(5)] == [2, 1, 2, 0, 0]  # type: ignore[union-attr]
+    assert counts_of(some).tolist() == [2, 1, 2]  # type: ignore[union-attr]
