@@ -61,11 +61,6 @@ def source_counts(seen: int, ratios: Sequence[float], mode: Mode) -> list[int]:
     the method of Sainte-Lague: as ``seen`` grows, no count ever falls, so that batches hold differences. From its exact
     share a source is off by (K - 1) / 2 samples at most, so by one of up to three.
 
-    Args:
-        seen: real samples, or places.
-        ratios: (K,) synthetic samples per real one, of each source.
-        mode: ``'append'`` or ``'replace'``.
-
     Raises:
         ValueError: for an infinite ratio in append mode.
     """
@@ -103,31 +98,28 @@ class Constant(Schedule):
 
 
 @dataclass(frozen=True)
-class Linear(Schedule):
-    """From ``start`` in epoch 0 to ``end`` in epoch ``epochs`` in equal steps, and ``end`` ever after."""
-
+class _Ramp(Schedule):
     start: float
     end: float
     epochs: int
 
     def __post_init__(self) -> None:
-        _require_ramp(self.start, self.end, self.epochs)
+        require_ratio(self.start, 'start')
+        require_ratio(self.end, 'end')
+        if not isinstance(self.epochs, Integral) or self.epochs < 1:
+            raise ValueError(f'epochs of a ramp must be a whole number of at least 1, found {self.epochs!r}')
+
+
+class Linear(_Ramp):
+    """From ``start`` in epoch 0 to ``end`` in epoch ``epochs`` in equal steps, and ``end`` ever after."""
 
     def __call__(self, epoch: int) -> float:
         """Ratio of an epoch."""
         return self.start + (self.end - self.start) * min(epoch / self.epochs, 1.0)
 
 
-@dataclass(frozen=True)
-class Cosine(Schedule):
+class Cosine(_Ramp):
     """From ``start`` to ``end`` over ``epochs`` along half a cosine, and ``end`` ever after."""
-
-    start: float
-    end: float
-    epochs: int
-
-    def __post_init__(self) -> None:
-        _require_ramp(self.start, self.end, self.epochs)
 
     def __call__(self, epoch: int) -> float:
         """Ratio of an epoch."""
@@ -193,10 +185,3 @@ def together(schedules: Sequence[Schedule]) -> Schedule:
 def as_schedule(ratio: float | Schedule) -> Schedule:
     """A number as a constant schedule; a schedule as it is."""
     return ratio if isinstance(ratio, Schedule) else Constant(require_ratio(ratio))
-
-
-def _require_ramp(start: float, end: float, epochs: int) -> None:
-    require_ratio(start, 'start')
-    require_ratio(end, 'end')
-    if not isinstance(epochs, Integral) or epochs < 1:
-        raise ValueError(f'epochs of a ramp must be a whole number of at least 1, found {epochs!r}')

@@ -11,7 +11,8 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from types import UnionType
@@ -74,15 +75,30 @@ def as_record(cls: type[T], data: Any, where: str, error: type[Exception] = Valu
     raise error(f'{where}: ' + '; '.join(problems[:5]))
 
 
-def write_json(path: Path, data: Any) -> None:
-    """Write JSON whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f'.{path.name}.{os.getpid()}')
+@contextmanager
+def written_whole(path: Path, durable: bool = False) -> Iterator[Path]:
+    """A temporary file to write to, which replaces ``path`` in the end: a reader finds all of it or nothing.
+
+    Args:
+        path: of the file; its folder exists.
+        durable: wait for the disk, so that this holds even if the machine loses power.
+    """
+    temporary = path.with_name(f'.{path.name}.{os.getpid()}.tmp')
     try:
-        temporary.write_text(json.dumps(data, indent=1))
+        yield temporary
+        if durable:
+            with temporary.open('rb') as file:
+                os.fsync(file.fileno())
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def write_json(path: Path, data: Any, durable: bool = False) -> None:
+    """Write JSON whole or not at all; ``durable`` as for :func:`written_whole`."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with written_whole(path, durable) as temporary:
+        temporary.write_text(json.dumps(data, indent=1))
 
 
 def json_ready(value: Any) -> Any:

@@ -7,28 +7,29 @@ A *sample* is torchgeo's dictionary of tensors. A :class:`SampleSpec` says what 
 
 from __future__ import annotations
 
-import base64
 import dataclasses
 import json
 import math
 import operator
-import zlib
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
 from functools import reduce
 from itertools import combinations
-from typing import Any, Literal, Protocol, get_args, runtime_checkable
+from typing import Any, Literal, Protocol, TypeVar, get_args, runtime_checkable
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from .records import as_record, require_plausible
-from .seen import SeenSamples
+from .records import as_record
+from .seen import Footprint, SeenSamples, same_scene
 
 Kind = Literal['spectrum', 'scene', 'segmentation', 'change']
 Target = Literal['label', 'mask']
 Sample = dict[str, Any]
+Layout = dict[str, tuple[torch.dtype, tuple[int, ...]]]
+"""Dtype and shape, per sample, of each tensor."""
+Labels = TypeVar('Labels', Tensor, np.ndarray)
 _CPU = torch.device('cpu')
 
 WAVELENGTH_TOLERANCE_NM = 0.5
@@ -132,10 +133,29 @@ class SampleSpec:
             return ()
         return (*((1,) if self.kind == 'change' else ()), *(self.size or ()))
 
+    def layout(self, soft_labels: bool = False) -> Layout:
+        """Dtype and shape of each tensor of a sample; soft labels are ``label_prob`` (K,)."""
+        soft: Layout = {'label_prob': (torch.float32, (self.num_classes,))} if soft_labels else {}
+        return {'image': (torch.float32, self.image_shape), self.target_key: (torch.int64, self.target_shape)} | soft
+
     @property
     def sample_bytes(self) -> int:
-        """That a sample takes in memory: float32 image, int64 target."""
-        return 4 * math.prod(self.image_shape) + 8 * math.prod(self.target_shape)
+        """That a sample takes in memory."""
+        return sum(dtype.itemsize * math.prod(shape) for dtype, shape in self.layout().values())
+
+    def counted(self, labels: Labels) -> Labels:
+        """Where labels, of any shape, are a class that counts; bool."""
+        return (labels >= 0) & (labels < self.num_classes) & (labels != self.ignore_index)
+
+    def foreign(self, labels: Labels) -> Labels:
+        """Where labels are neither a class nor the ignore index; bool."""
+        return ((labels < 0) | (labels >= self.num_classes)) & (labels != self.ignore_index)
+
+    @property
+    def allowed_labels(self) -> str:
+        """The labels that there may be, in words."""
+        ignored = '' if self.ignore_index is None else f' or {self.ignore_index} where a pixel does not count'
+        return f'0 to {self.num_classes - 1}{ignored} ({in_short(self.classes)})'
 
     def to_dict(self) -> dict[str, Any]:
         """A JSON-ready dictionary."""
@@ -162,13 +182,7 @@ def require_compatible(
     sides: tuple[str, str] = ('real', 'synthetic'),
     what: str = 'real and synthetic samples',
 ) -> None:
-    """Check that samples of two specs can stand in one batch.
-
-    Args:
-        real: one spec.
-        synthetic: the other.
-        sides: what the two are called.
-        what: does not fit together, for the message.
+    """Check that samples of two specs can stand in one batch; messages call them ``sides``, and both ``what``.
 
     Raises:
         SpecMismatchError: naming each field in which the two sides differ.
@@ -192,94 +206,6 @@ def require_compatible(
             + '\n  '.join(problems)
             + '\nTrain the generator on this dataset, or bring both to the same bands, classes and unit.'
         )
-
-
-class SceneFingerprint(str):
-    """A scene's fingerprint that remembers what older versions called the same scene.
-
-    Generators that these saved carry the former one; as text it is the present one alone.
-
-    Args:
-        value: the fingerprint.
-        former: what the same scene was called before.
-    """
-
-    former: frozenset[str]
-
-    def __new__(cls, value: str, former: Iterable[str] = ()) -> SceneFingerprint:
-        """Text with a memory."""
-        new = super().__new__(cls, value)
-        new.former = frozenset(former) - {value}
-        return new
-
-
-def same_scene(one: str, other: str) -> bool:
-    """Whether two fingerprints are of one scene, by present or former names."""
-    return one == other or one in getattr(other, 'former', ()) or other in getattr(one, 'former', ())
-
-
-_ONES = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1).sum(axis=1)  # bits that are set in a byte
-
-
-@dataclass(frozen=True)
-class Footprint:
-    """A set of pixels of one scene, small enough to travel with a generator.
-
-    Args:
-        scene: fingerprint of the scene.
-        size: number of pixels that the scene has.
-        packed: base64 of the zlib-compressed bit mask.
-    """
-
-    scene: str
-    size: int
-    packed: str = field(repr=False)
-
-    @classmethod
-    def of(cls, scene: str, size: int, pixels: np.ndarray) -> Footprint:
-        """The footprint of flat pixel indices."""
-        mask = np.zeros(size, dtype=bool)
-        mask[pixels] = True
-        return cls(scene, size, base64.b64encode(zlib.compress(np.packbits(mask).tobytes(), 6)).decode('ascii'))
-
-    def joined(self, other: Footprint) -> Footprint:
-        """Pixels of either, of one scene; it is called as the other calls it, which is the newer."""
-        if self == other:
-            return other
-        return Footprint.of(other.scene, other.size, np.union1d(self.pixels(), other.pixels()))
-
-    def pixels(self) -> np.ndarray:
-        """Flat pixel indices, ascending, int64.
-
-        Raises:
-            ValueError: if the mask is damaged, or says far more than it holds.
-        """
-        bits = self._bits()
-        require_plausible(8 * int(_ONES[bits].sum()), len(self.packed), 'a footprint of seen pixels')
-        held = np.flatnonzero(bits)
-        row, column = np.nonzero(np.unpackbits(bits[held, None], axis=1))
-        return (8 * held[row] + column).astype(np.int64)
-
-    def within(self, pixels: np.ndarray) -> np.ndarray:
-        """Those of flat pixel indices that it holds, ascending, without an array of its own pixels."""
-        pixels = np.unique(np.asarray(pixels, dtype=np.int64))
-        inside = pixels[(pixels >= 0) & (pixels < self.size)]
-        return inside[(self._bits()[inside // 8] >> (7 - inside % 8).astype(np.uint8)) & 1 == 1]
-
-    def _bits(self) -> np.ndarray:
-        """(ceil(size / 8),) uint8, unpacked no further than to the size that is declared."""
-        expected = -(-self.size // 8)
-        require_plausible(expected, len(self.packed), 'a footprint of seen pixels')
-        try:
-            reader = zlib.decompressobj()
-            raw = reader.decompress(base64.b64decode(self.packed, validate=True), max(expected, 0) + 1)
-        except (ValueError, zlib.error) as error:
-            raise ValueError(f'a footprint of seen pixels is damaged: {error}') from error
-        if len(raw) != expected or not reader.eof:
-            raise ValueError(
-                f'a footprint of seen pixels is damaged: it does not hold the {self.size} that it declares'
-            )
-        return np.frombuffer(raw, dtype=np.uint8)
 
 
 @dataclass(frozen=True)
@@ -323,7 +249,7 @@ class Provenance:
         return as_record(cls, data, 'provenance')
 
 
-def seen_of_all(known: Mapping[str, Provenance]) -> dict[str, Any]:
+def joined_seen(known: Mapping[str, Provenance]) -> dict[str, Any]:
     """What several provenances, by whose they are, have seen, as fields of one provenance of all.
 
     Raises:
@@ -356,11 +282,12 @@ def require_unseen(provenance: Provenance | None, scene: str, evaluation: np.nda
     Raises:
         LeakageError: naming how many pixels overlap, and the first of them.
     """
-    for seen in provenance.footprints if provenance is not None else ():
+    split, footprints = (None, ()) if provenance is None else (provenance.split, provenance.footprints)
+    for seen in footprints:
         overlap = seen.within(evaluation) if same_scene(seen.scene, scene) else np.empty(0)
-        if provenance is not None and overlap.size:
+        if overlap.size:
             raise LeakageError(
-                f'the generator (split {provenance.split}) has seen {overlap.size} of {len(evaluation)} evaluation '
+                f'the generator (split {split}) has seen {overlap.size} of {len(evaluation)} evaluation '
                 f'pixels, first flat indices {overlap[:5].tolist()}; train it on the training part of the evaluated '
                 'split'
             )
@@ -433,5 +360,11 @@ def as_seed(seed: Any, owner: str = 'seed') -> int:
 
 
 def class_counts(labels: Tensor | np.ndarray | Sequence[int], num_classes: int) -> np.ndarray:
-    """(K,) int64 number of samples per class."""
-    return np.bincount(np.asarray(labels, dtype=np.int64), minlength=num_classes)
+    """(K,) int64 number of samples per class; labels that are no class count nowhere."""
+    found = np.asarray(labels, dtype=np.int64)
+    return np.bincount(found[(found >= 0) & (found < num_classes)], minlength=num_classes)
+
+
+def in_short(names: Sequence[str]) -> str:
+    """The first six of some names."""
+    return ', '.join(names[:6]) + (', ...' if len(names) > 6 else '')

@@ -1,21 +1,114 @@
-"""What a generator has seen of data that are no scene: digests of samples, and windows of the images they are cut from.
+"""What a generator has seen: pixels of scenes or, of other data, digests of samples and windows that they are cut from.
 
-Eight bytes a sample tell whether an evaluation holds the same image, and nothing of what it shows.
+Eight bytes a sample show whether an evaluation holds the same image, and nothing of what it shows.
 """
 
 from __future__ import annotations
 
 import base64
 import hashlib
+import zlib
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
+
+from .records import require_plausible
 
 KEPT = 1 << 18
 """Digests that travel with a generator at most: of more samples, those with the lowest. Of s shared samples among n,
 at least one is among them but for a chance of (1 - KEPT/n)^s."""
 _BOX = np.dtype([('key', '<u8'), ('box', '<f8', (4,))])
+
+
+# --- pixels of scenes -----------------------------------------------------------------------------------------------
+
+
+class SceneFingerprint(str):
+    """A scene's fingerprint that remembers what older versions called the same scene.
+
+    Generators that these saved carry a former one; as text it is the present one alone.
+    """
+
+    former: frozenset[str]
+
+    def __new__(cls, value: str, former: Iterable[str] = ()) -> SceneFingerprint:
+        """Text with a memory."""
+        new = super().__new__(cls, value)
+        new.former = frozenset(former) - {value}
+        return new
+
+
+def same_scene(one: str, other: str) -> bool:
+    """Whether two fingerprints are of one scene, by present or former names."""
+    return one == other or one in getattr(other, 'former', ()) or other in getattr(one, 'former', ())
+
+
+_ONES = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1).sum(axis=1)  # bits that are set in a byte
+
+
+@dataclass(frozen=True)
+class Footprint:
+    """A set of pixels of one scene, small enough to travel with a generator.
+
+    Args:
+        scene: fingerprint of the scene.
+        size: number of pixels that the scene has.
+        packed: base64 of the zlib-compressed bit mask.
+    """
+
+    scene: str
+    size: int
+    packed: str = field(repr=False)
+
+    @classmethod
+    def of(cls, scene: str, size: int, pixels: np.ndarray) -> Footprint:
+        """The footprint of flat pixel indices."""
+        mask = np.zeros(size, dtype=bool)
+        mask[pixels] = True
+        return cls(scene, size, base64.b64encode(zlib.compress(np.packbits(mask).tobytes(), 6)).decode('ascii'))
+
+    def joined(self, other: Footprint) -> Footprint:
+        """Pixels of either, of one scene; it is called as the other calls it, which is the newer."""
+        if self == other:
+            return other
+        return Footprint.of(other.scene, other.size, np.union1d(self.pixels(), other.pixels()))
+
+    def pixels(self) -> np.ndarray:
+        """Flat pixel indices, ascending, int64.
+
+        Raises:
+            ValueError: if the mask is damaged, or says far more than it holds.
+        """
+        bits = self._bits()
+        require_plausible(8 * int(_ONES[bits].sum()), len(self.packed), 'a footprint of seen pixels')
+        held = np.flatnonzero(bits)
+        row, column = np.nonzero(np.unpackbits(bits[held, None], axis=1))
+        return (8 * held[row] + column).astype(np.int64)
+
+    def within(self, pixels: np.ndarray) -> np.ndarray:
+        """Those of flat pixel indices that it holds, ascending, without an array of its own pixels."""
+        pixels = np.unique(np.asarray(pixels, dtype=np.int64))
+        inside = pixels[(pixels >= 0) & (pixels < self.size)]
+        return inside[(self._bits()[inside // 8] >> (7 - inside % 8).astype(np.uint8)) & 1 == 1]
+
+    def _bits(self) -> np.ndarray:
+        """(ceil(size / 8),) uint8, unpacked no further than to the size that is declared."""
+        expected = -(-self.size // 8)
+        require_plausible(expected, len(self.packed), 'a footprint of seen pixels')
+        try:
+            reader = zlib.decompressobj()
+            raw = reader.decompress(base64.b64decode(self.packed, validate=True), max(expected, 0) + 1)
+        except (ValueError, zlib.error) as error:
+            raise ValueError(f'a footprint of seen pixels is damaged: {error}') from error
+        if len(raw) != expected or not reader.eof:
+            raise ValueError(
+                f'a footprint of seen pixels is damaged: it does not hold the {self.size} that it declares'
+            )
+        return np.frombuffer(raw, dtype=np.uint8)
+
+
+# --- samples ------------------------------------------------------------------------------------------------------
 
 
 def digest_of(values: np.ndarray) -> int:
@@ -162,6 +255,3 @@ def _unpacked(text: str, dtype: np.dtype) -> np.ndarray:
         return np.frombuffer(raw, dtype=dtype)
     except ValueError as error:
         raise ValueError(f'the record of seen samples is damaged: {error}') from error
-
-
-__all__ = ['KEPT', 'Places', 'SeenSamples', 'digest_of', 'digest_of_parts', 'digest_of_text']

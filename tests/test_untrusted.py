@@ -26,7 +26,8 @@ from hsiaug.cli.train import train
 from hsiaug.datasets import SyntheticBank, write_bank
 from hsiaug.report.ablation import read_run as read_study
 from hsiaug.report.page_ratio import ratio_section
-from hsiaug.samples import Footprint, require_unseen
+from hsiaug.samples import require_unseen
+from hsiaug.seen import Footprint
 from hsiaug.systems import Generator, TrainingData
 from hsiaug.trainers import fit_generator
 

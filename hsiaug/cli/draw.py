@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -46,11 +45,8 @@ def require_device(name: str, devices: int = 1, nodes: int = 1) -> str:
 
 def bank_bytes(spec: SampleSpec, count: int, out: Path) -> int:
     """About how many bytes a bank of so many samples has yet to write."""
-    from ..datasets.bank import layout
-
-    values = sum(dtype.itemsize * prod(shape) for dtype, shape in layout(spec, soft_labels=False).values())
     there = sum(file.stat().st_size for file in out.glob('*.safetensors')) if out.is_dir() else 0
-    return max(0, count * values - there)
+    return max(0, count * spec.sample_bytes - there)
 
 
 def draw(

@@ -99,7 +99,7 @@ def parse(
         name = given.subcommand
         for option, path, value in nested:
             given[name][option] = with_nested(given[name][option], path, value, f'--{option}')
-        given[name] = at_home(given[name])
+        given[name] = with_home(given[name])
         if wrong := [path for path in not_finite(given[name].as_dict(), '') if not path.endswith('.nodata')]:
             raise ValueError(f'{", ".join(path.lstrip(".") for path in wrong)} must be finite, found NaN or infinity')
         made: Namespace = parser.instantiate(given)[name]
@@ -147,15 +147,15 @@ def with_nested(found: Any, path: Sequence[str], value: Any, where: str) -> Any:
     return {**found, key: with_nested(found.get(key), rest, value, f'{where}.{key}')}
 
 
-def at_home(value: Any) -> Any:
+def with_home(value: Any) -> Any:
     """A value, at any depth of which paths that begin with ``~/`` are expanded, wherever they were given."""
     if isinstance(value, Namespace):
         made: Any = Namespace
-        return made({key: at_home(one) for key, one in vars(value).items()})
+        return made({key: with_home(one) for key, one in vars(value).items()})
     if isinstance(value, dict):
-        return {key: at_home(one) for key, one in value.items()}
+        return {key: with_home(one) for key, one in value.items()}
     if isinstance(value, list | tuple):
-        return type(value)(map(at_home, value))
+        return type(value)(map(with_home, value))
     if isinstance(value, str | Path) and str(value).startswith('~/'):
         return type(value)(Path(value).expanduser())
     return value

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Sized
 from typing import Any
 
 from lightning.pytorch import Trainer
@@ -10,7 +10,7 @@ from lightning.pytorch.utilities import CombinedLoader, rank_zero_info
 from torch.utils.data import DataLoader
 
 from ..datasets import MixedDataset
-from ..ratio import Constant, Mode, Schedule
+from ..ratio import Constant
 from ..samplers import mixed_loader
 
 
@@ -28,27 +28,13 @@ def require_one_loader(loader: Any, owner: str) -> None:
         )
 
 
-def require_steady_length(trainer: Trainer | None, schedule: Schedule, mode: Mode, owner: str) -> None:
-    """Check that epochs are of equal length, as Lightning reads the number of batches once.
-
-    Raises:
-        ValueError: if a schedule changes the length and loaders are not reloaded each epoch.
-    """
-    reloads = getattr(trainer, 'reload_dataloaders_every_n_epochs', 0)
-    if trainer is not None and mode == 'append' and not isinstance(schedule, Constant) and reloads != 1:
-        raise ValueError(
-            f'{owner}: the schedule {schedule} in append mode changes the number of batches, which Lightning reads '
-            "once; choose mode='replace', or Trainer(reload_dataloaders_every_n_epochs=1)"
-        )
-
-
 def overfits(trainer: Trainer | None) -> bool:
     """Whether the same few batches are wanted in every epoch."""
     return bool(getattr(trainer, 'overfit_batches', 0))
 
 
 def resume_point(trainer: Trainer | None) -> tuple[int, int]:
-    """The epoch that a training goes on with, and how many of its batches the checkpoint that it resumes has seen."""
+    """The epoch that a training continues with, and how many of its batches the checkpoint that it resumes has seen."""
     if trainer is None:
         return 0, 0
     loop = trainer.fit_loop
@@ -67,6 +53,19 @@ def batches_trained(trainer: Trainer | None) -> int:
     return 0 if total is None else int(total.processed)
 
 
+def samples_of_epoch(trainer: Trainer | None, loader: DataLoader[Any]) -> int:
+    """How many samples a trainer takes out of a loader in an epoch."""
+    own = loader.batch_size is None  # a batch sampler of its own, as Geo modules have
+    batches, size = len(loader), getattr(loader.batch_sampler, 'batch_size', 0) if own else loader.batch_size
+    for limit in (getattr(trainer, name, 1.0) for name in ('limit_train_batches', 'overfit_batches')):
+        if limit:  # overfit_batches is 0 where it is off
+            batches = min(batches, limit if isinstance(limit, int) else int(batches * limit))
+    samples = batches * (size or 0)
+    if batches == len(loader) and isinstance(loader.sampler, Sized) and not loader.drop_last and not own:
+        samples = min(samples, len(loader.sampler))
+    return samples
+
+
 def mixed_train_loader(
     trainer: Trainer | None, real: DataLoader[Any], mixed: MixedDataset, seed: int, owner: str
 ) -> DataLoader[Any]:
@@ -81,13 +80,18 @@ def mixed_train_loader(
     if overfits(trainer):
         mixed.set_epoch(0)
         return mixed_loader(real, mixed, seed, shuffle=False, hold=True)
-    if mixed.epoch_size is None:
-        require_steady_length(trainer, mixed.schedule, mixed.mode, owner)
+    reloads = getattr(trainer, 'reload_dataloaders_every_n_epochs', 0)
+    steady = mixed.epoch_size is not None or mixed.mode == 'replace' or isinstance(mixed.schedule, Constant)
+    if trainer is not None and reloads != 1 and not steady:
+        raise ValueError(
+            f'{owner}: the schedule {mixed.schedule} in append mode changes the number of batches, which Lightning '
+            "reads once; choose mode='replace', or Trainer(reload_dataloaders_every_n_epochs=1)"
+        )
     epoch, batch = resume_point(trainer)
     mixed.set_epoch(epoch)
     if batch and mixed.schedule != Constant(0.0):
         rank_zero_info(
-            f'{owner}: epoch {epoch} goes on after its batch {batch}, with the samples that it would have had; what '
+            f'{owner}: epoch {epoch} continues after its batch {batch}, with the samples that it would have had; what '
             'Lightning says of a dataloader that is not resumable does not apply'
         )
     return mixed_loader(real, mixed, seed, start=(epoch, batch))

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sized
+from collections.abc import Mapping
 from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
 from lightning.pytorch import LightningDataModule, Trainer
 from matplotlib.figure import Figure
-from torch import Tensor, nn
+from torch import nn
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 from torchgeo.datamodules import BaseDataModule, GeoDataModule
 from torchgeo.datasets import GeoDataset
@@ -28,21 +28,18 @@ from ..ratio import Mode
 from ..systems import Generator
 from ..systems.saved import find_folder
 from ..transforms import SyntheticMix
-from ..transforms.bitemporal import make_change_safe
-from .loading import batches_trained, mixed_train_loader, overfits, require_one_loader, resume_point
+from ..transforms.bitemporal import make_change_safe, with_hidden_mask
+from .loading import (
+    batches_trained,
+    mixed_train_loader,
+    overfits,
+    require_one_loader,
+    resume_point,
+    samples_of_epoch,
+)
 
 Way = Literal['auto', 'dataset', 'batch']
-
-
-class _Opaque(str):
-    """The key of a change mask, which kornia must not take for one.
-
-    To draw figures, torchgeo's ChangeDetectionTask runs kornia's VideoSequential on validation batches, which raises on
-    two dates with one mask. kornia finds its keys by ``upper()`` and lets unknown ones pass; look-ups work as ever.
-    """
-
-    def upper(self) -> str:
-        return ''
+_AHEAD = 10_000  # epochs of which it is known beforehand whether a source holds enough
 
 
 def open_source(source: Source | str | os.PathLike[str]) -> Source:
@@ -65,8 +62,14 @@ def open_source(source: Source | str | os.PathLike[str]) -> Source:
     )
 
 
-def _by_place(dataset: Any) -> bool:
-    return any(isinstance(layer.dataset, GeoDataset) for layer in look_through(dataset).all() if layer.as_is)
+class _OfInner:
+    """What is the inner module's own, though the base classes of :class:`MixedDataModule` have it too."""
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self.name = name
+
+    def __get__(self, module: Any, owner: type) -> Any:
+        return self if module is None else getattr(module.inner, self.name)
 
 
 class MixedDataModule(BaseDataModule):
@@ -83,11 +86,11 @@ class MixedDataModule(BaseDataModule):
     batches.
 
     ``real_seen`` and ``synthetic_seen`` count what this process trained on, over all fits; they are logged as
-    ``mix/...`` and kept in checkpoints. Resumed within an epoch, the *dataset* way goes on with the very batches that
-    were left; the *batch* way goes on with the synthetic samples, while Lightning begins the real loader's epoch again
-    and warns of it. Under DDP the *dataset* way shares each sample out once; the *batch* way has Lightning's own
-    sampler of real samples, which repeats some where the ranks would be uneven. ``Trainer(overfit_batches=...)`` gets
-    the same samples in every epoch.
+    ``mix/...`` and kept in checkpoints. Resumed within an epoch, the *dataset* way continues with the very batches
+    that were left; the *batch* way with the synthetic samples, while Lightning begins the real loader's epoch again and
+    warns of it. Under DDP the *dataset* way gives each sample to one rank; the *batch* way has Lightning's own sampler
+    of real samples, which repeats some where the ranks would be uneven. ``Trainer(overfit_batches=...)`` gets the same
+    samples in every epoch.
 
     Validation and test samples are compared with what the source's generator has seen
     (:func:`~hsiaug.datasets.require_unseen_samples`) where that is recorded: each dataset is read once for it, when its
@@ -97,21 +100,11 @@ class MixedDataModule(BaseDataModule):
         inner: any Lightning datamodule whose training samples are dictionaries in the sample contract.
         source: a generator, a bank, any dataset in the sample contract, or the folder of a bank or a generator; or
             several of these by name.
-        ratio: synthetic samples per real sample, >= 0, a schedule over epochs, or ``'auto'``, see
-            :class:`~hsiaug.datasets.MixedDataset`; of several sources one for each name.
-        mode: ``'append'`` or ``'replace'``.
         way: ``'dataset'``, ``'batch'``, or ``'auto'``: *batch* for Geo modules and live generators.
-        labels: classes of the synthetic samples; None is the real frequencies for a generator, and everything as it
-            comes for a dataset. Of several sources one for all, or one for each name.
-        prior: (K,) class prior for ``labels='prior'``.
-        replacement: another word for ``on_exhausted='repeat'``.
-        weight: loss weight of synthetic samples, carried as ``weight``, 1 for real ones; None for no such key.
-        seed: of every draw.
-        different_scales: the values of the two sides are meant to differ by orders of magnitude, which is an error
-            otherwise.
-        on_exhausted: what happens where a dataset holds fewer samples than an epoch asks for
-            (:data:`~hsiaug.datasets.exhausted.Exhausted`); in the *batch* way ``'error'`` or ``'repeat'``.
-        epoch_size: samples of an epoch in the *dataset* way, see :class:`~hsiaug.datasets.MixedDataset`.
+        ratio, mode, labels, prior, replacement, weight, seed, different_scales: as for
+            :class:`~hsiaug.datasets.MixedDataset`.
+        on_exhausted: as there; in the *batch* way ``'error'`` or ``'repeat'``.
+        epoch_size: as there, in the *dataset* way.
 
     Raises:
         ValueError: for an unknown mode or way, a negative ratio, or a source that holds fewer samples than an epoch
@@ -140,10 +133,9 @@ class MixedDataModule(BaseDataModule):
         if way not in get_args(Way):
             raise ValueError(f'MixedDataModule: unknown way {way!r}; choose from {get_args(Way)}')
         LightningDataModule.__init__(self)  # BaseDataModule's own makes a dataset, which the inner module has
-        named = isinstance(source, Mapping)
         given: Mapping[str, Any] = source if isinstance(source, Mapping) else {'': source}
         opened = {name: open_source(one) for name, one in given.items()}
-        self.source: Source | dict[str, Source] = opened if named else opened['']
+        self.source: Source | dict[str, Source] = opened if isinstance(source, Mapping) else opened['']
         self.sources = Sources('MixedDataModule', self.source, ratio, None, Draw(seed), mode, seen=0)
         self.schedule, self.mode, self.ratio = self.sources.schedule, self.sources.mode, ratio
         live = not all(isinstance(one, Dataset) for one in opened.values())
@@ -184,10 +176,13 @@ class MixedDataModule(BaseDataModule):
         else:
             setattr(self.inner, name, value)
 
-    @property
-    def hparams(self) -> Any:
-        """The inner module's hyperparameters."""
-        return self.inner.hparams
+    hparams: Any = _OfInner()
+    mean: Any = _OfInner()
+    std: Any = _OfInner()
+    plot: Any = _OfInner()
+    prepare_data: Any = _OfInner()
+    predict_dataloader: Any = _OfInner()
+    transfer_batch_to_device: Any = _OfInner()
 
     @property
     def trainer(self) -> Trainer | None:  # type: ignore[override]
@@ -199,20 +194,6 @@ class MixedDataModule(BaseDataModule):
         self._trainer = trainer
         if 'inner' in self.__dict__:
             self.inner.trainer = trainer
-
-    @property
-    def mean(self) -> Tensor:  # type: ignore[override]
-        """The inner module's mean."""
-        return self.__getattr__('mean')  # type: ignore[no-any-return]
-
-    @property
-    def std(self) -> Tensor:  # type: ignore[override]
-        """The inner module's standard deviation."""
-        return self.__getattr__('std')  # type: ignore[no-any-return]
-
-    def prepare_data(self) -> None:
-        """Prepare the inner module's data."""
-        self.inner.prepare_data()
 
     def val_dataloader(self) -> Any:
         """Real validation samples.
@@ -234,25 +215,14 @@ class MixedDataModule(BaseDataModule):
         """Loaders whose datasets the sources' generators have not seen; each dataset is read through once at most."""
         for loader in loaders if isinstance(loaders, list | tuple) else (loaders,):
             dataset = getattr(loader, 'dataset', None)
-            if (id(dataset), use) in self._checked or not hasattr(dataset, '__len__') or _by_place(dataset):
+            by_place = any(isinstance(one.dataset, GeoDataset) for one in look_through(dataset).all() if one.as_is)
+            if (id(dataset), use) in self._checked or not hasattr(dataset, '__len__') or by_place:
                 continue
             with torch.random.fork_rng(devices=[]):  # random transforms of a dataset draw as if it had not been read
                 for source in self.source.values() if isinstance(self.source, dict) else (self.source,):
                     require_unseen_samples(source, dataset, use)
             self._checked.add((id(dataset), use))
         return loaders
-
-    def predict_dataloader(self) -> Any:
-        """The inner module's samples to predict."""
-        return self.inner.predict_dataloader()
-
-    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
-        """Transfer as the inner module does."""
-        return self.inner.transfer_batch_to_device(batch, device, dataloader_idx)
-
-    def plot(self, *args: Any, **kwargs: Any) -> Figure | None:
-        """The inner module's plot."""
-        return self.__getattr__('plot')(*args, **kwargs)  # type: ignore[no-any-return]
 
     # --- mixing -----------------------------------------------------------------------------------------------------
 
@@ -270,12 +240,16 @@ class MixedDataModule(BaseDataModule):
             real = getattr(loader, 'dataset', None)
             counts = None if real is None else counts_of(real)
             self.mix = SyntheticMix(self.source, self.ratio, real_counts=counts, **self.options)
-            self._adopt(self.mix.sources)
             if real is not None:
                 self.mix.sources.require_mixable(real)
-            self._require_same(self.mix)
+            self._adopt(self.mix)
             self._begun = None
-            self._expect_samples(loader)
+            if isinstance(loader, DataLoader) and not isinstance(loader.dataset, IterableDataset):
+                # too few samples are an error now, not in the middle of an epoch
+                first = 0 if self.trainer is None else self.trainer.current_epoch
+                last = min(getattr(self.trainer, 'max_epochs', None) or 1, first + _AHEAD)
+                self.mix.epoch = first
+                self.mix.expect(samples_of_epoch(self.trainer, loader), max(last - first, 1))
             if self._resumed is not None and resume_point(self.trainer)[1]:
                 self.mix.set_extra_state(torch.tensor(self._resumed))
                 self._begun = self.mix.epoch
@@ -287,41 +261,21 @@ class MixedDataModule(BaseDataModule):
                 "choose way='batch'"
             )
         self.mixed = MixedDataset(loader.dataset, self.source, self.ratio, **self.options)
-        self._adopt(self.mixed.sources)
-        self._require_same(self.mixed)
+        self._adopt(self.mixed)
         return mixed_train_loader(self.trainer, loader, self.mixed, self.options['seed'], 'MixedDataModule')
 
-    def _require_same(self, mixture: MixedDataset | SyntheticMix) -> None:
+    def _adopt(self, mixture: MixedDataset | SyntheticMix) -> None:
+        """Take over what ``ratio='auto'`` means for the training data; refuse a mixture other than the saved one."""
+        if any(mixture.sources.recommendations):
+            self.sources, self.schedule = mixture.sources, mixture.schedule
         saved, self._saved = self._saved, None
         if saved is not None:
             require_same('MixedDataModule', saved, mixture.settings)
-
-    def _adopt(self, resolved: Sources) -> None:
-        """Take over what ``ratio='auto'`` means for the training data at hand."""
-        if any(resolved.recommendations):
-            self.sources, self.schedule = resolved, resolved.schedule
 
     @property
     def recommendation(self) -> Recommendation | dict[str, Recommendation] | None:
         """See :attr:`hsiaug.datasets.MixedDataset.recommendation`; None before there is a training loader."""
         return self.sources.recommendation
-
-    def _expect_samples(self, loader: Any) -> None:
-        """A source that holds too few samples is an error now, not in the middle of an epoch."""
-        if self.mix is None or not isinstance(loader, DataLoader) or isinstance(loader.dataset, IterableDataset):
-            return
-        own = loader.batch_size is None  # a batch sampler of its own, as Geo modules have
-        batches, size = len(loader), getattr(loader.batch_sampler, 'batch_size', 0) if own else loader.batch_size
-        for limit in (getattr(self.trainer, name, 1.0) for name in ('limit_train_batches', 'overfit_batches')):
-            if limit:  # overfit_batches is 0 where it is off
-                batches = min(batches, limit if isinstance(limit, int) else int(batches * limit))
-        samples = batches * (size or 0)
-        if batches == len(loader) and isinstance(loader.sampler, Sized) and not loader.drop_last and not own:
-            samples = min(samples, len(loader.sampler))
-        first = 0 if self.trainer is None else self.trainer.current_epoch
-        last = getattr(self.trainer, 'max_epochs', None) or 1
-        self.mix.epoch = first
-        self.mix.expect(samples, max(min(last, first + 10_000) - first, 1))
 
     def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
         """Count what the *dataset* way mixed, before it moves to a device."""
@@ -342,10 +296,7 @@ class MixedDataModule(BaseDataModule):
             batch = self._mix_batch(batch)
             self._log()
         batch = self._inner_hook('on_after_batch_transfer')(batch, dataloader_idx)
-        looks_like_change = isinstance(batch, dict) and 'mask' in batch and getattr(batch.get('image'), 'ndim', 0) == 5
-        if not self._training() and looks_like_change:
-            return {_Opaque(key) if key == 'mask' else key: value for key, value in batch.items()}
-        return batch
+        return batch if self._training() else with_hidden_mask(batch)
 
     def _mix_batch(self, batch: Any) -> Any:
         trainer, mix = self.trainer, self.mix
@@ -372,25 +323,20 @@ class MixedDataModule(BaseDataModule):
     def _training(self) -> bool:
         return self.trainer is not None and self.trainer.training
 
-    def _log(self) -> None:
+    def _log(self, always: bool = False) -> None:
         trainer = self.trainer
-        if trainer is None or trainer.global_step % max(getattr(trainer, 'log_every_n_steps', 1), 1):
+        if trainer is None or (trainer.global_step % max(getattr(trainer, 'log_every_n_steps', 1), 1) and not always):
             return
-        for logger in trainer.loggers:
-            logger.log_metrics(self._metrics(), step=trainer.global_step)
-
-    def _metrics(self) -> dict[str, float]:
-        epoch = self.trainer.current_epoch if self.trainer is not None else 0
         seen = {'mix/real_seen': float(self.real_seen), 'mix/synthetic_seen': float(self.synthetic_seen)}
-        for name, ratio in zip(self.sources.names, self.sources.ratios(epoch), strict=False):
+        for name, ratio in zip(self.sources.names, self.sources.ratios(trainer.current_epoch), strict=False):
             seen |= {f'mix/{name}_seen': float(self.source_seen[name]), f'mix/{name}_ratio': ratio}
-        return {**seen, 'mix/ratio': self.schedule(epoch)}
+        for logger in trainer.loggers:
+            logger.log_metrics({**seen, 'mix/ratio': self.schedule(trainer.current_epoch)}, step=trainer.global_step)
 
     def teardown(self, stage: str) -> None:
         """Log the final counts, so that a log proves the ratio."""
-        if stage == 'fit' and self.trainer is not None:
-            for logger in self.trainer.loggers:
-                logger.log_metrics(self._metrics(), step=self.trainer.global_step)
+        if stage == 'fit':
+            self._log(always=True)
         self.inner.teardown(stage)
 
     def state_dict(self) -> dict[str, Any]:
@@ -418,7 +364,7 @@ class MixedDataModule(BaseDataModule):
         self._saved = state_dict.get('mixture')
         self.inner.load_state_dict(state_dict['inner'])
 
-    # --- to look at -------------------------------------------------------------------------------------------------
+    # --- pictures --------------------------------------------------------------------------------------------------
 
     def describe(self, count: int = 6) -> Figure:
         """Print what is mixed, and draw real and synthetic training samples side by side.

@@ -28,18 +28,10 @@ class SpectraDataModule(LightningDataModule):
         scene: the scene.
         split: a split of it.
         source: generator or dataset of synthetic spectra, or several by name; None for real data only.
-        ratio: synthetic samples per real sample, or a schedule over epochs; of several sources one for each name.
-        mode: ``'append'`` or ``'replace'``.
-        labels: classes of a live generator's samples.
-        prior: (K,) class prior for ``labels='prior'``.
         batch_size: samples per batch.
         num_workers: of the loaders.
-        seed: of every draw.
-        different_scales: the values of the two sides are meant to differ by orders of magnitude, which is an error
-            otherwise.
-        on_exhausted: what happens where a dataset holds fewer samples than an epoch asks for
-            (:data:`~hsiaug.datasets.exhausted.Exhausted`).
-        epoch_size: samples of an epoch, see :class:`~hsiaug.datasets.MixedDataset`.
+        ratio, mode, labels, prior, seed, different_scales, on_exhausted, epoch_size: as for
+            :class:`~hsiaug.datasets.MixedDataset`.
     """
 
     def __init__(
@@ -74,14 +66,9 @@ class SpectraDataModule(LightningDataModule):
         return self.real.tensors()[0]
 
     def _loader(self, dataset: Any, shuffle: bool = False) -> DataLoader[Any]:
-        generator = torch.Generator().manual_seed(self.seed) if shuffle else None
+        generator, workers = torch.Generator().manual_seed(self.seed) if shuffle else None, self.num_workers
         return DataLoader(
-            dataset,
-            self.batch_size,
-            shuffle,
-            num_workers=self.num_workers,
-            persistent_workers=self.num_workers > 0,
-            generator=generator,
+            dataset, self.batch_size, shuffle, num_workers=workers, persistent_workers=workers > 0, generator=generator
         )
 
     def train_dataloader(self) -> DataLoader[Any]:

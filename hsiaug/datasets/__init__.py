@@ -8,11 +8,12 @@ from .change_folder import ChangeFolder
 from .data_array import DataArrayImage
 from .folders import PairFolder
 from .geo import GeoSamples
+from .held import IGNORE
 from .labels import LabelPolicy, estimate_prior, synthetic_counts
 from .leakage import require_unseen_samples
 from .mixed import MixedDataset
 from .parts import scene_dataset
-from .patches import IGNORE, PatchDataset
+from .patches import PatchDataset
 from .pool import Draw
 from .sample_set import SampleSet, SampleSplit, SampleSplitter
 from .scenes import SceneDataset, SceneFolder

@@ -20,24 +20,19 @@ from torchgeo.datasets import NonGeoDataset
 
 from ..progress import progress_bar
 from ..records import read_json
-from ..samples import Sample
+from ..samples import Sample, class_counts
 from .bank_record import (
     BANK_FILE,
     FRACTIONS,
     WRITING_FILE,
     BankError,
     BankRecord,
-    Shard,
     checksum,
-    layout,
-    numpy_dtype,
-    shard_name,
     size_problem,
-    stored_layout,
     value_problem,
 )
 from .bank_shard import Blocks, MappedShard, map_shard, row_values
-from .batches import from_start, unstack
+from .batches import row_numbers, unstack
 
 _LARGE_ROW = 16 << 10  # bytes; above, copying row by row beats an index over the shard and the copy that it makes
 _LONG_READ = 256 << 20  # bytes; verifying more than this is said
@@ -49,15 +44,9 @@ Group = tuple[MappedShard, np.ndarray | slice, np.ndarray]
 
 @dataclass(frozen=True)
 class _Column:
-    """One tensor of all shards.
+    """One tensor of all shards, whose blocks have numbers from ``first`` to before ``end``.
 
-    Args:
-        dtype: of its values.
-        shape: of its rows.
-        blocks: that it is cut into.
-        first: place of its first block among those of the bank.
-        per_shard: blocks in every shard but the last, which may have fewer.
-        end: place after its last block.
+    Every shard has ``per_shard`` blocks, but for the last, which may have fewer.
     """
 
     dtype: torch.dtype
@@ -100,9 +89,9 @@ class SyntheticBank(NonGeoDataset):
         self.seed, self.labels_policy = record.seed, record.labels
         self.soft_labels, self.count = record.soft_labels, record.count
         self.chunk, self.shard_size = record.chunk, record.shard_size
-        self.shards = tuple(record.shards)
+        self.shards, self._tensors = tuple(record.shards), record.tensors()
         self._refuse(size_problem(self.root / shard.file, shard) for shard in self.shards)
-        self._columns = self._cut()
+        self._columns = self._cut(record)
         blocks = max(column.end for column in self._columns.values())
         # Of each block, in shared memory, so that the workers of a loader verify it once between them.
         self._verified = torch.zeros(blocks, dtype=torch.uint8).share_memory_()
@@ -126,13 +115,14 @@ class SyntheticBank(NonGeoDataset):
             raise BankError(f'{path} cannot be read ({error.strerror}); is this the folder of a bank?') from error
         return record
 
-    def _cut(self) -> dict[str, _Column]:
+    @staticmethod
+    def _cut(record: BankRecord) -> dict[str, _Column]:
         """Every tensor, and where its blocks stand."""
         columns, end = {}, 0
-        for key, (dtype, shape) in stored_layout(self.spec, self.soft_labels).items():
+        for key, (dtype, shape) in record.tensors().items():
             blocks, first = Blocks.of(dtype, shape), end
-            per_shard = blocks.number(min(self.shard_size, self.count))
-            end = first + per_shard * (len(self.shards) - 1) + blocks.number(self.shards[-1].count)
+            per_shard = blocks.number(len(record.rows(0)))
+            end = first + per_shard * (record.num_shards - 1) + blocks.number(record.shards[-1].count)
             columns[key] = _Column(dtype, shape, blocks, first, per_shard, end)
         return columns
 
@@ -164,7 +154,7 @@ class SyntheticBank(NonGeoDataset):
                 return problem
             if (found := checksum(path)) != shard.sha256:
                 return f'{shard.file} has SHA-256 {found}, expected {shard.sha256}'
-            mapped = map_shard(path, stored_layout(self.spec, self.soft_labels), shard.count)
+            mapped = map_shard(path, self._tensors, shard.count)
         except BankError as error:
             return str(error)
         except OSError as error:
@@ -198,7 +188,7 @@ class SyntheticBank(NonGeoDataset):
             path = self.root / shard.file
             self._refuse([size_problem(path, shard)])
             try:
-                mapped = map_shard(path, stored_layout(self.spec, self.soft_labels), shard.count)
+                mapped = map_shard(path, self._tensors, shard.count)
             except BankError as error:
                 self._refuse([self._problem(number) or str(error)])  # damage is named as damage
                 raise
@@ -296,7 +286,7 @@ class SyntheticBank(NonGeoDataset):
             IndexError: if an index is out of range.
             BankError: if a shard is missing or its checksum is wrong.
         """
-        rows = np.asarray(indices, dtype=np.int64)
+        rows = row_numbers(indices, self.count, 'SyntheticBank')
         wanted = [key for key in self._columns if key != FRACTIONS and (keys is None or key in keys)]
         groups = self._by_shard(rows, wanted)
         batch = {}
@@ -304,7 +294,13 @@ class SyntheticBank(NonGeoDataset):
             column = self._columns[key]
             # numpy's memory, not torch's: it asks for huge pages, without which page faults cost more than the copy.
             items = np.empty(rows.size, column.blocks.item)
-            _copy(groups, key, items)
+            for shard, places, within in groups:
+                source = shard.items[key]
+                if items.itemsize < _LARGE_ROW:
+                    items[places] = source[within]
+                    continue
+                for place, row in zip(np.arange(rows.size)[places].tolist(), within.tolist(), strict=True):
+                    items[place : place + 1] = source[row : row + 1]
             batch[key] = row_values(items, column.dtype, column.shape)
         return batch
 
@@ -312,8 +308,6 @@ class SyntheticBank(NonGeoDataset):
         """(n,) rows, shard by shard, verified as far as these tensors go."""
         if rows.size == 0:
             return []
-        if rows.min() < 0 or rows.max() >= self.count:
-            raise IndexError(f'SyntheticBank: index out of range for {self.count} samples')
         numbers, within = np.divmod(rows, self.shard_size)
         self._touch(keys, numbers, within)
         if (numbers == numbers[0]).all():
@@ -328,7 +322,7 @@ class SyntheticBank(NonGeoDataset):
 
     def __getitem__(self, index: int) -> Sample:
         """One sample in the sample contract."""
-        return self.__getitems__([from_start(index, self.count)])[0]
+        return self.__getitems__([index])[0]
 
     def __getitems__(self, indices: Sequence[int]) -> list[Sample]:
         """Samples of a whole batch, read at once."""
@@ -353,27 +347,11 @@ class SyntheticBank(NonGeoDataset):
     def class_counts(self) -> np.ndarray | None:
         """(K,) number of samples per class; None where samples have masks."""
         labels = self.labels()
-        if labels is None:
-            return None
-        counted = labels[(labels >= 0) & (labels < self.spec.num_classes)]
-        return np.bincount(counted.numpy(), minlength=self.spec.num_classes)
+        return None if labels is None else class_counts(labels, self.spec.num_classes)
 
     def __str__(self) -> str:
         """Folder, kind and size."""
         return f'{super().__str__()}\n    bank: {self.root}, kind {self.spec.kind}, {len(self.shards)} shards'
-
-
-def _copy(groups: list[Group], key: str, items: np.ndarray) -> None:
-    """Copy one tensor of all groups to their places in a batch."""
-    if items.itemsize < _LARGE_ROW:
-        for shard, places, rows in groups:
-            items[places] = shard.items[key][rows]
-        return
-    everywhere = np.arange(len(items))
-    for shard, places, rows in groups:
-        source = shard.items[key]
-        for place, row in zip(everywhere[places].tolist(), rows.tolist(), strict=True):
-            items[place : place + 1] = source[row : row + 1]
 
 
 def _stamp(path: Path) -> tuple[int, int]:
@@ -400,15 +378,4 @@ def _why_not(root: Path) -> str:
     )
 
 
-__all__ = [
-    'BANK_FILE',
-    'FRACTIONS',
-    'WRITING_FILE',
-    'BankError',
-    'Shard',
-    'SyntheticBank',
-    'checksum',
-    'layout',
-    'numpy_dtype',
-    'shard_name',
-]
+__all__ = ['BANK_FILE', 'WRITING_FILE', 'BankError', 'SyntheticBank', 'checksum']

@@ -26,8 +26,8 @@ from torch import Tensor
 from ..progress import progress_bar
 from ..samples import SampleSpec
 from .bank import SyntheticBank
-from .bank_folder import size_text, told
-from .bank_record import FRACTIONS, BankError, layout, layout_bytes, numpy_dtype
+from .bank_folder import names_place, size_text
+from .bank_record import FRACTIONS, BankError, layout_bytes, numpy_dtype
 
 ExportFormat = Literal['npz', 'geotiff', 'webdataset', 'parquet']
 
@@ -72,10 +72,11 @@ def export_bank(bank: SyntheticBank, out: str | os.PathLike[str], format: Export
     write = {
         'npz': _write_npz, 'geotiff': _write_geotiff, 'webdataset': _write_webdataset, 'parquet': _write_parquet,
     }[format]  # fmt: skip
-    with told(out):
+    with names_place(out):
         require_free(out)
         out.parent.mkdir(parents=True, exist_ok=True)
-        needed, free = len(bank) * layout_bytes(layout(bank.spec, bank.soft_labels)), shutil.disk_usage(out.parent).free
+        needed = len(bank) * layout_bytes(bank.spec.layout(bank.soft_labels))
+        free = shutil.disk_usage(out.parent).free
         if free < needed:
             raise BankError(f'{out}: the export needs {size_text(needed)}, {size_text(free)} are free; make room')
         bar = progress_bar(progress, total=len(bank), desc=format, unit='sample')
@@ -99,7 +100,7 @@ def require_free(out: Path) -> None:
 
 @contextmanager
 def _staged(out: Path) -> Iterator[Path]:
-    """A place beside ``out`` that becomes it when all is written. What a killed export left there goes first."""
+    """A temporary file or folder that becomes ``out`` when all is written. What a killed export left is removed."""
     staging, lock = out.with_name(f'.{out.name}.tmp'), FileLock(out.with_name(f'.{out.name}.lock'), timeout=0)
     try:
         with lock:
@@ -130,14 +131,10 @@ def _blocks(
     bank: SyntheticBank, wanted: range, keys: Collection[str] | None = None
 ) -> Iterator[tuple[range, dict[str, Tensor]]]:
     """Samples in order, a few at a time, so that memory stays low."""
-    _, shape = layout(bank.spec, bank.soft_labels)['image']
-    step = max(1, _BLOCK_BYTES // (4 * math.prod(shape)))
+    step = max(1, _BLOCK_BYTES // (4 * math.prod(bank.spec.image_shape)))
     for first in range(wanted.start, wanted.stop, step):
         rows = range(first, min(first + step, wanted.stop))
         yield rows, bank.batch(rows, keys)
-
-
-# --- npz --------------------------------------------------------------------------------------------------------------
 
 
 def _write_npz(bank: SyntheticBank, path: Path, advance: Advance) -> None:
@@ -147,7 +144,7 @@ def _write_npz(bank: SyntheticBank, path: Path, advance: Advance) -> None:
     if (fractions := bank.class_fractions()) is not None:
         small[FRACTIONS] = fractions.numpy()
     with zipfile.ZipFile(path, 'w', zipfile.ZIP_STORED, allowZip64=True) as archive:
-        for key, (dtype, shape) in layout(bank.spec, bank.soft_labels).items():
+        for key, (dtype, shape) in bank.spec.layout(bank.soft_labels).items():
             header = {
                 'descr': np.lib.format.dtype_to_descr(numpy_dtype(dtype)),
                 'fortran_order': False,
@@ -163,9 +160,6 @@ def _write_npz(bank: SyntheticBank, path: Path, advance: Advance) -> None:
                 np.lib.format.write_array(file, array, allow_pickle=False)
 
 
-# --- GeoTIFF ----------------------------------------------------------------------------------------------------------
-
-
 def _write_geotiff(bank: SyntheticBank, folder: Path, advance: Advance) -> None:
     spec = bank.spec
     folder.mkdir()
@@ -173,35 +167,24 @@ def _write_geotiff(bank: SyntheticBank, folder: Path, advance: Advance) -> None:
     dates, masks = (('A', 'B'), 'label') if spec.kind == 'change' else (('images',), 'masks')
     for name in (*dates, masks) if spec.target_key == 'mask' else dates:
         (folder / name).mkdir()
-    with _labels_table(bank, folder) as table:
-        for rows, batch in _blocks(bank, range(len(bank))):
-            for i, row in enumerate(rows):
-                name = f'{row:06d}.tif'
-                image = batch['image'][i].numpy()
-                for date, picture in zip(dates, image if spec.kind == 'change' else [image], strict=True):
-                    _write_image(folder / date / name, picture, spec)
-                if spec.target_key == 'mask':
-                    _write_mask(folder / masks / name, batch['mask'][i].numpy(), spec)
-                else:
-                    shares = batch['label_prob'][i].tolist() if bank.soft_labels else []
-                    table.writerow([f'images/{name}', *_named(int(batch['label'][i]), spec), *shares])
-                advance(1)
-
-
-@contextmanager
-def _labels_table(bank: SyntheticBank, folder: Path) -> Iterator[Any]:
-    """Writer of ``labels.csv``: file, label, class name and, of soft labels, the share of each class."""
-    if bank.spec.target_key == 'mask':
-        yield None
-        return
-    with (folder / 'labels.csv').open('w', newline='', encoding='utf-8') as file:
-        table = csv.writer(file)
-        table.writerow(['file', 'label', 'class', *(bank.spec.classes if bank.soft_labels else ())])
-        yield table
-
-
-def _named(label: int, spec: SampleSpec) -> tuple[int, str]:
-    return label, spec.classes[label] if label != spec.ignore_index else ''
+    table: list[list[Any]] = [['file', 'label', 'class', *(spec.classes if bank.soft_labels else ())]]
+    for rows, batch in _blocks(bank, range(len(bank))):
+        for i, row in enumerate(rows):
+            name = f'{row:06d}.tif'
+            image = batch['image'][i].numpy()
+            for date, picture in zip(dates, image if spec.kind == 'change' else [image], strict=True):
+                _write_image(folder / date / name, picture, spec)
+            if spec.target_key == 'mask':
+                _write_mask(folder / masks / name, batch['mask'][i].numpy(), spec)
+            else:
+                label = int(batch['label'][i])
+                named = spec.classes[label] if label != spec.ignore_index else ''
+                shares = batch['label_prob'][i].tolist() if bank.soft_labels else []
+                table.append([f'images/{name}', label, named, *shares])
+            advance(1)
+    if spec.target_key == 'label':
+        with (folder / 'labels.csv').open('w', newline='', encoding='utf-8') as file:
+            csv.writer(file).writerows(table)
 
 
 def _write_image(path: Path, image: np.ndarray, spec: SampleSpec) -> None:
@@ -237,9 +220,6 @@ def _tiff(path: Path, shape: tuple[int, ...], dtype: str, nodata: int | None = N
             yield file
 
 
-# --- Parquet ----------------------------------------------------------------------------------------------------------
-
-
 def _write_parquet(bank: SyntheticBank, folder: Path, advance: Advance) -> None:
     """A column for each key, of nested lists whose lengths are in its type."""
     import pyarrow as pa
@@ -263,9 +243,6 @@ def _write_parquet(bank: SyntheticBank, folder: Path, advance: Advance) -> None:
             file.write_table(table)
             advance(len(rows))
         file.close()
-
-
-# --- WebDataset -------------------------------------------------------------------------------------------------------
 
 
 def _write_webdataset(bank: SyntheticBank, folder: Path, advance: Advance) -> None:
@@ -301,30 +278,24 @@ def _begin_shards(bank: SyntheticBank, folder: Path, suffix: str) -> None:
 
 def _card(bank: SyntheticBank, suffix: str) -> str:
     """A dataset card of the Hugging Face hub, in Markdown with a YAML head."""
-    spec, provenance = bank.spec, bank.provenance
-    power = max(3, len(str(len(bank) - 1)))
-    names = {3: 'n<1K', 4: '1K<n<10K', 5: '10K<n<100K', 6: '100K<n<1M', 7: '1M<n<10M', 8: '10M<n<100M'}
+    spec, provenance, name = bank.spec, bank.provenance, bank.root.name
+    digits = max(3, len(str(len(bank) - 1)))
+    sizes = {3: 'n<1K', 4: '1K<n<10K', 5: '10K<n<100K', 6: '100K<n<1M', 7: '1M<n<10M', 8: '10M<n<100M'}
     task = {'scene': 'image-classification', 'segmentation': 'image-segmentation', 'change': 'image-segmentation'}
-    members = {
-        key: f'{dtype}'.removeprefix('torch.') + f' {shape}'
-        for key, (dtype, shape) in layout(spec, bank.soft_labels).items()
-    }
-    lines = ['---', f'pretty_name: {json.dumps(bank.root.name)}', 'license: unknown']
+    members = ', '.join(
+        f'`{key}` {str(dtype).removeprefix("torch.")} {shape}'
+        for key, (dtype, shape) in spec.layout(bank.soft_labels).items()
+    )
+    lines = ['---', f'pretty_name: {json.dumps(name)}', 'license: unknown']
     lines += ['task_categories:', f'- {task[spec.kind]}'] if spec.kind in task else []
     lines += ['tags:', '- hyperspectral', '- remote-sensing', '- synthetic']
-    lines += ['size_categories:', f'- {names.get(power, "100M<n<1B")}']
-    lines += [
-        'configs:',
-        '- config_name: default',
-        '  data_files:',
-        '  - split: train',
-        f'    path: data/train-*.{suffix}',
-    ]
-    lines += ['---', '', f'# {bank.root.name}', '', f'{len(bank)} synthetic hyperspectral samples.', '']
+    lines += ['size_categories:', f'- {sizes.get(digits, "100M<n<1B")}', 'configs:', '- config_name: default']
+    lines += ['  data_files:', '  - split: train', f'    path: data/train-*.{suffix}', '---', '', f'# {name}', '']
+    lines += [f'{len(bank)} synthetic hyperspectral samples.', '']
     lines += [f'- kind: {spec.kind}, {spec.bands} bands, unit {spec.unit or "unknown"}']
     lines += [f'- classes, from label 0: {", ".join(spec.classes)}']
     lines += [f'- ignored label: {spec.ignore_index}'] if spec.ignore_index is not None else []
-    lines += [f'- members of a sample: {", ".join(f"`{key}` {form}" for key, form in members.items())}']
+    lines += [f'- members of a sample: {members}']
     lines += [f'- wavelengths, value range and provenance: `{RECORD_FILE}`']
     if provenance is not None:
         lines += [f'- drawn with seed {bank.seed} from a generator trained on split `{provenance.split}`']

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import operator
 import reprlib
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, replace
-from pathlib import Path
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, cast
 
 import numpy as np
@@ -18,112 +16,13 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from ..samples import Sample, SampleSource, SampleSpec, Traits
-from .bank_record import (
-    FORMAT,
-    FRACTIONS,
-    BankError,
-    Layout,
-    layout,
-    layout_bytes,
-    numpy_dtype,
-    stored_layout,
-    value_problem,
-)
-from .bank_shard import shard_bytes
+from .bank_record import FORMAT, FRACTIONS, BankError, BankRecord, layout_bytes, numpy_dtype, value_problem
 from .batches import fetch
+from .held import class_fractions
 from .labels import LabelPolicy
 from .synthetic import SyntheticDataset, default_chunk
 
 SHARD_BYTES = 64 << 20
-
-
-@dataclass(frozen=True)
-class Plan:
-    """Everything that determines the content of a bank.
-
-    Args:
-        spec: of the samples.
-        provenance: of the source, JSON-ready.
-        source: type and fingerprint of the source.
-        device: kind of device that draws; what a seed gives differs between kinds in the last bits. This and the
-            next three are None for samples that are copied from a dataset.
-        seed: of labels and noise.
-        labels: label policy.
-        label_counts: samples per class that the policy comes to.
-        soft_labels: whether samples carry ``label_prob``.
-        count: number of samples.
-        chunk: samples drawn at once.
-        shard_size: samples per shard, whole chunks.
-    """
-
-    spec: SampleSpec
-    provenance: Mapping[str, Any] | None
-    source: Mapping[str, str]
-    device: str | None
-    seed: int | None
-    labels: str | Mapping[str, float] | None
-    label_counts: list[int] | None
-    soft_labels: bool
-    count: int
-    chunk: int
-    shard_size: int
-
-    def record(self) -> dict[str, Any]:
-        """As JSON gives it back."""
-        return json.loads(json.dumps({'format': FORMAT, **asdict(self)}))
-
-    @property
-    def num_shards(self) -> int:
-        """Number of shards."""
-        return math.ceil(self.count / self.shard_size)
-
-    def rows(self, number: int) -> range:
-        """Samples of a shard."""
-        return range(number * self.shard_size, min((number + 1) * self.shard_size, self.count))
-
-    def tensors(self) -> Layout:
-        """Dtype and shape, per sample, of each tensor in a shard."""
-        return stored_layout(self.spec, self.soft_labels)
-
-    def row_bytes(self) -> int:
-        """Bytes of one sample in a shard."""
-        return layout_bytes(self.tensors())
-
-    def shard_bytes(self, number: int) -> int:
-        """About how large the file of a shard is."""
-        return shard_bytes(self.tensors(), len(self.rows(number)))
-
-    def name_of(self, number: int) -> str:
-        """What a shard of this plan is called inside, which no shard of another plan or place is."""
-        settings = {key: value for key, value in self.record().items() if key != 'format'}
-        return f'{hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()} {number}'
-
-    def differences(self, record: Mapping[str, Any]) -> list[str]:
-        """Settings in which the record of a bank differs from this plan."""
-        there, here = ({k: v for k, v in r.items() if k not in ('format', 'shards')} for r in (record, self.record()))
-        return list(_differences(there, here))
-
-    def require_same(self, record: Mapping[str, Any], root: Path) -> None:
-        """Check that a bank in a folder has this plan.
-
-        Raises:
-            BankError: naming each setting that differs.
-        """
-        if differences := self.differences(record):
-            raise BankError(
-                f'{root} holds a bank of other settings:\n  '
-                + '\n  '.join(differences)
-                + '\nRepeat the call that it was begun with, choose another folder, or remove it.'
-            )
-
-
-def _differences(there: Mapping[str, Any], here: Mapping[str, Any], prefix: str = '') -> Iterator[str]:
-    for key in {**there, **here}:
-        one, other = there.get(key), here.get(key)
-        if isinstance(one, Mapping) and isinstance(other, Mapping):
-            yield from _differences(one, other, f'{prefix}{key}.')
-        elif one != other:
-            yield f'{prefix}{key}: there {reprlib.repr(one)}, here {reprlib.repr(other)}'
 
 
 def make_plan(
@@ -135,7 +34,7 @@ def make_plan(
     prior: np.ndarray | None = None,
     chunk: int | None = None,
     shard_bytes: int = SHARD_BYTES,
-) -> tuple[Dataset[Sample], Plan]:
+) -> tuple[Dataset[Sample], BankRecord]:
     """The samples of a bank as a map-style dataset, and its plan; arguments as for ``write_bank``.
 
     Raises:
@@ -159,12 +58,14 @@ def make_plan(
         try:
             # Chunks are asked for one after the other, so one is kept.
             dataset = SyntheticDataset(generator, count, seed, labels, real_counts, prior, chunk, cache_chunks=1)
-        except (ValueError, TypeError) as error:  # a label policy that is none, or lacks something
+        except (ValueError, TypeError) as error:  # no label policy, or one that lacks something
             raise BankError(f'labels {labels!r} do not fit this generator: {error}') from error
         drawn = {
             'device': traits.device.type,
             'seed': seed,
-            'labels': _json_ready(labels) if isinstance(labels, Mapping) else labels,
+            'labels': labels
+            if isinstance(labels, str)
+            else {name: value if type(value) in (int, float) else float(value) for name, value in labels.items()},
             'label_counts': dataset.counts.tolist(),
         }
     else:
@@ -177,9 +78,10 @@ def make_plan(
         drawn = dict.fromkeys(('device', 'seed', 'labels', 'label_counts'))
     soft = getattr(dataset, 'soft_labels', None)
     soft = bool('label_prob' in dataset[0] if soft is None else soft)
-    plan = Plan(
+    plan = BankRecord(
+        format=FORMAT,
         spec=spec,
-        provenance=traits.provenance.to_dict() if traits.provenance else None,
+        provenance=traits.provenance,
         source={'type': type(source).__name__, 'sha256': _fingerprint(source, count)},
         **drawn,
         soft_labels=soft,
@@ -187,7 +89,8 @@ def make_plan(
         chunk=chunk,
         shard_size=chunk,
     )
-    return dataset, replace(plan, shard_size=chunk * max(1, round(shard_bytes / (chunk * plan.row_bytes()))))
+    row_bytes = layout_bytes(plan.tensors())
+    return dataset, replace(plan, shard_size=chunk * max(1, round(shard_bytes / (chunk * row_bytes))))
 
 
 def _require_shares(shares: np.ndarray | None, name: str, spec: SampleSpec) -> None:
@@ -202,15 +105,11 @@ def _require_shares(shares: np.ndarray | None, name: str, spec: SampleSpec) -> N
         )
 
 
-def _json_ready(weights: Mapping[str, float]) -> dict[str, float]:
-    return {name: value if type(value) in (int, float) else float(value) for name, value in weights.items()}
-
-
 def whole_number(value: object, name: str, least: int | None = None) -> int:
     """An argument as an int, numpy's whole numbers too.
 
     Raises:
-        BankError: if it is none, too small, or too large for a 64-bit integer.
+        BankError: if it is not one, too small, or too large for a 64-bit integer.
     """
     try:
         number = None if isinstance(value, bool) else operator.index(cast(Any, value))
@@ -241,7 +140,7 @@ def _fingerprint(source: Any, count: int) -> str:
     return digest.hexdigest()
 
 
-def empty_shard(plan: Plan) -> dict[str, Tensor]:
+def empty_shard(plan: BankRecord) -> dict[str, Tensor]:
     """Memory for the samples of any shard.
 
     It is numpy's, not torch's: that asks for huge pages, without which page faults cost more than the copy.
@@ -253,14 +152,8 @@ def empty_shard(plan: Plan) -> dict[str, Tensor]:
     }
 
 
-def shard_tensors(dataset: Any, plan: Plan, number: int, memory: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Samples of a shard, drawn chunk by chunk and checked.
-
-    Args:
-        dataset: of the samples.
-        plan: of the bank.
-        number: of the shard.
-        memory: that the samples are put into, see :func:`empty_shard`.
+def shard_tensors(dataset: Any, plan: BankRecord, number: int, memory: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Samples of a shard, drawn chunk by chunk, checked, and put into ``memory`` (:func:`empty_shard`).
 
     Raises:
         BankError: if a sample breaks the sample contract.
@@ -280,18 +173,12 @@ def shard_tensors(dataset: Any, plan: Plan, number: int, memory: Mapping[str, Te
 
 
 def require_contract(batch: Mapping[str, Tensor], spec: SampleSpec, soft_labels: bool, rows: range) -> None:
-    """Check a batch against the sample contract.
-
-    Args:
-        batch: stacked tensors on the CPU.
-        spec: what they should be.
-        soft_labels: whether they should carry ``label_prob``.
-        rows: numbers of the samples, for messages.
+    """Check stacked tensors on the CPU, of the samples that ``rows`` numbers, against the sample contract.
 
     Raises:
         BankError: saying what was found and what the contract has.
     """
-    where, expected = f'samples {rows.start} to {rows.stop - 1}', layout(spec, soft_labels)
+    where, expected = f'samples {rows.start} to {rows.stop - 1}', spec.layout(soft_labels)
     if set(batch) != set(expected):
         raise BankError(
             f'{where} have the tensors {sorted(batch)}, a bank of kind {spec.kind!r} holds {sorted(expected)}; '
@@ -306,15 +193,3 @@ def require_contract(batch: Mapping[str, Tensor], spec: SampleSpec, soft_labels:
             )
         if (problem := value_problem(key, value, spec, rows.start)) is not None:
             raise BankError(f'{where}: {problem}')
-
-
-def class_fractions(mask: Tensor, spec: SampleSpec) -> Tensor:
-    """(n, K) float32 share of each class in the pixels that are not ignored; zeros where all are."""
-    flat, classes = mask.flatten(1), spec.num_classes
-    counted = (flat >= 0) & (flat < classes)
-    if spec.ignore_index is not None:
-        counted &= flat != spec.ignore_index
-    # Each mask has K places of its own in one long histogram.
-    places = flat + classes * torch.arange(len(flat))[:, None]
-    counts = torch.bincount(places[counted], minlength=classes * len(flat)).reshape(len(flat), classes)
-    return (counts / counts.sum(dim=1, keepdim=True).clamp(min=1)).to(torch.float32)

@@ -1,10 +1,13 @@
-"""What ``bank.json`` says: the layout of a bank's samples, and its shards with their checksums."""
+"""What ``bank.json`` says: all that determines the samples of a bank, and its shards with their checksums."""
 
 from __future__ import annotations
 
 import hashlib
+import json
 import math
-from dataclasses import dataclass
+import reprlib
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -14,7 +17,7 @@ import torch
 from torch import Tensor
 
 from ..records import as_record, read_json, require_plausible
-from ..samples import Provenance, SampleSpec
+from ..samples import Layout, Provenance, SampleSpec
 
 FORMAT = 2
 """2 has checksums of blocks in its shards; banks of format 1 are verified shard by shard."""
@@ -24,9 +27,6 @@ WRITING_FILE = 'bank.writing.json'
 FRACTIONS = 'class_fractions'
 """Tensor of a shard that is no part of a sample: (n, K) share of each class in the counting pixels of each mask."""
 
-Layout = dict[str, tuple[torch.dtype, tuple[int, ...]]]
-"""Dtype and shape, per sample, of each tensor."""
-
 
 class BankError(ValueError):
     """A bank that cannot be read, written or exported as asked."""
@@ -34,14 +34,14 @@ class BankError(ValueError):
 
 @dataclass(frozen=True)
 class Shard:
-    """One file of a bank.
+    """One file of a bank, its size and checksums in hexadecimal.
 
     Args:
         file: its name.
         count: samples in it.
         bytes: its size.
-        sha256: its checksum, hexadecimal.
-        blocks: checksum of the checksums of its blocks, hexadecimal; None in banks of format 1.
+        sha256: of the file.
+        blocks: of the checksums of its blocks; None in banks of format 1.
     """
 
     file: str
@@ -53,7 +53,24 @@ class Shard:
 
 @dataclass(frozen=True)
 class BankRecord:
-    """The content of ``bank.json``; all but ``shards`` is what :class:`~hsiaug.datasets.bank_plan.Plan` says."""
+    """The content of ``bank.json``. All but ``shards`` is the plan of a bank, with which its writing begins.
+
+    Args:
+        format: version of the format.
+        spec: of the samples.
+        provenance: of the generator that they were drawn from, None where it is unknown.
+        source: type and fingerprint of the source.
+        device: kind of device that draws; what a seed gives differs between kinds in the last bits. This and the
+            next three are None for samples that are copied from a dataset.
+        seed: of labels and noise.
+        labels: label policy.
+        label_counts: samples per class that the policy comes to.
+        soft_labels: whether samples carry ``label_prob``.
+        count: number of samples.
+        chunk: samples drawn at once.
+        shard_size: samples per shard, whole chunks.
+        shards: the files; none in a plan.
+    """
 
     format: int
     spec: SampleSpec
@@ -67,7 +84,7 @@ class BankRecord:
     count: int
     chunk: int
     shard_size: int
-    shards: list[Shard]
+    shards: list[Shard] = field(default_factory=list)
 
     @classmethod
     def read(cls, path: Path) -> tuple[BankRecord, dict[str, Any]]:
@@ -98,14 +115,13 @@ class BankRecord:
             refuse(f'numbers must be at least 1, found {wrong}')
         if min(self.spec.size or (1,)) < 1 or not self.spec.classes:
             refuse(f'samples of size {self.spec.size} with the classes {list(self.spec.classes)} hold nothing')
-        wanted = -(-self.count // self.shard_size)
         listed = [(shard.file, shard.count) for shard in self.shards]
-        if len(listed) != wanted or any(pair != self._expected(n) for n, pair in enumerate(listed)):
+        if len(listed) != self.num_shards or listed != [(shard_name(n), len(self.rows(n))) for n in range(len(listed))]:
             refuse(
-                f'{self.count} samples in shards of {self.shard_size} are {wanted} shards, it lists '
+                f'{self.count} samples in shards of {self.shard_size} are {self.num_shards} shards, it lists '
                 f'{len(listed)}: {listed[:4]}...'
             )
-        row_bytes = layout_bytes(stored_layout(self.spec, self.soft_labels))
+        row_bytes = layout_bytes(self.tensors())
         for shard in self.shards:
             if shard.bytes < shard.count * row_bytes:
                 refuse(f'{shard.count} samples of {row_bytes} bytes do not fit in {shard.file} of {shard.bytes} bytes')
@@ -117,27 +133,60 @@ class BankRecord:
         if 'type' not in self.source:
             refuse(f'the source {self.source} has no type')
 
-    def _expected(self, number: int) -> tuple[str, int]:
-        return shard_name(number), min(self.shard_size, self.count - number * self.shard_size)
+    @property
+    def num_shards(self) -> int:
+        """Number of shards."""
+        return -(-self.count // self.shard_size)
+
+    def rows(self, number: int) -> range:
+        """Samples of a shard."""
+        return range(number * self.shard_size, min((number + 1) * self.shard_size, self.count))
+
+    def tensors(self) -> Layout:
+        """Dtype and shape, per sample, of each tensor in a shard."""
+        more: Layout = {FRACTIONS: (torch.float32, (self.spec.num_classes,))} if self.spec.target_key == 'mask' else {}
+        return self.spec.layout(self.soft_labels) | more
+
+    def plan(self) -> dict[str, Any]:
+        """All that determines the samples, as JSON gives it back."""
+        return json.loads(json.dumps({key: value for key, value in asdict(self).items() if key != 'shards'}))
+
+    def name_of(self, number: int) -> str:
+        """What a shard of this plan is called inside, which no shard of another plan or place is."""
+        settings = {key: value for key, value in self.plan().items() if key != 'format'}
+        return f'{hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()} {number}'
+
+    def differences(self, record: Mapping[str, Any]) -> list[str]:
+        """Settings in which the record, or the plan, of a bank differs from this plan."""
+        there, here = ({k: v for k, v in r.items() if k not in ('format', 'shards')} for r in (record, self.plan()))
+        return list(_differences(there, here))
+
+    def require_same(self, record: Mapping[str, Any], root: Path) -> None:
+        """Check that a bank in a folder has this plan.
+
+        Raises:
+            BankError: naming each setting that differs.
+        """
+        if differences := self.differences(record):
+            raise BankError(
+                f'{root} holds a bank of other settings:\n  '
+                + '\n  '.join(differences)
+                + '\nRepeat the call that it was begun with, choose another folder, or remove it.'
+            )
+
+
+def _differences(there: Mapping[str, Any], here: Mapping[str, Any], prefix: str = '') -> Iterator[str]:
+    for key in {**there, **here}:
+        one, other = there.get(key), here.get(key)
+        if isinstance(one, Mapping) and isinstance(other, Mapping):
+            yield from _differences(one, other, f'{prefix}{key}.')
+        elif one != other:
+            yield f'{prefix}{key}: there {reprlib.repr(one)}, here {reprlib.repr(other)}'
 
 
 def shard_name(number: int) -> str:
     """File name of a shard."""
     return f'shard-{number:05d}.safetensors'
-
-
-def layout(spec: SampleSpec, soft_labels: bool) -> Layout:
-    """Dtype and shape of each tensor of a sample."""
-    tensors: Layout = {'image': (torch.float32, spec.image_shape), spec.target_key: (torch.int64, spec.target_shape)}
-    if soft_labels:
-        tensors['label_prob'] = (torch.float32, (spec.num_classes,))
-    return tensors
-
-
-def stored_layout(spec: SampleSpec, soft_labels: bool) -> Layout:
-    """Dtype and shape, per sample, of each tensor in a shard."""
-    more: Layout = {FRACTIONS: (torch.float32, (spec.num_classes,))} if spec.target_key == 'mask' else {}
-    return layout(spec, soft_labels) | more
 
 
 def layout_bytes(tensors: Layout) -> int:
@@ -172,14 +221,7 @@ def size_problem(path: Path, shard: Shard) -> str | None:
 
 
 def value_problem(key: str, values: Tensor, spec: SampleSpec, first: int) -> str | None:
-    """What in the values of a tensor breaks the sample contract.
-
-    Args:
-        key: of the tensor.
-        values: (n, ...).
-        spec: of the samples.
-        first: number of the first sample, for messages.
-    """
+    """What in (n, ...) values of a tensor breaks the sample contract; ``first`` numbers the first sample."""
     if values.is_floating_point():
         # What is not finite shows in the sum, which takes a tenth of the time; so does, rarely, what is merely large.
         if torch.isfinite(values.sum()) or torch.isfinite(values).all():
@@ -187,17 +229,10 @@ def value_problem(key: str, values: Tensor, spec: SampleSpec, first: int) -> str
         finite = torch.isfinite(values).reshape(len(values), -1).all(dim=1)
         bad = first + int(finite.to(torch.uint8).argmin())
         return f'{int((~finite).sum())} have NaN or infinite values in {key}, the first is {bad}'
-    classes = min(2, spec.num_classes) if spec.kind == 'change' else spec.num_classes
+    if spec.kind == 'change':
+        spec = replace(spec, classes=spec.classes[:2])
     low, high = values.aminmax()
-    if low >= 0 and high < classes:
+    if low >= 0 and high < spec.num_classes:
         return None
-    allowed = (values >= 0) & (values < classes)
-    if spec.ignore_index is not None:
-        allowed |= values == spec.ignore_index
-    if allowed.all():
-        return None
-    return (
-        f'{key} holds {values[~allowed].unique().tolist()[:8]}, expected 0 to {classes - 1}'
-        + (f' or ignore index {spec.ignore_index}' if spec.ignore_index is not None else '')
-        + f' (classes {list(spec.classes)})'
-    )
+    wrong = values[spec.foreign(values)].unique().tolist()
+    return f'{key} holds {wrong[:8]}, expected {spec.allowed_labels}' if wrong else None

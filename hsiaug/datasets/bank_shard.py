@@ -1,4 +1,4 @@
-"""A shard of a bank: a safetensors file of stacked tensors, and beside each the checksums of its blocks.
+"""A shard of a bank: a safetensors file of stacked tensors, each with the checksums of its blocks.
 
 A block is a run of rows of one tensor, about 64 KiB. Its SHA-256 lies in the same file, written in the same moment, so
 that a shard speaks for itself where a bank has no record yet, and a reader verifies only what it touches.
@@ -21,7 +21,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from .bank_record import BankError, Layout, layout_bytes, numpy_dtype
+from ..samples import Layout
+from .bank_record import BankError, layout_bytes, numpy_dtype
 
 BLOCK_BYTES = 64 << 10
 DIGEST_BYTES = 32
@@ -35,12 +36,7 @@ _DTYPES = {torch.float32: 'F32', torch.int64: 'I64', torch.uint8: 'U8'}
 
 @dataclass(frozen=True)
 class Blocks:
-    """How a tensor of a shard is cut.
-
-    Args:
-        rows: in a block.
-        item: a whole row as one opaque item, which numpy copies at once instead of value by value.
-    """
+    """How a tensor of a shard is cut: ``rows`` in a block, each one opaque item, which numpy copies at once."""
 
     rows: int
     item: np.dtype[Any]
@@ -73,7 +69,7 @@ class MappedShard:
     Args:
         items: (n,) rows of each tensor, as opaque items.
         tables: (blocks, 32) checksums of each tensor; None in a shard that has none.
-        name: what its writer called it, None where it has no name.
+        name: given by its writer, None where it has none.
     """
 
     items: Mapping[str, np.ndarray]
@@ -106,13 +102,9 @@ def root_of(tables: Mapping[str, np.ndarray]) -> str:
 
 
 class ShardFile:
-    """The file of a shard, whose checksums are taken while it goes to the disk.
+    """The file of a shard of (n, ...) contiguous tensors, whose checksums are taken while it goes to the disk.
 
-    It is what ``safetensors.torch.save`` gives, which copies all values once more.
-
-    Args:
-        tensors: (n, ...) each, contiguous, on the CPU.
-        name: to know it by where no record names it.
+    It is what ``safetensors.torch.save`` gives, which makes another copy of all values. Its name identifies its bank.
     """
 
     def __init__(self, tensors: Mapping[str, Tensor], name: str) -> None:
@@ -168,30 +160,25 @@ class ShardFile:
     def _layout(self) -> Layout:
         """Whole tensors, in the order of the file."""
         layout: Layout = {key: (values.dtype, tuple(values.shape)) for key, values in self._tensors.items()}
-        for key in sorted(self._tensors):
-            dtype, (count, *shape) = layout[key]
-            layout[key + TABLE] = (torch.uint8, (Blocks.of(dtype, tuple(shape)).number(count), DIGEST_BYTES))
-        return layout
+        return layout | _tables(layout)
+
+
+def _tables(whole: Layout) -> Layout:
+    """The tables of checksums of whole tensors."""
+    numbers = {key: Blocks.of(dtype, shape[1:]).number(shape[0]) for key, (dtype, shape) in sorted(whole.items())}
+    return {key + TABLE: (torch.uint8, (number, DIGEST_BYTES)) for key, number in numbers.items()}
 
 
 def map_shard(path: Path, tensors: Layout, count: int) -> MappedShard:
-    """Map a shard; its header is read and compared, its values are not.
+    """Map a shard of ``count`` samples; its header is read and compared, its values are not.
 
     Pages of the mapping come and go with the page cache, and nothing is read before it is asked for.
-
-    Args:
-        path: of the file.
-        tensors: that it must hold.
-        count: samples that it must hold.
 
     Raises:
         BankError: saying what the file is instead.
     """
     expected: Layout = {key: (dtype, (count, *shape)) for key, (dtype, shape) in tensors.items()}
-    tables: Layout = {
-        key + TABLE: (torch.uint8, (Blocks.of(dtype, shape).number(count), DIGEST_BYTES))
-        for key, (dtype, shape) in tensors.items()
-    }
+    tables = _tables(expected)
     try:
         _require_short_header(path)
         with safe_open(path, framework='pt') as file:
@@ -212,8 +199,8 @@ def map_shard(path: Path, tensors: Layout, count: int) -> MappedShard:
 
 def shard_bytes(tensors: Layout, count: int) -> int:
     """About how large the file of a shard is."""
-    tables = sum(Blocks.of(dtype, shape).number(count) for dtype, shape in tensors.values()) * DIGEST_BYTES
-    return count * layout_bytes(tensors) + tables + 1024  # its header
+    tables = _tables({key: (dtype, (count, *shape)) for key, (dtype, shape) in tensors.items()})
+    return count * layout_bytes(tensors) + layout_bytes(tables) + 1024  # its header
 
 
 def _require_short_header(path: Path) -> None:

@@ -4,26 +4,26 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import TypeVar, cast
 
 import numpy as np
 import torch
 from filelock import FileLock
 from lightning.fabric import Fabric
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from ..progress import progress_bar
+from ..records import write_json, written_whole
 from ..samples import Sample, SampleSource, Traits
 from .bank import SyntheticBank
-from .bank_folder import LOCK_FILE, as_json, begin, require_place
-from .bank_folder import write_whole as _write_whole
-from .bank_plan import SHARD_BYTES, Plan, empty_shard, is_generator, make_plan, shard_tensors
-from .bank_record import BANK_FILE, WRITING_FILE, BankError, Shard, checksum, shard_name
+from .bank_folder import LOCK_FILE, begin, keeps_finished, require_place
+from .bank_plan import SHARD_BYTES, empty_shard, is_generator, make_plan, shard_tensors
+from .bank_record import BANK_FILE, WRITING_FILE, BankError, BankRecord, Shard, checksum, shard_name
 from .bank_shard import DIGEST_BYTES, ShardFile, map_shard
 from .labels import LabelPolicy
 
@@ -47,7 +47,7 @@ def write_bank(
     fabric: Fabric | None = None,
     progress: bool = False,
 ) -> SyntheticBank:
-    """Write samples into a bank, or go on with one whose writing was cut short.
+    """Write samples into a bank, or continue one whose writing was cut short.
 
     Sample i of a generator's bank is sample i of ``SyntheticDataset(source, count, seed, labels, ...)`` to the bit,
     however many devices of one kind write it. Finished shards are kept and the rest is drawn, so that the same call
@@ -75,21 +75,22 @@ def write_bank(
             process is writing, or the disk is full.
     """
     root = Path(root).expanduser().absolute()
+    processes = _Processes(fabric, root)
 
-    def prepare() -> tuple[Dataset[Sample], Plan]:
+    def prepare() -> tuple[Dataset[Sample], BankRecord]:
         require_place(root)
         return make_plan(source, count, labels, seed, real_counts, prior, chunk, shard_bytes)
 
     with ExitStack() as stack:
-        _together(fabric, lambda: stack.enter_context(_on_device(source, fabric)), root)
-        dataset, plan = _together(fabric, prepare, root)
-        _require_same_plans(fabric, plan, root)
+        processes.all(lambda: stack.enter_context(_on_device(source, fabric)))
+        dataset, plan = processes.all(prepare)
+        processes.require_same(plan)
         lock = FileLock(root / LOCK_FILE, timeout=0)
         try:
-            if not _on_rank_zero(fabric, lambda: _begin(root, plan, lock)):
-                written = _together(fabric, lambda: _write_shards(root, plan, dataset, fabric, progress), root)
-                everything = _gathered(fabric, plan, written)
-                _on_rank_zero(fabric, lambda: _finish(root, plan, everything))
+            if not processes.first(lambda: begin(root, plan, lock)):
+                mine = processes.all(lambda: _write_shards(plan, dataset, processes, progress))
+                written = processes.gathered(mine, plan.num_shards)
+                processes.first(lambda: _finish(root, plan, written))
         finally:
             lock.release()
     return SyntheticBank(root)
@@ -109,98 +110,92 @@ def _on_device(source: object, fabric: Fabric | None) -> Iterator[None]:
         source.to(before)
 
 
-def _on_rank_zero(fabric: Fabric | None, action: Callable[[], T]) -> T:
-    """Run an action in one process. Its result or its refusal reaches all, so that none is left waiting."""
-    if fabric is None or fabric.world_size == 1:
-        return action()
-    result, failure = None, None
-    if fabric.global_rank == 0:
+class _Processes:
+    """The processes that write a bank together: if one fails all do, so that none is left waiting."""
+
+    def __init__(self, fabric: Fabric | None, root: Path) -> None:
+        self.root, self.fabric = root, fabric if fabric is not None and fabric.world_size > 1 else None
+        self.rank, self.world = (0, 1) if self.fabric is None else (self.fabric.global_rank, self.fabric.world_size)
+
+    def first(self, action: Callable[[], T]) -> T:
+        """Run an action in process 0. Its result or its refusal reaches all.
+
+        Raises:
+            BankError: in the other processes, if it fails.
+        """
+        if self.fabric is None:
+            return action()
+        result, failure = _attempt(action) if self.rank == 0 else (None, None)
+        with self._connected(failure):
+            result, message = self.fabric.broadcast((result, None if failure is None else str(failure)))
+        if message is not None:
+            raise failure or BankError(f'process 0 of {self.world} refused: {message}')
+        return cast(T, result)
+
+    def all(self, action: Callable[[], T]) -> T:
+        """Run an action in every process.
+
+        Raises:
+            BankError: in the processes that did not fail themselves.
+        """
+        if self.fabric is None:
+            return action()
+        result, failure = _attempt(action)
+        failed = int(self._sum(torch.tensor(int(failure is not None)), failure))
+        if failed:
+            raise failure or BankError(f'{self.root}: {failed} of {self.world} processes failed; see their errors')
+        return cast(T, result)
+
+    def require_same(self, plan: BankRecord) -> None:
+        """Refuse processes that would write shards of different banks into one folder."""
+        if self.fabric is None:
+            return
+        first = self.first(plan.plan)
+
+        def compare() -> None:
+            if differences := plan.differences(first):
+                raise BankError(
+                    f'{self.root}: process {self.rank} was asked for another bank (here) than process 0 (there):\n  '
+                    + '\n  '.join(differences)
+                )
+
+        self.all(compare)
+
+    def gathered(self, written: Mapping[int, Written], shards: int) -> list[Written]:
+        """Checksums of all shards, from all processes."""
+        if self.fabric is None:
+            return [written[number] for number in range(shards)]
+        table = torch.zeros(shards, 2 * DIGEST_BYTES, dtype=torch.int64)
+        for number, digests in written.items():
+            table[number] = torch.tensor(list(bytes.fromhex(''.join(digests))))
+        rows = [bytes(row) for row in self._sum(table).tolist()]
+        return [(row[:DIGEST_BYTES].hex(), row[DIGEST_BYTES:].hex()) for row in rows]
+
+    def _sum(self, values: Tensor, failure: Exception | None = None) -> Tensor:
+        with self._connected(failure):
+            fabric = cast(Fabric, self.fabric)
+            return cast(Tensor, fabric.all_reduce(values.to(fabric.device), reduce_op='sum')).cpu()
+
+    @contextmanager
+    def _connected(self, failure: Exception | None) -> Iterator[None]:
+        """Say what it means that processes cannot reach each other; the failure of this one goes first."""
         try:
-            result = action()
-        except Exception as error:
-            failure = error
-    with _gone(fabric, failure):
-        result, message = fabric.broadcast((result, None if failure is None else str(failure)))
-    if failure is not None:
-        raise failure
-    if message is not None:
-        raise BankError(f'process 0 of {fabric.world_size} refused: {message}')
-    return cast(T, result)
+            yield
+        except RuntimeError as error:
+            raise failure or BankError(
+                f'one of {self.world} processes ended unexpectedly ({error}); finished shards stay, the same command '
+                'continues from there'
+            ) from error
 
 
-def _together(fabric: Fabric | None, action: Callable[[], T], root: Path) -> T:
-    """Run an action in every process. If one fails all do, so that none waits for it.
-
-    Raises:
-        BankError: in the processes that did not fail themselves.
-    """
-    if fabric is None or fabric.world_size == 1:
-        return action()
-    failure: Exception | None = None
+def _attempt(action: Callable[[], T]) -> tuple[T | None, Exception | None]:
     try:
-        result = action()
+        return action(), None
     except Exception as error:
-        failure = error
-    with _gone(fabric, failure):
-        mine = torch.tensor(int(failure is not None), device=fabric.device)
-        failed = int(cast(Any, fabric.all_reduce(mine, reduce_op='sum')))
-    if failure is not None:
-        raise failure
-    if failed:
-        raise BankError(f'{root}: {failed} of {fabric.world_size} processes failed; see their errors')
-    return result
+        return None, error
 
 
-@contextmanager
-def _gone(fabric: Fabric, failure: Exception | None) -> Iterator[None]:
-    """Say what it means that processes cannot speak; the failure of this one goes first."""
-    try:
-        yield
-    except RuntimeError as error:
-        raise failure or BankError(
-            f'one of {fabric.world_size} processes ended without a word ({error}); finished shards stay, the same '
-            'command continues from there'
-        ) from error
-
-
-def _require_same_plans(fabric: Fabric | None, plan: Plan, root: Path) -> None:
-    """Refuse processes that would write shards of different banks into one folder."""
-    if fabric is None or fabric.world_size == 1:
-        return
-    first = _on_rank_zero(fabric, plan.record)
-
-    def compare() -> None:
-        if differences := plan.differences(first):
-            raise BankError(
-                f'{root}: process {fabric.global_rank} was asked for another bank (here) than process 0 (there):\n  '
-                + '\n  '.join(differences)
-            )
-
-    _together(fabric, compare, root)
-
-
-def _gathered(fabric: Fabric | None, plan: Plan, written: dict[int, Written]) -> list[Written]:
-    """Checksums of all shards, from all processes."""
-    if fabric is None or fabric.world_size == 1:
-        return [written[number] for number in range(plan.num_shards)]
-    table = torch.zeros(plan.num_shards, 2 * DIGEST_BYTES, dtype=torch.int64)
-    for number, digests in written.items():
-        table[number] = torch.tensor(list(bytes.fromhex(''.join(digests))))
-    with _gone(fabric, None):
-        table = cast(Any, fabric.all_reduce(table.to(fabric.device), reduce_op='sum')).cpu()
-    rows = [bytes(row) for row in table.tolist()]
-    return [(row[:DIGEST_BYTES].hex(), row[DIGEST_BYTES:].hex()) for row in rows]
-
-
-def _begin(root: Path, plan: Plan, lock: FileLock) -> bool:
-    """Lock the folder and record the plan in it; True if it holds the finished bank already."""
-    if begin(root, plan, lock):
-        return True
-    _write_whole(root / WRITING_FILE, as_json(plan.record()), root, plan)
-    return False
-
-
-def _finish(root: Path, plan: Plan, written: list[Written]) -> None:
+def _finish(root: Path, plan: BankRecord, written: list[Written]) -> None:
     """Write the record, with which the bank exists."""
     shards = []
     for number, (digest, blocks) in enumerate(written):
@@ -208,43 +203,40 @@ def _finish(root: Path, plan: Plan, written: list[Written]) -> None:
         if not path.exists():
             raise BankError(f'{path}, which another process wrote, is not there; do all processes share this folder?')
         shards.append(asdict(Shard(path.name, len(plan.rows(number)), path.stat().st_size, digest, blocks)))
-    _write_whole(root / BANK_FILE, as_json({**plan.record(), 'shards': shards}), root, plan)
+    with keeps_finished(root / BANK_FILE, plan):
+        write_json(root / BANK_FILE, {**plan.plan(), 'shards': shards}, durable=True)
     # Harmless where a kill leaves them: a bank with a record is finished.
     (root / WRITING_FILE).unlink()
     (root / LOCK_FILE).unlink(missing_ok=True)
 
 
-# --- the shards -------------------------------------------------------------------------------------------------------
-
-
 def _write_shards(
-    root: Path, plan: Plan, dataset: Dataset[Sample], fabric: Fabric | None, progress: bool
+    plan: BankRecord, dataset: Dataset[Sample], processes: _Processes, progress: bool
 ) -> dict[int, Written]:
     """Write those of this process that are missing; the checksums of all of its own."""
-    rank, world = (0, 1) if fabric is None else (fabric.global_rank, fabric.world_size)
-    mine = range(rank, plan.num_shards, world)
-    written = {}
-    for number in mine:
-        if (kept := _kept(root / shard_name(number), plan, number)) is not None:
-            written[number] = kept
-    shown, memory = progress and rank == 0, empty_shard(plan)
+    mine = range(processes.rank, plan.num_shards, processes.world)
+    paths = {number: processes.root / shard_name(number) for number in mine}
+    written = {number: kept for number in mine if (kept := _kept(paths[number], plan, number)) is not None}
+    shown, memory = progress and processes.rank == 0, empty_shard(plan)
     with progress_bar(shown, total=len(mine), initial=len(written), desc='bank', unit='shard') as advance:
         for number in sorted(set(mine) - set(written)):
-            file = ShardFile(shard_tensors(dataset, plan, number, memory), plan.name_of(number))
-            _write_whole(root / shard_name(number), file.write, root, plan)
-            written[number] = file.digests
+            shard = ShardFile(shard_tensors(dataset, plan, number, memory), plan.name_of(number))
+            path = paths[number]
+            with keeps_finished(path, plan), written_whole(path, durable=True) as whole, whole.open('wb') as file:
+                shard.write(file)
+            written[number] = shard.digests
             advance(1)
     return written
 
 
-def _kept(path: Path, plan: Plan, number: int) -> Written | None:
+def _kept(path: Path, plan: BankRecord, number: int) -> Written | None:
     """Checksums of a shard of an earlier call; None, and a warning, for one that is not what was written then."""
     if not path.exists():
         return None
     try:
         shard = map_shard(path, plan.tensors(), len(plan.rows(number)))
         if shard.tables is None:
-            problem: str | None = f'{path.name} was written by a version that noted no checksums beside it'
+            problem: str | None = f'{path.name} was written by a version that noted no checksums'
         elif shard.name != plan.name_of(number):
             problem = f'{path.name} belongs to another bank or place'
         else:

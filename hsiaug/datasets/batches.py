@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import inspect
 import math
-import operator
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cache
+from itertools import chain
 from typing import Any, NoReturn
 
 import numpy as np
@@ -45,6 +46,22 @@ def fetch(dataset: Any, rows: np.ndarray) -> dict[str, Any]:
     if reads_whole(dataset) and getattr(dataset, 'transforms', None) is None:
         return dict(dataset.batch(rows))
     return stack(fetch_samples(dataset, rows))
+
+
+def row_numbers(indices: Sequence[int] | Tensor, length: int, owner: str) -> np.ndarray:
+    """(n,) int64 rows of a dataset of some length; negative indices count from its end.
+
+    Raises:
+        TypeError: if one is no whole number, such as a slice.
+        IndexError: if one is out of range.
+    """
+    rows = np.asarray(indices)
+    if rows.size and rows.dtype.kind not in 'iu':
+        raise TypeError(f'{owner}: whole numbers are expected as indices, found {indices!r}')
+    rows = rows.astype(np.int64)
+    if rows.size and not -length <= rows.min() <= rows.max() < length:
+        raise IndexError(f'{owner}: index out of range for {length} samples')
+    return np.where(rows < 0, rows + length, rows)
 
 
 def reads_whole(dataset: Any) -> bool:
@@ -109,17 +126,12 @@ def kind_of(sample: Mapping[str, Any]) -> Kind | None:
 
 def stack(samples: list[dict[str, Any]], known: Mapping[str, Tensor] | None = None) -> dict[str, Any]:
     """One batch out of samples: arrays and numbers stacked, all else as lists; ``known`` columns are so already."""
-    batch: dict[str, Any] = {}
-    for key in samples[0]:
-        if known is not None and key in known:
-            batch[key] = known[key]
-            continue
+
+    def column(key: str) -> Any:
         values = [sample[key] for sample in samples]
-        if is_array(values[0]):
-            batch[key] = torch.stack(as_tensors(values))
-        else:
-            batch[key] = values
-    return batch
+        return torch.stack(as_tensors(values)) if is_array(values[0]) else values
+
+    return {key: known[key] if known and key in known else column(key) for key in samples[0]}
 
 
 def unstack(batch: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -143,29 +155,16 @@ def gather_chunks(rows: np.ndarray, chunk: int, load: Callable[[int], dict[str, 
     }
 
 
-def from_start(index: int, length: int) -> int:
-    """An index that may count from the end, as one that counts from the start.
-
-    Raises:
-        TypeError: if it is no whole number, such as a slice.
-    """
-    row = operator.index(index)
-    return row + length if row < 0 else row
-
-
 def batch_size(batch: Mapping[str, Any]) -> int:
     """Number of samples."""
     return len(batch['image'])
 
 
 def absent_values(batch: Mapping[str, Any]) -> dict[str, Any]:
-    """What a synthetic sample has in place of what only real ones have: no text, NaN, -1, or what is nearest to it.
+    """What a synthetic sample has in place of what only real ones have, such as file names, places and numbers.
 
     Text is empty; numbers are NaN, -1 where they are whole, the largest where they have no sign, and False. Targets of
     models have no such value: a sample without one cannot be learnt from.
-
-    Args:
-        batch: real samples; their file names, places, numbers.
 
     Raises:
         SpecMismatchError: for lists of targets, such as the boxes of each image.
@@ -188,19 +187,11 @@ def _absent(dtype: torch.dtype) -> float:
     return 0 if dtype == torch.bool else -1 if dtype.is_signed else torch.iinfo(dtype).max
 
 
-def complete(
-    batch: Mapping[str, Any],
-    source: int,
-    num_classes: int | None = None,
-    weight: float | None = None,
-    absent: Mapping[str, Any] | None = None,
-    tagged: bool = False,
-) -> dict[str, Any]:
-    """A batch with what every mixed one carries.
+@dataclass(frozen=True)
+class Extras:
+    """What every sample of a mixture carries besides its own, and ``synthetic``.
 
     Args:
-        batch: real or synthetic samples.
-        source: 0 for real ones, from 1 the number of the source of synthetic ones.
         num_classes: K where mixed samples have soft labels: those without get a one-hot ``label_prob``.
         weight: loss weight of synthetic samples; real ones without a ``weight`` of their own weigh 1. None for no such
             key where samples have none.
@@ -208,56 +199,54 @@ def complete(
             that is no tensor is left out. None leaves all as it is.
         tagged: note the source as ``source``.
     """
-    size, image, synthetic = batch_size(batch), batch['image'], source > 0
-    whole = dict(batch)
-    if absent is not None:
-        whole = {key: value for key, value in batch.items() if isinstance(value, Tensor)}
-        for key, value in absent.items():
-            if isinstance(value, str):
-                whole[key] = [value] * size if synthetic else list(batch[key])
-            elif synthetic and key not in whole:
-                whole[key] = torch.stack([value] * size) if size else value[None][:0]
-    kept = {'synthetic', 'weight'} & set(whole) if source == 0 else set()  # of samples that were mixed before
-    if 'synthetic' not in kept:
-        whole['synthetic'] = torch.full((size,), synthetic, dtype=torch.bool, device=image.device)
-    if num_classes is not None and 'label_prob' not in whole:
-        whole['label_prob'] = one_hot(whole['label'].to(torch.int64), num_classes).to(torch.float32)
-    if weight is not None and 'weight' not in kept:
-        whole['weight'] = torch.full((size,), weight if synthetic else 1.0, device=image.device)
-    if tagged:
-        whole['source'] = torch.full((size,), source, dtype=torch.int64, device=image.device)
-    return whole
 
+    num_classes: int | None = None
+    weight: float | None = None
+    absent: Mapping[str, Any] | None = None
+    tagged: bool = False
 
-def complete_samples(
-    samples: list[dict[str, Any]],
-    source: int,
-    num_classes: int | None = None,
-    weight: float | None = None,
-    absent: Mapping[str, Any] | None = None,
-    tagged: bool = False,
-) -> list[dict[str, Any]]:
-    """Samples with what every mixed one carries, their arrays not copied; arguments as for :func:`complete`."""
-    thin = {'image': torch.empty(len(samples), device='cpu')}  # only its length counts
-    num_classes = None if 'label_prob' in samples[0] else num_classes
-    if num_classes is not None:
-        thin['label'] = torch.stack([as_tensor(sample['label']) for sample in samples])
-    extras = complete(thin, source, num_classes, weight, tagged=tagged)
-    rows = unstack({key: value for key, value in extras.items() if key not in thin})
-    completed = []
-    for sample, extra in zip(samples, rows, strict=True):
-        whole: dict[str, Any] = {}
-        for key, value in sample.items():
-            if isinstance(value, Tensor):
-                whole[key] = value
-            elif is_array(value):
-                whole[key] = as_tensor(value)
-            elif absent is None:
-                whole[key] = value
-        if absent:
-            whole |= {key: sample[key] for key, value in absent.items() if isinstance(value, str)}
-        completed.append({**whole, **extra} if source else {**extra, **whole})
-    return completed
+    def complete(self, batch: Mapping[str, Any], source: int) -> dict[str, Any]:
+        """A batch with them; its source is 0 for real samples, else the number of the source, from 1."""
+        size, image, synthetic = batch_size(batch), batch['image'], source > 0
+        whole = dict(batch)
+        if self.absent is not None:
+            whole = {key: value for key, value in batch.items() if isinstance(value, Tensor)}
+            for key, value in self.absent.items():
+                if isinstance(value, str):
+                    whole[key] = [value] * size if synthetic else list(batch[key])
+                elif synthetic and key not in whole:
+                    whole[key] = torch.stack([value] * size) if size else value[None][:0]
+        kept = {'synthetic', 'weight'} & set(whole) if source == 0 else set()  # of samples that were mixed before
+        if 'synthetic' not in kept:
+            whole['synthetic'] = torch.full((size,), synthetic, dtype=torch.bool, device=image.device)
+        if self.num_classes is not None and 'label_prob' not in whole:
+            whole['label_prob'] = one_hot(whole['label'].to(torch.int64), self.num_classes).to(torch.float32)
+        if self.weight is not None and 'weight' not in kept:
+            whole['weight'] = torch.full((size,), self.weight if synthetic else 1.0, device=image.device)
+        if self.tagged:
+            whole['source'] = torch.full((size,), source, dtype=torch.int64, device=image.device)
+        return whole
+
+    def complete_samples(self, samples: list[dict[str, Any]], source: int) -> list[dict[str, Any]]:
+        """Samples with them, whose arrays are not copied."""
+        thin = {'image': torch.empty(len(samples), device='cpu')}  # only its length counts
+        soft = self.num_classes is not None and 'label_prob' not in samples[0]
+        if soft:
+            thin['label'] = torch.stack([as_tensor(sample['label']) for sample in samples])
+        extras = replace(self, num_classes=self.num_classes if soft else None, absent=None).complete(thin, source)
+        rows = unstack({key: value for key, value in extras.items() if key not in thin})
+        completed = []
+        for sample, extra in zip(samples, rows, strict=True):
+            whole: dict[str, Any] = {}
+            for key, value in sample.items():
+                if isinstance(value, Tensor):
+                    whole[key] = value
+                elif is_array(value):
+                    whole[key] = as_tensor(value)
+                elif self.absent is None or isinstance(self.absent.get(key), str):
+                    whole[key] = value
+            completed.append({**whole, **extra} if source else {**extra, **whole})
+        return completed
 
 
 def require_same_form(real: Mapping[str, Any], synthetic: Mapping[str, Any]) -> None:
@@ -306,15 +295,20 @@ def in_dtypes_of(real: Mapping[str, Any], synthetic: Mapping[str, Any], owner: s
     return {key: cast(key, value, real.get(key)) for key, value in synthetic.items()}
 
 
-def append_rows(real: Mapping[str, Any], synthetic: Mapping[str, Any]) -> dict[str, Any]:
-    """Real samples, then synthetic ones; both completed."""
-    require_same_form(real, synthetic)
-    return {
-        key: torch.cat([value, synthetic[key].to(value.device, non_blocking=True)])
-        if isinstance(value, Tensor)
-        else [*value, *synthetic[key]]
-        for key, value in real.items()
-    }
+def append_rows(batches: Sequence[Mapping[str, Any]], order: np.ndarray | None = None) -> dict[str, Any]:
+    """The samples of completed batches of one form, one after the other or at (n,) ``order`` of these."""
+    for other in batches[1:]:
+        require_same_form(batches[0], other)
+    joined: dict[str, Any] = {}
+    for key, value in batches[0].items():
+        columns = [batch[key] for batch in batches]
+        if isinstance(value, Tensor):
+            rows = torch.cat([column.to(value.device, non_blocking=True) for column in columns])
+            joined[key] = rows if order is None else rows[torch.from_numpy(order).to(value.device)]
+        else:
+            items = list(chain.from_iterable(columns))
+            joined[key] = items if order is None else [items[row] for row in order]
+    return joined
 
 
 def put_rows(value: Tensor, places: Tensor, rows: Tensor) -> Tensor:
@@ -343,13 +337,7 @@ def replace_rows(real: Mapping[str, Any], synthetic: Mapping[str, Any], places: 
 
 
 def cast_like(values: Tensor, real: Tensor, what: str, owner: str) -> Tensor:
-    """Synthetic values in the dtype and on the device of the real ones that they replace.
-
-    Args:
-        values: synthetic.
-        real: in the dtype that is wanted.
-        what: they are, for the message: ``'image'`` or ``'mask'``.
-        owner: name of the transform, for the message.
+    """Synthetic values (``what``: ``'image'`` or ``'mask'``) in dtype and on device of the real ones that they replace.
 
     Raises:
         SpecMismatchError: if the dtype cannot hold the values: an image would become infinite, a class another one.

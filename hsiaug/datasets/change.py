@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
-from typing import Any, Self
+from typing import Self
 
-import torch
-from matplotlib.figure import Figure
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from ..samples import Sample, SampleSpec
-from ..scenes.change import CHANGE_CLASSES, BitemporalScene, require_change_values
+from ..scenes.change import CHANGE_CLASSES, BitemporalScene
 from ..scenes.patches import PatchPart, PatchSplit
-from .patches import IGNORE, HeldImages, PatchDataset, require_patches
-from .preview import _mask_legend, false_colour, mask_colour, stretch_limits
+from .held import IGNORE, HeldSamples
+from .patches import PatchDataset
 
 
-class ChangeDataset(HeldImages):
+class ChangeDataset(HeldSamples):
     """Pairs of dates with change masks, held in memory.
 
     Args:
@@ -34,9 +31,17 @@ class ChangeDataset(HeldImages):
     """
 
     kind = 'change'
+    mask: Tensor
 
-    def _require(self, image: Tensor, mask: Tensor, spec: SampleSpec) -> None:
-        require_pairs(image, mask, spec, 'ChangeDataset')
+    def __init__(
+        self,
+        image: Tensor,
+        mask: Tensor,
+        spec: SampleSpec,
+        split: PatchSplit | None = None,
+        transforms: Callable[[Sample], Sample] | None = None,
+    ) -> None:
+        super().__init__(image, mask, spec, split, transforms)
 
     @classmethod
     def from_scene(
@@ -80,76 +85,7 @@ class ChangeDataset(HeldImages):
         """
         pairs = super().from_dataset(dataset, spec, progress)
         if len(pairs) and not pairs.class_counts[1]:
-            hint = (
-                '; use mask // 255 if 255 means changed'
-                if pairs.spec.ignore_index in pairs.mask.unique().tolist()
-                else ''
-            )
+            ignored = pairs.spec.ignore_index in pairs.mask.unique().tolist()
+            hint = '; use mask // 255 if 255 means changed' if ignored else ''
             raise ValueError(f'ChangeDataset: no pixel of any of the {len(pairs)} masks is changed (1){hint}')
         return pairs
-
-    def plot(self, sample: Sample, show_titles: bool = True, suptitle: str | None = None) -> Figure:
-        """Draw one pair in false colour with its mask; see :func:`plot_pair`."""
-        return plot_pair(sample, self.spec, show_titles, suptitle)
-
-
-def require_pairs(image: Tensor, mask: Tensor, spec: SampleSpec, who: str) -> None:
-    """Check pairs of dates and their masks against a spec.
-
-    Args:
-        image: (N, 2, C, H, W).
-        mask: (N, 1, H, W).
-        spec: of kind ``'change'`` with two classes.
-        who: whose mistake it is, for the message.
-
-    Raises:
-        ValueError: naming what was found and expected.
-    """
-    if spec.kind != 'change' or spec.num_classes != 2:
-        raise ValueError(
-            f"{who}: a spec of kind 'change' with two classes is needed, found {spec.kind!r} with {spec.classes}"
-        )
-    size = spec.size or ()
-    for name, tensor, shape, dtype in (
-        ('image', image, (2, spec.bands, *size), torch.float32),
-        ('mask', mask, (1, *size), torch.int64),
-    ):
-        if tuple(tensor.shape[1:]) != shape or tensor.dtype != dtype or len(tensor) != len(image):
-            raise ValueError(
-                f'{who}: {name} must be {(len(image), *shape)} {dtype}, found {tuple(tensor.shape)} {tensor.dtype}'
-            )
-    require_change_values(mask.unique().numpy(), who, spec.ignore_index)
-    stacked = replace(spec, kind='segmentation', bands=2 * spec.bands, wavelengths=None)
-    require_patches(image.flatten(1, 2), mask[:, 0], stacked, who)
-
-
-def plot_pair(sample: Sample, spec: SampleSpec, show_titles: bool = True, suptitle: str | None = None) -> Figure:
-    """Draw both dates in false colour under one stretch, the mask, and a ``prediction`` where the sample has one.
-
-    Args:
-        sample: of kind ``'change'``.
-        spec: what it is.
-        show_titles: whether to name the pictures.
-        suptitle: title of the whole figure.
-
-    Returns:
-        a matplotlib figure, registered with no window.
-    """
-    size = sample['image'].shape[-2:]
-    masks = {name: sample[name].reshape(size) for name in ('mask', 'prediction') if name in sample}
-    limits = stretch_limits(sample['image'], spec.wavelengths)
-    pictures = {
-        f'date {k + 1}': false_colour(image, spec.wavelengths, limits) for k, image in enumerate(sample['image'])
-    }
-    pictures |= {name: mask_colour(mask, spec) for name, mask in masks.items()}
-    figure = Figure(figsize=(2.6 * len(pictures) + 1.6, 3), layout='constrained')
-    panel: Any = figure.subfigures()
-    for axes, (title, picture) in zip(panel.subplots(1, len(pictures)), pictures.items(), strict=True):
-        axes.imshow(picture, interpolation='nearest')
-        axes.set_axis_off()
-        if show_titles:
-            axes.set_title(title)
-    _mask_legend(panel, list(masks.values()), spec)
-    if suptitle is not None:
-        figure.suptitle(suptitle)
-    return figure

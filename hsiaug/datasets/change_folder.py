@@ -13,23 +13,28 @@ from typing import cast
 
 import numpy as np
 import torch
-from matplotlib.figure import Figure
-from torchgeo.datasets import NonGeoDataset
 
-from ..samples import Sample, SampleSpec
+from ..samples import Sample
 from ..scenes.change import CHANGE_CLASSES
 from ..seen import Places, digest_of_parts
-from .change import plot_pair
-from .image_files import IMAGE_SUFFIXES, SUFFIXES, WHOLE, FolderNotFoundError, ImageFiles, Window, image_files
+from .held import IGNORE, RealDataset
+from .image_files import (
+    SUFFIXES,
+    WHOLE,
+    FolderNotFoundError,
+    ImageFiles,
+    Window,
+    image_files,
+    subfolders,
+)
 from .mask_files import MaskFiles
-from .patches import IGNORE
 from .survey import tile_corners
 
 MASKS = ('mask', 'masks', 'cm', 'change', 'changes', 'change_map', 'change_mask', 'label', 'labels', 'gt')
 """Usual names of a change mask, or of the folder that holds it, in any case."""
 
 
-class ChangeFolder(NonGeoDataset):
+class ChangeFolder(RealDataset):
     """Pairs of dates with change masks, a folder per place, read on demand: whole, or by windows of one size.
 
     ``root/<city>/`` holds two dates and a mask. A date is a file of all its bands (GeoTIFF, ENVI, NumPy, ...), or a
@@ -52,13 +57,8 @@ class ChangeFolder(NonGeoDataset):
         size: side, or sides, of the windows that places are cut into; what is left at the far edges is left out. None
             for whole places, which :func:`~hsiaug.datasets.adapt` and :func:`hsiaug.fit` cut with ``size=``.
         bands: indices of the bands to use, 0-based; or names, of dates that are folders.
-        wavelengths: band centres in nm of all bands of a file; the first file's own if None.
         label_map: value in a mask to 0 (unchanged) or 1 (changed); None takes 0 and 1 as they are.
-        ignore: values in a mask of pixels that do not count.
-        scale: stored value times ``scale`` is the value in ``unit``; a file's own scale and offset if None.
-        unit: physical unit.
-        nodata: stored value that means "no measurement"; a file's own if None.
-        transforms: function of a sample, as in torchgeo.
+        wavelengths, ignore, scale, unit, nodata, transforms: as for :class:`~hsiaug.datasets.PairFolder`.
 
     Attributes:
         groups: place of each sample.
@@ -90,26 +90,17 @@ class ChangeFolder(NonGeoDataset):
         self.root, self.labelled, self.transforms = Path(root).expanduser(), labelled, transforms
         classes = tuple(CHANGE_CLASSES.values())
         self.masks = MaskFiles('ChangeFolder', classes, label_map, ignore, few=True)
-        beside = None if masks is None else Path(masks).expanduser()
-        self.cities = self._cities(split, cities, beside)
+        mask_root = None if masks is None else Path(masks).expanduser()
+        self.cities = self._cities(split, cities, mask_root)
         self.files = []
         for city in self.cities:
             folder = self.root / city
-            found = _mask(folder if beside is None else beside / city, mask) if labelled else None
+            found = _mask(folder if mask_root is None else mask_root / city, mask) if labelled else None
             self.files.append((*_dates(folder, dates, found), found))
         self.images = ImageFiles('ChangeFolder', self.files[0][0], bands, wavelengths, scale, nodata, one_size=False)
         self.place = np.arange(len(self.cities))
         self.windows: list[Window] = [WHOLE] * len(self.cities)
-        self.spec = SampleSpec(
-            kind='change',
-            bands=len(self.images.bands),
-            classes=classes,
-            wavelengths=self.images.wavelengths,
-            wavelengths_approximate=self.images.nominal,
-            size=(self.images.shape[0], self.images.shape[1]),
-            ignore_index=IGNORE,
-            unit=unit,
-        )
+        self.spec = self.images.spec('change', classes, unit, IGNORE)
         self.size: tuple[int, int] | None = None
         if size is not None:
             self._cut((size, size) if isinstance(size, int) else (size[0], size[1]))
@@ -127,11 +118,8 @@ class ChangeFolder(NonGeoDataset):
             raise ValueError(
                 f'ChangeFolder: no place of {self.root} is as large as size={size}; the largest is {max(self.shapes)}'
             )
-        self.windows = [
-            (slice(row, row + size[0]), slice(column, column + size[1]))
-            for row, column in np.concatenate(corners).tolist()
-        ]
-        self.size, self.spec = size, replace(self.spec, size=size)
+        rows = [(slice(row, row + size[0]), slice(column, column + size[1])) for row, column in np.concatenate(corners)]
+        self.windows, self.size, self.spec = rows, size, replace(self.spec, size=size)
 
     # --- files ------------------------------------------------------------------------------------------------------
 
@@ -142,10 +130,7 @@ class ChangeFolder(NonGeoDataset):
         for folder in (self.root, masks or self.root):
             if not folder.is_dir():
                 raise FolderNotFoundError(f'ChangeFolder: no folder {folder}; it should hold a folder per place')
-        held, masked = (
-            sorted(path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith('.'))
-            for folder in (self.root, masks or self.root)
-        )
+        held, masked = ([path.name for path in subfolders(folder)] for folder in (self.root, masks or self.root))
         names = list(masked if cities is None else cities)
         if split is not None:
             listing = self.root / f'{split}.txt'
@@ -209,7 +194,7 @@ class ChangeFolder(NonGeoDataset):
         if mask_file is not None:
             mask = self.masks.read(mask_file, first.shape[1:], window)
             sample['mask'] = torch.from_numpy(np.where(measured & measured_too, mask, IGNORE))[None]
-        return sample if self.transforms is None else self.transforms(sample)
+        return self._transformed(sample)
 
     @property
     def groups(self) -> list[str]:
@@ -217,7 +202,7 @@ class ChangeFolder(NonGeoDataset):
         return [self.cities[k] for k in self.place]
 
     def places(self) -> Places:
-        """Windows of the places, which are told by the content of their first date."""
+        """Windows of the places, which the content of their first date identifies."""
         sides = [
             [part.indices(side)[:2] for part, side in zip(window, self.shapes[k], strict=True)]
             for k, window in zip(self.place, self.windows, strict=True)
@@ -232,10 +217,6 @@ class ChangeFolder(NonGeoDataset):
             parts = (self.images.read(first, bands=[band])[0] for band in bands)
             found.append(digest_of_parts((len(bands), *shape), parts))
         return np.array(found, dtype=np.uint64)
-
-    def plot(self, sample: Sample, show_titles: bool = True, suptitle: str | None = None) -> Figure:
-        """Draw one pair in false colour with its mask; see :func:`~hsiaug.datasets.change.plot_pair`."""
-        return plot_pair(sample, self.spec, show_titles, suptitle)
 
 
 def _entry(folder: Path, name: str) -> Path | None:
@@ -254,7 +235,7 @@ def _mask(folder: Path, name: str | None) -> Path:
     """
     found = [] if name is None else [entry for entry in (_entry(folder, name),) if entry is not None]
     if name is None:
-        found = [path for path in sorted(folder.iterdir()) if path.is_dir() and path.name.lower() in MASKS]
+        found = [path for path in subfolders(folder) if path.name.lower() in MASKS]
         found += [file for file in image_files(folder, SUFFIXES) if file.stem.lower() in MASKS]
     files = [file for entry in found for file in (image_files(entry, SUFFIXES) if entry.is_dir() else [entry])]
     if len(files) == 1:
@@ -277,8 +258,7 @@ def _dates(folder: Path, names: tuple[str, str] | None, mask: Path | None) -> tu
     if names is not None:
         found = [entry for name in names if (entry := _entry(folder, name)) is not None]
     else:
-        folders = [path for path in sorted(folder.iterdir()) if path.is_dir() and not path.name.startswith('.')]
-        inside = [path for path in folders if image_files(path)] + image_files(folder, IMAGE_SUFFIXES)
+        inside = [path for path in subfolders(folder) if image_files(path)] + image_files(folder)
         masks = [] if mask is None else [mask, mask.parent]
         found = [path for path in inside if path not in masks and path.stem.lower() not in MASKS]
     if len(found) != 2 or (names is not None and len(names) != 2):
@@ -289,6 +269,3 @@ def _dates(folder: Path, names: tuple[str, str] | None, mask: Path | None) -> tu
             f'{[path.name for path in found]} among {held}; name them with dates=, in order'
         )
     return found[0], found[1]
-
-
-__all__ = ['ChangeFolder']

@@ -14,17 +14,17 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from ..samples import Sample, SampleSpec, SpecMismatchError, require_compatible, require_unseen
+from ..samples import Sample, SampleSpec, SpecMismatchError, in_short, require_compatible, require_unseen
 from .batches import as_tensor, as_tensors, fetch_samples
 from .wrapped import class_names_of, spec_of, splits_of
 
 if TYPE_CHECKING:
     from .pool import Pool
 
-LOOKED_AT = 16
+EXAMINED = 16
 """Samples of each side that are read to learn what a dataset without a spec holds."""
 LARGEST_GAP, LARGEST_GAP_OF_FEW = 30.0, 1000.0
-"""Medians of two sides that differ by more are in other units; where fewer samples than :data:`LOOKED_AT` are known,
+"""Medians of two sides that differ by more are in other units; where fewer samples than :data:`EXAMINED` are known,
 only the second is sure: a patch of water is thirty times as dark as one of snow."""
 _ALIKE = 10.0
 _VALUES = 4096  # of an image, at most
@@ -36,7 +36,7 @@ _VALUES = 4096  # of an image, at most
 def require_mixable(real: Dataset[Sample], pool: Pool) -> SampleSpec | None:
     """Check a source against a real dataset, as far as the two say what they hold, and return the common spec.
 
-    Both are looked at through the wrappers around them (:mod:`hsiaug.datasets.wrapped`).
+    What is inside wrappers counts, too (:mod:`hsiaug.datasets.wrapped`).
 
     Raises:
         SpecMismatchError: if the two specs do not fit together, or class names differ, in their order too.
@@ -55,7 +55,7 @@ def require_mixable(real: Dataset[Sample], pool: Pool) -> SampleSpec | None:
 
 
 def _require_same_names(real: tuple[str, ...] | None, synthetic: tuple[str, ...] | None) -> None:
-    """Compare the names of classes in label order; case and separators are a matter of taste."""
+    """Compare the names of classes in label order; case and separators do not matter."""
     if real is None or synthetic is None or [_plain(n) for n in real] == [_plain(n) for n in synthetic]:
         return
     plain = {_plain(name) for name in synthetic}
@@ -100,28 +100,12 @@ class ClassNumbers:
     target: str | None = None
 
     def __post_init__(self) -> None:
-        self._late: deque[tuple[Any, Tensor, Tensor, str]] = deque()
-        self._looked = False
+        self._late: deque[tuple[Any, Tensor, Tensor, str]] = deque()  # checks that a GPU has still to answer
+        self._checked = False
 
-    @classmethod
-    def of(cls, spec: SampleSpec | None, num_soft_classes: int | None, pool: Pool) -> ClassNumbers:
-        """Of the common spec, or what the samples of a source without one tell.
-
-        Args:
-            spec: common spec of both sides.
-            num_soft_classes: K where a source without a spec has soft labels.
-            pool: the source.
-        """
-        if spec is not None:
-            return cls(spec.num_classes, spec.ignore_index, spec.classes, spec.target_key)
-        if num_soft_classes is not None:
-            return cls(num_soft_classes)
-        return cls(2, target='mask') if pool.example()['image'].ndim == 5 else cls()
-
-    def _of(self, sample: Mapping[str, Any]) -> str | None:
-        if self.target is not None:
-            return self.target if self.target in sample else None
-        found = [key for key in ('mask', 'label') if key in sample]
+    def _key(self, sample: Mapping[str, Any]) -> str | None:
+        """The key of labels in a sample, or a batch; None where there is none, or two of which one is not known."""
+        found = [key for key in ('mask', 'label') if key in sample and self.target in (None, key)]
         return found[0] if len(found) == 1 else None
 
     def require(self, batch: Mapping[str, Any], side: str) -> None:
@@ -130,26 +114,21 @@ class ClassNumbers:
         On a GPU the first batch is waited for; what is wrong with a later one is raised a few batches afterwards, when
         its answer has come back.
 
-        Args:
-            batch: with ``label`` or ``mask``.
-            side: ``'real'`` or ``'synthetic'``, for the message.
-
         Raises:
             SpecMismatchError: if a label is neither a class nor the ignore index.
         """
-        key = None if self.num_classes is None else self._of(batch)
-        if key is not None:
+        if self.num_classes is not None and (key := self._key(batch)) is not None:
             self.require_values(as_tensor(batch[key]), f'{side} {key}s')
 
     def seen_in(self, sample: Mapping[str, Any]) -> set[int]:
         """The labels of a sample."""
-        key = self._of(sample)
-        values = None if key is None else as_tensor(sample[key])
-        return set() if values is None or values.is_floating_point() else set(values.unique().tolist())
+        key = self._key(sample)
+        values = torch.empty(0) if key is None else as_tensor(sample[key])
+        return set() if values.is_floating_point() else set(values.unique().tolist())
 
     def require_samples(self, samples: Sequence[Mapping[str, Any]], side: str) -> dict[str, Tensor]:
         """Check samples that are not stacked; labels, where they have one each, are returned stacked."""
-        key = None if self.num_classes is None or not samples else self._of(samples[0])
+        key = None if self.num_classes is None or not samples else self._key(samples[0])
         if key is None:
             return {}
         values = [sample[key] for sample in samples if key in sample]
@@ -195,8 +174,8 @@ class ClassNumbers:
     def _require_later(self, values: Tensor, what: str) -> None:
         """Without waiting for the GPU, which would cost more than the mixing."""
         wrong = self._wrong(values).any()
-        if not self._looked:
-            self._looked = True
+        if not self._checked:
+            self._checked = True
             if bool(wrong):
                 self._refuse(values, what)
             return
@@ -213,7 +192,7 @@ class ClassNumbers:
 
     def _refuse(self, values: Tensor, what: str) -> None:
         wrong = values[self._wrong(values)].unique().tolist()
-        classes = f' ({", ".join(self.names[:6])}{", ..." if len(self.names) > 6 else ""})' if self.names else ''
+        classes = f' ({in_short(self.names)})' if self.names else ''
         ignored = '' if self.ignore_index is None else f', or {self.ignore_index} where a pixel does not count'
         hints = {
             'the last is K: subtract 1 where classes are numbered from 1': self.num_classes in wrong,
@@ -235,13 +214,7 @@ class ClassNumbers:
 
 
 def warn_of_doubtful_labels(numbers: ClassNumbers, real: set[int], synthetic: set[int]) -> None:
-    """Say aloud what is no error for certain: labels that seem shifted by one, or a second class that seems ignored.
-
-    Args:
-        numbers: what is known of the classes.
-        real: labels that were seen in real samples.
-        synthetic: those in synthetic ones.
-    """
+    """Warn of what is no error for certain: labels that seem shifted by one, or a second class that seems ignored."""
     if numbers.num_classes is None and len(real) > 1 and real == {value + 1 for value in synthetic}:
         warnings.warn(
             f'real samples have the labels {sorted(real)[:8]}, synthetic ones {sorted(synthetic)[:8]}, as if one side '
@@ -250,7 +223,7 @@ def warn_of_doubtful_labels(numbers: ClassNumbers, real: set[int], synthetic: se
         )
     if numbers.num_classes == 2 and numbers.ignore_index is not None and real == {0, numbers.ignore_index}:
         warnings.warn(
-            f'the real masks looked at hold 0 and {numbers.ignore_index}, which does not count, and never 1; use '
+            f'the real masks that were read hold 0 and {numbers.ignore_index}, which does not count, and never 1; use '
             f'mask // {numbers.ignore_index} where {numbers.ignore_index} means the second class',
             stacklevel=4,
         )
@@ -260,14 +233,10 @@ def warn_of_doubtful_labels(numbers: ClassNumbers, real: set[int], synthetic: se
 
 
 class Scales:
-    """Level and spread of the values of both sides, from their first samples.
+    """Median and interquartile range of the values of both sides, from their first samples.
 
-    Two units differ in both by orders of magnitude: digital numbers beside reflectance, per cent beside fractions.
-    Zeros and values that are not finite count on neither side.
-
-    Args:
-        different: such sides are meant; nothing is looked at.
-        title: what the synthetic samples are called in messages.
+    Two units differ in both by orders of magnitude: digital numbers and reflectance, per cent and fractions. Zeros and
+    values that are not finite count on neither side. Nothing is compared where ``different`` scales are meant.
     """
 
     def __init__(self, different: bool = False, title: str = 'synthetic') -> None:
@@ -288,7 +257,7 @@ class Scales:
     def add(self, side: str, images: Tensor | Sequence[Tensor]) -> None:
         """Take images of a side in."""
         held = self._values[side]
-        for image in images[: max(LOOKED_AT - len(held), 0)]:
+        for image in images[: max(EXAMINED - len(held), 0)]:
             flat = image.detach().reshape(-1)
             some = flat[:: (flat.numel() // _VALUES) | 1].to('cpu', torch.float32).numpy()
             held.append(some[np.isfinite(some) & (some != 0)])
@@ -304,26 +273,21 @@ class Scales:
         known = [len(values) for values in self._values.values()]
         values = {side: np.concatenate(held) if held else np.empty(0) for side, held in self._values.items()}
         if min(len(found) for found in values.values()) > 1:
-            (real, real_spread), (synthetic, synthetic_spread) = (_level(found) for found in values.values())
+            real, synthetic = (float(np.median(np.abs(found))) for found in values.values())
+            ranges = [float(np.subtract(*np.percentile(found, [75, 25]))) for found in values.values()]
             sign = 1 if synthetic > real else -1
             gap = other = (synthetic / real) ** sign
-            if real_spread and synthetic_spread:
-                other = (synthetic_spread / real_spread) ** sign
-            # A unit scales level and spread alike; what moves one of them alone, as an offset does, is none.
+            if all(ranges):
+                other = (ranges[1] / ranges[0]) ** sign
+            # A unit scales median and range alike; what moves one of them alone, such as an offset, is no unit.
             alike = max(gap, other) <= _ALIKE * min(gap, other)
-            if alike and min(gap, other) > (LARGEST_GAP if min(known) >= LOOKED_AT else LARGEST_GAP_OF_FEW):
+            if alike and min(gap, other) > (LARGEST_GAP if min(known) >= EXAMINED else LARGEST_GAP_OF_FEW):
                 raise SpecMismatchError(
                     f'values of real and synthetic samples differ by orders of magnitude: the median of |value| is '
                     f'{real:.4g} in real and {synthetic:.4g} in {self.title} samples; bring both to one unit, or say '
                     'different_scales=True where that is meant'
                 )
-        self.settled = min(known) >= LOOKED_AT
-
-
-def _level(values: np.ndarray) -> tuple[float, float]:
-    """Median of the absolute values, and interquartile range."""
-    low, high = np.percentile(values, [25, 75])
-    return float(np.median(np.abs(values))), float(high - low)
+        self.settled = min(known) >= EXAMINED
 
 
 def some_samples(dataset: Any) -> Iterator[dict[str, Any]]:
@@ -333,7 +297,7 @@ def some_samples(dataset: Any) -> Iterator[dict[str, Any]]:
         ValueError: naming a sample whose image or target is of another shape than the first's.
     """
     size, first = len(dataset), None
-    for row in np.unique(np.linspace(0, size - 1, min(LOOKED_AT, size)).round().astype(np.int64)):
+    for row in np.unique(np.linspace(0, size - 1, min(EXAMINED, size)).round().astype(np.int64)):
         sample = fetch_samples(dataset, np.array([row]))[0]
         shapes = {key: tuple(np.shape(sample[key])) for key in ('image', 'mask', 'label') if key in sample}
         first = first or shapes

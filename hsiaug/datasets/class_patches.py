@@ -63,9 +63,7 @@ def class_patches(
             if k != spec.ignore_index:
                 count = (windows == k).sum(dim=(3, 4))
                 label, most = torch.where(count > most, k, label), torch.maximum(count, most)
-    counts = (label >= 0) & (label < spec.num_classes)
-    if spec.ignore_index is not None:
-        counts &= label != spec.ignore_index
+    counts = spec.counted(label)
     place = counts.nonzero()
     if len(place) == 0:
         raise ValueError(f'class_patches: no patch of {size} x {size} pixels has a label that counts')

@@ -1,9 +1,9 @@
-"""Samples as other datasets give them, brought into the sample contract, and the spec that they tell."""
+"""Samples as other datasets give them, brought into the sample contract, and the spec that they have."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import fields, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -16,20 +16,12 @@ from ..scenes.wavelengths import to_nanometres
 from .batches import as_tensor, kind_of, require_sample
 from .wrapped import class_names_of, spec_of
 
-SPEC_FIELDS = tuple(field.name for field in fields(SampleSpec) if field.name not in ('bands', 'size'))
-"""What of a spec can be given; bands and size are those of the samples."""
-
 
 def in_contract(sample: Any, where: str, kind: Kind | None = None, labelled: bool = True) -> Sample:
     """``image`` float32 and ``mask`` or ``label`` int64 of a sample with torchgeo's keys, in the contract's layout.
 
-    Two dates may be ``image1`` and ``image2``, a mask (H, W) or (1, H, W). All other keys are left out.
-
-    Args:
-        sample: as a dataset gives it.
-        where: which it is, for messages.
-        kind: of the samples; by the layout if None.
-        labelled: whether it has a target, too.
+    Two dates may be ``image1`` and ``image2``, a mask (H, W) or (1, H, W). All other keys are left out. The kind
+    follows from the layout where it is not given.
 
     Raises:
         TypeError: if it is no dictionary with an image.
@@ -60,7 +52,12 @@ def in_contract(sample: Any, where: str, kind: Kind | None = None, labelled: boo
     if target.is_floating_point() and not torch.equal(target, target.round()):
         found_too = 'NaN; give such pixels the ignore index' if target.isnan().any() else 'fractions'
         raise ValueError(f'{where}: whole numbers are expected in its {key}, found {target.dtype} with {found_too}')
-    found[key] = _in_layout(target, image).to(torch.int64)
+    as_number = target.numel() == 1 and target.ndim == 1
+    if as_number or (image.ndim == 3 and target.ndim == 3 and len(target) == 1):
+        target = target[0]
+    elif image.ndim == 4 and target.ndim == 2:
+        target = target[None]
+    found[key] = target.to(torch.int64)
     if kind_of(found) is None or (kind is not None and kind_of(found) != kind):
         shapes = {name: tuple(value.shape) for name, value in found.items()}
         raise ValueError(
@@ -71,15 +68,6 @@ def in_contract(sample: Any, where: str, kind: Kind | None = None, labelled: boo
     if key == 'mask' and found['mask'].shape[-2:] != image.shape[-2:]:
         raise ValueError(f'{where}: its mask has {tuple(target.shape)}, its image {tuple(image.shape)}; they must fit')
     return found
-
-
-def _in_layout(target: Tensor, image: Tensor) -> Tensor:
-    """A label or mask with the axes that the contract has."""
-    if target.numel() == 1 and target.ndim == 1:
-        return target[0]
-    if image.ndim == 3 and target.ndim == 3 and len(target) == 1:
-        return target[0]
-    return target[None] if image.ndim == 4 and target.ndim == 2 else target
 
 
 def wavelengths_of(sample: Mapping[str, Any], where: str) -> tuple[float, ...] | None:
@@ -117,13 +105,7 @@ def require_same_wavelengths(first: tuple[float, ...], other: tuple[float, ...],
 
 
 def infer_spec(dataset: Any, raw: Any, name: str, given: Mapping[str, Any]) -> SampleSpec:
-    """What a dataset holds: by its own spec, what it says of itself, its first sample, and what is given.
-
-    Args:
-        dataset: map-style.
-        raw: its first sample.
-        name: of the dataset, for messages.
-        given: fields of the spec, which come before what the dataset says.
+    """What a dataset holds: by what is given first, its own spec, its attributes, and its first sample, ``raw``.
 
     Raises:
         ValueError: naming a field that has to be given.
@@ -143,9 +125,8 @@ def infer_spec(dataset: Any, raw: Any, name: str, given: Mapping[str, Any]) -> S
         carried = None if carried is None or own.wavelengths else carried
         changed = {**({'wavelengths': carried} if carried else {}), **given}
         return replace(own, kind=kind, bands=bands, size=size, **changed)
-    told = {'wavelengths': carried, **_said(dataset, bands), **given}
-    told.pop('kind', None)
-    classes = told.pop('classes', None) or class_names_of(dataset)
+    known = {'wavelengths': carried, **_attributes(dataset, bands), **given, 'kind': kind, 'bands': bands, 'size': size}
+    classes = known.pop('classes', None) or class_names_of(dataset)
     if classes is None and kind == 'change':
         classes = tuple(CHANGE_CLASSES.values())
     if classes is None:
@@ -153,19 +134,19 @@ def infer_spec(dataset: Any, raw: Any, name: str, given: Mapping[str, Any]) -> S
             f'{name} does not say which classes its {target_of(kind)}s mean (an attribute `classes` with their names '
             "in label order); give classes=['...', ...]"
         )
-    return SampleSpec(kind=kind, bands=bands, classes=tuple(classes), size=size, **told)
+    return SampleSpec(classes=tuple(classes), **known)
 
 
-def _said(dataset: Any, bands: int) -> dict[str, Any]:
+def _attributes(dataset: Any, bands: int) -> dict[str, Any]:
     """Fields of a spec that a dataset has as attributes, where these can be what their names say."""
-    said: dict[str, Any] = {}
+    found: dict[str, Any] = {}
     centres = getattr(dataset, 'wavelengths', None)
     if centres is not None and np.shape(centres) == (bands,) and (known := to_nanometres(centres)) is not None:
-        said['wavelengths'] = tuple(known.tolist())
+        found['wavelengths'] = tuple(known.tolist())
     for key, wanted in (('unit', str), ('ignore_index', int)):
         if isinstance(value := getattr(dataset, key, None), wanted):
-            said[key] = value
-    return said
+            found[key] = value
+    return found
 
 
 def require_targets(target: Tensor, spec: SampleSpec, where: str) -> None:
@@ -175,24 +156,11 @@ def require_targets(target: Tensor, spec: SampleSpec, where: str) -> None:
         ValueError: naming them and what to give.
     """
     values = target.unique()
-    wrong = values[((values < 0) | (values >= spec.num_classes)) & (values != spec.ignore_index)].tolist()
-    if not wrong:
+    if not (wrong := values[spec.foreign(values)].tolist()):
         return
     if spec.kind == 'change':
         require_change_values(values.numpy(), where, spec.ignore_index)
-    ignored = '' if spec.ignore_index is None else f' or the ignore index {spec.ignore_index}'
     raise ValueError(
-        f'{where}: its {spec.target_key} holds {wrong[:8]}, expected 0 to {spec.num_classes - 1} '
-        f'({", ".join(spec.classes[:6])}{", ..." if spec.num_classes > 6 else ""}){ignored}; give ignore_index= where '
+        f'{where}: its {spec.target_key} holds {wrong[:8]}, expected {spec.allowed_labels}; give ignore_index= where '
         'such pixels do not count, more classes= where they are classes'
     )
-
-
-__all__ = [
-    'SPEC_FIELDS',
-    'in_contract',
-    'infer_spec',
-    'require_same_wavelengths',
-    'require_targets',
-    'wavelengths_of',
-]

@@ -16,7 +16,7 @@ _NAMES = ('wavelength', 'wavelengths', 'wl', 'lambda')
 
 
 def is_data_array(value: Any) -> bool:
-    """Whether a value is an ``xarray.DataArray``; xarray itself is not needed to tell."""
+    """Whether a value is an ``xarray.DataArray``; xarray itself need not be installed."""
     return any(f'{cls.__module__.partition(".")[0]}.{cls.__name__}' == 'xarray.DataArray' for cls in type(value).mro())
 
 
@@ -67,6 +67,3 @@ class DataArrayImage(Dataset[Sample]):
             raise IndexError(f'DataArrayImage: index {index} out of range for 1 image')
         sample: Sample = {'image': torch.from_numpy(np.array(self.array.values, dtype=np.float32))}
         return sample if self.mask is None else {**sample, 'mask': torch.from_numpy(self.mask.astype(np.int64))}
-
-
-__all__ = ['DataArrayImage', 'is_data_array']

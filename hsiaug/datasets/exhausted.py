@@ -28,24 +28,15 @@ def require_policy(
     epoch_size: int | None = None,
     batches: bool = False,
 ) -> Exhausted:
-    """The policy, if it makes sense.
-
-    Args:
-        owner: name of the class, for errors.
-        policy: what happens to a source that runs out.
-        replacement: another word for ``'repeat'``.
-        mode: of mixing.
-        schedules: ratio of each source.
-        epoch_size: samples of an epoch, where it is given.
-        batches: whether batches are mixed that come from elsewhere.
+    """The policy, if it makes sense; ``batches`` says whether batches are mixed that come from elsewhere.
 
     Raises:
-        ValueError: if it is none, or one under which an epoch could not end, or is not to be shortened or lengthened.
+        ValueError: if it is unknown, or an epoch could not end under it, or has a fixed length that it would change.
     """
     if policy not in get_args(Exhausted):
         raise ValueError(f'{owner}: unknown on_exhausted {policy!r}; choose from {get_args(Exhausted)}')
     if replacement and policy not in ('error', 'repeat'):
-        raise ValueError(f'{owner}: replacement=True is on_exhausted="repeat", found {policy!r} beside it; give one')
+        raise ValueError(f'{owner}: replacement=True is on_exhausted="repeat", found {policy!r} as well; give one')
     if epoch_size is not None and (isinstance(epoch_size, bool) or not isinstance(epoch_size, int) or epoch_size < 1):
         raise ValueError(f'{owner}: epoch_size must be a whole number of samples >= 1, found {epoch_size!r}')
     if batches and epoch_size is not None:
@@ -71,14 +62,10 @@ def require_policy(
 def real_samples(
     policy: Exhausted, real: int, held: Sequence[float], ratios: Sequence[float], counts: Callable[[int], list[int]]
 ) -> int:
-    """How many real samples make up an epoch in append mode.
+    """How many of ``real`` real samples make up an epoch in append mode.
 
-    Args:
-        policy: what happens to a source that runs out.
-        real: how many there are.
-        held: (K,) samples of each source; infinite for a generator.
-        ratios: (K,) of the epoch.
-        counts: of samples of each source that belong to so many real ones.
+    The sources hold (K,) ``held`` samples, infinitely many of a generator; ``counts`` are those of each that belong to
+    so many real ones.
     """
     known = [(size, ratio) for size, ratio in zip(held, ratios, strict=True) if ratio > 0 and math.isfinite(size)]
     if policy in ('error', 'repeat') or not known:

@@ -9,25 +9,23 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from matplotlib.figure import Figure
 from torch import Tensor
-from torchgeo.datasets import NonGeoDataset
 
 from ..progress import with_progress
-from ..samples import Sample, SampleSpec
+from ..samples import Sample
 from ..scenes.layout import Layout
-from .image_files import IMAGE_SUFFIXES, SUFFIXES, FolderNotFoundError, ImageFiles, image_files
+from .held import IGNORE, RealDataset, as_fractions
+from .image_files import IMAGE_SUFFIXES, SUFFIXES, FolderNotFoundError, ImageFiles, image_files, subfolders
 from .mask_files import MaskFiles
-from .patches import IGNORE, plot_patch
 
 IMAGE_FOLDERS = ('images', 'image', 'imgs', 'img')
 MASK_FOLDERS = ('masks', 'mask', 'labels', 'label', 'annotations')
 
 
-class PairFolder(NonGeoDataset):
+class PairFolder(RealDataset):
     """Images and masks in two folders, paired by file stem and read on demand.
 
-    SegMunich and its like: ``img/`` or ``images/`` beside ``label/`` or ``masks/``. GeoTIFF, PNG, ENVI, NumPy, HDF5
+    SegMunich and its like: ``img/`` or ``images/`` and ``label/`` or ``masks/``. GeoTIFF, PNG, ENVI, NumPy, HDF5
     and MATLAB, images in JPEG too. All images have the size and bands of the first. Pixels that an image has not
     measured (nodata, NaN, transparent) hold the mean of its other pixels and are ignored in its mask. Negative mask
     values, NaN and a mask file's own nodata are ignored unless they are classes.
@@ -81,26 +79,9 @@ class PairFolder(NonGeoDataset):
         self._counts: np.ndarray | None = None
         image, mask = self.pairs[0]
         self.files = ImageFiles(
-            'PairFolder',
-            image,
-            bands,
-            wavelengths,
-            scale,
-            nodata,
-            image_key,
-            layout,
-            lambda: self.masks.raw(mask)[0].shape,
+            'PairFolder', image, bands, wavelengths, scale, nodata, image_key, layout, lambda: self.masks.size(mask)
         )
-        self.spec = SampleSpec(
-            kind='segmentation',
-            bands=len(self.files.bands),
-            classes=tuple(classes),
-            wavelengths=self.files.wavelengths,
-            wavelengths_approximate=self.files.nominal,
-            size=(self.files.shape[0], self.files.shape[1]),
-            ignore_index=IGNORE,
-            unit=unit,
-        )
+        self.spec = self.files.spec('segmentation', classes, unit, IGNORE)
 
     # --- files ------------------------------------------------------------------------------------------------------
 
@@ -120,12 +101,8 @@ class PairFolder(NonGeoDataset):
                     f'PairFolder: no split {split!r}: neither a list {listing}, nor folders {root / split} or '
                     f'{folders[0] / split} and {folders[1] / split}'
                 )
-            lines = [line.strip() for line in listing.read_text().splitlines()]
-            stems = [
-                Path(line).stem if Path(line).suffix.lower() in IMAGE_SUFFIXES else Path(line).name
-                for line in lines
-                if line
-            ]
+            listed = [Path(line.strip()) for line in listing.read_text().splitlines() if line.strip()]
+            stems = [file.stem if file.suffix.lower() in IMAGE_SUFFIXES else file.name for file in listed]
         for stem in stems:
             missing = [folder for folder, files in zip(folders, (of_image, of_mask), strict=True) if stem not in files]
             if missing:
@@ -157,8 +134,7 @@ class PairFolder(NonGeoDataset):
         image_file, mask_file = self.pairs[index]
         image, valid = self.files.read(image_file)
         mask = np.where(valid, self.masks.read(mask_file, self.spec.size), IGNORE)
-        sample: Sample = {'image': torch.from_numpy(image), 'mask': torch.from_numpy(mask)}
-        return sample if self.transforms is None else self.transforms(sample)
+        return self._transformed({'image': torch.from_numpy(image), 'mask': torch.from_numpy(mask)})
 
     def class_pixels(self) -> np.ndarray:
         """(N, K) pixels per class of each pair. Reads every file once, without ``transforms``."""
@@ -182,22 +158,17 @@ class PairFolder(NonGeoDataset):
 
     def class_fractions(self) -> Tensor:
         """(N, K) float32 share of each class in the counting pixels of each mask; zeros where all are ignored."""
-        counts = torch.from_numpy(self.class_pixels())
-        return (counts / counts.sum(dim=1, keepdim=True).clamp(min=1)).to(torch.float32)
+        return as_fractions(torch.from_numpy(self.class_pixels()))
 
     @property
     def class_counts(self) -> np.ndarray:
         """(K,) number of pixels per class."""
         return self.class_pixels().sum(axis=0)
 
-    def plot(self, sample: Sample, show_titles: bool = True, suptitle: str | None = None) -> Figure:
-        """Draw one pair in false colour with its mask; see :func:`~hsiaug.datasets.patches.plot_patch`."""
-        return plot_patch(sample, self.spec, show_titles, suptitle)
-
 
 def _folder(root: Path, name: str | None, usual: Sequence[str], what: str) -> Path:
     """The folder of the images or masks."""
-    found = sorted(path.name for path in root.iterdir() if path.is_dir()) if root.is_dir() else []
+    found = [path.name for path in subfolders(root)] if root.is_dir() else []
     names = [name] if name is not None else [entry for entry in found if entry.lower() in usual]
     if len(names) == 1 and (root / names[0]).is_dir():
         return root / names[0]

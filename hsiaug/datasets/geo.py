@@ -56,6 +56,3 @@ def _box(query: Any) -> tuple[float, float, float, float]:
         x, y = query[:2]
         return y.start, y.stop, x.start, x.stop
     return query.miny, query.maxy, query.minx, query.maxx
-
-
-__all__ = ['GeoSamples']

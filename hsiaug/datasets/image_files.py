@@ -8,19 +8,23 @@ from pathlib import Path
 import numpy as np
 from torchgeo.datasets import DatasetNotFoundError
 
+from ..samples import Kind, SampleSpec
 from ..scenes.envi import DATA_SUFFIXES
 from ..scenes.files import CUBE_KEYS, Content, Facts, SceneFileError, Variable, without_axis_of_one
 from ..scenes.formats import open_content
 from ..scenes.layout import Layout, channels_last
 from ..scenes.readers import refuse_doubts, scale_and_offset
 from ..scenes.wavelengths import sentinel2_centres, to_nanometres
+from .shared import Kept
 
 SUFFIXES = ('.tif', '.tiff', '.png', '.npy', '.npz', '.mat', '.h5', '.hdf5')
 IMAGE_SUFFIXES = (*SUFFIXES, '.jpg', '.jpeg')
-"""Suffixes of images; masks in JPEG are none any more, it changes their values."""
+"""Suffixes of images. Masks cannot be JPEG, which changes values."""
 Window = tuple[slice, slice]
 """Rows and columns."""
 WHOLE: Window = (slice(None), slice(None))
+MANY = 1 << 20
+"""Files whose description is kept, where each is read again and again by windows."""
 
 
 class FolderNotFoundError(DatasetNotFoundError):
@@ -30,24 +34,13 @@ class FolderNotFoundError(DatasetNotFoundError):
         FileNotFoundError.__init__(self, message)
 
 
-class Opened(dict[Path, Content]):
-    """What files say that are read again and again, by their path; a copy in another process begins empty."""
-
-    def __reduce__(self) -> tuple[type[Opened], tuple[()]]:
-        return Opened, ()
-
-
 class ImageFiles:
     """Reads images that all have the bands of a first one.
 
     Args:
-        owner: whose files they are, for messages.
+        owner: class whose files they are; the other arguments are its own.
         first: one of the files; the others must be like it. Or a folder that holds a file per band.
         bands: indices of the bands to use, 0-based, or in folders of a file per band their names; all if None.
-        wavelengths: band centres in nm of all bands of a file; the first file's own if None.
-        scale: stored value times ``scale`` is the value in the unit; a file's own scale and offset if None.
-        nodata: stored value that means "no measurement"; a file's own if None.
-        key: variable of the image in files that hold several.
         layout: ``'hwc'`` or ``'chw'``, where the bands are in arrays; decided by masks and wavelengths if None.
         pixels: gives the (H, W) of the first file's mask.
         one_size: all images have the size of the first. If not, they are few and large, read by windows: what their
@@ -79,14 +72,18 @@ class ImageFiles:
         self.owner, self.scale, self.nodata, self.key, self.one_size = owner, scale, nodata, key, one_size
         self.names = [name for name in bands or () if isinstance(name, str)] or None
         self.given = None if self.names or bands is None else [int(band) for band in bands]
-        self.opened = None if one_size else Opened()
+        self.opened: Kept[Path, Content] = Kept(0 if one_size else MANY)
         self.layout: Layout | None = layout
         centres = None if wavelengths is None else to_nanometres(wavelengths)
         if wavelengths is not None and centres is None:
             raise ValueError(f'{owner}: wavelengths must be positive band centres in nm, found {wavelengths}')
         content = self._content(first)
         if layout is None and not content.facts.channels_last:
-            self.layout = self._told(first, content, centres, pixels)
+            array = self._variable(content).read()  # what holds of the first array holds of all
+            known = content.facts.wavelengths if centres is None else centres
+            size = pixels() if pixels and array.ndim == 3 else None
+            found = array if array.ndim == 2 else channels_last(array, None, size, known, str(first))
+            self.layout = 'hwc' if found is array else 'chw'
         self.shape = shape = self._shape(first, content)
         good = np.arange(shape[2]) if content.facts.good_bands is None else content.facts.good_bands
         self.bands = good if self.given is None else np.asarray(self.given, dtype=np.int64)
@@ -100,8 +97,9 @@ class ImageFiles:
         self.wavelengths = None if centres is None else tuple(centres[self.bands].tolist())
 
     def _content(self, file: Path) -> Content:
-        if self.opened is not None and file in self.opened:
-            return self.opened[file]
+        return self.opened.get_or_make(file, lambda: self._open(file))
+
+    def _open(self, file: Path) -> Content:
         if file.is_dir():
             content = open_bands(file, self.names)
         elif self.names is not None:
@@ -112,15 +110,13 @@ class ImageFiles:
             content = open_content(file, 'image', self.given)
         content.facts.notices = () if hasattr(self, 'shape') else content.facts.notices  # said of the first alone
         refuse_doubts(content.facts, bands=self.given, scale=self.scale, nodata=self.nodata)
-        if self.opened is not None:
-            self.opened[file] = content
         return content
 
     def _stored(
         self, file: Path, content: Content, window: Window = WHOLE, bands: Sequence[int] | None = None
     ) -> np.ndarray:
         """(h, w, C) as stored, of all bands or some of them."""
-        variable = content.find(self.key, CUBE_KEYS, (2, 3), 'image', 'image_key')
+        variable = self._variable(content)
         if variable.part is not None:
             return variable.read((*window, bands))
         array = variable.read()
@@ -130,25 +126,20 @@ class ImageFiles:
             array = channels_last(array, self.layout, where=str(file))
         return array[window] if bands is None else array[window][:, :, bands]
 
+    def _variable(self, content: Content) -> Variable:
+        return content.find(self.key, CUBE_KEYS, (2, 3), 'image', 'image_key')
+
     def _shape(self, file: Path, content: Content) -> tuple[int, ...]:
         """(H, W, all bands) of an image, of which no values are read where its format says it."""
-        variable = content.find(self.key, CUBE_KEYS, (2, 3), 'image', 'image_key')
+        variable = self._variable(content)
         return self._stored(file, content).shape if variable.part is None else variable.shape
 
-    def _told(
-        self,
-        file: Path,
-        content: Content,
-        centres: np.ndarray | None,
-        pixels: Callable[[], tuple[int, ...]] | None,
-    ) -> Layout:
-        """The layout of the first array, and so of all."""
-        array = content.find(self.key, CUBE_KEYS, (2, 3), 'image', 'image_key').read()
-        if array.ndim == 2:
-            return 'hwc'
-        known = content.facts.wavelengths if centres is None else centres
-        found = channels_last(array, None, None if pixels is None else pixels(), known, str(file))
-        return 'hwc' if found is array else 'chw'
+    def spec(self, kind: Kind, classes: Sequence[str], unit: str | None, ignore_index: int | None = None) -> SampleSpec:
+        """What samples of images of the first one's size are."""
+        return SampleSpec(
+            kind, len(self.bands), tuple(classes), self.wavelengths, self.nominal, (self.shape[0], self.shape[1]),
+            ignore_index, unit=unit,
+        )  # fmt: skip
 
     def size(self, file: Path) -> tuple[int, int]:
         """(H, W) of an image."""
@@ -159,11 +150,6 @@ class ImageFiles:
         self, file: Path, window: Window = WHOLE, bands: Sequence[int] | None = None
     ) -> tuple[np.ndarray, np.ndarray]:
         """(C, h, w) float32 and (h, w) bool, where it is measured; elsewhere it holds the mean of what is.
-
-        Args:
-            file: of the image.
-            window: rows and columns; all of them by default.
-            bands: which of those in use; None for all.
 
         Raises:
             ValueError: naming a file of another size or other bands.
@@ -198,11 +184,8 @@ class ImageFiles:
 def open_bands(folder: Path, names: Sequence[str] | None = None) -> Content:
     """The image of a folder that holds a file per band, such as ``B02.tif``, ``B03.tif``, ..., as one file's.
 
-    A band is called as its file, or what follows the last ``_`` there: ``B02`` of ``S2A_20180701_B02.tif``.
-
-    Args:
-        folder: of the files.
-        names: of the bands, in their order; all, in the order of their names, if None.
+    A band is called as its file, or what follows the last ``_`` there: ``B02`` of ``S2A_20180701_B02.tif``. Bands are
+    in the order that is given, or of their names.
 
     Raises:
         SceneFileError: if there is no such band, or they do not lie on one grid.
@@ -258,7 +241,7 @@ def _joined(facts: Sequence[Facts], names: Sequence[str], folder: Path) -> Facts
 
 
 def image_files(folder: Path, suffixes: Sequence[str] = IMAGE_SUFFIXES) -> list[Path]:
-    """Readable files of a folder, in the order of their names; raw ENVI files count where their header lies beside."""
+    """Readable files of a folder, in the order of their names; raw ENVI files count where they have a header."""
     files = sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith('.'))
     headers = {path.stem.lower() for path in files if path.suffix.lower() == '.hdr'}
     return [
@@ -267,6 +250,11 @@ def image_files(folder: Path, suffixes: Sequence[str] = IMAGE_SUFFIXES) -> list[
         if path.suffix.lower() in suffixes
         or (path.suffix.lower() in DATA_SUFFIXES and {path.stem.lower(), path.name.lower()} & headers)
     ]
+
+
+def subfolders(folder: Path) -> list[Path]:
+    """The folders in a folder, in the order of their names, hidden ones aside."""
+    return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith('.'))
 
 
 def fill_missing(image: np.ndarray, valid: np.ndarray) -> None:

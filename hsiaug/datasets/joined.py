@@ -6,16 +6,14 @@ import operator
 from collections import UserList
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import chain
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 from torch.utils.data._utils.collate import collate, collate_tensor_fn, default_collate_fn_map
 
 from ..samples import Sample, SpecMismatchError
-from .batches import as_tensor, complete, complete_samples, is_array, require_same_form, stack, unstack
+from .batches import Extras, append_rows, as_tensor, is_array, stack, unstack
 
 _SMALL = 16 << 10  # bytes of a sample; above, the copy of its values is what a batch costs
 
@@ -55,34 +53,22 @@ class Part:
         return known == len(values) and sum(getattr(value, 'nbytes', 8) for value in arrays) < _SMALL
 
 
-def join(parts: Sequence[Part], extras: Mapping[str, Any]) -> dict[str, Any]:
-    """All samples in one batch, completed with ``extras`` (:func:`~hsiaug.datasets.batches.complete`)."""
-    whole = [complete(part.batch(), part.number, **extras) for part in parts]
+def join(parts: Sequence[Part], extras: Extras) -> dict[str, Any]:
+    """All samples in one batch, completed with ``extras``."""
+    whole = [extras.complete(part.batch(), part.number) for part in parts]
     if len(whole) < 2:
         return next(iter(whole), {})
-    for other in whole[1:]:
-        require_same_form(whole[0], other)
-    back = np.argsort(np.concatenate([part.places for part in parts]))
-    places = torch.from_numpy(back)
-    joined: dict[str, Any] = {}
-    for key, value in whole[0].items():
-        columns = [batch[key] for batch in whole]
-        if isinstance(value, Tensor):
-            joined[key] = torch.cat([column.to(value.device) for column in columns])[places.to(value.device)]
-        else:
-            items = list(chain.from_iterable(columns))
-            joined[key] = [items[row] for row in back]
-    return joined
+    return append_rows(whole, np.argsort(np.concatenate([part.places for part in parts])))
 
 
-def take_apart(parts: Sequence[Part], extras: Mapping[str, Any]) -> list[Sample]:
+def take_apart(parts: Sequence[Part], extras: Extras) -> list[Sample]:
     """The samples of all parts in their places, completed with ``extras``; images are not copied."""
     samples: list[Sample] = [{} for part in parts for _ in part.places]
     for part in parts:
         if isinstance(part.read, dict):
-            completed = unstack(complete(part.read, part.number, **extras))
+            completed = unstack(extras.complete(part.read, part.number))
         else:
-            completed = complete_samples(part.read, part.number, **extras)
+            completed = extras.complete_samples(part.read, part.number)
         for place, sample in zip(part.places.tolist(), completed, strict=True):
             samples[place] = sample
     return samples
@@ -91,15 +77,11 @@ def take_apart(parts: Sequence[Part], extras: Mapping[str, Any]) -> list[Sample]
 class JoinedSamples(UserList[Sample]):
     """The list of a batch's samples, which torch's ``default_collate`` joins without taking it apart.
 
-    Taking a batch of spectra apart to stack it again takes longer than reading it. Whoever looks at the samples finds
-    a list of dictionaries, and what is collated then is what was made of them.
-
-    Args:
-        parts: of the batch, read.
-        extras: that samples are completed with.
+    Taking a batch of spectra apart to stack it again takes longer than reading it. Whoever looks at the samples finds a
+    list of dictionaries, and what is collated then is what was made of them.
     """
 
-    def __init__(self, parts: Sequence[Part], extras: Mapping[str, Any]) -> None:
+    def __init__(self, parts: Sequence[Part], extras: Extras) -> None:
         self._parts, self._extras = parts, extras
         self._whole: dict[str, Any] | None = None
         self._first: _First | None = None
@@ -150,7 +132,7 @@ class JoinedSamples(UserList[Sample]):
         return list, (self.data,)
 
     def joined(self) -> dict[str, Any] | None:
-        """The batch; None if somebody has looked at the samples and may have changed them."""
+        """The batch; None if the samples were handed out and may have been changed."""
         if self._samples is not None or self._first is None or self._whole is None:
             return None
         same = self._first.keys() == self._whole.keys() and all(map(operator.is_, self._first.values(), self._given))

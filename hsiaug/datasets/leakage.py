@@ -9,7 +9,7 @@ import numpy as np
 from ..samples import LeakageError, Provenance, require_unseen
 from .contract import in_contract
 from .survey import digests_of_dates, read
-from .wrapped import Layer, look_through, places_of, provenances_of, splits_of
+from .wrapped import gathered, of_rows, places_of, provenances_of, splits_of
 
 Use = Literal['val', 'test']
 
@@ -17,8 +17,8 @@ Use = Literal['val', 'test']
 def require_unseen_samples(source: Any, dataset: Any, use: Use = 'test') -> str:
     """Refuse a source of synthetic samples for an evaluation that shares samples with what its generator has seen.
 
-    Images are told by their content, whatever their files are called; pixels of scenes by their places. Windows that
-    overlap are told where both sides know which image, file or ground they are cut from: tiles that
+    Images are compared by their content, whatever their files are called; pixels of scenes by their places. Windows
+    that overlap are found where both sides know which image, file or ground they are cut from: tiles that
     :func:`~hsiaug.datasets.adapt` cuts, and :class:`~hsiaug.datasets.GeoSamples`.
 
     Args:
@@ -62,7 +62,8 @@ def require_unseen_samples(source: Any, dataset: Any, use: Use = 'test') -> str:
 
 def digests_of(dataset: Any) -> np.ndarray:
     """(N, d) uint64 digests of the images of all samples, one per date; read where they are not known yet."""
-    if (known := _digests(look_through(dataset))) is not None:
+    known = gathered(dataset, lambda layer: of_rows(layer, 'digests'), np.concatenate)
+    if known is not None:
         return known
     name = type(dataset).__name__
     found = [
@@ -70,20 +71,3 @@ def digests_of(dataset: Any) -> np.ndarray:
         for row in range(len(dataset))
     ]
     return np.array(found, dtype=np.uint64).reshape(len(found), -1)
-
-
-def _digests(layer: Layer) -> np.ndarray | None:
-    """Those that are known without reading samples."""
-    if callable(known := getattr(layer.dataset, 'digests', None)):
-        found = np.asarray(known())
-        return found if layer.rows is None else found[layer.rows]
-    if not layer.inner or not layer.as_is:
-        return None
-    parts = [_digests(inner) for inner in layer.inner]
-    if any(part is None for part in parts):
-        return None
-    joined = np.concatenate(parts)  # type: ignore[arg-type]
-    return joined if layer.order is None else joined[layer.order]
-
-
-__all__ = ['digests_of', 'require_unseen_samples']

@@ -18,11 +18,6 @@ class KnownLength:
     leave new samples out, or reach past the end. A ``DistributedSampler`` does, but keeps its first total: it would
     repeat samples, or fail. Both get an error that names the schedule. Code of one's own that has asked for the length
     counts as knowing it.
-
-    Args:
-        owner: name of the dataset's class, for errors.
-        schedule: what changes the length.
-        length: the length at first.
     """
 
     def __init__(self, owner: str, schedule: Schedule, length: int) -> None:
@@ -39,7 +34,7 @@ class KnownLength:
         Raises:
             ValueError: if that is a ``DistributedSampler`` which deals an epoch out by another length.
         """
-        # torch reads the length anew where it deals out, and nothing else tells that it goes on with its first total.
+        # torch reads the length anew where it deals out, and nothing else shows that it keeps its first total.
         caller = sys._getframe(2).f_locals.get('self')
         if type(caller) is DistributedSampler and hasattr(caller, 'total_size'):
             ranks = caller.num_replicas

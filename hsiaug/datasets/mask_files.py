@@ -8,11 +8,12 @@ from pathlib import Path
 
 import numpy as np
 
-from ..scenes.files import LABEL_KEYS, Facts, SceneFileError, Variable
+from ..scenes.files import LABEL_KEYS, Content, Facts, SceneFileError, Variable
 from ..scenes.formats import open_content
 from ..scenes.labels import without_class
-from .image_files import WHOLE, Opened, Window, window_of
-from .patches import IGNORE
+from .held import IGNORE
+from .image_files import MANY, WHOLE, Window, window_of
+from .shared import Kept
 
 
 class MaskFiles:
@@ -21,11 +22,7 @@ class MaskFiles:
     Negative values, NaN and a file's own nodata are ignored unless they are classes.
 
     Args:
-        owner: whose files they are, for messages.
-        classes: names of the K classes, in label order.
-        label_map: value in a file to class index; None takes values 0..K-1 as they are.
-        ignore: values of pixels that do not count.
-        key: variable of the mask in files that hold several.
+        owner: class whose files they are; the other arguments are its own.
         few: they are few and large, read by windows: what the files say is read once.
 
     Raises:
@@ -41,7 +38,8 @@ class MaskFiles:
         key: str | None = None,
         few: bool = False,
     ) -> None:
-        self.owner, self.classes, self.key, self.opened = owner, tuple(classes), key, Opened() if few else None
+        self.owner, self.classes, self.key = owner, tuple(classes), key
+        self.opened: Kept[Path, Content] = Kept(MANY if few else 0)
         labels = {k: k for k in range(len(classes))} if label_map is None else dict(label_map)
         if wrong := {raw: k for raw, k in labels.items() if not 0 <= k < len(classes)}:
             raise ValueError(f'{owner}: label_map must map to 0..{len(classes) - 1}, the classes, found {wrong}')
@@ -51,10 +49,7 @@ class MaskFiles:
         self.explicit = {*(label_map or ()), *ignore}
 
     def _open(self, file: Path) -> tuple[Variable, Facts]:
-        known = None if self.opened is None else self.opened.get(file)
-        content = open_content(file, 'mask') if known is None else known
-        if self.opened is not None:
-            self.opened[file] = content
+        content = self.opened.get_or_make(file, lambda: open_content(file, 'mask'))
         try:
             return content.find(self.key, LABEL_KEYS, (2,), 'mask', 'mask_key'), content.facts
         except SceneFileError as error:
@@ -65,13 +60,6 @@ class MaskFiles:
         """(H, W) of a mask, of which no values are read."""
         shape = self._open(file)[0].shape
         return shape if len(shape) == 2 else shape[:2] if shape[2] == 1 else shape[1:]
-
-    def raw(self, file: Path, window: Window = WHOLE) -> tuple[np.ndarray, np.ndarray, float | None]:
-        """(h, w) values as stored, where they may be classes, and the file's nodata."""
-        variable, facts = self._open(file)
-        raw = window_of(variable, window)
-        measured = np.ones(raw.shape, dtype=bool) if facts.measured is None else facts.measured[window]
-        return raw, measured, facts.nodata
 
     def read(self, file: Path, size: tuple[int, ...] | None, window: Window = WHOLE) -> np.ndarray:
         """(h, w) int64 labels.
@@ -84,7 +72,8 @@ class MaskFiles:
         Raises:
             ValueError: naming the file, if it has another size or holds an unknown value.
         """
-        raw, counted, nodata = self.raw(file, window)
+        variable, facts = self._open(file)
+        raw, nodata = window_of(variable, window), facts.nodata
         if raw.shape != size:
             raise ValueError(f'{self.owner}: {file} has {raw.shape}, its image {size} rows and columns')
         values, place = np.unique(raw, return_inverse=True)
@@ -106,7 +95,5 @@ class MaskFiles:
                 'label_map if they do',
                 stacklevel=3,
             )
-        return np.where(counted, labels[place.reshape(raw.shape)], IGNORE)
-
-
-__all__ = ['MaskFiles']
+        found = labels[place.reshape(raw.shape)]
+        return found if facts.measured is None else np.where(facts.measured[window], found, IGNORE)

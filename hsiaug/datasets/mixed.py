@@ -3,54 +3,43 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, cast
 
 import numpy as np
 from torch import Tensor
-from torch.utils.data import ConcatDataset, Dataset
+from torch.utils.data import Dataset
 from torchgeo.datasets import NonGeoDataset
 
 from ..evidence import Recommendation
 from ..ratio import Constant, Mode, source_counts
 from ..samples import Sample
 from .batches import (
+    Extras,
     absent_values,
     as_tensor,
-    complete,
     fetch,
     fetch_samples,
-    from_start,
     is_array,
     reads_whole,
     require_same_form,
+    row_numbers,
     stack,
-    unstack,
 )
-from .checks import LOOKED_AT, ClassNumbers, require_mixable, some_samples, warn_of_doubtful_labels
+from .checks import EXAMINED, ClassNumbers, some_samples, warn_of_doubtful_labels
 from .exhausted import Exhausted, real_samples, require_policy
 from .joined import JoinedSamples, Part, join, take_apart
 from .leakage import require_unseen_samples
 from .lengths import KnownLength
-from .orders import EpochOrder, InOrder, Rounds, Rows, Shuffled
+from .orders import EpochIndices, EpochOrder, InOrder, Rounds, Rows, Shuffled
 from .pool import Draw
-from .shared import SharedInt
+from .shared import Kept, SharedInt
 from .sources import LabelPolicies, NamedSources, Ratios, Sources, require_same
 from .synthetic import stream_seed
 from .wrapped import counts_of, labels_of, require_map_style, spec_of
 
-_POSITIONS, _REAL = -1, -9  # streams beside those of the synthetic samples' chunks, which count from 0
-
-
-class EpochIndices(list[int]):
-    """Indices of one batch that say which epoch they belong to, so that an iteration keeps its own composition."""
-
-    def __init__(self, indices: Iterable[int], epoch: int) -> None:
-        super().__init__(indices)
-        self.epoch = epoch
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return EpochIndices, (list(self), self.epoch)
+_POSITIONS, _REAL = -1, -9  # random streams; those of chunks of synthetic samples count from 0
 
 
 class MixedDataset(NonGeoDataset):
@@ -59,7 +48,7 @@ class MixedDataset(NonGeoDataset):
     *append*: all real samples, then round(ratio·N) synthetic ones; shuffle in the loader. *replace*: N samples, of
     which ⌊N·ratio/(1+ratio)⌋ are synthetic, at places that change with the epoch. Ratio 0 is the real dataset, sample
     for sample. Every sample carries ``synthetic`` (bool); where synthetic samples have soft labels, real ones carry a
-    one-hot ``label_prob`` beside them. What only real samples have, synthetic ones get without a meaning: text (a file
+    one-hot ``label_prob``, too. What only real samples have, synthetic ones get without a meaning: text (a file
     name) is empty, numbers (``bounds``) are NaN, whole ones (``index``) -1, or the largest if unsigned. What is neither
     text nor array, such as a ``crs`` object, is left out of both.
 
@@ -138,17 +127,16 @@ class MixedDataset(NonGeoDataset):
         self.schedule, self.mode = self.sources.schedule, self.sources.mode
         self.on_exhausted = require_policy('MixedDataset', policy, False, self.mode, self.sources.schedules, epoch_size)
         self.epoch_size = epoch_size
-        self._epoch = SharedInt(0)
+        self._epoch, self._titles = SharedInt(0), ('real', *self.sources.titles)
         self._known: KnownLength | None = None
         if self.mode == 'append' and epoch_size is None and not isinstance(self.schedule, Constant):
             self._known = KnownLength('MixedDataset', self.schedule, self.length(0))
-        self._orders: dict[int, EpochOrder] = {}
+        self._orders: Kept[int, EpochOrder] = Kept(2)  # two iterations may be under way
         # Epochs of a schedule look alike, those at ratio 0 too.
         self._mixes = bool(self.sources.pools) and self.schedule != Constant(0.0)
         self._numbers = ClassNumbers()
         self._small: dict[int, bool] = {}  # of each source: whether its samples are joined as a batch
-        self._absent: dict[str, Any] = {}
-        self.num_soft_classes: int | None = None
+        self._extras = Extras(weight=weight, tagged=self.sources.tagged)
         self.spec = self.sources.require_mixable(real) if self.sources.pools else spec_of(real)
         if self.sources.pools:
             self._check()
@@ -160,38 +148,36 @@ class MixedDataset(NonGeoDataset):
                     require_unseen_samples(pool.source, tested)
 
     def _check(self) -> None:
-        self.num_soft_classes = self.sources.num_soft_classes
-        if self.num_real and (self._mixes or self.sources.tagged):
+        if self._mixes or self.sources.tagged:
             first = fetch(self.real, np.zeros(1, np.int64))
             self.sources.require_free(first)
-        if self.num_real and self._mixes:
+        if self._mixes:
             self._numbers = self.sources.class_numbers(self.spec)
-            self._absent = absent_values(first)
+            self._extras = replace(self._extras, num_classes=self.sources.num_soft_classes, absent=absent_values(first))
             self._numbers.require(first, 'real')  # a class beyond the last has no soft label either
+            real = self._extras.complete(first, 0)
             for number, pool in enumerate(self.sources.pools, 1):
-                require_same_form(self._complete(first, 0), self._complete(pool.example(), number))
-            self._look_at_all()
+                require_same_form(real, self._extras.complete(pool.example(), number))
+            self._sample_all_sides()
         self.order(self.epoch)  # too few samples are an error now, not in a worker
 
-    def _look_at_all(self) -> None:
-        """Labels and values of some samples of each side."""
+    def _sample_all_sides(self) -> None:
+        """Check labels and values of some samples of each side."""
         if (known := labels_of(self.real)) is not None:
             self._numbers.require_values(known, 'real labels')
-        seen: list[set[int]] = [set() for _ in (0, *self.sources.pools)]
-        drawn = [pool.look(LOOKED_AT) for pool in self.sources.pools]
-        for number, (batch, scales) in enumerate(zip(drawn, self.sources.scales, strict=True), 1):
-            scales.add('synthetic', batch['image'])
-            seen[number].update(*map(self._numbers.seen_in, unstack(batch)))
+        labels: set[int] = set()
+        drawn = [pool.look(EXAMINED) for pool in self.sources.pools]
         for sample in some_samples(self.real):
             whole = stack([sample])
             self._numbers.require(whole, 'real')
             for scales in self.sources.scales:
                 scales.add('real', whole['image'])
-            seen[0].update(self._numbers.seen_in(whole))
-        for batch, scales, title, labels in zip(drawn, self.sources.scales, self.sources.titles, seen[1:], strict=True):
+            labels |= self._numbers.seen_in(whole)
+        for batch, scales, title in zip(drawn, self.sources.scales, self.sources.titles, strict=True):
             self._numbers.require(batch, title)
+            scales.add('synthetic', batch['image'])
             scales.judge()
-            warn_of_doubtful_labels(self._numbers, seen[0], labels)
+            warn_of_doubtful_labels(self._numbers, labels, self._numbers.seen_in(batch))
 
     @property
     def ratio(self) -> float:
@@ -205,8 +191,8 @@ class MixedDataset(NonGeoDataset):
 
     def __repr__(self) -> str:
         """Both sides, the ratio, and what it rests on if it is ``'auto'``."""
-        said = self.recommendation or self.schedule
-        return f'<MixedDataset: {self.num_real} real samples, {self.sources}, {self.mode}: {said}>'
+        ratio = self.recommendation or self.schedule
+        return f'<MixedDataset: {self.num_real} real samples, {self.sources}, {self.mode}: {ratio}>'
 
     __str__ = __repr__  # torchgeo's says the length alone
 
@@ -240,14 +226,6 @@ class MixedDataset(NonGeoDataset):
         counts = source_counts(places, sources.ratios(epoch), 'replace')
         return places - sum(counts), counts
 
-    def _real_rows(self, n: int, epoch: int) -> Rows:
-        """Rows of ``n`` real samples: all in their order, or others in each epoch, each once before any twice."""
-        if n == self.num_real:
-            return InOrder()
-        if self.num_real == 0:
-            raise ValueError(f'MixedDataset: an epoch of {n} real samples is asked for, but the real dataset is empty')
-        return Rounds(self.num_real, stream_seed(self.seed, epoch, _REAL))
-
     def __len__(self) -> int:
         """Number of samples of the current epoch."""
         length = self.length(self.epoch)
@@ -263,7 +241,7 @@ class MixedDataset(NonGeoDataset):
     def set_epoch(self, epoch: int) -> None:
         """Draw other synthetic samples from now on, in all workers. Without it every epoch repeats epoch 0.
 
-        Call it between epochs: a plain loader that is being iterated over goes on with the samples of the new one
+        Call it between epochs: a plain loader that is being iterated over continues with the samples of the new one
         (:class:`~hsiaug.samplers.MixedBatchSampler` keeps to its own).
         """
         self._epoch.value = epoch
@@ -303,29 +281,23 @@ class MixedDataset(NonGeoDataset):
         if self._known is not None:
             self._known.tell(length)
 
-    @property
-    def synthetic(self) -> Dataset[Sample]:
-        """The synthetic samples of the current epoch."""
-        parts = self.order(self.epoch).datasets
-        return parts[0] if len(parts) == 1 else ConcatDataset(parts)
-
     def order(self, epoch: int) -> EpochOrder:
         """Where each sample of an epoch comes from."""
-        if epoch not in self._orders:
-            if len(self._orders) > 1:  # two iterations may be under way
-                self._orders.pop(next(iter(self._orders)))
-            self._orders[epoch] = self._order(epoch)
+        order = self._orders.get_or_make(epoch, lambda: self._order(epoch))
         for pool in self.sources.pools:
             pool.follow(epoch)
-        return self._orders[epoch]
+        return order
 
     def _order(self, epoch: int) -> EpochOrder:
         real, counts = self._counts(epoch)
         drawn = [pool.epoch(n, epoch) for pool, n in zip(self.sources.pools, counts, strict=False)]
-        total, places = real + sum(counts), None
+        total, places = real, None
         if self.mode == 'replace':
+            total = real + sum(counts)
             places = Shuffled(total, np.random.default_rng(stream_seed(self.seed, epoch, _POSITIONS)))
-        rows = self._real_rows(real if places is None else total, epoch)
+        # Real samples: all in their order, or others in each epoch, each once before any twice.
+        all_once = total == self.num_real
+        rows: Rows = InOrder() if all_once else Rounds(self.num_real, stream_seed(self.seed, epoch, _REAL))
         return EpochOrder(rows, real, drawn, counts, places)
 
     def batch(self, indices: Sequence[int] | Tensor) -> dict[str, Any]:
@@ -336,7 +308,7 @@ class MixedDataset(NonGeoDataset):
         """
         parts = [Part(number, places, fetch(dataset, rows)) for number, dataset, rows, places in self._sides(indices)]
         for part in parts:
-            self._numbers.require(cast(Sample, part.read), self._title(part.number))
+            self._numbers.require(cast(Sample, part.read), self._titles[part.number])
         self._see(parts)
         return join(parts, self._extras)
 
@@ -361,21 +333,9 @@ class MixedDataset(NonGeoDataset):
                 if not (scales := self.sources.scales[part.number - 1]).settled:
                     scales.see(parts[0].images(), part.images())
 
-    def _title(self, number: int) -> str:
-        return self.sources.titles[number - 1] if number else 'real'
-
-    @property
-    def _extras(self) -> dict[str, Any]:
-        """What samples are completed with."""
-        extras: dict[str, Any] = {'weight': self.weight, 'tagged': self.sources.tagged}
-        return extras | {'num_classes': self.num_soft_classes, 'absent': self._absent} if self._mixes else extras
-
-    def _complete(self, batch: dict[str, Any], number: int) -> dict[str, Any]:
-        return complete(batch, number, **self._extras)
-
     def __getitem__(self, index: int) -> Sample:
         """One sample, real or synthetic, with ``synthetic`` (bool)."""
-        return self._samples([from_start(index, self.length(self.epoch))])[0]
+        return self._samples(row_numbers([index], self.length(self.epoch), 'MixedDataset').tolist())[0]
 
     def __getitems__(self, indices: Sequence[int]) -> Sequence[Sample]:
         """Samples of a whole batch. Images are not copied here: the loader's collation copies them once.
@@ -392,7 +352,7 @@ class MixedDataset(NonGeoDataset):
         for number, dataset, rows, places in self._sides(indices):
             if number:
                 part = Part(number, places, batch := fetch(dataset, rows))
-                self._numbers.require(batch, self._title(number))
+                self._numbers.require(batch, self._titles[number])
             else:
                 found = fetch_samples(dataset, rows)
                 labels = self._numbers.require_samples(found, 'real')
@@ -414,6 +374,3 @@ class MixedDataset(NonGeoDataset):
 def _own(sample: Sample) -> Sample:
     """A sample whose tensors a transform may change in place, where the dataset may hand out those that it holds."""
     return {key: as_tensor(value).clone() if is_array(value) else value for key, value in sample.items()}
-
-
-__all__ = ['MixedDataset', 'require_mixable']

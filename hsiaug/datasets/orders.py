@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -27,6 +27,17 @@ class Rows(Protocol):
     def __getitem__(self, places: np.ndarray, /) -> np.ndarray: ...
 
 
+class EpochIndices(list[int]):
+    """Indices of one batch that say which epoch they belong to, so that an iteration keeps its own composition."""
+
+    def __init__(self, indices: Iterable[int], epoch: int) -> None:
+        super().__init__(indices)
+        self.epoch = epoch
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return EpochIndices, (list(self), self.epoch)
+
+
 @dataclass(frozen=True)
 class InOrder:
     """``first``, ``first`` + 1, ... without an end, or what another order has there."""
@@ -39,20 +50,11 @@ class InOrder:
 
 
 def keyed(numbers: np.ndarray, n: int, key: int, tweak: np.ndarray | int = 0, inverse: bool = False) -> np.ndarray:
-    """A random permutation of 0, ..., n - 1, computed for some numbers.
+    """A random permutation of 0, ..., n - 1, or its inverse, computed for (m,) numbers.
 
     A Feistel network over pairs below sqrt(n), which holds few numbers that are not below n; those walk on until one is
     (Black and Rogaway, Ciphers with arbitrary finite domains, CT-RSA 2002, https://doi.org/10.1007/3-540-45760-7_9).
-
-    Args:
-        numbers: (m,) below n.
-        n: size of the permutation.
-        key: of the permutation, below 2^64.
-        tweak: (m,) number of a permutation of its own with this key, of each number or of all.
-        inverse: of the permutation.
-
-    Returns:
-        (m,) int64.
+    Each tweak, of every number or of all, is a permutation of its own with this key.
     """
     rows = math.isqrt(max(n - 1, 0)) + 1
     columns = -(-n // rows)
@@ -79,12 +81,7 @@ def _mixed(values: np.ndarray) -> np.ndarray:
 
 
 class Shuffled:
-    """The numbers 0, ..., n - 1 in random order.
-
-    Args:
-        n: how many.
-        rng: what the order, or the key of one that is computed, is drawn from.
-    """
+    """The numbers 0, ..., n - 1 in random order."""
 
     def __init__(self, n: int, rng: np.random.Generator) -> None:
         self.n = n
@@ -108,10 +105,7 @@ class Shuffled:
 class Rounds:
     """The numbers 0, ..., n - 1 in random order, then all of them in another, and so on without an end.
 
-    Args:
-        n: how many.
-        seed: of the orders.
-        pick: draws the ``n`` numbers of a round with a generator, where that is no permutation; every round is kept.
+    ``pick`` draws the n numbers of a round where that is no permutation; every round is kept then.
     """
 
     def __init__(self, n: int, seed: int, pick: Callable[[np.random.Generator], np.ndarray] | None = None) -> None:

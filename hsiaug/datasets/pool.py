@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -15,13 +15,14 @@ from ..samples import Kind, Sample, SampleSource, SampleSpec, Traits
 from .batches import gather_chunks, kind_of
 from .labels import LabelPolicy, synthetic_counts
 from .orders import InOrder, Rows
+from .shared import Kept
 from .synthetic import SyntheticDataset, default_chunk, require_drawable, stream_seed
 from .wrapped import provenances_of
 
 Source = SampleSource | Dataset[Sample]
 """A generator (drawn live), or any map-style dataset in the sample contract, a bank among them."""
 
-LABELS, DRAWS = -3, -4  # streams of their own, beside those of datasets
+LABELS, DRAWS = -3, -4  # random streams of their own
 _ENDLESS = 1 << 20  # samples over which a policy is made exact where nobody says how many are drawn
 
 
@@ -72,11 +73,11 @@ class Pool:
         frequencies = Traits.of(self.source).frequencies
         self.real_counts = frequencies if draw.real_counts is None else draw.real_counts
         self.provenances = provenances_of(self.source)
-        self._example: dict[str, Tensor] | None = None
 
     def __repr__(self) -> str:
         """The source in a few words, without its data."""
-        return f'<{type(self.source).__name__}: {self._held()}>'
+        held = f'{self.kind} samples, drawn live' if self.held < 0 else f'{self.held} {self.kind} samples'
+        return f'<{type(self.source).__name__}: {held}>'
 
     @property
     def held(self) -> int:
@@ -97,7 +98,7 @@ class Pool:
         """
         if self.spec is not None:
             return self.spec.kind
-        sample = {key: value[0] for key, value in self._looked_at().items()}
+        sample = {key: value[0] for key, value in self._one.items()}
         if (kind := kind_of(sample)) is not None:
             return kind
         found = {key: tuple(value.shape) for key, value in sample.items()}
@@ -109,18 +110,21 @@ class Pool:
     @property
     def num_soft_classes(self) -> int | None:
         """K where samples carry ``label_prob``, else None."""
-        soft = self._looked_at().get('label_prob')
+        soft = self._one.get('label_prob')
         return None if soft is None else soft.shape[1]
 
     def example(self) -> dict[str, Tensor]:
         """A batch of one sample, the caller's own."""
-        return {key: value.clone() for key, value in self._looked_at().items()}
+        return {key: value.clone() for key, value in self._one.items()}
 
-    def _looked_at(self) -> dict[str, Tensor]:
-        """A batch of one sample, to look at only."""
-        if self._example is None:
-            self._example = self._one()
-        return self._example
+    @cached_property
+    def _one(self) -> dict[str, Tensor]:
+        """The same batch of one sample, not to be changed."""
+        return self._first(1)
+
+    def look(self, n: int) -> dict[str, Tensor]:
+        """A few samples, as long as they are cheap: the first of a dataset, or of live spectra; else one."""
+        return self._first(n) if self.held >= 0 or self.kind == 'spectrum' else self._one
 
     def mixture(self) -> np.ndarray:
         """(K,) class shares that the policy asks for."""
@@ -130,7 +134,7 @@ class Pool:
                 f'{type(self.source).__name__} without one'
             )
         policy, total = self.draw.labels or 'real', self.draw.total or _ENDLESS
-        left_out = self._left_out()
+        left_out = Traits.of(self.source).left_out
         counts = synthetic_counts(policy, total, self.spec.classes, self.real_counts, self.draw.prior, left_out)
         return counts / total
 
@@ -142,7 +146,7 @@ class Pool:
         """
         wanted = np.asarray(numbers, dtype=np.int64)
         if wanted.size == 0:
-            return {key: value[:0] for key, value in self._looked_at().items()}
+            return {key: value[:0] for key, value in self._one.items()}
         return self._at(wanted, epoch)
 
     def to(self, device: torch.device) -> None:
@@ -170,22 +174,11 @@ class Pool:
         """``n`` independent draws, which depend on the source, ``n`` and ``seed`` only."""
         raise NotImplementedError
 
-    def look(self, n: int) -> dict[str, Tensor]:
-        """A few samples, as long as they are cheap: the first of a dataset, or of live spectra; else one."""
-        raise NotImplementedError
-
     def _at(self, wanted: np.ndarray, epoch: int) -> dict[str, Tensor]:
         raise NotImplementedError
 
-    def _one(self) -> dict[str, Tensor]:
+    def _first(self, n: int) -> dict[str, Tensor]:
         raise NotImplementedError
-
-    def _held(self) -> str:
-        raise NotImplementedError
-
-    def _left_out(self) -> tuple[str, ...]:
-        """Classes that are never drawn."""
-        return () if self.spec is None else self.spec.uncounted
 
     def _rng(self, *place: int) -> np.random.Generator:
         return np.random.default_rng(stream_seed(self.draw.seed, *place))
@@ -204,7 +197,7 @@ class LivePool(Pool):
         self.source = generator
         super().__init__(draw, generator.spec if hasattr(generator, 'spec') else None)
         self.chunk = default_chunk(self.spec) if self.spec else 1024
-        self._chunks: dict[tuple[int, int], dict[str, Tensor]] = {}
+        self._chunks: Kept[tuple[int, int], dict[str, Tensor]] = Kept(2)  # consecutive batches share them
         # A generator of masks that knows its class frequencies takes labels too: classes that patches should hold.
         self._labelled = Traits.of(generator).class_prior is not None or (
             self.spec is not None and self.spec.target_key == 'label'
@@ -216,10 +209,6 @@ class LivePool(Pool):
                 f'labels={draw.labels!r}: the class mixture of masks that are drawn live is their own; sample a bank '
                 'and mix that, and patches will be chosen to the mixture'
             )
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Without what is only cached: spawned workers make their own."""
-        return {**self.__dict__, '_chunks': {}}
 
     def to(self, device: torch.device) -> None:
         """Move the generator."""
@@ -238,41 +227,29 @@ class LivePool(Pool):
         """``n`` independent draws."""
         rng, labels = self._rng(seed, DRAWS), None
         if self._labelled:
-            labels = torch.from_numpy(rng.choice(len(self.mixture()), size=n, p=self.mixture()))
+            mixture = self.mixture()
+            labels = torch.from_numpy(rng.choice(len(mixture), size=n, p=mixture))
         return self._sample(n, labels, int(rng.integers(2**62)))
 
-    def look(self, n: int) -> dict[str, Tensor]:
-        """A few spectra, or one image."""
-        return self._sample(n, None, 0) if self.kind == 'spectrum' else self._looked_at()
-
     def _at(self, wanted: np.ndarray, epoch: int) -> dict[str, Tensor]:
-        return gather_chunks(wanted, self.chunk, lambda number: self._chunk(epoch, number))
+        def chunk(number: int) -> dict[str, Tensor]:
+            return self._chunks.get_or_make((epoch, number), lambda: self._draw_chunk(epoch, number))
 
-    def _chunk(self, epoch: int, number: int) -> dict[str, Tensor]:
-        """One aligned chunk. Consecutive batches share it, so few are kept."""
-        if (epoch, number) not in self._chunks:
-            labels = None
-            if self._labelled:
-                rng = self._rng(epoch, number, LABELS)
-                # Systematic sampling: each class is within one of its share of the chunk, and exact in the mean.
-                points = (np.arange(self.chunk) + rng.random()) / self.chunk
-                classes = np.searchsorted(np.cumsum(self.mixture()), points, side='right')
-                labels = torch.from_numpy(rng.permutation(classes.clip(max=len(self.mixture()) - 1)))
-            if len(self._chunks) >= 2:
-                self._chunks.pop(next(iter(self._chunks)))
-            seed = stream_seed(self.draw.seed, epoch, number, DRAWS)
-            self._chunks[epoch, number] = self._sample(self.chunk, labels, seed)
-        return self._chunks[epoch, number]
+        return gather_chunks(wanted, self.chunk, chunk)
 
-    def _one(self) -> dict[str, Tensor]:
-        return self._sample(1, None, 0)
+    def _draw_chunk(self, epoch: int, number: int) -> dict[str, Tensor]:
+        labels = None
+        if self._labelled:
+            rng, mixture = self._rng(epoch, number, LABELS), self.mixture()
+            # Systematic sampling: each class is within one of its share of the chunk, and exact in the mean.
+            points = (np.arange(self.chunk) + rng.random()) / self.chunk
+            classes = np.searchsorted(np.cumsum(mixture), points, side='right')
+            labels = torch.from_numpy(rng.permutation(classes.clip(max=len(mixture) - 1)))
+        return self._sample(self.chunk, labels, stream_seed(self.draw.seed, epoch, number, DRAWS))
+
+    def _first(self, n: int) -> dict[str, Tensor]:
+        return self._sample(n, None, 0)
 
     def _sample(self, n: int, labels: Tensor | None, seed: int) -> dict[str, Tensor]:
         require_drawable(self.source)
         return self.source.sample(n, labels, seed)
-
-    def _held(self) -> str:
-        return f'{self.kind} samples, drawn live'
-
-    def _left_out(self) -> tuple[str, ...]:
-        return Traits.of(self.source).left_out

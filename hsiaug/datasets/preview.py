@@ -1,4 +1,4 @@
-"""A grid of real and synthetic samples side by side: false colour, masks and spectra."""
+"""Pictures of samples: one of them, or a grid of real and synthetic ones side by side."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from torch import Tensor
 
-from ..samples import SampleSpec
+from ..samples import Sample, SampleSpec
 
 REAL, SYNTHETIC = '#0072B2', '#D55E00'
 _COMPOSITES = ((650.0, 550.0, 470.0), (860.0, 650.0, 550.0))  # natural colour; colour infrared, vegetation in red
@@ -29,7 +29,7 @@ _CLASS_COLOURS = (
 )  # fmt: skip
 _GAP = 4.0  # bands farther apart than this many usual steps have removed ones between them
 _PIXELS = 50_000  # spectra of at most so many pixels of a source make its means
-_LINES = 3
+_LINES = _COLUMNS = 3
 
 Batch = Mapping[str, Tensor]
 Limits = tuple[np.ndarray, np.ndarray]
@@ -37,11 +37,7 @@ Limits = tuple[np.ndarray, np.ndarray]
 
 @dataclass(frozen=True)
 class BandAxis:
-    """The spectral axis of figures: wavelengths where they are known, and band numbers elsewhere.
-
-    Args:
-        spec: of the samples that are drawn.
-    """
+    """The spectral axis of figures: wavelengths where they are known, and band numbers elsewhere."""
 
     spec: SampleSpec
 
@@ -63,11 +59,16 @@ class BandAxis:
         return np.insert(values[order], np.flatnonzero(long & ~lone[:-1] & ~lone[1:]) + 1, np.nan)
 
     def label(self, axes: Axes) -> None:
-        """Write what stands along the axis."""
-        nominal = ', nominal' if self.spec.wavelengths_approximate else ''
-        axes.set_xlabel(f'wavelength (nm{nominal})' if self.spec.wavelengths else 'band', fontsize=8)
+        """Label the axis."""
+        axes.set_xlabel(self.title, fontsize=8)
         axes.tick_params(labelsize=8)
         axes.spines[['top', 'right']].set_visible(False)
+
+    @property
+    def title(self) -> str:
+        """What stands along the axis."""
+        nominal = ', nominal' if self.spec.wavelengths_approximate else ''
+        return f'wavelength (nm{nominal})' if self.spec.wavelengths else 'band'
 
 
 def class_colour(label: int) -> tuple[float, float, float]:
@@ -78,25 +79,21 @@ def class_colour(label: int) -> tuple[float, float, float]:
 
 
 def rgb_bands(bands: int, wavelengths: Sequence[float] | None = None) -> tuple[int, int, int]:
-    """Which bands stand for red, green and blue.
+    """Which of C bands stand for red, green and blue.
 
     Natural colour (650, 550, 470 nm) where the bands reach it, else colour infrared (860, 650, 550 nm), else three
-    bands spread evenly over the wavelengths, the longest in red; the same over band numbers where none are known.
-
-    Args:
-        bands: number of bands C.
-        wavelengths: (C,) band centres in nm.
+    bands at even distances over the wavelengths, the longest in red; the same over band numbers where none are known.
     """
     if wavelengths is None:
         red, green, blue = ((bands - 1) * share // 6 for share in (5, 3, 1))
         return red, green, blue
     centres = np.asarray(wavelengths, dtype=float)
     low, high = float(centres.min()), float(centres.max())
-    spread = tuple(low + share * (high - low) / 6 for share in (5, 3, 1))
-    for targets in (*_COMPOSITES, spread):
+    even = tuple(low + share * (high - low) / 6 for share in (5, 3, 1))
+    for targets in (*_COMPOSITES, even):
         apart = np.abs(centres - np.array(targets)[:, None])
         red, green, blue = apart.argmin(axis=1).tolist()
-        if targets is spread or (apart.min(axis=1).max() <= _REACH_NM and len({red, green, blue}) == 3):
+        if targets is even or (apart.min(axis=1).max() <= _REACH_NM and len({red, green, blue}) == 3):
             break
     return red, green, blue
 
@@ -110,15 +107,9 @@ def stretch_limits(images: Tensor, wavelengths: Sequence[float] | None = None) -
 
 
 def false_colour(image: Tensor, wavelengths: Sequence[float] | None = None, limits: Limits | None = None) -> np.ndarray:
-    """An image as a picture.
+    """An image (C, H, W) as a picture (H, W, 3) in 0..1, with 0 where it is not finite.
 
-    Args:
-        image: (C, H, W).
-        wavelengths: (C,) band centres in nm; see :func:`rgb_bands`.
-        limits: of :func:`stretch_limits`, shared by pictures to compare; the image's own if None.
-
-    Returns:
-        (H, W, 3) in 0..1, with 0 where the image is not finite.
+    Pictures to compare share :func:`stretch_limits`; the image's own are used if None.
 
     Raises:
         ValueError: if the image isn't (C, H, W) with a wavelength per band.
@@ -136,12 +127,57 @@ def mask_colour(mask: Tensor, spec: SampleSpec) -> np.ndarray:
     """A (H, W) mask as an (H, W, 3) picture in class colours; grey where it is ignored or no class."""
     table = np.array([*(class_colour(label) for label in range(spec.num_classes)), _IGNORED])
     labels = mask.cpu().long().numpy()
-    return table[np.where(_known(labels, spec), labels, -1)]
+    return table[np.where(spec.counted(labels), labels, -1)]
 
 
-def _known(labels: np.ndarray, spec: SampleSpec) -> np.ndarray:
-    """Which labels are a class that counts."""
-    return (labels >= 0) & (labels < spec.num_classes) & (labels != spec.ignore_index)
+# --- one sample -----------------------------------------------------------------------------------------------------
+
+
+def plot_sample(sample: Sample, spec: SampleSpec, show_titles: bool = True, suptitle: str | None = None) -> Figure:
+    """Draw a sample, and a ``prediction`` where it has one.
+
+    A spectrum is a line. An image is in false colour, both dates of a pair under one stretch, and masks stand next to
+    it in class colours; labels are named in the title.
+
+    Args:
+        sample: in the sample contract.
+        spec: what it is.
+        show_titles: whether to name classes and pictures.
+        suptitle: title of the whole figure.
+
+    Returns:
+        a matplotlib figure, registered with no window.
+    """
+    image, named = sample['image'], [key for key in ('label', 'prediction') if key in sample]
+    title = ', predicted '.join(spec.classes[int(sample[key])] for key in named) if 'label' in sample else ''
+    if spec.kind == 'spectrum':
+        figure, bands = Figure(figsize=(6, 3), layout='constrained'), BandAxis(spec)
+        axes = figure.subplots()
+        axes.plot(bands.broken(bands.x), bands.broken(image.cpu().numpy()), lw=1)
+        bands.label(axes)
+        axes.set_ylabel(spec.unit or 'value')
+        axes.set_title(title if show_titles else '')
+        figure.suptitle(suptitle or '')
+        return figure
+    limits = stretch_limits(image, spec.wavelengths)
+    dates = {f'date {k}': date for k, date in enumerate(image, 1)} if spec.dates > 1 else {title or 'image': image}
+    pictures = {name: false_colour(date, spec.wavelengths, limits) for name, date in dates.items()}
+    keys = ('mask', 'prediction') if spec.target_key == 'mask' else ()
+    masks = {key: sample[key].reshape(image.shape[-2:]) for key in keys if key in sample}
+    pictures |= {name: mask_colour(mask, spec) for name, mask in masks.items()}
+    figure = Figure(figsize=(2.6 * len(pictures) + (1.6 if masks else 0.4), 3), layout='constrained')
+    panel: Any = figure.subfigures()
+    for axes, (name, picture) in zip(panel.subplots(1, len(pictures), squeeze=False)[0], pictures.items(), strict=True):
+        axes.imshow(picture, interpolation='nearest')
+        axes.set_axis_off()
+        axes.set_title(name if show_titles else '')
+    if masks:
+        _mask_legend(panel, list(masks.values()), spec)
+    figure.suptitle(suptitle or '')
+    return figure
+
+
+# --- real and synthetic ones ----------------------------------------------------------------------------------------
 
 
 def preview_grid(
@@ -173,7 +209,7 @@ def preview_grid(
         _check(name, batch, spec)
     curves = [curve for name, batch in batches.items() for curve in _curves(name, batch, spec)]
     classes = _frequent(curves, spec, count)
-    panel_rows = -(-len(classes) // _columns(len(classes)))
+    panel_rows = -(-len(classes) // min(_COLUMNS, len(classes)))
     if spec.kind == 'spectrum':
         figure = Figure(figsize=(9.5, 2.5 * panel_rows + 0.7), layout='constrained')
         _draw_spectra(figure, curves, classes, spec)
@@ -199,19 +235,15 @@ def _check(name: str, batch: Batch, spec: SampleSpec) -> None:
             f'preview_grid: {name} samples of kind {spec.kind!r} need a non-empty image {("n", *expected)}, '
             f'found {found}'
         )
-    pixels = () if spec.kind == 'scene' else spec.size or ()
-    target, wanted = _target(batch, spec), (len(batch['image']), *pixels)
+    target, wanted = _target(batch, spec), (len(batch['image']), *spec.target_shape[-2:])
     if target is not None and tuple(target.shape) != wanted:
-        what = 'mask' if pixels else 'label'
-        raise ValueError(f'preview_grid: {name} {what} must be {wanted}, found {tuple(target.shape)}')
+        raise ValueError(f'preview_grid: {name} {spec.target_key} must be {wanted}, found {tuple(target.shape)}')
 
 
 def _target(batch: Batch, spec: SampleSpec) -> Tensor | None:
     """``label`` (n,) or ``mask`` (n, H, W)."""
-    if spec.kind in ('spectrum', 'scene'):
-        return batch.get('label')
-    mask = batch.get('mask')
-    return mask[:, 0] if mask is not None and mask.ndim == 4 and mask.shape[1] == 1 else mask
+    target = batch.get(spec.target_key)
+    return target[:, 0] if target is not None and target.ndim == 4 and target.shape[1] == 1 else target
 
 
 # --- pictures -------------------------------------------------------------------------------------------------------
@@ -221,20 +253,21 @@ def _draw_images(figure: SubFigure, batches: Mapping[str, Batch], spec: SampleSp
     grid = iter(figure.subplots(rows, columns, squeeze=False))
     first = next(iter(batches.values()))['image']
     limits = stretch_limits(first[:columns], spec.wavelengths)
-    for name, batch in batches.items():
+    for side, batch in batches.items():
         target = _target(batch, spec)
         images = batch['image'] if spec.kind == 'change' else batch['image'][:, None]
         for date in range(images.shape[1]):
             row = next(grid)
-            row[0].set_ylabel(f'{name}\ndate {date + 1}' if spec.kind == 'change' else name)
+            row[0].set_ylabel(f'{side}\ndate {date + 1}' if spec.kind == 'change' else side)
             for axes, image in zip(row, images[:, date], strict=False):
                 axes.imshow(false_colour(image, spec.wavelengths, limits), interpolation='nearest')
             if spec.kind == 'scene' and target is not None:
                 for axes, label in zip(row, target.tolist(), strict=False):
-                    axes.set_title(_class_name(label, spec), fontsize=8, parse_math=False)
+                    name = spec.classes[label] if 0 <= label < spec.num_classes else f'label {label}'
+                    axes.set_title(textwrap.fill(name, 20), fontsize=8, parse_math=False)  # no wider than a column
         if spec.kind != 'scene':
             row = next(grid)
-            row[0].set_ylabel(f'{name}\nmask')
+            row[0].set_ylabel(f'{side}\nmask')
             for axes, mask in zip(row, () if target is None else target, strict=False):
                 axes.imshow(mask_colour(mask, spec), interpolation='nearest')
     for axes in figure.axes:
@@ -249,7 +282,7 @@ def _draw_images(figure: SubFigure, batches: Mapping[str, Batch], spec: SampleSp
 def _mask_legend(figure: SubFigure, masks: Sequence[Tensor], spec: SampleSpec) -> None:
     """The classes that occur."""
     found = np.unique([value for mask in masks for value in mask.unique().tolist()]).astype(np.int64)
-    known = found[_known(found, spec)].tolist()
+    known = found[spec.counted(found)].tolist()
     handles = [Patch(color=class_colour(label), label=spec.classes[label]) for label in known]
     if len(known) < len(found):
         handles.append(Patch(color=_IGNORED, label='ignored'))
@@ -262,11 +295,6 @@ def _legend(figure: Figure | SubFigure, handles: Sequence[Patch | Line2D]) -> No
         text.set_parse_math(False)
 
 
-def _class_name(label: int, spec: SampleSpec) -> str:
-    name = spec.classes[label] if 0 <= label < spec.num_classes else f'label {label}'
-    return textwrap.fill(name, 20)  # no wider than a column
-
-
 # --- spectra --------------------------------------------------------------------------------------------------------
 
 
@@ -276,16 +304,20 @@ class _Curve:
 
     name: str
     source: str
-    dashed: bool
     spectra: np.ndarray
     labels: np.ndarray | None
+    style: str = '-'
+
+    @property
+    def colour(self) -> str:
+        return REAL if self.source == 'real' else SYNTHETIC
 
 
 def _curves(name: str, batch: Batch, spec: SampleSpec) -> Iterator[_Curve]:
     target, image = _target(batch, spec), batch['image'].detach().cpu().float()
     labels = None if target is None else target.cpu().long()
     if spec.kind == 'spectrum':
-        yield _Curve(name, name, False, image.numpy(), None if labels is None else labels.numpy())
+        yield _Curve(name, name, image.numpy(), None if labels is None else labels.numpy())
         return
     images = image if spec.kind == 'change' else image[:, None]
     total = images[:, 0, 0].numel()
@@ -298,7 +330,8 @@ def _curves(name: str, batch: Batch, spec: SampleSpec) -> Iterator[_Curve]:
     for date in range(images.shape[1]):
         title = f'{name}, date {date + 1}' if spec.kind == 'change' else name
         pixels = images[:, date].movedim(1, -1).flatten(0, 2)[some]
-        yield _Curve(title, name, date == 1, pixels.numpy(), None if labels is None else labels.numpy())
+        known = None if labels is None else labels.numpy()
+        yield _Curve(title, name, pixels.numpy(), known, '--' if date else '-')
 
 
 def _frequent(curves: Sequence[_Curve], spec: SampleSpec, count: int) -> list[int | None]:
@@ -307,29 +340,24 @@ def _frequent(curves: Sequence[_Curve], spec: SampleSpec, count: int) -> list[in
     for curve in curves:
         if curve.labels is None:
             return [None]
-        found = curve.labels[_known(curve.labels, spec)]
+        found = curve.labels[spec.counted(curve.labels)]
         counts[int(curve.source != curves[0].source) :] += np.bincount(found, minlength=spec.num_classes)
     order = np.lexsort((-counts[1], -counts[0]))[:count].tolist()
     return [*sorted(label for label in order if counts[1][label])] or [None]
 
 
-def _columns(panels: int) -> int:
-    return min(3, panels)
-
-
 def _draw_spectra(
     figure: Figure | SubFigure, curves: Sequence[_Curve], classes: Sequence[int | None], spec: SampleSpec
 ) -> None:
-    columns = _columns(len(classes))
+    columns = min(_COLUMNS, len(classes))
     grid = figure.subplots(-(-len(classes) // columns), columns, squeeze=False).reshape(-1)
     for axes, label in zip(grid, classes, strict=False):
         _draw_class(axes, curves, label, spec)
     for axes in grid[len(classes) :]:
         axes.set_axis_off()
-    nominal = ', nominal' if spec.wavelengths_approximate else ''
-    figure.supxlabel(f'wavelength (nm{nominal})' if spec.wavelengths else 'band', fontsize=9)
+    figure.supxlabel(BandAxis(spec).title, fontsize=9)
     figure.supylabel(spec.unit or 'value', fontsize=9)
-    styles = [Line2D([], [], color=_colour(c), ls=_dash(c), lw=1.4, label=f'{c.name}\nmean ± std') for c in curves]
+    styles = [Line2D([], [], color=c.colour, ls=c.style, lw=1.4, label=f'{c.name}\nmean ± std') for c in curves]
     if spec.kind == 'spectrum':
         styles.append(Line2D([], [], color=SYNTHETIC, lw=0.5, alpha=0.7, label='synthetic\nsamples'))
     _legend(figure, styles)
@@ -342,21 +370,13 @@ def _draw_class(axes: Axes, curves: Sequence[_Curve], label: int | None, spec: S
         mine = curve.spectra if label is None or curve.labels is None else curve.spectra[curve.labels == label]
         if len(mine) == 0:
             continue
-        mean, spread = bands.broken(mine.mean(axis=0)), bands.broken(mine.std(axis=0))
-        axes.fill_between(centres, mean - spread, mean + spread, color=_colour(curve), alpha=0.18, lw=0)
+        mean, std = bands.broken(mine.mean(axis=0)), bands.broken(mine.std(axis=0))
+        axes.fill_between(centres, mean - std, mean + std, color=curve.colour, alpha=0.18, lw=0)
         if spec.kind == 'spectrum' and curve.source == 'synthetic':
             for spectrum in mine[:_LINES]:
-                axes.plot(centres, bands.broken(spectrum), color=_colour(curve), lw=0.5, alpha=0.7)
-        axes.plot(centres, mean, color=_colour(curve), ls=_dash(curve), lw=1.4)
+                axes.plot(centres, bands.broken(spectrum), color=curve.colour, lw=0.5, alpha=0.7)
+        axes.plot(centres, mean, color=curve.colour, ls=curve.style, lw=1.4)
     axes.set_title('all samples' if label is None else spec.classes[label], fontsize=9, parse_math=False)
     axes.tick_params(labelsize=8)
     axes.locator_params(axis='both', nbins=5)
     axes.spines[['top', 'right']].set_visible(False)
-
-
-def _colour(curve: _Curve) -> str:
-    return REAL if curve.source == 'real' else SYNTHETIC
-
-
-def _dash(curve: _Curve) -> str:
-    return '--' if curve.dashed else '-'

@@ -17,56 +17,25 @@ from torch.utils.data import ConcatDataset, Subset
 
 from ..functional.dealing import deal_regions
 from ..records import json_ready, short_digest
-from ..samples import Kind, LeakageError, SampleSpec, class_counts, require_compatible
+from ..samples import Kind, LeakageError, SampleSpec, require_compatible
 from ..seen import Places
 from ..settings import SHARE, check_settings
 from .adapted import AdaptedDataset, adapt
-from .bank_plan import class_fractions
-from .patches import HeldSamples
-from .survey import IN_MEMORY, class_pixels, read
+from .held import HeldSamples
+from .survey import IN_MEMORY, read
+from .wrapped import places_of
 
 PARTS = ('train', 'val', 'test')
 
 
 class HeldPart(HeldSamples):
-    """Some samples of a :class:`SampleSet`, of any kind, held in memory; it knows what they were read from.
-
-    Args:
-        image: (n, ...) float32.
-        target: (n, ...) int64.
-        spec: what they are.
-        digests: (n, d) uint64 of their images.
-        places: windows that they are cut from, where these are known.
-    """
-
-    split = None
+    """Some samples of a :class:`SampleSet`, of any kind, held in memory with digests and windows of what was read."""
 
     def __init__(
         self, image: Tensor, target: Tensor, spec: SampleSpec, digests: np.ndarray, places: Places | None
     ) -> None:
-        self.image, self.spec, self.keys = image, spec, ('image', spec.target_key)  # type: ignore[misc]
-        setattr(self, spec.target_key, target)
-        self._target, self._digests, self._places = target, digests, places
-
-    @property
-    def labels(self) -> Tensor | None:
-        """(n,) int64 labels; None of masks."""
-        return self._target if self._target.ndim == 1 else None
-
-    def class_pixels(self) -> np.ndarray:
-        """(n, K) pixels of each class in each mask, or samples."""
-        return class_pixels(self._target, self.spec, len(self))
-
-    def class_fractions(self) -> Tensor | None:
-        """(n, K) float32 share of each class in each mask; None of labels."""
-        return None if self._target.ndim == 1 else class_fractions(self._target, self.spec)
-
-    @property
-    def class_counts(self) -> np.ndarray:
-        """(K,) pixels, or samples, of each class."""
-        if self._target.ndim == 1:
-            return class_counts(self._target, self.spec.num_classes)
-        return self.class_pixels().sum(axis=0)
+        super().__init__(image, target, spec)
+        self._digests, self._places = digests, places
 
     def digests(self) -> np.ndarray:
         """(n, d) uint64 of the images, see :mod:`hsiaug.seen`."""
@@ -247,18 +216,17 @@ class SampleSet:
         if not len(rows):
             raise ValueError(f'{self.name}: the {part} part is empty; give {part}, or a {part}_share above 0')
         found = [dataset.survey(IN_MEMORY) for dataset in self.parts.values()]
+        together: Any = ConcatDataset(list(self.parts.values()))
+        chosen = Subset(together, rows.tolist())
         if any(one.images is None for one in found):
-            together: Any = ConcatDataset(list(self.parts.values()))
-            return adapt(Subset(together, rows.tolist()), spec=self.spec, name=part)
+            return adapt(chosen, spec=self.spec, name=part)
         pieces, start = [], 0
         for one in found:
             here = torch.from_numpy(rows[(rows >= start) & (rows < start + len(one.rows))] - start)
             pieces.append((one.images[here], one.targets[here]))  # type: ignore[index]
             start += len(one.rows)
         image, target = (torch.cat(side) for side in zip(*pieces, strict=True))
-        places = [dataset.places() for dataset in self.parts.values()]
-        known = None if any(one is None for one in places) else Places.joined(p for p in places if p is not None)[rows]
-        return HeldPart(image, target, self.spec, self.digests[rows], known)
+        return HeldPart(image, target, self.spec, self.digests[rows], places_of(chosen))
 
 
 @dataclass(frozen=True, eq=False)
@@ -347,6 +315,3 @@ class SampleSplitter:
         return SampleSplit(
             samples.fingerprint, strategy, seed, samples.spec.kind, rows['train'], rows['val'], rows['test']
         )
-
-
-__all__ = ['HeldPart', 'SampleSet', 'SampleSplit', 'SampleSplitter']

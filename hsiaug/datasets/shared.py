@@ -1,10 +1,16 @@
-"""Numbers that data-loader workers see change."""
+"""What the processes of a training share, what each keeps for itself, and which of the ranks this one is."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import torch
+import torch.distributed as dist
+
+Key = TypeVar('Key')
+Value = TypeVar('Value')
 
 
 class SharedInt:
@@ -33,3 +39,32 @@ class SharedInt:
     def __repr__(self) -> str:
         """Its value."""
         return f'SharedInt({self.value})'
+
+
+class Kept(OrderedDict[Key, Value]):
+    """What was made last, ``most`` of it by key; a copy in another process begins empty."""
+
+    def __init__(self, most: int) -> None:
+        super().__init__()
+        self.most = most
+
+    def get_or_make(self, key: Key, make: Callable[[], Value]) -> Value:
+        """What is kept, or made now."""
+        if self.most < 1:
+            return make()
+        if key not in self:
+            while len(self) >= self.most:
+                self.popitem(last=False)
+            self[key] = make()
+        self.move_to_end(key)
+        return self[key]
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.most,)
+
+
+def world() -> tuple[int, int]:
+    """This process's rank and the number of ranks; 0 and 1 outside a process group."""
+    if dist.is_available() and dist.is_initialized():
+        return dist.get_rank(), dist.get_world_size()
+    return 0, 1

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import is_dataclass, replace
 from numbers import Real
 from pathlib import Path
-from typing import Any, Literal, TypeVar, cast
+from typing import Any, Literal, cast
 
 import numpy as np
 import torch
@@ -25,7 +25,6 @@ from .pool import Draw, LivePool, Pool, Source
 from .stored import StoredPool
 from .synthetic import stream_seed
 
-T = TypeVar('T')
 LOGGER = logging.getLogger(__name__)
 
 NamedSources = Source | str | os.PathLike[str] | Mapping[str, Source | str | os.PathLike[str]]
@@ -80,18 +79,9 @@ def open_folder(source: Source | str | os.PathLike[str]) -> Source:
 class SyntheticPool(Pool):
     """:func:`as_pool` with the fields of :class:`Draw` as arguments."""
 
-    def __new__(  # type: ignore[misc]  # what is made is live or stored
-        cls,
-        source: Source,
-        seed: int = 0,
-        labels: LabelPolicy | None = None,
-        real_counts: np.ndarray | None = None,
-        prior: np.ndarray | None = None,
-        total: int | None = None,
-        replacement: bool = False,
-    ) -> Pool:
-        """The pool of a source."""
-        return as_pool(source, Draw(seed, labels, prior, real_counts, total, replacement))
+    def __new__(cls, source: Source, seed: int = 0, labels: LabelPolicy | None = None, **fields: Any) -> Pool:  # type: ignore[misc]
+        """The pool of a source, live or stored."""
+        return as_pool(source, Draw(seed, labels, **fields))
 
 
 class Sources:
@@ -118,8 +108,8 @@ class Sources:
         scales: of the values of each source.
 
     Raises:
-        TypeError: if a source is none.
-        ValueError: for names that are none, unknown or missing, a ratio that is none, or an empty source.
+        TypeError: for what is no source.
+        ValueError: for invalid, unknown or missing names, an invalid ratio, or an empty source.
         SpecMismatchError: if two sources do not fit together.
     """
 
@@ -135,7 +125,6 @@ class Sources:
         seen: int | None = None,
     ) -> None:
         self.owner, self.mode = owner, require_mode(mode, owner)
-        named = isinstance(source, Mapping)
         self.names = _names(owner, source) if isinstance(source, Mapping) else ()
         found = [open_folder(one) for one in (source.values() if isinstance(source, Mapping) else [source])]
         if len(found) > 1 and not isinstance(ratio, Mapping):
@@ -152,21 +141,26 @@ class Sources:
             ratios[k] = known.ratio if known else 0.0 if ratios[k] == 'auto' else ratios[k]
         self.schedules = tuple(map(as_schedule, ratios))
         self.schedule = together(self.schedules)
-        by_name = named and isinstance(labels, Mapping) and not all(isinstance(v, Real) for v in labels.values())
-        policies = self._each(labels, by_name, 'labels')
+        weights = isinstance(labels, Mapping) and all(isinstance(weight, Real) for weight in labels.values())
+        policies = self._each(labels, bool(self.names) and isinstance(labels, Mapping) and not weights, 'labels')
         for k, known in enumerate(self.recommendations):
             if known and policies[k] is None and not isinstance(found[k], Dataset):
                 policies[k] = known.labels
         counts = [0] * len(found) if seen is None else self.counts(seen, 0)
         self.pools: tuple[Pool, ...] = ()
         if seen is None or any(counts) or not all(isinstance(s, Dataset) and not len(cast(Any, s)) for s in found):
-            draws = [replace(draw, labels=label, total=n or None) for label, n in zip(policies, counts, strict=True)]
             # Streams of their own; the first source, or the only one, has that of the seed.
             seeds = [draw.seed, *(stream_seed(draw.seed, k, _SOURCES) for k in range(1, len(found)))]
-            self.pools = tuple(as_pool(*one) for one in zip(found, map(_seeded, draws, seeds), strict=True))
+            self.pools = tuple(
+                as_pool(one, replace(draw, seed=seed, labels=label, total=n or None))
+                for one, seed, label, n in zip(found, seeds, policies, counts, strict=True)
+            )
         for name, pool in zip(self.names, self.pools, strict=False):
             pool.name = name
-        self._require_alike()
+        specs = [(pool.name, pool.spec) for pool in self.pools if pool.spec is not None]
+        for other, spec in specs[1:]:
+            sides = (f'source {specs[0][0]!r}', f'source {other!r}')
+            require_compatible(specs[0][1], spec, sides, 'sources of synthetic samples')
         self.scales = tuple(Scales(different_scales, title) for title in self.titles)
 
     def _recommended(self, source: Source, draw: Draw) -> Recommendation:
@@ -199,13 +193,6 @@ class Sources:
         if missing := [name for name in self.names if name not in value]:
             raise ValueError(f'{self.owner}: {what} of the sources {missing} missing; give one for each name')
         return [value[name] for name in self.names]
-
-    def _require_alike(self) -> None:
-        known = [pool for pool in self.pools if pool.spec is not None]
-        for other in known[1:]:
-            sides = (f'source {known[0].name!r}', f'source {other.name!r}')
-            first, second = cast(SampleSpec, known[0].spec), cast(SampleSpec, other.spec)
-            require_compatible(first, second, sides, 'sources of synthetic samples')
 
     @property
     def titles(self) -> tuple[str, ...]:
@@ -241,8 +228,12 @@ class Sources:
         return specs[0]
 
     def class_numbers(self, spec: SampleSpec | None) -> ClassNumbers:
-        """The numbers that labels may have."""
-        return ClassNumbers.of(spec, self.num_soft_classes if spec is None else None, self.pools[0])
+        """The numbers that labels may have: those of the common spec, of soft labels, or of change masks."""
+        if spec is not None:
+            return ClassNumbers(spec.num_classes, spec.ignore_index, spec.classes, spec.target_key)
+        if (soft := self.num_soft_classes) is not None:
+            return ClassNumbers(soft)
+        return ClassNumbers(2, target='mask') if self.pools[0].example()['image'].ndim == 5 else ClassNumbers()
 
     def require_free(self, keys: Iterable[str]) -> None:
         """Check that the real samples have no key that tags of named sources would overwrite, nor one of their names.
@@ -306,12 +297,7 @@ class Sources:
 
 
 def require_same(owner: str, state: Mapping[str, Any], settings: Callable[[int], dict[str, Any]]) -> int:
-    """The epoch of a state dict, if it was saved with the settings that it is loaded into.
-
-    Args:
-        owner: name of the class, for errors.
-        state: with ``epoch`` and the ``settings`` of that epoch.
-        settings: those of an epoch here.
+    """The epoch of a state dict, if it was saved with the settings of that epoch here.
 
     Raises:
         ValueError: naming what differs.
@@ -327,10 +313,6 @@ def require_same(owner: str, state: Mapping[str, Any], settings: Callable[[int],
             + '\nMake it as it was when the state was saved, or begin an epoch anew: set_epoch(epoch).'
         )
     return int(state['epoch'])
-
-
-def _seeded(draw: Draw, seed: int) -> Draw:
-    return replace(draw, seed=seed)
 
 
 def _names(owner: str, sources: Mapping[str, Any]) -> tuple[str, ...]:

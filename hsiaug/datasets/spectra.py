@@ -7,18 +7,17 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
-from matplotlib.figure import Figure
 from torch import Tensor
-from torchgeo.datasets import NonGeoDataset
 
-from ..samples import Sample
+from ..samples import Sample, class_counts
 from ..scenes import Scene, Split
-from .preview import BandAxis
+from .batches import row_numbers, unstack
+from .held import RealDataset
 
 Part = Literal['train', 'val', 'test', 'unlabelled']
 
 
-class SpectraDataset(NonGeoDataset):
+class SpectraDataset(RealDataset):
     """Spectra of a scene, one sample per pixel.
 
     Samples are read from the scene on demand, so that a memory-mapped scene stays one.
@@ -60,9 +59,7 @@ class SpectraDataset(NonGeoDataset):
 
     def __getitems__(self, indices: Sequence[int]) -> list[Sample]:
         """Samples of a whole batch, read at once."""
-        batch = self.batch(indices)
-        samples = [{key: value[row] for key, value in batch.items()} for row in range(len(indices))]
-        return samples if self.transforms is None else [self.transforms(sample) for sample in samples]
+        return list(map(self._transformed, unstack(self.batch(indices))))
 
     def batch(self, indices: Sequence[int] | Tensor) -> dict[str, Tensor]:
         """``image`` (n, C) and ``label`` (n,), before ``transforms``.
@@ -70,9 +67,7 @@ class SpectraDataset(NonGeoDataset):
         Raises:
             IndexError: if an index is out of range.
         """
-        rows = np.asarray(indices, dtype=np.int64)
-        if rows.size and not -len(self) <= rows.min() <= rows.max() < len(self):
-            raise IndexError(f'SpectraDataset: index out of range for {len(self)} spectra')
+        rows = row_numbers(indices, len(self), 'SpectraDataset')
         batch = {'image': torch.from_numpy(self.scene.spectra(self.pixels[rows]))}
         if self.part != 'unlabelled':
             batch['label'] = self.labels[rows]
@@ -86,33 +81,7 @@ class SpectraDataset(NonGeoDataset):
     @property
     def class_counts(self) -> np.ndarray:
         """(K,) number of spectra per class."""
-        return np.bincount(self.labels[self.labels >= 0].numpy(), minlength=self.spec.num_classes)
-
-    def plot(self, sample: Sample, show_titles: bool = True, suptitle: str | None = None) -> Figure:
-        """Draw one spectrum.
-
-        Args:
-            sample: a sample of this dataset; a ``prediction`` in it is named in the title.
-            show_titles: whether to name the class.
-            suptitle: title of the whole figure.
-
-        Returns:
-            a matplotlib figure, registered with no window.
-        """
-        figure = Figure(figsize=(6, 3), layout='constrained')
-        axes = figure.subplots()
-        bands = BandAxis(self.spec)
-        axes.plot(bands.broken(bands.x), bands.broken(sample['image'].cpu().numpy()), lw=1)
-        bands.label(axes)
-        axes.set_ylabel(self.spec.unit or 'value')
-        if show_titles and 'label' in sample:
-            title = self.spec.classes[int(sample['label'])]
-            if 'prediction' in sample:
-                title += f', predicted {self.spec.classes[int(sample["prediction"])]}'
-            axes.set_title(title)
-        if suptitle is not None:
-            figure.suptitle(suptitle)
-        return figure
+        return class_counts(self.labels, self.spec.num_classes)
 
     def __str__(self) -> str:
         """Scene, part and class counts."""

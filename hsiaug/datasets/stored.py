@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import partial
+from functools import cached_property, partial
 from typing import Any, cast
 
 import numpy as np
@@ -11,11 +11,12 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from ..functional.prior import tilt_to_mixture
-from ..samples import Sample, SampleSpec
-from .bank_plan import class_fractions
+from ..samples import Sample, SampleSpec, class_counts
 from .batches import as_tensor, fetch
+from .held import class_fractions
 from .orders import Rounds, Rows
 from .pool import DRAWS, Draw, Pool
+from .shared import Kept
 from .synthetic import stream_seed
 from .wrapped import class_names_of, epoch_followers, labels_of, require_map_style, spec_of
 
@@ -38,15 +39,9 @@ class StoredPool(Pool):
         super().__init__(draw, spec_of(dataset))
         self.class_names = class_names_of(dataset)
         self._followers = epoch_followers(dataset)
-        self._streams: dict[int, Rounds] = {}
-        self._weights: np.ndarray | None = None
-        self._cumulative: np.ndarray | None = None
+        self._streams: Kept[int, Rounds] = Kept(1)  # of the epoch
         if draw.labels is not None:
             self.mixture()  # a policy that lacks something is an error now, not in a training loop
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Without what is only cached: spawned workers make their own."""
-        return {**self.__dict__, '_streams': {}}
 
     @property
     def held(self) -> int:
@@ -56,7 +51,7 @@ class StoredPool(Pool):
     @property
     def enough(self) -> int:
         """Samples that the label policy can be met with, each at most once."""
-        weights = self.weights()
+        weights = self.weights
         return self.held if weights is None else int(1 / weights.max() + 1e-9)
 
     def follow(self, epoch: int) -> None:
@@ -79,14 +74,10 @@ class StoredPool(Pool):
 
     def random(self, n: int, seed: int) -> dict[str, Tensor]:
         """``n`` independent draws."""
-        rng, edges = self._rng(seed, DRAWS), self._edges()
+        rng, edges = self._rng(seed, DRAWS), self._edges
         if edges is None:
             return self._rows(rng.integers(self.held, size=n))
         return self._rows(np.searchsorted(edges, rng.random(n) * edges[-1], side='right').clip(max=self.held - 1))
-
-    def look(self, n: int) -> dict[str, Tensor]:
-        """The first samples."""
-        return self._rows(np.arange(min(n, self.held)))
 
     def require_enough(self, n: int) -> None:
         """Check that an epoch may ask for ``n`` samples.
@@ -108,19 +99,17 @@ class StoredPool(Pool):
                 f'epoch {epoch} asks for synthetic sample number {length}, but {held}; sample a larger bank, lower '
                 'the ratio, call set_epoch where an epoch begins, or allow replacement=True (on_exhausted="repeat")'
             )
-        if epoch not in self._streams:
-            self._streams = {epoch: self._rounds(epoch, size)}
-        return self._rows(self._streams[epoch][wanted])
+        return self._rows(self._streams.get_or_make(epoch, lambda: self._rounds(epoch, size))[wanted])
 
     def _rounds(self, epoch: int, size: int) -> Rounds:
         """Rows of whole rounds through the dataset or, classes after a policy, of ``size`` samples each."""
         seed = stream_seed(self.draw.seed, epoch, DRAWS)
-        if self.weights() is None:
+        if self.weights is None:
             return Rounds(self.held, seed)
         return Rounds(size, seed, partial(self._pick, size))
 
     def _pick(self, n: int, rng: np.random.Generator) -> np.ndarray:
-        weights = cast(np.ndarray, self.weights())
+        weights = cast(np.ndarray, self.weights)
         order = rng.permutation(self.held)
         labels = self._labels()
         if labels is not None:  # stratified: each class gets its share to within one
@@ -129,34 +118,28 @@ class StoredPool(Pool):
         points = (np.arange(n) + rng.random()) / n * edges[-1]
         return rng.permutation(order[np.searchsorted(edges, points, side='right').clip(max=self.held - 1)])
 
+    @cached_property
     def weights(self) -> np.ndarray | None:
         """(N,) chance of each sample of a dataset under the policy, None where all have the same."""
         if self.draw.labels is None:
             return None
-        if self._weights is None:
-            mixture, labels = self.mixture(), self._labels()
-            if labels is not None:
-                known = (labels >= 0) & (labels < len(mixture))  # an ignored sample is of no class
-                held = np.bincount(labels[known], minlength=len(mixture))
-                if absent := [self.spec.classes[k] for k in np.flatnonzero((held == 0) & (mixture > 0))]:  # type: ignore[union-attr]
-                    raise ValueError(
-                        f'labels={self.draw.labels!r} asks for {absent}, of which the source holds no sample'
-                    )
-                each = mixture / np.maximum(held, 1)
-                self._weights = np.where(known, each[np.where(known, labels, 0)], 0.0)
-            else:
-                self._weights = tilt_to_mixture(self._fractions(), mixture)
-        return self._weights
+        mixture, labels = self.mixture(), self._labels()
+        if labels is None:
+            return tilt_to_mixture(self._fractions(), mixture)
+        held = class_counts(labels, len(mixture))
+        if absent := [cast(SampleSpec, self.spec).classes[k] for k in np.flatnonzero((held == 0) & (mixture > 0))]:
+            raise ValueError(f'labels={self.draw.labels!r} asks for {absent}, of which the source holds no sample')
+        known, each = (labels >= 0) & (labels < len(mixture)), mixture / np.maximum(held, 1)
+        return np.where(known, each[np.where(known, labels, 0)], 0.0)  # an ignored sample is of no class
 
+    @cached_property
     def _edges(self) -> np.ndarray | None:
         """(N,) running sum of the weights, made once: a draw must not cost as much as the dataset is long."""
-        if self._cumulative is None and (weights := self.weights()) is not None:
-            self._cumulative = np.cumsum(weights)
-        return self._cumulative
+        return None if self.weights is None else np.cumsum(self.weights)
 
     def _labels(self) -> np.ndarray | None:
         """(N,) labels of a dataset, None where its samples have masks."""
-        if 'label' not in self._looked_at():
+        if 'label' not in self._one:
             return None
         labels = labels_of(self.source)
         if labels is None:
@@ -174,11 +157,8 @@ class StoredPool(Pool):
     def _rows(self, rows: np.ndarray) -> dict[str, Tensor]:
         return {key: value for key, value in fetch(self.source, rows).items() if isinstance(value, Tensor)}
 
-    def _one(self) -> dict[str, Tensor]:
-        return self._rows(np.zeros(1, dtype=np.int64))
-
-    def _held(self) -> str:
-        return f'{self.held} {self.kind} samples'
+    def _first(self, n: int) -> dict[str, Tensor]:
+        return self._rows(np.arange(min(n, self.held)))
 
     def _who(self, unnamed: str = 'the synthetic dataset') -> str:
         return unnamed if self.name is None else f'the source {self.name!r}'

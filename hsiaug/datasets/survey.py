@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import chain
+from typing import Any, NoReturn, cast
 
 import numpy as np
 import torch
@@ -18,47 +20,61 @@ from ..progress import with_progress
 from ..samples import Sample, SampleSpec
 from ..seen import digest_of
 from .contract import in_contract, require_same_wavelengths, require_targets, wavelengths_of
+from .held import class_pixels
 
 IN_MEMORY = 1 << 30
 """Bytes of samples up to which a dataset is held in memory for training; a larger one is read batch by batch."""
 
 
 @dataclass(frozen=True)
-class Look:
-    """What was seen of one sample of a dataset.
+class Survey:
+    """What is known of some samples of a dataset, and of the N tiles that are cut from them (or the samples whole).
 
     Args:
-        corners: (n, 2) rows and columns of the tiles that are cut from it; one at 0, 0 where none are.
-        digests: (n, d) uint64 of the images of each tile, one per date.
-        whole: uint64 of the image that they are cut from.
-        pixels: (n, K) pixels, or samples, of each class.
-        sums: (2, dates times C) sums of values and of their squares, of all tiles.
-        values: how many per band.
-        size: (H, W) of the image, or None.
-        tiles: the tiles themselves where they are kept.
+        sizes: (H, W) of the image of each sample, None of spectra.
+        rows: (N,) which sample each tile is cut from.
+        corners: (N, 2) where.
+        digests: (N, d) uint64 of their images, one per date.
+        whole: (N,) uint64 of the image that they are cut from.
+        pixels: (N, K) pixels, or samples, of each class.
+        sums: (2, dates times C) float64 sums of values and of their squares.
+        values: how many there are per band.
+        images: (N, ...) float32 where they fit in memory, else None.
+        targets: (N, ...) int64, likewise; None too where samples have none.
     """
 
+    sizes: tuple[tuple[int, int] | None, ...]
+    rows: np.ndarray
     corners: np.ndarray
     digests: np.ndarray
-    whole: int
+    whole: np.ndarray
     pixels: np.ndarray
     sums: np.ndarray
     values: int
-    size: tuple[int, int] | None
-    tiles: tuple[Tensor, Tensor | None] | None = None
+    images: Tensor | None = None
+    targets: Tensor | None = None
+
+    @classmethod
+    def joined(cls, parts: Sequence[Survey]) -> Survey:
+        """That of all samples, out of those of some each."""
+        images, targets = ([getattr(part, name) for part in parts] for name in ('images', 'targets'))
+        columns = ('rows', 'corners', 'digests', 'whole', 'pixels')
+        arrays = {name: np.concatenate([getattr(part, name) for part in parts]) for name in columns}
+        return cls(
+            **arrays,
+            sizes=tuple(chain.from_iterable(part.sizes for part in parts)),
+            sums=np.sum([part.sums for part in parts], axis=0),
+            values=sum(part.values for part in parts),
+            images=None if any(one is None for one in images) else torch.cat(images),
+            targets=None if any(one is None for one in targets) else torch.cat(targets),
+        )
 
 
 @dataclass(frozen=True)
-class Looker:
-    """Looks at samples, in a worker or not.
+class Reader:
+    """Reads and surveys samples one by one, in a worker process or not; ``keep`` says whether with images and targets.
 
-    Args:
-        dataset: map-style.
-        name: of the dataset, for messages.
-        spec: of its samples; their size is that of tiles if ``tile``.
-        tile: whether samples are cut into tiles.
-        labelled: whether samples have targets.
-        keep: whether the tiles are kept.
+    Where they are cut into tiles, the size of the spec is that of a tile.
     """
 
     dataset: Any
@@ -66,15 +82,15 @@ class Looker:
     spec: SampleSpec
     tile: bool
     labelled: bool
-    keep: bool
+    keep: bool = False
 
     def __len__(self) -> int:
         return len(self.dataset)
 
-    def __getitem__(self, row: int) -> Look | Exception:
-        """A look, or what went wrong: an error of a worker would come with its traceback for a message."""
+    def __getitem__(self, row: int) -> Survey | Exception:
+        """The survey of a sample, or what went wrong: an error of a worker would come with its traceback in it."""
         try:
-            return self.look(row)
+            return self.survey(row)
         except Exception as error:  # whatever a dataset raises
             return error
 
@@ -87,11 +103,11 @@ class Looker:
         where, spec = f'{self.name}: sample {row}', self.spec
         raw = read(self.dataset, row, self.name)
         sample = in_contract(raw, where, spec.kind if self.labelled else None, self.labelled)
-        image, (dims, bands) = sample['image'], _layout(spec)
+        image = sample['image']
         found = image.shape[0] if spec.kind == 'spectrum' else image.shape[-3]
-        if image.ndim != dims or found != bands:
+        if image.ndim != len(spec.image_shape) or found != spec.bands:
             raise ValueError(
-                f'{where}: its image {tuple(image.shape)} is none of {bands} bands and kind {spec.kind!r}, as the '
+                f'{where}: its image {tuple(image.shape)} is none of {spec.bands} bands and kind {spec.kind!r}, as the '
                 'first sample is; bring all to the same bands'
             )
         if spec.wavelengths is not None and (carried := wavelengths_of(raw, where)) is not None:
@@ -104,12 +120,11 @@ class Looker:
             require_targets(sample[spec.target_key], spec, where)
         return sample
 
-    def look(self, row: int) -> Look:
-        """One sample, looked at."""
+    def survey(self, row: int) -> Survey:
+        """The survey of one sample."""
         sample, spec = self.sample(row), self.spec
-        image = sample['image']
+        image, target = sample['image'], sample.get(spec.target_key)
         size = None if spec.kind == 'spectrum' else (image.shape[-2], image.shape[-1])
-        target = sample.get(spec.target_key)
         if self.tile:
             corners = tile_corners(size or (0, 0), spec.size or (1, 1))
             images, targets = cut(image, target, corners, spec.size or (1, 1))
@@ -118,12 +133,60 @@ class Looker:
             targets = None if target is None else target[None]
         digests = np.array([digests_of_dates(one) for one in images], dtype=np.uint64).reshape(-1, spec.dates)
         whole = digests_of_dates(image)[0] if self.tile else digests[0, 0]
+        pixels = np.zeros((len(images), spec.num_classes), dtype=np.int64)
         values = (stacked_dates(images) if size else images).double().movedim(1, 0).flatten(1)
         sums = torch.stack([values.sum(dim=1), (values**2).sum(dim=1)]).numpy()
-        return Look(
-            corners, digests, int(whole), class_pixels(targets, spec, len(images)), sums, values.shape[1], size,
-            (images.contiguous(), targets) if self.keep else None,
+        return Survey(
+            (size,), np.full(len(images), row), corners, digests, np.full(len(images), whole, dtype=np.uint64),
+            pixels if targets is None else class_pixels(targets, spec).numpy(), sums, values.shape[1],
+            images.contiguous() if self.keep else None, targets if self.keep else None,
         )  # fmt: skip
+
+    def survey_all(self, workers: int | None, progress: bool, most: int) -> Survey:
+        """The survey of all samples, in one pass; up to ``most`` bytes of samples are kept.
+
+        Raises:
+            ValueError: what is wrong with the first sample of which something is, or if images are of several sizes
+                and not cut into tiles, or all too small for one.
+        """
+        # how many tiles there are is known in the end: they are kept as long as they fit
+        keep = most > 0 and (self.tile or len(self) * self.spec.sample_bytes <= most)
+        workers = workers if workers is not None else 0 if keep else usual_workers()
+        loader = DataLoader(
+            cast(Any, replace(self, keep=keep)), batch_size=None, sampler=range(len(self)), num_workers=workers,
+            collate_fn=_as_is, worker_init_fn=leave_signals, prefetch_factor=2 if workers else None,
+        )  # fmt: skip
+        parts: list[Survey] = []
+        held, size = 0, None
+        for found in with_progress(loader, progress, desc=self.name, unit='sample'):
+            if isinstance(found, Exception):
+                raise found
+            parts.append(found)
+            held += sum(one.nbytes for one in (found.images, found.targets) if one is not None)
+            size = size or found.sizes[0]
+            if keep and (held > most or (found.sizes[0] != size and not self.tile)):
+                keep, parts = False, [replace(part, images=None, targets=None) for part in parts]
+            elif not keep:
+                parts[-1] = replace(found, images=None, targets=None)
+        sizes = Counter(part.sizes[0] for part in parts)
+        if len(sizes) > 1 and not self.tile:
+            self._refuse_sizes(sizes, [part.sizes[0] for part in parts])
+        if not any(len(part.rows) for part in parts):
+            largest = max(filter(None, sizes))
+            raise ValueError(
+                f'{self.name}: no image is as large as size={self.spec.size}; the largest is {largest}; give a smaller '
+                'size='
+            )
+        return Survey.joined(parts)
+
+    def _refuse_sizes(self, counts: Counter[Any], sizes: Sequence[Any]) -> NoReturn:
+        listed = ', '.join(
+            f'{h} x {w} ({count}, first sample {sizes.index((h, w))})' for (h, w), count in list(counts.items())[:5]
+        )
+        raise ValueError(
+            f'{self.name}: images of {len(counts)} sizes: {listed}{", ..." if len(counts) > 5 else ""}; give size= to '
+            f'cut all into patches of one size, at most {min(min(size) for size in counts)} to use every image'
+        )
 
 
 def read(dataset: Any, row: int, name: str) -> Any:
@@ -143,24 +206,9 @@ def read(dataset: Any, row: int, name: str) -> Any:
         raise ValueError(f'{name}: sample {row} cannot be read: {type(error).__name__}: {error}') from error
 
 
-def _layout(spec: SampleSpec) -> tuple[int, int]:
-    """Number of axes of an image, and of its bands."""
-    return {'spectrum': 1, 'change': 4}.get(spec.kind, 3), spec.bands
-
-
 def digests_of_dates(image: Tensor) -> list[int]:
     """Digest of an image or a spectrum; of a pair (2, C, H, W), that of each date."""
     return [digest_of(date.numpy()) for date in (image if image.ndim == 4 else image[None])]
-
-
-def class_pixels(targets: Tensor | None, spec: SampleSpec, count: int) -> np.ndarray:
-    """(n, K) pixels of each class, those that count, of masks; or samples, of labels."""
-    if targets is None:
-        return np.zeros((count, spec.num_classes), dtype=np.int64)
-    flat = targets.flatten(1).numpy() if targets.ndim > 1 else targets[:, None].numpy()
-    ok = (flat >= 0) & (flat < spec.num_classes) & (flat != (-1 if spec.ignore_index is None else spec.ignore_index))
-    counts = [np.bincount(one[good], minlength=spec.num_classes) for one, good in zip(flat, ok, strict=True)]
-    return np.array(counts, dtype=np.int64).reshape(count, spec.num_classes)
 
 
 def tile_corners(size: tuple[int, int], tile: tuple[int, int]) -> np.ndarray:
@@ -183,16 +231,7 @@ def cut(
     return windows(image), windows(target) if target.ndim else target.expand(len(corners)).clone()
 
 
-def in_order(items: Any, rows: Sequence[int] | None, workers: int, collate: Callable[[Any], Any] | None = None) -> Any:
-    """A loader of single items, in order, read by worker processes where there are any."""
-    return DataLoader(
-        items, batch_size=None, sampler=range(len(items)) if rows is None else rows, num_workers=workers,
-        collate_fn=collate or as_is, worker_init_fn=leave_signals, prefetch_factor=2 if workers else None,
-    )  # fmt: skip
-
-
-def as_is(item: Any) -> Any:
-    """The item."""
+def _as_is(item: Any) -> Any:
     return item
 
 
@@ -206,18 +245,3 @@ def leave_signals(_: int) -> None:
 def usual_workers() -> int:
     """Worker processes for a dataset that does not fit in memory: one less than there are cores, four at most."""
     return max(1, min(4, (os.cpu_count() or 2) - 1))
-
-
-def looks(looker: Looker, workers: int, progress: bool) -> Iterator[Look]:
-    """Looks at all samples, in order.
-
-    Raises:
-        ValueError: what is wrong with the first sample of which something is.
-    """
-    for found in with_progress(in_order(looker, None, workers), progress, desc=looker.name, unit='sample'):
-        if isinstance(found, Exception):
-            raise found
-        yield found
-
-
-__all__ = ['IN_MEMORY', 'Look', 'Looker', 'cut', 'in_order', 'leave_signals', 'looks', 'read', 'usual_workers']

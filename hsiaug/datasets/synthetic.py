@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Sequence
 from math import prod
 
@@ -13,10 +12,10 @@ from torch.utils.data import get_worker_info
 from torchgeo.datasets import NonGeoDataset
 
 from ..samples import Sample, SampleSource, SampleSpec, Traits
-from .batches import from_start, gather_chunks, unstack
+from .batches import gather_chunks, row_numbers, unstack
 from .labels import LabelPolicy, synthetic_counts
 from .orders import Shuffled, is_long
-from .shared import SharedInt
+from .shared import Kept, SharedInt
 
 
 def stream_seed(*parts: int) -> int:
@@ -80,9 +79,8 @@ class SyntheticDataset(NonGeoDataset):
         real_counts = traits.frequencies if real_counts is None else real_counts
         self.counts = synthetic_counts(labels, length, self.spec.classes, real_counts, prior, traits.left_out)
         self._epoch = SharedInt(0)
-        self._cache: OrderedDict[tuple[int, int], dict[str, Tensor]] = OrderedDict()
         few = 32 if is_long(length) else 256
-        self._cache_chunks = few if cache_chunks is None else cache_chunks
+        self._chunks: Kept[tuple[int, int], dict[str, Tensor]] = Kept(few if cache_chunks is None else cache_chunks)
         self._drawn: tuple[int, Shuffled] | None = None
 
     def __len__(self) -> int:
@@ -109,18 +107,12 @@ class SyntheticDataset(NonGeoDataset):
         ends = np.cumsum(self.counts)
         return torch.from_numpy(np.searchsorted(ends, self._drawn[1][rows], side='right'))
 
-    def _chunk(self, epoch: int, number: int) -> dict[str, Tensor]:
-        key = (epoch, number)
-        if key not in self._cache:
-            require_drawable(self.generator)
-            end = min((number + 1) * self.chunk, self.length)
-            labels = self._labels(epoch, np.arange(number * self.chunk, end))
-            batch = self.generator.sample(len(labels), labels, seed=stream_seed(self.seed, epoch, number + 1))
-            self._cache[key] = {name: value.cpu() for name, value in batch.items()}
-            while len(self._cache) > self._cache_chunks:
-                self._cache.popitem(last=False)
-        self._cache.move_to_end(key)
-        return self._cache[key]
+    def _draw_chunk(self, epoch: int, number: int) -> dict[str, Tensor]:
+        require_drawable(self.generator)
+        end = min((number + 1) * self.chunk, self.length)
+        labels = self._labels(epoch, np.arange(number * self.chunk, end))
+        batch = self.generator.sample(len(labels), labels, seed=stream_seed(self.seed, epoch, number + 1))
+        return {name: value.cpu() for name, value in batch.items()}
 
     def batch(self, indices: Sequence[int] | Tensor) -> dict[str, Tensor]:
         """Samples of several indices, stacked: ``image`` (n, ...), ``label`` (n,), ...
@@ -128,17 +120,18 @@ class SyntheticDataset(NonGeoDataset):
         Raises:
             IndexError: if an index is out of range.
         """
-        rows = np.asarray(indices, dtype=np.int64)
+        rows, epoch = row_numbers(indices, self.length, 'SyntheticDataset'), self.epoch
         if rows.size == 0:
             return self.generator.sample(0)
-        if not 0 <= rows.min() <= rows.max() < self.length:
-            raise IndexError(f'SyntheticDataset: index out of range for {self.length} samples')
-        epoch = self.epoch
-        return gather_chunks(rows, self.chunk, lambda number: self._chunk(epoch, number))
+
+        def chunk(number: int) -> dict[str, Tensor]:
+            return self._chunks.get_or_make((epoch, number), lambda: self._draw_chunk(epoch, number))
+
+        return gather_chunks(rows, self.chunk, chunk)
 
     def __getitem__(self, index: int) -> Sample:
         """One sample in the sample contract."""
-        return self.__getitems__([from_start(index, self.length)])[0]
+        return self.__getitems__([index])[0]
 
     def __getitems__(self, indices: Sequence[int]) -> list[Sample]:
         """Samples of a whole batch, drawn at once."""

@@ -52,8 +52,9 @@ class TarShards(NonGeoDataset):
     ) -> None:
         self.root: Path | None = None
         if isinstance(shards, str | os.PathLike):
-            self.root = Path(shards).expanduser()
-            self.shards = _files(self.root)
+            self.root = path = Path(shards).expanduser()
+            inside = sorted([*path.glob('*.tar'), *path.glob('data/*.tar')])
+            self.shards = inside if path.is_dir() else [path] * path.is_file()
         else:
             self.shards = [Path(one).expanduser() for one in shards]
         if not self.shards:
@@ -67,10 +68,11 @@ class TarShards(NonGeoDataset):
         places = [_places(samples, self._names, shard) for samples, shard in zip(indexed, self.shards, strict=True)]
         self._shard_of = np.repeat(np.arange(len(places)), [len(found) for found in places])
         self._places = np.concatenate(places)
-        record = {} if self.root is None else _record(self.root)
+        file = (self.root or Path()) / RECORD_FILE
+        record = read_json(file, 'the record of exported samples') if self.root and file.is_file() else {}
         self.spec = SampleSpec.from_dict(record['spec']) if 'spec' in record else None
-        said = record.get('provenance')
-        self.provenance = None if said is None else Provenance.from_dict(said)
+        known = record.get('provenance')
+        self.provenance = None if known is None else Provenance.from_dict(known)
 
     def __len__(self) -> int:
         """Number of samples."""
@@ -97,10 +99,6 @@ class TarShards(NonGeoDataset):
                 except (ValueError, SyntaxError, TokenError) as error:  # of numpy's header too
                     raise ValueError(f'{shard}: {name} of sample {index} is damaged: {error}') from error
         return sample
-
-
-def _files(path: Path) -> list[Path]:
-    return sorted([*path.glob('*.tar'), *path.glob('data/*.tar')]) if path.is_dir() else [path] * path.is_file()
 
 
 def _index(shard: Path) -> dict[str, dict[str, tuple[int, int]]]:
@@ -133,11 +131,6 @@ def _places(samples: Mapping[str, Mapping[str, tuple[int, int]]], names: list[st
     return np.array(wanted, dtype=np.int64).reshape(len(wanted), len(names), 2)
 
 
-def _record(root: Path) -> dict[str, Any]:
-    file = root / RECORD_FILE
-    return read_json(file, 'the record of exported samples') if file.is_file() else {}
-
-
 def _array(data: bytes) -> Tensor:
     """An array that the bytes really hold; of text, objects and records there is no tensor."""
     stream, formats = io.BytesIO(data), np.lib.format
@@ -150,14 +143,6 @@ def _array(data: bytes) -> Tensor:
     return torch.from_numpy(np.array(array, dtype=dtype.newbyteorder('='), order='C'))
 
 
-def _class(data: bytes) -> Tensor:
-    return torch.tensor(int(data), device='cpu')
-
-
-def _text(data: bytes) -> str:
-    return data.decode()
-
-
-_DECODERS: dict[str, Callable[[bytes], Any]] = {'npy': _array, 'cls': _class, 'txt': _text}
-
-__all__ = ['TarShards']
+_DECODERS: dict[str, Callable[[bytes], Any]] = {
+    'npy': _array, 'cls': lambda data: torch.tensor(int(data), device='cpu'), 'txt': bytes.decode,
+}  # fmt: skip

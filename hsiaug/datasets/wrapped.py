@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -12,10 +12,11 @@ from torch import Tensor
 from torch.utils.data import ConcatDataset, DataLoader, Dataset, IterableDataset, StackDataset, Subset
 from torchgeo.datasets import GeoDataset, UnionDataset
 
-from ..samples import Provenance, Sample, SampleSpec, SpecMismatchError, require_compatible, target_of
+from ..samples import Provenance, SampleSpec, SpecMismatchError, class_counts, require_compatible, target_of
 from ..seen import Places
 from .batches import CONTRACT, NoSamplesError, kind_of, require_sample
 
+T = TypeVar('T')
 _DEEPEST = 16
 """Wrappers in wrappers that are looked through."""
 
@@ -30,7 +31,7 @@ class Layer:
         inner: what it wraps; empty for a dataset that holds samples of its own.
         as_is: the samples of ``inner`` pass as they are, as through a ``Subset``; otherwise the wrapper may have
             altered them.
-        order: (n,) place of each sample among those of all ``inner``, one after the other; None for that order.
+        order: (n,) where each is among those of ``inner``, one dataset after the other; None for the same order.
     """
 
     dataset: Any
@@ -46,40 +47,32 @@ class Layer:
             yield from layer.all()
 
 
-def look_through(dataset: Any, rows: np.ndarray | None = None) -> Layer:
-    """The layers of a dataset.
+def look_through(dataset: Any, rows: np.ndarray | None = None, above: tuple[int, ...] = ()) -> Layer:
+    """The layers of a dataset of which some rows, or all, are used, within wrappers with these ids.
 
     ``Subset`` (``random_split`` too), ``ConcatDataset`` and torchgeo's ``UnionDataset`` pass samples as they are. Any
     other object that keeps datasets in its attributes is a wrapper as well, but may alter what it passes.
-
-    Args:
-        dataset: any.
-        rows: which of its samples are used; None for all.
     """
-    return _layer(dataset, rows, ())
-
-
-def _layer(dataset: Any, rows: np.ndarray | None, above: tuple[int, ...]) -> Layer:
     if id(dataset) in above or len(above) > _DEEPEST:
         return Layer(dataset, rows)
     above = (*above, id(dataset))
     if isinstance(dataset, Subset):
         chosen = np.asarray(dataset.indices, dtype=np.int64)
-        return Layer(dataset, rows, (_layer(dataset.dataset, chosen if rows is None else chosen[rows], above),))
+        return Layer(dataset, rows, (look_through(dataset.dataset, chosen if rows is None else chosen[rows], above),))
     if isinstance(dataset, ConcatDataset):
         if rows is None:
-            return Layer(dataset, None, tuple(_layer(part, None, above) for part in dataset.datasets))
-        ends, rows = np.array(dataset.cumulative_sizes), rows % max(len(dataset), 1)
-        number = np.searchsorted(ends, rows, side='right')
-        within = rows - np.array([0, *ends[:-1]])[number]
-        inner = tuple(_layer(part, within[number == k], above) for k, part in enumerate(dataset.datasets))
-        return Layer(dataset, rows, inner, order=np.argsort(np.argsort(number, kind='stable')))
+            return Layer(dataset, None, tuple(look_through(part, None, above) for part in dataset.datasets))
+        rows, ends = rows % max(len(dataset), 1), np.array(dataset.cumulative_sizes)
+        numbers = np.searchsorted(ends, rows, side='right')
+        within = rows - np.append(0, ends)[numbers]
+        inner = tuple(look_through(part, within[numbers == n], above) for n, part in enumerate(dataset.datasets))
+        return Layer(dataset, rows, inner, order=np.argsort(np.argsort(numbers, kind='stable')))
     if isinstance(dataset, UnionDataset):  # indexed by place: which samples are used is not known
-        return Layer(dataset, rows, tuple(_layer(part, None, above) for part in dataset.datasets))
+        return Layer(dataset, rows, tuple(look_through(part, None, above) for part in dataset.datasets))
     held = list(dataset.datasets.values()) if isinstance(dataset, StackDataset) and isinstance(
         dataset.datasets, Mapping
     ) else list(_datasets_in(dataset))  # fmt: skip
-    return Layer(dataset, rows, tuple(_layer(part, None, above) for part in held), as_is=False)
+    return Layer(dataset, rows, tuple(look_through(part, None, above) for part in held), as_is=False)
 
 
 def _datasets_in(holder: Any) -> Iterator[Any]:
@@ -120,7 +113,8 @@ def _as_seen(spec: SampleSpec, wrapper: Any) -> SampleSpec | None:
     """A spec with the classes, bands and size that a wrapper left."""
     if isinstance(wrapper, GeoDataset) or not (hasattr(wrapper, '__len__') and len(wrapper)):
         return None
-    sample = first_sample(wrapper)
+    sample = wrapper[0]
+    require_sample(sample, type(wrapper).__name__)
     kind = kind_of(sample)
     if kind is None:
         return None
@@ -165,96 +159,97 @@ def _class_names(layer: Layer) -> tuple[str, ...] | None:
 
 def provenances_of(dataset: Any) -> tuple[Provenance, ...]:
     """Where synthetic samples come from, as far as it is known: a generator, a bank, or all that a wrapper holds."""
-    return tuple(
-        {
-            id(known): known
-            for layer in look_through(dataset).all()
-            if isinstance(known := getattr(layer.dataset, 'provenance', None), Provenance)
-        }.values()
-    )
+    return _distinct(dataset, 'provenance', lambda found: isinstance(found, Provenance))
 
 
 def splits_of(dataset: Any) -> tuple[Any, ...]:
     """The splits that samples of a dataset come from, as far as they are known."""
-    return tuple(
-        {
-            id(split): split
-            for layer in look_through(dataset).all()
-            if hasattr(split := getattr(layer.dataset, 'split', None), 'scene') and hasattr(split, 'test')
-        }.values()
-    )
+    return _distinct(dataset, 'split', lambda found: hasattr(found, 'scene') and hasattr(found, 'test'))
+
+
+def _distinct(dataset: Any, name: str, fits: Callable[[Any], bool]) -> tuple[Any, ...]:
+    """An attribute of all layers that have it, each object once."""
+    found = (getattr(layer.dataset, name, None) for layer in look_through(dataset).all())
+    return tuple({id(one): one for one in found if fits(one)}.values())
+
+
+# --- what the layers say of their samples ---------------------------------------------------------------------------
+
+
+def gathered(
+    dataset: Any, own: Callable[[Layer], T | None], join: Callable[[list[T]], T], of_each: bool = True
+) -> T | None:
+    """What is known of the samples of a dataset without reading them; None where it is not.
+
+    A layer knows something of its ``own`` samples that are used, or what is joined of the datasets that it passes on;
+    ``of_each`` sample, or of all together.
+    """
+
+    def known(layer: Layer) -> T | None:
+        if (found := own(layer)) is not None:
+            return found
+        parts = [known(inner) for inner in layer.inner] if layer.as_is else []
+        whole = [part for part in parts if part is not None]
+        if not parts or len(whole) < len(parts):
+            return None
+        joined: Any = join(whole)
+        return joined if layer.order is None or not of_each else joined[layer.order]
+
+    return known(look_through(dataset))
+
+
+def of_rows(layer: Layer, name: str) -> Any:
+    """What a method of a layer's dataset gives, of the samples that are used; None where it has none or gives none."""
+    method = getattr(layer.dataset, name, None)
+    found = method() if callable(method) else None
+    return found if found is None or layer.rows is None else found[layer.rows]
 
 
 def labels_of(dataset: Any) -> Tensor | None:
     """(N,) int64 labels that the dataset knows without reading samples; None where it does not."""
-    return _labels(look_through(dataset))
+    return gathered(dataset, _own_labels, torch.cat)
 
 
-def _labels(layer: Layer) -> Tensor | None:
+def _own_labels(layer: Layer) -> Tensor | None:
     known = getattr(layer.dataset, 'labels', None)
     known = known() if callable(known) else known
-    if isinstance(known, Tensor) and known.shape == (len(layer.dataset),):
-        return known if layer.rows is None else known[torch.from_numpy(layer.rows)]
-    if not layer.inner or not layer.as_is:
+    if not isinstance(known, Tensor) or known.shape != (len(layer.dataset),):
         return None
-    found = [_labels(inner) for inner in layer.inner]
-    if any(labels is None for labels in found):
-        return None
-    joined = torch.cat(found)  # type: ignore[arg-type]
-    return joined if layer.order is None else joined[torch.from_numpy(layer.order)]
+    return known if layer.rows is None else known[torch.from_numpy(layer.rows)]
 
 
 def places_of(dataset: Any) -> Places | None:
     """Windows of an image, a file or the ground that samples are cut from; None where a dataset does not know them."""
-    return _places(look_through(dataset))
-
-
-def _places(layer: Layer) -> Places | None:
-    known = getattr(layer.dataset, 'places', None)
-    if callable(known):
-        found = known()
-        return found if found is None or layer.rows is None else found[layer.rows]
-    if not layer.inner or not layer.as_is:
-        return None
-    parts = [_places(inner) for inner in layer.inner]
-    if any(part is None for part in parts):
-        return None
-    joined = Places.joined(parts)  # type: ignore[arg-type]
-    return joined if layer.order is None else joined[layer.order]
+    return gathered(dataset, lambda layer: of_rows(layer, 'places'), Places.joined)
 
 
 def counts_of(dataset: Any) -> np.ndarray | None:
     """(K,) samples per class (for masks: pixels) of the samples that are used; None where it is not known."""
-    return _counts(look_through(dataset))
+    return gathered(dataset, _own_counts, lambda parts: np.sum(parts, axis=0), of_each=False)
 
 
-def _counts(layer: Layer) -> np.ndarray | None:
+def _own_counts(layer: Layer) -> np.ndarray | None:
     if layer.rows is None and (own := getattr(layer.dataset, 'class_counts', None)) is not None:
         return own() if callable(own) else np.asarray(own)
-    spec = getattr(layer.dataset, 'spec', None)
-    if isinstance(spec, SampleSpec) and layer.rows is not None:
-        if hasattr(layer.dataset, 'class_pixels'):
-            return np.asarray(layer.dataset.class_pixels()[layer.rows].sum(axis=0))
-        if (labels := _labels(layer)) is not None:
-            counted = labels[(labels >= 0) & (labels < spec.num_classes)]
-            return np.bincount(counted.numpy(), minlength=spec.num_classes)
-    if not layer.inner or not layer.as_is:
+    if layer.rows is None or not isinstance(spec := getattr(layer.dataset, 'spec', None), SampleSpec):
         return None
-    found = [_counts(inner) for inner in layer.inner]
-    return None if any(counts is None for counts in found) else np.sum(found, axis=0)  # type: ignore[arg-type]
+    if (pixels := of_rows(layer, 'class_pixels')) is not None:
+        return np.asarray(pixels.sum(axis=0))
+    labels = labels_of(layer.dataset)
+    return None if labels is None else class_counts(labels[torch.from_numpy(layer.rows)], spec.num_classes)
 
 
 def epoch_followers(dataset: Any) -> tuple[Any, ...]:
-    """The datasets that an epoch is to be told to: this one, or those that it wraps."""
-    return tuple(_followers(look_through(dataset)))
+    """The datasets that have ``set_epoch``: this one, or the outermost ones that it wraps."""
 
+    def followers(layer: Layer) -> Iterator[Any]:
+        if hasattr(layer.dataset, 'set_epoch'):
+            yield layer.dataset
+        else:
+            for inner in layer.inner:
+                yield from followers(inner)
 
-def _followers(layer: Layer) -> Iterator[Any]:
-    if hasattr(layer.dataset, 'set_epoch'):
-        yield layer.dataset
-        return
-    for inner in layer.inner:
-        yield from _followers(inner)
+    return tuple(followers(look_through(dataset)))
 
 
 # --- what can be mixed ----------------------------------------------------------------------------------------------
@@ -284,14 +279,3 @@ def require_map_style(dataset: Any, owner: str) -> None:
         f'{owner}: a map-style dataset expected, {CONTRACT}; {why}. To mix, give the batches of its '
         'loader to hsiaug.SyntheticMix, or wrap its datamodule in hsiaug.MixedDataModule'
     )
-
-
-def first_sample(dataset: Dataset[Sample]) -> Sample:
-    """A sample to look at.
-
-    Raises:
-        TypeError: if it is in no layout of the sample contract.
-    """
-    sample: Any = dataset[0]
-    require_sample(sample, type(dataset).__name__)
-    return sample  # type: ignore[no-any-return]

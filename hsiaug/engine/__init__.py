@@ -1,7 +1,8 @@
 """One training engine for every model: loop, checkpoints, averages, schedules, interruptions, many devices."""
 
+from ..datasets.shared import world
 from .average import Average
-from .run import Run, world
+from .run import Run
 from .stream import Stream
 from .training import Training
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Collection, Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -14,6 +13,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
+
+from ..records import written_whole
 
 Optimisers = Mapping[str, torch.optim.Optimizer]
 
@@ -62,10 +63,9 @@ def write_checkpoint(
 ) -> None:
     """Write a state; a checkpoint that stood there is replaced at once."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    temporary = file.with_name(f'.{file.name}')
     metadata = {'identity': json.dumps(identity), 'stage': stage, 'step': str(step)}
-    save_file({k: v.detach().cpu().clone().contiguous() for k, v in state.items()}, temporary, metadata)
-    os.replace(temporary, file)
+    with written_whole(file) as temporary:
+        save_file({k: v.detach().cpu().clone().contiguous() for k, v in state.items()}, temporary, metadata)
 
 
 def found_checkpoint(file: Path, identity: Mapping[str, Any] | None = None) -> dict[str, str]:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import csv
-import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from ..records import written_whole
 from .divergence import CHECK_EVERY
 
 _HEADER = ('stage', 'step', 'loss', 'value')
@@ -28,10 +28,8 @@ class LossLog:
         self._recent: list[dict[str, Tensor]] = []
         kept = [row for row in _rows(file) if row[0] != stage or int(row[1]) <= done]
         file.parent.mkdir(parents=True, exist_ok=True)
-        temporary = file.with_name(f'.{file.name}')
-        with temporary.open('w', newline='') as opened:
+        with written_whole(file) as temporary, temporary.open('w', newline='') as opened:
             csv.writer(opened).writerows([_HEADER, *kept])
-        os.replace(temporary, file)
 
     def add(self, losses: Mapping[str, Tensor]) -> None:
         """Take the losses of the next step; the device is not waited for."""

@@ -66,10 +66,3 @@ class Run:
             yield fabric.device
         finally:  # the threads of its process group must not outlive the interpreter
             distributed.destroy_process_group()
-
-
-def world() -> tuple[int, int]:
-    """This process's rank, and how many processes train together."""
-    if not distributed.is_initialized():
-        return 0, 1
-    return distributed.get_rank(), distributed.get_world_size()

@@ -17,12 +17,13 @@ from safetensors.torch import load_file
 from torch import Tensor, distributed, nn
 from torch.nn.utils import clip_grad_norm_
 
+from ..datasets.shared import world
 from ..progress import progress_bar
 from .checkpoint import found_checkpoint, restore, resumable, state_of, write_checkpoint
 from .divergence import CHECK_EVERY, require_finite
 from .interrupts import between_steps
 from .loss_log import LossLog
-from .run import Run, world
+from .run import Run
 from .schedules import Schedule, constant
 
 COLLAPSED = 0.01  # binary cross-entropy of a discriminator that is never wrong; that of guessing is 0.69

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy, log_softmax, one_hot
 
 from ..datasets import IGNORE
-from ..datasets.patches import HeldSamples
+from ..datasets.held import HeldSamples
 from ..functional.dates import as_pictures
 from ..metrics.patches import class_pixels
 from ..samples import SampleSpec
@@ -194,20 +194,11 @@ def _require_suitable(config: Config, spec: SampleSpec) -> None:
         )
 
 
-class _Spectra(HeldSamples):
-    """Spectra and labels as :func:`train_nn1d` reads them."""
-
-    keys = ('image', 'label')
-
-    def __init__(self, image: Tensor, label: Tensor, spec: SampleSpec) -> None:
-        self.image, self.label, self.spec = image, label, spec
-
-
 def _train_spectral(image: Tensor, target: Tensor, spec: SampleSpec, config: ClassifierConfig, seed: int) -> Classifier:
     """A network on the spectra of single pixels, of both dates together where there are two."""
     flat, mask = as_pictures(image), target.reshape(len(target), *image.shape[-2:]) if image.ndim > 2 else target
     mask = mask[:, None, None] if image.ndim == 2 else mask
     spectra, labels = class_pixels((flat, mask), spec.num_classes, None, _PER_CLASS, seed)
     bands = replace(spec, kind='spectrum', bands=flat.shape[1], size=None, wavelengths=None)
-    network = train_nn1d(_Spectra(torch.from_numpy(spectra), torch.from_numpy(labels), bands), config, seed)  # type: ignore[arg-type]
+    network = train_nn1d(HeldSamples(torch.from_numpy(spectra), torch.from_numpy(labels), bands), config, seed)  # type: ignore[arg-type]
     return lambda images: network(as_pictures(images).movedim(1, -1)).movedim(-1, 1)

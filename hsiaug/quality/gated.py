@@ -15,7 +15,7 @@ from torchgeo.datasets import NonGeoDataset
 from .. import __version__
 from ..datasets.batches import fetch, unstack
 from ..datasets.synthetic import stream_seed
-from ..samples import Provenance, Sample, SampleSource, SampleSpec, Traits, require_compatible, seen_of_all
+from ..samples import Provenance, Sample, SampleSource, SampleSpec, Traits, joined_seen, require_compatible
 from ..settings import check_value
 from .gate import Gate, GateReport, Gates
 
@@ -253,4 +253,4 @@ def joint_provenance(source: Provenance | None, gates: Gates) -> Provenance | No
     # Where they differ, an error about a leak should tell whose split it was.
     split = splits.pop() if len(splits) == 1 else ', '.join(f'{one.split} of {who}' for who, one in parts.items())
     base = source or Provenance(__version__, 0, {})
-    return replace(base, training={**base.training, 'gates': gates.settings()}, split=split, **seen_of_all(parts))
+    return replace(base, training={**base.training, 'gates': gates.settings()}, split=split, **joined_seen(parts))

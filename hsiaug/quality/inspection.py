@@ -13,7 +13,6 @@ from torch import Tensor
 from torch.utils.data import Subset
 
 from ..datasets import SampleSet, SampleSplit, SyntheticBank, require_unseen_samples, scene_dataset
-from ..datasets.bank import layout
 from ..datasets.batches import fetch
 from ..metrics.patches import Pair
 from ..metrics.values import Measured, with_intervals
@@ -109,7 +108,7 @@ def read_compared(
     unseen: Any = scene_dataset(scene, split, 'test')
     said = require_unseen_samples(bank, unseen)
     require_compatible(unseen.spec, bank.spec)
-    dtype, shape = layout(bank.spec, soft_labels=False)['image']
+    dtype, shape = bank.spec.layout()['image']
     room = _BYTES // (dtype.itemsize * math.prod(shape))
     most = count or max(2, min(LOOKED_AT[bank.spec.size is None], room))
     rows = spread_rows(len(bank), most)

@@ -10,9 +10,8 @@ import numpy as np
 from torch.utils.data import Dataset
 
 from ..datasets import SyntheticBank
-from ..datasets.bank import layout
 from ..datasets.bank_export import ExportFormat, export_bank
-from ..datasets.bank_folder import told
+from ..datasets.bank_folder import names_place
 from ..datasets.batches import fetch
 from ..datasets.preview import preview_grid
 from ..quality.inspection import spread_rows
@@ -70,13 +69,13 @@ def preview_bank(bank: SyntheticBank, real: Dataset[Sample] | None = None) -> Pa
         suptitle=f'{next_to(bank.root, "").name}: {len(bank)} samples of {bank.record["source"]["type"]}{split}',
     )
     path = next_to(bank.root, '_preview.png')
-    with told(path):
+    with names_place(path):
         figure.savefig(path, dpi=120)
     return path
 
 
 def _shown(spec: SampleSpec) -> int:
-    dtype, shape = layout(spec, soft_labels=False)['image']
+    dtype, shape = spec.layout()['image']
     return min(_SHOWN, max(_PICTURES, _SHOWN_BYTES // (dtype.itemsize * math.prod(shape))))
 
 

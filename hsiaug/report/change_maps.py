@@ -13,7 +13,7 @@ from matplotlib.patches import Patch
 from torch import Tensor
 
 from ..datasets.batches import fetch
-from ..datasets.patches import IGNORE
+from ..datasets.held import IGNORE
 from ..datasets.preview import false_colour, stretch_limits
 from ..datasets.wrapped import places_of
 from ..metrics.change import change_scores

@@ -12,7 +12,7 @@ from ..datasets import SampleSplit, SyntheticBank
 from ..datasets.preview import preview_grid
 from ..metrics.values import TITLES, Measured
 from ..quality.inspection import Compared, Inspection, Review
-from ..samples import same_scene
+from ..seen import same_scene
 from ..tasks import one_date
 from .bank import next_to
 from .fidelity_text import format_number

@@ -8,19 +8,23 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
-import torch.distributed as dist
 from torch.utils.data import BatchSampler, DataLoader
 
 from ..datasets import MixedDataset
-from ..datasets.mixed import EpochIndices
+from ..datasets.orders import EpochIndices
+from ..datasets.shared import world
 from ..datasets.sources import require_same
 from ..datasets.synthetic import stream_seed
 from ..ratio import Constant
 from .sequence import Sequence
 
+_KEPT = (
+    'num_workers', 'collate_fn', 'pin_memory', 'timeout', 'worker_init_fn', 'multiprocessing_context', 'generator',
+    'prefetch_factor', 'persistent_workers',
+)  # fmt: skip
 _SHUFFLE = -5  # a stream of its own
-_LOOK = 64
-"""Batches up to which an iteration that is left off may be a look; loaders with workers read this far ahead."""
+_COUNTS = 64
+"""Batches after which an iteration that is left off counts as an epoch; loaders with workers read this far ahead."""
 
 
 class MixedBatchSampler(BatchSampler):
@@ -33,13 +37,13 @@ class MixedBatchSampler(BatchSampler):
     number of batches, and the last ones differ by at most one sample in size.
 
     Iterations are epochs 0, 1, ..., for the dataset too; :meth:`set_epoch` says which is next, as Lightning does by
-    itself. An iteration that is left off within its first 64 batches is a look, ``next(iter(loader))`` for example, and
+    itself. An iteration that is left off within its first 64 batches, such as ``next(iter(loader))``, is no epoch, and
     the next one is the same epoch; call :meth:`set_epoch` where epochs are cut shorter than that, or where a loader
-    with workers has read to the end of a short epoch for a look. An iteration keeps its own samples whatever begins
-    beside it.
+    with workers has read to the end of a short epoch by then. An iteration keeps its own samples whatever begins
+    meanwhile.
 
     ``state_dict`` says how many batches of which epoch have been given, also after an iteration was broken off, and
-    ``load_state_dict`` goes on with the next, as torchdata's ``StatefulDataLoader`` does with or without workers. (A
+    ``load_state_dict`` continues with the next, as torchdata's ``StatefulDataLoader`` does with or without workers. (A
     plain loader's workers have taken more batches than the loop has seen: count those, and give ``start``.)
 
     Args:
@@ -51,7 +55,7 @@ class MixedBatchSampler(BatchSampler):
         seed: of the order.
         num_replicas: number of ranks W; of the process group, if None.
         rank: this process's rank; of the process group, if None.
-        start: epoch of the first iteration, and how many of its batches to leave out, where a training goes on within
+        start: epoch of the first iteration, and how many of its batches to leave out, where a training continues within
             an epoch. The length counts them still.
         hold: give the epoch of ``start`` again and again, for a network that is to overfit, as in any case under
             Lightning's ``Trainer(overfit_batches=...)``.
@@ -99,7 +103,7 @@ class MixedBatchSampler(BatchSampler):
 
     def _settings(self, epoch: int) -> dict[str, Any]:
         own = {'batch size': self.batch_size, 'drop_last': self.drop_last, 'shuffle': self.shuffle}
-        replicas, rank = self._world()
+        rank, replicas = self._rank_and_world()
         return {**self.dataset.settings(epoch), **own, 'order': self.seed, 'ranks': replicas, 'rank': rank}
 
     def state_dict(self) -> dict[str, Any]:
@@ -109,7 +113,7 @@ class MixedBatchSampler(BatchSampler):
         return {'epoch': epoch, 'batch': batch, 'settings': self._settings(epoch)}
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        """Let the next iteration go on after the last batch that was given; after the last of an epoch it is empty.
+        """Let the next iteration continue after the last batch that was given; after the last of an epoch it is empty.
 
         Raises:
             ValueError: naming what differs, for a state dict of another mixture, seed or batch size.
@@ -121,16 +125,13 @@ class MixedBatchSampler(BatchSampler):
         self.set_epoch(epoch)
         self.start, self._said, self._at_end = (epoch, batch), None, at_end
 
-    def _world(self) -> tuple[int, int]:
-        if self._replicas is not None and self._rank is not None:
-            return self._replicas, self._rank
-        if dist.is_available() and dist.is_initialized():
-            return dist.get_world_size(), dist.get_rank()
-        return 1, 0
+    def _rank_and_world(self) -> tuple[int, int]:
+        known = self._rank is not None and self._replicas is not None
+        return (self._rank, self._replicas) if known else world()  # type: ignore[return-value]
 
     def _sizes(self, epoch: int) -> np.ndarray:
         """(batches, ranks) number of samples of each batch."""
-        replicas, total = self._world()[0], self.dataset.length(epoch)
+        replicas, total = self._rank_and_world()[1], self.dataset.length(epoch)
         whole, rest = divmod(total, self.batch_size * replicas)
         sizes = np.full((whole, replicas), self.batch_size)
         if self.drop_last or rest == 0:
@@ -159,22 +160,25 @@ class MixedBatchSampler(BatchSampler):
     def _batches(self) -> Iterator[list[int]]:
         epoch = self._running = self._next
         self._said = None
-        self._warn_of_repeats(epoch)
+        self._begun = (epoch, self._begun[1] + 1 if self._begun[0] == epoch else 1)
+        if self._begun[1] == 4 and not self.hold:  # else cut epochs would repeat for ever
+            warnings.warn(
+                f'MixedBatchSampler: epoch {epoch} begins for the fourth time, since iterations before it were left '
+                'off; call set_epoch(epoch) where an epoch begins if they were epochs',
+                stacklevel=2,
+            )
         self.dataset.set_epoch(epoch)
         order = self.dataset.order(epoch)
         self.dataset.tell_length(order.length)
         rng = np.random.default_rng(stream_seed(self.seed, epoch, _SHUFFLE))
         live = [pool.held < 0 for pool in self.dataset.sources.pools]
-        sequence, sizes, rank = (
-            Sequence(order, rng if self.shuffle else None, live),
-            self._sizes(epoch),
-            self._world()[1],
-        )
+        sequence, sizes = Sequence(order, rng if self.shuffle else None, live), self._sizes(epoch)
+        rank = self._rank_and_world()[0]
         ends = np.cumsum(sizes.reshape(-1)).reshape(sizes.shape)
         last = len(sizes) - 1
         try:
             for batch in range(self.start[1] if epoch == self.start[0] else 0, len(sizes)):
-                if 0 < batch == last or batch >= _LOOK:
+                if 0 < batch == last or batch >= _COUNTS:
                     self._end(epoch)
                 rows = sequence.rows(ends[batch, rank] - sizes[batch, rank], ends[batch, rank])
                 self._given = (epoch, batch + 1)
@@ -191,16 +195,6 @@ class MixedBatchSampler(BatchSampler):
             self._next = epoch + 1
             if self.start[0] == epoch:
                 self.start = (epoch + 1, 0)
-
-    def _warn_of_repeats(self, epoch: int) -> None:
-        """Somebody who cuts epochs short on purpose would see the same samples for ever."""
-        self._begun = (epoch, self._begun[1] + 1 if self._begun[0] == epoch else 1)
-        if self._begun[1] == 4 and not self.hold:
-            warnings.warn(
-                f'MixedBatchSampler: epoch {epoch} begins for the fourth time, since iterations before it were left '
-                'off; call set_epoch(epoch) where an epoch begins if they were epochs',
-                stacklevel=3,
-            )
 
 
 def mixed_loader(real: DataLoader[Any], mixed: MixedDataset, seed: int = 0, **options: Any) -> DataLoader[Any]:
@@ -221,28 +215,16 @@ def mixed_loader(real: DataLoader[Any], mixed: MixedDataset, seed: int = 0, **op
         batches: dict[str, Any] = {'batch_size': real.batch_size, 'sampler': real.sampler, 'drop_last': real.drop_last}
     else:
         batches = {'batch_sampler': MixedBatchSampler(mixed, real.batch_size, real.drop_last, seed=seed, **options)}
-    if hasattr(real, 'snapshot_every_n_steps'):  # torchdata's StatefulDataLoader stays one
-        batches['snapshot_every_n_steps'] = real.snapshot_every_n_steps
-    make: Any = type(real) if hasattr(real, 'snapshot_every_n_steps') else DataLoader
-    return make(  # type: ignore[no-any-return]
-        mixed,
-        num_workers=real.num_workers,
-        collate_fn=real.collate_fn,
-        pin_memory=real.pin_memory,
-        timeout=real.timeout,
-        worker_init_fn=real.worker_init_fn,
-        multiprocessing_context=real.multiprocessing_context,
-        generator=real.generator,
-        prefetch_factor=real.prefetch_factor,
-        persistent_workers=real.persistent_workers,
-        **batches,
-    )
+    stateful = hasattr(real, 'snapshot_every_n_steps')  # torchdata's StatefulDataLoader stays one
+    kept = (*_KEPT, 'snapshot_every_n_steps') if stateful else _KEPT
+    make: Any = type(real) if stateful else DataLoader
+    return make(mixed, **{name: getattr(real, name) for name in kept}, **batches)  # type: ignore[no-any-return]
 
 
 def _overfits() -> bool:
     """Whether Lightning sets the epoch for a trainer that is to overfit, and has promised the same batches every epoch.
 
-    It makes other samplers sequential, but leaves one of batches as it is and tells it nothing but the epoch.
+    It makes other samplers sequential, but leaves one of batches as it is, and sets nothing but its epoch.
     """
     frame = inspect.currentframe()
     for _ in range(3):  # this function, set_epoch, Lightning's utility; then its loop

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..samples import SceneFingerprint
+from ..seen import SceneFingerprint
 
 if TYPE_CHECKING:
     from .scene import Scene

@@ -15,7 +15,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 from scipy.ndimage import maximum_filter
 
-from ..samples import Footprint
+from ..seen import Footprint
 from ..settings import BETWEEN, NOT_NEGATIVE, Range, check_settings
 from .labels import UNLABELLED
 from .scene import Scene

@@ -10,7 +10,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from ..samples import Kind, SampleSpec, SceneFingerprint
+from ..samples import Kind, SampleSpec
+from ..seen import SceneFingerprint
 from .content import image_fingerprint, scene_content
 from .labels import UNLABELLED, as_integers, without_class
 

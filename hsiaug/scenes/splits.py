@@ -16,7 +16,7 @@ from typing import Any, Literal
 import numpy as np
 from scipy.ndimage import binary_dilation
 
-from ..samples import Footprint
+from ..seen import Footprint
 from ..settings import BETWEEN, NOT_NEGATIVE, SHARE, Range, check_settings
 from .labels import UNLABELLED
 from .scene import Scene

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from .. import __version__
-from ..samples import SampleSpec, require_compatible, seen_of_all
+from ..samples import SampleSpec, joined_seen, require_compatible
 from .base import Generator, make_part, part_of, register
 
 
@@ -49,7 +49,7 @@ class Augmented(Generator):
         if known := {who: one for who, one in parts.items() if one is not None}:  # the pixels that either has seen
             training = {'generator': 'augmented', **both.settings, 'parts': [dict(p.training) for p in known.values()]}
             first = next(iter(known.values()))
-            both.provenance = replace(first, version=__version__, training=training, **seen_of_all(known))
+            both.provenance = replace(first, version=__version__, training=training, **joined_seen(known))
         return both.to(source.device)
 
     def _draw(self, labels: Tensor, rng: torch.Generator) -> dict[str, Tensor]:

@@ -9,7 +9,7 @@ import torch
 from scipy.ndimage import label as connected
 from torch import Tensor
 
-from ..datasets.bank_plan import class_fractions
+from ..datasets.held import class_fractions
 from ..functional.dates import CHANGED, flat_mask, in_contract, stacked_dates
 from ..functional.pasting import pairs_that_hold
 from ..functional.plain import plain_torch, seeded

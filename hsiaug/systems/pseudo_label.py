@@ -16,8 +16,7 @@ from torch import Tensor, nn
 from torch.nn.functional import one_hot
 
 from ..datasets import ChangeDataset, PatchDataset, SceneDataset
-from ..datasets.bank_plan import class_fractions
-from ..datasets.patches import HeldSamples
+from ..datasets.held import HeldSamples, class_fractions
 from ..engine import Run
 from ..functional.dates import flat_mask, in_contract, stacked_dates
 from ..functional.pasting import Regions, pairs_that_hold, paste_regions
@@ -141,17 +140,8 @@ class PseudoLabelConfig:
         check_settings(self, confidence=SHARE)
 
 
-class _Spectra(HeldSamples):
-    """Labelled spectra (N, C), held in memory."""
-
-    keys = ('image', 'label')
-
-    def __init__(self, image: Tensor, label: Tensor, spec: SampleSpec) -> None:
-        self.image, self.label, self.spec = image, label, spec
-
-
 _TEACHERS: dict[Kind, tuple[type[Any], Callable[..., Any], Callable[..., nn.Module], dict[str, Any]]] = {
-    'spectrum': (ClassifierConfig, _Spectra, train_nn1d, {}),
+    'spectrum': (ClassifierConfig, HeldSamples, train_nn1d, {}),
     'scene': (SceneClassifierConfig, SceneDataset, train_scene_classifier, {'augment': 'flips'}),
     'segmentation': (SegmenterConfig, PatchDataset, train_segmenter, {'augment': 'flips'}),
     'change': (ChangeDetectorConfig, ChangeDataset, train_change_detector, {'augment': 'flips'}),

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from ..datasets.bank_plan import class_fractions
+from ..datasets.held import class_fractions
 from ..functional.dates import flat_mask, in_contract, stacked_dates
 from ..functional.pasting import Pair, Regions, pairs_that_hold, paste_regions
 from ..functional.plain import plain_torch

@@ -1,4 +1,4 @@
-"""Mixing and augmenting on a batch: the torch modules; their kornia children and albumentations sisters are beside."""
+"""Mixing and augmenting on a batch: torch modules; for kornia and albumentations see the modules of these names."""
 
 from .augment import GeneratorAugmentation
 from .bitemporal import BitemporalAugmentation, make_change_safe

@@ -6,23 +6,22 @@ https://albumentations.ai/docs/ (version 2.0.8, the last one under the MIT licen
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import albumentations as A
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset, get_worker_info
+from torch.utils.data import get_worker_info
 
 from ..datasets.batches import as_tensor
 from ..datasets.pool import Draw
+from ..datasets.shared import Kept
 from ..datasets.sources import LabelPolicies, NamedSources, Ratios
+from ..datasets.wrapped import look_through
 from ..samples import SpecMismatchError, target_of
 from .gated_albumentations import GatedTransform
-
-_KINDS = ('scene', 'segmentation')  # that albumentations can carry
-_BITS = 62
 
 
 class SyntheticMix(GatedTransform):
@@ -45,11 +44,8 @@ class SyntheticMix(GatedTransform):
         ratio: synthetic samples per real one, so that a sample is replaced with probability ratio/(1+ratio); a
             number, or a schedule that :meth:`set_epoch` follows; of several sources one for each name.
         p: the fraction that is synthetic; give either this or ``ratio``.
-        labels: classes of the synthetic samples; None takes them as the source gives them.
+        labels, prior, different_scales: as for :class:`~hsiaug.datasets.MixedDataset`.
         real_counts: (K,) real samples (for masks: pixels) per class, for policies that need them.
-        prior: (K,) class prior for ``labels='prior'``.
-        different_scales: the values of the two sides are meant to differ by orders of magnitude, which is an error
-            otherwise.
 
     A sample is refused, gated or not, whose mask or label holds what is neither a class of the source nor its ignore
     index.
@@ -70,37 +66,16 @@ class SyntheticMix(GatedTransform):
         different_scales: bool = False,
     ) -> None:
         draw = Draw(prior=prior, real_counts=real_counts)
-        self.sources, total = self._gate_by(source, ratio, p, labels, draw, different_scales)
-        super().__init__(total, p)
-        if (kind := self.sources.pools[0].kind) not in _KINDS:
-            raise TypeError(
-                f'SyntheticMix: the source holds samples of kind {kind!r}, and an albumentations pipeline can replace '
-                f'{_KINDS} only; use hsiaug.transforms.SyntheticMix, a module from dict to dict, on batches'
-            )
-        self.target = target_of(kind)
-        self._numbers = self.sources.class_numbers(self.sources.spec)
-        self._drawn: tuple[int, dict[str, np.ndarray]] | None = None
+        super().__init__(self._replace_by(source, ratio, p, labels, draw, different_scales), p)
+        self._require_kinds(('scene', 'segmentation'), 'an albumentations pipeline')
+        self.target = target_of(self.sources.pools[0].kind)
+        self._drawn: Kept[int, dict[str, np.ndarray]] = Kept(1)  # the targets of a call ask for it in turn
         self._number = np.zeros(1, dtype=np.int64)
-
-    # --- targets ----------------------------------------------------------------------------------------------------
 
     @property
     def targets(self) -> dict[str, Callable[..., Any]]:
         """What can be replaced."""
         return {'image': self.apply, 'mask': self.apply_to_mask, 'label': self.apply_to_label}
-
-    def add_targets(self, additional_targets: dict[str, str]) -> None:
-        """Know masks and labels under other names.
-
-        Raises:
-            TypeError: for a second image, since a synthetic sample has one.
-        """
-        if images := sorted(name for name, kind in additional_targets.items() if kind == 'image'):
-            raise TypeError(
-                f'SyntheticMix: a synthetic sample has one image, found {images} as further ones; for pairs of dates '
-                'use hsiaug.transforms.SyntheticMix on batches, with BitemporalAugmentation for the geometry'
-            )
-        super().add_targets(additional_targets)
 
     def get_params_dependent_on_data(self, params: dict[str, Any], data: dict[str, Any]) -> dict[str, Any]:
         """Check that the targets of a call are those that a synthetic sample has.
@@ -134,7 +109,7 @@ class SyntheticMix(GatedTransform):
         others = {key: value for key, value in kwargs.items() if key not in labels}
         result: dict[str, Any] = super().apply_with_params(params, *args, **others)
         result |= {key: self.apply_to_label(kwargs[key], **params) for key in labels}
-        self._drawn = None
+        self._drawn.clear()
         return result
 
     def apply(self, img: np.ndarray, *args: Any, draw: int, **params: Any) -> np.ndarray:
@@ -144,12 +119,7 @@ class SyntheticMix(GatedTransform):
             TypeError: if the real image is of another dtype.
             SpecMismatchError: if it is of another shape.
         """
-        if img.dtype != np.float32:
-            unit = (self.sources.spec and self.sources.spec.unit) or 'unknown'
-            raise TypeError(
-                f'SyntheticMix: found an image of dtype {img.dtype}, expected float32 in the unit of the source '
-                f'({unit}); convert real images before the pipeline'
-            )
+        self._require_float32(img, self.sources.spec, 'source')
         synthetic = self._sample(draw)['image']
         self.sources.see(torch.from_numpy(img[None]), torch.from_numpy(synthetic[None]), self._number)
         return _as_real('image', img, np.moveaxis(synthetic, 0, -1))
@@ -173,16 +143,15 @@ class SyntheticMix(GatedTransform):
             return value
         return torch.full_like(label, value.item()) if isinstance(label, Tensor) else type(label)(value.item())
 
-    def _target_of(self, key: str) -> str:
-        return self._additional_targets.get(key, key)
-
     def _sample(self, draw: int) -> dict[str, np.ndarray]:
-        """The synthetic sample that a seed names; the targets of a call ask for it in turn."""
-        if self._drawn is None or self._drawn[0] != draw:
+        """The synthetic sample that a seed names."""
+
+        def make() -> dict[str, np.ndarray]:
             batch, self._number = self.sources.random(1, draw, self.probability.epoch)
             self._numbers.require(batch, 'synthetic')
-            self._drawn = draw, {key: batch[key][0].cpu().numpy() for key in ('image', self.target)}
-        return self._drawn[1]
+            return {key: batch[key][0].cpu().numpy() for key in ('image', self.target)}
+
+        return self._drawn.get_or_make(draw, make)
 
     def __repr__(self) -> str:
         """Probability and source, without what the source holds."""
@@ -226,8 +195,9 @@ def albumentations_worker_init(worker_id: int) -> None:
     worker = get_worker_info()
     if worker is None:
         raise RuntimeError('albumentations_worker_init: runs in data-loader workers only; give it as worker_init_fn')
-    pipelines = list(_pipelines(worker.dataset))
-    if not pipelines:
+    values = [value for layer in look_through(worker.dataset).all() for value in vars(layer.dataset).values()]
+    items = [item for value in values for item in (value if isinstance(value, list | tuple) else (value,))]
+    if not (pipelines := [item for item in items if isinstance(item, A.BaseCompose | A.BasicTransform)]):
         raise ValueError(
             f'albumentations_worker_init: found no albumentations pipeline among the attributes of '
             f'{type(worker.dataset).__name__}; keep it in one (as dataset.transform), or call its set_random_state'
@@ -235,12 +205,3 @@ def albumentations_worker_init(worker_id: int) -> None:
     seeds = np.random.SeedSequence(worker.seed).spawn(len(pipelines))
     for pipeline, seed in zip(pipelines, seeds, strict=True):
         pipeline.set_random_state(np.random.default_rng(seed), random.Random(int(seed.generate_state(1)[0])))
-
-
-def _pipelines(holder: object) -> Iterator[A.BaseCompose | A.BasicTransform]:
-    for value in vars(holder).values():
-        for item in value if isinstance(value, list | tuple) else (value,):
-            if isinstance(item, A.BaseCompose | A.BasicTransform):
-                yield item
-            elif isinstance(item, Dataset):
-                yield from _pipelines(item)

@@ -16,8 +16,6 @@ from ..samples import SpecMismatchError
 from .augment import Augmenter, SampleAugmenter
 from .gated_albumentations import GatedTransform
 
-_BITS = 62
-
 
 class GeneratorAugmentation(GatedTransform):
     """Let a generator alter a sample: image and mask by the same draw.
@@ -33,9 +31,7 @@ class GeneratorAugmentation(GatedTransform):
     Args:
         generator: with an ``augment``, of samples of kind ``'segmentation'`` or ``'scene'``; it runs sample by sample
             on the CPU, for which a batch-wise way may be faster.
-        ratio: altered samples per unaltered one, so that a sample is altered with probability ratio/(1+ratio); a
-            number, or a schedule that :meth:`set_epoch` follows.
-        p: the fraction that is altered; give either this or ``ratio``.
+        ratio, p: as for :class:`hsiaug.transforms.GeneratorAugmentation`; give one of them.
 
     Raises:
         TypeError: if the generator cannot alter samples of these kinds.
@@ -49,25 +45,10 @@ class GeneratorAugmentation(GatedTransform):
         self.augmenter = Augmenter('GeneratorAugmentation', generator, ('segmentation', 'scene'))
         self._altered: tuple[np.ndarray, np.ndarray] | None = None
 
-    # --- targets ----------------------------------------------------------------------------------------------------
-
     @property
     def targets(self) -> dict[str, Callable[..., Any]]:
         """What can be altered."""
         return {'image': self.apply, 'mask': self.apply_to_mask}
-
-    def add_targets(self, additional_targets: dict[str, str]) -> None:
-        """Know masks under other names.
-
-        Raises:
-            TypeError: for a second image.
-        """
-        if images := sorted(name for name, kind in additional_targets.items() if kind == 'image'):
-            raise TypeError(
-                f'GeneratorAugmentation: a sample has one image, found {images} as further ones; a generator alters '
-                'one at a time'
-            )
-        super().add_targets(additional_targets)
 
     def get_params_dependent_on_data(self, params: dict[str, Any], data: dict[str, Any]) -> dict[str, Any]:
         """Check that the targets of a call are those that a generator alters.
@@ -78,7 +59,7 @@ class GeneratorAugmentation(GatedTransform):
             TypeError: if the image is not of dtype float32.
             SpecMismatchError: if a mask is of another size than the image.
         """
-        kinds = {key: self._additional_targets.get(key, key) for key, value in data.items() if value is not None}
+        kinds = {key: self._target_of(key) for key, value in data.items() if value is not None}
         found = set(kinds.values())
         needed = {'image', 'mask'} if self.augmenter.spec.kind == 'segmentation' else {'image'}
         if not needed <= found or found & set(super().targets) - {'image', 'mask'}:
@@ -87,12 +68,7 @@ class GeneratorAugmentation(GatedTransform):
                 f'{sorted(data)}; call the pipeline with these (or name masks in additional_targets) and nothing that '
                 'would keep its place while the image moves'
             )
-        if data['image'].dtype != np.float32:
-            unit = self.augmenter.spec.unit or 'unknown'
-            raise TypeError(
-                f'GeneratorAugmentation: found an image of dtype {data["image"].dtype}, expected float32 in the unit '
-                f'of the generator ({unit}); convert images before the pipeline'
-            )
+        self._require_float32(data['image'], self.augmenter.spec, 'generator')
         for mask in (data[key] for key, kind in kinds.items() if kind == 'mask'):
             if mask.shape[:2] != data['image'].shape[:2]:
                 raise SpecMismatchError(
@@ -123,6 +99,3 @@ class GeneratorAugmentation(GatedTransform):
     def __repr__(self) -> str:
         """Probability and generator, without its weights."""
         return f'GeneratorAugmentation({self.probability}, generator={self.augmenter})'
-
-
-__all__ = ['GeneratorAugmentation']

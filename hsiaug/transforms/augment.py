@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from ..datasets.batches import batch_size, cast_like, put_rows, require_sample
+from ..datasets.shared import world
 from ..datasets.synthetic import require_drawable, stream_seed
 from ..ratio import Schedule
 from ..samples import SampleSpec, SpecMismatchError
-from .mix import _rank_and_world
 from .probability import MixProbability
 
 _PLACES, _DRAWS = -7, -8  # streams of their own
@@ -87,7 +87,7 @@ class GeneratorAugmentation(nn.Module):
         if not self.training:
             return dict(batch)
         size = batch_size(batch)
-        share, rank = self.probability.value, _rank_and_world()[0]
+        share, rank = self.probability.value, world()[0]
         before, after = (math.floor(seen * share + 1e-9) for seen in (self._seen, self._seen + size))
         self.step, self._seen, self.altered = self.step + 1, self._seen + size, self.altered + after - before
         if before == after:
@@ -130,12 +130,7 @@ class GeneratorAugmentation(nn.Module):
 
 
 class Augmenter:
-    """A generator that alters samples, checked and kept out of the modules that hold it.
-
-    Args:
-        owner: name of the transform, for errors.
-        generator: with an ``augment``.
-        kinds: of sample that the owner can carry; any if None.
+    """A generator that alters samples, of some kinds or any, checked and kept out of the modules that hold it.
 
     Raises:
         TypeError: if the generator cannot alter samples, or not of these kinds.
@@ -167,16 +162,10 @@ class Augmenter:
 
     @torch.no_grad()
     def altered(self, image: Tensor, seed: int) -> tuple[Tensor, Tensor]:
-        """Altered images, and where each of their pixels has its class from.
+        """Altered images, and (n, H*W) int64 flat indices of where each of their pixels has its class from.
 
         A mask that numbers the pixels goes with the images: masks of any number, dtype and layout can follow later.
-
-        Args:
-            image: (n, C, H, W) in the generator's unit, in any floating dtype.
-            seed: of the draw.
-
-        Returns:
-            (n, C, H, W) in the dtype and on the device of ``image``, and (n, H*W) int64 flat indices.
+        Images are (n, C, H, W) in the generator's unit and any floating dtype, which they keep.
         """
         height, width = image.shape[-2:]
         numbers = torch.arange(height * width, device=image.device).view(height, width)
@@ -187,6 +176,3 @@ class Augmenter:
     def __repr__(self) -> str:
         """The generator in a few words."""
         return f'<{type(self.generator).__name__}: alters {self.spec.kind} samples>'
-
-
-__all__ = ['Augmenter', 'GeneratorAugmentation', 'SampleAugmenter']

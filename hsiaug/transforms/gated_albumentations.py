@@ -16,6 +16,7 @@ from albumentations.core.type_definitions import Targets
 from torch.utils.data import get_worker_info
 
 from ..ratio import Schedule
+from ..samples import SampleSpec
 from .probability import GatedByRatio
 
 _BITS = 62
@@ -28,13 +29,6 @@ class GatedTransform(GatedByRatio, A.DualTransform):  # type: ignore[misc]
     follows ``torch.manual_seed``. A pipeline seeded by ``Compose(seed=...)`` or ``set_random_state`` gets a stream of
     its own instead: repeatable in the main process, another in every worker and every epoch, and independent of the
     other transforms, to which albumentations gives one and the same. With probability 0 nothing is drawn.
-
-    Args:
-        ratio: gated samples per other one, or a schedule of it.
-        p: the fraction that is gated.
-
-    Raises:
-        ValueError: if not exactly one of ``ratio`` and ``p`` is given, or it is out of range.
     """
 
     _targets = (Targets.IMAGE, Targets.MASK)
@@ -43,6 +37,29 @@ class GatedTransform(GatedByRatio, A.DualTransform):  # type: ignore[misc]
         self._set_probability(ratio, p)
         self._stream: tuple[int, np.random.Generator] | None = None
         super().__init__(p=self.probability.value)
+
+    def add_targets(self, additional_targets: dict[str, str]) -> None:
+        """Know masks, and labels, under other names.
+
+        Raises:
+            TypeError: for a second image.
+        """
+        if images := sorted(name for name, kind in additional_targets.items() if kind == 'image'):
+            raise TypeError(
+                f'{type(self).__name__}: a sample has one image, found {images} as further ones; for pairs of dates '
+                f'use hsiaug.transforms.{type(self).__name__} on batches, with BitemporalAugmentation for the geometry'
+            )
+        super().add_targets(additional_targets)
+
+    def _target_of(self, key: str) -> str:
+        return self._additional_targets.get(key, key)
+
+    def _require_float32(self, image: np.ndarray, spec: SampleSpec | None, owner: str) -> None:
+        if image.dtype != np.float32:
+            raise TypeError(
+                f'{type(self).__name__}: found an image of dtype {image.dtype}, expected float32 in the unit of the '
+                f'{owner} ({(spec and spec.unit) or "unknown"}); convert images before the pipeline'
+            )
 
     def set_random_seed(self, seed: int | None) -> None:
         """Take a stream of our own from a seed, or torch's global generator where it is None."""

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from ..datasets.batches import cast_like, put_rows
 from ..datasets.pool import Draw
+from ..datasets.shared import Kept
 from ..datasets.sources import LabelPolicies, NamedSources, Ratios
 from ..samples import SpecMismatchError
 from .gated_kornia import GatedAugmentation, Params
@@ -44,14 +45,11 @@ class RandomSyntheticMix(GatedAugmentation):
         ratio: synthetic samples per real one, so that each sample is replaced with probability ratio/(1+ratio); a
             number, or a schedule that :meth:`set_epoch` follows; of several sources one for each name.
         p: the fraction that is synthetic; give either this or ``ratio``.
-        labels: class mixture of the synthetic masks; None takes them as the source gives them.
-        real_counts: (K,) real pixels per class, for policies that need them.
-        prior: (K,) class prior for ``labels='prior'``.
+        labels, prior, different_scales: as for :class:`~hsiaug.datasets.MixedDataset`.
+        real_counts: (K,) real samples (for masks: pixels) per class, for policies that need them.
         same_on_batch: gate the batch as one, and repeat one synthetic sample over it.
         keepdim: return (C, H, W) for (C, H, W) and (B, H, W) masks for such masks, as everywhere in kornia.
         image_only: no masks are used, on purpose: without this, images mixed without their masks are an error.
-        different_scales: the values of the two sides are meant to differ by orders of magnitude, which is an error
-            otherwise.
 
     A batch is refused whose masks hold what is neither a class of the source nor its ignore index, or whose dtype
     cannot hold the synthetic values: float16 ends at 65504, uint8 at 255.
@@ -60,6 +58,8 @@ class RandomSyntheticMix(GatedAugmentation):
         TypeError: if the source holds anything but image-mask pairs of one date.
         ValueError: if not exactly one of ``ratio`` and ``p`` is given, or it is out of range.
     """
+
+    why_not = 'synthetic samples have no {}'
 
     def __init__(
         self,
@@ -75,18 +75,10 @@ class RandomSyntheticMix(GatedAugmentation):
         different_scales: bool = False,
     ) -> None:
         draw = Draw(prior=prior, real_counts=real_counts)
-        self.sources, total = self._gate_by(source, ratio, p, labels, draw, different_scales)
-        super().__init__(total, p, same_on_batch, keepdim)
-        if wrong := [pool.kind for pool in self.sources.pools if pool.kind != 'segmentation']:
-            raise TypeError(
-                f'RandomSyntheticMix: the source holds samples of kind {wrong[0]!r}, and a child of kornia can '
-                "replace image-mask pairs ('segmentation') only; use hsiaug.transforms.SyntheticMix, a module from "
-                'dict to dict, beside the kornia container'
-            )
-        self.image_only = image_only
-        self._numbers = self.sources.class_numbers(self.sources.spec)
-        self._drawn: tuple[tuple[int, int], dict[str, Tensor], np.ndarray] | None = None
-        self._awaits_mask: tuple[int, int] | None = None
+        total = self._replace_by(source, ratio, p, labels, draw, different_scales)
+        super().__init__(total, p, same_on_batch, keepdim, image_only)
+        self._require_kinds(('segmentation',), 'a child of kornia')
+        self._drawn: Kept[tuple[int, int], tuple[dict[str, Tensor], np.ndarray]] = Kept(1)
 
     def forward_parameters(self, batch_shape: tuple[int, ...]) -> Params:
         """Draw the gate, and which synthetic sample each gated one becomes.
@@ -113,7 +105,7 @@ class RandomSyntheticMix(GatedAugmentation):
         rows = self._gated_rows(params)
         mixed = self._replace('image', input, rows, params)
         if len(rows):
-            self._expect_masks(params)
+            self._expect_masks(draw_name(params))
         return mixed
 
     def apply_transform_mask(
@@ -124,19 +116,9 @@ class RandomSyntheticMix(GatedAugmentation):
         Raises:
             TypeError: if the mixing was said to be of images only.
         """
-        if self.image_only:
-            raise TypeError('RandomSyntheticMix: image_only=True, but a mask came with the image; leave that out')
-        self._awaits_mask = None
+        self._masks_came()
         self._numbers.require_values(input, 'real masks')
         return self._replace('mask', input, self._gated_rows(params), params)
-
-    def apply_transform_box(self, input: Any, params: Params, flags: dict[str, Any], transform: Any = None) -> Any:
-        """Refuse boxes: synthetic samples have none."""
-        raise TypeError('RandomSyntheticMix: synthetic samples have no boxes; give image and mask only')
-
-    def apply_transform_keypoint(self, input: Any, params: Params, flags: dict[str, Any], transform: Any = None) -> Any:
-        """Refuse keypoints: synthetic samples have none."""
-        raise TypeError('RandomSyntheticMix: synthetic samples have no keypoints; give image and mask only')
 
     def apply_transform_class(self, input: Any, params: Params, flags: dict[str, Any], transform: Any = None) -> Any:
         """Refuse class labels. kornia's containers pass them by without asking; a direct call comes here."""
@@ -170,25 +152,10 @@ class RandomSyntheticMix(GatedAugmentation):
 
     def _draw(self, params: Params, device: torch.device) -> tuple[dict[str, Tensor], np.ndarray]:
         """The draw that ``params`` name, and the source of each sample; image and mask ask for the same one in turn."""
-        name = draw_name(params)
-        if self._drawn is None or self._drawn[0] != name:
-            seed, count = name
-            if device.type != 'cpu':
-                self.sources.to(device)  # a live generator draws where the batch is
-            self._drawn = name, *self.sources.random(count, seed, self.probability.epoch)
-        return self._drawn[1:]
-
-    def _expect_masks(self, params: Params) -> None:
-        """Remember that images were mixed: their masks come later, and nothing else tells that they never do."""
-        missed = self._awaits_mask
-        self._awaits_mask = None if self.image_only else draw_name(params)
-        if missed not in (None, self._awaits_mask):
-            self._awaits_mask = None
-            raise ValueError(
-                'RandomSyntheticMix: synthetic images were mixed into the last batch, but its masks never came, so '
-                "that they still belong to the real images; give both, as AugmentationSequential(..., data_keys=['in"
-                "put', 'mask']) or data_keys=None with a dict do, or say image_only=True where no masks are used"
-            )
+        seed, count = draw_name(params)
+        if device.type != 'cpu' and (seed, count) not in self._drawn:
+            self.sources.to(device)  # a live generator draws where the batch is
+        return self._drawn.get_or_make((seed, count), lambda: self.sources.random(count, seed, self.probability.epoch))
 
     def __repr__(self) -> str:
         """Probability and source, without what the source holds."""
@@ -198,8 +165,8 @@ class RandomSyntheticMix(GatedAugmentation):
 def _masks_as_given() -> Iterator[Tensor]:
     """Empty tensors in the dtypes that masks had before kornia's container made floats of them.
 
-    The container turns them back at its end without asking whether classes fit, and tells its children nothing; its
-    call, in which we are, knows what it was given.
+    The container turns them back at its end without asking whether classes fit, and its children do not learn of it;
+    its call, in which we are, knows what it was given.
     """
     frame = inspect.currentframe()
     given: tuple[Any, ...] = ()

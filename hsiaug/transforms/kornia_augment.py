@@ -31,9 +31,7 @@ class RandomGeneratorAugmentation(GatedAugmentation):
 
     Args:
         generator: with an ``augment``, of samples of kind ``'segmentation'`` or ``'scene'``.
-        ratio: altered samples per unaltered one, so that a sample is altered with probability ratio/(1+ratio); a
-            number, or a schedule that :meth:`set_epoch` follows.
-        p: the fraction that is altered; give either this or ``ratio``.
+        ratio, p: as for :class:`hsiaug.transforms.GeneratorAugmentation`; give one of them.
         keepdim: return (C, H, W) for (C, H, W) and (B, H, W) masks for such masks, as everywhere in kornia.
         image_only: no masks are used, on purpose: without this, images of kind ``'segmentation'`` that were altered
             without their masks are an error.
@@ -43,6 +41,8 @@ class RandomGeneratorAugmentation(GatedAugmentation):
         ValueError: if not exactly one of ``ratio`` and ``p`` is given, or it is out of range.
     """
 
+    why_not = '{} cannot be altered'
+
     def __init__(
         self,
         generator: SampleAugmenter,
@@ -51,11 +51,9 @@ class RandomGeneratorAugmentation(GatedAugmentation):
         keepdim: bool = False,
         image_only: bool = False,
     ) -> None:
-        super().__init__(ratio, p, keepdim=keepdim)
+        super().__init__(ratio, p, keepdim=keepdim, image_only=image_only)
         self.augmenter = Augmenter('RandomGeneratorAugmentation', generator, ('segmentation', 'scene'))
-        self.image_only = image_only
         self._drawn: tuple[int, dict[int, Tensor]] | None = None
-        self._awaits_mask: int | None = None
 
     def forward_parameters(self, batch_shape: tuple[int, ...]) -> Params:
         """Draw the gate, and the seed of what the generator draws.
@@ -75,7 +73,8 @@ class RandomGeneratorAugmentation(GatedAugmentation):
         if len(rows) == 0:
             return input
         seed = int(params['seed'][0])
-        self._expect_masks(seed)
+        if self.augmenter.spec.kind == 'segmentation':
+            self._expect_masks(seed)
         image, places = self.augmenter.altered(input[rows.to(input.device)], seed)
         self._drawn = seed, dict(zip(params['row'].cpu()[rows].tolist(), places, strict=True))
         return put_rows(input, rows, image)
@@ -90,11 +89,7 @@ class RandomGeneratorAugmentation(GatedAugmentation):
             ValueError: if the images of this draw have not been altered before.
             SpecMismatchError: if the masks are of another size than the images.
         """
-        if self.image_only:
-            raise TypeError(
-                'RandomGeneratorAugmentation: image_only=True, but a mask came with the image; leave that out'
-            )
-        self._awaits_mask = None
+        self._masks_came()
         rows = self._gated_rows(params)
         if len(rows) == 0:
             return input
@@ -115,30 +110,6 @@ class RandomGeneratorAugmentation(GatedAugmentation):
         moved = masks.gather(2, places.expand(-1, masks.shape[1], -1)).view(len(rows), *input.shape[1:])
         return put_rows(input, rows, moved)
 
-    def apply_transform_box(self, input: Any, params: Params, flags: dict[str, Any], transform: Any = None) -> Any:
-        """Refuse boxes, which a generator does not move."""
-        raise TypeError('RandomGeneratorAugmentation: boxes cannot be altered; give images and masks only')
-
-    def apply_transform_keypoint(self, input: Any, params: Params, flags: dict[str, Any], transform: Any = None) -> Any:
-        """Refuse keypoints, which a generator does not move."""
-        raise TypeError('RandomGeneratorAugmentation: keypoints cannot be altered; give images and masks only')
-
-    def _expect_masks(self, seed: int) -> None:
-        """Remember that images were altered: their masks come later, and nothing else tells that they never do."""
-        missed = self._awaits_mask
-        segmentation = self.augmenter.spec.kind == 'segmentation' and not self.image_only
-        self._awaits_mask = seed if segmentation else None
-        if missed not in (None, seed):
-            self._awaits_mask = None
-            raise ValueError(
-                'RandomGeneratorAugmentation: images of the last batch were altered, but their masks never came, so '
-                "that they no longer fit; give both, as AugmentationSequential(..., data_keys=['input', 'mask']) or "
-                'data_keys=None with a dict do, or say image_only=True where no masks are used'
-            )
-
     def __repr__(self) -> str:
         """Probability and generator, without its weights."""
         return f'RandomGeneratorAugmentation({self.probability}, generator={self.augmenter})'
-
-
-__all__ = ['RandomGeneratorAugmentation']

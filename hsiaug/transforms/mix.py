@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import reduce
 from typing import Any, cast
 
 import numpy as np
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 from torchvision import tv_tensors
 
 from ..datasets.batches import (
+    Extras,
     absent_values,
     append_rows,
     batch_size,
-    complete,
     fetch_samples,
     in_dtypes_of,
     replace_rows,
@@ -26,7 +24,8 @@ from ..datasets.batches import (
 )
 from ..datasets.checks import ClassNumbers
 from ..datasets.exhausted import Exhausted, require_policy
-from ..datasets.pool import Draw, Pool
+from ..datasets.pool import Draw
+from ..datasets.shared import world
 from ..datasets.sources import LabelPolicies, NamedSources, Ratios, Sources
 from ..datasets.synthetic import stream_seed
 from ..datasets.wrapped import counts_of
@@ -54,21 +53,13 @@ class SyntheticMix(nn.Module):
 
     Args:
         source: a generator (moved to the batch's device and drawn live), a bank or its folder, or any dataset in the
-            sample contract; or several of them by name, see :class:`~hsiaug.datasets.MixedDataset`.
-        ratio: synthetic samples per real sample, >= 0, a schedule over epochs, or ``'auto'``, see
-            :class:`~hsiaug.datasets.MixedDataset`; of several sources one for each name.
+            sample contract; or several of them by name.
         mode: ``'replace'`` or ``'append'``.
-        seed: of every draw.
-        labels: classes of the synthetic samples; None is the real frequencies for a generator, and everything as it
-            comes for a dataset. Of several sources one for all, or one for each name.
-        real_counts: (K,) real samples per class, for policies that need them.
-        prior: (K,) class prior for ``labels='prior'``.
-        replacement: another word for ``on_exhausted='repeat'``.
-        weight: loss weight of synthetic samples, carried as ``weight``, 1 for real ones; None for no such key.
+        ratio, seed, labels, prior, replacement, weight, different_scales: as for
+            :class:`~hsiaug.datasets.MixedDataset`.
+        real_counts: (K,) real samples per class, for policies that need them; those of ``real`` if None.
         real: the dataset that the batches come from, each sample once an epoch. What it is, whether the generator has
             seen its test pixels and whether the source holds enough samples is then checked at once.
-        different_scales: the values of the two sides are meant to differ by orders of magnitude, which is an error
-            otherwise.
         on_exhausted: what happens where a dataset holds fewer samples than an epoch asks for: ``'error'``, or
             ``'repeat'`` to use them again. The loader of the batches says how long an epoch is, not this.
 
@@ -154,15 +145,15 @@ class SyntheticMix(nn.Module):
             self._require_enough(epoch)
 
     def _require_enough(self, epoch: int) -> None:
-        world = _rank_and_world()[1]
-        counts = self.sources.counts(-(-self._expected // world), epoch) if self._expected else ()
+        ranks = world()[1]
+        counts = self.sources.counts(-(-self._expected // ranks), epoch) if self._expected else ()
         for pool, count in zip(self.sources.pools, counts, strict=False):
             if count:
-                pool.require_enough(world * count)
+                pool.require_enough(ranks * count)
 
     @torch.no_grad()
     def forward(self, batch: Mapping[str, Any]) -> dict[str, Any]:
-        """A batch with synthetic samples in it and ``synthetic`` (bool) to tell them.
+        """A batch with synthetic samples in it and ``synthetic`` (bool), which marks them.
 
         Args:
             batch: real samples in the sample contract; left as it is.
@@ -180,7 +171,7 @@ class SyntheticMix(nn.Module):
         counts = [one - other for one, other in zip(after, before, strict=True)]
         if self.ratio == 0:
             self.sources.require_free(list(batch))
-            mixed = complete(batch, 0, None, self.weight, tagged=self.sources.tagged)
+            mixed = Extras(weight=self.weight, tagged=self.sources.tagged).complete(batch, 0)
         else:
             self.sources.to(device)
             mixed = self._mix(batch, size, counts)
@@ -192,33 +183,37 @@ class SyntheticMix(nn.Module):
         return _typed_like(batch, mixed)
 
     def _mix(self, batch: Mapping[str, Any], size: int, counts: Sequence[int]) -> dict[str, Any]:
-        rank, world = _rank_and_world()
+        rank, ranks = world()
         sources, absent = self.sources, absent_values(batch)
-        _require_kind(batch, sources.pools[0])
+        spec = sources.pools[0].spec
+        if spec is not None and spec.target_key not in batch:  # said before the keys are compared
+            raise SpecMismatchError(
+                f'SyntheticMix: the source holds samples of kind {spec.kind!r} with {spec.target_key!r}, the batch has '
+                f'{sorted(batch)}; mix a source of the kind that the batch is'
+            )
         sources.require_free(list(batch))
-        extras: dict[str, Any] = {'num_classes': sources.num_soft_classes, 'weight': self.weight, 'absent': absent}
-        extras['tagged'] = sources.tagged
+        extras = Extras(sources.num_soft_classes, self.weight, absent, sources.tagged)
         if self._numbers is None:
             _require_batch(batch['image'], sources.pools[0].example()['image'])
             self._numbers = sources.class_numbers(self._spec)
         self._numbers.require(batch, 'real')
-        real = complete(batch, 0, **extras)
+        real = extras.complete(batch, 0)
         parts = []
         for number, (pool, count, drawn) in enumerate(zip(sources.pools, counts, self._drawn, strict=True), 1):
             if count or len(sources.pools) == 1:
-                found = pool.at((drawn + np.arange(count)) * world + rank, self.epoch)
-                part = complete(found, number, **extras)
+                found = pool.at((drawn + np.arange(count)) * ranks + rank, self.epoch)
+                part = extras.complete(found, number)
                 self._numbers.require(part, sources.titles[number - 1])
                 sources.scales[number - 1].see(batch['image'], part['image'])
                 parts.append(in_dtypes_of(real, part, 'SyntheticMix'))
         if not parts:
             return real
         if self.mode == 'append':
-            return reduce(append_rows, parts, real)
+            return append_rows([real, *parts])
         rng = np.random.default_rng(stream_seed(self.seed, self.epoch, self.step, rank, _PLACES))
         for part in parts:
             require_same_form(real, part)
-        return replace_rows(real, reduce(append_rows, parts), torch.from_numpy(rng.permutation(size)[: sum(counts)]))
+        return replace_rows(real, append_rows(parts), torch.from_numpy(rng.permutation(size)[: sum(counts)]))
 
     def settings(self, epoch: int) -> dict[str, Any]:
         """What the samples of an epoch depend on, in plain values."""
@@ -270,15 +265,6 @@ class SyntheticMix(nn.Module):
         return f'ratio={self.schedule}, mode={self.mode!r}, source={self.sources}'
 
 
-def _require_kind(real: Mapping[str, Any], pool: Pool) -> None:
-    """A batch of another kind has other keys; say which kind the source is before the keys are compared."""
-    if pool.spec is not None and pool.spec.target_key not in real:
-        raise SpecMismatchError(
-            f'SyntheticMix: the source holds samples of kind {pool.spec.kind!r} with {pool.spec.target_key!r}, the '
-            f'batch has {sorted(real)}; mix a source of the kind that the batch is'
-        )
-
-
 def _require_batch(real: Tensor, synthetic: Tensor) -> None:
     """One sample looks like a batch of its bands."""
     if real.ndim == synthetic.ndim - 1:
@@ -299,14 +285,8 @@ def _typed_like(batch: Mapping[str, Any], mixed: dict[str, Any]) -> dict[str, An
         if isinstance(value, tv_tensors.TVTensor) and key in mixed:
             if not isinstance(value, tv_tensors.Image | tv_tensors.Mask | tv_tensors.Video):
                 raise SpecMismatchError(
-                    f'SyntheticMix: the batch has {type(value).__name__} as {key!r}, which synthetic samples have not; '
-                    'mix images with one label or mask each'
+                    f'SyntheticMix: the batch has {type(value).__name__} as {key!r}, which synthetic samples do not '
+                    'have; mix images with one label or mask each'
                 )
             mixed[key] = tv_tensors.wrap(mixed[key].as_subclass(Tensor), like=value)
     return mixed
-
-
-def _rank_and_world() -> tuple[int, int]:
-    if dist.is_available() and dist.is_initialized():
-        return dist.get_rank(), dist.get_world_size()
-    return 0, 1

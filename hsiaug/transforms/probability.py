@@ -4,19 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from ..datasets.checks import ClassNumbers
 from ..datasets.pool import Draw
 from ..datasets.shared import SharedInt
 from ..datasets.sources import LabelPolicies, NamedSources, Ratios, Sources
 from ..ratio import Constant, Schedule, as_schedule, synthetic_fraction
+from ..samples import Kind
 
 
 class MixProbability:
     """Probability that a sample is replaced: p as it is, or what a ratio means in the current epoch.
-
-    Args:
-        owner: name of the transform, for errors.
-        ratio: synthetic samples per real one, or a schedule of it.
-        p: the fraction that is synthetic.
 
     Raises:
         ValueError: if not exactly one of them is given, or the one is out of range.
@@ -58,11 +55,13 @@ class GatedByRatio:
     """What a library's transform needs for its gate ``p`` to follow a ratio; stands before the library's base class."""
 
     probability: MixProbability
+    sources: Sources
+    _numbers: ClassNumbers
 
     def _set_probability(self, ratio: float | Schedule | None, p: float | None) -> None:
         self.probability = MixProbability(type(self).__name__, ratio, p)
 
-    def _gate_by(
+    def _replace_by(
         self,
         source: NamedSources,
         ratio: Ratios | None,
@@ -70,8 +69,8 @@ class GatedByRatio:
         labels: LabelPolicies,
         draw: Draw,
         different_scales: bool,
-    ) -> tuple[Sources, Schedule | None]:
-        """The sources that samples are replaced from, and their ratio together for the gate, None where ``p`` is given.
+    ) -> Schedule | None:
+        """Take the sources that samples are replaced from; their ratio together for the gate, None with ``p``.
 
         Raises:
             ValueError: for several sources with ``p``, which says nothing of each.
@@ -80,7 +79,15 @@ class GatedByRatio:
             raise ValueError(f'{type(self).__name__}: of several sources give the ratio of each, found p={p}')
         ratios = 1.0 if ratio is None else ratio
         sources = Sources(type(self).__name__, source, ratios, labels, draw, different_scales=different_scales)
-        return sources, None if ratio is None else sources.schedule
+        self.sources, self._numbers = sources, sources.class_numbers(sources.spec)
+        return None if ratio is None else sources.schedule
+
+    def _require_kinds(self, kinds: tuple[Kind, ...], who: str) -> None:
+        if wrong := [pool.kind for pool in self.sources.pools if pool.kind not in kinds]:
+            raise TypeError(
+                f'{type(self).__name__}: the source holds samples of kind {wrong[0]!r}, and {who} can replace {kinds} '
+                'only; use hsiaug.transforms.SyntheticMix, a module from dict to dict, on batches'
+            )
 
     @property
     def p(self) -> float:

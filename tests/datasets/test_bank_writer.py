@@ -234,5 +234,5 @@ def test_a_process_that_is_gone_ends_the_others(tmp_path: Path) -> None:
 
     with contextlib.suppress(Exception):
         launched(write)
-    assert '1 of 2' in (said := (tmp_path / '0').read_text()) or 'one of 2 processes ended without a word' in said
+    assert '1 of 2' in (said := (tmp_path / '0').read_text()) or 'one of 2 processes ended unexpectedly' in said
     assert len(write_bank(Source(), root=tmp_path / 'bank', **SLOW)) == 60  # type: ignore[arg-type]

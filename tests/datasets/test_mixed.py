@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader, Dataset
 from toys import Toy, keys_of
 
 from hsiaug.datasets import MixedDataset, SpectraDataset, SyntheticDataset, synthetic_counts, write_bank
+from hsiaug.datasets.shared import Kept
 from hsiaug.samples import LeakageError, Sample, SpecMismatchError
 from hsiaug.scenes import RandomSplit, Scene, Split
 from hsiaug.systems import Generator, TrainingData
@@ -131,7 +132,7 @@ def test_counts_and_random_access(
     assert int(whole['synthetic'].sum()) == expected
     order = np.random.default_rng(0).permutation(len(mixed))[:17]
     again = copy.copy(mixed)
-    again._orders = {}
+    again._orders = Kept(2)
     part = again.batch(order.tolist())
     assert all(torch.equal(part[key], whole[key][order]) for key in part)
 

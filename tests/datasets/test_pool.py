@@ -123,7 +123,7 @@ def test_an_ignored_sample_is_drawn_for_no_class() -> None:
 
     pool = as_pool(source := Ignored(), Draw(labels='uniform'))
     assert Counter(source.data['label'][pool.choose(15)].tolist()) == {0: 5, 1: 5, 2: 5}
-    assert pool.weights()[3] == 0  # type: ignore[index]
+    assert pool.weights[3] == 0  # type: ignore[index]
 
 
 @pytest.mark.parametrize('live', [True, False])

@@ -9,7 +9,7 @@ from conftest import make_scene
 from rasterio.transform import from_origin
 from torch.utils.data import DataLoader
 from torchgeo.datasets import DatasetNotFoundError
-from toys import BANDS, SIZE, Toy, keys_of, toy_spec
+from toys import Toy, keys_of, toy_spec
 
 from hsiaug.datasets import MixedDataset, SceneDataset, SceneFolder, scene_dataset
 from hsiaug.datasets.class_patches import class_patches
@@ -97,11 +97,8 @@ def test_batches_loaders_and_mixing() -> None:
     assert torch.equal(doubled[4]['image'], 2 * data.image[4])
 
 
-def test_subsets_and_class_patches() -> None:
+def test_class_patches_and_copies() -> None:
     data = held()
-    some = data.subset([5, 1])
-    assert torch.equal(some.image, data.image[[5, 1]])
-    assert some.label.tolist() == data.label[[5, 1]].tolist()
     pairs = Toy('segmentation', 3)
     cut = SceneDataset(*class_patches(pairs.data['image'], pairs.data['mask'], pairs.spec, 4))
     assert cut.spec.size == (4, 4)
@@ -119,13 +116,13 @@ def test_plots_name_the_classes() -> None:
 
 def test_mistakes_are_named() -> None:
     image, label, spec = held().image, held().label, toy_spec('scene')
-    with pytest.raises(ValueError, match=r"of kind 'scene' are needed, found .* of kind 'segmentation'"):
+    with pytest.raises(ValueError, match=r"a spec of kind 'scene' is needed, found 'segmentation'"):
         SceneDataset(image, label, toy_spec('segmentation'))
-    with pytest.raises(ValueError, match=rf'found \(12, {BANDS}, {SIZE}, {SIZE}\) with \(11,\)'):
+    with pytest.raises(ValueError, match=r'label must be \(12,\) torch.int64, found \(11,\)'):
         SceneDataset(image, label[:11], spec)
-    with pytest.raises(ValueError, match=r'found torch.float64 and torch.int64'):
+    with pytest.raises(ValueError, match=r'image must be .* torch.float32, found .* torch.float64'):
         SceneDataset(image.double(), label, spec)
-    with pytest.raises(ValueError, match=r'labels must lie in \[0, 3\), found \[0, 3\]'):
+    with pytest.raises(ValueError, match=r'label of image 7 holds \[3\], expected 0 to 2'):
         SceneDataset(image, torch.where(torch.arange(12) == 7, 3, 0), spec)
     holed = image.clone()
     holed[4, 0, 0, 0] = torch.nan

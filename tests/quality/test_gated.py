@@ -15,8 +15,9 @@ from hsiaug import __version__
 from hsiaug.datasets import MixedDataset, PatchDataset, SpectraDataset, SyntheticBank, SyntheticDataset, write_bank
 from hsiaug.quality import AgreementGate, Gate, Gated, GatedDataset, GateError, Gates, RangeGate, SmoothnessGate
 from hsiaug.quality.gate import Batch
-from hsiaug.samples import Footprint, LeakageError, Provenance, SpecMismatchError
+from hsiaug.samples import LeakageError, Provenance, SpecMismatchError
 from hsiaug.scenes import GroupSplit, PatchSplit, PatchSplitter, RandomSplit, Scene, Split
+from hsiaug.seen import Footprint
 from hsiaug.systems import TrainingData
 from hsiaug.systems.gaussian import ClassGaussian
 from hsiaug.systems.patch_augment import PatchAugment

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from hsiaug import __version__
-from hsiaug.samples import Footprint, LeakageError, Provenance, SceneFingerprint, require_unseen, same_scene
+from hsiaug.samples import LeakageError, Provenance, require_unseen
 from hsiaug.scenes import RandomSplit, Scene
+from hsiaug.seen import Footprint, SceneFingerprint, same_scene
 
 CUBE = np.random.default_rng(0).integers(0, 9000, (12, 10, 7)).astype(np.uint16)
 LABELS = np.arange(120).reshape(12, 10) % 3

@@ -8,7 +8,8 @@ from zooms import class_of, interpolating, plateaus
 
 from hsiaug.datasets import MixedDataset, SyntheticBank, write_bank
 from hsiaug.datasets.patches import PatchDataset
-from hsiaug.samples import Footprint, LeakageError, Provenance, SpecMismatchError, require_unseen
+from hsiaug.samples import LeakageError, Provenance, SpecMismatchError, require_unseen
+from hsiaug.seen import Footprint
 from hsiaug.systems import Generator, TrainingData
 from hsiaug.systems.augmented import Augmented
 from hsiaug.trainers import fit_generator

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
-from ...datasets.bank_plan import class_fractions
+from ...datasets.held import class_fractions
 from ...datasets.scenes import SceneDataset, SceneFolder
 from ...engine import Run
 from ...engine.checkpoint import digest_of

@@ -1,0 +1,202 @@
+"""Real samples held in memory, and what all datasets of real samples have."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar, Self, cast
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from torch import Tensor
+from torch.utils.data import Dataset
+from torchgeo.datasets import NonGeoDataset
+
+from ..progress import with_progress
+from ..samples import Kind, Sample, SampleSpec, class_counts
+from ..scenes.change import require_change_values
+from .batches import as_tensor, row_numbers, unstack
+from .preview import plot_sample
+from .wrapped import spec_of
+
+IGNORE = 255
+"""Value in masks of pixels that count neither in losses nor in metrics."""
+
+
+class RealDataset(NonGeoDataset):
+    """Real samples that a spec describes."""
+
+    spec: SampleSpec
+    transforms: Callable[[Sample], Sample] | None = None
+
+    def plot(self, sample: Sample, show_titles: bool = True, suptitle: str | None = None) -> Figure:
+        """Draw one sample; see :func:`~hsiaug.datasets.preview.plot_sample`."""
+        return plot_sample(sample, self.spec, show_titles, suptitle)
+
+    def _transformed(self, sample: Sample) -> Sample:
+        return sample if self.transforms is None else self.transforms(sample)
+
+
+class HeldSamples(RealDataset):
+    """Samples held in memory, ``image`` and its ``label`` or ``mask`` an attribute each.
+
+    A subclass of one ``kind`` checks what it is given; any other trusts it.
+
+    Args:
+        image: (N, ...) float32 in the dataset's unit, finite.
+        target: (N, ...) int64 labels or masks.
+        spec: what they are.
+        split: the split that they come from; a generator that saw its test pixels is then refused by mixing.
+        transforms: function of a sample, as in torchgeo.
+
+    Raises:
+        ValueError: if images, targets and spec do not fit together, or hold values that they must not.
+    """
+
+    kind: ClassVar[Kind | None] = None
+
+    def __init__(
+        self,
+        image: Tensor,
+        target: Tensor,
+        spec: SampleSpec,
+        split: Any = None,
+        transforms: Callable[[Sample], Sample] | None = None,
+    ) -> None:
+        if self.kind is not None:
+            require_samples(image, target, spec, self.kind, type(self).__name__)
+        self.image, self.spec, self.split, self.transforms = image, spec, split, transforms
+        setattr(self, spec.target_key, target)
+
+    @classmethod
+    def from_dataset(cls, dataset: Dataset[Sample], spec: SampleSpec | None = None, progress: bool = False) -> Self:
+        """All samples of a dataset, read into memory as they are.
+
+        Args:
+            dataset: map-style, in the sample contract, such as a torchgeo dataset; masks may be (H, W) or (1, H, W).
+            spec: what they are; the dataset's own if None.
+            progress: show a progress bar.
+
+        Raises:
+            ValueError: if no spec is known, or the samples do not fit it.
+        """
+        spec, who, length = spec or spec_of(dataset), cls.__name__, len(cast(Any, dataset))
+        if spec is None:
+            raise ValueError(f'{who}: {type(dataset).__name__} has no spec; give one that says what it holds')
+        if spec.kind != cls.kind:
+            raise ValueError(f'{who}: a spec of kind {cls.kind!r} is needed, found {spec.kind!r}')
+        held = {key: torch.empty(length, *shape, dtype=dtype) for key, (dtype, shape) in spec.layout().items()}
+        for index in with_progress(range(length), progress, desc=f'{cls.kind} samples', unit='sample'):
+            found = dataset[index]
+            sample = {key: as_tensor(found[key]) for key in held}
+            image, target = (tuple(value.shape) for value in sample.values())
+            if image != spec.image_shape or sample[spec.target_key].numel() != held[spec.target_key][index].numel():
+                raise ValueError(
+                    f'{who}: sample {index} has image {image} and {spec.target_key} {target}, expected '
+                    f'{spec.image_shape} and {spec.target_shape}; cut images of other sizes into windows, those of two '
+                    'dates with BitemporalScene.from_dataset'
+                )
+            for key, value in sample.items():
+                held[key][index] = value.reshape(held[key].shape[1:])
+        return cls(held['image'], held[spec.target_key], spec, getattr(dataset, 'split', None))
+
+    def __len__(self) -> int:
+        """Number of samples."""
+        return len(self.image)
+
+    def __getitem__(self, index: int) -> Sample:
+        """``image`` float32 in the dataset's unit, and its ``label`` or ``mask`` int64."""
+        return self.__getitems__([index])[0]
+
+    def __getitems__(self, indices: Sequence[int]) -> list[Sample]:
+        """Samples of a whole batch."""
+        return list(map(self._transformed, unstack(self.batch(indices))))
+
+    def batch(self, indices: Sequence[int] | Tensor) -> dict[str, Tensor]:
+        """``image`` (n, ...) and its target (n, ...), before ``transforms``.
+
+        Raises:
+            IndexError: if an index is out of range.
+        """
+        rows = torch.from_numpy(row_numbers(indices, len(self), type(self).__name__))
+        return {'image': self.image[rows], self.spec.target_key: self.target[rows]}
+
+    @property
+    def target(self) -> Tensor:
+        """(N, ...) int64 labels or masks."""
+        return cast(Tensor, getattr(self, self.spec.target_key))
+
+    @property
+    def labels(self) -> Tensor | None:
+        """(N,) int64 labels; None of masks."""
+        return self.target if self.spec.target_key == 'label' else None
+
+    def class_pixels(self) -> np.ndarray:
+        """(N, K) counting pixels of each class in each mask, or samples."""
+        return class_pixels(self.target, self.spec).numpy()
+
+    def class_fractions(self) -> Tensor | None:
+        """(N, K) float32 share of each class in the counting pixels of each mask, see below; None of labels."""
+        return None if self.spec.target_key == 'label' else class_fractions(self.target, self.spec)
+
+    @property
+    def class_counts(self) -> np.ndarray:
+        """(K,) counting pixels, or samples, of each class."""
+        counted = self.target[self.spec.counted(self.target)]
+        return class_counts(counted, self.spec.num_classes)
+
+    def __str__(self) -> str:
+        """Size, and samples or pixels of each class."""
+        counts = dict(zip(self.spec.classes, self.class_counts.tolist(), strict=True))
+        what = 'classes' if self.spec.target_key == 'label' else 'pixels'
+        return f'{super().__str__()}\n    bands: {self.spec.bands}, size: {self.spec.size}\n    {what}: {counts}'
+
+
+def require_samples(image: Tensor, target: Tensor, spec: SampleSpec, kind: Kind, who: str) -> None:
+    """Check (N, ...) images and labels or masks against a spec, which must be of a kind.
+
+    Raises:
+        ValueError: naming what was found and expected, and for values the first sample that holds them.
+    """
+    if spec.kind != kind or (kind == 'change' and spec.num_classes != 2):
+        two = ' with two classes' if kind == 'change' else ''
+        raise ValueError(f'{who}: a spec of kind {kind!r}{two} is needed, found {spec.kind!r} with {spec.classes}')
+    for (name, (dtype, shape)), tensor in zip(spec.layout().items(), (image, target), strict=True):
+        if tuple(tensor.shape[1:]) != shape or tensor.dtype != dtype or len(tensor) != len(image):
+            raise ValueError(
+                f'{who}: {name} must be {(len(image), *shape)} {dtype}, found {tuple(tensor.shape)} {tensor.dtype}'
+            )
+    if kind == 'change':
+        require_change_values(target.unique().numpy(), who, spec.ignore_index)
+    one, many = ('image', 'images') if kind == 'scene' else ('patch', 'patches')
+    if not (finite := torch.isfinite(image).flatten(1).all(dim=1)).all():
+        raise ValueError(
+            f'{who}: {int((~finite).sum())} of {len(image)} {many} hold NaN or infinite values, the first is {one} '
+            f'{int(finite.int().argmin())}; fill them'
+            + (' and ignore their pixels in the mask' if spec.target_key == 'mask' else '')
+        )
+    if (wrong := spec.foreign(target)).any():
+        first = int(wrong.reshape(len(wrong), -1).any(dim=1).int().argmax())
+        raise ValueError(
+            f'{who}: {spec.target_key} of {one} {first} holds {target[wrong].unique().tolist()[:8]}, expected '
+            f'{spec.allowed_labels}'
+        )
+
+
+def class_pixels(target: Tensor, spec: SampleSpec) -> Tensor:
+    """(n, K) int64 counting pixels of each class in each of (n, ...) masks, or samples, of (n,) labels."""
+    flat, classes = target.reshape(len(target), target[:1].numel()), spec.num_classes
+    # Each sample has K places of its own in one long histogram.
+    places = flat + classes * torch.arange(len(flat))[:, None]
+    counts = torch.bincount(places[spec.counted(flat)], minlength=classes * len(flat))
+    return counts.reshape(len(flat), classes)
+
+
+def class_fractions(mask: Tensor, spec: SampleSpec) -> Tensor:
+    """(n, K) float32 share of each class in the counting pixels of each of (n, ...) masks; zeros where none counts."""
+    return as_fractions(class_pixels(mask, spec))
+
+
+def as_fractions(counts: Tensor) -> Tensor:
+    """(n, K) float32 shares of (n, K) counts; zeros where there are none."""
+    return (counts / counts.sum(dim=1, keepdim=True).clamp(min=1)).to(torch.float32)
