@@ -8,6 +8,7 @@ weights that find these labels likely (Yao et al., Bayesian Analysis 2018, https
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -16,6 +17,7 @@ import torch
 from scipy.sparse import coo_array, csr_array, diags_array
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.ensemble import ExtraTreesClassifier
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedKFold
 from torch import Tensor
@@ -28,8 +30,8 @@ Probabilities = np.ndarray
 _EVEN = 1e-9
 _FLOOR = 1e-3  # of the probability of a left-out label: one that a teacher was wrong about and sure of is not all
 _FOLDS = 5
-_TEMPERATURES = (0.1, 0.2, 0.35, 0.5, 0.7, 1.0, 1.5)
-"""Powers of a teacher's probabilities: with few labels, discriminants are far too sure."""
+_POWERS = (0.1, 0.2, 0.35, 0.5, 0.7, 1.0, 1.5, 2.0, 3.0, 5.0)
+"""Of probabilities: with few labels, discriminants are far too sure; the mean of many neighbours is not sure enough."""
 _TEACHERS: dict[str, tuple[str, Callable[[int, int], Any]]] = {
     'linear': ('standard', lambda classes, seed: LogisticRegression(C=10, max_iter=100)),
     'linear, decorrelated': ('decorrelated', lambda classes, seed: LogisticRegression(C=10, max_iter=100)),
@@ -42,7 +44,7 @@ _TEACHERS: dict[str, tuple[str, Callable[[int, int], Any]]] = {
     'trees': ('decorrelated', lambda classes, seed: ExtraTreesClassifier(100, min_samples_leaf=2, random_state=seed)),
 }
 """Scaling of the bands and classifier, by name."""
-_SPREAD = ((0.0, 0), (0.5, 5), (0.9, 10))
+_SPREAD = ((0.5, 5), (0.9, 10))
 """Share of a pixel's opinion that is its neighbours', and how often they are asked."""
 
 
@@ -75,7 +77,6 @@ def pooled_opinion(
             f'{counts.tolist()}; label more, or name teachers'
         )
     near = None if positions is None else _neighbours(known, y.cpu(), every, positions)
-    ways = _SPREAD if near is not None else _SPREAD[:1]
     folds = StratifiedKFold(min(_FOLDS, int(present.min())), shuffle=True, random_state=seed)
     left, asked = [], []
     for rest, out in folds.split(labels, labels):
@@ -83,16 +84,18 @@ def pooled_opinion(
         asked.append(_probabilities(known[rest], labels[rest], every, num_classes, seed))
     order = np.concatenate(left)
     final = _probabilities(known, labels, every, num_classes, seed)
+    truth = labels[order]
     said, opinions = [], []
     for name, whole in final.items():
-        power = _power([given[name][out] for given, out in zip(asked, left, strict=True)], labels[order])
-        for share, times in ways:
-            of_left = [
-                _spread(_tempered(given[name], power), near, share, times)[out]
-                for given, out in zip(asked, left, strict=True)
-            ]
-            said.append(np.concatenate(of_left)[np.arange(len(order)), labels[order]])
-            opinions.append(_spread(_tempered(whole, power), near, share, times))
+        own, everywhere = [given[name] for given in asked], whole
+        for share, times in ((0.0, 0), *(_SPREAD if near is not None else ())):
+            mixed = [_spread(given, near, share, times) for given in own]
+            of_left = np.concatenate([given[out] for given, out in zip(mixed, left, strict=True)])
+            power = _power(of_left, truth)
+            said.append(_tempered(of_left, power)[np.arange(len(truth)), truth])
+            opinions.append(_tempered(_spread(everywhere, near, share, times), power))
+            if not share:  # neighbours are asked for opinions that are as sure as they should be
+                own, everywhere = [_tempered(given, power) for given in own], opinions[-1]
     weights = _weights(np.stack(said, axis=1) + _FLOOR)
     pooled = sum(weight * opinion for weight, opinion in zip(weights, opinions, strict=True))
     of_teachers = weights.reshape(len(final), -1).sum(axis=1)
@@ -111,7 +114,9 @@ def _probabilities(
             scaler = SpectralScaler(x.shape[1], scaling).fit(x, torch.from_numpy(labels))
             scaled[scaling] = scaler(x).double().numpy(), scaler(every).double().numpy()
         inputs, asked = scaled[scaling]
-        teacher = make(len(np.unique(labels)), seed).fit(inputs, labels)
+        with warnings.catch_warnings():  # a linear teacher need not be at its optimum
+            warnings.simplefilter('ignore', ConvergenceWarning)
+            teacher = make(len(np.unique(labels)), seed).fit(inputs, labels)
         found[name] = np.zeros((len(every), num_classes))
         found[name][:, teacher.classes_] = teacher.predict_proba(asked)
     return found
@@ -122,11 +127,10 @@ def _tempered(probabilities: Probabilities, power: float) -> Probabilities:
     return raised / raised.sum(axis=1, keepdims=True)
 
 
-def _power(of_left: list[Probabilities], labels: np.ndarray) -> float:
-    """The power of a teacher's probabilities that finds left-out labels likeliest."""
-    given = np.concatenate(of_left)
+def _power(given: Probabilities, labels: np.ndarray) -> float:
+    """The power of probabilities that finds left-out labels likeliest."""
     rows = np.arange(len(labels))
-    return max(_TEMPERATURES, key=lambda power: np.log(_tempered(given, power)[rows, labels] + _FLOOR).mean())
+    return max(_POWERS, key=lambda power: float(np.log(_tempered(given, power)[rows, labels] + _FLOOR).mean()))
 
 
 def _weights(likelihood: np.ndarray, times: int = 30) -> np.ndarray:
