@@ -7,7 +7,7 @@ from torch import Tensor
 
 from hsiaug.trainers.teachers import pooled_opinion
 
-SIDE, BANDS = 24, 6
+SIDE, BANDS = 16, 6
 
 
 def field(noise: float, seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
@@ -28,35 +28,35 @@ def accuracy(probability: Tensor, labels: Tensor, known: int = 30) -> float:
 
 
 def test_neighbours_know_what_the_spectrum_does_not_tell() -> None:
-    x, labels, places = field(noise=0.15)
+    x, labels, places = field(noise=0.1)
     alone, heard = opinion(x, labels, None)
     assert torch.allclose(alone.sum(dim=1), torch.ones(len(alone)), atol=1e-5)
     assert sum(heard.values()) == pytest.approx(1, abs=0.01)
     asked, _ = opinion(x, labels, places)
-    assert torch.equal(asked, opinion(x, labels, places)[0])
     strangers, _ = opinion(x, labels, places[torch.randperm(len(places), generator=torch.Generator().manual_seed(1))])
-    assert accuracy(asked, labels) > accuracy(alone, labels) + 0.05
-    assert accuracy(asked, labels) > accuracy(strangers, labels) + 0.05, 'who the neighbours are makes no difference'
+    assert accuracy(asked, labels) > accuracy(alone, labels) + 0.1
+    assert accuracy(asked, labels) > accuracy(strangers, labels) + 0.1, 'who the neighbours are makes no difference'
 
 
 def test_they_are_trusted_as_left_out_labels_find_them_right() -> None:
     rng = np.random.default_rng(0)
-    mixing = rng.normal(size=(BANDS, BANDS)) * np.logspace(0, -3, BANDS)[:, None]  # differences in a dark direction
-    labels = torch.from_numpy(np.repeat([0, 1], 200))[torch.randperm(400, generator=torch.Generator().manual_seed(0))]
-    compact = rng.normal(size=(400, BANDS))
-    compact[:, -1] += 4 * labels.numpy()
-    around = rng.normal(size=(400, BANDS))  # one class around the other: no line tells them apart
-    around /= np.linalg.norm(around, axis=1, keepdims=True) / (1 + labels.numpy()[:, None])
-    heard = {
-        name: pooled_opinion(torch.from_numpy(x[:60]).float(), labels[:60], torch.from_numpy(x[60:]).float(), 2)[1]
-        for name, x in (('compact', compact @ mixing), ('around', around))
-    }
-    assert heard['around']['trees'] > 0.9
-    assert heard['compact']['trees'] < 0.3
+    labels = np.arange(150) % 2
+    skewed = rng.normal(size=(150, BANDS))  # classes alike but for their means, in bands that are all but equal
+    skewed[:, 0] += 3 * labels
+    skewed = skewed @ rng.normal(size=(BANDS, BANDS))
+    around = rng.normal(size=(150, BANDS))  # one class around the other, so that no line tells them apart
+    around *= ((1 + labels) / np.linalg.norm(around, axis=1))[:, None]
+    y = torch.from_numpy(labels[:60])
+    parts = [(torch.from_numpy(x).float()[:60], torch.from_numpy(x).float()[60:]) for x in (skewed, around)]
+    of_skewed, of_around = (pooled_opinion(x, y, others, 2)[1] for x, others in parts)
+    assert of_skewed['trees'] < 0.3
+    assert of_around['trees'] > 0.9
+    again = pooled_opinion(parts[1][0], y, parts[1][1], 2)
+    assert again[1] == of_around
 
 
 def test_a_class_without_labels_gets_no_probability_and_one_label_is_too_few() -> None:
-    x, labels, places = field(noise=0.05)
+    x, labels, places = field(noise=0.03)
     three, _ = pooled_opinion(x[:30], 2 * labels[:30], x[30:], 3, places)
     assert (three[:, 1] < 1e-6).all()
     assert accuracy(three, 2 * labels) > 0.95
