@@ -20,6 +20,7 @@ from studies import available, data_root, run_and_report
 from hsiaug.ablation import Classifier, Setting, Study
 from hsiaug.ablation.arms import audebert_arms, quick, spectral_arms
 from hsiaug.scenes import RandomSplit
+from hsiaug.trainers import ClassifierConfig
 
 BUDGETS: dict[str, int | None] = {'10 per class': 10, '30 per class': 30, 'all labels': None}
 ORDER = ('30 per class', '10 per class', 'all labels', 'random 3 %')
@@ -54,7 +55,7 @@ def study(
         arms=(*spectral_arms({'iterations': iterations}), *theirs),
         ratios=(0.5, 2.0, 5.0),
         seeds=tuple(range(seeds)),
-        classifiers=tuple(Classifier(name) for name in classifiers),
+        classifiers=tuple(Classifier(name, ClassifierConfig(), ('standard', 'minmax')) for name in classifiers),
         fidelity_seeds=1,
     )
 

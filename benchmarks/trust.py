@@ -216,7 +216,7 @@ PARTS: dict[Kind, Part] = {
         },
         {'duplicates': ('duplicate', {}), 'gain, offset': ('gain_offset', {})},
         RATIOS,
-        Classifier('nn1d', ClassifierConfig(hidden=128, steps=200), steps=(200,)),
+        Classifier('nn1d', ClassifierConfig(hidden=128, steps=200), ('standard', 'minmax'), steps=(200,)),
         GatedSpectra,
         RatioSearch(RATIOS, k=FIXED_K),
         SpectraTrial,

@@ -7,6 +7,7 @@ other scenes is evidence too: ``evidence.json`` beside this file lists it, each 
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -132,7 +133,8 @@ def recommended_ratio(
     """The ratio that a source should be mixed in at, by what was measured of it on other scenes.
 
     Of the label budget that is nearest to the one at hand, the ratio and way of mixing that gain most surely are taken:
-    the interval's lower end is highest. Where it is not above zero, the ratio is 0.
+    the interval's lower end is highest, on the network on which it is lowest, for a gain over a weak network is no gain
+    to one who has tuned it. Where it is not above zero, the ratio is 0.
 
     Args:
         source: a generator, whatever has the ``provenance`` of one, such as a bank, or a registered name.
@@ -159,16 +161,23 @@ def recommended_ratio(
         )
     distance = min(_distance(e.labels_per_class, labels_per_class) for e in about)
     nearest = [e for e in about if _distance(e.labels_per_class, labels_per_class) == distance]
-    best = max(nearest, key=lambda e: (e.interval[0], e.gain))
+    ways: dict[tuple[float, float, str], list[Evidence]] = defaultdict(list)
+    for e in nearest:
+        ways[e.ratio, e.synthetic_first, e.labels].append(e)
+    least = [min(alike, key=_sureness) for alike in ways.values()]  # of each way, over networks
+    best = max(least, key=_sureness)
     helps = best.interval[0] > 0
     note = str(best) if helps else f'no gain was found, so nothing is mixed in: {best}'
-    way = (best.ratio, best.synthetic_first, best.labels)
-    for same in nearest:
-        if same.network != best.network and (same.ratio, same.synthetic_first, same.labels) == way:
+    for same in ways[best.ratio, best.synthetic_first, best.labels]:
+        if same.network != best.network:
             note += f'; {same.gain:+.1f} [{same.interval[0]:+.1f}, {same.interval[1]:+.1f}] with {same.network}'
     if settings is not None and (other := {k: v for k, v in best.settings.items() if settings.get(k, v) != v}):
         note += f'; measured with {other}'
     return Recommendation(best.ratio if helps else 0.0, best.synthetic_first if helps else 0.0, best.labels, best, note)
+
+
+def _sureness(evidence: Evidence) -> tuple[float, float]:
+    return evidence.interval[0], evidence.gain
 
 
 def _described(source: Any) -> tuple[str, Kind | None, Mapping[str, Any] | None]:

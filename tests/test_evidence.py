@@ -71,11 +71,15 @@ def test_what_another_network_gained_stands_beside_it(known: list[Evidence]) -> 
         replace(HELPS, network='plain'),
         replace(HELPS, network='a better one', gain=0.4, interval=(-0.3, 1)),
     )
-    known += [better, plain, replace(better, ratio=5.0, gain=0.1)]
+    known += [plain, better]
     found = recommended_ratio('variability', 10)
-    assert found.evidence is plain
-    assert '16 seeds, plain; below zero on far' in found.note
-    assert found.note.endswith('; +0.4 [-0.3, +1.0] with a better one')
+    assert found.ratio == 0, 'a gain over a weak network only is mixed in'
+    assert '16 seeds, a better one' in found.note
+    assert found.note.endswith('; +3.0 [+1.0, +5.0] with plain')
+    known += [replace(plain, ratio=5.0, gain=1.5), replace(better, ratio=5.0, gain=0.9, interval=(0.3, 1.5))]
+    found = recommended_ratio('variability', 10)
+    assert found.ratio == 5.0
+    assert found.evidence is known[3]
 
 
 def test_a_recommended_way_is_a_schedule(known: list[Evidence]) -> None:

@@ -19,6 +19,7 @@ from ..report.fidelity import plot_class_spectra, plot_interpolation, plot_pca
 from ..samples import SampleSpec
 from ..scenes import make_splitter
 from ..tasks import whole
+from ..trainers import ClassifierConfig
 from .base import Drawing, MissingDataError, Paper, Scale, Table, Values, Work, published_config
 from .public_scenes import STANDS_IN, scene_config, scene_files
 
@@ -57,7 +58,7 @@ def _study(work: Work, name: str) -> Study:
         arms=tuple(replace(arm, settings={**arm.settings, **scale['gan']}) for arm in arms),
         ratios=tuple(config['ratios']),
         seeds=tuple(work.seeds),
-        classifiers=(replace(Classifier(), **scale['classifier']),),
+        classifiers=(Classifier(config=ClassifierConfig(), scalings=('standard', 'minmax'), **scale['classifier']),),
         quick=work.scale == 'demo',
         fidelity_seeds=len(work.seeds),
     )
