@@ -139,6 +139,7 @@ class MixedDataset(NonGeoDataset):
         self.on_exhausted = require_policy('MixedDataset', policy, False, self.mode, self.sources.schedules, epoch_size)
         self.epoch_size = epoch_size
         self._epoch = SharedInt(0)
+        self.told: int | None = None  # an epoch that no sampler has heeded yet
         self._known: KnownLength | None = None
         if self.mode == 'append' and epoch_size is None and not isinstance(self.schedule, Constant):
             self._known = KnownLength('MixedDataset', self.schedule, self.length(0))
@@ -266,7 +267,12 @@ class MixedDataset(NonGeoDataset):
         Call it between epochs: a plain loader that is being iterated over goes on with the samples of the new one
         (:class:`~hsiaug.samplers.MixedBatchSampler` keeps to its own).
         """
-        self._epoch.value = epoch
+        self.enter(epoch)
+        self.told = epoch
+
+    def enter(self, epoch: int) -> None:
+        """As :meth:`set_epoch`, for a sampler that says itself which epoch is next."""
+        self._epoch.value, self.told = epoch, None
 
     def settings(self, epoch: int) -> dict[str, Any]:
         """What the samples of an epoch depend on, in plain values."""
@@ -284,7 +290,7 @@ class MixedDataset(NonGeoDataset):
         Raises:
             ValueError: naming what differs, for a state dict of another mixture or seed.
         """
-        self.set_epoch(require_same('MixedDataset', state_dict, self.settings))
+        self.enter(require_same('MixedDataset', state_dict, self.settings))
 
     def is_synthetic(self, epoch: int | None = None) -> np.ndarray:
         """(len,) bool: which samples of an epoch are synthetic; of the current one, if None."""
