@@ -128,6 +128,7 @@ class MixedDataset(NonGeoDataset):
         self.on_exhausted = require_policy('MixedDataset', policy, False, self.mode, self.sources.schedules, epoch_size)
         self.epoch_size = epoch_size
         self._epoch, self._titles = SharedInt(0), ('real', *self.sources.titles)
+        self.pending: int | None = None  # an epoch that was set and that no sampler has begun yet
         self._known: KnownLength | None = None
         if self.mode == 'append' and epoch_size is None and not isinstance(self.schedule, Constant):
             self._known = KnownLength('MixedDataset', self.schedule, self.length(0))
@@ -244,7 +245,12 @@ class MixedDataset(NonGeoDataset):
         Call it between epochs: a plain loader that is being iterated over continues with the samples of the new one
         (:class:`~hsiaug.samplers.MixedBatchSampler` keeps to its own).
         """
-        self._epoch.value = epoch
+        self.enter(epoch)
+        self.pending = epoch
+
+    def enter(self, epoch: int) -> None:
+        """As :meth:`set_epoch`, for a sampler that says itself which epoch is next."""
+        self._epoch.value, self.pending = epoch, None
 
     def settings(self, epoch: int) -> dict[str, Any]:
         """What the samples of an epoch depend on, in plain values."""
@@ -262,7 +268,7 @@ class MixedDataset(NonGeoDataset):
         Raises:
             ValueError: naming what differs, for a state dict of another mixture or seed.
         """
-        self.set_epoch(require_same('MixedDataset', state_dict, self.settings))
+        self.enter(require_same('MixedDataset', state_dict, self.settings))
 
     def is_synthetic(self, epoch: int | None = None) -> np.ndarray:
         """(len,) bool: which samples of an epoch are synthetic; of the current one, if None."""

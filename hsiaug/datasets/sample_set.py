@@ -19,7 +19,7 @@ from ..functional.dealing import deal_regions
 from ..records import json_ready, short_digest
 from ..samples import Kind, LeakageError, SampleSpec, require_compatible
 from ..seen import Places
-from ..settings import SHARE, check_settings
+from ..settings import NOT_NEGATIVE, SHARE, check_settings, check_value
 from .adapted import AdaptedDataset, adapt
 from .held import HeldSamples
 from .survey import IN_MEMORY, read
@@ -288,7 +288,7 @@ class SampleSplitter:
             LeakageError: if training and test part, as they were given, share images.
             ValueError: if there are too few groups.
         """
-        rng = np.random.default_rng(seed)
+        rng = np.random.default_rng(check_value(type(self).__name__, 'seed', seed, int, NOT_NEGATIVE))
         rows = {part: samples.rows(part) for part in PARTS}
         shares = {'test': self.test_share, 'val': self.val_share}
         drawn = {part: share for part, share in shares.items() if part not in samples.parts and share > 0}

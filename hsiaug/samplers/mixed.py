@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
-from torch.utils.data import BatchSampler, DataLoader
+from torch.utils.data import BatchSampler, DataLoader, Subset
 
 from ..datasets import MixedDataset
 from ..datasets.orders import EpochIndices
@@ -36,11 +36,11 @@ class MixedBatchSampler(BatchSampler):
     exactly once, on one rank. Under DDP batch b of rank r is slice b·W + r of that one sequence; all ranks get the same
     number of batches, and the last ones differ by at most one sample in size.
 
-    Iterations are epochs 0, 1, ..., for the dataset too; :meth:`set_epoch` says which is next, as Lightning does by
-    itself. An iteration that is left off within its first 64 batches, such as ``next(iter(loader))``, is no epoch, and
-    the next one is the same epoch; call :meth:`set_epoch` where epochs are cut shorter than that, or where a loader
-    with workers has read to the end of a short epoch by then. An iteration keeps its own samples whatever begins
-    meanwhile.
+    Iterations are epochs 0, 1, ..., for the dataset too; :meth:`set_epoch`, here or on the dataset, says which is next,
+    as Lightning does by itself. An iteration that is left off within its first 64 batches, such as
+    ``next(iter(loader))``, is no epoch, and the next one is the same epoch; call :meth:`set_epoch` where epochs are cut
+    shorter than that, or where a loader with workers has read to the end of a short epoch by then. An iteration keeps
+    its own samples whatever begins meanwhile.
 
     ``state_dict`` says how many batches of which epoch have been given, also after an iteration was broken off, and
     ``load_state_dict`` continues with the next, as torchdata's ``StatefulDataLoader`` does with or without workers. (A
@@ -99,7 +99,12 @@ class MixedBatchSampler(BatchSampler):
         """Say which epoch the next iteration is."""
         self._next, self._begun = self.start[0] if self.hold or _overfits() else epoch, (-1, 0)
         self._given, self._said, self._at_end = None, self._next, False
-        self.dataset.set_epoch(self._next)
+        self.dataset.enter(self._next)
+
+    def _heed(self) -> None:
+        """Begin with the epoch that was set on the dataset, if one was since an iteration began."""
+        if self._running is None and (pending := self.dataset.pending) is not None:
+            self.set_epoch(pending)
 
     def _settings(self, epoch: int) -> dict[str, Any]:
         own = {'batch size': self.batch_size, 'drop_last': self.drop_last, 'shuffle': self.shuffle}
@@ -108,6 +113,7 @@ class MixedBatchSampler(BatchSampler):
 
     def state_dict(self) -> dict[str, Any]:
         """The epoch, how many of its batches have been given, and the settings that they belong to."""
+        self._heed()
         begins = self.start[1] if self._next == self.start[0] else 0
         epoch, batch = self._given or (self._next, begins)
         return {'epoch': epoch, 'batch': batch, 'settings': self._settings(epoch)}
@@ -146,6 +152,7 @@ class MixedBatchSampler(BatchSampler):
 
     def __len__(self) -> int:
         """Batches of this rank in the running epoch or, between epochs, in the next."""
+        self._heed()
         return len(self._sizes(self._next if self._running is None else self._running))
 
     def __iter__(self) -> Iterator[list[int]]:
@@ -158,6 +165,7 @@ class MixedBatchSampler(BatchSampler):
         return iter(())
 
     def _batches(self) -> Iterator[list[int]]:
+        self._heed()
         epoch = self._running = self._next
         self._said = None
         self._begun = (epoch, self._begun[1] + 1 if self._begun[0] == epoch else 1)
@@ -167,7 +175,7 @@ class MixedBatchSampler(BatchSampler):
                 'off; call set_epoch(epoch) where an epoch begins if they were epochs',
                 stacklevel=2,
             )
-        self.dataset.set_epoch(epoch)
+        self.dataset.enter(epoch)
         order = self.dataset.order(epoch)
         self.dataset.tell_length(order.length)
         rng = np.random.default_rng(stream_seed(self.seed, epoch, _SHUFFLE))
@@ -238,6 +246,11 @@ def _dataset_of(sampler: Any) -> MixedDataset:
     inner, seen = sampler, 0
     while not isinstance(inner, MixedDataset):
         names = [name for name in ('dataset', 'data_source', 'sampler', '_sampler') if hasattr(inner, name)]
+        if isinstance(inner, Subset):
+            raise TypeError(
+                'MixedBatchSampler: found a Subset of a MixedDataset, whose samples are numbered anew; take the subset '
+                'of the real dataset: MixedDataset(Subset(real, rows), synthetic, ratio)'
+            )
         if not names or seen > 8:
             raise TypeError(
                 f'MixedBatchSampler: a MixedDataset expected, found {type(sampler).__name__}; wrap the real dataset: '

@@ -16,7 +16,7 @@ import numpy as np
 from scipy.ndimage import maximum_filter
 
 from ..seen import Footprint
-from ..settings import BETWEEN, NOT_NEGATIVE, Range, check_settings
+from ..settings import BETWEEN, NOT_NEGATIVE, Range, check_settings, check_value
 from .labels import UNLABELLED
 from .scene import Scene
 from .splits import OnRare, RareClassError
@@ -159,7 +159,7 @@ class PatchSplitter:
             RareClassError: for a class with too few training pixels, if ``on_rare='error'``, or a single class,
                 unless the scene is without classes.
         """
-        rng = np.random.default_rng(seed)
+        rng = np.random.default_rng(check_value(type(self).__name__, 'seed', seed, int, NOT_NEGATIVE))
         tiles = self._tiles(scene)
         where = f'PatchSplitter of scene {scene.name!r}, seed {seed}'
         ids = np.array(scene.class_ids, dtype=np.int64)

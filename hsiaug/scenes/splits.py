@@ -17,7 +17,7 @@ import numpy as np
 from scipy.ndimage import binary_dilation
 
 from ..seen import Footprint
-from ..settings import BETWEEN, NOT_NEGATIVE, SHARE, Range, check_settings
+from ..settings import BETWEEN, NOT_NEGATIVE, SHARE, Range, check_settings, check_value
 from .labels import UNLABELLED
 from .scene import Scene
 
@@ -152,7 +152,7 @@ class Splitter(ABC):
         Raises:
             RareClassError: for a class with too few pixels, if ``on_rare='error'``.
         """
-        rng = np.random.default_rng(seed)
+        rng = np.random.default_rng(check_value(type(self).__name__, 'seed', seed, int, NOT_NEGATIVE))
         flat = scene.flat_labels()
         pixels = np.flatnonzero((flat != UNLABELLED) & scene.valid)
         if pixels.size == 0:

@@ -6,7 +6,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch.utils.data import BatchSampler, DataLoader, DistributedSampler, SequentialSampler
+from torch.utils.data import BatchSampler, DataLoader, DistributedSampler, SequentialSampler, Subset
 from toys import Toy, aligned, keys_of
 
 from hsiaug.datasets import MixedDataset
@@ -218,3 +218,26 @@ def test_a_long_iteration_that_is_cut_short_is_an_epoch_and_short_ones_are_warne
     sampler.set_epoch(5)
     next(iter(sampler))
     assert mixed.epoch == 5
+
+
+def test_an_epoch_that_the_dataset_was_told_is_the_next() -> None:
+    """Loaders that are made anew in every epoch, and one that is told where it begins."""
+    mixed = MixedDataset(Toy('spectrum', 40), Toy('spectrum', 80, seed=1), Step({0: 1, 1: 0.25}), mode='replace')
+    synthetic = []
+    for epoch in range(2):
+        mixed.set_epoch(epoch)
+        loader = DataLoader(mixed, batch_sampler=MixedBatchSampler(mixed, 8))
+        synthetic.append(sum(int(batch['synthetic'].sum()) for batch in loader))
+    assert synthetic == [20, 8]
+    sampler = MixedBatchSampler(mixed, 8)
+    mixed.set_epoch(4)
+    assert sampler.state_dict()['epoch'] == 4
+    assert [[list(sampler), mixed.epoch][1] for _ in range(2)] == [4, 5]  # it counts on from there
+    assert mixed.load_state_dict(mixed.state_dict()) is None
+    assert [list(sampler), mixed.epoch][1] == 6
+
+
+def test_batches_of_a_subset_of_a_mixture_are_refused() -> None:
+    mixed = MixedDataset(Toy('spectrum', 40), Toy('spectrum', 80, seed=1), 1.0)
+    with pytest.raises(TypeError, match='take the subset of the real dataset'):
+        MixedBatchSampler(Subset(mixed, range(10)), 4)

@@ -9,6 +9,7 @@ from hsiaug.scenes import (
     BlockSplit,
     GroupSplit,
     HalvesSplit,
+    PatchSplitter,
     RandomSplit,
     RareClassError,
     Scene,
@@ -179,3 +180,10 @@ def test_salinas_a_has_twins(real_data: Path) -> None:
         scene = Scene('salinas_a', file['cube'], file['gt'])
     labelled = np.flatnonzero(scene.flat_labels())
     assert (len(labelled), len(np.unique(spectral_duplicates(scene, labelled)))) == (5348, 3699)
+
+
+@pytest.mark.parametrize('seed', [None, -1, '3', 1.5])
+def test_a_seed_of_a_split_is_a_whole_number(seed: object) -> None:
+    for splitter in (RandomSplit(fraction=0.3), PatchSplitter(size=4)):
+        with pytest.raises(ValueError, match='seed must be a'):
+            splitter(make_scene(), seed)  # type: ignore[arg-type]
