@@ -1,5 +1,7 @@
+import multiprocessing
 import os
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +10,10 @@ import torch
 
 from hsiaug.scenes import RandomSplit, Scene, Split
 from hsiaug.systems import TrainingData
+from hsiaug.tasks import change, segmentation
+from hsiaug.tasks import scene as labelled_images
 from hsiaug.trainers import training_data
+from hsiaug.trainers.patch_encoder import train_date_encoder, train_patch_encoder
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -29,6 +34,23 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 @pytest.fixture(scope='session', autouse=True)
 def one_thread() -> None:
     torch.set_num_threads(1)
+
+
+@pytest.fixture(scope='session', autouse=True)
+def short_encoders() -> Iterator[None]:
+    """Encoders that fidelity is measured with are trained for few steps; what they learn is tested by itself."""
+    with pytest.MonkeyPatch.context() as patch:
+        for task in (labelled_images, segmentation):
+            patch.setattr(task, 'train_patch_encoder', partial(train_patch_encoder, steps=20))
+        patch.setattr(change, 'train_date_encoder', partial(train_date_encoder, steps=20))
+        yield
+
+
+@pytest.fixture
+def forked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Worker processes are forks, which import nothing anew."""
+    fork = multiprocessing.get_context('fork')
+    monkeypatch.setattr(multiprocessing, 'get_context', lambda method=None: fork)
 
 
 @pytest.fixture(scope='session')

@@ -5,8 +5,6 @@ import os
 import re
 import shutil
 import signal
-import subprocess
-import sys
 import tarfile
 from pathlib import Path
 from typing import Any
@@ -17,13 +15,15 @@ import rasterio
 import scipy.io
 import torch
 import yaml
+from banks import launched
+from lightning.fabric import Fabric
 from matplotlib.image import imread
 from rasterio.errors import NotGeoreferencedWarning
 from torch.utils.data import Dataset
 
 from hsiaug.cli import main
 from hsiaug.cli.draw import require_device
-from hsiaug.datasets import SyntheticBank, SyntheticDataset, write_bank
+from hsiaug.datasets import SyntheticBank, SyntheticDataset, bank_writer, write_bank
 from hsiaug.datasets.preview import preview_grid
 from hsiaug.samples import Sample, SampleSpec
 from hsiaug.scenes import SimulatedScene, make_splitter, open_scene
@@ -216,34 +216,30 @@ def test_a_stopped_sample_goes_on(
 
 
 @pytest.mark.usefixtures('small_shards')
-def test_two_processes_fill_one_bank(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_two_processes_fill_one_bank(run: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     def command(name: str) -> list[str]:
         return ['sample', str(run), '--count=5000', f'--out={tmp_path / name}']
 
-    script = tmp_path / 'small_shards.py'  # a file, since Lightning starts the second process from it
-    script.write_text(
-        'import os\n'
-        'from pathlib import Path\n'
-        'from hsiaug.cli import main\n'
-        'from hsiaug.datasets import bank_writer\n'
-        "bank_writer.write_bank.__kwdefaults__['shard_bytes'] = 1\n"
-        'write = bank_writer._write_whole\n'
-        'def noted(path, *rest):\n'
-        "    with (Path(__file__).parent / f'rank-{os.environ[\"LOCAL_RANK\"]}').open('a') as file:\n"
-        "        file.write(path.name + '\\n')\n"
-        '    write(path, *rest)\n'
-        'bank_writer._write_whole = noted\n'
-        'main()\n'
-    )
-    done = subprocess.run(
-        [sys.executable, str(script), *command('two'), '--devices=2', '--verify'],
-        capture_output=True, text=True, timeout=300, check=False, env={**os.environ, 'OMP_NUM_THREADS': '1'},
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
+    def both(fabric: Fabric) -> None:
+        def noted(path: Path, *rest: Any) -> None:
+            with (tmp_path / f'rank-{fabric.global_rank}').open('a') as file:
+                file.write(f'{path.name}\n')
+            write(path, *rest)
+
+        write = bank_writer._write_whole
+        fabric.launch = lambda: None  # type: ignore[method-assign, assignment]
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr('lightning.fabric.Fabric', lambda **_: fabric)
+            patch.setattr(bank_writer, '_write_whole', noted)
+            main([*command('two'), '--devices=2', '--verify'])
+
+    capfd.readouterr()
+    launched(both)
+    done = capfd.readouterr().out
     main(command('one'))
     assert contents(tmp_path / 'two') == contents(tmp_path / 'one')
-    first = capsys.readouterr().out.replace(str(tmp_path / 'one'), str(tmp_path / 'two'))
-    assert done.stdout == first + '5000 samples in 5 shards: all checksums right\n'  # said once
+    first = capfd.readouterr().out.replace(str(tmp_path / 'one'), str(tmp_path / 'two'))
+    assert done == first + '5000 samples in 5 shards: all checksums right\n'  # said once
     odd, even = ((tmp_path / f'rank-{rank}').read_text().split() for rank in (1, 0))
     assert odd == ['shard-00001.safetensors', 'shard-00003.safetensors']
     assert even[1:-1] == [f'shard-0000{number}.safetensors' for number in (0, 2, 4)]

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import errno
 import json
+import multiprocessing
 import os
 import shutil
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -29,6 +29,7 @@ SMALL = ('--scene.simulated={height: 24, width: 24, classes: 3}', '--split.setti
 
 def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
     """What a command says that fails: one line, and exit status 2."""
+    capsys.readouterr()
     with pytest.raises(SystemExit) as stopped:
         main(arguments)
     assert stopped.value.code == 2
@@ -64,6 +65,16 @@ def test_nested_settings_join_those_of_the_config(capsys: pytest.CaptureFixture[
 BOMB = 'a: &a [1, 2, 3, 4, 5, 6, 7, 8, 9]\n' + ''.join(
     f'{after}: &{after} [{", ".join([f"*{before}"] * 8)}]\n' for before, after in zip('abcdefg', 'bcdefgh', strict=True)
 )
+
+
+@pytest.fixture(scope='module')
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a generator, and a bank of it, to be read."""
+    folder = tmp_path_factory.mktemp('trained')
+    main(['train', f'--out={folder / "gan"}', '--generator=noise', *SMALL])
+    main(['sample', str(folder / 'gan'), '--count=30', f'--out={folder / "bank"}'])
+    return folder
+
 
 # --- nothing is imported ----------------------------------------------------------------------------------------------
 
@@ -143,18 +154,15 @@ def test_an_option_imports_nothing(evil: Path, capsys: pytest.CaptureFixture[str
     ],
     ids=lambda text: text[:40],
 )
-@pytest.mark.parametrize('name', ['x.yaml', 'folder'])
 def test_real_data_named_by_a_file_imports_nothing(
-    evil: Path, capsys: pytest.CaptureFixture[str], text: str, name: str
+    evil: Path, trained: Path, capsys: pytest.CaptureFixture[str], text: str
 ) -> None:
-    main(['train', '--out=gan', '--generator=noise', *SMALL])
-    main(['sample', 'gan', '--count=5', '--out=bank'])
-    capsys.readouterr()
     (evil / 'folder').mkdir()
-    (evil / ('x.yaml' if name == 'x.yaml' else 'folder/run.json')).write_text(text)
-    said = refused(capsys, 'evaluate', 'bank', f'--real={name}')
-    assert 'is no' in said
-    assert 'config file of hsiaug' in said
+    for file in ('x.yaml', 'folder/run.json'):
+        (evil / file).write_text(text)
+        said = refused(capsys, 'evaluate', str(trained / 'bank'), f'--real={file.removesuffix("/run.json")}')
+        assert 'is no' in said
+        assert 'config file of hsiaug' in said
     assert 'evil_settings' not in sys.modules
     assert not (evil / 'ran').exists()
 
@@ -251,10 +259,9 @@ def foreign(folder: Path, _: pytest.MonkeyPatch) -> Path:
 @pytest.mark.parametrize('case', [full, read_only, too_long, a_file, below_a_file, foreign])
 @pytest.mark.parametrize('command', ['train', 'ablate', 'demo', 'sample'])
 def test_a_folder_that_cannot_be_written_to_is_said_before_any_work(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], command: str,
+    tmp_path: Path, trained: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], command: str,
     case: Callable[[Path, pytest.MonkeyPatch], Path],
 ) -> None:  # fmt: skip
-    main(['train', f'--out={tmp_path / "gan"}', '--generator=noise', *SMALL])
     for work in (
         'hsiaug.systems.fit.fit_generator',
         'hsiaug.cli.ablate.run_study',
@@ -263,25 +270,25 @@ def test_a_folder_that_cannot_be_written_to_is_said_before_any_work(
         monkeypatch.setattr(work, no_work)
     out = case(tmp_path, monkeypatch)
     before = sorted(tmp_path.rglob('*'))
-    arguments = [str(tmp_path / 'gan'), '--count=5'] if command == 'sample' else []
+    arguments = [str(trained / 'gan'), '--count=5'] if command == 'sample' else []
     said = refused(capsys, command, *arguments, f'--out={out}')
     assert str(tmp_path) in said
     assert sorted(tmp_path.rglob('*')) == before
 
 
-def test_a_bank_that_the_disk_cannot_hold_is_not_begun(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    main(['train', f'--out={tmp_path / "gan"}', '--generator=noise', *SMALL])
-    capsys.readouterr()
-    said = refused(capsys, 'sample', str(tmp_path / 'gan'), f'--count={10**12}', f'--out={tmp_path / "bank"}')
+def test_a_bank_that_the_disk_cannot_hold_is_not_begun(
+    tmp_path: Path, trained: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    said = refused(capsys, 'sample', str(trained / 'gan'), f'--count={10**12}', f'--out={tmp_path / "bank"}')
     assert 'No space left on device' in said
     assert not (tmp_path / 'bank').exists()
 
 
 @pytest.mark.parametrize('command', ['ratio', 'evaluate', 'report'])
 def test_commands_that_write_into_what_they_read_look_first(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], command: str
+    tmp_path: Path, trained: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], command: str
 ) -> None:
-    main(['train', f'--out={tmp_path / "gan"}', '--generator=noise', *SMALL])
+    shutil.copytree(trained / 'gan', tmp_path / 'gan')
     (tmp_path / 'gan' / 'plan.json').write_text('{}')
     full(tmp_path, monkeypatch)
     assert 'No space left on device' in refused(capsys, command, str(tmp_path / 'gan'))
@@ -312,15 +319,12 @@ def test_a_finished_training_stays_as_it_is(tmp_path: Path, capsys: pytest.Captu
 
 @pytest.mark.parametrize('command', ['ablate', 'demo', 'train', 'sample', 'reproduce'])
 def test_nothing_is_written_among_the_files_of_others(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], command: str
+    tmp_path: Path, trained: Path, capsys: pytest.CaptureFixture[str], command: str
 ) -> None:
     out = tmp_path / 'thesis'
     out.mkdir()
     (out / 'report.md').write_text('years of work')
-    arguments = {'sample': [str(tmp_path / 'gan')], 'reproduce': ['audebert2018', '--scale=demo']}
-    if command == 'sample':
-        main(['train', f'--out={tmp_path / "gan"}', '--generator=noise', *SMALL])
-        capsys.readouterr()
+    arguments = {'sample': [str(trained / 'gan')], 'reproduce': ['audebert2018', '--scale=demo']}
     said = refused(capsys, command, *arguments.get(command, []), f'--out={out}')
     assert 'thesis' in said
     assert 'choose another' in said
@@ -328,13 +332,11 @@ def test_nothing_is_written_among_the_files_of_others(
     assert (out / 'report.md').read_text() == 'years of work'
 
 
-def test_a_page_goes_over_a_page_only(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    run, bank, page = tmp_path / 'gan', tmp_path / 'bank', tmp_path / 'mine.html'
-    main(['train', f'--out={run}', '--generator=noise', *SMALL])
-    main(['sample', str(run), '--count=30', f'--out={bank}'])
+def test_a_page_goes_over_a_page_only(tmp_path: Path, trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    page = tmp_path / 'mine.html'
     page.write_text('<html>mine</html>')
-    evaluate = ['evaluate', str(bank), f'--real={run}', f'--out={page}', '--no_gates', '--per_class=5']
-    capsys.readouterr()
+    real = ['--no_gates', '--per_class=5', f'--real={trained / "gan"}']
+    evaluate = ['evaluate', str(trained / 'bank'), f'--out={page}', *real]
     assert 'exists and is no page of hsiaug' in refused(capsys, *evaluate)
     assert page.read_text() == '<html>mine</html>'
     page.unlink()
@@ -353,29 +355,34 @@ def test_a_signal_ends_a_command_with_one_line(tmp_path: Path, command: str, num
         'train': ['--settings={iterations: 10000000}'],
         'ablate': ['--arms=[{name: GAN, generator: spectral_gan, settings: {iterations: 10000000}}]', '--workers=1'],
     }
-    process = subprocess.Popen(
-        [sys.executable, '-c',
-         'import signal; signal.signal(signal.SIGINT, signal.default_int_handler); from hsiaug.cli import main; main()',
-         command, f'--out={tmp_path / "out"}', *SMALL, *arguments[command]],
-        stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, env={**os.environ, 'OMP_NUM_THREADS': '1'},
-    )  # fmt: skip
-    assert process.stderr is not None
-    read = os.read(process.stderr.fileno(), 1)  # the progress bar: it works
-    time.sleep(1)
-    process.send_signal(number)
-    said = process.communicate(timeout=60)[1]
-    assert read
-    assert process.returncode == 1
-    assert 'Traceback' not in said
-    assert said.splitlines()[-1].startswith('interrupted; ')
+    said, write = os.pipe()
+
+    def work() -> None:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        sys.stderr = os.fdopen(write, 'w', buffering=1)
+        main([command, f'--out={tmp_path / "out"}', *SMALL, *arguments[command]])
+
+    process = multiprocessing.get_context('fork').Process(target=work)
+    process.start()
+    os.close(write)
+    with os.fdopen(said) as told:
+        assert told.read(1)  # the progress bar: it works
+        time.sleep(0.3)
+        assert process.pid is not None
+        os.kill(process.pid, number)
+        lines = told.read().splitlines()
+    process.join(60)
+    assert process.exitcode == 1
+    assert not any('Traceback' in line for line in lines)
+    assert lines[-1].startswith('interrupted; ')
 
 
 def test_an_occupied_place_of_an_export_is_said_before_anything_is_drawn(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, trained: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    main(['train', f'--out={tmp_path / "run"}', '--generator=noise', *SMALL])
     (tmp_path / 'bank.npz').touch()
-    said = refused(capsys, 'sample', str(tmp_path / 'run'), '--count=30', f'--out={tmp_path / "bank"}', '--export=npz')
+    gan, bank = trained / 'gan', tmp_path / 'bank'
+    said = refused(capsys, 'sample', str(gan), '--count=30', f'--out={bank}', '--export=npz')
     assert 'bank.npz exists already' in said
     assert not (tmp_path / 'bank').exists()
 

@@ -45,6 +45,7 @@ def measured(log: Path) -> int:
     return len((log / 'measured.jsonl').read_text().splitlines())
 
 
+@pytest.mark.usefixtures('forked')
 @pytest.mark.parametrize('workers', [1, 2])
 def test_every_cell_is_measured_once_and_groups_share(tmp_path: Path, workers: int) -> None:
     opened.cache_clear()

@@ -98,9 +98,8 @@ def run_apart(out: Path, workers: int) -> None:
     run_study(study(), out, workers=workers, progress=False)
 
 
-@pytest.mark.parametrize(
-    ('workers', 'most'), [(1, 4), (2, 2)]
-)  # with two workers each attempt imports everything again
+@pytest.mark.usefixtures('forked')
+@pytest.mark.parametrize(('workers', 'most'), [(1, 3), (2, 2)])
 def test_killed_at_random_moments_ends_with_the_same_table(
     finished: Path, tmp_path: Path, workers: int, most: int
 ) -> None:

@@ -1,5 +1,3 @@
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -128,48 +126,35 @@ def test_ratio_zero_trains_to_the_same_bits(real_data: Path, way: str) -> None:
     assert all(torch.equal(states[0][key], states[1][key]) for key in states[0])
 
 
-DDP = """
-import sys
-sys.path[:0] = [{tests!r}, {here!r}]
-import torch
-from lightning.pytorch import LightningModule, Trainer
-from toys import Toy, keys_of
-from torch.utils.data import DataLoader
-from lightning.pytorch import LightningDataModule
-from hsiaug.datamodules import MixedDataModule
+class Ranked(LightningModule):
+    """Writes down what its process is trained on."""
 
-class Inner(LightningDataModule):
-    def train_dataloader(self):
-        return DataLoader(Toy('segmentation', 21), 4, shuffle=True)
-
-class Task(LightningModule):
-    def __init__(self):
+    def __init__(self, out: Path) -> None:
         super().__init__()
-        self.model, self.seen = torch.nn.Conv2d(5, 3, 1), []
-    def training_step(self, batch, _):
-        self.seen += [(self.current_epoch, bool(s), k) for k, s in zip(keys_of(batch['image']), batch['synthetic'])]
-        return torch.nn.functional.cross_entropy(self.model(batch['image']), batch['mask'])
-    def configure_optimizers(self):
-        return torch.optim.SGD(self.parameters(), 0.1)
+        self.model, self.out, self.rows = torch.nn.Conv2d(5, 3, 1), out, list[str]()
 
-if __name__ == '__main__':
-    task, dm = Task(), MixedDataModule(Inner(), Toy('segmentation', 60, seed=1), 1.0, way={way!r})
-    trainer = Trainer(max_epochs=2, accelerator='cpu', devices=2, strategy='ddp', logger=False,
-        enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False)
-    trainer.fit(task, dm)
-    rows = [f'{{e}} {{int(s)}} {{k.hex()[:64]}}' for e, s, k in task.seen]
-    with open({out!r} + str(trainer.global_rank), 'w') as file:
-        file.write('\\n'.join(rows) + f'\\n{{dm.real_seen}} {{dm.synthetic_seen}}')
-"""
+    def training_step(self, batch: Any, _: int) -> Any:
+        for key, synthetic in zip(keys_of(batch['image']), batch['synthetic'].tolist(), strict=True):
+            self.rows.append(f'{self.current_epoch} {synthetic:d} {key.hex()[:64]}')
+        return torch.nn.functional.cross_entropy(self.model(batch['image']), batch['mask'])
+
+    def on_train_end(self) -> None:
+        mixed = self.trainer.datamodule  # type: ignore[attr-defined]
+        counts = f'{mixed.real_seen} {mixed.synthetic_seen}'
+        (self.out / f'rank{self.global_rank}').write_text('\n'.join([*self.rows, counts]))
+
+    def configure_optimizers(self) -> Any:
+        return torch.optim.SGD(self.parameters(), 0.1)
 
 
 @pytest.mark.parametrize('way', ['dataset', 'batch'])
-def test_two_ddp_processes_share_one_epoch(tmp_path: Path, way: str) -> None:
-    here = Path(__file__).parent
-    script = tmp_path / 'script.py'
-    script.write_text(DDP.format(tests=str(here.parent), here=str(here), out=str(tmp_path / 'rank'), way=way))
-    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=300, check=False)
-    assert done.returncode == 0, done.stderr[-3000:]
+def test_two_ddp_processes_share_one_epoch(tmp_path: Path, way: Any) -> None:
+    inner = Inner()
+    inner.train_dataset = Toy('segmentation', 21)
+    Trainer(
+        max_epochs=2, accelerator='cpu', devices=2, strategy='ddp_fork', logger=False, enable_checkpointing=False,
+        enable_progress_bar=False, enable_model_summary=False,
+    ).fit(Ranked(tmp_path), MixedDataModule(inner, Toy('segmentation', 60, seed=1), 1.0, way=way))  # fmt: skip
     ranks = [(tmp_path / f'rank{r}').read_text().splitlines() for r in (0, 1)]
     real_keys = {key.hex()[:64] for key in keys_of(Toy('segmentation', 21).data['image'])}
     for epoch in '01':

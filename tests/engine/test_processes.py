@@ -2,26 +2,31 @@
 
 from __future__ import annotations
 
+import contextlib
+import inspect
+import io
 import os
-import runpy
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
+from banks import launched
+from lightning.fabric import Fabric
 from safetensors.torch import load_file
+from torch.utils.data import Dataset
 
+import hsiaug
 from hsiaug.cli import main
 
 SCENE = ('--scene.simulated={height: 24, width: 24, classes: 3}', '--split.settings={fraction: 0.3}')
 SETTINGS = ('--settings.iterations=8', '--settings.hidden=32')
 
-PAIRS = """
-import torch
-from torch.utils.data import Dataset
 
 class Pairs(Dataset):
+    """Images with masks, as a user would write them."""
+
     classes = ('dark', 'light')
 
     def __len__(self):
@@ -31,7 +36,6 @@ class Pairs(Dataset):
         rng = torch.Generator().manual_seed(index)
         mask = (torch.rand((16, 16), generator=rng) < 0.4).long()
         return {'image': torch.rand((5, 16, 16), generator=rng) + mask, 'mask': mask[None]}
-"""
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -57,7 +61,8 @@ def test_two_processes_train_what_one_does(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_two_processes_train_what_one_does_from_a_class_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / 'pairs_of_a_user.py').write_text(PAIRS)
+    source = 'import torch\nfrom torch.utils.data import Dataset\n' + inspect.getsource(Pairs)
+    (tmp_path / 'pairs_of_a_user.py').write_text(source)
     monkeypatch.setenv('PYTHONPATH', os.pathsep.join([str(tmp_path), os.environ.get('PYTHONPATH', '')]))
     painter = 'image_latents: 2, mask_latents: 2, vae_channels: 4, unet_channels: [8, 16], vae_batch_size: 4'
     data = (
@@ -77,48 +82,33 @@ def test_two_processes_train_what_one_does_from_a_class_path(tmp_path: Path, mon
 
 
 def test_a_batch_that_does_not_divide_is_one_line(tmp_path: Path) -> None:
-    done = run('-m', 'hsiaug.cli', *train(tmp_path / 'run', '--devices=2', '--settings.batch_size=7'))
-    assert done.returncode == 2
-    assert 'a batch of 7 cannot be shared by 2 processes; choose a batch_size that is a multiple of 2' in done.stderr
+    def refused(fabric: Fabric) -> None:
+        with contextlib.redirect_stderr(io.StringIO()) as said, pytest.raises(SystemExit) as stopped:
+            main(train(tmp_path / 'run', '--devices=2', '--settings.batch_size=7'))
+        assert stopped.value.code == 2
+        (tmp_path / f'said-{fabric.global_rank}').write_text(said.getvalue())
+
+    launched(refused)
+    for rank in (0, 1):
+        said = (tmp_path / f'said-{rank}').read_text()
+        assert 'a batch of 7 cannot be shared by 2 processes; choose a batch_size that is a multiple of 2' in said
     assert not (tmp_path / 'run' / 'model.safetensors').exists()
 
 
-SCRIPT = """
-import os, sys
-import torch
-from torch.utils.data import Dataset
-import hsiaug
-
-class Pairs(Dataset):
-    classes = ('dark', 'light')
-
-    def __len__(self):
-        return 24
-
-    def __getitem__(self, index):
-        rng = torch.Generator().manual_seed(index)
-        mask = (torch.rand((16, 16), generator=rng) < 0.4).long()
-        return {'image': torch.rand((5, 16, 16), generator=rng) + mask, 'mask': mask[None]}
-
-if __name__ == '__main__':
-    generator = hsiaug.fit(
-        'two_stream_diffusion', Pairs(), unlabelled=Pairs(), devices=int(sys.argv[2]), workers=1,
-        in_memory=sys.argv[2] == '1', vae_channels=4, unet_channels=(8, 16), vae_iterations=4, diffusion_iterations=4,
-        image_latents=2, mask_latents=2, cache_latents=False, vae_batch_size=4,
-    )
-    generator.save_pretrained(f"{sys.argv[1]}/{sys.argv[2]}_{os.environ.get('LOCAL_RANK', '0')}")
-"""
-
-
-def test_two_processes_train_what_one_does_from_a_dataset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_two_processes_train_what_one_does_from_a_dataset(tmp_path: Path) -> None:
     """And reading it batch by batch what memory does."""
-    script = tmp_path / 'script.py'
-    script.write_text(SCRIPT)
-    monkeypatch.setattr(sys, 'argv', [str(script), str(tmp_path), '1'])
-    runpy.run_path(str(script), run_name='__main__')
-    done = run(str(script), str(tmp_path), '2')
-    assert done.returncode == 0, done.stderr
-    alone, first, second = (load_file(tmp_path / name / 'model.safetensors') for name in ('1_0', '2_0', '2_1'))
+
+    def fit(devices: int, name: str) -> None:
+        generator = hsiaug.fit(
+            'two_stream_diffusion', Pairs(), unlabelled=Pairs(), devices=devices, workers=1, in_memory=devices == 1,
+            vae_channels=4, unet_channels=(8, 16), vae_iterations=4, diffusion_iterations=4, image_latents=2,
+            mask_latents=2, cache_latents=False, vae_batch_size=4,
+        )  # fmt: skip
+        generator.save_pretrained(tmp_path / name)
+
+    fit(1, 'alone')
+    launched(lambda fabric: fit(2, f'rank-{fabric.global_rank}'))
+    alone, first, second = (load_file(tmp_path / name / 'model.safetensors') for name in ('alone', 'rank-0', 'rank-1'))
     for key, value in alone.items():
         torch.testing.assert_close(first[key], value, rtol=1e-4, atol=1e-4)
         assert torch.equal(first[key], second[key])

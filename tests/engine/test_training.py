@@ -3,12 +3,12 @@ from __future__ import annotations
 import os
 import re
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
+from banks import launched
+from lightning.fabric import Fabric
 from safetensors.torch import load_file, save_file
 from torch import nn
 
@@ -183,26 +183,15 @@ def test_impossible_runs_are_refused(wrong: dict[str, object]) -> None:
         Run(**wrong)  # type: ignore[arg-type]
 
 
-SCRIPT = """
-import sys, torch
-sys.path[:0] = sys.argv[1:3]
-from safetensors.torch import save_file
-from test_training import Regression, weights
-from hsiaug.engine import Run, world
-
-run = Run(devices=2)
-with run.launched():
-    training = Regression()
-    training.run(run)
-    save_file(weights(training), f'{sys.argv[3]}/rank{world()[0]}.safetensors')
-"""
-
-
 def test_two_processes_end_with_the_weights_of_one(tmp_path: Path) -> None:
-    (tmp_path / 'script.py').write_text(SCRIPT)
-    here, package = Path(__file__).parent, Path(__file__).parents[2]
-    command = [sys.executable, 'script.py', str(here), str(package), str(tmp_path)]
-    subprocess.run(command, cwd=tmp_path, check=True, timeout=300, capture_output=True)
+    def train(fabric: Fabric) -> None:
+        run = Run(devices=2)
+        with run.launched():
+            training = Regression()
+            training.run(run)
+        save_file(weights(training), tmp_path / f'rank{fabric.global_rank}.safetensors')
+
+    launched(train)
     first, second = (load_file(tmp_path / f'rank{rank}.safetensors') for rank in range(2))
     assert_equal(first, second)
     alone = Regression()

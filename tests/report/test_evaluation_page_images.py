@@ -17,18 +17,13 @@ from hsiaug.samples import LeakageError, Provenance
 from hsiaug.scenes import BitemporalScene, LabelledPatchSplitter, PatchSplitter, Scene, SimulatedScene
 from hsiaug.scenes.labelled_patches import LabelledPatchSplit
 from hsiaug.systems import Generator
-from hsiaug.tasks import change, segmentation, task_of
-from hsiaug.tasks import scene as scene_task
+from hsiaug.tasks import task_of
 from hsiaug.trainers import training_data
-from hsiaug.trainers.patch_encoder import train_date_encoder, train_patch_encoder
 
 
 @pytest.fixture(autouse=True)
 def short_training(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (segmentation, scene_task):
-        monkeypatch.setattr(module, 'train_patch_encoder', lambda *a: train_patch_encoder(*a, steps=10))
     monkeypatch.setattr(inspection, 'PARTS', 2)
-    monkeypatch.setattr(change, 'train_date_encoder', lambda *a: train_date_encoder(*a, steps=10))
 
 
 def evaluate_scenes(generator: Generator, train: SceneDataset, test: SceneDataset, out: Path, count: int) -> str:
