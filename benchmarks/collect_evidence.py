@@ -54,7 +54,13 @@ def _sources(results: Path, part: str) -> list[dict[str, Any]]:
 
 def _pasted(results: Path) -> list[dict[str, Any]]:
     """Of regions pasted into other images."""
-    record = read_json(results / 'region_paste' / 'confirm.json', 'a table of region_paste.py')
+    entries = []
+    for file in sorted((results / 'region_paste').glob('confirm*.json')):
+        entries += _pasted_in(read_json(file, 'a table of region_paste.py'), file.name)
+    return entries
+
+
+def _pasted_in(record: dict[str, Any], name: str) -> list[dict[str, Any]]:
     arms = {arm['name']: arm for arm in record['arms']}
     entries = []
     for row in (row for row in record['table'] if row['scene'] == 'mean' and not arms[row['arm']]['control']):
@@ -69,7 +75,7 @@ def _pasted(results: Path) -> list[dict[str, Any]]:
                 'labels_per_class': None, 'ratio': row['ratio'], 'synthetic_first': 0.0, 'labels': arm['labels'],
                 'metric': key.removeprefix('gain_'), 'gain': gain['mean'], 'interval': gain['interval'],
                 'seeds': gain['n'], 'scenes': {r['scene']: [r[key]['mean'], *r[key]['interval']] for r in same},
-                'origin': 'benchmarks/results/region_paste/confirm.json', 'images': record['windows'],
+                'origin': f'benchmarks/results/region_paste/{name}', 'images': record['windows'],
             }
         )  # fmt: skip
     return entries

@@ -268,3 +268,29 @@ def test_bark_beetle_tiles_are_split_by_patches(real_data: Path) -> None:
     rise = scene.spectra(np.flatnonzero(scene.valid)).reshape(-1, 2, 12)[..., 10]
     rise = rise[:, 1] - rise[:, 0]
     assert rise[labels == CHANGED].mean() > 2 * rise[labels == UNCHANGED].mean()
+
+
+def test_water_that_came_and_went_is_of_the_same_pixels(real_data: Path) -> None:
+    with np.load(real_data / 'water12_patches' / 'water12_patches.npz') as file:
+        heights, groups = file['dem_copernicus'], file['overlap_group']
+    for first, second in real_scenes.WATER_DATES:
+        assert groups[first] == groups[second]
+        assert np.array_equal(heights[first], heights[second])
+    scene = real_scenes.water_change(real_data)
+    assert (scene.labels == CHANGED).mean() == pytest.approx(0.11, abs=0.01)
+    assert real_scenes.change_splitter('water_change', 32).regions == 'groups'
+
+
+@pytest.mark.parametrize('name', ['slovenia_change', 'houston18_change'])
+def test_simulated_changes_show_other_land_of_their_block(real_data: Path, name: str) -> None:
+    scene = real_scenes.CHANGE[name](real_data)
+    changed = scene.labels == CHANGED
+    assert 0.1 < changed.mean() < 0.3
+    second = scene.cube[..., scene.cube.shape[2] // 2 :]
+    rows, columns = (real_scenes._mirrored(length, 16) for length in scene.shape)
+    assert set(rows[:16]) == set(range(16))
+    assert np.array_equal(np.sort(rows), np.arange(len(rows)))
+    there = second[rows][:, columns]
+    kept = changed & ~changed[rows][:, columns]  # the land that is shown is still in its place
+    assert kept.any()
+    assert np.array_equal(second[kept], there[kept])
