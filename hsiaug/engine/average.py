@@ -15,6 +15,10 @@ class Average(Generic[M]):
     """A copy of a network whose weights follow the network's, closely at first.
 
     After step t the decay is min(decay, (1 + t) / (10 + t)), so that the initialisation is soon forgotten.
+
+    Args:
+        network: that is followed.
+        decay: of the average, in [0, 1).
     """
 
     def __init__(self, network: M, decay: float) -> None:

@@ -36,8 +36,14 @@ S = TypeVar('S', bound='Training')
 class Training:
     """State of a training, or of a stage of one. A subclass says what a step does.
 
-    Modules, all that a step changes or reads, and optimisers are by name, on the device. The schedule is that of the
-    learning rates that the optimisers are made with; the stage's name stands in checkpoints and messages.
+    Args:
+        name: of the stage, in checkpoints and messages.
+        modules: all that a step changes or reads, by name, on the device.
+        optimisers: by name.
+        steps: how many there are to take.
+        seed: of everything random.
+        device: where to train.
+        schedule: of the learning rates, which are those that the optimisers are made with.
     """
 
     rate_setting = 'the learning rate'
@@ -89,7 +95,10 @@ class Training:
     def descend(self, name: str, loss: Tensor, clip: float | None = None) -> None:
         """One step of an optimiser down a loss, at the scheduled rate, with gradients averaged over all processes.
 
-        The loss is a mean over this process's part of the batch; ``clip`` is the largest norm of the gradient.
+        Args:
+            name: of the optimiser.
+            loss: mean over this process's part of the batch.
+            clip: largest norm of the gradient.
         """
         optimiser = self.optimisers[name]
         factor = self.schedule(self.step, self.steps)
@@ -135,7 +144,11 @@ class Training:
         self.losses[name] = loss.detach()
 
     def advance(self, rng: torch.Generator) -> None:
-        """Take one step with random numbers of its own, for which ``rng``, on the device, is seeded, and count it."""
+        """Take one step with the random numbers of its own, and count it.
+
+        Args:
+            rng: on the device; it is seeded for this step.
+        """
         self.update(rng.manual_seed(stream_of_step(self.seed, self.name, self.step)))
         if self._log is not None:
             self._log.add(self.losses)
@@ -150,7 +163,12 @@ class Training:
         return torch.Generator(rng.device).manual_seed((rng.initial_seed() + (rank + 1) * 0xD1342543DE82EF95) % 2**63)
 
     def run(self, run: Run, file: Path | None = None, identity: Mapping[str, Any] | None = None) -> None:
-        """Take the steps that are left, with checkpoints, where a file is given, that only this identity resumes.
+        """Take the steps that are left.
+
+        Args:
+            run: how: steps between two checkpoints, and whether to show a progress bar.
+            file: of the checkpoint, or None for none.
+            identity: of the training, written into it: what must agree for another call to resume.
 
         Raises:
             FloatingPointError: if the training diverges; the last good checkpoint stays.

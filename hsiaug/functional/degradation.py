@@ -55,11 +55,14 @@ def degrade(
     """What a sensor of a k times coarser ground sampling would see: Gaussian blur by its MTF, decimation, noise.
 
     Args:
-        image: (n, C, H, W), of which it makes (n, C, H/k, W/k). Beyond the borders the last pixels are repeated.
-        factor: k, which divides the sides.
+        image: (n, C, H, W) with sides that the factor divides. Beyond the borders the last pixels are repeated.
+        factor: k.
         mtf: of the coarser sensor at its own Nyquist frequency, see :func:`mtf_sigma`.
         noise: standard deviation of white noise in the image's unit, one number or (C,) of them.
         rng: of the noise, on the image's device.
+
+    Returns:
+        (n, C, H/k, W/k).
 
     Raises:
         ValueError: if the factor does not fit, or noise is negative.

@@ -15,11 +15,14 @@ from torch.nn.functional import leaky_relu
 
 
 def gradient_penalty_autograd(critic: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-    """() The penalty by double backward, differentiable with respect to the critic's weights, for any critic.
+    """The penalty by double backward, for any critic.
 
     Args:
         critic: from (n, ...) to (n, 1) or (n,) scores, each sample's score from that sample alone.
         x: (n, ...) points x̂.
+
+    Returns:
+        () penalty, differentiable with respect to the critic's weights.
     """
     x = x.detach().requires_grad_(True)
     (gradient,) = torch.autograd.grad(critic(x).sum(), x, create_graph=True)
@@ -27,15 +30,22 @@ def gradient_penalty_autograd(critic: Callable[[Tensor], Tensor], x: Tensor) -> 
 
 
 def gradient_penalty_mlp(critic: Any, x: Tensor) -> Tensor:
-    """() The penalty at points x̂ (n, C) in closed form, for an :class:`hsiaug.models.MLP` with one linear output.
+    """The penalty in closed form, for an MLP with leaky ReLU and one linear output.
 
-    Such a network is piecewise linear, so its input gradient is the product of its weights masked by the slopes of the
-    activations, ∇D = W₁ᵀM₁W₂ᵀM₂···w_L. The masks are piecewise constant: they come from a forward pass without a graph,
-    and ordinary backward gives the exact gradient with respect to the weights. This costs about a third of a double
-    backward, and it can be compiled and captured. It equals :func:`gradient_penalty_autograd` but for rounding.
+    Such a network is piecewise linear, so its input gradient is the product of its weights masked by the slopes of
+    the activations, ∇D = W₁ᵀM₁W₂ᵀM₂···w_L. The masks are piecewise constant: they come from a forward pass without
+    a graph, and ordinary backward gives the exact gradient with respect to the weights. This costs about a third
+    of a double backward, and it can be compiled and captured.
+
+    Args:
+        critic: the MLP.
+        x: (n, C) points x̂.
+
+    Returns:
+        () penalty, equal to :func:`gradient_penalty_autograd` but for rounding.
 
     Raises:
-        TypeError: if the critic is not such a network.
+        TypeError: if the critic is no such network.
     """
     if getattr(critic, 'output', None) != 'linear' or critic.linears[-1].out_features != 1:
         raise TypeError(

@@ -7,10 +7,14 @@ from scipy.optimize import minimize
 
 
 def apportion(shares: np.ndarray, total: int) -> np.ndarray:
-    """Whole counts (K,) int64 that add up to ``total`` in the given shares (largest-remainder method).
+    """Whole counts that add up to ``total`` in the given shares (largest-remainder method).
 
-    Shares (K,) are weights, not negative and not all zero. Each count differs from its exact share by less than one;
-    ties go to the lower class.
+    Args:
+        shares: (K,) non-negative weights, not all zero.
+        total: what the counts add up to.
+
+    Returns:
+        (K,) int64; each differs from its exact share by less than one. Ties go to the lower class.
     """
     exact = np.asarray(shares, dtype=np.float64) / np.sum(shares) * total
     counts = np.floor(exact).astype(np.int64)
@@ -20,10 +24,18 @@ def apportion(shares: np.ndarray, total: int) -> np.ndarray:
 
 
 def fill_to_prior(real_counts: np.ndarray, prior: np.ndarray, total: int) -> np.ndarray:
-    """Counts (K,) int64 of synthetic samples that bring real plus synthetic as near to ``prior`` as adding can.
+    """Counts of ``total`` synthetic samples that bring real plus synthetic as near to ``prior`` as adding can.
 
-    A class that the ``real_counts`` (K,) already over-represent gets none, and the others share what is left of
-    ``total`` in proportion to what they lack of a prior (K,) that adds up to one.
+    A class that the real data already over-represent gets none, and the others share what is left in proportion to
+    what they lack.
+
+    Args:
+        real_counts: (K,) real samples per class.
+        prior: (K,) class prior that adds up to one.
+        total: number of synthetic samples.
+
+    Returns:
+        (K,) int64 that add up to ``total``.
     """
     if total == 0:
         return np.zeros(len(prior), dtype=np.int64)
@@ -34,11 +46,19 @@ def fill_to_prior(real_counts: np.ndarray, prior: np.ndarray, total: int) -> np.
 def em_prior(
     posteriors: np.ndarray, train_prior: np.ndarray, iterations: int = 1000, tolerance: float = 1e-8
 ) -> np.ndarray:
-    """Class prior (K,) float64 of unlabelled data by EM re-estimation.
+    """Class prior of unlabelled data by EM re-estimation.
 
-    Saerens, Latinne and Decaestecker, "Adjusting the outputs of a classifier to new a priori probabilities", Neural
-    Computation 14(1), 2002, equation 2.9: from class probabilities (M, K) of a classifier on the unlabelled data, and
-    the class frequencies (K,) that it was trained on, until no prior changes by more than ``tolerance``.
+    Saerens, Latinne and Decaestecker, "Adjusting the outputs of a classifier to new a priori probabilities",
+    Neural Computation 14(1), 2002, equation 2.9.
+
+    Args:
+        posteriors: (M, K) class probabilities of a classifier on the unlabelled data.
+        train_prior: (K,) class frequencies that the classifier was trained on.
+        iterations: most steps.
+        tolerance: stops when no prior changes by more.
+
+    Returns:
+        (K,) float64 that adds up to one.
     """
     prior = np.asarray(train_prior, dtype=np.float64)
     start = prior.copy()
@@ -53,10 +73,17 @@ def em_prior(
 
 
 def tilt_to_mixture(fractions: np.ndarray, mixture: np.ndarray) -> np.ndarray:
-    """Weights (N,) of samples that bring their mean class fractions (N, K) to a mixture (K,), as even as that allows.
+    """Weights of samples that bring their mean class fractions to a mixture, as even as that allows.
 
-    The weights of maximum entropy are exponential in the fractions, w_i ∝ exp(λ·f_i), and add up to one; λ minimises a
-    convex dual. A mixture out of reach is approached as far as a small ridge on λ lets it.
+    The weights of maximum entropy are exponential in the fractions, w_i ∝ exp(λ·f_i); λ minimises a convex dual. A
+    mixture out of reach is approached as far as a small ridge on λ lets it.
+
+    Args:
+        fractions: (N, K) class fractions of each sample.
+        mixture: (K,) wanted mean, adding up to one.
+
+    Returns:
+        (N,) positive weights that add up to one.
     """
 
     def dual(tilt: np.ndarray) -> tuple[float, np.ndarray]:

@@ -29,10 +29,16 @@ _TYPICAL = 0.75  # quantile over bands: dead bands may be many, bright ones are 
 
 
 def band_scale(mean: Tensor, std: Tensor) -> Tensor:
-    """What deviations from the mean (C,) of each band are to be divided by, (C,) positive, of the dtype of ``std``.
+    """What deviations from the mean of each band are to be divided by.
 
-    The standard deviation, or, where a band hardly varies, that of a typical band or the relative one of a typical band
-    at this band's level, whichever is larger. Where no band varies it is the level; of values of 0, one.
+    Args:
+        mean: (C,) of the training values.
+        std: (C,) of them, not negative.
+
+    Returns:
+        (C,) positive, in the dtype of ``std``: the standard deviation, or, where a band hardly varies, that of a
+        typical band or the relative one of a typical band at this band's level, whichever is larger. Where no band
+        varies it is the level; of values of 0, one.
     """
     dead, suggested = _dead(mean, std)
     return torch.where(dead, suggested.to(std), std)

@@ -15,14 +15,24 @@ _VALUES, _OUTLIERS = 1_000_000, 1e-3
 def spectral_reconstruction(
     output: Tensor, target: Tensor, mean: Tensor, std: Tensor, width: float, sad_weight: float = 0.1
 ) -> Tensor:
-    """() L1 of images whose values span 1, plus ``sad_weight`` times the spectral angle, means over the batch.
+    """L1 of images whose values span 1, plus ``sad_weight`` times the spectral angle.
 
-    Normalised images (n, C, H, W) become physical ones by ``std`` and ``mean`` (C, 1, 1); ``width`` is what the values
-    of all bands span, in the dataset's unit, see :func:`value_width`. An angle between z-scores is measured from the
+    Both are of physical images, after ``std`` and ``mean`` are put back. An angle between z-scores is measured from the
     mean spectrum of the data, and says nothing about the shape of a spectrum; and an L1 of z-scores is some six times
-    that of values from 0 to 1, to which the paper's weight λ of the angle in radians relates. At 0 that is not
-    computed; otherwise it comes from the cosine in single precision, at a seventh of the cost of
-    :func:`~hsiaug.functional.spectral_angle` and within 1 % of it from 0.005 rad on.
+    that of values from 0 to 1, to which the paper's weight of the angle relates. The angle comes from the cosine in
+    single precision, at a seventh of the cost of :func:`~hsiaug.functional.spectral_angle` and within 1 % of it from
+    0.005 rad on.
+
+    Args:
+        output: (n, C, H, W) normalised reconstruction.
+        target: (n, C, H, W) normalised image.
+        mean: (C, 1, 1) offset of the normalisation, in the dataset's unit.
+        std: (C, 1, 1) scale of the normalisation, in the dataset's unit.
+        width: what the values of all bands span, in the dataset's unit, see :func:`value_width`.
+        sad_weight: λ of the spectral angle in radians; at 0 it is not computed.
+
+    Returns:
+        () the mean over all values and pixels.
     """
     loss = ((output - target) * (std / width)).abs().mean()
     if sad_weight:
@@ -47,10 +57,16 @@ def _angle(a: Tensor, b: Tensor) -> Tensor:
 
 
 def mask_loss(logits: Tensor, mask: Tensor, counts: Tensor, kind: MaskLoss = 'cross_entropy') -> Tensor:
-    """() Reconstruction loss of masks, the mean over the pixels that count; 0 with a gradient of 0 where none counts.
+    """Reconstruction loss of masks over the pixels that count.
 
-    Logits are (n, K, H, W), masks (n, H, W) int64 classes, of any value where ``counts`` (n, H, W) is False. ``'l1'``,
-    to the one-hot mask, is what latent diffusion does to any channel.
+    Args:
+        logits: (n, K, H, W).
+        mask: (n, H, W) int64 classes; any value where a pixel does not count.
+        counts: (n, H, W) bool, which pixels count.
+        kind: ``'cross_entropy'``, or ``'l1'`` to the one-hot mask, which is what latent diffusion does to any channel.
+
+    Returns:
+        () the mean over counting pixels; 0 with a gradient of 0 where none counts.
 
     Raises:
         ValueError: for an unknown kind.

@@ -21,10 +21,13 @@ M = TypeVar('M', bound=nn.Module)
 
 
 class AuxiliaryBatchNorm(nn.Module):
-    """The batch normalisation of a network, that real samples pass through, and a copy of it for synthetic ones.
+    """A batch normalisation that real samples pass through, and a copy of it for synthetic ones.
 
     Statistics and affine parameters are separate. Without flags, and in evaluation mode, all samples take the main one.
     Where a side holds a single value per channel, which has no variance, its running statistics stand in, unchanged.
+
+    Args:
+        main: the normalisation of the network.
     """
 
     def __init__(self, main: _BatchNorm) -> None:
@@ -62,9 +65,13 @@ def _normalise(norm: _BatchNorm, x: Tensor) -> Tensor:
 
 
 def add_auxiliary_bn(network: M) -> M:
-    """Give each batch normalisation of a network, whose rows must stay samples, an auxiliary one, in place.
+    """Give each batch normalisation of a network an auxiliary one, in place.
 
-    Its results without synthetic samples stay as they were.
+    Args:
+        network: any network whose rows stay samples; its results without synthetic samples stay as they were.
+
+    Returns:
+        the network.
 
     Raises:
         ValueError: if it has no batch normalisation, or has auxiliary ones already.
@@ -91,7 +98,12 @@ def drop_auxiliary_bn(network: M) -> M:
 
 @contextmanager
 def synthetic_rows(network: nn.Module, synthetic: Tensor | None) -> Iterator[None]:
-    """Inside, the rows that ``synthetic`` (n,) flags take the auxiliary normalisation, where a network has one."""
+    """Inside, the flagged rows of a batch take the auxiliary normalisation.
+
+    Args:
+        network: with auxiliary batch normalisation; others are left alone.
+        synthetic: (n,) bool; None for no synthetic sample.
+    """
     layers = [module for module in network.modules() if isinstance(module, AuxiliaryBatchNorm)]
     for layer in layers:
         layer.synthetic = synthetic

@@ -11,10 +11,18 @@ from torch.nn.functional import leaky_relu
 
 
 class MLP(nn.Module):
-    """Fully connected layers with leaky ReLU between them, and a ``'linear'`` or ``'sigmoid'`` output.
+    """Fully connected layers with leaky ReLU between them.
 
-    "4-layers deep fully connected networks with 512 neurons" is read as four hidden layers of that width and a linear
-    output, as in the authors' published notebook.
+    "4-layers deep fully connected networks with 512 neurons" is read as four hidden layers and a linear output, as in
+    the authors' published notebook.
+
+    Args:
+        in_features: inputs.
+        out_features: outputs.
+        hidden: width of the hidden layers.
+        layers: number of hidden layers.
+        negative_slope: of the leaky ReLU.
+        output: ``'linear'`` or ``'sigmoid'``.
     """
 
     def __init__(

@@ -26,7 +26,7 @@ def scene_classifier(
     dropout: float = 0.0,
     upsampling: int = 1,
 ) -> nn.Module:
-    """An untrained classifier of images, from (n, C, H, W) to logits (n, K).
+    """An untrained classifier of images.
 
     ``'alexnet'`` (Krizhevsky 2014, https://arxiv.org/abs/1404.5997), ``'vgg16'`` (Simonyan and Zisserman 2015,
     https://arxiv.org/abs/1409.1556) and ``'resnet18'`` (He et al. 2016, https://arxiv.org/abs/1512.03385) are
@@ -42,6 +42,9 @@ def scene_classifier(
             studies on a CPU, with about 64 times fewer weights. Not for the CNNs of patches, which are small.
         dropout: where the published network has it; before the last layer of ResNet-18 and the CNNs, which have none.
         upsampling: images are enlarged by this factor first, bilinear: the large networks want large images.
+
+    Returns:
+        network from (n, C, H, W) to logits (n, K).
 
     Raises:
         ValueError: for an unknown name, a setting out of its range, or images that are too small.

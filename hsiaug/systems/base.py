@@ -156,8 +156,12 @@ class Generator(nn.Module):
     """Base of all generators.
 
     A subclass takes ``(spec, **settings)``, passes the JSON-ready settings on to this class, keeps what it learns in
-    parameters and buffers, and implements :meth:`_draw`. Buffers named in ``fitted`` get their shape from the training
-    data.
+    parameters and buffers, and implements :meth:`_draw`. Buffers named in ``fitted`` get their shape from the
+    training data.
+
+    Args:
+        spec: spec of the samples that it makes.
+        settings: the subclass's own settings, as they are saved.
     """
 
     type_name: ClassVar[str]
@@ -220,7 +224,12 @@ class Generator(nn.Module):
         return {field.name: getattr(config, field.name) for field in fields(config) if field.name in own}
 
     def fit(self, data: TrainingData, seed: int = 0) -> None:
-        """Learn from training data in closed form. Generators that need gradient steps have a trainer instead."""
+        """Learn from training data in closed form. Generators that need gradient steps have a trainer instead.
+
+        Args:
+            data: the training part of a split.
+            seed: seed of anything random in the fit.
+        """
         raise NotImplementedError(f'{type(self).__name__} is trained by hsiaug.trainers.fit_generator')
 
     def require_trained(self, learnt: object) -> None:

@@ -57,7 +57,14 @@ _TRAINERS: dict[str, Trainer] = {}
 def trains(
     name: str, config: type[Any], quick: Mapping[str, Any] | None = None, streams: bool = False
 ) -> Callable[[F], F]:
-    """Function decorator: the training of the generator that is registered under a name; see :class:`Trainer`."""
+    """Function decorator: the training of the generator that is registered under a name.
+
+    Args:
+        name: of the generator.
+        config: dataclass of the settings.
+        quick: settings of a training of seconds.
+        streams: whether it can read samples from a dataset that is too large for memory.
+    """
 
     def decorate(train: F) -> F:
         _TRAINERS[name] = Trainer(config, train, quick or {}, streams)

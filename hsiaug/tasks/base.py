@@ -34,9 +34,13 @@ Fidelity = Callable[[Generator], Record]
 
 @dataclass(frozen=True)
 class Downstream(ABC):
-    """A downstream model, by its name in tables, and the candidates from which real data alone choose its setting.
+    """A downstream model and the candidates from which real data alone choose its setting.
 
-    ``kind`` is that of the samples that it works on.
+    Args:
+        name: shown in tables.
+
+    Attributes:
+        kind: of the samples that it works on.
     """
 
     kind: ClassVar[Kind]
@@ -187,9 +191,14 @@ class Task(ABC):
         return self.config(**_as_annotated(self.config, checked_arguments(self.config, settings, where)))
 
     def train(self, model: Any, dataset: Any, seed: int = 0, device: str = 'cpu', val: Any = None) -> Any:
-        """Train a downstream model, one of :meth:`Downstream.candidates`, on real or mixed samples.
+        """Train a downstream model on real or mixed samples.
 
-        Networks of images may keep the weights that score best on ``val``.
+        Args:
+            model: one of :meth:`Downstream.candidates`.
+            dataset: of this kind.
+            seed: of everything random.
+            device: where to train.
+            val: samples to validate on, for networks of images that keep the weights which score best.
         """
         return train_images(dataset, model.config, seed, device, val)
 

@@ -133,7 +133,11 @@ def predict(model: nn.Module, image: Tensor, batch_size: int = 8192) -> Tensor:
 
 
 class LinearSVM:
-    """Linear support vector machine with penalty C on standardised bands (Table 1 of Audebert et al. 2018)."""
+    """Linear support vector machine on standardised bands (Table 1 of Audebert et al. 2018).
+
+    Args:
+        c: penalty C.
+    """
 
     def __init__(self, c: float = 1.0) -> None:
         self.scaler, self.svm = BandScaler(), SVC(C=c, kernel='linear')

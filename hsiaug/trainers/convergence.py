@@ -23,8 +23,11 @@ def still_falls(losses: Sequence[float], since: int = 0) -> bool:
 
     Learning rates that fall to zero end every curve flat, so that its last steps say nothing: what counts is the mean
     loss of the last third of the steps against that of the third before, by more than :data:`FALL` of the loss of the
-    first twentieth. A curve of fewer than 20 steps always falls. Where the data changed at a step ``since``, such as
-    from synthetic to real ones, thirds are of what came after.
+    first twentieth. A curve of fewer than 20 steps always falls.
+
+    Args:
+        losses: of each step, in order.
+        since: step at which the data changed, such as from synthetic to real ones: thirds are of what came after.
     """
     count = len(losses) - since
     if count < 20:
@@ -73,13 +76,16 @@ def tune(
     Longer trainings of a setting are tried until the loss no longer falls at the end and the score is no higher than
     before. A candidate takes the place of an earlier one if it scores more than ``error`` higher, or if it has
     converged, the other has not, and it scores no more than ``error`` lower. Few labels validate noisily: without the
-    error, luck chooses settings that do harm. Where all trainings diverge the first is chosen, and its score NaN.
+    error, luck chooses settings that do harm.
 
     Args:
         candidates: the default first.
         measure: trains with a candidate.
         length: setting of a candidate but for its number of steps, and this.
         error: standard error of a score.
+
+    Returns:
+        the choice, and what was tried; where all trainings diverge it is the first, and its score NaN.
 
     Raises:
         ValueError: without a candidate.
