@@ -32,7 +32,7 @@ _FLOOR = 1e-3  # of the probability of a left-out label: one that a teacher was 
 _FOLDS = 5
 _POWERS = (0.1, 0.2, 0.35, 0.5, 0.7, 1.0, 1.5, 2.0, 3.0, 5.0)
 """Of probabilities: with few labels, discriminants are far too sure; the mean of many neighbours is not sure enough."""
-_TEACHERS: dict[str, tuple[str, Callable[[int, int], Any]]] = {
+_TEACHERS: dict[str, tuple[Any, Callable[[int, int], Any]]] = {
     'linear': ('standard', lambda classes, seed: LogisticRegression(C=10, max_iter=100)),
     'linear, decorrelated': ('decorrelated', lambda classes, seed: LogisticRegression(C=10, max_iter=100)),
     'discriminant': (
