@@ -4,7 +4,6 @@
     HSIAUG_DATA=folder python benchmarks/spectra_sources.py --part confirm     # what was chosen, once, on five others
     HSIAUG_DATA=folder python benchmarks/spectra_sources.py --part confirm-all # the same with all labels
     HSIAUG_DATA=folder python benchmarks/spectra_sources.py --part confirm-tuned   # on a better network
-    HSIAUG_DATA=folder python benchmarks/spectra_sources.py --part confirm-pseudo-tuned # pseudo-labels there
     HSIAUG_DATA=folder python benchmarks/spectra_sources.py --quick
 
 NN-1D with standard scaling and 400 steps, in all arms; in parts that are tuned with decorrelated bands and dropout.
@@ -24,6 +23,7 @@ from typing import Any
 
 import library_variability  # noqa: F401  registers its generator
 import numpy as np
+import pooled_labels  # noqa: F401  registers its generator
 from real_scenes import READERS, jasper_ridge, samson
 from stacked import run_stacked
 from studies import available, data_root
@@ -93,8 +93,8 @@ LIBRARY = (
     Arm('own differences alone', V, {**ALONE, 'variability': 2.0}, ratios=(2,)),
     Arm('library alone', L, {**ALONE, 'variability': 2.0}, ratios=(2,)),
 )
-PSEUDO, P_FIRST = 'pseudo_label', 'pseudo_label, synthetic first'
-PSEUDO_LABELS = (Arm(PSEUDO, PSEUDO, ratios=(5,)), Arm(P_FIRST, PSEUDO, ratios=(5,), synthetic_first=0.75))
+POOLED, P_FIRST = 'pooled_label', 'pooled_label, synthetic first'
+POOLED_LABELS = (Arm(POOLED, POOLED, ratios=(5,)), Arm(P_FIRST, POOLED, ratios=(5,), synthetic_first=0.75))
 TWO = ('salinas_a', 'enmap_potsdam')
 OTHERS = ('santa_barbara', 'houston18', 'samson', 'berlin', 'simulated')
 PARTS: dict[str, tuple[tuple[str, ...], tuple[str, ...], tuple[Arm, ...], range]] = {
@@ -121,9 +121,7 @@ PARTS: dict[str, tuple[tuple[str, ...], tuple[str, ...], tuple[Arm, ...], range]
     'confirm-all': (OTHERS, ('all',), BALANCED, range(500, 516)),
     'confirm-tuned': (OTHERS, ('10', '30'), USES, range(2000, 2020)),
     'confirm-tuned-all': (OTHERS, ('all',), BALANCED[1:], range(2000, 2020)),
-    'choose-pseudo-tuned': (('salinas_a', 'enmap_potsdam', 'jasper_ridge'), ('10', '30'), PSEUDO_LABELS, range(50, 56)),
-    'confirm-pseudo-tuned': (OTHERS, ('10', '30'), PSEUDO_LABELS, range(3000, 3020)),
-    'confirm-pseudo': (OTHERS, ('10', '30'), PSEUDO_LABELS, range(3000, 3020)),
+    'pooled-labels-tuned': (OTHERS, ('10', '30'), POOLED_LABELS, range(3000, 3020)),
 }
 """Scenes, budgets, arms and seeds of each part; no scene that confirms was chosen on."""
 

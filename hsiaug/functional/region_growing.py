@@ -12,25 +12,6 @@ from torch.nn.functional import normalize
 _SMALLEST = 1e-9  # length of a step between equal spectra: a sparse matrix takes 0 for no step
 
 
-def neighbouring(positions: Tensor, diagonal: bool = False) -> tuple[np.ndarray, np.ndarray]:
-    """Each pair of adjacent pixels once, as (E,) indices of the one and of the other.
-
-    Args:
-        positions: (P, 2) row and column of each pixel.
-        diagonal: pixels that touch at a corner are adjacent too.
-    """
-    row, column = positions.cpu().numpy().T
-    width = int(column.max(initial=0)) + 2  # a column apart, so that no row runs into the next
-    place = row * width + column
-    order = np.argsort(place)
-    ends = []
-    for step in (1, width, *((width - 1, width + 1) if diagonal else ())):
-        found = order[np.searchsorted(place[order], place + step).clip(max=len(place) - 1)]
-        start = np.flatnonzero(place[found] == place + step)
-        ends.append((start, found[start]))
-    return tuple(np.concatenate(ends, axis=1))
-
-
 def grow_regions(x: Tensor, positions: Tensor, seeds: int, reach: float) -> tuple[Tensor, Tensor]:
     """Which labelled pixel each other one belongs to, if any: the nearest over steps between adjacent pixels.
 
@@ -43,7 +24,16 @@ def grow_regions(x: Tensor, positions: Tensor, seeds: int, reach: float) -> tupl
     float64 path.
     """
     owner, path = np.full(len(x), -1), np.full(len(x), np.inf)
-    start, end = neighbouring(positions)
+    row, column = positions.cpu().numpy().T
+    width = int(column.max(initial=0)) + 2  # a column apart, so that no row runs into the next
+    place = row * width + column
+    order = np.argsort(place)
+    ends = []
+    for step in (1, width):
+        found = order[np.searchsorted(place[order], place + step).clip(max=len(place) - 1)]
+        start = np.flatnonzero(place[found] == place + step)
+        ends.append((start, found[start]))
+    start, end = np.concatenate(ends, axis=1)
     if seeds and len(start):
         unit = normalize(x.double().cpu(), dim=1)
         # By the chord, since the arc cosine of what is nearly 1 is noise.

@@ -169,7 +169,7 @@ class Generator(nn.Module):
     """Of samples that it can make."""
     fitted: ClassVar[tuple[str, ...]] = ()
     """Names of buffers whose shapes are known only after fitting."""
-    soft_labels: bool = False
+    soft_labels: ClassVar[bool] = False
     """Whether samples carry ``label_prob``."""
     unlabelled: ClassVar[tuple[Unlabelled, ...]] = ()
     """Samples without labels that it can learn from, besides labelled ones."""

@@ -1,10 +1,8 @@
-"""Unlabelled samples of the training area, labelled by what was trained on its labelled part.
+"""Unlabelled samples of the training area, labelled by networks that were trained on its labelled part.
 
-Lee, "Pseudo-Label", ICML Workshop 2013. Spectra get soft labels, the pooled opinion of several classifiers and of each
-pixel's neighbours, which know more than a network of single spectra (:mod:`hsiaug.trainers.teachers`). Of what networks
-say only that counts in which all agree and are confident; other pixels of an image are ignored. As donors of labelled
-images they are what ClassMix makes of them (Olsson et al., WACV 2021, https://arxiv.org/abs/2007.07936), as hosts the
-label-free backgrounds of Cut-and-Paste.
+Lee, "Pseudo-Label", ICML Workshop 2013. Of what the networks say only that counts in which all agree and are confident;
+other pixels of an image are ignored. As donors of labelled images they are what ClassMix makes of them (Olsson et al.,
+WACV 2021, https://arxiv.org/abs/2007.07936), as hosts the label-free backgrounds of Cut-and-Paste.
 """
 
 from __future__ import annotations
@@ -36,7 +34,6 @@ from ..trainers import (
     train_scene_classifier,
     train_segmenter,
 )
-from ..trainers.teachers import pooled_opinion
 from .base import Generator, TrainingData, register
 from .training import trains
 
@@ -45,11 +42,10 @@ Paste = Literal['none', 'host', 'donor']
 
 @register('pseudo_label')
 class PseudoLabel(Generator):
-    """Samples of the training area with labels of several networks, where these agree, or spectra with probabilities.
+    """Samples of the training area with labels of several networks, where these agree and are confident.
 
-    A label asks for a sample that holds the class, as far as pixels that count go; for a spectrum with a chance
-    proportional to the probability of the class. Labelled samples stand in for those of a class that no network is sure
-    of anywhere.
+    A label asks for a sample that holds the class, as far as pixels that count go. Labelled samples stand in for those
+    of a class that no network is sure of anywhere.
 
     Args:
         spec: spec of the samples.
@@ -66,7 +62,7 @@ class PseudoLabel(Generator):
     fitted: ClassVar[tuple[str, ...]] = ('x', 'y', 'shares', 'real_x', 'real_y', 'real_shares')
     x: Tensor  # (M, ...) pseudo-labelled, of pairs of dates (M, 2 C, H, W)
     y: Tensor  # (M,) or (M, H, W)
-    shares: Tensor  # (M, K) of each class, of a spectrum its probability
+    shares: Tensor  # (M, K) of each class
     real_x: Tensor  # the same of labelled samples, where they are pasted
     real_y: Tensor
     real_shares: Tensor
@@ -76,44 +72,36 @@ class PseudoLabel(Generator):
             raise ValueError(f'PseudoLabel: paste={paste!r} is for samples with masks, found kind {spec.kind!r}')
         super().__init__(spec, paste=paste, regions=regions)
         self.paste, self.regions = paste, regions
-        self.soft_labels = spec.kind == 'spectrum'
 
     def keep(self, x: Tensor, y: Tensor, data: TrainingData) -> None:
         """Take pseudo-labelled samples, and what of the labelled ones is needed.
 
         Args:
             x: (M, ...) as samples of this kind are.
-            y: (M, ...) their labels or masks; of spectra (M, K) float probabilities too.
+            y: (M, ...) their labels or masks.
             data: the labelled part.
         """
         spec = self.spec
 
         def shares(target: Tensor) -> Tensor:
-            if target.is_floating_point():
-                return target
             masks = target.ndim > 1
             return class_fractions(flat_mask(target), spec) if masks else one_hot(target, spec.num_classes).float()
 
         real = shares(data.y.cpu())
         lost = (real.sum(dim=0) > 0) & (shares(y.cpu()).sum(dim=0) == 0)
         stand_in = real[:, lost].sum(dim=1) > 0
-        x, own = torch.cat([x.cpu(), data.x.cpu()[stand_in]]), data.y.cpu()[stand_in]
-        y = torch.cat([y.cpu(), real[stand_in] if y.is_floating_point() else own])
+        x, y = torch.cat([x.cpu(), data.x.cpu()[stand_in]]), torch.cat([y.cpu(), data.y.cpu()[stand_in]])
         some = slice(None) if self.paste != 'none' else slice(0)
         for name, images, target in (('', x, y), ('real_', data.x.cpu()[some], data.y.cpu()[some])):
             masks = target.ndim > 1
-            setattr(self, f'{name}shares', shares(target).to(self.device))
-            if target.is_floating_point():
-                masks, target = False, target.argmax(dim=1)
             setattr(self, f'{name}x', (stacked_dates(images) if masks else images).to(self.device))
             setattr(self, f'{name}y', (flat_mask(target) if masks else target).to(self.device))
+            setattr(self, f'{name}shares', shares(target).to(self.device))
 
     def _draw(self, labels: Tensor, rng: torch.Generator) -> dict[str, Tensor]:
         asked = self.real_shares if self.paste == 'host' else self.shares  # donors where there are any
         rows = pairs_that_hold(labels, asked.cpu(), rng).to(self.device)
         if self.paste == 'none':
-            if self.soft_labels:
-                return {'image': self.x[rows], 'label_prob': self.shares[rows]}
             if self.y.ndim == 1:
                 return {'image': self.x[rows]}
             return in_contract(self.x[rows], self.y[rows], self.spec)
@@ -131,9 +119,8 @@ class PseudoLabelConfig:
     """How unlabelled samples are labelled.
 
     Args:
-        teachers: networks, which differ in initialisation and order of samples; None takes three, and for spectra,
-            unless ``teacher`` is given, other classifiers: :func:`~hsiaug.trainers.teachers.pooled_opinion`.
-        confidence: probability that the mean of networks gives to a label which counts.
+        teachers: networks, which differ in initialisation and order of samples.
+        confidence: probability that their mean gives to a label which counts.
         teacher: settings of the network and its training: of :class:`~hsiaug.trainers.SegmenterConfig` or what else
             trains on samples of this kind. Those of images have flips unless it says otherwise.
         paste: see :class:`PseudoLabel`.
@@ -143,7 +130,7 @@ class PseudoLabelConfig:
         ValueError: for a number out of range.
     """
 
-    teachers: int | None = None
+    teachers: int = 3
     confidence: float = 0.9
     teacher: dict[str, Any] = field(default_factory=dict)
     paste: Paste = 'none'
@@ -168,8 +155,7 @@ def train_pseudo_label(data: TrainingData, config: PseudoLabelConfig, run: Run) 
     """Train the teachers and label the unlabelled samples of the training area.
 
     Raises:
-        ValueError: if there are none, labels are too few for any to be left out, masks could not say which pixels do
-            not count, or nothing is agreed upon.
+        ValueError: if there are none, masks could not say which pixels do not count, or nothing is agreed upon.
     """
     spec = data.spec
     if len(data.unlabelled) == 0:
@@ -184,38 +170,27 @@ def train_pseudo_label(data: TrainingData, config: PseudoLabelConfig, run: Run) 
         )
     if data.y.ndim > 1 and spec.ignore_index is None:
         raise ValueError('pseudo_label: the spec has no ignore_index for pixels that teachers disagree on; give it one')
-    if spec.kind == 'spectrum' and config.teachers is None and not config.teacher:
-        probability, heard = pooled_opinion(data.x, data.y, data.unlabelled, spec.num_classes, data.positions, run.seed)
-        return _kept(data, data.unlabelled, probability, config, run, {'heard': heard})
     made, dataset, train, usual = _TEACHERS[spec.kind]
     settings = made(**checked_arguments(made, {**usual, **config.teacher}, 'pseudo_label: teacher'))
     labelled = dataset(data.x.cpu(), data.y.cpu(), spec)
-    count = config.teachers or 3
-    seeds = with_progress([run.seed + k for k in range(count)], run.progress, desc='teachers', unit='network')
+    seeds = with_progress([run.seed + k for k in range(config.teachers)], run.progress, desc='teachers', unit='network')
     validated = {'val': dataset(data.val_x.cpu(), data.val_y.cpu(), spec)} if getattr(settings, 'keep_best', 0) else {}
     teachers = [train(labelled, settings, seed, run.device, **validated) for seed in seeds]
     label, counts = agreed(teachers, data.unlabelled, config.confidence)
     images = counts.flatten(1).any(dim=1) if counts.ndim > 1 else counts
     if not images.any():
         raise ValueError(
-            f'pseudo_label: {count} teachers agree on no label of {len(counts)} unlabelled samples with a '
+            f'pseudo_label: {config.teachers} teachers agree on no label of {len(counts)} unlabelled samples with a '
             f'confidence of {config.confidence:g}; lower it, or train them longer'
         )
     if spec.kind == 'change':
         label, counts = label[:, None], counts[:, None]
     if counts.ndim > 1:
         label = label.where(counts, int(spec.ignore_index or 0))
-    of = {'teachers': count, 'confidence': config.confidence, 'teacher': config.teacher}
-    of = {**of, 'agreed': round(float(counts.float().mean()), 4)}
-    return _kept(data, data.unlabelled.cpu()[images], label[images], config, run, of)
-
-
-def _kept(
-    data: TrainingData, x: Tensor, y: Tensor, config: PseudoLabelConfig, run: Run, training: dict[str, Any]
-) -> PseudoLabel:
-    generator = PseudoLabel(data.spec, config.paste, config.regions).to(run.device)
-    generator.keep(x, y, data)
-    generator.adopt(data, run.seed, training)
+    generator = PseudoLabel(spec, config.paste, config.regions).to(run.device)
+    generator.keep(data.unlabelled.cpu()[images], label[images], data)
+    of = {'teachers': config.teachers, 'confidence': config.confidence, 'teacher': config.teacher}
+    generator.adopt(data, run.seed, {**of, 'agreed': round(float(counts.float().mean()), 4)})
     return generator.eval()
 
 

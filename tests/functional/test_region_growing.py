@@ -1,7 +1,7 @@
 import numpy as np
 import torch
 
-from hsiaug.functional.region_growing import grow_regions, neighbouring
+from hsiaug.functional.region_growing import grow_regions
 
 
 def image(*values: list[float]) -> tuple[torch.Tensor, torch.Tensor]:
@@ -41,11 +41,3 @@ def test_brightness_is_no_step_and_rows_do_not_run_into_each_other() -> None:
     assert owner.tolist() == [0, 0, -1, -1]
     apart = torch.tensor([[0, 3], [1, 0]])  # end of one row, beginning of the next
     assert grow_regions(torch.ones(2, 3), apart, 1, 9.0)[0].tolist() == [-1, -1]
-
-
-def test_neighbours_of_a_pixel() -> None:
-    positions = torch.tensor([[1, 1], [0, 0], [0, 1], [0, 2], [1, 3], [3, 3]])
-    pairs = {tuple(sorted(pair)) for pair in zip(*neighbouring(positions), strict=True)}
-    assert pairs == {(0, 2), (1, 2), (2, 3)}
-    corners = {tuple(sorted(pair)) for pair in zip(*neighbouring(positions, diagonal=True), strict=True)}
-    assert corners - pairs == {(0, 1), (0, 3), (3, 4)}

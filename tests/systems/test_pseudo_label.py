@@ -14,11 +14,11 @@ from toys import toy_spec
 from hsiaug import Generator, MixedDataset, SyntheticBank, fit_generator, write_bank
 from hsiaug.ablation import Arm, Segmenter, Setting, Study, run_study
 from hsiaug.ablation.results import RESULTS_FILE, read_results
-from hsiaug.datasets import PatchDataset, SpectraDataset
-from hsiaug.scenes import BlockSplit, PatchSplit, PatchSplitter, Scene, SimulatedScene
+from hsiaug.datasets import PatchDataset
+from hsiaug.scenes import PatchSplit, PatchSplitter, SimulatedScene
 from hsiaug.systems import TrainingData
 from hsiaug.systems.pseudo_label import PseudoLabel, agreed
-from hsiaug.trainers import SegmenterConfig, training_data
+from hsiaug.trainers import SegmenterConfig
 
 SEGFORMER = {'encoder': 'mit_tiny', 'mapping': False, 'channels': 16, 'learning_rate': 3e-3, 'batch_size': 8}
 
@@ -115,32 +115,6 @@ def test_spectra(data: TrainingData) -> None:
     assert torch.equal(batch['label'], labels)
     nearest = torch.cdist(batch['image'], data.x).argmin(dim=1)
     assert (data.y[nearest] == labels).float().mean() > 0.8
-
-
-def test_spectra_have_the_opinion_of_other_classifiers(scene: Scene, tmp_path: Path) -> None:
-    split = BlockSplit(block=4, buffer=0, per_class=10)(scene, seed=0)
-    data = training_data(scene, split)
-    generator: Any = fit_generator('pseudo_label', data, seed=1)
-    assert torch.equal(generator.x, data.unlabelled)  # all of them, in their order
-    truth = torch.from_numpy(scene.flat_labels()[split.unlabelled]) - 1
-    known = truth >= 0
-    assert (generator.shares.argmax(dim=1) == truth)[known].float().mean() > 0.9
-    write_bank(Generator.from_pretrained(generator.save_pretrained(tmp_path / 'g')), 90, tmp_path / 'bank')
-    bank = SyntheticBank.open(tmp_path / 'bank')
-    batch = generator.sample(3000, torch.zeros(3000, dtype=torch.int64), seed=0)
-    rows = {row.numpy().tobytes(): k for k, row in enumerate(data.unlabelled)}
-    drawn = torch.tensor([rows[row.numpy().tobytes()] for row in batch['image']])
-    assert torch.equal(batch['label_prob'], generator.shares[drawn])
-    # The chance to be drawn as a class is that of being one.
-    assert float(batch['label_prob'][:, 0].mean()) == pytest.approx(
-        float(generator.shares[:, 0].square().sum() / generator.shares[:, 0].sum()), abs=0.02
-    )
-    mixed = MixedDataset(SpectraDataset(scene, split, 'train'), bank, 2.0)
-    soft = torch.stack([sample['label_prob'] for sample in mixed])
-    assert len(soft) == 3 * len(data.x)
-    assert ((soft > 0.01) & (soft < 0.99)).any()
-    assert generator.provenance.seen == split.footprint()
-    assert sum(generator.provenance.training['heard'].values()) == pytest.approx(1, abs=0.01)
 
 
 def test_labelled_samples_stand_in_for_a_class_that_no_teacher_finds(data: TrainingData) -> None:
