@@ -39,10 +39,7 @@ def synthetic_count(seen: int, ratio: float, mode: Mode) -> int:
     """How many synthetic samples belong to ``seen`` real ones (append) or to ``seen`` places (replace).
 
     The count of a batch is the difference between the counts after and before it, so that what batches hold adds up to
-    what the epoch holds. Rounding each batch by itself would be biased.
-
-    Raises:
-        ValueError: for an infinite ratio in append mode.
+    what the epoch holds. Rounding each batch by itself would be biased. An infinite ratio needs replace mode.
     """
     if mode == 'replace':
         return math.floor(seen * synthetic_fraction(ratio) + 1e-9)
@@ -57,14 +54,6 @@ def source_counts(seen: int, ratios: Sequence[float], mode: Mode) -> list[int]:
     Append rounds the count of each source. Replace rounds that of all sources together, and deals it out among them by
     the method of Sainte-Lague: as ``seen`` grows, no count ever falls, so that batches hold differences. From its exact
     share a source is off by (K - 1) / 2 samples at most, so by one of up to three.
-
-    Args:
-        seen: real samples, or places.
-        ratios: (K,) synthetic samples per real one, of each source.
-        mode: ``'append'`` or ``'replace'``.
-
-    Raises:
-        ValueError: for an infinite ratio in append mode.
     """
     if mode == 'append':
         return [synthetic_count(seen, ratio, mode) for ratio in ratios]
@@ -100,31 +89,30 @@ class Constant(Schedule):
 
 
 @dataclass(frozen=True)
-class Linear(Schedule):
-    """From ``start`` in epoch 0 to ``end`` in epoch ``epochs`` in equal steps, and ``end`` ever after."""
+class _Ramp(Schedule):
+    """From ``start`` in epoch 0 to ``end`` in epoch ``epochs``, and ``end`` from then on."""
 
     start: float
     end: float
     epochs: int
 
     def __post_init__(self) -> None:
-        _require_ramp(self.start, self.end, self.epochs)
+        require_ratio(self.start, 'start')
+        require_ratio(self.end, 'end')
+        if not isinstance(self.epochs, Integral) or self.epochs < 1:
+            raise ValueError(f'epochs of a ramp must be a whole number of at least 1, found {self.epochs!r}')
+
+
+class Linear(_Ramp):
+    """From ``start`` in epoch 0 to ``end`` in epoch ``epochs`` in equal steps, and ``end`` from then on."""
 
     def __call__(self, epoch: int) -> float:
         """Ratio of an epoch."""
         return self.start + (self.end - self.start) * min(epoch / self.epochs, 1.0)
 
 
-@dataclass(frozen=True)
-class Cosine(Schedule):
-    """From ``start`` to ``end`` over ``epochs`` along half a cosine, and ``end`` ever after."""
-
-    start: float
-    end: float
-    epochs: int
-
-    def __post_init__(self) -> None:
-        _require_ramp(self.start, self.end, self.epochs)
+class Cosine(_Ramp):
+    """From ``start`` to ``end`` over ``epochs`` along half a cosine, and ``end`` from then on."""
 
     def __call__(self, epoch: int) -> float:
         """Ratio of an epoch."""
@@ -190,10 +178,3 @@ def together(schedules: Sequence[Schedule]) -> Schedule:
 def as_schedule(ratio: float | Schedule) -> Schedule:
     """A number as a constant schedule; a schedule as it is."""
     return ratio if isinstance(ratio, Schedule) else Constant(require_ratio(ratio))
-
-
-def _require_ramp(start: float, end: float, epochs: int) -> None:
-    require_ratio(start, 'start')
-    require_ratio(end, 'end')
-    if not isinstance(epochs, Integral) or epochs < 1:
-        raise ValueError(f'epochs of a ramp must be a whole number of at least 1, found {epochs!r}')

@@ -137,11 +137,7 @@ class SampleSpec:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> SampleSpec:
-        """The inverse of :meth:`to_dict`, equal to the original even after a passage through JSON.
-
-        Raises:
-            ValueError: if a field is unknown, missing, of another type, or contradicts another.
-        """
+        """The inverse of :meth:`to_dict`, equal to the original even after a passage through JSON."""
         return as_record(cls, data, 'SampleSpec')
 
 
@@ -156,16 +152,9 @@ def require_compatible(
     sides: tuple[str, str] = ('real', 'synthetic'),
     what: str = 'real and synthetic samples',
 ) -> None:
-    """Check that samples of two specs can stand in one batch.
+    """Check that samples of two specs can stand in one batch; the error names each field in which they differ.
 
-    Args:
-        real: one spec.
-        synthetic: the other.
-        sides: what the two are called.
-        what: does not fit together, for the message.
-
-    Raises:
-        SpecMismatchError: naming each field in which the two sides differ.
+    ``sides`` are what the two are called, and ``what`` does not fit together, in the message.
     """
     problems = [
         f'{name}: {sides[0]} {getattr(real, name)!r}, {sides[1]} {getattr(synthetic, name)!r}'
@@ -191,11 +180,7 @@ def require_compatible(
 class SceneFingerprint(str):
     """A scene's fingerprint that remembers what older versions called the same scene.
 
-    Generators that these saved carry the former one; as text it is the present one alone.
-
-    Args:
-        value: the fingerprint.
-        former: what the same scene was called before.
+    Generators that these saved carry the ``former`` one; as text it is the present one alone.
     """
 
     former: frozenset[str]
@@ -243,11 +228,7 @@ class Footprint:
         return Footprint.of(other.scene, other.size, np.union1d(self.pixels(), other.pixels()))
 
     def pixels(self) -> np.ndarray:
-        """Flat pixel indices, ascending, int64.
-
-        Raises:
-            ValueError: if the mask is damaged, or says far more than it holds.
-        """
+        """Flat pixel indices, ascending, int64; an error for a mask that is damaged, or says far more than it holds."""
         bits = self._bits()
         require_plausible(8 * int(_ONES[bits].sum()), len(self.packed), 'a footprint of seen pixels')
         held = np.flatnonzero(bits)
@@ -309,19 +290,14 @@ class Provenance:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Provenance:
-        """The inverse of :meth:`to_dict`.
-
-        Raises:
-            ValueError: if a field is unknown, missing or of another type.
-        """
+        """The inverse of :meth:`to_dict`."""
         return as_record(cls, data, 'provenance')
 
 
 def seen_of_all(known: Mapping[str, Provenance]) -> dict[str, Any]:
     """What several provenances, by whose they are, have seen, as fields of one provenance of all.
 
-    Raises:
-        ValueError: if the scenes that each was trained on differ, which no single footprint could say.
+    They must be of one scene: no single footprint could say what was seen of several.
     """
     seen = {who: one.seen for who, one in known.items() if one.seen is not None}
     if not all(same_scene(one.scene, other.scene) for one, other in combinations(seen.values(), 2)):
@@ -340,12 +316,9 @@ def seen_of_all(known: Mapping[str, Provenance]) -> dict[str, Any]:
 
 
 def require_unseen(provenance: Provenance | None, scene: str, evaluation: np.ndarray) -> None:
-    """Refuse a generator that has seen evaluation pixels.
+    """Refuse a generator that has seen evaluation pixels, flat indices of a scene that is named by its fingerprint.
 
-    Args:
-        provenance: of the generator; None (a source made elsewhere) cannot be checked and passes.
-        scene: fingerprint of the evaluated scene.
-        evaluation: flat indices of the evaluation pixels.
+    A source without provenance, made elsewhere, cannot be checked and passes.
 
     Raises:
         LeakageError: naming how many pixels overlap, and the first of them.
@@ -410,18 +383,14 @@ class Traits:
         return None if self.class_prior is None else self.class_prior.cpu().numpy()
 
 
-def as_seed(seed: Any, owner: str = 'seed') -> int:
-    """A seed as Python's integer; those of numpy and torch are seeds too.
-
-    Raises:
-        TypeError: if it is no whole number.
-    """
+def as_seed(seed: Any) -> int:
+    """A seed as Python's integer; those of numpy and torch are seeds too."""
     try:
         if not isinstance(seed, bool | np.bool_):
             return operator.index(seed)
     except TypeError:
         pass
-    raise TypeError(f'{owner} must be a whole number, found {seed!r}')
+    raise TypeError(f'seed must be a whole number, found {seed!r}')
 
 
 def class_counts(labels: Tensor | np.ndarray | Sequence[int], num_classes: int) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""What a generator has seen of data that are no scene: digests of samples, and windows of the images they are cut from.
+"""What a generator has seen of data other than scenes: digests of samples, and windows of the images they are cut from.
 
 Eight bytes a sample tell whether an evaluation holds the same image, and nothing of what it shows.
 """
@@ -82,13 +82,7 @@ class SeenSamples:
 
     @classmethod
     def of(cls, digests: np.ndarray, places: Places | None = None, chosen_by: np.ndarray | None = None) -> SeenSamples:
-        """Of (n,) uint64 digests.
-
-        Args:
-            digests: of all images that were learnt from.
-            places: their windows; None where they are not known.
-            chosen_by: digests of validation samples.
-        """
+        """Of (n,) uint64 digests of what was learnt from, of its windows, and of validation samples."""
         boxes = ''
         if places is not None and len(places.key):
             rows = np.arange(len(places.key))
@@ -120,10 +114,8 @@ class SeenSamples:
     def shared(self, digests: np.ndarray, places: Places | None, with_choice: bool) -> np.ndarray:
         """(n,) bool, which samples it has seen, wholly or in a part of their window.
 
-        Args:
-            digests: (n, d) uint64 of the images of each sample.
-            places: their windows, where they are known.
-            with_choice: what was chosen by counts as seen, too.
+        Of their images, (n, d) uint64 digests, and windows, where they are known. ``with_choice``, what was chosen by
+        counts as seen, too.
         """
         known = np.union1d(self.learnt, _digests(self.chosen_by)) if with_choice else self.learnt
         table = _unpacked(self.places, _BOX)
@@ -162,6 +154,3 @@ def _unpacked(text: str, dtype: np.dtype) -> np.ndarray:
         return np.frombuffer(raw, dtype=dtype)
     except ValueError as error:
         raise ValueError(f'the record of seen samples is damaged: {error}') from error
-
-
-__all__ = ['KEPT', 'Places', 'SeenSamples', 'digest_of', 'digest_of_parts', 'digest_of_text']

@@ -311,7 +311,7 @@ def test_a_page_goes_over_a_page_only(tmp_path: Path, capsys: pytest.CaptureFixt
     page.write_text('<html>mine</html>')
     evaluate = ['evaluate', str(bank), f'--real={run}', f'--out={page}', '--no_gates', '--per_class=5']
     capsys.readouterr()
-    assert 'exists and is no page of hsiaug' in refused(capsys, *evaluate)
+    assert 'exists and is not a page of hsiaug' in refused(capsys, *evaluate)
     assert page.read_text() == '<html>mine</html>'
     page.unlink()
     main(evaluate)

@@ -21,13 +21,8 @@ def channels_last(
 ) -> np.ndarray:
     """A cube (H, W, C), or tiles (T, h, w, C), whichever way it is stored.
 
-    Args:
-        cube: 3-D or 4-D.
-        layout: of the stored array; None infers it from labels and wavelengths. Without either the bands are last, as
-            documented, unless the shape speaks for the opposite.
-        pixels: shape of the labels.
-        wavelengths: band centres.
-        where: it comes from, for messages.
+    None infers the layout from the shape of the labels, ``pixels``, and from wavelengths. Without either the bands are
+    last, as documented, unless the shape speaks for the opposite.
     """
     if layout not in (None, 'hwc', 'chw'):
         raise ValueError(f"unknown layout {layout!r}; choose from 'hwc', 'chw'")

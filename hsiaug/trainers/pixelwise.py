@@ -18,8 +18,7 @@ from ..datasets.batches import fetch
 from ..engine import Run, Stream
 from ..engine.schedules import Polynomial
 from ..engine.stream import HELD_BYTES, Batch
-from ..metrics.change import change_scores
-from ..metrics.segmentation import segmentation_scores
+from ..metrics.scores import change_scores, segmentation_scores
 from ..models.auxiliary_bn import synthetic_rows
 from ..models.nn1d import SpectralScaler
 from ..samples import Sample, SampleSpec

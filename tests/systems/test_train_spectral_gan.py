@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from hsiaug.engine import Run
-from hsiaug.metrics.distribution import sliced_wasserstein
+from hsiaug.metrics.frechet import sliced_wasserstein
 from hsiaug.samples import SampleSpec
 from hsiaug.systems import TrainingData
 from hsiaug.systems.spectral_gan.train import SpectralGANConfig, SpectralGANTraining, train_spectral_gan
