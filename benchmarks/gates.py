@@ -74,6 +74,11 @@ def judged(found: Gates, batch: Batch) -> dict[str, float]:
     return {name: share(rejected) for name, rejected in found.judge(batch).rejected.items()}
 
 
+def memorised(gate: NoveltyGate, batch: Batch) -> float:
+    """Share of samples that are memorised."""
+    return float((gate.score(batch) > gate.threshold).double().mean())
+
+
 def share(flags: Tensor) -> float:
     """Share of true values."""
     return round(float(flags.double().mean()), 4)
@@ -192,7 +197,7 @@ def patch_cell(name: str, root: Path, seed: int) -> dict[str, Any]:
         }
     bad = agreement.score({**real, 'mask': swapped(real['mask'], data.spec.num_classes)})
     banks = {
-        kind: novelty.memorised(_Held(fit_generator('patch_augment', data, {'kind': kind}, seed).sample(64, seed=seed)))
+        kind: memorised(novelty, fit_generator('patch_augment', data, {'kind': kind}, seed).sample(64, seed=seed))
         for kind in ('duplicate', 'flips', 'noise', 'cutmix')
     }
     wide = NoveltyGate(shifts=2).fit(data, label_regions(scene, split), seed)
@@ -213,22 +218,8 @@ def patch_cell(name: str, root: Path, seed: int) -> dict[str, Any]:
             'false_alarms of shifts=2': share(~wide.keep(real)),
         },
         'impossible': {kind: judged(found, batch) for kind, batch in impossible(real, noise).items()},
-        'memorised': {kind: bank['share'] for kind, bank in banks.items()},
+        'memorised': banks,
     }
-
-
-class _Held:
-    """A batch as a dataset."""
-
-    def __init__(self, batch: Batch) -> None:
-        self.held = batch
-
-    def __len__(self) -> int:
-        return len(self.held['image'])
-
-    def batch(self, rows: Any) -> Batch:
-        """Samples of several rows."""
-        return {key: value[torch.as_tensor(rows)] for key, value in self.held.items()}
 
 
 # --- spectra ----------------------------------------------------------------------------------------------------------
@@ -257,7 +248,7 @@ def spectra_cell(name: str, root: Path, seed: int) -> dict[str, Any]:
         'wrong_label': {'auroc': auroc(good, bad), 'found': share(bad > agreement.threshold)},
         'copies': copies(novelty, data.x, noise, real['image']),
         'impossible': {kind: judged(found, batch) for kind, batch in impossible(real, noise).items()},
-        'memorised': {kind: novelty.memorised(_Held(batch))['share'] for kind, batch in drawn.items()},
+        'memorised': {kind: memorised(novelty, batch) for kind, batch in drawn.items()},
         'rejected': {kind: judged(found, batch) for kind, batch in drawn.items()},
         'coverage': {kind: round(cover.report(batch)['coverage'], 4) for kind, batch in drawn.items()},
     }

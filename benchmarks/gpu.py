@@ -4,9 +4,9 @@
     HSIAUG_DATA=folder python benchmarks/gpu.py --minutes 2 --device cpu --toy --out runs/gpu-toy   # see that it runs
 
 Each part runs in a process of its own for its share of the time. What it finds, or the error that it ended with, is
-written at once to ``parts.jsonl`` in the folder; the same command goes on with the parts that have no result yet, and
+written at once to ``parts.jsonl`` in the folder; the same command continues with the parts that have no result yet, and
 the studies among them with what they have trained and the seeds that they lack. At the end all results are printed
-beside their goals.
+next to their goals.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from gpu_studies import ordered, told
+from gpu_studies import gains_in_short, ordered
 from measure import machine, milliseconds, summary
 
 from hsiaug.json_lines import append_line, read_lines
@@ -42,7 +42,7 @@ class Task:
 
     Args:
         device: ``'cuda'`` or ``'cpu'``.
-        toy: see that it runs; figures are no result.
+        toy: see that it runs; figures are not results.
         seconds: to be spent.
         out: folder of the part's own files.
     """
@@ -111,7 +111,7 @@ def spectral_gan(task: Task) -> Result:
 
 
 def live_mixing(task: Task) -> Result:
-    """Spectra drawn live beside a step of SegFormer-B0, and in a step of NN-1D."""
+    """Spectra drawn live in addition to a step of SegFormer-B0, and in a step of NN-1D."""
     from speed_mixing import QUICK, Scale, measure_live
 
     return measure_live(QUICK if task.toy else Scale(pairs=8, steps=10), task.device)
@@ -234,8 +234,8 @@ PARTS: dict[str, Part] = {
     'live_mixing': Part(live_mixing, 0.05, 'at most 1.05 beside SegFormer-B0', ratios),
     'bank_mixing': Part(bank_mixing, 0.06, 'at most 1.02', ratios),
     'sampling': Part(sampling, 0.08, 'at most 10 ms a pair, at least 40 times', pairs),
-    'segmentation': Part(segmentation, 0.44, 'two-stream above real only', told),
-    'change': Part(change, 0.14, 'two-stream above real only', told),
+    'segmentation': Part(segmentation, 0.44, 'two-stream above real only', gains_in_short),
+    'change': Part(change, 0.14, 'two-stream above real only', gains_in_short),
     'super_resolution': Part(super_resolution, 0.09, 'the order of the paper', ordered),
 }
 
@@ -284,7 +284,7 @@ def main() -> None:
     parser.add_argument('--minutes', type=float, default=8)
     parser.add_argument('--out', type=Path, required=True, help='folder of the results')
     parser.add_argument('--device', choices=['auto', 'cuda', 'cpu'], default='auto')
-    parser.add_argument('--toy', action='store_true', help='see that it runs; its figures are no result')
+    parser.add_argument('--toy', action='store_true', help='see that it runs; its figures are not results')
     parser.add_argument('--parts', nargs='+', choices=list(PARTS), default=list(PARTS))
     parser.add_argument('--only', choices=list(PARTS), help=argparse.SUPPRESS)
     parser.add_argument('--seconds', type=float, default=30.0, help=argparse.SUPPRESS)

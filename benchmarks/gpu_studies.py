@@ -136,7 +136,7 @@ def _of_images(record: Result) -> Result:
     return {name: part[name] for name in ('fid_image', 'fid_mask', 'alignment')}
 
 
-def told(result: Result) -> str:
+def gains_in_short(result: Result) -> str:
     """FID and alignment of both models, and the gains with their intervals."""
     fid, fit = ([result['fidelity'][name][key] for name in ARMS] for key in ('fid_image', 'alignment'))
     pairs = [', single stream '.join('–' if x is None else f'{x:.3g}' for x in side) for side in (fid, fit)]

@@ -43,13 +43,7 @@ def summary(values: list[float]) -> dict[str, float]:
 
 
 def interleaved(first: Callable[[], T], second: Callable[[], T], pairs: int) -> tuple[list[T], list[T]]:
-    """Times of two blocks in turn, A B B A A B ..., so that a change of the machine's load meets both.
-
-    Args:
-        first: runs a block and returns its time.
-        second: the same for the other side.
-        pairs: how many times each.
-    """
+    """Times that two blocks return, run so often in turn, A B B A A B ...: a change of load meets both."""
     times: tuple[list[T], list[T]] = ([], [])
     blocks = (first, second)
     for pair in range(pairs):

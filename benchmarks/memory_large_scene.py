@@ -39,19 +39,19 @@ byte order = 0
 """
 
 
-def anonymous_mb() -> float:
-    """Anonymous resident memory of this process in MB (10^6 bytes)."""
+def resident_mb(field: str = 'RssAnon') -> float:
+    """Memory of this process in MB (10^6 bytes): ``RssAnon`` is anonymous, ``VmRSS`` all that is resident."""
     for line in Path('/proc/self/status').read_text().splitlines():
-        if line.startswith('RssAnon:'):
+        if line.startswith(f'{field}:'):
             return int(line.split()[1]) * 1024 / 1e6
-    raise OSError('/proc/self/status has no RssAnon; this benchmark needs Linux 4.5 or newer')
+    raise OSError(f'/proc/self/status has no {field}; this benchmark needs Linux 4.5 or newer')
 
 
 class Peak:
     """Highest anonymous memory while the block runs."""
 
     def __enter__(self) -> Peak:
-        self.mb = anonymous_mb()
+        self.mb = resident_mb()
         self._done = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
         self._start = time.perf_counter()
@@ -60,20 +60,20 @@ class Peak:
 
     def _watch(self) -> None:
         while not self._done.wait(_INTERVAL_S):
-            self.mb = max(self.mb, anonymous_mb())
+            self.mb = max(self.mb, resident_mb())
 
     def __exit__(self, *exception: object) -> None:
         self.seconds = time.perf_counter() - self._start
         self._done.set()
         self._thread.join()
-        self.mb = max(self.mb, anonymous_mb())
+        self.mb = max(self.mb, resident_mb())
 
 
 def measure(cube: Path, labels: Path) -> dict[str, Any]:
     """Open, split and sample in this process; MB beyond the imports, and seconds, of each step."""
     from hsiaug.scenes import RandomSplit, open_scene
 
-    baseline = anonymous_mb()
+    baseline = resident_mb()
     with Peak() as opening:
         scene = open_scene(cube, labels)
     with Peak() as splitting:

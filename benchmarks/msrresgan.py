@@ -5,7 +5,7 @@
 
 The table: bicubic interpolation, SRCNN, SRGAN, MSRResNet and MSRResGAN on cubes that are degraded by a sensor's MTF, at
 factors 2 and 4; whole scenes of ABU test, and a half of each other scene. Then SegFormer on image-mask pairs with and
-without zoom and resolution jitter, at equal steps, beside interpolation in the network's place and classic
+without zoom and resolution jitter, at equal steps, next to interpolation in the network's place and classic
 augmentation. Interrupt and repeat at will. Only the scale full has the networks at their published width and depth.
 """
 

@@ -23,6 +23,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from memory_large_scene import resident_mb
 from speed_data import InMemory
 from torch.utils.data import DataLoader, Dataset, default_collate
 
@@ -32,14 +33,6 @@ from hsiaug.systems import TrainingData
 from hsiaug.trainers import fit_generator
 
 WORKERS, BATCH = 4, 1024
-
-
-def resident_mb(field: str) -> float:
-    """Memory of this process in MB (10^6 bytes): ``VmRSS``, ``RssAnon``, ..."""
-    for line in Path('/proc/self/status').read_text().splitlines():
-        if line.startswith(f'{field}:'):
-            return int(line.split()[1]) * 1024 / 1e6
-    raise OSError(f'/proc/self/status has no {field}; this benchmark needs Linux 4.5 or newer')
 
 
 class Watched(Dataset[Any]):

@@ -21,8 +21,6 @@ from studies import available, data_root, options, parsed, run_and_report
 
 from hsiaug.ablation import SceneClassifier, Setting, Study
 from hsiaug.ablation.arms import scene_arms
-from hsiaug.ablation.runner import file_name, open_group
-from hsiaug.datasets.preview import preview_grid
 from hsiaug.scenes import LabelledPatchSplitter, Scene
 from hsiaug.trainers import SceneClassifierConfig
 
@@ -31,7 +29,7 @@ SCENES: dict[str, Callable[[Path], Scene]] = {
     'salinas_a': salinas_a,
     'enmap_potsdam': enmap_potsdam,
 }
-VALIDATION = 5  # labelled patches per class, beside those that train
+VALIDATION = 5  # labelled patches per class, next to those that train
 CNN2D, CNN3D = SceneClassifierConfig('cnn2d', steps=150), SceneClassifierConfig('cnn3d', steps=100)
 
 
@@ -142,21 +140,6 @@ def study(root: Path, scale: str, seeds: int, scenes: list[str] | None, per_clas
     )
 
 
-def draw_patches(plan: Study, run: Path, device: str) -> None:
-    """Draw real and synthetic patches of each learned arm, for the first seed of each setting, into a run's figures."""
-    (run / 'figures').mkdir(parents=True, exist_ok=True)
-    for setting in plan.settings:
-        group = open_group(plan, setting, plan.seeds[0], run, device)
-        spec = group.data.spec
-        rows = [int((group.data.y == k).nonzero()[0]) for k in range(spec.num_classes)]
-        real = {'image': group.data.x[rows], 'label': group.data.y[rows]}
-        for arm in plan.arms:
-            if not arm.control and setting.arm_seeds.get(arm.name) != 0:
-                fake = group.generator(arm).sample(len(rows), real['label'], seed=0)
-                figure = preview_grid(real, {key: value.cpu() for key, value in fake.items()}, spec, len(rows))
-                figure.savefig(run / 'figures' / file_name(setting, arm.name, 'png', 'pairs-'), dpi=110)
-
-
 def main() -> None:
     """Run the study and print its table."""
     parser = options(__doc__, 'patch-gan', SCALES, '3 seeds, two scenes, short training')
@@ -165,7 +148,7 @@ def main() -> None:
     parser.add_argument('--engine', choices=['process', 'ray'], default='process')
     args = parsed(parser)
     plan = study(data_root(), args.scale, args.seeds, args.scenes, args.per_class)
-    run_and_report(plan, args.out, args, draw_patches)
+    run_and_report(plan, args.out, args)
 
 
 if __name__ == '__main__':

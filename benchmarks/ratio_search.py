@@ -144,7 +144,7 @@ def measured_accuracy(
 def adaptive(
     setting: Setting, scene: Scene, split: Split, real: SpectraDataset, source: Any, labels: Any, seed: int
 ) -> dict[str, Any]:
-    """Test accuracy of the adaptive ratio, alone and beside the curve of a real-only training."""
+    """Test accuracy of the adaptive ratio, alone and next to the curve of a real-only training."""
     image, label = SpectraDataset(scene, split, 'val').tensors()
     curve: list[float] = []
 

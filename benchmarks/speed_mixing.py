@@ -115,7 +115,7 @@ def cost(times: tuple[list[float], list[float]], at_most: float | None) -> Resul
 
 
 def compare_clocks(plain: Step, other: Step, pairs: int) -> Result:
-    """How fast the second side is beside the first: wall and processor time of both, and throughput by each."""
+    """How fast the second side is compared with the first: wall and processor time of both, and throughput by each."""
     plain(), other()
     times = interleaved(partial(clocks, plain), partial(clocks, other), pairs)
     result: Result = {}
@@ -360,14 +360,14 @@ def measure_live(scale: Scale, device: str) -> Result:
 
     spectra = batch(128)
 
-    def beside() -> None:
+    def with_spectra() -> None:
         mix(spectra)
         on_patches(images)
 
     # SyntheticMix draws chunks of 1024: a block holds whole ones, 16 steps of 64 spectra or 32 steps of 32.
     goals = (None, None) if device == 'cpu' else (1.05, 1.25)
     pairs = max(2, scale.pairs // 2)
-    large = compare(lambda: on_patches(images), beside, 16, pairs, device)
+    large = compare(lambda: on_patches(images), with_spectra, 16, pairs, device)
     own = compare(lambda: training(batch(64)), lambda: training(mix(batch(64))), 32 * scale.steps, pairs, device)
     return {
         'generator': dict(source.settings),
@@ -398,7 +398,7 @@ def main() -> None:
     parser.add_argument('--parts', nargs='+', choices=PARTS, default=list(PARTS))
     parser.add_argument('--device', default='cpu')
     parser.add_argument('--threads', type=int, default=2)
-    parser.add_argument('--quick', action='store_true', help='see that it runs; its figures are no result')
+    parser.add_argument('--quick', action='store_true', help='see that it runs; its figures are not results')
     parser.add_argument('--tmp', type=Path, default=None, help='where the temporary folder is made')
     parser.add_argument('--out', type=Path, default=None, help='JSON file')
     args = parser.parse_args()

@@ -117,7 +117,7 @@ def main() -> None:
     parser.add_argument('--tf32', action='store_true', help='allow TF32 matrix products, in both loops')
     parser.add_argument('--cuda-graph', action='store_true', help='replay our iteration as a CUDA graph')
     parser.add_argument('--no-textbook', action='store_true', help='time our loop alone')
-    parser.add_argument('--out', type=Path, default=None, help='JSON file; a Markdown file is written beside it')
+    parser.add_argument('--out', type=Path, default=None, help='JSON file; a Markdown file is written next to it')
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     torch.set_float32_matmul_precision('high' if args.tf32 else 'highest')
@@ -151,7 +151,7 @@ def main() -> None:
 
 
 def write(result: dict[str, Any], out: Path) -> None:
-    """The result as JSON, and a few lines of Markdown beside it."""
+    """The result as JSON, and a few lines of Markdown next to it."""
     facts = {**result['machine'], **result['machine']['versions']}
     lines = ['# Spectral GAN: time per training iteration', '', f'`{facts["command"]}`', '']
     lines += [

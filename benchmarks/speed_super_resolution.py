@@ -28,7 +28,7 @@ from typing import Any
 import numpy as np
 import torch
 from measure import interleaved, machine, milliseconds, publish, summary
-from memory_large_scene import Peak, anonymous_mb
+from memory_large_scene import Peak, resident_mb
 from torch.nn.functional import binary_cross_entropy_with_logits, mse_loss
 
 from hsiaug.engine import Run
@@ -50,7 +50,7 @@ def measure_memory(folder: Path, tile: int, device: str) -> dict[str, Any]:
     """Super-resolve the file in this process; MB beyond the imports, and seconds."""
     config = SuperResolutionConfig.paper(factor=FACTOR)
     torch.manual_seed(0)
-    baseline = anonymous_mb()
+    baseline = resident_mb()
     with Peak() as peak:
         low = torch.from_numpy(np.load(folder / 'low.npy', mmap_mode='c'))
         shape = (len(low), *(FACTOR * side for side in low.shape[1:]))
@@ -96,24 +96,24 @@ class Bare:
 
     def step(self) -> None:
         """One step of the discriminator, and one of the generator."""
-        network, judge, optimisers = self.stage.network, self.stage.discriminator, self.stage.optimisers
-        assert judge is not None
+        network, discriminator, optimisers = self.stage.network, self.stage.discriminator, self.stage.optimisers
+        assert discriminator is not None
         fake = network(self.low)
-        scores = [judge(image) for image in (self.high, fake.detach())]
+        scores = [discriminator(image) for image in (self.high, fake.detach())]
         optimisers['discriminator'].zero_grad(set_to_none=True)
-        verdicts = [
+        losses = [
             binary_cross_entropy_with_logits(score, torch.full_like(score, truth))
             for score, truth in zip(scores, (1.0, 0.0), strict=True)
         ]
-        ((verdicts[0] + verdicts[1]) / 2).backward()
+        ((losses[0] + losses[1]) / 2).backward()
         optimisers['discriminator'].step()
-        judge.requires_grad_(False)
-        score = judge(fake)
-        deceived = binary_cross_entropy_with_logits(score, torch.ones_like(score))
+        discriminator.requires_grad_(False)
+        score = discriminator(fake)
+        adversarial = binary_cross_entropy_with_logits(score, torch.ones_like(score))
         optimisers['generator'].zero_grad(set_to_none=True)
-        (mse_loss(fake, self.high) + self.stage.config.adversarial * deceived).backward()
+        (mse_loss(fake, self.high) + self.stage.config.adversarial * adversarial).backward()
         optimisers['generator'].step()
-        judge.requires_grad_(True)
+        discriminator.requires_grad_(True)
 
 
 def patches(count: int, side: int) -> TrainingData:
@@ -131,8 +131,8 @@ def training_step(args: argparse.Namespace) -> dict[str, Any]:
     generator = MSRResGAN(data.spec, config.network, config.factor, config.width, config.blocks)
     generator.observe(data)
     generator.to(args.device)
-    judge = SRDiscriminator(BANDS, (args.side, args.side), config.discriminator_width).to(args.device)
-    stage = GeneratorStage(generator, judge, None, config, 0)
+    discriminator = SRDiscriminator(BANDS, (args.side, args.side), config.discriminator_width).to(args.device)
+    stage = GeneratorStage(generator, discriminator, None, config, 0)
     bare = Bare(stage)
 
     def ours() -> float:

@@ -8,10 +8,10 @@ from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from itertools import chain
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from hsiaug.ablation import Study, run_study
-from hsiaug.cli.draw import require_device
+from hsiaug.cli.guard import require_device
 
 S = TypeVar('S')
 
@@ -41,14 +41,7 @@ def available(
 
 
 def options(about: str | None, name: str, scales: Iterable[str], quick: str = '3 seeds') -> argparse.ArgumentParser:
-    """Options of a study that is made at several scales.
-
-    Args:
-        about: what the command does.
-        name: of its run folders.
-        scales: what ``--scale`` chooses from; ``quick`` and ``small`` among them.
-        quick: what the scale ``quick`` is.
-    """
+    """Options of a study at several scales, quick and small among them; the name is that of its run folders."""
     parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--quick', action='store_true', help=f'the scale quick: {quick}')
     parser.add_argument('--scale', choices=list(scales), default='small')
@@ -70,17 +63,13 @@ def parsed(parser: argparse.ArgumentParser) -> argparse.Namespace:
     return args
 
 
-def run_and_report(
-    plan: Study, out: Path, args: argparse.Namespace, draw: Callable[[Study, Path, str], Any] | None = None
-) -> None:
-    """Run a study, draw its samples and its own figures, write the report and print the table."""
+def run_and_report(plan: Study, out: Path, args: argparse.Namespace) -> None:
+    """Run a study, draw its samples, write the report and print the table."""
     run_study(plan, out, args.workers, getattr(args, 'engine', 'process'), args.device)
     from hsiaug.ablation.shown import shown_predictions, shown_samples
     from hsiaug.report.ablation import draw_shown, text_table, write_report
 
     draw_shown(chain(shown_samples(plan, out, args.device), shown_predictions(plan, out)), out)
-    if draw is not None:
-        draw(plan, out, args.device)
     paths = write_report(out)
     print(text_table(out))
     print(f'report: {paths.html}')

@@ -25,7 +25,7 @@ from typing import Any
 
 from real_scenes import DISJOINT, MASKED, READERS, patch_splitter
 from specdm_segmentation import SEGFORMER
-from studies import data_root
+from studies import available, data_root
 from torch import Tensor
 from trust_report import KS, NO_GATE, gated_name, way_name, write_tables
 
@@ -105,6 +105,11 @@ class GatedGroup(Group):
 
     kinds: tuple[type[Gate], ...]
 
+    def __init__(self, *args: Any, **settings: Any) -> None:
+        super().__init__(*args, **settings)
+        self.gated: dict[str, Gated] = {}  # generators behind gates, by arm
+        self.plain: dict[str, dict[str, Any]] = {}  # the real-only cell of each downstream model
+
     @cached_property
     def fold_gates(self) -> FoldGates:
         """For the folds of a ratio search."""
@@ -122,16 +127,6 @@ class GatedGroup(Group):
         if arm.name not in self.gated:
             self.gated[arm.name] = gate_generator(self.gates, super().generator(arm), seed=self.seed)
         return self.gated[arm.name]
-
-    @cached_property
-    def gated(self) -> dict[str, Gated]:
-        """Generators behind gates, by arm."""
-        return {}
-
-    @cached_property
-    def plain(self) -> dict[str, dict[str, Any]]:
-        """The real-only cell of each downstream model."""
-        return {}
 
     def run(self, cell: Cell, metrics: Any) -> dict[str, Any]:
         """Train and measure one cell; where gates let too little pass, nothing is mixed in."""
@@ -257,17 +252,8 @@ def open_scene(kind: Kind, name: str, root: Path, seed: int = 0) -> Scene:
 def study(root: Path, kind: Kind, seeds: int, scenes: list[str], quick: bool) -> Study:
     """The cells of one kind of samples, on the scenes that are there."""
     part = PARTS[kind]
-    found: dict[str, Callable[[], Scene]] = {}
-    for name in (*part.scenes, 'simulated'):
-        if name not in scenes:
-            continue
-        if name != 'simulated':
-            try:
-                part.scenes[name](root)
-            except FileNotFoundError as error:
-                print(f'{name}: not there, left out ({error})')
-                continue
-        found[name] = partial(open_scene, kind, name, root)
+    readers = {name: partial(open_scene, kind, name) for name in (*part.scenes, 'simulated') if name in scenes}
+    found = available(readers, readers, root)
     arms: list[Arm] = []
     for name, (settings, labels) in part.generators.items():
         for arm, title in ((Arm, name), (GatedArm, gated_name(name))):

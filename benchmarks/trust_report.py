@@ -133,41 +133,59 @@ def read_blocks(out: Path) -> tuple[list[Block], dict[str, dict[str, Any]]]:
 # --- reading off ----------------------------------------------------------------------------------------------------
 
 
+def all_policies(block: Block, blocks: Sequence[Block]) -> dict[str, dict[int, Row]]:
+    """The cells of each policy, of what the other scenes advise, and of each control."""
+    option = advice(block, blocks)
+    advised = {} if option is None else {ADVISED: block.option(option)}
+    return {**block.policies(), **advised, **block.controls()}
+
+
 def lines(blocks: Sequence[Block]) -> list[dict[str, Any]]:
     """Every policy and control of every block against real only, JSON-ready."""
     found = []
     for block in blocks:
-        controls = block.controls()
-        option = advice(block, blocks)
-        advised = {} if option is None else {ADVISED: block.option(option)}
-        for policy, cells in {**block.policies(), **advised, **controls}.items():
+        for policy, cells in all_policies(block, blocks).items():
             cells = {seed: row for seed, row in cells.items() if seed in block.searches}
             gain, second = (block.compare(cells, metric) for metric in block.metrics)
             found.append(
                 {
                     'kind': block.kind, 'scene': block.scene, 'generator': block.generator, 'policy': policy,
                     'metrics': block.metrics, 'gain': asdict(gain), 'second': asdict(second),
-                    'mixes': mixes(cells), 'control': policy in controls,
+                    'mixes': mixes(cells), 'control': policy in block.controls(),
                 }
             )  # fmt: skip
     return found
 
 
-def primary(blocks: Sequence[Block]) -> list[dict[str, Any]]:
-    """The ratio chosen behind gates: non-inferiority and gain, each corrected within the family; regret; cost."""
-    comparisons = [block.compare(block.searched('gated'), block.metrics[0]) for block in blocks]
+def family(chosen: Mapping[Block, Mapping[int, Row]]) -> list[dict[str, Any]]:
+    """Cells of blocks against real only: non-inferiority and gain, each corrected within these."""
+    comparisons = [block.compare(cells, block.metrics[0]) for block, cells in chosen.items()]
     tests, gains = non_inferiority(comparisons, MARGIN), holm([comparison.p for comparison in comparisons])
     return [
         {
             'kind': block.kind, 'scene': block.scene, 'generator': block.generator, 'metric': block.metrics[0],
             'seeds': test.comparison.n, 'gain': asdict(test.comparison), 'p_gain_holm': p_gain,
             'p_non_inferior': test.p, 'p_non_inferior_holm': test.p_holm, 'conclusion': conclusion(test, p_gain),
-            'mixes': mixes(block.searched('gated')),
-            **{f'regret of {race}': regret(block, blocks, race) for race in SEARCHED.values()},
-            **cost(block),
+            'mixes': mixes({seed: cells[seed] for seed in block.searches}),
         }
-        for block, test, p_gain in zip(blocks, tests, gains, strict=True)
+        for (block, cells), test, p_gain in zip(chosen.items(), tests, gains, strict=True)
     ]  # fmt: skip
+
+
+def primary(blocks: Sequence[Block]) -> list[dict[str, Any]]:
+    """The ratio chosen behind gates against real only; its regret, and what it costs."""
+    rows = family({block: block.searched('gated') for block in blocks})
+    return [
+        {**row, **{f'regret of {race}': regret(block, blocks, race) for race in SEARCHED.values()}, **cost(block)}
+        for block, row in zip(blocks, rows, strict=True)
+    ]
+
+
+def followed(blocks: Sequence[Block]) -> list[dict[str, Any]]:
+    """What following the other scenes' advice brings, a family of its own; blocks without other scenes are left out."""
+    options = {block: option for block in blocks if (option := advice(block, blocks)) is not None}
+    rows = family({block: block.option(option) for block, option in options.items()})
+    return [{**row, 'advised': list(option)} for row, option in zip(rows, options.values(), strict=True)]
 
 
 def mixes(cells: Mapping[int, Row]) -> float:
@@ -218,22 +236,6 @@ def regret(block: Block, blocks: Sequence[Block], race: str) -> dict[str, Any] |
     return {'advised': list(option), **asdict(compared)}
 
 
-def followed(blocks: Sequence[Block]) -> list[dict[str, Any]]:
-    """What following the other scenes' advice brings, a family of its own; blocks without other scenes are left out."""
-    options = {block: option for block in blocks if (option := advice(block, blocks)) is not None}
-    comparisons = [block.compare(block.option(option), block.metrics[0]) for block, option in options.items()]
-    tests, gains = non_inferiority(comparisons, MARGIN), holm([comparison.p for comparison in comparisons])
-    return [
-        {
-            'kind': block.kind, 'scene': block.scene, 'generator': block.generator, 'advised': list(option),
-            'mixes': mixes({seed: block.option(option)[seed] for seed in block.searches}),
-            'gain': asdict(test.comparison), 'p_gain_holm': p_gain, 'p_non_inferior_holm': test.p_holm,
-            'conclusion': conclusion(test, p_gain),
-        }
-        for (block, option), test, p_gain in zip(options.items(), tests, gains, strict=True)
-    ]  # fmt: skip
-
-
 def by_k(blocks: Sequence[Block]) -> list[dict[str, Any]]:
     """Mean gain over scenes, and share of seeds with anything mixed in, for each k of the same races."""
     found = []
@@ -260,6 +262,7 @@ def rejections(blocks: Sequence[Block]) -> list[dict[str, Any]]:
         reports = [row['rejected'] for row in block.searches.values()]
         total = sum(report['samples'] for report in reports)
         gated = [row for row in block.rows if row['arm'] == gated_name(block.generator)]
+        left_out = [len(row['left_out']) / len(row['classes']) for row in gated if 'refused' not in row]
         found.append(
             {
                 'scene': block.scene, 'generator': block.generator,
@@ -268,16 +271,10 @@ def rejections(blocks: Sequence[Block]) -> list[dict[str, Any]]:
                     name: sum(report['rejected'][name] for report in reports) / total for name in reports[0]['rejected']
                 },
                 'refused': float(np.mean(['refused' in row for row in gated])),
-                'left_out': mean_left_out(gated),
+                'left_out': float(np.mean(left_out)) if left_out else 0.0,
             }
         )  # fmt: skip
     return found
-
-
-def mean_left_out(gated: Sequence[Row]) -> float:
-    """Share of classes that gated cells do without, of those in which anything is mixed in."""
-    shares = [len(row['left_out']) / len(row['classes']) for row in gated if 'refused' not in row]
-    return float(np.mean(shares)) if shares else 0.0
 
 
 # --- tables and figure ------------------------------------------------------------------------------------------------
@@ -312,6 +309,24 @@ def markdown(summary: Mapping[str, Any]) -> str:
         'scene', 'generator', 'seeds', 'mixes', 'gain', 'Nadeau–Bengio', 'p non-inferior, Holm', 'result',
         'advised by others', 'regret', 'regret, gate chosen too', 'cost (trainings)',
     ]  # fmt: skip
+    other_scenes = []
+    if followed := summary['followed']:
+        other_scenes = [
+            f'## {ADVISED[0].upper()}{ADVISED[1:]}\n\nExploratory, thought of after the first results: nothing is '
+            'searched on the scene; the arm and ratio, real only among them, are those that test best on the mean of '
+            f'the other scenes. Holm over these {len(followed)}.\n',
+            markdown_table(
+                ['scene', 'generator', 'advised', 'mixes', 'gain', 'p non-inferior, Holm', 'conclusion'],
+                [
+                    [
+                        row['scene'], row['generator'], f'{row["advised"][0]}, r = {row["advised"][1]:g}',
+                        percent(row['mixes']), compared(row['gain']), f'{row["p_non_inferior_holm"]:.3f}',
+                        row['conclusion'],
+                    ]
+                    for row in followed
+                ],
+            ),
+        ]  # fmt: skip
     parts = [
         f'# {summary["title"]}\n',
         '**QUICK RUN: no basis for claims.**\n' if summary['quick'] else '',
@@ -323,7 +338,7 @@ def markdown(summary: Mapping[str, Any]) -> str:
         'trainings.\n',
         f'## {PRIMARY[0].upper()}{PRIMARY[1:]}\n',
         markdown_table(header, rows),
-        *of_other_scenes(summary['followed']),
+        *other_scenes,
         '## Gain of every policy\n\nExploratory but for the one above. Controls do not depend on the generator.\n',
     ]
     for kind, metrics in dict.fromkeys((row['kind'], tuple(row['metrics'])) for row in summary['lines']):
@@ -368,28 +383,6 @@ def markdown(summary: Mapping[str, Any]) -> str:
     )
 
 
-def of_other_scenes(found: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The section on other scenes' advice."""
-    if not found:
-        return []
-    rows = [
-        [
-            row['scene'], row['generator'], f'{row["advised"][0]}, r = {row["advised"][1]:g}', percent(row['mixes']),
-            compared(row['gain']), f'{row["p_non_inferior_holm"]:.3f}', row['conclusion'],
-        ]
-        for row in found
-    ]  # fmt: skip
-    text = (
-        f'## {ADVISED[0].upper()}{ADVISED[1:]}\n\nExploratory, thought of after the first results: nothing is searched '
-        'on the scene; the arm and ratio, real only among them, are those that test best on the mean of the other '
-        f'scenes. Holm over these {len(found)}.\n'
-    )
-    return [
-        text,
-        markdown_table(['scene', 'generator', 'advised', 'mixes', 'gain', 'p non-inferior, Holm', 'conclusion'], rows),
-    ]
-
-
 def measured(plan: Mapping[str, Any]) -> str:
     """Command, hardware, commit and versions."""
     env = plan['environment']
@@ -397,21 +390,12 @@ def measured(plan: Mapping[str, Any]) -> str:
     return f'- `{plan["command"]}`, commit {env["commit"]}, {env["hardware"]}, {versions}\n'
 
 
-def drawn(block: Block, blocks: Sequence[Block]) -> dict[str, Any]:
+def drawn(block: Block, blocks: Sequence[Block]) -> dict[str, dict[int, Row]]:
     """What the figure shows of a block: at fixed ratios only the highest, which does most good or harm."""
-    policies, controls, option = block.policies(), block.controls(), advice(block, blocks)
-    highest = max(ratio for _, ratio in block.fixed)
-    advised = {} if option is None else {ADVISED: block.option(option)}
-    fixed = [f'{name}, r = {highest:g}' for name in ('naive', 'gated')]
-    names = [
-        *fixed,
-        VALIDATED,
-        EITHER,
-        PRIMARY,
-        *advised,
-        *(name for name in controls if name.endswith(f'r = {highest:g}')),
-    ]
-    return {name: {**policies, **advised, **controls}[name] for name in names}
+    highest, found = f'r = {max(ratio for _, ratio in block.fixed):g}', all_policies(block, blocks)
+    controls = [name for name in block.controls() if name.endswith(highest)]
+    names = (f'naive, {highest}', f'gated, {highest}', VALIDATED, EITHER, PRIMARY, ADVISED, *controls)
+    return {name: found[name] for name in names if name in found}
 
 
 def draw(blocks: Sequence[Block]) -> Figure:

@@ -1,7 +1,7 @@
 """The default ratio of a source, from what was measured of it on scenes that its settings were not chosen on.
 
 A search on folds of one training area hardly ever finds a gain, and costs dozens of trainings. What a source did for
-other scenes is evidence too: ``evidence.json`` beside this file lists it, each entry with its origin.
+other scenes is evidence too: ``evidence.json`` next to this file lists it, each entry with its origin.
 """
 
 from __future__ import annotations
@@ -103,9 +103,6 @@ class Recommendation:
     def schedule(self, epochs: int) -> Schedule:
         """The ratio in each epoch of a training: synthetic samples first, or the same ratio throughout.
 
-        Args:
-            epochs: of the whole training.
-
         Raises:
             ValueError: if there is no epoch for each of the two parts.
         """
@@ -197,6 +194,3 @@ def _described(source: Any) -> tuple[str, Kind | None, Mapping[str, Any] | None]
 def _distance(measured: float | None, wanted: float | None) -> float:
     """How far two label budgets are apart, as a factor's logarithm; a scene with all labels is taken to have 300."""
     return abs(math.log(measured or 300) - math.log(wanted or 300))
-
-
-__all__ = ['Evidence', 'Recommendation', 'known_evidence', 'recommended_ratio']

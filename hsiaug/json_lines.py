@@ -13,10 +13,6 @@ def append_line(path: Path, row: dict[str, Any]) -> None:
     """Append one line, atomically between processes and durable before it returns.
 
     A line that a kill tore off stays behind as a line of its own, which :func:`read_lines` skips.
-
-    Args:
-        path: of the file; it and its folder are made where they are missing.
-        row: JSON-ready, without NaN.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open('ab+') as file:
@@ -34,13 +30,7 @@ def append_line(path: Path, row: dict[str, Any]) -> None:
 def read_lines(path: Path, key: str, what: str) -> list[dict[str, Any]]:
     """All objects of a file in their order; none where there is no file.
 
-    Args:
-        path: of the file.
-        key: that every object has.
-        what: an object is, for messages.
-
-    Raises:
-        ValueError: if a whole line is no such object, which no kill leaves behind.
+    Each must have a ``key``, or the file is refused; ``what`` says in the message what an object is.
     """
     rows = []
     for number, line in enumerate(path.read_bytes().split(b'\n') if path.exists() else [], start=1):
@@ -54,6 +44,3 @@ def read_lines(path: Path, key: str, what: str) -> list[dict[str, Any]]:
             raise ValueError(f'{path}, line {number}: not {what} ({line[:60]!r}); is this another file?')
         rows.append(row)
     return rows
-
-
-__all__ = ['append_line', 'read_lines']

@@ -17,16 +17,12 @@ def config_names() -> list[str]:
 
 
 def find_config(name: str) -> Path:
-    """The file that is meant.
+    """The file that is meant: a file, or a configuration that comes with the package.
 
-    Args:
-        name: a file; or the name of a configuration that comes with the package, with or without folder and ending,
-            such as ``audebert2018`` or ``configs/audebert2018.yaml``.
-
-    Raises:
-        FileNotFoundError: if it is neither, with the names.
+    The latter by its name, with or without folder and ending, such as ``audebert2018`` or
+    ``configs/audebert2018.yaml``.
     """
-    path = Path(name)
+    path = Path(name).expanduser()
     if path.is_file():
         return path
     ours = path.suffix in ('', '.yaml') and path.parent in (Path(), Path('configs')) and path.stem in config_names()
@@ -35,20 +31,22 @@ def find_config(name: str) -> Path:
     return FOLDER / f'{path.stem}.yaml'
 
 
-def published_settings(name: str) -> dict[str, Any]:
-    """Settings of a generator in a configuration that comes with the package."""
+def published_config(name: str) -> dict[str, Any]:
+    """A configuration that comes with the package, as data."""
     import yaml  # type: ignore[import-untyped]  # the command line starts without it
 
-    found: dict[str, Any] = yaml.safe_load(find_config(name).read_text(encoding='utf-8'))['settings']
+    found: dict[str, Any] = yaml.safe_load(find_config(name).read_text(encoding='utf-8'))
+    return found
+
+
+def published_settings(name: str) -> dict[str, Any]:
+    """Settings of a generator in such a configuration."""
+    found: dict[str, Any] = published_config(name)['settings']
     return found
 
 
 def with_config_files(arguments: Sequence[str]) -> list[str]:
-    """Arguments of a command with the file for each name that ``--config`` gives.
-
-    Raises:
-        FileNotFoundError: for what is neither a file nor a name.
-    """
+    """Arguments of a command with the file for each name that ``--config`` gives."""
     found, option = [], '--config'
     for before, argument in zip(['', *arguments[:-1]], arguments, strict=True):
         if argument.startswith(f'{option}='):
@@ -57,6 +55,3 @@ def with_config_files(arguments: Sequence[str]) -> list[str]:
             argument = str(find_config(argument))
         found.append(argument)
     return found
-
-
-__all__ = ['FOLDER', 'config_names', 'find_config', 'published_settings', 'with_config_files']

@@ -17,10 +17,6 @@ def progress_bar(shown: bool, **settings: Any) -> Iterator[Callable[..., None]]:
 
     Even a disabled bar of tqdm takes a lock that forked processes share: one that is killed meanwhile leaves its
     parent waiting for ever. So there is none where none is shown.
-
-    Args:
-        shown: whether there is one.
-        settings: of tqdm.
     """
     if not shown:
         yield lambda steps, /, **numbers: None

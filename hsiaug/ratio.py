@@ -99,6 +99,8 @@ class Constant(Schedule):
 
 @dataclass(frozen=True)
 class _Ramp(Schedule):
+    """From ``start`` in epoch 0 to ``end`` in epoch ``epochs``, and ``end`` from then on."""
+
     start: float
     end: float
     epochs: int
@@ -111,7 +113,7 @@ class _Ramp(Schedule):
 
 
 class Linear(_Ramp):
-    """From ``start`` in epoch 0 to ``end`` in epoch ``epochs`` in equal steps, and ``end`` ever after."""
+    """From ``start`` in epoch 0 to ``end`` in epoch ``epochs`` in equal steps, and ``end`` from then on."""
 
     def __call__(self, epoch: int) -> float:
         """Ratio of an epoch."""
@@ -119,7 +121,7 @@ class Linear(_Ramp):
 
 
 class Cosine(_Ramp):
-    """From ``start`` to ``end`` over ``epochs`` along half a cosine, and ``end`` ever after."""
+    """From ``start`` to ``end`` over ``epochs`` along half a cosine, and ``end`` from then on."""
 
     def __call__(self, epoch: int) -> float:
         """Ratio of an epoch."""

@@ -30,16 +30,7 @@ PLAUSIBLE_RATIO = 200
 
 
 def read_json(path: str | os.PathLike[str], what: str, error: type[Exception] = ValueError) -> dict[str, Any]:
-    """The JSON object in a file.
-
-    Args:
-        path: of the file.
-        what: the file is, for messages, such as ``'a generator config of hsiaug'``.
-        error: raised where it is not.
-
-    Raises:
-        FileNotFoundError: if there is no such file.
-    """
+    """The JSON object in a file; an ``error`` says where it is not ``what`` was expected."""
     file = Path(path)
     if (size := file.stat().st_size) > LARGEST_RECORD:
         raise error(f'{file} is not {what}: it has {size} bytes, at most {LARGEST_RECORD} are read')
@@ -55,14 +46,9 @@ def read_json(path: str | os.PathLike[str], what: str, error: type[Exception] = 
 def as_record(cls: type[T], data: Any, where: str, error: type[Exception] = ValueError) -> T:
     """A dataclass from JSON-ready data, every field checked against its annotation, nested dataclasses too.
 
-    Lists become tuples where tuples are wanted and text becomes paths; nothing else is converted: a text is no number,
-    and ``true`` is not 1.
-
-    Args:
-        cls: the dataclass.
-        data: what :func:`read_json` found, or a part of it.
-        where: it was found, for messages.
-        error: raised where data does not fit, naming field, value and what was expected.
+    Lists become tuples where tuples are wanted and text becomes paths; nothing else is converted: text is not a number,
+    and ``true`` is not 1. An ``error``, which says ``where`` the data was found, names field, value and what was
+    expected.
     """
     problems = [f'unknown field {name!r}; choose from {known}' for name, known in _unknown(cls, data)]
     if not problems:
@@ -131,14 +117,7 @@ def short_digest(value: Any) -> str:
 
 
 def require_plausible(declared: int, stored: int, what: str, error: type[Exception] = ValueError) -> None:
-    """Refuse what declares far more than it holds, before anything is allocated.
-
-    Args:
-        declared: bytes that the values would take in memory.
-        stored: bytes that the file has.
-        what: declares them, for the message.
-        error: raised where ``declared`` is implausible.
-    """
+    """Refuse ``what`` declares far more bytes of values than the file has, before anything is allocated."""
     if declared > max(PLAUSIBLE_BYTES, PLAUSIBLE_RATIO * stored):
         raise error(
             f'{what} declares {declared / 2**20:,.0f} MiB of values and holds {stored / 2**20:,.1f} MiB; a file like '
@@ -166,6 +145,6 @@ def _unknown(annotation: Any, data: Any) -> list[tuple[str, list[str]]]:
     return wrong + [pair for name in data if name in fields for pair in _unknown(fields[name], data[name])]
 
 
-def _in_short(message: object, most: int = 300) -> str:
+def _in_short(message: object) -> str:
     text = str(message)
-    return text if len(text) <= most else text[: most - 1] + '…'
+    return text if len(text) <= 300 else text[:299] + '…'

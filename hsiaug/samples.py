@@ -163,11 +163,7 @@ class SampleSpec:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> SampleSpec:
-        """The inverse of :meth:`to_dict`, equal to the original even after a passage through JSON.
-
-        Raises:
-            ValueError: if a field is unknown, missing, of another type, or contradicts another.
-        """
+        """The inverse of :meth:`to_dict`, equal to the original even after a passage through JSON."""
         return as_record(cls, data, 'SampleSpec')
 
 
@@ -241,19 +237,14 @@ class Provenance:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Provenance:
-        """The inverse of :meth:`to_dict`.
-
-        Raises:
-            ValueError: if a field is unknown, missing or of another type.
-        """
+        """The inverse of :meth:`to_dict`."""
         return as_record(cls, data, 'provenance')
 
 
 def joined_seen(known: Mapping[str, Provenance]) -> dict[str, Any]:
     """What several provenances, by whose they are, have seen, as fields of one provenance of all.
 
-    Raises:
-        ValueError: if the scenes that each was trained on differ, which no single footprint could say.
+    They must be of one scene: no single footprint could say what was seen of several.
     """
     seen = {who: one.seen for who, one in known.items() if one.seen is not None}
     if not all(same_scene(one.scene, other.scene) for one, other in combinations(seen.values(), 2)):
@@ -272,12 +263,9 @@ def joined_seen(known: Mapping[str, Provenance]) -> dict[str, Any]:
 
 
 def require_unseen(provenance: Provenance | None, scene: str, evaluation: np.ndarray) -> None:
-    """Refuse a generator that has seen evaluation pixels.
+    """Refuse a generator that has seen evaluation pixels, flat indices of a scene that is named by its fingerprint.
 
-    Args:
-        provenance: of the generator; None (a source made elsewhere) cannot be checked and passes.
-        scene: fingerprint of the evaluated scene.
-        evaluation: flat indices of the evaluation pixels.
+    A source without provenance, made elsewhere, cannot be checked and passes.
 
     Raises:
         LeakageError: naming how many pixels overlap, and the first of them.
@@ -345,18 +333,14 @@ class Traits:
         return None if self.class_prior is None else self.class_prior.cpu().numpy()
 
 
-def as_seed(seed: Any, owner: str = 'seed') -> int:
-    """A seed as Python's integer; those of numpy and torch are seeds too.
-
-    Raises:
-        TypeError: if it is no whole number.
-    """
+def as_seed(seed: Any) -> int:
+    """A seed as Python's integer; those of numpy and torch are seeds too."""
     try:
         if not isinstance(seed, bool | np.bool_):
             return operator.index(seed)
     except TypeError:
         pass
-    raise TypeError(f'{owner} must be a whole number, found {seed!r}')
+    raise TypeError(f'seed must be a whole number, found {seed!r}')
 
 
 def class_counts(labels: Tensor | np.ndarray | Sequence[int], num_classes: int) -> np.ndarray:

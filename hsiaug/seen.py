@@ -175,13 +175,7 @@ class SeenSamples:
 
     @classmethod
     def of(cls, digests: np.ndarray, places: Places | None = None, chosen_by: np.ndarray | None = None) -> SeenSamples:
-        """Of (n,) uint64 digests.
-
-        Args:
-            digests: of all images that were learnt from.
-            places: their windows; None where they are not known.
-            chosen_by: digests of validation samples.
-        """
+        """Of (n,) uint64 digests of what was learnt from, of its windows, and of validation samples."""
         boxes = ''
         if places is not None and len(places.key):
             rows = np.arange(len(places.key))
@@ -213,10 +207,8 @@ class SeenSamples:
     def shared(self, digests: np.ndarray, places: Places | None, with_choice: bool) -> np.ndarray:
         """(n,) bool, which samples it has seen, wholly or in a part of their window.
 
-        Args:
-            digests: (n, d) uint64 of the images of each sample.
-            places: their windows, where they are known.
-            with_choice: what was chosen by counts as seen, too.
+        Of their images, (n, d) uint64 digests, and windows, where they are known. ``with_choice``, what was chosen by
+        counts as seen, too.
         """
         known = np.union1d(self.learnt, _digests(self.chosen_by)) if with_choice else self.learnt
         table = _unpacked(self.places, _BOX)

@@ -1,6 +1,6 @@
 """Settings are checked in one place, before anything is made of them: names, types, that numbers are finite, ranges.
 
-What is checked follows from annotations. A text is no number, ``true`` is not 1 and NaN is no number that could be
+What is checked follows from annotations. Text is not a number, ``true`` is not 1 and NaN is not a number that could be
 computed with; numbers of numpy are numbers, and lists stand for tuples. Messages name the setting, what was expected
 and what was found. A dataclass of settings calls :func:`check_settings` when it is made.
 """
@@ -54,14 +54,10 @@ SHARE = Range(0, 1, open_high=True)
 
 
 def check_settings(config: Any, **ranges: Range) -> None:
-    """Check a dataclass of settings, of which numbers of numpy become Python's.
+    """Check a dataclass of settings in its ``__post_init__``; numbers of numpy become Python's.
 
-    Args:
-        config: the dataclass, as its ``__post_init__`` has it. Nested dataclasses check themselves.
-        ranges: of its numbers, by name, where they are not :data:`COUNT` and :data:`NOT_NEGATIVE`.
-
-    Raises:
-        ValueError: naming the field, what was found and what was expected.
+    Nested ones check themselves. ``ranges`` are those of its numbers, by name, where they are not :data:`COUNT` and
+    :data:`NOT_NEGATIVE`.
     """
     cls: Any = type(config)
     hints = _hints(cls)
@@ -73,13 +69,7 @@ def check_settings(config: Any, **ranges: Range) -> None:
 def check_arguments(cls: type, settings: Mapping[str, Any], ranges: Mapping[str, Range] | None = None) -> None:
     """Check settings against what a class takes; those that it does not take are let pass.
 
-    Args:
-        cls: the class.
-        settings: by name.
-        ranges: of numbers among them, by name; any finite number will do where there is none.
-
-    Raises:
-        ValueError: naming the argument, what was found and what was expected.
+    Any finite number will do where ``ranges`` have none for it.
     """
     hints = _hints(cls)
     for name, value in settings.items():
@@ -95,21 +85,10 @@ def checked_arguments(
 ) -> dict[str, Any]:
     """Settings of a config file or a saved folder, each known to ``maker`` and of the type that it is annotated with.
 
-    A dataclass may be given as a mapping, of which ``maker`` makes it, with defaults of its own.
-
-    Args:
-        maker: class or function that takes them by name.
-        settings: as YAML, JSON or a caller has them.
-        where: they stand, for messages.
-        error: raised where they do not fit.
-        given: arguments of the maker that are no settings.
-
-    Returns:
-        the settings, numbers of numpy as Python's.
-
-    Raises:
-        ValueError: or ``error``, naming each setting that does not fit, what was found and what was expected; or that
-            must be given, or is NaN or infinite anywhere within.
+    A dataclass may be given as a mapping, of which ``maker`` makes it, with defaults of its own. An ``error``, which
+    says ``where`` the settings stand, is raised for each that does not fit, must be given, or is NaN or infinite
+    anywhere within. ``given`` are arguments of the maker that are not settings. Returns the settings, numbers of numpy
+    as Python's.
     """
     if not isinstance(settings, Mapping | None):
         raise error(f'{where}: settings by name were expected, found {settings!r}')
@@ -136,20 +115,9 @@ def checked_arguments(
 
 
 def check_value(who: str, name: str, value: Any, hint: Any, range_: Range | None = None) -> Any:
-    """Check one setting.
+    """The setting of ``who``, checked against its annotation, a number of numpy as Python's.
 
-    Args:
-        who: takes it, for the message.
-        name: of the setting.
-        value: found.
-        hint: its annotation.
-        range_: of its numbers; None for :data:`COUNT` of whole ones and :data:`NOT_NEGATIVE` of others.
-
-    Returns:
-        the value, a number of numpy as Python's.
-
-    Raises:
-        ValueError: naming the setting, what was found and what was expected.
+    Without a range, whole numbers must be a :data:`COUNT` and others :data:`NOT_NEGATIVE`.
     """
     value = _as_choice(value, hint)
     if problem := _problem(name, value, hint, range_):
@@ -297,19 +265,3 @@ def _hints(maker: Any) -> dict[str, Any]:
         return get_type_hints(maker)
     except NameError:  # of a class that was made inside a function, or names what only type checkers import
         return {}
-
-
-__all__ = [
-    'ANY',
-    'BETWEEN',
-    'COUNT',
-    'NOT_NEGATIVE',
-    'POSITIVE',
-    'SHARE',
-    'Range',
-    'check_arguments',
-    'check_settings',
-    'check_value',
-    'checked_arguments',
-    'not_finite',
-]

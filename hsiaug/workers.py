@@ -44,17 +44,9 @@ def run_tasks(
 ) -> Generator[int, None, None]:
     """Work through tasks, each on one thread, and yield how much is done as it comes.
 
-    Args:
-        work: a generator function at the top of a module; it yields 1 for each piece that it has recorded.
-        tasks: arguments of ``work``.
-        shared: arguments before these, the same for all; a process receives them once.
-        workers: processes (or Ray tasks) at once; 1 works in this process.
-        engine: ``'process'`` or ``'ray'`` (the ``ray`` extra).
-        device: that the work is done on; a Ray task takes a GPU for itself.
-
-    Raises:
-        WorkerDiedError: if a worker dies.
-        ImportError: if Ray is asked for and not installed.
+    ``work`` is a generator function at the top of a module that yields 1 for each piece that it has recorded; it is
+    called with the arguments of each task, after the ``shared`` ones, which a process receives once. A single worker
+    works in this process; a task of the ``ray`` engine takes a GPU for itself where the device is one.
     """
     if engine == 'ray':
         yield from _on_ray(work, tasks, shared, workers, device)
@@ -116,11 +108,7 @@ def naming(what: str) -> Iterator[None]:
 
 
 def end_if_orphaned() -> None:
-    """End a worker whose parent is gone: an orphan must not race with the restarted run.
-
-    Raises:
-        SystemExit: in that case.
-    """
+    """End a worker whose parent is gone: an orphan must not race with the restarted run."""
     parent = multiprocessing.parent_process()
     if parent is not None and not parent.is_alive():
         raise SystemExit('the run was killed')
@@ -137,9 +125,6 @@ def run_in_processes(
 
     The first failure ends all workers at once, so that hours of others don't hide it, and so do an interruption and the
     end of this process: no worker outlives it, even if it is killed. What a task has written until then stays.
-
-    Raises:
-        WorkerDiedError: if a worker dies, for example for lack of memory.
     """
     context = multiprocessing.get_context('spawn')  # forked torch threads and CUDA contexts do not survive
     # Nothing is ever sent: the system closes this end when the process ends, whatever ends it.

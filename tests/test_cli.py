@@ -22,7 +22,7 @@ from rasterio.errors import NotGeoreferencedWarning
 from torch.utils.data import Dataset
 
 from hsiaug.cli import main
-from hsiaug.cli.draw import require_device
+from hsiaug.cli.guard import require_device
 from hsiaug.datasets import SyntheticBank, SyntheticDataset, bank_writer, write_bank
 from hsiaug.datasets.preview import preview_grid
 from hsiaug.samples import Sample, SampleSpec
@@ -138,10 +138,10 @@ def test_mistakes_about_pages_are_one_line(
     for args, message in (
         ([str(drawn)], 'is a bank; say with --real what it is compared with'),
         ([str(drawn), '--real=nowhere'], 'nowhere does not exist; give the folder that hsiaug train wrote'),
-        ([str(drawn), f'--real={tmp_path / "x.yaml"}'], 'is no config file of hsiaug train'),
+        ([str(drawn), f'--real={tmp_path / "x.yaml"}'], 'is not a config file of hsiaug train'),
         ([str(drawn), f'--real={run}', '--seed=1'], 'evaluation pixels'),
         ([str(drawn), f'--real={run}', f'--study={tmp_path / "nowhere"}'], 'neither the run folder of a study'),
-        ([str(run), f'--real={run}'], 'is no bank'),
+        ([str(run), f'--real={run}'], 'is not a bank'),
     ):
         with pytest.raises(SystemExit) as stopped:
             main(['evaluate', *args, f'--out={page}'])

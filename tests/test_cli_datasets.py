@@ -173,7 +173,7 @@ def test_a_folder_imports_nothing(
     assert '--trust_run shows them too' in capsys.readouterr().out
     assert 'evil_data.X' in refused(capsys, 'evaluate', str(bank), f'--real={run}')
     assert not (tmp_path / 'ran').exists()
-    assert 'is no torch.utils.data.Dataset' in refused(capsys, 'evaluate', str(run), '--trust_run')
+    assert 'is not a torch.utils.data.Dataset' in refused(capsys, 'evaluate', str(run), '--trust_run')
     assert (tmp_path / 'ran').exists()
 
 
@@ -201,7 +201,7 @@ def pooled_oscd(folder: Path) -> list[str]:
         (pooled_oscd, ['--size=32'], 'lie in 1 group(s), by the images that they are cut from; train and test and val'),
         (of, ['--val_share=0.6', '--test_share=0.5'], 'must add up to less than 1'),
         (of, ['--data.class_path=hsiaug.datasets.NoFolder'], 'hsiaug.datasets.NoFolder cannot be imported'),
-        (of, ['--data.class_path=subprocess.Popen'], 'subprocess.Popen is no torch.utils.data.Dataset'),
+        (of, ['--data.class_path=subprocess.Popen'], 'subprocess.Popen is not a torch.utils.data.Dataset'),
         (of, ['--data.class_path=PairFolder'], "such as torchgeo.datasets.OSCD, found 'PairFolder'"),
         (of, ['--data.rot=x'], 'rot'),
         (of, ['--data.root=nowhere'], 'PairFolder cannot be opened: FolderNotFoundError: '),

@@ -337,7 +337,7 @@ def test_a_page_goes_over_a_page_only(tmp_path: Path, trained: Path, capsys: pyt
     page.write_text('<html>mine</html>')
     real = ['--no_gates', '--per_class=5', f'--real={trained / "gan"}']
     evaluate = ['evaluate', str(trained / 'bank'), f'--out={page}', *real]
-    assert 'exists and is no page of hsiaug' in refused(capsys, *evaluate)
+    assert 'exists and is not a page of hsiaug' in refused(capsys, *evaluate)
     assert page.read_text() == '<html>mine</html>'
     page.unlink()
     main(evaluate)

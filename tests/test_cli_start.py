@@ -128,7 +128,7 @@ def test_flags_take_a_value_or_none(flag: list[str], capsys: pytest.CaptureFixtu
     assert not stopped.value.code
     found = yaml.safe_load(capsys.readouterr().out)
     assert found['quick'] is True
-    assert found['out'] == str(Path.home() / 'runs')
+    assert Path(found['out']).expanduser() == Path.home() / 'runs'
 
 
 def test_messages_name_options(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,4 +1,4 @@
-"""Ablation: plan, run, statistics; `Experiment` for measurements that are no study."""
+"""Ablation: plan, run, statistics; `Experiment` for measurements that are not a study."""
 
 from ..tasks import Classifier, Detector, Downstream, SceneClassifier, Segmenter
 from .experiment import Experiment
@@ -6,14 +6,6 @@ from .plan import Arm, Setting, Study
 from .runner import run_study
 
 __all__ = [
-    'Arm',
-    'Classifier',
-    'Detector',
-    'Downstream',
-    'Experiment',
-    'SceneClassifier',
-    'Segmenter',
-    'Setting',
-    'Study',
+    'Arm', 'Classifier', 'Detector', 'Downstream', 'Experiment', 'SceneClassifier', 'Segmenter', 'Setting', 'Study',
     'run_study',
-]
+]  # fmt: skip

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import Any
 
 from ..evidence import recommended_ratio
@@ -20,17 +20,12 @@ def _controls(*kinds: str) -> tuple[Arm, ...]:
     return tuple(Arm(kind, 'patch_augment', {'kind': kind}, 'real', control=True) for kind in kinds)
 
 
-def spectral_arms(gan: dict[str, Any] | None = None, gan_seeds: int | None = None) -> tuple[Arm, ...]:
-    """Every arm of the spectral study.
-
-    Args:
-        gan: settings of the GANs, see :class:`~hsiaug.systems.spectral_gan.SpectralGANConfig`; the short ones if None.
-        gan_seeds: number of seeds of the GAN arms, which cost the most; those of the study if None.
-    """
+def spectral_arms(gan: dict[str, Any] | None = None) -> tuple[Arm, ...]:
+    """Every arm of the spectral study; its GANs are in a form of our own, not as Audebert et al. 2018 have them."""
     gan = dict(gan or {})
     return (
-        Arm('GAN', 'spectral_gan', gan, 'real', seeds=gan_seeds),
-        Arm('ss-GAN', 'spectral_gan', {**gan, 'semi_supervised': True}, 'real', seeds=gan_seeds),
+        Arm('GAN', 'spectral_gan', gan, 'real'),
+        Arm('ss-GAN', 'spectral_gan', {**gan, 'semi_supervised': True}, 'real'),
         Arm('variability', 'variability', {}, 'sqrt'),
         Arm('relighting', 'relighting', {}, 'sqrt'),
         Arm('mixup', 'mixup', {'partners': 'across'}, 'sqrt'),
@@ -39,20 +34,6 @@ def spectral_arms(gan: dict[str, Any] | None = None, gan_seeds: int | None = Non
         Arm('duplicate, prior', 'duplicate', {}, 'prior', control=True),
         Arm('gain, offset', 'gain_offset', {}, 'sqrt', control=True),
         Arm('noise', 'noise', {}, 'sqrt', control=True),
-    )
-
-
-def audebert_arms(**changes: Any) -> tuple[Arm, ...]:
-    """The GANs of Audebert et al. 2018 as published, which :func:`spectral_arms` has in a form of our own.
-
-    Ours works in principal components with Adam and 256 units, averages its weights and calibrates its classes.
-    """
-    trainer = trainer_of('spectral_gan')
-    assert trainer is not None
-    published = asdict(replace(trainer.config.paper(), **changes))
-    return (
-        Arm('GAN, published', 'spectral_gan', published, 'real'),
-        Arm('ss-GAN, published', 'spectral_gan', {**published, 'semi_supervised': True}, 'real'),
     )
 
 
@@ -86,29 +67,15 @@ def change_arms(diffusion: dict[str, Any] | None = None) -> tuple[Arm, ...]:
     )
 
 
-def scene_arms(
-    gan: dict[str, Any] | None = None, fusion: dict[str, Any] | None = None, rgb: str | None = None
-) -> tuple[Arm, ...]:
-    """Every arm of the study with labelled patches: the convolutional GANs, and what they must beat.
-
-    Args:
-        gan: settings of the GANs, see :class:`~hsiaug.systems.patch_gan.PatchGANConfig`; the defaults if None.
-        fusion: settings of unmixing before fusion, see
-            :class:`~hsiaug.systems.unmixing_fusion.UnmixingFusionConfig`; None leaves it out, for it takes scenes
-            whose wavelengths are known.
-        rgb: folder of RGB images for a second arm of it.
-    """
+def scene_arms(gan: dict[str, Any] | None = None) -> tuple[Arm, ...]:
+    """Every arm of the study with labelled patches: the convolutional GANs, and what they must beat."""
     gan = dict(gan or {})
     wasserstein = {**gan, 'loss': 'wgan-gp'}
-    unmixing = {} if fusion is None else {'unmixing': fusion}
-    if fusion is not None and rgb is not None:
-        unmixing['unmixing + RGB'] = {**fusion, 'rgb': rgb}
     return (
         Arm('patch GAN', 'patch_gan', gan, 'real'),
         Arm('patch GAN, WGAN-GP', 'patch_gan', wasserstein, 'real'),
         Arm('patch GAN, 3-D', 'patch_gan', {**gan, 'dims': 3}, 'real'),
         Arm('patch GAN, 3-D, WGAN-GP', 'patch_gan', {**wasserstein, 'dims': 3}, 'real'),
-        *(Arm(name, 'unmixing_fusion', settings, 'real') for name, settings in unmixing.items()),
         *_controls('duplicate', 'flips', 'affine', 'noise'),
     )
 
@@ -131,12 +98,8 @@ def at_defaults(
 ) -> tuple[Arm, ...]:
     """The arms; one that is known to help elsewhere gets the ratio and labels used there as its default.
 
-    Args:
-        arms: without defaults.
-        ratios: of the study, for arms without their own.
-        budgets: labelled samples per class of the study's settings, None for all; where they ask for different ratios,
-            there is no default.
-        kind: of the samples.
+    ``ratios`` are those of arms without their own. Where the budgets, labelled samples per class or None for all, ask
+    for different ratios, there is no default.
     """
     found = []
     for arm in arms:

@@ -14,20 +14,20 @@ import torch
 from safetensors.torch import save_file
 from torch.utils.data import Dataset
 
-from ..datasets import MixedDataset, SampleSet, SampleSplit, require_unseen_samples, scene_dataset
+from ..datasets import MixedDataset, require_unseen_samples, scene_dataset
+from ..datasets.parts import AnyScene, AnySplit
 from ..engine.divergence import DivergedError
 from ..ratio import SyntheticFirst
 from ..records import short_digest
-from ..scenes import Scene, Split
-from ..scenes.patches import PARTS, PatchSplit
+from ..scenes.patches import PARTS
 from ..systems import Generator
 from ..systems.fit import fit_generator, training_data
 from ..systems.training import trainer_of
 from ..tasks import task_of, whole
 from ..tasks.base import D, Downstream, finite
 from ..trainers.convergence import Trial, loss_still_falls, tune
-from .names import file_stem
 from .plan import REAL, Arm, Cell, Setting
+from .results import file_stem
 
 _TUNING_SEED = 1_000_003
 _FOREVER = 2**31  # epochs
@@ -38,7 +38,7 @@ class Group:
 
     def __init__(
         self,
-        scene: Scene | SampleSet,
+        scene: AnyScene,
         setting: Setting,
         seed: int,
         folder: Path,
@@ -48,7 +48,7 @@ class Group:
     ) -> None:
         self.scene, self.setting, self.seed, self.folder, self.device = scene, setting, seed, folder, device
         self.keep, self.inception = keep, inception
-        self.split: Split | PatchSplit | SampleSplit = setting.splitter(scene, seed)  # type: ignore[arg-type]
+        self.split: AnySplit = setting.splitter(scene, seed)  # type: ignore[arg-type]
         parts: list[Any] = [scene_dataset(scene, self.split, part) for part in PARTS]
         self.real, self.val, self.test = parts
         self.task = task_of(self.real)
@@ -93,9 +93,17 @@ class Group:
             if len(candidates) == 1:
                 self._tuned[downstream] = candidates[0]
                 return candidates[0]
+
+            def trial(candidate: Downstream) -> Trial:  # validation score of a setting with real data only
+                try:
+                    model = self.task.train(candidate, self.real, self.seed + _TUNING_SEED, self.device, self.val)
+                except DivergedError:
+                    return Trial(math.nan)
+                return Trial(float(self._scores(model, 'val')[metric]), loss_still_falls(model))
+
             tuned = tune(
                 candidates,
-                lambda one: self._trial(one, metric),
+                trial,
                 lambda one: one.length,
                 lambda score: self.task.standard_error(score, len(self.val)),
             )
@@ -106,14 +114,6 @@ class Group:
                 )
             self._tuned[downstream] = tuned.chosen
         return self._tuned[downstream]  # type: ignore[return-value]
-
-    def _trial(self, candidate: Downstream, metric: str) -> Trial:
-        """Validation score of a setting with real data only."""
-        try:
-            model = self.task.train(candidate, self.real, self.seed + _TUNING_SEED, self.device, self.val)
-        except DivergedError:
-            return Trial(math.nan)
-        return Trial(float(self._scores(model, 'val')[metric]), loss_still_falls(model))
 
     def generator(self, arm: Arm) -> Generator:
         """The arm's generator, trained on this split once; costly ones are kept in the run folder."""

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from ..json_lines import append_line
 from ..progress import progress_bar
 from ..records import json_ready, read_json, short_digest, write_json
 from ..tasks.base import finite
 from ..workers import Engine, check_workers, end_if_orphaned, naming, run_tasks
 from .environment import command, environment
-from .identity import refuse_differences
-from .results import PLAN_FILE, RESULTS_FILE, append_result, read_results
+from .identity import differences, refuse
+from .results import PLAN_FILE, RESULTS_FILE, read_results
 from .statistics import mean_interval
 
 Record = dict[str, Any]
@@ -73,19 +74,23 @@ class Experiment:
         folder = Path(out).expanduser().absolute()
         done = {row['cell'] for row in read_results(folder / RESULTS_FILE)}
         if done:
-            self._require_same(folder, len(done))
+            file = folder / PLAN_FILE
+            found = read_json(file, 'the plan of an experiment').get('identity') if file.is_file() else None
+            if not isinstance(found, dict):
+                raise ValueError(
+                    f'{folder} holds {len(done)} results and no {PLAN_FILE} that says of which experiment; choose '
+                    'another'
+                )
+            refuse(list(differences(found, self._plan('cpu')['identity'])), folder, len(done), 'experiment', 'options')
         write_json(folder / PLAN_FILE, {**self._plan(device), 'workers': workers})
         groups: dict[Hashable, list[Any]] = {}
         for key, cell in self._by_key().items():
             if key not in done:
                 groups.setdefault(self.group(cell), []).append(cell)
         tasks, missing = [(cells,) for cells in groups.values()], sum(map(len, groups.values()))
-        with (
-            progress_bar(progress, total=missing, unit='cell', desc=self.title, smoothing=0.05) as advance,
-            closing(run_tasks(_measure, tasks, (self.measure, folder), workers, engine, device)) as running,
-        ):
-            for finished in running:
-                advance(finished)
+        work_through(
+            run_tasks(_measure, tasks, (self.measure, folder), workers, engine, device), self.title, missing, progress
+        )
         return self.records(folder)
 
     def records(self, out: str | os.PathLike[str]) -> list[Record]:
@@ -94,16 +99,9 @@ class Experiment:
         return [found[key] for key in self._by_key() if key in found]
 
     def write(self, out: str | os.PathLike[str], text: str, records: Any, device: str = 'cpu') -> str:
-        """Write ``table.md`` and ``summary.json``, which name the command, hardware, versions and commit.
+        """Write ``table.md``, tables in Markdown, of which the text is returned, and ``summary.json``, what they show.
 
-        Args:
-            out: run folder.
-            text: tables in Markdown.
-            records: what they show, JSON-ready.
-            device: that was measured on.
-
-        Returns:
-            the text of ``table.md``.
+        Both name the command, hardware, versions and commit.
         """
         folder, plan = Path(out).expanduser(), self._plan(device)
         where = plan['environment']
@@ -122,14 +120,12 @@ class Experiment:
         facts = {'title': self.title, 'command': command(), 'environment': environment(device)}
         return {**json_ready(self.about), **facts, 'identity': identity, 'cells': len(self._by_key())}
 
-    def _require_same(self, folder: Path, results: int) -> None:
-        file = folder / PLAN_FILE
-        found = read_json(file, 'the plan of an experiment').get('identity') if file.is_file() else None
-        if not isinstance(found, dict):
-            raise ValueError(
-                f'{folder} holds {results} results and no {PLAN_FILE} that says of which experiment; choose another'
-            )
-        refuse_differences(found, self._plan('cpu')['identity'], folder, results, 'experiment')
+
+def work_through(running: Generator[int], title: str, missing: int, progress: bool) -> None:
+    """Run tasks to their end under a progress bar of the cells that are missing."""
+    with progress_bar(progress, total=missing, unit='cell', desc=title, smoothing=0.05) as advance, closing(running):
+        for finished in running:
+            advance(finished)
 
 
 def measure_each(file: Path, cells: Iterable[tuple[str, Callable[[], Record]]]) -> Iterator[int]:
@@ -138,32 +134,27 @@ def measure_each(file: Path, cells: Iterable[tuple[str, Callable[[], Record]]]) 
         end_if_orphaned()
         with naming(what):
             row = measure()
-        append_result(file, row)
+        append_line(file, row)
         yield 1
 
 
 def _measure(measure: Callable[[Any], Mapping[str, Any]], folder: Path, cells: Sequence[Any]) -> Iterator[int]:
     """Measure the cells of one group."""
-    yield from measure_each(folder / RESULTS_FILE, ((str(cell), partial(_row, measure, cell)) for cell in cells))
 
+    def row(cell: Any) -> Record:
+        return {**json_ready(cell), **measure(cell), 'cell': short_digest(cell)}
 
-def _row(measure: Callable[[Any], Mapping[str, Any]], cell: Any) -> Record:
-    return {**json_ready(cell), **measure(cell), 'cell': short_digest(cell)}
+    yield from measure_each(folder / RESULTS_FILE, ((str(cell), partial(row, cell)) for cell in cells))
 
 
 # --- tables -----------------------------------------------------------------------------------------------------------
 
 
 def means(rows: Iterable[Mapping[str, Any]], by: Sequence[str], of: Sequence[str]) -> list[Record]:
-    """Mean and 95 % interval of some values, for each combination of others, in the order of rows.
+    """Mean and 95 % interval of some values, ``of``, for each combination of others, ``by``, in the order of rows.
 
-    Args:
-        rows: records.
-        by: fields that are kept.
-        of: fields that are averaged over all else, for example over seeds; rows that lack one are left out of it.
-
-    Returns:
-        records of ``by``, ``'n'``, and ``{'mean', 'low', 'high'}`` for each of ``of``.
+    Rows that lack a value are left out of its mean. Returns records of ``by``, ``'n'``, and ``{'mean', 'low', 'high'}``
+    for each value.
     """
     groups: dict[tuple[Any, ...], list[Mapping[str, Any]]] = {}
     for row in rows:

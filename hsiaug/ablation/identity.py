@@ -27,11 +27,7 @@ def study_identity(study: Study) -> dict[str, Any]:
 
 
 def require_same_study(study: Study, folder: Path, results: int) -> None:
-    """Refuse a run folder of another study.
-
-    Scenes, settings, downstream models and arms that only one of the two has are an extension, and stand next to the
-    others; those of one name must agree.
-    """
+    """Refuse a run folder of another study: what both have by one name must agree, what one alone has extends it."""
     file = folder / PLAN_FILE
     if not file.is_file():
         raise ValueError(
@@ -44,15 +40,11 @@ def require_same_study(study: Study, folder: Path, results: int) -> None:
             f'note in {PLAN_FILE} what its scenes hold, so that they cannot be compared; choose another folder. hsiaug '
             'report still draws it'
         )
-    _refuse(_differences_of_common(found, study_identity(study)), folder, results, 'study', 'config')
+    refuse(_differences_of_common(found, study_identity(study)), folder, results, 'study', 'config')
 
 
-def refuse_differences(there: Any, here: Any, folder: Path, results: int, what: str) -> None:
-    """Refuse a run folder whose identity is another."""
-    _refuse(list(differences(there, here)), folder, results, what, 'options')
-
-
-def _refuse(other: list[str], folder: Path, results: int, what: str, given: str) -> None:
+def refuse(other: list[str], folder: Path, results: int, what: str, given: str) -> None:
+    """Refuse a run folder that differs from what is to be run."""
     if other:
         raise ValueError(
             f'{folder} holds {results} results of another {what}, which differs in\n  '

@@ -9,15 +9,17 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from ..datasets import LabelPolicy, SampleSet, SampleSplitter
+from ..datasets import LabelPolicy, SampleSplitter
+from ..datasets.parts import AnyScene
+from ..ratio import require_ratio
 from ..records import json_ready, short_digest
 from ..samples import Kind
-from ..scenes import Scene, Splitter
+from ..scenes import Splitter
 from ..scenes.patches import PatchSplitter
 from ..settings import NOT_NEGATIVE, SHARE, check_value
 from ..tasks import Classifier, Task, task_of, task_of_split
 from ..tasks.base import D, Downstream
-from .names import file_stem, require_name, require_ratios
+from .results import file_stem
 
 REAL = 'real'
 """Name of the arm without synthetic samples."""
@@ -168,7 +170,7 @@ class Study:
     """
 
     title: str
-    scenes: Mapping[str, Callable[[], Scene | SampleSet]]
+    scenes: Mapping[str, Callable[[], AnyScene]]
     settings: tuple[Setting, ...]
     arms: tuple[Arm, ...]
     ratios: tuple[float, ...] = (0.25, 0.5, 1, 2, 5)
@@ -179,10 +181,10 @@ class Study:
     inception: Path | None = None
 
     def __post_init__(self) -> None:
+        who = f'study {self.title!r}'
         for what in ('settings', 'ratios', 'seeds', 'classifiers'):
             if not len(getattr(self, what)):
-                raise ValueError(f'study {self.title!r}: at least one of {what} is needed')
-        who = f'study {self.title!r}'
+                raise ValueError(f'{who}: at least one of {what} is needed')
         object.__setattr__(self, 'ratios', require_ratios(self.ratios, who))
         seeds = tuple(check_value(who, 'seed', seed, int, NOT_NEGATIVE) for seed in self.seeds)
         object.__setattr__(self, 'seeds', seeds)
@@ -199,21 +201,26 @@ class Study:
             if not any(arm.ratios or self.ratios):
                 raise ValueError(f'{who}: arm {arm.name!r} has no ratio above 0; leave it out, or give it one')
         if unknown := {s.scene for s in self.settings} - set(self.scenes):
-            raise ValueError(f'study {self.title!r}: settings name unknown scenes {sorted(unknown)}')
+            raise ValueError(f'{who}: settings name unknown scenes {sorted(unknown)}')
         if len(kinds := {c.kind for c in self.classifiers}) > 1:
             raise ValueError(
-                f'study {self.title!r}: downstream models of samples of kind {sorted(kinds)} cannot be in one study; '
-                'make one for each kind'
+                f'{who}: downstream models of samples of kind {sorted(kinds)} cannot be in one study; make one for '
+                'each kind'
             )
         for arm, classifier in product(self.arms, self.classifiers):
             arm.adapt(classifier)
-        _require_own_files(self)
+        for all_named in (self.arms, self.classifiers):  # budgets "a b" and "a_b" would share a file
+            stems: dict[str, tuple[str, str, str]] = {}
+            for setting, one in product(self.settings, all_named):
+                own = (setting.scene, setting.budget, one.name)  # type: ignore[attr-defined]
+                if (other := stems.setdefault(file_stem(*own), own)) != own:
+                    raise ValueError(f'{who}: {other} and {own} would share files; name one differently')
         for setting in self.settings:
             if isinstance(setting.splitter, SampleSplitter):  # their kind is known when they are opened
                 continue
             if task_of_split(setting.splitter, self.task.dates) is not self.task:
                 raise ValueError(
-                    f'study {self.title!r}: {type(self.classifiers[0]).__name__} {self.classifiers[0].name!r} and '
+                    f'{who}: {type(self.classifiers[0]).__name__} {self.classifiers[0].name!r} and '
                     f'{type(setting.splitter).__name__} of setting {setting.budget!r} cannot be in one study; samples '
                     f'of kind {self.kind!r} are split by a {self.task.splits[1].__name__}'
                 )
@@ -257,10 +264,16 @@ class Study:
         return cells
 
     def _cell(self, setting: Setting, seed: int, classifier: Downstream, arm: Arm | None, ratio: float) -> Cell:
+        made: list[Any] | None = None
+        if arm is not None:  # and of its way of mixing what differs from the defaults
+            ways = {'synthetic_first': arm.synthetic_first, 'training': arm.training, 'live': arm.live}
+            used = {name: value for name, value in ways.items() if value}
+            made = [arm.name, arm.generator, arm.settings, arm.labels, *(['only'] if arm.synthetic_only else [])]
+            made += [used] if used else []
         identity = {
             'setting': [setting.scene, setting.budget, splitter_identity(setting)],
             'classifier': _decisive(dataclasses.asdict(classifier)),
-            'arm': None if arm is None else [arm.name, arm.generator, arm.settings, arm.labels, *_ways(arm)],
+            'arm': made,
             'ratio': ratio,
             'seed': seed,
         }
@@ -278,19 +291,12 @@ class Study:
         if name not in known:
             scene = self.scenes[name]()
             # A plan of cells needs no scenes.
-            known[name] = scene.content if isinstance(scene, Scene | SampleSet) else {}
+            known[name] = scene.content if isinstance(scene, AnyScene) else {}
         return known[name]
 
     def all_cells(self) -> list[Cell]:
         """Every cell, in the order in which they run."""
         return [cell for setting, seed in self.groups() for cell in self.cells(setting, seed)]
-
-
-def _ways(arm: Arm) -> list[Any]:
-    """Settings of an arm's way of mixing that differ from the defaults."""
-    ways = {'synthetic_first': arm.synthetic_first, 'training': arm.training, 'live': arm.live}
-    used = {name: value for name, value in ways.items() if value}
-    return [*(['only'] if arm.synthetic_only else []), *([used] if used else [])]
 
 
 def _decisive(classifier: dict[str, Any]) -> dict[str, Any]:
@@ -323,11 +329,15 @@ def arm_identity(arm: Arm) -> dict[str, Any]:
     return {'type': type(arm).__name__, **{k: v for k, v in json_ready(arm).items() if k not in left_out}}
 
 
-def _require_own_files(study: Study) -> None:
-    """Refuse names that would share a file, such as budgets "a b" and "a_b"."""
-    for all_named in (study.arms, study.classifiers):
-        stems: dict[str, tuple[str, str, str]] = {}
-        for setting, named in product(study.settings, all_named):
-            names = (setting.scene, setting.budget, named.name)  # type: ignore[attr-defined]
-            if (other := stems.setdefault(file_stem(*names), names)) != names:
-                raise ValueError(f'study {study.title!r}: {other} and {names} would share files; name one differently')
+def require_name(name: Any, what: str) -> None:
+    """Check a name."""
+    if not isinstance(name, str) or not name.strip():
+        raise ValueError(f'{what}: a name expected, found {name!r}')
+
+
+def require_ratios(ratios: Any, who: str) -> tuple[float, ...]:
+    """Ratios as floats: at least one, and none twice."""
+    found = tuple(require_ratio(ratio, f'{who}: ratio') for ratio in ratios)
+    if not found or len(set(found)) < len(found):
+        raise ValueError(f'{who}: at least one ratio, and none twice, expected, found {found}')
+    return found

@@ -1,17 +1,17 @@
-"""The results file of a study: one line of JSON per finished cell, append only."""
+"""Files of a run folder: one line of JSON per finished cell, append only; the plan; names of others."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ..json_lines import append_line, read_lines
+from ..json_lines import read_lines
+from ..records import short_digest
 
 RESULTS_FILE = 'results.jsonl'
 PLAN_FILE = 'plan.json'
-
-append_result = append_line
 
 
 def require_fields(found: Mapping[str, Any], fields: Mapping[str, type | tuple[type, ...]], where: str) -> None:
@@ -29,3 +29,15 @@ def read_results(path: Path) -> list[dict[str, Any]]:
             raise ValueError(f'{path}: the cell of a result must be text, found {row["cell"]!r}; is this another file?')
         rows.setdefault(row['cell'], row)
     return list(rows.values())
+
+
+def file_stem(*names: str) -> str:
+    """The beginning of a file name for something with these names: readable, safe, and another for others.
+
+    Spaces become underscores. Names of other signs than letters, digits and common punctuation, long ones, and the last
+    one if it holds an underscore itself, are distinguished by a digest.
+    """
+    text = '-'.join(names)
+    plain = re.sub(r'[^\w.,;+%=()\[\]~-]', '_', text.replace(' ', '_')).encode()[:120].decode(errors='ignore')
+    unsure = plain != text.replace(' ', '_') or '_' in names[-1] or plain.startswith('.')
+    return f'{plain}-{short_digest(names)[:8]}' if unsure else plain

@@ -5,27 +5,23 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Collection, Iterator
-from contextlib import closing
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ..datasets import SampleSet
-from ..progress import progress_bar
+from ..datasets.parts import AnyScene
 from ..records import read_json, short_digest, write_json
-from ..scenes import Scene
 from ..tasks.base import finite
 from ..trainers.inception import said_of_inception
 from ..workers import Engine, check_workers, naming, run_tasks
 from .cells import Group
 from .environment import command
 from .environment import environment as environment
-from .experiment import measure_each
+from .experiment import measure_each, work_through
 from .identity import differences, require_same_study, study_identity
-from .names import file_stem
 from .plan import Arm, Setting, Study, arm_identity, splitter_identity
-from .results import PLAN_FILE, RESULTS_FILE, read_results
+from .results import PLAN_FILE, RESULTS_FILE, file_stem, read_results
 
 
 def run_study(
@@ -53,7 +49,7 @@ def run_study(
         the run folder.
 
     Raises:
-        ValueError: if the folder holds results of another study, naming what differs, or files that are no part of a
+        ValueError: if the folder holds results of another study, naming what differs, or files that are not part of a
             study; or if a cell has no result, naming it.
         KeyboardInterrupt: if it is interrupted, with all workers ended and finished cells recorded.
     """
@@ -76,15 +72,8 @@ def run_study(
         for setting, seed in study.groups()
         if any(cell.key not in done for cell in study.cells(setting, seed)) or unmeasured(study, setting, seed, folder)
     ]
-    missing = len(planned - done)
-    with (
-        progress_bar(progress, total=missing, unit='cell', desc=study.title, smoothing=0.05) as advance,
-        closing(
-            run_tasks(run_group, [(*one, folder, device) for one in pending], (study,), workers, engine, device)
-        ) as running,
-    ):
-        for finished in running:
-            advance(finished)
+    tasks = run_tasks(run_group, [(*one, folder, device) for one in pending], (study,), workers, engine, device)
+    work_through(tasks, study.title, len(planned - done), progress)
     return folder
 
 
@@ -155,10 +144,10 @@ def file_name(setting: Setting, name: str, suffix: str, prefix: str = '') -> str
     return f'{prefix}{file_stem(setting.scene, setting.budget, name)}.{suffix}'
 
 
-_opened: tuple[Study, str, Scene | SampleSet] | None = None
+_opened: tuple[Study, str, AnyScene] | None = None
 
 
-def _open(study: Study, name: str) -> Scene | SampleSet:
+def _open(study: Study, name: str) -> AnyScene:
     global _opened
     if _opened is None or _opened[0] is not study or _opened[1] != name:
         _opened = None  # one scene in memory at a time
@@ -173,14 +162,10 @@ def _open(study: Study, name: str) -> Scene | SampleSet:
     return _opened[2]
 
 
-def _said_of_features(study: Study) -> str:
-    return (
-        '' if study.inception is None else f'Fréchet distances of images are of {said_of_inception(study.inception)}.'
-    )
-
-
 def describe(study: Study, device: str, workers: int) -> dict[str, Any]:
     """The plan as the report needs it: what was asked for, on which machine, by which command."""
+    inception = study.inception
+    features = '' if inception is None else f'Fréchet distances of images are of {said_of_inception(inception)}.'
     return {
         'title': study.title,
         'quick': study.quick,
@@ -189,7 +174,7 @@ def describe(study: Study, device: str, workers: int) -> dict[str, Any]:
         'workers': workers,
         'metrics': list(study.metrics),
         'baseline': 'real',
-        'notes': [note for note in (study.task.note, _said_of_features(study)) if note],
+        'notes': [note for note in (study.task.note, features) if note],
         'scenes': sorted({s.scene for s in study.settings}),
         'settings': [[s.scene, s.budget, type(s.splitter).__name__] for s in study.settings],
         'identity': study_identity(study),

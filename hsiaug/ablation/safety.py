@@ -55,42 +55,36 @@ class NonInferiority:
 
 
 def non_inferiority(comparisons: Sequence[PairedComparison], margin: float = 0.5) -> list[NonInferiority]:
-    """Test a family of comparisons against minus a margin, corrected by Holm.
+    """Test comparisons with real only, in points, against minus a margin that may be lost, corrected by Holm.
 
     After Piaggio et al., "Reporting of Noninferiority and Equivalence Randomized Trials", JAMA 308, 2012: the margin is
     stated beforehand, and the bound of an interval is compared with it, never a p value of no difference.
-
-    Args:
-        comparisons: of treatments with real only, in points.
-        margin: points that may be lost.
     """
     if not margin > 0:
         raise ValueError(f'non_inferiority: a positive margin expected, found {margin}')
-    p_values = [_p_value(comparison, margin) for comparison in comparisons]
+
+    def p_value(comparison: PairedComparison) -> float:
+        if comparison.n < 2:
+            return 1.0
+        above = comparison.mean + margin
+        if comparison.interval[0] == comparison.interval[1]:  # no variance
+            return 0.0 if above > 0 else 1.0
+        return float(stats.t.sf(above / (comparison.sd / math.sqrt(comparison.n)), comparison.n - 1))
+
+    p_values = list(map(p_value, comparisons))
     return [
         NonInferiority(comparison, margin, p, corrected)
         for comparison, p, corrected in zip(comparisons, p_values, holm(p_values), strict=True)
     ]
 
 
-def _p_value(comparison: PairedComparison, margin: float) -> float:
-    if comparison.n < 2:
-        return 1.0
-    above = comparison.mean + margin
-    if comparison.interval[0] == comparison.interval[1]:  # no variance
-        return 0.0 if above > 0 else 1.0
-    return float(stats.t.sf(above / (comparison.sd / math.sqrt(comparison.n)), comparison.n - 1))
-
-
 def advised_by_others(scores: Mapping[str, Mapping[Option, Sequence[float]]]) -> dict[str, Option]:
     """For each scene the fixed option, such as a ratio, that is best on the mean of all other scenes.
 
-    What a user would do who knows other scenes and has no time for a search; that option's score less the one of
-    a choice is the choice's regret. Options are compared by their differences to the first one, so that no scene's
-    level counts.
-
-    Args:
-        scores: of each scene and option, over its seeds; real only first: ties go to the option that is named first.
+    What a user would do who knows other scenes and has no time for a search; that option's score less the one of a
+    choice is the choice's regret. ``scores`` are those of each scene and option, over its seeds, real only first:
+    options are compared by their differences to the first one, so that no scene's level counts, and ties go to the
+    option that is named first.
     """
     if len(scores) < 2:
         raise ValueError(f'advised_by_others: at least two scenes are needed, found {list(scores)}')

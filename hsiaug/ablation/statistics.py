@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import warnings
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -27,6 +27,7 @@ MIN_SEEDS = 10
 EXACT_SIGN_FLIPS = 20
 """Up to this many pairs all sign flips are enumerated."""
 _MONTE_CARLO = 100_000
+CONFIDENCE = 0.95  # of intervals
 CHOSEN = 'chosen'
 """Stands for a ratio in the lines of the arms whose ratio is chosen on validation data."""
 
@@ -56,18 +57,11 @@ def paired_comparison(
     treatment: Sequence[float] | np.ndarray,
     baseline: Sequence[float] | np.ndarray,
     test_train_ratio: float | None = None,
-    confidence: float = 0.95,
 ) -> PairedComparison:
-    """Compare paired measurements.
+    """Compare (n,) measurements with those of a baseline for the same seeds.
 
     Nadeau and Bengio, "Inference for the Generalization Error", Machine Learning 52, 2003: the variance of the mean is
-    (1/n + n_test/n_train)·s² where splits of one data set overlap.
-
-    Args:
-        treatment: (n,) measurements.
-        baseline: (n,) measurements of the same seeds.
-        test_train_ratio: n_test / n_train of a split.
-        confidence: of the intervals.
+    (1/n + n_test/n_train)·s² where splits of one data set overlap; ``test_train_ratio`` is n_test / n_train.
     """
     a, b = np.asarray(treatment, dtype=np.float64), np.asarray(baseline, dtype=np.float64)
     if a.shape != b.shape or a.ndim != 1 or len(a) == 0:
@@ -83,12 +77,16 @@ def paired_comparison(
         interval = bca = (mean, mean)
         corrected = nothing if test_train_ratio is None else (mean, mean)
     elif n > 1:
-        t = float(stats.t.ppf(0.5 + confidence / 2, n - 1))
-        interval = (mean - t * sd / n**0.5, mean + t * sd / n**0.5)
-        bca = _bca(d, confidence)
+        _, interval = mean_interval(d)
+        with warnings.catch_warnings():
+            warnings.simplefilter('ignore')  # degenerate resamples of very few pairs
+            found = stats.bootstrap(
+                (d,), np.mean, confidence_level=CONFIDENCE, method='BCa', n_resamples=9999, rng=np.random.default_rng(0)
+            )
+        bca = float(found.confidence_interval.low), float(found.confidence_interval.high)
         corrected = nothing
         if test_train_ratio is not None:
-            wide = t * sd * (1 / n + test_train_ratio) ** 0.5
+            wide = _half(n - 1) * sd * (1 / n + test_train_ratio) ** 0.5
             corrected = (mean - wide, mean + wide)
     else:
         interval = bca = corrected = nothing
@@ -97,23 +95,19 @@ def paired_comparison(
     )
 
 
-def mean_interval(values: Sequence[float] | np.ndarray, confidence: float = 0.95) -> tuple[float, Interval]:
-    """Mean of values and its interval by Student's t; NaN ends of one value alone."""
+def _half(freedom: float) -> float:
+    """Half an interval by Student's t, in standard errors."""
+    return float(stats.t.ppf(0.5 + CONFIDENCE / 2, freedom))
+
+
+def mean_interval(values: Sequence[float] | np.ndarray) -> tuple[float, Interval]:
+    """Mean of values and its 95 % interval by Student's t; NaN ends of one value alone."""
     d = np.asarray(values, dtype=np.float64)
     mean = float(d.mean())
     if len(d) < 2:
         return mean, (float('nan'), float('nan'))
-    half = float(stats.t.ppf(0.5 + confidence / 2, len(d) - 1) * d.std(ddof=1) / len(d) ** 0.5)
+    half = float(_half(len(d) - 1) * d.std(ddof=1) / len(d) ** 0.5)
     return mean, (mean - half, mean + half)
-
-
-def _bca(d: np.ndarray, confidence: float) -> Interval:
-    with warnings.catch_warnings():
-        warnings.simplefilter('ignore')  # degenerate resamples of very few pairs
-        result = stats.bootstrap(
-            (d,), np.mean, confidence_level=confidence, method='BCa', n_resamples=9999, rng=np.random.default_rng(0)
-        )
-    return float(result.confidence_interval.low), float(result.confidence_interval.high)
 
 
 def sign_flip_p(differences: np.ndarray) -> float:
@@ -190,13 +184,10 @@ def by_group(rows: Iterable[Row]) -> dict[GroupKey, list[Row]]:
 
 
 def choose_ratios(rows: Sequence[Row], arm: str, metric: str = 'oa') -> dict[int, Row]:
-    """The cell of each seed that validates best among an arm's ratios, ratio 0 (real only) included.
+    """The cell of each seed that validates best among an arm's ratios, ratio 0 (real only) included, by seed.
 
-    Only validation figures are looked at. Ties go to the smallest ratio. A seed of which a killed run has only some
-    ratios is left out: it would choose among fewer.
-
-    Returns:
-        seed to cell, for the seeds that have the real-only cell and all of the arm's ratios.
+    Only validation figures are looked at. Ties go to the smallest ratio. A seed that lacks the real-only cell or one of
+    the arm's ratios, as in a killed run, is left out: it would choose among fewer.
     """
     ratios = {row['ratio'] for row in rows if row['arm'] == arm}
     candidates: dict[int, list[Row]] = defaultdict(list)
@@ -211,68 +202,44 @@ def choose_ratios(rows: Sequence[Row], arm: str, metric: str = 'oa') -> dict[int
 
 
 def summarise(rows: Sequence[Row], metrics: Sequence[str] = METRICS) -> list[Summary]:
-    """The result table of a study, with the primary family corrected by Holm.
-
-    Args:
-        rows: finished cells; those of an arm at its default ratio say ``default``.
-        metrics: test metrics, the primary first, then a second one that is compared too.
-    """
-    table: list[Summary] = []
-    for (scene, budget, classifier), cells in by_group(rows).items():
-        real = {row['seed']: row for row in cells if row['arm'] == REAL}
-        base = (scene, budget, classifier)
-        if real:
-            table.append(_summary(base, REAL, 0.0, False, real, None, metrics))
-        arms = list(dict.fromkeys(row['arm'] for row in cells if row['arm'] != REAL))
-        for arm in arms:
-            mine = [row for row in cells if row['arm'] == arm]
-            control = bool(mine[0].get('control'))
-            default = next((row['ratio'] for row in mine if row.get('default')), None)
-            for ratio in sorted({row['ratio'] for row in mine}):
-                picked = {row['seed']: row for row in mine if row['ratio'] == ratio}
-                usual = ratio == default
-                table.append(_summary(base, arm, ratio, control, picked, real, metrics, usual, usual))
-            if chosen := choose_ratios(cells, arm, metrics[0]):
-                table.append(_summary(base, arm, CHOSEN, control, chosen, real, metrics, default is None))
+    """The result table of finished cells, the primary family corrected by Holm; the first metric is the primary."""
+    table = [line for key, cells in by_group(rows).items() for line in _lines(key, cells, metrics)]
     primary = {i: line.gain.p for i, line in enumerate(table) if line.primary and line.gain is not None}
     for i, p in zip(primary, holm(list(primary.values())), strict=True):
         table[i] = replace(table[i], p_holm=p)
     return table
 
 
-def _summary(
-    base: GroupKey,
-    arm: str,
-    ratio: float | str,
-    control: bool,
-    picked: Mapping[int, Row],
-    real: Mapping[int, Row] | None,
-    metrics: Sequence[str],
-    primary: bool = False,
-    default: bool = False,
-) -> Summary:
-    pairs = sorted(set(picked) & set(real)) if real else []
-    compared: dict[str, PairedComparison | None] = dict.fromkeys(metrics[:2])
-    if real and pairs:
-        sizes = [real[s]['test_count'] / max(real[s]['train_real'], 1) for s in pairs]
-        for metric in compared:
-            a, b = ([100 * side[s]['test'][metric] for s in pairs] for side in (picked, real))
-            compared[metric] = paired_comparison(a, b, float(np.mean(sizes)))
-    gain = compared[metrics[0]]
-    return Summary(
-        scene=base[0],
-        budget=base[1],
-        classifier=base[2],
-        arm=arm,
-        ratio=ratio,
-        control=control,
-        means={m: 100 * float(np.mean([row['test'][m] for row in picked.values()])) for m in metrics},
-        gain=gain,
-        second_gain=compared[metrics[1]],
-        ratios=tuple(float(row['ratio']) for row in picked.values()),
-        primary=primary and not control and gain is not None and gain.basis_for_claims,
-        default=default,
-    )
+def _lines(key: GroupKey, cells: Sequence[Row], metrics: Sequence[str]) -> Iterator[Summary]:
+    """The table of one scene, budget and classifier."""
+    real = {row['seed']: row for row in cells if row['arm'] == REAL}
+
+    def line(
+        arm: str, ratio: float | str, picked: Mapping[int, Row], control: bool, primary: bool, default: bool = False
+    ) -> Summary:
+        compared: dict[str, PairedComparison | None] = dict.fromkeys(metrics[:2])
+        if pairs := sorted(set(picked) & set(real)) if arm != REAL else []:
+            sizes = [real[s]['test_count'] / max(real[s]['train_real'], 1) for s in pairs]
+            for metric in compared:
+                a, b = ([100 * side[s]['test'][metric] for s in pairs] for side in (picked, real))
+                compared[metric] = paired_comparison(a, b, float(np.mean(sizes)))
+        gain, second = compared.values()
+        means = {m: 100 * float(np.mean([row['test'][m] for row in picked.values()])) for m in metrics}
+        ratios = tuple(float(row['ratio']) for row in picked.values())
+        primary = primary and not control and gain is not None and gain.basis_for_claims
+        return Summary(*key, arm, ratio, control, means, gain, second, ratios, primary, default=default)
+
+    if real:
+        yield line(REAL, 0.0, real, control=False, primary=False)
+    for arm in dict.fromkeys(row['arm'] for row in cells if row['arm'] != REAL):
+        mine = [row for row in cells if row['arm'] == arm]
+        control = bool(mine[0].get('control'))
+        usual = next((row['ratio'] for row in mine if row.get('default')), None)
+        for ratio in sorted({row['ratio'] for row in mine}):
+            picked = {row['seed']: row for row in mine if row['ratio'] == ratio}
+            yield line(arm, ratio, picked, control, ratio == usual, ratio == usual)
+        if chosen := choose_ratios(cells, arm, metrics[0]):
+            yield line(arm, CHOSEN, chosen, control, usual is None)
 
 
 @dataclass(frozen=True)
@@ -289,15 +256,11 @@ class Pooled:
     scenes: dict[str, tuple[float, float]]  # each scene's own mean differences in the two metrics
 
 
-def mean_of_means(comparisons: Sequence[PairedComparison], confidence: float = 0.95) -> tuple[float, Interval]:
-    """Unweighted mean of independent mean differences, and its interval.
+def mean_of_means(comparisons: Sequence[PairedComparison]) -> tuple[float, Interval]:
+    """Unweighted mean of independent mean differences, one per scene, and its interval; NaN for fewer than 2 pairs.
 
     Degrees of freedom after Satterthwaite, "An Approximate Distribution of Estimates of Variance Components",
     Biometrics Bulletin 2, 1946.
-
-    Args:
-        comparisons: one per scene.
-        confidence: of the interval, which is NaN where a scene has fewer than 2 pairs.
     """
     mean = float(np.mean([c.mean for c in comparisons]))
     if any(c.n < 2 for c in comparisons):
@@ -307,19 +270,15 @@ def mean_of_means(comparisons: Sequence[PairedComparison], confidence: float = 0
     if total == 0:
         return mean, (mean, mean)
     freedom = total**2 / float(np.sum(variances**2 / [c.n - 1 for c in comparisons]))
-    half = float(stats.t.ppf(0.5 + confidence / 2, freedom)) * total**0.5 / len(comparisons)
+    half = _half(freedom) * total**0.5 / len(comparisons)
     return mean, (mean - half, mean + half)
 
 
-def pooled(table: Sequence[Summary], ratio: float | str = CHOSEN) -> dict[tuple[str, str, str], Pooled]:
-    """Mean over scenes of each arm's differences to real only.
-
-    Returns:
-        (budget, classifier, arm) to the mean.
-    """
+def pooled(table: Sequence[Summary]) -> dict[tuple[str, str, str], Pooled]:
+    """Mean over scenes of the differences to real only at the chosen ratio, by budget, classifier and arm."""
     scenes: dict[tuple[str, str, str], dict[str, tuple[PairedComparison, PairedComparison]]] = defaultdict(dict)
     for line in table:
-        if line.ratio == ratio and line.gain is not None and line.second_gain is not None:
+        if line.ratio == CHOSEN and line.gain is not None and line.second_gain is not None:
             scenes[line.budget, line.classifier, line.arm][line.scene] = (line.gain, line.second_gain)
     means = {}
     for key, each in scenes.items():

@@ -15,7 +15,7 @@ COMMANDS = {
     'ratio': 'Choose a ratio on folds of the training area. Run it again to resume it.',
     'ablate': 'Measure how much synthetic samples help a model, and at which ratio. Run it again to resume it.',
     'report': 'Draw the report of a study again.',
-    'reproduce': "Make a paper's tables and figures again, beside the published numbers. Run it again to resume it.",
+    'reproduce': "Make a paper's tables and figures again, next to the published numbers. Run it again to resume it.",
     'list': 'List generators, tasks, benchmarks or configs; of one generator its settings, of a config its text.',
     'completion': 'Print a script that lets a shell complete commands, options and their choices.',
 }
@@ -63,6 +63,3 @@ def usage() -> str:
     lines += [f'  {name:{width}}{said}' for name, said in COMMANDS.items()]
     lines += ['', "'hsiaug COMMAND --help' explains a command; every command takes --config FILE."]
     return '\n'.join(lines)
-
-
-__all__ = ['COMMANDS', 'DESCRIPTION', 'main', 'usage']

@@ -18,9 +18,9 @@ from ..settings import checked_arguments
 from ..systems.saved import CONFIG_FILE
 from ..tasks import TASKS, Task, task_of, task_of_split
 from ..trainers.inception import weights_of
-from .config import RANDOM, SIMULATED, SplitConfig, make_splitter, one_list
+from .config import RANDOM, SIMULATED, SplitConfig, one_list
 from .data import DataConfig, given_data
-from .guard import require_own, require_writable
+from .guard import require_device, require_own, require_writable
 from .report import report
 
 Model = str | dict[str, Any]
@@ -114,7 +114,7 @@ def _of_scene(
         Setting(
             name,
             f'{split.strategy}, ' + ('all labels' if budget is None else f'{budget} per class'),
-            make_splitter(split, **({'per_class': budget} if spectral else {})),
+            split.splitter(**({'per_class': budget} if spectral else {})),
         )
         for budget in per_class
     )
@@ -137,10 +137,12 @@ def run_and_report(
     """Run what is missing of a study, and draw its report."""
     from ..report.ablation import draw_shown
     from ..systems.fit import require_settings
-    from .draw import require_device
 
     device = require_device(device)
-    _require_run_folder(out)
+    if found := [name for name in (CONFIG_FILE, BANK_FILE, WRITING_FILE) if (out / name).exists()]:
+        raise FileExistsError(f'{out} holds a generator or a bank ({found[0]}), no study; choose another folder')
+    require_own(out, PLAN_FILE, 'study')
+    require_writable(out)
     for arm in study.arms:
         require_settings(arm.generator, arm.settings)
     try:
@@ -149,11 +151,3 @@ def run_and_report(
         raise SystemExit(f'\ninterrupted; finished cells are in {out}, the same command continues from there') from None
     draw_shown(chain(shown_samples(study, out, device), shown_predictions(study, out)), out)
     report(out)
-
-
-def _require_run_folder(out: Path) -> None:
-    """Refuse a folder that a study would write among the files of something else."""
-    if found := [name for name in (CONFIG_FILE, BANK_FILE, WRITING_FILE) if (out / name).exists()]:
-        raise FileExistsError(f'{out} holds a generator or a bank ({found[0]}), no study; choose another folder')
-    require_own(out, PLAN_FILE, 'study')
-    require_writable(out)

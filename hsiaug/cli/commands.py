@@ -6,7 +6,7 @@ import re
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import fields
-from pathlib import Path
+from itertools import pairwise
 from typing import NoReturn
 
 from jsonargparse import ArgumentError
@@ -36,18 +36,12 @@ FUNCTIONS: tuple[Callable[..., None], ...] = (
 
 
 def run(arguments: Sequence[str]) -> None:
-    """Run a command. What a user can cause is one line on standard error and exit status 2, not a traceback.
-
-    Args:
-        arguments: the name of the command, and its options.
-    """
-    arguments = [_home(argument) for argument in arguments]
+    """Run a command. What a user can cause is one line on standard error and exit status 2, not a traceback."""
     # jsonargparse wants a value for every bool; people type a bare flag.
-    after = [*arguments[1:], '']
-    bare = [
-        one in FLAGS and following not in ('true', 'false') for one, following in zip(arguments, after, strict=True)
+    arguments = [
+        f'{one}=true' if one in FLAGS and following not in ('true', 'false') else one
+        for one, following in pairwise([*arguments, ''])
     ]
-    arguments = [f'{one}=true' if flag else one for one, flag in zip(arguments, bare, strict=True)]
     if arguments[0] == 'list' and len(arguments) > 2 and not arguments[2].startswith('-'):
         arguments[2] = f'--name={arguments[2]}'
     try:
@@ -67,25 +61,14 @@ def run(arguments: Sequence[str]) -> None:
         _give_up(error)
 
 
-def _home(argument: str) -> str:
-    """An option whose value begins with ``~/``, which no shell expands behind an equals sign."""
-    option, equals, value = argument.partition('=')
-    if equals and value.startswith('~/'):
-        return f'{option}={Path(value).expanduser()}'
-    return argument
-
-
-def _as_typed(said: str) -> str:
-    """What a message says of arguments in Python, as options."""
+def _give_up(error: Exception) -> NoReturn:
+    """Print what is wrong, arguments in Python as options, and exit."""
+    said = ' '.join(str(error)[:LONGEST].split())
     said = said.replace('on scene.as_one_class(), in a config scene.one_class: true', 'with --scene.one_class=true')
     said = said.replace("on_rare='drop'", "--split.settings='{on_rare: drop}'")
     names = '|'.join(field.name for field in fields(SceneConfig))
     # Arguments of a call, as of a class that is named, stay what they are.
     option = re.compile(rf"\w\([^()]*\)|(?<![\w.-])(?:{names})=(?=['\[\d-])")
-    return option.sub(lambda found: found[0] if found[0].endswith(')') else f'--scene.{found[0]}', said)
-
-
-def _give_up(error: Exception) -> NoReturn:
-    said = _as_typed(' '.join(str(error)[:LONGEST].split())) or type(error).__name__
-    print(f'hsiaug: {said}', file=sys.stderr)
+    said = option.sub(lambda found: found[0] if found[0].endswith(')') else f'--scene.{found[0]}', said)
+    print(f'hsiaug: {said or type(error).__name__}', file=sys.stderr)
     raise SystemExit(2) from error

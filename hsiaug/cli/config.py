@@ -11,11 +11,8 @@ from jsonargparse import get_loader
 
 from ..records import as_record, read_json
 from ..samples import Kind
-from ..scenes import PatchSplit, PatchSplitter, Scene, SimulatedScene, Split, Splitter
-from ..scenes import make_splitter as make_by_name
+from ..scenes import PatchSplit, PatchSplitter, Scene, Split, Splitter, make_splitter
 from ..scenes.config import SceneConfig
-from ..scenes.strategies import SPLITTERS
-from ..settings import checked_arguments
 from ..tasks import Task
 from .data import DataConfig, noted_data
 
@@ -49,6 +46,10 @@ class SplitConfig:
     )
     settings: dict[str, Any] = field(default_factory=dict)
 
+    def splitter(self, **settings: Any) -> Splitter | PatchSplitter:
+        """The splitter, its settings checked, with further ones."""
+        return make_splitter(self.strategy, **{**self.settings, **settings})
+
 
 SIMULATED, RANDOM = SceneConfig(), SplitConfig()
 
@@ -69,40 +70,16 @@ class Trained(DataConfig):
     nodes: int = 1
 
 
-def make_splitter(split: SplitConfig, **settings: Any) -> Splitter | PatchSplitter:
-    """The splitter, its settings checked.
-
-    Args:
-        split: how a scene is split.
-        settings: of the strategy, beside those of ``split``.
-
-    Raises:
-        ValueError: for an unknown strategy or setting, or one of another type.
-    """
-    settings = {**split.settings, **settings}
-    if (cls := SPLITTERS.get(split.strategy)) is not None and not set(settings) - set(cls.__dataclass_fields__):
-        checked_arguments(cls, settings, f'split {split.strategy!r}')
-    return make_by_name(split.strategy, **settings)
-
-
 def open_split(scene: SceneConfig, split: SplitConfig, seed: int) -> tuple[Scene, Split | PatchSplit]:
-    """A scene, opened, and its split.
-
-    Raises:
-        ValueError: for settings that do not fit, before anything is opened.
-    """
-    if scene.path is None and scene.benchmark is None:
-        checked_arguments(SimulatedScene, scene.simulated, 'simulated scene')
-    splitter = make_splitter(split)
-    opened = scene()
+    """A scene, opened, and its split, whose settings are checked before."""
+    splitter, opened = split.splitter(), scene()
     return opened, splitter(opened, seed)
 
 
 def one_list(task: Task, **given: Any) -> Any:
     """What a config says of downstream models, under the present name or a former one; None if nothing.
 
-    Raises:
-        ValueError: if it says it twice, or of samples of another kind.
+    Refused if it says it twice, or of samples of another kind.
     """
     found = {name: value for name, value in given.items() if value}
     if len(found) > 1:
@@ -118,12 +95,9 @@ def one_list(task: Task, **given: Any) -> Any:
 
 
 def trained_on(run: Path, given: DataConfig = DataConfig(), trust: bool = False) -> tuple[Any, Any]:  # noqa: B008
-    """The scene and the split that ``hsiaug train`` noted; or datasets and their parts.
+    """The scene and the split that ``hsiaug train`` noted in the folder of a generator; or datasets and their parts.
 
-    Args:
-        run: folder of a generator.
-        given: what the command itself says of datasets.
-        trust: import the classes of datasets that the note names.
+    What the command itself says of datasets comes first; ``trust`` imports the classes that the note names.
     """
     return open_noted(read_run(run), given, trust, run / RUN_FILE)
 
@@ -136,12 +110,7 @@ def open_noted(record: Trained, given: DataConfig, trust: bool, file: Path) -> t
 
 
 def read_run(run: Path) -> Trained:
-    """The note of ``hsiaug train`` in the folder of a generator.
-
-    Raises:
-        FileNotFoundError: if there is none.
-        ValueError: if it is damaged, or says what the command does not know.
-    """
+    """The note of ``hsiaug train`` in the folder of a generator."""
     if not (run / RUN_FILE).is_file():
         raise FileNotFoundError(f'{run} holds no {RUN_FILE}, which says what it was trained on; use hsiaug train')
     return read_train(run / RUN_FILE)
@@ -155,12 +124,7 @@ def real_data(
     given: DataConfig,
     trust: bool,
 ) -> tuple[Any, Any]:
-    """The scene and the split that a bank is compared with; or datasets and their parts.
-
-    Raises:
-        FileNotFoundError: if the file or folder that should name them does not exist.
-        ValueError: if nothing names them.
-    """
+    """The scene and the split that a bank is compared with; or datasets and their parts."""
     if real is None and given.data is not None:
         return given.parts(seed or 0)
     if real is None:
@@ -185,12 +149,8 @@ def real_data(
 
 
 def read_train(file: Path) -> Trained:
-    """A config file of ``hsiaug train``; that command's own note of a run is one too.
-
-    Raises:
-        ValueError: naming what the command does not know.
-    """
-    what = f'{file} is no config file of hsiaug train'
+    """A config file of ``hsiaug train``; that command's own note of a run is one too."""
+    what = f'{file} is not a config file of hsiaug train'
     found = read_config(file, what)
     scene = found.get('scene') if isinstance(found, dict) else None
     # Notes from before a scene could name labels to ignore hold a scale of 1 where none was given.
@@ -202,8 +162,7 @@ def read_train(file: Path) -> Trained:
 def read_config(file: Path, what: str) -> Any:
     """What a config file says, in YAML as ``--config`` reads it (1e-4 is a number), or in JSON.
 
-    Raises:
-        ValueError: beginning with ``what``, if it is neither, or aliases make more of it than anybody writes.
+    An error, which begins with ``what``, if it is neither, or aliases make more of it than anybody writes.
     """
     try:
         if file.suffix == '.json':
@@ -212,26 +171,12 @@ def read_config(file: Path, what: str) -> Any:
             found = get_loader('yaml')(file.read_text(encoding='utf-8'))
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise ValueError(f'{what}: {" ".join(str(error).split())[:300]}') from error
-    require_few(found, what)
-    return found
-
-
-def require_few(found: Any, where: str) -> None:
-    """Refuse a config of which aliases make more than anybody writes.
-
-    Raises:
-        ValueError: if it is larger than :data:`MOST_VALUES`.
-    """
     left, seen = [found], 0
     while left:
         value = left.pop()
         seen += 1
         if seen > MOST_VALUES:
-            raise ValueError(f'{where}: it holds more than {MOST_VALUES} values')
-        if isinstance(value, dict):
-            left.extend(value.values())
-        elif isinstance(value, list | tuple | set):
-            left.extend(value)
-
-
-__all__ = ['RANDOM', 'RUN_FILE', 'SIMULATED', 'SplitConfig', 'Trained', 'make_splitter', 'one_list', 'open_split']
+            raise ValueError(f'{what}: it holds more than {MOST_VALUES} values')
+        value = list(value.values()) if isinstance(value, dict) else value
+        left.extend(value if isinstance(value, list | tuple | set) else ())
+    return found

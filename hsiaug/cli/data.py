@@ -54,8 +54,8 @@ class DataConfig:
     val_share: float | None = None
     test_share: float | None = None
 
-    def said(self) -> dict[str, Any]:
-        """Fields that say something, by name."""
+    def stated(self) -> dict[str, Any]:
+        """Fields that are not null, by name."""
         found = {field.name: getattr(self, field.name) for field in fields(DataConfig)}
         return {name: value for name, value in found.items() if value is not None}
 
@@ -72,22 +72,12 @@ class DataConfig:
         return SampleSplitter(**{name: share for name, share in given.items() if share is not None})
 
     def __call__(self, progress: bool = False) -> SampleSet:
-        """Import the classes, and open the datasets.
-
-        Args:
-            progress: show progress bars where all samples are read.
-
-        Raises:
-            ValueError: for what names no dataset, or one that cannot be opened or learnt from.
-        """
+        """Import the classes, and open the datasets."""
         from ..datasets import SampleSet
 
         opened = {name: open_dataset(name, given) for name in CLASSES if (given := getattr(self, name)) is not None}
-        about = {
-            name: value
-            for name, value in self.said().items()
-            if name not in (*CLASSES, 'group', 'val_share', 'test_share')
-        }
+        others = (*CLASSES, 'group', 'val_share', 'test_share')
+        about = {name: value for name, value in self.stated().items() if name not in others}
         return SampleSet(opened.pop('data'), **opened, group=self.group, name=self.name, progress=progress, **about)
 
     def parts(self, seed: int) -> tuple[SampleSet, SampleSplit]:
@@ -97,19 +87,11 @@ class DataConfig:
 
 
 def given_data(config: DataConfig, scene: bool = False) -> DataConfig | None:
-    """What options say of datasets; None if they say nothing.
-
-    Args:
-        config: its options.
-        scene: whether the options name a scene as well.
-
-    Raises:
-        ValueError: if they say something without ``data``, or name a scene as well.
-    """
-    if not (said := config.said()):
+    """What options say of datasets, where they do not name a ``scene`` as well; None if they say nothing."""
+    if not (stated := config.stated()):
         return None
     if config.data is None:
-        raise ValueError(f'{", ".join(said)}: these go with a dataset; name one with --data.class_path')
+        raise ValueError(f'{", ".join(stated)}: these go with a dataset; name one with --data.class_path')
     if scene:
         raise ValueError('give a scene and its split, or data, not both')
     return config
@@ -118,52 +100,36 @@ def given_data(config: DataConfig, scene: bool = False) -> DataConfig | None:
 def noted_data(noted: DataConfig, given: DataConfig, trust: bool, file: Path) -> DataConfig | None:
     """The datasets that a run was trained on; None if that was a scene.
 
-    Args:
-        noted: what the run's note says.
-        given: what the command says beside it, which comes first.
-        trust: the user wants the classes that the note names to be imported.
-        file: the note, for messages.
-
-    Raises:
-        ValueError: if classes would have to be imported that only the note names.
+    What the command says comes before what the run's note, a ``file``, says. A class that only the note names is
+    imported where the user wants to ``trust`` it.
     """
-    said = given.said()
+    stated = given.stated()
     if noted.data is None:
-        if said:
-            raise ValueError(f'{file} says that a scene was trained on; {", ".join(said)} are for runs on datasets')
+        if stated:
+            raise ValueError(f'{file} says that a scene was trained on; {", ".join(stated)} are for runs on datasets')
         return None
-    named = [name for name in CLASSES if getattr(noted, name) is not None and name not in said]
+    named = [name for name in CLASSES if getattr(noted, name) is not None and name not in stated]
     if named and not trust:
-        shown = ', '.join(f'{name}: {_shown(getattr(noted, name))}' for name in named)
+        calls = []
+        for name in named:
+            path, arguments = _named(getattr(noted, name))
+            calls.append(f'{name}: ' + f'{path}({", ".join(f"{n}={v!r}" for n, v in arguments.items())})'[:300])
         raise ValueError(
-            f'{file} names classes to import ({shown}). A folder may come from anybody, so that is done only if you '
-            f'say so: add --trust_run, or name {" and ".join(named)} yourself with --{named[0]}.class_path'
+            f'{file} names classes to import ({", ".join(calls)}). A folder may come from anybody, so that is done '
+            f'only if you say so: add --trust_run, or name {" and ".join(named)} yourself with --{named[0]}.class_path'
         )
-    return DataConfig(**{**noted.said(), **said})
-
-
-def _shown(given: dict[str, Any]) -> str:
-    path, arguments = _named(given)
-    return f'{path}({", ".join(f"{name}={value!r}" for name, value in arguments.items())})'[:300]
+    return DataConfig(**{**noted.stated(), **stated})
 
 
 def _named(given: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
-    """Class path and arguments; the latter may stand beside the former, as single options give them."""
+    """Class path and arguments; the latter may stand next to the former, as single options give them."""
     inner = given.get('init_args')
-    beside = {name: value for name, value in given.items() if name not in ('class_path', 'init_args')}
-    return given.get('class_path'), {**(inner if isinstance(inner, dict) else {}), **beside}
+    others = {name: value for name, value in given.items() if name not in ('class_path', 'init_args')}
+    return given.get('class_path'), {**(inner if isinstance(inner, dict) else {}), **others}
 
 
 def open_dataset(option: str, given: dict[str, Any]) -> Any:
-    """Import a dataset's class, and make one.
-
-    Args:
-        option: that names it, for messages.
-        given: ``class_path`` and ``init_args``.
-
-    Raises:
-        ValueError: if there is no such class, it is no dataset, does not take these arguments, or fails.
-    """
+    """Import a dataset's class, and make one, of the ``class_path`` and ``init_args`` that an option gives."""
     from jsonargparse import ArgumentError, ArgumentParser
     from torch.utils.data import Dataset
 
@@ -178,7 +144,7 @@ def open_dataset(option: str, given: dict[str, Any]) -> Any:
     except (ImportError, AttributeError) as error:
         raise ValueError(f'--{option}.class_path: {path} cannot be imported: {error}') from error
     if not (isinstance(cls, type) and issubclass(cls, Dataset)):
-        raise ValueError(f'--{option}.class_path: {path} is no torch.utils.data.Dataset')
+        raise ValueError(f'--{option}.class_path: {path} is not a torch.utils.data.Dataset')
     parser = ArgumentParser(exit_on_error=False)
     parser.add_class_arguments(cls, option, fail_untyped=False)
     try:
@@ -189,6 +155,3 @@ def open_dataset(option: str, given: dict[str, Any]) -> Any:
         return parser.instantiate(parsed)[option]
     except Exception as error:  # whatever a dataset raises
         raise ValueError(f'--{option}: {name} cannot be opened: {type(error).__name__}: {error}') from error
-
-
-__all__ = ['DataConfig', 'given_data', 'noted_data', 'open_dataset']

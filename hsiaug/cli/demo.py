@@ -8,7 +8,7 @@ from ..ablation import Arm, Setting, Study
 from ..ablation.arms import at_defaults
 from ..scenes.config import SceneConfig
 from .ablate import run_and_report
-from .config import SplitConfig, make_splitter
+from .config import SplitConfig
 
 LABELS = 10
 
@@ -22,7 +22,7 @@ def demo(out: Path = Path('runs/demo'), workers: int = 2, seeds: int = 16) -> No
         seeds: paired seeds; fewer than 10 are no basis for claims.
     """
     simulated = SceneConfig(simulated={'height': 80, 'width': 80, 'seed': 0}, name='simulated')
-    blocks = SplitConfig('blocks', {'per_class': LABELS, 'block': 10, 'on_rare': 'drop'})
+    blocks = SplitConfig('blocks', {'per_class': LABELS, 'block': 10, 'on_rare': 'drop'}).splitter()
     ratios = (0.5, 1.0, 2.0, 5.0)
     arms = (
         Arm('variability', 'variability'),
@@ -31,7 +31,7 @@ def demo(out: Path = Path('runs/demo'), workers: int = 2, seeds: int = 16) -> No
     study = Study(
         title='hsiaug demo',
         scenes={'simulated': simulated},
-        settings=(Setting('simulated', f'{LABELS} labels per class', make_splitter(blocks)),),
+        settings=(Setting('simulated', f'{LABELS} labels per class', blocks),),
         arms=at_defaults(arms, ratios, (LABELS,), 'spectrum'),
         ratios=ratios,
         seeds=tuple(range(seeds)),

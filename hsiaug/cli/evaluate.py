@@ -10,8 +10,7 @@ from ..scenes.config import SceneConfig
 from ..scenes.patches import PARTS
 from .config import SplitConfig, real_data, trained_on
 from .data import DataConfig
-from .draw import require_device
-from .guard import require_writable
+from .guard import require_device, require_writable
 
 
 def evaluate(
@@ -30,7 +29,7 @@ def evaluate(
 ) -> None:
     """Measure how near synthetic samples come to real ones, of a trained generator or of a bank.
 
-    Of a generator, figures and tables beside it, and its model card. Of a bank with --real one HTML page that stands
+    Of a generator, figures and tables next to it, and its model card. Of a bank with --real one HTML page that stands
     alone: samples, spectra, what gates reject and why, what is memorised, class balance, fidelity, coverage.
 
     Args:
@@ -64,7 +63,7 @@ def evaluate(
         return
     if real is not None or study is not None or out is not None or no_gates:
         raise ValueError(
-            f'{run} is no bank; real, out, study and no_gates are for banks: draw one with hsiaug sample {run}'
+            f'{run} is not a bank; real, out, study and no_gates are for banks: draw one with hsiaug sample {run}'
         )
     device = require_device(device)
     generator = Generator.from_pretrained(run, device)

@@ -1,4 +1,4 @@
-"""What every command needs around it: arguments that import nothing, folders that can be written to, a clear end."""
+"""What every command needs around it: arguments that import nothing, a device, folders to write to, a clear end."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import signal
+import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -35,14 +36,15 @@ class Parser(ArgumentParser):
         super().__init__(*args, **{'exit_on_error': False, **settings})
 
     def format_help(self, *args: Any, **settings: Any) -> str:
-        """The help, in words of the command line."""
+        """The help, without Python's names of types and with an example."""
+        text = without_markup(super().format_help(*args, **settings))
+        for pattern, typed in TYPED:
+            text = re.sub(pattern, typed, text)
         example = EXAMPLES.get((self.prog or '').split()[-1])
-        return in_words(without_markup(super().format_help(*args, **settings))) + (
-            f'\nexample:\n  {example}\n' if example else ''
-        )
+        return text + (f'\nexample:\n  {example}\n' if example else '')
 
 
-WORDS = (
+TYPED = (
     (r'(--config CONFIG\s+)Path to a configuration file\.', r'\1a YAML file, or one of hsiaug list configs.'),
     (r'Literal\[([^\]]*)\]', r'\1'),
     (r'(?:dict|Mapping)\[str,\s+\w+\]', 'mapping'),
@@ -54,14 +56,7 @@ WORDS = (
     (r'\bPath\b', 'path'),
     (r'\bNone\b', 'null'),
 )
-"""How annotations of Python are said to those who type; line breaks may stand within."""
-
-
-def in_words(text: str) -> str:
-    """A help text without Python's names of types."""
-    for pattern, said in WORDS:
-        text = re.sub(pattern, said, text)
-    return text
+"""What Python's annotations are called on a command line; line breaks may stand within."""
 
 
 def make_parser(commands: Mapping[str, Callable[..., None]]) -> ArgumentParser:
@@ -74,18 +69,15 @@ def parse(
 ) -> tuple[Callable[..., None], dict[str, Any]]:
     """The command that is meant, and what it is called with.
 
-    No value names a class that is imported: a config file is data, whoever wrote it.
-
-    Raises:
-        ArgumentError: for arguments that do not fit.
-        ValueError: for a number that is NaN or infinite, but for the stored value that means "no measurement".
+    No value names a class that is imported: a config file is data, whoever wrote it. No number is NaN or infinite, but
+    for the stored value that means "no measurement".
     """
     with _imports_nothing():
         parser = make_parser(commands)
         for value in (argument.partition('=')[2] or argument for argument in arguments):
             if value.endswith(('.yaml', '.yml')) and Path(value).is_file():
                 # before jsonargparse, which spells out what aliases repeat
-                read_config(Path(value), f'{value} is no config file of hsiaug {arguments[0]}')
+                read_config(Path(value), f'{value} is not a config file of hsiaug {arguments[0]}')
         arguments, nested = apart_nested(parser, arguments)
         try:
             given = parser.parse_args(arguments)
@@ -99,7 +91,7 @@ def parse(
         name = given.subcommand
         for option, path, value in nested:
             given[name][option] = with_nested(given[name][option], path, value, f'--{option}')
-        given[name] = with_home(given[name])
+        given[name] = expand_home(given[name])
         if wrong := [path for path in not_finite(given[name].as_dict(), '') if not path.endswith('.nodata')]:
             raise ValueError(f'{", ".join(path.lstrip(".") for path in wrong)} must be finite, found NaN or infinity')
         made: Namespace = parser.instantiate(given)[name]
@@ -147,15 +139,15 @@ def with_nested(found: Any, path: Sequence[str], value: Any, where: str) -> Any:
     return {**found, key: with_nested(found.get(key), rest, value, f'{where}.{key}')}
 
 
-def with_home(value: Any) -> Any:
+def expand_home(value: Any) -> Any:
     """A value, at any depth of which paths that begin with ``~/`` are expanded, wherever they were given."""
     if isinstance(value, Namespace):
         made: Any = Namespace
-        return made({key: with_home(one) for key, one in vars(value).items()})
+        return made({key: expand_home(one) for key, one in vars(value).items()})
     if isinstance(value, dict):
-        return {key: with_home(one) for key, one in value.items()}
+        return {key: expand_home(one) for key, one in value.items()}
     if isinstance(value, list | tuple):
-        return type(value)(map(with_home, value))
+        return type(value)(map(expand_home, value))
     if isinstance(value, str | Path) and str(value).startswith('~/'):
         return type(value)(Path(value).expanduser())
     return value
@@ -196,14 +188,9 @@ def terminated_like_interrupted() -> Iterator[None]:
 
 
 def require_writable(folder: Path, room: int = 0) -> None:
-    """Check that a folder can be written to, and that there is room, before any work is done. Nothing stays behind.
+    """Check that a folder can be written to, and has ``room`` for so many bytes, before any work is done.
 
-    Args:
-        folder: that a command will write to; it need not exist.
-        room: bytes that it will write, as far as that is known.
-
-    Raises:
-        OSError: if it cannot: it is a file, read-only, on a full disk, ...
+    The folder need not exist. Nothing is left there.
     """
     made: list[Path] = []
     try:
@@ -230,21 +217,32 @@ def require_writable(folder: Path, room: int = 0) -> None:
                 path.rmdir()
 
 
+def require_device(name: str, devices: int = 1, nodes: int = 1) -> str:
+    """The device, checked before any work is done; ``'auto'`` is a GPU where there is one."""
+    if min(devices, nodes) < 1:
+        raise ValueError(f'devices and nodes must be at least 1, found {devices} and {nodes}')
+    if name == 'auto':
+        name = 'cuda' if torch.cuda.is_available() else 'cpu'
+        if name == 'cuda':  # what nobody has named is said
+            print(f'device: {name}, {torch.cuda.get_device_name()}', file=sys.stderr)
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ValueError(f'unknown device {name!r}; choose cpu, cuda, cuda:0, cuda:1, ...') from error
+    if devices * nodes > 1 and device.index is not None:
+        raise ValueError(f'device {name!r} names a single one; for many choose --device {device.type}')
+    wanted, found = max(devices, (device.index or 0) + 1), torch.cuda.device_count()
+    if device.type == 'cuda' and wanted > found:
+        raise ValueError(f'device {name!r} needs {wanted} GPUs, PyTorch finds {found}; choose fewer, or --device cpu')
+    return name
+
+
 def require_own(folder: Path, mark: str, what: str) -> None:
-    """Refuse a folder that holds something else, among which a command would write.
-
-    Args:
-        folder: that a command will write to; it need not exist.
-        mark: file that its own folders have from the first moment on.
-        what: they are, for the message.
-
-    Raises:
-        FileExistsError: if it holds files, but not that one.
-    """
+    """Refuse a folder that holds files, but not the ``mark`` that a command's own folders have from the beginning."""
     found = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
     if found and mark not in found:
-        said = ', '.join(found[:3])
-        raise FileExistsError(f'{folder} exists and holds no {what} (found {said}); choose another folder')
+        others = ', '.join(found[:3])
+        raise FileExistsError(f'{folder} exists and holds no {what} (found {others}); choose another folder')
 
 
 def out_of_memory(error: RuntimeError) -> bool:

@@ -81,14 +81,12 @@ def _settings(name: str) -> Iterator[str]:
     yield '\nsettings:' if parameters else '\nno settings'
     for parameter in parameters:
         default = '' if parameter.default is parameter.empty else f' = {parameter.default!r}'
-        yield f'  {parameter.name}: {plain(_type(parameter.annotation))}{default}'
+        annotation = parameter.annotation
+        kind = annotation if isinstance(annotation, str) else inspect.formatannotation(annotation)
+        yield f'  {parameter.name}: {plain(kind)}{default}'
         if said := about.get(parameter.name):
             yield f'      {said}'
     yield f"\nexample: hsiaug train --generator {name} --settings '{{...}}' --out runs/{name}"
-
-
-def _type(annotation: Any) -> str:
-    return annotation if isinstance(annotation, str) else inspect.formatannotation(annotation)
 
 
 def _first(documented: object) -> str:
@@ -104,6 +102,3 @@ def without_markup(text: str) -> str:
     """Text without roles of cross-references, marks of code, and names of Python's classes."""
     text = re.sub(r':\w+:`~?(?:[\w.]+\.)?([\w]+)`', r'\1', text)
     return re.sub(r"<class\s+'(?:[\w.]+\.)?(\w+)'>", lambda m: m[1].lower(), text).replace('``', '')
-
-
-__all__ = ['list', 'plain', 'without_markup']

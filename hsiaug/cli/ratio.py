@@ -10,8 +10,7 @@ from ..records import read_json, write_json
 from ..tasks import task_of_split
 from .config import RUN_FILE, one_list, open_noted, read_run
 from .data import DataConfig
-from .draw import require_device
-from .guard import require_writable
+from .guard import require_device, require_writable
 
 
 def ratio(

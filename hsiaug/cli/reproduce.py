@@ -6,8 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 from ..settings import COUNT, check_value
-from .draw import require_device
-from .guard import require_own, require_writable
+from .guard import require_device, require_own, require_writable
 
 
 def reproduce(
@@ -22,7 +21,7 @@ def reproduce(
     device: str = 'auto',
     inception: str | None = None,
 ) -> None:
-    """Make a paper's tables and figures again, beside the published numbers. Run it again to resume it.
+    """Make a paper's tables and figures again, next to the published numbers. Run it again to resume it.
 
     Args:
         paper: which one.
@@ -40,14 +39,14 @@ def reproduce(
     """
     from ..reproduce import PAPERS, Work, find_files
     from ..reproduce import reproduce as run
-    from ..reproduce.page import said_of_files, text_table, write_page
+    from ..reproduce.page import describe_files, text_table, write_page
     from ..reproduce.run import RUN_FILE
     from ..trainers.inception import weights_of
 
     require_own(out, RUN_FILE, 'reproduction')
     chosen = PAPERS[paper]
     found = find_files(chosen, data, scale)
-    print('\n'.join(said_of_files(chosen, found)), flush=True)
+    print('\n'.join(describe_files(chosen, found)), flush=True)
     device, weights = require_device(device), None if inception is None else weights_of(inception)
     if seeds is not None:
         check_value('reproduce', 'seeds', seeds, int, COUNT)

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from ..datasets import LabelPolicy
 from ..datasets.bank_export import ExportFormat
 from .config import RUN_FILE, read_run, trained_on
-from .draw import bank_bytes, draw, require_device
-from .guard import require_writable
+from .guard import require_device, require_writable
+
+if TYPE_CHECKING:
+    from ..datasets import SyntheticBank
+    from ..systems import Generator
 
 
 def sample(
@@ -39,7 +42,7 @@ def sample(
         devices: processes per machine that fill the bank together, each on its own device.
         nodes: machines that fill it together; torchrun or SLURM starts the same command on each.
         verify: read all shards and compare their checksums.
-        preview: draw samples, beside the real ones that the generator was trained on, to <bank>_preview.png.
+        preview: draw samples, next to the real ones that the generator was trained on, to <bank>_preview.png.
         export: write the bank in a format that others read too, to <bank>.npz, or <bank>_geotiff,
             <bank>_webdataset or <bank>_parquet.
         trust_run: for preview, import the classes of datasets that the run's note names; without, real samples of a
@@ -66,8 +69,9 @@ def sample(
     else:
         generator = cast(Generator, source)
         if count > 0:  # write_bank says what is wrong with other counts
-            require_writable(out, bank_bytes(generator.spec, count, out))
-        drawn = draw(generator.to(device), count, out, labels, seed, devices, nodes)
+            there = sum(file.stat().st_size for file in out.glob('*.safetensors')) if out.is_dir() else 0
+            require_writable(out, max(0, count * generator.spec.sample_bytes - there))
+        drawn = _draw(generator.to(device), count, out, labels, seed, devices, nodes)
         if drawn is None:  # another process continues
             return
         bank = drawn
@@ -84,3 +88,30 @@ def sample(
             print(f'{run / RUN_FILE} names the class of the real samples, {record.name}: --trust_run shows them too')
     if export:
         print(f'{export}: {export_beside(bank, export, progress=True)}')
+
+
+def _draw(
+    generator: Generator, count: int, out: Path, labels: LabelPolicy, seed: int, devices: int, nodes: int
+) -> SyntheticBank | None:
+    """Write a bank on one or many devices; None in processes that only help."""
+    from lightning.fabric import Fabric
+    from torch import distributed
+
+    from ..datasets import write_bank
+
+    if out.suffix == '.npz':
+        raise ValueError(f'{out}: out is the folder of a bank; for an .npz file next to it add --export npz')
+    fabric = None
+    if devices * nodes > 1:
+        fabric = Fabric(accelerator=generator.device.type, devices=devices, num_nodes=nodes)
+        fabric.launch()
+    helper = fabric is not None and fabric.global_rank > 0
+    try:
+        bank = write_bank(generator, count, out, labels=labels, seed=seed, fabric=fabric, progress=True)
+    except KeyboardInterrupt:
+        said = f'\ninterrupted; finished shards are in {out}, the same command continues from there'
+        raise SystemExit(1 if helper else said) from None
+    finally:
+        if fabric is not None:  # the threads of its process group must not outlive the interpreter
+            distributed.destroy_process_group()
+    return None if helper else bank

@@ -11,8 +11,7 @@ from ..records import as_record, json_ready, write_json
 from ..scenes.config import SceneConfig
 from .config import RANDOM, RUN_FILE, SIMULATED, SplitConfig, Trained, open_split, read_train
 from .data import DataConfig, given_data
-from .draw import require_device
-from .guard import require_writable
+from .guard import require_device, require_writable
 
 
 def train(
@@ -56,7 +55,7 @@ def train(
     require_settings(generator, settings)
     require_own_folder(out)
     scene_and_split = {'scene': dataclasses.asdict(scene), 'split': dataclasses.asdict(split)}
-    on = scene_and_split if data is None else data.said()
+    on = scene_and_split if data is None else data.stated()
     note = json_ready({**on, 'generator': generator, 'settings': settings, 'seed': seed})
     if is_generator_folder(out) and _is_done(out, note):
         print(f'{out} holds this training, finished; nothing is done. Remove the folder to train again')
@@ -86,11 +85,7 @@ def train(
 
 
 def _is_done(out: Path, note: dict[str, Any]) -> bool:
-    """True for the folder of a generator that was trained as a note says.
-
-    Raises:
-        FileExistsError: if it was trained otherwise, naming what differs.
-    """
+    """True for the folder of a generator that was trained as a note says; an error if it was trained otherwise."""
     if not (file := out / RUN_FILE).is_file():
         raise FileExistsError(
             f'{out} holds a generator and no {RUN_FILE} that says of which run; choose another folder'

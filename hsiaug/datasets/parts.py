@@ -12,9 +12,13 @@ from .sample_set import HeldPart, SampleSet, SampleSplit
 from .scenes import SceneDataset
 from .spectra import SpectraDataset
 
+AnyScene = Scene | SampleSet
+AnySplit = Split | PatchSplit | SampleSplit
+"""A scene and its split, or datasets in their place."""
+
 
 def scene_dataset(
-    scene: Scene | SampleSet, split: Split | PatchSplit | SampleSplit, part: PatchPart = 'train'
+    scene: AnyScene, split: AnySplit, part: PatchPart = 'train'
 ) -> SpectraDataset | PatchDataset | ChangeDataset | SceneDataset | HeldPart | AdaptedDataset:
     """The real samples of one part: labelled patches, patches with masks or pairs of dates by the split, or spectra."""
     if isinstance(scene, SampleSet) and isinstance(split, SampleSplit):

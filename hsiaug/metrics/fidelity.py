@@ -62,13 +62,16 @@ def fidelity(
         stds.append(float(synthetic.std(dim=0).mean() / real.std(dim=0).mean()))
         roughness.append(float(_roughness(synthetic) / _roughness(real)))
     known = [a for a in angles if a == a]
+    index = NearestNeighbors().fit(train[0].numpy())
+    own = index.kneighbors(n_neighbors=1)[0][:, 0]  # without arguments a point is not its own neighbour
+    distance, nearest = index.kneighbors(fake[0].numpy(), n_neighbors=1)
     return Fidelity(
         msad=sum(known) / len(known) if known else float('nan'),
         msad_per_class=tuple(angles),
         std_ratio=_median(stds),
         roughness_ratio=_median(roughness),
         svm=_svm_table(train, test, fake),
-        closer_than_real=_closer_than_real(train[0], fake[0]),
+        closer_than_real=float((distance[:, 0] < own[nearest[:, 0]]).mean()),
     )
 
 
@@ -84,7 +87,9 @@ def _svm_table(
     train: tuple[Tensor, Tensor], test: tuple[Tensor, Tensor], fake: tuple[Tensor, Tensor]
 ) -> dict[str, float]:
     scaler = BandScaler().fit(train[0].numpy())
-    second = _every_other_of_each_class(fake[1])
+    second = torch.zeros(len(fake[1]), dtype=torch.bool)  # half of each class, whatever the order of the classes
+    for class_id in fake[1].unique():
+        second[(fake[1] == class_id).nonzero()[1::2, 0]] = True
     parts = {'real': (train, test), 'fake': tuple((fake[0][half], fake[1][half]) for half in (~second, second))}
     common = set.intersection(*(set(label.tolist()) for side in parts.values() for _, label in side))
     if len(common) < 2:
@@ -104,18 +109,3 @@ def _svm_table(
         x, y = tested[judged]
         found[cell] = float(balanced_accuracy_score(y, fitted[learned].predict(x)))
     return found
-
-
-def _every_other_of_each_class(label: Tensor) -> Tensor:
-    """(N,) bool: every second sample of each class, whatever the order of the classes."""
-    second = torch.zeros(len(label), dtype=torch.bool)
-    for class_id in label.unique():
-        second[(label == class_id).nonzero()[1::2, 0]] = True
-    return second
-
-
-def _closer_than_real(real: Tensor, fake: Tensor) -> float:
-    index = NearestNeighbors().fit(real.numpy())
-    own = index.kneighbors(n_neighbors=1)[0][:, 0]  # without arguments a point is not its own neighbour
-    distance, nearest = index.kneighbors(fake.numpy(), n_neighbors=1)
-    return float((distance[:, 0] < own[nearest[:, 0]]).mean())

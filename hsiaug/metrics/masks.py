@@ -11,15 +11,7 @@ _CHUNK = 256  # masks at a time
 
 
 def class_indicators(mask: Tensor, num_classes: int, ignore_index: int | None = None) -> Tensor:
-    """One-hot masks.
-
-    Args:
-        mask: (n, H, W) int64.
-        num_classes: K.
-        ignore_index: value of pixels that do not count.
-
-    Returns:
-        (n, K, H, W) float32, all zero where a pixel does not count.
+    """(n, K, H, W) float32 one-hot masks of (n, H, W) int64 ones, all zero where a pixel does not count.
 
     Raises:
         ValueError: for a value that is neither a class nor ignored.
@@ -44,16 +36,10 @@ def class_shares(mask: Tensor, num_classes: int, ignore_index: int | None = None
 
 
 def cooccurrence(mask: Tensor, num_classes: int, ignore_index: int | None = None) -> Tensor:
-    """Which classes lie side by side.
+    """(K, K) float64, which classes lie side by side in (n, H, W) int64 masks.
 
-    Args:
-        mask: (n, H, W) int64.
-        num_classes: K.
-        ignore_index: value of pixels that do not count.
-
-    Returns:
-        (K, K) float64, symmetric, adding up to one: share of the pairs of 4-neighbours in a patch, both counting, that
-        are of classes i and j. NaN where there is no such pair.
+    Share of the pairs of 4-neighbours in a patch, both counting, that are of classes i and j: symmetric, adding up to
+    one, NaN where there is no such pair.
     """
     pairs = torch.zeros(num_classes, num_classes, dtype=torch.float64)
     for some in mask.cpu().split(_CHUNK):
@@ -70,19 +56,11 @@ def total_variation(p: Tensor, q: Tensor) -> float:
 
 
 def mask_features(mask: Tensor, num_classes: int, ignore_index: int | None = None) -> Tensor:
-    """Fixed features of the layout of a mask, for Fréchet distances of masks.
+    """(n, 6 K) float64 fixed features of the layout of (n, H, W) int64 masks, for Fréchet distances of masks.
 
     Per class: its share in each quadrant, which is where things are; the standard deviation of its share over 8 x 8
     cells, which is how they clump; and the share of neighbouring pixel pairs on its border, which is how fine they
     are. Only pixels that count make these; a quadrant without one is given the shares of the whole mask.
-
-    Args:
-        mask: (n, H, W) int64.
-        num_classes: K.
-        ignore_index: value of pixels that do not count.
-
-    Returns:
-        (n, 6 K) float64.
     """
     parts = [_layout(class_indicators(some, num_classes, ignore_index)) for some in mask.cpu().split(_CHUNK)]
     return torch.cat(parts) if parts else torch.zeros(0, 6 * num_classes, dtype=torch.float64)

@@ -104,7 +104,11 @@ def patch_fidelity(
     sides = {'train': _Side.of(train, spec, encoder), 'test': _Side.of(test, spec, encoder)}
     sides['fake'] = _Side.of(fake, spec, encoder)
     few = {name: sides[name].thinned(compared, seed) for name in ('train', 'fake')}
-    classifier = _pixel_classifier(train, spec, seed)
+    # An SVM on single spectra: it sees no neighbour, so that it cannot learn what masks look like.
+    spectra, labels = class_pixels(train, spec.num_classes, spec.ignore_index, _FIT, seed)
+    if len(np.unique(labels)) < 2:
+        raise ValueError('patch_fidelity: the training pairs hold fewer than two classes')
+    classifier = make_pipeline(BandScaler(), SVC(C=10.0)).fit(spectra, labels)
     alignment, reference = (_alignment(classifier, test, pair, spec, seed) for pair in (fake, train))
     return replace(
         _compare(sides['test'], few['fake'], alignment),
@@ -173,16 +177,9 @@ def _compare(real: _Side, fake: _Side, alignment: float) -> PatchFidelity:
 def class_moments(
     image: Tensor, mask: Tensor, num_classes: int, ignore_index: int | None = None
 ) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation of the spectra of each class.
+    """Two (K, C) float64: mean and standard deviation of the spectra of each class; NaN for one without pixels.
 
-    Args:
-        image: (N, C, H, W).
-        mask: (N, H, W) int64.
-        num_classes: K.
-        ignore_index: value of pixels that do not count.
-
-    Returns:
-        two (K, C) float64; NaN for a class without pixels.
+    Of (N, C, H, W) images and (N, H, W) int64 masks.
     """
     sums = torch.zeros(2, num_classes, image.shape[1], dtype=torch.float64)
     counts = torch.zeros(num_classes, 1, dtype=torch.float64)
@@ -215,14 +212,6 @@ def class_pixels(
         spectra.append(image[n, :, row, column].numpy())
         labels.append(np.full(len(n), label))
     return np.concatenate(spectra), np.concatenate(labels)
-
-
-def _pixel_classifier(train: Pair, spec: SampleSpec, seed: int) -> Pipeline:
-    """An SVM on single spectra: it sees no neighbour, so that it cannot learn what masks look like."""
-    spectra, labels = class_pixels(train, spec.num_classes, spec.ignore_index, _FIT, seed)
-    if len(np.unique(labels)) < 2:
-        raise ValueError('patch_fidelity: the training pairs hold fewer than two classes')
-    return make_pipeline(BandScaler(), SVC(C=10.0)).fit(spectra, labels)
 
 
 def _alignment(classifier: Pipeline, test: Pair, fake: Pair, spec: SampleSpec, seed: int) -> float:

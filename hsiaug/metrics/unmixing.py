@@ -24,10 +24,8 @@ class UnmixingScores:
 def match_endmembers(found: Tensor, reference: Tensor) -> tuple[int, ...]:
     """For each of (k, C) reference endmembers the found one, so that the sum of the angles is least.
 
-    One to one (Kuhn, "The Hungarian method for the assignment problem", 1955).
-
-    Raises:
-        ValueError: if there are fewer found than reference endmembers, or the bands differ.
+    One to one (Kuhn, "The Hungarian method for the assignment problem", 1955); there must be as many found ones at
+    least.
     """
     if found.ndim != 2 or reference.ndim != 2 or found.shape[1] != reference.shape[1] or len(found) < len(reference):
         raise ValueError(
@@ -42,17 +40,7 @@ def match_endmembers(found: Tensor, reference: Tensor) -> tuple[int, ...]:
 def unmixing_scores(
     abundances: Tensor, endmembers: Tensor, reference_abundances: Tensor, reference_endmembers: Tensor
 ) -> UnmixingScores:
-    """Compare an unmixing with a reference, endmembers matched by their spectral angles.
-
-    Args:
-        abundances: (N, k) found.
-        endmembers: (k, C) found.
-        reference_abundances: (N, k).
-        reference_endmembers: (k, C).
-
-    Raises:
-        ValueError: if the shapes differ: abundances of another number of endmembers cannot be compared.
-    """
+    """Compare (N, k) abundances and (k, C) endmembers with a reference, endmembers matched by their spectral angles."""
     if abundances.shape != reference_abundances.shape or endmembers.shape != reference_endmembers.shape:
         raise ValueError(
             f'unmixing_scores: found {tuple(abundances.shape)} and {tuple(endmembers.shape)}, the reference has '

@@ -35,7 +35,7 @@ DIFFERENCES = {
     'unchanged_texture': 'steps from a pixel to the next, where nothing changed',
     'changed_texture': 'steps from a pixel to the next, where something changed',
 }
-"""The same of :class:`~hsiaug.metrics.change_differences.ChangeDifferences`."""
+"""The same of :class:`~hsiaug.metrics.ChangeDifferences`."""
 OF_IMAGES = ('fid_image', 'msad', 'std_ratio', 'precision', 'recall', 'density', 'coverage', 'class_share_error')
 """What is measured of images whose pixels all have their label."""
 OF_DATE, OF_BOTH = OF_IMAGES[:-1], ('fid_image', 'fid_mask', 'class_share_error', 'cooccurrence_error', 'alignment')
@@ -74,13 +74,6 @@ def with_intervals(measure: Measure, test: Pair, fake: Pair, parts: int, seed: i
 
     Each part, a random share of the synthetic and of the held-out real samples alike, is left out in turn. Samples
     count as independent; neighbouring ones are not, and the intervals are rather too narrow for that.
-
-    Args:
-        measure: see :data:`Measure`.
-        test: held-out real images and targets.
-        fake: synthetic ones.
-        parts: how many parts.
-        seed: of the parts.
     """
     whole = measure(test, fake)
     rng = torch.Generator().manual_seed(seed)

@@ -116,16 +116,12 @@ class AdaptiveRatio(Schedule):
     def _compare(self) -> None:
         if self.reference is None or self.given_up or len(self.scores) > len(self.reference):
             return
-        own, real = (self._smooth(scores) for scores in (self.scores, self.reference[: len(self.scores)]))
+        own, real = self.scores[0], self.reference[0]  # exponential means
+        for mine, theirs in zip(self.scores[1:], self.reference[1:], strict=False):
+            own, real = own + self.smoothing * (mine - own), real + self.smoothing * (theirs - real)
         self._behind = self._behind + 1 if own < real - self.tolerance else 0
         if self.given_up:
             self._arm.value = self.ratios.index(0.0)
-
-    def _smooth(self, scores: Sequence[float]) -> float:
-        mean = scores[0]
-        for score in scores[1:]:
-            mean += self.smoothing * (score - mean)
-        return mean
 
     def _reward(self, rise: float) -> None:
         """Scale a rise by the 20 % and 80 % quantiles of those so far, and pay the ratio that it was made with."""

@@ -164,15 +164,7 @@ def _losses(classifier: Classifier, image: Tensor, wanted: Tensor) -> Tensor:
 
 
 def train_classifier(image: Tensor, target: Tensor, spec: SampleSpec, config: Config, seed: int) -> Classifier:
-    """Train a network on the labels that are known.
-
-    Args:
-        image: (N, ...) real images.
-        target: (N, ...) classes, negative where a label is unknown.
-        spec: theirs.
-        config: network and training.
-        seed: of the training.
-    """
+    """Train a network on (N, ...) real images and classes, which are negative where a label is unknown."""
     _require_suitable(config, spec)
     if isinstance(config, ClassifierConfig):
         return _train_spectral(image, target, spec, config, seed)

@@ -16,6 +16,7 @@ from ..metrics.masks import class_indicators
 from ..samples import SampleSpec
 from ..settings import check_value
 from ..systems import TrainingData
+from ..tasks.base import finite
 from .gate import Batch
 
 _FEATURES = 16
@@ -108,7 +109,7 @@ class Coverage:
             'samples': len(batch['image']),
             'real': len(self.real),
             'coverage': float(covered.mean()),
-            'by_class': {name: _number(v) for name, v in zip(self.spec.classes, by_class.tolist(), strict=True)},
+            'by_class': finite(dict(zip(self.spec.classes, by_class.tolist(), strict=True))),
         }
 
     def weights(self, batch: Batch, hardness: Tensor | None = None, floor: float = 0.1) -> Tensor:
@@ -165,7 +166,3 @@ def _class_shares(target: Tensor, spec: SampleSpec) -> Tensor:
     mask = target.reshape(len(target), 1, -1)
     shares = class_indicators(mask, spec.num_classes, spec.ignore_index).sum(dim=(2, 3)).double()
     return shares / shares.sum(dim=1, keepdim=True).clamp_min(1)
-
-
-def _number(value: float) -> float | None:
-    return None if value != value else value

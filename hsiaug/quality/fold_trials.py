@@ -10,19 +10,19 @@ from typing import Any
 
 from torch import Tensor
 
-from ..datasets import LabelPolicy, MixedDataset, SampleSet, SampleSplit, require_unseen_samples, scene_dataset
+from ..datasets import LabelPolicy, MixedDataset, SampleSplit, require_unseen_samples, scene_dataset
+from ..datasets.parts import AnyScene, AnySplit
 from ..datasets.pool import Source
 from ..records import short_digest
 from ..samples import Kind, require_unseen
-from ..scenes import BitemporalScene, Scene, Split
+from ..scenes import BitemporalScene
 from ..scenes.patches import PatchSplit
 from ..settings import Range, check_value
 from ..systems import Generator, TrainingData
 from ..systems.fit import fit_generator, training_data
 from ..tasks import task_of_split, whole
-from .fitting import all_gates
 from .folds import Regions, fold_splits
-from .gated import GateError
+from .gated import GateError, all_gates
 from .ratio_search import Candidate
 from .regions import label_regions
 
@@ -53,7 +53,7 @@ class FoldTrial:
         block: see :func:`~hsiaug.quality.folds.fold_splits`.
         refit: fit generator and gate anew without each fold. If False, they are fitted once on the whole training
             area, which is cheaper; synthetic samples then hold something of the fold, and its scores are optimistic.
-        gate: makes a gated source where candidates have a threshold; an object that is no function says in its
+        gate: makes a gated source where candidates have a threshold; an object that is not a function says in its
             attribute ``settings`` what distinguishes it from others of its type.
         share: share of the steps of a plain training; shorter trainings cost less and rank ratios less surely.
         device: where to train.
@@ -68,8 +68,8 @@ class FoldTrial:
 
     def __init__(
         self,
-        scene: Scene | SampleSet,
-        split: Split | PatchSplit | SampleSplit,
+        scene: AnyScene,
+        split: AnySplit,
         generator: str,
         config: Any,
         settings: Mapping[str, Any] | None = None,
@@ -111,9 +111,7 @@ class FoldTrial:
         self._gated: dict[float, Source] = {}  # of the generator that is fitted, by threshold
         self._plain: dict[tuple[int, int], float] = {}
 
-    def _mixed(
-        self, real: Any, source: Source, ratio: float, part: Split | PatchSplit | SampleSplit, seed: int
-    ) -> MixedDataset:
+    def _mixed(self, real: Any, source: Source, ratio: float, part: AnySplit, seed: int) -> MixedDataset:
         """Real and synthetic samples."""
         if isinstance(part, SampleSplit):
             if len(part.test):
@@ -125,7 +123,7 @@ class FoldTrial:
         count = round(ratio * len(real))
         return MixedDataset(real, self.task.drawn(source, count, seed, self.labels, real.spec), ratio, seed)
 
-    def _score(self, dataset: Any, fold: Split | PatchSplit | SampleSplit, seed: int) -> float:
+    def _score(self, dataset: Any, fold: AnySplit, seed: int) -> float:
         """Train on a dataset, score on a fold."""
         image, target = whole(scene_dataset(self.scene, fold, 'test'))
         trained = self.task.train(self.task.downstream(config=self.config), dataset, seed, self.device)  # type: ignore[call-arg]
@@ -138,7 +136,10 @@ class FoldTrial:
         held = self._dealt[1][fold]
         if candidate.ratio > 0:
             # A generator that has seen the fold is refused by the guard, which then watches the test part of the split.
-            part = held if self.refit else _tested_on(held, self.split)
+            part = held
+            if not self.refit:
+                test = {'test_windows': self.split.windows('test')} if isinstance(self.split, PatchSplit) else {}
+                part = replace(held, **(test or {'test': self.split.test}))
             real = scene_dataset(self.scene, part, 'train')
             try:
                 source = self._source(candidate, fold, seed, held)
@@ -174,12 +175,6 @@ def _maker(gate: Any) -> Any:
     if gate is None or hasattr(gate, '__qualname__') or isinstance(gate, partial) or dataclasses.is_dataclass(gate):
         return gate
     return [type(gate).__qualname__, getattr(gate, 'settings', None)]
-
-
-def _tested_on(fold: Any, split: Split | PatchSplit | SampleSplit) -> Any:
-    """A fold's training part with the test part of the split that it is from."""
-    test: Any = {'test_windows': split.windows('test')} if isinstance(split, PatchSplit) else {'test': split.test}
-    return replace(fold, **test)
 
 
 SpectraTrial = PatchTrial = FoldTrial

@@ -11,21 +11,22 @@ from typing import Any, Literal, TypeVar, cast, get_args
 
 import numpy as np
 
+from ..datasets.parts import AnyScene, AnySplit
 from ..datasets.sample_set import SampleSet, SampleSplit
 from ..functional.dealing import deal_regions
 from ..scenes import Scene, Split
 from ..scenes.labelled_patches import LabelledPatchSplit
 from ..scenes.patches import PatchSplit
 from ..scenes.splits import spectral_duplicates
-from ..scenes.windows import covered_pixels
+from ..scenes.windows import block_numbers, covered_pixels
 from ..settings import Range, check_value
 
 Regions = Literal['auto', 'groups', 'blocks', 'samples']
-S = TypeVar('S', bound=Split | PatchSplit | SampleSplit)
+S = TypeVar('S', bound=AnySplit)
 
 
 def fold_splits(
-    scene: Scene | SampleSet, split: S, folds: int = 3, seed: int = 0, regions: Regions = 'auto', block: int = 8
+    scene: AnyScene, split: S, folds: int = 3, seed: int = 0, regions: Regions = 'auto', block: int = 8
 ) -> list[S]:
     """Deal the labelled training area of a split to folds.
 
@@ -42,7 +43,7 @@ def fold_splits(
         seed: of the deal.
         regions: ``'groups'`` of the scene or the samples; ``'blocks'``, squares of the image; ``'samples'``, no
             regions; ``'auto'`` is groups of samples of datasets; of a scene samples where the split itself is random,
-            groups where the scene has them, samples where it is no image, else blocks.
+            groups where the scene has them, samples where it is not an image, else blocks.
         block: side of a block in pixels; for windows in windows.
 
     Returns:
@@ -171,7 +172,7 @@ def _sample_folds(samples: SampleSet, split: SampleSplit, folds: int, seed: int,
     ]
 
 
-def _named(split: Split | PatchSplit | SampleSplit, fold: int, folds: int, regions: str, seed: int) -> dict[str, Any]:
+def _named(split: AnySplit, fold: int, folds: int, regions: str, seed: int) -> dict[str, Any]:
     """Strategy and seed of a fold's split."""
     return {
         'strategy': {'name': 'fold', 'of': split.fingerprint, 'fold': fold, 'folds': folds, 'regions': regions},
@@ -183,12 +184,7 @@ def _regions(scene: Scene, regions: Regions, block: int) -> np.ndarray:
     """(H*W,) region of each pixel."""
     if regions == 'groups' and scene.groups is not None:
         return scene.groups.reshape(-1)
-    rows, columns = np.indices(scene.shape)
-    # Blocks end with their tile.
-    height = scene.tile_rows or scene.shape[0]
-    tile, rows = np.divmod(rows, height)
-    down, across = -(-height // block), -(-scene.shape[1] // block)
-    return ((tile * down + rows // block) * across + columns // block).reshape(-1)
+    return block_numbers(scene.shape, block, scene.tile_rows).reshape(-1)
 
 
 def _deal(

@@ -110,11 +110,7 @@ class Gate(ABC):
 
     @property
     def threshold(self) -> float:
-        """Highest score that is kept.
-
-        Raises:
-            RuntimeError: before :meth:`fit`.
-        """
+        """Highest score that is kept."""
         if self.independent == 0:
             raise RuntimeError(f'{type(self).__name__} is not fitted; call fit with the training part of a split')
         return held_out_limit(self.held_out, self.independent, self.false_alarm)
@@ -142,6 +138,12 @@ def rows_at_once(spec: SampleSpec) -> int:
     """How many samples are worked on at a time."""
     height, width = spec.size or (1, 1)
     return max(1, _PIXELS_AT_ONCE // (height * width))
+
+
+def batches(dataset: Any, size: int) -> Iterator[Batch]:
+    """All samples of a map-style dataset."""
+    for start in range(0, len(dataset), size):
+        yield fetch(dataset, np.arange(start, min(start + size, len(dataset))))
 
 
 def held_out_limit(scores: Tensor, independent: int, false_alarm: float) -> float:
@@ -273,17 +275,12 @@ class Gates:
         return cleaned
 
     def review(self, dataset: Any, batch_size: int = 256) -> tuple[Tensor, dict[str, Any]]:
-        """Judge all samples of a map-style dataset, such as a bank.
-
-        Returns:
-            (N,) bool which samples pass, and the JSON-ready report.
-        """
+        """(N,) bool which samples of a map-style dataset, such as a bank, pass, and the JSON-ready report."""
         report, keep = GateReport([gate.name for gate in self.gates]), []
-        for rows in np.array_split(np.arange(len(dataset)), max(1, -(-len(dataset) // batch_size))):
-            if len(rows):
-                decision = self.judge(fetch(dataset, rows))
-                report.add(decision)
-                keep.append(decision.keep)
+        for batch in batches(dataset, batch_size):
+            decision = self.judge(batch)
+            report.add(decision)
+            keep.append(decision.keep)
         return torch.cat(keep) if keep else torch.zeros(0, dtype=torch.bool), report.to_dict()
 
     def settings(self) -> list[dict[str, Any]]:

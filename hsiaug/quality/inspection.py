@@ -12,20 +12,21 @@ import torch
 from torch import Tensor
 from torch.utils.data import Subset
 
-from ..datasets import SampleSet, SampleSplit, SyntheticBank, require_unseen_samples, scene_dataset
+from ..datasets import SampleSet, SyntheticBank, require_unseen_samples, scene_dataset
 from ..datasets.batches import fetch
+from ..datasets.parts import AnyScene, AnySplit
 from ..metrics.patches import Pair
 from ..metrics.values import Measured, with_intervals
 from ..progress import progress_bar
 from ..samples import SampleSpec, require_compatible
-from ..scenes import LabelledPatchSplit, PatchSplit, Scene, Split
+from ..scenes import LabelledPatchSplit, PatchSplit
 from ..settings import check_value
 from ..systems import TrainingData
 from ..systems.fit import training_data
 from ..tasks import Task, task_of
 from .coverage import Coverage
-from .fitting import fit_gates
 from .gate import Decision, Gates
+from .gated import fit_gates
 from .novelty import NoveltyGate
 from .regions import label_regions
 
@@ -43,8 +44,8 @@ class Compared:
     """Real and synthetic samples."""
 
     bank: SyntheticBank
-    scene: Scene | SampleSet  # the real scene, or samples of datasets
-    split: Split | PatchSplit | SampleSplit
+    scene: AnyScene  # the real scene, or samples of datasets
+    split: AnySplit
     data: TrainingData  # training and validation part
     test: Batch  # batch of the held-out part
     held_out: int  # samples that this part has in all
@@ -88,29 +89,14 @@ class Compared:
         return f'pixel at row {pixel[0]}, column {pixel[1]}'
 
 
-def read_compared(
-    bank: SyntheticBank, scene: Scene | SampleSet, split: Split | PatchSplit | SampleSplit, count: int | None = None
-) -> Compared:
-    """Read what is compared.
-
-    Args:
-        bank: the bank.
-        scene: the real scene, or samples of datasets.
-        split: its split.
-        count: most samples of the bank and of the held-out part, evenly spaced; see :data:`LOOKED_AT`.
-
-    Raises:
-        LeakageError: if the bank's generator has seen test pixels of the split, or test samples.
-        SpecMismatchError: if real and synthetic samples do not fit together.
-    """
+def read_compared(bank: SyntheticBank, scene: AnyScene, split: AnySplit, count: int | None = None) -> Compared:
+    """Read what is compared: at most ``count`` samples of the bank and of the held-out part, see :data:`LOOKED_AT`."""
     if count is not None:
         check_value('evaluation of a bank', 'count', count, int)
     unseen: Any = scene_dataset(scene, split, 'test')
     said = require_unseen_samples(bank, unseen)
     require_compatible(unseen.spec, bank.spec)
-    dtype, shape = bank.spec.layout()['image']
-    room = _BYTES // (dtype.itemsize * math.prod(shape))
-    most = count or max(2, min(LOOKED_AT[bank.spec.size is None], room))
+    most = count or max(2, min(LOOKED_AT[bank.spec.size is None], _BYTES // (4 * math.prod(bank.spec.image_shape))))
     rows = spread_rows(len(bank), most)
     data, test = training_data(scene, split), fetch(unseen, spread_rows(len(unseen), most))
     return Compared(bank, scene, split, data, test, len(unseen), bank.batch(rows.tolist()), rows, said)
@@ -149,11 +135,7 @@ class Review:
 
 
 def review(compared: Compared, seed: int = 0) -> Review | dict[str, str]:
-    """Fit all gates that suit the samples to the training part, and judge the bank and the held-out part.
-
-    Returns:
-        the review, or where no gate can be fitted why each cannot.
-    """
+    """Fit all gates that suit the samples, and judge the bank and the held-out part; or why no gate can be fitted."""
     gates, missing = fit_gates(compared.data, label_regions(compared.scene, compared.split), seed=seed)
     if gates is None:
         return missing
@@ -229,8 +211,8 @@ class Inspection:
 
 def inspect_bank(
     bank: SyntheticBank,
-    scene: Scene | SampleSet,
-    split: Split | PatchSplit | SampleSplit,
+    scene: AnyScene,
+    split: AnySplit,
     count: int | None = None,
     per_class: int = 200,
     gates: bool = True,

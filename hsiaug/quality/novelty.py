@@ -5,19 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-import numpy as np
 import torch
 from scipy.stats import chi2
 from sklearn.covariance import ledoit_wolf
 from torch import Tensor
 
-from ..datasets.batches import fetch
 from ..functional.dates import as_pictures
 from ..functional.scaling import band_scale
 from ..samples import SampleSpec
 from ..settings import NOT_NEGATIVE, check_value
 from ..systems import TrainingData
-from .gate import Batch, Gate, rows_at_once
+from .gate import Batch, Gate, batches, rows_at_once
 from .regions import shares_region
 
 _COMPONENTS = 10  # of patches, whose many pixels make up for the bands left out
@@ -140,10 +138,7 @@ class NoveltyGate(Gate):
             the threshold allows, and their share; the share that real samples would have, at most; the smallest and
             the median distance, and the median of held-out real samples, all in units of noise.
         """
-        distances = []
-        for rows in np.array_split(np.arange(len(dataset)), max(1, -(-len(dataset) // batch_size))):
-            distances.append(self.nearest(fetch(dataset, rows))[0])
-        distance = torch.cat(distances)
+        distance = torch.cat([self.nearest(batch)[0] for batch in batches(dataset, batch_size)])
         near = int((_closeness(distance) > self.threshold).sum())
         return {
             'samples': len(distance),

@@ -11,11 +11,13 @@ import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 
 from ..datasets.synthetic import stream_seed
+from ..json_lines import append_line, read_lines
 from ..ratio import require_ratio
 from ..settings import ANY, Range, check_settings, check_value
 
@@ -108,11 +110,7 @@ class RatioChoice:
         return self.chosen.threshold
 
     def decided(self, k: float) -> RatioChoice:
-        """The choice that another ``k`` would have made of the same race.
-
-        Raises:
-            ValueError: if ``k`` is no finite number of at least 0.
-        """
+        """The choice that another ``k`` would have made of the same race."""
         check_value('RatioChoice', 'k', k, float)
         best = self.standings[0]
         return replace(self, chosen=best.candidate if best.clears(k) else REAL_ONLY, k=k)
@@ -145,7 +143,7 @@ class RatioSearch:
     many are done, and so on; the best of the last round is compared with ratio 0. Trial t scores fold ``t % folds`` of
     deal ``t // folds``, so that more trials than folds repeat the cross-fitting with other folds and seeds.
 
-    Folds of one training area share samples, so the differences of n trials are no independent ones. Their standard
+    Folds of one training area share samples, so the differences of n trials are not independent. Their standard
     error is s·√(1/n + 1/(folds − 1)), the second term being the ratio of validation to training samples (Nadeau and
     Bengio, "Inference for the Generalization Error", Machine Learning 52, 2003); more trials do not bring it to zero.
 
@@ -154,7 +152,7 @@ class RatioSearch:
         thresholds: of a gate; each ratio is tried with each. Empty without a gate.
         folds: that a training area is dealt to, at least 2.
         trials: that the best candidate takes part in.
-        first: trials before the first candidates leave; as many as ``trials`` is no race.
+        first: trials before the first candidates leave; as many as ``trials`` is not a race.
         k: standard errors by which the best mean must exceed 0; below that the choice is ratio 0. On four scenes,
             1 lost less often than 0.5 and gained as much; 2 never mixed anything in.
         seed: of the deals and trainings.
@@ -201,12 +199,7 @@ class RatioSearch:
         return self._race([trial], others)
 
     def pooled(self, trials: Mapping[str, Trial], others: Sequence[RatioChoice] = ()) -> RatioChoice:
-        """Choose one candidate for several scenes, each counting the same.
-
-        Args:
-            trials: of each scene, by name.
-            others: see :meth:`__call__`.
-        """
+        """Choose one candidate for several scenes, by their trials, each scene counting the same."""
         if not trials:
             raise ValueError('RatioSearch: at least one scene is needed')
         return self._race(list(trials.values()), others)
@@ -253,8 +246,10 @@ class RatioSearch:
         mean, variance = float(gains.mean()), math.inf
         if n > 1:
             variance = float(gains.var(axis=1, ddof=1).mean()) * (1 / n + 1 / (self.folds - 1)) / scenes
-        if candidate in prior:
-            mean, variance = _weigh((mean, variance), prior[candidate])
+        if candidate in prior:  # both estimates together, each weighing the inverse of its variance
+            expected, uncertain = prior[candidate]
+            own, others = 1 / max(variance, 1e-12), 1 / max(uncertain, 1e-12)
+            mean, variance = (mean * own + expected * others) / (own + others), 1 / (own + others)
         return Standing(candidate, n, mean, math.sqrt(variance))
 
 
@@ -278,8 +273,51 @@ def _prior(candidates: Sequence[Candidate], others: Sequence[RatioChoice]) -> di
     }
 
 
-def _weigh(own: tuple[float, float], prior: tuple[float, float]) -> tuple[float, float]:
-    """Mean and variance of two estimates together, each weighing the inverse of its variance."""
-    weights = [1 / max(variance, 1e-12) for _, variance in (own, prior)]
-    total = sum(weights)
-    return (own[0] * weights[0] + prior[0] * weights[1]) / total, 1 / total
+# --- scores in a file, so that a killed search resumes ----------------------------------------------------------------
+
+_WHERE = ('ratio', 'threshold', 'fold', 'seed')
+
+
+class Recorded:
+    """A trial whose scores are kept in a file, one line of JSON each; what is in the file is not trained again.
+
+    Args:
+        trial: its attribute ``identity`` says what it trains on; lines of other trials are passed over.
+        path: of the file.
+
+    Raises:
+        ValueError: if the trial has no identity, that distinguishes its scores from another's, or the file holds
+            something else.
+    """
+
+    def __init__(self, trial: Trial, path: Path) -> None:
+        self.trial, self.path = trial, path
+        self.cost = float(getattr(trial, 'cost', 1.0))
+        self.identity = str(getattr(trial, 'identity', '') or '')
+        if not self.identity:
+            raise ValueError(
+                f'Recorded: {type(trial).__name__} has no identity; give it one, a text that is another for everything '
+                f'that changes its scores (scene, split, generator, network), or scores of others in {path} would pass '
+                'for its own'
+            )
+        self._scores: dict[tuple[Any, ...], float] = {}
+        for row in read_lines(path, 'trial', 'a score of a ratio search'):
+            if row['trial'] == self.identity:
+                if missing := [key for key in (*_WHERE, 'score') if key not in row]:
+                    raise ValueError(f'{path}: a score of a ratio search lacks {missing}; is this another file?')
+                self._scores[tuple(row[key] for key in _WHERE)] = _score(row['score'], str(path))
+
+    def __call__(self, candidate: Candidate, fold: int, seed: int) -> float:
+        """The recorded score or, where there is none, that of a training."""
+        key = (candidate.ratio, candidate.threshold, fold, seed)
+        if key not in self._scores:
+            score = _score(self.trial(candidate, fold, seed), f'{candidate} on fold {fold}')
+            append_line(self.path, {'trial': self.identity, **dict(zip(_WHERE, key, strict=True)), 'score': score})
+            self._scores[key] = score
+        return self._scores[key]
+
+
+def _score(value: Any, where: str) -> float:
+    if isinstance(value, bool | str) or value is None or not math.isfinite(float(value)):
+        raise ValueError(f'{where}: a finite score expected, found {value!r}')
+    return float(value)

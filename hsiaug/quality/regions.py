@@ -8,19 +8,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..datasets.parts import AnyScene, AnySplit
 from ..datasets.sample_set import SampleSet, SampleSplit
-from ..scenes import BitemporalScene, Scene, Split
+from ..scenes import BitemporalScene
 from ..scenes.labelled_patches import LabelledPatchSplit
 from ..scenes.patches import PatchSplit
+from ..scenes.windows import block_numbers
 from ..settings import check_value
 
 FOLDS = 5
 _SPECTRA_BLOCK = 8  # side of a region of single pixels
 
 
-def label_regions(
-    scene: Scene | SampleSet, split: Split | PatchSplit | SampleSplit, block: int | None = None
-) -> Tensor:
+def label_regions(scene: AnyScene, split: AnySplit, block: int | None = None) -> Tensor:
     """Number of the region that each training label lies in.
 
     Regions are the scene's groups (tiles, flight lines, fields) where it has them, else square blocks of pixels; of
@@ -52,10 +52,7 @@ def label_regions(
         row, column = np.divmod(split.train, scene.shape[1])
         block = _SPECTRA_BLOCK if block is None else block
     check_value('label_regions', 'block', block, int)
-    if scene.groups is not None:
-        region = scene.groups[row, column]
-    else:
-        region = row // block * -(-scene.shape[1] // block) + column // block
+    region = (block_numbers(scene.shape, block) if scene.groups is None else scene.groups)[row, column]
     regions = torch.from_numpy(np.ascontiguousarray(region, dtype=np.int64))
     return regions[:, None] if isinstance(scene, BitemporalScene) else regions
 

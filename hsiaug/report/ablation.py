@@ -20,10 +20,10 @@ from ..ablation.statistics import CHOSEN, MIN_SEEDS, Summary, pooled, summarise
 from ..records import read_json
 from ..tasks import METRICS
 from .change_maps import plot_change_maps
-from .fidelity_tables import fidelity_table
+from .fidelity_text import study_fidelity
 from .figures import chosen_ratios, class_gains, metric_name, panel_title, ratio_curves
 from .html import data_uri, figure_png, replace_file, template
-from .patches import plot_pairs
+from .samples import plot_pairs
 
 _RESULT: dict[str, type | tuple[type, ...]] = {
     **dict.fromkeys(('scene', 'budget', 'classifier', 'arm'), str),
@@ -81,13 +81,10 @@ def _read(folder: Path, plan: dict[str, Any], rows: list[dict[str, Any]]) -> Run
     controls = {arm['name']: arm['control'] for arm in plan['arms'] if 'control' in arm}
     defaults = {arm['name']: arm.get('default') for arm in plan['arms']}
     rows = [
-        {
-            **row,
-            'control': controls.get(row['arm'], row.get('control', False)),
-            'default': row['ratio'] == defaults.get(row['arm']),
-        }
+        {**row, 'control': controls.get(row['arm'], row.get('control', False)),
+         'default': row['ratio'] == defaults.get(row['arm'])}
         for row in rows
-    ]
+    ]  # fmt: skip
     order = {arm['name']: i for i, arm in enumerate(plan['arms'])}
     settings = {(s[0], s[1]): i for i, s in enumerate(plan['settings'])}
 
@@ -122,23 +119,18 @@ def _cells(line: Summary, rows: Sequence[dict[str, Any]] = ()) -> list[str]:
     mine = [row for row in rows if (row['arm'], row['ratio']) == (line.arm, line.ratio)]
     falling = sum(bool(row.get('still_falls')) for row in mine)
     gain, second = line.gain, line.second_gain
+    first, others = ['–'] * 6, ['–'] * 2
+    if gain is not None:
+        first = [signed(gain.mean), *map(interval, (gain.interval, gain.bca, gain.corrected)), f'{gain.p:.4f}']
+        first.append('exploratory' if line.p_holm is None else f'{line.p_holm:.4f}')
+    if second is not None:
+        others = [signed(second.mean), interval(second.interval)]
     first_mean, second_mean, *further = (f'{mean:.2f}' for mean in line.means.values())
     return [
         line.arm + (' (control)' if line.control else '') + (FALLING.format(falling, len(mine)) if falling else ''),
-        _ratio(line) + (' (default)' if line.default else ''),
-        first_mean,
-        signed(gain.mean) if gain else '–',
-        interval(gain.interval) if gain else '–',
-        interval(gain.bca) if gain else '–',
-        interval(gain.corrected) if gain else '–',
-        f'{gain.p:.4f}' if gain else '–',
-        f'{line.p_holm:.4f}' if line.p_holm is not None else ('exploratory' if gain else '–'),
-        second_mean,
-        signed(second.mean) if second else '–',
-        interval(second.interval) if second else '–',
-        *further,
+        _ratio(line) + (' (default)' if line.default else ''), first_mean, *first, second_mean, *others, *further,
         f'{gain.n}{"" if gain.basis_for_claims else FEW}' if gain else str(len(line.ratios)),
-    ]
+    ]  # fmt: skip
 
 
 LEVEL = 0.05
@@ -146,15 +138,6 @@ FALLING = ' (not converged: the loss still falls in {} of {})'
 """Marks cells whose training was too short."""
 FEW = ' °'
 """Marks a comparison with too few seeds for a claim."""
-
-
-def _header(metrics: Sequence[str]) -> list[str]:
-    first, second, *further = (metric_name(metric) for metric in metrics)
-    compared = [f'{first} %', f'Δ{first}', '95 % t', '95 % BCa', '95 % Nadeau–Bengio', 'p sign-flip', 'p Holm']
-    return [
-        'arm', 'ratio', *compared, f'{second} %', f'Δ{second}', f'95 % t ({second})',
-        *(f'{name} %' for name in further), 'seeds',
-    ]  # fmt: skip
 
 
 def conclusion(table: Sequence[Summary], quick: bool) -> str:
@@ -240,6 +223,7 @@ def _context(run: Run) -> dict[str, Any]:
         gains = [signed(mean.gain), interval(mean.interval), signed(mean.second_gain), interval(mean.second_interval)]
         means.append([budget, classifier, arm, *gains, each])
     first, second = (metric_name(metric) for metric in run.metrics[:2])
+    compared = [f'{first} %', f'Δ{first}', '95 % t', '95 % BCa', '95 % Nadeau–Bengio', 'p sign-flip', 'p Holm']
     quick = bool(run.plan.get('quick'))
     seeds = max((line.gain.n for line in run.table if line.gain), default=0)
     return {
@@ -250,32 +234,20 @@ def _context(run: Run) -> dict[str, Any]:
         'finished': len(run.rows),
         'answer': answer(run.table, run.metrics[0], quick),
         'conclusion': conclusion(run.table, quick),
-        'header': _header(run.metrics),
+        'header': ['arm', 'ratio', *compared, f'{second} %', f'Δ{second}', f'95 % t ({second})',
+                   *(f'{metric_name(metric)} %' for metric in run.metrics[2:]), 'seeds'],
         'sections': sections,
         'means': means,
-        'means_header': [
-            'budget',
-            'classifier',
-            'arm',
-            f'Δ{first}',
-            '95 %',
-            f'Δ{second}',
-            f'95 % ({second})',
-            f'Δ{first} per scene',
-        ],
-        'fidelity': fidelity_table(run.fidelity),
+        'means_header': ['budget', 'classifier', 'arm', f'Δ{first}', '95 %', f'Δ{second}', f'95 % ({second})',
+                         f'Δ{first} per scene'],
+        'fidelity': study_fidelity(run.fidelity),
         'min_seeds': MIN_SEEDS,
         'few': FEW.strip(),
-    }
+    }  # fmt: skip
 
 
 def _markdown_cell(value: object) -> str:
     return str(value).replace('|', '\\|').replace('<', '&lt;').replace('\n', ' ')
-
-
-def _markdown_caption(value: str) -> str:
-    """A caption between the brackets of a link, which its own would end."""
-    return _markdown_cell(value).replace('[', '\\[').replace(']', '\\]')
 
 
 def _figures(run: Run) -> dict[str, Figure]:
@@ -332,7 +304,7 @@ def write_report(run: str | os.PathLike[str]) -> ReportPaths:
     context = _context(content)
     images, paths = [], []
     (folder / 'figures').mkdir(exist_ok=True)
-    # A dollar sign in a name is no formula.
+    # A dollar sign in a name is not a formula.
     with matplotlib.rc_context({'text.parse_math': False}):
         drawn = {name: figure_png(figure) for name, figure in _figures(content).items()}
     for name, png in drawn.items():
@@ -344,14 +316,18 @@ def write_report(run: str | os.PathLike[str]) -> ReportPaths:
             shown = re.sub('-[0-9a-f]{8}$', '', path.stem.removeprefix(prefix))  # that keeps similar names apart
             images.append(_image(path, f'{caption}: {shown.replace("_", " ")}'))
             paths.append(path)
+
+    def in_brackets(caption: str) -> str:  # of a link, which its own would end
+        return _markdown_cell(caption).replace('[', '\\[').replace(']', '\\]')
+
     for suffix in ('md', 'html'):
-        page = template(f'ablation.{suffix}.j2', cell=_markdown_cell, caption=_markdown_caption)
+        page = template(f'ablation.{suffix}.j2', cell=_markdown_cell, caption=in_brackets)
         replace_file(folder / f'report.{suffix}', page.render(images=images, **context).encode())
     return ReportPaths(folder / 'report.md', folder / 'report.html', tuple(paths))
 
 
 def _image(path: Path, caption: str) -> dict[str, str]:
-    """A figure of a run. Names of budgets may hold what is no part of a link: per cents, commas, brackets."""
+    """A figure of a run. Names of budgets may hold what is not part of a link: per cents, commas, brackets."""
     return {'link': f'figures/{quote(path.name)}', 'caption': caption, 'data': data_uri(path.read_bytes())}
 
 

@@ -47,23 +47,19 @@ def export_place(root: Path, format: ExportFormat) -> Path:
 
 
 def preview_bank(bank: SyntheticBank, real: Dataset[Sample] | None = None) -> Path:
-    """Draw samples of a bank, next to real ones where they are given, to ``<bank>_preview.png``.
-
-    Returns:
-        the picture.
-
-    Raises:
-        SpecMismatchError: if real and synthetic samples do not fit together.
-        BankError: if the picture cannot be written.
-    """
+    """Draw samples of a bank, next to real ones where they are given, to ``<bank>_preview.png``; returns that path."""
     spec, side = bank.spec, None
     if real is not None:
         require_compatible(real.spec, spec)  # type: ignore[attr-defined]
         side = _tensors(real, spread_rows(len(real), _shown(spec)))  # type: ignore[arg-type]
+    # Rows of a few shards, spread evenly.
+    numbers = spread_rows(len(bank.shards), _SHOWN_SHARDS)
+    each = -(-_shown(spec) // len(numbers))
+    rows = [number * bank.shard_size + spread_rows(bank.shards[number].count, each) for number in numbers]
     split = f', split {bank.provenance.split}' if bank.provenance and bank.provenance.split else ''
     figure = preview_grid(
         side,
-        _tensors(bank, _bank_rows(bank)),
+        _tensors(bank, np.concatenate(rows)),
         spec,
         min(spec.num_classes, _PANELS) if spec.size is None else _PICTURES,
         suptitle=f'{next_to(bank.root, "").name}: {len(bank)} samples of {bank.record["source"]["type"]}{split}',
@@ -75,17 +71,7 @@ def preview_bank(bank: SyntheticBank, real: Dataset[Sample] | None = None) -> Pa
 
 
 def _shown(spec: SampleSpec) -> int:
-    dtype, shape = spec.layout()['image']
-    return min(_SHOWN, max(_PICTURES, _SHOWN_BYTES // (dtype.itemsize * math.prod(shape))))
-
-
-def _bank_rows(bank: SyntheticBank) -> np.ndarray:
-    """Rows of a few shards, spread evenly."""
-    numbers = spread_rows(len(bank.shards), _SHOWN_SHARDS)
-    each = -(-_shown(bank.spec) // len(numbers))
-    return np.concatenate(
-        [number * bank.shard_size + spread_rows(bank.shards[number].count, each) for number in numbers]
-    )
+    return min(_SHOWN, max(_PICTURES, _SHOWN_BYTES // (4 * math.prod(spec.image_shape))))
 
 
 def _tensors(dataset: Any, rows: np.ndarray) -> dict[str, Any]:

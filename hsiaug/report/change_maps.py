@@ -16,7 +16,7 @@ from ..datasets.batches import fetch
 from ..datasets.held import IGNORE
 from ..datasets.preview import false_colour, stretch_limits
 from ..datasets.wrapped import places_of
-from ..metrics.change import change_scores
+from ..metrics.scores import change_scores
 from .figures import COLOURS
 
 OUTCOMES = {
@@ -33,17 +33,10 @@ _MOST = 400  # windows of a place shown
 def plot_change_maps(test: Any, predicted: Mapping[str, Tensor], tile_rows: int | None = None) -> Figure:
     """Both dates, the true changes, and those that each model detects, of the place where most has changed.
 
-    A place is a tile of the scene or an image of a dataset, such as a city, put together from its windows. Where
-    places are single windows, or it is not known where windows lie, the four with most change are shown; of a place
-    of very many windows, those around the one with most change.
-
-    Args:
-        test: the test windows, of kind ``'change'``.
-        predicted: uint8 masks (N, 1, H, W) of these windows, by what the model learned from.
-        tile_rows: height of a tile in a scene of stacked tiles.
-
-    Raises:
-        ValueError: if a model's masks are not as many as the windows.
+    A place is a tile of the scene or an image of a dataset, such as a city, put together from its windows. Where places
+    are single windows, or it is not known where windows lie, the four with most change are shown; of a place of very
+    many windows, those around the one with most change. ``predicted`` holds uint8 masks (N, 1, H, W) of the test
+    windows, by what the model learned from; ``tile_rows`` is the height of a tile in a scene of stacked tiles.
     """
     shape = len(test), *test.spec.target_shape
     for name, mask in predicted.items():

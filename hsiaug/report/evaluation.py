@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 from matplotlib.figure import Figure
+from torch import Tensor
 
 from ..datasets.preview import preview_grid
 from ..metrics.masks import class_shares
@@ -15,9 +16,16 @@ from ..metrics.values import OF_IMAGES
 from ..samples import Kind
 from ..systems.saved import CARD_FILE
 from ..tasks import Evaluation, one_date, task_of
-from .fidelity import plot_class_spectra, plot_interpolation, plot_pca
 from .fidelity_text import change_markdown, fidelity_markdown, fidelity_notes, fidelity_table, patch_markdown
-from .patches import plot_class_profiles, plot_class_shares, plot_cooccurrence, spread_first
+from .samples import (
+    plot_class_profiles,
+    plot_class_shares,
+    plot_class_spectra,
+    plot_cooccurrence,
+    plot_interpolation,
+    plot_pca,
+    spread_first,
+)
 
 Figures = dict[str, Figure]
 
@@ -53,35 +61,28 @@ def _pairs(found: Evaluation, date: int = 0) -> dict[str, Pair]:
     return {name: task.as_images((side['image'], side[key]), date) for name, side in found.sides.items()}
 
 
-def _labelled_images(found: Evaluation) -> str:
+def _masks(found: Evaluation) -> dict[str, Tensor]:
+    return {name: mask for name, (_, mask) in _pairs(found).items()}
+
+
+def _of_images(found: Evaluation) -> str:
     result = found.measures['images']
-    return '\n'.join(
-        ['## Fidelity of images', '', *fidelity_table(result, OF_IMAGES), '', *fidelity_notes(result, 'images'), '']
-    )
+    lines = ['## Fidelity of images', '', *fidelity_table(result, OF_IMAGES), '', *fidelity_notes(result, 'images'), '']
+    return '\n'.join(lines)
 
 
-def _mean_spectra(found: Evaluation) -> str:
-    text = fidelity_markdown(found.measures['mean spectra'], found.spec)
-    return text.replace('## Fidelity', '## Fidelity of mean spectra', 1)
-
-
-def _masks(found: Evaluation) -> str:
-    masks = {name: mask for name, (_, mask) in _pairs(found).items()}
-    return patch_markdown(found.measures['pairs'], found.spec, masks)
-
-
-def _dates(found: Evaluation) -> str:
-    spec, pairs = found.spec, _pairs(found)
-    changed = {name: 100 * float(class_shares(mask, 2, spec.ignore_index)[1]) for name, (_, mask) in pairs.items()}
+def _of_changes(found: Evaluation) -> str:
+    ignored = found.spec.ignore_index
+    changed = {name: 100 * float(class_shares(mask, 2, ignored)[1]) for name, mask in _masks(found).items()}
     return change_markdown(found.measures['dates'], changed)
 
 
 TEXTS: dict[str, Callable[[Evaluation], str]] = {
     'spectra': lambda found: fidelity_markdown(found.measures['spectra'], found.spec),
-    'images': _labelled_images,
-    'mean spectra': _mean_spectra,
-    'pairs': _masks,
-    'dates': _dates,
+    'images': _of_images,
+    'mean spectra': lambda found: fidelity_markdown(found.measures['mean spectra'], found.spec, ' of mean spectra'),
+    'pairs': lambda found: patch_markdown(found.measures['pairs'], found.spec, _masks(found)),
+    'dates': _of_changes,
 }
 """What is written, by what is measured."""
 
@@ -92,7 +93,7 @@ def _samples(found: Evaluation) -> Figure:
 
 
 def _shares(found: Evaluation) -> Figure:
-    return plot_class_shares({name: mask for name, (_, mask) in _pairs(found).items()}, one_date(found.spec))
+    return plot_class_shares(_masks(found), one_date(found.spec))
 
 
 def _profiles(found: Evaluation) -> Figure:
@@ -110,20 +111,6 @@ def _of_spectra(found: Evaluation) -> Figures:
     return figures
 
 
-def _of_scenes(found: Evaluation) -> Figures:
-    return {'images': _samples(found), 'class_shares': _shares(found), 'class_profiles': _profiles(found)}
-
-
-def _of_patches(found: Evaluation) -> Figures:
-    masks = {name: mask for name, (_, mask) in _pairs(found).items()}
-    return {
-        'pairs': _samples(found),
-        'class_shares': _shares(found),
-        'cooccurrence': plot_cooccurrence(masks, found.spec),
-        'class_profiles': _profiles(found),
-    }
-
-
 def _of_dates(found: Evaluation) -> Figures:
     dates = {
         f'profiles_date_{date + 1}': plot_class_profiles(_pairs(found, date), one_date(found.spec)) for date in range(2)
@@ -133,8 +120,13 @@ def _of_dates(found: Evaluation) -> Figures:
 
 FIGURES: dict[Kind, Callable[[Evaluation], Figures]] = {
     'spectrum': _of_spectra,
-    'scene': _of_scenes,
-    'segmentation': _of_patches,
+    'scene': lambda found: {
+        'images': _samples(found), 'class_shares': _shares(found), 'class_profiles': _profiles(found),
+    },
+    'segmentation': lambda found: {
+        'pairs': _samples(found), 'class_shares': _shares(found),
+        'cooccurrence': plot_cooccurrence(_masks(found), found.spec), 'class_profiles': _profiles(found),
+    },
     'change': _of_dates,
-}
+}  # fmt: skip
 """What is drawn, by the kind of the samples."""

@@ -152,11 +152,7 @@ def _class_names(cells: Sequence[Row]) -> list[str]:
 
 
 def class_gains(rows: Sequence[Row], arms: Sequence[str], metric: str = 'oa') -> Figure | None:
-    """Mean difference in each class's recall (of masks: IoU) to real only, at the ratio chosen on validation data.
-
-    Returns:
-        the figure, or None where no arm has a pair yet.
-    """
+    """Mean difference in each class's recall (of masks: IoU) to real only at the chosen ratio; None without a pair."""
     panels = []
     for key, cells in by_group(rows).items():
         names = _class_names(cells)
@@ -188,7 +184,8 @@ def chosen_ratios(table: Sequence[Summary]) -> Figure:
     arms = list(dict.fromkeys(line.arm for line in lines))
     ratios = sorted({ratio for line in lines for ratio in line.ratios} | {0.0})
     # Real only is pale, then darker with the ratio.
-    shades = [(0.87, 0.87, 0.87), *(_shade(float(v)) for v in np.linspace(0, 1, len(ratios) - 1))]
+    shades = [(0.87, 0.87, 0.87)]  # and from light to dark blue: lightness alone distinguishes the ratios
+    shades += [(0.65 - 0.63 * v, 0.80 - 0.65 * v, 0.93 - 0.57 * v) for v in np.linspace(0, 1, len(ratios) - 1).tolist()]
     figure, panels = _panels(lines, 3.4, 0.24 * len(arms) + 0.6, sharey=True)
     for axes, here in panels:
         share = {line.arm: [line.ratios.count(ratio) / len(line.ratios) for ratio in ratios] for line in here}
@@ -205,8 +202,3 @@ def chosen_ratios(table: Sequence[Summary]) -> Figure:
     handles = [Line2D([], [], color=s, lw=7, label=f'r = {r:g}') for s, r in zip(shades, ratios, strict=True)]
     figure.legend(handles=handles, loc='outside right upper', frameon=False, fontsize=9)
     return figure
-
-
-def _shade(position: float) -> tuple[float, float, float]:
-    """From light to dark blue; lightness alone distinguishes the ratios."""
-    return 0.65 - 0.63 * position, 0.80 - 0.65 * position, 0.93 - 0.57 * position

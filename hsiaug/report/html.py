@@ -14,6 +14,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from matplotlib.figure import Figure
 from matplotlib.image import imsave
 
+from ..ablation.environment import command, environment
 from ..records import written_whole
 
 
@@ -26,9 +27,9 @@ class Picture:
     pixels: bool = False  # its pixels are those of an image: they are enlarged without smoothing
 
     @classmethod
-    def of_figure(cls, figure: Figure, alt: str, dpi: int = 110) -> Picture:
+    def of_figure(cls, figure: Figure, alt: str) -> Picture:
         """A figure."""
-        return cls(data_uri(figure_png(figure, dpi)), alt)
+        return cls(data_uri(figure_png(figure, 110)), alt)
 
     @classmethod
     def of_pixels(cls, picture: np.ndarray, alt: str) -> Picture:
@@ -91,6 +92,18 @@ def template(name: str, **filters: Any) -> Any:
     )
     environment.filters.update(filters)
     return environment.get_template(name)
+
+
+def write_evaluation_page(
+    path: Path, title: str, warnings: Sequence[str], facts: Sequence[tuple[str, ...]], sections: Sequence[Section],
+    training: str, overview: Sequence[tuple[str, str]] = (), device: str = 'cpu',
+) -> None:  # fmt: skip
+    """Write the page of an evaluation: warnings, facts, main figures, sections, and how it was made."""
+    page = template('evaluation.html.j2').render(
+        title=title, warnings=warnings, facts=facts, overview=overview, sections=sections, training=training,
+        environment=environment(device), command=command(),
+    )  # fmt: skip
+    replace_file(path, page.encode(errors='replace'))
 
 
 def replace_file(path: Path, content: bytes) -> None:

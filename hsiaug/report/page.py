@@ -7,20 +7,18 @@ from pathlib import Path
 
 import matplotlib
 
-from ..ablation.environment import command, environment
 from ..datasets import SampleSplit, SyntheticBank
 from ..datasets.preview import preview_grid
-from ..metrics.values import TITLES, Measured
-from ..quality.inspection import Compared, Inspection, Review
+from ..metrics.values import TITLES
+from ..quality.inspection import PARTS, BankFidelity, Compared, Covered, Inspection, Review
+from ..samples import SampleSpec
 from ..seen import same_scene
 from ..tasks import one_date
 from .bank import next_to
 from .fidelity_text import format_number
-from .html import Picture, Section, replace_file, template
-from .page_cards import Drawer
-from .page_fidelity import coverage_section, fidelity_section, format_interval
-from .page_gates import gates_section, novelty_section
-from .patches import plot_class_profiles, plot_class_shares, spread_first
+from .html import Picture, Section, Table, write_evaluation_page
+from .page_gates import Drawer, gates_section, novelty_section, percent
+from .samples import plot_class_profiles, plot_class_shares, spread_first
 
 _PICTURES, _PANELS = 6, 12
 
@@ -30,16 +28,12 @@ MARK = b'<meta name="generator" content="hsiaug">'
 
 
 def page_file(bank: SyntheticBank, out: Path | None = None) -> Path:
-    """The file of a page; ``<bank>_evaluation.html`` next to the bank if None.
-
-    Raises:
-        FileNotFoundError: if there is no folder for it; FileExistsError if it is something else.
-    """
+    """The file of a page; ``<bank>_evaluation.html`` next to the bank if None."""
     path = next_to(bank.root, '_evaluation.html') if out is None else out
     if not path.resolve().parent.is_dir():
         raise FileNotFoundError(f'no folder {path.parent} for the page; make it, or give another out')
     if out is not None and path.is_file() and MARK not in path.read_bytes()[:1000]:
-        raise FileExistsError(f'{path} exists and is no page of hsiaug; give another out')
+        raise FileExistsError(f'{path} exists and is not a page of hsiaug; give another out')
     return path
 
 
@@ -48,41 +42,22 @@ def write_page(
 ) -> tuple[Path, list[tuple[str, str]]]:
     """Write the page on a bank: one HTML file with its pictures inside, which loads nothing from the network.
 
-    Args:
-        found: what is known of the bank.
-        out: the file; see :func:`page_file`.
-        ratio: the curve of a study or a ratio search; see :func:`~hsiaug.report.page_ratio.ratio_section`.
-
-    Returns:
-        the file, and the main figures, which stand at its top.
+    ``ratio`` is the curve of a study or a ratio search. Returns the file, and the main figures, which stand at its top.
     """
     compared = found.compared
     path = page_file(compared.bank, out)
-    # A dollar sign in a name is no formula.
+    # A dollar sign in a name is not a formula.
     with matplotlib.rc_context({'text.parse_math': False}):
         sections = [*_looks(compared), *_gates(found)]
-    sections.append(
-        Section('Fidelity', [f'Not measured: {found.fidelity}.'])
-        if isinstance(found.fidelity, str)
-        else fidelity_section(found.fidelity)
-    )
-    sections.append(
-        Section('Coverage of real modes', [f'Not measured: {found.coverage}.'])
-        if isinstance(found.coverage, str)
-        else coverage_section(found.coverage, compared.spec)
-    )
-    overview = _overview(found)
-    content = {
-        'title': f'{next_to(compared.bank.root, "").name}: synthetic samples and real ones',
-        'warnings': _warnings(compared, found.gates is not None),
-        'facts': _facts(compared),
-        'overview': overview,
-        'sections': sections if ratio is None else [*sections, ratio],
-        'training': _training(compared.bank),
-        'environment': environment(),
-        'command': command(),
-    }
-    replace_file(path, template('evaluation.html.j2').render(**content).encode(errors='replace'))
+    sections += [_fidelity(found.fidelity), _coverage(found.coverage, compared.spec)]
+    overview, training = _overview(found), 'unknown'
+    if (known := compared.bank.provenance) is not None:
+        training = json.dumps({'hsiaug': known.version, 'seed': known.seed, **known.training}, default=str)
+    write_evaluation_page(
+        path, f'{next_to(compared.bank.root, "").name}: synthetic samples and real ones',
+        _warnings(compared, found.gates is not None), _facts(compared), [*sections, *filter(None, [ratio])],
+        training, overview,
+    )  # fmt: skip
     return path, overview
 
 
@@ -100,7 +75,10 @@ def _overview(found: Inspection) -> list[tuple[str, str]]:
         values = found.fidelity.values
         both = (TITLES['fid_image'][0], TITLES['alignment'][0])
         names = [name for name in values if name.removeprefix('both dates: ') in both] or list(values)[:2]
-        lines += [(name, _in_short(values[name])) for name in names]
+        for name in names:
+            value, interval = values[name].value, values[name].interval
+            shown = format_number(value.synthetic) + ('' if interval is None else f', {_interval(interval)}')
+            lines.append((name, f'{shown} (real {format_number(value.real)})'))
     if not isinstance(found.coverage, str):
         shares = [f'{100 * side["coverage"]:.0f} %' for side in (found.coverage.synthetic, found.coverage.training)]
         lines.append(('held-out real samples covered', f'{shares[0]} (by training samples {shares[1]})'))
@@ -124,10 +102,10 @@ def _facts(parts: Compared) -> list[tuple[str, str]]:
         ('real scene', f'{parts.scene.name}, split {split.fingerprint} by {split.strategy.get("name", "?")} '
          f'{json.dumps(strategy, default=str)}, seed {split.seed}'),
         *([('seen by the generator', parts.seen)] if isinstance(split, SampleSplit) else []),
-        ('training part', f'{len(parts.data.x)} samples and {len(parts.data.val_x)} of validation: what judges '
-         'here (gates, encoders) has learnt from these alone'),
-        ('held-out part', f'{test} of {parts.held_out} test samples, which no judge has seen: the bank is compared '
-         'with these'),
+        ('training part', f'{len(parts.data.x)} samples and {len(parts.data.val_x)} of validation: gates and '
+         'encoders have learnt from these alone'),
+        ('held-out part', f'{test} of {parts.held_out} test samples, which no gate or encoder has seen: the bank is '
+         'compared with these'),
     ]  # fmt: skip
 
 
@@ -158,13 +136,6 @@ def _warnings(parts: Compared, gates: bool) -> list[str]:
     if not gates:
         found.append('Gates were left out: neither impossible nor memorised samples were looked for.')
     return found
-
-
-def _training(bank: SyntheticBank) -> str:
-    if bank.provenance is None:
-        return 'unknown'
-    known = {'hsiaug': bank.provenance.version, 'seed': bank.provenance.seed, **bank.provenance.training}
-    return json.dumps(known, default=str)
 
 
 # --- sections ---------------------------------------------------------------------------------------------------------
@@ -205,6 +176,53 @@ def _gates(found: Inspection) -> list[Section]:
     return sections
 
 
-def _in_short(one: Measured) -> str:
-    interval = '' if one.interval is None else f', {format_interval(one.interval)}'
-    return f'{format_number(one.value.synthetic)}{interval} (real {format_number(one.value.real)})'
+def _fidelity(found: BankFidelity | str) -> Section:
+    if isinstance(found, str):
+        return Section('Fidelity', [f'Not measured: {found}.'])
+    section = Section('Fidelity')
+    section.notes.append(
+        'Synthetic against held-out real samples, with what real samples reach in their place, the best to '
+        f'hope for. The intervals come from leaving out one of {PARTS} parts of the synthetic and '
+        'of the held-out samples in turn (delete-a-group jackknife, 95 %); they take samples for independent, and the '
+        'generator as it is: they do not tell how another training would have turned out.'
+    )
+    for what, (train, test, fake) in found.thinned.items():
+        section.notes.append(
+            f'{what}: {fake} synthetic, {train} training and {test} held-out ones, at most {found.per_class} of a '
+            'class and side.'
+        )
+    if found.frechet:
+        section.notes.append(
+            'Fréchet distances are biased upwards, by more the fewer samples there are: those of real samples, from '
+            'equal numbers, are what they can be compared with.'
+        )
+    rows = [
+        (name, format_number(v.synthetic), _interval(one.interval), format_number(v.real), v.ideal)
+        for name, one in found.values.items()
+        for v in (one.value,)
+    ]
+    section.tables.append(Table(('measure', 'synthetic', '95 % interval', 'real', 'ideal'), rows))
+    return section
+
+
+def _interval(interval: tuple[float, float] | None) -> str:
+    return '–' if interval is None else ' to '.join(format_number(end) if end else '0' for end in interval)
+
+
+def _coverage(found: Covered | str, spec: SampleSpec) -> Section:
+    if isinstance(found, str):
+        return Section('Coverage of real modes', [f'Not measured: {found}.'])
+    features = 'spectra as they are'
+    if spec.size:
+        features = 'mean and standard deviation of each band' + (', class shares' if spec.target_key == 'mask' else '')
+    section = Section('Coverage of real modes')
+    section.notes.append(
+        f'Share of {found.held_out} held-out real samples that have one of {found.count} synthetic samples within '
+        f'reach, which is the distance to their {found.k}th real neighbour (Naeem et al. 2020); next to it the same of '
+        f'{found.count} training samples. Compared are {features}, in up to 16 principal components.'
+    )
+    sides = (found.synthetic, found.training)
+    rows = [('all classes', *(percent(side['coverage'], 0) for side in sides))]
+    rows += [(name, *(percent(side['by_class'][name], 0) for side in sides)) for name in spec.classes]
+    section.tables.append(Table(('class', 'synthetic', 'training'), rows))
+    return section

@@ -1,16 +1,23 @@
-"""The page on a bank: what gates reject and why, and what is memorised."""
+"""The page on a bank: what gates reject and why, and what is memorised, sample by sample."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from typing import Any
 
+import numpy as np
 import torch
+from matplotlib.colors import to_hex
+from matplotlib.figure import Figure
 from torch import Tensor
 
+from ..datasets.preview import REAL, SYNTHETIC, BandAxis, class_colour, false_colour, mask_colour, stretch_limits
+from ..metrics.masks import class_shares
 from ..quality import GateReport
 from ..quality.inspection import Compared, Memorised, Review
-from .html import Card, Section, Table
-from .page_cards import Drawer
+from ..samples import SampleSpec
+from .html import Card, Picture, Section, Table
 
 LOOKS_FOR = {
     'range': 'values beyond those of real samples',
@@ -25,6 +32,72 @@ _EXACT = 1.001e-3  # in noise: what NoveltyGate takes for equal, with room for r
 _UNIT = 'root mean square difference in units of the sensor’s noise'
 
 
+Sample = Mapping[str, Any]
+_NAMED = 3  # classes of a mask that are named
+
+
+class Drawer:
+    """Draws single samples, all under one stretch and in front of the same real spectra."""
+
+    def __init__(self, spec: SampleSpec, train: Sample) -> None:
+        self.spec, self.train = spec, train
+        self.limits = None if spec.size is None else stretch_limits(train['image'], spec.wavelengths)
+
+    def sample(self, batch: Sample, row: int, synthetic: bool) -> list[Picture]:
+        """One sample of a batch: its pictures, or its spectrum in front of real ones of its class."""
+        if self.spec.size is None:
+            return [self.spectra({'synthetic' if synthetic else 'real': batch['image'][row]}, int(batch['label'][row]))]
+        of, image = 'synthetic' if synthetic else 'real', batch['image'][row]
+        dates = image if self.spec.dates == 2 else image[None]
+        names = [f'{of} image' + (f', date {k + 1}' if len(dates) > 1 else '') for k in range(len(dates))]
+        pictures = [
+            Picture.of_pixels(false_colour(date, self.spec.wavelengths, self.limits), name)
+            for date, name in zip(dates, names, strict=True)
+        ]
+        if 'mask' in batch:
+            mask = batch['mask'][row].reshape(image.shape[-2:])
+            pictures.append(Picture.of_pixels(mask_colour(mask, self.spec), f'{of} mask'))
+        return pictures
+
+    def spectra(self, lines: Mapping[str, Tensor], label: int) -> Picture:
+        """A few spectra, ``'real'`` or ``'synthetic'``, over what holds the middle 80 % of real ones of a class."""
+        figure = Figure(figsize=(3.4, 1.9))  # there are many: a layout that is worked out would take longest
+        axes = figure.subplots(gridspec_kw={'left': 0.16, 'right': 0.97, 'bottom': 0.26, 'top': 0.95})
+        bands = BandAxis(self.spec)
+        x = bands.broken(bands.x)
+        mine = self.train['image'][self.train['label'] == label].numpy()
+        if len(mine):
+            low, high = (bands.broken(edge) for edge in np.quantile(mine, [0.1, 0.9], axis=0))
+            axes.fill_between(x, low, high, color=REAL, alpha=0.18, lw=0)
+        for name, spectrum in lines.items():
+            dash = '--' if name == 'real' else '-'
+            axes.plot(x, bands.broken(spectrum.numpy()), dash, color=REAL if name == 'real' else SYNTHETIC, lw=1.2)
+        bands.label(axes)
+        axes.locator_params(nbins=4)
+        return Picture.of_figure(figure, f'spectrum: {" and ".join(lines)}, over real ones of the class')
+
+    def classes(self, batch: Sample, row: int) -> str:
+        """What a sample shows, in words."""
+        spec = self.spec
+        target = batch[spec.target_key][row]
+        if spec.target_key == 'label':
+            return spec.classes[int(target)]
+        shares = class_shares(target.reshape(1, *target.shape[-2:]), spec.num_classes, spec.ignore_index)
+        if not shares.isfinite().all():
+            return 'no pixel that counts'
+        order = [k for k in torch.argsort(shares, descending=True).tolist() if shares[k] > 0]
+        said = [f'{spec.classes[k]} {100 * shares[k]:.0f}\xa0%' for k in order[:_NAMED]]
+        return ', '.join(said) + (f' and {len(order) - _NAMED} more' if len(order) > _NAMED else '')
+
+    def legend(self) -> list[tuple[str, str]]:
+        """Names and colours of what the pictures show."""
+        if self.spec.size is None:
+            return [('synthetic', SYNTHETIC), ('real', REAL)]
+        if self.spec.target_key == 'label':
+            return []
+        return [(name, to_hex(class_colour(k))) for k, name in enumerate(self.spec.classes)]
+
+
 def gates_section(parts: Compared, found: Review, drawer: Drawer) -> Section:
     """What was rejected by which gate, and the worst samples with the reason."""
     fake, real = found.rejected
@@ -33,10 +106,10 @@ def gates_section(parts: Compared, found: Review, drawer: Drawer) -> Section:
     section = Section('Rejected samples')
     nominal = sum(gate.false_alarm for gate in found.gates)
     section.notes.append(
-        f'Gates reject {_percent(fake)} of {len(parts.rows)} synthetic samples, and {_percent(real)} of '
+        f'Gates reject {percent(fake)} of {len(parts.rows)} synthetic samples, and {percent(real)} of '
         f'{len(parts.test["image"])} held-out real ones. They learnt from the training and validation part alone. Each '
         'is set to reject its nominal share of new real samples like those, all together at most '
-        f'{_percent(nominal)}; held-out ones lie elsewhere and may differ more.'
+        f'{percent(nominal)}; held-out ones lie elsewhere and may differ more.'
     )
     section.notes += [f'Not judged by {name}: {why}.' for name, why in found.missing.items()]
     rows = []
@@ -44,8 +117,8 @@ def gates_section(parts: Compared, found: Review, drawer: Drawer) -> Section:
         on_real = float(found.on_real.rejected[gate.name].double().mean())
         rejected = counts.rejected[gate.name]
         rows.append(
-            (f'{gate.name}: {LOOKS_FOR[gate.name]}', str(rejected), _percent(rejected / len(parts.rows)),
-             str(counts.alone[gate.name]), _percent(gate.false_alarm), _percent(on_real))
+            (f'{gate.name}: {LOOKS_FOR[gate.name]}', str(rejected), percent(rejected / len(parts.rows)),
+             str(counts.alone[gate.name]), percent(gate.false_alarm), percent(on_real))
         )  # fmt: skip
     header = ('gate', 'rejected', 'share', 'by it alone', 'nominal', 'of held-out real')
     section.tables.append(Table(header, rows))
@@ -96,9 +169,9 @@ def novelty_section(parts: Compared, found: Review, memorised: Memorised, drawer
     on_real = float(found.on_real.rejected[gate.name].double().mean())
     section = Section('Memorised samples')
     section.notes.append(
-        f'{known["memorised"]} of {known["samples"]} samples, {_percent(known["share"])}, lie nearer to a training '
-        f'sample than {limit:.3g}, {_UNIT}: real samples of other places do so in {_percent(gate.false_alarm)} of all '
-        f'cases (the nominal false alarm rate), and the held-out ones did in {_percent(on_real)}. '
+        f'{known["memorised"]} of {known["samples"]} samples, {percent(known["share"])}, lie nearer to a training '
+        f'sample than {limit:.3g}, {_UNIT}: real samples of other places do so in {percent(gate.false_alarm)} of all '
+        f'cases (the nominal false alarm rate), and the held-out ones did in {percent(on_real)}. '
         f'{known["exact_copies"]} are copies to the last digits.'
     )
     if limit <= _EXACT:
@@ -148,5 +221,6 @@ def _neighbours(parts: Compared, drawer: Drawer, row: int, nearest: int, distanc
     return Card(f'sample {parts.rows[row]}: {drawer.classes(parts.fake, row)}', pictures, lines)
 
 
-def _percent(share: float) -> str:
-    return f'{100 * share:.1f} %'
+def percent(share: float | None, digits: int = 1) -> str:
+    """A share, or a dash."""
+    return '–' if share is None else f'{100 * share:.{digits}f} %'

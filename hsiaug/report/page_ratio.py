@@ -28,12 +28,10 @@ class _Point(NamedTuple):
 
 
 def ratio_section(study: Path) -> Section:
-    """The ratio curve.
+    """The ratio curve of a study, the run folder of ``hsiaug ablate``, or of a search.
 
-    Args:
-        study: run folder of ``hsiaug ablate``; or the file of a search, either what
-            :meth:`~hsiaug.quality.RatioChoice.to_dict` says as JSON, or the scores that
-            :class:`~hsiaug.quality.Recorded` has kept.
+    The file of a search is what :meth:`~hsiaug.quality.RatioChoice.to_dict` says as JSON, or the scores that
+    :class:`~hsiaug.quality.Recorded` has kept.
     """
     if study.is_dir():
         return _of_run(study)
@@ -85,7 +83,7 @@ def _read_search(path: Path) -> tuple[list[_Point], str]:
         return _of_choice(found) if 'standings' in found else _of_scores([found])
     except (KeyError, TypeError, AttributeError, IndexError, ArithmeticError, ValueError) as error:
         raise ValueError(
-            f'{path} is no record of a ratio search ({error!r}); give the run folder of hsiaug ablate, what '
+            f'{path} is not a record of a ratio search ({error!r}); give the run folder of hsiaug ablate, what '
             'RatioChoice.to_dict says as JSON, or the file of Recorded'
         ) from error
 

@@ -1,7 +1,16 @@
 """Papers, their published numbers, and how each of their tables and figures is made again."""
 
+from .audebert2018 import AUDEBERT2018
 from .base import Drawing, Files, Paper, Published, Table, Values, Work
-from .papers import PAPERS
+from .msrresgan import MSRRESGAN
+from .patch_gan import PATCH_GAN
 from .run import find_files, reproduce
+from .specdm import SPECDM
+from .unmixing_fusion import UNMIXING_FUSION
+
+PAPERS: dict[str, Paper] = {
+    paper.name: paper for paper in (AUDEBERT2018, PATCH_GAN, SPECDM, MSRRESGAN, UNMIXING_FUSION)
+}
+"""The papers by the names that the command line takes."""
 
 __all__ = ['PAPERS', 'Drawing', 'Files', 'Paper', 'Published', 'Table', 'Values', 'Work', 'find_files', 'reproduce']

@@ -9,19 +9,31 @@ from typing import Any
 
 import torch
 from matplotlib.figure import Figure
+from torch import Tensor
 
 from ..ablation import Arm, Classifier, Setting, Study
 from ..ablation.cells import Group
-from ..ablation.runner import fidelity_files, open_group
+from ..ablation.runner import fidelity_files
 from ..metrics.patches import Pair
+from ..named_configs import published_config
 from ..records import as_record, read_json
-from ..report.fidelity import plot_class_spectra, plot_interpolation, plot_pca
+from ..report.samples import plot_class_spectra, plot_interpolation, plot_pca
 from ..samples import SampleSpec
 from ..scenes import make_splitter
 from ..tasks import whole
 from ..trainers import ClassifierConfig
-from .base import Drawing, MissingDataError, Paper, Scale, Table, Values, Work, published_config
-from .public_scenes import STANDS_IN, scene_config, scene_files
+from .base import (
+    STANDS_IN,
+    Drawing,
+    MissingDataError,
+    Paper,
+    Scale,
+    Table,
+    Values,
+    Work,
+    scene_config,
+    scene_files,
+)
 
 SCENES = {
     'PaviaU': 'pavia_university',
@@ -90,11 +102,7 @@ def svm_table(work: Work) -> Values:
 
 def gain_table(work: Work) -> Values:
     """Table 2, in percent."""
-    values: dict[tuple[str, str], list[float]] = defaultdict(list)
-    for name in work.found:
-        for row in work.study(_study(work, name), name)[1]:
-            values[NAMES[row['arm']], f'{name} {row["budget"]}'].append(100 * row['test']['oa'])
-    return values
+    return work.accuracies(_study, lambda row: NAMES[row['arm']], lambda row: f'{row["scene"]} {row["budget"]}')
 
 
 # --- figures ----------------------------------------------------------------------------------------------------------
@@ -102,49 +110,41 @@ def gain_table(work: Work) -> Values:
 
 def _opened(work: Work, name: str) -> tuple[Group, Any]:
     """The first seed's random split of a scene, and the GAN that the study has trained on it."""
-    study = _study(work, name)
-    folder, _ = work.study(study, name)
-    group = open_group(study, study.settings[0], study.seeds[0], folder, work.device)
+    group = work.group(study := _study(work, name), name)
     return group, group.generator(study.arms[0])
 
 
 def _chosen(work: Work, spec: SampleSpec, usual: tuple[str, ...]) -> list[int]:
-    """Classes that are asked for, or the usual ones; the first where a scene lacks these.
-
-    Raises:
-        ValueError: for a class that is asked for and that the scene lacks.
-    """
+    """Classes that are asked for, or the usual ones; the first where a scene lacks these."""
     if unknown := [name for name in work.classes if name not in spec.classes]:
         raise ValueError(f'classes: no {unknown} among those of this scene: {list(spec.classes)}')
     found = [spec.classes.index(name) for name in work.classes or usual if name in spec.classes]
     return found if len(found) > 1 else [*found, *(k for k in range(spec.num_classes) if k not in found)][:2]
 
 
-def _of_classes(pair: Pair, classes: list[int]) -> Pair:
-    """Up to :data:`SHOWN` samples of each of some classes, which are numbered anew."""
-    rows = [(pair[1] == k).nonzero()[:SHOWN, 0] for k in classes]
-    label = torch.arange(len(classes)).repeat_interleave(torch.tensor([len(found) for found in rows]))
-    return pair[0][torch.cat(rows)], label
+def _drawn(work: Work, name: str, every: bool) -> tuple[Pair, Pair, SampleSpec]:
+    """Real training spectra and as many synthetic ones, up to :data:`SHOWN` of each class, and their spec.
 
-
-def _drawn(work: Work, name: str) -> tuple[Pair, Pair, SampleSpec]:
-    """Real training spectra, as many synthetic ones of each class, and their spec."""
+    Of the classes that are asked for; without any, of two, or of ``every`` one.
+    """
     group, gan = _opened(work, name)
     x, label = whole(group.real)
-    fake = gan.sample(len(label), label, seed=0)
-    return (x, label), (fake['image'].cpu(), fake['label'].cpu()), gan.spec
+    fake, spec = gan.sample(len(label), label, seed=0), gan.spec
+    classes = list(range(spec.num_classes)) if every and not work.classes else _chosen(work, spec, ())
+
+    def some(image: Tensor, label: Tensor) -> Pair:  # classes are numbered anew
+        rows = [(label == k).nonzero()[:SHOWN, 0] for k in classes]
+        numbers = torch.arange(len(classes)).repeat_interleave(torch.tensor([len(found) for found in rows]))
+        return image[torch.cat(rows)], numbers
+
+    few = replace(spec, classes=tuple(spec.classes[k] for k in classes))
+    return some(x, label), some(fake['image'].cpu(), fake['label'].cpu()), few
 
 
 def draw_moments(work: Work) -> Iterator[tuple[str, Figure]]:
     """Fig. 2; of Pavia Centre in the text."""
     name = 'PaviaC' if 'PaviaC' in work.found else _analysed(work)
-    real, fake, spec = _drawn(work, name)
-    classes = _chosen(work, spec, ())
-    few = replace(spec, classes=tuple(spec.classes[k] for k in classes))
-    yield (
-        f'mean and standard deviation, {name}',
-        plot_class_spectra(_of_classes(real, classes), _of_classes(fake, classes), few),
-    )
+    yield f'mean and standard deviation, {name}', plot_class_spectra(*_drawn(work, name, every=False))
 
 
 def draw_components(work: Work) -> Iterator[tuple[str, Figure]]:
@@ -153,11 +153,8 @@ def draw_components(work: Work) -> Iterator[tuple[str, Figure]]:
     if not names:
         raise MissingDataError('it is of PaviaU and Indian Pines, which are missing')
     for name in names:
-        real, fake, spec = _drawn(work, name)
-        classes = _chosen(work, spec, ()) if work.classes else list(range(spec.num_classes))
-        few = replace(spec, classes=tuple(spec.classes[k] for k in classes))
-        real, fake = _of_classes(real, classes), _of_classes(fake, classes)
-        yield f'principal components, {name}', plot_pca(*real, *fake, few)
+        real, fake, spec = _drawn(work, name, every=True)
+        yield f'principal components, {name}', plot_pca(*real, *fake, spec)
 
 
 def draw_interpolation(work: Work) -> Iterator[tuple[str, Figure]]:

@@ -5,18 +5,23 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import wraps
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Concatenate, Literal, ParamSpec, TypeVar
 
-import yaml  # type: ignore[import-untyped]
+import torch
 from matplotlib.figure import Figure
+from torch import Tensor
 
 from ..ablation import Study, run_study
+from ..ablation.cells import Group
 from ..ablation.results import RESULTS_FILE, read_results
+from ..ablation.runner import open_group
 from ..engine.loss_log import read_losses
 from ..json_lines import append_line, read_lines
-from ..named_configs import find_config
 from ..records import short_digest
+from ..scenes import BENCHMARK_SCENES
+from ..scenes.config import SceneConfig
 from ..systems.base import Generator, TrainingData
 from ..systems.fit import fit_generator
 from ..systems.saved import CONFIG_FILE, TRAINING_FOLDER
@@ -24,6 +29,7 @@ from ..systems.training import trainer_of
 from ..trainers.convergence import still_falls
 
 T = TypeVar('T')
+P = ParamSpec('P')
 Scale = Literal['paper', 'small', 'demo']
 Values = Mapping[tuple[str, str], Sequence[float]]
 """Figures of our own, by row and column of a table: one of each seed."""
@@ -36,19 +42,12 @@ MAIN = ('loss', 'reconstruction', 'gradient', 'generator')
 
 @dataclass(frozen=True)
 class Files:
-    """Files of one data set, in the layout that they are downloaded in.
-
-    Args:
-        name: of the data set.
-        paths: files and folders below the folder of data, or in any folder of it; as patterns of ``Path.glob``.
-        source: where they come from.
-        stands_in: not the paper's, but taken at ``small`` and ``demo`` where all of the paper's own are missing.
-    """
+    """Files of one data set, in the layout that they are downloaded in."""
 
     name: str
-    paths: tuple[str, ...]
-    source: str
-    stands_in: bool = False
+    paths: tuple[str, ...]  # below the folder of data, or in any folder of it; patterns of Path.glob
+    source: str  # where they come from
+    stands_in: bool = False  # not the paper's, but taken at small and demo where all of the paper's own are missing
 
 
 Published = Mapping[str, Sequence[float | None]]
@@ -57,103 +56,59 @@ Published = Mapping[str, Sequence[float | None]]
 
 @dataclass(frozen=True)
 class Table:
-    """A table of a paper.
+    """A table of a paper."""
 
-    Args:
-        number: in the paper; of what a text claims without a table, a number behind its tables.
-        title: what is in it.
-        columns: names of its columns.
-        published: its rows.
-        measure: gives the same figures of our own, and others beside them.
-        digits: after the decimal point.
-        note: what a reader must know to compare both.
-        otherwise: beginnings of columns that we measure otherwise than the paper, so that no difference is given.
-        configs: names of the configurations with its published settings.
-    """
-
-    number: int
+    number: int  # in the paper; of what a text claims without a table, a number after its tables
     title: str
     columns: tuple[str, ...]
     published: Published
-    measure: Callable[[Work], Values]
-    digits: int = 2
-    note: str = ''
-    otherwise: tuple[str, ...] = ()
-    configs: tuple[str, ...] = ()
+    measure: Callable[[Work], Values]  # gives the same figures of our own, and others
+    digits: int = 2  # after the decimal point
+    note: str = ''  # what a reader must know to compare both
+    otherwise: tuple[str, ...] = ()  # beginnings of columns that we measure otherwise, so that no difference is given
+    configs: tuple[str, ...] = ()  # configurations with its published settings
 
 
 @dataclass(frozen=True)
 class Drawing:
-    """Figures of a paper.
+    """Figures of a paper."""
 
-    Args:
-        number: in the paper.
-        title: what they show, and what the paper sees in them.
-        draw: gives a caption and a figure each.
-    """
-
-    number: int
-    title: str
-    draw: Callable[[Work], Iterator[tuple[str, Figure]]]
+    number: int  # in the paper
+    title: str  # what they show, and what the paper sees in them
+    draw: Callable[[Work], Iterator[tuple[str, Figure]]]  # gives a caption and a figure each
 
 
 @dataclass(frozen=True)
 class Paper:
-    """A paper.
+    """A paper."""
 
-    Args:
-        name: on the command line.
-        citation: authors, title, where and when.
-        files: of all data sets that it uses, then of those that stand in for them.
-        tables: of the paper, in its order.
-        figures: of the paper, in its order.
-        settings: of a run at each scale, as the page says them.
-        note: what of the paper is not made again, and why.
-        judge: of whose features Fréchet distances of images are, where no weights of Inception are given.
-    """
-
-    name: str
-    citation: str
-    files: tuple[Files, ...]
+    name: str  # on the command line
+    citation: str  # authors, title, where and when
+    files: tuple[Files, ...]  # of all data sets that it uses, then of those that stand in for them
     tables: tuple[Table, ...]
     figures: tuple[Drawing, ...]
-    settings: Mapping[Scale, Mapping[str, Any]]
-    note: str = ''
-    judge: str = ''
+    settings: Mapping[Scale, Mapping[str, Any]]  # of a run at each scale, as the page says them
+    note: str = ''  # what of the paper is not made again, and why
+    encoder: str = ''  # of whose features Fréchet distances of images are, where no weights of Inception are given
 
 
 @dataclass(frozen=True)
 class Work:
-    """One run.
-
-    Args:
-        paper: what is made again.
-        scale: how large.
-        found: files that are there, by data set.
-        folder: of the run.
-        device: where to train.
-        workers: processes at once, where a study takes more than one.
-        classes: that figures show; the paper's own if empty.
-        number: of seeds; that of the scale if None.
-        inception: weights of the network by whose features images are compared; None for one that learns from the data.
-        kept: what several tables and figures share, by name.
-        falls: whether the loss of a training still fell at its end, None where no loss says it; by what was trained,
-            and for which seed.
-        noted: the same in the order in which it was said.
-    """
+    """One run of a paper."""
 
     paper: Paper
     scale: Scale
-    found: Mapping[str, tuple[Path, ...]]
+    found: Mapping[str, tuple[Path, ...]]  # files that are there, by data set
     folder: Path
     device: str = 'cpu'
-    workers: int = 1
-    classes: tuple[str, ...] = ()
-    number: int | None = None
-    inception: Path | None = None
-    kept: dict[str, Any] = field(default_factory=dict, compare=False)
+    workers: int = 1  # processes at once, where a study takes more than one
+    classes: tuple[str, ...] = ()  # that figures show; the paper's own if empty
+    number: int | None = None  # of seeds; that of the scale if None
+    inception: Path | None = None  # weights by whose features images are compared; None: a network that learns them
+    kept: dict[Any, Any] = field(default_factory=dict, compare=False)  # what several tables and figures share
+    # Whether the loss of a training still fell at its end, None where no loss says it; by what was trained, and seed.
     falls: dict[str, dict[str, bool | None]] = field(default_factory=dict, compare=False)
-    noted: list[tuple[str, str, bool | None]] = field(default_factory=list, compare=False)
+    noted: list[tuple[str, str, bool | None]] = field(default_factory=list, compare=False)  # the same, in its order
 
     @property
     def settings(self) -> Mapping[str, Any]:
@@ -170,20 +125,8 @@ class Work:
         """What images are compared by, where it is not the usual network: a part of keys of scores."""
         return [] if self.inception is None else [self.inception.name]
 
-    def once(self, name: str, make: Callable[[], T]) -> T:
-        """What several tables and figures share, made when it is first asked for."""
-        if name not in self.kept:
-            self.kept[name] = make()
-        found: T = self.kept[name]
-        return found
-
     def measured(self, rows: Mapping[str, Callable[[int], Mapping[str, float]]], columns: Mapping[str, str]) -> Values:
-        """Figures of a table.
-
-        Args:
-            rows: gives scores by name, for a seed.
-            columns: names of the scores, by column.
-        """
+        """Figures of a table, whose rows give scores by name for a seed; ``columns`` say which of these each shows."""
         values: dict[tuple[str, str], list[float]] = defaultdict(list)
         for row, scores_of in rows.items():
             for seed in self.seeds:
@@ -194,26 +137,12 @@ class Work:
         return values
 
     def note(self, trained: str, which: str, falls: bool | None) -> None:
-        """Say whether the loss of a training still fell at its end.
-
-        Args:
-            trained: what was, in words.
-            which: of these trainings, such as the seed.
-            falls: see :class:`Work`.
-        """
+        """Keep whether the loss of a training still fell at its end; ``which`` of those of one name says the seed."""
         self.falls.setdefault(trained, {})[which] = falls
         self.noted.append((trained, which, falls))
 
     def generator(self, name: str, kind: str, data: TrainingData, settings: Mapping[str, Any], seed: int) -> Generator:
-        """A trained generator: the one that this run has kept, or a new one.
-
-        Args:
-            name: of its folder, beside the digest of what it is trained on.
-            kind: registered name.
-            data: what it learns from.
-            settings: of its training.
-            seed: of its training.
-        """
+        """A trained generator of a registered kind: the one that this run has kept under ``name``, or a new one."""
         named = {key: value.name if isinstance(value, Path) else value for key, value in settings.items()}
         decides = [kind, named, seed, data.provenance.split if data.provenance else None, data.spec.bands]
         folder = self.folder / 'generators' / f'{name}-{seed}-{short_digest(decides)}'
@@ -237,10 +166,8 @@ class Work:
     ) -> dict[str, float]:
         """Scores that this run has kept, or new ones.
 
-        Args:
-            key: decides on them, beside paper and scale.
-            measure: gives them; ``still_falls`` among them, 0 or 1, says so of the network that was trained for it.
-            trained: name of that network.
+        ``key`` decides on them, next to paper and scale. ``still_falls`` among the scores, 0 or 1, says so of the
+        network, named ``trained``, that was trained for them.
         """
         file = self.folder / SCORES_FILE
         digest = short_digest([list(key), {k: v for k, v in self.settings.items() if k != 'seeds'}])
@@ -260,15 +187,11 @@ class Work:
         return scores
 
     def study(self, study: Study, name: str) -> tuple[Path, list[dict[str, Any]]]:
-        """A study in the folder of this run, finished, and its results; run once however often it is asked for.
-
-        Args:
-            study: the study.
-            name: of its folder.
-        """
-        return self.once(f'study {name}', lambda: self._run(study, self.folder / 'studies' / name.replace(' ', '_')))
-
-    def _run(self, study: Study, folder: Path) -> tuple[Path, list[dict[str, Any]]]:
+        """The folder of a study in that of this run, finished, and its results; run once, however often it is asked."""
+        if name in self.kept:
+            found: tuple[Path, list[dict[str, Any]]] = self.kept[name]
+            return found
+        folder = self.folder / 'studies' / name.replace(' ', '_')
         run_study(study, folder, self.workers, device=self.device)
         rows = [row for row in read_results(folder / RESULTS_FILE) if row['seed'] in study.seeds]
         for row in rows:
@@ -276,14 +199,72 @@ class Work:
         for arm in (arm for arm in study.arms if trainer_of(arm.generator)):
             for setting, seed in study.groups():
                 self.note(f'{arm.name}, {setting.scene}', f'{setting.budget}, {seed}', None)
+        self.kept[name] = folder, rows
         return folder, rows
 
+    def group(self, study: Study, name: str) -> Group:
+        """The first setting and seed of a study, which is run first."""
+        folder, _ = self.study(study, name)
+        return open_group(study, study.settings[0], study.seeds[0], folder, self.device)
 
-def published_config(name: str) -> dict[str, Any]:
-    """A configuration that comes with the package, as data."""
-    found: dict[str, Any] = yaml.safe_load(find_config(name).read_text(encoding='utf-8'))
-    return found
+    def accuracies(
+        self, study_of: Callable[[Work, str], Study], row: Callable[[Any], str], column: Callable[[Any], str]
+    ) -> Values:
+        """Overall accuracies in percent of a study of each scene, by what names the row and column of a result."""
+        values: dict[tuple[str, str], list[float]] = defaultdict(list)
+        for name in self.found:
+            for found in self.study(study_of(self, name), name)[1]:
+                values[row(found), column(found)].append(100 * found['test']['oa'])
+        return values
+
+
+def kept(make: Callable[Concatenate[Work, P], T]) -> Callable[Concatenate[Work, P], T]:
+    """What several tables and figures of a run share: made when it is first asked for, and kept by the run."""
+
+    @wraps(make)
+    def get(work: Work, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        key = make, args, tuple(kwargs.items())
+        if key not in work.kept:
+            work.kept[key] = make(work, *args, **kwargs)
+        found: T = work.kept[key]
+        return found
+
+    return get
+
+
+def picture_row(pictures: Mapping[str, Tensor], common: bool = False) -> Figure:
+    """Grey pictures (H, W) with titles; each of its own range of values, or all of a common one."""
+    figure = Figure(figsize=(2.4 * len(pictures), 2.7), layout='constrained')
+    low, high = (
+        (min(map(torch.amin, pictures.values())), max(map(torch.amax, pictures.values()))) if common else (None,) * 2
+    )
+    for axes, (title, picture) in zip(figure.subplots(1, len(pictures)), pictures.items(), strict=True):
+        axes.imshow(picture.numpy(), cmap='gray', vmin=low, vmax=high)
+        axes.set_title(title, fontsize=9)
+        axes.set_axis_off()
+    return figure
 
 
 class MissingDataError(ValueError):
     """A table or figure whose data are not there."""
+
+
+# --- public scenes that several papers are measured on, and the one that stands in for them ---------------------------
+
+STANDS_IN = 'Salinas-A'
+
+
+def scene_files(scenes: Mapping[str, str]) -> tuple[Files, ...]:
+    """The files of benchmark scenes, by the paper's names for them, and of the one that stands in."""
+    known = {name: BENCHMARK_SCENES[key] for name, key in scenes.items()}
+    return (
+        *(Files(name, (scene.cube_file, scene.labels_file), scene.url) for name, scene in known.items()),
+        Files(STANDS_IN, ('salinas_a.npz',), BENCHMARK_SCENES['salinas_a'].url, stands_in=True),
+    )
+
+
+def scene_config(name: str, file: Path, scenes: Mapping[str, str]) -> SceneConfig:
+    """How one of them is opened, of which a file was found."""
+    if name in scenes:
+        return SceneConfig(benchmark=scenes[name], root=str(file.parent))
+    return SceneConfig(path=str(file), labels_key='gt', name=name, on_bad_bands='drop')

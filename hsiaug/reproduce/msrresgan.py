@@ -17,10 +17,11 @@ from ..datasets import PatchDataset
 from ..datasets.patches import read_coarse_windows
 from ..functional.degradation import degrade
 from ..metrics.super_resolution import super_resolution_scores
+from ..named_configs import published_config
 from ..scenes import PatchSplit, PatchSplitter, Scene
 from ..scenes.config import SceneConfig
 from ..systems.fit import training_data
-from .base import Drawing, Files, Paper, Scale, Table, Values, Work, published_config
+from .base import Drawing, Files, Paper, Scale, Table, Values, Work, kept, picture_row
 
 NETWORKS = {
     'bicubic': 'Bicubic',
@@ -34,12 +35,10 @@ STANDS_IN = 'Jasper Ridge, degraded'
 CHUNK = 32  # windows at a time
 
 
+@kept
 def _pair(work: Work, name: str) -> Scene:
     """A scene of high resolution, with that of low resolution."""
-    return work.once(name, lambda: _open_pair([str(path) for path in work.found[name]], name))
-
-
-def _open_pair(paths: list[str], name: str) -> Scene:
+    paths = [str(path) for path in work.found[name]]
     if name != STANDS_IN:
         return SceneConfig(path=paths[0], coarse=paths[1], name=name, one_class=True)()
     scene, config = SceneConfig(path=paths[0], name=name, one_class=True)(), published_config('msrresgan')
@@ -98,19 +97,6 @@ def _shown(work: Work, name: str) -> tuple[Tensor, Tensor, dict[str, Any]]:
     return interpolated, high[at : at + 1], {n: _trained(work, name, n, split, 0) for n in TRAINED}
 
 
-def _in_a_row(pictures: Mapping[str, Tensor], common: bool) -> Figure:
-    """Grey pictures (H, W) with titles; of one range of values, or each of its own."""
-    figure = Figure(figsize=(2.4 * len(pictures), 2.7), layout='constrained')
-    ends = (
-        [float(end(torch.stack(list(pictures.values())))) for end in (torch.amin, torch.amax)] if common else [None] * 2
-    )
-    for axes, (title, picture) in zip(figure.subplots(1, len(pictures)), pictures.items(), strict=True):
-        axes.imshow(picture.numpy(), cmap='gray', vmin=ends[0], vmax=ends[1])
-        axes.set_title(title, fontsize=9)
-        axes.set_axis_off()
-    return figure
-
-
 def draw_learned(work: Work) -> Iterator[tuple[str, Figure]]:
     """Fig. 2, of band 40 or the last one."""
     for name in work.found:
@@ -120,7 +106,7 @@ def draw_learned(work: Work) -> Iterator[tuple[str, Figure]]:
             residual = _restored(generator, interpolated) - interpolated
             gradient = generator.network.learned_gradient(generator.normalise(interpolated.to(generator.device))).cpu()
         pictures = {'learned residual image': residual[0, band], 'learned gradient image': gradient[0, band]}
-        yield f'band {band + 1}, {name}', _in_a_row(pictures, common=False)
+        yield f'band {band + 1}, {name}', picture_row(pictures)
 
 
 def draw_results(work: Work) -> Iterator[tuple[str, Figure]]:
@@ -129,7 +115,7 @@ def draw_results(work: Work) -> Iterator[tuple[str, Figure]]:
         interpolated, high, networks = _shown(work, name)
         band = min(39, high.shape[1] - 1)
         pictures = {NETWORKS[n]: _restored(made, interpolated)[0, band] for n, made in networks.items()}
-        yield f'band {band + 1}, {name}', _in_a_row({**pictures, 'high resolution': high[0, band]}, common=True)
+        yield f'band {band + 1}, {name}', picture_row({**pictures, 'high resolution': high[0, band]}, common=True)
 
 
 _SOURCE = (

@@ -1,4 +1,4 @@
-"""The page of a reproduction: each published table with our figures beside it, and the figures."""
+"""The page of a reproduction: each published table with our figures next to it, and the figures."""
 
 from __future__ import annotations
 
@@ -8,29 +8,22 @@ from pathlib import Path
 
 import matplotlib
 
-from ..ablation.environment import command, environment
 from ..records import write_json
-from ..report.html import Picture, Section, Table, replace_file, template
+from ..report.html import Picture, Section, Table, write_evaluation_page
 from ..trainers.convergence import FALL
 from ..trainers.inception import said_of_inception
-from .base import Files, Paper, Scale, Work
+from .base import Paper, Scale, Work
 from .run import Against, Reproduction
 
 PAGE_FILE, VALUES_FILE = 'index.html', 'tables.json'
 
 
-def said_of_files(paper: Paper, found: Mapping[str, tuple[Path, ...]], paths: bool = True) -> list[str]:
-    """A line for each data set: what was found, or what is missing and where it comes from.
-
-    Args:
-        paper: the paper.
-        found: see :func:`~hsiaug.reproduce.find_files`.
-        paths: whole paths instead of names.
-    """
+def describe_files(paper: Paper, found: Mapping[str, tuple[Path, ...]], paths: bool = True) -> list[str]:
+    """A line for each data set: what was found, by whole paths or names, or what is missing and where it comes from."""
     instead = any(files.stands_in and files.name in found for files in paper.files)
     return [
         f'found    {files.name}: {", ".join(str(path) if paths else path.name for path in found[files.name])}'
-        f'{_instead(files)}'
+        + (" (not the paper's data)" if files.stands_in else '')
         if files.name in found
         else f'missing  {files.name}: {", ".join(files.paths)}, from {files.source}'
         for files in paper.files
@@ -38,12 +31,8 @@ def said_of_files(paper: Paper, found: Mapping[str, tuple[Path, ...]], paths: bo
     ]
 
 
-def _instead(files: Files) -> str:
-    return " (not the paper's data)" if files.stands_in else ''
-
-
 def write_page(done: Reproduction) -> Path:
-    """Write ``index.html``, which holds its pictures itself, and ``tables.json`` beside it; returns the page."""
+    """Write ``index.html``, which holds its pictures itself, and ``tables.json`` next to it; returns the page."""
     work = done.work
     paper, path = work.paper, work.folder / PAGE_FILE
     with matplotlib.rc_context({'text.parse_math': False}):
@@ -62,34 +51,23 @@ def write_page(done: Reproduction) -> Path:
         settings = f'Published settings: configs/{", ".join(table.configs)}.' if table.configs else ''
         notes = [text for text in (table.note, settings, done.left_out.get(f'Table {table.number}', '')) if text]
         tables.append(Section(f'Table {table.number}: {table.title}', notes, [Table(header, rows)]))
-    content = {
-        'title': f'{paper.name} at scale {work.scale}: published figures and ours',
-        'warnings': _warnings(done, work.scale),
-        'facts': [
-            ('paper', paper.citation),
-            *([('not made again, or otherwise', paper.note)] if paper.note else []),
-            *_features(work),
-            *(tuple(line.split(None, 1)) for line in said_of_files(paper, work.found, paths=False)),
-        ],
-        'overview': [],
-        'sections': [*tables, *drawn, *_convergence(work)],
-        'training': json.dumps({**work.settings, 'seeds': len(work.seeds)}, default=str),
-        'environment': environment(work.device),
-        'command': command(),
-    }
-    replace_file(path, template('evaluation.html.j2').render(**content).encode(errors='replace'))
+    encoder = f'features of {paper.encoder}' if work.inception is None else said_of_inception(work.inception)
+    facts = [
+        ('paper', paper.citation),
+        *([('not made again, or otherwise', paper.note)] if paper.note else []),
+        *([('FID of images', f'by {encoder}; that of the text, by those of the first FID')] if paper.encoder else []),
+        *(tuple(line.split(None, 1)) for line in describe_files(paper, work.found, paths=False)),
+    ]
+    write_evaluation_page(
+        path, f'{paper.name} at scale {work.scale}: published figures and ours', _warnings(done, work.scale), facts,
+        [*tables, *drawn, *_convergence(work)],
+        json.dumps({**work.settings, 'seeds': len(work.seeds)}, default=str), device=work.device,
+    )  # fmt: skip
     write_json(work.folder / VALUES_FILE, {
         f'table {table.number}': [{**line._asdict(), 'difference': line.difference} for line in lines]
         for table, lines in done.tables
     })  # fmt: skip
     return path
-
-
-def _features(work: Work) -> list[tuple[str, str]]:
-    if not work.paper.judge:
-        return []
-    judge = f'features of {work.paper.judge}' if work.inception is None else said_of_inception(work.inception)
-    return [('FID of images', f'by {judge}; that of the text, by those of the first FID')]
 
 
 def _convergence(work: Work) -> list[Section]:
@@ -126,9 +104,7 @@ def _warnings(done: Reproduction, scale: Scale) -> list[str]:
         found.append(f'Not converged: the loss of {falling} of {total} trainings still fell at their end; see below.')
     others = [files.name for files in done.work.paper.files if files.stands_in and files.name in done.work.found]
     if others:
-        found.insert(
-            0, f"Not the paper's data: {', '.join(others)} stand in. There is no difference to the paper to be read."
-        )
+        found.insert(0, f"Not the paper's data: {', '.join(others)} stand in. Differences to the paper mean nothing.")
     return found
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
@@ -10,13 +9,12 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from ..ablation import Arm, Setting, Study
-from ..ablation.runner import open_group
 from ..datasets.preview import preview_grid
+from ..named_configs import published_config
 from ..records import as_record
 from ..scenes import LabelledPatchSplitter
 from ..tasks import TASKS, SceneClassifier
-from .base import Drawing, Paper, Scale, Table, Values, Work, published_config
-from .public_scenes import scene_config, scene_files
+from .base import Drawing, Paper, Scale, Table, Values, Work, scene_config, scene_files
 
 SCENES = {'PaviaU': 'pavia_university', 'Indian Pines': 'indian_pines', 'Salinas': 'salinas'}
 NETWORKS = {'cnn2d': '2-D CNN', 'cnn3d': '3-D CNN'}
@@ -46,20 +44,17 @@ def _study(work: Work, name: str) -> Study:
 
 def gain_table(work: Work) -> Values:
     """Overall accuracies in percent."""
-    values: dict[tuple[str, str], list[float]] = defaultdict(list)
-    for name in work.found:
-        for row in work.study(_study(work, name), name)[1]:
-            arm = 'real only' if row['arm'] == 'real' else row['arm']
-            values[arm, f'{name}, {NETWORKS[row["classifier"]]}'].append(100 * row['test']['oa'])
-    return values
+    return work.accuracies(
+        _study,
+        lambda row: 'real only' if row['arm'] == 'real' else row['arm'],
+        lambda row: f'{row["scene"]}, {NETWORKS[row["classifier"]]}',
+    )
 
 
 def draw_patches(work: Work) -> Iterator[tuple[str, Figure]]:
     """A real and a synthetic patch of each class, by each GAN of the first seed."""
     for name in work.found:
-        study = _study(work, name)
-        folder, _ = work.study(study, name)
-        group = open_group(study, study.settings[0], study.seeds[0], folder, work.device)
+        group = work.group(study := _study(work, name), name)
         rows = [int((group.data.y == k).nonzero()[0]) for k in range(group.data.spec.num_classes)]
         real = {'image': group.data.x[rows], 'label': group.data.y[rows]}
         for arm in study.arms:

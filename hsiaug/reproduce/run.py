@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from matplotlib.figure import Figure
-from scipy import stats
 
+from ..ablation.statistics import mean_interval
 from ..records import read_json, write_json
 from .base import Drawing, MissingDataError, Paper, Scale, Table, Values, Work
 
@@ -16,25 +16,15 @@ RUN_FILE = 'reproduction.json'
 
 
 class Against(NamedTuple):
-    """One figure of ours beside the paper's; None where there is none.
-
-    Args:
-        row: of the table.
-        column: of the table.
-        published: the paper's.
-        mean: ours, over seeds.
-        interval: 95 % t interval of the mean; None for fewer than two seeds.
-        seeds: how many.
-        comparable: ours are of the paper's data, and measured alike.
-    """
+    """One figure of ours next to the paper's; None where there is none."""
 
     row: str
     column: str
     published: float | None
-    mean: float | None
-    interval: tuple[float, float] | None
+    mean: float | None  # ours, over seeds
+    interval: tuple[float, float] | None  # 95 % t interval of the mean; None for fewer than two seeds
     seeds: int
-    comparable: bool = True
+    comparable: bool = True  # ours are of the paper's data, and measured alike
 
     @property
     def difference(self) -> float | None:
@@ -45,7 +35,7 @@ class Against(NamedTuple):
 
 
 def against(table: Table, values: Values, comparable: bool = True) -> list[Against]:
-    """Every number of a table beside ours, then those of ours that the paper does not have."""
+    """Every number of a table next to ours, then those of ours that the paper does not have."""
     printed = {
         (row, column): number
         for row, numbers in table.published.items()
@@ -54,33 +44,24 @@ def against(table: Table, values: Values, comparable: bool = True) -> list[Again
     found = []
     for row, column in dict.fromkeys([*printed, *values]):
         mine = [float(value) for value in values.get((row, column), ())]
-        interval = None
-        if len(mine) > 1:
-            low, high = stats.ttest_1samp(mine, 0.0).confidence_interval() if len(set(mine)) > 1 else (mine[0], mine[0])
-            interval = float(low), float(high)
-        mean = sum(mine) / len(mine) if mine else None
+        mean, interval = mean_interval(mine) if mine else (None, None)
+        interval = interval if len(mine) > 1 else None
         alike = comparable and not column.startswith(table.otherwise)
         found.append(Against(row, column, printed.get((row, column)), mean, interval, len(mine), alike))
     return found
 
 
 def find_files(paper: Paper, data: Path, scale: Scale) -> dict[str, tuple[Path, ...]]:
-    """Which data sets are there: those of the paper, or what stands in for them.
+    """Which data sets are there, in a folder or folders of it: those of the paper, or what stands in for them.
 
-    Args:
-        paper: the paper.
-        data: folder of the files; they may lie in folders of it.
-        scale: nothing stands in for a paper's data at ``paper``.
-
-    Raises:
-        FileNotFoundError: if nothing is there; it says where to get what.
+    Nothing stands in for a paper's data at scale ``paper``. Where nothing is there, the error says where to get what.
     """
     if not data.is_dir():
-        raise FileNotFoundError(f'{data} is no folder; give that of the files of {paper.name} as --data')
+        raise FileNotFoundError(f'{data} is not a folder; give that of the files of {paper.name} as --data')
     for stands_in in (False, True) if scale != 'paper' else (False,):
         found = {}
         for files in paper.files:
-            places = [_first(data, path) for path in files.paths]
+            places = [next(iter(sorted(data.glob(p)) or sorted(data.glob(f'**/{p}'))), None) for p in files.paths]
             if files.stands_in == stands_in and all(places):
                 found[files.name] = tuple(place for place in places if place is not None)
         if found:
@@ -89,41 +70,28 @@ def find_files(paper: Paper, data: Path, scale: Scale) -> dict[str, tuple[Path, 
     raise FileNotFoundError(f'{data} holds none of the data of {paper.name}: {wanted}')
 
 
-def _first(data: Path, pattern: str) -> Path | None:
-    return next(iter(sorted(data.glob(pattern)) or sorted(data.glob(f'**/{pattern}'))), None)
-
-
 @dataclass
 class Reproduction:
-    """What a run found.
-
-    Args:
-        work: the run.
-        tables: each table with our figures.
-        figures: each figure of the paper with captions and our own.
-        left_out: why a table or figure was left out, by its name.
-    """
+    """What a run found."""
 
     work: Work
     tables: list[tuple[Table, list[Against]]] = field(default_factory=list)
-    figures: list[tuple[Drawing, list[tuple[str, Figure]]]] = field(default_factory=list)
-    left_out: dict[str, str] = field(default_factory=dict)
+    figures: list[tuple[Drawing, list[tuple[str, Figure]]]] = field(default_factory=list)  # with captions
+    left_out: dict[str, str] = field(default_factory=dict)  # why a table or figure was left out, by its name
 
 
 def reproduce(work: Work, table: int | None = None) -> Reproduction:
-    """Measure and draw again what can be; run it again to resume it.
-
-    Args:
-        work: the run.
-        table: number of the only table; all tables and figures if None.
-
-    Raises:
-        ValueError: for an unknown table, or a folder that holds another run.
-    """
+    """Measure and draw again what can be, or the table of that number alone; run it again to resume it."""
     tables = [one for one in work.paper.tables if table in (None, one.number)]
     if not tables:
         raise ValueError(f'{work.paper.name} has the tables {[t.number for t in work.paper.tables]}, no table {table}')
-    _require_same_run(work)
+    mine, file = {'paper': work.paper.name, 'scale': work.scale}, work.folder / RUN_FILE
+    if file.is_file() and (theirs := read_json(file, 'the note of hsiaug reproduce')) != mine:
+        raise ValueError(
+            f'{work.folder} holds {theirs.get("paper")} at scale {theirs.get("scale")}, this is {work.paper.name} at '
+            f'{work.scale}; choose another folder'
+        )
+    write_json(file, mine)
     done = Reproduction(work)
     own = not any(files.stands_in and files.name in work.found for files in work.paper.files)
     for one in tables:
@@ -138,14 +106,3 @@ def reproduce(work: Work, table: int | None = None) -> Reproduction:
         except MissingDataError as error:
             done.left_out[f'Figure {drawing.number}'] = str(error)
     return done
-
-
-def _require_same_run(work: Work) -> None:
-    mine = {'paper': work.paper.name, 'scale': work.scale}
-    file = work.folder / RUN_FILE
-    if file.is_file() and (theirs := read_json(file, 'the note of hsiaug reproduce')) != mine:
-        raise ValueError(
-            f'{work.folder} holds {theirs.get("paper")} at scale {theirs.get("scale")}, this is {work.paper.name} at '
-            f'{work.scale}; choose another folder'
-        )
-    write_json(file, mine)

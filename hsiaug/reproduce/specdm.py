@@ -14,13 +14,14 @@ from torch import Tensor
 
 from ..datasets import MixedDataset
 from ..datasets.batches import fetch
+from ..named_configs import published_config
 from ..report.evaluation import FIGURES
 from ..systems import TrainingData
 from ..systems.from_datasets import data_of
 from ..tasks import Evaluation, Task, task_of
 from ..tasks.base import Downstream, finite, on_cpu
 from ..trainers import loss_still_falls
-from .base import Drawing, Paper, Scale, Table, Values, Work, published_config
+from .base import Drawing, Paper, Scale, Table, Values, Work, kept
 from .specdm_data import FILES, Which, part_of, present
 
 CONFIGS: dict[Which, tuple[str, ...]] = {
@@ -44,7 +45,7 @@ class _Data:
 
     @cached_property
     def fidelity(self) -> Callable[[Any], dict[str, Any]]:
-        """Of a generator; what judges it is trained once."""
+        """Of a generator; the encoder is trained once."""
         return self.task.study_fidelity(self.real, self.test, self.seed, self.inception)
 
     def arm(self, work: Work, which: Which, name: str) -> Any:
@@ -61,11 +62,8 @@ def _held(dataset: Any, rows: np.ndarray) -> Any:
     return task_of(spec).hold(batch['image'], batch[spec.target_key], spec)
 
 
+@kept
 def _data(work: Work, which: Which, seed: int) -> _Data:
-    return work.once(f'{which}-{seed}', lambda: _open(work, which, seed))
-
-
-def _open(work: Work, which: Which, seed: int) -> _Data:
     train, test = (part_of(work, which, split) for split in ('train', 'test'))
     most = min(len(train), published_config(CONFIGS[which][0])['split']['settings']['max_train'])
     tested = np.arange(min(len(test), work.settings['max_test']))
@@ -321,7 +319,7 @@ SPECDM = Paper(
                  (OURS,)),
     ),
     settings=_SETTINGS,
-    judge='a network that learnt the classes of the training part',
+    encoder='a network that learnt the classes of the training part',
     note='Figure 1 shows the method. Windows of OSCD do not overlap here, by 60 % in the text; blank patches of '
     'SegMunich, which the text removes, must be removed by hand.',
 )  # fmt: skip

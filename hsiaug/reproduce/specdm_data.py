@@ -21,7 +21,7 @@ CLASSES = (
     'wetlands', 'mine dump', 'artificial vegetation', 'urban fabric', 'buildings',
 )  # fmt: skip
 CODES = {13: 9, 14: 10, 21: 1, 22: 2, 23: 3, 31: 4, 32: 6, 33: 7, 41: 8}
-"""Class of those values of SegMunich's masks that are no class, as in the code of SpectralGPT, whose data they are."""
+"""Class of the values of SegMunich's masks that are not classes, as in the code of SpectralGPT, whose data they are."""
 BANDS = ('B02', 'B03', 'B04', 'B08', 'B05', 'B06', 'B07', 'B8A', 'B11', 'B12')
 """Four of 10 m and six of 20 m; the text's "B1, B2, B3 and B4" of 10 m can only be these four."""
 FILES = (
@@ -63,10 +63,9 @@ class _BarkBeetles(NonGeoDataset):
 
 
 def classes_of(values: list[int]) -> tuple[list[str], dict[int, int]]:
-    """Names of the classes that masks hold, in their order, and the class of each value.
+    """Names of the classes that masks hold, in their order, and the class of each value of the masks.
 
-    Args:
-        values: of the masks: SegMunich's own codes, or classes from 0 to 12; others get classes of their own behind.
+    Values are SegMunich's own codes, or classes from 0 to 12; others get their own after these.
     """
     known = {value: CODES.get(value, value) for value in values if value in CODES or 0 <= value < len(CLASSES)}
     names = {value: CLASSES[known[value]] if value in known else f'class {value}' for value in values}
@@ -93,11 +92,7 @@ def segmunich(work: Work, split: str) -> PairFolder | Subset[Sample]:
 
 
 def part_of(work: Work, which: Which, split: str) -> Any:
-    """Samples that train, or test.
-
-    Raises:
-        MissingDataError: if the data set is not there.
-    """
+    """Samples of the training or the test part."""
     size = work.settings['size']
     if STANDS_IN in work.found:
         return adapt(_BarkBeetles(work.found[STANDS_IN][0], which, split), size=size, ignore_index=255)

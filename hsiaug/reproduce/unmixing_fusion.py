@@ -17,6 +17,7 @@ from torch import Tensor
 from ..datasets import MixedDataset, PatchDataset, SceneDataset, SceneFolder, adapt
 from ..datasets.preview import preview_grid
 from ..metrics import frechet_distance, prdc, super_resolution_scores
+from ..named_configs import published_config
 from ..records import as_record
 from ..scenes import PatchSplitter
 from ..scenes.config import SceneConfig
@@ -26,13 +27,24 @@ from ..tasks import task_of
 from ..trainers import loss_still_falls
 from ..trainers.inception import InceptionFeatures
 from ..trainers.patch_encoder import train_patch_encoder
-from .base import Drawing, Files, MissingDataError, Paper, Scale, Table, Values, Work, published_config
+from .base import (
+    Drawing,
+    Files,
+    MissingDataError,
+    Paper,
+    Scale,
+    Table,
+    Values,
+    Work,
+    kept,
+    picture_row,
+)
 
 KINDS = {'UBF+VDVAE': 'vdvae', 'UBF+StyleGAN3': 'stylegan3', 'UBF+DDPM': 'ddpm'}
 """Rows of Table 1 and the configurations of that name."""
 CUBE, RGB, LABELLED = 'Chikusei', 'AID', 'HSRS-SC'
 SMALL_CUBE, SMALL_RGB = 'Samson', 'RSSCN7'
-CLUSTERS = 5  # of spectra, which the network that judges images learns to tell apart
+CLUSTERS = 5  # of spectra, which the encoder of images learns to distinguish
 HSRS_NM = (382.5, 1055.5)
 """First and last centre of its 48 bands, which are even within 0.5 nm (doi 10.11834/jig.200835, Table 3)."""
 CLASSES = 4  # of five in the text, without "idle region"
@@ -46,17 +58,8 @@ def _endmembers() -> dict[str, dict[str, int]]:
     return found
 
 
-def _config(work: Work, name: str, row: str | None = None) -> dict[str, Any]:
-    """Of a generator, or of a row of Table 2, as published but for what the scale makes shorter."""
-    settings = dict(published_config(f'unmixing_fusion_{name}')['settings'])
-    if row is not None:
-        changed = _endmembers()[row]
-        settings['unmixing'] = {**settings['unmixing'], 'endmembers': changed['endmembers']}
-        settings['abundances'] = {**settings['abundances'], 'iterations': changed['iterations']}
-    return _shorter(work, settings)
-
-
 def _shorter(work: Work, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings as published but for what the scale makes shorter."""
     scale, kind = work.settings, settings['abundances']['kind']
     abundances = settings['abundances']
     if kind in scale['abundances']:
@@ -64,12 +67,9 @@ def _shorter(work: Work, settings: Mapping[str, Any]) -> dict[str, Any]:
     return {**settings, 'unmixing': {**settings['unmixing'], **scale['unmixing']}, 'abundances': abundances}
 
 
+@kept
 def _images(work: Work, seed: int) -> tuple[TrainingData, PatchDataset]:
     """What generators learn from, and test windows."""
-    return work.once(f'images-{seed}', lambda: _open_images(work, seed))
-
-
-def _open_images(work: Work, seed: int) -> tuple[TrainingData, PatchDataset]:
     name = CUBE if CUBE in work.found else SMALL_CUBE
     if name not in work.found:
         raise MissingDataError(f'it is of {CUBE}, which is missing')
@@ -82,8 +82,13 @@ def _open_images(work: Work, seed: int) -> tuple[TrainingData, PatchDataset]:
 
 
 def _generator(work: Work, name: str, seed: int, row: str | None = None) -> Any:
-    """Learnt from the cube and the RGB images that are there."""
-    settings = {**_config(work, name, row), **work.settings['rgb']}
+    """Learnt from the cube and the RGB images that are there; as in a row of Table 2, if one is named."""
+    settings = dict(published_config(f'unmixing_fusion_{name}')['settings'])
+    if row is not None:
+        changed = _endmembers()[row]
+        settings['unmixing'] = {**settings['unmixing'], 'endmembers': changed['endmembers']}
+        settings['abundances'] = {**settings['abundances'], 'iterations': changed['iterations']}
+    settings = {**_shorter(work, settings), **work.settings['rgb']}
     if folder := work.found.get(RGB, work.found.get(SMALL_RGB)):
         settings['rgb'] = folder[0]
     elif work.scale == 'paper':
@@ -92,12 +97,10 @@ def _generator(work: Work, name: str, seed: int, row: str | None = None) -> Any:
     return work.generator(file, 'unmixing_fusion', _images(work, seed)[0], settings, seed)
 
 
+@kept
 def _encoder(work: Work, seed: int) -> Any:
     """Features of images: of Inception, or by a network that has learnt clusters of the training spectra."""
-    return work.once(f'encoder-{seed}', lambda: _learn_encoder(work, _images(work, seed)[0], seed))
-
-
-def _learn_encoder(work: Work, data: TrainingData, seed: int) -> Any:
+    data, _ = _images(work, seed)
     x = data.x
     if work.inception is not None:
         return InceptionFeatures(work.inception, x, data.spec.wavelengths, work.device)
@@ -109,7 +112,7 @@ def _learn_encoder(work: Work, data: TrainingData, seed: int) -> Any:
 
 
 def _scores(work: Work, name: str, seed: int, row: str | None = None) -> Mapping[str, float]:
-    """Of synthetic images beside training ones, and of test images unmixed and mixed again."""
+    """Of synthetic images compared with training ones, and of test images unmixed and mixed again."""
     data, test = _images(work, seed)
 
     def measure() -> dict[str, float]:
@@ -149,12 +152,9 @@ def endmembers_table(work: Work) -> Values:
 # --- Table 3 ----------------------------------------------------------------------------------------------------------
 
 
+@kept
 def _scenes(work: Work, seed: int) -> tuple[SceneDataset, SceneDataset]:
     """Labelled images that train, 55 % of each class as in the text, and that test."""
-    return work.once(f'scenes-{seed}', lambda: _open_scenes(work, seed))
-
-
-def _open_scenes(work: Work, seed: int) -> tuple[SceneDataset, SceneDataset]:
     if LABELLED not in work.found:
         raise MissingDataError(f'it is of {LABELLED}, which is missing')
     root = work.found[LABELLED][0]
@@ -219,13 +219,9 @@ def classifiers_table(work: Work) -> Values:
 
 def _maps(image: Tensor, abundances: Tensor, title: str) -> Figure:
     """A band of an image (C, H, W) and its abundances (k, H, W)."""
-    figure = Figure(figsize=(1.7 * (len(abundances) + 1), 2.0), layout='constrained')
-    pictures = {title: image[len(image) // 2], **{f'abundance {n}': x for n, x in enumerate(abundances, start=1)}}
-    for axes, (name, picture) in zip(figure.subplots(1, len(pictures)), pictures.items(), strict=True):
-        axes.imshow(picture.numpy(), cmap='gray' if name == title else 'viridis')
-        axes.set_title(name, fontsize=8)
-        axes.set_axis_off()
-    return figure
+    return picture_row(
+        {title: image[len(image) // 2], **{f'abundance {n}': x for n, x in enumerate(abundances, start=1)}}
+    )
 
 
 def draw_samples(work: Work) -> Iterator[tuple[str, Figure]]:
@@ -340,7 +336,7 @@ UNMIXING_FUSION = Paper(
         Drawing(8, 'Reconstruction by unmixing: the text sees fidelity in space and spectrum', draw_unmixing),
     ),
     settings=_SETTINGS,
-    judge='a network that learnt five clusters of training spectra',
+    encoder='a network that learnt five clusters of training spectra',
     note='Figures 7, 9 and 10 (curves of FID, generation of the cube and of a code) and the natural scenes of Figure '
     '12; Figures 1 to 3 show the method.',
 )  # fmt: skip

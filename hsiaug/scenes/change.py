@@ -132,7 +132,7 @@ class BitemporalScene(Scene):
             kwargs: as for :meth:`from_pairs`; the centres of Sentinel-2's bands are known by the dataset's ``bands``.
 
         Raises:
-            ValueError: as :meth:`from_pairs`, or if a sample is no pair of dates.
+            ValueError: as :meth:`from_pairs`, or if a sample is not a pair of dates.
         """
 
         def pair(index: int) -> Pair:

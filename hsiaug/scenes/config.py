@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from ..settings import checked_arguments
 from .change import IGNORED, BitemporalScene
 from .labels import UNLABELLED
 from .layout import Layout
@@ -107,7 +108,7 @@ class SceneConfig:
             return self._with_second(first, self._in_range(self._open(self.second)))
         if self.benchmark is not None:
             return self._in_range(open_benchmark_scene(self.benchmark, self.root, self.on_bad_bands, self.ignore))
-        simulated = SimulatedScene(**self.simulated)
+        simulated = SimulatedScene(**checked_arguments(SimulatedScene, self.simulated, 'simulated scene'))
         return simulated if self.dates == 1 else BitemporalScene.from_simulated(simulated)
 
     def _in_range(self, scene: Scene) -> Scene:
@@ -132,22 +133,10 @@ class SceneConfig:
     def _open(
         self, path: str, labels: str | None = None, labels_key: str | None = None, unlabelled: int = UNLABELLED
     ) -> Scene:
-        return open_scene(
-            path,
-            labels,
-            cube_key=self.cube_key,
-            labels_key=labels_key,
-            wavelengths=self.wavelengths,
-            name=self.name or Path(path).stem,
-            bands=self.bands,
-            scale=self.scale,
-            unit=self.unit,
-            nodata=self.nodata,
-            ignore=self.ignore,
-            layout=self.layout,
-            unlabelled=unlabelled,
-            on_bad_bands='keep',
-        )
+        alike = ('cube_key', 'wavelengths', 'bands', 'scale', 'unit', 'nodata', 'ignore', 'layout')
+        settings: dict[str, Any] = {name: getattr(self, name) for name in alike}
+        settings |= {'labels_key': labels_key, 'name': self.name or Path(path).stem, 'unlabelled': unlabelled}
+        return open_scene(path, labels, on_bad_bands='keep', **settings)
 
     def _with_second(self, first: Scene, second: Scene) -> BitemporalScene:
         if first.labels is None:

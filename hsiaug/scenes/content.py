@@ -26,13 +26,10 @@ _CHUNK_VALUES = 8_000_000  # values held in memory at once
 
 
 def image_fingerprint(cube: np.ndarray) -> SceneFingerprint:
-    """16 hex digits of a cube's shape and of the stored values of evenly spread pixels as float32.
+    """16 hex digits of an (H, W, C) cube's shape and of the stored values of evenly spread pixels as float32.
 
     The same values in another dtype or byte order have the same fingerprint. Version 0.1.0 took the dtype of the file
     into it: what it called these values, stored in any usual way, is remembered, so that its generators are recognised.
-
-    Args:
-        cube: (H, W, C) stored values.
     """
     pixels = cube.shape[0] * cube.shape[1]
     at = np.unique(np.linspace(0, pixels - 1, min(pixels, _FINGERPRINT_PIXELS)).astype(int))
@@ -52,13 +49,10 @@ def image_fingerprint(cube: np.ndarray) -> SceneFingerprint:
 
 
 def scene_content(scene: Scene) -> dict[str, Any]:
-    """Everything about a scene that a result depends on: all of its fields but the name.
+    """Everything about a scene that a result depends on, JSON-ready: its fields but the name, empty ones left out.
 
     Values count, not how they are stored: arrays are digests of the cube as float32, which is what datasets read, of
     whole numbers as int64 and of others as float64, whatever their dtype and byte order. One pass over the cube.
-
-    Returns:
-        field to a JSON-ready value; None and empty ones are left out.
     """
     found = {}
     for field in dataclasses.fields(scene):
@@ -85,11 +79,9 @@ def _described(value: Any, name: str) -> Any:
 
 
 def array_digest(array: np.ndarray, dtype: str | None = None) -> str:
-    """16 hex digits of an array's shape and values.
+    """16 hex digits of an array's shape and values; a memory map is read in parts.
 
-    Args:
-        array: of numbers; a memory map is read in parts.
-        dtype: that the values are compared as; int64 of whole numbers, else float64, if None.
+    Values are compared as ``dtype``; if None, as int64 of whole numbers, else float64.
     """
     dtype = dtype or ('<f8' if np.issubdtype(array.dtype, np.floating) else '<i8')
     digest = hashlib.sha256(json.dumps([list(array.shape), dtype]).encode())

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from .files import Facts, SceneFileError
+from .labels import class_names_of
 from .wavelengths import to_nanometres
 
 DATA_SUFFIXES = ('.img', '.dat', '.bsq', '.bil', '.bip', '.raw', '.bin')
@@ -42,20 +43,18 @@ def data_file(header: Path) -> Path:
 
 
 def envi_facts(file: Path, header: Mapping[str, str], source: Any, facts: Facts) -> None:
-    """Add the facts of a header: reflectance scale factor, bad bands, class names, wavelengths in any unit.
+    """Complete ``facts`` by a header: reflectance scale factor, bad bands, class names, wavelengths in any unit.
 
-    Args:
-        file: of the values.
-        header: fields of the header, in lower case with ``_`` for spaces.
-        source: the raster as GDAL opened it, which has applied nothing, but read nodata, gains and offsets.
-        facts: completed in place.
+    Fields of the header are in lower case with ``_`` for spaces. GDAL, which opened the ``source``, has applied none of
+    them, but read nodata, gains and offsets.
     """
     count = source.count
     facts.wavelengths = None
     texts = numbers(header.get('wavelength', ''))
     if texts is not None and len(texts) == count:
         facts.wavelengths = to_nanometres(texts, header.get('wavelength_units'))
-    facts.class_names, doubts = _class_names(header), dict(facts.doubts)
+    facts.class_names = class_names_of(header.get('class_names', '').strip().strip('{}').split(','))
+    doubts = dict(facts.doubts)
 
     factor = numbers(header.get('reflectance_scale_factor', ''))
     if factor is not None and len(factor) == 1 and factor[0] > 0 and math.isfinite(factor[0]):
@@ -110,10 +109,3 @@ def numbers(text: str) -> list[float] | None:
         return [float(part) for part in text.strip().strip('{}').split(',') if part.strip()] or None
     except ValueError:
         return None
-
-
-def _class_names(header: Mapping[str, str]) -> dict[int, str]:
-    """Class id to name, 0 the unlabelled."""
-    text = header.get('class_names', '').strip().strip('{}')
-    names = [part.strip() for part in text.split(',')] if text.strip() else []
-    return {i: name for i, name in enumerate(names) if name and i > 0}

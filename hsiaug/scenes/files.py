@@ -114,15 +114,10 @@ class Content:
         argument: str,
         kinds: str = NUMERIC,
     ) -> Variable:
-        """The variable that holds ``what``.
+        """The variable that holds ``what``, by its name, or else by usual names or as the only one of its dimensions.
 
-        Args:
-            key: its name; found among the usual names, or as the only one of its dimensions, if None.
-            usual: usual names.
-            dimensions: that it may have, apart from an axis of one that a mask or image may bring along.
-            what: it is, for messages.
-            argument: the option that names it.
-            kinds: of NumPy's dtypes that it may have, where it is not named.
+        A mask or image may bring along an axis of one. ``argument`` is the option that names the variable; where it is
+        not named, its dtype is one of ``kinds``.
         """
         shape = ' or '.join(f'{d}-D' for d in dimensions)
         if key is not None:

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import zipfile
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import h5py
 import numpy as np
+from numpy.lib.format import read_magic
 
 from .envi import data_file
-from .files import NUMERIC, Content, Facts, SceneFileError, reading
+from .files import NUMERIC, Content, Facts, SceneFileError, Variable, reading
 from .labels import class_names_of
 from .matlab import open_hdf5, open_mat
-from .numpy_files import open_npy, open_npz
 from .raster import open_raster
 from .wavelengths import centres_of, to_nanometres
 
@@ -34,9 +36,9 @@ def open_content(file: Path, what: str, bands: Sequence[int] | np.ndarray | None
         )
     with reading(where):
         if suffix == '.npy':
-            content = open_npy(file, where)
+            content = _open_npy(file, where)
         elif suffix == '.npz':
-            content = open_npz(file, where)
+            content = _open_npz(file, where)
         elif suffix in ('.mat', '.h5', '.hdf5', '.hdf', '.he5', '.nc', '.nc4'):
             hdf5 = suffix != '.mat' or h5py.is_hdf5(file)
             content = open_hdf5(file, where) if hdf5 else open_mat(file, where)
@@ -48,12 +50,18 @@ def open_content(file: Path, what: str, bands: Sequence[int] | np.ndarray | None
 
 def _facts_of_variables(content: Content) -> Facts:
     """Facts from variables of the usual names."""
-    facts = Facts(class_names=_class_names(content))
+    facts, names = Facts(), content.variables.get('class_names')
+    if names is not None and names.dtype.kind in 'US':
+        facts.class_names = class_names_of(names.read())
     for key, unit in WAVELENGTH_KEYS.items():
         name = content.name(key) or next((n for n in content.variables if n.endswith(f'/{key}')), None)
         variable = None if name is None else content.variables[name]
         if variable is not None and variable.dtype.kind in NUMERIC + 'U':
-            values, unit = variable.read().reshape(-1), unit or _text(content, 'units')
+            values = variable.read().reshape(-1)
+            named = [content.variables.get(f'{word}_units') for word in ('wavelength', 'wavelengths')]
+            said = next((one for one in named if one is not None), None)
+            if not unit and said is not None and np.prod(said.shape) == 1 and said.dtype.kind in 'US':
+                unit = str(said.read().reshape(-1)[0])
             text = values.dtype.kind == 'U'
             facts.wavelengths = (
                 centres_of(values.tolist(), [unit] * len(values)) if text else to_nanometres(values, unit)
@@ -75,15 +83,32 @@ def _scalar(content: Content, key: str, default: float | None) -> Any:
     return variable.read().item()
 
 
-def _text(content: Content, kind: str) -> str | None:
-    """The unit of the wavelengths, where a variable gives it."""
-    variable = next((content.variables[k] for k in (f'wavelength_{kind}', f'wavelengths_{kind}')
-                     if k in content.variables), None)  # fmt: skip
-    if variable is None or np.prod(variable.shape) != 1 or variable.dtype.kind not in 'US':
-        return None
-    return str(variable.read().reshape(-1)[0])
+# --- NumPy's files: nothing unpickled, and of archives only the members that are asked for ----------------------------
 
 
-def _class_names(content: Content) -> dict[int, str]:
-    variable = content.variables.get('class_names')
-    return {} if variable is None or variable.dtype.kind not in 'US' else class_names_of(variable.read())
+def _open_npy(file: Path, where: str) -> Content:
+    """A memory map of one array, called ``cube``."""
+    with file.open('rb') as stream:
+        read_magic(stream)  # np.load takes anything else for a pickle, and says how to open it unsafely
+    array = np.load(file, mmap_mode='r', allow_pickle=False)
+    return Content(file, {'cube': Variable(array.shape, array.dtype, lambda: array, None, where)})
+
+
+def _open_npz(file: Path, where: str) -> Content:
+    """The members of an archive; opening reads their headers only."""
+    variables = {}
+    with zipfile.ZipFile(file) as archive:
+        for member in archive.infolist():
+            if member.filename.endswith('.npy'):
+                with archive.open(member) as stream:
+                    header = 'read_array_header_1_0' if read_magic(stream) == (1, 0) else 'read_array_header_2_0'
+                    shape, _, dtype = getattr(np.lib.format, header)(stream)
+                key = member.filename.removesuffix('.npy')
+                load = partial(_load_npz, file, key)
+                variables[key] = Variable(shape, dtype, load, member.compress_size, f'{where}: {key!r}')
+    return Content(file, variables)
+
+
+def _load_npz(file: Path, key: str) -> np.ndarray:
+    with np.load(file, allow_pickle=False) as archive:
+        return archive[key]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -11,7 +10,7 @@ import numpy as np
 from .labels import UNLABELLED
 from .patches import PARTS, PatchPart, PatchSplit, PatchSplitter
 from .scene import Scene
-from .splits import RareClassError
+from .splits import fingerprint_of, require_classes
 from .windows import window_class_counts
 
 Rule = Literal['centre', 'dominant']
@@ -32,22 +31,15 @@ class LabelledPatchSplit(PatchSplit):
     labels: tuple[np.ndarray, ...] = ()
 
     def patches(self, part: PatchPart) -> tuple[np.ndarray, np.ndarray]:
-        """(n, 2) corners and (n,) labels of the patches of a part.
-
-        Raises:
-            ValueError: for an unknown part.
-        """
+        """(n, 2) corners and (n,) labels of the patches of a part."""
         self.windows(part)
         return self.corners[PARTS.index(part)], self.labels[PARTS.index(part)]
 
     @property
     def fingerprint(self) -> str:
         """16 hex digits that identify scene, classes, sizes, windows and patches."""
-        digest = hashlib.sha256(f'{super().fingerprint} {self.patch}'.encode())
-        for part in PARTS:
-            for array in self.patches(part):
-                digest.update(np.ascontiguousarray(array, dtype=np.int64).tobytes() + b'|')
-        return digest.hexdigest()[:16]
+        arrays = (array for part in PARTS for array in self.patches(part))
+        return fingerprint_of(f'{super().fingerprint} {self.patch}', *arrays)
 
 
 @dataclass(frozen=True)
@@ -92,12 +84,7 @@ class LabelledPatchSplitter(PatchSplitter):
             )
 
     def __call__(self, scene: Scene, seed: int = 0) -> LabelledPatchSplit:
-        """Draw the patches of a scene.
-
-        Raises:
-            RareClassError: for a class with too few training pixels or patches, if ``on_rare='error'``, or fewer than
-                two classes.
-        """
+        """Draw the patches of a scene; too few pixels or patches of a class may be a :class:`RareClassError`."""
         split = super().__call__(scene, seed)
         held = np.bincount(self._labelled(scene, split, 'train')[1], minlength=len(split.classes))
         rare = np.flatnonzero(held < self.min_patches).tolist()
@@ -108,13 +95,8 @@ class LabelledPatchSplitter(PatchSplitter):
         )
         kept = tuple(class_id for k, class_id in enumerate(split.classes) if k not in rare)
         where = f'LabelledPatchSplitter of scene {scene.name!r}, seed {seed}'
-        if (lost and self.on_rare == 'error') or len(kept) < 2:
-            hint = ", or on_rare='drop' to leave such classes out" if self.on_rare == 'error' else ''
-            raise RareClassError(
-                f'{where}: {len(kept)} of {len(split.classes)} classes have enough training patches, '
-                + '; '.join(lost)
-                + f'. Use a smaller patch_stride or other regions{hint}'
-            )
+        advice = 'Use a smaller patch_stride or other regions'
+        require_classes(where, len(kept), lost, self.on_rare, 'training patches', advice)
         split = replace(split, classes=kept, dropped=split.dropped + lost)
         rng = np.random.default_rng([seed, len(PARTS)])
         budgets = (self.per_class, self.val_per_class, None)

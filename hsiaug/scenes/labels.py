@@ -19,9 +19,6 @@ def without_class(
     """Where pixels have no class, whatever the class ids are.
 
     Negative labels, NaN, what only fits uint64 (a negative label that was cast), ``nodata`` and ``ignore`` mark them.
-
-    Returns:
-        bool array of the same shape.
     """
     if values.dtype.kind not in 'biuf':
         raise ValueError(f'{where} must be integers, found dtype {values.dtype}')
@@ -67,13 +64,9 @@ def clean_labels(
 ) -> np.ndarray:
     """Labels of a file, with ``fill`` for pixels without a class.
 
-    Args:
-        values: array of any numeric dtype.
-        where: they come from, for messages.
-        nodata: the file's own value of such pixels.
-        ignore: further values of such pixels; an empty one makes every positive value a class, ``nodata`` too.
-        named: values that have a class name.
-        fill: label of pixels without a class.
+    Those are pixels of the file's own ``nodata`` and of further values, ``ignore``; an empty one makes every positive
+    value a class, ``nodata`` too. ``where`` labels come from, and values that are ``named``, as classes are, are for
+    messages.
     """
     if ignore is not None and len(ignore) == 0:
         nodata = None
@@ -96,7 +89,8 @@ def numbered(text: np.ndarray) -> tuple[np.ndarray, dict[int, str]]:
 
 def class_names_of(names: np.ndarray | Sequence[str]) -> dict[int, str]:
     """Names whose position is the class id, 0 the unlabelled."""
-    return {i: str(name).strip() for i, name in enumerate(np.asarray(names).reshape(-1)) if i > 0}
+    found = {i: str(name).strip() for i, name in enumerate(np.asarray(names).reshape(-1)) if i > 0}
+    return {i: name for i, name in found.items() if name}
 
 
 def without_ignored(names: Mapping[int, str], ignore: Sequence[int] | None) -> dict[int, str]:

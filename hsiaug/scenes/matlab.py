@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import h5py
 import numpy as np
@@ -77,16 +77,11 @@ def _declared_bytes(file: Path) -> Iterator[int]:
             kind, size = int.from_bytes(tag[:4], order), int.from_bytes(tag[4:], order)
             start = stream.tell()
             if kind == _COMPRESSED:
-                inner = _first_bytes(stream, 8)
-                size_inside = int.from_bytes(inner[4:8], order)
-                yield size_inside
+                inner = zlib.decompressobj().decompress(stream.read(512), 8)
+                yield int.from_bytes(inner[4:8], order)
             else:
                 yield size
             stream.seek(start + size)
-
-
-def _first_bytes(stream: BinaryIO, count: int) -> bytes:
-    return zlib.decompressobj().decompress(stream.read(512), count)
 
 
 # --- HDF5 -------------------------------------------------------------------------------------------------------------
@@ -100,17 +95,21 @@ def open_hdf5(file: Path, where: str) -> Content:
     variables: dict[str, Variable] = {}
     unread: list[str] = []
     with h5py.File(file, 'r') as archive:
-        by_matlab = archive.userblock_size > 0 and _is_matlab(file)
+        with file.open('rb') as stream:
+            by_matlab = archive.userblock_size > 0 and stream.read(10) == b'MATLAB 7.3'
 
         def visit(name: str, link: Any) -> None:
             if not isinstance(link, h5py.HardLink):
                 unread.append(f'{name} is a link, which is never followed')
                 return
             found = archive[name]
-            attributes = _attributes(found)
+            # Those that MATLAB writes; others may be of types that h5py cannot read.
+            attributes = {key: found.attrs[key] for key in ('MATLAB_class', 'MATLAB_sparse') if key in found.attrs}
             if isinstance(found, h5py.Group) and 'MATLAB_sparse' in attributes:
                 variables.update(_sparse(file, name, found, int(attributes['MATLAB_sparse']), where))
-            if not isinstance(found, h5py.Dataset) or name.startswith('#') or _in_sparse(archive, name):
+            parent = name.rpartition('/')[0]
+            in_sparse = bool(parent) and 'MATLAB_sparse' in archive[parent].attrs
+            if not isinstance(found, h5py.Dataset) or name.startswith('#') or in_sparse:
                 return
             if found.external or found.is_virtual:
                 unread.append(f'{name} keeps its values in other files, which are never read')
@@ -119,7 +118,7 @@ def open_hdf5(file: Path, where: str) -> Content:
             if found.shape is None or not (text or found.dtype.kind in 'biuf'):
                 return
             reversed_axes = by_matlab or 'MATLAB_class' in attributes
-            if text or _is_char(attributes):
+            if text or attributes.get('MATLAB_class') in (b'char', 'char'):
                 return
             shape = found.shape[::-1] if reversed_axes else found.shape
             stored = min(int(found.id.get_storage_size()), file.stat().st_size)
@@ -135,25 +134,6 @@ def _load_hdf5(file: Path, name: str, reversed_axes: bool) -> np.ndarray:
     with h5py.File(file, 'r') as archive:
         values = archive[name][()]
     return np.transpose(values) if reversed_axes else np.asarray(values)
-
-
-def _attributes(found: Any) -> Mapping[str, Any]:
-    """The attributes that MATLAB writes; others may be of types that h5py cannot read."""
-    return {key: found.attrs[key] for key in ('MATLAB_class', 'MATLAB_sparse') if key in found.attrs}
-
-
-def _is_matlab(file: Path) -> bool:
-    with file.open('rb') as stream:
-        return stream.read(10) == b'MATLAB 7.3'
-
-
-def _is_char(attributes: Mapping[str, Any]) -> bool:
-    return attributes.get('MATLAB_class') in (b'char', 'char')
-
-
-def _in_sparse(archive: Any, name: str) -> bool:
-    parent = name.rpartition('/')[0]
-    return bool(parent) and 'MATLAB_sparse' in archive[parent].attrs
 
 
 def _sparse(file: Path, name: str, group: Any, rows: int, where: str) -> dict[str, Variable]:

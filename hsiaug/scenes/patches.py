@@ -7,7 +7,6 @@ two parts, however much training windows overlap each other.
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
@@ -19,7 +18,7 @@ from ..seen import Footprint
 from ..settings import BETWEEN, NOT_NEGATIVE, Range, check_settings, check_value
 from .labels import UNLABELLED
 from .scene import Scene
-from .splits import OnRare, RareClassError
+from .splits import OnRare, fingerprint_of, require_classes
 from .windows import covered_pixels, spaced_places, window_class_counts, window_sums
 
 PatchPart = Literal['train', 'val', 'test']
@@ -64,11 +63,7 @@ class PatchSplit:
     unlabelled: np.ndarray = field(default_factory=lambda: np.empty((0, 2), dtype=np.int64))
 
     def windows(self, part: PatchPart) -> np.ndarray:
-        """(n, 2) upper-left corners of the windows of a part.
-
-        Raises:
-            ValueError: for an unknown part.
-        """
+        """(n, 2) upper-left corners of the windows of a part."""
         if part not in PARTS:
             raise ValueError(f'PatchSplit: unknown part {part!r}; choose from {PARTS}')
         return (self.train, self.val, self.test_windows)[PARTS.index(part)]
@@ -85,10 +80,7 @@ class PatchSplit:
     @property
     def fingerprint(self) -> str:
         """16 hex digits that identify scene, classes, size and windows."""
-        digest = hashlib.sha256(json.dumps([self.scene, self.classes, self.size]).encode())
-        for part in PARTS:
-            digest.update(np.ascontiguousarray(self.windows(part), dtype=np.int64).tobytes() + b'|')
-        return digest.hexdigest()[:16]
+        return fingerprint_of(json.dumps([self.scene, self.classes, self.size]), *map(self.windows, PARTS))
 
     def footprint(self) -> Footprint:
         """All pixels that a generator trained on this split may have seen: of training and validation windows."""
@@ -180,13 +172,10 @@ class PatchSplitter:
             f'class {ids[k]} ({scene.class_name(ids[k])}): {held[k]} training pixels (at least {self.min_pixels})'
             for k in np.flatnonzero(~kept)
         )
-        if (lost and self.on_rare == 'error') or kept.sum() < (1 if scene.without_classes else 2):
-            hint = ", or on_rare='drop' to leave such classes out" if self.on_rare == 'error' else ''
-            raise RareClassError(
-                f'{where}: {int(kept.sum())} of {len(ids)} classes have enough training pixels, '
-                + '; '.join(lost or ['a mask needs two classes'])
-                + f'. Use smaller windows, other regions, more training windows or a smaller min_pixels{hint}'
-            )
+        advice = 'Use smaller windows, other regions, more training windows or a smaller min_pixels'
+        require_classes(
+            where, int(kept.sum()), lost, self.on_rare, 'training pixels', advice, 1 if scene.without_classes else 2
+        )
         self._require_windows(where, windows)
         train, val, test = (corners[np.lexsort(corners.T[::-1])] for corners in windows)
         return PatchSplit(
@@ -258,7 +247,10 @@ class PatchSplitter:
         regions = None if self.regions == 'halves' else self._regions(scene)
         for _ in range(self.attempts):
             part = self._halves(scene, rng) if regions is None else self._assign(scene, regions, label, rng)
-            part = self._with_buffer(part.reshape(tiles))
+            part = part.reshape(tiles)
+            if self.buffer:  # what lies too near to a later part is in none; tiles are not neighbours
+                latest = maximum_filter(part, size=(1, 2 * self.buffer + 1, 2 * self.buffer + 1))
+                part = np.where(latest > part, _NONE, part)
             fits = [window_sums(part == number, self.size) == self.size**2 for number in range(3)]
             windows = [spaced_places(*pair) for pair in zip(fits, spacing, strict=True)]
             windows = [at[usable[tuple(at.T)]] for at in windows]
@@ -315,14 +307,6 @@ class PatchSplitter:
         in_val = across >= length - strip if far else across < strip
         in_test = (position >= scene.shape[axis] // 2) == bool(second)
         return np.where(in_test, _TEST, np.where(in_val, _VAL, _TRAIN))
-
-    def _with_buffer(self, part: np.ndarray) -> np.ndarray:
-        """(T, h, W) parts less what lies too near to a later one."""
-        if self.buffer == 0:
-            return part
-        side = 2 * self.buffer + 1
-        latest = maximum_filter(part, size=(1, side, side))  # tiles are no neighbours
-        return np.where(latest > part, _NONE, part)
 
     def _budget(self, counts: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """Positions of at most ``max_train`` of n windows with (n, K) pixels per class."""

@@ -39,10 +39,7 @@ _UNIT_TAGS = ('wavelength_units', 'wavelength_unit')
 def open_raster(file: Path, where: str, bands: Sequence[int] | np.ndarray | None = None) -> Content:
     """The image of a raster as (H, W, C), called ``cube``, and what GDAL says about it.
 
-    Args:
-        file: of the image.
-        where: the file and its format, for messages.
-        bands: in use; where they name an alpha band, it is a band like others.
+    An alpha band that ``bands`` name is a band like others.
     """
     with _open(file) as source:
         count, size = source.count, file.stat().st_size
@@ -58,9 +55,8 @@ def open_raster(file: Path, where: str, bands: Sequence[int] | np.ndarray | None
         nodata = {value for i in indexes if (value := source.nodatavals[i - 1]) is not None}
         facts.nodata = next(iter(nodata), None)
         facts.wavelengths = _wavelengths(source, indexes, header)
-        facts.scale, facts.offset = (
-            _one_or_each([float(values[i - 1]) for i in indexes]) for values in (source.scales, source.offsets)
-        )
+        sides = [[float(values[i - 1]) for i in indexes] for values in (source.scales, source.offsets)]
+        facts.scale, facts.offset = (side[0] if len(set(side)) == 1 else np.array(side) for side in sides)
         if not np.all(np.isfinite(facts.scale)) or np.any(np.asarray(facts.scale) == 0):
             facts.doubts = {'scale': f'{file} has the scale {facts.scale}, which makes no values; give scale'}
         if len([value for value in nodata if not np.isnan(value)]) + any(map(np.isnan, nodata)) > 1:
@@ -90,11 +86,7 @@ def open_raster(file: Path, where: str, bands: Sequence[int] | np.ndarray | None
 
 
 def _open(file: Path, drivers: Sequence[str] = DRIVERS) -> Any:
-    """The raster, opened with one of the drivers.
-
-    Raises:
-        RasterioIOError: with the first message that says more than that a driver does not know it.
-    """
+    """The raster, opened with one of the drivers."""
     path = str(file.resolve())  # absolute: no prefix of it can be one of GDAL's own (/vsicurl/, GTIFF_DIR:, zip://)
     reasons = []
     with warnings.catch_warnings():
@@ -126,10 +118,6 @@ def _wavelengths(source: Any, indexes: Sequence[int], header: Mapping[str, str])
         texts.append(tags[key])
         units.append(_CENTRE_TAGS[key] or (said[0] if said else None))
     return centres_of(texts, units)
-
-
-def _one_or_each(values: Sequence[float]) -> float | np.ndarray:
-    return values[0] if len(set(values)) == 1 else np.array(values)
 
 
 def _alpha(file: Path, source: Any, bands: Sequence[int] | np.ndarray | None, facts: Facts) -> np.ndarray | None:
@@ -165,7 +153,7 @@ def _mask(file: Path) -> np.ndarray | None:
             return None
         with _open(neighbour, ('GTiff',)) as source:
             if (source.height, source.width) != shape:
-                raise SceneFileError(f'{neighbour} is no mask of {file}: it has another size')
+                raise SceneFileError(f'{neighbour} is not a mask of {file}: it has another size')
             declared = source.count * shape[0] * shape[1]
             require_plausible(declared, neighbour.stat().st_size, str(neighbour), SceneFileError)
             return (source.read() > 0).all(axis=0)

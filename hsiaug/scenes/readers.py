@@ -83,7 +83,9 @@ def open_scene(
     if 0 in cube_variable.shape:
         raise SceneFileError(f'{file}: the cube has shape {cube_variable.shape}, and so no values')
     cube = without_axis_of_one(cube_variable.read(), (3, 4)) if cube_variable.ndim > 2 else cube_variable.read()
-    centres = None if wavelengths is None else _given_wavelengths(wavelengths)
+    centres = None if wavelengths is None else to_nanometres(wavelengths, None)
+    if wavelengths is not None and centres is None:
+        raise ValueError(f'wavelengths must be band centres in nm, positive and no indices, found {wavelengths}')
     known = facts.wavelengths if centres is None else centres
     if cube.ndim == 2:
         cube, found = _flat_cube(cube, found, known, layout, file)
@@ -91,7 +93,7 @@ def open_scene(
         cube = channels_last(cube, layout, None if found is None else found.values.shape, known, str(file))
     refuse_doubts(facts, bands=bands, scale=scale, nodata=nodata)
     metadata: dict[str, Any] = {
-        'wavelengths': facts.wavelengths if centres is None else centres,
+        'wavelengths': known,
         'wavelengths_approximate': centres is None and facts.nominal,
         'class_names': (facts.class_names if found is None else found.names) if class_names is None else class_names,
         'nodata': facts.nodata if nodata is None else nodata,
@@ -239,10 +241,3 @@ def _flat_cube(
         "bands, and nothing in the file says which; give layout='hwc' for a band, wavelengths or labels for spectra, "
         'or save a band as (H, W, 1), spectra as (N, 1, bands)'
     )
-
-
-def _given_wavelengths(wavelengths: Sequence[float] | np.ndarray) -> np.ndarray:
-    centres = to_nanometres(wavelengths, None)
-    if centres is None:
-        raise ValueError(f'wavelengths must be band centres in nm, positive and no indices, found {wavelengths}')
-    return centres

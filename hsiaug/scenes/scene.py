@@ -89,7 +89,8 @@ class Scene:
             )
         if self.tile_rows is not None and (self.tile_rows < 1 or self.cube.shape[0] % self.tile_rows):
             raise ValueError(
-                f'Scene {self.name!r}: {self.cube.shape[0]} rows are no whole number of tiles of {self.tile_rows} rows'
+                f'Scene {self.name!r}: {self.cube.shape[0]} rows are not a whole number of tiles of '
+                f'{self.tile_rows} rows'
             )
         channels = self.cube.shape[2]
         if self.wavelengths is not None:
@@ -112,19 +113,16 @@ class Scene:
         if isinstance(self.nodata, np.generic | np.ndarray):  # a float64 would never equal what float32 makes of it
             self.nodata = self.nodata.item()
         if self.coarse is not None:
-            self._require_coarse(self.coarse)
+            ours, theirs = self.cube.shape, self.coarse.cube.shape
+            factor = ours[0] // theirs[0]
+            if self.tile_rows is not None or factor < 2 or ours != (factor * theirs[0], factor * theirs[1], theirs[2]):
+                raise ValueError(
+                    f'Scene {self.name!r}: the coarser image of the same area must have the same bands and sides that '
+                    f'are a whole fraction of those of a single image, found {theirs} for {ours}'
+                )
         self.bands = np.arange(channels) if self.bands is None else np.asarray(self.bands, dtype=np.int64)
         if self.bands.size == 0 or self.bands.min() < 0 or self.bands.max() >= channels:
             raise ValueError(f'Scene {self.name!r}: bands must be indices in [0, {channels}), found {self.bands}')
-
-    def _require_coarse(self, coarse: Scene) -> None:
-        ours, theirs = self.cube.shape, coarse.cube.shape
-        factor = ours[0] // theirs[0]
-        if self.tile_rows is not None or factor < 2 or ours != (factor * theirs[0], factor * theirs[1], theirs[2]):
-            raise ValueError(
-                f'Scene {self.name!r}: the coarser image of the same area must have the same bands and sides that are '
-                f'a whole fraction of those of a single image, found {theirs} for {ours}'
-            )
 
     def __repr__(self) -> str:
         """One line: sizes, bands, classes, values."""

@@ -7,7 +7,7 @@ within materials, and band-wise sensor noise. It is embedded so that the demo an
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -125,7 +125,7 @@ class SimulatedScene(Scene):
         self,
         height: int = 96,
         width: int = 96,
-        wavelengths: np.ndarray | None = None,
+        wavelengths: Sequence[float] | np.ndarray | None = None,
         seed: int = 0,
         dates: int = 1,
         classes: int = 9,
@@ -152,7 +152,9 @@ class SimulatedScene(Scene):
         rng = np.random.default_rng(seed)
         shape = (height, width)
         strength = np.stack([_field(rng, shape, patch) + 0.3 * _field(rng, shape, patch / 4) for _ in names], axis=2)
-        abundance = _softmax(strength / max(mixing, 1e-3))
+        strength /= max(mixing, 1e-3)
+        abundance = np.exp(strength - strength.max(axis=2, keepdims=True))
+        abundance /= abundance.sum(axis=2, keepdims=True)
         traits = rng.normal(size=(len(names), 4, 3))  # how a material's traits follow three landscape factors
         factors = np.stack([_field(rng, shape, 2 * patch) for _ in range(3)], axis=2)
         local = rng.normal(size=(height, width, len(names), 4))
@@ -180,11 +182,6 @@ class SimulatedScene(Scene):
             wavelengths=w,
             unit='reflectance',
         )
-
-
-def _softmax(x: np.ndarray) -> np.ndarray:
-    e = np.exp(x - x.max(axis=2, keepdims=True))
-    return e / e.sum(axis=2, keepdims=True)
 
 
 def _image(

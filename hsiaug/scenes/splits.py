@@ -10,6 +10,7 @@ import dataclasses
 import hashlib
 import json
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -20,6 +21,7 @@ from ..seen import Footprint
 from ..settings import BETWEEN, NOT_NEGATIVE, SHARE, Range, check_settings, check_value
 from .labels import UNLABELLED
 from .scene import Scene
+from .windows import block_numbers
 
 OnRare = Literal['error', 'drop']
 Parts = tuple[np.ndarray, np.ndarray]
@@ -62,24 +64,40 @@ class Split:
     @property
     def fingerprint(self) -> str:
         """16 hex digits that identify scene, classes and parts."""
-        digest = hashlib.sha256(json.dumps([self.scene, self.classes]).encode())
-        for part in (self.train, self.val, self.test, self.unlabelled):
-            digest.update(np.ascontiguousarray(part, dtype=np.int64).tobytes() + b'|')
-        return digest.hexdigest()[:16]
+        return fingerprint_of(json.dumps([self.scene, self.classes]), self.train, self.val, self.test, self.unlabelled)
 
     def footprint(self) -> Footprint:
         """All pixels that a generator trained on this split may have seen: train, val and unlabelled."""
         return Footprint.of(self.scene, self.num_pixels, np.concatenate([self.train, self.val, self.unlabelled]))
 
 
+def require_classes(
+    where: str, kept: int, lost: Sequence[str], on_rare: OnRare, what: str, advice: str, least: int = 2
+) -> None:
+    """Refuse a split that leaves rare classes out, where that is an error, or fewer than ``least``."""
+    if (lost and on_rare == 'error') or kept < least:
+        hint = ", or on_rare='drop' to leave such classes out" if on_rare == 'error' else ''
+        raise RareClassError(
+            f'{where}: {kept} of {kept + len(lost)} classes have enough {what}, '
+            + '; '.join(lost or ['fewer than two classes are left'])
+            + f'. {advice}{hint}'
+        )
+
+
+def fingerprint_of(head: str, *parts: np.ndarray) -> str:
+    """16 hex digits that identify a split: a text, and whole numbers."""
+    digest = hashlib.sha256(head.encode())
+    for part in parts:
+        digest.update(np.ascontiguousarray(part, dtype=np.int64).tobytes() + b'|')
+    return digest.hexdigest()[:16]
+
+
 def spectral_duplicates(scene: Scene, pixels: np.ndarray) -> np.ndarray:
-    """Number the distinct spectra among (N,) flat pixel indices.
+    """(N,) int64 numbers of the spectra of (N,) flat pixel indices, equal for equal ones.
 
     Identical spectra on both sides of a split make a test pixel a training pixel. Scenes that were resampled from a
-    coarser grid hold many: Salinas-A has 3699 distinct spectra among its 5348 labelled pixels.
-
-    Returns:
-        (N,) int64; equal numbers for equal spectra. Compared by two 64-bit hashes of the bits of all bands in use.
+    coarser grid hold many: Salinas-A has 3699 distinct spectra among its 5348 labelled pixels. Spectra are compared by
+    two 64-bit hashes of the bits of all bands in use.
     """
     weights = np.random.default_rng(0).integers(1, 2**63, size=(2, scene.num_bands), dtype=np.uint64) | np.uint64(1)
     hashes = np.empty((len(pixels), 2), dtype=np.uint64)
@@ -137,14 +155,7 @@ class Splitter(ABC):
 
     @abstractmethod
     def sides(self, scene: Scene, pixels: np.ndarray, labels: np.ndarray, rng: np.random.Generator) -> Parts:
-        """Masks over all H*W pixels: the training area and the test area.
-
-        Args:
-            scene: the scene.
-            pixels: flat indices of the valid labelled pixels.
-            labels: their class ids.
-            rng: the split's random stream.
-        """
+        """Masks over all H*W pixels: the training and the test area; of valid labelled pixels and their class ids."""
 
     def __call__(self, scene: Scene, seed: int = 0) -> Split:
         """Split a scene.
@@ -194,18 +205,9 @@ class Splitter(ABC):
                 lost.append(why)
             else:
                 kept.append(class_id)
-        if lost and self.on_rare == 'error':
-            raise RareClassError(
-                f'{type(self).__name__} of scene {scene.name!r}, seed {seed}: '
-                + '; '.join(lost)
-                + '. Use fewer per class, '
-                "another split, or on_rare='drop' to leave such classes out."
-            )
-        if len(kept) < (1 if scene.without_classes else 2):
-            raise RareClassError(
-                f'{type(self).__name__} of scene {scene.name!r}, seed {seed}: fewer than two classes are left: '
-                + '; '.join(lost)
-            )
+        where = f'{type(self).__name__} of scene {scene.name!r}, seed {seed}'
+        least, advice = 1 if scene.without_classes else 2, 'Use fewer per class or another split'
+        require_classes(where, len(kept), lost, self.on_rare, 'pixels', advice, least)
         dropped += lost
 
         train, val, hidden = [], [], []
@@ -365,9 +367,7 @@ class BlockSplit(GroupSplit):
 
     def groups(self, scene: Scene) -> np.ndarray:
         """(H*W,) block of each pixel."""
-        rows, columns = np.indices(scene.shape)
-        across = -(-scene.shape[1] // self.block)
-        return ((rows // self.block) * across + columns // self.block).reshape(-1)
+        return block_numbers(scene.shape, self.block).reshape(-1)
 
     def shrink(self, scene: Scene, train: np.ndarray, test: np.ndarray) -> np.ndarray:
         """The training mask less the buffer around the test blocks."""

@@ -31,15 +31,11 @@ _NUMBER_AND_UNIT = re.compile(r'\s*([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)\s
 
 
 def to_nanometres(values: Sequence[float] | np.ndarray, unit: str | None = None) -> np.ndarray | None:
-    """Band centres in nm, or None where the values are no wavelengths.
+    """(C,) band centres in nm, or None where the values are not wavelengths.
 
-    Args:
-        values: (C,) numbers.
-        unit: as the file spells it; None, empty or ``'Unknown'`` distinguishes nm from micrometres by size.
-
-    Returns:
-        (C,) float64. None for NaN and values that are not positive, for indices, frequencies and units that are not
-        known: no wavelengths are better than wrong ones.
+    A unit, as the file spells it, that is None, empty or ``'Unknown'`` leaves nm and micrometres to be told apart by
+    size. None for NaN and values that are not positive, for indices, frequencies and units that are not known: no
+    wavelengths are better than wrong ones.
     """
     numbers = np.asarray(values, dtype=np.float64).reshape(-1)
     name = (unit or '').strip().strip('()[]').lower()
@@ -53,12 +49,6 @@ def to_nanometres(values: Sequence[float] | np.ndarray, unit: str | None = None)
     if name not in _UNSAID or (numbers.size > 1 and np.array_equal(numbers, np.arange(1, numbers.size + 1))):
         return None
     return numbers * 1000 if numbers.max() < MICROMETRES_BELOW else numbers
-
-
-def parse_centre(text: str, unit: str | None = None) -> tuple[float, str | None] | None:
-    """Number and unit of a text such as ``'442.0 nm'``; None where it holds no single number."""
-    found = _NUMBER_AND_UNIT.fullmatch(text)
-    return None if found is None else (float(found[1]), found[2] or unit)
 
 
 def sentinel2_centres(names: Any) -> np.ndarray | None:
@@ -78,9 +68,9 @@ def sentinel2_centres(names: Any) -> np.ndarray | None:
 
 
 def centres_of(texts: Sequence[str], units: Sequence[str | None]) -> np.ndarray | None:
-    """(C,) nm from one text and one unit per band; None where any of them is no wavelength."""
-    parsed = [parse_centre(text, unit) for text, unit in zip(texts, units, strict=True)]
-    pairs = [pair for pair in parsed if pair is not None]
+    """(C,) nm from one text, such as ``'442.0 nm'``, and one unit per band; None where any is not a wavelength."""
+    parsed = [(_NUMBER_AND_UNIT.fullmatch(text), unit) for text, unit in zip(texts, units, strict=True)]
+    pairs = [(float(found[1]), found[2] or unit) for found, unit in parsed if found is not None]
     if not pairs or len(pairs) < len(parsed):
         return None
     if len({unit for _, unit in pairs}) == 1:  # together: size distinguishes nm from micrometres for all bands at once

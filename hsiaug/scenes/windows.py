@@ -31,6 +31,15 @@ def majority_labels(labels: np.ndarray, factor: int, min_share: float = 0.5) -> 
     return np.where(share.max(axis=0) >= min_share, ids[share.argmax(axis=0)], UNLABELLED).astype(labels.dtype)
 
 
+def block_numbers(shape: tuple[int, int], side: int, tile_rows: int | None = None) -> np.ndarray:
+    """(H, W) number of the square block that each pixel lies in; blocks end with their tile of so many rows."""
+    rows, columns = np.indices(shape)
+    height = tile_rows or shape[0]
+    tile, rows = np.divmod(rows, height)
+    down, across = -(-height // side), -(-shape[1] // side)
+    return (tile * down + rows // side) * across + columns // side
+
+
 def window_sums(mask: np.ndarray, size: int) -> np.ndarray:
     """(T, h - size + 1, W - size + 1) number of true pixels in each window of (T, h, W)."""
     total = np.zeros((mask.shape[0], mask.shape[1] + 1, mask.shape[2] + 1), dtype=np.int32)

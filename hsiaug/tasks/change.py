@@ -10,10 +10,9 @@ from typing import Any, ClassVar
 from torch import Tensor
 
 from ..datasets import ChangeDataset
-from ..metrics.change import change_scores
 from ..metrics.change_fidelity import change_fidelity
 from ..metrics.patches import Encoder, Pair
-from ..metrics.segmentation import segmentation_scores
+from ..metrics.scores import change_scores, segmentation_scores
 from ..metrics.values import DIFFERENCES, OF_BOTH, OF_DATE, Value, patch_values
 from ..samples import SampleSpec
 from ..trainers.change_detection import ChangeDetectorConfig

@@ -14,7 +14,7 @@ from torch import Tensor
 from ..datasets import PatchDataset
 from ..functional import spectral_angle
 from ..metrics.patches import Encoder, Pair, patch_fidelity
-from ..metrics.segmentation import segmentation_scores
+from ..metrics.scores import segmentation_scores
 from ..metrics.values import TITLES, Value, patch_values
 from ..samples import SampleSpec
 from ..scenes.patches import PatchSplit, PatchSplitter

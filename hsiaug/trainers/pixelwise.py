@@ -20,8 +20,7 @@ from ..engine import Run, Stream
 from ..engine.schedules import Polynomial
 from ..engine.stream import HELD_BYTES, Batch
 from ..functional.plain import plain_torch, seeded
-from ..metrics.change import change_scores
-from ..metrics.segmentation import segmentation_scores
+from ..metrics.scores import change_scores, segmentation_scores
 from ..models.auxiliary_bn import add_auxiliary_bn, drop_auxiliary_bn, synthetic_rows
 from ..models.nn1d import SpectralScaler
 from ..samples import Sample, SampleSpec

@@ -13,7 +13,7 @@ import hsiaug.ablation.cells as measuring
 from hsiaug.ablation import Arm, Classifier, Segmenter, Setting, Study, run_study
 from hsiaug.ablation.cells import Group
 from hsiaug.ablation.results import read_results
-from hsiaug.metrics.classification import Accuracies
+from hsiaug.metrics.scores import Accuracies
 from hsiaug.scenes import RandomSplit, Scene
 from hsiaug.tasks import spectrum
 from hsiaug.trainers import ClassifierConfig, train_nn1d

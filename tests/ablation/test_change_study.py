@@ -16,7 +16,7 @@ from hsiaug.ablation.arms import change_arms
 from hsiaug.ablation.cells import Group, predictions_file
 from hsiaug.ablation.runner import fidelity_files, open_group
 from hsiaug.ablation.shown import shown_predictions, shown_samples
-from hsiaug.metrics.change import change_scores
+from hsiaug.metrics.scores import change_scores
 from hsiaug.report.ablation import draw_shown, text_table, write_report
 from hsiaug.scenes import BitemporalScene, ChangeSplitter, PatchSplitter, RandomSplit
 from hsiaug.scenes.config import SceneConfig

@@ -11,7 +11,8 @@ import pytest
 
 from hsiaug.ablation import Experiment
 from hsiaug.ablation.experiment import markdown_table, means
-from hsiaug.ablation.results import append_result, read_results
+from hsiaug.ablation.results import read_results
+from hsiaug.json_lines import append_line
 
 
 @dataclass(frozen=True)
@@ -24,14 +25,14 @@ class Cell:
 @lru_cache(maxsize=1)
 def opened(log: Path, scene: str, seed: int) -> int:
     """What cells of one scene and seed share."""
-    append_result(log / 'opened.jsonl', {'cell': f'{scene}{seed}'})
+    append_line(log / 'opened.jsonl', {'cell': f'{scene}{seed}'})
     return 10 * seed
 
 
 def measure(cell: Cell, log: Path) -> dict[str, Any]:
     if cell.method == 'fails':
         raise ValueError('no value')
-    append_result(log / 'measured.jsonl', {'cell': f'{cell}'})
+    append_line(log / 'measured.jsonl', {'cell': f'{cell}'})
     return {'value': opened(log, cell.scene, cell.seed) + len(cell.method)}
 
 

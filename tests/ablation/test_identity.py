@@ -12,8 +12,7 @@ import pytest
 
 from hsiaug.ablation import Arm, Classifier, Setting, Study, run_study
 from hsiaug.ablation.cells import Group
-from hsiaug.ablation.names import file_stem
-from hsiaug.ablation.results import read_results
+from hsiaug.ablation.results import file_stem, read_results
 from hsiaug.ablation.runner import fidelity_files, file_name
 from hsiaug.report.ablation import write_report
 from hsiaug.scenes import RandomSplit, Scene

@@ -12,7 +12,8 @@ import pytest
 
 from hsiaug.ablation import Arm, Classifier, Setting, Study, run_study
 from hsiaug.ablation.arms import quick, spectral_arms
-from hsiaug.ablation.results import append_result, read_results
+from hsiaug.ablation.results import read_results
+from hsiaug.json_lines import append_line
 from hsiaug.report import text_table, write_report
 from hsiaug.scenes import make_splitter
 from hsiaug.scenes.config import SceneConfig
@@ -129,11 +130,11 @@ def test_killed_at_random_moments_ends_with_the_same_table(
 
 def test_torn_line_runs_again(tmp_path: Path) -> None:
     file = tmp_path / 'results.jsonl'
-    append_result(file, {'cell': 'a', 'x': 1})
+    append_line(file, {'cell': 'a', 'x': 1})
     with file.open('ab') as handle:
         handle.write(b'{"cell": "b", "x"')
-    append_result(file, {'cell': 'c', 'x': 3})
-    append_result(file, {'cell': 'a', 'x': 99})
+    append_line(file, {'cell': 'c', 'x': 3})
+    append_line(file, {'cell': 'a', 'x': 99})
     assert read_results(file) == [{'cell': 'a', 'x': 1}, {'cell': 'c', 'x': 3}]
     file.write_text('[1, 2]\n')
     with pytest.raises(ValueError, match='not a result of a study'):

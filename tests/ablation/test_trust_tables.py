@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from hsiaug.ablation.results import PLAN_FILE, RESULTS_FILE, append_result
+from hsiaug.ablation.results import PLAN_FILE, RESULTS_FILE
+from hsiaug.json_lines import append_line
 
 sys.path.insert(0, str(Path(__file__).parents[2] / 'benchmarks'))
 from trust_report import (
@@ -54,15 +55,15 @@ def planted(folder: Path, scenes: tuple[str, ...] = ('near', 'far', 'shut'), see
         shut = scene == 'shut'
         for seed in range(seeds):
             append = folder / 'spectrum' / RESULTS_FILE
-            append_result(append, row(scene, seed, 'real', 0.0, 0.0))
-            append_result(append, row(scene, seed, 'copies', 2.0, 0.1))
-            append_result(append, row(scene, seed, way_name('gan', 'light'), 2.0, -0.4))
+            append_line(append, row(scene, seed, 'real', 0.0, 0.0))
+            append_line(append, row(scene, seed, 'copies', 2.0, 0.1))
+            append_line(append, row(scene, seed, way_name('gan', 'light'), 2.0, -0.4))
             for (arm, ratio), gain in GAINS.items():
                 if shut and arm == 'gan, gated':
-                    append_result(append, {**row(scene, seed, 'real', 0.0, 0.0), 'cell': f'{scene}{seed}{arm}{ratio}',
+                    append_line(append, {**row(scene, seed, 'real', 0.0, 0.0), 'cell': f'{scene}{seed}{arm}{ratio}',
                                            'arm': arm, 'ratio': ratio, 'refused': 'none passes'})  # fmt: skip
                 else:
-                    append_result(append, row(scene, seed, arm, ratio, 2 * gain if scene == 'far' else gain))
+                    append_line(append, row(scene, seed, arm, ratio, 2 * gain if scene == 'far' else gain))
             chosen = [0.0, None] if shut else [2.0, 0.05]
             races = {
                 race: {
@@ -73,7 +74,7 @@ def planted(folder: Path, scenes: tuple[str, ...] = ('near', 'far', 'shut'), see
             }  # fmt: skip
             kept = 0 if shut else 80
             rejected = {'samples': 100, 'kept': kept, 'rejected': {'range': 100 - kept, 'novelty': 5}}
-            append_result(
+            append_line(
                 folder / 'spectrum' / RESULTS_FILE,
                 {'cell': f'{scene}{seed}', 'kind': 'spectrum', 'scene': scene, 'seed': seed, 'generator': 'gan',
                  **races, 'plain_cpu_seconds': 0.5, 'rejected': rejected},

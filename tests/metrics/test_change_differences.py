@@ -60,7 +60,7 @@ def test_many_pixels_are_thinned_without_a_bias(monkeypatch: pytest.MonkeyPatch)
         triplets(s * torch.randn((40, 2, 16, 16), generator=rng), torch.zeros(40, 16, 16).long()) for s in (1, 2)
     )
     whole = change_differences(real, fake)
-    monkeypatch.setattr(sys.modules['hsiaug.metrics.change_differences'], 'MOST', 3000)  # the function has its name
+    monkeypatch.setattr(sys.modules['hsiaug.metrics.change_fidelity'], 'MOST', 3000)  # the function has its name
     thinned = change_differences(real, fake)
     assert thinned.unchanged == pytest.approx(whole.unchanged, rel=0.1)
     assert thinned.unchanged == change_differences(real, fake).unchanged

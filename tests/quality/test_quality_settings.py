@@ -12,9 +12,8 @@ from hsiaug.quality import Candidate, RatioSearch, Recorded, SpectraTrial
 from hsiaug.quality.adaptive_ratio import AdaptiveRatio
 from hsiaug.quality.agreement import AgreementGate
 from hsiaug.quality.coverage import Coverage
-from hsiaug.quality.fitting import all_gates
 from hsiaug.quality.folds import fold_splits
-from hsiaug.quality.gated import Gated
+from hsiaug.quality.gated import Gated, all_gates
 from hsiaug.quality.novelty import NoveltyGate
 from hsiaug.quality.physical import RangeGate, SubspaceGate
 from hsiaug.scenes import RandomSplit, Scene

@@ -12,7 +12,7 @@ from torch import Tensor
 from hsiaug.datasets import AdaptedDataset, ChangeDataset, SampleSet, SampleSplitter
 from hsiaug.report.change_maps import OUTCOMES, plot_change_maps
 from hsiaug.report.evaluation import write_evaluation
-from hsiaug.report.fidelity_tables import fidelity_table
+from hsiaug.report.fidelity_text import study_fidelity
 from hsiaug.samples import LeakageError, Provenance, SpecMismatchError
 from hsiaug.scenes import BitemporalScene, PatchSplit, PatchSplitter, SimulatedScene
 from hsiaug.systems import Generator
@@ -202,7 +202,7 @@ def test_table_of_pairs_of_dates_shows_real_pairs_in_brackets() -> None:
             'second': {}, 'both': both, 'differences': differences, 'reconstruction': None,
         }  # fmt: skip
 
-    table = fidelity_table([record(0, 2.0), record(1, 4.0)])
+    table = study_fidelity([record(0, 2.0), record(1, 4.0)])
     (row,) = [dict(zip(table['header'], row, strict=True)) for row in table['rows']]
     assert (row['scene'], row['arm'], row['seeds']) == ('oscd', 'two-stream', '2')
     assert row['FID date 1'] == '3.00 (1.00)'
@@ -210,4 +210,4 @@ def test_table_of_pairs_of_dates_shows_real_pairs_in_brackets() -> None:
     assert row['FID date 2'] == row['RMSE'] == '–'
     assert row['share'] == '0.010 (0.003)'
     assert row['differences, unchanged'] == '0.25 (0.12)'
-    assert fidelity_table([])['rows'] == []
+    assert study_fidelity([])['rows'] == []

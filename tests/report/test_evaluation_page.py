@@ -245,7 +245,7 @@ def test_a_search_is_drawn_from_either_record(tmp_path: Path) -> None:
     (tmp_path / 'other.json').write_text('{"a": 1}')
     (tmp_path / 'binary').write_text('no JSON')
     for name in ('other.json', 'binary'):
-        with pytest.raises(ValueError, match='is no record of a ratio search'):
+        with pytest.raises(ValueError, match='is not a record of a ratio search'):
             ratio_section(tmp_path / name)
     with pytest.raises(FileNotFoundError, match='neither the run folder'):
         ratio_section(tmp_path / 'nowhere')

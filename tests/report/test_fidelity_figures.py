@@ -6,7 +6,7 @@ import torch
 from matplotlib.figure import Figure
 from sklearn.decomposition import PCA
 
-from hsiaug.report.fidelity import plot_class_spectra, plot_interpolation, plot_pca
+from hsiaug.report.samples import plot_class_spectra, plot_interpolation, plot_pca
 from hsiaug.samples import SampleSpec
 
 WAVELENGTHS = (400.0, 450.0, 500.0, 550.0, 900.0, 950.0)  # bands between 550 and 900 nm were removed

@@ -14,7 +14,7 @@ from hsiaug.datasets.patches import PatchDataset
 from hsiaug.metrics.patches import patch_fidelity
 from hsiaug.report.evaluation import write_evaluation
 from hsiaug.report.fidelity_text import patch_markdown
-from hsiaug.report.patches import plot_class_profiles, plot_class_shares, plot_cooccurrence, plot_pairs
+from hsiaug.report.samples import plot_class_profiles, plot_class_shares, plot_cooccurrence, plot_pairs
 from hsiaug.samples import LeakageError, Provenance, SampleSpec, SpecMismatchError
 from hsiaug.scenes import SimulatedScene
 from hsiaug.scenes.patches import PatchSplit, PatchSplitter

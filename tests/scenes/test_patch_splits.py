@@ -212,7 +212,7 @@ def test_tiles_keep_their_number_and_rows_through_checks() -> None:
     assert Scene.from_tiles('t', tiles).groups[:, 0].tolist() == [0, 0, 0, 1, 1, 1, 2, 2, 2, 3, 3, 3]  # type: ignore[index]
     with pytest.raises(ValueError, match=r'groups of shape \(3,\); give one number for each of 4 tiles'):
         Scene.from_tiles('t', tiles, groups=np.arange(3))
-    with pytest.raises(ValueError, match='10 rows are no whole number of tiles of 4 rows'):
+    with pytest.raises(ValueError, match='10 rows are not a whole number of tiles of 4 rows'):
         Scene('t', np.zeros((10, 3, 2)), tile_rows=4)
 
 

@@ -7,7 +7,7 @@ from torch.nn.functional import cross_entropy
 
 from hsiaug.engine import Run
 from hsiaug.functional.gradient_penalty import gradient_penalty_autograd
-from hsiaug.metrics.distribution import sliced_wasserstein
+from hsiaug.metrics.frechet import sliced_wasserstein
 from hsiaug.samples import SampleSpec
 from hsiaug.systems import TrainingData
 from hsiaug.systems.spectral_gan import train as module

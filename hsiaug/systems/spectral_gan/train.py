@@ -25,7 +25,7 @@ from ...engine.cuda_graphs import capture
 from ...engine.data import require_finite_samples
 from ...functional.gradient_penalty import gradient_penalty_mlp
 from ...functional.plain import plain_torch
-from ...metrics.distribution import sliced_wasserstein
+from ...metrics.frechet import sliced_wasserstein
 from ...models.mlp import MLP
 from ...named_configs import published_settings
 from ...settings import NOT_NEGATIVE, POSITIVE, SHARE, check_settings

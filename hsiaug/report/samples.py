@@ -1,26 +1,96 @@
-"""Figures of synthetic pairs of image and mask next to real ones."""
+"""Figures of synthetic samples next to real ones: spectra, after Figs. 2 to 4 of Audebert et al. 2018, and patches."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import torch
 from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
+from sklearn.decomposition import PCA
 from torch import Tensor
 
 from ..datasets.preview import REAL, SYNTHETIC, BandAxis, preview_grid
 from ..metrics.masks import class_shares, cooccurrence
 from ..metrics.patches import Pair, class_pixels
 from ..samples import SampleSpec
+from .figures import COLOURS
 
 TRAINING = '#7FB8D8'
 """Real training pairs: the colour of real ones, paler."""
 _COLOURS = {'real, training': TRAINING, 'real, test': REAL, 'synthetic': SYNTHETIC}
 _PIXELS = 2000  # of a class, from which a profile is drawn
 _LOWEST = 0.05  # percent; below, pairs of classes have neither a number nor a shade of their own
+# The palette's own seven, and as many more for scenes of up to fifteen classes.
+_CLASS_COLOURS = (*COLOURS, '#8c564b', '#17becf', '#bcbd22', '#7f7f7f', '#9467bd', '#aec7e8', '#ff9896', '#98df8a')
+
+
+# --- spectra ----------------------------------------------------------------------------------------------------------
+
+
+def plot_class_spectra(real: Pair, fake: Pair, spec: SampleSpec) -> Figure:
+    """Mean and standard deviation per class of (N, C) spectra with (N,) labels, real and synthetic (Fig. 2)."""
+    figure, grid = _class_panels(spec, 4, 2.7)
+    bands = BandAxis(spec)
+    x = bands.broken(bands.x)
+    for label, axes in enumerate(grid):
+        for (spectra, labels), colour, name in ((real, REAL, 'real'), (fake, SYNTHETIC, 'synthetic')):
+            mine = spectra[labels == label].cpu().numpy()
+            if len(mine) == 0:
+                continue
+            mean, std = bands.broken(mine.mean(axis=0)), bands.broken(mine.std(axis=0))
+            axes.plot(x, mean, color=colour, lw=1.2, label=name)
+            axes.fill_between(x, mean - std, mean + std, color=colour, alpha=0.22, lw=0)
+        bands.label(axes)
+    grid[0].legend(frameon=False, fontsize=8)
+    figure.supylabel(spec.unit or 'value', fontsize=9)
+    return figure
+
+
+def plot_pca(real_x: Tensor, real_y: Tensor, fake_x: Tensor, fake_y: Tensor, spec: SampleSpec) -> Figure:
+    """Real and synthetic spectra on the first two principal components of the real ones (Fig. 3)."""
+    figure = Figure(figsize=(10, 4.4), layout='constrained')
+    left, right = figure.subplots(1, 2, sharex=True, sharey=True)
+    pca = PCA(2).fit(real_x.cpu().numpy())
+    for axes, x, y, title in ((left, real_x, real_y, 'real'), (right, fake_x, fake_y, 'synthetic')):
+        points, labels = pca.transform(x.cpu().numpy()), y.cpu().numpy()
+        for label, name in enumerate(spec.classes):
+            colour = _CLASS_COLOURS[label % len(_CLASS_COLOURS)]
+            axes.scatter(*points[labels == label].T, s=6, alpha=0.6, color=colour, label=name, linewidths=0)
+        axes.set_title(title)
+        axes.set_xlabel(f'PC 1 ({pca.explained_variance_ratio_[0]:.0%} of the real variance)')
+        axes.locator_params(axis='x', nbins=5)  # radiances have long numbers
+        axes.spines[['top', 'right']].set_visible(False)
+    left.set_ylabel(f'PC 2 ({pca.explained_variance_ratio_[1]:.0%})')
+    handles, names = left.get_legend_handles_labels()
+    legend = figure.legend(handles, names, loc='outside right upper', frameon=False, markerscale=3, fontsize=9)
+    for text in legend.get_texts():
+        text.set_parse_math(False)
+    return figure
+
+
+def plot_interpolation(spectra: Tensor, alphas: Tensor, spec: SampleSpec, title: str) -> Figure:
+    """(A, C) spectra at (A,) positions from 0 to 1 on a line in the latent space (Fig. 4)."""
+    figure = Figure(figsize=(6, 3.4), layout='constrained')
+    axes = figure.subplots()
+    bands = BandAxis(spec)
+    x = bands.broken(bands.x)
+    for spectrum, alpha in zip(spectra.cpu().numpy(), alphas.tolist(), strict=True):
+        weight = 1 - alpha
+        colour = tuple(weight * a + alpha * b for a, b in zip((0.0, 0.447, 0.698), (0.835, 0.369, 0.0), strict=True))
+        label = f'α = {alpha:g}' if alpha in (0, 1) else None
+        axes.plot(x, bands.broken(spectrum), color=colour, lw=1, label=label)
+    bands.label(axes)
+    axes.set_ylabel(spec.unit or 'value')
+    axes.set_title(title, fontsize=10, parse_math=False)
+    axes.legend(frameon=False, fontsize=8)
+    return figure
+
+
+# --- images with masks ------------------------------------------------------------------------------------------------
 
 
 def plot_pairs(real: Pair, fake: Pair, spec: SampleSpec, count: int = 8) -> Figure:
@@ -75,7 +145,10 @@ def plot_cooccurrence(masks: Mapping[str, Tensor], spec: SampleSpec) -> Figure:
     names = _names(spec, 16)
     for axes, (name, table) in zip(grid, tables.items(), strict=True):
         shown = axes.imshow(np.ma.masked_less_equal(table, 0), cmap='viridis', norm=scale)
-        _write_values(axes, table, scale)
+        for (i, j), value in np.ndenumerate(table):
+            if value >= _LOWEST:
+                text = f'{value:.0f}' if value >= 9.95 else f'{value:.1f}'
+                axes.text(j, i, text, ha='center', va='center', fontsize=6.5, color='w' if scale(value) < 0.6 else 'k')
         axes.set_title(name, fontsize=10)
         axes.set_xticks(range(k), names, fontsize=8, rotation=90, parse_math=False)
         axes.set_yticks(range(k), names, fontsize=8, parse_math=False)
@@ -88,34 +161,23 @@ def plot_cooccurrence(masks: Mapping[str, Tensor], spec: SampleSpec) -> Figure:
     return figure
 
 
-def _write_values(axes: Axes, table: np.ndarray, scale: LogNorm) -> None:
-    for (i, j), value in np.ndenumerate(table):
-        if value >= _LOWEST:
-            text = f'{value:.0f}' if value >= 9.95 else f'{value:.1f}'
-            axes.text(j, i, text, ha='center', va='center', fontsize=6.5, color='w' if scale(value) < 0.6 else 'k')
-
-
 def plot_class_profiles(pairs: Mapping[str, Pair], spec: SampleSpec) -> Figure:
     """Median spectrum of each class and the band that holds its middle 80 %."""
-    columns = min(3, spec.num_classes)
-    rows = -(-spec.num_classes // columns)
-    figure = Figure(figsize=(3.6 * columns, 2.3 * rows + 0.5), layout='constrained')
-    grid = figure.subplots(rows, columns, squeeze=False, sharex=True).reshape(-1)
+    figure, grid = _class_panels(spec, 3.6, 2.3, sharex=True)
     bands = BandAxis(spec)
     x = bands.broken(bands.x)
     handles = {}
     for name, pair in pairs.items():
         colour = _COLOURS[name]
         spectra, labels = class_pixels(pair, spec.num_classes, spec.ignore_index, _PIXELS)
-        for label, axes in enumerate(grid[: spec.num_classes]):
+        for label, axes in enumerate(grid):
             mine = spectra[labels == label]
             if len(mine) == 0:
                 continue
             low, median, high = (bands.broken(edge) for edge in np.quantile(mine, [0.1, 0.5, 0.9], axis=0))
             axes.fill_between(x, low, high, color=colour, alpha=0.2, lw=0)
             (handles[name],) = axes.plot(x, median, color=colour, lw=1.3)
-    for axes, name in zip(grid, _names(spec, 36), strict=False):
-        axes.set_title(name, fontsize=10, parse_math=False)
+    for axes in grid:
         axes.tick_params(labelsize=8)
         axes.locator_params(axis='x', nbins=5, integer=True)
         axes.locator_params(axis='y', nbins=5)
@@ -123,14 +185,25 @@ def plot_class_profiles(pairs: Mapping[str, Pair], spec: SampleSpec) -> Figure:
         if not axes.lines:
             axes.set_yticks([])
             axes.text(0.5, 0.5, 'no pixels', transform=axes.transAxes, ha='center', fontsize=8, color='#777777')
-    for axes in grid[spec.num_classes :]:
-        axes.set_visible(False)
     nominal = ', nominal' if spec.wavelengths_approximate else ''
     figure.supxlabel(f'wavelength (nm{nominal})' if spec.wavelengths else 'band', fontsize=9)
     figure.supylabel(spec.unit or 'value', fontsize=9)
     styles = [f'{name}: median and 10–90 %' for name in handles]
     figure.legend(list(handles.values()), styles, loc='outside upper center', ncols=2, frameon=False, fontsize=9)
     return figure
+
+
+def _class_panels(spec: SampleSpec, width: float, height: float, **shared: Any) -> tuple[Figure, list[Axes]]:
+    """A figure with a panel for each class, three in a row, and the panels."""
+    columns = min(3, spec.num_classes)
+    rows = -(-spec.num_classes // columns)
+    figure = Figure(figsize=(width * columns, height * rows + 0.5), layout='constrained')
+    grid = figure.subplots(rows, columns, squeeze=False, **shared).reshape(-1).tolist()
+    for axes, name in zip(grid, _names(spec, 36), strict=False):
+        axes.set_title(name, fontsize=10, parse_math=False)
+    for axes in grid[spec.num_classes :]:
+        axes.set_visible(False)
+    return figure, grid[: spec.num_classes]
 
 
 def _names(spec: SampleSpec, width: int) -> list[str]:

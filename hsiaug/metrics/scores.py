@@ -1,0 +1,149 @@
+"""Scores of predicted classes: of a classification, a segmentation, a change detection."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torchmetrics.functional.classification import binary_stat_scores, multiclass_confusion_matrix
+
+
+@dataclass(frozen=True)
+class Accuracies:
+    """Overall accuracy, mean per-class accuracy (recall), Cohen's kappa, and the recall of each class; in [0, 1]."""
+
+    oa: float
+    aa: float
+    kappa: float
+    per_class: tuple[float, ...]
+
+
+def accuracies(predicted: Tensor, target: Tensor, num_classes: int) -> Accuracies:
+    """Accuracies from one confusion matrix.
+
+    Args:
+        predicted: (N,) labels.
+        target: (N,) labels.
+        num_classes: K; classes that do not occur in ``target`` have recall NaN and do not count in ``aa``.
+    """
+    # torchmetrics counts two classes at least
+    matrix = multiclass_confusion_matrix(predicted, target, max(num_classes, 2))[:num_classes, :num_classes].double()
+    total, right = matrix.sum(), matrix.diagonal().sum()
+    oa = float(right / total)
+    recall = matrix.diagonal() / matrix.sum(dim=1)
+    chance = float((matrix.sum(dim=0) * matrix.sum(dim=1)).sum() / total**2)
+    kappa = (oa - chance) / (1 - chance) if chance < 1 else 0.0
+    return Accuracies(oa, float(recall.nanmean()), kappa, tuple(recall.tolist()))
+
+
+@dataclass(frozen=True)
+class SegmentationScores:
+    """Mean IoU, macro F1 and overall accuracy, and IoU and F1 of each class; in [0, 1].
+
+    A class that neither the target nor the prediction holds is NaN and does not count in the means.
+    """
+
+    miou: float
+    f1: float
+    oa: float
+    iou: tuple[float, ...]
+    f1_per_class: tuple[float, ...]
+
+
+def counting(predicted: Tensor, target: Tensor, ignore_index: int | None, who: str) -> tuple[Tensor, Tensor]:
+    """(n,) predictions and targets of the pixels that count, on the CPU."""
+    if predicted.shape != target.shape:
+        raise ValueError(
+            f'{who}: predicted {tuple(predicted.shape)} and target {tuple(target.shape)} must have one shape; take the '
+            'argmax of logits first, with keepdim for change masks'
+        )
+    predicted, target = predicted.reshape(-1).cpu(), target.reshape(-1).cpu()
+    if ignore_index is not None:
+        predicted, target = predicted[target != ignore_index], target[target != ignore_index]
+    if target.numel() == 0:
+        raise ValueError(f'{who}: no pixel counts, every target is ignored')
+    return predicted, target
+
+
+def segmentation_scores(
+    predicted: Tensor, target: Tensor, num_classes: int, ignore_index: int | None = None
+) -> SegmentationScores:
+    """Scores of all pixels together, from one confusion matrix.
+
+    Args:
+        predicted: (N, H, W) int64 classes, or any other shape.
+        target: classes in the same shape.
+        num_classes: K.
+        ignore_index: target of pixels that do not count.
+
+    Raises:
+        ValueError: if the shapes differ, no pixel counts, or a class lies outside [0, K).
+    """
+    predicted, target = counting(predicted, target, ignore_index, 'segmentation_scores')
+    for name, mask in (('predicted', predicted), ('target', target)):
+        if not 0 <= int(mask.min()) <= int(mask.max()) < num_classes:
+            raise ValueError(
+                f'segmentation_scores: {name} classes must lie in [0, {num_classes}), found [{int(mask.min())}, '
+                f'{int(mask.max())}]; is ignore_index={ignore_index} the value of pixels without a label?'
+            )
+    matrix = multiclass_confusion_matrix(predicted, target, num_classes, validate_args=False).to(torch.float64)
+    right, both = matrix.diagonal(), matrix.sum(dim=0) + matrix.sum(dim=1)
+    iou, f1 = right / (both - right), 2 * right / both
+    return SegmentationScores(
+        float(iou.nanmean()),
+        float(f1.nanmean()),
+        float(right.sum() / matrix.sum()),
+        tuple(iou.tolist()),
+        tuple(f1.tolist()),
+    )
+
+
+@dataclass(frozen=True)
+class ChangeScores:
+    """F1, IoU, precision and recall of the change class; means of IoU and F1 over both classes; overall accuracy.
+
+    All in [0, 1]. What has nothing to be measured on is NaN: recall where nothing has changed, precision where no
+    change is predicted, F1 and IoU where neither. A class that neither the target nor the prediction holds does not
+    count in the means.
+    """
+
+    f1: float
+    iou: float
+    precision: float
+    recall: float
+    miou: float
+    mf1: float
+    oa: float
+
+
+def change_scores(predicted: Tensor, target: Tensor, ignore_index: int | None = None) -> ChangeScores:
+    """Scores of all pixels together, from one confusion matrix.
+
+    Args:
+        predicted: (N, 1, H, W) int64, 1 where changed, or any other shape.
+        target: masks in the same shape.
+        ignore_index: target of pixels that do not count.
+
+    Raises:
+        ValueError: if the shapes differ, no pixel counts, or a mask holds anything but 0 and 1.
+    """
+    predicted, target = counting(predicted, target, ignore_index, 'change_scores')
+    for name, mask in (('predicted', predicted), ('target', target)):
+        if (found := set(mask.unique().tolist())) - {0, 1}:
+            raise ValueError(
+                f'change_scores: {name} masks hold 0 for unchanged and 1 for changed, found {sorted(found)[:8]}; '
+                f'subtract 1 from masks of 1 and 2; is ignore_index={ignore_index} the value of pixels without a label?'
+            )
+    hits, false, quiet, missed, _ = binary_stat_scores(predicted, target, validate_args=False).to(torch.float64)
+    iou = torch.stack([hits, quiet]) / (torch.stack([hits, quiet]) + false + missed)
+    f1 = 2 * iou / (1 + iou)
+    return ChangeScores(
+        float(f1[0]),
+        float(iou[0]),
+        float(hits / (hits + false)),
+        float(hits / (hits + missed)),
+        float(iou.nanmean()),
+        float(f1.nanmean()),
+        float((hits + quiet) / len(target)),
+    )
