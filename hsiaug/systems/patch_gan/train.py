@@ -155,6 +155,7 @@ def train_patch_gan(data: TrainingData, config: PatchGANConfig | None = None, ru
             data.x, data.y, data.spec, config.size, config.rule, per_class=config.per_class, seed=run.seed
         )
         data = replace(data, spec=spec, x=x, y=y)
+    data = replace(data, unlabelled=data.x[:0])  # the critic is given the class of each
     require_images('a patch GAN', data, 'scene', 'segmentation')  # of which patches were cut
     missing = [data.spec.classes[k] for k in range(data.spec.num_classes) if not (data.y == k).any()]
     if config.conditional and missing:

@@ -124,7 +124,6 @@ def train_unmixing_fusion(
     spec, unmixing, learning = data.spec, config.unmixing, config.abundances
     assert isinstance(unmixing, UnmixingConfig)
     assert isinstance(learning, AbundanceConfig)
-    require_images('unmixing_fusion', data, 'scene', 'segmentation')
     rgb, rgb_labels, record = _rgb_patches(config, spec)
     # Made first: what cannot be made of these patches is said before anything is trained.
     with seeded(seed):
@@ -132,6 +131,7 @@ def train_unmixing_fusion(
             spec, unmixing.endmembers, spec.bands if unmixing.inputs == 'all' else 3, unmixing.widths, learning.kind,
             learning.network, **UnmixingFusion.settings_in(config),
         ).to(device)  # fmt: skip
+    require_images('unmixing_fusion', data, 'scene', 'segmentation')
     images = torch.cat([data.x, data.unlabelled]) if len(data.unlabelled) else data.x
     network = train_unmixing(images, spec.wavelengths, unmixing, run)
     generator.unmixing = network
