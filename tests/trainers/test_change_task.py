@@ -68,8 +68,7 @@ def synthetic() -> Toy:
     return data
 
 
-@pytest.mark.parametrize('model', ['changeformer-v3', 'changeformer-v6', 'siamcrnn', 'fcsiamdiff', 'unet'])
-@pytest.mark.parametrize('weight', [None, 0.5])
+@pytest.mark.parametrize(('model', 'weight'), [('changeformer-v3', None), *((name, 0.5) for name in OPTIONS)])
 def test_networks_train_on_a_mixed_datamodule(model: str, weight: float | None) -> None:
     task = task_for(model)
     module = MixedDataModule(Toys(), synthetic(), 1.0, weight=weight)

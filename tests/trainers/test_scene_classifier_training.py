@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -39,8 +40,9 @@ def accuracy(network: nn.Module, data: SceneDataset) -> float:
 # --- training -------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize('model', ['cnn2d', 'cnn3d', 'resnet18'])
-@pytest.mark.parametrize('augment', ['none', 'flips'])
+@pytest.mark.parametrize(
+    ('model', 'augment'), [('cnn2d', 'none'), ('cnn2d', 'flips'), ('cnn3d', 'flips'), ('resnet18', 'flips')]
+)
 def test_it_learns_and_a_seed_means_the_same(model: Any, augment: Any) -> None:
     narrow = 8 if model == 'resnet18' else 1
     config = SceneClassifierConfig(model, narrow, steps=40, batch_size=8, learning_rate=3e-3, augment=augment)
@@ -48,9 +50,8 @@ def test_it_learns_and_a_seed_means_the_same(model: Any, augment: Any) -> None:
     network = train_scene_classifier(bright(48), config, seed=1)
     assert torch.equal(torch.random.get_rng_state(), before)
     assert accuracy(network, bright(60, seed=1)) > 0.6
-    again = train_scene_classifier(bright(48), config, seed=1)
-    other = train_scene_classifier(bright(48), config, seed=2)
-    states = [list(n.state_dict().values()) for n in (network, again, other)]
+    few = replace(config, steps=3)
+    states = [list(train_scene_classifier(bright(16), few, seed=s).state_dict().values()) for s in (1, 1, 2)]
     assert all(torch.equal(a, b) for a, b in zip(states[0], states[1], strict=True))
     assert any(not torch.equal(a, b) for a, b in zip(states[0], states[2], strict=True))
 
