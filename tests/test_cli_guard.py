@@ -17,25 +17,13 @@ from typing import Any
 import jsonargparse
 import pytest
 import torch
+from commands import refused
 
 from hsiaug.cli import main
 from hsiaug.cli.guard import require_writable
 from hsiaug.workers import WorkerDiedError
 
 SMALL = ('--scene.simulated={height: 24, width: 24, classes: 3}', '--split.settings={fraction: 0.2}')
-
-
-def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
-    """What a command says that fails: one line, and exit status 2."""
-    capsys.readouterr()
-    with pytest.raises(SystemExit) as stopped:
-        main(arguments)
-    assert stopped.value.code == 2
-    said = capsys.readouterr().err
-    lines = [line for line in said.splitlines() if line.startswith('hsiaug: ')]
-    assert len(lines) == 1
-    assert 'Traceback' not in said
-    return lines[0]
 
 
 BOMB = 'a: &a [1, 2, 3, 4, 5, 6, 7, 8, 9]\n' + ''.join(

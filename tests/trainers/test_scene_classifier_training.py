@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 import torch
-from lightning.pytorch import Trainer
+from lightning_runs import trainer
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torchgeo.datamodules import NonGeoDataModule
@@ -139,17 +139,10 @@ def task_for(model: str, **kwargs: Any) -> SceneClassificationTask:
     return SceneClassificationTask(model, **{**options, **kwargs})
 
 
-def trainer(**options: Any) -> Trainer:
-    return Trainer(
-        accelerator='cpu', logger=False, enable_checkpointing=False, enable_progress_bar=False,
-        enable_model_summary=False, **options,
-    )  # fmt: skip
-
-
 @pytest.mark.parametrize(('model', 'weight'), [('cnn2d', None), ('cnn3d', 0.5)])
 def test_networks_train_on_a_mixed_datamodule(model: str, weight: float | None) -> None:
     task, module = task_for(model), MixedDataModule(Scenes(), bright(24, 7), 1.0, weight=weight)
-    run = trainer(max_epochs=8)
+    run = trainer(8)
     run.fit(task, module)
     assert (module.real_seen, module.synthetic_seen) == (8 * 24, 8 * 24)
     assert run.callback_metrics['train_loss'] > 0
@@ -189,7 +182,7 @@ def test_which_network_and_checkpoints(tmp_path: Path) -> None:
     assert task.model is given
     assert 'network' not in task.hparams
     task = task_for('resnet18', options={'narrow': 16, 'dropout': 0.1})
-    run = trainer(max_epochs=1)
+    run = trainer(1)
     run.fit(task, Scenes())
     run.save_checkpoint(tmp_path / 'task.ckpt')
     again = SceneClassificationTask.load_from_checkpoint(tmp_path / 'task.ckpt', weights_only=True)
