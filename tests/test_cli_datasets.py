@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from commands import refused
 from PIL import Image
 from real_pairs import BarkBeetles, folders, oscd, write_geotiffs, write_oscd, write_oscd_cities
 
@@ -24,16 +25,6 @@ TINY = (
 DETECTOR = '{name: tiny, config: {model: changeformer-v3, encoder: mit_tiny, channels: 8, steps: 4, batch_size: 4}}'
 SEGMENTER = '{name: tiny, config: {encoder: mit_tiny, channels: 8, steps: 4, batch_size: 4}}'
 FLIPS = '--arms=[{name: flips, generator: patch_augment, settings: {kind: flips}, labels: real}]'
-
-
-def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
-    """What a command says, in one line, that it refuses."""
-    capsys.readouterr()
-    with pytest.raises(SystemExit) as stopped:
-        main(list(arguments))
-    assert stopped.value.code == 2
-    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith('hsiaug: ')]
-    return line
 
 
 def through_all(

@@ -17,6 +17,7 @@ from typing import Any
 import jsonargparse
 import pytest
 import torch
+from commands import refused
 from jsonargparse import ArgumentError
 
 from hsiaug.cli import main
@@ -25,19 +26,6 @@ from hsiaug.cli.train import train
 from hsiaug.workers import WorkerDiedError
 
 SMALL = ('--scene.simulated={height: 24, width: 24, classes: 3}', '--split.settings={fraction: 0.2}')
-
-
-def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
-    """What a command says that fails: one line, and exit status 2."""
-    capsys.readouterr()
-    with pytest.raises(SystemExit) as stopped:
-        main(arguments)
-    assert stopped.value.code == 2
-    said = capsys.readouterr().err
-    lines = [line for line in said.splitlines() if line.startswith('hsiaug: ')]
-    assert len(lines) == 1
-    assert 'Traceback' not in said
-    return lines[0]
 
 
 def test_nested_settings_join_those_of_the_config(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

@@ -40,7 +40,7 @@ NASTY = (
 nasty = st.sampled_from(NASTY).map(copy.deepcopy)  # some are changed further
 
 fuzzed = settings(
-    max_examples=120, deadline=None, derandomize=True, database=None,
+    max_examples=60, deadline=None, derandomize=True, database=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )  # fmt: skip
 

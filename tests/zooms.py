@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from toys import Toy, keys_of
+from toys import Toy, keys_of, toy_spec
 
 from hsiaug.samples import Kind
 from hsiaug.systems import TrainingData
@@ -47,15 +47,14 @@ def unaltered(before: Tensor, after: Tensor) -> Tensor:
     return torch.tensor([a == b for a, b in zip(keys_of(before), keys_of(after), strict=True)])
 
 
-def plateaus(n: int = 6, size: int = 12) -> TrainingData:
+def plateaus(n: int = 6, size: int = 12, kind: Kind = 'segmentation') -> TrainingData:
     """Pictures of 4 x 4 plateaus whose first band says the class."""
     rng = torch.Generator().manual_seed(0)
     classes = torch.randint(3, (n, 4, 4), generator=rng)
     image = (classes[:, None] + 0.2 * torch.rand(n, 5, 4, 4, generator=rng)) / 3
     image, mask = (x.repeat_interleave(size // 4, -1).repeat_interleave(size // 4, -2) for x in (image, classes))
-    spec = Toy('segmentation', 1).spec
-    spec = type(spec)('segmentation', 5, spec.classes, size=(size, size), unit='reflectance')
-    return TrainingData(spec, image, mask, image[:0], image[:0], mask[:0])
+    y = mask if kind == 'segmentation' else mask[:, size // 2, size // 2]
+    return TrainingData(toy_spec(kind, size=(size, size)), image, y, image[:0], image[:0], y[:0])
 
 
 def class_of(image: Tensor) -> Tensor:

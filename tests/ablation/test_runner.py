@@ -1,6 +1,7 @@
 import json
 import multiprocessing
 import os
+import pickle
 import random
 import signal
 import time
@@ -66,8 +67,10 @@ def test_every_cell_once_with_exact_counts(finished: Path) -> None:
     assert all(len(s) == 1 for s in settings.values())  # tuned once, on real only, for all arms
 
 
+@pytest.mark.usefixtures('forked')
 def test_workers_do_not_change_results(finished: Path, tmp_path: Path) -> None:
-    run_study(study(), tmp_path / 'b', workers=2, progress=False)
+    sent = pickle.loads(pickle.dumps(study()))  # as to workers that begin anew
+    run_study(sent, tmp_path / 'b', workers=2, progress=False)
     assert rows(tmp_path / 'b') == rows(finished)
 
 

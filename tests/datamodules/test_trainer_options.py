@@ -106,6 +106,7 @@ def module(way: Any, ratio: Any = 0.5, mode: Any = 'append', inner: Any = None, 
 )  # fmt: skip
 def test_every_precision_mixes_in_its_dtype(way: str, precision: str, dtype: torch.dtype) -> None:
     for mode in ('append', 'replace'):
+        torch.manual_seed(0)
         task, mixed = Task(), module(way, 1.0, mode, weight=0.5)
         trainer(2, precision=precision).fit(task, mixed)
         assert task.dtypes == {dtype}  # weights too

@@ -6,27 +6,17 @@ import pytest
 import torch
 from torch import nn
 from toys import toy_spec
+from zooms import class_of, plateaus
 
 from hsiaug.datasets import MixedDataset, SyntheticBank, write_bank
 from hsiaug.datasets.patches import PatchDataset
 from hsiaug.functional.degradation import degrade, upsample
 from hsiaug.samples import SampleSpec
-from hsiaug.systems import Generator, TrainingData
+from hsiaug.systems import TrainingData
 from hsiaug.systems.msrresgan.model import MSRResGAN
 from hsiaug.trainers import fit_generator
 
 SIZE = 12
-
-
-def plateaus(n: int = 6, kind: str = 'segmentation') -> TrainingData:
-    """Pictures of 4 x 4 plateaus of three pixels each, whose first band says the class."""
-    rng = torch.Generator().manual_seed(0)
-    classes = torch.randint(3, (n, 4, 4), generator=rng)
-    image = (classes[:, None] + torch.rand(n, 5, 4, 4, generator=rng) * 0.2) / 3
-    image, mask = (x.repeat_interleave(3, -1).repeat_interleave(3, -2) for x in (image, classes))
-    spec = toy_spec(kind, size=(SIZE, SIZE))  # type: ignore[arg-type]
-    y = mask if kind == 'segmentation' else mask[:, SIZE // 2, SIZE // 2]
-    return TrainingData(spec, image, y, image[:0], image[:0], y[:0])
 
 
 def bicubic(data: TrainingData, **settings: Any) -> MSRResGAN:
@@ -34,10 +24,6 @@ def bicubic(data: TrainingData, **settings: Any) -> MSRResGAN:
     generator = fit_generator('msrresgan', data, {'network': 'bicubic', **settings})
     assert isinstance(generator, MSRResGAN)
     return generator
-
-
-def class_of(image: torch.Tensor) -> torch.Tensor:
-    return (image[:, 0] * 3 - 0.1).round().clamp(0, 2).long()
 
 
 @pytest.mark.parametrize('factor', [2, 3])
@@ -167,13 +153,6 @@ def test_no_seams(network: str, factor: int) -> None:
     assert torch.allclose(whole, generator(image[None])[0].detach(), atol=1e-6)
     tiled = generator.super_resolve(image, tile=16)
     assert float((tiled - whole).abs().max()) < 1e-4 * float(whole.abs().max())
-
-
-def test_saved_and_loaded(tmp_path: Path) -> None:
-    generator = awake(plateaus())
-    generator.save_pretrained(tmp_path / 'g')
-    again = Generator.from_pretrained(tmp_path / 'g')
-    assert torch.equal(generator.sample(5, seed=3)['image'], again.sample(5, seed=3)['image'])
 
 
 def test_fills_a_bank_and_mixes(tmp_path: Path) -> None:

@@ -1,20 +1,17 @@
 from pathlib import Path
 from typing import Any
 
-import kornia.augmentation as K
 import pytest
 import torch
-from lightning.pytorch import Trainer
+from lightning_runs import Toys, enlarged, trainer
 from metric_names import scored
 from torch import nn
-from torchgeo.datamodules import NonGeoDataModule
 from toys import BANDS, Toy
 
 from hsiaug.datamodules import MixedDataModule
 from hsiaug.losses.change import multi_scale_loss
 from hsiaug.models import ChangeFormerV3, SiamCRNN
 from hsiaug.trainers import ChangeTask
-from hsiaug.transforms import BitemporalAugmentation
 
 OPTIONS: dict[str, dict[str, Any]] = {
     'changeformer-v3': {'backbone': 'mit_tiny', 'options': {'channels': 16}},
@@ -24,22 +21,6 @@ OPTIONS: dict[str, dict[str, Any]] = {
     'unet': {'backbone': 'resnet18'},
 }
 MULTICLASS: dict[str, Any] = {'task': 'multiclass', 'num_classes': 2, 'loss': 'ce'}
-
-
-class Toys(NonGeoDataModule):
-    def __init__(self, batch_size: int = 8) -> None:
-        super().__init__(Toy, batch_size=batch_size, num_workers=0)
-        self.mean, self.std = torch.zeros(BANDS), torch.ones(BANDS)
-        self.aug: Any = BitemporalAugmentation(K.Normalize(self.mean, self.std))
-
-    def setup(self, stage: str) -> None:
-        # torchgeo's networks want sides of 32
-        sets = [Toy('change', n, seed) for seed, n in enumerate((16, 8, 8))]
-        for data in sets:
-            data.data = {
-                key: value.repeat_interleave(4, -1).repeat_interleave(4, -2) for key, value in data.data.items()
-            }
-        self.train_dataset, self.val_dataset, self.test_dataset = sets
 
 
 def task_for(model: str, **kwargs: Any) -> ChangeTask:
@@ -54,26 +35,11 @@ def quiet(task: ChangeTask) -> ChangeTask:
     return task.eval()
 
 
-def trainer(**options: Any) -> Trainer:
-    return Trainer(
-        accelerator='cpu', logger=False, enable_checkpointing=False, enable_progress_bar=False,
-        enable_model_summary=False, **options,
-    )  # fmt: skip
-
-
-def synthetic() -> Toy:
-    inner = Toys()
-    inner.setup('fit')
-    data: Toy = inner.train_dataset  # type: ignore[assignment]
-    return data
-
-
-@pytest.mark.parametrize('model', ['changeformer-v3', 'changeformer-v6', 'siamcrnn', 'fcsiamdiff', 'unet'])
-@pytest.mark.parametrize('weight', [None, 0.5])
+@pytest.mark.parametrize(('model', 'weight'), [('changeformer-v3', None), *((name, 0.5) for name in OPTIONS)])
 def test_networks_train_on_a_mixed_datamodule(model: str, weight: float | None) -> None:
     task = task_for(model)
-    module = MixedDataModule(Toys(), synthetic(), 1.0, weight=weight)
-    run = trainer(max_epochs=1)
+    module = MixedDataModule(Toys('change'), enlarged('change'), 1.0, weight=weight)
+    run = trainer(1)
     run.fit(task, module)
     assert (module.real_seen, module.synthetic_seen) == (16, 16)
     assert run.callback_metrics['train_loss'] > 0
@@ -85,9 +51,9 @@ def test_networks_train_on_a_mixed_datamodule(model: str, weight: float | None) 
 
 def test_it_learns() -> None:
     task = task_for('changeformer-v3', options={'channels': 16, 'upsampling': 2}, lr=1e-2)
-    run = trainer(max_epochs=20)
-    run.fit(task, Toys())
-    assert scored(run.test(task, Toys(), verbose=False)[0], 'test_F1Score') > 0.7
+    run = trainer(20)
+    run.fit(task, Toys('change'))
+    assert scored(run.test(task, Toys('change'), verbose=False)[0], 'test_F1Score') > 0.7
 
 
 @pytest.mark.parametrize('model', ['changeformer-v3', 'siamcrnn'])
@@ -149,8 +115,8 @@ def test_any_network_a_checkpoint_and_freezing(tmp_path: Path) -> None:
     trained = {name.split('.')[1] for name, p in frozen.model.named_parameters() if p.requires_grad}
     assert trained == {'project', 'fuse', 'head'}
     task = task_for('siamcrnn')
-    run = trainer(max_epochs=1)
-    run.fit(task, Toys())
+    run = trainer(1)
+    run.fit(task, Toys('change'))
     run.save_checkpoint(tmp_path / 'task.ckpt')
     again = ChangeTask.load_from_checkpoint(tmp_path / 'task.ckpt', weights_only=True)
     assert isinstance(again.model.network, SiamCRNN)  # type: ignore[union-attr]

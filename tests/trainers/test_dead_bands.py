@@ -97,7 +97,7 @@ def test_networks_of_images(spread: float) -> None:
         return torch.stack([one, other], dim=1), (before != after).long()[:, None]
 
     spec = SampleSpec('change', 4, ('unchanged', 'changed'), size=(16, 16), ignore_index=255)
-    config = ChangeDetectorConfig(steps=120, learning_rate=3e-3, **small)
+    config = ChangeDetectorConfig(steps=80, learning_rate=5e-3, **small)
     detector = train_change_detector(ChangeDataset(*dates(24, spread, 3), spec), config)
     pairs, changed = dates(8, None, 7)
     assert float((predict_changes(detector, pairs) == changed).float().mean()) > 0.9

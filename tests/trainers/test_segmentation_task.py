@@ -3,10 +3,9 @@ from typing import Any
 
 import pytest
 import torch
-from lightning.pytorch import Trainer
+from lightning_runs import Toys, enlarged, trainer
 from metric_names import scored
 from torch import nn
-from torchgeo.datamodules import NonGeoDataModule
 from toys import BANDS, Toy
 
 from hsiaug.datamodules import MixedDataModule
@@ -20,48 +19,18 @@ OPTIONS: dict[str, dict[str, Any]] = {
 }
 
 
-class Toys(NonGeoDataModule):
-    def __init__(self, batch_size: int = 8) -> None:
-        super().__init__(Toy, batch_size=batch_size, num_workers=0)
-        self.mean, self.std = torch.tensor(0.0), torch.tensor(1.0)
-
-    def setup(self, stage: str) -> None:
-        # torchgeo's U-Net wants sides of 32
-        sets = [Toy('segmentation', n, seed) for seed, n in enumerate((16, 8, 8))]
-        for data in sets:
-            data.data = {
-                key: value.repeat_interleave(4, -1).repeat_interleave(4, -2) for key, value in data.data.items()
-            }
-        self.train_dataset, self.val_dataset, self.test_dataset = sets
-
-
 def task_for(model: str, **kwargs: Any) -> SegmentationTask:
     torch.manual_seed(0)
     return SegmentationTask(model, in_channels=BANDS, num_classes=3, **{'lr': 3e-3, **OPTIONS[model], **kwargs})
 
 
-def trainer(**options: Any) -> Trainer:
-    return Trainer(
-        accelerator='cpu', logger=False, enable_checkpointing=False, enable_progress_bar=False,
-        enable_model_summary=False, **options,
-    )  # fmt: skip
-
-
-def synthetic() -> Toy:
-    inner = Toys()
-    inner.setup('fit')
-    data: Toy = inner.train_dataset  # type: ignore[assignment]
-    return data
-
-
-@pytest.mark.parametrize('model', ['segformer-hsi', 'pfsegnet', 'unet'])
-@pytest.mark.parametrize('weight', [None, 0.5])
+@pytest.mark.parametrize(('model', 'weight'), [('segformer-hsi', None), *((name, 0.5) for name in OPTIONS)])
 def test_networks_train_on_a_mixed_datamodule(model: str, weight: float | None) -> None:
     task = task_for(model)
-    module = MixedDataModule(Toys(), synthetic(), 1.0, weight=weight)
-    run = trainer(max_epochs=2)
+    module = MixedDataModule(Toys('segmentation'), enlarged('segmentation'), 1.0, weight=weight)
+    run = trainer(1)
     run.fit(task, module)
-    assert (module.real_seen, module.synthetic_seen) == (32, 32)
+    assert (module.real_seen, module.synthetic_seen) == (16, 16)
     assert run.callback_metrics['train_loss'] > 0
     for stage in ('train', 'val'):
         assert 0 < scored(run.callback_metrics, f'{stage}_Accuracy') <= 1
@@ -71,9 +40,9 @@ def test_networks_train_on_a_mixed_datamodule(model: str, weight: float | None) 
 
 def test_it_learns() -> None:
     task = task_for('segformer-hsi')
-    run = trainer(max_epochs=20)
-    run.fit(task, Toys())
-    assert scored(run.test(task, Toys(), verbose=False)[0], 'test_Accuracy') > 0.7
+    run = trainer(20)
+    run.fit(task, Toys('segmentation'))
+    assert scored(run.test(task, Toys('segmentation'), verbose=False)[0], 'test_Accuracy') > 0.7
 
 
 def test_weights_reach_the_loss_and_batches_without_them_are_torchgeos() -> None:
@@ -99,8 +68,8 @@ def test_any_network_a_checkpoint_and_freezing(tmp_path: Path) -> None:
     trained = {name.split('.')[0] for name, p in frozen.model.named_parameters() if p.requires_grad}
     assert trained == {'decoder', 'head'}
     task = task_for('pfsegnet')
-    run = trainer(max_epochs=1)
-    run.fit(task, Toys())
+    run = trainer(1)
+    run.fit(task, Toys('segmentation'))
     run.save_checkpoint(tmp_path / 'task.ckpt')
     again = SegmentationTask.load_from_checkpoint(tmp_path / 'task.ckpt', weights_only=True)
     assert isinstance(again.model, PFSegNet)

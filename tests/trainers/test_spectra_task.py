@@ -1,6 +1,7 @@
 import pytest
 import torch
 from lightning.pytorch import Trainer
+from lightning_runs import trainer
 
 from hsiaug.datamodules import SpectraDataModule
 from hsiaug.scenes import Scene, Split
@@ -11,22 +12,19 @@ from hsiaug.trainers import SpectralClassificationTask, fit_generator
 def fit(module: SpectraDataModule, epochs: int) -> tuple[Trainer, SpectralClassificationTask]:
     torch.manual_seed(0)
     task = SpectralClassificationTask(12, 3, lr=3e-3)
-    trainer = Trainer(
-        max_epochs=epochs, accelerator='cpu', logger=False, enable_checkpointing=False, enable_progress_bar=False,
-        enable_model_summary=False,
-    )  # fmt: skip
-    trainer.fit(task, module)
-    return trainer, task
+    run = trainer(epochs)
+    run.fit(task, module)
+    return run, task
 
 
 @pytest.mark.parametrize('workers', [0, 1])
 def test_task_trains_on_a_mixed_datamodule(scene: Scene, split: Split, data: TrainingData, workers: int) -> None:
     source = fit_generator('mixup', data, {'partners': 'across'})
     module = SpectraDataModule(scene, split, source, ratio=1.0, num_workers=workers, batch_size=16)
-    trainer, task = fit(module, epochs=6)
-    assert float(trainer.callback_metrics['train_synthetic']) == pytest.approx(0.5, abs=0.02)
+    run, task = fit(module, epochs=6)
+    assert float(run.callback_metrics['train_synthetic']) == pytest.approx(0.5, abs=0.02)
     assert torch.allclose(task.model.scaler.offset, data.x.mean(dim=0), atol=1e-5)  # type: ignore[union-attr]
-    (metrics,) = trainer.test(task, module, verbose=False)
+    (metrics,) = run.test(task, module, verbose=False)
     assert metrics['test_OA'] > 0.9
 
 
