@@ -11,8 +11,10 @@ import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import is_dataclass
 from pathlib import Path
-from typing import Any
+from types import UnionType
+from typing import Any, Union, get_args, get_origin, get_type_hints
 
 import torch
 from jsonargparse import ArgumentError, ArgumentParser, Namespace, auto_parser, set_parsing_settings
@@ -77,7 +79,8 @@ def parse(
 
     Raises:
         ArgumentError: for arguments that do not fit.
-        ValueError: for a number that is NaN or infinite, but for the stored value that means "no measurement".
+        ValueError: for nothing (null) where a value is needed, or a number that is NaN or infinite, but for the stored
+            value that means "no measurement".
     """
     with _imports_nothing():
         parser = make_parser(commands)
@@ -96,6 +99,8 @@ def parse(
             ) from None
         name = given.subcommand
         given[name] = at_home(given[name])
+        if empty := list(nulls(given[name], commands[name])):
+            raise ValueError(f'{", ".join(empty)} must have a value, found null; leave it out for its default')
         if wrong := [path for path in not_finite(given[name].as_dict(), '') if not path.endswith('.nodata')]:
             raise ValueError(f'{", ".join(path.lstrip(".") for path in wrong)} must be finite, found NaN or infinity')
         made: Namespace = parser.instantiate(given)[name]
@@ -115,6 +120,18 @@ def at_home(value: Any) -> Any:
     if isinstance(value, str | Path) and str(value).startswith('~/'):
         return type(value)(Path(value).expanduser())
     return value
+
+
+def nulls(given: Namespace, maker: Callable[..., Any]) -> Iterator[str]:
+    """Options that have no value, null in a config file, where what takes them wants one."""
+    hints = get_type_hints(maker)
+    for name, value in vars(given).items():
+        hint = hints.get(name, Any)
+        choices = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
+        if value is None and Any not in choices and type(None) not in choices:
+            yield name
+        for inner in filter(is_dataclass, choices) if isinstance(value, Namespace) else ():
+            yield from (f'{name}.{one}' for one in nulls(value, inner))
 
 
 @contextmanager
