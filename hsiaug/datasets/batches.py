@@ -223,7 +223,7 @@ def complete(
     if num_classes is not None and 'label_prob' not in whole:
         whole['label_prob'] = one_hot(whole['label'].to(torch.int64), num_classes).to(torch.float32)
     if weight is not None and 'weight' not in kept:
-        whole['weight'] = torch.full((size,), weight if synthetic else 1.0, device=image.device)
+        whole['weight'] = torch.full((size,), float(weight) if synthetic else 1.0, device=image.device)
     if tagged:
         whole['source'] = torch.full((size,), source, dtype=torch.int64, device=image.device)
     return whole

@@ -237,10 +237,10 @@ def albumentations_worker_init(worker_id: int) -> None:
         pipeline.set_random_state(np.random.default_rng(seed), random.Random(int(seed.generate_state(1)[0])))
 
 
-def _pipelines(holder: object) -> Iterator[A.BaseCompose | A.BasicTransform]:
+def _pipelines(holder: object, above: tuple[object, ...] = ()) -> Iterator[A.BaseCompose | A.BasicTransform]:
     for value in vars(holder).values():
         for item in value if isinstance(value, list | tuple) else (value,):
             if isinstance(item, A.BaseCompose | A.BasicTransform):
                 yield item
-            elif isinstance(item, Dataset):
-                yield from _pipelines(item)
+            elif isinstance(item, Dataset) and not any(item is one for one in (*above, holder)):
+                yield from _pipelines(item, (*above, holder))
