@@ -184,6 +184,18 @@ def together(schedules: Sequence[Schedule]) -> Schedule:
     return schedules[0] if len(schedules) == 1 else Together(tuple(schedules))
 
 
+def ratio_in(schedule: Schedule, epoch: int, owner: str) -> float:
+    """What a schedule gives for an epoch.
+
+    Raises:
+        ValueError: if that is no ratio.
+    """
+    ratio = schedule(epoch)
+    if not ratio >= 0:
+        raise ValueError(f'{owner}: the schedule {schedule} gives {ratio} in epoch {epoch}, expected a ratio >= 0')
+    return ratio
+
+
 def as_schedule(ratio: float | Schedule) -> Schedule:
     """A number as a constant schedule; a schedule as it is."""
     return ratio if isinstance(ratio, Schedule) else Constant(require_ratio(ratio))

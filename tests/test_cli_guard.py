@@ -383,3 +383,20 @@ def test_a_worker_that_dies_is_one_line(
 
     monkeypatch.setattr('hsiaug.cli.ablate.run_study', died)
     assert refused(capsys, 'ablate', f'--out={tmp_path / "study"}', '--seeds=2') == 'hsiaug: a worker process has died'
+
+
+@pytest.mark.parametrize(
+    ('config', 'named'),
+    [
+        ('seed:', 'seed'),
+        ('devices: null', 'devices'),
+        ('scene: {simulated: }', 'scene.simulated'),
+        ('split: ~', 'split'),
+    ],
+)
+def test_an_option_without_a_value_is_named(
+    config: str, named: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / 'run.yaml').write_text(f'generator: gaussian\n{config}\n')
+    said = refused(capsys, 'train', '--config', str(tmp_path / 'run.yaml'), '--out', str(tmp_path / 'out'))
+    assert said == f'hsiaug: {named} must have a value, found null; leave it out for its default'

@@ -12,8 +12,10 @@ import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import is_dataclass
 from pathlib import Path
-from typing import Any
+from types import UnionType
+from typing import Any, Union, get_args, get_origin, get_type_hints
 
 import torch
 import yaml  # type: ignore[import-untyped]
@@ -69,8 +71,12 @@ def parse(
 ) -> tuple[Callable[..., None], dict[str, Any]]:
     """The command that is meant, and what it is called with.
 
-    No value names a class that is imported: a config file is data, whoever wrote it. No number is NaN or infinite, but
-    for the stored value that means "no measurement".
+    No value names a class that is imported: a config file is data, whoever wrote it.
+
+    Raises:
+        ArgumentError: for arguments that do not fit.
+        ValueError: for nothing (null) where a value is needed, or a number that is NaN or infinite, but for the stored
+            value that means "no measurement".
     """
     with _imports_nothing():
         parser = make_parser(commands)
@@ -92,6 +98,8 @@ def parse(
         for option, path, value in nested:
             given[name][option] = with_nested(given[name][option], path, value, f'--{option}')
         given[name] = expand_home(given[name])
+        if empty := list(nulls(given[name], commands[name])):
+            raise ValueError(f'{", ".join(empty)} must have a value, found null; leave it out for its default')
         if wrong := [path for path in not_finite(given[name].as_dict(), '') if not path.endswith('.nodata')]:
             raise ValueError(f'{", ".join(path.lstrip(".") for path in wrong)} must be finite, found NaN or infinity')
         made: Namespace = parser.instantiate(given)[name]
@@ -151,6 +159,18 @@ def expand_home(value: Any) -> Any:
     if isinstance(value, str | Path) and str(value).startswith('~/'):
         return type(value)(Path(value).expanduser())
     return value
+
+
+def nulls(given: Namespace, maker: Callable[..., Any]) -> Iterator[str]:
+    """Options that have no value, null in a config file, where what takes them wants one."""
+    hints = get_type_hints(maker)
+    for name, value in vars(given).items():
+        hint = hints.get(name, Any)
+        choices = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
+        if value is None and Any not in choices and type(None) not in choices:
+            yield name
+        for inner in filter(is_dataclass, choices) if isinstance(value, Namespace) else ():
+            yield from (f'{name}.{one}' for one in nulls(value, inner))
 
 
 @contextmanager

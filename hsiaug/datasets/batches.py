@@ -222,7 +222,7 @@ class Extras:
         if self.num_classes is not None and 'label_prob' not in whole:
             whole['label_prob'] = one_hot(whole['label'].to(torch.int64), self.num_classes).to(torch.float32)
         if self.weight is not None and 'weight' not in kept:
-            whole['weight'] = torch.full((size,), self.weight if synthetic else 1.0, device=image.device)
+            whole['weight'] = torch.full((size,), float(self.weight) if synthetic else 1.0, device=image.device)
         if self.tagged:
             whole['source'] = torch.full((size,), source, dtype=torch.int64, device=image.device)
         return whole

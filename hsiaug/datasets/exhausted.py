@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from numbers import Integral
 from typing import Literal, get_args
 
 from ..ratio import Mode, Schedule
@@ -37,7 +38,9 @@ def require_policy(
         raise ValueError(f'{owner}: unknown on_exhausted {policy!r}; choose from {get_args(Exhausted)}')
     if replacement and policy not in ('error', 'repeat'):
         raise ValueError(f'{owner}: replacement=True is on_exhausted="repeat", found {policy!r} as well; give one')
-    if epoch_size is not None and (isinstance(epoch_size, bool) or not isinstance(epoch_size, int) or epoch_size < 1):
+    if epoch_size is not None and not (
+        isinstance(epoch_size, Integral) and not isinstance(epoch_size, bool) and epoch_size >= 1
+    ):
         raise ValueError(f'{owner}: epoch_size must be a whole number of samples >= 1, found {epoch_size!r}')
     if batches and epoch_size is not None:
         raise ValueError(f'{owner}: epoch_size={epoch_size}, but the loader of the real samples says how long it is')

@@ -35,7 +35,7 @@ from .lengths import KnownLength
 from .orders import EpochIndices, EpochOrder, InOrder, Rounds, Rows, Shuffled
 from .pool import Draw
 from .shared import Kept, SharedInt
-from .sources import LabelPolicies, NamedSources, Ratios, Sources, require_same
+from .sources import LabelPolicies, NamedSources, Ratios, Sources, require_same, require_weight
 from .synthetic import stream_seed
 from .wrapped import counts_of, labels_of, require_map_style, spec_of
 
@@ -118,7 +118,7 @@ class MixedDataset(NonGeoDataset):
         self.real, self.num_real = real, len(cast(Any, real))
         if not self.num_real:
             raise ValueError('MixedDataset: the real dataset is empty; check its folder, split or subset')
-        self.seed, self.weight, self.transforms = seed, weight, transforms
+        self.seed, self.weight, self.transforms = seed, require_weight('MixedDataset', weight), transforms
         self.real_counts = counts_of(real)
         policy = require_policy('MixedDataset', on_exhausted, replacement, epoch_size=epoch_size)
         again = policy in ('repeat', 'all_exhausted')
@@ -126,7 +126,7 @@ class MixedDataset(NonGeoDataset):
         self.sources = Sources('MixedDataset', synthetic, ratio, labels, draw, mode, different_scales, self.num_real)
         self.schedule, self.mode = self.sources.schedule, self.sources.mode
         self.on_exhausted = require_policy('MixedDataset', policy, False, self.mode, self.sources.schedules, epoch_size)
-        self.epoch_size = epoch_size
+        self.epoch_size = None if epoch_size is None else int(epoch_size)
         self._epoch, self._titles = SharedInt(0), ('real', *self.sources.titles)
         self.pending: int | None = None  # an epoch that was set and that no sampler has begun yet
         self._known: KnownLength | None = None

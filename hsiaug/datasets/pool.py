@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from ..samples import Kind, Sample, SampleSource, SampleSpec, Traits
+from ..samples import Kind, Sample, SampleSource, SampleSpec, Traits, as_seed
 from .batches import gather_chunks, kind_of
 from .labels import LabelPolicy, synthetic_counts
 from .orders import InOrder, Rows
@@ -47,6 +47,9 @@ class Draw:
     real_counts: np.ndarray | None = None
     total: int | None = None
     replacement: bool = False
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, 'seed', as_seed(self.seed))
 
 
 class Pool:

@@ -16,8 +16,9 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from ..evidence import Recommendation, recommended_ratio
-from ..ratio import Mode, Schedule, as_schedule, require_mode, source_counts, together
+from ..ratio import Mode, Schedule, as_schedule, ratio_in, require_mode, source_counts, together
 from ..samples import Sample, SampleSpec, require_compatible
+from ..settings import check_value
 from .bank import SyntheticBank
 from .checks import ClassNumbers, Scales, require_mixable
 from .labels import LabelPolicy
@@ -216,7 +217,7 @@ class Sources:
 
     def ratios(self, epoch: int) -> list[float]:
         """(K,) ratio of each source in an epoch."""
-        return [schedule(epoch) for schedule in self.schedules]
+        return [ratio_in(schedule, epoch, self.owner) for schedule in self.schedules]
 
     def counts(self, seen: int, epoch: int) -> list[int]:
         """(K,) samples of each source that belong to ``seen`` real ones (append) or places (replace)."""
@@ -313,6 +314,15 @@ def require_same(owner: str, state: Mapping[str, Any], settings: Callable[[int],
             + '\nMake it as it was when the state was saved, or begin an epoch anew: set_epoch(epoch).'
         )
     return int(state['epoch'])
+
+
+def require_weight(owner: str, weight: float | None) -> float | None:
+    """A loss weight of synthetic samples.
+
+    Raises:
+        ValueError: if it is not a number of at least 0.
+    """
+    return cast('float | None', check_value(owner, 'weight', weight, float | None))
 
 
 def _names(owner: str, sources: Mapping[str, Any]) -> tuple[str, ...]:

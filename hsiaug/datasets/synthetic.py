@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Sequence
 from math import prod
 
@@ -20,7 +21,8 @@ from .shared import Kept, SharedInt
 
 def stream_seed(*parts: int) -> int:
     """One seed out of several numbers; streams of different parts are independent (numpy's SeedSequence)."""
-    return int(np.random.SeedSequence([p & 0xFFFFFFFFFFFFFFFF for p in parts]).generate_state(1, np.uint64)[0] >> 1)
+    entropy = [operator.index(part) & 0xFFFFFFFFFFFFFFFF for part in parts]  # numpy's integers too
+    return int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0] >> 1)
 
 
 def default_chunk(spec: SampleSpec) -> int:

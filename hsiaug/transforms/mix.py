@@ -26,7 +26,7 @@ from ..datasets.checks import ClassNumbers
 from ..datasets.exhausted import Exhausted, require_policy
 from ..datasets.pool import Draw
 from ..datasets.shared import world
-from ..datasets.sources import LabelPolicies, NamedSources, Ratios, Sources
+from ..datasets.sources import LabelPolicies, NamedSources, Ratios, Sources, require_weight
 from ..datasets.synthetic import stream_seed
 from ..datasets.wrapped import counts_of
 from ..evidence import Recommendation
@@ -88,7 +88,7 @@ class SyntheticMix(nn.Module):
     ) -> None:
         super().__init__()
         again = require_policy('SyntheticMix', on_exhausted, replacement, batches=True) == 'repeat'
-        self.seed, self.weight = seed, weight
+        self.seed, self.weight = seed, require_weight('SyntheticMix', weight)
         # Not a submodule: an optimiser must not see the generator's parameters, nor a checkpoint hold them again.
         counts = counts_of(real) if real_counts is None and real is not None else real_counts
         draw = Draw(seed, prior=prior, real_counts=counts, replacement=again)

@@ -8,7 +8,7 @@ from ..datasets.checks import ClassNumbers
 from ..datasets.pool import Draw
 from ..datasets.shared import SharedInt
 from ..datasets.sources import LabelPolicies, NamedSources, Ratios, Sources
-from ..ratio import Constant, Schedule, as_schedule, synthetic_fraction
+from ..ratio import Constant, Schedule, as_schedule, ratio_in, synthetic_fraction
 from ..samples import Kind
 
 
@@ -27,7 +27,7 @@ class MixProbability:
             )
         if p is not None and (isinstance(p, bool) or not isinstance(p, int | float) or not 0 <= p <= 1):
             raise ValueError(f'{owner}: p must lie in [0, 1] (the fraction that is synthetic), found {p!r}')
-        self.p, self.ratio = p, None if ratio is None else as_schedule(ratio)
+        self._owner, self.p, self.ratio = owner, p, None if ratio is None else as_schedule(ratio)
         self._epoch = SharedInt(0)
 
     @property
@@ -42,7 +42,9 @@ class MixProbability:
     @property
     def value(self) -> float:
         """The probability in the current epoch."""
-        return float(self.p or 0) if self.ratio is None else synthetic_fraction(self.ratio(self._epoch.value))
+        if self.ratio is None:
+            return float(self.p or 0)
+        return synthetic_fraction(ratio_in(self.ratio, self._epoch.value, self._owner))
 
     def __repr__(self) -> str:
         """As it was given."""

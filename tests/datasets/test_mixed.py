@@ -14,6 +14,7 @@ from toys import Toy, keys_of
 
 from hsiaug.datasets import MixedDataset, SpectraDataset, SyntheticDataset, synthetic_counts, write_bank
 from hsiaug.datasets.shared import Kept
+from hsiaug.ratio import Schedule
 from hsiaug.samples import LeakageError, Sample, SpecMismatchError
 from hsiaug.scenes import RandomSplit, Scene, Split
 from hsiaug.systems import Generator, TrainingData
@@ -293,3 +294,37 @@ def test_an_index_is_a_whole_number(index: Any) -> None:
 def test_a_ratio_beyond_all_numbers_is_refused() -> None:
     with pytest.raises(ValueError, match=r'ratio 1e\+20 asks for 4e\+20 synthetic samples'):
         MixedDataset(Toy('spectrum', 4), Toy('spectrum', 4), 1e20, replacement=True)
+
+
+def test_numbers_of_numpy_are_numbers() -> None:
+    """Seeds, sizes and weights that somebody computed."""
+
+    def made(seed: Any, size: Any, weight: Any) -> dict[str, Tensor]:
+        mixed = MixedDataset(
+            Toy('spectrum', 20), Toy('spectrum', 40, seed=1), 0.5, seed=seed, epoch_size=size, weight=weight
+        )
+        return mixed.batch(range(len(mixed)))
+
+    plain, other = made(3, 12, 2), made(np.int64(3), np.int32(12), np.float32(2))
+    assert all(torch.equal(plain[key], other[key]) for key in plain)
+    assert plain['weight'].unique().tolist() == [1, 2]
+
+
+@pytest.mark.parametrize('weight', [-1, float('nan'), '1'])
+def test_a_weight_is_a_number_of_at_least_zero(weight: Any) -> None:
+    with pytest.raises(ValueError, match='weight must be'):
+        MixedDataset(Toy('spectrum', 4), Toy('spectrum', 4), 0.5, weight=weight)
+    with pytest.raises(ValueError, match='weight must be'):
+        SyntheticMix(Toy('spectrum', 4), 0.5, weight=weight)
+
+
+@pytest.mark.parametrize('value', [-1.0, float('nan')])
+def test_a_schedule_of_ones_own_gives_ratios(value: float) -> None:
+    class Falls(Schedule):
+        def __call__(self, epoch: int) -> float:
+            return value if epoch else 0.5
+
+    mixed = MixedDataset(Toy('spectrum', 8), Toy('spectrum', 8), Falls())
+    mixed.set_epoch(1)
+    with pytest.raises(ValueError, match=r'gives .* in epoch 1, expected a ratio >= 0'):
+        len(mixed)
