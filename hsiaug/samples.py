@@ -11,7 +11,7 @@ import dataclasses
 import json
 import math
 import operator
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import reduce
 from itertools import combinations
@@ -27,6 +27,7 @@ from .seen import Footprint, SeenSamples, same_scene
 Kind = Literal['spectrum', 'scene', 'segmentation', 'change']
 Target = Literal['label', 'mask']
 Sample = dict[str, Any]
+Transform = Callable[[Sample], Sample]
 Layout = dict[str, tuple[torch.dtype, tuple[int, ...]]]
 """Dtype and shape, per sample, of each tensor."""
 Labels = TypeVar('Labels', Tensor, np.ndarray)

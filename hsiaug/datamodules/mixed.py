@@ -29,14 +29,7 @@ from ..systems import Generator
 from ..systems.saved import find_folder
 from ..transforms import SyntheticMix
 from ..transforms.bitemporal import make_change_safe, with_hidden_mask
-from .loading import (
-    batches_trained,
-    mixed_train_loader,
-    overfits,
-    require_one_loader,
-    resume_point,
-    samples_of_epoch,
-)
+from .loading import batches_trained, mixed_train_loader, overfits, require_one_loader, resume_point, samples_of_epoch
 
 Way = Literal['auto', 'dataset', 'batch']
 _AHEAD = 10_000  # epochs of which it is known beforehand whether a source holds enough

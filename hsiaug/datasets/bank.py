@@ -272,7 +272,6 @@ class SyntheticBank(NonGeoDataset):
     # --- samples ----------------------------------------------------------------------------------------------------
 
     def __len__(self) -> int:
-        """Number of samples."""
         return self.count
 
     def batch(self, indices: Sequence[int] | Tensor, keys: Collection[str] | None = None) -> dict[str, Tensor]:
@@ -321,11 +320,9 @@ class SyntheticBank(NonGeoDataset):
         ]
 
     def __getitem__(self, index: int) -> Sample:
-        """One sample in the sample contract."""
         return self.__getitems__([index])[0]
 
     def __getitems__(self, indices: Sequence[int]) -> list[Sample]:
-        """Samples of a whole batch, read at once."""
         return unstack(self.batch(indices))
 
     def labels(self) -> Tensor | None:
@@ -350,7 +347,6 @@ class SyntheticBank(NonGeoDataset):
         return None if labels is None else class_counts(labels, self.spec.num_classes)
 
     def __str__(self) -> str:
-        """Folder, kind and size."""
         return f'{super().__str__()}\n    bank: {self.root}, kind {self.spec.kind}, {len(self.shards)} shards'
 
 

@@ -140,6 +140,11 @@ def unstack(batch: Mapping[str, Any]) -> list[dict[str, Any]]:
     return [dict(zip(batch, row, strict=True)) for row in zip(*columns, strict=True)]
 
 
+def copied(sample: Mapping[str, Any]) -> dict[str, Any]:
+    """A sample whose tensors may be changed in place, where a dataset may hand out those that it holds."""
+    return {key: as_tensor(value).clone() if is_array(value) else value for key, value in sample.items()}
+
+
 def gather_chunks(rows: np.ndarray, chunk: int, load: Callable[[int], dict[str, Tensor]]) -> dict[str, Tensor]:
     """Rows out of aligned chunks, in the order asked for."""
     numbers, within = np.divmod(rows, chunk)
@@ -295,19 +300,23 @@ def in_dtypes_of(real: Mapping[str, Any], synthetic: Mapping[str, Any], owner: s
     return {key: cast(key, value, real.get(key)) for key, value in synthetic.items()}
 
 
-def append_rows(batches: Sequence[Mapping[str, Any]], order: np.ndarray | None = None) -> dict[str, Any]:
-    """The samples of completed batches of one form, one after the other or at (n,) ``order`` of these."""
+def append_rows(batches: Sequence[Mapping[str, Any]], places: Sequence[np.ndarray] | None = None) -> dict[str, Any]:
+    """The samples of completed batches of one form, one after the other or at (n,) places of each."""
     for other in batches[1:]:
         require_same_form(batches[0], other)
+    back = None if places is None else np.argsort(np.concatenate(places))
     joined: dict[str, Any] = {}
     for key, value in batches[0].items():
         columns = [batch[key] for batch in batches]
-        if isinstance(value, Tensor):
-            rows = torch.cat([column.to(value.device, non_blocking=True) for column in columns])
-            joined[key] = rows if order is None else rows[torch.from_numpy(order).to(value.device)]
-        else:
+        if not isinstance(value, Tensor):
             items = list(chain.from_iterable(columns))
-            joined[key] = items if order is None else [items[row] for row in order]
+            joined[key] = items if back is None else [items[row] for row in back]
+        elif places is None:
+            joined[key] = torch.cat([column.to(value.device, non_blocking=True) for column in columns])
+        else:  # one new tensor, where cat and an index would make two
+            joined[key] = value.new_empty((sum(map(len, places)), *value.shape[1:]))
+            for column, rows in zip(columns, places, strict=True):
+                joined[key].index_copy_(0, torch.from_numpy(rows).to(value.device), column.to(value.device))
     return joined
 
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Self
 
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from ..samples import Sample, SampleSpec
+from ..samples import Sample, SampleSpec, Transform
 from ..scenes.change import CHANGE_CLASSES, BitemporalScene
 from ..scenes.patches import PatchPart, PatchSplit
 from .held import IGNORE, HeldSamples
@@ -39,17 +38,13 @@ class ChangeDataset(HeldSamples):
         mask: Tensor,
         spec: SampleSpec,
         split: PatchSplit | None = None,
-        transforms: Callable[[Sample], Sample] | None = None,
+        transforms: Transform | None = None,
     ) -> None:
         super().__init__(image, mask, spec, split, transforms)
 
     @classmethod
     def from_scene(
-        cls,
-        scene: BitemporalScene,
-        split: PatchSplit,
-        part: PatchPart = 'train',
-        transforms: Callable[[Sample], Sample] | None = None,
+        cls, scene: BitemporalScene, split: PatchSplit, part: PatchPart = 'train', transforms: Transform | None = None
     ) -> ChangeDataset:
         """The windows of one part of a split, cut alike from both dates and the mask.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from copy import copy
 from dataclasses import replace
 from functools import cached_property
@@ -14,19 +14,11 @@ from typing import cast
 import numpy as np
 import torch
 
-from ..samples import Sample
+from ..samples import Sample, Transform
 from ..scenes.change import CHANGE_CLASSES
 from ..seen import Places, digest_of_parts
 from .held import IGNORE, RealDataset
-from .image_files import (
-    SUFFIXES,
-    WHOLE,
-    FolderNotFoundError,
-    ImageFiles,
-    Window,
-    image_files,
-    subfolders,
-)
+from .image_files import SUFFIXES, WHOLE, FolderNotFoundError, ImageFiles, Window, image_files, subfolders
 from .mask_files import MaskFiles
 from .survey import tile_corners
 
@@ -85,7 +77,7 @@ class ChangeFolder(RealDataset):
         scale: float | None = None,
         unit: str | None = None,
         nodata: float | None = None,
-        transforms: Callable[[Sample], Sample] | None = None,
+        transforms: Transform | None = None,
     ) -> None:
         self.root, self.labelled, self.transforms = Path(root).expanduser(), labelled, transforms
         classes = tuple(CHANGE_CLASSES.values())

@@ -58,7 +58,6 @@ class DataArrayImage(Dataset[Sample]):
         self.wavelengths, self.unit = tuple(wavelengths.tolist()), array.attrs.get('units')
 
     def __len__(self) -> int:
-        """One image."""
         return 1
 
     def __getitem__(self, index: int) -> Sample:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ..progress import with_progress
-from ..samples import Sample
+from ..samples import Sample, Transform
 from ..scenes.layout import Layout
 from .held import IGNORE, RealDataset, as_fractions
 from .image_files import IMAGE_SUFFIXES, SUFFIXES, FolderNotFoundError, ImageFiles, image_files, subfolders
@@ -71,7 +71,7 @@ class PairFolder(RealDataset):
         image_key: str | None = None,
         mask_key: str | None = None,
         layout: Layout | None = None,
-        transforms: Callable[[Sample], Sample] | None = None,
+        transforms: Transform | None = None,
     ) -> None:
         self.root, self.transforms = Path(root).expanduser(), transforms
         self.masks = MaskFiles('PairFolder', classes, label_map, ignore, mask_key)
@@ -122,7 +122,6 @@ class PairFolder(RealDataset):
     # --- samples ----------------------------------------------------------------------------------------------------
 
     def __len__(self) -> int:
-        """Number of pairs."""
         return len(self.pairs)
 
     def __getitem__(self, index: int) -> Sample:

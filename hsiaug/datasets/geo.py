@@ -37,7 +37,6 @@ class GeoSamples(NonGeoDataset):
         self.classes = getattr(dataset, 'classes', None)
 
     def __len__(self) -> int:
-        """Number of places."""
         return len(self.queries)
 
     def __getitem__(self, index: int) -> Sample:

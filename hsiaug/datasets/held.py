@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, ClassVar, Self, cast
 
 import numpy as np
@@ -13,7 +13,7 @@ from torch.utils.data import Dataset
 from torchgeo.datasets import NonGeoDataset
 
 from ..progress import with_progress
-from ..samples import Kind, Sample, SampleSpec, class_counts
+from ..samples import Kind, Sample, SampleSpec, Transform, class_counts
 from ..scenes.change import require_change_values
 from .batches import as_tensor, row_numbers, unstack
 from .preview import plot_sample
@@ -27,7 +27,7 @@ class RealDataset(NonGeoDataset):
     """Real samples that a spec describes."""
 
     spec: SampleSpec
-    transforms: Callable[[Sample], Sample] | None = None
+    transforms: Transform | None = None
 
     def plot(self, sample: Sample, show_titles: bool = True, suptitle: str | None = None) -> Figure:
         """Draw one sample; see :func:`~hsiaug.datasets.preview.plot_sample`."""
@@ -56,12 +56,7 @@ class HeldSamples(RealDataset):
     kind: ClassVar[Kind | None] = None
 
     def __init__(
-        self,
-        image: Tensor,
-        target: Tensor,
-        spec: SampleSpec,
-        split: Any = None,
-        transforms: Callable[[Sample], Sample] | None = None,
+        self, image: Tensor, target: Tensor, spec: SampleSpec, split: Any = None, transforms: Transform | None = None
     ) -> None:
         if self.kind is not None:
             require_samples(image, target, spec, self.kind, type(self).__name__)
@@ -101,7 +96,6 @@ class HeldSamples(RealDataset):
         return cls(held['image'], held[spec.target_key], spec, getattr(dataset, 'split', None))
 
     def __len__(self) -> int:
-        """Number of samples."""
         return len(self.image)
 
     def __getitem__(self, index: int) -> Sample:
@@ -109,7 +103,6 @@ class HeldSamples(RealDataset):
         return self.__getitems__([index])[0]
 
     def __getitems__(self, indices: Sequence[int]) -> list[Sample]:
-        """Samples of a whole batch."""
         return list(map(self._transformed, unstack(self.batch(indices))))
 
     def batch(self, indices: Sequence[int] | Tensor) -> dict[str, Tensor]:
@@ -146,7 +139,6 @@ class HeldSamples(RealDataset):
         return class_counts(counted, self.spec.num_classes)
 
     def __str__(self) -> str:
-        """Size, and samples or pixels of each class."""
         counts = dict(zip(self.spec.classes, self.class_counts.tolist(), strict=True))
         what = 'classes' if self.spec.target_key == 'label' else 'pixels'
         return f'{super().__str__()}\n    bands: {self.spec.bands}, size: {self.spec.size}\n    {what}: {counts}'

@@ -58,7 +58,7 @@ def join(parts: Sequence[Part], extras: Extras) -> dict[str, Any]:
     whole = [extras.complete(part.batch(), part.number) for part in parts]
     if len(whole) < 2:
         return next(iter(whole), {})
-    return append_rows(whole, np.argsort(np.concatenate([part.places for part in parts])))
+    return append_rows(whole, [part.places for part in parts])
 
 
 def take_apart(parts: Sequence[Part], extras: Extras) -> list[Sample]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, cast
 
@@ -14,14 +14,13 @@ from torchgeo.datasets import NonGeoDataset
 
 from ..evidence import Recommendation
 from ..ratio import Constant, Mode, source_counts
-from ..samples import Sample
+from ..samples import Sample, Transform
 from .batches import (
     Extras,
     absent_values,
-    as_tensor,
+    copied,
     fetch,
     fetch_samples,
-    is_array,
     reads_whole,
     require_same_form,
     row_numbers,
@@ -34,7 +33,7 @@ from .leakage import require_unseen_samples
 from .lengths import KnownLength
 from .orders import EpochIndices, EpochOrder, InOrder, Rounds, Rows, Shuffled
 from .pool import Draw
-from .shared import Kept, SharedInt
+from .shared import InEpochs, Kept
 from .sources import LabelPolicies, NamedSources, Ratios, Sources, require_same, require_weight
 from .synthetic import stream_seed
 from .wrapped import counts_of, labels_of, require_map_style, spec_of
@@ -42,7 +41,7 @@ from .wrapped import counts_of, labels_of, require_map_style, spec_of
 _POSITIONS, _REAL = -1, -9  # random streams; those of chunks of synthetic samples count from 0
 
 
-class MixedDataset(NonGeoDataset):
+class MixedDataset(InEpochs, NonGeoDataset):
     """A real dataset with ``ratio`` synthetic samples per real sample.
 
     *append*: all real samples, then round(ratio·N) synthetic ones; shuffle in the loader. *replace*: N samples, of
@@ -108,12 +107,13 @@ class MixedDataset(NonGeoDataset):
         prior: np.ndarray | None = None,
         replacement: bool = False,
         weight: float | None = None,
-        transforms: Callable[[Sample], Sample] | None = None,
+        transforms: Transform | None = None,
         different_scales: bool = False,
         evaluation: Dataset[Sample] | Sequence[Dataset[Sample]] = (),
         on_exhausted: Exhausted = 'error',
         epoch_size: int | None = None,
     ) -> None:
+        super().__init__()
         require_map_style(real, 'MixedDataset')
         self.real, self.num_real = real, len(cast(Any, real))
         if not self.num_real:
@@ -127,7 +127,7 @@ class MixedDataset(NonGeoDataset):
         self.schedule, self.mode = self.sources.schedule, self.sources.mode
         self.on_exhausted = require_policy('MixedDataset', policy, False, self.mode, self.sources.schedules, epoch_size)
         self.epoch_size = None if epoch_size is None else int(epoch_size)
-        self._epoch, self._titles = SharedInt(0), ('real', *self.sources.titles)
+        self._titles = ('real', *self.sources.titles)
         self.pending: int | None = None  # an epoch that was set and that no sampler has begun yet
         self._known: KnownLength | None = None
         if self.mode == 'append' and epoch_size is None and not isinstance(self.schedule, Constant):
@@ -228,16 +228,10 @@ class MixedDataset(NonGeoDataset):
         return places - sum(counts), counts
 
     def __len__(self) -> int:
-        """Number of samples of the current epoch."""
         length = self.length(self.epoch)
         if self._known is not None:
             self._known.tell_caller(length)
         return length
-
-    @property
-    def epoch(self) -> int:
-        """The current epoch."""
-        return self._epoch.value
 
     def set_epoch(self, epoch: int) -> None:
         """Draw other synthetic samples from now on, in all workers. Without it every epoch repeats epoch 0.
@@ -245,12 +239,13 @@ class MixedDataset(NonGeoDataset):
         Call it between epochs: a plain loader that is being iterated over continues with the samples of the new one
         (:class:`~hsiaug.samplers.MixedBatchSampler` keeps to its own).
         """
-        self.enter(epoch)
+        super().set_epoch(epoch)
         self.pending = epoch
 
     def enter(self, epoch: int) -> None:
         """As :meth:`set_epoch`, for a sampler that says itself which epoch is next."""
-        self._epoch.value, self.pending = epoch, None
+        super().set_epoch(epoch)
+        self.pending = None
 
     def settings(self, epoch: int) -> dict[str, Any]:
         """What the samples of an epoch depend on, in plain values."""
@@ -363,7 +358,7 @@ class MixedDataset(NonGeoDataset):
                 found = fetch_samples(dataset, rows)
                 labels = self._numbers.require_samples(found, 'real')
                 if self.transforms is not None and not reads_whole(dataset):
-                    found = [_own(sample) for sample in found]
+                    found = list(map(copied, found))
                 part = Part(number, places, found, labels)
             parts.append(part)
         self._see(parts)
@@ -375,8 +370,3 @@ class MixedDataset(NonGeoDataset):
         if len(indices) > 1 and all(self._small[part.number] for part in parts):
             return JoinedSamples(parts, self._extras)
         return take_apart(parts, self._extras)
-
-
-def _own(sample: Sample) -> Sample:
-    """A sample whose tensors a transform may change in place, where the dataset may hand out those that it holds."""
-    return {key: as_tensor(value).clone() if is_array(value) else value for key, value in sample.items()}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ..functional.degradation import upsample
-from ..samples import Sample, SampleSpec
+from ..samples import SampleSpec, Transform
 from ..scenes import Scene
 from ..scenes.patches import PatchPart, PatchSplit
 from .held import IGNORE, HeldSamples
@@ -43,17 +43,13 @@ class PatchDataset(HeldSamples):
         mask: Tensor,
         spec: SampleSpec,
         split: PatchSplit | None = None,
-        transforms: Callable[[Sample], Sample] | None = None,
+        transforms: Transform | None = None,
     ) -> None:
         super().__init__(image, mask, spec, split, transforms)
 
     @classmethod
     def from_scene(
-        cls,
-        scene: Scene,
-        split: PatchSplit,
-        part: PatchPart = 'train',
-        transforms: Callable[[Sample], Sample] | None = None,
+        cls, scene: Scene, split: PatchSplit, part: PatchPart = 'train', transforms: Transform | None = None
     ) -> PatchDataset:
         """The patches of one part of a split.
 

@@ -78,7 +78,6 @@ class Pool:
         self.provenances = provenances_of(self.source)
 
     def __repr__(self) -> str:
-        """The source in a few words, without its data."""
         held = f'{self.kind} samples, drawn live' if self.held < 0 else f'{self.held} {self.kind} samples'
         return f'<{type(self.source).__name__}: {held}>'
 

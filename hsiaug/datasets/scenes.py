@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ..samples import Sample, SampleSpec, class_counts
+from ..samples import Sample, SampleSpec, Transform, class_counts
 from ..scenes import Scene
 from ..scenes.labelled_patches import LabelledPatchSplit
 from ..scenes.layout import Layout
@@ -43,17 +43,13 @@ class SceneDataset(HeldSamples):
         label: Tensor,
         spec: SampleSpec,
         split: LabelledPatchSplit | None = None,
-        transforms: Callable[[Sample], Sample] | None = None,
+        transforms: Transform | None = None,
     ) -> None:
         super().__init__(image, label, spec, split, transforms)
 
     @classmethod
     def from_scene(
-        cls,
-        scene: Scene,
-        split: LabelledPatchSplit,
-        part: PatchPart = 'train',
-        transforms: Callable[[Sample], Sample] | None = None,
+        cls, scene: Scene, split: LabelledPatchSplit, part: PatchPart = 'train', transforms: Transform | None = None
     ) -> SceneDataset:
         """The labelled patches of one part of a split; pixels that are not measured hold the mean of the others.
 
@@ -101,7 +97,7 @@ class SceneFolder(RealDataset):
         nodata: float | None = None,
         image_key: str | None = None,
         layout: Layout | None = None,
-        transforms: Callable[[Sample], Sample] | None = None,
+        transforms: Transform | None = None,
     ) -> None:
         self.root, self.transforms = Path(root).expanduser() / (split or ''), transforms
         if not self.root.is_dir():
@@ -122,7 +118,6 @@ class SceneFolder(RealDataset):
         self.spec = self.files.spec('scene', names, unit)
 
     def __len__(self) -> int:
-        """Number of images."""
         return len(self.images)
 
     def __getitem__(self, index: int) -> Sample:

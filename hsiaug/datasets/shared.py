@@ -37,8 +37,27 @@ class SharedInt:
         self._tensor = state['_tensor'].share_memory_()
 
     def __repr__(self) -> str:
-        """Its value."""
         return f'SharedInt({self.value})'
+
+
+class InEpochs:
+    """What has an epoch, counted from 0, which workers see change."""
+
+    def __init__(self) -> None:
+        self._epoch = SharedInt(0)
+
+    @property
+    def epoch(self) -> int:
+        """The current epoch."""
+        return self._epoch.value
+
+    def set_epoch(self, epoch: int) -> None:
+        """Draw other samples from now on, in all workers. Without it every epoch repeats epoch 0.
+
+        Call it between epochs: a plain loader that is being iterated over continues with the samples of the new one
+        (:class:`~hsiaug.samplers.MixedBatchSampler` keeps to its own).
+        """
+        self._epoch.value = epoch
 
 
 class Kept(OrderedDict[Key, Value]):

@@ -291,7 +291,6 @@ class Sources:
             pool.to(device)
 
     def __repr__(self) -> str:
-        """The sources in a few words, without their data."""
         if not self.names:
             return str(self.pools[0]) if self.pools else '<no samples>'
         return '{' + ', '.join(f'{name!r}: {pool}' for name, pool in zip(self.names, self.pools, strict=False)) + '}'

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ..samples import Sample, class_counts
+from ..samples import Sample, Transform, class_counts
 from ..scenes import Scene, Split
 from .batches import row_numbers, unstack
 from .held import RealDataset
@@ -32,9 +32,7 @@ class SpectraDataset(RealDataset):
         ValueError: for an unknown part, or a split of another scene.
     """
 
-    def __init__(
-        self, scene: Scene, split: Split, part: Part = 'train', transforms: Callable[[Sample], Sample] | None = None
-    ) -> None:
+    def __init__(self, scene: Scene, split: Split, part: Part = 'train', transforms: Transform | None = None) -> None:
         if part not in get_args(Part):
             raise ValueError(f'SpectraDataset: unknown part {part!r}; choose from {get_args(Part)}')
         if split.scene != scene.fingerprint:
@@ -50,7 +48,6 @@ class SpectraDataset(RealDataset):
         self.labels = torch.tensor([label_of.get(int(i), -1) for i in flat], dtype=torch.int64)
 
     def __len__(self) -> int:
-        """Number of spectra."""
         return len(self.pixels)
 
     def __getitem__(self, index: int) -> Sample:
@@ -58,7 +55,6 @@ class SpectraDataset(RealDataset):
         return self.__getitems__([index])[0]
 
     def __getitems__(self, indices: Sequence[int]) -> list[Sample]:
-        """Samples of a whole batch, read at once."""
         return list(map(self._transformed, unstack(self.batch(indices))))
 
     def batch(self, indices: Sequence[int] | Tensor) -> dict[str, Tensor]:
@@ -84,6 +80,5 @@ class SpectraDataset(RealDataset):
         return class_counts(self.labels, self.spec.num_classes)
 
     def __str__(self) -> str:
-        """Scene, part and class counts."""
         counts: dict[str, Any] = dict(zip(self.spec.classes, self.class_counts.tolist(), strict=True))
         return f'{super().__str__()}\n    scene: {self.scene.name}, {self.part}\n    classes: {counts}'

@@ -16,7 +16,7 @@ from ..samples import Sample, SampleSource, SampleSpec, Traits
 from .batches import gather_chunks, row_numbers, unstack
 from .labels import LabelPolicy, synthetic_counts
 from .orders import Shuffled, is_long
-from .shared import Kept, SharedInt
+from .shared import InEpochs, Kept
 
 
 def stream_seed(*parts: int) -> int:
@@ -39,7 +39,7 @@ def require_drawable(generator: object) -> None:
         )
 
 
-class SyntheticDataset(NonGeoDataset):
+class SyntheticDataset(InEpochs, NonGeoDataset):
     """Samples of a generator.
 
     Sample ``index`` depends on (seed, epoch, index) and nothing else: not on workers, ranks or the order of calls.
@@ -71,6 +71,7 @@ class SyntheticDataset(NonGeoDataset):
         chunk: int | None = None,
         cache_chunks: int | None = None,
     ) -> None:
+        super().__init__()
         chunk = default_chunk(generator.spec) if chunk is None else chunk
         if length < 0 or chunk < 1:
             raise ValueError(f'SyntheticDataset: length >= 0 and chunk >= 1 expected, found {length} and {chunk}')
@@ -80,23 +81,12 @@ class SyntheticDataset(NonGeoDataset):
         self.soft_labels = traits.soft_labels
         real_counts = traits.frequencies if real_counts is None else real_counts
         self.counts = synthetic_counts(labels, length, self.spec.classes, real_counts, prior, traits.left_out)
-        self._epoch = SharedInt(0)
         few = 32 if is_long(length) else 256
         self._chunks: Kept[tuple[int, int], dict[str, Tensor]] = Kept(few if cache_chunks is None else cache_chunks)
         self._drawn: tuple[int, Shuffled] | None = None
 
     def __len__(self) -> int:
-        """Number of samples of an epoch."""
         return self.length
-
-    @property
-    def epoch(self) -> int:
-        """The current epoch."""
-        return self._epoch.value
-
-    def set_epoch(self, epoch: int) -> None:
-        """Draw other samples from now on, in all workers. Without it every epoch repeats epoch 0."""
-        self._epoch.value = epoch
 
     def labels(self) -> Tensor:
         """(length,) int64 labels of the current epoch."""
@@ -132,9 +122,7 @@ class SyntheticDataset(NonGeoDataset):
         return gather_chunks(rows, self.chunk, chunk)
 
     def __getitem__(self, index: int) -> Sample:
-        """One sample in the sample contract."""
         return self.__getitems__([index])[0]
 
     def __getitems__(self, indices: Sequence[int]) -> list[Sample]:
-        """Samples of a whole batch, drawn at once."""
         return unstack(self.batch(indices))

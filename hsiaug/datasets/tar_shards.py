@@ -75,7 +75,6 @@ class TarShards(NonGeoDataset):
         self.provenance = None if known is None else Provenance.from_dict(known)
 
     def __len__(self) -> int:
-        """Number of samples."""
         return len(self._places)
 
     def __getitem__(self, index: int) -> Sample:

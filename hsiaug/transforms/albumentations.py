@@ -154,7 +154,6 @@ class SyntheticMix(GatedTransform):
         return self._drawn.get_or_make(draw, make)
 
     def __repr__(self) -> str:
-        """Probability and source, without what the source holds."""
         return f'SyntheticMix({self.probability}, source={self.sources})'
 
 

@@ -97,5 +97,4 @@ class GeneratorAugmentation(GatedTransform):
         return mask.reshape(len(self._altered[1]), -1)[self._altered[1]].reshape(mask.shape)
 
     def __repr__(self) -> str:
-        """Probability and generator, without its weights."""
         return f'GeneratorAugmentation({self.probability}, generator={self.augmenter})'

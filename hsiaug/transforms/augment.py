@@ -57,11 +57,7 @@ class GeneratorAugmentation(nn.Module):
     """
 
     def __init__(
-        self,
-        generator: SampleAugmenter,
-        ratio: float | Schedule | None = None,
-        p: float | None = None,
-        seed: int = 0,
+        self, generator: SampleAugmenter, ratio: float | Schedule | None = None, p: float | None = None, seed: int = 0
     ) -> None:
         super().__init__()
         self.probability = MixProbability('GeneratorAugmentation', ratio, p)
@@ -174,5 +170,4 @@ class Augmenter:
         return cast_like(altered['image'], image, 'image', self.owner), altered['mask'].flatten(1).to(image.device)
 
     def __repr__(self) -> str:
-        """The generator in a few words."""
         return f'<{type(self.generator).__name__}: alters {self.spec.kind} samples>'

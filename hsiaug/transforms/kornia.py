@@ -158,7 +158,6 @@ class RandomSyntheticMix(GatedAugmentation):
         return self._drawn.get_or_make((seed, count), lambda: self.sources.random(count, seed, self.probability.epoch))
 
     def __repr__(self) -> str:
-        """Probability and source, without what the source holds."""
         return f'RandomSyntheticMix({self.probability}, source={self.sources}, same_on_batch={self.same_on_batch})'
 
 

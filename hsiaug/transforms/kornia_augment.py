@@ -111,5 +111,4 @@ class RandomGeneratorAugmentation(GatedAugmentation):
         return put_rows(input, rows, moved)
 
     def __repr__(self) -> str:
-        """Probability and generator, without its weights."""
         return f'RandomGeneratorAugmentation({self.probability}, generator={self.augmenter})'

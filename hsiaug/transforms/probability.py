@@ -6,13 +6,13 @@ from collections.abc import Mapping
 
 from ..datasets.checks import ClassNumbers
 from ..datasets.pool import Draw
-from ..datasets.shared import SharedInt
+from ..datasets.shared import InEpochs
 from ..datasets.sources import LabelPolicies, NamedSources, Ratios, Sources
 from ..ratio import Constant, Schedule, as_schedule, ratio_in, synthetic_fraction
 from ..samples import Kind
 
 
-class MixProbability:
+class MixProbability(InEpochs):
     """Probability that a sample is replaced: p as it is, or what a ratio means in the current epoch.
 
     Raises:
@@ -20,6 +20,7 @@ class MixProbability:
     """
 
     def __init__(self, owner: str, ratio: float | Schedule | None, p: float | None) -> None:
+        super().__init__()
         if (ratio is None) == (p is None):
             raise ValueError(
                 f'{owner}: give either ratio (synthetic samples per real one) or p (the fraction that is synthetic), '
@@ -28,26 +29,15 @@ class MixProbability:
         if p is not None and (isinstance(p, bool) or not isinstance(p, int | float) or not 0 <= p <= 1):
             raise ValueError(f'{owner}: p must lie in [0, 1] (the fraction that is synthetic), found {p!r}')
         self._owner, self.p, self.ratio = owner, p, None if ratio is None else as_schedule(ratio)
-        self._epoch = SharedInt(0)
-
-    @property
-    def epoch(self) -> int:
-        """The current epoch."""
-        return self._epoch.value
-
-    def set_epoch(self, epoch: int) -> None:
-        """Follow the schedule to an epoch, in all workers."""
-        self._epoch.value = epoch
 
     @property
     def value(self) -> float:
         """The probability in the current epoch."""
         if self.ratio is None:
             return float(self.p or 0)
-        return synthetic_fraction(ratio_in(self.ratio, self._epoch.value, self._owner))
+        return synthetic_fraction(ratio_in(self.ratio, self.epoch, self._owner))
 
     def __repr__(self) -> str:
-        """As it was given."""
         if self.ratio is None:
             return f'p={self.p:g}'
         return f'ratio={self.ratio.ratio:g}' if isinstance(self.ratio, Constant) else f'ratio={self.ratio}'
