@@ -2,7 +2,7 @@
 
 What a network of single spectra lacks: with few labels a discriminant with one covariance is better where classes are
 compact, trees where they are not, and neighbours know where the spectrum does not tell. Which holds, left-out labels
-say: opinions are pooled linearly with weights that find these likely (Yao et al., Bayesian Analysis 2018,
+say: opinions are pooled linearly, with weights that find these likely (Yao et al., Bayesian Analysis 2018,
 https://doi.org/10.1214/17-BA1091). No gain was confirmed, so that this is no part of the package.
 """
 

@@ -131,7 +131,8 @@ def recommended_ratio(
 
     Of the label budget that is nearest to the one at hand, the ratio and way of mixing that gain most surely are taken:
     the interval's lower end is highest, on the network on which it is lowest, for a gain over a weak network is no gain
-    to one who has tuned it. Where it is not above zero, the ratio is 0.
+    to one who has tuned it. The ratio is 0 where that way lost on a network, or gained on none: a mean below zero, or no
+    interval above it.
 
     Args:
         source: a generator, whatever has the ``provenance`` of one, such as a bank, or a registered name.
@@ -163,9 +164,10 @@ def recommended_ratio(
         ways[e.ratio, e.synthetic_first, e.labels].append(e)
     least = [min(alike, key=_sureness) for alike in ways.values()]  # of each way, over networks
     best = max(least, key=_sureness)
-    helps = best.interval[0] > 0
+    alike = ways[best.ratio, best.synthetic_first, best.labels]
+    helps = best.gain >= 0 and max(e.interval[0] for e in alike) > 0
     note = str(best) if helps else f'no gain was found, so nothing is mixed in: {best}'
-    for same in ways[best.ratio, best.synthetic_first, best.labels]:
+    for same in alike:
         if same.network != best.network:
             note += f'; {same.gain:+.1f} [{same.interval[0]:+.1f}, {same.interval[1]:+.1f}] with {same.network}'
     if settings is not None and (other := {k: v for k, v in best.settings.items() if settings.get(k, v) != v}):

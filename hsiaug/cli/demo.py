@@ -6,6 +6,7 @@ from pathlib import Path
 
 from ..ablation import Arm, Setting, Study
 from ..ablation.arms import at_defaults
+from ..evidence import recommended_ratio
 from ..scenes.config import SceneConfig
 from .ablate import run_and_report
 from .config import SplitConfig
@@ -23,8 +24,11 @@ def demo(out: Path = Path('runs/demo'), workers: int = 2, seeds: int = 16) -> No
     """
     simulated = SceneConfig(simulated={'height': 80, 'width': 80, 'seed': 0}, name='simulated')
     blocks = SplitConfig('blocks', {'per_class': LABELS, 'block': 10, 'on_rare': 'drop'}).splitter()
-    ratios = (0.5, 1.0, 2.0, 5.0)
+    ratios = (1.0, 2.0, 5.0)
+    known = recommended_ratio('variability', LABELS, 'spectrum')
+    way = {'labels': known.labels, 'synthetic_first': known.synthetic_first}
     arms = (
+        Arm('variability, first', 'variability', **way, ratios=(known.ratio,), default=known.ratio),
         Arm('variability', 'variability'),
         Arm('duplicate', 'duplicate', {}, 'uniform', ratios=(2.0,), control=True),
     )
