@@ -131,8 +131,8 @@ def recommended_ratio(
 
     Of the label budget that is nearest to the one at hand, the ratio and way of mixing that gain most surely are taken:
     the interval's lower end is highest, on the network on which it is lowest, for a gain over a weak network is no gain
-    to one who has tuned it. The ratio is 0 where that way lost on a network, or gained on none: a mean below zero, or no
-    interval above it.
+    to one who has tuned it. The ratio is 0 where that way lost on a network (a mean below zero), or gained on none (no
+    interval above it).
 
     Args:
         source: a generator, whatever has the ``provenance`` of one, such as a bank, or a registered name.

@@ -69,13 +69,15 @@ def test_the_surest_gain_of_the_nearest_budget_is_taken(known: list[Evidence]) -
 def test_what_another_network_gained_stands_beside_it(known: list[Evidence]) -> None:
     plain, better = (
         replace(HELPS, network='plain'),
-        replace(HELPS, network='a better one', gain=0.4, interval=(-0.3, 1)),
+        replace(HELPS, network='a better one', gain=-0.4, interval=(-1, 0.3)),
     )
     known += [plain, better]
     found = recommended_ratio('variability', 10)
-    assert found.ratio == 0, 'a gain over a weak network only is mixed in'
+    assert found.ratio == 0, 'what costs a better network is mixed in'
     assert '16 seeds, a better one' in found.note
     assert found.note.endswith('; +3.0 [+1.0, +5.0] with plain')
+    known[1] = better = replace(better, gain=0.1, interval=(-0.3, 0.5))
+    assert recommended_ratio('variability', 10).ratio == HELPS.ratio, 'a gain that costs no network is thrown away'
     known += [replace(plain, ratio=5.0, gain=1.5), replace(better, ratio=5.0, gain=0.9, interval=(0.3, 1.5))]
     found = recommended_ratio('variability', 10)
     assert found.ratio == 5.0
