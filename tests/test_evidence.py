@@ -12,6 +12,7 @@ import pytest
 import hsiaug.evidence as evidence
 from hsiaug.evidence import Evidence, known_evidence
 from hsiaug.quality import recommended_ratio
+from hsiaug.samples import Kind
 from hsiaug.systems import REGISTRY, TrainingData
 from hsiaug.trainers import fit_generator
 
@@ -146,7 +147,8 @@ def test_learned_generators_are_not_mixed_in_by_default() -> None:
         assert recommended_ratio(name, 30, kind).ratio == 0  # type: ignore[arg-type]
 
 
-def test_images_have_an_answer_that_says_how_many_were_labelled() -> None:
-    found = recommended_ratio('region_paste', kind='segmentation')
+@pytest.mark.parametrize('kind', ['segmentation', 'change'])
+def test_images_have_an_answer_that_says_how_many_were_labelled(kind: Kind) -> None:
+    found = recommended_ratio('region_paste', kind=kind)
     assert f'with {found.evidence.images} labelled images over' in found.note
     assert found.ratio == (found.evidence.ratio if found.evidence.interval[0] > 0 else 0)
