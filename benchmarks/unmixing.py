@@ -34,7 +34,7 @@ from torch.nn.functional import avg_pool2d
 from hsiaug.ablation import Experiment
 from hsiaug.ablation.experiment import markdown_table, means
 from hsiaug.engine import Run
-from hsiaug.functional.unmixing import fcls, vca
+from hsiaug.functional.unmixing import fcls, pure_means, vca
 from hsiaug.metrics.unmixing import unmixing_scores
 from hsiaug.systems.unmixing_fusion.unmixing.network import UnmixingNetwork
 from hsiaug.systems.unmixing_fusion.unmixing.train import Matching, UnmixingConfig, abundances_from_rgb, train_unmixing
@@ -105,6 +105,9 @@ METHODS: dict[str, Callable[[Reference, int, int], Unmixing]] = {
     'reference + FCLS': lambda of, seed, steps: with_fcls(of.endmembers, of),
     'VCA + FCLS': lambda of, seed, steps: with_fcls(vca(of.spectra, len(of.endmembers), seed), of),
     'VCA, best of 20 + FCLS': lambda of, seed, steps: with_fcls(vca(of.spectra, len(of.endmembers), seed, 10), of),
+    'pure pixels + FCLS': lambda of, seed, steps: with_fcls(
+        pure_means(of.spectra, vca(of.spectra, len(of.endmembers), seed, 10)), of
+    ),
     'k-means + FCLS': lambda of, seed, steps: with_fcls(clusters(of, seed), of),
     'network, 3 bands': lambda of, seed, steps: network(of, seed, steps),
     'network, all bands': lambda of, seed, steps: network(of, seed, steps, inputs='all'),

@@ -114,7 +114,7 @@ def apart_nested(
 
     Of ``--settings.unmixing.endmembers=7`` jsonargparse would keep the one value, and of ``unmixing`` drop all others.
     """
-    commands = next((action.choices for action in parser._actions if action.dest == 'subcommand'), None) or {}
+    commands: Any = next((action.choices for action in parser._actions if action.dest == 'subcommand'), None) or {}
     command = commands.get(arguments[0]) if arguments else None
     known = {option for action in command._actions for option in action.option_strings} if command else set()
     left, nested, values = list[str](), list[tuple[str, list[str], Any]](), iter(arguments)
