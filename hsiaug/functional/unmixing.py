@@ -102,6 +102,26 @@ def _extremes(points: np.ndarray, rng: np.random.Generator) -> list[int]:
     return rows
 
 
+def pure_means(spectra: np.ndarray, endmembers: np.ndarray, share: float = 0.02) -> np.ndarray:
+    """Means of the spectra that point nearest to each endmember's direction.
+
+    An extreme spectrum is among the brightest of its material, so that abundances of all others come out low. What is
+    pure has its direction, whatever its brightness.
+
+    Args:
+        spectra: (N, C).
+        endmembers: (k, C), such as those of :func:`vca`.
+        share: of the spectra that counts as pure, for each endmember.
+
+    Returns:
+        (k, C) float64.
+    """
+    x, e = (np.asarray(values, dtype=np.float64) for values in (spectra, endmembers))
+    cosine = e @ x.T / np.maximum(np.linalg.norm(x, axis=1), 1e-12)
+    nearest = np.argsort(-cosine, axis=1, kind='stable')[:, : max(1, round(share * len(x)))]
+    return x[nearest].mean(axis=1)
+
+
 def fcls(spectra: np.ndarray, endmembers: np.ndarray) -> np.ndarray:
     """Abundances (N, k) float64 of spectra (N, C) by fully constrained least squares: not negative, adding up to one.
 

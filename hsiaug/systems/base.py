@@ -49,6 +49,7 @@ class TrainingData:
         val_y: (V, ...) their labels or masks.
         provenance: of the data; the generator keeps it with its own training configuration.
         coarse: the images ``x`` from a coarser sensor, where the scene has them.
+        val_coarse: likewise the images ``val_x``.
         positions: (N + M, 2) int64 row and column of the spectra in ``x`` and then in ``unlabelled``, where they lie in
             an image; tiles lie apart.
         source: the labelled samples, where they are too many for memory: ``x`` and ``y`` are empty then. Only trainings
@@ -64,6 +65,7 @@ class TrainingData:
     val_y: Tensor
     provenance: Provenance | None = None
     coarse: CoarseWindows | None = None
+    val_coarse: CoarseWindows | None = None
     positions: Tensor | None = None
     source: Read | None = None
     unlabelled_source: Read | None = None

@@ -71,7 +71,8 @@ def training_data(
     data = TrainingData(spec, x, y, unlabelled, val_x, val_y, provenance, positions=positions)
     if scene.coarse is None or not isinstance(split, PatchSplit) or isinstance(split, LabelledPatchSplit):
         return data
-    return replace(data, coarse=read_coarse_windows(scene, split.train, split.size))
+    coarse, val_coarse = (read_coarse_windows(scene, corners, split.size) for corners in (split.train, split.val))
+    return replace(data, coarse=coarse, val_coarse=val_coarse)
 
 
 @plain_torch()

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from mixtures import WAVELENGTHS, endmembers, maps
 
-from hsiaug.functional.unmixing import band_selection, fcls, vca
+from hsiaug.functional.unmixing import band_selection, fcls, pure_means, vca
 
 E = endmembers().double().numpy()
 
@@ -48,6 +48,22 @@ def test_the_best_of_several_draws_leaves_least() -> None:
 
     assert max(left(seed, 5) for seed in range(4)) < 0.5 * max(left(seed, 1) for seed in range(4))
     assert np.array_equal(vca(x, 3, 1, 5), vca(x, 3, 1, 5))
+
+
+def test_pure_pixels_of_any_brightness_give_abundances_of_the_right_size() -> None:
+    # A tenth of the pixels is pure, as bright as their slopes: the extreme ones are the brightest.
+    abundances = np.concatenate([simplex(900), np.repeat(np.eye(3), 40, axis=0)])
+    x = pixels(abundances) * np.random.default_rng(4).uniform(0.6, 1.4, (len(abundances), 1))
+    extreme = vca(x, 3, 0, draws=10)
+    typical = pure_means(x, extreme)
+
+    def off(found: np.ndarray) -> float:
+        order = [int((found @ e / np.linalg.norm(found, axis=1)).argmax()) for e in E]
+        return float(np.square(fcls(x, found[order]) - abundances).mean() ** 0.5)
+
+    assert off(typical) < 0.7 * off(extreme)
+    single, directions = pure_means(x, extreme, share=1e-6), extreme / np.linalg.norm(extreme, axis=1, keepdims=True)
+    np.testing.assert_allclose(single / np.linalg.norm(single, axis=1, keepdims=True), directions, rtol=1e-6)
 
 
 def test_fcls_recovers_abundances_and_obeys_its_constraints() -> None:

@@ -1,8 +1,13 @@
+import json
+from pathlib import Path
+from typing import get_args
+
 import pytest
 import torch
 
 from hsiaug.samples import SampleSpec
-from hsiaug.systems.spectral_gan.model import SpectralGAN, SpectralSpace
+from hsiaug.systems import Generator, TrainingData
+from hsiaug.systems.spectral_gan.model import Calibration, SpectralGAN, SpectralSpace
 
 SPEC = SampleSpec('spectrum', 20, ('a', 'b', 'c'))
 
@@ -23,6 +28,41 @@ def test_codes_decode_to_the_spectra(space: str, spectra: torch.Tensor) -> None:
         assert code.max() == pytest.approx(1, abs=1e-5)
     else:  # whitened
         assert torch.allclose(torch.cov(code.T), torch.eye(20), atol=0.02)
+
+
+def three_classes(spectra: torch.Tensor) -> TrainingData:
+    y = torch.arange(len(spectra)) % 3
+    x = spectra * (1 + 0.3 * y[:, None])
+    return TrainingData(SPEC, x, y, x[:0], x[:0], y[:0])
+
+
+def test_joint_calibration_gives_classes_their_correlations(spectra: torch.Tensor) -> None:
+    data, errors = three_classes(spectra), {}
+    for calibration in get_args(Calibration):
+        generator = SpectralGAN(SPEC, hidden=16, space='pca', components=5, calibration=calibration)
+        generator.space.fit(data.x)
+        torch.nn.init.normal_(generator.network.linears[-1].weight)  # of some size in every dimension
+        generator.calibrate(data, samples=20_000)
+        errors[calibration] = []
+        for label in range(3):
+            fake = generator.sample(8000, torch.full((8000,), label), seed=5)['image']
+            codes = [generator.space.encode(x) for x in (data.x[data.y == label], fake)]
+            covariances = [torch.cov(code.T) for code in codes]
+            errors[calibration].append(float((covariances[1] - covariances[0]).norm() / covariances[0].norm()))
+    assert max(errors['joint']) < 0.2, errors
+    assert min(errors['marginal']) > 2 * max(errors['joint'])  # correlations are the network's
+
+
+def test_generators_saved_before_there_were_two_calibrations_open(spectra: torch.Tensor, tmp_path: Path) -> None:
+    generator = SpectralGAN(SPEC, hidden=16, space='pca', components=5)
+    generator.space.fit(spectra)
+    generator.calibrate(three_classes(spectra))
+    folder = generator.save_pretrained(tmp_path / 'gan')
+    config = json.loads((folder / 'config.json').read_text())
+    del config['settings']['calibration']
+    (folder / 'config.json').write_text(json.dumps(config))
+    opened = Generator.from_pretrained(folder)
+    assert torch.equal(opened.sample(3, seed=1)['image'], generator.sample(3, seed=1)['image'])
 
 
 def test_unit_space_keeps_to_the_training_range(spectra: torch.Tensor) -> None:

@@ -24,6 +24,7 @@ from hsiaug.systems.msrresgan.train import (
     Deception,
     GeneratorStage,
     SuperResolutionConfig,
+    shrink_residual,
     train_super_resolution,
 )
 from hsiaug.trainers import fit_generator, training_data
@@ -83,6 +84,34 @@ def test_gradient_network_learns_the_gradient(trained: MSRResGAN) -> None:
     target = gradient_magnitude(high)
     before = (gradient_magnitude(upsample(low, 2)) - target).square().mean()
     assert float((learned - target).square().mean()) < 0.7 * float(before)
+
+
+def test_no_residual_network_is_worse_than_interpolation_on_validation_images() -> None:
+    data = replace(stripes(4), val_x=stripes(3, seed=2).x, val_y=stripes(3, seed=2).y)
+    wild = replace(TINY, iterations=3, lr=0.3)  # what such steps add is no good
+    last, shrunk = (train_super_resolution(data, replace(wild, shrink=on)) for on in (False, True))
+    low = degrade(data.val_x, 2)
+    with torch.no_grad():
+        interpolation, *errors = (
+            float((image - data.val_x).square().mean()) for image in (upsample(low, 2), last(low), shrunk(low))
+        )
+    assert errors[0] > 1.2 * interpolation
+    assert errors[1] <= 1.0001 * interpolation
+    assert not SuperResolutionConfig.paper().shrink  # the text validates nothing
+
+
+def test_a_residual_is_shrunk_to_its_best_share() -> None:
+    torch.manual_seed(0)
+    network = MSRResNet(C, 2, width=4, blocks=1).eval()
+    nn.init.normal_(network.residual.last.weight, std=0.1)
+    image = torch.randn(20, C, 8, 8)
+    with torch.no_grad():
+        added = network.restore(image) - image
+        assert shrink_residual(network, image, image + 0.25 * added) == pytest.approx(0.25, rel=1e-5)
+        assert torch.allclose(network.restore(image), image + 0.25 * added, atol=1e-5)
+        assert shrink_residual(network, image, image - added) == 0
+        assert torch.equal(network.restore(image), image)
+        assert shrink_residual(network, image, image - added) == 1  # there is nothing left to shrink
 
 
 @pytest.mark.parametrize('network', ['msrresnet', 'srcnn', 'srgan'])

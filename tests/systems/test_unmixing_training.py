@@ -50,6 +50,17 @@ def test_three_bands_tell_the_materials(trained: UnmixingNetwork) -> None:
     assert float(error.square().mean().sqrt()) < 0.05 * UNIT
 
 
+def test_endmembers_start_at_pixels_of_typical_brightness() -> None:
+    dim = DATA.clone()
+    dim[:, :, ::2] *= 0.5  # every other row lies in the shade
+    extreme, typical = (
+        train_unmixing(dim, WAVELENGTHS, replace(TINY, start=start, endmember_rate=1e-9)).endmembers.norm(dim=1)
+        for start in ('vca', 'pure')
+    )
+    assert typical.mean() < 0.85 * extreme.mean()
+    assert (UnmixingConfig().start, UnmixingConfig.small().start) == ('vca', 'pure')
+
+
 def test_endmembers_are_not_negative(trained: UnmixingNetwork) -> None:
     assert (trained.endmembers >= 0).all()
     dark = DATA.clone()

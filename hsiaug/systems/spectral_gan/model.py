@@ -21,6 +21,7 @@ from ...settings import COUNT
 from ..base import Generator, TrainingData, register
 
 Space = Literal['unit', 'pca']
+Calibration = Literal['marginal', 'joint']
 _ROUNDING = 1e-7  # of float32, relative to the spectra as a whole
 
 
@@ -89,14 +90,16 @@ class SpectralGAN(Generator):
         space: space that the network works in, see :class:`SpectralSpace`; ``'unit'`` ends in the paper's sigmoid.
         components: principal components of the space ``'pca'``.
         conditional: False for a GAN without classes: labels are then drawn, but mean nothing.
+        calibration: what :meth:`calibrate` matches of each class: ``'joint'`` mean and covariance of the codes,
+            ``'marginal'`` mean and standard deviation of each dimension.
     """
 
     kinds: ClassVar = ('spectrum',)
     unlabelled = ('alike',)
 
     ranges: ClassVar = dict.fromkeys(('noise_dim', 'hidden', 'layers', 'components'), COUNT)
-    gain: Tensor  # (K, d) calibration of the codes per class: code * gain + shift
-    shift: Tensor
+    gain: Tensor  # (K, d) calibration of the codes per class: code * gain + shift; joint (K, d, d): code @ gain + shift
+    shift: Tensor  # (K, d)
 
     def __init__(
         self,
@@ -107,16 +110,18 @@ class SpectralGAN(Generator):
         space: Space = 'unit',
         components: int = 30,
         conditional: bool = True,
+        calibration: Calibration = 'marginal',  # as saved generators are that name none
     ) -> None:
         super().__init__(
             spec, noise_dim=noise_dim, hidden=hidden, layers=layers, space=space, components=components,
-            conditional=conditional,
+            conditional=conditional, calibration=calibration,
         )  # fmt: skip
-        self.noise_dim, self.conditional = noise_dim, conditional
+        self.noise_dim, self.conditional, self.calibration = noise_dim, conditional, calibration
         self.space = SpectralSpace(spec.bands, space, components)
         inputs = noise_dim + (spec.num_classes if conditional else 0)
         self.network = MLP(inputs, self.space.dim, hidden, layers, output='sigmoid' if space == 'unit' else 'linear')
-        self.register_buffer('gain', torch.ones(spec.num_classes, self.space.dim))
+        gain = torch.ones(self.space.dim) if calibration == 'marginal' else torch.eye(self.space.dim)
+        self.register_buffer('gain', gain.repeat(spec.num_classes, *[1] * gain.ndim))
         self.register_buffer('shift', torch.zeros(spec.num_classes, self.space.dim))
 
     @classmethod
@@ -131,7 +136,11 @@ class SpectralGAN(Generator):
 
     def _spectra(self, noise: Tensor, condition: Tensor, residual: Tensor | None) -> Tensor:
         code = self(noise, condition)
-        return self.space.decode(code * (condition @ self.gain) + condition @ self.shift, residual)
+        if self.calibration == 'marginal':
+            code = code * (condition @ self.gain)
+        else:  # class by class: a matrix for each sample would be huge
+            code = sum((share[:, None] * (code @ gain) for share, gain in zip(condition.T, self.gain, strict=True)), 0)
+        return self.space.decode(code + condition @ self.shift, residual)
 
     def _draw(self, labels: Tensor, rng: torch.Generator) -> dict[str, Tensor]:
         noise = torch.randn((len(labels), self.noise_dim), generator=rng).to(self.device)
@@ -144,12 +153,15 @@ class SpectralGAN(Generator):
     @plain_torch()
     @torch.no_grad()
     def calibrate(self, data: TrainingData, seed: int = 0, samples: int = 2000) -> None:
-        """Give each class the mean and the standard deviation, per code dimension, of its training spectra.
+        """Give each class the moments of its training spectra, in the codes, see ``calibration``.
 
-        GANs make samples that vary less than real ones. With few training spectra the sample moments are uncertain
-        themselves: the gain is shrunk towards 1 and the shift towards 0 by n / (n + 10).
+        The critic judges spectra of all classes together, so that a class may have any mean and covariance. The joint
+        calibration gives it those of its spectra, by the linear map that moves samples least (Gelbrich 1990). The
+        marginal one leaves correlations as they are; as few spectra are an uncertain guide, its gain is shrunk towards
+        1 and its shift towards 0 by n / (n + 10).
         """
-        self.gain.fill_(1)
+        joint = self.calibration == 'joint'
+        self.gain.copy_(torch.eye(self.space.dim) if joint else torch.ones(self.space.dim))
         self.shift.zero_()
         rng = torch.Generator().manual_seed(seed)
         for label in range(self.spec.num_classes):
@@ -159,6 +171,10 @@ class SpectralGAN(Generator):
             noise = torch.randn((samples, self.noise_dim), generator=rng).to(self.device)
             condition = one_hot(torch.full((samples,), label), self.spec.num_classes).to(self.device, torch.float32)
             fake = self(noise, condition)
+            if joint:
+                self.gain[label] = _least_moving(*(torch.cov(code.T.double()) for code in (fake, real)))
+                self.shift[label] = real.mean(dim=0) - fake.mean(dim=0) @ self.gain[label]
+                continue
             trust = len(real) / (len(real) + 10)
             ratio = (real.std(dim=0) / fake.std(dim=0).clamp_min(1e-6)).clamp(0.2, 5)
             self.gain[label] = ratio**trust
@@ -186,3 +202,14 @@ class SpectralGAN(Generator):
         classes = one_hot(torch.tensor(labels), self.spec.num_classes).to(torch.float32)
         weights = torch.stack([1 - alphas, alphas], dim=1).to(torch.float32)
         return self._spectra((weights @ ends).to(self.device), (weights @ classes).to(self.device), None)
+
+
+def _least_moving(given: Tensor, wanted: Tensor) -> Tensor:
+    """(d, d) symmetric A with A · given · A = wanted: the optimal transport between two Gaussians."""
+
+    def power(matrix: Tensor, exponent: float) -> Tensor:
+        values, vectors = torch.linalg.eigh(matrix)
+        return (vectors * values.clamp_min(1e-8 * float(values[-1].clamp_min(1e-12))) ** exponent) @ vectors.T
+
+    root, inverse = power(given, 0.5), power(given, -0.5)
+    return inverse @ power(root @ wanted @ root, 0.5) @ inverse

@@ -33,7 +33,7 @@ from ..base import Generator, TrainingData
 from ..ensemble import Ensemble
 from ..pictures import Pictures
 from ..training import trains
-from .model import Space, SpectralGAN
+from .model import Calibration, Space, SpectralGAN
 
 CHECKPOINT_FILE = 'training.safetensors'
 
@@ -57,7 +57,8 @@ class SpectralGANConfig:
         components: principal components of the space ``'pca'``.
         conditional: False trains generator and critic alone, without labels.
         ema: decay of the exponential moving average of the generator's weights; 0 for none.
-        calibrate: match mean and standard deviation per class after training, see :meth:`SpectralGAN.calibrate`.
+        calibrate: match moments of each class after training, see :meth:`SpectralGAN.calibrate`.
+        calibration: which, of the codes: ``'joint'`` means and covariances, ``'marginal'`` means and deviations.
         select_every: every ``select_every`` iterations the distance to the validation part is measured, and the best
             generator is kept; 0 keeps the last.
         semi_supervised: the critic also sees unlabelled pixels of the training area.
@@ -79,6 +80,7 @@ class SpectralGANConfig:
     conditional: bool = True
     ema: float = 0.99
     calibrate: bool = True
+    calibration: Calibration = 'joint'
     select_every: int = 0
     semi_supervised: bool = False
     members: int = 1
@@ -107,7 +109,10 @@ class SpectralGANTraining(Training):
         classes = data.spec.num_classes
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            self.generator = SpectralGAN(data.spec, **SpectralGAN.settings_in(config))
+            settings = SpectralGAN.settings_in(config)
+            if not (config.calibrate and config.conditional):
+                settings['calibration'] = 'marginal'  # whose identity takes the least room
+            self.generator = SpectralGAN(data.spec, **settings)
             dim = self.generator.space.dim
             self.critic = MLP(dim, 1, config.hidden, config.layers)
             self.classifier = MLP(dim, classes, config.hidden, config.layers)

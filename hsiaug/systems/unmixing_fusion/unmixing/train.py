@@ -23,13 +23,13 @@ from ....engine.data import require_finite_samples
 from ....engine.schedules import Cosine
 from ....functional.plain import plain_torch
 from ....functional.scaling import band_scale
-from ....functional.unmixing import RGB_CENTRES, band_selection, require_rank, vca
+from ....functional.unmixing import RGB_CENTRES, band_selection, pure_means, require_rank, vca
 from ....losses.unmixing import unmixing_loss
 from ....settings import POSITIVE, Range, check_settings
 from .network import UnmixingNetwork
 
 Inputs = Literal['rgb', 'all']
-Start = Literal['vca', 'kmeans']
+Start = Literal['vca', 'pure', 'kmeans']
 Matching = Literal['none', 'moments', 'quantiles']
 
 CHECKPOINT_FILE = 'unmixing.safetensors'
@@ -51,7 +51,8 @@ class UnmixingConfig:
         centres: wavelengths in nm of the three bands.
         response: (3, C) spectral responses instead, see :func:`~hsiaug.functional.unmixing.band_selection`.
         widths: channels of the encoder's five inner layers.
-        start: endmembers before training: ``'vca'`` takes extreme spectra, of 20 draws those that leave least,
+        start: endmembers before training: ``'vca'`` takes extreme spectra, of 20 draws those that leave least;
+            ``'pure'`` the means of the spectra that point their way, which are of typical brightness;
             ``'kmeans'`` the centres of clusters, typical constituents rather than pure materials.
         epochs: passes over the images; each image is drawn once per epoch on average.
         steps: optimiser steps instead.
@@ -89,8 +90,8 @@ class UnmixingConfig:
 
     @classmethod
     def small(cls, **changes: Any) -> UnmixingConfig:
-        """For small scenes: 300 steps at thirty times the rate; endmembers, which start near their goal, move less."""
-        return cls(**{'steps': 300, 'learning_rate': 3e-3, 'endmember_rate': 0.1, **changes})
+        """For small scenes: 300 steps at thirty times the rate; endmembers start at means of pure pixels, move less."""
+        return cls(**{'start': 'pure', 'steps': 300, 'learning_rate': 3e-3, 'endmember_rate': 0.1, **changes})
 
 
 class UnmixingTraining(Training):
@@ -185,10 +186,11 @@ def start(network: UnmixingNetwork, images: Tensor, kind: Start, seed: int) -> N
         spectra = spectra[torch.randperm(len(spectra), generator=torch.Generator().manual_seed(seed))[:_SPECTRA]]
     x, k = spectra.double().cpu().numpy(), network.num_endmembers
     require_rank(x, k, 'train_unmixing')
-    if kind == 'vca':
-        found = vca(x, k, seed, _DRAWS)
-    else:
+    if kind == 'kmeans':
         found = KMeans(k, n_init=3, random_state=seed % 2**32).fit(x).cluster_centers_
+    else:
+        found = vca(x, k, seed, _DRAWS)
+        found = pure_means(x, found) if kind == 'pure' else found
     weights = torch.from_numpy(found).clamp_min(0).T / network.scale.double()
     network.decoder.weight.copy_(weights[:, :, None, None])
 
