@@ -82,7 +82,7 @@ def _digests(layer: Layer) -> np.ndarray | None:
     parts = [_digests(inner) for inner in layer.inner]
     if any(part is None for part in parts):
         return None
-    joined = np.concatenate(parts)  # type: ignore[arg-type]
+    joined: np.ndarray = np.concatenate(parts)  # type: ignore[arg-type]
     return joined if layer.order is None else joined[layer.order]
 
 
