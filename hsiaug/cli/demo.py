@@ -26,9 +26,11 @@ def demo(out: Path = Path('runs/demo'), workers: int = 2, seeds: int = 16) -> No
     blocks = SplitConfig('blocks', {'per_class': LABELS, 'block': 10, 'on_rare': 'drop'}).splitter()
     ratios = (1.0, 2.0, 5.0)
     known = recommended_ratio('variability', LABELS, 'spectrum')
-    way = {'labels': known.labels, 'synthetic_first': known.synthetic_first}
     arms = (
-        Arm('variability, first', 'variability', **way, ratios=(known.ratio,), default=known.ratio),
+        Arm(
+            'variability, first', 'variability', labels=known.labels, ratios=(known.ratio,),
+            synthetic_first=known.synthetic_first, default=known.ratio,
+        ),
         Arm('variability', 'variability'),
         Arm('duplicate', 'duplicate', {}, 'uniform', ratios=(2.0,), control=True),
     )

@@ -16,11 +16,10 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torchgeo.datasets import NonGeoDataset
 
 from ..progress import progress_bar
 from ..records import read_json
-from ..samples import Sample, class_counts
+from ..samples import class_counts
 from .bank_record import (
     BANK_FILE,
     FRACTIONS,
@@ -32,7 +31,7 @@ from .bank_record import (
     value_problem,
 )
 from .bank_shard import Blocks, MappedShard, map_shard, row_values
-from .batches import row_numbers, unstack
+from .batches import ReadAtOnce, row_numbers
 
 _LARGE_ROW = 16 << 10  # bytes; above, copying row by row beats an index over the shard and the copy that it makes
 _LONG_READ = 256 << 20  # bytes; verifying more than this is said
@@ -57,7 +56,7 @@ class _Column:
     end: int
 
 
-class SyntheticBank(NonGeoDataset):
+class SyntheticBank(ReadAtOnce):
     """Synthetic samples of a folder that :func:`~hsiaug.datasets.bank_writer.write_bank` wrote.
 
     Opening reads ``bank.json`` and checks that every shard is there with its size. What a read touches is compared
@@ -318,12 +317,6 @@ class SyntheticBank(NonGeoDataset):
             (self._shard(int(numbers[start])), places[start:stop], within[start:stop])
             for start, stop in pairwise(edges)
         ]
-
-    def __getitem__(self, index: int) -> Sample:
-        return self.__getitems__([index])[0]
-
-    def __getitems__(self, indices: Sequence[int]) -> list[Sample]:
-        return unstack(self.batch(indices))
 
     def labels(self) -> Tensor | None:
         """(N,) int64 labels; None where samples have masks."""

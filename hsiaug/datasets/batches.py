@@ -14,8 +14,9 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import one_hot
+from torchgeo.datasets import NonGeoDataset
 
-from ..samples import Kind, SpecMismatchError
+from ..samples import Kind, Sample, SpecMismatchError, Transform
 
 CONTRACT = "whose samples are dictionaries with 'image' and 'label' or 'mask' (the sample contract, as in torchgeo)"
 
@@ -46,6 +47,23 @@ def fetch(dataset: Any, rows: np.ndarray) -> dict[str, Any]:
     if reads_whole(dataset) and getattr(dataset, 'transforms', None) is None:
         return dict(dataset.batch(rows))
     return stack(fetch_samples(dataset, rows))
+
+
+class ReadAtOnce(NonGeoDataset):
+    """A dataset that reads several samples at once, by its ``batch``."""
+
+    transforms: Transform | None = None
+
+    def batch(self, indices: Sequence[int] | Tensor) -> dict[str, Tensor]:
+        """Samples of several indices, stacked, before ``transforms``."""
+        raise NotImplementedError
+
+    def __getitem__(self, index: int) -> Sample:
+        return self.__getitems__([index])[0]
+
+    def __getitems__(self, indices: Sequence[int]) -> list[Sample]:
+        samples = unstack(self.batch(indices))
+        return samples if self.transforms is None else list(map(self.transforms, samples))
 
 
 def row_numbers(indices: Sequence[int] | Tensor, length: int, owner: str) -> np.ndarray:

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from typing import Self
 
-from torch import Tensor
 from torch.utils.data import Dataset
 
 from ..samples import Sample, SampleSpec, Transform
 from ..scenes.change import CHANGE_CLASSES, BitemporalScene
 from ..scenes.patches import PatchPart, PatchSplit
-from .held import IGNORE, HeldSamples
+from .held import IGNORE, HeldMasks
 from .patches import PatchDataset
 
 
-class ChangeDataset(HeldSamples):
+class ChangeDataset(HeldMasks):
     """Pairs of dates with change masks, held in memory.
 
     Args:
@@ -30,17 +29,6 @@ class ChangeDataset(HeldSamples):
     """
 
     kind = 'change'
-    mask: Tensor
-
-    def __init__(
-        self,
-        image: Tensor,
-        mask: Tensor,
-        spec: SampleSpec,
-        split: PatchSplit | None = None,
-        transforms: Transform | None = None,
-    ) -> None:
-        super().__init__(image, mask, spec, split, transforms)
 
     @classmethod
     def from_scene(

@@ -15,7 +15,7 @@ from torchgeo.datasets import NonGeoDataset
 from ..progress import with_progress
 from ..samples import Kind, Sample, SampleSpec, Transform, class_counts
 from ..scenes.change import require_change_values
-from .batches import as_tensor, row_numbers, unstack
+from .batches import ReadAtOnce, as_tensor, row_numbers
 from .preview import plot_sample
 from .wrapped import spec_of
 
@@ -37,7 +37,7 @@ class RealDataset(NonGeoDataset):
         return sample if self.transforms is None else self.transforms(sample)
 
 
-class HeldSamples(RealDataset):
+class HeldSamples(ReadAtOnce, RealDataset):
     """Samples held in memory, ``image`` and its ``label`` or ``mask`` an attribute each.
 
     A subclass of one ``kind`` checks what it is given; any other trusts it.
@@ -98,13 +98,6 @@ class HeldSamples(RealDataset):
     def __len__(self) -> int:
         return len(self.image)
 
-    def __getitem__(self, index: int) -> Sample:
-        """``image`` float32 in the dataset's unit, and its ``label`` or ``mask`` int64."""
-        return self.__getitems__([index])[0]
-
-    def __getitems__(self, indices: Sequence[int]) -> list[Sample]:
-        return list(map(self._transformed, unstack(self.batch(indices))))
-
     def batch(self, indices: Sequence[int] | Tensor) -> dict[str, Tensor]:
         """``image`` (n, ...) and its target (n, ...), before ``transforms``.
 
@@ -142,6 +135,22 @@ class HeldSamples(RealDataset):
         counts = dict(zip(self.spec.classes, self.class_counts.tolist(), strict=True))
         what = 'classes' if self.spec.target_key == 'label' else 'pixels'
         return f'{super().__str__()}\n    bands: {self.spec.bands}, size: {self.spec.size}\n    {what}: {counts}'
+
+
+class HeldMasks(HeldSamples):
+    """Images (N, ..., H, W) with masks (N, ..., H, W), held in memory; see :class:`HeldSamples`."""
+
+    mask: Tensor
+
+    def __init__(
+        self,
+        image: Tensor,
+        mask: Tensor,
+        spec: SampleSpec,
+        split: Any = None,
+        transforms: Transform | None = None,
+    ) -> None:
+        super().__init__(image, mask, spec, split, transforms)
 
 
 def require_samples(image: Tensor, target: Tensor, spec: SampleSpec, kind: Kind, who: str) -> None:

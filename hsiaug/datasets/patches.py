@@ -11,16 +11,16 @@ import torch
 from torch import Tensor
 
 from ..functional.degradation import upsample
-from ..samples import SampleSpec, Transform
+from ..samples import Transform
 from ..scenes import Scene
 from ..scenes.patches import PatchPart, PatchSplit
-from .held import IGNORE, HeldSamples
+from .held import IGNORE, HeldMasks
 from .image_files import fill_missing
 
 _REACH = 3  # pixels of a coarser image on each side that interpolation looks at, and one
 
 
-class PatchDataset(HeldSamples):
+class PatchDataset(HeldMasks):
     """Images with masks, held in memory.
 
     Args:
@@ -35,17 +35,6 @@ class PatchDataset(HeldSamples):
     """
 
     kind = 'segmentation'
-    mask: Tensor
-
-    def __init__(
-        self,
-        image: Tensor,
-        mask: Tensor,
-        spec: SampleSpec,
-        split: PatchSplit | None = None,
-        transforms: Transform | None = None,
-    ) -> None:
-        super().__init__(image, mask, spec, split, transforms)
 
     @classmethod
     def from_scene(

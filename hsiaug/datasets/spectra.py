@@ -9,15 +9,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..samples import Sample, Transform, class_counts
+from ..samples import Transform, class_counts
 from ..scenes import Scene, Split
-from .batches import row_numbers, unstack
+from .batches import ReadAtOnce, row_numbers
 from .held import RealDataset
 
 Part = Literal['train', 'val', 'test', 'unlabelled']
 
 
-class SpectraDataset(RealDataset):
+class SpectraDataset(ReadAtOnce, RealDataset):
     """Spectra of a scene, one sample per pixel.
 
     Samples are read from the scene on demand, so that a memory-mapped scene stays one.
@@ -49,13 +49,6 @@ class SpectraDataset(RealDataset):
 
     def __len__(self) -> int:
         return len(self.pixels)
-
-    def __getitem__(self, index: int) -> Sample:
-        """``image`` (C,) float32 in the scene's unit and ``label`` () int64."""
-        return self.__getitems__([index])[0]
-
-    def __getitems__(self, indices: Sequence[int]) -> list[Sample]:
-        return list(map(self._transformed, unstack(self.batch(indices))))
 
     def batch(self, indices: Sequence[int] | Tensor) -> dict[str, Tensor]:
         """``image`` (n, C) and ``label`` (n,), before ``transforms``.

@@ -10,10 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import get_worker_info
-from torchgeo.datasets import NonGeoDataset
 
-from ..samples import Sample, SampleSource, SampleSpec, Traits
-from .batches import gather_chunks, row_numbers, unstack
+from ..samples import SampleSource, SampleSpec, Traits
+from .batches import ReadAtOnce, gather_chunks, row_numbers
 from .labels import LabelPolicy, synthetic_counts
 from .orders import Shuffled, is_long
 from .shared import InEpochs, Kept
@@ -39,7 +38,7 @@ def require_drawable(generator: object) -> None:
         )
 
 
-class SyntheticDataset(InEpochs, NonGeoDataset):
+class SyntheticDataset(InEpochs, ReadAtOnce):
     """Samples of a generator.
 
     Sample ``index`` depends on (seed, epoch, index) and nothing else: not on workers, ranks or the order of calls.
@@ -120,9 +119,3 @@ class SyntheticDataset(InEpochs, NonGeoDataset):
             return self._chunks.get_or_make((epoch, number), lambda: self._draw_chunk(epoch, number))
 
         return gather_chunks(rows, self.chunk, chunk)
-
-    def __getitem__(self, index: int) -> Sample:
-        return self.__getitems__([index])[0]
-
-    def __getitems__(self, indices: Sequence[int]) -> list[Sample]:
-        return unstack(self.batch(indices))
