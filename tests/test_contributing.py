@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,6 +14,7 @@ import torch
 from hsiaug import Generator, MixedDataset, SpectraDataset, SyntheticBank, fit_generator, write_bank
 from hsiaug.ablation import Arm, Classifier, Setting, Study, run_study
 from hsiaug.ablation.results import RESULTS_FILE, read_results
+from hsiaug.engine import Run
 from hsiaug.scenes import RandomSplit, Scene, Split
 from hsiaug.systems import TrainingData
 from hsiaug.trainers import ClassifierConfig
@@ -44,20 +46,21 @@ def test_trained_by_its_name_it_learns(toy: SimpleNamespace, data: TrainingData)
 def test_killed_it_resumes_to_the_same_bits(
     toy: SimpleNamespace, data: TrainingData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = fit_generator('toy', data, {'iterations': 700}, seed=1)
+    monkeypatch.setattr('hsiaug.systems.fit.Run', partial(Run, every=20))
+    whole = fit_generator('toy', data, {'iterations': 60}, seed=1)
     update = toy.ToyTraining.update
 
     def killed(self: Any, rng: torch.Generator) -> None:
-        if self.step == 620:
+        if self.step == 50:
             raise SystemExit
         update(self, rng)
 
     monkeypatch.setattr(toy.ToyTraining, 'update', killed)
     with pytest.raises(SystemExit):
-        fit_generator('toy', data, {'iterations': 700}, seed=1, folder=tmp_path)
+        fit_generator('toy', data, {'iterations': 60}, seed=1, folder=tmp_path)
     monkeypatch.setattr(toy.ToyTraining, 'update', update)
     assert [path.name for path in tmp_path.iterdir()] == ['toy.safetensors']
-    resumed = fit_generator('toy', data, {'iterations': 700}, seed=1, folder=tmp_path)
+    resumed = fit_generator('toy', data, {'iterations': 60}, seed=1, folder=tmp_path)
     assert torch.equal(resumed.mean, whole.mean)
     assert not list(tmp_path.iterdir())
 
