@@ -28,8 +28,12 @@ def demo(out: Path = Path('runs/demo'), workers: int = 2, seeds: int = 16) -> No
     known = recommended_ratio('variability', LABELS, 'spectrum')
     arms = (
         Arm(
-            'variability, first', 'variability', labels=known.labels, ratios=(known.ratio,),
-            synthetic_first=known.synthetic_first, default=known.ratio,
+            'variability, first',
+            'variability',
+            labels=known.labels,  # type: ignore[arg-type]
+            ratios=(known.ratio,),
+            synthetic_first=known.synthetic_first,
+            default=known.ratio,
         ),
         Arm('variability', 'variability'),
         Arm('duplicate', 'duplicate', {}, 'uniform', ratios=(2.0,), control=True),
