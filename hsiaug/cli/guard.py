@@ -122,7 +122,7 @@ def at_home(value: Any) -> Any:
     return value
 
 
-def nulls(given: Namespace, maker: Callable[..., Any]) -> Iterator[str]:
+def nulls(given: Namespace, maker: Any) -> Iterator[str]:
     """Options that have no value, null in a config file, where what takes them wants one."""
     hints = get_type_hints(maker)
     for name, value in vars(given).items():
