@@ -106,7 +106,7 @@ def test_a_generator_that_diverges_is_named_and_not_kept(tmp_path: Path, monkeyp
 
 def test_a_metric_without_a_value_is_named_and_never_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     nothing = Accuracies(1.0, float('nan'), 1.0, (1.0, 1.0))
-    monkeypatch.setattr(spectrum, 'accuracies', lambda *_: nothing)
+    monkeypatch.setattr('hsiaug.tasks.base.accuracies', lambda *_: nothing)
     message = r"scene, 30 %, linear_svm, real only, seed 0: \['aa'\] have no value on the validation part"
     with pytest.raises(ValueError, match=message):
         run_study(study(), tmp_path, progress=False)
