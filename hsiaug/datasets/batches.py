@@ -369,7 +369,7 @@ def cast_like(values: Tensor, real: Tensor, what: str, owner: str) -> Tensor:
     Raises:
         SpecMismatchError: if the dtype cannot hold the values: an image would become infinite, a class another one.
     """
-    cast = values.to(real)
+    cast = values.to(real, non_blocking=True)
     if cast.dtype == values.dtype or values.numel() == 0:
         return cast
     if values.is_floating_point() and cast.is_floating_point():

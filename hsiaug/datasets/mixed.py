@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, cast
@@ -23,7 +24,6 @@ from .batches import (
     fetch_samples,
     reads_whole,
     require_same_form,
-    row_numbers,
     stack,
 )
 from .checks import EXAMINED, ClassNumbers, some_samples, warn_of_doubtful_labels
@@ -336,7 +336,8 @@ class MixedDataset(InEpochs, NonGeoDataset):
 
     def __getitem__(self, index: int) -> Sample:
         """One sample, real or synthetic, with ``synthetic`` (bool)."""
-        return self._samples(row_numbers([index], self.length(self.epoch), 'MixedDataset').tolist())[0]
+        row = operator.index(index)
+        return self._samples([row + self.length(self.epoch) if row < 0 else row])[0]
 
     def __getitems__(self, indices: Sequence[int]) -> Sequence[Sample]:
         """Samples of a whole batch. Images are not copied here: the loader's collation copies them once.

@@ -15,6 +15,7 @@ from hsiaug.ablation.cells import Group
 from hsiaug.ablation.results import read_results
 from hsiaug.metrics.scores import Accuracies
 from hsiaug.scenes import RandomSplit, Scene
+from hsiaug.tasks import spectrum
 from hsiaug.trainers import ClassifierConfig, train_nn1d
 
 SETTING = Setting('scene', '30 %', RandomSplit(fraction=0.3))

@@ -151,8 +151,8 @@ def test_policies_read_masks_of_any_dtype(dtype: Any) -> None:
     plain, other = Other('segmentation', 12), Toy('segmentation', 12)
     plain.spec = other.spec = spec
     other.data['mask'] = other.data['mask'].clamp(max=1)
-    expected = as_pool(other, Draw(labels='uniform')).weights()
-    assert np.array_equal(as_pool(plain, Draw(labels='uniform')).weights(), expected)  # type: ignore[attr-defined]
+    expected = as_pool(other, Draw(labels='uniform')).weights
+    assert np.array_equal(as_pool(plain, Draw(labels='uniform')).weights, expected)  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize('kind', ['spectrum', 'segmentation'])
