@@ -10,7 +10,7 @@ from typing import Any, cast
 
 import numpy as np
 from torch import Tensor
-from torch.utils.data import Dataset
+from torch.utils.data import ConcatDataset, Dataset
 from torchgeo.datasets import NonGeoDataset
 
 from ..evidence import Recommendation
@@ -281,6 +281,12 @@ class MixedDataset(InEpochs, NonGeoDataset):
         """Note that a sampler knows the current length, where a schedule changes it."""
         if self._known is not None:
             self._known.tell(length)
+
+    @property
+    def synthetic(self) -> Dataset[Sample]:
+        """The synthetic samples of the current epoch."""
+        parts = self.order(self.epoch).datasets
+        return parts[0] if len(parts) == 1 else ConcatDataset(parts)
 
     def order(self, epoch: int) -> EpochOrder:
         """Where each sample of an epoch comes from."""

@@ -45,6 +45,8 @@ def test_append_counts_are_exact_and_no_real_sample_is_lost(
     assert sum(flags) == round(ratio * len(real))
     kept = [row for row, flag in zip(rows(mixed), flags, strict=True) if not flag]
     assert kept == rows(real)
+    added = [row for row, flag in zip(rows(mixed), flags, strict=True) if flag]
+    assert added == rows(mixed.synthetic)
 
 
 @pytest.mark.parametrize('ratio', [0.25, 1, 5])
