@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from ..ablation import Arm, Setting, Study
 from ..ablation.arms import at_defaults
@@ -26,7 +27,7 @@ def demo(out: Path = Path('runs/demo'), workers: int = 2, seeds: int = 16) -> No
     blocks = SplitConfig('blocks', {'per_class': LABELS, 'block': 10, 'on_rare': 'drop'})
     ratios = (1.0, 2.0, 5.0)
     known = recommended_ratio('variability', LABELS, 'spectrum')
-    way = {'labels': known.labels, 'synthetic_first': known.synthetic_first}
+    way: dict[str, Any] = {'labels': known.labels, 'synthetic_first': known.synthetic_first}
     arms = (
         Arm('variability, first', 'variability', **way, ratios=(known.ratio,), default=known.ratio),
         Arm('variability', 'variability'),
