@@ -14,7 +14,7 @@ from .config import SplitConfig
 LABELS = 10
 
 
-def demo(out: Path = Path('runs/demo'), workers: int = 2, seeds: int = 16) -> None:
+def demo(out: Path = Path('runs/demo'), workers: int = 2, seeds: int = 10) -> None:
     """Mix synthetic spectra into the simulated scene at several ratios, and answer whether that helps.
 
     Args:
