@@ -97,3 +97,15 @@ def test_without_condition_the_label_does_not_matter(spectra: torch.Tensor) -> N
         images.append([generator.sample(5, torch.full((5,), k), seed=0)['image'] for k in (0, 2)])
     assert torch.equal(*images[0])
     assert not torch.equal(*images[1])
+
+
+def test_one_band_has_a_variance() -> None:
+    spec = SampleSpec('spectrum', 1, ('a', 'b'))
+    y = torch.arange(40) % 2
+    x = y[:, None] + 0.1 * torch.randn(40, 1, generator=torch.Generator().manual_seed(0))
+    generator = SpectralGAN(spec, hidden=8, space='pca', components=1, calibration='joint')
+    generator.space.fit(x)
+    generator.calibrate(TrainingData(spec, x, y, x[:0], x[:0], y[:0]))
+    drawn = generator.sample(2000, torch.ones(2000, dtype=torch.int64), seed=0)['image']
+    assert float(drawn.mean()) == pytest.approx(float(x[y == 1].mean()), abs=0.02)
+    assert float(drawn.std()) == pytest.approx(float(x[y == 1].std()), rel=0.1)

@@ -172,7 +172,9 @@ class SpectralGAN(Generator):
             condition = one_hot(torch.full((samples,), label), self.spec.num_classes).to(self.device, torch.float32)
             fake = self(noise, condition)
             if joint:
-                self.gain[label] = _least_moving(*(torch.cov(code.T.double()).atleast_2d() for code in (fake, real)))
+                self.gain[label] = _least_moving(
+                    *(torch.atleast_2d(torch.cov(code.T.double())) for code in (fake, real))
+                )
                 self.shift[label] = real.mean(dim=0) - fake.mean(dim=0) @ self.gain[label]
                 continue
             trust = len(real) / (len(real) + 10)
