@@ -93,6 +93,15 @@ def class_names_of(names: np.ndarray | Sequence[str]) -> dict[int, str]:
     return {i: name for i, name in found.items() if name}
 
 
+def require_names(names: object, where: str) -> None:
+    """Check that names of classes say which id has which; of a list nobody knows whether it begins with 0 or 1."""
+    if names is not None and not isinstance(names, Mapping):
+        raise ValueError(
+            f'{where}: class_names are a mapping of class id to name, found {type(names).__name__}; give '
+            'dict(enumerate(names, 1)) if the first is that of label 1'
+        )
+
+
 def without_ignored(names: Mapping[int, str], ignore: Sequence[int] | None) -> dict[int, str]:
     """Class names less those of ignored values."""
     return {class_id: name for class_id, name in names.items() if class_id not in (ignore or ())}

@@ -13,7 +13,7 @@ import numpy as np
 from .file_labels import FileLabels, read_labels
 from .files import CUBE_KEYS, LABEL_KEYS, Content, Facts, SceneFileError, Variable, existing, leaf, without_axis_of_one
 from .formats import open_content
-from .labels import UNLABELLED, clean_labels, numbered, without_ignored
+from .labels import UNLABELLED, clean_labels, numbered, require_names, without_ignored
 from .layout import Layout, channels_last
 from .scene import Scene
 from .wavelengths import to_nanometres
@@ -74,8 +74,9 @@ def open_scene(
         FileNotFoundError: if a file is missing.
         SceneFileError: if a variable is missing or ambiguous, a file cannot be read, or can be read in two ways.
         BadBandsError: if bands carry no information and are not to be dropped.
-        ValueError: if labels do not fit the cube.
+        ValueError: if labels do not fit the cube, or ``class_names`` are no mapping.
     """
+    require_names(class_names, 'open_scene')
     content = open_content(existing(path, 'cube'), 'cube', bands)
     file, facts = content.file, content.facts
     cube_variable = find_cube(content, cube_key)

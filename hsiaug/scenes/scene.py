@@ -13,7 +13,7 @@ import numpy as np
 from ..samples import Kind, SampleSpec
 from ..seen import SceneFingerprint
 from .content import image_fingerprint, scene_content
-from .labels import UNLABELLED, as_integers, without_class
+from .labels import UNLABELLED, as_integers, require_names, without_class
 
 ONE_CLASS = 'unlabelled'
 """Name of the class of a scene whose labels are left aside."""
@@ -75,6 +75,7 @@ class Scene:
     def __post_init__(self) -> None:
         if self.cube.ndim != 3:
             raise ValueError(f'Scene {self.name!r}: cube must be (H, W, bands), found shape {self.cube.shape}')
+        require_names(self.class_names, f'Scene {self.name!r}')
         for what in ('labels', 'groups', 'measured'):
             array = getattr(self, what)
             if array is not None and array.shape != self.cube.shape[:2]:

@@ -232,3 +232,14 @@ def test_a_generator_without_labels(tmp_path: Path) -> None:
         train_nn1d(real, ClassifierConfig(steps=10))
     with pytest.raises(ValueError, match='one_class is for scenes of one date'):
         SceneConfig(simulated={'dates': 2}, one_class=True)()
+
+
+def test_a_list_of_names_is_not_guessed_at(tmp_path: Path) -> None:
+    cube, labels = np.random.default_rng(0).random((4, 5, 3)), np.arange(20).reshape(4, 5) % 2 + 1
+    np.savez(tmp_path / 'x.npz', cube=cube, labels=labels)
+    with pytest.raises(ValueError, match=r'found list; give dict\(enumerate\(names, 1\)\)'):
+        open_scene(tmp_path / 'x.npz', class_names=['soil', 'wheat'])  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match='a mapping of class id to name, found tuple'):
+        Scene('x', cube, labels, ('soil', 'wheat'))  # type: ignore[arg-type]
+    names = dict(enumerate(('soil', 'wheat'), 1))
+    assert open_scene(tmp_path / 'x.npz', class_names=names).class_name(2) == 'wheat'
