@@ -26,7 +26,7 @@ class DataArrayImage(Dataset[Sample]):
     Args:
         array: of three dimensions, along one of which lies a coordinate ``wavelength``; the other two are rows and
             columns, in their order.
-        mask: (H, W) labels of its pixels, an array, or a ``DataArray`` whose dimensions are told by their names; None
+        mask: (H, W) labels of its pixels, an array, or a ``DataArray`` whose dimensions are known by name; None
             for an image without labels.
         classes: their names in label order.
 
