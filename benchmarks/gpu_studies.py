@@ -17,6 +17,7 @@ from hsiaug.ablation.arms import change_arms, segmentation_arms
 from hsiaug.ablation.statistics import MIN_SEEDS, paired_comparison
 from hsiaug.datasets import MixedDataset, PatchDataset, scene_dataset
 from hsiaug.engine import Run
+from hsiaug.evidence import recommended_ratio
 from hsiaug.json_lines import append_line, read_lines
 from hsiaug.metrics.super_resolution import super_resolution_scores
 from hsiaug.records import read_json, write_json
@@ -29,6 +30,8 @@ from hsiaug.trainers.convergence import loss_still_falls
 
 Result = dict[str, Any]
 RATIOS = (1.0, 5.0)
+PASTED = 'region_paste'
+"""The source beside the diffusion model: what is recommended where nothing is trained, at its recommended ratio."""
 ARMS = ('two-stream', 'single stream')
 OF_A_VAE_STEP = 5
 """Steps of the denoiser for each of the autoencoders, as in the studies."""
@@ -89,11 +92,14 @@ class Gains:
             'vae_steps': length['rounds'], 'diffusion_steps': OF_A_VAE_STEP * length['rounds'],
             'fidelity': {name: _of_images(record) for name, record in found.items()}, 'metric': task.metrics[0],
         }  # fmt: skip
-        rows = self._scores(task, real, test, models['two-stream'], start + seconds, out / 'scores.jsonl', device)
+        pasted = fit_generator(PASTED, data, {}, 0, device)
+        rows = self._scores(
+            task, real, test, models['two-stream'], pasted, start + seconds, out / 'scores.jsonl', device
+        )
         gains = {}
-        for ratio in RATIOS:
-            d = paired_comparison([row[f'{ratio:g}'] for row in rows], [row['0'] for row in rows])
-            gains[f'{ratio:g}'] = {'mean': d.mean, 'interval': [None if x != x else x for x in d.interval], 'p': d.p}
+        for name in [*(f'{ratio:g}' for ratio in RATIOS), PASTED]:
+            d = paired_comparison([row[name] for row in rows], [row['0'] for row in rows])
+            gains[name] = {'mean': d.mean, 'interval': [None if x != x else x for x in d.interval], 'p': d.p}
         of = {'n': len(rows), 'real_only': sum(row['0'] for row in rows) / len(rows), 'gains': gains}
         return {**result, **of, 'still_falls': sum(row['still_falls'] for row in rows), 'whole': len(rows) >= MIN_SEEDS}
 
@@ -110,19 +116,26 @@ class Gains:
         return {'rounds': min(max(rounds, 1), self.most), 'seconds_per_round': round(each, 4)}
 
     def _scores(
-        self, task: Any, real: Any, test: Any, model: Generator, end: float, file: Path, device: str
+        self, task: Any, real: Any, test: Any, model: Generator, pasted: Generator, end: float, file: Path, device: str
     ) -> list[Result]:
-        """Test scores of each seed by ratio, as many as there is time for, and one at least."""
+        """Test scores of each seed by what is mixed in, as many as there is time for, and one at least."""
         rows, (image, target), count = read_lines(file, 'seed', 'scores'), whole(test), len(real)
         drawn = whole(task.drawn(model, round(RATIOS[-1] * count), 0, 'real', real.spec))
-        taken = 0.0
+        advice, taken = recommended_ratio(pasted), 0.0
+
+        def mixed(name: str, seed: int) -> Any:
+            if name == '0':
+                return real
+            if name == PASTED:
+                return MixedDataset(real, pasted, advice.ratio, labels=advice.labels, seed=seed)
+            some = [side[: round(float(name) * count)] for side in drawn]
+            return MixedDataset(real, task.hold(*some, real.spec), float(name), seed=seed)
+
         while len(rows) < MIN_SEEDS and (not rows or time.perf_counter() + taken < end):
             start, row = time.perf_counter(), {'seed': len(rows), 'still_falls': False}
-            for ratio in (0.0, *RATIOS):
-                some = [side[: round(ratio * count)] for side in drawn]
-                mixed = MixedDataset(real, task.hold(*some, real.spec), ratio, seed=row['seed']) if ratio else real
-                network = task.train(self.downstream, mixed, row['seed'], device)
-                row[f'{ratio:g}'] = float(task.score(task.predict(network, image), target, real.spec)[task.metrics[0]])
+            for name in ('0', *(f'{ratio:g}' for ratio in RATIOS), PASTED):
+                network = task.train(self.downstream, mixed(name, row['seed']), row['seed'], device)
+                row[name] = float(task.score(task.predict(network, image), target, real.spec)[task.metrics[0]])
                 row['still_falls'] |= bool(loss_still_falls(network))
             append_line(file, row)
             rows.append(row)
@@ -142,10 +155,10 @@ def gains_in_short(result: Result) -> str:
     pairs = [', single stream '.join('–' if x is None else f'{x:.3g}' for x in side) for side in (fid, fit)]
     lines = [f'FID {pairs[0]}; alignment {pairs[1]}']
     lines += [f'real only {result["real_only"]:.4f} {result["metric"]}']
-    for ratio, gain in result['gains'].items():
+    for name, gain in result['gains'].items():
         low, high = gain['interval']
         interval = '' if low is None else f' [{low:+.4f}, {high:+.4f}]'
-        lines.append(f'r = {ratio} {gain["mean"]:+.4f}{interval}')
+        lines.append(f'{name if name == PASTED else f"r = {name}"} {gain["mean"]:+.4f}{interval}')
     return '; '.join(lines) + f'; n = {result["n"]}, {result["diffusion_steps"]} steps'
 
 

@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 import torch
-from ray import cloudpickle
 from torch.utils.data import ConcatDataset, DataLoader, Subset
 from toys import Toy, keys_of
 
@@ -21,6 +20,7 @@ from hsiaug.systems import TrainingData
 from hsiaug.trainers import fit_generator
 from hsiaug.transforms.probability import MixProbability
 
+cloudpickle = pytest.importorskip('ray.cloudpickle', reason='needs ray')
 COPIES: dict[str, Callable[[Any], Any]] = {
     'deepcopy': copy.deepcopy,
     'pickle': lambda dataset: pickle.loads(pickle.dumps(dataset)),

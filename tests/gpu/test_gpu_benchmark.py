@@ -22,7 +22,10 @@ RESULT = {
         'two-stream': {'fid_image': 12.0, 'alignment': 0.93}, 'single stream': {'fid_image': 15.0, 'alignment': None},
     },
     'metric': 'miou', 'n': 10, 'real_only': 0.5, 'diffusion_steps': 500, 'whole': True,
-    'gains': {'1': {'mean': 0.01, 'interval': [-0.01, 0.03]}, '5': {'mean': -0.02, 'interval': [None, None]}},
+    'gains': {
+        '1': {'mean': 0.01, 'interval': [-0.01, 0.03]}, '5': {'mean': -0.02, 'interval': [None, None]},
+        'region_paste': {'mean': 0.02, 'interval': [0.01, 0.03]},
+    },
 }  # fmt: skip
 
 
@@ -49,7 +52,8 @@ def test_a_failing_part_is_recorded_and_the_rest_goes_on(
     assert '| change | two-stream above real only | error: ValueError: no such scene |' in table
     assert (
         '| segmentation | two-stream above real only | FID 12, single stream 15; alignment 0.93, single stream –; '
-        'real only 0.5000 miou; r = 1 +0.0100 [-0.0100, +0.0300]; r = 5 -0.0200; n = 10, 500 steps |' in table
+        'real only 0.5000 miou; r = 1 +0.0100 [-0.0100, +0.0300]; r = 5 -0.0200; '
+        'region_paste +0.0200 [+0.0100, +0.0300]; n = 10, 500 steps |' in table
     )
     assert '| sampling | at most 10 ms a pair, at least 40 times | not run |' in table
     gpu.main()  # again: what has a result is left as it is
