@@ -52,13 +52,14 @@ def gradient_penalty_mlp(critic: Any, x: Tensor) -> Tensor:
             'gradient_penalty_mlp needs an hsiaug.models.MLP with one linear output, found '
             f'{type(critic).__name__}; use gradient_penalty_autograd for other critics'
         )
-    slope, masks = critic.negative_slope, []
+    slope, activated = critic.negative_slope, []
     with torch.no_grad():
         for linear in critic.linears[:-1]:
-            before = linear(x)
-            masks.append(torch.full_like(before, slope).masked_fill_(before > 0, 1.0))
-            x = leaky_relu(before, slope)
+            activated.append(linear(x))
+            x = leaky_relu(activated[-1], slope)
     gradient: Tensor = critic.linears[-1].weight
-    for linear, mask in zip(reversed(critic.linears[:-1]), reversed(masks), strict=True):
-        gradient = (gradient * mask) @ linear.weight
+    for linear, before in zip(reversed(critic.linears[:-1]), reversed(activated), strict=True):
+        # The slopes in one pass, without a mask in memory.
+        masked = torch.ops.aten.leaky_relu_backward(gradient.expand_as(before), before, slope, False)
+        gradient = masked @ linear.weight
     return (gradient.norm(dim=1) - 1).square().mean()

@@ -152,7 +152,9 @@ class DateDrift(nn.Module):
         All randomness comes from ``rng``, on the CPU.
         """
         few = min(NEAREST, len(self.cover))
-        near = torch.cdist(self._cover(classes), self.cover).topk(few, largest=False).indices.cpu()
+        # On the CPU, and of equals the first: a seed means the same patch on every device.
+        cover, known = (shares.double().cpu() for shares in (self._cover(classes), self.cover))
+        near = (cover[:, None] - known).norm(dim=2).argsort(dim=1, stable=True)[:, :few]
         rows = near.gather(1, torch.randint(few, (len(image), 1), generator=rng))[:, 0]
         square = image.shape[-1] == image.shape[-2]
         turns = torch.randint(4, (len(image),), generator=rng) * (1 if square else 2)

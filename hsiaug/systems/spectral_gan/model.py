@@ -206,12 +206,17 @@ class SpectralGAN(Generator):
         return self._spectra((weights @ ends).to(self.device), (weights @ classes).to(self.device), None)
 
 
-def _least_moving(given: Tensor, wanted: Tensor) -> Tensor:
-    """(d, d) symmetric A with A · given · A = wanted: the optimal transport between two Gaussians."""
+def _least_moving(given: Tensor, wanted: Tensor, most: float = 100.0) -> Tensor:
+    """(d, d) symmetric A with A · given · A = wanted: the optimal transport between two Gaussians.
+
+    Where it would stretch more than ``most`` times, given samples hardly vary, and rounding is what would be stretched.
+    """
 
     def power(matrix: Tensor, exponent: float) -> Tensor:
         values, vectors = torch.linalg.eigh(matrix)
         return (vectors * values.clamp_min(1e-8 * float(values[-1].clamp_min(1e-12))) ** exponent) @ vectors.T
 
     root, inverse = power(given, 0.5), power(given, -0.5)
-    return inverse @ power(root @ wanted @ root, 0.5) @ inverse
+    found = inverse @ power(root @ wanted @ root, 0.5) @ inverse
+    values, vectors = torch.linalg.eigh(found)
+    return found if values[-1] <= most else (vectors * values.clamp_max(most)) @ vectors.T
