@@ -29,6 +29,25 @@ def milliseconds(step: Callable[[], object], iterations: int, device: str) -> fl
     return (time.perf_counter() - start) / iterations * 1e3
 
 
+def launches(step: Callable[[], object], device: str, iterations: int = 4) -> dict[str, Any]:
+    """What one iteration asks of a GPU: kernels, their time, and how often and long the program calls its driver."""
+    step()
+    with torch.profiler.profile() as profile:
+        for _ in range(iterations):
+            step()
+        if device != 'cpu':
+            torch.cuda.synchronize()
+    events = profile.key_averages()
+    kernels = [event for event in events if event.device_type != torch.autograd.DeviceType.CPU]
+    calls = [event for event in events if event.key.startswith('cuda')]
+    return {
+        'kernels': sum(event.count for event in kernels) / iterations,
+        'gpu_us': round(sum(event.self_device_time_total for event in kernels) / iterations, 1),
+        'calls': {event.key: event.count / iterations for event in calls},
+        'calls_us': {event.key: round(event.self_cpu_time_total / iterations, 1) for event in calls},
+    }
+
+
 def clocks(action: Callable[[], object]) -> tuple[float, float]:
     """Wall time of an action, and processor time of this process, in seconds."""
     wall, cpu = time.perf_counter(), time.process_time()

@@ -41,7 +41,7 @@ from typing import Any
 import kornia.augmentation as K
 import numpy as np
 import torch
-from measure import clocks, interleaved, machine, milliseconds, summary
+from measure import clocks, interleaved, launches, machine, milliseconds, summary
 from segmentation_models_pytorch import Segformer
 from speed_data import CLASSES, PATCHES, SPECTRA, Files, InMemory, Mapped, Noise, Runs, pieces
 from torch import nn
@@ -371,6 +371,11 @@ def measure_live(scale: Scale, device: str) -> Result:
     own = compare(lambda: training(batch(64)), lambda: training(mix(batch(64))), 32 * scale.steps, pairs, device)
     return {
         'generator': dict(source.settings),
+        'launches': {
+            'a step of SegFormer-B0': launches(lambda: on_patches(images), device),
+            'a step of NN-1D': launches(lambda: training(batch(64)), device),
+            'mixing 32 spectra in': launches(lambda: mix(batch(64)), device),
+        },
         '64 spectra beside a step of SegFormer-B0': cost(large, goals[0]),
         'a step of NN-1D on 64 spectra': cost(own, goals[1]),
     }

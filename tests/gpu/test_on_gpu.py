@@ -33,8 +33,7 @@ def test_a_few_steps_are_those_of_the_cpu_and_what_came_of_them_draws_and_is_sav
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """With the same random numbers, which a CUDA graph could not take from the CPU."""
-    monkeypatch.setattr(SpectralGANTraining, 'update', SpectralGANTraining.steps_of)
+    """With the same random numbers."""
     monkeypatch.setattr(torch.backends.cudnn, 'allow_tf32', False)
     with shared_streams():
         here, there = (fitted(name, samples[kind], settings, device) for device in ('cpu', 'cuda'))

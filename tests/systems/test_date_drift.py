@@ -5,7 +5,7 @@ import torch
 from kornia.filters import gaussian_blur2d
 from torch import Tensor
 
-from hsiaug.systems.change_editing.drift import DateDrift, detail
+from hsiaug.systems.change_editing.drift import NEAREST, DateDrift, detail
 
 N, BANDS, SIZE = 40, 4, 16
 CLASSES = (torch.arange(SIZE)[:, None] >= SIZE // 2).long().expand(N, SIZE, SIZE)
@@ -149,3 +149,15 @@ def test_a_constant_band_and_a_class_that_is_nowhere_do_no_harm() -> None:
     assert drawn.isfinite().all()
     assert torch.allclose(drawn[:, 1], first[:, 1], atol=1e-3)
     assert torch.allclose(drawn[:, 0].mean(), 1.1 * first[:, 0].mean(), rtol=0.05)  # as the others
+
+
+def test_of_patches_that_are_equally_near_the_first_lend_their_residuals() -> None:
+    """On every device: which of equal values a sort takes differs between them."""
+    drift = fitted(scenes(), scenes(seed=1))  # every patch has the same land cover
+    rows: set[int] = set()
+    drift.residuals = torch.arange(float(N))[:, None, None, None].expand_as(drift.residuals).contiguous()
+    drift.gain.zero_(), drift.detail_gain.zero_(), drift.offset.zero_()
+    for seed in range(5):
+        found = drift(scenes(), CLASSES, torch.Generator().manual_seed(seed))
+        rows |= set(found.unique().long().tolist())
+    assert rows == set(range(NEAREST))

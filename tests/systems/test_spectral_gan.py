@@ -53,6 +53,20 @@ def test_joint_calibration_gives_classes_their_correlations(spectra: torch.Tenso
     assert min(errors['marginal']) > 2 * max(errors['joint'])  # correlations are the network's
 
 
+def test_joint_calibration_does_not_stretch_rounding(spectra: torch.Tensor) -> None:
+    """Where the network hardly varies, a GPU would draw other samples than a CPU."""
+    data, drawn = three_classes(spectra), []
+    for factor in (1.0, 1.0 + 1e-6):
+        torch.manual_seed(0)
+        generator = SpectralGAN(SPEC, hidden=8, space='unit', calibration='joint')  # of rank 8 in 20 bands
+        generator.space.fit(data.x)
+        with torch.no_grad():
+            generator.network.linears[0].weight.mul_(factor)
+        generator.calibrate(data)
+        drawn.append(generator.sample(50, seed=5)['image'])
+    assert float((drawn[0] - drawn[1]).abs().max() / drawn[0].abs().max()) < 5e-4
+
+
 def test_generators_saved_before_there_were_two_calibrations_open(spectra: torch.Tensor, tmp_path: Path) -> None:
     generator = SpectralGAN(SPEC, hidden=16, space='pca', components=5)
     generator.space.fit(spectra)

@@ -206,7 +206,7 @@ class SpectralGAN(Generator):
         return self._spectra((weights @ ends).to(self.device), (weights @ classes).to(self.device), None)
 
 
-def _least_moving(given: Tensor, wanted: Tensor, most: float = 100.0) -> Tensor:
+def _least_moving(given: Tensor, wanted: Tensor, most: float = 200.0) -> Tensor:
     """(d, d) symmetric A with A · given · A = wanted: the optimal transport between two Gaussians.
 
     Where it would stretch more than ``most`` times, given samples hardly vary, and rounding is what would be stretched.

@@ -271,7 +271,7 @@ def train_spectral_gan(
     data: TrainingData,
     config: SpectralGANConfig | None = None,
     run: Run | None = None,
-    cuda_graph: bool | None = None,
+    cuda_graph: bool = False,
     keep: bool = False,
 ) -> SpectralGAN:
     """Train one spectral GAN.
@@ -281,8 +281,7 @@ def train_spectral_gan(
         config: setting; the short one if None.
         run: how: seed, device, checkpoints, progress; see :class:`~hsiaug.engine.Run`. The checkpoint is removed when
             the training ends.
-        cuda_graph: record one step as a CUDA graph and replay it; for CUDA devices only. None does so on a CUDA
-            device that trains alone.
+        cuda_graph: record one step as a CUDA graph and replay it; for CUDA devices only.
         keep: leave the checkpoint of the last step, from which the same call has its result at once.
 
     Raises:
@@ -290,9 +289,8 @@ def train_spectral_gan(
         FloatingPointError: if the training diverges; the last good checkpoint stays.
     """
     config, run = config or SpectralGANConfig(), run or Run()
+    training = SpectralGANTraining(data, config, run.seed, run.device, cuda_graph)
     digest, device = digest_of(data.x, data.y, data.unlabelled), torch.device(run.device).type
-    graph = device == 'cuda' and world()[1] == 1 if cuda_graph is None else cuda_graph
-    training = SpectralGANTraining(data, config, run.seed, run.device, graph)
     identity = identity_of(config, run.seed, ('lr', 'members'), split=data.split_name, data=digest, device=device)
     if run.folder is not None:
         training.preview = Pictures(data, Path(run.folder))
