@@ -314,7 +314,27 @@ def slovenia_change(root: Path) -> BitemporalScene:
 
 def houston18_change(root: Path) -> BitemporalScene:
     """:func:`houston18_patches` and a simulated second date: other light, changes of land cover, noise."""
-    scene, rng = houston18_patches(root), np.random.default_rng(0)
+    return _two_dates('houston18_change', houston18_patches(root))
+
+
+def jasper_change(root: Path) -> BitemporalScene:
+    """:func:`jasper_ridge` and a simulated second date."""
+    return _two_dates('jasper_change', jasper_ridge(root))
+
+
+def samson_change(root: Path) -> BitemporalScene:
+    """:func:`samson` and a simulated second date."""
+    return _two_dates('samson_change', samson(root))
+
+
+def clouds_change(root: Path) -> BitemporalScene:
+    """:func:`clouds` of Landsat 7 and a simulated second date."""
+    return _two_dates('clouds_change', clouds(root, 'landsat7'))
+
+
+def _two_dates(name: str, scene: Scene) -> BitemporalScene:
+    """A scene and a simulated second date: other light, changes of land cover, noise."""
+    rng = np.random.default_rng(0)
     first = scene.cube.astype(np.float32)
     height, width, bands = first.shape
     light = gaussian_filter(rng.normal(size=(height, width)), 8)[:, :, None]
@@ -322,7 +342,7 @@ def houston18_change(root: Path) -> BitemporalScene:
     second = first * np.exp(0.15 * (light / light.std() + gain / gain.std()))
     second += 0.01 * first.std(axis=(0, 1)) * rng.normal(size=first.shape)
     second = second.astype(np.float32)
-    return _with_changes('houston18_change', first, second, scene.labels, wavelengths=scene.wavelengths)
+    return _with_changes(name, first, second, scene.labels, wavelengths=scene.wavelengths)
 
 
 def _with_changes(
@@ -352,6 +372,12 @@ def simulated_change(root: Path) -> BitemporalScene:
     return BitemporalScene.from_simulated(SimulatedScene(192, 192, dates=2))
 
 
+def simulated_change_2(root: Path) -> BitemporalScene:
+    """Another simulated landscape, of which more changes; needs no file."""
+    scene = SimulatedScene(192, 192, dates=2, seed=7, change=0.2)
+    return replace(BitemporalScene.from_simulated(scene), name='simulated_change_2')
+
+
 # Patches of :func:`water12` that show the same pixels at two dates: those of one overlap group with equal heights.
 WATER_DATES = ((18, 34), (65, 69), (12, 40), (23, 64), (11, 27), (37, 102), (35, 58))
 
@@ -375,7 +401,11 @@ CHANGE: dict[str, Callable[[Path], BitemporalScene]] = {
     'barkbeetle_change': barkbeetle_change,
     'slovenia_change': slovenia_change,
     'houston18_change': houston18_change,
+    'jasper_change': jasper_change,
+    'samson_change': samson_change,
+    'clouds_change': clouds_change,
     'simulated_change': simulated_change,
+    'simulated_change_2': simulated_change_2,
     'water_change': water_change,
 }
 """Scenes for change detection."""

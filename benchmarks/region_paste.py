@@ -2,6 +2,7 @@
 
     HSIAUG_DATA=folder python benchmarks/region_paste.py                      # the sets on which the design is chosen
     HSIAUG_DATA=folder python benchmarks/region_paste.py --part confirm       # others, to be looked at once
+    HSIAUG_DATA=folder python benchmarks/region_paste.py --part again --kinds change --steps 450
 
 Few labelled windows, flips and turns in every arm, samples drawn anew in each epoch, equally many optimiser steps.
 Whether real data alone is at its best with these is measured by ``--arms`` without a name and other ``--steps``. Of
@@ -40,6 +41,9 @@ SIZES: dict[tuple[str, str], dict[str, int]] = {
     ('choose', 'change'): {'barkbeetle_change': 32},  # cities are not learnt from ten windows: an F1 of 2 to 6
     ('confirm', 'change'): {
         'water_change': 32, 'slovenia_change': 16, 'houston18_change': 16, 'simulated_change': 32,
+    },
+    ('again', 'change'): {
+        'jasper_change': 16, 'samson_change': 16, 'clouds_change': 32, 'simulated_change_2': 32,
     },
 }  # fmt: skip
 UNLABELLED = 200
@@ -159,7 +163,7 @@ def table(found: list[dict[str, Any]], metrics: tuple[str, ...]) -> str:
 def main() -> None:
     """Measure what is missing, print and write the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--part', choices=['choose', 'confirm'], default='choose')
+    parser.add_argument('--part', choices=['choose', 'confirm', 'again'], default='choose')
     parser.add_argument('--arms', nargs='*', choices=[*PASTED, PSEUDO], default=['smooth fields'])
     parser.add_argument('--scenes', nargs='+', default=None)
     parser.add_argument('--kinds', nargs='+', choices=list(NETWORKS), default=list(NETWORKS))
