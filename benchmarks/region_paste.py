@@ -118,7 +118,7 @@ def rows(plan: Study, out: Path, gains: Gains) -> list[dict[str, Any]]:
         here[primary] = round(row.means[primary], 2)
         if row.arm != REAL and row.gain is not None and row.second_gain is not None:
             both = {primary: row.gain, second: row.second_gain}
-            here |= {f'gain_{metric}': told(gain) for metric, gain in both.items()}
+            here |= {f'gain_{metric}': brief(gain) for metric, gain in both.items()}
             for metric, gain in both.items():
                 gains.setdefault((plan.kind, row.arm, row.ratio), {}).setdefault(metric, []).append(gain)
         found.append(here)
@@ -139,7 +139,7 @@ def means(kind: str, gains: Gains) -> list[dict[str, Any]]:
     return found
 
 
-def told(gain: PairedComparison) -> dict[str, Any]:
+def brief(gain: PairedComparison) -> dict[str, Any]:
     """A comparison, JSON-ready."""
     interval = [round(end, 2) for end in gain.interval]
     return {'mean': round(gain.mean, 2), 'interval': interval, 'n': gain.n, 'wins': gain.wins, 'p': round(gain.p, 4)}

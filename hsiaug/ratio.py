@@ -188,7 +188,7 @@ def ratio_in(schedule: Schedule, epoch: int, owner: str) -> float:
     """What a schedule gives for an epoch.
 
     Raises:
-        ValueError: if that is no ratio.
+        ValueError: if it is not a ratio.
     """
     ratio = schedule(epoch)
     if not ratio >= 0:

@@ -166,16 +166,22 @@ def copied(sample: Mapping[str, Any]) -> dict[str, Any]:
 def gather_chunks(rows: np.ndarray, chunk: int, load: Callable[[int], dict[str, Tensor]]) -> dict[str, Tensor]:
     """Rows out of aligned chunks, in the order asked for."""
     numbers, within = np.divmod(rows, chunk)
+    if (numbers == numbers[0]).all():
+        return take_rows(load(int(numbers[0])), torch.from_numpy(within))
     order = np.argsort(numbers, kind='stable')
     parts = []
     for number in np.unique(numbers).tolist():
         place = torch.from_numpy(within[order[numbers[order] == number]])
-        parts.append({name: value[place.to(value.device, non_blocking=True)] for name, value in load(number).items()})
-    back = torch.from_numpy(np.argsort(order))
-    return {
-        name: torch.cat([part[name] for part in parts])[back.to(parts[0][name].device, non_blocking=True)]
-        for name in parts[0]
-    }
+        parts.append(take_rows(load(number), place))
+    joined = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+    return take_rows(joined, torch.from_numpy(np.argsort(order)))
+
+
+def take_rows(columns: Mapping[str, Tensor], places: Tensor) -> dict[str, Tensor]:
+    """The rows of columns at ``places`` (n,), which are on the CPU and moved once to where the columns are."""
+    there = {value.device for value in columns.values()}
+    moved = {device: places.to(device, non_blocking=True) for device in there}
+    return {name: value[moved[value.device]] for name, value in columns.items()}
 
 
 def batch_size(batch: Mapping[str, Any]) -> int:
@@ -338,10 +344,13 @@ def append_rows(batches: Sequence[Mapping[str, Any]], places: Sequence[np.ndarra
     return joined
 
 
-def put_rows(value: Tensor, places: Tensor, rows: Tensor) -> Tensor:
-    """A new tensor (B, ...) like ``value`` with ``rows`` (n, ...) at ``places`` (n,), which are on the CPU."""
+def put_rows(value: Tensor, places: Tensor, rows: Tensor, there: Tensor | None = None) -> Tensor:
+    """A new tensor (B, ...) like ``value`` with ``rows`` (n, ...) at ``places`` (n,).
+
+    Places are on the CPU, and where ``value`` is too if ``there`` is given.
+    """
     if value[0].numel() * value.element_size() < _LARGE_ROW and value.dtype not in _NOT_INDEXED:
-        return value.index_copy(0, places.to(value.device, non_blocking=True), rows)
+        return value.index_copy(0, places.to(value.device, non_blocking=True) if there is None else there, rows)
     parts = list(value.unbind(0))
     for place, row in zip(places.tolist(), rows.unbind(0), strict=True):
         parts[place] = row
@@ -352,10 +361,13 @@ def replace_rows(real: Mapping[str, Any], synthetic: Mapping[str, Any], places: 
     """Real samples with those at ``places`` replaced; both completed. The real batch stays as it was."""
     require_same_form(real, synthetic)
     replaced: dict[str, Any] = {}
+    moved: dict[torch.device, Tensor] = {}  # once, not for each key
     for key, value in real.items():
         if isinstance(value, Tensor):
             rows = synthetic[key].to(value.device, non_blocking=True)
-            replaced[key] = put_rows(value, places, rows)
+            if value.device not in moved:
+                moved[value.device] = places.to(value.device, non_blocking=True)
+            replaced[key] = put_rows(value, places, rows, moved[value.device])
         else:
             replaced[key] = list(value)
             for place, text in zip(places.tolist(), synthetic[key], strict=True):

@@ -213,7 +213,8 @@ class SyntheticMix(nn.Module):
         rng = np.random.default_rng(stream_seed(self.seed, self.epoch, self.step, rank, _PLACES))
         for part in parts:
             require_same_form(real, part)
-        return replace_rows(real, append_rows(parts), torch.from_numpy(rng.permutation(size)[: sum(counts)]))
+        synthetic = parts[0] if len(parts) == 1 else append_rows(parts)
+        return replace_rows(real, synthetic, torch.from_numpy(rng.permutation(size)[: sum(counts)]))
 
     def settings(self, epoch: int) -> dict[str, Any]:
         """What the samples of an epoch depend on, in plain values."""
