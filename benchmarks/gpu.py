@@ -20,6 +20,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -63,12 +64,14 @@ class Part:
         share: of the time.
         goal: in words.
         figure: what of the result the goal is about.
+        timed: its figures are times, so that nothing may run beside it.
     """
 
     measure: Callable[[Task], Result]
     share: float
     goal: str
     figure: Callable[[Result], Any]
+    timed: bool = False
 
 
 def tests(task: Task) -> Result:
@@ -245,10 +248,10 @@ def pairs(result: Result) -> str:
 
 PARTS: dict[str, Part] = {
     'tests': Part(tests, 0.1, 'none fails', lambda result: result['summary']),
-    'spectral_gan': Part(spectral_gan, 0.04, 'at most 0.5 ms an iteration', each_loop),
-    'live_mixing': Part(live_mixing, 0.05, 'at most 1.05 beside SegFormer-B0', ratios),
-    'bank_mixing': Part(bank_mixing, 0.12, 'at most 1.02', ratios),
-    'sampling': Part(sampling, 0.08, 'at most 10 ms a pair, at least 40 times', pairs),
+    'spectral_gan': Part(spectral_gan, 0.04, 'at most 0.5 ms an iteration', each_loop, timed=True),
+    'live_mixing': Part(live_mixing, 0.05, 'at most 1.05 beside SegFormer-B0', ratios, timed=True),
+    'bank_mixing': Part(bank_mixing, 0.12, 'at most 1.02', ratios, timed=True),
+    'sampling': Part(sampling, 0.08, 'at most 10 ms a pair, at least 40 times', pairs, timed=True),
     'segmentation': Part(segmentation, 0.38, 'two-stream above real only', gains_in_short),
     'change': Part(change, 0.14, 'two-stream above real only', gains_in_short),
     'super_resolution': Part(super_resolution, 0.09, 'the order of the paper', ordered),
@@ -300,6 +303,9 @@ def main() -> None:
     parser.add_argument('--out', type=Path, required=True, help='folder of the results')
     parser.add_argument('--device', choices=['auto', 'cuda', 'cpu'], default='auto')
     parser.add_argument('--toy', action='store_true', help='see that it runs; its figures are not results')
+    parser.add_argument(
+        '--side-by-side', action='store_true', help='tests and studies at once, after the timings; for many cores'
+    )
     parser.add_argument('--parts', nargs='+', choices=list(PARTS), default=list(PARTS))
     parser.add_argument('--only', choices=list(PARTS), help=argparse.SUPPRESS)
     parser.add_argument('--seconds', type=float, default=30.0, help=argparse.SUPPRESS)
@@ -318,18 +324,28 @@ def main() -> None:
     records = read_lines(log, 'part', 'a part')
     done = {r['part'] for r in records if 'result' in r and r['result'].get('whole', True) and r['toy'] == args.toy}
     left = [name for name in args.parts if name not in done]
-    for k, name in enumerate(left):
-        share = PARTS[name].share / sum(PARTS[other].share for other in left[k:])
-        seconds = share * (end - time.monotonic())
-        if args.toy:
-            seconds = max(seconds, 5)
+    if args.side_by_side:
+        left.sort(key=lambda name: not PARTS[name].timed)
+
+    def run(name: str, seconds: float) -> None:
         if seconds < 1:
             print(f'{name}: no time is left; the same command runs it')
-            continue
+            return
         record = run_part(name, device, args.toy, math.floor(seconds), args.out)
         append_line(log, record)
         records.append(record)
         print(f'{name}: {record["seconds"]} s, {"error" if "error" in record else "done"}', flush=True)
+
+    together = [name for name in left if args.side_by_side and not PARTS[name].timed]
+    for k, name in enumerate(left):
+        if name not in together:
+            share = PARTS[name].share / sum(PARTS[other].share for other in left[k:])
+            seconds = share * (end - time.monotonic())
+            run(name, max(seconds, 5) if args.toy else seconds)
+    if together:
+        with ThreadPoolExecutor(len(together)) as pool:
+            rest = end - time.monotonic()
+            list(pool.map(lambda name: run(name, rest), together))
     text = table(records)
     (args.out / 'table.md').write_text(text + '\n')
     print(text)

@@ -4,6 +4,7 @@ import json
 import math
 import sys
 from pathlib import Path
+from threading import Barrier
 from types import SimpleNamespace
 from typing import Any
 
@@ -59,6 +60,31 @@ def test_a_failing_part_is_recorded_and_the_rest_goes_on(
     gpu.main()  # again: what has a result is left as it is
     assert [name for name, _ in ran] == ['change', 'segmentation', 'change']
     assert table.splitlines()[2] == 'Device: a GPU.'
+
+
+def test_timings_run_alone_and_before_what_runs_side_by_side(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    running: set[str] = set()
+    beside: dict[str, set[str]] = {}
+    both = Barrier(2)
+
+    def run(name: str, device: str, toy: bool, seconds: float, out: Path) -> dict[str, Any]:
+        running.add(name)
+        if not gpu.PARTS[name].timed:
+            both.wait(10)  # which comes to an end only if the other has begun
+        beside[name] = running - {name}
+        if gpu.PARTS[name].timed:
+            running.remove(name)
+        return {'part': name, 'toy': toy, 'seconds': seconds, 'machine': {'device': 'a GPU'}, 'error': 'none: a test'}
+
+    monkeypatch.setattr(gpu, 'run_part', run)
+    call = ['gpu.py', '--device', 'cpu', '--minutes', '2', '--side-by-side', '--out', str(tmp_path)]
+    monkeypatch.setattr(sys, 'argv', [*call, '--parts', 'change', 'segmentation', 'sampling', 'spectral_gan'])
+    gpu.main()
+    assert beside == {
+        'sampling': set(), 'spectral_gan': set(), 'change': {'segmentation'}, 'segmentation': {'change'},
+    }  # fmt: skip
+    seconds = {row['part']: row['seconds'] for row in read_lines(tmp_path / 'parts.jsonl', 'part', 'a part')}
+    assert seconds['change'] == seconds['segmentation'] > 110
 
 
 def test_the_length_of_a_training_follows_from_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
