@@ -328,6 +328,7 @@ def main() -> None:
         left.sort(key=lambda name: not PARTS[name].timed)
 
     def run(name: str, seconds: float) -> None:
+        seconds = max(seconds, 5) if args.toy else seconds
         if seconds < 1:
             print(f'{name}: no time is left; the same command runs it')
             return
@@ -340,8 +341,7 @@ def main() -> None:
     for k, name in enumerate(left):
         if name not in together:
             share = PARTS[name].share / sum(PARTS[other].share for other in left[k:])
-            seconds = share * (end - time.monotonic())
-            run(name, max(seconds, 5) if args.toy else seconds)
+            run(name, share * (end - time.monotonic()))
     if together:
         with ThreadPoolExecutor(len(together)) as pool:
             rest = end - time.monotonic()
