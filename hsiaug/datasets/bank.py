@@ -26,6 +26,7 @@ from .bank_record import (
     WRITING_FILE,
     BankError,
     BankRecord,
+    Shard,
     checksum,
     size_problem,
     value_problem,
@@ -60,9 +61,9 @@ class SyntheticBank(ReadAtOnce):
     """Synthetic samples of a folder that :func:`~hsiaug.datasets.bank_writer.write_bank` wrote.
 
     Opening reads ``bank.json`` and checks that every shard is there with its size. What a read touches is compared
-    with the record when one of the processes that share this object touches it first: the tensors of a shard, then
-    checksum and values of each touched block of about 64 KiB, or of the whole shard in a bank of format 1, which has
-    no checksums of blocks. :meth:`verify` reads all.
+    with the record when one of the processes that share this object touches it first: the tensors of a shard and the
+    checksums of its blocks, then checksum and values of each touched block of about 64 KiB, or of the whole shard in a
+    bank of format 1, which has no checksums of blocks. :meth:`verify` reads all.
 
     Args:
         root: folder of the bank; a relative one stays what it is now when the working directory changes.
@@ -151,9 +152,11 @@ class SyntheticBank(ReadAtOnce):
         try:
             if (problem := size_problem(path, shard)) is not None:
                 return problem
-            if (found := checksum(path)) != shard.sha256:
+            if shard.blocks is None and (found := checksum(path)) != shard.sha256:
                 return f'{shard.file} has SHA-256 {found}, expected {shard.sha256}'
-            mapped = map_shard(path, self._tensors, shard.count)
+            mapped = self._map(shard)
+            if (altered := next(mapped.altered(), None)) is not None:
+                return f'{shard.file}: {altered}'
         except BankError as error:
             return str(error)
         except OSError as error:
@@ -163,6 +166,21 @@ class SyntheticBank(ReadAtOnce):
                 if (problem := self._value_problem(mapped, number, key, block)) is not None:
                     return problem
         return None
+
+    def _map(self, shard: Shard) -> MappedShard:
+        """A shard whose tensors and checksums are those of the record; its values are still to be verified.
+
+        Raises:
+            BankError: saying what it is instead.
+        """
+        mapped = map_shard(self.root / shard.file, self._tensors, shard.count)
+        if shard.blocks is None:
+            return MappedShard(mapped.items, None)
+        if mapped.root != shard.blocks:
+            raise BankError(
+                f'{shard.file}: the checksums of its blocks have SHA-256 {mapped.root}, expected {shard.blocks}'
+            )
+        return mapped
 
     def _value_problem(self, mapped: MappedShard, number: int, key: str, block: int) -> str | None:
         column = self._columns[key]
@@ -184,16 +202,11 @@ class SyntheticBank(ReadAtOnce):
         if number not in self._mapped:
             self._require_same_record()
             shard = self.shards[number]
-            path = self.root / shard.file
-            self._refuse([size_problem(path, shard)])
+            self._refuse([size_problem(self.root / shard.file, shard)])
             try:
-                mapped = map_shard(path, self._tensors, shard.count)
+                self._mapped[number] = self._map(shard)
             except BankError as error:
-                self._refuse([self._problem(number) or str(error)])  # damage is named as damage
-                raise
-            if shard.blocks is None or mapped.root != shard.blocks:  # then the whole shard is verified
-                mapped = MappedShard(mapped.items, None)
-            self._mapped[number] = mapped
+                self._refuse([str(error)])
         return self._mapped[number]
 
     def _require_same_record(self) -> None:
@@ -254,8 +267,7 @@ class SyntheticBank(ReadAtOnce):
         column, mapped = self._columns[key], self._mapped[number]
         assert mapped.tables is not None
         if (column.blocks.digests(mapped.items[key], [block]) != mapped.tables[key][block]).any():
-            altered = f'{self.shards[number].file}: block {block} of {key} was altered'
-            self._refuse([self._problem(number) or altered])
+            self._refuse([f'{self.shards[number].file}: block {block} of {key} was altered'])
         self._refuse([self._value_problem(mapped, number, key, block)])
         flags[column.first + number * column.per_shard + block] = 1
 

@@ -19,9 +19,9 @@ from torch import Tensor
 from ..records import as_record, read_json, require_plausible
 from ..samples import Layout, Provenance, SampleSpec
 
-FORMAT = 2
-"""2 has checksums of blocks in its shards; banks of format 1 are verified shard by shard."""
-FORMATS = (1, FORMAT)
+FORMAT = 3
+"""From 2 on shards hold checksums of their blocks; those of format 1 are verified whole. 3 has none of whole files."""
+FORMATS = (1, 2, FORMAT)
 BANK_FILE = 'bank.json'
 WRITING_FILE = 'bank.writing.json'
 FRACTIONS = 'class_fractions'
@@ -40,15 +40,15 @@ class Shard:
         file: its name.
         count: samples in it.
         bytes: its size.
-        sha256: of the file.
         blocks: of the checksums of its blocks; None in banks of format 1.
+        sha256: of the whole file, in banks of formats 1 and 2.
     """
 
     file: str
     count: int
     bytes: int
-    sha256: str
     blocks: str | None = None
+    sha256: str | None = None
 
 
 @dataclass(frozen=True)
@@ -123,6 +123,8 @@ class BankRecord:
             )
         row_bytes = layout_bytes(self.tensors())
         for shard in self.shards:
+            if shard.blocks is shard.sha256 is None:
+                refuse(f'{shard.file} has no checksum')
             if shard.bytes < shard.count * row_bytes:
                 refuse(f'{shard.count} samples of {row_bytes} bytes do not fit in {shard.file} of {shard.bytes} bytes')
         counts = self.label_counts

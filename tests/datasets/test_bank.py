@@ -226,12 +226,11 @@ def test_a_truncated_or_missing_shard_is_refused_at_opening(bank: SyntheticBank)
 
 
 def test_an_altered_shard_is_refused_at_first_touch_and_by_verify(bank: SyntheticBank) -> None:
-    expected = bank.shards[4].sha256
     for number in (4, 9):
         flip_byte(bank.root / f'shard-{number:05d}.safetensors')
     opened = SyntheticBank(bank.root)  # reads no shard
     assert opened.batch(range(20))['image'].shape == (20, 10)
-    with pytest.raises(BankError, match=rf'shard-00004\S* has SHA-256 [0-9a-f]{{64}}, expected {expected}'):
+    with pytest.raises(BankError, match=r'shard-00004\S*: the checksums of its blocks have SHA-256 [0-9a-f]{64}, exp'):
         opened.batch(range(18, 25))
     assert torch.equal(opened[59]['image'], bank[59]['image'])
     with pytest.raises(BankError, match=r'2 of 12 shards[^\0]*shard-00004[^\0]*shard-00009'):
