@@ -29,10 +29,10 @@ from .bank_record import (
     Shard,
     checksum,
     size_problem,
-    value_problem,
 )
 from .bank_shard import Blocks, MappedShard, map_shard, row_values
 from .batches import ReadAtOnce, row_numbers
+from .contract import value_problem
 
 _LARGE_ROW = 16 << 10  # bytes; above, copying row by row beats an index over the shard and the copy that it makes
 _LONG_READ = 256 << 20  # bytes; verifying more than this is said

@@ -7,14 +7,13 @@ import json
 import math
 import reprlib
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from ..records import as_record, read_json, require_plausible
 from ..samples import Layout, Provenance, SampleSpec
@@ -220,21 +219,3 @@ def size_problem(path: Path, shard: Shard) -> str | None:
         return f'{shard.file} has {status.st_size} bytes, expected {shard.bytes}'
     require_plausible(shard.bytes, 512 * status.st_blocks, str(path), BankError)  # holes take no blocks
     return None
-
-
-def value_problem(key: str, values: Tensor, spec: SampleSpec, first: int) -> str | None:
-    """What in (n, ...) values of a tensor breaks the sample contract; ``first`` numbers the first sample."""
-    if values.is_floating_point():
-        # What is not finite shows in the sum, which takes a tenth of the time; so does, rarely, what is merely large.
-        if torch.isfinite(values.sum()) or torch.isfinite(values).all():
-            return None
-        finite = torch.isfinite(values).reshape(len(values), -1).all(dim=1)
-        bad = first + int(finite.to(torch.uint8).argmin())
-        return f'{int((~finite).sum())} have NaN or infinite values in {key}, the first is {bad}'
-    if spec.kind == 'change':
-        spec = replace(spec, classes=spec.classes[:2])
-    low, high = values.aminmax()
-    if low >= 0 and high < spec.num_classes:
-        return None
-    wrong = values[spec.foreign(values)].unique().tolist()
-    return f'{key} holds {wrong[:8]}, expected {spec.allowed_labels}' if wrong else None

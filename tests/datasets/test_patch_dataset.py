@@ -212,13 +212,13 @@ def test_mistakes_are_named(scene: Scene, split: PatchSplit) -> None:
         PatchDataset(image[..., :7], mask, spec)
     bad = image.clone()
     bad[1, 2, 3, 4] = torch.nan
-    with pytest.raises(ValueError, match='1 of 3 patches hold NaN or infinite values, the first is patch 1'):
+    with pytest.raises(ValueError, match='1 of 3 samples hold NaN or infinite values in image, the first is sample 1'):
         PatchDataset(bad, mask, spec)
     wrong = mask.clone()
     wrong[2, 0, 0], wrong[2, 0, 1] = 3, IGNORE
-    with pytest.raises(ValueError, match=r'mask of patch 2 holds \[3\], expected 0 to 2 or 255'):
+    with pytest.raises(ValueError, match=r'mask of sample 2 holds \[3\], expected 0 to 2 or 255'):
         PatchDataset(image, wrong, spec)
-    with pytest.raises(ValueError, match=r'mask of patch 2 holds \[3, 255\], expected 0 to 2'):
+    with pytest.raises(ValueError, match=r'mask of sample 2 holds \[3, 255\], expected 0 to 2'):
         PatchDataset(image, wrong, toy_spec('segmentation'))
     with pytest.raises(ValueError, match='the split was made for scene'):
         PatchDataset.from_scene(make_scene(seed=5), split)
