@@ -22,7 +22,7 @@ from ..settings import check_value
 from .batches import kind_of
 from .change_folder import ChangeFolder
 from .contract import in_contract, require_same_wavelengths, require_values, wavelengths_of
-from .data_array import DataArrayImage, is_data_array
+from .data_array import DataArrayImage, is_xarray
 from .held import class_pixels
 from .survey import IN_MEMORY, Survey, cut, digests_of_dates, leave_signals, read, tile_corners, usual_workers
 from .wrapped import class_names_of, places_of, require_map_style, spec_of
@@ -301,7 +301,7 @@ def adapt(
         ]
         together: Dataset[Sample] = ConcatDataset(adapted)
         return adapt(together, name=name, spec=None if labelled else adapted[0].spec, **options)
-    opened = DataArrayImage(dataset) if is_data_array(dataset) else dataset
+    opened = DataArrayImage(dataset) if is_xarray(dataset, 'DataArray') else dataset
     name = name or type(opened).__name__
     require_map_style(opened, name)
     if not len(opened):

@@ -11,9 +11,9 @@ from toys import Toy, mask_of, toy_spec
 from hsiaug import __version__
 from hsiaug.datasets import IGNORE, MixedDataset, PatchDataset, SyntheticDataset
 from hsiaug.datasets.image_files import fill_missing
-from hsiaug.datasets.patches import index_labels
 from hsiaug.samples import LeakageError, Provenance, Sample, SampleSpec
 from hsiaug.scenes import PatchSplit, PatchSplitter, Scene
+from hsiaug.scenes.labels import class_positions
 
 
 @pytest.fixture(scope='module')
@@ -87,7 +87,7 @@ def test_missing_pixels_hold_the_mean_of_their_window(scene: Scene, split: Patch
 
 def test_labels_by_the_order_of_the_classes() -> None:
     labels = np.array([[0, 3, 9], [1, 12, -1]])
-    assert index_labels(labels, (9, 1, 3)).tolist() == [[IGNORE, 2, 0], [1, IGNORE, IGNORE]]
+    assert class_positions(labels, (9, 1, 3), IGNORE).tolist() == [[IGNORE, 2, 0], [1, IGNORE, IGNORE]]
 
 
 def test_fractions_and_counts(scene: Scene, split: PatchSplit) -> None:
