@@ -122,8 +122,8 @@ class BankRecord:
             )
         row_bytes = layout_bytes(self.tensors())
         for shard in self.shards:
-            if shard.blocks is shard.sha256 is None:
-                refuse(f'{shard.file} has no checksum')
+            if shard.sha256 is shard.blocks is None or (shard.blocks is None) != (self.shards[0].blocks is None):
+                refuse(f'{shard.file} has no checksum as the others have')
             if shard.bytes < shard.count * row_bytes:
                 refuse(f'{shard.count} samples of {row_bytes} bytes do not fit in {shard.file} of {shard.bytes} bytes')
         counts = self.label_counts
