@@ -8,13 +8,13 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import TypeVar, cast
+from typing import Any, TypeVar, cast
 
 import numpy as np
-import torch
+import torch.distributed as dist
 from filelock import FileLock
 from lightning.fabric import Fabric
-from torch import Tensor, nn
+from torch import nn
 from torch.utils.data import Dataset
 
 from ..progress import progress_bar
@@ -121,9 +121,8 @@ class _Processes:
         """
         if self.fabric is None:
             return action()
-        result, failure = _attempt(action) if self.rank == 0 else (None, None)
-        with self._connected(failure):
-            result, message = self.fabric.broadcast((result, None if failure is None else str(failure)))
+        mine, failure = _attempt(action) if self.rank == 0 else (None, None)
+        result, message = self._gathered((mine, failure and str(failure)), failure)[0]
         if message is not None:
             raise failure or BankError(f'process 0 of {self.world} refused: {message}')
         return cast(T, result)
@@ -137,16 +136,13 @@ class _Processes:
         if self.fabric is None:
             return action()
         result, failure = _attempt(action)
-        failed = int(self._sum(torch.tensor(int(failure is not None)), failure))
-        if failed:
-            raise failure or BankError(f'{self.root}: {failed} of {self.world} processes failed; see their errors')
+        messages = [message for message in self._gathered(failure and str(failure), failure) if message is not None]
+        if messages:
+            raise failure or BankError(f'{self.root}: {len(messages)} of {self.world} processes failed: {messages[0]}')
         return cast(T, result)
 
     def require_same(self, plan: BankRecord) -> None:
         """Refuse processes that would write shards of different banks into one folder."""
-        if self.fabric is None:
-            return
-        first = self.first(plan.plan)
 
         def compare() -> None:
             if differences := plan.differences(first):
@@ -155,23 +151,20 @@ class _Processes:
                     + '\n  '.join(differences)
                 )
 
+        first = self.first(plan.plan)
         self.all(compare)
 
-    def _sum(self, values: Tensor, failure: Exception | None = None) -> Tensor:
-        with self._connected(failure):
-            fabric = cast(Fabric, self.fabric)
-            return cast(Tensor, fabric.all_reduce(values.to(fabric.device), reduce_op='sum')).cpu()
-
-    @contextmanager
-    def _connected(self, failure: Exception | None) -> Iterator[None]:
-        """Say what it means that processes cannot reach each other; the failure of this one goes first."""
+    def _gathered(self, mine: Any, failure: Exception | None) -> list[Any]:
+        """What every process gives; the failure of this one goes before what it means that others are out of reach."""
+        found: list[Any] = [None] * self.world
         try:
-            yield
+            dist.all_gather_object(found, mine)
         except RuntimeError as error:
             raise failure or BankError(
                 f'one of {self.world} processes ended unexpectedly ({error}); finished shards stay, the same command '
                 'continues from there'
             ) from error
+        return found
 
 
 def _attempt(action: Callable[[], T]) -> tuple[T | None, Exception | None]:
