@@ -62,9 +62,10 @@ class Runs(InMemory):
     """The same, read in runs of consecutive samples, as a bank is written from it."""
 
     def batch(self, rows: Sequence[int] | np.ndarray) -> dict[str, Tensor]:
-        """Samples from the first of ``rows`` to the last."""
-        run = slice(int(rows[0]), int(rows[-1]) + 1)
-        return {'image': self.image[run], self.target: self.label[run]}
+        """Views of consecutive samples, copies of others: a bank is known by the first and the last."""
+        first, last = int(rows[0]), int(rows[-1])
+        chosen = slice(first, last + 1) if last - first + 1 == len(rows) else torch.as_tensor(rows)
+        return {'image': self.image[chosen], self.target: self.label[chosen]}
 
 
 class Noise(NonGeoDataset):

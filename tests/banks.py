@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from hsiaug.datasets.bank import checksum
+from hsiaug.datasets.bank_shard import Blocks, MappedShard, as_items
 from hsiaug.samples import Kind, Sample, SampleSpec
 
 CLASSES = ('water', 'grass', 'soil')
@@ -89,9 +90,16 @@ def edit_record(root: Path, change: Callable[[dict[str, Any]], Any]) -> None:
 
 
 def rewrite(root: Path, number: int, change: Callable[[dict[str, Tensor]], dict[str, Tensor]]) -> None:
-    """Another content for a shard, with a record that says its size and checksum."""
+    """Another content for a shard, with a record that says its size and checksums."""
     path = root / f'shard-{number:05d}.safetensors'
-    save_file(change(load_file(path)), path)
+    tensors = change(without_tables(load_file(path)))
+    blocks = {key: Blocks.of(value.dtype, tuple(value.shape[1:])) for key, value in tensors.items()}
+    tables = {key: blocks[key].digests(as_items(v), range(blocks[key].number(len(v)))) for key, v in tensors.items()}
+    root_digest = MappedShard({}, tables).root
+    if json.loads((root / 'bank.json').read_text())['shards'][number].get('blocks') is not None:
+        tensors |= {f'{key}.sha256': torch.from_numpy(table.copy()) for key, table in tables.items()}
+        edit_record(root, lambda r: r['shards'][number].update(blocks=root_digest))
+    save_file(tensors, path)
     edit_record(root, lambda r: r['shards'][number].update(bytes=path.stat().st_size, sha256=checksum(path)))
 
 
@@ -99,12 +107,20 @@ def without_tables(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return {key: value for key, value in tensors.items() if not key.endswith('.sha256')}
 
 
+def to_format_2(root: Path) -> None:
+    """The bank as earlier versions wrote it: the record has checksums of whole files too."""
+    for number in range(len(list(root.glob('shard-*')))):
+        path = root / f'shard-{number:05d}.safetensors'
+        edit_record(root, lambda r, n=number, p=path: r['shards'][n].update(sha256=checksum(p)))  # type: ignore[misc]
+    edit_record(root, lambda record: record.update(format=2))
+
+
 def to_format_1(root: Path) -> None:
     """The bank as earlier versions wrote it: no checksums in shards."""
     for number in range(len(list(root.glob('shard-*')))):
         if (root / 'bank.json').exists():
-            rewrite(root, number, without_tables)
             edit_record(root, lambda r, n=number: r['shards'][n].pop('blocks'))  # type: ignore[misc]
+            rewrite(root, number, lambda tensors: tensors)
         else:
             path = root / f'shard-{number:05d}.safetensors'
             save_file(without_tables(load_file(path)), path)

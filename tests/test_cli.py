@@ -258,7 +258,7 @@ def test_verify_names_the_damaged_shard(run: Path, tmp_path: Path, capsys: pytes
             main(['sample', *command])
         assert stopped.value.code == 2
         captured = capsys.readouterr()
-        assert 'shard-00001.safetensors has SHA-256' in captured.err
+        assert 'shard-00001.safetensors: the checksums of its blocks' in captured.err
         assert 'shard-00000' not in captured.err
         assert 'right' not in captured.out
 

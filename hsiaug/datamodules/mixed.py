@@ -17,8 +17,8 @@ from torchgeo.datasets import GeoDataset
 
 from ..datasets import MixedDataset, SyntheticBank, require_unseen_samples
 from ..datasets.batches import fetch
+from ..datasets.checks import Use
 from ..datasets.exhausted import Exhausted, require_policy
-from ..datasets.leakage import Use
 from ..datasets.pool import Draw, Source
 from ..datasets.preview import preview_grid
 from ..datasets.sources import LabelPolicies, Ratios, Sources, require_same, require_weight

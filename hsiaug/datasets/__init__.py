@@ -3,17 +3,15 @@
 from .adapted import AdaptedDataset, adapt
 from .bank import BankError, SyntheticBank
 from .bank_writer import write_bank
-from .change import ChangeDataset
 from .change_folder import ChangeFolder
-from .data_array import DataArrayImage
+from .checks import require_unseen_samples
 from .folders import PairFolder
-from .geo import GeoSamples
+from .foreign import DataArrayImage, GeoSamples
 from .held import IGNORE
 from .labels import LabelPolicy, estimate_prior, synthetic_counts
-from .leakage import require_unseen_samples
 from .mixed import MixedDataset
 from .parts import scene_dataset
-from .patches import PatchDataset
+from .patches import ChangeDataset, PatchDataset
 from .pool import Draw
 from .sample_set import SampleSet, SampleSplit, SampleSplitter
 from .scenes import SceneDataset, SceneFolder

@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
-from typing import Any, cast
+from dataclasses import dataclass, replace
+from typing import Any, NoReturn, cast
 
 import numpy as np
-from torch.utils.data import ConcatDataset, Dataset
+import torch
+from torch.utils.data import ConcatDataset, DataLoader, Dataset
 from torchgeo.datasets import NonGeoDataset
 
-from ..samples import Kind, Sample, SampleSpec
+from ..functional.dates import stacked_dates
+from ..progress import with_progress
+from ..samples import Kind, Sample, SampleSpec, target_of
+from ..scenes.change import CHANGE_CLASSES
+from ..scenes.wavelengths import to_nanometres
 from ..seen import Places
 from ..settings import check_value
+from .batches import kind_of
 from .change_folder import ChangeFolder
-from .contract import in_contract, infer_spec
-from .data_array import DataArrayImage, is_data_array
-from .survey import IN_MEMORY, Reader, Survey, cut, read
-from .wrapped import places_of, require_map_style
+from .contract import in_contract, require_same_wavelengths, require_values, wavelengths_of
+from .foreign import DataArrayImage, is_xarray
+from .held import class_pixels
+from .survey import IN_MEMORY, Survey, cut, digests_of_dates, leave_signals, read, tile_corners, usual_workers
+from .wrapped import class_names_of, places_of, require_map_style, spec_of
 
 
 class AdaptedDataset(NonGeoDataset):
@@ -65,9 +73,8 @@ class AdaptedDataset(NonGeoDataset):
         if not -len(self) <= index < len(self):
             raise IndexError(f'{self.name}: index {index} out of range for {len(self)} samples')
         index, key = index % len(self), self.spec.target_key
-        reader = self._reader()
         if not self.tile:
-            sample, wanted = reader.sample(index), self.spec.size
+            sample, wanted = self._whole(index), self.spec.size
             if wanted is not None and (found := tuple(sample['image'].shape[-2:])) != wanted:
                 raise ValueError(
                     f'{self.name}: sample {index}: its image has {found} pixels, the first sample {wanted}; give size= '
@@ -78,13 +85,36 @@ class AdaptedDataset(NonGeoDataset):
         if survey.images is not None:
             sample = {'image': survey.images[index]}
             return sample if survey.targets is None else {**sample, key: survey.targets[index]}
-        whole = reader.sample(int(survey.rows[index]))
-        corner, size = survey.corners[index : index + 1], self.spec.size or (1, 1)
-        images, targets = cut(whole['image'], whole.get(key), corner, size)
+        whole = self._whole(int(survey.rows[index]))
+        images, targets = cut(whole['image'], whole.get(key), survey.corners[index : index + 1], self._tile_size)
         return {'image': images[0]} if targets is None else {'image': images[0], key: targets[0]}
 
-    def _reader(self) -> Reader:
-        return Reader(self.dataset, self.name, self.spec, self.tile, self.labelled)
+    def _whole(self, row: int) -> Sample:
+        """One sample of the dataset in the contract, not cut, checked against the spec.
+
+        Raises:
+            ValueError: naming it.
+        """
+        where, spec = f'{self.name}: sample {row}', self.spec
+        raw = read(self.dataset, row, self.name)
+        sample = in_contract(raw, where, spec.kind if self.labelled else None, self.labelled)
+        image = sample['image']
+        found = image.shape[0] if spec.kind == 'spectrum' else image.shape[-3]
+        if image.ndim != len(spec.image_shape) or found != spec.bands:
+            raise ValueError(
+                f'{where}: its image {tuple(image.shape)} is none of {spec.bands} bands and kind {spec.kind!r}, as the '
+                'first sample is; bring all to the same bands'
+            )
+        if spec.wavelengths is not None and (carried := wavelengths_of(raw, where)) is not None:
+            require_same_wavelengths(spec.wavelengths, carried, where)
+        require_values({key: value[None] for key, value in sample.items()}, spec, self.name, row)
+        return sample
+
+    @property
+    def _tile_size(self) -> tuple[int, int]:
+        return self.spec.size or (1, 1)
+
+    # --- all samples ------------------------------------------------------------------------------------------------
 
     def survey(self, most: int = 0) -> Survey:
         """Everything that needs all samples, found in one pass.
@@ -93,15 +123,78 @@ class AdaptedDataset(NonGeoDataset):
             most: bytes of samples that are kept in memory on the way; of larger datasets none are.
 
         Raises:
-            ValueError: naming a sample that does not fit the others.
+            ValueError: what is wrong with the first sample of which something is, or if images are of several sizes
+                and not cut into tiles, or all too small for one.
         """
         known = self._survey
         if known is None or (
             known.images is None and most > self._held_from and len(known.rows) * self.spec.sample_bytes <= most
         ):
-            known = self._survey = self._reader().survey_all(self.workers, self.progress, most)
+            known = self._survey = self._survey_all(most)
             self._held_from = most
         return known
+
+    def _survey_all(self, most: int) -> Survey:
+        # how many tiles there are is known in the end: they are kept as long as they fit
+        keep = most > 0 and (self.tile or len(self.dataset) * self.spec.sample_bytes <= most)
+        workers = self.workers if self.workers is not None else 0 if keep else usual_workers()
+        loader = DataLoader(
+            cast(Any, _Surveys(self, keep)), batch_size=None, sampler=range(len(self.dataset)), num_workers=workers,
+            collate_fn=_as_is, worker_init_fn=leave_signals, prefetch_factor=2 if workers else None,
+        )  # fmt: skip
+        parts: list[Survey] = []
+        held, size = 0, None
+        for found in with_progress(loader, self.progress, desc=self.name, unit='sample'):
+            if isinstance(found, Exception):
+                raise found
+            parts.append(found)
+            held += sum(one.nbytes for one in (found.images, found.targets) if one is not None)
+            size = size or found.sizes[0]
+            if keep and (held > most or (found.sizes[0] != size and not self.tile)):
+                keep, parts = False, [replace(part, images=None, targets=None) for part in parts]
+            elif not keep:
+                parts[-1] = replace(found, images=None, targets=None)
+        sizes = Counter(part.sizes[0] for part in parts)
+        if len(sizes) > 1 and not self.tile:
+            self._refuse_sizes(sizes, [part.sizes[0] for part in parts])
+        if not any(len(part.rows) for part in parts):
+            largest = max(filter(None, sizes))
+            raise ValueError(
+                f'{self.name}: no image is as large as size={self.spec.size}; the largest is {largest}; give a smaller '
+                'size='
+            )
+        return Survey.joined(parts)
+
+    def _survey_one(self, row: int, keep: bool) -> Survey:
+        """The survey of one sample, with images and targets if they are to be kept."""
+        sample, spec = self._whole(row), self.spec
+        image, target = sample['image'], sample.get(spec.target_key)
+        size = None if spec.kind == 'spectrum' else (image.shape[-2], image.shape[-1])
+        if self.tile:
+            corners = tile_corners(size or (0, 0), self._tile_size)
+            images, targets = cut(image, target, corners, self._tile_size)
+        else:
+            corners, images = np.zeros((1, 2), dtype=np.int64), image[None]
+            targets = None if target is None else target[None]
+        digests = np.array([digests_of_dates(one) for one in images], dtype=np.uint64).reshape(-1, spec.dates)
+        whole = digests_of_dates(image)[0] if self.tile else digests[0, 0]
+        pixels = np.zeros((len(images), spec.num_classes), dtype=np.int64)
+        values = (stacked_dates(images) if size else images).double().movedim(1, 0).flatten(1)
+        sums = torch.stack([values.sum(dim=1), (values**2).sum(dim=1)]).numpy()
+        return Survey(
+            (size,), np.full(len(images), row), corners, digests, np.full(len(images), whole, dtype=np.uint64),
+            pixels if targets is None else class_pixels(targets, spec).numpy(), sums, values.shape[1],
+            images.contiguous() if keep else None, targets if keep else None,
+        )  # fmt: skip
+
+    def _refuse_sizes(self, counts: Counter[Any], sizes: Sequence[Any]) -> NoReturn:
+        listed = ', '.join(
+            f'{h} x {w} ({count}, first sample {sizes.index((h, w))})' for (h, w), count in list(counts.items())[:5]
+        )
+        raise ValueError(
+            f'{self.name}: images of {len(counts)} sizes: {listed}{", ..." if len(counts) > 5 else ""}; give size= to '
+            f'cut all into patches of one size, at most {min(min(size) for size in counts)} to use every image'
+        )
 
     def class_pixels(self) -> np.ndarray:
         """(N, K) pixels of each class in each mask, or samples."""
@@ -121,10 +214,27 @@ class AdaptedDataset(NonGeoDataset):
         if not self.tile:
             return places_of(self.dataset)
         found = self.survey()
-        size = np.array(self.spec.size or (1, 1))
-        ends = found.corners + size
+        ends = found.corners + np.array(self._tile_size)
         box = np.stack([found.corners[:, 0], ends[:, 0], found.corners[:, 1], ends[:, 1]], axis=1)
         return Places(found.whole, box.astype(np.float64))
+
+
+@dataclass(frozen=True)
+class _Surveys:
+    """The survey of each sample, or what went wrong: an error of a worker would come with its traceback in it."""
+
+    dataset: AdaptedDataset
+    keep: bool
+
+    def __getitem__(self, row: int) -> Survey | Exception:
+        try:
+            return self.dataset._survey_one(row, self.keep)
+        except Exception as error:  # whatever a dataset raises
+            return error
+
+
+def _as_is(item: Any) -> Any:
+    return item
 
 
 def adapt(
@@ -191,14 +301,14 @@ def adapt(
         ]
         together: Dataset[Sample] = ConcatDataset(adapted)
         return adapt(together, name=name, spec=None if labelled else adapted[0].spec, **options)
-    opened = DataArrayImage(dataset) if is_data_array(dataset) else dataset
+    opened = DataArrayImage(dataset) if is_xarray(dataset, 'DataArray') else dataset
     name = name or type(opened).__name__
     require_map_style(opened, name)
     if not len(opened):
         raise ValueError(f'{name} is empty: at least one sample is needed; check its folder, split or subset')
     raw = read(opened, 0, name)
     if spec is None and labelled:
-        spec = infer_spec(opened, raw, name, given)
+        spec = _infer_spec(opened, raw, name, given)
     elif spec is None:
         raise ValueError(f'{name}: without labels, a spec is needed: that of the samples with labels')
     elif given:
@@ -220,3 +330,48 @@ def adapt(
     if isinstance(opened, ChangeFolder) and opened.size is None and opened.transforms is None:
         return AdaptedDataset(opened.cut(sides), spec, name, **options)  # which reads no more than it must
     return AdaptedDataset(opened, spec, name, tile=True, **options)
+
+
+def _infer_spec(dataset: Any, raw: Any, name: str, given: Mapping[str, Any]) -> SampleSpec:
+    """What a dataset holds: by what is given first, its own spec, its attributes, and its first sample, ``raw``.
+
+    Raises:
+        ValueError: naming a field that has to be given.
+    """
+    given = {key: value for key, value in given.items() if value is not None}
+    for key in ('classes', 'wavelengths', 'value_range'):
+        if key in given:
+            given[key] = tuple(given[key])
+    sample = in_contract(raw, f'{name}: sample 0', given.get('kind'))
+    kind = kind_of(sample)
+    assert kind is not None
+    shape = tuple(sample['image'].shape)
+    bands, size = (shape[0], None) if kind == 'spectrum' else (shape[-3], (shape[-2], shape[-1]))
+    carried = wavelengths_of(raw, f'{name}: sample 0')
+    own = spec_of(dataset)
+    if own is not None:
+        carried = None if carried is None or own.wavelengths else carried
+        changed = {**({'wavelengths': carried} if carried else {}), **given}
+        return replace(own, kind=kind, bands=bands, size=size, **changed)
+    known = {'wavelengths': carried, **_attributes(dataset, bands), **given, 'kind': kind, 'bands': bands, 'size': size}
+    classes = known.pop('classes', None) or class_names_of(dataset)
+    if classes is None and kind == 'change':
+        classes = tuple(CHANGE_CLASSES.values())
+    if classes is None:
+        raise ValueError(
+            f'{name} does not say which classes its {target_of(kind)}s mean (an attribute `classes` with their names '
+            "in label order); give classes=['...', ...]"
+        )
+    return SampleSpec(classes=tuple(classes), **known)
+
+
+def _attributes(dataset: Any, bands: int) -> dict[str, Any]:
+    """Fields of a spec that a dataset has as attributes, where these can be what their names say."""
+    found: dict[str, Any] = {}
+    centres = getattr(dataset, 'wavelengths', None)
+    if centres is not None and np.shape(centres) == (bands,) and (known := to_nanometres(centres)) is not None:
+        found['wavelengths'] = tuple(known.tolist())
+    for key, wanted in (('unit', str), ('ignore_index', int)):
+        if isinstance(value := getattr(dataset, key, None), wanted):
+            found[key] = value
+    return found

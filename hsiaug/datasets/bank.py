@@ -26,12 +26,13 @@ from .bank_record import (
     WRITING_FILE,
     BankError,
     BankRecord,
+    Shard,
     checksum,
     size_problem,
-    value_problem,
 )
 from .bank_shard import Blocks, MappedShard, map_shard, row_values
 from .batches import ReadAtOnce, row_numbers
+from .contract import value_problem
 
 _LARGE_ROW = 16 << 10  # bytes; above, copying row by row beats an index over the shard and the copy that it makes
 _LONG_READ = 256 << 20  # bytes; verifying more than this is said
@@ -60,9 +61,9 @@ class SyntheticBank(ReadAtOnce):
     """Synthetic samples of a folder that :func:`~hsiaug.datasets.bank_writer.write_bank` wrote.
 
     Opening reads ``bank.json`` and checks that every shard is there with its size. What a read touches is compared
-    with the record when one of the processes that share this object touches it first: the tensors of a shard, then
-    checksum and values of each touched block of about 64 KiB, or of the whole shard in a bank of format 1, which has
-    no checksums of blocks. :meth:`verify` reads all.
+    with the record when one of the processes that share this object touches it first: the tensors of a shard and the
+    checksums of its blocks, then checksum and values of each touched block of about 64 KiB, or of the whole shard in a
+    bank of format 1, which has no checksums of blocks. :meth:`verify` reads all.
 
     Args:
         root: folder of the bank; a relative one stays what it is now when the working directory changes.
@@ -120,6 +121,8 @@ class SyntheticBank(ReadAtOnce):
         columns, end = {}, 0
         for key, (dtype, shape) in record.tensors().items():
             blocks, first = Blocks.of(dtype, shape), end
+            if record.shards[0].blocks is None:
+                blocks = Blocks(record.shard_size, blocks.item)
             per_shard = blocks.number(len(record.rows(0)))
             end = first + per_shard * (record.num_shards - 1) + blocks.number(record.shards[-1].count)
             columns[key] = _Column(dtype, shape, blocks, first, per_shard, end)
@@ -151,25 +154,41 @@ class SyntheticBank(ReadAtOnce):
         try:
             if (problem := size_problem(path, shard)) is not None:
                 return problem
-            if (found := checksum(path)) != shard.sha256:
+            if shard.blocks is None and (found := checksum(path)) != shard.sha256:
                 return f'{shard.file} has SHA-256 {found}, expected {shard.sha256}'
-            mapped = map_shard(path, self._tensors, shard.count)
+            mapped = self._map(shard)
         except BankError as error:
             return str(error)
         except OSError as error:
             return f'{shard.file} cannot be read ({error.strerror})'
-        for key, column in self._columns.items():
-            for block in range(column.blocks.number(shard.count)):
-                if (problem := self._value_problem(mapped, number, key, block)) is not None:
-                    return problem
-        return None
+        blocks = ((key, k) for key, column in self._columns.items() for k in range(column.blocks.number(shard.count)))
+        problems = (self._block_problem(mapped, number, key, block) for key, block in blocks)
+        return next(filter(None, problems), None)
 
-    def _value_problem(self, mapped: MappedShard, number: int, key: str, block: int) -> str | None:
-        column = self._columns[key]
-        start = block * column.blocks.rows
-        values = row_values(mapped.items[key][start : start + column.blocks.rows], column.dtype, column.shape)
+    def _map(self, shard: Shard) -> MappedShard:
+        """A shard whose tensors and checksums are those of the record; its values are still to be verified.
+
+        Raises:
+            BankError: saying what it is instead.
+        """
+        mapped = map_shard(self.root / shard.file, self._tensors, shard.count)
+        if shard.blocks is None:
+            return MappedShard(mapped.items, None)
+        if mapped.root != shard.blocks:
+            raise BankError(
+                f'{shard.file}: the checksums of its blocks have SHA-256 {mapped.root}, expected {shard.blocks}'
+            )
+        return mapped
+
+    def _block_problem(self, mapped: MappedShard, number: int, key: str, block: int) -> str | None:
+        """What is wrong with a block: its checksum, where it has one, or its values."""
+        column, file = self._columns[key], self.shards[number].file
+        items, start = mapped.items[key], block * column.blocks.rows
+        if mapped.tables is not None and (column.blocks.digests(items, [block]) != mapped.tables[key][block]).any():
+            return f'{file}: block {block} of {key} was altered'
+        values = row_values(items[start : start + column.blocks.rows], column.dtype, column.shape)
         problem = value_problem(key, values, self.spec, number * self.shard_size + start)
-        return problem and f'{self.shards[number].file}: {problem}'
+        return problem and f'{file}: {problem}'
 
     def _refuse(self, problems: Iterable[str | None]) -> None:
         if found := [problem for problem in problems if problem]:
@@ -184,16 +203,11 @@ class SyntheticBank(ReadAtOnce):
         if number not in self._mapped:
             self._require_same_record()
             shard = self.shards[number]
-            path = self.root / shard.file
-            self._refuse([size_problem(path, shard)])
+            self._refuse([size_problem(self.root / shard.file, shard)])
             try:
-                mapped = map_shard(path, self._tensors, shard.count)
+                self._mapped[number] = self._map(shard)
             except BankError as error:
-                self._refuse([self._problem(number) or str(error)])  # damage is named as damage
-                raise
-            if shard.blocks is None or mapped.root != shard.blocks:  # then the whole shard is verified
-                mapped = MappedShard(mapped.items, None)
-            self._mapped[number] = mapped
+                self._refuse([str(error)])
         return self._mapped[number]
 
     def _require_same_record(self) -> None:
@@ -221,43 +235,26 @@ class SyntheticBank(ReadAtOnce):
             column = self._columns[key]
             places = column.first + numbers * column.per_shard + rows // column.blocks.rows
             missing += [(key, place) for place in np.unique(places[flags[places] == 0]).tolist()]
-        self._verify_blocks(missing)
+        if missing:
+            self._verify_blocks(missing)
 
-    def _verify_blocks(self, missing: list[tuple[str, int]]) -> None:
-        """Verify blocks, named by tensor and place, and where there are no checksums of blocks their whole shards."""
-        if not missing:
-            return
-        work: dict[tuple[int, str, int], int] = {}
-        for key, place in missing:
-            column = self._columns[key]
-            number, block = divmod(place - column.first, column.per_shard)
-            if self._shard(number).tables is None:
-                work[number, '', 0] = self.shards[number].bytes
-            else:
-                work[number, key, block] = column.blocks.rows * column.blocks.item.itemsize
-        total, name = sum(work.values()), self.root.name
-        shown = total >= _LONG_READ
+    def _verify_blocks(self, missing: Sequence[tuple[str, int]]) -> None:
+        """Verify blocks, named by tensor and place."""
+        flags, name = self._verified.numpy(), self.root.name
+        sizes = [self._columns[key].blocks.rows * self._columns[key].blocks.item.itemsize for key, _ in missing]
+        shown, total = sum(sizes) >= _LONG_READ, sum(sizes)
         with progress_bar(shown, total=total, desc=f'verify {name}', unit='B', unit_scale=True) as advance:
-            for (number, key, block), size in work.items():
-                self._verify_one(number, key, block)
+            for (key, place), size in zip(missing, sizes, strict=True):
+                column = self._columns[key]
+                number, block = divmod(place - column.first, column.per_shard)
+                mapped = self._shard(number)
+                if mapped.tables is not None:
+                    self._refuse([self._block_problem(mapped, number, key, block)])
+                    flags[place] = 1
+                elif not flags[place]:  # the checksum of format 1 is of all tensors, each of which is one block
+                    self._refuse([self._problem(number)])
+                    flags[[other.first + number for other in self._columns.values()]] = 1
                 advance(size)
-
-    def _verify_one(self, number: int, key: str, block: int) -> None:
-        """Verify a block, or the whole shard if no tensor is named."""
-        flags = self._verified.numpy()
-        if not key:
-            self._refuse([self._problem(number)])
-            for column in self._columns.values():
-                start = column.first + number * column.per_shard
-                flags[start : start + column.blocks.number(self.shards[number].count)] = 1
-            return
-        column, mapped = self._columns[key], self._mapped[number]
-        assert mapped.tables is not None
-        if (column.blocks.digests(mapped.items[key], [block]) != mapped.tables[key][block]).any():
-            altered = f'{self.shards[number].file}: block {block} of {key} was altered'
-            self._refuse([self._problem(number) or altered])
-        self._refuse([self._value_problem(mapped, number, key, block)])
-        flags[column.first + number * column.per_shard + block] = 1
 
     def __getstate__(self) -> dict[str, Any]:
         """Without the mappings: a spawned worker makes its own."""

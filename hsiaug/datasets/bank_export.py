@@ -33,6 +33,8 @@ ExportFormat = Literal['npz', 'geotiff', 'webdataset', 'parquet']
 
 Advance = Callable[[int], object]
 """Moves a progress bar on."""
+Blocks = Iterator[tuple[range, dict[str, Tensor]]]
+"""Numbers of samples, and the samples, stacked."""
 
 RECORD_FILE = 'spec.json'
 _BLOCK_BYTES = 16 << 20  # read at once
@@ -127,9 +129,7 @@ def _record(bank: SyntheticBank) -> dict[str, Any]:
     return {key: bank.record[key] for key in ('spec', 'seed', 'labels', 'provenance')}
 
 
-def _blocks(
-    bank: SyntheticBank, wanted: range, keys: Collection[str] | None = None
-) -> Iterator[tuple[range, dict[str, Tensor]]]:
+def _blocks(bank: SyntheticBank, wanted: range, keys: Collection[str] | None = None) -> Blocks:
     """Samples in order, a few at a time, so that memory stays low."""
     step = max(1, _BLOCK_BYTES // (4 * math.prod(bank.spec.image_shape)))
     for first in range(wanted.start, wanted.stop, step):
@@ -231,26 +231,20 @@ def _write_parquet(bank: SyntheticBank, folder: Path, advance: Advance) -> None:
             found = pa.FixedSizeListArray.from_arrays(found, length)
         return found
 
-    _begin_shards(bank, folder, 'parquet')
-    for number in range(len(bank.shards)):
+    for path, blocks in _shards(bank, folder, 'parquet'):
         file: Any = None
-        first = number * bank.shard_size
-        for rows, batch in _blocks(bank, range(first, first + bank.shards[number].count)):
+        for rows, batch in blocks:
             table = pa.table({key: column(value.numpy()) for key, value in batch.items()})
-            if file is None:
-                path = folder / 'data' / f'train-{number:05d}.parquet'
-                file = parquet.ParquetWriter(path, table.schema, use_dictionary=False)
+            file = file or parquet.ParquetWriter(path, table.schema, use_dictionary=False)
             file.write_table(table)
             advance(len(rows))
         file.close()
 
 
 def _write_webdataset(bank: SyntheticBank, folder: Path, advance: Advance) -> None:
-    _begin_shards(bank, folder, 'tar')
-    for number in range(len(bank.shards)):
-        first = number * bank.shard_size
-        with tarfile.open(folder / 'data' / f'train-{number:05d}.tar', 'w', format=tarfile.USTAR_FORMAT) as archive:
-            for rows, batch in _blocks(bank, range(first, first + bank.shards[number].count)):
+    for path, blocks in _shards(bank, folder, 'tar'):
+        with tarfile.open(path, 'w', format=tarfile.USTAR_FORMAT) as archive:
+            for rows, batch in blocks:
                 for i, row in enumerate(rows):
                     for key, value in batch.items():
                         _add(archive, row, key, value[i].numpy())
@@ -270,10 +264,14 @@ def _add(archive: tarfile.TarFile, row: int, key: str, value: np.ndarray) -> Non
     archive.addfile(member, buffer)
 
 
-def _begin_shards(bank: SyntheticBank, folder: Path, suffix: str) -> None:
+def _shards(bank: SyntheticBank, folder: Path, suffix: str) -> Iterator[tuple[Path, Blocks]]:
+    """The file of each shard, and what goes into it, a few samples at a time; card and record are written first."""
     (folder / 'data').mkdir(parents=True)
     (folder / RECORD_FILE).write_text(json.dumps(_record(bank), indent=1))
     (folder / 'README.md').write_text(_card(bank, suffix), encoding='utf-8')
+    for number, shard in enumerate(bank.shards):
+        first = number * bank.shard_size
+        yield folder / 'data' / f'train-{number:05d}.{suffix}', _blocks(bank, range(first, first + shard.count))
 
 
 def _card(bank: SyntheticBank, suffix: str) -> str:

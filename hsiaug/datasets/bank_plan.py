@@ -16,8 +16,9 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from ..samples import Sample, SampleSource, SampleSpec, Traits
-from .bank_record import FORMAT, FRACTIONS, BankError, BankRecord, layout_bytes, numpy_dtype, value_problem
+from .bank_record import FORMAT, FRACTIONS, BankError, BankRecord, layout_bytes, numpy_dtype
 from .batches import fetch
+from .contract import value_problem
 from .held import class_fractions
 from .labels import LabelPolicy
 from .synthetic import SyntheticDataset, default_chunk

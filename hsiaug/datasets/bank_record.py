@@ -7,21 +7,20 @@ import json
 import math
 import reprlib
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from ..records import as_record, read_json, require_plausible
 from ..samples import Layout, Provenance, SampleSpec
 
-FORMAT = 2
-"""2 has checksums of blocks in its shards; banks of format 1 are verified shard by shard."""
-FORMATS = (1, FORMAT)
+FORMAT = 3
+"""From 2 on shards hold checksums of their blocks; those of format 1 are verified whole. 3 has none of whole files."""
+FORMATS = (1, 2, FORMAT)
 BANK_FILE = 'bank.json'
 WRITING_FILE = 'bank.writing.json'
 FRACTIONS = 'class_fractions'
@@ -40,15 +39,15 @@ class Shard:
         file: its name.
         count: samples in it.
         bytes: its size.
-        sha256: of the file.
         blocks: of the checksums of its blocks; None in banks of format 1.
+        sha256: of the whole file, in banks of formats 1 and 2.
     """
 
     file: str
     count: int
     bytes: int
-    sha256: str
     blocks: str | None = None
+    sha256: str | None = None
 
 
 @dataclass(frozen=True)
@@ -123,6 +122,8 @@ class BankRecord:
             )
         row_bytes = layout_bytes(self.tensors())
         for shard in self.shards:
+            if shard.sha256 is shard.blocks is None or (shard.blocks is None) != (self.shards[0].blocks is None):
+                refuse(f'{shard.file} has no checksum as the others have')
             if shard.bytes < shard.count * row_bytes:
                 refuse(f'{shard.count} samples of {row_bytes} bytes do not fit in {shard.file} of {shard.bytes} bytes')
         counts = self.label_counts
@@ -218,21 +219,3 @@ def size_problem(path: Path, shard: Shard) -> str | None:
         return f'{shard.file} has {status.st_size} bytes, expected {shard.bytes}'
     require_plausible(shard.bytes, 512 * status.st_blocks, str(path), BankError)  # holes take no blocks
     return None
-
-
-def value_problem(key: str, values: Tensor, spec: SampleSpec, first: int) -> str | None:
-    """What in (n, ...) values of a tensor breaks the sample contract; ``first`` numbers the first sample."""
-    if values.is_floating_point():
-        # What is not finite shows in the sum, which takes a tenth of the time; so does, rarely, what is merely large.
-        if torch.isfinite(values.sum()) or torch.isfinite(values).all():
-            return None
-        finite = torch.isfinite(values).reshape(len(values), -1).all(dim=1)
-        bad = first + int(finite.to(torch.uint8).argmin())
-        return f'{int((~finite).sum())} have NaN or infinite values in {key}, the first is {bad}'
-    if spec.kind == 'change':
-        spec = replace(spec, classes=spec.classes[:2])
-    low, high = values.aminmax()
-    if low >= 0 and high < spec.num_classes:
-        return None
-    wrong = values[spec.foreign(values)].unique().tolist()
-    return f'{key} holds {wrong[:8]}, expected {spec.allowed_labels}' if wrong else None

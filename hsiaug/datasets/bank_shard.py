@@ -78,8 +78,10 @@ class MappedShard:
 
     @property
     def root(self) -> str | None:
-        """Checksum of the checksums, hexadecimal."""
-        return None if self.tables is None else root_of(self.tables)
+        """Checksum of the checksums of all blocks, hexadecimal."""
+        if self.tables is None:
+            return None
+        return hashlib.sha256(b''.join(self.tables[key].tobytes() for key in sorted(self.tables))).hexdigest()
 
     def altered(self) -> Iterator[str]:
         """Which blocks do not have their checksums; none in a shard without."""
@@ -96,71 +98,41 @@ def as_items(values: Tensor) -> np.ndarray:
     return array.reshape(len(array), -1).view(np.dtype((np.void, size)))[:, 0]
 
 
-def root_of(tables: Mapping[str, np.ndarray]) -> str:
-    """Checksum of the checksums of all blocks, hexadecimal."""
-    return hashlib.sha256(b''.join(tables[key].tobytes() for key in sorted(tables))).hexdigest()
-
-
-class ShardFile:
-    """The file of a shard of (n, ...) contiguous tensors, whose checksums are taken while it goes to the disk.
+def write_shard(file: BinaryIO, tensors: Mapping[str, Tensor], name: str) -> None:
+    """Write a shard of (n, ...) contiguous tensors; their checksums are taken while they go to the disk.
 
     It is what ``safetensors.torch.save`` gives, which makes another copy of all values. Its name identifies its bank.
     """
+    # The widest first: all begin where their dtype wants it.
+    ordered = dict(sorted(tensors.items(), key=lambda pair: (-pair[1].dtype.itemsize, pair[0])))
+    with ThreadPoolExecutor(1) as pool:
+        hashed = pool.submit(_block_tables, ordered)
+        file.write(_header({key: (values.dtype, tuple(values.shape)) for key, values in ordered.items()}, name))
+        file.writelines(values.reshape(-1).view(torch.uint8).numpy().data for values in ordered.values())
+        file.flush()
+        if hasattr(os, 'fdatasync'):
+            os.fdatasync(file.fileno())
+        tables = hashed.result()
+    file.writelines(tables[key].data for key in sorted(tables))
 
-    def __init__(self, tensors: Mapping[str, Tensor], name: str) -> None:
-        self.name = name
-        # The widest first: all begin where their dtype wants it.
-        self._tensors = dict(sorted(tensors.items(), key=lambda pair: (-pair[1].dtype.itemsize, pair[0])))
-        self._digest = hashlib.sha256()
-        self._tables: dict[str, np.ndarray] = {}
 
-    @property
-    def digests(self) -> tuple[str, str]:
-        """Checksum of the file, and of the checksums of its blocks, hexadecimal; of one that is written."""
-        return self._digest.hexdigest(), root_of(self._tables)
+def _block_tables(tensors: Mapping[str, Tensor]) -> dict[str, np.ndarray]:
+    found = {}
+    for key, values in tensors.items():
+        blocks = Blocks.of(values.dtype, tuple(values.shape[1:]))
+        found[key] = blocks.digests(as_items(values), range(blocks.number(len(values))))
+    return found
 
-    def write(self, file: BinaryIO) -> None:
-        """Write it; the disk takes the values in while they are hashed."""
-        data: list[bytes | memoryview] = [self._header()]
-        data += [tensor.reshape(-1).view(torch.uint8).numpy().data for tensor in self._tensors.values()]
-        with ThreadPoolExecutor(2) as pool:
-            hashed = pool.submit(self._hash, data)
-            tables = pool.submit(self._block_tables)
-            file.writelines(data)
-            file.flush()
-            if hasattr(os, 'fdatasync'):
-                os.fdatasync(file.fileno())
-            self._tables = tables.result()
-            hashed.result()
-        data = [self._tables[key].data for key in sorted(self._tables)]
-        file.writelines(data)
-        self._hash(data)
 
-    def _hash(self, data: Iterable[bytes | memoryview]) -> None:
-        for part in data:
-            self._digest.update(part)
-
-    def _block_tables(self) -> dict[str, np.ndarray]:
-        found = {}
-        for key, values in self._tensors.items():
-            blocks = Blocks.of(values.dtype, tuple(values.shape[1:]))
-            found[key] = blocks.digests(as_items(values), range(blocks.number(len(values))))
-        return found
-
-    def _header(self) -> bytes:
-        described: dict[str, Any] = {'__metadata__': {_NAME: self.name}}
-        end = 0
-        for key, (dtype, shape) in self._layout().items():
-            start, end = end, end + dtype.itemsize * math.prod(shape)
-            described[key] = {'dtype': _DTYPES[dtype], 'shape': list(shape), 'data_offsets': [start, end]}
-        text = json.dumps(described, separators=(',', ':')).encode()
-        text += b' ' * (-len(text) % 8)
-        return len(text).to_bytes(8, 'little') + text
-
-    def _layout(self) -> Layout:
-        """Whole tensors, in the order of the file."""
-        layout: Layout = {key: (values.dtype, tuple(values.shape)) for key, values in self._tensors.items()}
-        return layout | _tables(layout)
+def _header(whole: Layout, name: str) -> bytes:
+    described: dict[str, Any] = {'__metadata__': {_NAME: name}}
+    end = 0
+    for key, (dtype, shape) in (whole | _tables(whole)).items():
+        start, end = end, end + dtype.itemsize * math.prod(shape)
+        described[key] = {'dtype': _DTYPES[dtype], 'shape': list(shape), 'data_offsets': [start, end]}
+    text = json.dumps(described, separators=(',', ':')).encode()
+    text += b' ' * (-len(text) % 8)
+    return len(text).to_bytes(8, 'little') + text
 
 
 def _tables(whole: Layout) -> Layout:

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import TypeVar, cast
+from typing import Any, TypeVar, cast
 
 import numpy as np
-import torch
+import torch.distributed as dist
 from filelock import FileLock
 from lightning.fabric import Fabric
-from torch import Tensor, nn
+from torch import nn
 from torch.utils.data import Dataset
 
 from ..progress import progress_bar
@@ -23,12 +23,9 @@ from ..samples import Sample, SampleSource, Traits
 from .bank import SyntheticBank
 from .bank_folder import LOCK_FILE, begin, keeps_finished, require_place
 from .bank_plan import SHARD_BYTES, empty_shard, is_generator, make_plan, shard_tensors
-from .bank_record import BANK_FILE, WRITING_FILE, BankError, BankRecord, Shard, checksum, shard_name
-from .bank_shard import DIGEST_BYTES, ShardFile, map_shard
+from .bank_record import BANK_FILE, WRITING_FILE, BankError, BankRecord, Shard, shard_name
+from .bank_shard import map_shard, write_shard
 from .labels import LabelPolicy
-
-Written = tuple[str, str]
-"""Checksum of a shard, and of the checksums of its blocks, hexadecimal."""
 
 T = TypeVar('T')
 
@@ -88,9 +85,8 @@ def write_bank(
         lock = FileLock(root / LOCK_FILE, timeout=0)
         try:
             if not processes.first(lambda: begin(root, plan, lock)):
-                mine = processes.all(lambda: _write_shards(plan, dataset, processes, progress))
-                written = processes.gathered(mine, plan.num_shards)
-                processes.first(lambda: _finish(root, plan, written))
+                processes.all(lambda: _write_shards(plan, dataset, processes, progress))
+                processes.first(lambda: _finish(root, plan))
         finally:
             lock.release()
     return SyntheticBank(root)
@@ -125,9 +121,8 @@ class _Processes:
         """
         if self.fabric is None:
             return action()
-        result, failure = _attempt(action) if self.rank == 0 else (None, None)
-        with self._connected(failure):
-            result, message = self.fabric.broadcast((result, None if failure is None else str(failure)))
+        mine, failure = _attempt(action) if self.rank == 0 else (None, None)
+        result, message = self._gathered((mine, failure and str(failure)), failure)[0]
         if message is not None:
             raise failure or BankError(f'process 0 of {self.world} refused: {message}')
         return cast(T, result)
@@ -141,16 +136,13 @@ class _Processes:
         if self.fabric is None:
             return action()
         result, failure = _attempt(action)
-        failed = int(self._sum(torch.tensor(int(failure is not None)), failure))
-        if failed:
-            raise failure or BankError(f'{self.root}: {failed} of {self.world} processes failed; see their errors')
+        messages = [message for message in self._gathered(failure and str(failure), failure) if message is not None]
+        if messages:
+            raise failure or BankError(f'{self.root}: {len(messages)} of {self.world} processes failed: {messages[0]}')
         return cast(T, result)
 
     def require_same(self, plan: BankRecord) -> None:
         """Refuse processes that would write shards of different banks into one folder."""
-        if self.fabric is None:
-            return
-        first = self.first(plan.plan)
 
         def compare() -> None:
             if differences := plan.differences(first):
@@ -159,33 +151,20 @@ class _Processes:
                     + '\n  '.join(differences)
                 )
 
+        first = self.first(plan.plan)
         self.all(compare)
 
-    def gathered(self, written: Mapping[int, Written], shards: int) -> list[Written]:
-        """Checksums of all shards, from all processes."""
-        if self.fabric is None:
-            return [written[number] for number in range(shards)]
-        table = torch.zeros(shards, 2 * DIGEST_BYTES, dtype=torch.int64)
-        for number, digests in written.items():
-            table[number] = torch.tensor(list(bytes.fromhex(''.join(digests))))
-        rows = [bytes(row) for row in self._sum(table).tolist()]
-        return [(row[:DIGEST_BYTES].hex(), row[DIGEST_BYTES:].hex()) for row in rows]
-
-    def _sum(self, values: Tensor, failure: Exception | None = None) -> Tensor:
-        with self._connected(failure):
-            fabric = cast(Fabric, self.fabric)
-            return cast(Tensor, fabric.all_reduce(values.to(fabric.device), reduce_op='sum')).cpu()
-
-    @contextmanager
-    def _connected(self, failure: Exception | None) -> Iterator[None]:
-        """Say what it means that processes cannot reach each other; the failure of this one goes first."""
+    def _gathered(self, mine: Any, failure: Exception | None) -> list[Any]:
+        """What every process gives; the failure of this one goes before what it means that others are out of reach."""
+        found: list[Any] = [None] * self.world
         try:
-            yield
+            dist.all_gather_object(found, mine)
         except RuntimeError as error:
             raise failure or BankError(
                 f'one of {self.world} processes ended unexpectedly ({error}); finished shards stay, the same command '
                 'continues from there'
             ) from error
+        return found
 
 
 def _attempt(action: Callable[[], T]) -> tuple[T | None, Exception | None]:
@@ -195,14 +174,15 @@ def _attempt(action: Callable[[], T]) -> tuple[T | None, Exception | None]:
         return None, error
 
 
-def _finish(root: Path, plan: BankRecord, written: list[Written]) -> None:
+def _finish(root: Path, plan: BankRecord) -> None:
     """Write the record, with which the bank exists."""
     shards = []
-    for number, (digest, blocks) in enumerate(written):
-        path = root / shard_name(number)
+    for number in range(plan.num_shards):
+        path, count = root / shard_name(number), len(plan.rows(number))
         if not path.exists():
             raise BankError(f'{path}, which another process wrote, is not there; do all processes share this folder?')
-        shards.append(asdict(Shard(path.name, len(plan.rows(number)), path.stat().st_size, digest, blocks)))
+        blocks = map_shard(path, plan.tensors(), count).root
+        shards.append(asdict(Shard(path.name, count, path.stat().st_size, blocks)))
     with keeps_finished(root / BANK_FILE, plan):
         write_json(root / BANK_FILE, {**plan.plan(), 'shards': shards}, durable=True)
     # Harmless where a kill leaves them: a bank with a record is finished.
@@ -210,29 +190,23 @@ def _finish(root: Path, plan: BankRecord, written: list[Written]) -> None:
     (root / LOCK_FILE).unlink(missing_ok=True)
 
 
-def _write_shards(
-    plan: BankRecord, dataset: Dataset[Sample], processes: _Processes, progress: bool
-) -> dict[int, Written]:
-    """Write those of this process that are missing; the checksums of all of its own."""
+def _write_shards(plan: BankRecord, dataset: Dataset[Sample], processes: _Processes, progress: bool) -> None:
+    """Write those of this process that are missing."""
     mine = range(processes.rank, plan.num_shards, processes.world)
-    paths = {number: processes.root / shard_name(number) for number in mine}
-    written = {number: kept for number in mine if (kept := _kept(paths[number], plan, number)) is not None}
-    shown, memory = progress and processes.rank == 0, empty_shard(plan)
-    with progress_bar(shown, total=len(mine), initial=len(written), desc='bank', unit='shard') as advance:
-        for number in sorted(set(mine) - set(written)):
-            shard = ShardFile(shard_tensors(dataset, plan, number, memory), plan.name_of(number))
-            path = paths[number]
+    missing = [number for number in mine if not _is_there(processes.root / shard_name(number), plan, number)]
+    shown, memory, done = progress and processes.rank == 0, empty_shard(plan), len(mine) - len(missing)
+    with progress_bar(shown, total=len(mine), initial=done, desc='bank', unit='shard') as advance:
+        for number in missing:
+            path, tensors = processes.root / shard_name(number), shard_tensors(dataset, plan, number, memory)
             with keeps_finished(path, plan), written_whole(path, durable=True) as whole, whole.open('wb') as file:
-                shard.write(file)
-            written[number] = shard.digests
+                write_shard(file, tensors, plan.name_of(number))
             advance(1)
-    return written
 
 
-def _kept(path: Path, plan: BankRecord, number: int) -> Written | None:
-    """Checksums of a shard of an earlier call; None, and a warning, for one that is not what was written then."""
+def _is_there(path: Path, plan: BankRecord, number: int) -> bool:
+    """Whether an earlier call has written a shard; a warning tells of one that is not what was written then."""
     if not path.exists():
-        return None
+        return False
     try:
         shard = map_shard(path, plan.tensors(), len(plan.rows(number)))
         if shard.tables is None:
@@ -243,8 +217,8 @@ def _kept(path: Path, plan: BankRecord, number: int) -> Written | None:
             altered = next(shard.altered(), None)
             problem = altered and f'{path.name}: {altered}'
         if problem is None:
-            return checksum(path), cast(str, shard.root)
+            return True
     except (BankError, OSError) as error:
         problem = str(error)
     warnings.warn(f'{path.parent}: {problem}; this shard is drawn again', stacklevel=2)
-    return None
+    return False

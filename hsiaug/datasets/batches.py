@@ -315,13 +315,12 @@ def in_dtypes_of(real: Mapping[str, Any], synthetic: Mapping[str, Any], owner: s
     Raises:
         SpecMismatchError: if values would become infinite.
     """
+    both = [key for key, value in synthetic.items() if _is_floating(value) and _is_floating(real.get(key))]
+    return {**synthetic, **{key: cast_like(synthetic[key], real[key], key, owner) for key in both}}
 
-    def cast(key: str, value: Any, like: Any) -> Any:
-        both = isinstance(value, Tensor) and isinstance(like, Tensor)
-        floats = both and value.is_floating_point() and like.is_floating_point()
-        return cast_like(value, like, key, owner) if floats else value
 
-    return {key: cast(key, value, real.get(key)) for key, value in synthetic.items()}
+def _is_floating(value: object) -> bool:
+    return isinstance(value, Tensor) and value.is_floating_point()
 
 
 def append_rows(batches: Sequence[Mapping[str, Any]], places: Sequence[np.ndarray] | None = None) -> dict[str, Any]:

@@ -18,8 +18,7 @@ from ..samples import Sample, Transform
 from ..scenes.change import CHANGE_CLASSES
 from ..seen import Places, digest_of_parts
 from .held import IGNORE, RealDataset
-from .image_files import SUFFIXES, WHOLE, FolderNotFoundError, ImageFiles, Window, image_files, subfolders
-from .mask_files import MaskFiles
+from .image_files import SUFFIXES, WHOLE, FolderNotFoundError, ImageFiles, MaskFiles, Window, image_files, subfolders
 from .survey import tile_corners
 
 MASKS = ('mask', 'masks', 'cm', 'change', 'changes', 'change_map', 'change_mask', 'label', 'labels', 'gt')

@@ -1,4 +1,4 @@
-"""Whether real and synthetic samples mean the same: their specs, their class numbers, the scale of their values."""
+"""Whether samples go together: specs, class numbers, scales of real and synthetic ones; what a generator has seen."""
 
 from __future__ import annotations
 
@@ -7,20 +7,32 @@ from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from ..samples import Sample, SampleSpec, SpecMismatchError, in_short, require_compatible, require_unseen
+from ..samples import (
+    LeakageError,
+    Provenance,
+    Sample,
+    SampleSpec,
+    SpecMismatchError,
+    in_short,
+    require_compatible,
+    require_unseen,
+)
 from .batches import as_tensor, as_tensors, fetch_samples
-from .wrapped import class_names_of, spec_of, splits_of
+from .contract import in_contract
+from .survey import digests_of_dates, read
+from .wrapped import class_names_of, gathered, of_rows, places_of, provenances_of, spec_of, splits_of
 
 if TYPE_CHECKING:
     from .pool import Pool
 
+Use = Literal['val', 'test']
 EXAMINED = 16
 """Samples of each side that are read to learn what a dataset without a spec holds."""
 LARGEST_GAP, LARGEST_GAP_OF_FEW = 30.0, 1000.0
@@ -307,3 +319,65 @@ def some_samples(dataset: Any) -> Iterator[dict[str, Any]]:
                 'for example with hsiaug.adapt(dataset, size=...)'
             )
         yield sample
+
+
+# --- what a generator has seen ----------------------------------------------------------------------------------------
+
+
+def require_unseen_samples(source: Any, dataset: Any, use: Use = 'test') -> str:
+    """Refuse a source of synthetic samples for an evaluation that shares samples with what its generator has seen.
+
+    Images are compared by their content, whatever their files are called; pixels of scenes by their places. Windows
+    that overlap are found where both sides know which image, file or ground they are cut from: tiles that
+    :func:`~hsiaug.datasets.adapt` cuts, and :class:`~hsiaug.datasets.GeoSamples`.
+
+    Args:
+        source: a generator, a bank, a dataset of synthetic samples, or a provenance.
+        dataset: real samples that a model is judged on.
+        use: ``'test'``, or ``'val'``: choices of the generator may have been made on validation samples, too.
+
+    Returns:
+        what was compared, and what cannot be known, in a sentence.
+
+    Raises:
+        LeakageError: naming how many samples are shared, and the first of them.
+        ValueError: if there are no samples to evaluate on.
+    """
+    if not len(dataset):
+        raise ValueError(f'{type(dataset).__name__}, to evaluate on, is empty; check its folder, split or subset')
+    known = (source,) if isinstance(source, Provenance) else provenances_of(source)
+    if not known:
+        return 'The source does not say what its generator has seen: nothing can be compared.'
+    for provenance in known if use == 'test' else ():
+        for split in splits_of(dataset):
+            require_unseen(provenance, split.scene, split.test)
+    recorded = [one.samples for one in known if one.samples is not None]
+    if not recorded:
+        return 'The generator has no record of samples: only pixels of scenes were compared.'
+    digests, places = digests_of(dataset), places_of(dataset)
+    for samples in recorded:
+        shared = np.flatnonzero(samples.shared(digests, places, use == 'test'))
+        if len(shared):
+            raise LeakageError(
+                f'the generator has seen {len(shared)} of {len(digests)} {use} samples, wholly or in part, the first '
+                f'of them {shared[:5].tolist()}; train it on other samples, or evaluate on samples that it has not seen'
+            )
+    if places is None or not all(samples.placed for samples in recorded):
+        return (
+            f'None of {len(digests)} samples was seen as it is. Whether windows overlap cannot be known: one side does '
+            'not say which images its samples are cut from.'
+        )
+    return f'None of {len(digests)} samples was seen, nor a window that overlaps one.'
+
+
+def digests_of(dataset: Any) -> np.ndarray:
+    """(N, d) uint64 digests of the images of all samples, one per date; read where they are not known yet."""
+    known = gathered(dataset, lambda layer: of_rows(layer, 'digests'), np.concatenate)
+    if known is not None:
+        return known
+    name = type(dataset).__name__
+    found = [
+        digests_of_dates(in_contract(read(dataset, row, name), f'{name}: sample {row}', labelled=False)['image'])
+        for row in range(len(dataset))
+    ]
+    return np.array(found, dtype=np.uint64).reshape(len(found), -1)

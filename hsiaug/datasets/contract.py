@@ -1,4 +1,4 @@
-"""Samples as other datasets give them, brought into the sample contract, and the spec that they have."""
+"""The sample contract: samples as other datasets give them, brought into it, and values that break it."""
 
 from __future__ import annotations
 
@@ -11,10 +11,9 @@ import torch
 from torch import Tensor
 
 from ..samples import WAVELENGTH_TOLERANCE_NM, Kind, Sample, SampleSpec, target_of
-from ..scenes.change import CHANGE_CLASSES, require_change_values
+from ..scenes.change import require_change_values
 from ..scenes.wavelengths import to_nanometres
 from .batches import as_tensor, kind_of, require_sample
-from .wrapped import class_names_of, spec_of
 
 
 def in_contract(sample: Any, where: str, kind: Kind | None = None, labelled: bool = True) -> Sample:
@@ -104,63 +103,43 @@ def require_same_wavelengths(first: tuple[float, ...], other: tuple[float, ...],
         )
 
 
-def infer_spec(dataset: Any, raw: Any, name: str, given: Mapping[str, Any]) -> SampleSpec:
-    """What a dataset holds: by what is given first, its own spec, its attributes, and its first sample, ``raw``.
-
-    Raises:
-        ValueError: naming a field that has to be given.
-    """
-    given = {key: value for key, value in given.items() if value is not None}
-    for key in ('classes', 'wavelengths', 'value_range'):
-        if key in given:
-            given[key] = tuple(given[key])
-    sample = in_contract(raw, f'{name}: sample 0', given.get('kind'))
-    kind = kind_of(sample)
-    assert kind is not None
-    shape = tuple(sample['image'].shape)
-    bands, size = (shape[0], None) if kind == 'spectrum' else (shape[-3], (shape[-2], shape[-1]))
-    carried = wavelengths_of(raw, f'{name}: sample 0')
-    own = spec_of(dataset)
-    if own is not None:
-        carried = None if carried is None or own.wavelengths else carried
-        changed = {**({'wavelengths': carried} if carried else {}), **given}
-        return replace(own, kind=kind, bands=bands, size=size, **changed)
-    known = {'wavelengths': carried, **_attributes(dataset, bands), **given, 'kind': kind, 'bands': bands, 'size': size}
-    classes = known.pop('classes', None) or class_names_of(dataset)
-    if classes is None and kind == 'change':
-        classes = tuple(CHANGE_CLASSES.values())
-    if classes is None:
-        raise ValueError(
-            f'{name} does not say which classes its {target_of(kind)}s mean (an attribute `classes` with their names '
-            "in label order); give classes=['...', ...]"
+def value_problem(key: str, values: Tensor, spec: SampleSpec, first: int) -> str | None:
+    """What in (n, ...) values of a tensor breaks the sample contract; ``first`` numbers the first sample."""
+    if values.is_floating_point():
+        # What is not finite shows in the sum, which takes a tenth of the time; so does, rarely, what is merely large.
+        if torch.isfinite(values.sum()) or (finite := torch.isfinite(values).reshape(len(values), -1).all(dim=1)).all():
+            return None
+        bad = first + int(finite.to(torch.uint8).argmin())
+        return (
+            f'{int((~finite).sum())} of {len(values)} samples hold NaN or infinite values in {key}, the first is '
+            f'sample {bad}'
         )
-    return SampleSpec(classes=tuple(classes), **known)
+    if values.numel() == 0:
+        return None
+    if spec.kind == 'change':
+        spec = replace(spec, classes=spec.classes[:2])
+    low, high = values.aminmax()
+    if low >= 0 and high < spec.num_classes:
+        return None
+    if not (wrong := spec.foreign(values)).any():
+        return None
+    bad = first + int(wrong.reshape(len(wrong), -1).any(dim=1).to(torch.uint8).argmax())
+    return f'{key} of sample {bad} holds {values[wrong].unique().tolist()[:8]}, expected {spec.allowed_labels}'
 
 
-def _attributes(dataset: Any, bands: int) -> dict[str, Any]:
-    """Fields of a spec that a dataset has as attributes, where these can be what their names say."""
-    found: dict[str, Any] = {}
-    centres = getattr(dataset, 'wavelengths', None)
-    if centres is not None and np.shape(centres) == (bands,) and (known := to_nanometres(centres)) is not None:
-        found['wavelengths'] = tuple(known.tolist())
-    for key, wanted in (('unit', str), ('ignore_index', int)):
-        if isinstance(value := getattr(dataset, key, None), wanted):
-            found[key] = value
-    return found
-
-
-def require_targets(target: Tensor, spec: SampleSpec, where: str) -> None:
-    """Refuse labels that are neither a class nor the ignore index.
+def require_values(batch: Mapping[str, Tensor], spec: SampleSpec, who: str, first: int = 0) -> None:
+    """Check that values of stacked real samples are finite, and labels classes or the ignore index.
 
     Raises:
-        ValueError: naming them and what to give.
+        ValueError: naming the first sample of which something is wrong, and what to do.
     """
-    values = target.unique()
-    if not (wrong := values[spec.foreign(values)].tolist()):
-        return
-    if spec.kind == 'change':
-        require_change_values(values.numpy(), where, spec.ignore_index)
-    raise ValueError(
-        f'{where}: its {spec.target_key} holds {wrong[:8]}, expected {spec.allowed_labels}; give ignore_index= where '
-        'such pixels do not count, more classes= where they are classes'
-    )
+    for key, values in batch.items():
+        if (problem := value_problem(key, values, spec, first)) is None:
+            continue
+        if values.is_floating_point():
+            hint = 'fill them' + (', and give their pixels the ignore index' if spec.target_key == 'mask' else '')
+        else:
+            hint = 'give ignore_index= where such pixels do not count, more classes= where they are classes'
+            if spec.kind == 'change':
+                require_change_values(values.unique().numpy(), who, spec.ignore_index)
+        raise ValueError(f'{who}: {problem}; {hint}')

@@ -15,8 +15,7 @@ from ..progress import with_progress
 from ..samples import Sample, Transform
 from ..scenes.layout import Layout
 from .held import IGNORE, RealDataset, as_fractions
-from .image_files import IMAGE_SUFFIXES, SUFFIXES, FolderNotFoundError, ImageFiles, image_files, subfolders
-from .mask_files import MaskFiles
+from .image_files import IMAGE_SUFFIXES, SUFFIXES, FolderNotFoundError, ImageFiles, MaskFiles, image_files, subfolders
 
 IMAGE_FOLDERS = ('images', 'image', 'imgs', 'img')
 MASK_FOLDERS = ('masks', 'mask', 'labels', 'label', 'annotations')

@@ -14,8 +14,8 @@ from torchgeo.datasets import NonGeoDataset
 
 from ..progress import with_progress
 from ..samples import Kind, Sample, SampleSpec, Transform, class_counts
-from ..scenes.change import require_change_values
 from .batches import ReadAtOnce, as_tensor, row_numbers
+from .contract import require_values
 from .preview import plot_sample
 from .wrapped import spec_of
 
@@ -167,21 +167,7 @@ def require_samples(image: Tensor, target: Tensor, spec: SampleSpec, kind: Kind,
             raise ValueError(
                 f'{who}: {name} must be {(len(image), *shape)} {dtype}, found {tuple(tensor.shape)} {tensor.dtype}'
             )
-    if kind == 'change':
-        require_change_values(target.unique().numpy(), who, spec.ignore_index)
-    one, many = ('image', 'images') if kind == 'scene' else ('patch', 'patches')
-    if not (finite := torch.isfinite(image).flatten(1).all(dim=1)).all():
-        raise ValueError(
-            f'{who}: {int((~finite).sum())} of {len(image)} {many} hold NaN or infinite values, the first is {one} '
-            f'{int(finite.int().argmin())}; fill them'
-            + (' and ignore their pixels in the mask' if spec.target_key == 'mask' else '')
-        )
-    if (wrong := spec.foreign(target)).any():
-        first = int(wrong.reshape(len(wrong), -1).any(dim=1).int().argmax())
-        raise ValueError(
-            f'{who}: {spec.target_key} of {one} {first} holds {target[wrong].unique().tolist()[:8]}, expected '
-            f'{spec.allowed_labels}'
-        )
+    require_values({'image': image, spec.target_key: target}, spec, who)
 
 
 def class_pixels(target: Tensor, spec: SampleSpec) -> Tensor:

@@ -26,11 +26,9 @@ from .batches import (
     require_same_form,
     stack,
 )
-from .checks import EXAMINED, ClassNumbers, some_samples, warn_of_doubtful_labels
-from .exhausted import Exhausted, real_samples, require_policy
+from .checks import EXAMINED, ClassNumbers, require_unseen_samples, some_samples, warn_of_doubtful_labels
+from .exhausted import Exhausted, KnownLength, real_samples, require_policy
 from .joined import JoinedSamples, Part, join, take_apart
-from .leakage import require_unseen_samples
-from .lengths import KnownLength
 from .orders import EpochIndices, EpochOrder, InOrder, Rounds, Rows, Shuffled
 from .pool import Draw
 from .shared import InEpochs, Kept

@@ -6,8 +6,7 @@ from ..scenes import BitemporalScene, Scene, Split
 from ..scenes.labelled_patches import LabelledPatchSplit
 from ..scenes.patches import PatchPart, PatchSplit
 from .adapted import AdaptedDataset
-from .change import ChangeDataset
-from .patches import PatchDataset
+from .patches import ChangeDataset, PatchDataset
 from .sample_set import HeldPart, SampleSet, SampleSplit
 from .scenes import SceneDataset
 from .spectra import SpectraDataset

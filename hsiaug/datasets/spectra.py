@@ -11,8 +11,10 @@ from torch import Tensor
 
 from ..samples import Transform, class_counts
 from ..scenes import Scene, Split
+from ..scenes.labels import class_positions
 from .batches import ReadAtOnce, row_numbers
 from .held import RealDataset
+from .patches import require_split_of
 
 Part = Literal['train', 'val', 'test', 'unlabelled']
 
@@ -35,17 +37,11 @@ class SpectraDataset(ReadAtOnce, RealDataset):
     def __init__(self, scene: Scene, split: Split, part: Part = 'train', transforms: Transform | None = None) -> None:
         if part not in get_args(Part):
             raise ValueError(f'SpectraDataset: unknown part {part!r}; choose from {get_args(Part)}')
-        if split.scene != scene.fingerprint:
-            raise ValueError(
-                f'SpectraDataset: the split was made for scene {split.scene}, this is scene {scene.name!r} '
-                f'({scene.fingerprint}); split this scene'
-            )
+        require_split_of(scene, split, 'SpectraDataset')
         self.scene, self.split, self.part, self.transforms = scene, split, part, transforms
         self.spec = scene.spec(split.classes)
         self.pixels: np.ndarray = getattr(split, part)
-        label_of = {class_id: k for k, class_id in enumerate(split.classes)}
-        flat = scene.flat_labels()[self.pixels]
-        self.labels = torch.tensor([label_of.get(int(i), -1) for i in flat], dtype=torch.int64)
+        self.labels = torch.from_numpy(class_positions(scene.flat_labels()[self.pixels], split.classes, -1))
 
     def __len__(self) -> int:
         return len(self.pixels)

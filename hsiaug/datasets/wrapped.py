@@ -15,6 +15,7 @@ from torchgeo.datasets import GeoDataset, UnionDataset
 from ..samples import Provenance, SampleSpec, SpecMismatchError, class_counts, require_compatible, target_of
 from ..seen import Places
 from .batches import CONTRACT, NoSamplesError, kind_of, require_sample
+from .foreign import in_place_of_xarray
 
 T = TypeVar('T')
 _DEEPEST = 16
@@ -261,6 +262,8 @@ def require_map_style(dataset: Any, owner: str) -> None:
     Raises:
         TypeError: if it can't, saying what can be done with it instead.
     """
+    if (instead := in_place_of_xarray(dataset)) is not None:
+        raise NoSamplesError(f'{owner}: a map-style dataset expected, {CONTRACT}; {instead}')
     inner = look_through(dataset)
     while inner.inner and inner.as_is:
         inner = inner.inner[0]

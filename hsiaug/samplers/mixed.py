@@ -11,12 +11,11 @@ import numpy as np
 from torch.utils.data import BatchSampler, DataLoader, Subset
 
 from ..datasets import MixedDataset
-from ..datasets.orders import EpochIndices
+from ..datasets.orders import BatchOrder, EpochIndices
 from ..datasets.shared import world
 from ..datasets.sources import require_same
 from ..datasets.synthetic import stream_seed
 from ..ratio import Constant
-from .sequence import Sequence
 
 _KEPT = (
     'num_workers', 'collate_fn', 'pin_memory', 'timeout', 'worker_init_fn', 'multiprocessing_context', 'generator',
@@ -180,7 +179,7 @@ class MixedBatchSampler(BatchSampler):
         self.dataset.tell_length(order.length)
         rng = np.random.default_rng(stream_seed(self.seed, epoch, _SHUFFLE))
         live = [pool.held < 0 for pool in self.dataset.sources.pools]
-        sequence, sizes = Sequence(order, rng if self.shuffle else None, live), self._sizes(epoch)
+        indices, sizes = BatchOrder(order, rng if self.shuffle else None, live), self._sizes(epoch)
         rank = self._rank_and_world()[0]
         ends = np.cumsum(sizes.reshape(-1)).reshape(sizes.shape)
         last = len(sizes) - 1
@@ -188,7 +187,7 @@ class MixedBatchSampler(BatchSampler):
             for batch in range(self.start[1] if epoch == self.start[0] else 0, len(sizes)):
                 if 0 < batch == last or batch >= _COUNTS:
                     self._end(epoch)
-                rows = sequence.rows(ends[batch, rank] - sizes[batch, rank], ends[batch, rank])
+                rows = indices.rows(ends[batch, rank] - sizes[batch, rank], ends[batch, rank])
                 self._given = (epoch, batch + 1)
                 yield EpochIndices(rows.tolist(), epoch)
             self._end(epoch)

@@ -7,7 +7,7 @@ from typing import Literal
 
 import numpy as np
 
-from .labels import UNLABELLED
+from .labels import class_positions
 from .patches import PARTS, PatchPart, PatchSplit, PatchSplitter
 from .scene import Scene
 from .splits import fingerprint_of, require_classes
@@ -119,17 +119,15 @@ class LabelledPatchSplitter(PatchSplitter):
         steps = np.arange(0, self.size - self.patch + 1, self.patch_stride or max(1, self.patch // 2))
         within = np.stack(np.meshgrid(steps, steps, indexing='ij'), axis=-1).reshape(-1, 2)
         corners = np.unique((split.windows(part)[:, None] + within).reshape(-1, 2), axis=0)
-        ids = np.array(split.classes)
-        flat = scene.flat_labels()
-        place = np.searchsorted(ids, flat).clip(max=len(ids) - 1)
-        counts = scene.valid & (flat != UNLABELLED) & (ids[place] == flat)
-        label = np.where(counts, place, len(ids)).reshape(scene.shape)
+        none = len(split.classes)
+        place = class_positions(scene.flat_labels(), split.classes, none)
+        label = np.where(scene.valid, place, none).reshape(scene.shape)
         if self.rule == 'centre':
             labels = label[tuple((corners + self.patch // 2).T)]
         else:
-            held = window_class_counts(label, corners, self.patch, len(ids))
-            labels = np.where(held.any(axis=1), held.argmax(axis=1), len(ids))
-        has_one = labels < len(ids)
+            held = window_class_counts(label, corners, self.patch, none)
+            labels = np.where(held.any(axis=1), held.argmax(axis=1), none)
+        has_one = labels < none
         return corners[has_one].astype(np.int64), labels[has_one].astype(np.int64)
 
 

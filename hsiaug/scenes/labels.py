@@ -78,6 +78,14 @@ def clean_labels(
     return labels
 
 
+def class_positions(labels: np.ndarray, classes: Sequence[int], absent: int) -> np.ndarray:
+    """Class ids as positions in ``classes``, int64; ``absent`` where a pixel has none of them."""
+    ids = np.asarray(classes)
+    order = np.argsort(ids)
+    place = np.searchsorted(ids[order], labels).clip(max=len(ids) - 1)
+    return np.where(ids[order][place] == labels, order[place], absent)
+
+
 def numbered(text: np.ndarray) -> tuple[np.ndarray, dict[int, str]]:
     """Classes that are given as text: their numbers, from 1 in sorted order, and names; empty text is unlabelled."""
     text = np.char.strip(np.char.decode(text, 'utf-8', 'replace') if text.dtype.kind == 'S' else text)

@@ -213,6 +213,15 @@ def test_an_xarray_of_one_image() -> None:
         DataArrayImage(array, truth.where(truth), CLASSES)
     with pytest.raises(ValueError, match='a coordinate named as one of'):
         adapt(array.drop_vars('wavelength'), size=5, spec=labelled.spec, labelled=False)
+    both = xarray.Dataset({'labels': truth, 'radiance': array})
+    with pytest.raises(
+        TypeError, match=r"holds arrays by name \(labels \('y', 'x'\).*adapt\(dataset\['radiance'\], size="
+    ):
+        adapt(both, size=5)
+    with pytest.raises(TypeError, match=r'Dataset holds arrays by name \(here none\)'):
+        adapt(xarray.Dataset(), size=5)
+    with pytest.raises(TypeError, match=r"MixedDataset: .*DataArray of dimensions \('y', 'x', 'band'\) is one image"):
+        MixedDataset(array, labelled)
 
 
 # --- what is wrong --------------------------------------------------------------------------------------------------
@@ -252,8 +261,8 @@ WRONG: dict[str, tuple[Any, str]] = {
     'mask alone': (changed_at(3, image=None), "sample 3: .* found a dictionary with .'mask'"),
     'image alone': (changed_at(3, mask=None), "sample 3 has no 'mask'"),
     'mask of another size': (changed_at(1, mask=mask(1, (8, 7))), r'sample 1: its mask has \(8, 7\), its image'),
-    'values': (changed_at(5, mask=mask(5) + 1), r'sample 5: its mask holds \[2\], expected 0 to 1 \(grass, tree\)'),
-    'not finite': (changed_at(0, image=image(0) / 0), 'sample 0: its image holds NaN or infinite values'),
+    'values': (changed_at(5, mask=mask(5) + 1), r'mask of sample 5 holds \[2\], expected 0 to 1 \(grass, tree\)'),
+    'not finite': (changed_at(0, image=image(0) / 0), 'infinite values in image, the first is sample 0; fill them'),
     'fractions': (changed_at(2, mask=mask(2) + 0.5), 'sample 2: whole numbers are expected in its mask'),
     'raises': (broken, 'sample 4 cannot be read: OSError: tile 4 lies on a lost tape$'),
     'longer': (longer, 'sample 4 is not there, though the dataset says that it has 6: list index out of range$'),

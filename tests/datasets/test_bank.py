@@ -226,12 +226,11 @@ def test_a_truncated_or_missing_shard_is_refused_at_opening(bank: SyntheticBank)
 
 
 def test_an_altered_shard_is_refused_at_first_touch_and_by_verify(bank: SyntheticBank) -> None:
-    expected = bank.shards[4].sha256
     for number in (4, 9):
         flip_byte(bank.root / f'shard-{number:05d}.safetensors')
     opened = SyntheticBank(bank.root)  # reads no shard
     assert opened.batch(range(20))['image'].shape == (20, 10)
-    with pytest.raises(BankError, match=rf'shard-00004\S* has SHA-256 [0-9a-f]{{64}}, expected {expected}'):
+    with pytest.raises(BankError, match=r'shard-00004\S*: the checksums of its blocks have SHA-256 [0-9a-f]{64}, exp'):
         opened.batch(range(18, 25))
     assert torch.equal(opened[59]['image'], bank[59]['image'])
     with pytest.raises(BankError, match=r'2 of 12 shards[^\0]*shard-00004[^\0]*shard-00009'):
@@ -432,10 +431,10 @@ def spoilt(key: str, change: Callable[[Any], Any]) -> Callable[[int, Sample], Sa
         ('change', lambda i, s: {**s, 'mask': s['mask'][0]}, r'shape \(6, 4\) per sample, expected .* \(1, 6, 4\)'),
         ('scene', lambda i, s: {k: s[k] for k in s if k != 'label'}, r"the tensors \['image'\]"),
         ('scene', lambda i, s: {**s, 'weight': 1.0}, r"'weight'.* holds \['image', 'label'\]"),
-        ('spectrum', spoilt('image', lambda x: x / 0), 'samples 12 to 15: 1 have NaN or infinite values in image.* 13'),
-        ('spectrum', spoilt('label', lambda y: y * 0 + 3), r'label holds \[3\], expected 0 to 2'),
-        ('segmentation', spoilt('mask', lambda y: y - 1), r'mask holds \[-1\], expected 0 to 2'),
-        ('change', spoilt('mask', lambda y: y + 1), r'mask holds \[2\], expected 0 to 1'),
+        ('spectrum', spoilt('image', lambda x: x / 0), 'samples 12 to 15: 1 of 4 samples hold NaN .* in image.* 13'),
+        ('spectrum', spoilt('label', lambda y: y * 0 + 3), r'label of sample 13 holds \[3\], expected 0 to 2'),
+        ('segmentation', spoilt('mask', lambda y: y - 1), r'mask of sample 13 holds \[-1\], expected 0 to 2'),
+        ('change', spoilt('mask', lambda y: y + 1), r'mask of sample 13 holds \[2\], expected 0 to 1'),
     ],
 )
 def test_samples_that_break_the_contract_are_refused(

@@ -197,7 +197,7 @@ def test_an_export_that_fails_leaves_nothing(format: Any, tmp_path: Path) -> Non
     content[-1] ^= 1
     shard.write_bytes(content)
     (tmp_path / 'out').mkdir()
-    with pytest.raises(BankError, match=f'{shard.name} has SHA-256'):
+    with pytest.raises(BankError, match=f'{shard.name}: the checksums of its blocks have SHA-256'):
         export_bank(SyntheticBank(bank.root), tmp_path / 'out' / 'export', format)
     assert not list((tmp_path / 'out').iterdir())
 

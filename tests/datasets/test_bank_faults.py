@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from banks import SLOW, Own, Source, edit_record, flip_byte, own, rewrite, to_format_1, without_tables
+from banks import SLOW, Own, Source, edit_record, flip_byte, own, rewrite, to_format_1, to_format_2, without_tables
 from torch import Tensor
 
 from hsiaug.datasets.bank import BankError, SyntheticBank, checksum
@@ -78,7 +78,7 @@ def test_a_read_verifies_the_blocks_that_it_touches_and_no_others(tmp_path: Path
     assert torch.equal(again.batch([1])['image'], first['image'][:1])
     assert again.labels() is not None
     for index in (16, 17, 23):  # all of the block
-        with pytest.raises(BankError, match=r'shard-00000\S* has SHA-256 [0-9a-f]{64}, expected'):
+        with pytest.raises(BankError, match=r'shard-00000\S*: block 2 of image was altered'):
             again[index]
     assert again[24]['image'].shape == (WIDE,)
     with pytest.raises(BankError, match='1 of 2 shards'):
@@ -89,7 +89,7 @@ def test_a_shard_of_another_bank_is_refused(tmp_path: Path) -> None:
     one, two = (write_bank(Source(), root=tmp_path / str(n), **SLOW, seed=n) for n in (1, 2))  # type: ignore[arg-type]
     assert one.shards[3].bytes == two.shards[3].bytes
     shutil.copy(two.root / two.shards[3].file, one.root / one.shards[3].file)
-    with pytest.raises(BankError, match=r'shard-00003\S* has SHA-256'):
+    with pytest.raises(BankError, match=r'shard-00003\S*: the checksums of its blocks have SHA-256'):
         SyntheticBank(one.root)[15]
 
 
@@ -100,6 +100,17 @@ def test_verifying_much_is_said(tmp_path: Path, capfd: pytest.CaptureFixture[str
     monkeypatch.setattr('hsiaug.datasets.bank._LONG_READ', 100_000)
     SyntheticBank(tmp_path / 'bank').batch(range(64))
     assert 'verify bank' in capfd.readouterr().err
+
+
+def test_a_bank_of_format_2_opens_and_is_verified_by_blocks(tmp_path: Path) -> None:
+    expected = wide_bank(tmp_path).batch(range(64))
+    to_format_2(tmp_path)
+    bank = SyntheticBank(tmp_path)
+    bank.verify()
+    assert all(torch.equal(value, expected[key]) for key, value in bank.batch(range(64)).items())
+    flip_byte(tmp_path / bank.shards[1].file)
+    with pytest.raises(BankError, match='shard-00001'):
+        SyntheticBank(tmp_path)[63]
 
 
 @pytest.mark.parametrize('kind', ['spectrum', 'segmentation'])
@@ -127,9 +138,9 @@ def test_a_bank_of_format_1_opens_and_is_verified_shard_by_shard(kind: Any, tmp_
         (lambda t: {**t, 'image': torch.rand(5, 20)}, r'image F32 \(5, 20\), expected F32 \(5, 10\)'),
         (lambda t: {k: torch.cat([v, v]) for k, v in t.items()}, r'image F32 \(10, 10\), expected F32 \(5, 10\)'),
         (lambda t: {**t, 'label': torch.zeros(5, 9)}, r'label F32 \(5, 9\), expected I64 \(5,\)'),
-        (lambda t: {**t, 'label': t['label'] + 3}, r'label holds \[3, 4, 5\], expected 0 to 2'),
-        (lambda t: {**t, 'label': t['label'] - 3}, r'label holds \[-3, -2, -1\], expected 0 to 2'),
-        (lambda t: {**t, 'image': t['image'] / 0}, 'NaN or infinite values in image, the first is 10'),
+        (lambda t: {**t, 'label': t['label'] + 3}, r'label of sample 10 holds \[3, 4, 5\], expected 0 to 2'),
+        (lambda t: {**t, 'label': t['label'] - 3}, r'label of sample 10 holds \[-3, -2, -1\], expected 0 to 2'),
+        (lambda t: {**t, 'image': t['image'] / 0}, 'NaN or infinite values in image, the first is sample 10'),
         (lambda t: {**t, 'more': torch.zeros(40)}, r'more F32 \(40,\), expected is not there'),
         (lambda t: {'label': t['label'], 'picture': t['image']}, r'image is not there, expected F32'),
     ],
@@ -175,11 +186,11 @@ IMPOSSIBLE: list[tuple[str, Any]] = [
     ('label_counts', [60, 60, -60]), ('label_counts', 'many'), ('soft_labels', 1), ('soft_labels', 'no'),
     ('spec', None), ('spec', {'kind': 'spectrum'}), ('spec', []), ('provenance', 'home'),
     ('provenance', {'seed': 1}), ('source', {}), ('source', None), ('seed', 'x'), ('labels', 7), ('format', None),
-    ('format', '1'), ('format', 3), ('class_path', 'os.system'),
+    ('format', '1'), ('format', 4), ('class_path', 'os.system'),
 ]  # fmt: skip
 OF_A_SHARD: list[dict[str, Any]] = [
     {'file': '../../etc/passwd'}, {'file': 'shard-00001.safetensors'}, {'count': 4}, {'count': -1}, {'bytes': -1},
-    {'bytes': 10}, {'bytes': 1e3}, {'sha256': None}, {'blocks': 7},
+    {'bytes': 10}, {'bytes': 1e3}, {'blocks': None}, {'blocks': 7},
 ]  # fmt: skip
 
 

@@ -2,7 +2,6 @@
 
 import contextlib
 import errno
-import hashlib
 import os
 import shutil
 from collections.abc import Callable
@@ -18,9 +17,9 @@ from lightning.fabric import Fabric
 from safetensors.torch import load_file, save, save_file
 
 from hsiaug.datasets.bank import BankError, SyntheticBank
-from hsiaug.datasets.bank_record import value_problem
-from hsiaug.datasets.bank_shard import ShardFile
+from hsiaug.datasets.bank_shard import map_shard, write_shard
 from hsiaug.datasets.bank_writer import write_bank
+from hsiaug.datasets.contract import value_problem
 from hsiaug.samples import SampleSpec
 
 # --- a shard ----------------------------------------------------------------------------------------------------------
@@ -33,21 +32,21 @@ def test_a_shard_is_the_file_that_safetensors_would_write(tmp_path: Path) -> Non
         'label_prob': torch.rand(900, 3),
         'class_fractions': torch.rand(900, 3),
     }
-    shard = ShardFile(tensors, 'some bank 0')
     with (tmp_path / 'shard').open('wb') as file:
-        shard.write(file)
-    written = (tmp_path / 'shard').read_bytes()
-    assert written == save(load_file(tmp_path / 'shard'), {'shard': 'some bank 0'})
-    assert shard.digests[0] == hashlib.sha256(written).hexdigest()
+        write_shard(file, tensors, 'some bank 0')
+    assert (tmp_path / 'shard').read_bytes() == save(load_file(tmp_path / 'shard'), {'shard': 'some bank 0'})
+    layout = {key: (value.dtype, tuple(value.shape[1:])) for key, value in tensors.items()}
+    assert not list(map_shard(tmp_path / 'shard', layout, 900).altered())
 
 
 def test_values_are_finite_though_their_sum_is_not() -> None:
     spec = SampleSpec('spectrum', 4, ('a', 'b'))
     assert value_problem('image', torch.full((3, 4), 3e38), spec, 0) is None
+    problem = '1 of 3 samples hold NaN or infinite values in image, the first is sample 11'
     for wrong in (float('nan'), float('inf')):
         values = torch.full((3, 4), 3e38)
         values[1, 2] = wrong
-        assert value_problem('image', values, spec, 10) == '1 have NaN or infinite values in image, the first is 11'
+        assert value_problem('image', values, spec, 10) == problem
 
 
 # --- resuming ---------------------------------------------------------------------------------------------------------

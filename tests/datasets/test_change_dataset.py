@@ -255,7 +255,7 @@ def test_mistakes_are_named(scene: BitemporalScene, split: PatchSplit) -> None:
         ChangeDataset(image, mask + torch.tensor([1, 2]).repeat(4), spec)
     bad = image.clone()
     bad[1, 1, 3, 4, 5] = torch.inf
-    with pytest.raises(ValueError, match='1 of 3 patches hold NaN or infinite values, the first is patch 1'):
+    with pytest.raises(ValueError, match='1 of 3 samples hold NaN or infinite values in image, the first is sample 1'):
         ChangeDataset(bad, mask, spec)
     simulated = SimulatedScene(40, 40, wavelengths=np.array([500.0, 600.0]))
     with pytest.raises(TypeError, match=r'has one date; put two together with BitemporalScene.from_dates'):

@@ -11,9 +11,9 @@ from toys import Toy, mask_of, toy_spec
 from hsiaug import __version__
 from hsiaug.datasets import IGNORE, MixedDataset, PatchDataset, SyntheticDataset
 from hsiaug.datasets.image_files import fill_missing
-from hsiaug.datasets.patches import index_labels
 from hsiaug.samples import LeakageError, Provenance, Sample, SampleSpec
 from hsiaug.scenes import PatchSplit, PatchSplitter, Scene
+from hsiaug.scenes.labels import class_positions
 
 
 @pytest.fixture(scope='module')
@@ -87,7 +87,7 @@ def test_missing_pixels_hold_the_mean_of_their_window(scene: Scene, split: Patch
 
 def test_labels_by_the_order_of_the_classes() -> None:
     labels = np.array([[0, 3, 9], [1, 12, -1]])
-    assert index_labels(labels, (9, 1, 3)).tolist() == [[IGNORE, 2, 0], [1, IGNORE, IGNORE]]
+    assert class_positions(labels, (9, 1, 3), IGNORE).tolist() == [[IGNORE, 2, 0], [1, IGNORE, IGNORE]]
 
 
 def test_fractions_and_counts(scene: Scene, split: PatchSplit) -> None:
@@ -212,13 +212,13 @@ def test_mistakes_are_named(scene: Scene, split: PatchSplit) -> None:
         PatchDataset(image[..., :7], mask, spec)
     bad = image.clone()
     bad[1, 2, 3, 4] = torch.nan
-    with pytest.raises(ValueError, match='1 of 3 patches hold NaN or infinite values, the first is patch 1'):
+    with pytest.raises(ValueError, match='1 of 3 samples hold NaN or infinite values in image, the first is sample 1'):
         PatchDataset(bad, mask, spec)
     wrong = mask.clone()
     wrong[2, 0, 0], wrong[2, 0, 1] = 3, IGNORE
-    with pytest.raises(ValueError, match=r'mask of patch 2 holds \[3\], expected 0 to 2 or 255'):
+    with pytest.raises(ValueError, match=r'mask of sample 2 holds \[3\], expected 0 to 2 or 255'):
         PatchDataset(image, wrong, spec)
-    with pytest.raises(ValueError, match=r'mask of patch 2 holds \[3, 255\], expected 0 to 2'):
+    with pytest.raises(ValueError, match=r'mask of sample 2 holds \[3, 255\], expected 0 to 2'):
         PatchDataset(image, wrong, toy_spec('segmentation'))
     with pytest.raises(ValueError, match='the split was made for scene'):
         PatchDataset.from_scene(make_scene(seed=5), split)

@@ -122,11 +122,11 @@ def test_mistakes_are_named() -> None:
         SceneDataset(image, label[:11], spec)
     with pytest.raises(ValueError, match=r'image must be .* torch.float32, found .* torch.float64'):
         SceneDataset(image.double(), label, spec)
-    with pytest.raises(ValueError, match=r'label of image 7 holds \[3\], expected 0 to 2'):
+    with pytest.raises(ValueError, match=r'label of sample 7 holds \[3\], expected 0 to 2'):
         SceneDataset(image, torch.where(torch.arange(12) == 7, 3, 0), spec)
     holed = image.clone()
     holed[4, 0, 0, 0] = torch.nan
-    with pytest.raises(ValueError, match='1 of 12 images hold NaN or infinite values, the first is image 4'):
+    with pytest.raises(ValueError, match='1 of 12 samples hold NaN or infinite values in image, the first is sample 4'):
         SceneDataset(holed, label, spec)
     with pytest.raises(ValueError, match='list has no spec'):
         SceneDataset.from_dataset([{}])  # type: ignore[arg-type]
