@@ -10,7 +10,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-import operator
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import reduce
@@ -332,16 +331,6 @@ class Traits:
     def frequencies(self) -> np.ndarray | None:
         """(K,) training frequencies, on the CPU."""
         return None if self.class_prior is None else self.class_prior.cpu().numpy()
-
-
-def as_seed(seed: Any) -> int:
-    """A seed as Python's integer; those of numpy and torch are seeds too."""
-    try:
-        if not isinstance(seed, bool | np.bool_):
-            return operator.index(seed)
-    except TypeError:
-        pass
-    raise TypeError(f'seed must be a whole number, found {seed!r}')
 
 
 def class_counts(labels: Tensor | np.ndarray | Sequence[int], num_classes: int) -> np.ndarray:

@@ -21,8 +21,9 @@ from .. import __version__
 from ..datasets.patches import CoarseWindows
 from ..functional.plain import plain_torch
 from ..records import as_record, json_ready
-from ..samples import Kind, Provenance, SampleSpec, as_seed
+from ..samples import Kind, Provenance, SampleSpec
 from ..settings import Range, check_arguments, checked_arguments
+from ..streams import as_seed, stream
 from . import saved
 
 if TYPE_CHECKING:
@@ -301,10 +302,7 @@ class Generator(nn.Module):
         Raises:
             ValueError: if labels and n disagree or a label is out of range.
         """
-        if seed is None:
-            seed = int(torch.randint(2**62, ()).item())
-        # Noise is drawn on the CPU whatever the device, so that a seed means the same sample everywhere.
-        rng = torch.Generator().manual_seed(as_seed(seed))
+        rng = stream(seed)
         if labels is None:
             labels = (
                 torch.multinomial(self.class_prior.cpu(), n, replacement=True, generator=rng) if n else torch.empty(0)

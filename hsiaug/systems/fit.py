@@ -19,10 +19,11 @@ from ..datasets.sample_set import SampleSet, SampleSplit
 from ..datasets.survey import tile_corners
 from ..engine import Run
 from ..functional.plain import plain_torch
-from ..samples import Provenance, as_seed
+from ..samples import Provenance
 from ..scenes import BitemporalScene, LabelledPatchSplit, Scene, Split
 from ..scenes.patches import PARTS, PatchSplit
 from ..settings import checked_arguments
+from ..streams import as_seed
 from . import load
 from .base import REGISTRY, Generator, TrainingData, cannot_make, generator_class, make_generator
 from .from_datasets import data_of

@@ -12,8 +12,9 @@ from torch import Tensor
 from ..datasets.held import class_fractions
 from ..functional.dates import CHANGED, flat_mask, in_contract, stacked_dates
 from ..functional.pasting import pairs_that_hold
-from ..functional.plain import plain_torch, seeded
+from ..functional.plain import plain_torch
 from ..samples import SampleSpec
+from ..streams import drawn_seed, seeded
 from .base import Generator, TrainingData, register
 
 Augmentation = Literal['duplicate', 'flips', 'crops', 'affine', 'noise', 'cutmix', 'copy_paste']
@@ -113,7 +114,7 @@ class PatchAugment(Generator):
             'affine': [K.RandomAffine(180, (0.1, 0.1), (0.8, 1.2), padding_mode='reflection', p=1.0)],
         }[self.kind]
         # kornia draws from torch's global generator, which is left as it was.
-        with seeded(int(torch.randint(2**62, (), generator=rng))):
+        with seeded(drawn_seed(rng)):
             augment = K.AugmentationSequential(*steps, data_keys=['input', 'mask'])
             image, moved = augment(image, mask[:, None].to(image.dtype))
         return image, moved[:, 0].round().long()

@@ -19,6 +19,7 @@ from ...functional.plain import plain_torch
 from ...functional.scaling import band_scale
 from ...samples import SampleSpec
 from ...settings import COUNT, NOT_NEGATIVE
+from ...streams import stream
 from ..base import Generator, TrainingData, register
 from .build import Network, super_resolver
 
@@ -188,9 +189,7 @@ class MSRResGAN(Generator):
         expected = (self.spec.bands, *(self.spec.size or ()))
         if tuple(image.shape[1:]) != expected:
             raise ValueError(f'MSRResGAN: images {("n", *expected)} are needed, found {tuple(image.shape)}')
-        seed = int(torch.randint(2**62, ()).item()) if seed is None else seed
-        rng = torch.Generator().manual_seed(seed)
-        altered, mask = self._alter(image.to(self.device), batch.get('mask'), None, rng)
+        altered, mask = self._alter(image.to(self.device), batch.get('mask'), None, stream(seed))
         result = {**batch, 'image': altered.to(image.device, image.dtype)}
         return result if mask is None else {**result, 'mask': mask}
 

@@ -21,6 +21,7 @@ from ...functional.scaling import band_scale
 from ...models.patch_cnn import BATCH_NORM, CONVOLUTION, Dims
 from ...samples import SampleSpec
 from ...settings import COUNT
+from ...streams import stream
 from ..base import Generator, TrainingData, register
 
 CHUNK = 256  # patches made at a time
@@ -117,7 +118,7 @@ class PatchGAN(Generator):
         """
         self.gain.fill_(1)
         self.shift.zero_()
-        rng = torch.Generator().manual_seed(seed)
+        rng = stream(seed)
         for label in range(self.spec.num_classes):
             real = self.normalise(data.x[data.y == label].to(self.device))
             if len(real) == 0:

@@ -18,6 +18,7 @@ from ...functional.scaling import band_scale
 from ...models.mlp import MLP
 from ...samples import SampleSpec
 from ...settings import COUNT
+from ...streams import stream
 from ..base import Generator, TrainingData, register
 
 Space = Literal['unit', 'pca']
@@ -163,7 +164,7 @@ class SpectralGAN(Generator):
         joint = self.calibration == 'joint'
         self.gain.copy_(torch.eye(self.space.dim) if joint else torch.ones(self.space.dim))
         self.shift.zero_()
-        rng = torch.Generator().manual_seed(seed)
+        rng = stream(seed)
         for label in range(self.spec.num_classes):
             real = self.space.encode(data.x[data.y == label].to(self.device))
             if len(real) < 3:
@@ -200,7 +201,7 @@ class SpectralGAN(Generator):
         Returns:
             (A, C) spectra, without the residual noise.
         """
-        ends = torch.stack([torch.randn(self.noise_dim, generator=torch.Generator().manual_seed(s)) for s in seeds])
+        ends = torch.stack([torch.randn(self.noise_dim, generator=stream(s)) for s in seeds])
         classes = one_hot(torch.tensor(labels), self.spec.num_classes).to(torch.float32)
         weights = torch.stack([1 - alphas, alphas], dim=1).to(torch.float32)
         return self._spectra((weights @ ends).to(self.device), (weights @ classes).to(self.device), None)

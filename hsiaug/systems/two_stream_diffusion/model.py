@@ -22,6 +22,7 @@ from ...losses.min_snr import Prediction
 from ...models.diffusion import TRAIN_STEPS, denoise, norm_groups, unet
 from ...samples import SampleSpec
 from ...settings import COUNT, NOT_NEGATIVE, Range, check_value
+from ...streams import stream
 from ..base import Generator, TrainingData, own_settings, register
 
 Sampler = Literal['dpm++', 'ddpm']
@@ -221,7 +222,7 @@ class TwoStreamDiffusion(Generator):
         shares = self.shares_in(data)
         if len(shares) > MAX_MIXTURES:
             richest = shares.argmax(dim=0)  # each class keeps a patch that holds it
-            others = torch.randperm(len(shares), generator=torch.Generator().manual_seed(seed))
+            others = torch.randperm(len(shares), generator=stream(seed))
             shares = shares[torch.cat([richest, others])[:MAX_MIXTURES]]
         self.mixtures = shares.to(self.device)
 
@@ -331,7 +332,7 @@ class TwoStreamDiffusion(Generator):
             raise ValueError('TwoStreamDiffusion: shares need a model trained with class_conditional=True')
         self.require_trained(len(self.mixtures))
         shares = require_shares(shares, n, self.spec.num_classes)
-        return self._draw_shares(shares, torch.Generator().manual_seed(seed))
+        return self._draw_shares(shares, stream(seed))
 
     def _draw(self, labels: Tensor, rng: torch.Generator) -> dict[str, Tensor]:
         return self._draw_shares(self._shares(labels, rng), rng)
@@ -343,7 +344,7 @@ class TwoStreamDiffusion(Generator):
         parts = []
         for start in range(0, len(shares), CHUNK):
             chunk = slice(start, start + CHUNK)
-            streams = [torch.Generator().manual_seed(seed) for seed in seeds[chunk]]
+            streams = [stream(seed) for seed in seeds[chunk]]
             code = self._denoise(noise[chunk].to(self.device), shares[chunk].to(self.device), streams)
             parts.append(self.pairs((code * self.latent_std + self.latent_mean).split(self.widths, dim=1)))
         return {key: torch.cat([part[key] for part in parts]) for key in parts[0]}

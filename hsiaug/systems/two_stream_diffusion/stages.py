@@ -16,12 +16,12 @@ from ...datasets.survey import IN_MEMORY
 from ...engine import Average, Run, Training
 from ...engine.data import Held, Read, Samples
 from ...engine.schedules import Cosine, WarmUp
-from ...engine.training import stream_of_step
 from ...functional.dates import flat_mask
 from ...functional.scaling import band_scale
 from ...losses.min_snr import denoising_loss
 from ...losses.reconstruction import kl_divergence, mask_loss, spectral_reconstruction, value_width
 from ...models.diffusion import TRAIN_STEPS
+from ...streams import stream, stream_of_step
 from .config import TwoStreamConfig
 from .model import CHUNK, SCHEDULE, TwoStreamDiffusion
 
@@ -127,7 +127,7 @@ class Stage(Training):
 
     def any_variant(self, rng: torch.Generator) -> int:
         """An orientation for a whole batch."""
-        choice = torch.randint(len(self.variants), (), generator=torch.Generator().manual_seed(rng.initial_seed()))
+        choice = torch.randint(len(self.variants), (), generator=stream(rng.initial_seed()))
         return self.variants[int(choice)]
 
     def result(self) -> TwoStreamDiffusion:
@@ -246,7 +246,7 @@ class DiffusionStage(Stage):
             # the variance of a code is that of the posterior means and of the posterior itself
             std = (mean.var(dim=(0, 2, 3), unbiased=False) + logvar.exp().mean(dim=(0, 2, 3))).sqrt()
         else:
-            rng = torch.Generator().manual_seed(stream_of_step(self.seed, 'codes', 0))
+            rng = stream(stream_of_step(self.seed, 'codes', 0))
             parts = [
                 torch.stack([mean, mean**2, logvar.exp()]).double().mean(dim=(3, 4)).sum(dim=1)
                 for mean, logvar in self._all_codes(torch.randperm(len(self.samples), generator=rng)[:CODED])

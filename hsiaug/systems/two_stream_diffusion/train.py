@@ -17,7 +17,8 @@ from ...engine.checkpoint import identity_of
 from ...engine.data import Held, Read, Samples
 from ...engine.training import run_stages
 from ...functional.dates import counting, flat_mask
-from ...functional.plain import plain_torch, seeded
+from ...functional.plain import plain_torch
+from ...streams import seeded
 from ..base import TrainingData
 from ..pictures import Pictures
 from ..training import require_images, trains

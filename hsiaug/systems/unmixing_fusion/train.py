@@ -18,9 +18,10 @@ from ...datasets.scenes import SceneDataset, SceneFolder
 from ...engine import Run
 from ...engine.checkpoint import digest_of
 from ...functional.dates import counting
-from ...functional.plain import plain_torch, seeded
+from ...functional.plain import plain_torch
 from ...samples import SampleSpec
 from ...settings import Range, check_settings
+from ...streams import seeded
 from ...trainers.patch_encoder import train_patch_encoder
 from ..base import TrainingData
 from ..training import require_images, trains
