@@ -11,7 +11,8 @@ from torch import Tensor
 from .. import __version__
 from ..samples import SampleSpec, joined_seen, require_compatible
 from ..streams import drawn_seed
-from .base import Generator, make_part, part_of, register
+from .base import Generator, register
+from .registry import make_part, part_of
 
 
 @register('augmented')

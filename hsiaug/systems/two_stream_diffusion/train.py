@@ -20,8 +20,9 @@ from ...functional.dates import counting, flat_mask
 from ...functional.plain import plain_torch
 from ...streams import seeded
 from ..base import TrainingData
+from ..data import require_images
 from ..pictures import Pictures
-from ..training import require_images, trains
+from ..training import trains
 from .config import TwoStreamConfig
 from .model import TwoStreamDiffusion
 from .stages import AutoencoderStage, DiffusionStage, Stage
