@@ -151,6 +151,10 @@ class SampleSpec:
         """Where labels are neither a class nor the ignore index; bool."""
         return ((labels < 0) | (labels >= self.num_classes)) & (labels != self.ignore_index)
 
+    def clamped(self, image: Tensor) -> Tensor:
+        """Values that the unit allows, where its range is known."""
+        return image if self.value_range is None else image.clamp(*self.value_range)
+
     @property
     def allowed_labels(self) -> str:
         """The labels that there may be, in words."""

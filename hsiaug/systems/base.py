@@ -117,6 +117,11 @@ class Generator(nn.Module):
         if not learnt:
             raise ValueError(f'{type(self).__name__}: not trained yet; train it with hsiaug.trainers.fit_generator')
 
+    def require_images(self, image: Tensor) -> None:
+        """Refuse images that are not of the spec's shape."""
+        if (expected := self.spec.image_shape) != tuple(image.shape[1:]):
+            raise ValueError(f'{type(self).__name__}: images {("n", *expected)} are needed, found {tuple(image.shape)}')
+
     def adopt(self, data: TrainingData, seed: int, training: Any = None) -> None:
         """Record where the fit came from, with its configuration. Every ``fit`` and every trainer ends with it."""
         if data.source is None:

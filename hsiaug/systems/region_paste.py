@@ -81,9 +81,7 @@ class RegionPaste(Generator):
             ValueError: if the images do not fit the spec.
         """
         image, mask = batch['image'], batch['mask']
-        expected = self.spec.image_shape
-        if tuple(image.shape[1:]) != expected:
-            raise ValueError(f'RegionPaste: images {("n", *expected)} are needed, found {tuple(image.shape)}')
+        self.require_images(image)
         rng = stream(seed)
         labels = torch.multinomial(self.class_prior.cpu(), max(len(image), 1), replacement=True, generator=rng)
         host = stacked_dates(image).to(self.device), flat_mask(mask).to(self.device)

@@ -19,7 +19,7 @@ from ...models.mlp import MLP
 from ...samples import SampleSpec
 from ...settings import COUNT
 from ...streams import stream
-from ..base import Generator, TrainingData, register
+from ..base import Generator, TrainingData, own_settings, register
 
 Space = Literal['unit', 'pca']
 Calibration = Literal['marginal', 'joint']
@@ -113,10 +113,7 @@ class SpectralGAN(Generator):
         conditional: bool = True,
         calibration: Calibration = 'marginal',  # as saved generators are that name none
     ) -> None:
-        super().__init__(
-            spec, noise_dim=noise_dim, hidden=hidden, layers=layers, space=space, components=components,
-            conditional=conditional, calibration=calibration,
-        )  # fmt: skip
+        super().__init__(spec, **own_settings(locals()))
         self.noise_dim, self.conditional, self.calibration = noise_dim, conditional, calibration
         self.space = SpectralSpace(spec.bands, space, components)
         inputs = noise_dim + (spec.num_classes if conditional else 0)

@@ -16,7 +16,7 @@ from ...engine import Run
 from ...engine.checkpoint import identity_of
 from ...engine.data import Held, Read, Samples
 from ...engine.training import run_stages
-from ...functional.dates import counting, flat_mask
+from ...functional.dates import flat_mask
 from ...functional.plain import plain_torch
 from ...streams import seeded
 from ..base import TrainingData
@@ -102,7 +102,7 @@ def _require_trainable(data: TrainingData, config: TwoStreamConfig) -> TrainingD
     if data.source is not None:  # whose samples have been looked at, one by one
         return _with_classes(data, data.source.dataset.class_pixels().sum(axis=1) > 0)
     values = data.y.unique()
-    counted = counting(values, spec)
+    counted = spec.counted(values)
     foreign = values[~counted & (values != spec.ignore_index)].tolist()
     if foreign:
         raise ValueError(

@@ -17,7 +17,6 @@ from ...datasets.held import class_fractions
 from ...datasets.scenes import SceneDataset, SceneFolder
 from ...engine import Run
 from ...engine.checkpoint import digest_of
-from ...functional.dates import counting
 from ...functional.plain import plain_torch
 from ...samples import SampleSpec
 from ...settings import Range, check_settings
@@ -186,7 +185,7 @@ def _mask_accuracy(generator: UnmixingFusion, data: TrainingData) -> float | Non
     """Share of counting pixels of the validation masks that the class map of their images agrees with."""
     if generator.spec.kind == 'scene' or not len(data.val_x):
         return None
-    counts = counting(data.val_y, generator.spec)
+    counts = generator.spec.counted(data.val_y)
     found = generator.class_map(generator.unmixing.abundances(data.val_x)).cpu()
     return float((found == data.val_y)[counts].float().mean()) if counts.any() else None
 
