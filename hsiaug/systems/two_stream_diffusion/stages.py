@@ -17,6 +17,7 @@ from ...engine import Average, Run, Training
 from ...engine.data import Held, Read, Samples
 from ...engine.schedules import Cosine, WarmUp
 from ...functional.dates import flat_mask
+from ...functional.orientations import ORIENTATIONS, orientations, turn
 from ...functional.scaling import band_scale
 from ...losses.min_snr import denoising_loss
 from ...losses.reconstruction import kl_divergence, mask_loss, spectral_reconstruction, value_width
@@ -28,17 +29,10 @@ from .model import CHUNK, SCHEDULE, TwoStreamDiffusion
 # Not in the paper, which follows latent diffusion: of AdamW, of all gradients together, and of the first steps.
 BETAS, CLIP, WARM_UP = (0.9, 0.99), 1.0, 20
 _PATCHES, _READ_FOR_RANGE = 1000, 64  # that the range of values is taken from, in memory and of a dataset
-ORIENTATIONS = 8
 READ = 8
 """Patches of a dataset that is read, encoded at a time: what is too large for memory has large patches, too."""
 CODED = 1024
 """Patches, of a dataset that is read in batches, whose codes give the mean and standard deviation of all."""
-
-
-def turn(x: Tensor, variant: int) -> Tensor:
-    """One of the eight orientations of (..., H, W): quarter turns, then a flip from 4 on."""
-    x = torch.rot90(x, variant % 4, dims=(-2, -1))
-    return x.flip(-1) if variant >= 4 else x
 
 
 def arranged(image: Tensor, mask: Tensor, variant: int) -> tuple[Tensor, Tensor]:
@@ -79,10 +73,7 @@ class Stage(Training):
         self.generator, self.config, self.trained = generator, config, trained
         self.batch_size = getattr(config, self.batch_setting)
         self.rate_setting = f'{name}_lr ({lr:g})'
-        height, width = generator.spec.size or (1, 1)
-        square = height == width
-        orientations = tuple(range(ORIENTATIONS)) if square else (0, 2, 4, 6)
-        self.variants: tuple[int, ...] = orientations if config.augment else (0,)
+        self.variants = orientations(*generator.spec.image_shape[-2:]) if config.augment else (0,)
         if config.swap_dates:
             self.variants += tuple(variant + ORIENTATIONS for variant in self.variants)
         generator.train().requires_grad_(False)
