@@ -21,7 +21,7 @@ from ...samples import SampleSpec
 from ...settings import COUNT, NOT_NEGATIVE
 from ...streams import stream
 from ..base import Generator, TrainingData, own_settings, register
-from .build import Network, super_resolver
+from .network import Network, super_resolver
 
 Augmentation = Literal['zoom', 'jitter']
 CHUNK = 16  # samples that are super-resolved at a time
@@ -40,7 +40,7 @@ class MSRResGAN(Generator):
     Args:
         spec: spec of the samples, of kind ``'segmentation'`` or ``'scene'``. The window of a ``'scene'`` holds the
             centre of the sample, whose label stays.
-        network: see :func:`~hsiaug.systems.msrresgan.build.super_resolver`.
+        network: see :func:`~hsiaug.systems.msrresgan.network.super_resolver`.
         factor: k, 2 to 5. Where it does not divide the samples' sides, what it makes is cut to their size.
         width: kernels per layer.
         blocks: residual blocks; the published number if None.

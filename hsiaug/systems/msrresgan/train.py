@@ -29,10 +29,8 @@ from ...settings import NOT_NEGATIVE, Range, check_settings
 from ...streams import seeded
 from ..base import TrainingData
 from ..training import trains
-from .build import ADVERSARIAL, Network
 from .model import CHUNK, Augmentation, MSRResGAN
-from .network import MSRResNet, gradient_magnitude
-from .srgan import SRDiscriminator, SRResNet
+from .network import ADVERSARIAL, MSRResNet, Network, SRDiscriminator, SRResNet, gradient_magnitude
 
 Deception = Literal['non_saturating', 'minimax']
 
