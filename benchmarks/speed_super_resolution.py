@@ -35,7 +35,7 @@ from hsiaug.engine import Run
 from hsiaug.samples import SampleSpec
 from hsiaug.systems import TrainingData
 from hsiaug.systems.msrresgan.model import MSRResGAN
-from hsiaug.systems.msrresgan.srgan import SRDiscriminator
+from hsiaug.systems.msrresgan.network import SRDiscriminator
 from hsiaug.systems.msrresgan.train import GeneratorStage, SuperResolutionConfig
 
 HEIGHT, WIDTH, BANDS, FACTOR = 600, 1000, 87, 5

@@ -22,12 +22,13 @@ from hsiaug.ablation.cells import Group
 from hsiaug.ablation.results import PLAN_FILE, RESULTS_FILE, read_results
 from hsiaug.ablation.runner import describe, open_group, require_same_study
 from hsiaug.engine.schedules import Cosine
-from hsiaug.functional.plain import plain_torch, seeded
+from hsiaug.functional.plain import plain_torch
 from hsiaug.json_lines import append_line
 from hsiaug.models.nn1d import NN1D
 from hsiaug.progress import with_progress
 from hsiaug.ratio import synthetic_fraction
 from hsiaug.records import write_json
+from hsiaug.streams import seeded
 from hsiaug.trainers import ClassifierConfig
 from hsiaug.trainers.convergence import still_falls
 

@@ -28,8 +28,8 @@ from hsiaug.metrics.super_resolution import super_resolution_scores
 from hsiaug.records import short_digest
 from hsiaug.samples import SampleSpec, require_unseen
 from hsiaug.scenes import PatchSplitter, Scene
-from hsiaug.systems.msrresgan.build import Network
 from hsiaug.systems.msrresgan.model import CHUNK
+from hsiaug.systems.msrresgan.network import Network
 from hsiaug.systems.msrresgan.train import SuperResolutionConfig, train_super_resolution
 from hsiaug.trainers import training_data
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-import operator
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import reduce
@@ -151,6 +150,10 @@ class SampleSpec:
     def foreign(self, labels: Labels) -> Labels:
         """Where labels are neither a class nor the ignore index; bool."""
         return ((labels < 0) | (labels >= self.num_classes)) & (labels != self.ignore_index)
+
+    def clamped(self, image: Tensor) -> Tensor:
+        """Values that the unit allows, where its range is known."""
+        return image if self.value_range is None else image.clamp(*self.value_range)
 
     @property
     def allowed_labels(self) -> str:
@@ -332,16 +335,6 @@ class Traits:
     def frequencies(self) -> np.ndarray | None:
         """(K,) training frequencies, on the CPU."""
         return None if self.class_prior is None else self.class_prior.cpu().numpy()
-
-
-def as_seed(seed: Any) -> int:
-    """A seed as Python's integer; those of numpy and torch are seeds too."""
-    try:
-        if not isinstance(seed, bool | np.bool_):
-            return operator.index(seed)
-    except TypeError:
-        pass
-    raise TypeError(f'seed must be a whole number, found {seed!r}')
 
 
 def class_counts(labels: Tensor | np.ndarray | Sequence[int], num_classes: int) -> np.ndarray:

@@ -13,7 +13,6 @@ from hsiaug.samples import (
     Provenance,
     SampleSpec,
     SpecMismatchError,
-    as_seed,
     require_compatible,
     require_unseen,
 )
@@ -105,10 +104,3 @@ def test_a_spec_that_would_fit_everything_is_refused(wrong: dict[str, Any], name
         SampleSpec(**{**right, **wrong})
     with pytest.raises(ValueError, match=named):
         SampleSpec.from_dict(json.loads(json.dumps({**right, **wrong})))
-
-
-def test_seeds_of_numpy_are_seeds() -> None:
-    assert [type(as_seed(seed)) for seed in (3, np.int64(3), np.uint8(3))] == [int] * 3
-    for seed in (1.0, True, '1', None, float('nan')):
-        with pytest.raises(TypeError, match='whole number'):
-            as_seed(seed)

@@ -13,8 +13,8 @@ import pytest
 
 ROOT = Path(__file__).parents[1] / 'hsiaug'
 FLOORS = (
-    ('samples', 'seen', 'ratio', 'evidence', 'records', 'json_lines', 'settings', 'progress', 'named_configs',
-     'workers', '__init__'),
+    ('samples', 'seen', 'ratio', 'evidence', 'records', 'json_lines', 'settings', 'streams', 'progress',
+     'named_configs', 'workers', '__init__'),
     ('functional',), ('losses',), ('models',), ('scenes',), ('metrics',), ('datasets',),
     ('samplers',), ('transforms',), ('engine',), ('trainers',), ('systems',), ('datamodules',),
     ('tasks',), ('quality',), ('ablation',), ('report',), ('reproduce',), ('cli',),

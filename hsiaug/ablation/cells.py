@@ -21,7 +21,8 @@ from ..ratio import SyntheticFirst
 from ..records import short_digest
 from ..scenes.patches import PARTS
 from ..systems import Generator
-from ..systems.fit import fit_generator, training_data
+from ..systems.data import training_data
+from ..systems.fit import fit_generator
 from ..systems.training import trainer_of
 from ..tasks import task_of, whole
 from ..tasks.base import D, Downstream, finite

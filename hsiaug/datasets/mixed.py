@@ -16,6 +16,7 @@ from torchgeo.datasets import NonGeoDataset
 from ..evidence import Recommendation
 from ..ratio import Constant, Mode, source_counts
 from ..samples import Sample, Transform
+from ..streams import POSITIONS, REAL, stream_seed
 from .batches import (
     Extras,
     absent_values,
@@ -33,10 +34,7 @@ from .orders import EpochIndices, EpochOrder, InOrder, Rounds, Rows, Shuffled
 from .pool import Draw
 from .shared import InEpochs, Kept
 from .sources import LabelPolicies, NamedSources, Ratios, Sources, require_same, require_weight
-from .synthetic import stream_seed
 from .wrapped import counts_of, labels_of, require_map_style, spec_of
-
-_POSITIONS, _REAL = -1, -9  # random streams; those of chunks of synthetic samples count from 0
 
 
 class MixedDataset(InEpochs, NonGeoDataset):
@@ -299,10 +297,10 @@ class MixedDataset(InEpochs, NonGeoDataset):
         total, places = real, None
         if self.mode == 'replace':
             total = real + sum(counts)
-            places = Shuffled(total, np.random.default_rng(stream_seed(self.seed, epoch, _POSITIONS)))
+            places = Shuffled(total, np.random.default_rng(stream_seed(self.seed, epoch, POSITIONS)))
         # Real samples: all in their order, or others in each epoch, each once before any twice.
         all_once = total == self.num_real
-        rows: Rows = InOrder() if all_once else Rounds(self.num_real, stream_seed(self.seed, epoch, _REAL))
+        rows: Rows = InOrder() if all_once else Rounds(self.num_real, stream_seed(self.seed, epoch, REAL))
         return EpochOrder(rows, real, drawn, counts, places)
 
     def batch(self, indices: Sequence[int] | Tensor) -> dict[str, Any]:

@@ -11,18 +11,18 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from ..samples import Kind, Sample, SampleSource, SampleSpec, Traits, as_seed
+from ..samples import Kind, Sample, SampleSource, SampleSpec, Traits
+from ..streams import DRAWS, LABELS, as_seed, stream_seed
 from .batches import gather_chunks, kind_of
 from .labels import LabelPolicy, synthetic_counts
 from .orders import InOrder, Rows
 from .shared import Kept
-from .synthetic import SyntheticDataset, default_chunk, require_drawable, stream_seed
+from .synthetic import SyntheticDataset, default_chunk, require_drawable
 from .wrapped import provenances_of
 
 Source = SampleSource | Dataset[Sample]
 """A generator (drawn live), or any map-style dataset in the sample contract, a bank among them."""
 
-LABELS, DRAWS = -3, -4  # random streams of their own
 _ENDLESS = 1 << 20  # samples over which a policy is made exact where nobody says how many are drawn
 
 

@@ -19,12 +19,12 @@ from ..evidence import Recommendation, recommended_ratio
 from ..ratio import Mode, Schedule, as_schedule, ratio_in, require_mode, source_counts, together
 from ..samples import Sample, SampleSpec, require_compatible
 from ..settings import check_value
+from ..streams import SOURCES, WHICH, stream_seed
 from .bank import SyntheticBank
 from .checks import ClassNumbers, Scales, require_mixable
 from .labels import LabelPolicy
 from .pool import Draw, LivePool, Pool, Source
 from .stored import StoredPool
-from .synthetic import stream_seed
 
 LOGGER = logging.getLogger(__name__)
 
@@ -39,7 +39,6 @@ LabelPolicies = LabelPolicy | None | Mapping[str, LabelPolicy | None]
 
 RESERVED = ('image', 'label', 'label_prob', 'mask', 'real', 'source', 'synthetic', 'weight')
 """Keys of mixed samples, and the name of the other side: no source may have such a name."""
-_SOURCES, _WHICH = -7, -8  # streams of their own
 
 
 def as_pool(source: Source, draw: Draw | None = None) -> Pool:
@@ -151,7 +150,7 @@ class Sources:
         self.pools: tuple[Pool, ...] = ()
         if seen is None or any(counts) or not all(isinstance(s, Dataset) and not len(cast(Any, s)) for s in found):
             # Streams of their own; the first source, or the only one, has that of the seed.
-            seeds = [draw.seed, *(stream_seed(draw.seed, k, _SOURCES) for k in range(1, len(found)))]
+            seeds = [draw.seed, *(stream_seed(draw.seed, k, SOURCES) for k in range(1, len(found)))]
             self.pools = tuple(
                 as_pool(one, replace(draw, seed=seed, labels=label, total=n or None))
                 for one, seed, label, n in zip(found, seeds, policies, counts, strict=True)
@@ -255,7 +254,7 @@ class Sources:
         shares = np.array(self.ratios(epoch))
         shares = np.isinf(shares).astype(float) if np.isinf(shares).any() else shares
         shares = shares / shares.sum() if shares.any() else np.full(len(shares), 1 / len(shares))
-        numbers = np.random.default_rng(stream_seed(self.pools[0].draw.seed, seed, _WHICH)).choice(
+        numbers = np.random.default_rng(stream_seed(self.pools[0].draw.seed, seed, WHICH)).choice(
             len(shares), size=n, p=shares
         )
         order, found = np.argsort(numbers, kind='stable'), np.bincount(numbers, minlength=len(shares))

@@ -12,12 +12,12 @@ from torch.utils.data import Dataset
 
 from ..functional.prior import tilt_to_mixture
 from ..samples import Sample, SampleSpec, class_counts
+from ..streams import DRAWS, stream_seed
 from .batches import as_tensor, fetch
 from .held import class_fractions
 from .orders import Rounds, Rows
-from .pool import DRAWS, Draw, Pool
+from .pool import Draw, Pool
 from .shared import Kept
-from .synthetic import stream_seed
 from .wrapped import class_names_of, epoch_followers, labels_of, require_map_style, spec_of
 
 

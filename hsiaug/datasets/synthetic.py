@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Sequence
 from math import prod
 
@@ -12,16 +11,11 @@ from torch import Tensor
 from torch.utils.data import get_worker_info
 
 from ..samples import SampleSource, SampleSpec, Traits
+from ..streams import stream_seed
 from .batches import ReadAtOnce, gather_chunks, row_numbers
 from .labels import LabelPolicy, synthetic_counts
 from .orders import Shuffled, is_long
 from .shared import InEpochs, Kept
-
-
-def stream_seed(*parts: int) -> int:
-    """One seed out of several numbers; streams of different parts are independent (numpy's SeedSequence)."""
-    entropy = [operator.index(part) & 0xFFFFFFFFFFFFFFFF for part in parts]  # numpy's integers too
-    return int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0] >> 1)
 
 
 def default_chunk(spec: SampleSpec) -> int:

@@ -12,6 +12,7 @@ from torch import Tensor
 from ..datasets import MixedDataset
 from ..datasets.batches import fetch
 from ..samples import SampleSpec
+from ..streams import stream
 
 Batch = dict[str, Tensor]
 HELD_BYTES = 4 << 30
@@ -68,7 +69,7 @@ class Stream:
 
     def seek(self, taken: int) -> None:
         """Continue as after ``taken`` samples, whatever their batches were."""
-        self.rng, self.epoch, self.order = torch.Generator().manual_seed(self.seed), -1, self.order[:0]
+        self.rng, self.epoch, self.order = stream(self.seed), -1, self.order[:0]
         while taken > 0:
             self._begin_epoch()
             passed = min(taken, len(self.order))

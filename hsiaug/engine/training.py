@@ -19,6 +19,7 @@ from torch.nn.utils import clip_grad_norm_
 
 from ..datasets.shared import world
 from ..progress import progress_bar
+from ..streams import stream_of_process, stream_of_step
 from .checkpoint import found_checkpoint, restore, resumable, state_of, write_checkpoint
 from .divergence import CHECK_EVERY, require_finite
 from .interrupts import between_steps
@@ -158,9 +159,7 @@ class Training:
     def own_stream(self, rng: torch.Generator) -> torch.Generator:
         """The stream as it is, or one of this process's own where several share a batch: for draws inside a network."""
         rank, processes = world()
-        if processes == 1:
-            return rng
-        return torch.Generator(rng.device).manual_seed((rng.initial_seed() + (rank + 1) * 0xD1342543DE82EF95) % 2**63)
+        return rng if processes == 1 else stream_of_process(rng, rank)
 
     def run(self, run: Run, file: Path | None = None, identity: Mapping[str, Any] | None = None) -> None:
         """Take the steps that are left.
@@ -284,12 +283,6 @@ def matrix_products(precision: Precision) -> Iterator[None]:
         yield
     finally:
         torch.set_float32_matmul_precision(before)
-
-
-def stream_of_step(seed: int, stage: str, step: int) -> int:
-    """Seed of one step's random numbers; large odd factors keep neighbouring seeds, stages and steps apart."""
-    mixed = seed * 0x9E3779B97F4A7C15 + len(stage) * 0xD1B54A32D192ED03
-    return (mixed + step * 0x2545F4914F6CDD1D) % 2**63
 
 
 def average_gradients(parameters: list[nn.Parameter]) -> None:

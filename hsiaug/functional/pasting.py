@@ -7,6 +7,7 @@ donors that are drawn alike has the class shares of either, the share of change 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
@@ -14,6 +15,8 @@ import torch
 from scipy.ndimage import generate_binary_structure
 from scipy.ndimage import label as connected
 from torch import Tensor
+
+from .orientations import any_orientation
 
 Regions = Literal['smooth', 'box', 'class', 'components']
 Pair = tuple[Tensor, Tensor]
@@ -47,20 +50,18 @@ def paste_regions(
         where = box_regions(torch.rand(count, generator=rng), size, rng)
     else:
         where = (class_regions if regions == 'class' else component_regions)(labels.cpu(), classes, rng)
-    where = where.to(mask.device)
-    return torch.where(where[:, None], pasted, image), torch.where(where, labels, mask)
+    return pasted_where(where.to(mask.device), (image, mask), (pasted, labels))
+
+
+def pasted_where(where: Tensor, host: Pair, donor: Pair) -> Pair:
+    """Images (n, C, H, W) and masks (n, H, W) of hosts, those of donors where (n, H, W) bool says so."""
+    return torch.where(where[:, None], donor[0], host[0]), torch.where(where, donor[1], host[1])
 
 
 def turned(image: Tensor, mask: Tensor, rng: torch.Generator) -> Pair:
     """Images (n, C, H, W) and masks (n, H, W), each pair flipped and, if square, turned by 90 degrees at random."""
-    height, width = mask.shape[-2:]
-    coins = torch.rand((3, len(mask)), generator=rng).lt(0.5).to(mask.device)[..., None, None]
-    place = torch.arange(height * width, device=mask.device).reshape(1, height, width)
-    for coin, axis in zip(coins[:2], (-2, -1), strict=True):
-        place = torch.where(coin, place.flip(axis), place)
-    if height == width:  # with a transposition, flips make all eight turns of a square
-        place = torch.where(coins[2], place.mT, place)
-    return _taken(image, mask, place)
+    place = torch.arange(mask[0].numel(), device=mask.device).view(mask.shape[1:]).expand(mask.shape)
+    return _taken(image, mask, any_orientation(place, rng))
 
 
 def shifted(image: Tensor, mask: Tensor, rng: torch.Generator) -> Pair:
@@ -112,10 +113,14 @@ def box_regions(area: Tensor, size: tuple[int, int], rng: torch.Generator | None
         size: (H, W).
         rng: CPU generator of the places; torch's global one if None.
     """
-    inside = torch.ones(len(area), 1, 1, dtype=torch.bool)
-    for length, shape in zip(size, ((-1, size[0], 1), (-1, 1, size[1])), strict=True):
-        side = (area.sqrt() * length).round()
-        start = (torch.rand(len(area), generator=rng) * (length - side + 1)).floor()
+    return boxes([(area.sqrt() * length).round() for length in size], size, rng)
+
+
+def boxes(sides: Sequence[Tensor], size: tuple[int, int], rng: torch.Generator | None = None) -> Tensor:
+    """(n, H, W) bool: boxes of such heights (n,) and widths (n,) in pixels, anywhere in an image of ``size`` (H, W)."""
+    inside = torch.ones(len(sides[0]), 1, 1, dtype=torch.bool)
+    for side, length, shape in zip(sides, size, ((-1, size[0], 1), (-1, 1, size[1])), strict=True):
+        start = (torch.rand(len(side), generator=rng) * (length - side + 1)).floor()
         place = torch.arange(length)
         inside = inside & ((place >= start[:, None]) & (place < (start + side)[:, None])).reshape(shape)
     return inside

@@ -1,4 +1,4 @@
-"""The state of torch that sampling and training are written for, whatever a caller has set; random streams."""
+"""The state of torch that sampling and training are written for, whatever a caller has set."""
 
 from __future__ import annotations
 
@@ -28,13 +28,4 @@ def plain_torch() -> Iterator[None]:
         for kind in _AUTOCASTING:
             if torch.is_autocast_enabled(kind):
                 stack.enter_context(torch.autocast(kind, enabled=False))
-        yield
-
-
-@contextmanager
-def seeded(seed: int, device: str | torch.device = 'cpu') -> Iterator[None]:
-    """Draw from a seed inside, and leave torch's global generators as they were."""
-    device = torch.device(device)
-    with torch.random.fork_rng(devices=[device] if device.type == 'cuda' else []):
-        torch.manual_seed(seed)
         yield

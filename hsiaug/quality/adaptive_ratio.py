@@ -10,9 +10,9 @@ import numpy as np
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from ..datasets.shared import SharedInt
-from ..datasets.synthetic import stream_seed
 from ..ratio import Schedule, require_ratio
 from ..settings import ANY, COUNT, NOT_NEGATIVE, POSITIVE, Range, check_value
+from ..streams import stream_seed
 
 
 class AdaptiveRatio(Schedule):

@@ -19,7 +19,8 @@ from ..scenes import BitemporalScene
 from ..scenes.patches import PatchSplit
 from ..settings import Range, check_value
 from ..systems import Generator, TrainingData
-from ..systems.fit import fit_generator, training_data
+from ..systems.data import training_data
+from ..systems.fit import fit_generator
 from ..tasks import task_of_split, whole
 from .folds import Regions, fold_splits
 from .gated import GateError, all_gates

@@ -14,9 +14,9 @@ from torchgeo.datasets import NonGeoDataset
 
 from .. import __version__
 from ..datasets.batches import fetch, unstack
-from ..datasets.synthetic import stream_seed
 from ..samples import Provenance, Sample, SampleSource, SampleSpec, Traits, joined_seen, require_compatible
 from ..settings import Range, check_value
+from ..streams import drawn_seed, stream, stream_seed
 from ..systems import Generator, TrainingData
 from .agreement import AgreementGate
 from .gate import Gate, GateReport, Gates
@@ -102,8 +102,7 @@ class Gated(nn.Module):
             GateError: if fewer than ``n`` pass after all tries, naming the gate that rejects most.
             ValueError: for labels of classes that are left out.
         """
-        if seed is None:
-            seed = int(torch.randint(2**62, ()).item())
+        seed = drawn_seed() if seed is None else seed
         if n == 0:
             return self.generator.sample(0)
         if self.left_out:
@@ -140,7 +139,7 @@ class Gated(nn.Module):
             prior = self.class_prior
             if prior is None:
                 prior = torch.tensor([float(name not in self.left_out) for name in self.spec.classes])
-            rng = torch.Generator().manual_seed(stream_seed(seed, self.tries))
+            rng = stream(stream_seed(seed, self.tries))
             return torch.multinomial(prior.cpu(), n, replacement=True, generator=rng)
         asked = {self.spec.classes[k] for k in labels.unique().tolist()} & set(self.left_out)
         if asked:

@@ -22,7 +22,7 @@ from ..samples import SampleSpec, require_compatible
 from ..scenes import LabelledPatchSplit, PatchSplit
 from ..settings import check_value
 from ..systems import TrainingData
-from ..systems.fit import training_data
+from ..systems.data import training_data
 from ..tasks import Task, task_of
 from .coverage import Coverage
 from .gate import Decision, Gates

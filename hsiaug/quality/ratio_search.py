@@ -16,10 +16,10 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from ..datasets.synthetic import stream_seed
 from ..json_lines import append_line, read_lines
 from ..ratio import require_ratio
 from ..settings import ANY, Range, check_settings, check_value
+from ..streams import stream_seed
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from ..metrics.super_resolution import super_resolution_scores
 from ..named_configs import published_config
 from ..scenes import PatchSplit, PatchSplitter, Scene
 from ..scenes.config import SceneConfig
-from ..systems.fit import training_data
+from ..systems.data import training_data
 from .base import Drawing, Files, Paper, Scale, Table, Values, Work, kept, picture_row
 
 NETWORKS = {

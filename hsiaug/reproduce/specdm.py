@@ -17,7 +17,7 @@ from ..datasets.batches import fetch
 from ..named_configs import published_config
 from ..report.evaluation import FIGURES
 from ..systems import TrainingData
-from ..systems.from_datasets import data_of
+from ..systems.data import data_of
 from ..tasks import Evaluation, Task, task_of
 from ..tasks.base import Downstream, finite, on_cpu
 from ..trainers import loss_still_falls

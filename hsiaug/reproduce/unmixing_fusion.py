@@ -22,7 +22,7 @@ from ..records import as_record
 from ..scenes import PatchSplitter
 from ..scenes.config import SceneConfig
 from ..systems import TrainingData
-from ..systems.from_datasets import data_of
+from ..systems.data import data_of
 from ..tasks import task_of
 from ..trainers import loss_still_falls
 from ..trainers.inception import InceptionFeatures

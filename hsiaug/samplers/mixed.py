@@ -14,14 +14,13 @@ from ..datasets import MixedDataset
 from ..datasets.orders import BatchOrder, EpochIndices
 from ..datasets.shared import world
 from ..datasets.sources import require_same
-from ..datasets.synthetic import stream_seed
 from ..ratio import Constant
+from ..streams import SHUFFLE, stream_seed
 
 _KEPT = (
     'num_workers', 'collate_fn', 'pin_memory', 'timeout', 'worker_init_fn', 'multiprocessing_context', 'generator',
     'prefetch_factor', 'persistent_workers',
 )  # fmt: skip
-_SHUFFLE = -5  # a stream of its own
 _COUNTS = 64
 """Batches after which an iteration that is left off counts as an epoch; loaders with workers read this far ahead."""
 
@@ -177,7 +176,7 @@ class MixedBatchSampler(BatchSampler):
         self.dataset.enter(epoch)
         order = self.dataset.order(epoch)
         self.dataset.tell_length(order.length)
-        rng = np.random.default_rng(stream_seed(self.seed, epoch, _SHUFFLE))
+        rng = np.random.default_rng(stream_seed(self.seed, epoch, SHUFFLE))
         live = [pool.held < 0 for pool in self.dataset.sources.pools]
         indices, sizes = BatchOrder(order, rng if self.shuffle else None, live), self._sizes(epoch)
         rank = self._rank_and_world()[0]

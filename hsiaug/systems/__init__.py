@@ -1,14 +1,15 @@
 """Generators: each published system, our own and the controls, in one place each, known by its registration alone.
 
 A system is a module or a package of this room. Importing it registers its generator
-(:func:`~hsiaug.systems.base.register`) and, if that learns by gradient steps, how it is trained
+(:func:`~hsiaug.systems.registry.register`) and, if that learns by gradient steps, how it is trained
 (:func:`~hsiaug.systems.training.trains`). Nothing else in the package names a system.
 """
 
 from importlib import import_module
 from pkgutil import iter_modules
 
-from .base import REGISTRY, Generator, TrainingData, generator_class, register
+from .base import Generator, TrainingData, register
+from .registry import REGISTRY, generator_class
 
 
 def load(until: str | None = None) -> None:

@@ -10,7 +10,9 @@ from torch import Tensor
 
 from .. import __version__
 from ..samples import SampleSpec, joined_seen, require_compatible
-from .base import Generator, make_part, part_of, register
+from ..streams import drawn_seed
+from .base import Generator, register
+from .registry import make_part, part_of
 
 
 @register('augmented')
@@ -54,7 +56,7 @@ class Augmented(Generator):
 
     def _draw(self, labels: Tensor, rng: torch.Generator) -> dict[str, Tensor]:
         batch = self.source._draw(labels, rng)
-        altered: dict[str, Tensor] = self.augmenter.augment(batch, int(torch.randint(2**62, (), generator=rng)))
+        altered: dict[str, Tensor] = self.augmenter.augment(batch, drawn_seed(rng))
         return altered
 
 

@@ -3,149 +3,27 @@
 from __future__ import annotations
 
 import inspect
-import json
 import os
-import shutil
 import tempfile
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, fields, replace
-from functools import partial
+from dataclasses import fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar, get_args
+from typing import Any, ClassVar, get_args
 
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from .. import __version__
-from ..datasets.patches import CoarseWindows
 from ..functional.plain import plain_torch
-from ..records import as_record, json_ready
-from ..samples import Kind, Provenance, SampleSpec, as_seed
-from ..settings import Range, check_arguments, checked_arguments
+from ..records import json_ready
+from ..samples import Kind, Provenance, SampleSpec
+from ..settings import Range, check_arguments
+from ..streams import as_seed, stream
 from . import saved
+from .data import TrainingData, Unlabelled
+from .registry import register
 
-if TYPE_CHECKING:
-    from ..engine.data import Read
-
-Unlabelled = Literal['alike', 'pairs']
-"""``'alike'``: images or spectra as the labelled ones are, without their labels. ``'pairs'``: pairs of dates without a
-change mask, where labelled samples are single dates."""
-G = TypeVar('G', bound='type[Generator]')
-REGISTRY: dict[str, type[Generator]] = {}
-
-
-@dataclass(frozen=True, eq=False)
-class TrainingData:
-    """The training part of a split, as generators get it; it never holds a test pixel.
-
-    Args:
-        spec: spec of the samples.
-        x: (N, C) float32 labelled training spectra, (N, C, H, W) images, or (N, 2, C, H, W) pairs of dates, in the
-            dataset's unit.
-        y: (N,) int64 labels, (N, H, W) masks, or (N, 1, H, W) change masks.
-        unlabelled: (M, C) or (M, C, H, W) float32 samples of the training area without labels; M may be 0.
-        val_x: (V, ...) validation samples, for early stopping.
-        val_y: (V, ...) their labels or masks.
-        provenance: of the data; the generator keeps it with its own training configuration.
-        coarse: the images ``x`` from a coarser sensor, where the scene has them.
-        val_coarse: likewise the images ``val_x``.
-        positions: (N + M, 2) int64 row and column of the spectra in ``x`` and then in ``unlabelled``, where they lie in
-            an image; tiles lie apart.
-        source: the labelled samples, where they are too many for memory: ``x`` and ``y`` are empty then. Only trainings
-            that say so can read them, see :func:`~hsiaug.systems.training.trains`.
-        unlabelled_source: the samples without labels, likewise.
-    """
-
-    spec: SampleSpec
-    x: Tensor
-    y: Tensor
-    unlabelled: Tensor
-    val_x: Tensor
-    val_y: Tensor
-    provenance: Provenance | None = None
-    coarse: CoarseWindows | None = None
-    val_coarse: CoarseWindows | None = None
-    positions: Tensor | None = None
-    source: Read | None = None
-    unlabelled_source: Read | None = None
-
-    @property
-    def split_name(self) -> str | None:
-        """Fingerprint of the split, None where it is not known."""
-        return None if self.provenance is None else self.provenance.split
-
-
-def register(name: str) -> Callable[[G], G]:
-    """Class decorator: make a generator known by the name that config files and saved folders use."""
-
-    def decorate(cls: G) -> G:
-        if name in REGISTRY:
-            raise ValueError(f'a generator named {name!r} is registered already: {REGISTRY[name].__name__}')
-        REGISTRY[name] = cls
-        cls.type_name = name
-        return cls
-
-    return decorate
-
-
-def generator_class(name: str) -> type[Generator]:
-    """Look a generator class up by its registered name.
-
-    Raises:
-        ValueError: for an unknown name, with the choices.
-    """
-    from . import load  # the registry fills as modules are imported, heavy ones last
-
-    if not isinstance(name, str):
-        raise ValueError(f'the name of a generator was expected, found {name!r}')
-    load(until=name)
-    if name not in REGISTRY:
-        raise ValueError(f'unknown generator {name!r}; choose from {sorted(REGISTRY)}')
-    return REGISTRY[name]
-
-
-def make_generator(
-    name: str, spec: SampleSpec, settings: Mapping[str, Any], error: type[Exception] = ValueError
-) -> Generator:
-    """A generator by its registered name, unfitted.
-
-    Raises:
-        ValueError: or ``error``, for an unknown name or setting, or one that does not fit.
-    """
-    where = cannot_make(name, settings)
-    try:
-        cls = generator_class(name)
-        return cls(spec, **checked_arguments(cls, settings, where, given=('spec',)))
-    except Exception as reason:  # whatever networks say about numbers that they cannot be made with
-        if type(reason) is error or (error is ValueError and isinstance(reason, error)):
-            raise
-        raise error(f'{where}: {reason}') from reason
-
-
-def cannot_make(name: str, settings: Any) -> str:
-    """The beginning of messages about a generator that cannot be made."""
-    names = [str(key)[:40] for key in settings][:12] if isinstance(settings, Mapping) else type(settings).__name__
-    return f'generator {name!r} cannot be made with settings {names}'
-
-
-@dataclass(frozen=True)
-class Part:
-    """A generator within another, as its settings name it."""
-
-    type: str
-    settings: dict[str, Any]
-
-
-def make_part(spec: SampleSpec, part: Mapping[str, Any]) -> Generator:
-    """A generator within another, unfitted."""
-    named = as_record(Part, part, 'a part of a generator')
-    return make_generator(named.type, spec, named.settings)
-
-
-def part_of(generator: Generator) -> dict[str, Any]:
-    """How the settings of another generator name this one."""
-    return asdict(Part(generator.type_name, generator.settings))
+__all__ = ['Generator', 'TrainingData', 'own_settings', 'register']
 
 
 def own_settings(names: Mapping[str, Any], given: tuple[str, ...] = ('spec',)) -> dict[str, Any]:
@@ -239,6 +117,11 @@ class Generator(nn.Module):
         if not learnt:
             raise ValueError(f'{type(self).__name__}: not trained yet; train it with hsiaug.trainers.fit_generator')
 
+    def require_images(self, image: Tensor) -> None:
+        """Refuse images that are not of the spec's shape."""
+        if (expected := self.spec.image_shape) != tuple(image.shape[1:]):
+            raise ValueError(f'{type(self).__name__}: images {("n", *expected)} are needed, found {tuple(image.shape)}')
+
     def adopt(self, data: TrainingData, seed: int, training: Any = None) -> None:
         """Record where the fit came from, with its configuration. Every ``fit`` and every trainer ends with it."""
         if data.source is None:
@@ -301,10 +184,7 @@ class Generator(nn.Module):
         Raises:
             ValueError: if labels and n disagree or a label is out of range.
         """
-        if seed is None:
-            seed = int(torch.randint(2**62, ()).item())
-        # Noise is drawn on the CPU whatever the device, so that a seed means the same sample everywhere.
-        rng = torch.Generator().manual_seed(as_seed(seed))
+        rng = stream(seed)
         if labels is None:
             labels = (
                 torch.multinomial(self.class_prior.cpu(), n, replacement=True, generator=rng) if n else torch.empty(0)
@@ -329,13 +209,7 @@ class Generator(nn.Module):
 
     def card(self) -> str:
         """A short model card in Markdown."""
-        lines = [f'# {self.type_name}', '', f'A hyperspectral sample generator of hsiaug {__version__}.', '']
-        lines += [f'- kind: {self.spec.kind}, {self.spec.bands} bands, unit {self.spec.unit or "unknown"}']
-        lines += [f'- classes: {", ".join(self.spec.classes)}']
-        if self.provenance is not None:
-            lines += [f'- trained on split `{self.provenance.split}`, seed {self.provenance.seed}']
-            lines += [f'- setting: `{json.dumps(dict(self.provenance.training), sort_keys=True)}`']
-        return '\n'.join(lines) + '\n'
+        return saved.card_text(self)
 
     def save_pretrained(self, folder: str | os.PathLike[str]) -> Path:
         """Write ``config.json``, ``model.safetensors`` and a model card.
@@ -346,27 +220,7 @@ class Generator(nn.Module):
         Raises:
             FileExistsError: if the folder holds something else.
         """
-        target = Path(folder).expanduser()
-        saved.require_own_folder(target)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        staging = Path(tempfile.mkdtemp(prefix=f'.{target.name}-', dir=target.parent))
-        try:
-            # clone: members of an ensemble may share one training set, and safetensors stores no shared memory
-            state = {k: v.detach().cpu().clone().contiguous() for k, v in self.state_dict().items()}
-            save_file(state, staging / saved.WEIGHTS_FILE)
-            config = saved.SavedConfig(
-                self.type_name, self.spec, self.settings, self.provenance, saved.digest(staging / saved.WEIGHTS_FILE)
-            )
-            (staging / saved.CONFIG_FILE).write_text(saved.config_text(config))
-            (staging / saved.CARD_FILE).write_text(self.card())
-            if target.exists():
-                saved.replace_files(staging, target)
-            else:
-                os.replace(staging, target)
-                target.chmod(0o755)
-        finally:
-            shutil.rmtree(staging, ignore_errors=True)
-        return target
+        return saved.write_generator(self, Path(folder).expanduser())
 
     def push_to_hub(self, repo_id: str, **kwargs: Any) -> str:
         """Upload to the Hugging Face hub; ``kwargs`` go to ``HfApi.upload_folder``."""
@@ -388,23 +242,7 @@ class Generator(nn.Module):
         Raises:
             CheckpointError: if there is no such folder, or it is incomplete, damaged or holds something else.
         """
-        folder = saved.find_folder(folder_or_repo)
-        config, file = saved.read_config(folder), folder / saved.WEIGHTS_FILE
-        try:
-            wanted = generator_class(config.type)
-        except ValueError as error:
-            raise saved.CheckpointError(f'{folder / saved.CONFIG_FILE}: {error}') from error
-        if not issubclass(wanted, cls):
-            raise saved.CheckpointError(f'{folder} holds a {config.type!r} ({wanted.__name__}), not a {cls.__name__}')
-        make = partial(make_generator, config.type, config.spec, config.settings, saved.CheckpointError)
-        saved.require_fit(make, config, file)
-        saved.require_weights(file, config.weights)
-        # Saved in half precision, a generator still computes in the precision that it was written for.
-        state = {k: v.float() if v.is_floating_point() and v.itemsize < 4 else v for k, v in load_file(file).items()}
-        generator = make()
-        saved.load_state(generator, state, file)
-        generator.provenance = config.provenance
-        return generator.eval().to(device)
+        return saved.read_generator(cls, folder_or_repo).to(device)
 
     def allocate(self, state: Mapping[str, Tensor]) -> None:
         """Give the data-dependent buffers, those of its parts among them, the shapes that a saved state has."""

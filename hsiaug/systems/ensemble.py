@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from ..samples import SampleSpec, require_compatible
-from .base import Generator, TrainingData, make_part, part_of, register
+from .base import Generator, TrainingData, register
+from .registry import make_part, part_of
 
 
 @register('ensemble')

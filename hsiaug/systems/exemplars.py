@@ -20,6 +20,7 @@ from torch.nn.functional import one_hot
 from ..functional.plain import plain_torch
 from ..samples import Kind, SampleSpec
 from ..settings import NOT_NEGATIVE, POSITIVE
+from ..streams import drawn_seed
 from .base import Generator, TrainingData, register
 
 NOMINAL_RANGE_NM = (400.0, 2500.0)
@@ -166,7 +167,7 @@ class Relighting(ExemplarGenerator):
 def mixing_weights(n: int, alpha: float, rng: torch.Generator) -> Tensor:
     """(n, 1) weights of the first partner, λ ~ Beta(alpha, alpha) folded to at least one half."""
     # torch's Beta takes no generator of its own.
-    numpy_rng = np.random.default_rng(int(torch.randint(2**62, (), generator=rng)))
+    numpy_rng = np.random.default_rng(drawn_seed(rng))
     weight = numpy_rng.beta(alpha, alpha, size=(n, 1))
     return torch.from_numpy(np.maximum(weight, 1 - weight)).to(torch.float32)
 

@@ -3,76 +3,23 @@
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-
-from .. import __version__
-from ..datasets import ChangeDataset, PatchDataset, SceneDataset, SpectraDataset
-from ..datasets.patches import read_coarse_windows, read_windows
-from ..datasets.sample_set import SampleSet, SampleSplit
-from ..datasets.survey import tile_corners
 from ..engine import Run
 from ..functional.plain import plain_torch
-from ..samples import Provenance, as_seed
-from ..scenes import BitemporalScene, LabelledPatchSplit, Scene, Split
-from ..scenes.patches import PARTS, PatchSplit
 from ..settings import checked_arguments
-from . import load
-from .base import REGISTRY, Generator, TrainingData, cannot_make, generator_class, make_generator
-from .from_datasets import data_of
+from ..streams import as_seed
+from .base import Generator
+from .data import TrainingData, data_of, learning_from_unlabelled, require_use_of, training_data
+from .registry import cannot_make, generator_class, make_generator
 from .training import trainer_of
 
-
-@plain_torch()
-def training_data(
-    scene: Scene | SampleSet, split: Split | PatchSplit | SampleSplit, generator: str | None = None
-) -> TrainingData:
-    """What a generator may see of a split: training and validation samples, and where they are from.
-
-    Args:
-        scene: the scene, or samples of datasets.
-        split: of pixels, for generators of spectra; into patches, for those of image-mask pairs and, of a bitemporal
-            scene, of pairs of dates with change masks; into labelled patches, for generators of these; or of samples of
-            datasets. Unlabelled samples are those that the split has.
-        generator: the one that is going to learn from them, which may read samples of datasets batch by batch; None
-            for any, and samples in memory.
-    """
-    if isinstance(scene, SampleSet):
-        return _of_samples(scene, split, generator)
-    assert not isinstance(split, SampleSplit)
-    positions = None
-    if isinstance(split, LabelledPatchSplit):
-        scenes = [SceneDataset.from_scene(scene, split, part) for part in PARTS[:2]]
-        spec, inside = scenes[0].spec, tile_corners((split.size, split.size), (split.patch, split.patch))
-        corners = np.unique((split.unlabelled[:, None] + inside).reshape(-1, 2), axis=0)  # windows may overlap
-        unlabelled = read_windows(scene, corners, split.patch)
-        (x, y), (val_x, val_y) = ((part.image, part.label) for part in scenes)
-    elif isinstance(split, PatchSplit):
-        dataset: Any = ChangeDataset if isinstance(scene, BitemporalScene) else PatchDataset
-        train, val = (dataset.from_scene(scene, split, part) for part in ('train', 'val'))
-        spec, windows = train.spec, read_windows(scene, split.unlabelled, split.size)
-        unlabelled = windows.reshape(-1, *train.image.shape[1:])
-        (x, y), (val_x, val_y) = (train.image, train.mask), (val.image, val.mask)
-    else:
-        parts = {part: SpectraDataset(scene, split, part) for part in ('train', 'val', 'unlabelled')}  # type: ignore[arg-type]
-        spec = parts['train'].spec
-        (x, y), (val_x, val_y), (unlabelled, _) = (parts[part].tensors() for part in ('train', 'val', 'unlabelled'))
-        if min(scene.shape) > 1:  # a spectral library is no image
-            rows, columns = np.divmod(np.concatenate([split.train, split.unlabelled]), scene.shape[1])
-            rows += 0 if scene.tile_rows is None else rows // scene.tile_rows
-            positions = torch.from_numpy(np.stack([rows, columns], axis=1))
-    provenance = Provenance(__version__, split.seed, {}, split.fingerprint, split.footprint())
-    data = TrainingData(spec, x, y, unlabelled, val_x, val_y, provenance, positions=positions)
-    if scene.coarse is None or not isinstance(split, PatchSplit) or isinstance(split, LabelledPatchSplit):
-        return data
-    coarse, val_coarse = (read_coarse_windows(scene, corners, split.size) for corners in (split.train, split.val))
-    return replace(data, coarse=coarse, val_coarse=val_coarse)
+__all__ = [
+    'fit', 'fit_generator', 'learning_from_unlabelled', 'require_settings', 'require_use_of', 'training_data',
+]  # fmt: skip
 
 
 @plain_torch()
@@ -116,20 +63,6 @@ def fit_generator(
     generator = make_generator(kind, data.spec, settings)
     generator.to(device).fit(data, as_seed(seed))
     return generator.eval()
-
-
-def _of_samples(samples: SampleSet, split: Any, generator: str | None) -> TrainingData:
-    """Training data of samples of datasets."""
-    reading: dict[str, Any] = {'uses': ('alike',), 'in_memory': True}
-    if generator is not None:
-        require_use_of(samples.unlabelled, generator)
-        trainer = trainer_of(generator)
-        streams = trainer is not None and trainer.streams
-        reading = {'uses': generator_class(generator).unlabelled, 'streams': streams}
-    train, val = (samples.part(split, part) if len(getattr(split, part)) else None for part in PARTS[:2])
-    data = data_of(train, val, samples.unlabelled, **reading)
-    assert data.provenance is not None
-    return replace(data, provenance=replace(data.provenance, split=split.fingerprint, seed=split.seed))
 
 
 def fit(
@@ -210,33 +143,6 @@ def fit(
     )  # fmt: skip
     place = None if folder is None else Path(folder).expanduser()
     return fit_generator(generator, data, given, seed, device, progress, place, devices, nodes)
-
-
-def require_use_of(unlabelled: Any, generator: str, settings: Mapping[str, Any] | None = None) -> None:
-    """Refuse samples without labels that a generator cannot use, or warn where a setting is lacking.
-
-    Raises:
-        ValueError: if the generator cannot learn from them.
-    """
-    if unlabelled is None:
-        return
-    cls = generator_class(generator)
-    if not cls.unlabelled:
-        raise ValueError(
-            f'{generator!r} cannot learn from samples without labels; leave unlabelled= out, or choose one that can: '
-            f'{learning_from_unlabelled()}'
-        )
-    if lacking := None if settings is None else cls.overlooks_unlabelled(settings):
-        warnings.warn(
-            f'{generator!r} looks at samples without labels with the setting {lacking} only: unlabelled= is left aside',
-            stacklevel=3,
-        )
-
-
-def learning_from_unlabelled() -> list[str]:
-    """Names of the generators that can learn from samples without labels."""
-    load()
-    return sorted(name for name, cls in REGISTRY.items() if cls.unlabelled)
 
 
 def require_settings(kind: str, settings: dict[str, Any] | None) -> None:

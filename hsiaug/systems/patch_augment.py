@@ -11,9 +11,10 @@ from torch import Tensor
 
 from ..datasets.held import class_fractions
 from ..functional.dates import CHANGED, flat_mask, in_contract, stacked_dates
-from ..functional.pasting import pairs_that_hold
-from ..functional.plain import plain_torch, seeded
+from ..functional.pasting import boxes, pairs_that_hold, pasted_where
+from ..functional.plain import plain_torch
 from ..samples import SampleSpec
+from ..streams import drawn_seed, seeded
 from .base import Generator, TrainingData, register
 
 Augmentation = Literal['duplicate', 'flips', 'crops', 'affine', 'noise', 'cutmix', 'copy_paste']
@@ -74,11 +75,12 @@ class PatchAugment(Generator):
             noise = torch.randn(image.shape, generator=rng).to(image)
             image = image + 0.1 * self.std[:, None, None] * noise
         elif self.kind == 'cutmix':
-            others = torch.randint(len(self.image), (len(rows),), generator=rng)
-            for i, (top, left, height, width) in enumerate(_boxes(len(rows), image.shape[-2:], rng)):
-                window = (..., slice(top, top + height), slice(left, left + width))
-                image[i][window] = self.image[others[i]][window]
-                mask[i][window] = self.mask[others[i]][window]
+            others = torch.randint(len(self.image), (len(rows),), generator=rng).to(self.device)
+            size = (image.shape[-2], image.shape[-1])
+            shares = 0.25 + 0.5 * torch.rand((2, len(rows)), generator=rng)  # of each side
+            sides = [(share * side).round().clamp_min(1) for share, side in zip(shares, size, strict=True)]
+            where = boxes(sides, size, rng).to(self.device)
+            image, mask = pasted_where(where, (image, mask), (self.image[others], self.mask[others]))
         elif self.kind in ('flips', 'crops', 'affine'):
             image, mask = self._geometric(image, mask, rng)
         elif self.kind == 'copy_paste':
@@ -113,18 +115,7 @@ class PatchAugment(Generator):
             'affine': [K.RandomAffine(180, (0.1, 0.1), (0.8, 1.2), padding_mode='reflection', p=1.0)],
         }[self.kind]
         # kornia draws from torch's global generator, which is left as it was.
-        with seeded(int(torch.randint(2**62, (), generator=rng))):
+        with seeded(drawn_seed(rng)):
             augment = K.AugmentationSequential(*steps, data_keys=['input', 'mask'])
             image, moved = augment(image, mask[:, None].to(image.dtype))
         return image, moved[:, 0].round().long()
-
-
-def _boxes(count: int, size: torch.Size, rng: torch.Generator) -> list[tuple[int, int, int, int]]:
-    """Random boxes (top, left, height, width) of a quarter to three quarters of each side."""
-    height, width = size
-    sides = [(0.25 + 0.5 * torch.rand(count, generator=rng)).mul(side).round().long().clamp_min(1) for side in size]
-    corners = [
-        (torch.rand(count, generator=rng) * (side - extent + 1)).long()
-        for side, extent in zip((height, width), sides, strict=True)
-    ]
-    return list(zip(*(v.tolist() for v in (*corners, *sides)), strict=True))

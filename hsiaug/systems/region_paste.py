@@ -11,7 +11,8 @@ from ..datasets.held import class_fractions
 from ..functional.dates import flat_mask, in_contract, stacked_dates
 from ..functional.pasting import Pair, Regions, pairs_that_hold, paste_regions
 from ..functional.plain import plain_torch
-from ..samples import SampleSpec, as_seed
+from ..samples import SampleSpec
+from ..streams import stream
 from .base import Generator, TrainingData, register
 
 
@@ -80,10 +81,8 @@ class RegionPaste(Generator):
             ValueError: if the images do not fit the spec.
         """
         image, mask = batch['image'], batch['mask']
-        expected = self.spec.image_shape
-        if tuple(image.shape[1:]) != expected:
-            raise ValueError(f'RegionPaste: images {("n", *expected)} are needed, found {tuple(image.shape)}')
-        rng = torch.Generator().manual_seed(as_seed(int(torch.randint(2**62, ()).item()) if seed is None else seed))
+        self.require_images(image)
+        rng = stream(seed)
         labels = torch.multinomial(self.class_prior.cpu(), max(len(image), 1), replacement=True, generator=rng)
         host = stacked_dates(image).to(self.device), flat_mask(mask).to(self.device)
         altered = in_contract(*self._pasted(host, labels[: len(image)], rng), self.spec)

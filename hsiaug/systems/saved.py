@@ -1,4 +1,4 @@
-"""The folder of a generator: found, checked before anything in it is believed, replaced without a mixture of two."""
+"""The folder of a generator: written whole, found, checked before anything in it is believed, and read."""
 
 from __future__ import annotations
 
@@ -6,14 +6,18 @@ import hashlib
 import json
 import os
 import re
+import shutil
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.nn.modules.module import (
     register_module_buffer_registration_hook,
@@ -21,8 +25,10 @@ from torch.nn.modules.module import (
     register_module_parameter_registration_hook,
 )
 
+from .. import __version__
 from ..records import as_record, read_json
 from ..samples import Provenance, SampleSpec
+from .registry import generator_class, make_generator
 
 if TYPE_CHECKING:
     from .base import Generator
@@ -60,6 +66,68 @@ class SavedConfig:
     settings: dict[str, Any]
     provenance: Provenance | None
     weights: str | None = None
+
+
+def write_generator(generator: Generator, target: Path) -> Path:
+    """Write a generator to its folder, see :meth:`~hsiaug.systems.base.Generator.save_pretrained`."""
+    require_own_folder(target)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    staging = Path(tempfile.mkdtemp(prefix=f'.{target.name}-', dir=target.parent))
+    try:
+        # clone: members of an ensemble may share one training set, and safetensors stores no shared memory
+        state = {k: v.detach().cpu().clone().contiguous() for k, v in generator.state_dict().items()}
+        save_file(state, staging / WEIGHTS_FILE)
+        config = {
+            'type': generator.type_name,
+            'spec': generator.spec.to_dict(),
+            'settings': generator.settings,
+            'provenance': generator.provenance.to_dict() if generator.provenance else None,
+            'weights': digest(staging / WEIGHTS_FILE),
+        }
+        (staging / CONFIG_FILE).write_text(json.dumps(config, indent=2))
+        (staging / CARD_FILE).write_text(generator.card())
+        if not target.exists():
+            os.replace(staging, target)
+            target.chmod(0o755)
+        else:  # over another; the config goes first: it knows its weights, and no others
+            for name in (CONFIG_FILE, WEIGHTS_FILE, CARD_FILE):
+                os.replace(staging / name, target / name)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+    return target
+
+
+def read_generator(cls: type[Generator], folder_or_repo: str | os.PathLike[str]) -> Generator:
+    """Read a generator of a class, see :meth:`~hsiaug.systems.base.Generator.from_pretrained`."""
+    folder = find_folder(folder_or_repo)
+    config, file = read_config(folder), folder / WEIGHTS_FILE
+    try:
+        wanted = generator_class(config.type)
+    except ValueError as error:
+        raise CheckpointError(f'{folder / CONFIG_FILE}: {error}') from error
+    if not issubclass(wanted, cls):
+        raise CheckpointError(f'{folder} holds a {config.type!r} ({wanted.__name__}), not a {cls.__name__}')
+    make = partial(make_generator, config.type, config.spec, config.settings, CheckpointError)
+    require_fit(make, config, file)
+    require_weights(file, config.weights)
+    # Saved in half precision, a generator still computes in the precision that it was written for.
+    state = {k: v.float() if v.is_floating_point() and v.itemsize < 4 else v for k, v in load_file(file).items()}
+    generator = make()
+    load_state(generator, state, file)
+    generator.provenance = config.provenance
+    return generator.eval()
+
+
+def card_text(generator: Generator) -> str:
+    """A short model card in Markdown."""
+    spec, provenance = generator.spec, generator.provenance
+    lines = [f'# {generator.type_name}', '', f'A hyperspectral sample generator of hsiaug {__version__}.', '']
+    lines += [f'- kind: {spec.kind}, {spec.bands} bands, unit {spec.unit or "unknown"}']
+    lines += [f'- classes: {", ".join(spec.classes)}']
+    if provenance is not None:
+        lines += [f'- trained on split `{provenance.split}`, seed {provenance.seed}']
+        lines += [f'- setting: `{json.dumps(dict(provenance.training), sort_keys=True)}`']
+    return '\n'.join(lines) + '\n'
 
 
 def find_folder(name: str | os.PathLike[str]) -> Path:
@@ -107,12 +175,6 @@ def require_own_folder(target: Path) -> None:
     foreign = {path.name for path in target.iterdir()} - {TRAINING_FOLDER}
     if foreign and not is_generator_folder(target):
         raise FileExistsError(f'{target} exists and holds no generator; choose another folder')
-
-
-def replace_files(staging: Path, target: Path) -> None:
-    """Move a generator's files over those of another. The config goes first: it knows its weights, and no others."""
-    for name in (CONFIG_FILE, WEIGHTS_FILE, CARD_FILE):
-        os.replace(staging / name, target / name)
 
 
 def digest(weights: Path) -> str:
@@ -205,14 +267,3 @@ def _parts_at_most(most: int) -> Iterator[None]:
     finally:
         for handle in handles:
             handle.remove()
-
-
-def config_text(config: SavedConfig) -> str:
-    """The text of ``config.json``."""
-    return json.dumps({
-        'type': config.type,
-        'spec': config.spec.to_dict(),
-        'settings': config.settings,
-        'provenance': config.provenance.to_dict() if config.provenance else None,
-        'weights': config.weights,
-    }, indent=2)  # fmt: skip

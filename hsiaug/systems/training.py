@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..engine import Run
-from ..engine.data import require_finite_samples
-from ..samples import Kind
 from ..settings import checked_arguments
-from .base import Generator, TrainingData, cannot_make, generator_class
+from .registry import cannot_make, generator_class
+
+if TYPE_CHECKING:
+    from .base import Generator, TrainingData
 
 LIGHTNINGS = {'bf16-mixed': 'bf16', '32-true': '32', 32: '32'}
 """Precisions as Lightning calls them."""
-F = TypeVar('F', bound=Callable[..., Generator])
+F = TypeVar('F', bound='Callable[..., Generator]')
 
 
 @dataclass(frozen=True)
@@ -77,22 +78,3 @@ def trainer_of(name: str) -> Trainer | None:
     """How a generator is trained; None for one that is fitted in closed form."""
     generator_class(name)
     return _TRAINERS.get(name)
-
-
-def require_images(who: str, data: TrainingData, *kinds: Kind) -> None:
-    """Refuse data of other kinds, of shapes that are not those of their spec, none at all, or not finite."""
-    spec = data.spec
-    if spec.kind not in kinds:
-        raise ValueError(f'{who} learns data of kind {" or ".join(map(repr, kinds))}, found {spec.kind!r}')
-    image, target = (', '.join(map(str, shape)) for shape in (spec.image_shape, spec.target_shape))
-    if data.x.shape[1:] != spec.image_shape or data.y.shape != (len(data.x), *spec.target_shape):
-        raise ValueError(
-            f'{who}: images must be (N, {image}) with {spec.target_key}s (N, {target}), found {tuple(data.x.shape)} '
-            f'and {tuple(data.y.shape)} of kind {spec.kind!r}'
-        )
-    if len(data.x) == 0 and data.source is None:
-        raise ValueError(f'{who} needs training images, found none')
-    if len(data.unlabelled) and data.unlabelled.shape[1:] != spec.image_shape:
-        raise ValueError(f'{who}: unlabelled images must be (M, {image}), found {tuple(data.unlabelled.shape)}')
-    require_finite_samples(data.unlabelled, 'unlabelled images')
-    require_finite_samples(data.x)

@@ -19,7 +19,7 @@ from ..functional.plain import plain_torch
 from ..functional.region_growing import grow_regions
 from ..samples import SampleSpec
 from ..settings import COUNT, NOT_NEGATIVE
-from .base import TrainingData, register
+from .base import TrainingData, own_settings, register
 from .exemplars import ExemplarGenerator, mixing_weights, relight, sky_shape
 
 
@@ -65,18 +65,7 @@ class SpectralVariability(ExemplarGenerator):
         partners: Literal['within', 'across'] = 'across',
         segment: float = 0.0,
     ) -> None:
-        if partners not in ('within', 'across'):
-            raise ValueError(f"SpectralVariability: unknown partners {partners!r}; choose from 'within', 'across'")
-        super().__init__(
-            spec,
-            variability=variability,
-            neighbours=neighbours,
-            direct=direct,
-            diffuse=diffuse,
-            mixing=mixing,
-            partners=partners,
-            segment=segment,
-        )
+        super().__init__(spec, **own_settings(locals()))
         self.variability, self.neighbours = variability, neighbours
         self.direct, self.diffuse, self.mixing, self.partners, self.segment = direct, diffuse, mixing, partners, segment
         self.register_buffer('sky', sky_shape(spec))

@@ -13,7 +13,7 @@ from .segmentation import Segmenter, SegmenterConfig, predict_masks, train_segme
 # Names from before generators had a room of their own, and where they live now.
 _MOVED = {
     'fit_generator': 'hsiaug.systems.fit',
-    'training_data': 'hsiaug.systems.fit',
+    'training_data': 'hsiaug.systems.data',
     'UnmixingConfig': 'hsiaug.systems.unmixing_fusion.unmixing',
     'abundances_from_rgb': 'hsiaug.systems.unmixing_fusion.unmixing',
     'train_unmixing': 'hsiaug.systems.unmixing_fusion.unmixing',

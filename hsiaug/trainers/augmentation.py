@@ -9,7 +9,7 @@ import torch
 from kornia.constants import DataKey
 from torch import Tensor, nn
 
-from ..functional.pasting import box_regions
+from ..functional.pasting import box_regions, pasted_where
 
 Augmentation = Literal['none', 'flips', 'classic', 'cutmix']
 
@@ -72,7 +72,7 @@ class CutMix(Flips):
         area = torch.rand(len(image))
         partner = torch.randperm(len(image)).to(image.device, non_blocking=True)
         within = box_regions(area, (image.shape[-2], image.shape[-1])).to(image.device, non_blocking=True)
-        return torch.where(within[:, None], image[partner], image), torch.where(within, mask[partner], mask)
+        return pasted_where(within, (image, mask), (image[partner], mask[partner]))
 
 
 def augmentation(name: Augmentation, size: tuple[int, int]) -> nn.Module | None:

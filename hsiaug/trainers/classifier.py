@@ -18,10 +18,11 @@ from ..datasets.batches import fetch
 from ..engine import Run, Stream
 from ..engine.schedules import Cosine
 from ..engine.stream import Batch
-from ..functional.plain import plain_torch, seeded
+from ..functional.plain import plain_torch
 from ..functional.scaling import BandScaler
 from ..models.nn1d import NN1D, Scaling
 from ..settings import POSITIVE, SHARE, Range, check_settings
+from ..streams import seeded
 from .supervised import Supervised, supervision
 
 

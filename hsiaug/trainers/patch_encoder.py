@@ -9,8 +9,9 @@ from torch.nn.functional import cross_entropy
 from ..engine import Run
 from ..engine.schedules import OneCycle
 from ..engine.stream import Batch
-from ..functional.plain import plain_torch, seeded
+from ..functional.plain import plain_torch
 from ..models.patch_encoder import PatchEncoder
+from ..streams import seeded
 from .supervised import Supervised
 
 _BATCH, _LEARNING_RATE = 8, 5e-3

@@ -19,12 +19,13 @@ from ..datasets.batches import fetch
 from ..engine import Run, Stream
 from ..engine.schedules import Polynomial
 from ..engine.stream import HELD_BYTES, Batch
-from ..functional.plain import plain_torch, seeded
+from ..functional.plain import plain_torch
 from ..metrics.scores import change_scores, segmentation_scores
 from ..models.auxiliary_bn import add_auxiliary_bn, drop_auxiliary_bn, synthetic_rows
 from ..models.nn1d import SpectralScaler
 from ..samples import Sample, SampleSpec
 from ..settings import NOT_NEGATIVE, POSITIVE, SHARE, Range, check_settings
+from ..streams import seeded
 from .augmentation import Augmentation, augmentation
 from .classifier import predict
 from .supervised import Supervised, supervision

@@ -12,12 +12,12 @@ from torch import Tensor, nn
 
 from ..datasets.batches import batch_size, cast_like, put_rows, require_sample
 from ..datasets.shared import world
-from ..datasets.synthetic import require_drawable, stream_seed
+from ..datasets.synthetic import require_drawable
 from ..ratio import Schedule
 from ..samples import SampleSpec, SpecMismatchError
+from ..streams import ALTERATIONS, ALTERED, stream_seed
 from .probability import MixProbability
 
-_PLACES, _DRAWS = -7, -8  # streams of their own
 _TARGETS = ('mask', 'label')
 
 
@@ -90,10 +90,10 @@ class GeneratorAugmentation(nn.Module):
             return dict(batch)
         self._require_target(batch)
         draw = (self.seed, self.epoch, self.step, rank)
-        order = np.random.default_rng(stream_seed(*draw, _PLACES)).permutation(size)
+        order = np.random.default_rng(stream_seed(*draw, ALTERED)).permutation(size)
         rows = torch.from_numpy(np.sort(order[: after - before]))
         part = {key: batch[key][rows.to(batch[key].device)] for key in ('image', *_TARGETS) if key in batch}
-        changed = self.augmenter.on(batch['image'].device).augment(part, stream_seed(*draw, _DRAWS))
+        changed = self.augmenter.on(batch['image'].device).augment(part, stream_seed(*draw, ALTERATIONS))
         cast = {key: cast_like(changed[key], batch[key], key, 'GeneratorAugmentation') for key in part}
         return {**batch, **{key: put_rows(batch[key], rows, cast[key]) for key in part}}
 

@@ -27,13 +27,12 @@ from ..datasets.exhausted import Exhausted, require_policy
 from ..datasets.pool import Draw
 from ..datasets.shared import world
 from ..datasets.sources import LabelPolicies, NamedSources, Ratios, Sources, require_weight
-from ..datasets.synthetic import stream_seed
 from ..datasets.wrapped import counts_of
 from ..evidence import Recommendation
 from ..ratio import Mode
 from ..samples import Sample, SpecMismatchError
+from ..streams import REPLACED, stream_seed
 
-_PLACES = -6  # a stream of its own
 _SEED = (1 << 63) - 1  # what of a seed fits int64
 
 
@@ -210,7 +209,7 @@ class SyntheticMix(nn.Module):
             return real
         if self.mode == 'append':
             return append_rows([real, *parts])
-        rng = np.random.default_rng(stream_seed(self.seed, self.epoch, self.step, rank, _PLACES))
+        rng = np.random.default_rng(stream_seed(self.seed, self.epoch, self.step, rank, REPLACED))
         for part in parts:
             require_same_form(real, part)
         synthetic = parts[0] if len(parts) == 1 else append_rows(parts)

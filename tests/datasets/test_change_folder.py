@@ -21,7 +21,7 @@ import hsiaug
 from hsiaug import MixedDataset, adapt
 from hsiaug.datasets import IGNORE, ChangeFolder, SampleSet, SampleSplitter, require_unseen_samples
 from hsiaug.samples import LeakageError
-from hsiaug.systems.from_datasets import data_of
+from hsiaug.systems.data import data_of
 
 SIZES = {'ayr': (13, 9), 'bern': (8, 12), 'cork': (10, 8)}
 BANDS = ('B02', 'B03', 'B04', 'B08')

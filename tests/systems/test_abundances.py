@@ -9,12 +9,12 @@ from torch import Tensor, nn
 
 from hsiaug.engine import Run
 from hsiaug.engine import training as engine_training
+from hsiaug.functional.orientations import any_orientation
 from hsiaug.systems.unmixing_fusion.abundances.base import AbundanceModel
 from hsiaug.systems.unmixing_fusion.abundances.stages import (
     AbundanceTraining,
     DiffusionTraining,
     StyleGANTraining,
-    any_orientation,
 )
 from hsiaug.systems.unmixing_fusion.abundances.train import AbundanceConfig, train_abundances
 

@@ -14,6 +14,7 @@ from hsiaug.datasets import ChangeDataset, MixedDataset, scene_dataset
 from hsiaug.engine.data import Held
 from hsiaug.functional import spectral_angle
 from hsiaug.functional.dates import flat_mask, in_contract, stacked_dates
+from hsiaug.functional.orientations import turn
 from hsiaug.losses import value_width
 from hsiaug.samples import LeakageError
 from hsiaug.scenes import BitemporalScene, PatchSplitter, SimulatedScene
@@ -21,7 +22,7 @@ from hsiaug.systems import Generator, TrainingData
 from hsiaug.systems.patch_augment import PatchAugment
 from hsiaug.systems.two_stream_diffusion import stages as latent_stages
 from hsiaug.systems.two_stream_diffusion.model import TwoStreamDiffusion
-from hsiaug.systems.two_stream_diffusion.stages import AutoencoderStage, arranged, turn
+from hsiaug.systems.two_stream_diffusion.stages import AutoencoderStage, arranged
 from hsiaug.systems.two_stream_diffusion.train import TwoStreamConfig, train_two_stream
 from hsiaug.trainers import fit_generator, training_data
 

@@ -25,8 +25,8 @@ from hsiaug.samples import LeakageError, Provenance
 from hsiaug.scenes import LabelledPatchSplitter, RandomSplit, Scene, Split
 from hsiaug.seen import KEPT, Places, SeenSamples
 from hsiaug.systems import TrainingData
+from hsiaug.systems.data import data_of
 from hsiaug.systems.fit import learning_from_unlabelled, training_data
-from hsiaug.systems.from_datasets import data_of
 from hsiaug.systems.training import trainer_of
 from hsiaug.systems.two_stream_diffusion import TwoStreamConfig, train_two_stream
 

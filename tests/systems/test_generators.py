@@ -9,10 +9,10 @@ from safetensors.torch import load_file, save_file
 
 from hsiaug.scenes import RandomSplit, Scene, Split
 from hsiaug.systems import Generator, TrainingData, generator_class, load
-from hsiaug.systems.base import REGISTRY
 from hsiaug.systems.ensemble import Ensemble
 from hsiaug.systems.exemplars import sky_shape
 from hsiaug.systems.gaussian import ClassGaussian
+from hsiaug.systems.registry import REGISTRY
 from hsiaug.systems.saved import CheckpointError
 from hsiaug.trainers import fit_generator, training_data
 
@@ -264,7 +264,7 @@ class TestCheckpoints:
         def full(*_: object) -> None:
             raise OSError('No space left on device')
 
-        monkeypatch.setattr('hsiaug.systems.base.save_file', full)
+        monkeypatch.setattr('hsiaug.systems.saved.save_file', full)
         with pytest.raises(OSError, match='No space'):
             generator.save_pretrained(tmp_path / 'g')
         assert list(tmp_path.iterdir()) == []

@@ -18,8 +18,7 @@ from hsiaug.samples import SampleSpec
 from hsiaug.scenes import PatchSplitter, Scene
 from hsiaug.systems import TrainingData
 from hsiaug.systems.msrresgan.model import MSRResGAN
-from hsiaug.systems.msrresgan.network import MSRResNet, gradient_magnitude
-from hsiaug.systems.msrresgan.srgan import SRDiscriminator
+from hsiaug.systems.msrresgan.network import MSRResNet, SRDiscriminator, gradient_magnitude
 from hsiaug.systems.msrresgan.train import (
     Deception,
     GeneratorStage,

@@ -5,10 +5,16 @@ import torch
 from torch import Tensor, nn
 
 from hsiaug.functional.degradation import FACTORS, upsample
-from hsiaug.systems.msrresgan.build import Network, super_resolver
-from hsiaug.systems.msrresgan.network import MSRResNet, ResidualNetwork, gradient_magnitude
-from hsiaug.systems.msrresgan.srcnn import SRCNN
-from hsiaug.systems.msrresgan.srgan import SRDiscriminator, SRResNet
+from hsiaug.systems.msrresgan.network import (
+    SRCNN,
+    MSRResNet,
+    Network,
+    ResidualNetwork,
+    SRDiscriminator,
+    SRResNet,
+    gradient_magnitude,
+    super_resolver,
+)  # fmt: skip
 
 C = 7
 

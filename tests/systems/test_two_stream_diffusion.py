@@ -220,7 +220,7 @@ def test_bad_settings_are_named(change: dict[str, Any], message: str) -> None:
 
 
 def test_other_kinds_are_refused() -> None:
-    with pytest.raises(ValueError, match="kind 'segmentation', found 'spectrum'"):
+    with pytest.raises(ValueError, match="kind 'segmentation' or 'change', found 'spectrum'"):
         make(SampleSpec('spectrum', 8, CLASSES))
 
 

@@ -8,12 +8,13 @@ from pairs import class_spectra, make_pairs, nearest_class
 
 from hsiaug.engine import Run
 from hsiaug.engine.data import Held
-from hsiaug.engine.training import stream_of_step
 from hsiaug.functional import spectral_angle
+from hsiaug.functional.orientations import turn
 from hsiaug.samples import SampleSpec
+from hsiaug.streams import stream_of_step
 from hsiaug.systems import TrainingData
 from hsiaug.systems.two_stream_diffusion.model import TwoStreamDiffusion
-from hsiaug.systems.two_stream_diffusion.stages import AutoencoderStage, DiffusionStage, turn
+from hsiaug.systems.two_stream_diffusion.stages import AutoencoderStage, DiffusionStage
 from hsiaug.systems.two_stream_diffusion.train import TwoStreamConfig, train_two_stream
 
 SMALL = TwoStreamConfig(

@@ -14,9 +14,9 @@ from hsiaug.datasets import MixedDataset, SpectraDataset
 from hsiaug.engine import Run, Stream
 from hsiaug.engine.schedules import Polynomial
 from hsiaug.engine.stream import Batch
-from hsiaug.functional.plain import seeded
 from hsiaug.ratio import Linear
 from hsiaug.scenes import Scene, Split
+from hsiaug.streams import seeded
 from hsiaug.trainers import ClassifierConfig, train_nn1d
 from hsiaug.trainers.supervised import Supervised, supervision
 

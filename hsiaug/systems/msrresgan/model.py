@@ -11,16 +11,17 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.functional import one_hot
 
+from ...datasets.held import class_fractions
 from ...functional.degradation import degrade, padded
 from ...functional.pasting import pairs_that_hold
 from ...functional.plain import plain_torch
 from ...functional.scaling import band_scale
 from ...samples import SampleSpec
 from ...settings import COUNT, NOT_NEGATIVE
-from ..base import Generator, TrainingData, register
-from .build import Network, super_resolver
+from ...streams import stream
+from ..base import Generator, TrainingData, own_settings, register
+from .network import Network, super_resolver
 
 Augmentation = Literal['zoom', 'jitter']
 CHUNK = 16  # samples that are super-resolved at a time
@@ -39,7 +40,7 @@ class MSRResGAN(Generator):
     Args:
         spec: spec of the samples, of kind ``'segmentation'`` or ``'scene'``. The window of a ``'scene'`` holds the
             centre of the sample, whose label stays.
-        network: see :func:`~hsiaug.systems.msrresgan.build.super_resolver`.
+        network: see :func:`~hsiaug.systems.msrresgan.network.super_resolver`.
         factor: k, 2 to 5. Where it does not divide the samples' sides, what it makes is cut to their size.
         width: kernels per layer.
         blocks: residual blocks; the published number if None.
@@ -52,6 +53,7 @@ class MSRResGAN(Generator):
     """
 
     ranges: ClassVar = {'factor': COUNT, 'width': COUNT, 'noise': NOT_NEGATIVE}
+    kinds: ClassVar = ('segmentation', 'scene')
     fitted: ClassVar[tuple[str, ...]] = ('image', 'target')
     image: Tensor  # (N, C, H, W) training samples
     target: Tensor  # (N, H, W) masks or (N,) labels
@@ -69,12 +71,7 @@ class MSRResGAN(Generator):
         mtf: float = 0.3,
         noise: float = 0.0,
     ) -> None:
-        if spec.kind not in ('segmentation', 'scene') or spec.size is None:
-            raise ValueError(f"MSRResGAN alters samples of kind 'segmentation' or 'scene', found {spec.kind!r}")
-        super().__init__(
-            spec, network=network, factor=factor, width=width, blocks=blocks, augmentation=augmentation, mtf=mtf,
-            noise=noise,
-        )  # fmt: skip
+        super().__init__(spec, **own_settings(locals()))
         self.network = super_resolver(network, spec.bands, factor, width, blocks)
         self.factor, self.augmentation, self.mtf, self.noise = factor, augmentation, mtf, noise
         self.register_buffer('band_mean', torch.zeros(spec.bands, 1, 1))
@@ -97,8 +94,7 @@ class MSRResGAN(Generator):
 
     def forward(self, low: Tensor) -> Tensor:
         """(n, C, kh, kw) in the dataset's unit, of (n, C, h, w)."""
-        image = self.network(self.normalise(low)) * self.scale + self.band_mean
-        return image if self.spec.value_range is None else image.clamp(*self.spec.value_range)
+        return self.spec.clamped(self.network(self.normalise(low)) * self.scale + self.band_mean)
 
     def restore(self, image: Tensor) -> Tensor:
         """(n, C, H, W) in the dataset's unit, of images that were interpolated before they were cut.
@@ -109,7 +105,7 @@ class MSRResGAN(Generator):
         if not hasattr(self.network, 'restore'):
             raise ValueError('MSRResGAN: the network srgan takes images of low resolution, no interpolated ones')
         fine = self.network.restore(self.normalise(image)) * self.scale + self.band_mean  # type: ignore[operator]
-        return fine if self.spec.value_range is None else fine.clamp(*self.spec.value_range)
+        return self.spec.clamped(fine)
 
     @plain_torch()
     @torch.no_grad()
@@ -185,12 +181,8 @@ class MSRResGAN(Generator):
             ValueError: if the images do not fit the spec.
         """
         image = batch['image']
-        expected = (self.spec.bands, *(self.spec.size or ()))
-        if tuple(image.shape[1:]) != expected:
-            raise ValueError(f'MSRResGAN: images {("n", *expected)} are needed, found {tuple(image.shape)}')
-        seed = int(torch.randint(2**62, ()).item()) if seed is None else seed
-        rng = torch.Generator().manual_seed(seed)
-        altered, mask = self._alter(image.to(self.device), batch.get('mask'), None, rng)
+        self.require_images(image)
+        altered, mask = self._alter(image.to(self.device), batch.get('mask'), None, stream(seed))
         result = {**batch, 'image': altered.to(image.device, image.dtype)}
         return result if mask is None else {**result, 'mask': mask}
 
@@ -235,15 +227,10 @@ class MSRResGAN(Generator):
 
     def shares(self) -> Tensor:
         """(N, K) share of each class in the counting pixels of each training sample, on the CPU."""
-        classes = self.spec.num_classes
-        if self.spec.kind == 'scene':
-            return one_hot(self.target.cpu(), classes).float()
-        counts = torch.stack([(self.target.cpu() == k).sum(dim=(1, 2)) for k in range(classes)], dim=1).float()
-        return counts / counts.sum(dim=1, keepdim=True).clamp_min(1)
+        return class_fractions(self.target.cpu(), self.spec)
 
     def _draw(self, labels: Tensor, rng: torch.Generator) -> dict[str, Tensor]:
-        if not len(self.image):
-            raise ValueError('MSRResGAN: not trained yet; train it with hsiaug.trainers.fit_generator')
+        self.require_trained(len(self.image))
         rows = pairs_that_hold(labels, self.shares(), rng).to(self.device)
         masks = self.target[rows] if self.spec.kind == 'segmentation' else None
         image, mask = self._alter(self.image[rows], masks, labels, rng)

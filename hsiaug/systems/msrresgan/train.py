@@ -26,12 +26,11 @@ from ...functional.degradation import degrade, padded, upsample
 from ...functional.plain import plain_torch
 from ...named_configs import published_settings
 from ...settings import NOT_NEGATIVE, Range, check_settings
+from ...streams import seeded
 from ..base import TrainingData
 from ..training import trains
-from .build import ADVERSARIAL, Network
 from .model import CHUNK, Augmentation, MSRResGAN
-from .network import MSRResNet, gradient_magnitude
-from .srgan import SRDiscriminator, SRResNet
+from .network import ADVERSARIAL, MSRResNet, Network, SRDiscriminator, SRResNet, gradient_magnitude
 
 Deception = Literal['non_saturating', 'minimax']
 
@@ -238,8 +237,7 @@ def train_super_resolution(
             )
     _require_trainable(data, config, low)
     identity = identity_of(config, run.seed, split=data.split_name, patches=len(data.x), paired=low is not None)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(run.seed)
+    with seeded(run.seed):
         generator = MSRResGAN(data.spec, **MSRResGAN.settings_in(config))
         discriminator = None
         if config.network in ADVERSARIAL and config.adversarial:

@@ -21,7 +21,8 @@ from ...functional.scaling import band_scale
 from ...models.patch_cnn import BATCH_NORM, CONVOLUTION, Dims
 from ...samples import SampleSpec
 from ...settings import COUNT
-from ..base import Generator, TrainingData, register
+from ...streams import stream
+from ..base import Generator, TrainingData, own_settings, register
 
 CHUNK = 256  # patches made at a time
 Upsampling = Literal['transposed', 'resize']
@@ -43,6 +44,7 @@ class PatchGAN(Generator):
         ValueError: for samples that are not labelled patches, sides that do not divide, or too few bands.
     """
 
+    kinds: ClassVar = ('scene',)
     ranges: ClassVar = {'latent_dim': COUNT}
     gain: Tensor  # (K, C) and
     shift: Tensor  # of each class, in the units of the network
@@ -57,20 +59,14 @@ class PatchGAN(Generator):
         dims: Dims = 2,
         upsampling: Upsampling = 'transposed',
     ) -> None:
-        if spec.kind != 'scene' or spec.size is None:
-            raise ValueError(
-                f"PatchGAN: makes samples of kind 'scene', found {spec.kind!r}; cut labelled patches with "
-                'hsiaug.datasets.class_patches'
-            )
-        if any(side % 4 for side in spec.size):
-            raise ValueError(
-                f'PatchGAN: patches of {spec.size[0]} x {spec.size[1]} pixels do not divide by 4; cut other patches'
-            )
+        super().__init__(spec, **own_settings(locals()))
+        height, width = spec.image_shape[-2:]
+        if height % 4 or width % 4:
+            raise ValueError(f'PatchGAN: patches of {height} x {width} pixels do not divide by 4; cut other patches')
         if dims == 3 and spec.bands < 4:
             raise ValueError(f'PatchGAN: dims must be 2, or 3 with 4 bands or more, found 3 with {spec.bands}')
-        super().__init__(spec, latent_dim=latent_dim, conditional=conditional, dims=dims, upsampling=upsampling)
         self.latent_dim, self.conditional = latent_dim, conditional
-        self.corner: tuple[int, ...] = (spec.size[0] // 4, spec.size[1] // 4)
+        self.corner: tuple[int, ...] = (height // 4, width // 4)
         if dims == 3:
             self.corner = (math.ceil(spec.bands / 4), *self.corner)
         inputs = latent_dim + (spec.num_classes if conditional else 0)
@@ -117,7 +113,7 @@ class PatchGAN(Generator):
         """
         self.gain.fill_(1)
         self.shift.zero_()
-        rng = torch.Generator().manual_seed(seed)
+        rng = stream(seed)
         for label in range(self.spec.num_classes):
             real = self.normalise(data.x[data.y == label].to(self.device))
             if len(real) == 0:

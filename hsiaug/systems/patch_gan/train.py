@@ -19,12 +19,14 @@ from ...datasets.class_patches import Rule, class_patches
 from ...engine import Run, Training
 from ...engine.checkpoint import identity_of
 from ...functional.gradient_penalty import gradient_penalty_autograd
-from ...functional.plain import plain_torch, seeded
+from ...functional.plain import plain_torch
 from ...models.patch_cnn import Dims
 from ...settings import POSITIVE, Range, check_settings
+from ...streams import seeded
 from ..base import TrainingData
+from ..data import require_images
 from ..pictures import Pictures
-from ..training import require_images, trains
+from ..training import trains
 from .model import PatchCritic, PatchGAN, Upsampling
 
 CHECKPOINT_FILE = 'training.safetensors'

@@ -18,7 +18,8 @@ from ...functional.scaling import band_scale
 from ...models.mlp import MLP
 from ...samples import SampleSpec
 from ...settings import COUNT
-from ..base import Generator, TrainingData, register
+from ...streams import stream
+from ..base import Generator, TrainingData, own_settings, register
 
 Space = Literal['unit', 'pca']
 Calibration = Literal['marginal', 'joint']
@@ -112,10 +113,7 @@ class SpectralGAN(Generator):
         conditional: bool = True,
         calibration: Calibration = 'marginal',  # as saved generators are that name none
     ) -> None:
-        super().__init__(
-            spec, noise_dim=noise_dim, hidden=hidden, layers=layers, space=space, components=components,
-            conditional=conditional, calibration=calibration,
-        )  # fmt: skip
+        super().__init__(spec, **own_settings(locals()))
         self.noise_dim, self.conditional, self.calibration = noise_dim, conditional, calibration
         self.space = SpectralSpace(spec.bands, space, components)
         inputs = noise_dim + (spec.num_classes if conditional else 0)
@@ -163,7 +161,7 @@ class SpectralGAN(Generator):
         joint = self.calibration == 'joint'
         self.gain.copy_(torch.eye(self.space.dim) if joint else torch.ones(self.space.dim))
         self.shift.zero_()
-        rng = torch.Generator().manual_seed(seed)
+        rng = stream(seed)
         for label in range(self.spec.num_classes):
             real = self.space.encode(data.x[data.y == label].to(self.device))
             if len(real) < 3:
@@ -200,7 +198,7 @@ class SpectralGAN(Generator):
         Returns:
             (A, C) spectra, without the residual noise.
         """
-        ends = torch.stack([torch.randn(self.noise_dim, generator=torch.Generator().manual_seed(s)) for s in seeds])
+        ends = torch.stack([torch.randn(self.noise_dim, generator=stream(s)) for s in seeds])
         classes = one_hot(torch.tensor(labels), self.spec.num_classes).to(torch.float32)
         weights = torch.stack([1 - alphas, alphas], dim=1).to(torch.float32)
         return self._spectra((weights @ ends).to(self.device), (weights @ classes).to(self.device), None)

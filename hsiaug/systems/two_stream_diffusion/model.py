@@ -15,13 +15,15 @@ from diffusers import AutoencoderKL
 from torch import Tensor, nn
 from torch.nn.functional import one_hot
 
-from ...functional.dates import counting, flat_mask, in_contract, stacked_dates, without_ignored
+from ...datasets.held import as_fractions, class_fractions
+from ...functional.dates import flat_mask, in_contract, stacked_dates, without_ignored
 from ...functional.plain import plain_torch
 from ...functional.scaling import band_scale
 from ...losses.min_snr import Prediction
 from ...models.diffusion import TRAIN_STEPS, denoise, norm_groups, unet
 from ...samples import SampleSpec
 from ...settings import COUNT, NOT_NEGATIVE, Range, check_value
+from ...streams import stream
 from ..base import Generator, TrainingData, own_settings, register
 
 Sampler = Literal['dpm++', 'ddpm']
@@ -123,6 +125,7 @@ class TwoStreamDiffusion(Generator):
         **dict.fromkeys(('unet_channels', 'unet_layers', 'sampling_steps'), COUNT),
         'guidance_scale': NOT_NEGATIVE,
     }
+    kinds: ClassVar = ('segmentation', 'change')
     fitted = ('mixtures',)
     unlabelled = ('alike',)
 
@@ -155,16 +158,13 @@ class TwoStreamDiffusion(Generator):
         ignored: bool = True,
     ) -> None:
         super().__init__(spec, **own_settings(locals()))
-        if spec.kind not in ('segmentation', 'change') or spec.size is None:
-            raise ValueError(
-                f"TwoStreamDiffusion: makes samples of kind 'change' or of kind 'segmentation', found {spec.kind!r}"
-            )
+        height, width = spec.image_shape[-2:]
         if downsampling not in (1, 2, 4, 8):
             raise ValueError(f'TwoStreamDiffusion: downsampling must be 1, 2, 4 or 8, found {downsampling}')
         factor = downsampling * 2 ** (len(unet_channels) - 1)
-        if any(side % factor for side in spec.size):
+        if height % factor or width % factor:
             raise ValueError(
-                f'TwoStreamDiffusion: patches of {spec.size[0]} x {spec.size[1]} pixels do not divide by {factor}: '
+                f'TwoStreamDiffusion: patches of {height} x {width} pixels do not divide by {factor}: '
                 f'downsampling {downsampling}, times 2 per further level of the U-Net (of {len(unet_channels)}); '
                 'cut other patches, or lower downsampling or the number of unet_channels'
             )
@@ -179,12 +179,12 @@ class TwoStreamDiffusion(Generator):
         channels = classes + self.ignored  # of a mask
         two = [(spec.bands, image_latents), (channels, mask_latents)]
         pairs = [(bands + channels, latents)] if single_stream else two
-        self.streams = nn.ModuleList(autoencoder(channels, width, *rest) for channels, width in pairs)
+        self.streams = nn.ModuleList(autoencoder(inputs, codes, *rest) for inputs, codes in pairs)
         self.widths = [latents] if single_stream else [latents - mask_latents, mask_latents]
         self.denoiser = Denoiser(
             latents, unet_channels, unet_layers, unet_attention, classes if class_conditional else 0
         )
-        self.code_shape = (latents, spec.size[0] // downsampling, spec.size[1] // downsampling)
+        self.code_shape = (latents, height // downsampling, width // downsampling)
         for name, length, value in (('band', bands, 0.0), ('latent', latents, 0.0)):
             self.register_buffer(f'{name}_mean', torch.full((length, 1, 1), value))
             self.register_buffer(f'{name}_std', torch.ones(length, 1, 1))
@@ -221,27 +221,25 @@ class TwoStreamDiffusion(Generator):
         shares = self.shares_in(data)
         if len(shares) > MAX_MIXTURES:
             richest = shares.argmax(dim=0)  # each class keeps a patch that holds it
-            others = torch.randperm(len(shares), generator=torch.Generator().manual_seed(seed))
+            others = torch.randperm(len(shares), generator=stream(seed))
             shares = shares[torch.cat([richest, others])[:MAX_MIXTURES]]
         self.mixtures = shares.to(self.device)
 
     def shares_in(self, data: TrainingData) -> Tensor:
         """(N, K) class shares of training patches."""
         if data.source is not None:
-            pixels = torch.from_numpy(data.source.dataset.class_pixels()[data.source.rows]).float()
-        else:
-            pixels = torch.cat([self.one_hot(part).sum(dim=(2, 3)) for part in flat_mask(data.y).split(CHUNK)])
-        return pixels / pixels.sum(dim=1, keepdim=True)
+            return as_fractions(torch.from_numpy(data.source.dataset.class_pixels()[data.source.rows]))
+        return class_fractions(data.y.cpu(), self.spec)
 
     def one_hot(self, mask: Tensor) -> Tensor:
         """(n, K, H, W) float32 of (n, H, W) classes, zeros where a pixel does not count."""
-        counts = counting(mask, self.spec)
+        counts = self.spec.counted(mask)
         hot = one_hot(torch.where(counts, mask, 0), self.spec.num_classes) * counts[..., None]
         return hot.movedim(-1, 1).to(torch.float32)
 
     def targets(self, mask: Tensor) -> tuple[Tensor, Tensor]:
         """Targets of the mask's autoencoder for (n, H, W) classes, and which pixels have one, bool."""
-        counts = counting(mask, self.spec)
+        counts = self.spec.counted(mask)
         if not self.ignored:
             return mask, counts
         return torch.where(counts, mask, self.spec.num_classes), torch.ones_like(counts)
@@ -251,7 +249,7 @@ class TwoStreamDiffusion(Generator):
 
         Images are (n, C, H, W), normalised, those of two dates one after the other; masks are (n, H, W).
         """
-        rest = [(~counting(mask, self.spec))[:, None].to(image.dtype)] if self.ignored else []
+        rest = [(~self.spec.counted(mask))[:, None].to(image.dtype)] if self.ignored else []
         hot = torch.cat([self.one_hot(mask), *rest], dim=1)
         if len(self.streams) == 1:
             return [self._posterior(0, torch.cat([image, hot], dim=1), len(mask))]
@@ -292,8 +290,7 @@ class TwoStreamDiffusion(Generator):
         """Images in the dataset's unit, and masks, of each stream's codes."""
         image, logits = self.decode(codes)
         image = image * self.band_std + self.band_mean
-        if self.clip and self.spec.value_range is not None:
-            image = image.clamp(*self.spec.value_range)
+        image = self.spec.clamped(image) if self.clip else image
         mask = without_ignored(logits, self.spec).argmax(dim=1)
         mask = torch.where(mask < self.spec.num_classes, mask, self.spec.ignore_index or 0)
         return in_contract(image, mask, self.spec)
@@ -331,7 +328,7 @@ class TwoStreamDiffusion(Generator):
             raise ValueError('TwoStreamDiffusion: shares need a model trained with class_conditional=True')
         self.require_trained(len(self.mixtures))
         shares = require_shares(shares, n, self.spec.num_classes)
-        return self._draw_shares(shares, torch.Generator().manual_seed(seed))
+        return self._draw_shares(shares, stream(seed))
 
     def _draw(self, labels: Tensor, rng: torch.Generator) -> dict[str, Tensor]:
         return self._draw_shares(self._shares(labels, rng), rng)
@@ -343,7 +340,7 @@ class TwoStreamDiffusion(Generator):
         parts = []
         for start in range(0, len(shares), CHUNK):
             chunk = slice(start, start + CHUNK)
-            streams = [torch.Generator().manual_seed(seed) for seed in seeds[chunk]]
+            streams = [stream(seed) for seed in seeds[chunk]]
             code = self._denoise(noise[chunk].to(self.device), shares[chunk].to(self.device), streams)
             parts.append(self.pairs((code * self.latent_std + self.latent_mean).split(self.widths, dim=1)))
         return {key: torch.cat([part[key] for part in parts]) for key in parts[0]}

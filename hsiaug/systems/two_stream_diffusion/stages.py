@@ -16,29 +16,23 @@ from ...datasets.survey import IN_MEMORY
 from ...engine import Average, Run, Training
 from ...engine.data import Held, Read, Samples
 from ...engine.schedules import Cosine, WarmUp
-from ...engine.training import stream_of_step
 from ...functional.dates import flat_mask
+from ...functional.orientations import ORIENTATIONS, orientations, turn
 from ...functional.scaling import band_scale
 from ...losses.min_snr import denoising_loss
 from ...losses.reconstruction import kl_divergence, mask_loss, spectral_reconstruction, value_width
 from ...models.diffusion import TRAIN_STEPS
+from ...streams import stream, stream_of_step
 from .config import TwoStreamConfig
 from .model import CHUNK, SCHEDULE, TwoStreamDiffusion
 
 # Not in the paper, which follows latent diffusion: of AdamW, of all gradients together, and of the first steps.
 BETAS, CLIP, WARM_UP = (0.9, 0.99), 1.0, 20
 _PATCHES, _READ_FOR_RANGE = 1000, 64  # that the range of values is taken from, in memory and of a dataset
-ORIENTATIONS = 8
 READ = 8
 """Patches of a dataset that is read, encoded at a time: what is too large for memory has large patches, too."""
 CODED = 1024
 """Patches, of a dataset that is read in batches, whose codes give the mean and standard deviation of all."""
-
-
-def turn(x: Tensor, variant: int) -> Tensor:
-    """One of the eight orientations of (..., H, W): quarter turns, then a flip from 4 on."""
-    x = torch.rot90(x, variant % 4, dims=(-2, -1))
-    return x.flip(-1) if variant >= 4 else x
 
 
 def arranged(image: Tensor, mask: Tensor, variant: int) -> tuple[Tensor, Tensor]:
@@ -79,10 +73,7 @@ class Stage(Training):
         self.generator, self.config, self.trained = generator, config, trained
         self.batch_size = getattr(config, self.batch_setting)
         self.rate_setting = f'{name}_lr ({lr:g})'
-        height, width = generator.spec.size or (1, 1)
-        square = height == width
-        orientations = tuple(range(ORIENTATIONS)) if square else (0, 2, 4, 6)
-        self.variants: tuple[int, ...] = orientations if config.augment else (0,)
+        self.variants = orientations(*generator.spec.image_shape[-2:]) if config.augment else (0,)
         if config.swap_dates:
             self.variants += tuple(variant + ORIENTATIONS for variant in self.variants)
         generator.train().requires_grad_(False)
@@ -127,7 +118,7 @@ class Stage(Training):
 
     def any_variant(self, rng: torch.Generator) -> int:
         """An orientation for a whole batch."""
-        choice = torch.randint(len(self.variants), (), generator=torch.Generator().manual_seed(rng.initial_seed()))
+        choice = torch.randint(len(self.variants), (), generator=stream(rng.initial_seed()))
         return self.variants[int(choice)]
 
     def result(self) -> TwoStreamDiffusion:
@@ -246,7 +237,7 @@ class DiffusionStage(Stage):
             # the variance of a code is that of the posterior means and of the posterior itself
             std = (mean.var(dim=(0, 2, 3), unbiased=False) + logvar.exp().mean(dim=(0, 2, 3))).sqrt()
         else:
-            rng = torch.Generator().manual_seed(stream_of_step(self.seed, 'codes', 0))
+            rng = stream(stream_of_step(self.seed, 'codes', 0))
             parts = [
                 torch.stack([mean, mean**2, logvar.exp()]).double().mean(dim=(3, 4)).sum(dim=1)
                 for mean, logvar in self._all_codes(torch.randperm(len(self.samples), generator=rng)[:CODED])

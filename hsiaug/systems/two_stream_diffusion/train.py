@@ -16,11 +16,13 @@ from ...engine import Run
 from ...engine.checkpoint import identity_of
 from ...engine.data import Held, Read, Samples
 from ...engine.training import run_stages
-from ...functional.dates import counting, flat_mask
-from ...functional.plain import plain_torch, seeded
+from ...functional.dates import flat_mask
+from ...functional.plain import plain_torch
+from ...streams import seeded
 from ..base import TrainingData
+from ..data import require_images
 from ..pictures import Pictures
-from ..training import require_images, trains
+from ..training import trains
 from .config import TwoStreamConfig
 from .model import TwoStreamDiffusion
 from .stages import AutoencoderStage, DiffusionStage, Stage
@@ -100,7 +102,7 @@ def _require_trainable(data: TrainingData, config: TwoStreamConfig) -> TrainingD
     if data.source is not None:  # whose samples have been looked at, one by one
         return _with_classes(data, data.source.dataset.class_pixels().sum(axis=1) > 0)
     values = data.y.unique()
-    counted = counting(values, spec)
+    counted = spec.counted(values)
     foreign = values[~counted & (values != spec.ignore_index)].tolist()
     if foreign:
         raise ValueError(

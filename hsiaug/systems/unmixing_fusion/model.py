@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...functional.dates import counting, without_ignored
+from ...functional.dates import without_ignored
 from ...functional.plain import plain_torch
 from ...models.patch_encoder import PatchEncoder
 from ...samples import SampleSpec
@@ -69,6 +69,7 @@ class UnmixingFusion(Generator):
     ranges: ClassVar = {
         'endmembers': Range(2), 'inputs': COUNT, 'widths': COUNT, 'noise': NOT_NEGATIVE, 'variability': NOT_NEGATIVE,
     }  # fmt: skip
+    kinds: ClassVar = ('scene', 'segmentation')
     fitted: ClassVar[tuple[str, ...]] = ('residual',)
     unlabelled = ('alike',)
     residual: Tensor  # (C, r) a factor of the residual's covariance
@@ -89,15 +90,13 @@ class UnmixingFusion(Generator):
         conditional: bool = True,
     ) -> None:
         super().__init__(spec, **own_settings(locals()) | {'network': dict(network or {})})
-        if spec.kind not in ('scene', 'segmentation') or spec.size is None or spec.size[0] != spec.size[1]:
-            raise ValueError(
-                "UnmixingFusion: makes square images of kind 'scene' or 'segmentation', found "
-                f'{spec.kind!r} of size {spec.size}'
-            )
+        height, width = spec.image_shape[-2:]
+        if height != width:
+            raise ValueError(f'UnmixingFusion: makes square images, found a size of {height} x {width}')
         self.noise_from, self.noise, self.variability = noise_from, noise, variability
         self.unmixing = UnmixingNetwork(torch.zeros(inputs, spec.bands), endmembers, widths)
         labels = spec.num_classes if conditional else 0
-        self.abundances = abundance_model(kind, endmembers, spec.size[0], labels, **self.settings['network'])
+        self.abundances = abundance_model(kind, endmembers, height, labels, **self.settings['network'])
         self.classifier = (
             PatchEncoder(endmembers, spec.num_classes)
             if spec.kind == 'segmentation' and masks == 'classifier'
@@ -125,7 +124,7 @@ class UnmixingFusion(Generator):
                 moments += part.T @ part
                 count += len(part)
             if self.spec.kind == 'segmentation':
-                counts = counting(y, self.spec)
+                counts = self.spec.counted(y)
                 pairs = abundances.argmax(dim=1).cpu()[counts] * self.spec.num_classes + y[counts]
                 hits += torch.bincount(pairs, minlength=hits.numel()).view_as(hits)
         values, vectors = np.linalg.eigh((moments / count).numpy())
@@ -157,7 +156,7 @@ class UnmixingFusion(Generator):
                 shape = (len(part), self.residual.shape[1], *part.shape[2:])
                 draw = torch.randn(shape, generator=rng).to(part)
                 image = image + self.noise * torch.einsum('cr,nrhw->nchw', self.residual, draw)
-            parts.append(image if self.spec.value_range is None else image.clamp(*self.spec.value_range))
+            parts.append(self.spec.clamped(image))
         return torch.cat(parts)
 
     @plain_torch()

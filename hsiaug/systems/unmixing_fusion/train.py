@@ -17,13 +17,14 @@ from ...datasets.held import class_fractions
 from ...datasets.scenes import SceneDataset, SceneFolder
 from ...engine import Run
 from ...engine.checkpoint import digest_of
-from ...functional.dates import counting
-from ...functional.plain import plain_torch, seeded
+from ...functional.plain import plain_torch
 from ...samples import SampleSpec
 from ...settings import Range, check_settings
+from ...streams import seeded
 from ...trainers.patch_encoder import train_patch_encoder
 from ..base import TrainingData
-from ..training import require_images, trains
+from ..data import require_images
+from ..training import trains
 from .abundances import AbundanceConfig, train_abundances
 from .model import Masks, NoiseFrom, UnmixingFusion
 from .unmixing.train import Matching, UnmixingConfig, abundances_from_rgb, require_rgb, train_unmixing
@@ -184,7 +185,7 @@ def _mask_accuracy(generator: UnmixingFusion, data: TrainingData) -> float | Non
     """Share of counting pixels of the validation masks that the class map of their images agrees with."""
     if generator.spec.kind == 'scene' or not len(data.val_x):
         return None
-    counts = counting(data.val_y, generator.spec)
+    counts = generator.spec.counted(data.val_y)
     found = generator.class_map(generator.unmixing.abundances(data.val_x)).cpu()
     return float((found == data.val_y)[counts].float().mean()) if counts.any() else None
 

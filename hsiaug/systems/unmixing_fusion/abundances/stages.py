@@ -11,6 +11,7 @@ from torch.nn.functional import softplus
 
 from ....engine import Average, Training
 from ....engine.schedules import Cosine, constant
+from ....functional.orientations import any_orientation
 from ....losses.min_snr import denoising_loss
 from ....models.diffusion import TRAIN_STEPS
 from .base import AbundanceModel
@@ -22,15 +23,6 @@ from .vae import HierarchicalVAE
 WARM_UP = 20
 MIN_SNR = 5.0
 R1_EVERY = 8  # steps of the discriminator per penalty, which is weighted by the same number
-
-
-def any_orientation(x: Tensor, rng: torch.Generator) -> Tensor:
-    """Each of (n, k, s, s) maps in one of its eight orientations."""
-    down, right, across = torch.rand((3, len(x), 1, 1, 1), generator=rng, device=x.device) < 0.5
-    x = torch.where(down, x.flip(-2), x)
-    x = torch.where(right, x.flip(-1), x)
-    x = torch.where(across, x.mT, x)
-    return x
 
 
 class AbundanceTraining(Training):

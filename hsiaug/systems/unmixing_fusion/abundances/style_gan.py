@@ -19,7 +19,8 @@ from torch.nn.functional import conv2d, leaky_relu, pad, rms_norm, softmax
 
 from ....functional.filtering import downsample_filtered, kaiser_lowpass, upsample_filtered
 from ....settings import COUNT, Range
-from .base import AbundanceModel, coarsest
+from ...base import own_settings
+from .base import GIVEN, AbundanceModel, coarsest
 
 _FIRST, _FIRST_STOP, _LAST_STOP = 2.0, 2**2.1, 2**0.3  # cutoff and stop-band, as published
 _CRITICAL = 2  # last layers that have all frequencies of the map
@@ -168,7 +169,7 @@ class StyleGAN(AbundanceModel):
     ) -> None:
         if layers is None:
             layers = _CRITICAL + max(1, round(math.log2(size / (2 * _FIRST))))
-        super().__init__(k, size, num_labels, width=width, noise_dim=noise_dim, layers=layers, taps=taps)
+        super().__init__(k, size, num_labels, **own_settings(locals(), GIVEN))
         self.noise_dim = noise_dim
         self.labels = self.embedding(noise_dim)
         inputs = noise_dim * (2 if num_labels else 1)

@@ -10,7 +10,8 @@ from torch import Tensor
 from ....engine import Run
 from ....engine.checkpoint import digest_of, identity_of
 from ....engine.data import require_finite_samples
-from ....functional.plain import plain_torch, seeded
+from ....functional.plain import plain_torch
+from ....streams import seeded
 from .base import AbundanceModel, label_index
 from .config import AbundanceConfig, abundance_model
 from .stages import AbundanceTraining, DiffusionTraining, StyleGANTraining, VAETraining

@@ -26,6 +26,7 @@ from ....functional.scaling import band_scale
 from ....functional.unmixing import RGB_CENTRES, band_selection, pure_means, require_rank, vca
 from ....losses.unmixing import unmixing_loss
 from ....settings import POSITIVE, Range, check_settings
+from ....streams import seeded, stream
 from .network import UnmixingNetwork
 
 Inputs = Literal['rgb', 'all']
@@ -157,8 +158,7 @@ def train_unmixing(
     selection = (
         np.eye(bands) if config.inputs == 'all' else band_selection(bands, wavelengths, config.centres, config.response)
     )
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(run.seed)
+    with seeded(run.seed):
         network = UnmixingNetwork(torch.from_numpy(selection), config.endmembers, config.widths)
     start(network, images, config.start, run.seed)
     training = UnmixingTraining(network.to(run.device), images.to(run.device), config, run.seed)
@@ -183,7 +183,7 @@ def start(network: UnmixingNetwork, images: Tensor, kind: Start, seed: int) -> N
         row.copy_(band[:: max(1, len(band) // _VALUES)].double().quantile(levels))
     spectra = images.movedim(1, -1).flatten(0, 2)
     if len(spectra) > _SPECTRA:
-        spectra = spectra[torch.randperm(len(spectra), generator=torch.Generator().manual_seed(seed))[:_SPECTRA]]
+        spectra = spectra[torch.randperm(len(spectra), generator=stream(seed))[:_SPECTRA]]
     x, k = spectra.double().cpu().numpy(), network.num_endmembers
     require_rank(x, k, 'train_unmixing')
     if kind == 'kmeans':

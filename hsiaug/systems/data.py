@@ -1,0 +1,297 @@
+"""What a generator learns from: the training part of a split, or any datasets, checked and with their provenance."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .. import __version__
+from ..datasets import ChangeDataset, PatchDataset, SceneDataset, SpectraDataset
+from ..datasets.adapted import AdaptedDataset, adapt
+from ..datasets.patches import CoarseWindows, read_coarse_windows, read_windows
+from ..datasets.sample_set import SampleSet, SampleSplit
+from ..datasets.survey import IN_MEMORY, tile_corners, usual_workers
+from ..datasets.wrapped import places_of, splits_of
+from ..engine.data import Read, require_finite_samples
+from ..functional.plain import plain_torch
+from ..records import short_digest
+from ..samples import Kind, Provenance, SampleSpec, require_compatible
+from ..scenes import BitemporalScene, LabelledPatchSplit, Scene, Split
+from ..scenes.patches import PARTS, PatchSplit
+from ..seen import Places, SeenSamples
+from .registry import REGISTRY, generator_class
+from .training import trainer_of
+
+Unlabelled = Literal['alike', 'pairs']
+"""``'alike'``: images or spectra as the labelled ones are, without their labels. ``'pairs'``: pairs of dates without a
+change mask, where labelled samples are single dates."""
+
+
+@dataclass(frozen=True, eq=False)
+class TrainingData:
+    """The training part of a split, as generators get it; it never holds a test pixel.
+
+    Args:
+        spec: spec of the samples.
+        x: (N, C) float32 labelled training spectra, (N, C, H, W) images, or (N, 2, C, H, W) pairs of dates, in the
+            dataset's unit.
+        y: (N,) int64 labels, (N, H, W) masks, or (N, 1, H, W) change masks.
+        unlabelled: (M, C) or (M, C, H, W) float32 samples of the training area without labels; M may be 0.
+        val_x: (V, ...) validation samples, for early stopping.
+        val_y: (V, ...) their labels or masks.
+        provenance: of the data; the generator keeps it with its own training configuration.
+        coarse: the images ``x`` from a coarser sensor, where the scene has them.
+        val_coarse: likewise the images ``val_x``.
+        positions: (N + M, 2) int64 row and column of the spectra in ``x`` and then in ``unlabelled``, where they lie in
+            an image; tiles lie apart.
+        source: the labelled samples, where they are too many for memory: ``x`` and ``y`` are empty then. Only trainings
+            that say so can read them, see :func:`~hsiaug.systems.training.trains`.
+        unlabelled_source: the samples without labels, likewise.
+    """
+
+    spec: SampleSpec
+    x: Tensor
+    y: Tensor
+    unlabelled: Tensor
+    val_x: Tensor
+    val_y: Tensor
+    provenance: Provenance | None = None
+    coarse: CoarseWindows | None = None
+    val_coarse: CoarseWindows | None = None
+    positions: Tensor | None = None
+    source: Read | None = None
+    unlabelled_source: Read | None = None
+
+    @property
+    def split_name(self) -> str | None:
+        """Fingerprint of the split, None where it is not known."""
+        return None if self.provenance is None else self.provenance.split
+
+
+@plain_torch()
+def training_data(
+    scene: Scene | SampleSet, split: Split | PatchSplit | SampleSplit, generator: str | None = None
+) -> TrainingData:
+    """What a generator may see of a split: training and validation samples, and where they are from.
+
+    Args:
+        scene: the scene, or samples of datasets.
+        split: of pixels, for generators of spectra; into patches, for those of image-mask pairs and, of a bitemporal
+            scene, of pairs of dates with change masks; into labelled patches, for generators of these; or of samples of
+            datasets. Unlabelled samples are those that the split has.
+        generator: the one that is going to learn from them, which may read samples of datasets batch by batch; None
+            for any, and samples in memory.
+    """
+    if isinstance(scene, SampleSet):
+        return _of_samples(scene, split, generator)
+    assert not isinstance(split, SampleSplit)
+    positions = None
+    if isinstance(split, LabelledPatchSplit):
+        scenes = [SceneDataset.from_scene(scene, split, part) for part in PARTS[:2]]
+        spec, inside = scenes[0].spec, tile_corners((split.size, split.size), (split.patch, split.patch))
+        corners = np.unique((split.unlabelled[:, None] + inside).reshape(-1, 2), axis=0)  # windows may overlap
+        unlabelled = read_windows(scene, corners, split.patch)
+        (x, y), (val_x, val_y) = ((part.image, part.label) for part in scenes)
+    elif isinstance(split, PatchSplit):
+        dataset: Any = ChangeDataset if isinstance(scene, BitemporalScene) else PatchDataset
+        train, val = (dataset.from_scene(scene, split, part) for part in ('train', 'val'))
+        spec, windows = train.spec, read_windows(scene, split.unlabelled, split.size)
+        unlabelled = windows.reshape(-1, *train.image.shape[1:])
+        (x, y), (val_x, val_y) = (train.image, train.mask), (val.image, val.mask)
+    else:
+        parts = {part: SpectraDataset(scene, split, part) for part in ('train', 'val', 'unlabelled')}  # type: ignore[arg-type]
+        spec = parts['train'].spec
+        (x, y), (val_x, val_y), (unlabelled, _) = (parts[part].tensors() for part in ('train', 'val', 'unlabelled'))
+        if min(scene.shape) > 1:  # a spectral library is no image
+            rows, columns = np.divmod(np.concatenate([split.train, split.unlabelled]), scene.shape[1])
+            rows += 0 if scene.tile_rows is None else rows // scene.tile_rows
+            positions = torch.from_numpy(np.stack([rows, columns], axis=1))
+    provenance = Provenance(__version__, split.seed, {}, split.fingerprint, split.footprint())
+    data = TrainingData(spec, x, y, unlabelled, val_x, val_y, provenance, positions=positions)
+    if scene.coarse is None or not isinstance(split, PatchSplit) or isinstance(split, LabelledPatchSplit):
+        return data
+    coarse, val_coarse = (read_coarse_windows(scene, corners, split.size) for corners in (split.train, split.val))
+    return replace(data, coarse=coarse, val_coarse=val_coarse)
+
+
+def _of_samples(samples: SampleSet, split: Any, generator: str | None) -> TrainingData:
+    """Training data of samples of datasets."""
+    reading: dict[str, Any] = {'uses': ('alike',), 'in_memory': True}
+    if generator is not None:
+        require_use_of(samples.unlabelled, generator)
+        trainer = trainer_of(generator)
+        streams = trainer is not None and trainer.streams
+        reading = {'uses': generator_class(generator).unlabelled, 'streams': streams}
+    train, val = (samples.part(split, part) if len(getattr(split, part)) else None for part in PARTS[:2])
+    data = data_of(train, val, samples.unlabelled, **reading)
+    assert data.provenance is not None
+    return replace(data, provenance=replace(data.provenance, split=split.fingerprint, seed=split.seed))
+
+
+@plain_torch()
+def data_of(
+    train: Any,
+    val: Any = None,
+    unlabelled: Any = None,
+    *,
+    uses: tuple[Unlabelled, ...] = ('alike', 'pairs'),
+    streams: bool = False,
+    in_memory: bool | None = None,
+    workers: int | None = None,
+    progress: bool = False,
+    **fields: Any,
+) -> TrainingData:
+    """What a generator learns from, out of any datasets: see :func:`~hsiaug.systems.fit.fit` for the arguments.
+
+    ``uses`` says which samples without labels are of use, ``streams`` whether samples can be read batch by batch;
+    ``fields`` are those of the spec, and ``size``.
+    """
+    reading: dict[str, Any] = {'workers': workers, 'progress': progress}
+    labelled = adapt(train, name=_named('train', train), **fields, **reading)
+    spec = labelled.spec
+    most = IN_MEMORY if in_memory is None else (1 << 62 if in_memory else 0)
+    found = labelled.survey(most)
+    if found.images is None and not streams:
+        size = len(labelled) * spec.sample_bytes
+        raise ValueError(
+            f'{labelled.name}: {len(labelled)} samples of {size / 1e9:.1f} GB, which this generator would have to hold '
+            'in memory; say in_memory=True if that is meant, or give fewer samples'
+        )
+    absent = [spec.classes[k] for k in np.flatnonzero(found.pixels.sum(axis=0) == 0) if k != spec.ignore_index]
+    if absent:
+        raise ValueError(
+            f'{labelled.name}: none of {len(found.pixels)} samples holds {absent[:8]}: what never occurs cannot be '
+            'learnt; leave such classes out of classes= and number the others anew, or give one of them as '
+            'ignore_index='
+        )
+    validating = None if val is None else adapt(val, name=_named('val', val), **fields, **reading)
+    if validating is not None:
+        require_compatible(spec, validating.spec, ('train', 'val'), 'samples of train and val')
+    more = None if unlabelled is None else _unlabelled(unlabelled, spec, uses, fields, reading)
+    parts = [part for part in (labelled, validating, more) if part is not None]
+    if validating is not None and np.isin(validating.digests(), found.digests[found.digests != 0]).any():
+        warnings.warn(
+            f'{validating.name} holds samples that {labelled.name} holds too: what is chosen by them is chosen too '
+            'favourably',
+            stacklevel=4,
+        )
+    x, y = _tensors(labelled, most)
+    val_x, val_y = (x[:0], y[:0]) if validating is None else _tensors(validating, 1 << 62)
+    free = x[:0] if more is None else _tensors(more, most)[0]
+    source, unlabelled_source = (
+        Read(part, workers=usual_workers() if workers is None else workers)
+        if part is not None and part.survey(most).images is None
+        else None
+        for part in (labelled, more)
+    )
+    return TrainingData(
+        spec, x, y, free, val_x, val_y, _provenance(parts, train, validating), source=source,
+        unlabelled_source=unlabelled_source,
+    )  # fmt: skip
+
+
+def _named(part: str, dataset: Any) -> str:
+    return f'{part} ({type(dataset).__name__})'
+
+
+def _unlabelled(
+    dataset: Any, spec: SampleSpec, uses: tuple[Unlabelled, ...], fields: Mapping[str, Any], reading: Mapping[str, Any]
+) -> AdaptedDataset:
+    """Samples without labels, as the generator can use them."""
+    name, size = _named('unlabelled', dataset), fields.get('size')
+    size = spec.size if size is None and spec.size is not None else size
+    adapted = adapt(dataset, size=size, spec=spec, name=name, labelled=False, **reading)
+    kinds = ['alike'] if adapted.spec.kind == spec.kind else []
+    kinds += ['pairs'] if adapted.spec.kind == 'change' and spec.kind == 'segmentation' else []
+    shapes = {'spectrum': '(C,)', 'change': '(2, C, H, W)'}
+    if not set(kinds) & set(uses):
+        wanted = {'alike': f'{shapes.get(spec.kind, "(C, H, W)")} as in train', 'pairs': 'pairs of dates (2, C, H, W)'}
+        raise ValueError(
+            f'{name}: its images are {shapes.get(adapted.spec.kind, "(C, H, W)")}; this generator can learn from '
+            f'{" or ".join(wanted[use] for use in uses)}'
+        )
+    return adapted
+
+
+def _tensors(dataset: AdaptedDataset, most: int) -> tuple[Tensor, Tensor]:
+    """Images and targets, empty where they are read later; without those whose one label does not count."""
+    found, spec = dataset.survey(most), dataset.spec
+    if found.images is not None and found.targets is not None and spec.target_key == 'label':
+        counted = torch.from_numpy(found.pixels.any(axis=1))
+        return (found.images, found.targets) if counted.all() else (found.images[counted], found.targets[counted])
+    if found.images is not None:
+        return found.images, torch.empty(0) if found.targets is None else found.targets
+    return torch.empty(0, *spec.image_shape), torch.empty((0, *spec.target_shape), dtype=torch.int64)
+
+
+def _provenance(parts: list[AdaptedDataset], train: Any, val: AdaptedDataset | None) -> Provenance:
+    """What has been seen: pixels of scenes, samples, and windows where these are known."""
+    learnt = [part for part in parts if part is not val]
+    digests = np.concatenate([part.digests().reshape(-1) for part in learnt])
+    places = [places_of(part) for part in learnt]
+    placed = None if any(place is None for place in places) else Places.joined(p for p in places if p is not None)
+    samples = SeenSamples.of(digests, placed, None if val is None else val.digests().reshape(-1))
+    splits = [split for part in parts for split in splits_of(part)]
+    footprints = list({split.fingerprint: split.footprint() for split in splits}.values())
+    seeds = {split.seed for split in splits}
+    name = splits[0].fingerprint if len({split.fingerprint for split in splits}) == 1 else short_digest(
+        [np.sort(digests).tolist(), [split.fingerprint for split in splits]]
+    )  # fmt: skip
+    return Provenance(
+        __version__, seeds.pop() if len(seeds) == 1 else 0, {}, name,
+        footprints[0] if footprints else None, tuple(footprints[1:]), samples,
+    )  # fmt: skip
+
+
+def require_use_of(unlabelled: Any, generator: str, settings: Mapping[str, Any] | None = None) -> None:
+    """Refuse samples without labels that a generator cannot use, or warn where a setting is lacking.
+
+    Raises:
+        ValueError: if the generator cannot learn from them.
+    """
+    if unlabelled is None:
+        return
+    cls = generator_class(generator)
+    if not cls.unlabelled:
+        raise ValueError(
+            f'{generator!r} cannot learn from samples without labels; leave unlabelled= out, or choose one that can: '
+            f'{learning_from_unlabelled()}'
+        )
+    if lacking := None if settings is None else cls.overlooks_unlabelled(settings):
+        warnings.warn(
+            f'{generator!r} looks at samples without labels with the setting {lacking} only: unlabelled= is left aside',
+            stacklevel=3,
+        )
+
+
+def learning_from_unlabelled() -> list[str]:
+    """Names of the generators that can learn from samples without labels."""
+    from . import load
+
+    load()
+    return sorted(name for name, cls in REGISTRY.items() if cls.unlabelled)
+
+
+def require_images(who: str, data: TrainingData, *kinds: Kind) -> None:
+    """Refuse data of other kinds, of shapes that are not those of their spec, none at all, or not finite."""
+    spec = data.spec
+    if spec.kind not in kinds:
+        raise ValueError(f'{who} learns data of kind {" or ".join(map(repr, kinds))}, found {spec.kind!r}')
+    image, target = (', '.join(map(str, shape)) for shape in (spec.image_shape, spec.target_shape))
+    if data.x.shape[1:] != spec.image_shape or data.y.shape != (len(data.x), *spec.target_shape):
+        raise ValueError(
+            f'{who}: images must be (N, {image}) with {spec.target_key}s (N, {target}), found {tuple(data.x.shape)} '
+            f'and {tuple(data.y.shape)} of kind {spec.kind!r}'
+        )
+    if len(data.x) == 0 and data.source is None:
+        raise ValueError(f'{who} needs training images, found none')
+    if len(data.unlabelled) and data.unlabelled.shape[1:] != spec.image_shape:
+        raise ValueError(f'{who}: unlabelled images must be (M, {image}), found {tuple(data.unlabelled.shape)}')
+    require_finite_samples(data.unlabelled, 'unlabelled images')
+    require_finite_samples(data.x)
