@@ -26,6 +26,7 @@ from hsiaug.cli import main
 from hsiaug.cli.guard import require_device
 from hsiaug.datasets import SyntheticBank, SyntheticDataset, bank_writer, write_bank
 from hsiaug.datasets.preview import preview_grid
+from hsiaug.named_configs import read_yaml
 from hsiaug.samples import Sample, SampleSpec
 from hsiaug.scenes import SimulatedScene, make_splitter, open_scene
 from hsiaug.systems import Generator
@@ -461,7 +462,7 @@ OWN_CONFIGS = sorted(
 
 @pytest.mark.parametrize('config', OWN_CONFIGS, ids=lambda p: p.stem)
 def test_configs_parse(config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    command = 'train' if 'generator' in yaml.safe_load(config.read_text()) else 'ablate'
+    command = 'train' if 'generator' in read_yaml(config.read_text()) else 'ablate'
     with pytest.raises(SystemExit) as stopped:
         main([command, f'--config={config}', f'--out={tmp_path}', '--print_config'])
     assert not stopped.value.code

@@ -23,6 +23,7 @@ from jsonargparse import ArgumentError
 from hsiaug.cli import main
 from hsiaug.cli.guard import parse, require_writable
 from hsiaug.cli.train import train
+from hsiaug.named_configs import read_yaml
 from hsiaug.workers import WorkerDiedError
 
 SMALL = ('--scene.simulated={height: 24, width: 24, classes: 3}', '--split.settings={fraction: 0.2}')
@@ -48,6 +49,18 @@ def test_nested_settings_join_those_of_the_config(capsys: pytest.CaptureFixture[
     assert "--settings.masks is 'soft', which has no 'a'" in refused(
         capsys, 'train', f'--config={config}', '--settings.masks.a=1'
     )
+    with pytest.raises(SystemExit):
+        main(['train', f'--config={config}', '--settings.unmixing.endmembers=7', '--print_config'])
+    printed = read_yaml(capsys.readouterr().out)['settings']
+    assert printed == {'masks': 'soft', 'unmixing': {'steps': 9, 'endmembers': 7}}
+
+
+@pytest.mark.parametrize('name', ['mine.yaml', 'mine.conf'])
+def test_a_key_that_stands_twice_is_refused(name: str, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    config = tmp_path / name
+    config.write_text('seed: 1\nscene:\n  unit: mm\n  name: a\n  unit: cm\nout: x\n')
+    assert "key 'unit' stands twice, in lines 3 and 5" in refused(capsys, 'train', f'--config={config}')
+    assert "key 'a' stands twice" in refused(capsys, 'train', '--settings={a: 1, a: 2}')
 
 
 BOMB = 'a: &a [1, 2, 3, 4, 5, 6, 7, 8, 9]\n' + ''.join(

@@ -14,7 +14,7 @@ from hsiaug import named_configs
 from hsiaug.ablation.arms import spectral_arms
 from hsiaug.cli import main
 from hsiaug.cli.config import read_config, read_train
-from hsiaug.named_configs import config_names, find_config, with_config_files
+from hsiaug.named_configs import config_names, find_config, published_config, read_yaml, with_config_files
 from hsiaug.scenes import Scene
 from hsiaug.systems.fit import fit_generator, require_settings, training_data
 from hsiaug.systems.training import trainer_of
@@ -86,6 +86,16 @@ def test_a_wheel_holds_them_and_finds_them(tmp_path: Path) -> None:
     path, *names = found.stdout.split()
     assert (tmp_path / 'site' / path).samefile(tmp_path / 'site' / 'hsiaug' / 'configs' / 'audebert2018.yaml')
     assert names == config_names()
+
+
+def test_a_config_takes_what_another_says() -> None:
+    lent = read_yaml('<<: !config specdm\nsettings: {<<: !config specdm.settings, sad_weight: 0, lr: 1e-4}\n')
+    specdm = published_config('specdm')
+    assert lent == {**specdm, 'settings': {**specdm['settings'], 'sad_weight': 0, 'lr': 1e-4}}
+    for path, message in (('specdn.settings', "no configuration 'specdn'; choose from .*specdm"),
+                          ('specdm.setting', "'specdm' has no such key")):  # fmt: skip
+        with pytest.raises(ValueError, match=message):
+            read_yaml(f'settings: !config {path}')
 
 
 def train_files() -> list[Path]:

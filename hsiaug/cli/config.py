@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml  # type: ignore[import-untyped]
-from jsonargparse import get_loader
 
+from ..named_configs import read_yaml
 from ..records import as_record, read_json
 from ..samples import Kind
 from ..scenes import PatchSplit, PatchSplitter, Scene, Split, Splitter, make_splitter
@@ -133,7 +133,7 @@ def real_data(
             'of hsiaug train, or a scene; or a dataset with --data.class_path'
         )
     if isinstance(real, str) and real.lstrip().startswith('{'):
-        real = as_record(SceneConfig, get_loader('yaml')(real), '--real')
+        real = as_record(SceneConfig, read_yaml(real), '--real')
     if isinstance(real, str):
         file = Path(real) / RUN_FILE if Path(real).is_dir() else Path(real)
         if not file.is_file():
@@ -168,7 +168,7 @@ def read_config(file: Path, what: str) -> Any:
         if file.suffix == '.json':
             found: Any = read_json(file, 'a config file')
         else:
-            found = get_loader('yaml')(file.read_text(encoding='utf-8'))
+            found = read_yaml(file.read_text(encoding='utf-8'))
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise ValueError(f'{what}: {" ".join(str(error).split())[:300]}') from error
     left, seen = [found], 0

@@ -19,9 +19,18 @@ from typing import Any, Union, get_args, get_origin, get_type_hints
 
 import torch
 import yaml  # type: ignore[import-untyped]
-from jsonargparse import ArgumentError, ArgumentParser, Namespace, auto_parser, get_loader, set_parsing_settings
+from jsonargparse import (
+    ArgumentError,
+    ArgumentParser,
+    Namespace,
+    auto_parser,
+    get_loader,
+    set_loader,
+    set_parsing_settings,
+)
 from jsonargparse._common import parsing_settings  # what set_parsing_settings sets, to set it back
 
+from ..named_configs import read_yaml
 from ..settings import not_finite
 from . import DESCRIPTION, EXAMPLES
 from .config import read_config
@@ -36,6 +45,19 @@ class Parser(ArgumentParser):
 
     def __init__(self, *args: Any, **settings: Any) -> None:
         super().__init__(*args, **{'exit_on_error': False, **settings})
+        self.nested: list[tuple[str, list[str], Any]] = []
+        """Option, keys and value of arguments of two keys or more within a mapping, see :func:`apart_nested`."""
+
+    def completed(self, given: Namespace) -> Namespace:
+        """What was given, with nested values in their mappings; all else stays."""
+        found = given.clone()
+        for option, keys, value in self.nested:
+            found[option] = with_nested(found[option], keys, value, f'--{option}')
+        return found
+
+    def dump(self, cfg: Namespace, *args: Any, **settings: Any) -> str:
+        """What ``--print_config`` prints."""
+        return str(super().dump(self.completed(cfg), *args, **settings))
 
     def format_help(self, *args: Any, **settings: Any) -> str:
         """The help, without Python's names of types and with an example."""
@@ -84,7 +106,8 @@ def parse(
             if value.endswith(('.yaml', '.yml')) and Path(value).is_file():
                 # before jsonargparse, which spells out what aliases repeat
                 read_config(Path(value), f'{value} is not a config file of hsiaug {arguments[0]}')
-        arguments, nested = apart_nested(parser, arguments)
+        command = subparser(parser, arguments[0])
+        arguments = apart_nested(command, arguments)
         try:
             given = parser.parse_args(arguments)
         except ArgumentError as error:
@@ -95,9 +118,7 @@ def parse(
                 'the fields themselves, as --print_config shows them'
             ) from None
         name = given.subcommand
-        for option, path, value in nested:
-            given[name][option] = with_nested(given[name][option], path, value, f'--{option}')
-        given[name] = expand_home(given[name])
+        given[name] = expand_home(command.completed(given[name]))
         if empty := list(nulls(given[name], commands[name])):
             raise ValueError(f'{", ".join(empty)} must have a value, found null; leave it out for its default')
         if wrong := [path for path in not_finite(given[name].as_dict(), '') if not path.endswith('.nodata')]:
@@ -107,17 +128,20 @@ def parse(
     return commands[name], dict(made.items())
 
 
-def apart_nested(
-    parser: ArgumentParser, arguments: Sequence[str]
-) -> tuple[list[str], list[tuple[str, list[str], Any]]]:
-    """Arguments, and apart those of two keys or more within a mapping: option, keys and value of each.
+def subparser(parser: ArgumentParser, command: str) -> Parser:
+    """That of a command."""
+    choices: Any = next(action.choices for action in parser._actions if action.dest == 'subcommand')
+    found: Parser = choices[command]
+    return found
+
+
+def apart_nested(command: Parser, arguments: Sequence[str]) -> list[str]:
+    """Arguments without those of two keys or more within a mapping, which the command's parser takes as ``nested``.
 
     Of ``--settings.unmixing.endmembers=7`` jsonargparse would keep the one value, and of ``unmixing`` drop all others.
     """
-    commands: Any = next((action.choices for action in parser._actions if action.dest == 'subcommand'), None) or {}
-    command = commands.get(arguments[0]) if arguments else None
-    known = {option for action in command._actions for option in action.option_strings} if command else set()
-    left, nested, values = list[str](), list[tuple[str, list[str], Any]](), iter(arguments)
+    known = {option for action in command._actions for option in action.option_strings}
+    left, values = list[str](), iter(arguments)
     for argument in values:
         option, equals, value = argument.partition('=')
         keys = option.split('.')
@@ -128,9 +152,9 @@ def apart_nested(
             left.append(argument)
             continue
         with suppress(yaml.YAMLError):  # a text then, as it is everywhere
-            said = get_loader('yaml')(said)
-        nested.append(('.'.join(keys[:of]).removeprefix('--'), keys[of:], said))
-    return left, nested
+            said = read_yaml(said)
+        command.nested.append(('.'.join(keys[:of]).removeprefix('--'), keys[of:], said))
+    return left
 
 
 def with_nested(found: Any, path: Sequence[str], value: Any, where: str) -> Any:
@@ -175,14 +199,25 @@ def nulls(given: Namespace, maker: Any) -> Iterator[str]:
 
 @contextmanager
 def _imports_nothing() -> Iterator[None]:
-    """Meanwhile jsonargparse imports nothing that a value names, but for the package's own dataclasses."""
-    before = dict(parsing_settings)
+    """Meanwhile jsonargparse imports nothing that a value names, but for the package's own dataclasses.
+
+    It reads YAML as all of the package does.
+    """
+    before, plain = dict(parsing_settings), get_loader('yaml')
+
+    def load(text: str) -> Any:
+        found = read_yaml(text)
+        names = isinstance(found, dict) and all(value is None for value in found.values())  # {a, b}: a text, perhaps
+        return plain(text) if names else found
+
     set_parsing_settings(
         import_path_denylist=['*'], import_path_allowlist=['hsiaug'], instantiate_subclass_spec_in_any=False
     )
+    set_loader('yaml', load, (yaml.YAMLError,))
     try:
         yield
     finally:
+        set_loader('yaml', plain, (yaml.YAMLError,))
         parsing_settings.clear()
         parsing_settings.update(before)
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import quote
 
 import matplotlib
@@ -29,7 +29,7 @@ _RESULT: dict[str, type | tuple[type, ...]] = {
     **dict.fromkeys(('scene', 'budget', 'classifier', 'arm'), str),
     **dict.fromkeys(('val', 'test'), dict), 'ratio': (int, float), 'seed': int,
 }  # fmt: skip
-_PLAN: dict[str, type | tuple[type, ...]] = {'arms': list, 'settings': list}
+_PLAN: dict[str, type | tuple[type, ...]] = {'title': str, 'arms': list, 'settings': list}
 
 
 @dataclass(frozen=True)
@@ -202,48 +202,62 @@ def answer(table: Sequence[Summary], metric: str, quick: bool) -> str:
     return ' '.join(said)
 
 
-def _context(run: Run) -> dict[str, Any]:
-    sections = []
-    for key in dict.fromkeys(line.key for line in run.table):
-        lines = [line for line in run.table if line.key == key]
-        here = [row for row in run.rows if (row['scene'], row['budget'], row['classifier']) == key]
-        dropped = sorted({note for row in here for note in row.get('dropped', ())})
-        chosen = [json.dumps(r['setting'], sort_keys=True) for r in here if r['arm'] == 'real' and 'setting' in r]
-        sections.append(
-            {
-                'title': ', '.join(key),
-                'rows': [_cells(line, here) for line in lines],
-                'dropped': dropped[:6] + ([f'and {len(dropped) - 6} more'] if len(dropped) > 6 else []),
-                'settings': [f'{s} ({chosen.count(s)} seeds)' for s in dict.fromkeys(sorted(chosen))],
-            }
-        )
+class Section(NamedTuple):
+    """A table with its title, and lines of text above and below it."""
+
+    title: str
+    header: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    above: Sequence[str] = ()
+    below: Sequence[str] = ()
+
+
+def _sections(run: Run) -> Iterator[Section]:
+    """Means over scenes, a section for each scene, budget and classifier, and fidelity, as far as they are there."""
+    first, second, *others = map(metric_name, run.metrics)
     means = []
     for (budget, classifier, arm), mean in pooled(run.table).items():
         each = ', '.join(f'{name} {signed(gain)}' for name, (gain, _) in mean.scenes.items())
         gains = [signed(mean.gain), interval(mean.interval), signed(mean.second_gain), interval(mean.second_interval)]
         means.append([budget, classifier, arm, *gains, each])
-    first, second = (metric_name(metric) for metric in run.metrics[:2])
+    if means:
+        header = ['budget', 'classifier', 'arm', f'Δ{first}', '95 %', f'Δ{second}', f'95 % ({second})']
+        note = 'Scenes count the same. The intervals speak for these scenes, not for others.'
+        yield Section('Mean over scenes, at the chosen ratio', [*header, f'Δ{first} per scene'], means, [note])
     compared = [f'{first} %', f'Δ{first}', '95 % t', '95 % BCa', '95 % Nadeau–Bengio', 'p sign-flip', 'p Holm']
+    header = ['arm', 'ratio', *compared, f'{second} %', f'Δ{second}', f'95 % t ({second})']
+    header += [*(f'{name} %' for name in others), 'seeds']
+    for key in dict.fromkeys(line.key for line in run.table):
+        here = [row for row in run.rows if (row['scene'], row['budget'], row['classifier']) == key]
+        chosen = [json.dumps(r['setting'], sort_keys=True) for r in here if r['arm'] == 'real' and 'setting' in r]
+        settings = [f'{s} ({chosen.count(s)} seeds)' for s in dict.fromkeys(sorted(chosen))]
+        dropped = sorted({note for row in here for note in row.get('dropped', ())})
+        dropped = dropped[:6] + ([f'and {len(dropped) - 6} more'] if len(dropped) > 6 else [])
+        said = {'Chosen by validation for real only': settings, 'Left out': dropped}
+        below = [f'{what}: {"; ".join(found)}.' for what, found in said.items() if found]
+        rows = [_cells(line, here) for line in run.table if line.key == key]
+        yield Section(', '.join(key), header, rows, below=below)
+    note, header, rows = study_fidelity(run.fidelity)
+    if rows:
+        yield Section('Fidelity of the samples', header, rows, [note])
+
+
+def _context(run: Run) -> dict[str, Any]:
     quick = bool(run.plan.get('quick'))
     seeds = max((line.gain.n for line in run.table if line.gain), default=0)
     return {
         'plan': run.plan,
+        'title': run.plan['title'],
         'environment': run.plan.get('environment', {}),
         'no_basis': quick or seeds < MIN_SEEDS,
         'seeds': seeds,
         'finished': len(run.rows),
         'answer': answer(run.table, run.metrics[0], quick),
         'conclusion': conclusion(run.table, quick),
-        'header': ['arm', 'ratio', *compared, f'{second} %', f'Δ{second}', f'95 % t ({second})',
-                   *(f'{metric_name(metric)} %' for metric in run.metrics[2:]), 'seeds'],
-        'sections': sections,
-        'means': means,
-        'means_header': ['budget', 'classifier', 'arm', f'Δ{first}', '95 %', f'Δ{second}', f'95 % ({second})',
-                         f'Δ{first} per scene'],
-        'fidelity': study_fidelity(run.fidelity),
+        'sections': list(_sections(run)),
         'min_seeds': MIN_SEEDS,
         'few': FEW.strip(),
-    }  # fmt: skip
+    }
 
 
 def _markdown_cell(value: object) -> str:

@@ -187,7 +187,7 @@ _TABLES: dict[str, tuple[str, Columns]] = {
 }  # fmt: skip
 
 
-def study_fidelity(records: Sequence[dict[str, Any]]) -> dict[str, Any]:
+def study_fidelity(records: Sequence[dict[str, Any]]) -> tuple[str, list[str], list[list[str]]]:
     """The note, the header and the rows of the fidelity table of a study, of means over seeds."""
     note, columns = _TABLES[records[0].get('kind', 'spectrum') if records else 'spectrum']
     arms: dict[tuple[str, str, str], list[dict[str, Any]]] = {}
@@ -197,7 +197,7 @@ def study_fidelity(records: Sequence[dict[str, Any]]) -> dict[str, Any]:
         [*key, str(len(of_arm)), *(_figure(of_arm, path, digits) for path, digits in columns.values())]
         for key, of_arm in arms.items()
     ]
-    return {'note': note, 'header': ['scene', 'budget', 'arm', 'seeds', *columns], 'rows': rows}
+    return note, ['scene', 'budget', 'arm', 'seeds', *columns], rows
 
 
 def _figure(records: Sequence[dict[str, Any]], path: Path, digits: int) -> str:

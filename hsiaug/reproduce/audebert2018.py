@@ -11,29 +11,18 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from ..ablation import Arm, Classifier, Setting, Study
+from ..ablation import Classifier, Setting, Study
 from ..ablation.cells import Group
 from ..ablation.runner import fidelity_files
 from ..metrics.patches import Pair
 from ..named_configs import published_config
-from ..records import as_record, read_json
+from ..records import read_json
 from ..report.samples import plot_class_spectra, plot_interpolation, plot_pca
 from ..samples import SampleSpec
 from ..scenes import make_splitter
 from ..tasks import whole
 from ..trainers import ClassifierConfig
-from .base import (
-    STANDS_IN,
-    Drawing,
-    MissingDataError,
-    Paper,
-    Scale,
-    Table,
-    Values,
-    Work,
-    scene_config,
-    scene_files,
-)
+from .base import STANDS_IN, Drawing, MissingDataError, Paper, Scale, Table, Values, Work, scene_files, scene_study
 
 SCENES = {
     'PaviaU': 'pavia_university',
@@ -53,27 +42,17 @@ SHOWN = 400  # spectra of a class in figures, at most
 
 def _study(work: Work, name: str) -> Study:
     """Table 2 on one scene, as the configuration has it but for what the scale makes shorter."""
-    configs, scale = {budget: published_config(config) for budget, config in CONFIGS.items()}, work.settings
-    splitters: dict[str, Any] = {
-        budget: make_splitter(config['split']['strategy'], **{**config['split']['settings'], 'on_rare': 'drop'})
-        for budget, config in configs.items()
-    }
-    config = configs[RANDOM]
-    arms = [as_record(Arm, arm, CONFIGS[RANDOM]) for arm in config['arms']]
-    return Study(
+    scale, settings = work.settings, []
+    for budget, config in CONFIGS.items():
+        split = published_config(config)['split']
+        splitter: Any = make_splitter(split['strategy'], **{**split['settings'], 'on_rare': 'drop'})
+        settings.append(Setting(name, budget, replace(splitter, max_test=scale['max_test'])))
+    return scene_study(
+        work, name, SCENES, CONFIGS[RANDOM], tuple(settings),
         title=f'Table 2 of Audebert et al. 2018, {name}',
-        scenes={name: scene_config(name, work.found[name][0], SCENES)},
-        settings=tuple(
-            Setting(name, budget, replace(splitter, max_test=scale['max_test']))
-            for budget, splitter in splitters.items()
-        ),
-        arms=tuple(replace(arm, settings={**arm.settings, **scale['gan']}) for arm in arms),
-        ratios=tuple(config['ratios']),
-        seeds=tuple(work.seeds),
         classifiers=(Classifier(config=ClassifierConfig(), scalings=('standard', 'minmax'), **scale['classifier']),),
-        quick=work.scale == 'demo',
         fidelity_seeds=len(work.seeds),
-    )
+    )  # fmt: skip
 
 
 def _analysed(work: Work) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import wraps
 from pathlib import Path
 from typing import Any, Concatenate, Literal, ParamSpec, TypeVar
@@ -13,20 +13,22 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from ..ablation import Study, run_study
+from ..ablation import Arm, Setting, Study, run_study
 from ..ablation.cells import Group
 from ..ablation.results import RESULTS_FILE, read_results
 from ..ablation.runner import open_group
 from ..engine.loss_log import read_losses
 from ..json_lines import append_line, read_lines
-from ..records import short_digest
+from ..named_configs import published_config
+from ..records import as_record, short_digest
 from ..scenes import BENCHMARK_SCENES
 from ..scenes.config import SceneConfig
 from ..systems.base import Generator, TrainingData
 from ..systems.fit import fit_generator
 from ..systems.saved import CONFIG_FILE, TRAINING_FOLDER
 from ..systems.training import trainer_of
-from ..trainers.convergence import still_falls
+from ..tasks import task_of, whole
+from ..trainers.convergence import loss_still_falls, still_falls
 
 T = TypeVar('T')
 P = ParamSpec('P')
@@ -135,6 +137,14 @@ class Work:
                     if name in scores:
                         values[row, column].append(scores[name])
         return values
+
+    def trained_scores(self, model: Any, learnt: Any, test: Any, seed: int) -> dict[str, Any]:
+        """Scores on test samples of a downstream model that learns from others; and whether its loss still fell."""
+        task = task_of(test.spec)
+        trained = task.train(model, learnt, seed, self.device)
+        image, target = whole(test)
+        scores = task.score(task.predict(trained, image), target, test.spec)
+        return {**scores, 'still_falls': bool(loss_still_falls(trained))}
 
     def note(self, trained: str, which: str, falls: bool | None) -> None:
         """Keep whether the loss of a training still fell at its end; ``which`` of those of one name says the seed."""
@@ -263,8 +273,25 @@ def scene_files(scenes: Mapping[str, str]) -> tuple[Files, ...]:
     )
 
 
-def scene_config(name: str, file: Path, scenes: Mapping[str, str]) -> SceneConfig:
-    """How one of them is opened, of which a file was found."""
-    if name in scenes:
-        return SceneConfig(benchmark=scenes[name], root=str(file.parent))
-    return SceneConfig(path=str(file), labels_key='gt', name=name, on_bad_bands='drop')
+def scene_study(
+    work: Work, name: str, scenes: Mapping[str, str], config: str, settings: tuple[Setting, ...], **fields: Any
+) -> Study:
+    """A study of one of them, as a configuration has it but for what the scale changes of learned generators."""
+    found, file = published_config(config), work.found[name][0]
+    arms = [as_record(Arm, arm, config) for arm in found['arms']]
+    return Study(
+        scenes={
+            name: SceneConfig(benchmark=scenes[name], root=str(file.parent))
+            if name in scenes
+            else SceneConfig(path=str(file), labels_key='gt', name=name, on_bad_bands='drop')
+        },
+        settings=settings,
+        arms=tuple(
+            replace(arm, settings={**arm.settings, **work.settings['gan']}) if trainer_of(arm.generator) else arm
+            for arm in arms
+        ),
+        ratios=tuple(found['ratios']),
+        seeds=tuple(work.seeds),
+        quick=work.scale == 'demo',
+        **fields,
+    )

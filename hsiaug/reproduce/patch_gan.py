@@ -8,13 +8,12 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from ..ablation import Arm, Setting, Study
+from ..ablation import Setting, Study
 from ..datasets.preview import preview_grid
 from ..named_configs import published_config
-from ..records import as_record
 from ..scenes import LabelledPatchSplitter
 from ..tasks import TASKS, SceneClassifier
-from .base import Drawing, Paper, Scale, Table, Values, Work, scene_config, scene_files
+from .base import Drawing, Paper, Scale, Table, Values, Work, scene_files, scene_study
 
 SCENES = {'PaviaU': 'pavia_university', 'Indian Pines': 'indian_pines', 'Salinas': 'salinas'}
 NETWORKS = {'cnn2d': '2-D CNN', 'cnn3d': '3-D CNN'}
@@ -24,22 +23,13 @@ def _study(work: Work, name: str) -> Study:
     """The study of one scene, as the configuration has it but for what the scale makes shorter."""
     config, scale = published_config('patch_gan'), work.settings
     splitter = LabelledPatchSplitter(**{**config['split']['settings'], **scale['split']})
-    arms = [as_record(Arm, arm, 'patch_gan') for arm in config['arms']]
     networks: list[Any] = [TASKS['scene'].model(model) for model in config['models']]
-    return Study(
+    return scene_study(
+        work, name, SCENES, 'patch_gan', (Setting(name, 'patches', splitter),),
         title=f'Patch GAN, {name}',
-        scenes={name: scene_config(name, work.found[name][0], SCENES)},
-        settings=(Setting(name, 'patches', splitter),),
-        arms=tuple(
-            replace(arm, settings={**arm.settings, **scale['gan']}) if arm.generator == 'patch_gan' else arm
-            for arm in arms
-        ),
-        ratios=tuple(config['ratios']),
-        seeds=tuple(work.seeds),
         classifiers=tuple(SceneClassifier(one.name, replace(one.config, **scale['networks'])) for one in networks),
-        quick=work.scale == 'demo',
         fidelity_seeds=0,
-    )
+    )  # fmt: skip
 
 
 def gain_table(work: Work) -> Values:

@@ -20,7 +20,6 @@ from ..systems import TrainingData
 from ..systems.data import data_of
 from ..tasks import Evaluation, Task, task_of
 from ..tasks.base import Downstream, finite, on_cpu
-from ..trainers import loss_still_falls
 from .base import Drawing, Paper, Scale, Table, Values, Work, kept
 from .specdm_data import FILES, Which, part_of, present
 
@@ -89,40 +88,18 @@ def _fidelity(work: Work, which: Which, arm: str, seed: int) -> Mapping[str, flo
     return work.scored(['fidelity', which, arm, seed, sorted(work.found), *work.features], measure)
 
 
-def _fidelity_table(work: Work, rows: Mapping[str, tuple[Which, str]], columns: Mapping[str, str]) -> Values:
-    """Of the data that are there."""
-    there = present(work)
-    measured = {row: partial(_fidelity, work, which, arm) for row, (which, arm) in rows.items() if which in there}
-    if not measured:
-        which, _ = next(iter(rows.values()))
-        _data(work, which, 0)  # says what is missing
-    return work.measured(measured, columns)
+def _fidelity_table(rows: Mapping[str, tuple[Which, str]], columns: Mapping[str, str]) -> Callable[[Work], Values]:
+    """Measures a table of the data that are there: rows are arms, columns what :func:`_fidelity` calls scores."""
 
+    def measure(work: Work) -> Values:
+        there = present(work)
+        measured = {row: partial(_fidelity, work, which, arm) for row, (which, arm) in rows.items() if which in there}
+        if not measured:
+            which, _ = next(iter(rows.values()))
+            _data(work, which, 0)  # says what is missing
+        return work.measured(measured, columns)
 
-def pairs_table(work: Work) -> Values:
-    """Table 1."""
-    rows: dict[str, tuple[Which, str]] = {'LDM-SS': ('SS', LDM), 'Ours-SS': ('SS', OURS)}
-    return _fidelity_table(work, rows, {'FID (Image)': 'fid_image1', 'FID (Mask)': 'fid_mask', 'mSAD': 'msad'})
-
-
-def dates_table(work: Work) -> Values:
-    """Table 2."""
-    rows: dict[str, tuple[Which, str]] = {'LDM-CD': ('CD', LDM), 'Ours-CD': ('CD', OURS)}
-    columns = {'FID (Image1)': 'fid_image1', 'FID (Image2)': 'fid_image2', 'FID (Mask)': 'fid_mask'}
-    return _fidelity_table(work, rows, columns)
-
-
-def angle_table(work: Work) -> Values:
-    """Table 4."""
-    rows: dict[str, tuple[Which, str]] = {
-        'Ours-SS w/o SAD loss': ('SS', WITHOUT), 'Ours-SS': ('SS', OURS),
-        'Ours-CD w/o SAD loss': ('CD', WITHOUT), 'Ours-CD': ('CD', OURS),
-    }  # fmt: skip
-    columns = {
-        'RMSE': 'rmse', 'SAD': 'sad', 'mask pixels kept': 'mask_accuracy', 'FID (Image1)': 'fid_image1',
-        'FID (Image2)': 'fid_image2', 'FID (Mask)': 'fid_mask',
-    }  # fmt: skip
-    return _fidelity_table(work, rows, columns)
+    return measure
 
 
 # --- Tables 3, 5 and 6 ------------------------------------------------------------------------------------------------
@@ -148,11 +125,9 @@ def _gain(work: Work, which: Which, network: int, arm: str, ratio: int, seed: in
             source = data.arm(work, which, arm)
             drawn = data.task.drawn(source, ratio * len(data.real), seed, 'real', spec)
             learnt = drawn if only else MixedDataset(data.real, drawn, ratio=ratio, seed=seed)
-        trained = data.task.train(model, learnt, seed, work.device)
-        image, target = data.test.image, data.test.mask
-        scores = data.task.score(data.task.predict(trained, image), target, spec)
+        scores = work.trained_scores(model, learnt, data.test, seed)
         f1 = scores['mf1' if which == 'CD' else 'f1']
-        return {'mIoU': scores['miou'], 'F1': f1, 'still_falls': bool(loss_still_falls(trained))}
+        return {'mIoU': scores['miou'], 'F1': f1, 'still_falls': scores['still_falls']}
 
     key = ['gain', which, network, arm if ratio else '', ratio, only, seed, sorted(work.found)]
     named = f'{which}, network {network + 1}, {arm or "real"}, ratio {ratio}{", synthetic only" if only else ""}'
@@ -177,11 +152,6 @@ def downstream_table(work: Work) -> Values:
             for kind, (ratio, only) in kinds.items():
                 rows[f'{network.name}: {kind}'] = partial(_gain, work, which, number, OURS, ratio, only=only)
     return work.measured(rows, {'mIoU': 'mIoU', 'F1': 'F1'})
-
-
-def rivals_table(work: Work) -> Values:
-    """Table 5."""
-    return _gains(work, {'Baseline': ('', 0), 'LDM': (LDM, 5), 'Ours': (OURS, 5)})
 
 
 def sizes_table(work: Work) -> Values:
@@ -242,6 +212,7 @@ _STUDIES = tuple(names[0] for names in CONFIGS.values())
 _FOUR = ('SS mIoU', 'SS F1', 'CD mIoU', 'CD F1')
 _BASELINE = (0.3574, 0.4852, 0.5460, 0.6274)
 _NOTHING: tuple[float | None, ...] = (None,) * 2
+_DATES = {'FID (Image1)': 'fid_image1', 'FID (Image2)': 'fid_image2', 'FID (Mask)': 'fid_mask'}
 _FEATURES = (
     'Features of ours are not those of the text, and masks are compared by the classes that they hold: the order of '
     'rows may be compared, not the values.'
@@ -255,13 +226,16 @@ SPECDM = Paper(
     tables=(
         Table(
             1, 'Quality of image-mask pairs', ('FID (Image)', 'FID (Mask)', 'mSAD'),
-            {'LDM-SS': (70.44, 50.01, 0.13), 'Ours-SS': (5.19, 10.79, 0.03)}, pairs_table, note=_FEATURES,
+            {'LDM-SS': (70.44, 50.01, 0.13), 'Ours-SS': (5.19, 10.79, 0.03)},
+            _fidelity_table({'LDM-SS': ('SS', LDM), 'Ours-SS': ('SS', OURS)},
+                            {'FID (Image)': 'fid_image1', 'FID (Mask)': 'fid_mask', 'mSAD': 'msad'}), note=_FEATURES,
             configs=('specdm', 'specdm_table5'),
             otherwise=('FID',),
         ),
         Table(
             2, 'Quality of pairs of dates', ('FID (Image1)', 'FID (Image2)', 'FID (Mask)'),
-            {'LDM-CD': (40.21, 45.99, 11.90), 'Ours-CD': (10.15, 10.74, 0.05)}, dates_table, note=_FEATURES,
+            {'LDM-CD': (40.21, 45.99, 11.90), 'Ours-CD': (10.15, 10.74, 0.05)},
+            _fidelity_table({'LDM-CD': ('CD', LDM), 'Ours-CD': ('CD', OURS)}, _DATES), note=_FEATURES,
             configs=('specdm_change', 'specdm_change_table5'),
             otherwise=('FID',),
         ),
@@ -285,7 +259,10 @@ SPECDM = Paper(
                 'Ours-CD w/o SAD loss': (0.051, 0.179, 0.020, 31.30, 32.49, 0.26),
                 'Ours-CD': (0.034, 0.086, 0.014, 10.15, 10.74, 0.05),
             },
-            angle_table, digits=3, configs=('specdm_table4', 'specdm_change_table4'),
+            _fidelity_table({'Ours-SS w/o SAD loss': ('SS', WITHOUT), 'Ours-SS': ('SS', OURS),
+                             'Ours-CD w/o SAD loss': ('CD', WITHOUT), 'Ours-CD': ('CD', OURS)},
+                            {'RMSE': 'rmse', 'SAD': 'sad', 'mask pixels kept': 'mask_accuracy', **_DATES}),
+            digits=3, configs=('specdm_table4', 'specdm_change_table4'),
             note='Reconstruction of test samples; RMSE is in the unit of the files. '
             f'Of masks we have the share of pixels that are kept, no cross entropy. {_FEATURES}',
             otherwise=('FID',),
@@ -296,7 +273,8 @@ SPECDM = Paper(
                 'Baseline': _BASELINE, 'LDM': (0.3499, 0.4803, 0.5341, 0.5975),
                 'Ours': (0.3772, 0.5092, 0.5733, 0.6617),
             },
-            rivals_table, digits=4, configs=_STUDIES, note=_F1,
+            partial(_gains, rows={'Baseline': ('', 0), 'LDM': (LDM, 5), 'Ours': (OURS, 5)}),
+            digits=4, configs=_STUDIES, note=_F1,
         ),
         Table(
             6, 'Networks with more and more synthetic data', _FOUR,

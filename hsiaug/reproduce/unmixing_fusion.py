@@ -24,21 +24,9 @@ from ..scenes.config import SceneConfig
 from ..systems import TrainingData
 from ..systems.data import data_of
 from ..tasks import task_of
-from ..trainers import loss_still_falls
 from ..trainers.inception import InceptionFeatures
 from ..trainers.patch_encoder import train_patch_encoder
-from .base import (
-    Drawing,
-    Files,
-    MissingDataError,
-    Paper,
-    Scale,
-    Table,
-    Values,
-    Work,
-    kept,
-    picture_row,
-)
+from .base import Drawing, Files, MissingDataError, Paper, Scale, Table, Values, Work, kept, picture_row
 
 KINDS = {'UBF+VDVAE': 'vdvae', 'UBF+StyleGAN3': 'stylegan3', 'UBF+DDPM': 'ddpm'}
 """Rows of Table 1 and the configurations of that name."""
@@ -137,16 +125,12 @@ def _scores(work: Work, name: str, seed: int, row: str | None = None) -> Mapping
 
 def generators_table(work: Work) -> Values:
     """Table 1."""
-    columns = ('FID', 'Recall', 'Precision', 'Params (M)')
-    return work.measured({row: partial(_scores, work, name) for row, name in KINDS.items()}, {c: c for c in columns})
+    return work.measured({row: partial(_scores, work, name) for row, name in KINDS.items()}, {c: c for c in _QUALITY})
 
 
 def endmembers_table(work: Work) -> Values:
     """Table 2, but for the cube itself."""
-    columns = ('RMSE', 'PSNR', 'SSIM', 'SAD', 'FID', 'Recall', 'Precision', 'Params (M)')
-    return work.measured(
-        {row: partial(_scores, work, 'ddpm', row=row) for row in _endmembers()}, {c: c for c in columns}
-    )
+    return work.measured({row: partial(_scores, work, 'ddpm', row=row) for row in _endmembers()}, {c: c for c in _ALL})
 
 
 # --- Table 3 ----------------------------------------------------------------------------------------------------------
@@ -191,9 +175,8 @@ def _accuracy(
             source: Any = work.generator(arm['name'], arm['generator'], data_of(train), settings, seed)
             learnt = MixedDataset(train, source, ratio=ratio, seed=seed, labels=arm['labels'])
         changed = {**model, 'config': {**model['config'], **work.settings['classifiers']}}
-        trained = task.train(task.model(changed), learnt, seed, work.device)
-        found = task.score(task.predict(trained, test.image), test.label, train.spec)
-        return {'oa': found['oa'], 'still_falls': bool(loss_still_falls(trained))}
+        found = work.trained_scores(task.model(changed), learnt, test, seed)
+        return {'oa': found['oa'], 'still_falls': found['still_falls']}
 
     row = 'real' if arm is None else f'{arm["name"]}, ratio {ratio:g}'
     return {'oa': 100 * work.scored(['scenes', name, row, seed], measure, f'{name}, {row}')['oa']}
@@ -279,6 +262,8 @@ _SETTINGS: dict[Scale, dict[str, Any]] = {
     },
 }  # fmt: skip
 _OTHERWISE = ('FID', 'Recall', 'Precision')
+_QUALITY = (*_OTHERWISE, 'Params (M)')
+_ALL = ('RMSE', 'PSNR', 'SSIM', 'SAD', *_QUALITY)
 _FEATURES = (
     'Features of ours are not those of the text, and real images are those that train: the order of rows may be '
     'compared, not the values.'
@@ -298,7 +283,7 @@ UNMIXING_FUSION = Paper(
     ),
     tables=(
         Table(
-            1, 'Images by three generators of abundances', ('FID', 'Recall', 'Precision', 'Params (M)'),
+            1, 'Images by three generators of abundances', _QUALITY,
             {
                 'UBF+VDVAE': (39.13, 0.209, 0.184, 178.78), 'UBF+StyleGAN3': (7.69, 0.556, 0.502, 58.4),
                 'UBF+DDPM': (8.23, 0.509, 0.484, 99.7),
@@ -308,7 +293,7 @@ UNMIXING_FUSION = Paper(
         ),
         Table(
             2, 'Numbers of endmembers, with DDPM',
-            ('RMSE', 'PSNR', 'SSIM', 'SAD', 'FID', 'Recall', 'Precision', 'Params (M)'),
+            _ALL,
             {
                 'HSI Cube(128)': (None,) * 7 + (393.24,),
                 'Abundance(15)': (0.022, 36.48, 0.944, 4.56, 49.15, 0.11, 0.08, 100.85),

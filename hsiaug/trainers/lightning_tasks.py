@@ -6,7 +6,7 @@ torchgeo's own are by the names that version 0.10 gave them, from whichever vers
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, get_args
+from typing import Any, ClassVar, get_args
 
 import timm
 import torch
@@ -35,43 +35,64 @@ except ImportError:  # before 0.10
     from torchgeo.trainers import SemanticSegmentationTask as SemanticSegmentation
 
 _SEGMENTERS: dict[str, Any] = {'segformer-hsi': SegFormer, 'pfsegnet': PFSegNet}
+Loss = tuple[Tensor, Tensor, Tensor]
+"""Loss of a batch, its logits, and the targets that these are measured against."""
 
 
-def own_network(task: Any, networks: Mapping[str, Any], given: nn.Module | None, classes: int) -> nn.Module | None:
-    """The network ``given`` to one of torchgeo's tasks, or one of hsiaug's by its name; None where that is torchgeo's.
+class _Task:
+    """What is added to torchgeo's tasks: networks that they do not build, and batches that they do not weigh."""
 
-    Parts that the hyperparameters freeze are frozen.
-    """
-    hp = task.hparams
-    if given is None and hp['model'] not in networks:
-        return None
-    if given is None:
-        if task.weights not in (None, True, False):
-            raise ValueError(
-                f'{type(task).__name__}: weights of {hp["model"]!r} are True or None, found {task.weights!r}'
-            )
-        weights = 'imagenet' if task.weights else None
-        make, options = networks[hp['model']], hp['options'] or {}
-        given = make(hp['in_channels'], classes, hp['backbone'], encoder_weights=weights, **options)
-    assert given is not None
-    for name, part in given.named_children():
-        frozen = 'backbone' if name == 'encoder' else 'decoder'
-        if hp[f'freeze_{frozen}'] and name not in ('mapping', 'head'):
-            part.requires_grad_(False)
-    return given
+    ignore = ('weights', 'network')  # hyperparameters that are not kept
+    losses: ClassVar[tuple[str, ...]] = ('ce',)
+    """Those that can honour what is added."""
+
+    def configure_models(self: Any) -> None:
+        """Take the given network, build one of hsiaug's, or leave it to torchgeo."""
+        network = self.own_network()
+        if network is None:
+            super().configure_models()  # type: ignore[misc]
+        else:
+            self.model = network
+
+    def named_network(self: Any, networks: Mapping[str, Any], classes: int) -> nn.Module | None:
+        """The given network, or one of hsiaug's by its name; None for one of torchgeo's.
+
+        Parts that the hyperparameters freeze are frozen.
+        """
+        hp, (network,) = self.hparams, self._given
+        if network is None and hp['model'] not in networks:
+            return None
+        if network is None:
+            if self.weights not in (None, True, False):
+                raise ValueError(
+                    f'{type(self).__name__}: weights of {hp["model"]!r} are True or None, found {self.weights!r}'
+                )
+            weights = 'imagenet' if self.weights else None
+            make, options = networks[hp['model']], hp['options'] or {}
+            network = make(hp['in_channels'], classes, hp['backbone'], encoder_weights=weights, **options)
+        for name, part in network.named_children():
+            frozen = 'backbone' if name == 'encoder' else 'decoder'
+            if hp[f'freeze_{frozen}'] and name not in ('mapping', 'head'):
+                part.requires_grad_(False)
+        return network  # type: ignore[no-any-return]
+
+    def training_step(self: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> Tensor:
+        """Training loss and metrics of one batch."""
+        if not self.adds_to(batch):
+            return super().training_step(batch, batch_idx)  # type: ignore[misc, no-any-return]
+        if (found := self.hparams['loss']) not in self.losses:
+            wanted = ' or '.join(map(repr, self.losses))
+            raise ValueError(f'{type(self).__name__}: {self.added} need loss={wanted}, found {found!r}')
+        loss, logits, target = self.added_loss(batch)
+        self.train_metrics(logits, target)
+        # As torchgeo up to 0.8 does in each step; later versions log metrics after each epoch.
+        if type(self).on_train_epoch_end is LightningModule.on_train_epoch_end:
+            self.log_dict(self.train_metrics, batch_size=len(logits))
+        self.log('train_loss', loss, batch_size=len(logits))
+        return loss  # type: ignore[no-any-return]
 
 
-def log_training(task: Any, loss: Any, count: int) -> None:
-    """Log the loss and, as torchgeo up to 0.8 does in each step, the metrics; later versions do so after each epoch.
-
-    The task, one of torchgeo's, has given its ``train_metrics`` the batch of ``count`` samples.
-    """
-    if type(task).on_train_epoch_end is LightningModule.on_train_epoch_end:
-        task.log_dict(task.train_metrics, batch_size=count)
-    task.log('train_loss', loss, batch_size=count)
-
-
-class SegmentationTask(SemanticSegmentation):  # type: ignore[misc]
+class SegmentationTask(_Task, SemanticSegmentation):  # type: ignore[misc]
     """torchgeo's task, with networks for many bands and with samples that have a ``weight``.
 
     Only the training of batches with ``weight``, and of PFSegNet with its edges, is not torchgeo's own.
@@ -89,7 +110,7 @@ class SegmentationTask(SemanticSegmentation):  # type: ignore[misc]
         ValueError: for ``weights`` that hsiaug's networks cannot take, or a loss that cannot honour sample weights.
     """
 
-    ignore = ('weights', 'network')
+    added = 'sample weights and edges'
 
     def __init__(
         self,
@@ -103,27 +124,20 @@ class SegmentationTask(SemanticSegmentation):  # type: ignore[misc]
         self._given = (network,)  # a module itself cannot be kept before the base class is set up
         super().__init__(model, backbone, **kwargs)  # type: ignore[arg-type]
 
-    def configure_models(self) -> None:
-        """Take the given network, build one of hsiaug's, or leave it to torchgeo."""
-        network = own_network(self, _SEGMENTERS, self._given[0], self.hparams['num_classes'])
-        if network is None:
-            super().configure_models()
-        else:
-            self.model = network
+    def own_network(self) -> nn.Module | None:
+        """From images to logits."""
+        return self.named_network(_SEGMENTERS, self.hparams['num_classes'])
 
-    def training_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> Tensor:
-        """Training loss and metrics of one batch."""
+    def adds_to(self, batch: Any) -> bool:
+        """Whether the loss is not torchgeo's."""
+        return 'weight' in batch or isinstance(self.model, PFSegNet)
+
+    def added_loss(self, batch: Any) -> Loss:
+        """See :func:`~hsiaug.trainers.segmentation.training_loss`."""
         hp: Any = self.hparams
-        if 'weight' not in batch and not isinstance(self.model, PFSegNet):
-            return super().training_step(batch, batch_idx, dataloader_idx)
-        if hp['loss'] != 'ce':
-            raise ValueError(f"SegmentationTask: sample weights and edges need loss='ce', found {hp['loss']!r}")
         weights: Any = self.criterion.weight, batch.get('weight')
         options = hp['ignore_index'], *weights, hp['edge_weight']
-        loss, logits = training_loss(self.model, batch['image'], batch['mask'], *options)
-        self.train_metrics(logits, batch['mask'])
-        log_training(self, loss, len(logits))
-        return loss
+        return *training_loss(self.model, batch['image'], batch['mask'], *options), batch['mask']
 
 
 class Adapted(nn.Module):
@@ -152,7 +166,7 @@ class Adapted(nn.Module):
         return self._logits(logits), [self._logits(side) for side in sides]
 
 
-class ChangeTask(ChangeDetection):  # type: ignore[misc]
+class ChangeTask(_Task, ChangeDetection):  # type: ignore[misc]
     """torchgeo's task, with networks for many bands, side outputs, ignored pixels and samples that have a ``weight``.
 
     Only the training of batches with ``weight``, and of ChangeFormer V6 with its side outputs, is not torchgeo's own;
@@ -169,7 +183,7 @@ class ChangeTask(ChangeDetection):  # type: ignore[misc]
         ValueError: for ``weights`` that hsiaug's networks cannot take, or a loss that cannot honour sample weights.
     """
 
-    ignore = ('weights', 'network')
+    added, losses = 'sample weights and side outputs', ('bce', 'ce')
 
     def __init__(
         self,
@@ -189,40 +203,32 @@ class ChangeTask(ChangeDetection):  # type: ignore[misc]
         if hp['loss'] == 'bce':
             self.criterion = BinaryChangeLoss(hp['ignore_index'], hp['pos_weight'])
 
-    def configure_models(self) -> None:
-        """Take the given network, build one of hsiaug's, or leave it to torchgeo."""
+    def own_network(self) -> nn.Module | None:
+        """From pairs of dates to logits."""
         hp: Any = self.hparams
         binary = hp['task'] == 'binary'
-        network = own_network(self, NETWORKS, self._given[0], 2 if binary else hp['num_classes'] or hp['num_labels'])
-        if network is None:
-            super().configure_models()
-        else:
-            self.model = Adapted(network, binary)
+        network = self.named_network(NETWORKS, 2 if binary else hp['num_classes'] or hp['num_labels'])
+        return None if network is None else Adapted(network, binary)
 
-    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
-        """Training loss and metrics of one batch."""
+    def adds_to(self, batch: Any) -> bool:
+        """Whether the loss is not torchgeo's."""
+        return 'weight' in batch or isinstance(getattr(self.model, 'network', None), ChangeFormerV6)
+
+    def added_loss(self, batch: Any) -> Loss:
+        """Of the logits and of side outputs, where the network has them."""
         hp: Any = self.hparams
-        own = self.model if isinstance(self.model, Adapted) else None
+        image, mask, weight = batch['image'], batch['mask'], batch.get('weight')
         sides: list[Tensor] = []
-        if 'weight' not in batch and not (own and isinstance(own.network, ChangeFormerV6)):
-            return super().training_step(batch, batch_idx)
-        if hp['loss'] not in ('bce', 'ce'):
-            raise ValueError(
-                f"ChangeTask: sample weights and side outputs need loss='bce' or 'ce', found {hp['loss']!r}"
-            )
-        image, mask = batch['image'], batch['mask']
-        if own is not None:
-            logits, sides = own.forward_with_sides(image)
+        if isinstance(self.model, Adapted):
+            logits, sides = self.model.forward_with_sides(image)
         else:
             paired = hp['model'].startswith('fcsiam') or hp['model'] == 'changevit'
             logits = self.model(image if paired else image.flatten(1, 2))
         mask = mask[:, 0].long() if hp['task'] == 'multiclass' else mask
-        loss = self._loss(logits, mask, batch.get('weight'))
-        for weight, side in zip(SIDE_WEIGHTS, sides, strict=bool(sides)):
-            loss = loss + weight * self._loss(side, mask, batch.get('weight'))
-        self.train_metrics(logits, mask)
-        log_training(self, loss, len(logits))
-        return loss
+        loss = self._loss(logits, mask, weight)
+        for share, side in zip(SIDE_WEIGHTS, sides, strict=bool(sides)):
+            loss = loss + share * self._loss(side, mask, weight)
+        return loss, logits, mask
 
     def _loss(self, logits: Tensor, mask: Tensor, sample_weights: Tensor | None) -> Tensor:
         hp: Any = self.hparams
@@ -233,7 +239,7 @@ class ChangeTask(ChangeDetection):  # type: ignore[misc]
         return segmentation_loss(logits, mask, hp['ignore_index'], weight, sample_weights)
 
 
-class SceneClassificationTask(Classification):  # type: ignore[misc]
+class SceneClassificationTask(_Task, Classification):  # type: ignore[misc]
     """torchgeo's task, with networks that it does not build, and samples with ``label_prob`` or ``weight``.
 
     torchgeo's own task builds timm's models alone, and takes class probabilities for labels without a word. Here they
@@ -255,7 +261,7 @@ class SceneClassificationTask(Classification):  # type: ignore[misc]
             that cannot honour what samples carry.
     """
 
-    ignore = ('weights', 'network')
+    added = 'label_prob and weight'
 
     def __init__(
         self,
@@ -268,23 +274,20 @@ class SceneClassificationTask(Classification):  # type: ignore[misc]
         self._given = (network,)  # a module itself cannot be kept before the base class is set up
         super().__init__(model, **kwargs)
 
-    def configure_models(self) -> None:
-        """Take the given network, build one of hsiaug's, or leave it to torchgeo."""
+    def own_network(self) -> nn.Module | None:
+        """From images to logits."""
         hp: Any = self.hparams
         if self._given[0] is not None:
-            self.model = self._given[0]
-        elif hp['model'] not in get_args(SceneModel) or (hp['options'] is None and timm.is_model(hp['model'])):
-            super().configure_models()
-        elif self.weights or hp['freeze_backbone']:
+            return self._given[0]
+        if hp['model'] not in get_args(SceneModel) or (hp['options'] is None and timm.is_model(hp['model'])):
+            return None
+        if self.weights or hp['freeze_backbone']:
             raise ValueError(
                 f'SceneClassificationTask: {hp["model"]!r} is trained from scratch, found weights={self.weights!r} and '
                 f'freeze_backbone={hp["freeze_backbone"]}; give a pretrained network, or the name of one of timm'
             )
-        else:
-            size = hp['size'][0], hp['size'][1]
-            self.model = scene_classifier(
-                hp['model'], hp['in_channels'], hp['num_classes'], size, **(hp['options'] or {})
-            )
+        size = hp['size'][0], hp['size'][1]
+        return scene_classifier(hp['model'], hp['in_channels'], hp['num_classes'], size, **(hp['options'] or {}))
 
     def configure_metrics(self) -> None:
         """Set up torchgeo's metrics, and Cohen's kappa."""
@@ -294,19 +297,14 @@ class SceneClassificationTask(Classification):  # type: ignore[misc]
             for metrics in (self.train_metrics, self.val_metrics, self.test_metrics):
                 metrics.add_metrics({'CohenKappa': MulticlassCohenKappa(hp['num_classes'])})
 
-    def training_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> Tensor:
-        """Training loss and metrics of one batch."""
-        hp: Any = self.hparams
-        if not {'label_prob', 'weight'} & set(batch):
-            return super().training_step(batch, batch_idx, dataloader_idx)
-        if hp['loss'] != 'ce':
-            raise ValueError(f"SceneClassificationTask: label_prob and weight need loss='ce', found {hp['loss']!r}")
-        logits = self(batch['image'])
-        target = batch.get('label_prob', batch['label'])
-        loss = scene_loss(logits, target, self.criterion.weight, batch.get('weight'))  # type: ignore[arg-type]
-        self.train_metrics(logits, batch['label'])
-        log_training(self, loss, len(logits))
-        return loss
+    def adds_to(self, batch: Any) -> bool:
+        """Whether the loss is not torchgeo's."""
+        return bool({'label_prob', 'weight'} & set(batch))
+
+    def added_loss(self, batch: Any) -> Loss:
+        """See :func:`~hsiaug.trainers.scene_classifier.scene_loss`."""
+        logits, target, weights = self(batch['image']), batch.get('label_prob', batch['label']), self.criterion.weight
+        return scene_loss(logits, target, weights, batch.get('weight')), logits, batch['label']  # type: ignore[arg-type]
 
 
 class SpectralClassificationTask(LightningModule):

@@ -202,12 +202,12 @@ def test_table_of_pairs_of_dates_shows_real_pairs_in_brackets() -> None:
             'second': {}, 'both': both, 'differences': differences, 'reconstruction': None,
         }  # fmt: skip
 
-    table = study_fidelity([record(0, 2.0), record(1, 4.0)])
-    (row,) = [dict(zip(table['header'], row, strict=True)) for row in table['rows']]
+    _, header, rows = study_fidelity([record(0, 2.0), record(1, 4.0)])
+    (row,) = [dict(zip(header, row, strict=True)) for row in rows]
     assert (row['scene'], row['arm'], row['seeds']) == ('oscd', 'two-stream', '2')
     assert row['FID date 1'] == '3.00 (1.00)'
     assert row['FID date 1 to training'] == '1.50'
     assert row['FID date 2'] == row['RMSE'] == '–'
     assert row['share'] == '0.010 (0.003)'
     assert row['differences, unchanged'] == '0.25 (0.12)'
-    assert study_fidelity([])['rows'] == []
+    assert study_fidelity([])[2] == []
