@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from torchgeo.datasets import DatasetNotFoundError
@@ -12,7 +13,7 @@ from ..samples import Kind, SampleSpec
 from ..scenes.envi import DATA_SUFFIXES
 from ..scenes.files import CUBE_KEYS, Content, Facts, SceneFileError, Variable, without_axis_of_one
 from ..scenes.formats import open_content
-from ..scenes.layout import Layout, channels_last
+from ..scenes.layout import Layout, band_numbers, channels_last
 from ..scenes.readers import refuse_doubts, scale_and_offset
 from ..scenes.wavelengths import sentinel2_centres, to_nanometres
 from .shared import Kept
@@ -70,8 +71,9 @@ class ImageFiles:
         one_size: bool = True,
     ) -> None:
         self.owner, self.scale, self.nodata, self.key, self.one_size = owner, scale, nodata, key, one_size
-        self.names = [name for name in bands or () if isinstance(name, str)] or None
-        self.given = None if self.names or bands is None else [int(band) for band in bands]
+        named = isinstance(bands, list | tuple) and any(isinstance(band, str) for band in bands)
+        self.names = [str(band) for band in bands or ()] if named else None
+        self.given: Any = None if named else bands
         self.opened: Kept[Path, Content] = Kept(0 if one_size else MANY)
         self.layout: Layout | None = layout
         centres = None if wavelengths is None else to_nanometres(wavelengths)
@@ -85,10 +87,7 @@ class ImageFiles:
             found = array if array.ndim == 2 else channels_last(array, None, size, known, str(first))
             self.layout = 'hwc' if found is array else 'chw'
         self.shape = shape = self._shape(first, content)
-        good = np.arange(shape[2]) if content.facts.good_bands is None else content.facts.good_bands
-        self.bands = good if self.given is None else np.asarray(self.given, dtype=np.int64)
-        if not self.bands.size or not 0 <= self.bands.min() <= self.bands.max() < shape[2]:
-            raise ValueError(f'{owner}: bands must be indices in [0, {shape[2]}), found {self.bands.tolist()}')
+        self.bands = band_numbers(content.facts.good_bands if self.given is None else self.given, shape[2], owner)
         self.nominal = centres is None and content.facts.nominal
         centres = content.facts.wavelengths if centres is None else centres
         scale_and_offset(content.facts, scale, str(first))

@@ -10,7 +10,7 @@ import numpy as np
 
 from ..scenes.files import LABEL_KEYS, Content, Facts, SceneFileError, Variable
 from ..scenes.formats import open_content
-from ..scenes.labels import without_class
+from ..scenes.labels import ignored_values, without_class
 from .held import IGNORE
 from .image_files import MANY, WHOLE, Window, window_of
 from .shared import Kept
@@ -39,14 +39,15 @@ class MaskFiles:
         few: bool = False,
     ) -> None:
         self.owner, self.classes, self.key = owner, tuple(classes), key
+        ignored = ignored_values(ignore, owner) or ()
         self.opened: Kept[Path, Content] = Kept(MANY if few else 0)
         labels = {k: k for k in range(len(classes))} if label_map is None else dict(label_map)
         if wrong := {raw: k for raw, k in labels.items() if not 0 <= k < len(classes)}:
             raise ValueError(f'{owner}: label_map must map to 0..{len(classes) - 1}, the classes, found {wrong}')
-        if label_map is not None and (both := sorted(set(label_map) & set(ignore))):
+        if label_map is not None and (both := sorted(set(label_map) & set(ignored))):
             raise ValueError(f'{owner}: label_map and ignore both name {both}')
-        self.raw_to_class = labels | dict.fromkeys(ignore, IGNORE)
-        self.explicit = {*(label_map or ()), *ignore}
+        self.raw_to_class: dict[float, int] = {**labels, **dict.fromkeys(ignored, IGNORE)}
+        self.explicit = {*(label_map or ()), *ignored}
 
     def _open(self, file: Path) -> tuple[Variable, Facts]:
         content = self.opened.get_or_make(file, lambda: open_content(file, 'mask'))

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import numpy as np
 
-from .files import LABEL_KEYS, NUMERIC, Content, SceneFileError, Variable, existing, leaf, without_axis_of_one
+from .files import LABEL_KEYS, NUMERIC, Content, SceneFileError, Variable, as_path, existing, leaf, without_axis_of_one
 from .formats import open_content
-from .labels import clean_labels, numbered
+from .labels import clean_labels, names_for, numbered
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ def read_labels(
 ) -> FileLabels | None:
     """The labels and the class names of their file; None where nothing is labelled."""
     dimensions = {2: (1, 2), 4: (3,)}.get(cube.ndim, (2,))
-    if labels is not None and not Path(labels).is_file() and content.name(str(labels)) is not None:
+    if labels is not None and not as_path(labels, 'labels').is_file() and content.name(str(labels)) is not None:
         labels, key = None, str(labels)
     if labels is not None:
         if not Path(labels).exists() and Path(labels).name == str(labels):  # may be meant as a variable
@@ -46,14 +46,12 @@ def read_labels(
         source = open_content(existing(labels, 'labels'), 'labels')
         variable = source.find(key, LABEL_KEYS, dimensions, 'labels', 'labels_key', NUMERIC + 'US')
         return _clean(source, variable, source.facts.nodata, dimensions, ignore,
-                      class_names or source.facts.class_names, content, unlabelled)  # fmt: skip
+                      class_names, content, unlabelled)  # fmt: skip
     key = _usual_labels(content, cube) if key is None else key
     if key is None:
         return None
     found = content.find(key, (), dimensions, 'labels', 'labels_key')
-    return _clean(
-        content, found, None, dimensions, ignore, class_names or content.facts.class_names, content, unlabelled
-    )
+    return _clean(content, found, None, dimensions, ignore, class_names, content, unlabelled)
 
 
 def _clean(
@@ -62,7 +60,7 @@ def _clean(
     nodata: float | None,
     dimensions: tuple[int, ...],
     ignore: Sequence[int] | None,
-    names: Mapping[int, str],
+    class_names: Mapping[int, str] | None,
     cube: Content,
     unlabelled: int,
 ) -> FileLabels:
@@ -71,10 +69,11 @@ def _clean(
     if values.dtype.kind in 'US':
         labels, names = numbered(values)
         return FileLabels(labels, names)
+    names = class_names or names_for(values, source.facts.class_names)
     labels = clean_labels(values, where, nodata, ignore, names, unlabelled)
     if source is not cube and source.facts.measured is not None and source.facts.measured.shape == labels.shape:
         labels = np.where(source.facts.measured, labels, labels.dtype.type(unlabelled))
-    return FileLabels(labels, names or cube.facts.class_names)
+    return FileLabels(labels, names or names_for(values, cube.facts.class_names))
 
 
 def _usual_labels(content: Content, cube: Variable) -> str | None:

@@ -13,7 +13,15 @@ import numpy as np
 from .file_labels import FileLabels, read_labels
 from .files import CUBE_KEYS, LABEL_KEYS, Content, Facts, SceneFileError, Variable, existing, leaf, without_axis_of_one
 from .formats import open_content
-from .labels import UNLABELLED, clean_labels, numbered, require_names, without_ignored
+from .labels import (
+    UNLABELLED,
+    clean_labels,
+    ignored_values,
+    names_for,
+    numbered,
+    require_names,
+    without_ignored,
+)
 from .layout import Layout, channels_last
 from .scene import Scene
 from .wavelengths import to_nanometres
@@ -36,7 +44,7 @@ def open_scene(
     scale: float | None = None,
     unit: str | None = None,
     nodata: float | None = None,
-    ignore: Sequence[int] | None = None,
+    ignore: Sequence[int] | int | None = None,
     layout: Layout | None = None,
     unlabelled: int = UNLABELLED,
     on_bad_bands: Literal['error', 'drop', 'keep'] = 'error',
@@ -77,6 +85,7 @@ def open_scene(
         ValueError: if labels do not fit the cube, or ``class_names`` are no mapping.
     """
     require_names(class_names, 'open_scene')
+    ignore = ignored_values(ignore, 'open_scene')
     content = open_content(existing(path, 'cube'), 'cube', bands)
     file, facts = content.file, content.facts
     cube_variable = find_cube(content, cube_key)
@@ -93,10 +102,11 @@ def open_scene(
     elif not facts.channels_last:
         cube = channels_last(cube, layout, None if found is None else found.values.shape, known, str(file))
     refuse_doubts(facts, bands=bands, scale=scale, nodata=nodata)
+    names = names_for(None, facts.class_names) if found is None else found.names
     metadata: dict[str, Any] = {
         'wavelengths': known,
         'wavelengths_approximate': centres is None and facts.nominal,
-        'class_names': (facts.class_names if found is None else found.names) if class_names is None else class_names,
+        'class_names': names if class_names is None else class_names,
         'nodata': facts.nodata if nodata is None else nodata,
         'unit': facts.unit if unit is None and scale is None else unit,
         'bands': facts.good_bands if bands is None else np.asarray(bands),
@@ -127,7 +137,7 @@ def open_library(
     scale: float | None = None,
     unit: str | None = None,
     nodata: float | None = None,
-    ignore: Sequence[int] | None = None,
+    ignore: Sequence[int] | int | None = None,
     on_bad_bands: Literal['error', 'drop'] = 'error',
 ) -> Scene:
     """Open a spectral library as a scene one pixel wide.
@@ -159,10 +169,11 @@ def open_library(
     def column(key: str, what: str) -> np.ndarray:
         return content.find(key, (), (1, 2), what, f'{what}_key').read().reshape(-1)
 
-    labels, class_names = column(labels_key, 'labels'), facts.class_names
+    labels, ignore = column(labels_key, 'labels'), ignored_values(ignore, 'open_library')
     if labels.dtype.kind in 'US':
         labels, class_names = numbered(labels)
     else:
+        class_names = names_for(labels, facts.class_names)
         labels = clean_labels(labels, f'{file}: labels', None, ignore, class_names)
     groups = None if groups_key is None else np.unique(column(groups_key, 'groups'), return_inverse=True)[1].reshape(-1)
     centres = facts.wavelengths if wavelengths_key is None else to_nanometres(column(wavelengths_key, 'wavelengths'))

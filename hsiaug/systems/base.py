@@ -21,8 +21,8 @@ from .. import __version__
 from ..datasets.patches import CoarseWindows
 from ..functional.plain import plain_torch
 from ..records import as_record, json_ready
-from ..samples import Kind, Provenance, SampleSpec, as_seed
-from ..settings import Range, check_arguments, checked_arguments
+from ..samples import Kind, Provenance, SampleSpec, SpecMismatchError, as_seed
+from ..settings import NOT_NEGATIVE, Range, check_arguments, check_value, checked_arguments
 from . import saved
 
 if TYPE_CHECKING:
@@ -289,8 +289,8 @@ class Generator(nn.Module):
 
         Args:
             n: number of samples.
-            labels: (n,) int64 classes; drawn from the training frequencies if None. Of samples with masks they are
-                classes that each should hold; drawn from the training frequencies, patches follow theirs.
+            labels: (n,) classes, whole numbers; drawn from the training frequencies if None. Of samples with masks they
+                are classes that each should hold; drawn from the training frequencies, patches follow theirs.
             seed: makes the draw reproducible; None takes fresh entropy from torch's global generator.
 
         Returns:
@@ -299,8 +299,10 @@ class Generator(nn.Module):
             (n, H, W) int64; of kind ``'change'``, ``image`` (n, 2, C, H, W) and ``mask`` (n, 1, H, W) int64.
 
         Raises:
-            ValueError: if labels and n disagree or a label is out of range.
+            ValueError: if n is no number of samples, labels and n disagree or a label is out of range.
+            SpecMismatchError: if it makes samples of another shape than its spec says.
         """
+        n = check_value(type(self).__name__, 'n', n, int, NOT_NEGATIVE)
         if seed is None:
             seed = int(torch.randint(2**62, ()).item())
         # Noise is drawn on the CPU whatever the device, so that a seed means the same sample everywhere.
@@ -309,6 +311,9 @@ class Generator(nn.Module):
             labels = (
                 torch.multinomial(self.class_prior.cpu(), n, replacement=True, generator=rng) if n else torch.empty(0)
             )
+        labels = torch.as_tensor(labels)
+        if n and (labels.is_floating_point() or labels.dtype == torch.bool):
+            raise ValueError(f'{type(self).__name__}: labels must be whole numbers, found {labels.dtype}')
         labels = labels.to(torch.int64).cpu()
         if labels.shape != (n,):
             raise ValueError(f'{type(self).__name__}: labels must be ({n},) for n={n}, found {tuple(labels.shape)}')
@@ -323,6 +328,11 @@ class Generator(nn.Module):
         if 'mask' not in batch:
             batch.setdefault('label', labels.to(self.device))
         batch['image'] = batch['image'].to(torch.float32)
+        if batch['image'].shape != (n, *self.spec.image_shape):
+            raise SpecMismatchError(
+                f'{type(self).__name__}: it makes images of {tuple(batch["image"].shape[1:])}, its spec says '
+                f'{self.spec.image_shape}; it was trained on other samples, or its config was changed'
+            )
         return batch
 
     # --- saved form -------------------------------------------------------------------------------------------------

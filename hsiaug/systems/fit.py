@@ -26,7 +26,7 @@ from ..settings import checked_arguments
 from . import load
 from .base import REGISTRY, Generator, TrainingData, cannot_make, generator_class, make_generator
 from .from_datasets import data_of
-from .training import trainer_of
+from .training import require_samples, trainer_of
 
 
 @plain_torch()
@@ -104,9 +104,10 @@ def fit_generator(
         losses: file that the losses of a training in steps are logged in, as comma-separated values; None for none.
 
     Raises:
-        ValueError: for an unknown kind or setting.
+        ValueError: for an unknown kind or setting, or data that are not those of their spec.
     """
     settings, trainer = dict(settings or {}), trainer_of(kind)
+    require_samples(kind, data, labelled=trainer is None)
     if trainer is not None:
         config = trainer.settings(kind, settings)
         run = Run(as_seed(seed), device, devices, nodes, folder, progress=progress, losses=losses)
