@@ -29,11 +29,11 @@ ALTERED, ALTERATIONS = -7, -8  # rows of a batch, and how; after two parts more 
 def as_seed(seed: Any) -> int:
     """A seed as Python's integer; those of numpy and torch are seeds too."""
     try:
-        if not isinstance(seed, bool | np.bool_):
-            return operator.index(seed)
+        if not isinstance(seed, bool | np.bool_) and -(1 << 63) <= (found := operator.index(seed)) < 1 << 63:
+            return found
     except TypeError:
         pass
-    raise TypeError(f'seed must be a whole number, found {seed!r}')
+    raise TypeError(f'seed must be a whole number of at most 64 bits, found {seed!r}')
 
 
 def drawn_seed(rng: torch.Generator | None = None) -> int:

@@ -21,7 +21,7 @@ from .batches import fetch
 from .contract import value_problem
 from .held import class_fractions
 from .labels import LabelPolicy
-from .synthetic import SyntheticDataset, default_chunk
+from .synthetic import SyntheticDataset, default_chunk, draw_samples
 
 SHARD_BYTES = 64 << 20
 
@@ -133,7 +133,7 @@ def _fingerprint(source: Any, count: int) -> str:
     if not is_generator(source):
         state = fetch(source, np.array([0, count - 1]))
     else:
-        state = source.state_dict() if isinstance(source, nn.Module) else source.sample(1, seed=0)
+        state = source.state_dict() if isinstance(source, nn.Module) else draw_samples(source, 1, None, 0)
     for name, value in sorted(state.items()):
         if isinstance(value, Tensor):
             digest.update(f'{name} {value.dtype} {tuple(value.shape)}'.encode())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from torchgeo.datasets import DatasetNotFoundError
@@ -13,8 +14,8 @@ from ..samples import Kind, SampleSpec
 from ..scenes.envi import DATA_SUFFIXES
 from ..scenes.files import CUBE_KEYS, LABEL_KEYS, Content, Facts, SceneFileError, Variable, without_axis_of_one
 from ..scenes.formats import open_content
-from ..scenes.labels import without_class
-from ..scenes.layout import Layout, channels_last
+from ..scenes.labels import ignored_values, without_class
+from ..scenes.layout import Layout, band_numbers, channels_last
 from ..scenes.readers import refuse_doubts, scale_and_offset
 from ..scenes.wavelengths import sentinel2_centres, to_nanometres
 from .held import IGNORE
@@ -73,8 +74,9 @@ class ImageFiles:
         one_size: bool = True,
     ) -> None:
         self.owner, self.scale, self.nodata, self.key, self.one_size = owner, scale, nodata, key, one_size
-        self.names = [name for name in bands or () if isinstance(name, str)] or None
-        self.given = None if self.names or bands is None else [int(band) for band in bands]
+        named = isinstance(bands, list | tuple) and any(isinstance(band, str) for band in bands)
+        self.names = [str(band) for band in bands or ()] if named else None
+        self.given: Any = None if named else bands
         self.opened: Kept[Path, Content] = Kept(0 if one_size else MANY)
         self.layout: Layout | None = layout
         centres = None if wavelengths is None else to_nanometres(wavelengths)
@@ -88,10 +90,7 @@ class ImageFiles:
             found = array if array.ndim == 2 else channels_last(array, None, size, known, str(first))
             self.layout = 'hwc' if found is array else 'chw'
         self.shape = shape = self._shape(first, content)
-        good = np.arange(shape[2]) if content.facts.good_bands is None else content.facts.good_bands
-        self.bands = good if self.given is None else np.asarray(self.given, dtype=np.int64)
-        if not self.bands.size or not 0 <= self.bands.min() <= self.bands.max() < shape[2]:
-            raise ValueError(f'{owner}: bands must be indices in [0, {shape[2]}), found {self.bands.tolist()}')
+        self.bands = band_numbers(content.facts.good_bands if self.given is None else self.given, shape[2], owner)
         self.nominal = centres is None and content.facts.nominal
         centres = content.facts.wavelengths if centres is None else centres
         scale_and_offset(content.facts, scale, str(first))
@@ -207,14 +206,15 @@ class MaskFiles:
         few: bool = False,
     ) -> None:
         self.owner, self.classes, self.key = owner, tuple(classes), key
+        ignored = ignored_values(ignore, owner) or ()
         self.opened: Kept[Path, Content] = Kept(MANY if few else 0)
         labels = {k: k for k in range(len(classes))} if label_map is None else dict(label_map)
         if wrong := {raw: k for raw, k in labels.items() if not 0 <= k < len(classes)}:
             raise ValueError(f'{owner}: label_map must map to 0..{len(classes) - 1}, the classes, found {wrong}')
-        if label_map is not None and (both := sorted(set(label_map) & set(ignore))):
+        if label_map is not None and (both := sorted(set(label_map) & set(ignored))):
             raise ValueError(f'{owner}: label_map and ignore both name {both}')
-        self.raw_to_class = labels | dict.fromkeys(ignore, IGNORE)
-        self.explicit = {*(label_map or ()), *ignore}
+        self.raw_to_class: dict[float, int] = {**labels, **dict.fromkeys(ignored, IGNORE)}
+        self.explicit = {*(label_map or ()), *ignored}
 
     def _open(self, file: Path) -> tuple[Variable, Facts]:
         content = self.opened.get_or_make(file, lambda: open_content(file, 'mask'))

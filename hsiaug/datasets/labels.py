@@ -80,7 +80,13 @@ def _weights(
         return np.divide(1.0, held, out=np.zeros_like(held), where=held > 0)
     if prior is None:
         raise ValueError("label policy 'prior' needs a class prior; see estimate_prior")
-    return fill_to_prior(real_counts, prior, total)
+    known = np.asarray(prior, dtype=np.float64)
+    if known.shape != (len(classes),) or not np.isfinite(known).all() or (known < 0).any() or known.sum() == 0:
+        raise ValueError(
+            f"label policy 'prior' needs a share of each of {len(classes)} classes, >= 0 and at least one above 0, "
+            f'found {prior}'
+        )
+    return fill_to_prior(real_counts, known / known.sum(), total)
 
 
 def estimate_prior(x: np.ndarray, y: np.ndarray, unlabelled: np.ndarray, num_classes: int) -> np.ndarray:

@@ -17,7 +17,7 @@ from .batches import gather_chunks, kind_of
 from .labels import LabelPolicy, synthetic_counts
 from .orders import InOrder, Rows
 from .shared import Kept
-from .synthetic import SyntheticDataset, default_chunk, require_drawable
+from .synthetic import SyntheticDataset, default_chunk, draw_samples
 from .wrapped import provenances_of
 
 Source = SampleSource | Dataset[Sample]
@@ -122,11 +122,24 @@ class Pool:
     @cached_property
     def _one(self) -> dict[str, Tensor]:
         """The same batch of one sample, not to be changed."""
-        return self._first(1)
+        return self._finite(self._first(1))
 
     def look(self, n: int) -> dict[str, Tensor]:
-        """A few samples, as long as they are cheap: the first of a dataset, or of live spectra; else one."""
-        return self._first(n) if self.held >= 0 or self.kind == 'spectrum' else self._one
+        """A few samples, as long as they are cheap: the first of a dataset, or of live spectra; else one.
+
+        Raises:
+            ValueError: if one holds NaN or infinite values.
+        """
+        return self._finite(self._first(n)) if self.held >= 0 or self.kind == 'spectrum' else self._one
+
+    def _finite(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        image = batch.get('image')
+        if image is not None and (bad := int((~image.isfinite().flatten(1).all(dim=1)).sum())):
+            raise ValueError(
+                f'{bad} of {len(image)} samples of the source {type(self.source).__name__} hold NaN or infinite '
+                'values, which would end a training in NaN; mend the source, or leave such samples out'
+            )
+        return batch
 
     def mixture(self) -> np.ndarray:
         """(K,) class shares that the policy asks for."""
@@ -253,5 +266,4 @@ class LivePool(Pool):
         return self._sample(n, None, 0)
 
     def _sample(self, n: int, labels: Tensor | None, seed: int) -> dict[str, Tensor]:
-        require_drawable(self.source)
-        return self.source.sample(n, labels, seed)
+        return draw_samples(self.source, n, labels, seed)

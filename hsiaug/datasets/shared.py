@@ -9,6 +9,8 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 
+from ..settings import NOT_NEGATIVE, check_value
+
 Key = TypeVar('Key')
 Value = TypeVar('Value')
 
@@ -40,6 +42,12 @@ class SharedInt:
         return f'SharedInt({self.value})'
 
 
+def require_epoch(owner: str, epoch: int) -> int:
+    """An epoch as Python's integer, if it is one: they are counted from 0."""
+    plain = epoch.item() if isinstance(epoch, torch.Tensor) else epoch
+    return int(check_value(owner, 'epoch', plain, int, NOT_NEGATIVE))
+
+
 class InEpochs:
     """What has an epoch, counted from 0, which workers see change."""
 
@@ -57,7 +65,7 @@ class InEpochs:
         Call it between epochs: a plain loader that is being iterated over continues with the samples of the new one
         (:class:`~hsiaug.samplers.MixedBatchSampler` keeps to its own).
         """
-        self._epoch.value = epoch
+        self._epoch.value = require_epoch(type(self).__name__, epoch)
 
 
 class Kept(OrderedDict[Key, Value]):

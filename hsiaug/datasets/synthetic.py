@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from math import prod
 
 import numpy as np
@@ -30,6 +30,23 @@ def require_drawable(generator: object) -> None:
             'a generator on a GPU cannot run in data-loader workers; move it to the CPU, use num_workers=0, or sample '
             'a bank beforehand'
         )
+
+
+def draw_samples(source: SampleSource, n: int, labels: Tensor | None, seed: int) -> dict[str, Tensor]:
+    """A batch of ``n`` samples of a source, which may be anybody's, without what its gradients would need.
+
+    Raises:
+        TypeError: if it gives no dictionary of tensors.
+        ValueError: if it gives another number of samples.
+    """
+    require_drawable(source)
+    batch, who = source.sample(n, labels, seed=seed), type(source).__name__
+    if not isinstance(batch, Mapping) or not all(isinstance(value, Tensor) for value in batch.values()):
+        found = {k: type(v).__name__ for k, v in batch.items()} if isinstance(batch, Mapping) else type(batch).__name__
+        raise TypeError(f'{who}.sample: a dictionary of tensors is expected (the sample contract), found {found}')
+    if wrong := {key: tuple(value.shape) for key, value in batch.items() if value.shape[:1] != (n,)}:
+        raise ValueError(f'{who}.sample: {n} samples were asked for, found {wrong}')
+    return {key: value.detach() for key, value in batch.items()}
 
 
 class SyntheticDataset(InEpochs, ReadAtOnce):
@@ -93,10 +110,9 @@ class SyntheticDataset(InEpochs, ReadAtOnce):
         return torch.from_numpy(np.searchsorted(ends, self._drawn[1][rows], side='right'))
 
     def _draw_chunk(self, epoch: int, number: int) -> dict[str, Tensor]:
-        require_drawable(self.generator)
         end = min((number + 1) * self.chunk, self.length)
         labels = self._labels(epoch, np.arange(number * self.chunk, end))
-        batch = self.generator.sample(len(labels), labels, seed=stream_seed(self.seed, epoch, number + 1))
+        batch = draw_samples(self.generator, len(labels), labels, stream_seed(self.seed, epoch, number + 1))
         return {name: value.cpu() for name, value in batch.items()}
 
     def batch(self, indices: Sequence[int] | Tensor) -> dict[str, Tensor]:

@@ -26,9 +26,11 @@ def accuracies(predicted: Tensor, target: Tensor, num_classes: int) -> Accuracie
         predicted: (N,) labels.
         target: (N,) labels.
         num_classes: K; classes that do not occur in ``target`` have recall NaN and do not count in ``aa``.
+
+    Raises:
+        ValueError: if the shapes differ, there are no labels, or one is no whole number in [0, K).
     """
-    # torchmetrics counts two classes at least
-    matrix = multiclass_confusion_matrix(predicted, target, max(num_classes, 2))[:num_classes, :num_classes].double()
+    matrix = _confusion('accuracies', *counting(predicted, target, None, 'accuracies'), num_classes)
     total, right = matrix.sum(), matrix.diagonal().sum()
     oa = float(right / total)
     recall = matrix.diagonal() / matrix.sum(dim=1)
@@ -41,7 +43,8 @@ def accuracies(predicted: Tensor, target: Tensor, num_classes: int) -> Accuracie
 class SegmentationScores:
     """Mean IoU, macro F1 and overall accuracy, and IoU and F1 of each class; in [0, 1].
 
-    A class that neither the target nor the prediction holds is NaN and does not count in the means.
+    A class that neither the target nor the prediction holds is NaN and does not count in the means, nor does one that
+    is the ignore index.
     """
 
     miou: float
@@ -62,8 +65,25 @@ def counting(predicted: Tensor, target: Tensor, ignore_index: int | None, who: s
     if ignore_index is not None:
         predicted, target = predicted[target != ignore_index], target[target != ignore_index]
     if target.numel() == 0:
-        raise ValueError(f'{who}: no pixel counts, every target is ignored')
+        raise ValueError(f'{who}: no pixel counts, every target is ignored' if ignore_index is not None else
+                         f'{who}: there is nothing to score, found no targets')  # fmt: skip
     return predicted, target
+
+
+def _confusion(
+    who: str, predicted: Tensor, target: Tensor, num_classes: int, ignore_index: int | None = None
+) -> Tensor:
+    """(K, K) float64 counts of (n,) predictions by (n,) targets, which are the rows."""
+    for name, labels in (('predicted', predicted), ('target', target)):
+        if labels.is_floating_point():
+            raise ValueError(f'{who}: {name} classes must be whole numbers, found {labels.dtype}; take the argmax')
+        if not 0 <= int(labels.min()) <= int(labels.max()) < num_classes:
+            raise ValueError(
+                f'{who}: {name} classes must lie in [0, {num_classes}), found [{int(labels.min())}, '
+                f'{int(labels.max())}]; is ignore_index={ignore_index} the value of pixels without a label?'
+            )
+    matrix: Tensor = multiclass_confusion_matrix(predicted.long(), target.long(), num_classes, validate_args=False)
+    return matrix.double()
 
 
 def segmentation_scores(
@@ -78,18 +98,14 @@ def segmentation_scores(
         ignore_index: target of pixels that do not count.
 
     Raises:
-        ValueError: if the shapes differ, no pixel counts, or a class lies outside [0, K).
+        ValueError: if the shapes differ, no pixel counts, or a class is no whole number in [0, K).
     """
     predicted, target = counting(predicted, target, ignore_index, 'segmentation_scores')
-    for name, mask in (('predicted', predicted), ('target', target)):
-        if not 0 <= int(mask.min()) <= int(mask.max()) < num_classes:
-            raise ValueError(
-                f'segmentation_scores: {name} classes must lie in [0, {num_classes}), found [{int(mask.min())}, '
-                f'{int(mask.max())}]; is ignore_index={ignore_index} the value of pixels without a label?'
-            )
-    matrix = multiclass_confusion_matrix(predicted, target, num_classes, validate_args=False).to(torch.float64)
+    matrix = _confusion('segmentation_scores', predicted, target, num_classes, ignore_index)
     right, both = matrix.diagonal(), matrix.sum(dim=0) + matrix.sum(dim=1)
     iou, f1 = right / (both - right), 2 * right / both
+    if ignore_index is not None and 0 <= ignore_index < num_classes:
+        iou[ignore_index] = f1[ignore_index] = float('nan')
     return SegmentationScores(
         float(iou.nanmean()),
         float(f1.nanmean()),

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from .files import Facts, SceneFileError
-from .labels import class_names_of
-from .wavelengths import to_nanometres
+from .labels import class_names_of, names_for
+from .wavelengths import centres_of
 
 DATA_SUFFIXES = ('.img', '.dat', '.bsq', '.bil', '.bip', '.raw', '.bin')
 _AXES = {'bsq': (1, 2, 0), 'bil': (0, 2, 1), 'bip': (0, 1, 2)}
@@ -50,10 +50,11 @@ def envi_facts(file: Path, header: Mapping[str, str], source: Any, facts: Facts)
     """
     count = source.count
     facts.wavelengths = None
-    texts = numbers(header.get('wavelength', ''))
-    if texts is not None and len(texts) == count:
-        facts.wavelengths = to_nanometres(texts, header.get('wavelength_units'))
-    facts.class_names = class_names_of(header.get('class_names', '').strip().strip('{}').split(','))
+    texts = listed(header.get('wavelength', ''))
+    if len(texts) == count:
+        facts.wavelengths = centres_of(texts, [header.get('wavelength_units')] * count)
+    names = class_names_of(header.get('class_names', '').strip().strip('{}').split(','))
+    facts.class_names = names_for(None, names)
     doubts = dict(facts.doubts)
 
     factor = numbers(header.get('reflectance_scale_factor', ''))
@@ -103,9 +104,14 @@ def map_envi(file: Path, header: Mapping[str, str], source: Any) -> np.ndarray |
     return np.memmap(file, dtype, 'r', offset, shapes[interleave]).transpose(_AXES[interleave])
 
 
+def listed(text: str) -> list[str]:
+    """What a list such as ``{1, 2}`` holds, or a single value."""
+    return [part.strip() for part in text.strip().strip('{}').split(',') if part.strip()]
+
+
 def numbers(text: str) -> list[float] | None:
-    """Numbers of a list such as ``{1, 2}``, or a single one; None where it holds anything else."""
+    """Numbers of a list, or a single one; None where it holds anything else."""
     try:
-        return [float(part) for part in text.strip().strip('{}').split(',') if part.strip()] or None
+        return [float(part) for part in listed(text)] or None
     except ValueError:
         return None

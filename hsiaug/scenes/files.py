@@ -174,9 +174,19 @@ def reading(where: str) -> Iterator[None]:
         ) from error
 
 
+def as_path(path: str | os.PathLike[str], what: str) -> Path:
+    """A path, not what its file would hold."""
+    if isinstance(path, str | os.PathLike):
+        return Path(path)
+    raise TypeError(
+        f'the path of the {what} file was expected, found {type(path).__name__}; of arrays in memory, make a '
+        'hsiaug.scenes.Scene(name, cube, labels)'
+    )
+
+
 def existing(path: str | os.PathLike[str], what: str) -> Path:
     """The file of that path; ``~`` is the home folder."""
-    file = Path(path).expanduser()
+    file = as_path(path, what).expanduser()
     folder = file if file.is_dir() else file.parent
     held = sorted(p.name for p in folder.iterdir() if not p.name.startswith('.')) if folder.is_dir() else []
     if file.is_dir():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Collection, Mapping, Sequence
+from numbers import Integral
 
 import numpy as np
 
@@ -96,9 +97,20 @@ def numbered(text: np.ndarray) -> tuple[np.ndarray, dict[int, str]]:
 
 
 def class_names_of(names: np.ndarray | Sequence[str]) -> dict[int, str]:
-    """Names whose position is the class id, 0 the unlabelled."""
-    found = {i: str(name).strip() for i, name in enumerate(np.asarray(names).reshape(-1)) if i > 0}
+    """Names whose position is the class id, 0 the unlabelled; for :func:`names_for` labels."""
+    found = {i: str(name).strip() for i, name in enumerate(np.asarray(names).reshape(-1))}
     return {i: name for i, name in found.items() if name}
+
+
+def names_for(labels: np.ndarray | None, names: Mapping[int, str]) -> dict[int, str]:
+    """Names of a list, by position, as those of classes.
+
+    Where labels go one beyond the last position, the list has no place for the unlabelled and begins with label 1.
+    """
+    first = 0
+    if 0 in names and labels is not None and labels.dtype.kind in 'biuf' and (labels == max(names) + 1).any():
+        first = 1
+    return {i + first: name for i, name in names.items() if i + first != UNLABELLED}
 
 
 def require_names(names: object, where: str) -> None:
@@ -108,6 +120,19 @@ def require_names(names: object, where: str) -> None:
             f'{where}: class_names are a mapping of class id to name, found {type(names).__name__}; give '
             'dict(enumerate(names, 1)) if the first is that of label 1'
         )
+    if odd := [key for key in names or () if not isinstance(key, Integral)]:
+        raise ValueError(
+            f'{where}: class ids in class_names must be whole numbers, as labels are, found {odd[:3]}; give '
+            '{int(key): name for key, name in names.items()} if JSON has made text of them'
+        )
+
+
+def ignored_values(ignore: Sequence[float] | float | None, where: str) -> tuple[float, ...] | None:
+    """Label values to ignore as a tuple; a single one may come by itself."""
+    values = np.atleast_1d(np.asarray(() if ignore is None else ignore))
+    if values.size and values.dtype.kind not in 'iuf':
+        raise ValueError(f'{where}: ignore must be label values, which are numbers, found {ignore!r}')
+    return None if ignore is None else tuple(values.tolist())
 
 
 def without_ignored(names: Mapping[int, str], ignore: Sequence[int] | None) -> dict[int, str]:

@@ -13,6 +13,20 @@ from .files import SceneFileError
 Layout = Literal['hwc', 'chw']
 
 
+def band_numbers(bands: Sequence[int] | np.ndarray | None, count: int, where: str) -> np.ndarray:
+    """(n,) int64 indices of the bands in use, all of ``count`` if None.
+
+    Raises:
+        ValueError: if they are not different whole numbers in [0, count).
+    """
+    found = np.arange(count) if bands is None else np.asarray(bands)
+    whole = found.ndim == 1 and found.size > 0 and found.dtype.kind in 'iu'
+    if not whole or found.min() < 0 or found.max() >= count or np.unique(found).size < found.size:
+        hint = '; of a mask, give numpy.flatnonzero(mask)' if found.dtype == bool else ''
+        raise ValueError(f'{where}: bands must be different indices in [0, {count}), found {bands}{hint}')
+    return found.astype(np.int64)
+
+
 def channels_last(
     cube: np.ndarray,
     layout: Layout | None,

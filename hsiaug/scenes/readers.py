@@ -19,12 +19,21 @@ from .files import (
     Facts,
     SceneFileError,
     Variable,
+    as_path,
     existing,
     leaf,
     without_axis_of_one,
 )
 from .formats import open_content
-from .labels import UNLABELLED, clean_labels, numbered, require_names, without_ignored
+from .labels import (
+    UNLABELLED,
+    clean_labels,
+    ignored_values,
+    names_for,
+    numbered,
+    require_names,
+    without_ignored,
+)
 from .layout import Layout, channels_last
 from .scene import Scene
 from .wavelengths import to_nanometres
@@ -55,7 +64,7 @@ def open_scene(
     scale: float | None = None,
     unit: str | None = None,
     nodata: float | None = None,
-    ignore: Sequence[int] | None = None,
+    ignore: Sequence[int] | int | None = None,
     layout: Layout | None = None,
     unlabelled: int = UNLABELLED,
     on_bad_bands: Literal['error', 'drop', 'keep'] = 'error',
@@ -96,6 +105,7 @@ def open_scene(
         ValueError: if labels do not fit the cube, or ``class_names`` are no mapping.
     """
     require_names(class_names, 'open_scene')
+    ignore = ignored_values(ignore, 'open_scene')
     content = open_content(existing(path, 'cube'), 'cube', bands)
     file, facts = content.file, content.facts
     cube_variable = find_cube(content, cube_key)
@@ -112,10 +122,11 @@ def open_scene(
     elif not facts.channels_last:
         cube = channels_last(cube, layout, None if found is None else found.values.shape, known, str(file))
     refuse_doubts(facts, bands=bands, scale=scale, nodata=nodata)
+    names = names_for(None, facts.class_names) if found is None else found.names
     metadata: dict[str, Any] = {
         'wavelengths': known,
         'wavelengths_approximate': centres is None and facts.nominal,
-        'class_names': (facts.class_names if found is None else found.names) if class_names is None else class_names,
+        'class_names': names if class_names is None else class_names,
         'nodata': facts.nodata if nodata is None else nodata,
         'unit': facts.unit if unit is None and scale is None else unit,
         'bands': facts.good_bands if bands is None else np.asarray(bands),
@@ -146,7 +157,7 @@ def open_library(
     scale: float | None = None,
     unit: str | None = None,
     nodata: float | None = None,
-    ignore: Sequence[int] | None = None,
+    ignore: Sequence[int] | int | None = None,
     on_bad_bands: Literal['error', 'drop'] = 'error',
 ) -> Scene:
     """Open a spectral library as a scene one pixel wide.
@@ -178,10 +189,11 @@ def open_library(
     def column(key: str, what: str) -> np.ndarray:
         return content.find(key, (), (1, 2), what, f'{what}_key').read().reshape(-1)
 
-    labels, class_names = column(labels_key, 'labels'), facts.class_names
+    labels, ignore = column(labels_key, 'labels'), ignored_values(ignore, 'open_library')
     if labels.dtype.kind in 'US':
         labels, class_names = numbered(labels)
     else:
+        class_names = names_for(labels, facts.class_names)
         labels = clean_labels(labels, f'{file}: labels', None, ignore, class_names)
     groups = None if groups_key is None else np.unique(column(groups_key, 'groups'), return_inverse=True)[1].reshape(-1)
     centres = facts.wavelengths if wavelengths_key is None else to_nanometres(column(wavelengths_key, 'wavelengths'))
@@ -278,7 +290,7 @@ def _read_labels(
 ) -> FileLabels | None:
     """The labels and the class names of their file; None where nothing is labelled."""
     dimensions = {2: (1, 2), 4: (3,)}.get(cube.ndim, (2,))
-    if labels is not None and not Path(labels).is_file() and content.name(str(labels)) is not None:
+    if labels is not None and not as_path(labels, 'labels').is_file() and content.name(str(labels)) is not None:
         labels, key = None, str(labels)
     if labels is not None:
         if not Path(labels).exists() and Path(labels).name == str(labels):  # may be meant as a variable
@@ -288,15 +300,13 @@ def _read_labels(
             )
         source = open_content(existing(labels, 'labels'), 'labels')
         variable = source.find(key, LABEL_KEYS, dimensions, 'labels', 'labels_key', NUMERIC + 'US')
-        return _labels_in(source, variable, source.facts.nodata, dimensions, ignore,
-                      class_names or source.facts.class_names, content, unlabelled)  # fmt: skip
+        nodata = source.facts.nodata
+        return _labels_in(source, variable, nodata, dimensions, ignore, class_names, content, unlabelled)
     key = _usual_labels(content, cube) if key is None else key
     if key is None:
         return None
     found = content.find(key, (), dimensions, 'labels', 'labels_key')
-    return _labels_in(
-        content, found, None, dimensions, ignore, class_names or content.facts.class_names, content, unlabelled
-    )
+    return _labels_in(content, found, None, dimensions, ignore, class_names, content, unlabelled)
 
 
 def _labels_in(
@@ -305,7 +315,7 @@ def _labels_in(
     nodata: float | None,
     dimensions: tuple[int, ...],
     ignore: Sequence[int] | None,
-    names: Mapping[int, str],
+    class_names: Mapping[int, str] | None,
     cube: Content,
     unlabelled: int,
 ) -> FileLabels:
@@ -313,11 +323,12 @@ def _labels_in(
     where = f'{source.file}: labels'
     if values.dtype.kind in 'US':
         labels, names = numbered(values)
-        return FileLabels(labels, names)
+        return FileLabels(labels, found_names)
+    names = class_names or names_for(values, source.facts.class_names)
     labels = clean_labels(values, where, nodata, ignore, names, unlabelled)
     if source is not cube and source.facts.measured is not None and source.facts.measured.shape == labels.shape:
         labels = np.where(source.facts.measured, labels, labels.dtype.type(unlabelled))
-    return FileLabels(labels, names or cube.facts.class_names)
+    return FileLabels(labels, names or names_for(values, cube.facts.class_names))
 
 
 def _usual_labels(content: Content, cube: Variable) -> str | None:

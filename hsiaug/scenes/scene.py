@@ -12,8 +12,10 @@ import numpy as np
 
 from ..samples import Kind, SampleSpec
 from ..seen import SceneFingerprint
+from ..settings import check_value
 from .content import image_fingerprint, scene_content
 from .labels import UNLABELLED, as_integers, require_names, without_class
+from .layout import band_numbers
 
 ONE_CLASS = 'unlabelled'
 """Name of the class of a scene whose labels are left aside."""
@@ -111,8 +113,12 @@ class Scene:
                     f'{getattr(self, what)}'
                 )
             setattr(self, what, float(value) if value.ndim == 0 else value)
+        if not np.all(self.scale):
+            raise ValueError(f'Scene {self.name!r}: a scale of 0 makes all values one, found {self.scale}')
         if isinstance(self.nodata, np.generic | np.ndarray):  # a float64 would never equal what float32 makes of it
             self.nodata = self.nodata.item()
+        if isinstance(self.nodata, bool) or not isinstance(self.nodata, int | float | None):
+            raise ValueError(f'Scene {self.name!r}: nodata must be a stored value, a number, found {self.nodata!r}')
         if self.coarse is not None:
             ours, theirs = self.cube.shape, self.coarse.cube.shape
             factor = ours[0] // theirs[0]
@@ -121,9 +127,7 @@ class Scene:
                     f'Scene {self.name!r}: the coarser image of the same area must have the same bands and sides that '
                     f'are a whole fraction of those of a single image, found {theirs} for {ours}'
                 )
-        self.bands = np.arange(channels) if self.bands is None else np.asarray(self.bands, dtype=np.int64)
-        if self.bands.size == 0 or self.bands.min() < 0 or self.bands.max() >= channels:
-            raise ValueError(f'Scene {self.name!r}: bands must be indices in [0, {channels}), found {self.bands}')
+        self.bands = band_numbers(self.bands, channels, f'Scene {self.name!r}')
 
     def __repr__(self) -> str:
         """One line: sizes, bands, classes, values."""
@@ -301,6 +305,7 @@ class Scene:
             BadBandsError: naming the bands and why, if ``on_bad_bands='error'``.
         """
         assert self.bands is not None
+        check_value('Scene', 'on_bad_bands', on_bad_bands, Literal['error', 'drop'])
         bad = self.bad_bands()
         if not bad:
             return self

@@ -34,16 +34,19 @@ def to_nanometres(values: Sequence[float] | np.ndarray, unit: str | None = None)
     """(C,) band centres in nm, or None where the values are not wavelengths.
 
     A unit, as the file spells it, that is None, empty or ``'Unknown'`` leaves nm and micrometres to be told apart by
-    size. None for NaN and values that are not positive, for indices, frequencies and units that are not known: no
-    wavelengths are better than wrong ones.
+    size, as does one of the two that would put all bands where no sensor has any. None for NaN and values that are not
+    positive, for indices, frequencies and units that are not known: no wavelengths are better than wrong ones.
     """
     numbers = np.asarray(values, dtype=np.float64).reshape(-1)
     name = (unit or '').strip().strip('()[]').lower()
     name = name if name in _TO_NM or name in _WAVENUMBERS else name.removesuffix('s')
     if not numbers.size or not np.isfinite(numbers).all() or numbers.min() <= 0:
         return None
-    if name in _TO_NM:
-        return numbers * _TO_NM[name]
+    factor = _TO_NM.get(name)
+    if (factor == 1 and numbers.max() < MICROMETRES_BELOW) or (factor == 1e3 and numbers.min() >= MICROMETRES_BELOW):
+        name, factor = '', None
+    if factor is not None:
+        return numbers * factor
     if name in _WAVENUMBERS:
         return 1e7 / numbers
     if name not in _UNSAID or (numbers.size > 1 and np.array_equal(numbers, np.arange(1, numbers.size + 1))):

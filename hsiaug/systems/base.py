@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from .. import __version__
 from ..functional.plain import plain_torch
 from ..records import json_ready
-from ..samples import Kind, Provenance, SampleSpec
-from ..settings import Range, check_arguments
+from ..samples import Kind, Provenance, SampleSpec, SpecMismatchError
+from ..settings import NOT_NEGATIVE, Range, check_arguments, check_value
 from ..streams import as_seed, stream
 from . import saved
 from .data import TrainingData, Unlabelled
@@ -172,8 +172,8 @@ class Generator(nn.Module):
 
         Args:
             n: number of samples.
-            labels: (n,) int64 classes; drawn from the training frequencies if None. Of samples with masks they are
-                classes that each should hold; drawn from the training frequencies, patches follow theirs.
+            labels: (n,) classes, whole numbers; drawn from the training frequencies if None. Of samples with masks they
+                are classes that each should hold; drawn from the training frequencies, patches follow theirs.
             seed: makes the draw reproducible; None takes fresh entropy from torch's global generator.
 
         Returns:
@@ -182,13 +182,18 @@ class Generator(nn.Module):
             (n, H, W) int64; of kind ``'change'``, ``image`` (n, 2, C, H, W) and ``mask`` (n, 1, H, W) int64.
 
         Raises:
-            ValueError: if labels and n disagree or a label is out of range.
+            ValueError: if n is no number of samples, labels and n disagree or a label is out of range.
+            SpecMismatchError: if it makes samples of another shape than its spec says.
         """
+        n = check_value(type(self).__name__, 'n', n, int, NOT_NEGATIVE)
         rng = stream(seed)
         if labels is None:
             labels = (
                 torch.multinomial(self.class_prior.cpu(), n, replacement=True, generator=rng) if n else torch.empty(0)
             )
+        labels = torch.as_tensor(labels)
+        if n and (labels.is_floating_point() or labels.dtype == torch.bool):
+            raise ValueError(f'{type(self).__name__}: labels must be whole numbers, found {labels.dtype}')
         labels = labels.to(torch.int64).cpu()
         if labels.shape != (n,):
             raise ValueError(f'{type(self).__name__}: labels must be ({n},) for n={n}, found {tuple(labels.shape)}')
@@ -203,6 +208,11 @@ class Generator(nn.Module):
         if 'mask' not in batch:
             batch.setdefault('label', labels.to(self.device))
         batch['image'] = batch['image'].to(torch.float32)
+        if batch['image'].shape != (n, *self.spec.image_shape):
+            raise SpecMismatchError(
+                f'{type(self).__name__}: it makes images of {tuple(batch["image"].shape[1:])}, its spec says '
+                f'{self.spec.image_shape}; it was trained on other samples, or its config was changed'
+            )
         return batch
 
     # --- saved form -------------------------------------------------------------------------------------------------

@@ -278,20 +278,46 @@ def learning_from_unlabelled() -> list[str]:
     return sorted(name for name, cls in REGISTRY.items() if cls.unlabelled)
 
 
+def require_samples(who: str, data: TrainingData, labelled: bool = True) -> None:
+    """Refuse what is no tensor, shapes that are not those of the spec, labels that are no class, and NaN.
+
+    Args:
+        who: learns from them.
+        data: training data.
+        labelled: whether every sample must have a label; otherwise ``y`` may be empty.
+    """
+    spec, what = data.spec, 'spectra' if data.spec.size is None else 'images'
+    for side in (data.x, data.y):
+        if not isinstance(side, Tensor):
+            raise TypeError(f'{who}: {what} and {spec.target_key}s must be tensors, found {type(side).__name__}')
+    x, y = (len(data.x), *spec.image_shape), (len(data.x), *spec.target_shape)
+    unfit = data.x.shape != x or (data.y.shape != y and (labelled or len(data.y) > 0))
+    if unfit and (len(data.x) or data.source is None):
+        image, target = (', '.join(map(str, ('N', *shape[1:]))) for shape in (x, y))
+        raise ValueError(
+            f'{who}: {what} must be ({image}) with {spec.target_key}s ({target}), found {tuple(data.x.shape)} and '
+            f'{tuple(data.y.shape)} of kind {spec.kind!r}'
+        )
+    if len(data.y) and data.y.is_floating_point():
+        raise TypeError(f'{who}: {spec.target_key}s must be whole numbers, found {data.y.dtype}')
+    if foreign := data.y[spec.foreign(data.y)].unique().tolist():
+        raise ValueError(
+            f'{who}: {spec.target_key}s hold the values {foreign[:8]}, but the {spec.num_classes} classes are 0 to '
+            f'{spec.num_classes - 1} and the ignore index is {spec.ignore_index}; map them to classes or to the ignore '
+            'index'
+        )
+    parts = 'pixels or bands' if spec.size is None else 'patches or bands'
+    require_finite_samples(data.unlabelled, f'unlabelled {what}', parts)
+    require_finite_samples(data.x, what, parts)
+
+
 def require_images(who: str, data: TrainingData, *kinds: Kind) -> None:
-    """Refuse data of other kinds, of shapes that are not those of their spec, none at all, or not finite."""
+    """Refuse data of other kinds, or none at all, and what :func:`require_samples` refuses."""
     spec = data.spec
     if spec.kind not in kinds:
         raise ValueError(f'{who} learns data of kind {" or ".join(map(repr, kinds))}, found {spec.kind!r}')
-    image, target = (', '.join(map(str, shape)) for shape in (spec.image_shape, spec.target_shape))
-    if data.x.shape[1:] != spec.image_shape or data.y.shape != (len(data.x), *spec.target_shape):
-        raise ValueError(
-            f'{who}: images must be (N, {image}) with {spec.target_key}s (N, {target}), found {tuple(data.x.shape)} '
-            f'and {tuple(data.y.shape)} of kind {spec.kind!r}'
-        )
+    require_samples(who, data)
     if len(data.x) == 0 and data.source is None:
         raise ValueError(f'{who} needs training images, found none')
     if len(data.unlabelled) and data.unlabelled.shape[1:] != spec.image_shape:
-        raise ValueError(f'{who}: unlabelled images must be (M, {image}), found {tuple(data.unlabelled.shape)}')
-    require_finite_samples(data.unlabelled, 'unlabelled images')
-    require_finite_samples(data.x)
+        raise ValueError(f'{who}: unlabelled images must be (M, {spec.image_shape}), found {data.unlabelled.shape}')

@@ -13,7 +13,7 @@ from ..functional.plain import plain_torch
 from ..settings import checked_arguments
 from ..streams import as_seed
 from .base import Generator
-from .data import TrainingData, data_of, learning_from_unlabelled, require_use_of, training_data
+from .data import TrainingData, data_of, learning_from_unlabelled, require_samples, require_use_of, training_data
 from .registry import cannot_make, generator_class, make_generator
 from .training import trainer_of
 
@@ -51,9 +51,10 @@ def fit_generator(
         losses: file that the losses of a training in steps are logged in, as comma-separated values; None for none.
 
     Raises:
-        ValueError: for an unknown kind or setting.
+        ValueError: for an unknown kind or setting, or data that are not those of their spec.
     """
     settings, trainer = dict(settings or {}), trainer_of(kind)
+    require_samples(kind, data, labelled=trainer is None)
     if trainer is not None:
         config = trainer.settings(kind, settings)
         run = Run(as_seed(seed), device, devices, nodes, folder, progress=progress, losses=losses)

@@ -1,4 +1,5 @@
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -18,6 +19,22 @@ def test_accuracies_by_hand() -> None:
     assert found.per_class[2] != found.per_class[2]  # a class that does not occur
     assert found.aa == pytest.approx((3 / 4 + 1 / 2) / 2)
     assert found.kappa == pytest.approx(cohen_kappa_score(target, predicted))
+
+
+@pytest.mark.parametrize(
+    ('predicted', 'target', 'message'),
+    [
+        ([0, 5], [0, 1], r'predicted classes must lie in \[0, 3\), found \[0, 5\]'),  # would be hits of class 2
+        ([0, 1], [0, 5], 'target classes must lie'),
+        ([0, 1], [0, -1], 'target classes must lie'),
+        ([0.2, 0.9], [0, 1], 'must be whole numbers'),
+        ([[0.1, 0.8, 0.1]], [1], 'take the argmax'),
+        ([], [], 'nothing to score'),
+    ],
+)
+def test_what_cannot_be_scored_is_refused(predicted: list[Any], target: list[int], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        accuracies(torch.tensor(predicted), torch.tensor(target, dtype=torch.int64), 3)
 
 
 def test_fidelity_knows_copies_noise_and_collapse(data: TrainingData) -> None:

@@ -1,6 +1,7 @@
 import pytest
 import torch
 from sklearn.metrics import f1_score, jaccard_score
+from torchmetrics.functional.classification import multiclass_jaccard_index
 
 from hsiaug.metrics import segmentation_scores
 
@@ -47,3 +48,13 @@ def test_mistakes_are_named() -> None:
         segmentation_scores(mask, torch.where(torch.eye(4) > 0, 255, mask), 3)
     with pytest.raises(ValueError, match=r'predicted classes must lie'):
         segmentation_scores(mask + 3, mask, 3)
+    with pytest.raises(ValueError, match=r'must be whole numbers, found torch.float32; take the argmax'):
+        segmentation_scores(mask + 0.5, mask, 3)
+
+
+def test_a_class_that_is_the_ignore_index_counts_in_no_mean() -> None:
+    rng = torch.Generator().manual_seed(0)
+    target, predicted = (torch.randint(4, (3, 9, 7), generator=rng) for _ in range(2))
+    found = segmentation_scores(predicted, target, 4, ignore_index=0)
+    assert found.miou == pytest.approx(float(multiclass_jaccard_index(predicted, target, 4, ignore_index=0)))
+    assert found.iou[0] != found.iou[0]

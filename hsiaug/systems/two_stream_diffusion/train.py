@@ -103,12 +103,6 @@ def _require_trainable(data: TrainingData, config: TwoStreamConfig) -> TrainingD
         return _with_classes(data, data.source.dataset.class_pixels().sum(axis=1) > 0)
     values = data.y.unique()
     counted = spec.counted(values)
-    foreign = values[~counted & (values != spec.ignore_index)].tolist()
-    if foreign:
-        raise ValueError(
-            f'masks hold the values {foreign}, but the {spec.num_classes} classes are 0 to {spec.num_classes - 1} and '
-            f'the ignore index is {spec.ignore_index}; map them to classes or to the ignore index'
-        )
     held = set(values[counted].tolist())
     missing = [spec.classes[k] for k in range(spec.num_classes) if k not in held and k != spec.ignore_index]
     if missing:

@@ -1,0 +1,117 @@
+"""What users say of a scene, or a file says of itself, that cannot be meant."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from hsiaug.datasets import PairFolder
+from hsiaug.scenes import Scene, SceneFileError, open_library, open_scene
+
+CUBE = np.random.default_rng(0).uniform(0.1, 1, (6, 8, 4)).astype('f4')
+LABELS = np.arange(48).reshape(6, 8) % 4
+
+
+def saved(folder: Path, **arrays: Any) -> Path:
+    np.savez(folder / 'scene.npz', **{'cube': CUBE, 'gt': LABELS, **arrays})
+    return folder / 'scene.npz'
+
+
+@pytest.mark.parametrize(
+    ('names', 'expected'),
+    [
+        (['a', 'b', 'c'], {1: 'a', 2: 'b', 3: 'c'}),  # no place for the unlabelled
+        (['', 'a', 'b', 'c'], {1: 'a', 2: 'b', 3: 'c'}),
+        (['soil?', 'a', 'b', 'c'], {1: 'a', 2: 'b', 3: 'c'}),
+    ],
+)
+def test_a_list_of_names_begins_where_the_labels_say(
+    tmp_path: Path, names: list[str], expected: dict[int, str]
+) -> None:
+    file = saved(tmp_path, class_names=np.array(names))
+    assert open_scene(file).class_names == expected
+    np.savez(tmp_path / 'gt.npz', gt=LABELS, class_names=np.array(names))
+    np.save(tmp_path / 'cube.npy', CUBE)
+    assert open_scene(tmp_path / 'cube.npy', tmp_path / 'gt.npz').class_names == expected
+    spectra = {'spectra': CUBE.reshape(-1, 4), 'y': LABELS.reshape(-1), 'class_names': np.array(names)}
+    np.savez(tmp_path / 'library.npz', **spectra)
+    assert open_library(tmp_path / 'library.npz', 'y').class_names == expected
+
+
+@pytest.mark.parametrize(
+    ('settings', 'message'),
+    [
+        ({'bands': np.array([True, False, True, True])}, r'different indices in \[0, 4\).*numpy.flatnonzero\(mask\)'),
+        ({'bands': [1, 1, 2]}, 'different indices'),
+        ({'bands': [0.0, 1.5]}, 'different indices'),
+        ({'bands': 2}, 'different indices'),
+        ({'bands': slice(2)}, 'different indices'),
+        ({'scale': 0}, 'a scale of 0'),
+        ({'nodata': '-9999'}, "nodata must be .* number, found '-9999'"),
+        ({'class_names': {'1': 'soil'}}, r"class ids in class_names must be whole numbers.*\['1'\]"),
+        ({'on_bad_bands': 'dorp'}, "unknown on_bad_bands 'dorp'"),
+        ({'ignore': 'maize'}, "ignore must be label values, which are numbers, found 'maize'"),
+    ],
+)
+def test_what_cannot_be_meant_is_refused(tmp_path: Path, settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        open_scene(saved(tmp_path), **settings)
+
+
+def test_a_typo_drops_no_bands() -> None:
+    scene = Scene('x', np.concatenate([CUBE, np.zeros((6, 8, 1), 'f4')], axis=2), LABELS)
+    with pytest.raises(ValueError, match="unknown on_bad_bands 'dorp'; choose from"):
+        scene.checked('dorp')  # type: ignore[arg-type]
+
+
+def test_one_ignored_value_may_come_by_itself(tmp_path: Path) -> None:
+    file = saved(tmp_path, gt=np.where(LABELS == 0, 255, LABELS))
+    assert open_scene(file, ignore=255).class_ids == (1, 2, 3)
+    for folder in ('images', 'masks'):
+        (tmp_path / folder).mkdir()
+    np.save(tmp_path / 'images' / 'a.npy', CUBE)
+    np.save(tmp_path / 'masks' / 'a.npy', np.where(LABELS < 2, LABELS, 9))
+    pairs = PairFolder(tmp_path, ['a', 'b'], ignore=9, bands=np.array([0, 2]))
+    assert set(pairs[0]['mask'].unique().tolist()) == {0, 1, 255}
+    assert pairs[0]['image'].shape == (2, 6, 8)
+    with pytest.raises(ValueError, match='PairFolder: bands must be different indices'):
+        PairFolder(tmp_path, ['a', 'b'], ignore=9, bands=[0.5, 1.5])  # type: ignore[list-item]
+
+
+def test_an_array_is_no_path(tmp_path: Path) -> None:
+    for arguments in ((CUBE,), (saved(tmp_path), LABELS)):
+        with pytest.raises(
+            TypeError, match=r'file was expected, found ndarray; of arrays.*Scene\(name, cube, labels\)'
+        ):
+            open_scene(*arguments)
+
+
+@pytest.mark.parametrize(
+    ('unit', 'values', 'expected'),
+    [
+        ('Nanometers', '0.45, 0.55, 0.65, 0.85', [450, 550, 650, 850]),
+        ('Micrometers', '450, 550, 650, 850', [450, 550, 650, 850]),
+        ('Micrometers', '0.45, 0.55, 0.65, 120', [450, 550, 650, 120_000]),
+        ('Nanometers', '1, 2, 3, 4', None),
+        ('Unknown', '450 nm, 550 nm, 650 nm, 850 nm', [450, 550, 650, 850]),
+        ('Nanometers', '0.45 um, 0.55 um, 0.65 um, 0.85 um', [450, 550, 650, 850]),
+    ],
+)
+def test_units_that_contradict_their_values(
+    tmp_path: Path, unit: str, values: str, expected: list[float] | None
+) -> None:
+    (tmp_path / 'a.img').write_bytes(CUBE.transpose(2, 0, 1).astype('<f4').tobytes())
+    (tmp_path / 'a.hdr').write_text(
+        'ENVI\nsamples = 8\nlines = 6\nbands = 4\nheader offset = 0\nfile type = ENVI Standard\ndata type = 4\n'
+        f'interleave = bsq\nbyte order = 0\nwavelength units = {unit}\nwavelength = {{{values}}}\n'
+    )
+    centres = open_scene(tmp_path / 'a.img').wavelengths
+    assert (centres is None) == (expected is None)
+    if centres is not None:
+        assert centres == pytest.approx(expected)
+
+
+def test_a_missing_variable_is_still_named(tmp_path: Path) -> None:
+    with pytest.raises(SceneFileError, match="holds no 'truth'"):
+        open_scene(saved(tmp_path), labels_key='truth')

@@ -1,0 +1,68 @@
+"""Training data that are not what their spec says, and draws that no generator can make."""
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from toys import Toy
+
+from hsiaug.samples import SpecMismatchError
+from hsiaug.systems import TrainingData
+from hsiaug.trainers import fit_generator
+
+
+def spectra() -> TrainingData:
+    toy = Toy('spectrum', 30)
+    x, y = toy.data['image'], toy.data['label']
+    return TrainingData(toy.spec, x, y, x[:0], x[:3], y[:3])
+
+
+@pytest.mark.parametrize('kind', ['duplicate', 'gaussian', 'variability', 'noise'])
+@pytest.mark.parametrize(
+    ('change', 'error', 'message'),
+    [
+        ({'x': lambda d: d.x[:, :4]}, ValueError, r'spectra must be \(N, 5\) with labels \(N\), found \(30, 4\)'),
+        ({'y': lambda d: d.y[:20]}, ValueError, r'found \(30, 5\) and \(20,\)'),
+        ({'y': lambda d: d.y + 1}, ValueError, r'labels hold the values \[3\], but the 3 classes are 0 to 2'),
+        ({'y': lambda d: d.y.float()}, TypeError, 'labels must be whole numbers, found torch.float32'),
+        ({'x': lambda d: d.x.index_fill(0, torch.tensor(3), torch.nan)}, ValueError, '1 of 30 spectra hold NaN'),
+        ({'x': lambda d: d.x.numpy()}, TypeError, 'must be tensors, found ndarray'),
+    ],
+)
+def test_data_that_are_not_those_of_their_spec(
+    kind: str, change: dict[str, Any], error: type[Exception], message: str
+) -> None:
+    data = spectra()
+    with pytest.raises(error, match=message):
+        fit_generator(kind, replace(data, **{name: f(data) for name, f in change.items()}))
+
+
+def test_labels_may_be_any_whole_numbers() -> None:
+    generator = fit_generator('noise', spectra())
+    expected = generator.sample(3, torch.tensor([0, 1, 2]), seed=0)
+    for labels in ([0, 1, 2], np.array([0, 1, 2], dtype=np.uint8), torch.tensor([0, 1, 2], dtype=torch.int16)):
+        assert torch.equal(generator.sample(3, labels, seed=0)['image'], expected['image'])  # type: ignore[arg-type]
+    for wrong in (torch.tensor([0.0, 1.7]), torch.tensor([True, False])):
+        with pytest.raises(ValueError, match='labels must be whole numbers'):
+            generator.sample(2, wrong)
+
+
+@pytest.mark.parametrize('n', [-1, 2.0, '3', True])
+def test_a_number_of_samples_is_one(n: Any) -> None:
+    with pytest.raises(ValueError, match='Noise: n must be'):
+        fit_generator('noise', spectra()).sample(n)
+
+
+@pytest.mark.parametrize('seed', [1 << 63, -(1 << 63) - 1])
+def test_a_seed_has_64_bits(seed: int) -> None:
+    with pytest.raises(TypeError, match='at most 64 bits'):
+        fit_generator('noise', spectra()).sample(1, seed=seed)
+
+
+def test_samples_are_those_of_the_spec() -> None:
+    generator = fit_generator('duplicate', spectra())
+    generator.spec = replace(generator.spec, bands=7)  # as an edited config.json says
+    with pytest.raises(SpecMismatchError, match=r'makes images of \(5,\), its spec says \(7,\)'):
+        generator.sample(2)
