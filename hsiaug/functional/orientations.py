@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from .devices import sent
+
 ORIENTATIONS = 8
 
 
@@ -21,7 +23,7 @@ def turn(x: Tensor, number: int) -> Tensor:
 
 def any_orientation(x: Tensor, rng: torch.Generator) -> Tensor:
     """Each of (n, ..., H, W) in a random orientation that keeps its sides."""
-    coins = torch.rand((3, len(x)), generator=rng, device=rng.device).lt(0.5).to(x.device)
+    coins = sent(torch.rand((3, len(x)), generator=rng, device=rng.device).lt(0.5), x.device)
     down, right, across = coins.view(3, -1, *[1] * (x.ndim - 1))
     x = torch.where(down, x.flip(-2), x)
     x = torch.where(right, x.flip(-1), x)

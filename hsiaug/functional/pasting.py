@@ -16,6 +16,7 @@ from scipy.ndimage import generate_binary_structure
 from scipy.ndimage import label as connected
 from torch import Tensor
 
+from .devices import sent
 from .orientations import any_orientation
 
 Regions = Literal['smooth', 'box', 'class', 'components']
@@ -50,7 +51,7 @@ def paste_regions(
         where = box_regions(torch.rand(count, generator=rng), size, rng)
     else:
         where = (class_regions if regions == 'class' else component_regions)(labels.cpu(), classes, rng)
-    return pasted_where(where.to(mask.device), (image, mask), (pasted, labels))
+    return pasted_where(sent(where, mask.device), (image, mask), (pasted, labels))
 
 
 def pasted_where(where: Tensor, host: Pair, donor: Pair) -> Pair:
@@ -68,7 +69,7 @@ def shifted(image: Tensor, mask: Tensor, rng: torch.Generator) -> Pair:
     """Images (n, C, H, W) and masks (n, H, W), each pair shifted at random; what leaves at an edge enters opposite."""
     count, height, width = mask.shape
     rows, columns = (
-        ((torch.randint(length, (count, 1), generator=rng) + torch.arange(length)) % length).to(mask.device)
+        sent((torch.randint(length, (count, 1), generator=rng) + torch.arange(length)) % length, mask.device)
         for length in (height, width)
     )
     return _taken(image, mask, rows[:, :, None] * width + columns[:, None, :])

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from .. import __version__
+from ..functional.devices import sent
 from ..functional.plain import plain_torch
 from ..records import json_ready
 from ..samples import Kind, Provenance, SampleSpec, SpecMismatchError
@@ -72,6 +73,7 @@ class Generator(nn.Module):
         self.spec = spec
         self.settings = settings
         self.provenance: Provenance | None = None
+        self._copies: dict[str, tuple[Tensor, int, Tensor]] = {}
         # Training frequencies, from which labels are drawn where the caller gives none.
         self.register_buffer('class_prior', torch.full((spec.num_classes,), 1.0 / spec.num_classes))
         for name in self.fitted:
@@ -146,6 +148,16 @@ class Generator(nn.Module):
         """Where the generator's tensors live."""
         return self.class_prior.device
 
+    def on_cpu(self, name: str) -> Tensor:
+        """A buffer on the CPU, where draws begin; copied once, as a copy waits for all that a GPU has still to do."""
+        value: Tensor = getattr(self, name)
+        if value.device.type == 'cpu':
+            return value
+        kept = self._copies.get(name)
+        if kept is None or kept[0] is not value or kept[1] != value._version:
+            kept = self._copies[name] = (value, value._version, value.cpu())
+        return kept[2]
+
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
         """Move the generator, but keep its numbers as they are, for ``half()``, ``bfloat16()`` and ``to(dtype)`` too.
 
@@ -189,7 +201,9 @@ class Generator(nn.Module):
         rng = stream(seed)
         if labels is None:
             labels = (
-                torch.multinomial(self.class_prior.cpu(), n, replacement=True, generator=rng) if n else torch.empty(0)
+                torch.multinomial(self.on_cpu('class_prior'), n, replacement=True, generator=rng)
+                if n
+                else torch.empty(0)
             )
         labels = torch.as_tensor(labels)
         if n and (labels.is_floating_point() or labels.dtype == torch.bool):
@@ -206,7 +220,7 @@ class Generator(nn.Module):
             return {key: value[:0] for key, value in self.sample(1, seed=0).items()}
         batch = self._draw(labels, rng)
         if 'mask' not in batch:
-            batch.setdefault('label', labels.to(self.device))
+            batch.setdefault('label', sent(labels, self.device))
         batch['image'] = batch['image'].to(torch.float32)
         if batch['image'].shape != (n, *self.spec.image_shape):
             raise SpecMismatchError(

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..functional.devices import sent
 from ..samples import SampleSpec, require_compatible
 from .base import Generator, TrainingData, register
 from .registry import make_part, part_of
@@ -46,5 +47,7 @@ class Ensemble(Generator):
             assert isinstance(member, Generator)
             rows = choice == i
             if rows.any():
-                image[rows.to(self.device)] = member._draw(labels[rows], rng)['image'].to(image.dtype)
+                image[sent(rows.nonzero()[:, 0], self.device)] = member._draw(labels[rows], rng)['image'].to(
+                    image.dtype
+                )
         return {'image': image}

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import one_hot
 
+from ..functional.devices import sent
 from ..functional.plain import plain_torch
 from ..samples import Kind, SampleSpec
 from ..settings import NOT_NEGATIVE, POSITIVE
@@ -45,7 +46,7 @@ class ExemplarGenerator(Generator):
         """(n,) positions of training spectra of the wanted classes, uniform within a class."""
         position = torch.empty(len(labels), dtype=torch.int64)
         uniform = torch.rand(len(labels), generator=rng, dtype=torch.float64)
-        train_y = self.train_y.cpu()
+        train_y = self.on_cpu('train_y')
         for label in torch.unique(labels).tolist():
             members = torch.nonzero(train_y == label)[:, 0]
             if len(members) == 0:
@@ -55,7 +56,7 @@ class ExemplarGenerator(Generator):
                 )
             wanted = labels == label
             position[wanted] = members[(uniform[wanted] * len(members)).long()]
-        return position.to(self.device)
+        return sent(position, self.device)
 
     def _altered(self, x: Tensor, rng: torch.Generator) -> Tensor:
         """What is made of (n, C) training spectra."""
@@ -97,7 +98,7 @@ class Noise(ExemplarGenerator):
         super().fit(data, seed)
 
     def _altered(self, x: Tensor, rng: torch.Generator) -> Tensor:
-        return x + self.level * self.band_std * torch.randn(x.shape, generator=rng).to(self.device)
+        return x + self.level * self.band_std * sent(torch.randn(x.shape, generator=rng), self.device)
 
 
 @register('gain_offset')
@@ -125,7 +126,7 @@ class GainOffset(ExemplarGenerator):
         super().fit(data, seed)
 
     def _altered(self, x: Tensor, rng: torch.Generator) -> Tensor:
-        gain, offset = torch.randn((2, len(x), 1), generator=rng).to(self.device)
+        gain, offset = sent(torch.randn((2, len(x), 1), generator=rng), self.device)
         return x * torch.exp(self.gain * gain) + self.offset * self.mean_value * offset
 
 
@@ -137,7 +138,7 @@ def sky_shape(spec: SampleSpec) -> Tensor:
 
 def relight(x: Tensor, sky: Tensor, direct: float, diffuse: float, rng: torch.Generator) -> Tensor:
     """(n, C) spectra x under other light: x·(α + β·s), log α ~ N(0, direct²), β ~ N(0, diffuse²), sky s (C,)."""
-    alpha, beta = torch.randn((2, len(x), 1), generator=rng).to(x.device)
+    alpha, beta = sent(torch.randn((2, len(x), 1), generator=rng), x.device)
     # Light cannot be negative, however far out the draw.
     return x * (torch.exp(direct * alpha) + diffuse * beta * sky).clamp_min(0.05)
 
@@ -197,8 +198,8 @@ class Mixup(ExemplarGenerator):
         if self.partners == 'within':
             second = self.exemplars(labels, rng)
         else:
-            second = torch.randint(len(self.train_y), (len(labels),), generator=rng).to(self.device)
-        weight = mixing_weights(len(labels), self.alpha, rng).to(self.device)
+            second = sent(torch.randint(len(self.train_y), (len(labels),), generator=rng), self.device)
+        weight = sent(mixing_weights(len(labels), self.alpha, rng), self.device)
         shares = [one_hot(self.train_y[p], self.spec.num_classes).to(torch.float32) for p in (first, second)]
         return {
             'image': weight * self.train_x[first] + (1 - weight) * self.train_x[second],

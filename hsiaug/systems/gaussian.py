@@ -10,6 +10,7 @@ from sklearn.covariance import LedoitWolf
 from sklearn.mixture import GaussianMixture
 from torch import Tensor
 
+from ..functional.devices import sent
 from ..functional.plain import plain_torch
 from ..samples import SampleSpec
 from ..settings import COUNT
@@ -80,17 +81,16 @@ class ClassGaussian(Generator):
         return model.fit_predict(centred @ basis.T)
 
     def _draw(self, labels: Tensor, rng: torch.Generator) -> dict[str, Tensor]:
-        owners, weights = self.owners.cpu(), self.weights.cpu()
+        owners, weights = self.on_cpu('owners'), self.on_cpu('weights')
         component = torch.empty(len(labels), dtype=torch.int64)
         for label in torch.unique(labels).tolist():
             mine, wanted = torch.nonzero(owners == label)[:, 0], labels == label
             pick = torch.multinomial(weights[mine], int(wanted.sum()), replacement=True, generator=rng)
             component[wanted] = mine[pick]
-        noise = torch.randn((len(labels), self.spec.bands), generator=rng).to(self.device)
-        component = component.to(self.device)
+        noise = sent(torch.randn((len(labels), self.spec.bands), generator=rng), self.device)
         image = torch.empty_like(noise)
         for j in torch.unique(component).tolist():  # one product per component: gathered factors would be huge
-            rows = component == j
+            rows = sent((component == j).nonzero()[:, 0], self.device)
             factor = self.factors[j if len(self.factors) > 1 else 0]
             image[rows] = self.means[j] + noise[rows] @ factor.T
         return {'image': image}

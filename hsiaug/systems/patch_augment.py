@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ..datasets.held import class_fractions
 from ..functional.dates import CHANGED, flat_mask, in_contract, stacked_dates
+from ..functional.devices import sent
 from ..functional.pasting import boxes, pairs_that_hold, pasted_where
 from ..functional.plain import plain_torch
 from ..samples import SampleSpec
@@ -69,17 +70,17 @@ class PatchAugment(Generator):
         self.adopt(data, seed)
 
     def _draw(self, labels: Tensor, rng: torch.Generator) -> dict[str, Tensor]:
-        rows = pairs_that_hold(labels, self.shares(), rng)
+        rows = sent(pairs_that_hold(labels, self.shares(), rng), self.device)
         image, mask = self.image[rows].clone(), self.mask[rows].clone()
         if self.kind == 'noise':
-            noise = torch.randn(image.shape, generator=rng).to(image)
+            noise = sent(torch.randn(image.shape, generator=rng), image.device)
             image = image + 0.1 * self.std[:, None, None] * noise
         elif self.kind == 'cutmix':
-            others = torch.randint(len(self.image), (len(rows),), generator=rng).to(self.device)
+            others = sent(torch.randint(len(self.image), (len(rows),), generator=rng), self.device)
             size = (image.shape[-2], image.shape[-1])
             shares = 0.25 + 0.5 * torch.rand((2, len(rows)), generator=rng)  # of each side
             sides = [(share * side).round().clamp_min(1) for share, side in zip(shares, size, strict=True)]
-            where = boxes(sides, size, rng).to(self.device)
+            where = sent(boxes(sides, size, rng), self.device)
             image, mask = pasted_where(where, (image, mask), (self.image[others], self.mask[others]))
         elif self.kind in ('flips', 'crops', 'affine'):
             image, mask = self._geometric(image, mask, rng)
@@ -105,7 +106,7 @@ class PatchAugment(Generator):
 
     def shares(self) -> Tensor:
         """(N, K) share of each class in the counting pixels of each pair, on the CPU."""
-        return class_fractions(self.mask.cpu(), self.spec)
+        return class_fractions(self.on_cpu('mask'), self.spec)
 
     def _geometric(self, image: Tensor, mask: Tensor, rng: torch.Generator) -> tuple[Tensor, Tensor]:
         size = (image.shape[-2], image.shape[-1])

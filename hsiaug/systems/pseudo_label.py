@@ -19,6 +19,7 @@ from ..datasets import ChangeDataset, PatchDataset, SceneDataset
 from ..datasets.held import HeldSamples, class_fractions
 from ..engine import Run
 from ..functional.dates import flat_mask, in_contract, stacked_dates
+from ..functional.devices import sent
 from ..functional.pasting import Regions, pairs_that_hold, paste_regions
 from ..functional.plain import plain_torch
 from ..progress import with_progress
@@ -99,15 +100,15 @@ class PseudoLabel(Generator):
             setattr(self, f'{name}shares', shares(target).to(self.device))
 
     def _draw(self, labels: Tensor, rng: torch.Generator) -> dict[str, Tensor]:
-        asked = self.real_shares if self.paste == 'host' else self.shares  # donors where there are any
-        rows = pairs_that_hold(labels, asked.cpu(), rng).to(self.device)
+        asked = 'real_shares' if self.paste == 'host' else 'shares'  # donors where there are any
+        rows = sent(pairs_that_hold(labels, self.on_cpu(asked), rng), self.device)
         if self.paste == 'none':
             if self.y.ndim == 1:
                 return {'image': self.x[rows]}
             return in_contract(self.x[rows], self.y[rows], self.spec)
         parts = [(self.x, self.y), (self.real_x, self.real_y)]
         (hosts, masks), (donors, donated) = parts if self.paste == 'host' else parts[::-1]
-        of = torch.randint(len(hosts), (len(rows),), generator=rng).to(self.device)
+        of = sent(torch.randint(len(hosts), (len(rows),), generator=rng), self.device)
         pair = paste_regions(
             (hosts[of], masks[of]), (donors[rows], donated[rows]), self.regions, self.spec.num_classes, rng
         )

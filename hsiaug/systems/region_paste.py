@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ..datasets.held import class_fractions
 from ..functional.dates import flat_mask, in_contract, stacked_dates
+from ..functional.devices import sent
 from ..functional.pasting import Pair, Regions, pairs_that_hold, paste_regions
 from ..functional.plain import plain_torch
 from ..samples import SampleSpec
@@ -61,7 +62,7 @@ class RegionPaste(Generator):
         self.adopt(data, seed)
 
     def _draw(self, labels: Tensor, rng: torch.Generator) -> dict[str, Tensor]:
-        hosts = torch.randint(len(self.image), (len(labels),), generator=rng).to(self.device)
+        hosts = sent(torch.randint(len(self.image), (len(labels),), generator=rng), self.device)
         image, mask = self._pasted((self.image[hosts], self.mask[hosts]), labels, rng)
         return in_contract(image, mask, self.spec)
 
@@ -83,12 +84,12 @@ class RegionPaste(Generator):
         image, mask = batch['image'], batch['mask']
         self.require_images(image)
         rng = stream(seed)
-        labels = torch.multinomial(self.class_prior.cpu(), max(len(image), 1), replacement=True, generator=rng)
+        labels = torch.multinomial(self.on_cpu('class_prior'), max(len(image), 1), replacement=True, generator=rng)
         host = stacked_dates(image).to(self.device), flat_mask(mask).to(self.device)
         altered = in_contract(*self._pasted(host, labels[: len(image)], rng), self.spec)
         return {**batch, **{key: value.to(batch[key].device, batch[key].dtype) for key, value in altered.items()}}
 
     def _pasted(self, host: Pair, labels: Tensor, rng: torch.Generator) -> Pair:
-        donors = pairs_that_hold(labels, self.shares.cpu(), rng).to(self.device)
+        donors = sent(pairs_that_hold(labels, self.on_cpu('shares'), rng), self.device)
         donor = self.image[donors], self.mask[donors]
         return paste_regions(host, donor, self.regions, self.spec.num_classes, rng, self.shift)

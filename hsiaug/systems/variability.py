@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize, one_hot
 
+from ..functional.devices import sent
 from ..functional.plain import plain_torch
 from ..functional.region_growing import grow_regions
 from ..samples import SampleSpec
@@ -100,15 +101,15 @@ class SpectralVariability(ExemplarGenerator):
     def _vary(self, position: Tensor, rng: torch.Generator) -> Tensor:
         """(n, C) training spectra plus a difference between two of their neighbours, at their own brightness."""
         if self.segment > 0:
-            turn = torch.randint(self.members.shape[1], (len(position),), generator=rng).to(self.device)
+            turn = sent(torch.randint(self.members.shape[1], (len(position),), generator=rng), self.device)
             x = self.segment_x[self.members[position, turn]]
         else:
             x = self.train_x[position]
         if self.variability == 0:
             return x
-        pair = torch.randint(self.near.shape[1], (2, len(position)), generator=rng).to(self.device)
+        pair = sent(torch.randint(self.near.shape[1], (2, len(position)), generator=rng), self.device)
         a, b = (self.pool[self.near[position, choice]] for choice in pair)
-        strength = self.variability * torch.rand((len(position), 1), generator=rng).to(self.device)
+        strength = self.variability * sent(torch.rand((len(position), 1), generator=rng), self.device)
         return x + strength * x.norm(dim=1, keepdim=True) * (a - b)
 
     def _draw(self, labels: Tensor, rng: torch.Generator) -> dict[str, Tensor]:
@@ -119,9 +120,9 @@ class SpectralVariability(ExemplarGenerator):
             if self.partners == 'within':
                 second = self.exemplars(labels, rng)
             else:
-                second = torch.randint(len(self.train_y), (len(labels),), generator=rng).to(self.device)
+                second = sent(torch.randint(len(self.train_y), (len(labels),), generator=rng), self.device)
             other = relight(self._vary(second, rng), self.sky, self.direct, self.diffuse, rng)
-            weight = mixing_weights(len(labels), self.mixing, rng).to(self.device)
+            weight = sent(mixing_weights(len(labels), self.mixing, rng), self.device)
             image = weight * image + (1 - weight) * other
             other_prob = one_hot(self.train_y[second], self.spec.num_classes).to(torch.float32)
             prob = weight * prob + (1 - weight) * other_prob

@@ -284,3 +284,28 @@ def test_the_pretended_gpu_refuses_what_a_gpu_would_and_notes_what_waits() -> No
         net = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4)).to(GPU)
         net(torch.rand(5, 3, device=GPU)).square().sum().backward()
         assert isinstance(net[0].weight.grad, OnGPU)
+
+
+DRAWN_AT_ONCE = (
+    'duplicate', 'ensemble', 'gain_offset', 'gaussian', 'mixup', 'noise', 'patch_gan', 'pseudo_label', 'relighting',
+    'spectral_gan', 'variability',
+)  # fmt: skip
+"""Generators that are mixed in live between training steps; others take many steps, or look at what they have drawn."""
+
+
+@pytest.mark.filterwarnings('ignore:only .* training patches')
+@pytest.mark.parametrize(
+    ('name', 'kind', 'settings'),
+    [case for case in EACH if case[0] in DRAWN_AT_ONCE] + [('region_paste', kind, {}) for kind in ('pairs', 'changes')],
+)
+def test_a_draw_waits_for_nothing(
+    samples: dict[str, TrainingData], name: str, kind: str, settings: dict[str, Any]
+) -> None:
+    """A draw that waited for the GPU would stop the training that it is drawn for."""
+    with pretended_gpu() as waits:
+        generator = fitted(name, samples[kind], settings, GPU.type)
+        for seed in (1, 2):  # at first, tables of what is held come to the CPU
+            waits.clear()
+            generator.sample(5, torch.arange(5) % 2, seed)
+            generator.sample(5, seed=seed)
+        assert waits == []

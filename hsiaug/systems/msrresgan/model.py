@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ...datasets.held import class_fractions
 from ...functional.degradation import degrade, padded
+from ...functional.devices import sent
 from ...functional.pasting import pairs_that_hold
 from ...functional.plain import plain_torch
 from ...functional.scaling import band_scale
@@ -227,11 +228,11 @@ class MSRResGAN(Generator):
 
     def shares(self) -> Tensor:
         """(N, K) share of each class in the counting pixels of each training sample, on the CPU."""
-        return class_fractions(self.target.cpu(), self.spec)
+        return class_fractions(self.on_cpu('target'), self.spec)
 
     def _draw(self, labels: Tensor, rng: torch.Generator) -> dict[str, Tensor]:
         self.require_trained(len(self.image))
-        rows = pairs_that_hold(labels, self.shares(), rng).to(self.device)
+        rows = sent(pairs_that_hold(labels, self.shares(), rng), self.device)
         masks = self.target[rows] if self.spec.kind == 'segmentation' else None
         image, mask = self._alter(self.image[rows], masks, labels, rng)
         return {'image': image} if mask is None else {'image': image, 'mask': mask}

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn.functional import one_hot
 from torch.nn.utils.parametrizations import spectral_norm
 
+from ...functional.devices import sent
 from ...functional.plain import plain_torch
 from ...functional.scaling import band_scale
 from ...models.patch_cnn import BATCH_NORM, CONVOLUTION, Dims
@@ -127,13 +128,13 @@ class PatchGAN(Generator):
             self.gain[label], self.shift[label] = gain, its_mean * (1 - gain) + trust * (mean - its_mean)
 
     def _network_output(self, labels: Tensor, rng: torch.Generator) -> Tensor:
-        noise = torch.randn((len(labels), self.latent_dim), generator=rng).to(self.device)
-        parts = [self(z, y) for z, y in zip(noise.split(CHUNK), labels.to(self.device).split(CHUNK), strict=True)]
+        noise = sent(torch.randn((len(labels), self.latent_dim), generator=rng), self.device)
+        parts = [self(z, y) for z, y in zip(noise.split(CHUNK), sent(labels, self.device).split(CHUNK), strict=True)]
         return torch.cat(parts)
 
     def _draw(self, labels: Tensor, rng: torch.Generator) -> dict[str, Tensor]:
         image = self._network_output(labels, rng)
-        gain, shift = (moments[labels.to(self.device)][:, :, None, None] for moments in (self.gain, self.shift))
+        gain, shift = (moments[sent(labels, self.device)][:, :, None, None] for moments in (self.gain, self.shift))
         return {'image': self.low + (image * gain + shift + 1) / 2 * (self.high - self.low)}
 
 

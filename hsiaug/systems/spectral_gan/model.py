@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import one_hot
 
+from ...functional.devices import sent
 from ...functional.plain import plain_torch
 from ...functional.scaling import band_scale
 from ...models.mlp import MLP
@@ -141,11 +142,11 @@ class SpectralGAN(Generator):
         return self.space.decode(code + condition @ self.shift, residual)
 
     def _draw(self, labels: Tensor, rng: torch.Generator) -> dict[str, Tensor]:
-        noise = torch.randn((len(labels), self.noise_dim), generator=rng).to(self.device)
+        noise = sent(torch.randn((len(labels), self.noise_dim), generator=rng), self.device)
         residual = None
         if self.space.space == 'pca':
-            residual = torch.randn((len(labels), self.spec.bands), generator=rng).to(self.device)
-        condition = one_hot(labels, self.spec.num_classes).to(self.device, torch.float32)
+            residual = sent(torch.randn((len(labels), self.spec.bands), generator=rng), self.device)
+        condition = sent(one_hot(labels, self.spec.num_classes).to(torch.float32), self.device)
         return {'image': self._spectra(noise, condition, residual)}
 
     @plain_torch()

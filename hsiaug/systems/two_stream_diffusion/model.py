@@ -17,6 +17,7 @@ from torch.nn.functional import one_hot
 
 from ...datasets.held import as_fractions, class_fractions
 from ...functional.dates import flat_mask, in_contract, stacked_dates, without_ignored
+from ...functional.devices import sent
 from ...functional.plain import plain_torch
 from ...functional.scaling import band_scale
 from ...losses.min_snr import Prediction
@@ -341,14 +342,14 @@ class TwoStreamDiffusion(Generator):
         for start in range(0, len(shares), CHUNK):
             chunk = slice(start, start + CHUNK)
             streams = [stream(seed) for seed in seeds[chunk]]
-            code = self._denoise(noise[chunk].to(self.device), shares[chunk].to(self.device), streams)
+            code = self._denoise(sent(noise[chunk], self.device), sent(shares[chunk], self.device), streams)
             parts.append(self.pairs((code * self.latent_std + self.latent_mean).split(self.widths, dim=1)))
         return {key: torch.cat([part[key] for part in parts]) for key in parts[0]}
 
     def _shares(self, labels: Tensor, rng: torch.Generator) -> Tensor:
         """(n, K) class shares of training patches that hold the classes asked for."""
         self.require_trained(len(self.mixtures))
-        mixtures = self.mixtures.cpu()
+        mixtures = self.on_cpu('mixtures')
         edges = mixtures.double().cumsum(dim=0).T[labels].contiguous()  # (n, M)
         point = torch.rand((len(labels), 1), generator=rng, dtype=torch.float64) * edges[:, -1:]
         return mixtures[torch.searchsorted(edges, point, right=True).flatten().clamp_max(len(mixtures) - 1)]
