@@ -73,7 +73,7 @@ class Generator(nn.Module):
         self.spec = spec
         self.settings = settings
         self.provenance: Provenance | None = None
-        self._copies: dict[str, tuple[Tensor, int, Tensor]] = {}
+        self._made: dict[str, tuple[Tensor, int, Tensor]] = {}
         # Training frequencies, from which labels are drawn where the caller gives none.
         self.register_buffer('class_prior', torch.full((spec.num_classes,), 1.0 / spec.num_classes))
         for name in self.fitted:
@@ -151,11 +151,15 @@ class Generator(nn.Module):
     def on_cpu(self, name: str) -> Tensor:
         """A buffer on the CPU, where draws begin; copied once, as a copy waits for all that a GPU has still to do."""
         value: Tensor = getattr(self, name)
-        if value.device.type == 'cpu':
-            return value
-        kept = self._copies.get(name)
-        if kept is None or kept[0] is not value or kept[1] != value._version:
-            kept = self._copies[name] = (value, value._version, value.cpu())
+        return value if value.device.type == 'cpu' else self.made_of(name, Tensor.cpu)
+
+    def made_of(self, name: str, make: Callable[[Tensor], Tensor]) -> Tensor:
+        """What ``make`` makes of a buffer, once as long as that stays what it is; one thing of each buffer."""
+        value: Tensor = getattr(self, name)
+        version = 0 if value.is_inference() else value._version  # which a tensor of inference mode does not count
+        kept = self._made.get(name)
+        if kept is None or kept[0] is not value or kept[1] != version:
+            kept = self._made[name] = (value, version, make(value))
         return kept[2]
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:

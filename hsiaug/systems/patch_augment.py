@@ -106,7 +106,7 @@ class PatchAugment(Generator):
 
     def shares(self) -> Tensor:
         """(N, K) share of each class in the counting pixels of each pair, on the CPU."""
-        return class_fractions(self.on_cpu('mask'), self.spec)
+        return self.made_of('mask', lambda mask: class_fractions(mask.cpu(), self.spec))
 
     def _geometric(self, image: Tensor, mask: Tensor, rng: torch.Generator) -> tuple[Tensor, Tensor]:
         size = (image.shape[-2], image.shape[-1])

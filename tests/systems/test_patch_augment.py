@@ -4,8 +4,9 @@ import pytest
 import torch
 from toys import Toy, aligned, keys_of, toy_spec
 
+from hsiaug.datasets.held import class_fractions
 from hsiaug.functional.pasting import pairs_that_hold
-from hsiaug.systems import Generator, TrainingData
+from hsiaug.systems import Generator, TrainingData, patch_augment
 from hsiaug.systems.patch_augment import PatchAugment
 from hsiaug.trainers import fit_generator
 
@@ -91,3 +92,22 @@ def test_mistakes() -> None:
         PatchAugment(toy_spec('segmentation'), kind='mirror')  # type: ignore[arg-type]
     with pytest.raises(ValueError, match='segmentation'):
         PatchAugment(toy_spec('spectrum'))
+
+
+def test_shares_are_measured_once_and_anew_for_other_masks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Measured in every draw, they took 95 of its 97 ms with 500 pairs of 64 pixels."""
+    generator, measured = fit_generator('patch_augment', pairs(), {'kind': 'flips'}), []
+    monkeypatch.setattr(
+        patch_augment, 'class_fractions', lambda mask, spec: measured.append(mask) or class_fractions(mask, spec)
+    )
+    for _ in range(3):
+        generator.sample(4, torch.zeros(4, dtype=torch.int64), seed=0)
+    assert len(measured) == 1
+    with torch.no_grad():
+        generator.mask.fill_(1)
+    with pytest.raises(ValueError, match='class 0 is in none'):
+        generator.sample(4, torch.zeros(4, dtype=torch.int64), seed=0)
+    with torch.inference_mode():  # whose tensors count no changes
+        there = PatchAugment(generator.spec, kind='flips')
+        there.fit(pairs())
+        assert len(there.sample(3, seed=0)['image']) == 3

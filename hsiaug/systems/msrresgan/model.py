@@ -228,7 +228,7 @@ class MSRResGAN(Generator):
 
     def shares(self) -> Tensor:
         """(N, K) share of each class in the counting pixels of each training sample, on the CPU."""
-        return class_fractions(self.on_cpu('target'), self.spec)
+        return self.made_of('target', lambda target: class_fractions(target.cpu(), self.spec))
 
     def _draw(self, labels: Tensor, rng: torch.Generator) -> dict[str, Tensor]:
         self.require_trained(len(self.image))
