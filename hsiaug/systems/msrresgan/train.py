@@ -41,14 +41,10 @@ CHECKPOINT_FILE = 'training.safetensors'
 class SuperResolutionConfig:
     """Setting of a training. The defaults are small, for minutes on a CPU; :meth:`paper` is the published setting.
 
+    The settings up to ``noise`` are those of the generator, :class:`~hsiaug.systems.msrresgan.MSRResGAN`; ``mtf`` and
+    ``noise`` are of the sensor of low resolution in training, too.
+
     Args:
-        network: ``'msrresgan'``, ``'msrresnet'``, ``'srgan'``, ``'srcnn'`` or ``'bicubic'``, which learns nothing.
-        factor: between the resolutions, 2 to 5.
-        width: kernels per layer, of the residual networks.
-        blocks: residual blocks; the published number if None.
-        augmentation: what the generator does, see :class:`~hsiaug.systems.msrresgan.MSRResGAN`.
-        mtf: of the low-resolution sensor, see :func:`~hsiaug.functional.degradation.degrade`.
-        noise: of that sensor, as a share of the standard deviation of the data.
         adversarial: λ.
         deception: what λ weighs: ``'minimax'`` is log(1 − D), as in Eq. 6, whose gradient vanishes where the
             discriminator is sure, as it is early; ``'non_saturating'`` is −log D.
