@@ -22,9 +22,8 @@ import torch
 from measure import interleaved, machine, milliseconds, publish, summary
 
 from hsiaug.systems.unmixing_fusion.abundances.diffusion import AbundanceDiffusion
-from hsiaug.systems.unmixing_fusion.abundances.stages import DiffusionTraining
 from hsiaug.systems.unmixing_fusion.abundances.style_gan import StyleGAN
-from hsiaug.systems.unmixing_fusion.abundances.train import AbundanceConfig
+from hsiaug.systems.unmixing_fusion.abundances.train import AbundanceConfig, DiffusionTraining
 
 STEPS = 20
 

@@ -42,8 +42,7 @@ from hsiaug.metrics import frechet_distance, prdc, super_resolution_scores
 from hsiaug.scenes import LabelledPatchSplitter, Scene
 from hsiaug.systems import TrainingData
 from hsiaug.systems.unmixing_fusion.abundances.diffusion import AbundanceDiffusion
-from hsiaug.systems.unmixing_fusion.abundances.stages import DiffusionTraining
-from hsiaug.systems.unmixing_fusion.abundances.train import AbundanceConfig
+from hsiaug.systems.unmixing_fusion.abundances.train import AbundanceConfig, DiffusionTraining
 from hsiaug.systems.unmixing_fusion.train import UNMIXING_FILE, UnmixingFusionConfig, train_unmixing_fusion
 from hsiaug.systems.unmixing_fusion.unmixing.network import UnmixingNetwork
 from hsiaug.systems.unmixing_fusion.unmixing.train import UnmixingConfig, abundances_from_rgb, train_unmixing

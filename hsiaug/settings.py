@@ -54,7 +54,7 @@ SHARE = Range(0, 1, open_high=True)
 
 
 def check_settings(config: Any, **ranges: Range) -> None:
-    """Check a dataclass of settings in its ``__post_init__``; numbers of numpy become Python's.
+    """Check a dataclass of settings in its ``__post_init__``; numbers of numpy become Python's, lists tuples if wanted.
 
     Nested ones check themselves. ``ranges`` are those of its numbers, by name, where they are not :data:`COUNT` and
     :data:`NOT_NEGATIVE`.
@@ -62,7 +62,10 @@ def check_settings(config: Any, **ranges: Range) -> None:
     cls: Any = type(config)
     hints = _hints(cls)
     for name in (field.name for field in dataclasses.fields(config)):
-        value = check_value(cls.__name__, name, getattr(config, name), hints.get(name, Any), ranges.get(name))
+        hint = hints.get(name, Any)
+        value = check_value(cls.__name__, name, getattr(config, name), hint, ranges.get(name))
+        if isinstance(value, list) and any(get_origin(choice) is tuple for choice in _choices(hint)):
+            value = tuple(value)  # JSON or YAML wrote it
         object.__setattr__(config, name, value)
 
 

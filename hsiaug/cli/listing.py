@@ -75,8 +75,10 @@ def _settings(name: str) -> Iterator[str]:
     from ..systems.training import trainer_of
 
     trainer = trainer_of(name)
-    maker: Any = generator_class(name) if trainer is None else trainer.config
-    about = {p.arg_name: plain(p.description or '') for p in parse_docstring(inspect.getdoc(maker) or '').params}
+    cls: Any = generator_class(name)
+    maker = cls if trainer is None else trainer.config
+    found = [p for one in (cls, maker) for p in parse_docstring(inspect.getdoc(one) or '').params]
+    about = {p.arg_name: plain(p.description or '') for p in found}
     parameters = [p for p in inspect.signature(maker).parameters.values() if p.name != 'spec']
     yield '\nsettings:' if parameters else '\nno settings'
     for parameter in parameters:

@@ -25,6 +25,7 @@ VANISHING = 5e-4
 """Share of the typical band's standard deviation below which a band hardly varies, dark or not. Real: 0.0013."""
 ROUNDING = 1e-4
 """Standard deviation relative to the level that cannot be distinguished from rounding. Lowest in real bands: 0.0072."""
+Moments = tuple[Tensor, Tensor]
 _TYPICAL = 0.75  # quantile over bands: dead bands may be many, bright ones are few
 
 
@@ -63,6 +64,17 @@ def _dead(mean: Tensor, std: Tensor) -> tuple[Tensor, Tensor]:
         typical, usual = std.max(), relative.max()
     dead = (std < DEGENERATE * typical) & (relative < DEGENERATE * usual) | (std <= VANISHING * typical)
     return dead, torch.maximum(typical, usual * level) if typical > 0 else torch.where(level > 0, level, 1.0)
+
+
+def matching(real: Moments, fake: Moments, count: int) -> Moments:
+    """Gain and shift (d,) that bring values of such means and standard deviations (d,) to those of ``count`` real ones.
+
+    As few samples are an uncertain guide, the gain, from a fifth to five, is shrunk towards 1 and the shift towards 0
+    by n / (n + 10).
+    """
+    (mean, std), (its_mean, its_std), trust = real, fake, count / (count + 10)
+    gain = (std / its_std.clamp_min(1e-6)).clamp(0.2, 5) ** trust
+    return gain, its_mean * (1 - gain) + trust * (mean - its_mean)
 
 
 class BandScaler(StandardScaler):  # type: ignore[misc]

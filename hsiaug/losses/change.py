@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
-from .segmentation import UNUSED, segmentation_loss
+from .segmentation import UNUSED, pixel_weights, segmentation_loss
 
 SIDE_WEIGHTS = (0.5, 0.5, 0.5, 0.8)
 """Of the side outputs of ChangeFormer V6, coarse to fine, besides 1 for its logits; those of the published code."""
@@ -54,10 +54,8 @@ def lovasz_loss(
     Logits are (n, K, H, W), masks (n, 1, H, W).
     """
     counts = mask[:, 0] != (UNUSED if ignore_index is None else ignore_index)
-    weight = torch.ones_like(counts, dtype=logits.dtype)
-    if sample_weights is not None:
-        weight = weight * sample_weights.to(logits.dtype)[:, None, None]
-        counts = counts & (weight > 0)
+    weight = pixel_weights(counts, sample_weights, logits.dtype)
+    counts = weight > 0
     probability, target, weight = logits.softmax(dim=1).movedim(1, -1)[counts], mask[:, 0][counts], weight[counts]
     losses = []
     for label in target.unique().tolist():
@@ -84,9 +82,7 @@ class BinaryChangeLoss(nn.BCEWithLogitsLoss):
     def forward(self, logits: Tensor, mask: Tensor, sample_weights: Tensor | None = None) -> Tensor:
         """Mean over the pixels of (n, 1, H, W) that count, weighed by (n,) sample weights; 0 where none does."""
         counts = torch.ones_like(mask, dtype=torch.bool) if self.ignore_index is None else mask != self.ignore_index
-        weight = counts.to(logits.dtype)
-        if sample_weights is not None:
-            weight = weight * sample_weights.to(logits.dtype)[:, None, None, None]
+        weight = pixel_weights(counts, sample_weights, logits.dtype)
         target = mask.to(logits.dtype)
         pixels = binary_cross_entropy_with_logits(logits, target, pos_weight=self.pos_weight, reduction='none')
         return (weight * pixels).sum() / weight.sum().clamp_min(1e-12)

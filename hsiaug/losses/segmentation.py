@@ -33,13 +33,17 @@ def segmentation_loss(
         total = cross_entropy(logits, mask, ignore_index=ignored, reduction='sum')
         return total / (mask != ignored).sum().clamp_min(1)
     counts = mask != ignored
-    weight = counts.to(logits.dtype)
+    weight = pixel_weights(counts, sample_weights, logits.dtype)
     if class_weights is not None:
         weight = weight * class_weights.to(logits.dtype)[mask.where(counts, 0)]
-    if sample_weights is not None:
-        weight = weight * sample_weights.to(logits.dtype)[:, None, None]
     pixels = cross_entropy(logits, mask, ignore_index=ignored, reduction='none')
     return (weight * pixels).sum() / weight.sum().clamp_min(1e-12)
+
+
+def pixel_weights(counts: Tensor, sample_weights: Tensor | None, dtype: torch.dtype) -> Tensor:
+    """Weights of pixels (n, ..., H, W): that of their sample (n,), or 1, where bool says that they count, else 0."""
+    weight = counts.to(dtype)
+    return weight if sample_weights is None else weight * sample_weights.to(dtype).view(-1, *[1] * (counts.ndim - 1))
 
 
 def edges_of(mask: Tensor, ignore_index: int | None = None) -> Tensor:
@@ -65,11 +69,8 @@ def edge_loss(
     total; samples have weights (n,), or 1 each.
     """
     target = edges_of(mask, ignore_index)
-    known = ~target.isnan()
+    weight = pixel_weights(~target.isnan(), sample_weights, torch.float32)
     target = target.nan_to_num(0.0)
-    weight = known.to(torch.float32)
-    if sample_weights is not None:
-        weight = weight * sample_weights.to(torch.float32)[:, None, None]
     halves = [part / part.sum().clamp_min(1e-12) for part in (weight * target, weight * (1 - target))]
     weight = (halves[0] + halves[1]) / 2
     losses = [

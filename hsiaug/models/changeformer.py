@@ -19,7 +19,7 @@ from segmentation_models_pytorch.encoders.mix_transformer import (
 )
 from torch import Tensor, nn
 
-from .segformer import STRIDE, mix_transformer
+from .encoders import MIX_STRIDE, mix_transformer
 from .siamese import date_features, resize, to_pixels
 
 DIMS = (64, 128, 320, 512)
@@ -67,10 +67,10 @@ class _ChangeFormer(nn.Module):
         raise NotImplementedError
 
     def _dates(self, image: Tensor) -> list[Tensor]:
-        return date_features(self.encoder, image, STRIDE, self.upsampling)
+        return date_features(self.encoder, image, MIX_STRIDE, self.upsampling)
 
     def _to_pixels(self, x: Tensor, image: Tensor) -> Tensor:
-        return to_pixels(x, image, STRIDE, self.upsampling)
+        return to_pixels(x, image, MIX_STRIDE, self.upsampling)
 
 
 class ChangeFormerV3(_ChangeFormer):

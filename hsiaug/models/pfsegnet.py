@@ -6,24 +6,16 @@ https://arxiv.org/abs/2103.06564.
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool2d, adaptive_max_pool2d, interpolate
-from torchvision.models.resnet import BasicBlock  # type: ignore[import-untyped]
 
 from ..functional.degradation import padded
-from .encoders import named_encoder
+from .encoders import conv_block, resnet_encoder
 from .siamese import resize
 
 STRIDE = 8
 """Of the dilated encoder."""
-
-
-def _block(inputs: int, outputs: int, kernel: int, stride: int = 1) -> nn.Sequential:
-    conv = nn.Conv2d(inputs, outputs, kernel, stride, padding=kernel // 2, bias=False)
-    return nn.Sequential(conv, nn.BatchNorm2d(outputs), nn.ReLU(inplace=True))
 
 
 class PyramidPooling(nn.Module):
@@ -32,8 +24,8 @@ class PyramidPooling(nn.Module):
     def __init__(self, inputs: int, outputs: int, bins: tuple[int, ...] = (1, 2, 3, 6)) -> None:
         super().__init__()
         self.bins = bins
-        self.scales = nn.ModuleList(_block(inputs, outputs, 1) for _ in bins)
-        self.fuse = _block(inputs + outputs * len(bins), outputs, 3)
+        self.scales = nn.ModuleList(conv_block(inputs, outputs, 1) for _ in bins)
+        self.fuse = conv_block(inputs + outputs * len(bins), outputs, 3)
 
     def forward(self, x: Tensor) -> Tensor:
         """(n, outputs, h, w) of (n, inputs, h, w)."""
@@ -61,7 +53,7 @@ class PointFlow(nn.Module):
         self.fine = nn.Conv2d(channels, match_channels, 1)
         self.coarse = nn.Conv2d(channels, match_channels, 1)
         self.saliency = nn.Conv2d(2 * match_channels, 1, 3, padding=1)
-        self.edge = nn.Sequential(_block(match_channels, match_channels, 3), nn.Conv2d(match_channels, 1, 1))
+        self.edge = nn.Sequential(conv_block(match_channels, match_channels, 3), nn.Conv2d(match_channels, 1, 1))
 
     def forward(self, coarse: Tensor, fine: Tensor) -> tuple[Tensor, Tensor]:
         """The fine level (n, channels, h, w) with semantics of the coarse one, and edge logits (n, 1, h, w)."""
@@ -100,49 +92,6 @@ class PointFlow(nn.Module):
         return empty.scatter_reduce(2, places, moved, 'mean', include_self=False).view_as(value)
 
 
-class _TinyResNet(nn.Module):
-    """A narrow dilated ResNet with one basic block per stage, of the same strides as the large ones."""
-
-    out_channels = (0, 32, 32, 64, 96, 128)
-
-    def __init__(self, in_channels: int) -> None:
-        super().__init__()
-        widths, strides, dilations = self.out_channels[1:], (2, 2, 1, 1), (1, 1, 2, 4)
-        self.stem = _block(in_channels, widths[0], 3, stride=2)
-        self.stages = nn.ModuleList()
-        for inputs, outputs, stride, dilation in zip(widths[:-1], widths[1:], strides, dilations, strict=True):
-            skip = nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs))
-            stage = BasicBlock(inputs, outputs, stride, skip)
-            for conv in (stage.conv1, stage.conv2):  # the block's own argument refuses dilation
-                conv.dilation = conv.padding = (dilation, dilation)
-            self.stages.append(stage)
-
-    def forward(self, x: Tensor) -> list[Tensor]:
-        """The input, and features of strides 2, 4, 8, 8, 8."""
-        features = [x, self.stem(x)]
-        for stage in self.stages:
-            features.append(stage(features[-1]))
-        return features
-
-
-def resnet_encoder(owner: str, backbone: str, channels: int, weights: str | None, stride: int, usual: str) -> Any:
-    """A ResNet dilated to an output stride, or ``'resnet_tiny'``, small enough for a CPU, whose stride is its own.
-
-    ``owner``, the network that asks, and the backbone that it has by default are named in errors.
-
-    Raises:
-        ValueError: for an unknown backbone or weights.
-        ConnectionError: if weights cannot be fetched.
-    """
-    if not backbone.startswith('resnet'):
-        raise ValueError(f"{owner}: the backbone is a ResNet, such as {usual!r} or 'resnet_tiny', found {backbone!r}")
-    if backbone != 'resnet_tiny':
-        return named_encoder(owner, backbone, channels, weights, output_stride=stride)
-    if weights is not None:
-        raise ValueError(f"{owner}: 'resnet_tiny' has no weights, found {weights!r}; use None")
-    return _TinyResNet(channels)
-
-
 class PFSegNet(nn.Module):
     """Dilated ResNet, pyramid pooling, feature pyramid with three point-flow modules.
 
@@ -179,10 +128,10 @@ class PFSegNet(nn.Module):
         self.encoder = resnet_encoder('PFSegNet', backbone, channels_in, encoder_weights, STRIDE, 'resnet50')
         *finer, coarsest = self.encoder.out_channels[2:]
         self.context = PyramidPooling(coarsest, channels)
-        self.lateral = nn.ModuleList(_block(inputs, channels, 1) for inputs in reversed(finer))
+        self.lateral = nn.ModuleList(conv_block(inputs, channels, 1) for inputs in reversed(finer))
         self.flow = nn.ModuleList(PointFlow(channels) for _ in finer)
-        self.smooth = nn.ModuleList(_block(channels, channels, 3) for _ in finer)
-        self.fuse = _block(channels * (len(finer) + 1), channels, 3)
+        self.smooth = nn.ModuleList(conv_block(channels, channels, 3) for _ in finer)
+        self.fuse = conv_block(channels * (len(finer) + 1), channels, 3)
         self.head = nn.Conv2d(channels, num_classes, kernel_size=1)
 
     def _pyramid(self, image: Tensor) -> tuple[Tensor, list[Tensor]]:

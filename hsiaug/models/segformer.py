@@ -6,41 +6,13 @@ https://arxiv.org/abs/2105.15203. The mapping layer is that of SpecDM (2025).
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import partial
-from typing import Any
-
 from segmentation_models_pytorch.base import SegmentationHead
 from segmentation_models_pytorch.decoders.segformer.decoder import SegformerDecoder
-from segmentation_models_pytorch.encoders.mix_transformer import LayerNorm, MixVisionTransformerEncoder
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
 from ..functional.degradation import padded
-from .encoders import named_encoder
-
-STRIDE = 32
-"""Sides of the encoder's input divide by this."""
-_TINY: dict[str, Any] = {
-    'embed_dims': [32, 48, 64, 96], 'num_heads': [1, 1, 2, 3], 'depths': [1, 1, 1, 1], 'sr_ratios': [4, 2, 1, 1],
-    'mlp_ratios': [2, 2, 2, 2], 'qkv_bias': True, 'drop_path_rate': 0.0, 'norm_layer': partial(LayerNorm, eps=1e-6),
-}  # fmt: skip
-
-
-def mix_transformer(owner: str, name: str, bands: int, weights: str | None, **others: Callable[[], Any]) -> Any:
-    """A mix transformer: ``'mit_b0'`` to ``'mit_b5'``, ``'mit_tiny'``, or what one of ``others`` makes.
-
-    The last two have no ``weights``; of the others see :func:`~hsiaug.models.encoders.named_encoder`.
-    """
-    tiny: Any = partial(MixVisionTransformerEncoder, [3, 0, *_TINY['embed_dims']], in_chans=bands, **_TINY)
-    made: dict[str, Callable[[], Any]] = {**others, 'mit_tiny': tiny}
-    if name in made:
-        if weights is not None:
-            raise ValueError(f'{owner}: {name!r} has no weights, found {weights!r}; use None')
-        return made[name]()
-    if name.startswith('mit_'):
-        return named_encoder(owner, name, bands, weights)
-    raise ValueError(f'{owner}: unknown encoder {name!r}; choose from {[*made, *(f"mit_b{i}" for i in range(6))]}')
+from .encoders import MIX_STRIDE, mix_transformer
 
 
 class SegFormer(nn.Module):
@@ -86,7 +58,7 @@ class SegFormer(nn.Module):
         x = self.mapping(image)
         if self.upsampling > 1:
             x = interpolate(x, scale_factor=self.upsampling, mode='bilinear')
-        return self.decoder(self.encoder(padded(x, STRIDE)))
+        return self.decoder(self.encoder(padded(x, MIX_STRIDE)))
 
     def forward(self, image: Tensor) -> Tensor:
         """Logits (n, K, H, W) of images (n, C, H, W) with sides of any length."""

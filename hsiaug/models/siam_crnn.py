@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from .pfsegnet import _block, resnet_encoder
+from .encoders import conv_block, resnet_encoder
 from .siamese import date_features, resize, to_pixels
 
 STRIDE = 16
@@ -73,7 +73,7 @@ class SiamCRNN(nn.Module):
         self.encoder = resnet_encoder('SiamCRNN', backbone, bands, encoder_weights, STRIDE, 'resnet18')
         scales = self.encoder.out_channels[2:]
         self.recurrent = nn.ModuleList(ConvLSTM(inputs, channels) for inputs in scales)
-        self.smooth = nn.ModuleList(_block(channels, channels, 3) for _ in scales[:-1])
+        self.smooth = nn.ModuleList(conv_block(channels, channels, 3) for _ in scales[:-1])
         self.head = nn.Conv2d(channels, num_classes, 1)
 
     def forward(self, image: Tensor) -> Tensor:

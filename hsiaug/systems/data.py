@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 import torch
@@ -92,18 +92,17 @@ def training_data(
         return _of_samples(scene, split, generator)
     assert not isinstance(split, SampleSplit)
     positions = None
-    if isinstance(split, LabelledPatchSplit):
-        scenes = [SceneDataset.from_scene(scene, split, part) for part in PARTS[:2]]
-        spec, inside = scenes[0].spec, tile_corners((split.size, split.size), (split.patch, split.patch))
-        corners = np.unique((split.unlabelled[:, None] + inside).reshape(-1, 2), axis=0)  # windows may overlap
-        unlabelled = read_windows(scene, corners, split.patch)
-        (x, y), (val_x, val_y) = ((part.image, part.label) for part in scenes)
-    elif isinstance(split, PatchSplit):
-        dataset: Any = ChangeDataset if isinstance(scene, BitemporalScene) else PatchDataset
-        train, val = (dataset.from_scene(scene, split, part) for part in ('train', 'val'))
-        spec, windows = train.spec, read_windows(scene, split.unlabelled, split.size)
-        unlabelled = windows.reshape(-1, *train.image.shape[1:])
-        (x, y), (val_x, val_y) = (train.image, train.mask), (val.image, val.mask)
+    if isinstance(split, PatchSplit):
+        corners, size, dataset = split.unlabelled, split.size, cast(Any, PatchDataset)
+        if isinstance(split, LabelledPatchSplit):
+            inside = tile_corners((split.size, split.size), (split.patch, split.patch))
+            corners = np.unique((corners[:, None] + inside).reshape(-1, 2), axis=0)  # windows may overlap
+            size, dataset = split.patch, SceneDataset
+        elif isinstance(scene, BitemporalScene):
+            dataset = ChangeDataset
+        train, val = (dataset.from_scene(scene, split, part) for part in PARTS[:2])
+        spec, unlabelled = train.spec, read_windows(scene, corners, size).reshape(-1, *train.image.shape[1:])
+        (x, y), (val_x, val_y) = ((part.image, part.target) for part in (train, val))
     else:
         parts = {part: SpectraDataset(scene, split, part) for part in ('train', 'val', 'unlabelled')}  # type: ignore[arg-type]
         spec = parts['train'].spec

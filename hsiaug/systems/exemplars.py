@@ -58,6 +58,28 @@ class ExemplarGenerator(Generator):
             position[wanted] = members[(uniform[wanted] * len(members)).long()]
         return sent(position, self.device)
 
+    def partners_of(self, labels: Tensor, partners: Literal['within', 'across'], rng: torch.Generator) -> Tensor:
+        """(n,) positions of training spectra to be mixed with those of the labels."""
+        if partners == 'within':
+            return self.exemplars(labels, rng)
+        return sent(torch.randint(len(self.train_y), (len(labels),), generator=rng), self.device)
+
+    def mixed(
+        self, one: Tensor, other: Tensor, rows: tuple[Tensor, Tensor], alpha: float, rng: torch.Generator
+    ) -> dict[str, Tensor]:
+        """Mixtures of (n, C) spectra made of the training spectra at ``rows``, and of their labels.
+
+        The weight of the first is λ ~ Beta(alpha, alpha), folded to at least one half.
+        """
+        # torch's Beta takes no generator of its own.
+        weights = np.random.default_rng(drawn_seed(rng)).beta(alpha, alpha, size=(len(one), 1))
+        weight = sent(torch.from_numpy(np.maximum(weights, 1 - weights)).to(torch.float32), self.device)
+        shares = [one_hot(self.train_y[row], self.spec.num_classes).to(torch.float32) for row in rows]
+        return {
+            'image': weight * one + (1 - weight) * other,
+            'label_prob': weight * shares[0] + (1 - weight) * shares[1],
+        }
+
     def _altered(self, x: Tensor, rng: torch.Generator) -> Tensor:
         """What is made of (n, C) training spectra."""
         return x
@@ -165,14 +187,6 @@ class Relighting(ExemplarGenerator):
         return relight(x, self.sky, self.direct, self.diffuse, rng)
 
 
-def mixing_weights(n: int, alpha: float, rng: torch.Generator) -> Tensor:
-    """(n, 1) weights of the first partner, λ ~ Beta(alpha, alpha) folded to at least one half."""
-    # torch's Beta takes no generator of its own.
-    numpy_rng = np.random.default_rng(drawn_seed(rng))
-    weight = numpy_rng.beta(alpha, alpha, size=(n, 1))
-    return torch.from_numpy(np.maximum(weight, 1 - weight)).to(torch.float32)
-
-
 @register('mixup')
 class Mixup(ExemplarGenerator):
     """Convex combinations of two training spectra.
@@ -195,13 +209,5 @@ class Mixup(ExemplarGenerator):
 
     def _draw(self, labels: Tensor, rng: torch.Generator) -> dict[str, Tensor]:
         first = self.exemplars(labels, rng)
-        if self.partners == 'within':
-            second = self.exemplars(labels, rng)
-        else:
-            second = sent(torch.randint(len(self.train_y), (len(labels),), generator=rng), self.device)
-        weight = sent(mixing_weights(len(labels), self.alpha, rng), self.device)
-        shares = [one_hot(self.train_y[p], self.spec.num_classes).to(torch.float32) for p in (first, second)]
-        return {
-            'image': weight * self.train_x[first] + (1 - weight) * self.train_x[second],
-            'label_prob': weight * shares[0] + (1 - weight) * shares[1],
-        }
+        second = self.partners_of(labels, self.partners, rng)
+        return self.mixed(self.train_x[first], self.train_x[second], (first, second), self.alpha, rng)

@@ -17,15 +17,16 @@ IMAGES, SPECTRA = 6, 500
 class Pictures:
     """Draws real samples and synthetic ones of the generator as it stands, every so many steps.
 
-    They are ``samples_<step>.png`` in ``folder``; the data that it learns from are in memory or read from a dataset.
+    They are ``samples_<step>.png`` in ``folder``, none without one; the data that it learns from are in memory or read
+    from a dataset.
     """
 
-    def __init__(self, data: TrainingData, folder: Path, every: int = 1000) -> None:
-        self.data, self.folder, self.every = data, folder, every
+    def __init__(self, data: TrainingData, folder: Path | None, every: int = 1000) -> None:
+        self.data, self.folder, self.every = data, None if folder is None else Path(folder), every
 
     def __call__(self, training: Any) -> None:
         """Draw one where it is time to, of the ``result()`` of a training as it stands."""
-        if training.step % self.every or world()[0]:
+        if self.folder is None or training.step % self.every or world()[0]:
             return
         from ..datasets.preview import preview_grid
 

@@ -21,7 +21,7 @@ from ..functional.region_growing import grow_regions
 from ..samples import SampleSpec
 from ..settings import COUNT, NOT_NEGATIVE
 from .base import TrainingData, own_settings, register
-from .exemplars import ExemplarGenerator, mixing_weights, relight, sky_shape
+from .exemplars import ExemplarGenerator, relight, sky_shape
 
 
 @register('variability')
@@ -115,18 +115,11 @@ class SpectralVariability(ExemplarGenerator):
     def _draw(self, labels: Tensor, rng: torch.Generator) -> dict[str, Tensor]:
         first = self.exemplars(labels, rng)
         image = relight(self._vary(first, rng), self.sky, self.direct, self.diffuse, rng)
-        prob = one_hot(self.train_y[first], self.spec.num_classes).to(torch.float32)
-        if self.mixing > 0:
-            if self.partners == 'within':
-                second = self.exemplars(labels, rng)
-            else:
-                second = sent(torch.randint(len(self.train_y), (len(labels),), generator=rng), self.device)
-            other = relight(self._vary(second, rng), self.sky, self.direct, self.diffuse, rng)
-            weight = sent(mixing_weights(len(labels), self.mixing, rng), self.device)
-            image = weight * image + (1 - weight) * other
-            other_prob = one_hot(self.train_y[second], self.spec.num_classes).to(torch.float32)
-            prob = weight * prob + (1 - weight) * other_prob
-        return {'image': image, 'label_prob': prob}
+        if self.mixing == 0:
+            return {'image': image, 'label_prob': one_hot(self.train_y[first], self.spec.num_classes).float()}
+        second = self.partners_of(labels, self.partners, rng)
+        other = relight(self._vary(second, rng), self.sky, self.direct, self.diffuse, rng)
+        return self.mixed(image, other, (first, second), self.mixing, rng)
 
 
 def _segments(data: TrainingData, reach: float, most: int, device: torch.device) -> tuple[Tensor, Tensor]:

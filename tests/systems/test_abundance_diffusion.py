@@ -7,7 +7,7 @@ from torch import Tensor
 
 from hsiaug.systems.unmixing_fusion.abundances.config import AbundanceConfig, abundance_model
 from hsiaug.systems.unmixing_fusion.abundances.diffusion import AbundanceDiffusion, noise_betas
-from hsiaug.systems.unmixing_fusion.abundances.stages import DiffusionTraining
+from hsiaug.systems.unmixing_fusion.abundances.train import DiffusionTraining
 
 
 def rng(seed: int = 0) -> torch.Generator:

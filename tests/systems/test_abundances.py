@@ -11,12 +11,13 @@ from hsiaug.engine import Run
 from hsiaug.engine import training as engine_training
 from hsiaug.functional.orientations import any_orientation
 from hsiaug.systems.unmixing_fusion.abundances.base import AbundanceModel
-from hsiaug.systems.unmixing_fusion.abundances.stages import (
+from hsiaug.systems.unmixing_fusion.abundances.train import (
+    AbundanceConfig,
     AbundanceTraining,
     DiffusionTraining,
     StyleGANTraining,
+    train_abundances,
 )
-from hsiaug.systems.unmixing_fusion.abundances.train import AbundanceConfig, train_abundances
 
 SIZE = 8
 NETWORKS: dict[str, dict[str, Any]] = {

@@ -262,7 +262,7 @@ def test_mistakes() -> None:
         SuperResolutionConfig(batch_size=1)
     with pytest.raises(ValueError, match='adversarial must be at least 0, found -1'):
         SuperResolutionConfig(adversarial=-1.0)
-    with pytest.raises(ValueError, match='super-resolution learns from images'):
+    with pytest.raises(ValueError, match='super-resolution: images must be'):
         train_super_resolution(replace(data, x=data.x[:, :, :8]), TINY)
     paper = SuperResolutionConfig.paper()
     assert (paper.width, paper.blocks, paper.factor, paper.adversarial, paper.lr) == (64, None, 5, 1e-4, 1e-3)

@@ -41,9 +41,10 @@ class MSRResGAN(Generator):
     Args:
         spec: spec of the samples, of kind ``'segmentation'`` or ``'scene'``. The window of a ``'scene'`` holds the
             centre of the sample, whose label stays.
-        network: see :func:`~hsiaug.systems.msrresgan.network.super_resolver`.
+        network: ``'msrresgan'``, ``'msrresnet'`` without a gradient network and a discriminator in training, or a
+            baseline: ``'srgan'``, ``'srcnn'``, or ``'bicubic'``, which learns nothing.
         factor: k, 2 to 5. Where it does not divide the samples' sides, what it makes is cut to their size.
-        width: kernels per layer.
+        width: kernels per layer, of the residual networks.
         blocks: residual blocks; the published number if None.
         augmentation: ``'zoom'`` or ``'jitter'``.
         mtf: of the sensor that jitter plays, see :func:`~hsiaug.functional.degradation.degrade`.

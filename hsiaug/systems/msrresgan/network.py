@@ -228,16 +228,7 @@ class SRDiscriminator(nn.Module):
 def super_resolver(
     name: Network, bands: int, factor: int, width: int = 64, blocks: int | None = None
 ) -> Bicubic | SRResNet:
-    """Make a network.
-
-    Args:
-        name: ``'msrresgan'`` has the gradient network and a discriminator in training, ``'msrresnet'`` neither;
-            ``'srgan'``, ``'srcnn'`` and ``'bicubic'`` are the baselines.
-        bands: number of bands C.
-        factor: between the resolutions, 2 to 5.
-        width: kernels per layer, of the residual networks.
-        blocks: residual blocks; the published number if None.
-    """
+    """Make a network for so many bands; the rest is as of :class:`~hsiaug.systems.msrresgan.MSRResGAN`."""
     if name not in get_args(Network):
         raise ValueError(f'unknown super-resolution network {name!r}; choose from {get_args(Network)}')
     if name == 'bicubic':

@@ -19,7 +19,6 @@ from torch.nn.functional import binary_cross_entropy_with_logits, logsigmoid, ms
 
 from ...engine import Run, Training
 from ...engine.checkpoint import identity_of
-from ...engine.data import require_finite_samples
 from ...engine.schedules import Staircase
 from ...engine.training import Precision, run_stages
 from ...functional.degradation import degrade, padded, upsample
@@ -28,6 +27,7 @@ from ...named_configs import published_settings
 from ...settings import NOT_NEGATIVE, Range, check_settings
 from ...streams import seeded
 from ..base import TrainingData
+from ..data import require_images
 from ..training import trains
 from .model import CHUNK, Augmentation, MSRResGAN
 from .network import ADVERSARIAL, MSRResNet, Network, SRDiscriminator, SRResNet, gradient_magnitude
@@ -41,14 +41,10 @@ CHECKPOINT_FILE = 'training.safetensors'
 class SuperResolutionConfig:
     """Setting of a training. The defaults are small, for minutes on a CPU; :meth:`paper` is the published setting.
 
+    The settings up to ``noise`` are those of the generator, :class:`~hsiaug.systems.msrresgan.MSRResGAN`; ``mtf`` and
+    ``noise`` are of the sensor of low resolution in training, too.
+
     Args:
-        network: ``'msrresgan'``, ``'msrresnet'``, ``'srgan'``, ``'srcnn'`` or ``'bicubic'``, which learns nothing.
-        factor: between the resolutions, 2 to 5.
-        width: kernels per layer, of the residual networks.
-        blocks: residual blocks; the published number if None.
-        augmentation: what the generator does, see :class:`~hsiaug.systems.msrresgan.MSRResGAN`.
-        mtf: of the low-resolution sensor, see :func:`~hsiaug.functional.degradation.degrade`.
-        noise: of that sensor, as a share of the standard deviation of the data.
         adversarial: λ.
         deception: what λ weighs: ``'minimax'`` is log(1 − D), as in Eq. 6, whose gradient vanishes where the
             discriminator is sure, as it is early; ``'non_saturating'`` is −log D.
@@ -309,19 +305,11 @@ def _stages(
 
 
 def _require_trainable(data: TrainingData, config: SuperResolutionConfig, low: Tensor | None) -> None:
-    expected = (data.spec.bands, *(data.spec.size or ()))
-    if tuple(data.x.shape[1:]) != expected or len(data.x) == 0 or len(expected) != 3:
-        raise ValueError(
-            f'super-resolution learns from images {("N", *expected)} of kind {data.spec.kind!r}, found '
-            f'{tuple(data.x.shape)}; it needs patches, of kind segmentation or scene'
-        )
-    require_finite_samples(data.x)
+    require_images('super-resolution', data, 'segmentation', 'scene')
     if low is None:
         return
-    coarse, fine = (
-        (len(data.x), expected[0], *(-(-side // config.factor) for side in expected[1:])),
-        tuple(data.x.shape),
-    )
+    fine = tuple(data.x.shape)
+    coarse = (*fine[:2], *(-(-side // config.factor) for side in fine[2:]))
     if tuple(low.shape) not in (coarse, fine) or not torch.isfinite(low).all():
         raise ValueError(
             f'low-resolution patches must be {coarse} and finite at a factor of {config.factor}, found '

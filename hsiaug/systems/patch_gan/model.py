@@ -18,7 +18,7 @@ from torch.nn.utils.parametrizations import spectral_norm
 
 from ...functional.devices import sent
 from ...functional.plain import plain_torch
-from ...functional.scaling import band_scale
+from ...functional.scaling import band_scale, matching
 from ...models.patch_cnn import BATCH_NORM, CONVOLUTION, Dims
 from ...samples import SampleSpec
 from ...settings import COUNT
@@ -108,9 +108,8 @@ class PatchGAN(Generator):
     def calibrate(self, data: TrainingData, seed: int = 0, samples: int = 500) -> None:
         """Give each class the mean and the standard deviation of each band that its training patches have.
 
-        As :meth:`~hsiaug.systems.spectral_gan.SpectralGAN.calibrate` does for spectra; moments are those of ``samples``
-        of each class. With n training patches these are uncertain themselves: the gain is shrunk towards 1 and the
-        shift towards 0 by n / (n + 10).
+        Moments are those of ``samples`` of each class; with few training patches they are matched in part, see
+        :func:`~hsiaug.functional.scaling.matching`.
         """
         self.gain.fill_(1)
         self.shift.zero_()
@@ -120,12 +119,8 @@ class PatchGAN(Generator):
             if len(real) == 0:
                 continue
             fake = self._network_output(torch.full((samples,), label), rng)
-            trust = len(real) / (len(real) + 10)
-            (mean, std), (its_mean, its_std) = (
-                (x.mean(dim=(0, 2, 3)), x.std(dim=(0, 2, 3)).clamp_min(1e-6)) for x in (real, fake)
-            )
-            gain = (std / its_std).clamp(0.2, 5) ** trust
-            self.gain[label], self.shift[label] = gain, its_mean * (1 - gain) + trust * (mean - its_mean)
+            moments = [(x.mean(dim=(0, 2, 3)), x.std(dim=(0, 2, 3)).clamp_min(1e-6)) for x in (real, fake)]
+            self.gain[label], self.shift[label] = matching(*moments, len(real))
 
     def _network_output(self, labels: Tensor, rng: torch.Generator) -> Tensor:
         noise = sent(torch.randn((len(labels), self.latent_dim), generator=rng), self.device)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -37,10 +36,11 @@ Loss = Literal['bce', 'wgan-gp']
 class PatchGANConfig:
     """Setting of a training. The text gives layers only; rates and lengths are DCGAN's and of our choice.
 
+    From ``latent_dim`` to ``upsampling`` the settings are those of the generator,
+    :class:`~hsiaug.systems.patch_gan.PatchGAN`; the critic is given the class, and has such convolutions, too.
+
     Args:
         loss: ``'bce'`` or ``'wgan-gp'``.
-        latent_dim, conditional, dims, upsampling: see :class:`~hsiaug.systems.patch_gan.PatchGAN`; the critic is given
-            the class, and has such convolutions, too.
         calibrate: give each class the mean and standard deviation of its training patches afterwards; needs
             ``conditional``.
         spectral_norm: normalise the spectral norm of the critic's weights.
@@ -170,8 +170,7 @@ def train_patch_gan(data: TrainingData, config: PatchGANConfig | None = None, ru
         critic = PatchCritic(data.spec.bands, size, classes, norm, config.spectral_norm, config.dims)
     generator.observe(data)
     training = PatchGANTraining(generator.to(run.device), critic.to(run.device), data, config, run.seed)
-    if run.folder is not None:
-        training.preview = Pictures(data, Path(run.folder))
+    training.preview = Pictures(data, run.folder)
     training.complete(run, CHECKPOINT_FILE, identity)
     generator.eval()
     if config.calibrate:

@@ -15,7 +15,7 @@ from torch.nn.functional import one_hot
 
 from ...functional.devices import sent
 from ...functional.plain import plain_torch
-from ...functional.scaling import band_scale
+from ...functional.scaling import band_scale, matching
 from ...models.mlp import MLP
 from ...samples import SampleSpec
 from ...settings import COUNT
@@ -156,8 +156,7 @@ class SpectralGAN(Generator):
 
         The critic judges spectra of all classes together, so that a class may have any mean and covariance. The joint
         calibration gives it those of its spectra, by the linear map that moves samples least (Gelbrich 1990). The
-        marginal one leaves correlations as they are; as few spectra are an uncertain guide, its gain is shrunk towards
-        1 and its shift towards 0 by n / (n + 10).
+        marginal one leaves correlations as they are, see :func:`~hsiaug.functional.scaling.matching`.
         """
         joint = self.calibration == 'joint'
         self.gain.copy_(torch.eye(self.space.dim) if joint else torch.ones(self.space.dim))
@@ -176,12 +175,8 @@ class SpectralGAN(Generator):
                 )
                 self.shift[label] = real.mean(dim=0) - fake.mean(dim=0) @ self.gain[label]
                 continue
-            trust = len(real) / (len(real) + 10)
-            ratio = (real.std(dim=0) / fake.std(dim=0).clamp_min(1e-6)).clamp(0.2, 5)
-            self.gain[label] = ratio**trust
-            self.shift[label] = fake.mean(dim=0) * (1 - self.gain[label]) + trust * (
-                real.mean(dim=0) - fake.mean(dim=0)
-            )
+            moments = [(code.mean(dim=0), code.std(dim=0)) for code in (real, fake)]
+            self.gain[label], self.shift[label] = matching(*moments, len(real))
 
     @plain_torch()
     @torch.no_grad()

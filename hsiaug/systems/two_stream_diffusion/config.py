@@ -80,8 +80,6 @@ class TwoStreamConfig:
     precision: Precision = '32'
 
     def __post_init__(self) -> None:
-        if isinstance(self.unet_channels, list):  # where JSON or YAML wrote it
-            object.__setattr__(self, 'unet_channels', tuple(self.unet_channels))
         check_settings(
             self, vae_iterations=NOT_NEGATIVE, min_snr_gamma=POSITIVE, ema_decay=SHARE, condition_dropout=SHARE,
             vae_lr=POSITIVE, diffusion_lr=POSITIVE,

@@ -6,7 +6,6 @@ import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -67,8 +66,7 @@ def train_two_stream(
 
         def second() -> DiffusionStage:
             stage = DiffusionStage(generator, samples, shares, config, run.seed)
-            if run.folder is not None:
-                stage.preview = Pictures(data, Path(run.folder), preview_every)
+            stage.preview = Pictures(data, run.folder, preview_every)
             return stage
 
         first = partial(AutoencoderStage, generator, samples, config, run.seed, images if len(images) else None)

@@ -37,12 +37,13 @@ NO_LABEL = -1  # to the abundances' generator
 class UnmixingFusionConfig:
     """Setting of a training.
 
+    ``masks``, ``noise``, ``noise_from``, ``variability`` and ``conditional``, which is False in the paper, are those of
+    the generator, :class:`~hsiaug.systems.unmixing_fusion.UnmixingFusion`.
+
     Args:
         unmixing: an :class:`~hsiaug.trainers.UnmixingConfig`, or what to change in
             :meth:`~hsiaug.trainers.UnmixingConfig.small`.
         abundances: an :class:`~hsiaug.systems.unmixing_fusion.abundances.AbundanceConfig`, or its fields.
-        masks, noise, noise_from, variability, conditional: see :class:`~hsiaug.systems.unmixing_fusion.UnmixingFusion`;
-            ``conditional`` is False in the paper.
         mask_steps: optimiser steps of the classifier of abundances.
         rgb: RGB images of similar scenes, (n, 3, H, W) uint8 or floating point from 0 to 1; or a folder of images of
             one size, or of a folder per class. Only images of the training side: what they show is learnt, and nothing

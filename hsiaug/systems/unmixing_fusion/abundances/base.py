@@ -25,6 +25,8 @@ class AbundanceModel(nn.Module):
     """
 
     kind: ClassVar[str]
+    learning_rate: ClassVar[float]
+    """Of its training, where none is given."""
     ranges: ClassVar[Mapping[str, Range]] = {}
     """Of the numbers among its settings."""
 

@@ -18,7 +18,6 @@ from .vae import HierarchicalVAE
 
 Kind = Literal['vae', 'style_gan', 'diffusion']
 _CLASSES: dict[str, type[AbundanceModel]] = {cls.kind: cls for cls in (HierarchicalVAE, StyleGAN, AbundanceDiffusion)}
-_RATES = {'vae': 4e-3, 'style_gan': 1e-3, 'diffusion': 2e-3}
 
 
 def abundance_model(kind: str, k: int, size: int, num_labels: int, **settings: Any) -> AbundanceModel:
@@ -70,4 +69,4 @@ class AbundanceConfig:
     @property
     def rate(self) -> float:
         """The learning rate, that of the kind where none is given."""
-        return _RATES[self.kind] if self.learning_rate is None else self.learning_rate
+        return _CLASSES[self.kind].learning_rate if self.learning_rate is None else self.learning_rate

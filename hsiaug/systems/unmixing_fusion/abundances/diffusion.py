@@ -59,7 +59,7 @@ class AbundanceDiffusion(AbundanceModel):
         attention_side: attention only in levels of at most this many pixels a side; in all but the finest if None.
     """
 
-    kind = 'diffusion'
+    kind, learning_rate = 'diffusion', 2e-3
     ranges: ClassVar = {'layers': COUNT, 'sampling_steps': Range(1, TRAIN_STEPS)}
 
     alphas: Tensor  # (1000,) share of the signal's variance that is left at each time

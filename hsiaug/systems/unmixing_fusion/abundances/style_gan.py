@@ -154,7 +154,7 @@ class StyleGAN(AbundanceModel):
             standard deviation, instead of 64 dB.
     """
 
-    kind = 'style_gan'
+    kind, learning_rate = 'style_gan', 1e-3
     ranges: ClassVar = {'width': Range(4), 'noise_dim': COUNT, 'layers': Range(_CRITICAL + 1), 'taps': Range(2)}
 
     def __init__(

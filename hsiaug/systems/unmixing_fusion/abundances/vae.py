@@ -91,7 +91,7 @@ class HierarchicalVAE(AbundanceModel):
             less diverse.
     """
 
-    kind = 'vae'
+    kind, learning_rate = 'vae', 4e-3
     ranges: ClassVar = dict.fromkeys(('width', 'latents', 'blocks', 'counts', 'temperature'), POSITIVE)
 
     def __init__(

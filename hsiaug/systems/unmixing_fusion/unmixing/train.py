@@ -82,9 +82,6 @@ class UnmixingConfig:
     tv_weight: float = 1e-3
 
     def __post_init__(self) -> None:
-        for name in ('centres', 'widths'):
-            if isinstance(value := getattr(self, name), list):  # where JSON or YAML wrote it
-                object.__setattr__(self, name, tuple(value))
         if isinstance(self.response, np.ndarray):
             object.__setattr__(self, 'response', self.response.tolist())
         check_settings(self, endmembers=Range(2), learning_rate=POSITIVE, response=Range(-math.inf))
@@ -106,13 +103,12 @@ class UnmixingTraining(Training):
         optimisers = {'network': torch.optim.Adam(groups, fused=True)}
         steps = config.steps or config.epochs * math.ceil(len(images) / config.batch_size)
         super().__init__('unmixing', {'network': network.train()}, optimisers, steps, seed, images.device, Cosine())
-        self.network, self.images, self.config = network, images, config
+        self.network, self.images, self.config, self.batch_size = network, images, config, config.batch_size
 
     def update(self, rng: torch.Generator) -> None:
         """One step; endmembers that it made negative are put to 0."""
         network, config = self.network, self.config
-        rows = torch.randint(len(self.images), (config.batch_size,), generator=rng, device=self.device)
-        image = self.images[self.share(rows)]
+        image = self.images[self.rows(len(self.images), rng)]
         abundances, output = network(image)
         weights = network.decoder.weight[:, :, 0, 0].T
         loss = unmixing_loss(
