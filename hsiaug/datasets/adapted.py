@@ -19,7 +19,7 @@ from ..scenes.change import CHANGE_CLASSES
 from ..scenes.wavelengths import to_nanometres
 from ..seen import Places
 from ..settings import check_value
-from .batches import kind_of
+from .batches import kind_of, row_numbers
 from .change_folder import ChangeFolder
 from .contract import in_contract, require_same_wavelengths, require_values, wavelengths_of
 from .foreign import DataArrayImage, is_xarray
@@ -70,9 +70,7 @@ class AdaptedDataset(NonGeoDataset):
             IndexError: if it is out of range.
             ValueError: naming a sample of the dataset that does not fit the spec.
         """
-        if not -len(self) <= index < len(self):
-            raise IndexError(f'{self.name}: index {index} out of range for {len(self)} samples')
-        index, key = index % len(self), self.spec.target_key
+        index, key = int(row_numbers([index], len(self), self.name)[0]), self.spec.target_key
         if not self.tile:
             sample, wanted = self._whole(index), self.spec.size
             if wanted is not None and (found := tuple(sample['image'].shape[-2:])) != wanted:
