@@ -138,7 +138,7 @@ class AdaptedDataset(NonGeoDataset):
         workers = self.workers if self.workers is not None else 0 if keep else usual_workers()
         loader = DataLoader(
             cast(Any, _Surveys(self, keep)), batch_size=None, sampler=range(len(self.dataset)), num_workers=workers,
-            collate_fn=_as_is, worker_init_fn=leave_signals, prefetch_factor=2 if workers else None,
+            worker_init_fn=leave_signals, prefetch_factor=2 if workers else None,
         )  # fmt: skip
         parts: list[Survey] = []
         held, size = 0, None
@@ -229,10 +229,6 @@ class _Surveys:
             return self.dataset._survey_one(row, self.keep)
         except Exception as error:  # whatever a dataset raises
             return error
-
-
-def _as_is(item: Any) -> Any:
-    return item
 
 
 def adapt(
