@@ -11,7 +11,9 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Integral, Real
-from typing import Literal, cast, get_args
+from typing import Literal, cast
+
+from .settings import NOT_NEGATIVE, check_value
 
 Mode = Literal['append', 'replace']
 _MOST = 1 << 62  # samples of an epoch
@@ -26,9 +28,7 @@ def require_ratio(ratio: float, name: str = 'ratio') -> float:
 
 def require_mode(mode: str, owner: str) -> Mode:
     """Return ``mode`` if it is one."""
-    if mode not in get_args(Mode):
-        raise ValueError(f'{owner}: unknown mode {mode!r}; choose from {get_args(Mode)}')
-    return cast(Mode, mode)
+    return cast(Mode, check_value(owner, 'mode', mode, Mode))
 
 
 def synthetic_fraction(ratio: float) -> float:
@@ -108,8 +108,7 @@ class _Ramp(Schedule):
     def __post_init__(self) -> None:
         require_ratio(self.start, 'start')
         require_ratio(self.end, 'end')
-        if not isinstance(self.epochs, Integral) or self.epochs < 1:
-            raise ValueError(f'epochs of a ramp must be a whole number of at least 1, found {self.epochs!r}')
+        check_value(type(self).__name__, 'epochs', self.epochs, int)
 
 
 class Linear(_Ramp):
@@ -158,8 +157,7 @@ class SyntheticFirst(Schedule):
 
     def __post_init__(self) -> None:
         require_ratio(self.ratio)
-        if not isinstance(self.epochs, Integral) or self.epochs < 0:
-            raise ValueError(f'SyntheticFirst: a whole number of epochs >= 0 expected, found {self.epochs!r}')
+        check_value('SyntheticFirst', 'epochs', self.epochs, int, NOT_NEGATIVE)
 
     def __call__(self, epoch: int) -> float:
         """Ratio of an epoch."""

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import reduce
 from itertools import combinations
-from typing import Any, Literal, Protocol, TypeVar, get_args, runtime_checkable
+from typing import Any, Literal, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 import torch
@@ -22,6 +22,7 @@ from torch import Tensor
 
 from .records import as_record
 from .seen import Footprint, SeenSamples, same_scene
+from .settings import check_value
 
 Kind = Literal['spectrum', 'scene', 'segmentation', 'change']
 Target = Literal['label', 'mask']
@@ -74,8 +75,7 @@ class SampleSpec:
     unit: str | None = None
 
     def __post_init__(self) -> None:
-        if self.kind not in get_args(Kind):
-            raise ValueError(f'SampleSpec: unknown kind {self.kind!r}; choose from {get_args(Kind)}')
+        check_value('SampleSpec', 'kind', self.kind, Kind)
         if self.bands < 1:
             raise ValueError(f'SampleSpec: bands must be at least 1, found {self.bands}')
         if repeated := sorted({str(name) for name in self.classes if self.classes.count(name) > 1}):

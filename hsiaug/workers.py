@@ -29,8 +29,7 @@ class WorkerDiedError(RuntimeError):
 
 def check_workers(who: str, workers: int, engine: Engine) -> None:
     """Check the number of workers and the engine."""
-    if engine not in ('process', 'ray'):
-        raise ValueError(f"unknown engine {engine!r}; choose from 'process', 'ray'")
+    check_value(who, 'engine', engine, Engine)
     check_value(who, 'workers', workers, int)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -25,6 +25,7 @@ from ..datasets.sources import LabelPolicies, Ratios, Sources, require_same, req
 from ..datasets.wrapped import counts_of, look_through
 from ..evidence import Recommendation
 from ..ratio import Mode
+from ..settings import check_value
 from ..systems import Generator
 from ..systems.saved import find_folder
 from ..transforms import SyntheticMix
@@ -123,8 +124,7 @@ class MixedDataModule(BaseDataModule):
         on_exhausted: Exhausted = 'error',
         epoch_size: int | None = None,
     ) -> None:
-        if way not in get_args(Way):
-            raise ValueError(f'MixedDataModule: unknown way {way!r}; choose from {get_args(Way)}')
+        check_value('MixedDataModule', 'way', way, Way)
         LightningDataModule.__init__(self)  # BaseDataModule's own makes a dataset, which the inner module has
         given: Mapping[str, Any] = source if isinstance(source, Mapping) else {'': source}
         opened = {name: open_source(one) for name, one in given.items()}

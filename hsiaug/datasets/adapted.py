@@ -19,7 +19,7 @@ from ..scenes.change import CHANGE_CLASSES
 from ..scenes.wavelengths import to_nanometres
 from ..seen import Places
 from ..settings import check_value
-from .batches import kind_of
+from .batches import kind_of, row_numbers
 from .change_folder import ChangeFolder
 from .contract import in_contract, require_same_wavelengths, require_values, wavelengths_of
 from .foreign import DataArrayImage, is_xarray
@@ -70,9 +70,7 @@ class AdaptedDataset(NonGeoDataset):
             IndexError: if it is out of range.
             ValueError: naming a sample of the dataset that does not fit the spec.
         """
-        if not -len(self) <= index < len(self):
-            raise IndexError(f'{self.name}: index {index} out of range for {len(self)} samples')
-        index, key = index % len(self), self.spec.target_key
+        index, key = int(row_numbers([index], len(self), self.name)[0]), self.spec.target_key
         if not self.tile:
             sample, wanted = self._whole(index), self.spec.size
             if wanted is not None and (found := tuple(sample['image'].shape[-2:])) != wanted:
@@ -140,7 +138,7 @@ class AdaptedDataset(NonGeoDataset):
         workers = self.workers if self.workers is not None else 0 if keep else usual_workers()
         loader = DataLoader(
             cast(Any, _Surveys(self, keep)), batch_size=None, sampler=range(len(self.dataset)), num_workers=workers,
-            collate_fn=_as_is, worker_init_fn=leave_signals, prefetch_factor=2 if workers else None,
+            worker_init_fn=leave_signals, prefetch_factor=2 if workers else None,
         )  # fmt: skip
         parts: list[Survey] = []
         held, size = 0, None
@@ -231,10 +229,6 @@ class _Surveys:
             return self.dataset._survey_one(row, self.keep)
         except Exception as error:  # whatever a dataset raises
             return error
-
-
-def _as_is(item: Any) -> Any:
-    return item
 
 
 def adapt(

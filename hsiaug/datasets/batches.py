@@ -25,7 +25,7 @@ class NoSamplesError(TypeError, ValueError):
     """What is no dataset of samples: of the wrong type in Python, a wrong value on the command line."""
 
 
-_LAYOUTS: dict[tuple[int, str, int], Kind] = {
+_LAYOUTS: dict[tuple[int | None, str, int | None], Kind] = {
     (1, 'label', 0): 'spectrum',
     (3, 'label', 0): 'scene',
     (3, 'mask', 2): 'segmentation',
@@ -136,10 +136,8 @@ def require_sample(sample: object, owner: str) -> None:
 def kind_of(sample: Mapping[str, Any]) -> Kind | None:
     """Kind of one sample by its layout; None where it has none of the sample contract."""
     ndim = {key: np.ndim(sample[key]) for key in ('image', 'label', 'mask') if key in sample}
-    for (image_dims, target, target_dims), kind in _LAYOUTS.items():
-        if (ndim.get('image'), ndim.get(target)) == (image_dims, target_dims):
-            return kind
-    return None
+    found = (_LAYOUTS.get((ndim.get('image'), target, ndim.get(target))) for target in ('label', 'mask'))
+    return next(filter(None, found), None)
 
 
 def stack(samples: list[dict[str, Any]], known: Mapping[str, Tensor] | None = None) -> dict[str, Any]:

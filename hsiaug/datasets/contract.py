@@ -110,10 +110,10 @@ def value_problem(key: str, values: Tensor, spec: SampleSpec, first: int) -> str
         if torch.isfinite(values.sum()) or (finite := torch.isfinite(values).reshape(len(values), -1).all(dim=1)).all():
             return None
         bad = first + int(finite.to(torch.uint8).argmin())
-        return (
-            f'{int((~finite).sum())} of {len(values)} samples hold NaN or infinite values in {key}, the first is '
-            f'sample {bad}'
-        )
+        what = f'NaN or infinite values in {key}'
+        if len(values) == 1:
+            return f'sample {bad} holds {what}'
+        return f'{int((~finite).sum())} of {len(values)} samples hold {what}, the first is sample {bad}'
     if values.numel() == 0:
         return None
     if spec.kind == 'change':

@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Callable, Sequence
-from numbers import Integral
-from typing import Literal, NoReturn, get_args
+from typing import Literal, NoReturn
 
 from torch.utils.data import DistributedSampler
 
 from ..ratio import Mode, Schedule
+from ..settings import check_value
 from .shared import SharedInt
 
 Exhausted = Literal['error', 'repeat', 'first_exhausted', 'all_exhausted']
@@ -38,14 +38,10 @@ def require_policy(
     Raises:
         ValueError: if it is unknown, or an epoch could not end under it, or has a fixed length that it would change.
     """
-    if policy not in get_args(Exhausted):
-        raise ValueError(f'{owner}: unknown on_exhausted {policy!r}; choose from {get_args(Exhausted)}')
+    check_value(owner, 'on_exhausted', policy, Exhausted)
+    check_value(owner, 'epoch_size', epoch_size, int | None)
     if replacement and policy not in ('error', 'repeat'):
         raise ValueError(f'{owner}: replacement=True is on_exhausted="repeat", found {policy!r} as well; give one')
-    if epoch_size is not None and not (
-        isinstance(epoch_size, Integral) and not isinstance(epoch_size, bool) and epoch_size >= 1
-    ):
-        raise ValueError(f'{owner}: epoch_size must be a whole number of samples >= 1, found {epoch_size!r}')
     if batches and epoch_size is not None:
         raise ValueError(f'{owner}: epoch_size={epoch_size}, but the loader of the real samples says how long it is')
     if policy in ('error', 'repeat'):

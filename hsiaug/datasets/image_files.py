@@ -11,11 +11,11 @@ import numpy as np
 from torchgeo.datasets import DatasetNotFoundError
 
 from ..samples import Kind, SampleSpec
-from ..scenes.envi import DATA_SUFFIXES
 from ..scenes.files import CUBE_KEYS, LABEL_KEYS, Content, Facts, SceneFileError, Variable, without_axis_of_one
 from ..scenes.formats import open_content
 from ..scenes.labels import ignored_values, without_class
 from ..scenes.layout import Layout, band_numbers, channels_last
+from ..scenes.raster import DATA_SUFFIXES
 from ..scenes.readers import refuse_doubts, scale_and_offset
 from ..scenes.wavelengths import sentinel2_centres, to_nanometres
 from .held import IGNORE

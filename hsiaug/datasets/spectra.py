@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -12,6 +12,7 @@ from torch import Tensor
 from ..samples import Transform, class_counts
 from ..scenes import Scene, Split
 from ..scenes.labels import class_positions
+from ..settings import check_value
 from .batches import ReadAtOnce, row_numbers
 from .held import RealDataset
 from .patches import require_split_of
@@ -35,8 +36,7 @@ class SpectraDataset(ReadAtOnce, RealDataset):
     """
 
     def __init__(self, scene: Scene, split: Split, part: Part = 'train', transforms: Transform | None = None) -> None:
-        if part not in get_args(Part):
-            raise ValueError(f'SpectraDataset: unknown part {part!r}; choose from {get_args(Part)}')
+        check_value('SpectraDataset', 'part', part, Part)
         require_split_of(scene, split, 'SpectraDataset')
         self.scene, self.split, self.part, self.transforms = scene, split, part, transforms
         self.spec = scene.spec(split.classes)

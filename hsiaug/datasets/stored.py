@@ -64,14 +64,6 @@ class StoredPool(Pool):
         self.require_enough(count)
         return self.source, self._rounds(epoch, count)
 
-    def choose(self, n: int, epoch: int = 0) -> np.ndarray:
-        """(n,) rows that make up one epoch, in random order, classes after the policy.
-
-        Raises:
-            ValueError: if there are fewer and ``replacement`` is off.
-        """
-        return self.epoch(n, epoch)[1][np.arange(n)]
-
     def random(self, n: int, seed: int) -> dict[str, Tensor]:
         """``n`` independent draws."""
         rng, edges = self._rng(seed, DRAWS), self._edges

@@ -1,4 +1,4 @@
-"""One pass over a dataset: sizes, classes, sums of bands and digests of all samples, and the samples where they fit."""
+"""What one pass over a dataset finds: sizes, classes, sums of bands, digests, and the samples where they fit."""
 
 from __future__ import annotations
 
@@ -103,10 +103,6 @@ def cut(
     if target is None:
         return windows(image), None
     return windows(image), windows(target) if target.ndim else target.expand(len(corners)).clone()
-
-
-def _as_is(item: Any) -> Any:
-    return item
 
 
 def leave_signals(_: int) -> None:

@@ -20,7 +20,9 @@ from torchgeo.datasets import DatasetNotFoundError, NonGeoDataset
 
 from ..records import read_json
 from ..samples import Provenance, Sample, SampleSpec
+from ..scenes.formats import npy_header
 from .bank_export import RECORD_FILE
+from .batches import row_numbers
 
 KEYS = {'npy': 'image', 'cls': 'label'}
 """What members are called in a sample whose names are their suffix alone."""
@@ -84,8 +86,7 @@ class TarShards(NonGeoDataset):
             IndexError: if it is out of range.
             ValueError: naming a member that is damaged.
         """
-        if not -len(self) <= index < len(self):
-            raise IndexError(f'TarShards: index {index} out of range for {len(self)} samples')
+        index = int(row_numbers([index], len(self), 'TarShards')[0])
         sample: Sample = {}
         shard = self.shards[self._shard_of[index]]
         with shard.open('rb') as file:
@@ -132,10 +133,8 @@ def _places(samples: Mapping[str, Mapping[str, tuple[int, int]]], names: list[st
 
 def _array(data: bytes) -> Tensor:
     """An array that the bytes really hold; of text, objects and records there is no tensor."""
-    stream, formats = io.BytesIO(data), np.lib.format
-    version = formats.read_magic(stream)
-    read = formats.read_array_header_1_0 if version == (1, 0) else formats.read_array_header_2_0
-    shape, columns, dtype = read(stream)
+    stream = io.BytesIO(data)
+    shape, columns, dtype = npy_header(stream)
     if dtype.kind not in 'biuf':
         raise ValueError(f'an array of {dtype} has no tensor')
     array = np.frombuffer(data, dtype, offset=stream.tell()).reshape(shape, order='F' if columns else 'C')

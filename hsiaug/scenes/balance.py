@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from ..settings import Range, check_value
 from .change import CHANGED, BitemporalScene
 from .patches import PatchSplit, PatchSplitter
 from .scene import Scene
@@ -36,11 +37,9 @@ def balance_change(
     Raises:
         ValueError: if a setting is out of its range, the split is of another scene, or no training window holds change.
     """
-    if not 0 < share <= 1 or not 0 <= min_change <= 1 or (max_train is not None and max_train < 1):
-        raise ValueError(
-            'balance_change: share must be above 0 and at most 1, min_change from 0 to 1, max_train at least 1; found '
-            f'share {share}, min_change {min_change}, max_train {max_train}'
-        )
+    check_value('balance_change', 'share', share, float, Range(0, 1, open_low=True))
+    check_value('balance_change', 'min_change', min_change, float, Range(0, 1))
+    check_value('balance_change', 'max_train', max_train, int | None)
     if split.scene != scene.fingerprint:
         raise ValueError(f'balance_change: the split was not made for scene {scene.name!r}; split this scene')
     changed = ((scene.flat_labels() == CHANGED) & scene.valid).reshape(scene.shape)

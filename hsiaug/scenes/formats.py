@@ -6,17 +6,16 @@ import zipfile
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import h5py
 import numpy as np
 from numpy.lib.format import read_magic
 
-from .envi import data_file
 from .files import NUMERIC, Content, Facts, SceneFileError, Variable, reading
 from .labels import class_names_of
 from .matlab import open_hdf5, open_mat
-from .raster import open_raster
+from .raster import data_file, open_raster
 from .wavelengths import centres_of, to_nanometres
 
 WAVELENGTH_KEYS = {'wavelength_nm': 'nm', 'wavelengths': None, 'wavelength': None, 'wavelength_um': 'um'}
@@ -86,6 +85,13 @@ def _scalar(content: Content, key: str, default: float | None) -> Any:
 # --- NumPy's files: nothing unpickled, and of archives only the members that are asked for ----------------------------
 
 
+def npy_header(stream: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype]:
+    """Shape, order and dtype of a ``.npy`` file, whose values come next."""
+    formats = np.lib.format
+    first = read_magic(stream) == (1, 0)
+    return formats.read_array_header_1_0(stream) if first else formats.read_array_header_2_0(stream)
+
+
 def _open_npy(file: Path, where: str) -> Content:
     """A memory map of one array, called ``cube``."""
     with file.open('rb') as stream:
@@ -101,8 +107,7 @@ def _open_npz(file: Path, where: str) -> Content:
         for member in archive.infolist():
             if member.filename.endswith('.npy'):
                 with archive.open(member) as stream:
-                    header = 'read_array_header_1_0' if read_magic(stream) == (1, 0) else 'read_array_header_2_0'
-                    shape, _, dtype = getattr(np.lib.format, header)(stream)
+                    shape, _, dtype = npy_header(stream)
                 key = member.filename.removesuffix('.npy')
                 load = partial(_load_npz, file, key)
                 variables[key] = Variable(shape, dtype, load, member.compress_size, f'{where}: {key!r}')

@@ -64,8 +64,7 @@ class PatchSplit:
 
     def windows(self, part: PatchPart) -> np.ndarray:
         """(n, 2) upper-left corners of the windows of a part."""
-        if part not in PARTS:
-            raise ValueError(f'PatchSplit: unknown part {part!r}; choose from {PARTS}')
+        check_value('PatchSplit', 'part', part, PatchPart)
         return (self.train, self.val, self.test_windows)[PARTS.index(part)]
 
     def pixels(self, part: PatchPart) -> np.ndarray:

@@ -262,7 +262,7 @@ WRONG: dict[str, tuple[Any, str]] = {
     'image alone': (changed_at(3, mask=None), "sample 3 has no 'mask'"),
     'mask of another size': (changed_at(1, mask=mask(1, (8, 7))), r'sample 1: its mask has \(8, 7\), its image'),
     'values': (changed_at(5, mask=mask(5) + 1), r'mask of sample 5 holds \[2\], expected 0 to 1 \(grass, tree\)'),
-    'not finite': (changed_at(0, image=image(0) / 0), 'infinite values in image, the first is sample 0; fill them'),
+    'not finite': (changed_at(0, image=image(0) / 0), 'sample 0 holds NaN or infinite values in image; fill them'),
     'fractions': (changed_at(2, mask=mask(2) + 0.5), 'sample 2: whole numbers are expected in its mask'),
     'raises': (broken, 'sample 4 cannot be read: OSError: tile 4 lies on a lost tape$'),
     'longer': (longer, 'sample 4 is not there, though the dataset says that it has 6: list index out of range$'),

@@ -118,7 +118,7 @@ def test_policies_that_make_no_sense_are_refused_at_construction() -> None:
         (lambda: mixture(on_exhausted='all_exhausted', epoch_size=9), 'which epoch_size fixes'),
         (lambda: mixture(ratio=0.0, on_exhausted='all_exhausted'), 'which is 0 in epoch 0'),
         (lambda: mixture(ratio=Step({0: 1, 7: 0}), on_exhausted='all_exhausted'), 'which is 0 in epoch 7'),
-        (lambda: mixture(epoch_size=0), 'epoch_size must be a whole number of samples >= 1, found 0'),
+        (lambda: mixture(epoch_size=0), 'epoch_size must be at least 1 or None, found 0'),
         (lambda: mixture(epoch_size=2.5), 'found 2.5'),
         (lambda: mixture(source=3, epoch_size=24), '8 synthetic samples are needed'),
         (lambda: MixedBatchSampler(mixture(epoch_size=7), 8), 'epoch_size=7, less than one batch of 8'),

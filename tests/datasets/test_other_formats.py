@@ -153,7 +153,7 @@ def test_what_are_no_shards(tmp_path: Path) -> None:
         TarShards(write_tar(tmp_path / 'x.tar', lacking))
     with pytest.raises(ValueError, match=r'hold no \.npy, \.cls or \.txt'):
         TarShards(write_tar(tmp_path / 'x.tar', {'0.jpg': b'1'}))
-    with pytest.raises(IndexError, match='index 3 out of range for 1'):
+    with pytest.raises(IndexError, match='index out of range for 1'):
         TarShards(write_tar(tmp_path / 'x.tar', {'0.npy': npy(np.ones(3))}))[3]
 
 

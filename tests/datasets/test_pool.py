@@ -10,9 +10,15 @@ from hypothesis import strategies as st
 from toys import Toy, aligned, keys_of
 
 from hsiaug.datasets import Draw, SyntheticDataset, SyntheticPool, as_pool
+from hsiaug.datasets.pool import Pool
 from hsiaug.functional import tilt_to_mixture
 from hsiaug.systems import Generator, TrainingData
 from hsiaug.trainers import fit_generator
+
+
+def rows_of(pool: Pool, n: int) -> np.ndarray:
+    """(n,) rows of a dataset that make up an epoch."""
+    return pool.epoch(n, 0)[1][np.arange(n)]
 
 
 @pytest.fixture(scope='module')
@@ -59,7 +65,7 @@ def test_a_dataset_gives_every_sample_once_before_any_twice() -> None:
 def test_chosen_rows_of_a_labelled_dataset_have_the_classes_asked_for(weights: list[int], n: int) -> None:
     toy = Toy('scene', 300, seed=1)
     pool = as_pool(toy, Draw(labels=dict(zip('abc', weights, strict=True))))
-    rows = pool.choose(n)
+    rows = rows_of(pool, n)
     assert len(set(rows.tolist())) == n
     counts = np.bincount(toy.data['label'][rows], minlength=3)
     assert np.abs(counts - n * np.array(weights) / sum(weights)).max() <= 1 + 1e-9
@@ -69,12 +75,12 @@ def test_policies_on_a_dataset_are_refused_where_it_cannot_meet_them() -> None:
     toy = Toy('scene', 60)
     held = int((toy.data['label'] == 1).sum())
     pool = as_pool(toy, Draw(labels={'b': 1}))
-    assert (toy.data['label'][pool.choose(held)] == 1).all()
+    assert (toy.data['label'][rows_of(pool, held)] == 1).all()
     with pytest.raises(ValueError, match=f'{held + 1} synthetic samples are needed.*holds {held} with labels'):
-        pool.choose(held + 1)
+        rows_of(pool, held + 1)
     toy.data['label'].clamp_(max=1)
     with pytest.raises(ValueError, match=r"asks for \['c'\], of which the source holds no sample"):
-        as_pool(toy, Draw(labels='uniform')).choose(3)
+        rows_of(as_pool(toy, Draw(labels='uniform')), 3)
     with pytest.raises(ValueError, match='needs the counts of the real classes'):
         as_pool(toy, Draw(labels='inverse'))
     with pytest.raises(ValueError, match='is empty'):
@@ -91,7 +97,7 @@ def test_patches_are_chosen_to_a_class_mixture() -> None:
     plain = np.bincount(toy.data['mask'].reshape(-1), minlength=3) / toy.data['mask'].numel()
     wanted = np.array([0.35, 0.26, 0.39])
     pool = as_pool(toy, Draw(labels=dict(zip('abc', wanted, strict=True))))
-    chosen = toy.data['mask'][pool.choose(80)]
+    chosen = toy.data['mask'][rows_of(pool, 80)]
     mixture = np.bincount(chosen.reshape(-1), minlength=3) / chosen.numel()
     assert np.abs(mixture - wanted).max() < 0.02 < np.abs(plain - wanted).max()
     assert aligned(pool.random(20, seed=0))
@@ -122,7 +128,7 @@ def test_an_ignored_sample_is_drawn_for_no_class() -> None:
             self.data['label'] = torch.tensor([0, 1, 2, 255, 255]).repeat(6)
 
     pool = as_pool(source := Ignored(), Draw(labels='uniform'))
-    assert Counter(source.data['label'][pool.choose(15)].tolist()) == {0: 5, 1: 5, 2: 5}
+    assert Counter(source.data['label'][rows_of(pool, 15)].tolist()) == {0: 5, 1: 5, 2: 5}
     assert pool.weights[3] == 0  # type: ignore[index]
 
 

@@ -212,7 +212,7 @@ def test_few_balanced_windows_are_part_of_more() -> None:
     ):
         balance_change(scene, split, 0.5, min_change=0.9)
     for wrong in ({'share': 0.0}, {'share': 1.1}, {'min_change': -0.1}, {'max_train': 0}):
-        with pytest.raises(ValueError, match='share must be above 0 and at most 1'):
+        with pytest.raises(ValueError, match=f'balance_change: {next(iter(wrong))} must be '):
             balance_change(scene, split, **wrong)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match='was not made for scene'):
         balance_change(rare_scene(60), split)
