@@ -23,7 +23,7 @@ from real_scenes import DISJOINT, READERS
 from studies import data_root
 
 from hsiaug.ablation import Experiment
-from hsiaug.ablation.experiment import markdown_table
+from hsiaug.ablation.experiment import Columns, records_table
 from hsiaug.ablation.statistics import mean_of_means, paired_comparison
 from hsiaug.datasets import MixedDataset, SpectraDataset
 from hsiaug.metrics import accuracies
@@ -267,21 +267,20 @@ def table(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def markdown(lines: list[dict[str, Any]]) -> str:
     """The table in Markdown; gains and regrets in points of overall accuracy."""
-    own, others = 'regret to the best fixed ratio', 'regret to the best of other scenes'
-    header = [
-        'generator', 'ratio', 'k', 'gain', '95 % interval', 'worst scene', 'harmed > 0.5', 'mixes',
-        'regret, own scene', 'regret, other scenes', 'cost',
-    ]  # fmt: skip
-    rows = [
-        [
-            row['generator'], row['how'], '' if row['k'] is None else f'{row["k"]:g}', signed(row['gain']),
-            interval(tuple(row['interval'])), signed(min(row['scenes'])), f'{row["harmed"]:.0%}',
-            '' if row['mixed'] is None else f'{row["mixed"]:.0%}', signed(row[own]), signed(row.get(others)),
-            f'{row["cost"]:.1f}',
-        ]
-        for row in lines
-    ]  # fmt: skip
-    return markdown_table(header, rows)
+    columns: Columns = {
+        'generator': lambda row: row['generator'],
+        'ratio': lambda row: row['how'],
+        'k': lambda row: '' if row['k'] is None else f'{row["k"]:g}',
+        'gain': lambda row: signed(row['gain']),
+        '95 % interval': lambda row: interval(tuple(row['interval'])),
+        'worst scene': lambda row: signed(min(row['scenes'])),
+        'harmed > 0.5': lambda row: f'{row["harmed"]:.0%}',
+        'mixes': lambda row: '' if row['mixed'] is None else f'{row["mixed"]:.0%}',
+        'regret, own scene': lambda row: signed(row['regret to the best fixed ratio']),
+        'regret, other scenes': lambda row: signed(row.get('regret to the best of other scenes')),
+        'cost': lambda row: f'{row["cost"]:.1f}',
+    }
+    return records_table(lines, columns)
 
 
 def main() -> None:

@@ -29,6 +29,7 @@ from stacked import run_stacked
 from studies import available, data_root
 
 from hsiaug.ablation import Arm, Classifier, Setting, Study, run_study
+from hsiaug.ablation.environment import measured_with
 from hsiaug.ablation.results import PLAN_FILE, RESULTS_FILE, read_results
 from hsiaug.ablation.statistics import paired_comparison
 from hsiaug.records import read_json
@@ -177,12 +178,9 @@ def write_tables(out: Path) -> str:
     """Write ``table.json`` and ``table.md`` of a run folder, and return the latter."""
     rows, plan = read_results(out / RESULTS_FILE), read_json(out / PLAN_FILE, 'the plan of a study')
     scenes = list(dict.fromkeys(row['scene'] for row in rows))
-    environment = plan['environment']
     table: list[dict[str, Any]] = []
-    versions = ', '.join(f'{k} {v}' for k, v in environment['versions'].items())
-    lines = [f'# {plan["title"]}', '',
-             f'`{plan["command"]}`; {environment["hardware"]}; commit {environment["commit"]}; {versions}.', '',
-             'Difference to real only in points, OA and AA, with paired-t 95 % intervals.']  # fmt: skip
+    about = 'Difference to real only in points, OA and AA, with paired-t 95 % intervals.'
+    lines = [f'# {plan["title"]}', '', measured_with(plan), '', about]
     for budget in dict.fromkeys(row['budget'] for row in rows):
         lines += ['', f'## {budget} labels a class', '', '| | ' + ' | '.join([*scenes, 'mean of the scenes']) + ' |']
         lines.append('|---' * (len(scenes) + 2) + '|')

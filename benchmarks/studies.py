@@ -6,11 +6,11 @@ import argparse
 import os
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
-from itertools import chain
 from pathlib import Path
 from typing import TypeVar
 
-from hsiaug.ablation import Study, run_study
+from hsiaug.ablation import Study
+from hsiaug.cli import ablate
 from hsiaug.cli.guard import require_device
 
 S = TypeVar('S')
@@ -65,11 +65,4 @@ def parsed(parser: argparse.ArgumentParser) -> argparse.Namespace:
 
 def run_and_report(plan: Study, out: Path, args: argparse.Namespace) -> None:
     """Run a study, draw its samples, write the report and print the table."""
-    run_study(plan, out, args.workers, getattr(args, 'engine', 'process'), args.device)
-    from hsiaug.ablation.shown import shown_predictions, shown_samples
-    from hsiaug.report.ablation import draw_shown, text_table, write_report
-
-    draw_shown(chain(shown_samples(plan, out, args.device), shown_predictions(plan, out)), out)
-    paths = write_report(out)
-    print(text_table(out))
-    print(f'report: {paths.html}')
+    ablate.run_and_report(plan, out, args.workers, getattr(args, 'engine', 'process'), args.device)

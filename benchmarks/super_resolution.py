@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import pairwise
+from itertools import pairwise, product
 from pathlib import Path
 from typing import Any, get_args
 
@@ -26,6 +26,7 @@ from hsiaug.engine import Run
 from hsiaug.functional.degradation import degrade
 from hsiaug.metrics.super_resolution import super_resolution_scores
 from hsiaug.records import short_digest
+from hsiaug.report.ablation import interval
 from hsiaug.samples import SampleSpec, require_unseen
 from hsiaug.scenes import PatchSplitter, Scene
 from hsiaug.systems.msrresgan.model import CHUNK
@@ -192,26 +193,20 @@ class Step:
 
 def steps(rows: Sequence[Row]) -> list[Step]:
     """The claimed order step by step, corrected by Holm over all scenes, factors and both metrics."""
-    found = [
-        step
-        for scene, factor in _groups(rows)
-        for metric in PRIMARY
-        for first, second in pairwise(ORDER)
-        if (step := _compared(rows, scene, factor, metric, first, second)) is not None
-    ]
+    found = _steps(rows, pairwise(ORDER))
     adjusted = holm([step.difference.p for step in found])
     return [replace(step, p_holm=p) for step, p in zip(found, adjusted, strict=True)]
 
 
 def against_bicubic(rows: Sequence[Row]) -> list[Step]:
     """Every network against interpolation; exploratory."""
-    return [
-        step
-        for scene, factor in _groups(rows)
-        for metric in PRIMARY
-        for network in NETWORKS[1:]
-        if (step := _compared(rows, scene, factor, metric, network, 'bicubic')) is not None
-    ]
+    return _steps(rows, ((network, 'bicubic') for network in NETWORKS[1:]))
+
+
+def _steps(rows: Sequence[Row], pairs: Iterable[tuple[str, str]]) -> list[Step]:
+    """Pairs of networks on all scenes, at all factors, by both metrics, as far as they have been measured."""
+    every = [(*group, metric, *pair) for group, metric, pair in product(_groups(rows), PRIMARY, pairs)]
+    return [step for one in every if (step := _compared(rows, *one)) is not None]
 
 
 def _groups(rows: Sequence[Row]) -> Iterator[tuple[str, int]]:
@@ -253,17 +248,7 @@ def markdown(rows: Sequence[Row]) -> str:
             f'{first["test_windows"]} test windows. Means over seeds.\n',
             markdown_table(['network', 'seeds', 'weights', *METRICS.values()], lines),
         ]
-    header = [
-        'scene',
-        'factor',
-        'metric',
-        'comparison',
-        'n',
-        'difference [95 % interval]',
-        '2nd interval',
-        'p',
-        'result',
-    ]
+    header = 'scene', 'factor', 'metric', 'comparison', 'n', 'difference [95 % interval]', '2nd interval', 'p', 'result'
     for title, found in (
         ('The claimed order, step by step (p by Holm over all of them)', steps(rows)),
         ('Against interpolation (exploratory)', against_bicubic(rows)),
@@ -274,7 +259,7 @@ def markdown(rows: Sequence[Row]) -> str:
             lines.append(
                 [
                     s.scene, s.factor, s.metric.upper(), f'{s.first} − {s.second}', d.n,
-                    f'{d.mean:+.3f} {_interval(d.interval)}', _interval(d.corrected), f'{p:.3f}',
+                    f'{d.mean:+.3f} {interval(d.interval, 3)}', interval(d.corrected, 3), f'{p:.3f}',
                     '' if s.p_holm is None else s.result,
                 ]
             )  # fmt: skip
@@ -285,10 +270,6 @@ def markdown(rows: Sequence[Row]) -> str:
             markdown_table(header, lines),
         ]
     return '\n'.join(parts)
-
-
-def _interval(ends: tuple[float, float]) -> str:
-    return '–' if ends[0] != ends[0] else f'[{ends[0]:+.3f}, {ends[1]:+.3f}]'
 
 
 # --- figures --------------------------------------------------------------------------------------------------------

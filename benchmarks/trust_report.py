@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from hsiaug.ablation.experiment import markdown_table
+from hsiaug.ablation.environment import measured_with
+from hsiaug.ablation.experiment import Columns, markdown_table, records_table
 from hsiaug.ablation.plan import REAL
 from hsiaug.ablation.results import PLAN_FILE, RESULTS_FILE, read_results
 from hsiaug.ablation.safety import LEVEL, NonInferiority, advised_by_others, non_inferiority
@@ -59,6 +60,11 @@ class Block:
     metrics: tuple[str, str]
     rows: list[Row]
     searches: dict[int, dict[str, Any]]
+
+    @property
+    def named(self) -> dict[str, str]:
+        """What a record of it begins with."""
+        return {'kind': self.kind, 'scene': self.scene, 'generator': self.generator}
 
     def option(self, option: Option) -> dict[int, Row]:
         """The cells of an arm at a ratio, by seed."""
@@ -147,13 +153,8 @@ def lines(blocks: Sequence[Block]) -> list[dict[str, Any]]:
         for policy, cells in all_policies(block, blocks).items():
             cells = {seed: row for seed, row in cells.items() if seed in block.searches}
             gain, second = (block.compare(cells, metric) for metric in block.metrics)
-            found.append(
-                {
-                    'kind': block.kind, 'scene': block.scene, 'generator': block.generator, 'policy': policy,
-                    'metrics': block.metrics, 'gain': asdict(gain), 'second': asdict(second),
-                    'mixes': mixes(cells), 'control': policy in block.controls(),
-                }
-            )  # fmt: skip
+            record = {'policy': policy, 'metrics': block.metrics, 'gain': asdict(gain), 'second': asdict(second)}
+            found.append({**block.named, **record, 'mixes': mixes(cells), 'control': policy in block.controls()})
     return found
 
 
@@ -163,13 +164,18 @@ def family(chosen: Mapping[Block, Mapping[int, Row]]) -> list[dict[str, Any]]:
     tests, gains = non_inferiority(comparisons, MARGIN), holm([comparison.p for comparison in comparisons])
     return [
         {
-            'kind': block.kind, 'scene': block.scene, 'generator': block.generator, 'metric': block.metrics[0],
-            'seeds': test.comparison.n, 'gain': asdict(test.comparison), 'p_gain_holm': p_gain,
-            'p_non_inferior': test.p, 'p_non_inferior_holm': test.p_holm, 'conclusion': conclusion(test, p_gain),
+            **block.named,
+            'metric': block.metrics[0],
+            'seeds': test.comparison.n,
+            'gain': asdict(test.comparison),
+            'p_gain_holm': p_gain,
+            'p_non_inferior': test.p,
+            'p_non_inferior_holm': test.p_holm,
+            'conclusion': conclusion(test, p_gain),
             'mixes': mixes({seed: cells[seed] for seed in block.searches}),
         }
         for (block, cells), test, p_gain in zip(chosen.items(), tests, gains, strict=True)
-    ]  # fmt: skip
+    ]
 
 
 def primary(blocks: Sequence[Block]) -> list[dict[str, Any]]:
@@ -246,12 +252,9 @@ def by_k(blocks: Sequence[Block]) -> list[dict[str, Any]]:
                 chosen = [block.searched(race, k) for block in mine]
                 each = [block.compare(cells, block.metrics[0]) for block, cells in zip(mine, chosen, strict=True)]
                 mean, bounds = mean_of_means(each)
-                found.append(
-                    {
-                        'generator': generator, 'policy': policy, 'k': k, 'gain': mean, 'interval': bounds,
-                        'mixes': float(np.mean([mixes(cells) for cells in chosen])),
-                    }
-                )  # fmt: skip
+                mixed = float(np.mean([mixes(cells) for cells in chosen]))
+                record = {'generator': generator, 'policy': policy, 'k': k, 'gain': mean, 'interval': bounds}
+                found.append({**record, 'mixes': mixed})
     return found
 
 
@@ -290,57 +293,75 @@ def compared(found: Mapping[str, Any] | None) -> str:
     return '–' if found is None else f'{signed(found["mean"])} {interval(tuple(found["interval"]))}'
 
 
+def _advised(found: Mapping[str, Any] | None) -> str:
+    return '–' if found is None else f'{found["advised"][0]}, r = {found["advised"][1]:g}'
+
+
+WHERE: Columns = {'scene': lambda row: row['scene'], 'generator': lambda row: row['generator']}
+CHOSEN: Columns = {
+    **WHERE,
+    'seeds': lambda row: str(row['seeds']),
+    'mixes': lambda row: percent(row['mixes']),
+    'gain': lambda row: compared(row['gain']),
+    'Nadeau–Bengio': lambda row: interval(tuple(row['gain']['corrected'])),
+    'p non-inferior, Holm': lambda row: f'{row["p_non_inferior_holm"]:.3f}',
+    'result': lambda row: row['conclusion'],
+    'advised by others': lambda row: _advised(row['regret of gated']),
+    'regret': lambda row: compared(row['regret of gated']),
+    'regret, gate chosen too': lambda row: compared(row['regret of either']),
+    'cost (trainings)': lambda row: f'{row["cost"]:.0f} ({row["trainings"]:.0f})',
+}
+FOLLOWED: Columns = {
+    **WHERE,
+    'advised': _advised,
+    **{title: CHOSEN[title] for title in ('mixes', 'gain', 'p non-inferior, Holm')},
+    'conclusion': CHOSEN['result'],
+}
+BY_K: Columns = {
+    'generator': WHERE['generator'],
+    'policy': lambda row: row['policy'],
+    'k': lambda row: f'{row["k"]:g}',
+    'mixes': CHOSEN['mixes'],
+    'gain': lambda row: f'{signed(row["gain"])} {interval(row["interval"])}',
+}
+
+
+def _rejected(gate: str) -> Callable[[Mapping[str, Any]], str]:
+    return lambda row: percent(row['rejected'][gate]) if gate in row['rejected'] else '–'
+
+
 def markdown(summary: Mapping[str, Any]) -> str:
     """All tables."""
-    family = summary['primary']
-    rows = []
-    for row in family:
-        other = row['regret of gated']
-        rows.append(
-            [
-                row['scene'], row['generator'], str(row['seeds']), percent(row['mixes']), compared(row['gain']),
-                interval(tuple(row['gain']['corrected'])),
-                f'{row["p_non_inferior_holm"]:.3f}', row['conclusion'],
-                '–' if other is None else f'{other["advised"][0]}, r = {other["advised"][1]:g}', compared(other),
-                compared(row['regret of either']), f'{row["cost"]:.0f} ({row["trainings"]:.0f})',
-            ]
-        )  # fmt: skip
-    header = [
-        'scene', 'generator', 'seeds', 'mixes', 'gain', 'Nadeau–Bengio', 'p non-inferior, Holm', 'result',
-        'advised by others', 'regret', 'regret, gate chosen too', 'cost (trainings)',
-    ]  # fmt: skip
-    other_scenes = []
-    if followed := summary['followed']:
-        other_scenes = [
-            f'## {ADVISED[0].upper()}{ADVISED[1:]}\n\nExploratory, thought of after the first results: nothing is '
-            'searched on the scene; the arm and ratio, real only among them, are those that test best on the mean of '
-            f'the other scenes. Holm over these {len(followed)}.\n',
-            markdown_table(
-                ['scene', 'generator', 'advised', 'mixes', 'gain', 'p non-inferior, Holm', 'conclusion'],
-                [
-                    [
-                        row['scene'], row['generator'], f'{row["advised"][0]}, r = {row["advised"][1]:g}',
-                        percent(row['mixes']), compared(row['gain']), f'{row["p_non_inferior_holm"]:.3f}',
-                        row['conclusion'],
-                    ]
-                    for row in followed
-                ],
-            ),
-        ]  # fmt: skip
+    followed, gates = summary['followed'], dict.fromkeys(g for row in summary['rejections'] for g in row['rejected'])
+    rejected: Columns = {
+        **WHERE,
+        'kept': lambda row: percent(row['kept']),
+        **{gate: _rejected(gate) for gate in gates},
+        'classes left out': lambda row: percent(row['left_out']),
+        'gated cells refused': lambda row: percent(row['refused']),
+    }
     parts = [
         f'# {summary["title"]}\n',
         '**QUICK RUN: no basis for claims.**\n' if summary['quick'] else '',
         f'Non-inferior to real only means: less than {MARGIN:g} points lost, one-sided paired t, Holm over the '
-        f'{len(family)} comparisons of this table, {LEVEL:.1%}; gains and losses: sign flips, Holm, {2 * LEVEL:.0%}. '
-        'Points of OA (spectra) or mIoU (masks), 95 % intervals over seeds; the splits of one scene overlap, so that '
-        'they speak for these scenes, not for others. Regret: what the fixed ratio and gate that the other scenes '
-        'advise would have brought more. Cost: CPU time of the race with all fits of generator and gates, in plain '
-        'trainings.\n',
+        f'{len(summary["primary"])} comparisons of this table, {LEVEL:.1%}; gains and losses: sign flips, Holm, '
+        f'{2 * LEVEL:.0%}. Points of OA (spectra) or mIoU (masks), 95 % intervals over seeds; the splits of one scene '
+        'overlap, so that they speak for these scenes, not for others. Regret: what the fixed ratio and gate that the '
+        'other scenes advise would have brought more. Cost: CPU time of the race with all fits of generator and gates, '
+        'in plain trainings.\n',
         f'## {PRIMARY[0].upper()}{PRIMARY[1:]}\n',
-        markdown_table(header, rows),
-        *other_scenes,
-        '## Gain of every policy\n\nExploratory but for the one above. Controls do not depend on the generator.\n',
+        records_table(summary['primary'], CHOSEN),
     ]
+    if followed:
+        parts += [
+            f'## {ADVISED[0].upper()}{ADVISED[1:]}\n\nExploratory, thought of after the first results: nothing is '
+            'searched on the scene; the arm and ratio, real only among them, are those that test best on the mean of '
+            f'the other scenes. Holm over these {len(followed)}.\n',
+            records_table(followed, FOLLOWED),
+        ]
+    parts.append(
+        '## Gain of every policy\n\nExploratory but for the one above. Controls do not depend on the generator.\n'
+    )
     for kind, metrics in dict.fromkeys((row['kind'], tuple(row['metrics'])) for row in summary['lines']):
         mine = [row for row in summary['lines'] if row['kind'] == kind]
         scenes = list(dict.fromkeys(row['scene'] for row in mine))
@@ -352,42 +373,19 @@ def markdown(summary: Mapping[str, Any]) -> str:
             for title, those in groups.items():
                 at = {(row['policy'], row['scene']): compared(row[which]) for row in those}
                 policies = dict.fromkeys(policy for policy, _ in at)
-                table = [[policy, *(at.get((policy, scene), '–') for scene in scenes)] for policy in policies]
-                parts.append(markdown_table([title, *scenes], table))
-    gates = [*dict.fromkeys(name for row in summary['rejections'] for name in row['rejected'])]
-    shares = [
-        [
-            row['scene'], row['generator'], percent(row['kept']),
-            *(percent(row['rejected'][name]) if name in row['rejected'] else '–' for name in gates),
-            percent(row['left_out']), percent(row['refused']),
-        ]
-        for row in summary['rejections']
-    ]  # fmt: skip
-    ks = [
-        [
-            row['generator'], row['policy'], f'{row["k"]:g}', percent(row['mixes']),
-            f'{signed(row["gain"])} {interval(row["interval"])}',
-        ]
-        for row in summary['by_k']
-    ]  # fmt: skip
+                rows = [[policy, *(at.get((policy, scene), '–') for scene in scenes)] for policy in policies]
+                parts.append(markdown_table([title, *scenes], rows))
     return '\n'.join(
         [
             *parts,
             '## What the gates reject\n',
-            markdown_table(['scene', 'generator', 'kept', *gates, 'classes left out', 'gated cells refused'], shares),
+            records_table(summary['rejections'], rejected),
             '## k, the standard errors that a ratio must be better by\n\nMean over scenes, of the same races.\n',
-            markdown_table(['generator', 'policy', 'k', 'mixes', 'gain'], ks),
+            records_table(summary['by_k'], BY_K),
             '## How it was measured\n',
-            *(measured(plan) for plan in summary['plans'].values()),
+            *(f'- {measured_with(plan)}\n' for plan in summary['plans'].values()),
         ]
     )
-
-
-def measured(plan: Mapping[str, Any]) -> str:
-    """Command, hardware, commit and versions."""
-    env = plan['environment']
-    versions = ', '.join(f'{name} {version}' for name, version in env['versions'].items())
-    return f'- `{plan["command"]}`, commit {env["commit"]}, {env["hardware"]}, {versions}\n'
 
 
 def drawn(block: Block, blocks: Sequence[Block]) -> dict[str, dict[int, Row]]:

@@ -7,6 +7,7 @@ import platform
 import shlex
 import subprocess
 import sys
+from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,13 @@ def environment(device: str = 'cpu') -> dict[str, Any]:
         except PackageNotFoundError:
             versions[package] = 'not installed'
     return {'hardware': _hardware(device), 'device': device, 'versions': versions, 'commit': _commit()}
+
+
+def measured_with(plan: Mapping[str, Any]) -> str:
+    """Command, hardware, commit and versions of a plan that holds ``'command'`` and ``'environment'``, in a line."""
+    where = plan['environment']
+    versions = ', '.join(f'{name} {version}' for name, version in where['versions'].items())
+    return f'`{plan["command"]}`; {where["hardware"]}; commit {where["commit"]}; {versions}.'
 
 
 def _hardware(device: str) -> str:

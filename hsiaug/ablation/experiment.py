@@ -15,7 +15,7 @@ from ..progress import progress_bar
 from ..records import json_ready, read_json, short_digest, write_json
 from ..tasks.base import finite
 from ..workers import Engine, check_workers, end_if_orphaned, naming, run_tasks
-from .environment import command, environment
+from .environment import command, environment, measured_with
 from .identity import differences, refuse
 from .results import PLAN_FILE, RESULTS_FILE, read_results
 from .statistics import mean_interval
@@ -104,10 +104,7 @@ class Experiment:
         Both name the command, hardware, versions and commit.
         """
         folder, plan = Path(out).expanduser(), self._plan(device)
-        where = plan['environment']
-        versions = ', '.join(f'{name} {version}' for name, version in where['versions'].items())
-        head = f'`{plan["command"]}`; {where["hardware"]}; commit {where["commit"]}; {versions}.'
-        text = f'# {self.title}\n\n{head}\n\n{text}'
+        text = f'# {self.title}\n\n{measured_with(plan)}\n\n{text}'
         write_json(folder / SUMMARY_FILE, {**plan, 'table': finite(records)})
         (folder / TABLE_FILE).write_text(text)
         return text
@@ -174,6 +171,15 @@ def markdown_table(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
     """A table in Markdown; see :func:`as_text` for the text of its cells."""
     lines = [header, ['---'] * len(header), *([as_text(value) for value in row] for row in rows)]
     return '\n'.join('| ' + ' | '.join(cells) + ' |' for cells in lines) + '\n'
+
+
+Columns = Mapping[str, Callable[[Mapping[str, Any]], Any]]
+"""What a table shows of a record, by the title of the column."""
+
+
+def records_table(records: Iterable[Mapping[str, Any]], columns: Columns) -> str:
+    """A table in Markdown with a line for each record."""
+    return markdown_table(list(columns), [[cell(record) for cell in columns.values()] for record in records])
 
 
 def as_text(value: Any) -> str:

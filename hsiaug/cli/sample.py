@@ -50,8 +50,8 @@ def sample(
     """
     from ..datamodules.mixed import open_source
     from ..datasets import SyntheticBank, scene_dataset
-    from ..datasets.bank_export import require_free
-    from ..report.bank import export_beside, export_place, preview_bank, summary
+    from ..datasets.bank_export import export_bank, require_free
+    from ..report.bank import export_place, preview_bank, summary
     from ..systems import Generator
 
     device = require_device(device, devices, nodes)
@@ -87,7 +87,7 @@ def sample(
         if record is not None and not known:
             print(f'{run / RUN_FILE} names the class of the real samples, {record.name}: --trust_run shows them too')
     if export:
-        print(f'{export}: {export_beside(bank, export, progress=True)}')
+        print(f'{export}: {export_bank(bank, export_place(bank.root, export), export, progress=True)}')
 
 
 def _draw(

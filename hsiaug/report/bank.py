@@ -10,7 +10,7 @@ import numpy as np
 from torch.utils.data import Dataset
 
 from ..datasets import SyntheticBank
-from ..datasets.bank_export import ExportFormat, export_bank
+from ..datasets.bank_export import ExportFormat
 from ..datasets.bank_folder import names_place
 from ..datasets.batches import fetch
 from ..datasets.preview import preview_grid
@@ -36,13 +36,8 @@ def next_to(root: Path, ending: str) -> Path:
     return root.with_name(root.name + ending)
 
 
-def export_beside(bank: SyntheticBank, format: ExportFormat, progress: bool = False) -> Path:
-    """Export a bank to ``<bank>.npz`` or the folder ``<bank>_<format>``, and return which."""
-    return export_bank(bank, export_place(bank.root, format), format, progress)
-
-
 def export_place(root: Path, format: ExportFormat) -> Path:
-    """Where the bank in a folder is exported to."""
+    """Where the bank in a folder is exported to: ``<bank>.npz``, or the folder ``<bank>_<format>``."""
     return next_to(root, '.npz' if format == 'npz' else f'_{format}')
 
 

@@ -108,9 +108,8 @@ class Work:
     number: int | None = None  # of seeds; that of the scale if None
     inception: Path | None = None  # weights by whose features images are compared; None: a network that learns them
     kept: dict[Any, Any] = field(default_factory=dict, compare=False)  # what several tables and figures share
-    # Whether the loss of a training still fell at its end, None where no loss says it; by what was trained, and seed.
-    falls: dict[str, dict[str, bool | None]] = field(default_factory=dict, compare=False)
-    noted: list[tuple[str, str, bool | None]] = field(default_factory=list, compare=False)  # the same, in its order
+    # What was trained, which of those of one name, and whether its loss still fell at its end, None if no loss says it.
+    noted: list[tuple[str, str, bool | None]] = field(default_factory=list, compare=False)
 
     @property
     def settings(self) -> Mapping[str, Any]:
@@ -146,10 +145,13 @@ class Work:
         scores = task.score(task.predict(trained, image), target, test.spec)
         return {**scores, 'still_falls': bool(loss_still_falls(trained))}
 
-    def note(self, trained: str, which: str, falls: bool | None) -> None:
-        """Keep whether the loss of a training still fell at its end; ``which`` of those of one name says the seed."""
-        self.falls.setdefault(trained, {})[which] = falls
-        self.noted.append((trained, which, falls))
+    @property
+    def falls(self) -> dict[str, dict[str, bool | None]]:
+        """What is noted of trainings, by what was trained."""
+        found: dict[str, dict[str, bool | None]] = {}
+        for trained, which, falls in self.noted:
+            found.setdefault(trained, {})[which] = falls
+        return found
 
     def generator(self, name: str, kind: str, data: TrainingData, settings: Mapping[str, Any], seed: int) -> Generator:
         """A trained generator of a registered kind: the one that this run has kept under ``name``, or a new one."""
@@ -168,7 +170,8 @@ class Work:
         opposed = {stage for stage, loss in curves if loss in ADVERSARIAL}
         for (stage, loss), curve in curves.items():
             if loss in MAIN:
-                self.note(f'{name}, {stage}', folder.name, None if stage in opposed else still_falls(curve))
+                falls = None if stage in opposed else still_falls(curve)
+                self.noted.append((f'{name}, {stage}', folder.name, falls))
         return made
 
     def scored(
@@ -189,11 +192,10 @@ class Work:
             row = {'key': digest, 'of': [str(part) for part in key], 'scores': scores, 'noted': noted}
             append_line(file, row)
         else:
-            for said in row.get('noted', ()):
-                self.note(*said)
+            self.noted.extend(row.get('noted', ()))
         scores = dict(row['scores'])
         if 'still_falls' in scores:
-            self.note(trained, digest, bool(scores.pop('still_falls')))
+            self.noted.append((trained, digest, bool(scores.pop('still_falls'))))
         return scores
 
     def study(self, study: Study, name: str) -> tuple[Path, list[dict[str, Any]]]:
@@ -205,10 +207,11 @@ class Work:
         run_study(study, folder, self.workers, device=self.device)
         rows = [row for row in read_results(folder / RESULTS_FILE) if row['seed'] in study.seeds]
         for row in rows:
-            self.note(f'{row["classifier"]}, {row["arm"]}, {row["scene"]}', row['cell'], row.get('still_falls'))
+            named = f'{row["classifier"]}, {row["arm"]}, {row["scene"]}'
+            self.noted.append((named, row['cell'], row.get('still_falls')))
         for arm in (arm for arm in study.arms if trainer_of(arm.generator)):
             for setting, seed in study.groups():
-                self.note(f'{arm.name}, {setting.scene}', f'{setting.budget}, {seed}', None)
+                self.noted.append((f'{arm.name}, {setting.scene}', f'{setting.budget}, {seed}', None))
         self.kept[name] = folder, rows
         return folder, rows
 

@@ -163,7 +163,9 @@ def sizes_table(work: Work) -> Values:
 # --- figures ----------------------------------------------------------------------------------------------------------
 
 
-def _shown(work: Work, which: Which, names: Mapping[str, str], arms: tuple[str, ...]) -> Iterator[tuple[str, Figure]]:
+def _shown(
+    work: Work, which: Which, names: Mapping[str, str], arms: tuple[str, ...] = (OURS,)
+) -> Iterator[tuple[str, Figure]]:
     """Figures of an evaluation, by name with their captions, for the first seed's generators."""
     data = _data(work, which, work.seeds[0])
     spec = data.real.spec
@@ -175,10 +177,6 @@ def _shown(work: Work, which: Which, names: Mapping[str, str], arms: tuple[str, 
         figures = FIGURES[spec.kind](Evaluation(spec, {**sides, 'synthetic': fake}, {}))
         for name, caption in names.items():
             yield f'{caption}, {"LDM" if arm == LDM else "two-stream"}', figures[name]
-
-
-def _drawing(number: int, title: str, which: Which, names: Mapping[str, str], arms: tuple[str, ...]) -> Drawing:
-    return Drawing(number, title, lambda work: _shown(work, which, names, arms))
 
 
 _TINY = {
@@ -287,14 +285,14 @@ SPECDM = Paper(
         ),
     ),
     figures=(
-        _drawing(2, 'Pairs: the text sees the spatial distribution of real ones, and masks that fit the edges', 'SS',
-                 {'pairs': 'pairs'}, (OURS, LDM)),
-        _drawing(3, 'Spectral profiles: the text sees them consistent with real ones', 'SS',
-                 {'class_profiles': 'profiles'}, (OURS,)),
-        _drawing(4, 'Shares of classes: the text sees them near to real ones with its model, far with LDM', 'SS',
-                 {'class_shares': 'shares'}, (OURS, LDM)),
-        _drawing(5, 'Pairs of dates: the text sees masks that fit the changes', 'CD', {'pairs': 'pairs of dates'},
-                 (OURS,)),
+        Drawing(2, 'Pairs: the text sees the spatial distribution of real ones, and masks that fit the edges',
+                partial(_shown, which='SS', names={'pairs': 'pairs'}, arms=(OURS, LDM))),
+        Drawing(3, 'Spectral profiles: the text sees them consistent with real ones',
+                partial(_shown, which='SS', names={'class_profiles': 'profiles'})),
+        Drawing(4, 'Shares of classes: the text sees them near to real ones with its model, far with LDM',
+                partial(_shown, which='SS', names={'class_shares': 'shares'}, arms=(OURS, LDM))),
+        Drawing(5, 'Pairs of dates: the text sees masks that fit the changes',
+                partial(_shown, which='CD', names={'pairs': 'pairs of dates'})),
     ),
     settings=_SETTINGS,
     encoder='a network that learnt the classes of the training part',

@@ -43,8 +43,14 @@ class _Task:
     """What is added to torchgeo's tasks: networks that they do not build, and batches that they do not weigh."""
 
     ignore = ('weights', 'network')  # hyperparameters that are not kept
+    keys: ClassVar[tuple[str, ...]] = ('weight',)
+    """Of a batch whose loss is not torchgeo's."""
+    always: ClassVar[Any] = ()
+    """Class of a network whose loss never is."""
     losses: ClassVar[tuple[str, ...]] = ('ce',)
-    """Those that can honour what is added."""
+    """That can honour both."""
+    added: ClassVar[str]
+    """What both are, in words."""
 
     def configure_models(self: Any) -> None:
         """Take the given network, build one of hsiaug's, or leave it to torchgeo."""
@@ -78,7 +84,8 @@ class _Task:
 
     def training_step(self: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> Tensor:
         """Training loss and metrics of one batch."""
-        if not self.adds_to(batch):
+        network = getattr(self.model, 'network', self.model)  # of an Adapted one
+        if not set(self.keys) & set(batch) and not isinstance(network, self.always):
             return super().training_step(batch, batch_idx)  # type: ignore[misc, no-any-return]
         if (found := self.hparams['loss']) not in self.losses:
             wanted = ' or '.join(map(repr, self.losses))
@@ -110,7 +117,7 @@ class SegmentationTask(_Task, SemanticSegmentation):  # type: ignore[misc]
         ValueError: for ``weights`` that hsiaug's networks cannot take, or a loss that cannot honour sample weights.
     """
 
-    added = 'sample weights and edges'
+    always, added = PFSegNet, 'sample weights and edges'
 
     def __init__(
         self,
@@ -127,10 +134,6 @@ class SegmentationTask(_Task, SemanticSegmentation):  # type: ignore[misc]
     def own_network(self) -> nn.Module | None:
         """From images to logits."""
         return self.named_network(_SEGMENTERS, self.hparams['num_classes'])
-
-    def adds_to(self, batch: Any) -> bool:
-        """Whether the loss is not torchgeo's."""
-        return 'weight' in batch or isinstance(self.model, PFSegNet)
 
     def added_loss(self, batch: Any) -> Loss:
         """See :func:`~hsiaug.trainers.segmentation.training_loss`."""
@@ -183,7 +186,7 @@ class ChangeTask(_Task, ChangeDetection):  # type: ignore[misc]
         ValueError: for ``weights`` that hsiaug's networks cannot take, or a loss that cannot honour sample weights.
     """
 
-    added, losses = 'sample weights and side outputs', ('bce', 'ce')
+    always, added, losses = ChangeFormerV6, 'sample weights and side outputs', ('bce', 'ce')
 
     def __init__(
         self,
@@ -209,10 +212,6 @@ class ChangeTask(_Task, ChangeDetection):  # type: ignore[misc]
         binary = hp['task'] == 'binary'
         network = self.named_network(NETWORKS, 2 if binary else hp['num_classes'] or hp['num_labels'])
         return None if network is None else Adapted(network, binary)
-
-    def adds_to(self, batch: Any) -> bool:
-        """Whether the loss is not torchgeo's."""
-        return 'weight' in batch or isinstance(getattr(self.model, 'network', None), ChangeFormerV6)
 
     def added_loss(self, batch: Any) -> Loss:
         """Of the logits and of side outputs, where the network has them."""
@@ -261,7 +260,7 @@ class SceneClassificationTask(_Task, Classification):  # type: ignore[misc]
             that cannot honour what samples carry.
     """
 
-    added = 'label_prob and weight'
+    keys, added = ('label_prob', 'weight'), 'label_prob and weight'
 
     def __init__(
         self,
@@ -296,10 +295,6 @@ class SceneClassificationTask(_Task, Classification):  # type: ignore[misc]
         if hp['task'] == 'multiclass':
             for metrics in (self.train_metrics, self.val_metrics, self.test_metrics):
                 metrics.add_metrics({'CohenKappa': MulticlassCohenKappa(hp['num_classes'])})
-
-    def adds_to(self, batch: Any) -> bool:
-        """Whether the loss is not torchgeo's."""
-        return bool({'label_prob', 'weight'} & set(batch))
 
     def added_loss(self, batch: Any) -> Loss:
         """See :func:`~hsiaug.trainers.scene_classifier.scene_loss`."""

@@ -175,8 +175,8 @@ class SpectralGAN(Generator):
                 )
                 self.shift[label] = real.mean(dim=0) - fake.mean(dim=0) @ self.gain[label]
                 continue
-            moments = [(code.mean(dim=0), code.std(dim=0)) for code in (real, fake)]
-            self.gain[label], self.shift[label] = matching(*moments, len(real))
+            wanted, found = ((code.mean(dim=0), code.std(dim=0)) for code in (real, fake))
+            self.gain[label], self.shift[label] = matching(wanted, found, len(real))
 
     @plain_torch()
     @torch.no_grad()
