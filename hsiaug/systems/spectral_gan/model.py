@@ -213,17 +213,18 @@ class SpectralGAN(Generator):
                 self._learn_shape(label, *((x - self.space.offset).double() for x in (fake, real)))
 
     def _learn_shape(self, label: int, fake: Tensor, real: Tensor) -> None:
+        """Find the axes of a class, and the quantiles along them of synthetic and real spectra (n, C)."""
         levels = (torch.arange(_LEVELS, dtype=torch.float64, device=real.device) + 0.5) / _LEVELS
         mean = real.mean(dim=0)
-        _, singular, directions = torch.linalg.svd(real - mean, full_matrices=False)
-        axes = directions[: self.space.dim][singular[: self.space.dim] > 1e-6 * singular[0]].T
-        along = (real - mean) @ axes
-        noise = torch.special.ndtri(levels)[:, None, None] * along.std(dim=0)
-        smooth = ((1 - _SMOOTHING**2) ** 0.5 * along + _SMOOTHING * noise).flatten(0, 1)
-        count = axes.shape[1]
-        self.axes[label, :, :count] = axes
-        self.given[label, :count] = (fake @ axes).quantile(levels, dim=0).T
-        self.wanted[label, :count] = (mean @ axes + smooth.quantile(levels, dim=0)).T
+        values, vectors = torch.linalg.eigh(torch.atleast_2d(torch.cov(real.T)))
+        axes = vectors[:, values > 1e-12 * values[-1]][:, -self.space.dim :]
+        noise = _SMOOTHING * torch.special.ndtri(levels)
+        for k, axis in enumerate(axes.T):
+            along = (real - mean) @ axis
+            smooth = (1 - _SMOOTHING**2) ** 0.5 * along[:, None] + noise * along.std()
+            self.axes[label, :, k] = axis
+            self.given[label, k] = (fake @ axis).quantile(levels)
+            self.wanted[label, k] = mean @ axis + smooth.flatten().quantile(levels)
 
     @plain_torch()
     @torch.no_grad()
