@@ -79,7 +79,9 @@ def pooled(
         seed: of the folds and the trees.
     """
     labels, every = y.numpy(), torch.cat([x, unlabelled])
-    near = None if places is None else _neighbours(x, y, every, places)
+    near = None if places is None else neighbours(x, y, every, places)
+    if near is not None:
+        near = diags_array(1 / np.maximum(near.sum(axis=1), _LEAST)) @ near
     folds = StratifiedKFold(max(2, min(5, int(np.bincount(labels).min()))), shuffle=True, random_state=seed)
     parts = [(out, _asked(x[rest], labels[rest], every, classes, seed)) for rest, out in folds.split(labels, labels)]
     truth = labels[np.concatenate([out for out, _ in parts])]
@@ -89,12 +91,12 @@ def pooled(
         for share, times in _SPREAD if near is not None else _SPREAD[:1]:
             spread = [_spread(given, near, share, times) for given in own]
             left = np.concatenate([given[out] for (out, _), given in zip(parts, spread, strict=True)])
-            likely = {power: _tempered(left, power)[np.arange(len(truth)), truth] for power in _POWERS}
+            likely = {power: tempered(left, power)[np.arange(len(truth)), truth] for power in _POWERS}
             power = max(likely, key=lambda power: float(np.log(likely[power] + _FLOOR).mean()))
             said.append(likely[power] + _FLOOR)
-            opinions.append(_tempered(_spread(everywhere, near, share, times), power))
+            opinions.append(tempered(_spread(everywhere, near, share, times), power))
             if not share:  # neighbours are asked for opinions that are as sure as they should be
-                own, everywhere = [_tempered(given, power) for given in own], opinions[-1]
+                own, everywhere = [tempered(given, power) for given in own], opinions[-1]
     weights = np.full(len(said), 1 / len(said))
     for _ in range(30):  # expectation maximisation, stopped early: left-out labels are few
         found = np.stack(said, axis=1) * weights
@@ -117,12 +119,13 @@ def _asked(x: Tensor, labels: np.ndarray, every: Tensor, classes: int, seed: int
     return found
 
 
-def _tempered(probabilities: np.ndarray, power: float) -> np.ndarray:
+def tempered(probabilities: np.ndarray, power: float) -> np.ndarray:
+    """(P, K) probabilities to a power, which below 1 makes them less sure."""
     raised = probabilities.clip(_LEAST, 1) ** power
     return raised / raised.sum(axis=1, keepdims=True)
 
 
-def _neighbours(x: Tensor, y: Tensor, every: Tensor, places: np.ndarray) -> csr_array:
+def neighbours(x: Tensor, y: Tensor, every: Tensor, places: np.ndarray) -> csr_array:
     """(P, P) weights of the eight neighbours of each pixel, by how alike they are."""
     row, column = places.T
     width = int(column.max()) + 2  # a column apart, so that no row runs into the next
@@ -137,8 +140,7 @@ def _neighbours(x: Tensor, y: Tensor, every: Tensor, places: np.ndarray) -> csr_
     distance = (scaled[start] - scaled[end]).square().sum(dim=1).double().numpy()
     alike = np.exp(-distance / max(float(np.median(distance)), _LEAST))
     one_way = coo_array((alike, (start, end)), shape=(len(every),) * 2).tocsr()
-    both = one_way + one_way.T
-    return diags_array(1 / np.maximum(both.sum(axis=1), _LEAST)) @ both
+    return one_way + one_way.T
 
 
 def _spread(opinion: np.ndarray, near: csr_array | None, share: float, times: int) -> np.ndarray:
