@@ -36,7 +36,7 @@ class Scene:
 
     Args:
         name: short name, for figures and file names.
-        cube: (H, W, C_file) array of any numeric dtype; a memory map stays one.
+        cube: (H, W, C_file) array of any numeric dtype; a memory map stays one. What a masked array masks is NaN.
         labels: (H, W) integers, 0 (negative, NaN) where a pixel has no class; None if nothing is labelled.
         class_names: class id to name; ids that occur without a name are called ``'class <id>'``.
         wavelengths: band centres in nm, one per band of the cube.
@@ -48,7 +48,7 @@ class Scene:
         unit: for example ``'reflectance'`` or ``'radiance'``.
         nodata: stored value that means "no measurement".
         measured: (H, W) bool, False where nothing was measured whatever the cube holds; None if the values say it all.
-        groups: (H, W) integers; pixels of one group (tile, flight line, field) never part company in a split.
+        groups: (H, W) integers; pixels of one group (tile, flight line, field) never part company in a split by groups.
         tile_rows: rows of one tile of a scene of stacked tiles, None for a single image; the pixels of two tiles are no
             neighbours.
         coarse: the same area as a coarser sensor saw it, with the same bands, each pixel k × k of these;
@@ -75,6 +75,12 @@ class Scene:
     coarse: Scene | None = None
 
     def __post_init__(self) -> None:
+        self.cube = _as_array(self.cube, np.nan)
+        for what in ('labels', 'groups', 'measured'):
+            if (array := getattr(self, what)) is not None:
+                setattr(self, what, _as_array(array, UNLABELLED))
+        if self.cube.dtype.kind not in 'biuf':
+            raise ValueError(f'Scene {self.name!r}: cube must hold real numbers, found dtype {self.cube.dtype}')
         if self.cube.ndim != 3:
             raise ValueError(f'Scene {self.name!r}: cube must be (H, W, bands), found shape {self.cube.shape}')
         require_names(self.class_names, f'Scene {self.name!r}')
@@ -368,6 +374,14 @@ class Scene:
             ignore_index=ignore_index,
             unit=self.unit,
         )
+
+
+def _as_array(values: Any, masked: float) -> np.ndarray:
+    """An array of numpy as it is, memory maps too; of a masked one, what is masked as a value of its own."""
+    if not np.ma.isMaskedArray(values):
+        return values if isinstance(values, np.ndarray) else np.asarray(values)
+    wide = np.result_type(values.dtype, np.float32) if np.isnan(masked) else values.dtype
+    return np.ma.filled(values.astype(wide), masked)
 
 
 def _listed(bad: Mapping[int, str]) -> str:

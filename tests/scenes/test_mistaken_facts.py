@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from hsiaug.datasets import PairFolder
 from hsiaug.scenes import Scene, SceneFileError, open_library, open_scene
@@ -115,3 +116,24 @@ def test_units_that_contradict_their_values(
 def test_a_missing_variable_is_still_named(tmp_path: Path) -> None:
     with pytest.raises(SceneFileError, match="holds no 'truth'"):
         open_scene(saved(tmp_path), labels_key='truth')
+
+
+def test_a_scene_is_made_of_anything_like_an_array() -> None:
+    for cube, labels in ((CUBE.tolist(), LABELS.tolist()), (torch.tensor(CUBE), torch.tensor(LABELS))):
+        scene = Scene('x', cube, labels)
+        assert np.array_equal(scene.spectra(np.arange(48)), CUBE.reshape(-1, 4))
+        assert scene.class_ids == (1, 2, 3)
+    for dtype in (np.complex64, object):
+        with pytest.raises(ValueError, match='cube must hold real numbers, found dtype'):
+            Scene('x', CUBE.astype(dtype), LABELS)
+
+
+@pytest.mark.parametrize('dtype', [np.uint16, np.float32])
+def test_what_is_masked_is_not_measured(dtype: Any) -> None:
+    stored = (1000 * CUBE).astype(dtype)
+    mask = np.zeros(stored.shape, dtype=bool)
+    mask[:2] = True
+    scene = Scene('x', np.ma.masked_array(stored, mask), np.ma.masked_array(LABELS, LABELS == 2))
+    assert np.array_equal(scene.valid, ~mask.any(axis=2).reshape(-1))
+    assert np.array_equal(scene.spectra(np.arange(16, 48)), stored.reshape(-1, 4)[16:].astype('f4'))
+    assert scene.class_ids == (1, 3)
