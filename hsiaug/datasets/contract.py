@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..samples import WAVELENGTH_TOLERANCE_NM, Kind, Sample, SampleSpec, target_of
+from ..samples import WAVELENGTH_TOLERANCE_NM, Kind, Sample, SampleSpec, as_classes, target_of
 from ..scenes.change import CHANGE_CLASSES, require_change_values
-from ..scenes.wavelengths import to_nanometres
+from ..scenes.wavelengths import given_centres, to_nanometres
 from .batches import as_tensor, kind_of, require_sample
 from .wrapped import class_names_of, spec_of
 
@@ -111,7 +111,9 @@ def infer_spec(dataset: Any, raw: Any, name: str, given: Mapping[str, Any]) -> S
         ValueError: naming a field that has to be given.
     """
     given = {key: value for key, value in given.items() if value is not None}
-    for key in ('classes', 'wavelengths', 'value_range'):
+    if 'classes' in given:
+        given['classes'] = as_classes(given['classes'], name)
+    for key in ('wavelengths', 'value_range'):
         if key in given:
             given[key] = tuple(given[key])
     sample = in_contract(raw, f'{name}: sample 0', given.get('kind'))
@@ -119,6 +121,11 @@ def infer_spec(dataset: Any, raw: Any, name: str, given: Mapping[str, Any]) -> S
     assert kind is not None
     shape = tuple(sample['image'].shape)
     bands, size = (shape[0], None) if kind == 'spectrum' else (shape[-3], (shape[-2], shape[-1]))
+    if (
+        len(given.get('wavelengths', ())) == bands
+        and (centres := given_centres(given['wavelengths'], name)) is not None
+    ):
+        given['wavelengths'] = tuple(centres.tolist())
     carried = wavelengths_of(raw, f'{name}: sample 0')
     own = spec_of(dataset)
     if own is not None:

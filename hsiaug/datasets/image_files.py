@@ -15,7 +15,7 @@ from ..scenes.files import CUBE_KEYS, Content, Facts, SceneFileError, Variable, 
 from ..scenes.formats import open_content
 from ..scenes.layout import Layout, band_numbers, channels_last
 from ..scenes.readers import refuse_doubts, scale_and_offset
-from ..scenes.wavelengths import sentinel2_centres, to_nanometres
+from ..scenes.wavelengths import given_centres, sentinel2_centres
 from .shared import Kept
 
 SUFFIXES = ('.tif', '.tiff', '.png', '.npy', '.npz', '.mat', '.h5', '.hdf5')
@@ -76,9 +76,7 @@ class ImageFiles:
         self.given: Any = None if named else bands
         self.opened: Kept[Path, Content] = Kept(0 if one_size else MANY)
         self.layout: Layout | None = layout
-        centres = None if wavelengths is None else to_nanometres(wavelengths)
-        if wavelengths is not None and centres is None:
-            raise ValueError(f'{owner}: wavelengths must be positive band centres in nm, found {wavelengths}')
+        centres = given_centres(wavelengths, owner)
         content = self._content(first)
         if layout is None and not content.facts.channels_last:
             array = self._variable(content).read()  # what holds of the first array holds of all

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
+from numbers import Real
 from pathlib import Path
 
 import numpy as np
 
+from ..samples import as_classes
 from ..scenes.files import LABEL_KEYS, Content, Facts, SceneFileError, Variable
 from ..scenes.formats import open_content
 from ..scenes.labels import ignored_values, without_class
@@ -38,11 +40,15 @@ class MaskFiles:
         key: str | None = None,
         few: bool = False,
     ) -> None:
-        self.owner, self.classes, self.key = owner, tuple(classes), key
+        self.owner, self.classes, self.key = owner, as_classes(classes, owner), key
         ignored = ignored_values(ignore, owner) or ()
         self.opened: Kept[Path, Content] = Kept(MANY if few else 0)
         labels = {k: k for k in range(len(classes))} if label_map is None else dict(label_map)
-        if wrong := {raw: k for raw, k in labels.items() if not 0 <= k < len(classes)}:
+        if wrong := {
+            raw: k
+            for raw, k in labels.items()
+            if not (isinstance(raw, Real) and isinstance(k, Real) and 0 <= k < len(classes))
+        }:
             raise ValueError(f'{owner}: label_map must map to 0..{len(classes) - 1}, the classes, found {wrong}')
         if label_map is not None and (both := sorted(set(label_map) & set(ignored))):
             raise ValueError(f'{owner}: label_map and ignore both name {both}')

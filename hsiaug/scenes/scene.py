@@ -16,6 +16,7 @@ from ..settings import check_value
 from .content import image_fingerprint, scene_content
 from .labels import UNLABELLED, as_integers, require_names, without_class
 from .layout import band_numbers
+from .wavelengths import MICROMETRES_BELOW
 
 ONE_CLASS = 'unlabelled'
 """Name of the class of a scene whose labels are left aside."""
@@ -39,7 +40,7 @@ class Scene:
         cube: (H, W, C_file) array of any numeric dtype; a memory map stays one. What a masked array masks is NaN.
         labels: (H, W) integers, 0 (negative, NaN) where a pixel has no class; None if nothing is labelled.
         class_names: class id to name; ids that occur without a name are called ``'class <id>'``.
-        wavelengths: band centres in nm, one per band of the cube.
+        wavelengths: band centres in nm, one per band of the cube; micrometres are recognised.
         wavelengths_approximate: the centres are nominal, not the file's own.
         bands: indices of the bands in use; None for all.
         scale: stored value times ``scale`` plus ``offset`` is the value in ``unit``; one number, or one per band of the
@@ -111,6 +112,8 @@ class Scene:
                 )
             if not (np.isfinite(self.wavelengths) & (self.wavelengths > 0)).all():
                 raise ValueError(f'Scene {self.name!r}: wavelengths must be positive numbers, found {self.wavelengths}')
+            if self.wavelengths.max() < MICROMETRES_BELOW:
+                self.wavelengths = 1000 * self.wavelengths
         for what in ('scale', 'offset'):
             value = np.asarray(getattr(self, what), dtype=np.float64)
             if value.shape not in ((), (channels,)) or not np.isfinite(value).all():
