@@ -171,6 +171,13 @@ class SampleSpec:
         return as_record(cls, data, 'SampleSpec')
 
 
+def as_classes(names: Sequence[str], where: str) -> tuple[str, ...]:
+    """Class names as a tuple; one text by itself would be a class for each letter."""
+    if isinstance(names, str):
+        raise ValueError(f'{where}: classes must be a list of names, found {names!r}; give [{names!r}]')
+    return tuple(names)
+
+
 def target_of(kind: Kind) -> Target:
     """Key of what belongs to the image of a sample of a kind: one label, or a mask."""
     return 'mask' if kind in ('segmentation', 'change') else 'label'

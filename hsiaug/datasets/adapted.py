@@ -14,9 +14,9 @@ from torchgeo.datasets import NonGeoDataset
 
 from ..functional.dates import stacked_dates
 from ..progress import with_progress
-from ..samples import Kind, Sample, SampleSpec, target_of
+from ..samples import Kind, Sample, SampleSpec, as_classes, target_of
 from ..scenes.change import CHANGE_CLASSES
-from ..scenes.wavelengths import to_nanometres
+from ..scenes.wavelengths import given_centres, to_nanometres
 from ..seen import Places
 from ..settings import check_value
 from .batches import kind_of, row_numbers
@@ -333,7 +333,9 @@ def _infer_spec(dataset: Any, raw: Any, name: str, given: Mapping[str, Any]) -> 
         ValueError: naming a field that has to be given.
     """
     given = {key: value for key, value in given.items() if value is not None}
-    for key in ('classes', 'wavelengths', 'value_range'):
+    if 'classes' in given:
+        given['classes'] = as_classes(given['classes'], name)
+    for key in ('wavelengths', 'value_range'):
         if key in given:
             given[key] = tuple(given[key])
     sample = in_contract(raw, f'{name}: sample 0', given.get('kind'))
@@ -341,6 +343,9 @@ def _infer_spec(dataset: Any, raw: Any, name: str, given: Mapping[str, Any]) -> 
     assert kind is not None
     shape = tuple(sample['image'].shape)
     bands, size = (shape[0], None) if kind == 'spectrum' else (shape[-3], (shape[-2], shape[-1]))
+    wanted = given.get('wavelengths', ())
+    if len(wanted) == bands and (centres := given_centres(wanted, name)) is not None:
+        given['wavelengths'] = tuple(centres.tolist())
     carried = wavelengths_of(raw, f'{name}: sample 0')
     own = spec_of(dataset)
     if own is not None:

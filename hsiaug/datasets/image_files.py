@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from torchgeo.datasets import DatasetNotFoundError
 
-from ..samples import Kind, SampleSpec
+from ..samples import Kind, SampleSpec, as_classes
 from ..scenes.files import CUBE_KEYS, LABEL_KEYS, Content, Facts, SceneFileError, Variable, without_axis_of_one
 from ..scenes.formats import open_content
 from ..scenes.labels import ignored_values, without_class
 from ..scenes.layout import Layout, band_numbers, channels_last
 from ..scenes.raster import DATA_SUFFIXES
 from ..scenes.readers import refuse_doubts, scale_and_offset
-from ..scenes.wavelengths import sentinel2_centres, to_nanometres
+from ..scenes.wavelengths import given_centres, sentinel2_centres
 from .held import IGNORE
 from .shared import Kept
 
@@ -79,9 +80,7 @@ class ImageFiles:
         self.given: Any = None if named else bands
         self.opened: Kept[Path, Content] = Kept(0 if one_size else MANY)
         self.layout: Layout | None = layout
-        centres = None if wavelengths is None else to_nanometres(wavelengths)
-        if wavelengths is not None and centres is None:
-            raise ValueError(f'{owner}: wavelengths must be positive band centres in nm, found {wavelengths}')
+        centres = given_centres(wavelengths, owner)
         content = self._content(first)
         if layout is None and not content.facts.channels_last:
             array = self._variable(content).read()  # what holds of the first array holds of all
@@ -205,11 +204,15 @@ class MaskFiles:
         key: str | None = None,
         few: bool = False,
     ) -> None:
-        self.owner, self.classes, self.key = owner, tuple(classes), key
+        self.owner, self.classes, self.key = owner, as_classes(classes, owner), key
         ignored = ignored_values(ignore, owner) or ()
         self.opened: Kept[Path, Content] = Kept(MANY if few else 0)
         labels = {k: k for k in range(len(classes))} if label_map is None else dict(label_map)
-        if wrong := {raw: k for raw, k in labels.items() if not 0 <= k < len(classes)}:
+        if wrong := {
+            raw: k
+            for raw, k in labels.items()
+            if not (isinstance(raw, Real) and isinstance(k, Real) and 0 <= k < len(classes))
+        }:
             raise ValueError(f'{owner}: label_map must map to 0..{len(classes) - 1}, the classes, found {wrong}')
         if label_map is not None and (both := sorted(set(label_map) & set(ignored))):
             raise ValueError(f'{owner}: label_map and ignore both name {both}')

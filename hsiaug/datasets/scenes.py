@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..samples import Sample, SampleSpec, Transform, class_counts
+from ..samples import Sample, SampleSpec, Transform, as_classes, class_counts
 from ..scenes import Scene
 from ..scenes.labelled_patches import LabelledPatchSplit
 from ..scenes.layout import Layout
@@ -103,7 +103,7 @@ class SceneFolder(RealDataset):
         if not self.root.is_dir():
             raise FolderNotFoundError(f'SceneFolder: no folder {self.root}; it should hold a folder per class')
         found = [path.name for path in subfolders(self.root)]
-        names = tuple(found if classes is None else classes)
+        names = tuple(found) if classes is None else as_classes(classes, 'SceneFolder')
         if missing := [name for name in names if name not in found]:
             raise FolderNotFoundError(f'SceneFolder: no folders {missing} in {self.root}, which holds {found}')
         self.images = [(file, k) for k, name in enumerate(names) for file in image_files(self.root / name)]

@@ -22,8 +22,8 @@ def band_numbers(bands: Sequence[int] | np.ndarray | None, count: int, where: st
     found = np.arange(count) if bands is None else np.asarray(bands)
     whole = found.ndim == 1 and found.size > 0 and found.dtype.kind in 'iu'
     if not whole or found.min() < 0 or found.max() >= count or np.unique(found).size < found.size:
-        hint = '; of a mask, give numpy.flatnonzero(mask)' if found.dtype == bool else ''
-        raise ValueError(f'{where}: bands must be different indices in [0, {count}), found {bands}{hint}')
+        advice = 'of a mask, give numpy.flatnonzero(mask)' if found.dtype == bool else 'give whole numbers, none twice'
+        raise ValueError(f'{where}: bands must be indices in [0, {count}), found {bands}; {advice}')
     return found.astype(np.int64)
 
 

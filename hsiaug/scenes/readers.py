@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from ..settings import ANY, check_value
 from .files import (
     CUBE_KEYS,
     LABEL_KEYS,
@@ -36,7 +37,7 @@ from .labels import (
 )
 from .layout import Layout, channels_last
 from .scene import Scene
-from .wavelengths import to_nanometres
+from .wavelengths import given_centres, to_nanometres
 
 _LARGEST_SCALE = 1e12
 """A scale or offset beyond this, or a scale below its inverse, would make infinity or zero of stored values."""
@@ -113,9 +114,7 @@ def open_scene(
     if 0 in cube_variable.shape:
         raise SceneFileError(f'{file}: the cube has shape {cube_variable.shape}, and so no values')
     cube = without_axis_of_one(cube_variable.read(), (3, 4)) if cube_variable.ndim > 2 else cube_variable.read()
-    centres = None if wavelengths is None else to_nanometres(wavelengths, None)
-    if wavelengths is not None and centres is None:
-        raise ValueError(f'wavelengths must be band centres in nm, positive and no indices, found {wavelengths}')
+    centres = given_centres(wavelengths, 'open_scene')
     known = facts.wavelengths if centres is None else centres
     if cube.ndim == 2:
         cube, found = _flat_cube(cube, found, known, layout, file)
@@ -245,6 +244,8 @@ def scale_and_offset(facts: Facts, scale: float | None, where: str) -> dict[str,
                 'sensor does; give scale'
             )
         return {'scale': facts.scale, 'offset': facts.offset}
+    if (scale := check_value(where, 'scale', scale, float, ANY)) == 0:
+        raise ValueError(f'{where}: a scale of 0 makes all values one; give another')
     plain = np.all(np.asarray(facts.scale) == 1) and np.all(np.asarray(facts.offset) == 0)
     if not plain and not (np.allclose(facts.scale, scale) and np.all(np.asarray(facts.offset) == 0)):
         warnings.warn(

@@ -16,6 +16,7 @@ from ..settings import check_value
 from .content import image_fingerprint, scene_content
 from .labels import UNLABELLED, as_integers, require_names, without_class
 from .layout import band_numbers
+from .wavelengths import MICROMETRES_BELOW
 
 ONE_CLASS = 'unlabelled'
 """Name of the class of a scene whose labels are left aside."""
@@ -36,10 +37,10 @@ class Scene:
 
     Args:
         name: short name, for figures and file names.
-        cube: (H, W, C_file) array of any numeric dtype; a memory map stays one.
+        cube: (H, W, C_file) array of any numeric dtype; a memory map stays one. What a masked array masks is NaN.
         labels: (H, W) integers, 0 (negative, NaN) where a pixel has no class; None if nothing is labelled.
         class_names: class id to name; ids that occur without a name are called ``'class <id>'``.
-        wavelengths: band centres in nm, one per band of the cube.
+        wavelengths: band centres in nm, one per band of the cube; micrometres are recognised.
         wavelengths_approximate: the centres are nominal, not the file's own.
         bands: indices of the bands in use; None for all.
         scale: stored value times ``scale`` plus ``offset`` is the value in ``unit``; one number, or one per band of the
@@ -48,7 +49,7 @@ class Scene:
         unit: for example ``'reflectance'`` or ``'radiance'``.
         nodata: stored value that means "no measurement".
         measured: (H, W) bool, False where nothing was measured whatever the cube holds; None if the values say it all.
-        groups: (H, W) integers; pixels of one group (tile, flight line, field) never part company in a split.
+        groups: (H, W) integers; pixels of one group (tile, flight line, field) never part company in a split by groups.
         tile_rows: rows of one tile of a scene of stacked tiles, None for a single image; the pixels of two tiles are no
             neighbours.
         coarse: the same area as a coarser sensor saw it, with the same bands, each pixel k × k of these;
@@ -75,6 +76,12 @@ class Scene:
     coarse: Scene | None = None
 
     def __post_init__(self) -> None:
+        self.cube = _as_array(self.cube, np.nan)
+        for what in ('labels', 'groups', 'measured'):
+            if (array := getattr(self, what)) is not None:
+                setattr(self, what, _as_array(array, UNLABELLED))
+        if self.cube.dtype.kind not in 'biuf':
+            raise ValueError(f'Scene {self.name!r}: cube must hold real numbers, found dtype {self.cube.dtype}')
         if self.cube.ndim != 3:
             raise ValueError(f'Scene {self.name!r}: cube must be (H, W, bands), found shape {self.cube.shape}')
         require_names(self.class_names, f'Scene {self.name!r}')
@@ -105,6 +112,8 @@ class Scene:
                 )
             if not (np.isfinite(self.wavelengths) & (self.wavelengths > 0)).all():
                 raise ValueError(f'Scene {self.name!r}: wavelengths must be positive numbers, found {self.wavelengths}')
+            if self.wavelengths.max() < MICROMETRES_BELOW:
+                self.wavelengths = 1000 * self.wavelengths
         for what in ('scale', 'offset'):
             value = np.asarray(getattr(self, what), dtype=np.float64)
             if value.shape not in ((), (channels,)) or not np.isfinite(value).all():
@@ -368,6 +377,14 @@ class Scene:
             ignore_index=ignore_index,
             unit=self.unit,
         )
+
+
+def _as_array(values: Any, masked: float) -> np.ndarray:
+    """An array of numpy as it is, memory maps too; of a masked one, what is masked as a value of its own."""
+    if not np.ma.isMaskedArray(values):
+        return values if isinstance(values, np.ndarray) else np.asarray(values)
+    wide = np.result_type(values.dtype, np.float32) if np.isnan(masked) else values.dtype
+    return np.ma.filled(values.astype(wide), masked)
 
 
 def _listed(bad: Mapping[int, str]) -> str:

@@ -138,7 +138,7 @@ class Splitter(ABC):
         min_count: fewest labelled pixels that a class needs on either side.
         on_rare: ``'error'`` refuses a class with fewer pixels, ``'drop'`` lists it in ``dropped`` instead.
         max_unlabelled: most unlabelled pixels to keep, drawn at random.
-        max_test: most test pixels to keep, drawn at random with class shares kept; None for all.
+        max_test: most test pixels to keep, drawn at random, at least one of each class; None for all.
     """
 
     per_class: int | None = None
@@ -164,6 +164,8 @@ class Splitter(ABC):
             RareClassError: for a class with too few pixels, if ``on_rare='error'``.
         """
         rng = np.random.default_rng(check_value(type(self).__name__, 'seed', seed, int, NOT_NEGATIVE))
+        if not isinstance(scene, Scene):
+            raise TypeError(f'{type(self).__name__}: a Scene is split, found {type(scene).__name__}; see open_scene')
         flat = scene.flat_labels()
         pixels = np.flatnonzero((flat != UNLABELLED) & scene.valid)
         if pixels.size == 0:
@@ -233,7 +235,7 @@ class Splitter(ABC):
             pool = rng.choice(pool, self.max_unlabelled, replace=False)
         test = test[np.isin(flat[test], kept)]
         if self.max_test is not None and len(test) > self.max_test:
-            test = rng.choice(test, self.max_test, replace=False)
+            test = self._some(test, flat, rng)
         return Split(
             scene=scene.fingerprint,
             num_pixels=scene.num_pixels,
@@ -246,6 +248,18 @@ class Splitter(ABC):
             unlabelled=np.sort(pool),
             dropped=tuple(dropped),
         )
+
+    def _some(self, test: np.ndarray, flat: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """``max_test`` of the test pixels at random; of a class that would be left without any, at least one."""
+        assert self.max_test is not None
+        ids = np.unique(flat[test])
+        if self.max_test < len(ids):
+            raise ValueError(f'{type(self).__name__}: max_test={self.max_test} is fewer than the {len(ids)} classes')
+        chosen = rng.choice(test, self.max_test, replace=False)
+        if np.isin(ids, flat[chosen]).all():
+            return chosen
+        first = np.concatenate([rng.choice(test[flat[test] == class_id], 1) for class_id in ids])
+        return np.concatenate([first, rng.choice(np.setdiff1d(test, first), self.max_test - len(ids), replace=False)])
 
 
 @dataclass(frozen=True)

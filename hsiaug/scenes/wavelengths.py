@@ -54,6 +54,18 @@ def to_nanometres(values: Sequence[float] | np.ndarray, unit: str | None = None)
     return numbers * 1000 if numbers.max() < MICROMETRES_BELOW else numbers
 
 
+def given_centres(values: Sequence[float] | np.ndarray | None, where: str) -> np.ndarray | None:
+    """(C,) nm of centres that a user gives, in nm or micrometres; None for None.
+
+    Raises:
+        ValueError: if they are no wavelengths.
+    """
+    centres = None if values is None else to_nanometres(values)
+    if values is not None and centres is None:
+        raise ValueError(f'{where}: wavelengths must be band centres in nm, positive and no indices, found {values}')
+    return centres
+
+
 def sentinel2_centres(names: Any) -> np.ndarray | None:
     """(C,) nm of bands that are called as Sentinel-2's (``'B04'``, ``'S2_B04'``); None where they are not.
 

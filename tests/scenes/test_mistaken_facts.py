@@ -5,8 +5,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
-from hsiaug.datasets import PairFolder
+from hsiaug.datasets import PairFolder, SceneFolder, adapt
 from hsiaug.scenes import Scene, SceneFileError, open_library, open_scene
 
 CUBE = np.random.default_rng(0).uniform(0.1, 1, (6, 8, 4)).astype('f4')
@@ -42,11 +43,11 @@ def test_a_list_of_names_begins_where_the_labels_say(
 @pytest.mark.parametrize(
     ('settings', 'message'),
     [
-        ({'bands': np.array([True, False, True, True])}, r'different indices in \[0, 4\).*numpy.flatnonzero\(mask\)'),
-        ({'bands': [1, 1, 2]}, 'different indices'),
-        ({'bands': [0.0, 1.5]}, 'different indices'),
-        ({'bands': 2}, 'different indices'),
-        ({'bands': slice(2)}, 'different indices'),
+        ({'bands': np.array([True, False, True, True])}, r'indices in \[0, 4\).*numpy.flatnonzero\(mask\)'),
+        ({'bands': [1, 1, 2]}, 'none twice'),
+        ({'bands': [0.0, 1.5]}, 'none twice'),
+        ({'bands': 2}, 'none twice'),
+        ({'bands': slice(2)}, 'none twice'),
         ({'scale': 0}, 'a scale of 0'),
         ({'nodata': '-9999'}, "nodata must be .* number, found '-9999'"),
         ({'class_names': {'1': 'soil'}}, r"class ids in class_names must be whole numbers.*\['1'\]"),
@@ -75,7 +76,7 @@ def test_one_ignored_value_may_come_by_itself(tmp_path: Path) -> None:
     pairs = PairFolder(tmp_path, ['a', 'b'], ignore=9, bands=np.array([0, 2]))
     assert set(pairs[0]['mask'].unique().tolist()) == {0, 1, 255}
     assert pairs[0]['image'].shape == (2, 6, 8)
-    with pytest.raises(ValueError, match='PairFolder: bands must be different indices'):
+    with pytest.raises(ValueError, match='PairFolder: bands must be indices'):
         PairFolder(tmp_path, ['a', 'b'], ignore=9, bands=[0.5, 1.5])  # type: ignore[list-item]
 
 
@@ -115,3 +116,50 @@ def test_units_that_contradict_their_values(
 def test_a_missing_variable_is_still_named(tmp_path: Path) -> None:
     with pytest.raises(SceneFileError, match="holds no 'truth'"):
         open_scene(saved(tmp_path), labels_key='truth')
+
+
+def test_a_scene_is_made_of_anything_like_an_array() -> None:
+    for cube, labels in ((CUBE.tolist(), LABELS.tolist()), (torch.tensor(CUBE), torch.tensor(LABELS))):
+        scene = Scene('x', cube, labels)
+        assert np.array_equal(scene.spectra(np.arange(48)), CUBE.reshape(-1, 4))
+        assert scene.class_ids == (1, 2, 3)
+    for dtype in (np.complex64, object):
+        with pytest.raises(ValueError, match='cube must hold real numbers, found dtype'):
+            Scene('x', CUBE.astype(dtype), LABELS)
+
+
+@pytest.mark.parametrize('dtype', [np.uint16, np.float32])
+def test_what_is_masked_is_not_measured(dtype: Any) -> None:
+    stored = (1000 * CUBE).astype(dtype)
+    mask = np.zeros(stored.shape, dtype=bool)
+    mask[:2] = True
+    scene = Scene('x', np.ma.masked_array(stored, mask), np.ma.masked_array(LABELS, LABELS == 2))
+    assert np.array_equal(scene.valid, ~mask.any(axis=2).reshape(-1))
+    assert np.array_equal(scene.spectra(np.arange(16, 48)), stored.reshape(-1, 4)[16:].astype('f4'))
+    assert scene.class_ids == (1, 3)
+
+
+def test_micrometres_are_recognised_wherever_they_are_given(tmp_path: Path) -> None:
+    centres, expected = [0.45, 0.55, 0.65, 0.85], [450, 550, 650, 850]
+    assert Scene('x', CUBE, LABELS, wavelengths=np.array(centres)).wavelengths == pytest.approx(expected)
+    samples = [{'image': torch.rand(4, 8, 8), 'label': torch.tensor(0)}]
+    assert adapt(samples, classes=['a', 'b'], wavelengths=centres).spec.wavelengths == pytest.approx(expected)
+    with pytest.raises(ValueError, match='wavelengths must be band centres in nm, positive and no indices'):
+        adapt(samples, classes=['a', 'b'], wavelengths=[1, 2, 3, 4])
+
+
+def test_one_text_is_no_list_of_classes(tmp_path: Path) -> None:
+    samples = [{'image': torch.rand(4, 8, 8), 'label': torch.tensor(0)}]
+    for make in (
+        lambda: adapt(samples, classes='water'),
+        lambda: PairFolder(tmp_path, 'water'),
+        lambda: SceneFolder(tmp_path, 'water'),
+    ):
+        with pytest.raises(ValueError, match=r"classes must be a list of names, found 'water'; give \['water'\]"):
+            make()
+
+
+@pytest.mark.parametrize('label_map', [{'1': 0, '2': 1}, {1: 'a', 2: 'b'}])
+def test_masks_hold_numbers(tmp_path: Path, label_map: dict[Any, Any]) -> None:
+    with pytest.raises(ValueError, match='label_map must map to 0'):
+        PairFolder(tmp_path, ['a', 'b'], label_map=label_map)

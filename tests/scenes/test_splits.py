@@ -187,3 +187,23 @@ def test_a_seed_of_a_split_is_a_whole_number(seed: object) -> None:
     for splitter in (RandomSplit(fraction=0.3), PatchSplitter(size=4)):
         with pytest.raises(ValueError, match='seed must be a'):
             splitter(make_scene(), seed)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize('seed', range(5))
+def test_few_test_pixels_hold_every_class(seed: int) -> None:
+    rng = np.random.default_rng(0)
+    labels = rng.integers(1, 3, (40, 40))
+    labels[0, :12] = 9
+    scene = Scene('x', rng.random((40, 40, 3)), labels)
+    whole, some = (RandomSplit(fraction=0.5, max_test=most)(scene, seed) for most in (None, 20))
+    assert len(some.test) == 20
+    assert set(some.test) <= set(whole.test)
+    assert set(labels.reshape(-1)[some.test]) == {1, 2, 9}
+    assert np.array_equal(some.train, whole.train)
+    with pytest.raises(ValueError, match='max_test=2 is fewer than the 3 classes'):
+        RandomSplit(fraction=0.5, max_test=2)(scene, seed)
+
+
+def test_an_array_is_no_scene() -> None:
+    with pytest.raises(TypeError, match='RandomSplit: a Scene is split, found ndarray'):
+        RandomSplit()(np.zeros((4, 4, 2)))  # type: ignore[arg-type]

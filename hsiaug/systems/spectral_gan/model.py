@@ -175,8 +175,9 @@ class SpectralGAN(Generator):
 
         The critic judges spectra of all classes together, so that a class may have any mean and covariance. The joint
         calibration gives it those of its spectra, by the linear map that moves samples least (Gelbrich 1990). The
-        marginal one leaves correlations as they are, see :func:`~hsiaug.functional.scaling.matching`. The shape is matched
-        after the joint calibration, by a monotone map along each axis; the quantiles of the few real spectra are smoothed.
+        marginal one leaves correlations as they are, see :func:`~hsiaug.functional.scaling.matching`. The shape is
+        matched after the joint calibration, by a monotone map along each axis; the quantiles of the few real spectra
+        are smoothed.
         """
         joint = self.calibration != 'marginal'
         if self.calibration == 'shape':
