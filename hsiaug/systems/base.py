@@ -158,6 +158,11 @@ class Generator(nn.Module):
 
         return super()._apply(moved, recurse)  # type: ignore[no-untyped-call]
 
+    def usual_labels(self, n: int, rng: torch.Generator) -> Tensor:
+        """(n,) int64 labels on the CPU, in the training frequencies."""
+        rows = torch.empty(0, dtype=torch.int64)
+        return torch.multinomial(self.class_prior.cpu(), n, replacement=True, generator=rng) if n else rows
+
     def _draw(self, labels: Tensor, rng: torch.Generator) -> dict[str, Tensor]:
         """Samples for (n,) ``labels``: ``image``, ``mask`` where the kind has one, ``label_prob`` where soft.
 
@@ -185,11 +190,7 @@ class Generator(nn.Module):
             ValueError: if labels and n disagree or a label is out of range.
         """
         rng = stream(seed)
-        if labels is None:
-            labels = (
-                torch.multinomial(self.class_prior.cpu(), n, replacement=True, generator=rng) if n else torch.empty(0)
-            )
-        labels = labels.to(torch.int64).cpu()
+        labels = self.usual_labels(n, rng) if labels is None else labels.to(torch.int64).cpu()
         if labels.shape != (n,):
             raise ValueError(f'{type(self).__name__}: labels must be ({n},) for n={n}, found {tuple(labels.shape)}')
         if n and not 0 <= int(labels.min()) <= int(labels.max()) < self.spec.num_classes:
