@@ -174,8 +174,8 @@ class SpectralGAN(Generator):
                 )
                 self.shift[label] = real.mean(dim=0) - fake.mean(dim=0) @ self.gain[label]
                 continue
-            moments = [(code.mean(dim=0), code.std(dim=0)) for code in (real, fake)]
-            self.gain[label], self.shift[label] = matching(*moments, len(real))
+            its, wanted = ((code.mean(dim=0), code.std(dim=0)) for code in (fake, real))
+            self.gain[label], self.shift[label] = matching(its, wanted, len(real))
 
     @plain_torch()
     @torch.no_grad()
