@@ -66,13 +66,13 @@ def _dead(mean: Tensor, std: Tensor) -> tuple[Tensor, Tensor]:
     return dead, torch.maximum(typical, usual * level) if typical > 0 else torch.where(level > 0, level, 1.0)
 
 
-def matching(real: Moments, fake: Moments, count: int) -> Moments:
-    """Gain and shift (d,) that bring values of such means and standard deviations (d,) to those of ``count`` real ones.
+def matching(its: Moments, wanted: Moments, count: int) -> Moments:
+    """Gain and shift (d,) that give values with such means and standard deviations (d,) those of ``count`` real ones.
 
     As few samples are an uncertain guide, the gain, from a fifth to five, is shrunk towards 1 and the shift towards 0
     by n / (n + 10).
     """
-    (mean, std), (its_mean, its_std), trust = real, fake, count / (count + 10)
+    (its_mean, its_std), (mean, std), trust = its, wanted, count / (count + 10)
     gain = (std / its_std.clamp_min(1e-6)).clamp(0.2, 5) ** trust
     return gain, its_mean * (1 - gain) + trust * (mean - its_mean)
 

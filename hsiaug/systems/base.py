@@ -174,6 +174,11 @@ class Generator(nn.Module):
 
         return super()._apply(moved, recurse)  # type: ignore[no-untyped-call]
 
+    def usual_labels(self, n: int, rng: torch.Generator) -> Tensor:
+        """(n,) int64 labels on the CPU, in the training frequencies."""
+        rows = torch.empty(0, dtype=torch.int64)
+        return torch.multinomial(self.on_cpu('class_prior'), n, replacement=True, generator=rng) if n else rows
+
     def _draw(self, labels: Tensor, rng: torch.Generator) -> dict[str, Tensor]:
         """Samples for (n,) ``labels``: ``image``, ``mask`` where the kind has one, ``label_prob`` where soft.
 
@@ -203,13 +208,7 @@ class Generator(nn.Module):
         """
         n = check_value(type(self).__name__, 'n', n, int, NOT_NEGATIVE)
         rng = stream(seed)
-        if labels is None:
-            labels = (
-                torch.multinomial(self.on_cpu('class_prior'), n, replacement=True, generator=rng)
-                if n
-                else torch.empty(0)
-            )
-        labels = torch.as_tensor(labels)
+        labels = self.usual_labels(n, rng) if labels is None else torch.as_tensor(labels)
         if n and (labels.is_floating_point() or labels.dtype == torch.bool):
             raise ValueError(f'{type(self).__name__}: labels must be whole numbers, found {labels.dtype}')
         labels = labels.to(torch.int64).cpu()

@@ -13,7 +13,6 @@ from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import one_hot
 
 from ..datasets import ChangeDataset, PatchDataset, SceneDataset
 from ..datasets.held import HeldSamples, class_fractions
@@ -82,14 +81,8 @@ class PseudoLabel(Generator):
             y: (M, ...) their labels or masks.
             data: the labelled part.
         """
-        spec = self.spec
-
-        def shares(target: Tensor) -> Tensor:
-            masks = target.ndim > 1
-            return class_fractions(flat_mask(target), spec) if masks else one_hot(target, spec.num_classes).float()
-
-        real = shares(data.y.cpu())
-        lost = (real.sum(dim=0) > 0) & (shares(y.cpu()).sum(dim=0) == 0)
+        real, found = (class_fractions(target.cpu(), self.spec) for target in (data.y, y))
+        lost = (real.sum(dim=0) > 0) & (found.sum(dim=0) == 0)
         stand_in = real[:, lost].sum(dim=1) > 0
         x, y = torch.cat([x.cpu(), data.x.cpu()[stand_in]]), torch.cat([y.cpu(), data.y.cpu()[stand_in]])
         some = slice(None) if self.paste != 'none' else slice(0)
@@ -97,7 +90,7 @@ class PseudoLabel(Generator):
             masks = target.ndim > 1
             setattr(self, f'{name}x', (stacked_dates(images) if masks else images).to(self.device))
             setattr(self, f'{name}y', (flat_mask(target) if masks else target).to(self.device))
-            setattr(self, f'{name}shares', shares(target).to(self.device))
+            setattr(self, f'{name}shares', class_fractions(target, self.spec).to(self.device))
 
     def _draw(self, labels: Tensor, rng: torch.Generator) -> dict[str, Tensor]:
         asked = 'real_shares' if self.paste == 'host' else 'shares'  # donors where there are any

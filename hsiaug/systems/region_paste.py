@@ -84,9 +84,9 @@ class RegionPaste(Generator):
         image, mask = batch['image'], batch['mask']
         self.require_images(image)
         rng = stream(seed)
-        labels = torch.multinomial(self.on_cpu('class_prior'), max(len(image), 1), replacement=True, generator=rng)
+        labels = self.usual_labels(len(image), rng)
         host = stacked_dates(image).to(self.device), flat_mask(mask).to(self.device)
-        altered = in_contract(*self._pasted(host, labels[: len(image)], rng), self.spec)
+        altered = in_contract(*self._pasted(host, labels, rng), self.spec)
         return {**batch, **{key: value.to(batch[key].device, batch[key].dtype) for key, value in altered.items()}}
 
     def _pasted(self, host: Pair, labels: Tensor, rng: torch.Generator) -> Pair:

@@ -119,8 +119,8 @@ class PatchGAN(Generator):
             if len(real) == 0:
                 continue
             fake = self._network_output(torch.full((samples,), label), rng)
-            wanted, found = ((x.mean(dim=(0, 2, 3)), x.std(dim=(0, 2, 3)).clamp_min(1e-6)) for x in (real, fake))
-            self.gain[label], self.shift[label] = matching(wanted, found, len(real))
+            its, wanted = ((x.mean(dim=(0, 2, 3)), x.std(dim=(0, 2, 3)).clamp_min(1e-6)) for x in (fake, real))
+            self.gain[label], self.shift[label] = matching(its, wanted, len(real))
 
     def _network_output(self, labels: Tensor, rng: torch.Generator) -> Tensor:
         noise = sent(torch.randn((len(labels), self.latent_dim), generator=rng), self.device)

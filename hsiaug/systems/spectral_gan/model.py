@@ -198,8 +198,8 @@ class SpectralGAN(Generator):
                 )
                 self.shift[label] = real.mean(dim=0) - fake.mean(dim=0) @ self.gain[label]
                 continue
-            wanted, found = ((code.mean(dim=0), code.std(dim=0)) for code in (real, fake))
-            self.gain[label], self.shift[label] = matching(wanted, found, len(real))
+            its, wanted = ((code.mean(dim=0), code.std(dim=0)) for code in (fake, real))
+            self.gain[label], self.shift[label] = matching(its, wanted, len(real))
 
         for label in range(self.spec.num_classes if self.calibration == 'shape' else 0):
             real = data.x[data.y == label].to(self.device)
