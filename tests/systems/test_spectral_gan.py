@@ -1,4 +1,3 @@
-import dataclasses
 import json
 from pathlib import Path
 from typing import get_args
@@ -51,28 +50,7 @@ def test_joint_calibration_gives_classes_their_correlations(spectra: torch.Tenso
             covariances = [torch.cov(code.T) for code in codes]
             errors[calibration].append(float((covariances[1] - covariances[0]).norm() / covariances[0].norm()))
     assert max(errors['joint']) < 0.2, errors
-    assert min(errors['marginal']) > 2 * max(errors['joint'] + errors['shape'])  # correlations are the network's
-
-
-def test_calibration_of_the_shape_gives_classes_their_tails(spectra: torch.Tensor, tmp_path: Path) -> None:
-    data, way = three_classes(spectra), torch.linspace(-1, 1, 20)
-    tail = torch.empty(80, 1).exponential_(generator=torch.Generator().manual_seed(3))
-    data = dataclasses.replace(data, x=data.x + 2000 * tail * way)
-    skewness = {}
-    for calibration in ('joint', 'shape'):
-        generator = SpectralGAN(SPEC, hidden=16, space='pca', components=5, calibration=calibration)
-        generator.space.fit(data.x)
-        for _ in range(2):  # the second begins anew
-            generator.calibrate(data)
-        fake = generator.sample(4000, torch.ones(4000, dtype=torch.int64), seed=5)['image']
-        along = fake @ way
-        skewness[calibration] = float(((along - along.mean()) / along.std()).pow(3).mean())
-    real = data.x[data.y == 1] @ way
-    wanted = float(((real - real.mean()) / real.std()).pow(3).mean())
-    assert abs(skewness['joint']) < 0.3 * wanted  # the network's
-    assert 0.5 * wanted < skewness['shape'] < wanted  # smoothed
-    opened = Generator.from_pretrained(generator.save_pretrained(tmp_path / 'gan'))
-    assert torch.equal(opened.sample(4000, torch.ones(4000, dtype=torch.int64), seed=5)['image'], fake)
+    assert min(errors['marginal']) > 2 * max(errors['joint'])  # correlations are the network's
 
 
 def test_joint_calibration_does_not_stretch_rounding(spectra: torch.Tensor) -> None:

@@ -23,10 +23,8 @@ from ...streams import stream
 from ..base import Generator, TrainingData, own_settings, register
 
 Space = Literal['unit', 'pca']
-Calibration = Literal['marginal', 'joint', 'shape']
+Calibration = Literal['marginal', 'joint']
 _ROUNDING = 1e-7  # of float32, relative to the spectra as a whole
-_LEVELS = 65  # quantiles of a class along an axis
-_SMOOTHING = 0.5  # standard deviation of the noise that smooths the quantiles of few spectra, of the class's own
 
 
 class SpectralSpace(torch.nn.Module):
@@ -95,19 +93,15 @@ class SpectralGAN(Generator):
         components: principal components of the space ``'pca'``.
         conditional: False for a GAN without classes: labels are then drawn, but mean nothing.
         calibration: what :meth:`calibrate` matches of each class: ``'joint'`` mean and covariance of the codes,
-            ``'shape'`` these and the distribution of the spectra along each principal axis of the class,
-            ``'marginal'`` mean and standard deviation of each dimension of the codes.
+            ``'marginal'`` mean and standard deviation of each dimension.
     """
 
     kinds: ClassVar = ('spectrum',)
     unlabelled = ('alike',)
 
     ranges: ClassVar = dict.fromkeys(('noise_dim', 'hidden', 'layers', 'components'), COUNT)
-    gain: Tensor  # (K, d) calibration of the codes per class: code * gain + shift; else (K, d, d): code @ gain + shift
+    gain: Tensor  # (K, d) calibration of the codes per class: code * gain + shift; joint (K, d, d): code @ gain + shift
     shift: Tensor  # (K, d)
-    axes: Tensor  # (K, C, d) principal axes of the spectra of each class, 0 where it has fewer
-    given: Tensor  # (K, d, Q) quantiles along them that the calibration of the shape moves
-    wanted: Tensor  # (K, d, Q) to these
 
     def __init__(
         self,
@@ -128,10 +122,6 @@ class SpectralGAN(Generator):
         gain = torch.ones(self.space.dim) if calibration == 'marginal' else torch.eye(self.space.dim)
         self.register_buffer('gain', gain.repeat(spec.num_classes, *[1] * gain.ndim))
         self.register_buffer('shift', torch.zeros(spec.num_classes, self.space.dim))
-        if calibration == 'shape':
-            self.register_buffer('axes', torch.zeros(spec.num_classes, spec.bands, self.space.dim))
-            for name in ('given', 'wanted'):
-                self.register_buffer(name, torch.zeros(spec.num_classes, self.space.dim, _LEVELS))
 
     @classmethod
     def overlooks_unlabelled(cls, settings: Mapping[str, Any]) -> str | None:
@@ -149,16 +139,7 @@ class SpectralGAN(Generator):
             code = code * (condition @ self.gain)
         else:  # class by class: a matrix for each sample would be huge
             code = sum((share[:, None] * (code @ gain) for share, gain in zip(condition.T, self.gain, strict=True)), 0)
-        x = self.space.decode(code + condition @ self.shift, residual)
-        if self.calibration != 'shape':
-            return x
-        return x + sum((share[:, None] * self._shaping(x, k) for k, share in enumerate(condition.T)), 0)
-
-    def _shaping(self, x: Tensor, label: int) -> Tensor:
-        """(n, C) what the calibration of the shape adds to spectra (n, C) of a class."""
-        along = (x - self.space.offset) @ self.axes[label]
-        moved = _piecewise_linear(along.T.contiguous(), self.given[label], self.wanted[label]).T
-        return (moved - along) @ self.axes[label].T
+        return self.space.decode(code + condition @ self.shift, residual)
 
     def _draw(self, labels: Tensor, rng: torch.Generator) -> dict[str, Tensor]:
         noise = sent(torch.randn((len(labels), self.noise_dim), generator=rng), self.device)
@@ -175,13 +156,9 @@ class SpectralGAN(Generator):
 
         The critic judges spectra of all classes together, so that a class may have any mean and covariance. The joint
         calibration gives it those of its spectra, by the linear map that moves samples least (Gelbrich 1990). The
-        marginal one leaves correlations as they are, see :func:`~hsiaug.functional.scaling.matching`. The shape is
-        matched after the joint calibration, by a monotone map along each axis; the quantiles of the few real spectra
-        are smoothed.
+        marginal one leaves correlations as they are, see :func:`~hsiaug.functional.scaling.matching`.
         """
-        joint = self.calibration != 'marginal'
-        if self.calibration == 'shape':
-            self.axes.zero_()
+        joint = self.calibration == 'joint'
         self.gain.copy_(torch.eye(self.space.dim) if joint else torch.ones(self.space.dim))
         self.shift.zero_()
         rng = stream(seed)
@@ -200,26 +177,6 @@ class SpectralGAN(Generator):
                 continue
             its, wanted = ((code.mean(dim=0), code.std(dim=0)) for code in (fake, real))
             self.gain[label], self.shift[label] = matching(its, wanted, len(real))
-
-        for label in range(self.spec.num_classes if self.calibration == 'shape' else 0):
-            real = data.x[data.y == label].to(self.device)
-            if len(real) >= 3:
-                fake = self._draw(torch.full((samples,), label), rng)['image']
-                self._learn_shape(label, *((x - self.space.offset).double() for x in (fake, real)))
-
-    def _learn_shape(self, label: int, fake: Tensor, real: Tensor) -> None:
-        """Find the axes of a class, and the quantiles along them of synthetic and real spectra (n, C)."""
-        levels = (torch.arange(_LEVELS, dtype=torch.float64, device=real.device) + 0.5) / _LEVELS
-        mean = real.mean(dim=0)
-        values, vectors = torch.linalg.eigh(torch.atleast_2d(torch.cov(real.T)))
-        axes = vectors[:, values > 1e-12 * values[-1]][:, -self.space.dim :]
-        noise = _SMOOTHING * torch.special.ndtri(levels)
-        for k, axis in enumerate(axes.T):
-            along = (real - mean) @ axis
-            smooth = (1 - _SMOOTHING**2) ** 0.5 * along[:, None] + noise * along.std()
-            self.axes[label, :, k] = axis
-            self.given[label, k] = (fake @ axis).quantile(levels)
-            self.wanted[label, k] = mean @ axis + smooth.flatten().quantile(levels)
 
     @plain_torch()
     @torch.no_grad()
@@ -257,12 +214,3 @@ def _least_moving(given: Tensor, wanted: Tensor, most: float = 200.0) -> Tensor:
     found = inverse @ power(root @ wanted @ root, 0.5) @ inverse
     values, vectors = torch.linalg.eigh(found)
     return found if values[-1] <= most else (vectors * values.clamp_max(most)) @ vectors.T
-
-
-def _piecewise_linear(x: Tensor, given: Tensor, wanted: Tensor) -> Tensor:
-    """(d, n) values moved as quantiles (d, Q) ``given`` to those ``wanted``; beyond the last, as far as the last."""
-    after = torch.searchsorted(given, x).clamp(1, given.shape[1] - 1)
-    low, high = given.gather(1, after - 1), given.gather(1, after)
-    share = ((x - low) / (high - low).clamp_min(1e-12)).clamp(0, 1)
-    inside = torch.lerp(wanted.gather(1, after - 1), wanted.gather(1, after), share)
-    return inside + (x - x.clamp(given[:, :1], given[:, -1:]))

@@ -58,7 +58,7 @@ class SpectralGANConfig:
         conditional: False trains generator and critic alone, without labels.
         ema: decay of the exponential moving average of the generator's weights; 0 for none.
         calibrate: match moments of each class after training, see :meth:`SpectralGAN.calibrate`.
-        calibration: which: ``'shape'``, ``'joint'`` or ``'marginal'``, see :class:`SpectralGAN`.
+        calibration: which, of the codes: ``'joint'`` means and covariances, ``'marginal'`` means and deviations.
         select_every: every ``select_every`` iterations the distance to the validation part is measured, and the best
             generator is kept; 0 keeps the last.
         semi_supervised: the critic also sees unlabelled pixels of the training area.
