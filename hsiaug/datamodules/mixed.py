@@ -101,6 +101,7 @@ class MixedDataModule(BaseDataModule):
         epoch_size: as there, in the *dataset* way.
 
     Raises:
+        TypeError: if ``inner`` is no datamodule or, in the *dataset* way, its loader chooses or weights its samples.
         ValueError: for an unknown mode or way, a negative ratio, or a source that holds fewer samples than an epoch
             asks for.
         SpecMismatchError: if source and real data do not fit together, at the latest with the first batch.
@@ -125,6 +126,9 @@ class MixedDataModule(BaseDataModule):
         epoch_size: int | None = None,
     ) -> None:
         check_value('MixedDataModule', 'way', way, Way)
+        if not isinstance(inner, LightningDataModule):
+            found = inner.__name__ if isinstance(inner, type) else type(inner).__name__
+            raise TypeError(f'MixedDataModule: a LightningDataModule expected, found {found}; of a dataset, mix that')
         LightningDataModule.__init__(self)  # BaseDataModule's own makes a dataset, which the inner module has
         given: Mapping[str, Any] = source if isinstance(source, Mapping) else {'': source}
         opened = {name: open_source(one) for name, one in given.items()}

@@ -8,7 +8,14 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
-from torch.utils.data import BatchSampler, DataLoader, Subset
+from torch.utils.data import (
+    BatchSampler,
+    DataLoader,
+    DistributedSampler,
+    RandomSampler,
+    SequentialSampler,
+    Subset,
+)
 
 from ..datasets import MixedDataset
 from ..datasets.orders import BatchOrder, EpochIndices
@@ -210,14 +217,18 @@ def mixed_loader(real: DataLoader[Any], mixed: MixedDataset, seed: int = 0, **op
     :class:`MixedBatchSampler`.
 
     Raises:
-        TypeError: if the real loader has a batch sampler of its own, which knows nothing of synthetic samples.
+        TypeError: if the real loader has a batch sampler of its own, which knows nothing of synthetic samples, or a
+            sampler that takes other samples than each once, which would be lost.
     """
-    if real.batch_size is None:
+    plain = mixed.schedule == Constant(0.0) and mixed.epoch_size is None
+    if real.batch_size is None or not (plain or _takes_each_once(real.sampler)):
+        own = real.batch_sampler if real.batch_size is None else real.sampler
         raise TypeError(
-            f'a loader with a {type(real.batch_sampler).__name__} cannot be rebuilt around a mixed dataset; mix its '
-            'batches with hsiaug.transforms.SyntheticMix'
+            f'a loader with a {type(own).__name__} cannot be rebuilt around a mixed dataset; mix its batches with '
+            "hsiaug.transforms.SyntheticMix, which is way='batch' of a MixedDataModule, or choose among the real "
+            'samples with torch.utils.data.Subset'
         )
-    if mixed.schedule == Constant(0.0) and mixed.epoch_size is None:
+    if plain:
         batches: dict[str, Any] = {'batch_size': real.batch_size, 'sampler': real.sampler, 'drop_last': real.drop_last}
     else:
         batches = {'batch_sampler': MixedBatchSampler(mixed, real.batch_size, real.drop_last, seed=seed, **options)}
@@ -225,6 +236,13 @@ def mixed_loader(real: DataLoader[Any], mixed: MixedDataset, seed: int = 0, **op
     kept = (*_KEPT, 'snapshot_every_n_steps') if stateful else _KEPT
     make: Any = type(real) if stateful else DataLoader
     return make(mixed, **{name: getattr(real, name) for name in kept}, **batches)  # type: ignore[no-any-return]
+
+
+def _takes_each_once(sampler: Any) -> bool:
+    """Whether a sampler of a loader takes every sample once, in any order, so that ours may stand in its place."""
+    if isinstance(sampler, RandomSampler):
+        return not sampler.replacement and sampler.num_samples == len(sampler.data_source)
+    return isinstance(sampler, SequentialSampler | DistributedSampler)
 
 
 def _overfits() -> bool:

@@ -204,6 +204,12 @@ def test_everything_else_is_the_inner_modules(scene: Scene, split: Split) -> Non
         module.nothing_of_the_kind  # noqa: B018
 
 
+def test_only_datamodules_are_wrapped() -> None:
+    for wrong in (Toy('spectrum', 4), ToyModule):
+        with pytest.raises(TypeError, match=r'a LightningDataModule expected, found Toy'):
+            MixedDataModule(wrong, Toy('spectrum', 4))  # type: ignore[arg-type]
+
+
 def test_what_does_not_fit_is_refused(scene: Scene, split: Split, data: TrainingData, tmp_path: Path) -> None:
     elsewhere = SpectraDataModule(scene, RandomSplit(fraction=0.4)(scene, seed=9))
     generator = fit_generator('noise', data)

@@ -6,7 +6,16 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch.utils.data import BatchSampler, DataLoader, DistributedSampler, SequentialSampler, Subset
+from torch.utils.data import (
+    BatchSampler,
+    DataLoader,
+    DistributedSampler,
+    RandomSampler,
+    SequentialSampler,
+    Subset,
+    SubsetRandomSampler,
+    WeightedRandomSampler,
+)
 from toys import Toy, aligned, keys_of
 
 from hsiaug.datasets import MixedDataset
@@ -127,6 +136,26 @@ def test_lightning_can_call_it_again_with_its_own_sampler() -> None:
     own: Any = DataLoader(mixed, batch_sampler=type('Own', (BatchSampler,), {})(SequentialSampler(mixed), 3, False))
     with pytest.raises(TypeError, match='SyntheticMix'):
         mixed_loader(own, mixed)
+
+
+@pytest.mark.parametrize(
+    'sampler',
+    [
+        SubsetRandomSampler(range(12)),  # the others may be kept for validation
+        WeightedRandomSampler(torch.ones(24).tolist(), 24),
+        RandomSampler(range(24), num_samples=12),
+        RandomSampler(range(24), replacement=True),
+    ],
+)
+def test_samples_that_a_loader_leaves_out_stay_out(sampler: Any) -> None:
+    real, synthetic = Toy('scene', 24), Toy('scene', 50, seed=1)
+    loader: Any = DataLoader(real, 4, sampler=sampler)
+    with pytest.raises(TypeError, match=f"with a {type(sampler).__name__} cannot .* way='batch' .*Subset"):
+        mixed_loader(loader, MixedDataset(real, synthetic, 0.5))
+    assert len(list(mixed_loader(loader, MixedDataset(real, synthetic, 0)))) == len(loader)
+    for plain in (RandomSampler(real), SequentialSampler(real), DistributedSampler(real, 1, 0)):
+        one: Any = DataLoader(real, 4, sampler=plain)
+        assert sum(len(batch['image']) for batch in mixed_loader(one, MixedDataset(real, synthetic, 0.5))) == 36
 
 
 @pytest.mark.parametrize('ranks', [1, 2])
