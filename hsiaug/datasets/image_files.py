@@ -89,7 +89,8 @@ class ImageFiles:
             found = array if array.ndim == 2 else channels_last(array, None, size, known, str(first))
             self.layout = 'hwc' if found is array else 'chw'
         self.shape = shape = self._shape(first, content)
-        self.bands = band_numbers(content.facts.good_bands if self.given is None else self.given, shape[2], owner)
+        used: Any = content.facts.good_bands if self.given is None else self.given
+        self.bands = band_numbers(used, shape[2], owner)
         self.nominal = centres is None and content.facts.nominal
         centres = content.facts.wavelengths if centres is None else centres
         scale_and_offset(content.facts, scale, str(first))
@@ -207,7 +208,7 @@ class MaskFiles:
         self.owner, self.classes, self.key = owner, as_classes(classes, owner), key
         ignored = ignored_values(ignore, owner) or ()
         self.opened: Kept[Path, Content] = Kept(MANY if few else 0)
-        labels = {k: k for k in range(len(classes))} if label_map is None else dict(label_map)
+        labels: Mapping[int, int] = {k: k for k in range(len(classes))} if label_map is None else label_map
         if wrong := {
             raw: k
             for raw, k in labels.items()
@@ -216,7 +217,7 @@ class MaskFiles:
             raise ValueError(f'{owner}: label_map must map to 0..{len(classes) - 1}, the classes, found {wrong}')
         if label_map is not None and (both := sorted(set(label_map) & set(ignored))):
             raise ValueError(f'{owner}: label_map and ignore both name {both}')
-        self.raw_to_class: dict[float, int] = {**labels, **dict.fromkeys(ignored, IGNORE)}
+        self.raw_to_class: dict[float, int] = dict(labels.items()) | dict.fromkeys(ignored, IGNORE)
         self.explicit = {*(label_map or ()), *ignored}
 
     def _open(self, file: Path) -> tuple[Variable, Facts]:

@@ -15,7 +15,7 @@ _USUAL_IGNORED = (255, 65535)
 
 
 def without_class(
-    values: np.ndarray, nodata: float | None = None, ignore: Sequence[int] = (), where: str = 'labels'
+    values: np.ndarray, nodata: float | None = None, ignore: Sequence[float] = (), where: str = 'labels'
 ) -> np.ndarray:
     """Where pixels have no class, whatever the class ids are.
 
@@ -59,7 +59,7 @@ def clean_labels(
     values: np.ndarray,
     where: str,
     nodata: float | None = None,
-    ignore: Sequence[int] | None = None,
+    ignore: Sequence[float] | None = None,
     named: Collection[int] = (),
     fill: int = UNLABELLED,
 ) -> np.ndarray:
@@ -135,7 +135,7 @@ def ignored_values(ignore: Sequence[float] | float | None, where: str) -> tuple[
     return None if ignore is None else tuple(values.tolist())
 
 
-def without_ignored(names: Mapping[int, str], ignore: Sequence[int] | None) -> dict[int, str]:
+def without_ignored(names: Mapping[int, str], ignore: Sequence[float] | None) -> dict[int, str]:
     """Class names less those of ignored values."""
     return {class_id: name for class_id, name in names.items() if class_id not in (ignore or ())}
 

@@ -106,11 +106,11 @@ def open_scene(
         ValueError: if labels do not fit the cube, or ``class_names`` are no mapping.
     """
     require_names(class_names, 'open_scene')
-    ignore = ignored_values(ignore, 'open_scene')
+    ignored = ignored_values(ignore, 'open_scene')
     content = open_content(existing(path, 'cube'), 'cube', bands)
     file, facts = content.file, content.facts
     cube_variable = find_cube(content, cube_key)
-    found = _read_labels(content, labels, labels_key, cube_variable, nodata, ignore, class_names, unlabelled)
+    found = _read_labels(content, labels, labels_key, cube_variable, nodata, ignored, class_names, unlabelled)
     if 0 in cube_variable.shape:
         raise SceneFileError(f'{file}: the cube has shape {cube_variable.shape}, and so no values')
     cube = without_axis_of_one(cube_variable.read(), (3, 4)) if cube_variable.ndim > 2 else cube_variable.read()
@@ -132,7 +132,7 @@ def open_scene(
         'measured': facts.measured,
         **scale_and_offset(facts, scale, str(file)),
     }
-    metadata['class_names'] = without_ignored(metadata['class_names'], ignore)
+    metadata['class_names'] = without_ignored(metadata['class_names'], ignored)
     name, values = name or file.stem, None if found is None else found.values
     if cube.ndim == 4:
         scene = Scene.from_tiles(name, cube, values, **metadata)
@@ -188,12 +188,12 @@ def open_library(
     def column(key: str, what: str) -> np.ndarray:
         return content.find(key, (), (1, 2), what, f'{what}_key').read().reshape(-1)
 
-    labels, ignore = column(labels_key, 'labels'), ignored_values(ignore, 'open_library')
+    labels, ignored = column(labels_key, 'labels'), ignored_values(ignore, 'open_library')
     if labels.dtype.kind in 'US':
         labels, class_names = numbered(labels)
     else:
         class_names = names_for(labels, facts.class_names)
-        labels = clean_labels(labels, f'{file}: labels', None, ignore, class_names)
+        labels = clean_labels(labels, f'{file}: labels', None, ignored, class_names)
     groups = None if groups_key is None else np.unique(column(groups_key, 'groups'), return_inverse=True)[1].reshape(-1)
     centres = facts.wavelengths if wavelengths_key is None else to_nanometres(column(wavelengths_key, 'wavelengths'))
     return Scene.from_spectra(
@@ -201,7 +201,7 @@ def open_library(
         spectra,
         labels,
         groups,
-        class_names=without_ignored(class_names, ignore),
+        class_names=without_ignored(class_names, ignored),
         wavelengths=centres,
         bands=None if good_bands_key is None else np.flatnonzero(column(good_bands_key, 'good_bands')),
         unit=unit,
@@ -285,7 +285,7 @@ def _read_labels(
     key: str | None,
     cube: Variable,
     nodata: float | None,
-    ignore: Sequence[int] | None,
+    ignore: Sequence[float] | None,
     class_names: Mapping[int, str] | None,
     unlabelled: int,
 ) -> FileLabels | None:
@@ -315,7 +315,7 @@ def _labels_in(
     variable: Variable,
     nodata: float | None,
     dimensions: tuple[int, ...],
-    ignore: Sequence[int] | None,
+    ignore: Sequence[float] | None,
     class_names: Mapping[int, str] | None,
     cube: Content,
     unlabelled: int,
