@@ -3,7 +3,7 @@
 What the labels and a classifier of pixels alone lack is where pixels lie. A network and a discriminant label spectra
 that are smoothed along edges, and their opinions are those of a random walker with priors (Grady, CVPR 2005): the walk
 ends at a labelled pixel, or in the opinion of where it is. Only pixels count that are as near to a class as left-out
-labelled ones are. No gain was confirmed, so that this is no part of the package.
+labelled ones are. It gained little over ``variability`` alone, so that this is no part of the package.
 """
 
 from __future__ import annotations
