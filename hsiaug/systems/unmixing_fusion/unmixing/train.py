@@ -220,7 +220,7 @@ def abundances_from_rgb(network: UnmixingNetwork, rgb: Tensor, matching: Matchin
     scene. They expect images of such a mixture of materials as was trained on. *none* takes 1 for a bright pixel of
     the training images: for RGB in reflectance, divided by the network's ``scale``. On Houston 2018, whose camera saw
     what the spectrometer saw, the RMSE to the abundances of the spectrometer's image is 0.09, 0.10 and 0.20 (0.18 for
-    constant ones).
+    constant ones), with endmembers from extreme spectra (``start='vca'``).
 
     Args:
         network: trained with ``inputs='rgb'``.
