@@ -16,7 +16,7 @@ from .. import __version__
 from ..datasets.batches import fetch, unstack
 from ..datasets.synthetic import stream_seed
 from ..samples import Provenance, Sample, SampleSource, SampleSpec, Traits, joined_seen, require_compatible
-from ..settings import Range, check_value
+from ..settings import BETWEEN, Range, check_value
 from ..systems import Generator, TrainingData
 from .agreement import AgreementGate
 from .gate import Gate, GateReport, Gates
@@ -276,6 +276,7 @@ def fit_gates(
     Returns:
         the gates, None if none can be fitted, and by name why others cannot.
     """
+    check_value('fit_gates', 'false_alarm', false_alarm, float, BETWEEN)
     fitted: list[Gate] = []
     missing = {}
     for kind in kinds:
