@@ -85,7 +85,8 @@ class ImageFiles:
             found = array if array.ndim == 2 else channels_last(array, None, size, known, str(first))
             self.layout = 'hwc' if found is array else 'chw'
         self.shape = shape = self._shape(first, content)
-        self.bands = band_numbers(content.facts.good_bands if self.given is None else self.given, shape[2], owner)
+        used: Any = content.facts.good_bands if self.given is None else self.given
+        self.bands = band_numbers(used, shape[2], owner)
         self.nominal = centres is None and content.facts.nominal
         centres = content.facts.wavelengths if centres is None else centres
         scale_and_offset(content.facts, scale, str(first))
