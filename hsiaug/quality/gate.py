@@ -235,6 +235,8 @@ class Gates:
 
     def __init__(self, gates: Sequence[Gate]) -> None:
         self.gates = tuple(gates)
+        if odd := [type(gate).__name__ for gate in self.gates if not isinstance(gate, Gate)]:
+            raise TypeError(f'Gates: gates are expected, found {odd}; fit_gates gives them, and why others are missing')
         names = [gate.name for gate in self.gates]
         if not names or len(set(names)) < len(names):
             raise ValueError(f'Gates: at least one gate, and no two of one name, are needed, found {names}')
@@ -250,8 +252,17 @@ class Gates:
         return self
 
     def judge(self, batch: Batch) -> Decision:
-        """Scores and rejections of each gate."""
-        scores = {gate.name: gate.score(batch) for gate in self.gates}
+        """Scores and rejections of each gate.
+
+        Raises:
+            ValueError: if the images are not those that the gates were fitted to.
+        """
+        spec, image = self.gates[0].spec, batch.get('image')
+        if spec is not None and (not isinstance(image, Tensor) or image.shape[1:] != spec.image_shape):
+            found = tuple(image.shape) if isinstance(image, Tensor) else type(image).__name__
+            raise ValueError(f'Gates: images {("n", *spec.image_shape)} as they were fitted to expected, found {found}')
+        nothing = image is not None and len(image) == 0
+        scores = {gate.name: torch.empty(0) if nothing else gate.score(batch) for gate in self.gates}
         return Decision(scores, {gate.name: ~(scores[gate.name] <= gate.threshold) for gate in self.gates})
 
     def score(self, batch: Batch) -> Tensor:

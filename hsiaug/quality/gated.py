@@ -15,7 +15,7 @@ from torchgeo.datasets import NonGeoDataset
 from .. import __version__
 from ..datasets.batches import fetch, unstack
 from ..samples import Provenance, Sample, SampleSource, SampleSpec, Traits, joined_seen, require_compatible
-from ..settings import Range, check_value
+from ..settings import BETWEEN, Range, check_value
 from ..streams import drawn_seed, stream, stream_seed
 from ..systems import Generator, TrainingData
 from .agreement import AgreementGate
@@ -275,6 +275,7 @@ def fit_gates(
     Returns:
         the gates, None if none can be fitted, and by name why others cannot.
     """
+    check_value('fit_gates', 'false_alarm', false_alarm, float, BETWEEN)
     fitted: list[Gate] = []
     missing = {}
     for kind in kinds:

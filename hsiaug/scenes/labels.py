@@ -127,7 +127,7 @@ def require_names(names: object, where: str) -> None:
         )
 
 
-def ignored_values(ignore: Sequence[float] | float | None, where: str) -> tuple[float, ...] | None:
+def ignored_values(ignore: Sequence[int] | int | None, where: str) -> tuple[int, ...] | None:
     """Label values to ignore as a tuple; a single one may come by itself."""
     values = np.atleast_1d(np.asarray(() if ignore is None else ignore))
     if values.size and values.dtype.kind not in 'iuf':

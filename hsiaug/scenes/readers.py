@@ -323,8 +323,7 @@ def _labels_in(
     values = without_axis_of_one(variable.read(), dimensions)
     where = f'{source.file}: labels'
     if values.dtype.kind in 'US':
-        labels, words = numbered(values)
-        return FileLabels(labels, words)
+        return FileLabels(*numbered(values))
     names = class_names or names_for(values, source.facts.class_names)
     labels = clean_labels(values, where, nodata, ignore, names, unlabelled)
     if source is not cube and source.facts.measured is not None and source.facts.measured.shape == labels.shape:

@@ -7,7 +7,7 @@ from changes import make_changes
 from pairs import make_pairs
 from torch import Tensor
 
-from hsiaug.quality import Gate, Gates, RangeGate, SmoothnessGate, SubspaceGate
+from hsiaug.quality import Gate, Gates, RangeGate, SmoothnessGate, SubspaceGate, fit_gates
 from hsiaug.samples import SampleSpec
 from hsiaug.systems import TrainingData
 
@@ -140,3 +140,21 @@ def test_what_cannot_be_judged_is_said() -> None:
         RangeGate().fit(windows, linked)
     with pytest.raises(ValueError, match=r'variance must be in \(0, 1\)'):
         SubspaceGate(variance=1.0)
+
+
+def test_what_is_no_batch_of_these_samples_is_said(gates: Gates) -> None:
+    every, _ = fit_gates(spectra(60, 0))
+    assert every is not None
+    for some in (gates, every):
+        assert some.keep({'image': torch.zeros(0, BANDS), 'label': torch.zeros(0, dtype=torch.int64)}).shape == (0,)
+    for wrong in (torch.zeros(3, BANDS + 1), None):
+        with pytest.raises(ValueError, match=r'images .* as they were fitted to expected, found'):
+            gates.judge({'image': wrong})  # type: ignore[dict-item]
+    with pytest.raises(TypeError, match=r"Gates: gates are expected, found \['str'\]"):
+        Gates(['novelty'])  # type: ignore[list-item]
+
+
+def test_a_false_alarm_that_is_none_is_no_gate_that_cannot_be_fitted() -> None:
+    for value in (0, 1.5, '0.05'):
+        with pytest.raises(ValueError, match='fit_gates: false_alarm must be'):
+            fit_gates(spectra(20, 0), false_alarm=value)  # type: ignore[arg-type]
