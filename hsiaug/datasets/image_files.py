@@ -217,7 +217,7 @@ class MaskFiles:
             raise ValueError(f'{owner}: label_map must map to 0..{len(classes) - 1}, the classes, found {wrong}')
         if label_map is not None and (both := sorted(set(label_map) & set(ignored))):
             raise ValueError(f'{owner}: label_map and ignore both name {both}')
-        self.raw_to_class: dict[float, int] = dict(labels.items()) | dict.fromkeys(ignored, IGNORE)
+        self.raw_to_class = dict(labels) | dict.fromkeys(ignored, IGNORE)
         self.explicit = {*(label_map or ()), *ignored}
 
     def _open(self, file: Path) -> tuple[Variable, Facts]:
