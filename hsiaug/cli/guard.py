@@ -11,7 +11,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import is_dataclass
 from pathlib import Path
 from types import UnionType
@@ -245,31 +245,29 @@ def terminated_like_interrupted() -> Iterator[None]:
 def require_writable(folder: Path, room: int = 0) -> None:
     """Check that a folder can be written to, and has ``room`` for so many bytes, before any work is done.
 
-    The folder need not exist. Nothing is left there.
+    The folder need not exist. Nothing is left there, and it is not made: another process may be about to.
     """
-    made: list[Path] = []
-    try:
-        for path in (*reversed(folder.absolute().parents), folder.absolute()):
-            if not path.exists():
-                path.mkdir()
-                made.append(path)
-        if not folder.is_dir():
-            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(folder))
-        with tempfile.TemporaryFile(dir=folder) as file:
+    folder = folder.absolute()
+    above = next(path for path in (folder, *folder.parents) if os.path.lexists(path))
+    if not above.is_dir():
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(above))
+    with ExitStack() as stack:
+        place = above
+        if above != folder:
+            probe = stack.enter_context(tempfile.TemporaryDirectory(prefix='.hsiaug-', dir=above))
+            place = Path(probe) / folder.relative_to(above)  # whose names must be possible, too
+            place.mkdir(parents=True)
+        with tempfile.TemporaryFile(dir=place) as file:
             file.write(b'\0' * (1 << 20))
             file.flush()
             os.fsync(file.fileno())
-        free, wanted = shutil.disk_usage(folder).free, ROOM + room
-        if free < wanted:
-            raise OSError(
-                errno.ENOSPC,
-                f'{os.strerror(errno.ENOSPC)}: {free / 2**20:,.0f} MiB are free, {wanted / 2**20:,.0f} MiB are needed',
-                str(folder),
-            )
-    finally:
-        for path in reversed(made):
-            with suppress(OSError):  # another process may use it already
-                path.rmdir()
+    free, wanted = shutil.disk_usage(above).free, ROOM + room
+    if free < wanted:
+        raise OSError(
+            errno.ENOSPC,
+            f'{os.strerror(errno.ENOSPC)}: {free / 2**20:,.0f} MiB are free, {wanted / 2**20:,.0f} MiB are needed',
+            str(folder),
+        )
 
 
 def require_device(name: str, devices: int = 1, nodes: int = 1) -> str:
