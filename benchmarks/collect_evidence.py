@@ -55,7 +55,8 @@ def _sources(results: Path, part: str) -> list[dict[str, Any]]:
 def _pasted(results: Path) -> list[dict[str, Any]]:
     """Of regions pasted into other images."""
     entries = []
-    for file in sorted((results / 'region_paste').glob('confirm*.json')):
+    folder = results / 'region_paste'
+    for file in [*sorted(folder.glob('confirm*.json')), *sorted(folder.glob('again*.json'))]:
         entries += _pasted_in(read_json(file, 'a table of region_paste.py'), file.name)
     return entries
 
