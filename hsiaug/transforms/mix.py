@@ -25,7 +25,7 @@ from ..datasets.batches import (
 from ..datasets.checks import ClassNumbers
 from ..datasets.exhausted import Exhausted, require_policy
 from ..datasets.pool import Draw
-from ..datasets.shared import world
+from ..datasets.shared import require_epoch, world
 from ..datasets.sources import LabelPolicies, NamedSources, Ratios, Sources, require_weight
 from ..datasets.wrapped import counts_of
 from ..evidence import Recommendation
@@ -125,8 +125,9 @@ class SyntheticMix(nn.Module):
 
     def set_epoch(self, epoch: int) -> None:
         """Begin an epoch: its own samples, places and ratio."""
-        self.epoch, self.step, self._seen, self._drawn = epoch, 0, 0, [0] * len(self._drawn)
-        self._require_enough(epoch)
+        self.epoch = require_epoch('SyntheticMix', epoch)
+        self.step, self._seen, self._drawn = 0, 0, [0] * len(self._drawn)
+        self._require_enough(self.epoch)
 
     def expect(self, real_samples: int, epochs: int = 1) -> None:
         """Say how many real samples an epoch has in all, on all ranks, so that a source too small is an error now.
@@ -195,6 +196,9 @@ class SyntheticMix(nn.Module):
         if self._numbers is None:
             _require_batch(batch['image'], sources.pools[0].example()['image'])
             self._numbers = sources.class_numbers(self._spec)
+        targets = {key: batch[key] for key in ('label', 'mask', 'label_prob', 'weight') if key in batch}
+        if wrong := {key: len(value) for key, value in targets.items() if len(value) != size}:
+            raise SpecMismatchError(f'SyntheticMix: a batch of {size} images has {wrong}; give one to each image')
         self._numbers.require(batch, 'real')
         real = extras.complete(batch, 0)
         parts = []

@@ -494,4 +494,5 @@ def test_radiance_beyond_float16_is_refused_and_not_infinite() -> None:
         assert torch.isfinite(mix(image.to(dtype))).all()
     held = Wide([0, 1], level=9e4)
     held.images[:] = torch.inf  # what is infinite already was not made so
-    assert torch.isinf(RandomSyntheticMix(held, p=1, image_only=True)(image.half())).all()
+    with pytest.raises(ValueError, match='hold NaN or infinite values'):
+        RandomSyntheticMix(held, p=1, image_only=True)(image.half())

@@ -288,3 +288,16 @@ def test_one_sample_is_no_batch() -> None:
 def test_rows_of_unsigned_numbers_are_replaced(dtype: torch.dtype) -> None:
     value, rows = torch.arange(12).reshape(4, 3).to(dtype), torch.full((1, 3), 9).to(dtype)
     assert put_rows(value, torch.tensor([2]), rows)[2].tolist() == [9, 9, 9]
+
+
+def test_what_is_no_epoch_and_a_batch_whose_sides_differ_in_length_are_refused() -> None:
+    mix = SyntheticMix(Toy('spectrum', 30), 1.0).train()
+    for epoch in (-1, 1.5, '1', True):
+        with pytest.raises(ValueError, match='epoch'):
+            mix.set_epoch(epoch)  # type: ignore[arg-type]
+    mix.set_epoch(torch.tensor(2))  # type: ignore[arg-type]
+    assert mix.epoch == 2
+    batch = default_collate([Toy('spectrum', 6)[k] for k in range(3)])
+    with pytest.raises(SpecMismatchError, match=r"3 images has \{'label': 2\}"):
+        mix({**batch, 'label': batch['label'][:2]})
+    assert len(mix(batch)['image']) == 3
