@@ -209,7 +209,7 @@ class Generator(nn.Module):
         n = check_value(type(self).__name__, 'n', n, int, NOT_NEGATIVE)
         rng = stream(seed)
         labels = self.usual_labels(n, rng) if labels is None else torch.as_tensor(labels)
-        if n and (labels.is_floating_point() or labels.dtype == torch.bool):
+        if labels.dtype == torch.bool or (labels.is_floating_point() and not torch.equal(labels, labels.round())):
             raise ValueError(f'{type(self).__name__}: labels must be whole numbers, found {labels.dtype}')
         labels = labels.to(torch.int64).cpu()
         if labels.shape != (n,):

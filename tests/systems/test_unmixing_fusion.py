@@ -301,7 +301,8 @@ def test_patches_that_do_not_fit_are_named_before_anything_is_trained(monkeypatc
 
     monkeypatch.setattr(module, 'train_unmixing', never)
     for height, width, message in ((16, 12, 'square'), (6, 6, 'maps must be 8, 10, 12 or 14 pixels wide')):
-        cut = replace(DATA, spec=replace(DATA.spec, size=(height, width)), x=DATA.x[..., :height, :width])
+        x, y = (part[..., :height, :width] for part in (DATA.x, DATA.y))
+        cut = replace(DATA, spec=replace(DATA.spec, size=(height, width)), x=x, y=y)
         with pytest.raises(ValueError, match=message):
             fit(cut)
 
