@@ -46,6 +46,12 @@ def test_it_answers_at_once(arguments: list[str]) -> None:
     assert (after.ru_utime + after.ru_stime) - (before.ru_utime + before.ru_stime) < 0.5  # seconds of CPU
 
 
+def test_python_m_is_the_command() -> None:
+    for module in ('hsiaug', 'hsiaug.cli'):
+        done = subprocess.run([sys.executable, '-m', module, '--version'], capture_output=True, text=True, check=True)
+        assert done.stdout.strip().endswith(__version__)
+
+
 def test_the_help_names_every_command_by_its_own_first_line(capsys: pytest.CaptureFixture[str]) -> None:
     from hsiaug.cli.commands import FUNCTIONS
 

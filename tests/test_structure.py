@@ -17,7 +17,7 @@ FLOORS = (
      'named_configs', 'workers', '__init__'),
     ('functional',), ('losses',), ('models',), ('scenes',), ('metrics',), ('datasets',),
     ('samplers',), ('transforms',), ('engine',), ('trainers',), ('systems',), ('datamodules',),
-    ('tasks',), ('quality',), ('ablation',), ('report',), ('reproduce',), ('cli',),
+    ('tasks',), ('quality',), ('ablation',), ('report',), ('reproduce',), ('cli',), ('__main__',),
 )  # fmt: skip
 LEGACY = {'generators'}
 """Old names of what has moved, which nothing else imports."""

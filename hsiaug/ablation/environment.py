@@ -20,7 +20,8 @@ from .. import __version__
 def command() -> str:
     """The command line of this process, as it can be typed."""
     path = Path(sys.argv[0])
-    name = 'hsiaug' if path.parts[-3:] == ('hsiaug', 'cli', '__main__.py') else path.name
+    ours = ('hsiaug', 'cli', '__main__.py'), ('hsiaug', '__main__.py')  # as python -m runs it
+    name = 'hsiaug' if any(path.parts[-len(own) :] == own for own in ours) else path.name
     return shlex.join([name, *sys.argv[1:]])
 
 

@@ -14,6 +14,8 @@ from hsiaug.ablation.environment import command
     [
         (['/venv/bin/hsiaug', 'demo', '--out', 'my runs'], "hsiaug demo --out 'my runs'"),
         (['/site-packages/hsiaug/cli/__main__.py', 'demo'], 'hsiaug demo'),
+        (['/site-packages/hsiaug/__main__.py', 'demo'], 'hsiaug demo'),
+        (['/other/cli/__main__.py', 'demo'], '__main__.py demo'),
         (['benchmarks/gates.py', '--quick'], 'gates.py --quick'),
     ],
 )
