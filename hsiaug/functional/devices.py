@@ -11,6 +11,6 @@ def sent(tensor: Tensor, device: torch.device) -> Tensor:
 
     Pageable memory would be copied only after that; a draw between two training steps would stop them.
     """
-    if device.type == 'cpu' or tensor.device == device:
+    if device.type == 'cpu' or tensor.device.type != 'cpu':
         return tensor.to(device)
     return (tensor.pin_memory() if device.type == 'cuda' else tensor).to(device, non_blocking=True)
