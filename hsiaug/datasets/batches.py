@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from itertools import chain
@@ -177,9 +177,14 @@ def gather_chunks(rows: np.ndarray, chunk: int, load: Callable[[int], dict[str, 
 
 def take_rows(columns: Mapping[str, Tensor], places: Tensor) -> dict[str, Tensor]:
     """The rows of columns at ``places`` (n,), which are on the CPU and moved once to where the columns are."""
-    there = {value.device for value in columns.values()}
-    moved = {device: places.to(device, non_blocking=True) for device in there}
-    return {name: value[moved[value.device]] for name, value in columns.items()}
+    there = _on_each_device(places, columns.values())
+    return {name: value[there[value.device]] for name, value in columns.items()}
+
+
+def _on_each_device(places: Tensor, columns: Iterable[Any]) -> dict[torch.device, Tensor]:
+    """Places, which are on the CPU, where each of the columns that are tensors lies: moved once, not for each."""
+    there = {column.device for column in columns if isinstance(column, Tensor)}
+    return {device: places.to(device, non_blocking=True) for device in there}
 
 
 def batch_size(batch: Mapping[str, Any]) -> int:
@@ -358,13 +363,11 @@ def replace_rows(real: Mapping[str, Any], synthetic: Mapping[str, Any], places: 
     """Real samples with those at ``places`` replaced; both completed. The real batch stays as it was."""
     require_same_form(real, synthetic)
     replaced: dict[str, Any] = {}
-    moved: dict[torch.device, Tensor] = {}  # once, not for each key
+    there = _on_each_device(places, real.values())
     for key, value in real.items():
         if isinstance(value, Tensor):
             rows = synthetic[key].to(value.device, non_blocking=True)
-            if value.device not in moved:
-                moved[value.device] = places.to(value.device, non_blocking=True)
-            replaced[key] = put_rows(value, places, rows, moved[value.device])
+            replaced[key] = put_rows(value, places, rows, there[value.device])
         else:
             replaced[key] = list(value)
             for place, text in zip(places.tolist(), synthetic[key], strict=True):

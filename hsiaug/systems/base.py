@@ -73,7 +73,7 @@ class Generator(nn.Module):
         self.spec = spec
         self.settings = settings
         self.provenance: Provenance | None = None
-        self._made: dict[str, tuple[Tensor, int, Tensor]] = {}
+        self._made: dict[tuple[str, str], tuple[Tensor, int, Tensor]] = {}
         # Training frequencies, from which labels are drawn where the caller gives none.
         self.register_buffer('class_prior', torch.full((spec.num_classes,), 1.0 / spec.num_classes))
         for name in self.fitted:
@@ -154,12 +154,13 @@ class Generator(nn.Module):
         return value if value.device.type == 'cpu' else self.made_of(name, Tensor.cpu)
 
     def made_of(self, name: str, make: Callable[[Tensor], Tensor]) -> Tensor:
-        """What ``make`` makes of a buffer, once as long as that stays what it is; one thing of each buffer."""
+        """What ``make``, known by its name, makes of a buffer: once, as long as that stays what it is."""
         value: Tensor = getattr(self, name)
+        key = name, make.__qualname__
         version = 0 if value.is_inference() else value._version  # which a tensor of inference mode does not count
-        kept = self._made.get(name)
+        kept = self._made.get(key)
         if kept is None or kept[0] is not value or kept[1] != version:
-            kept = self._made[name] = (value, version, make(value))
+            kept = self._made[key] = (value, version, make(value))
         return kept[2]
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:

@@ -103,6 +103,7 @@ def test_shares_are_measured_once_and_anew_for_other_masks(monkeypatch: pytest.M
     for _ in range(3):
         generator.sample(4, torch.zeros(4, dtype=torch.int64), seed=0)
     assert len(measured) == 1
+    assert torch.equal(generator.made_of('mask', torch.Tensor.cpu), generator.mask)  # another thing of the same masks
     with torch.no_grad():
         generator.mask.fill_(1)
     with pytest.raises(ValueError, match='class 0 is in none'):
