@@ -178,8 +178,10 @@ def segmentation(task: Task) -> Result:
         scene = SimulatedScene(72, 72, WAVELENGTHS, classes=2, patch=12)
         study = Gains(scene, PatchSplitter(size=16, stride=8), network, SMALL, most=2)
     else:
-        network = Segmenter('SegFormer-B0', replace(SEGFORMER, encoder='mit_b0', channels=256, steps=300))
-        study = Gains(barkbeetle(data_root(), side=64), patch_splitter('barkbeetle', 64), network, FULL)
+        network = Segmenter(
+            'SegFormer-B0', replace(SEGFORMER, encoder='mit_b0', channels=256, learning_rate=1e-3, steps=500)
+        )
+        study = Gains(barkbeetle(data_root(), side=64), patch_splitter('barkbeetle', 64), network, FULL, processes=4)
     return study.run(task.seconds, task.out, task.device)
 
 
@@ -200,7 +202,7 @@ def change(task: Task) -> Result:
     else:
         network = Detector('ChangeFormer V3', replace(FULL_CHANGEFORMER, steps=300, learning_rate=3e-4, upsampling=2))
         scene = barkbeetle_change(data_root(), side=64)
-        study = Gains(scene, change_splitter('barkbeetle_change', 64), network, FULL)
+        study = Gains(scene, change_splitter('barkbeetle_change', 64), network, FULL, processes=4)
     return study.run(task.seconds, task.out, task.device)
 
 
@@ -224,7 +226,7 @@ def super_resolution(task: Task) -> Result:
 
 WAVELENGTHS = np.linspace(400, 1000, 8)  # of toys
 SMALL: Result = {'vae_channels': 4, 'unet_channels': [8, 16], 'sampling_steps': 2}
-FULL: Result = {'unet_channels': [128, 256], 'batch_size': 16}
+FULL: Result = {'unet_channels': [128, 256], 'batch_size': 32, 'vae_batch_size': 16, 'precision': 'tf32'}
 
 
 def each_loop(result: Result) -> str:

@@ -7,7 +7,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
+from functools import cached_property, partial
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +20,7 @@ from hsiaug.ablation.arms import change_arms, segmentation_arms
 from hsiaug.ablation.statistics import MIN_SEEDS, paired_comparison
 from hsiaug.datasets import MixedDataset, PatchDataset, scene_dataset
 from hsiaug.engine import Run
+from hsiaug.engine.loss_log import read_losses
 from hsiaug.evidence import recommended_ratio
 from hsiaug.json_lines import append_line, read_lines
 from hsiaug.metrics.super_resolution import super_resolution_scores
@@ -26,7 +30,7 @@ from hsiaug.systems import Generator
 from hsiaug.systems.msrresgan.train import SuperResolutionConfig, train_super_resolution
 from hsiaug.tasks import task_of, whole
 from hsiaug.trainers import fit_generator, training_data
-from hsiaug.trainers.convergence import loss_still_falls
+from hsiaug.trainers.convergence import loss_still_falls, still_falls
 
 Result = dict[str, Any]
 RATIOS = (1.0, 5.0)
@@ -48,17 +52,19 @@ class Gains:
         splitter: of it into patches.
         downstream: the network with its setting.
         settings: of the diffusion models, but for their lengths.
-        training: share of the time for both diffusion models.
+        training: share of the time for the diffusion models, both of which are trained at once.
         most: rounds of training at most; a round is a step of the autoencoders and :data:`OF_A_VAE_STEP` of the
             denoiser.
+        processes: that train at once, two or more: one small training does not fill a GPU.
     """
 
     scene: Scene
     splitter: PatchSplitter
     downstream: Any
     settings: dict[str, Any]
-    training: float = 0.6
-    most: int = 4000
+    training: float = 0.5
+    most: int = 8000
+    processes: int = 2
 
     def run(self, seconds: float, out: Path, device: str) -> Result:
         """Train both models equally long, measure their pairs, then train with and without them for the time left.
@@ -66,87 +72,138 @@ class Gains:
         All seeds share one split, one model and one draw: what varies is the initialisation and order of the network.
         What was made before in the folder is used.
         """
-        start, split = time.perf_counter(), self.splitter(self.scene, 0)
-        real, test = (scene_dataset(self.scene, split, part) for part in ('train', 'test'))
-        task, data = task_of(real), training_data(self.scene, split)
-        make = change_arms if task.kind == 'change' else segmentation_arms
-        arms = {arm.name: arm.settings for arm in make(self.settings) if arm.name in ARMS}
+        start, study = time.time(), _Study(self, out, device)
+        with ProcessPoolExecutor(self.processes, get_context('spawn'), _open, (self, out, device)) as pool:
 
-        def fitted(name: str, rounds: int, folder: Path | None = None) -> Generator:
-            lengths = {'vae_iterations': rounds, 'diffusion_iterations': OF_A_VAE_STEP * rounds}
-            return fit_generator('two_stream_diffusion', data, {**arms[name], **lengths}, 0, device, folder=folder)
+            def of_arms(what: str, *args: Any) -> Result:
+                return dict(zip(ARMS, pool.map(partial(_ask, what), ARMS, *([arg, arg] for arg in args)), strict=True))
 
-        if not (file := out / 'length.json').exists():
-            write_json(file, self._length(lambda rounds: fitted('two-stream', rounds), self.training * seconds))
-        length, models = read_json(file, 'the length of a training'), {}
-        for name in ARMS:
-            if not (kept := out / name).is_dir():
-                fitted(name, length['rounds'], out / 'training' / name).save_pretrained(kept)
-            models[name] = Generator.from_pretrained(kept, device)
-        if not (file := out / 'fidelity.json').exists():
-            measure = task.study_fidelity(real, test, 0)
-            write_json(file, {name: measure(model) for name, model in models.items()})
-        found = read_json(file, 'the fidelity of synthetic pairs')
-        result: Result = {
-            'scene': self.scene.name, 'size': self.splitter.size, 'train': len(real), 'test': len(test), **length,
-            'vae_steps': length['rounds'], 'diffusion_steps': OF_A_VAE_STEP * length['rounds'],
-            'fidelity': {name: _of_images(record) for name, record in found.items()}, 'metric': task.metrics[0],
-        }  # fmt: skip
-        pasted = fit_generator(PASTED, data, {}, 0, device)
-        rows = self._scores(
-            task, real, test, models['two-stream'], pasted, start + seconds, out / 'scores.jsonl', device
-        )
-        gains = {}
+            if not (file := out / 'length.json').exists():
+                of_arms('fitted', 1)  # whatever is made once
+                each = max(of_arms('seconds_per_round').values())
+                write_json(file, self.length(each, self.training * seconds - (time.time() - start)))
+            length = read_json(file, 'the length of a training')
+            of_arms('keep', length['rounds'])
+            if not (file := out / 'fidelity.json').exists():
+                write_json(file, of_arms('fidelity'))
+            rows, end = read_lines(out / 'scores.jsonl', 'seed', 'scores'), start + seconds
+            lacking = [seed for seed in range(MIN_SEEDS) if seed not in {row['seed'] for row in rows}]
+            list(pool.map(partial(_ask, 'score'), lacking, [end] * len(lacking)))
+        rows, gains = read_lines(out / 'scores.jsonl', 'seed', 'scores'), {}
         for name in [*(f'{ratio:g}' for ratio in RATIOS), PASTED]:
             d = paired_comparison([row[name] for row in rows], [row['0'] for row in rows])
             gains[name] = {'mean': d.mean, 'interval': [None if x != x else x for x in d.interval], 'p': d.p}
-        of = {'n': len(rows), 'real_only': sum(row['0'] for row in rows) / len(rows), 'gains': gains}
-        return {**result, **of, 'still_falls': sum(row['still_falls'] for row in rows), 'whole': len(rows) >= MIN_SEEDS}
+        found = read_json(file, 'the fidelity of synthetic pairs')
+        return {
+            'scene': self.scene.name, 'size': self.splitter.size, 'train': len(study.real), 'test': len(study.test),
+            **length, 'vae_steps': length['rounds'], 'diffusion_steps': OF_A_VAE_STEP * length['rounds'],
+            'fidelity': {name: _of_images(record) for name, record in found.items()},
+            'losses_still_fall': {name: study.falling(name) for name in ARMS},
+            'metric': study.task.metrics[0], 'n': len(rows), 'real_only': sum(row['0'] for row in rows) / len(rows),
+            'gains': gains, 'still_falls': sum(row['still_falls'] for row in rows), 'whole': len(rows) >= MIN_SEEDS,
+        }  # fmt: skip
 
-    def _length(self, fit: Callable[[int], object], seconds: float) -> Result:
-        """Rounds that two models can take in the time, from what few of them take."""
-        fit(1)  # whatever is made once
-        times = []
-        for rounds in (2, 12):
-            start = time.perf_counter()
-            fit(rounds)
-            times.append(time.perf_counter() - start)
-        each = max((times[1] - times[0]) / 10, 1e-4)
-        rounds = int((seconds - sum(times)) / 2 / each)
-        return {'rounds': min(max(rounds, 1), self.most), 'seconds_per_round': round(each, 4)}
+    def length(self, each: float, seconds: float) -> Result:
+        """Rounds that two models trained at once can take in the time, from what one round takes."""
+        return {'rounds': min(max(int(seconds / each), 1), self.most), 'seconds_per_round': round(each, 4)}
 
-    def _scores(
-        self, task: Any, real: Any, test: Any, model: Generator, pasted: Generator, end: float, file: Path, device: str
-    ) -> list[Result]:
-        """Test scores of each seed by what is mixed in, as many as there is time for, and one at least."""
-        rows, (image, target), count = read_lines(file, 'seed', 'scores'), whole(test), len(real)
-        drawn = whole(task.drawn(model, round(RATIOS[-1] * count), 0, 'real', real.spec))
-        advice, taken = recommended_ratio(pasted), 0.0
 
-        def mixed(name: str, seed: int) -> Any:
-            if name == '0':
-                return real
-            if name == PASTED:
-                return MixedDataset(real, pasted, advice.ratio, labels=advice.labels, seed=seed)
-            some = [side[: round(float(name) * count)] for side in drawn]
-            return MixedDataset(real, task.hold(*some, real.spec), float(name), seed=seed)
+class _Study:
+    """What each process of a study holds: its data, and how to train and measure."""
 
-        while len(rows) < MIN_SEEDS and (not rows or time.perf_counter() + taken < end):
-            start, row = time.perf_counter(), {'seed': len(rows), 'still_falls': False}
-            for name in ('0', *(f'{ratio:g}' for ratio in RATIOS), PASTED):
-                network = task.train(self.downstream, mixed(name, row['seed']), row['seed'], device)
-                row[name] = float(task.score(task.predict(network, image), target, real.spec)[task.metrics[0]])
-                row['still_falls'] |= bool(loss_still_falls(network))
-            append_line(file, row)
-            rows.append(row)
-            taken = time.perf_counter() - start
-        return rows
+    def __init__(self, plan: Gains, out: Path, device: str) -> None:
+        self.plan, self.out, self.device = plan, out, device
+        split = plan.splitter(plan.scene, 0)
+        self.real, self.test = (scene_dataset(plan.scene, split, part) for part in ('train', 'test'))
+        self.task, self.data = task_of(self.real), training_data(plan.scene, split)
+        make = change_arms if self.task.kind == 'change' else segmentation_arms
+        self.arms = {arm.name: arm.settings for arm in make(plan.settings) if arm.name in ARMS}
+        self.taken = 0.0
+
+    def fitted(self, name: str, rounds: int) -> float:
+        """Train a model for some rounds; the seconds that it took."""
+        start = time.perf_counter()
+        self._fit(name, rounds)
+        return time.perf_counter() - start
+
+    def _fit(self, name: str, rounds: int, folder: Path | None = None, losses: Path | None = None) -> Generator:
+        settings = {**self.arms[name], 'vae_iterations': rounds, 'diffusion_iterations': OF_A_VAE_STEP * rounds}
+        return fit_generator('two_stream_diffusion', self.data, settings, 0, self.device, folder=folder, losses=losses)
+
+    def seconds_per_round(self, name: str) -> float:
+        """From what few rounds take."""
+        return max((self.fitted(name, 32) - self.fitted(name, 2)) / 30, 1e-4)
+
+    def keep(self, name: str, rounds: int) -> None:
+        """Train and save a model, unless it is there."""
+        if not (kept := self.out / name).is_dir():
+            model = self._fit(name, rounds, self.out / 'training' / name, self.out / f'losses {name}.csv')
+            model.save_pretrained(kept)
+
+    def model(self, name: str) -> Generator:
+        """A model that was saved."""
+        return Generator.from_pretrained(self.out / name, self.device)
+
+    def falling(self, name: str) -> list[str]:
+        """Stages of a model whose loss still fell at the end."""
+        curves = read_losses(self.out / f'losses {name}.csv')
+        return [f'{stage} {loss}' for (stage, loss), curve in curves.items() if still_falls(curve)]
+
+    def fidelity(self, name: str) -> Result:
+        """Of a model's pairs."""
+        return self.task.study_fidelity(self.real, self.test, 0)(self.model(name))
+
+    @cached_property
+    def sources(self) -> dict[str, Callable[[int], Any]]:
+        """Training sets by what is mixed in, given the seed."""
+        real, spec, count = self.real, self.real.spec, len(self.real)
+        drawn = whole(self.task.drawn(self.model(ARMS[0]), round(RATIOS[-1] * count), 0, 'real', spec))
+        pasted = fit_generator(PASTED, self.data, {}, 0, self.device)
+        advice = recommended_ratio(pasted)
+
+        def of_ratio(ratio: float) -> Callable[[int], Any]:
+            held = self.task.hold(*(side[: round(ratio * count)] for side in drawn), spec)
+            return lambda seed: MixedDataset(real, held, ratio, seed=seed)
+
+        return {
+            '0': lambda seed: real,
+            **{f'{ratio:g}': of_ratio(ratio) for ratio in RATIOS},
+            PASTED: lambda seed: MixedDataset(real, pasted, advice.ratio, labels=advice.labels, seed=seed),
+        }
+
+    def score(self, seed: int, end: float) -> None:
+        """Test scores by what is mixed in, unless there is no time; a process finds time for one seed at least."""
+        if self.taken and time.time() + self.taken > end:
+            return
+        start, row = time.time(), {'seed': seed, 'still_falls': False}
+        image, target = whole(self.test)
+        for name, mixed in self.sources.items():
+            network = self.task.train(self.plan.downstream, mixed(seed), seed, self.device)
+            predicted = self.task.predict(network, image)
+            row[name] = float(self.task.score(predicted, target, self.real.spec)[self.task.metrics[0]])
+            row['still_falls'] |= bool(loss_still_falls(network))
+        append_line(self.out / 'scores.jsonl', row)
+        self.taken = time.time() - start
+
+
+_STUDIES: list[_Study] = []
+
+
+def _open(plan: Gains, out: Path, device: str) -> None:
+    """In each process, at its start."""
+    _STUDIES.append(_Study(plan, out, device))
+
+
+def _ask(what: str, *args: Any) -> Any:
+    """In a process of a study: what its study answers."""
+    return getattr(_STUDIES[0], what)(*args)
 
 
 def _of_images(record: Result) -> Result:
     """The measures of pairs, or of both dates together."""
     part = record.get('both', record)
-    return {name: part[name] for name in ('fid_image', 'fid_mask', 'alignment')}
+    names = ('fid_image', 'fid_mask', 'msad', 'std_ratio', 'precision', 'recall', 'alignment')
+    return {name: part.get(name) for name in names}
 
 
 def gains_in_short(result: Result) -> str:

@@ -87,18 +87,12 @@ def test_timings_run_alone_and_before_what_runs_side_by_side(tmp_path: Path, mon
     assert seconds['change'] == seconds['segmentation'] > 110
 
 
-def test_the_length_of_a_training_follows_from_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    clock = [0.0]
-    monkeypatch.setattr(gpu_studies.time, 'perf_counter', lambda: clock[0])
-
-    def fit(rounds: int) -> None:
-        clock[0] += 3 + 0.25 * rounds
-
+def test_the_length_of_a_training_follows_from_the_time() -> None:
     none: Any = None
-    length = gpu_studies.Gains(none, none, none, {})._length(fit, 109.5)
-    assert length == {'rounds': 200, 'seconds_per_round': 0.25}  # of 100 s that are left two models take a half each
-    assert gpu_studies.Gains(none, none, none, {}, most=7)._length(fit, 109.5)['rounds'] == 7
-    assert gpu_studies.Gains(none, none, none, {})._length(fit, 1)['rounds'] == 1
+    plan = gpu_studies.Gains(none, none, none, {}, most=500)
+    assert plan.length(0.25, 100) == {'rounds': 400, 'seconds_per_round': 0.25}
+    assert plan.length(0.25, 1000)['rounds'] == 500
+    assert plan.length(0.25, -1)['rounds'] == 1
 
 
 def test_networks_are_trained_until_they_no_longer_gain(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
