@@ -19,8 +19,9 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -31,6 +32,7 @@ import torch
 from gpu_studies import gains_in_short, ordered
 from measure import launches, machine, milliseconds, summary
 
+from hsiaug.engine.cuda_graphs import SWITCH
 from hsiaug.json_lines import append_line, read_lines
 from hsiaug.records import write_json
 
@@ -90,42 +92,113 @@ def tests(task: Task) -> Result:
 
 
 def spectral_gan(task: Task) -> Result:
-    """An iteration of the spectral GAN at the paper's setting: a textbook loop, ours, and as a CUDA graph."""
+    """An iteration of the spectral GAN at the paper's setting: a textbook loop, ours, and ours as a CUDA graph."""
     from speed_spectral_gan import Textbook, spectra
 
-    from hsiaug.systems.spectral_gan.train import SpectralGANConfig, SpectralGANTraining
+    from hsiaug.systems.spectral_gan.train import SpectralGANConfig
 
     config, data = SpectralGANConfig.paper(), spectra(1283, 103, 9)
     if task.toy:
         config = replace(config, hidden=32, batch_size=16)
-    rng = torch.Generator(task.device)
-    ours = SpectralGANTraining(data, config, 0, task.device)
-    loops = {'textbook': Textbook(data, config, task.device).step, 'hsiaug': lambda: ours.advance(rng)}
-    if task.device != 'cpu':
-        for name, precision in (('CUDA graph', 'highest'), ('CUDA graph, TF32', 'high')):
-            loops[f'hsiaug, {name}'] = recorded(data, config, task.device, precision)
+    loops = {'textbook': Textbook(data, config, task.device).step}
+    kinds = {'replayed': ('1', 'highest'), 'replayed, TF32': ('1', 'high')} if task.device != 'cpu' else {}
+    for name, (switch, precision) in {'launched': ('0', 'highest'), **kinds}.items():
+        loops[f'hsiaug, {name}'] = iteration(data, config, task.device, switch, precision)
     block = 3 if task.device == 'cpu' else 100
     for step in loops.values():
         milliseconds(step, block, task.device)
     times: dict[str, list[float]] = {name: [] for name in loops}
     start = time.perf_counter()
-    while len(times['hsiaug']) < 3 or (time.perf_counter() - start < task.seconds / 2 and len(times['hsiaug']) < 30):
+    while len(times['textbook']) < 3 or (
+        time.perf_counter() - start < task.seconds / 2 and len(times['textbook']) < 30
+    ):
         for name, step in loops.items():
             times[name].append(milliseconds(step, block, task.device))
     asked = {name: launches(step, task.device) for name, step in loops.items()}
     return {'ms': {name: summary(values) for name, values in times.items()}, 'launches': asked}
 
 
-def recorded(data: Any, config: Any, device: str, precision: str) -> Callable[[], None]:
-    """An iteration of the spectral GAN as a CUDA graph, of matrix products in a precision."""
+def iteration(data: Any, config: Any, device: str, switch: str, precision: str) -> Callable[[], None]:
+    """An iteration of the spectral GAN, as a CUDA graph or not, of matrix products in a precision."""
     from hsiaug.systems.spectral_gan.train import SpectralGANTraining
 
-    graph, rng = SpectralGANTraining(data, config, 0, device, cuda_graph=True), torch.Generator(device)
+    training, rng = SpectralGANTraining(data, config, 0, device), torch.Generator(device)
     before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision(precision)
-    graph.advance(rng)  # which records it
+    with set_graphs(switch):
+        training.advance(rng)  # which records it
     torch.set_float32_matmul_precision(before)
-    return lambda: graph.advance(rng)
+    return lambda: training.advance(rng)
+
+
+@contextmanager
+def set_graphs(switch: str) -> Iterator[None]:
+    """Whether steps are recorded as CUDA graphs, by the package's own switch."""
+    before = os.environ.get(SWITCH, '1')
+    os.environ[SWITCH] = switch
+    try:
+        yield
+    finally:
+        os.environ[SWITCH] = before
+
+
+def replayed_steps(task: Task) -> Result:
+    """Milliseconds of a training step: each operation launched, and the step replayed as a CUDA graph.
+
+    From what many steps take more than few; a training records its step once.
+    """
+    few, many = (1, 3) if task.toy else (10, 60)
+    found: Result = {}
+    for name, train in trainings(task).items():
+        ms = {}
+        for way, switch in {'launched': '0', 'replayed': '1'}.items():
+            with set_graphs(switch):
+                train(2)  # whatever is made once
+                times = [milliseconds(lambda n=steps, of=train: of(n), 1, task.device) for steps in (few, many)]
+            ms[way] = round((times[1] - times[0]) / (many - few), 3)
+        found[name] = {**ms, 'ratio': round(ms['launched'] / ms['replayed'], 2)}
+    return found
+
+
+def trainings(task: Task) -> dict[str, Callable[[int], object]]:
+    """Whole trainings of so many steps."""
+    from specdm_change import CHANGEFORMER, FULL_CHANGEFORMER
+    from specdm_segmentation import SEGFORMER
+
+    from hsiaug.datasets import ChangeDataset, PatchDataset
+    from hsiaug.samples import SampleSpec
+    from hsiaug.systems import TrainingData
+    from hsiaug.trainers import fit_generator
+    from hsiaug.trainers.change_detection import train_change_detector
+    from hsiaug.trainers.segmentation import train_segmenter
+
+    side, bands, rng = 16 if task.toy else 64, 12, torch.Generator().manual_seed(0)
+    dates = torch.rand(64, 2, bands, side, side, generator=rng)
+    masks = torch.randint(2, (64, side, side), generator=rng)
+    spec = SampleSpec('segmentation', bands, ('a', 'b'), size=(side, side))
+    of_two = replace(spec, kind='change')
+    data = TrainingData(spec, dates[:, 0], masks, dates[:0, 0], dates[:0, 0], masks[:0])
+    small: Result = {'vae_channels': 4, 'unet_channels': [8, 16]} if task.toy else FULL
+    settings: dict[str, tuple[str, Result, str]] = {
+        'autoencoders': ('two_stream_diffusion', {**small, 'diffusion_iterations': 1}, 'vae_iterations'),
+        'denoiser': ('two_stream_diffusion', {**small, 'vae_iterations': 1}, 'diffusion_iterations'),
+        'MSRResGAN': ('msrresgan', {'gradient_iterations': 1, 'width': 8 if task.toy else 64}, 'iterations'),
+        'patch GAN': ('patch_gan', {'loss': 'wgan-gp', 'critic_steps': 5}, 'iterations'),
+    }
+
+    def of_generator(kind: str, fixed: Result, length: str) -> Callable[[int], object]:
+        return lambda steps: fit_generator(kind, data, {**fixed, length: steps}, device=task.device)
+
+    of_pairs, of_changes = PatchDataset(data.x, masks, spec), ChangeDataset(dates, masks[:, None], of_two)
+    segformer = SEGFORMER if task.toy else replace(SEGFORMER, encoder='mit_b0', channels=256)
+    changeformer = CHANGEFORMER if task.toy else replace(FULL_CHANGEFORMER, upsampling=2)
+    return {
+        **{name: of_generator(*of) for name, of in settings.items()},
+        'SegFormer-B0': lambda steps: train_segmenter(of_pairs, replace(segformer, steps=steps), device=task.device),
+        'ChangeFormer V3': lambda steps: train_change_detector(
+            of_changes, replace(changeformer, steps=steps), device=task.device
+        ),
+    }
 
 
 def live_mixing(task: Task) -> Result:
@@ -234,6 +307,11 @@ def each_loop(result: Result) -> str:
     return ', '.join(f'{name} {times["median"]:.3f} ms' for name, times in result['ms'].items())
 
 
+def faster(result: Result) -> str:
+    """How many times faster a replayed step is, by what is trained."""
+    return ', '.join(f'{name} {of["ratio"]} ({of["launched"]} to {of["replayed"]} ms)' for name, of in result.items())
+
+
 def ratios(result: Result) -> str:
     """Median ratios of a comparison."""
     found = {
@@ -251,6 +329,7 @@ def pairs(result: Result) -> str:
 PARTS: dict[str, Part] = {
     'tests': Part(tests, 0.1, 'none fails', lambda result: result['summary']),
     'spectral_gan': Part(spectral_gan, 0.04, 'at most 0.5 ms an iteration', each_loop, timed=True),
+    'replayed_steps': Part(replayed_steps, 0.06, 'none slower', faster, timed=True),
     'live_mixing': Part(live_mixing, 0.05, 'at most 1.05 beside SegFormer-B0', ratios, timed=True),
     'bank_mixing': Part(bank_mixing, 0.12, 'at most 1.02', ratios, timed=True),
     'sampling': Part(sampling, 0.08, 'at most 10 ms a pair, at least 40 times', pairs, timed=True),

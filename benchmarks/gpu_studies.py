@@ -14,6 +14,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
+import torch
 from super_resolution import NETWORKS, restored
 
 from hsiaug.ablation.arms import change_arms, segmentation_arms
@@ -191,6 +192,8 @@ _STUDIES: list[_Study] = []
 
 def _open(plan: Gains, out: Path, device: str) -> None:
     """In each process, at its start."""
+    if device != 'cpu':
+        torch.set_num_threads(2)  # or the threads of all processes fight for the cores
     _STUDIES.append(_Study(plan, out, device))
 
 

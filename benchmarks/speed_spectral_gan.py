@@ -115,7 +115,6 @@ def main() -> None:
     parser.add_argument('--classes', type=int, default=9)
     parser.add_argument('--samples', type=int, default=1283, help='3 %% of Pavia University')
     parser.add_argument('--tf32', action='store_true', help='allow TF32 matrix products, in both loops')
-    parser.add_argument('--cuda-graph', action='store_true', help='replay our iteration as a CUDA graph')
     parser.add_argument('--no-textbook', action='store_true', help='time our loop alone')
     parser.add_argument('--out', type=Path, default=None, help='JSON file; a Markdown file is written next to it')
     args = parser.parse_args()
@@ -125,7 +124,7 @@ def main() -> None:
     config, data = SpectralGANConfig.paper(), spectra(args.samples, args.bands, args.classes)
     result: dict[str, Any] = {'machine': machine(args.device)}
     result['setting'] = dataclasses.asdict(config) | {k: getattr(args, k) for k in ('bands', 'classes', 'samples')}
-    ours, rng = SpectralGANTraining(data, config, 0, args.device, args.cuda_graph), torch.Generator(args.device)
+    ours, rng = SpectralGANTraining(data, config, 0, args.device), torch.Generator(args.device)
     loops: dict[str, Callable[[], None]] = {'hsiaug': lambda: ours.advance(rng)}
     if not args.no_textbook:
         loops['textbook'] = Textbook(data, config, args.device).step

@@ -30,6 +30,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten, tree_map
 
 import hsiaug
+from hsiaug.engine.cuda_graphs import SWITCH
 
 GPU = torch.device('meta')
 _MOVES = ('_to_copy', 'copy_', '_local_scalar_dense', '_foreach_copy_')
@@ -199,8 +200,12 @@ def _dropped(x: Tensor, p: float = 0.5, training: bool = True, inplace: bool = F
 
 @contextmanager
 def shared_streams() -> Iterator[None]:
-    """Give a training the same random numbers on every device, so that its results there can be compared."""
+    """Give a training the same random numbers on every device, so that its results there can be compared.
+
+    They come from the CPU, which a CUDA graph would ask only once: every step is launched anew.
+    """
     with pytest.MonkeyPatch.context() as patch, _Shared():
+        patch.setenv(SWITCH, '0')
         patch.setattr(torch, 'Generator', _Stream)
         yield
 

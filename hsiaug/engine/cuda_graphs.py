@@ -1,19 +1,38 @@
-"""A training step as one CUDA graph: small networks are bound by kernel launches, and a replay needs only one."""
+"""Training steps as CUDA graphs: small networks are bound by kernel launches, and a replay needs only one."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from .checkpoint import restore, state_of
+from ..datasets.shared import world
+from .checkpoint import Optimisers, restore, state_of
+
+SWITCH = 'HSIAUG_CUDA_GRAPHS'
+"""Environment variable; ``0`` has every step launched operation by operation, should recording it ever fail."""
+
+
+def wanted(device: torch.device) -> bool:
+    """Whether steps on a device are to be recorded: on a GPU that is not shared by processes, unless switched off."""
+    return device.type == 'cuda' and world()[1] == 1 and os.environ.get(SWITCH, '1') != '0'
+
+
+def make_capturable(optimisers: Optimisers, device: torch.device) -> None:
+    """Keep on the device what changes from step to step: learning rates, and the numbers of steps taken."""
+    for optimiser in optimisers.values():
+        for group in optimiser.param_groups:
+            group |= {'capturable': True, 'lr': torch.as_tensor(group['lr'], device=device)}
+        for state in optimiser.state.values():
+            state['step'] = torch.as_tensor(state['step'], device=device)
 
 
 def capture(
     step: Callable[[], None],
     modules: Mapping[str, nn.Module],
-    optimisers: Mapping[str, torch.optim.Optimizer],
+    optimisers: Optimisers,
     rng: torch.Generator,
     device: torch.device,
     warm_up: int = 3,
@@ -21,11 +40,9 @@ def capture(
     """Record one step on the device, without synchronisation; each call of the result replays it.
 
     The steps of the warm-up, which CUDA graphs need, are undone: training continues as without a graph. Modules are all
-    that a step changes, and their optimisers must be capturable; all random numbers of a step come from ``rng``, which
-    may be seeded anew between replays.
+    that a step changes, and their optimisers must be capturable; all random numbers of a step come from ``rng``, or
+    from the device's default generator; both may be seeded anew between replays.
     """
-    if device.type != 'cuda':
-        raise ValueError(f'CUDA graphs need a CUDA device, found {device}; leave cuda_graph off')
     before = {key: value.clone() for key, value in state_of(modules, optimisers).items()}
     drawn = rng.get_state()
     stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
@@ -34,15 +51,21 @@ def capture(
         for _ in range(warm_up):
             step()
     torch.cuda.current_stream(device).wait_stream(stream)
-    # An optimiser that has not stepped yet has no state, and would make it inside the graph, anew at each replay. Zero
-    # is what Adam and RMSprop start from
-    for key, value in state_of(modules, optimisers).items():
-        if key.startswith('optimiser/') and key not in before:
-            before[key] = torch.zeros_like(value)
-    restore(before, modules, optimisers)
+    undo(before, modules, optimisers)
     rng.set_state(drawn)
     graph = torch.cuda.CUDAGraph()
     graph.register_generator_state(rng)  # replays draw new numbers
-    with torch.cuda.graph(graph):
+    with torch.cuda.graph(graph, capture_error_mode='thread_local'):
         step()
     return graph.replay
+
+
+def undo(before: Mapping[str, Tensor], modules: Mapping[str, nn.Module], optimisers: Optimisers) -> None:
+    """Put back a state of :func:`~hsiaug.engine.checkpoint.state_of`, in the very tensors that graphs know.
+
+    An optimiser that had not stepped yet had no state: of Adam and RMSprop it is 0 at first. Made inside a graph, it
+    would be made anew by each replay.
+    """
+    restore(before, modules, {})
+    for key, value in state_of({}, optimisers).items():
+        value.copy_(before[key]) if key in before else value.zero_()

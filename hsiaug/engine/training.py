@@ -7,8 +7,9 @@ ends with the weights of an undisturbed one.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -21,6 +22,7 @@ from ..datasets.shared import world
 from ..progress import progress_bar
 from ..streams import stream_of_process, stream_of_step
 from .checkpoint import found_checkpoint, restore, resumable, state_of, write_checkpoint
+from .cuda_graphs import capture, make_capturable, wanted
 from .divergence import CHECK_EVERY, require_finite
 from .interrupts import between_steps
 from .loss_log import LossLog
@@ -32,6 +34,15 @@ Precision = Literal['32', 'tf32', 'bf16']
 """``'tf32'``: matrix products of ten bits on GPUs that have them; ``'bf16'``: networks compute in bfloat16, mixed."""
 PATIENCE = 6  # looks in a row that find it collapsed
 S = TypeVar('S', bound='Training')
+
+
+@dataclass(frozen=True)
+class _Recorded:
+    """A step that can be replayed, where it reads what is given, and where it leaves its losses."""
+
+    replay: Callable[[], None]
+    given: tuple[Tensor, ...]
+    losses: dict[str, Tensor]
 
 
 class Training:
@@ -55,6 +66,12 @@ class Training:
     """Samples per step, over all processes."""
     alone = False
     """Whether it is this process's own, whoever else trains, and not a stage of something that keeps checkpoints."""
+    replayable = False
+    """Whether :meth:`update` gives the device the same work in every step of a :meth:`phase`.
+
+    Then only the weights, the random numbers and what was ``given`` vary, and nothing is decided on the host. On a GPU
+    such a step is recorded once, as a CUDA graph, and replayed.
+    """
 
     def __init__(
         self,
@@ -76,6 +93,18 @@ class Training:
         """Called with the training after every step of a run: it draws samples from time to time."""
         self._looks_collapsed = 0
         self._log: LossLog | None = None
+        self.given: tuple[Tensor, ...] = ()
+        """What :meth:`prepare` has taken for this step."""
+        self._recorded: dict[Hashable, _Recorded] | None = None
+        """Of each phase and shape of what is given; None where steps are not recorded, and before the first."""
+
+    def prepare(self, rng: torch.Generator) -> tuple[Tensor, ...]:
+        """What the host chooses for the next step, such as a batch, on the device; ``given`` to :meth:`update`."""
+        return ()
+
+    def phase(self) -> Hashable:
+        """What kind of step comes next, where there are several; each is recorded by itself."""
+        return None
 
     def update(self, rng: torch.Generator) -> None:
         """Take one step with all randomness from ``rng``, and leave its ``losses``."""
@@ -94,7 +123,7 @@ class Training:
         """Called when a step is counted: averages of weights."""
 
     def descend(self, name: str, loss: Tensor, clip: float | None = None) -> None:
-        """One step of an optimiser down a loss, at the scheduled rate, with gradients averaged over all processes.
+        """One step of an optimiser down a loss, with gradients averaged over all processes.
 
         Args:
             name: of the optimiser.
@@ -102,9 +131,6 @@ class Training:
             clip: largest norm of the gradient.
         """
         optimiser = self.optimisers[name]
-        factor = self.schedule(self.step, self.steps)
-        for group, rate in zip(optimiser.param_groups, self.rates[name], strict=True):
-            group['lr'] = rate * factor
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         parameters = [p for group in optimiser.param_groups for p in group['params'] if p.grad is not None]
@@ -150,11 +176,42 @@ class Training:
         Args:
             rng: on the device; it is seeded for this step.
         """
-        self.update(rng.manual_seed(stream_of_step(self.seed, self.name, self.step)))
+        rng.manual_seed(stream_of_step(self.seed, self.name, self.step))
+        if self._recorded is None and self.replayable and wanted(self.device):
+            self._recorded = {}
+            make_capturable(self.optimisers, self.device)
+        self._set_rates()
+        given = self.prepare(rng)
+        if self._recorded is None:
+            self.given = given
+            self.update(rng)
+        else:
+            self._replay(rng, given, self._recorded)
         if self._log is not None:
             self._log.add(self.losses)
         self.step += 1
         self.after_step()
+
+    def _set_rates(self) -> None:
+        factor = self.schedule(self.step, self.steps)
+        for name, optimiser in self.optimisers.items():
+            for group, rate in zip(optimiser.param_groups, self.rates[name], strict=True):
+                if isinstance(group['lr'], Tensor):
+                    group['lr'].fill_(rate * factor)
+                else:
+                    group['lr'] = rate * factor
+
+    def _replay(self, rng: torch.Generator, given: tuple[Tensor, ...], known: dict[Hashable, _Recorded]) -> None:
+        kind = self.phase(), tuple((x.shape, x.dtype) for x in given)
+        if kind not in known:
+            self.given = tuple(x.clone() for x in given)
+            replay = capture(lambda: self.update(rng), self.modules, self.optimisers, rng, self.device)
+            known[kind] = _Recorded(replay, self.given, dict(self.losses))
+        step = known[kind]
+        for place, value in zip(step.given, given, strict=True):
+            place.copy_(value)
+        self.losses = dict(step.losses)
+        step.replay()
 
     def own_stream(self, rng: torch.Generator) -> torch.Generator:
         """The stream as it is, or one of this process's own where several share a batch: for draws inside a network."""

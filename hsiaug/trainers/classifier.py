@@ -122,7 +122,8 @@ def train_nn1d(
         keep = partial(supervision, key='label', synthetic_weight=config.synthetic_weight)
         stream = Stream(dataset, spec, seed, device, keep, report)
         size, steps = config.batch_size, config.steps
-        Supervised('nn1d', model, optimiser, stream, size, steps, Cosine(), loss_of, 'lr').run(Run())
+        training = Supervised('nn1d', model, optimiser, stream, size, steps, Cosine(), loss_of, 'lr', replayable=True)
+        training.run(Run())
     return model.eval()
 
 

@@ -28,7 +28,7 @@ from ..settings import NOT_NEGATIVE, POSITIVE, SHARE, Range, check_settings
 from ..streams import seeded
 from .augmentation import Augmentation, augmentation
 from .classifier import predict
-from .supervised import Supervised, supervision
+from .supervised import Prepared, Supervised, supervision
 
 N = TypeVar('N', bound='Standardised')
 Augment = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
@@ -101,6 +101,11 @@ class ImageTraining(ABC, Generic[N]):
         rates = {'learning_rate': POSITIVE, 'warmup': SHARE, 'dropout': SHARE}
         check_settings(self, keep_best=NOT_NEGATIVE, batch_size=fewest, **rates)
 
+    @property
+    def replayable(self) -> bool:
+        """Whether a step asks nothing of the host: which samples are synthetic, or which classes there are."""
+        return not (getattr(self, 'auxiliary_bn', False) or getattr(self, 'lovasz', 0))
+
     @abstractmethod
     def build(self, spec: SampleSpec) -> N:
         """The untrained network for samples of a spec."""
@@ -162,13 +167,16 @@ def train_images(
             kept = supervision(batch, spec.target_key, getattr(config, 'synthetic_weight', 1.0))
             return kept | {key: batch[key] for key in ('synthetic',) if key in batch}
 
-        def loss_of(batch: Batch) -> Tensor:
+        def prepared(batch: Batch) -> Batch:
             image, target = network.standardise(batch['image']), batch['target']
             if augment is not None:
                 image, target = augment(image, target)
+            return {**batch, 'image': image, 'target': target}
+
+        def loss_of(batch: Batch) -> Tensor:
             rows = synthetic_rows(network, batch.get('synthetic'))
             with rows, torch.autocast(device.type, torch.bfloat16, enabled=config.bfloat16):
-                return config.loss(network, image, target, (weights, batch.get('weight')))
+                return config.loss(network, batch['image'], batch['target'], (weights, batch.get('weight')))
 
         score = None
         if config.keep_best:
@@ -178,10 +186,10 @@ def train_images(
                     'there are no validation samples; give val, or keep_best=0'
                 )
             score = partial(validation_score, network, fetch(val, np.arange(len(val))), spec)  # type: ignore[arg-type]
-        batches, schedule = Stream(dataset, spec, seed, device, keep), Polynomial(config.warmup)
+        batches, schedule = Prepared(Stream(dataset, spec, seed, device, keep), prepared), Polynomial(config.warmup)
         Supervised(
             vars(config)['model'], network, optimiser, batches, config.batch_size, config.steps, schedule, loss_of,
-            'learning_rate', score, config.keep_best,
+            'learning_rate', score, config.keep_best, config.replayable,
         ).run(Run())  # fmt: skip
     return drop_auxiliary_bn(network.eval())
 

@@ -18,8 +18,9 @@ from ..engine.stream import Batch
 class Supervised(Training):
     """Training of a network by this process alone, whoever else trains, to be run under :func:`seeded`.
 
-    Dropout draws from torch's global generators, as do augmentations in ``loss_of``, the mean loss of a batch.
-    ``batches`` are such as a :class:`~hsiaug.engine.Stream`; ``name`` and ``rate_setting``, that of the learning rate
+    Dropout draws from torch's global generators, as do augmentations. ``batches`` are such as a
+    :class:`~hsiaug.engine.Stream`, and ``loss_of`` is the mean loss of one; ``replayable``, whether it asks nothing of
+    the host, see :class:`~hsiaug.engine.Training`. ``name`` and ``rate_setting``, that of the learning rate
     among the settings, are for messages. ``every`` so many steps, and after the last, the network has a ``score`` on
     validation data: the weights with the highest are kept, later ones of equals. Without it the last are.
     """
@@ -29,7 +30,7 @@ class Supervised(Training):
     def __init__(
         self, name: str, network: nn.Module, optimiser: torch.optim.Optimizer, batches: _Batches, batch_size: int,
         steps: int, schedule: Schedule, loss_of: Callable[[Batch], Tensor], rate_setting: str,
-        score: Callable[[], float] | None = None, every: int = 1,
+        score: Callable[[], float] | None = None, every: int = 1, replayable: bool = False,
     ) -> None:  # fmt: skip
         modules = {'network': network.train(), 'random': _GlobalGenerators()}
         if score is not None:
@@ -37,20 +38,30 @@ class Supervised(Training):
         device = next(network.parameters()).device
         super().__init__(name, modules, {'optimiser': optimiser}, steps, 0, device, schedule)
         self.batches, self.batch_size, self.loss_of = batches, batch_size, loss_of
-        self.score, self.every = score, every
+        self.score, self.every, self.replayable = score, every, replayable
         self.rate_setting = f'{rate_setting} ({self.rates["optimiser"][0]:g})'
         self.history: list[Tensor] = []
         """Loss of each step that this process has taken."""
 
+    def prepare(self, rng: torch.Generator) -> tuple[Tensor, ...]:
+        """The next batch."""
+        batch = self.batches.take(self.batch_size)
+        self.keys = tuple(batch)
+        return tuple(batch.values())
+
+    def phase(self) -> tuple[str, ...]:
+        """What the batch holds."""
+        return self.keys
+
     def update(self, rng: torch.Generator) -> None:
-        """Descend the loss of the next batch."""
-        loss = self.loss_of(self.batches.take(self.batch_size))
+        """Descend the loss of the batch."""
+        loss = self.loss_of(dict(zip(self.keys, self.given, strict=True)))
         self.descend('optimiser', loss)
         self.losses = {'loss': loss.detach()}
-        self.history.append(self.losses['loss'])
 
     def after_step(self) -> None:
-        """Keep the weights if none before have validated better."""
+        """Keep the loss, and the weights if none before have validated better."""
+        self.history.append(self.losses['loss'].clone())
         if self.score is not None and (self.step % self.every == 0 or self.step == self.steps):
             network, best = self.modules['network'], self.modules['best']
             network.eval()
@@ -75,6 +86,17 @@ class Supervised(Training):
         """Resume from a checkpoint, with the batch that would have come next."""
         super().load(file)
         self.batches.seek(self.step * self.batch_size)
+
+
+class Prepared:
+    """Batches after what is to be done to each before a network sees it, such as augmentation."""
+
+    def __init__(self, batches: _Batches, prepare: Callable[[Batch], Batch]) -> None:
+        self.batches, self.prepare, self.seek = batches, prepare, batches.seek
+
+    def take(self, count: int) -> Batch:
+        """The next of ``count`` samples."""
+        return self.prepare(self.batches.take(count))
 
 
 class _Batches(Protocol):

@@ -94,6 +94,8 @@ class SuperResolutionConfig:
 class _Stage(Training):
     """What both stages share: batches of both resolutions, and the learning rate."""
 
+    replayable = True
+
     def __init__(
         self,
         name: str,

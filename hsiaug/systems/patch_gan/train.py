@@ -82,6 +82,8 @@ class PatchGANConfig:
 class PatchGANTraining(Training):
     """The training: a generator, a critic, and the patches on the device."""
 
+    replayable = True
+
     def __init__(
         self, generator: PatchGAN, critic: PatchCritic, data: TrainingData, config: PatchGANConfig, seed: int
     ) -> None:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -21,7 +20,6 @@ from torch.nn.functional import cross_entropy
 
 from ...engine import Average, Run, Training, world
 from ...engine.checkpoint import digest_of, identity_of
-from ...engine.cuda_graphs import capture
 from ...engine.data import require_finite_samples
 from ...functional.gradient_penalty import gradient_penalty_mlp
 from ...functional.plain import plain_torch
@@ -97,15 +95,12 @@ class SpectralGANConfig:
 class SpectralGANTraining(Training):
     """State of a training: three networks, two optimisers, and the data on the device."""
 
-    def __init__(
-        self, data: TrainingData, config: SpectralGANConfig, seed: int, device: str = 'cpu', cuda_graph: bool = False
-    ) -> None:
+    replayable = True
+
+    def __init__(self, data: TrainingData, config: SpectralGANConfig, seed: int, device: str = 'cpu') -> None:
         _require_trainable(data, config)
         where = torch.device(device)
-        if cuda_graph and where.type != 'cuda':
-            raise ValueError(f'cuda_graph needs a CUDA device, found {device!r}; leave it off')
-        self.config, self.data, self.cuda_graph = config, data, cuda_graph
-        self._replay: Callable[[], None] | None = None
+        self.config, self.data = config, data
         classes = data.spec.num_classes
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
@@ -142,17 +137,12 @@ class SpectralGANTraining(Training):
         self.labels = data.y.to(where)
         self.one_draw = len(self.real) == len(self.labelled) and config.conditional
         self.eye = torch.eye(classes, device=where)
-        # Written in place, so that a replayed graph reports the losses of its own step.
-        self._losses = torch.zeros(3, device=where)
-        names = ('critic', 'classifier', 'generator') if config.conditional else ('critic', 'generator')
-        places = {'critic': 0, 'classifier': 1, 'generator': 2}
-        self.losses = {name: self._losses[places[name]] for name in names}
 
     def _optimiser(self, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
-        lr, graph = self.config.lr, self.cuda_graph
+        lr = self.config.lr
         if self.config.optimiser == 'adam':
-            return torch.optim.Adam(parameters, lr=lr, betas=(0.5, 0.9), fused=True, capturable=graph)
-        return torch.optim.RMSprop(parameters, lr=lr, foreach=True, capturable=graph)
+            return torch.optim.Adam(parameters, lr=lr, betas=(0.5, 0.9), fused=True)
+        return torch.optim.RMSprop(parameters, lr=lr, foreach=True)
 
     def _rows(self, pool: Tensor, rng: torch.Generator) -> Tensor:
         return self.share(torch.randint(len(pool), (self.config.batch_size,), generator=rng, device=self.device))
@@ -181,9 +171,9 @@ class SpectralGANTraining(Training):
             mine = rows if self.one_draw else self._rows(self.labelled, rng)
             class_loss = cross_entropy(self.classifier(self.labelled[mine]), self.labels[mine])
             loss = loss + class_loss
-            self._losses[1] = class_loss.detach()
+            self.losses['classifier'] = class_loss.detach()
         self.descend('critic', loss)
-        self._losses[0] = critic_loss.detach()
+        self.losses['critic'] = critic_loss.detach()
 
     def generator_step(self, rng: torch.Generator) -> None:
         """One step of the generator, through critic and classifier at fixed weights."""
@@ -196,22 +186,13 @@ class SpectralGANTraining(Training):
         self.descend('generator', loss)
         for parameter in self.opponents:
             parameter.requires_grad_(True)
-        self._losses[2] = loss.detach()
+        self.losses['generator'] = loss.detach()
 
-    def steps_of(self, rng: torch.Generator) -> None:
+    def update(self, rng: torch.Generator) -> None:
         """``critic_steps`` steps of critic and classifier, one of the generator."""
         for _ in range(self.config.critic_steps):
             self.critic_step(rng)
         self.generator_step(rng)
-
-    def update(self, rng: torch.Generator) -> None:
-        """One iteration, replayed from a CUDA graph where that was asked for."""
-        if not self.cuda_graph:
-            self.steps_of(rng)
-            return
-        if self._replay is None:
-            self._replay = capture(lambda: self.steps_of(rng), self.modules, self.optimisers, rng, self.device)
-        self._replay()
 
     def after_step(self) -> None:
         """Average the weights, and from time to time compare with the best so far."""
@@ -271,7 +252,6 @@ def train_spectral_gan(
     data: TrainingData,
     config: SpectralGANConfig | None = None,
     run: Run | None = None,
-    cuda_graph: bool = False,
     keep: bool = False,
 ) -> SpectralGAN:
     """Train one spectral GAN.
@@ -281,7 +261,6 @@ def train_spectral_gan(
         config: setting; the short one if None.
         run: how: seed, device, checkpoints, progress; see :class:`~hsiaug.engine.Run`. The checkpoint is removed when
             the training ends.
-        cuda_graph: record one step as a CUDA graph and replay it; for CUDA devices only.
         keep: leave the checkpoint of the last step, from which the same call has its result at once.
 
     Raises:
@@ -289,7 +268,7 @@ def train_spectral_gan(
         FloatingPointError: if the training diverges; the last good checkpoint stays.
     """
     config, run = config or SpectralGANConfig(), run or Run()
-    training = SpectralGANTraining(data, config, run.seed, run.device, cuda_graph)
+    training = SpectralGANTraining(data, config, run.seed, run.device)
     digest, device = digest_of(data.x, data.y, data.unlabelled), torch.device(run.device).type
     identity = identity_of(config, run.seed, ('lr', 'members'), split=data.split_name, data=digest, device=device)
     if run.folder is not None:

@@ -43,7 +43,7 @@ def arranged(image: Tensor, mask: Tensor, variant: int) -> tuple[Tensor, Tensor]
     """
     if variant >= ORIENTATIONS:
         image = image.roll(image.shape[1] // 2, dims=1)
-    return turn(image, variant % ORIENTATIONS), turn(mask, variant % ORIENTATIONS)
+    return turn(image, variant % ORIENTATIONS).contiguous(), turn(mask, variant % ORIENTATIONS).contiguous()
 
 
 class Stage(Training):
@@ -55,6 +55,7 @@ class Stage(Training):
     dataset of samples as they are.
     """
 
+    replayable = True
     stage: ClassVar[str]
     """Its name, in checkpoints and messages, before ``_lr`` and ``_iterations`` among the settings."""
     batch_setting = 'batch_size'
@@ -117,7 +118,7 @@ class Stage(Training):
         return self.generator.normalise(x.to(self.device)), flat_mask(y.to(self.device)) if len(y) else y
 
     def any_variant(self, rng: torch.Generator) -> int:
-        """An orientation for a whole batch."""
+        """An orientation for a whole batch, which the host decides: :meth:`prepare` is the place for it."""
         choice = torch.randint(len(self.variants), (), generator=stream(rng.initial_seed()))
         return self.variants[int(choice)]
 
@@ -171,26 +172,31 @@ class AutoencoderStage(Stage):
         assert self.images is not None
         return self.rows(len(self.images), self._stream('images', step))
 
+    def prepare(self, rng: torch.Generator) -> tuple[Tensor, ...]:
+        """A batch of images and masks in one orientation, and of images without masks where there are some."""
+        rows, variant = self.rows(len(self.samples), rng), self.any_variant(rng)
+        pairs = arranged(*self.at(rows), variant)
+        if self.images is None:
+            return pairs
+        image, _ = self.at(self.images_of(self.step), self.images)
+        return *pairs, arranged(image, image[:, 0], variant)[0]
+
     def objective(self, rng: torch.Generator) -> Tensor:
         """Reconstruction and KL of one batch."""
-        rows, variant = self.rows(len(self.samples), rng), self.any_variant(rng)
-        image, mask = arranged(*self.at(rows), variant)
+        image, mask, *without = self.given
         generator, posterior = self.generator, self.generator.posterior(image, mask)
         codes = [mean + (0.5 * logvar).exp() * self.noise(mean.shape[1:], rng) for mean, logvar in posterior]
         output, logits = generator.decode(codes)
         loss = self._reconstruction(output, image)
         kl = [kl_divergence(mean, logvar) for mean, logvar in posterior]
-        if self.images is not None:
-            more, kl_of_more = self._of_images(variant, rng)
+        if without:
+            more, kl_of_more = self._of_images(without[0], rng)
             loss, kl[0] = (loss + more) / 2, (kl[0] + kl_of_more) / 2
         loss = loss + mask_loss(logits, *generator.targets(mask), self.config.mask_loss)
         return loss + self.config.kl_weight * torch.stack(kl).sum(dim=0).mean() / mask[0].numel()
 
-    def _of_images(self, variant: int, rng: torch.Generator) -> tuple[Tensor, Tensor]:
+    def _of_images(self, image: Tensor, rng: torch.Generator) -> tuple[Tensor, Tensor]:
         """The image's loss, and its KL term, of images without masks."""
-        assert self.images is not None
-        image, _ = self.at(self.images_of(self.step), self.images)
-        image, _ = arranged(image, image[:, 0], variant)
         mean, logvar = self.generator.posterior_of_image(image)
         code = mean + (0.5 * logvar).exp() * self.noise(mean.shape[1:], rng)
         return self._reconstruction(self.generator.decode_image(code), image), kl_divergence(mean, logvar)
@@ -280,9 +286,16 @@ class DiffusionStage(Stage):
         if self.cache is None:
             super().before_steps()
 
+    @torch.no_grad()
+    def prepare(self, rng: torch.Generator) -> tuple[Tensor, ...]:
+        """Rows of a batch, and the means and log variances of their codes where these are not at hand."""
+        rows = self.rows(len(self.samples), rng)
+        return (rows,) if self.cache is not None else (rows, *self._codes(*self.at(rows), self.any_variant(rng)))
+
     def objective(self, rng: torch.Generator) -> Tensor:
         """Weighted squared error of the prediction."""
-        rows, device, config = self.rows(len(self.samples), rng), self.device, self.config
+        rows, *codes = self.given
+        device, config = self.device, self.config
         draws = self.noise((2, *self.generator.code_shape), rng).unbind(dim=1)
         time = self.share(torch.randint(TRAIN_STEPS, (self.batch_size,), generator=rng, device=device))
         shares = self.shares[rows]
@@ -294,8 +307,7 @@ class DiffusionStage(Stage):
             variant = self.share(variant)
             mean, logvar = self.cache[0][variant, rows], self.cache[1][variant, rows]
         else:
-            with torch.no_grad():
-                mean, logvar = self._codes(*self.at(rows), self.any_variant(rng))
+            mean, logvar = codes
         code = mean + (0.5 * logvar).exp() * draws[0]
         code, noise = (code - self.generator.latent_mean) / self.generator.latent_std, draws[1]
         return denoising_loss(

@@ -39,6 +39,7 @@ class AbundanceTraining(Training):
     those of Adam.
     """
 
+    replayable = True
     rate: ClassVar[Any] = Cosine(WARM_UP)
     """Schedule of the learning rate."""
 
@@ -126,6 +127,10 @@ class StyleGANTraining(AbundanceTraining):
         super().__init__(model, abundances, index, weights, config, seed, others, betas=(0.0, 0.99))
         self.model = model
 
+    def phase(self) -> bool:
+        """Whether the next step has a penalty."""
+        return bool(self.config.r1) and self.step % R1_EVERY == 0
+
     def scores(self, maps: Tensor, index: Tensor) -> Tensor:
         """Logits of being real (n,) of abundances."""
         return self.discriminator(self.model.standardise(maps), index).float()
@@ -147,7 +152,7 @@ class StyleGANTraining(AbundanceTraining):
                 fake = self.fake(index, rng)
             loss = (softplus(-self.scores(maps, index)).mean() + softplus(self.scores(fake, index)).mean()) / 2
         self.losses['discriminator'] = loss.detach()
-        if self.config.r1 and self.step % R1_EVERY == 0:
+        if self.phase():
             with self.mixed(enabled=False):
                 real = maps.clone().requires_grad_(True)
                 (slope,) = torch.autograd.grad(self.scores(real, index).sum(), real, create_graph=True)

@@ -95,6 +95,8 @@ class UnmixingConfig:
 class UnmixingTraining(Training):
     """The training: a network and the images that it unmixes, on the device."""
 
+    replayable = True
+
     def __init__(self, network: UnmixingNetwork, images: Tensor, config: UnmixingConfig, seed: int) -> None:
         groups = [
             {'params': network.encoder.parameters(), 'lr': config.learning_rate},
