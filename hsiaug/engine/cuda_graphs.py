@@ -12,19 +12,24 @@ from ..datasets.shared import world
 from .checkpoint import Optimisers, restore, state_of
 
 SWITCH = 'HSIAUG_CUDA_GRAPHS'
-"""Environment variable; ``0`` has every step launched operation by operation, should recording it ever fail."""
+"""Environment variable: ``1`` records the steps of every training that allows it, ``0`` of none."""
 
 
-def wanted(device: torch.device) -> bool:
-    """Whether steps on a device are to be recorded: on a GPU that is not shared by processes, unless switched off."""
-    return device.type == 'cuda' and world()[1] == 1 and os.environ.get(SWITCH, '1') != '0'
+def wanted(device: torch.device, default: bool) -> bool:
+    """Whether steps on a device are to be recorded: never where processes share them, and never on a CPU."""
+    asked = os.environ.get(SWITCH, '')
+    if asked not in ('', '0', '1'):
+        raise ValueError(f'{SWITCH} is {asked!r}; set it to 1 or 0, or leave it unset')
+    return device.type == 'cuda' and world()[1] == 1 and (default if asked == '' else asked == '1')
 
 
-def make_capturable(optimisers: Optimisers, device: torch.device) -> None:
-    """Keep on the device what changes from step to step: learning rates, and the numbers of steps taken."""
+def make_capturable(optimisers: Optimisers, device: torch.device, rates: bool) -> None:
+    """Keep on the device what changes from step to step: numbers of steps taken, and learning ``rates`` if they do."""
     for optimiser in optimisers.values():
         for group in optimiser.param_groups:
-            group |= {'capturable': True, 'lr': torch.as_tensor(group['lr'], device=device)}
+            group['capturable'] = True
+            if rates:
+                group['lr'] = torch.as_tensor(group['lr'], device=device)
         for state in optimiser.state.values():
             state['step'] = torch.as_tensor(state['step'], device=device)
 

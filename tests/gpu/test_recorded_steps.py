@@ -10,11 +10,11 @@ from tape import recorded_on_cpu
 from test_placement import DOWNSTREAM, EACH, deviating, differing, fitted, samples  # noqa: F401
 
 from hsiaug.datasets import SpectraDataset
-from hsiaug.engine.cuda_graphs import SWITCH
+from hsiaug.engine.cuda_graphs import SWITCH, wanted
 from hsiaug.scenes import Scene, Split
 from hsiaug.systems import TrainingData
 
-SLOW_TO_SAY = ('the date encoder',)
+LAUNCHED = ('the date encoder',)
 """Whose optimiser has a momentum that the host changes from step to step."""
 generators = pytest.mark.parametrize(
     ('name', 'kind', 'settings'), EACH, ids=[f'{n}-{i}' for i, (n, _, _) in enumerate(EACH)]
@@ -49,7 +49,7 @@ def test_recorded_steps_train_the_same_downstream_model(
     with recorded_on_cpu() as stages:
         found, _ = DOWNSTREAM[name](samples, spectra, 'cpu')
     assert not differing(found.state_dict(), expected.state_dict())
-    assert bool(stages) != (name in SLOW_TO_SAY)
+    assert bool(stages) != (name in LAUNCHED)
 
 
 @quietly
@@ -85,3 +85,16 @@ def test_a_cuda_graph_trains_the_same_downstream_model(
         monkeypatch.setenv(SWITCH, switch)
         states.append(DOWNSTREAM[name](samples, spectra, 'cuda')[0].state_dict())
     assert deviating(states[1], {key: value.cpu() for key, value in states[0].items()}) < 0.02
+
+
+def test_the_switch_says_which_steps_are_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
+    gpu, cpu = torch.device('cuda'), torch.device('cpu')
+    monkeypatch.delenv(SWITCH, raising=False)
+    assert [wanted(gpu, default) for default in (True, False)] == [True, False]
+    for value, expected in {'1': True, '0': False}.items():
+        monkeypatch.setenv(SWITCH, value)
+        assert {wanted(gpu, default) for default in (True, False)} == {expected}
+        assert not wanted(cpu, True)
+    monkeypatch.setenv(SWITCH, 'on')
+    with pytest.raises(ValueError, match="HSIAUG_CUDA_GRAPHS is 'on'; set it to 1 or 0"):
+        wanted(gpu, True)
