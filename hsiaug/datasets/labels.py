@@ -11,6 +11,7 @@ from sklearn.pipeline import make_pipeline
 
 from ..functional.prior import apportion, em_prior, fill_to_prior
 from ..functional.scaling import BandScaler
+from ..samples import in_short
 
 LabelPolicy = Literal['real', 'sqrt', 'uniform', 'inverse', 'prior'] | Mapping[str, float]
 """``real`` class frequencies, ``sqrt`` (their square roots), ``uniform``, ``inverse`` frequencies, ``prior`` (real plus
@@ -71,7 +72,7 @@ def _weights(
         return np.ones(len(classes))
     if real_counts is None:
         raise ValueError(f'label policy {policy!r} needs the counts of the real classes (real_counts)')
-    counts = _per_class(real_counts, classes, 'the number of real samples (real_counts)')
+    counts = _per_class(real_counts, classes, 'the number of real samples (real_counts)', policy == 'prior')
     if policy == 'real':
         return counts
     if policy == 'sqrt':
@@ -80,18 +81,18 @@ def _weights(
         return np.divide(1.0, counts, out=np.zeros_like(counts), where=counts > 0)
     if prior is None:
         raise ValueError("label policy 'prior' needs a class prior; see estimate_prior")
-    shares = _per_class(prior, classes, 'a share (prior)')
+    shares = _per_class(prior, classes, 'a share')
     return fill_to_prior(counts, shares / shares.sum(), total)
 
 
-def _per_class(values: object, classes: tuple[str, ...], what: str) -> np.ndarray:
+def _per_class(values: object, classes: tuple[str, ...], what: str, all_zero: bool = False) -> np.ndarray:
     """(K,) float64, checked."""
     known = np.asarray(values)
     numbers = known.shape == (len(classes),) and known.dtype.kind in 'biuf'
-    if not numbers or not np.isfinite(known).all() or (known < 0).any() or not known.any():
+    if not numbers or not np.isfinite(known).all() or (known < 0).any() or not (all_zero or known.any()):
         raise ValueError(
-            f'a label policy needs {what} of each of the {len(classes)} classes {list(classes[:6])}, >= 0 and at least '
-            f'one above 0, found {values}'
+            f'label policy needs {what} of each of {len(classes)} classes, >= 0 and at least one above 0, found '
+            f'{values}; the classes are {in_short(classes)}'
         )
     return known.astype(np.float64)
 
