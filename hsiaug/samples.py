@@ -22,7 +22,7 @@ from torch import Tensor
 
 from .records import as_record
 from .seen import Footprint, SeenSamples, same_scene
-from .settings import check_value
+from .settings import ANY, POSITIVE, check_settings
 
 Kind = Literal['spectrum', 'scene', 'segmentation', 'change']
 Target = Literal['label', 'mask']
@@ -75,19 +75,13 @@ class SampleSpec:
     unit: str | None = None
 
     def __post_init__(self) -> None:
-        check_value('SampleSpec', 'kind', self.kind, Kind)
-        if self.bands < 1:
-            raise ValueError(f'SampleSpec: bands must be at least 1, found {self.bands}')
-        if repeated := sorted({str(name) for name in self.classes if self.classes.count(name) > 1}):
+        # Lists and arrays become tuples: specs are compared, and saved as JSON.
+        check_settings(self, ignore_index=ANY, value_range=ANY, wavelengths=POSITIVE)
+        if repeated := sorted({name for name in self.classes if self.classes.count(name) > 1}):
             raise ValueError(f'SampleSpec: classes with one name: {repeated}; name each differently')
         if self.wavelengths is not None and len(self.wavelengths) != self.bands:
             raise ValueError(
                 f'SampleSpec: {self.bands} bands but {len(self.wavelengths)} wavelengths; give one per band'
-            )
-        if wrong := [w for w in self.wavelengths or () if not (math.isfinite(w) and w > 0)]:
-            raise ValueError(
-                f'SampleSpec: wavelengths must be finite and above 0 nm, found {wrong[:3]}; give None where they are '
-                'not known'
             )
         if self.value_range is not None and not self.value_range[0] <= self.value_range[1]:
             raise ValueError(
@@ -97,8 +91,6 @@ class SampleSpec:
             raise ValueError(
                 f'SampleSpec: kind {self.kind!r} with size {self.size}; spectra have none, images need one'
             )
-        if self.size is not None and min(self.size) < 1:
-            raise ValueError(f'SampleSpec: sides of at least 1 pixel expected, found size {self.size}')
 
     @property
     def num_classes(self) -> int:

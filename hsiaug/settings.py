@@ -64,8 +64,8 @@ def check_settings(config: Any, **ranges: Range) -> None:
     for name in (field.name for field in dataclasses.fields(config)):
         hint = hints.get(name, Any)
         value = check_value(cls.__name__, name, getattr(config, name), hint, ranges.get(name))
-        if isinstance(value, list) and any(get_origin(choice) is tuple for choice in _choices(hint)):
-            value = tuple(value)  # JSON or YAML wrote it
+        if isinstance(value, list | tuple | np.ndarray) and any(get_origin(one) is tuple for one in _choices(hint)):
+            value = _plain(value)  # JSON or YAML wrote it, or numpy
         object.__setattr__(config, name, value)
 
 

@@ -89,9 +89,10 @@ def test_import_is_lazy() -> None:
 @pytest.mark.parametrize(
     ('wrong', 'named'),
     [
-        ({'wavelengths': (400.0, float('nan'), 600.0)}, 'wavelengths must be finite'),
-        ({'wavelengths': (400.0, float('inf'), 600.0)}, 'wavelengths must be finite'),
-        ({'wavelengths': (0.0, 500.0, 600.0)}, 'above 0 nm'),
+        ({'wavelengths': (400.0, float('nan'), 600.0)}, 'wavelengths must be a list of a finite number above 0'),
+        ({'wavelengths': (400.0, float('inf'), 600.0)}, 'wavelengths must be a list of a finite number above 0'),
+        ({'wavelengths': (0.0, 500.0, 600.0)}, 'wavelengths must be a list of a finite number above 0'),
+        ({'classes': 'abc'}, "classes.*found 'abc'"),
         ({'classes': ('a', 'b', 'a')}, r"classes with one name: \['a'\]"),
         ({'value_range': (0.0, float('nan'))}, 'value_range'),
         ({'value_range': (1.0, 0.0)}, 'value_range'),
@@ -104,3 +105,16 @@ def test_a_spec_that_would_fit_everything_is_refused(wrong: dict[str, Any], name
         SampleSpec(**{**right, **wrong})
     with pytest.raises(ValueError, match=named):
         SampleSpec.from_dict(json.loads(json.dumps({**right, **wrong})))
+
+
+def test_lists_and_arrays_in_a_spec_are_its_tuples_and_can_be_saved() -> None:
+    plain = SampleSpec('segmentation', 2, ('a', 'b'), (400.0, 500.0), size=(4, 6), ignore_index=255, value_range=(0, 1))
+    for make in (list, np.array):
+        given: dict[str, Any] = {
+            'wavelengths': make([400.0, 500.0]), 'size': make([4, 6]), 'value_range': make([0, 1]),
+            'bands': np.int64(2), 'ignore_index': np.int16(255),
+        }  # fmt: skip
+        spec = SampleSpec('segmentation', classes=make(['a', 'b']), **given)
+        assert spec == plain
+        assert hash(spec) == hash(plain)
+        assert SampleSpec.from_dict(json.loads(json.dumps(spec.to_dict()))) == plain

@@ -81,8 +81,8 @@ class AdaptedDataset(NonGeoDataset):
             return sample
         survey = self.survey()
         if survey.images is not None:
-            sample = {'image': survey.images[index]}
-            return sample if survey.targets is None else {**sample, key: survey.targets[index]}
+            sample = {'image': survey.images[index].clone()}  # the caller's own
+            return sample if survey.targets is None else {**sample, key: survey.targets[index].clone()}
         whole = self._whole(int(survey.rows[index]))
         images, targets = cut(whole['image'], whole.get(key), survey.corners[index : index + 1], self._tile_size)
         return {'image': images[0]} if targets is None else {'image': images[0], key: targets[0]}
@@ -343,6 +343,11 @@ def _infer_spec(dataset: Any, raw: Any, name: str, given: Mapping[str, Any]) -> 
     assert kind is not None
     shape = tuple(sample['image'].shape)
     bands, size = (shape[0], None) if kind == 'spectrum' else (shape[-3], (shape[-2], shape[-1]))
+    if kind == 'scene' and shape[0] == shape[1] != shape[2] and spec_of(dataset) is None:
+        raise ValueError(
+            f'{name}: an image {shape} looks as if its bands came last; (C, H, W) is expected, as torchgeo has it: '
+            'give image.permute(2, 0, 1), or spec= if it is that'
+        )
     wanted = given.get('wavelengths', ())
     if len(wanted) == bands and (centres := given_centres(wanted, name)) is not None:
         given['wavelengths'] = tuple(centres.tolist())

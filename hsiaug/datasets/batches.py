@@ -116,21 +116,24 @@ def fetch_samples(dataset: Any, rows: np.ndarray) -> list[dict[str, Any]]:
 
 
 def require_sample(sample: object, owner: str) -> None:
-    """Check that a sample, or a batch, is a dictionary with an image.
+    """Check that a sample, or a batch, is a dictionary with an image, which like a mask is a tensor or an array.
 
     Raises:
         NoSamplesError: saying what it is instead.
     """
-    if not isinstance(sample, Mapping) or 'image' not in sample:
-        if isinstance(sample, Mapping):
-            found = f'a dictionary with {sorted(map(str, sample))}'
-        else:
-            held = f' of {len(sample)}' if isinstance(sample, tuple | list) else ''
-            found = f'{type(sample).__name__}{held}'
-        raise NoSamplesError(
-            f'{owner}: a dataset is expected {CONTRACT}, found {found}; wrap it in a dataset whose __getitem__ returns '
-            "such a dictionary, as {'image': image, 'label': label}"
-        )
+    hint = "wrap it in a dataset whose __getitem__ returns such a dictionary, as {'image': image, 'label': label}"
+    if not isinstance(sample, Mapping):
+        found = type(sample).__name__ + (f' of {len(sample)}' if isinstance(sample, tuple | list) else '')
+    elif 'image' not in sample:
+        found = f'a dictionary with {sorted(map(str, sample))}'
+        if 'image1' in sample:
+            hint = 'hsiaug.adapt(dataset) makes one image of two dates'
+    elif wrong := [key for key in ('image', 'mask') if key in sample and not is_array(sample[key])]:
+        found = f'{type(sample[wrong[0]]).__name__} as {wrong[0]!r}'
+        hint = 'make a tensor of it, an image (C, H, W)'
+    else:
+        return
+    raise NoSamplesError(f'{owner}: a dataset is expected {CONTRACT}, found {found}; {hint}')
 
 
 def kind_of(sample: Mapping[str, Any]) -> Kind | None:
@@ -351,7 +354,7 @@ def put_rows(value: Tensor, places: Tensor, rows: Tensor, there: Tensor | None =
 
     Places are on the CPU, and where ``value`` is too if ``there`` is given.
     """
-    if value[0].numel() * value.element_size() < _LARGE_ROW and value.dtype not in _NOT_INDEXED:
+    if math.prod(value.shape[1:]) * value.element_size() < _LARGE_ROW and value.dtype not in _NOT_INDEXED:
         return value.index_copy(0, places.to(value.device, non_blocking=True) if there is None else there, rows)
     parts = list(value.unbind(0))
     for place, row in zip(places.tolist(), rows.unbind(0), strict=True):
@@ -401,6 +404,10 @@ def cast_like(values: Tensor, real: Tensor, what: str, owner: str) -> Tensor:
 
 def as_tensor(value: Any) -> Tensor:
     """A tensor of a number or an array, on the CPU whatever the default device; tensors as they are."""
+    if isinstance(value, np.ndarray) and not (
+        value.flags.writeable and value.dtype.isnative and min(value.strides, default=0) >= 0
+    ):
+        value = value.astype(value.dtype.newbyteorder('='), order='C')  # what torch cannot share, it takes as a copy
     return value if isinstance(value, Tensor) else torch.as_tensor(value, device='cpu')
 
 

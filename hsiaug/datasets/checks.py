@@ -39,6 +39,7 @@ LARGEST_GAP, LARGEST_GAP_OF_FEW = 30.0, 1000.0
 """Medians of two sides that differ by more are in other units; where fewer samples than :data:`EXAMINED` are known,
 only the second is sure: a patch of water is thirty times as dark as one of snow."""
 _ALIKE = 10.0
+_NORMALISED, _PHYSICAL = 0.2, 0.001  # shares of negative values
 _VALUES = 4096  # of an image, at most
 
 
@@ -247,8 +248,9 @@ def warn_of_doubtful_labels(numbers: ClassNumbers, real: set[int], synthetic: se
 class Scales:
     """Median and interquartile range of the values of both sides, from their first samples.
 
-    Two units differ in both by orders of magnitude: digital numbers and reflectance, per cent and fractions. Zeros and
-    values that are not finite count on neither side. Nothing is compared where ``different`` scales are meant.
+    Two units differ in both by orders of magnitude: digital numbers and reflectance, per cent and fractions. Where one
+    side alone has many negative values, as what is normalised has, there is a warning. Zeros and values that are not
+    finite count on neither side. Nothing is compared where ``different`` scales are meant.
     """
 
     def __init__(self, different: bool = False, title: str = 'synthetic') -> None:
@@ -298,6 +300,14 @@ class Scales:
                     f'values of real and synthetic samples differ by orders of magnitude: the median of |value| is '
                     f'{real:.4g} in real and {synthetic:.4g} in {self.title} samples; bring both to one unit, or say '
                     'different_scales=True where that is meant'
+                )
+            below = [float((found < 0).mean()) for found in values.values()]
+            if min(known) >= EXAMINED and max(below) > _NORMALISED and min(below) < _PHYSICAL:
+                warnings.warn(
+                    f'{below[0]:.0%} of the values of real and {below[1]:.0%} of {self.title} samples are negative, as '
+                    'if only one side were normalised; normalise after mixing, or both sides alike, or say '
+                    'different_scales=True where that is meant',
+                    stacklevel=4,
                 )
         self.settled = min(known) >= EXAMINED
 

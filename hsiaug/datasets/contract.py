@@ -32,6 +32,8 @@ def in_contract(sample: Any, where: str, kind: Kind | None = None, labelled: boo
             both = ' and '.join(str(tuple(date.shape)) for date in pair)
             raise ValueError(f'{where}: its two dates must be alike, found {both}')
         sample = {**sample, 'image': torch.stack(pair)}
+    if isinstance(sample, Mapping):  # Hugging Face gives lists
+        sample = {key: np.array(value) if isinstance(value, list) else value for key, value in sample.items()}
     require_sample(sample, where)
     image = as_tensor(sample['image'])
     if image.is_complex():

@@ -14,8 +14,8 @@ from torchgeo.datasets import NonGeoDataset
 
 from ..progress import with_progress
 from ..samples import Kind, Sample, SampleSpec, Transform, class_counts
-from .batches import ReadAtOnce, as_tensor, row_numbers
-from .contract import require_values
+from .batches import ReadAtOnce, row_numbers
+from .contract import in_contract, require_values
 from .preview import plot_sample
 from .wrapped import spec_of
 
@@ -82,17 +82,16 @@ class HeldSamples(ReadAtOnce, RealDataset):
             raise ValueError(f'{who}: a spec of kind {cls.kind!r} is needed, found {spec.kind!r}')
         held = {key: torch.empty(length, *shape, dtype=dtype) for key, (dtype, shape) in spec.layout().items()}
         for index in with_progress(range(length), progress, desc=f'{cls.kind} samples', unit='sample'):
-            found = dataset[index]
-            sample = {key: as_tensor(found[key]) for key in held}
-            image, target = (tuple(value.shape) for value in sample.values())
-            if image != spec.image_shape or sample[spec.target_key].numel() != held[spec.target_key][index].numel():
+            sample = in_contract(dataset[index], f'{who}: sample {index}', spec.kind)
+            image, target = (tuple(sample[key].shape) for key in held)
+            if (image, target) != (spec.image_shape, spec.target_shape):
                 raise ValueError(
                     f'{who}: sample {index} has image {image} and {spec.target_key} {target}, expected '
                     f'{spec.image_shape} and {spec.target_shape}; cut images of other sizes into windows, those of two '
                     'dates with BitemporalScene.from_dataset'
                 )
             for key, value in sample.items():
-                held[key][index] = value.reshape(held[key].shape[1:])
+                held[key][index] = value
         return cls(held['image'], held[spec.target_key], spec, getattr(dataset, 'split', None))
 
     def __len__(self) -> int:

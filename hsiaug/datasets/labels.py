@@ -11,6 +11,7 @@ from sklearn.pipeline import make_pipeline
 
 from ..functional.prior import apportion, em_prior, fill_to_prior
 from ..functional.scaling import BandScaler
+from ..samples import in_short
 
 LabelPolicy = Literal['real', 'sqrt', 'uniform', 'inverse', 'prior'] | Mapping[str, float]
 """``real`` class frequencies, ``sqrt`` (their square roots), ``uniform``, ``inverse`` frequencies, ``prior`` (real plus
@@ -71,22 +72,29 @@ def _weights(
         return np.ones(len(classes))
     if real_counts is None:
         raise ValueError(f'label policy {policy!r} needs the counts of the real classes (real_counts)')
+    counts = _per_class(real_counts, classes, 'the number of real samples (real_counts)', policy == 'prior')
     if policy == 'real':
-        return np.asarray(real_counts)
+        return counts
     if policy == 'sqrt':
-        return np.sqrt(real_counts)
-    if policy == 'inverse':
-        held = np.asarray(real_counts, dtype=np.float64)  # counts, or frequencies below one
-        return np.divide(1.0, held, out=np.zeros_like(held), where=held > 0)
+        return np.sqrt(counts)
+    if policy == 'inverse':  # of frequencies below one, too
+        return np.divide(1.0, counts, out=np.zeros_like(counts), where=counts > 0)
     if prior is None:
         raise ValueError("label policy 'prior' needs a class prior; see estimate_prior")
-    known = np.asarray(prior, dtype=np.float64)
-    if known.shape != (len(classes),) or not np.isfinite(known).all() or (known < 0).any() or known.sum() == 0:
+    shares = _per_class(prior, classes, 'a share')
+    return fill_to_prior(counts, shares / shares.sum(), total)
+
+
+def _per_class(values: object, classes: tuple[str, ...], what: str, all_zero: bool = False) -> np.ndarray:
+    """(K,) float64, checked."""
+    known = np.asarray(values)
+    numbers = known.shape == (len(classes),) and known.dtype.kind in 'biuf'
+    if not numbers or not np.isfinite(known).all() or (known < 0).any() or not (all_zero or known.any()):
         raise ValueError(
-            f"label policy 'prior' needs a share of each of {len(classes)} classes, >= 0 and at least one above 0, "
-            f'found {prior}'
+            f'label policy needs {what} of each of {len(classes)} classes, >= 0 and at least one above 0, found '
+            f'{values}; the classes are {in_short(classes)}'
         )
-    return fill_to_prior(real_counts, known / known.sum(), total)
+    return known.astype(np.float64)
 
 
 def estimate_prior(x: np.ndarray, y: np.ndarray, unlabelled: np.ndarray, num_classes: int) -> np.ndarray:

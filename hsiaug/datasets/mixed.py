@@ -15,7 +15,7 @@ from torchgeo.datasets import NonGeoDataset
 
 from ..evidence import Recommendation
 from ..ratio import Constant, Mode, source_counts
-from ..samples import Sample, Transform
+from ..samples import Sample, SampleSpec, Transform, require_compatible
 from ..streams import POSITIONS, REAL, stream_seed
 from .batches import (
     Extras,
@@ -105,7 +105,7 @@ class MixedDataset(InEpochs, NonGeoDataset):
         weight: float | None = None,
         transforms: Transform | None = None,
         different_scales: bool = False,
-        evaluation: Dataset[Sample] | Sequence[Dataset[Sample]] = (),
+        evaluation: Dataset[Sample] | Sequence[Dataset[Sample]] | None = (),
         on_exhausted: Exhausted = 'error',
         epoch_size: int | None = None,
     ) -> None:
@@ -119,6 +119,11 @@ class MixedDataset(InEpochs, NonGeoDataset):
         policy = require_policy('MixedDataset', on_exhausted, replacement, epoch_size=epoch_size)
         again = policy in ('repeat', 'all_exhausted')
         draw = Draw(seed, prior=prior, real_counts=self.real_counts, replacement=again)
+        known = spec_of(real)
+        for one in synthetic.values() if isinstance(synthetic, Mapping) else (synthetic,):
+            spec = getattr(one, 'spec', None)
+            if known and isinstance(spec, SampleSpec) and spec.num_classes != known.num_classes:
+                require_compatible(known, spec)  # said before the counts of the classes
         self.sources = Sources('MixedDataset', synthetic, ratio, labels, draw, mode, different_scales, self.num_real)
         self.schedule, self.mode = self.sources.schedule, self.sources.mode
         self.on_exhausted = require_policy('MixedDataset', policy, False, self.mode, self.sources.schedules, epoch_size)
@@ -140,7 +145,7 @@ class MixedDataset(InEpochs, NonGeoDataset):
             tests: Any = evaluation if isinstance(evaluation, list | tuple) else (evaluation,)
             if tests and all(isinstance(one, Mapping) for one in tests):  # the samples of one dataset
                 tests = (evaluation,)
-            for tested in tests:
+            for tested in tests if evaluation is not None else ():
                 for pool in self.sources.pools:
                     require_unseen_samples(pool.source, tested)
 

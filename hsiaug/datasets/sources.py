@@ -146,6 +146,10 @@ class Sources:
         for k, known in enumerate(self.recommendations):
             if known and policies[k] is None and not isinstance(found[k], Dataset):
                 policies[k] = known.labels
+        if draw.prior is not None and 'prior' not in policies:
+            raise ValueError(
+                f"{owner}: prior= says what labels='prior' is to reach, found labels={labels!r}; give both"
+            )
         counts = [0] * len(found) if seen is None else self.counts(seen, 0)
         self.pools: tuple[Pool, ...] = ()
         if seen is None or any(counts) or not all(isinstance(s, Dataset) and not len(cast(Any, s)) for s in found):

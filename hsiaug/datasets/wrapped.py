@@ -230,8 +230,10 @@ def counts_of(dataset: Any) -> np.ndarray | None:
 
 
 def _own_counts(layer: Layer) -> np.ndarray | None:
-    if layer.rows is None and (own := getattr(layer.dataset, 'class_counts', None)) is not None:
-        return own() if callable(own) else np.asarray(own)
+    own = getattr(layer.dataset, 'class_counts', None)
+    own = np.asarray(own() if callable(own) else own)
+    if layer.rows is None and own.ndim == 1 and own.dtype.kind in 'iuf':  # other libraries have tables of that name
+        return own
     if layer.rows is None or not isinstance(spec := getattr(layer.dataset, 'spec', None), SampleSpec):
         return None
     if (pixels := of_rows(layer, 'class_pixels')) is not None:

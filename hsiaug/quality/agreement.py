@@ -106,7 +106,11 @@ class AgreementGate(Gate):
         """
         spec = self.spec
         assert spec is not None
-        target = batch[spec.target_key]
+        if (target := batch.get(spec.target_key)) is None:
+            raise ValueError(
+                f'AgreementGate: it judges whether image and {spec.target_key} belong together, found only '
+                f'{sorted(batch)}; give both, or judge by the other gates'
+            )
         target, soft, image = target.cpu(), batch.get('label_prob'), batch['image'].cpu()
         step, parts = rows_at_once(spec), []
         for start in range(0, len(target), step):

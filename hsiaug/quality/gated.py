@@ -14,6 +14,7 @@ from torchgeo.datasets import NonGeoDataset
 
 from .. import __version__
 from ..datasets.batches import fetch, unstack
+from ..datasets.wrapped import epoch_followers
 from ..samples import Provenance, Sample, SampleSource, SampleSpec, Traits, joined_seen, require_compatible
 from ..settings import BETWEEN, Range, check_value
 from ..streams import drawn_seed, stream, stream_seed
@@ -180,7 +181,7 @@ class GatedDataset(NonGeoDataset):
     """What passes the gates of a map-style dataset of synthetic samples, such as a bank.
 
     Args:
-        dataset: in the sample contract, with a ``spec``. It is read once.
+        dataset: in the sample contract, with a ``spec``. It is judged once, and so may not draw anew in each epoch.
         gates: fitted to real training samples.
 
     Attributes:
@@ -188,7 +189,8 @@ class GatedDataset(NonGeoDataset):
         report: what was rejected and why, JSON-ready.
 
     Raises:
-        ValueError: if the dataset has no spec, or it and the gates have seen different scenes.
+        ValueError: if the dataset has no spec or draws anew in each epoch, or it and the gates have seen different
+            scenes.
         SpecMismatchError: if the dataset does not hold what the gates were fitted to.
         GateError: if no sample passes.
     """
@@ -198,6 +200,11 @@ class GatedDataset(NonGeoDataset):
         spec = getattr(dataset, 'spec', None)
         if not isinstance(spec, SampleSpec):
             raise ValueError(f'GatedDataset: {type(dataset).__name__} has no spec that says what it holds')
+        if epoch_followers(dataset):
+            raise ValueError(
+                f'GatedDataset: {type(dataset).__name__} draws other samples in each epoch, of which only one would be '
+                'judged; gate the generator, Gated(generator, gates), or write a bank and gate that'
+            )
         self.dataset, self.spec = dataset, require_fitted(self.gates, spec)
         self.provenance = joint_provenance(Traits.of(dataset).provenance, self.gates)
         keep, self.report = self.gates.review(dataset)

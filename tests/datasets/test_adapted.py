@@ -154,6 +154,8 @@ def test_tiles_cover_images_of_any_size_and_know_their_places() -> None:
     small.survey(most=100)
     assert small.survey().images is None  # too large to be held: read and cut anew
     assert torch.equal(small[4]['image'], adapted[4]['image'])
+    adapted[4]['image'].zero_()  # the caller's own, though tiles are held
+    assert torch.equal(small[4]['image'], adapted[4]['image'])
 
 
 def test_geospatial_datasets_come_by_a_sampler(tmp_path: Path) -> None:

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import re
+import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch.utils.data import Dataset, IterableDataset
 
 import hsiaug
-from hsiaug import Generator, MixedDataset, adapt
+from hsiaug import Generator, MixedDataset, adapt, fit
 from hsiaug.cli import main
 from hsiaug.datasets import require_unseen_samples
+from hsiaug.samples import SampleSpec
 
 AT = 7
 
@@ -132,3 +137,57 @@ def test_a_dataset_that_is_mixed_as_it_is(generator: Generator) -> None:
 def test_a_loop_does_not_end_in_silence_where_samples_are_missing(generator: Generator) -> None:
     with pytest.raises(ValueError, match=r'Faulty: one of the samples \[7\] is not there'):
         list(MixedDataset(Faulty('longer'), generator, ratio=0))
+
+
+class Given(Dataset[dict[str, Any]]):
+    """Twelve pairs whose images are given in a form of their own."""
+
+    classes = ('grass', 'tree')
+
+    def __init__(self, form: Callable[[np.ndarray], Any]) -> None:
+        self.form = form
+
+    def __len__(self) -> int:
+        return 12
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        image = np.random.default_rng(index).random((4, 8, 8), dtype=np.float32)
+        return {'image': self.form(image), 'mask': torch.tensor(image[0] > 0.5).long()}
+
+
+def read_only(image: np.ndarray) -> np.ndarray:
+    image.setflags(write=False)
+    return image
+
+
+@pytest.mark.parametrize('form', [read_only, lambda x: x.astype('>f4'), lambda x: x[:, ::-1].copy()[:, ::-1]])
+def test_arrays_that_torch_cannot_share_are_copied(form: Callable[[np.ndarray], Any]) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter('error')
+        mixed = MixedDataset(Given(form), fit('region_paste', Given(form)), 0.5)
+        expected = adapt(Given(np.asarray))
+        for row in range(3):
+            assert torch.equal(mixed[row]['image'], expected[row]['image'])
+
+
+def test_pictures_are_no_tensors() -> None:
+    def picture(image: np.ndarray) -> Any:
+        return Image.fromarray((255 * image[:3]).astype(np.uint8).transpose(1, 2, 0))
+
+    for make in (adapt, lambda data: MixedDataset(data, fit('region_paste', Given(np.asarray)))):
+        with pytest.raises(TypeError, match="found Image as 'image'; make a tensor of it"):
+            make(Given(picture))
+
+
+def test_bands_that_come_last_are_not_taken_for_columns() -> None:
+    rows = [{'image': np.zeros((8, 8, 4), np.float32), 'label': k % 2} for k in range(4)]
+    with pytest.raises(ValueError, match=r'\(8, 8, 4\) looks as if its bands came last'):
+        adapt(rows, classes=('a', 'b'))
+    spec = SampleSpec('scene', 8, ('a', 'b'), size=(8, 4))
+    assert adapt(rows, spec=spec).spec == spec
+
+
+def test_two_dates_by_name_are_said_to_need_adapting() -> None:
+    pair = {'image1': torch.zeros(4, 8, 8), 'image2': torch.zeros(4, 8, 8), 'mask': torch.zeros(8, 8).long()}
+    with pytest.raises(TypeError, match=r'hsiaug\.adapt\(dataset\) makes one image of two dates'):
+        MixedDataset([pair] * 4, adapt([pair] * 4))  # type: ignore[arg-type]

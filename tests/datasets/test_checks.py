@@ -245,3 +245,15 @@ def test_ratio_zero_looks_at_nothing() -> None:
     real = Bare('spectrum', 9, shifted(7))
     mixed = MixedDataset(real, Toy('spectrum', 9), 0)
     assert [int(mixed[i]['label']) for i in range(9)] == [int(real[i]['label']) for i in range(9)]
+
+
+def test_one_side_alone_that_is_normalised_is_warned_of() -> None:
+    image = torch.rand(16, 5, generator=torch.Generator().manual_seed(0))
+    normalised = (image - image.mean()) / image.std()
+    for pair in ((image, normalised), (normalised, image)):
+        with pytest.warns(UserWarning, match=r'[1-9]\d% of .* negative, as if only one side were normalised'):
+            Scales().see(*pair)
+    with warnings.catch_warnings():
+        warnings.simplefilter('error')
+        Scales().see(normalised, normalised.flip(0))
+        Scales(different=True).see(image, normalised)

@@ -192,6 +192,9 @@ def test_any_segmentation_dataset_is_read_as_it_is() -> None:
 
     theirs = PatchDataset.from_dataset(Torchgeo(), toy_spec('segmentation'))
     assert torch.equal(theirs.mask, toy.data['mask'][:3])
+    halves = [{**toy[k], 'mask': toy[k]['mask'] / 2} for k in range(7)]
+    with pytest.raises(ValueError, match='sample 0: whole numbers are expected in its mask'):
+        PatchDataset.from_dataset(halves, toy.spec)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match='Torchgeo has no spec'):
         PatchDataset.from_dataset(Torchgeo())
     with pytest.raises(ValueError, match=r'sample 0 has image \(5, 8, 8\) and mask .*expected \(4, 8, 8\)'):

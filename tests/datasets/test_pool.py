@@ -14,6 +14,7 @@ from hsiaug.datasets.pool import Pool
 from hsiaug.functional import tilt_to_mixture
 from hsiaug.systems import Generator, TrainingData
 from hsiaug.trainers import fit_generator
+from hsiaug.transforms import SyntheticMix
 
 
 def rows_of(pool: Pool, n: int) -> np.ndarray:
@@ -174,3 +175,16 @@ def test_a_class_that_is_the_ignore_index_is_never_asked_for(kind: Any) -> None:
         as_pool(toy, Draw(labels={'a': 1.0}))
     if kind == 'spectrum':
         assert set(as_pool(toy, Draw(labels='uniform')).random(40, 0)['label'].tolist()) == {1, 2}
+
+
+@pytest.mark.parametrize('counts', [[5, 10], [5, 10, 3, 4], [5, -1, 3], [5, np.nan, 3], {'a': 5}, 'many'])
+@pytest.mark.parametrize('policy', ['real', 'sqrt', 'inverse', 'prior'])
+def test_counts_that_are_not_one_for_each_class_are_refused(counts: Any, policy: Any, generator: Generator) -> None:
+    with pytest.raises(ValueError, match=r'real_counts\) of each of 3 classes'):
+        as_pool(generator, Draw(labels=policy, real_counts=counts, prior=np.ones(3)))
+    as_pool(generator, Draw(labels='uniform', real_counts=counts))  # which needs none
+
+
+def test_a_prior_that_no_policy_asks_for_is_refused(generator: Generator) -> None:
+    with pytest.raises(ValueError, match="prior= says what labels='prior' is to reach, found labels=None"):
+        SyntheticMix(generator, prior=np.ones(3))

@@ -45,6 +45,8 @@ def test_aligned_masks_pass_and_shifted_ones_do_not(gate: AgreementGate) -> None
 
 def test_swapped_classes_do_not_pass(gate: AgreementGate) -> None:
     assert not gate.keep({'image': NEW.x, 'mask': (NEW.y + 1) % 3}).any()
+    with pytest.raises(ValueError, match=r"image and mask belong together, found only \['image'\]"):
+        gate.keep({'image': NEW.x})
 
 
 def test_pixels_that_disagree_are_ignored_and_others_kept(gate: AgreementGate) -> None:

@@ -256,6 +256,8 @@ def test_what_does_not_fit_is_refused(generator: ClassGaussian, half: Gates, dat
         Gated(augment, half)
     with pytest.raises(ValueError, match='has no spec'):
         GatedDataset(torch.utils.data.TensorDataset(torch.zeros(3)), half)
+    with pytest.raises(ValueError, match='draws other samples in each epoch'):
+        GatedDataset(SyntheticDataset(generator, 20), half)
 
 
 # --- leakage ----------------------------------------------------------------------------------------------------------

@@ -278,6 +278,13 @@ def test_what_was_mixed_before_stays_synthetic_and_weighs_what_it_weighs(mode: A
         assert weight == known[key] if key in known else weight in (pytest.approx(0.1), pytest.approx(0.2))
 
 
+@pytest.mark.parametrize('mode', ['append', 'replace'])
+def test_an_empty_batch_stays_empty(mode: Any) -> None:
+    toy = Toy('segmentation', 4)
+    mixed = SyntheticMix(toy, 1.0, mode)({'image': toy.data['image'][:0], 'mask': toy.data['mask'][:0]})
+    assert {key: len(value) for key, value in mixed.items()} == {'image': 0, 'mask': 0, 'synthetic': 0}
+
+
 def test_one_sample_is_no_batch() -> None:
     toy = Toy('segmentation', 4)
     with pytest.raises(SpecMismatchError, match=r'of shape \(5, 8, 8\) is one sample, a batch \(B, 5, 8, 8\)'):
