@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple, TypeVar, get_args, get_type_hints
+from typing import Any, ClassVar, NamedTuple, TypeVar, cast, get_args, get_type_hints
 
 import numpy as np
 import torch
@@ -163,6 +163,9 @@ class Task(ABC):
     def model(self, given: str | Mapping[str, Any] | None = None) -> Downstream:
         """A downstream model as a config file names it: by its name, or by settings, of a known name or a new one.
 
+        Settings that are not given are those of the known model, or of the first. One of a new name says in its config
+        which network it is, where there are several.
+
         Raises:
             ValueError: for settings that do not fit; it says which models there are.
         """
@@ -177,10 +180,14 @@ class Task(ABC):
             return self.models[given]
         where = f'downstream model {given.get("name", "")!r} of samples of kind {self.kind!r}'
         settings = _as_annotated(self.downstream, checked_arguments(self.downstream, given, where))
-        known = self.models.get(settings.get('name', ''), next(iter(self.models.values())))
-        if isinstance(settings.get('config'), Mapping):
-            settings['config'] = self.configure(settings['config'], f'{where}: config')
-        return replace(known, **settings)
+        config = settings.get('config', {})
+        named = settings.get('name') in (None, *self.models) or not isinstance(config, Mapping) or 'model' in config
+        base: Any = self.models.get(settings.get('name', ''), self.model())
+        if isinstance(config, Mapping):
+            settings['config'] = replace(base.config, **self._settings(config, f'{where}: config'))
+        if not named and 'model' in get_type_hints(self.config):
+            raise ValueError(f'{where}: which network? choose from {list(self.models)}, or say it as config.model')
+        return cast(Downstream, replace(base, **settings))
 
     def configure(self, settings: Mapping[str, Any] | None, where: str) -> Any:
         """Settings of a network, of :attr:`config`.
@@ -188,7 +195,10 @@ class Task(ABC):
         Raises:
             ValueError: naming those that do not fit, where they stand.
         """
-        return self.config(**_as_annotated(self.config, checked_arguments(self.config, settings, where)))
+        return self.config(**self._settings(settings, where))
+
+    def _settings(self, settings: Mapping[str, Any] | None, where: str) -> dict[str, Any]:
+        return _as_annotated(self.config, checked_arguments(self.config, settings, where))
 
     def train(self, model: Any, dataset: Any, seed: int = 0, device: str = 'cpu', val: Any = None) -> Any:
         """Train a downstream model on real or mixed samples.

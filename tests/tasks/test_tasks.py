@@ -92,6 +92,15 @@ def test_models_are_named_or_described_and_numbers_are_floats() -> None:
         task.model({'name': 'x', 'config': {'hidden': 3}})
     with pytest.raises(ValueError, match="unknown field 'scalings'"):
         task.model({'scalings': ['minmax']})
+    with pytest.raises(ValueError, match='which network?'):  # else the first would stand under that name
+        task.model({'name': 'PFSegNet'})
+
+
+@pytest.mark.parametrize('task', TASKS.values(), ids=TASKS)
+def test_settings_that_are_not_given_are_those_of_the_named_model(task: Any) -> None:
+    for name, model in task.models.items():
+        given = task.model({'name': name, 'config': {'steps': 7}})
+        assert given == replace(model, config=replace(model.config, steps=7))
 
 
 def test_a_list_for_another_kind_is_never_ignored() -> None:
