@@ -20,8 +20,6 @@ from pathlib import Path
 
 import library_variability  # noqa: F401  registers its generator
 import numpy as np
-import pooled_labels  # noqa: F401  registers its generator
-import spatial_labels  # noqa: F401  registers its generator
 from gains import write_gains
 from real_scenes import READERS, jasper_ridge, samson
 from stacked import run_stacked
@@ -89,10 +87,6 @@ LIBRARY = (
     Arm('own differences alone', V, {**ALONE, 'variability': 2.0}, ratios=(2,)),
     Arm('library alone', L, {**ALONE, 'variability': 2.0}, ratios=(2,)),
 )
-POOLED, P_FIRST = 'pooled_label', 'pooled_label, synthetic first'
-POOLED_LABELS = (Arm(POOLED, POOLED, ratios=(5,)), Arm(P_FIRST, POOLED, ratios=(5,), synthetic_first=0.75))
-SPATIAL = 'spatial_label, synthetic first'
-SPATIAL_LABELS = (USES[1], Arm(SPATIAL, 'spatial_label', ratios=(2,), synthetic_first=0.75))
 TWO = ('salinas_a', 'enmap_potsdam')
 OTHERS = ('santa_barbara', 'houston18', 'samson', 'berlin', 'simulated')
 PARTS: dict[str, tuple[tuple[str, ...], tuple[str, ...], tuple[Arm, ...], range]] = {
@@ -110,18 +104,10 @@ PARTS: dict[str, tuple[tuple[str, ...], tuple[str, ...], tuple[Arm, ...], range]
     ),
     'choose-segments': (('jasper_ridge', *TWO), ('10',), SEGMENTS, range(600, 606)),
     'choose-library': (('enmap_potsdam', 'jasper_ridge'), ('10',), LIBRARY, range(700, 708)),
-    'confirm': (
-        OTHERS,
-        ('10', '30'),
-        USES,
-        range(500, 516),
-    ),
+    'confirm': (OTHERS, ('10', '30'), USES, range(500, 516)),
     'confirm-all': (OTHERS, ('all',), BALANCED, range(500, 516)),
     'confirm-tuned': (OTHERS, ('10', '30'), USES, range(2000, 2020)),
     'confirm-tuned-all': (OTHERS, ('all',), BALANCED[1:], range(2000, 2020)),
-    'pooled-labels-tuned': (OTHERS, ('10', '30'), POOLED_LABELS, range(3000, 3020)),
-    'spatial-labels-tuned': (OTHERS, ('10',), SPATIAL_LABELS, range(7000, 7020)),
-    'spatial-labels-tuned-30': (OTHERS, ('30',), SPATIAL_LABELS, range(7000, 7020)),
 }
 """Scenes, budgets, arms and seeds of each part; no scene that confirms was chosen on."""
 
