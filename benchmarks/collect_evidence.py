@@ -8,13 +8,16 @@ at their defaults on scenes that these were not chosen on, and of learned genera
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from gains import MEAN
 from scipy import stats
 
 from hsiaug.ablation.statistics import MIN_SEEDS
 from hsiaug.records import read_json, write_json
+from hsiaug.tasks import task_of
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS, FILE = ROOT / 'benchmarks' / 'results', ROOT / 'hsiaug' / 'evidence.json'
@@ -24,62 +27,36 @@ TRUSTED = ('spectral_gan', 'gaussian', 'two_stream_diffusion')
 
 def collect(results: Path) -> list[dict[str, Any]]:
     """All entries."""
-    confirmed = sorted(file.parent.name for file in results.glob('spectra_sources/confirm*/table.json'))
-    sources = (entry for part in confirmed for entry in _sources(results, part))
-    return [*sources, *_pasted(results), *_trust(results)]
+    found = []
+    for file in sorted(results.glob('spectra_sources/confirm*/table.json')):
+        tuned = 'tuned' in file.parent.name
+        found += _gains(file, results, network=NETWORKS[tuned])
+    for part in ('confirm', 'again'):
+        for file in sorted(results.glob(f'region_paste/{part}*.json')):
+            found += _gains(file, results, images=read_json(file, 'gains')['windows'])
+    return found + _trust(results)
 
 
-def _sources(results: Path, part: str) -> list[dict[str, Any]]:
-    file = results / 'spectra_sources' / part / 'table.json'
-    record = read_json(file, 'a table of spectra_sources.py')
-    arms = {arm['name']: arm for arm in record['arms']}
-    entries = []
-    for mean in record['table']:
-        if mean['scene'] != 'mean':
+def _gains(file: Path, results: Path, **about: Any) -> Iterator[dict[str, Any]]:
+    """Of what gains.py wrote, at each budget and ratio of each arm with enough seeds."""
+    record = read_json(file, 'a table of gains')
+    arms, kind = {arm['name']: arm for arm in record['arms']}, record.get('kind', 'spectrum')
+    metric = task_of(kind).metrics[0]
+    for mean in (row for row in record['table'] if row['scene'] == MEAN):
+        arm, gain = arms[mean['arm']], mean[metric]
+        if arm['control'] or gain['n'] < MIN_SEEDS:
             continue
-        same = [r for r in record['table'] if all(r[k] == mean[k] for k in ('budget', 'arm', 'ratio'))]
-        arm, oa = arms[mean['arm']], mean['oa']
-        entries.append(
-            {
-                'generator': arm['generator'], 'kind': 'spectrum', 'settings': arm['settings'],
-                'labels_per_class': None if mean['budget'] == 'all' else float(mean['budget']),
-                'ratio': mean['ratio'], 'synthetic_first': arm['synthetic_first'], 'labels': arm['labels'],
-                'metric': 'oa', 'gain': oa['mean'], 'interval': oa['interval'], 'seeds': oa['n'],
-                'scenes': {r['scene']: [r['oa']['mean'], *r['oa']['interval']] for r in same if r['scene'] != 'mean'},
-                'origin': f'benchmarks/results/spectra_sources/{part}/table.json', 'network': NETWORKS['tuned' in part],
-            }
-        )  # fmt: skip
-    return entries
-
-
-def _pasted(results: Path) -> list[dict[str, Any]]:
-    """Of regions pasted into other images."""
-    entries = []
-    folder = results / 'region_paste'
-    for file in [*sorted(folder.glob('confirm*.json')), *sorted(folder.glob('again*.json'))]:
-        entries += _pasted_in(read_json(file, 'a table of region_paste.py'), file.name)
-    return entries
-
-
-def _pasted_in(record: dict[str, Any], name: str) -> list[dict[str, Any]]:
-    arms = {arm['name']: arm for arm in record['arms']}
-    entries = []
-    for row in (row for row in record['table'] if row['scene'] == 'mean' and not arms[row['arm']]['control']):
-        key = next(key for key in ('gain_miou', 'gain_f1') if key in row)  # the latter of changes
-        arm, gain = arms[row['arm']], row[key]
-        if gain['n'] < MIN_SEEDS:
-            continue
-        same = [r for r in record['table'] if all(r[k] == row[k] for k in ('kind', 'arm', 'ratio')) and r is not row]
-        entries.append(
-            {
-                'generator': arm['generator'], 'kind': row['kind'], 'settings': arm['settings'],
-                'labels_per_class': None, 'ratio': row['ratio'], 'synthetic_first': 0.0, 'labels': arm['labels'],
-                'metric': key.removeprefix('gain_'), 'gain': gain['mean'], 'interval': gain['interval'],
-                'seeds': gain['n'], 'scenes': {r['scene']: [r[key]['mean'], *r[key]['interval']] for r in same},
-                'origin': f'benchmarks/results/region_paste/{name}', 'images': record['windows'],
-            }
-        )  # fmt: skip
-    return entries
+        same = [
+            r for r in record['table'] if all(r[k] == mean[k] for k in ('budget', 'arm', 'ratio')) and r is not mean
+        ]
+        yield {
+            'generator': arm['generator'], 'kind': kind, 'settings': arm['settings'],
+            'labels_per_class': float(mean['budget']) if mean['budget'].isdigit() else None,
+            'ratio': mean['ratio'], 'synthetic_first': arm['synthetic_first'], 'labels': arm['labels'],
+            'metric': metric, 'gain': gain['mean'], 'interval': gain['interval'], 'seeds': gain['n'],
+            'scenes': {r['scene']: [r[metric]['mean'], *r[metric]['interval']] for r in same if r is not mean},
+            'origin': f'benchmarks/results/{file.relative_to(results)}', **about,
+        }  # fmt: skip
 
 
 def _trust(results: Path) -> list[dict[str, Any]]:

@@ -59,7 +59,7 @@ def study(root: Path, scale: str, seeds: int, scenes: list[str], size: int) -> S
     )
 
 
-def write_table(table: Experiment, root: Path, out: Path, scale: str, device: str) -> str:
+def write_table(table: Experiment, out: Path, scale: str, device: str) -> str:
     """Tables and figures of what has been measured; returns the Markdown."""
     rows, config = table.records(out), table.cells[0].config
     blocks = 'the published number of' if config.blocks is None else config.blocks
@@ -71,7 +71,7 @@ def write_table(table: Experiment, root: Path, out: Path, scale: str, device: st
         'Means and paired-t intervals are over seeds, in which split and initialisation vary together. A step of the '
         'claimed order is shown or refuted where p, corrected over all steps, is below 0.05 at 10 seeds or more.\n'
     )
-    figures = [f'![{path.stem}](figures/{path.name})' for path in draw_table(list(table.cells), root, out)]
+    figures = [f'![{path.stem}](figures/{path.name})' for path in draw_table(table.cells, out)]
     return table.write(out, '\n'.join([about, markdown(rows), *figures]), rows, device)
 
 
@@ -88,7 +88,7 @@ def main() -> None:
         planned = cells(list(available(args.scenes, SCENES, root)), args.factors, SCALES[scale][0], 24, args.seeds)
         table = experiment(planned, root, out / 'table', args.device)
         table.run(out / 'table', args.workers, device=args.device)
-        print(write_table(table, root, out / 'table', scale, args.device))
+        print(write_table(table, out / 'table', scale, args.device))
     if args.part != 'table':
         run_and_report(study(root, scale, args.seeds, args.masked, 16), out / 'augmentation', args)
 

@@ -17,6 +17,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+from gains import write_gains
 from real_scenes import CHANGE, MASKED, patch_splitter
 from specdm_change import CHANGEFORMER
 from specdm_change import splitter as change_crops
@@ -24,14 +25,6 @@ from specdm_segmentation import SEGFORMER
 from studies import available, data_root
 
 from hsiaug.ablation import Arm, Detector, Segmenter, Setting, Study, run_study
-from hsiaug.ablation.plan import REAL
-from hsiaug.ablation.results import RESULTS_FILE, read_results
-from hsiaug.ablation.runner import environment
-from hsiaug.ablation.statistics import PairedComparison, mean_of_means, summarise
-from hsiaug.records import json_ready, write_json
-from hsiaug.report.ablation import interval, signed
-from hsiaug.report.figures import metric_name
-from hsiaug.tasks import task_of
 from hsiaug.tasks.base import Network
 
 # Side of the windows to train on: no more than 6 of 32 pixels fit in the training part of the small scenes.
@@ -57,7 +50,6 @@ PASTED = {
     'smooth fields, donors by class': ({'regions': 'smooth'}, 'uniform', False),
 }  # settings, labels, and whether it is a control
 RATIO = 3.0
-Gains = dict[tuple[str, str, float], dict[str, list[PairedComparison]]]
 PSEUDO = 'smooth fields of pseudo-labelled windows'
 
 
@@ -104,60 +96,7 @@ def setting(kind: str, name: str, size: int, windows: int) -> Setting:
         splitter: Any = change_crops(name, size, windows, 0.5)
     else:
         splitter = replace(patch_splitter(name, size), stride=size // 4, max_train=windows)
-    return Setting(name, f'{windows} windows of {size} px', replace(splitter, max_unlabelled=UNLABELLED))
-
-
-def rows(plan: Study, out: Path, gains: Gains) -> list[dict[str, Any]]:
-    """Means and paired differences to real only of each arm, ratio and scene; the latter are added to ``gains``."""
-    primary, second = plan.metrics[:2]
-    found: list[dict[str, Any]] = []
-    for row in summarise(read_results(out / RESULTS_FILE), plan.metrics):
-        if row.scene not in plan.scenes or not isinstance(row.ratio, float | int):
-            continue
-        here = {'kind': plan.kind, 'scene': row.scene, 'budget': row.budget, 'arm': row.arm, 'ratio': row.ratio}
-        here[primary] = round(row.means[primary], 2)
-        if row.arm != REAL and row.gain is not None and row.second_gain is not None:
-            both = {primary: row.gain, second: row.second_gain}
-            here |= {f'gain_{metric}': brief(gain) for metric, gain in both.items()}
-            for metric, gain in both.items():
-                gains.setdefault((plan.kind, row.arm, row.ratio), {}).setdefault(metric, []).append(gain)
-        found.append(here)
-    return found
-
-
-def means(kind: str, gains: Gains) -> list[dict[str, Any]]:
-    """The mean over scenes of each arm and ratio."""
-    found = []
-    for (of, arm, ratio), each in gains.items():
-        if of == kind:
-            row: dict[str, Any] = {'kind': kind, 'scene': 'mean', 'budget': '', 'arm': arm, 'ratio': ratio}
-            for metric, comparisons in each.items():
-                mean, ends = mean_of_means(comparisons)
-                around = [round(end, 2) for end in ends]
-                row[f'gain_{metric}'] = {'mean': round(mean, 2), 'interval': around, 'n': min(c.n for c in comparisons)}
-            found.append(row)
-    return found
-
-
-def brief(gain: PairedComparison) -> dict[str, Any]:
-    """A comparison, JSON-ready."""
-    interval = [round(end, 2) for end in gain.interval]
-    return {'mean': round(gain.mean, 2), 'interval': interval, 'n': gain.n, 'wins': gain.wins, 'p': round(gain.p, 4)}
-
-
-def table(found: list[dict[str, Any]], metrics: tuple[str, ...]) -> str:
-    """The rows in Markdown."""
-    names = [metric_name(metric) for metric in metrics[:2]]
-    head = ['scene', 'budget', 'arm', names[0], *(f'Δ{name} [95 %]' for name in names), 'n', 'wins', 'p, sign flips']
-    lines = ['| ' + ' | '.join(head) + ' |', '|---' * len(head) + '|']
-    for row in found:
-        gains = [row.get(f'gain_{metric}') for metric in metrics[:2]]
-        arm = 'real only' if row['arm'] == REAL else f'{row["arm"]}, r = {row["ratio"]:g}'
-        cells = [row['scene'], row['budget'], arm, f'{row[metrics[0]]:.1f}' if metrics[0] in row else '']
-        cells += [f'{signed(g["mean"])} {interval(g["interval"])}' if g else '' for g in gains]
-        cells += [str((gains[0] or {}).get(key, '')) for key in ('n', 'wins', 'p')]
-        lines.append('| ' + ' | '.join(cells) + ' |')
-    return '\n'.join(lines) + '\n'
+    return Setting(name, f'{windows} windows', replace(splitter, max_unlabelled=UNLABELLED))
 
 
 def main() -> None:
@@ -175,29 +114,13 @@ def main() -> None:
     parser.add_argument('--workers', type=int, default=2)
     parser.add_argument('--device', default='cpu')
     args = parser.parse_args()
-    found: dict[str, list[dict[str, Any]]] = {kind: [] for kind in args.kinds}
-    gains: Gains = {}
+    runs: dict[str, list[Path]] = {}
     for name, plan in studies(args.part, args).items():
-        folder = args.out / f'{args.part}-{name}'
-        run_study(plan, folder, args.workers, device=args.device)
-        found[plan.kind] += rows(plan, folder, gains)
-    for kind, of in found.items():
-        if not of:
-            continue
-        of += means(kind, gains)
-        text = f'## {kind}\n\n{table(of, task_of(kind).metrics)}\n'  # type: ignore[call-overload]
-        training = {key: getattr(NETWORKS[kind].config, key) for key in ('batch_size', 'steps', 'learning_rate')}
-        record = {
-            'windows': args.windows,
-            'training': {**training, **({'steps': args.steps} if args.steps else {})},
-            'environment': environment(args.device),
-            'arms': arms(NETWORKS[kind], args.arms),
-            'table': of,
-        }
+        run = run_study(plan, args.out / f'{args.part}-{name}', args.workers, device=args.device)
+        runs.setdefault(plan.kind, []).append(run)
+    for kind, of_kind in runs.items():
         stem = args.part if kind == 'segmentation' else f'{args.part}_{kind}'
-        write_json(args.out / f'{stem}.json', json_ready(record))
-        (args.out / f'{stem}.md').write_text(text)
-        print(text)
+        print(write_gains(of_kind, args.out / stem, windows=args.windows))
 
 
 if __name__ == '__main__':

@@ -14,26 +14,18 @@ the tables are of what is there.
 from __future__ import annotations
 
 import argparse
-import json
-from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import library_variability  # noqa: F401  registers its generator
 import numpy as np
-import pooled_labels  # noqa: F401  registers its generator
-import spatial_labels  # noqa: F401  registers its generator
+from gains import write_gains
 from real_scenes import READERS, jasper_ridge, samson
 from stacked import run_stacked
 from studies import available, data_root
 
 from hsiaug.ablation import Arm, Classifier, Setting, Study, run_study
-from hsiaug.ablation.environment import measured_with
-from hsiaug.ablation.results import PLAN_FILE, RESULTS_FILE, read_results
-from hsiaug.ablation.statistics import paired_comparison
-from hsiaug.records import read_json
 from hsiaug.scenes import BlockSplit, GroupSplit, Scene, SimulatedScene, Splitter
 from hsiaug.trainers import ClassifierConfig
 
@@ -95,10 +87,6 @@ LIBRARY = (
     Arm('own differences alone', V, {**ALONE, 'variability': 2.0}, ratios=(2,)),
     Arm('library alone', L, {**ALONE, 'variability': 2.0}, ratios=(2,)),
 )
-POOLED, P_FIRST = 'pooled_label', 'pooled_label, synthetic first'
-POOLED_LABELS = (Arm(POOLED, POOLED, ratios=(5,)), Arm(P_FIRST, POOLED, ratios=(5,), synthetic_first=0.75))
-SPATIAL = 'spatial_label, synthetic first'
-SPATIAL_LABELS = (USES[1], Arm(SPATIAL, 'spatial_label', ratios=(2,), synthetic_first=0.75))
 TWO = ('salinas_a', 'enmap_potsdam')
 OTHERS = ('santa_barbara', 'houston18', 'samson', 'berlin', 'simulated')
 PARTS: dict[str, tuple[tuple[str, ...], tuple[str, ...], tuple[Arm, ...], range]] = {
@@ -116,18 +104,10 @@ PARTS: dict[str, tuple[tuple[str, ...], tuple[str, ...], tuple[Arm, ...], range]
     ),
     'choose-segments': (('jasper_ridge', *TWO), ('10',), SEGMENTS, range(600, 606)),
     'choose-library': (('enmap_potsdam', 'jasper_ridge'), ('10',), LIBRARY, range(700, 708)),
-    'confirm': (
-        OTHERS,
-        ('10', '30'),
-        USES,
-        range(500, 516),
-    ),
+    'confirm': (OTHERS, ('10', '30'), USES, range(500, 516)),
     'confirm-all': (OTHERS, ('all',), BALANCED, range(500, 516)),
     'confirm-tuned': (OTHERS, ('10', '30'), USES, range(2000, 2020)),
     'confirm-tuned-all': (OTHERS, ('all',), BALANCED[1:], range(2000, 2020)),
-    'pooled-labels-tuned': (OTHERS, ('10', '30'), POOLED_LABELS, range(3000, 3020)),
-    'spatial-labels-tuned': (OTHERS, ('10',), SPATIAL_LABELS, range(7000, 7020)),
-    'spatial-labels-tuned-30': (OTHERS, ('30',), SPATIAL_LABELS, range(7000, 7020)),
 }
 """Scenes, budgets, arms and seeds of each part; no scene that confirms was chosen on."""
 
@@ -149,93 +129,6 @@ def study(part: str, root: Path, count: int | None, quick: bool) -> Study:
     return Study(f'Sources of spectra: {part}', scenes, settings, arms, (2.0,), chosen, (network,), quick, 0)
 
 
-# --- tables -----------------------------------------------------------------------------------------------------------
-
-METRICS = ('oa', 'aa')
-
-
-def differences(rows: list[dict[str, Any]]) -> dict[tuple[str, str, float], dict[str, np.ndarray]]:
-    """(n, 2) differences in points of OA and AA by budget, arm and ratio, and then by scene."""
-    real = {(r['scene'], r['budget'], r['seed']): r for r in rows if r['arm'] == 'real'}
-    found: dict[tuple[str, str, float], dict[str, list[list[float]]]] = defaultdict(lambda: defaultdict(list))
-    for row in sorted(rows, key=lambda row: row['seed']):
-        base = real.get((row['scene'], row['budget'], row['seed']))
-        if row['arm'] != 'real' and base is not None:
-            gain = [100 * (row['test'][m] - base['test'][m]) for m in METRICS]
-            found[row['budget'], row['arm'], row['ratio']][row['scene']].append(gain)
-    return {key: {scene: np.array(gains) for scene, gains in of.items()} for key, of in found.items()}
-
-
-def gain(differences: np.ndarray) -> dict[str, Any]:
-    """Mean paired difference, paired-t 95 % interval and n."""
-    found = paired_comparison(differences, np.zeros(len(differences)))
-    low, high = found.interval
-    return {'mean': round(found.mean, 2), 'interval': [round(low, 2), round(high, 2)], 'n': found.n}
-
-
-def over_scenes(of: dict[str, np.ndarray]) -> dict[str, Any]:
-    """The mean over scenes, seed by seed, of the seeds that all scenes have: the interval is of these scenes alone."""
-    count = min(len(gains) for gains in of.values())
-    return gain(np.mean([gains[:count] for gains in of.values()], axis=0))
-
-
-def write_tables(out: Path) -> str:
-    """Write ``table.json`` and ``table.md`` of a run folder, and return the latter."""
-    rows, plan = read_results(out / RESULTS_FILE), read_json(out / PLAN_FILE, 'the plan of a study')
-    scenes = list(dict.fromkeys(row['scene'] for row in rows))
-    table: list[dict[str, Any]] = []
-    about = 'Difference to real only in points, OA and AA, with paired-t 95 % intervals.'
-    lines = [f'# {plan["title"]}', '', measured_with(plan), '', about]
-    for budget in dict.fromkeys(row['budget'] for row in rows):
-        lines += ['', f'## {budget} labels a class', '', '| | ' + ' | '.join([*scenes, 'mean of the scenes']) + ' |']
-        lines.append('|---' * (len(scenes) + 2) + '|')
-        tests = {
-            s: [r['test'] for r in rows if (r['scene'], r['budget'], r['arm']) == (s, budget, 'real')] for s in scenes
-        }
-        means = ['{:.1f}, {:.1f}'.format(*(100 * np.mean([t[m] for t in tests[s]]) for m in METRICS)) for s in scenes]
-        for k, scene in enumerate(scenes):
-            alone = {'scene': scene, 'budget': budget, 'arm': 'real'}
-            if fell := _falling([row for row in rows if alone.items() <= row.items()]):
-                means[k] += f' ▼{fell}'
-        lines.append('| real only: OA, AA | ' + ' | '.join(means) + ' | |')
-        for (of_budget, arm, ratio), of in differences(rows).items():
-            if of_budget != budget:
-                continue
-            cells = []
-            for scene in scenes:
-                found = of.get(scene)
-                entry: dict[str, Any] = {}
-                if found is not None:
-                    entry = {m: gain(found[:, k]) for k, m in enumerate(METRICS)}
-                    wanted = {'scene': scene, 'budget': budget, 'arm': arm, 'ratio': ratio}
-                    entry['still_falls'] = _falling([row for row in rows if wanted.items() <= row.items()])
-                cells.append(_cell(entry) if entry else '')
-                table.append({'budget': budget, 'arm': arm, 'ratio': ratio, 'scene': scene, **entry})
-            mean = {m: over_scenes({s: d[:, k] for s, d in of.items()}) for k, m in enumerate(METRICS)}
-            table.append({'budget': budget, 'arm': arm, 'ratio': ratio, 'scene': 'mean', **mean})
-            lines.append(f'| {arm}, r = {ratio:g} | ' + ' | '.join([*cells, _cell(mean)]) + ' |')
-    lines += ['', '▼: in so many of the trainings the loss still fell at the end.']
-    keys = ('title', 'command', 'environment', 'seeds', 'arms', 'settings')
-    record = {**{key: plan[key] for key in keys}, 'trainings': len(rows), 'table': table}
-    (out / 'table.json').write_text(json.dumps(record, indent=1, ensure_ascii=False) + '\n')
-    text = '\n'.join(lines) + '\n'
-    (out / 'table.md').write_text(text)
-    return text
-
-
-def _cell(entry: dict[str, Any]) -> str:
-    def one(found: dict[str, Any]) -> str:
-        low, high = found['interval']
-        return f'{found["mean"]:+.1f} [{low:+.1f}, {high:+.1f}]'
-
-    fell = f' ▼{entry["still_falls"]}' if entry.get('still_falls') else ''
-    return ', '.join(one(entry[m]) for m in METRICS) + f' ({entry["oa"]["n"]}){fell}'
-
-
-def _falling(rows: list[dict[str, Any]]) -> int:
-    return sum(bool(row.get('still_falls')) for row in rows)
-
-
 def main() -> None:
     """Measure what is missing and write the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -252,7 +145,7 @@ def main() -> None:
         run_stacked(planned, out)
     else:
         run_study(planned, out, args.workers)
-    print(write_tables(out))
+    print(write_gains([out], out / 'table'))
 
 
 if __name__ == '__main__':

@@ -19,6 +19,7 @@ from torch.nn.functional import cross_entropy, one_hot
 
 from hsiaug.ablation import Arm, Study
 from hsiaug.ablation.cells import Group
+from hsiaug.ablation.plan import REAL
 from hsiaug.ablation.results import PLAN_FILE, RESULTS_FILE, read_results
 from hsiaug.ablation.runner import describe, open_group, require_same_study
 from hsiaug.engine.schedules import Cosine
@@ -62,10 +63,8 @@ def run_stacked(study: Study, out: Path) -> None:
                 rows = trained([groups[k] for k in same], arm, ratio, config)
                 for k, row in zip(same, rows, strict=True):
                     about = {'cell': of[k].key, 'scene': setting.scene, 'budget': setting.budget}
-                    name = 'real' if arm is None else arm.name
-                    append_line(
-                        out / RESULTS_FILE, {**about, 'arm': name, 'ratio': ratio, 'seed': study.seeds[k], **row}
-                    )
+                    about |= {'classifier': of[k].classifier.name, 'arm': REAL if arm is None else arm.name}
+                    append_line(out / RESULTS_FILE, {**about, 'ratio': ratio, 'seed': study.seeds[k], **row})
 
 
 @plain_torch()
@@ -108,8 +107,12 @@ def trained(groups: list[Group], arm: Arm | None, ratio: float, config: Classifi
     since = round((arm.synthetic_first if arm else 0.0) * config.steps)
     for k, (group, network) in enumerate(zip(groups, networks, strict=True)):
         network.load_state_dict({name: value[k].detach() for name, value in (parameters | buffers).items()})
-        scores = group._scores(network.eval(), 'test')
-        yield {'test': {m: scores[m] for m in ('oa', 'aa')}, 'still_falls': still_falls(curves[k], since)}
+        network.eval()
+        row: dict[str, Any] = {'train_real': len(group.real), 'test_count': len(group.test)}
+        for part in ('val', 'test'):
+            scores = group._scores(network, part)
+            row[part] = {metric: scores[metric] for metric in group.task.metrics}
+        yield {**row, 'still_falls': still_falls(curves[k], since)}
 
 
 class _Stream:

@@ -365,7 +365,7 @@ def test_mistakes_about_banks_are_one_line(run: Path, tmp_path: Path, capsys: py
 # --- studies ----------------------------------------------------------------------------------------------------------
 
 
-SMALL_NETWORK = '--classifier={hidden: 8, layers: 1, steps: 5}'
+SMALL_NETWORK = '--model={hidden: 8, layers: 1, steps: 5}'
 
 
 def test_ratio_is_chosen_on_folds_resumed_and_shown(

@@ -51,11 +51,10 @@ def test_train_evaluate_sample_and_preview(kind: str, tmp_path: Path, capsys: py
 @kinds
 def test_ablate(kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     way = {'segmentation': 'flips', 'change': 'copy_paste'}[kind]
-    models = {'segmentation': 'segmenters', 'change': 'models'}[kind]  # the former name, and the one for all kinds
     main([
         'ablate', f'--out={tmp_path}', SCENES[kind], *SPLITS[kind], '--ratios=[1]', '--seeds=2',
         f'--arms=[{{name: {way}, generator: patch_augment, settings: {{kind: {way}}}, labels: real}}]',
-        f'--{models}=[{{name: tiny, config: {NETWORKS[kind]}}}]',
+        f'--models=[{{name: tiny, config: {NETWORKS[kind]}}}]',
     ])  # fmt: skip
     assert {'segmentation': 'mean mIoU', 'change': 'mean F1'}[kind] in capsys.readouterr().out
     assert len((tmp_path / 'results.jsonl').read_text().splitlines()) == 4
@@ -68,7 +67,7 @@ def test_ablate(kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
 def test_ratio_of_pairs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run, data = tmp_path / 'flips', [SCENES['segmentation'], *SPLITS['segmentation']]
     main(['train', f'--out={run}', *data, '--generator=patch_augment', '--settings={kind: flips}'])
-    network = f'--segmenter={NETWORKS["segmentation"]}'
+    network = f'--model={NETWORKS["segmentation"]}'
     main(['ratio', str(run), '--ratios=[1]', '--folds=2', '--block=1', '--trials=2', network])
     assert 'differs from 0 by' in capsys.readouterr().out
     assert json.loads((run / 'ratio.json').read_text())['trainings'] == 4
@@ -77,14 +76,10 @@ def test_ratio_of_pairs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
 @pytest.mark.parametrize(
     ('arguments', 'message'),
     [
-        ([SCENE, *SPLIT, '--segmenters=[{name: x}]'], "segmenters are for samples of kind 'segmentation'"),
-        (
-            [*SPLIT, '--detectors=[{name: x}]'],
-            "give 'segmentation'; for these choose models among ['segformer', 'pfsegnet']",
-        ),
-        ([SCENE, '--detectors=[{name: x}]'], "give 'spectrum'; for these choose models among ['nn1d', 'linear_svm']"),
+        ([*SPLIT, '--models=[siamcrnn]'], "'segmentation' are for the models ['segformer', 'pfsegnet']"),
+        ([SCENE, '--models=[siamcrnn]'], "'spectrum' are for the models ['nn1d', 'linear_svm']"),
         ([SCENE, *SPLIT, '--models=[segformer]'], "for the models ['changeformer', "),
-        ([SCENE, *SPLIT, '--models=[siamcrnn]', '--detectors=[{name: x}]'], 'models and detectors name downstream'),
+        ([SCENE, *SPLIT, '--models=[siamcrnn]', '--detectors=[{name: x}]'], 'detectors'),
         ([SCENE, *SPLIT, '--models=[{name: x, c: [1.0]}]'], "unknown field 'c'"),
         ([SCENE, *SPLIT, '--per_class=[10]'], 'max_train'),
         ([SCENES['segmentation'], *SPLITS['segmentation'], '--per_class=[10]'], 'max_train'),

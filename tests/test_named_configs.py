@@ -18,8 +18,7 @@ from hsiaug.named_configs import config_names, find_config, published_config, re
 from hsiaug.scenes import Scene
 from hsiaug.systems.fit import fit_generator, require_settings, training_data
 from hsiaug.systems.training import trainer_of
-from hsiaug.trainers.change_detection import ChangeDetectorConfig
-from hsiaug.trainers.segmentation import SegmenterConfig
+from hsiaug.tasks import TASKS
 
 ROOT = Path(__file__).parents[1]
 FILES = sorted((ROOT / 'configs').glob('*.yaml'))
@@ -171,7 +170,5 @@ def test_studies_of_specdm_train_what_is_published(name: str) -> None:
     assert trainer is not None
     two, single = (trainer.settings('two_stream_diffusion', arm['settings']) for arm in study['arms'])
     assert (two, single) == (trainer.config.paper(), trainer.config.paper().plain())
-    for model in study.get('segmenters', []):
-        SegmenterConfig(**model['config'])
-    for model in study.get('detectors', []):
-        ChangeDetectorConfig(**model['config'])
+    task = TASKS['change' if 'change' in name else 'segmentation']
+    assert list(map(task.model, study['models']))

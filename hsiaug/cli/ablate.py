@@ -18,7 +18,7 @@ from ..settings import checked_arguments
 from ..systems.saved import CONFIG_FILE
 from ..tasks import TASKS, Task, task_of, task_of_split
 from ..trainers.inception import weights_of
-from .config import RANDOM, SIMULATED, SplitConfig, one_list
+from .config import RANDOM, SIMULATED, SplitConfig
 from .data import DataConfig, given_data
 from .guard import require_device, require_own, require_writable
 from .report import report
@@ -36,10 +36,6 @@ def ablate(
     ratios: tuple[float, ...] = (0.25, 0.5, 1.0, 2.0, 5.0),
     seeds: int = 20,
     models: tuple[Model, ...] | None = None,
-    classifiers: tuple[Model, ...] | None = None,
-    segmenters: tuple[Model, ...] | None = None,
-    detectors: tuple[Model, ...] | None = None,
-    scene_classifiers: tuple[Model, ...] | None = None,
     title: str = 'Gain from synthetic samples',
     workers: int = 1,
     engine: Literal['process', 'ray'] = 'process',
@@ -63,10 +59,6 @@ def ablate(
             images learning_rates, of nn1d scalings, of linear_svm c). Spectra have nn1d and linear_svm; patches
             segformer and pfsegnet; pairs of dates changeformer, changeformer-v6, siamcrnn, fcsiamdiff and fcsiamconc;
             labelled patches cnn2d, cnn3d, alexnet, vgg16 and resnet18; the first of each if null.
-        classifiers: former name of models, of spectra.
-        segmenters: former name of models, of patches.
-        detectors: former name of models, of pairs of dates.
-        scene_classifiers: former name of models, of labelled patches.
         title: of the report.
         workers: processes at once.
         engine: local processes or a Ray cluster.
@@ -79,11 +71,7 @@ def ablate(
     data = given_data(DataConfig(**samples), scene != SIMULATED or split != RANDOM)
     source = data or scene
     name, task, settings = _of_scene(scene, split, per_class) if data is None else _of_data(data, per_class)
-    given = one_list(
-        task, models=models, classifiers=classifiers, segmenters=segmenters, detectors=detectors,
-        scene_classifiers=scene_classifiers,
-    )  # fmt: skip
-    downstream = (task.model(),) if given is None else tuple(map(task.model, given))
+    downstream = tuple(map(task.model, models or (None,)))
     arms = at_defaults(DEFAULT_ARMS[task.kind](), ratios, per_class, task.kind) if arms is None else tuple(arms)
     for arm, model in product(arms, downstream):
         if arm.training and (config := getattr(model, 'config', None)) is not None:

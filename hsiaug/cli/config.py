@@ -10,22 +10,11 @@ import yaml  # type: ignore[import-untyped]
 
 from ..named_configs import read_yaml
 from ..records import as_record, read_json
-from ..samples import Kind
 from ..scenes import PatchSplit, PatchSplitter, Scene, Split, Splitter, make_splitter
 from ..scenes.config import SceneConfig
-from ..tasks import Task
 from .data import DataConfig, noted_data
 
 RUN_FILE = 'run.json'
-FORMER: dict[str, Kind] = {
-    'classifiers': 'spectrum',
-    'classifier': 'spectrum',
-    'segmenters': 'segmentation',
-    'segmenter': 'segmentation',
-    'detectors': 'change',
-    'scene_classifiers': 'scene',
-}
-"""Former names of the list of downstream models, and the kind of samples that each was for."""
 MOST_VALUES = 100_000
 """Values that a config file may hold, those that its aliases repeat counted each time."""
 
@@ -74,24 +63,6 @@ def open_split(scene: SceneConfig, split: SplitConfig, seed: int) -> tuple[Scene
     """A scene, opened, and its split, whose settings are checked before."""
     splitter, opened = split.splitter(), scene()
     return opened, splitter(opened, seed)
-
-
-def one_list(task: Task, **given: Any) -> Any:
-    """What a config says of downstream models, under the present name or a former one; None if nothing.
-
-    Refused if it says it twice, or of samples of another kind.
-    """
-    found = {name: value for name, value in given.items() if value}
-    if len(found) > 1:
-        raise ValueError(f'{" and ".join(found)} name downstream models; give them once, as {next(iter(given))}')
-    for name, value in found.items():
-        if (kind := FORMER.get(name, task.kind)) != task.kind:
-            raise ValueError(
-                f'{name} are for samples of kind {kind!r}, but the scene and its split give {task.kind!r}; for these '
-                f'choose {next(iter(given))} among {list(task.models)}, or another split or scene'
-            )
-        return value
-    return None
 
 
 def trained_on(run: Path, given: DataConfig = DataConfig(), trust: bool = False) -> tuple[Any, Any]:  # noqa: B008

@@ -8,7 +8,7 @@ from typing import Any
 from ..datasets import LabelPolicy
 from ..records import read_json, write_json
 from ..tasks import task_of_split
-from .config import RUN_FILE, one_list, open_noted, read_run
+from .config import RUN_FILE, open_noted, read_run
 from .data import DataConfig
 from .guard import require_device, require_writable
 
@@ -24,8 +24,6 @@ def ratio(
     k: float = 1.0,
     share: float = 1.0,
     model: dict[str, Any] | None = None,
-    classifier: dict[str, Any] | None = None,
-    segmenter: dict[str, Any] | None = None,
     device: str = 'auto',
     trust_run: bool = False,
     **samples: Any,
@@ -47,8 +45,6 @@ def ratio(
         k: standard errors that the best ratio must be better than 0 by.
         share: share of the steps of a plain training.
         model: settings of the downstream network and its training, such as {steps: 200}.
-        classifier: former name of model, of spectra.
-        segmenter: former name of model, of image-mask pairs.
         device: where to train; auto takes a GPU where there is one.
         trust_run: import the classes of datasets that the run's note names; no folder is trusted by itself.
         samples: datasets that a run was trained on, other than its note says.
@@ -62,7 +58,7 @@ def ratio(
     require_writable(run)
     scene, split = open_noted(record, DataConfig(**samples), trust_run, file)
     task = task_of_split(split, record.scene.dates)
-    config = task.configure(one_list(task, model=model, classifier=classifier, segmenter=segmenter), 'model')
+    config = task.configure(model, 'model')
     search = RatioSearch(tuple(ratios), (0.05,) if gated else (), folds, trials, min(2, trials), k, record.seed)
     measured = FoldTrial(
         scene, split, record.generator, config, record.settings, labels, folds=folds, block=block, share=share,

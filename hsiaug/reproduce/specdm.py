@@ -107,8 +107,7 @@ def _fidelity_table(rows: Mapping[str, tuple[Which, str]], columns: Mapping[str,
 
 def _networks(work: Work, which: Which, task: Task) -> list[Downstream]:
     """Of the configuration, the first being that of Tables 5 and 6, but for what the scale makes smaller."""
-    config = published_config(CONFIGS[which][0])
-    listed = config['segmenters' if which == 'SS' else 'detectors']
+    listed = published_config(CONFIGS[which][0])['models']
     smaller = work.settings['networks'].get(which, {})
     listed = [{**one, 'config': {**one['config'], **smaller}} for one in listed]
     return [task.model(one) for one in (listed[:1] if smaller else listed)]

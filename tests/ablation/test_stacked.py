@@ -3,14 +3,17 @@
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from hsiaug.ablation import Arm, Classifier, Setting, Study
 from hsiaug.ablation.results import RESULTS_FILE, read_results
+from hsiaug.records import read_json
 from hsiaug.scenes import BlockSplit, SimulatedScene
 from hsiaug.trainers import ClassifierConfig
 
 sys.path.insert(0, str(Path(__file__).parents[2] / 'benchmarks'))
+from gains import MEAN, write_gains
 from stacked import run_stacked
 
 CONFIG = ClassifierConfig(hidden=8, layers=1, steps=40, batch_size=16, lr=0.01, scaling='decorrelated')
@@ -41,6 +44,16 @@ def test_a_network_among_others_learns_what_it_learns_alone(tmp_path: Path) -> N
         assert among[arm] == pytest.approx(scores, abs=0.02)  # rounding may turn a pixel on the border of two classes
     assert all(0.4 < row['test']['oa'] <= 1 for row in together)
     assert len({str(row['test']) for row in together}) > 5
+    assert '| 6 | copies, r = 1 | mean |' in write_gains([tmp_path / 'together'], tmp_path / 'gains')
+    record = read_json(tmp_path / 'gains.json', 'gains')
+    assert (record['kind'], record['trainings'], len(record['table'])) == ('spectrum', 8, 4 + 3)
+    real, *others = (
+        np.array([row['test']['oa'] for row in together if row['arm'] == arm]) for arm in ('real', 'mixed', 'first')
+    )
+    means = {row['arm']: row['oa'] for row in record['table'] if row['scene'] == MEAN}
+    assert [means[arm]['mean'] for arm in ('mixed', 'first')] == [
+        pytest.approx(100 * (other - real).mean(), abs=0.01) for other in others
+    ]
 
 
 def test_arms_that_it_cannot_train_are_refused(tmp_path: Path) -> None:
