@@ -11,7 +11,7 @@ from torch.nn.functional import one_hot
 
 from ...functional.orientations import turn
 from ...functional.scaling import band_scale
-from ...streams import stream
+from ...streams import shuffled
 
 FEW = 50.0
 """Pixels' worth of doubt whether a class differs from the others; it keeps rare ones from running wild."""
@@ -207,5 +207,5 @@ def _some(tensors: tuple[Tensor, ...], seed: int) -> tuple[Tensor, ...]:
     most = max(MAX_VALUES // int(np.prod(tensors[0].shape[1:])), 1)
     if len(tensors[0]) <= most:
         return tensors
-    rows = torch.randperm(len(tensors[0]), generator=stream(seed))[:most]
+    rows = shuffled(len(tensors[0]), seed)[:most]
     return tuple(tensor[rows] for tensor in tensors)

@@ -15,7 +15,7 @@ from ...functional.pasting import pasted_where
 from ...functional.plain import plain_torch
 from ...functional.scaling import BandScaler
 from ...settings import NOT_NEGATIVE, Range, check_settings
-from ...streams import stream
+from ...streams import shuffled, stream
 from ..base import TrainingData
 from ..training import trains
 from ..two_stream_diffusion import TwoStreamConfig, TwoStreamDiffusion, train_two_stream
@@ -134,7 +134,7 @@ def single_dates(data: TrainingData, clusters: int, seed: int = 0) -> TrainingDa
     counted = spec.counted(mask)
     shapes = torch.cat([spectral_shape(soft(part)).movedim(1, -1) for part in image.split(CHUNK)])
     pixels = shapes[counted]
-    drawn = torch.randperm(len(pixels), generator=stream(seed))[:CLUSTERED]
+    drawn = shuffled(len(pixels), seed)[:CLUSTERED]
     if len(drawn) < clusters:
         raise ValueError(f'{len(drawn)} pixels count in the change masks, too few for {clusters} clusters')
     scaler = BandScaler().fit(pixels[drawn].numpy())
