@@ -11,7 +11,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Integral, Real
-from typing import Literal, cast
+from typing import Literal
 
 from .settings import NOT_NEGATIVE, check_value
 
@@ -24,11 +24,6 @@ def require_ratio(ratio: float, name: str = 'ratio') -> float:
     if isinstance(ratio, bool) or not isinstance(ratio, Real) or not math.isfinite(ratio) or ratio < 0:
         raise ValueError(f'{name} must be a finite number >= 0 (synthetic samples per real sample), found {ratio!r}')
     return float(ratio)
-
-
-def require_mode(mode: str, owner: str) -> Mode:
-    """Return ``mode`` if it is one."""
-    return cast(Mode, check_value(owner, 'mode', mode, Mode))
 
 
 def synthetic_fraction(ratio: float) -> float:

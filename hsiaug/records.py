@@ -116,6 +116,12 @@ def short_digest(value: Any) -> str:
     return hashlib.sha256(json.dumps(json_ready(value), sort_keys=True).encode()).hexdigest()[:16]
 
 
+def checksum(path: Path) -> str:
+    """SHA-256 of a file, hexadecimal."""
+    with path.open('rb') as file:
+        return hashlib.file_digest(file, 'sha256').hexdigest()
+
+
 def require_plausible(declared: int, stored: int, what: str, error: type[Exception] = ValueError) -> None:
     """Refuse ``what`` declares far more bytes of values than the file has, before anything is allocated."""
     if declared > max(PLAUSIBLE_BYTES, PLAUSIBLE_RATIO * stored):

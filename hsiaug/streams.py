@@ -46,6 +46,11 @@ def stream(seed: int | None) -> torch.Generator:
     return torch.Generator().manual_seed(drawn_seed() if seed is None else as_seed(seed))
 
 
+def shuffled(n: int, seed: int) -> torch.Tensor:
+    """(n,) int64 numbers 0, ..., n - 1 in random order."""
+    return torch.randperm(n, generator=stream(seed))
+
+
 def stream_seed(*parts: int) -> int:
     """One seed out of several numbers; streams of different parts are independent (numpy's SeedSequence)."""
     entropy = [operator.index(part) & 0xFFFFFFFFFFFFFFFF for part in parts]  # numpy's integers too

@@ -21,7 +21,7 @@ from ..datasets.checks import Use
 from ..datasets.exhausted import Exhausted, require_policy
 from ..datasets.pool import Draw, Source
 from ..datasets.preview import preview_grid
-from ..datasets.sources import LabelPolicies, Ratios, Sources, require_same, require_weight
+from ..datasets.sources import LabelPolicies, Ratios, Sources, require_same
 from ..datasets.wrapped import counts_of, look_through
 from ..evidence import Recommendation
 from ..ratio import Mode
@@ -139,7 +139,7 @@ class MixedDataModule(BaseDataModule):
         self.way = way if way != 'auto' else 'batch' if live or isinstance(inner, GeoDataModule) else 'dataset'
         self.options: dict[str, Any] = {
             'mode': mode, 'labels': labels, 'prior': prior, 'seed': seed,
-            'weight': require_weight('MixedDataModule', weight),
+            'weight': check_value('MixedDataModule', 'weight', weight, float | None),
             'different_scales': different_scales, 'on_exhausted': require_policy(
                 'MixedDataModule', on_exhausted, replacement, mode, self.sources.schedules, epoch_size,
                 batches=self.way == 'batch',

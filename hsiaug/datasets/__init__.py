@@ -5,16 +5,15 @@ from .bank import BankError, SyntheticBank
 from .bank_writer import write_bank
 from .change_folder import ChangeFolder
 from .checks import require_unseen_samples
-from .folders import PairFolder
+from .folders import PairFolder, SceneFolder
 from .foreign import DataArrayImage, GeoSamples
 from .held import IGNORE
 from .labels import LabelPolicy, estimate_prior, synthetic_counts
 from .mixed import MixedDataset
 from .parts import scene_dataset
-from .patches import ChangeDataset, PatchDataset
+from .patches import ChangeDataset, PatchDataset, SceneDataset
 from .pool import Draw
 from .sample_set import SampleSet, SampleSplit, SampleSplitter
-from .scenes import SceneDataset, SceneFolder
 from .sources import SyntheticPool, as_pool
 from .spectra import SpectraDataset
 from .synthetic import SyntheticDataset

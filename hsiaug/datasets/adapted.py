@@ -281,6 +281,10 @@ def adapt(
         'wavelengths_approximate': wavelengths_approximate, 'value_range': value_range, 'unit': unit,
     }  # fmt: skip
     given = {key: value for key, value in given.items() if value is not None}
+    for key in {'wavelengths', 'value_range'} & given.keys():
+        given[key] = tuple(given[key])
+    if classes is not None:
+        given['classes'] = as_classes(classes, name or type(dataset).__name__)
     as_it_is = isinstance(dataset, AdaptedDataset) and size is None and not given
     if as_it_is and dataset.labelled == labelled and spec in (None, dataset.spec):
         return cast(AdaptedDataset, dataset)
@@ -306,8 +310,7 @@ def adapt(
     elif spec is None:
         raise ValueError(f'{name}: without labels, a spec is needed: that of the samples with labels')
     elif given:
-        changes: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in given.items()}
-        spec = replace(spec, **changes)
+        spec = replace(spec, **given)
     if not labelled:  # of their own layout and size, whatever the labelled ones are
         image = in_contract(raw, f'{name}: sample 0', labelled=False)['image']
         flat: Kind = 'segmentation' if spec.kind in ('spectrum', 'change') else spec.kind
@@ -332,12 +335,6 @@ def _infer_spec(dataset: Any, raw: Any, name: str, given: Mapping[str, Any]) -> 
     Raises:
         ValueError: naming a field that has to be given.
     """
-    given = {key: value for key, value in given.items() if value is not None}
-    if 'classes' in given:
-        given['classes'] = as_classes(given['classes'], name)
-    for key in ('wavelengths', 'value_range'):
-        if key in given:
-            given[key] = tuple(given[key])
     sample = in_contract(raw, f'{name}: sample 0', given.get('kind'))
     kind = kind_of(sample)
     assert kind is not None
@@ -348,16 +345,14 @@ def _infer_spec(dataset: Any, raw: Any, name: str, given: Mapping[str, Any]) -> 
             f'{name}: an image {shape} looks as if its bands came last; (C, H, W) is expected, as torchgeo has it: '
             'give image.permute(2, 0, 1), or spec= if it is that'
         )
+    carried, found = wavelengths_of(raw, f'{name}: sample 0'), dict(given)
     wanted = given.get('wavelengths', ())
     if len(wanted) == bands and (centres := given_centres(wanted, name)) is not None:
-        given['wavelengths'] = tuple(centres.tolist())
-    carried = wavelengths_of(raw, f'{name}: sample 0')
-    own = spec_of(dataset)
-    if own is not None:
-        carried = None if carried is None or own.wavelengths else carried
-        changed = {**({'wavelengths': carried} if carried else {}), **given}
-        return replace(own, kind=kind, bands=bands, size=size, **changed)
-    known = {'wavelengths': carried, **_attributes(dataset, bands), **given, 'kind': kind, 'bands': bands, 'size': size}
+        found['wavelengths'] = tuple(centres.tolist())
+    found |= {'kind': kind, 'bands': bands, 'size': size}
+    if (own := spec_of(dataset)) is not None:
+        return replace(own, **{'wavelengths': own.wavelengths or carried, **found})
+    known = {'wavelengths': carried, **_attributes(dataset, bands), **found}
     classes = known.pop('classes', None) or class_names_of(dataset)
     if classes is None and kind == 'change':
         classes = tuple(CHANGE_CLASSES.values())

@@ -18,18 +18,9 @@ import torch
 from torch import Tensor
 
 from ..progress import progress_bar
-from ..records import read_json
+from ..records import checksum, read_json
 from ..samples import class_counts
-from .bank_record import (
-    BANK_FILE,
-    FRACTIONS,
-    WRITING_FILE,
-    BankError,
-    BankRecord,
-    Shard,
-    checksum,
-    size_problem,
-)
+from .bank_record import BANK_FILE, FRACTIONS, WRITING_FILE, BankError, BankRecord, Shard, size_problem
 from .bank_shard import Blocks, MappedShard, map_shard, row_values
 from .batches import ReadAtOnce, row_numbers
 from .contract import value_problem

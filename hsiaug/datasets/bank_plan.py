@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import operator
 import reprlib
 from collections.abc import Mapping
 from dataclasses import replace
@@ -16,6 +15,8 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from ..samples import Sample, SampleSource, SampleSpec, Traits
+from ..settings import Range, check_value
+from ..streams import as_seed
 from .bank_record import FORMAT, FRACTIONS, BankError, BankRecord, layout_bytes, numpy_dtype
 from .batches import fetch
 from .contract import value_problem
@@ -24,6 +25,7 @@ from .labels import LabelPolicy
 from .synthetic import SyntheticDataset, default_chunk, draw_samples
 
 SHARD_BYTES = 64 << 20
+_WHOLE = Range(1, 1 << 62)
 
 
 def make_plan(
@@ -45,9 +47,13 @@ def make_plan(
     if not isinstance(spec, SampleSpec):
         raise BankError(f'{type(source).__name__} has no spec; give it a SampleSpec as its attribute spec')
     traits = Traits.of(source)
-    chunk = whole_number(default_chunk(spec) if chunk is None else chunk, 'chunk', 1)
-    shard_bytes, seed = whole_number(shard_bytes, 'shard_bytes', 1), whole_number(seed, 'seed')
-    count = None if count is None else whole_number(count, 'count', 1)
+    try:
+        seed = as_seed(seed)
+        chunk = check_value('a bank', 'chunk', default_chunk(spec) if chunk is None else chunk, int, _WHOLE)
+        shard_bytes = check_value('a bank', 'shard_bytes', shard_bytes, int, _WHOLE)
+        count = check_value('a bank', 'count', count, int | None, _WHOLE)
+    except (ValueError, TypeError) as error:
+        raise BankError(str(error)) from error
     dataset: Dataset[Sample]
     drawn: dict[str, Any]
     if is_generator(source):
@@ -104,22 +110,6 @@ def _require_shares(shares: np.ndarray | None, name: str, spec: SampleSpec) -> N
             f'{name} must be a number of at least 0 for each of the classes {list(spec.classes)}, not all 0, '
             f'found {reprlib.repr(values.tolist())}'
         )
-
-
-def whole_number(value: object, name: str, least: int | None = None) -> int:
-    """An argument as an int, numpy's whole numbers too.
-
-    Raises:
-        BankError: if it is not one, too small, or too large for a 64-bit integer.
-    """
-    try:
-        number = None if isinstance(value, bool) else operator.index(cast(Any, value))
-    except TypeError:
-        number = None
-    if number is None or (least is not None and number < least) or abs(number) >= 1 << 63:
-        wanted = name if least is None else f'{name} of at least {least}'
-        raise BankError(f'a bank needs a {wanted}, found {value!r}; give a whole number below 2^63')
-    return number
 
 
 def is_generator(source: object) -> bool:

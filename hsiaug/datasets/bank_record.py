@@ -201,12 +201,6 @@ def numpy_dtype(dtype: torch.dtype) -> np.dtype[Any]:
     return torch.empty(0, dtype=dtype, device='cpu').numpy().dtype
 
 
-def checksum(path: Path) -> str:
-    """SHA-256 of a file, hexadecimal."""
-    with path.open('rb') as file:
-        return hashlib.file_digest(file, 'sha256').hexdigest()
-
-
 def size_problem(path: Path, shard: Shard) -> str | None:
     """What is wrong with the size of a shard, seen without reading it."""
     try:

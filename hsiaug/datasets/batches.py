@@ -17,6 +17,7 @@ from torch.nn.functional import one_hot
 from torchgeo.datasets import NonGeoDataset
 
 from ..samples import Kind, Sample, SpecMismatchError, Transform
+from .shared import Kept
 
 CONTRACT = "whose samples are dictionaries with 'image' and 'label' or 'mask' (the sample contract, as in torchgeo)"
 
@@ -164,16 +165,24 @@ def copied(sample: Mapping[str, Any]) -> dict[str, Any]:
     return {key: as_tensor(value).clone() if is_array(value) else value for key, value in sample.items()}
 
 
-def gather_chunks(rows: np.ndarray, chunk: int, load: Callable[[int], dict[str, Tensor]]) -> dict[str, Tensor]:
-    """Rows out of aligned chunks, in the order asked for."""
+def gather_chunks(
+    rows: np.ndarray,
+    chunk: int,
+    kept: Kept[tuple[int, int], dict[str, Tensor]],
+    epoch: int,
+    draw: Callable[[int, int], dict[str, Tensor]],
+) -> dict[str, Tensor]:
+    """Rows of an epoch out of aligned chunks, in the order asked for; chunks that are not kept are drawn."""
+
+    def taken(number: int, places: np.ndarray) -> dict[str, Tensor]:
+        batch = kept.get_or_make((epoch, number), lambda: draw(epoch, number))
+        return take_rows(batch, torch.from_numpy(places))
+
     numbers, within = np.divmod(rows, chunk)
     if (numbers == numbers[0]).all():
-        return take_rows(load(int(numbers[0])), torch.from_numpy(within))
+        return taken(int(numbers[0]), within)
     order = np.argsort(numbers, kind='stable')
-    parts = []
-    for number in np.unique(numbers).tolist():
-        place = torch.from_numpy(within[order[numbers[order] == number]])
-        parts.append(take_rows(load(number), place))
+    parts = [taken(number, within[order[numbers[order] == number]]) for number in np.unique(numbers).tolist()]
     joined = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
     return take_rows(joined, torch.from_numpy(np.argsort(order)))
 
@@ -188,11 +197,6 @@ def _on_each_device(places: Tensor, columns: Iterable[Any]) -> dict[torch.device
     """Places, which are on the CPU, where each of the columns that are tensors lies: moved once, not for each."""
     there = {column.device for column in columns if isinstance(column, Tensor)}
     return {device: places.to(device, non_blocking=True) for device in there}
-
-
-def batch_size(batch: Mapping[str, Any]) -> int:
-    """Number of samples."""
-    return len(batch['image'])
 
 
 def absent_values(batch: Mapping[str, Any]) -> dict[str, Any]:
@@ -242,7 +246,7 @@ class Extras:
 
     def complete(self, batch: Mapping[str, Any], source: int) -> dict[str, Any]:
         """A batch with them; its source is 0 for real samples, else the number of the source, from 1."""
-        size, image, synthetic = batch_size(batch), batch['image'], source > 0
+        size, image, synthetic = len(batch['image']), batch['image'], source > 0
         whole = dict(batch)
         if self.absent is not None:
             whole = {key: value for key, value in batch.items() if isinstance(value, Tensor)}

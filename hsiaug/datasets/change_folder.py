@@ -16,9 +16,10 @@ import torch
 
 from ..samples import Sample, Transform
 from ..scenes.change import CHANGE_CLASSES
+from ..scenes.files import FilesNotFoundError
 from ..seen import Places, digest_of_parts
 from .held import IGNORE, RealDataset
-from .image_files import SUFFIXES, WHOLE, FolderNotFoundError, ImageFiles, MaskFiles, Window, image_files, subfolders
+from .image_files import SUFFIXES, WHOLE, ImageFiles, MaskFiles, Window, image_files, subfolders
 from .survey import tile_corners
 
 MASKS = ('mask', 'masks', 'cm', 'change', 'changes', 'change_map', 'change_mask', 'label', 'labels', 'gt')
@@ -120,25 +121,23 @@ class ChangeFolder(RealDataset):
             self.root, split = self.root / split, None
         for folder in (self.root, masks or self.root):
             if not folder.is_dir():
-                raise FolderNotFoundError(f'ChangeFolder: no folder {folder}; it should hold a folder per place')
+                raise FilesNotFoundError(f'ChangeFolder: no folder {folder}; it should hold a folder per place')
         held, masked = ([path.name for path in subfolders(folder)] for folder in (self.root, masks or self.root))
         names = list(masked if cities is None else cities)
         if split is not None:
             listing = self.root / f'{split}.txt'
             if not listing.is_file():
-                raise FolderNotFoundError(
-                    f'ChangeFolder: no split {split!r}: neither {listing} nor {self.root / split}'
-                )
+                raise FilesNotFoundError(f'ChangeFolder: no split {split!r}: neither {listing} nor {self.root / split}')
             listed = [name.strip() for name in re.split('[,\n]', listing.read_text()) if name.strip()]
             names = [name for name in listed if cities is None or name in cities]
         if missing := [name for name in names if name not in held or name not in masked]:
             where = f'{self.root} and {masks}' if masks is not None else str(self.root)
-            raise FolderNotFoundError(
+            raise FilesNotFoundError(
                 f'ChangeFolder: no folders {missing[:8]} in {where}, which hold {sorted({*held, *masked})[:20]}; every '
                 'place has a folder with its two dates, and one with its mask'
             )
         if not names:
-            raise FolderNotFoundError(f'ChangeFolder: no places in {masks or self.root}; it should hold a folder each')
+            raise FilesNotFoundError(f'ChangeFolder: no places in {masks or self.root}; it should hold a folder each')
         return names
 
     @cached_property

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ..samples import SampleSpec
 from ..scenes.labelled_patches import Rule
+from ..streams import shuffled
 
 
 def class_patches(
@@ -69,7 +70,7 @@ def class_patches(
         raise ValueError(f'class_patches: no patch of {size} x {size} pixels has a label that counts')
     y = label[counts]
     if per_class is not None:
-        order = torch.randperm(len(y), generator=torch.Generator().manual_seed(seed)).to(y.device)
+        order = shuffled(len(y), seed).to(y.device)
         kept = torch.cat([order[y[order] == k][:per_class] for k in range(spec.num_classes)]).sort().values
         place, y = place[kept], y[kept]
     patches = image.unfold(2, size, step).unfold(3, size, step)  # (N, C, h, w, size, size)

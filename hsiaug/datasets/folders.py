@@ -1,4 +1,4 @@
-"""Folders of image/mask pairs, as public segmentation data sets come."""
+"""Folders of images as public data sets come: with masks in another, or in a sub-folder per class."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ import torch
 from torch import Tensor
 
 from ..progress import with_progress
-from ..samples import Sample, Transform
+from ..samples import Sample, Transform, as_classes, class_counts
+from ..scenes.files import FilesNotFoundError
 from ..scenes.layout import Layout
 from .held import IGNORE, RealDataset, as_fractions
-from .image_files import IMAGE_SUFFIXES, SUFFIXES, FolderNotFoundError, ImageFiles, MaskFiles, image_files, subfolders
+from .image_files import IMAGE_SUFFIXES, SUFFIXES, ImageFiles, MaskFiles, image_files, subfolders
 
 IMAGE_FOLDERS = ('images', 'image', 'imgs', 'img')
 MASK_FOLDERS = ('masks', 'mask', 'labels', 'label', 'annotations')
@@ -96,7 +97,7 @@ class PairFolder(RealDataset):
         stems = sorted(of_image.keys() | of_mask.keys())
         if split is not None:
             if not listing.is_file():
-                raise FolderNotFoundError(
+                raise FilesNotFoundError(
                     f'PairFolder: no split {split!r}: neither a list {listing}, nor folders {root / split} or '
                     f'{folders[0] / split} and {folders[1] / split}'
                 )
@@ -164,6 +165,80 @@ class PairFolder(RealDataset):
         return self.class_pixels().sum(axis=0)
 
 
+class SceneFolder(RealDataset):
+    """Images in one folder per class, read on demand.
+
+    GeoTIFF, PNG, JPEG, ENVI, NumPy, HDF5 and MATLAB, of any number of bands; all images have the size and bands
+    of the first. Pixels that an image has not measured (nodata, NaN) hold the mean of its other pixels. For training
+    read them into memory once: :meth:`SceneDataset.from_dataset`.
+
+    Args:
+        root: folder that holds a folder per class.
+        classes: names of the class folders, in label order; all folders in the order of their names if None.
+        split: sub-folder of the root that holds the class folders, such as ``'train'``; None for the root itself.
+        bands, wavelengths, scale, unit, nodata, image_key, transforms: as for :class:`PairFolder`.
+        layout: ``'hwc'`` or ``'chw'``, where the bands are in arrays; the latter is refused if None and likely.
+
+    Raises:
+        DatasetNotFoundError: if the root, the split or the folder of a class is missing.
+        ValueError: if a class has no images, or settings contradict each other.
+    """
+
+    def __init__(
+        self,
+        root: str | os.PathLike[str],
+        classes: Sequence[str] | None = None,
+        split: str | None = None,
+        bands: Sequence[int] | None = None,
+        wavelengths: Sequence[float] | None = None,
+        scale: float | None = None,
+        unit: str | None = None,
+        nodata: float | None = None,
+        image_key: str | None = None,
+        layout: Layout | None = None,
+        transforms: Transform | None = None,
+    ) -> None:
+        self.root, self.transforms = Path(root).expanduser() / (split or ''), transforms
+        if not self.root.is_dir():
+            raise FilesNotFoundError(f'SceneFolder: no folder {self.root}; it should hold a folder per class')
+        found = [path.name for path in subfolders(self.root)]
+        names = tuple(found) if classes is None else as_classes(classes, 'SceneFolder')
+        if missing := [name for name in names if name not in found]:
+            raise FilesNotFoundError(f'SceneFolder: no folders {missing} in {self.root}, which holds {found}')
+        self.images = [(file, k) for k, name in enumerate(names) for file in image_files(self.root / name)]
+        held = class_counts([k for _, k in self.images], len(names))
+        if not names or (held == 0).any():
+            empty = [name for name, count in zip(names, held, strict=True) if not count]
+            raise ValueError(
+                f'SceneFolder: no images with {IMAGE_SUFFIXES} in '
+                + (f'the class folders {empty} of {self.root}; leave these out of classes' if names else str(self.root))
+            )
+        self.files = ImageFiles('SceneFolder', self.images[0][0], bands, wavelengths, scale, nodata, image_key, layout)
+        self.spec = self.files.spec('scene', names, unit)
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> Sample:
+        """``image`` (C, H, W) float32 in the unit and ``label`` () int64.
+
+        Raises:
+            ValueError: naming the file that does not fit the others.
+        """
+        file, label = self.images[index]
+        return self._transformed({'image': torch.from_numpy(self.files.read(file)[0]), 'label': torch.tensor(label)})
+
+    @property
+    def labels(self) -> Tensor:
+        """(N,) int64 labels."""
+        return torch.tensor([label for _, label in self.images])
+
+    @property
+    def class_counts(self) -> np.ndarray:
+        """(K,) number of images per class."""
+        return class_counts(self.labels, self.spec.num_classes)
+
+
 def _folder(root: Path, name: str | None, usual: Sequence[str], what: str) -> Path:
     """The folder of the images or masks."""
     found = [path.name for path in subfolders(root)] if root.is_dir() else []
@@ -172,7 +247,7 @@ def _folder(root: Path, name: str | None, usual: Sequence[str], what: str) -> Pa
         return root / names[0]
     if len(names) > 1:
         raise ValueError(f'PairFolder: {names} in {root} could all hold the {what}; name one with {what}=')
-    raise FolderNotFoundError(
+    raise FilesNotFoundError(
         f'PairFolder: no folder {name or " or ".join(usual)} for the {what} in {root}, which holds the folders '
         f'{found}; name it with {what}=, or give another root'
     )

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from torchgeo.datasets import DatasetNotFoundError
 
 from ..samples import Kind, SampleSpec, as_classes
 from ..scenes.files import CUBE_KEYS, LABEL_KEYS, Content, Facts, SceneFileError, Variable, without_axis_of_one
@@ -30,13 +29,6 @@ Window = tuple[slice, slice]
 WHOLE: Window = (slice(None), slice(None))
 MANY = 1 << 20
 """Files whose description is kept, where each is read again and again by windows."""
-
-
-class FolderNotFoundError(DatasetNotFoundError):
-    """A folder of images, masks, a class or a split that is not there."""
-
-    def __init__(self, message: str) -> None:
-        FileNotFoundError.__init__(self, message)
 
 
 class ImageFiles:

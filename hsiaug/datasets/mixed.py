@@ -16,6 +16,7 @@ from torchgeo.datasets import NonGeoDataset
 from ..evidence import Recommendation
 from ..ratio import Constant, Mode, source_counts
 from ..samples import Sample, SampleSpec, Transform, require_compatible
+from ..settings import check_value
 from ..streams import POSITIONS, REAL, stream_seed
 from .batches import (
     Extras,
@@ -33,7 +34,7 @@ from .joined import JoinedSamples, Part, join, take_apart
 from .orders import EpochIndices, EpochOrder, InOrder, Rounds, Rows, Shuffled
 from .pool import Draw
 from .shared import InEpochs, Kept
-from .sources import LabelPolicies, NamedSources, Ratios, Sources, require_same, require_weight
+from .sources import LabelPolicies, NamedSources, Ratios, Sources, require_same
 from .wrapped import counts_of, labels_of, require_map_style, spec_of
 
 
@@ -114,7 +115,8 @@ class MixedDataset(InEpochs, NonGeoDataset):
         self.real, self.num_real = real, len(cast(Any, real))
         if not self.num_real:
             raise ValueError('MixedDataset: the real dataset is empty; check its folder, split or subset')
-        self.seed, self.weight, self.transforms = seed, require_weight('MixedDataset', weight), transforms
+        self.seed, self.transforms = seed, transforms
+        self.weight = check_value('MixedDataset', 'weight', weight, float | None)
         self.real_counts = counts_of(real)
         policy = require_policy('MixedDataset', on_exhausted, replacement, epoch_size=epoch_size)
         again = policy in ('repeat', 'all_exhausted')

@@ -6,9 +6,8 @@ from ..scenes import BitemporalScene, Scene, Split
 from ..scenes.labelled_patches import LabelledPatchSplit
 from ..scenes.patches import PatchPart, PatchSplit
 from .adapted import AdaptedDataset
-from .patches import ChangeDataset, PatchDataset
+from .patches import ChangeDataset, PatchDataset, SceneDataset
 from .sample_set import HeldPart, SampleSet, SampleSplit
-from .scenes import SceneDataset
 from .spectra import SpectraDataset
 
 AnyScene = Scene | SampleSet

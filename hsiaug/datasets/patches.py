@@ -1,4 +1,4 @@
-"""Patches of scenes of one date or two with masks, as torchgeo datasets, and how windows are read."""
+"""Images in memory as torchgeo datasets, with masks, of two dates, or with one label each; how windows are read."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ from ..functional.degradation import upsample
 from ..samples import Sample, SampleSpec, Transform
 from ..scenes import Scene, Split
 from ..scenes.change import CHANGE_CLASSES, BitemporalScene
+from ..scenes.labelled_patches import LabelledPatchSplit
 from ..scenes.labels import class_positions
 from ..scenes.patches import PatchPart, PatchSplit
-from .held import IGNORE, HeldMasks
+from .held import IGNORE, HeldMasks, HeldSamples
 from .image_files import fill_missing
 
 _REACH = 3  # pixels of a coarser image on each side that interpolation looks at, and one
@@ -120,6 +121,52 @@ class ChangeDataset(HeldMasks):
             hint = '; use mask // 255 if 255 means changed' if ignored else ''
             raise ValueError(f'ChangeDataset: no pixel of any of the {len(pairs)} masks is changed (1){hint}')
         return pairs
+
+
+class SceneDataset(HeldSamples):
+    """Images with one label each, held in memory.
+
+    Args:
+        image: (N, C, H, W) float32 in the dataset's unit, finite.
+        label: (N,) int64 labels.
+        spec: what they are; its kind is ``'scene'``.
+        split: the split that they come from; a generator that saw its test pixels is then refused by mixing.
+        transforms: function of a sample, as in torchgeo.
+
+    Raises:
+        ValueError: if images, labels and spec do not fit together, or hold values that they must not.
+    """
+
+    kind = 'scene'
+    label: Tensor
+
+    def __init__(
+        self,
+        image: Tensor,
+        label: Tensor,
+        spec: SampleSpec,
+        split: LabelledPatchSplit | None = None,
+        transforms: Transform | None = None,
+    ) -> None:
+        super().__init__(image, label, spec, split, transforms)
+
+    @classmethod
+    def from_scene(
+        cls, scene: Scene, split: LabelledPatchSplit, part: PatchPart = 'train', transforms: Transform | None = None
+    ) -> SceneDataset:
+        """The labelled patches of one part of a split; pixels that are not measured hold the mean of the others.
+
+        Raises:
+            ValueError: for an unknown part, a split of another scene, or one without labelled patches.
+        """
+        if not isinstance(split, LabelledPatchSplit):
+            raise ValueError(
+                f'SceneDataset: a {type(split).__name__} holds no labelled patches; split with LabelledPatchSplitter'
+            )
+        require_split_of(scene, split, 'SceneDataset')
+        corners, labels = split.patches(part)
+        spec = scene.spec(split.classes, 'scene', (split.patch, split.patch))
+        return cls(read_windows(scene, corners, split.patch), torch.from_numpy(labels), spec, split, transforms)
 
 
 def require_split_of(scene: Scene, split: Split | PatchSplit, who: str) -> None:

@@ -247,10 +247,7 @@ class LivePool(Pool):
         return self._sample(n, labels, int(rng.integers(2**62)))
 
     def _at(self, wanted: np.ndarray, epoch: int) -> dict[str, Tensor]:
-        def chunk(number: int) -> dict[str, Tensor]:
-            return self._chunks.get_or_make((epoch, number), lambda: self._draw_chunk(epoch, number))
-
-        return gather_chunks(wanted, self.chunk, chunk)
+        return gather_chunks(wanted, self.chunk, self._chunks, epoch, self._draw_chunk)
 
     def _draw_chunk(self, epoch: int, number: int) -> dict[str, Tensor]:
         labels = None

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from ..evidence import Recommendation, recommended_ratio
-from ..ratio import Mode, Schedule, as_schedule, ratio_in, require_mode, source_counts, together
+from ..ratio import Mode, Schedule, as_schedule, ratio_in, source_counts, together
 from ..samples import Sample, SampleSpec, require_compatible
 from ..settings import check_value
 from ..streams import SOURCES, WHICH, stream_seed
@@ -76,12 +76,9 @@ def open_folder(source: Source | str | os.PathLike[str]) -> Source:
     return SyntheticBank.open(source)
 
 
-class SyntheticPool(Pool):
+def SyntheticPool(source: Source, seed: int = 0, labels: LabelPolicy | None = None, **fields: Any) -> Pool:
     """:func:`as_pool` with the fields of :class:`Draw` as arguments."""
-
-    def __new__(cls, source: Source, seed: int = 0, labels: LabelPolicy | None = None, **fields: Any) -> Pool:  # type: ignore[misc]
-        """The pool of a source, live or stored."""
-        return as_pool(source, Draw(seed, labels, **fields))
+    return as_pool(source, Draw(seed, labels, **fields))
 
 
 class Sources:
@@ -124,7 +121,7 @@ class Sources:
         different_scales: bool = False,
         seen: int | None = None,
     ) -> None:
-        self.owner, self.mode = owner, require_mode(mode, owner)
+        self.owner, self.mode = owner, cast(Mode, check_value(owner, 'mode', mode, Mode))
         self.names = _names(owner, source) if isinstance(source, Mapping) else ()
         found = [open_folder(one) for one in (source.values() if isinstance(source, Mapping) else [source])]
         if len(found) > 1 and not isinstance(ratio, Mapping):
@@ -316,15 +313,6 @@ def require_same(owner: str, state: Mapping[str, Any], settings: Callable[[int],
             + '\nMake it as it was when the state was saved, or begin an epoch anew: set_epoch(epoch).'
         )
     return int(state['epoch'])
-
-
-def require_weight(owner: str, weight: float | None) -> float | None:
-    """A loss weight of synthetic samples.
-
-    Raises:
-        ValueError: if it is not a number of at least 0.
-    """
-    return cast('float | None', check_value(owner, 'weight', weight, float | None))
 
 
 def _names(owner: str, sources: Mapping[str, Any]) -> tuple[str, ...]:

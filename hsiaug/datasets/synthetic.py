@@ -124,8 +124,4 @@ class SyntheticDataset(InEpochs, ReadAtOnce):
         rows, epoch = row_numbers(indices, self.length, 'SyntheticDataset'), self.epoch
         if rows.size == 0:
             return self.generator.sample(0)
-
-        def chunk(number: int) -> dict[str, Tensor]:
-            return self._chunks.get_or_make((epoch, number), lambda: self._draw_chunk(epoch, number))
-
-        return gather_chunks(rows, self.chunk, chunk)
+        return gather_chunks(rows, self.chunk, self._chunks, epoch, self._draw_chunk)

@@ -1,4 +1,4 @@
-"""How generators of images hold samples: pairs of dates as one picture, and which pixels of masks count."""
+"""How generators of images hold samples: pairs of dates as one picture, and classes that are never to be predicted."""
 
 from __future__ import annotations
 
@@ -34,11 +34,6 @@ def in_contract(image: Tensor, mask: Tensor, spec: SampleSpec) -> dict[str, Tens
     if spec.kind == 'change':
         return {'image': image.unflatten(1, (2, spec.bands)), 'mask': mask[:, None]}
     return {'image': image, 'mask': mask}
-
-
-def counting(target: Tensor, spec: SampleSpec) -> Tensor:
-    """Which pixels of masks, or values of labels, are of a class and not to be ignored, bool."""
-    return (target >= 0) & (target < spec.num_classes) & (target != spec.ignore_index)
 
 
 def without_ignored(logits: Tensor, spec: SampleSpec) -> Tensor:

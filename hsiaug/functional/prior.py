@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 from scipy.optimize import minimize
 
+_STEPS, _TOLERANCE = 1000, 1e-8  # of EM at most; it stops when no prior changes by more
+
 
 def apportion(shares: np.ndarray, total: int) -> np.ndarray:
     """Whole counts that add up to ``total`` in the given shares (largest-remainder method).
@@ -43,9 +45,7 @@ def fill_to_prior(real_counts: np.ndarray, prior: np.ndarray, total: int) -> np.
     return apportion(lacking, total)
 
 
-def em_prior(
-    posteriors: np.ndarray, train_prior: np.ndarray, iterations: int = 1000, tolerance: float = 1e-8
-) -> np.ndarray:
+def em_prior(posteriors: np.ndarray, train_prior: np.ndarray) -> np.ndarray:
     """Class prior of unlabelled data by EM re-estimation.
 
     Saerens, Latinne and Decaestecker, "Adjusting the outputs of a classifier to new a priori probabilities",
@@ -54,19 +54,17 @@ def em_prior(
     Args:
         posteriors: (M, K) class probabilities of a classifier on the unlabelled data.
         train_prior: (K,) class frequencies that the classifier was trained on.
-        iterations: most steps.
-        tolerance: stops when no prior changes by more.
 
     Returns:
         (K,) float64 that adds up to one.
     """
     prior = np.asarray(train_prior, dtype=np.float64)
     start = prior.copy()
-    for _ in range(iterations):
+    for _ in range(_STEPS):
         adjusted = posteriors * (prior / start)
         adjusted /= adjusted.sum(axis=1, keepdims=True)
         updated = adjusted.mean(axis=0)
-        if np.abs(updated - prior).max() < tolerance:
+        if np.abs(updated - prior).max() < _TOLERANCE:
             return updated
         prior = updated
     return prior

@@ -15,6 +15,7 @@ from torch import Tensor
 from ..functional.scaling import BandScaler
 from ..functional.spectral import spectral_angle
 from ..samples import SampleSpec
+from ..streams import shuffled
 from .frechet import PRDC, frechet_distance, prdc
 from .masks import class_indicators, class_shares, cooccurrence, mask_features, total_variation
 
@@ -146,7 +147,7 @@ class _Side:
 
     def thinned(self, count: int, seed: int) -> _Side:
         """Features of ``count`` pairs drawn at random; the statistics of all stay."""
-        rows = torch.randperm(self.count, generator=torch.Generator().manual_seed(seed))[:count]
+        rows = shuffled(self.count, seed)[:count]
         return replace(self, image=self.image[rows], mask=self.mask[rows])
 
 

@@ -70,7 +70,7 @@ class AgreementGate(Gate):
     def _fit(self, data: TrainingData, regions: Tensor, seed: int) -> Tensor:
         spec, target = data.spec, data.y
         _require_suitable(self.config, spec)
-        counts = self._counts(target, spec)
+        counts = spec.counted(target)
         losses = torch.full(target.shape, torch.nan)
         self.classifiers = []
         for fold, held in enumerate(deal_folds(regions, seed)):
@@ -92,11 +92,6 @@ class AgreementGate(Gate):
         ratio = losses / self.class_loss[target.where(counts, 0)]
         self.sample_loss = ratio.reshape(len(ratio), -1).nanmean(dim=1)
         return self.sample_loss.clamp_min(_TINY).log()
-
-    def _counts(self, target: Tensor, spec: SampleSpec) -> Tensor:
-        """Which labels count."""
-        counts = (target >= 0) & (target < spec.num_classes)
-        return counts if spec.ignore_index is None else counts & (target != spec.ignore_index)
 
     @torch.no_grad()
     def label_losses(self, batch: Batch) -> Tensor:
@@ -122,7 +117,7 @@ class AgreementGate(Gate):
             loss = losses.where(knows, torch.nan).nanmean(dim=0).where(knows.any(dim=0), torch.inf)
             loss = loss.where(losses.isfinite().all(dim=0), torch.nan)
             expected = _expected(wanted, self.class_loss)
-            parts.append((loss / expected).where(self._counts(target[part], spec), torch.nan))
+            parts.append((loss / expected).where(spec.counted(target[part]), torch.nan))
         return torch.cat(parts) if parts else torch.empty(0)
 
     def score(self, batch: Batch) -> Tensor:

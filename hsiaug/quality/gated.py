@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils.data import Dataset
-from torchgeo.datasets import NonGeoDataset
+from torch.utils.data import Dataset, Subset
 
 from .. import __version__
-from ..datasets.batches import fetch, unstack
-from ..datasets.wrapped import epoch_followers
+from ..datasets.batches import ReadAtOnce, fetch, row_numbers
+from ..datasets.wrapped import epoch_followers, labels_of
 from ..samples import Provenance, Sample, SampleSource, SampleSpec, Traits, joined_seen, require_compatible
-from ..settings import BETWEEN, Range, check_value
+from ..settings import BETWEEN, check_value
 from ..streams import drawn_seed, stream, stream_seed
 from ..systems import Generator, TrainingData
 from .agreement import AgreementGate
@@ -25,6 +24,8 @@ from .novelty import NoveltyGate
 from .physical import RangeGate, SmoothnessGate, SubspaceGate
 
 _AT_A_TIME = 8  # samples drawn together for one that passes
+_LEAST = 1 / 8  # share of a class's samples that must pass for gate_generator to draw it, in as many tries:
+_TRIES = 200
 
 
 class GateError(ValueError):
@@ -177,7 +178,7 @@ class Gated(nn.Module):
         )
 
 
-class GatedDataset(NonGeoDataset):
+class GatedDataset(ReadAtOnce):
     """What passes the gates of a map-style dataset of synthetic samples, such as a bank.
 
     Args:
@@ -216,24 +217,13 @@ class GatedDataset(NonGeoDataset):
         """Number of samples that pass."""
         return len(self.rows)
 
-    def __getitem__(self, index: int) -> Sample:
-        """One sample that passes, noisy pixels of its mask ignored."""
-        return self.__getitems__([index])[0]
-
-    def __getitems__(self, indices: Sequence[int]) -> list[Sample]:
-        """Samples of a whole batch."""
-        return unstack(self.batch(indices))
-
     def batch(self, indices: Sequence[int] | Tensor) -> dict[str, Any]:
-        """Samples of several indices, stacked."""
-        rows = self.rows[np.asarray(indices, dtype=np.int64)]
-        return self.gates.clean(fetch(self.dataset, rows))
+        """Samples of several indices, stacked, noisy pixels of their masks ignored."""
+        return self.gates.clean(fetch(self.dataset, self.rows[row_numbers(indices, len(self), 'GatedDataset')]))
 
     def labels(self) -> Tensor | None:
         """(n,) labels of what passes where the dataset knows them, else None."""
-        known: Callable[[], Tensor] | Tensor | None = getattr(self.dataset, 'labels', None)
-        known = known() if callable(known) else known
-        return known[torch.from_numpy(self.rows)] if isinstance(known, Tensor) else None
+        return labels_of(Subset(self.dataset, self.rows.tolist()))
 
 
 def require_fitted(gates: Gates, spec: SampleSpec) -> SampleSpec:
@@ -296,32 +286,26 @@ def fit_gates(
     return Gates(fitted) if fitted else None, missing
 
 
-def gate_generator(
-    gates: Gates, generator: Generator, least: float = 1 / 8, per_class: int = 32, tries: int = 200, seed: int = 0
-) -> Gated:
+def gate_generator(gates: Gates, generator: Generator, seed: int = 0) -> Gated:
     """A generator whose samples pass gates, without the classes whose samples hardly ever pass.
 
     Args:
         gates: fitted to the training part that the generator was trained on.
         generator: with class frequencies.
-        least: share of a class's samples that must pass for it to be drawn.
-        per_class: samples of each class that this is judged by.
-        tries: see :class:`~hsiaug.quality.gated.Gated`.
-        seed: of the samples that are judged.
+        seed: of the samples that classes are judged by.
 
     Raises:
         GateError: if more than half of what there is to draw would be left out.
     """
-    check_value('gate_generator', 'least', least, float, Range(0, 1))
-    shares = Gated(generator, gates, tries).passing(per_class, seed)
-    out = [name for name, share in shares.items() if share < least]
+    shares = Gated(generator, gates, _TRIES).passing(seed=seed)
+    out = [name for name, share in shares.items() if share < _LEAST]
     prior = dict(zip(generator.spec.classes, generator.class_prior.tolist(), strict=True))
     if sum(share for name, share in prior.items() if name not in out) < 0.5:
         raise GateError(
-            f'of classes {out} fewer than {least:.0%} of {per_class} samples pass the gates; they are more than half '
-            'of what there is to draw'
+            f'of classes {out} fewer than {_LEAST:.0%} of the samples pass the gates; they are more than half of what '
+            'there is to draw'
         )
-    return Gated(generator, gates, tries, out)
+    return Gated(generator, gates, _TRIES, out)
 
 
 def all_gates(generator: Generator, data: TrainingData, regions: Tensor, threshold: float) -> Gated:

@@ -14,6 +14,7 @@ from ..functional.dates import as_pictures
 from ..functional.scaling import band_scale
 from ..samples import SampleSpec
 from ..settings import NOT_NEGATIVE, check_value
+from ..streams import shuffled
 from ..systems import TrainingData
 from .gate import Batch, Gate, batches, rows_at_once
 from .regions import shares_region
@@ -56,7 +57,7 @@ class NoveltyGate(Gate):
         self.spec = spec
         more = data.unlabelled if spec.size is None else data.x[:0]
         pixels = _pixels(torch.cat([data.x, more]))
-        pixels = pixels[torch.randperm(len(pixels), generator=torch.Generator().manual_seed(seed))[:_PIXELS]]
+        pixels = pixels[shuffled(len(pixels), seed)[:_PIXELS]]
         self.mean = pixels.mean(dim=0)
         self.axes = _noise_fractions(noise_covariance(torch.cat([data.x, more]), spec), pixels - self.mean, spec)
         self.train = self._whiten(data.x)

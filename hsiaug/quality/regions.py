@@ -15,6 +15,7 @@ from ..scenes.labelled_patches import LabelledPatchSplit
 from ..scenes.patches import PatchSplit
 from ..scenes.windows import block_numbers
 from ..settings import check_value
+from ..streams import shuffled
 
 FOLDS = 5
 _SPECTRA_BLOCK = 8  # side of a region of single pixels
@@ -79,8 +80,7 @@ def deal_folds(regions: Tensor, seed: int) -> Iterator[Tensor]:
     """Masks in the shape of ``regions``: for each of at most five folds of whole regions, which labels it holds."""
     count = int(regions.max()) + 1
     folds = min(FOLDS, count)
-    order = torch.randperm(count, generator=torch.Generator().manual_seed(seed))
-    fold = (order % folds)[regions]
+    fold = (shuffled(count, seed) % folds)[regions]
     for k in range(folds):
         yield fold == k
 

@@ -67,7 +67,7 @@ def _data(work: Work, which: Which, seed: int) -> _Data:
     most = min(len(train), published_config(CONFIGS[which][0])['split']['settings']['max_train'])
     tested = np.arange(min(len(test), work.settings['max_test']))
     task, drawn = task_of(train.spec), np.random.default_rng(seed).permutation(len(train))[:most]
-    learnt = data_of(train, streams=True)
+    learnt = data_of(train, generator='two_stream_diffusion')
     return _Data(task, learnt, _held(train, drawn), _held(test, tested), seed, work.inception)
 
 

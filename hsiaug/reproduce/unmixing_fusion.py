@@ -21,6 +21,7 @@ from ..named_configs import published_config
 from ..records import as_record
 from ..scenes import PatchSplitter
 from ..scenes.config import SceneConfig
+from ..streams import shuffled
 from ..systems import TrainingData
 from ..systems.data import data_of
 from ..tasks import task_of
@@ -93,7 +94,7 @@ def _encoder(work: Work, seed: int) -> Any:
     if work.inception is not None:
         return InceptionFeatures(work.inception, x, data.spec.wavelengths, work.device)
     spectra = x.movedim(1, -1).reshape(-1, x.shape[1])
-    some = torch.randperm(len(spectra), generator=torch.Generator().manual_seed(seed))[:20_000]
+    some = shuffled(len(spectra), seed)[:20_000]
     clusters = KMeans(CLUSTERS, n_init=1, random_state=seed).fit(spectra[some].numpy())
     masks = torch.from_numpy(clusters.predict(spectra.numpy()).astype(np.int64)).view(len(x), *x.shape[2:])
     return train_patch_encoder(x, masks, CLUSTERS, seed=seed, steps=work.settings['encoder_steps'], device=work.device)
@@ -105,7 +106,7 @@ def _scores(work: Work, name: str, seed: int, row: str | None = None) -> Mapping
 
     def measure() -> dict[str, float]:
         generator, encoder = _generator(work, name, seed, row), _encoder(work, seed)
-        rows = torch.randperm(len(data.x), generator=torch.Generator().manual_seed(seed))[: work.settings['compared']]
+        rows = shuffled(len(data.x), seed)[: work.settings['compared']]
         fake = generator.sample(len(rows), seed=seed)['image']
         real, made = (encoder(x.to(work.device)).cpu() for x in (data.x[rows], fake))
         near = prdc(real, made, k=3)

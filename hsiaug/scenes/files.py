@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+from torchgeo.datasets import DatasetNotFoundError
 
 from ..records import require_plausible
 
@@ -25,6 +26,13 @@ NUMERIC = 'biuf'
 
 class SceneFileError(ValueError):
     """A file that does not hold what was asked for."""
+
+
+class FilesNotFoundError(DatasetNotFoundError):
+    """Files, or a folder of images, masks, a class or a split, that are not there."""
+
+    def __init__(self, message: str) -> None:
+        FileNotFoundError.__init__(self, message)
 
 
 @dataclass(frozen=True)

@@ -110,7 +110,7 @@ def open_scene(
     content = open_content(existing(path, 'cube'), 'cube', bands)
     file, facts = content.file, content.facts
     cube_variable = find_cube(content, cube_key)
-    found = _read_labels(content, labels, labels_key, cube_variable, nodata, ignored, class_names, unlabelled)
+    found = _read_labels(content, labels, labels_key, cube_variable, ignored, class_names, unlabelled)
     if 0 in cube_variable.shape:
         raise SceneFileError(f'{file}: the cube has shape {cube_variable.shape}, and so no values')
     cube = without_axis_of_one(cube_variable.read(), (3, 4)) if cube_variable.ndim > 2 else cube_variable.read()
@@ -210,19 +210,19 @@ def open_library(
     ).checked(on_bad_bands)
 
 
-def find_cube(content: Content, key: str | None, argument: str = 'cube_key', what: str = 'cube') -> Variable:
+def find_cube(content: Content, key: str | None) -> Variable:
     """The variable of the cube: tiles, an image, or a single band where a file holds no more."""
     solid = any(v.ndim in (3, 4) and v.numeric for v in content.variables.values())
     if key is not None:
         solid = (name := content.name(key)) is None or content.variables[name].ndim != 2
     if solid:
-        return content.find(key, CUBE_KEYS, (3, 4), what, argument)
+        return content.find(key, CUBE_KEYS, (3, 4), 'cube', 'cube_key')
     flat = {n: v for n, v in content.variables.items() if leaf(n) not in LABEL_KEYS and v.ndim == 2}
     single = Content(content.file, flat, content.facts, content.unread)
     try:
-        return single.find(key, CUBE_KEYS, (2,), what, argument)
+        return single.find(key, CUBE_KEYS, (2,), 'cube', 'cube_key')
     except SceneFileError:
-        return content.find(key, CUBE_KEYS, (3, 4), what, argument)
+        return content.find(key, CUBE_KEYS, (3, 4), 'cube', 'cube_key')
 
 
 def refuse_doubts(facts: Facts, **options: Any) -> None:
@@ -284,13 +284,12 @@ def _read_labels(
     labels: str | os.PathLike[str] | None,
     key: str | None,
     cube: Variable,
-    nodata: float | None,
     ignore: Sequence[float] | None,
     class_names: Mapping[int, str] | None,
     unlabelled: int,
 ) -> FileLabels | None:
     """The labels and the class names of their file; None where nothing is labelled."""
-    dimensions = {2: (1, 2), 4: (3,)}.get(cube.ndim, (2,))
+    dimensions, source, nodata = {2: (1, 2), 4: (3,)}.get(cube.ndim, (2,)), content, None
     if labels is not None and not as_path(labels, 'labels').is_file() and content.name(str(labels)) is not None:
         labels, key = None, str(labels)
     if labels is not None:
@@ -300,35 +299,18 @@ def _read_labels(
                 f'{sorted(content.variables)}'
             )
         source = open_content(existing(labels, 'labels'), 'labels')
-        variable = source.find(key, LABEL_KEYS, dimensions, 'labels', 'labels_key', NUMERIC + 'US')
         nodata = source.facts.nodata
-        return _labels_in(source, variable, nodata, dimensions, ignore, class_names, content, unlabelled)
-    key = _usual_labels(content, cube) if key is None else key
-    if key is None:
+    elif key is None and (key := _usual_labels(content, cube)) is None:
         return None
-    found = content.find(key, (), dimensions, 'labels', 'labels_key')
-    return _labels_in(content, found, None, dimensions, ignore, class_names, content, unlabelled)
-
-
-def _labels_in(
-    source: Content,
-    variable: Variable,
-    nodata: float | None,
-    dimensions: tuple[int, ...],
-    ignore: Sequence[float] | None,
-    class_names: Mapping[int, str] | None,
-    cube: Content,
-    unlabelled: int,
-) -> FileLabels:
+    variable = source.find(key, LABEL_KEYS, dimensions, 'labels', 'labels_key', NUMERIC + 'US')
     values = without_axis_of_one(variable.read(), dimensions)
-    where = f'{source.file}: labels'
     if values.dtype.kind in 'US':
         return FileLabels(*numbered(values))
     names = class_names or names_for(values, source.facts.class_names)
-    labels = clean_labels(values, where, nodata, ignore, names, unlabelled)
-    if source is not cube and source.facts.measured is not None and source.facts.measured.shape == labels.shape:
-        labels = np.where(source.facts.measured, labels, labels.dtype.type(unlabelled))
-    return FileLabels(labels, names or names_for(values, cube.facts.class_names))
+    found = clean_labels(values, f'{source.file}: labels', nodata, ignore, names, unlabelled)
+    if source is not content and source.facts.measured is not None and source.facts.measured.shape == found.shape:
+        found = np.where(source.facts.measured, found, found.dtype.type(unlabelled))
+    return FileLabels(found, names or names_for(values, content.facts.class_names))
 
 
 def _usual_labels(content: Content, cube: Variable) -> str | None:

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from torchgeo.datasets import DatasetNotFoundError
 
+from .files import FilesNotFoundError
 from .readers import open_scene
 from .scene import Scene
 
@@ -100,17 +100,6 @@ BENCHMARK_SCENES: dict[str, BenchmarkScene] = {
 """The scenes by the names that configs use."""
 
 
-class BenchmarkSceneNotFoundError(DatasetNotFoundError):
-    """A registered scene whose files are not there."""
-
-    def __init__(self, scene: BenchmarkScene, root: Path, missing: list[str]) -> None:
-        FileNotFoundError.__init__(
-            self,
-            f'{scene.title}: {" and ".join(missing)} not found in {root}. Download from {scene.url} and put the files '
-            f'{scene.cube_file} and {scene.labels_file} there, or give another root',
-        )
-
-
 def open_benchmark_scene(
     name: str,
     root: str | os.PathLike[str] = '.',
@@ -135,7 +124,10 @@ def open_benchmark_scene(
     facts, folder = BENCHMARK_SCENES[name], Path(root).expanduser()
     missing = [file for file in (facts.cube_file, facts.labels_file) if not (folder / file).is_file()]
     if missing:
-        raise BenchmarkSceneNotFoundError(facts, folder, missing)
+        raise FilesNotFoundError(
+            f'{facts.title}: {" and ".join(missing)} not found in {folder}. Download from {facts.url} and put the '
+            f'files {facts.cube_file} and {facts.labels_file} there, or give another root'
+        )
     scene = open_scene(
         folder / facts.cube_file,
         folder / facts.labels_file,

@@ -121,14 +121,10 @@ def training_data(
 
 def _of_samples(samples: SampleSet, split: Any, generator: str | None) -> TrainingData:
     """Training data of samples of datasets."""
-    reading: dict[str, Any] = {'uses': ('alike',), 'in_memory': True}
     if generator is not None:
         require_use_of(samples.unlabelled, generator)
-        trainer = trainer_of(generator)
-        streams = trainer is not None and trainer.streams
-        reading = {'uses': generator_class(generator).unlabelled, 'streams': streams}
     train, val = (samples.part(split, part) if len(getattr(split, part)) else None for part in PARTS[:2])
-    data = data_of(train, val, samples.unlabelled, **reading)
+    data = data_of(train, val, samples.unlabelled, generator=generator, in_memory=True if generator is None else None)
     assert data.provenance is not None
     return replace(data, provenance=replace(data.provenance, split=split.fingerprint, seed=split.seed))
 
@@ -139,8 +135,7 @@ def data_of(
     val: Any = None,
     unlabelled: Any = None,
     *,
-    uses: tuple[Unlabelled, ...] = ('alike', 'pairs'),
-    streams: bool = False,
+    generator: str | None = None,
     in_memory: bool | None = None,
     workers: int | None = None,
     progress: bool = False,
@@ -148,15 +143,18 @@ def data_of(
 ) -> TrainingData:
     """What a generator learns from, out of any datasets: see :func:`~hsiaug.systems.fit.fit` for the arguments.
 
-    ``uses`` says which samples without labels are of use, ``streams`` whether samples can be read batch by batch;
-    ``fields`` are those of the spec, and ``size``.
+    The ``generator`` says which samples without labels are of use, and whether samples can be read batch by batch; for
+    any generator, if None, the former are like labelled ones, and no sample is read so. ``fields`` are those of the
+    spec, and ``size``.
     """
+    uses: tuple[Unlabelled, ...] = ('alike',) if generator is None else generator_class(generator).unlabelled
+    trainer = None if generator is None else trainer_of(generator)
     reading: dict[str, Any] = {'workers': workers, 'progress': progress}
     labelled = adapt(train, name=_named('train', train), **fields, **reading)
     spec = labelled.spec
     most = IN_MEMORY if in_memory is None else (1 << 62 if in_memory else 0)
     found = labelled.survey(most)
-    if found.images is None and not streams:
+    if found.images is None and (trainer is None or not trainer.streams):
         size = len(labelled) * spec.sample_bytes
         raise ValueError(
             f'{labelled.name}: {len(labelled)} samples of {size / 1e9:.1f} GB, which this generator would have to hold '

@@ -40,7 +40,11 @@ class ExemplarGenerator(Generator):
     def fit(self, data: TrainingData, seed: int = 0) -> None:
         """Keep the labelled training spectra, and what is measured of them."""
         self.train_x, self.train_y = data.x.to(self.device), data.y.to(self.device)
+        self._measure(data.x)
         self.adopt(data, seed)
+
+    def _measure(self, x: Tensor) -> None:
+        """Measure what is needed of the (N, C) training spectra."""
 
     def exemplars(self, labels: Tensor, rng: torch.Generator) -> Tensor:
         """(n,) positions of training spectra of the wanted classes, uniform within a class."""
@@ -113,11 +117,8 @@ class Noise(ExemplarGenerator):
         super().__init__(spec, level=level)
         self.level = level
 
-    @plain_torch()
-    def fit(self, data: TrainingData, seed: int = 0) -> None:
-        """Keep the training spectra and the standard deviation of each band."""
-        self.band_std = data.x.std(dim=0, correction=0).to(self.device)
-        super().fit(data, seed)
+    def _measure(self, x: Tensor) -> None:
+        self.band_std = x.std(dim=0, correction=0).to(self.device)
 
     def _altered(self, x: Tensor, rng: torch.Generator) -> Tensor:
         return x + self.level * self.band_std * sent(torch.randn(x.shape, generator=rng), self.device)
@@ -141,11 +142,8 @@ class GainOffset(ExemplarGenerator):
         super().__init__(spec, gain=gain, offset=offset)
         self.gain, self.offset = gain, offset
 
-    @plain_torch()
-    def fit(self, data: TrainingData, seed: int = 0) -> None:
-        """Keep the training spectra and their mean value."""
-        self.mean_value = data.x.mean().to(self.device)
-        super().fit(data, seed)
+    def _measure(self, x: Tensor) -> None:
+        self.mean_value = x.mean().to(self.device)
 
     def _altered(self, x: Tensor, rng: torch.Generator) -> Tensor:
         gain, offset = sent(torch.randn((2, len(x), 1), generator=rng), self.device)

@@ -135,12 +135,10 @@ def fit(
     """
     given = {**(settings or {}), **more_settings}
     require_settings(generator, given)
-    uses, trainer = generator_class(generator).unlabelled, trainer_of(generator)
     require_use_of(unlabelled, generator, given)
     data = data_of(
-        train, val, unlabelled, uses=uses, streams=trainer is not None and trainer.streams, in_memory=in_memory,
-        workers=workers, progress=progress, size=size, classes=classes, wavelengths=wavelengths, unit=unit,
-        ignore_index=ignore_index, value_range=value_range,
+        train, val, unlabelled, generator=generator, in_memory=in_memory, workers=workers, progress=progress, size=size,
+        classes=classes, wavelengths=wavelengths, unit=unit, ignore_index=ignore_index, value_range=value_range,
     )  # fmt: skip
     place = None if folder is None else Path(folder).expanduser()
     return fit_generator(generator, data, given, seed, device, progress, place, devices, nodes)

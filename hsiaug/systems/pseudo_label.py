@@ -7,14 +7,14 @@ WACV 2021, https://arxiv.org/abs/2007.07936), as hosts the label-free background
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
-from ..datasets import ChangeDataset, PatchDataset, SceneDataset
 from ..datasets.held import HeldSamples, class_fractions
 from ..engine import Run
 from ..functional.dates import flat_mask, in_contract, stacked_dates
@@ -22,18 +22,10 @@ from ..functional.devices import sent
 from ..functional.pasting import Regions, pairs_that_hold, paste_regions
 from ..functional.plain import plain_torch
 from ..progress import with_progress
-from ..samples import Kind, SampleSpec
+from ..samples import SampleSpec
 from ..settings import SHARE, check_settings, checked_arguments
-from ..trainers import (
-    ChangeDetectorConfig,
-    ClassifierConfig,
-    SceneClassifierConfig,
-    SegmenterConfig,
-    train_change_detector,
-    train_nn1d,
-    train_scene_classifier,
-    train_segmenter,
-)
+from ..trainers import ChangeDetectorConfig, ClassifierConfig, SceneClassifierConfig, SegmenterConfig, train_nn1d
+from ..trainers.pixelwise import train_images
 from .base import Generator, TrainingData, register
 from .training import trains
 
@@ -134,13 +126,8 @@ class PseudoLabelConfig:
         check_settings(self, confidence=SHARE)
 
 
-_TEACHERS: dict[Kind, tuple[type[Any], Callable[..., Any], Callable[..., nn.Module], dict[str, Any]]] = {
-    'spectrum': (ClassifierConfig, HeldSamples, train_nn1d, {}),
-    'scene': (SceneClassifierConfig, SceneDataset, train_scene_classifier, {'augment': 'flips'}),
-    'segmentation': (SegmenterConfig, PatchDataset, train_segmenter, {'augment': 'flips'}),
-    'change': (ChangeDetectorConfig, ChangeDataset, train_change_detector, {'augment': 'flips'}),
-}
-"""Settings, dataset and training of the networks of each kind, and other defaults."""
+_OF_IMAGES = {config.kind: config for config in (SceneClassifierConfig, SegmenterConfig, ChangeDetectorConfig)}
+"""Settings of the networks of images, by kind."""
 
 
 @trains('pseudo_label', PseudoLabelConfig, quick={'teachers': 2, 'teacher': {'steps': 100}})
@@ -164,12 +151,16 @@ def train_pseudo_label(data: TrainingData, config: PseudoLabelConfig, run: Run) 
         )
     if data.y.ndim > 1 and spec.ignore_index is None:
         raise ValueError('pseudo_label: the spec has no ignore_index for pixels that teachers disagree on; give it one')
-    made, dataset, train, usual = _TEACHERS[spec.kind]
+    made: Any = ClassifierConfig
+    train: Any = train_nn1d
+    usual: dict[str, Any] = {}
+    if spec.kind in _OF_IMAGES:
+        val = HeldSamples(data.val_x.cpu(), data.val_y.cpu(), spec)
+        made, usual, train = _OF_IMAGES[spec.kind], {'augment': 'flips'}, partial(train_images, val=val)
     settings = made(**checked_arguments(made, {**usual, **config.teacher}, 'pseudo_label: teacher'))
-    labelled = dataset(data.x.cpu(), data.y.cpu(), spec)
+    labelled = HeldSamples(data.x.cpu(), data.y.cpu(), spec)
     seeds = with_progress([run.seed + k for k in range(config.teachers)], run.progress, desc='teachers', unit='network')
-    validated = {'val': dataset(data.val_x.cpu(), data.val_y.cpu(), spec)} if getattr(settings, 'keep_best', 0) else {}
-    teachers = [train(labelled, settings, seed, run.device, **validated) for seed in seeds]
+    teachers = [train(labelled, settings, seed, run.device) for seed in seeds]
     label, counts = agreed(teachers, data.unlabelled, config.confidence)
     images = counts.flatten(1).any(dim=1) if counts.ndim > 1 else counts
     if not images.any():

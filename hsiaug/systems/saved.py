@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import re
@@ -26,7 +25,7 @@ from torch.nn.modules.module import (
 )
 
 from .. import __version__
-from ..records import as_record, read_json
+from ..records import as_record, checksum, read_json
 from ..samples import Provenance, SampleSpec
 from .registry import generator_class, make_generator
 
@@ -82,7 +81,7 @@ def write_generator(generator: Generator, target: Path) -> Path:
             'spec': generator.spec.to_dict(),
             'settings': generator.settings,
             'provenance': generator.provenance.to_dict() if generator.provenance else None,
-            'weights': digest(staging / WEIGHTS_FILE),
+            'weights': checksum(staging / WEIGHTS_FILE),
         }
         (staging / CONFIG_FILE).write_text(json.dumps(config, indent=2))
         (staging / CARD_FILE).write_text(generator.card())
@@ -177,12 +176,6 @@ def require_own_folder(target: Path) -> None:
         raise FileExistsError(f'{target} exists and holds no generator; choose another folder')
 
 
-def digest(weights: Path) -> str:
-    """SHA-256 of a file."""
-    with weights.open('rb') as file:
-        return hashlib.file_digest(file, 'sha256').hexdigest()
-
-
 def read_config(folder: Path) -> SavedConfig:
     """The config in a generator's folder."""
     for name in (CONFIG_FILE, WEIGHTS_FILE):
@@ -239,7 +232,7 @@ def load_state(generator: Generator, state: dict[str, Tensor], file: Path) -> No
 
 def require_weights(file: Path, expected: str | None) -> None:
     """Refuse weights that the config was not written with; configs of older versions do not say."""
-    if expected is not None and (found := digest(file)) != expected:
+    if expected is not None and (found := checksum(file)) != expected:
         raise CheckpointError(
             f'{file} has SHA-256 {found[:16]}…, {CONFIG_FILE} next to it was written with {expected[:16]}…: saving was '
             'interrupted, or a file was damaged or exchanged; train or save the generator again'

@@ -21,6 +21,7 @@ from ..metrics.patches import Encoder, Pair
 from ..metrics.values import Measure
 from ..samples import Kind, Sample, SampleSpec, require_compatible
 from ..settings import POSITIVE, check_value, checked_arguments
+from ..streams import shuffled
 from ..systems import Generator, TrainingData
 from ..trainers.classifier import predict
 from ..trainers.pixelwise import train_images
@@ -363,13 +364,13 @@ def finite(value: Any) -> Any:
 def balanced(num_classes: int, per_class: int, seed: int) -> Tensor:
     """(K · per_class,) labels, ``per_class`` of each class, in random order."""
     labels = torch.arange(num_classes).repeat_interleave(per_class)
-    return labels[torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))]
+    return labels[shuffled(len(labels), seed)]
 
 
 def thinned(pair: Pair, per_class: int, seed: int = 0) -> Pair:
     """At most ``per_class`` samples of each label (n,), at random, in random order."""
     image, label = pair
-    order = torch.randperm(len(label), generator=torch.Generator().manual_seed(seed))
+    order = shuffled(len(label), seed)
     kept = torch.cat([order[label[order] == k][:per_class] for k in label.unique()])
-    kept = kept[torch.randperm(len(kept), generator=torch.Generator().manual_seed(seed))]
+    kept = kept[shuffled(len(kept), seed)]
     return image[kept], label[kept]

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..datasets.batches import batch_size, cast_like, put_rows, require_sample
+from ..datasets.batches import cast_like, put_rows, require_sample
 from ..datasets.shared import world
 from ..datasets.synthetic import require_drawable
 from ..ratio import Schedule
@@ -82,7 +82,7 @@ class GeneratorAugmentation(nn.Module):
         require_sample(batch, 'GeneratorAugmentation')
         if not self.training:
             return dict(batch)
-        size = batch_size(batch)
+        size = len(batch['image'])
         share, rank = self.probability.value, world()[0]
         before, after = (math.floor(seen * share + 1e-9) for seen in (self._seen, self._seen + size))
         self.step, self._seen, self.altered = self.step + 1, self._seen + size, self.altered + after - before

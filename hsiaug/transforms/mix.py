@@ -15,7 +15,6 @@ from ..datasets.batches import (
     Extras,
     absent_values,
     append_rows,
-    batch_size,
     fetch_samples,
     in_dtypes_of,
     replace_rows,
@@ -26,11 +25,12 @@ from ..datasets.checks import ClassNumbers
 from ..datasets.exhausted import Exhausted, require_policy
 from ..datasets.pool import Draw
 from ..datasets.shared import require_epoch, world
-from ..datasets.sources import LabelPolicies, NamedSources, Ratios, Sources, require_weight
+from ..datasets.sources import LabelPolicies, NamedSources, Ratios, Sources
 from ..datasets.wrapped import counts_of
 from ..evidence import Recommendation
 from ..ratio import Mode
 from ..samples import Sample, SpecMismatchError
+from ..settings import check_value
 from ..streams import REPLACED, stream_seed
 
 _SEED = (1 << 63) - 1  # what of a seed fits int64
@@ -87,7 +87,7 @@ class SyntheticMix(nn.Module):
     ) -> None:
         super().__init__()
         again = require_policy('SyntheticMix', on_exhausted, replacement, batches=True) == 'repeat'
-        self.seed, self.weight = seed, require_weight('SyntheticMix', weight)
+        self.seed, self.weight = seed, check_value('SyntheticMix', 'weight', weight, float | None)
         # Not a submodule: an optimiser must not see the generator's parameters, nor a checkpoint hold them again.
         counts = counts_of(real) if real_counts is None and real is not None else real_counts
         draw = Draw(seed, prior=prior, real_counts=counts, replacement=again)
@@ -166,7 +166,7 @@ class SyntheticMix(nn.Module):
         require_sample(batch, 'SyntheticMix')
         if not self.training:
             return dict(batch)
-        size, device = batch_size(batch), batch['image'].device
+        size, device = len(batch['image']), batch['image'].device
         after, before = (self.sources.counts(seen, self.epoch) for seen in (self._seen + size, self._seen))
         counts = [one - other for one, other in zip(after, before, strict=True)]
         if self.ratio == 0:

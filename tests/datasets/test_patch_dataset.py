@@ -4,14 +4,11 @@ import numpy as np
 import pytest
 import torch
 from conftest import make_scene
-from torch import Tensor
-from torch.utils.data import DataLoader
-from toys import Toy, mask_of, toy_spec
+from toys import Replayed, toy_spec
 
-from hsiaug import __version__
 from hsiaug.datasets import IGNORE, MixedDataset, PatchDataset, SyntheticDataset
 from hsiaug.datasets.image_files import fill_missing
-from hsiaug.samples import LeakageError, Provenance, Sample, SampleSpec
+from hsiaug.samples import LeakageError, SampleSpec
 from hsiaug.scenes import PatchSplit, PatchSplitter, Scene
 from hsiaug.scenes.labels import class_positions
 
@@ -105,44 +102,9 @@ def test_fractions_and_counts(scene: Scene, split: PatchSplit) -> None:
     assert one_ignored.class_counts.tolist() == one_ignored.class_fractions()[0].tolist() == [0, 0, 0]
 
 
-def test_loader_transforms_and_batches(scene: Scene, split: PatchSplit) -> None:
-    dataset = PatchDataset.from_scene(scene, split, 'train', lambda s: {**s, 'image': s['image'] + 1})
-    order = [3, 0, -1]
-    batch = dataset.batch(order)
-    assert torch.equal(batch['image'], dataset.image[order])
-    assert torch.equal(batch['mask'], dataset.mask[order])
-    for row, index in enumerate(order):
-        assert torch.equal(dataset[index]['image'], batch['image'][row] + 1)
-    loaded = list(DataLoader(dataset, batch_size=4))
-    assert torch.equal(torch.cat([b['image'] for b in loaded]), dataset.image + 1)
-    assert torch.equal(torch.cat([b['mask'] for b in loaded]), dataset.mask)
-    with pytest.raises(IndexError, match=f'out of range for {len(dataset)} samples'):
-        dataset[len(dataset)]
-    with pytest.raises(IndexError, match=f'out of range for {len(dataset)} samples'):
-        dataset[-len(dataset) - 1]
-    # What a caller writes into a sample stays out of the dataset.
-    before = dataset.image[0].clone()
-    dataset.batch([0])['image'].zero_()
-    assert torch.equal(dataset.image[0], before)
-
-
-class Drawn:
-    """Patches of a source that has seen what its provenance says."""
-
-    def __init__(self, dataset: PatchDataset, provenance: Provenance) -> None:
-        self.spec, self.provenance, self.image, self.mask = dataset.spec, provenance, dataset.image, dataset.mask
-
-    def sample(self, n: int, labels: Tensor | None = None, seed: int | None = None) -> dict[str, Tensor]:
-        rows = torch.arange(n) % len(self.image)
-        return {'image': self.image[rows] + 7, 'mask': self.mask[rows]}
-
-
 def test_a_generator_that_saw_test_pixels_is_refused(scene: Scene, split: PatchSplit) -> None:
-    def provenance(of: PatchSplit) -> Provenance:
-        return Provenance(__version__, 0, {}, of.fingerprint, of.footprint())
-
     train, test = (PatchDataset.from_scene(scene, split, part) for part in ('train', 'test'))  # type: ignore[arg-type]
-    honest = Drawn(train, provenance(split))
+    honest = Replayed(train, split)
     for real in (train, test):
         mixed = MixedDataset(real, honest, 0.5)
         batch = mixed.batch(range(len(mixed)))
@@ -153,14 +115,14 @@ def test_a_generator_that_saw_test_pixels_is_refused(scene: Scene, split: PatchS
     assert all(np.intersect1d(other.footprint().pixels(), split.test).size for other in others)
     for other in others:
         with pytest.raises(LeakageError, match=r'has seen \d+ of \d+ evaluation pixels'):
-            MixedDataset(train, Drawn(train, provenance(other)), 0.5)
+            MixedDataset(train, Replayed(train, other), 0.5)
     # A single pixel of a test window is enough.
     corner = replace(split, test_windows=np.array([[8, 8]]))
     touching, beside = (replace(split, train=np.array([[1, c]]), val=split.val[:0]) for c in (1, 0))
     evaluated = PatchDataset(train.image, train.mask, train.spec, corner)
-    MixedDataset(evaluated, Drawn(train, provenance(beside)), 0.5)
+    MixedDataset(evaluated, Replayed(train, beside), 0.5)
     with pytest.raises(LeakageError, match=r'has seen 1 of 64 evaluation pixels, first flat indices \[328\]'):
-        MixedDataset(evaluated, Drawn(train, provenance(touching)), 0.5)
+        MixedDataset(evaluated, Replayed(train, touching), 0.5)
 
 
 def test_patches_are_a_source_too(scene: Scene, split: PatchSplit) -> None:
@@ -172,57 +134,7 @@ def test_patches_are_a_source_too(scene: Scene, split: PatchSplit) -> None:
     assert share[0] > share[1] + 0.05
 
 
-def test_any_segmentation_dataset_is_read_as_it_is() -> None:
-    toy = Toy('segmentation', 7)
-    patches = PatchDataset.from_dataset(toy)
-    assert torch.equal(patches.image, toy.data['image'])
-    assert torch.equal(mask_of(patches.image), patches.mask)
-    assert patches.spec == toy.spec
-
-    class Torchgeo(Toy):
-        """No spec, and masks with a channel."""
-
-        def __init__(self) -> None:
-            super().__init__('segmentation', 3)
-            del self.spec
-
-        def __getitem__(self, index: int) -> Sample:
-            sample = super().__getitem__(index)
-            return {**sample, 'mask': sample['mask'][None].int()}
-
-    theirs = PatchDataset.from_dataset(Torchgeo(), toy_spec('segmentation'))
-    assert torch.equal(theirs.mask, toy.data['mask'][:3])
-    halves = [{**toy[k], 'mask': toy[k]['mask'] / 2} for k in range(7)]
-    with pytest.raises(ValueError, match='sample 0: whole numbers are expected in its mask'):
-        PatchDataset.from_dataset(halves, toy.spec)  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match='Torchgeo has no spec'):
-        PatchDataset.from_dataset(Torchgeo())
-    with pytest.raises(ValueError, match=r'sample 0 has image \(5, 8, 8\) and mask .*expected \(4, 8, 8\)'):
-        PatchDataset.from_dataset(toy, replace(toy.spec, bands=4))
-
-
-def test_mistakes_are_named(scene: Scene, split: PatchSplit) -> None:
-    spec = toy_spec('segmentation', ignore_index=IGNORE)
-    image, mask = torch.rand(3, 5, 8, 8), torch.zeros(3, 8, 8, dtype=torch.int64)
-    PatchDataset(image, mask, spec)
-    with pytest.raises(ValueError, match=r"kind 'segmentation' is needed, found 'scene'"):
-        PatchDataset(image, mask, toy_spec('scene'))
-    with pytest.raises(ValueError, match=r'mask must be \(3, 8, 8\) torch.int64, found \(3, 8, 8\) torch.int32'):
-        PatchDataset(image, mask.int(), spec)
-    with pytest.raises(ValueError, match=r'mask must be \(3, 8, 8\) torch.int64, found \(2, 8, 8\)'):
-        PatchDataset(image, mask[:2], spec)
-    with pytest.raises(ValueError, match=r'image must be \(3, 5, 8, 8\) torch.float32, found \(3, 5, 8, 7\)'):
-        PatchDataset(image[..., :7], mask, spec)
-    bad = image.clone()
-    bad[1, 2, 3, 4] = torch.nan
-    with pytest.raises(ValueError, match='1 of 3 samples hold NaN or infinite values in image, the first is sample 1'):
-        PatchDataset(bad, mask, spec)
-    wrong = mask.clone()
-    wrong[2, 0, 0], wrong[2, 0, 1] = 3, IGNORE
-    with pytest.raises(ValueError, match=r'mask of sample 2 holds \[3\], expected 0 to 2 or 255'):
-        PatchDataset(image, wrong, spec)
-    with pytest.raises(ValueError, match=r'mask of sample 2 holds \[3, 255\], expected 0 to 2'):
-        PatchDataset(image, wrong, toy_spec('segmentation'))
+def test_splits_and_parts_that_do_not_fit_are_named(scene: Scene, split: PatchSplit) -> None:
     with pytest.raises(ValueError, match='the split was made for scene'):
         PatchDataset.from_scene(make_scene(seed=5), split)
     with pytest.raises(ValueError, match="unknown part 'unlabelled'"):
@@ -245,5 +157,5 @@ def test_plot_shows_image_mask_and_prediction(scene: Scene, split: PatchSplit) -
 
 def test_synthetic_patches_of_a_live_source_follow_the_spec(scene: Scene, split: PatchSplit) -> None:
     train = PatchDataset.from_scene(scene, split)
-    drawn = SyntheticDataset(Drawn(train, Provenance(__version__, 0, {})), 5, labels='uniform')  # type: ignore[arg-type]
+    drawn = SyntheticDataset(Replayed(train), 5, labels='uniform')  # type: ignore[arg-type]
     assert torch.equal(drawn[3]['mask'], train.mask[3])

@@ -9,7 +9,9 @@ from scipy.ndimage import distance_transform_edt
 from torch import Tensor, nn
 from torch.nn.functional import one_hot
 
+from ...functional.orientations import turn
 from ...functional.scaling import band_scale
+from ...streams import shuffled
 
 FEW = 50.0
 """Pixels' worth of doubt whether a class differs from the others; it keeps rare ones from running wild."""
@@ -124,16 +126,19 @@ class DateDrift(nn.Module):
         self.residuals = torch.stack(kept).contiguous()
         self.cover = self._cover(classes[rows])
 
+    def _members(self, classes: Tensor) -> Tensor:
+        """(N, K, H, W) which class each pixel is of, 0 or 1; none where it has none."""
+        members = one_hot(classes.clamp_min(0), self.classes) * (classes >= 0)[..., None]
+        return members.movedim(-1, 1).to(self.gain)
+
     def _cover(self, classes: Tensor) -> Tensor:
         """(N, K) class shares of (N, H, W) classes, among the pixels that have one."""
-        members = one_hot(classes.clamp_min(0), self.classes) * (classes >= 0)[..., None]
-        pixels = members.sum(dim=(1, 2)).to(self.gain)
+        pixels = self._members(classes).sum(dim=(2, 3))
         return pixels / pixels.sum(dim=1, keepdim=True).clamp_min(1)
 
     def _blend(self, classes: Tensor) -> Tensor:
         """(N, K, H, W) weights of the classes, which add up to 1 wherever a class is near."""
-        members = one_hot(classes.clamp_min(0), self.classes) * (classes >= 0)[..., None]
-        weights = soft(members.movedim(-1, 1).to(self.gain))
+        weights = soft(self._members(classes))
         return weights / weights.sum(dim=1, keepdim=True).clamp_min(1e-6)
 
     def _linear(self, image: Tensor, texture: Tensor, weights: Tensor) -> Tensor:
@@ -160,9 +165,8 @@ class DateDrift(nn.Module):
         turns = torch.randint(4, (len(image),), generator=rng) * (1 if square else 2)
         flips = torch.randint(2, (len(image),), generator=rng)
         drifted = self._linear(image, detail(image), self._blend(classes))
-        for one, row, quarters, flip in zip(drifted, rows.tolist(), turns.tolist(), flips.tolist(), strict=True):
-            field = torch.rot90(self.residuals[row], quarters, dims=(-2, -1))
-            one += field.flip(-1) if flip else field
+        for one, row, number in zip(drifted, rows.tolist(), (turns + 4 * flips).tolist(), strict=True):
+            one += turn(self.residuals[row], number)
         return drifted
 
 
@@ -203,5 +207,5 @@ def _some(tensors: tuple[Tensor, ...], seed: int) -> tuple[Tensor, ...]:
     most = max(MAX_VALUES // int(np.prod(tensors[0].shape[1:])), 1)
     if len(tensors[0]) <= most:
         return tensors
-    rows = torch.randperm(len(tensors[0]), generator=torch.Generator().manual_seed(seed))[:most]
+    rows = shuffled(len(tensors[0]), seed)[:most]
     return tuple(tensor[rows] for tensor in tensors)

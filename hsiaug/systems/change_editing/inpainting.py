@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn.functional import max_pool2d
 
 from ...models.diffusion import TRAIN_STEPS
+from ...streams import stream
 from ..two_stream_diffusion.model import CHUNK, SCHEDULE, TwoStreamDiffusion
 
 STEPS = 20
@@ -47,7 +48,7 @@ def inpaint(model: TwoStreamDiffusion, image: Tensor, mask: Tensor, where: Tenso
         known = (codes - model.latent_mean) / model.latent_std
         pixels = model.one_hot(y).sum(dim=(2, 3))
         shares = pixels / pixels.sum(dim=1, keepdim=True).clamp_min(1)
-        streams = [torch.Generator().manual_seed(seed) for seed in seeds[chunk]]
+        streams = list(map(stream, seeds[chunk]))
         code = _repaint(model, noise[chunk].to(model.device), known, _known_codes(drawn, model), shares, streams)
         decoded, _ = model.decode((code * model.latent_std + model.latent_mean).split(model.widths, dim=1))
         parts.append(decoded * model.band_std + model.band_mean)

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from ...functional.dates import CHANGED, counting, flat_mask
+from ...functional.dates import CHANGED, flat_mask
 from ...functional.pasting import pairs_that_hold
 from ...functional.plain import plain_torch
 from ...functional.scaling import band_scale
@@ -26,6 +26,7 @@ from ...metrics.patches import class_moments
 from ...samples import SampleSpec
 from ...scenes.change import CHANGE_CLASSES, IGNORED
 from ...settings import Range
+from ...streams import drawn_seed, stream
 from ..base import Generator, TrainingData, register
 from ..two_stream_diffusion.model import CHUNK, TwoStreamDiffusion, require_shares
 from .drift import DateDrift, soft
@@ -170,7 +171,7 @@ class ChangeEditing(Generator):
         Raises:
             ValueError: if nothing can change, or nothing did not.
         """
-        land_cover, counted = self.painter.spec, counting(pairs.y, self.painter.spec)
+        land_cover, counted = self.painter.spec, self.painter.spec.counted(pairs.y)
         means, _ = class_moments(pairs.x, pairs.y, land_cover.num_classes, land_cover.ignore_index)
         self.centres.copy_(means.nan_to_num())
         shapes = torch.cat([spectral_shape(soft(part)) for part in pairs.x.split(CHUNK)])
@@ -239,7 +240,7 @@ class ChangeEditing(Generator):
         Raises:
             ValueError: if the shares are none, or n is below 1.
         """
-        return self._draw_shares(require_shares(shares, n, 2)[:, CHANGED], torch.Generator().manual_seed(seed))
+        return self._draw_shares(require_shares(shares, n, 2)[:, CHANGED], stream(seed))
 
     def _draw(self, labels: Tensor, rng: torch.Generator) -> dict[str, Tensor]:
         table = self._share_table()
@@ -249,12 +250,12 @@ class ChangeEditing(Generator):
         """Triplets with (n,) shares of changed pixels among those that count."""
         self.require_trained((self.transitions > 0).any())
         if self.first_date == 'synthetic':
-            batch = self.painter.sample(len(shares), seed=int(torch.randint(2**62, (), generator=rng)))
+            batch = self.painter.sample(len(shares), seed=drawn_seed(rng))
             image, mask = batch['image'], batch['mask']
         else:
             rows = torch.randint(len(self.image), (len(shares),), generator=rng).to(self.device)
             image, mask = self.image[rows], self.mask[rows]
-        counted = counting(mask, self.painter.spec)
+        counted = self.painter.spec.counted(mask)
         wanted = (shares * counted.sum(dim=(1, 2)).cpu()).round().long()
         edited = edit_masks(torch.where(counted, mask, -1), wanted, self.transitions, rng).to(mask)
         edited = torch.where(counted, edited, mask)
@@ -267,9 +268,7 @@ class ChangeEditing(Generator):
             # what changed shows the new class more than the old one, however thin it is
             blend = torch.where(changed[rows, None], blend.clamp_min(0.5), blend)
             second[rows] = torch.lerp(image[rows], painted, blend)
-        second = self.drift(second, torch.where(counted, edited, self.classify(second)), rng)
-        if self.spec.value_range is not None:
-            second = second.clamp(*self.spec.value_range)
+        second = self.spec.clamped(self.drift(second, torch.where(counted, edited, self.classify(second)), rng))
         change = changed.long()
         if self.spec.ignore_index is not None:
             change = torch.where(counted, change, self.spec.ignore_index)

@@ -11,9 +11,11 @@ from sklearn.cluster import KMeans
 
 from ...engine import Run
 from ...functional.dates import flat_mask
+from ...functional.pasting import pasted_where
 from ...functional.plain import plain_torch
 from ...functional.scaling import BandScaler
 from ...settings import NOT_NEGATIVE, Range, check_settings
+from ...streams import shuffled, stream
 from ..base import TrainingData
 from ..training import trains
 from ..two_stream_diffusion import TwoStreamConfig, TwoStreamDiffusion, train_two_stream
@@ -129,10 +131,10 @@ def single_dates(data: TrainingData, clusters: int, seed: int = 0) -> TrainingDa
     if masked:
         return data
     image, mask = data.x[:, 0], flat_mask(data.y)
-    counted = torch.ones_like(mask, dtype=torch.bool) if spec.ignore_index is None else mask != spec.ignore_index
+    counted = spec.counted(mask)
     shapes = torch.cat([spectral_shape(soft(part)).movedim(1, -1) for part in image.split(CHUNK)])
     pixels = shapes[counted]
-    drawn = torch.randperm(len(pixels), generator=torch.Generator().manual_seed(seed))[:CLUSTERED]
+    drawn = shuffled(len(pixels), seed)[:CLUSTERED]
     if len(drawn) < clusters:
         raise ValueError(f'{len(drawn)} pixels count in the change masks, too few for {clusters} clusters')
     scaler = BandScaler().fit(pixels[drawn].numpy())
@@ -151,7 +153,7 @@ def with_composites(pairs: TrainingData, rounds: int, seed: int = 0) -> Training
 
     The regions are where a smooth random field is high: a tenth to a half of a patch.
     """
-    rng, x, y = torch.Generator().manual_seed(seed), [pairs.x], [pairs.y]
+    rng, x, y = stream(seed), [pairs.x], [pairs.y]
     n, *size = pairs.y.shape
     for _ in range(rounds):
         other = torch.randperm(n, generator=rng)
@@ -159,9 +161,9 @@ def with_composites(pairs: TrainingData, rounds: int, seed: int = 0) -> Training
         field = torch.from_numpy(gaussian_filter(noise, (0, min(size) / 5, min(size) / 5), mode='wrap'))
         levels = 0.5 + 0.4 * torch.rand(n, generator=rng)
         limits = torch.stack([one.quantile(level) for one, level in zip(field, levels, strict=True)])
-        pasted = field > limits[:, None, None]
-        x.append(torch.where(pasted[:, None], pairs.x[other], pairs.x))
-        y.append(torch.where(pasted, pairs.y[other], pairs.y))
+        image, mask = pasted_where(field > limits[:, None, None], (pairs.x, pairs.y), (pairs.x[other], pairs.y[other]))
+        x.append(image)
+        y.append(mask)
     return replace(pairs, x=torch.cat(x), y=torch.cat(y))
 
 

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
+from ...datasets import SceneDataset, SceneFolder
 from ...datasets.held import class_fractions
-from ...datasets.scenes import SceneDataset, SceneFolder
 from ...engine import Run
 from ...engine.checkpoint import digest_of
 from ...functional.plain import plain_torch

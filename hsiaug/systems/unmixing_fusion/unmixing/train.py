@@ -26,7 +26,7 @@ from ....functional.scaling import band_scale
 from ....functional.unmixing import RGB_CENTRES, band_selection, pure_means, require_rank, vca
 from ....losses.unmixing import unmixing_loss
 from ....settings import POSITIVE, Range, check_settings
-from ....streams import seeded, stream
+from ....streams import seeded, shuffled
 from .network import UnmixingNetwork
 
 Inputs = Literal['rgb', 'all']
@@ -181,7 +181,7 @@ def start(network: UnmixingNetwork, images: Tensor, kind: Start, seed: int) -> N
         row.copy_(band[:: max(1, len(band) // _VALUES)].double().quantile(levels))
     spectra = images.movedim(1, -1).flatten(0, 2)
     if len(spectra) > _SPECTRA:
-        spectra = spectra[torch.randperm(len(spectra), generator=stream(seed))[:_SPECTRA]]
+        spectra = spectra[shuffled(len(spectra), seed)[:_SPECTRA]]
     x, k = spectra.double().cpu().numpy(), network.num_endmembers
     require_rank(x, k, 'train_unmixing')
     if kind == 'kmeans':
