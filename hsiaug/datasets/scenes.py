@@ -1,4 +1,4 @@
-"""Images with one label each: patches of a scene, and folders with a sub-folder per class."""
+"""Images with one label each: patches of a scene, and folders with one sub-folder per class."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ class SceneDataset(HeldSamples):
     Args:
         image: (N, C, H, W) float32 in the dataset's unit, finite.
         label: (N,) int64 labels.
-        spec: what they are; its kind is ``'scene'``.
-        split: the split that they come from; a generator that saw its test pixels is then refused by mixing.
+        spec: spec of kind ``'scene'``.
+        split: the split they come from; generators that have seen its test pixels are then refused when mixing.
         transforms: function of a sample, as in torchgeo.
 
     Raises:
-        ValueError: if images, labels and spec do not fit together, or hold values that they must not.
+        ValueError: if images, labels and spec do not match, or hold invalid values.
     """
 
     kind = 'scene'
@@ -69,16 +69,17 @@ class SceneDataset(HeldSamples):
 class SceneFolder(RealDataset):
     """Images in one folder per class, read on demand.
 
-    GeoTIFF, PNG, JPEG, ENVI, NumPy, HDF5 and MATLAB, of any number of bands; all images have the size and bands
-    of the first. Pixels that an image has not measured (nodata, NaN) hold the mean of its other pixels. For training
-    read them into memory once: :meth:`SceneDataset.from_dataset`.
+    Files may be GeoTIFF, PNG, JPEG, ENVI, NumPy, HDF5 or MATLAB, with any number of bands; all images must have the
+    size and bands of the first. Pixels not measured in an image (nodata, NaN) get the mean of its other pixels. For
+    training, read them into memory once with :meth:`SceneDataset.from_dataset`.
 
     Args:
         root: folder that holds a folder per class.
-        classes: names of the class folders, in label order; all folders in the order of their names if None.
+        classes: names of the class folders, in label order; if None, all folders in alphabetical order.
         split: sub-folder of the root that holds the class folders, such as ``'train'``; None for the root itself.
         bands, wavelengths, scale, unit, nodata, image_key, transforms: as for :class:`~hsiaug.datasets.PairFolder`.
-        layout: ``'hwc'`` or ``'chw'``, where the bands are in arrays; the latter is refused if None and likely.
+        layout: position of the bands in arrays, ``'hwc'`` or ``'chw'``; if None, arrays that look like the latter are
+            refused.
 
     Raises:
         DatasetNotFoundError: if the root, the split or the folder of a class is missing.
