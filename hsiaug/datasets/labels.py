@@ -13,8 +13,8 @@ from ..functional.prior import apportion, em_prior, fill_to_prior
 from ..functional.scaling import BandScaler
 
 LabelPolicy = Literal['real', 'sqrt', 'uniform', 'inverse', 'prior'] | Mapping[str, float]
-"""``real`` class frequencies, ``sqrt`` (their square roots), ``uniform``, ``inverse`` frequencies, ``prior`` (real plus
-synthetic match a class prior), or weights by class name."""
+"""Class frequencies: ``real``, ``sqrt`` (square roots of the real ones), ``uniform``, ``inverse``, ``prior`` (real plus
+synthetic samples match a class prior), or weights by class name."""
 
 POLICIES = ('real', 'sqrt', 'uniform', 'inverse', 'prior')
 
