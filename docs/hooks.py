@@ -23,7 +23,7 @@ PAGES = {
     **{f'systems/{name}.md': source for name, source in SYSTEMS.items()},
 }
 """Page to the file that it shows."""
-GLOSSARY = '## Words\n'
+GLOSSARY = '## Glossary\n'
 ALIASES = ('cli', 'generators', 'settings', 'progress', 'json_lines', 'records')
 """Of no use to those who call the library, or other names of what is documented."""
 
@@ -46,7 +46,7 @@ def on_files(files: Files, config: Any) -> Files:
     texts['systems/index.md'] = '\n'.join(_systems())
     rooms = dict(_rooms())
     lines = [f'| [`hsiaug.{name}`]({name}.md) | {about} |' for name, (about, _) in rooms.items()]
-    texts['api/index.md'] = '\n'.join(['# API', '', '| module | what is in it |', '|---|---|', *lines])
+    texts['api/index.md'] = '\n'.join(['# API', '', '| module | contents |', '|---|---|', *lines])
     for name, (_, members) in rooms.items():
         listed = ''.join(f'\n        - {member}' for member in members)
         texts[f'api/{name}.md'] = f'# hsiaug.{name}\n\n::: hsiaug.{name}\n    options:\n      members:{listed}\n'
@@ -64,7 +64,7 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
         return f'{markdown}\n[This page as a Jupyter notebook]({name}.ipynb){{ download }}\n'
     if page.file.src_uri != 'architecture.md':
         return markdown
-    return markdown.split(GLOSSARY)[0] + 'The words that are used throughout are in the [glossary](glossary.md).\n'
+    return markdown.split(GLOSSARY)[0] + 'The [glossary](glossary.md) explains the terms used throughout.\n'
 
 
 def on_page_content(html: str, **_: Any) -> str:
@@ -116,11 +116,11 @@ def _systems() -> Iterator[str]:
     yield from (
         '# Systems',
         '',
-        'Every generator is registered under a name, by which `hsiaug train --generator`, `fit_generator`, banks and '
-        'studies find it. Those that follow a paper have a page that says which section is which function; the others '
-        'are one short file each.',
+        'Every generator is registered under a name, used by `hsiaug train --generator`, `fit_generator`, banks and '
+        'studies. Those that follow a paper have a page that maps its sections to functions; the others are one short '
+        'file each.',
         '',
-        '| registered names | what it is |',
+        '| registered names | description |',
         '|---|---|',
     )
     for path in sorted((PACKAGE / 'systems').iterdir()):

@@ -1,4 +1,4 @@
-"""hsiaug: synthetic hyperspectral samples, mixed into real training at a ratio, and the gain measured honestly."""
+"""hsiaug: mix synthetic hyperspectral samples into training at a chosen ratio, and measure honestly what you gain."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 __version__ = '0.1.0'
 
-# Public names and where they live. Importing hsiaug stays cheap: a module is imported when its name is first used.
+# Public names and their modules, which are imported on first use, so that importing hsiaug is cheap.
 _HOMES = {
     'SampleSpec': 'samples',
     'Scene': 'scenes',

@@ -1,7 +1,7 @@
-"""The default ratio of a source, from what was measured of it on scenes that its settings were not chosen on.
+"""The default ratio of a source, from its measured gain on scenes that its settings were not chosen on.
 
-A search on folds of one training area hardly ever finds a gain, and costs dozens of trainings. What a source did for
-other scenes is evidence too: ``evidence.json`` next to this file lists it, each entry with its origin.
+A search on folds of one training area hardly ever finds a gain, and costs dozens of trainings. The gain on other
+scenes is evidence too: ``evidence.json`` next to this file lists it, with the origin of each entry.
 """
 
 from __future__ import annotations
@@ -22,25 +22,26 @@ from .settings import POSITIVE, Range, check_value
 
 @dataclass(frozen=True)
 class Evidence:
-    """What mixing a source in at a ratio was measured to gain.
+    """The measured gain from mixing in a source at a ratio.
 
     Args:
         generator: registered name.
-        kind: of its samples.
-        settings: of the generator, but for defaults.
-        labels_per_class: labelled samples a class, validation included; None where all of a scene's were used, or
-            images were counted.
+        kind: kind of its samples.
+        settings: settings of the generator that differ from the defaults.
+        labels_per_class: labelled samples per class, validation included; None if all labels of a scene were used, or
+            if images were counted.
         ratio: synthetic samples per real one.
-        synthetic_first: share of the training on synthetic samples alone, before real ones alone; 0 mixes throughout.
-        labels: policy of the synthetic labels, see :data:`~hsiaug.datasets.LabelPolicy`.
-        metric: ``'oa'``, ``'miou'`` or, of changes, ``'f1'``.
+        synthetic_first: share of the training steps on synthetic samples only, before real ones only; 0 mixes
+            throughout.
+        labels: label policy of the synthetic samples, see :data:`~hsiaug.datasets.LabelPolicy`.
+        metric: ``'oa'``, ``'miou'`` or, for changes, ``'f1'``.
         gain: mean paired difference to real only over scenes, in points.
-        interval: its 95 % interval, over seeds: it speaks of these scenes.
-        seeds: paired seeds of each scene.
-        scenes: mean difference and its 95 % interval on each.
-        origin: file of results, in the repository.
-        images: labelled images of each scene, where these were counted.
-        network: what was trained, where more than one was.
+        interval: its 95 % interval over seeds, valid for these scenes.
+        seeds: number of paired seeds per scene.
+        scenes: mean difference and its 95 % interval for each scene.
+        origin: file of results in the repository.
+        images: labelled images per scene, if these were counted.
+        network: the trained network, if several were measured.
     """
 
     generator: str
@@ -61,7 +62,7 @@ class Evidence:
 
     @property
     def harmed(self) -> tuple[str, ...]:
-        """Scenes on which it lost significantly."""
+        """Scenes with a significant loss."""
         return tuple(name for name, (_, _, high) in self.scenes.items() if high < 0)
 
     def __str__(self) -> str:
@@ -79,13 +80,13 @@ class Evidence:
 
 @dataclass(frozen=True)
 class Recommendation:
-    """A ratio, and why.
+    """A recommended ratio, with the reason.
 
     Args:
-        ratio: 0 where what is known of the source shows no gain.
+        ratio: synthetic samples per real one; 0 if no gain is known.
         synthetic_first: see :class:`Evidence`.
-        labels: policy of the synthetic labels.
-        evidence: that decided.
+        labels: label policy of the synthetic samples.
+        evidence: the decisive evidence.
         note: the reason, in words.
     """
 
@@ -97,14 +98,14 @@ class Recommendation:
 
     @property
     def mode(self) -> Mode:
-        """The mode of mixing that :meth:`schedule` is for."""
+        """The mode of mixing to use with :meth:`schedule`."""
         return 'replace' if self.synthetic_first else 'append'
 
     def schedule(self, epochs: int) -> Schedule:
         """The ratio in each epoch of a training: synthetic samples first, or the same ratio throughout.
 
         Raises:
-            ValueError: if there is no epoch for each of the two parts.
+            ValueError: if there are too few epochs for both parts.
         """
         check_value('Recommendation.schedule', 'epochs', epochs, int, Range(2 if self.synthetic_first else 1))
         if not self.synthetic_first:
@@ -127,21 +128,21 @@ def known_evidence() -> tuple[Evidence, ...]:
 def recommended_ratio(
     source: Any, labels_per_class: float | None = None, kind: Kind | None = None, mixed: bool = False
 ) -> Recommendation:
-    """The ratio that a source should be mixed in at, by what was measured of it on other scenes.
+    """The recommended ratio for a source, from its measured gains on other scenes.
 
-    Of the label budget that is nearest to the one at hand, the ratio and way of mixing that gain most surely are taken:
-    the interval's lower end is highest, on the network on which it is lowest, for a gain over a weak network is no gain
-    to one who has tuned it. The ratio is 0 where that way lost on a network (a mean below zero), or gained on none (no
-    interval above it).
+    Among the evidence with the most similar number of labels, it takes the ratio and way of mixing with the most
+    reliable gain: the one whose interval has the highest lower end, on the network where that is lowest, since a gain
+    with a weak network is no gain once the network is tuned. The ratio is 0 if this way lost with some network (mean
+    below zero) or gained with none (no interval above zero).
 
     Args:
-        source: a generator, whatever has the ``provenance`` of one, such as a bank, or a registered name.
-        labels_per_class: labelled samples a class at hand, validation included; None for a fully labelled scene.
-        kind: of the samples; that of the source if None.
-        mixed: leave out evidence for synthetic samples first, where only mixing throughout is possible.
+        source: a generator, anything with the ``provenance`` of one, such as a bank, or a registered name.
+        labels_per_class: number of labelled samples per class, validation included; None for a fully labelled scene.
+        kind: kind of the samples; by default, that of the source.
+        mixed: ignore evidence for synthetic samples first, if only mixing throughout is possible.
 
     Raises:
-        ValueError: if nothing is known of the source: give a ratio, or search one on folds.
+        ValueError: if nothing is known about the source: pass a ratio, or search for one on folds.
     """
     name, own_kind, settings = _described(source)
     if labels_per_class is not None:

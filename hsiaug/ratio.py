@@ -1,8 +1,7 @@
 """The ratio: synthetic samples per real sample, constant or a function of the epoch.
 
-r = 0 is the real data alone, r = 5 is five synthetic samples for each real one. The fraction of a batch that is
-synthetic is r / (1 + r). A :class:`Schedule` gives the ratio of each epoch; every way of mixing takes one where it
-takes a number.
+r = 0 is the real data alone, r = 5 is five synthetic samples for each real one. The synthetic fraction of a batch is
+r / (1 + r). A :class:`Schedule` gives the ratio of each epoch; wherever a ratio is expected, you can pass one.
 """
 
 from __future__ import annotations
@@ -80,7 +79,7 @@ class Schedule:
 
 @dataclass(frozen=True)
 class Constant(Schedule):
-    """The same ratio in every epoch."""
+    """A constant ratio."""
 
     ratio: float
 
@@ -107,7 +106,7 @@ class _Ramp(Schedule):
 
 
 class Linear(_Ramp):
-    """From ``start`` in epoch 0 to ``end`` in epoch ``epochs`` in equal steps, and ``end`` from then on."""
+    """A ratio that changes from ``start`` in epoch 0 to ``end`` in epoch ``epochs`` linearly, then stays there."""
 
     def __call__(self, epoch: int) -> float:
         """Ratio of an epoch."""
@@ -115,7 +114,7 @@ class Linear(_Ramp):
 
 
 class Cosine(_Ramp):
-    """From ``start`` to ``end`` over ``epochs`` along half a cosine, and ``end`` from then on."""
+    """A ratio that changes from ``start`` to ``end`` over ``epochs`` along half a cosine, then stays there."""
 
     def __call__(self, epoch: int) -> float:
         """Ratio of an epoch."""
@@ -124,7 +123,7 @@ class Cosine(_Ramp):
 
 @dataclass(frozen=True)
 class Step(Schedule):
-    """Ratios that hold from their epoch on, for example ``{0: 2, 10: 0.5, 20: 0}``."""
+    """Ratios by the epoch from which they apply, such as ``{0: 2, 10: 0.5, 20: 0}``."""
 
     ratios: Mapping[int, float]
 
@@ -145,7 +144,7 @@ class Step(Schedule):
 
 @dataclass(frozen=True)
 class SyntheticFirst(Schedule):
-    """Pre-train on synthetic samples only for ``epochs``, then fine-tune at ``ratio`` (0: real only). Replace mode."""
+    """``epochs`` of synthetic samples only, then fine-tuning at ``ratio`` (0: real only). For replace mode."""
 
     epochs: int
     ratio: float = 0.0

@@ -1,8 +1,8 @@
-"""The sample contract: the one vocabulary that every part of hsiaug speaks.
+"""The sample contract, which every part of hsiaug follows.
 
-A *sample* is torchgeo's dictionary of tensors. A :class:`SampleSpec` says what such a dictionary holds, a
-:class:`Provenance` says where a synthetic one comes from and which pixels its generator has seen, and
-:class:`SampleSource` is what anything must offer to be drawn from.
+A *sample* is a dictionary of tensors, as in torchgeo. A :class:`SampleSpec` describes what it holds, a
+:class:`Provenance` records where a synthetic sample comes from and which pixels its generator has seen, and
+:class:`SampleSource` is the protocol of anything that samples can be drawn from.
 """
 
 from __future__ import annotations
@@ -47,21 +47,21 @@ class LeakageError(ValueError):
 
 @dataclass(frozen=True)
 class SampleSpec:
-    """What a dataset or a generator holds.
+    """Description of the samples of a dataset or generator.
 
     Args:
         kind: ``'spectrum'``, ``'scene'``, ``'segmentation'`` or ``'change'``.
         bands: number of spectral bands C.
         classes: class names; their position is the integer label.
-        wavelengths: band centres in nm, or None where they are not known.
-        wavelengths_approximate: the centres are nominal (a sensor's data sheet), not the file's own.
+        wavelengths: band centres in nm, or None if unknown.
+        wavelengths_approximate: whether the centres are nominal (from a sensor's data sheet), not the file's own.
         size: ``(H, W)`` of an image, None for spectra.
-        ignore_index: label of pixels that count neither in losses nor in metrics.
-        value_range: lowest and highest value that the unit allows, as far as it is known.
-        unit: physical unit of the values, for example ``'reflectance'``.
+        ignore_index: label of pixels that are ignored in losses and metrics.
+        value_range: lowest and highest value allowed by the unit, if known.
+        unit: physical unit of the values, such as ``'reflectance'``.
 
     Raises:
-        ValueError: if a field contradicts another.
+        ValueError: if fields contradict each other.
     """
 
     kind: Kind
@@ -209,16 +209,16 @@ def require_compatible(
 
 @dataclass(frozen=True)
 class Provenance:
-    """Where a generator comes from.
+    """Origin of a generator.
 
     Args:
-        version: hsiaug's version at training time.
+        version: version of hsiaug at training time.
         seed: seed of the training.
-        training: JSON-ready training configuration.
+        training: training configuration, JSON-ready.
         split: fingerprint of the split it was trained on.
         seen: pixels that the generator, its normalisation or its selection has seen.
-        elsewhere: such pixels of further scenes, where several were pooled.
-        samples: such samples of a dataset, scene or not.
+        elsewhere: pixels seen in further scenes, if several were pooled.
+        samples: samples seen in datasets.
     """
 
     version: str
@@ -266,12 +266,12 @@ def joined_seen(known: Mapping[str, Provenance]) -> dict[str, Any]:
 
 
 def require_unseen(provenance: Provenance | None, scene: str, evaluation: np.ndarray) -> None:
-    """Refuse a generator that has seen evaluation pixels, flat indices of a scene that is named by its fingerprint.
+    """Raise an error if a generator has seen evaluation pixels, flat indices of the scene with a given fingerprint.
 
-    A source without provenance, made elsewhere, cannot be checked and passes.
+    Sources without provenance, made elsewhere, cannot be checked and pass.
 
     Raises:
-        LeakageError: naming how many pixels overlap, and the first of them.
+        LeakageError: giving the number of overlapping pixels, and the first of them.
     """
     split, footprints = (None, ()) if provenance is None else (provenance.split, provenance.footprints)
     for seen in footprints:

@@ -6,20 +6,20 @@ import difflib
 import sys
 from collections.abc import Sequence
 
-DESCRIPTION = 'Synthetic hyperspectral samples, mixed into real training at a ratio, and the gain measured honestly.'
+DESCRIPTION = 'Mix synthetic hyperspectral samples into training at a chosen ratio, and measure honestly what you gain.'
 COMMANDS = {
-    'demo': 'Mix synthetic spectra into the simulated scene at several ratios, and answer whether that helps.',
-    'train': 'Train a generator on the training part of a scene, or of a dataset. Run it again to resume it.',
-    'sample': 'Draw samples from a trained generator into a bank, or look after a bank. Run it again to resume it.',
-    'evaluate': 'Measure how near synthetic samples come to real ones, of a trained generator or of a bank.',
-    'ratio': 'Choose a ratio on folds of the training area. Run it again to resume it.',
-    'ablate': 'Measure how much synthetic samples help a model, and at which ratio. Run it again to resume it.',
-    'report': 'Draw the report of a study again.',
-    'reproduce': "Make a paper's tables and figures again, next to the published numbers. Run it again to resume it.",
-    'list': 'List generators, tasks, benchmarks or configs; of one generator its settings, of a config its text.',
-    'completion': 'Print a script that lets a shell complete commands, options and their choices.',
+    'demo': 'Mix synthetic spectra into training on a simulated scene at several ratios, and report whether it helps.',
+    'train': 'Train a generator on the training part of a scene or dataset. Repeat the command to resume.',
+    'sample': 'Draw samples from a trained generator into a bank, or check a bank. Repeat the command to resume.',
+    'evaluate': 'Measure how close the samples of a generator or bank are to real ones.',
+    'ratio': 'Choose a ratio on folds of the training area. Repeat the command to resume.',
+    'ablate': 'Measure how much synthetic samples help a model, and at which ratio. Repeat the command to resume.',
+    'report': 'Redraw the report of a study.',
+    'reproduce': "Reproduce a paper's tables and figures, next to the published numbers. Repeat the command to resume.",
+    'list': 'List generators, tasks, benchmarks or configs; show the settings of a generator or the text of a config.',
+    'completion': 'Print a shell script that completes commands, options and their choices.',
 }
-"""Commands, each with the first line of its help."""
+"""Commands, with the first line of their help."""
 EXAMPLES = {
     'demo': 'hsiaug demo --out runs/demo',
     'train': 'hsiaug train --generator variability --scene.path cube.mat --scene.labels labels.mat --out runs/ours',
@@ -32,11 +32,11 @@ EXAMPLES = {
     'list': 'hsiaug list generators spectral_gan',
     'completion': 'hsiaug completion bash',
 }
-"""What is typed, for the help of each command."""
+"""An example for the help of each command."""
 
 
 def main(args: Sequence[str] | None = None) -> None:
-    """Entry point. What a user can cause is one line on standard error and exit status 2, not a traceback."""
+    """Entry point. A user's mistake gives one line on standard error and exit status 2, not a traceback."""
     arguments = list(sys.argv[1:] if args is None else args)
     first = arguments[0] if arguments else '--help'
     if first in ('-h', '--help'):

@@ -44,29 +44,29 @@ def ablate(
     inception: str | None = None,
     **samples: Any,
 ) -> None:
-    """Measure how much synthetic samples help a model, and at which ratio. Run it again to resume it.
+    """Measure how much synthetic samples help a model, and at which ratio. Repeat the command to resume.
 
     Args:
         out: run folder.
         scene: the scene; the simulated one by default.
-        split: how it is split.
-        per_class: label budgets of spectra, labelled pixels per class; null for all of the training area.
-        arms: ways of making synthetic samples; of spectra GANs, our own generator, rivals and controls if null, of
-            patches latent diffusion and controls.
+        split: how to split the scene.
+        per_class: for spectra, numbers of labelled pixels per class to compare; null uses the whole training area.
+        arms: ways of making synthetic samples. If null, GANs, our own generator, rivals and controls for spectra;
+            latent diffusion and controls for patches.
         ratios: synthetic samples per real sample.
         seeds: number of paired seeds.
-        models: downstream models, by name or as mappings of name, config and what is chosen from (steps, of networks of
-            images learning_rates, of nn1d scalings, of linear_svm c). Spectra have nn1d and linear_svm; patches
-            segformer and pfsegnet; pairs of dates changeformer, changeformer-v6, siamcrnn, fcsiamdiff and fcsiamconc;
-            labelled patches cnn2d, cnn3d, alexnet, vgg16 and resnet18; the first of each if null.
-        title: of the report.
-        workers: processes at once.
+        models: downstream models, each a name, or a mapping with name, config and values to choose from (steps;
+            learning_rates for image networks, scalings for nn1d, c for linear_svm). For spectra nn1d, linear_svm; for
+            patches segformer, pfsegnet; for pairs of dates changeformer, changeformer-v6, siamcrnn, fcsiamdiff,
+            fcsiamconc; for labelled patches cnn2d, cnn3d, alexnet, vgg16, resnet18. If null, the first of these.
+        title: title of the report.
+        workers: number of parallel processes.
         engine: local processes or a Ray cluster.
-        device: where to train; auto takes a GPU where there is one.
+        device: device to train on; auto uses a GPU if there is one.
         quick: 3 seeds, two ratios, short training; no basis for claims.
-        inception: safetensors file of torchvision's Inception v3, by whose features images with masks are compared,
-            or cache for those in the cache of torch.hub; a network that learns the classes if null.
-        samples: datasets in the place of a scene.
+        inception: safetensors file with weights of torchvision's Inception v3, by whose features images with masks are
+            compared, or cache for the cache of torch.hub; if null, a network trained on the classes.
+        samples: datasets instead of a scene.
     """
     data = given_data(DataConfig(**samples), scene != SIMULATED or split != RANDOM)
     source = data or scene

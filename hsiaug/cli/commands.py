@@ -36,7 +36,7 @@ FUNCTIONS: tuple[Callable[..., None], ...] = (
 
 
 def run(arguments: Sequence[str]) -> None:
-    """Run a command. What a user can cause is one line on standard error and exit status 2, not a traceback."""
+    """Run a command. A user's mistake gives one line on standard error and exit status 2, not a traceback."""
     # jsonargparse wants a value for every bool; people type a bare flag.
     arguments = [
         f'{one}=true' if one in FLAGS and following not in ('true', 'false') else one
@@ -51,7 +51,7 @@ def run(arguments: Sequence[str]) -> None:
             command(**settings)
     except KeyboardInterrupt:
         raise SystemExit(
-            '\ninterrupted; the same command starts again, or resumes where it has kept something'
+            '\ninterrupted; repeat the command to start again, or to resume from what it has saved'
         ) from None
     except (ArgumentError, ValueError, OSError, ImportError, MemoryError, RecursionError) as error:
         _give_up(error)

@@ -7,10 +7,10 @@ from typing import Literal
 
 
 def completion(shell: Literal['bash', 'zsh']) -> None:
-    """Print a script that lets a shell complete commands, options and their choices.
+    """Print a shell script that completes commands, options and their choices.
 
-    Bash reads it from ~/.local/share/bash-completion/completions/hsiaug, zsh from a file _hsiaug in a folder of its
-    fpath.
+    Save it as ~/.local/share/bash-completion/completions/hsiaug for bash, or as _hsiaug in a folder on the fpath of
+    zsh.
 
     Args:
         shell: bash or zsh.

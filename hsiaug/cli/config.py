@@ -21,13 +21,13 @@ MOST_VALUES = 100_000
 
 @dataclass(frozen=True)
 class SplitConfig:
-    """How a scene is split.
+    """How to split a scene.
 
     Args:
-        strategy: of pixels: ``random``, ``halves``, ``blocks`` or ``groups``; into image-mask pairs, or pairs of dates:
-            ``patches``, or ``change_patches``, of which a share holds change; into patches with one label each:
-            ``labelled_patches``.
-        settings: of the strategy, for example ``{fraction: 0.03}``, ``{on_rare: drop}`` or ``{size: 32}``.
+        strategy: ``random``, ``halves``, ``blocks`` or ``groups`` for pixels; ``patches`` for image-mask pairs or pairs
+            of dates; ``change_patches`` for pairs of dates of which a given share holds change; ``labelled_patches``
+            for patches with one label each.
+        settings: settings of the strategy, such as ``{fraction: 0.03}``, ``{on_rare: drop}`` or ``{size: 32}``.
     """
 
     strategy: Literal['random', 'halves', 'blocks', 'groups', 'patches', 'change_patches', 'labelled_patches'] = (

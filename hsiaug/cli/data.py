@@ -20,24 +20,24 @@ CLASSES = ('data', 'val', 'test', 'unlabelled')
 
 @dataclass(frozen=True)
 class DataConfig:
-    """Datasets in the place of a scene.
+    """Datasets instead of a scene.
 
     Args:
-        data: dataset to learn from, in the place of a scene: class_path of a torch Dataset, and its arguments, such as
+        data: dataset to learn from instead of a scene: class_path of a torch Dataset and its arguments, such as
             --data.class_path torchgeo.datasets.OSCD --data.init_args.root data/oscd, or hsiaug.datasets.PairFolder.
-        val: dataset for choices; a share of data if null.
-        test: dataset to score on; a share of data if null.
-        unlabelled: dataset of images of the training area without labels, for generators that can learn from them.
-        size: side, or sides, of tiles that images are cut into; needed where images are of several sizes.
-        classes: names of the classes in label order, where the dataset has none.
-        wavelengths: band centres in nm, where samples have none.
+        val: dataset for validation; if null, a share of data.
+        test: dataset for testing; if null, a share of data.
+        unlabelled: dataset of unlabelled images of the training area, for generators that can learn from them.
+        size: side, or height and width, of the tiles that images are cut into; required if image sizes differ.
+        classes: class names in label order, if the dataset has none.
+        wavelengths: band centres in nm, if the samples have none.
         unit: physical unit.
-        ignore_index: label of pixels that do not count.
-        value_range: lowest and highest value that the unit allows.
-        group: what must not lie in two drawn parts: a key of the samples, or an attribute of the dataset with a value
-            per sample; the images that tiles are cut from if null, and 'samples' for nothing.
-        val_share: share of data for choices, where val is null; 0.2 if null.
-        test_share: share of data to score on, where test is null; 0.2 if null.
+        ignore_index: label of pixels to ignore.
+        value_range: lowest and highest value allowed by the unit.
+        group: key of the samples, or attribute of the dataset with one value per sample; samples with the same value
+            stay in the same part. If null, tiles of the same image do; 'samples' keeps nothing together.
+        val_share: share of data for validation if val is null; 0.2 if null.
+        test_share: share of data for testing if test is null; 0.2 if null.
     """
 
     data: dict[str, Any] | None = None

@@ -15,12 +15,12 @@ LABELS = 10
 
 
 def demo(out: Path = Path('runs/demo'), workers: int = 2, seeds: int = 10) -> None:
-    """Mix synthetic spectra into the simulated scene at several ratios, and answer whether that helps.
+    """Mix synthetic spectra into training on a simulated scene at several ratios, and report whether it helps.
 
     Args:
         out: run folder.
-        workers: processes at once.
-        seeds: paired seeds; fewer than 10 are no basis for claims.
+        workers: number of parallel processes.
+        seeds: number of paired seeds; fewer than 10 are no basis for claims.
     """
     simulated = SceneConfig(simulated={'height': 80, 'width': 80, 'seed': 0}, name='simulated')
     blocks = SplitConfig('blocks', {'per_class': LABELS, 'block': 10, 'on_rare': 'drop'}).splitter()

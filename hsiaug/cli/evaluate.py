@@ -27,26 +27,26 @@ def evaluate(
     trust_run: bool = False,
     **samples: Any,
 ) -> None:
-    """Measure how near synthetic samples come to real ones, of a trained generator or of a bank.
+    """Measure how close the samples of a generator or bank are to real ones.
 
-    Of a generator, figures and tables next to it, and its model card. Of a bank with --real one HTML page that stands
-    alone: samples, spectra, what gates reject and why, what is memorised, class balance, fidelity, coverage.
+    For a generator, figures, tables and a model card are written to its folder. For a bank with --real, one HTML page
+    shows samples, spectra, what gates reject and why, memorised samples, class balance, fidelity and coverage.
 
     Args:
-        run: folder that ``hsiaug train`` wrote, or of a bank.
-        per_class: spectra per class, of a bank at most.
-        count: synthetic pairs or images of a generator, 500 if null; of a bank samples that are looked at, at most,
-            5000 spectra or 500 images if null.
-        device: where a generator samples; auto takes a GPU where there is one.
-        real: of a bank, what it is compared with: a scene; or the folder of the generator that ``hsiaug train`` wrote,
-            or the config file of that command, which name scene, split and seed.
-        split: how the scene is split, other than ``real`` says; random if nothing says it.
-        seed: of the split, other than ``real`` says; 0 if nothing says it.
-        out: of a bank, file of the page; <bank>_evaluation.html if null.
-        study: of a bank, run folder of a study, or the file of a ratio search, whose curve the page shows.
-        no_gates: of a bank, leave out gates, which take longest.
-        trust_run: import the classes of datasets that the run's note names; no folder is trusted by itself.
-        samples: datasets that a run was trained on, other than its note says.
+        run: folder written by ``hsiaug train``, or folder of a bank.
+        per_class: spectra per class; for a bank, the largest number.
+        count: number of pairs or images to draw from a generator, 500 if null; or largest number of samples of a bank
+            to inspect, 5000 spectra or 500 images if null.
+        device: device on which a generator samples; auto uses a GPU if there is one.
+        real: for a bank, what to compare it with: a scene; or the folder of the generator written by ``hsiaug train``,
+            or the config file of that command, either of which gives scene, split and seed.
+        split: how to split the scene; overrides ``real``. Random if neither is given.
+        seed: seed of the split; overrides ``real``. 0 if neither is given.
+        out: for a bank, file of the page; <bank>_evaluation.html if null.
+        study: for a bank, run folder of a study, or file of a ratio search, whose ratio curve the page shows.
+        no_gates: for a bank, skip the gates, which take longest.
+        trust_run: import the dataset classes named in the folder of the run; no folder is trusted by default.
+        samples: datasets that the run was trained on; they override what its folder names.
     """
     from ..datamodules.mixed import open_source
     from ..datasets import SyntheticBank, scene_dataset

@@ -15,11 +15,11 @@ What = Literal['generators', 'tasks', 'benchmarks', 'configs']
 
 
 def list(what: What, name: str | None = None) -> None:  # as it is typed
-    """List generators, tasks, benchmarks or configs; of one generator its settings, of a config its text.
+    """List generators, tasks, benchmarks or configs; show the settings of a generator or the text of a config.
 
     Args:
-        what: generators, tasks, benchmarks (public scenes that are known by name) or configs.
-        name: of one of them.
+        what: generators, tasks, benchmarks (public scenes known by name) or configs.
+        name: name of one of them, to see more about it.
     """
     found = dict(_LISTS[what]())
     if name is None:

@@ -28,26 +28,26 @@ def ratio(
     trust_run: bool = False,
     **samples: Any,
 ) -> None:
-    """Choose a ratio on folds of the training area. Run it again to resume it.
+    """Choose a ratio on folds of the training area. Repeat the command to resume.
 
-    For each fold the generator is trained anew on the others. Nothing is mixed in (ratio 0) unless that is better by
-    enough. The choice goes to <run>/ratio.json, which ``hsiaug evaluate BANK --real RUN --study RUN/ratio.json`` draws.
+    For each fold, the generator is retrained on the others. The answer is 0 (do not mix) unless another ratio is
+    clearly better. It goes to <run>/ratio.json, which ``hsiaug evaluate BANK --real RUN --study RUN/ratio.json`` draws.
 
     Args:
-        run: folder that ``hsiaug train`` wrote.
+        run: folder written by ``hsiaug train``.
         ratios: synthetic samples per real sample; 0 is always among them.
-        labels: classes of the synthetic samples: real, sqrt, uniform or inverse frequencies, or weights by class name.
-        gated: put all gates in front of the generator, and leave out classes of which hardly anything passes.
-        folds: that the training area is dealt to.
-        block: side, in pixels or of patches in patches, of the blocks that go to a fold as a whole; smaller ones where
-            a scene is small.
-        trials: trainings of the best ratio; more than folds repeat the folds in other places.
-        k: standard errors that the best ratio must be better than 0 by.
-        share: share of the steps of a plain training.
+        labels: class frequencies of the synthetic samples: real, sqrt, uniform or inverse; or weights by class name.
+        gated: apply all gates to the generator's samples, and leave out classes of which hardly any sample passes.
+        folds: number of folds.
+        block: side of the blocks that are assigned to folds, in pixels, or for patches in patches; smaller if the
+            scene is small.
+        trials: number of trainings at the best ratio; if more than folds, the folds are redrawn and used again.
+        k: number of standard errors by which the best ratio must beat 0.
+        share: length of a trial, as a share of the steps of a full training.
         model: settings of the downstream network and its training, such as {steps: 200}.
-        device: where to train; auto takes a GPU where there is one.
-        trust_run: import the classes of datasets that the run's note names; no folder is trusted by itself.
-        samples: datasets that a run was trained on, other than its note says.
+        device: device to train on; auto uses a GPU if there is one.
+        trust_run: import the dataset classes named in the folder of the run; no folder is trusted by default.
+        samples: datasets that the run was trained on; they override what its folder names.
     """
     from ..quality import FoldTrial, RatioSearch, Recorded, all_gates
 

@@ -9,10 +9,10 @@ from .guard import require_writable
 
 
 def report(run: Path) -> None:
-    """Draw the report of a study again.
+    """Redraw the report of a study.
 
     Args:
-        run: run folder of ``hsiaug ablate`` or ``hsiaug demo``.
+        run: folder written by ``hsiaug ablate`` or ``hsiaug demo``.
     """
     from ..report.ablation import text_table, write_report
 

@@ -21,21 +21,21 @@ def reproduce(
     device: str = 'auto',
     inception: str | None = None,
 ) -> None:
-    """Make a paper's tables and figures again, next to the published numbers. Run it again to resume it.
+    """Reproduce a paper's tables and figures, next to the published numbers. Repeat the command to resume.
 
     Args:
-        paper: which one.
-        data: folder of its public files, as they are downloaded; they may lie in folders of it.
-        out: folder of the run; its page is index.html.
-        table: number of the only table that is wanted; all tables and figures if null.
-        scale: paper, with the published settings, takes days on a GPU; small, minutes to hours, also on other data
-            where the paper's are missing; demo, trainings of a few steps, to see that everything runs.
-        seeds: how many; those of the scale if null. More may be added to a run later.
-        classes: names of classes that figures show; the paper's own if none are given.
-        workers: processes at once.
-        device: where to train; auto takes a GPU where there is one.
-        inception: safetensors file of torchvision's Inception v3, by whose features specdm and unmixing_fusion
-            compare images, or cache for those in the cache of torch.hub; a network that learns from the data if null.
+        paper: name of the paper.
+        data: folder with its public files, as downloaded; sub-folders are searched too.
+        out: run folder; its page is index.html.
+        table: number of the only table to reproduce; if null, all tables and figures.
+        scale: paper uses the published settings and takes days on a GPU; small takes minutes to hours, and uses other
+            data if the paper's are missing; demo trains for a few steps, to check that everything runs.
+        seeds: number of seeds; that of the scale if null. You can add more to a run later.
+        classes: names of the classes shown in figures; those of the paper by default.
+        workers: number of parallel processes.
+        device: device to train on; auto uses a GPU if there is one.
+        inception: safetensors file with weights of torchvision's Inception v3, by whose features specdm and
+            unmixing_fusion compare images, or cache for the cache of torch.hub; if null, a network trained on the data.
     """
     from ..reproduce import PAPERS, Work, find_files
     from ..reproduce import reproduce as run

@@ -29,24 +29,24 @@ def sample(
     export: ExportFormat | None = None,
     trust_run: bool = False,
 ) -> None:
-    """Draw samples from a trained generator into a bank, or look after a bank. Run it again to resume it.
+    """Draw samples from a trained generator into a bank, or check a bank. Repeat the command to resume.
 
     Args:
-        run: folder of a generator to draw from (hsiaug train); or of a finished bank for verify, preview or export,
-            which draws nothing and needs no other option.
+        run: folder of a generator (hsiaug train) to draw from; or of a finished bank to verify, preview or export,
+            which needs no other option.
         count: number of samples.
-        out: folder of the bank: safetensors shards and bank.json, which SyntheticBank.open reads.
-        labels: classes of the samples: real, sqrt, uniform or inverse training frequencies, or weights by class name.
-        seed: of labels and noise.
-        device: where to draw: cpu, cuda, cuda:1, ...; auto takes a GPU where there is one.
-        devices: processes per machine that fill the bank together, each on its own device.
-        nodes: machines that fill it together; torchrun or SLURM starts the same command on each.
+        out: folder of the bank: safetensors shards and bank.json, to be opened with SyntheticBank.open.
+        labels: class frequencies of the samples: real, sqrt, uniform or inverse, or weights by class name.
+        seed: seed of labels and noise.
+        device: device to draw on: cpu, cuda, cuda:1, ...; auto uses a GPU if there is one.
+        devices: number of processes per machine that fill the bank together, each on its own device.
+        nodes: number of machines that fill it together; start the same command on each with torchrun or SLURM.
         verify: read all shards and compare their checksums.
-        preview: draw samples, next to the real ones that the generator was trained on, to <bank>_preview.png.
-        export: write the bank in a format that others read too, to <bank>.npz, or <bank>_geotiff,
-            <bank>_webdataset or <bank>_parquet.
-        trust_run: for preview, import the classes of datasets that the run's note names; without, real samples of a
-            dataset are not shown.
+        preview: draw samples next to real ones that the generator was trained on, to <bank>_preview.png.
+        export: also write the bank in another format, to <bank>.npz, <bank>_geotiff, <bank>_webdataset or
+            <bank>_parquet.
+        trust_run: for preview, import the dataset classes named in the folder of the run; otherwise, real samples of
+            a dataset are not shown.
     """
     from ..datamodules.mixed import open_source
     from ..datasets import SyntheticBank, scene_dataset

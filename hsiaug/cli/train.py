@@ -27,22 +27,22 @@ def train(
     nodes: int = 1,
     **samples: Any,
 ) -> None:
-    """Train a generator on the training part of a scene, or of a dataset. Run it again to resume it.
+    """Train a generator on the training part of a scene or dataset. Repeat the command to resume.
 
     Args:
-        out: folder of the generator: config, weights, model card, what it was trained on, and in training/ losses (CSV)
-            and pictures of samples.
+        out: folder of the generator: config, weights, model card, run.json with the data it was trained on; losses
+            (CSV) and pictures of samples in training/.
         scene: the scene; the simulated one by default.
-        split: how it is split.
-        generator: its name; hsiaug list generators has all.
-        settings: of the generator, such as '{iterations: 500}'; hsiaug list generators NAME has all.
-        seed: of the split and the training.
-        precision: of what networks compute, for generators that have such a setting: 32, tf32, or bf16, which Lightning
-            calls bf16-mixed.
-        device: where to train; auto takes a GPU where there is one.
-        devices: processes per machine that train together, each on its own device; they share every batch.
-        nodes: machines that train together; torchrun or SLURM starts the same command on each.
-        samples: datasets in the place of a scene.
+        split: how to split the scene.
+        generator: name of the generator; see hsiaug list generators.
+        settings: settings of the generator, such as '{iterations: 500}'; see hsiaug list generators NAME.
+        seed: seed of the split and the training.
+        precision: numerical precision of the networks, for generators that support it: 32, tf32, or bf16 (Lightning's
+            bf16-mixed).
+        device: device to train on; auto uses a GPU if there is one.
+        devices: number of processes per machine that train together, each on its own device; they share every batch.
+        nodes: number of machines that train together; start the same command on each with torchrun or SLURM.
+        samples: datasets instead of a scene.
     """
     from ..engine import Run, world
     from ..systems.fit import fit_generator, require_settings, require_use_of, training_data

@@ -1,4 +1,4 @@
-"""Lightning datamodules."""
+"""Lightning datamodules that mix synthetic samples into training."""
 
 from .mixed import MixedDataModule
 from .spectra import SpectraDataModule

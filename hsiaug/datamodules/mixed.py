@@ -1,4 +1,4 @@
-"""Synthetic samples mixed into the training part of any Lightning datamodule."""
+"""Mixing of synthetic samples into the training part of any Lightning datamodule."""
 
 from __future__ import annotations
 
@@ -67,28 +67,28 @@ class _OfInner:
 
 
 class MixedDataModule(BaseDataModule):
-    """Mixes synthetic samples into the training batches of another datamodule, which stays as it is.
+    """Wraps a datamodule and mixes synthetic samples into its training batches; the datamodule itself is not changed.
 
-    Its normalisation and augmentations run on synthetic samples too, validation and test remain real, and everything
-    else (``plot``, ``mean``, ``batch_size``, ...) is the inner module's. A change-detection module's augmentations that
-    kornia would misalign are replaced (:class:`~hsiaug.transforms.BitemporalAugmentation`).
+    Its normalisation and augmentations also run on synthetic samples, validation and test remain real, and everything
+    else (``plot``, ``mean``, ``batch_size``, ...) is the inner module's. Augmentations of a change-detection module
+    that kornia would misalign are replaced (:class:`~hsiaug.transforms.BitemporalAugmentation`).
 
-    Two ways: *dataset* rebuilds the training loader around a :class:`~hsiaug.datasets.MixedDataset` with batches of
-    exact composition, so that loader workers read the synthetic samples; *batch* mixes on the device, before the inner
-    module's augmentations, with :class:`~hsiaug.transforms.SyntheticMix`, which Geo modules and live generators need.
-    In append mode the *dataset* way makes more steps of the same batch size, the *batch* way as many steps of larger
+    There are two ways. *dataset* rebuilds the training loader around a :class:`~hsiaug.datasets.MixedDataset`, with
+    batches of exact composition, so that loader workers read the synthetic samples. *batch* mixes on the device, before
+    the inner module's augmentations, with :class:`~hsiaug.transforms.SyntheticMix`; Geo modules and live generators
+    need it. In append mode, *dataset* makes more steps of the same batch size, *batch* equally many steps with larger
     batches.
 
-    ``real_seen`` and ``synthetic_seen`` count what this process trained on, over all fits; they are logged as
-    ``mix/...`` and kept in checkpoints. Resumed within an epoch, the *dataset* way continues with the very batches
-    that were left; the *batch* way with the synthetic samples, while Lightning begins the real loader's epoch again and
-    warns of it. Under DDP the *dataset* way gives each sample to one rank; the *batch* way has Lightning's own sampler
-    of real samples, which repeats some where the ranks would be uneven. ``Trainer(overfit_batches=...)`` gets the same
-    samples in every epoch.
+    ``real_seen`` and ``synthetic_seen`` count the training samples of this process, over all fits; they are logged as
+    ``mix/...`` and kept in checkpoints. After resuming within an epoch, *dataset* continues with exactly the remaining
+    batches; *batch* does so for synthetic samples only, while Lightning restarts the real loader's epoch with a
+    warning. Under DDP, *dataset* gives each sample to one rank; *batch* uses Lightning's own sampler of real samples,
+    which repeats some if the ranks would be uneven. With ``Trainer(overfit_batches=...)``, every epoch has the same
+    samples.
 
-    Validation and test samples are compared with what the source's generator has seen
-    (:func:`~hsiaug.datasets.require_unseen_samples`) where that is recorded: each dataset is read once for it, when its
-    loader is first asked for; datasets that are indexed by place are not.
+    Validation and test samples are compared with what the source's generator has seen, if that is recorded
+    (:func:`~hsiaug.datasets.require_unseen_samples`). Each dataset is read once for this, when its loader is first
+    requested; datasets indexed by location are not compared.
 
     Args:
         inner: any Lightning datamodule whose training samples are dictionaries in the sample contract.
@@ -97,16 +97,16 @@ class MixedDataModule(BaseDataModule):
         way: ``'dataset'``, ``'batch'``, or ``'auto'``: *batch* for Geo modules and live generators.
         ratio, mode, labels, prior, replacement, weight, seed, different_scales: as for
             :class:`~hsiaug.datasets.MixedDataset`.
-        on_exhausted: as there; in the *batch* way ``'error'`` or ``'repeat'``.
-        epoch_size: as there, in the *dataset* way.
+        on_exhausted: as for :class:`~hsiaug.datasets.MixedDataset`; with *batch*, only ``'error'`` or ``'repeat'``.
+        epoch_size: as for :class:`~hsiaug.datasets.MixedDataset`; with *dataset* only.
 
     Raises:
-        TypeError: if ``inner`` is no datamodule or, in the *dataset* way, its loader chooses or weights its samples.
+        TypeError: if ``inner`` is not a datamodule or, with *dataset*, its loader selects or weights its samples.
         ValueError: for an unknown mode or way, a negative ratio, or a source that holds fewer samples than an epoch
             asks for.
-        SpecMismatchError: if source and real data do not fit together, at the latest with the first batch.
-        LeakageError: if the source's generator has seen test pixels of the real data's split, or validation or test
-            samples, when their loader is asked for.
+        SpecMismatchError: if source and real data do not match, at the latest with the first batch.
+        LeakageError: if the source's generator has seen test pixels of the real data's split; or validation or test
+            samples, when their loader is requested.
     """
 
     def __init__(
@@ -230,7 +230,7 @@ class MixedDataModule(BaseDataModule):
         make_change_safe(self.inner)
 
     def train_dataloader(self) -> DataLoader[Any]:
-        """Training batches; in the *dataset* way with synthetic samples in them."""
+        """Training batches; with *dataset*, they include synthetic samples."""
         loader = self.inner.train_dataloader()
         require_one_loader(loader, 'MixedDataModule')
         self._before_step = None
@@ -332,7 +332,7 @@ class MixedDataModule(BaseDataModule):
             logger.log_metrics({**seen, 'mix/ratio': self.schedule(trainer.current_epoch)}, step=trainer.global_step)
 
     def teardown(self, stage: str) -> None:
-        """Log the final counts, so that a log proves the ratio."""
+        """Log the final counts, so that the ratio can be checked."""
         if stage == 'fit':
             self._log(always=True)
         self.inner.teardown(stage)
@@ -365,13 +365,13 @@ class MixedDataModule(BaseDataModule):
     # --- pictures --------------------------------------------------------------------------------------------------
 
     def describe(self, count: int = 6) -> Figure:
-        """Print what is mixed, and draw real and synthetic training samples side by side.
+        """Print what is mixed, and plot real and synthetic training samples side by side.
 
         Args:
             count: number of samples of each side.
 
         Returns:
-            a matplotlib figure, registered with no window.
+            a matplotlib figure without a window.
         """
         self.setup('fit')
         if (spec := self.sources.spec) is None:

@@ -1,4 +1,4 @@
-"""Lightning datamodule of spectra, real and mixed."""
+"""Lightning datamodule of the spectra of a scene, real or mixed."""
 
 from __future__ import annotations
 
@@ -21,15 +21,14 @@ from .loading import mixed_train_loader
 class SpectraDataModule(LightningDataModule):
     """Spectra of a split scene; with a source and a ratio, its training part is mixed.
 
-    Synthetic samples are drawn anew every epoch, in persistent workers too: the epoch reaches them through shared
-    memory.
+    Every epoch draws new synthetic samples, also in persistent workers, which learn of the epoch through shared memory.
 
     Args:
         scene: the scene.
-        split: a split of it.
+        split: a split of the scene.
         source: generator or dataset of synthetic spectra, or several by name; None for real data only.
-        batch_size: samples per batch.
-        num_workers: of the loaders.
+        batch_size: number of samples per batch.
+        num_workers: number of workers of each loader.
         ratio, mode, labels, prior, seed, different_scales, on_exhausted, epoch_size: as for
             :class:`~hsiaug.datasets.MixedDataset`.
     """

@@ -1,4 +1,4 @@
-"""torchgeo datasets: real spectra, synthetic samples, and both at a ratio."""
+"""torchgeo datasets of real samples, of synthetic samples, and of both mixed at a ratio."""
 
 from .adapted import AdaptedDataset, adapt
 from .bank import BankError, SyntheticBank

@@ -1,4 +1,4 @@
-"""Any dataset as a dataset in the sample contract: torchgeo's keys, one size, a spec, and what was seen of it."""
+"""Adapts any dataset to the sample contract: torchgeo's keys, one size, a spec, and digests of its samples."""
 
 from __future__ import annotations
 
@@ -29,18 +29,18 @@ from .wrapped import class_names_of, places_of, require_map_style, spec_of
 
 
 class AdaptedDataset(NonGeoDataset):
-    """A dataset whose samples are in the sample contract and fit one spec; made by :func:`adapt`.
+    """A dataset whose samples follow the sample contract and one spec; made by :func:`adapt`.
 
-    Samples are read when they are asked for. What needs all of them (:meth:`survey`) is found in one pass, when it is
-    first asked for.
+    Samples are read on demand. Everything that requires reading all of them (:meth:`survey`) is computed in one pass,
+    when first needed.
 
     Args:
-        dataset: map-style.
-        spec: of the samples; its size is that of tiles if ``tile``.
-        name: of the dataset, for messages.
+        dataset: map-style dataset.
+        spec: spec of the samples; with ``tile``, its size is that of the tiles.
+        name: name of the dataset in messages.
         tile: cut images into tiles of the spec's size.
         labelled: whether samples have targets.
-        workers: processes that read; None for none as long as samples fit in memory.
+        workers: number of processes that read; if None, there are none while samples fit in memory.
         progress: show a progress bar while all samples are read.
     """
 
@@ -248,33 +248,33 @@ def adapt(
     progress: bool = False,
     name: str | None = None,
 ) -> AdaptedDataset:
-    """Any real dataset, as a dataset in the sample contract that generators learn from and mixing mixes into.
+    """Convert any real dataset to the sample contract, so that generators can learn from it and it can be mixed into.
 
     Args:
-        dataset: map-style, its samples in the contract or with torchgeo's own keys: two dates as ``image1`` and
-            ``image2``, masks (H, W) or (1, H, W), ``wavelength``; a list of such samples; a list of such datasets,
-            which are pooled; or an ``xarray.DataArray`` of one image with a wavelength coordinate, with labels wrapped
-            in :class:`~hsiaug.datasets.DataArrayImage`. Of a torchgeo ``GeoDataset``, wrapped in
+        dataset: map-style dataset whose samples follow the contract or have torchgeo's own keys: two dates as
+            ``image1`` and ``image2``, masks (H, W) or (1, H, W), ``wavelength``; or a list of such samples; or a list
+            of such datasets, which are pooled; or an ``xarray.DataArray`` of one image with a wavelength coordinate,
+            wrapped in :class:`~hsiaug.datasets.DataArrayImage` if it has labels. Wrap a torchgeo ``GeoDataset`` in
             :class:`~hsiaug.datasets.GeoSamples`.
-        size: side, or sides, of tiles that images are cut into, for images that are large or of several sizes. What
-            is left at the far edges, and images that are smaller, are left out.
-        spec: what the samples are; found out if None: by the dataset's own ``spec``, its attributes (``classes``,
+        size: side, or height and width, of the tiles that images are cut into, if they are large or differ in size.
+            Remainders at the right and bottom, and images smaller than a tile, are left out.
+        spec: spec of the samples; if None, it is inferred from the dataset's own ``spec``, its attributes (``classes``,
             ``wavelengths``, ``unit``, ...), and its first sample.
-        kind: of the samples, where it does not follow from their layout: images with both a label and a mask.
-        classes: names of the classes in label order.
+        kind: kind of the samples, if their layout does not determine it: images with both a label and a mask.
+        classes: class names in label order.
         wavelengths: band centres in nm.
-        wavelengths_approximate: whether they are nominal.
-        ignore_index: label of pixels that do not count.
-        value_range: lowest and highest value that the unit allows.
+        wavelengths_approximate: whether the wavelengths are nominal.
+        ignore_index: label of pixels to ignore.
+        value_range: lowest and highest value allowed by the unit.
         unit: physical unit.
-        labelled: whether samples have targets; without, a spec is needed.
-        workers: processes that read; None for none as long as samples fit in memory.
-        progress: show progress bars where all samples are read.
-        name: of the dataset, for messages; its class's if None.
+        labelled: whether samples have targets; if not, ``spec`` is required.
+        workers: number of processes that read; if None, there are none while samples fit in memory.
+        progress: show progress bars when all samples are read.
+        name: name of the dataset in messages; by default, that of its class.
 
     Raises:
-        TypeError: if it is no such dataset.
-        ValueError: if it is empty, or a field of the spec has to be given: which, and why.
+        TypeError: if it is not such a dataset.
+        ValueError: if it is empty, or a field of the spec must be given; the message says which and why.
     """
     given: dict[str, Any] = {
         'kind': kind, 'classes': classes, 'wavelengths': wavelengths, 'ignore_index': ignore_index,

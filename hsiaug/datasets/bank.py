@@ -1,7 +1,7 @@
-"""A bank: synthetic samples on disk, read at random through a memory mapping.
+"""Banks: synthetic samples on disk, memory-mapped for random access.
 
-A folder of safetensors shards, each with the stacked tensors of consecutive samples, and ``bank.json``, which says what
-they hold and is written last.
+A bank is a folder of safetensors shards, each with the stacked tensors of consecutive samples, and ``bank.json``, which
+describes them and is written last.
 """
 
 from __future__ import annotations
@@ -49,27 +49,27 @@ class _Column:
 
 
 class SyntheticBank(ReadAtOnce):
-    """Synthetic samples of a folder that :func:`~hsiaug.datasets.bank_writer.write_bank` wrote.
+    """Synthetic samples in a folder written by :func:`~hsiaug.datasets.bank_writer.write_bank`.
 
-    Opening reads ``bank.json`` and checks that every shard is there with its size. What a read touches is compared
-    with the record when one of the processes that share this object touches it first: the tensors of a shard and the
-    checksums of its blocks, then checksum and values of each touched block of about 64 KiB, or of the whole shard in a
-    bank of format 1, which has no checksums of blocks. :meth:`verify` reads all.
+    Opening reads ``bank.json`` and checks that every shard is present and has the right size. Contents are verified
+    against the record on first access by any of the processes that share this object: the tensors of a shard and the
+    checksums of its blocks, then the checksum and values of each accessed block of about 64 KiB (of the whole shard in
+    banks of format 1, which have no checksums of blocks). :meth:`verify` checks everything.
 
     Args:
-        root: folder of the bank; a relative one stays what it is now when the working directory changes.
+        root: folder of the bank; a relative path remains valid if the working directory changes.
 
     Attributes:
-        spec: what the samples are.
-        provenance: of the generator that they were drawn from, None where it is unknown.
-        seed: of the draw; None for samples that were copied from a dataset.
-        labels_policy: label policy of the draw; None for samples that were copied from a dataset.
-        soft_labels: whether samples carry ``label_prob``.
+        spec: spec of the samples.
+        provenance: provenance of the generator they were drawn from; None if unknown.
+        seed: seed of the draw; None for samples copied from a dataset.
+        labels_policy: label policy of the draw; None for samples copied from a dataset.
+        soft_labels: whether samples have ``label_prob``.
         count: number of samples.
         record: the content of ``bank.json``.
 
     Raises:
-        BankError: if the folder holds no finished bank, a shard is missing or has another size, or the record
+        BankError: if the folder holds no finished bank, a shard is missing or has the wrong size, or the record
             contradicts itself.
     """
 
@@ -122,13 +122,13 @@ class SyntheticBank(ReadAtOnce):
     # --- integrity --------------------------------------------------------------------------------------------------
 
     def verify(self, progress: bool = False) -> None:
-        """Read every shard and compare its checksum and its values.
+        """Read every shard and check its checksum and values.
 
         Args:
             progress: show a progress bar.
 
         Raises:
-            BankError: naming each shard that is missing, truncated, altered, or not what the record says.
+            BankError: naming each shard that is missing, truncated, altered, or does not match the record.
         """
         problems = []
         with progress_bar(progress, total=len(self.shards), desc='verify', unit='shard') as advance:
@@ -262,11 +262,11 @@ class SyntheticBank(ReadAtOnce):
         return self.count
 
     def batch(self, indices: Sequence[int] | Tensor, keys: Collection[str] | None = None) -> dict[str, Tensor]:
-        """Samples of several indices, stacked in their order: ``image`` (n, ...), ``label`` (n,) or ``mask``, ...
+        """Samples at several indices, stacked in their order: ``image`` (n, ...), ``label`` (n,) or ``mask``, ...
 
         Args:
-            indices: which samples; one may come several times.
-            keys: read these tensors only.
+            indices: indices of the samples, which may repeat.
+            keys: read only these tensors.
 
         Raises:
             IndexError: if an index is out of range.

@@ -1,4 +1,4 @@
-"""Banks in formats that others read: ``.npz``, GeoTIFF pairs, and Parquet or WebDataset shards with a dataset card."""
+"""Export of banks to other formats: ``.npz``, GeoTIFF pairs, and Parquet or WebDataset shards with a dataset card."""
 
 from __future__ import annotations
 
@@ -41,17 +41,18 @@ _BLOCK_BYTES = 16 << 20  # read at once
 
 
 def export_bank(bank: SyntheticBank, out: str | os.PathLike[str], format: ExportFormat, progress: bool = False) -> Path:
-    """Write a bank in a format that others read. The result appears whole or not at all.
+    """Write a bank in another format. The result appears complete or not at all.
 
     *npz*: one file with the stacked tensors, ``wavelengths`` and ``record`` (spec, seed and provenance as JSON).
-    *geotiff*: a folder with one file per image and mask: ``images/`` and, after the kind, ``masks/`` or ``labels.csv``;
-    for change pairs ``A/``, ``B/`` and ``label/``. *webdataset* and *parquet*: a folder as the Hugging Face hub shows
-    it, with ``README.md`` (the dataset card), ``spec.json`` (the record) and ``data/train-*``, which the ``webdataset``
-    library or :class:`~hsiaug.datasets.TarShards`, or Hugging Face's ``datasets`` reads. Parquet needs pyarrow.
+    *geotiff*: a folder with one file per image and mask: ``images/`` and, depending on the kind, ``masks/`` or
+    ``labels.csv``; for pairs of dates ``A/``, ``B/`` and ``label/``. *webdataset* and *parquet*: a folder for the
+    Hugging Face hub, with ``README.md`` (the dataset card), ``spec.json`` (the record) and ``data/train-*``, to be read
+    with the ``webdataset`` library or :class:`~hsiaug.datasets.TarShards`, or Hugging Face ``datasets``. Parquet needs
+    pyarrow.
 
     Args:
         bank: the bank.
-        out: file (npz; the suffix is added where it lacks), which must not exist, or folder, which may be empty.
+        out: file (npz; the suffix is added if missing), which must not exist, or folder, which must be new or empty.
         format: ``'npz'``, ``'geotiff'``, ``'webdataset'`` or ``'parquet'``.
         progress: show a progress bar.
 

@@ -1,4 +1,4 @@
-"""Writing a bank, shard by shard, on one or many devices, so that a killed run resumes."""
+"""Writing of banks, shard by shard, on one or many devices, so that an interrupted run can resume."""
 
 from __future__ import annotations
 
@@ -44,31 +44,31 @@ def write_bank(
     fabric: Fabric | None = None,
     progress: bool = False,
 ) -> SyntheticBank:
-    """Write samples into a bank, or continue one whose writing was cut short.
+    """Write samples to a bank, or continue writing an unfinished one.
 
-    Sample i of a generator's bank is sample i of ``SyntheticDataset(source, count, seed, labels, ...)`` to the bit,
-    however many devices of one kind write it. Finished shards are kept and the rest is drawn, so that the same call
-    after a kill gives the same files as one without. A finished bank of the same call is just opened.
+    Sample i of a generator's bank is bit for bit sample i of ``SyntheticDataset(source, count, seed, labels, ...)``,
+    however many devices of one kind write it. If writing is interrupted, repeat the call: finished shards are kept, and
+    the files are the same as without interruption. If the bank of the call is finished, it is just opened.
 
     Args:
         source: a generator, or a map-style dataset in the sample contract with a ``spec``.
         count: number of samples; None takes all of a dataset.
         root: folder of the bank; new, empty, or of the same call.
-        labels: classes of a generator's samples (:data:`~hsiaug.datasets.labels.LabelPolicy`).
-        seed: of a generator's labels and noise.
-        real_counts: (K,) real samples per class; the generator's training frequencies if None.
+        labels: class frequencies of a generator's samples (:data:`~hsiaug.datasets.labels.LabelPolicy`).
+        seed: seed of a generator's labels and noise.
+        real_counts: (K,) real samples per class; if None, the generator's training frequencies.
         prior: (K,) class prior for ``labels='prior'``.
-        chunk: samples drawn at once; 1024 spectra, or as many images as 64 MiB hold, if None.
-        shard_bytes: about how large a shard is; shards hold whole chunks.
-        fabric: a launched Fabric, whose processes share the folder and divide the shards, each on its own device;
-            None writes in this process, on the generator's device.
+        chunk: number of samples drawn at once; if None, 1024 spectra, or as many images as fit in 64 MiB.
+        shard_bytes: approximate size of a shard, which holds whole chunks.
+        fabric: a launched Fabric whose processes share the folder and divide the shards, each on its own device; if
+            None, this process writes, on the generator's device.
         progress: show a progress bar with the remaining time.
 
     Returns:
         the bank, opened.
 
     Raises:
-        BankError: if the source is empty or breaks the sample contract, the folder holds something else, another
+        BankError: if the source is empty or violates the sample contract, the folder holds something else, another
             process is writing, or the disk is full.
     """
     root = Path(root).expanduser().absolute()

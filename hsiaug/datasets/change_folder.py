@@ -1,4 +1,4 @@
-"""Folders of places, such as cities, each seen at two dates, with a mask of what changed."""
+"""Folders of places, such as cities, each with images of two dates and a change mask."""
 
 from __future__ import annotations
 
@@ -27,28 +27,28 @@ MASKS = ('mask', 'masks', 'cm', 'change', 'changes', 'change_map', 'change_mask'
 
 
 class ChangeFolder(RealDataset):
-    """Pairs of dates with change masks, a folder per place, read on demand: whole, or by windows of one size.
+    """Pairs of dates with change masks, one folder per place, read on demand: whole, or in windows of one size.
 
-    ``root/<city>/`` holds two dates and a mask. A date is a file of all its bands (GeoTIFF, ENVI, NumPy, ...), or a
-    folder of a file per band, such as ``B02.tif``. Both dates and the mask of a place lie on one grid; places may
-    differ in size. Of GeoTIFF and ENVI only the window in question is read. Pixels that a date has not measured hold
-    the mean of its others and are ignored in the mask.
+    ``root/<city>/`` holds two dates and a mask. A date is a file with all bands (GeoTIFF, ENVI, NumPy, ...) or a folder
+    with a file per band, such as ``B02.tif``. Both dates and the mask of a place have the same grid; places may
+    differ in size. From GeoTIFF and ENVI files, only the required window is read. Pixels not measured at a date get the
+    mean of its other pixels and are ignored in the mask.
 
-    OSCD comes as ``ChangeFolder('... - Images', masks='... - Train Labels', dates=('imgs_1_rect', 'imgs_2_rect'),
+    To read OSCD, use ``ChangeFolder('... - Images', masks='... - Train Labels', dates=('imgs_1_rect', 'imgs_2_rect'),
     mask='cm/cm.png', label_map={0: 0, 255: 1})``.
 
     Args:
         root: folder that holds a folder per place.
-        masks: folder that holds a folder per place with its mask, where the masks lie elsewhere; its places are used.
-        split: ``root/<split>.txt`` with places, one a line or between commas, or a folder ``root/<split>/`` of them.
-        cities: places to use; all if None.
-        dates: names of the two dates in the folder of a place, in order, suffixes may be left out; the only two images
-            or folders of images there, in the order of their names, if None.
-        mask: name of the mask in the folder of a place; found by its usual names if None.
-        labelled: whether there are masks; without, samples are unlabelled.
-        size: side, or sides, of the windows that places are cut into; what is left at the far edges is left out. None
+        masks: folder with a folder per place that holds its mask, if masks are kept apart; only its places are used.
+        split: ``root/<split>.txt`` that lists places, one per line or comma-separated, or a folder ``root/<split>/``.
+        cities: places to use; if None, all.
+        dates: names of the two dates in the folder of a place, in order; suffixes may be omitted. If None, the only two
+            images or folders of images there, in alphabetical order.
+        mask: name of the mask in the folder of a place; if None, found by its usual names.
+        labelled: whether there are masks; if not, samples are unlabelled.
+        size: side, or height and width, of the windows that places are cut into, without remainders at the edges. None
             for whole places, which :func:`~hsiaug.datasets.adapt` and :func:`hsiaug.fit` cut with ``size=``.
-        bands: indices of the bands to use, 0-based; or names, of dates that are folders.
+        bands: indices of the bands to use, 0-based; or their names, if dates are folders.
         label_map: value in a mask to 0 (unchanged) or 1 (changed); None takes 0 and 1 as they are.
         wavelengths, ignore, scale, unit, nodata, transforms: as for :class:`~hsiaug.datasets.PairFolder`.
 

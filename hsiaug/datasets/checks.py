@@ -1,4 +1,4 @@
-"""Whether samples go together: specs, class numbers, scales of real and synthetic ones; what a generator has seen."""
+"""Checks that real and synthetic samples match in spec, class numbers and scale, and of what a generator has seen."""
 
 from __future__ import annotations
 
@@ -335,22 +335,22 @@ def some_samples(dataset: Any) -> Iterator[dict[str, Any]]:
 
 
 def require_unseen_samples(source: Any, dataset: Any, use: Use = 'test') -> str:
-    """Refuse a source of synthetic samples for an evaluation that shares samples with what its generator has seen.
+    """Raise an error if the generator of a source has seen samples that a model is to be evaluated on.
 
-    Images are compared by their content, whatever their files are called; pixels of scenes by their places. Windows
-    that overlap are found where both sides know which image, file or ground they are cut from: tiles that
-    :func:`~hsiaug.datasets.adapt` cuts, and :class:`~hsiaug.datasets.GeoSamples`.
+    Images are compared by their content, regardless of file names; pixels of scenes by their position. Overlapping
+    windows are found if both sides know which image, file or area they were cut from, as do the tiles of
+    :func:`~hsiaug.datasets.adapt` and :class:`~hsiaug.datasets.GeoSamples`.
 
     Args:
         source: a generator, a bank, a dataset of synthetic samples, or a provenance.
-        dataset: real samples that a model is judged on.
-        use: ``'test'``, or ``'val'``: choices of the generator may have been made on validation samples, too.
+        dataset: real samples for evaluation.
+        use: ``'test'``, or ``'val'`` if the generator may have been selected on the same validation samples.
 
     Returns:
-        what was compared, and what cannot be known, in a sentence.
+        a sentence that says what was compared and what cannot be known.
 
     Raises:
-        LeakageError: naming how many samples are shared, and the first of them.
+        LeakageError: giving the number of shared samples, and the first of them.
         ValueError: if there are no samples to evaluate on.
     """
     if not len(dataset):

@@ -1,4 +1,4 @@
-"""How long an epoch is: what it does about a source that runs out, and whether samplers know when it changes."""
+"""The length of an epoch: what happens if a source runs out, and whether samplers know of a new length."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from ..settings import check_value
 from .shared import SharedInt
 
 Exhausted = Literal['error', 'repeat', 'first_exhausted', 'all_exhausted']
-"""What happens where an epoch asks for more samples than a dataset of synthetic ones holds.
+"""What to do if an epoch asks for more samples than a dataset of synthetic ones holds.
 
-``'error'``: it is refused. ``'repeat'``: samples come again, each once before any twice. ``'first_exhausted'``: the
-epoch ends, at its ratio, before the first source runs out, with real samples that change with the epoch.
-``'all_exhausted'``: the epoch lasts, at its ratio, until as many samples as it holds have come of every source, and all
-real ones; what is shorter comes again. A generator never runs out.
+``'error'``: raise an error. ``'repeat'``: use samples again, none twice before each was used once.
+``'first_exhausted'``: end the epoch, at its ratio, before the first source runs out, with other real samples in every
+epoch. ``'all_exhausted'``: continue the epoch, at its ratio, until all real samples and as many samples as each source
+holds have been used; shorter ones repeat. A generator never runs out.
 """
 _AHEAD = 10_000  # epochs in which a schedule may fall to 0
 

@@ -25,28 +25,28 @@ MASK_FOLDERS = ('masks', 'mask', 'labels', 'label', 'annotations')
 class PairFolder(RealDataset):
     """Images and masks in two folders, paired by file stem and read on demand.
 
-    SegMunich and its like: ``img/`` or ``images/`` and ``label/`` or ``masks/``. GeoTIFF, PNG, ENVI, NumPy, HDF5
-    and MATLAB, images in JPEG too. All images have the size and bands of the first. Pixels that an image has not
-    measured (nodata, NaN, transparent) hold the mean of its other pixels and are ignored in its mask. Negative mask
-    values, NaN and a mask file's own nodata are ignored unless they are classes.
+    Folders such as those of SegMunich: ``img/`` or ``images/``, and ``label/`` or ``masks/``. Files may be GeoTIFF,
+    PNG, ENVI, NumPy, HDF5 or MATLAB, images also JPEG. All images must have the size and bands of the first. Pixels not
+    measured in an image (nodata, NaN, transparent) get the mean of its other pixels and are ignored in its mask.
+    Negative mask values, NaN and a mask file's own nodata are ignored unless they are classes.
 
     Args:
         root: folder that holds both.
         classes: names of the K classes, in label order.
         split: ``root/<split>.txt`` with a stem or file name per line, or folders ``root/<split>/`` or
             ``images/<split>/`` and ``masks/<split>/``; None for all pairs.
-        images: folder of the images below the root; found by its usual names if None.
-        masks: folder of the masks below the root; found by its usual names if None.
+        images: sub-folder of the images; if None, found by its usual names.
+        masks: sub-folder of the masks; if None, found by its usual names.
         bands: indices of the bands to use, 0-based.
-        wavelengths: band centres in nm of all bands of a file; the first file's own if None.
-        label_map: value in a mask file to class index; None takes values 0..K-1 as they are.
-        ignore: values in a mask file of pixels that do not count.
-        scale: stored value times ``scale`` is the value in ``unit``; a file's own scale and offset if None.
+        wavelengths: centres in nm of all bands of a file; if None, those of the first file.
+        label_map: value in a mask file to class index; if None, values are class indices 0..K-1.
+        ignore: values in a mask file of pixels to ignore.
+        scale: factor from stored values to values in ``unit``; if None, a file's own scale and offset.
         unit: physical unit.
-        nodata: stored value that means "no measurement"; a file's own if None.
-        image_key: variable of the image in ``.npz`` and ``.mat`` files that hold several.
-        mask_key: variable of the mask, likewise.
-        layout: ``'hwc'`` or ``'chw'``, where the bands are in arrays; decided by the first mask if None.
+        nodata: stored value that means "no measurement"; if None, a file's own.
+        image_key: variable of the image in ``.npz`` and ``.mat`` files with several variables.
+        mask_key: variable of the mask in such files.
+        layout: position of the bands in arrays, ``'hwc'`` or ``'chw'``; if None, the first mask decides.
         transforms: function of a sample, as in torchgeo.
 
     Raises:
@@ -128,7 +128,7 @@ class PairFolder(RealDataset):
         """``image`` (C, H, W) float32 in the unit and ``mask`` (H, W) int64.
 
         Raises:
-            ValueError: naming the file that does not fit the others or holds an unknown mask value.
+            ValueError: naming the file that does not match the others or holds an unknown mask value.
         """
         image_file, mask_file = self.pairs[index]
         image, valid = self.files.read(image_file)
@@ -156,7 +156,7 @@ class PairFolder(RealDataset):
         return self._counts
 
     def class_fractions(self) -> Tensor:
-        """(N, K) float32 share of each class in the counting pixels of each mask; zeros where all are ignored."""
+        """(N, K) float32 share of each class in the valid pixels of each mask; zeros where all are ignored."""
         return as_fractions(torch.from_numpy(self.class_pixels()))
 
     @property

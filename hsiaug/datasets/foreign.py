@@ -1,6 +1,6 @@
-"""What other libraries index by place or name, as samples by number: torchgeo's geospatial datasets, images of xarray.
+"""Data of other libraries as numbered samples: torchgeo's geospatial datasets and xarray images.
 
-The latter is how readers of EMIT, PRISMA, EnMAP and DESIS products give them.
+Readers of EMIT, PRISMA, EnMAP and DESIS products return the latter.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ _NAMES = ('wavelength', 'wavelengths', 'wl', 'lambda')
 
 
 class GeoSamples(NonGeoDataset):
-    """The samples that a sampler takes out of a ``GeoDataset``, by number.
+    """The samples that a sampler takes from a torchgeo ``GeoDataset``, as a map-style dataset.
 
-    The sampler is asked once: a ``RandomGeoSampler`` gives the places that it draws now, in every epoch.
+    The sampler is iterated once: the locations that a ``RandomGeoSampler`` draws are the same in every epoch.
 
     Args:
-        dataset: of images and masks, such as the intersection of two raster datasets.
-        sampler: of torchgeo, one place at a time: ``RandomGeoSampler``, ``GridGeoSampler``, ``PreChippedGeoSampler``.
+        dataset: dataset of images and masks, such as the intersection of two raster datasets.
+        sampler: torchgeo sampler of single places: ``RandomGeoSampler``, ``GridGeoSampler``, ``PreChippedGeoSampler``.
 
     Raises:
-        TypeError: if the dataset is no ``GeoDataset``, or the sampler gives batches.
-        ValueError: if the sampler gives nothing.
+        TypeError: if the dataset is not a ``GeoDataset``, or the sampler yields batches.
+        ValueError: if the sampler yields nothing.
     """
 
     def __init__(self, dataset: GeoDataset, sampler: Iterable[Any]) -> None:
@@ -92,17 +92,17 @@ def in_place_of_xarray(value: Any) -> str | None:
 
 
 class DataArrayImage(Dataset[Sample]):
-    """One image in an ``xarray.DataArray``, as a dataset of one sample: to be cut into patches by ``size=``.
+    """An image in an ``xarray.DataArray`` as a dataset of one sample, to be cut into patches with ``size=``.
 
     Args:
-        array: of three dimensions, along one of which lies a coordinate ``wavelength``; the other two are rows and
-            columns, in their order.
-        mask: (H, W) labels of its pixels, an array, or a ``DataArray`` whose dimensions are known by name; None
+        array: array of three dimensions, one of which has a coordinate ``wavelength``; the other two are rows and
+            columns, in this order.
+        mask: (H, W) labels of the pixels, as an array, or as a ``DataArray`` whose dimensions have the same names; None
             for an image without labels.
-        classes: their names in label order.
+        classes: class names in label order.
 
     Raises:
-        ValueError: if it has no such coordinate, or other dimensions, or its mask is not finite.
+        ValueError: if there is no such coordinate, the dimensions are wrong, or the mask is not finite.
     """
 
     def __init__(self, array: Any, mask: Any = None, classes: Sequence[str] | None = None) -> None:

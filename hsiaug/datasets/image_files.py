@@ -1,4 +1,4 @@
-"""Image files of the same bands, all in one file or one each, and mask files; read on demand, whole or by windows."""
+"""Image files with the same bands, in one file or one per band, and mask files; read on demand, whole or in windows."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which classes synthetic samples have."""
+"""The classes of synthetic samples."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from ..functional.scaling import BandScaler
 from ..samples import in_short
 
 LabelPolicy = Literal['real', 'sqrt', 'uniform', 'inverse', 'prior'] | Mapping[str, float]
-"""``real`` class frequencies, ``sqrt`` (their square roots), ``uniform``, ``inverse`` frequencies, ``prior`` (real plus
-synthetic match a class prior), or weights by class name."""
+"""Class frequencies: ``real``, ``sqrt`` (square roots of the real ones), ``uniform``, ``inverse``, ``prior`` (real plus
+synthetic samples match a class prior), or weights by class name."""
 
 POLICIES = ('real', 'sqrt', 'uniform', 'inverse', 'prior')
 
@@ -28,21 +28,21 @@ def synthetic_counts(
     prior: np.ndarray | None = None,
     left_out: Collection[str] = (),
 ) -> np.ndarray:
-    """How many synthetic samples each class gets.
+    """Number of synthetic samples of each class.
 
     Args:
         policy: see :data:`LabelPolicy`.
         total: number of synthetic samples.
         classes: the K class names.
-        real_counts: (K,) real samples per class; every policy but ``uniform`` and a mapping needs them.
+        real_counts: (K,) real samples per class; required by every policy except ``uniform`` and a mapping.
         prior: (K,) class prior, for the policy ``prior``.
-        left_out: classes that get none; the others share theirs in proportion. Weights by name may not name them.
+        left_out: classes without samples; their share goes to the others in proportion. Weights may not name them.
 
     Returns:
-        (K,) int64 that add up to ``total`` exactly.
+        (K,) int64 counts that add up to exactly ``total``.
 
     Raises:
-        ValueError: for an unknown policy or class, or one that lacks what it needs, or if no class is left.
+        ValueError: for an unknown policy or class, if the policy lacks an argument, or if no class is left.
     """
     if isinstance(policy, Mapping) and (named := sorted(k for k in left_out if policy.get(k))):
         raise ValueError(f'label policy gives weight to {named}, which the source leaves out')
@@ -98,16 +98,16 @@ def _per_class(values: object, classes: tuple[str, ...], what: str, all_zero: bo
 
 
 def estimate_prior(x: np.ndarray, y: np.ndarray, unlabelled: np.ndarray, num_classes: int) -> np.ndarray:
-    """Class prior of the training area, estimated from its unlabelled pixels.
+    """Estimate the class prior of the training area from its unlabelled pixels.
 
-    A logistic regression on the labelled pixels, its posteriors on the unlabelled ones re-estimated by EM. Half a
-    pixel per class is added, so that no class vanishes.
+    A logistic regression is fitted to the labelled pixels, and the prior re-estimated by EM from its posteriors on the
+    unlabelled ones. Half a pixel per class is added, so that no class vanishes.
 
     Args:
         x: (N, C) labelled training spectra.
         y: (N,) labels, each class at least once.
-        unlabelled: (M, C); with M = 0 the training frequencies are returned.
-        num_classes: K.
+        unlabelled: (M, C) unlabelled spectra; if M = 0, the training frequencies are returned.
+        num_classes: number of classes K.
 
     Returns:
         (K,) float64 that adds up to one.

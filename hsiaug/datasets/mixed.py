@@ -1,4 +1,4 @@
-"""Real and synthetic samples in one dataset, at a ratio."""
+"""A dataset of real and synthetic samples, mixed at a ratio."""
 
 from __future__ import annotations
 
@@ -41,55 +41,53 @@ from .wrapped import counts_of, labels_of, require_map_style, spec_of
 class MixedDataset(InEpochs, NonGeoDataset):
     """A real dataset with ``ratio`` synthetic samples per real sample.
 
-    *append*: all real samples, then round(ratio·N) synthetic ones; shuffle in the loader. *replace*: N samples, of
-    which ⌊N·ratio/(1+ratio)⌋ are synthetic, at places that change with the epoch. Ratio 0 is the real dataset, sample
-    for sample. Every sample carries ``synthetic`` (bool); where synthetic samples have soft labels, real ones carry a
-    one-hot ``label_prob``, too. What only real samples have, synthetic ones get without a meaning: text (a file
-    name) is empty, numbers (``bounds``) are NaN, whole ones (``index``) -1, or the largest if unsigned. What is neither
-    text nor array, such as a ``crs`` object, is left out of both.
+    *append*: all N real samples, then round(ratio·N) synthetic ones; shuffle in the loader. *replace*: N samples, of
+    which ⌊N·ratio/(1+ratio)⌋ are synthetic, at positions that change with the epoch. Ratio 0 is the real dataset,
+    sample for sample. Every sample has a key ``synthetic`` (bool); if synthetic samples have soft labels, real ones get
+    a one-hot ``label_prob`` too. For keys that only real samples have, synthetic ones get a filler: empty text (a file
+    name), NaN for floats (``bounds``), -1 for integers (``index``), or the largest if unsigned. Values that are neither
+    text nor arrays, such as a ``crs`` object, are left out of both.
 
-    Of named sources every sample carries ``source`` (int64) too: 0 for real ones, k for the k-th source, so that
-    ``source_names`` are their names. Each has draws of its own and the count of its own ratio: in append mode
-    round(ratio·N), in replace mode its share of the places that all have together, to within one sample of up to
-    three sources and (K - 1) / 2 of K.
+    With named sources, every sample also has ``source`` (int64): 0 for real samples, k for the k-th source, an index
+    into ``source_names``. Each source has its own draws and its own ratio: round(ratio·N) samples in append mode; in
+    replace mode, its share of the synthetic positions, to within one sample for up to three sources and (K - 1) / 2
+    for K.
 
-    What the two sides say of themselves is compared, through ``Subset`` and other wrappers too: specs, or the
-    ``classes`` of torchgeo's datasets, and the split. Some real samples are read to see whether their labels are
-    classes of the source and their values of the same order of magnitude; labels are checked in every batch.
+    The specs of both sides, or the ``classes`` of torchgeo datasets, and the split are compared, also through
+    ``Subset`` and other wrappers. A few real samples are read to check that their labels are classes of the source and
+    their values of the same order of magnitude; labels are checked in every batch.
 
     Args:
         real: any map-style dataset in the sample contract.
         synthetic: a generator (drawn live), a :class:`SyntheticDataset`, a bank or its folder, or any dataset in the
             sample contract; or several of them by name, such as ``{'gan': generator, 'paste': bank}``.
-        ratio: synthetic samples per real sample, >= 0, a schedule over epochs, or ``'auto'`` for what was measured to
-            help, see :func:`~hsiaug.evidence.recommended_ratio`; of several sources one for each name,
-            such as ``{'gan': 0.5, 'paste': Linear(0, 1, 10)}``. In append mode a schedule changes the length of the
-            dataset from epoch to epoch; a sampler or a wrapper made once, for the length of then, gets an error.
-        seed: seed of every draw.
+        ratio: synthetic samples per real sample, >= 0; a schedule over epochs; or ``'auto'`` for the ratio that was
+            measured to help, see :func:`~hsiaug.evidence.recommended_ratio`. For several sources, one for each name,
+            such as ``{'gan': 0.5, 'paste': Linear(0, 1, 10)}``. In append mode, a schedule changes the length of the
+            dataset between epochs; samplers and wrappers that were made for the old length raise an error.
+        seed: seed of all draws.
         mode: ``'append'`` or ``'replace'``.
-        labels: classes of the synthetic samples; None is the real frequencies for a generator, and everything as it
-            comes for a dataset. Of several sources one for all, or one for each name.
+        labels: classes of the synthetic samples; None means the real frequencies for a generator, and no selection
+            for a dataset. For several sources, one for all, or one for each name.
         prior: (K,) class prior for ``labels='prior'``.
-        replacement: another word for ``on_exhausted='repeat'``.
-        weight: loss weight of synthetic samples, carried as ``weight``, 1 for real ones; None for no such key.
+        replacement: the same as ``on_exhausted='repeat'``.
+        weight: loss weight of synthetic samples in the key ``weight``, 1 for real ones; None for no such key.
         transforms: function of a sample, real or synthetic, as in torchgeo. A real dataset's own ``transforms`` run
             on its samples only.
-        different_scales: the values of the two sides are meant to differ by orders of magnitude, which is an error
-            otherwise.
-        evaluation: real samples that the model will be tested on, a dataset or several: a source whose generator has
-            seen any of them is refused, see :func:`~hsiaug.datasets.require_unseen_samples`.
-        on_exhausted: what happens where a synthetic dataset holds fewer samples than the ratio asks for
+        different_scales: allow values of the two sides to differ by orders of magnitude, which is an error otherwise.
+        evaluation: a dataset, or several, of real samples that the model will be tested on; a source whose generator
+            has seen any of them is refused, see :func:`~hsiaug.datasets.require_unseen_samples`.
+        on_exhausted: what to do if a synthetic dataset holds fewer samples than the ratio asks for
             (:data:`~hsiaug.datasets.exhausted.Exhausted`).
-        epoch_size: samples of an epoch, real and synthetic ones at the ratio; None for all real samples (append) or as
-            many as there are real ones (replace). Which real samples come changes with the epoch; where it asks for
-            more than there are, each comes once before any twice.
+        epoch_size: number of samples in an epoch, real and synthetic at the ratio; if None, all real samples and the
+            synthetic ones on top (append), or as many as there are real samples (replace). The choice of real samples
+            changes with the epoch; if more are needed than there are, none comes twice before each has come once.
 
     Raises:
-        TypeError: if a dataset cannot be asked for samples by number, or these are not in the sample contract.
+        TypeError: if a dataset cannot be indexed, or its samples do not follow the sample contract.
         ValueError: if a ratio is negative or not finite, a source holds too few samples, names of sources are unknown,
             missing, or keys of samples, or ``on_exhausted`` or ``epoch_size`` make no sense.
-        SpecMismatchError: if two sides or sources do not fit together, or a label is neither a class nor the ignore
-            index.
+        SpecMismatchError: if two sides or sources do not match, or a label is neither a class nor the ignore index.
         LeakageError: if the generator has seen test pixels of the real dataset's split, or evaluation samples.
     """
 
@@ -190,7 +188,7 @@ class MixedDataset(InEpochs, NonGeoDataset):
 
     @property
     def recommendation(self) -> Recommendation | dict[str, Recommendation] | None:
-        """The ratio that ``'auto'`` stands for, and the evidence for it; of named sources by name, None for others."""
+        """The ratio that ``'auto'`` stands for and its evidence, by name for named sources; None without ``'auto'``."""
         return self.sources.recommendation
 
     def __repr__(self) -> str:
@@ -202,12 +200,12 @@ class MixedDataset(InEpochs, NonGeoDataset):
 
     @property
     def num_synthetic(self) -> int:
-        """Synthetic samples of the current epoch, of all sources."""
+        """Number of synthetic samples in the current epoch, from all sources."""
         return sum(self._counts(self.epoch)[1])
 
     @property
     def source_names(self) -> tuple[str, ...]:
-        """What the numbers in ``source`` mean, real samples first."""
+        """The names of the numbers in ``source``, ``'real'`` first."""
         return ('real', *(self.sources.names or ('synthetic',)))
 
     def length(self, epoch: int) -> int:
@@ -237,10 +235,10 @@ class MixedDataset(InEpochs, NonGeoDataset):
         return length
 
     def set_epoch(self, epoch: int) -> None:
-        """Draw other synthetic samples from now on, in all workers. Without it every epoch repeats epoch 0.
+        """Draw new synthetic samples from now on, in all workers. Without it, every epoch repeats epoch 0.
 
-        Call it between epochs: a plain loader that is being iterated over continues with the samples of the new one
-        (:class:`~hsiaug.samplers.MixedBatchSampler` keeps to its own).
+        Call it between epochs: a plain loader that is being iterated over continues with samples of the new epoch
+        (:class:`~hsiaug.samplers.MixedBatchSampler` stays in its own).
         """
         super().set_epoch(epoch)
         self.pending = epoch
@@ -257,23 +255,23 @@ class MixedDataset(InEpochs, NonGeoDataset):
         return {**self.sources.settings(epoch), **own, 'on_exhausted': self.on_exhausted}
 
     def state_dict(self) -> dict[str, Any]:
-        """The epoch, and the settings that it belongs to. All else follows from them."""
+        """The epoch and the settings it belongs to; everything else follows from them."""
         return {'epoch': self.epoch, 'settings': self.settings(self.epoch)}
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Set the epoch, in all workers.
 
         Raises:
-            ValueError: naming what differs, for a state dict of another mixture or seed.
+            ValueError: for a state dict of another mixture or seed, naming what differs.
         """
         self.enter(require_same('MixedDataset', state_dict, self.settings))
 
     def is_synthetic(self, epoch: int | None = None) -> np.ndarray:
-        """(len,) bool: which samples of an epoch are synthetic; of the current one, if None."""
+        """(len,) bool: which samples of an epoch are synthetic; by default, of the current epoch."""
         return self.source_numbers(epoch) > 0
 
     def source_numbers(self, epoch: int | None = None) -> np.ndarray:
-        """(len,) int64: 0 for real samples of an epoch, k for those of the k-th source; of the current one, if None."""
+        """(len,) int64: 0 for real samples of an epoch, k for the k-th source; by default, of the current epoch."""
         now = self.epoch
         order = self.order(now if epoch is None else epoch)
         if epoch in (None, now):
@@ -311,7 +309,7 @@ class MixedDataset(InEpochs, NonGeoDataset):
         return EpochOrder(rows, real, drawn, counts, places)
 
     def batch(self, indices: Sequence[int] | Tensor) -> dict[str, Any]:
-        """Samples of several indices, stacked, before ``transforms``.
+        """Samples at several indices, stacked, before ``transforms``.
 
         Raises:
             IndexError: if an index is out of range.

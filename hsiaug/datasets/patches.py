@@ -29,13 +29,13 @@ class PatchDataset(HeldMasks):
 
     Args:
         image: (N, C, H, W) float32 in the dataset's unit, finite.
-        mask: (N, H, W) int64 labels, the spec's ignore index where a pixel does not count.
-        spec: what they are; its kind is ``'segmentation'``.
-        split: the split that they come from; a generator that saw its test pixels is then refused by mixing.
+        mask: (N, H, W) int64 labels, the spec's ignore index where a pixel is to be ignored.
+        spec: spec of kind ``'segmentation'``.
+        split: the split they come from; generators that have seen its test pixels are then refused when mixing.
         transforms: function of a sample, as in torchgeo.
 
     Raises:
-        ValueError: if images, masks and spec do not fit together, or hold values that they must not.
+        ValueError: if images, masks and spec do not match, or hold invalid values.
     """
 
     kind = 'segmentation'
@@ -46,8 +46,8 @@ class PatchDataset(HeldMasks):
     ) -> PatchDataset:
         """The patches of one part of a split.
 
-        Pixels without a label, of a class that the split dropped, or not measured are ignored in the mask; not
-        measured ones hold the mean of the window's measured pixels.
+        Pixels that are unlabelled, of a class dropped by the split, or not measured are ignored in the mask; those not
+        measured get the mean of the window's measured pixels.
 
         Raises:
             ValueError: for an unknown part, or a split of another scene.
@@ -68,13 +68,13 @@ class ChangeDataset(HeldMasks):
     Args:
         image: (N, 2, C, H, W) float32 in the dataset's unit, finite; first and second date.
         mask: (N, 1, H, W) int64, 0 where nothing changed, 1 where something did, the spec's ignore index where a pixel
-            does not count.
-        spec: what they are; its kind is ``'change'``.
-        split: the split that they come from; a generator that saw its test pixels is then refused by mixing.
+            is to be ignored.
+        spec: spec of kind ``'change'``.
+        split: the split they come from; generators that have seen its test pixels are then refused when mixing.
         transforms: function of a sample, as in torchgeo.
 
     Raises:
-        ValueError: if images, masks and spec do not fit together, or hold values that they must not.
+        ValueError: if images, masks and spec do not match, or hold invalid values.
     """
 
     kind = 'change'
@@ -83,13 +83,13 @@ class ChangeDataset(HeldMasks):
     def from_scene(
         cls, scene: BitemporalScene, split: PatchSplit, part: PatchPart = 'train', transforms: Transform | None = None
     ) -> ChangeDataset:
-        """The windows of one part of a split, cut alike from both dates and the mask.
+        """The windows of one part of a split, the same in both dates and the mask.
 
-        Pixels that are not labelled, or not measured at either date, are ignored in the mask; those not measured hold
-        the mean of the window's others at both dates.
+        Pixels that are unlabelled, or not measured at one of the dates, are ignored in the mask; those not measured get
+        the mean of the window's other pixels at both dates.
 
         Raises:
-            TypeError: if the scene has one date.
+            TypeError: if the scene has only one date.
             ValueError: for an unknown part, or a split of another scene.
         """
         if not isinstance(scene, BitemporalScene):
@@ -107,13 +107,13 @@ class ChangeDataset(HeldMasks):
 
     @classmethod
     def from_dataset(cls, dataset: Dataset[Sample], spec: SampleSpec | None = None, progress: bool = False) -> Self:
-        """All samples of a change-detection dataset, read into memory as they are.
+        """All samples of a change-detection dataset, read into memory unchanged.
 
-        Images of different sizes, or too large to train on whole, are cut into windows by
+        If images differ in size or are too large to train on whole, cut them into windows with
         :meth:`BitemporalScene.from_dataset` and a split.
 
         Raises:
-            ValueError: if no spec is known, the samples do not fit it, or nothing changed in any of them.
+            ValueError: if the spec is unknown, the samples do not match it, or nothing changed in any of them.
         """
         pairs = super().from_dataset(dataset, spec, progress)
         if len(pairs) and not pairs.class_counts[1]:

@@ -1,4 +1,4 @@
-"""Where synthetic samples come from, and how they are drawn: live from a generator, or stored in a dataset."""
+"""Pools of synthetic samples, drawn live from a generator or stored in a dataset, and how they are drawn."""
 
 from __future__ import annotations
 
@@ -28,17 +28,17 @@ _ENDLESS = 1 << 20  # samples over which a policy is made exact where nobody say
 
 @dataclass(frozen=True, eq=False)
 class Draw:
-    """How samples of a source are drawn.
+    """How to draw samples from a source.
 
     Args:
-        seed: of every draw.
-        labels: classes of the samples (:data:`~hsiaug.datasets.labels.LabelPolicy`); None is the real frequencies for
-            a generator and everything as it comes for a dataset. For masks, the class mixture of whole patches.
+        seed: seed of all draws.
+        labels: classes of the samples (:data:`~hsiaug.datasets.labels.LabelPolicy`); None means the real frequencies
+            for a generator, and no selection for a dataset. For masks, the class mixture of whole patches.
         prior: (K,) class prior for ``labels='prior'``.
-        real_counts: (K,) real samples per class (for masks: pixels), for policies that need them; a generator's
-            training frequencies if None.
-        total: synthetic samples per epoch, as far as it is known; only ``labels='prior'`` depends on it.
-        replacement: use a dataset's samples again where an epoch asks for more than it holds.
+        real_counts: (K,) real samples per class (for masks: pixels), for policies that need them; if None, a
+            generator's training frequencies.
+        total: number of synthetic samples per epoch, if known; only ``labels='prior'`` depends on it.
+        replacement: use a dataset's samples again if an epoch asks for more than it holds.
     """
 
     seed: int = 0

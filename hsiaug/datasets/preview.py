@@ -134,19 +134,19 @@ def mask_colour(mask: Tensor, spec: SampleSpec) -> np.ndarray:
 
 
 def plot_sample(sample: Sample, spec: SampleSpec, show_titles: bool = True, suptitle: str | None = None) -> Figure:
-    """Draw a sample, and a ``prediction`` where it has one.
+    """Plot a sample, with its ``prediction`` if it has one.
 
-    A spectrum is a line. An image is in false colour, both dates of a pair under one stretch, and masks stand next to
-    it in class colours; labels are named in the title.
+    A spectrum is plotted as a line. An image is shown in false colour, both dates of a pair with the same stretch, with
+    masks in class colours next to it; the title names labels.
 
     Args:
-        sample: in the sample contract.
-        spec: what it is.
+        sample: a sample in the sample contract.
+        spec: spec of the sample.
         show_titles: whether to name classes and pictures.
         suptitle: title of the whole figure.
 
     Returns:
-        a matplotlib figure, registered with no window.
+        a matplotlib figure without a window.
     """
     image, named = sample['image'], [key for key in ('label', 'prediction') if key in sample]
     title = ', predicted '.join(spec.classes[int(sample[key])] for key in named) if 'label' in sample else ''
@@ -183,24 +183,24 @@ def plot_sample(sample: Sample, spec: SampleSpec, show_titles: bool = True, supt
 def preview_grid(
     real: Batch | None, synthetic: Batch, spec: SampleSpec, count: int = 6, suptitle: str | None = None
 ) -> Figure:
-    """Draw real and synthetic samples.
+    """Plot real and synthetic samples.
 
-    Images: a column per sample with its false colour (both dates of a pair) and its mask or label, real above
-    synthetic, under one stretch that the real ones set; below them mean spectra per class. Spectra: a panel per class
-    with mean, standard deviation and a few synthetic lines.
+    Images get a column per sample with a false-colour picture (both dates of a pair) and the mask or label, real above
+    synthetic, with the same stretch, taken from the real ones; mean spectra per class are plotted below. Spectra get a
+    panel per class with mean, standard deviation and a few synthetic spectra.
 
     Args:
         real: a batch in the sample contract, or None.
         synthetic: a batch in the sample contract.
-        spec: what both hold.
-        count: samples shown of each, and classes whose spectra are shown, the most frequent ones.
+        spec: spec of both.
+        count: number of samples to show of each, and of the most frequent classes whose spectra are shown.
         suptitle: title of the whole figure.
 
     Returns:
-        a matplotlib figure, registered with no window.
+        a matplotlib figure without a window.
 
     Raises:
-        ValueError: if a batch is empty or doesn't fit the spec.
+        ValueError: if a batch is empty or does not match the spec.
     """
     if count < 1:
         raise ValueError(f'preview_grid: count must be at least 1, found {count}')

@@ -1,4 +1,4 @@
-"""Datasets in the place of a scene: what studies, searches for a ratio and evaluations split, train and test on."""
+"""Datasets in place of a scene: studies, ratio searches and evaluations split them, train and test on them."""
 
 from __future__ import annotations
 
@@ -47,30 +47,30 @@ class HeldPart(HeldSamples):
 
 
 class SampleSet:
-    """Real samples of datasets, with parts of their own or parts to be drawn, and groups that stay together.
+    """Real samples of datasets, divided into given or drawn parts, with groups that stay together.
 
-    Groups are what must not lie in two parts that are drawn: cities, tiles, flight lines. Samples with the same image
-    are always of one group.
+    A group, such as a city, tile or flight line, is never divided between drawn parts. Samples with the same image are
+    always in the same group.
 
     Args:
-        train: labelled samples, as :func:`~hsiaug.datasets.adapt` takes them.
-        val: labelled samples for choices; drawn from ``train`` if None.
-        test: labelled samples to score on; drawn from ``train`` if None.
-        unlabelled: samples without labels of the training area.
-        group: name of a key of every sample, or of an attribute of the datasets with a value per sample; ``'samples'``
-            makes each sample a group of its own. If None, the attribute ``groups`` where there is one, else the images
-            that samples are cut from.
-        name: short.
+        train: labelled samples, as accepted by :func:`~hsiaug.datasets.adapt`.
+        val: labelled samples for validation; if None, drawn from ``train``.
+        test: labelled samples for testing; if None, drawn from ``train``.
+        unlabelled: unlabelled samples of the training area.
+        group: name of a key of every sample, or of an attribute of the datasets with one value per sample;
+            ``'samples'`` makes each sample its own group. If None, the attribute ``groups`` if there is one, else the
+            images that samples are cut from.
+        name: short name.
         fields: ``size``, ``classes``, ``wavelengths`` and other arguments of :func:`~hsiaug.datasets.adapt`.
 
     Attributes:
-        spec: what the samples are.
-        parts: the labelled datasets, by the part that they were given as.
+        spec: spec of the samples.
+        parts: the given labelled datasets, by part.
 
     Raises:
-        TypeError: for what is no map-style dataset.
-        ValueError: for a dataset that cannot be learnt from.
-        SpecMismatchError: if the datasets do not fit together.
+        TypeError: if something is not a map-style dataset.
+        ValueError: for a dataset that cannot be used.
+        SpecMismatchError: if the datasets do not match.
     """
 
     tile_rows = None
@@ -231,16 +231,16 @@ class SampleSet:
 
 @dataclass(frozen=True, eq=False)
 class SampleSplit:
-    """Which samples of a :class:`SampleSet` are for what; rows are those of all its parts in a row, ascending.
+    """A split of a :class:`SampleSet`. Rows count the samples of all its parts, one after another, and are ascending.
 
     Args:
         scene: fingerprint of the samples.
-        strategy: how they were split, as results record it.
-        seed: of the split.
-        kind: of the samples.
-        train: (n,) rows to learn from.
-        val: (m,) rows for choices.
-        test: (t,) rows to score on.
+        strategy: how they were split, as recorded in results.
+        seed: seed of the split.
+        kind: kind of the samples.
+        train: (n,) rows for training.
+        val: (m,) rows for validation.
+        test: (t,) rows for testing.
     """
 
     scene: str
@@ -260,14 +260,14 @@ class SampleSplit:
 
 @dataclass(frozen=True)
 class SampleSplitter:
-    """Parts of a :class:`SampleSet`: its own, and what it lacks drawn from its training samples by whole groups.
+    """Splits a :class:`SampleSet`: missing parts are drawn from its training samples, in whole groups.
 
     Args:
-        val_share: of the training samples, where there is no validation part; 0 for none.
-        test_share: likewise, where there is no test part.
+        val_share: share of the training samples for validation, if there is no validation part; 0 for none.
+        test_share: share of the training samples for testing, if there is no test part; 0 for none.
 
     Raises:
-        ValueError: if a share is out of range, or both leave nothing.
+        ValueError: if a share is out of range, or no training samples would be left.
     """
 
     val_share: float = 0.2

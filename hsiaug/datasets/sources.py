@@ -1,4 +1,4 @@
-"""One source of synthetic samples or several named ones, and how much of each is mixed in."""
+"""One or several named sources of synthetic samples, with the ratio of each."""
 
 from __future__ import annotations
 
@@ -42,11 +42,11 @@ RESERVED = ('image', 'label', 'label_prob', 'mask', 'real', 'source', 'synthetic
 
 
 def as_pool(source: Source, draw: Draw | None = None) -> Pool:
-    """A source, live or stored, and how it is drawn.
+    """The pool of a source, live or stored, and how samples are drawn from it.
 
     Raises:
-        TypeError: if it is neither a generator nor a dataset in the sample contract.
-        ValueError: if it is empty, or the label policy lacks something.
+        TypeError: if the source is neither a generator nor a dataset in the sample contract.
+        ValueError: if it is empty, or the label policy lacks an argument.
     """
     draw = draw or Draw()
     if isinstance(source, Dataset):

@@ -23,7 +23,7 @@ Part = Literal['train', 'val', 'test', 'unlabelled']
 class SpectraDataset(ReadAtOnce, RealDataset):
     """Spectra of a scene, one sample per pixel.
 
-    Samples are read from the scene on demand, so that a memory-mapped scene stays one.
+    Samples are read from the scene on demand, so that a memory-mapped scene is never loaded whole.
 
     Args:
         scene: the scene.

@@ -1,4 +1,4 @@
-"""A generator as a map-style dataset of any length."""
+"""Generators as map-style datasets of any length."""
 
 from __future__ import annotations
 
@@ -52,22 +52,22 @@ def draw_samples(source: SampleSource, n: int, labels: Tensor | None, seed: int)
 class SyntheticDataset(InEpochs, ReadAtOnce):
     """Samples of a generator.
 
-    Sample ``index`` depends on (seed, epoch, index) and nothing else: not on workers, ranks or the order of calls.
-    Samples are drawn in fixed, aligned chunks, so they are the same to the bit however a loader batches them.
+    A sample depends only on (seed, epoch, index), not on workers, ranks or the order of calls. Samples are drawn in
+    fixed, aligned chunks, so that they are bit for bit the same however a loader batches them.
 
     Args:
         generator: a generator, or anything with ``sample`` and a spec.
-        length: number of samples of an epoch.
+        length: number of samples in an epoch.
         seed: seed of labels and noise.
-        labels: which classes they have, in exact counts (:data:`~hsiaug.datasets.labels.LabelPolicy`).
-        real_counts: (K,) real samples per class; taken from the generator's training frequencies if None.
+        labels: class frequencies of the samples, in exact counts (:data:`~hsiaug.datasets.labels.LabelPolicy`).
+        real_counts: (K,) real samples per class; if None, the generator's training frequencies.
         prior: (K,) class prior for ``labels='prior'``.
-        chunk: samples drawn at once; 1024 spectra, or as many images as 64 MiB hold, if None.
-        cache_chunks: chunks kept in memory per process; if None 256, or 32 of so many samples that those of a batch
-            in random order would not be among 256.
+        chunk: number of samples drawn at once; if None, 1024 spectra, or as many images as fit in 64 MiB.
+        cache_chunks: number of chunks kept in memory per process; if None, 256, or 32 if there are so many samples that
+            a batch in random order would not find its samples among 256.
 
     Raises:
-        ValueError: if the length is negative or the label policy lacks something.
+        ValueError: if the length is negative or the label policy lacks an argument.
     """
 
     def __init__(
@@ -116,7 +116,7 @@ class SyntheticDataset(InEpochs, ReadAtOnce):
         return {name: value.cpu() for name, value in batch.items()}
 
     def batch(self, indices: Sequence[int] | Tensor) -> dict[str, Tensor]:
-        """Samples of several indices, stacked: ``image`` (n, ...), ``label`` (n,), ...
+        """Samples at several indices, stacked: ``image`` (n, ...), ``label`` (n,), ...
 
         Raises:
             IndexError: if an index is out of range.

@@ -1,4 +1,4 @@
-"""Samples in tar shards, as the webdataset library lays them out, by number.
+"""Samples in tar shards of the webdataset library, accessed by index.
 
 https://github.com/webdataset/webdataset
 """
@@ -30,23 +30,23 @@ _PICKLES = ('pkl', 'pickle', 'pyd', 'pth', 'pt')
 
 
 class TarShards(NonGeoDataset):
-    """Samples of tar files: the members whose names agree up to the first dot of the file name, in their order.
+    """Samples in tar files: a sample consists of the members whose names agree up to the first dot of the file name.
 
-    ``000017.image.npy`` is ``image``, ``000017.label.cls`` (or ``000017.cls``) ``label`` of one sample. Headers are
-    read once, samples where they lie. ``.npy`` gives an array, ``.cls`` a class number, ``.txt`` text; other members
-    are left out, and shards with pickles are refused: nothing is ever unpickled.
+    ``000017.image.npy`` is the ``image`` and ``000017.label.cls`` (or ``000017.cls``) the ``label`` of one sample.
+    Headers are read once, samples in place. ``.npy`` gives an array, ``.cls`` a class number, ``.txt`` text; other
+    members are left out, and shards with pickles are refused: nothing is ever unpickled.
 
-    What :func:`~hsiaug.datasets.bank_export.export_bank` wrote has its spec and provenance; other shards are given to
-    :func:`~hsiaug.datasets.adapt` to have one.
+    Shards written by :func:`~hsiaug.datasets.bank_export.export_bank` have a spec and provenance; pass other shards to
+    :func:`~hsiaug.datasets.adapt`.
 
     Args:
-        shards: a folder of ``.tar`` files, one such file, or several. Compressed ones have no members by number.
-        keys: what members are called in a sample, such as ``{'hsi.npy': 'image', 'truth.npy': 'mask'}``; others by
+        shards: a folder of ``.tar`` files, one such file, or several. Compressed files cannot be read by index.
+        keys: names of members in a sample, such as ``{'hsi.npy': 'image', 'truth.npy': 'mask'}``; others keep
             their name before the suffix.
 
     Raises:
         DatasetNotFoundError: if there are no shards.
-        ValueError: if a file is no tar file, holds pickles, or a sample lacks a member that the first has.
+        ValueError: if a file is not a tar file, holds pickles, or a sample lacks a member that the first has.
     """
 
     def __init__(

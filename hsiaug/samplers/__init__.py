@@ -1,4 +1,4 @@
-"""Batches with an exact real/synthetic composition."""
+"""Batch samplers with an exact number of real and synthetic samples per batch."""
 
 from .mixed import MixedBatchSampler, mixed_loader
 

@@ -1,4 +1,4 @@
-"""Batches of a mixed dataset with an exact composition."""
+"""Batches of a mixed dataset with an exact number of synthetic samples."""
 
 from __future__ import annotations
 
@@ -35,35 +35,35 @@ _COUNTS = 64
 class MixedBatchSampler(BatchSampler):
     """Batches that hold real and synthetic samples in the ratio of the epoch, each batch to within one sample.
 
-    Position t of an epoch is synthetic where ⌊(t+1)f⌋ exceeds ⌊t·f⌋, f being the synthetic share of the epoch; real
-    and synthetic samples are shuffled among themselves and dealt onto these positions, several sources evenly among one
-    another. Every sample of the epoch comes
-    exactly once, on one rank. Under DDP batch b of rank r is slice b·W + r of that one sequence; all ranks get the same
-    number of batches, and the last ones differ by at most one sample in size.
+    Position t of an epoch is synthetic if ⌊(t+1)f⌋ exceeds ⌊t·f⌋, where f is the synthetic share of the epoch. Real and
+    synthetic samples are shuffled separately and assigned to these positions, several sources in even alternation.
+    Every sample of the epoch comes exactly once, on one rank. Under DDP, batch b of rank r is slice b·W + r of this
+    sequence; all ranks get the same number of batches, and the sizes of the last ones differ by at most one sample.
 
-    Iterations are epochs 0, 1, ..., for the dataset too; :meth:`set_epoch`, here or on the dataset, says which is next,
-    as Lightning does by itself. An iteration that is left off within its first 64 batches, such as
-    ``next(iter(loader))``, is no epoch, and the next one is the same epoch; call :meth:`set_epoch` where epochs are cut
-    shorter than that, or where a loader with workers has read to the end of a short epoch by then. An iteration keeps
-    its own samples whatever begins meanwhile.
+    Iterations are epochs 0, 1, ..., of the dataset too; :meth:`set_epoch`, here or on the dataset, sets the next one,
+    as Lightning does automatically. An iteration abandoned within its first 64 batches, such as ``next(iter(loader))``,
+    does not count as an epoch: the next one is the same epoch. Call :meth:`set_epoch` if your epochs are cut shorter
+    than that, or if the workers of a loader have read a short epoch to its end by then. An iteration keeps its own
+    samples even if another one begins.
 
-    ``state_dict`` says how many batches of which epoch have been given, also after an iteration was broken off, and
-    ``load_state_dict`` continues with the next, as torchdata's ``StatefulDataLoader`` does with or without workers. (A
-    plain loader's workers have taken more batches than the loop has seen: count those, and give ``start``.)
+    ``state_dict`` records how many batches of which epoch have been yielded, also if an iteration was abandoned, and
+    ``load_state_dict`` continues with the next batch, as torchdata's ``StatefulDataLoader`` does with or without
+    workers. (The workers of a plain loader have taken more batches than the loop has seen: count those, and pass
+    ``start``.)
 
     Args:
-        sampler: the mixed dataset. The argument has this name because Lightning calls it again under DDP, with its
-            own distributed sampler around the dataset.
+        sampler: the mixed dataset. The argument has this name because Lightning calls the class again under DDP, with
+            its own distributed sampler around the dataset.
         batch_size: samples per batch and rank.
-        drop_last: leave an incomplete last batch out.
-        shuffle: False keeps the order of the dataset among real and among synthetic samples.
-        seed: of the order.
-        num_replicas: number of ranks W; of the process group, if None.
-        rank: this process's rank; of the process group, if None.
-        start: epoch of the first iteration, and how many of its batches to leave out, where a training continues within
-            an epoch. The length counts them still.
-        hold: give the epoch of ``start`` again and again, for a network that is to overfit, as in any case under
-            Lightning's ``Trainer(overfit_batches=...)``.
+        drop_last: drop an incomplete last batch.
+        shuffle: if False, real samples and synthetic samples each keep the order of the dataset.
+        seed: seed of the order.
+        num_replicas: number of ranks W; by default, that of the process group.
+        rank: rank of this process; by default, that of the process group.
+        start: epoch of the first iteration, and number of its batches to skip, to continue a training within an epoch.
+            The length includes them.
+        hold: repeat the epoch of ``start``, to overfit a network; always on under Lightning's
+            ``Trainer(overfit_batches=...)``.
 
     Raises:
         TypeError: if there is no mixed dataset in ``sampler``.
@@ -101,7 +101,7 @@ class MixedBatchSampler(BatchSampler):
             raise ValueError(f'MixedBatchSampler: rank in [0, {num_replicas}) expected, found {rank}')
 
     def set_epoch(self, epoch: int) -> None:
-        """Say which epoch the next iteration is."""
+        """Set the epoch of the next iteration."""
         self._next, self._begun = self.start[0] if self.hold or _overfits() else epoch, (-1, 0)
         self._given, self._said, self._at_end = None, self._next, False
         self.dataset.enter(self._next)
@@ -117,17 +117,17 @@ class MixedBatchSampler(BatchSampler):
         return {**self.dataset.settings(epoch), **own, 'order': self.seed, 'ranks': replicas, 'rank': rank}
 
     def state_dict(self) -> dict[str, Any]:
-        """The epoch, how many of its batches have been given, and the settings that they belong to."""
+        """The epoch, the number of batches yielded, and the settings they belong to."""
         self._heed()
         begins = self.start[1] if self._next == self.start[0] else 0
         epoch, batch = self._given or (self._next, begins)
         return {'epoch': epoch, 'batch': batch, 'settings': self._settings(epoch)}
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        """Let the next iteration continue after the last batch that was given; after the last of an epoch it is empty.
+        """Continue after the last yielded batch in the next iteration, which is empty if the epoch was complete.
 
         Raises:
-            ValueError: naming what differs, for a state dict of another mixture, seed or batch size.
+            ValueError: for a state dict of another mixture, seed or batch size, naming what differs.
         """
         epoch, batch = require_same('MixedBatchSampler', state_dict, self._settings), int(state_dict['batch'])
         at_end, over = batch >= len(self._sizes(epoch)), self._said == epoch + 1
@@ -156,7 +156,7 @@ class MixedBatchSampler(BatchSampler):
         return sizes
 
     def __len__(self) -> int:
-        """Batches of this rank in the running epoch or, between epochs, in the next."""
+        """Number of batches of this rank in the current epoch or, between epochs, in the next."""
         self._heed()
         return len(self._sizes(self._next if self._running is None else self._running))
 
@@ -211,14 +211,14 @@ class MixedBatchSampler(BatchSampler):
 
 
 def mixed_loader(real: DataLoader[Any], mixed: MixedDataset, seed: int = 0, **options: Any) -> DataLoader[Any]:
-    """A loader of the mixed dataset with everything else as the loader of the real one has it.
+    """A loader of the mixed dataset with the settings of the loader of the real one.
 
-    At ratio 0 the order is the real loader's own, so that nothing changes to the bit. ``options`` are further ones of
-    :class:`MixedBatchSampler`.
+    At ratio 0, the order is the real loader's own, so that nothing changes, bit for bit. ``options`` are further
+    arguments of :class:`MixedBatchSampler`.
 
     Raises:
-        TypeError: if the real loader has a batch sampler of its own, which knows nothing of synthetic samples, or a
-            sampler that takes other samples than each once, which would be lost.
+        TypeError: if the real loader has its own batch sampler, which does not know synthetic samples, or a sampler
+            that does not take every sample once, whose choice would be lost.
     """
     plain = mixed.schedule == Constant(0.0) and mixed.epoch_size is None
     if real.batch_size is None or not (plain or _takes_each_once(real.sampler)):

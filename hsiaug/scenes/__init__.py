@@ -1,4 +1,4 @@
-"""Scenes: cube, labels and wavelengths; readers, splits and the simulated scene."""
+"""Scenes (cube, labels and wavelengths), with readers, splits and a simulated scene."""
 
 from .balance import ChangeSplitter, balance_change
 from .change import BitemporalScene

@@ -1,4 +1,4 @@
-"""Training windows of a change-detection split, balanced by what changed in them."""
+"""Balancing of the training windows of a change-detection split by what changed in them."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ def balance_change(
     min_change: float = 0.01,
     max_train: int | None = None,
 ) -> PatchSplit:
-    """A split with fewer training windows, so that a larger share of them holds change.
+    """A split with fewer training windows, a larger share of which holds change.
 
-    Windows without change are left out at random, by the split's seed. Validation and test stay as they are: scores
-    on balanced windows would flatter. To balance a few windows out of many, give ``max_train`` here and not to the
-    splitter; smaller choices are part of larger ones.
+    Windows without change are dropped at random, with the split's seed. Validation and test windows do not change:
+    scores on balanced windows would be too high. To balance a few windows out of many, pass ``max_train`` here and not
+    to the splitter; smaller selections are part of larger ones.
 
     Args:
         scene: the scene of the split.
-        split: a split of it.
-        share: share of the training windows that holds change at least.
-        min_change: share of changed pixels from which on a window holds change; 0 means a single pixel.
-        max_train: most training windows to keep.
+        split: a split of the scene.
+        share: least share of training windows that hold change.
+        min_change: least share of changed pixels for a window to hold change; 0 means a single pixel.
+        max_train: largest number of training windows to keep.
 
     Raises:
         ValueError: if a setting is out of its range, the split is of another scene, or no training window holds change.
@@ -74,13 +74,13 @@ def balance_change(
 
 @dataclass(frozen=True)
 class ChangeSplitter(PatchSplitter):
-    """Draws windows of pairs of dates, and balances those to train on by what changed in them.
+    """Draws windows of pairs of dates, and balances the training windows by what changed in them.
 
-    Of the windows that are left after balancing ``max_train`` are kept; see :func:`balance_change`.
+    ``max_train`` applies after balancing; see :func:`balance_change`.
 
     Args:
-        change_share: share of the training windows that holds change at least.
-        min_change: share of changed pixels from which on a window holds change.
+        change_share: least share of training windows that hold change.
+        min_change: least share of changed pixels for a window to hold change.
     """
 
     change_share: float = 0.5

@@ -1,4 +1,4 @@
-"""Two dates of one place with a mask of what changed between them, as a scene that the splits can cut."""
+"""Two dates of the same place with a change mask, as a scene that can be split like any other."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ Pair = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 @dataclass(eq=False, repr=False)
 class BitemporalScene(Scene):
-    """Two co-registered dates with a change mask; make it with :meth:`from_dates` and its sisters.
+    """Two co-registered dates with a change mask; made with :meth:`from_dates` or another ``from_`` method.
 
-    To splits it is a scene like any other: the bands of the second date follow those of the first in the cube, and
-    the labels are 1 where nothing changed and 2 where something did. So a window cuts both dates and the mask alike.
+    It is split like any other scene: in the cube, the bands of the second date follow those of the first, and the
+    labels are 1 where nothing changed and 2 where something did. A window therefore covers both dates and the mask.
     Arguments are those of :class:`Scene`, for the cube of both dates.
 
     Raises:
-        ValueError: if the cube has no two dates of the same bands.
+        ValueError: if the cube does not hold two dates with the same bands.
     """
 
     def __post_init__(self) -> None:
@@ -57,9 +57,9 @@ class BitemporalScene(Scene):
             name: short name.
             first: (H, W, C) image of the first date.
             second: (H, W, C) image of the second date.
-            change: (H, W) mask, 1 where something changed, 0 where not, 255 where a pixel does not count.
-            kwargs: other arguments of :class:`Scene`; ``wavelengths``, ``bands``, ``scale`` and ``offset`` are those of
-                one date.
+            change: (H, W) mask, 1 where something changed, 0 where nothing did, 255 where a pixel is to be ignored.
+            kwargs: other arguments of :class:`Scene`; ``wavelengths``, ``bands``, ``scale`` and ``offset`` are for one
+                date.
 
         Raises:
             ValueError: if the dates or the mask differ in size, the mask holds other values, or nothing changed.
@@ -74,13 +74,14 @@ class BitemporalScene(Scene):
     ) -> BitemporalScene:
         """A scene of several places, such as cities or tiles, which may differ in size.
 
-        They are stacked as tiles as large as the largest. What smaller ones lack is unlabelled and not measured, so
-        that ``PatchSplitter(min_labelled=1.0)`` cuts windows inside the images only.
+        They are stacked as tiles of the size of the largest. Smaller ones are padded with unlabelled pixels that count
+        as not measured; use ``PatchSplitter(min_labelled=1.0)`` to cut windows inside the images only.
 
         Args:
             name: short name.
             pairs: first date (H, W, C), second date (H, W, C) and mask (H, W) of each place, as in :meth:`from_dates`.
-            groups: a number for each place; those that share it never part company in a split. None sets all apart.
+            groups: a number for each place; places with the same number are never separated by a split. By default,
+                each place is its own group.
             kwargs: as for :meth:`from_dates`. Integers need ``nodata`` if sizes differ.
 
         Raises:
@@ -154,10 +155,10 @@ class BitemporalScene(Scene):
 
     @classmethod
     def from_simulated(cls, scene: SimulatedScene) -> BitemporalScene:
-        """Both dates of a simulated scene. Season and light differ everywhere; the mask holds real changes only.
+        """Both dates of a simulated scene. Season and light differ everywhere; the mask holds only real changes.
 
         Raises:
-            ValueError: if it has one date.
+            ValueError: if it has only one date.
         """
         if scene.second_date is None or scene.change is None:
             raise ValueError('BitemporalScene: this simulated scene has one date; make it with SimulatedScene(dates=2)')

@@ -1,4 +1,4 @@
-"""A scene as a config file names it."""
+"""The scene of a config file."""
 
 from __future__ import annotations
 
@@ -22,33 +22,33 @@ from .simulated import SimulatedScene
 class SceneConfig:
     """Where a scene comes from: a file, a registered benchmark scene, or the simulated one.
 
-    Two files, or the simulated scene with ``dates: 2``, make a scene of two dates for change detection.
+    Two files, or the simulated scene with ``dates: 2``, make a scene with two dates for change detection.
 
     Args:
         path: file of the cube (MATLAB, ``.npz``, ``.npy``, ENVI, GeoTIFF).
-        labels: file of the labels, or their key in the same file; of two dates the change mask, 1 where something
-            changed, 0 where not, 255 where a pixel does not count.
-        second: file of the cube of a second date, on the grid of the first and with its bands.
-        cube_key: variable of the cube, where a file holds several.
-        labels_key: variable of the labels, in the labels' file or the cube's.
-        benchmark: name of a registered public scene, looked for under ``root``.
-        root: folder of the benchmark scene's files.
-        simulated: settings of :class:`~hsiaug.scenes.SimulatedScene`, taken when neither file nor benchmark is named.
-        name: short name; the file's own if None.
-        scale: stored value times ``scale`` is the value in ``unit``; the file's own scale and offset if None.
-        unit: physical unit; the file's own if None.
-        nodata: stored value that means "no measurement"; the file's own if None.
-        ignore: label values of pixels without a class, besides 0, negative ones and the nodata value of the labels'
-            file; an empty list makes every positive value a class. Of change masks, values that do not count.
-        wavelengths: band centres in nm, one per band of the file; the file's own if None.
-        bands: indices of the bands to use, 0-based; those that the file does not mark as bad if None.
-        layout: ``'hwc'`` or ``'chw'``, where the bands are in an array; decided by labels and wavelengths if None.
+        labels: file of the labels, or their key in the same file; for two dates, the change mask: 1 where something
+            changed, 0 where nothing did, 255 where a pixel is to be ignored.
+        second: file with the cube of a second date, on the same grid and with the same bands as the first.
+        cube_key: variable of the cube, if the file holds several.
+        labels_key: variable of the labels, in the file of the labels or the cube.
+        benchmark: name of a public benchmark scene, whose files are searched for in ``root``.
+        root: folder with the files of the benchmark scene.
+        simulated: settings of :class:`~hsiaug.scenes.SimulatedScene`, used if there is neither file nor benchmark.
+        name: short name; if None, the file's own.
+        scale: factor from stored values to values in ``unit``; if None, the file's own scale and offset.
+        unit: physical unit; if None, the file's own.
+        nodata: stored value that means "no measurement"; if None, the file's own.
+        ignore: label values of pixels without a class, besides 0, negative values and the nodata value of the labels'
+            file; with an empty list, every positive value is a class. For change masks, values to be ignored.
+        wavelengths: band centres in nm, one per band of the file; if None, the file's own.
+        bands: indices of the bands to use, 0-based; if None, all that the file does not mark as bad.
+        layout: position of the bands in the array, ``'hwc'`` or ``'chw'``; if None, labels and wavelengths decide.
         on_bad_bands: ``'error'`` or ``'drop'``.
-        coarse: file of the same area's cube from a coarser sensor, in the same unit; super-resolution (``msrresgan``)
-            learns from such pairs.
-        one_class: every measured pixel is of one class, whatever the labels: for generators that need none, such as
-            ``spectral_gan`` with ``conditional: false``.
-        range_nm: of the bands, those whose centres lie within, ends included; it needs wavelengths.
+        coarse: file with a cube of the same area from a coarser sensor, in the same unit; super-resolution
+            (``msrresgan``) learns from such pairs.
+        one_class: give every measured pixel the same class, whatever the labels; for generators that need no labels,
+            such as ``spectral_gan`` with ``conditional: false``.
+        range_nm: use only bands with centres in this interval, ends included; requires wavelengths.
     """
 
     path: str | None = None

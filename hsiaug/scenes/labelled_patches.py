@@ -1,4 +1,4 @@
-"""Splits of a scene in patches with one label each: what classifiers of patches learn from."""
+"""Splits of a scene into patches with one label each, for patch classifiers."""
 
 from __future__ import annotations
 
@@ -46,18 +46,18 @@ class LabelledPatchSplit(PatchSplit):
 class LabelledPatchSplitter(PatchSplitter):
     """Draws windows of a scene for training, validation and test, and patches with one label each within them.
 
-    A patch lies whole in a window, so patches of different parts share no pixel. Overlapping windows give a patch once.
-    Windows of one patch make few patches to test on: larger ones hold many.
+    A patch lies within a window, so that patches of different parts share no pixel. A patch in overlapping windows is
+    taken once. If windows are as small as patches, there are few test patches; larger windows hold many.
 
     Args:
         patch: side of a patch in pixels, at most the ``size`` of a window.
-        rule: ``'centre'`` labels a patch by its central pixel, of an even side that right of and below the middle;
-            ``'dominant'`` by the class that most of its counting pixels have, the first one in a tie. Patches without
-            a label are left out.
-        patch_stride: step between patches of a window; half the patch if None.
-        per_class: most training patches of a class, drawn at random; None for all.
-        val_per_class: most validation patches of a class, which are labels too; None for all.
-        min_patches: fewest training patches that a class needs; see ``on_rare``.
+        rule: ``'centre'`` labels a patch by its central pixel (right of and below the middle if the side is even);
+            ``'dominant'`` by the most frequent class of its labelled pixels, the first in a tie. Patches without a
+            label are left out.
+        patch_stride: step between patches of a window; by default, half the patch.
+        per_class: largest number of training patches per class, drawn at random; None for all.
+        val_per_class: largest number of validation patches per class, which use labels too; None for all.
+        min_patches: least number of training patches per class; see ``on_rare``.
 
     Raises:
         ValueError: if a setting is out of its range.

@@ -1,7 +1,7 @@
-"""Splits of a scene in windows: which patches train, which validate, which test.
+"""Splits of a scene into windows for training, validation and test.
 
-Regions of the image go whole to one part, and a window belongs to a part only if all its pixels do. So no pixel is in
-two parts, however much training windows overlap each other.
+Each region of the image belongs to one part, and a window belongs to a part only if all its pixels do. No pixel is
+therefore in two parts, even though training windows may overlap.
 """
 
 from __future__ import annotations
@@ -93,28 +93,31 @@ class PatchSplitter:
     """Draws windows of a scene for training, validation and test; call it with a scene and a seed.
 
     Whole regions go to test until ``test_fraction`` of the labelled pixels is reached, then to validation, and the rest
-    to training. Of several draws the one that leaves most classes in training and test is taken, and of these the one
-    with most in validation too. In a scene of stacked
-    tiles no window reaches into another tile. Pixels of different parts may still hold identical spectra, as scenes do
-    that were resampled from a coarser grid; put a ``buffer`` between the parts of such a scene.
+    to training. Of several draws, the one with most classes in both training and test is taken, and among these the one
+    with most in validation. In a scene of stacked tiles, no window extends into another tile. Different parts may still
+    hold identical spectra if a scene was resampled from a coarser grid; use a ``buffer`` for such scenes.
 
     Args:
         size: side of a window in pixels.
-        stride: step between training windows; half the size if None.
-        test_fraction: share of the labelled pixels in the test part, as nearly as whole regions allow.
-        val_fraction: share of the other labelled pixels that validates; of halves, share of the training half's length.
-        regions: ``'blocks'`` are squares of the image; ``'groups'`` those of the scene (tiles, flight lines, fields);
-            ``'halves'`` test on the left, right, upper or lower half, and validate on a strip across the other one.
-        block: side of a block; the size if None. What is left at an edge of the image or tile joins the last block.
-        buffer: training pixels nearer than this to validation or test ones, and validation pixels nearer than this to
-            test ones, are in no window.
-        min_labelled: share of labelled pixels that a window needs. It also needs half of its pixels measured.
-        max_train: most training windows to keep, drawn so that every class is among them as far as that many can.
-        min_pixels: fewest pixels that a class needs in the training windows.
-        on_rare: ``'drop'`` leaves a class with fewer pixels out and lists it in ``dropped``; ``'error'`` refuses it.
-        attempts: draws tried.
-        max_unlabelled: most windows beyond ``max_train`` to keep without their labels, drawn at random, for generators
-            that learn from such.
+        stride: step between training windows; by default, half the size.
+        test_fraction: share of the labelled pixels in the test part, as closely as whole regions allow.
+        val_fraction: share of the other labelled pixels for validation; for halves, share of the training half's
+            length.
+        regions: ``'blocks'`` are squares of the image; ``'groups'`` are those of the scene (tiles, flight lines,
+            fields); ``'halves'`` test on the left, right, upper or lower half, and validate on a strip across the
+            other.
+        block: side of a block; by default, the size. The remainder at an edge of the image or tile joins the last
+            block.
+        buffer: training pixels closer than this to validation or test pixels, and validation pixels closer than this to
+            test pixels, are in no window.
+        min_labelled: least share of labelled pixels in a window. Half of its pixels must also be measured.
+        max_train: largest number of training windows to keep, drawn to include every class if possible.
+        min_pixels: least number of pixels of a class in the training windows.
+        on_rare: ``'drop'`` leaves out classes with fewer pixels and lists them in ``dropped``; ``'error'`` refuses
+            them.
+        attempts: number of draws.
+        max_unlabelled: largest number of windows beyond ``max_train`` to keep without labels, drawn at random, for
+            generators that learn from unlabelled images.
 
     Raises:
         ValueError: if a setting is out of its range.

@@ -72,38 +72,38 @@ def open_scene(
 ) -> Scene:
     """Open a scene from a file.
 
-    MATLAB (``.mat``), other HDF5 (``.h5``), NumPy (``.npz``, ``.npy``), ENVI, GeoTIFF, PNG, JPEG, JPEG 2000 and BMP.
-    ``.npy`` and raw ENVI files are memory-mapped. A 4-D cube is read as tiles (T, h, w, C), a 2-D one as a band if its
-    labels are (H, W), and as spectra (N, C) if they are (N,). Labels may be text: classes are numbered from 1 in sorted
-    order. What files say beyond their
-    values is applied: scales, gains and offsets, nodata, masks and alpha bands, bad band lists, class names, band
-    centres. What can be read in two ways is an error that names the option that decides.
+    Formats: MATLAB (``.mat``), other HDF5 (``.h5``), NumPy (``.npz``, ``.npy``), ENVI, GeoTIFF, PNG, JPEG, JPEG 2000
+    and BMP. ``.npy`` and raw ENVI files are memory-mapped. A 4-D cube is read as tiles (T, h, w, C), a 2-D one as a
+    single band if its labels are (H, W), and as spectra (N, C) if they are (N,). Labels may be text: classes are then
+    numbered from 1 in sorted order. Metadata is applied: scales, gains and offsets, nodata, masks and alpha bands, bad
+    band lists, class names, band centres. A file that can be read in two ways is an error, which names the option to
+    set.
 
     Args:
-        path: file of the cube; of ENVI images the header will do.
-        labels: file of the labels, in any of the formats; or the name of a variable in the cube's own file; None
-            looks for the usual names in that file.
-        cube_key: variable of the cube; found by name, or as the only array of three dimensions, if None.
-        labels_key: variable of the labels, in the labels' file.
-        groups_key: variable of the groups, in the cube's file.
-        wavelengths: band centres in nm (micrometres are recognised); the file's own if None.
-        class_names: class id to name; the file's own if None.
-        name: short name; the file's stem if None.
-        bands: indices of the bands to use, 0-based; those that the file does not mark as bad if None.
-        scale: stored value times ``scale`` is the value in ``unit``; the file's own scale and offset if None.
-        unit: physical unit; the file's own if None.
-        nodata: stored value that means "no measurement"; the file's own if None.
-        ignore: label values of pixels without a class, besides 0, negative ones, NaN and the nodata value of the
-            labels' file; an empty one makes every positive value a class, nodata too.
-        layout: ``'hwc'`` or ``'chw'``, where the bands are in an array; decided by labels and wavelengths if None.
-        unlabelled: label of pixels without a class; change masks have 255, since their 0 is unchanged.
-        on_bad_bands: refuse, drop or keep bands that carry no information.
+        path: file of the cube; for ENVI images, the header works too.
+        labels: file of the labels, in any of the formats; or the name of a variable in the cube's file; if None, the
+            usual names are searched in that file.
+        cube_key: variable of the cube; if None, found by name, or as the only array with three dimensions.
+        labels_key: variable of the labels in their file.
+        groups_key: variable of the groups in the cube's file.
+        wavelengths: band centres in nm (micrometres are recognised); if None, the file's own.
+        class_names: class id to name; if None, the file's own.
+        name: short name; if None, the file's stem.
+        bands: indices of the bands to use, 0-based; if None, all that the file does not mark as bad.
+        scale: factor from stored values to values in ``unit``; if None, the file's own scale and offset.
+        unit: physical unit; if None, the file's own.
+        nodata: stored value that means "no measurement"; if None, the file's own.
+        ignore: label values of pixels without a class, besides 0, negative values, NaN and the nodata value of the
+            labels' file; if empty, every positive value is a class, even nodata.
+        layout: position of the bands in an array, ``'hwc'`` or ``'chw'``; if None, labels and wavelengths decide.
+        unlabelled: label of pixels without a class; 255 for change masks, where 0 means unchanged.
+        on_bad_bands: whether bands that carry no information raise an error, are dropped, or are kept.
 
     Raises:
         FileNotFoundError: if a file is missing.
-        SceneFileError: if a variable is missing or ambiguous, a file cannot be read, or can be read in two ways.
+        SceneFileError: if a variable is missing or ambiguous, or a file cannot be read or can be read in two ways.
         BadBandsError: if bands carry no information and are not to be dropped.
-        ValueError: if labels do not fit the cube, or ``class_names`` are no mapping.
+        ValueError: if labels do not match the cube, or ``class_names`` is not a mapping.
     """
     require_names(class_names, 'open_scene')
     ignored = ignored_values(ignore, 'open_scene')
@@ -168,7 +168,7 @@ def open_library(
         groups_key: variable of the groups (N,), text or integers.
         wavelengths_key: variable of the band centres.
         good_bands_key: variable (C,) that is nonzero for bands to use, such as ENVI's ``bbl``.
-        name: short name; the file's stem if None.
+        name: short name; if None, the file's stem.
         scale: as in :func:`open_scene`.
         unit: as in :func:`open_scene`.
         nodata: as in :func:`open_scene`.
@@ -179,7 +179,7 @@ def open_library(
         FileNotFoundError: if the file is missing.
         SceneFileError: if a variable is missing or ambiguous, or the file cannot be read.
         BadBandsError: if bands carry no information and are not to be dropped.
-        ValueError: if labels, groups or wavelengths do not fit the spectra.
+        ValueError: if labels, groups or wavelengths do not match the spectra.
     """
     content = open_content(existing(path, 'library'), 'library')
     file, facts = content.file, content.facts

@@ -1,4 +1,4 @@
-"""Public benchmark scenes: what their files are called and what they hold. The files are the user's to supply."""
+"""Public benchmark scenes: names and contents of their files, which users download themselves."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ def open_benchmark_scene(
 
     Raises:
         BadBandsError: if bands carry no information and are not to be dropped.
-        ValueError: for an unknown name, or files of another shape than the scene's.
+        ValueError: for an unknown name, or files with the wrong shape.
         DatasetNotFoundError: if a file is missing; the message says where to get it.
     """
     if name not in BENCHMARK_SCENES:

@@ -1,4 +1,4 @@
-"""A scene: one hyperspectral cube with what is known about it."""
+"""A scene: a hyperspectral cube with its labels and metadata."""
 
 from __future__ import annotations
 
@@ -37,26 +37,26 @@ class Scene:
 
     Args:
         name: short name, for figures and file names.
-        cube: (H, W, C_file) array of any numeric dtype; a memory map stays one. What a masked array masks is NaN.
-        labels: (H, W) integers, 0 (negative, NaN) where a pixel has no class; None if nothing is labelled.
-        class_names: class id to name; ids that occur without a name are called ``'class <id>'``.
+        cube: (H, W, C_file) array of any numeric dtype, which may be a memory map. Masked values count as NaN.
+        labels: (H, W) integers; 0, negative or NaN where a pixel has no class; None if nothing is labelled.
+        class_names: class id to name; ids without a name are called ``'class <id>'``.
         wavelengths: band centres in nm, one per band of the cube; micrometres are recognised.
-        wavelengths_approximate: the centres are nominal, not the file's own.
+        wavelengths_approximate: whether the centres are nominal, not the file's own.
         bands: indices of the bands in use; None for all.
         scale: stored value times ``scale`` plus ``offset`` is the value in ``unit``; one number, or one per band of the
             cube.
-        offset: see ``scale``; likewise.
-        unit: for example ``'reflectance'`` or ``'radiance'``.
+        offset: see ``scale``; one number, or one per band.
+        unit: physical unit, such as ``'reflectance'`` or ``'radiance'``.
         nodata: stored value that means "no measurement".
-        measured: (H, W) bool, False where nothing was measured whatever the cube holds; None if the values say it all.
-        groups: (H, W) integers; pixels of one group (tile, flight line, field) never part company in a split by groups.
-        tile_rows: rows of one tile of a scene of stacked tiles, None for a single image; the pixels of two tiles are no
-            neighbours.
-        coarse: the same area as a coarser sensor saw it, with the same bands, each pixel k × k of these;
+        measured: (H, W) bool, False where nothing was measured, whatever the cube holds; None if its values tell.
+        groups: (H, W) integers; a split by groups never separates pixels of one group (tile, flight line, field).
+        tile_rows: number of rows per tile in a scene of stacked tiles, None for a single image; pixels of different
+            tiles are not neighbours.
+        coarse: the same area seen by a coarser sensor with the same bands, each pixel covering k × k of these;
             super-resolution learns from such pairs.
 
     Raises:
-        ValueError: if shapes do not fit together.
+        ValueError: if shapes do not match.
     """
 
     name: str
@@ -164,7 +164,7 @@ class Scene:
     ) -> Scene:
         """A scene of T tiles: ``tiles`` (T, h, w, C), ``labels`` (T, h, w), and a group number for each tile (T,).
 
-        The tile number is the group if None; tiles that overlap or show one place belong in one group.
+        By default, each tile is a group; tiles that overlap or show the same place should share one.
         """
         if tiles.ndim != 4:
             raise ValueError(f'Scene {name!r}: tiles must be (T, h, w, bands), found shape {tiles.shape}')
@@ -282,8 +282,8 @@ class Scene:
 
         Args:
             max_missing: share of missing values (NaN, infinite, nodata) above which a band is bad, among the pixels
-                that are measured in any band: those beyond the edge of a swath count for none. Single missing pixels
-                are left out of splits instead (:attr:`valid`).
+                that are measured in any band, so that pixels outside the swath do not count. Single missing pixels are
+                left out of splits instead (:attr:`valid`).
         """
         assert self.bands is not None
         present = np.zeros(self.num_bands, dtype=np.int64)
@@ -308,7 +308,7 @@ class Scene:
         return bad
 
     def checked(self, on_bad_bands: Literal['error', 'drop'] = 'error') -> Scene:
-        """This scene with bad bands refused or left out.
+        """This scene without bad bands, or an error if there are any.
 
         Raises:
             BadBandsError: naming the bands and why, if ``on_bad_bands='error'``.
@@ -328,7 +328,7 @@ class Scene:
         return self._with(bands=keep)
 
     def as_one_class(self) -> Scene:
-        """This scene with a single class, which every measured pixel is of: for generators without labels."""
+        """This scene with a single class for every measured pixel, for generators without labels."""
         labels = self.valid.reshape(self.shape).astype(np.uint8)
         return self._with(labels=labels, class_names={1: ONE_CLASS})
 

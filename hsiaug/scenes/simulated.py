@@ -1,8 +1,8 @@
-"""A simulated scene: what a hyperspectral sensor sees of a made-up landscape.
+"""A simulated scene: an artificial landscape seen by a hyperspectral sensor.
 
 Every part is a simple physical model: parametric reflectances with the absorption features of real materials, linear
 mixing of spatially correlated abundances, illumination by direct sun on a rough surface and by a blue sky, variability
-within materials, and band-wise sensor noise. It is embedded so that the demo and the tests need no download.
+within materials, and band-wise sensor noise. With it, the demo and the tests need no download.
 """
 
 from __future__ import annotations
@@ -95,21 +95,21 @@ def _field(rng: np.random.Generator, shape: tuple[int, int], length: float) -> n
 
 
 class SimulatedScene(Scene):
-    """A fully labelled simulated scene, one or two dates.
+    """A fully labelled simulated scene of one or two dates.
 
-    The label of a pixel is its dominant material. The same arguments give the same scene, to the bit on one machine.
+    The label of a pixel is its dominant material. The same arguments give the same scene, bit for bit on one machine.
 
     Args:
-        height: rows.
-        width: columns.
-        wavelengths: band centres in nm; 100 bands from 400 to 2500 nm if None.
-        seed: of everything random.
-        dates: 2 makes a second image as well, with a season, another illumination, and real changes.
-        classes: how many of the materials occur, 2 to 9.
+        height: number of rows.
+        width: number of columns.
+        wavelengths: band centres in nm; by default, 100 bands from 400 to 2500 nm.
+        seed: seed of all randomness.
+        dates: 2 adds a second image, with another season and illumination, and real changes.
+        classes: number of materials, 2 to 9.
         patch: correlation length of the land cover in pixels.
-        mixing: share of pixels' width over which borders are mixed; larger mixes more.
+        mixing: how gradually abundances change between materials; larger values mix more.
         variability: scale of the variability within materials.
-        relief: standard deviation of the direct light by slopes.
+        relief: standard deviation of the direct light caused by slopes.
         noise: standard deviation of the sensor noise in clear bands, in reflectance; five times as much where the
             atmosphere absorbs.
         change: share of changed pixels between two dates.
@@ -118,7 +118,7 @@ class SimulatedScene(Scene):
         abundance: (H, W, K) float32 that add up to one.
         endmembers: (K, C) float32 mean reflectances.
         second_date: (H, W, C) float32 image of the second date, or None.
-        change: (H, W) uint8 mask of the pixels whose material really changed, or None.
+        change: (H, W) uint8 mask of pixels whose material really changed, or None.
     """
 
     def __init__(

@@ -1,7 +1,7 @@
-"""Splits of a scene: which pixels train, which validate, which test.
+"""Splits of the pixels of a scene into training, validation and test parts.
 
-The test pixels are chosen first. Everything that a generator may see comes from what is left, the *training area*;
-the validation part is cut inside it.
+Test pixels are chosen first. Everything that a generator may see comes from the rest, the *training area*; the
+validation part is taken from it.
 """
 
 from __future__ import annotations
@@ -133,12 +133,13 @@ class Splitter(ABC):
 
     Args:
         per_class: labelled pixels per class to use from the training area, validation included; None for all.
-        val_fraction: share of those labelled pixels that validates, and so does not train: of 3 % that is 0.9 %, which
-            studies need; 0 for none, as in the text of Audebert et al.
-        min_count: fewest labelled pixels that a class needs on either side.
-        on_rare: ``'error'`` refuses a class with fewer pixels, ``'drop'`` lists it in ``dropped`` instead.
-        max_unlabelled: most unlabelled pixels to keep, drawn at random.
-        max_test: most test pixels to keep, drawn at random, at least one of each class; None for all.
+        val_fraction: share of those labelled pixels used for validation instead of training, which studies need: of
+            3 % that is 0.9 %. 0 for none, as in Audebert et al.
+        min_count: least number of labelled pixels of a class on either side.
+        on_rare: ``'error'`` refuses classes with fewer pixels, ``'drop'`` leaves them out and lists them in
+            ``dropped``.
+        max_unlabelled: largest number of unlabelled pixels to keep, drawn at random.
+        max_test: largest number of test pixels to keep, drawn at random, at least one of each class; None for all.
     """
 
     per_class: int | None = None
@@ -264,10 +265,10 @@ class Splitter(ABC):
 
 @dataclass(frozen=True)
 class RandomSplit(Splitter):
-    """A random share of the labelled pixels of each class trains, the others test (Audebert et al.: 3 %).
+    """A random share of the labelled pixels of each class for training, the rest for testing (Audebert et al.: 3 %).
 
-    Neighbouring pixels share both sides, so accuracies flatter. Only pixels without any label are unlabelled
-    training data: the test pixels lie among them.
+    As neighbouring pixels fall on both sides, accuracies are too high. Only pixels without any label are unlabelled
+    training data, since test pixels lie between them.
 
     Args:
         fraction: share of the labelled pixels of a class in the training area.
@@ -296,7 +297,7 @@ class HalvesSplit(Splitter):
     Args:
         axis: ``'columns'`` trains on the left half, ``'rows'`` on the upper one.
         swap: exchange the two halves.
-        buffer: pixels nearer than this to the border between the halves belong to neither.
+        buffer: pixels closer than this to the border between the halves belong to neither.
     """
 
     axis: Literal['columns', 'rows'] = 'columns'
@@ -317,11 +318,11 @@ class HalvesSplit(Splitter):
 
 @dataclass(frozen=True)
 class GroupSplit(Splitter):
-    """Whole groups (tiles, flight lines, fields) train or test, drawn until the test share is reached.
+    """Whole groups (tiles, flight lines, fields) for training or testing, drawn until the test share is reached.
 
     Args:
-        test_fraction: share of the labelled pixels in the test part, as nearly as whole groups allow.
-        attempts: draws tried; the one that leaves most classes on both sides is taken.
+        test_fraction: share of the labelled pixels in the test part, as closely as whole groups allow.
+        attempts: number of draws; the one with most classes on both sides is taken.
     """
 
     test_fraction: float = 0.5
@@ -369,11 +370,11 @@ class GroupSplit(Splitter):
 
 @dataclass(frozen=True)
 class BlockSplit(GroupSplit):
-    """Square blocks of the image train or test, with a buffer between them.
+    """Square blocks of the image for training or testing, with a buffer between them.
 
     Args:
         block: side of a block in pixels.
-        buffer: training pixels nearer than this to a test block are left out.
+        buffer: training pixels closer than this to a test block are left out.
     """
 
     block: int = 16

@@ -1,7 +1,7 @@
-"""Generators: each published system, our own and the controls, in one place each, known by its registration alone.
+"""Generators: published systems, our own and controls, each in one place and found by its registered name.
 
-A system is a module or a package of this room. Importing it registers its generator
-(:func:`~hsiaug.systems.registry.register`) and, if that learns by gradient steps, how it is trained
+A system is a module or a sub-package here. Importing it registers its generator
+(:func:`~hsiaug.systems.registry.register`) and, if it learns by gradient descent, its training function
 (:func:`~hsiaug.systems.training.trains`). Nothing else in the package names a system.
 """
 

@@ -17,14 +17,14 @@ from .registry import make_part, part_of
 
 @register('augmented')
 class Augmented(Generator):
-    """Samples of a source, altered by another generator's ``augment``; it fills banks and mixes as any generator.
+    """Samples of one generator, altered by another; fills banks and is mixed in like any generator.
 
-    Labels are asked of the source; a window that an augmenter cuts out of a sample with a mask need not hold the class
-    that was asked for.
+    The source is asked for the labels. If the augmenter cuts a window out of a sample with a mask, the window may not
+    contain the requested class.
 
     Args:
         spec: spec of the samples.
-        source, augmenter: ``{'type': ..., 'settings': {...}}`` of what makes and alters them; :meth:`of` fills both in.
+        source, augmenter: ``{'type': ..., 'settings': {...}}`` of the two generators; :meth:`of` fills in both.
     """
 
     source: Generator

@@ -1,4 +1,4 @@
-"""What every generator is: a module with a spec, a provenance and two verbs, sample and save."""
+"""The base class of all generators: a module with a spec and a provenance that can be sampled and saved."""
 
 from __future__ import annotations
 
@@ -34,15 +34,15 @@ def own_settings(names: Mapping[str, Any], given: tuple[str, ...] = ('spec',)) -
 
 
 class Generator(nn.Module):
-    """Base of all generators.
+    """Base class of all generators.
 
-    A subclass takes ``(spec, **settings)``, passes the JSON-ready settings on to this class, keeps what it learns in
-    parameters and buffers, and implements :meth:`_draw`. Buffers named in ``fitted`` get their shape from the
+    A subclass takes ``(spec, **settings)``, passes the settings, which JSON can hold, to this class, keeps what it
+    learns in parameters and buffers, and implements :meth:`_draw`. Buffers named in ``fitted`` get their shape from the
     training data.
 
     Args:
-        spec: spec of the samples that it makes.
-        settings: the subclass's own settings, as they are saved.
+        spec: spec of the generated samples.
+        settings: the subclass's own settings, saved with the generator.
     """
 
     type_name: ClassVar[str]
@@ -106,11 +106,11 @@ class Generator(nn.Module):
         return {field.name: getattr(config, field.name) for field in fields(config) if field.name in own}
 
     def fit(self, data: TrainingData, seed: int = 0) -> None:
-        """Learn from training data in closed form. Generators that need gradient steps have a trainer instead.
+        """Fit to training data in closed form. Generators that learn by gradient descent have a trainer instead.
 
         Args:
             data: the training part of a split.
-            seed: seed of anything random in the fit.
+            seed: seed of all randomness in the fit.
         """
         raise NotImplementedError(f'{type(self).__name__} is trained by hsiaug.trainers.fit_generator')
 
@@ -190,22 +190,22 @@ class Generator(nn.Module):
     @plain_torch()
     @torch.no_grad()
     def sample(self, n: int, labels: Tensor | None = None, seed: int | None = None) -> dict[str, Tensor]:
-        """Draw a batch in the sample contract and the dataset's unit.
+        """Draw a batch of samples in the sample contract and the dataset's unit.
 
         Args:
             n: number of samples.
-            labels: (n,) classes, whole numbers; drawn from the training frequencies if None. Of samples with masks they
-                are classes that each should hold; drawn from the training frequencies, patches follow theirs.
-            seed: makes the draw reproducible; None takes fresh entropy from torch's global generator.
+            labels: (n,) integer classes; if None, drawn from the training frequencies. For samples with masks, a class
+                that each sample should contain; the training frequencies then keep the class shares of the patches.
+            seed: makes the draw reproducible; if None, fresh entropy is taken from torch's global generator.
 
         Returns:
             on the generator's device: ``image`` (n, C) float32 and ``label`` (n,) int64, and ``label_prob`` (n, K)
-            float32 from generators with soft labels; of kind ``'segmentation'``, ``image`` (n, C, H, W) and ``mask``
-            (n, H, W) int64; of kind ``'change'``, ``image`` (n, 2, C, H, W) and ``mask`` (n, 1, H, W) int64.
+            float32 from generators with soft labels; for kind ``'segmentation'``, ``image`` (n, C, H, W) and ``mask``
+            (n, H, W) int64; for kind ``'change'``, ``image`` (n, 2, C, H, W) and ``mask`` (n, 1, H, W) int64.
 
         Raises:
-            ValueError: if n is no number of samples, labels and n disagree or a label is out of range.
-            SpecMismatchError: if it makes samples of another shape than its spec says.
+            ValueError: if n is not a number of samples, labels and n disagree, or a label is out of range.
+            SpecMismatchError: if the samples do not have the shape given by the spec.
         """
         n = check_value(type(self).__name__, 'n', n, int, NOT_NEGATIVE)
         rng = stream(seed)
@@ -242,11 +242,11 @@ class Generator(nn.Module):
     def save_pretrained(self, folder: str | os.PathLike[str]) -> Path:
         """Write ``config.json``, ``model.safetensors`` and a model card.
 
-        A new folder appears whole or not at all. Over another generator, a kill in between leaves a folder that
-        :meth:`from_pretrained` refuses, never the weights of one with the config of the other.
+        A new folder appears complete or not at all. If saving over another generator is interrupted,
+        :meth:`from_pretrained` refuses the folder; it never mixes the weights of one with the config of the other.
 
         Raises:
-            FileExistsError: if the folder holds something else.
+            FileExistsError: if the folder holds something other than a generator.
         """
         return saved.write_generator(self, Path(folder).expanduser())
 
@@ -262,13 +262,13 @@ class Generator(nn.Module):
     @classmethod
     @plain_torch()
     def from_pretrained(cls, folder_or_repo: str | os.PathLike[str], device: str | torch.device = 'cpu') -> Generator:
-        """Load a generator from a folder or, named as ``hf://owner/name``, from the Hugging Face hub.
+        """Load a generator from a folder or, as ``hf://owner/name``, from the Hugging Face hub.
 
-        Called on :class:`Generator` it returns whatever type the folder holds. Loading is strict, never unpickles or
-        imports what the folder names, and takes no more memory than the weights in it.
+        Called on :class:`Generator`, it returns the type of generator that the folder holds. Loading is strict, never
+        unpickles or imports anything named in the folder, and needs no more memory than the weights.
 
         Raises:
-            CheckpointError: if there is no such folder, or it is incomplete, damaged or holds something else.
+            CheckpointError: if there is no such folder, or it is incomplete, damaged or not a generator.
         """
         return saved.read_generator(cls, folder_or_repo).to(device)
 

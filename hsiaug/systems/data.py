@@ -1,4 +1,4 @@
-"""What a generator learns from: the training part of a split, or any datasets, checked and with their provenance."""
+"""Training data of generators: the training part of a split, or any datasets, checked and with their provenance."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ change mask, where labelled samples are single dates."""
 
 @dataclass(frozen=True, eq=False)
 class TrainingData:
-    """The training part of a split, as generators get it; it never holds a test pixel.
+    """The training part of a split, which generators learn from; it never holds a test pixel.
 
     Args:
         spec: spec of the samples.
@@ -45,14 +45,14 @@ class TrainingData:
         unlabelled: (M, C) or (M, C, H, W) float32 samples of the training area without labels; M may be 0.
         val_x: (V, ...) validation samples, for early stopping.
         val_y: (V, ...) their labels or masks.
-        provenance: of the data; the generator keeps it with its own training configuration.
-        coarse: the images ``x`` from a coarser sensor, where the scene has them.
-        val_coarse: likewise the images ``val_x``.
-        positions: (N + M, 2) int64 row and column of the spectra in ``x`` and then in ``unlabelled``, where they lie in
-            an image; tiles lie apart.
-        source: the labelled samples, where they are too many for memory: ``x`` and ``y`` are empty then. Only trainings
-            that say so can read them, see :func:`~hsiaug.systems.training.trains`.
-        unlabelled_source: the samples without labels, likewise.
+        provenance: provenance of the data; the generator keeps it with its own training configuration.
+        coarse: the images ``x`` as seen by a coarser sensor, if the scene has them.
+        val_coarse: the images ``val_x`` as seen by a coarser sensor.
+        positions: (N + M, 2) int64 row and column of the spectra in ``x``, then in ``unlabelled``, if they come from an
+            image; tiles are placed apart.
+        source: the labelled samples if they do not fit in memory; ``x`` and ``y`` are then empty. Only trainings
+            registered with ``streams`` can read them, see :func:`~hsiaug.systems.training.trains`.
+        unlabelled_source: the unlabelled samples if they do not fit in memory.
     """
 
     spec: SampleSpec
@@ -78,15 +78,15 @@ class TrainingData:
 def training_data(
     scene: Scene | SampleSet, split: Split | PatchSplit | SampleSplit, generator: str | None = None
 ) -> TrainingData:
-    """What a generator may see of a split: training and validation samples, and where they are from.
+    """The part of a split that a generator may see: training and validation samples, and their provenance.
 
     Args:
         scene: the scene, or samples of datasets.
-        split: of pixels, for generators of spectra; into patches, for those of image-mask pairs and, of a bitemporal
-            scene, of pairs of dates with change masks; into labelled patches, for generators of these; or of samples of
-            datasets. Unlabelled samples are those that the split has.
-        generator: the one that is going to learn from them, which may read samples of datasets batch by batch; None
-            for any, and samples in memory.
+        split: a split of pixels, for generators of spectra; into patches, for generators of image-mask pairs and, for a
+            bitemporal scene, of pairs of dates with change masks; into labelled patches, for generators of these; or a
+            split of samples of datasets. The split also determines the unlabelled samples.
+        generator: registered name of the generator to be trained, which may read samples of datasets batch by batch;
+            if None, all samples are held in memory.
     """
     if isinstance(scene, SampleSet):
         return _of_samples(scene, split, generator)

@@ -15,11 +15,11 @@ from .registry import make_part, part_of
 
 @register('ensemble')
 class Ensemble(Generator):
-    """A uniform mixture of generators: each sample comes from one member, drawn at random.
+    """A uniform mixture of generators: each sample comes from a member drawn at random.
 
     Args:
         spec: spec of the samples.
-        members: one ``{'type': ..., 'settings': {...}}`` per member; :meth:`of` builds it from generators.
+        members: one ``{'type': ..., 'settings': {...}}`` per member; :meth:`of` makes an ensemble of generators.
     """
 
     def __init__(self, spec: SampleSpec, members: list[dict[str, Any]]) -> None:

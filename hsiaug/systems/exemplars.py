@@ -1,11 +1,11 @@
-"""Spectra made of labelled training spectra: repeated, with noise, with gain and offset, relit, or mixed.
+"""Spectra made from labelled training spectra: repeated, with noise, with gain and offset, relit, or mixed.
 
-*duplicate* is a control, real samples again: gains beyond it come from samples being new. *relighting* is the physical
-way to make spectra that Audebert et al. 2018 cite ([7] there): the same surface under other illumination. A pixel sees
-direct sunlight and light from the sky; Rayleigh scattering makes the latter blue. With irradiances relative to those of
-the acquisition, reflectance as it would be retrieved is ρ'(λ) = ρ(λ)·(α + β·s(λ)), s ∝ λ⁻². *mixup* (Zhang et al.,
-"mixup: Beyond Empirical Risk Minimization", ICLR 2018, https://arxiv.org/abs/1710.09412) has a physical reading, too: a
-linear mixture of two materials in one pixel.
+*duplicate* is a control that repeats real samples: gains beyond its own come from samples being new. *relighting* is
+the physical method cited by Audebert et al. 2018 ([7] there): the same surface under another illumination. A pixel
+receives direct sunlight and skylight, which is blue by Rayleigh scattering. With irradiances relative to those
+of the acquisition, the retrieved reflectance is ρ'(λ) = ρ(λ)·(α + β·s(λ)), s ∝ λ⁻². *mixup* (Zhang et al., "mixup:
+Beyond Empirical Risk Minimization", ICLR 2018, https://arxiv.org/abs/1710.09412) has a physical meaning too: a linear
+mixture of two materials in one pixel.
 """
 
 from __future__ import annotations
@@ -126,11 +126,11 @@ class Noise(ExemplarGenerator):
 
 @register('gain_offset')
 class GainOffset(ExemplarGenerator):
-    """Training spectra times a gain plus an offset, one of each per sample: x' = g·x + o.
+    """Training spectra with a random gain and offset per sample: x' = g·x + o.
 
     Args:
         spec: spec of the samples.
-        gain: the gain is log-normal, exp(gain·N(0, 1)).
+        gain: standard deviation of the logarithm of g, which is log-normal: exp(gain·N(0, 1)).
         offset: standard deviation of the offset, in units of the mean training value.
     """
 
@@ -165,7 +165,7 @@ def relight(x: Tensor, sky: Tensor, direct: float, diffuse: float, rng: torch.Ge
 
 @register('relighting')
 class Relighting(ExemplarGenerator):
-    """Training spectra under other illumination.
+    """Training spectra under another illumination.
 
     Args:
         spec: spec of the samples; its wavelengths shape the sky term.
@@ -189,12 +189,12 @@ class Relighting(ExemplarGenerator):
 class Mixup(ExemplarGenerator):
     """Convex combinations of two training spectra.
 
-    The label is the class asked for, which has at least half of the mixture; across classes ``label_prob`` has the
-    shares.
+    The label is the requested class, which makes up at least half of the mixture; with partners across classes,
+    ``label_prob`` holds the shares.
 
     Args:
         spec: spec of the samples.
-        partners: ``'within'`` mixes spectra of one class, ``'across'`` draws the second from all training spectra.
+        partners: ``'within'`` mixes spectra of the same class, ``'across'`` draws the second from all training spectra.
         alpha: parameter of the Beta distribution of the weight.
     """
 

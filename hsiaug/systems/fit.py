@@ -1,4 +1,4 @@
-"""One way to train any generator."""
+"""Training of any generator by its name."""
 
 from __future__ import annotations
 
@@ -40,18 +40,18 @@ def fit_generator(
     Args:
         kind: registered name.
         data: the training part of a split.
-        settings: of the generator, or of its training where it learns by gradient steps.
-        seed: of everything random in the training.
-        device: where to train.
-        progress: show a progress bar where training takes long.
-        folder: where a training of minutes and more keeps a checkpoint, from which it resumes after a kill, and
-            pictures of its progress; generators that fit faster leave nothing there.
-        devices: processes per machine that train together, see :class:`~hsiaug.engine.Run`.
-        nodes: machines.
-        losses: file that the losses of a training in steps are logged in, as comma-separated values; None for none.
+        settings: settings of the generator or, if it learns by gradient descent, of its training.
+        seed: seed of all randomness in the training.
+        device: device to train on.
+        progress: show a progress bar for long trainings.
+        folder: folder for checkpoints, from which an interrupted training resumes, and for pictures of its progress;
+            generators that fit in seconds leave nothing there.
+        devices: number of processes per machine that train together, see :class:`~hsiaug.engine.Run`.
+        nodes: number of machines.
+        losses: CSV file for the losses of a training by gradient descent; None for none.
 
     Raises:
-        ValueError: for an unknown kind or setting, or data that are not those of their spec.
+        ValueError: for an unknown kind or setting, or if the data do not match their spec.
     """
     settings, trainer = dict(settings or {}), trainer_of(kind)
     require_samples(kind, data, labelled=trainer is None)
@@ -92,46 +92,46 @@ def fit(
 ) -> Generator:
     """Train a generator on any datasets.
 
-    Datasets are torchgeo's or torch's, map-style, or lists of such, as :func:`~hsiaug.datasets.adapt` takes them; what
-    they hold is inferred, and asked for where it cannot be. Samples up to 1 GiB are held in memory; of more,
-    ``two_stream_diffusion`` reads batches by worker processes while it learns; the others refuse them without
-    ``in_memory=True``. Either way is the same training.
+    Datasets are map-style datasets of torchgeo or PyTorch, or lists of them, see :func:`~hsiaug.datasets.adapt`. What
+    they hold is inferred; an error asks for what cannot be. Up to 1 GiB of samples is held in memory. Of larger
+    datasets, ``two_stream_diffusion`` reads batches with worker processes while it trains; other generators refuse
+    them without ``in_memory=True``. The training is the same either way.
 
-    What samples without labels are good for, see each system's README: ``spectral_gan`` (its critic, with
-    ``semi_supervised=True``), ``variability`` (how spectra differ), ``unmixing_fusion`` (unmixing),
-    ``two_stream_diffusion`` (its image autoencoder), ``change_editing`` (the same, and the drift from pairs of dates
-    without a change mask), and ``pseudo_label`` (they are labelled). Others refuse them. Give images of the training
-    area only: all that a generator has seen travels with it, and an evaluation that shares samples is refused
+    Some generators use unlabelled samples: ``spectral_gan`` (its critic, with ``semi_supervised=True``),
+    ``variability`` (how spectra differ), ``unmixing_fusion`` (unmixing), ``two_stream_diffusion`` (its image
+    autoencoder), ``change_editing`` (the same, and the drift between dates from pairs without a change mask), and
+    ``pseudo_label`` (labels them). Others refuse them. Pass images of the training area only: a generator remembers
+    what it has seen, and an evaluation that shares samples is refused
     (:func:`~hsiaug.datasets.require_unseen_samples`).
 
     Args:
         generator: registered name.
         train: labelled samples.
-        val: labelled samples, for early stopping and choices.
-        unlabelled: samples without labels; labels that they have are not looked at.
-        size: side, or sides, of patches that images are cut into; needed where images are of several sizes.
-        classes: names of the classes in label order, where the dataset has no ``classes``.
-        wavelengths: band centres in nm, where samples have no ``wavelength``.
+        val: labelled samples, for early stopping and model selection.
+        unlabelled: unlabelled samples; any labels they have are ignored.
+        size: side, or height and width, of the patches that images are cut into; required if image sizes differ.
+        classes: class names in label order, if the dataset has no ``classes``.
+        wavelengths: band centres in nm, if the samples have no ``wavelength``.
         unit: physical unit.
-        ignore_index: label of pixels that do not count.
-        value_range: lowest and highest value that the unit allows.
-        settings: of the generator or its training; those whose names are not taken here can be given by name, too.
-        seed: of everything random in the training.
-        device: where to train.
+        ignore_index: label of pixels to ignore.
+        value_range: lowest and highest value allowed by the unit.
+        settings: settings of the generator or its training; they can also be given as keyword arguments.
+        seed: seed of all randomness in the training.
+        device: device to train on.
         progress: show progress bars.
-        folder: of a checkpoint, from which a killed training resumes; see :func:`fit_generator`.
-        devices: processes per machine that train together.
-        nodes: machines.
-        workers: processes that read samples; None for none as long as samples are held in memory.
-        in_memory: hold all samples in memory, or read them batch by batch; None decides by their size.
+        folder: folder for checkpoints, from which an interrupted training resumes; see :func:`fit_generator`.
+        devices: number of processes per machine that train together.
+        nodes: number of machines.
+        workers: number of processes that read samples; if None, there are none while samples are held in memory.
+        in_memory: hold all samples in memory, or read them batch by batch; if None, their size decides.
         more_settings: settings by name.
 
     Returns:
         the generator, for :class:`~hsiaug.datasets.MixedDataset` and all other ways of mixing.
 
     Raises:
-        TypeError: for what is not a map-style dataset.
-        ValueError: for unknown settings, or naming the dataset and the sample that cannot be learnt from.
+        TypeError: if something is not a map-style dataset.
+        ValueError: for unknown settings, or for a sample that cannot be used; the message names it and its dataset.
     """
     given = {**(settings or {}), **more_settings}
     require_settings(generator, given)

@@ -23,11 +23,11 @@ class ClassGaussian(Generator):
 
     Args:
         spec: spec of the samples.
-        components: mixture components per class; a class with fewer than ten spectra per component gets fewer.
-        covariance: ``'shrunk'`` estimates each component's covariance with Ledoit–Wolf shrinkage, ``'tied'`` shares
-            one shrunk within-component covariance between all classes (more robust with few samples).
+        components: mixture components per class; classes with fewer than ten spectra per component get fewer.
+        covariance: ``'shrunk'`` estimates each component's covariance with Ledoit–Wolf shrinkage; ``'tied'`` shares one
+            shrunk within-component covariance among all classes, which is more robust with few samples.
 
-    A mixture's components are found by EM in the space of the first principal components of the class, where a
+    The components of a mixture are found by EM in the space of the first principal components of the class, where a
     full covariance can be estimated; the covariances of the samples are then estimated in all bands.
     """
 

@@ -1,4 +1,4 @@
-"""Classic augmentation of images with masks or labels and of pairs of dates: the controls of learned generators."""
+"""Classic augmentation of images with masks or labels, and of pairs of dates: controls for learned generators."""
 
 from __future__ import annotations
 
@@ -23,23 +23,23 @@ Augmentation = Literal['duplicate', 'flips', 'crops', 'affine', 'noise', 'cutmix
 
 @register('patch_augment')
 class PatchAugment(Generator):
-    """Training pairs, repeated or altered.
+    """Training pairs, repeated or augmented.
 
-    *duplicate* repeats them; *flips* mirrors and turns them; *crops* enlarges a random half to whole of their area
-    (masks by nearest neighbour); *affine* turns, shifts by up to a tenth of the side and scales by 0.8 to 1.2, mirrored
-    at the edges; *noise* adds a tenth of each band's standard deviation; *cutmix* pastes a random box of another
-    pair, image and mask (Yun et al., "CutMix", ICCV 2019). A label asks for a pair with chances proportional to the
-    share of that class in it.
+    *duplicate* repeats them; *flips* flips and rotates them; *crops* enlarges a random half to whole of their area
+    (masks by nearest neighbour); *affine* rotates, shifts by up to a tenth of the side and scales by 0.8 to 1.2, with
+    mirrored edges; *noise* adds noise of a tenth of each band's standard deviation; *cutmix* pastes a random box of
+    another pair, image and mask (Yun et al., "CutMix", ICCV 2019). Given a label, a pair is drawn with probability
+    proportional to the share of that class in it.
 
-    Images with one label each are altered likewise, and keep it; they are not pasted into each other.
+    Images with one label each are augmented in the same way and keep their label; they are not pasted into each other.
 
-    Pairs of dates move as one picture with their change mask. Of them, *copy_paste* puts changed objects of another
-    pair into the second date and the mask (after Ghiasi et al., "Simple Copy-Paste", CVPR 2021): each connected one
-    with an even chance, at least one.
+    The two dates of a pair and their change mask are augmented together. For pairs of dates, *copy_paste* puts changed
+    objects of another pair into the second date and the mask (after Ghiasi et al., "Simple Copy-Paste", CVPR 2021):
+    each connected object with probability one half, but at least one.
 
     Args:
         spec: spec of the samples, of kind ``'segmentation'``, ``'change'`` or ``'scene'``.
-        kind: see above.
+        kind: name of the augmentation, see above.
     """
 
     kinds: ClassVar = ('segmentation', 'change', 'scene')

@@ -1,8 +1,8 @@
 """Unlabelled samples of the training area, labelled by networks that were trained on its labelled part.
 
-Lee, "Pseudo-Label", ICML Workshop 2013. Of what the networks say only that counts in which all agree and are confident;
-other pixels of an image are ignored. As donors of labelled images they are what ClassMix makes of them (Olsson et al.,
-WACV 2021, https://arxiv.org/abs/2007.07936), as hosts the label-free backgrounds of Cut-and-Paste.
+Lee, "Pseudo-Label", ICML Workshop 2013. Only predictions count on which all networks agree and are confident; other
+pixels of an image are ignored. Pasting pseudo-labelled regions into labelled images is ClassMix (Olsson et al., WACV
+2021, https://arxiv.org/abs/2007.07936); pasting the other way round, they are the backgrounds of Cut-and-Paste.
 """
 
 from __future__ import annotations
@@ -34,17 +34,17 @@ Paste = Literal['none', 'host', 'donor']
 
 @register('pseudo_label')
 class PseudoLabel(Generator):
-    """Samples of the training area with labels of several networks, where these agree and are confident.
+    """Unlabelled samples of the training area, labelled where several networks agree and are confident.
 
-    A label asks for a sample that holds the class, as far as pixels that count go. Labelled samples stand in for those
-    of a class that no network is sure of anywhere.
+    Given a label, a sample is drawn that contains the class among its labelled pixels. For classes that the networks
+    are not confident about anywhere, labelled samples are used instead.
 
     Args:
         spec: spec of the samples.
-        paste: ``'host'`` pastes regions of labelled images into pseudo-labelled ones, ``'donor'`` those of
-            pseudo-labelled ones into labelled ones, both turned and shifted independently; ``'none'`` gives them as
-            they are.
-        regions: which ones, see :class:`~hsiaug.systems.region_paste.RegionPaste`.
+        paste: ``'host'`` pastes regions of labelled images into pseudo-labelled ones; ``'donor'`` pastes regions of
+            pseudo-labelled images into labelled ones; both are rotated, flipped and shifted independently. ``'none'``
+            leaves the pseudo-labelled samples unchanged.
+        regions: shape of the regions, see :class:`~hsiaug.systems.region_paste.RegionPaste`.
 
     Raises:
         ValueError: if regions of samples without masks are to be pasted.
@@ -102,13 +102,13 @@ class PseudoLabel(Generator):
 
 @dataclass(frozen=True)
 class PseudoLabelConfig:
-    """How unlabelled samples are labelled.
+    """Settings of the teachers that label unlabelled samples.
 
     Args:
-        teachers: networks, which differ in initialisation and order of samples.
-        confidence: probability that their mean gives to a label which counts.
-        teacher: settings of the network and its training: of :class:`~hsiaug.trainers.SegmenterConfig` or what else
-            trains on samples of this kind. Those of images have flips unless it says otherwise.
+        teachers: number of networks, which differ in initialisation and order of samples.
+        confidence: least mean probability of a label that counts.
+        teacher: settings of the network and its training, such as :class:`~hsiaug.trainers.SegmenterConfig` or that of
+            another kind of samples. Images are flipped in training by default.
         paste: see :class:`PseudoLabel`.
         regions: see :class:`PseudoLabel`.
 

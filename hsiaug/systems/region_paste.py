@@ -1,4 +1,4 @@
-"""Regions of one training pair pasted into another, image and mask alike."""
+"""Regions of one training pair pasted into another, in both image and mask."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ from .base import Generator, TrainingData, register
 
 @register('region_paste')
 class RegionPaste(Generator):
-    """Training pairs in which regions are those of another pair, both turned and shifted independently of each other.
+    """Training pairs with regions pasted from other pairs, with their masks.
 
-    *smooth* regions are where a smooth random field is low (:func:`~hsiaug.functional.pasting.smooth_regions`), *box*
-    is CutMix, *class* ClassMix, and *components* are connected ones of the donor's mask. Of pairs of dates the same
-    region is pasted in both, with the change mask.
+    Host and donor are rotated, flipped and shifted independently. *smooth* regions are where a smooth random field is
+    low (:func:`~hsiaug.functional.pasting.smooth_regions`), *box* is CutMix, *class* is ClassMix, and *components* are
+    connected components of the donor's mask. In pairs of dates, the same region is pasted into both dates and the mask.
 
-    Hosts are drawn evenly, donors by the label that is asked for: with chances proportional to the share of that class
-    in them. So labels of the training frequencies keep the shares of the classes, and of change, as they are; uniform
-    labels (``labels='uniform'`` where samples are mixed) bring more of rare classes.
+    Hosts are drawn uniformly, donors according to the requested label, with probability proportional to the share of
+    that class in them. With labels drawn from the training frequencies, the shares of classes and of change stay the
+    same; uniform labels (``labels='uniform'`` when mixing) favour rare classes.
 
     Args:
         spec: spec of the samples, of kind ``'segmentation'`` or ``'change'``.
-        regions: see above.
-        shift: shift pairs around their edges; if not they are turned only.
+        regions: shape of the regions, see above.
+        shift: shift pairs cyclically, besides flips and rotations.
 
     Raises:
         ValueError: for samples of another kind.
@@ -72,14 +72,14 @@ class RegionPaste(Generator):
         """Paste regions of training pairs, drawn by the training frequencies of classes, into a batch.
 
         Args:
-            batch: ``image`` and ``mask`` in the contract of the generator's kind; whatever else it holds is passed on.
-            seed: of all draws; None takes fresh entropy from torch's global generator.
+            batch: ``image`` and ``mask`` in the contract of the generator's kind; other keys are kept.
+            seed: seed of all draws; if None, fresh entropy is taken from torch's global generator.
 
         Returns:
-            the batch with ``image`` and ``mask`` replaced, on their devices.
+            the batch with new ``image`` and ``mask``, on the same devices.
 
         Raises:
-            ValueError: if the images do not fit the spec.
+            ValueError: if the images do not match the spec.
         """
         image, mask = batch['image'], batch['mask']
         self.require_images(image)

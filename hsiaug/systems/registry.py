@@ -1,4 +1,4 @@
-"""Generators by name: how one is registered, looked up and made, on its own or as a part of another."""
+"""Registry of generators: register one under a name, look it up, and make it, alone or as a part of another."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ REGISTRY: dict[str, type[Generator]] = {}
 
 
 def register(name: str) -> Callable[[G], G]:
-    """Class decorator: make a generator known by the name that config files and saved folders use."""
+    """Class decorator that registers a generator under the name used in config files and saved folders."""
 
     def decorate(cls: G) -> G:
         if name in REGISTRY:

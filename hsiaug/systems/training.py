@@ -1,4 +1,4 @@
-"""How systems that learn by gradient steps are trained, by the name of their generator."""
+"""Registry of the training functions of generators that learn by gradient descent."""
 
 from __future__ import annotations
 
@@ -58,13 +58,13 @@ _TRAINERS: dict[str, Trainer] = {}
 def trains(
     name: str, config: type[Any], quick: Mapping[str, Any] | None = None, streams: bool = False
 ) -> Callable[[F], F]:
-    """Function decorator: the training of the generator that is registered under a name.
+    """Function decorator that registers the training function of a generator.
 
     Args:
-        name: of the generator.
+        name: registered name of the generator.
         config: dataclass of the settings.
-        quick: settings of a training of seconds.
-        streams: whether it can read samples from a dataset that is too large for memory.
+        quick: settings for a training that takes seconds.
+        streams: whether the training can read samples of a dataset that does not fit in memory.
     """
 
     def decorate(train: F) -> F:

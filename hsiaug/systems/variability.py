@@ -1,9 +1,9 @@
 """Physically informed spectra: illumination, within-material variability and mixing, learned from few labels.
 
-Three things make two pixels of one material differ. They are lit differently (:mod:`.exemplars`); the material itself
-varies, which the *unlabelled* pixels show, of which there are many; and pixels mix materials. Each is one step here.
-The variability step is the transfer of observed differences: the training spectrum's nearest unlabelled spectra in
-angle are of its material most likely, and differences between them are differences that this material shows.
+Two pixels of the same material differ for three reasons, and each is one step here. They are lit differently
+(:mod:`.exemplars`); the material itself varies, as the many *unlabelled* pixels show; and pixels mix materials. The
+variability step transfers observed differences: the unlabelled spectra with the smallest angles to a training spectrum
+are probably of its material, so that the differences between them are variations of this material.
 """
 
 from __future__ import annotations
@@ -26,20 +26,20 @@ from .exemplars import ExemplarGenerator, relight, sky_shape
 
 @register('variability')
 class SpectralVariability(ExemplarGenerator):
-    """Training spectra, varied as unlabelled pixels vary, relit, and mixed by pairs with soft labels.
+    """Training spectra, varied like unlabelled pixels, relit, and mixed in pairs with soft labels.
 
     Args:
         spec: spec of the samples; its wavelengths shape the sky term.
-        variability: scale of the transferred difference, uniform in [0, variability]; 0 switches the step off.
-        neighbours: unlabelled spectra among which differences are observed, per training spectrum.
+        variability: scale of the transferred difference, uniform in [0, variability]; 0 switches this step off.
+        neighbours: number of unlabelled spectra per training spectrum whose differences are transferred.
         direct: standard deviation of the direct light, see :func:`~hsiaug.systems.exemplars.relight`.
         diffuse: standard deviation of the sky's share.
         mixing: parameter of the Beta distribution of the mixing weight; 0 switches mixing off.
         partners: ``'across'`` mixes with any training spectrum, ``'within'`` with one of the same class.
-        segment: how far to go from a labelled pixel to unlabelled ones of its segment, in steps as long as the image's
-            typical one, see :func:`~hsiaug.functional.region_growing.grow_regions`. Those whose nearest labelled
-            spectrum in angle has the same class stand in for the labelled one, up to ``neighbours`` of them. 0 takes
-            none, and so do spectral libraries and datasets, whose spectra have no places.
+        segment: how far to grow a segment of unlabelled pixels from a labelled one, in units of the image's typical
+            step, see :func:`~hsiaug.functional.region_growing.grow_regions`. Pixels whose nearest labelled spectrum in
+            angle has the same class are used in place of the labelled one, up to ``neighbours`` of them. 0 uses none;
+            spectral libraries and datasets never do, as their spectra have no position.
     """
 
     ranges: ClassVar = {

@@ -1,4 +1,4 @@
-"""Mixing and augmenting on a batch: torch modules; for kornia and albumentations see the modules of these names."""
+"""Mixing and augmentation of batches, as torch modules; kornia and albumentations have modules of their own here."""
 
 from .augment import GeneratorAugmentation
 from .bitemporal import BitemporalAugmentation, make_change_safe

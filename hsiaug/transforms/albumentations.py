@@ -1,4 +1,4 @@
-"""Synthetic samples mixed in by an albumentations pipeline.
+"""Mixing of synthetic samples in an albumentations pipeline.
 
 https://albumentations.ai/docs/ (version 2.0.8, the last one under the MIT licence)
 """
@@ -25,30 +25,30 @@ from .gated_albumentations import GatedTransform
 
 
 class SyntheticMix(GatedTransform):
-    """Replace a sample by a synthetic one: image and mask, or image and class label.
+    """Randomly replace a sample by a synthetic one: image and mask, or image and class label.
 
-    ``image`` is (H, W, C) float32 in the source's unit; ``mask`` is (H, W) or (H, W, 1) and ``label`` is one number,
-    and both keep their dtype and type. Put it first in a ``Compose``, for synthetic samples to be augmented as real
-    ones are; targets of other names go in as ``additional_targets={'truth': 'mask'}``.
+    ``image`` is (H, W, C) float32 in the source's unit; ``mask`` is (H, W) or (H, W, 1) and ``label`` is one number;
+    both keep their dtype and type. Put the transform first in a ``Compose``, so that synthetic samples are augmented
+    like real ones; pass targets with other names as ``additional_targets={'truth': 'mask'}``.
 
-    Randomness is that of every :class:`~hsiaug.transforms.gated_albumentations.GatedTransform`.
+    For its random stream, see :class:`~hsiaug.transforms.gated_albumentations.GatedTransform`.
 
-    A source cannot be written down, so a pipeline is saved without it, as one with a ``Lambda`` is:
+    A source cannot be serialised, so load a saved pipeline as you would one with a ``Lambda``:
     ``A.from_dict(saved, nonserializable={'SyntheticMix': transform})``.
 
-    albumentations' own flips fail above 128 bands with OpenCV 5, which is not mended here: install OpenCV 4.
+    With OpenCV 5, albumentations' own flips fail above 128 bands; install OpenCV 4.
 
     Args:
-        source: a generator (drawn live, on the CPU), a synthetic dataset, a bank or its folder, or any dataset in
-            the sample contract, with samples of the kind ``'segmentation'`` or ``'scene'``; or several of them by name.
-        ratio: synthetic samples per real one, so that a sample is replaced with probability ratio/(1+ratio); a
-            number, or a schedule that :meth:`set_epoch` follows; of several sources one for each name.
-        p: the fraction that is synthetic; give either this or ``ratio``.
+        source: a generator (drawn live, on the CPU), a synthetic dataset, a bank or its folder, or any dataset in the
+            sample contract, with samples of the kind ``'segmentation'`` or ``'scene'``; or several of them by name.
+        ratio: synthetic samples per real one: a sample is replaced with probability ratio/(1+ratio). A number, or a
+            schedule, see :meth:`set_epoch`; for several sources, one for each name.
+        p: the synthetic fraction; give either this or ``ratio``.
         labels, prior, different_scales: as for :class:`~hsiaug.datasets.MixedDataset`.
         real_counts: (K,) real samples (for masks: pixels) per class, for policies that need them.
 
-    A sample is refused, gated or not, whose mask or label holds what is neither a class of the source nor its ignore
-    index.
+    Every sample whose mask or label holds a value that is neither a class of the source nor its ignore index is
+    refused, replaced or not.
 
     Raises:
         TypeError: if the source holds spectra or pairs of dates.
@@ -180,12 +180,12 @@ def _as_real(what: str, real: np.ndarray, synthetic: np.ndarray) -> np.ndarray:
 def albumentations_worker_init(worker_id: int) -> None:
     """Give every albumentations pipeline of a dataset its own random stream in each worker and epoch.
 
-    albumentations 2.0.8 repeats one stream in every worker and in every epoch, for its own transforms too. Use as
-    ``DataLoader(..., worker_init_fn=albumentations_worker_init)``. Pipelines are found where they are attributes of
+    albumentations 2.0.8 repeats the same stream in every worker and epoch, for its own transforms too. Use
+    ``DataLoader(..., worker_init_fn=albumentations_worker_init)``. Pipelines are found if they are attributes of
     the dataset or of datasets inside it (``Subset``, ``ConcatDataset``, ``MixedDataset``).
 
     Args:
-        worker_id: as torch gives it; the worker's seed says all.
+        worker_id: passed by torch and not used; the stream depends on the worker's seed.
 
     Raises:
         RuntimeError: if called outside a worker.

@@ -1,4 +1,4 @@
-"""Images and masks altered by a generator, in an albumentations pipeline.
+"""Augmentation by a generator in an albumentations pipeline.
 
 https://albumentations.ai/docs/ (version 2.0.8, the last one under the MIT licence)
 """
@@ -18,19 +18,19 @@ from .gated_albumentations import GatedTransform
 
 
 class GeneratorAugmentation(GatedTransform):
-    """Let a generator alter a sample: image and mask by the same draw.
+    """Randomly let a generator alter a sample: image and mask by the same draw.
 
     ``image`` is (H, W, C) float32 in the generator's unit; ``mask`` is (H, W) or (H, W, n) of any dtype, which it
-    keeps, and goes in under other names as ``additional_targets={'truth': 'mask'}``. What else a call holds, as a class
-    label, stays. Put it first in a ``Compose``, where images still have the size and unit of the generator's spec.
+    keeps; pass masks with other names as ``additional_targets={'truth': 'mask'}``. Other values, such as a class label,
+    do not change. Put it first in a ``Compose``, while images still have the size and unit of the generator's spec.
 
-    Randomness is that of every :class:`~hsiaug.transforms.gated_albumentations.GatedTransform`.
+    For its random stream, see :class:`~hsiaug.transforms.gated_albumentations.GatedTransform`.
 
     A pipeline is saved without the generator: ``A.from_dict(saved, nonserializable={'GeneratorAugmentation': it})``.
 
     Args:
-        generator: with an ``augment``, of samples of kind ``'segmentation'`` or ``'scene'``; it runs sample by sample
-            on the CPU, for which a batch-wise way may be faster.
+        generator: a generator with an ``augment`` method, for samples of kind ``'segmentation'`` or ``'scene'``. It
+            runs on the CPU, sample by sample; augmenting batches may be faster.
         ratio, p: as for :class:`hsiaug.transforms.GeneratorAugmentation`; give one of them.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Real samples altered by a generator, on batches."""
+"""Augmentation of batches of real samples by a generator."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _TARGETS = ('mask', 'label')
 
 
 class SampleAugmenter(Protocol):
-    """A generator that alters samples, as those that start from real ones do."""
+    """A generator that can alter real samples."""
 
     spec: SampleSpec
 
@@ -32,24 +32,24 @@ class SampleAugmenter(Protocol):
 
 
 class GeneratorAugmentation(nn.Module):
-    """Lets a generator alter samples of a batch, dictionary to dictionary: image and target together.
+    """Lets a generator alter some samples of a batch, image and target together. Takes and returns a dictionary.
 
-    Super-resolution, for one, shows the model other ground samplings (:class:`~hsiaug.systems.msrresgan.MSRResGAN`).
-    The batch keeps its size; altered samples stay in their places. Which ones are altered is random, how many is exact
-    over the epoch, by cumulative rounding. Put it before normalisation: a generator takes the dataset's unit. In eval
-    mode batches pass untouched.
+    For example, super-resolution shows the model other ground sampling distances
+    (:class:`~hsiaug.systems.msrresgan.MSRResGAN`). The batch keeps its size and order. The altered samples are chosen
+    at random; their number is exact over the epoch, by cumulative rounding. Put the module before normalisation, as the
+    generator expects the dataset's unit. In eval mode, batches pass unchanged.
 
-    What is drawn depends on seed, epoch, step and rank only. Call :meth:`set_epoch` where an epoch begins. ``altered``
-    counts the samples that were; position and count are part of the state dict, so that a resumed training continues
-    where it was. The generator is no submodule: its weights are in no ``parameters()``, and it moves to the batch's
+    Draws depend only on seed, epoch, step and rank. Call :meth:`set_epoch` at the beginning of an epoch. ``altered``
+    counts altered samples; position and count are part of the state dict, so that a resumed training continues where it
+    stopped. The generator is not a submodule: its weights are not in ``parameters()``, and it follows the batch's
     device.
 
     Args:
-        generator: with an ``augment``, of samples of any kind.
-        ratio: altered samples per unaltered one, so that a sample is altered with probability ratio/(1+ratio); a
-            number, or a schedule that :meth:`set_epoch` follows.
-        p: the fraction that is altered; give either this or ``ratio``.
-        seed: of every draw.
+        generator: a generator with an ``augment`` method, for samples of any kind.
+        ratio: altered samples per unaltered one: a sample is altered with probability ratio/(1+ratio). A number, or a
+            schedule, see :meth:`set_epoch`.
+        p: the altered fraction; give either this or ``ratio``.
+        seed: seed of all draws.
 
     Raises:
         TypeError: if the generator cannot alter samples.
@@ -71,10 +71,10 @@ class GeneratorAugmentation(nn.Module):
 
     @torch.no_grad()
     def forward(self, batch: Mapping[str, Any]) -> dict[str, Any]:
-        """A batch in which some samples are altered.
+        """Alter some samples of a batch.
 
         Args:
-            batch: samples of the generator's spec; left as it is. Other keys pass as they are.
+            batch: samples that match the generator's spec; it is not changed. Other keys are kept.
 
         Raises:
             SpecMismatchError: if images come without their masks or labels, or in another layout.

@@ -1,8 +1,8 @@
-"""Augmentation of image pairs of two dates, with their change mask.
+"""Augmentation of pairs of dates with their change mask.
 
-torchgeo's change-detection datamodules hand (B, 2, C, H, W) images and (B, 1, H, W) masks to kornia's
-``VideoSequential``, which reads the mask as a video of its own: kornia 0.9 refuses a mask of one frame beside two
-dates, and kornia 0.8 misaligned it in silence. Here both dates and the mask move as one picture.
+torchgeo's change-detection datamodules pass (B, 2, C, H, W) images and (B, 1, H, W) masks to kornia's
+``VideoSequential``, which treats the mask as another video: kornia 0.9 refuses a mask of one frame with two dates, and
+kornia 0.8 silently misaligned it. Here both dates and the mask are moved together.
 """
 
 from __future__ import annotations
@@ -24,23 +24,24 @@ DATASETS = ('dataset', 'train_dataset', 'val_dataset', 'test_dataset', 'predict_
 
 
 class BitemporalAugmentation(nn.Module):
-    """Kornia augmentations for pairs of dates with a mask, dictionary to dictionary.
+    """Kornia augmentations for pairs of dates with a change mask. Takes and returns a dictionary.
 
-    Augmentations that move or erase pixels (flips, rotations, crops, ...) see the dates as one picture of 2C bands
-    and the mask beside it, so that all three stay aligned; the mask is resampled to its nearest neighbour and keeps
-    its dtype. Those that only change values (normalisation, colour, noise, ...) see each date's C bands, as their
-    statistics expect, and leave the mask alone. Every sample draws its own parameters. What moves into the frame
-    is 0 in both dates and, as nothing changed there, 0 in the mask; ``extra_args`` can say otherwise.
+    Augmentations that move or erase pixels (flips, rotations, crops, ...) are applied to the two dates as one picture
+    of 2C bands together with the mask, so that all three stay aligned; the mask is resampled by nearest neighbour and
+    keeps its dtype. Augmentations that only change values (normalisation, colour, noise, ...) are applied to the C
+    bands of each date, as their statistics expect, and not to the mask. Every sample draws its own parameters. Pixels
+    moved in from outside are 0 in both dates and, as nothing changed there, 0 in the mask; ``extra_args`` can change
+    that.
 
     Args:
         *augmentations: 2D augmentations of kornia, in order. ``VideoSequential`` and ``AugmentationSequential`` are
-            taken apart; a ``VideoSequential``'s own ``same_on_frame`` holds for its children.
+            taken apart; a ``VideoSequential``'s own ``same_on_frame`` applies to its children.
         same_on_dates: whether augmentations that only change values draw the same parameters for both dates.
-        extra_args: as of :class:`kornia.augmentation.AugmentationSequential`, where it sets how masks are filled.
+        extra_args: as for :class:`kornia.augmentation.AugmentationSequential`; determines how masks are filled.
 
     Raises:
-        TypeError: for anything that is no 2D augmentation of single samples, or cannot move a mask.
-        ValueError: for a sequential that applies its children at random or whose frames aren't the second dimension.
+        TypeError: for anything that is not a 2D augmentation of single samples, or cannot move a mask.
+        ValueError: for a sequential that applies its children at random or whose frames are not the second dimension.
     """
 
     def __init__(
@@ -72,17 +73,17 @@ class BitemporalAugmentation(nn.Module):
         return cls(sequential, extra_args=sequential.extra_args)
 
     def forward(self, batch: Sample) -> Sample:
-        """Augment a batch, or one sample.
+        """Augment a batch or a single sample.
 
         Args:
-            batch: ``image`` (B, 2, C, H, W) float and, if there is one, ``mask`` (B, 1, H, W) or (B, H, W). One sample
-                has no B. Other keys pass untouched.
+            batch: ``image`` (B, 2, C, H, W) float and optionally ``mask`` (B, 1, H, W) or (B, H, W); a single sample
+                has no dimension B. Other keys are kept.
 
         Returns:
             a new dictionary with the same keys, layouts and dtypes.
 
         Raises:
-            ValueError: if the image is no pair of dates, or the mask doesn't fit it.
+            ValueError: if the image is not a pair of dates, or the mask does not match it.
         """
         image: Tensor = batch['image']
         if image.ndim not in (4, 5) or image.shape[-4] != 2:
@@ -109,14 +110,14 @@ class BitemporalAugmentation(nn.Module):
 def make_change_safe(datamodule: LightningDataModule) -> list[str]:
     """Replace every augmentation of a torchgeo change-detection datamodule that holds a ``VideoSequential``.
 
-    Looks at the batch augmentations and at the ``transforms`` of the datasets. ``setup`` makes new datasets, so call
-    this after it; a second call finds nothing to do.
+    This covers the batch augmentations and the ``transforms`` of the datasets. ``setup`` makes new datasets, so call
+    this function after it; a second call changes nothing.
 
     Args:
         datamodule: any datamodule with torchgeo's attributes.
 
     Returns:
-        names of what was replaced, as in ``['train_aug', 'train_dataset.transforms']``.
+        names of the replaced attributes, such as ``['train_aug', 'train_dataset.transforms']``.
     """
     places: list[tuple[str, Any, str]] = [(name, datamodule, name) for name in AUGMENTATIONS]
     for name in DATASETS:

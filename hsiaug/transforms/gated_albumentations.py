@@ -1,4 +1,4 @@
-"""What every transform of ours in an albumentations pipeline has: a ratio for its gate, and its own random stream.
+"""Base class of hsiaug's transforms for albumentations, with a probability set by a ratio and its own random stream.
 
 https://albumentations.ai/docs/ (version 2.0.8, the last one under the MIT licence)
 """
@@ -23,12 +23,12 @@ _BITS = 62
 
 
 class GatedTransform(GatedByRatio, A.DualTransform):  # type: ignore[misc]
-    """A transform of image and target whose gate follows a ratio; children say what happens to gated samples.
+    """A transform of image and target whose probability follows a ratio; subclasses define what it does.
 
-    Gate and draw take their randomness from torch's global generator, which differs in every worker and epoch and
-    follows ``torch.manual_seed``. A pipeline seeded by ``Compose(seed=...)`` or ``set_random_state`` gets a stream of
-    its own instead: repeatable in the main process, another in every worker and every epoch, and independent of the
-    other transforms, to which albumentations gives one and the same. With probability 0 nothing is drawn.
+    All randomness comes from torch's global generator, which differs in every worker and epoch and follows
+    ``torch.manual_seed``. In a pipeline seeded with ``Compose(seed=...)`` or ``set_random_state``, the transform has
+    its own stream instead: repeatable in the main process, different in every worker and epoch, and independent of the
+    other transforms, which albumentations gives one common stream. With probability 0, nothing is drawn.
     """
 
     _targets = (Targets.IMAGE, Targets.MASK)

@@ -1,4 +1,4 @@
-"""What every child of ours in a kornia container has: a ratio for its gate, drawn on the CPU, and a check of masks.
+"""Base class of hsiaug's augmentations for kornia: a probability set by a ratio, drawn on the CPU, and mask checks.
 
 https://kornia.readthedocs.io/en/latest/augmentation.container.html
 """
@@ -19,9 +19,9 @@ Params = dict[str, Tensor]
 
 
 class GatedAugmentation(GatedByRatio, IntensityAugmentationBase2D):
-    """An augmentation whose gate follows a ratio; children say what happens to gated rows, and leave the others be.
+    """An augmentation whose probability follows a ratio; subclasses define what happens to the chosen rows.
 
-    Without ``image_only``, images that are changed without their masks are an error.
+    Unless ``image_only`` is set, changing images without their masks is an error.
     """
 
     why_not: ClassVar[str]

@@ -1,4 +1,4 @@
-"""Synthetic images and masks mixed into a batch, as a child of kornia's AugmentationSequential.
+"""Mixing of synthetic images and masks into a batch inside kornia's AugmentationSequential.
 
 https://kornia.readthedocs.io/en/latest/augmentation.container.html
 """
@@ -25,34 +25,33 @@ _FORWARD = AugmentationSequential.forward.__code__
 
 
 class RandomSyntheticMix(GatedAugmentation):
-    """Replace samples of a batch by synthetic ones: image and mask together.
+    """Randomly replace samples of a batch by synthetic ones, image and mask together.
 
-    Each sample is gated on its own, with kornia's convention for ``p``. Children before and after this one see the
-    mixed batch, so put it first for synthetic samples to be normalised and augmented as real ones are. Images are
-    (B, C, H, W) in any floating dtype and on any device, with no range assumed; masks are (B, 1, H, W) or (B, H, W),
-    as tensors or as a list of one mask per sample. Samples that are not gated pass bit for bit, no transformation
-    matrix but the identity is reported, and ``aug(x, params=aug._params)`` replays the same gate and the same
-    synthetic samples. All randomness is drawn on the CPU from torch's global generator (whatever the device, so that
-    a seed means the same everywhere); with probability 0 nothing is drawn, and other children keep their draws.
+    Each sample is replaced independently, with kornia's convention for ``p``. Put it first, so that synthetic samples
+    are normalised and augmented like real ones. Images are (B, C, H, W) in any floating dtype and on any device, with
+    no assumed range; masks are (B, 1, H, W) or (B, H, W), as tensors or as a list of one mask per sample. Samples that
+    are not replaced pass bit for bit, the reported transformation matrix is the identity, and
+    ``aug(x, params=aug._params)`` replaces the same samples by the same synthetic ones. All randomness is drawn on the
+    CPU from torch's global generator, so that a seed means the same on every device; with probability 0, nothing is
+    drawn, and other augmentations keep their draws.
 
-    What a child of kornia cannot do: a ``class`` entry beside the image would keep its real value, and kornia gives
-    no child the chance to object; sources of labels and of two dates are therefore refused. The source is no
-    submodule: its weights are in no ``parameters()`` and no ``state_dict()``.
+    Inside kornia, a ``class`` entry would silently keep its real value; sources of labels, and of pairs of dates, are
+    therefore refused. The source is not a submodule: its weights are not in ``parameters()`` or ``state_dict()``.
 
     Args:
         source: a generator (drawn live), a synthetic dataset, a bank or its folder, or any dataset in the sample
             contract, with samples of the kind ``'segmentation'``; or several of them by name.
-        ratio: synthetic samples per real one, so that each sample is replaced with probability ratio/(1+ratio); a
-            number, or a schedule that :meth:`set_epoch` follows; of several sources one for each name.
-        p: the fraction that is synthetic; give either this or ``ratio``.
+        ratio: synthetic samples per real one: each sample is replaced with probability ratio/(1+ratio). A number, or a
+            schedule, see :meth:`set_epoch`; for several sources, one for each name.
+        p: the synthetic fraction; give either this or ``ratio``.
         labels, prior, different_scales: as for :class:`~hsiaug.datasets.MixedDataset`.
         real_counts: (K,) real samples (for masks: pixels) per class, for policies that need them.
-        same_on_batch: gate the batch as one, and repeat one synthetic sample over it.
+        same_on_batch: replace all samples of a batch or none, by the same synthetic sample.
         keepdim: return (C, H, W) for (C, H, W) and (B, H, W) masks for such masks, as everywhere in kornia.
-        image_only: no masks are used, on purpose: without this, images mixed without their masks are an error.
+        image_only: state that there are no masks; otherwise, mixing images without their masks is an error.
 
-    A batch is refused whose masks hold what is neither a class of the source nor its ignore index, or whose dtype
-    cannot hold the synthetic values: float16 ends at 65504, uint8 at 255.
+    A batch is refused if its masks hold a value that is neither a class of the source nor its ignore index, or if its
+    dtype cannot hold the synthetic values: float16 ends at 65504, uint8 at 255.
 
     Raises:
         TypeError: if the source holds anything but image-mask pairs of one date.

@@ -1,4 +1,4 @@
-"""Images and masks altered by a generator, as a child of kornia's AugmentationSequential.
+"""Augmentation of images and masks by a generator inside kornia's AugmentationSequential.
 
 https://kornia.readthedocs.io/en/latest/augmentation.container.html
 """
@@ -18,23 +18,23 @@ from .gated_kornia import GatedAugmentation, Params
 
 
 class RandomGeneratorAugmentation(GatedAugmentation):
-    """Let a generator alter samples of a batch: image and masks by the same draw.
+    """Randomly let a generator alter samples of a batch, image and masks by the same draw.
 
-    Each sample is gated on its own, with kornia's convention for ``p``; a container's ``same_on_batch`` gates the batch
-    as one, and each sample has its own draw even then. Put it first, where images are still in the generator's unit.
-    Images are (B, C, H, W) in any floating dtype and on any device; masks are (B, 1, H, W) or (B, H, W), as tensors or
-    as a list of one mask per sample, and keep their dtype. Samples that are not gated pass bit for bit, and
-    ``aug(image, mask, params=aug._params)`` replays gate and draw. Class labels stay, as an augmenter of images with
-    one label leaves them. All randomness is drawn on the CPU from torch's global generator; with probability 0 nothing
-    is drawn. The transformation matrix that is reported is the identity, so that boxes and keypoints are refused. The
-    generator is no submodule.
+    Each sample is altered or not independently, with kornia's convention for ``p``; with a container's
+    ``same_on_batch``, all are or none is, each with its own draw. Put it first, while images are still in the
+    generator's unit. Images are (B, C, H, W) in any floating dtype and on any device; masks are (B, 1, H, W) or (B, H,
+    W), as tensors or as a list of one mask per sample, and keep their dtype. Other samples pass bit for bit, and
+    ``aug(image, mask, params=aug._params)`` repeats the same changes. Class labels do not change, as generators that
+    alter labelled images keep them. All randomness is drawn on the CPU from torch's global generator; with probability
+    0, nothing is drawn. The reported transformation matrix is the identity, so boxes and keypoints are refused. The
+    generator is not a submodule.
 
     Args:
-        generator: with an ``augment``, of samples of kind ``'segmentation'`` or ``'scene'``.
+        generator: a generator with an ``augment`` method, for samples of kind ``'segmentation'`` or ``'scene'``.
         ratio, p: as for :class:`hsiaug.transforms.GeneratorAugmentation`; give one of them.
         keepdim: return (C, H, W) for (C, H, W) and (B, H, W) masks for such masks, as everywhere in kornia.
-        image_only: no masks are used, on purpose: without this, images of kind ``'segmentation'`` that were altered
-            without their masks are an error.
+        image_only: state that there are no masks; otherwise, altering images of kind ``'segmentation'`` without their
+            masks is an error.
 
     Raises:
         TypeError: if the generator cannot alter samples of these kinds.

@@ -1,4 +1,4 @@
-"""Synthetic samples mixed into batches."""
+"""Mixing of synthetic samples into batches."""
 
 from __future__ import annotations
 
@@ -37,18 +37,18 @@ _SEED = (1 << 63) - 1  # what of a seed fits int64
 
 
 class SyntheticMix(nn.Module):
-    """Mixes synthetic samples into batches, dictionary to dictionary, for all four kinds of sample.
+    """Mixes synthetic samples into batches of any kind of sample. Takes and returns a dictionary.
 
-    *replace*: the batch keeps its size, and synthetic samples take random places; *append*: all real samples, then
-    synthetic ones. Counts are exact over the epoch by cumulative rounding. Put it before normalisation and
-    augmentation, which then run on synthetic samples too. In eval mode batches pass untouched.
+    *replace*: synthetic samples take random positions, and the batch keeps its size; *append*: all real samples, then
+    synthetic ones. Counts are exact over the epoch, by cumulative rounding. Put the module before normalisation and
+    augmentation, which then run on synthetic samples too. In eval mode, batches pass unchanged.
 
-    Synthetic sample (seed, epoch, number) is the same however batches are cut; under DDP rank r takes numbers r, r + W,
-    ... Call :meth:`set_epoch` where an epoch begins, or a dataset without ``replacement`` runs out. ``real_seen``,
-    ``synthetic_seen`` and, of named sources, ``source_seen`` count what has passed; position and counts are part of the
-    state dict, so that a resumed training continues where it was. A batch that a loop has converted, to bfloat16 say,
-    gets synthetic samples in its dtype. It is a transform in a ``torchvision.transforms.v2.Compose``, too: images and
-    masks that are ``tv_tensors`` stay what they are.
+    A synthetic sample depends only on (seed, epoch, number), not on the batch size; under DDP, rank r takes numbers r,
+    r + W, ... Call :meth:`set_epoch` at the beginning of an epoch; otherwise a dataset without ``replacement`` runs
+    out. ``real_seen``, ``synthetic_seen`` and, for named sources, ``source_seen`` count samples; position and counts
+    are part of the state dict, so that a resumed training continues where it stopped. If a batch was converted, for
+    example to bfloat16, synthetic samples get its dtype. The module can also be used in a
+    ``torchvision.transforms.v2.Compose``: images and masks that are ``tv_tensors`` remain ``tv_tensors``.
 
     Args:
         source: a generator (moved to the batch's device and drawn live), a bank or its folder, or any dataset in the
@@ -56,17 +56,17 @@ class SyntheticMix(nn.Module):
         mode: ``'replace'`` or ``'append'``.
         ratio, seed, labels, prior, replacement, weight, different_scales: as for
             :class:`~hsiaug.datasets.MixedDataset`.
-        real_counts: (K,) real samples per class, for policies that need them; those of ``real`` if None.
-        real: the dataset that the batches come from, each sample once an epoch. What it is, whether the generator has
-            seen its test pixels and whether the source holds enough samples is then checked at once.
-        on_exhausted: what happens where a dataset holds fewer samples than an epoch asks for: ``'error'``, or
-            ``'repeat'`` to use them again. The loader of the batches says how long an epoch is, not this.
+        real_counts: (K,) real samples per class, for policies that need them; by default, those of ``real``.
+        real: the dataset that the batches come from, each sample once per epoch. If given, its spec, leakage of its
+            test pixels, and the size of the source are checked at once.
+        on_exhausted: what to do if a dataset holds fewer samples than an epoch asks for: ``'error'``, or ``'repeat'``
+            to use them again. The length of an epoch is that of the loader.
 
     Raises:
         ValueError: if the ratio is negative or not finite, the mode unknown, the source empty or too small.
-        SpecMismatchError: if ``real`` does not fit the source, or at the first batch that does not: other keys, shapes
-            or dtypes, labels that are neither classes nor the ignore index, values of another order of magnitude. On a
-            GPU a wrong label may be noticed some batches later.
+        SpecMismatchError: if ``real`` does not match the source, or at the first batch that does not: other keys,
+            shapes or dtypes, labels that are neither classes nor the ignore index, values of another order of
+            magnitude. On a GPU, a wrong label may be noticed some batches later.
         LeakageError: if the source's generator has seen test pixels of the split of ``real``.
     """
 
@@ -110,31 +110,31 @@ class SyntheticMix(nn.Module):
 
     @property
     def recommendation(self) -> Recommendation | dict[str, Recommendation] | None:
-        """The ratio that ``'auto'`` stands for, and the evidence for it; of named sources by name, None for others."""
+        """The ratio that ``'auto'`` stands for and its evidence, by name for named sources; None without ``'auto'``."""
         return self.sources.recommendation
 
     @property
     def synthetic_seen(self) -> int:
-        """Synthetic samples that have passed."""
+        """Number of synthetic samples mixed in so far."""
         return sum(self._passed)
 
     @property
     def source_seen(self) -> dict[str, int]:
-        """Samples of each named source that have passed."""
+        """Number of samples of each named source mixed in so far."""
         return dict(zip(self.sources.names, self._passed, strict=False))
 
     def set_epoch(self, epoch: int) -> None:
-        """Begin an epoch: its own samples, places and ratio."""
+        """Begin an epoch, with new synthetic samples and positions and the ratio of the epoch."""
         self.epoch = require_epoch('SyntheticMix', epoch)
         self.step, self._seen, self._drawn = 0, 0, [0] * len(self._drawn)
         self._require_enough(self.epoch)
 
     def expect(self, real_samples: int, epochs: int = 1) -> None:
-        """Say how many real samples an epoch has in all, on all ranks, so that a source too small is an error now.
+        """State the number of real samples in an epoch, so that too small a source raises an error now.
 
         Args:
-            real_samples: of an epoch.
-            epochs: to look ahead from the current one, where a schedule changes the ratio.
+            real_samples: number of real samples in an epoch, over all ranks.
+            epochs: number of epochs to check, from the current one, if a schedule changes the ratio.
 
         Raises:
             ValueError: if the source holds fewer samples than an epoch asks for.
@@ -153,15 +153,15 @@ class SyntheticMix(nn.Module):
 
     @torch.no_grad()
     def forward(self, batch: Mapping[str, Any]) -> dict[str, Any]:
-        """A batch with synthetic samples in it and ``synthetic`` (bool), which marks them.
+        """Mix synthetic samples into a batch; the key ``synthetic`` (bool) marks them.
 
         Args:
-            batch: real samples in the sample contract; left as it is.
+            batch: real samples in the sample contract; it is not changed.
 
         Raises:
-            TypeError: if it is no batch in the sample contract.
+            TypeError: if it is not a batch in the sample contract.
             SpecMismatchError: naming each key, shape or dtype in which the two sides differ, or labels or values that
-                do not fit.
+                do not match.
         """
         require_sample(batch, 'SyntheticMix')
         if not self.training:

@@ -1,4 +1,4 @@
-"""The ratio as a probability, for libraries that gate each sample by itself."""
+"""The ratio as a probability, for libraries that decide for each sample separately."""
 
 from __future__ import annotations
 
