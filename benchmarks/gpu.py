@@ -147,7 +147,7 @@ def replayed_steps(task: Task) -> Result:
 
     From what many steps take more than few; a training records its step once.
     """
-    few, many = (1, 3) if task.toy else (10, 60)
+    few, many = (1, 3) if task.toy else (8, 40)
     found: Result = {}
     for name, train in trainings(task).items():
         ms = {}
