@@ -84,7 +84,7 @@ def recorded_on_cpu() -> Iterator[list[list[str]]]:
         return taped(step, modules, optimisers, *others)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(training, 'wanted', lambda device, default: True)
+        patch.setattr(training, 'wanted', lambda device: True)
         patch.setattr(training, 'make_capturable', make_capturable)
         patch.setattr(training, 'capture', capture)
         yield found

@@ -12,15 +12,12 @@ from ..datasets.shared import world
 from .checkpoint import Optimisers, restore, state_of
 
 SWITCH = 'HSIAUG_CUDA_GRAPHS'
-"""Environment variable: ``1`` records the steps of every training that allows it, ``0`` of none."""
+"""Environment variable; with ``0`` every step is launched operation by operation, should recording it ever fail."""
 
 
-def wanted(device: torch.device, default: bool) -> bool:
-    """Whether steps on a device are to be recorded: never where processes share them, and never on a CPU."""
-    asked = os.environ.get(SWITCH, '')
-    if asked not in ('', '0', '1'):
-        raise ValueError(f'{SWITCH} is {asked!r}; set it to 1 or 0, or leave it unset')
-    return device.type == 'cuda' and world()[1] == 1 and (default if asked == '' else asked == '1')
+def wanted(device: torch.device) -> bool:
+    """Whether steps on a device are to be recorded: on a GPU that processes do not share, unless switched off."""
+    return device.type == 'cuda' and world()[1] == 1 and os.environ.get(SWITCH) != '0'
 
 
 def make_capturable(optimisers: Optimisers, device: torch.device, rates: bool) -> None:

@@ -70,10 +70,8 @@ class Training:
     """Whether :meth:`update` gives the device the same work in every step of a :meth:`phase`.
 
     Then only the weights, the random numbers and what was ``given`` vary, and nothing is decided on the host. On a GPU
-    such a step can be recorded once, as a CUDA graph, and replayed.
+    such a step is recorded once, as a CUDA graph, and replayed.
     """
-    replayed = False
-    """Whether steps are recorded without being asked to: a GPU has shown that they train the same."""
 
     def __init__(
         self,
@@ -179,7 +177,7 @@ class Training:
             rng: on the device; it is seeded for this step.
         """
         rng.manual_seed(stream_of_step(self.seed, self.name, self.step))
-        if self._recorded is None and self.replayable and wanted(self.device, self.replayed):
+        if self._recorded is None and self.replayable and wanted(self.device):
             self._recorded = {}
             make_capturable(self.optimisers, self.device, rates=self.schedule is not constant)
         self._set_rates()

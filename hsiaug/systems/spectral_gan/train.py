@@ -95,7 +95,7 @@ class SpectralGANConfig:
 class SpectralGANTraining(Training):
     """State of a training: three networks, two optimisers, and the data on the device."""
 
-    replayable = replayed = True
+    replayable = True
 
     def __init__(self, data: TrainingData, config: SpectralGANConfig, seed: int, device: str = 'cpu') -> None:
         _require_trainable(data, config)
