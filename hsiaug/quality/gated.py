@@ -16,7 +16,7 @@ from .. import __version__
 from ..datasets.batches import fetch, unstack
 from ..datasets.wrapped import epoch_followers
 from ..samples import Provenance, Sample, SampleSource, SampleSpec, Traits, joined_seen, require_compatible
-from ..settings import BETWEEN, Range, check_value
+from ..settings import BETWEEN, NOT_NEGATIVE, Range, check_value
 from ..streams import drawn_seed, stream, stream_seed
 from ..systems import Generator, TrainingData
 from .agreement import AgreementGate
@@ -101,9 +101,11 @@ class Gated(nn.Module):
 
         Raises:
             GateError: if fewer than ``n`` pass after all tries, naming the gate that rejects most.
-            ValueError: for labels of classes that are left out.
+            ValueError: for labels of classes that are left out, or not one for each sample.
         """
-        seed = drawn_seed() if seed is None else seed
+        n, seed = check_value('Gated', 'n', n, int, NOT_NEGATIVE), drawn_seed() if seed is None else seed
+        if labels is not None and (labels := torch.as_tensor(labels)).shape != (n,):
+            raise ValueError(f'Gated: labels must be ({n},) for n={n}, found {tuple(labels.shape)}')
         if n == 0:
             return self.generator.sample(0)
         if self.left_out:
