@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -192,4 +192,14 @@ def _train_spectral(image: Tensor, target: Tensor, spec: SampleSpec, config: Cla
     spectra, labels = class_pixels((flat, mask), spec.num_classes, None, _PER_CLASS, seed)
     bands = replace(spec, kind='spectrum', bands=flat.shape[1], size=None, wavelengths=None)
     network = train_nn1d(HeldSamples(torch.from_numpy(spectra), torch.from_numpy(labels), bands), config, seed)  # type: ignore[arg-type]
-    return lambda images: network(as_pictures(images).movedim(1, -1)).movedim(-1, 1)
+    return _OfPixels(network)
+
+
+@dataclass(frozen=True)
+class _OfPixels:
+    """A network on the spectra of single pixels, for images; workers that are spawned get it too."""
+
+    network: Classifier
+
+    def __call__(self, images: Tensor) -> Tensor:
+        return self.network(as_pictures(images).movedim(1, -1)).movedim(-1, 1)

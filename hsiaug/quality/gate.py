@@ -116,8 +116,20 @@ class Gate(ABC):
         return held_out_limit(self.held_out, self.independent, self.false_alarm)
 
     def keep(self, batch: Batch) -> Tensor:
-        """(n,) bool: which samples pass. One that cannot be judged, since a value is NaN, does not."""
-        return self.score(batch) <= self.threshold
+        """(n,) bool: which samples pass. One that cannot be judged, since a value is NaN, does not.
+
+        Raises:
+            RuntimeError: if the gate is not fitted.
+        """
+        limit = self.threshold
+        return self._scores(batch) <= limit
+
+    def _scores(self, batch: Batch) -> Tensor:
+        """(n,) scores of samples of any precision, none at all too."""
+        tensors = {key: value for key, value in batch.items() if isinstance(value, Tensor)}
+        kinds = {key: torch.float32 if value.is_floating_point() else torch.int64 for key, value in tensors.items()}
+        given = {key: value.to(kinds[key]) for key, value in tensors.items()}
+        return self.score(given) if len(given['image']) else torch.empty(0)
 
     def clean(self, batch: Batch) -> dict[str, Tensor]:
         """The batch with what the gate mends in samples that pass; most gates mend nothing."""
@@ -257,13 +269,13 @@ class Gates:
         Raises:
             ValueError: if the images are not those that the gates were fitted to.
         """
+        limits = {gate.name: gate.threshold for gate in self.gates}
         spec, image = self.gates[0].spec, batch.get('image')
         if spec is not None and (not isinstance(image, Tensor) or image.shape[1:] != spec.image_shape):
             found = tuple(image.shape) if isinstance(image, Tensor) else type(image).__name__
             raise ValueError(f'Gates: images {("n", *spec.image_shape)} as they were fitted to expected, found {found}')
-        nothing = image is not None and len(image) == 0
-        scores = {gate.name: torch.empty(0) if nothing else gate.score(batch) for gate in self.gates}
-        return Decision(scores, {gate.name: ~(scores[gate.name] <= gate.threshold) for gate in self.gates})
+        scores = {gate.name: gate._scores(batch) for gate in self.gates}
+        return Decision(scores, {name: ~(scores[name] <= limit) for name, limit in limits.items()})
 
     def score(self, batch: Batch) -> Tensor:
         """(n,) largest excess over a gate's threshold in standard deviations of held-out real scores; kept up to 0."""

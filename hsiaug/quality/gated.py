@@ -15,7 +15,7 @@ from .. import __version__
 from ..datasets.batches import ReadAtOnce, fetch, row_numbers
 from ..datasets.wrapped import epoch_followers, labels_of
 from ..samples import Provenance, Sample, SampleSource, SampleSpec, Traits, joined_seen, require_compatible
-from ..settings import BETWEEN, check_value
+from ..settings import BETWEEN, NOT_NEGATIVE, check_value
 from ..streams import drawn_seed, stream, stream_seed
 from ..systems import Generator, TrainingData
 from .agreement import AgreementGate
@@ -102,9 +102,11 @@ class Gated(nn.Module):
 
         Raises:
             GateError: if fewer than ``n`` pass after all tries, naming the gate that rejects most.
-            ValueError: for labels of classes that are left out.
+            ValueError: for labels of classes that are left out, or not one for each sample.
         """
-        seed = drawn_seed() if seed is None else seed
+        n, seed = check_value('Gated', 'n', n, int, NOT_NEGATIVE), drawn_seed() if seed is None else seed
+        if labels is not None and (labels := torch.as_tensor(labels)).shape != (n,):
+            raise ValueError(f'Gated: labels must be ({n},) for n={n}, found {tuple(labels.shape)}')
         if n == 0:
             return self.generator.sample(0)
         if self.left_out:

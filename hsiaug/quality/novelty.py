@@ -139,6 +139,8 @@ class NoveltyGate(Gate):
             the threshold allows, and their share; the share that real samples would have, at most; the smallest and
             the median distance, and the median of held-out real samples, all in units of noise.
         """
+        if not len(dataset):
+            raise ValueError(f'NoveltyGate: {type(dataset).__name__} is empty; give the samples that are to be judged')
         distance = torch.cat([self.nearest(batch)[0] for batch in batches(dataset, batch_size)])
         near = int((_closeness(distance) > self.threshold).sum())
         return {

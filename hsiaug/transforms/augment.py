@@ -11,11 +11,12 @@ import torch
 from torch import Tensor, nn
 
 from ..datasets.batches import cast_like, put_rows, require_sample
+from ..datasets.checks import ClassNumbers
 from ..datasets.shared import world
 from ..datasets.synthetic import require_drawable
 from ..ratio import Schedule
 from ..samples import SampleSpec, SpecMismatchError
-from ..streams import ALTERATIONS, ALTERED, stream_seed
+from ..streams import ALTERATIONS, ALTERED, as_seed, stream_seed
 from .probability import MixProbability
 
 _TARGETS = ('mask', 'label')
@@ -61,7 +62,9 @@ class GeneratorAugmentation(nn.Module):
     ) -> None:
         super().__init__()
         self.probability = MixProbability('GeneratorAugmentation', ratio, p)
-        self.augmenter, self.seed = Augmenter('GeneratorAugmentation', generator), seed
+        self.augmenter, self.seed = Augmenter('GeneratorAugmentation', generator), as_seed(seed)
+        spec = self.augmenter.spec
+        self._numbers = ClassNumbers(spec.num_classes, spec.ignore_index, spec.classes, spec.target_key)
         self.epoch = self.step = self._seen = self.altered = 0
 
     def set_epoch(self, epoch: int) -> None:
@@ -77,7 +80,7 @@ class GeneratorAugmentation(nn.Module):
             batch: samples that match the generator's spec; it is not changed. Other keys are kept.
 
         Raises:
-            SpecMismatchError: if images come without their masks or labels, or in another layout.
+            SpecMismatchError: if images come without their masks or labels, in another layout, or with other classes.
         """
         require_sample(batch, 'GeneratorAugmentation')
         if not self.training:
@@ -89,10 +92,12 @@ class GeneratorAugmentation(nn.Module):
         if before == after:
             return dict(batch)
         self._require_target(batch)
+        self._numbers.require(batch, 'real')
         draw = (self.seed, self.epoch, self.step, rank)
         order = np.random.default_rng(stream_seed(*draw, ALTERED)).permutation(size)
         rows = torch.from_numpy(np.sort(order[: after - before]))
         part = {key: batch[key][rows.to(batch[key].device)] for key in ('image', *_TARGETS) if key in batch}
+        part['image'] = part['image'].to(torch.float32)
         changed = self.augmenter.on(batch['image'].device).augment(part, stream_seed(*draw, ALTERATIONS))
         cast = {key: cast_like(changed[key], batch[key], key, 'GeneratorAugmentation') for key in part}
         return {**batch, **{key: put_rows(batch[key], rows, cast[key]) for key in part}}
@@ -162,12 +167,23 @@ class Augmenter:
 
         A mask that numbers the pixels goes with the images: masks of any number, dtype and layout can follow later.
         Images are (n, C, H, W) in the generator's unit and any floating dtype, which they keep.
+
+        Raises:
+            TypeError: if pixels of other samples are among them, which have no place here.
         """
         height, width = image.shape[-2:]
-        numbers = torch.arange(height * width, device=image.device).view(height, width)
+        first = 1 + max(self.spec.num_classes, self.spec.ignore_index or 0)  # numbers of pixels are no classes
+        numbers = first + torch.arange(height * width, device=image.device).view(height, width)
         batch = {'image': image.to(torch.float32), 'mask': numbers.repeat(len(image), 1, 1)}
         altered = self.on(image.device).augment(batch, seed)
-        return cast_like(altered['image'], image, 'image', self.owner), altered['mask'].flatten(1).to(image.device)
+        places = altered['mask'].flatten(1).to(image.device) - first
+        if (places < 0).any():
+            raise TypeError(
+                f'{self.owner}: {type(self.generator).__name__} brings in pixels of other samples with their classes, '
+                'which masks cannot follow here; use hsiaug.transforms.GeneratorAugmentation, a module from dict to '
+                'dict, on batches, or mix its samples'
+            )
+        return cast_like(altered['image'], image, 'image', self.owner), places
 
     def __repr__(self) -> str:
         return f'<{type(self.generator).__name__}: alters {self.spec.kind} samples>'

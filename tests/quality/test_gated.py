@@ -1,4 +1,5 @@
 import json
+import pickle
 from dataclasses import replace
 from pathlib import Path
 
@@ -258,6 +259,24 @@ def test_what_does_not_fit_is_refused(generator: ClassGaussian, half: Gates, dat
         GatedDataset(torch.utils.data.TensorDataset(torch.zeros(3)), half)
     with pytest.raises(ValueError, match='draws other samples in each epoch'):
         GatedDataset(SyntheticDataset(generator, 20), half)
+
+
+def test_any_precision_any_list_of_labels_and_a_spawned_worker(data: TrainingData, generator: ClassGaussian) -> None:
+    gates = Gates([AgreementGate(config=ClassifierConfig(hidden=8, steps=20)), BrightGate(0.5)]).fit(data)
+    batch = {'image': data.x, 'label': data.y}
+    for other in ({'image': data.x.double(), 'label': data.y.int()}, {**batch, 'name': ['x'] * len(data.x)}):
+        for gate in (gates, *gates):
+            assert torch.equal(gate.keep(other), gate.keep(batch))
+    for gate in (gates, *gates):
+        assert gate.keep({key: value[:0] for key, value in batch.items()}).shape == (0,)
+    assert torch.equal(pickle.loads(pickle.dumps(gates)).keep(batch), gates.keep(batch))
+    gated = Gated(generator, gates, tries=200)
+    assert gated.sample(3, [0, 1, 1], seed=0)['label'].tolist() == [0, 1, 1]  # type: ignore[arg-type]
+    for n, labels in ((3, torch.tensor([0])), (-1, None)):
+        with pytest.raises(ValueError, match=r'Gated: (labels must be \(3,\)|n must be)'):
+            gated.sample(n, labels)
+    with pytest.raises(RuntimeError, match='BrightGate is not fitted'):
+        BrightGate().keep(batch)
 
 
 # --- leakage ----------------------------------------------------------------------------------------------------------

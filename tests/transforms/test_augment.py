@@ -50,6 +50,8 @@ def test_super_resolved_samples_in_a_batch() -> None:
     kept = unaltered(data.x, out['image'])
     assert int(kept.sum()) == 10
     image, mask = out['image'][~kept], out['mask'][~kept]
+    double = GeneratorAugmentation(interpolating(data, factor=2), p=0.5)({'image': data.x.double(), 'mask': data.y})
+    assert torch.equal(double['image'], out['image'].double())
     assert (class_of(image) == mask).float().mean() > 0.85  # all but the borders, which interpolation blurs
     assert (class_of(image) == data.y[~kept]).float().mean() < 0.7
 
@@ -143,5 +145,7 @@ def test_mistakes(data: TrainingData) -> None:
         augment({'image': batch['image']})
     with pytest.raises(SpecMismatchError, match=r'masks \(7, 8, 8\) are needed.*found \(7, 1, 8, 8\)'):
         augment({'image': batch['image'], 'mask': batch['mask'][:, None]})
+    with pytest.raises(SpecMismatchError, match=r'real masks hold \[3\], expected 0 to 2'):
+        augment({**batch, 'mask': batch['mask'] + 1})
     with pytest.raises(ValueError, match=r"images \('n', 5, 12, 12\) are needed, found \(7, 5, 8, 8\)"):
         GeneratorAugmentation(interpolating(plateaus(), factor=2), p=1)(batch)

@@ -167,6 +167,9 @@ def test_mistakes(batch: dict[str, Tensor], data: TrainingData) -> None:
         RandomGeneratorAugmentation(NearestZoom('change'), p=0.5)
     with pytest.raises(ValueError, match=r'ratio|fraction'):
         RandomGeneratorAugmentation(NearestZoom())
+    pasting = RandomGeneratorAugmentation(fit_generator('region_paste', plateaus()), p=1)
+    with pytest.raises(TypeError, match='RegionPaste brings in pixels of other samples with their classes'):
+        pasting(plateaus().x)
     container = K.AugmentationSequential(
         RandomGeneratorAugmentation(NearestZoom(), p=1), data_keys=['input', 'bbox_xyxy']
     )
