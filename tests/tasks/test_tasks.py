@@ -92,7 +92,7 @@ def test_models_are_named_or_described_and_numbers_are_floats() -> None:
         task.model({'name': 'x', 'config': {'hidden': 3}})
     with pytest.raises(ValueError, match="unknown field 'scalings'"):
         task.model({'scalings': ['minmax']})
-    with pytest.raises(ValueError, match='which network?'):  # else the first would stand under that name
+    with pytest.raises(ValueError, match='which network'):  # else the first would stand under that name
         task.model({'name': 'PFSegNet'})
 
 
