@@ -10,8 +10,11 @@ import numpy as np
 
 from ..settings import checked_arguments
 from .change import IGNORED, BitemporalScene
+from .files import existing
+from .formats import open_content
 from .labels import UNLABELLED
 from .layout import Layout
+from .raster import require_one_place
 from .readers import open_scene
 from .registry import open_benchmark_scene
 from .scene import Scene
@@ -94,8 +97,10 @@ class SceneConfig:
             if self.second is None:
                 scene = self._in_range(self._open(self.path, self.labels, self.labels_key))
                 if self.coarse is not None:
+                    self._require_one_place(self.coarse)
                     scene = replace(scene, coarse=self._open(self.coarse))
                 return scene.checked(self.on_bad_bands)
+            self._require_one_place(self.second)
             first = self._in_range(self._open(self.path, self.labels, self.labels_key, unlabelled=IGNORED))
             return self._with_second(first, self._in_range(self._open(self.second)))
         if self.benchmark is not None:
@@ -117,6 +122,9 @@ class SceneConfig:
             lost, why = given.keys() - always - {'simulated'}, 'no file is named; name it as path'
         if said := [f'{name} ({given[name]!r})' for name in given if name in lost]:
             raise ValueError(f'scene: {", ".join(said)} would be passed over, since {why}')
+
+    def _require_one_place(self, other: str) -> None:
+        require_one_place(*(open_content(existing(path, 'cube'), 'cube', self.bands) for path in (self.path, other)))
 
     def _in_range(self, scene: Scene) -> Scene:
         """The scene with the bands in ``range_nm``."""
