@@ -132,7 +132,7 @@ def run_and_report(
     require_own(out, PLAN_FILE, 'study')
     require_writable(out)
     for arm in study.arms:
-        require_settings(arm.generator, arm.settings)
+        require_settings(arm.generator, arm.settings, study.kind)
     try:
         run_study(study, out, workers, engine, device)
     except KeyboardInterrupt:

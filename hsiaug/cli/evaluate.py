@@ -8,6 +8,7 @@ from typing import Any
 from ..datasets.bank import BANK_FILE, WRITING_FILE
 from ..scenes.config import SceneConfig
 from ..scenes.patches import PARTS
+from ..settings import check_value
 from .config import SplitConfig, real_data, trained_on
 from .data import DataConfig
 from .guard import require_device, require_writable
@@ -54,6 +55,9 @@ def evaluate(
     from ..systems import Generator
     from ..tasks import task_of
 
+    check_value('evaluate', 'per_class', per_class, int)
+    if count is not None:
+        check_value('evaluate', 'count', count, int)
     given = DataConfig(**samples)
     bank = open_source(run) if (run / BANK_FILE).exists() or (run / WRITING_FILE).exists() else None
     if isinstance(bank, SyntheticBank):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import errno
 import os
 import re
@@ -62,8 +63,8 @@ class Parser(ArgumentParser):
     def format_help(self, *args: Any, **settings: Any) -> str:
         """The help, without Python's names of types and with an example."""
         text = without_markup(super().format_help(*args, **settings))
-        for pattern, typed in TYPED:
-            text = re.sub(pattern, typed, text)
+        for pattern, words in TYPED:
+            text = re.sub(pattern, words, text)
         example = EXAMPLES.get((self.prog or '').split()[-1])
         return text + (f'\nexample:\n  {example}\n' if example else '')
 
@@ -105,14 +106,16 @@ def parse(
         for value in (argument.partition('=')[2] or argument for argument in arguments):
             if value.endswith(('.yaml', '.yml')) and Path(value).is_file():
                 # before jsonargparse, which spells out what aliases repeat
-                read_config(Path(value), f'{value} is not a config file of hsiaug {arguments[0]}')
+                what = f'{value} is not a config file of hsiaug {arguments[0]}'
+                if not isinstance(found := read_config(Path(value), what), dict):
+                    raise ValueError(f'{what}: options by name were expected, found {found!r:.80}')
         command = subparser(parser, arguments[0])
         arguments = apart_nested(command, arguments)
         try:
             given = parser.parse_args(arguments)
         except ArgumentError as error:
             if (named := re.search(r"Importing '([^']+)' is not allowed", str(error))) is None:
-                raise
+                raise ArgumentError(None, plainly(str(error), command)) from None
             raise ValueError(
                 f'{named[1]!r} is not imported: options and config files of hsiaug are data, and name no class; give '
                 'the fields themselves, as --print_config shows them'
@@ -126,6 +129,44 @@ def parse(
         made: Namespace = parser.instantiate(given)[name]
     made.pop('config', None)
     return commands[name], dict(made.items())
+
+
+def plainly(said: str, command: Parser) -> str:
+    """What jsonargparse says of an argument: the option, what was expected in the words of the help, what was found."""
+    said = re.sub(r"Problem with given class_path '[^']*': ", '', ' '.join(said.split()))
+    if unknown := re.search(r"does not accept option '([^']+)'|unrecognized arguments: --([\w.]+)", said):
+        known = [action.dest for action in command._actions]
+        near = difflib.get_close_matches(unknown[1] or unknown[2], known, 1)
+        return said + (f'; did you mean {near[0]!r}?' if near else '')
+
+    def of_several(found: re.Match[str]) -> str:
+        key, types, reasons, value = found.groups()
+        inner = [one for one in re.split(r'(?:^| )- ', reasons) if one and not one.startswith('Expected a ')]
+        return f'--{key}: {inner[0]}' if inner else f'--{key}: {typed(types)} expected, found {value}'
+
+    before = ''
+    while before != said:  # those within others first
+        before, said = said, re.sub(_OF_SEVERAL, of_several, said)
+    return re.sub(_OF_ONE, lambda found: f'--{found[1]}: {typed(found[2])} expected, found {found[3]}', said)
+
+
+_PLAIN = '((?:(?!Does not validate).)*?)'
+_OF_SEVERAL = (
+    rf'Parser key "([\w.]+)": Does not validate against any of the Union subtypes Subtypes: \[{_PLAIN}\] '
+    rf"Errors: {_PLAIN} Given value type: <class '\w+'> Given value: {_PLAIN}(?= - Expected a|$)"
+)
+_OF_ONE = r'Parser key "([\w.]+)": Expected a (.+?)\. Got value: (.*?)(?= - Expected a|$)'
+
+
+def typed(said: str) -> str:
+    """A type as Python writes it, as it is called on a command line."""
+    for pattern, words in (
+        (r"<class '([^']+)'>", r'\1'), (r'\b(?:[a-z]\w*\.)+', ''), (r'\bNoneType\b', 'null'), *TYPED,
+        (r'^tuple$', 'list'), (r'^(list\b(?: of [\w |]+?)?)(?= or null|$)', r'\1 in brackets'),
+        (r'^(dict|mapping)\b', r'mapping in braces'),
+    ):  # fmt: skip
+        said = re.sub(pattern, words, said)
+    return said
 
 
 def subparser(parser: ArgumentParser, command: str) -> Parser:

@@ -102,6 +102,7 @@ class ImageFiles:
             )
         else:
             content = open_content(file, 'image', self.given)
+            content.facts.complete(self._variable(content), file)
         content.facts.notices = () if hasattr(self, 'shape') else content.facts.notices  # said of the first alone
         refuse_doubts(content.facts, bands=self.given, scale=self.scale, nodata=self.nodata)
         return content
@@ -237,7 +238,7 @@ class MaskFiles:
             ValueError: naming the file, if it has another size or holds an unknown value.
         """
         variable, facts = self._open(file)
-        raw, nodata = window_of(variable, window), facts.nodata
+        raw, nodata = window_of(variable, window), variable.fill if facts.nodata is None else facts.nodata
         if raw.shape != size:
             raise ValueError(f'{self.owner}: {file} has {raw.shape}, its image {size} rows and columns')
         values, place = np.unique(raw, return_inverse=True)

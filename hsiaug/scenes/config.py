@@ -10,8 +10,11 @@ import numpy as np
 
 from ..settings import checked_arguments
 from .change import IGNORED, BitemporalScene
+from .files import existing
+from .formats import open_content
 from .labels import UNLABELLED
 from .layout import Layout
+from .raster import require_one_place
 from .readers import open_scene
 from .registry import open_benchmark_scene
 from .scene import Scene
@@ -87,29 +90,41 @@ class SceneConfig:
         return self._scene().as_one_class()
 
     def _scene(self) -> Scene:
-        if self.path is not None and self.benchmark is not None:
-            raise ValueError(f'scene: give path ({self.path!r}) or benchmark ({self.benchmark!r}), not both')
-        if self.second is not None and self.path is None:
-            raise ValueError(
-                f'scene: second ({self.second!r}) is the file of a second date; give that of the first as path'
-            )
-        if self.coarse is not None and (self.path is None or self.second is not None):
-            raise ValueError(
-                f'scene: coarse ({self.coarse!r}) is the file of a coarser sensor; give that of the fine one as path, '
-                'and no second date'
-            )
+        self._require_used()
+        if self.coarse is not None and self.second is not None:
+            raise ValueError(f'scene: coarse ({self.coarse!r}) is for scenes of one date; leave out second')
         if self.path is not None:
             if self.second is None:
                 scene = self._in_range(self._open(self.path, self.labels, self.labels_key))
                 if self.coarse is not None:
+                    self._require_one_place(self.coarse)
                     scene = replace(scene, coarse=self._open(self.coarse))
                 return scene.checked(self.on_bad_bands)
+            self._require_one_place(self.second)
             first = self._in_range(self._open(self.path, self.labels, self.labels_key, unlabelled=IGNORED))
             return self._with_second(first, self._in_range(self._open(self.second)))
         if self.benchmark is not None:
             return self._in_range(open_benchmark_scene(self.benchmark, self.root, self.on_bad_bands, self.ignore))
         simulated = SimulatedScene(**checked_arguments(SimulatedScene, self.simulated, 'simulated scene'))
         return simulated if self.dates == 1 else BitemporalScene.from_simulated(simulated)
+
+    def _require_used(self) -> None:
+        """Refuse what would be passed over: two scenes in one, and settings of files without a file."""
+        default = SceneConfig()
+        given = {name: value for name, value in vars(self).items() if value != getattr(default, name)}
+        always = {'name', 'root', 'on_bad_bands', 'one_class'}
+        if self.path is not None:
+            lost, why = {'benchmark', 'simulated'}, f'path ({self.path!r}) names the scene; give one of them, not both'
+        elif self.benchmark is not None:
+            lost = given.keys() - always - {'benchmark', 'ignore', 'range_nm'}
+            why = f'benchmark ({self.benchmark!r}) names the scene; open its file as path for such settings'
+        else:
+            lost, why = given.keys() - always - {'simulated'}, 'no file is named; name it as path'
+        if said := [f'{name} ({given[name]!r})' for name in given if name in lost]:
+            raise ValueError(f'scene: {", ".join(said)} would be passed over, since {why}')
+
+    def _require_one_place(self, other: str) -> None:
+        require_one_place(*(open_content(existing(path, 'cube'), 'cube', self.bands) for path in (self.path, other)))
 
     def _in_range(self, scene: Scene) -> Scene:
         """The scene with the bands in ``range_nm``."""

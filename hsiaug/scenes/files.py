@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from torchgeo.datasets import DatasetNotFoundError
@@ -22,6 +23,10 @@ LABEL_KEYS = ('gt', 'labels', 'label', 'ground_truth', 'groundtruth', 'target', 
 
 NUMERIC = 'biuf'
 """NumPy's kinds of real numbers."""
+
+FILLS = ('_FillValue', 'missing_value', 'Data_Ignore_Value')
+SCALES = ('scale_factor', 'add_offset', 'Scale_Factor')
+"""Attributes of arrays in HDF5: those of the CF conventions of NetCDF, and of airborne products (NEON)."""
 
 
 class SceneFileError(ValueError):
@@ -49,6 +54,12 @@ class Variable:
     declared: int = 0  # bytes that reading takes at least, where that is more than its values (huge blocks)
     # reads some rows, columns and bands (None for all), where the format can
     part: Callable[[slice, slice, Sequence[int] | None], np.ndarray] | None = None
+    said: Mapping[str, Any] = field(default_factory=dict)  # attributes, of FILLS and SCALES
+
+    @property
+    def fill(self) -> float | None:
+        """Stored value that means "no measurement", by its attributes."""
+        return next((self.said[key] for key in FILLS if key in self.said), None)
 
     @property
     def ndim(self) -> int:
@@ -74,6 +85,15 @@ class Variable:
         return values
 
 
+@dataclass(frozen=True)
+class Place:
+    """Where an image lies on the map."""
+
+    crs: Any  # coordinate reference system of rasterio; None if the file does not say
+    corners: np.ndarray  # (3, 2) map coordinates of the image's upper left, upper right and lower left corner
+    sides: tuple[int, int]  # width and height in pixels
+
+
 @dataclass
 class Facts:
     """What a file says about its cube."""
@@ -92,6 +112,23 @@ class Facts:
     doubts: Mapping[str, str] = field(default_factory=dict)
     notices: Sequence[str] = ()  # what should be said aloud once
     channels_last: bool = False  # the format says where the bands are
+    place: Place | None = None  # on the map
+
+    def complete(self, image: Variable, file: Path) -> Variable:
+        """Take what the attributes of the image in a file say, where that says nothing else."""
+        self.nodata = image.fill if self.nodata is None else self.nodata
+        if np.all(np.asarray(self.scale) == 1):
+            self.scale, self.offset = (
+                image.said.get('scale_factor', self.scale),
+                image.said.get('add_offset', self.offset),
+            )
+        if said := image.said.get('Scale_Factor'):
+            self.doubts = {
+                **self.doubts,
+                'scale': f'{file}: its values have a Scale_Factor of {said:g}, which some multiply with and some '
+                f'divide by; give scale, such as {1 / said:g}',
+            }
+        return image
 
 
 @dataclass

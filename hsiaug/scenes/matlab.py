@@ -16,7 +16,7 @@ import scipy.io.matlab
 import scipy.sparse
 
 from ..records import require_plausible
-from .files import Content, SceneFileError, Variable
+from .files import FILLS, NUMERIC, SCALES, Content, SceneFileError, Variable
 
 _COMPRESSED = 15  # type of a zlib-compressed element of a v5 file
 _NUMERIC = ('single', 'double', 'logical', 'int8', 'uint8', 'int16', 'uint16', 'int32', 'uint32', 'int64', 'uint64')
@@ -124,7 +124,9 @@ def open_hdf5(file: Path, where: str) -> Content:
             stored = min(int(found.id.get_storage_size()), file.stat().st_size)
             block = math.prod(found.chunks) * found.dtype.itemsize if found.chunks else 0
             load = partial(_load_hdf5, file, name, reversed_axes)
-            variables[name] = Variable(shape, found.dtype, load, stored, f'{where}: {name!r}', block)
+            said = {key: np.asarray(found.attrs[key]) for key in (*FILLS, *SCALES) if key in found.attrs}
+            said = {key: one.item() for key, one in said.items() if one.size == 1 and one.dtype.kind in NUMERIC}
+            variables[name] = Variable(shape, found.dtype, load, stored, f'{where}: {name!r}', block, said=said)
 
         archive.visititems_links(visit)
     return Content(file, variables, unread=unread)

@@ -15,9 +15,10 @@ import numpy as np
 import rasterio
 from rasterio.enums import ColorInterp, MaskFlags
 from rasterio.errors import NotGeoreferencedWarning, RasterioIOError
+from rasterio.warp import transform
 
 from ..records import require_plausible
-from .files import Content, Facts, SceneFileError, Variable
+from .files import Content, Facts, Place, SceneFileError, Variable, reading
 from .labels import class_names_of, names_for
 from .wavelengths import centres_of, sentinel2_centres
 
@@ -53,7 +54,7 @@ def open_raster(file: Path, where: str, bands: Sequence[int] | np.ndarray | None
         values = max(np.dtype(dtype).itemsize for dtype in source.dtypes) * count
         block = max((math.prod(side) for side in source.block_shapes), default=0)
         require_plausible(max(source.height * source.width, block) * values, size, where, SceneFileError)
-        facts = Facts(channels_last=True)
+        facts = Facts(channels_last=True, place=_place(source))
         shown = _alpha(file, source, bands, facts)
         facts.measured = shown
         indexes = list(range(1, count + (shown is None)))
@@ -107,6 +108,40 @@ def _open(file: Path, drivers: Sequence[str] = DRIVERS) -> Any:
     said = [reason for reason in reasons if 'not recognized' not in reason]
     known = f'{", ".join(drivers)}; arrays are read from .npy, .npz, .mat, .h5 and .nc files'
     raise RasterioIOError(said[0] if said else f'{file} has none of the formats {known}')
+
+
+def _place(source: Any) -> Place | None:
+    """Where a raster lies; None if it does not say."""
+    if source.transform.is_identity:
+        return None
+    a, b, x, d, e, y = source.transform[:6]
+    corners = [(x, y), (x + a * source.width, y + d * source.width), (x + b * source.height, y + e * source.height)]
+    return Place(source.crs, np.array(corners), (source.width, source.height))
+
+
+def require_one_place(first: Content, second: Content) -> None:
+    """Refuse two images of which one shows another place, or the same turned over: more than a pixel away anywhere.
+
+    Raises:
+        SceneFileError: naming the files, and how far they are apart. Those that say no place are taken for alike.
+    """
+    here, there = first.facts.place, second.facts.place
+    if here is None or there is None:
+        return
+    corners = there.corners
+    if here.crs != there.crs:
+        if not all(crs and (crs.is_projected or crs.is_geographic) for crs in (here.crs, there.crs)):
+            return  # coordinates of somebody's own
+        with reading(str(second.file)):
+            corners = np.transpose(transform(there.crs, here.crs, *corners.T))
+    along = [(found[1:] - found[0]) / np.array([sides]).T for found, sides in
+             ((here.corners, here.sides), (corners, there.sides))]  # fmt: skip
+    apart = np.hypot(*(here.corners - corners).T).max() / np.hypot(*np.concatenate(along).T).max()
+    if not apart <= 1:
+        raise SceneFileError(
+            f'{first.file} and {second.file} do not show one place: by their map coordinates, their corners lie up to '
+            f'{apart:.1f} pixels apart; bring them to one grid, or save arrays as .npy if the coordinates are wrong'
+        )
 
 
 def _wavelengths(source: Any, indexes: Sequence[int], header: Mapping[str, str]) -> np.ndarray | None:

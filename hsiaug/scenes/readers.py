@@ -36,6 +36,7 @@ from .labels import (
     without_ignored,
 )
 from .layout import Layout, channels_last
+from .raster import require_one_place
 from .scene import Scene
 from .wavelengths import given_centres, to_nanometres
 
@@ -109,7 +110,7 @@ def open_scene(
     ignored = ignored_values(ignore, 'open_scene')
     content = open_content(existing(path, 'cube'), 'cube', bands)
     file, facts = content.file, content.facts
-    cube_variable = find_cube(content, cube_key)
+    cube_variable = facts.complete(find_cube(content, cube_key), file)
     found = _read_labels(content, labels, labels_key, cube_variable, ignored, class_names, unlabelled)
     if 0 in cube_variable.shape:
         raise SceneFileError(f'{file}: the cube has shape {cube_variable.shape}, and so no values')
@@ -183,7 +184,8 @@ def open_library(
     """
     content = open_content(existing(path, 'library'), 'library')
     file, facts = content.file, content.facts
-    spectra = content.find(spectra_key, CUBE_KEYS, (2,), 'spectra', 'spectra_key').read()
+    spectra = facts.complete(content.find(spectra_key, CUBE_KEYS, (2,), 'spectra', 'spectra_key'), file).read()
+    refuse_doubts(facts, scale=scale, nodata=nodata)
 
     def column(key: str, what: str) -> np.ndarray:
         return content.find(key, (), (1, 2), what, f'{what}_key').read().reshape(-1)
@@ -299,6 +301,7 @@ def _read_labels(
                 f'{sorted(content.variables)}'
             )
         source = open_content(existing(labels, 'labels'), 'labels')
+        require_one_place(content, source)
         nodata = source.facts.nodata
     elif key is None and (key := _usual_labels(content, cube)) is None:
         return None
@@ -307,6 +310,7 @@ def _read_labels(
     if values.dtype.kind in 'US':
         return FileLabels(*numbered(values))
     names = class_names or names_for(values, source.facts.class_names)
+    nodata = variable.fill if nodata is None else nodata
     found = clean_labels(values, f'{source.file}: labels', nodata, ignore, names, unlabelled)
     if source is not content and source.facts.measured is not None and source.facts.measured.shape == found.shape:
         found = np.where(source.facts.measured, found, found.dtype.type(unlabelled))

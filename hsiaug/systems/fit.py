@@ -10,6 +10,7 @@ from typing import Any
 
 from ..engine import Run
 from ..functional.plain import plain_torch
+from ..samples import Kind
 from ..settings import checked_arguments
 from ..streams import as_seed
 from .base import Generator
@@ -144,8 +145,13 @@ def fit(
     return fit_generator(generator, data, given, seed, device, progress, place, devices, nodes)
 
 
-def require_settings(kind: str, settings: dict[str, Any] | None) -> None:
-    """Check what :func:`fit_generator` is going to be given, before data are opened."""
+def require_settings(kind: str, settings: dict[str, Any] | None, samples: Kind | None = None) -> None:
+    """Check what :func:`fit_generator` is going to be given, before data are opened; and the kind of the samples."""
+    if samples is not None and samples not in (can := generator_class(kind).kinds):
+        raise ValueError(
+            f'generator {kind!r} makes samples of kind {" or ".join(map(repr, can))}, but those here are of kind '
+            f'{samples!r}; choose another generator, or another split or scene'
+        )
     given, trainer = dict(settings or {}), trainer_of(kind)
     if trainer is not None:
         trainer.settings(kind, given)

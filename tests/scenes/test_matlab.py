@@ -6,6 +6,7 @@ import pytest
 import scipy.io
 import scipy.sparse
 
+from hsiaug.datasets import PairFolder
 from hsiaug.scenes import SceneFileError, open_scene
 
 RNG = np.random.default_rng(0)
@@ -53,6 +54,32 @@ def test_hdf5_of_others_is_not_turned(tmp_path: Path, name: str, shape: tuple[in
     scene = open_scene(tmp_path / name)
     assert np.array_equal(scene.cube, cube)
     assert scene.class_ids == (1,)
+
+
+def test_attributes_of_netcdf_and_of_airborne_products(tmp_path: Path) -> None:
+    file, stored = tmp_path / 'masks' / 'x.h5', (CUBE * 5000).astype(np.int16)
+    stored[0, 0] = -9999
+    for folder in ('images', 'masks'):
+        (tmp_path / folder).mkdir()
+    with h5py.File(file, 'w') as archive:
+        cube, labels = archive.create_dataset('cube', data=stored), archive.create_dataset('gt', data=GT.astype('u1'))
+        cube.attrs.update(_FillValue=np.int16([-9999]), scale_factor=1e-4, add_offset=0.1)
+        labels.attrs['_FillValue'] = np.uint8(2)
+        archive['another'] = CUBE
+    (tmp_path / 'images' / 'x.h5').write_bytes(file.read_bytes())
+    scene, expected = open_scene(file), (stored * 1e-4 + 0.1).reshape(-1, 4)
+    assert (~scene.valid).sum() == 1
+    assert scene.class_ids == (1,)
+    assert scene.spectra(np.arange(1, 48)) == pytest.approx(expected[1:], rel=1e-5)
+    pair = PairFolder(tmp_path, ['a', 'b'])[0]
+    assert pair['image'].permute(1, 2, 0).reshape(-1, 4)[1:].numpy() == pytest.approx(expected[1:], rel=1e-5)
+    assert np.array_equal(pair['mask'] == 255, (GT == 2) | (np.arange(48).reshape(6, 8) == 0))
+    with h5py.File(file, 'r+') as archive:
+        archive['cube'].attrs['Scale_Factor'] = 1e4
+    with pytest.raises(SceneFileError, match=r'Scale_Factor of 10000, which some .* give scale, such as 0.0001'):
+        open_scene(file)
+    with pytest.warns(UserWarning, match='scale 0.01 is used as given'):
+        assert open_scene(file, scale=0.01).scale == 0.01
 
 
 @pytest.mark.parametrize('attributes', [True, False])

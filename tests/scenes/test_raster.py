@@ -1,15 +1,18 @@
 import threading
 from collections.abc import Iterator
+from contextlib import nullcontext
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
 import pytest
 import rasterio
+from affine import Affine
 from rasterio.enums import ColorInterp
 from rasterio.transform import from_origin
 
 from hsiaug.scenes import SceneFileError, open_scene
+from hsiaug.scenes.config import SceneConfig
 
 RNG = np.random.default_rng(0)
 IMAGE = RNG.integers(1, 200, (8, 9, 4)).astype(np.uint8)
@@ -17,9 +20,10 @@ IMAGE = RNG.integers(1, 200, (8, 9, 4)).astype(np.uint8)
 
 def write(file: Path, image: np.ndarray = IMAGE, driver: str = 'GTiff', **options: object) -> Path:
     height, width, count = image.shape
+    options = {'transform': from_origin(0, 0, 1, 1), **options}
     with rasterio.open(
         file, 'w', driver=driver, height=height, width=width, count=count, dtype=image.dtype,
-        transform=from_origin(0, 0, 1, 1), **{'photometric': 'MINISBLACK'} if driver == 'GTiff' else {}, **options,
+        **{'photometric': 'MINISBLACK'} if driver == 'GTiff' else {}, **options,
     ) as out:  # fmt: skip
         out.write(np.moveaxis(image, 2, 0))
     return file
@@ -41,6 +45,28 @@ def test_scale_and_offset_are_applied_once(tmp_path: Path) -> None:
         assert spectra(file, scale=0.1) == pytest.approx(IMAGE.reshape(-1, 4) * 0.1, rel=1e-6)
     with pytest.warns(UserWarning, match='scale 1 is used as given'):
         assert np.array_equal(spectra(file, scale=1.0), IMAGE.reshape(-1, 4))
+
+
+def test_labels_and_other_dates_of_another_place_are_refused(tmp_path: Path) -> None:
+    utm, there = 'EPSG:32632', from_origin(500_000, 5_000_000, 10, 10)
+    cube = str(write(tmp_path / 'cube.tif', crs=utm, transform=there))
+    labels, changed = IMAGE[:, :, :1] % 4, str(tmp_path / 'changed.npy')
+    np.save(changed, labels[:, :, 0] % 2)
+    for name, crs, transform, alike in (
+        ('half a pixel', utm, from_origin(500_005, 5_000_005, 10, 10), True),
+        ('nearly the same system', 'EPSG:25832', there, True),
+        ('a system of its own', None, from_origin(0, 0, 1, 1), True),
+        ('none', None, Affine.identity(), True),
+        ('next to it', utm, from_origin(500_090, 5_000_000, 10, 10), False),
+        ('upside down', utm, Affine(10, 0, 500_000, 0, 10, 4_999_920), False),
+        ('the next zone', 'EPSG:32633', there, False),
+        ('degrees', 'EPSG:4326', from_origin(9.001, 45.15, 1e-4, 1e-4), False),
+    ):
+        other = str(write(tmp_path / f'{name}.tif', labels, crs=crs, transform=transform))
+        date = str(write(tmp_path / f'{name} 2.tif', crs=crs, transform=transform))
+        for scene in (SceneConfig(cube, other), SceneConfig(cube, changed, second=date)):
+            with nullcontext() if alike else pytest.raises(SceneFileError, match='do not show one place'):
+                scene()
 
 
 def test_wavelength_tags(tmp_path: Path) -> None:
