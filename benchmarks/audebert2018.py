@@ -10,11 +10,10 @@ calibrated classes; our own generator, rivals and controls. ``hsiaug reproduce a
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 
 from real_scenes import DISJOINT, READERS
-from studies import available, data_root, run_and_report
+from studies import available, data_root, options, parsed, run_and_report
 
 from hsiaug.ablation import Classifier, Setting, Study
 from hsiaug.ablation.arms import quick, spectral_arms
@@ -58,25 +57,18 @@ def study(
 
 def main() -> None:
     """Run the study and print its table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--quick', action='store_true', help='3 seeds, two ratios, short training')
-    parser.add_argument('--out', type=Path, default=None, help='run folder (default: runs/audebert2018[-quick])')
-    parser.add_argument('--seeds', type=int, default=20)
+    parser = options(__doc__, 'audebert2018', quick='3 seeds, two ratios, short training', seeds=(20, 3), device='cpu')
     parser.add_argument(
         '--gan-seeds', type=int, nargs=2, default=(10, 3), help='of the GANs: at 30 per class, elsewhere'
     )
     parser.add_argument('--classifiers', nargs='+', choices=['nn1d', 'linear_svm'], default=['nn1d'])
     parser.add_argument('--iterations', type=int, default=1000, help='iterations of the GANs')
     parser.add_argument('--budgets', nargs='+', choices=ORDER, default=None)
-    parser.add_argument('--workers', type=int, default=2)
-    parser.add_argument('--engine', choices=['process', 'ray'], default='process')
-    parser.add_argument('--device', default='cpu')
-    args = parser.parse_args()
+    args = parsed(parser)
     gan_seeds = tuple(args.gan_seeds)
     budgets = args.budgets or [b for b in ORDER if not (args.quick and b == '10 per class')]
     plan = study(data_root(), args.seeds, gan_seeds, budgets, args.iterations, args.classifiers)
-    out = args.out or Path('runs/audebert2018-quick' if args.quick else 'runs/audebert2018')
-    run_and_report(quick(plan) if args.quick else plan, out, args)
+    run_and_report(quick(plan) if args.quick else plan, args.out, args)
 
 
 if __name__ == '__main__':

@@ -9,7 +9,6 @@ samples, copies are made of training samples. Interrupt and repeat at will.
 
 from __future__ import annotations
 
-import argparse
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -21,7 +20,7 @@ import numpy as np
 import torch
 from real_scenes import DISJOINT, READERS, houston18_patches, jasper_ridge
 from sklearn.metrics import roc_auc_score
-from studies import data_root
+from studies import data_root, options, parsed
 from torch import Tensor
 
 from hsiaug.ablation import Experiment
@@ -281,17 +280,11 @@ def mean_and_range(cells: list[Any]) -> Any:
 
 def main() -> None:
     """Measure what is missing and write the summary."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--quick', action='store_true', help='one seed')
-    parser.add_argument('--seeds', type=int, default=5)
-    parser.add_argument('--out', type=Path, default=None, help='run folder (default: runs/gates[-quick])')
-    parser.add_argument('--workers', type=int, default=1)
-    args = parser.parse_args()
-    out = args.out or Path('runs/gates-quick' if args.quick else 'runs/gates')
+    args = parsed(options(__doc__, 'gates', quick='one seed', seeds=(5, 1)))
     named = [*(('patches', name) for name in PATCHES), *(('spectra', name) for name in SPECTRA)]
-    cells = [Cell(*one, seed) for seed in range(1 if args.quick else args.seeds) for one in named]
+    cells = [Cell(*one, seed) for seed in range(args.seeds) for one in named]
     experiment = Experiment('What gates find, and their false alarms', cells, partial(measure, root=data_root()))
-    rows = experiment.run(out, args.workers)
+    rows = experiment.run(args.out, args.workers)
     table = {
         f'{kind}/{name}': mean_and_range([row['rates'] for row in rows if (row['kind'], row['scene']) == (kind, name)])
         for kind, name in named
@@ -300,7 +293,7 @@ def main() -> None:
     gates = list(dict.fromkeys(gate for rates in alarms.values() for gate in rates))
     lines = [[name, *(rates.get(gate) for gate in gates)] for name, rates in alarms.items()]
     text = f'False alarms, mean over seeds; all rates: `summary.json`.\n\n{markdown_table(["scene", *gates], lines)}'
-    print(experiment.write(out, text, table))
+    print(experiment.write(args.out, text, table))
 
 
 if __name__ == '__main__':

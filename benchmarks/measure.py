@@ -71,6 +71,25 @@ def interleaved(first: Callable[[], T], second: Callable[[], T], pairs: int) -> 
     return times
 
 
+def paired(
+    first: Callable[[], float], second: Callable[[], float], pairs: int, names: tuple[str, str] = ('first', 'second'),
+    at_most: float | None = None, at_least: float | None = None,
+) -> dict[str, Any]:  # fmt: skip
+    """Milliseconds that two blocks return, and the ratio of the second's to the first's in each pair, with its goal.
+
+    Each is run once before, for allocators, threads and chosen kernels.
+    """
+    first(), second()
+    times = interleaved(first, second, pairs)
+    ratio = summary([b / a for a, b in zip(*times, strict=True)])
+    found: dict[str, Any] = {f'ms_{name}': summary(of) for name, of in zip(names, times, strict=True)}
+    if at_most is not None:
+        found |= {'goal': f'at most {at_most}', 'met': ratio['median'] <= at_most}
+    if at_least is not None:
+        found |= {'goal': f'at least {at_least}', 'met': ratio['median'] >= at_least}
+    return {**found, 'ratio': ratio}
+
+
 def machine(device: str = 'cpu', *packages: str) -> dict[str, Any]:
     """What the figures depend on: command, hardware, threads, load, versions (of ``packages`` too) and commit."""
     found = environment(device)

@@ -15,20 +15,20 @@ import argparse
 import json
 import subprocess
 import sys
-import threading
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from measure import machine, publish
+from processes import Peak
 from torch.utils.data import Dataset
 
 BANDS, SIDE, CLASSES = 10, 128, ('water', 'field', 'forest', 'town')
 LIMIT_GB = 3.0
 SETTINGS: dict[str, Any] = {'vae_iterations': 20, 'diffusion_iterations': 20, 'vae_batch_size': 8, 'batch_size': 8}
-_INTERVAL_S = 0.1
 
 
 class StoredPairs(Dataset[dict[str, Any]]):
@@ -88,9 +88,9 @@ def train(folder: Path, workers: int) -> dict[str, Any]:
     return {'pass_s': round(passed, 1), 'training_s': round(time.perf_counter() - start - passed, 1)}
 
 
-def memory_gb(process: int) -> tuple[float, float]:
-    """Proportional resident memory of a process and its children in GB (10^9 bytes), and its anonymous part."""
-    found, anonymous, waiting = 0, 0, [process]
+def memory_gb(process: int) -> float:
+    """Proportional resident memory of a process and its children in GB (10^9 bytes)."""
+    found, waiting = 0, [process]
     while waiting:
         folder = Path('/proc') / str(waiting.pop())
         try:
@@ -98,31 +98,19 @@ def memory_gb(process: int) -> tuple[float, float]:
             waiting += [int(child) for child in (folder / 'task' / folder.name / 'children').read_text().split()]
         except (OSError, ProcessLookupError):  # it has ended meanwhile
             continue
-        values = dict(line.split(':', 1) for line in text.splitlines()[1:])
-        found += int(values['Pss'].split()[0])
-        anonymous += int(values['Pss_Anon'].split()[0])
-    return found * 1024 / 1e9, anonymous * 1024 / 1e9
+        found += int(dict(line.split(':', 1) for line in text.splitlines()[1:])['Pss'].split()[0])
+    return found * 1024 / 1e9
 
 
 def measure(folder: Path, workers: int) -> dict[str, Any]:
     """Peak memory while another process trains."""
     command = [sys.executable, __file__, str(folder), '--workers', str(workers), '--child']
     child = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-    peak, done = [0.0, 0.0], threading.Event()
-
-    def watch() -> None:
-        while not done.wait(_INTERVAL_S):
-            peak[:] = map(max, peak, memory_gb(child.pid))
-
-    thread = threading.Thread(target=watch)
-    thread.start()
-    output, _ = child.communicate()
-    done.set()
-    thread.join()
+    with Peak(partial(memory_gb, child.pid), interval=0.1) as peak:
+        output, _ = child.communicate()
     if child.returncode:
         raise SystemExit(child.returncode)
-    found = json.loads(output.splitlines()[-1])
-    return {'workers': workers, 'peak_gb': round(peak[0], 2), 'anonymous_gb': round(peak[1], 2), **found}
+    return {'workers': workers, 'peak_gb': round(peak.highest, 2), **json.loads(output.splitlines()[-1])}
 
 
 def main() -> int:

@@ -12,21 +12,18 @@ from __future__ import annotations
 
 import argparse
 import json
-import subprocess
 import sys
 import tempfile
-import threading
-import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from processes import Peak, in_fresh_process, resident_mb
 
 HEIGHT, WIDTH, BANDS = 2517, 2335, 128
 CLASSES = 19
 SAMPLES = 10_000
 LIMIT_MB = 1000
-_INTERVAL_S = 0.003
 _ENVI_HEADER = f"""ENVI
 samples = {WIDTH}
 lines = {HEIGHT}
@@ -37,36 +34,6 @@ data type = 12
 interleave = bil
 byte order = 0
 """
-
-
-def resident_mb(field: str = 'RssAnon') -> float:
-    """Memory of this process in MB (10^6 bytes): ``RssAnon`` is anonymous, ``VmRSS`` all that is resident."""
-    for line in Path('/proc/self/status').read_text().splitlines():
-        if line.startswith(f'{field}:'):
-            return int(line.split()[1]) * 1024 / 1e6
-    raise OSError(f'/proc/self/status has no {field}; this benchmark needs Linux 4.5 or newer')
-
-
-class Peak:
-    """Highest anonymous memory while the block runs."""
-
-    def __enter__(self) -> Peak:
-        self.mb = resident_mb()
-        self._done = threading.Event()
-        self._thread = threading.Thread(target=self._watch, daemon=True)
-        self._start = time.perf_counter()
-        self._thread.start()
-        return self
-
-    def _watch(self) -> None:
-        while not self._done.wait(_INTERVAL_S):
-            self.mb = max(self.mb, resident_mb())
-
-    def __exit__(self, *exception: object) -> None:
-        self.seconds = time.perf_counter() - self._start
-        self._done.set()
-        self._thread.join()
-        self.mb = max(self.mb, resident_mb())
 
 
 def measure(cube: Path, labels: Path) -> dict[str, Any]:
@@ -86,7 +53,7 @@ def measure(cube: Path, labels: Path) -> dict[str, Any]:
     steps = {'open': opening, 'split': splitting, 'sample': sampling}
     return {
         'baseline_mb': round(baseline),
-        'peak_mb': {k: round(p.mb - baseline) for k, p in steps.items()},
+        'peak_mb': {k: round(p.highest - baseline) for k, p in steps.items()},
         'seconds': {k: round(p.seconds, 2) for k, p in steps.items()},
         'train_pixels': len(split.train),
         'test_pixels': len(split.test),
@@ -113,21 +80,6 @@ def write_scene(folder: Path, kind: str, labelled: int) -> tuple[Path, Path]:
     return cube, folder / 'labels.npy'
 
 
-def markdown(results: list[dict[str, Any]]) -> str:
-    """One row per measurement."""
-    lines = [
-        '| file | labelled pixels | open MB | split MB | sample MB | open s | split s | sample s | under 1 GB |',
-        '|---|---|---|---|---|---|---|---|---|',
-    ]
-    for r in results:
-        cells = [r['peak_mb'][k] for k in ('open', 'split', 'sample')]
-        cells += [r['seconds'][k] for k in ('open', 'split', 'sample')]
-        lines.append(
-            f'| {r["file"]} | {r["labelled"]} | ' + ' | '.join(map(str, cells)) + f' | {"yes" if r["ok"] else "NO"} |'
-        )
-    return '\n'.join(lines)
-
-
 def main() -> int:
     """Run the benchmark; exit status 1 if a measurement is over the limit."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -147,20 +99,14 @@ def main() -> int:
                 parser.error(f'--labelled must be from {CLASSES * 1000} to {HEIGHT * WIDTH}, found {labelled}')
             with tempfile.TemporaryDirectory(dir=args.tmp) as folder:
                 files = write_scene(Path(folder), kind, labelled)
-                command = [sys.executable, __file__, '--child', *map(str, files)]
-                child = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
-            result = {'file': kind, 'labelled': labelled, **json.loads(child.stdout.splitlines()[-1])}
-            result['ok'] = max(result['peak_mb'].values()) < LIMIT_MB
-            results.append(result)
-    print(markdown(results))
-    if args.out:
-        from measure import machine  # torch, in no process that is measured
+                found = in_fresh_process('memory_large_scene.py', '--child', *files)
+            ok = max(found['peak_mb'].values()) < LIMIT_MB
+            results.append({'file': kind, 'labelled': labelled, **found, 'ok': ok})
+    from measure import machine, publish  # torch, in no process that is measured
 
-        from hsiaug.records import write_json
-
-        shape = [HEIGHT, WIDTH, BANDS]
-        facts = {'shape': shape, 'dtype': 'uint16', 'limit_mb': LIMIT_MB, 'machine': machine(), 'results': results}
-        write_json(args.out, facts)
+    shape = [HEIGHT, WIDTH, BANDS]
+    facts = {'shape': shape, 'dtype': 'uint16', 'limit_mb': LIMIT_MB, 'machine': machine(), 'results': results}
+    publish(facts, args.out)
     return 0 if all(r['ok'] for r in results) else 1
 
 

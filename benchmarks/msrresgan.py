@@ -87,7 +87,7 @@ def main() -> None:
     if args.part != 'augmentation':
         planned = cells(list(available(args.scenes, SCENES, root)), args.factors, SCALES[scale][0], 24, args.seeds)
         table = experiment(planned, root, out / 'table', args.device)
-        table.run(out / 'table', args.workers, device=args.device)
+        table.run(out / 'table', args.workers, args.engine, args.device)
         print(write_table(table, out / 'table', scale, args.device))
     if args.part != 'table':
         run_and_report(study(root, scale, args.seeds, args.masked, 16), out / 'augmentation', args)

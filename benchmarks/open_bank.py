@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from memory_large_scene import resident_mb
+from processes import resident_mb
 from speed_data import InMemory
 from torch.utils.data import DataLoader, Dataset, default_collate
 

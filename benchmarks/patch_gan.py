@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from real_scenes import enmap_potsdam, houston18_patches, salinas_a
-from studies import available, data_root, options, parsed, run_and_report
+from studies import afforded, available, data_root, options, parsed, run_and_report
 
 from hsiaug.ablation import SceneClassifier, Setting, Study
 from hsiaug.ablation.arms import scene_arms
@@ -104,8 +104,7 @@ def study(root: Path, scale: str, seeds: int, scenes: list[str] | None, per_clas
     further = {'WGAN': setting.wasserstein, '3-D': setting.volumes}
     for mark, settings in further.items():
         arms = tuple(replace(a, settings={**a.settings, **settings}) if mark in a.name else a for a in arms)
-    if setting.arms is not None:
-        arms = tuple(replace(arm, ratios=setting.arms[arm.name]) for arm in arms if arm.name in setting.arms)
+    arms = afforded(arms, setting.arms)
     splits = {
         name: LabelledPatchSplitter(
             size=16,
@@ -145,7 +144,6 @@ def main() -> None:
     parser = options(__doc__, 'patch-gan', SCALES, '3 seeds, two scenes, short training')
     parser.add_argument('--scenes', nargs='+', choices=list(SCENES), default=None)
     parser.add_argument('--per-class', type=int, default=10, help='labelled training patches per class')
-    parser.add_argument('--engine', choices=['process', 'ray'], default='process')
     args = parsed(parser)
     plan = study(data_root(), args.scale, args.seeds, args.scenes, args.per_class)
     run_and_report(plan, args.out, args)

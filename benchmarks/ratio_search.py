@@ -12,7 +12,6 @@ and the one that adapts within one training. NN-1D at one setting, not tuned; eq
 
 from __future__ import annotations
 
-import argparse
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
@@ -20,7 +19,7 @@ from typing import Any
 
 import numpy as np
 from real_scenes import DISJOINT, READERS
-from studies import data_root
+from studies import data_root, options, parsed
 
 from hsiaug.ablation import Experiment
 from hsiaug.ablation.experiment import Columns, records_table
@@ -285,32 +284,27 @@ def markdown(lines: list[dict[str, Any]]) -> str:
 
 def main() -> None:
     """Measure what is missing and print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--quick', action='store_true', help='3 seeds, two scenes, two generators, a small network')
-    parser.add_argument('--out', type=Path, default=None, help='run folder (default: runs/ratio_search[-quick])')
-    parser.add_argument('--seeds', type=int, default=None, help='default: 10, quick 3')
+    parser = options(__doc__, 'ratio_search', quick='3 seeds, two scenes, two generators, a small network')
     parser.add_argument('--first-seed', type=int, default=0, help='4 leaves out those that k was found on')
     parser.add_argument('--scenes', nargs='+', choices=list(READERS), default=None)
     parser.add_argument('--generators', nargs='+', choices=list(GENERATORS), default=None)
     parser.add_argument('--per-class', type=int, default=30, help='labels per class, validation included')
-    parser.add_argument('--workers', type=int, default=1)
-    args = parser.parse_args()
-    out = args.out or Path('runs/ratio_search-quick' if args.quick else 'runs/ratio_search')
+    args = parsed(parser)
     config = ClassifierConfig(hidden=64, layers=2, steps=100) if args.quick else ClassifierConfig(hidden=128, steps=200)
     setting = Setting(data_root(), args.per_class, config)
     scenes = args.scenes or (['salinas_a', 'houston18'] if args.quick else list(READERS))
     generators = args.generators or (['variability', 'gaussian'] if args.quick else list(GENERATORS)[:3])
-    seeds = range(args.first_seed, args.first_seed + (args.seeds or (3 if args.quick else 10)))
+    seeds = range(args.first_seed, args.first_seed + args.seeds)
     experiment = Experiment(
         'A ratio chosen on validation folds',
         [Cell(name, seed, generator) for seed in seeds for name in scenes for generator in generators],
         partial(measure, setting=setting),
         {'per_class': args.per_class, 'config': config},
         lambda cell: (cell.scene, cell.seed),
-        {'quick': args.quick, 'seeds': len(seeds), 'scenes': scenes},
+        {'quick': args.quick, 'seeds': args.seeds, 'scenes': scenes},
     )
-    lines = table(experiment.run(out, args.workers))
-    print(experiment.write(out, markdown(lines), lines))
+    lines = table(experiment.run(args.out, args.workers))
+    print(experiment.write(args.out, markdown(lines), lines))
 
 
 if __name__ == '__main__':

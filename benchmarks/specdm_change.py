@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from real_scenes import CHANGE, change_splitter
-from studies import available, data_root, options, parsed, run_and_report
+from studies import afforded, available, data_root, options, parsed, run_and_report
 
 from hsiaug.ablation import Detector, Setting, Study
 from hsiaug.ablation.arms import change_arms
@@ -78,10 +78,7 @@ def study(
     """The study on the scenes that are there."""
     readers = available(scenes, CHANGE, root)
     diffusion, detectors = SCALES[scale]
-    arms = change_arms(diffusion)
-    if few := FEW_ARMS.get(scale):
-        seldom = FEW_SEEDS.get(scale, {})
-        arms = tuple(replace(arm, ratios=few[arm.name], seeds=seldom.get(arm.name)) for arm in arms if arm.name in few)
+    arms = afforded(change_arms(diffusion), FEW_ARMS.get(scale), FEW_SEEDS.get(scale))
     budget = f'{crops} crops of {size} px' + (f', {change_share:g} or more with change' if change_share else '')
     return Study(
         title='Gain from pairs of dates on real scenes (after SpecDM 2025)',
@@ -106,7 +103,6 @@ def main() -> None:
         '--change-share', type=float, default=0.5, help='share of them with change; 0: as they are found'
     )
     parser.add_argument('--networks', type=int, default=None, help='only the first so many downstream networks')
-    parser.add_argument('--engine', choices=['process', 'ray'], default='process')
     args = parsed(parser)
     plan = study(
         data_root(), args.scale, args.seeds, args.scenes, args.size, args.crops, args.change_share, args.networks

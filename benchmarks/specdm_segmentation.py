@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from real_scenes import MASKED, patch_splitter
-from studies import available, data_root, options, parsed, run_and_report
+from studies import afforded, available, data_root, options, parsed, run_and_report
 
 from hsiaug.ablation import Segmenter, Setting, Study
 from hsiaug.ablation.arms import segmentation_arms
@@ -62,9 +62,7 @@ def study(root: Path, scale: str, seeds: int, scenes: list[str], size: int, netw
     """The study on the scenes that are there."""
     readers = available(scenes, MASKED, root)
     diffusion, segmenters = SCALES[scale]
-    arms = segmentation_arms(diffusion)
-    if few := FEW_ARMS.get(scale):
-        arms = tuple(replace(arm, ratios=few[arm.name]) for arm in arms if arm.name in few)
+    arms = afforded(segmentation_arms(diffusion), FEW_ARMS.get(scale))
     settings = tuple(
         Setting(name, f'{size} px', replace(patch_splitter(name, size), stride=size // 4)) for name in readers
     )
@@ -87,7 +85,6 @@ def main() -> None:
     parser.add_argument('--scenes', nargs='+', choices=list(MASKED), default=['houston18', 'jasper_ridge'])
     parser.add_argument('--size', type=int, default=16, help='side of a patch')
     parser.add_argument('--networks', type=int, default=None, help='only the first so many downstream networks')
-    parser.add_argument('--engine', choices=['process', 'ray'], default='process')
     args = parsed(parser)
     plan = study(data_root(), args.scale, args.seeds, args.scenes, args.size, args.networks)
     run_and_report(plan, args.out, args)

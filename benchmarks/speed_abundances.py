@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from measure import interleaved, machine, milliseconds, publish, summary
+from measure import machine, milliseconds, paired, publish
 
 from hsiaug.systems.unmixing_fusion.abundances.diffusion import AbundanceDiffusion
 from hsiaug.systems.unmixing_fusion.abundances.style_gan import StyleGAN
@@ -35,20 +35,10 @@ def compared(
     args: argparse.Namespace,
     per_sample: bool = False,
 ) -> dict[str, Any]:
-    """Milliseconds of both, and the ratio of the first to the second, which should be below ``goal``."""
+    """Milliseconds of both, and the ratio of the first to the second, which should be ``goal`` at most."""
     share = args.batch if per_sample else 1
-    blocks = [lambda step=step: milliseconds(step, args.iterations, args.device) / share for step in (first, second)]
-    for block in blocks:  # warm-up: allocator, threads, chosen kernels
-        block()
-    times = interleaved(blocks[0], blocks[1], args.pairs)
-    ratio = summary([a / b for a, b in zip(*times, strict=True)])
-    return {
-        'first_ms': summary(times[0]),
-        'second_ms': summary(times[1]),
-        'ratio_per_pair': ratio,
-        'goal': f'below {goal}',
-        'met': ratio['median'] < goal,
-    }
+    blocks = [lambda step=step: milliseconds(step, args.iterations, args.device) / share for step in (second, first)]
+    return paired(blocks[0], blocks[1], args.pairs, ('second', 'first'), at_most=goal)
 
 
 def sampling(args: argparse.Namespace) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-from measure import interleaved, machine, milliseconds, publish, summary
+from measure import machine, milliseconds, paired, publish
 
 from hsiaug.cli.config import trained_on
 from hsiaug.metrics import frechet_distance
@@ -73,19 +73,13 @@ def throughput(generator: TwoStreamDiffusion, batch: int, pairs: int, device: st
 
     def timed(setting: tuple[Any, int], step: Callable[[], None]) -> float:
         generator.set_sampler(*setting)
-        return milliseconds(step, 1, device)
+        return milliseconds(step, 1, device) / batch
 
     result: Result = {'batch': batch}
     for name, step in (('denoising', denoise), ('whole', whole)):
-        timed(FEW, step)
-        few, many = interleaved(partial(timed, FEW, step), partial(timed, MANY, step), pairs)
-        ratio = summary([slow / fast for fast, slow in zip(few, many, strict=True)])
-        result[name] = {
-            'ms_per_pair_20_steps': summary([time / batch for time in few]),
-            'ms_per_pair_1000_steps': summary([time / batch for time in many]),
-            'ratio': ratio,
-        }
-    result['denoising'] |= {'goal': 'at least 40', 'met': result['denoising']['ratio']['median'] >= 40}
+        few, many = (partial(timed, setting, step) for setting in (FEW, MANY))
+        goal = 40 if name == 'denoising' else None
+        result[name] = paired(few, many, pairs, ('per_pair_20_steps', 'per_pair_1000_steps'), at_least=goal)
     if device != 'cpu':
         median = result['whole']['ms_per_pair_20_steps']['median']
         result['whole'] |= {'goal': 'at most 10 ms per pair on an H100', 'met': median <= 10}
@@ -108,12 +102,7 @@ def unet(generator: TwoStreamDiffusion, batch: int, pairs: int, steps: int, devi
         denoiser(code, time, shares)
 
     blocks = [partial(milliseconds, step, steps, device) for step in (bare, wrapped)]
-    for block in blocks:
-        block()
-    plain, ours = interleaved(blocks[0], blocks[1], pairs)
-    ratio = summary([b / a for a, b in zip(plain, ours, strict=True)])
-    met = ratio['median'] <= 1.03
-    return {'ms_bare': summary(plain), 'ms_ours': summary(ours), 'ratio': ratio, 'goal': 'at most 1.03', 'met': met}
+    return paired(blocks[0], blocks[1], pairs, ('bare', 'ours'), at_most=1.03)
 
 
 def main() -> None:

@@ -15,20 +15,18 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import torch
-from measure import machine, milliseconds, summary
+from measure import machine, milliseconds, publish, summary
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, one_hot
 from torch.utils.data import DataLoader, TensorDataset
 
 from hsiaug.functional.gradient_penalty import gradient_penalty_autograd
-from hsiaug.records import write_json
 from hsiaug.samples import SampleSpec
 from hsiaug.systems.base import TrainingData
 from hsiaug.systems.spectral_gan.train import SpectralGANConfig, SpectralGANTraining
@@ -116,7 +114,7 @@ def main() -> None:
     parser.add_argument('--samples', type=int, default=1283, help='3 %% of Pavia University')
     parser.add_argument('--tf32', action='store_true', help='allow TF32 matrix products, in both loops')
     parser.add_argument('--no-textbook', action='store_true', help='time our loop alone')
-    parser.add_argument('--out', type=Path, default=None, help='JSON file; a Markdown file is written next to it')
+    parser.add_argument('--out', type=Path, default=None, help='JSON file')
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     torch.set_float32_matmul_precision('high' if args.tf32 else 'highest')
@@ -144,29 +142,7 @@ def main() -> None:
             for name, values in times.items()
             if name != 'hsiaug'
         }
-    print(json.dumps(result, indent=2))
-    if args.out:
-        write(result, args.out)
-
-
-def write(result: dict[str, Any], out: Path) -> None:
-    """The result as JSON, and a few lines of Markdown next to it."""
-    facts = {**result['machine'], **result['machine']['versions']}
-    lines = ['# Spectral GAN: time per training iteration', '', f'`{facts["command"]}`', '']
-    lines += [
-        ', '.join(f'{k} {v}' for k, v in facts.items() if k not in ('versions', 'command')),
-        '',
-        '| loop | ms, median (quartiles) |',
-        '|---|---|',
-    ]
-    for name, t in result['ms_per_iteration'].items():
-        lines.append(f'| {name} | {t["median"]:.2f} ({t["q1"]:.2f} to {t["q3"]:.2f}) |')
-    if 'speedup_per_pair' in result:
-        lines += ['', f'Speed-up, median of {result["pairs"]} interleaved pairs (quartiles):', '']
-        for name, t in result['speedup_per_pair'].items():
-            lines.append(f'- over the {name}: {t["median"]:.2f} ({t["q1"]:.2f} to {t["q3"]:.2f})')
-    write_json(out, result)
-    out.with_suffix('.md').write_text('\n'.join(lines) + '\n')
+    publish(result, args.out)
 
 
 if __name__ == '__main__':

@@ -5,11 +5,12 @@ from __future__ import annotations
 import argparse
 import os
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
-from hsiaug.ablation import Study
+from hsiaug.ablation import Arm, Study
 from hsiaug.cli import ablate
 from hsiaug.cli.guard import require_device
 
@@ -40,16 +41,43 @@ def available(
     return found
 
 
-def options(about: str | None, name: str, scales: Iterable[str], quick: str = '3 seeds') -> argparse.ArgumentParser:
-    """Options of a study at several scales, quick and small among them; the name is that of its run folders."""
+def afforded(
+    arms: Iterable[Arm], few: Mapping[str, tuple[float, ...]] | None, seeds: Mapping[str, int] | None = None
+) -> tuple[Arm, ...]:
+    """The ``few`` arms that a machine can carry, each at its ratios and with its number of seeds; all if None."""
+    if few is None:
+        return tuple(arms)
+    return tuple(
+        replace(arm, ratios=few[arm.name], seeds=(seeds or {}).get(arm.name)) for arm in arms if arm.name in few
+    )
+
+
+def options(
+    about: str | None, name: str, scales: Iterable[str] = (), quick: str = '3 seeds', seeds: tuple[int, int] = (10, 3),
+    device: str | None = None,
+) -> argparse.ArgumentParser:  # fmt: skip
+    """Options of a benchmark.
+
+    Args:
+        about: what it measures.
+        name: of its run folders, to which the scale is added, or that they are quick.
+        scales: at which it can be run, quick and small among them.
+        quick: what a quick run is.
+        seeds: how many by default, and in a quick run.
+        device: default of where to train, for those that choose; of scales ``'auto'``.
+    """
     parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--quick', action='store_true', help=f'the scale quick: {quick}')
-    parser.add_argument('--scale', choices=list(scales), default='small')
-    parser.add_argument('--seeds', type=int, default=None, help='default: 10, quick 3')
-    parser.add_argument('--out', type=Path, default=None, help=f'run folder (default: runs/{name}-<scale>)')
+    parser.add_argument('--quick', action='store_true', help=f'no basis for claims: {quick}')
+    parser.add_argument('--seeds', type=int, default=None, help=f'default: {seeds[0]}, quick {seeds[1]}')
+    ending = '-<scale>' if scales else '[-quick]'
+    parser.add_argument('--out', type=Path, default=None, help=f'run folder (default: runs/{name}{ending})')
     parser.add_argument('--workers', type=int, default=2)
-    parser.add_argument('--device', default='auto', help='auto takes a GPU where there is one')
-    parser.set_defaults(name=name)
+    parser.set_defaults(name=name, usual=seeds, scale=None, device='cpu', engine='process')
+    if scales:
+        parser.add_argument('--scale', choices=list(scales), default='small')
+    if scales or device:
+        parser.add_argument('--device', default=device or 'auto', help='auto takes a GPU where there is one')
+        parser.add_argument('--engine', choices=['process', 'ray'], default='process')
     return parser
 
 
@@ -57,12 +85,15 @@ def parsed(parser: argparse.ArgumentParser) -> argparse.Namespace:
     """The command line with all defaults filled in."""
     args = parser.parse_args()
     args.device = require_device(args.device)
+    scaled = args.scale is not None
+    args.quick = args.quick or args.scale == 'quick'
     args.scale = 'quick' if args.quick else args.scale
-    args.seeds = args.seeds or (3 if args.scale == 'quick' else 10)
-    args.out = args.out or Path(f'runs/{args.name}-{args.scale}')
+    args.seeds = args.seeds or args.usual[args.quick]
+    ending = f'-{args.scale}' if scaled else '-quick' if args.quick else ''
+    args.out = (args.out or Path(f'runs/{args.name}{ending}')).absolute()
     return args
 
 
 def run_and_report(plan: Study, out: Path, args: argparse.Namespace) -> None:
     """Run a study, draw its samples, write the report and print the table."""
-    ablate.run_and_report(plan, out, args.workers, getattr(args, 'engine', 'process'), args.device)
+    ablate.run_and_report(plan, out, args.workers, args.engine, args.device)

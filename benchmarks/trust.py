@@ -15,7 +15,6 @@ are left out; where these hold half of the labels or more, nothing is mixed in. 
 
 from __future__ import annotations
 
-import argparse
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -25,7 +24,7 @@ from typing import Any
 
 from real_scenes import DISJOINT, MASKED, READERS, patch_splitter
 from specdm_segmentation import SEGFORMER
-from studies import available, data_root
+from studies import available, data_root, options, parsed
 from torch import Tensor
 from trust_report import KS, NO_GATE, gated_name, way_name, write_tables
 
@@ -369,20 +368,15 @@ def search(part: Part, plan: Study, group: GatedGroup, arm: Arm) -> dict[str, An
 
 def main() -> None:
     """Measure what is missing and write the tables."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--quick', action='store_true', help='3 seeds: spectra of two scenes, pairs of the simulated')
+    parser = options(__doc__, 'trust', quick='3 seeds: spectra of two scenes, pairs of the simulated')
     parser.add_argument('--kinds', nargs='+', choices=list(PARTS), default=list(PARTS))
     parser.add_argument('--scenes', nargs='+', choices=[*READERS, 'jasper_ridge', 'simulated'], default=None)
-    parser.add_argument('--seeds', type=int, default=None, help='default: 10, quick 3')
-    parser.add_argument('--out', type=Path, default=None, help='run folder (default: runs/trust[-quick])')
-    parser.add_argument('--workers', type=int, default=2)
-    args = parser.parse_args()
-    root = data_root()
-    out = (args.out or Path('runs/trust-quick' if args.quick else 'runs/trust')).absolute()
+    args = parsed(parser)
+    root, out = data_root(), args.out
     for kind in args.kinds:
         scenes = args.scenes or (QUICK_SCENES[kind] if args.quick else list(PARTS[kind].splitters))
         if set(scenes) & set(PARTS[kind].splitters):
-            plan = study(root, kind, args.seeds or (3 if args.quick else 10), scenes, args.quick)
+            plan = study(root, kind, args.seeds, scenes, args.quick)
             experiment(kind, plan, root, out / kind).run(out / kind, args.workers)
     print(write_tables(out))
     print(f'results: {out}')

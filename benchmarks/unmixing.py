@@ -14,7 +14,6 @@ with those of the spectrometer's image. Every seed is recorded as it is done; in
 
 from __future__ import annotations
 
-import argparse
 import math
 import time
 from collections.abc import Callable
@@ -27,7 +26,7 @@ import numpy as np
 import torch
 from real_scenes import MASKED, _load
 from sklearn.cluster import KMeans
-from studies import data_root
+from studies import data_root, options, parsed
 from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
@@ -174,18 +173,13 @@ def measure(cell: Cell, root: Path) -> dict[str, float]:
 
 def main() -> None:
     """Measure what is missing, print the tables, write them."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--quick', action='store_true', help='5 seeds, without other starts')
-    parser.add_argument('--seeds', type=int, default=None, help='default: 10, quick 5')
+    parser = options(__doc__, 'unmixing', quick='5 seeds, without other starts', seeds=(10, 5))
     parser.add_argument('--steps', type=int, default=600, help='of the network')
     parser.add_argument('--scenes', nargs='+', choices=list(SIDES), default=list(SIDES))
-    parser.add_argument('--out', type=Path, default=Path('runs/unmixing'), help='run folder')
-    parser.add_argument('--workers', type=int, default=1)
-    args = parser.parse_args()
+    args = parsed(parser)
     methods = [name for name in METHODS if not (args.quick and ', from ' in name)]
     wanted = [*((scene, method) for scene in args.scenes for method in methods), ('houston18', CAMERA)]
-    seeds = range(args.seeds or (5 if args.quick else 10))
-    cells = [Cell(scene, method, seed, args.steps) for seed in seeds for scene, method in wanted]
+    cells = [Cell(scene, method, seed, args.steps) for seed in range(args.seeds) for scene, method in wanted]
     experiment = Experiment(
         'Unmixing of scenes with reference abundances',
         cells,

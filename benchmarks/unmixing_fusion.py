@@ -396,7 +396,7 @@ def edges(image: Tensor) -> Tensor:
 def main() -> None:
     """Measure what is missing, print and write the table."""
     args = parsed(options(__doc__, 'unmixing-fusion', SCALES, '3 seeds, short trainings'))
-    out, scale = args.out.absolute(), SCALES[args.scale]
+    out, scale = args.out, SCALES[args.scale]
     experiment = Experiment(
         'Unmixing before Fusion and its rivals on real scenes',
         [Cell(scene, seed, method) for seed in range(args.seeds) for scene in scale.scenes for method in METHODS],
@@ -404,7 +404,7 @@ def main() -> None:
         {'scale': scale},
         lambda cell: (cell.scene, cell.seed),
     )
-    table = means(experiment.run(out, args.workers, device=args.device), ('scene', 'method'), list(COLUMNS))
+    table = means(experiment.run(out, args.workers, args.engine, args.device), ('scene', 'method'), list(COLUMNS))
     lines = [[line['scene'], line['method'], line['n'], *(line.get(name) for name in COLUMNS)] for line in table]
     text = f'{ABOUT}\n{markdown_table(["scene", "method", "seeds", *COLUMNS.values()], lines)}'
     print(experiment.write(out, text, table, args.device))
