@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-import rasterio
 import torch
 from PIL import Image
+from rasters import write_raster
 from real_pairs import folders, oscd, write_oscd_cities
 from torch.utils.data import DataLoader, Subset
 from torchgeo.datasets import DatasetNotFoundError
@@ -35,12 +35,7 @@ def pair(city: str, bands: int = 4) -> tuple[np.ndarray, np.ndarray]:
 
 
 def raster(file: Path, values: np.ndarray, **options: Any) -> None:
-    """A (C, H, W) GeoTIFF."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    count, height, width = values.shape
-    profile = {'driver': 'GTiff', 'count': count, 'height': height, 'width': width, 'dtype': values.dtype}
-    with rasterio.open(file, 'w', **{**profile, **options}) as out:
-        out.write(values)
+    write_raster(file, values.transpose(1, 2, 0), **options)
 
 
 def multi_band(root: Path) -> dict[str, Any]:
@@ -75,7 +70,7 @@ def envi(root: Path) -> dict[str, Any]:
     for city in SIZES:
         images, mask = pair(city)
         for name, values in (('t1', images[0]), ('t2', images[1]), ('gt', mask[None])):
-            raster(root / city / f'{name}.img', values, driver='ENVI')
+            raster(root / city / f'{name}.img', values)
     return {'root': root}
 
 

@@ -2,9 +2,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import rasterio
 import torch
-from rasterio.transform import from_origin
+from rasters import write_raster
 from torchgeo.datasets import DatasetNotFoundError
 
 from hsiaug.datasets import IGNORE, MixedDataset, PairFolder, PatchDataset
@@ -17,15 +16,6 @@ IMAGES = {stem: RNG.integers(1, 4000, (6, 5, 4)).astype(np.uint16) for stem in S
 MASKS = {stem: RNG.integers(0, 3, (6, 5)).astype(np.uint8) for stem in STEMS}
 
 
-def raster(file: Path, value: np.ndarray, **options: float) -> None:
-    value = np.atleast_3d(value)
-    with rasterio.open(
-        file, 'w', driver='PNG' if file.suffix == '.png' else 'GTiff', height=value.shape[0], width=value.shape[1],
-        count=value.shape[2], dtype=value.dtype, transform=from_origin(0, 0, 1, 1), **options,
-    ) as out:  # fmt: skip
-        out.write(np.moveaxis(value, 2, 0))
-
-
 def save(file: Path, value: np.ndarray) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
     if file.suffix == '.npy':
@@ -33,7 +23,7 @@ def save(file: Path, value: np.ndarray) -> None:
     elif file.suffix == '.npz':
         np.savez(file, value)
     else:
-        raster(file, value)
+        write_raster(file, value)
 
 
 def write(root: Path, images: str = 'img', masks: str = 'label', kinds: tuple[str, str] = ('.tif', '.tif')) -> Path:
@@ -75,7 +65,7 @@ def test_nodata_is_filled_and_ignored(tmp_path: Path) -> None:
     value = IMAGES['a'].copy()
     value[2, 1, 3] = 65535
     (tmp_path / 'img' / 'a.tif').unlink()
-    raster(tmp_path / 'img' / 'a.tif', value, nodata=65535)
+    write_raster(tmp_path / 'img' / 'a.tif', value, nodata=65535)
     np.save(tmp_path / 'img' / 'c.npy', np.where(np.arange(4) == 1, np.nan, IMAGES['c']))
     (tmp_path / 'img' / 'c.tif').unlink()
     folder = PairFolder(tmp_path, CLASSES)
@@ -174,14 +164,14 @@ def test_missing_partners_and_folders_are_named(tmp_path: Path) -> None:
 
 def test_other_sizes_and_bands_are_named(tmp_path: Path) -> None:
     write(tmp_path)
-    raster(tmp_path / 'img' / 'c.tif', IMAGES['c'][:, :, :3])
-    raster(tmp_path / 'label' / 'd.tif', MASKS['d'][:4])
+    write_raster(tmp_path / 'img' / 'c.tif', IMAGES['c'][:, :, :3])
+    write_raster(tmp_path / 'label' / 'd.tif', MASKS['d'][:4])
     folder = PairFolder(tmp_path, CLASSES)
     with pytest.raises(ValueError, match=r'c.tif has \(6, 5, 3\) .* the first image has \(6, 5, 4\)'):
         folder[2]
     with pytest.raises(ValueError, match=r'd.tif has \(4, 5\), its image \(6, 5\) rows and columns'):
         folder[3]
-    raster(tmp_path / 'label' / 'd.tif', np.repeat(MASKS['d'][:, :, None], 3, axis=2))
+    write_raster(tmp_path / 'label' / 'd.tif', np.repeat(MASKS['d'][:, :, None], 3, axis=2))
     with pytest.raises(ValueError, match=r'0 arrays could be the mask \(2-D\)'):
         folder[3]
 
@@ -213,10 +203,10 @@ def test_masks_of_every_kind(tmp_path: Path, mask: np.ndarray, ignored: int | No
 def test_nodata_of_masks(tmp_path: Path) -> None:
     save(tmp_path / 'images' / 'a.tif', IMAGES['a'])
     (tmp_path / 'masks').mkdir()
-    raster(tmp_path / 'masks' / 'a.tif', np.where(MASKS['a'] == 2, 200, MASKS['a']).astype(np.uint8), nodata=200)
+    write_raster(tmp_path / 'masks' / 'a.tif', np.where(MASKS['a'] == 2, 200, MASKS['a']).astype(np.uint8), nodata=200)
     folder = PairFolder(tmp_path, CLASSES)
     assert np.array_equal(folder[0]['mask'].numpy(), np.where(MASKS['a'] == 2, IGNORE, MASKS['a']))
-    raster(tmp_path / 'masks' / 'a.tif', MASKS['a'], nodata=0)
+    write_raster(tmp_path / 'masks' / 'a.tif', MASKS['a'], nodata=0)
     with pytest.warns(UserWarning, match=r"0 is class 'water' and the nodata value of .*a.tif, so its pixels count as"):
         assert np.array_equal(folder[0]['mask'].numpy(), MASKS['a'])
     assert (PairFolder(tmp_path, CLASSES, ignore=[0])[0]['mask'].numpy()[MASKS['a'] == 0] == IGNORE).all()
@@ -235,20 +225,11 @@ def test_images_of_every_kind(tmp_path: Path) -> None:
     mask = (square[:, :, 0] % 3).astype(np.uint8)
     folder = PairFolder(pair(tmp_path / 'first', square.transpose(2, 0, 1), mask), CLASSES)
     assert np.array_equal(folder[0]['image'].numpy(), square.transpose(2, 0, 1))
-    (tmp_path / 'jpg' / 'images').mkdir(parents=True)
-    with rasterio.open(
-        tmp_path / 'jpg' / 'images' / 'a.jpg', 'w', driver='JPEG', height=8, width=8, count=3, dtype='uint8'
-    ) as out:
-        out.write(square.transpose(2, 0, 1))
+    write_raster(tmp_path / 'jpg' / 'images' / 'a.jpg', square)
     save(tmp_path / 'jpg' / 'masks' / 'a.png', mask)
     assert PairFolder(tmp_path / 'jpg', CLASSES)[0]['image'].shape == (3, 8, 8)
-    for name, values in (('images', IMAGES['a']), ('masks', MASKS['a'][:, :, None])):
-        file = tmp_path / 'envi' / name / 'a.dat'
-        file.parent.mkdir(parents=True)
-        with rasterio.open(
-            file, 'w', driver='ENVI', height=6, width=5, count=values.shape[2], dtype=values.dtype
-        ) as out:
-            out.write(np.moveaxis(values, 2, 0))
+    for name, values in (('images', IMAGES['a']), ('masks', MASKS['a'])):
+        file = write_raster(tmp_path / 'envi' / name / 'a.dat', values)
         (file.parent / 'loose.dat').write_bytes(b'no header beside it')
     header = tmp_path / 'envi' / 'images' / 'a.hdr'
     header.write_text(header.read_text() + 'reflectance scale factor = 10000\nbbl = {1, 0, 1, 1}\n')

@@ -3,10 +3,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import rasterio
 import torch
 from conftest import make_scene
-from rasterio.transform import from_origin
+from rasters import write_raster
 from torch.utils.data import DataLoader
 from torchgeo.datasets import DatasetNotFoundError
 from toys import Toy, keys_of
@@ -112,15 +111,6 @@ IMAGES = {
 }
 
 
-def raster(file: Path, value: np.ndarray, **options: float) -> None:
-    kinds = {'.png': 'PNG', '.jpg': 'JPEG'}
-    with rasterio.open(
-        file, 'w', driver=kinds.get(file.suffix, 'GTiff'), height=value.shape[0], width=value.shape[1],
-        count=value.shape[2], dtype=value.dtype, transform=from_origin(0, 0, 1, 1), **options,
-    ) as out:  # fmt: skip
-        out.write(np.moveaxis(value, 2, 0))
-
-
 def write(root: Path, suffix: str = '.npy') -> Path:
     for name, images in IMAGES.items():
         (root / name).mkdir(parents=True)
@@ -128,7 +118,7 @@ def write(root: Path, suffix: str = '.npy') -> Path:
             if suffix == '.npy':
                 np.save(root / name / f'{stem}.npy', value)
             else:
-                raster(root / name / f'{stem}{suffix}', value)
+                write_raster(root / name / f'{stem}{suffix}', value)
     return root
 
 
@@ -164,14 +154,14 @@ def test_splits_chosen_classes_and_bands(tmp_path: Path) -> None:
 def test_jpeg_and_nodata(tmp_path: Path) -> None:
     (tmp_path / 'a').mkdir()
     picture = np.full((16, 16, 3), 90, dtype=np.uint8)
-    raster(tmp_path / 'a' / 'x.jpg', picture)
+    write_raster(tmp_path / 'a' / 'x.jpg', picture)
     image = SceneFolder(tmp_path)[0]['image']
     assert image.shape == (3, 16, 16)
     assert (image - 90).abs().max() <= 2
     value = IMAGES['town']['town0'].copy()
     value[2, 1] = 65535
     (tmp_path / 'b' / 'c').mkdir(parents=True)
-    raster(tmp_path / 'b' / 'c' / 'x.tif', value, nodata=65535)
+    write_raster(tmp_path / 'b' / 'c' / 'x.tif', value, nodata=65535)
     filled = SceneFolder(tmp_path / 'b')[0]['image']
     kept = np.ones((6, 5), dtype=bool)
     kept[2, 1] = False

@@ -3,8 +3,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import rasterio
-from rasterio.transform import from_origin
+from rasters import write_raster
 
 from hsiaug.scenes import RandomSplit, RareClassError, Scene, open_scene
 from hsiaug.scenes.config import SceneConfig
@@ -13,15 +12,6 @@ from hsiaug.scenes.labels import clean_labels
 RNG = np.random.default_rng(0)
 CUBE = RNG.integers(100, 9000, (20, 20, 5)).astype(np.uint16)
 GT = RNG.integers(1, 4, (20, 20))
-
-
-def label_raster(file: Path, values: np.ndarray, nodata: float | None = None, driver: str = 'GTiff') -> Path:
-    with rasterio.open(
-        file, 'w', driver=driver, height=20, width=20, count=1, dtype=values.dtype, nodata=nodata,
-        transform=from_origin(0, 0, 1, 1),
-    ) as out:  # fmt: skip
-        out.write(values, 1)
-    return file
 
 
 @pytest.fixture
@@ -38,7 +28,7 @@ def cube(tmp_path: Path) -> Path:
 def test_nodata_of_a_label_raster_is_no_class(cube: Path, driver: str, dtype: str, nodata: float) -> None:
     values = GT.astype(dtype)
     values[:8] = nodata
-    scene = open_scene(cube, label_raster(cube.with_name('gt.tif'), values, nodata, driver))
+    scene = open_scene(cube, write_raster(cube.with_name('gt.tif'), values, nodata=nodata, driver=driver))
     assert scene.class_ids == (1, 2, 3)
     assert np.array_equal(scene.flat_labels().reshape(20, 20)[8:], GT[8:])
     assert not scene.flat_labels()[:160].any()
@@ -82,11 +72,11 @@ def test_255_is_a_class_or_not_but_never_by_chance(cube: Path) -> None:
 
 
 def test_a_class_that_is_nodata_is_said_aloud(cube: Path) -> None:
-    file = label_raster(cube.with_name('gt.tif'), GT.astype(np.uint8), nodata=2)
+    file = write_raster(cube.with_name('gt.tif'), GT.astype(np.uint8), nodata=2)
     with pytest.warns(UserWarning, match=rf'2 looks like a class, .* its {(GT == 2).sum()} pixels .* ignore=\[\]'):
         scene = open_scene(cube, file)
     assert scene.class_ids == (1, 3)
-    usual = label_raster(cube.with_name('usual.tif'), np.where(GT == 2, 255, GT).astype(np.uint8), nodata=255)
+    usual = write_raster(cube.with_name('usual.tif'), np.where(GT == 2, 255, GT).astype(np.uint8), nodata=255)
     with warnings.catch_warnings():
         warnings.simplefilter('error', UserWarning)
         assert open_scene(cube, file, ignore=[]).class_ids == (1, 2, 3)
@@ -119,7 +109,7 @@ def test_change_masks_keep_what_does_not_count_apart_from_unchanged(tmp_path: Pa
         np.save(tmp_path / f'{name}.npy', date)
     mask = RNG.integers(0, 2, (20, 20)).astype(np.int16)
     mask[0], mask[1] = -1, 99
-    file = label_raster(tmp_path / 'mask.tif', mask, nodata=-1)
+    file = write_raster(tmp_path / 'mask.tif', mask, nodata=-1)
     scene = SceneConfig(str(tmp_path / 'a.npy'), str(file), str(tmp_path / 'b.npy'), ignore=(99,))()
     assert not scene.flat_labels()[:40].any()
     assert np.array_equal(scene.flat_labels().reshape(20, 20)[2:], mask[2:] + 1)

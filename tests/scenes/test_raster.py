@@ -10,6 +10,7 @@ import rasterio
 from affine import Affine
 from rasterio.enums import ColorInterp
 from rasterio.transform import from_origin
+from rasters import write_raster
 
 from hsiaug.scenes import SceneFileError, open_scene
 from hsiaug.scenes.config import SceneConfig
@@ -18,15 +19,8 @@ RNG = np.random.default_rng(0)
 IMAGE = RNG.integers(1, 200, (8, 9, 4)).astype(np.uint8)
 
 
-def write(file: Path, image: np.ndarray = IMAGE, driver: str = 'GTiff', **options: object) -> Path:
-    height, width, count = image.shape
-    options = {'transform': from_origin(0, 0, 1, 1), **options}
-    with rasterio.open(
-        file, 'w', driver=driver, height=height, width=width, count=count, dtype=image.dtype,
-        **{'photometric': 'MINISBLACK'} if driver == 'GTiff' else {}, **options,
-    ) as out:  # fmt: skip
-        out.write(np.moveaxis(image, 2, 0))
-    return file
+def write(file: Path, image: np.ndarray = IMAGE, **options: object) -> Path:
+    return write_raster(file, image, **({'photometric': 'MINISBLACK'} if file.suffix == '.tif' else {}), **options)
 
 
 def spectra(file: Path, **options: object) -> np.ndarray:
@@ -117,7 +111,7 @@ def test_alpha_is_no_band_and_leaves_pixels_out(tmp_path: Path) -> None:
     assert np.array_equal(scene.cube, image[:, :, :3])
     assert (~scene.valid).sum() == 27
     assert open_scene(file, bands=[0, 3]).cube.shape == (8, 9, 4)
-    file = write(tmp_path / 'nir.png', IMAGE, 'PNG')  # of four 8-bit bands the last is marked as alpha unasked
+    file = write(tmp_path / 'nir.png', IMAGE)  # of four 8-bit bands the last is marked as alpha unasked
     with pytest.warns(UserWarning, match=r'give bands=\[0, 1, 2\] if it is transparency'):
         assert np.array_equal(open_scene(file).cube, IMAGE)
 
@@ -125,7 +119,7 @@ def test_alpha_is_no_band_and_leaves_pixels_out(tmp_path: Path) -> None:
 def test_one_band_and_many(tmp_path: Path) -> None:
     for count in (1, 300):
         image = RNG.integers(1, 4000, (5, 6, count)).astype(np.uint16)
-        for file in (write(tmp_path / f'{count}.tif', image), write(tmp_path / f'{count}.img', image, 'ENVI')):
+        for file in (write(tmp_path / f'{count}.tif', image), write(tmp_path / f'{count}.img', image)):
             assert np.array_equal(open_scene(file).cube, image)
             assert np.array_equal(open_scene(file, cube_key='cube').cube, image)
 

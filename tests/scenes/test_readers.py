@@ -5,9 +5,8 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
-import rasterio
 import scipy.io
-from rasterio.transform import from_origin
+from rasters import write_raster
 
 from hsiaug.records import as_record
 from hsiaug.scenes import (
@@ -40,21 +39,12 @@ def write(folder: Path, kind: str) -> tuple[Path, Path]:
         np.save(cube, CUBE)
         np.save(gt, GT)
     elif kind == 'tif':
-        for file, value in ((cube, CUBE), (gt, GT[:, :, None])):
-            raster(file, value, 'GTiff')
+        write_raster(cube, CUBE)
+        write_raster(gt, GT)
     else:
-        raster(cube, CUBE, 'ENVI', interleave=kind)
-        raster(gt, GT[:, :, None], 'ENVI')
+        write_raster(cube, CUBE, interleave=kind)
+        write_raster(gt, GT)
     return cube, gt
-
-
-def raster(file: Path, value: np.ndarray, driver: str, **options: str | float) -> None:
-    height, width, count = value.shape
-    with rasterio.open(
-        file, 'w', driver=driver, height=height, width=width, count=count, dtype=value.dtype,
-        transform=from_origin(0, 0, 1, 1), **options,
-    ) as out:  # fmt: skip
-        out.write(np.moveaxis(value, 2, 0))
 
 
 @pytest.mark.parametrize('kind', ['mat', 'v73.mat', 'npz', 'npy', 'tif', 'bsq', 'bil', 'bip'])
@@ -137,7 +127,7 @@ def test_geotiff_nodata(tmp_path: Path) -> None:
     value = CUBE.copy()
     value[:, :, 1] = 65535
     value[0, 0] = 65535
-    raster(tmp_path / 'cube.tif', value, 'GTiff', nodata=65535)
+    write_raster(tmp_path / 'cube.tif', value, nodata=65535)
     scene = open_scene(tmp_path / 'cube.tif', on_bad_bands='drop')
     assert scene.bands is not None
     assert scene.bands.tolist() == [0, 2, 3]

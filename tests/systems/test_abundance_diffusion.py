@@ -20,16 +20,6 @@ def diffusion() -> AbundanceDiffusion:
     return AbundanceDiffusion(3, 16, 2, channels=(8, 16), sampling_steps=4).eval()
 
 
-def test_samples_lie_on_the_simplex_and_follow_the_seed(diffusion: AbundanceDiffusion) -> None:
-    labels = torch.tensor([0, 1, 0, 1, -1])
-    a = diffusion.sample(5, labels, rng(1))
-    assert a.shape == (5, 3, 16, 16)
-    assert float(a.min()) == 0
-    assert torch.allclose(a.sum(dim=1), torch.ones(5, 16, 16), atol=1e-5)
-    assert torch.equal(a, diffusion.sample(5, labels, rng(1)))
-    assert not torch.allclose(a, diffusion.sample(5, 1 - labels.clamp_min(0), rng(1)), atol=1e-3)
-
-
 def test_a_denoiser_that_knows_the_map_draws_it(monkeypatch: pytest.MonkeyPatch) -> None:
     model = AbundanceDiffusion(3, 16, 0, channels=(8, 16))
     truth = (4 * torch.randn(2, 3, 16, 16, generator=rng())).softmax(dim=1)
@@ -73,12 +63,6 @@ def test_chunks_do_not_change_what_is_drawn(diffusion: AbundanceDiffusion, monke
     monkeypatch.setattr('hsiaug.systems.unmixing_fusion.abundances.base._PIXELS', 2 * 16**2)
     parts = diffusion.sample(4, torch.zeros(4, dtype=torch.int64), rng())
     assert torch.allclose(whole, parts, atol=1e-5)
-
-
-def test_rebuilt_from_its_settings(diffusion: AbundanceDiffusion) -> None:
-    again = abundance_model('diffusion', 3, 16, 2, **diffusion.settings).eval()
-    again.load_state_dict(diffusion.state_dict())
-    assert torch.equal(again.sample(3, None, rng()), diffusion.sample(3, None, rng()))
 
 
 def test_mistakes() -> None:

@@ -6,11 +6,13 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from weights import same
 
 from hsiaug.engine import Run
 from hsiaug.engine import training as engine_training
 from hsiaug.functional.orientations import any_orientation
 from hsiaug.systems.unmixing_fusion.abundances.base import AbundanceModel
+from hsiaug.systems.unmixing_fusion.abundances.config import abundance_model
 from hsiaug.systems.unmixing_fusion.abundances.train import (
     AbundanceConfig,
     AbundanceTraining,
@@ -44,13 +46,31 @@ def config(kind: str, **settings: Any) -> AbundanceConfig:
     return AbundanceConfig(kind, **{'network': NETWORKS[kind], 'batch_size': 4, 'iterations': 6, **settings})  # type: ignore[arg-type]
 
 
-def same(a: nn.Module, b: nn.Module) -> bool:
-    state = b.state_dict()
-    return all(torch.equal(value, state[key]) for key, value in a.state_dict().items())
-
-
 def drawn(model: AbundanceModel, label: int, n: int = 64) -> Tensor:
     return model.sample(n, torch.full((n,), label), torch.Generator().manual_seed(7))
+
+
+@pytest.mark.parametrize('kind', KINDS)
+def test_samples_lie_on_the_simplex_follow_seed_and_label_and_come_of_settings_and_weights(kind: str) -> None:
+    torch.manual_seed(0)
+    model = abundance_model(kind, 3, 16, 2, **NETWORKS[kind]).eval()
+    again = abundance_model(kind, 3, 16, 2, **model.settings).eval()
+    again.load_state_dict(model.state_dict())
+    labels = torch.tensor([0, 1, 0, 1, -1])
+    for given in (labels, None):
+        samples, same_seed, other_seed = (
+            network.sample(5, given, torch.Generator().manual_seed(seed))
+            for network, seed in ((model, 1), (again, 1), (model, 2))
+        )
+        assert samples.shape == (5, 3, 16, 16)
+        assert float(samples.min()) >= 0
+        assert torch.allclose(samples.sum(dim=1), torch.ones(5, 16, 16), atol=1e-5)
+        assert torch.equal(samples, same_seed)
+        assert not torch.allclose(samples, other_seed, atol=1e-3)
+    for other_labels in (labels, 1 - labels.clamp_min(0)):
+        found = model.sample(5, other_labels, torch.Generator().manual_seed(1))
+        assert torch.equal(found, again.sample(5, labels, torch.Generator().manual_seed(1))) == (other_labels is labels)
+    assert model.sample(0, None, torch.Generator()).shape == (0, 3, 16, 16)
 
 
 # --- learning -------------------------------------------------------------------------------------------------------

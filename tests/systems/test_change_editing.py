@@ -9,9 +9,8 @@ from pairs import class_spectra, make_pairs, nearest_class
 from scipy.ndimage import label as connected
 from torch import Tensor
 
-from hsiaug.datasets import ChangeDataset, MixedDataset
 from hsiaug.metrics import between_halves, change_differences
-from hsiaug.samples import LeakageError, Provenance
+from hsiaug.samples import Provenance
 from hsiaug.scenes import BitemporalScene, PatchSplitter, SimulatedScene
 from hsiaug.systems import Generator, TrainingData
 from hsiaug.systems.change_editing.edits import edit_masks
@@ -239,24 +238,6 @@ def test_labelled_changes_say_which_class_becomes_which() -> None:
 
 
 # --- data and provenance --------------------------------------------------------------------------------------------
-
-
-def test_it_mixes_with_real_pairs_and_is_guarded(scene: BitemporalScene, tmp_path: Path) -> None:
-    split, other = (PatchSplitter(size=16)(scene, seed=seed) for seed in (0, 1))
-    painter = {k: getattr(TINY, k) for k in ('vae_channels', 'unet_channels', 'vae_iterations', 'diffusion_iterations')}
-    settings = {'painter': {**painter, 'unet_channels': [8, 16], 'sampling_steps': 2}, 'clusters': 3}
-    generator = fit_generator('change_editing', training_data(scene, split), settings)
-    real = ChangeDataset.from_scene(scene, split)
-    mixed = MixedDataset(real, generator, ratio=1.0, seed=0)
-    assert len(mixed) == 2 * len(real)
-    sample = mixed[len(mixed) - 1]
-    assert sample['image'].shape == real[0]['image'].shape
-    assert sample['mask'].shape == real[0]['mask'].shape
-    loaded = Generator.from_pretrained(generator.save_pretrained(tmp_path / 'g'))
-    assert loaded.provenance is not None
-    assert loaded.provenance.training['clusters'] == 3
-    with pytest.raises(LeakageError, match='evaluation pixels'):
-        MixedDataset(ChangeDataset.from_scene(scene, other), loaded, ratio=1.0)
 
 
 def test_bad_input_is_named(tiny: ChangeEditing) -> None:

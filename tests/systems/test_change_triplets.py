@@ -248,12 +248,11 @@ def test_a_bitemporal_scene_trains_and_is_guarded(tmp_path: Path) -> None:
     assert torch.equal(data.x, real.image)
     assert torch.equal(data.y, real.mask)
     assert torch.equal(data.val_y, ChangeDataset.from_scene(scene, split, 'val').mask)
+    streams = {'vae_iterations': 1, 'diffusion_iterations': 1, 'vae_channels': 4, 'sampling_steps': 2}
     for name, settings in (
         ('patch_augment', {'kind': 'copy_paste'}),
-        (
-            'two_stream_diffusion',
-            {'vae_iterations': 1, 'diffusion_iterations': 1, 'vae_channels': 4, 'sampling_steps': 2},
-        ),
+        ('two_stream_diffusion', streams),
+        ('change_editing', {'painter': streams, 'clusters': 3}),
     ):
         generator = fit_generator(name, data, settings)
         mixed = MixedDataset(real, generator, ratio=1.0, seed=0)

@@ -1,5 +1,4 @@
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -8,8 +7,6 @@ from torch import nn
 from toys import toy_spec
 from zooms import class_of, plateaus
 
-from hsiaug.datasets import MixedDataset, SyntheticBank, write_bank
-from hsiaug.datasets.patches import PatchDataset
 from hsiaug.functional.degradation import degrade, upsample
 from hsiaug.samples import SampleSpec
 from hsiaug.systems import TrainingData
@@ -153,19 +150,6 @@ def test_no_seams(network: str, factor: int) -> None:
     assert torch.allclose(whole, generator(image[None])[0].detach(), atol=1e-6)
     tiled = generator.super_resolve(image, tile=16)
     assert float((tiled - whole).abs().max()) < 1e-4 * float(whole.abs().max())
-
-
-def test_fills_a_bank_and_mixes(tmp_path: Path) -> None:
-    data = plateaus()
-    generator = bicubic(data, factor=3)
-    write_bank(generator, 8, tmp_path / 'bank', chunk=4)
-    bank = SyntheticBank(tmp_path / 'bank')
-    real = PatchDataset(data.x, data.y, data.spec)
-    mixed = MixedDataset(real, bank, ratio=1.0)
-    synthetic = [sample for sample in (mixed[i] for i in range(len(mixed))) if sample['synthetic']]
-    assert len(synthetic) == len(real)
-    for sample in synthetic:
-        assert (class_of(sample['image'][None])[0] == sample['mask']).float().mean() > 0.6
 
 
 def test_values_stay_in_range() -> None:

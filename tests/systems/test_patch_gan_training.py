@@ -6,6 +6,7 @@ import pytest
 import torch
 from pairs import BANDS, class_spectra, make_pairs
 from torch import nn
+from weights import same
 
 from hsiaug.datasets.class_patches import class_patches
 from hsiaug.engine import Run
@@ -25,11 +26,6 @@ SPEC = SampleSpec('scene', BANDS, ('a', 'b', 'c'), size=(8, 12), unit='counts')
 @pytest.fixture(scope='module')
 def pairs() -> TrainingData:
     return make_pairs(24)
-
-
-def same(a: PatchGAN, b: PatchGAN) -> bool:
-    state = b.state_dict()
-    return all(torch.equal(value, state[key]) for key, value in a.state_dict().items())
 
 
 def class_angles(generator: PatchGAN) -> torch.Tensor:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
+from weights import same
 
 from hsiaug.cli import main
 from hsiaug.engine import Run
@@ -110,6 +111,5 @@ def test_members_of_an_ensemble_go_on_where_they_were(
     )
     resumed = fit_generator('spectral_gan', data, settings, seed=3, folder=tmp_path)
     assert len(steps) == {(0, 7): 24, (1, 0): 12, (1, 12): 0}[at]
-    state = resumed.state_dict()
-    assert all(torch.equal(value, state[key]) for key, value in expected.state_dict().items())
+    assert same(resumed, expected)
     assert list(tmp_path.iterdir()) == []

@@ -6,7 +6,6 @@ import torch
 from torch import Tensor
 from torch.nn.functional import conv2d
 
-from hsiaug.systems.unmixing_fusion.abundances.config import abundance_model
 from hsiaug.systems.unmixing_fusion.abundances.style_gan import (
     FourierInput,
     ModulatedConv,
@@ -46,16 +45,6 @@ def half_pixel(logits: Tensor) -> Tensor:
     n, k, _, width = logits.shape
     rows = conv2d(logits.reshape(n * k, 1, -1, width), (weights / weights.sum()).view(1, 1, -1, 1))
     return rows.view(n, k, -1, width)[:, :, :-1]
-
-
-def test_samples_lie_on_the_simplex_and_follow_the_seed(gan: StyleGAN) -> None:
-    labels = torch.tensor([0, 1, 0, 1, -1])
-    a = gan.sample(5, labels, rng(1))
-    assert a.shape == (5, 3, 32, 32)
-    assert float(a.min()) >= 0
-    assert torch.allclose(a.sum(dim=1), torch.ones(5, 32, 32), atol=1e-5)
-    assert torch.equal(a, gan.sample(5, labels, rng(1)))
-    assert not torch.allclose(a, gan.sample(5, 1 - labels.clamp_min(0), rng(1)), atol=1e-3)
 
 
 @pytest.mark.parametrize('size', [8, 12, 16, 20, 56, 64])
@@ -121,13 +110,6 @@ def test_modulation_is_that_of_each_samples_own_kernel() -> None:
         kernel = conv.weight * conv.affine(w[i])[None, :, None, None]
         kernel = 1.5 * kernel / kernel.square().sum(dim=(1, 2, 3), keepdim=True).sqrt()
         assert torch.allclose(found, conv2d(x[i : i + 1], kernel)[0] + conv.bias, atol=1e-5)
-
-
-def test_rebuilt_from_its_settings(gan: StyleGAN) -> None:
-    assert gan.settings['layers'] == 5
-    again = abundance_model('style_gan', 3, 32, 2, **gan.settings).eval()
-    again.load_state_dict(gan.state_dict())
-    assert torch.equal(again.sample(3, None, rng()), gan.sample(3, None, rng()))
 
 
 def test_discriminator_is_told_the_label_and_sees_variety() -> None:

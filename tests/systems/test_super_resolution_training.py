@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from weights import same
 
 from hsiaug.cli import main
 from hsiaug.engine import Run
@@ -46,11 +47,6 @@ def stripes(n: int = 40, seed: int = 0) -> TrainingData:
     x = spectra[y].movedim(-1, 1).contiguous()
     spec = SampleSpec('segmentation', C, ('a', 'b'), size=(SIZE, SIZE), unit='counts')
     return TrainingData(spec, x, y, x[:0], x[:0], y[:0])
-
-
-def same(a: MSRResGAN, b: MSRResGAN) -> bool:
-    state = b.state_dict()
-    return all(torch.equal(value, state[key]) for key, value in a.state_dict().items())
 
 
 @pytest.fixture(scope='module')

@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch.nn.functional import cross_entropy
+from weights import same
 
 from hsiaug.engine import Run
 from hsiaug.functional.gradient_penalty import gradient_penalty_autograd
@@ -11,7 +12,6 @@ from hsiaug.metrics.frechet import sliced_wasserstein
 from hsiaug.samples import SampleSpec
 from hsiaug.systems import TrainingData
 from hsiaug.systems.spectral_gan import train as module
-from hsiaug.systems.spectral_gan.model import SpectralGAN
 from hsiaug.systems.spectral_gan.train import SpectralGANConfig, SpectralGANTraining, train_spectral_gan
 
 TINY = SpectralGANConfig(iterations=6, hidden=16, layers=2, batch_size=8, noise_dim=4, components=5)
@@ -109,10 +109,6 @@ def test_sliced_wasserstein_of_a_shift() -> None:
     a = torch.randn(500, 1, generator=torch.Generator().manual_seed(0))
     assert float(sliced_wasserstein(a, a + 2)) == pytest.approx(2, rel=1e-5)
     assert float(sliced_wasserstein(a, a[:250])) < 0.2
-
-
-def same(a: SpectralGAN, b: SpectralGAN) -> bool:
-    return all(torch.equal(v, b.state_dict()[k]) for k, v in a.state_dict().items())
 
 
 def test_critic_gradients_are_those_of_the_textbook(bumps: TrainingData, monkeypatch: pytest.MonkeyPatch) -> None:

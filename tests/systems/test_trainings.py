@@ -12,6 +12,7 @@ import torch
 from changes import make_changes
 from mixtures import mixtures
 from pairs import make_pairs
+from weights import same
 
 from hsiaug.datasets import SyntheticBank, SyntheticDataset, write_bank
 from hsiaug.engine import Run, Training
@@ -104,11 +105,6 @@ def whole(case: str, fit: Fit) -> tuple[Generator, list[tuple[str, int]]]:
             steps = taken(patch)
             _WHOLE[case] = fit(), steps
     return _WHOLE[case]
-
-
-def same(a: Generator, b: Generator) -> bool:
-    state = b.state_dict()
-    return all(torch.equal(value, state[key]) for key, value in a.state_dict().items())
 
 
 def checkpoint(folder: Path, stage: str) -> Path:

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 import torch
 from pairs import class_spectra, make_pairs, nearest_class
+from weights import same
 
 from hsiaug.engine import Run
 from hsiaug.engine.data import Held
@@ -57,11 +58,6 @@ def trained(partly: TrainingData) -> TwoStreamDiffusion:
 
 def hidden(mask: torch.Tensor) -> torch.Tensor:
     return torch.where(mask == 2, 255, mask)
-
-
-def same(a: TwoStreamDiffusion, b: TwoStreamDiffusion) -> bool:
-    state = b.state_dict()
-    return all(torch.equal(value, state[key]) for key, value in a.state_dict().items())
 
 
 def class_angles(batch: dict[str, torch.Tensor]) -> torch.Tensor:

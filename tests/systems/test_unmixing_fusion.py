@@ -10,8 +10,6 @@ from matplotlib import image as pictures
 from mixtures import BANDS, SIZE, UNIT, endmembers, maps, mixtures
 from torch import Tensor
 
-from hsiaug.datasets import MixedDataset, SyntheticBank, write_bank
-from hsiaug.datasets.patches import PatchDataset
 from hsiaug.functional.spectral import spectral_angle
 from hsiaug.systems import Generator, TrainingData
 from hsiaug.systems.unmixing_fusion import train as module
@@ -149,15 +147,6 @@ def test_an_ignored_class_is_never_generated(copies: UnmixingFusion) -> None:
     assert (copies.sample(6, seed=0)['mask'] == 1).any()
     copies.spec = replace(copies.spec, ignore_index=1)
     assert not (copies.sample(6, seed=0)['mask'] == 1).any()
-
-
-def test_fills_a_bank_and_mixes(copies: UnmixingFusion, tmp_path: Path) -> None:
-    write_bank(copies, 12, tmp_path / 'bank', chunk=4)
-    mixed = MixedDataset(PatchDataset(DATA.x, DATA.y, DATA.spec), SyntheticBank(tmp_path / 'bank'), ratio=0.5)
-    synthetic = [sample for sample in (mixed[i] for i in range(len(mixed))) if sample['synthetic']]
-    assert len(synthetic) == 12
-    for sample in synthetic:
-        assert (nearest_material(sample['image'][None])[0] == sample['mask']).float().mean() > 0.6
 
 
 def test_maps_count_for_a_class_by_their_share() -> None:
