@@ -1,4 +1,4 @@
-"""Metrics: accuracies, spectral and distribution fidelity, authenticity."""
+"""Metrics: accuracies, spectral and distributional fidelity, novelty."""
 
 from .change_fidelity import ChangeDifferences, ChangeFidelity, between_halves, change_differences, change_fidelity
 from .fidelity import Fidelity, fidelity

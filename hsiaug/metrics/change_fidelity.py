@@ -1,4 +1,4 @@
-"""How faithful synthetic pairs of dates with change masks are: each date for itself, and both with the mask."""
+"""Fidelity of synthetic pairs of dates with change masks: of each date, and of both together with the mask."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ class ChangeFidelity:
     """Fidelity of synthetic pairs of dates to real ones.
 
     Args:
-        first: of the images of the first date, the mask being that of what will change.
-        second: of those of the second date.
-        both: of both dates as one image, its bands those of both and its features side by side. Dates that do
-            not belong together show here and nowhere else. Its alignment says whether the mask is that of the changes,
-            its ``fid_mask`` and class shares are those of the change mask.
+        first: fidelity of the images of the first date, with the change mask.
+        second: fidelity of the images of the second date.
+        both: fidelity of both dates as one image with the bands and features of both; only this shows dates that do not
+            belong together. Its alignment tells whether the mask marks the changes; its ``fid_mask`` and class shares
+            are those of the change mask.
         differences: distances of the differences between dates to those of test pairs, where nothing changed and where
             something did.
-        real_differences: the same of the training pairs, the best that a generator can hope for.
+        real_differences: the same for the training pairs: the best that a generator can achieve.
     """
 
     first: PatchFidelity
@@ -38,19 +38,19 @@ class ChangeFidelity:
 def change_fidelity(
     train: Pair, test: Pair, fake: Pair, spec: SampleSpec, encoder: Encoder, seed: int = 0
 ) -> ChangeFidelity:
-    """Compare synthetic with real pairs of dates, by the measures of patches and of the differences between dates.
+    """Compare synthetic with real pairs of dates, by the metrics for patches and the differences between dates.
 
     Args:
         train: (N, 2, C, H, W) images and (N, 1, H, W) masks that the generator was trained on.
         test: real pairs of dates that it has not seen.
-        fake: synthetic ones.
-        spec: what all of them hold; kind ``'change'``.
-        encoder: takes (n, C, H, W) images of one date to (n, d) features; it should have seen the training part only.
-        seed: of the thinning and of the pixels that a pixel classifier is given.
+        fake: synthetic pairs of dates.
+        spec: spec of all of them, of kind ``'change'``.
+        encoder: maps (n, C, H, W) images of one date to (n, d) features; should have seen the training part only.
+        seed: seed of the subsampling and of the pixels for the pixel classifier.
 
     Raises:
-        ValueError: if the spec is of another kind, a side does not fit it, holds values that are not finite or less
-            than two pairs.
+        ValueError: if the spec is of another kind, or a side does not match it, holds values that are not finite, or
+            has fewer than two pairs.
     """
     if spec.kind != 'change':
         raise ValueError(f"change_fidelity: pairs of dates have kind 'change', found {spec.kind!r}")
@@ -84,18 +84,18 @@ MOST = 100_000
 
 @dataclass(frozen=True)
 class ChangeDifferences:
-    """Distances between the differences second minus first date of two sets of triplets.
+    """Distances between two sets of triplets in the difference of second and first date.
 
-    Each is the Wasserstein distance of order 1, mean over bands, in units of the real standard deviation of the band:
-    0 where they are distributed alike, √(2/π) = 0.80 or so of normal real differences to none at all. NaN where a side
-    has no pixel.
+    Each is the Wasserstein distance of order 1, averaged over bands, in units of the real standard deviation of the
+    band: 0 if the distributions are equal, about √(2/π) = 0.80 between normal real differences and none at all. NaN if
+    a side has no such pixel.
 
     Args:
-        unchanged: of differences where nothing changed.
-        changed: of differences where something did.
-        unchanged_texture: of their steps from a pixel to the next, where nothing changed: dates that differ by too
-            smooth or too noisy a field show in it.
-        changed_texture: of their steps from a pixel to the next, where something did.
+        unchanged: distance of the differences where nothing changed.
+        changed: distance of the differences where something changed.
+        unchanged_texture: distance of their steps between neighbouring pixels where nothing changed, which shows dates
+            whose difference is too smooth or too noisy.
+        changed_texture: distance of their steps between neighbouring pixels where something changed.
     """
 
     unchanged: float
@@ -108,13 +108,13 @@ def change_differences(real: Pair, fake: Pair, ignore_index: int | None = None, 
     """Compare synthetic with real triplets.
 
     Args:
-        real: (N, 2, C, H, W) pairs of dates and (N, 1, H, W) change masks; the unit of each distance comes from them.
-        fake: the same of synthetic ones, of any number.
-        ignore_index: value of pixels that do not count.
-        seed: of the choice of pixels, where there are very many.
+        real: (N, 2, C, H, W) pairs of dates and (N, 1, H, W) change masks, which set the units of the distances.
+        fake: synthetic pairs and masks, of any number.
+        ignore_index: value of pixels to ignore.
+        seed: seed of the selection of pixels, if there are very many.
 
     Raises:
-        ValueError: if the images and masks of a side do not fit together, masks hold other values, or bands differ.
+        ValueError: if the images and masks of a side do not match, masks hold other values, or bands differ.
     """
     for name, (image, mask) in (('real', real), ('synthetic', fake)):
         if image.ndim != 5 or image.shape[1] != 2 or mask.shape != (len(image), 1, *image.shape[3:]):
@@ -132,13 +132,13 @@ def change_differences(real: Pair, fake: Pair, ignore_index: int | None = None, 
 
 
 def between_halves(real: Pair, ignore_index: int | None = None, repeats: int = 5, seed: int = 0) -> ChangeDifferences:
-    """The same of two random halves of the real triplets, mean over repeats: what chance alone gives.
+    """The differences between two random halves of the real triplets, averaged over repeats: the effect of chance.
 
     Args:
         real: (N, 2, C, H, W) pairs of dates and (N, 1, H, W) change masks.
-        ignore_index: value of pixels that do not count.
-        repeats: times that they are halved.
-        seed: of the halves.
+        ignore_index: value of pixels to ignore.
+        repeats: number of random divisions.
+        seed: seed of the divisions.
 
     Raises:
         ValueError: for fewer than two triplets.

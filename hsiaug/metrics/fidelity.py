@@ -1,4 +1,4 @@
-"""How faithful synthetic spectra are: the analyses of Audebert et al. 2018, section 4, and what they miss."""
+"""Fidelity of synthetic spectra: the analyses of Audebert et al. 2018, section 4, and further ones."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ class Fidelity:
     Args:
         msad: spectral angle between real and synthetic class means, mean over classes, radians.
         msad_per_class: (K,) the angles.
-        std_ratio: synthetic over real standard deviation, mean over bands, median over classes; 1 is right.
-        roughness_ratio: the same of the second difference along the bands: how much noisier spectra are; 1 is right.
-        svm: accuracy of a linear SVM trained on one side and tested on another (Table 1), keys ``real_real``,
-            ``real_fake``, ``fake_fake``, ``fake_real``. Every class weighs the same in training and test, in all four,
-            and only classes that both sides hold count; NaN where these are fewer than two.
-        closer_than_real: share of synthetic spectra that lie closer to their nearest real spectrum than that one lies
-            to its own nearest real neighbour; real spectra that nobody has seen have about 0.5, copies 1.
+        std_ratio: synthetic over real standard deviation, mean over bands, median over classes; ideally 1.
+        roughness_ratio: the same ratio for the second difference along the bands, which shows noise; ideally 1.
+        svm: accuracy of a linear SVM trained on one side and tested on another (Table 1), with keys ``real_real``,
+            ``real_fake``, ``fake_fake``, ``fake_real``. In all four, classes have equal weight in training and test,
+            and only classes on both sides count; NaN if there are fewer than two.
+        closer_than_real: share of synthetic spectra that are closer to their nearest real spectrum than that one is to
+            its own nearest real neighbour; about 0.5 for unseen real spectra, 1 for copies.
     """
 
     msad: float
@@ -49,8 +49,8 @@ def fidelity(
     Args:
         train: (N, C) spectra and (N,) labels that the generator was trained on.
         test: real spectra and labels that it has not seen.
-        fake: synthetic spectra and labels, in any order; half of each class trains the SVM, half tests it.
-        num_classes: K.
+        fake: synthetic spectra and labels, in any order; half of each class trains the SVM, the other half tests it.
+        num_classes: number of classes K.
     """
     angles, stds, roughness = [], [], []
     for label in range(num_classes):

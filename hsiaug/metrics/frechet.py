@@ -22,8 +22,8 @@ class _Features(nn.Identity):
 def frechet_distance(a: Tensor, b: Tensor) -> float:
     """Fréchet distance of Gaussians fitted to features (Heusel et al. 2017): ‖μ_a − μ_b‖² + tr(Σ_a + Σ_b − 2√Σ_aΣ_b).
 
-    The estimate is biased upwards, by more the fewer vectors there are, and by much where they are no more than the
-    features: compare distances from the same numbers of samples only.
+    The estimate is biased upwards, more so with fewer vectors, and strongly if there are no more vectors than features.
+    Only compare distances from equal numbers of samples.
 
     Args:
         a: (n, d) features.
@@ -33,7 +33,7 @@ def frechet_distance(a: Tensor, b: Tensor) -> float:
         the squared distance, in the features' squared unit.
 
     Raises:
-        ValueError: if the shapes do not fit, a side has fewer than two vectors, or a feature is not finite.
+        ValueError: if the shapes do not match, a side has fewer than two vectors, or a feature is not finite.
     """
     a, b = _features('frechet_distance', a, b, least=2)
     # About the mean of one side: the distance stays, and sums of squares lose no digits.
@@ -49,11 +49,11 @@ class PRDC:
     """Precision, recall, density and coverage.
 
     Args:
-        precision: share of synthetic vectors within the reach of some real one; a vector's reach is the distance to
-            its k-th neighbour among its own.
-        recall: share of real vectors within the reach of some synthetic one.
-        density: real vectors within whose reach a synthetic one lies, mean over k; may exceed 1.
-        coverage: share of real vectors within whose reach a synthetic one lies.
+        precision: share of synthetic vectors within the reach of a real one; the reach of a vector is the distance to
+            its k-th neighbour on the same side.
+        recall: share of real vectors within the reach of a synthetic one.
+        density: mean number of real vectors whose reach includes a synthetic one, divided by k; may exceed 1.
+        coverage: share of real vectors whose reach includes a synthetic one.
     """
 
     precision: float
@@ -68,10 +68,10 @@ def prdc(real: Tensor, fake: Tensor, k: int = 5) -> PRDC:
     Args:
         real: (n, d) features.
         fake: (m, d) features.
-        k: which neighbour sets the reach.
+        k: the neighbour that sets the reach.
 
     Raises:
-        ValueError: if the shapes do not fit, a side has no more than k vectors, or a feature is not finite.
+        ValueError: if the shapes do not match, a side has no more than k vectors, or a feature is not finite.
     """
     if k < 1:
         raise ValueError(f'prdc: k must be at least 1, found {k}')

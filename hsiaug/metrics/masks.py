@@ -1,4 +1,4 @@
-"""Statistics of masks: how much of each class there is, which classes lie side by side, and how they are laid out."""
+"""Statistics of masks: class shares, neighbouring classes, and layout."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _CHUNK = 256  # masks at a time
 
 
 def class_indicators(mask: Tensor, num_classes: int, ignore_index: int | None = None) -> Tensor:
-    """(n, K, H, W) float32 one-hot masks of (n, H, W) int64 ones, all zero where a pixel does not count.
+    """(n, K, H, W) float32 one-hot masks of (n, H, W) int64 ones, all zero where a pixel is ignored.
 
     Raises:
         ValueError: for a value that is neither a class nor ignored.
@@ -28,7 +28,7 @@ def class_indicators(mask: Tensor, num_classes: int, ignore_index: int | None = 
 
 
 def class_shares(mask: Tensor, num_classes: int, ignore_index: int | None = None) -> Tensor:
-    """(K,) float64 share of each class in all counting pixels of (n, H, W) masks; NaN where none counts."""
+    """(K,) float64 share of each class in all valid pixels of (n, H, W) masks; NaN if there are none."""
     counts = torch.zeros(num_classes, dtype=torch.float64)
     for some in mask.cpu().split(_CHUNK):
         counts += class_indicators(some, num_classes, ignore_index).sum(dim=(0, 2, 3), dtype=torch.float64)
@@ -36,10 +36,10 @@ def class_shares(mask: Tensor, num_classes: int, ignore_index: int | None = None
 
 
 def cooccurrence(mask: Tensor, num_classes: int, ignore_index: int | None = None) -> Tensor:
-    """(K, K) float64, which classes lie side by side in (n, H, W) int64 masks.
+    """(K, K) float64 co-occurrence of neighbouring classes in (n, H, W) int64 masks.
 
-    Share of the pairs of 4-neighbours in a patch, both counting, that are of classes i and j: symmetric, adding up to
-    one, NaN where there is no such pair.
+    The share of valid 4-neighbour pairs in a patch that are of classes i and j; symmetric, adding up to one, NaN if
+    there are no such pairs.
     """
     pairs = torch.zeros(num_classes, num_classes, dtype=torch.float64)
     for some in mask.cpu().split(_CHUNK):
@@ -51,16 +51,17 @@ def cooccurrence(mask: Tensor, num_classes: int, ignore_index: int | None = None
 
 
 def total_variation(p: Tensor, q: Tensor) -> float:
-    """Total variation distance of two distributions of one shape, 0 to 1: the share that would have to move."""
+    """Total variation distance of two distributions of the same shape, from 0 to 1."""
     return float((p - q).abs().sum() / 2)
 
 
 def mask_features(mask: Tensor, num_classes: int, ignore_index: int | None = None) -> Tensor:
     """(n, 6 K) float64 fixed features of the layout of (n, H, W) int64 masks, for Fréchet distances of masks.
 
-    Per class: its share in each quadrant, which is where things are; the standard deviation of its share over 8 x 8
-    cells, which is how they clump; and the share of neighbouring pixel pairs on its border, which is how fine they
-    are. Only pixels that count make these; a quadrant without one is given the shares of the whole mask.
+    For each class: its share in each quadrant (position); the standard deviation of its share over 8 x 8 cells
+    (clustering); and the share of neighbouring pixel pairs on its border (scale). Only valid pixels are used; a
+    quadrant
+    without any gets the shares of the whole mask.
     """
     parts = [_layout(class_indicators(some, num_classes, ignore_index)) for some in mask.cpu().split(_CHUNK)]
     return torch.cat(parts) if parts else torch.zeros(0, 6 * num_classes, dtype=torch.float64)

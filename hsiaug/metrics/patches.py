@@ -1,4 +1,4 @@
-"""How faithful synthetic pairs of image and mask are: each for itself, and whether they go together."""
+"""Fidelity of synthetic image-mask pairs: of images, of masks, and of their alignment."""
 
 from __future__ import annotations
 
@@ -35,26 +35,27 @@ class PatchFidelity:
     Args:
         fid_image: Fréchet distance of the images' features.
         fid_mask: Fréchet distance of the masks' features (:func:`~hsiaug.metrics.masks.mask_features`).
-        msad: spectral angle between real and synthetic class means, mean over the classes that both hold, radians.
-        msad_per_class: (K,) the angles; NaN for a class that either side lacks.
-        std_ratio: synthetic over real standard deviation within a class, mean over bands, median over classes; 1 is
-            right. Features of a classifier hardly see that spectra are too noisy or too much alike, this does.
+        msad: spectral angle between real and synthetic class means, mean over the classes on both sides, radians.
+        msad_per_class: (K,) the angles; NaN for a class that is missing on a side.
+        std_ratio: synthetic over real standard deviation within a class, mean over bands, median over classes; ideally
+            1. It shows spectra that are too noisy or too similar, which features of a classifier hardly do.
         precision: share of synthetic images that look real; see :class:`~hsiaug.metrics.frechet.PRDC`. It and the next
-            three are NaN where a side has no more than five pairs.
-        recall: share of real images that could be synthetic ones.
-        density: precision that counts how many real ones are near.
-        coverage: share of real images that have a synthetic one near.
+            three are NaN if a side has no more than five pairs.
+        recall: share of real images that could be synthetic.
+        density: precision weighted by the number of real images nearby.
+        coverage: share of real images with a synthetic one nearby.
         class_share_error: total variation distance of the class shares, 0 to 1.
         cooccurrence_error: total variation distance of the classes of neighbouring pixels, 0 to 1.
-        alignment: mean class recall of a pixel classifier, trained on real training pixels, on the synthetic pairs, in
-            units of its recall on real test pairs: 1 where mask and image go together as in these, about
-            1 / (K · recall) where they do not at all. Copies of training pairs get what the reference has, above 1.
-        count: synthetic pairs in all.
-        compared: synthetic pairs that distances of features come from; as many as of training pairs in the reference.
-        real_count: real pairs on the other side.
-        dimensions: features of an image and of a mask. Fréchet distances from no more pairs than that are large.
-        against_train: the same with the training pairs as the real side, as papers report it.
-        real_reference: the same of the training pairs against test pairs, the best that a generator can hope for.
+        alignment: mean class recall, on the synthetic pairs, of a pixel classifier trained on real training pixels,
+            divided by its recall on real test pairs: 1 if mask and image match as well as there, about
+            1 / (K · recall) if they do not match at all. Copies of training pairs get that of the reference, above 1.
+        count: number of synthetic pairs.
+        compared: number of synthetic pairs used for feature distances, equal to that of training pairs in the
+            reference.
+        real_count: number of real pairs on the other side.
+        dimensions: numbers of features of an image and of a mask. With no more pairs, Fréchet distances are large.
+        against_train: the same comparison with training pairs as the real side, as papers report it.
+        real_reference: the same comparison of training pairs with test pairs: the best that a generator can achieve.
     """
 
     fid_image: float
@@ -82,22 +83,22 @@ def patch_fidelity(
 ) -> PatchFidelity:
     """Compare synthetic with real pairs.
 
-    Feature distances depend on the numbers of samples. Synthetic and training pairs are therefore thinned, at random,
-    to the smaller of both numbers before either is compared with the test pairs.
+    Feature distances depend on the number of samples. Synthetic and training pairs are therefore subsampled at random
+    to the smaller of both numbers before they are compared with the test pairs.
 
     Args:
         train: (N, C, H, W) images and (N, H, W) masks that the generator was trained on.
         test: real pairs that it has not seen.
         fake: synthetic pairs.
-        spec: what all of them hold; kind ``'segmentation'``.
-        encoder: takes (n, C, H, W) images to (n, d) features; it should have seen the training part only.
-        seed: of the thinning and of the pixels that the classifier is given.
+        spec: spec of all of them, of kind ``'segmentation'``.
+        encoder: maps (n, C, H, W) images to (n, d) features; should have seen the training part only.
+        seed: seed of the subsampling and of the pixels for the classifier.
 
     Returns:
-        synthetic against test pairs, with ``against_train`` and ``real_reference`` filled.
+        the comparison of synthetic with test pairs, including ``against_train`` and ``real_reference``.
 
     Raises:
-        ValueError: if a side does not fit the spec, holds values that are not finite or less than two pairs.
+        ValueError: if a side does not match the spec, holds values that are not finite, or has fewer than two pairs.
     """
     for name, pair in (('train', train), ('test', test), ('fake', fake)):
         _check(name, pair, spec)

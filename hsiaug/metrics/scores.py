@@ -1,4 +1,4 @@
-"""Scores of predicted classes: of a classification, a segmentation, a change detection."""
+"""Scores of classification, segmentation and change detection."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def accuracies(predicted: Tensor, target: Tensor, num_classes: int) -> Accuracie
         num_classes: K; classes that do not occur in ``target`` have recall NaN and do not count in ``aa``.
 
     Raises:
-        ValueError: if the shapes differ, there are no labels, or one is no whole number in [0, K).
+        ValueError: if the shapes differ, there are no labels, or one is not an integer in [0, K).
     """
     matrix = _confusion('accuracies', *counting(predicted, target, None, 'accuracies'), num_classes)
     total, right = matrix.sum(), matrix.diagonal().sum()
@@ -43,7 +43,7 @@ def accuracies(predicted: Tensor, target: Tensor, num_classes: int) -> Accuracie
 class SegmentationScores:
     """Mean IoU, macro F1 and overall accuracy, and IoU and F1 of each class; in [0, 1].
 
-    A class that neither the target nor the prediction holds is NaN and does not count in the means, nor does one that
+    Classes that occur neither in target nor in prediction are NaN and do not count in the means; nor does a class that
     is the ignore index.
     """
 
@@ -94,11 +94,11 @@ def segmentation_scores(
     Args:
         predicted: (N, H, W) int64 classes, or any other shape.
         target: classes in the same shape.
-        num_classes: K.
-        ignore_index: target of pixels that do not count.
+        num_classes: number of classes K.
+        ignore_index: target of pixels to ignore.
 
     Raises:
-        ValueError: if the shapes differ, no pixel counts, or a class is no whole number in [0, K).
+        ValueError: if the shapes differ, all pixels are ignored, or a class is not an integer in [0, K).
     """
     predicted, target = counting(predicted, target, ignore_index, 'segmentation_scores')
     matrix = _confusion('segmentation_scores', predicted, target, num_classes, ignore_index)
@@ -119,9 +119,8 @@ def segmentation_scores(
 class ChangeScores:
     """F1, IoU, precision and recall of the change class; means of IoU and F1 over both classes; overall accuracy.
 
-    All in [0, 1]. What has nothing to be measured on is NaN: recall where nothing has changed, precision where no
-    change is predicted, F1 and IoU where neither. A class that neither the target nor the prediction holds does not
-    count in the means.
+    All in [0, 1]. Undefined scores are NaN: recall if nothing has changed, precision if no change is predicted, F1 and
+    IoU if neither. Classes that occur neither in target nor in prediction do not count in the means.
     """
 
     f1: float
@@ -139,10 +138,10 @@ def change_scores(predicted: Tensor, target: Tensor, ignore_index: int | None = 
     Args:
         predicted: (N, 1, H, W) int64, 1 where changed, or any other shape.
         target: masks in the same shape.
-        ignore_index: target of pixels that do not count.
+        ignore_index: target of pixels to ignore.
 
     Raises:
-        ValueError: if the shapes differ, no pixel counts, or a mask holds anything but 0 and 1.
+        ValueError: if the shapes differ, all pixels are ignored, or a mask holds anything but 0 and 1.
     """
     predicted, target = counting(predicted, target, ignore_index, 'change_scores')
     for name, mask in (('predicted', predicted), ('target', target)):

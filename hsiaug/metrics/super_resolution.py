@@ -1,4 +1,4 @@
-"""How faithfully an image was super-resolved."""
+"""Scores of super-resolved images."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ class SuperResolutionScores:
     """Scores of a super-resolved image.
 
     Args:
-        mrae: mean of |error| / |target| over all values, targets below a thousandth of the peak counting as that.
+        mrae: mean of |error| / |target| over all values, with targets clamped to a thousandth of the peak or more.
         sid: spectral information divergence, mean over pixels, see :func:`spectral_information_divergence`.
-        sid_sum: the same, summed over all pixels.
-        psnr: peak signal-to-noise ratio in dB, of all values together.
+        sid_sum: spectral information divergence, summed over all pixels.
+        psnr: peak signal-to-noise ratio in dB, over all values.
         ssim: structural similarity, mean over bands and images.
         sam: spectral angle in radians, mean over pixels.
         ergas: relative global error (Wald 2000), mean over images; 0 is perfect.
@@ -41,7 +41,7 @@ class SuperResolutionScores:
 
 
 def spectral_information_divergence(a: Tensor, b: Tensor, floor: float = 1e-6, dim: int = 1) -> Tensor:
-    """Symmetric Kullback-Leibler divergence of spectra that are normalised to a sum of one.
+    """Symmetric Kullback-Leibler divergence of spectra normalised to a sum of one.
 
     Chang, "An Information-Theoretic Approach to Spectral Variability, Similarity, and Discrimination for Hyperspectral
     Image Analysis", IEEE Transactions on Information Theory 2000.
@@ -49,11 +49,11 @@ def spectral_information_divergence(a: Tensor, b: Tensor, floor: float = 1e-6, d
     Args:
         a: spectra, bands along ``dim``.
         b: the same shape.
-        floor: values below it, zeros and negative ones among them, count as it.
-        dim: the band dimension.
+        floor: smallest value; lower ones, including zeros and negative values, are raised to it.
+        dim: dimension of the bands.
 
     Returns:
-        Divergence in nats, without ``dim``.
+        divergence in nats, without ``dim``.
     """
     p, q = (x.clamp_min(floor) / x.clamp_min(floor).sum(dim=dim, keepdim=True) for x in (a, b))
     return ((p - q) * (p.log() - q.log())).sum(dim=dim)
@@ -66,10 +66,10 @@ def super_resolution_scores(
 
     Args:
         predicted: (n, C, H, W) in the target's unit.
-        target: (n, C, H, W), sides of 11 pixels at least.
-        factor: between the resolutions.
-        peak: range of the values for PSNR and SSIM; the target's largest value if None. Give one peak to all that
-            shall be compared.
+        target: (n, C, H, W), with sides of at least 11 pixels.
+        factor: ratio of the resolutions.
+        peak: range of the values for PSNR and SSIM; by default, the target's largest value. Use the same peak for all
+            images to be compared.
 
     Raises:
         ValueError: if the shapes differ or are too small, values are not finite, or the peak is not positive.

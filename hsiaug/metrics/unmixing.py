@@ -12,7 +12,7 @@ from ..functional.spectral import spectral_angle
 
 @dataclass(frozen=True)
 class UnmixingScores:
-    """How near an unmixing is to a reference."""
+    """Errors of an unmixing against a reference."""
 
     abundance_rmse: float  # root mean squared error over all abundances
     endmember_angle: float  # mean spectral angle of the endmembers, radians
@@ -22,10 +22,10 @@ class UnmixingScores:
 
 
 def match_endmembers(found: Tensor, reference: Tensor) -> tuple[int, ...]:
-    """For each of (k, C) reference endmembers the found one, so that the sum of the angles is least.
+    """Match each of (k, C) reference endmembers to an estimated one, with the smallest sum of angles.
 
-    One to one (Kuhn, "The Hungarian method for the assignment problem", 1955); there must be as many found ones at
-    least.
+    The matching is one to one (Kuhn, "The Hungarian method for the assignment problem", 1955), so at least k estimated
+    endmembers are needed.
     """
     if found.ndim != 2 or reference.ndim != 2 or found.shape[1] != reference.shape[1] or len(found) < len(reference):
         raise ValueError(
@@ -40,7 +40,7 @@ def match_endmembers(found: Tensor, reference: Tensor) -> tuple[int, ...]:
 def unmixing_scores(
     abundances: Tensor, endmembers: Tensor, reference_abundances: Tensor, reference_endmembers: Tensor
 ) -> UnmixingScores:
-    """Compare (N, k) abundances and (k, C) endmembers with a reference, endmembers matched by their spectral angles."""
+    """Compare (N, k) abundances and (k, C) endmembers with a reference, matching endmembers by spectral angle."""
     if abundances.shape != reference_abundances.shape or endmembers.shape != reference_endmembers.shape:
         raise ValueError(
             f'unmixing_scores: found {tuple(abundances.shape)} and {tuple(endmembers.shape)}, the reference has '

@@ -1,4 +1,4 @@
-"""Measures of fidelity as single values, with what real samples reach in their place, and their intervals."""
+"""Fidelity metrics as single values, with the values of real samples for reference, and intervals."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Gates that keep bad synthetic samples out, each fitted to real training samples."""
+"""Quality control of synthetic samples: gates fitted to real samples, coverage, and the choice of a ratio."""
 
 from ..evidence import Evidence, Recommendation, recommended_ratio
 from .adaptive_ratio import AdaptiveRatio, RatioCallback

@@ -1,4 +1,4 @@
-"""A ratio that changes during a training, guided by the validation score."""
+"""A ratio that adapts to the validation score during training."""
 
 from __future__ import annotations
 
@@ -20,28 +20,28 @@ class AdaptiveRatio(Schedule):
 
     Exp3.S on scaled learning progress (Graves et al., "Automated Curriculum Learning for Neural Networks", ICML 2017,
     https://arxiv.org/abs/1704.03003; Auer et al., "The Nonstochastic Multiarmed Bandit Problem", SIAM J. Comput. 32,
-    2002): a round of ``every`` epochs is trained at one ratio; the rise of the score over the round, ranked among the
-    rises so far, is its reward in [-1, 1]; weights of old rewards decay, since what helps early need not help late.
+    2002): each round of ``every`` epochs is trained at one ratio. The increase of the score over the round, ranked
+    among all increases so far, is its reward in [-1, 1]. Old rewards decay, since what helps early need not help late.
 
-    Given the scores of a training on real data alone, it also compares the two: once the exponential mean of its own
-    scores has been behind that of the reference for ``patience`` epochs, the ratio is 0 until the end.
+    If the scores of a training on real data alone are given, the two are compared: once the exponential mean of its own
+    scores has been below that of the reference for ``patience`` epochs, the ratio is 0 until the end.
 
-    Use ``mode='replace'``, so that epochs keep their length. The current ratio lies in shared memory, so that
-    persistent workers see it change. Call :meth:`observe` after each epoch, or leave it to :class:`RatioCallback`.
+    Use ``mode='replace'``, so that epochs keep their length. The current ratio is in shared memory, so that persistent
+    workers see it change. Call :meth:`observe` after each epoch, or use :class:`RatioCallback`.
 
     Args:
-        ratios: choices, 0 among them.
-        every: epochs of a round.
+        ratios: ratios to choose from, including 0.
+        every: number of epochs per round.
         rate: learning rate of the weights.
-        explore: chance of a random choice.
+        explore: probability of a random choice.
         reference: score after each epoch of a training on real data alone; None without one.
-        tolerance: how far behind the reference is still no harm.
-        patience: epochs behind the reference after which synthetic samples are given up.
+        tolerance: difference to the reference that is tolerated.
+        patience: number of epochs below the reference after which synthetic samples are given up.
         smoothing: weight of the newest score in the exponential means.
-        seed: of the choices.
+        seed: seed of the choices.
 
     Raises:
-        ValueError: if 0 is not among the choices, or a number is out of its range.
+        ValueError: if 0 is not among the ratios, or a number is out of its range.
     """
 
     def __init__(
@@ -95,10 +95,10 @@ class AdaptiveRatio(Schedule):
         return (1 - self.explore) * share / share.sum() + self.explore / len(self.ratios)
 
     def observe(self, epoch: int, score: float) -> None:
-        """Take the validation score, higher is better, after an epoch. It decides on the ratio of the next.
+        """Report the validation score after an epoch (higher is better), which determines the ratio of the next epoch.
 
         Raises:
-            ValueError: if an epoch is left out or repeated, or the score is not finite.
+            ValueError: if an epoch is skipped or repeated, or the score is not finite.
         """
         if epoch != len(self.scores) or not math.isfinite(score):
             raise ValueError(
@@ -158,7 +158,7 @@ class AdaptiveRatio(Schedule):
 
 
 class RatioCallback(Callback):
-    """Tells a schedule the validation score of each epoch of a Lightning training, and keeps it in checkpoints.
+    """Reports the validation score of each epoch of a Lightning training to a schedule, and keeps it in checkpoints.
 
     Args:
         ratio: the schedule that the datamodule or dataset mixes with.

@@ -1,4 +1,4 @@
-"""Do label and image belong together? Judged by classifiers of real samples, cross-fitted."""
+"""Whether label and image match, judged by cross-fitted classifiers of real samples."""
 
 from __future__ import annotations
 
@@ -35,24 +35,25 @@ _TINY = 1e-6
 
 
 class AgreementGate(Gate):
-    """Log mean loss of a sample's labels, each in units of its class's mean loss on held-out real samples.
+    """Rejects labels and masks that do not match their image. The score is a logarithmic mean loss.
 
-    The networks are trained on the real training part by cross-fitting over regions: the loss of a real label comes
-    from the network that has not seen its region, the loss of a synthetic one is the mean over the networks that have
+    It is the log mean loss of a sample's labels, each in units of its class's mean loss on held-out real samples. The
+    networks are trained on the real training part by cross-fitting over regions: the loss of a real label comes from
+    the network that has not seen its region; the loss of a synthetic label is the mean over the networks that have
     learnt its class.
 
-    In samples with masks that pass, pixels whose loss is over 1.25 times their class's mean real loss are ignored from
-    then on (:meth:`clean`), as in FreeMask (Yang et al., NeurIPS 2023), if the spec has an ignore index.
+    In accepted samples with masks, pixels whose loss exceeds ``margin`` (1.25) times their class's mean real loss are
+    set to be ignored (:meth:`clean`), as in FreeMask (Yang et al., NeurIPS 2023), if the spec has an ignore index.
 
     Args:
         false_alarm: see :class:`~hsiaug.quality.gate.Gate`.
-        config: of the networks: a classifier of single spectra, which of pairs of dates sees both, or for masks a
-            segmentation or change-detection network.
-        margin: of :meth:`clean`, in mean real losses.
+        config: settings of the networks: a classifier of single spectra, for pairs of dates of both dates together; or,
+            for masks, a segmentation or change-detection network.
+        margin: threshold of :meth:`clean`, in mean real losses.
 
     Attributes:
-        class_loss: (K,) mean loss on held-out real samples; that of all classes for one without any.
-        sample_loss: (N,) the same mean of each training sample as the score is, without the logarithm: how hard it is.
+        class_loss: (K,) mean loss on held-out real samples; for a class without any, that of all classes.
+        sample_loss: (N,) difficulty of each training sample: the score without the logarithm.
 
     Raises:
         ValueError: if ``margin`` is not positive, or the network does not suit the samples.

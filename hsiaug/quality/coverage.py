@@ -1,4 +1,4 @@
-"""Which real modes synthetic samples cover, and weights that draw them towards what is under-covered or hard."""
+"""Coverage of real modes by synthetic samples, and weights that favour under-covered or hard modes."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ _COLUMNS = 4096  # of a distance matrix at a time
 
 
 class Coverage:
-    """Coverage of the real training samples (Naeem et al. 2020), sample by sample and class by class.
+    """Coverage of the real training samples (Naeem et al. 2020), by sample and by class.
 
-    A real sample is covered if a synthetic one lies within its reach, the distance to its k-th real neighbour, among
-    features that are standardised and brought to at most 16 principal components.
+    A real sample is covered if a synthetic one lies within its reach, the distance to its k-th real neighbour, in the
+    space of at most 16 principal components of the standardised features.
 
     Args:
-        k: which neighbour sets the reach.
-        encoder: from images (n, ...) to features (n, d), which should have seen the training part only; None takes
-            spectra as they are, and of images mean and standard deviation of each band and the shares of the classes.
+        k: the neighbour that sets the reach.
+        encoder: maps images (n, ...) to features (n, d), and should have seen the training part only; if None, features
+            are the spectra themselves; for images, mean and standard deviation of each band and the class shares.
 
     Raises:
         ValueError: if ``k`` is below 1.
@@ -113,22 +113,23 @@ class Coverage:
         }
 
     def weights(self, batch: Batch, hardness: Tensor | None = None, floor: float = 0.1) -> Tensor:
-        """Chances with which synthetic samples should be drawn so that all real modes get their due.
+        """Probabilities with which to draw synthetic samples so that all real modes are represented.
 
-        Every real sample shares out its hardness among the synthetic samples within its reach, so that modes which few
-        of them cover get as much as others.
+        Every real sample divides its hardness among the synthetic samples within its reach, so that modes covered by
+        few of them get as much weight as others.
 
         Args:
             batch: the synthetic samples.
-            hardness: (N,) due of each training sample, such as
-                :attr:`~hsiaug.quality.agreement.AgreementGate.sample_loss`; NaN stands for the mean. All alike if None.
-            floor: share of the chances that is dealt out evenly, so that no sample is lost.
+            hardness: (N,) weight of each training sample, such as
+                :attr:`~hsiaug.quality.agreement.AgreementGate.sample_loss`; NaN means the mean. By default, all are
+                equal.
+            floor: share of the probability that is distributed evenly, so that no sample is lost.
 
         Returns:
             (n,) float64 that add up to one.
 
         Raises:
-            ValueError: if ``hardness`` or ``floor`` does not fit.
+            ValueError: if ``hardness`` or ``floor`` is invalid.
         """
         within = torch.from_numpy(self._within(batch)).double()
         due = torch.ones(len(self.real), dtype=torch.float64) if hardness is None else hardness.double()
@@ -144,14 +145,14 @@ class Coverage:
         return even if not shared.sum() > 0 else floor * even + (1 - floor) * shared / shared.sum()
 
     def class_weights(self, batch: Batch, hardness: Tensor | None = None) -> dict[str, float]:
-        """Label policy towards under-covered and hard classes: real frequency · hardness / coverage, adding up to one.
+        """Label policy that favours under-covered and hard classes: real frequency · hardness / coverage, normalised.
 
         Args:
             batch: the synthetic samples drawn so far.
-            hardness: (K,) of each class, such as :attr:`~hsiaug.quality.agreement.AgreementGate.class_loss`.
+            hardness: (K,) weight of each class, such as :attr:`~hsiaug.quality.agreement.AgreementGate.class_loss`.
 
         Returns:
-            weights by class name, as ``labels`` of a mixed dataset takes them.
+            weights by class name, for the ``labels`` of a mixed dataset.
         """
         held = self.shares.sum(dim=0)
         covered = (self.shares * self.covered(batch).double()[:, None]).sum(dim=0)

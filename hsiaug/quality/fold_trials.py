@@ -1,4 +1,4 @@
-"""Trials of a ratio search: fit, mix, train and score on one fold."""
+"""Trials of a ratio search: fit, mix, train, and score on one fold."""
 
 from __future__ import annotations
 
@@ -38,33 +38,33 @@ _RECORDED: dict[Kind, str] = {'spectrum': 'SpectraTrial', 'segmentation': 'Patch
 class FoldTrial:
     """A trial on the folds of a split's training area; a :class:`~hsiaug.quality.ratio_search.Trial`.
 
-    A candidate whose gates let hardly anything pass (:class:`~hsiaug.quality.gated.GateError`) scores as ratio 0 does:
-    nothing would be mixed in.
+    If hardly any sample of a candidate passes its gates (:class:`~hsiaug.quality.gated.GateError`), it gets the score
+    of ratio 0, since nothing would be mixed in.
 
     Args:
         scene: the scene, or samples of datasets.
         split: a split of it; its test part is never read.
         generator: registered name of the generator.
-        config: settings of the downstream network, of the class that the kind of the samples asks for.
-        settings: of the generator, see :func:`~hsiaug.trainers.fit_generator`.
+        config: settings of the downstream network, of the class for this kind of samples.
+        settings: settings of the generator, see :func:`~hsiaug.systems.fit.fit_generator`.
         labels: classes of the synthetic samples.
-        metric: score on the held-out fold, out of the metrics of the task; the first of them if None.
-        folds: number of folds of the training area; the same as the search's.
+        metric: score on the held-out fold, one of the metrics of the task; by default, the first of them.
+        folds: number of folds of the training area, as in the search.
         regions: see :func:`~hsiaug.quality.folds.fold_splits`.
         block: see :func:`~hsiaug.quality.folds.fold_splits`.
-        refit: fit generator and gate anew without each fold. If False, they are fitted once on the whole training
-            area, which is cheaper; synthetic samples then hold something of the fold, and its scores are optimistic.
-        gate: makes a gated source where candidates have a threshold; an object that is not a function says in its
-            attribute ``settings`` what distinguishes it from others of its type.
-        share: share of the steps of a plain training; shorter trainings cost less and rank ratios less surely.
-        device: where to train.
+        refit: refit generator and gate without each fold. If False, they are fitted once on the whole training area,
+            which is cheaper; but synthetic samples then contain information of the fold, and scores are optimistic.
+        gate: makes a gated source if candidates have a threshold; an object that is not a function must have an
+            attribute ``settings`` that distinguishes it from others of its type.
+        share: share of the steps of a full training; shorter trainings are cheaper and rank ratios less reliably.
+        device: device to train on.
 
     Attributes:
-        cost: plain trainings that a call takes; fitting the generator is not counted.
-        identity: 16 hex digits of everything that decides on a score, what the scene holds among it.
+        cost: number of full trainings per call, without fitting the generator.
+        identity: 16 hex digits of everything that determines a score, including the content of the scene.
 
     Raises:
-        ValueError: for a share that is none, an unknown metric, or settings of another kind of network.
+        ValueError: for an invalid share, an unknown metric, or settings of another kind of network.
     """
 
     def __init__(

@@ -1,7 +1,7 @@
-"""Cross-fitting inside the training area: each fold is a split of its own, whose test part is the fold.
+"""Cross-fitting within the training area: each fold is a split whose test part is the fold.
 
-A generator, a gate or a classifier that is fitted on such a split has not seen the fold, and the leakage guard knows.
-The test part of the split that is folded is in none of them.
+A generator, gate or classifier fitted on such a split has not seen the fold, which the leakage guard can check. The
+test part of the original split is in none of the folds.
 """
 
 from __future__ import annotations
@@ -28,29 +28,29 @@ S = TypeVar('S', bound=AnySplit)
 def fold_splits(
     scene: AnyScene, split: S, folds: int = 3, seed: int = 0, regions: Regions = 'auto', block: int = 8
 ) -> list[S]:
-    """Deal the labelled training area of a split to folds.
+    """Divide the labelled training area of a split into folds.
 
-    Whole regions go to a fold. What is too near to a fold to learn from it honestly takes no part in it: unlabelled
-    pixels of the fold's regions, pixels with a spectrum that the fold holds, and windows that share a pixel with it.
-    Of pixels, a class that lies in fewer regions than there are folds, or would be missing from the training part of
-    one, is dealt pixel by pixel.
+    Each region belongs to one fold. Samples too close to a fold are left out of its training part: unlabelled pixels of
+    the fold's regions, pixels with the same spectrum as one of the fold, and windows that share a pixel with it. In
+    splits of pixels, a class that lies in fewer regions than there are folds, or would be missing from the training
+    part of one, is divided pixel by pixel.
 
     Args:
         scene: the scene, or samples of datasets.
-        split: of its pixels, or into windows with masks; or of those samples. Training and validation part are dealt
-            alike.
+        split: a split of its pixels, or into windows with masks; or a split of those samples. Training and validation
+            part are divided in the same way.
         folds: number of folds.
-        seed: of the deal.
+        seed: seed of the division.
         regions: ``'groups'`` of the scene or the samples; ``'blocks'``, squares of the image; ``'samples'``, no
-            regions; ``'auto'`` is groups of samples of datasets; of a scene samples where the split itself is random,
-            groups where the scene has them, samples where it is not an image, else blocks.
-        block: side of a block in pixels; for windows in windows.
+            regions. ``'auto'`` means groups for samples of datasets; for a scene, samples if the split itself is
+            random, groups if the scene has them, samples if it is not an image, else blocks.
+        block: side of a block in pixels, or for windows in windows.
 
     Returns:
-        one split per fold: ``train`` and ``val`` are what is left of both, the test part is the fold.
+        one split per fold, whose test part is the fold; ``train`` and ``val`` are the rest of both parts.
 
     Raises:
-        TypeError: for a split that is neither.
+        TypeError: for another type of split.
         ValueError: for fewer than 2 folds, unknown or missing regions, or a class with too few samples.
     """
     check_value('fold_splits', 'folds', folds, int, Range(2))

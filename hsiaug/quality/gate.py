@@ -1,4 +1,4 @@
-"""The base of all gates: fitted to real samples, a gate scores synthetic ones and decides which to keep."""
+"""The base class of gates, which are fitted to real samples, score synthetic ones and decide which to keep."""
 
 from __future__ import annotations
 
@@ -25,19 +25,19 @@ _PIXELS_AT_ONCE = 1 << 16
 
 
 class Gate(ABC):
-    """Base of all gates.
+    """Base class of all gates.
 
-    A gate learns from the training part of a split what real samples are like. Its threshold comes from real samples
-    that it has not learnt from: training samples, each judged without its own region, and validation samples. A new
-    real sample is then rejected with about the chance ``false_alarm``, see :func:`held_out_limit`.
+    A gate learns from the training part of a split what real samples are like. Its threshold comes from held-out real
+    samples: training samples, each scored without its own region, and validation samples. A new real sample is then
+    rejected with a probability of about ``false_alarm``, see :func:`held_out_limit`.
 
     Args:
         false_alarm: share of new real samples that the gate may reject. It can be changed after fitting.
 
     Attributes:
-        held_out: (M,) scores of the real samples that the threshold comes from.
-        independent: how many of these say something of their own; overlapping windows do not.
-        provenance: of what the gate has seen, None where the training data do not tell.
+        held_out: (M,) scores of the held-out real samples.
+        independent: number of independent ones among them; overlapping windows are not independent.
+        provenance: provenance of the data the gate has seen; None if unknown.
 
     Raises:
         ValueError: if ``false_alarm`` is not between 0 and 1.
@@ -66,16 +66,16 @@ class Gate(ABC):
 
         Args:
             data: the training part of a split.
-            regions: int64 in the shape of ``data.y``, the region that each label lies in; see
-                :func:`~hsiaug.quality.regions.label_regions`. Without them no two samples may share a pixel: real
-                samples would be judged by what has seen them, and thresholds be too strict.
-            seed: of anything random in the fit.
+            regions: int64 in the shape of ``data.y``, the region of each label; see
+                :func:`~hsiaug.quality.regions.label_regions`. Without regions, no two samples may share a pixel;
+                otherwise real samples are scored by models that have seen them, and thresholds are too strict.
+            seed: seed of all randomness in the fit.
 
         Returns:
             the gate itself.
 
         Raises:
-            ValueError: if the samples do not suit the gate, are not finite, or are too few.
+            ValueError: if the gate cannot handle the samples, or they are not finite or too few.
         """
         name = type(self).__name__
         finite = int(data.x.isfinite().flatten(1).all(dim=1).sum()) if len(data.x) else 0
@@ -110,13 +110,13 @@ class Gate(ABC):
 
     @property
     def threshold(self) -> float:
-        """Highest score that is kept."""
+        """The highest accepted score."""
         if self.independent == 0:
             raise RuntimeError(f'{type(self).__name__} is not fitted; call fit with the training part of a split')
         return held_out_limit(self.held_out, self.independent, self.false_alarm)
 
     def keep(self, batch: Batch) -> Tensor:
-        """(n,) bool: which samples pass. One that cannot be judged, since a value is NaN, does not.
+        """(n,) bool: which samples pass. Samples that cannot be judged because of NaN values do not.
 
         Raises:
             RuntimeError: if the gate is not fitted.
@@ -236,13 +236,13 @@ class GateReport:
 
 
 class Gates:
-    """Several gates as one: a sample passes if all let it pass. False alarms of the gates add up, at most.
+    """Several gates as one: a sample passes if it passes all of them. At most, their false alarm rates add up.
 
     Args:
-        gates: of different names, applied in this order.
+        gates: gates with different names, applied in this order.
 
     Raises:
-        ValueError: if there is none, or two have one name.
+        ValueError: if there is none, or two have the same name.
     """
 
     def __init__(self, gates: Sequence[Gate]) -> None:

@@ -1,4 +1,4 @@
-"""Gates in front of a source: samples that do not pass are drawn again, or left out; and all gates that suit some."""
+"""Sources behind gates: samples that do not pass are redrawn or left out."""
 
 from __future__ import annotations
 
@@ -29,31 +29,31 @@ _TRIES = 200
 
 
 class GateError(ValueError):
-    """Gates that let hardly anything pass."""
+    """Hardly any sample passes the gates."""
 
 
 class Gated(nn.Module):
-    """A source of synthetic samples that pass gates: what does not is drawn again, with the same label.
+    """A source of synthetic samples that pass gates; rejected samples are redrawn with the same label.
 
-    Which samples come depends on (n, labels, seed) and nothing else. Where masks hold noisy pixels, those are ignored,
-    see :meth:`~hsiaug.quality.agreement.AgreementGate.clean`.
+    Samples depend only on (n, labels, seed). Noisy pixels of masks are ignored, see
+    :meth:`~hsiaug.quality.agreement.AgreementGate.clean`.
 
     Args:
         generator: a generator, or anything with ``sample`` and a spec.
-        gates: fitted to the training part that the generator was trained on.
-        tries: how many are drawn at most for one that passes; after the last an error says which gate rejects them.
-        leave_out: names of classes that are never drawn, such as those for which :meth:`passing` finds that hardly
-            anything passes. Whatever mixes these samples gives their share to the other classes.
+        gates: gates fitted to the training part that the generator was trained on.
+        tries: largest number of draws per accepted sample; if none passes, an error names the gate that rejects them.
+        leave_out: names of classes that are never drawn, such as those of which hardly any sample passes, see
+            :meth:`passing`. When mixing, their share goes to the other classes.
 
     Attributes:
-        provenance: of both: what the generator or any gate has seen.
-        report: what was drawn so far and why it was rejected, in this process; not all that passed is used, since
-            several are drawn at a time of what is hard to get.
+        provenance: joint provenance of the generator and the gates.
+        report: samples drawn in this process so far, and why they were rejected. Not all accepted samples are used,
+            since several are drawn at a time of classes that are often rejected.
 
     Raises:
         ValueError: if ``tries`` is below 1, generator and gates have seen different scenes, or ``leave_out`` names
-            unknown classes or all.
-        SpecMismatchError: if the generator does not make what the gates were fitted to.
+            unknown classes or all classes.
+        SpecMismatchError: if the generator's samples are not those the gates were fitted to.
     """
 
     def __init__(
@@ -181,20 +181,19 @@ class Gated(nn.Module):
 
 
 class GatedDataset(ReadAtOnce):
-    """What passes the gates of a map-style dataset of synthetic samples, such as a bank.
+    """The samples of a map-style dataset of synthetic samples, such as a bank, that pass gates.
 
     Args:
-        dataset: in the sample contract, with a ``spec``. It is judged once, and so may not draw anew in each epoch.
-        gates: fitted to real training samples.
+        dataset: dataset in the sample contract with a ``spec``. It is judged once, so it must not change with the epoch.
+        gates: gates fitted to real training samples.
 
     Attributes:
         rows: (n,) int64 rows of the dataset that pass.
-        report: what was rejected and why, JSON-ready.
+        report: rejected samples and reasons, JSON-ready.
 
     Raises:
-        ValueError: if the dataset has no spec or draws anew in each epoch, or it and the gates have seen different
-            scenes.
-        SpecMismatchError: if the dataset does not hold what the gates were fitted to.
+        ValueError: if the dataset has no spec or changes with the epoch, or it and the gates have seen different scenes.
+        SpecMismatchError: if the samples are not those the gates were fitted to.
         GateError: if no sample passes.
     """
 
@@ -262,17 +261,17 @@ def fit_gates(
     seed: int = 0,
     kinds: tuple[type[Gate], ...] = ALL_GATES,
 ) -> tuple[Gates | None, dict[str, str]]:
-    """Fit the gates that suit the samples.
+    """Fit all gates that can handle the samples.
 
     Args:
         data: training part of a split.
-        regions: of its samples, see :func:`~hsiaug.quality.regions.label_regions`.
-        false_alarm: of each gate.
-        seed: of everything random.
+        regions: regions of its samples, see :func:`~hsiaug.quality.regions.label_regions`.
+        false_alarm: false alarm rate of each gate.
+        seed: seed of all randomness.
         kinds: gates to fit.
 
     Returns:
-        the gates, None if none can be fitted, and by name why others cannot.
+        the gates, None if none can be fitted; and the reasons why others cannot be fitted, by name.
     """
     check_value('fit_gates', 'false_alarm', false_alarm, float, BETWEEN)
     fitted: list[Gate] = []

@@ -1,4 +1,4 @@
-"""Everything measured on a bank against real data: gates, memorised samples, fidelity, coverage."""
+"""Comparison of a bank with real data: gates, memorised samples, fidelity, coverage."""
 
 from __future__ import annotations
 
@@ -219,21 +219,21 @@ def inspect_bank(
     seed: int = 0,
     progress: bool = False,
 ) -> Inspection:
-    """Measure a bank against real data.
+    """Compare a bank with real data.
 
     Args:
         bank: the bank.
         scene: the real scene, or samples of datasets.
-        split: its split: gates and encoders learn from the training part, and the bank is compared with the test part.
-        count: most samples to examine; see :data:`LOOKED_AT`.
-        per_class: most spectra per class and side that fidelity is measured with.
-        gates: whether to fit gates, which takes longest, and to find what they reject and what is memorised.
-        seed: of gates, encoders and whatever is drawn at random.
+        split: its split; gates and encoders learn from the training part, and the bank is compared with the test part.
+        count: largest number of samples to examine; see :data:`LOOKED_AT`.
+        per_class: largest number of spectra per class and side for fidelity.
+        gates: whether to fit gates, which takes longest, to find rejected and memorised samples.
+        seed: seed of gates, encoders and all other randomness.
         progress: show a progress bar.
 
     Raises:
         LeakageError: if the bank's generator has seen test pixels of the split, or test samples.
-        SpecMismatchError: if real and synthetic samples do not fit together.
+        SpecMismatchError: if real and synthetic samples do not match.
     """
     compared = read_compared(bank, scene, split, count)
     with progress_bar(progress, total=2 + gates, unit='step', desc='evaluation') as advance:

@@ -1,4 +1,4 @@
-"""Is a sample new? Distances to the nearest training sample, in units of the sensor's noise."""
+"""Detection of copies by the distance to the nearest training sample, in units of the sensor's noise."""
 
 from __future__ import annotations
 
@@ -26,18 +26,19 @@ _CHUNK = 256
 
 
 class NoveltyGate(Gate):
-    """Minus log distance to the nearest training sample: root mean square difference in units of the sensor's noise.
+    """Rejects copies of training samples. The score is minus the log distance to the nearest training sample.
 
-    A copy has distance 0; a copy under noise of its own, 1; what shows the same under another measurement of the same
-    sensor, √2. Noise is whitened (Green et al. 1988, the maximum noise fraction), by a covariance estimated from the
-    training samples, see :func:`noise_covariance`. Each sample meets only training samples of other regions where the
-    threshold is set, so that what a threshold calls near is nearer than real samples come to one another.
+    The distance is the root mean square difference in units of the sensor's noise: 0 for a copy, 1 for a copy with
+    added noise, √2 for another measurement of the same surface. Noise is whitened (maximum noise fraction, Green et al.
+    1988) with a covariance estimated from the training samples, see :func:`noise_covariance`. To set the threshold,
+    samples are compared only with training samples of other regions; copies are then closer than real samples are to
+    each other.
 
     Args:
         false_alarm: see :class:`~hsiaug.quality.gate.Gate`.
-        turns: find mirrored and turned copies of images too.
-        shifts: also find copies of images shifted by up to this many pixels: what is compared loses a border of
-            this width, and the search takes (2 · shifts + 1)² times as long.
+        turns: also find flipped and rotated copies of images.
+        shifts: also find copies of images shifted by up to this many pixels. The compared area loses a border of this
+            width, and the search takes (2 · shifts + 1)² times as long.
 
     Raises:
         ValueError: if ``shifts`` is negative.

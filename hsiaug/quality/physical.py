@@ -1,4 +1,4 @@
-"""Gates of single spectra: values, roughness, and shapes that no real spectrum has."""
+"""Gates for single spectra: range of values, roughness, and shape."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def pixel_spectra(image: Tensor, spec: SampleSpec) -> Tensor:
 
 
 class SpectralGate(Gate):
-    """Base of gates that give each spectrum a value; an image is as bad as the worst twentieth of its pixels."""
+    """Base class of gates that score single spectra; the score of an image is the 95 % quantile over its pixels."""
 
     min_bands: ClassVar[int] = 1
 
@@ -67,7 +67,7 @@ class SpectralGate(Gate):
 
 
 class RangeGate(SpectralGate):
-    """How far a band goes beyond the lowest and highest real value, in standard deviations of the band."""
+    """Rejects values out of the range of real ones. The score is the excess in standard deviations of the band."""
 
     name = 'range'
 
@@ -81,7 +81,7 @@ class RangeGate(SpectralGate):
 
 
 class SmoothnessGate(SpectralGate):
-    """How much neighbouring bands differ: log mean square of first differences, standardised by the real ones."""
+    """Rejects rough spectra, by the log mean square difference of neighbouring bands, standardised by real spectra."""
 
     name = 'smoothness'
     min_bands = 2
@@ -96,11 +96,11 @@ class SmoothnessGate(SpectralGate):
 
 
 class SubspaceGate(SpectralGate):
-    """Distance to the subspace of real spectra: log mean square of what their principal components leave over.
+    """Rejects spectra outside the subspace of real ones, by the log mean square residual of their principal components.
 
     Args:
         false_alarm: see :class:`~hsiaug.quality.gate.Gate`.
-        variance: share of the real variance that the subspace holds, with at most half as many components as bands.
+        variance: share of the real variance in the subspace, which has at most half as many components as bands.
 
     Raises:
         ValueError: if a number is not between 0 and 1.

@@ -1,8 +1,8 @@
-"""A ratio chosen on validation folds inside the training area, with 0 among the choices.
+"""The choice of a ratio on validation folds within the training area, with 0 among the choices.
 
-A wrong ratio costs accuracy, and validation on few labels is noisy. So every candidate is paired with ratio 0 on the
-same folds and seeds, a race drops the worse half early, and a candidate wins only if it beats ratio 0 by ``k`` standard
-errors; otherwise nothing is mixed in. Results of other scenes can lend their strength.
+A wrong ratio costs accuracy, and validation on few labels is noisy. Therefore, every candidate is paired with ratio 0
+on the same folds and seeds, a race drops the worse half early, and a candidate wins only if it beats ratio 0 by ``k``
+standard errors; otherwise nothing is mixed in. Results from other scenes can be used as a prior.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from ..streams import stream_seed
 
 @dataclass(frozen=True)
 class Candidate:
-    """What is chosen.
+    """A ratio, with or without a gate.
 
     Args:
         ratio: synthetic samples per real sample.
-        threshold: of the gate; None without one.
+        threshold: threshold of the gate; None without a gate.
     """
 
     ratio: float
@@ -62,13 +62,13 @@ class Trial(Protocol):
 
 @dataclass(frozen=True)
 class Standing:
-    """How a candidate stands against ratio 0.
+    """Comparison of a candidate with ratio 0.
 
     Args:
         candidate: ratio and threshold.
-        trials: paired trials that it took part in, of each scene.
+        trials: number of its paired trials, per scene.
         mean: mean paired difference to ratio 0, in units of the score.
-        standard_error: of that mean; infinite after a single trial.
+        standard_error: standard error of that mean; infinite after a single trial.
     """
 
     candidate: Candidate
@@ -83,14 +83,14 @@ class Standing:
 
 @dataclass(frozen=True)
 class RatioChoice:
-    """What a search found.
+    """The result of a search.
 
     Args:
-        chosen: the candidate to train with; ratio 0 if none was better by enough.
-        standings: all candidates, those first that came furthest in the race, of these the best first.
-        k: standard errors that the best one had to clear.
+        chosen: the candidate to train with; ratio 0 if none was clearly better.
+        standings: all candidates, ordered by how far they came in the race, then by their mean.
+        k: number of standard errors by which the best had to beat ratio 0.
         trainings: number of trainings.
-        cost: the same in plain trainings.
+        cost: their cost in full trainings.
     """
 
     chosen: Candidate
@@ -139,23 +139,23 @@ class RatioSearch:
     """Chooses a ratio by a race of candidates on validation folds; call it with a :class:`Trial`.
 
     Successive halving (Jamieson and Talwalkar, "Non-stochastic Best Arm Identification and Hyperparameter
-    Optimization", AISTATS 2016): all candidates take the first trials, then the better half takes part until twice as
-    many are done, and so on; the best of the last round is compared with ratio 0. Trial t scores fold ``t % folds`` of
-    deal ``t // folds``, so that more trials than folds repeat the cross-fitting with other folds and seeds.
+    Optimization", AISTATS 2016): all candidates run the first trials, the better half continues until twice as many are
+    done, and so on; the best of the last round is compared with ratio 0. Trial t scores fold ``t % folds`` of division
+    ``t // folds``, so that more trials than folds repeat the cross-fitting with other folds and seeds.
 
     Folds of one training area share samples, so the differences of n trials are not independent. Their standard
-    error is s·√(1/n + 1/(folds − 1)), the second term being the ratio of validation to training samples (Nadeau and
+    error is s·√(1/n + 1/(folds − 1)), where the second term is the ratio of validation to training samples (Nadeau and
     Bengio, "Inference for the Generalization Error", Machine Learning 52, 2003); more trials do not bring it to zero.
 
     Args:
-        ratios: candidates above 0; 0 is always one.
-        thresholds: of a gate; each ratio is tried with each. Empty without a gate.
-        folds: that a training area is dealt to, at least 2.
-        trials: that the best candidate takes part in.
-        first: trials before the first candidates leave; as many as ``trials`` is not a race.
-        k: standard errors by which the best mean must exceed 0; below that the choice is ratio 0. On four scenes,
+        ratios: candidates above 0; 0 is always included.
+        thresholds: thresholds of a gate, each combined with each ratio; empty without a gate.
+        folds: number of folds, at least 2.
+        trials: number of trials of the best candidate.
+        first: number of trials before the first candidates drop out; if equal to ``trials``, none does.
+        k: number of standard errors by which the best mean must exceed 0; otherwise ratio 0 is chosen. On four scenes,
             1 lost less often than 0.5 and gained as much; 2 never mixed anything in.
-        seed: of the deals and trainings.
+        seed: seed of the folds and trainings.
 
     Raises:
         ValueError: if there is no ratio above 0, or a number is out of its range.
@@ -192,9 +192,9 @@ class RatioSearch:
 
         Args:
             trial: trains and scores on one fold.
-            others: what searches among the same candidates found on other scenes, at least two. They are the prior of
-                each candidate's difference: its mean and standard deviation over scenes are weighed against this
-                scene's own mean by their variances.
+            others: results of searches among the same candidates on at least two other scenes. They are a prior for the
+                difference of each candidate: its mean and variance over scenes are combined with this scene's own
+                mean, weighted by their variances.
         """
         return self._race([trial], others)
 
@@ -279,15 +279,15 @@ _WHERE = ('ratio', 'threshold', 'fold', 'seed')
 
 
 class Recorded:
-    """A trial whose scores are kept in a file, one line of JSON each; what is in the file is not trained again.
+    """A trial whose scores are saved in a file, one line of JSON each; saved scores are not trained again.
 
     Args:
-        trial: its attribute ``identity`` says what it trains on; lines of other trials are passed over.
-        path: of the file.
+        trial: a trial whose attribute ``identity`` identifies what it trains; lines of other trials are ignored.
+        path: path of the file.
 
     Raises:
-        ValueError: if the trial has no identity, that distinguishes its scores from another's, or the file holds
-            something else.
+        ValueError: if the trial has no identity to distinguish its scores from others, or the file holds something
+            else.
     """
 
     def __init__(self, trial: Trial, path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Where training samples lie, so that real samples can be judged by models fitted without them."""
+"""Regions of training samples, so that real samples can be scored by models fitted without their region."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ _SPECTRA_BLOCK = 8  # side of a region of single pixels
 
 
 def label_regions(scene: AnyScene, split: AnySplit, block: int | None = None) -> Tensor:
-    """Number of the region that each training label lies in.
+    """Number of the region of each training label.
 
-    Regions are the scene's groups (tiles, flight lines, fields) where it has them, else square blocks of pixels; of
-    datasets the groups of their samples.
+    Regions are the scene's groups (tiles, flight lines, fields) if it has any, else square blocks of pixels; for
+    datasets, the groups of their samples.
 
     Args:
         scene: the scene, or samples of datasets.
         split: its split.
-        block: side of a block in pixels; that of a window, or 8 pixels for single spectra, if None.
+        block: side of a block in pixels; by default, that of a window, or 8 pixels for single spectra.
 
     Returns:
-        int64 in the shape of the training labels or masks: (N,), (N, H, W), or (N, 1, H, W) of pairs of dates; of
-        patches with one label each (N, H, W), region by pixel, or (N, 1, 1).
+        int64 in the shape of the training labels or masks: (N,), (N, H, W), or (N, 1, H, W) for pairs of dates; for
+        patches with one label each, (N, H, W), the region of each pixel, or (N, 1, 1).
     """
     if isinstance(scene, SampleSet):
         image = scene.spec.size or ()

@@ -10,7 +10,7 @@ from .lightning_tasks import ChangeTask, SceneClassificationTask, SegmentationTa
 from .scene_classifier import SceneClassifierConfig, predict_scenes, train_scene_classifier
 from .segmentation import Segmenter, SegmenterConfig, predict_masks, train_segmenter
 
-# Names from before generators had a room of their own, and where they live now.
+# Former names of this package, and the modules that hold them now.
 _MOVED = {
     'fit_generator': 'hsiaug.systems.fit',
     'training_data': 'hsiaug.systems.data',

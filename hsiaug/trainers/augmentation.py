@@ -1,4 +1,4 @@
-"""Augmentation of training patches with masks: the controls that synthetic samples are measured against."""
+"""Augmentation of training patches with masks: controls for synthetic samples."""
 
 from __future__ import annotations
 

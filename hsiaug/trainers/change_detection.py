@@ -56,19 +56,19 @@ class PairAugmentation(nn.Module):
 class ChangeDetectorConfig(ImageTraining[ChangeDetector]):
     """A change-detection network and its training; the same for every arm of a study.
 
-    Its length, batches, rates and errors are those of :class:`~hsiaug.trainers.pixelwise.ImageTraining`.
+    For length, batches, learning rates and errors, see :class:`~hsiaug.trainers.pixelwise.ImageTraining`.
 
     Args:
-        model: ``'changeformer-v3'``, ``'changeformer-v6'``, ``'siamcrnn'``; torchgeo's ``'fcsiamdiff'`` and
+        model: ``'changeformer-v3'``, ``'changeformer-v6'``, ``'siamcrnn'``, or torchgeo's ``'fcsiamdiff'`` and
             ``'fcsiamconc'``.
-        encoder: ``'changeformer'``, ``'mit_tiny'``, ``'mit_b0'`` to ``'mit_b5'`` of ChangeFormer; ``'resnet18'``,
-            ``'resnet101'``, ... of the others, and ``'resnet_tiny'`` of SiamCRNN; None is ``'changeformer'`` or
+        encoder: ``'changeformer'``, ``'mit_tiny'``, ``'mit_b0'`` to ``'mit_b5'`` for ChangeFormer; ``'resnet18'``,
+            ``'resnet101'``, ... for the others, and ``'resnet_tiny'`` for SiamCRNN; by default, ``'changeformer'`` or
             ``'resnet18'``.
-        channels: width of the decoder, the published one if None; that of torchgeo's networks is fixed.
+        channels: width of the decoder; by default, the published one; fixed in torchgeo's networks.
         encoder_weights: ``'imagenet'`` or None.
         lovasz: weight of the Lovász loss added to the cross-entropy.
-        swap_dates: exchange the dates of half the pairs, at random. What has changed stays changed, but a network
-            that may learn the direction of a change no longer can.
+        swap_dates: exchange the dates of half the pairs at random. The change mask stays the same, but the network can
+            no longer learn the direction of changes.
     """
 
     kind = 'change'

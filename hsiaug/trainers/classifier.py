@@ -33,14 +33,14 @@ class ClassifierConfig:
     Args:
         hidden: width of the hidden layers.
         layers: number of hidden layers.
-        dropout: dropout after each.
-        scaling: of the input, see :class:`~hsiaug.models.SpectralScaler`.
-        steps: optimiser steps.
+        dropout: dropout after each hidden layer.
+        scaling: scaling of the input, see :class:`~hsiaug.models.SpectralScaler`.
+        steps: number of optimiser steps.
         batch_size: samples per step, real and synthetic together.
-        lr: learning rate of AdamW at the start; it falls to zero as a cosine.
-        weight_decay: of AdamW.
-        label_smoothing: of the cross-entropy.
-        synthetic_weight: loss weight of synthetic samples, real ones having 1.
+        lr: initial learning rate of AdamW, which falls to zero along a cosine.
+        weight_decay: weight decay of AdamW.
+        label_smoothing: label smoothing of the cross-entropy.
+        synthetic_weight: loss weight of synthetic samples; that of real ones is 1.
 
     Raises:
         ValueError: for a number out of range.
@@ -71,24 +71,24 @@ def train_nn1d(
 ) -> NN1D:
     """Train NN-1D on a dataset of spectra.
 
-    Batches are those of a :class:`~hsiaug.engine.Stream`, equal for arms of any size. The scaling is fitted on the real
-    spectra alone. Where samples have ``weight``, they count with it.
+    Batches come from a :class:`~hsiaug.engine.Stream` and have the same size for datasets of any length. The scaling is
+    fitted to real spectra only. If samples have a ``weight``, it is used in the loss.
 
     Args:
-        dataset: real or mixed spectra; ``label_prob`` is the target where it exists.
+        dataset: real or mixed spectra; the target is ``label_prob`` if there is one.
         config: network and training.
-        seed: of the initialisation and the order of the samples; torch's global generator is left as it was.
-        device: where to train.
-        after_epoch: called with the number of each epoch of the dataset and the network, in evaluation mode, before
-            samples of the next epoch are read; tells a schedule such as
-            :class:`~hsiaug.quality.adaptive_ratio.AdaptiveRatio` how training goes.
+        seed: seed of the initialisation and the order of the samples; torch's global generator is not changed.
+        device: device to train on.
+        after_epoch: called with the number of each finished epoch of the dataset and the network, in evaluation mode,
+            before samples of the next epoch are read; for schedules such as
+            :class:`~hsiaug.quality.adaptive_ratio.AdaptiveRatio`.
 
     Returns:
         the network, in evaluation mode, on ``device``.
 
     Raises:
         FloatingPointError: if training diverges.
-        ValueError: if there is one class.
+        ValueError: if there is only one class.
     """
     real: Any = dataset.real if isinstance(dataset, MixedDataset) else dataset
     spec = dataset.spec

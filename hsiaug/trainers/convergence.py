@@ -1,7 +1,7 @@
-"""Whether a training of a downstream model was long enough, and tuning until it is.
+"""Checks whether the training of a downstream model has converged, and tunes it until it does.
 
-Nearly every large loss from synthetic samples that was ever measured here went with a network that had not converged:
-all arms take equally many steps, and those that are mixed in take steps away from the real ones.
+Nearly every large loss from synthetic samples measured here occurred with a network that had not converged: all arms
+take equally many steps, and synthetic samples take steps away from the real ones.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ FALL = 0.05
 
 
 def still_falls(losses: Sequence[float], since: int = 0) -> bool:
-    """Whether the loss of a training still fell when the training ended.
+    """Whether the loss was still falling when training ended.
 
-    Learning rates that fall to zero end every curve flat, so that its last steps say nothing: what counts is the mean
-    loss of the last third of the steps against that of the third before, by more than :data:`FALL` of the loss of the
-    first twentieth. A curve of fewer than 20 steps always falls.
+    When the learning rate falls to zero, every curve ends flat, so that its last steps tell nothing. The loss counts as
+    falling if its mean over the last third of the steps is lower than over the third before, by more than :data:`FALL`
+    of the mean over the first twentieth. A curve of fewer than 20 steps always counts as falling.
 
     Args:
-        losses: of each step, in order.
-        since: step at which the data changed, such as from synthetic to real ones: thirds are of what came after.
+        losses: loss of each step, in order.
+        since: step at which the data changed, for example from synthetic to real; the thirds are of the steps after it.
     """
     count = len(losses) - since
     if count < 20:
@@ -71,21 +71,21 @@ def tune(
     length: Callable[[C], tuple[Hashable, int]],
     error: Callable[[float], float] = lambda score: 0.0,
 ) -> Tuned[C]:
-    """Choose a setting, and for how many steps to train with it.
+    """Choose a setting and the number of training steps.
 
-    Longer trainings of a setting are tried until the loss no longer falls at the end and the score is no higher than
-    before. A candidate takes the place of an earlier one if it scores more than ``error`` higher, or if it has
-    converged, the other has not, and it scores no more than ``error`` lower. Few labels validate noisily: without the
-    error, luck chooses settings that do harm.
+    A setting is trained longer until the loss no longer falls at the end and the score does not rise further. A
+    candidate replaces an earlier one if it scores more than ``error`` higher; or if it has converged, the other has
+    not, and it scores at most ``error`` lower. Scores on few validation labels are noisy: without ``error``, chance
+    would choose harmful settings.
 
     Args:
-        candidates: the default first.
+        candidates: candidates, the default first.
         measure: trains with a candidate.
-        length: setting of a candidate but for its number of steps, and this.
+        length: the setting of a candidate without its number of steps, and that number.
         error: standard error of a score.
 
     Returns:
-        the choice, and what was tried; where all trainings diverge it is the first, and its score NaN.
+        the choice, and all trials; if all trainings diverge, the first candidate with score NaN.
 
     Raises:
         ValueError: without a candidate.

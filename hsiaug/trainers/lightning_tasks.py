@@ -1,6 +1,6 @@
-"""Lightning tasks: torchgeo's with hsiaug's networks, or any other, and with samples that have weights; spectra.
+"""Lightning tasks: torchgeo's with hsiaug's networks or your own, and support for sample weights; a task for spectra.
 
-torchgeo's own are by the names that version 0.10 gave them, from whichever version is installed.
+torchgeo's tasks are called by their names since version 0.10, whichever version is installed.
 """
 
 from __future__ import annotations
@@ -100,21 +100,21 @@ class _Task:
 
 
 class SegmentationTask(_Task, SemanticSegmentation):  # type: ignore[misc]
-    """torchgeo's task, with networks for many bands and with samples that have a ``weight``.
+    """torchgeo's semantic segmentation task with networks for many bands and support for a sample ``weight``.
 
-    Only the training of batches with ``weight``, and of PFSegNet with its edges, is not torchgeo's own.
+    Only training on batches with ``weight``, and with the edge loss of PFSegNet, differs from torchgeo's.
 
     Args:
-        model: ``'segformer-hsi'``, ``'pfsegnet'``, or a name that torchgeo's task knows.
+        model: ``'segformer-hsi'``, ``'pfsegnet'``, or a model of torchgeo's task.
         backbone: encoder of the network.
-        network: a network from (n, C, H, W) to logits (n, K, H, W), in place of ``model``. Hyperparameters leave it
-            out: give it again to ``load_from_checkpoint``.
+        network: a network from (n, C, H, W) to logits (n, K, H, W), used instead of ``model``. It is not saved as a
+            hyperparameter: pass it again to ``load_from_checkpoint``.
         options: further arguments of hsiaug's networks, such as ``mapping``.
-        edge_weight: of the supervision of edges, of PFSegNet.
+        edge_weight: weight of the edge loss of PFSegNet.
         kwargs: arguments of torchgeo's task, such as ``in_channels``, ``num_classes``, ``ignore_index``, ``lr``.
 
     Raises:
-        ValueError: for ``weights`` that hsiaug's networks cannot take, or a loss that cannot honour sample weights.
+        ValueError: for ``weights`` that hsiaug's networks cannot load, or a loss that does not support sample weights.
     """
 
     always, added = PFSegNet, 'sample weights and edges'
@@ -170,20 +170,20 @@ class Adapted(nn.Module):
 
 
 class ChangeTask(_Task, ChangeDetection):  # type: ignore[misc]
-    """torchgeo's task, with networks for many bands, side outputs, ignored pixels and samples that have a ``weight``.
+    """torchgeo's change detection task with networks for many bands, ignored pixels and support for a ``weight``.
 
-    Only the training of batches with ``weight``, and of ChangeFormer V6 with its side outputs, is not torchgeo's own;
-    and its binary cross-entropy takes ``ignore_index``, which torchgeo's does not.
+    Only training on batches with ``weight``, and with the side outputs of ChangeFormer V6, differs from torchgeo's;
+    also, its binary cross-entropy supports ``ignore_index``, which torchgeo's does not.
 
     Args:
-        model: ``'changeformer-v3'``, ``'changeformer-v6'``, ``'siamcrnn'``, or a name that torchgeo's task knows.
+        model: ``'changeformer-v3'``, ``'changeformer-v6'``, ``'siamcrnn'``, or a model of torchgeo's task.
         backbone: encoder of the network.
-        network: as of :class:`SegmentationTask`, from (n, 2, C, H, W), with K = 2 for a binary task.
+        network: as for :class:`SegmentationTask`, but from (n, 2, C, H, W), and with K = 2 for a binary task.
         options: further arguments of hsiaug's networks, such as ``channels``.
         kwargs: arguments of torchgeo's task, such as ``in_channels``, ``task``, ``ignore_index``, ``lr``.
 
     Raises:
-        ValueError: for ``weights`` that hsiaug's networks cannot take, or a loss that cannot honour sample weights.
+        ValueError: for ``weights`` that hsiaug's networks cannot load, or a loss that does not support sample weights.
     """
 
     always, added, losses = ChangeFormerV6, 'sample weights and side outputs', ('bce', 'ce')
@@ -239,25 +239,24 @@ class ChangeTask(_Task, ChangeDetection):  # type: ignore[misc]
 
 
 class SceneClassificationTask(_Task, Classification):  # type: ignore[misc]
-    """torchgeo's task, with networks that it does not build, and samples with ``label_prob`` or ``weight``.
+    """torchgeo's classification task with further networks, and support for samples with ``label_prob`` or ``weight``.
 
-    torchgeo's own task builds timm's models alone, and takes class probabilities for labels without a word. Here they
-    are the target of training where a batch has them; metrics are always against ``label``. Cohen's kappa is logged
-    with torchgeo's metrics.
+    torchgeo's own task builds only timm models, and silently treats class probabilities as labels. Here, they are the
+    training target if a batch has them; metrics always use ``label``. Cohen's kappa is logged with torchgeo's metrics.
 
     Args:
         model: ``'alexnet'``, ``'cnn2d'`` or ``'cnn3d'`` of
-            :func:`~hsiaug.models.scene_classifiers.scene_classifier`, or a name that timm knows. ``'vgg16'`` and
-            ``'resnet18'``, which are known to both, are hsiaug's where ``options`` are given.
-        size: (H, W) of the images, which the former need to know.
-        network: a network from (n, C, H, W) to logits (n, K), in place of ``model``. Hyperparameters leave it out: give
-            it again to ``load_from_checkpoint``.
+            :func:`~hsiaug.models.scene_classifiers.scene_classifier`, or the name of a timm model. ``'vgg16'`` and
+            ``'resnet18'``, which exist in both, are hsiaug's if ``options`` are given.
+        size: (H, W) of the images, required for hsiaug's networks.
+        network: a network from (n, C, H, W) to logits (n, K), used instead of ``model``. It is not saved as a
+            hyperparameter: pass it again to ``load_from_checkpoint``.
         options: further arguments of hsiaug's networks: ``narrow``, ``dropout``, ``upsampling``.
         kwargs: arguments of torchgeo's task, such as ``in_channels``, ``num_classes``, ``class_weights``, ``lr``.
 
     Raises:
-        ValueError: for pretrained ``weights`` or a frozen backbone of hsiaug's networks, which have neither, or a loss
-            that cannot honour what samples carry.
+        ValueError: for pretrained ``weights`` or a frozen backbone with hsiaug's networks, which have neither, or a
+            loss that does not support probabilities or weights.
     """
 
     keys, added = ('label_prob', 'weight'), 'label_prob and weight'
@@ -305,15 +304,15 @@ class SceneClassificationTask(_Task, Classification):  # type: ignore[misc]
 class SpectralClassificationTask(LightningModule):
     """Trains a classifier of spectra on batches in the sample contract.
 
-    torchgeo's ClassificationTask builds picture models and reads soft targets wrongly; this one takes ``label_prob``
-    as the target where a batch has it, and always measures against ``label``.
+    torchgeo's ClassificationTask builds image models and misreads soft targets. This task uses ``label_prob`` as the
+    target if a batch has it; metrics always use ``label``.
 
     Args:
         bands: number of bands C.
         num_classes: number of classes K.
-        model: network from (n, C) to logits (n, K); NN-1D if None.
+        model: network from (n, C) to logits (n, K); by default, NN-1D.
         lr: learning rate of AdamW.
-        weight_decay: of AdamW.
+        weight_decay: weight decay of AdamW.
         scaling: input scaling of NN-1D, fitted on the datamodule's real training spectra.
     """
 

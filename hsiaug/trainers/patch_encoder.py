@@ -1,4 +1,4 @@
-"""Encoders of patches for fidelity metrics: one trained on the real training part, and one that a user brings."""
+"""Encoders of patches for fidelity metrics, trained on the real training part or supplied by the user."""
 
 from __future__ import annotations
 

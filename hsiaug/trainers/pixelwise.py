@@ -60,22 +60,22 @@ class Standardised(nn.Module):
 
 @dataclass(frozen=True, kw_only=True)
 class ImageTraining(ABC, Generic[N]):
-    """What trainings of networks on images have in common; a subclass has the network and says what it minimises.
+    """Settings common to all networks on images; a subclass defines the network and its loss.
 
     Args:
-        upsampling: images are enlarged by this factor first.
-        steps: optimiser steps.
+        upsampling: factor by which images are enlarged first.
+        steps: number of optimiser steps.
         batch_size: images, or pairs of dates, per step, real and synthetic together.
-        learning_rate: of AdamW at its highest; it rises over ``warmup`` and falls to zero as a polynomial.
-        warmup: share of the steps.
-        weight_decay: of AdamW.
-        class_weights: ``'none'``, or ``'sqrt_inverse'``: by the inverse square root of how many real pixels, or images,
-            a class has.
-        augment: ``'none'``; ``'flips'`` and turns; ``'classic'``: flips, crops, noise; ``'cutmix'``: flips and CutMix.
-            Images, both dates and masks always move alike.
-        bfloat16: mixed precision, worth its while on a GPU.
-        keep_best: steps between two looks at validation samples, after which the weights that score best on them (mIoU,
-            F1 of change, accuracy) are kept; 0 keeps those of the last step.
+        learning_rate: peak learning rate of AdamW, which rises over ``warmup`` and falls to zero as a polynomial.
+        warmup: share of the steps with a rising learning rate.
+        weight_decay: weight decay of AdamW.
+        class_weights: ``'none'``, or ``'sqrt_inverse'``: inverse square root of the number of real pixels, or images,
+            of a class.
+        augment: ``'none'``; ``'flips'``: flips and rotations; ``'classic'``: flips, crops, noise; ``'cutmix'``: flips
+            and CutMix. Images, both dates and masks always move together.
+        bfloat16: mixed precision, useful on a GPU.
+        keep_best: number of steps between evaluations on validation samples, to keep the weights with the best score
+            (mIoU, F1 of change, accuracy); 0 keeps those of the last step.
 
     Raises:
         ValueError: for an unknown choice or a number out of range.
@@ -129,25 +129,25 @@ def train_images(
 ) -> N:
     """Train a network on images with masks or labels, or on pairs of dates with change masks.
 
-    Batches are those of a :class:`~hsiaug.engine.Stream`, equal for arms of any size. Standardisation, one for both
-    dates, and class weights come from the real samples alone. The target of a label is ``label_prob`` where samples
-    have it; where a batch has ``weight``, samples count with it.
+    Batches come from a :class:`~hsiaug.engine.Stream` and have the same size for datasets of any length.
+    Standardisation (the same for both dates) and class weights come from real samples only. The target of labelled
+    images is ``label_prob`` if samples have it; if a batch has ``weight``, it is used in the loss.
 
     Args:
         dataset: real or mixed samples of the config's kind, with a ``spec``.
         config: network and training.
-        seed: of the initialisation, the order of the samples, dropout and augmentation; torch's global generators are
-            left as they were.
-        device: where to train.
+        seed: seed of the initialisation, the order of the samples, dropout and augmentation; torch's global generators
+            are not changed.
+        device: device to train on.
         val: validation samples, for ``keep_best``.
 
     Returns:
         the network from images in the dataset's unit to logits, in evaluation mode, on ``device``.
 
     Raises:
-        ValueError: if the dataset is empty, of another kind or without a spec, holds values that are not finite, a
-            class beyond the spec's, no pixel that counts or, of pairs, none that has changed; if the augmentation mixes
-            samples that are to keep weights or normalisation of their own; for ``keep_best`` without ``val``.
+        ValueError: if the dataset is empty, of another kind or without a spec; if it holds values that are not finite,
+            a class outside the spec, only ignored pixels or, for pairs of dates, no changed pixel; if the augmentation
+            mixes samples that need their own weights or normalisation; for ``keep_best`` without ``val``.
         FloatingPointError: if training diverges.
     """
     spec, device = _require_images(dataset, config), torch.device(device)

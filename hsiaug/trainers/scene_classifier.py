@@ -19,12 +19,12 @@ from .pixelwise import Augment, ImageTraining, Standardised, Weights, train_imag
 class SceneClassifierConfig(ImageTraining[Standardised]):
     """A classifier of images and its training; the same for every arm of a study.
 
-    Its length, batches, rates and errors are those of :class:`~hsiaug.trainers.pixelwise.ImageTraining`.
+    For length, batches, learning rates and errors, see :class:`~hsiaug.trainers.pixelwise.ImageTraining`.
 
     Args:
         model: see :func:`~hsiaug.models.scene_classifiers.scene_classifier`.
-        narrow: the same.
-        dropout: before the last layers.
+        narrow: see :func:`~hsiaug.models.scene_classifiers.scene_classifier`.
+        dropout: dropout before the last layers.
     """
 
     kind = 'scene'

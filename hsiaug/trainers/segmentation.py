@@ -27,18 +27,18 @@ class Segmenter(Standardised):
 class SegmenterConfig(ImageTraining[Segmenter]):
     """A segmentation network and its training; the same for every arm of a study.
 
-    Its length, batches, rates and errors are those of :class:`~hsiaug.trainers.pixelwise.ImageTraining`.
+    For length, batches, learning rates and errors, see :class:`~hsiaug.trainers.pixelwise.ImageTraining`.
 
     Args:
         model: ``'segformer'`` or ``'pfsegnet'``.
-        encoder: ``'mit_tiny'``, ``'mit_b0'`` to ``'mit_b5'`` of SegFormer; ``'resnet_tiny'``, ``'resnet18'``,
-            ``'resnet50'``, ... of PFSegNet; None is ``'mit_b0'`` or ``'resnet50'``.
-        mapping: a 1x1 convolution maps the bands to 3 channels first; otherwise the encoder takes all bands.
+        encoder: ``'mit_tiny'``, ``'mit_b0'`` to ``'mit_b5'`` for SegFormer; ``'resnet_tiny'``, ``'resnet18'``,
+            ``'resnet50'``, ... for PFSegNet; by default, ``'mit_b0'`` or ``'resnet50'``.
+        mapping: map the bands to 3 channels with a 1x1 convolution first; otherwise the encoder takes all bands.
         channels: width of the decoder.
         encoder_weights: ``'imagenet'`` or None.
-        edge_weight: of the supervision of edges, of PFSegNet.
-        synthetic_weight: loss weight of synthetic samples, real ones having 1.
-        auxiliary_bn: synthetic samples have a batch normalisation of their own while training; see
+        edge_weight: weight of the edge loss of PFSegNet.
+        synthetic_weight: loss weight of synthetic samples; that of real ones is 1.
+        auxiliary_bn: use a separate batch normalisation for synthetic samples in training; see
             :mod:`~hsiaug.models.auxiliary_bn`.
     """
 

@@ -1,4 +1,4 @@
-"""Training of downstream models for a fixed number of optimiser steps: what all of them share."""
+"""The training of downstream models for a fixed number of optimiser steps, common to all of them."""
 
 from __future__ import annotations
 

@@ -43,29 +43,29 @@ _LEVELS = 256
 
 @register('change_editing')
 class ChangeEditing(Generator):
-    """Pairs of dates with change masks that need no labelled pair of dates to learn from.
+    """Pairs of dates with change masks, made from single dates: no labelled pair of dates is needed.
 
-    The first date is an image with a land-cover mask. Regions of the mask become other classes
-    (:func:`~.edits.edit_masks`), the painter draws them anew
-    (:func:`~.inpainting.inpaint`), and its pixels replace the image's there, with borders as soft as a
-    sensor's. All of this second date then drifts: season, light and noise
-    (:class:`~.drift.DateDrift`). The change mask says where the class is another; pixels that
-    hold no class never change and are ignored in it.
+    The first date is an image with a land-cover mask. For the second date, regions of the mask are given other classes
+    (:func:`~.edits.edit_masks`), a painter repaints them (:func:`~.inpainting.inpaint`), and its pixels replace those
+    of the image, with borders as soft as a sensor's. Then the whole second date drifts in season, light and noise
+    (:class:`~.drift.DateDrift`). The change mask marks pixels with a new class; pixels without a class never change and
+    are ignored in it.
 
-    A label asks for a sample with chances proportional to the share of that class in it, as with classic augmentation;
-    drawn from the frequencies of ``change_share``, samples follow it evenly. :meth:`sample_shares` takes the shares.
+    Given a label, a sample is drawn with probability proportional to the share of that class in it, as in classic
+    augmentation; labels drawn from the frequencies of ``change_share`` follow it evenly. To choose the shares, use
+    :meth:`sample_shares`.
 
     Args:
         spec: spec of the triplets, of kind ``'change'``.
         land_cover: spec of the painter's image-mask pairs, as a dictionary.
-        painter: the painter's settings.
-        first_date: ``'real'``, images of the training data with their masks, which the generator then holds; or
-            ``'synthetic'``, the painter's own, which are as smooth as an autoencoder leaves them.
-        change_share: share of changed pixels among those that count, a number or a range from which it is drawn evenly;
-            None for those of the training masks, evenly over their patches, or, without such masks, 0 to 0.2.
+        painter: settings of the painter.
+        first_date: ``'real'`` for images of the training data with their masks, which are stored in the generator; or
+            ``'synthetic'`` for the painter's own, which are as smooth as its autoencoder makes them.
+        change_share: share of changed pixels among valid ones, a number, or a range from which it is drawn uniformly;
+            by default, that of random patches of the training masks or, without such masks, 0 to 0.2.
 
     Raises:
-        ValueError: if specs or settings do not fit.
+        ValueError: if specs or settings are invalid.
     """
 
     ranges: ClassVar = {'change_share': Range(0, 1)}

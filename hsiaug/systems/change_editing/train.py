@@ -29,16 +29,16 @@ CLUSTERED = 20_000
 
 @dataclass(frozen=True)
 class ChangeEditingConfig:
-    """Setting of a training.
+    """Training settings.
 
     Args:
         first_date, change_share: see :class:`~hsiaug.systems.change_editing.ChangeEditing`.
-        clusters: number of land-cover classes that pairs of dates, which have no land-cover mask, are given.
-        composites: pairs with regions of other pairs pasted in, per pair, that the painter is trained on as well.
-            Without them it knows no mask like an edited one, and hardly follows it.
-        drift: strength of the drift where no pair of dates is known, see
+        clusters: number of land-cover classes for pairs of dates, which have no land-cover masks.
+        composites: number of additional training pairs of the painter per pair, with regions of other pairs pasted in.
+            Without them, it has never seen masks like edited ones, and hardly follows them.
+        drift: strength of the drift if no pair of dates is known, see
             :meth:`~hsiaug.systems.change_editing.drift.DateDrift.assume`.
-        painter: setting of the painter's training, or a dictionary of it.
+        painter: settings of the painter's training, or a dictionary of them.
 
     Raises:
         ValueError: if a setting is out of its range.
@@ -76,16 +76,16 @@ def train_change_editing(
     """Train change editing.
 
     Args:
-        data: training part of a split. Of kind ``'segmentation'``: single dates with land-cover masks, and perhaps
-            ``unlabelled`` pairs of dates (M, 2, C, H, W) that show the drift, or single dates (M, C, H, W) that teach
-            the painter's image autoencoder. Of kind ``'change'``: first dates are given clusters of their spectra as
-            land cover, and the change masks say what is drift, with ``unlabelled`` pairs where there are any.
-        config: setting; the default one if None.
-        run: how: seed, device, the painter's checkpoints, progress; see :class:`~hsiaug.engine.Run`.
-        painter: a trained model of the same image-mask pairs, taken as it is.
+        data: training part of a split. Of kind ``'segmentation'``: single dates with land-cover masks, and optionally
+            ``unlabelled`` pairs of dates (M, 2, C, H, W) that show the drift, or single dates (M, C, H, W) to train the
+            painter's image autoencoder. Of kind ``'change'``: clusters of spectra serve as land cover of the first
+            dates, and unchanged pixels, and ``unlabelled`` pairs if there are any, show the drift.
+        config: settings; the default ones if None.
+        run: seed, device, the painter's checkpoints, progress; see :class:`~hsiaug.engine.Run`.
+        painter: a trained model of the same image-mask pairs, used unchanged.
 
     Raises:
-        ValueError: if the data cannot be learnt from, or the painter does not belong to it.
+        ValueError: if the data cannot be used, or the painter was trained on other data.
     """
     config, run = config or ChangeEditingConfig(), run or Run()
     seed = run.seed

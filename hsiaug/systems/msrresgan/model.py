@@ -1,4 +1,4 @@
-"""Super-resolution as augmentation: real samples at another ground sampling.
+"""Super-resolution as augmentation: real samples at another ground sampling distance.
 
 Huang, Li, Hu and Tao, "Hyperspectral Image Super-Resolution Using Generative Adversarial Network and Residual
 Learning", ICASSP 2019. Trained by :mod:`hsiaug.systems.msrresgan.train`.
@@ -30,28 +30,29 @@ CHUNK = 16  # samples that are super-resolved at a time
 
 @register('msrresgan')
 class MSRResGAN(Generator):
-    """Training samples, super-resolved.
+    """Training samples at another resolution, by super-resolution.
 
-    *zoom* makes a k times smaller window of a sample a full-size one at k times finer ground sampling, masks by
-    nearest neighbour; the network, which has learnt to undo a factor, is taken to do so one octave higher. *jitter*
-    degrades a sample and restores it, so that a model sees other sensors' resolution. Any batch can be altered so, that
-    of another generator too, by :meth:`augment`; :meth:`sample` draws training samples and alters them. A label asks
-    for a pair with chances proportional to the share of that class in it, and for a window around one of its pixels.
+    *zoom* enlarges a k times smaller window of a sample to full size, at a k times finer ground sampling distance, with
+    masks by nearest neighbour; this assumes that the network, which has learnt to undo a degradation by k, also works
+    at the next finer scale. *jitter* degrades a sample and restores it, to imitate the resolution of other sensors.
+    :meth:`augment` alters any batch, also of another generator; :meth:`sample` draws training samples and alters them.
+    Given a label, a pair is drawn with probability proportional to the share of that class in it, and a window around
+    one of its pixels.
 
     Args:
-        spec: spec of the samples, of kind ``'segmentation'`` or ``'scene'``. The window of a ``'scene'`` holds the
-            centre of the sample, whose label stays.
-        network: ``'msrresgan'``, ``'msrresnet'`` without a gradient network and a discriminator in training, or a
-            baseline: ``'srgan'``, ``'srcnn'``, or ``'bicubic'``, which learns nothing.
-        factor: k, 2 to 5. Where it does not divide the samples' sides, what it makes is cut to their size.
-        width: kernels per layer, of the residual networks.
-        blocks: residual blocks; the published number if None.
+        spec: spec of the samples, of kind ``'segmentation'`` or ``'scene'``. For ``'scene'``, the window holds the
+            centre of the sample, whose label does not change.
+        network: ``'msrresgan'``; ``'msrresnet'``, without gradient network and discriminator; or a baseline:
+            ``'srgan'``, ``'srcnn'``, or ``'bicubic'``, which learns nothing.
+        factor: factor k, 2 to 5. If it does not divide the sides of the samples, the output is cut to their size.
+        width: kernels per layer of the residual networks.
+        blocks: number of residual blocks; by default, the published one.
         augmentation: ``'zoom'`` or ``'jitter'``.
-        mtf: of the sensor that jitter plays, see :func:`~hsiaug.functional.degradation.degrade`.
-        noise: of that sensor, as a share of the standard deviation of the training data.
+        mtf: MTF of the sensor imitated by jitter, see :func:`~hsiaug.functional.degradation.degrade`.
+        noise: noise of that sensor, relative to the standard deviation of the training data.
 
     Raises:
-        ValueError: if a setting does not fit.
+        ValueError: if a setting is invalid.
     """
 
     ranges: ClassVar = {'factor': COUNT, 'width': COUNT, 'noise': NOT_NEGATIVE}
@@ -114,21 +115,21 @@ class MSRResGAN(Generator):
     def super_resolve(self, image: Tensor, tile: int = 64, out: Tensor | np.ndarray | None = None) -> Tensor:
         """Super-resolve an image of any size, tile by tile.
 
-        Tiles are read with as much of their surroundings as the network looks at, so that there are no seams. Beside
-        image and result only one tile is in memory at a time.
+        Tiles are read with the surroundings that the network sees, so that there are no seams. Besides image and
+        result, only one tile is in memory at a time.
 
         Args:
-            image: (C, h, w) in the dataset's unit, on any device; of a numpy array, a memory map too,
-                :func:`torch.from_numpy` makes one without a copy.
+            image: (C, h, w) in the dataset's unit, on any device. To pass a numpy array or memory map without a copy,
+                use :func:`torch.from_numpy`.
             tile: side of a tile in pixels of the input.
-            out: (C, kh, kw) float32 that takes the result: a tensor on any device, or a numpy array, as one that
-                ``np.lib.format.open_memmap`` maps to a file where the result is larger than memory.
+            out: (C, kh, kw) float32 to write the result to: a tensor on any device, or a numpy array, such as a memory
+                map of ``np.lib.format.open_memmap`` if the result is larger than memory.
 
         Returns:
-            (C, kh, kw) float32, a tensor on the memory of ``out`` where that was given, else on the image's device.
+            (C, kh, kw) float32, a tensor that shares the memory of ``out`` if given, else on the image's device.
 
         Raises:
-            ValueError: if image or ``out`` does not fit, or the tile is smaller than its surroundings.
+            ValueError: if image or ``out`` has the wrong shape, or the tile is smaller than its surroundings.
         """
         margin = int(self.network.margin)  # type: ignore[arg-type]
         if image.ndim != 3 or len(image) != self.spec.bands:
@@ -172,15 +173,15 @@ class MSRResGAN(Generator):
         """Alter a batch of samples.
 
         Args:
-            batch: ``image`` (n, C, H, W) of the generator's spec, ``mask`` (n, H, W) where the kind has one; whatever
-                else it holds is passed on.
-            seed: of the windows and the noise; None takes fresh entropy from torch's global generator.
+            batch: ``image`` (n, C, H, W) that matches the generator's spec, and ``mask`` (n, H, W) if the kind has one;
+                other keys are kept.
+            seed: seed of the windows and the noise; if None, fresh entropy is taken from torch's global generator.
 
         Returns:
-            the batch with ``image`` and ``mask`` replaced, on their devices.
+            the batch with new ``image`` and ``mask``, on the same devices.
 
         Raises:
-            ValueError: if the images do not fit the spec.
+            ValueError: if the images do not match the spec.
         """
         image = batch['image']
         self.require_images(image)

@@ -1,9 +1,10 @@
 """Training of super-resolution: MSRResGAN with its MSRResNet, and the baselines SRGAN and SRCNN.
 
-The text's gradient network is trained first and then kept as it is. The generator minimises the mean squared error of
-what it adds to the interpolated image, plus λ times the adversarial loss; that one minimises a
-binary cross-entropy (Eq. 5 as printed holds log(0 − D)). The squared error is a mean over values of normalised images,
-to which λ relates. SRGAN has the same content loss here: its perceptual one needs a network of three bands.
+As in the paper, the gradient network is trained first and then frozen. The generator minimises the mean squared error
+of the residual that it adds to the interpolated image, plus λ times the adversarial loss; the discriminator minimises a
+binary cross-entropy (Eq. 5 as printed has log(0 − D)). The squared error is a mean over values of normalised images,
+which sets the meaning of λ. SRGAN has the same content loss here, as its perceptual loss needs a network for three
+bands.
 """
 
 from __future__ import annotations
@@ -39,24 +40,24 @@ CHECKPOINT_FILE = 'training.safetensors'
 
 @dataclass(frozen=True)
 class SuperResolutionConfig:
-    """Setting of a training. The defaults are small, for minutes on a CPU; :meth:`paper` is the published setting.
+    """Training settings. The defaults are small, for minutes on a CPU; :meth:`paper` gives the published ones.
 
     The settings up to ``noise`` are those of the generator, :class:`~hsiaug.systems.msrresgan.MSRResGAN`; ``mtf`` and
-    ``noise`` are of the sensor of low resolution in training, too.
+    ``noise`` also describe the low-resolution sensor in training.
 
     Args:
-        adversarial: λ.
-        deception: what λ weighs: ``'minimax'`` is log(1 − D), as in Eq. 6, whose gradient vanishes where the
-            discriminator is sure, as it is early; ``'non_saturating'`` is −log D.
-        gradient_iterations: steps of the gradient network.
-        iterations: steps of the generator.
+        adversarial: weight λ of the adversarial loss.
+        deception: adversarial loss of the generator: ``'minimax'`` is log(1 − D), as in Eq. 6, whose gradient vanishes
+            when the discriminator is certain, as early in training; ``'non_saturating'`` is −log D.
+        gradient_iterations: number of steps of the gradient network.
+        iterations: number of steps of the generator.
         batch_size: patches per step.
         lr: learning rate of all networks.
-        lr_decay: the learning rate is multiplied by this after each quarter of a stage.
+        lr_decay: factor applied to the learning rate after each quarter of a stage.
         discriminator_width: kernels of the discriminator's first layer.
-        shrink: after training, multiply what a residual network adds to the interpolated image by the number from 0 to
-            1 that leaves least on the validation part, where there is one, so that it is no worse than interpolation
-            there. Not in the text.
+        shrink: after training, multiply the residual of a residual network by the number from 0 to 1 with the smallest
+            error on the validation part, if there is one, so that it is no worse there than interpolation. Not in the
+            paper.
         precision: ``'32'``; ``'tf32'`` or ``'bf16'``, faster on a GPU.
 
     Raises:
@@ -210,20 +211,20 @@ def train_super_resolution(
     """Train a super-resolution network on patches, and make the generator that augments with it.
 
     Args:
-        data: training part of a split, of kind ``'segmentation'`` or ``'scene'``; its patches are the high resolution.
-        config: setting; the default one if None.
-        run: how: seed, device, checkpoints, progress; see :class:`~hsiaug.engine.Run`. A checkpoint is removed when the
+        data: training part of a split, of kind ``'segmentation'`` or ``'scene'``, with patches of high resolution.
+        config: settings; the default ones if None.
+        run: seed, device, checkpoints, progress; see :class:`~hsiaug.engine.Run`. The checkpoint is removed when the
             training ends.
         low: the same patches from a real low-resolution sensor, in the same unit: (N, C, ⌈H/k⌉, ⌈W/k⌉), or (N, C, H, W)
-            where the whole image was interpolated before patches were cut, as in the paper; those of ``data`` if None.
-            Without any, the patches themselves are degraded.
+            if the whole image was interpolated before patches were cut, as in the paper; by default, those of ``data``.
+            If there are none, the patches are degraded.
 
     Returns:
         the generator, on the device.
 
     Raises:
-        ValueError: if the data cannot be learnt from, or the checkpoint is of another training.
-        FloatingPointError: if the training diverges; the last good checkpoint stays.
+        ValueError: if the data cannot be used, or the checkpoint belongs to another training.
+        FloatingPointError: if the training diverges; the last good checkpoint is kept.
     """
     config, run = config or SuperResolutionConfig(), run or Run()
     if low is None and data.coarse is not None:

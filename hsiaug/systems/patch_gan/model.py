@@ -1,9 +1,9 @@
 """Convolutional GAN of hyperspectral patches, after a tutorial.
 
 "How can hyperspectral image classification be implemented using PyTorch-based Generative Adversarial Networks?", 2024,
-which is DCGAN (Radford, Metz and Chintala, ICLR 2016, https://arxiv.org/abs/1511.06434) in two layers. Conditioning on
-the class is added: a patch without a label trains no classifier. The text names 3-D convolutions as the better choice
-for spectra and shows none; here they are the same layers on volumes. Trained by :mod:`hsiaug.systems.patch_gan.train`.
+a DCGAN (Radford, Metz and Chintala, ICLR 2016, https://arxiv.org/abs/1511.06434) with two layers. We add conditioning
+on the class, since unlabelled patches cannot train a classifier. The tutorial recommends 3-D convolutions for spectra
+without showing any; here they are the same layers on volumes. Trained by :mod:`hsiaug.systems.patch_gan.train`.
 """
 
 from __future__ import annotations
@@ -31,18 +31,21 @@ Upsampling = Literal['transposed', 'resize']
 
 @register('patch_gan')
 class PatchGAN(Generator):
-    """Noise, and a class, to a patch: a linear projection to 128 × H/4 × W/4 and two transposed convolutions.
+    """Convolutional GAN of labelled patches, from noise and a class.
+
+    A linear projection to 128 × H/4 × W/4 and two transposed convolutions.
 
     Args:
         spec: spec of the patches, of kind ``'scene'`` with sides divisible by 4.
         latent_dim: length of the noise vector.
-        conditional: False for the paper's GAN without classes: labels are then drawn, but mean nothing.
-        dims: 2, or 3 for spectral-spatial convolutions, whose projection has a quarter of the bands as well.
-        upsampling: ``'transposed'`` as in the paper; ``'resize'`` repeats pixels and convolves them, which leaves no
-            checkerboard (Odena, Dumoulin and Olah, Distill 2016, https://distill.pub/2016/deconv-checkerboard).
+        conditional: False for the tutorial's GAN without classes: labels are then drawn, but have no effect.
+        dims: 2, or 3 for spectral-spatial convolutions, whose projection also has a quarter of the bands.
+        upsampling: ``'transposed'`` as in the tutorial; ``'resize'`` repeats pixels and convolves them, which avoids
+            checkerboard artefacts (Odena, Dumoulin and Olah, Distill 2016,
+            https://distill.pub/2016/deconv-checkerboard).
 
     Raises:
-        ValueError: for samples that are not labelled patches, sides that do not divide, or too few bands.
+        ValueError: for samples that are not labelled patches, sides not divisible by 4, or too few bands.
     """
 
     kinds: ClassVar = ('scene',)

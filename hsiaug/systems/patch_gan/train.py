@@ -1,7 +1,6 @@
 """Training of the patch GAN: binary cross-entropy, or a Wasserstein distance with gradient penalty.
 
-The text names both, and the second as the more robust one in its author's experience. Steps of critic and generator
-alternate.
+The tutorial mentions both, and calls the second more robust. Steps of critic and generator alternate.
 """
 
 from __future__ import annotations
@@ -34,22 +33,22 @@ Loss = Literal['bce', 'wgan-gp']
 
 @dataclass(frozen=True)
 class PatchGANConfig:
-    """Setting of a training. The text gives layers only; rates and lengths are DCGAN's and of our choice.
+    """Training settings. The tutorial gives only the layers; learning rates are DCGAN's, lengths our choice.
 
-    From ``latent_dim`` to ``upsampling`` the settings are those of the generator,
-    :class:`~hsiaug.systems.patch_gan.PatchGAN`; the critic is given the class, and has such convolutions, too.
+    The settings from ``latent_dim`` to ``upsampling`` are those of the generator,
+    :class:`~hsiaug.systems.patch_gan.PatchGAN`; they apply to the critic too.
 
     Args:
         loss: ``'bce'`` or ``'wgan-gp'``.
-        calibrate: give each class the mean and standard deviation of its training patches afterwards; needs
+        calibrate: after training, match the mean and standard deviation of each class to its training patches; needs
             ``conditional``.
-        spectral_norm: normalise the spectral norm of the critic's weights.
-        size: side of the patches that are cut where the data are image-mask pairs, divisible by 4.
+        spectral_norm: apply spectral normalisation to the critic's weights.
+        size: side of the patches to cut from image-mask pairs, divisible by 4.
         rule: how these patches are labelled, see :func:`~hsiaug.datasets.class_patches.class_patches`.
-        per_class: most of them per class; None for all.
-        iterations: steps of the generator.
-        critic_steps: steps of the critic for each; ``'bce'`` needs one.
-        batch_size: real patches per step, and the same number of synthetic ones.
+        per_class: largest number of these patches per class; None for all.
+        iterations: number of generator steps.
+        critic_steps: critic steps per generator step; must be 1 for ``'bce'``.
+        batch_size: real patches per step; the number of synthetic ones is the same.
         lr: learning rate of Adam (β 0.5, 0.9).
         penalty: weight of the gradient penalty.
 
@@ -141,17 +140,17 @@ def train_patch_gan(data: TrainingData, config: PatchGANConfig | None = None, ru
     """Train a patch GAN.
 
     Args:
-        data: training part of a split, of kind ``'scene'``, or of kind ``'segmentation'``, from whose pairs labelled
-            patches are cut.
-        config: setting; the default one if None.
-        run: how, see :class:`~hsiaug.engine.Run`; the checkpoint is removed when the training ends.
+        data: training part of a split, of kind ``'scene'``, or of kind ``'segmentation'``, from which labelled patches
+            are cut.
+        config: settings; the default ones if None.
+        run: see :class:`~hsiaug.engine.Run`; the checkpoint is removed when the training ends.
 
     Returns:
         the generator, of kind ``'scene'``, on the device.
 
     Raises:
-        ValueError: if the data cannot be learnt from, or the checkpoint is of another training.
-        FloatingPointError: if the training diverges; the last good checkpoint stays.
+        ValueError: if the data cannot be used, or the checkpoint belongs to another training.
+        FloatingPointError: if the training diverges; the last good checkpoint is kept.
     """
     config, run = config or PatchGANConfig(), run or Run()
     if data.spec.kind == 'segmentation':

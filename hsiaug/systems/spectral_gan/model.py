@@ -28,11 +28,11 @@ _ROUNDING = 1e-7  # of float32, relative to the spectra as a whole
 
 
 class SpectralSpace(torch.nn.Module):
-    """The space that the networks work in, fitted on training-area pixels.
+    """The feature space of the networks, fitted to pixels of the training area.
 
-    ``'unit'``: bands scaled together to [0, 1], as in the paper. ``'pca'``: whitened principal components; the residual
-    of each band is drawn as white noise on the way back. Real spectra are smooth because their bands are few numbers'
-    work; networks that make each band by itself make spectra several times rougher than real ones.
+    ``'unit'``: all bands scaled together to [0, 1], as in the paper. ``'pca'``: whitened principal components; on the
+    way back, the residual of each band is drawn as white noise. Real spectra are smooth because they depend on few
+    variables; networks that generate each band separately make spectra several times rougher than real ones.
     """
 
     offset: Tensor  # (C,)
@@ -82,18 +82,18 @@ class SpectralSpace(torch.nn.Module):
 
 @register('spectral_gan')
 class SpectralGAN(Generator):
-    """Generator network: noise and a one-hot class to a spectrum.
+    """Spectra from noise and a one-hot class, by the generator network of a GAN.
 
     Args:
         spec: spec of the samples.
         noise_dim: length of the noise vector.
         hidden: width of the hidden layers.
         layers: number of hidden layers.
-        space: space that the network works in, see :class:`SpectralSpace`; ``'unit'`` ends in the paper's sigmoid.
-        components: principal components of the space ``'pca'``.
-        conditional: False for a GAN without classes: labels are then drawn, but mean nothing.
-        calibration: what :meth:`calibrate` matches of each class: ``'joint'`` mean and covariance of the codes,
-            ``'marginal'`` mean and standard deviation of each dimension.
+        space: feature space of the network, see :class:`SpectralSpace`; ``'unit'`` ends in the paper's sigmoid.
+        components: number of principal components of the space ``'pca'``.
+        conditional: False for a GAN without classes: labels are then drawn, but have no effect.
+        calibration: statistics of each class that :meth:`calibrate` matches: ``'joint'``, mean and covariance of the
+            codes; ``'marginal'``, mean and standard deviation of each dimension.
     """
 
     kinds: ClassVar = ('spectrum',)
@@ -152,11 +152,11 @@ class SpectralGAN(Generator):
     @plain_torch()
     @torch.no_grad()
     def calibrate(self, data: TrainingData, seed: int = 0, samples: int = 2000) -> None:
-        """Give each class the moments of its training spectra, in the codes, see ``calibration``.
+        """Match the moments of each class to those of its training spectra, in code space; see ``calibration``.
 
         The critic judges spectra of all classes together, so that a class may have any mean and covariance. The joint
-        calibration gives it those of its spectra, by the linear map that moves samples least (Gelbrich 1990). The
-        marginal one leaves correlations as they are, see :func:`~hsiaug.functional.scaling.matching`.
+        calibration matches both with the linear map that moves samples least (Gelbrich 1990). The marginal calibration
+        does not change correlations, see :func:`~hsiaug.functional.scaling.matching`.
         """
         joint = self.calibration == 'joint'
         self.gain.copy_(torch.eye(self.space.dim) if joint else torch.ones(self.space.dim))
@@ -183,8 +183,8 @@ class SpectralGAN(Generator):
     def interpolate(self, labels: tuple[int, int], alphas: Tensor, seeds: tuple[int, int] = (0, 1)) -> Tensor:
         """Spectra along a line in the input space (Fig. 4 of the paper).
 
-        Equal labels and different seeds go between two noise vectors within a class; different labels and equal seeds
-        go between two classes at fixed noise.
+        Equal labels and different seeds interpolate between two noise vectors of a class; different labels and equal
+        seeds interpolate between two classes at fixed noise.
 
         Args:
             labels: classes of the two ends.

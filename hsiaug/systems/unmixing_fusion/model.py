@@ -1,7 +1,7 @@
 """Images, and image-mask pairs, from generated abundances and the endmembers of a scene.
 
 Yu et al., "Unmixing before Fusion: A Generalized Paradigm for Multi-Source-based Hyperspectral Image Synthesis", CVPR
-2024. Masks are added: a class map that is read off the abundances.
+2024. We add masks: class maps derived from the abundances.
 """
 
 from __future__ import annotations
@@ -30,40 +30,39 @@ EXPLAINED = 0.999  # share of the residual's variance that is kept
 
 @register('unmixing_fusion')
 class UnmixingFusion(Generator):
-    """HSI = E · A + ε: endmembers E of the training images, abundances A by a generator, ε like the residual.
+    """Images HSI = E · A + ε, with endmembers E of the training images, generated abundances A, and noise ε.
 
-    The abundances are those that an unmixing network finds in the training images and, for more spatial diversity, in
-    RGB images of similar scenes. ε is normal, drawn for each pixel by itself, with a covariance between bands that is
-    taken from what unmixing left of the training images; the paper does not say what ε is, here it is our choice: of
-    this residual itself (``'residual'``), or of the differences between its neighbouring pixels, halved
-    (``'differences'``; Green et al., IEEE TGRS 26(1), 1988). The residual also holds materials that no endmember
-    stands for, which are smooth in space: drawn for each pixel by itself they are salt and pepper, and only what
-    differs from pixel to pixel is noise.
+    The abundances are learnt from those that an unmixing network finds in the training images and, for more spatial
+    diversity, in RGB images of similar scenes. ε is normal and independent for each pixel, with a covariance between
+    bands taken from the unmixing residual of the training images. The paper does not define ε; our options are the
+    covariance of the residual itself (``'residual'``), or half that of the differences between neighbouring pixels
+    (``'differences'``; Green et al., IEEE TGRS 26(1), 1988). The residual also contains materials that no endmember
+    represents; they are smooth in space, and turn into salt-and-pepper noise if drawn pixel by pixel.
 
-    Of kind ``'scene'``, a label is the class of an image. Of kind ``'segmentation'``, it is a class that a mask should
-    hold: the abundances are conditioned on it, and were learnt from training images that each counted for a class by
-    its share in them. The text's generator knows no classes: that is ``conditional=False``, where samples are like any
-    of the maps that were learnt, RGB ones without a class too, and labels are drawn, but mean nothing. Masks come from
-    the abundances, before ε: by a small convolutional classifier that learnt the training masks (``'classifier'``), or,
-    where classes are materials, by the endmember of most abundance, which stands for the class that most of its
-    training pixels have (``'dominant'``). No pixel of them is ignored.
+    For kind ``'scene'``, a label is the class of an image. For kind ``'segmentation'``, it is a class that the mask
+    should contain: the abundances are conditioned on it, and training images count for each class by its share in them.
+    The paper's generator has no classes: with ``conditional=False``, samples resemble any of the learnt maps, including
+    those of RGB images without a class; labels are drawn, but have no effect. Masks are derived from the abundances,
+    before ε: by a small convolutional classifier trained on the training masks (``'classifier'``), or, if classes are
+    materials, by the most abundant endmember, assigned to the class of most of its training pixels (``'dominant'``).
+    No pixel of them is ignored.
 
     Args:
         spec: spec of the samples, of kind ``'scene'`` or ``'segmentation'``, square.
-        endmembers: k.
-        inputs: bands that the unmixing network looks at: 3, or all of them.
+        endmembers: number of endmembers k.
+        inputs: number of bands used by the unmixing network: 3, or all.
         widths: channels of its layers.
-        kind: of the abundances' generator, see :func:`~hsiaug.systems.unmixing_fusion.abundances.abundance_model`.
+        kind: generator of abundances, see :func:`~hsiaug.systems.unmixing_fusion.abundances.abundance_model`.
         network: settings of that generator.
         masks: see above.
-        noise: standard deviation of ε, as a share of what was taken from the residual; 0 for none.
+        noise: standard deviation of ε, relative to that of the residual; 0 for none.
         noise_from: see above.
-        variability: standard deviation of a gain that each endmember gets in each sample, as in the extended linear
+        variability: standard deviation of a random gain of each endmember in each sample, as in the extended linear
             mixing model (Drumetz et al., IEEE TIP 25(8), 2016); 0 for fixed endmembers.
         conditional: see above.
 
     Raises:
-        ValueError: if a setting does not fit.
+        ValueError: if a setting is invalid.
     """
 
     ranges: ClassVar = {

@@ -35,27 +35,26 @@ NO_LABEL = -1  # to the abundances' generator
 
 @dataclass(frozen=True, eq=False)
 class UnmixingFusionConfig:
-    """Setting of a training.
+    """Training settings.
 
-    ``masks``, ``noise``, ``noise_from``, ``variability`` and ``conditional``, which is False in the paper, are those of
-    the generator, :class:`~hsiaug.systems.unmixing_fusion.UnmixingFusion`.
+    ``masks``, ``noise``, ``noise_from``, ``variability`` and ``conditional`` (False in the paper) are settings of the
+    generator, :class:`~hsiaug.systems.unmixing_fusion.UnmixingFusion`.
 
     Args:
-        unmixing: an :class:`~hsiaug.trainers.UnmixingConfig`, or what to change in
+        unmixing: an :class:`~hsiaug.trainers.UnmixingConfig`, or changes to
             :meth:`~hsiaug.trainers.UnmixingConfig.small`.
         abundances: an :class:`~hsiaug.systems.unmixing_fusion.abundances.AbundanceConfig`, or its fields.
-        mask_steps: optimiser steps of the classifier of abundances.
+        mask_steps: number of optimiser steps of the classifier of abundances.
         rgb: RGB images of similar scenes, (n, 3, H, W) uint8 or floating point from 0 to 1; or a folder of images of
-            one size, or of a folder per class. Only images of the training side: what they show is learnt, and nothing
-            here can tell whether they show the area that is tested on.
-        rgb_labels: (n,) int64 classes of them for samples of kind ``'scene'``, −1 where unknown; in a folder per class,
-            the names that are the spec's classes tell. Those without a class are learnt along with the others, and no
-            sample is asked to be like them, but with ``conditional=False`` they count like all others. In samples with
-            masks it is their class map that counts.
-        rgb_weight: share of RGB images among the abundances that are learnt from; None for that of their patches among
-            all, as in the paper.
-        rgb_factor: how many times finer their pixels are; they are averaged to the size of the spec's.
-        rgb_stride: step between the patches cut from them; their side if None.
+            one size, or with one folder per class. Use training images only: what they show is learnt, and it cannot
+            be checked whether they show the test area.
+        rgb_labels: (n,) int64 classes of these images for samples of kind ``'scene'``, −1 if unknown; with one folder
+            per class, taken from folder names that are classes of the spec. Images without a class are learnt too, but
+            not imitated by samples, unless ``conditional=False``. For samples with masks, their class maps are used.
+        rgb_weight: share of RGB images among the abundances to learn from; by default, that of their patches, as in the
+            paper.
+        rgb_factor: factor by which their pixels are finer; they are averaged to the pixel size of the spec.
+        rgb_stride: step between the patches cut from them; by default, their side.
         matching: see :func:`~hsiaug.systems.unmixing_fusion.unmixing.abundances_from_rgb`.
 
     Raises:
@@ -110,16 +109,16 @@ def train_unmixing_fusion(
 
     Args:
         data: training part of a split, of kind ``'scene'`` or ``'segmentation'``, square. ``unlabelled`` images are
-            unmixed with the others: endmembers and the encoder are learnt from all.
-        config: setting; the default one if None.
-        run: how, see :class:`~hsiaug.engine.Run`; checkpoints are removed when the training ends.
+            unmixed with the others: endmembers and encoder are learnt from all.
+        config: settings; the default ones if None.
+        run: see :class:`~hsiaug.engine.Run`; checkpoints are removed when the training ends.
 
     Returns:
         the generator, on the device.
 
     Raises:
-        ValueError: if the data cannot be learnt from, or a checkpoint is of another training.
-        FloatingPointError: if a training diverges; the last good checkpoint stays.
+        ValueError: if the data cannot be used, or a checkpoint belongs to another training.
+        FloatingPointError: if a training diverges; the last good checkpoint is kept.
     """
     config, run = config or UnmixingFusionConfig(), run or Run()
     seed, device = run.seed, run.device

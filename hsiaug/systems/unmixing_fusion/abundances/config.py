@@ -1,6 +1,6 @@
-"""Generators of abundance maps by name, and the setting of their training.
+"""Generators of abundance maps by name, and their training settings.
 
-Any may learn in abundance space; the paper names a hierarchical VAE, a style-based GAN and diffusion.
+The paper uses a hierarchical VAE, a style-based GAN and diffusion.
 """
 
 from __future__ import annotations
@@ -35,20 +35,20 @@ def check_network(kind: str, settings: Mapping[str, Any]) -> None:
 
 @dataclass(frozen=True)
 class AbundanceConfig:
-    """Setting of a training. The text gives none of this: rates and lengths are of our choice.
+    """Training settings. The paper gives none of these; learning rates and lengths are our choice.
 
     Args:
         kind: ``'vae'``, ``'style_gan'`` or ``'diffusion'``.
         network: settings of the network, see :class:`~hsiaug.systems.unmixing_fusion.abundances.vae.HierarchicalVAE`,
             :class:`~hsiaug.systems.unmixing_fusion.abundances.style_gan.StyleGAN` and
             :class:`~hsiaug.systems.unmixing_fusion.abundances.diffusion.AbundanceDiffusion`.
-        iterations: steps; of the GAN, each is one of the discriminator and one of the generator.
+        iterations: number of steps; for the GAN, a step of the discriminator and one of the generator.
         batch_size: maps per step.
-        learning_rate: of Adam; but for the GAN it falls to 0 along a cosine. None for 0.004 (VAE), 0.001 (GAN), 0.002
-            (diffusion).
+        learning_rate: learning rate of Adam, which falls to 0 along a cosine except for the GAN; by default, 0.004
+            (VAE), 0.001 (GAN) or 0.002 (diffusion).
         ema: decay of the average of the weights, reached after a warm-up; 0 keeps the last weights.
         augment: train on all orientations of the maps.
-        r1: weight of the GAN's gradient penalty; without an effect on the other kinds.
+        r1: weight of the GAN's gradient penalty; no effect on the other kinds.
         precision: ``'32'``; ``'tf32'`` or ``'bf16'``, faster on a GPU.
     """
 

@@ -44,24 +44,25 @@ FLAT = 0.01  # standard deviation of abundances that show no picture
 
 @dataclass(frozen=True)
 class UnmixingConfig:
-    """Setting of an unmixing network and its training. The defaults are the published ones; :meth:`small` suits scenes.
+    """Settings of an unmixing network and its training: the published ones by default; :meth:`small` suits scenes.
 
     Args:
-        endmembers: k.
-        inputs: ``'rgb'`` feeds the encoder with three bands, so that RGB images fit it; ``'all'`` with all of them.
-        centres: wavelengths in nm of the three bands.
+        endmembers: number of endmembers k.
+        inputs: ``'rgb'`` feeds three bands to the encoder, so that it can process RGB images; ``'all'`` feeds all
+            bands.
+        centres: wavelengths of the three bands in nm.
         response: (3, C) spectral responses instead, see :func:`~hsiaug.functional.unmixing.band_selection`.
         widths: channels of the encoder's five inner layers.
-        start: endmembers before training: ``'vca'`` takes extreme spectra, of 20 draws those that leave least;
-            ``'pure'`` the means of the spectra that point their way, which are of typical brightness;
-            ``'kmeans'`` the centres of clusters, typical constituents rather than pure materials.
+        start: initial endmembers: ``'vca'`` takes extreme spectra, with the smallest residual of 20 draws; ``'pure'``
+            takes means of the spectra closest in angle to these, which have typical brightness; ``'kmeans'`` takes
+            cluster centres, which are typical constituents rather than pure materials.
         epochs: passes over the images; each image is drawn once per epoch on average.
-        steps: optimiser steps instead.
+        steps: number of optimiser steps, instead of epochs.
         batch_size: images per step.
-        learning_rate: of Adam at its highest; it falls to 0 along a cosine.
-        endmember_rate: learning rate of the endmembers, as a share of the encoder's.
-        sad_weight: α of the spectral angle in radians.
-        tv_weight: β of the endmembers' total variation.
+        learning_rate: peak learning rate of Adam, which falls to 0 along a cosine.
+        endmember_rate: learning rate of the endmembers, relative to the encoder's.
+        sad_weight: weight α of the spectral angle in radians.
+        tv_weight: weight β of the endmembers' total variation.
 
     Raises:
         ValueError: if a setting is out of its range.
@@ -134,10 +135,10 @@ def train_unmixing(
 
     Args:
         images: (N, C, H, W) float32 training images in any unit of light, such as reflectance.
-        wavelengths: (C,) band centres in nm; needed for ``inputs='rgb'`` without a response.
-        config: setting; the published one if None.
-        run: how: seed, device, checkpoints, progress; see :class:`~hsiaug.engine.Run`. The checkpoint stays, and the
-            same call reads its result from there.
+        wavelengths: (C,) band centres in nm; required for ``inputs='rgb'`` without a response.
+        config: settings; the published ones if None.
+        run: seed, device, checkpoints, progress; see :class:`~hsiaug.engine.Run`. The checkpoint is kept, and the same
+            call reads its result from there.
 
     Returns:
         the network in evaluation mode, on the device.
@@ -216,13 +217,13 @@ def warn_of_collapse(abundances: Tensor) -> None:
 def abundances_from_rgb(network: UnmixingNetwork, rgb: Tensor, matching: Matching = 'quantiles') -> Tensor:
     """Abundances of RGB images.
 
-    A camera's counts are no reflectances: exposure, white balance and gamma lie between them. *quantiles* gives each
-    colour the distribution that its band had in training, which undoes gamma too, *moments* mean and standard
-    deviation alone; both over all images together, since a single image may well be brighter or greener than the
-    scene. They expect images of such a mixture of materials as was trained on. *none* takes 1 for a bright pixel of
-    the training images: for RGB in reflectance, divided by the network's ``scale``. On Houston 2018, whose camera saw
-    what the spectrometer saw, the RMSE to the abundances of the spectrometer's image is 0.12, 0.15 and 0.23 (0.21 for
-    constant ones).
+    A camera's counts are not reflectances; exposure, white balance and gamma lie in between. *quantiles* matches the
+    distribution of each colour to that of its band in training, which also undoes gamma; *moments* matches mean and
+    standard deviation only. Both match all images together, since a single image may well be brighter or greener than
+    the scene, and assume a similar mixture of materials. *none* takes 1 as a bright pixel of the training images; use
+    it for RGB in reflectance, divided by the network's ``scale``. On Houston 2018, where camera and spectrometer saw
+    the same area, the RMSE to the abundances of the spectrometer's image is 0.12, 0.15 and 0.23 (0.21 for constant
+    ones).
 
     Args:
         network: trained with ``inputs='rgb'``.
