@@ -184,7 +184,7 @@ class GatedDataset(ReadAtOnce):
     """The samples of a map-style dataset of synthetic samples, such as a bank, that pass gates.
 
     Args:
-        dataset: dataset in the sample contract with a ``spec``. It is judged once, so it must not change with the epoch.
+        dataset: in the sample contract, with a ``spec``. It is judged once, so it must not change with the epoch.
         gates: gates fitted to real training samples.
 
     Attributes:
@@ -192,7 +192,7 @@ class GatedDataset(ReadAtOnce):
         report: rejected samples and reasons, JSON-ready.
 
     Raises:
-        ValueError: if the dataset has no spec or changes with the epoch, or it and the gates have seen different scenes.
+        ValueError: if the dataset has no spec or changes with the epoch, or the gates have seen another scene.
         SpecMismatchError: if the samples are not those the gates were fitted to.
         GateError: if no sample passes.
     """

@@ -124,6 +124,7 @@ class SceneConfig:
             raise ValueError(f'scene: {", ".join(said)} would be passed over, since {why}')
 
     def _require_one_place(self, other: str) -> None:
+        assert self.path is not None
         require_one_place(*(open_content(existing(path, 'cube'), 'cube', self.bands) for path in (self.path, other)))
 
     def _in_range(self, scene: Scene) -> Scene:
