@@ -8,6 +8,7 @@ from torchgeo.datasets import NonGeoDataset
 
 from hsiaug import __version__
 from hsiaug.samples import Kind, Provenance, Sample, SampleSpec
+from hsiaug.systems import TrainingData
 
 BANDS, SIZE, CLASSES = 5, 8, ('a', 'b', 'c')
 
@@ -52,6 +53,13 @@ class Toy(NonGeoDataset):
 
     def __getitem__(self, index: int) -> Sample:
         return {**{key: value[index].clone() for key, value in self.data.items()}, **self.extra}
+
+
+def toy_training(kind: Kind, n: int = 12) -> TrainingData:
+    """Toy samples to train on, without any that are unlabelled or for validation."""
+    toy = Toy(kind, n)
+    x, y = toy.data['image'], toy.data[toy.spec.target_key]
+    return TrainingData(toy.spec, x, y, x[:0], x[:0], y[:0])
 
 
 class Replayed:

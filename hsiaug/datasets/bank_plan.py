@@ -25,7 +25,6 @@ from .labels import LabelPolicy
 from .synthetic import SyntheticDataset, default_chunk, draw_samples
 
 SHARD_BYTES = 64 << 20
-_WHOLE = Range(1, 1 << 62)
 
 
 def make_plan(
@@ -49,9 +48,9 @@ def make_plan(
     traits = Traits.of(source)
     try:
         seed = as_seed(seed)
-        chunk = check_value('a bank', 'chunk', default_chunk(spec) if chunk is None else chunk, int, _WHOLE)
-        shard_bytes = check_value('a bank', 'shard_bytes', shard_bytes, int, _WHOLE)
-        count = check_value('a bank', 'count', count, int | None, _WHOLE)
+        chunk = check_value('a bank', 'chunk', default_chunk(spec) if chunk is None else chunk, int)
+        shard_bytes = check_value('a bank', 'shard_bytes', shard_bytes, int)
+        count = check_value('a bank', 'count', count, int | None, Range(1, 1 << 62))
     except (ValueError, TypeError) as error:
         raise BankError(str(error)) from error
     dataset: Dataset[Sample]

@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from toys import Toy
+from toys import Toy, toy_training
 
 from hsiaug import MixedDataset, SyntheticMix, write_bank
 from hsiaug.datasets import SyntheticDataset
 from hsiaug.samples import Sample
-from hsiaug.systems import Generator, TrainingData
+from hsiaug.systems import Generator
 from hsiaug.trainers import fit_generator
 
 Change = Callable[[Sample], Any]
@@ -59,9 +59,7 @@ def test_gradients_stay_with_the_source(tmp_path: Path) -> None:
 
 @pytest.fixture(scope='module')
 def generator() -> Generator:
-    toy = Toy('spectrum', 30)
-    x, y = toy.data['image'], toy.data['label']
-    return fit_generator('noise', TrainingData(toy.spec, x, y, x[:0], x[:3], y[:3]))
+    return fit_generator('noise', toy_training('spectrum', 30))
 
 
 @pytest.mark.parametrize('prior', [[0.6, 0.6, -0.2], [0.6, np.nan, 0.4], [0.5, 0.5], [0, 0, 0]])

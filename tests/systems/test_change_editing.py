@@ -87,22 +87,13 @@ def test_edits_stop_where_nothing_more_can_change() -> None:
 # --- form -----------------------------------------------------------------------------------------------------------
 
 
-def test_samples_keep_the_contract_and_survive_a_save(tiny: ChangeEditing, tmp_path: Path) -> None:
-    batch = tiny.sample(7, seed=3)
-    assert (batch['image'].shape, batch['image'].dtype) == ((7, 2, 8, 16, 16), torch.float32)
-    assert (batch['mask'].shape, batch['mask'].dtype) == ((7, 1, 16, 16), torch.int64)
-    assert set(batch) == {'image', 'mask'}
-    assert set(batch['mask'].unique().tolist()) == {0, 1, 255}
+def test_samples_have_their_own_classes_and_shares_that_survive_a_save(tiny: ChangeEditing, tmp_path: Path) -> None:
+    assert set(tiny.sample(7, seed=3)['mask'].unique().tolist()) == {0, 1, 255}
     assert tiny.spec.classes == ('unchanged', 'changed')
     assert (tiny.spec.kind, tiny.spec.unit, tiny.spec.ignore_index) == ('change', 'counts', 255)
-    assert tiny.sample(0)['image'].shape == (0, 2, 8, 16, 16)
     loaded = Generator.from_pretrained(tiny.save_pretrained(tmp_path / 'g'))
     assert isinstance(loaded, ChangeEditing)
-    again, other = loaded.sample(7, seed=3), loaded.sample(7, seed=4)
-    assert all(torch.equal(batch[key], again[key]) for key in batch)
-    assert not torch.equal(batch['mask'], other['mask'])
     assert loaded.class_prior.tolist() == pytest.approx([0.9, 0.1])
-    assert loaded.provenance == tiny.provenance is not None
 
 
 @pytest.mark.parametrize('setting', [0.0, 0.15, (0.05, 0.4)])

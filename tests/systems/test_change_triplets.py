@@ -8,7 +8,7 @@ import torch
 from changes import make_changes
 from pairs import make_pairs, nearest_class
 from torch import Tensor
-from toys import Toy, aligned, keys_of, toy_spec
+from toys import aligned, keys_of, toy_spec, toy_training
 
 from hsiaug.datasets import ChangeDataset, MixedDataset, scene_dataset
 from hsiaug.engine.data import Held
@@ -18,7 +18,7 @@ from hsiaug.functional.orientations import turn
 from hsiaug.losses import value_width
 from hsiaug.samples import LeakageError
 from hsiaug.scenes import BitemporalScene, PatchSplitter, SimulatedScene
-from hsiaug.systems import Generator, TrainingData
+from hsiaug.systems import Generator
 from hsiaug.systems.patch_augment import PatchAugment
 from hsiaug.systems.two_stream_diffusion import stages as latent_stages
 from hsiaug.systems.two_stream_diffusion.model import TwoStreamDiffusion
@@ -287,19 +287,10 @@ def test_bad_input_is_named() -> None:
 # --- classic augmentation -------------------------------------------------------------------------------------------
 
 
-def toy_changes(n: int = 12) -> TrainingData:
-    data = Toy('change', n).data
-    empty = data['image'][:0]
-    return TrainingData(toy_spec('change'), data['image'], data['mask'], empty, empty, data['mask'][:0])
-
-
 @pytest.mark.parametrize('kind', ['duplicate', 'flips', 'crops', 'noise', 'cutmix'])
-def test_augmented_pairs_stay_aligned(kind: str, tmp_path: Path) -> None:
-    data = toy_changes()
-    generator = fit_generator('patch_augment', data, {'kind': kind})
-    batch = generator.sample(30, seed=1)
-    assert batch['image'].shape == (30, 2, 5, 8, 8)
-    assert (batch['mask'].shape, batch['mask'].dtype) == ((30, 1, 8, 8), torch.int64)
+def test_augmented_pairs_stay_aligned(kind: str) -> None:
+    data = toy_training('change')
+    batch = fit_generator('patch_augment', data, {'kind': kind}).sample(30, seed=1)
     if kind in ('duplicate', 'flips', 'cutmix'):
         assert aligned(batch)
     if kind == 'noise':
@@ -307,12 +298,10 @@ def test_augmented_pairs_stay_aligned(kind: str, tmp_path: Path) -> None:
         rows = [source[key] for key in keys_of(batch['mask'])]
         spread = (batch['image'] - data.x[rows]).std(dim=(0, 3, 4))
         assert torch.allclose(spread, 0.1 * data.x.std(dim=(0, 3, 4)), rtol=0.1)
-    again = Generator.from_pretrained(generator.save_pretrained(tmp_path / 'g')).sample(30, seed=1)
-    assert torch.equal(batch['image'], again['image'])
 
 
 def test_copied_changes_go_into_the_second_date_and_the_mask() -> None:
-    data = toy_changes()
+    data = toy_training('change')
     data.y[:, :, :, 4:] = 0
     batch = fit_generator('patch_augment', data, {'kind': 'copy_paste'}).sample(60, seed=2)
     rows = {key: k for k, key in enumerate(keys_of(data.x[:, 0]))}
@@ -332,9 +321,8 @@ def test_copied_changes_go_into_the_second_date_and_the_mask() -> None:
 
 
 def test_copies_of_changes_need_changes() -> None:
+    data = toy_training('change')
     with pytest.raises(ValueError, match='nothing changed in any of the 12 training pairs'):
-        fit_generator(
-            'patch_augment', replace(toy_changes(), y=torch.zeros_like(toy_changes().y)), {'kind': 'copy_paste'}
-        )
+        fit_generator('patch_augment', replace(data, y=torch.zeros_like(data.y)), {'kind': 'copy_paste'})
     with pytest.raises(ValueError, match=r"'copy_paste' is for pairs of dates"):
         PatchAugment(toy_spec('segmentation'), kind='copy_paste')

@@ -1,12 +1,15 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from toys import toy_training
 
+from hsiaug.samples import Kind
 from hsiaug.scenes import RandomSplit, Scene, Split
 from hsiaug.systems import Generator, TrainingData, generator_class, load
 from hsiaug.systems.ensemble import Ensemble
@@ -26,23 +29,41 @@ KINDS = {
     'variability': {},
     'spectral_gan': {'iterations': 5, 'hidden': 16},
 }
+CASES: list[tuple[str, dict[str, Any], Kind]] = [
+    *((name, settings, 'spectrum') for name, settings in KINDS.items()),
+    *((name, {}, 'scene') for name in ('duplicate', 'noise')),
+    *(
+        ('patch_augment', {'kind': augmentation}, kind)
+        for kind in ('scene', 'segmentation', 'change')
+        for augmentation in ('duplicate', 'flips', 'crops', 'affine', 'noise', 'cutmix', 'copy_paste')
+        if (augmentation, kind) != ('cutmix', 'scene') and (augmentation != 'copy_paste' or kind == 'change')
+    ),
+    *(
+        ('region_paste', {'regions': regions}, kind)
+        for kind in ('segmentation', 'change')
+        for regions in ('smooth', 'box', 'class', 'components')
+    ),
+]
 
 
 def fit(kind: str, data: TrainingData) -> Generator:
     return fit_generator(kind, data, KINDS[kind], seed=2**61 + 1)  # folds are given seeds of 62 bits
 
 
-@pytest.mark.parametrize('kind', KINDS)
-def test_contract(kind: str, data: TrainingData, tmp_path: Path) -> None:
-    generator = fit(kind, data)
-    labels = torch.tensor([2, 0, 1, 1, 0] * 20)
+@pytest.mark.parametrize(('name', 'settings', 'kind'), CASES)
+def test_contract(name: str, settings: dict[str, Any], kind: Kind, data: TrainingData, tmp_path: Path) -> None:
+    if kind != 'spectrum':
+        data = replace(toy_training(kind), provenance=data.provenance)
+    generator = fit_generator(name, data, settings, seed=2**61 + 1)
+    labels = torch.tensor([2, 0, 1, 1, 0] * 20).clamp_max(data.spec.num_classes - 1)
     state = torch.get_rng_state()
     batch = generator.sample(100, labels, seed=7)
     assert torch.equal(torch.get_rng_state(), state)  # a seeded draw leaves the global stream alone
-    assert batch['image'].shape == (100, 12)
-    assert batch['image'].dtype == torch.float32
+    for key, (dtype, shape) in data.spec.layout().items():
+        assert (batch[key].dtype, batch[key].shape) == (dtype, (100, *shape))
+    assert set(batch) - {'label_prob'} == set(data.spec.layout())
     assert batch['image'].isfinite().all()
-    assert torch.equal(batch['label'], labels)
+    assert torch.equal(batch.get('label', labels), labels)
     assert torch.equal(generator.sample(100, labels, seed=7)['image'], batch['image'])
     assert not torch.equal(generator.sample(100, labels, seed=8)['image'], batch['image'])
     assert 0.3 < float(batch['image'].mean() / data.x.mean()) < 3  # the dataset's own units
@@ -50,15 +71,16 @@ def test_contract(kind: str, data: TrainingData, tmp_path: Path) -> None:
     assert generator.provenance is not None
     assert data.provenance is not None
     assert generator.provenance.seen == data.provenance.seen
-    assert generator.provenance.training['generator'] == kind
+    assert generator.provenance.training['generator'] == name
 
     generator.save_pretrained(tmp_path / 'saved')
     assert sorted(p.name for p in (tmp_path / 'saved').iterdir()) == ['README.md', 'config.json', 'model.safetensors']
     loaded = Generator.from_pretrained(tmp_path / 'saved')
-    assert type(loaded) is generator_class(kind)
+    assert type(loaded) is generator_class(name)
     assert loaded.spec == generator.spec
     assert loaded.provenance == generator.provenance
-    assert torch.equal(loaded.sample(100, labels, seed=7)['image'], batch['image'])
+    again = loaded.sample(100, labels, seed=7)
+    assert all(torch.equal(again[key], value) for key, value in batch.items())
 
 
 def test_every_registered_generator_is_tested() -> None:

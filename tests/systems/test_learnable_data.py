@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from toys import Toy
+from toys import toy_training
 
 from hsiaug.samples import SpecMismatchError
 from hsiaug.systems import TrainingData
@@ -14,9 +14,8 @@ from hsiaug.trainers import fit_generator
 
 
 def spectra() -> TrainingData:
-    toy = Toy('spectrum', 30)
-    x, y = toy.data['image'], toy.data['label']
-    return TrainingData(toy.spec, x, y, x[:0], x[:3], y[:3])
+    data = toy_training('spectrum', 30)
+    return replace(data, val_x=data.x[:3], val_y=data.y[:3])
 
 
 @pytest.mark.parametrize('kind', ['duplicate', 'gaussian', 'variability', 'noise'])

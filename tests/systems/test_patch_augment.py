@@ -1,35 +1,21 @@
-from typing import Any
-
 import pytest
 import torch
-from toys import Toy, aligned, keys_of, toy_spec
+from toys import aligned, keys_of, toy_spec, toy_training
 
 from hsiaug.datasets.held import class_fractions
 from hsiaug.functional.pasting import pairs_that_hold
-from hsiaug.systems import Generator, TrainingData, patch_augment
+from hsiaug.systems import TrainingData, patch_augment
 from hsiaug.systems.patch_augment import PatchAugment
 from hsiaug.trainers import fit_generator
 
 KINDS = ('duplicate', 'flips', 'crops', 'noise', 'cutmix')
 
 
-def pairs(n: int = 12) -> TrainingData:
-    data = Toy('segmentation', n).data
-    empty = data['image'][:0]
-    return TrainingData(toy_spec('segmentation'), data['image'], data['mask'], empty, empty, data['mask'][:0])
-
-
 @pytest.mark.parametrize('kind', KINDS)
-def test_masks_follow_images_and_a_seed_means_one_sample(kind: str) -> None:
-    data = pairs()
+def test_masks_follow_images(kind: str) -> None:
+    data = toy_training('segmentation')
     generator = fit_generator('patch_augment', data, {'kind': kind})
-    state = torch.get_rng_state()
-    batch, again = generator.sample(40, seed=3), generator.sample(40, seed=3)
-    assert torch.equal(torch.get_rng_state(), state)
-    assert torch.equal(batch['image'], again['image'])
-    assert torch.equal(batch['mask'], again['mask'])
-    assert batch['mask'].dtype == torch.int64
-    assert 'label' not in batch
+    batch = generator.sample(40, seed=3)
     if kind not in ('noise', 'crops'):  # noise moves values over the rule's thresholds, crops interpolate them
         assert aligned(batch)
     known = set(keys_of(data.x))
@@ -53,14 +39,14 @@ def test_crops_stay_aligned() -> None:
 
 
 def test_noise_has_a_tenth_of_the_spread() -> None:
-    data = pairs(1)
+    data = toy_training('segmentation', 1)
     batch = fit_generator('patch_augment', data, {'kind': 'noise'}).sample(400, seed=0)
     spread = (batch['image'] - data.x).std(dim=(0, 2, 3))
     assert torch.allclose(spread, 0.1 * data.x.std(dim=(0, 2, 3)), rtol=0.05)
 
 
-def test_labels_ask_for_pairs_that_hold_the_class(tmp_path: Any) -> None:
-    data = pairs()
+def test_labels_ask_for_pairs_that_hold_the_class() -> None:
+    data = toy_training('segmentation')
     data.y[:] = 0
     data.y[3] = 2
     data.y[5, :4] = 2
@@ -69,15 +55,12 @@ def test_labels_ask_for_pairs_that_hold_the_class(tmp_path: Any) -> None:
     share = (batch['mask'] == 2).float().mean(dim=(1, 2))
     assert set(share.tolist()) == {0.5, 1.0}
     assert (share == 1).float().mean() == pytest.approx(2 / 3, abs=0.08)
-    generator.save_pretrained(tmp_path / 'g')
-    again = Generator.from_pretrained(tmp_path / 'g').sample(300, torch.full((300,), 2), seed=0)
-    assert torch.equal(again['image'], batch['image'])
     with pytest.raises(ValueError, match='class 1 is in none of the 12'):
         generator.sample(2, torch.tensor([1, 1]))
 
 
 def test_training_frequencies_draw_pairs_evenly() -> None:
-    data = pairs()
+    data = toy_training('segmentation')
     generator = fit_generator('patch_augment', data)
     assert isinstance(generator, PatchAugment)
     labels = torch.multinomial(
@@ -96,7 +79,7 @@ def test_mistakes() -> None:
 
 def test_shares_are_measured_once_and_anew_for_other_masks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Measured in every draw, they took 95 of its 97 ms with 500 pairs of 64 pixels."""
-    generator, measured = fit_generator('patch_augment', pairs(), {'kind': 'flips'}), []
+    generator, measured = fit_generator('patch_augment', toy_training('segmentation'), {'kind': 'flips'}), []
     monkeypatch.setattr(
         patch_augment, 'class_fractions', lambda mask, spec: measured.append(mask) or class_fractions(mask, spec)
     )
@@ -110,5 +93,5 @@ def test_shares_are_measured_once_and_anew_for_other_masks(monkeypatch: pytest.M
         generator.sample(4, torch.zeros(4, dtype=torch.int64), seed=0)
     with torch.inference_mode():  # whose tensors count no changes
         there = PatchAugment(generator.spec, kind='flips')
-        there.fit(pairs())
+        there.fit(toy_training('segmentation'))
         assert len(there.sample(3, seed=0)['image']) == 3

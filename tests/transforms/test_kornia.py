@@ -11,12 +11,14 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 from torchgeo.datasets import NonGeoDataset
+from zooms import NearestZoom
 
 from hsiaug.ratio import Linear
 from hsiaug.samples import Sample, SampleSpec, SpecMismatchError
 from hsiaug.systems import TrainingData
 from hsiaug.trainers import fit_generator
 from hsiaug.transforms.kornia import RandomSyntheticMix
+from hsiaug.transforms.kornia_augment import RandomGeneratorAugmentation
 
 BANDS, SIDE = 3, 8
 SYNTHETIC = 0.5  # values of the last band begin here for synthetic samples, at 0 for real ones
@@ -189,8 +191,9 @@ def test_same_on_batch_gates_as_one_and_repeats_one_sample(batch: dict[str, Tens
 
 
 @pytest.mark.parametrize('given', [{'ratio': 0}, {'p': 0}])
-def test_ratio_zero_is_bit_identical_to_no_mixing(
-    batch: dict[str, Tensor], synthetic: Pairs, given: dict[str, float]
+@pytest.mark.parametrize('child', [RandomSyntheticMix, RandomGeneratorAugmentation])
+def test_ratio_zero_is_bit_identical_to_no_such_child(
+    batch: dict[str, Tensor], synthetic: Pairs, child: Any, given: dict[str, float]
 ) -> None:
     def run(*first: torch.nn.Module) -> dict[str, Tensor]:
         torch.manual_seed(8)
@@ -200,7 +203,7 @@ def test_ratio_zero_is_bit_identical_to_no_mixing(
             out = container(batch)
         return {**out, 'next draw': torch.rand(3)}
 
-    plain, zero = run(), run(RandomSyntheticMix(synthetic, **given))  # type: ignore[arg-type]
+    plain, zero = run(), run(child(synthetic if child is RandomSyntheticMix else NearestZoom(), **given))
     assert all(torch.equal(plain[key], zero[key]) for key in plain)
 
 

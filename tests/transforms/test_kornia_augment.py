@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import kornia.augmentation as K
 import pytest
 import torch
@@ -11,7 +9,6 @@ from torch import Tensor
 from toys import SIZE, Toy, aligned, mask_of
 from zooms import NearestZoom, class_of, interpolating, plateaus, unaltered
 
-from hsiaug.ratio import Linear
 from hsiaug.samples import SpecMismatchError
 from hsiaug.systems import TrainingData
 from hsiaug.trainers import fit_generator
@@ -93,28 +90,6 @@ def test_params_replay_gate_and_windows(batch: dict[str, Tensor]) -> None:
     container(batch)
     with pytest.raises(ValueError, match='replay params with image and mask'):
         container(batch['mask'].unsqueeze(1).float(), params=params, data_keys=['mask'])
-
-
-@pytest.mark.parametrize('given', [{'ratio': 0}, {'p': 0}])
-def test_ratio_zero_is_bit_identical_to_no_augmentation(batch: dict[str, Tensor], given: dict[str, Any]) -> None:
-    def run(*first: torch.nn.Module) -> dict[str, Tensor]:
-        torch.manual_seed(8)
-        container = K.AugmentationSequential(*first, *geometry(), K.RandomGaussianNoise(), data_keys=None)
-        out: dict[str, Tensor] = {}
-        for _ in range(3):
-            out = container(batch)
-        return {**out, 'next draw': torch.rand(3)}
-
-    plain, zero = run(), run(RandomGeneratorAugmentation(NearestZoom(), **given))
-    assert all(torch.equal(plain[key], zero[key]) for key in plain)
-
-
-def test_a_schedule_is_followed(batch: dict[str, Tensor]) -> None:
-    torch.manual_seed(9)
-    child = RandomGeneratorAugmentation(NearestZoom(), ratio=Linear(0, 1e9, 1), image_only=True)
-    for epoch, expected in enumerate([True, False]):
-        child.set_epoch(epoch)
-        assert bool(unaltered(batch['image'], child(batch['image'])).all()) == expected
 
 
 @pytest.mark.parametrize('dtype', [torch.float64, torch.float16])
