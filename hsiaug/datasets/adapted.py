@@ -128,7 +128,8 @@ class AdaptedDataset(NonGeoDataset):
         if known is None or (
             known.images is None and most > self._held_from and len(known.rows) * self.spec.sample_bytes <= most
         ):
-            known = self._survey = self._survey_all(most)
+            with torch.random.fork_rng(devices=[]):  # what is drawn later does not depend on when it was read
+                known = self._survey = self._survey_all(most)
             self._held_from = most
         return known
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
 import torch
+from torch import nn
 
 _AUTOCASTING = ('cpu', 'cuda', 'mps', 'xpu')
 
@@ -29,3 +30,20 @@ def plain_torch() -> Iterator[None]:
             if torch.is_autocast_enabled(kind):
                 stack.enter_context(torch.autocast(kind, enabled=False))
         yield
+
+
+@contextmanager
+def as_trained(module: nn.Module) -> Iterator[None]:
+    """A module in eval mode, then in its own again.
+
+    A model that holds a generator puts it in training mode with itself, and there each draw would change the statistics
+    of batch normalisation, and with them all draws that follow.
+    """
+    training = [part for part in module.modules() if part.training]
+    try:
+        for part in training:
+            part.training = False
+        yield
+    finally:
+        for part in training:
+            part.training = True

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from .. import __version__
 from ..functional.devices import sent
-from ..functional.plain import plain_torch
+from ..functional.plain import as_trained, plain_torch
 from ..records import json_ready
 from ..samples import Kind, Provenance, SampleSpec, SpecMismatchError
 from ..settings import NOT_NEGATIVE, Range, check_arguments, check_value
@@ -222,7 +222,8 @@ class Generator(nn.Module):
             )
         if n == 0:
             return {key: value[:0] for key, value in self.sample(1, seed=0).items()}
-        batch = self._draw(labels, rng)
+        with as_trained(self):
+            batch = self._draw(labels, rng)
         if 'mask' not in batch:
             batch.setdefault('label', sent(labels, self.device))
         batch['image'] = batch['image'].to(torch.float32)
@@ -270,7 +271,8 @@ class Generator(nn.Module):
         Raises:
             CheckpointError: if there is no such folder, or it is incomplete, damaged or not a generator.
         """
-        return saved.read_generator(cls, folder_or_repo).to(device)
+        with torch.random.fork_rng(devices=[]):  # a training that has been seeded goes on as it would
+            return saved.read_generator(cls, folder_or_repo).to(device)
 
     def allocate(self, state: Mapping[str, Tensor]) -> None:
         """Give the data-dependent buffers, those of its parts among them, the shapes that a saved state has."""

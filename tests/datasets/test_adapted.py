@@ -140,12 +140,13 @@ def test_pooled_scenes_and_datasets(scene: Scene) -> None:
 def test_tiles_cover_images_of_any_size_and_know_their_places() -> None:
     sizes = [(8, 8), (9, 17), (5, 30), (7, 6)]
     raw = Samples(lambda i: {'image': image(i, 4, sizes[i]), 'mask': mask(i, sizes[i])}, 4, classes=CLASSES)
-    adapted = adapt(raw, size=(4, 6))
+    adapted, state = adapt(raw, size=(4, 6)), torch.get_rng_state()
     corners = [(i, r, c) for i, (h, w) in enumerate(sizes) for r in range(0, h - 3, 4) for c in range(0, w - 5, 6)]
     assert len(adapted) == len(corners) == 2 * 1 + 2 * 2 + 1 * 5 + 1 * 1
     for sample, (row, top, left) in zip((adapted[k] for k in range(len(adapted))), corners, strict=True):
         assert torch.equal(sample['image'], raw[row]['image'][:, top : top + 4, left : left + 6])
         assert torch.equal(sample['mask'], raw[row]['mask'][top : top + 4, left : left + 6])
+    assert torch.equal(torch.get_rng_state(), state)
     places = adapted.places()
     assert places is not None
     assert places.box[-1].tolist() == [0, 4, 0, 6]

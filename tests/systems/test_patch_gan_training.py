@@ -175,6 +175,19 @@ def spreads(x: torch.Tensor) -> torch.Tensor:
     return x.std(dim=(0, 2, 3))
 
 
+def test_neither_a_model_in_training_nor_loading_changes_what_is_drawn(pairs: TrainingData, tmp_path: Path) -> None:
+    generator = train_patch_gan(pairs, TINY)
+    before = generator.sample(4, seed=0)['image']
+    model = nn.ModuleList([generator]).train()  # as a LightningModule that holds it
+    assert torch.equal(generator.sample(4, seed=0)['image'], before)
+    assert generator.training
+    assert torch.equal(model.eval()[0].sample(4, seed=0)['image'], before)  # type: ignore[operator]
+    generator.save_pretrained(tmp_path / 'saved')
+    state = torch.get_rng_state()
+    assert torch.equal(Generator.from_pretrained(tmp_path / 'saved').sample(4, seed=0)['image'], before)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
 def test_repeated_pixels_leave_no_checkerboard() -> None:
     """Of a network as it is made: transposed convolutions reach odd and even places by other weights."""
     spec, alike = SampleSpec('scene', BANDS, ('a', 'b'), size=(16, 16)), []

@@ -16,7 +16,7 @@ from ...datasets.held import class_fractions
 from ...functional.degradation import degrade, padded
 from ...functional.devices import sent
 from ...functional.pasting import pairs_that_hold
-from ...functional.plain import plain_torch
+from ...functional.plain import as_trained, plain_torch
 from ...functional.scaling import band_scale
 from ...samples import SampleSpec
 from ...settings import COUNT, NOT_NEGATIVE
@@ -185,7 +185,8 @@ class MSRResGAN(Generator):
         """
         image = batch['image']
         self.require_images(image)
-        altered, mask = self._alter(image.to(self.device), batch.get('mask'), None, stream(seed))
+        with as_trained(self):
+            altered, mask = self._alter(image.to(self.device), batch.get('mask'), None, stream(seed))
         result = {**batch, 'image': altered.to(image.device, image.dtype)}
         return result if mask is None else {**result, 'mask': mask}
 
