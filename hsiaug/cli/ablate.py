@@ -18,7 +18,7 @@ from ..settings import checked_arguments
 from ..systems.saved import CONFIG_FILE
 from ..tasks import TASKS, Task, task_of, task_of_split
 from ..trainers.inception import weights_of
-from .config import RANDOM, SIMULATED, SplitConfig, one_list
+from .config import RANDOM, SIMULATED, SplitConfig, one_list, require_fit
 from .data import DataConfig, given_data
 from .guard import require_device, require_own, require_writable
 from .report import report
@@ -83,6 +83,8 @@ def ablate(
         task, models=models, classifiers=classifiers, segmenters=segmenters, detectors=detectors,
         scene_classifiers=scene_classifiers,
     )  # fmt: skip
+    if data is None:
+        require_fit(scene, split)
     downstream = (task.model(),) if given is None else tuple(map(task.model, given))
     arms = at_defaults(DEFAULT_ARMS[task.kind](), ratios, per_class, task.kind) if arms is None else tuple(arms)
     for arm, model in product(arms, downstream):
