@@ -151,6 +151,10 @@ def test_messages_name_options(tmp_path: Path, capsys: pytest.CaptureFixture[str
         with pytest.raises(SystemExit):
             main(['train', f'--scene.path={tmp_path / name}.npz', f'--out={tmp_path / "run"}'])
         assert said in capsys.readouterr().err
+    np.savez(tmp_path / 'other.npz', cube=cube[..., 4:], classes=np.ones((8, 9), dtype=int))
+    with pytest.raises(SystemExit):
+        main(['train', f'--scene.path={tmp_path / "other.npz"}', f'--out={tmp_path / "run"}'])
+    assert "say so: --scene.labels_key='classes'\nhsiaug: " in capsys.readouterr().err  # without the code that warns
     main([
         'train', f'--scene.path={tmp_path / "dead.npz"}', '--scene.on_bad_bands=drop', '--generator=noise',
         '--split.settings={fraction: 0.3}', f'--out={tmp_path / "run"}',

@@ -18,7 +18,7 @@ from ..settings import checked_arguments
 from ..systems.saved import CONFIG_FILE
 from ..tasks import TASKS, Task, task_of, task_of_split
 from ..trainers.inception import weights_of
-from .config import RANDOM, SIMULATED, SplitConfig
+from .config import RANDOM, SIMULATED, SplitConfig, require_fit
 from .data import DataConfig, given_data
 from .guard import require_device, require_own, require_writable
 from .report import report
@@ -71,6 +71,8 @@ def ablate(
     data = given_data(DataConfig(**samples), scene != SIMULATED or split != RANDOM)
     source = data or scene
     name, task, settings = _of_scene(scene, split, per_class) if data is None else _of_data(data, per_class)
+    if data is None:
+        require_fit(scene, split)
     downstream = tuple(map(task.model, models or (None,)))
     arms = at_defaults(DEFAULT_ARMS[task.kind](), ratios, per_class, task.kind) if arms is None else tuple(arms)
     for arm, model in product(arms, downstream):

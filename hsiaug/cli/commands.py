@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import fields
 from itertools import pairwise
-from typing import NoReturn
+from pathlib import Path
+from typing import Any, NoReturn
 
 from jsonargparse import ArgumentError
 
@@ -28,6 +31,7 @@ from .train import train
 
 LONGEST = 4000
 """Characters of an error that are printed: a value that somebody else wrote may be any length."""
+PACKAGE = str(Path(__file__).parents[1])
 FLAGS = ('--quick', '--verify', '--preview', '--no_gates', '--gated', '--trust_run')
 
 FUNCTIONS: tuple[Callable[..., None], ...] = (
@@ -45,7 +49,7 @@ def run(arguments: Sequence[str]) -> None:
     if arguments[0] == 'list' and len(arguments) > 2 and not arguments[2].startswith('-'):
         arguments[2] = f'--name={arguments[2]}'
     try:
-        with terminated_like_interrupted():
+        with terminated_like_interrupted(), _warnings_in_one_line():
             arguments = with_config_files(arguments)
             command, settings = parse({f.__name__: f for f in FUNCTIONS}, arguments)
             command(**settings)
@@ -62,13 +66,32 @@ def run(arguments: Sequence[str]) -> None:
 
 
 def _give_up(error: Exception) -> NoReturn:
-    """Print what is wrong, arguments in Python as options, and exit."""
-    said = ' '.join(str(error)[:LONGEST].split())
+    """Print what is wrong, and exit."""
+    print(f'hsiaug: {_as_typed(str(error)) or type(error).__name__}', file=sys.stderr)
+    raise SystemExit(2) from error
+
+
+@contextmanager
+def _warnings_in_one_line() -> Iterator[None]:
+    """The package's warnings to users are printed as its errors are."""
+
+    def show(message: Warning | str, category: type[Warning], filename: str, *rest: Any) -> None:
+        if category is UserWarning and filename.startswith(PACKAGE):
+            print(f'hsiaug: warning: {_as_typed(str(message))}', file=sys.stderr)
+        else:
+            plain(message, category, filename, *rest)
+
+    with warnings.catch_warnings():
+        plain, warnings.showwarning = warnings.showwarning, show  # type: ignore[assignment]
+        yield
+
+
+def _as_typed(said: str) -> str:
+    """A message in one line, arguments in Python as options."""
+    said = ' '.join(said[:LONGEST].split())
     said = said.replace('on scene.as_one_class(), in a config scene.one_class: true', 'with --scene.one_class=true')
     said = said.replace("on_rare='drop'", "--split.settings='{on_rare: drop}'")
     names = '|'.join(field.name for field in fields(SceneConfig))
     # Arguments of a call, as of a class that is named, stay what they are.
     option = re.compile(rf"\w\([^()]*\)|(?<![\w.-])(?:{names})=(?=['\[\d-])")
-    said = option.sub(lambda found: found[0] if found[0].endswith(')') else f'--scene.{found[0]}', said)
-    print(f'hsiaug: {said or type(error).__name__}', file=sys.stderr)
-    raise SystemExit(2) from error
+    return option.sub(lambda found: found[0] if found[0].endswith(')') else f'--scene.{found[0]}', said)

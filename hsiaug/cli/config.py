@@ -61,8 +61,20 @@ class Trained(DataConfig):
 
 def open_split(scene: SceneConfig, split: SplitConfig, seed: int) -> tuple[Scene, Split | PatchSplit]:
     """A scene, opened, and its split, whose settings are checked before."""
+    require_fit(scene, split)
     splitter, opened = split.splitter(), scene()
     return opened, splitter(opened, seed)
+
+
+def require_fit(scene: SceneConfig, split: SplitConfig) -> None:
+    """Refuse a split that is not for scenes of so many dates."""
+    pairs = ('patches', 'change_patches')
+    if scene.dates == 2 and split.strategy not in pairs:
+        raise ValueError(
+            f'a scene of two dates is split into {" or ".join(pairs)}, found split.strategy {split.strategy}'
+        )
+    if scene.dates == 1 and split.strategy == 'change_patches':
+        raise ValueError('split.strategy change_patches is for scenes of two dates; name the second as scene.second')
 
 
 def trained_on(run: Path, given: DataConfig = DataConfig(), trust: bool = False) -> tuple[Any, Any]:  # noqa: B008

@@ -142,12 +142,16 @@ def plainly(said: str, command: Parser) -> str:
     def of_several(found: re.Match[str]) -> str:
         key, types, reasons, value = found.groups()
         inner = [one for one in re.split(r'(?:^| )- ', reasons) if one and not one.startswith('Expected a ')]
-        return f'--{key}: {inner[0]}' if inner else f'--{key}: {typed(types)} expected, found {value}'
+        return (
+            f'--{key}: {inner[0].removeprefix("--")}' if inner else f'--{key}: {typed(types)} expected, found {value}'
+        )
 
+    said = re.sub(_OF_ONE, lambda found: f'--{found[1]}: {typed(found[2])} expected, found {found[3]}', said)
     before = ''
     while before != said:  # those within others first
         before, said = said, re.sub(_OF_SEVERAL, of_several, said)
-    return re.sub(_OF_ONE, lambda found: f'--{found[1]}: {typed(found[2])} expected, found {found[3]}', said)
+    options = {option for action in command._actions for option in action.option_strings}
+    return re.sub(r'^--[\w.]+(?=: )', lambda found: found[0] if found[0] in options else found[0][2:], said)
 
 
 _PLAIN = '((?:(?!Does not validate).)*?)'
@@ -321,8 +325,10 @@ def require_device(name: str, devices: int = 1, nodes: int = 1) -> str:
             print(f'device: {name}, {torch.cuda.get_device_name()}', file=sys.stderr)
     try:
         device = torch.device(name)
-    except RuntimeError as error:
-        raise ValueError(f'unknown device {name!r}; choose cpu, cuda, cuda:0, cuda:1, ...') from error
+        if device.type != 'cuda':  # which forked workers must find untouched
+            torch.zeros(1, device=device).cpu()
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(f'no device {name!r} here; choose cpu, cuda, cuda:0, cuda:1, ...') from error
     if devices * nodes > 1 and device.index is not None:
         raise ValueError(f'device {name!r} names a single one; for many choose --device {device.type}')
     wanted, found = max(devices, (device.index or 0) + 1), torch.cuda.device_count()
