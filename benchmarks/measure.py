@@ -73,13 +73,14 @@ def interleaved(first: Callable[[], T], second: Callable[[], T], pairs: int) -> 
 
 def paired(
     first: Callable[[], float], second: Callable[[], float], pairs: int, names: tuple[str, str] = ('first', 'second'),
-    at_most: float | None = None, at_least: float | None = None,
+    at_most: float | None = None, at_least: float | None = None, warm: bool = False,
 ) -> dict[str, Any]:  # fmt: skip
     """Milliseconds that two blocks return, and the ratio of the second's to the first's in each pair, with its goal.
 
-    Each is run once before, for allocators, threads and chosen kernels.
+    Each is run once before, for allocators, threads and chosen kernels, unless they are ``warm``.
     """
-    first(), second()
+    if not warm:
+        first(), second()
     times = interleaved(first, second, pairs)
     ratio = summary([b / a for a, b in zip(*times, strict=True)])
     found: dict[str, Any] = {f'ms_{name}': summary(of) for name, of in zip(names, times, strict=True)}

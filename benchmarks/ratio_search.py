@@ -23,6 +23,7 @@ from studies import data_root, options, parsed
 
 from hsiaug.ablation import Experiment
 from hsiaug.ablation.experiment import Columns, records_table
+from hsiaug.ablation.safety import advised_by_others
 from hsiaug.ablation.statistics import mean_of_means, paired_comparison
 from hsiaug.datasets import MixedDataset, SpectraDataset
 from hsiaug.metrics import accuracies
@@ -224,15 +225,14 @@ def line(cells: Cells, chosen: dict[tuple[str, int], float], cost: float, fixed:
 
 def fixed_ratios(cells: Cells) -> dict[str, dict[tuple[str, int], float]]:
     """Test accuracies at the best fixed ratio: of each scene in hindsight, and of the other scenes."""
-    scenes = sorted({scene for scene, _ in cells})
-    names = ['0.0', *map(str, RATIOS)]
-    mean = {s: {r: np.mean([c['test'][r] for k, c in cells.items() if k[0] == s]) for r in names} for s in scenes}
-    hindsight = {s: max(names, key=lambda r: mean[s][r]) for s in scenes}
-    found = {'regret to the best fixed ratio': {key: row['test'][hindsight[key[0]]] for key, row in cells.items()}}
-    if len(scenes) > 1:
-        others = {s: max(names, key=lambda r: np.mean([mean[o][r] for o in scenes if o != s])) for s in scenes}
-        found['regret to the best of other scenes'] = {key: row['test'][others[key[0]]] for key, row in cells.items()}
-    return found
+    names, tested = ['0.0', *map(str, RATIOS)], dict[str, dict[str, list[float]]]()
+    for (scene, _), row in cells.items():
+        for ratio in names:
+            tested.setdefault(scene, {}).setdefault(ratio, []).append(row['test'][ratio])
+    best = {'regret to the best fixed ratio': {s: max(of, key=lambda r: np.mean(of[r])) for s, of in tested.items()}}
+    if len(tested) > 1:
+        best['regret to the best of other scenes'] = advised_by_others(tested)
+    return {how: {key: row['test'][at[key[0]]] for key, row in cells.items()} for how, at in best.items()}
 
 
 def table(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:

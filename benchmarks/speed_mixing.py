@@ -104,7 +104,7 @@ def compare(
         milliseconds(step, AHEAD, device)
         return milliseconds(step, steps, device)
 
-    return paired(partial(block, plain), partial(block, other), pairs, names, at_most)
+    return paired(partial(block, plain), partial(block, other), pairs, names, at_most, warm=True)
 
 
 def compare_clocks(plain: Step, other: Step, pairs: int) -> Result:

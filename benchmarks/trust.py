@@ -102,10 +102,9 @@ class FoldGates:
 class GatedGroup(Group):
     """A group with gated arms."""
 
-    kinds: tuple[type[Gate], ...]
-
-    def __init__(self, *args: Any, **settings: Any) -> None:
+    def __init__(self, kinds: tuple[type[Gate], ...], *args: Any, **settings: Any) -> None:
         super().__init__(*args, **settings)
+        self.kinds = kinds
         self.gated: dict[str, Gated] = {}  # generators behind gates, by arm
         self.plain: dict[str, dict[str, Any]] = {}  # the real-only cell of each downstream model
 
@@ -142,19 +141,6 @@ class GatedGroup(Group):
         return row
 
 
-class GatedSpectra(GatedGroup):
-    """Spectra, some of them behind gates."""
-
-    kinds = (RangeGate, SmoothnessGate, SubspaceGate, AgreementGate, NoveltyGate)
-
-
-class GatedPatches(GatedGroup):
-    """Patches with masks, some of them behind gates."""
-
-    # Do masks fit, and are patches new? The physical gates reject nearly all that a short training makes.
-    kinds = (AgreementGate, NoveltyGate)
-
-
 # --- what is measured -------------------------------------------------------------------------------------------------
 
 
@@ -169,7 +155,7 @@ class Part:
         controls: name in tables, generator and settings of the controls.
         ratios: fixed ratios, which the search chooses among; the controls have the same but the first.
         downstream: the network.
-        group: how its cells are measured, and which gates there are.
+        gates: that there are.
         search: without thresholds and seed.
         trial: how a candidate is scored on a fold.
         ways: other ways of mixing at the highest ratio, by name.
@@ -183,7 +169,7 @@ class Part:
     controls: Mapping[str, tuple[str, dict[str, Any]]]
     ratios: tuple[float, ...]
     downstream: Downstream
-    group: type[GatedGroup]
+    gates: tuple[type[Gate], ...]
     search: RatioSearch
     trial: type[SpectraTrial] | type[PatchTrial]
     ways: Mapping[str, dict[str, Any]]
@@ -211,7 +197,7 @@ PARTS: dict[Kind, Part] = {
         {'duplicates': ('duplicate', {}), 'gain, offset': ('gain_offset', {})},
         RATIOS,
         Classifier('nn1d', ClassifierConfig(hidden=128, steps=200), ('standard', 'minmax'), steps=(200,)),
-        GatedSpectra,
+        (RangeGate, SmoothnessGate, SubspaceGate, AgreementGate, NoveltyGate),
         RatioSearch(RATIOS, k=FIXED_K),
         SpectraTrial,
         WAYS,
@@ -230,7 +216,8 @@ PARTS: dict[Kind, Part] = {
         {'duplicates': ('patch_augment', {'kind': 'duplicate'}), 'CutMix': ('patch_augment', {'kind': 'cutmix'})},
         (1.0, 2.0),
         Segmenter('SegFormer, tiny', replace(SEGFORMER, steps=100)),
-        GatedPatches,
+        # Do masks fit, and are patches new? The physical gates reject nearly all that a short training makes.
+        (AgreementGate, NoveltyGate),
         # Once over the folds: a trial costs a training of the diffusion model.
         RatioSearch((1.0, 2.0), trials=3, first=1, k=FIXED_K),
         PatchTrial,
@@ -303,7 +290,7 @@ class Measure:
         part, group = PARTS[self.plan.kind], self.group
         if group is None or (group.setting.scene, group.seed) != (one.scene, one.seed):
             scene = open_scene(self.plan.kind, one.scene, self.root, one.seed)
-            group = self.group = part.group(scene, setting, one.seed, self.folder)
+            group = self.group = GatedGroup(part.gates, scene, setting, one.seed, self.folder)
             for row in read_results(self.folder / RESULTS_FILE):
                 if row['cell'] == short_digest(replace(one, key=next(iter(cells)), generator=None)):
                     group.plain[row['classifier']] = {k: v for k, v in row.items() if k not in ('key', 'generator')}

@@ -16,7 +16,7 @@ from hsiaug.ablation.experiment import Columns, markdown_table, records_table
 from hsiaug.ablation.plan import REAL
 from hsiaug.ablation.results import PLAN_FILE, RESULTS_FILE, read_results
 from hsiaug.ablation.safety import LEVEL, NonInferiority, advised_by_others, non_inferiority
-from hsiaug.ablation.statistics import PairedComparison, Row, choose_ratios, holm, mean_of_means, paired_comparison
+from hsiaug.ablation.statistics import PairedComparison, Row, choose_ratios, compare_cells, holm, mean_of_means
 from hsiaug.records import write_json
 from hsiaug.report.ablation import interval, signed
 from hsiaug.report.figures import COLOURS, GREYS, metric_name
@@ -112,10 +112,9 @@ class Block:
     def compare(self, cells: Mapping[int, Row], metric: str, base: Mapping[int, Row] | None = None) -> PairedComparison:
         """Cells against real only, or others, in points of a test metric."""
         base = self.option((REAL, 0.0)) if base is None else base
-        seeds = sorted(set(cells) & set(base) & set(self.searches))
-        a, b = ([100 * side[seed]['test'][metric] for seed in seeds] for side in (cells, base))
-        sizes = np.mean([base[seed]['test_count'] / base[seed]['train_real'] for seed in seeds])
-        return paired_comparison(a, b, float(sizes))
+        found = compare_cells({seed: row for seed, row in cells.items() if seed in self.searches}, base, metric)
+        assert found is not None  # every seed has its real-only cell
+        return found
 
 
 def read_blocks(out: Path) -> tuple[list[Block], dict[str, dict[str, Any]]]:

@@ -95,6 +95,16 @@ def paired_comparison(
     )
 
 
+def compare_cells(cells: Mapping[int, Row], base: Mapping[int, Row], metric: str) -> PairedComparison | None:
+    """Cells by seed against others of the same seeds, in points of a test metric; None without a common seed."""
+    seeds = sorted(set(cells) & set(base))
+    if not seeds:
+        return None
+    a, b = ([100 * side[seed]['test'][metric] for seed in seeds] for side in (cells, base))
+    sizes = [base[seed]['test_count'] / max(base[seed]['train_real'], 1) for seed in seeds]
+    return paired_comparison(a, b, float(np.mean(sizes)))
+
+
 def _half(freedom: float) -> float:
     """Half an interval by Student's t, in standard errors."""
     return float(stats.t.ppf(0.5 + CONFIDENCE / 2, freedom))
@@ -217,13 +227,7 @@ def _lines(key: GroupKey, cells: Sequence[Row], metrics: Sequence[str]) -> Itera
     def line(
         arm: str, ratio: float | str, picked: Mapping[int, Row], control: bool, primary: bool, default: bool = False
     ) -> Summary:
-        compared: dict[str, PairedComparison | None] = dict.fromkeys(metrics[:2])
-        if pairs := sorted(set(picked) & set(real)) if arm != REAL else []:
-            sizes = [real[s]['test_count'] / max(real[s]['train_real'], 1) for s in pairs]
-            for metric in compared:
-                a, b = ([100 * side[s]['test'][metric] for s in pairs] for side in (picked, real))
-                compared[metric] = paired_comparison(a, b, float(np.mean(sizes)))
-        gain, second = compared.values()
+        gain, second = (None if arm == REAL else compare_cells(picked, real, metric) for metric in metrics[:2])
         means = {m: 100 * float(np.mean([row['test'][m] for row in picked.values()])) for m in metrics}
         ratios = tuple(float(row['ratio']) for row in picked.values())
         primary = primary and not control and gain is not None and gain.basis_for_claims

@@ -67,8 +67,7 @@ def _masks(found: Evaluation) -> dict[str, Tensor]:
 
 def _of_images(found: Evaluation) -> str:
     result = found.measures['images']
-    lines = ['## Fidelity of images', '', *fidelity_table(result, OF_IMAGES), '', *fidelity_notes(result, 'images'), '']
-    return '\n'.join(lines)
+    return f'## Fidelity of images\n\n{fidelity_table(result, OF_IMAGES)}\n{fidelity_notes(result, "images")}'
 
 
 def _of_changes(found: Evaluation) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
+from ..ablation.experiment import markdown_table
 from ..metrics import ChangeFidelity, Fidelity, PatchFidelity
 from ..metrics.masks import class_shares
 from ..metrics.values import DIFFERENCES, OF_BOTH, OF_DATE, TITLES
@@ -15,49 +16,48 @@ from ..samples import SampleSpec
 
 def fidelity_markdown(result: Fidelity, spec: SampleSpec, what: str = '') -> str:
     """A fidelity as Markdown tables; ``what`` is added to their title."""
-    svm = {name: f'{100 * value:.1f}' for name, value in result.svm.items()}
-    lines = [
-        f'## Fidelity{what}',
-        '',
-        '| measure | value | ideal |',
-        '|---|---|---|',
-        f'| spectral angle between class means (mSAD, radians) | {result.msad:.4f} | 0 |',
-        f'| standard deviation, synthetic / real | {result.std_ratio:.2f} | 1 |',
-        f'| band-to-band roughness, synthetic / real | {result.roughness_ratio:.2f} | 1 |',
-        f'| synthetic nearer to a real spectrum than its neighbour | {100 * result.closer_than_real:.1f} % | 50 % |',
-        '',
-        'Linear SVM, accuracy in % (Audebert et al. 2018, Table 1):',
-        '',
-        '| ' + ' | '.join(name.replace('_', '→') for name in svm) + ' |',
-        '|' + '---|' * len(svm),
-        '| ' + ' | '.join(svm.values()) + ' |',
-        '',
-        '| class | angle of the class means (radians) |',
-        '|---|---|',
-        *(f'| {_cell(name)} | {angle:.4f} |' for name, angle in zip(spec.classes, result.msad_per_class, strict=True)),
+    measures = [
+        ('spectral angle between class means (mSAD, radians)', f'{result.msad:.4f}', 0),
+        ('standard deviation, synthetic / real', f'{result.std_ratio:.2f}', 1),
+        ('band-to-band roughness, synthetic / real', f'{result.roughness_ratio:.2f}', 1),
+        ('synthetic nearer to a real spectrum than its neighbour', f'{100 * result.closer_than_real:.1f} %', '50 %'),
     ]
-    return '\n'.join(lines) + '\n'
+    angles = zip(map(_cell, spec.classes), (f'{angle:.4f}' for angle in result.msad_per_class), strict=True)
+    return '\n'.join(
+        [
+            f'## Fidelity{what}\n',
+            markdown_table(('measure', 'value', 'ideal'), measures),
+            'Linear SVM, accuracy in % (Audebert et al. 2018, Table 1):\n',
+            markdown_table(
+                [name.replace('_', '→') for name in result.svm], [[f'{100 * v:.1f}' for v in result.svm.values()]]
+            ),
+            markdown_table(('class', 'angle of the class means (radians)'), angles),
+        ]
+    )
 
 
 def patch_markdown(result: PatchFidelity, spec: SampleSpec, masks: Mapping[str, Tensor]) -> str:
     """A fidelity of pairs as Markdown tables, with the class shares of (n, H, W) masks by what they are."""
-    lines = ['## Fidelity', '', *fidelity_table(result, tuple(TITLES))]
-    lines += ['', *fidelity_notes(result), '', *_class_table(result, spec, masks)]
-    return '\n'.join(lines) + '\n'
-
-
-def fidelity_table(result: PatchFidelity, fields: Sequence[str]) -> list[str]:
-    """Lines of a Markdown table of some measures, of :data:`~hsiaug.metrics.values.TITLES`."""
-    columns = [result, result.real_reference, result.against_train]
-    lines = [
-        '| measure | synthetic, test | real training, test | synthetic, real training | ideal |',
-        '|---|---|---|---|---|',
+    shares = [(100 * class_shares(mask, spec.num_classes, spec.ignore_index)).tolist() for mask in masks.values()]
+    angles = map(format_number, result.msad_per_class)
+    rows = [
+        (_cell(name), angle, *(f'{share:.1f}' for share in each))
+        for name, angle, *each in zip(spec.classes, angles, *shares, strict=True)
     ]
+    header = ('class', 'angle of the class means to test (radians)', *(f'% of {name}' for name in masks))
+    table = fidelity_table(result, tuple(TITLES))
+    return '\n'.join(['## Fidelity\n', table, fidelity_notes(result), markdown_table(header, rows)])
+
+
+def fidelity_table(result: PatchFidelity, fields: Sequence[str]) -> str:
+    """A Markdown table of some measures, of :data:`~hsiaug.metrics.values.TITLES`."""
+    columns = [result, result.real_reference, result.against_train]
+    rows = []
     for field in fields:
         name, ideal = TITLES[field]
-        values = ['–' if side is None else format_number(getattr(side, field)) for side in columns]
-        lines.append(f'| {name} | {" | ".join(values)} | {ideal} |')
-    return lines
+        rows.append((name, *(side and format_number(getattr(side, field)) for side in columns), ideal))
+    header = ('measure', 'synthetic, test', 'real training, test', 'synthetic, real training', 'ideal')
+    return markdown_table(header, rows)
 
 
 def format_number(value: float) -> str:
@@ -69,57 +69,46 @@ def _cell(name: str) -> str:
     return name.replace('|', '\\|').replace('<', '&lt;')
 
 
-def fidelity_notes(result: PatchFidelity, what: str = 'pairs') -> list[str]:
+def fidelity_notes(result: PatchFidelity, what: str = 'pairs') -> str:
     """How many samples the measures rest on, and how reliable that makes them; ``what`` names the samples."""
     image, mask = result.dimensions
     trained = result.against_train.real_count if result.against_train else 0
-    notes = [
+    notes = (
         f'{result.count} synthetic {what}, {trained} training and {result.real_count} test {what}. Distances of '
         f'features ({image} of an image, {mask} of a mask) take {result.compared} synthetic or training {what} each. '
         'The second column is the best that a generator can hope for: the training part differs from the test part '
-        'as well.'
-    ]
+        'as well.\n'
+    )
     if min(result.compared, result.real_count) <= max(image, mask):
-        notes += [
-            '',
-            f'There are no more {what} than features, so that Fréchet distances are biased upwards. The first two '
+        notes += (
+            f'\nThere are no more {what} than features, so that Fréchet distances are biased upwards. The first two '
             'columns can be compared with each other, and with other generators at these numbers; alone they say '
-            'nothing.',
-        ]
+            'nothing.\n'
+        )
     return notes
-
-
-def _class_table(result: PatchFidelity, spec: SampleSpec, masks: Mapping[str, Tensor]) -> list[str]:
-    shares = [100 * class_shares(mask, spec.num_classes, spec.ignore_index) for mask in masks.values()]
-    lines = [
-        f'| class | angle of the class means to test (radians) | {" | ".join(f"% of {name}" for name in masks)} |',
-        '|---|---|' + '---|' * len(masks),
-    ]
-    for label, (name, angle) in enumerate(zip(spec.classes, result.msad_per_class, strict=True)):
-        each = ' | '.join(f'{float(share[label]):.1f}' for share in shares)
-        lines.append(f'| {_cell(name)} | {format_number(angle)} | {each} |')
-    return lines
 
 
 def change_markdown(result: ChangeFidelity, changed: Mapping[str, float]) -> str:
     """A fidelity of pairs of dates as Markdown tables, with percentages of changed pixels by what the masks are."""
-    lines = ['## Fidelity', '']
-    parts = (('Date 1', result.first, OF_DATE), ('Date 2', result.second, OF_DATE))
-    for title, part, fields in (*parts, ('Both dates and the change mask', result.both, OF_BOTH)):
-        lines += [f'### {title}', '', *fidelity_table(part, fields), '']
-    lines += [
-        '### Differences between the dates',
-        '',
-        '| measure | synthetic, test | real training, test |',
-        '|---|---|---|',
+    parts = (
+        ('Date 1', result.first, OF_DATE), ('Date 2', result.second, OF_DATE),
+        ('Both dates and the change mask', result.both, OF_BOTH),
+    )  # fmt: skip
+    differences = [
+        (name, *(f'{getattr(side, field):.3f}' for side in (result.differences, result.real_differences)))
+        for field, name in DIFFERENCES.items()
     ]
-    for field, name in DIFFERENCES.items():
-        values = [f'{getattr(side, field):.3f}' for side in (result.differences, result.real_differences)]
-        lines.append(f'| {name} | {" | ".join(values)} |')
-    lines.append('')
     shares = ', '.join(f'{share:.1f} % ({name})' for name, share in changed.items())
-    lines += [*fidelity_notes(result.both), '', f'Changed pixels: {shares}.']
-    return '\n'.join(lines) + '\n'
+    return '\n'.join(
+        [
+            '## Fidelity\n',
+            *(f'### {title}\n\n{fidelity_table(part, fields)}' for title, part, fields in parts),
+            '### Differences between the dates\n',
+            markdown_table(('measure', 'synthetic, test', 'real training, test'), differences),
+            fidelity_notes(result.both),
+            f'Changed pixels: {shares}.\n',
+        ]
+    )
 
 
 # --- of a study, by the kind of its samples ---------------------------------------------------------------------------

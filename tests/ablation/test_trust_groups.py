@@ -17,7 +17,7 @@ from hsiaug.trainers import ClassifierConfig, fit_generator, training_data
 
 sys.path.insert(0, str(Path(__file__).parents[2] / 'benchmarks'))
 import trust
-from trust import FoldGates, GatedArm, GatedSpectra
+from trust import FoldGates, GatedArm, GatedGroup
 from trust_report import NO_GATE, gated_name, way_name
 
 SCENE = make_scene(32, 32)
@@ -26,14 +26,8 @@ FAST = Classifier('nn1d', ClassifierConfig(hidden=16, layers=2, steps=30, lr=1e-
 METRICS = ('oa', 'aa', 'kappa')
 
 
-class Ranged(GatedSpectra):
-    kinds = (RangeGate,)
-
-
-class Shut(GatedSpectra):
+class Shut(GatedGroup):
     """Gates that no spectrum passes."""
-
-    kinds = (RangeGate,)
 
     @property
     def gates(self) -> Gates:
@@ -52,7 +46,7 @@ def setting() -> Setting:
 
 
 def test_a_gated_arm_draws_what_passes(setting: Setting, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    group = Ranged(SCENE, setting, 0, tmp_path)
+    group = GatedGroup((RangeGate,), SCENE, setting, 0, tmp_path)
     plain, gated = (kind('n', 'noise', {}, 'real') for kind in (trust.Arm, GatedArm))
     for gate in group.gates:
         gate.false_alarm = 0.4
@@ -82,7 +76,7 @@ def test_a_gated_arm_draws_what_passes(setting: Setting, tmp_path: Path, monkeyp
 
 
 def test_where_too_little_passes_the_cell_is_that_of_real_only(setting: Setting, tmp_path: Path) -> None:
-    group = Shut(SCENE, setting, 0, tmp_path)
+    group = Shut((RangeGate,), SCENE, setting, 0, tmp_path)
     real = group.run(cell(None, 0.0, setting), METRICS)
     row = group.run(cell(GatedArm('n, gated', 'noise', {}, 'real'), 2.0, setting), METRICS)
     assert (row['test'], row['val'], row['train_synthetic']) == (real['test'], real['val'], 0)
@@ -133,7 +127,7 @@ def test_a_killed_study_resumes_where_it_was(tmp_path: Path, monkeypatch: pytest
         ways={'light': {'training': {'synthetic_weight': 0.25}}},
         ratios=(1.0, 2.0),
         downstream=FAST,
-        group=Ranged,
+        gates=(RangeGate,),
         search=RatioSearch((1.0, 2.0), trials=3, first=1),
         size=32,
     )

@@ -11,7 +11,6 @@ import torch
 from hsiaug.ablation import Arm, Detector, Setting, Study
 from hsiaug.ablation.arms import DEFAULT_ARMS
 from hsiaug.ablation.runner import open_group
-from hsiaug.cli.config import FORMER, one_list
 from hsiaug.datasets import scene_dataset
 from hsiaug.report.evaluation import FIGURES, TEXTS
 from hsiaug.samples import Kind, SampleSpec
@@ -72,7 +71,7 @@ def test_a_task_trains_predicts_and_scores_datasets_of_the_contract(kind: Kind) 
 
 @pytest.mark.parametrize('kind', get_args(Kind))
 def test_what_other_rooms_hold_by_kind_is_complete(kind: Kind) -> None:
-    assert set(FIGURES) == set(DEFAULT_ARMS) == set(FORMER.values()) == set(TASKS)
+    assert set(FIGURES) == set(DEFAULT_ARMS) == set(TASKS)
     task = TASKS[kind]
     assert all(name == model.name and model.kind == kind for name, model in task.models.items())
     assert set(TEXTS) == {'spectra', 'images', 'mean spectra', 'pairs', 'dates'}
@@ -101,20 +100,6 @@ def test_settings_that_are_not_given_are_those_of_the_named_model(task: Any) -> 
     for name, model in task.models.items():
         given = task.model({'name': name, 'config': {'steps': 7}})
         assert given == replace(model, config=replace(model.config, steps=7))
-
-
-def test_a_list_for_another_kind_is_never_ignored() -> None:
-    task = TASKS['scene']
-    assert one_list(task, models=None, classifiers=None, scene_classifiers=('cnn2d',)) == ('cnn2d',)
-    assert one_list(task, models=None, segmenters=()) is None
-    for name, kind in FORMER.items():
-        if kind != 'scene':
-            with pytest.raises(
-                ValueError, match=rf"{name} are for samples of kind '{kind}'.*'scene'.*'cnn2d', 'cnn3d'"
-            ):
-                one_list(task, models=None, **{name: ('x',)})
-    with pytest.raises(ValueError, match='models and scene_classifiers name downstream models; give them once'):
-        one_list(task, models=('cnn2d',), scene_classifiers=('cnn3d',))
 
 
 def test_a_study_of_models_for_other_samples_says_which_fit(tmp_path: Path) -> None:
