@@ -90,9 +90,9 @@ def test_evaluate_a_bank_beside_what_its_generator_learned_from(
     printed = capsys.readouterr().out
     page = drawn.with_name('drawn_evaluation.html')
     assert printed.endswith(f'page: {page}\n')
-    assert re.search(r'memorised: [\d.]+ % \(nominal false alarms 5 %\)', printed)
+    assert re.search(r'memorised: [\d.]+ % \(nominal false alarms: 5 %\)', printed)
     text = page.read_text()
-    assert '40 of them, spread evenly' in text
+    assert '40 of them, evenly spaced' in text
     assert 'Rejected samples' in text
     assert 'not known' not in text
 

@@ -76,6 +76,7 @@ def evaluate(
     train, test = (scene_dataset(opened, parts, part) for part in PARTS[::2])
     found = task_of(generator).evaluate(generator, train, test, count or 500, per_class)
     print(write_evaluation(found, generator.card(), run))
+    print(f'report: {run / "README.md"}')
 
 
 def _evaluate_bank(

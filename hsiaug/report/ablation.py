@@ -165,8 +165,8 @@ def conclusion(table: Sequence[Summary], quick: bool) -> str:
     powerless = [x for x in family if x.gain and 2.0 ** (1 - x.gain.n) * len(family) > LEVEL]
     if powerless:
         said.append(
-            f'{len(powerless)} of the comparisons have so few seeds that they reach this level only if others reach it '
-            'first: their intervals say more than their p values.'
+            f'{len(powerless)} of the comparisons have so few seeds that they can reach this level only if others '
+            'reach it first; rely on their intervals rather than their p values.'
         )
     return ' '.join(said)
 
@@ -191,13 +191,13 @@ def answer(table: Sequence[Summary], metric: str, quick: bool) -> str:
         where = f'On {panel_title(key)}, mixing in' if len(keys) > 1 else 'Mixing in'
         size = f'{signed(gain.mean, 1)} points {interval(gain.interval, 1)} ({gain.n} seeds)'
         if quick or not gain.basis_for_claims:
-            end = f'changes {what} by {size}: too few seeds, or too short a training, for an answer.'
+            end = f'changes {what} by {size}: too few seeds, or too short training, for an answer.'
         elif gain.interval[0] > 0 and (best.p_holm or 0) <= LEVEL:
             end = f'raises {what} by {size}. Recommended: mix it in.'
         elif gain.interval[1] < 0:
-            end = f'lowers {what}: {size}. Recommended: mix nothing in.'
+            end = f'lowers {what}: {size}. Recommended: do not mix.'
         else:
-            end = f'changes {what} by {size}, which may be chance. Recommended: mix nothing in, or measure more seeds.'
+            end = f'changes {what} by {size}, which may be chance. Recommended: do not mix, or measure more seeds.'
         said.append(f'{where} {way} {end}')
     return ' '.join(said)
 
@@ -222,7 +222,7 @@ def _sections(run: Run) -> Iterator[Section]:
         means.append([budget, classifier, arm, *gains, each])
     if means:
         header = ['budget', 'classifier', 'arm', f'Δ{first}', '95 %', f'Δ{second}', f'95 % ({second})']
-        note = 'Scenes count the same. The intervals speak for these scenes, not for others.'
+        note = 'All scenes have the same weight. The intervals are valid for these scenes, not for others.'
         yield Section('Mean over scenes, at the chosen ratio', [*header, f'Δ{first} per scene'], means, [note])
     compared = [f'{first} %', f'Δ{first}', '95 % t', '95 % BCa', '95 % Nadeau–Bengio', 'p sign-flip', 'p Holm']
     header = ['arm', 'ratio', *compared, f'{second} %', f'Δ{second}', f'95 % t ({second})']
@@ -279,11 +279,11 @@ def _figures(run: Run) -> dict[str, Figure]:
 
 CAPTIONS = {
     'ratio_curves': (
-        'Gain over real only, with paired-t 95 % intervals; controls dashed, default ratios ringed; triangles mark '
-        'intervals that run on.'
+        'Gain over real only, with paired-t 95 % intervals. Controls are dashed, default ratios circled; triangles '
+        'mark intervals that continue.'
     ),
     'class_gains': 'Mean difference per class, in points, at the ratio chosen on validation data.',
-    'chosen_ratios': 'Ratios that validation chose; 0 is real only.',
+    'chosen_ratios': 'Ratios chosen on validation data; 0 is real only.',
 }
 
 

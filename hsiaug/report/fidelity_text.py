@@ -20,7 +20,7 @@ def fidelity_markdown(result: Fidelity, spec: SampleSpec, what: str = '') -> str
         ('spectral angle between class means (mSAD, radians)', f'{result.msad:.4f}', 0),
         ('standard deviation, synthetic / real', f'{result.std_ratio:.2f}', 1),
         ('band-to-band roughness, synthetic / real', f'{result.roughness_ratio:.2f}', 1),
-        ('synthetic nearer to a real spectrum than its neighbour', f'{100 * result.closer_than_real:.1f} %', '50 %'),
+        ('synthetic closer to a real spectrum than its neighbour', f'{100 * result.closer_than_real:.1f} %', '50 %'),
     ]
     angles = zip(map(_cell, spec.classes), (f'{angle:.4f}' for angle in result.msad_per_class), strict=True)
     return '\n'.join(
@@ -76,14 +76,13 @@ def fidelity_notes(result: PatchFidelity, what: str = 'pairs') -> str:
     notes = (
         f'{result.count} synthetic {what}, {trained} training and {result.real_count} test {what}. Distances of '
         f'features ({image} of an image, {mask} of a mask) take {result.compared} synthetic or training {what} each. '
-        'The second column is the best that a generator can hope for: the training part differs from the test part '
-        'as well.\n'
+        'The second column is the best that a generator can achieve, since the training part differs from the test '
+        'part too.\n'
     )
     if min(result.compared, result.real_count) <= max(image, mask):
         notes += (
-            f'\nThere are no more {what} than features, so that Fréchet distances are biased upwards. The first two '
-            'columns can be compared with each other, and with other generators at these numbers; alone they say '
-            'nothing.\n'
+            f'\nThere are no more {what} than features, so Fréchet distances are biased upwards. Only compare the first '
+            'two columns with each other, or with other generators at the same numbers.\n'
         )
     return notes
 
@@ -118,9 +117,9 @@ Columns = Mapping[str, tuple[Path, int]]
 """Title of a column to the path of its figure in a record, and its digits."""
 
 _PAIRS_NOTE = (
-    'Against test pairs; in brackets what real training pairs reach, the best to hope for. FID: Fréchet distance of '
-    'the features of an encoder trained on the training part; to training pairs, as papers report it, and to test '
-    'pairs. mSAD: spectral angle between class means, radians. Std ratio: within classes, synthetic over real. '
+    'Compared with test pairs; in brackets, values of real training pairs, the best that can be achieved. FID: Fréchet '
+    'distance of features of an encoder trained on the training part; to training pairs, as papers report it, and to '
+    'test pairs. mSAD: spectral angle between class means, radians. Std ratio: within classes, synthetic over real. '
 )
 _RECONSTRUCTION: Columns = {
     'RMSE': (('reconstruction', 'rmse'), 4), 'SAD': (('reconstruction', 'sad'), 3),
@@ -129,7 +128,7 @@ _RECONSTRUCTION: Columns = {
 _TABLES: dict[str, tuple[str, Columns]] = {
     'spectrum': (
         'mSAD: spectral angle between class means, radians. Std ratio and roughness: synthetic over real, 1 is ideal. '
-        'SVM: accuracy, trained → tested. Closer: share of samples nearer to a real spectrum than its own neighbour.',
+        'SVM: accuracy, trained → tested. Closer: share of samples closer to a real spectrum than its own neighbour.',
         {
             'mSAD': (('msad',), 4), 'std ratio': (('std_ratio',), 2), 'roughness': (('roughness_ratio',), 2),
             'real→real': (('svm', 'real_real'), 3), 'real→fake': (('svm', 'real_fake'), 3),
@@ -139,8 +138,8 @@ _TABLES: dict[str, tuple[str, Columns]] = {
     ),
     'segmentation': (
         _PAIRS_NOTE + 'Classes: total variation distance of the class shares. Alignment: recall of a pixel classifier '
-        'on the synthetic masks in units of its recall on real ones, 1 where mask and image go together. RMSE, SAD '
-        'and mask: test pairs through the autoencoders and back.',
+        'on the synthetic masks divided by its recall on real ones, 1 if mask and image match. RMSE, SAD and mask: '
+        'test pairs reconstructed by the autoencoders.',
         {
             'pairs': (('compared',), 0), 'FID to training': (('against_train', 'fid_image'), 2),
             'FID': (('fid_image',), 2), 'FID of masks to training': (('against_train', 'fid_mask'), 2),
@@ -151,12 +150,12 @@ _TABLES: dict[str, tuple[str, Columns]] = {
         },
     ),
     'change': (
-        _PAIRS_NOTE + 'Dates are compared each for itself, and both together with the features of both: there dates '
-        'that do not belong together show. Differences: Wasserstein distance of second less first date, in standard '
-        'deviations of real differences, where nothing changed and where something did; textures are those of its '
-        'steps from a pixel to the next. Share: difference in the share of changed pixels. Alignment: recall of a '
-        'pixel classifier, which sees both dates, on the synthetic change masks in units of its recall on real ones. '
-        'RMSE, SAD and mask: test pairs through the autoencoders and back.',
+        _PAIRS_NOTE + 'Dates are compared one by one, and both together with the features of both, which shows dates '
+        'that do not belong together. Differences: Wasserstein distance of second minus first date, in standard '
+        'deviations of real differences, where nothing changed and where something did; textures: the same for its '
+        'steps between neighbouring pixels. Share: difference in the share of changed pixels. Alignment: recall of a '
+        'pixel classifier of both dates on the synthetic change masks, divided by its recall on real ones. '
+        'RMSE, SAD and mask: test pairs reconstructed by the autoencoders.',
         {
             'pairs': (('both', 'compared'), 0), 'FID date 1 to training': (('first', 'against_train', 'fid_image'), 2),
             'FID date 1': (('first', 'fid_image'), 2),

@@ -54,7 +54,7 @@ def write_page(
     if (known := compared.bank.provenance) is not None:
         training = json.dumps({'hsiaug': known.version, 'seed': known.seed, **known.training}, default=str)
     write_evaluation_page(
-        path, f'{next_to(compared.bank.root, "").name}: synthetic samples and real ones',
+        path, f'{next_to(compared.bank.root, "").name}: synthetic and real samples',
         _warnings(compared, found.gates is not None), _facts(compared), [*sections, *filter(None, [ratio])],
         training, overview,
     )  # fmt: skip
@@ -66,10 +66,10 @@ def _overview(found: Inspection) -> list[tuple[str, str]]:
     lines = []
     if isinstance(found.gates, Review):
         fake, real = found.gates.rejected
-        lines.append(('rejected by gates', f'{100 * fake:.1f} % (of held-out real samples {100 * real:.1f} %)'))
+        lines.append(('rejected by gates', f'{100 * fake:.1f} % (held-out real samples: {100 * real:.1f} %)'))
         if (memorised := found.gates.memorised) is not None:
             share = float(found.gates.on_fake.rejected[memorised.gate.name].double().mean())
-            nominal = f'nominal false alarms {100 * memorised.gate.false_alarm:.0f} %'
+            nominal = f'nominal false alarms: {100 * memorised.gate.false_alarm:.0f} %'
             lines.append(('memorised', f'{100 * share:.1f} % ({nominal})'))
     if not isinstance(found.fidelity, str):
         values = found.fidelity.values
@@ -78,10 +78,10 @@ def _overview(found: Inspection) -> list[tuple[str, str]]:
         for name in names:
             value, interval = values[name].value, values[name].interval
             shown = format_number(value.synthetic) + ('' if interval is None else f', {_interval(interval)}')
-            lines.append((name, f'{shown} (real {format_number(value.real)})'))
+            lines.append((name, f'{shown} (real: {format_number(value.real)})'))
     if not isinstance(found.coverage, str):
         shares = [f'{100 * side["coverage"]:.0f} %' for side in (found.coverage.synthetic, found.coverage.training)]
-        lines.append(('held-out real samples covered', f'{shares[0]} (by training samples {shares[1]})'))
+        lines.append(('held-out real samples covered', f'{shares[0]} (by training samples: {shares[1]})'))
     return lines
 
 
@@ -97,14 +97,14 @@ def _facts(parts: Compared) -> list[tuple[str, str]]:
         ('bank', f'{next_to(bank.root, "").name}: {len(bank)} samples of {bank.record["source"]["type"]}'
          + (f', seed {bank.seed}' if bank.seed is not None else '')
          + (f', labels {bank.labels_policy}' if bank.labels_policy is not None else '')),
-        ('looked at', f'{len(parts.rows)} of them, spread evenly'),
+        ('inspected', f'{len(parts.rows)} of them, evenly spaced'),
         ('samples', f'{spec.kind}, {spec.bands} bands{size}, {spec.num_classes} classes'),
         ('real scene', f'{parts.scene.name}, split {split.fingerprint} by {split.strategy.get("name", "?")} '
          f'{json.dumps(strategy, default=str)}, seed {split.seed}'),
         *([('seen by the generator', parts.seen)] if isinstance(split, SampleSplit) else []),
-        ('training part', f'{len(parts.data.x)} samples and {len(parts.data.val_x)} of validation: gates and '
-         'encoders have learnt from these alone'),
-        ('held-out part', f'{test} of {parts.held_out} test samples, which no gate or encoder has seen: the bank is '
+        ('training part', f'{len(parts.data.x)} samples, and {len(parts.data.val_x)} for validation; gates and '
+         'encoders have learnt from these only'),
+        ('held-out part', f'{test} of {parts.held_out} test samples, not seen by gates or encoders; the bank is '
          'compared with these'),
     ]  # fmt: skip
 
@@ -115,26 +115,26 @@ def _warnings(parts: Compared, gates: bool) -> list[str]:
     if isinstance(parts.split, SampleSplit):
         if provenance is not None and provenance.split != parts.split.fingerprint:
             found.append(
-                f'The generator was trained on split {provenance.split}, this is split {parts.split.fingerprint}: it '
-                'is compared with another training part than its own.'
+                f'The generator was trained on split {provenance.split}, but this is split {parts.split.fingerprint}: '
+                'it is compared with another training part than its own.'
             )
     elif provenance is None or provenance.seen is None:
         found.append(
             'It is not known which pixels the source of this bank has seen. If it has seen the held-out part, the bank '
-            'looks better here than it is.'
+            'looks better on this page than it is.'
         )
     elif not same_scene(provenance.seen.scene, parts.split.scene):
         found.append(
-            f'The generator was trained on another scene ({provenance.seen.scene}): that it has seen none of the '
-            'held-out pixels can be said of its own scene only.'
+            f'The generator was trained on another scene ({provenance.seen.scene}): whether it has seen held-out '
+            'pixels can only be checked within its own scene.'
         )
     elif provenance.split != parts.split.fingerprint:
         found.append(
-            f'The generator was trained on split {provenance.split}, this is split {parts.split.fingerprint}. It has '
-            'seen none of the held-out pixels, but is compared with another training part than its own.'
+            f'The generator was trained on split {provenance.split}, but this is split {parts.split.fingerprint}. It '
+            'has seen none of the held-out pixels, but is compared with another training part than its own.'
         )
     if not gates:
-        found.append('Gates were left out: neither impossible nor memorised samples were looked for.')
+        found.append('Gates were skipped: the bank was not checked for impossible or memorised samples.')
     return found
 
 
@@ -144,23 +144,21 @@ def _warnings(parts: Compared, gates: bool) -> list[str]:
 def _looks(parts: Compared) -> list[Section]:
     """Sample grids, spectra by class, and class balance; real samples are held-out ones."""
     spec, sides = parts.spec, parts.sides()
-    grid = Section('Samples', ['Real samples, of the held-out part, and synthetic ones, spread evenly over both.'])
+    grid = Section('Samples', ['Held-out real samples and synthetic samples, evenly spaced in both.'])
     number = min(spec.num_classes, _PANELS) if spec.size is None else _PICTURES
     shown = [spread_first(sides[name], _PICTURES) for name in ('real, test', 'synthetic')]
     figure = preview_grid(shown[0], shown[1], spec, number)
     grid.figures.append(Picture.of_figure(figure, 'real and synthetic samples'))
-    bands = Section('Spectra by class', ['Median, and the band that holds the middle 80 % of all spectra of a class.'])
+    bands = Section('Spectra by class', ['Median, and the range of the middle 80 % of all spectra of a class.'])
     plain, key = one_date(spec), spec.target_key
     for date in range(spec.dates):
         pairs = {name: parts.task.as_images((sides[name]['image'], sides[name][key]), date)
                  for name in ('real, test', 'synthetic')}  # fmt: skip
         of_date = f', date {date + 1}' if spec.dates == 2 else ''
         bands.figures.append(Picture.of_figure(plot_class_profiles(pairs, plain), f'spectra by class{of_date}'))
-    balance = Section(
-        'Class balance', ['Share of each class in all ' + ('spectra.' if spec.size is None else 'pixels.')]
-    )
+    balance = Section('Class balance', [f'Share of each class in all {"spectra" if spec.size is None else "pixels"}.'])
     masks = {name: parts.task.as_images((side['image'], side[key]))[1] for name, side in sides.items()}
-    balance.figures.append(Picture.of_figure(plot_class_shares(masks, plain), 'class shares'))
+    balance.figures.append(Picture.of_figure(plot_class_shares(masks, spec), 'class shares'))
     return [grid, bands, balance]
 
 
@@ -181,20 +179,20 @@ def _fidelity(found: BankFidelity | str) -> Section:
         return Section('Fidelity', [f'Not measured: {found}.'])
     section = Section('Fidelity')
     section.notes.append(
-        'Synthetic against held-out real samples, with what real samples reach in their place, the best to '
-        f'hope for. The intervals come from leaving out one of {PARTS} parts of the synthetic and '
-        'of the held-out samples in turn (delete-a-group jackknife, 95 %); they take samples for independent, and the '
-        'generator as it is: they do not tell how another training would have turned out.'
+        'Synthetic samples compared with held-out real ones; the column “real” compares real training samples instead, '
+        'the best that a generator can achieve. The 95 % intervals come from leaving out each of '
+        f'{PARTS} parts of the synthetic and held-out samples in turn (delete-a-group jackknife). They assume '
+        'independent samples and this generator; they do not show how another training would have turned out.'
     )
     for what, (train, test, fake) in found.thinned.items():
         section.notes.append(
-            f'{what}: {fake} synthetic, {train} training and {test} held-out ones, at most {found.per_class} of a '
-            'class and side.'
+            f'{what}: {fake} synthetic, {train} training and {test} held-out ones, at most {found.per_class} per class '
+            'and side.'
         )
     if found.frechet:
         section.notes.append(
-            'Fréchet distances are biased upwards, by more the fewer samples there are: those of real samples, from '
-            'equal numbers, are what they can be compared with.'
+            'Fréchet distances are biased upwards, more so with fewer samples: compare them with those of real '
+            'samples, which are computed from equal numbers.'
         )
     rows = [
         (name, format_number(v.synthetic), _interval(one.interval), format_number(v.real), v.ideal)
@@ -212,14 +210,14 @@ def _interval(interval: tuple[float, float] | None) -> str:
 def _coverage(found: Covered | str, spec: SampleSpec) -> Section:
     if isinstance(found, str):
         return Section('Coverage of real modes', [f'Not measured: {found}.'])
-    features = 'spectra as they are'
+    features = 'the spectra themselves'
     if spec.size:
         features = 'mean and standard deviation of each band' + (', class shares' if spec.target_key == 'mask' else '')
     section = Section('Coverage of real modes')
     section.notes.append(
-        f'Share of {found.held_out} held-out real samples that have one of {found.count} synthetic samples within '
-        f'reach, which is the distance to their {found.k}th real neighbour (Naeem et al. 2020); next to it the same of '
-        f'{found.count} training samples. Compared are {features}, in up to 16 principal components.'
+        f'Share of {found.held_out} held-out real samples with one of {found.count} synthetic samples within reach, '
+        f'the distance to their {found.k}th real neighbour (Naeem et al. 2020); and the same share for {found.count} '
+        f'training samples. Features: {features}, in up to 16 principal components.'
     )
     sides = (found.synthetic, found.training)
     rows = [('all classes', *(percent(side['coverage'], 0) for side in sides))]

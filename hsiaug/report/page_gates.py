@@ -20,10 +20,10 @@ from ..samples import SampleSpec
 from .html import Card, Picture, Section, Table
 
 LOOKS_FOR = {
-    'range': 'values beyond those of real samples',
+    'range': 'values outside the range of real samples',
     'smoothness': 'neighbouring bands that differ too much',
     'subspace': 'shapes that no real spectrum has',
-    'agreement': 'labels or masks that do not fit the image',
+    'agreement': 'labels or masks that do not match the image',
     'novelty': 'copies of training samples',
 }
 _OF_EACH = 3  # rejected samples that are shown of each gate
@@ -107,9 +107,9 @@ def gates_section(parts: Compared, found: Review, drawer: Drawer) -> Section:
     nominal = sum(gate.false_alarm for gate in found.gates)
     section.notes.append(
         f'Gates reject {percent(fake)} of {len(parts.rows)} synthetic samples, and {percent(real)} of '
-        f'{len(parts.test["image"])} held-out real ones. They learnt from the training and validation part alone. Each '
-        'is set to reject its nominal share of new real samples like those, all together at most '
-        f'{percent(nominal)}; held-out ones lie elsewhere and may differ more.'
+        f'{len(parts.test["image"])} held-out real ones. They learnt from the training and validation part only. Each '
+        'is set to reject a nominal share of new real samples like those, together at most '
+        f'{percent(nominal)}; held-out samples come from other places and may differ more.'
     )
     section.notes += [f'Not judged by {name}: {why}.' for name, why in found.missing.items()]
     rows = []
@@ -120,12 +120,12 @@ def gates_section(parts: Compared, found: Review, drawer: Drawer) -> Section:
             (f'{gate.name}: {LOOKS_FOR[gate.name]}', str(rejected), percent(rejected / len(parts.rows)),
              str(counts.alone[gate.name]), percent(gate.false_alarm), percent(on_real))
         )  # fmt: skip
-    header = ('gate', 'rejected', 'share', 'by it alone', 'nominal', 'of held-out real')
+    header = ('gate', 'rejected', 'share', 'by this gate only', 'nominal share', 'share of held-out real')
     section.tables.append(Table(header, rows))
     section.cards = _rejected_cards(parts, found, drawer)
     if section.cards:
         section.legend = drawer.legend()
-        section.above_cards = f'Of each gate the {_OF_EACH} samples that it rejects most clearly, with all reasons.'
+        section.above_cards = f'The {_OF_EACH} samples that each gate rejects most clearly, with all reasons.'
     return section
 
 
@@ -152,14 +152,14 @@ def _rejected_cards(parts: Compared, found: Review, drawer: Drawer) -> list[Card
 def _how(name: str, score: float, limit: float) -> str:
     """A score and its limit, in the unit that the gate's docstring gives."""
     if score != score:
-        return 'cannot be judged, no pixel of it counts'
+        return 'cannot be judged: all its pixels are ignored'
     if name == 'range':
-        return f'{score:+.2f} standard deviations beyond the extremes, {limit:+.2f} allowed'
+        return f'{score:+.2f} standard deviations beyond the extremes; {limit:+.2f} allowed'
     if name == 'novelty':  # minus log distance
         distance = math.exp(-score)
         said = 'an exact copy' if distance <= _EXACT else f'distance {distance:.2g}'
-        return f'{said}, at least {math.exp(-limit):.2g} times the noise wanted'
-    return f'{math.exp(score):.3g} times the mean of real ones, {math.exp(limit):.3g} allowed'
+        return f'{said}; at least {math.exp(-limit):.2g} times the noise required'
+    return f'{math.exp(score):.3g} times the mean of real samples; {math.exp(limit):.3g} allowed'
 
 
 def novelty_section(parts: Compared, found: Review, memorised: Memorised, drawer: Drawer) -> Section:
@@ -169,24 +169,23 @@ def novelty_section(parts: Compared, found: Review, memorised: Memorised, drawer
     on_real = float(found.on_real.rejected[gate.name].double().mean())
     section = Section('Memorised samples')
     section.notes.append(
-        f'{known["memorised"]} of {known["samples"]} samples, {percent(known["share"])}, lie nearer to a training '
-        f'sample than {limit:.3g}, {_UNIT}: real samples of other places do so in {percent(gate.false_alarm)} of all '
-        f'cases (the nominal false alarm rate), and the held-out ones did in {percent(on_real)}. '
-        f'{known["exact_copies"]} are copies to the last digits.'
+        f'{known["memorised"]} of {known["samples"]} samples, {percent(known["share"])}, are closer to a training '
+        f'sample than {limit:.3g}, {_UNIT}. Nominally, {percent(gate.false_alarm)} of real samples from other places '
+        f'are that close (the false alarm rate); of the held-out ones, {percent(on_real)} are. '
+        f'Exact copies: {known["exact_copies"]}.'
     )
     if limit <= _EXACT:
         section.notes.append(
-            'Training samples of different places are equal to each other, so that copies of them cannot be recognised.'
+            'Training samples from different places are identical, so that copies of them cannot be recognised.'
         )
     elif parts.spec.size is None:
         section.notes.append(
-            'Of single spectra, real ones of other places come as near to one another as noisy copies do: copies under '
-            'much noise are not found among them.'
+            'Single real spectra from different places can be as close to each other as noisy copies: copies with much '
+            'noise are not found.'
         )
     if parts.bank.provenance is None or parts.bank.provenance.split != parts.split.fingerprint:
         section.notes.append(
-            'The generator is not known to have been trained on this split: copies of what else it may have seen '
-            'are not found.'
+            'The generator may not have been trained on this split: copies of other samples it has seen are not found.'
         )
     header = ('distance to the nearest training sample', 'synthetic', 'training, other places')
     median = (f'{known["median_distance"]:.3g}', f'{known["median_distance_of_real"]:.3g}')
@@ -197,10 +196,10 @@ def novelty_section(parts: Compared, found: Review, memorised: Memorised, drawer
     order = list(once.values())[:_NEIGHBOURS]
     suspicious = [row for row in order if found.on_fake.rejected[gate.name][row]]
     section.above_cards = (
-        'Suspicious samples, the nearest first, next to their nearest training samples, each of which is shown once. '
-        'Mirrored and turned copies of images count too.'
+        'Suspicious samples, the closest first, next to their nearest training samples, each of which is shown once. '
+        'Flipped and rotated copies of images count too.'
         if suspicious
-        else 'None is suspicious; these are nearest to training samples.'
+        else 'None is suspicious; these are closest to training samples.'
     )
     section.legend = drawer.legend()
     for row in suspicious or order[: _NEIGHBOURS // 2]:

@@ -40,7 +40,7 @@ def ratio_section(study: Path) -> Section:
     section = Section('The ratio')
     points, said = _read_search(study)
     section.notes.append(
-        'Difference in the validation score to real data only, over the ratio (synthetic samples per real sample), '
+        'Difference of the validation score to that with real data only, by ratio (synthetic samples per real sample), '
         'with one standard error on each side. ' + said
     )
     section.figures.append(Picture.of_figure(_curve(points), 'difference to real data only over the ratio'))
@@ -60,8 +60,8 @@ def _of_run(study: Path) -> Section:
     section = Section('The ratio')
     name = metric_name(run.metrics[0])
     section.notes += [
-        f'From the study “{run.plan["title"]}”: {name} on test data less that of real data only, over the ratio '
-        '(synthetic samples per real sample), with paired-t 95 % intervals; controls dashed.',
+        f'From the study “{run.plan["title"]}”: gain in {name} on test data over real data only, by ratio (synthetic '
+        'samples per real sample), with paired-t 95 % intervals; controls are dashed.',
         conclusion(run.table, bool(run.plan.get('quick'))),
     ]
     if all(line.gain is None for line in run.table):

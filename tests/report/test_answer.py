@@ -38,10 +38,10 @@ def cells(gain: Any, seeds: int = 10) -> list[dict[str, Any]]:
             False,
             r'raises accuracy by \+2\.3 points \[\+1\.6, \+3\.0\] \(10 seeds\)\. Recommended: mix it in\.',
         ),
-        (-GAIN, 10, False, r'lowers accuracy: -2\.3 points .* mix nothing in\.'),
-        (GAIN - GAIN.mean(), 10, False, r'changes accuracy by .*may be chance\. Recommended: mix nothing in'),
+        (-GAIN, 10, False, r'lowers accuracy: -2\.3 points .* do not mix\.'),
+        (GAIN - GAIN.mean(), 10, False, r'changes accuracy by .*may be chance\. Recommended: do not mix'),
         (GAIN, 4, False, r'.*too few seeds'),
-        (GAIN, 10, True, r'.*too few seeds, or too short a training'),
+        (GAIN, 10, True, r'.*too few seeds, or too short training'),
     ],
 )
 def test_it_is_a_sentence(gain: Any, seeds: int, quick: bool, said: str) -> None:

@@ -99,8 +99,8 @@ def test_the_page_stands_alone_and_escapes_what_it_is_told(page: Reader, bank: S
 
 def test_copies_are_shown_beside_what_they_copy(page: Reader, scene: Scene, split: Split) -> None:
     text = page.sections['Memorised samples']
-    assert '3 are copies to the last digits' in text
-    assert '5.0 % of all cases (the nominal false alarm rate)' in ' '.join(text.split())
+    assert 'Exact copies: 3.' in text
+    assert 'Nominally, 5.0 % of real samples from other places are that close' in ' '.join(text.split())
     for sample, copied in ((5, 0), (17, 9)):
         row, column = divmod(int(split.train[copied]), scene.shape[1])
         card = page.card('Memorised samples', sample)
@@ -111,9 +111,9 @@ def test_copies_are_shown_beside_what_they_copy(page: Reader, scene: Scene, spli
 
 def test_rejected_samples_have_their_reason(page: Reader) -> None:
     bright = page.card('Rejected samples', 40)
-    assert 'range: values beyond those of real samples' in bright
+    assert 'range: values outside the range of real samples' in bright
     assert float(re.search(r'\(\+([\d.]+) standard deviations', bright)[1]) > 2  # type: ignore[index]
-    assert 'agreement: labels or masks that do not fit the image' in page.card('Rejected samples', 60)
+    assert 'agreement: labels or masks that do not match the image' in page.card('Rejected samples', 60)
     rejected, share, _, nominal, _ = page.row('Rejected samples', 'novelty: copies of training samples')
     assert int(rejected) >= 3
     assert share == f'{100 * int(rejected) / 240:.1f} %'
@@ -122,7 +122,7 @@ def test_rejected_samples_have_their_reason(page: Reader) -> None:
 
 def test_the_reader_learns_what_was_used(page: Reader, split: Split) -> None:
     text = page.sections['What was compared']
-    assert f'{len(split.train)} samples and {len(split.val)} of validation' in text
+    assert f'{len(split.train)} samples, and {len(split.val)} for validation' in text
     assert f'{len(split.test)} of {len(split.test)} test samples' in text
     assert split.fingerprint in text
     assert 'A <study> & more' in page.sections['The ratio']
@@ -172,7 +172,7 @@ def test_what_is_not_known_of_the_source_is_said(scene: Scene, split: Split, tmp
     cases = {
         'not known which pixels': None,
         'trained on another scene': Provenance('0', 0, {}, 'x', footprint),
-        f'trained on split {fewer.fingerprint}, this is split': Provenance(
+        f'trained on split {fewer.fingerprint}, but this is split': Provenance(
             '0', 0, {}, fewer.fingerprint, fewer.footprint()
         ),
     }
@@ -183,8 +183,8 @@ def test_what_is_not_known_of_the_source_is_said(scene: Scene, split: Split, tmp
     path, _ = write_page(inspect_bank(SyntheticBank(tmp_path / '0'), scene, split, gates=False, count=50))
     text = path.read_text()
     assert 'not known which pixels' in text
-    assert 'Gates were left out' in text
-    assert '50 of them, spread evenly' in text
+    assert 'Gates were skipped' in text
+    assert '50 of them, evenly spaced' in text
     assert 'Memorised samples' not in text
 
 

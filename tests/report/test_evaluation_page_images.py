@@ -48,15 +48,15 @@ def test_wrong_masks_and_turned_copies_are_shown(tmp_path: Path) -> None:
     page = Reader(path.read_text())
     assert page.open == []
     assert 'It is not known which pixels the source of this bank has seen' in path.read_text()
-    assert 'agreement: labels or masks that do not fit the image' in page.card('Rejected samples', 7)
+    assert 'agreement: labels or masks that do not match the image' in page.card('Rejected samples', 7)
     corner, card = split.train[2], page.card('Memorised samples', 4)
     assert f'corner at row {corner[0]}, column {corner[1]}' in card
     assert 'an exact copy' in card
-    assert '1 are copies to the last digits' in page.sections['Memorised samples']
+    assert 'Exact copies: 1.' in page.sections['Memorised samples']
     assert 'alignment of mask and image' in dict(overview)
     # All but two pairs are the held-out ones themselves.
     assert float(page.row('Fidelity', 'precision')[0]) > 0.9
-    assert int(page.row('Rejected samples', 'agreement: labels or masks that do not fit the image')[0]) < 0.3 * len(
+    assert int(page.row('Rejected samples', 'agreement: labels or masks that do not match the image')[0]) < 0.3 * len(
         mask
     )
 
@@ -118,7 +118,7 @@ def test_labelled_images(patches: tuple[Scene, LabelledPatchSplit], tmp_path: Pa
     page = Reader(path.read_text())
     assert page.open == []
     assert 'known' not in page.sections['']
-    assert '40 are copies to the last digits' in page.sections['Memorised samples']
+    assert 'Exact copies: 40.' in page.sections['Memorised samples']
     row = int((train.label == 0).nonzero()[0])
     corner = split.patches('train')[0][row]
     assert f'corner at row {corner[0]}, column {corner[1]}' in page.sections['Memorised samples']
