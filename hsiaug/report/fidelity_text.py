@@ -81,8 +81,8 @@ def fidelity_notes(result: PatchFidelity, what: str = 'pairs') -> str:
     )
     if min(result.compared, result.real_count) <= max(image, mask):
         notes += (
-            f'\nThere are no more {what} than features, so Fréchet distances are biased upwards. Only compare the first '
-            'two columns with each other, or with other generators at the same numbers.\n'
+            f'\nThere are no more {what} than features, so Fréchet distances are biased upwards. Only compare the '
+            'first two columns with each other, or with other generators at the same numbers.\n'
         )
     return notes
 
