@@ -39,26 +39,36 @@ def capture(
     device: torch.device,
     warm_up: int = 3,
 ) -> Callable[[], None]:
-    """Record one step on the device, without synchronisation; each call of the result replays it.
+    """Record one step on a CUDA device, without synchronisation; each call of the result replays it.
 
     The steps of the warm-up, which CUDA graphs need, are undone: training continues as without a graph. Modules are all
     that a step changes, and their optimisers must be capturable; all random numbers of a step come from ``rng``, or
     from the device's default generator; both may be seeded anew between replays.
+
+    Raises:
+        RuntimeError: if a step asks the host for something, or memory is short.
     """
     before = {key: value.clone() for key, value in state_of(modules, optimisers).items()}
     drawn = rng.get_state()
-    stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
-    stream.wait_stream(torch.cuda.current_stream(device))
-    with torch.cuda.stream(stream):
-        for _ in range(warm_up):
-            step()
-    torch.cuda.current_stream(device).wait_stream(stream)
-    undo(before, modules, optimisers)
-    rng.set_state(drawn)
-    graph = torch.cuda.CUDAGraph()
-    graph.register_generator_state(rng)  # replays draw new numbers
-    with torch.cuda.graph(graph, capture_error_mode='thread_local'):
-        step()
+    with torch.cuda.device(device):
+        stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
+            for _ in range(warm_up):
+                step()
+        torch.cuda.current_stream().wait_stream(stream)
+        undo(before, modules, optimisers)
+        rng.set_state(drawn)
+        graph = torch.cuda.CUDAGraph()
+        graph.register_generator_state(rng)  # replays draw new numbers
+        try:
+            with torch.cuda.graph(graph, capture_error_mode='thread_local'):
+                step()
+        except RuntimeError as error:
+            raise RuntimeError(
+                f'a training step could not be recorded as a CUDA graph ({error}); set the environment variable '
+                f'{SWITCH}=0, and its operations are launched one by one'
+            ) from error
     return graph.replay
 
 
