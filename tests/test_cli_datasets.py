@@ -195,7 +195,7 @@ def pooled_oscd(folder: Path) -> list[str]:
         (of, ['--data.class_path=subprocess.Popen'], 'subprocess.Popen is not a torch.utils.data.Dataset'),
         (of, ['--data.class_path=PairFolder'], "such as torchgeo.datasets.OSCD, found 'PairFolder'"),
         (of, ['--data.rot=x'], 'rot'),
-        (of, ['--data.root=nowhere'], 'PairFolder cannot be opened: FolderNotFoundError: '),
+        (of, ['--data.root=nowhere'], 'PairFolder cannot be opened: FilesNotFoundError: '),
         (of, ['--data.classes=[a,b,c]'], "none of 4 samples holds ['c']: what never occurs cannot be learnt"),
         (of, ['--group=city'], "group 'city' is neither a key of sample 0, which has ['image', 'mask'], nor"),
         (of, ['--scene.path=x.npz'], 'give a scene and its split, or data, not both'),

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from ..samples import Sample, SampleSource, SampleSpec, Traits
-from ..settings import Range, check_value
+from ..settings import check_value
 from ..streams import as_seed
 from .bank_record import FORMAT, FRACTIONS, BankError, BankRecord, layout_bytes, numpy_dtype
 from .batches import fetch
@@ -50,7 +50,9 @@ def make_plan(
         seed = as_seed(seed)
         chunk = check_value('a bank', 'chunk', default_chunk(spec) if chunk is None else chunk, int)
         shard_bytes = check_value('a bank', 'shard_bytes', shard_bytes, int)
-        count = check_value('a bank', 'count', count, int | None, Range(1, 1 << 62))
+        count = check_value('a bank', 'count', count, int | None)
+        if count is not None and count >= 1 << 63:
+            raise ValueError(f'a bank: count must be below 2^63, found {count}')
     except (ValueError, TypeError) as error:
         raise BankError(str(error)) from error
     dataset: Dataset[Sample]

@@ -183,19 +183,19 @@ class Covered:
     k: int  # neighbour that sets the reach
 
 
-def measure_coverage(compared: Compared, k: int = 5) -> Covered:
+def measure_coverage(compared: Compared) -> Covered:
     """Which held-out real modes the bank covers, compared with an equal number of training samples."""
     train, test, fake = compared.sides().values()
     held_out = {key: value[:: max(1, -(-len(value) // _MOST))] for key, value in test.items()}
     key = compared.spec.target_key
-    coverage = Coverage(k).fit(replace(compared.data, x=held_out['image'], y=held_out[key]))
+    coverage = Coverage().fit(replace(compared.data, x=held_out['image'], y=held_out[key]))
     count = min(len(train['image']), len(fake['image']))
     rng = torch.Generator().manual_seed(0)
     sides = []
     for side in (fake, train):  # more samples cover more: equal numbers of both
         some = torch.randperm(len(side['image']), generator=rng)[:count]
         sides.append(coverage.report({name: side[name][some] for name in ('image', key)}))
-    return Covered(sides[0], sides[1], len(held_out['image']), count, k)
+    return Covered(sides[0], sides[1], len(held_out['image']), count, coverage.k)
 
 
 @dataclass(frozen=True)

@@ -8,10 +8,10 @@ import torch
 from real_pairs import write_oscd
 from torch.utils.data import DataLoader
 from torchgeo.datasets import OSCD
-from toys import Replayed, Toy, toy_spec
+from toys import Toy, toy_spec
 
 from hsiaug.datasets import IGNORE, ChangeDataset, MixedDataset
-from hsiaug.samples import LeakageError, SampleSpec
+from hsiaug.samples import SampleSpec
 from hsiaug.scenes import BitemporalScene, PatchSplit, PatchSplitter, SimulatedScene
 from hsiaug.scenes.patches import PARTS
 from hsiaug.transforms import BitemporalAugmentation
@@ -119,21 +119,6 @@ def test_augmentation_moves_dates_and_mask_alike(scene: BitemporalScene, split: 
         assert torch.equal(after['mask'][:, 0][counting], (number % 3 == 0).long()[counting])
         moved += int((first != batch['image'][:, 0, :, :6, :6]).flatten(1).any(dim=1).sum())
     assert moved > len(dataset) // 2
-
-
-def test_a_generator_that_saw_test_pixels_is_refused(scene: BitemporalScene, split: PatchSplit) -> None:
-    train = ChangeDataset.from_scene(scene, split)
-    for part in ('train', 'test'):
-        real = ChangeDataset.from_scene(scene, split, part)  # type: ignore[arg-type]
-        mixed = MixedDataset(real, Replayed(train, split), 0.5)
-        batch = mixed.batch(range(len(mixed)))
-        assert int(batch['synthetic'].sum()) == round(0.5 * len(real))
-        assert torch.equal(batch['image'][~batch['synthetic']], real.image)
-        assert torch.equal(batch['mask'][~batch['synthetic']], real.mask)
-    other = PatchSplitter(size=8)(scene, 2)
-    assert np.intersect1d(other.footprint().pixels(), split.test).size
-    with pytest.raises(LeakageError, match=r'has seen \d+ of \d+ evaluation pixels'):
-        MixedDataset(train, Replayed(train, other), 0.5)
 
 
 def test_torchgeos_oscd_is_cut_into_windows_by_cities(tmp_path: Path) -> None:

@@ -170,14 +170,14 @@ class DateDrift(nn.Module):
         return drifted
 
 
-def soft(image: Tensor, width: float = 0.7) -> Tensor:
-    """(n, C, H, W) images, or indicators, under a Gaussian of ``width`` pixels, about as sharp as a sensor sees."""
-    return gaussian_blur2d(image, (5, 5), (width, width))
+def soft(image: Tensor) -> Tensor:
+    """(n, C, H, W) images, or indicators, under a Gaussian of 0.7 pixels, about as sharp as a sensor sees."""
+    return gaussian_blur2d(image, (5, 5), (0.7, 0.7))
 
 
-def detail(image: Tensor, width: float = 2.0) -> Tensor:
-    """What a Gaussian of ``width`` pixels takes away from (n, C, H, W) images: texture rather than light."""
-    return image - gaussian_blur2d(image, (9, 9), (width, width))
+def detail(image: Tensor) -> Tensor:
+    """What a Gaussian of 2 pixels takes away from (n, C, H, W) images: texture rather than light."""
+    return image - gaussian_blur2d(image, (9, 9), (2.0, 2.0))
 
 
 def _class_means(members: Tensor, value: Tensor) -> Tensor:

@@ -245,10 +245,16 @@ def train_super_resolution(
     generator.observe(data)
     generator.to(run.device)
     low = None if low is None else low.to(run.device)
-    run_stages(_stages(generator, discriminator, low, config, run.seed), run, CHECKPOINT_FILE, identity)
+    network: Any = generator.network
+    stages: dict[str, Callable[[], _Stage]] = {}
+    if isinstance(network, MSRResNet) and network.gradient is not None:
+        stages['gradient'] = partial(GradientStage, generator, network, low, config, run.seed)
+    if any(True for _ in network.parameters()):
+        stages['generator'] = partial(GeneratorStage, generator, discriminator, low, config, run.seed)
+    run_stages(stages, run, CHECKPOINT_FILE, identity)
     generator.eval().requires_grad_(True)
-    if config.shrink and isinstance(generator.network, MSRResNet) and len(data.val_x):
-        shrink_residual(generator.network, *_validation(generator, data, config, low is not None))
+    if config.shrink and isinstance(network, MSRResNet) and len(data.val_x):
+        shrink_residual(network, *_validation(generator, data, config, low is not None))
     generator.adopt(data, run.seed, config)
     return generator
 
@@ -288,23 +294,6 @@ def _validation(
     else:
         return high[:0], high[:0]
     return interpolated(low, high, config.factor), high
-
-
-def _stages(
-    generator: MSRResGAN,
-    discriminator: SRDiscriminator | None,
-    low: Tensor | None,
-    config: SuperResolutionConfig,
-    seed: int,
-) -> dict[str, Callable[[], _Stage]]:
-    """How the stages of a training are made."""
-    network: Any = generator.network
-    stages: dict[str, Callable[[], _Stage]] = {}
-    if isinstance(network, MSRResNet) and network.gradient is not None:
-        stages['gradient'] = partial(GradientStage, generator, network, low, config, seed)
-    if any(True for _ in network.parameters()):
-        stages['generator'] = partial(GeneratorStage, generator, discriminator, low, config, seed)
-    return stages
 
 
 def _require_trainable(data: TrainingData, config: SuperResolutionConfig, low: Tensor | None) -> None:
