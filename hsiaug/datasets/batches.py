@@ -418,4 +418,6 @@ def as_tensors(values: list[Any]) -> list[Tensor]:
 
 def is_array(value: object) -> bool:
     """Whether a value is stacked in a batch."""
-    return isinstance(value, Tensor | np.ndarray | np.generic | int | float | bool)
+    if isinstance(value, np.ndarray | np.generic):
+        return value.dtype.kind in 'biufc'  # text is none
+    return isinstance(value, Tensor | int | float | bool)
