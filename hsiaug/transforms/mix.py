@@ -163,7 +163,7 @@ class SyntheticMix(nn.Module):
             SpecMismatchError: naming each key, shape or dtype in which the two sides differ, or labels or values that
                 do not fit.
         """
-        require_sample(batch, 'SyntheticMix')
+        require_sample(batch, 'SyntheticMix', stacked=True)
         if not self.training:
             return dict(batch)
         size, device = batch_size(batch), batch['image'].device
