@@ -116,8 +116,8 @@ def fetch_samples(dataset: Any, rows: np.ndarray) -> list[dict[str, Any]]:
     return samples
 
 
-def require_sample(sample: object, owner: str) -> None:
-    """Check that a sample, or a batch, is a dictionary with an image, which like a mask is a tensor or an array.
+def require_sample(sample: object, owner: str, stacked: bool = False) -> None:
+    """Check that a sample is a dictionary with an image, that is, like a mask, a tensor or, if not ``stacked``, array.
 
     Raises:
         NoSamplesError: saying what it is instead.
@@ -129,7 +129,11 @@ def require_sample(sample: object, owner: str) -> None:
         found = f'a dictionary with {sorted(map(str, sample))}'
         if 'image1' in sample:
             hint = 'hsiaug.adapt(dataset) makes one image of two dates'
-    elif wrong := [key for key in ('image', 'mask') if key in sample and not is_array(sample[key])]:
+    elif wrong := [
+        key
+        for key in ('image', 'mask')
+        if key in sample and not (isinstance(sample[key], Tensor) or (is_array(sample[key]) and not stacked))
+    ]:
         found = f'{type(sample[wrong[0]]).__name__} as {wrong[0]!r}'
         hint = 'make a tensor of it, an image (C, H, W)'
     else:
@@ -422,4 +426,6 @@ def as_tensors(values: list[Any]) -> list[Tensor]:
 
 def is_array(value: object) -> bool:
     """Whether a value is stacked in a batch."""
-    return isinstance(value, Tensor | np.ndarray | np.generic | int | float | bool)
+    if isinstance(value, np.ndarray | np.generic):
+        return value.dtype.kind in 'biufc'  # text is none
+    return isinstance(value, Tensor | int | float | bool)

@@ -160,7 +160,9 @@ def _class_names(layer: Layer) -> tuple[str, ...] | None:
 
 def provenances_of(dataset: Any) -> tuple[Provenance, ...]:
     """Where synthetic samples come from, as far as it is known: a generator, a bank, or all that a wrapper holds."""
-    return _distinct(dataset, 'provenance', lambda found: isinstance(found, Provenance))
+    mixed = _distinct(dataset, 'sources', lambda found: hasattr(found, 'pools'))  # of a mixture, not to import it
+    inside = [one for sources in mixed for pool in sources.pools for one in pool.provenances]
+    return (*_distinct(dataset, 'provenance', lambda found: isinstance(found, Provenance)), *inside)
 
 
 def splits_of(dataset: Any) -> tuple[Any, ...]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import reduce
 from typing import Any, Literal, cast
 
 import numpy as np
@@ -17,7 +18,7 @@ from ..datasets.adapted import AdaptedDataset, adapt
 from ..datasets.patches import CoarseWindows, read_coarse_windows, read_windows
 from ..datasets.sample_set import SampleSet, SampleSplit
 from ..datasets.survey import IN_MEMORY, tile_corners, usual_workers
-from ..datasets.wrapped import places_of, splits_of
+from ..datasets.wrapped import places_of, provenances_of, splits_of
 from ..engine.data import Read, require_finite_samples
 from ..functional.plain import plain_torch
 from ..records import short_digest
@@ -228,14 +229,20 @@ def _tensors(dataset: AdaptedDataset, most: int) -> tuple[Tensor, Tensor]:
 
 
 def _provenance(parts: list[AdaptedDataset], train: Any, val: AdaptedDataset | None) -> Provenance:
-    """What has been seen: pixels of scenes, samples, and windows where these are known."""
+    """What has been seen: pixels of scenes, samples, and windows where these are known.
+
+    Of synthetic samples among them, all that their generators have seen.
+    """
     learnt = [part for part in parts if part is not val]
     digests = np.concatenate([part.digests().reshape(-1) for part in learnt])
     places = [places_of(part) for part in learnt]
     placed = None if any(place is None for place in places) else Places.joined(p for p in places if p is not None)
     samples = SeenSamples.of(digests, placed, None if val is None else val.digests().reshape(-1))
+    made_by = [one for part in parts for one in provenances_of(part)]
+    samples = reduce(SeenSamples.joined, [one.samples for one in made_by if one.samples is not None], samples)
     splits = [split for part in parts for split in splits_of(part)]
-    footprints = list({split.fingerprint: split.footprint() for split in splits}.values())
+    own = {split.fingerprint: split.footprint() for split in splits}.values()
+    footprints = list(dict.fromkeys([*own, *(seen for one in made_by for seen in one.footprints)]))
     seeds = {split.seed for split in splits}
     name = splits[0].fingerprint if len({split.fingerprint for split in splits}) == 1 else short_digest(
         [np.sort(digests).tolist(), [split.fingerprint for split in splits]]

@@ -82,7 +82,7 @@ class GeneratorAugmentation(nn.Module):
         Raises:
             SpecMismatchError: if images come without their masks or labels, in another layout, or with other classes.
         """
-        require_sample(batch, 'GeneratorAugmentation')
+        require_sample(batch, 'GeneratorAugmentation', stacked=True)
         if not self.training:
             return dict(batch)
         size = len(batch['image'])

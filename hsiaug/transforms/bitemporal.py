@@ -17,6 +17,7 @@ from lightning.pytorch import LightningDataModule
 from torch import Tensor, nn
 from torch.utils.data import Subset
 
+from ..datasets.batches import require_sample
 from ..samples import Sample
 
 AUGMENTATIONS = ('aug', 'train_aug', 'val_aug', 'test_aug', 'predict_aug')
@@ -85,6 +86,7 @@ class BitemporalAugmentation(nn.Module):
         Raises:
             ValueError: if the image is not a pair of dates, or the mask does not match it.
         """
+        require_sample(batch, 'BitemporalAugmentation', stacked=True)
         image: Tensor = batch['image']
         if image.ndim not in (4, 5) or image.shape[-4] != 2:
             raise ValueError(

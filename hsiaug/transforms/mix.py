@@ -163,7 +163,7 @@ class SyntheticMix(nn.Module):
             SpecMismatchError: naming each key, shape or dtype in which the two sides differ, or labels or values that
                 do not match.
         """
-        require_sample(batch, 'SyntheticMix')
+        require_sample(batch, 'SyntheticMix', stacked=True)
         if not self.training:
             return dict(batch)
         size, device = len(batch['image']), batch['image'].device

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from numbers import Real
 
 from ..datasets.checks import ClassNumbers
 from ..datasets.pool import Draw
@@ -26,9 +27,10 @@ class MixProbability(InEpochs):
                 f'{owner}: give either ratio (synthetic samples per real one) or p (the fraction that is synthetic), '
                 f'found ratio={ratio}, p={p}'
             )
-        if p is not None and (isinstance(p, bool) or not isinstance(p, int | float) or not 0 <= p <= 1):
+        if p is not None and (isinstance(p, bool) or not isinstance(p, Real) or not 0 <= p <= 1):
             raise ValueError(f'{owner}: p must lie in [0, 1] (the fraction that is synthetic), found {p!r}')
-        self._owner, self.p, self.ratio = owner, p, None if ratio is None else as_schedule(ratio)
+        self._owner, self.p = owner, None if p is None else float(p)
+        self.ratio = None if ratio is None else as_schedule(ratio)
 
     @property
     def value(self) -> float:

@@ -29,6 +29,7 @@ class Placed(Dataset[Sample]):
         return {
             **self.inner[index], **where, 'index': index, 'cloud': np.float32(0.5), 'night': True,
             'quality': np.full((2, 2), 7, np.uint8), 'filename': f'{index}.tif',
+            'tile': np.array(['a', 'b'])[index % 2],
         }  # fmt: skip
 
 
@@ -65,6 +66,8 @@ def test_they_pass_through_and_have_no_value_where_synthetic(kind: Any) -> None:
         assert (batch['quality'][~fake] == 7).all(), way
         names = [name for name, flag in zip(batch['filename'], fake, strict=True) if not flag]
         assert names == [f'{i}.tif' for i in rows.tolist()], way
+        tiles = [name for name, flag in zip(batch['tile'], fake, strict=True) if not flag]
+        assert tiles == ['ab'[i % 2] for i in rows.tolist()], way
 
 
 def test_what_is_no_array_is_left_out_of_both() -> None:

@@ -241,6 +241,10 @@ def test_an_evaluation_that_shares_samples_is_refused(tmp_path: Path) -> None:
     bank = hsiaug.write_bank(generator, 8, tmp_path / 'bank')
     with pytest.raises(LeakageError, match='has seen'):
         require_unseen_samples(bank, train)
+    for made in (bank, MixedDataset(test, generator, 0.5)):  # what has learnt from these has seen it, too
+        second = hsiaug.fit('patch_augment', made)
+        with pytest.raises(LeakageError, match='has seen 30 of 30'):
+            require_unseen_samples(second, train)
 
 
 def test_windows_of_one_image_may_not_overlap() -> None:

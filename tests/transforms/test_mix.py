@@ -287,6 +287,8 @@ def test_an_empty_batch_stays_empty(mode: Any) -> None:
 
 def test_one_sample_is_no_batch() -> None:
     toy = Toy('segmentation', 4)
+    with pytest.raises(TypeError, match="found ndarray as 'image'; make a tensor of it"):
+        SyntheticMix(toy, 1.0)({key: value.numpy() for key, value in toy.data.items()})
     with pytest.raises(SpecMismatchError, match=r'of shape \(5, 8, 8\) is one sample, a batch \(B, 5, 8, 8\)'):
         SyntheticMix(toy, 1.0)(toy[0])
 
