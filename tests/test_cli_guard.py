@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import jsonargparse
+import numpy as np
 import pytest
 import torch
 from commands import refused
@@ -340,6 +341,28 @@ def test_a_finished_training_stays_as_it_is(tmp_path: Path, capsys: pytest.Captu
     assert {path: path.read_bytes() for path in (tmp_path / 'gan').iterdir()} == before
     (tmp_path / 'gan' / 'run.json').unlink()
     assert 'no run.json that says of which run' in refused(capsys, *command)
+
+
+def test_a_scene_that_has_changed_since_it_was_learnt_from(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file, out, labels = tmp_path / 'scene.npz', tmp_path / 'noise', np.indices((20, 20)).sum(axis=0) // 4 % 2 + 1
+    cube = np.random.default_rng(0).random((20, 20, 4)) + labels[..., None]
+    train = ['train', '--generator=noise', f'--scene.path={file}', '--split.settings={fraction: 0.5}', f'--out={out}']
+    np.savez(file, cube=cube, gt=labels)
+    main(train)
+    main(['sample', str(out), '--count=9', f'--out={tmp_path / "bank"}'])
+    np.savez(file, cube=cube, gt=np.where(cube[..., 0] > 1.9, labels, 0))
+    for command in (
+        train,
+        ['evaluate', str(out)],
+        ['evaluate', str(tmp_path / 'bank'), f'--real={out}'],
+        ['ratio', str(out)],
+    ):
+        said = refused(capsys, *command)
+        assert 'scene has changed since' in said
+        assert 'labels: there' in said
+    file.unlink()
+    main(train)
+    assert 'nothing is done' in capsys.readouterr().out
 
 
 @pytest.mark.parametrize('command', ['ablate', 'demo', 'train', 'sample', 'reproduce'])

@@ -8,8 +8,9 @@ from typing import Any, Literal
 
 import yaml  # type: ignore[import-untyped]
 
+from ..ablation.identity import differences
 from ..named_configs import read_yaml
-from ..records import as_record, read_json
+from ..records import as_record, json_ready, read_json
 from ..scenes import PatchSplit, PatchSplitter, Scene, Split, Splitter, make_splitter
 from ..scenes.config import SceneConfig
 from .data import DataConfig, noted_data
@@ -57,6 +58,8 @@ class Trained(DataConfig):
     device: str | None = None
     devices: int = 1
     nodes: int = 1
+    content: dict[str, Any] | None = None
+    """What the scene held (:attr:`~hsiaug.scenes.Scene.content`); None for datasets, and in older notes."""
 
 
 def open_split(scene: SceneConfig, split: SplitConfig, seed: int) -> tuple[Scene, Split | PatchSplit]:
@@ -89,7 +92,18 @@ def open_noted(record: Trained, given: DataConfig, trust: bool, file: Path) -> t
     """What a note of a run names, see :func:`trained_on`."""
     if (data := noted_data(record, given, trust, file)) is not None:
         return data.parts(record.seed)
-    return open_split(record.scene, record.split, record.seed)
+    opened, split = open_split(record.scene, record.split, record.seed)
+    require_unchanged(opened, record, file)
+    return opened, split
+
+
+def require_unchanged(scene: Scene, record: Trained, file: Path) -> None:
+    """Refuse a scene whose files, or how they are read, have changed since a run was noted."""
+    if record.content is not None and (other := list(differences(record.content, json_ready(scene.content)))):
+        raise ValueError(
+            f'{scene.name} has changed since {file} noted what was trained on ({"; ".join(other[:4])}); bring it back, '
+            'or train again in another folder'
+        )
 
 
 def read_run(run: Path) -> Trained:
@@ -125,9 +139,8 @@ def real_data(
                 'a scene as --real.path and --real.labels'
             )
         named = read_train(file)
-        if named.data is not None:
-            return open_noted(named if seed is None else replace(named, seed=seed), given, trust, file)
-        return open_split(named.scene, split or named.split, named.seed if seed is None else seed)
+        named = replace(named, seed=named.seed if seed is None else seed, split=split or named.split)
+        return open_noted(named, given, trust, file)
     return open_split(real, split or RANDOM, seed or 0)
 
 

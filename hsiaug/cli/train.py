@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from ..ablation.identity import differences
 from ..records import as_record, json_ready, write_json
 from ..scenes.config import SceneConfig
-from .config import RANDOM, RUN_FILE, SIMULATED, SplitConfig, Trained, open_split, read_train
+from .config import RANDOM, RUN_FILE, SIMULATED, SplitConfig, Trained, open_split, read_train, require_unchanged
 from .data import DataConfig, given_data
 from .guard import require_device, require_writable
 
@@ -57,7 +59,8 @@ def train(
     scene_and_split = {'scene': dataclasses.asdict(scene), 'split': dataclasses.asdict(split)}
     on = scene_and_split if data is None else data.stated()
     note = json_ready({**on, 'generator': generator, 'settings': settings, 'seed': seed})
-    if is_generator_folder(out) and _is_done(out, note):
+    if is_generator_folder(out):
+        _require_same(out, note)
         print(f'{out} holds this training, finished; nothing is done. Remove the folder to train again')
         return
     require_writable(out)
@@ -80,18 +83,23 @@ def train(
     if helper:  # another process of the run writes what all have learnt
         return
     model.save_pretrained(out)
-    write_json(out / RUN_FILE, note)
+    write_json(out / RUN_FILE, note if data is not None else {**note, 'content': json_ready(opened.content)})
     print(f'{generator} trained on {opened.name} (split {parts.fingerprint}): {out}')
 
 
-def _is_done(out: Path, note: dict[str, Any]) -> bool:
-    """True for the folder of a generator that was trained as a note says; an error if it was trained otherwise."""
+def _require_same(out: Path, note: dict[str, Any]) -> None:
+    """Refuse the folder of a generator that was trained otherwise than a note says, or on a scene that has changed."""
     if not (file := out / RUN_FILE).is_file():
         raise FileExistsError(
             f'{out} holds a generator and no {RUN_FILE} that says of which run; choose another folder'
         )
-    there, here = (dataclasses.asdict(one) for one in (read_train(file), as_record(Trained, note, 'this run')))
+    record = read_train(file)
+    there, here = (
+        dataclasses.asdict(one) for one in (replace(record, content=None), as_record(Trained, note, 'this run'))
+    )
     if other := list(differences(there, here)):
         said = '; '.join(other[:8])
         raise FileExistsError(f'{out} holds another generator ({said}); choose another folder, or remove it')
-    return True
+    if record.content is not None:
+        with suppress(FileNotFoundError):  # what is gone has not changed
+            require_unchanged(record.scene(), record, file)

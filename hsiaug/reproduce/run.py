@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from matplotlib.figure import Figure
 
 from ..ablation.statistics import mean_interval
-from ..records import read_json, write_json
+from ..records import read_json, short_digest, write_json
+from ..systems.saved import digest
 from .base import Drawing, MissingDataError, Paper, Scale, Table, Values, Work
 
 RUN_FILE = 'reproduction.json'
@@ -61,13 +62,26 @@ def find_files(paper: Paper, data: Path, scale: Scale) -> dict[str, tuple[Path, 
     for stands_in in (False, True) if scale != 'paper' else (False,):
         found = {}
         for files in paper.files:
-            places = [next(iter(sorted(data.glob(p)) or sorted(data.glob(f'**/{p}'))), None) for p in files.paths]
+            places = [next(iter(_matching(data, p) or _matching(data, f'**/{p}')), None) for p in files.paths]
             if files.stands_in == stands_in and all(places):
                 found[files.name] = tuple(place for place in places if place is not None)
         if found:
             return found
     wanted = '; '.join(f'{", ".join(f.paths)} ({f.name}: {f.source})' for f in paper.files if not f.stands_in)
     raise FileNotFoundError(f'{data} holds none of the data of {paper.name}: {wanted}')
+
+
+def _matching(data: Path, pattern: str) -> list[Path]:
+    """What a pattern names, without what other programs lay beside images."""
+    return sorted(path for path in data.glob(pattern) if path.suffix.lower() not in ('.xml', '.ovr', '.enp', '.sta'))
+
+
+def _content(place: Path) -> str:
+    """A digest of a file; of a folder, of what its files are called and of their sizes."""
+    if place.is_file():
+        return digest(place)
+    files = sorted(file for file in place.rglob('*') if file.is_file())
+    return short_digest([[file.relative_to(place), file.stat().st_size] for file in files])
 
 
 @dataclass
@@ -85,13 +99,23 @@ def reproduce(work: Work, table: int | None = None) -> Reproduction:
     tables = [one for one in work.paper.tables if table in (None, one.number)]
     if not tables:
         raise ValueError(f'{work.paper.name} has the tables {[t.number for t in work.paper.tables]}, no table {table}')
-    mine, file = {'paper': work.paper.name, 'scale': work.scale}, work.folder / RUN_FILE
-    if file.is_file() and (theirs := read_json(file, 'the note of hsiaug reproduce')) != mine:
-        raise ValueError(
-            f'{work.folder} holds {theirs.get("paper")} at scale {theirs.get("scale")}, this is {work.paper.name} at '
-            f'{work.scale}; choose another folder'
-        )
-    write_json(file, mine)
+    mine: dict[str, Any] = {'paper': work.paper.name, 'scale': work.scale}
+    file, data = work.folder / RUN_FILE, {name: [*map(_content, places)] for name, places in work.found.items()}
+    if file.is_file():
+        theirs = read_json(file, 'the note of hsiaug reproduce')
+        noted = theirs.pop('data', {})  # which older versions did not write
+        if theirs != mine:
+            raise ValueError(
+                f'{work.folder} holds {theirs.get("paper")} at scale {theirs.get("scale")}, this is {work.paper.name} '
+                f'at {work.scale}; choose another folder'
+            )
+        if changed := [name for name in data if noted.get(name, data[name]) != data[name]]:
+            raise ValueError(
+                f'{work.folder} holds scores of other files of {", ".join(changed)} than those that are there now; '
+                'bring them back, or choose another folder'
+            )
+        data = {**noted, **data}
+    write_json(file, {**mine, 'data': data})
     done = Reproduction(work)
     own = not any(files.stands_in and files.name in work.found for files in work.paper.files)
     for one in tables:

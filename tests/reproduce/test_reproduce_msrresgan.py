@@ -6,14 +6,18 @@ import json
 from pathlib import Path
 
 import pytest
+from commands import refused
 from public_layouts import write_casi_pair
 
 from hsiaug.cli import main
 
 
-def test_pairs_are_scored_beside_the_published_numbers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pairs_are_scored_beside_the_published_numbers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     data, out = tmp_path / 'data', tmp_path / 'run'
     write_casi_pair(data / 'zhangye', 'SWIR')
+    (data / 'zhangye' / 'HR_SWIR.aux.xml').write_text('<PAMDataset/>')
     arguments = ['reproduce', 'msrresgan', '--data', str(data), '--out', str(out), '--scale', 'demo', '--device', 'cpu']
     main(arguments)
     lines = {(line['row'], line['column']): line for line in json.loads((out / 'tables.json').read_text())['table 1']}
@@ -48,6 +52,10 @@ def test_pairs_are_scored_beside_the_published_numbers(tmp_path: Path, monkeypat
     ]
     assert told[0] == told[1]
     assert 'SWIR-msrresnet, generator' in str(told[0])
+    # What is kept is of these files; others come beside it, or under another folder.
+    write_casi_pair(tmp_path / 'elsewhere' / 'zhangye', 'SWIR', bands=7)
+    said = refused(capsys, *arguments, '--data', str(tmp_path / 'elsewhere'))
+    assert 'holds scores of other files of SWIR than those that are there now' in said
 
 
 def test_bicubic_is_the_mean_of_pixels_interpolated(tmp_path: Path) -> None:
