@@ -28,7 +28,7 @@ from hsiaug.ablation.statistics import mean_of_means, paired_comparison
 from hsiaug.datasets import MixedDataset, SpectraDataset
 from hsiaug.metrics import accuracies
 from hsiaug.models import NN1D
-from hsiaug.quality import AdaptiveRatio, Candidate, RatioChoice, RatioSearch, SpectraTrial
+from hsiaug.quality import AdaptiveRatio, Candidate, FoldTrial, RatioChoice, RatioSearch
 from hsiaug.ratio import Constant, Schedule
 from hsiaug.report.ablation import interval, signed
 from hsiaug.scenes import Scene, Split
@@ -77,7 +77,7 @@ class Setting:
 class Memory:
     """A trial that trains once: scores of ratio 0 serve all generators, and all scores serve all searches."""
 
-    trial: SpectraTrial | None
+    trial: FoldTrial | None
     scores: Scores
     cost: float
 
@@ -120,7 +120,7 @@ def measure(cell: Cell, setting: Setting) -> dict[str, Any]:
         tested[ratio] = measured_accuracy(setting, scene, split, mixed, seed)
     trials = {}
     for share, shared in of.plain.items():
-        trial = SpectraTrial(scene, split, cell.generator, setting.config, settings, labels, share=share)  # type: ignore[arg-type]
+        trial = FoldTrial(scene, split, cell.generator, setting.config, settings, labels, share=share)  # type: ignore[arg-type]
         memory = Memory(trial, dict(shared), share)
         RatioSearch(RATIOS, (), FOLDS, TRIALS, TRIALS, seed=seed)(memory)
         shared.update({key: score for key, score in memory.scores.items() if key[0] == 0})

@@ -35,6 +35,11 @@ def _load(path: Path) -> dict[str, np.ndarray]:
         return {key: file[key] for key in file.files}
 
 
+def _reflectance(make: Callable[..., Any], data: dict[str, np.ndarray], *args: Any, **facts: Any) -> Any:
+    """A scene of reflectances, on the scale that its file says, without bands that hold nothing."""
+    return make(*args, scale=float(data['scale']), unit='reflectance', **facts).checked('drop')
+
+
 def salinas_a(root: Path) -> Scene:
     """AVIRIS sub-scene of vegetables; split in left and right halves, with few labels."""
     data = _load(root / 'salinas_a' / 'salinas_a.npz')
@@ -48,16 +53,9 @@ def salinas_a(root: Path) -> Scene:
 def enmap_potsdam(root: Path) -> Scene:
     """EnMAP satellite tiles of a town and its surroundings; split by tiles."""
     data = _load(root / 'enmap_potsdam' / 'enmap_potsdam.npz')
-    return Scene.from_tiles(
-        'enmap_potsdam',
-        data['tiles'],
-        data['gt'],
-        class_names={i: str(name) for i, name in enumerate(data['class_names'])},
-        wavelengths=data['wavelength_nm'],
-        scale=float(data['scale']),
-        unit='reflectance',
-        nodata=float(data['nodata']),
-    ).checked('drop')
+    names = {i: str(name) for i, name in enumerate(data['class_names'])}
+    facts = {'class_names': names, 'wavelengths': data['wavelength_nm'], 'nodata': float(data['nodata'])}
+    return _reflectance(Scene.from_tiles, data, 'enmap_potsdam', data['tiles'], data['gt'], **facts)
 
 
 def santa_barbara(root: Path) -> Scene:
@@ -132,42 +130,24 @@ def samson(root: Path) -> Scene:
 
 
 def _dominant(name: str, data: dict[str, np.ndarray], wavelengths: np.ndarray, approximate: bool) -> Scene:
-    return Scene(
-        name,
-        data['cube'],
-        data['abundance'].argmax(axis=2) + 1,
-        {k + 1: str(material) for k, material in enumerate(data['endmember_names'])},
-        wavelengths,
-        approximate,
-        scale=float(data['scale']),
-        unit='reflectance',
-    ).checked('drop')
+    labels = data['abundance'].argmax(axis=2) + 1
+    names = {k + 1: str(material) for k, material in enumerate(data['endmember_names'])}
+    return _reflectance(Scene, data, name, data['cube'], labels, names, wavelengths, approximate)
 
 
-def barkbeetle(root: Path, target: str = 'damage', side: int = 32) -> Scene:
-    """Sentinel-2 tiles of forests in 2020 with masks of bark-beetle damage or forest type; split by patches.
+def barkbeetle(root: Path, side: int = 32) -> Scene:
+    """Sentinel-2 tiles of forests in 2020 with masks of bark-beetle damage; split by patches.
 
     Tiles of 32 pixels are those that the file lists; of another ``side``, all that patches hold, half a side apart.
     """
     data = _load(root / 's2_barkbeetle' / 's2_barkbeetle.npz')
     places = _places(data, side)
-    names = {
-        'damage': ('undamaged', 'damaged'),
-        'forest': ('no forest', 'broadleaved', 'coniferous', 'unnamed type'),
-    }[target]
-
-    return Scene.from_tiles(
-        'barkbeetle',
-        _tiles(data, 't2', places, side),
-        _tiles(data, target, places, side).astype(np.int64) + 1,
-        places[:, 0],
-        class_names={k + 1: name for k, name in enumerate(names)},
-        wavelengths=np.array(SENTINEL2_NM),
-        wavelengths_approximate=True,
-        scale=float(data['scale']),
-        unit='reflectance',
+    labels = _tiles(data, 'damage', places, side).astype(np.int64) + 1
+    return _reflectance(
+        Scene.from_tiles, data, 'barkbeetle', _tiles(data, 't2', places, side), labels, places[:, 0],
+        class_names={1: 'undamaged', 2: 'damaged'}, wavelengths=np.array(SENTINEL2_NM), wavelengths_approximate=True,
         nodata=0,
-    ).checked('drop')
+    )  # fmt: skip
 
 
 def _places(data: dict[str, np.ndarray], side: int) -> np.ndarray:
@@ -190,43 +170,24 @@ def _tiles(data: dict[str, np.ndarray], key: str, places: np.ndarray, side: int)
 def water12(root: Path) -> Scene:
     """Patches with masks of water from harmonised Landsat and Sentinel-2; split by the groups that overlap."""
     data = _load(root / 'water12_patches' / 'water12_patches.npz')
-    return Scene.from_tiles(
-        'water12',
-        data['images'],
-        data['mask'].astype(np.int64) + 1,
-        data['overlap_group'],
-        class_names={1: 'land', 2: 'water'},
-        wavelengths=np.array(LANDSAT8_NM),
-        wavelengths_approximate=True,
-        scale=float(data['scale']),
-        unit='reflectance',
-    ).checked('drop')
+    return _reflectance(
+        Scene.from_tiles, data, 'water12', data['images'], data['mask'].astype(np.int64) + 1, data['overlap_group'],
+        class_names={1: 'land', 2: 'water'}, wavelengths=np.array(LANDSAT8_NM), wavelengths_approximate=True,
+    )  # fmt: skip
 
 
-def slovenia(root: Path, date: int = 2) -> Scene:
-    """Sentinel-2 image of one of five dates with a mask of land cover."""
+def slovenia(root: Path) -> Scene:
+    """Sentinel-2 image of the third of five dates with a mask of land cover."""
     data = _load(root / 's2_slovenia_lulc' / 'testeopatch.npz')
-    return Scene(
-        'slovenia',
-        data['images'][date],
-        data['mask'].astype(np.int64),
-        {k: str(name) for k, name in enumerate(data['class_names'])},
-        scale=float(data['scale']),
-        unit='reflectance',
-    ).checked('drop')
+    names = {k: str(name) for k, name in enumerate(data['class_names'])}
+    return _reflectance(Scene, data, 'slovenia', data['images'][2], data['mask'].astype(np.int64), names)
 
 
 def clouds(root: Path, sensor: str = 'sentinel2') -> Scene:
     """A scene of Landsat 5, Landsat 7 or Sentinel-2 with a mask of clouds and their shadows."""
     data = _load(root / 'cloud6_csmask' / f'{sensor}.npz')
-    return Scene(
-        f'clouds_{sensor}',
-        data['image'],
-        data['mask'].astype(np.int64) + 1,
-        {k + 1: str(name) for k, name in enumerate(data['class_names'])},
-        scale=float(data['scale']),
-        unit='reflectance',
-    ).checked('drop')
+    names = {k + 1: str(name) for k, name in enumerate(data['class_names'])}
+    return _reflectance(Scene, data, f'clouds_{sensor}', data['image'], data['mask'].astype(np.int64) + 1, names)
 
 
 MASKED: dict[str, Callable[[Path], Scene]] = {
@@ -294,16 +255,11 @@ def barkbeetle_change(root: Path, side: int = 32) -> BitemporalScene:
     """Sentinel-2 tiles of forests in September 2019 and 2020 with masks of bark-beetle damage; tiles as there."""
     data = _load(root / 's2_barkbeetle' / 's2_barkbeetle.npz')
     places = _places(data, side)
-    return BitemporalScene.from_pairs(
-        'barkbeetle_change',
-        zip(*(_tiles(data, key, places, side) for key in ('t1', 't2', 'damage')), strict=True),
-        places[:, 0],
-        wavelengths=np.array(SENTINEL2_NM),
-        wavelengths_approximate=True,
-        scale=float(data['scale']),
-        unit='reflectance',
-        nodata=0,
-    ).checked('drop')
+    pairs = zip(*(_tiles(data, key, places, side) for key in ('t1', 't2', 'damage')), strict=True)
+    return _reflectance(
+        BitemporalScene.from_pairs, data, 'barkbeetle_change', pairs, places[:, 0],
+        wavelengths=np.array(SENTINEL2_NM), wavelengths_approximate=True, nodata=0,
+    )  # fmt: skip
 
 
 def slovenia_change(root: Path) -> BitemporalScene:
@@ -386,14 +342,11 @@ def water_change(root: Path) -> BitemporalScene:
     """Seven places of :func:`water12` at two dates; what is water at one of them only has changed. Split by places."""
     data = _load(root / 'water12_patches' / 'water12_patches.npz')
     image, mask = data['images'], data['mask']
-    return BitemporalScene.from_pairs(
-        'water_change',
-        [(image[i], image[j], (mask[i] != mask[j]).astype(np.uint8)) for i, j in WATER_DATES],
-        wavelengths=np.array(LANDSAT8_NM),
+    pairs = [(image[i], image[j], (mask[i] != mask[j]).astype(np.uint8)) for i, j in WATER_DATES]
+    return _reflectance(
+        BitemporalScene.from_pairs, data, 'water_change', pairs, wavelengths=np.array(LANDSAT8_NM),
         wavelengths_approximate=True,
-        scale=float(data['scale']),
-        unit='reflectance',
-    ).checked('drop')
+    )  # fmt: skip
 
 
 CHANGE: dict[str, Callable[[Path], BitemporalScene]] = {

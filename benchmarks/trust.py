@@ -36,17 +36,16 @@ from hsiaug.ablation.runner import describe
 from hsiaug.datasets import LabelPolicy, SyntheticDataset
 from hsiaug.quality import (
     AgreementGate,
+    FoldTrial,
     Gate,
     Gated,
     GateError,
     Gates,
     NoveltyGate,
-    PatchTrial,
     RangeGate,
     RatioSearch,
     Recorded,
     SmoothnessGate,
-    SpectraTrial,
     SubspaceGate,
     fit_gates,
     gate_generator,
@@ -157,7 +156,6 @@ class Part:
         downstream: the network.
         gates: that there are.
         search: without thresholds and seed.
-        trial: how a candidate is scored on a fold.
         ways: other ways of mixing at the highest ratio, by name.
         fold: settings of the trial.
         size: side of the simulated scene.
@@ -171,7 +169,6 @@ class Part:
     downstream: Downstream
     gates: tuple[type[Gate], ...]
     search: RatioSearch
-    trial: type[SpectraTrial] | type[PatchTrial]
     ways: Mapping[str, dict[str, Any]]
     fold: dict[str, Any] = field(default_factory=dict)
     size: int = 128
@@ -199,7 +196,6 @@ PARTS: dict[Kind, Part] = {
         Classifier('nn1d', ClassifierConfig(hidden=128, steps=200), ('standard', 'minmax'), steps=(200,)),
         (RangeGate, SmoothnessGate, SubspaceGate, AgreementGate, NoveltyGate),
         RatioSearch(RATIOS, k=FIXED_K),
-        SpectraTrial,
         WAYS,
     ),
     'segmentation': Part(
@@ -220,7 +216,6 @@ PARTS: dict[Kind, Part] = {
         (AgreementGate, NoveltyGate),
         # Once over the folds: a trial costs a training of the diffusion model.
         RatioSearch((1.0, 2.0), trials=3, first=1, k=FIXED_K),
-        PatchTrial,
         {**WAYS, 'auxiliary BN': {'training': {'auxiliary_bn': True}}},
         {'block': 2},
         96,
@@ -324,14 +319,10 @@ def search(part: Part, plan: Study, group: GatedGroup, arm: Arm) -> dict[str, An
     """What both races choose, what they cost, and what the gates say of the generator."""
     tuned = group.tuned(part.downstream, plan.metrics[0])
     name = f'{group.setting.scene}-{group.seed}-{arm.name}.jsonl'
-    settings = {
-        'settings': arm.settings,
-        'labels': arm.labels,
-        'metric': plan.metrics[0],
-        'gate': group.fold_gates,
-        **part.fold,
-    }
-    trial: Any = part.trial(group.scene, group.split, arm.generator, tuned.config, **settings)  # type: ignore[arg-type]
+    trial = FoldTrial(
+        group.scene, group.split, arm.generator, tuned.config, arm.settings, arm.labels, plan.metrics[0],
+        gate=group.fold_gates, **part.fold,
+    )  # fmt: skip
     recorded = Recorded(trial, group.folder / 'trials' / name)
     found: dict[str, Any] = {
         'kind': plan.kind, 'scene': group.setting.scene, 'seed': group.seed, 'generator': arm.name,

@@ -1,7 +1,13 @@
-"""Reading a page as a browser would: what it loads, whether its tags close, and what it says where."""
+"""Reports of generators, and reading a page as a browser would: what it loads, whether its tags close, what it says."""
 
 import re
 from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+from hsiaug.report.evaluation import write_evaluation
+from hsiaug.systems import Generator
+from hsiaug.tasks import task_of
 
 VOID = ('meta', 'img', 'br')
 
@@ -49,3 +55,9 @@ class Reader(HTMLParser):
         lines = [line for line in self.sections[section].splitlines() if line.startswith(f'{name} | ')]
         assert len(lines) == 1, lines
         return lines[0].split(' | ')[1:-1]
+
+
+def reported(generator: Generator, train: Any, test: Any, out: Path, count: int, encoder: Any = None) -> str:
+    """The report of a generator, written to a folder."""
+    found = task_of(generator).evaluate(generator, train, test, count, encoder=encoder)
+    return write_evaluation(found, generator.card(), out)

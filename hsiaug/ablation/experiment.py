@@ -12,11 +12,11 @@ from typing import Any
 
 from ..json_lines import append_line
 from ..progress import progress_bar
-from ..records import json_ready, read_json, short_digest, write_json
+from ..records import json_ready, short_digest, write_json
 from ..tasks.base import finite
 from ..workers import Engine, check_workers, end_if_orphaned, naming, run_tasks
 from .environment import command, environment, measured_with
-from .identity import differences, refuse
+from .identity import differences, require_same
 from .results import PLAN_FILE, RESULTS_FILE, read_results
 from .statistics import mean_interval
 
@@ -74,14 +74,8 @@ class Experiment:
         folder = Path(out).expanduser().absolute()
         done = {row['cell'] for row in read_results(folder / RESULTS_FILE)}
         if done:
-            file = folder / PLAN_FILE
-            found = read_json(file, 'the plan of an experiment').get('identity') if file.is_file() else None
-            if not isinstance(found, dict):
-                raise ValueError(
-                    f'{folder} holds {len(done)} results and no {PLAN_FILE} that says of which experiment; choose '
-                    'another'
-                )
-            refuse(list(differences(found, self._plan('cpu')['identity'])), folder, len(done), 'experiment', 'options')
+            mine = self._plan(device)['identity']
+            require_same(folder, len(done), 'experiment', 'options', lambda found: differences(found, mine))
         write_json(folder / PLAN_FILE, {**self._plan(device), 'workers': workers})
         groups: dict[Hashable, list[Any]] = {}
         for key, cell in self._by_key().items():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import reprlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,24 +28,26 @@ def study_identity(study: Study) -> dict[str, Any]:
 
 def require_same_study(study: Study, folder: Path, results: int) -> None:
     """Refuse a run folder of another study: what both have by one name must agree, what one alone has extends it."""
+    require_same(folder, results, 'study', 'config', lambda found: _differences_of_common(found, study_identity(study)))
+
+
+def require_same(
+    folder: Path, results: int, what: str, given: str, differing: Callable[[Mapping[str, Any]], Iterable[str]]
+) -> None:
+    """Refuse a run folder with results of another study or experiment, by what differs from its plan's identity."""
     file = folder / PLAN_FILE
     if not file.is_file():
         raise ValueError(
-            f'{folder} holds {results} results and no {PLAN_FILE} that says of which study; choose another'
+            f'{folder} holds {results} results and no {PLAN_FILE} that says of which {what}; choose another'
         )
-    found = read_json(file, 'the plan of a study').get('identity')
+    found = read_json(file, f'the plan of a run of a {what}').get('identity')
     if not isinstance(found, dict):
         raise ValueError(
-            f'{folder} holds {results} results of another study, or of this one by an older version, which did not '
+            f'{folder} holds {results} results of another {what}, or of this one by an older version, which did not '
             f'note in {PLAN_FILE} what its scenes hold, so that they cannot be compared; choose another folder. hsiaug '
-            'report still draws it'
+            'report still draws a study'
         )
-    refuse(_differences_of_common(found, study_identity(study)), folder, results, 'study', 'config')
-
-
-def refuse(other: list[str], folder: Path, results: int, what: str, given: str) -> None:
-    """Refuse a run folder that differs from what is to be run."""
-    if other:
+    if other := list(differing(found)):
         raise ValueError(
             f'{folder} holds {results} results of another {what}, which differs in\n  '
             + '\n  '.join(other[:8])

@@ -1,96 +1,18 @@
-"""Reports of pairs of dates: the fidelity of a generator, maps of detected changes, the table of a study."""
+"""Reports of pairs of dates: maps of detected changes, and the table of a study."""
 
 from dataclasses import replace
-from pathlib import Path
 
 import matplotlib.colors
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
 
 from hsiaug.datasets import AdaptedDataset, ChangeDataset, SampleSet, SampleSplitter
 from hsiaug.report.change_maps import OUTCOMES, plot_change_maps
-from hsiaug.report.evaluation import write_evaluation
 from hsiaug.report.fidelity_text import study_fidelity
-from hsiaug.samples import LeakageError, Provenance, SpecMismatchError
-from hsiaug.scenes import BitemporalScene, PatchSplit, PatchSplitter, SimulatedScene
-from hsiaug.systems import Generator
-from hsiaug.tasks import task_of
+from hsiaug.scenes import BitemporalScene, PatchSplit
 
 COLOURS = {name: matplotlib.colors.to_rgb(colour) for name, colour in OUTCOMES.items()}
-
-
-class Replay(Generator):
-    """Training pairs again, both dates turned alike; with ``shift``, change masks beside their images."""
-
-    type_name = 'replay'
-
-    def __init__(self, data: ChangeDataset, split: PatchSplit, shift: int = 0) -> None:
-        super().__init__(data.spec)
-        self.data, self.shift = data, shift
-        self.provenance = Provenance('0', 0, {}, split.fingerprint, split.footprint())
-
-    def _draw(self, labels: Tensor, rng: torch.Generator) -> dict[str, Tensor]:
-        rows = torch.randint(len(self.data), (len(labels),), generator=rng)
-        return {'image': self.data.image[rows].flip(3), 'mask': self.data.mask[rows].flip(2).roll(self.shift, dims=3)}
-
-
-def evaluate_changes(generator: Generator, train: ChangeDataset, test: ChangeDataset, out: Path, count: int) -> str:
-    found = task_of(generator).evaluate(generator, train, test, count)
-    return write_evaluation(found, generator.card(), out)
-
-
-@pytest.fixture(scope='module')
-def scene() -> BitemporalScene:
-    simulated = SimulatedScene(48, 48, np.linspace(400, 2400, 8), classes=4, patch=3, dates=2, change=0.15)
-    return BitemporalScene.from_simulated(simulated)
-
-
-@pytest.fixture(scope='module')
-def split(scene: BitemporalScene) -> PatchSplit:
-    return PatchSplitter(size=8, stride=4)(scene, 0)
-
-
-@pytest.fixture(scope='module')
-def parts(scene: BitemporalScene, split: PatchSplit) -> tuple[ChangeDataset, ChangeDataset]:
-    return ChangeDataset.from_scene(scene, split, 'train'), ChangeDataset.from_scene(scene, split, 'test')
-
-
-def test_report_of_a_generator(parts: tuple[ChangeDataset, ChangeDataset], split: PatchSplit, tmp_path: Path) -> None:
-    train, test = parts
-    out = tmp_path / 'out'
-    text = evaluate_changes(Replay(train, split), train, test, out, count=50)
-    written = {'pairs', 'class_shares', 'profiles_date_1', 'profiles_date_2'}
-    assert {file.stem for file in (out / 'figures').iterdir()} == written
-    assert all(file.read_bytes().startswith(b'\x89PNG') for file in (out / 'figures').iterdir())
-    assert (out / 'fidelity.md').read_text() == text
-    card = (out / 'README.md').read_text()
-    assert card.startswith('# replay')
-    assert text in card
-    titles = [line.removeprefix('### ') for line in text.splitlines() if line.startswith('### ')]
-    assert titles == ['Date 1', 'Date 2', 'Both dates and the change mask', 'Differences between the dates']
-    shared = 100 * float((train.mask == 1).double().mean())
-    assert f'{shared:.1f} % (real, training)' in text
-    right = alignment(text)
-    shifted = evaluate_changes(Replay(train, split, shift=3), train, test, tmp_path / 'shifted', count=50)
-    assert alignment(shifted) < right - 0.2
-
-
-def alignment(text: str) -> float:
-    line = next(line for line in text.splitlines() if line.startswith('| alignment'))
-    return float(line.split(' | ')[1])
-
-
-def test_leaks_and_strangers_are_refused(
-    scene: BitemporalScene, parts: tuple[ChangeDataset, ChangeDataset], split: PatchSplit, tmp_path: Path
-) -> None:
-    train, test = parts
-    with pytest.raises(LeakageError, match='evaluation pixels'):
-        evaluate_changes(Replay(train, PatchSplitter(size=8, stride=4)(scene, 1)), train, test, tmp_path, count=10)
-    other = ChangeDataset(test.image, test.mask, replace(test.spec, unit='counts'), test.split)
-    with pytest.raises(SpecMismatchError, match='unit'):
-        evaluate_changes(Replay(train, split), train, other, tmp_path, count=10)
 
 
 # --- maps of changes --------------------------------------------------------------------------------------------------

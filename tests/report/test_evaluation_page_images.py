@@ -5,30 +5,23 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from pages import Reader
+from pages import Reader, reported
 from torch import Tensor
 
 from hsiaug.datasets import ChangeDataset, PatchDataset, SceneDataset, scene_dataset, write_bank
 from hsiaug.quality import inspection
 from hsiaug.quality.inspection import inspect_bank
-from hsiaug.report.evaluation import write_evaluation
 from hsiaug.report.page import write_page
 from hsiaug.samples import LeakageError, Provenance
 from hsiaug.scenes import BitemporalScene, LabelledPatchSplitter, PatchSplitter, Scene, SimulatedScene
 from hsiaug.scenes.labelled_patches import LabelledPatchSplit
 from hsiaug.systems import Generator
-from hsiaug.tasks import task_of
 from hsiaug.trainers import training_data
 
 
 @pytest.fixture(autouse=True)
 def short_training(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(inspection, 'PARTS', 2)
-
-
-def evaluate_scenes(generator: Generator, train: SceneDataset, test: SceneDataset, out: Path, count: int) -> str:
-    found = task_of(generator).evaluate(generator, train, test, count)
-    return write_evaluation(found, generator.card(), out)
 
 
 def simulated(dates: int = 1) -> SimulatedScene:
@@ -134,7 +127,7 @@ def test_the_report_of_a_generator_of_labelled_images(
     train, test = (scene_dataset(scene, split, part) for part in ('train', 'test'))
     assert isinstance(train, SceneDataset)
     assert isinstance(test, SceneDataset)
-    texts = [evaluate_scenes(Replay(train, split, wrong), train, test, tmp_path, count=30) for wrong in (False, True)]
+    texts = [reported(Replay(train, split, wrong), train, test, tmp_path, count=30) for wrong in (False, True)]
     assert (tmp_path / 'fidelity.md').read_text() == texts[1]
     assert {file.stem for file in (tmp_path / 'figures').iterdir()} == {'images', 'class_shares', 'class_profiles'}
     assert f'30 synthetic images, {len(train)} training and {len(test)} test images' in texts[0]
@@ -145,4 +138,4 @@ def test_the_report_of_a_generator_of_labelled_images(
     assert float(svm[0][1]) > 90 > float(svm[1][1])  # real → synthetic
     other = LabelledPatchSplitter(size=16, patch=6, patch_stride=4, block=16, min_labelled=0.1)(scene, 3)
     with pytest.raises(LeakageError, match='evaluation pixels'):
-        evaluate_scenes(Replay(train, other), train, test, tmp_path / 'out', count=10)
+        reported(Replay(train, other), train, test, tmp_path / 'out', count=10)

@@ -1,8 +1,6 @@
 import io
 import math
 from dataclasses import replace
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -10,16 +8,10 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from hsiaug.datasets.patches import PatchDataset
 from hsiaug.metrics.patches import patch_fidelity
-from hsiaug.report.evaluation import write_evaluation
 from hsiaug.report.fidelity_text import patch_markdown
 from hsiaug.report.samples import plot_class_profiles, plot_class_shares, plot_cooccurrence, plot_pairs
-from hsiaug.samples import LeakageError, Provenance, SampleSpec, SpecMismatchError
-from hsiaug.scenes import SimulatedScene
-from hsiaug.scenes.patches import PatchSplit, PatchSplitter
-from hsiaug.systems import Generator
-from hsiaug.tasks import task_of
+from hsiaug.samples import SampleSpec
 
 IGNORE = 255
 WAVELENGTHS = (400.0, 450.0, 500.0, 550.0, 900.0, 950.0)  # bands between 550 and 900 nm were removed
@@ -97,99 +89,6 @@ def test_pairs_are_spread_over_the_set() -> None:
     names = [text.get_text() for part in figure.subfigs for legend in part.legends for text in legend.get_texts()]
     assert 'nowhere' in names
     assert drawn(figure)
-
-
-# --- the whole report -------------------------------------------------------------------------------------------------
-
-
-class Replay(Generator):
-    """Training pairs again, upside down and brighter; with ``shift``, masks beside their images."""
-
-    type_name = 'replay'
-
-    def __init__(self, data: PatchDataset, split: PatchSplit, shift: int = 0) -> None:
-        super().__init__(data.spec)
-        self.data, self.shift = data, shift
-        self.provenance = Provenance('0', 0, {}, split.fingerprint, split.footprint())
-
-    def _draw(self, labels: Tensor, rng: torch.Generator) -> dict[str, Tensor]:
-        rows = torch.randint(len(self.data), (len(labels),), generator=rng)
-        image = 1.05 * self.data.image[rows].flip(2)
-        return {'image': image, 'mask': self.data.mask[rows].flip(1).roll(self.shift, dims=2)}
-
-
-def evaluate_patches(
-    generator: Generator, train: PatchDataset, test: PatchDataset, out: Path, count: int, encoder: Any = None
-) -> str:
-    found = task_of(generator).evaluate(generator, train, test, count, encoder=encoder)
-    return write_evaluation(found, generator.card(), out)
-
-
-@pytest.fixture(scope='module')
-def scene() -> SimulatedScene:
-    return SimulatedScene(48, 48, np.linspace(400, 2400, 12), classes=4, patch=3)
-
-
-@pytest.fixture(scope='module')
-def split(scene: SimulatedScene) -> PatchSplit:
-    return PatchSplitter(size=8, stride=4)(scene, 0)
-
-
-@pytest.fixture(scope='module')
-def parts(scene: SimulatedScene, split: PatchSplit) -> tuple[PatchDataset, PatchDataset]:
-    return PatchDataset.from_scene(scene, split, 'train'), PatchDataset.from_scene(scene, split, 'test')
-
-
-def test_report_of_a_generator(parts: tuple[PatchDataset, PatchDataset], split: PatchSplit, tmp_path: Path) -> None:
-    train, test = parts
-    text = evaluate_patches(Replay(train, split), train, test, tmp_path / 'out', count=50)
-    out = tmp_path / 'out'
-    written = {'pairs', 'class_shares', 'cooccurrence', 'class_profiles'}
-    assert {file.stem for file in (out / 'figures').iterdir()} == written
-    assert all(file.read_bytes().startswith(b'\x89PNG') for file in (out / 'figures').iterdir())
-    assert (out / 'fidelity.md').read_text() == text
-    card = (out / 'README.md').read_text()
-    assert card.startswith('# replay')
-    assert text in card
-    assert all(f'(figures/{name}.png)' in card for name in written)
-    assert f'50 synthetic pairs, {len(train)} training and {len(test)} test pairs' in text
-    assert f'take {min(50, len(train))} synthetic or training pairs' in text
-    rows = {line.split(' | ')[0].strip('| '): line.strip('| ').split(' | ') for line in text.splitlines()}
-    assert float(rows['alignment of mask and image'][1]) > 0.8
-    # Pairs of the training part resemble it more than the test part does.
-    _, _, reference, to_train, _ = rows['class shares, total variation']
-    assert float(to_train) < float(reference)
-    for name in train.spec.classes:
-        assert len(rows[name]) == 5
-    worse = evaluate_patches(Replay(train, split, shift=3), train, test, tmp_path / 'shifted', count=50)
-    line = next(line for line in worse.splitlines() if line.startswith('| alignment'))
-    assert float(line.split(' | ')[1]) < float(rows['alignment of mask and image'][1]) - 0.2
-
-
-def test_an_own_encoder_is_used(parts: tuple[PatchDataset, PatchDataset], split: PatchSplit, tmp_path: Path) -> None:
-    train, test = parts
-    seen: list[int] = []
-
-    def encoder(image: Tensor) -> Tensor:
-        seen.append(len(image))
-        return image.mean(dim=(2, 3))[:, :3]
-
-    text = evaluate_patches(Replay(train, split), train, test, tmp_path, count=30, encoder=encoder)
-    assert sum(seen) == len(train) + len(test) + 30
-    assert '(3 of an image, 24 of a mask)' in text
-
-
-def test_leaks_and_strangers_are_refused(
-    scene: SimulatedScene, parts: tuple[PatchDataset, PatchDataset], split: PatchSplit, tmp_path: Path
-) -> None:
-    train, test = parts
-    other = PatchSplitter(size=8, stride=4)(scene, 1)
-    with pytest.raises(LeakageError, match='evaluation pixels'):
-        evaluate_patches(Replay(train, other), train, test, tmp_path / 'out', count=10)
-    names = PatchDataset(test.image, test.mask, replace(test.spec, classes=('a', 'b', 'c', 'd')), test.split)
-    with pytest.raises(SpecMismatchError, match='classes'):
-        evaluate_patches(Replay(train, split), train, names, tmp_path / 'out', count=10)
-    assert not (tmp_path / 'out').exists()
 
 
 def test_markdown_states_bias_and_gaps() -> None:
