@@ -79,15 +79,15 @@ class SampleSpec:
         if self.bands < 1:
             raise ValueError(f'SampleSpec: bands must be at least 1, found {self.bands}')
         if repeated := sorted({str(name) for name in self.classes if self.classes.count(name) > 1}):
-            raise ValueError(f'SampleSpec: classes with one name: {repeated}; name each differently')
+            raise ValueError(f'SampleSpec: several classes have the name {repeated}; name each differently')
         if self.wavelengths is not None and len(self.wavelengths) != self.bands:
             raise ValueError(
                 f'SampleSpec: {self.bands} bands but {len(self.wavelengths)} wavelengths; give one per band'
             )
         if wrong := [w for w in self.wavelengths or () if not (math.isfinite(w) and w > 0)]:
             raise ValueError(
-                f'SampleSpec: wavelengths must be finite and above 0 nm, found {wrong[:3]}; give None where they are '
-                'not known'
+                f'SampleSpec: wavelengths must be finite and above 0 nm, found {wrong[:3]}; give None if they are '
+                'unknown'
             )
         if self.value_range is not None and not self.value_range[0] <= self.value_range[1]:
             raise ValueError(
@@ -209,9 +209,9 @@ def require_compatible(
             problems.append(f'wavelengths: band centres differ by up to {gap:.1f} nm, at most {tolerance:g} nm fit')
     if problems:
         raise SpecMismatchError(
-            f'{what} do not fit together:\n  '
+            f'{what} do not match:\n  '
             + '\n  '.join(problems)
-            + '\nTrain the generator on this dataset, or bring both to the same bands, classes and unit.'
+            + '\nTrain the generator on this dataset, or convert both to the same bands, classes and unit.'
         )
 
 

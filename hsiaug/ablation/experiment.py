@@ -78,7 +78,7 @@ class Experiment:
             found = read_json(file, 'the plan of an experiment').get('identity') if file.is_file() else None
             if not isinstance(found, dict):
                 raise ValueError(
-                    f'{folder} holds {len(done)} results and no {PLAN_FILE} that says of which experiment; choose '
+                    f'{folder} holds {len(done)} results but no {PLAN_FILE} that says of which experiment; choose '
                     'another'
                 )
             refuse(list(differences(found, self._plan('cpu')['identity'])), folder, len(done), 'experiment', 'options')

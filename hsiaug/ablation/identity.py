@@ -31,7 +31,7 @@ def require_same_study(study: Study, folder: Path, results: int) -> None:
     file = folder / PLAN_FILE
     if not file.is_file():
         raise ValueError(
-            f'{folder} holds {results} results and no {PLAN_FILE} that says of which study; choose another'
+            f'{folder} holds {results} results but no {PLAN_FILE} that says of which study; choose another'
         )
     found = read_json(file, 'the plan of a study').get('identity')
     if not isinstance(found, dict):

@@ -67,7 +67,7 @@ class Arm:
 
     def __post_init__(self) -> None:
         if self.name == REAL:
-            raise ValueError(f'arm {self.name!r}: this name is kept for the arm without synthetic samples')
+            raise ValueError(f'arm {self.name!r}: this name is reserved for the arm without synthetic samples')
         require_name(self.name, 'arm')
         if self.ratios is not None:
             object.__setattr__(self, 'ratios', require_ratios(self.ratios, f'arm {self.name!r}'))
@@ -196,7 +196,7 @@ class Study:
             ('seeds', list(self.seeds)),
         ):
             if repeated := {str(n) for n in names if names.count(n) > 1}:  # type: ignore[arg-type, attr-defined]
-                raise ValueError(f'{who}: {what} with one name: {sorted(repeated)}; name each differently')
+                raise ValueError(f'{who}: several {what} have the name {sorted(repeated)}; name each differently')
         for arm in self.arms:
             if not any(arm.ratios or self.ratios):
                 raise ValueError(f'{who}: arm {arm.name!r} has no ratio above 0; leave it out, or give it one')

@@ -58,7 +58,7 @@ def train(
     on = scene_and_split if data is None else data.stated()
     note = json_ready({**on, 'generator': generator, 'settings': settings, 'seed': seed})
     if is_generator_folder(out) and _is_done(out, note):
-        print(f'{out} holds this training, finished; nothing is done. Remove the folder to train again')
+        print(f'{out} already holds this training, finished. Remove the folder to train again')
         return
     require_writable(out)
     opened: Any
@@ -75,7 +75,7 @@ def train(
             helper = world()[0] > 0
     except KeyboardInterrupt:
         kept = checkpoints.is_dir() and any(checkpoints.iterdir())
-        said = f'checkpoints are in {checkpoints}, the same command continues from there' if kept else 'nothing is kept'
+        said = f'checkpoints are in {checkpoints}; repeat the command to resume' if kept else 'nothing was saved'
         raise SystemExit(f'\ninterrupted; {said}') from None
     if helper:  # another process of the run writes what all have learnt
         return
@@ -88,7 +88,7 @@ def _is_done(out: Path, note: dict[str, Any]) -> bool:
     """True for the folder of a generator that was trained as a note says; an error if it was trained otherwise."""
     if not (file := out / RUN_FILE).is_file():
         raise FileExistsError(
-            f'{out} holds a generator and no {RUN_FILE} that says of which run; choose another folder'
+            f'{out} holds a generator but no {RUN_FILE} that says of which run; choose another folder'
         )
     there, here = (dataclasses.asdict(one) for one in (read_train(file), as_record(Trained, note, 'this run')))
     if other := list(differences(there, here)):

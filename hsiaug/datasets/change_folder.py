@@ -127,7 +127,7 @@ class ChangeFolder(RealDataset):
             listing = self.root / f'{split}.txt'
             if not listing.is_file():
                 raise FolderNotFoundError(
-                    f'ChangeFolder: no split {split!r}: neither {listing} nor {self.root / split}'
+                    f'ChangeFolder: no split {split!r}: neither {listing} nor {self.root / split} exists'
                 )
             listed = [name.strip() for name in re.split('[,\n]', listing.read_text()) if name.strip()]
             names = [name for name in listed if cities is None or name in cities]

@@ -66,7 +66,7 @@ def class_patches(
     counts = spec.counted(label)
     place = counts.nonzero()
     if len(place) == 0:
-        raise ValueError(f'class_patches: no patch of {size} x {size} pixels has a label that counts')
+        raise ValueError(f'class_patches: no patch of {size} x {size} pixels has a valid label')
     y = label[counts]
     if per_class is not None:
         order = torch.randperm(len(y), generator=torch.Generator().manual_seed(seed)).to(y.device)

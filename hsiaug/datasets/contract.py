@@ -30,7 +30,7 @@ def in_contract(sample: Any, where: str, kind: Kind | None = None, labelled: boo
         pair = [as_tensor(sample[key]) for key in ('image1', 'image2')]
         if pair[0].shape != pair[1].shape:
             both = ' and '.join(str(tuple(date.shape)) for date in pair)
-            raise ValueError(f'{where}: its two dates must be alike, found {both}')
+            raise ValueError(f'{where}: its two dates must have the same shape and dtype, found {both}')
         sample = {**sample, 'image': torch.stack(pair)}
     require_sample(sample, where)
     image = as_tensor(sample['image'])
@@ -65,7 +65,9 @@ def in_contract(sample: Any, where: str, kind: Kind | None = None, labelled: boo
             '(1, H, W)'
         )
     if key == 'mask' and found['mask'].shape[-2:] != image.shape[-2:]:
-        raise ValueError(f'{where}: its mask has {tuple(target.shape)}, its image {tuple(image.shape)}; they must fit')
+        raise ValueError(
+            f'{where}: its mask has {tuple(target.shape)}, its image {tuple(image.shape)}; sides must agree'
+        )
     return found
 
 

@@ -259,7 +259,7 @@ def _prior(candidates: Sequence[Candidate], others: Sequence[RatioChoice]) -> di
         return {}
     if len(others) == 1:
         raise ValueError(
-            'RatioSearch: a single other scene says nothing of the variation between scenes; give two or more'
+            'RatioSearch: a single other scene does not show the variation between scenes; give two or more'
         )
     tables = [{standing.candidate: standing.mean for standing in other.standings} for other in others]
     if missing := [c for c in candidates if any(c not in table for table in tables)]:
