@@ -71,9 +71,10 @@ class Evidence:
         budget = budget if self.images is None else f'{self.images} labelled images'
         way = f'synthetic samples for the first {self.synthetic_first:.0%} of the steps' if self.synthetic_first else ''
         harmed = f'; significant loss on {", ".join(self.harmed)}' if self.harmed else ''
+        metric = {'oa': 'OA', 'miou': 'mIoU', 'f1': 'F1'}.get(self.metric, self.metric)
         return (
             f'{self.generator} at ratio {self.ratio:g}{", " + way if way else ""}: {self.gain:+.1f} points of '
-            f'{self.metric} [{self.interval[0]:+.1f}, {self.interval[1]:+.1f}] with {budget} ({len(self.scenes)} '
+            f'{metric} [{self.interval[0]:+.1f}, {self.interval[1]:+.1f}] with {budget} ({len(self.scenes)} '
             f'scenes, {self.seeds} seeds{f", {self.network}" if self.network else ""}){harmed}; see {self.origin}'
         )
 

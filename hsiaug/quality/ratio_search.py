@@ -128,9 +128,9 @@ class RatioChoice:
         best = self.standings[0]
         gate = '' if best.candidate.threshold is None else f', gate at {best.candidate.threshold:g}'
         return (
-            f'ratio {self.ratio:g}: the best candidate, {best.candidate.ratio:g}{gate}, differs from 0 by '
-            f'{best.mean:+.4f} ± {best.standard_error:.4f} in {best.trials} trials ({self.k:g} standard errors '
-            f'needed); {self.trainings} trainings at the cost of {self.cost:g} plain ones'
+            f'ratio {self.ratio:g}: the best other ratio, {best.candidate.ratio:g}{gate}, differs from 0 by '
+            f'{best.mean:+.4f} ± {best.standard_error:.4f} in {best.trials} trials (at least {self.k:g} standard '
+            f'errors needed); {self.trainings} trainings at the cost of {self.cost:g} full ones'
         )
 
 

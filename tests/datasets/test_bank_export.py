@@ -255,7 +255,7 @@ def test_places_that_cannot_hold_an_export_are_named(
             export_bank(bank, out, format)
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(shutil, 'disk_usage', lambda path: usage._replace(free=100))
-    with pytest.raises(BankError, match=r'needs 0\.0 MB, 0\.0 MB are free'):
+    with pytest.raises(BankError, match=r'needs 0\.0 MB, but 0\.0 MB are free'):
         export_bank(bank, tmp_path / 'out', format)
     monkeypatch.undo()
 
