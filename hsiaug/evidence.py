@@ -67,14 +67,15 @@ class Evidence:
 
     def __str__(self) -> str:
         """The evidence in a sentence."""
-        budget = 'all labels' if self.labels_per_class is None else f'{self.labels_per_class:g} labels a class'
+        budget = 'all labels' if self.labels_per_class is None else f'{self.labels_per_class:g} labels per class'
         budget = budget if self.images is None else f'{self.images} labelled images'
         way = f'synthetic samples for the first {self.synthetic_first:.0%} of the steps' if self.synthetic_first else ''
-        harmed = f'; below zero on {", ".join(self.harmed)}' if self.harmed else ''
+        harmed = f'; significant loss on {", ".join(self.harmed)}' if self.harmed else ''
+        metric = {'oa': 'OA', 'miou': 'mIoU', 'f1': 'F1'}.get(self.metric, self.metric)
         return (
-            f'{self.generator} at ratio {self.ratio:g}{", " + way if way else ""}: {self.gain:+.1f} {self.metric} '
-            f'[{self.interval[0]:+.1f}, {self.interval[1]:+.1f}] with {budget} over {len(self.scenes)} scenes, '
-            f'{self.seeds} seeds{f", {self.network}" if self.network else ""}{harmed} ({self.origin})'
+            f'{self.generator} at ratio {self.ratio:g}{", " + way if way else ""}: {self.gain:+.1f} points of '
+            f'{metric} [{self.interval[0]:+.1f}, {self.interval[1]:+.1f}] with {budget} ({len(self.scenes)} '
+            f'scenes, {self.seeds} seeds{f", {self.network}" if self.network else ""}){harmed}; see {self.origin}'
         )
 
 
@@ -155,8 +156,8 @@ def recommended_ratio(
     if not about:
         known = sorted({f'{e.generator} ({e.kind})' for e in known_evidence()})
         raise ValueError(
-            f'recommended_ratio: nothing was measured of {name!r}{f" of kind {kind!r}" if kind else ""}, known are '
-            f'{known}; give a ratio, or search one on folds with hsiaug.quality.RatioSearch'
+            f'recommended_ratio: nothing was measured for {name!r}{f" of kind {kind!r}" if kind else ""}, only for '
+            f'{known}; give a ratio, or search for one on folds with hsiaug.quality.RatioSearch'
         )
     distance = min(_distance(e.labels_per_class, labels_per_class) for e in about)
     nearest = [e for e in about if _distance(e.labels_per_class, labels_per_class) == distance]

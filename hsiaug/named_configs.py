@@ -88,7 +88,7 @@ def _loader() -> Any:
         for key, _ in node.value:
             line, known = key.start_mark.line + 1, (key.tag, str(key.value))
             if known in lines:
-                raise ValueError(f'key {key.value!r} stands twice, in lines {lines[known]} and {line}; leave one out')
+                raise ValueError(f'key {key.value!r} occurs twice, in lines {lines[known]} and {line}; leave one out')
             lines[known] = line
         node.value = [(key, complete(value, seen)) for key, value in node.value]
         return node

@@ -78,7 +78,7 @@ class SampleSpec:
         # Lists and arrays become tuples: specs are compared, and saved as JSON.
         check_settings(self, ignore_index=ANY, value_range=ANY, wavelengths=POSITIVE)
         if repeated := sorted({name for name in self.classes if self.classes.count(name) > 1}):
-            raise ValueError(f'SampleSpec: classes with one name: {repeated}; name each differently')
+            raise ValueError(f'SampleSpec: several classes have the name {repeated}; name each differently')
         if self.wavelengths is not None and len(self.wavelengths) != self.bands:
             raise ValueError(
                 f'SampleSpec: {self.bands} bands but {len(self.wavelengths)} wavelengths; give one per band'
@@ -201,9 +201,9 @@ def require_compatible(
             problems.append(f'wavelengths: band centres differ by up to {gap:.1f} nm, at most {tolerance:g} nm fit')
     if problems:
         raise SpecMismatchError(
-            f'{what} do not fit together:\n  '
+            f'{what} do not match:\n  '
             + '\n  '.join(problems)
-            + '\nTrain the generator on this dataset, or bring both to the same bands, classes and unit.'
+            + '\nTrain the generator on this dataset, or convert both to the same bands, classes and unit.'
         )
 
 

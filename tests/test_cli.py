@@ -204,7 +204,7 @@ def test_a_stopped_sample_goes_on(
     process.join(60)
     assert process.exitcode == (-signal.SIGKILL if signal_number == signal.SIGKILL else 1)
     assert len(list((tmp_path / 'bank').glob('shard-*'))) == 3
-    said = 'finished shards are in ' + str(tmp_path / 'bank') + ', the same command continues from there'
+    said = 'finished shards are in ' + str(tmp_path / 'bank') + '; repeat the command to continue'
     assert (said in capfd.readouterr().err) == (signal_number == signal.SIGINT)
     stopping = False
     main(command('bank'))
@@ -236,7 +236,7 @@ def test_two_processes_fill_one_bank(run: Path, tmp_path: Path, capfd: pytest.Ca
     main(command('one'))
     assert contents(tmp_path / 'two') == contents(tmp_path / 'one')
     first = capfd.readouterr().out.replace(str(tmp_path / 'one'), str(tmp_path / 'two'))
-    assert done == first + '5000 samples in 5 shards: all checksums right\n'  # said once
+    assert done == first + '5000 samples in 5 shards: all checksums are correct\n'  # said once
     odd, even = ((tmp_path / f'rank-{rank}').read_text().split() for rank in (1, 0))
     assert odd == ['shard-00001.safetensors', 'shard-00003.safetensors']
     assert even == [f'shard-0000{number}.safetensors' for number in (0, 2, 4)]
@@ -249,7 +249,7 @@ def test_verify_names_the_damaged_shard(run: Path, tmp_path: Path, capsys: pytes
     capsys.readouterr()
     for command in (['--verify', str(bank)], [str(bank), '--verify']):
         main(['sample', *command])
-        assert capsys.readouterr().out == '3000 samples in 3 shards: all checksums right\n'
+        assert capsys.readouterr().out == '3000 samples in 3 shards: all checksums are correct\n'
     shard = bank / 'shard-00001.safetensors'
     data = bytearray(shard.read_bytes())
     data[-5] ^= 1
@@ -333,7 +333,7 @@ def test_banks_of_patches_are_shown_and_exported(
     write_bank(Patches(), None, tmp_path / 'patches')
     monkeypatch.chdir(tmp_path / 'patches')  # its name is not in the path
     main(['sample', '.', '--verify', '--preview', '--export=geotiff'])
-    assert '9 samples in 1 shards: all checksums right' in capsys.readouterr().out
+    assert '9 samples in 1 shards: all checksums are correct' in capsys.readouterr().out
     assert imread(tmp_path / 'patches_preview.png').std() > 0.05
     mask = tmp_path / 'patches_geotiff' / 'masks' / '000003.tif'
     with pytest.warns(NotGeoreferencedWarning), rasterio.open(mask) as file:

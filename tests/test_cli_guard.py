@@ -60,8 +60,8 @@ def test_nested_settings_join_those_of_the_config(capsys: pytest.CaptureFixture[
 def test_a_key_that_stands_twice_is_refused(name: str, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     config = tmp_path / name
     config.write_text('seed: 1\nscene:\n  unit: mm\n  name: a\n  unit: cm\nout: x\n')
-    assert "key 'unit' stands twice, in lines 3 and 5" in refused(capsys, 'train', f'--config={config}')
-    assert "key 'a' stands twice" in refused(capsys, 'train', '--settings={a: 1, a: 2}')
+    assert "key 'unit' occurs twice, in lines 3 and 5" in refused(capsys, 'train', f'--config={config}')
+    assert "key 'a' occurs twice" in refused(capsys, 'train', '--settings={a: 1, a: 2}')
 
 
 BOMB = 'a: &a [1, 2, 3, 4, 5, 6, 7, 8, 9]\n' + ''.join(
@@ -332,7 +332,7 @@ def test_a_finished_training_stays_as_it_is(tmp_path: Path, capsys: pytest.Captu
     before = {path: path.read_bytes() for path in (tmp_path / 'gan').iterdir()}
     capsys.readouterr()
     main(command)
-    assert 'holds this training, finished; nothing is done' in capsys.readouterr().out
+    assert 'already holds this training, finished' in capsys.readouterr().out
     said = refused(capsys, *command, '--seed=1', '--settings={level: 0.5}')
     assert 'seed: there 0, here 1' in said
     assert "settings: there None, here {'level': 0.5}" in said

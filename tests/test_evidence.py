@@ -63,7 +63,7 @@ def test_the_surest_gain_of_the_nearest_budget_is_taken(known: list[Evidence]) -
     first = recommended_ratio('variability', 10)
     assert (first.ratio, first.synthetic_first, first.labels) == (2.0, 0.5, 'sqrt')
     assert recommended_ratio('variability', 10, mixed=True).ratio == 3.0
-    assert 'below zero on far' in first.note
+    assert 'significant loss on far' in first.note
     assert 'somewhere.json' in first.note
 
 
@@ -110,7 +110,7 @@ def test_without_a_gain_nothing_is_mixed_in_and_the_note_says_why(known: list[Ev
 def test_of_what_was_never_measured_a_choice_is_asked_for(known: list[Evidence]) -> None:
     known.append(HELPS)
     with pytest.raises(
-        ValueError, match=r"nothing was measured of 'mixup', known are \['variability \(spectrum\)'\]; give"
+        ValueError, match=r"nothing was measured for 'mixup', only for \['variability \(spectrum\)'\]; give"
     ):
         recommended_ratio('mixup', 10)
     with pytest.raises(ValueError, match="'variability' of kind 'change'"):
@@ -150,5 +150,5 @@ def test_learned_generators_are_not_mixed_in_by_default() -> None:
 @pytest.mark.parametrize('kind', ['segmentation', 'change'])
 def test_images_have_an_answer_that_says_how_many_were_labelled(kind: Kind) -> None:
     found = recommended_ratio('region_paste', kind=kind)
-    assert f'with {found.evidence.images} labelled images over' in found.note
+    assert f'with {found.evidence.images} labelled images (' in found.note
     assert found.ratio == (found.evidence.ratio if found.evidence.interval[0] > 0 else 0)

@@ -1,4 +1,4 @@
-"""Ablation: plan, run, statistics; `Experiment` for measurements that are not a study."""
+"""Ablation studies: plan, run, statistics; and `Experiment` for other measurements."""
 
 from ..tasks import Classifier, Detector, Downstream, SceneClassifier, Segmenter
 from .experiment import Experiment

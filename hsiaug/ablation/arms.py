@@ -1,4 +1,4 @@
-"""The arms that spectral studies compare: Audebert et al.'s two, our own, and what they must beat."""
+"""The default arms of studies: published generators, our own, and controls."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def _controls(*kinds: str) -> tuple[Arm, ...]:
 
 
 def spectral_arms(gan: dict[str, Any] | None = None) -> tuple[Arm, ...]:
-    """Every arm of the spectral study; its GANs are in a form of our own, not as Audebert et al. 2018 have them."""
+    """Arms of the spectral study; its GANs are our own variants, not those of Audebert et al. 2018."""
     gan = dict(gan or {})
     return (
         Arm('GAN', 'spectral_gan', gan, 'real'),
@@ -38,7 +38,7 @@ def spectral_arms(gan: dict[str, Any] | None = None) -> tuple[Arm, ...]:
 
 
 def segmentation_arms(diffusion: dict[str, Any] | None = None) -> tuple[Arm, ...]:
-    """Every arm of the study with image-mask pairs: SpecDM, its baseline, and what they must beat."""
+    """Arms of the study with image-mask pairs: SpecDM, its baseline, and controls."""
     diffusion = dict(diffusion or {})
     alone = {**diffusion, 'single_stream': True}
     plain = {**alone, 'sad_weight': 0.0, 'mask_loss': 'l1'}  # latent diffusion knows nothing of angles and classes
@@ -54,7 +54,7 @@ def segmentation_arms(diffusion: dict[str, Any] | None = None) -> tuple[Arm, ...
 
 
 def change_arms(diffusion: dict[str, Any] | None = None) -> tuple[Arm, ...]:
-    """Every arm of the study with pairs of dates: SpecDM, its baseline, change editing, and what they must beat."""
+    """Arms of the study with pairs of dates: SpecDM, its baseline, change editing, and controls."""
     diffusion = dict(diffusion or {})
     plain = {**diffusion, 'single_stream': True, 'sad_weight': 0.0, 'mask_loss': 'l1'}
     return (
@@ -68,7 +68,7 @@ def change_arms(diffusion: dict[str, Any] | None = None) -> tuple[Arm, ...]:
 
 
 def scene_arms(gan: dict[str, Any] | None = None) -> tuple[Arm, ...]:
-    """Every arm of the study with labelled patches: the convolutional GANs, and what they must beat."""
+    """Arms of the study with labelled patches: the convolutional GANs, and controls."""
     gan = dict(gan or {})
     wasserstein = {**gan, 'loss': 'wgan-gp'}
     return (
@@ -81,7 +81,7 @@ def scene_arms(gan: dict[str, Any] | None = None) -> tuple[Arm, ...]:
 
 
 def super_resolution_arms(settings: dict[str, Any] | None = None) -> tuple[Arm, ...]:
-    """Every arm of the study with super-resolution as augmentation, and what it must beat."""
+    """Arms of the study with super-resolution as augmentation, and controls."""
     zoom = dict(settings or {})
     jitter = {**zoom, 'augmentation': 'jitter'}
     kinds = {'zoom': zoom, 'jitter': jitter}
@@ -125,7 +125,7 @@ DEFAULT_ARMS: dict[Kind, Callable[[], tuple[Arm, ...]]] = {
 
 
 def quick(study: Study) -> Study:
-    """The study at its smallest: 3 seeds, two ratios, short training, all arms and figures; no basis for claims."""
+    """A minimal version of a study: 3 seeds, two ratios, short training, all arms and figures; no basis for claims."""
     trainers = {arm.generator: trainer_of(arm.generator) for arm in study.arms}
     short = {name: dict(trainer.quick) if trainer else {} for name, trainer in trainers.items()}
     arms = tuple(

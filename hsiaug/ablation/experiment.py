@@ -1,4 +1,4 @@
-"""Measurements other than studies of arms: cells, each measured once and recorded, resumable, in worker processes."""
+"""Resumable measurements other than studies of arms: cells, each measured once and recorded, in worker processes."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ class Experiment:
     """Cells, each of which is measured once.
 
     Args:
-        title: of the tables.
-        cells: frozen dataclasses, the settings of one measurement each; two cells of equal fields are one.
-        measure: a function at the top of a module, or a partial one, that gives the JSON-ready record of a cell.
-        settings: what the record of a cell depends on besides its own fields.
-        group: what cells share that should be made once: cells of one group are measured one after another in one
-            process, where ``measure`` may keep what they share, for example with ``functools.lru_cache(maxsize=1)``.
-        about: further facts for the plan and the summary, which no result depends on.
+        title: title of the tables.
+        cells: frozen dataclasses with the settings of one measurement each; cells with equal fields are the same.
+        measure: module-level function, or a partial of one, that returns the JSON-ready record of a cell.
+        settings: everything that the record of a cell depends on besides its own fields.
+        group: function that maps cells to groups. Cells of a group are measured one after another in the same process,
+            where ``measure`` may cache what they share, for example with ``functools.lru_cache(maxsize=1)``.
+        about: further facts for the plan and the summary, on which no result depends.
 
     .. versionadded:: 0.1
     """
@@ -55,17 +55,17 @@ class Experiment:
         device: str = 'cpu',
         progress: bool = True,
     ) -> list[Record]:
-        """Measure what is still missing, and give the records of all cells in their order.
+        """Measure missing cells, and return the records of all cells in their order.
 
-        Every finished cell is one line of ``results.jsonl``: its fields, its record and its key, ``'cell'``. A killed
-        run loses at most the cells in hand, and the same call resumes it.
+        Every finished cell is one line of ``results.jsonl``: its fields, its record and its key, ``'cell'``. An
+        interrupted run loses at most the cells being measured; repeat the call to resume it.
 
         Args:
             out: run folder.
-            workers: processes (or Ray tasks) at once, one thread each; 1 measures in this process.
+            workers: number of parallel processes (or Ray tasks), one thread each; 1 measures in this process.
             engine: ``'process'`` or ``'ray'``.
-            device: that is measured on, for the record; ``measure`` has to use it.
-            progress: show a progress bar with an estimate.
+            device: device of the measurement, for the record; ``measure`` has to use it.
+            progress: show a progress bar with an estimate of the remaining time.
 
         Raises:
             ValueError: if the folder holds results of another experiment, naming what differs.

@@ -38,7 +38,7 @@ def require_same(
     file = folder / PLAN_FILE
     if not file.is_file():
         raise ValueError(
-            f'{folder} holds {results} results and no {PLAN_FILE} that says of which {what}; choose another'
+            f'{folder} holds {results} results but no {PLAN_FILE} that says of which {what}; choose another'
         )
     found = read_json(file, f'the plan of a run of a {what}').get('identity')
     if not isinstance(found, dict):

@@ -1,4 +1,4 @@
-"""What a study measures: settings, arms, ratios, seeds and classifiers, laid out as cells."""
+"""The plan of a study: settings, arms, ratios, seeds and classifiers, and the resulting cells."""
 
 from __future__ import annotations
 
@@ -30,25 +30,25 @@ class Arm:
     """One way of making synthetic samples.
 
     Args:
-        name: shown in tables.
+        name: name shown in tables.
         generator: registered name of the generator.
-        settings: its settings, see :func:`hsiaug.trainers.fit_generator`.
+        settings: settings of the generator, see :func:`hsiaug.systems.fit.fit_generator`.
         labels: classes of the synthetic samples.
-        ratios: ratios of this arm; those of the study if None.
-        seeds: number of seeds of this arm, for costly ones; those of the study if None.
-        control: a control is shown with the others, but not tested in the primary family.
-        default: the ratio at which the arm stands in the primary family, since it is known to help elsewhere; None for
-            the ratio that is chosen on validation data.
-        synthetic_only: train on synthetic samples alone. Images with masks are a fixed set whose size the ratio sets;
-            other samples are drawn anew in each epoch, and the ratio has no effect.
-        synthetic_first: share of the training on the synthetic samples alone, the same ones, before it continues
-            with the real ones alone; 0 mixes both throughout.
+        ratios: ratios of this arm; by default, those of the study.
+        seeds: number of seeds of this arm, if it is costly; by default, that of the study.
+        control: whether the arm is a control, shown with the others but not tested in the primary family.
+        default: ratio of the arm in the primary family, because it helped elsewhere; if None, the ratio is chosen on
+            validation data.
+        synthetic_only: train on synthetic samples only. Images with masks are a fixed set whose size the ratio sets;
+            other samples are redrawn in each epoch, and the ratio has no effect.
+        synthetic_first: share of the training on synthetic samples only, before it continues with real ones only;
+            0 mixes both throughout.
         training: fields of the downstream models' ``config`` that differ in this arm, such as ``synthetic_weight``
             or ``auxiliary_bn``.
-        live: images with masks are drawn anew in each epoch, as spectra are, instead of a fixed set once.
+        live: redraw images with masks in each epoch, like spectra, instead of once.
 
     Raises:
-        ValueError: if the name is that of the real-only arm, a ratio is none or repeated, or a number is out of its
+        ValueError: if the name is that of the real-only arm, a ratio is invalid or repeated, or a number is out of its
             range.
     """
 
@@ -67,7 +67,7 @@ class Arm:
 
     def __post_init__(self) -> None:
         if self.name == REAL:
-            raise ValueError(f'arm {self.name!r}: this name is kept for the arm without synthetic samples')
+            raise ValueError(f'arm {self.name!r}: this name is reserved for the arm without synthetic samples')
         require_name(self.name, 'arm')
         if self.ratios is not None:
             object.__setattr__(self, 'ratios', require_ratios(self.ratios, f'arm {self.name!r}'))
@@ -113,8 +113,8 @@ class Setting:
     Args:
         scene: name of the scene in the study.
         budget: name of the split and label budget, shown in tables.
-        splitter: makes the split of each seed; of samples of datasets a :class:`~hsiaug.datasets.SampleSplitter`.
-        arm_seeds: numbers of seeds of some arms in this setting, by arm name; the arm's own elsewhere.
+        splitter: makes the split of each seed; for samples of datasets, a :class:`~hsiaug.datasets.SampleSplitter`.
+        arm_seeds: numbers of seeds of some arms in this setting, by arm name; by default, the arm's own.
     """
 
     scene: str
@@ -148,21 +148,22 @@ class Cell:
 
 @dataclass(frozen=True)
 class Study:
-    """A whole study.
+    """A study.
 
     Args:
-        title: of the report.
-        scenes: how to open each scene, by name; called in the worker processes. Datasets stand in the place of a scene
-            as a :class:`~hsiaug.datasets.SampleSet`.
-        settings: scenes under splits and budgets.
-        arms: ways of making synthetic samples; the real-only arm is always there.
+        title: title of the report.
+        scenes: functions that open each scene, by name, called in the worker processes; or a
+            :class:`~hsiaug.datasets.SampleSet` of datasets.
+        settings: scenes with splits and label budgets.
+        arms: ways of making synthetic samples; the real-only arm is always added.
         ratios: synthetic samples per real sample.
-        seeds: seeds of split, generator and classifier, together.
-        classifiers: downstream models, all of one kind: classifiers of spectra, segmentation networks, ...
-        quick: marks a study that is no basis for claims.
-        fidelity_seeds: for how many seeds the fidelity of each arm's samples is measured.
-        inception: weights of the network by whose features images with masks are compared; None for one that learns the
-            classes of the training part.
+        seeds: seeds of split, generator and classifier together.
+        classifiers: downstream models, all for the same kind of samples: classifiers of spectra, segmentation networks,
+            ...
+        quick: mark the study as no basis for claims.
+        fidelity_seeds: number of seeds for which the fidelity of each arm's samples is measured.
+        inception: weights of Inception v3, whose features are used to compare images with masks; by default, a network
+            trained on the classes of the training part is used.
 
     Raises:
         ValueError: if names, seeds or ratios repeat, names would share a file, a number is out of its range, or
@@ -196,7 +197,7 @@ class Study:
             ('seeds', list(self.seeds)),
         ):
             if repeated := {str(n) for n in names if names.count(n) > 1}:  # type: ignore[arg-type, attr-defined]
-                raise ValueError(f'{who}: {what} with one name: {sorted(repeated)}; name each differently')
+                raise ValueError(f'{who}: several {what} have the name {sorted(repeated)}; name each differently')
         for arm in self.arms:
             if not any(arm.ratios or self.ratios):
                 raise ValueError(f'{who}: arm {arm.name!r} has no ratio above 0; leave it out, or give it one')

@@ -32,18 +32,18 @@ def run_study(
     device: str = 'cpu',
     progress: bool = True,
 ) -> Path:
-    """Run what is still missing of a study.
+    """Run the missing cells of a study.
 
-    Every finished cell is one line of ``results.jsonl``; a killed run loses at most the cells in hand, and the same
-    call resumes it. A cell's result doesn't depend on workers, engine or interruptions.
+    Every finished cell is one line of ``results.jsonl``. An interrupted run loses at most the cells being trained;
+    repeat the call to resume it. The result of a cell does not depend on workers, engine or interruptions.
 
     Args:
-        study: what to measure.
+        study: the study.
         out: run folder.
-        workers: processes (or Ray tasks) at once, one thread each; 1 runs in this process.
-        engine: ``'process'`` or ``'ray'`` (the ``ray`` extra; the run folder must be on a shared file system).
-        device: where to train.
-        progress: show a progress bar with an estimate.
+        workers: number of parallel processes (or Ray tasks), one thread each; 1 runs in this process.
+        engine: ``'process'`` or ``'ray'`` (needs the ``ray`` extra and a run folder on a shared file system).
+        device: device to train on.
+        progress: show a progress bar with an estimate of the remaining time.
 
     Returns:
         the run folder.
@@ -51,7 +51,7 @@ def run_study(
     Raises:
         ValueError: if the folder holds results of another study, naming what differs, or files that are not part of a
             study; or if a cell has no result, naming it.
-        KeyboardInterrupt: if it is interrupted, with all workers ended and finished cells recorded.
+        KeyboardInterrupt: if interrupted; all workers have ended and finished cells are recorded.
     """
     check_workers('run_study', workers, engine)
     folder = Path(out).expanduser().absolute()

@@ -1,8 +1,8 @@
 """Paired statistics of a study.
 
-Seeds are paired: split, initialisation and order of samples vary together between seeds and agree between arms. The
-primary family is each arm at its default ratio, or at the chosen one where it has no default, against real data only,
-in every setting with enough seeds for a claim, corrected by Holm; all else is exploratory.
+Seeds are paired: split, initialisation and order of samples vary together between seeds and are the same in all arms.
+The primary family compares each arm, at its default ratio or else the chosen one, with real data only, in every setting
+with enough seeds for a claim, corrected by Holm; everything else is exploratory.
 """
 
 from __future__ import annotations
@@ -194,10 +194,10 @@ def by_group(rows: Iterable[Row]) -> dict[GroupKey, list[Row]]:
 
 
 def choose_ratios(rows: Sequence[Row], arm: str, metric: str = 'oa') -> dict[int, Row]:
-    """The cell of each seed that validates best among an arm's ratios, ratio 0 (real only) included, by seed.
+    """The cell of each seed with the best validation score among an arm's ratios, including 0 (real only), by seed.
 
-    Only validation figures are looked at. Ties go to the smallest ratio. A seed that lacks the real-only cell or one of
-    the arm's ratios, as in a killed run, is left out: it would choose among fewer.
+    Only validation scores are used. Ties go to the smallest ratio. A seed without the real-only cell or one of the
+    arm's ratios, as in an interrupted run, is left out, since it would choose among fewer.
     """
     ratios = {row['ratio'] for row in rows if row['arm'] == arm}
     candidates: dict[int, list[Row]] = defaultdict(list)
@@ -248,9 +248,9 @@ def _lines(key: GroupKey, cells: Sequence[Row], metrics: Sequence[str]) -> Itera
 
 @dataclass(frozen=True)
 class Pooled:
-    """An arm's differences to real only, averaged over scenes, each scene counting the same.
+    """An arm's differences to real only, averaged over scenes with equal weight.
 
-    The intervals allow for the variance between seeds. They speak for these scenes, not for others.
+    The intervals reflect the variance between seeds. They are valid for these scenes, not for others.
     """
 
     gain: float  # mean difference in the primary metric, points

@@ -99,7 +99,7 @@ def _of_scene(
     task = task_of_split(SPLITTERS[split.strategy], scene.dates)
     spectral = task is TASKS['spectrum']
     if not spectral and tuple(per_class) != (None,):
-        raise ValueError('per_class budgets are for spectra; of patches, split.settings.max_train says how many to use')
+        raise ValueError('per_class budgets are for spectra; for patches, set split.settings.max_train')
     settings = tuple(
         Setting(
             name,
@@ -114,7 +114,7 @@ def _of_scene(
 def _of_data(data: DataConfig, per_class: tuple[int | None, ...]) -> tuple[str, Task, tuple[Setting, ...]]:
     """Name, task and settings of a study of datasets, which are opened."""
     if tuple(per_class) != (None,):
-        raise ValueError('per_class budgets are for scenes of spectra; of datasets, give fewer samples as data')
+        raise ValueError('per_class budgets are for scenes of spectra; for datasets, give fewer samples as data')
     splitter = data.splitter()
     own = [part for part in ('val', 'test') if getattr(data, part) is not None]
     budget = f'own {" and ".join(own)}' if own else 'drawn parts'
@@ -138,6 +138,6 @@ def run_and_report(
     try:
         run_study(study, out, workers, engine, device)
     except KeyboardInterrupt:
-        raise SystemExit(f'\ninterrupted; finished cells are in {out}, the same command continues from there') from None
+        raise SystemExit(f'\ninterrupted; finished cells are in {out}; repeat the command to continue') from None
     draw_shown(chain(shown_samples(study, out, device), shown_predictions(study, out)), out)
     report(out)

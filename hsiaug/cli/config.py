@@ -109,7 +109,7 @@ def require_unchanged(scene: Scene, record: Trained, file: Path) -> None:
 def read_run(run: Path) -> Trained:
     """The note of ``hsiaug train`` in the folder of a generator."""
     if not (run / RUN_FILE).is_file():
-        raise FileNotFoundError(f'{run} holds no {RUN_FILE}, which says what it was trained on; use hsiaug train')
+        raise FileNotFoundError(f'{run} holds no {RUN_FILE}, which records what it was trained on; use hsiaug train')
     return read_train(run / RUN_FILE)
 
 
@@ -126,7 +126,7 @@ def real_data(
         return given.parts(seed or 0)
     if real is None:
         raise ValueError(
-            f'{bank} is a bank; say with --real what it is compared with: the folder of its generator, the config file '
+            f'{bank} is a bank; give --real to compare it with: the folder of its generator, the config file '
             'of hsiaug train, or a scene; or a dataset with --data.class_path'
         )
     if isinstance(real, str) and real.lstrip().startswith('{'):

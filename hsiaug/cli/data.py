@@ -115,8 +115,8 @@ def noted_data(noted: DataConfig, given: DataConfig, trust: bool, file: Path) ->
             path, arguments = _named(getattr(noted, name))
             calls.append(f'{name}: ' + f'{path}({", ".join(f"{n}={v!r}" for n, v in arguments.items())})'[:300])
         raise ValueError(
-            f'{file} names classes to import ({", ".join(calls)}). A folder may come from anybody, so that is done '
-            f'only if you say so: add --trust_run, or name {" and ".join(named)} yourself with --{named[0]}.class_path'
+            f'{file} names classes to import ({", ".join(calls)}). A folder may come from anybody, so this is done '
+            f'only on request: add --trust_run, or name {" and ".join(named)} yourself with --{named[0]}.class_path'
         )
     return DataConfig(**{**noted.stated(), **stated})
 

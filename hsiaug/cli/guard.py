@@ -117,8 +117,8 @@ def parse(
             if (named := re.search(r"Importing '([^']+)' is not allowed", str(error))) is None:
                 raise ArgumentError(None, plainly(str(error), command)) from None
             raise ValueError(
-                f'{named[1]!r} is not imported: options and config files of hsiaug are data, and name no class; give '
-                'the fields themselves, as --print_config shows them'
+                f'{named[1]!r} is not imported: options and config files of hsiaug are data and cannot name classes; '
+                'give the fields themselves, as --print_config shows them'
             ) from None
         name = given.subcommand
         given[name] = expand_home(command.completed(given[name]))
@@ -330,7 +330,7 @@ def require_device(name: str, devices: int = 1, nodes: int = 1) -> str:
     except (RuntimeError, AssertionError) as error:
         raise ValueError(f'no device {name!r} here; choose cpu, cuda, cuda:0, cuda:1, ...') from error
     if devices * nodes > 1 and device.index is not None:
-        raise ValueError(f'device {name!r} names a single one; for many choose --device {device.type}')
+        raise ValueError(f'device {name!r} is a single device; for several, choose --device {device.type}')
     wanted, found = max(devices, (device.index or 0) + 1), torch.cuda.device_count()
     if device.type == 'cuda' and wanted > found:
         raise ValueError(f'device {name!r} needs {wanted} GPUs, PyTorch finds {found}; choose fewer, or --device cpu')

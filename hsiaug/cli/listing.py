@@ -27,7 +27,7 @@ def list(what: What, name: str | None = None) -> None:  # as it is typed
         print('\n'.join(f'{one:{width}}  {about}' for one, about in found.items()))
         return
     if name not in found:
-        raise ValueError(f'{name!r} is none of the {what}; choose from {", ".join(found)}')
+        raise ValueError(f'{name!r} is not one of the {what}; choose from {", ".join(found)}')
     if what == 'configs':  # as it is, for a file of one's own
         print((FOLDER / f'{name}.yaml').read_text(encoding='utf-8'), end='')
         return

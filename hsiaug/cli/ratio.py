@@ -68,7 +68,7 @@ def ratio(
     try:
         choice = search(Recorded(measured, trials_file))
     except KeyboardInterrupt:
-        raise SystemExit(f'\ninterrupted; finished trials are in {trials_file}, the same command resumes it') from None
+        raise SystemExit(f'\ninterrupted; finished trials are in {trials_file}; repeat the command to resume') from None
     place, chosen = run / 'ratio.json', choice.to_dict()
     if place.is_file() and (before := read_json(place, 'the choice of a ratio')) != chosen:
         print(f'the choice of a search with other settings is replaced: {before.get("chosen")}')

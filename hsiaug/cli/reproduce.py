@@ -54,7 +54,7 @@ def reproduce(
     try:
         done = run(Work(chosen, scale, found, out, device, workers, classes, seeds, weights), table)
     except KeyboardInterrupt:
-        raise SystemExit(f'\ninterrupted; what is done is in {out}, the same command continues from there') from None
+        raise SystemExit(f'\ninterrupted; finished work is in {out}; repeat the command to continue') from None
     page = write_page(done)
     print(text_table(done))
     print(f'page: {page}')

@@ -78,14 +78,14 @@ def sample(
         print(summary(bank))
     if verify:
         bank.verify(progress=True)
-        print(f'{len(bank)} samples in {len(bank.shards)} shards: all checksums right')
+        print(f'{len(bank)} samples in {len(bank.shards)} shards: all checksums are correct')
     if preview:
         record = read_run(run) if (run / RUN_FILE).is_file() else None
         known = record is not None and (record.data is None or trust_run)
         real: Any = scene_dataset(*trained_on(run, trust=trust_run)) if known else None
         print(f'preview: {preview_bank(bank, real)}')
         if record is not None and not known:
-            print(f'{run / RUN_FILE} names the class of the real samples, {record.name}: --trust_run shows them too')
+            print(f'{run / RUN_FILE} names the class of the real samples, {record.name}; add --trust_run to show them')
     if export:
         print(f'{export}: {export_bank(bank, export_place(bank.root, export), export, progress=True)}')
 
@@ -109,7 +109,7 @@ def _draw(
     try:
         bank = write_bank(generator, count, out, labels=labels, seed=seed, fabric=fabric, progress=True)
     except KeyboardInterrupt:
-        said = f'\ninterrupted; finished shards are in {out}, the same command continues from there'
+        said = f'\ninterrupted; finished shards are in {out}; repeat the command to continue'
         raise SystemExit(1 if helper else said) from None
     finally:
         if fabric is not None:  # the threads of its process group must not outlive the interpreter

@@ -61,7 +61,7 @@ def train(
     note = json_ready({**on, 'generator': generator, 'settings': settings, 'seed': seed})
     if is_generator_folder(out):
         _require_same(out, note)
-        print(f'{out} holds this training, finished; nothing is done. Remove the folder to train again')
+        print(f'{out} already holds this training, finished. Remove the folder to train again')
         return
     require_writable(out)
     opened: Any
@@ -78,7 +78,7 @@ def train(
             helper = world()[0] > 0
     except KeyboardInterrupt:
         kept = checkpoints.is_dir() and any(checkpoints.iterdir())
-        said = f'checkpoints are in {checkpoints}, the same command continues from there' if kept else 'nothing is kept'
+        said = f'checkpoints are in {checkpoints}; repeat the command to resume' if kept else 'nothing was saved'
         raise SystemExit(f'\ninterrupted; {said}') from None
     if helper:  # another process of the run writes what all have learnt
         return
@@ -91,7 +91,7 @@ def _require_same(out: Path, note: dict[str, Any]) -> None:
     """Refuse the folder of a generator that was trained otherwise than a note says, or on a scene that has changed."""
     if not (file := out / RUN_FILE).is_file():
         raise FileExistsError(
-            f'{out} holds a generator and no {RUN_FILE} that says of which run; choose another folder'
+            f'{out} holds a generator but no {RUN_FILE} that says of which run; choose another folder'
         )
     record = read_train(file)
     there, here = (

@@ -22,8 +22,8 @@ def require_one_loader(loader: Any, owner: str) -> None:
     """
     if isinstance(loader, Mapping | CombinedLoader) or (isinstance(loader, Sequence) and not isinstance(loader, str)):
         raise TypeError(
-            f'{owner}: one training loader expected, the inner module gives several ({type(loader).__name__}); mix '
-            'into those that you choose: DataLoader(mixed, batch_sampler=MixedBatchSampler(mixed, batch_size)) with '
+            f'{owner}: one training loader expected, but the inner module gives several ({type(loader).__name__}); mix '
+            'into one of them: DataLoader(mixed, batch_sampler=MixedBatchSampler(mixed, batch_size)) with '
             'mixed = MixedDataset(real, synthetic, ratio)'
         )
 

@@ -128,7 +128,7 @@ class MixedDataModule(BaseDataModule):
         check_value('MixedDataModule', 'way', way, Way)
         if not isinstance(inner, LightningDataModule):
             found = inner.__name__ if isinstance(inner, type) else type(inner).__name__
-            raise TypeError(f'MixedDataModule: a LightningDataModule expected, found {found}; of a dataset, mix that')
+            raise TypeError(f'MixedDataModule: a LightningDataModule expected, found {found}; mix datasets themselves')
         LightningDataModule.__init__(self)  # BaseDataModule's own makes a dataset, which the inner module has
         given: Mapping[str, Any] = source if isinstance(source, Mapping) else {'': source}
         opened = {name: open_source(one) for name, one in given.items()}
@@ -255,8 +255,8 @@ class MixedDataModule(BaseDataModule):
             return loader
         if not isinstance(loader, DataLoader):
             raise TypeError(
-                f'MixedDataModule: one training DataLoader expected, the inner module gives a {type(loader).__name__}; '
-                "choose way='batch'"
+                f'MixedDataModule: one training DataLoader expected, but the inner module gives a '
+                f"{type(loader).__name__}; choose way='batch'"
             )
         self.mixed = MixedDataset(loader.dataset, self.source, self.ratio, **self.options)
         self._adopt(self.mixed)

@@ -309,7 +309,7 @@ def adapt(
     if spec is None and labelled:
         spec = _infer_spec(opened, raw, name, given)
     elif spec is None:
-        raise ValueError(f'{name}: without labels, a spec is needed: that of the samples with labels')
+        raise ValueError(f'{name}: a spec is needed for samples without labels; give that of the labelled samples')
     elif given:
         spec = replace(spec, **given)
     if not labelled:  # of their own layout and size, whatever the labelled ones are
@@ -321,7 +321,7 @@ def adapt(
     if size is None:
         return AdaptedDataset(opened, spec, name, **options)
     if spec.kind == 'spectrum':
-        raise ValueError(f'{name}: size={size} is for images, its samples are spectra')
+        raise ValueError(f'{name}: size={size} is for images, but its samples are spectra; leave it out')
     given_size = check_value(name, 'size', size, int | tuple[int, int])
     sides = cast('tuple[int, int]', (given_size, given_size) if isinstance(given_size, int) else tuple(given_size))
     spec = replace(spec, size=sides)

@@ -66,7 +66,7 @@ def export_bank(bank: SyntheticBank, out: str | os.PathLike[str], format: Export
     if format not in get_args(ExportFormat):
         raise BankError(f'unknown export format {format!r}; choose from {get_args(ExportFormat)}')
     if format == 'geotiff' and bank.spec.kind == 'spectrum':
-        raise BankError("spectra are no images and have no GeoTIFF; export them with format='npz'")
+        raise BankError("spectra cannot be exported as GeoTIFF; use format='npz'")
     if format == 'parquet' and find_spec('pyarrow') is None:
         raise BankError('Parquet is written by pyarrow, which is not installed: pip install pyarrow')
     out = Path(out).expanduser().absolute()
@@ -81,7 +81,7 @@ def export_bank(bank: SyntheticBank, out: str | os.PathLike[str], format: Export
         needed = len(bank) * layout_bytes(bank.spec.layout(bank.soft_labels))
         free = shutil.disk_usage(out.parent).free
         if free < needed:
-            raise BankError(f'{out}: the export needs {size_text(needed)}, {size_text(free)} are free; make room')
+            raise BankError(f'{out}: the export needs {size_text(needed)}, but {size_text(free)} are free; make room')
         bar = progress_bar(progress, total=len(bank), desc=format, unit='sample')
         with _staged(out) as staging, bar as advance:
             write(bank, staging, advance)
@@ -202,7 +202,7 @@ def _write_mask(path: Path, mask: np.ndarray, spec: SampleSpec) -> None:
     ranges = {name: np.iinfo(name) for name in ('uint8', 'int16', 'int32')}
     fitting = [name for name, limits in ranges.items() if limits.min <= min(values) and max(values) <= limits.max]
     if not fitting:
-        raise BankError(f'{spec.num_classes} classes with ignore index {spec.ignore_index} fit in no GeoTIFF mask')
+        raise BankError(f'{spec.num_classes} classes with ignore index {spec.ignore_index} do not fit a GeoTIFF mask')
     dtype = fitting[0]
     mask = mask.reshape(1, *mask.shape[-2:])
     with _tiff(path, mask.shape, dtype, nodata=spec.ignore_index) as file:

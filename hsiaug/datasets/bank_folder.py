@@ -68,7 +68,7 @@ def require_place(root: Path) -> None:
             return
         foreign = sorted(name for name in names if not name.startswith('.bank.'))
         if WRITING_FILE not in names and foreign:
-            raise BankError(f'{root} is no bank and not empty (found {foreign[:8]}); choose another folder')
+            raise BankError(f'{root} is not a bank and not empty (found {foreign[:8]}); choose another folder')
         above = _nearest(root)
         if not above.is_dir():
             raise BankError(f'{root} cannot be a folder: {above} is a file; choose another folder')

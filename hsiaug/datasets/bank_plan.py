@@ -80,7 +80,7 @@ def make_plan(
         dataset, size = cast('Dataset[Sample]', source), len(cast(Any, source))
         count = size if count is None else count
         if not 1 <= count <= size:
-            raise BankError(f'{count} samples of a dataset that holds {size}; a bank holds at least one')
+            raise BankError(f'{count} samples were asked for, from a dataset of {size}; a bank holds at least one')
         if labels != 'real' or seed != 0 or real_counts is not None or prior is not None:
             raise BankError('labels, seed, real_counts and prior are for generators; a dataset is copied as it is')
         drawn = dict.fromkeys(('device', 'seed', 'labels', 'label_counts'))

@@ -179,7 +179,7 @@ def _require_short_header(path: Path) -> None:
     with path.open('rb') as file:
         length = int.from_bytes(file.read(8), 'little')
     if length > _HEADER_BYTES:
-        raise BankError(f'{path.name} is no shard: its header declares {length} bytes, a shard has hundreds')
+        raise BankError(f'{path.name} is not a shard: its header declares {length} bytes, a shard has hundreds')
 
 
 def _require_equal(path: Path, found: Mapping[str, tuple[str, tuple[int, ...]]], expected: Layout) -> None:

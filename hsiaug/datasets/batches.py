@@ -108,8 +108,8 @@ def fetch_samples(dataset: Any, rows: np.ndarray) -> list[dict[str, Any]]:
         samples = dataset.__getitems__(indices) if hasattr(dataset, '__getitems__') else [dataset[i] for i in indices]
     except IndexError as error:  # which would end a loop over a dataset in silence
         raise ValueError(
-            f'{type(dataset).__name__}: one of the samples {indices[:8]} is not there, though the dataset says that it '
-            f'has {len(dataset)}: {error}'
+            f'{type(dataset).__name__}: one of the samples {indices[:8]} is missing, although the dataset claims to '
+            f'have {len(dataset)}: {error}'
         ) from error
     for sample in samples[:1]:
         require_sample(sample, type(dataset).__name__)
@@ -316,7 +316,7 @@ def require_same_form(real: Mapping[str, Any], synthetic: Mapping[str, Any]) -> 
 
 def _refuse_form(problems: list[str]) -> NoReturn:
     raise SpecMismatchError(
-        'real and synthetic samples do not fit together:\n  '
+        'real and synthetic samples do not match:\n  '
         + '\n  '.join(problems)
         + '\nBring both to the same keys, shapes and dtypes (image float32, label and mask int64)'
         + ('; hsiaug.adapt(dataset, size=...) cuts images.' if any('shape' in said for said in problems) else '.')

@@ -127,7 +127,9 @@ class ChangeFolder(RealDataset):
         if split is not None:
             listing = self.root / f'{split}.txt'
             if not listing.is_file():
-                raise FilesNotFoundError(f'ChangeFolder: no split {split!r}: neither {listing} nor {self.root / split}')
+                raise FilesNotFoundError(
+                    f'ChangeFolder: no split {split!r}: neither {listing} nor {self.root / split} exists'
+                )
             listed = [name.strip() for name in re.split('[,\n]', listing.read_text()) if name.strip()]
             names = [name for name in listed if cities is None or name in cities]
         if missing := [name for name in names if name not in held or name not in masked]:

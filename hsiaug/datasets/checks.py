@@ -83,7 +83,7 @@ def _require_same_names(real: tuple[str, ...] | None, synthetic: tuple[str, ...]
             'anew'
         )
     raise SpecMismatchError(
-        f'classes of real and synthetic samples do not fit together: {why}\n  real: {list(real)}\n  synthetic: '
+        f'classes of real and synthetic samples do not match: {why}\n  real: {list(real)}\n  synthetic: '
         f'{list(synthetic)}\nBring both to the same classes in the same order; where the attribute `classes` of the '
         'real dataset is not what its labels mean, give it a `spec` (hsiaug.samples.SampleSpec).'
     )
@@ -298,8 +298,8 @@ class Scales:
             if alike and min(gap, other) > (LARGEST_GAP if min(known) >= EXAMINED else LARGEST_GAP_OF_FEW):
                 raise SpecMismatchError(
                     f'values of real and synthetic samples differ by orders of magnitude: the median of |value| is '
-                    f'{real:.4g} in real and {synthetic:.4g} in {self.title} samples; bring both to one unit, or say '
-                    'different_scales=True where that is meant'
+                    f'{real:.4g} in real and {synthetic:.4g} in {self.title} samples; convert both to the same unit, '
+                    'or pass different_scales=True if this is intended'
                 )
             below = [float((found < 0).mean()) for found in values.values()]
             if min(known) >= EXAMINED and max(below) > _NORMALISED and min(below) < _PHYSICAL:
@@ -370,7 +370,7 @@ def require_unseen_samples(source: Any, dataset: Any, use: Use = 'test') -> str:
         if len(shared):
             raise LeakageError(
                 f'the generator has seen {len(shared)} of {len(digests)} {use} samples, wholly or in part, the first '
-                f'of them {shared[:5].tolist()}; train it on other samples, or evaluate on samples that it has not seen'
+                f'of them {shared[:5].tolist()}; train it on other samples, or evaluate on samples it has not seen'
             )
     if places is None or not all(samples.placed for samples in recorded):
         return (

@@ -67,7 +67,7 @@ def class_patches(
     counts = spec.counted(label)
     place = counts.nonzero()
     if len(place) == 0:
-        raise ValueError(f'class_patches: no patch of {size} x {size} pixels has a label that counts')
+        raise ValueError(f'class_patches: no patch of {size} x {size} pixels has a valid label')
     y = label[counts]
     if per_class is not None:
         order = shuffled(len(y), seed).to(y.device)

@@ -30,7 +30,7 @@ def in_contract(sample: Any, where: str, kind: Kind | None = None, labelled: boo
         pair = [as_tensor(sample[key]) for key in ('image1', 'image2')]
         if pair[0].shape != pair[1].shape:
             both = ' and '.join(str(tuple(date.shape)) for date in pair)
-            raise ValueError(f'{where}: its two dates must be alike, found {both}')
+            raise ValueError(f'{where}: its two dates must have the same shape and dtype, found {both}')
         sample = {**sample, 'image': torch.stack(pair)}
     if isinstance(sample, Mapping):  # Hugging Face gives lists
         sample = {key: np.array(value) if isinstance(value, list) else value for key, value in sample.items()}
@@ -67,7 +67,9 @@ def in_contract(sample: Any, where: str, kind: Kind | None = None, labelled: boo
             '(1, H, W)'
         )
     if key == 'mask' and found['mask'].shape[-2:] != image.shape[-2:]:
-        raise ValueError(f'{where}: its mask has {tuple(target.shape)}, its image {tuple(image.shape)}; they must fit')
+        raise ValueError(
+            f'{where}: its mask has {tuple(target.shape)}, its image {tuple(image.shape)}; sides must agree'
+        )
     return found
 
 

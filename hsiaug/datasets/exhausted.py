@@ -43,7 +43,7 @@ def require_policy(
     if replacement and policy not in ('error', 'repeat'):
         raise ValueError(f'{owner}: replacement=True is on_exhausted="repeat", found {policy!r} as well; give one')
     if batches and epoch_size is not None:
-        raise ValueError(f'{owner}: epoch_size={epoch_size}, but the loader of the real samples says how long it is')
+        raise ValueError(f'{owner}: epoch_size={epoch_size}, but the loader of real samples fixes the length')
     if policy in ('error', 'repeat'):
         return 'repeat' if replacement else policy
     if batches or mode == 'replace' or epoch_size is not None:

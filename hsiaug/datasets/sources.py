@@ -192,7 +192,7 @@ class Sources:
                 + (f'the sources are {list(self.names)}' if self.names else 'one source without a name was given')
             )
         if missing := [name for name in self.names if name not in value]:
-            raise ValueError(f'{self.owner}: {what} of the sources {missing} missing; give one for each name')
+            raise ValueError(f'{self.owner}: {what} missing for the sources {missing}; give one for each name')
         return [value[name] for name in self.names]
 
     @property
@@ -244,8 +244,8 @@ class Sources:
         """
         if clash := sorted({'source', *self.names} & set(keys)) if self.tagged else []:
             raise ValueError(
-                f'{self.owner}: real samples have the keys {clash}, which mixed ones need for the tag of their source '
-                'or a source is called; rename them'
+                f'{self.owner}: real samples have the keys {clash}, which mixed samples need for their source, '
+                'or which are names of sources; rename them'
             )
 
     def random(self, n: int, seed: int, epoch: int = 0) -> tuple[dict[str, Tensor], np.ndarray]:
@@ -303,14 +303,14 @@ def require_same(owner: str, state: Mapping[str, Any], settings: Callable[[int],
         ValueError: naming what differs.
     """
     if missing := [key for key in ('epoch', 'settings') if key not in state]:
-        raise ValueError(f'{owner}: this is no state dict of a {owner}: {missing} missing, found {sorted(state)}')
+        raise ValueError(f'{owner}: this is not a state dict of a {owner}: {missing} missing, found {sorted(state)}')
     saved, now = state['settings'], settings(state['epoch'])
     if differs := [key for key in now if saved.get(key) != now[key]]:
         lines = [f'{key}: {saved.get(key)} when it was saved, {now[key]} here' for key in differs]
         raise ValueError(
-            f'{owner}: the state dict is of another mixture, with other samples:\n  '
+            f'{owner}: the state dict belongs to another mixture, with other samples:\n  '
             + '\n  '.join(lines)
-            + '\nMake it as it was when the state was saved, or begin an epoch anew: set_epoch(epoch).'
+            + '\nUse the settings it was saved with, or start a new epoch with set_epoch(epoch).'
         )
     return int(state['epoch'])
 
@@ -324,7 +324,7 @@ def _names(owner: str, sources: Mapping[str, Any]) -> tuple[str, ...]:
     names = tuple(sources)
     if wrong := [name for name in names if not isinstance(name, str) or not name or name in RESERVED]:
         raise ValueError(
-            f'{owner}: sources cannot be called {wrong}, which are keys of samples or no names; choose others than '
+            f'{owner}: sources cannot be called {wrong}, which are keys of samples or not names; choose others than '
             f'{list(RESERVED)}'
         )
     if not names:

@@ -120,7 +120,7 @@ class StoredPool(Pool):
             return tilt_to_mixture(self._fractions(), mixture)
         held = class_counts(labels, len(mixture))
         if absent := [cast(SampleSpec, self.spec).classes[k] for k in np.flatnonzero((held == 0) & (mixture > 0))]:
-            raise ValueError(f'labels={self.draw.labels!r} asks for {absent}, of which the source holds no sample')
+            raise ValueError(f'labels={self.draw.labels!r} asks for {absent}, but the source holds no sample of it')
         known, each = (labels >= 0) & (labels < len(mixture)), mixture / np.maximum(held, 1)
         return np.where(known, each[np.where(known, labels, 0)], 0.0)  # an ignored sample is of no class
 

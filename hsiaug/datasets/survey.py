@@ -73,7 +73,7 @@ def read(dataset: Any, row: int, name: str) -> Any:
         return dataset[row]
     except IndexError as error:
         raise ValueError(
-            f'{name}: sample {row} is not there, though the dataset says that it has {len(dataset)}'
+            f'{name}: sample {row} is missing, although the dataset claims to have {len(dataset)}'
             + (f': {error}' if str(error) else '')
         ) from error
     except Exception as error:

@@ -152,8 +152,8 @@ def _class_names(layer: Layer) -> tuple[str, ...] | None:
     for other in found[1:]:
         if other != found[0]:
             raise SpecMismatchError(
-                f'datasets that are put together do not fit: classes {list(found[0])} in one, {list(other)} in '
-                'another; bring both to the same classes in the same order'
+                f'datasets that are put together do not match: classes {list(found[0])} in one, {list(other)} in '
+                'another; convert both to the same classes in the same order'
             )
     return found[0] if found else None
 

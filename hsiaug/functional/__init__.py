@@ -1,4 +1,4 @@
-"""Pure functions that losses, metrics and datasets share."""
+"""Pure tensor functions shared by losses, metrics and datasets."""
 
 from .degradation import degrade, upsample
 from .gradient_penalty import gradient_penalty_autograd, gradient_penalty_mlp

@@ -1,4 +1,4 @@
-"""How generators of images hold samples: pairs of dates as one picture, and classes that are never to be predicted."""
+"""The internal form of image samples in generators: pairs of dates as one picture, and valid pixels of masks."""
 
 from __future__ import annotations
 

@@ -52,20 +52,20 @@ def _kernel(factor: int, mtf: float, device: torch.device, dtype: torch.dtype) -
 def degrade(
     image: Tensor, factor: int, mtf: float = 0.3, noise: float | Tensor = 0.0, rng: torch.Generator | None = None
 ) -> Tensor:
-    """What a sensor of a k times coarser ground sampling would see: Gaussian blur by its MTF, decimation, noise.
+    """The image of a sensor with a k times coarser ground sampling distance: blur by its MTF, decimation, noise.
 
     Args:
-        image: (n, C, H, W) with sides that the factor divides. Beyond the borders the last pixels are repeated.
-        factor: k.
-        mtf: of the coarser sensor at its own Nyquist frequency, see :func:`mtf_sigma`.
-        noise: standard deviation of white noise in the image's unit, one number or (C,) of them.
-        rng: of the noise, on the image's device.
+        image: (n, C, H, W) with sides divisible by the factor. Beyond the borders, the last pixels are repeated.
+        factor: factor k.
+        mtf: MTF of the coarser sensor at its own Nyquist frequency, see :func:`mtf_sigma`.
+        noise: standard deviation of white noise in the image's unit, one number or (C,).
+        rng: random generator of the noise, on the image's device.
 
     Returns:
         (n, C, H/k, W/k).
 
     Raises:
-        ValueError: if the factor does not fit, or noise is negative.
+        ValueError: if the factor does not divide the sides, or noise is negative.
     """
     require_factor(factor, 'degrade')
     height, width = image.shape[-2:]

@@ -1,4 +1,4 @@
-"""Changes of the sampling rate by low-pass filters with a Kaiser window, without any padding.
+"""Resampling with Kaiser-windowed low-pass filters, without padding.
 
 Karras et al., "Alias-Free Generative Adversarial Networks", NeurIPS 2021, https://arxiv.org/abs/2106.12423, appendix C.
 """

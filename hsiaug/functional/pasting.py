@@ -1,7 +1,7 @@
-"""Regions of one image pasted into another, labels with them: what generators of images with masks share.
+"""Pasting of regions of one image into another, with their labels, for generators of images with masks.
 
-Whatever the regions are, each pixel of a donor is in one with an even chance on average. So a mixture of hosts and
-donors that are drawn alike has the class shares of either, the share of change included.
+Whatever the shape of the regions, each pixel of a donor is pasted with probability one half on average. If hosts and
+donors are drawn in the same way, the result therefore has their class shares, including the share of change.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ Pair = tuple[Tensor, Tensor]
 def paste_regions(
     host: Pair, donor: Pair, regions: Regions, classes: int, rng: torch.Generator, shift: bool = True
 ) -> Pair:
-    """Regions of donors in place of the hosts' pixels. Both are turned and shifted first, independently of each other.
+    """Paste regions of donors into hosts. Both are first rotated, flipped and shifted, independently of each other.
 
     Args:
         host: images (n, C, H, W) and masks (n, H, W).
-        donor: the same, of the same size; those that are pasted from.
+        donor: images and masks of the same size, from which regions are pasted.
         regions: see :func:`smooth_regions`, :func:`box_regions`, :func:`class_regions`, :func:`component_regions`.
         classes: number of classes; other values in masks are ignored pixels.
         rng: CPU generator of the draws.
-        shift: whether to shift.
+        shift: whether to shift the images.
 
     Returns:
         images (n, C, H, W) and masks (n, H, W).
@@ -66,7 +66,7 @@ def turned(image: Tensor, mask: Tensor, rng: torch.Generator) -> Pair:
 
 
 def shifted(image: Tensor, mask: Tensor, rng: torch.Generator) -> Pair:
-    """Images (n, C, H, W) and masks (n, H, W), each pair shifted at random; what leaves at an edge enters opposite."""
+    """Images (n, C, H, W) and masks (n, H, W), each pair shifted cyclically at random."""
     count, height, width = mask.shape
     rows, columns = (
         sent((torch.randint(length, (count, 1), generator=rng) + torch.arange(length)) % length, mask.device)
@@ -128,7 +128,7 @@ def boxes(sides: Sequence[Tensor], size: tuple[int, int], rng: torch.Generator |
 
 
 def class_regions(mask: Tensor, classes: int, rng: torch.Generator) -> Tensor:
-    """(n, H, W) bool: all pixels of half of the classes of each mask, of an odd number one more or one less.
+    """(n, H, W) bool: all pixels of half of the classes of each mask; an odd number is rounded up or down.
 
     Olsson et al., "ClassMix", WACV 2021, https://arxiv.org/abs/2007.07936. Ignored pixels are in no region.
 
@@ -147,7 +147,7 @@ def class_regions(mask: Tensor, classes: int, rng: torch.Generator) -> Tensor:
 
 
 def component_regions(mask: Tensor, classes: int, rng: torch.Generator) -> Tensor:
-    """(n, H, W) bool: connected components of the classes of each mask, each with an even chance.
+    """(n, H, W) bool: connected components of the classes of each mask, each with probability one half.
 
     Args:
         mask: (n, H, W) int64.
@@ -166,7 +166,7 @@ def component_regions(mask: Tensor, classes: int, rng: torch.Generator) -> Tenso
 
 
 def pairs_that_hold(labels: Tensor, shares: Tensor, rng: torch.Generator) -> Tensor:
-    """(n,) rows of pairs, each drawn with chances proportional to the share of its label in the pair.
+    """(n,) rows of pairs, each drawn with probability proportional to the share of its label in the pair.
 
     Args:
         labels: (n,) classes.
@@ -180,6 +180,6 @@ def pairs_that_hold(labels: Tensor, shares: Tensor, rng: torch.Generator) -> Ten
     for label in labels.unique().tolist():
         weights, here = shares[:, label], labels == label
         if not weights.sum() > 0:
-            raise ValueError(f'class {label} is in none of the {len(shares)} training pairs, so no sample can hold it')
+            raise ValueError(f'class {label} occurs in none of the {len(shares)} training pairs, no sample can hold it')
         rows[here] = torch.multinomial(weights, int(here.sum()), replacement=True, generator=rng)
     return rows

@@ -1,4 +1,4 @@
-"""Class counts and class priors: how many samples of each class to draw."""
+"""Class counts and class priors."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ def apportion(shares: np.ndarray, total: int) -> np.ndarray:
 
 
 def fill_to_prior(real_counts: np.ndarray, prior: np.ndarray, total: int) -> np.ndarray:
-    """Counts of ``total`` synthetic samples that bring real plus synthetic as near to ``prior`` as adding can.
+    """Counts of ``total`` synthetic samples that bring real plus synthetic as close as possible to ``prior``.
 
-    A class that the real data already over-represent gets none, and the others share what is left in proportion to
-    what they lack.
+    Classes already over-represented in the real data get none; the others share the samples in proportion to what they
+    lack.
 
     Args:
         real_counts: (K,) real samples per class.
@@ -71,10 +71,10 @@ def em_prior(posteriors: np.ndarray, train_prior: np.ndarray) -> np.ndarray:
 
 
 def tilt_to_mixture(fractions: np.ndarray, mixture: np.ndarray) -> np.ndarray:
-    """Weights of samples that bring their mean class fractions to a mixture, as even as that allows.
+    """The most even weights of samples with which their mean class fractions equal a mixture.
 
     The weights of maximum entropy are exponential in the fractions, w_i ∝ exp(λ·f_i); λ minimises a convex dual. A
-    mixture out of reach is approached as far as a small ridge on λ lets it.
+    mixture that cannot be reached is approached as far as a small ridge on λ allows.
 
     Args:
         fractions: (N, K) class fractions of each sample.

@@ -1,4 +1,4 @@
-"""Growing of regions from labelled pixels to their alike neighbours."""
+"""Growing of regions from labelled pixels to similar neighbours."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ _SMALLEST = 1e-9  # length of a step between equal spectra: a sparse matrix take
 
 
 def grow_regions(x: Tensor, positions: Tensor, seeds: int, reach: float) -> tuple[Tensor, Tensor]:
-    """Which labelled pixel each other one belongs to, if any: the nearest over steps between adjacent pixels.
+    """Assign each pixel to the nearest labelled one, along paths of adjacent pixels, if it is within reach.
 
-    A step is as long as the spectral angle between its two pixels, measured in typical steps of the image, so that a
-    region ends at an edge, and sooner in noise. This is seeded region growing as shortest paths: Falcão et al., "The
+    The length of a step is the spectral angle between its two pixels, relative to the median step of the image, so that
+    a region ends at an edge, and sooner in noise. This is seeded region growing by shortest paths: Falcão et al., "The
     image foresting transform", IEEE TPAMI 2004, https://doi.org/10.1109/TPAMI.2004.1261076, with additive costs.
 
-    Of spectra (P, C), the first ``seeds`` of which are labelled, and their (P, 2) rows and columns, it gives the (P,)
-    int64 index of the labelled pixel, -1 for those whose path is longer than ``reach`` median steps, and the (P,)
-    float64 path.
+    The first ``seeds`` of the spectra (P, C) are labelled; positions are their (P, 2) rows and columns. Returns the
+    (P,) int64 index of the labelled pixel, -1 if the path is longer than ``reach`` median steps, and the (P,) float64
+    length of the path.
     """
     owner, path = np.full(len(x), -1), np.full(len(x), np.inf)
     row, column = positions.cpu().numpy().T

@@ -1,12 +1,12 @@
-"""The scale of bands: what a deviation from a band's mean is measured in, wherever the project divides by one.
+"""The scale of bands, by which all standardisations divide.
 
-A band that hardly varies where it was fitted (saturated, masked, a stripe, rounded to one value) says nothing about how
-far it goes elsewhere. Divided by its own standard deviation, unseen values stand hundreds of units from all others and
-drown them. Such a band takes the scale that the other bands suggest. All others keep their own, to the bit.
+A band that hardly varies in the data it was fitted to (saturated, masked, a stripe, rounded to one value) tells nothing
+about its range elsewhere. Divided by its own standard deviation, unseen values would be hundreds of units from all
+others and dominate them. Such a band gets a scale derived from the other bands. All others keep their own, bit for bit.
 
-What counts as hardly varying was measured on some forty public cubes, hyperspectral and Sentinel-2, whole, in halves,
-in sixteenths and on 10 to 100 random pixels each: no band of theirs is below the limits here, those of cirrus and of
-water absorption included. These vary by little because they are dark; a dead band has a level.
+The limits for "hardly varies" were checked on some forty public cubes, hyperspectral and Sentinel-2, whole, in halves,
+in sixteenths, and on 10 to 100 random pixels each: no band of theirs is below them, including cirrus and water
+absorption bands. These vary little because they are dark; a dead band has a level.
 """
 
 from __future__ import annotations
@@ -30,16 +30,16 @@ _TYPICAL = 0.75  # quantile over bands: dead bands may be many, bright ones are 
 
 
 def band_scale(mean: Tensor, std: Tensor) -> Tensor:
-    """What deviations from the mean of each band are to be divided by.
+    """The value by which to divide deviations from the mean of each band.
 
     Args:
         mean: (C,) of the training values.
         std: (C,) of them, not negative.
 
     Returns:
-        (C,) positive, in the dtype of ``std``: the standard deviation, or, where a band hardly varies, that of a
-        typical band or the relative one of a typical band at this band's level, whichever is larger. Where no band
-        varies it is the level; of values of 0, one.
+        (C,) positive, in the dtype of ``std``: the standard deviation or, if a band hardly varies, that of a typical
+        band, or the relative one of a typical band at this band's level, whichever is larger. If no band varies, it
+        is the level, or one for values of 0.
     """
     dead, suggested = _dead(mean, std)
     return torch.where(dead, suggested.to(std), std)

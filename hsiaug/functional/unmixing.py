@@ -1,4 +1,4 @@
-"""Linear unmixing: endmembers of spectra, abundances, the simplex that they lie on, and bands for an RGB image."""
+"""Linear unmixing: endmembers, abundances, projection onto the simplex, and selection of RGB bands."""
 
 from __future__ import annotations
 
@@ -42,14 +42,14 @@ def vca(spectra: np.ndarray, endmembers: int, seed: int = 0, draws: int = 1) -> 
     43(4), 2005. The data are projected, in perspective onto k dimensions or, where noise is strong, onto k − 1 about
     their mean; then the most extreme pixel in a random direction orthogonal to the endmembers found so far is the next.
 
-    What it finds depends on the directions, and in scenes with dark materials, whose noise the perspective enlarges, on
-    the projection. Of several ``draws`` in both projections, the one is taken whose mixtures leave least.
+    The result depends on the directions and, in scenes with dark materials, whose noise the perspective enlarges, on
+    the projection. Of several ``draws`` in both projections, the one with the smallest residual is taken.
 
     Args:
-        spectra: (N, C).
-        endmembers: k.
-        seed: of the directions.
-        draws: 1 for the published algorithm.
+        spectra: (N, C) spectra.
+        endmembers: number of endmembers k.
+        seed: seed of the directions.
+        draws: number of draws; 1 for the published algorithm.
 
     Raises:
         ValueError: if k is below 2 or above the rank of the spectra.
@@ -103,15 +103,15 @@ def _extremes(points: np.ndarray, rng: np.random.Generator) -> list[int]:
 
 
 def pure_means(spectra: np.ndarray, endmembers: np.ndarray, share: float = 0.02) -> np.ndarray:
-    """Means of the spectra that point nearest to each endmember's direction.
+    """Means of the spectra closest in direction to each endmember.
 
-    An extreme spectrum is among the brightest of its material, so that abundances of all others come out low. What is
-    pure has its direction, whatever its brightness.
+    An extreme spectrum is among the brightest of its material, so that the abundances of all others come out too low.
+    Pure spectra have its direction, whatever their brightness.
 
     Args:
-        spectra: (N, C).
-        endmembers: (k, C), such as those of :func:`vca`.
-        share: of the spectra that counts as pure, for each endmember.
+        spectra: (N, C) spectra.
+        endmembers: (k, C) endmembers, such as those of :func:`vca`.
+        share: share of the spectra that counts as pure, for each endmember.
 
     Returns:
         (k, C) float64.
@@ -164,7 +164,7 @@ def band_selection(
                 f'band_selection: response must be (3, {bands}), finite and not negative, found shape {weights.shape}'
             )
         if not weights.any(axis=1).all():
-            raise ValueError('band_selection: a row of the response is zero: the sensor would see nothing in it')
+            raise ValueError('band_selection: a row of the response is zero, so this band would see nothing')
         return weights / weights.sum(axis=1, keepdims=True)
     if wavelengths is None:
         raise ValueError(
@@ -188,11 +188,11 @@ def band_selection(
 
 
 def project_simplex(x: Tensor, dim: int = 1) -> Tensor:
-    """The nearest point of the simplex, by Euclidean distance, where finite values along ``dim`` add up to one.
+    """Project finite values along ``dim`` onto the simplex (non-negative, adding up to one), by Euclidean distance.
 
     Held, Wolfe and Crowder, "Validation of subgradient optimization", Mathematical Programming 1974: the point is max(x
-    − θ, 0) with the θ that makes it add up to one, found by sorting. A point of the simplex comes back as it is, up to
-    rounding.
+    − θ, 0) with the θ that makes it add up to one, found by sorting. A point of the simplex is returned unchanged, up
+    to rounding.
     """
     falling = x.sort(dim=dim, descending=True).values
     excess = falling.cumsum(dim) - 1

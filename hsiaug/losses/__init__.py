@@ -1,4 +1,4 @@
-"""What training minimises."""
+"""Training losses."""
 
 from .reconstruction import kl_divergence, mask_loss, spectral_reconstruction, value_width
 

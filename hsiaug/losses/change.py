@@ -25,7 +25,7 @@ def change_loss(
 ) -> Tensor:
     """:func:`segmentation_loss` of masks (n, 1, H, W), plus ``lovasz`` times :func:`lovasz_loss`.
 
-    See :mod:`hsiaug.losses.segmentation` for what else it takes. SiamCRNN's published code has ``lovasz`` 0.75.
+    For the other arguments, see :mod:`hsiaug.losses.segmentation`. The published code of SiamCRNN has ``lovasz`` 0.75.
     """
     loss = segmentation_loss(logits, mask[:, 0], ignore_index, class_weights, sample_weights)
     if lovasz:
@@ -47,10 +47,10 @@ def multi_scale_loss(logits: Tensor, sides: Sequence[Tensor], mask: Tensor, *res
 def lovasz_loss(
     logits: Tensor, mask: Tensor, ignore_index: int | None = None, sample_weights: Tensor | None = None
 ) -> Tensor:
-    """Lovász extension of 1 - IoU, the mean over the classes that occur; 0 where no pixel counts.
+    """Lovász extension of 1 - IoU, mean over the classes that occur; 0 if all pixels are ignored.
 
     Berman, Triki & Blaschko (2018), The Lovász-softmax loss, https://arxiv.org/abs/1705.08790. The IoU is that of the
-    whole batch, in which each pixel counts with its sample's weight (n,); segmentation-models-pytorch has it without.
+    whole batch, with pixels weighted by their sample's weight (n,), which segmentation-models-pytorch does not support.
     Logits are (n, K, H, W), masks (n, 1, H, W).
     """
     counts = mask[:, 0] != (UNUSED if ignore_index is None else ignore_index)
@@ -70,9 +70,9 @@ def lovasz_loss(
 
 
 class BinaryChangeLoss(nn.BCEWithLogitsLoss):
-    """Binary cross-entropy of single logits as torchgeo has it, with pixels that do not count and sample weights.
+    """Binary cross-entropy of single logits, as in torchgeo, with ignored pixels and sample weights.
 
-    ``pos_weight``, of changed pixels, is that of :class:`torch.nn.BCEWithLogitsLoss`.
+    ``pos_weight``, the weight of changed pixels, is that of :class:`torch.nn.BCEWithLogitsLoss`.
     """
 
     def __init__(self, ignore_index: int | None = None, pos_weight: Tensor | None = None) -> None:
@@ -80,7 +80,7 @@ class BinaryChangeLoss(nn.BCEWithLogitsLoss):
         self.ignore_index = ignore_index
 
     def forward(self, logits: Tensor, mask: Tensor, sample_weights: Tensor | None = None) -> Tensor:
-        """Mean over the pixels of (n, 1, H, W) that count, weighed by (n,) sample weights; 0 where none does."""
+        """Mean over the valid pixels of (n, 1, H, W), weighted by (n,) sample weights; 0 if there are none."""
         counts = torch.ones_like(mask, dtype=torch.bool) if self.ignore_index is None else mask != self.ignore_index
         weight = pixel_weights(counts, sample_weights, logits.dtype)
         target = mask.to(logits.dtype)

@@ -15,24 +15,24 @@ _VALUES, _OUTLIERS = 1_000_000, 1e-3
 def spectral_reconstruction(
     output: Tensor, target: Tensor, mean: Tensor, std: Tensor, width: float, sad_weight: float = 0.1
 ) -> Tensor:
-    """L1 of images whose values span 1, plus ``sad_weight`` times the spectral angle.
+    """L1 of images scaled to a range of 1, plus ``sad_weight`` times the spectral angle.
 
-    Both are of physical images, after ``std`` and ``mean`` are put back. An angle between z-scores is measured from the
-    mean spectrum of the data, and says nothing about the shape of a spectrum; and an L1 of z-scores is some six times
-    that of values from 0 to 1, to which the paper's weight of the angle relates. The angle comes from the cosine in
-    single precision, at a seventh of the cost of :func:`~hsiaug.functional.spectral_angle` and within 1 % of it from
-    0.005 rad on.
+    Both are computed on physical images, after undoing the normalisation by ``std`` and ``mean``. An angle between
+    z-scores would be measured from the mean spectrum of the data and say nothing about the shape of a spectrum; and an
+    L1 of z-scores is about six times that of values from 0 to 1, for which the paper's weight of the angle is meant.
+    The angle is computed from the cosine in single precision, at a seventh of the cost of
+    :func:`~hsiaug.functional.spectral_angle` and within 1 % of it above 0.005 rad.
 
     Args:
         output: (n, C, H, W) normalised reconstruction.
         target: (n, C, H, W) normalised image.
         mean: (C, 1, 1) offset of the normalisation, in the dataset's unit.
         std: (C, 1, 1) scale of the normalisation, in the dataset's unit.
-        width: what the values of all bands span, in the dataset's unit, see :func:`value_width`.
-        sad_weight: λ of the spectral angle in radians; at 0 it is not computed.
+        width: range of the values of all bands, in the dataset's unit, see :func:`value_width`.
+        sad_weight: weight λ of the spectral angle in radians; at 0, the angle is not computed.
 
     Returns:
-        () the mean over all values and pixels.
+        () mean over all values and pixels.
     """
     loss = ((output - target) * (std / width)).abs().mean()
     if sad_weight:
@@ -41,7 +41,7 @@ def spectral_reconstruction(
 
 
 def value_width(x: Tensor) -> float:
-    """What nearly all values span, in their unit: from the 0.1 % to the 99.9 % quantile, or glints would set it."""
+    """Range of the values in their unit, from the 0.1 % to the 99.9 % quantile, so that glints do not determine it."""
     values = x.reshape(-1)
     values = values[:: max(1, len(values) // _VALUES)].double()
     low, high = values.quantile(values.new_tensor([_OUTLIERS, 1 - _OUTLIERS])).tolist()
@@ -57,16 +57,16 @@ def _angle(a: Tensor, b: Tensor) -> Tensor:
 
 
 def mask_loss(logits: Tensor, mask: Tensor, counts: Tensor, kind: MaskLoss = 'cross_entropy') -> Tensor:
-    """Reconstruction loss of masks over the pixels that count.
+    """Reconstruction loss of masks over valid pixels.
 
     Args:
         logits: (n, K, H, W).
-        mask: (n, H, W) int64 classes; any value where a pixel does not count.
-        counts: (n, H, W) bool, which pixels count.
-        kind: ``'cross_entropy'``, or ``'l1'`` to the one-hot mask, which is what latent diffusion does to any channel.
+        mask: (n, H, W) int64 classes; any value for pixels to be ignored.
+        counts: (n, H, W) bool, which pixels are valid.
+        kind: ``'cross_entropy'``, or ``'l1'`` to the one-hot mask, as in latent diffusion for any channel.
 
     Returns:
-        () the mean over counting pixels; 0 with a gradient of 0 where none counts.
+        () mean over valid pixels; 0 with a gradient of 0 if there are none.
 
     Raises:
         ValueError: for an unknown kind.

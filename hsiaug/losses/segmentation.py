@@ -1,4 +1,4 @@
-"""Losses of segmentation: cross-entropy with weights of classes and of samples, supervision of edges."""
+"""Segmentation losses: cross-entropy with class and sample weights, and edge supervision."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ def segmentation_loss(
     class_weights: Tensor | None = None,
     sample_weights: Tensor | None = None,
 ) -> Tensor:
-    """Weighted mean of the cross-entropy over all pixels that count; 0 where none does.
+    """Weighted mean of the cross-entropy over all valid pixels; 0 if there are none.
 
     Args:
         logits: (n, K, H, W).
         mask: (n, H, W) int64.
-        ignore_index: mask value of pixels that do not count.
-        class_weights: (K,), or 1 for all.
-        sample_weights: (n,), or 1 for all. A sample of weight 0 is as good as left out.
+        ignore_index: mask value of pixels to ignore.
+        class_weights: (K,); by default, 1 for all.
+        sample_weights: (n,); by default, 1 for all. A sample with weight 0 has no influence.
     """
     ignored = UNUSED if ignore_index is None else ignore_index
     if sample_weights is None and class_weights is None:
@@ -49,7 +49,7 @@ def pixel_weights(counts: Tensor, sample_weights: Tensor | None, dtype: torch.dt
 def edges_of(mask: Tensor, ignore_index: int | None = None) -> Tensor:
     """(n, H, W) float32 edges of masks (n, H, W): 1 where the 3x3 neighbourhood holds another class.
 
-    Ignored pixels, and their neighbours, which may border on anything, are NaN unless an edge is certain.
+    Ignored pixels and their neighbours are NaN unless an edge is certain, since ignored pixels may be of any class.
     """
     ignored = torch.zeros_like(mask, dtype=torch.bool) if ignore_index is None else mask == ignore_index
     value = mask.to(torch.float32)[:, None]
@@ -63,10 +63,10 @@ def edges_of(mask: Tensor, ignore_index: int | None = None) -> Tensor:
 def edge_loss(
     edge_logits: Sequence[Tensor], mask: Tensor, ignore_index: int | None = None, sample_weights: Tensor | None = None
 ) -> Tensor:
-    """Binary cross-entropy of edges (n, 1, H, W) predicted at each level, the mean over the levels.
+    """Binary cross-entropy of predicted edges (n, 1, H, W), mean over the levels.
 
-    Those of masks (n, H, W) are :func:`edges_of`. Edges are rare, so that edge and no-edge pixels have equal weight in
-    total; samples have weights (n,), or 1 each.
+    The targets are :func:`edges_of` masks (n, H, W). As edges are rare, edge and other pixels have equal total weight;
+    samples have weights (n,), by default 1.
     """
     target = edges_of(mask, ignore_index)
     weight = pixel_weights(~target.isnan(), sample_weights, torch.float32)

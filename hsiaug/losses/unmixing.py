@@ -13,7 +13,7 @@ _BLACK = 1e-6  # norm below which a spectrum has no direction, in units of the b
 def endmember_total_variation(endmembers: Tensor) -> Tensor:
     """() sum of the absolute differences between neighbouring bands, mean over the endmembers (k, C).
 
-    The text prints the differences without a sign taken off; their sum is that of the first and last band alone.
+    The paper prints the differences without absolute values; their sum would depend on the first and last band only.
     """
     return endmembers.diff(dim=1).abs().sum(dim=1).mean()
 
@@ -23,8 +23,8 @@ def unmixing_loss(
 ) -> Tensor:
     """() MAE + α · spectral angle + β · total variation of the endmembers (k, C), mean over values and pixels.
 
-    All are in a unit in which values lie in about 0 to 1, output and target (n, C, H, W); the angle is in radians.
-    Black pixels have none and are left out of its mean.
+    Output and target are (n, C, H, W), in a unit with values from about 0 to 1; the angle is in radians. Black pixels
+    have no angle and are left out of its mean.
     """
     loss = (output - target).abs().mean() + tv_weight * endmember_total_variation(endmembers)
     if not sad_weight:

@@ -125,7 +125,7 @@ def change_differences(real: Pair, fake: Pair, ignore_index: int | None = None, 
         require_change_values(mask.unique().cpu().numpy(), f'change_differences, {name} triplets', ignore_index)
     if real[0].shape[2] != fake[0].shape[2]:
         raise ValueError(
-            f'change_differences: {real[0].shape[2]} real bands, {fake[0].shape[2]} synthetic ones; give the same bands'
+            f'change_differences: {real[0].shape[2]} real bands but {fake[0].shape[2]} synthetic ones; use the same'
         )
     sides = [_differences(*side) for side in (real, fake)]
     return ChangeDifferences(*(_distance(a, b, seed) for a, b in zip(*sides, strict=True)))

@@ -65,8 +65,8 @@ def counting(predicted: Tensor, target: Tensor, ignore_index: int | None, who: s
     if ignore_index is not None:
         predicted, target = predicted[target != ignore_index], target[target != ignore_index]
     if target.numel() == 0:
-        raise ValueError(f'{who}: no pixel counts, every target is ignored' if ignore_index is not None else
-                         f'{who}: there is nothing to score, found no targets')  # fmt: skip
+        raise ValueError(f'{who}: nothing to score, every target is ignored' if ignore_index is not None else
+                         f'{who}: nothing to score, found no targets')  # fmt: skip
     return predicted, target
 
 

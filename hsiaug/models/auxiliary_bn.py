@@ -1,8 +1,8 @@
-"""Batch normalisation with statistics of their own for synthetic samples.
+"""Batch normalisation with separate statistics for synthetic samples.
 
-Xie et al., "Adversarial Examples Improve Image Recognition" (AdvProp), CVPR 2020, https://arxiv.org/abs/1911.09665:
-samples of another distribution pass through an auxiliary normalisation while training; the main one sees real samples
-only, and is the one that is used afterwards. All other layers are shared.
+Xie et al., "Adversarial Examples Improve Image Recognition" (AdvProp), CVPR 2020, https://arxiv.org/abs/1911.09665: in
+training, samples of another distribution pass through an auxiliary normalisation. The main one sees real samples only,
+and is the one used afterwards. All other layers are shared.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ M = TypeVar('M', bound=nn.Module)
 
 
 class AuxiliaryBatchNorm(nn.Module):
-    """A batch normalisation that real samples pass through, and a copy of it for synthetic ones.
+    """A batch normalisation for real samples, and a copy of it for synthetic ones.
 
-    Statistics and affine parameters are separate. Without flags, and in evaluation mode, all samples take the main one.
-    Where a side holds a single value per channel, which has no variance, its running statistics stand in, unchanged.
+    Statistics and affine parameters are separate. Without flags, and in evaluation mode, all samples use the main one.
+    If a side holds a single value per channel, which has no variance, its running statistics are used, unchanged.
 
     Args:
         main: the normalisation of the network.

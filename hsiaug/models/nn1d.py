@@ -23,9 +23,9 @@ class SpectralScaler(nn.Module):
         bands: number of bands C.
         kind: ``'standard'`` subtracts each band's mean and divides by its standard deviation, see
             :func:`~hsiaug.functional.scaling.band_weight`; ``'minmax'`` brings all bands together to [0, 1], as
-            Audebert et al. do; ``'decorrelated'`` multiplies standardised bands by the covariance within classes, as
-            Ledoit and Wolf (2004) shrink it, to the power of -1/4. Adjacent bands are nearly equal, and a network
-            hardly learns from their small differences, which tell classes apart, unless these are made larger.
+            Audebert et al. do; ``'decorrelated'`` multiplies standardised bands by the within-class covariance (shrunk
+            as in Ledoit and Wolf, 2004) to the power of -1/4. Adjacent bands are nearly equal, and a network hardly
+            learns from their small differences, which distinguish classes, unless these are enlarged.
     """
 
     offset: Tensor
@@ -70,13 +70,13 @@ class SpectralScaler(nn.Module):
 
 
 class NN1D(nn.Module):
-    """Fully connected network on single spectra, its input scaling inside.
+    """Fully connected network on single spectra, including the scaling of its input.
 
     Args:
         bands: number of bands C.
         num_classes: number of classes K.
         hidden: width of the hidden layers.
-        layers: number of hidden layers; 4 as in the GAN of the paper, which doesn't state the classifier's.
+        layers: number of hidden layers; 4 as in the paper's GAN, as the paper does not state that of the classifier.
         dropout: dropout after each hidden layer.
         scaling: see :class:`SpectralScaler`.
     """

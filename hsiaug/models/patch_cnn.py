@@ -15,9 +15,10 @@ BATCH_NORM: dict[Dims, Any] = {2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
 class PatchCNN(nn.Module):
     """Two convolutions of 3 × 3 with batch normalisation, a pooling between them, and a linear layer on all places.
 
-    All places rather than their mean: where the label is that of the centre, the place matters. In three dimensions the
-    bands are a side of a volume, as in Li, Zhang and Shen (2017), https://doi.org/10.3390/rs9010067, and both kernels
-    are 7 bands deep, with strides of 3 bands: weights are shared along the spectrum, and there are fewer.
+    The linear layer sees all positions rather than their mean, since the position matters if the label is that of the
+    centre. In three dimensions, the bands are a side of a volume, as in Li, Zhang and Shen (2017),
+    https://doi.org/10.3390/rs9010067, and both kernels are 7 bands deep with strides of 3 bands, so that weights are
+    shared along the spectrum and there are fewer of them.
 
     Args:
         bands: number of bands C, at least 4 in three dimensions.

@@ -38,10 +38,10 @@ def scene_classifier(
         bands: number of bands C.
         num_classes: number of classes K.
         size: (H, W) of the images.
-        narrow: every layer has this many times fewer channels: 1 is the published network, 8 a compact form for
-            studies on a CPU, with about 64 times fewer weights. Not for the CNNs of patches, which are small.
-        dropout: where the published network has it; before the last layer of ResNet-18 and the CNNs, which have none.
-        upsampling: images are enlarged by this factor first, bilinear: the large networks want large images.
+        narrow: factor by which channels are reduced in every layer: 1 is the published network, 8 a compact form for
+            studies on a CPU, with about 64 times fewer weights. Not for the patch CNNs, which are small.
+        dropout: dropout where the published network has it, or before the last layer of ResNet-18 and the CNNs.
+        upsampling: factor by which images are enlarged first, bilinearly, since the large networks need large images.
 
     Returns:
         network from (n, C, H, W) to logits (n, K).
@@ -58,7 +58,7 @@ def scene_classifier(
     enlarged = (size[0] * upsampling, size[1] * upsampling)
     if min(enlarged) < (least := LEAST_SIDE[name]):
         raise ValueError(
-            f'scene_classifier: {name!r} wants sides of at least {least} pixels, found {enlarged[0]} x {enlarged[1]}; '
+            f'scene_classifier: {name!r} needs sides of at least {least} pixels, found {enlarged[0]} x {enlarged[1]}; '
             f"enlarge them with upsampling={-(-least // min(size))}, or choose 'cnn2d' or 'cnn3d'"
         )
     if name in ('cnn2d', 'cnn3d'):

@@ -23,12 +23,12 @@ class SegFormer(nn.Module):
         num_classes: number of classes K.
         encoder: ``'mit_b0'`` to ``'mit_b5'``, or ``'mit_tiny'``: one block per stage, a tenth of B0's weights, for
             studies on a CPU.
-        mapping: a 1x1 convolution maps the bands to 3 channels before the encoder, as in SpecDM; otherwise the
+        mapping: map the bands to 3 channels with a 1x1 convolution before the encoder, as in SpecDM; otherwise the
             encoder takes all bands.
         encoder_weights: ``'imagenet'`` fetches pretrained weights from the hub; None trains from scratch.
-        decoder_channels: width of the decoder; 256 in the paper for B0 and B1, 768 for the larger ones.
-        upsampling: the input is enlarged by this factor. Features have a quarter of its resolution, which is coarse
-            where the objects of a small patch are a few pixels wide.
+        decoder_channels: width of the decoder; in the paper, 256 for B0 and B1, 768 for the larger ones.
+        upsampling: factor by which the input is enlarged. Features have a quarter of its resolution, which is coarse if
+            the objects in a small patch are only a few pixels wide.
 
     Raises:
         ValueError: for an unknown encoder or weights.

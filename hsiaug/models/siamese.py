@@ -1,4 +1,4 @@
-"""What networks on two dates share: one encoder for both, and images with sides of any length."""
+"""Common parts of networks on two dates: one encoder for both dates, and images with sides of any length."""
 
 from __future__ import annotations
 
@@ -39,8 +39,9 @@ def to_pixels(x: Tensor, image: Tensor, multiple: int, upsampling: int = 1) -> T
 def date_features(encoder: Any, image: Tensor, multiple: int, upsampling: int = 1) -> list[Tensor]:
     """Features of both dates (n, 2, c, h, w), fine to coarse, from one encoder of segmentation-models-pytorch.
 
-    The dates (n, 2, C, H, W) go through the encoder as one batch: its batch normalisation sees both alike, in training
-    as later. Its first two outputs, the input and the stem, are left out. See :func:`enlarge` for what it is given.
+    The dates (n, 2, C, H, W) pass through the encoder as one batch, so that its batch normalisation treats both
+    equally, in training and afterwards. Its first two outputs, the input and the stem, are left out. For the input, see
+    :func:`enlarge`.
     """
     dates = enlarge(image, multiple, upsampling).flatten(0, 1)
     return [feature.unflatten(0, (-1, 2)) for feature in encoder(dates)[2:]]

@@ -58,7 +58,7 @@ class AdaptiveRatio(Schedule):
     ) -> None:
         self.ratios = tuple(require_ratio(ratio) for ratio in ratios)
         if 0.0 not in self.ratios or len(set(self.ratios)) != len(self.ratios) or len(self.ratios) < 2:
-            raise ValueError(f'AdaptiveRatio: 0 and other ratios, each once, expected, found {ratios}')
+            raise ValueError(f'AdaptiveRatio: expected 0 and other ratios, each once, found {ratios}')
         for name, count, whole in (('every', every, COUNT), ('patience', patience, COUNT), ('seed', seed, ANY)):
             check_value('AdaptiveRatio', name, count, int, whole)
         share = Range(0, 1, open_low=True)

@@ -87,7 +87,7 @@ class AgreementGate(Gate):
             losses[rows] = losses[rows].where(~judged[rows], found)
             self.classifiers.append((classifier, learnt))
         if not losses.isfinite().any():
-            raise ValueError('AgreementGate: no training label can be judged by others; give more regions')
+            raise ValueError('AgreementGate: no training label has a network trained without it; give more regions')
         means = torch.stack([losses[(target == k) & counts].nanmean() for k in range(spec.num_classes)])
         self.class_loss = means.where(means.isfinite(), losses.nanmean()).clamp_min(_TINY)
         ratio = losses / self.class_loss[target.where(counts, 0)]
@@ -180,9 +180,9 @@ def _require_suitable(config: Config, spec: SampleSpec) -> None:
     by_pixel = spec.target_key == 'mask' or spec.size is None
     if not by_pixel or not isinstance(config, ClassifierConfig | task_of(spec).config):
         raise ValueError(
-            f'AgreementGate: a {type(config).__name__} does not suit samples of kind {spec.kind!r}; spectra, patches '
-            'with masks and pairs of dates take a ClassifierConfig, such patches a SegmenterConfig, pairs of dates a '
-            'ChangeDetectorConfig'
+            f'AgreementGate: a {type(config).__name__} cannot be used for samples of kind {spec.kind!r}; spectra, '
+            'patches with masks and pairs of dates take a ClassifierConfig, such patches a SegmenterConfig, pairs of '
+            'dates a ChangeDetectorConfig'
         )
 
 

@@ -55,7 +55,7 @@ class Coverage:
         target = data.spec.target_key
         raw = self._raw({'image': data.x, target: data.y})
         if not np.isfinite(raw).all():
-            raise ValueError('Coverage: features of the training samples are not finite; fill the images')
+            raise ValueError('Coverage: features of the training samples are not finite; fill missing values')
         self.mean, std = raw.mean(axis=0), raw.std(axis=0)
         # Shares of classes join the bands, in another unit.
         shares = data.spec.num_classes if self.encoder is None and target == 'mask' else 0

@@ -151,7 +151,7 @@ def _window_folds(
 
 def _sample_folds(samples: SampleSet, split: SampleSplit, folds: int, seed: int, regions: Regions) -> list[SampleSplit]:
     if regions == 'blocks':
-        raise ValueError("fold_splits: samples of datasets lie in no image; use regions='groups' or 'samples'")
+        raise ValueError("fold_splits: samples of datasets have no positions; use regions='groups' or 'samples'")
     rows = np.sort(np.concatenate([split.train, split.val]))
     region = np.arange(len(rows)) if regions == 'samples' else samples.groups[rows]
     if (found := len(np.unique(region))) < folds:

@@ -147,7 +147,7 @@ class Gated(nn.Module):
             return torch.multinomial(prior.cpu(), n, replacement=True, generator=rng)
         asked = {self.spec.classes[k] for k in labels.unique().tolist()} & set(self.left_out)
         if asked:
-            raise ValueError(f'Gated: labels ask for {sorted(asked)}, which leave_out names')
+            raise ValueError(f'Gated: labels ask for {sorted(asked)}, which are left out (leave_out)')
         return labels
 
     def passing(self, per_class: int = 32, seed: int = 0) -> dict[str, float]:
@@ -201,7 +201,7 @@ class GatedDataset(ReadAtOnce):
         self.gates = gates if isinstance(gates, Gates) else Gates(gates)
         spec = getattr(dataset, 'spec', None)
         if not isinstance(spec, SampleSpec):
-            raise ValueError(f'GatedDataset: {type(dataset).__name__} has no spec that says what it holds')
+            raise ValueError(f'GatedDataset: {type(dataset).__name__} has no spec; give it a SampleSpec as spec')
         if epoch_followers(dataset):
             raise ValueError(
                 f'GatedDataset: {type(dataset).__name__} draws other samples in each epoch, of which only one would be '

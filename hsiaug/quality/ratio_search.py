@@ -128,9 +128,9 @@ class RatioChoice:
         best = self.standings[0]
         gate = '' if best.candidate.threshold is None else f', gate at {best.candidate.threshold:g}'
         return (
-            f'ratio {self.ratio:g}: the best candidate, {best.candidate.ratio:g}{gate}, differs from 0 by '
-            f'{best.mean:+.4f} ± {best.standard_error:.4f} in {best.trials} trials ({self.k:g} standard errors '
-            f'needed); {self.trainings} trainings at the cost of {self.cost:g} plain ones'
+            f'ratio {self.ratio:g}: the best other ratio, {best.candidate.ratio:g}{gate}, differs from 0 by '
+            f'{best.mean:+.4f} ± {best.standard_error:.4f} in {best.trials} trials (at least {self.k:g} standard '
+            f'errors needed); {self.trainings} trainings at the cost of {self.cost:g} full ones'
         )
 
 
@@ -259,7 +259,7 @@ def _prior(candidates: Sequence[Candidate], others: Sequence[RatioChoice]) -> di
         return {}
     if len(others) == 1:
         raise ValueError(
-            'RatioSearch: a single other scene says nothing of the variation between scenes; give two or more'
+            'RatioSearch: a single other scene does not show the variation between scenes; give two or more'
         )
     tables = [{standing.candidate: standing.mean for standing in other.standings} for other in others]
     if missing := [c for c in candidates if any(c not in table for table in tables)]:

@@ -130,7 +130,7 @@ def draw_components(work: Work) -> Iterator[tuple[str, Figure]]:
     """Fig. 3; of Pavia University and Indian Pines in the text."""
     names = [name for name in ('PaviaU', 'Indian Pines', STANDS_IN) if name in work.found]
     if not names:
-        raise MissingDataError('it is of PaviaU and Indian Pines, which are missing')
+        raise MissingDataError('it needs PaviaU and Indian Pines, which are missing')
     for name in names:
         real, fake, spec = _drawn(work, name, every=True)
         yield f'principal components, {name}', plot_pca(*real, *fake, spec)

@@ -58,7 +58,7 @@ def find_files(paper: Paper, data: Path, scale: Scale) -> dict[str, tuple[Path, 
     Nothing stands in for a paper's data at scale ``paper``. Where nothing is there, the error says where to get what.
     """
     if not data.is_dir():
-        raise FileNotFoundError(f'{data} is not a folder; give that of the files of {paper.name} as --data')
+        raise FileNotFoundError(f'{data} is not a folder; give the folder with the files of {paper.name} as --data')
     for stands_in in (False, True) if scale != 'paper' else (False,):
         found = {}
         for files in paper.files:

@@ -86,7 +86,7 @@ class MixedBatchSampler(BatchSampler):
         if (size := self.dataset.epoch_size) is not None and size < batch_size:
             raise ValueError(
                 f'MixedBatchSampler: the dataset has epoch_size={size}, less than one batch of {batch_size}; make it '
-                'longer or the batch smaller'
+                'larger or the batch smaller'
             )
         # Lightning sets the epoch on ``batch_sampler.sampler``.
         super().__init__(self, batch_size, drop_last)  # type: ignore[arg-type]
@@ -264,7 +264,7 @@ def _dataset_of(sampler: Any) -> MixedDataset:
         names = [name for name in ('dataset', 'data_source', 'sampler', '_sampler') if hasattr(inner, name)]
         if isinstance(inner, Subset):
             raise TypeError(
-                'MixedBatchSampler: found a Subset of a MixedDataset, whose samples are numbered anew; take the subset '
+                'MixedBatchSampler: found a Subset of a MixedDataset, which renumbers its samples; take the subset '
                 'of the real dataset: MixedDataset(Subset(real, rows), synthetic, ratio)'
             )
         if not names or seen > 8:

@@ -1,4 +1,4 @@
-"""One task for each kind of sample: what everything above needs to know of it."""
+"""One task for each kind of sample, with everything that depends on the kind."""
 
 from typing import Any
 

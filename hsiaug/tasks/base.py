@@ -1,4 +1,4 @@
-"""All that depends on the kind of sample: its data, downstream models, scores and fidelity."""
+"""Everything that depends on the kind of sample: data, downstream models, scores and fidelity."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ Fidelity = Callable[[Generator], Record]
 
 @dataclass(frozen=True)
 class Downstream(ABC):
-    """A downstream model and the candidates from which real data alone choose its setting.
+    """A downstream model, and candidates for its setting, among which real data alone decide.
 
     Args:
-        name: shown in tables.
+        name: name shown in tables.
 
     Attributes:
-        kind: of the samples that it works on.
+        kind: kind of samples that it works on.
     """
 
     kind: ClassVar[Kind]
@@ -76,10 +76,10 @@ class Network(Downstream):
     """A downstream network of images.
 
     Args:
-        name: shown in tables.
+        name: name shown in tables.
         config: network and training.
-        steps: numbers of optimiser steps to choose from; the config's own if empty.
-        learning_rates: to choose from; the config's own if empty.
+        steps: numbers of optimiser steps to choose from; if empty, the config's own.
+        learning_rates: learning rates to choose from; if empty, the config's own.
     """
 
     config: Any = None
@@ -106,11 +106,11 @@ class Network(Downstream):
 
 @dataclass(frozen=True)
 class Evaluation:
-    """How near a generator's samples come to real ones.
+    """Comparison of a generator's samples with real ones.
 
-    Sides are batches ``'real, training'``, ``'real, test'`` and ``'synthetic'``, measures fidelities by what they are
-    of, see :meth:`Task.fidelity`. Where a generator can interpolate, paths are title and samples (A, C) along lines in
-    the latent space, by name.
+    ``sides`` are the batches ``'real, training'``, ``'real, test'`` and ``'synthetic'``; ``measures`` are fidelities by
+    name, see :meth:`Task.fidelity`. If a generator can interpolate, ``paths`` are titles and samples (A, C) along lines
+    in latent space, by name.
     """
 
     spec: SampleSpec
@@ -120,10 +120,10 @@ class Evaluation:
 
 
 class Comparison(NamedTuple):
-    """Samples, and what is measured of the held-out and the synthetic ones.
+    """Samples, and the function that measures held-out and synthetic ones.
 
-    The ``prefix`` is that of the names of the measures; sides are training, test and synthetic samples. ``thinned`` is
-    what was thinned to a number per class; empty where all samples count.
+    ``prefix`` precedes the names of the measures; ``sides`` are training, test and synthetic samples. ``thinned`` names
+    samples that were subsampled to a number per class; empty if all samples are used.
     """
 
     prefix: str
@@ -133,20 +133,20 @@ class Comparison(NamedTuple):
 
 
 class Task(ABC):
-    """Everything that depends on the kind of the samples. Datasets are those of the sample contract, with a ``spec``.
+    """Everything that depends on the kind of sample. Datasets follow the sample contract and have a ``spec``.
 
     Attributes:
-        kind: of the samples; their layout and target key are those of :class:`~hsiaug.samples.SampleSpec`.
-        splits: the split that gives such samples, and what makes it.
-        dates: that a scene must have for that.
-        metrics: of predictions: the primary one, on which claims and the chosen ratio rest, another, and more.
+        kind: kind of the samples; layout and target key are those of :class:`~hsiaug.samples.SampleSpec`.
+        splits: the split that gives such samples, and its splitter.
+        dates: number of dates that a scene must have.
+        metrics: metrics of predictions; the first is the primary one, which decides about claims and the chosen ratio.
         note: what a reader of the metrics must know.
         downstream: class of the downstream models.
         config: class of their networks' settings.
         models: downstream models by name, the default first.
-        dataset: class of datasets of samples in memory, where there is one.
-        fixed_set: synthetic samples are drawn once for a training, as in the papers; otherwise anew in each epoch.
-        keeps_predictions: predictions on the test part are kept for figures.
+        dataset: class of datasets of samples in memory, if there is one.
+        fixed_set: whether synthetic samples are drawn once per training, as in the papers, or redrawn in each epoch.
+        keeps_predictions: whether predictions on the test part are kept for figures.
     """
 
     kind: ClassVar[Kind]

@@ -90,7 +90,7 @@ class SyntheticMix(GatedTransform):
             raise ValueError(
                 f'SyntheticMix: a synthetic sample has image and {self.target}, found {sorted(data)}; call the '
                 f'pipeline with image=..., {self.target}=... (or name them in additional_targets) and nothing that '
-                'would keep the content of the real sample'
+                'would keep values of the real sample'
             )
         return {}
 
@@ -165,8 +165,8 @@ def _as_real(what: str, real: np.ndarray, synthetic: np.ndarray) -> np.ndarray:
     """
     if real.shape != synthetic.shape:
         raise SpecMismatchError(
-            f'SyntheticMix: found {what} of shape {real.shape}, expected {synthetic.shape} as the source holds; bring '
-            'both to the same bands and size, or move the mixing to the place in the pipeline where they agree'
+            f'SyntheticMix: found {what} of shape {real.shape}, expected {synthetic.shape} as the source holds; '
+            'convert both to the same bands and size, or move the mixing to a place in the pipeline where they match'
         )
     converted = synthetic.astype(real.dtype)
     if not np.array_equal(converted, synthetic, equal_nan=synthetic.dtype.kind == 'f'):

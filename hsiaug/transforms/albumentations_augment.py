@@ -66,14 +66,14 @@ class GeneratorAugmentation(GatedTransform):
             raise ValueError(
                 f'GeneratorAugmentation: samples of kind {self.augmenter.spec.kind!r} have {sorted(needed)}, found '
                 f'{sorted(data)}; call the pipeline with these (or name masks in additional_targets) and nothing that '
-                'would keep its place while the image moves'
+                'would not move with the image'
             )
         self._require_float32(data['image'], self.augmenter.spec, 'generator')
         for mask in (data[key] for key, kind in kinds.items() if kind == 'mask'):
             if mask.shape[:2] != data['image'].shape[:2]:
                 raise SpecMismatchError(
-                    f'GeneratorAugmentation: found a mask of shape {mask.shape} beside an image of shape '
-                    f'{data["image"].shape}; bring both to one size'
+                    f'GeneratorAugmentation: found a mask of shape {mask.shape} with an image of shape '
+                    f'{data["image"].shape}; bring both to the same size'
                 )
         return {}
 

@@ -107,7 +107,7 @@ class GeneratorAugmentation(nn.Module):
         if spec.target_key not in batch:
             raise SpecMismatchError(
                 f'GeneratorAugmentation: the generator alters samples of kind {spec.kind!r} with {spec.target_key!r}, '
-                f'the batch has {sorted(batch)}; give both, for an altered image needs its target altered alike'
+                f'the batch has {sorted(batch)}; give both, since the target must be altered with its image'
             )
         expected = (len(image), *image.shape[-2:])
         if spec.kind == 'segmentation' and tuple(batch['mask'].shape) != expected:
@@ -140,14 +140,14 @@ class Augmenter:
     def __init__(self, owner: str, generator: SampleAugmenter, kinds: tuple[str, ...] | None = None) -> None:
         if not callable(getattr(generator, 'augment', None)):
             raise TypeError(
-                f'{owner}: {type(generator).__name__} has no augment, so it cannot alter samples; generators that make '
-                "samples of their own go into SyntheticMix, and 'msrresgan' is one that alters"
+                f'{owner}: {type(generator).__name__} has no augment and cannot alter samples; generators that make '
+                "new samples go into SyntheticMix; 'msrresgan' is one that alters samples"
             )
         self.owner, self.generator, self.spec = owner, generator, generator.spec
         if kinds is not None and self.spec.kind not in kinds:
             raise TypeError(
                 f'{owner}: the generator alters samples of kind {self.spec.kind!r}, expected one of {kinds}; use '
-                'hsiaug.transforms.GeneratorAugmentation, a module from dict to dict, on batches'
+                'hsiaug.transforms.GeneratorAugmentation, on batches'
             )
 
     def on(self, device: torch.device) -> SampleAugmenter:

@@ -181,8 +181,8 @@ def _moves_pixels(augmentation: nn.Module) -> bool:
     handler = getattr(type(augmentation), 'apply_transform_mask', None)
     if not isinstance(augmentation, K.AugmentationBase2D):
         raise TypeError(
-            f'BitemporalAugmentation: {type(augmentation).__name__} is no 2D augmentation of single samples; list '
-            'kornia augmentations one by one, and put what mixes samples or is of another library before or after this'
+            f'BitemporalAugmentation: {type(augmentation).__name__} is not a 2D augmentation of single samples; list '
+            'kornia augmentations one by one, and put others, or those that mix samples, before or after this'
         )
     if handler is K.AugmentationBase2D.apply_transform_mask:
         raise TypeError(

@@ -46,7 +46,7 @@ class GatedTransform(GatedByRatio, A.DualTransform):  # type: ignore[misc]
         """
         if images := sorted(name for name, kind in additional_targets.items() if kind == 'image'):
             raise TypeError(
-                f'{type(self).__name__}: a sample has one image, found {images} as further ones; for pairs of dates '
+                f'{type(self).__name__}: a sample has one image, found further images {images}; for pairs of dates '
                 f'use hsiaug.transforms.{type(self).__name__} on batches, with BitemporalAugmentation for the geometry'
             )
         super().add_targets(additional_targets)

@@ -66,14 +66,14 @@ class GatedAugmentation(GatedByRatio, IntensityAugmentationBase2D):
         if missed not in (None, draw):
             self._awaits_mask = None
             raise ValueError(
-                f'{type(self).__name__}: images of the last batch were changed, but their masks never came, so that '
-                "they no longer fit; give both, as AugmentationSequential(..., data_keys=['input', 'mask']) or "
-                'data_keys=None with a dict do, or say image_only=True where no masks are used'
+                f'{type(self).__name__}: images of the last batch were changed, but their masks were not passed, so '
+                "that they no longer match; pass both, as AugmentationSequential(..., data_keys=['input', 'mask']) or "
+                'data_keys=None with a dict do, or set image_only=True if no masks are used'
             )
 
     def _masks_came(self) -> None:
         if self.image_only:
-            raise TypeError(f'{type(self).__name__}: image_only=True, but a mask came with the image; leave that out')
+            raise TypeError(f'{type(self).__name__}: image_only=True, but a mask was passed too; leave it out')
         self._awaits_mask = None
 
     def _draw_seed(self) -> Tensor:

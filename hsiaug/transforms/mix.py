@@ -189,7 +189,7 @@ class SyntheticMix(nn.Module):
         if spec is not None and spec.target_key not in batch:  # said before the keys are compared
             raise SpecMismatchError(
                 f'SyntheticMix: the source holds samples of kind {spec.kind!r} with {spec.target_key!r}, the batch has '
-                f'{sorted(batch)}; mix a source of the kind that the batch is'
+                f'{sorted(batch)}; use a source of the same kind as the batch'
             )
         sources.require_free(list(batch))
         extras = Extras(sources.num_soft_classes, self.weight, absent, sources.tagged)
@@ -258,8 +258,8 @@ class SyntheticMix(nn.Module):
             f'{key} {saved[key]} when it was saved, {now[key]} here' for key in saved if saved[key] != now[key]
         ]:
             raise ValueError(
-                f'SyntheticMix: the state is of another mixture, with other samples: {", ".join(differs)}; make it as '
-                'it was then, or begin an epoch anew: set_epoch(epoch)'
+                f'SyntheticMix: the state belongs to another mixture, with other samples: {", ".join(differs)}; use '
+                'the settings it was saved with, or start a new epoch with set_epoch(epoch)'
             )
         self.epoch, self.step, self._seen = epoch, step, seen
         self._drawn, self.real_seen, self._passed = rest[:number], rest[number], rest[number + 1 : 2 * number + 1]

@@ -70,7 +70,7 @@ class GatedByRatio:
             ValueError: for several sources with ``p``, which says nothing of each.
         """
         if ratio is None and isinstance(source, Mapping) and len(source) > 1:
-            raise ValueError(f'{type(self).__name__}: of several sources give the ratio of each, found p={p}')
+            raise ValueError(f'{type(self).__name__}: for several sources, give the ratio of each, found p={p}')
         ratios = 1.0 if ratio is None else ratio
         sources = Sources(type(self).__name__, source, ratios, labels, draw, different_scales=different_scales)
         self.sources, self._numbers = sources, sources.class_numbers(sources.spec)
@@ -80,7 +80,7 @@ class GatedByRatio:
         if wrong := [pool.kind for pool in self.sources.pools if pool.kind not in kinds]:
             raise TypeError(
                 f'{type(self).__name__}: the source holds samples of kind {wrong[0]!r}, and {who} can replace {kinds} '
-                'only; use hsiaug.transforms.SyntheticMix, a module from dict to dict, on batches'
+                'only; use hsiaug.transforms.SyntheticMix on batches'
             )
 
     @property

@@ -154,7 +154,7 @@ def test_study_mistakes_are_named() -> None:
     ):
         with pytest.raises(ValueError, match=message):
             replace(base, **change)
-    with pytest.raises(ValueError, match='kept for the arm without'):
+    with pytest.raises(ValueError, match='reserved for the arm without'):
         Arm('real', 'noise')
     with pytest.raises(ValueError, match='unknown classifier'):
         Classifier('svm')

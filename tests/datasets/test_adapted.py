@@ -268,7 +268,7 @@ WRONG: dict[str, tuple[Any, str]] = {
     'not finite': (changed_at(0, image=image(0) / 0), 'sample 0 holds NaN or infinite values in image; fill them'),
     'fractions': (changed_at(2, mask=mask(2) + 0.5), 'sample 2: whole numbers are expected in its mask'),
     'raises': (broken, 'sample 4 cannot be read: OSError: tile 4 lies on a lost tape$'),
-    'longer': (longer, 'sample 4 is not there, though the dataset says that it has 6: list index out of range$'),
+    'longer': (longer, 'sample 4 is missing, although the dataset claims to have 6: list index out of range$'),
     'wavelength': (waves, 'sample 3: its wavelength of band 3 is 900 nm, that of the first sample 850'),
 }
 

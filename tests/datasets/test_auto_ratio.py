@@ -77,7 +77,7 @@ def test_what_harms_is_not_mixed_in(real: SpectraDataset, data: TrainingData) ->
 
 
 def test_an_unknown_source_asks_for_a_ratio(real: SpectraDataset, data: TrainingData) -> None:
-    with pytest.raises(ValueError, match=r"nothing was measured of 'duplicate'.*give a ratio"):
+    with pytest.raises(ValueError, match=r"nothing was measured for 'duplicate'.*give a ratio"):
         MixedDataset(real, fit_generator('duplicate', data), ratio='auto')
     with pytest.raises(ValueError, match='does not say which generator'):
         MixedDataset(Toy('segmentation', 8), Toy('segmentation', 8), ratio='auto')

@@ -67,7 +67,7 @@ FAULTS = {
     'raises': 'sample 7 cannot be read: OSError: tile 7 lies on a lost tape',
     'class': r"holds \['road'\]: what never occurs cannot be learnt",
     'wavelength': 'sample 7: its wavelength of band 3 is 900 nm, that of the first sample 850',
-    'longer': 'sample 7 is not there, though the dataset says that it has 12',
+    'longer': 'sample 7 is missing, although the dataset claims to have 12',
 }
 
 
@@ -126,7 +126,7 @@ def test_a_dataset_that_is_mixed_as_it_is(generator: Generator) -> None:
         'bands': r"sample 7 holds {'image': \(5, 8, 8\), .*; bring all to one form",
         'image alone': r"sample 7 holds {'image': \(4, 8, 8\)}, sample 0 .*'mask'",
         'mask alone': r"a dataset is expected .* found a dictionary with \['mask'\]",
-        'longer': r'one of the samples \[7\] is not there, though the dataset says that it has 12',
+        'longer': r'one of the samples \[7\] is missing, although the dataset claims to have 12',
     }.items():
         with pytest.raises((ValueError, TypeError), match=f'Faulty: {found}'):
             MixedDataset(Faulty(fault), generator, 0.5)
@@ -135,7 +135,7 @@ def test_a_dataset_that_is_mixed_as_it_is(generator: Generator) -> None:
 
 
 def test_a_loop_does_not_end_in_silence_where_samples_are_missing(generator: Generator) -> None:
-    with pytest.raises(ValueError, match=r'Faulty: one of the samples \[7\] is not there'):
+    with pytest.raises(ValueError, match=r'Faulty: one of the samples \[7\] is missing'):
         list(MixedDataset(Faulty('longer'), generator, ratio=0))
 
 

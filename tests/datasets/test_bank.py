@@ -450,8 +450,8 @@ def test_samples_that_break_the_contract_are_refused(
 def test_arguments_that_do_not_fit_the_source_are_refused(tmp_path: Path) -> None:
     for source, count, settings, message in [
         (Source(), None, {}, 'needs a count'),
-        (own('scene'), 24, {}, '24 samples of a dataset that holds 23'),
-        (own('scene', 0), None, {}, '0 samples of a dataset that holds 0'),
+        (own('scene'), 24, {}, '24 samples were asked for, from a dataset of 23'),
+        (own('scene', 0), None, {}, '0 samples were asked for, from a dataset of 0'),
         (own('scene'), None, {'seed': 1}, 'for generators'),
         (own('scene'), None, {'chunk': 0}, 'chunk must be at least 1, found 0'),
         ([1, 2], None, {}, 'list has no spec'),

@@ -255,7 +255,7 @@ def test_places_that_cannot_hold_an_export_are_named(
             export_bank(bank, out, format)
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(shutil, 'disk_usage', lambda path: usage._replace(free=100))
-    with pytest.raises(BankError, match=r'needs 0\.0 MB, 0\.0 MB are free'):
+    with pytest.raises(BankError, match=r'needs 0\.0 MB, but 0\.0 MB are free'):
         export_bank(bank, tmp_path / 'out', format)
     monkeypatch.undo()
 
@@ -270,7 +270,7 @@ def test_places_that_cannot_hold_an_export_are_named(
 
 def test_a_mask_that_no_geotiff_holds_is_named(tmp_path: Path) -> None:
     bank = bank_of(Pictures('segmentation', ignore_index=2**40), tmp_path)
-    with pytest.raises(BankError, match='ignore index 1099511627776 fit in no GeoTIFF mask'):
+    with pytest.raises(BankError, match='ignore index 1099511627776 do not fit a GeoTIFF mask'):
         export_bank(bank, tmp_path / 'out', 'geotiff')
 
 

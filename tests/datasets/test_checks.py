@@ -151,7 +151,7 @@ def test_classes_are_found_behind_wrappers_and_must_agree_within() -> None:
     MixedDataset(ConcatDataset([Bare('scene', 9, classes=ours), Bare('scene', 9, classes=ours)]), source, 0.5)
     with pytest.raises(SpecMismatchError, match='another order'):
         MixedDataset(Subset(Bare('scene', 9, classes=theirs), [1, 2]), source, 0.5)
-    with pytest.raises(SpecMismatchError, match='put together do not fit'):
+    with pytest.raises(SpecMismatchError, match='put together do not match'):
         MixedDataset(ConcatDataset([Bare('scene', 9, classes=ours), Bare('scene', 9, classes=theirs)]), source, 0.5)
 
 

@@ -80,7 +80,7 @@ def test_policies_on_a_dataset_are_refused_where_it_cannot_meet_them() -> None:
     with pytest.raises(ValueError, match=f'{held + 1} synthetic samples are needed.*holds {held} with labels'):
         rows_of(pool, held + 1)
     toy.data['label'].clamp_(max=1)
-    with pytest.raises(ValueError, match=r"asks for \['c'\], of which the source holds no sample"):
+    with pytest.raises(ValueError, match=r"asks for \['c'\], but the source holds no sample of it"):
         rows_of(as_pool(toy, Draw(labels='uniform')), 3)
     with pytest.raises(ValueError, match='needs the counts of the real classes'):
         as_pool(toy, Draw(labels='inverse'))

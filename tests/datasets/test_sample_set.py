@@ -114,7 +114,7 @@ def test_folds_are_dealt_by_groups_and_watched() -> None:
     assert len(regions.unique()) == 6
     with pytest.raises(ValueError, match='lie in 8 groups, 9 folds need as many'):
         fold_splits(samples, split, 9)
-    with pytest.raises(ValueError, match='lie in no image'):
+    with pytest.raises(ValueError, match='have no positions'):
         fold_splits(samples, split, regions='blocks')
 
 

@@ -188,7 +188,7 @@ def test_gated_transforms_draw_from_all_sources() -> None:
     for tags in found.values():
         shares = np.bincount(tags, minlength=3) / len(tags)
         assert np.abs(shares - np.array([1, 0.5, 1.5]) / 3).max() < 0.08
-    with pytest.raises(ValueError, match=r'of several sources give the ratio of each, found p=0\.5'):
+    with pytest.raises(ValueError, match=r'for several sources, give the ratio of each, found p=0\.5'):
         RandomSyntheticMix(sources, p=0.5)
 
 
@@ -203,7 +203,7 @@ def test_mistakes_are_named() -> None:
             ValueError, match=r"ratio for unknown sources \['pste'\]; the sources are \['gan', 'paste'\]"
         ):
             make(sources, {'gan': 1, 'pste': 1})
-        with pytest.raises(ValueError, match=r"ratio of the sources \['paste'\] missing"):
+        with pytest.raises(ValueError, match=r"ratio missing for the sources \['paste'\]"):
             make(sources, {'gan': 1})
         with pytest.raises(ValueError, match=r"labels for unknown sources \['x'\]"):
             make(sources, {'gan': 1, 'paste': 1}, labels={'x': 'uniform'})

@@ -92,7 +92,7 @@ def test_a_source_is_looked_through_as_well(
     other = dataclasses.replace(bank.spec, unit='counts')
     both = SyntheticDataset(fit_generator('duplicate', data), 20)
     both.spec = other
-    with pytest.raises(SpecMismatchError, match='datasets that are put together do not fit together'):
+    with pytest.raises(SpecMismatchError, match='datasets that are put together do not match'):
         MixedDataset(real, ConcatDataset([bank, both]), 0.1)
 
 

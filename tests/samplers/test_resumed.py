@@ -176,7 +176,7 @@ def test_a_state_of_something_else_is_refused_by_what_differs() -> None:
     ):
         with pytest.raises(ValueError, match=what):
             other.load_state_dict(sampler.state_dict())
-    with pytest.raises(ValueError, match=r"MixedDataset: this is no state dict .* \['epoch', 'settings'\] missing"):
+    with pytest.raises(ValueError, match=r"MixedDataset: this is not a state dict .* \['epoch', 'settings'\] missing"):
         mixture().load_state_dict({'a': 1})
     with pytest.raises(ValueError, match='seed: 0 when it was saved, 1 here'):
         mixture(seed=1).load_state_dict(mixture().state_dict())

@@ -321,7 +321,7 @@ def test_nothing_is_written_where_data_are_wrong(tmp_path: Path) -> None:
     ):
         with pytest.raises(ValueError, match=message):
             hsiaug.fit('two_stream_diffusion', dataset, folder=tmp_path / 'run', **TINY)
-    with pytest.raises(ValueError, match=r'samples of train and val do not fit together.*\n.*classes'):
+    with pytest.raises(ValueError, match=r'samples of train and val do not match.*\n.*classes'):
         data_of(pairs(), PatchDataset(data.x, data.y, absent))
     with pytest.raises(ValueError, match='unknown'):
         hsiaug.fit('two_stream_diffusion', pairs(), folder=tmp_path / 'run', steps=3)

@@ -205,7 +205,7 @@ def test_mistakes() -> None:
     data = toy_training('segmentation')
     with pytest.raises(ValueError, match='no training pair'):
         fit_generator('region_paste', replace(data, x=data.x[:0], y=data.y[:0]))
-    with pytest.raises(ValueError, match='class 2 is in none'):
+    with pytest.raises(ValueError, match='class 2 occurs in none'):
         fit_generator('region_paste', replace(data, y=data.y.clamp(max=1))).sample(1, torch.tensor([2]))
 
 

@@ -118,7 +118,7 @@ def test_class_weights_and_mistakes() -> None:
     ):
         train_scene_classifier(Toy('change', 4), CONFIG)
     data = SceneDataset(torch.rand(4, BANDS, 6, 6), torch.tensor([0, 1, 2, 0]), toy_spec('scene', size=(6, 6)))
-    with pytest.raises(ValueError, match="'resnet18' wants sides of at least 8"):
+    with pytest.raises(ValueError, match="'resnet18' needs sides of at least 8"):
         train_scene_classifier(data, SceneClassifierConfig('resnet18'))
 
 

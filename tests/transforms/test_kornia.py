@@ -289,7 +289,7 @@ def test_images_mixed_without_their_masks_are_an_error_at_the_next_call(
 ) -> None:
     container = K.AugmentationSequential(RandomSyntheticMix(synthetic, p=0.9), data_keys=['input'])
     container(batch['image'])
-    with pytest.raises(ValueError, match=r'masks never came.*data_keys'):
+    with pytest.raises(ValueError, match=r'masks were not passed.*data_keys'):
         container(batch['image'])
     whole = K.AugmentationSequential(RandomSyntheticMix(synthetic, p=0.9), data_keys=['input', 'mask'])
     for _ in range(3):
