@@ -9,8 +9,7 @@ from typing import Any, NamedTuple
 from matplotlib.figure import Figure
 
 from ..ablation.statistics import mean_interval
-from ..records import read_json, short_digest, write_json
-from ..systems.saved import digest
+from ..records import checksum, read_json, short_digest, write_json
 from .base import Drawing, MissingDataError, Paper, Scale, Table, Values, Work
 
 RUN_FILE = 'reproduction.json'
@@ -79,7 +78,7 @@ def _matching(data: Path, pattern: str) -> list[Path]:
 def _content(place: Path) -> str:
     """A digest of a file; of a folder, of what its files are called and of their sizes."""
     if place.is_file():
-        return digest(place)
+        return checksum(place)
     files = sorted(file for file in place.rglob('*') if file.is_file())
     return short_digest([[file.relative_to(place), file.stat().st_size] for file in files])
 
