@@ -28,7 +28,7 @@ from super_resolution import open_scene
 from torch import Tensor
 
 from hsiaug.ablation import Experiment
-from hsiaug.ablation.experiment import markdown_table, means
+from hsiaug.ablation.experiment import means, means_table
 from hsiaug.datasets import PatchDataset, SpectraDataset
 from hsiaug.engine import Run
 from hsiaug.functional.degradation import degrade, upsample
@@ -141,8 +141,7 @@ def main() -> None:
     ]
     names = SPECTRA if args.part == 'spectra' else RESOLUTION
     table = means(rows, ('of', 'form'), tuple(names))
-    lines = [[line['of'], line['form'], line['n'], *(line[name] for name in names)] for line in table]
-    print(experiment.write(out, markdown_table(['of', 'form', 'seeds', *names.values()], lines), table))
+    print(experiment.write(out, means_table(table, ('of', 'form'), names), table))
 
 
 if __name__ == '__main__':

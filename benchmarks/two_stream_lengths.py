@@ -19,7 +19,7 @@ from studies import data_root
 
 from hsiaug.ablation import Arm, Experiment, Setting
 from hsiaug.ablation.cells import Group
-from hsiaug.ablation.experiment import markdown_table, means
+from hsiaug.ablation.experiment import means, means_table
 from hsiaug.scenes import PatchSplitter, Scene, SimulatedScene
 from hsiaug.tasks.base import finite
 
@@ -90,10 +90,7 @@ def main() -> None:
     timed = [{**row, 'time': row['cpu_seconds'] / first[row['scene'], row['seed']]} for row in rows]
     names = (*FIGURES, 'rmse', 'time')
     table = means(timed, ('scene', 'length'), names)
-    text = markdown_table(
-        ['scene', 'steps x batch', *names],
-        [[line['scene'], line['length'], *(line.get(name) for name in names)] for line in table],
-    )
+    text = means_table(table, ('scene', 'length'), dict(zip(names, names, strict=True)))
     print(experiment.write(out, text, table))
 
 

@@ -31,7 +31,7 @@ from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
 from hsiaug.ablation import Experiment
-from hsiaug.ablation.experiment import markdown_table, means
+from hsiaug.ablation.experiment import markdown_table, means, means_table
 from hsiaug.engine import Run
 from hsiaug.functional.unmixing import fcls, pure_means, vca
 from hsiaug.metrics.unmixing import unmixing_scores
@@ -192,10 +192,7 @@ def main() -> None:
     (camera,) = (line for line in table if line['method'] == CAMERA)
     text = [
         NOTE,
-        markdown_table(
-            ['scene', 'method', 'seeds', *SCORES.values()],
-            [[line['scene'], line['method'], line['n'], *(line[name] for name in SCORES)] for line in scored],
-        ),
+        means_table(scored, ('scene', 'method'), SCORES),
         'Abundances of the RGB image of Houston against those of its cube, RMSE by way of matching:',
         markdown_table(['matching', 'RMSE'], [[name, camera[name]] for name in MATCHINGS]),
     ]

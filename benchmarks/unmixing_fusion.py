@@ -34,7 +34,7 @@ from torch.nn.functional import avg_pool2d
 from unmixing import windows
 
 from hsiaug.ablation import Experiment
-from hsiaug.ablation.experiment import markdown_table, means
+from hsiaug.ablation.experiment import means, means_table
 from hsiaug.datasets import SceneDataset, SceneFolder
 from hsiaug.engine import Run
 from hsiaug.losses.unmixing import unmixing_loss
@@ -405,8 +405,7 @@ def main() -> None:
         lambda cell: (cell.scene, cell.seed),
     )
     table = means(experiment.run(out, args.workers, args.engine, args.device), ('scene', 'method'), list(COLUMNS))
-    lines = [[line['scene'], line['method'], line['n'], *(line.get(name) for name in COLUMNS)] for line in table]
-    text = f'{ABOUT}\n{markdown_table(["scene", "method", "seeds", *COLUMNS.values()], lines)}'
+    text = f'{ABOUT}\n{means_table(table, ("scene", "method"), COLUMNS)}'
     print(experiment.write(out, text, table, args.device))
 
 

@@ -167,6 +167,12 @@ def markdown_table(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
     return '\n'.join('| ' + ' | '.join(cells) + ' |' for cells in lines) + '\n'
 
 
+def means_table(table: Iterable[Mapping[str, Any]], by: Sequence[str], of: Mapping[str, str]) -> str:
+    """What :func:`means` found, in Markdown; ``of`` has the title of each value."""
+    rows = [[*(line[name] for name in by), line['n'], *(line.get(name) for name in of)] for line in table]
+    return markdown_table([*by, 'seeds', *of.values()], rows)
+
+
 Columns = Mapping[str, Callable[[Mapping[str, Any]], Any]]
 """What a table shows of a record, by the title of the column."""
 

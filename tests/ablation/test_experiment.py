@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from hsiaug.ablation import Experiment
-from hsiaug.ablation.experiment import markdown_table, means
+from hsiaug.ablation.experiment import markdown_table, means, means_table
 from hsiaug.ablation.results import read_results
 from hsiaug.json_lines import append_line
 
@@ -117,6 +117,6 @@ def test_means_are_over_what_is_not_kept() -> None:
     half = 4.302652729911275 / math.sqrt(3)  # of Student's t with two degrees of freedom
     assert (first['x']['low'], first['x']['high']) == pytest.approx((2 - half, 2 + half))
     assert math.isnan(second['x']['low'])
-    assert markdown_table(['scene', 'x', 'y'], [(r['scene'], r['x'], r.get('y')) for r in (first, second)]) == (
-        '| scene | x | y |\n| --- | --- | --- |\n| a | 2 ± 2.5 | – |\n| b | 5 | 1 |\n'
+    assert means_table((first, second), ['scene'], {'x': 'X', 'y': 'Y'}) == (
+        '| scene | seeds | X | Y |\n| --- | --- | --- | --- |\n| a | 3 | 2 ± 2.5 | – |\n| b | 1 | 5 | 1 |\n'
     )
