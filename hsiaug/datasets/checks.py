@@ -27,7 +27,16 @@ from ..samples import (
 from .batches import as_tensor, as_tensors, fetch_samples
 from .contract import in_contract
 from .survey import digests_of_dates, read
-from .wrapped import class_names_of, gathered, of_rows, places_of, provenances_of, spec_of, splits_of
+from .wrapped import (
+    class_names_of,
+    gathered,
+    of_rows,
+    places_of,
+    provenances_of,
+    require_map_style,
+    spec_of,
+    splits_of,
+)
 
 if TYPE_CHECKING:
     from .pool import Pool
@@ -364,6 +373,7 @@ def require_unseen_samples(source: Any, dataset: Any, use: Use = 'test') -> str:
     recorded = [one.samples for one in known if one.samples is not None]
     if not recorded:
         return 'The generator has no record of samples: only pixels of scenes were compared.'
+    require_map_style(dataset, 'samples to evaluate on')
     digests, places = digests_of(dataset), places_of(dataset)
     for samples in recorded:
         shared = np.flatnonzero(samples.shared(digests, places, use == 'test'))

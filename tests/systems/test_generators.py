@@ -6,11 +6,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from pairs import make_pairs
 from safetensors.torch import load_file, save_file
+from torch.nn.functional import one_hot
 from toys import toy_training
 
+from hsiaug.datasets import write_bank
 from hsiaug.samples import Kind
 from hsiaug.scenes import RandomSplit, Scene, Split
+from hsiaug.seen import Footprint
 from hsiaug.systems import Generator, TrainingData, generator_class, load
 from hsiaug.systems.ensemble import Ensemble
 from hsiaug.systems.exemplars import sky_shape
@@ -241,9 +245,31 @@ def test_ensemble_draws_from_all_its_members(data: TrainingData, tmp_path: Path)
     assert 0.4 < copies < 0.6
     loaded = Generator.from_pretrained(ensemble.save_pretrained(tmp_path / 'e'))
     assert torch.equal(loaded.sample(400, seed=0)['image'], batch['image'])
+    soft = Ensemble.of([fit('mixup', data), fit('noise', data)], data)
+    drawn = soft.sample(200, seed=0)
+    assert soft.soft_labels
+    assert torch.allclose(drawn['label_prob'].sum(dim=1), torch.ones(200))
+    hard = (drawn['label_prob'] == one_hot(drawn['label'], 3)).all(dim=1)
+    assert 60 < hard.sum() < 160  # those of the other member, and some of mixup's own
+    assert len(write_bank(soft, 10, tmp_path / 'bank').batch(range(10))['label_prob']) == 10
     gans = fit_generator('spectral_gan', data, {'iterations': 2, 'hidden': 8, 'members': 2})
     assert isinstance(gans, Ensemble)
     assert gans.sample(4, seed=0)['image'].shape == (4, 12)
+
+
+def test_an_ensemble_is_of_any_kind_and_has_seen_what_its_members_have(data: TrainingData) -> None:
+    pairs = make_pairs(12)
+    members = [fit_generator(kind, pairs) for kind in ('region_paste', 'patch_augment')]
+    batch = Ensemble.of(members, pairs).sample(9, seed=0)
+    assert batch['mask'].shape == (9, *pairs.spec.target_shape)
+    elsewhere = fit('noise', data)
+    assert elsewhere.provenance is not None
+    seen = Footprint.of(elsewhere.provenance.seen.scene, elsewhere.provenance.seen.size, np.arange(5))  # type: ignore[union-attr]
+    elsewhere.provenance = replace(elsewhere.provenance, seen=seen)
+    both = Ensemble.of([fit('noise', data), elsewhere], data).provenance
+    assert both is not None
+    assert both.seen is not None
+    assert set(range(5)) <= set(both.seen.pixels().tolist())
 
 
 class TestCheckpoints:
