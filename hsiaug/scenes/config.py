@@ -97,10 +97,10 @@ class SceneConfig:
             if self.second is None:
                 scene = self._in_range(self._open(self.path, self.labels, self.labels_key))
                 if self.coarse is not None:
-                    self._require_one_place(self.coarse)
+                    self._require_one_place(self.path, self.coarse)
                     scene = replace(scene, coarse=self._open(self.coarse))
                 return scene.checked(self.on_bad_bands)
-            self._require_one_place(self.second)
+            self._require_one_place(self.path, self.second)
             first = self._in_range(self._open(self.path, self.labels, self.labels_key, unlabelled=IGNORED))
             return self._with_second(first, self._in_range(self._open(self.second)))
         if self.benchmark is not None:
@@ -123,9 +123,8 @@ class SceneConfig:
         if said := [f'{name} ({given[name]!r})' for name in given if name in lost]:
             raise ValueError(f'scene: {", ".join(said)} would be passed over, since {why}')
 
-    def _require_one_place(self, other: str) -> None:
-        assert self.path is not None
-        require_one_place(*(open_content(existing(path, 'cube'), 'cube', self.bands) for path in (self.path, other)))
+    def _require_one_place(self, *paths: str) -> None:
+        require_one_place(*(open_content(existing(path, 'cube'), 'cube', self.bands) for path in paths))
 
     def _in_range(self, scene: Scene) -> Scene:
         """The scene with the bands in ``range_nm``."""
