@@ -92,7 +92,7 @@ def test_import_is_lazy() -> None:
         ({'wavelengths': (400.0, float('nan'), 600.0)}, 'wavelengths must be finite'),
         ({'wavelengths': (400.0, float('inf'), 600.0)}, 'wavelengths must be finite'),
         ({'wavelengths': (0.0, 500.0, 600.0)}, 'above 0 nm'),
-        ({'classes': ('a', 'b', 'a')}, r"classes with one name: \['a'\]"),
+        ({'classes': ('a', 'b', 'a')}, r"several classes have the name \['a'\]"),
         ({'value_range': (0.0, float('nan'))}, 'value_range'),
         ({'value_range': (1.0, 0.0)}, 'value_range'),
     ],

@@ -132,7 +132,7 @@ def test_the_generator_stays_out_of_parameters_and_state() -> None:
 
 
 def test_mistakes(data: TrainingData) -> None:
-    with pytest.raises(TypeError, match=r"Noise has no augment.*SyntheticMix, and 'msrresgan' is one"):
+    with pytest.raises(TypeError, match=r"Noise has no augment.*SyntheticMix; 'msrresgan' is one"):
         GeneratorAugmentation(fit_generator('noise', data), p=0.5)  # type: ignore[arg-type]
     for given in ({}, {'ratio': 1, 'p': 0.5}, {'p': 1.5}, {'ratio': -1}):
         with pytest.raises(ValueError, match=r'ratio|fraction'):
