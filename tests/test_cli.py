@@ -138,7 +138,7 @@ def test_mistakes_about_pages_are_one_line(
     (tmp_path / 'x.yaml').write_text('scenery: {path: cube.mat}')
     page = tmp_path / 'page.html'
     for args, message in (
-        ([str(drawn)], 'is a bank; say with --real what it is compared with'),
+        ([str(drawn)], 'is a bank; give --real to compare it with'),
         ([str(drawn), '--real=nowhere'], 'nowhere does not exist; give the folder that hsiaug train wrote'),
         ([str(drawn), f'--real={tmp_path / "x.yaml"}'], 'is not a config file of hsiaug train'),
         ([str(drawn), f'--real={run}', '--seed=1'], 'evaluation pixels'),

@@ -113,7 +113,7 @@ def test_a_generator_lists_its_settings_with_types_and_defaults(capsys: pytest.C
 
     main(['list', 'generators', 'variability'])
     said = capsys.readouterr().out
-    assert '  neighbours: int = 10\n      unlabelled spectra among which' in said
+    assert '  neighbours: int = 10\n      number of unlabelled spectra per training spectrum' in said
     assert 'spec:' not in said
     main(['list', 'generators', 'spectral_gan'])
     said = capsys.readouterr().out

@@ -93,7 +93,7 @@ def test_import_is_lazy() -> None:
         ({'wavelengths': (400.0, float('inf'), 600.0)}, 'wavelengths must be a list of a finite number above 0'),
         ({'wavelengths': (0.0, 500.0, 600.0)}, 'wavelengths must be a list of a finite number above 0'),
         ({'classes': 'abc'}, "classes.*found 'abc'"),
-        ({'classes': ('a', 'b', 'a')}, r"classes with one name: \['a'\]"),
+        ({'classes': ('a', 'b', 'a')}, r"several classes have the name \['a'\]"),
         ({'value_range': (0.0, float('nan'))}, 'value_range'),
         ({'value_range': (1.0, 0.0)}, 'value_range'),
     ],

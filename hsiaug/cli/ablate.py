@@ -56,9 +56,10 @@ def ablate(
         ratios: synthetic samples per real sample.
         seeds: number of paired seeds.
         models: downstream models, each a name, or a mapping with name, config (the rest keeps its defaults) and values
-            to choose from (steps; learning_rates for image networks, scalings for nn1d, c for linear_svm). For spectra nn1d, linear_svm; for
-            patches segformer, pfsegnet; for pairs of dates changeformer, changeformer-v6, siamcrnn, fcsiamdiff,
-            fcsiamconc; for labelled patches cnn2d, cnn3d, alexnet, vgg16, resnet18. If null, the first of these.
+            to choose from (steps; learning_rates for image networks, scalings for nn1d, c for linear_svm). For spectra
+            nn1d, linear_svm; for patches segformer, pfsegnet; for pairs of dates changeformer, changeformer-v6,
+            siamcrnn, fcsiamdiff, fcsiamconc; for labelled patches cnn2d, cnn3d, alexnet, vgg16, resnet18. If null, the
+            first of these.
         title: title of the report.
         workers: number of parallel processes.
         engine: local processes or a Ray cluster.

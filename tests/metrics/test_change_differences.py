@@ -72,7 +72,7 @@ def test_mistakes_are_named() -> None:
     assert isinstance(change_differences((image, mask), (image, mask)), ChangeDifferences)
     with pytest.raises(ValueError, match=r'synthetic triplets must be \(N, 2, C, H, W\) with masks \(N, 1, H, W\), fo'):
         change_differences((image, mask), (image, mask[:, 0]))
-    with pytest.raises(ValueError, match='3 real bands, 2 synthetic ones'):
+    with pytest.raises(ValueError, match='3 real bands but 2 synthetic ones'):
         change_differences((image, mask), (image[:, :, :2], mask))
     with pytest.raises(ValueError, match='subtract 1 if 2 means changed'):
         change_differences((image, mask + 1 + torch.eye(5).long()), (image, mask))

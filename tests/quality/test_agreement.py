@@ -178,11 +178,11 @@ def test_networks_with_context(kind: str) -> None:
 
 
 def test_networks_that_do_not_suit() -> None:
-    with pytest.raises(ValueError, match="SegmenterConfig does not suit samples of kind 'spectrum'"):
+    with pytest.raises(ValueError, match="SegmenterConfig cannot be used for samples of kind 'spectrum'"):
         AgreementGate(config=SegmenterConfig()).fit(spectra(20, 0))
     scene = replace(spectra(20, 0).spec, kind='scene', size=(4, 4))
     x = torch.rand(20, 8, 4, 4)
-    with pytest.raises(ValueError, match="does not suit samples of kind 'scene'"):
+    with pytest.raises(ValueError, match="cannot be used for samples of kind 'scene'"):
         AgreementGate().fit(TrainingData(scene, x, torch.arange(20) % 3, x[:0], x[:0], torch.zeros(0).long()))
     with pytest.raises(ValueError, match='margin must be above 0, found'):
         AgreementGate(margin=0)

@@ -151,7 +151,9 @@ def test_additional_targets_name_masks_and_labels(real: Patches, synthetic: Patc
     out = A.Compose([SyntheticMix(scenes, p=1)], additional_targets={'y': 'label'})(image=image, y=np.array(1))
     assert out['y'].shape == ()
     assert int(out['y']) == 300 + round((identity(out['image']) - SYNTHETIC) * 4096)
-    with pytest.raises(TypeError, match=r"found \['image2'\].*SyntheticMix on batches, with BitemporalAugmentation"):
+    with pytest.raises(
+        TypeError, match=r"found further images \['image2'\].*SyntheticMix on batches, with BitemporalAugmentation"
+    ):
         A.Compose([SyntheticMix(synthetic, p=1)], additional_targets={'image2': 'image'})
 
 

@@ -116,10 +116,10 @@ def test_mistakes(data: TrainingData) -> None:
         transform(**given, keypoints=np.zeros((1, 2)))
     with pytest.raises(TypeError, match=r'dtype uint8, expected float32 in the unit of the generator \(reflectance\)'):
         transform(image=given['image'].astype(np.uint8), mask=given['mask'])
-    with pytest.raises(SpecMismatchError, match=r'mask of shape \(4, 8\) beside an image of shape \(8, 8, 5\)'):
+    with pytest.raises(SpecMismatchError, match=r'mask of shape \(4, 8\) with an image of shape \(8, 8, 5\)'):
         transform(image=given['image'], mask=given['mask'][:4])
     pasting = GeneratorAugmentation(fit_generator('region_paste', plateaus()), p=1)
     with pytest.raises(TypeError, match='RegionPaste brings in pixels of other samples with their classes'):
         pasting(image=plateaus().x[0].movedim(0, -1).numpy(), mask=plateaus().y[0].numpy())
-    with pytest.raises(TypeError, match=r"one image, found \['image2'\]"):
+    with pytest.raises(TypeError, match=r"one image, found further images \['image2'\]"):
         A.Compose([transform], additional_targets={'image2': 'image'})

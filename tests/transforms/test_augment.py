@@ -134,7 +134,7 @@ def test_the_generator_stays_out_of_parameters_and_state() -> None:
 
 
 def test_mistakes(data: TrainingData) -> None:
-    with pytest.raises(TypeError, match=r"Noise has no augment.*SyntheticMix, and 'msrresgan' is one"):
+    with pytest.raises(TypeError, match=r"Noise has no augment.*SyntheticMix; 'msrresgan' is one"):
         GeneratorAugmentation(fit_generator('noise', data), p=0.5)  # type: ignore[arg-type]
     assert GeneratorAugmentation(NearestZoom(), p=torch.tensor(0.5).numpy()[()]).probability.value == 0.5
     for given in ({}, {'ratio': 1, 'p': 0.5}, {'p': 1.5}, {'ratio': -1}):

@@ -198,11 +198,11 @@ def test_mask_without_its_own_dimension_no_mask_and_other_keys() -> None:
 
 def test_what_cannot_be_made_safe_is_refused_by_name() -> None:
     for augmentation, message in (
-        (K.RandomMixUpV2(), 'RandomMixUpV2 is no 2D augmentation of single samples'),
-        (K.RandomCutMixV2(use_correct_lambda=True), 'RandomCutMixV2 is no 2D augmentation of single samples'),
-        (K.RandomRotation3D(10.0), 'RandomRotation3D is no 2D augmentation'),
-        (nn.Identity(), 'Identity is no 2D augmentation'),
-        (K.auto.RandAugment(1, 5), 'RandAugment is no 2D augmentation'),
+        (K.RandomMixUpV2(), 'RandomMixUpV2 is not a 2D augmentation of single samples'),
+        (K.RandomCutMixV2(use_correct_lambda=True), 'RandomCutMixV2 is not a 2D augmentation of single samples'),
+        (K.RandomRotation3D(10.0), 'RandomRotation3D is not a 2D augmentation'),
+        (nn.Identity(), 'Identity is not a 2D augmentation'),
+        (K.auto.RandAugment(1, 5), 'RandAugment is not a 2D augmentation'),
         (K.RandomThinPlateSpline(), 'RandomThinPlateSpline cannot move a mask'),
     ):
         with pytest.raises(TypeError, match=message):

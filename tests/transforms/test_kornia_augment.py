@@ -131,7 +131,7 @@ def test_images_altered_without_their_masks_are_an_error_at_the_next_call(batch:
         RandomGeneratorAugmentation(NearestZoom(), p=0.9, image_only=True), data_keys=['input']
     )
     assert all(not unaltered(batch['image'], alone(batch['image'])).all() for _ in range(3))
-    with pytest.raises(TypeError, match='image_only=True, but a mask came'):
+    with pytest.raises(TypeError, match='image_only=True, but a mask was passed'):
         alone(batch['image'], batch['mask'].unsqueeze(1), data_keys=['input', 'mask'])
 
 
