@@ -18,6 +18,7 @@ import json
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ import library_variability  # noqa: F401  registers its generator
 import numpy as np
 import pooled_labels  # noqa: F401  registers its generator
 import spatial_labels  # noqa: F401  registers its generator
+import varied_spectra  # noqa: F401  registers its generator
 from real_scenes import READERS, jasper_ridge, samson
 from stacked import run_stacked
 from studies import available, data_root
@@ -47,13 +49,14 @@ def berlin(root: Path) -> Scene:
     return Scene('berlin', cube, labels, names, centres, scale=float(data['scale']), unit='reflectance').checked('drop')
 
 
-def simulated(root: Path) -> Scene:
-    """The simulated scene, which is in no folder."""
-    return SimulatedScene(128, 128, seed=0)
+def simulated(root: Path, seed: int = 0) -> Scene:
+    """A simulated scene, which is in no folder."""
+    return SimulatedScene(128, 128, seed=seed)
 
 
 SCENES: dict[str, Callable[[Path], Scene]] = {
-    **READERS, 'jasper_ridge': jasper_ridge, 'samson': samson, 'berlin': berlin, 'simulated': simulated,
+    **READERS, 'jasper_ridge': jasper_ridge, 'samson': samson, 'berlin': berlin,
+    'simulated': simulated, 'simulated_too': partial(simulated, seed=1),
 }  # fmt: skip
 GROUPED = ('enmap_potsdam', 'santa_barbara')
 BUDGETS: dict[str, int | None] = {'10': 10, '30': 30, 'all': None}
@@ -99,6 +102,16 @@ POOLED, P_FIRST = 'pooled_label', 'pooled_label, synthetic first'
 POOLED_LABELS = (Arm(POOLED, POOLED, ratios=(5,)), Arm(P_FIRST, POOLED, ratios=(5,), synthetic_first=0.75))
 SPATIAL = 'spatial_label, synthetic first'
 SPATIAL_LABELS = (USES[1], Arm(SPATIAL, 'spatial_label', ratios=(2,), synthetic_first=0.75))
+VARIED = 'varied_spectra'
+NEARER = Arm(f'{FIRST}, mixed up to a quarter', VARIED, {'share': 0.25}, ratios=(2,), synthetic_first=0.5)
+NEAR_SCATTER = {'partners': 'within', 'scatter': 1.0}
+FORMS = (
+    USES[1],
+    NEARER,
+    Arm(f'{FIRST}, mixing within', V, {'partners': 'within'}, ratios=(2,), synthetic_first=0.5),
+    Arm(f'{FIRST}, mixing off', V, {'mixing': 0.0}, ratios=(2,), synthetic_first=0.5),
+    Arm(f'{FIRST}, within, scatter of near spectra', VARIED, NEAR_SCATTER, ratios=(2,), synthetic_first=0.5),
+)
 TWO = ('salinas_a', 'enmap_potsdam')
 OTHERS = ('santa_barbara', 'houston18', 'samson', 'berlin', 'simulated')
 PARTS: dict[str, tuple[tuple[str, ...], tuple[str, ...], tuple[Arm, ...], range]] = {
@@ -126,6 +139,9 @@ PARTS: dict[str, tuple[tuple[str, ...], tuple[str, ...], tuple[Arm, ...], range]
     'confirm-tuned': (OTHERS, ('10', '30'), USES, range(2000, 2020)),
     'confirm-tuned-all': (OTHERS, ('all',), BALANCED[1:], range(2000, 2020)),
     'pooled-labels-tuned': (OTHERS, ('10', '30'), POOLED_LABELS, range(3000, 3020)),
+    'choose-forms-tuned': ((*TWO, 'jasper_ridge', 'simulated_too'), ('10',), FORMS, range(9100, 9108)),
+    'forms-tuned': (OTHERS, ('10',), (USES[1], NEARER), range(9500, 9520)),
+    'forms-tuned-30': (OTHERS, ('30',), (USES[1], NEARER), range(9500, 9520)),
     'spatial-labels-tuned': (OTHERS, ('10',), SPATIAL_LABELS, range(7000, 7020)),
     'spatial-labels-tuned-30': (OTHERS, ('30',), SPATIAL_LABELS, range(7000, 7020)),
 }
@@ -154,13 +170,15 @@ def study(part: str, root: Path, count: int | None, quick: bool) -> Study:
 METRICS = ('oa', 'aa')
 
 
-def differences(rows: list[dict[str, Any]]) -> dict[tuple[str, str, float], dict[str, np.ndarray]]:
-    """(n, 2) differences in points of OA and AA by budget, arm and ratio, and then by scene."""
-    real = {(r['scene'], r['budget'], r['seed']): r for r in rows if r['arm'] == 'real'}
+def differences(
+    rows: list[dict[str, Any]], against: str = 'real'
+) -> dict[tuple[str, str, float], dict[str, np.ndarray]]:
+    """(n, 2) differences to an arm in points of OA and AA by budget, arm and ratio, and then by scene."""
+    bases = {(r['scene'], r['budget'], r['seed']): r for r in rows if r['arm'] == against}
     found: dict[tuple[str, str, float], dict[str, list[list[float]]]] = defaultdict(lambda: defaultdict(list))
     for row in sorted(rows, key=lambda row: row['seed']):
-        base = real.get((row['scene'], row['budget'], row['seed']))
-        if row['arm'] != 'real' and base is not None:
+        base = bases.get((row['scene'], row['budget'], row['seed']))
+        if row['arm'] not in ('real', against) and base is not None:
             gain = [100 * (row['test'][m] - base['test'][m]) for m in METRICS]
             found[row['budget'], row['arm'], row['ratio']][row['scene']].append(gain)
     return {key: {scene: np.array(gains) for scene, gains in of.items()} for key, of in found.items()}
@@ -179,12 +197,13 @@ def over_scenes(of: dict[str, np.ndarray]) -> dict[str, Any]:
     return gain(np.mean([gains[:count] for gains in of.values()], axis=0))
 
 
-def write_tables(out: Path) -> str:
-    """Write ``table.json`` and ``table.md`` of a run folder, and return the latter."""
+def write_tables(out: Path, against: str = 'real') -> str:
+    """Write ``table.json`` and ``table.md`` of a run folder, or ``against`` an arm, and return the latter."""
     rows, plan = read_results(out / RESULTS_FILE), read_json(out / PLAN_FILE, 'the plan of a study')
     scenes = list(dict.fromkeys(row['scene'] for row in rows))
     table: list[dict[str, Any]] = []
-    about = 'Difference to real only in points, OA and AA, with paired-t 95 % intervals.'
+    base = 'real only' if against == 'real' else against
+    about = f'Difference to {base} in points, OA and AA, with paired-t 95 % intervals.'
     lines = [f'# {plan["title"]}', '', measured_with(plan), '', about]
     for budget in dict.fromkeys(row['budget'] for row in rows):
         lines += ['', f'## {budget} labels a class', '', '| | ' + ' | '.join([*scenes, 'mean of the scenes']) + ' |']
@@ -198,7 +217,7 @@ def write_tables(out: Path) -> str:
             if fell := _falling([row for row in rows if alone.items() <= row.items()]):
                 means[k] += f' ▼{fell}'
         lines.append('| real only: OA, AA | ' + ' | '.join(means) + ' | |')
-        for (of_budget, arm, ratio), of in differences(rows).items():
+        for (of_budget, arm, ratio), of in differences(rows, against).items():
             if of_budget != budget:
                 continue
             cells = []
@@ -217,9 +236,10 @@ def write_tables(out: Path) -> str:
     lines += ['', '▼: in so many of the trainings the loss still fell at the end.']
     keys = ('title', 'command', 'environment', 'seeds', 'arms', 'settings')
     record = {**{key: plan[key] for key in keys}, 'trainings': len(rows), 'table': table}
-    (out / 'table.json').write_text(json.dumps(record, indent=1, ensure_ascii=False) + '\n')
+    name = 'table' if against == 'real' else 'against'
+    (out / f'{name}.json').write_text(json.dumps(record, indent=1, ensure_ascii=False) + '\n')
     text = '\n'.join(lines) + '\n'
-    (out / 'table.md').write_text(text)
+    (out / f'{name}.md').write_text(text)
     return text
 
 
@@ -243,6 +263,7 @@ def main() -> None:
     parser.add_argument('--quick', action='store_true', help='3 seeds, no basis for claims')
     parser.add_argument('--seeds', type=int, default=None, help='how many of the seeds of the part; default: all')
     parser.add_argument('--out', type=Path, default=None, help='run folder (default: runs/spectra_sources/<part>)')
+    parser.add_argument('--against', default='real', help='arm that the others are compared with (default: real)')
     parser.add_argument('--workers', type=int, default=1)
     parser.add_argument('--stacked', action='store_true', help='all seeds of a setting in one training, in one process')
     args = parser.parse_args()
@@ -252,7 +273,7 @@ def main() -> None:
         run_stacked(planned, out)
     else:
         run_study(planned, out, args.workers)
-    print(write_tables(out))
+    print(write_tables(out, args.against))
 
 
 if __name__ == '__main__':
