@@ -4,6 +4,7 @@
     HSIAUG_DATA=folder python benchmarks/spectra_sources.py --part confirm     # what was chosen, once, on five others
     HSIAUG_DATA=folder python benchmarks/spectra_sources.py --part confirm-all # the same with all labels
     HSIAUG_DATA=folder python benchmarks/spectra_sources.py --part confirm-tuned   # on a better network
+    HSIAUG_DATA=folder python benchmarks/spectra_sources.py --part forms-tuned   # other mixtures beside the default
     HSIAUG_DATA=folder python benchmarks/spectra_sources.py --quick
 
 NN-1D with standard scaling and 400 steps, in all arms; in parts that are tuned with decorrelated bands and dropout.
@@ -22,7 +23,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import library_variability  # noqa: F401  registers its generator
 import numpy as np
 import pooled_labels  # noqa: F401  registers its generator
 import spatial_labels  # noqa: F401  registers its generator
@@ -91,26 +91,17 @@ SEGMENTS = (
     Arm(f'{FIRST}, of segments', V, {'segment': 2.0}, ratios=(2,), synthetic_first=0.5),
     Arm('segments alone', V, {'segment': 4.0, **dict.fromkeys(PLAIN, 0.0)}, ratios=(2,)),
 )
-L, ALONE = 'library_variability', {'direct': 0.0, 'diffuse': 0.0, 'mixing': 0.0}
-LIBRARY = (
-    Arm(V, V, ratios=(2,)),
-    Arm('library', L, {'variability': 1.0}, ratios=(2,)),
-    Arm('own differences alone', V, {**ALONE, 'variability': 2.0}, ratios=(2,)),
-    Arm('library alone', L, {**ALONE, 'variability': 2.0}, ratios=(2,)),
-)
 POOLED, P_FIRST = 'pooled_label', 'pooled_label, synthetic first'
 POOLED_LABELS = (Arm(POOLED, POOLED, ratios=(5,)), Arm(P_FIRST, POOLED, ratios=(5,), synthetic_first=0.75))
 SPATIAL = 'spatial_label, synthetic first'
 SPATIAL_LABELS = (USES[1], Arm(SPATIAL, 'spatial_label', ratios=(2,), synthetic_first=0.75))
-VARIED = 'varied_spectra'
-NEARER = Arm(f'{FIRST}, mixed up to a quarter', VARIED, {'share': 0.25}, ratios=(2,), synthetic_first=0.5)
-NEAR_SCATTER = {'partners': 'within', 'scatter': 1.0}
+NEARER = Arm(f'{FIRST}, mixed up to a quarter', 'varied_spectra', {'share': 0.25}, ratios=(2,), synthetic_first=0.5)
 FORMS = (
     USES[1],
     NEARER,
     Arm(f'{FIRST}, mixing within', V, {'partners': 'within'}, ratios=(2,), synthetic_first=0.5),
     Arm(f'{FIRST}, mixing off', V, {'mixing': 0.0}, ratios=(2,), synthetic_first=0.5),
-    Arm(f'{FIRST}, within, scatter of near spectra', VARIED, NEAR_SCATTER, ratios=(2,), synthetic_first=0.5),
+    Arm(f'{FIRST}, mixing 0.3', V, {'mixing': 0.3}, ratios=(2,), synthetic_first=0.5),
 )
 TWO = ('salinas_a', 'enmap_potsdam')
 OTHERS = ('santa_barbara', 'houston18', 'samson', 'berlin', 'simulated')
@@ -128,7 +119,6 @@ PARTS: dict[str, tuple[tuple[str, ...], tuple[str, ...], tuple[Arm, ...], range]
         range(200, 205),
     ),
     'choose-segments': (('jasper_ridge', *TWO), ('10',), SEGMENTS, range(600, 606)),
-    'choose-library': (('enmap_potsdam', 'jasper_ridge'), ('10',), LIBRARY, range(700, 708)),
     'confirm': (
         OTHERS,
         ('10', '30'),
@@ -140,6 +130,7 @@ PARTS: dict[str, tuple[tuple[str, ...], tuple[str, ...], tuple[Arm, ...], range]
     'confirm-tuned-all': (OTHERS, ('all',), BALANCED[1:], range(2000, 2020)),
     'pooled-labels-tuned': (OTHERS, ('10', '30'), POOLED_LABELS, range(3000, 3020)),
     'choose-forms-tuned': ((*TWO, 'jasper_ridge', 'simulated_too'), ('10',), FORMS, range(9100, 9108)),
+    'forms': (OTHERS, ('10', '30'), (USES[1], NEARER), range(9500, 9520)),
     'forms-tuned': (OTHERS, ('10',), (USES[1], NEARER), range(9500, 9520)),
     'forms-tuned-30': (OTHERS, ('30',), (USES[1], NEARER), range(9500, 9520)),
     'spatial-labels-tuned': (OTHERS, ('10',), SPATIAL_LABELS, range(7000, 7020)),
