@@ -1,4 +1,4 @@
-"""``variability`` whose mixtures stay near their first spectrum: better by 0.2 points, and no part of the package."""
+"""``variability`` whose mixtures stay near their first spectrum: hardly better, and no part of the package."""
 
 from __future__ import annotations
 
