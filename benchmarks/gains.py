@@ -51,10 +51,15 @@ def rounded(mean: float, ends: tuple[float, float]) -> dict[str, Any]:
     return {'mean': round(mean, 2), 'interval': [round(end, 2) for end in ends]}
 
 
-def write_gains(runs: Sequence[Path], out: Path, **about: Any) -> str:
-    """Write what run folders of studies of one kind hold by now to ``out`` with .json and .md; returns the latter."""
+def write_gains(runs: Sequence[Path], out: Path, against: str = REAL, **about: Any) -> str:
+    """Write what run folders of studies of one kind hold by now to ``out`` with .json and .md; returns the latter.
+
+    Gains are over real only, or ``against`` another arm.
+    """
     plans = [read_json(run / PLAN_FILE, 'the plan of a study') for run in runs]
     rows = [row for run in runs for row in read_results(run / RESULTS_FILE)]
+    if against != REAL:  # which takes the place of real only
+        rows = [{**row, 'arm': REAL if row['arm'] == against else row['arm']} for row in rows if row['arm'] != REAL]
     plan, metrics = plans[0], plans[0]['metrics'][:2]
     table = gains(rows, metrics)
     facts = {key: plan[key] for key in ('title', 'quick', 'command', 'environment', 'seeds', 'arms')}
@@ -63,9 +68,10 @@ def write_gains(runs: Sequence[Path], out: Path, **about: Any) -> str:
     record = {**facts, 'settings': settings, **about, 'trainings': len(rows), 'table': table}
     write_json(out.with_suffix('.json'), record)
     first = metric_name(metrics[0])
+    base = 'real only' if against == REAL else against
     columns: Columns = {
         'budget': lambda row: row['budget'],
-        'arm': lambda row: 'real only' if row['arm'] == REAL else f'{row["arm"]}, r = {row["ratio"]:g}',
+        'arm': lambda row: base if row['arm'] == REAL else f'{row["arm"]}, r = {row["ratio"]:g}',
         'scene': lambda row: row['scene'],
         first: lambda row: row.get('level'),
         **{f'Δ{metric_name(metric)} [95 %]': _gain(metric) for metric in metrics},
@@ -74,7 +80,7 @@ def write_gains(runs: Sequence[Path], out: Path, **about: Any) -> str:
         'p, sign flips': lambda row: row.get(metrics[0], {}).get('p'),
         'still falling': lambda row: row.get('still_falls'),
     }
-    text = f'# {plan["title"]}\n\n{measured_with(plan)}\n\nIn points, against real only.\n\n'
+    text = f'# {plan["title"]}\n\n{measured_with(plan)}\n\nIn points, against {base}.\n\n'
     text += records_table(table, columns)
     out.with_suffix('.md').write_text(text)
     return text

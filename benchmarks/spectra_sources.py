@@ -4,6 +4,7 @@
     HSIAUG_DATA=folder python benchmarks/spectra_sources.py --part confirm     # what was chosen, once, on five others
     HSIAUG_DATA=folder python benchmarks/spectra_sources.py --part confirm-all # the same with all labels
     HSIAUG_DATA=folder python benchmarks/spectra_sources.py --part confirm-tuned   # on a better network
+    HSIAUG_DATA=folder python benchmarks/spectra_sources.py --part forms-tuned   # other mixtures beside the default
     HSIAUG_DATA=folder python benchmarks/spectra_sources.py --quick
 
 NN-1D with standard scaling and 400 steps, in all arms; in parts that are tuned with decorrelated bands and dropout.
@@ -16,16 +17,18 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
-import library_variability  # noqa: F401  registers its generator
 import numpy as np
+import varied_spectra  # noqa: F401  registers its generator
 from gains import write_gains
 from real_scenes import READERS, jasper_ridge, samson
 from stacked import run_stacked
 from studies import available, data_root
 
 from hsiaug.ablation import Arm, Classifier, Setting, Study, run_study
+from hsiaug.ablation.plan import REAL
 from hsiaug.scenes import BlockSplit, GroupSplit, Scene, SimulatedScene, Splitter
 from hsiaug.trainers import ClassifierConfig
 
@@ -39,13 +42,14 @@ def berlin(root: Path) -> Scene:
     return Scene('berlin', cube, labels, names, centres, scale=float(data['scale']), unit='reflectance').checked('drop')
 
 
-def simulated(root: Path) -> Scene:
-    """The simulated scene, which is in no folder."""
-    return SimulatedScene(128, 128, seed=0)
+def simulated(root: Path, seed: int = 0) -> Scene:
+    """A simulated scene, which is in no folder."""
+    return SimulatedScene(128, 128, seed=seed)
 
 
 SCENES: dict[str, Callable[[Path], Scene]] = {
-    **READERS, 'jasper_ridge': jasper_ridge, 'samson': samson, 'berlin': berlin, 'simulated': simulated,
+    **READERS, 'jasper_ridge': jasper_ridge, 'samson': samson, 'berlin': berlin,
+    'simulated': simulated, 'simulated_too': partial(simulated, seed=1),
 }  # fmt: skip
 GROUPED = ('enmap_potsdam', 'santa_barbara')
 BUDGETS: dict[str, int | None] = {'10': 10, '30': 30, 'all': None}
@@ -80,12 +84,13 @@ SEGMENTS = (
     Arm(f'{FIRST}, of segments', V, {'segment': 2.0}, ratios=(2,), synthetic_first=0.5),
     Arm('segments alone', V, {'segment': 4.0, **dict.fromkeys(PLAIN, 0.0)}, ratios=(2,)),
 )
-L, ALONE = 'library_variability', {'direct': 0.0, 'diffuse': 0.0, 'mixing': 0.0}
-LIBRARY = (
-    Arm(V, V, ratios=(2,)),
-    Arm('library', L, {'variability': 1.0}, ratios=(2,)),
-    Arm('own differences alone', V, {**ALONE, 'variability': 2.0}, ratios=(2,)),
-    Arm('library alone', L, {**ALONE, 'variability': 2.0}, ratios=(2,)),
+NEARER = Arm(f'{FIRST}, mixed up to a quarter', 'varied_spectra', {'share': 0.25}, ratios=(2,), synthetic_first=0.5)
+FORMS = (
+    USES[1],
+    NEARER,
+    Arm(f'{FIRST}, mixing within', V, {'partners': 'within'}, ratios=(2,), synthetic_first=0.5),
+    Arm(f'{FIRST}, mixing off', V, {'mixing': 0.0}, ratios=(2,), synthetic_first=0.5),
+    Arm(f'{FIRST}, mixing 0.3', V, {'mixing': 0.3}, ratios=(2,), synthetic_first=0.5),
 )
 TWO = ('salinas_a', 'enmap_potsdam')
 OTHERS = ('santa_barbara', 'houston18', 'samson', 'berlin', 'simulated')
@@ -103,11 +108,14 @@ PARTS: dict[str, tuple[tuple[str, ...], tuple[str, ...], tuple[Arm, ...], range]
         range(200, 205),
     ),
     'choose-segments': (('jasper_ridge', *TWO), ('10',), SEGMENTS, range(600, 606)),
-    'choose-library': (('enmap_potsdam', 'jasper_ridge'), ('10',), LIBRARY, range(700, 708)),
     'confirm': (OTHERS, ('10', '30'), USES, range(500, 516)),
     'confirm-all': (OTHERS, ('all',), BALANCED, range(500, 516)),
     'confirm-tuned': (OTHERS, ('10', '30'), USES, range(2000, 2020)),
     'confirm-tuned-all': (OTHERS, ('all',), BALANCED[1:], range(2000, 2020)),
+    'choose-forms-tuned': ((*TWO, 'jasper_ridge', 'simulated_too'), ('10',), FORMS, range(9100, 9108)),
+    'forms': (OTHERS, ('10', '30'), (USES[1], NEARER), range(9500, 9520)),
+    'forms-tuned': (OTHERS, ('10',), (USES[1], NEARER), range(9500, 9520)),
+    'forms-tuned-30': (OTHERS, ('30',), (USES[1], NEARER), range(9500, 9520)),
 }
 """Scenes, budgets, arms and seeds of each part; no scene that confirms was chosen on."""
 
@@ -136,6 +144,7 @@ def main() -> None:
     parser.add_argument('--quick', action='store_true', help='3 seeds, no basis for claims')
     parser.add_argument('--seeds', type=int, default=None, help='how many of the seeds of the part; default: all')
     parser.add_argument('--out', type=Path, default=None, help='run folder (default: runs/spectra_sources/<part>)')
+    parser.add_argument('--against', default=REAL, help='arm that the others are compared with (default: real)')
     parser.add_argument('--workers', type=int, default=1)
     parser.add_argument('--stacked', action='store_true', help='all seeds of a setting in one training, in one process')
     args = parser.parse_args()
@@ -145,7 +154,7 @@ def main() -> None:
         run_stacked(planned, out)
     else:
         run_study(planned, out, args.workers)
-    print(write_gains([out], out / 'table'))
+    print(write_gains([out], out / ('table' if args.against == REAL else 'against'), args.against))
 
 
 if __name__ == '__main__':
