@@ -315,8 +315,8 @@ def _refuse_form(problems: list[str]) -> NoReturn:
     raise SpecMismatchError(
         'real and synthetic samples do not fit together:\n  '
         + '\n  '.join(problems)
-        + '\nBring both to the same keys, shapes and dtypes (image float32, label and mask int64)'
-        + ('; hsiaug.adapt(dataset, size=...) cuts images.' if any('shape' in said for said in problems) else '.')
+        + '\nBring both to the same keys, shapes and dtypes (image float32, label and mask int64), as '
+        'hsiaug.adapt(dataset) does; with size=... it cuts images.'
     )
 
 
