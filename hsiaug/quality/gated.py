@@ -10,10 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
-from torchgeo.datasets import NonGeoDataset
 
 from .. import __version__
-from ..datasets.batches import fetch, unstack
+from ..datasets.batches import ReadAtOnce, fetch
 from ..datasets.wrapped import epoch_followers
 from ..samples import Provenance, Sample, SampleSource, SampleSpec, Traits, joined_seen, require_compatible
 from ..settings import BETWEEN, NOT_NEGATIVE, Range, check_value
@@ -179,7 +178,7 @@ class Gated(nn.Module):
         )
 
 
-class GatedDataset(NonGeoDataset):
+class GatedDataset(ReadAtOnce):
     """What passes the gates of a map-style dataset of synthetic samples, such as a bank.
 
     Args:
@@ -218,16 +217,8 @@ class GatedDataset(NonGeoDataset):
         """Number of samples that pass."""
         return len(self.rows)
 
-    def __getitem__(self, index: int) -> Sample:
-        """One sample that passes, noisy pixels of its mask ignored."""
-        return self.__getitems__([index])[0]
-
-    def __getitems__(self, indices: Sequence[int]) -> list[Sample]:
-        """Samples of a whole batch."""
-        return unstack(self.batch(indices))
-
     def batch(self, indices: Sequence[int] | Tensor) -> dict[str, Any]:
-        """Samples of several indices, stacked."""
+        """Samples of several indices, stacked, noisy pixels of their masks ignored."""
         rows = self.rows[np.asarray(indices, dtype=np.int64)]
         return self.gates.clean(fetch(self.dataset, rows))
 
