@@ -13,7 +13,6 @@ from typing import Any, NoReturn
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.functional import one_hot
 from torchgeo.datasets import NonGeoDataset
 
 from ..samples import Kind, Sample, SpecMismatchError, Transform
@@ -263,7 +262,9 @@ class Extras:
         if 'synthetic' not in kept:
             whole['synthetic'] = torch.full((size,), synthetic, dtype=torch.bool, device=image.device)
         if self.num_classes is not None and 'label_prob' not in whole:
-            whole['label_prob'] = one_hot(whole['label'].to(torch.int64), self.num_classes).to(torch.float32)
+            label = whole['label'][..., None]
+            classes = torch.arange(self.num_classes, device=label.device)
+            whole['label_prob'] = (label == classes).to(torch.float32)  # of none where it is ignored
         if self.weight is not None and 'weight' not in kept:
             whole['weight'] = torch.full((size,), float(self.weight) if synthetic else 1.0, device=image.device)
         if self.tagged:
@@ -318,8 +319,8 @@ def _refuse_form(problems: list[str]) -> NoReturn:
     raise SpecMismatchError(
         'real and synthetic samples do not match:\n  '
         + '\n  '.join(problems)
-        + '\nBring both to the same keys, shapes and dtypes (image float32, label and mask int64)'
-        + ('; hsiaug.adapt(dataset, size=...) cuts images.' if any('shape' in said for said in problems) else '.')
+        + '\nBring both to the same keys, shapes and dtypes (image float32, label and mask int64), as '
+        'hsiaug.adapt(dataset) does; with size=... it cuts images.'
     )
 
 

@@ -56,6 +56,8 @@ class Ensemble(Generator):
                 continue
             drawn = {key: value.float() if value.is_floating_point() else value
                      for key, value in member._draw(labels[rows], rng).items()}  # fmt: skip
+            if self.spec.target_key == 'label':
+                drawn.setdefault('label', labels[rows])
             if self.soft_labels and 'label_prob' not in drawn:
                 drawn['label_prob'] = one_hot(labels[rows], self.spec.num_classes).float()
             for key, value in drawn.items():

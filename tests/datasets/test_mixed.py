@@ -1,5 +1,6 @@
 import copy
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 from toys import Toy, keys_of
 
 from hsiaug.datasets import MixedDataset, SpectraDataset, SyntheticDataset, synthetic_counts, write_bank
+from hsiaug.datasets.held import HeldSamples
 from hsiaug.datasets.shared import Kept
 from hsiaug.ratio import Schedule
 from hsiaug.samples import LeakageError, Sample, SpecMismatchError
@@ -158,6 +160,16 @@ def test_a_folder_of_the_users_own_mixes_as_well(real: SpectraDataset) -> None:
     again = MixedDataset(real, Own(), 1.0, replacement=True)
     drawn = Counter(again.batch(range(len(real), len(again)))['image'][:, 0].tolist())
     assert max(drawn.values()) - min(drawn.values()) <= 1  # every sample once before any twice
+
+
+def test_an_ignored_label_has_no_soft_one(data: TrainingData) -> None:
+    spec = replace(data.spec, ignore_index=255)
+    source = fit_generator('mixup', replace(data, spec=spec))
+    real = HeldSamples(data.x[:9], torch.tensor([255, *range(3), 255, *range(3), 0]), spec)
+    mixed = MixedDataset(real, source, 0.5)
+    for batch in (mixed.batch(range(9)), next(iter(DataLoader(mixed, 9)))):
+        assert batch['label_prob'][[0, 4]].sum() == 0
+        assert torch.equal(batch['label_prob'].argmax(dim=1)[1:4], torch.arange(3))
 
 
 def test_soft_labels_stand_on_both_sides(real: SpectraDataset, data: TrainingData) -> None:
