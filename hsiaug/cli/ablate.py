@@ -59,10 +59,11 @@ def ablate(
             patches latent diffusion and controls.
         ratios: synthetic samples per real sample.
         seeds: number of paired seeds.
-        models: downstream models, by name or as mappings of name, config (what it leaves out is as ever) and what is
-            chosen from (steps, of networks of images learning_rates, of nn1d scalings, of linear_svm c). Spectra have nn1d and linear_svm; patches
-            segformer and pfsegnet; pairs of dates changeformer, changeformer-v6, siamcrnn, fcsiamdiff and fcsiamconc;
-            labelled patches cnn2d, cnn3d, alexnet, vgg16 and resnet18; the first of each if null.
+        models: downstream models, by name or as mappings of name, config (what it leaves out is that of the model) and
+            what is chosen from (steps, of networks of images learning_rates, of nn1d scalings, of linear_svm c).
+            Spectra have nn1d and linear_svm; patches segformer and pfsegnet; pairs of dates changeformer,
+            changeformer-v6, siamcrnn, fcsiamdiff and fcsiamconc; labelled patches cnn2d, cnn3d, alexnet, vgg16 and
+            resnet18; the first of each if null.
         classifiers: former name of models, of spectra.
         segmenters: former name of models, of patches.
         detectors: former name of models, of pairs of dates.
