@@ -328,7 +328,7 @@ def require_device(name: str, devices: int = 1, nodes: int = 1) -> str:
         if device.type != 'cuda':  # which forked workers must find untouched
             torch.zeros(1, device=device).cpu()
     except (RuntimeError, AssertionError) as error:
-        raise ValueError(f'no device {name!r} here; choose cpu, cuda, cuda:0, cuda:1, ...') from error
+        raise ValueError(f'unknown device {name!r}; choose cpu, cuda, cuda:0, cuda:1, ...') from error
     if devices * nodes > 1 and device.index is not None:
         raise ValueError(f'device {name!r} is a single device; for several, choose --device {device.type}')
     wanted, found = max(devices, (device.index or 0) + 1), torch.cuda.device_count()

@@ -119,7 +119,8 @@ class SceneConfig:
             lost = given.keys() - always - {'benchmark', 'ignore', 'range_nm'}
             why = f'benchmark ({self.benchmark!r}) names the scene; open its file as path for such settings'
         else:
-            lost, why = given.keys() - always - {'simulated'}, 'no file is named; name it as path'
+            lost = given.keys() - always - {'simulated'}
+            why = f'no file is named; give that of the {"scene" if self.second is None else "first"} as path'
         if said := [f'{name} ({given[name]!r})' for name in given if name in lost]:
             raise ValueError(f'scene: {", ".join(said)} would be passed over, since {why}')
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
@@ -164,8 +165,8 @@ class Task(ABC):
     def model(self, given: str | Mapping[str, Any] | None = None) -> Downstream:
         """A downstream model as a config file names it: by its name, or by settings, of a known name or a new one.
 
-        Settings that are not given are those of the known model, or of the first. One of a new name says in its config
-        which network it is, where there are several.
+        Settings that are not given are those of the known model; of the first, under a new name. One that is nearly
+        that of another model is refused, unless the config says which network it is.
 
         Raises:
             ValueError: for settings that do not fit; it says which models there are.
@@ -181,13 +182,13 @@ class Task(ABC):
             return self.models[given]
         where = f'downstream model {given.get("name", "")!r} of samples of kind {self.kind!r}'
         settings = _as_annotated(self.downstream, checked_arguments(self.downstream, given, where))
-        config = settings.get('config', {})
-        named = settings.get('name') in (None, *self.models) or not isinstance(config, Mapping) or 'model' in config
-        base: Any = self.models.get(settings.get('name', ''), self.model())
+        config, name, first = settings.get('config', {}), settings.get('name', ''), self.model()
+        base: Any = self.models.get(name, first)
         if isinstance(config, Mapping):
             settings['config'] = replace(base.config, **self._settings(config, f'{where}: config'))
-        if not named and 'model' in get_type_hints(self.config):
-            raise ValueError(f'{where}: which network? choose from {list(self.models)}, or say it as config.model')
+            near = difflib.get_close_matches(name.lower(), self.models, 1, 0.7)
+            if near and near[0] not in (name, first.name) and 'model' not in config:
+                raise ValueError(f'{where}: did you mean {near[0]!r}? If not, say as config.model which network it is')
         return cast(Downstream, replace(base, **settings))
 
     def configure(self, settings: Mapping[str, Any] | None, where: str) -> Any:

@@ -91,7 +91,8 @@ def test_models_are_named_or_described_and_numbers_are_floats() -> None:
         task.model({'name': 'x', 'config': {'hidden': 3}})
     with pytest.raises(ValueError, match="unknown field 'scalings'"):
         task.model({'scalings': ['minmax']})
-    with pytest.raises(ValueError, match=r'which network\?'):  # else the first would stand under that name
+    assert task.model({'name': 'ours', 'config': {'steps': 3}}).config.model == 'segformer'  # type: ignore[attr-defined]
+    with pytest.raises(ValueError, match=r"'PFSegNet' .* did you mean 'pfsegnet'"):  # else it would be the first
         task.model({'name': 'PFSegNet'})
 
 
