@@ -348,7 +348,7 @@ def test_mistakes_about_banks_are_one_line(run: Path, tmp_path: Path, capsys: py
         ([str(tmp_path / 'bank')], 'is a bank already; add --verify, --preview or --export'),
         ([str(run), '--out=spectra.npz'], 'add --export npz'),
         ([str(run), f'--out={tmp_path / "file"}'], 'Not a directory'),
-        ([str(run), f'--out={run}'], 'is no bank and not empty'),
+        ([str(run), f'--out={run}'], 'is not a bank and not empty'),
         ([str(run), '--count=0', f'--out={tmp_path / "x"}'], 'count must be at least 1 or None, found 0'),
         ([str(run), '--labels={gold: 1}', f'--out={tmp_path / "x"}'], "unknown classes ['gold']"),
         ([str(run), '--device=gpu', f'--out={tmp_path / "x"}'], "unknown device 'gpu'; choose cpu, cuda"),

@@ -197,7 +197,7 @@ class Study:
             ('seeds', list(self.seeds)),
         ):
             if repeated := {str(n) for n in names if names.count(n) > 1}:  # type: ignore[arg-type, attr-defined]
-                raise ValueError(f'{who}: several {what} have the name {sorted(repeated)}; name each differently')
+                raise ValueError(f'{who}: repeated {what} {sorted(repeated)}; each must be different')
         for arm in self.arms:
             if not any(arm.ratios or self.ratios):
                 raise ValueError(f'{who}: arm {arm.name!r} has no ratio above 0; leave it out, or give it one')

@@ -132,7 +132,7 @@ def test_long_arrays_in_settings_are_told_apart() -> None:
 @pytest.mark.parametrize(
     ('changes', 'message'),
     [
-        ({'seeds': (0, 1, 0)}, 'seeds with one name'),
+        ({'seeds': (0, 1, 0)}, 'repeated seeds'),
         ({'seeds': (-1,)}, 'seed must be at least 0'),
         ({'seeds': (0.5,)}, 'seed must be a whole number'),
         ({'seeds': ('0',)}, 'seed must be a whole number'),
@@ -142,8 +142,8 @@ def test_long_arrays_in_settings_are_told_apart() -> None:
         ({'ratios': (0.0,)}, "arm 'noise' has no ratio above 0"),
         ({'settings': ()}, 'at least one of settings'),
         ({'classifiers': ()}, 'at least one of classifiers'),
-        ({'classifiers': (SVM, replace(SVM, c=(2.0,)))}, 'classifiers with one name'),
-        ({'arms': (Arm('a', 'noise'), Arm('a', 'duplicate'))}, 'arms with one name'),
+        ({'classifiers': (SVM, replace(SVM, c=(2.0,)))}, 'repeated classifiers'),
+        ({'arms': (Arm('a', 'noise'), Arm('a', 'duplicate'))}, 'repeated arms'),
         ({'fidelity_seeds': 1.5}, 'fidelity_seeds must be a whole number'),
     ],
 )

@@ -149,7 +149,7 @@ def test_study_mistakes_are_named() -> None:
     for change, message in (
         ({'ratios': (-1.0,)}, 'finite number >= 0'),
         ({'ratios': ()}, 'at least one of ratios'),
-        ({'arms': base.arms * 2}, 'arms with one name'),
+        ({'arms': base.arms * 2}, 'repeated arms'),
         ({'scenes': {}}, 'unknown scenes'),
     ):
         with pytest.raises(ValueError, match=message):

@@ -187,7 +187,7 @@ def test_a_setting_that_is_lacking_is_said(
 
 def test_the_page_says_who_uses_samples_without_labels() -> None:
     page = (Path(__file__).parents[2] / 'docs' / 'howto' / 'own_dataset.md').read_text()
-    table = page[page.index('| system | samples without labels') : page.index('All others refuse them')]
+    table = page[page.index('| system | unlabelled samples') : page.index('All other systems refuse them')]
     assert sorted(re.findall(r'^\| `(\w+)`', table, re.MULTILINE)) == learning_from_unlabelled()
 
 
