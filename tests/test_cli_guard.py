@@ -22,7 +22,8 @@ from commands import refused
 from jsonargparse import ArgumentError
 
 from hsiaug.cli import main
-from hsiaug.cli.guard import parse, require_writable
+from hsiaug.cli.guard import require_writable
+from hsiaug.cli.parser import parse
 from hsiaug.cli.train import train
 from hsiaug.named_configs import read_yaml
 from hsiaug.workers import WorkerDiedError

@@ -22,7 +22,8 @@ from .ablate import ablate
 from .completion import completion
 from .demo import demo
 from .evaluate import evaluate
-from .guard import out_of_memory, parse, terminated_like_interrupted
+from .guard import out_of_memory, terminated_like_interrupted
+from .parser import parse
 from .ratio import ratio
 from .report import report
 from .reproduce import reproduce

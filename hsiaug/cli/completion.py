@@ -16,7 +16,7 @@ def completion(shell: Literal['bash', 'zsh']) -> None:
         shell: bash or zsh.
     """
     from .commands import FUNCTIONS
-    from .guard import make_parser
+    from .parser import make_parser
 
     if find_spec('shtab') is None:
         raise ValueError("completion needs the package shtab; pip install 'hsiaug[completion]'")
