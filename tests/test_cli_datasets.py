@@ -161,7 +161,7 @@ def test_a_folder_imports_nothing(
     for command in ('evaluate', 'ratio'):
         assert "evil_data.X(root='x')" in refused(capsys, command, str(run))
     main(['sample', str(run), '--count=4', f'--out={bank}', '--preview'])
-    assert '--trust_run shows them too' in capsys.readouterr().out
+    assert 'add --trust_run to show them' in capsys.readouterr().out
     assert 'evil_data.X' in refused(capsys, 'evaluate', str(bank), f'--real={run}')
     assert not (tmp_path / 'ran').exists()
     assert 'is not a torch.utils.data.Dataset' in refused(capsys, 'evaluate', str(run), '--trust_run')

@@ -363,7 +363,7 @@ def test_a_scene_that_has_changed_since_it_was_learnt_from(tmp_path: Path, capsy
         assert 'labels: there' in said
     file.unlink()
     main(train)
-    assert 'nothing is done' in capsys.readouterr().out
+    assert 'already holds this training, finished' in capsys.readouterr().out
 
 
 @pytest.mark.parametrize('command', ['ablate', 'demo', 'train', 'sample', 'reproduce'])

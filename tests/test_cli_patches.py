@@ -76,8 +76,9 @@ def test_ratio_of_pairs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
 @pytest.mark.parametrize(
     ('arguments', 'message'),
     [
-        ([*SPLIT, '--models=[siamcrnn]'], "'segmentation' are for the models ['segformer', 'pfsegnet']"),
-        ([SCENE, '--models=[siamcrnn]'], "'spectrum' are for the models ['nn1d', 'linear_svm']"),
+        (SPLIT, 'split.strategy change_patches is for scenes of two dates'),
+        ([SCENE], 'a scene of two dates is split into patches or change_patches, found split.strategy random'),
+        (['--models=[siamcrnn]'], "'spectrum' are for the models ['nn1d', 'linear_svm']"),
         ([SCENE, *SPLIT, '--models=[segformer]'], "for the models ['changeformer', "),
         ([SCENE, *SPLIT, '--models=[siamcrnn]', '--detectors=[{name: x}]'], 'detectors'),
         ([SCENE, *SPLIT, '--models=[{name: x, c: [1.0]}]'], "unknown field 'c'"),

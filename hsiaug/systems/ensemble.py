@@ -63,5 +63,5 @@ class Ensemble(Generator):
             for key, value in drawn.items():
                 if key not in batch:
                     batch[key] = torch.empty((len(labels), *value.shape[1:]), dtype=value.dtype, device=self.device)
-                batch[key][sent(rows.nonzero()[:, 0], self.device)] = value.to(self.device)
+                batch[key][sent(rows.nonzero()[:, 0], self.device)] = sent(value, self.device)
         return batch

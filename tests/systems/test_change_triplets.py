@@ -140,7 +140,7 @@ def test_the_spectral_angle_is_that_of_each_date(monkeypatch: pytest.MonkeyPatch
 
     monkeypatch.setattr(latent_stages, 'spectral_reconstruction', spy)
     stage = AutoencoderStage(generator, Held(generator.normalise(DATA.x), flat_mask(DATA.y)), TINY, 0)
-    stage.objective(torch.Generator().manual_seed(0))
+    stage.advance(torch.Generator())
     found, target, mean, std, width, _ = seen[0]
     assert width == pytest.approx(value_width(DATA.x), rel=1e-4)  # L1 is that of values from 0 to 1
     assert found.shape == target.shape == (2, 8, 2, 16, 16)

@@ -162,9 +162,8 @@ def test_learning_rate_halves_after_each_quarter() -> None:
     generator.observe(data)
     stage = GeneratorStage(generator, None, None, replace(TINY, iterations=8, network='srcnn'), 0)
     rates = []
-    for step in range(8):
-        stage.step = step
-        stage.update(torch.Generator().manual_seed(step))
+    for _ in range(8):
+        stage.advance(torch.Generator())
         rates.append(stage.optimisers['generator'].param_groups[0]['lr'])
     assert rates == pytest.approx([1e-3, 1e-3, 5e-4, 5e-4, 2.5e-4, 2.5e-4, 1.25e-4, 1.25e-4])
 

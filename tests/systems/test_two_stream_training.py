@@ -167,6 +167,12 @@ def test_cached_codes_are_those_of_the_patches(pairs: TrainingData) -> None:
         assert torch.allclose(value, encoded.state_dict()[key], rtol=1e-4, atol=1e-5), key
 
 
+def loss_of(stage: DiffusionStage, seed: int) -> float:
+    rng = torch.Generator().manual_seed(seed)
+    stage.given = stage.prepare(rng)
+    return float(stage.objective(rng))
+
+
 def test_perfect_prediction_has_no_loss(pairs: TrainingData, monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(0)
     generator = TwoStreamDiffusion(pairs.spec, vae_channels=4, unet_channels=(8, 16))
@@ -186,9 +192,9 @@ def test_perfect_prediction_has_no_loss(pairs: TrainingData, monkeypatch: pytest
                 return noise if p == 'epsilon' else a.sqrt() * noise - (1 - a).sqrt() * c
 
             monkeypatch.setattr(generator.denoiser, 'forward', perfect)
-            assert float(stage.objective(torch.Generator().manual_seed(0))) < 1e-4
+            assert loss_of(stage, 0) < 1e-4
             monkeypatch.setattr(generator.denoiser, 'forward', lambda noisy, *_: torch.zeros_like(noisy))
-            assert float(stage.objective(torch.Generator().manual_seed(0))) > 0.01
+            assert loss_of(stage, 0) > 0.01
 
 
 def test_average_follows_the_weights(pairs: TrainingData) -> None:
@@ -296,7 +302,7 @@ def test_min_snr_weight_of_a_step_by_hand(pairs: TrainingData, prediction_type: 
 
     @torch.no_grad()
     def loss(gamma: float | None, step: int) -> float:
-        return float(stages[gamma].objective(torch.Generator().manual_seed(stream_of_step(0, 'diffusion', step))))
+        return loss_of(stages[gamma], stream_of_step(0, 'diffusion', step))
 
     betas = torch.linspace(0.0015**0.5, 0.0155**0.5, 1000, dtype=torch.float64) ** 2
     capped = set()

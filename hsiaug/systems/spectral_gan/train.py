@@ -167,13 +167,13 @@ class SpectralGANTraining(Training):
         epsilon = self.share(torch.rand((self.config.batch_size, 1), generator=rng, device=self.device))
         penalty = gradient_penalty_mlp(self.critic, torch.lerp(fake, real, epsilon))
         loss = critic_loss + self.config.penalty * penalty
+        self.losses['critic'] = critic_loss.detach()
         if self.config.conditional:
             mine = rows if self.one_draw else self._rows(self.labelled, rng)
             class_loss = cross_entropy(self.classifier(self.labelled[mine]), self.labels[mine])
             loss = loss + class_loss
             self.losses['classifier'] = class_loss.detach()
         self.descend('critic', loss)
-        self.losses['critic'] = critic_loss.detach()
 
     def generator_step(self, rng: torch.Generator) -> None:
         """One step of the generator, through critic and classifier at fixed weights."""
