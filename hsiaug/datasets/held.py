@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, ClassVar, Self, cast
 
 import numpy as np
@@ -13,11 +14,11 @@ from torch.utils.data import Dataset
 from torchgeo.datasets import NonGeoDataset
 
 from ..progress import with_progress
-from ..samples import Kind, Sample, SampleSpec, Transform, class_counts
+from ..samples import Kind, Provenance, Sample, SampleSpec, Transform, class_counts, joined_seen
 from .batches import ReadAtOnce, row_numbers
 from .contract import in_contract, require_values
 from .preview import plot_sample
-from .wrapped import spec_of
+from .wrapped import provenances_of, spec_of
 
 IGNORE = 255
 """Value in masks of pixels that count neither in losses nor in metrics."""
@@ -54,6 +55,8 @@ class HeldSamples(ReadAtOnce, RealDataset):
     """
 
     kind: ClassVar[Kind | None] = None
+    provenance: Provenance | None = None
+    """What the generators have seen that made synthetic samples among them, such as those read from a bank."""
 
     def __init__(
         self, image: Tensor, target: Tensor, spec: SampleSpec, split: Any = None, transforms: Transform | None = None
@@ -92,7 +95,10 @@ class HeldSamples(ReadAtOnce, RealDataset):
                 )
             for key, value in sample.items():
                 held[key][index] = value
-        return cls(held['image'], held[spec.target_key], spec, getattr(dataset, 'split', None))
+        copy = cls(held['image'], held[spec.target_key], spec, getattr(dataset, 'split', None))
+        if made_by := provenances_of(dataset):
+            copy.provenance = replace(made_by[0], **joined_seen({str(k): one for k, one in enumerate(made_by)}))
+        return copy
 
     def __len__(self) -> int:
         return len(self.image)

@@ -1,6 +1,7 @@
 """What images in memory have in common, with one label each, with masks, and of two dates."""
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,8 +10,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from toys import Toy, aligned, keys_of, toy_spec
 
-from hsiaug.datasets import IGNORE, ChangeDataset, PatchDataset, SceneDataset
-from hsiaug.samples import Kind, Sample
+from hsiaug import fit
+from hsiaug.datasets import IGNORE, ChangeDataset, PatchDataset, SceneDataset, require_unseen_samples, write_bank
+from hsiaug.samples import Kind, LeakageError, Sample
 
 CLASSES: dict[Kind, Any] = {'scene': SceneDataset, 'segmentation': PatchDataset, 'change': ChangeDataset}
 all_kinds = pytest.mark.parametrize('kind', CLASSES)
@@ -113,3 +115,13 @@ def test_mistakes_are_named(kind: Kind, changes: dict[str, Any], message: str) -
     image, target = changes.get('image', torch.clone)(good.image), changes.get('target', torch.clone)(good.target)
     with pytest.raises(ValueError, match=message):
         CLASSES[kind](image, target, changes.get('spec', good.spec))
+
+
+def test_what_is_read_from_a_bank_keeps_what_its_generator_has_seen(tmp_path: Path) -> None:
+    seen = held('segmentation')
+    generator = fit('patch_augment', seen, kind='duplicate')
+    copy = PatchDataset.from_dataset(write_bank(generator, 6, tmp_path / 'bank'))
+    assert copy.provenance == generator.provenance
+    with pytest.raises(LeakageError):
+        require_unseen_samples(copy, seen)
+    assert seen.provenance is None
