@@ -192,12 +192,13 @@ class Task(ABC):
         return cast(Downstream, replace(base, **settings))
 
     def configure(self, settings: Mapping[str, Any] | None, where: str) -> Any:
-        """Settings of a network, of :attr:`config`.
+        """Settings of the first downstream model's network; those that are not given are that model's own.
 
         Raises:
             ValueError: naming those that do not fit, where they stand.
         """
-        return self.config(**self._settings(settings, where))
+        first: Any = self.model()
+        return replace(first.config, **self._settings(settings, where))
 
     def _settings(self, settings: Mapping[str, Any] | None, where: str) -> dict[str, Any]:
         return _as_annotated(self.config, checked_arguments(self.config, settings, where))

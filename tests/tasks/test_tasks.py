@@ -96,6 +96,14 @@ def test_models_are_named_or_described_and_numbers_are_floats() -> None:
         task.model({'name': 'PFSegNet'})
 
 
+def test_a_search_trains_the_network_that_a_study_trains() -> None:
+    for task in TASKS.values():
+        first: Any = task.model()
+        assert task.configure(None, 'model') == first.config
+        assert task.configure({'steps': 7}, 'model') == replace(first.config, steps=7)
+
+
+
 @pytest.mark.parametrize('task', TASKS.values(), ids=TASKS)
 def test_settings_that_are_not_given_are_those_of_the_named_model(task: Any) -> None:
     for name, model in task.models.items():
