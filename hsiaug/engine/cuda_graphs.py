@@ -1,4 +1,4 @@
-"""Training steps as CUDA graphs: small networks are bound by kernel launches, and a replay needs only one."""
+"""Training steps as CUDA graphs: launching kernels limits the speed of small networks, and a replay is one launch."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from ..datasets.shared import world
 from .checkpoint import Optimisers, restore, state_of
 
 SWITCH = 'HSIAUG_CUDA_GRAPHS'
-"""Environment variable; with ``0`` every step is launched operation by operation, should recording it ever fail."""
+"""Environment variable; ``0`` turns recording off, should it ever fail: operations are then launched one by one."""
 
 
 def wanted(device: torch.device) -> bool:
-    """Whether steps on a device are to be recorded: on a GPU that processes do not share, unless switched off."""
+    """Whether to record steps on a device: on a GPU, in a training of one process, unless switched off."""
     return device.type == 'cuda' and world()[1] == 1 and os.environ.get(SWITCH) != '0'
 
 
 def make_capturable(optimisers: Optimisers, device: torch.device, rates: bool) -> None:
-    """Keep on the device what changes from step to step: numbers of steps taken, and learning ``rates`` if they do."""
+    """Move to the device what changes between steps: step counts and, if a schedule changes them, learning rates."""
     for optimiser in optimisers.values():
         for group in optimiser.param_groups:
             group['capturable'] = True
@@ -39,14 +39,14 @@ def capture(
     device: torch.device,
     warm_up: int = 3,
 ) -> Callable[[], None]:
-    """Record one step on a CUDA device, without synchronisation; each call of the result replays it.
+    """Record a step on a CUDA device; calling the result replays it.
 
-    The steps of the warm-up, which CUDA graphs need, are undone: training continues as without a graph. Modules are all
-    that a step changes, and their optimisers must be capturable; all random numbers of a step come from ``rng``, or
-    from the device's default generator; both may be seeded anew between replays.
+    CUDA graphs need warm-up steps; these are undone, so that training continues as if without a graph. The modules
+    must include everything that a step changes, and the optimisers must be capturable. Random numbers come from
+    ``rng`` or the default generator of the device, both of which may be reseeded between replays.
 
     Raises:
-        RuntimeError: if a step asks the host for something, or memory is short.
+        RuntimeError: if a step synchronises with the host, or memory runs out.
     """
     before = {key: value.clone() for key, value in state_of(modules, optimisers).items()}
     drawn = rng.get_state()
@@ -73,10 +73,10 @@ def capture(
 
 
 def undo(before: Mapping[str, Tensor], modules: Mapping[str, nn.Module], optimisers: Optimisers) -> None:
-    """Put back a state of :func:`~hsiaug.engine.checkpoint.state_of`, in the very tensors that graphs know.
+    """Restore a state from :func:`~hsiaug.engine.checkpoint.state_of` in place, since graphs hold on to the tensors.
 
-    An optimiser that had not stepped yet had no state: of Adam and RMSprop it is 0 at first. Made inside a graph, it
-    would be made anew by each replay.
+    Optimisers that had not taken a step yet had no state; that of Adam and RMSprop starts at 0. It must exist before
+    a step is recorded, or every replay would create it anew.
     """
     restore(before, modules, {})
     for key, value in state_of({}, optimisers).items():

@@ -46,31 +46,31 @@ class _Recorded:
 
 
 class Training:
-    """State of a training, or of a stage of one. A subclass says what a step does.
+    """State of a training, or of one stage of it. A subclass defines what a step does.
 
     Args:
-        name: of the stage, in checkpoints and messages.
-        modules: all that a step changes or reads, by name, on the device.
-        optimisers: by name.
-        steps: how many there are to take.
-        seed: of everything random.
-        device: where to train.
-        schedule: of the learning rates, which are those that the optimisers are made with.
+        name: name of the stage, in checkpoints and messages.
+        modules: all modules that a step reads or changes, by name, on the device.
+        optimisers: optimisers by name; their learning rates are the highest that the schedule reaches.
+        steps: number of steps.
+        seed: seed of all randomness.
+        device: device to train on.
+        schedule: factor of the learning rates, by step.
     """
 
     rate_setting = 'the learning rate'
-    """What to lower if the training diverges: the setting's name, and its value."""
+    """What to lower if the training diverges: name and value of the setting."""
     precision: Precision = '32'
-    """Of what the networks compute; weights and optimisers are of single precision always."""
+    """Precision in which networks compute; weights and optimiser states always have single precision."""
     batch_size: int
     """Samples per step, over all processes."""
     alone = False
-    """Whether it is this process's own, whoever else trains, and not a stage of something that keeps checkpoints."""
+    """Whether this process trains by itself, independently of any others, and keeps no checkpoints."""
     replayable = False
-    """Whether :meth:`update` gives the device the same work in every step of a :meth:`phase`.
+    """Whether :meth:`update` issues the same operations in every step of a :meth:`phase`.
 
-    Then only the weights, the random numbers and what was ``given`` vary, and nothing is decided on the host. On a GPU
-    such a step is recorded once, as a CUDA graph, and replayed.
+    Then only weights, random numbers and ``given`` tensors vary between steps, and the host decides nothing. On a GPU
+    such a step is recorded once as a CUDA graph and then replayed.
     """
 
     def __init__(
@@ -88,39 +88,39 @@ class Training:
         # Kept here: a checkpoint must not bring back the rate that a training diverged with.
         self.rates = {key: [float(g['lr']) for g in found.param_groups] for key, found in optimisers.items()}
         self.losses: dict[str, Tensor] = {}
-        """Of the last step; ``'discriminator'`` is the binary cross-entropy of one, where there is one."""
+        """Losses of the last step; ``'discriminator'`` is the binary cross-entropy of a discriminator, if any."""
         self.preview: Callable[[Any], None] | None = None
-        """Called with the training after every step of a run: it draws samples from time to time."""
+        """Called with the training after every step of a run, to draw samples from time to time."""
         self._looks_collapsed = 0
         self._log: LossLog | None = None
         self.given: tuple[Tensor, ...] = ()
-        """What :meth:`prepare` has taken for this step."""
+        """What :meth:`prepare` returned for this step."""
         self._recorded: dict[Hashable, _Recorded] | None = None
-        """Of each phase and shape of what is given; None where steps are not recorded, and before the first."""
+        """Recorded steps by phase and shapes of what is given; None if steps are not recorded, and before the first."""
 
     def prepare(self, rng: torch.Generator) -> tuple[Tensor, ...]:
-        """What the host chooses for the next step, such as a batch, on the device; ``given`` to :meth:`update`."""
+        """Return what the host selects for the next step, such as a batch, on the device; :attr:`given` holds it."""
         return ()
 
     def phase(self) -> Hashable:
-        """What kind of step comes next, where there are several; each is recorded by itself."""
+        """Kind of the next step, if there are several; each kind is recorded separately."""
         return None
 
     def update(self, rng: torch.Generator) -> None:
-        """Take one step with all randomness from ``rng``, and leave its ``losses``."""
+        """Take one step, with all randomness from ``rng``, and set :attr:`losses`."""
         raise NotImplementedError
 
     def mixed(self, enabled: bool = True) -> torch.autocast:
-        """The precision that was asked for, as a context for networks; ``enabled=False`` takes single precision."""
+        """Context in which networks compute in the requested precision; in single precision if not ``enabled``."""
         # Without the cache: what is cast where no gradient is wanted would have none later either.
         enabled = enabled and self.precision == 'bf16'
         return torch.autocast(self.device.type, torch.bfloat16, enabled=enabled, cache_enabled=False)
 
     def before_steps(self) -> None:
-        """Called once before the steps of this call are taken."""
+        """Called once by :meth:`run`, before its first step."""
 
     def after_step(self) -> None:
-        """Called when a step is counted: averages of weights."""
+        """Called after every step, for example to update an average of the weights."""
 
     def descend(self, name: str, loss: Tensor, clip: float | None = None) -> None:
         """One step of an optimiser down a loss, with gradients averaged over all processes.
@@ -171,10 +171,10 @@ class Training:
         self.losses[name] = loss.detach()
 
     def advance(self, rng: torch.Generator) -> None:
-        """Take one step with the random numbers of its own, and count it.
+        """Take the next step and count it; its random numbers depend on seed, stage and step only.
 
         Args:
-            rng: on the device; it is seeded for this step.
+            rng: generator on the device; it is reseeded for this step.
         """
         rng.manual_seed(stream_of_step(self.seed, self.name, self.step))
         if self._recorded is None and self.replayable and wanted(self.device):

@@ -14,23 +14,23 @@ from .model import Sampler
 
 @dataclass(frozen=True)
 class TwoStreamConfig:
-    """Setting of a training. The defaults suit some hundred patches of 32 to 64 pixels and minutes on a CPU.
+    """Settings of a training. The defaults suit a few hundred patches of 32 to 64 pixels and take minutes on a CPU.
 
     The settings up to ``ignored`` are those of the generator,
     :class:`~hsiaug.systems.two_stream_diffusion.TwoStreamDiffusion`; :meth:`plain` is the paper's baseline.
 
     Args:
-        sad_weight: λ of the spectral angle in radians in the image's loss, next to an L1 of values from 0 to 1.
+        sad_weight: weight λ of the spectral angle (radians) in the image loss, relative to L1 on values in [0, 1].
         kl_weight: weight of the KL term, which is summed over a code and divided by the number of pixels.
-        mask_loss: ``'cross_entropy'``, or ``'l1'`` as latent diffusion has it for any channel.
-        min_snr_gamma: γ of Min-SNR weighting (Hang et al. 2023), None for none.
-        ema_decay: decay of the average of the denoiser's weights, reached after a warm-up; 0 keeps the last weights.
-        condition_dropout: share of training samples without condition, for guidance.
-        augment: train on all orientations of the patches, mask and image alike.
-        swap_dates: of pairs of dates, train on both orders, each date in the light and season of its place. No label
-            changes by it; off, since the order of the dates is information too.
-        cache_latents: encode each patch and orientation once before the second stage; needs 8·N·2·L·h·w·4 bytes,
-            twice that with ``swap_dates``. Without it each batch is encoded, in one orientation.
+        mask_loss: ``'cross_entropy'``, or ``'l1'`` on the one-hot mask, as latent diffusion treats any channel.
+        min_snr_gamma: γ of Min-SNR weighting (Hang et al. 2023); None disables it.
+        ema_decay: decay of the moving average of the denoiser's weights, after a warm-up; 0 keeps the last weights.
+        condition_dropout: share of training samples without condition, for classifier-free guidance.
+        augment: train on all orientations of the patches, image and mask alike.
+        swap_dates: for pairs of dates, train on both orders, each date in the light and season of its position. Masks
+            stay the same. Off by default, since the order of the dates carries information.
+        cache_latents: encode every patch once, in every orientation, before the second stage; takes 8·N·2·L·h·w·4
+            bytes, twice that with ``swap_dates``. Otherwise each batch is encoded anew, in one orientation.
         vae_iterations: steps of the first stage.
         diffusion_iterations: steps of the second stage.
         vae_batch_size: patches per step of the first stage. With 2 instead of 8, masks followed their images much
@@ -38,11 +38,11 @@ class TwoStreamConfig:
         batch_size: patches per step of the second stage.
         vae_lr: learning rate of the autoencoders.
         diffusion_lr: learning rate of the denoiser.
-        lr_decay: let both learning rates fall to 0 along a cosine.
-        precision: ``'32'``; ``'tf32'`` or ``'bf16'``, faster on a GPU.
+        lr_decay: decay both learning rates to 0 along a cosine.
+        precision: ``'32'``, or ``'tf32'`` or ``'bf16'``, which are faster on a GPU.
 
     Raises:
-        ValueError: if a setting is out of its range.
+        ValueError: if a setting is out of range.
     """
 
     single_stream: bool = False

@@ -82,20 +82,22 @@ class Denoiser(nn.Module):
 
 @register('two_stream_diffusion')
 class TwoStreamDiffusion(Generator):
-    """Two KL autoencoders, one of images and one of one-hot masks, and one diffusion model of their joint codes.
+    """Image-mask pairs or change triplets, by latent diffusion on the joint codes of two autoencoders (SpecDM, 2025).
 
-    Images are normalised inside, per band. Pixels to be ignored are one more class of the mask's autoencoder, so that
-    synthetic masks leave out what real ones would; with ``ignored=False`` they enter it as zeros in all classes, are in
-    no loss, and every synthetic pixel gets a class, which nothing has taught it there. A label asks for a
-    class that a sample should hold: the condition is the class shares of a training patch, drawn with probability
-    proportional to that class's share in it. Drawn from the training frequencies, labels so draw training patches
-    evenly; :meth:`sample_shares` takes the shares themselves. The text's model knows no condition: that is
-    ``class_conditional=False``, where labels have no effect.
+    One KL autoencoder encodes images, another one-hot masks, and a single diffusion model generates both codes
+    together. Bands are normalised internally. Ignored pixels form an extra class of the mask autoencoder, so that
+    synthetic masks ignore pixels where real ones would. With ``ignored=False`` they are zero in every class of the
+    one-hot mask and excluded from the loss; every synthetic pixel then gets a class, learnt or not.
 
-    Of kind ``'change'``, each date goes through the image's autoencoder by itself, with one set of parameters, and the
-    joint code is that of both dates and the mask. (An autoencoder of both dates' bands at once was tried: it spends
-    its code on what the dates share, and loses the changes.) Each date is normalised by itself: season and light,
-    which shift all of a date alike, then need no place in a code.
+    A label requests a class that the sample should contain: the model is conditioned on the class shares of a training
+    patch, drawn with probability proportional to the share of that class in it. If labels follow the training
+    frequencies, all training patches are equally likely. :meth:`sample_shares` takes the shares themselves. The model
+    of the paper is unconditional: with ``class_conditional=False`` labels have no effect.
+
+    For kind ``'change'``, the image autoencoder encodes each date separately, with shared weights, and the joint code
+    is that of both dates and the mask. (One autoencoder for the bands of both dates was tried: it spends its code on
+    what the dates have in common and loses the changes.) Each date is normalised separately, so that codes need not
+    represent season and illumination, which shift a whole date.
 
     Args:
         spec: spec of the samples, of kind ``'segmentation'`` or ``'change'``.

@@ -47,12 +47,12 @@ def arranged(image: Tensor, mask: Tensor, variant: int) -> tuple[Tensor, Tensor]
 
 
 class Stage(Training):
-    """A stage of the training: a subclass says what it minimises, and which settings are its own.
+    """One stage of the training; a subclass defines what it minimises and which settings belong to it.
 
-    Of the generator, on the device, it trains the part ``trained``; ``others`` are further modules that a checkpoint
-    keeps. The learning rate rises over the first steps, and falls along a cosine where asked for. Samples are (N, C, H,
-    W) normalised images, of two dates their bands one after the other, with (N, H, W) masks, on the device; or a
-    dataset of samples as they are.
+    It trains the part ``trained`` of the generator; ``others`` are further modules to be kept in checkpoints. The
+    learning rate warms up over the first steps and, if ``lr_decay`` is set, then follows a cosine. Samples are either
+    normalised images (N, C, H, W) on the device (the bands of two dates concatenated) with masks (N, H, W), or a
+    dataset of raw samples.
     """
 
     replayable = True
@@ -128,13 +128,13 @@ class Stage(Training):
 
 
 class AutoencoderStage(Stage):
-    """Trains both autoencoders; each has parameters and a loss of its own, so that one pass serves both.
+    """Trains both autoencoders in one pass; they share neither parameters nor losses.
 
-    The image's loss is L1, the spectral angle and the KL term, the mask's cross-entropy and the KL term, which is
-    summed over a code and divided by the number of pixels. L1 is of values from 0 to 1 over all bands, though networks
-    see each band standardised: the range itself is missing in our copy of the paper, and with this one the errors of
-    its Table 4 leave the angle some 30 % of the loss. Images without masks, if any, teach the image's autoencoder
-    alone: each step takes as many of them as of the pairs, and the image's loss is the mean of both.
+    The image loss is the sum of L1, spectral angle and KL term, the mask loss that of cross-entropy and KL term; KL
+    terms are summed over a code and divided by the number of pixels. Although the networks see standardised bands, L1
+    is measured on values scaled to [0, 1] over all bands. Our copy of the paper does not state the range; with this
+    one, and the errors of its Table 4, the angle makes up some 30 % of the loss. Images without masks, if any, train
+    the image autoencoder only: each step adds as many of them as of the pairs, and the image loss is the mean of both.
     """
 
     stage, batch_setting = 'vae', 'vae_batch_size'

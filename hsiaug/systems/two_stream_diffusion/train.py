@@ -39,18 +39,18 @@ def train_two_stream(
 
     Args:
         data: training part of a split, of kind ``'segmentation'`` or ``'change'``, in memory or read from a dataset.
-            ``unlabelled`` images, or pairs of dates, teach the image's autoencoder; the normalisation is that of the
+            ``unlabelled`` images, or pairs of dates, train the image autoencoder too; the normalisation comes from the
             labelled ones.
-        config: setting; the default one if None.
-        run: how, see :class:`~hsiaug.engine.Run`; the checkpoint is removed when the training ends.
+        config: settings; the defaults if None.
+        run: seed, device, checkpoints and progress; the checkpoint is removed when the training ends.
         preview_every: steps between two pictures of samples.
 
     Returns:
-        the generator, with the denoiser's averaged weights, on the device.
+        the generator, on the device, with the averaged weights of the denoiser.
 
     Raises:
-        ValueError: if the data cannot be learnt from, or the checkpoint is of another training.
-        FloatingPointError: if the training diverges; the last good checkpoint stays.
+        ValueError: if the data are unsuitable, or the checkpoint belongs to another training.
+        FloatingPointError: if the training diverges; the last good checkpoint is kept.
     """
     config, run = config or TwoStreamConfig(), run or Run()
     data = _require_trainable(data, config)
