@@ -75,6 +75,7 @@ CHOICES = (
 )
 USES = (Arm(V, V, ratios=(2,)), Arm(FIRST, V, ratios=(2,), synthetic_first=0.5))
 BALANCED = (Arm(V, V, labels='sqrt', ratios=(1,)), Arm(FIRST, V, labels='sqrt', ratios=(1,), synthetic_first=0.5))
+ONLY_BALANCE = (Arm('duplicate, synthetic first', 'duplicate', labels='sqrt', ratios=(1,), synthetic_first=0.5),)
 SEGMENTS = (
     Arm(V, V, ratios=(2,)),
     Arm(FIRST, V, ratios=(2,), synthetic_first=0.5),
@@ -112,6 +113,7 @@ PARTS: dict[str, tuple[tuple[str, ...], tuple[str, ...], tuple[Arm, ...], range]
     'confirm-all': (OTHERS, ('all',), BALANCED, range(500, 516)),
     'confirm-tuned': (OTHERS, ('10', '30'), USES, range(2000, 2020)),
     'confirm-tuned-all': (OTHERS, ('all',), BALANCED[1:], range(2000, 2020)),
+    'control-tuned-all': (OTHERS, ('all',), ONLY_BALANCE, range(2000, 2020)),
     'choose-forms-tuned': ((*TWO, 'jasper_ridge', 'simulated_too'), ('10',), FORMS, range(9100, 9108)),
     'forms': (OTHERS, ('10', '30'), (USES[1], NEARER), range(9500, 9520)),
     'forms-tuned': (OTHERS, ('10',), (USES[1], NEARER), range(9500, 9520)),
