@@ -103,7 +103,6 @@ def test_a_search_trains_the_network_that_a_study_trains() -> None:
         assert task.configure({'steps': 7}, 'model') == replace(first.config, steps=7)
 
 
-
 @pytest.mark.parametrize('task', TASKS.values(), ids=TASKS)
 def test_settings_that_are_not_given_are_those_of_the_named_model(task: Any) -> None:
     for name, model in task.models.items():
