@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from pretend_gpu import shared_streams
-from test_placement import EACH, deviating, fitted, samples  # noqa: F401
+from test_placement import deviating, each_generator, fitted, samples  # noqa: F401
 from toys import BANDS, Toy, toy_spec
 
 from hsiaug.datasets import write_bank
@@ -24,7 +24,7 @@ SMALL = SpectralGANConfig(iterations=6, hidden=16)
 
 
 @pytest.mark.filterwarnings('ignore:only .* training patches', 'ignore:the abundances')
-@pytest.mark.parametrize(('name', 'kind', 'settings'), EACH, ids=[f'{n}-{i}' for i, (n, _, _) in enumerate(EACH)])
+@each_generator
 def test_a_few_steps_are_those_of_the_cpu_and_what_came_of_them_draws_and_is_saved(
     samples: dict[str, TrainingData],  # noqa: F811
     name: str,

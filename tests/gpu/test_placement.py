@@ -75,6 +75,9 @@ CASES: dict[str, list[tuple[str, dict[str, Any]]]] = {
 COMPOSED = {'augmented'}
 """What is made of other generators, not trained; tested by itself below."""
 EACH = [(name, kind, settings) for name, cases in CASES.items() for kind, settings in cases]
+each_generator = pytest.mark.parametrize(
+    ('name', 'kind', 'settings'), EACH, ids=[f'{n}-{i}' for i, (n, _, _) in enumerate(EACH)]
+)
 
 
 @pytest.fixture(scope='module')
@@ -110,7 +113,7 @@ def test_every_generator_is_tested_here() -> None:
 
 
 @pytest.mark.filterwarnings('ignore:only .* training patches', 'ignore:the abundances')
-@pytest.mark.parametrize(('name', 'kind', 'settings'), EACH, ids=[f'{n}-{i}' for i, (n, _, _) in enumerate(EACH)])
+@each_generator
 def test_a_generator_trains_and_draws_there_as_here_and_waits_for_nothing(
     samples: dict[str, TrainingData], name: str, kind: str, settings: dict[str, Any]
 ) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 from tape import recorded_on_cpu
-from test_placement import DOWNSTREAM, EACH, deviating, differing, fitted, samples  # noqa: F401
+from test_placement import DOWNSTREAM, deviating, differing, each_generator, fitted, samples  # noqa: F401
 
 from hsiaug.datasets import SpectraDataset
 from hsiaug.engine.cuda_graphs import SWITCH, wanted
@@ -18,14 +18,11 @@ LAUNCHED = ('the date encoder',)
 """Whose optimiser has a momentum that the host changes from step to step."""
 ROUNDED = ('fcsiamdiff', 'fcsiamconc', 'resnet18')
 """Whose weights are others after three steps of Adam where convolutions are rounded otherwise, on a CPU too."""
-generators = pytest.mark.parametrize(
-    ('name', 'kind', 'settings'), EACH, ids=[f'{n}-{i}' for i, (n, _, _) in enumerate(EACH)]
-)
 quietly = pytest.mark.filterwarnings('ignore:only .* training patches', 'ignore:the abundances')
 
 
 @quietly
-@generators
+@each_generator
 def test_recorded_steps_train_the_same_generator(
     samples: dict[str, TrainingData],  # noqa: F811
     name: str,
@@ -56,7 +53,7 @@ def test_recorded_steps_train_the_same_downstream_model(
 
 @quietly
 @pytest.mark.gpu
-@generators
+@each_generator
 def test_a_cuda_graph_trains_the_same_generator(
     samples: dict[str, TrainingData],  # noqa: F811
     name: str,
