@@ -125,10 +125,14 @@ def iteration(data: Any, config: Any, device: str, switch: str, precision: str) 
     training, rng = SpectralGANTraining(data, config, 0, device), torch.Generator(device)
     before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision(precision)
-    with set_graphs(switch):
-        training.advance(rng)  # which records it
+
+    def advance() -> None:
+        with set_graphs(switch):  # a training that is not recorded asks again at each step
+            training.advance(rng)
+
+    advance()  # which records it
     torch.set_float32_matmul_precision(before)
-    return lambda: training.advance(rng)
+    return advance
 
 
 @contextmanager
