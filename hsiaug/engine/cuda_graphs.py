@@ -17,7 +17,11 @@ SWITCH = 'HSIAUG_CUDA_GRAPHS'
 
 def wanted(device: torch.device) -> bool:
     """Whether to record steps on a device: on a GPU, in a training of one process, unless switched off."""
-    return device.type == 'cuda' and world()[1] == 1 and os.environ.get(SWITCH) != '0'
+    if device.type != 'cuda' or world()[1] > 1:
+        return False
+    if (switch := os.environ.get(SWITCH, '1')) not in ('0', '1'):
+        raise ValueError(f'{SWITCH} must be 0 or 1, or not set, found {switch!r}; set it to 0 to turn CUDA graphs off')
+    return switch == '1'
 
 
 def make_capturable(optimisers: Optimisers, device: torch.device, rates: bool) -> None:

@@ -98,3 +98,6 @@ def test_the_switch_turns_recording_off(monkeypatch: pytest.MonkeyPatch) -> None
     assert (wanted(gpu), wanted(cpu)) == (True, False)
     monkeypatch.setenv(SWITCH, '0')
     assert not wanted(gpu)
+    monkeypatch.setenv(SWITCH, 'off')
+    with pytest.raises(ValueError, match="HSIAUG_CUDA_GRAPHS must be 0 or 1, or not set, found 'off'"):
+        wanted(gpu)
