@@ -34,7 +34,9 @@ def collect(results: Path) -> list[dict[str, Any]]:
     for part in ('confirm', 'again'):
         for file in sorted(results.glob(f'region_paste/{part}*.json')):
             found += _gains(file, results, images=read_json(file, 'gains')['windows'])
-    return found + _trust(results)
+    found += _trust(results / 'trust/spectrum/trust.json', results, labels_per_class=30.0, network=NETWORKS[True])
+    found += _trust(results / 'trust/segmentation/trust.json', results, labels_per_class=None)
+    return found
 
 
 def _gains(file: Path, results: Path, **about: Any) -> Iterator[dict[str, Any]]:
@@ -59,11 +61,11 @@ def _gains(file: Path, results: Path, **about: Any) -> Iterator[dict[str, Any]]:
         }  # fmt: skip
 
 
-def _trust(results: Path) -> list[dict[str, Any]]:
-    record = read_json(results / 'trust' / 'trust.json', 'the tables of trust.py')
-    arms = {arm['name']: arm for plan in record['plans'].values() for arm in plan['arms']}
-    entries = []
-    for name in TRUSTED:
+def _trust(file: Path, results: Path, **about: Any) -> Iterator[dict[str, Any]]:
+    """Of what trust.py wrote, of each generator that nobody tuned."""
+    record = read_json(file, 'the tables of trust.py')
+    arms = {arm['name']: arm for arm in record['plan']['arms']}
+    for name in (name for name in TRUSTED if name in arms):
         for ratio in (1.0, 2.0):
             policy = f'naive, r = {ratio:g}'
             lines = [r for r in record['lines'] if r['generator'] == name and r['policy'] == policy]
@@ -72,19 +74,15 @@ def _trust(results: Path) -> list[dict[str, Any]]:
             error = sum(g['sd'] ** 2 / g['n'] for g in gains) ** 0.5 / len(gains)
             mean, n = sum(g['mean'] for g in gains) / len(gains), min(g['n'] for g in gains)
             wide = float(stats.t.ppf(0.975, n - 1)) * error
-            few = lines[0]['kind'] == 'spectrum'
-            entries.append(
-                {
-                    'generator': name, 'kind': lines[0]['kind'], 'settings': arms[name]['settings'],
-                    'labels_per_class': 30.0 if few else None, 'ratio': ratio, 'synthetic_first': 0.0,
-                    'labels': arms[name]['labels'], 'metric': lines[0]['metrics'][0], 'gain': round(mean, 2),
-                    'interval': [round(mean - wide, 2), round(mean + wide, 2)], 'seeds': n,
-                    'scenes': {line['scene']: [round(x, 2) for x in (gain['mean'], *gain['interval'])]
-                               for line, gain in zip(lines, gains, strict=True)},
-                    'origin': 'benchmarks/results/trust/trust.json',
-                }
-            )  # fmt: skip
-    return entries
+            yield {
+                'generator': name, 'kind': file.parent.name, 'settings': arms[name]['settings'],
+                'ratio': ratio, 'synthetic_first': 0.0, 'labels': arms[name]['labels'],
+                'metric': lines[0]['metrics'][0], 'gain': round(mean, 2),
+                'interval': [round(mean - wide, 2), round(mean + wide, 2)], 'seeds': n,
+                'scenes': {line['scene']: [round(x, 2) for x in (gain['mean'], *gain['interval'])]
+                           for line, gain in zip(lines, gains, strict=True)},
+                'origin': f'benchmarks/results/{file.relative_to(results)}', **about,
+            }  # fmt: skip
 
 
 def main() -> None:

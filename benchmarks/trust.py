@@ -2,7 +2,7 @@
 
     HSIAUG_DATA=folder python benchmarks/trust.py --quick                       # under 20 minutes on 2 cores, no claims
     HSIAUG_DATA=folder python benchmarks/trust.py --kinds spectrum              # the study of spectra
-    HSIAUG_DATA=folder python benchmarks/trust.py --kinds segmentation          # the pairs, into the same folder
+    HSIAUG_DATA=folder python benchmarks/trust.py --kinds segmentation          # that of pairs
 
 For each scene, seed and generator: real only, mixing at fixed ratios with and without gates, and two races on folds of
 the training area (generator and gates are fitted anew without each fold): one over ratios behind gates, one over ratios
@@ -328,9 +328,7 @@ def search(part: Part, plan: Study, group: GatedGroup, arm: Arm) -> dict[str, An
         gate=group.fold_gates, **part.fold,
     )  # fmt: skip
     recorded = Recorded(trial, group.folder / 'trials' / name)
-    found: dict[str, Any] = {
-        'kind': plan.kind, 'scene': group.setting.scene, 'seed': group.seed, 'generator': arm.name,
-    }  # fmt: skip
+    found: dict[str, Any] = {'scene': group.setting.scene, 'seed': group.seed, 'generator': arm.name}
     start = time.process_time()
     for policy, thresholds in (('gated', (FALSE_ALARM,)), ('either', (NO_GATE, FALSE_ALARM))):
         choice = replace(part.search, thresholds=thresholds, seed=group.seed)(recorded)
@@ -360,8 +358,8 @@ def main() -> None:
         if set(scenes) & set(PARTS[kind].splitters):
             plan = study(root, kind, args.seeds, scenes, args.quick)
             experiment(kind, plan, root, out / kind).run(out / kind, args.workers)
-    print(write_tables(out))
-    print(f'results: {out}')
+            print(write_tables(out / kind))
+            print(f'results: {out / kind}')
 
 
 if __name__ == '__main__':

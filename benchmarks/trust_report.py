@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,7 +16,7 @@ from hsiaug.ablation.plan import REAL
 from hsiaug.ablation.results import PLAN_FILE, RESULTS_FILE, read_results
 from hsiaug.ablation.safety import LEVEL, NonInferiority, advised_by_others, non_inferiority
 from hsiaug.ablation.statistics import PairedComparison, Row, choose_ratios, compare_cells, holm, mean_of_means
-from hsiaug.records import write_json
+from hsiaug.records import read_json, write_json
 from hsiaug.report.ablation import interval, signed
 from hsiaug.report.figures import COLOURS, GREYS, metric_name
 from hsiaug.tasks.base import finite
@@ -43,18 +42,16 @@ def way_name(generator: str, way: str) -> str:
 
 @dataclass(frozen=True, eq=False)
 class Block:
-    """One scene and generator, the seeds of which everything is measured.
+    """One scene and generator.
 
     Args:
-        kind: of the samples.
         scene: name of the scene.
         generator: name of the generator.
         metrics: the primary one and a second one.
         rows: all cells of the scene.
-        searches: what was chosen, by seed.
+        searches: what the races chose, by seed; a costly generator may have fewer of them than cells.
     """
 
-    kind: str
     scene: str
     generator: str
     metrics: tuple[str, str]
@@ -64,7 +61,7 @@ class Block:
     @property
     def named(self) -> dict[str, str]:
         """What a record of it begins with."""
-        return {'kind': self.kind, 'scene': self.scene, 'generator': self.generator}
+        return {'scene': self.scene, 'generator': self.generator}
 
     def option(self, option: Option) -> dict[int, Row]:
         """The cells of an arm at a ratio, by seed."""
@@ -110,29 +107,31 @@ class Block:
         return {f'{arm}, r = {ratio:g}': self.option((arm, ratio)) for arm, ratio in found}
 
     def compare(self, cells: Mapping[int, Row], metric: str, base: Mapping[int, Row] | None = None) -> PairedComparison:
-        """Cells against real only, or others, in points of a test metric."""
-        base = self.option((REAL, 0.0)) if base is None else base
-        found = compare_cells({seed: row for seed, row in cells.items() if seed in self.searches}, base, metric)
+        """Cells against real only, or others, in points of a test metric, over the seeds that both have."""
+        found = compare_cells(cells, self.option((REAL, 0.0)) if base is None else base, metric)
         assert found is not None  # every seed has its real-only cell
         return found
 
 
-def read_blocks(out: Path) -> tuple[list[Block], dict[str, dict[str, Any]]]:
-    """What is measured, and the plan of each kind of samples."""
-    blocks, plans = [], {}
-    for path in sorted(out.glob(f'*/{PLAN_FILE}'), reverse=True):  # spectra first
-        plan, kind = json.loads(path.read_text()), path.parent.name
-        found = read_results(path.parent / RESULTS_FILE)
-        rows, searches = ([row for row in found if ('gated' in row) == search] for search in (False, True))
-        plans[kind] = plan
-        for scene, *_ in plan['settings']:
-            for generator in dict.fromkeys(row['generator'] for row in searches):
-                mine = {r['seed']: r for r in searches if (r['scene'], r['generator']) == (scene, generator)}
-                if mine:
-                    here = [row for row in rows if row['scene'] == scene and row['seed'] in mine]
-                    first, second = plan['metrics'][:2]
-                    blocks.append(Block(kind, scene, generator, (first, second), here, dict(sorted(mine.items()))))
-    return blocks, plans
+def read_blocks(folder: Path) -> list[Block]:
+    """What a run folder holds by now: the scenes and generators with at least one seed of which everything is there.
+
+    Raises:
+        ValueError: if there are none.
+    """
+    plan, found = read_json(folder / PLAN_FILE, 'the plan of a study'), read_results(folder / RESULTS_FILE)
+    rows, searches = ([row for row in found if ('gated' in row) == search] for search in (False, True))
+    first, second = plan['metrics'][:2]
+    blocks = []
+    for scene, *_ in plan['settings']:
+        here = [row for row in rows if row['scene'] == scene]
+        for generator in dict.fromkeys(row['generator'] for row in searches):
+            mine = {r['seed']: r for r in searches if (r['scene'], r['generator']) == (scene, generator)}
+            if mine:
+                blocks.append(Block(scene, generator, (first, second), here, dict(sorted(mine.items()))))
+    if not blocks:
+        raise ValueError(f'{folder} holds no finished search yet')
+    return blocks
 
 
 # --- reading off ----------------------------------------------------------------------------------------------------
@@ -150,7 +149,6 @@ def lines(blocks: Sequence[Block]) -> list[dict[str, Any]]:
     found = []
     for block in blocks:
         for policy, cells in all_policies(block, blocks).items():
-            cells = {seed: row for seed, row in cells.items() if seed in block.searches}
             gain, second = (block.compare(cells, metric) for metric in block.metrics)
             record = {'policy': policy, 'metrics': block.metrics, 'gain': asdict(gain), 'second': asdict(second)}
             found.append({**block.named, **record, 'mixes': mixes(cells), 'control': policy in block.controls()})
@@ -171,7 +169,7 @@ def family(chosen: Mapping[Block, Mapping[int, Row]]) -> list[dict[str, Any]]:
             'p_non_inferior': test.p,
             'p_non_inferior_holm': test.p_holm,
             'conclusion': conclusion(test, p_gain),
-            'mixes': mixes({seed: cells[seed] for seed in block.searches}),
+            'mixes': mixes(cells),
         }
         for (block, cells), test, p_gain in zip(chosen.items(), tests, gains, strict=True)
     ]
@@ -222,7 +220,7 @@ def conclusion(test: NonInferiority, p_gain: float) -> str:
 
 def advice(block: Block, blocks: Sequence[Block]) -> Option | None:
     """The fixed option, real only among them, that tests best on the other scenes; None without other scenes."""
-    peers = [b for b in blocks if (b.kind, b.generator) == (block.kind, block.generator)]
+    peers = [peer for peer in blocks if peer.generator == block.generator]
     if len(peers) < 2:
         return None
     scores = {
@@ -241,11 +239,15 @@ def regret(block: Block, blocks: Sequence[Block], race: str) -> dict[str, Any] |
     return {'advised': list(option), **asdict(compared)}
 
 
+def by_generator(blocks: Sequence[Block]) -> dict[str, list[Block]]:
+    """The scenes of each generator."""
+    return {name: [b for b in blocks if b.generator == name] for name in dict.fromkeys(b.generator for b in blocks)}
+
+
 def by_k(blocks: Sequence[Block]) -> list[dict[str, Any]]:
     """Mean gain over scenes, and share of seeds with anything mixed in, for each k of the same races."""
     found = []
-    for kind, generator in dict.fromkeys((b.kind, b.generator) for b in blocks):
-        mine = [b for b in blocks if (b.kind, b.generator) == (kind, generator)]
+    for generator, mine in by_generator(blocks).items():
         for policy, race in SEARCHED.items():
             for k in KS:
                 chosen = [block.searched(race, k) for block in mine]
@@ -361,19 +363,18 @@ def markdown(summary: Mapping[str, Any]) -> str:
     parts.append(
         '## Gain of every policy\n\nExploratory but for the one above. Controls do not depend on the generator.\n'
     )
-    for kind, metrics in dict.fromkeys((row['kind'], tuple(row['metrics'])) for row in summary['lines']):
-        mine = [row for row in summary['lines'] if row['kind'] == kind]
-        scenes = list(dict.fromkeys(row['scene'] for row in mine))
-        groups = {name: [row for row in mine if row['generator'] == name and not row['control']]
-                  for name in dict.fromkeys(row['generator'] for row in mine)}  # fmt: skip
-        groups['controls'] = [row for row in mine if row['control']]
-        for which, metric in zip(('gain', 'second'), metrics, strict=True):
-            parts.append(f'Δ{metric_name(metric)}:\n')
-            for title, those in groups.items():
-                at = {(row['policy'], row['scene']): compared(row[which]) for row in those}
-                policies = dict.fromkeys(policy for policy, _ in at)
-                rows = [[policy, *(at.get((policy, scene), '–') for scene in scenes)] for policy in policies]
-                parts.append(markdown_table([title, *scenes], rows))
+    every = summary['lines']
+    scenes = list(dict.fromkeys(row['scene'] for row in every))
+    groups = {name: [row for row in every if row['generator'] == name and not row['control']]
+              for name in dict.fromkeys(row['generator'] for row in every)}  # fmt: skip
+    groups['controls'] = [row for row in every if row['control']]
+    for which, metric in zip(('gain', 'second'), every[0]['metrics'], strict=True):
+        parts.append(f'Δ{metric_name(metric)}:\n')
+        for title, those in groups.items():
+            at = {(row['policy'], row['scene']): compared(row[which]) for row in those}
+            policies = dict.fromkeys(policy for policy, _ in at)
+            rows = [[policy, *(at.get((policy, scene), '–') for scene in scenes)] for policy in policies]
+            parts.append(markdown_table([title, *scenes], rows))
     return '\n'.join(
         [
             *parts,
@@ -382,7 +383,7 @@ def markdown(summary: Mapping[str, Any]) -> str:
             '## k, the standard errors that a ratio must be better by\n\nMean over scenes, of the same races.\n',
             records_table(summary['by_k'], BY_K),
             '## How it was measured\n',
-            *(f'- {measured_with(plan)}\n' for plan in summary['plans'].values()),
+            measured_with(summary['plan']) + '\n',
         ]
     )
 
@@ -397,11 +398,10 @@ def drawn(block: Block, blocks: Sequence[Block]) -> dict[str, dict[int, Row]]:
 
 def draw(blocks: Sequence[Block]) -> Figure:
     """Gain by scene with intervals, a row per generator; controls are grey."""
-    panels = list(dict.fromkeys((block.kind, block.generator) for block in blocks))
-    shown = {panel: [b for b in blocks if (b.kind, b.generator) == panel] for panel in panels}
+    shown = by_generator(blocks)
     most = max(len(mine) for mine in shown.values())
-    figure = Figure(figsize=(1.3 * most + 4, 2.9 * len(panels) + 0.3), layout='constrained')
-    axes = figure.subplots(len(panels), 1, squeeze=False)[:, 0]
+    figure = Figure(figsize=(1.3 * most + 4, 2.9 * len(shown) + 0.3), layout='constrained')
+    axes = figure.subplots(len(shown), 1, squeeze=False)[:, 0]
     greys: dict[str, str] = {}
     handles: dict[str, Any] = {}
     for panel, mine in zip(axes, shown.values(), strict=True):
@@ -431,23 +431,19 @@ def draw(blocks: Sequence[Block]) -> Figure:
     return figure
 
 
-def write_tables(out: Path) -> str:
-    """Write ``trust.md``, ``trust.json`` and ``trust.png`` into the run folder, and return the tables.
+def write_tables(folder: Path) -> str:
+    """Write ``trust.md``, ``trust.json`` and ``trust.png`` into the run folder of a kind, and return the tables.
 
     Raises:
-        ValueError: if no group is finished yet.
+        ValueError: if no search is finished yet.
     """
-    blocks, plans = read_blocks(out)
-    if not blocks:
-        raise ValueError(f'{out} holds no finished search yet')
-    first = next(iter(plans.values()))
+    blocks, plan = read_blocks(folder), read_json(folder / PLAN_FILE, 'the plan of a study')
     summary = {
-        'title': first['title'], 'quick': any(plan['quick'] for plan in plans.values()), 'margin': MARGIN,
-        'plans': plans, 'primary': primary(blocks), 'followed': followed(blocks), 'lines': lines(blocks),
-        'rejections': rejections(blocks), 'by_k': by_k(blocks),
+        'title': plan['title'], 'quick': plan['quick'], 'margin': MARGIN, 'plan': plan, 'primary': primary(blocks),
+        'followed': followed(blocks), 'lines': lines(blocks), 'rejections': rejections(blocks), 'by_k': by_k(blocks),
     }  # fmt: skip
-    write_json(out / 'trust.json', finite(summary))
+    write_json(folder / 'trust.json', finite(summary))
     text = markdown(summary)
-    (out / 'trust.md').write_text(text)
-    draw(blocks).savefig(out / 'trust.png', dpi=130)
+    (folder / 'trust.md').write_text(text)
+    draw(blocks).savefig(folder / 'trust.png', dpi=130)
     return text

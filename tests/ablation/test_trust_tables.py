@@ -43,18 +43,18 @@ def row(scene: str, seed: int, arm: str, ratio: float, points: float, **extra: A
 
 def planted(folder: Path, scenes: tuple[str, ...] = ('near', 'far', 'shut'), seeds: int = SEEDS) -> Path:
     """A study with known gains: gates help; the races choose gates at ratio 2, and nothing on the scene 'shut'."""
-    (folder / 'spectrum').mkdir(parents=True)
+    folder.mkdir(parents=True)
     plan = {
         'title': 'Planted', 'quick': False, 'metrics': ['oa', 'aa', 'kappa'], 'command': 'trust.py',
         'settings': [[scene, 'b', 'S'] for scene in scenes], 'environment': {
             'hardware': 'none', 'versions': {'torch': '2'}, 'commit': 'abc'
         },
     }  # fmt: skip
-    (folder / 'spectrum' / PLAN_FILE).write_text(json.dumps(plan))
+    (folder / PLAN_FILE).write_text(json.dumps(plan))
     for scene in scenes:
         shut = scene == 'shut'
         for seed in range(seeds):
-            append = folder / 'spectrum' / RESULTS_FILE
+            append = folder / RESULTS_FILE
             append_line(append, row(scene, seed, 'real', 0.0, 0.0))
             append_line(append, row(scene, seed, 'copies', 2.0, 0.1))
             append_line(append, row(scene, seed, way_name('gan', 'light'), 2.0, -0.4))
@@ -75,8 +75,8 @@ def planted(folder: Path, scenes: tuple[str, ...] = ('near', 'far', 'shut'), see
             kept = 0 if shut else 80
             rejected = {'samples': 100, 'kept': kept, 'rejected': {'range': 100 - kept, 'novelty': 5}}
             append_line(
-                folder / 'spectrum' / RESULTS_FILE,
-                {'cell': f'{scene}{seed}', 'kind': 'spectrum', 'scene': scene, 'seed': seed, 'generator': 'gan',
+                folder / RESULTS_FILE,
+                {'cell': f'{scene}{seed}', 'scene': scene, 'seed': seed, 'generator': 'gan',
                  **races, 'plain_cpu_seconds': 0.5, 'rejected': rejected},
             )  # fmt: skip
     return folder
@@ -84,7 +84,7 @@ def planted(folder: Path, scenes: tuple[str, ...] = ('near', 'far', 'shut'), see
 
 @pytest.fixture(scope='module')
 def blocks(tmp_path_factory: pytest.TempPathFactory) -> list[Block]:
-    return read_blocks(planted(tmp_path_factory.mktemp('trust') / 'run'))[0]
+    return read_blocks(planted(tmp_path_factory.mktemp('trust') / 'run'))
 
 
 def test_the_chosen_policy_against_real_only(blocks: list[Block]) -> None:
@@ -173,14 +173,14 @@ def test_few_seeds_are_no_basis_and_files_are_written(tmp_path: Path) -> None:
 
 def test_a_killed_study_counts_seeds_that_are_whole(tmp_path: Path) -> None:
     folder = planted(tmp_path / 'run', ('near', 'far'))
-    path = folder / 'spectrum' / RESULTS_FILE
+    path = folder / RESULTS_FILE
     kept = [
         line
         for line in path.read_text().splitlines()
         if not ('gated' in (row := json.loads(line)) and row['seed'] == 9)
     ]
     path.write_text('\n'.join(kept) + '\n')
-    found = primary(read_blocks(folder)[0])
+    found = primary(read_blocks(folder))
     assert [line['seeds'] for line in found] == [9, 9]
     assert np.isfinite(found[0]['gain']['mean'])
     path.unlink()
