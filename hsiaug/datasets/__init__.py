@@ -1,8 +1,9 @@
 """torchgeo datasets of real samples, of synthetic samples, and of both mixed at a ratio."""
 
 from .adapted import AdaptedDataset, adapt
-from .bank import BankError, SyntheticBank
-from .bank_writer import write_bank
+from .bank.reader import BankError, SyntheticBank
+from .bank.tar_shards import TarShards
+from .bank.writer import write_bank
 from .change_folder import ChangeFolder
 from .checks import require_unseen_samples
 from .folders import PairFolder, SceneFolder
@@ -17,7 +18,6 @@ from .sample_set import SampleSet, SampleSplit, SampleSplitter
 from .sources import SyntheticPool, as_pool
 from .spectra import SpectraDataset
 from .synthetic import SyntheticDataset
-from .tar_shards import TarShards
 
 __all__ = [
     'IGNORE',

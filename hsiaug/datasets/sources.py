@@ -20,7 +20,7 @@ from ..ratio import Mode, Schedule, as_schedule, ratio_in, source_counts, togeth
 from ..samples import Sample, SampleSpec, require_compatible
 from ..settings import check_value
 from ..streams import SOURCES, WHICH, stream_seed
-from .bank import SyntheticBank
+from .bank.reader import SyntheticBank
 from .checks import ClassNumbers, Scales, require_mixable
 from .labels import LabelPolicy
 from .pool import Draw, LivePool, Pool, Source

@@ -23,11 +23,11 @@ from filelock import FileLock, Timeout
 from rasterio.errors import NotGeoreferencedWarning
 from torch import Tensor
 
-from ..progress import progress_bar
-from ..samples import SampleSpec
-from .bank import SyntheticBank
-from .bank_folder import names_place, size_text
-from .bank_record import FRACTIONS, BankError, layout_bytes, numpy_dtype
+from ...progress import progress_bar
+from ...samples import SampleSpec
+from .folder import names_place, size_text
+from .reader import SyntheticBank
+from .record import FRACTIONS, BankError, layout_bytes, numpy_dtype
 
 ExportFormat = Literal['npz', 'geotiff', 'webdataset', 'parquet']
 

@@ -18,11 +18,11 @@ import torch
 from torch import Tensor
 from torchgeo.datasets import DatasetNotFoundError, NonGeoDataset
 
-from ..records import read_json
-from ..samples import Provenance, Sample, SampleSpec
-from ..scenes.formats import npy_header
-from .bank_export import RECORD_FILE
-from .batches import row_numbers
+from ...records import read_json
+from ...samples import Provenance, Sample, SampleSpec
+from ...scenes.formats import npy_header
+from ..batches import row_numbers
+from .export import RECORD_FILE
 
 KEYS = {'npy': 'image', 'cls': 'label'}
 """What members are called in a sample whose names are their suffix alone."""
@@ -36,7 +36,7 @@ class TarShards(NonGeoDataset):
     Headers are read once, samples in place. ``.npy`` gives an array, ``.cls`` a class number, ``.txt`` text; other
     members are left out, and shards with pickles are refused: nothing is ever unpickled.
 
-    Shards written by :func:`~hsiaug.datasets.bank_export.export_bank` have a spec and provenance; pass other shards to
+    Shards written by :func:`~hsiaug.datasets.bank.export.export_bank` have a spec and provenance; pass other shards to
     :func:`~hsiaug.datasets.adapt`.
 
     Args:

@@ -17,15 +17,15 @@ from lightning.fabric import Fabric
 from torch import nn
 from torch.utils.data import Dataset
 
-from ..progress import progress_bar
-from ..records import write_json, written_whole
-from ..samples import Sample, SampleSource, Traits
-from .bank import SyntheticBank
-from .bank_folder import LOCK_FILE, begin, keeps_finished, require_place
-from .bank_plan import SHARD_BYTES, empty_shard, is_generator, make_plan, shard_tensors
-from .bank_record import BANK_FILE, WRITING_FILE, BankError, BankRecord, Shard, shard_name
-from .bank_shard import map_shard, write_shard
-from .labels import LabelPolicy
+from ...progress import progress_bar
+from ...records import write_json, written_whole
+from ...samples import Sample, SampleSource, Traits
+from ..labels import LabelPolicy
+from .folder import LOCK_FILE, begin, keeps_finished, require_place
+from .plan import SHARD_BYTES, empty_shard, is_generator, make_plan, shard_tensors
+from .reader import SyntheticBank
+from .record import BANK_FILE, WRITING_FILE, BankError, BankRecord, Shard, shard_name
+from .shard import map_shard, write_shard
 
 T = TypeVar('T')
 

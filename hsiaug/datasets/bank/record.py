@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..records import as_record, read_json, require_plausible
-from ..samples import Layout, Provenance, SampleSpec
+from ...records import as_record, read_json, require_plausible
+from ...samples import Layout, Provenance, SampleSpec
 
 FORMAT = 3
 """From 2 on shards hold checksums of their blocks; those of format 1 are verified whole. 3 has none of whole files."""

@@ -21,8 +21,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from ..samples import Layout
-from .bank_record import BankError, layout_bytes, numpy_dtype
+from ...samples import Layout
+from .record import BankError, layout_bytes, numpy_dtype
 
 BLOCK_BYTES = 64 << 10
 DIGEST_BYTES = 32

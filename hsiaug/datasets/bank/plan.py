@@ -14,15 +14,15 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from ..samples import Sample, SampleSource, SampleSpec, Traits
-from ..settings import check_value
-from ..streams import as_seed
-from .bank_record import FORMAT, FRACTIONS, BankError, BankRecord, layout_bytes, numpy_dtype
-from .batches import fetch
-from .contract import value_problem
-from .held import class_fractions
-from .labels import LabelPolicy
-from .synthetic import SyntheticDataset, default_chunk, draw_samples
+from ...samples import Sample, SampleSource, SampleSpec, Traits
+from ...settings import check_value
+from ...streams import as_seed
+from ..batches import fetch
+from ..contract import value_problem
+from ..held import class_fractions
+from ..labels import LabelPolicy
+from ..synthetic import SyntheticDataset, default_chunk, draw_samples
+from .record import FORMAT, FRACTIONS, BankError, BankRecord, layout_bytes, numpy_dtype
 
 SHARD_BYTES = 64 << 20
 

@@ -12,10 +12,10 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from ..records import read_json, write_json
-from .bank import SyntheticBank
-from .bank_record import BANK_FILE, WRITING_FILE, BankError, BankRecord
-from .bank_shard import shard_bytes
+from ...records import read_json, write_json
+from .reader import SyntheticBank
+from .record import BANK_FILE, WRITING_FILE, BankError, BankRecord
+from .shard import shard_bytes
 
 LOCK_FILE = '.bank.lock'
 _SHARD = re.compile(r'shard-(\d{5,12})\.safetensors')

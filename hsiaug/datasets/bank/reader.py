@@ -17,13 +17,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..progress import progress_bar
-from ..records import checksum, read_json
-from ..samples import class_counts
-from .bank_record import BANK_FILE, FRACTIONS, WRITING_FILE, BankError, BankRecord, Shard, size_problem
-from .bank_shard import Blocks, MappedShard, map_shard, row_values
-from .batches import ReadAtOnce, row_numbers
-from .contract import value_problem
+from ...progress import progress_bar
+from ...records import checksum, read_json
+from ...samples import class_counts
+from ..batches import ReadAtOnce, row_numbers
+from ..contract import value_problem
+from .record import BANK_FILE, FRACTIONS, WRITING_FILE, BankError, BankRecord, Shard, size_problem
+from .shard import Blocks, MappedShard, map_shard, row_values
 
 _LARGE_ROW = 16 << 10  # bytes; above, copying row by row beats an index over the shard and the copy that it makes
 _LONG_READ = 256 << 20  # bytes; verifying more than this is said
@@ -49,7 +49,7 @@ class _Column:
 
 
 class SyntheticBank(ReadAtOnce):
-    """Synthetic samples in a folder written by :func:`~hsiaug.datasets.bank_writer.write_bank`.
+    """Synthetic samples in a folder written by :func:`~hsiaug.datasets.bank.writer.write_bank`.
 
     Opening reads ``bank.json`` and checks that every shard is present and has the right size. Contents are verified
     against the record on first access by any of the processes that share this object: the tensors of a shard and the
