@@ -19,7 +19,7 @@ from ..datasets import MixedDataset, SyntheticBank, require_unseen_samples
 from ..datasets.batches import fetch
 from ..datasets.checks import Use
 from ..datasets.exhausted import Exhausted, require_policy
-from ..datasets.pool import Draw, Source
+from ..datasets.pools.pool import Draw, Source
 from ..datasets.preview import preview_grid
 from ..datasets.sources import LabelPolicies, Ratios, Sources, require_same
 from ..datasets.wrapped import counts_of, look_through

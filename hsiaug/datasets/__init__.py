@@ -9,15 +9,15 @@ from .checks import require_unseen_samples
 from .folders import PairFolder, SceneFolder
 from .foreign import DataArrayImage, GeoSamples
 from .held import IGNORE
-from .labels import LabelPolicy, estimate_prior, synthetic_counts
 from .mixed import MixedDataset
 from .parts import scene_dataset
 from .patches import ChangeDataset, PatchDataset, SceneDataset
-from .pool import Draw
+from .pools.labels import LabelPolicy, estimate_prior, synthetic_counts
+from .pools.pool import Draw
+from .pools.synthetic import SyntheticDataset
 from .sample_set import SampleSet, SampleSplit, SampleSplitter
 from .sources import SyntheticPool, as_pool
 from .spectra import SpectraDataset
-from .synthetic import SyntheticDataset
 
 __all__ = [
     'IGNORE',

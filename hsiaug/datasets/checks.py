@@ -39,7 +39,7 @@ from .wrapped import (
 )
 
 if TYPE_CHECKING:
-    from .pool import Pool
+    from .pools.pool import Pool
 
 Use = Literal['val', 'test']
 EXAMINED = 16

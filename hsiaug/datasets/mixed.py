@@ -31,8 +31,8 @@ from .batches import (
 from .checks import EXAMINED, ClassNumbers, require_unseen_samples, some_samples, warn_of_doubtful_labels
 from .exhausted import Exhausted, KnownLength, real_samples, require_policy
 from .joined import JoinedSamples, Part, join, take_apart
-from .orders import EpochIndices, EpochOrder, InOrder, Rounds, Rows, Shuffled
-from .pool import Draw
+from .pools.orders import EpochIndices, EpochOrder, InOrder, Rounds, Rows, Shuffled
+from .pools.pool import Draw
 from .shared import InEpochs, Kept
 from .sources import LabelPolicies, NamedSources, Ratios, Sources, require_same
 from .wrapped import counts_of, labels_of, require_map_style, spec_of

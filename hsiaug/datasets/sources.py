@@ -22,9 +22,9 @@ from ..settings import check_value
 from ..streams import SOURCES, WHICH, stream_seed
 from .bank.reader import SyntheticBank
 from .checks import ClassNumbers, Scales, require_mixable
-from .labels import LabelPolicy
-from .pool import Draw, LivePool, Pool, Source
-from .stored import StoredPool
+from .pools.labels import LabelPolicy
+from .pools.pool import Draw, LivePool, Pool, Source
+from .pools.stored import StoredPool
 
 LOGGER = logging.getLogger(__name__)
 

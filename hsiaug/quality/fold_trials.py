@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..datasets import LabelPolicy, MixedDataset, SampleSplit, require_unseen_samples, scene_dataset
 from ..datasets.parts import AnyScene, AnySplit
-from ..datasets.pool import Source
+from ..datasets.pools.pool import Source
 from ..records import short_digest
 from ..samples import Kind, require_unseen
 from ..scenes import BitemporalScene

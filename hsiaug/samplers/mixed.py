@@ -18,7 +18,7 @@ from torch.utils.data import (
 )
 
 from ..datasets import MixedDataset
-from ..datasets.orders import BatchOrder, EpochIndices
+from ..datasets.pools.orders import BatchOrder, EpochIndices
 from ..datasets.shared import world
 from ..datasets.sources import require_same
 from ..ratio import Constant

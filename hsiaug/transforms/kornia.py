@@ -15,7 +15,7 @@ from kornia.augmentation import AugmentationSequential
 from torch import Tensor
 
 from ..datasets.batches import cast_like, put_rows
-from ..datasets.pool import Draw
+from ..datasets.pools.pool import Draw
 from ..datasets.shared import Kept
 from ..datasets.sources import LabelPolicies, NamedSources, Ratios
 from ..samples import SpecMismatchError

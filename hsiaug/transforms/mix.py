@@ -23,7 +23,7 @@ from ..datasets.batches import (
 )
 from ..datasets.checks import ClassNumbers
 from ..datasets.exhausted import Exhausted, require_policy
-from ..datasets.pool import Draw
+from ..datasets.pools.pool import Draw
 from ..datasets.shared import require_epoch, world
 from ..datasets.sources import LabelPolicies, NamedSources, Ratios, Sources
 from ..datasets.wrapped import counts_of

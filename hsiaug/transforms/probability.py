@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from numbers import Real
 
 from ..datasets.checks import ClassNumbers
-from ..datasets.pool import Draw
+from ..datasets.pools.pool import Draw
 from ..datasets.shared import InEpochs
 from ..datasets.sources import LabelPolicies, NamedSources, Ratios, Sources
 from ..ratio import Constant, Schedule, as_schedule, ratio_in, synthetic_fraction

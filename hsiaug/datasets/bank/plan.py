@@ -20,8 +20,8 @@ from ...streams import as_seed
 from ..batches import fetch
 from ..contract import value_problem
 from ..held import class_fractions
-from ..labels import LabelPolicy
-from ..synthetic import SyntheticDataset, default_chunk, draw_samples
+from ..pools.labels import LabelPolicy
+from ..pools.synthetic import SyntheticDataset, default_chunk, draw_samples
 from .record import FORMAT, FRACTIONS, BankError, BankRecord, layout_bytes, numpy_dtype
 
 SHARD_BYTES = 64 << 20

@@ -20,7 +20,7 @@ from torch.utils.data import Dataset
 from ...progress import progress_bar
 from ...records import write_json, written_whole
 from ...samples import Sample, SampleSource, Traits
-from ..labels import LabelPolicy
+from ..pools.labels import LabelPolicy
 from .folder import LOCK_FILE, begin, keeps_finished, require_place
 from .plan import SHARD_BYTES, empty_shard, is_generator, make_plan, shard_tensors
 from .reader import SyntheticBank
@@ -54,7 +54,7 @@ def write_bank(
         source: a generator, or a map-style dataset in the sample contract with a ``spec``.
         count: number of samples; None takes all of a dataset.
         root: folder of the bank; new, empty, or of the same call.
-        labels: class frequencies of a generator's samples (:data:`~hsiaug.datasets.labels.LabelPolicy`).
+        labels: class frequencies of a generator's samples (:data:`~hsiaug.datasets.pools.labels.LabelPolicy`).
         seed: seed of a generator's labels and noise.
         real_counts: (K,) real samples per class; if None, the generator's training frequencies.
         prior: (K,) class prior for ``labels='prior'``.

@@ -10,12 +10,12 @@ import torch
 from torch import Tensor
 from torch.utils.data import get_worker_info
 
-from ..samples import SampleSource, SampleSpec, Traits
-from ..streams import stream_seed
-from .batches import ReadAtOnce, gather_chunks, row_numbers
+from ...samples import SampleSource, SampleSpec, Traits
+from ...streams import stream_seed
+from ..batches import ReadAtOnce, gather_chunks, row_numbers
+from ..shared import InEpochs, Kept
 from .labels import LabelPolicy, synthetic_counts
 from .orders import Shuffled, is_long
-from .shared import InEpochs, Kept
 
 
 def default_chunk(spec: SampleSpec) -> int:
@@ -59,7 +59,7 @@ class SyntheticDataset(InEpochs, ReadAtOnce):
         generator: a generator, or anything with ``sample`` and a spec.
         length: number of samples in an epoch.
         seed: seed of labels and noise.
-        labels: class frequencies of the samples, in exact counts (:data:`~hsiaug.datasets.labels.LabelPolicy`).
+        labels: class frequencies of the samples, in exact counts (:data:`~hsiaug.datasets.pools.labels.LabelPolicy`).
         real_counts: (K,) real samples per class; if None, the generator's training frequencies.
         prior: (K,) class prior for ``labels='prior'``.
         chunk: number of samples drawn at once; if None, 1024 spectra, or as many images as fit in 64 MiB.

@@ -9,9 +9,9 @@ import numpy as np
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 
-from ..functional.prior import apportion, em_prior, fill_to_prior
-from ..functional.scaling import BandScaler
-from ..samples import in_short
+from ...functional.prior import apportion, em_prior, fill_to_prior
+from ...functional.scaling import BandScaler
+from ...samples import in_short
 
 LabelPolicy = Literal['real', 'sqrt', 'uniform', 'inverse', 'prior'] | Mapping[str, float]
 """Class frequencies: ``real``, ``sqrt`` (square roots of the real ones), ``uniform``, ``inverse``, ``prior`` (real plus

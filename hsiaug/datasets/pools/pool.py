@@ -11,14 +11,14 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from ..samples import Kind, Sample, SampleSource, SampleSpec, Traits
-from ..streams import DRAWS, LABELS, as_seed, stream_seed
-from .batches import gather_chunks, kind_of
+from ...samples import Kind, Sample, SampleSource, SampleSpec, Traits
+from ...streams import DRAWS, LABELS, as_seed, stream_seed
+from ..batches import gather_chunks, kind_of
+from ..shared import Kept
+from ..wrapped import provenances_of
 from .labels import LabelPolicy, synthetic_counts
 from .orders import InOrder, Rows
-from .shared import Kept
 from .synthetic import SyntheticDataset, default_chunk, draw_samples
-from .wrapped import provenances_of
 
 Source = SampleSource | Dataset[Sample]
 """A generator (drawn live), or any map-style dataset in the sample contract, a bank among them."""
@@ -32,7 +32,7 @@ class Draw:
 
     Args:
         seed: seed of all draws.
-        labels: classes of the samples (:data:`~hsiaug.datasets.labels.LabelPolicy`); None means the real frequencies
+        labels: classes of the samples (:data:`~hsiaug.datasets.pools.labels.LabelPolicy`); None means the real frequencies
             for a generator, and no selection for a dataset. For masks, the class mixture of whole patches.
         prior: (K,) class prior for ``labels='prior'``.
         real_counts: (K,) real samples per class (for masks: pixels), for policies that need them; if None, a
