@@ -5,18 +5,18 @@ from .bank.reader import BankError, SyntheticBank
 from .bank.tar_shards import TarShards
 from .bank.writer import write_bank
 from .change_folder import ChangeFolder
-from .checks import require_unseen_samples
 from .folders import PairFolder, SceneFolder
 from .foreign import DataArrayImage, GeoSamples
 from .held import IGNORE
-from .mixed import MixedDataset
+from .mixing.checks import require_unseen_samples
+from .mixing.mixed import MixedDataset
+from .mixing.sources import SyntheticPool, as_pool
 from .parts import scene_dataset
 from .patches import ChangeDataset, PatchDataset, SceneDataset
 from .pools.labels import LabelPolicy, estimate_prior, synthetic_counts
 from .pools.pool import Draw
 from .pools.synthetic import SyntheticDataset
 from .sample_set import SampleSet, SampleSplit, SampleSplitter
-from .sources import SyntheticPool, as_pool
 from .spectra import SpectraDataset
 
 __all__ = [

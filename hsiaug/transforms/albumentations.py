@@ -16,9 +16,9 @@ from torch import Tensor
 from torch.utils.data import get_worker_info
 
 from ..datasets.batches import as_tensor
+from ..datasets.mixing.sources import LabelPolicies, NamedSources, Ratios
 from ..datasets.pools.pool import Draw
 from ..datasets.shared import Kept
-from ..datasets.sources import LabelPolicies, NamedSources, Ratios
 from ..datasets.wrapped import look_through
 from ..samples import SpecMismatchError, target_of
 from .gated_albumentations import GatedTransform

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ..datasets.batches import cast_like, put_rows, require_sample
-from ..datasets.checks import ClassNumbers
+from ..datasets.mixing.checks import ClassNumbers
 from ..datasets.pools.synthetic import require_drawable
 from ..datasets.shared import world
 from ..ratio import Schedule

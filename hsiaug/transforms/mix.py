@@ -21,11 +21,11 @@ from ..datasets.batches import (
     require_same_form,
     require_sample,
 )
-from ..datasets.checks import ClassNumbers
-from ..datasets.exhausted import Exhausted, require_policy
+from ..datasets.mixing.checks import ClassNumbers
+from ..datasets.mixing.exhausted import Exhausted, require_policy
+from ..datasets.mixing.sources import LabelPolicies, NamedSources, Ratios, Sources
 from ..datasets.pools.pool import Draw
 from ..datasets.shared import require_epoch, world
-from ..datasets.sources import LabelPolicies, NamedSources, Ratios, Sources
 from ..datasets.wrapped import counts_of
 from ..evidence import Recommendation
 from ..ratio import Mode

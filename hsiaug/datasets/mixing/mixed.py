@@ -13,12 +13,12 @@ from torch import Tensor
 from torch.utils.data import ConcatDataset, Dataset
 from torchgeo.datasets import NonGeoDataset
 
-from ..evidence import Recommendation
-from ..ratio import Constant, Mode, source_counts
-from ..samples import Sample, SampleSpec, Transform, require_compatible
-from ..settings import check_value
-from ..streams import POSITIONS, REAL, stream_seed
-from .batches import (
+from ...evidence import Recommendation
+from ...ratio import Constant, Mode, source_counts
+from ...samples import Sample, SampleSpec, Transform, require_compatible
+from ...settings import check_value
+from ...streams import POSITIONS, REAL, stream_seed
+from ..batches import (
     Extras,
     absent_values,
     copied,
@@ -28,14 +28,14 @@ from .batches import (
     require_same_form,
     stack,
 )
+from ..pools.orders import EpochIndices, EpochOrder, InOrder, Rounds, Rows, Shuffled
+from ..pools.pool import Draw
+from ..shared import InEpochs, Kept
+from ..wrapped import counts_of, labels_of, require_map_style, spec_of
 from .checks import EXAMINED, ClassNumbers, require_unseen_samples, some_samples, warn_of_doubtful_labels
 from .exhausted import Exhausted, KnownLength, real_samples, require_policy
 from .joined import JoinedSamples, Part, join, take_apart
-from .pools.orders import EpochIndices, EpochOrder, InOrder, Rounds, Rows, Shuffled
-from .pools.pool import Draw
-from .shared import InEpochs, Kept
 from .sources import LabelPolicies, NamedSources, Ratios, Sources, require_same
-from .wrapped import counts_of, labels_of, require_map_style, spec_of
 
 
 class MixedDataset(InEpochs, NonGeoDataset):
@@ -78,7 +78,7 @@ class MixedDataset(InEpochs, NonGeoDataset):
         evaluation: a dataset, or several, of real samples that the model will be tested on; a source whose generator
             has seen any of them is refused, see :func:`~hsiaug.datasets.require_unseen_samples`.
         on_exhausted: what to do if a synthetic dataset holds fewer samples than the ratio asks for
-            (:data:`~hsiaug.datasets.exhausted.Exhausted`).
+            (:data:`~hsiaug.datasets.mixing.exhausted.Exhausted`).
         epoch_size: number of samples in an epoch, real and synthetic at the ratio; if None, all real samples and the
             synthetic ones on top (append), or as many as there are real samples (replace). The choice of real samples
             changes with the epoch; if more are needed than there are, none comes twice before each has come once.

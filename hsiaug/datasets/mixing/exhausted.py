@@ -9,9 +9,9 @@ from typing import Literal, NoReturn
 
 from torch.utils.data import DistributedSampler
 
-from ..ratio import Mode, Schedule
-from ..settings import check_value
-from .shared import SharedInt
+from ...ratio import Mode, Schedule
+from ...settings import check_value
+from ..shared import SharedInt
 
 Exhausted = Literal['error', 'repeat', 'first_exhausted', 'all_exhausted']
 """What to do if an epoch asks for more samples than a dataset of synthetic ones holds.

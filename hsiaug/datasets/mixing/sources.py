@@ -15,16 +15,16 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from ..evidence import Recommendation, recommended_ratio
-from ..ratio import Mode, Schedule, as_schedule, ratio_in, source_counts, together
-from ..samples import Sample, SampleSpec, require_compatible
-from ..settings import check_value
-from ..streams import SOURCES, WHICH, stream_seed
-from .bank.reader import SyntheticBank
+from ...evidence import Recommendation, recommended_ratio
+from ...ratio import Mode, Schedule, as_schedule, ratio_in, source_counts, together
+from ...samples import Sample, SampleSpec, require_compatible
+from ...settings import check_value
+from ...streams import SOURCES, WHICH, stream_seed
+from ..bank.reader import SyntheticBank
+from ..pools.labels import LabelPolicy
+from ..pools.pool import Draw, LivePool, Pool, Source
+from ..pools.stored import StoredPool
 from .checks import ClassNumbers, Scales, require_mixable
-from .pools.labels import LabelPolicy
-from .pools.pool import Draw, LivePool, Pool, Source
-from .pools.stored import StoredPool
 
 LOGGER = logging.getLogger(__name__)
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from ..samples import (
+from ...samples import (
     LeakageError,
     Provenance,
     Sample,
@@ -24,10 +24,10 @@ from ..samples import (
     require_compatible,
     require_unseen,
 )
-from .batches import as_tensor, as_tensors, fetch_samples
-from .contract import in_contract
-from .survey import digests_of_dates, read
-from .wrapped import (
+from ..batches import as_tensor, as_tensors, fetch_samples
+from ..contract import in_contract
+from ..survey import digests_of_dates, read
+from ..wrapped import (
     class_names_of,
     gathered,
     of_rows,
@@ -39,7 +39,7 @@ from .wrapped import (
 )
 
 if TYPE_CHECKING:
-    from .pools.pool import Pool
+    from ..pools.pool import Pool
 
 Use = Literal['val', 'test']
 EXAMINED = 16
