@@ -1,22 +1,22 @@
 """torchgeo datasets of real samples, of synthetic samples, and of both mixed at a ratio."""
 
-from .adapted import AdaptedDataset, adapt
 from .bank.reader import BankError, SyntheticBank
 from .bank.tar_shards import TarShards
 from .bank.writer import write_bank
 from .change_folder import ChangeFolder
 from .folders import PairFolder, SceneFolder
-from .foreign import DataArrayImage, GeoSamples
 from .held import IGNORE
 from .mixing.checks import require_unseen_samples
 from .mixing.mixed import MixedDataset
 from .mixing.sources import SyntheticPool, as_pool
-from .parts import scene_dataset
+from .own.adapted import AdaptedDataset, adapt
+from .own.foreign import DataArrayImage, GeoSamples
+from .own.parts import scene_dataset
+from .own.sample_set import SampleSet, SampleSplit, SampleSplitter
 from .patches import ChangeDataset, PatchDataset, SceneDataset
 from .pools.labels import LabelPolicy, estimate_prior, synthetic_counts
 from .pools.pool import Draw
 from .pools.synthetic import SyntheticDataset
-from .sample_set import SampleSet, SampleSplit, SampleSplitter
 from .spectra import SpectraDataset
 
 __all__ = [

@@ -20,7 +20,7 @@ from ..scenes.files import FilesNotFoundError
 from ..seen import Places, digest_of_parts
 from .held import IGNORE, RealDataset
 from .image_files import SUFFIXES, WHOLE, ImageFiles, MaskFiles, Window, image_files, subfolders
-from .survey import tile_corners
+from .own.survey import tile_corners
 
 MASKS = ('mask', 'masks', 'cm', 'change', 'changes', 'change_map', 'change_mask', 'label', 'labels', 'gt')
 """Usual names of a change mask, or of the folder that holds it, in any case."""

@@ -15,7 +15,7 @@ from torchgeo.datasets import GeoDataset, UnionDataset
 from ..samples import Provenance, SampleSpec, SpecMismatchError, class_counts, require_compatible, target_of
 from ..seen import Places
 from .batches import CONTRACT, NoSamplesError, kind_of, require_sample
-from .foreign import in_place_of_xarray
+from .own.foreign import in_place_of_xarray
 
 T = TypeVar('T')
 _DEEPEST = 16

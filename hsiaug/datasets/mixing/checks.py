@@ -26,7 +26,7 @@ from ...samples import (
 )
 from ..batches import as_tensor, as_tensors, fetch_samples
 from ..contract import in_contract
-from ..survey import digests_of_dates, read
+from ..own.survey import digests_of_dates, read
 from ..wrapped import (
     class_names_of,
     gathered,

@@ -15,15 +15,15 @@ from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 from torch.utils.data import ConcatDataset, Subset
 
-from ..functional.dealing import deal_regions
-from ..records import json_ready, short_digest
-from ..samples import Kind, LeakageError, SampleSpec, require_compatible
-from ..seen import Places
-from ..settings import NOT_NEGATIVE, SHARE, check_settings, check_value
+from ...functional.dealing import deal_regions
+from ...records import json_ready, short_digest
+from ...samples import Kind, LeakageError, SampleSpec, require_compatible
+from ...seen import Places
+from ...settings import NOT_NEGATIVE, SHARE, check_settings, check_value
+from ..held import HeldSamples
+from ..wrapped import places_of
 from .adapted import AdaptedDataset, adapt
-from .held import HeldSamples
 from .survey import IN_MEMORY, read
-from .wrapped import places_of
 
 PARTS = ('train', 'val', 'test')
 

@@ -12,20 +12,20 @@ import torch
 from torch.utils.data import ConcatDataset, DataLoader, Dataset
 from torchgeo.datasets import NonGeoDataset
 
-from ..functional.dates import stacked_dates
-from ..progress import with_progress
-from ..samples import Kind, Sample, SampleSpec, as_classes, target_of
-from ..scenes.change import CHANGE_CLASSES
-from ..scenes.wavelengths import given_centres, to_nanometres
-from ..seen import Places
-from ..settings import check_value
-from .batches import kind_of, row_numbers
-from .change_folder import ChangeFolder
-from .contract import in_contract, require_same_wavelengths, require_values, wavelengths_of
+from ...functional.dates import stacked_dates
+from ...progress import with_progress
+from ...samples import Kind, Sample, SampleSpec, as_classes, target_of
+from ...scenes.change import CHANGE_CLASSES
+from ...scenes.wavelengths import given_centres, to_nanometres
+from ...seen import Places
+from ...settings import check_value
+from ..batches import kind_of, row_numbers
+from ..change_folder import ChangeFolder
+from ..contract import in_contract, require_same_wavelengths, require_values, wavelengths_of
+from ..held import class_pixels
+from ..wrapped import class_names_of, places_of, require_map_style, spec_of
 from .foreign import DataArrayImage, is_xarray
-from .held import class_pixels
 from .survey import IN_MEMORY, Survey, cut, digests_of_dates, leave_signals, read, tile_corners, usual_workers
-from .wrapped import class_names_of, places_of, require_map_style, spec_of
 
 
 class AdaptedDataset(NonGeoDataset):

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..seen import digest_of
+from ...seen import digest_of
 
 IN_MEMORY = 1 << 30
 """Bytes of samples up to which a dataset is held in memory for training; a larger one is read batch by batch."""

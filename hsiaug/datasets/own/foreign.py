@@ -13,9 +13,9 @@ import torch
 from torch.utils.data import Dataset
 from torchgeo.datasets import GeoDataset, NonGeoDataset
 
-from ..samples import Sample
-from ..scenes.wavelengths import to_nanometres
-from ..seen import Places, digest_of_text
+from ...samples import Sample
+from ...scenes.wavelengths import to_nanometres
+from ...seen import Places, digest_of_text
 
 _NAMES = ('wavelength', 'wavelengths', 'wl', 'lambda')
 

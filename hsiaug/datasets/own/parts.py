@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from ..scenes import BitemporalScene, Scene, Split
-from ..scenes.labelled_patches import LabelledPatchSplit
-from ..scenes.patches import PatchPart, PatchSplit
+from ...scenes import BitemporalScene, Scene, Split
+from ...scenes.labelled_patches import LabelledPatchSplit
+from ...scenes.patches import PatchPart, PatchSplit
+from ..patches import ChangeDataset, PatchDataset, SceneDataset
+from ..spectra import SpectraDataset
 from .adapted import AdaptedDataset
-from .patches import ChangeDataset, PatchDataset, SceneDataset
 from .sample_set import HeldPart, SampleSet, SampleSplit
-from .spectra import SpectraDataset
 
 AnyScene = Scene | SampleSet
 AnySplit = Split | PatchSplit | SampleSplit
