@@ -3,8 +3,8 @@
 from .bank.reader import BankError, SyntheticBank
 from .bank.tar_shards import TarShards
 from .bank.writer import write_bank
-from .change_folder import ChangeFolder
-from .folders import PairFolder, SceneFolder
+from .folders.one_date import PairFolder, SceneFolder
+from .folders.two_dates import ChangeFolder
 from .held import IGNORE
 from .mixing.checks import require_unseen_samples
 from .mixing.mixed import MixedDataset

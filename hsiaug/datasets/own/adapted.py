@@ -20,8 +20,8 @@ from ...scenes.wavelengths import given_centres, to_nanometres
 from ...seen import Places
 from ...settings import check_value
 from ..batches import kind_of, row_numbers
-from ..change_folder import ChangeFolder
 from ..contract import in_contract, require_same_wavelengths, require_values, wavelengths_of
+from ..folders.two_dates import ChangeFolder
 from ..held import class_pixels
 from ..wrapped import class_names_of, places_of, require_map_style, spec_of
 from .foreign import DataArrayImage, is_xarray

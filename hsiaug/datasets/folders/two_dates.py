@@ -14,13 +14,13 @@ from typing import cast
 import numpy as np
 import torch
 
-from ..samples import Sample, Transform
-from ..scenes.change import CHANGE_CLASSES
-from ..scenes.files import FilesNotFoundError
-from ..seen import Places, digest_of_parts
-from .held import IGNORE, RealDataset
+from ...samples import Sample, Transform
+from ...scenes.change import CHANGE_CLASSES
+from ...scenes.files import FilesNotFoundError
+from ...seen import Places, digest_of_parts
+from ..held import IGNORE, RealDataset
+from ..own.survey import tile_corners
 from .image_files import SUFFIXES, WHOLE, ImageFiles, MaskFiles, Window, image_files, subfolders
-from .own.survey import tile_corners
 
 MASKS = ('mask', 'masks', 'cm', 'change', 'changes', 'change_map', 'change_mask', 'label', 'labels', 'gt')
 """Usual names of a change mask, or of the folder that holds it, in any case."""

@@ -10,16 +10,16 @@ from typing import Any
 
 import numpy as np
 
-from ..samples import Kind, SampleSpec, as_classes
-from ..scenes.files import CUBE_KEYS, LABEL_KEYS, Content, Facts, SceneFileError, Variable, without_axis_of_one
-from ..scenes.formats import open_content
-from ..scenes.labels import ignored_values, without_class
-from ..scenes.layout import Layout, band_numbers, channels_last
-from ..scenes.raster import DATA_SUFFIXES
-from ..scenes.readers import refuse_doubts, scale_and_offset
-from ..scenes.wavelengths import given_centres, sentinel2_centres
-from .held import IGNORE
-from .shared import Kept
+from ...samples import Kind, SampleSpec, as_classes
+from ...scenes.files import CUBE_KEYS, LABEL_KEYS, Content, Facts, SceneFileError, Variable, without_axis_of_one
+from ...scenes.formats import open_content
+from ...scenes.labels import ignored_values, without_class
+from ...scenes.layout import Layout, band_numbers, channels_last
+from ...scenes.raster import DATA_SUFFIXES
+from ...scenes.readers import refuse_doubts, scale_and_offset
+from ...scenes.wavelengths import given_centres, sentinel2_centres
+from ..held import IGNORE
+from ..shared import Kept
 
 SUFFIXES = ('.tif', '.tiff', '.png', '.npy', '.npz', '.mat', '.h5', '.hdf5')
 IMAGE_SUFFIXES = (*SUFFIXES, '.jpg', '.jpeg')
