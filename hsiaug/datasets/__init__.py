@@ -5,7 +5,6 @@ from .bank.tar_shards import TarShards
 from .bank.writer import write_bank
 from .folders.one_date import PairFolder, SceneFolder
 from .folders.two_dates import ChangeFolder
-from .held import IGNORE
 from .mixing.checks import require_unseen_samples
 from .mixing.mixed import MixedDataset
 from .mixing.sources import SyntheticPool, as_pool
@@ -13,11 +12,12 @@ from .own.adapted import AdaptedDataset, adapt
 from .own.foreign import DataArrayImage, GeoSamples
 from .own.parts import scene_dataset
 from .own.sample_set import SampleSet, SampleSplit, SampleSplitter
-from .patches import ChangeDataset, PatchDataset, SceneDataset
 from .pools.labels import LabelPolicy, estimate_prior, synthetic_counts
 from .pools.pool import Draw
 from .pools.synthetic import SyntheticDataset
-from .spectra import SpectraDataset
+from .real.held import IGNORE
+from .real.patches import ChangeDataset, PatchDataset, SceneDataset
+from .real.spectra import SpectraDataset
 
 __all__ = [
     'IGNORE',

@@ -17,7 +17,7 @@ from ..datasets import ChangeDataset, PatchDataset, SceneDataset, SpectraDataset
 from ..datasets.own.adapted import AdaptedDataset, adapt
 from ..datasets.own.sample_set import SampleSet, SampleSplit
 from ..datasets.own.survey import IN_MEMORY, tile_corners, usual_workers
-from ..datasets.patches import CoarseWindows, read_coarse_windows, read_windows
+from ..datasets.real.patches import CoarseWindows, read_coarse_windows, read_windows
 from ..datasets.wrapped import places_of, provenances_of, splits_of
 from ..engine.data import Read, require_finite_samples
 from ..functional.plain import plain_torch

@@ -19,9 +19,9 @@ from ...settings import check_value
 from ...streams import as_seed
 from ..batches import fetch
 from ..contract import value_problem
-from ..held import class_fractions
 from ..pools.labels import LabelPolicy
 from ..pools.synthetic import SyntheticDataset, default_chunk, draw_samples
+from ..real.held import class_fractions
 from .record import FORMAT, FRACTIONS, BankError, BankRecord, layout_bytes, numpy_dtype
 
 SHARD_BYTES = 64 << 20

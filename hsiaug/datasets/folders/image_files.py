@@ -18,7 +18,7 @@ from ...scenes.layout import Layout, band_numbers, channels_last
 from ...scenes.raster import DATA_SUFFIXES
 from ...scenes.readers import refuse_doubts, scale_and_offset
 from ...scenes.wavelengths import given_centres, sentinel2_centres
-from ..held import IGNORE
+from ..real.held import IGNORE
 from ..shared import Kept
 
 SUFFIXES = ('.tif', '.tiff', '.png', '.npy', '.npz', '.mat', '.h5', '.hdf5')

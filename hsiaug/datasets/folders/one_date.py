@@ -15,7 +15,7 @@ from ...progress import with_progress
 from ...samples import Sample, Transform, as_classes, class_counts
 from ...scenes.files import FilesNotFoundError
 from ...scenes.layout import Layout
-from ..held import IGNORE, RealDataset, as_fractions
+from ..real.held import IGNORE, RealDataset, as_fractions
 from .image_files import IMAGE_SUFFIXES, SUFFIXES, ImageFiles, MaskFiles, image_files, subfolders
 
 IMAGE_FOLDERS = ('images', 'image', 'imgs', 'img')

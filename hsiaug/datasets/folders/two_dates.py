@@ -18,8 +18,8 @@ from ...samples import Sample, Transform
 from ...scenes.change import CHANGE_CLASSES
 from ...scenes.files import FilesNotFoundError
 from ...seen import Places, digest_of_parts
-from ..held import IGNORE, RealDataset
 from ..own.survey import tile_corners
+from ..real.held import IGNORE, RealDataset
 from .image_files import SUFFIXES, WHOLE, ImageFiles, MaskFiles, Window, image_files, subfolders
 
 MASKS = ('mask', 'masks', 'cm', 'change', 'changes', 'change_map', 'change_mask', 'label', 'labels', 'gt')

@@ -22,7 +22,7 @@ from ...settings import check_value
 from ..batches import kind_of, row_numbers
 from ..contract import in_contract, require_same_wavelengths, require_values, wavelengths_of
 from ..folders.two_dates import ChangeFolder
-from ..held import class_pixels
+from ..real.held import class_pixels
 from ..wrapped import class_names_of, places_of, require_map_style, spec_of
 from .foreign import DataArrayImage, is_xarray
 from .survey import IN_MEMORY, Survey, cut, digests_of_dates, leave_signals, read, tile_corners, usual_workers

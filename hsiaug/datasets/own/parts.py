@@ -5,8 +5,8 @@ from __future__ import annotations
 from ...scenes import BitemporalScene, Scene, Split
 from ...scenes.labelled_patches import LabelledPatchSplit
 from ...scenes.patches import PatchPart, PatchSplit
-from ..patches import ChangeDataset, PatchDataset, SceneDataset
-from ..spectra import SpectraDataset
+from ..real.patches import ChangeDataset, PatchDataset, SceneDataset
+from ..real.spectra import SpectraDataset
 from .adapted import AdaptedDataset
 from .sample_set import HeldPart, SampleSet, SampleSplit
 

@@ -8,9 +8,9 @@ from typing import get_args
 import torch
 from torch import Tensor
 
-from ..samples import SampleSpec
-from ..scenes.labelled_patches import Rule
-from ..streams import shuffled
+from ...samples import SampleSpec
+from ...scenes.labelled_patches import Rule
+from ...streams import shuffled
 
 
 def class_patches(

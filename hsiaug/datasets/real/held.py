@@ -13,12 +13,12 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from torchgeo.datasets import NonGeoDataset
 
-from ..progress import with_progress
-from ..samples import Kind, Provenance, Sample, SampleSpec, Transform, class_counts, joined_seen
-from .batches import ReadAtOnce, row_numbers
-from .contract import in_contract, require_values
-from .preview import plot_sample
-from .wrapped import provenances_of, spec_of
+from ...progress import with_progress
+from ...samples import Kind, Provenance, Sample, SampleSpec, Transform, class_counts, joined_seen
+from ..batches import ReadAtOnce, row_numbers
+from ..contract import in_contract, require_values
+from ..preview import plot_sample
+from ..wrapped import provenances_of, spec_of
 
 IGNORE = 255
 """Value in masks of pixels that count neither in losses nor in metrics."""

@@ -11,14 +11,14 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from ..functional.degradation import upsample
-from ..samples import Sample, SampleSpec, Transform
-from ..scenes import Scene, Split
-from ..scenes.change import CHANGE_CLASSES, BitemporalScene
-from ..scenes.labelled_patches import LabelledPatchSplit
-from ..scenes.labels import class_positions
-from ..scenes.patches import PatchPart, PatchSplit
-from .folders.image_files import fill_missing
+from ...functional.degradation import upsample
+from ...samples import Sample, SampleSpec, Transform
+from ...scenes import Scene, Split
+from ...scenes.change import CHANGE_CLASSES, BitemporalScene
+from ...scenes.labelled_patches import LabelledPatchSplit
+from ...scenes.labels import class_positions
+from ...scenes.patches import PatchPart, PatchSplit
+from ..folders.image_files import fill_missing
 from .held import IGNORE, HeldMasks, HeldSamples
 
 _REACH = 3  # pixels of a coarser image on each side that interpolation looks at, and one

@@ -9,11 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..samples import Transform, class_counts
-from ..scenes import Scene, Split
-from ..scenes.labels import class_positions
-from ..settings import check_value
-from .batches import ReadAtOnce, row_numbers
+from ...samples import Transform, class_counts
+from ...scenes import Scene, Split
+from ...scenes.labels import class_positions
+from ...settings import check_value
+from ..batches import ReadAtOnce, row_numbers
 from .held import RealDataset
 from .patches import require_split_of
 
