@@ -10,7 +10,7 @@ from typing import Any
 from safetensors.torch import load_file
 from torch import Tensor
 
-from ..datasets.batches import fetch
+from ..datasets.contract.batches import fetch
 from ..datasets.own.adapted import AdaptedDataset
 from ..metrics.patches import Pair
 from ..quality.inspection import spread_rows

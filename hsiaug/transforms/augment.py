@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..datasets.batches import cast_like, put_rows, require_sample
+from ..datasets.contract.batches import cast_like, put_rows, require_sample
 from ..datasets.mixing.checks import ClassNumbers
 from ..datasets.pools.synthetic import require_drawable
 from ..datasets.shared import world

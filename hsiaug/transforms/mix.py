@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 from torchvision import tv_tensors
 
-from ..datasets.batches import (
+from ..datasets.contract.batches import (
     Extras,
     absent_values,
     append_rows,
@@ -21,12 +21,12 @@ from ..datasets.batches import (
     require_same_form,
     require_sample,
 )
+from ..datasets.contract.wrapped import counts_of
 from ..datasets.mixing.checks import ClassNumbers
 from ..datasets.mixing.exhausted import Exhausted, require_policy
 from ..datasets.mixing.sources import LabelPolicies, NamedSources, Ratios, Sources
 from ..datasets.pools.pool import Draw
 from ..datasets.shared import require_epoch, world
-from ..datasets.wrapped import counts_of
 from ..evidence import Recommendation
 from ..ratio import Mode
 from ..samples import Sample, SpecMismatchError

@@ -17,8 +17,8 @@ from torch.utils.data import Dataset
 from ...samples import Sample, SampleSource, SampleSpec, Traits
 from ...settings import check_value
 from ...streams import as_seed
-from ..batches import fetch
-from ..contract import value_problem
+from ..contract.batches import fetch
+from ..contract.samples import value_problem
 from ..pools.labels import LabelPolicy
 from ..pools.synthetic import SyntheticDataset, default_chunk, draw_samples
 from ..real.held import class_fractions

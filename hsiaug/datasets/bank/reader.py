@@ -20,8 +20,8 @@ from torch import Tensor
 from ...progress import progress_bar
 from ...records import checksum, read_json
 from ...samples import class_counts
-from ..batches import ReadAtOnce, row_numbers
-from ..contract import value_problem
+from ..contract.batches import ReadAtOnce, row_numbers
+from ..contract.samples import value_problem
 from .record import BANK_FILE, FRACTIONS, WRITING_FILE, BankError, BankRecord, Shard, size_problem
 from .shard import Blocks, MappedShard, map_shard, row_values
 

@@ -21,7 +21,7 @@ from torchgeo.datasets import DatasetNotFoundError, NonGeoDataset
 from ...records import read_json
 from ...samples import Provenance, Sample, SampleSpec
 from ...scenes.formats import npy_header
-from ..batches import row_numbers
+from ..contract.batches import row_numbers
 from .export import RECORD_FILE
 
 KEYS = {'npy': 'image', 'cls': 'label'}

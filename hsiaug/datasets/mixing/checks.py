@@ -24,10 +24,9 @@ from ...samples import (
     require_compatible,
     require_unseen,
 )
-from ..batches import as_tensor, as_tensors, fetch_samples
-from ..contract import in_contract
-from ..own.survey import digests_of_dates, read
-from ..wrapped import (
+from ..contract.batches import as_tensor, as_tensors, fetch_samples
+from ..contract.samples import in_contract
+from ..contract.wrapped import (
     class_names_of,
     gathered,
     of_rows,
@@ -37,6 +36,7 @@ from ..wrapped import (
     spec_of,
     splits_of,
 )
+from ..own.survey import digests_of_dates, read
 
 if TYPE_CHECKING:
     from ..pools.pool import Pool
@@ -58,7 +58,7 @@ _VALUES = 4096  # of an image, at most
 def require_mixable(real: Dataset[Sample], pool: Pool) -> SampleSpec | None:
     """Check a source against a real dataset, as far as the two say what they hold, and return the common spec.
 
-    What is inside wrappers counts, too (:mod:`hsiaug.datasets.wrapped`).
+    What is inside wrappers counts, too (:mod:`hsiaug.datasets.contract.wrapped`).
 
     Raises:
         SpecMismatchError: if the two specs do not fit together, or class names differ, in their order too.

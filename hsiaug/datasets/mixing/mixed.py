@@ -18,7 +18,7 @@ from ...ratio import Constant, Mode, source_counts
 from ...samples import Sample, SampleSpec, Transform, require_compatible
 from ...settings import check_value
 from ...streams import POSITIONS, REAL, stream_seed
-from ..batches import (
+from ..contract.batches import (
     Extras,
     absent_values,
     copied,
@@ -28,10 +28,10 @@ from ..batches import (
     require_same_form,
     stack,
 )
+from ..contract.wrapped import counts_of, labels_of, require_map_style, spec_of
 from ..pools.orders import EpochIndices, EpochOrder, InOrder, Rounds, Rows, Shuffled
 from ..pools.pool import Draw
 from ..shared import InEpochs, Kept
-from ..wrapped import counts_of, labels_of, require_map_style, spec_of
 from .checks import EXAMINED, ClassNumbers, require_unseen_samples, some_samples, warn_of_doubtful_labels
 from .exhausted import Exhausted, KnownLength, real_samples, require_policy
 from .joined import JoinedSamples, Part, join, take_apart

@@ -19,11 +19,11 @@ from ...scenes.change import CHANGE_CLASSES
 from ...scenes.wavelengths import given_centres, to_nanometres
 from ...seen import Places
 from ...settings import check_value
-from ..batches import kind_of, row_numbers
-from ..contract import in_contract, require_same_wavelengths, require_values, wavelengths_of
+from ..contract.batches import kind_of, row_numbers
+from ..contract.samples import in_contract, require_same_wavelengths, require_values, wavelengths_of
+from ..contract.wrapped import class_names_of, places_of, require_map_style, spec_of
 from ..folders.two_dates import ChangeFolder
 from ..real.held import class_pixels
-from ..wrapped import class_names_of, places_of, require_map_style, spec_of
 from .foreign import DataArrayImage, is_xarray
 from .survey import IN_MEMORY, Survey, cut, digests_of_dates, leave_signals, read, tile_corners, usual_workers
 

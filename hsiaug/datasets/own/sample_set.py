@@ -20,8 +20,8 @@ from ...records import json_ready, short_digest
 from ...samples import Kind, LeakageError, SampleSpec, require_compatible
 from ...seen import Places
 from ...settings import NOT_NEGATIVE, SHARE, check_settings, check_value
+from ..contract.wrapped import places_of
 from ..real.held import HeldSamples
-from ..wrapped import places_of
 from .adapted import AdaptedDataset, adapt
 from .survey import IN_MEMORY, read
 

@@ -13,9 +13,9 @@ from torch.utils.data import Dataset
 
 from ...samples import Kind, Sample, SampleSource, SampleSpec, Traits
 from ...streams import DRAWS, LABELS, as_seed, stream_seed
-from ..batches import gather_chunks, kind_of
+from ..contract.batches import gather_chunks, kind_of
+from ..contract.wrapped import provenances_of
 from ..shared import Kept
-from ..wrapped import provenances_of
 from .labels import LabelPolicy, synthetic_counts
 from .orders import InOrder, Rows
 from .synthetic import SyntheticDataset, default_chunk, draw_samples

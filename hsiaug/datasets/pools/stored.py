@@ -13,10 +13,10 @@ from torch.utils.data import Dataset
 from ...functional.prior import tilt_to_mixture
 from ...samples import Sample, SampleSpec, class_counts
 from ...streams import DRAWS, stream_seed
-from ..batches import as_tensor, fetch
+from ..contract.batches import as_tensor, fetch
+from ..contract.wrapped import class_names_of, epoch_followers, labels_of, require_map_style, spec_of
 from ..real.held import class_fractions
 from ..shared import Kept
-from ..wrapped import class_names_of, epoch_followers, labels_of, require_map_style, spec_of
 from .orders import Rounds, Rows
 from .pool import Draw, Pool
 

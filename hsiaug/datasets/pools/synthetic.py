@@ -12,7 +12,7 @@ from torch.utils.data import get_worker_info
 
 from ...samples import SampleSource, SampleSpec, Traits
 from ...streams import stream_seed
-from ..batches import ReadAtOnce, gather_chunks, row_numbers
+from ..contract.batches import ReadAtOnce, gather_chunks, row_numbers
 from ..shared import InEpochs, Kept
 from .labels import LabelPolicy, synthetic_counts
 from .orders import Shuffled, is_long

@@ -15,10 +15,10 @@ from torchgeo.datasets import NonGeoDataset
 
 from ...progress import with_progress
 from ...samples import Kind, Provenance, Sample, SampleSpec, Transform, class_counts, joined_seen
-from ..batches import ReadAtOnce, row_numbers
-from ..contract import in_contract, require_values
+from ..contract.batches import ReadAtOnce, row_numbers
+from ..contract.samples import in_contract, require_values
+from ..contract.wrapped import provenances_of, spec_of
 from ..preview import plot_sample
-from ..wrapped import provenances_of, spec_of
 
 IGNORE = 255
 """Value in masks of pixels that count neither in losses nor in metrics."""

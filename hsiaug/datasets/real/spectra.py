@@ -13,7 +13,7 @@ from ...samples import Transform, class_counts
 from ...scenes import Scene, Split
 from ...scenes.labels import class_positions
 from ...settings import check_value
-from ..batches import ReadAtOnce, row_numbers
+from ..contract.batches import ReadAtOnce, row_numbers
 from .held import RealDataset
 from .patches import require_split_of
 

@@ -12,10 +12,10 @@ from torch import Tensor
 from torch.utils.data import ConcatDataset, DataLoader, Dataset, IterableDataset, StackDataset, Subset
 from torchgeo.datasets import GeoDataset, UnionDataset
 
-from ..samples import Provenance, SampleSpec, SpecMismatchError, class_counts, require_compatible, target_of
-from ..seen import Places
+from ...samples import Provenance, SampleSpec, SpecMismatchError, class_counts, require_compatible, target_of
+from ...seen import Places
+from ..own.foreign import in_place_of_xarray
 from .batches import CONTRACT, NoSamplesError, kind_of, require_sample
-from .own.foreign import in_place_of_xarray
 
 T = TypeVar('T')
 _DEEPEST = 16

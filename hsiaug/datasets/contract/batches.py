@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 from torchgeo.datasets import NonGeoDataset
 
-from ..samples import Kind, Sample, SpecMismatchError, Transform
-from .shared import Kept
+from ...samples import Kind, Sample, SpecMismatchError, Transform
+from ..shared import Kept
 
 CONTRACT = "whose samples are dictionaries with 'image' and 'label' or 'mask' (the sample contract, as in torchgeo)"
 

@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..samples import WAVELENGTH_TOLERANCE_NM, Kind, Sample, SampleSpec, target_of
-from ..scenes.change import require_change_values
-from ..scenes.wavelengths import to_nanometres
+from ...samples import WAVELENGTH_TOLERANCE_NM, Kind, Sample, SampleSpec, target_of
+from ...scenes.change import require_change_values
+from ...scenes.wavelengths import to_nanometres
 from .batches import as_tensor, kind_of, require_sample
 
 
