@@ -49,7 +49,7 @@ class _Column:
 
 
 class SyntheticBank(ReadAtOnce):
-    """Synthetic samples in a folder written by :func:`~hsiaug.datasets.bank.writer.write_bank`.
+    """Synthetic samples in a folder written by :func:`~hsiaug.datasets.write_bank`.
 
     Opening reads ``bank.json`` and checks that every shard is present and has the right size. Contents are verified
     against the record on first access by any of the processes that share this object: the tensors of a shard and the

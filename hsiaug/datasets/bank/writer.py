@@ -54,7 +54,7 @@ def write_bank(
         source: a generator, or a map-style dataset in the sample contract with a ``spec``.
         count: number of samples; None takes all of a dataset.
         root: folder of the bank; new, empty, or of the same call.
-        labels: class frequencies of a generator's samples (:data:`~hsiaug.datasets.pools.labels.LabelPolicy`).
+        labels: class frequencies of a generator's samples (:data:`~hsiaug.datasets.LabelPolicy`).
         seed: seed of a generator's labels and noise.
         real_counts: (K,) real samples per class; if None, the generator's training frequencies.
         prior: (K,) class prior for ``labels='prior'``.

@@ -32,7 +32,7 @@ class Draw:
 
     Args:
         seed: seed of all draws.
-        labels: classes of the samples (:data:`~hsiaug.datasets.pools.labels.LabelPolicy`); None means the real frequencies
+        labels: classes of the samples (:data:`~hsiaug.datasets.LabelPolicy`); None means the real frequencies
             for a generator, and no selection for a dataset. For masks, the class mixture of whole patches.
         prior: (K,) class prior for ``labels='prior'``.
         real_counts: (K,) real samples per class (for masks: pixels), for policies that need them; if None, a

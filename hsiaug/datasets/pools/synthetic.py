@@ -59,7 +59,7 @@ class SyntheticDataset(InEpochs, ReadAtOnce):
         generator: a generator, or anything with ``sample`` and a spec.
         length: number of samples in an epoch.
         seed: seed of labels and noise.
-        labels: class frequencies of the samples, in exact counts (:data:`~hsiaug.datasets.pools.labels.LabelPolicy`).
+        labels: class frequencies of the samples, in exact counts (:data:`~hsiaug.datasets.LabelPolicy`).
         real_counts: (K,) real samples per class; if None, the generator's training frequencies.
         prior: (K,) class prior for ``labels='prior'``.
         chunk: number of samples drawn at once; if None, 1024 spectra, or as many images as fit in 64 MiB.
