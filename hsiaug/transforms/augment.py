@@ -10,8 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..datasets.contract.batches import cast_like, put_rows, require_sample
+from ..datasets.contract.batches import require_sample
 from ..datasets.mixing.checks import ClassNumbers
+from ..datasets.mixing.columns import cast_like, put_rows
 from ..datasets.pools.synthetic import require_drawable
 from ..datasets.shared import world
 from ..ratio import Schedule

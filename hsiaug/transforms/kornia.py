@@ -14,7 +14,7 @@ import torch
 from kornia.augmentation import AugmentationSequential
 from torch import Tensor
 
-from ..datasets.contract.batches import cast_like, put_rows
+from ..datasets.mixing.columns import cast_like, put_rows
 from ..datasets.mixing.sources import LabelPolicies, NamedSources, Ratios
 from ..datasets.pools.pool import Draw
 from ..datasets.shared import Kept

@@ -11,18 +11,10 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 from torchvision import tv_tensors
 
-from ..datasets.contract.batches import (
-    Extras,
-    absent_values,
-    append_rows,
-    fetch_samples,
-    in_dtypes_of,
-    replace_rows,
-    require_same_form,
-    require_sample,
-)
+from ..datasets.contract.batches import fetch_samples, require_sample
 from ..datasets.contract.wrapped import counts_of
 from ..datasets.mixing.checks import ClassNumbers
+from ..datasets.mixing.columns import Extras, absent_values, append_rows, in_dtypes_of, replace_rows, require_same_form
 from ..datasets.mixing.exhausted import Exhausted, require_policy
 from ..datasets.mixing.sources import LabelPolicies, NamedSources, Ratios, Sources
 from ..datasets.pools.pool import Draw

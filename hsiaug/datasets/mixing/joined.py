@@ -13,7 +13,8 @@ from torch import Tensor
 from torch.utils.data._utils.collate import collate, collate_tensor_fn, default_collate_fn_map
 
 from ...samples import Sample, SpecMismatchError
-from ..contract.batches import Extras, append_rows, as_tensor, is_array, stack, unstack
+from ..contract.batches import as_tensor, is_array, stack, unstack
+from .columns import Extras, append_rows
 
 _SMALL = 16 << 10  # bytes of a sample; above, the copy of its values is what a batch costs
 

@@ -13,12 +13,12 @@ from torch.utils.data import Dataset
 
 from ...samples import Kind, Sample, SampleSource, SampleSpec, Traits
 from ...streams import DRAWS, LABELS, as_seed, stream_seed
-from ..contract.batches import gather_chunks, kind_of
+from ..contract.batches import kind_of
 from ..contract.wrapped import provenances_of
 from ..shared import Kept
 from .labels import LabelPolicy, synthetic_counts
 from .orders import InOrder, Rows
-from .synthetic import SyntheticDataset, default_chunk, draw_samples
+from .synthetic import SyntheticDataset, default_chunk, draw_samples, gather_chunks
 
 Source = SampleSource | Dataset[Sample]
 """A generator (drawn live), or any map-style dataset in the sample contract, a bank among them."""

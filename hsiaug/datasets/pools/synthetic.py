@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from math import prod
 
 import numpy as np
@@ -12,7 +12,7 @@ from torch.utils.data import get_worker_info
 
 from ...samples import SampleSource, SampleSpec, Traits
 from ...streams import stream_seed
-from ..contract.batches import ReadAtOnce, gather_chunks, row_numbers
+from ..contract.batches import ReadAtOnce, on_each_device, row_numbers
 from ..shared import InEpochs, Kept
 from .labels import LabelPolicy, synthetic_counts
 from .orders import Shuffled, is_long
@@ -47,6 +47,34 @@ def draw_samples(source: SampleSource, n: int, labels: Tensor | None, seed: int)
     if wrong := {key: tuple(value.shape) for key, value in batch.items() if value.shape[:1] != (n,)}:
         raise ValueError(f'{who}.sample: {n} samples were asked for, found {wrong}')
     return {key: value.detach() for key, value in batch.items()}
+
+
+def gather_chunks(
+    rows: np.ndarray,
+    chunk: int,
+    kept: Kept[tuple[int, int], dict[str, Tensor]],
+    epoch: int,
+    draw: Callable[[int, int], dict[str, Tensor]],
+) -> dict[str, Tensor]:
+    """Rows of an epoch out of aligned chunks, in the order asked for; chunks that are not kept are drawn."""
+
+    def taken(number: int, places: np.ndarray) -> dict[str, Tensor]:
+        batch = kept.get_or_make((epoch, number), lambda: draw(epoch, number))
+        return take_rows(batch, torch.from_numpy(places))
+
+    numbers, within = np.divmod(rows, chunk)
+    if (numbers == numbers[0]).all():
+        return taken(int(numbers[0]), within)
+    order = np.argsort(numbers, kind='stable')
+    parts = [taken(number, within[order[numbers[order] == number]]) for number in np.unique(numbers).tolist()]
+    joined = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+    return take_rows(joined, torch.from_numpy(np.argsort(order)))
+
+
+def take_rows(columns: Mapping[str, Tensor], places: Tensor) -> dict[str, Tensor]:
+    """The rows of columns at ``places`` (n,), which are on the CPU and moved once to where the columns are."""
+    there = on_each_device(places, columns.values())
+    return {name: value[there[value.device]] for name, value in columns.items()}
 
 
 class SyntheticDataset(InEpochs, ReadAtOnce):
