@@ -12,8 +12,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from hsiaug.datasets.bank import checksum
-from hsiaug.datasets.bank_shard import Blocks, MappedShard, as_items
+from hsiaug.datasets.bank.reader import checksum
+from hsiaug.datasets.bank.shard import Blocks, MappedShard, as_items
 from hsiaug.samples import Kind, Sample, SampleSpec
 
 CLASSES = ('water', 'grass', 'soil')

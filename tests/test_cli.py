@@ -24,7 +24,8 @@ from torch.utils.data import Dataset
 
 from hsiaug.cli import main
 from hsiaug.cli.guard import require_device
-from hsiaug.datasets import SyntheticBank, SyntheticDataset, bank_writer, write_bank
+from hsiaug.datasets import SyntheticBank, SyntheticDataset, write_bank
+from hsiaug.datasets.bank import writer
 from hsiaug.datasets.preview import preview_grid
 from hsiaug.named_configs import read_yaml
 from hsiaug.samples import Sample, SampleSpec
@@ -223,11 +224,11 @@ def test_two_processes_fill_one_bank(run: Path, tmp_path: Path, capfd: pytest.Ca
                 file.write(f'{path.name}\n')
             return write(path, **options)
 
-        write = bank_writer.written_whole
+        write = writer.written_whole
         fabric.launch = lambda: None  # type: ignore[method-assign, assignment]
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr('lightning.fabric.Fabric', lambda **_: fabric)
-            patch.setattr(bank_writer, 'written_whole', noted)
+            patch.setattr(writer, 'written_whole', noted)
             main([*command('two'), '--devices=2', '--verify'])
 
     capfd.readouterr()

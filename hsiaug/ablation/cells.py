@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from torch.utils.data import Dataset
 
 from ..datasets import MixedDataset, require_unseen_samples, scene_dataset
-from ..datasets.parts import AnyScene, AnySplit
+from ..datasets.own.parts import AnyScene, AnySplit
 from ..engine.divergence import DivergedError
 from ..ratio import SyntheticFirst
 from ..records import short_digest

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..datasets import LabelPolicy, SampleSplitter
-from ..datasets.parts import AnyScene
+from ..datasets.own.parts import AnyScene
 from ..ratio import require_ratio
 from ..records import json_ready, short_digest
 from ..samples import Kind

@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ..datasets.parts import AnyScene
+from ..datasets.own.parts import AnyScene
 from ..records import read_json, short_digest, write_json
 from ..tasks.base import finite
 from ..trainers.inception import said_of_inception

@@ -10,8 +10,8 @@ from typing import Any
 from safetensors.torch import load_file
 from torch import Tensor
 
-from ..datasets.adapted import AdaptedDataset
-from ..datasets.batches import fetch
+from ..datasets.contract.batches import fetch
+from ..datasets.own.adapted import AdaptedDataset
 from ..metrics.patches import Pair
 from ..quality.inspection import spread_rows
 from ..samples import SampleSpec

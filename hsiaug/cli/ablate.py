@@ -11,7 +11,7 @@ from ..ablation.arms import DEFAULT_ARMS, at_defaults
 from ..ablation.arms import quick as quick_study
 from ..ablation.results import PLAN_FILE
 from ..ablation.shown import shown_predictions, shown_samples
-from ..datasets.bank import BANK_FILE, WRITING_FILE
+from ..datasets.bank.reader import BANK_FILE, WRITING_FILE
 from ..scenes.config import SceneConfig
 from ..scenes.strategies import SPLITTERS
 from ..settings import checked_arguments

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from ..datasets.bank import BANK_FILE, WRITING_FILE
+from ..datasets.bank.reader import BANK_FILE, WRITING_FILE
 from ..scenes.config import SceneConfig
 from ..scenes.patches import PARTS
 from ..settings import check_value

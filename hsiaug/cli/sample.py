@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from ..datasets import LabelPolicy
-from ..datasets.bank_export import ExportFormat
+from ..datasets.bank.export import ExportFormat
 from .config import RUN_FILE, read_run, trained_on
 from .guard import require_device, require_writable
 
@@ -50,7 +50,7 @@ def sample(
     """
     from ..datamodules.mixed import open_source
     from ..datasets import SyntheticBank, scene_dataset
-    from ..datasets.bank_export import export_bank, require_free
+    from ..datasets.bank.export import export_bank, require_free
     from ..report.bank import export_place, preview_bank, summary
     from ..systems import Generator
 

@@ -16,13 +16,13 @@ from torchgeo.datamodules import BaseDataModule, GeoDataModule
 from torchgeo.datasets import GeoDataset
 
 from ..datasets import MixedDataset, SyntheticBank, require_unseen_samples
-from ..datasets.batches import fetch
-from ..datasets.checks import Use
-from ..datasets.exhausted import Exhausted, require_policy
-from ..datasets.pool import Draw, Source
+from ..datasets.contract.batches import fetch
+from ..datasets.contract.wrapped import counts_of, look_through
+from ..datasets.mixing.checks import Use
+from ..datasets.mixing.exhausted import Exhausted, require_policy
+from ..datasets.mixing.sources import LabelPolicies, Ratios, Sources, require_same
+from ..datasets.pools.pool import Draw, Source
 from ..datasets.preview import preview_grid
-from ..datasets.sources import LabelPolicies, Ratios, Sources, require_same
-from ..datasets.wrapped import counts_of, look_through
 from ..evidence import Recommendation
 from ..ratio import Mode
 from ..settings import check_value

@@ -11,8 +11,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from ..datasets import MixedDataset, SpectraDataset
-from ..datasets.exhausted import Exhausted
-from ..datasets.sources import LabelPolicies, NamedSources, Ratios
+from ..datasets.mixing.exhausted import Exhausted
+from ..datasets.mixing.sources import LabelPolicies, NamedSources, Ratios
 from ..ratio import Mode
 from ..scenes import Scene, Split
 from .loading import mixed_train_loader

@@ -1,23 +1,23 @@
 """torchgeo datasets of real samples, of synthetic samples, and of both mixed at a ratio."""
 
-from .adapted import AdaptedDataset, adapt
-from .bank import BankError, SyntheticBank
-from .bank_writer import write_bank
-from .change_folder import ChangeFolder
-from .checks import require_unseen_samples
-from .folders import PairFolder, SceneFolder
-from .foreign import DataArrayImage, GeoSamples
-from .held import IGNORE
-from .labels import LabelPolicy, estimate_prior, synthetic_counts
-from .mixed import MixedDataset
-from .parts import scene_dataset
-from .patches import ChangeDataset, PatchDataset, SceneDataset
-from .pool import Draw
-from .sample_set import SampleSet, SampleSplit, SampleSplitter
-from .sources import SyntheticPool, as_pool
-from .spectra import SpectraDataset
-from .synthetic import SyntheticDataset
-from .tar_shards import TarShards
+from .bank.reader import BankError, SyntheticBank
+from .bank.tar_shards import TarShards
+from .bank.writer import write_bank
+from .folders.one_date import PairFolder, SceneFolder
+from .folders.two_dates import ChangeFolder
+from .mixing.checks import require_unseen_samples
+from .mixing.mixed import MixedDataset
+from .mixing.sources import SyntheticPool, as_pool
+from .own.adapted import AdaptedDataset, adapt
+from .own.foreign import DataArrayImage, GeoSamples
+from .own.parts import scene_dataset
+from .own.sample_set import SampleSet, SampleSplit, SampleSplitter
+from .pools.labels import LabelPolicy, estimate_prior, synthetic_counts
+from .pools.pool import Draw
+from .pools.synthetic import SyntheticDataset
+from .real.held import IGNORE
+from .real.patches import ChangeDataset, PatchDataset, SceneDataset
+from .real.spectra import SpectraDataset
 
 __all__ = [
     'IGNORE',

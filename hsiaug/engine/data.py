@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from ..datasets.adapted import AdaptedDataset
-from ..datasets.survey import leave_signals
+from ..datasets.own.adapted import AdaptedDataset
+from ..datasets.own.survey import leave_signals
 
 Rows = Callable[[int], Tensor]
 """Which samples a step is going to ask for."""

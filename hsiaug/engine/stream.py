@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ..datasets import MixedDataset
-from ..datasets.batches import fetch
+from ..datasets.contract.batches import fetch
 from ..samples import SampleSpec
 from ..streams import stream
 

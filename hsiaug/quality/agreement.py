@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy, log_softmax, one_hot
 
 from ..datasets import IGNORE
-from ..datasets.held import HeldSamples
+from ..datasets.real.held import HeldSamples
 from ..functional.dates import as_pictures
 from ..metrics.patches import class_pixels
 from ..samples import SampleSpec

@@ -11,8 +11,8 @@ from typing import Any
 from torch import Tensor
 
 from ..datasets import LabelPolicy, MixedDataset, SampleSplit, require_unseen_samples, scene_dataset
-from ..datasets.parts import AnyScene, AnySplit
-from ..datasets.pool import Source
+from ..datasets.own.parts import AnyScene, AnySplit
+from ..datasets.pools.pool import Source
 from ..records import short_digest
 from ..samples import Kind, require_unseen
 from ..scenes import BitemporalScene

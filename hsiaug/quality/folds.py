@@ -11,8 +11,8 @@ from typing import Any, Literal, TypeVar, cast, get_args
 
 import numpy as np
 
-from ..datasets.parts import AnyScene, AnySplit
-from ..datasets.sample_set import SampleSet, SampleSplit
+from ..datasets.own.parts import AnyScene, AnySplit
+from ..datasets.own.sample_set import SampleSet, SampleSplit
 from ..functional.dealing import deal_regions
 from ..scenes import Scene, Split
 from ..scenes.labelled_patches import LabelledPatchSplit

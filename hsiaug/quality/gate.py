@@ -13,7 +13,7 @@ import torch
 from scipy.stats import t as student
 from torch import Tensor
 
-from ..datasets.batches import fetch
+from ..datasets.contract.batches import fetch
 from ..samples import Provenance, SampleSpec
 from ..settings import BETWEEN, check_value
 from ..systems import TrainingData

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset, Subset
 
 from .. import __version__
-from ..datasets.batches import ReadAtOnce, fetch, row_numbers
-from ..datasets.wrapped import epoch_followers, labels_of
+from ..datasets.contract.batches import ReadAtOnce, fetch, row_numbers
+from ..datasets.contract.wrapped import epoch_followers, labels_of
 from ..samples import Provenance, Sample, SampleSource, SampleSpec, Traits, joined_seen, require_compatible
 from ..settings import BETWEEN, NOT_NEGATIVE, check_value
 from ..streams import drawn_seed, stream, stream_seed

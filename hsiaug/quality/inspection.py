@@ -13,8 +13,8 @@ from torch import Tensor
 from torch.utils.data import Subset
 
 from ..datasets import SampleSet, SyntheticBank, require_unseen_samples, scene_dataset
-from ..datasets.batches import fetch
-from ..datasets.parts import AnyScene, AnySplit
+from ..datasets.contract.batches import fetch
+from ..datasets.own.parts import AnyScene, AnySplit
 from ..metrics.patches import Pair
 from ..metrics.values import Measured, with_intervals
 from ..progress import progress_bar

@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..datasets.parts import AnyScene, AnySplit
-from ..datasets.sample_set import SampleSet, SampleSplit
+from ..datasets.own.parts import AnyScene, AnySplit
+from ..datasets.own.sample_set import SampleSet, SampleSplit
 from ..scenes import BitemporalScene
 from ..scenes.labelled_patches import LabelledPatchSplit
 from ..scenes.patches import PatchSplit

@@ -10,9 +10,9 @@ import numpy as np
 from torch.utils.data import Dataset
 
 from ..datasets import SyntheticBank
-from ..datasets.bank_export import ExportFormat
-from ..datasets.bank_folder import names_place
-from ..datasets.batches import fetch
+from ..datasets.bank.export import ExportFormat
+from ..datasets.bank.folder import names_place
+from ..datasets.contract.batches import fetch
 from ..datasets.preview import preview_grid
 from ..quality.inspection import spread_rows
 from ..samples import Sample, SampleSpec, require_compatible

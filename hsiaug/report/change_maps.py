@@ -12,10 +12,10 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from torch import Tensor
 
-from ..datasets.batches import fetch
-from ..datasets.held import IGNORE
+from ..datasets.contract.batches import fetch
+from ..datasets.contract.wrapped import places_of
 from ..datasets.preview import false_colour, stretch_limits
-from ..datasets.wrapped import places_of
+from ..datasets.real.held import IGNORE
 from ..metrics.scores import change_scores
 from .figures import COLOURS
 

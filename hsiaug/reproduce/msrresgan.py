@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from ..datasets import PatchDataset
-from ..datasets.patches import read_coarse_windows
+from ..datasets.real.patches import read_coarse_windows
 from ..functional.degradation import degrade
 from ..metrics.super_resolution import super_resolution_scores
 from ..named_configs import published_config

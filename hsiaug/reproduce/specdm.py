@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from ..datasets import MixedDataset
-from ..datasets.batches import fetch
+from ..datasets.contract.batches import fetch
 from ..named_configs import published_config
 from ..report.evaluation import FIGURES
 from ..systems import TrainingData

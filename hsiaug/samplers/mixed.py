@@ -18,9 +18,9 @@ from torch.utils.data import (
 )
 
 from ..datasets import MixedDataset
-from ..datasets.orders import BatchOrder, EpochIndices
+from ..datasets.mixing.sources import require_same
+from ..datasets.pools.orders import BatchOrder, EpochIndices
 from ..datasets.shared import world
-from ..datasets.sources import require_same
 from ..ratio import Constant
 from ..streams import SHUFFLE, stream_seed
 

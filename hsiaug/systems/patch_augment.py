@@ -9,7 +9,7 @@ import torch
 from scipy.ndimage import label as connected
 from torch import Tensor
 
-from ..datasets.held import class_fractions
+from ..datasets.real.held import class_fractions
 from ..functional.dates import CHANGED, flat_mask, in_contract, stacked_dates
 from ..functional.devices import sent
 from ..functional.pasting import boxes, pairs_that_hold, pasted_where

@@ -15,7 +15,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from ..datasets.held import HeldSamples, class_fractions
+from ..datasets.real.held import HeldSamples, class_fractions
 from ..engine import Run
 from ..functional.dates import flat_mask, in_contract, stacked_dates
 from ..functional.devices import sent

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from ..datasets.held import class_fractions
+from ..datasets.real.held import class_fractions
 from ..functional.dates import flat_mask, in_contract, stacked_dates
 from ..functional.devices import sent
 from ..functional.pasting import Pair, Regions, pairs_that_hold, paste_regions

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from ..datasets import SyntheticDataset, require_unseen_samples
-from ..datasets.batches import fetch
+from ..datasets.contract.batches import fetch
 from ..metrics import accuracies
 from ..metrics.patches import Encoder, Pair
 from ..metrics.values import Measure

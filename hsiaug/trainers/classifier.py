@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from ..datasets import MixedDataset, SpectraDataset
-from ..datasets.batches import fetch
+from ..datasets.contract.batches import fetch
 from ..engine import Run, Stream
 from ..engine.schedules import Cosine
 from ..engine.stream import Batch

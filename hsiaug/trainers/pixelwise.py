@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from ..datasets import MixedDataset
-from ..datasets.batches import fetch
+from ..datasets.contract.batches import fetch
 from ..engine import Run, Stream
 from ..engine.schedules import Polynomial
 from ..engine.stream import HELD_BYTES, Batch

@@ -15,11 +15,11 @@ import torch
 from torch import Tensor
 from torch.utils.data import get_worker_info
 
-from ..datasets.batches import as_tensor
-from ..datasets.pool import Draw
+from ..datasets.contract.batches import as_tensor
+from ..datasets.contract.wrapped import look_through
+from ..datasets.mixing.sources import LabelPolicies, NamedSources, Ratios
+from ..datasets.pools.pool import Draw
 from ..datasets.shared import Kept
-from ..datasets.sources import LabelPolicies, NamedSources, Ratios
-from ..datasets.wrapped import look_through
 from ..samples import SpecMismatchError, target_of
 from .gated_albumentations import GatedTransform
 

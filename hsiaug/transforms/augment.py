@@ -10,10 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..datasets.batches import cast_like, put_rows, require_sample
-from ..datasets.checks import ClassNumbers
+from ..datasets.contract.batches import require_sample
+from ..datasets.mixing.checks import ClassNumbers
+from ..datasets.mixing.columns import cast_like, put_rows
+from ..datasets.pools.synthetic import require_drawable
 from ..datasets.shared import world
-from ..datasets.synthetic import require_drawable
 from ..ratio import Schedule
 from ..samples import SampleSpec, SpecMismatchError
 from ..streams import ALTERATIONS, ALTERED, as_seed, stream_seed

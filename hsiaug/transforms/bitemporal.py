@@ -17,7 +17,7 @@ from lightning.pytorch import LightningDataModule
 from torch import Tensor, nn
 from torch.utils.data import Subset
 
-from ..datasets.batches import require_sample
+from ..datasets.contract.batches import require_sample
 from ..samples import Sample
 
 AUGMENTATIONS = ('aug', 'train_aug', 'val_aug', 'test_aug', 'predict_aug')

@@ -14,10 +14,10 @@ import torch
 from kornia.augmentation import AugmentationSequential
 from torch import Tensor
 
-from ..datasets.batches import cast_like, put_rows
-from ..datasets.pool import Draw
+from ..datasets.mixing.columns import cast_like, put_rows
+from ..datasets.mixing.sources import LabelPolicies, NamedSources, Ratios
+from ..datasets.pools.pool import Draw
 from ..datasets.shared import Kept
-from ..datasets.sources import LabelPolicies, NamedSources, Ratios
 from ..samples import SpecMismatchError
 from .gated_kornia import GatedAugmentation, Params
 

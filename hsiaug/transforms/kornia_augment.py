@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..datasets.batches import put_rows
+from ..datasets.mixing.columns import put_rows
 from ..ratio import Schedule
 from ..samples import SpecMismatchError
 from .augment import Augmenter, SampleAugmenter

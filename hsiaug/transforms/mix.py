@@ -11,22 +11,14 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 from torchvision import tv_tensors
 
-from ..datasets.batches import (
-    Extras,
-    absent_values,
-    append_rows,
-    fetch_samples,
-    in_dtypes_of,
-    replace_rows,
-    require_same_form,
-    require_sample,
-)
-from ..datasets.checks import ClassNumbers
-from ..datasets.exhausted import Exhausted, require_policy
-from ..datasets.pool import Draw
+from ..datasets.contract.batches import fetch_samples, require_sample
+from ..datasets.contract.wrapped import counts_of
+from ..datasets.mixing.checks import ClassNumbers
+from ..datasets.mixing.columns import Extras, absent_values, append_rows, in_dtypes_of, replace_rows, require_same_form
+from ..datasets.mixing.exhausted import Exhausted, require_policy
+from ..datasets.mixing.sources import LabelPolicies, NamedSources, Ratios, Sources
+from ..datasets.pools.pool import Draw
 from ..datasets.shared import require_epoch, world
-from ..datasets.sources import LabelPolicies, NamedSources, Ratios, Sources
-from ..datasets.wrapped import counts_of
 from ..evidence import Recommendation
 from ..ratio import Mode
 from ..samples import Sample, SpecMismatchError

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from numbers import Real
 
-from ..datasets.checks import ClassNumbers
-from ..datasets.pool import Draw
+from ..datasets.mixing.checks import ClassNumbers
+from ..datasets.mixing.sources import LabelPolicies, NamedSources, Ratios, Sources
+from ..datasets.pools.pool import Draw
 from ..datasets.shared import InEpochs
-from ..datasets.sources import LabelPolicies, NamedSources, Ratios, Sources
 from ..ratio import Constant, Schedule, as_schedule, ratio_in, synthetic_fraction
 from ..samples import Kind
 

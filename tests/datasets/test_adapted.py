@@ -18,7 +18,7 @@ from torchgeo.samplers import GridGeoSampler, RandomBatchGeoSampler
 
 from hsiaug import MixedDataset, adapt, fit
 from hsiaug.datasets import DataArrayImage, GeoSamples, PairFolder, PatchDataset, SpectraDataset
-from hsiaug.datasets.adapted import AdaptedDataset
+from hsiaug.datasets.own.adapted import AdaptedDataset
 from hsiaug.samples import LeakageError, SpecMismatchError
 from hsiaug.scenes import PatchSplitter, Scene, Split
 

@@ -22,9 +22,9 @@ from torch.utils.data import DataLoader
 
 from hsiaug.datamodules.mixed import open_source
 from hsiaug.datasets import MixedDataset, SpectraDataset, SyntheticDataset
-from hsiaug.datasets.bank import BankError, SyntheticBank
-from hsiaug.datasets.bank_export import export_bank
-from hsiaug.datasets.bank_writer import write_bank
+from hsiaug.datasets.bank.export import export_bank
+from hsiaug.datasets.bank.reader import BankError, SyntheticBank
+from hsiaug.datasets.bank.writer import write_bank
 from hsiaug.samples import Kind, Sample, SampleSpec
 from hsiaug.scenes import Scene, Split
 from hsiaug.systems import Generator, TrainingData

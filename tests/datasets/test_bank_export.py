@@ -19,9 +19,9 @@ import yaml
 from filelock import FileLock
 from torch.utils.data import Dataset
 
-from hsiaug.datasets.bank import BankError, SyntheticBank
-from hsiaug.datasets.bank_export import export_bank
-from hsiaug.datasets.bank_writer import write_bank
+from hsiaug.datasets.bank.export import export_bank
+from hsiaug.datasets.bank.reader import BankError, SyntheticBank
+from hsiaug.datasets.bank.writer import write_bank
 from hsiaug.samples import Kind, Sample, SampleSpec
 from hsiaug.scenes import open_scene
 from hsiaug.systems import TrainingData
@@ -73,7 +73,7 @@ def read_tiff(path: Path) -> np.ndarray:
 @pytest.mark.parametrize('kind', ['scene', 'segmentation', 'change'])
 def test_npz_holds_every_tensor(kind: Kind, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     bank = bank_of(Pictures(kind, soft=kind == 'scene'), tmp_path)
-    monkeypatch.setattr('hsiaug.datasets.bank_export._BLOCK_BYTES', 3000)  # several blocks
+    monkeypatch.setattr('hsiaug.datasets.bank.export._BLOCK_BYTES', 3000)  # several blocks
     out = export_bank(bank, tmp_path / 'out' / 'samples', 'npz')
     assert out == tmp_path / 'out' / 'samples.npz'
     expected = bank.batch(range(11))

@@ -12,9 +12,9 @@ import torch
 from banks import SLOW, Own, Source, edit_record, flip_byte, own, rewrite, to_format_1, to_format_2, without_tables
 from torch import Tensor
 
-from hsiaug.datasets.bank import BankError, SyntheticBank, checksum
-from hsiaug.datasets.bank_export import export_bank
-from hsiaug.datasets.bank_writer import write_bank
+from hsiaug.datasets.bank.export import export_bank
+from hsiaug.datasets.bank.reader import BankError, SyntheticBank, checksum
+from hsiaug.datasets.bank.writer import write_bank
 from hsiaug.samples import SampleSpec
 
 WIDE = 2000  # bands: eight spectra fill a block
@@ -97,7 +97,7 @@ def test_verifying_much_is_said(tmp_path: Path, capfd: pytest.CaptureFixture[str
     wide_bank(tmp_path / 'bank')
     SyntheticBank(tmp_path / 'bank').batch(range(64))
     assert capfd.readouterr().err == ''
-    monkeypatch.setattr('hsiaug.datasets.bank._LONG_READ', 100_000)
+    monkeypatch.setattr('hsiaug.datasets.bank.reader._LONG_READ', 100_000)
     SyntheticBank(tmp_path / 'bank').batch(range(64))
     assert 'verify bank' in capfd.readouterr().err
 

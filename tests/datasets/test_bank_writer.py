@@ -16,10 +16,10 @@ from filelock import FileLock
 from lightning.fabric import Fabric
 from safetensors.torch import load_file, save, save_file
 
-from hsiaug.datasets.bank import BankError, SyntheticBank
-from hsiaug.datasets.bank_shard import map_shard, write_shard
-from hsiaug.datasets.bank_writer import write_bank
-from hsiaug.datasets.contract import value_problem
+from hsiaug.datasets.bank.reader import BankError, SyntheticBank
+from hsiaug.datasets.bank.shard import map_shard, write_shard
+from hsiaug.datasets.bank.writer import write_bank
+from hsiaug.datasets.contract.samples import value_problem
 from hsiaug.samples import SampleSpec
 
 # --- a shard ----------------------------------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ from torch.utils.data import ConcatDataset, Subset
 from toys import Toy, toy_spec
 
 from hsiaug import MixedDataset, SyntheticMix
-from hsiaug.datasets.checks import ClassNumbers, Scales
+from hsiaug.datasets.mixing.checks import ClassNumbers, Scales
 from hsiaug.samples import Kind, Sample, SpecMismatchError
 from hsiaug.transforms import albumentations as ours
 from hsiaug.transforms.kornia import RandomSyntheticMix

@@ -2,7 +2,7 @@ import pytest
 import torch
 from toys import toy_spec
 
-from hsiaug.datasets.class_patches import Rule, class_patches
+from hsiaug.datasets.real.class_patches import Rule, class_patches
 
 IGNORE = 255
 

@@ -12,7 +12,7 @@ from torch.utils.data._utils.collate import default_collate_fn_map
 from toys import Toy
 
 from hsiaug.datasets import MixedDataset
-from hsiaug.datasets.joined import JoinedSamples
+from hsiaug.datasets.mixing.joined import JoinedSamples
 from hsiaug.samples import Sample
 
 ROWS = [3, 35, 0, 12, 41, 40, 7]

@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 from toys import Toy, keys_of
 
 from hsiaug.datasets import MixedDataset, SpectraDataset, SyntheticDataset, synthetic_counts, write_bank
-from hsiaug.datasets.held import HeldSamples
+from hsiaug.datasets.real.held import HeldSamples
 from hsiaug.datasets.shared import Kept
 from hsiaug.ratio import Schedule
 from hsiaug.samples import LeakageError, Sample, SpecMismatchError

@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from torch.utils.data import DataLoader
 from toys import Toy
 
-from hsiaug.datasets import MixedDataset, SyntheticDataset, orders
-from hsiaug.datasets.orders import Rounds, Shuffled, keyed
+from hsiaug.datasets import MixedDataset, SyntheticDataset
+from hsiaug.datasets.pools import orders
+from hsiaug.datasets.pools.orders import Rounds, Shuffled, keyed
 from hsiaug.ratio import Mode
 from hsiaug.samplers import MixedBatchSampler
 

@@ -19,8 +19,8 @@ from toys import Toy
 import hsiaug
 from hsiaug import MixedDataset, SampleSpec, SyntheticBank, SyntheticMix
 from hsiaug.datasets import TarShards, write_bank
-from hsiaug.datasets.bank_export import export_bank
-from hsiaug.datasets.bank_record import BankError
+from hsiaug.datasets.bank.export import export_bank
+from hsiaug.datasets.bank.record import BankError
 from hsiaug.samples import Kind
 from hsiaug.systems import TrainingData
 from hsiaug.trainers import fit_generator
@@ -198,7 +198,7 @@ def test_a_dataset_of_lists_is_adapted_too(datasets: Any) -> None:
 
 def test_parquet_without_pyarrow_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     bank = bank_of('scene', tmp_path)
-    monkeypatch.setattr('hsiaug.datasets.bank_export.find_spec', lambda name: None)
+    monkeypatch.setattr('hsiaug.datasets.bank.export.find_spec', lambda name: None)
     with pytest.raises(BankError, match='pip install pyarrow'):
         export_bank(bank, tmp_path / 'parquet', 'parquet')
     assert not (tmp_path / 'parquet').exists()

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from toys import Toy, aligned, keys_of
 
 from hsiaug.datasets import Draw, SyntheticDataset, SyntheticPool, as_pool
-from hsiaug.datasets.pool import Pool
+from hsiaug.datasets.pools.pool import Pool
 from hsiaug.functional import tilt_to_mixture
 from hsiaug.systems import Generator, TrainingData
 from hsiaug.trainers import fit_generator

@@ -11,7 +11,7 @@ from torchgeo.datasets import DatasetNotFoundError
 from toys import Toy, keys_of
 
 from hsiaug.datasets import MixedDataset, SceneDataset, SceneFolder, scene_dataset
-from hsiaug.datasets.class_patches import class_patches
+from hsiaug.datasets.real.class_patches import class_patches
 from hsiaug.samples import LeakageError, SampleSpec
 from hsiaug.scenes import LabelledPatchSplitter, PatchSplitter, Scene
 from hsiaug.scenes.patches import PARTS

@@ -14,8 +14,8 @@ from toys import Toy
 
 from hsiaug import MixedDataModule, MixedDataset, SyntheticMix, adapt, fit_generator, write_bank
 from hsiaug.datasets import PatchDataset, SpectraDataset, SyntheticDataset
-from hsiaug.datasets.checks import digests_of
-from hsiaug.datasets.wrapped import counts_of, labels_of, provenances_of, spec_of, splits_of
+from hsiaug.datasets.contract.wrapped import counts_of, labels_of, provenances_of, spec_of, splits_of
+from hsiaug.datasets.mixing.checks import digests_of
 from hsiaug.samples import LeakageError, Sample, SpecMismatchError
 from hsiaug.scenes import RandomSplit, Scene, Split
 from hsiaug.systems import TrainingData

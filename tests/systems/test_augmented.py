@@ -7,7 +7,7 @@ from torch.utils.data import DataLoader
 from zooms import class_of, interpolating, plateaus
 
 from hsiaug.datasets import MixedDataset, SyntheticBank, write_bank
-from hsiaug.datasets.patches import PatchDataset
+from hsiaug.datasets.real.patches import PatchDataset
 from hsiaug.samples import LeakageError, Provenance, SpecMismatchError, require_unseen
 from hsiaug.seen import Footprint
 from hsiaug.systems import Generator, TrainingData

@@ -2,7 +2,7 @@ import pytest
 import torch
 from toys import aligned, keys_of, toy_spec, toy_training
 
-from hsiaug.datasets.held import class_fractions
+from hsiaug.datasets.real.held import class_fractions
 from hsiaug.functional.pasting import pairs_that_hold
 from hsiaug.systems import TrainingData, patch_augment
 from hsiaug.systems.patch_augment import PatchAugment

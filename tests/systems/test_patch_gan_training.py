@@ -8,7 +8,7 @@ from pairs import BANDS, class_spectra, make_pairs
 from torch import nn
 from weights import same
 
-from hsiaug.datasets.class_patches import class_patches
+from hsiaug.datasets.real.class_patches import class_patches
 from hsiaug.engine import Run
 from hsiaug.functional import gradient_penalty_autograd, spectral_angle
 from hsiaug.models.patch_cnn import Dims

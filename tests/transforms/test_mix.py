@@ -11,7 +11,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, default_collate
 from toys import Toy, aligned, keys_of
 
-from hsiaug.datasets.batches import fetch_samples, put_rows
+from hsiaug.datasets.contract.batches import fetch_samples
+from hsiaug.datasets.mixing.columns import put_rows
 from hsiaug.ratio import Linear, SyntheticFirst
 from hsiaug.samples import Kind, SpecMismatchError
 from hsiaug.systems import Generator, TrainingData

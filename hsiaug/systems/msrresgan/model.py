@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...datasets.held import class_fractions
+from ...datasets.real.held import class_fractions
 from ...functional.degradation import degrade, padded
 from ...functional.devices import sent
 from ...functional.pasting import pairs_that_hold

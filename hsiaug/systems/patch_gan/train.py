@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
-from ...datasets.class_patches import Rule, class_patches
+from ...datasets.real.class_patches import Rule, class_patches
 from ...engine import Run, Training
 from ...engine.checkpoint import identity_of
 from ...functional.gradient_penalty import gradient_penalty_autograd
@@ -44,7 +44,7 @@ class PatchGANConfig:
             ``conditional``.
         spectral_norm: apply spectral normalisation to the critic's weights.
         size: side of the patches to cut from image-mask pairs, divisible by 4.
-        rule: how these patches are labelled, see :func:`~hsiaug.datasets.class_patches.class_patches`.
+        rule: how these patches are labelled, see :func:`~hsiaug.datasets.real.class_patches.class_patches`.
         per_class: largest number of these patches per class; None for all.
         iterations: number of generator steps.
         critic_steps: critic steps per generator step; must be 1 for ``'bce'``.

@@ -15,7 +15,7 @@ from diffusers import AutoencoderKL
 from torch import Tensor, nn
 from torch.nn.functional import one_hot
 
-from ...datasets.held import as_fractions, class_fractions
+from ...datasets.real.held import as_fractions, class_fractions
 from ...functional.dates import flat_mask, in_contract, stacked_dates, without_ignored
 from ...functional.devices import sent
 from ...functional.plain import plain_torch

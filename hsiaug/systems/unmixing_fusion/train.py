@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
 from ...datasets import SceneDataset, SceneFolder
-from ...datasets.held import class_fractions
+from ...datasets.real.held import class_fractions
 from ...engine import Run
 from ...engine.checkpoint import digest_of
 from ...functional.plain import plain_torch

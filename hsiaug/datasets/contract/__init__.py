@@ -1,0 +1,1 @@
+"""The sample contract: of samples, of batches, and what a dataset says of its samples."""

@@ -1,0 +1,1 @@
+"""Folders of image files, as public data sets come: of one date and of two."""

@@ -1,0 +1,346 @@
+"""Image files with the same bands, in one file or one per band, and mask files; read on demand, whole or in windows."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from numbers import Real
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ...samples import Kind, SampleSpec, as_classes
+from ...scenes.files import CUBE_KEYS, LABEL_KEYS, Content, Facts, SceneFileError, Variable, without_axis_of_one
+from ...scenes.formats import open_content
+from ...scenes.labels import ignored_values, without_class
+from ...scenes.layout import Layout, band_numbers, channels_last
+from ...scenes.raster import DATA_SUFFIXES
+from ...scenes.readers import refuse_doubts, scale_and_offset
+from ...scenes.wavelengths import given_centres, sentinel2_centres
+from ..real.held import IGNORE
+from ..shared import Kept
+
+SUFFIXES = ('.tif', '.tiff', '.png', '.npy', '.npz', '.mat', '.h5', '.hdf5')
+IMAGE_SUFFIXES = (*SUFFIXES, '.jpg', '.jpeg')
+"""Suffixes of images. Masks cannot be JPEG, which changes values."""
+Window = tuple[slice, slice]
+"""Rows and columns."""
+WHOLE: Window = (slice(None), slice(None))
+MANY = 1 << 20
+"""Files whose description is kept, where each is read again and again by windows."""
+
+
+class ImageFiles:
+    """Reads images that all have the bands of a first one.
+
+    Args:
+        owner: class whose files they are; the other arguments are its own.
+        first: one of the files; the others must be like it. Or a folder that holds a file per band.
+        bands: indices of the bands to use, 0-based, or in folders of a file per band their names; all if None.
+        layout: ``'hwc'`` or ``'chw'``, where the bands are in arrays; decided by masks and wavelengths if None.
+        pixels: gives the (H, W) of the first file's mask.
+        one_size: all images have the size of the first. If not, they are few and large, read by windows: what their
+            files say is read once.
+
+    Attributes:
+        shape: (H, W, all bands) as stored.
+        bands: indices of the bands in use.
+        wavelengths: centres in nm of the bands in use, or None.
+        nominal: they are the sensor's, by the names of its bands.
+
+    Raises:
+        ValueError: for bands that the first file lacks, or wavelengths that are not its bands'.
+    """
+
+    def __init__(
+        self,
+        owner: str,
+        first: Path,
+        bands: Sequence[int] | Sequence[str] | None = None,
+        wavelengths: Sequence[float] | None = None,
+        scale: float | None = None,
+        nodata: float | None = None,
+        key: str | None = None,
+        layout: Layout | None = None,
+        pixels: Callable[[], tuple[int, ...]] | None = None,
+        one_size: bool = True,
+    ) -> None:
+        self.owner, self.scale, self.nodata, self.key, self.one_size = owner, scale, nodata, key, one_size
+        named = isinstance(bands, list | tuple) and any(isinstance(band, str) for band in bands)
+        self.names = [str(band) for band in bands or ()] if named else None
+        self.given: Any = None if named else bands
+        self.opened: Kept[Path, Content] = Kept(0 if one_size else MANY)
+        self.layout: Layout | None = layout
+        centres = given_centres(wavelengths, owner)
+        content = self._content(first)
+        if layout is None and not content.facts.channels_last:
+            array = self._variable(content).read()  # what holds of the first array holds of all
+            known = content.facts.wavelengths if centres is None else centres
+            size = pixels() if pixels and array.ndim == 3 else None
+            found = array if array.ndim == 2 else channels_last(array, None, size, known, str(first))
+            self.layout = 'hwc' if found is array else 'chw'
+        self.shape = shape = self._shape(first, content)
+        used: Any = content.facts.good_bands if self.given is None else self.given
+        self.bands = band_numbers(used, shape[2], owner)
+        self.nominal = centres is None and content.facts.nominal
+        centres = content.facts.wavelengths if centres is None else centres
+        scale_and_offset(content.facts, scale, str(first))
+        if centres is not None and len(centres) != shape[2]:
+            raise ValueError(f'{owner}: {shape[2]} bands in a file, but {len(centres)} wavelengths')
+        self.wavelengths = None if centres is None else tuple(centres[self.bands].tolist())
+
+    def _content(self, file: Path) -> Content:
+        return self.opened.get_or_make(file, lambda: self._open(file))
+
+    def _open(self, file: Path) -> Content:
+        if file.is_dir():
+            content = open_bands(file, self.names)
+        elif self.names is not None:
+            raise ValueError(
+                f'{self.owner}: {file} holds all its bands, so bands are given by their indices, not as {self.names}'
+            )
+        else:
+            content = open_content(file, 'image', self.given)
+            content.facts.complete(self._variable(content), file)
+        content.facts.notices = () if hasattr(self, 'shape') else content.facts.notices  # said of the first alone
+        refuse_doubts(content.facts, bands=self.given, scale=self.scale, nodata=self.nodata)
+        return content
+
+    def _stored(
+        self, file: Path, content: Content, window: Window = WHOLE, bands: Sequence[int] | None = None
+    ) -> np.ndarray:
+        """(h, w, C) as stored, of all bands or some of them."""
+        variable = self._variable(content)
+        if variable.part is not None:
+            return variable.read((*window, bands))
+        array = variable.read()
+        if array.ndim == 2:
+            array = array[:, :, None]
+        elif not content.facts.channels_last:
+            array = channels_last(array, self.layout, where=str(file))
+        return array[window] if bands is None else array[window][:, :, bands]
+
+    def _variable(self, content: Content) -> Variable:
+        return content.find(self.key, CUBE_KEYS, (2, 3), 'image', 'image_key')
+
+    def _shape(self, file: Path, content: Content) -> tuple[int, ...]:
+        """(H, W, all bands) of an image, of which no values are read where its format says it."""
+        variable = self._variable(content)
+        return self._stored(file, content).shape if variable.part is None else variable.shape
+
+    def spec(self, kind: Kind, classes: Sequence[str], unit: str | None, ignore_index: int | None = None) -> SampleSpec:
+        """What samples of images of the first one's size are."""
+        return SampleSpec(
+            kind, len(self.bands), tuple(classes), self.wavelengths, self.nominal, (self.shape[0], self.shape[1]),
+            ignore_index, unit=unit,
+        )  # fmt: skip
+
+    def size(self, file: Path) -> tuple[int, int]:
+        """(H, W) of an image."""
+        height, width, _ = self._shape(file, self._content(file))
+        return height, width
+
+    def read(
+        self, file: Path, window: Window = WHOLE, bands: Sequence[int] | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """(C, h, w) float32 and (h, w) bool, where it is measured; elsewhere it holds the mean of what is.
+
+        Raises:
+            ValueError: naming a file of another size or other bands.
+        """
+        content = self._content(file)
+        facts, shape = content.facts, self._shape(file, content)
+        if (shape != self.shape) if self.one_size else (shape[2] != self.shape[2]):
+            raise ValueError(
+                f'{self.owner}: {file} has {shape} (rows, columns, bands), the first image has {self.shape}; '
+                f'bring all to {"one size" if self.one_size else "the same bands"}'
+            )
+        used = self.bands if bands is None else self.bands[bands]
+        values = self._stored(file, content, window, used.tolist())
+        nodata = facts.nodata if self.nodata is None else self.nodata
+        valid = np.isfinite(values).all(axis=2)
+        if nodata is not None:
+            valid &= (values != nodata).all(axis=2)
+        if facts.measured is not None:
+            valid &= facts.measured[window]
+        image = values.astype(np.float32)
+        if self.scale is not None:
+            image *= np.float32(self.scale)
+        else:
+            for fact, apply in ((facts.scale, np.multiply), (facts.offset, np.add)):
+                factor = np.asarray(fact, dtype=np.float32)
+                apply(image, factor[used] if factor.ndim else factor, out=image)
+        image = np.ascontiguousarray(image.transpose(2, 0, 1))
+        fill_missing(image, valid)
+        return image, valid
+
+
+class MaskFiles:
+    """Reads masks of one class index per pixel.
+
+    Negative values, NaN and a file's own nodata are ignored unless they are classes.
+
+    Args:
+        owner: class whose files they are; the other arguments are its own.
+        few: they are few and large, read by windows: what the files say is read once.
+
+    Raises:
+        ValueError: if the settings contradict each other.
+    """
+
+    def __init__(
+        self,
+        owner: str,
+        classes: Sequence[str],
+        label_map: Mapping[int, int] | None = None,
+        ignore: Sequence[int] = (),
+        key: str | None = None,
+        few: bool = False,
+    ) -> None:
+        self.owner, self.classes, self.key = owner, as_classes(classes, owner), key
+        ignored = ignored_values(ignore, owner) or ()
+        self.opened: Kept[Path, Content] = Kept(MANY if few else 0)
+        labels: Mapping[int, int] = {k: k for k in range(len(classes))} if label_map is None else label_map
+        if wrong := {
+            raw: k
+            for raw, k in labels.items()
+            if not (isinstance(raw, Real) and isinstance(k, Real) and 0 <= k < len(classes))
+        }:
+            raise ValueError(f'{owner}: label_map must map to 0..{len(classes) - 1}, the classes, found {wrong}')
+        if label_map is not None and (both := sorted(set(label_map) & set(ignored))):
+            raise ValueError(f'{owner}: label_map and ignore both name {both}')
+        self.raw_to_class = dict(labels) | dict.fromkeys(ignored, IGNORE)
+        self.explicit = {*(label_map or ()), *ignored}
+
+    def _open(self, file: Path) -> tuple[Variable, Facts]:
+        content = self.opened.get_or_make(file, lambda: open_content(file, 'mask'))
+        try:
+            return content.find(self.key, LABEL_KEYS, (2,), 'mask', 'mask_key'), content.facts
+        except SceneFileError as error:
+            hint = '; a mask holds one class index per pixel, in one band: colours and one-hot masks are not mapped'
+            raise SceneFileError(f'{error}{hint}') from None
+
+    def size(self, file: Path) -> tuple[int, ...]:
+        """(H, W) of a mask, of which no values are read."""
+        shape = self._open(file)[0].shape
+        return shape if len(shape) == 2 else shape[:2] if shape[2] == 1 else shape[1:]
+
+    def read(self, file: Path, size: tuple[int, ...] | None, window: Window = WHOLE) -> np.ndarray:
+        """(h, w) int64 labels.
+
+        Args:
+            file: of the mask.
+            size: (h, w) that its image has there.
+            window: rows and columns; all of them by default.
+
+        Raises:
+            ValueError: naming the file, if it has another size or holds an unknown value.
+        """
+        variable, facts = self._open(file)
+        raw, nodata = window_of(variable, window), variable.fill if facts.nodata is None else facts.nodata
+        if raw.shape != size:
+            raise ValueError(f'{self.owner}: {file} has {raw.shape}, its image {size} rows and columns')
+        values, place = np.unique(raw, return_inverse=True)
+        absent = without_class(values, nodata, where=f'{self.owner}: values of {file}')
+        known, gone = values.tolist(), absent.tolist()
+        labels = np.array(
+            [self.raw_to_class.get(v, IGNORE if out else -1) for v, out in zip(known, gone, strict=True)],
+            dtype=np.int64,
+        )
+        if (labels < 0).any():
+            raise ValueError(
+                f'{self.owner}: {file} holds {values[labels < 0][:8].tolist()}, expected {sorted(self.raw_to_class)}; '
+                'map such values to a class with label_map, or name them in ignore'
+            )
+        if nodata in self.raw_to_class and nodata not in self.explicit and nodata in values:
+            warnings.warn(
+                f'{self.owner}: {nodata:g} is class {self.classes[self.raw_to_class[int(nodata)]]!r} and the nodata '
+                f'value of {file}, so its pixels count as that class; name it in ignore if they do not count, in '
+                'label_map if they do',
+                stacklevel=3,
+            )
+        found = labels[place.reshape(raw.shape)]
+        return found if facts.measured is None else np.where(facts.measured[window], found, IGNORE)
+
+
+def open_bands(folder: Path, names: Sequence[str] | None = None) -> Content:
+    """The image of a folder that holds a file per band, such as ``B02.tif``, ``B03.tif``, ..., as one file's.
+
+    A band is called as its file, or what follows the last ``_`` there: ``B02`` of ``S2A_20180701_B02.tif``. Bands are
+    in the order that is given, or of their names.
+
+    Raises:
+        SceneFileError: if there is no such band, or they do not lie on one grid.
+    """
+    files = {file.stem: file for file in image_files(folder)}
+    short = {stem.rpartition('_')[2]: file for stem, file in files.items()}
+    named = short if len(short) == len(files) else files
+    chosen, files = sorted(named) if names is None else list(names), named | files
+    if not chosen or (missing := [name for name in chosen if name not in files]):
+        held = f'the bands {sorted(files)[:20]}' if files else 'no images'
+        raise SceneFileError(f'{folder} holds {held}' + (f', expected {missing} too' if chosen else ''))
+    contents = [open_content(files[name], 'image') for name in chosen]
+    bands = [content.find(None, CUBE_KEYS, (2,), 'band', 'image_key') for content in contents]
+    sizes = {name: tuple(side for side in band.shape if side > 1) for name, band in zip(chosen, bands, strict=True)}
+    if len(set(sizes.values())) > 1:
+        raise SceneFileError(f'{folder}: its bands have other sizes, {sizes}; bring all to one grid')
+    shape = (*without_axis_of_one(np.empty(bands[0].shape, dtype=bool), (2,)).shape, len(bands))
+
+    def read(rows: slice = slice(None), columns: slice = slice(None), only: Sequence[int] | None = None) -> np.ndarray:
+        return np.stack([window_of(bands[k], (rows, columns)) for k in only or range(len(bands))], axis=2)
+
+    variable = Variable(shape, np.result_type(*(band.dtype for band in bands)), read, None, str(folder), part=read)
+    return Content(folder, {'cube': variable}, _joined([content.facts for content in contents], chosen, folder))
+
+
+def window_of(band: Variable, window: Window) -> np.ndarray:
+    """(h, w) of a mask or a band, which its file may hold with an axis of one."""
+    if band.part is not None:
+        return without_axis_of_one(band.read((*window, None)), (2,))
+    return without_axis_of_one(band.read(), (2,))[window]
+
+
+def _joined(facts: Sequence[Facts], names: Sequence[str], folder: Path) -> Facts:
+    """What the files of the bands of one image say together."""
+    centres = [fact.wavelengths for fact in facts if fact.wavelengths is not None and len(fact.wavelengths) == 1]
+    nominal = sentinel2_centres(list(names)) if len(centres) < len(facts) else None
+    measured = [fact.measured for fact in facts if fact.measured is not None]
+    nodata = {fact.nodata for fact in facts}
+    doubts = {option: message for fact in facts for option, message in fact.doubts.items()}
+    if len(nodata) > 1:
+        doubts['nodata'] = f'{folder}: its bands have the nodata values {sorted(map(str, nodata))}; give nodata'
+    return Facts(
+        wavelengths=np.concatenate(centres) if len(centres) == len(facts) else nominal,
+        nominal=nominal is not None,
+        scale=np.array([fact.scale for fact in facts], dtype=np.float64).reshape(-1),
+        offset=np.array([fact.offset for fact in facts], dtype=np.float64).reshape(-1),
+        nodata=facts[0].nodata,
+        measured=np.logical_and.reduce(measured) if measured else None,
+        doubts=doubts,
+        notices=[notice for fact in facts for notice in fact.notices],
+        channels_last=True,
+    )
+
+
+def image_files(folder: Path, suffixes: Sequence[str] = IMAGE_SUFFIXES) -> list[Path]:
+    """Readable files of a folder, in the order of their names; raw ENVI files count where they have a header."""
+    files = sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith('.'))
+    headers = {path.stem.lower() for path in files if path.suffix.lower() == '.hdr'}
+    return [
+        path
+        for path in files
+        if path.suffix.lower() in suffixes
+        or (path.suffix.lower() in DATA_SUFFIXES and {path.stem.lower(), path.name.lower()} & headers)
+    ]
+
+
+def subfolders(folder: Path) -> list[Path]:
+    """The folders in a folder, in the order of their names, hidden ones aside."""
+    return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith('.'))
+
+
+def fill_missing(image: np.ndarray, valid: np.ndarray) -> None:
+    """Give the pixels of a (C, H, W) image that are not ``valid`` (H, W) the mean of the others, 0 without any."""
+    if not valid.all():
+        image[:, ~valid] = image[:, valid].mean(axis=1, keepdims=True) if valid.any() else 0

@@ -1,0 +1,1 @@
+"""Pools: what synthetic samples are drawn from, in which classes and in which order."""

@@ -1,0 +1,1 @@
+"""Real samples of scenes, and those that are held in memory."""
