@@ -37,12 +37,10 @@ def modules() -> dict[str, Path]:
 MODULES = modules()
 
 
-def imports(module: str, lazy: bool = True) -> Iterator[str]:
-    """The package's modules that a module imports; without ``lazy`` at import time only."""
+def imports(module: str) -> Iterator[str]:
+    """The package's modules that a module imports, at once, in a function or for type checkers."""
     file = MODULES[module]
-    tree = ast.parse(file.read_text())
-    nodes = list(ast.walk(tree)) if lazy else [n for top in tree.body for n in at_import(top)]
-    for node in nodes:
+    for node in ast.walk(ast.parse(file.read_text())):
         if not isinstance(node, ast.ImportFrom) or not node.level:
             continue
         parts = module.split('.')
@@ -51,14 +49,6 @@ def imports(module: str, lazy: bool = True) -> Iterator[str]:
         for alias in node.names:
             name = '.'.join([*base, alias.name])
             yield name if name in MODULES else '.'.join(base)
-
-
-def at_import(node: ast.stmt) -> Iterator[ast.AST]:
-    """Statements that run when a module is imported, type checking and functions aside."""
-    if isinstance(node, ast.If) and 'TYPE_CHECKING' in ast.dump(node.test):
-        return
-    if not isinstance(node, ast.FunctionDef | ast.ClassDef):
-        yield from ast.walk(node)
 
 
 def room(module: str) -> str:
@@ -80,7 +70,7 @@ def test_a_room_imports_from_lower_floors_only(module: str) -> None:
 
 
 def test_no_file_imports_in_a_circle() -> None:
-    graph = {module: {other for other in imports(module, lazy=False) if other != module} for module in MODULES}
+    graph = {module: {other for other in imports(module) if other != module} for module in MODULES}
     # A package runs before the modules inside it; what it imports of them is no circle.
     for module in graph:
         graph[module] = {o for o in graph[module] if not module.startswith(f'{o}.') and not o.startswith(f'{module}.')}

@@ -1,4 +1,4 @@
-"""Every command of ``hsiaug``, each a module of its own, and how one is run."""
+"""The commands of ``hsiaug``, each a module of its own but the one about all others, and how one is run."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import fields
+from importlib.util import find_spec
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, Literal, NoReturn
 
 from jsonargparse import ArgumentError
 
@@ -19,11 +20,10 @@ from ..scenes.config import SceneConfig
 from ..workers import WorkerDiedError
 from . import listing
 from .ablate import ablate
-from .completion import completion
 from .demo import demo
 from .evaluate import evaluate
 from .guard import out_of_memory, terminated_like_interrupted
-from .parser import parse
+from .parser import make_parser, parse
 from .ratio import ratio
 from .report import report
 from .reproduce import reproduce
@@ -34,6 +34,23 @@ LONGEST = 4000
 """Characters of an error that are printed: a value that somebody else wrote may be any length."""
 PACKAGE = str(Path(__file__).parents[1])
 FLAGS = ('--quick', '--verify', '--preview', '--no_gates', '--gated', '--trust_run')
+
+
+def completion(shell: Literal['bash', 'zsh']) -> None:
+    """Print a shell script that completes commands, options and their choices.
+
+    Save it as ~/.local/share/bash-completion/completions/hsiaug for bash, or as _hsiaug in a folder on the fpath of
+    zsh.
+
+    Args:
+        shell: bash or zsh.
+    """
+    if find_spec('shtab') is None:
+        raise ValueError("completion needs the package shtab; pip install 'hsiaug[completion]'")
+    script = make_parser({f.__name__: f for f in FUNCTIONS}).get_completion_script(f'shtab-{shell}')
+    # Most values are paths, which the options take as text: where nothing else is known, bash offers files.
+    print(script.replace('complete -o bashdefault -F', 'complete -o bashdefault -o default -F'))
+
 
 FUNCTIONS: tuple[Callable[..., None], ...] = (
     demo, train, sample, evaluate, ratio, ablate, report, reproduce, listing.list, completion,

@@ -37,8 +37,7 @@ def list(what: What, name: str | None = None) -> None:  # as it is typed
 
 
 def _generators() -> Iterator[tuple[str, str]]:
-    from ..systems import load
-    from ..systems.registry import REGISTRY
+    from ..systems import REGISTRY, load
 
     load()
     yield from ((name, _first(REGISTRY[name])) for name in sorted(REGISTRY))
@@ -71,7 +70,7 @@ _LISTS: dict[str, Callable[[], Iterator[tuple[str, str]]]] = {
 
 def _settings(name: str) -> Iterator[str]:
     """Settings of a generator, each with its type, its default and what it is."""
-    from ..systems.registry import generator_class
+    from ..systems import generator_class
     from ..systems.training import trainer_of
 
     trainer = trainer_of(name)

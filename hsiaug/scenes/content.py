@@ -10,14 +10,11 @@ import dataclasses
 import hashlib
 import json
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from ..seen import SceneFingerprint
-
-if TYPE_CHECKING:
-    from .scene import Scene
 
 _FINGERPRINT_PIXELS = 4096
 _FORMER_TYPES = tuple(order + code for code in ('u1', 'i2', 'u2', 'i4', 'i8', 'f4', 'f8') for order in '<>')
@@ -48,8 +45,10 @@ def image_fingerprint(cube: np.ndarray) -> SceneFingerprint:
     return SceneFingerprint(digest(_canonical(stored, '<f4'), 'float32'), former)
 
 
-def scene_content(scene: Scene) -> dict[str, Any]:
+def scene_content(scene: Any) -> dict[str, Any]:
     """Everything about a scene that a result depends on, JSON-ready: its fields but the name, empty ones left out.
+
+    A scene is a dataclass here, whatever its fields; one of them may be another scene.
 
     Values count, not how they are stored: arrays are digests of the cube as float32, which is what datasets read, of
     whole numbers as int64 and of others as float64, whatever their dtype and byte order. One pass over the cube.
@@ -71,7 +70,7 @@ def _described(value: Any, name: str) -> Any:
         return float(value) if np.isfinite(value) else str(float(value))  # NaN is not equal to itself
     if isinstance(value, Mapping):
         return {str(key): _described(one, name) for key, one in sorted(value.items(), key=lambda item: str(item[0]))}
-    if name == 'coarse':  # a scene in a scene
+    if dataclasses.is_dataclass(value):
         return scene_content(value)
     if isinstance(value, list | tuple):
         return [_described(one, name) for one in value]

@@ -12,7 +12,7 @@ from .. import __version__
 from ..samples import SampleSpec, joined_seen, require_compatible
 from ..streams import drawn_seed
 from .base import Generator, register
-from .registry import make_part, part_of
+from .parts import make_part, part_of
 
 
 @register('augmented')

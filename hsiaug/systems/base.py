@@ -1,4 +1,4 @@
-"""The base class of all generators: a module with a spec and a provenance that can be sampled and saved."""
+"""Generators by name, and their base class: a module with a spec and a provenance that can be sampled and saved."""
 
 from __future__ import annotations
 
@@ -7,24 +7,111 @@ import os
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import fields, replace
+from functools import partial
+from importlib import import_module
 from pathlib import Path
-from typing import Any, ClassVar, get_args
+from pkgutil import iter_modules
+from typing import Any, ClassVar, TypeVar, get_args
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from .. import __version__
 from ..functional.devices import sent
 from ..functional.plain import as_trained, plain_torch
 from ..records import json_ready
 from ..samples import Kind, Provenance, SampleSpec, SpecMismatchError
-from ..settings import NOT_NEGATIVE, Range, check_arguments, check_value
+from ..settings import NOT_NEGATIVE, Range, check_arguments, check_value, checked_arguments
 from ..streams import as_seed, stream
-from . import saved
-from .data import TrainingData, Unlabelled
-from .registry import register
+from .buffers import BufferedModule
+from .saved import (
+    CONFIG_FILE,
+    CheckpointError,
+    SavedConfig,
+    card_text,
+    find_folder,
+    read_config,
+    read_weights,
+    write_folder,
+)
+from .training_data import TrainingData, Unlabelled
 
-__all__ = ['Generator', 'TrainingData', 'own_settings', 'register']
+__all__ = [
+    'REGISTRY',
+    'Generator',
+    'TrainingData',
+    'generator_class',
+    'load',
+    'make_generator',
+    'own_settings',
+    'register',
+]
+
+G = TypeVar('G', bound='type[Generator]')
+REGISTRY: dict[str, type[Generator]] = {}
+"""Generators by name, which fill as modules are imported, see :func:`load`."""
+
+
+def register(name: str) -> Callable[[G], G]:
+    """Class decorator that registers a generator under the name used in config files and saved folders."""
+
+    def decorate(cls: G) -> G:
+        if name in REGISTRY:
+            raise ValueError(f'a generator named {name!r} is registered already: {REGISTRY[name].__name__}')
+        REGISTRY[name] = cls
+        cls.type_name = name
+        return cls
+
+    return decorate
+
+
+def load(until: str | None = None) -> None:
+    """Import the systems, all of them or until a name is registered: diffusers alone takes seconds."""
+    found = {module.name: module.ispkg for module in iter_modules([str(Path(__file__).parent)])}
+    if until in found:
+        import_module(f'.{until}', __package__)
+    for name in sorted(found, key=lambda name: found[name]):  # packages, which are heavier, last
+        if until in REGISTRY:
+            return
+        import_module(f'.{name}', __package__)
+
+
+def generator_class(name: str) -> type[Generator]:
+    """Look a generator class up by its registered name.
+
+    Raises:
+        ValueError: for an unknown name, with the choices.
+    """
+    if not isinstance(name, str):
+        raise ValueError(f'the name of a generator was expected, found {name!r}')
+    load(until=name)
+    if name not in REGISTRY:
+        raise ValueError(f'unknown generator {name!r}; choose from {sorted(REGISTRY)}')
+    return REGISTRY[name]
+
+
+def make_generator(
+    name: str, spec: SampleSpec, settings: Mapping[str, Any], error: type[Exception] = ValueError
+) -> Generator:
+    """A generator by its registered name, unfitted.
+
+    Raises:
+        ValueError: or ``error``, for an unknown name or setting, or one that does not fit.
+    """
+    where = cannot_make(name, settings)
+    try:
+        cls = generator_class(name)
+        return cls(spec, **checked_arguments(cls, settings, where, given=('spec',)))
+    except Exception as reason:  # whatever networks say about numbers that they cannot be made with
+        if type(reason) is error or (error is ValueError and isinstance(reason, error)):
+            raise
+        raise error(f'{where}: {reason}') from reason
+
+
+def cannot_make(name: str, settings: Any) -> str:
+    """The beginning of messages about a generator that cannot be made."""
+    names = [str(key)[:40] for key in settings][:12] if isinstance(settings, Mapping) else type(settings).__name__
+    return f'generator {name!r} cannot be made with settings {names}'
 
 
 def own_settings(names: Mapping[str, Any], given: tuple[str, ...] = ('spec',)) -> dict[str, Any]:
@@ -33,7 +120,7 @@ def own_settings(names: Mapping[str, Any], given: tuple[str, ...] = ('spec',)) -
     return {name: list(value) if isinstance(value, tuple) else value for name, value in own.items()}
 
 
-class Generator(nn.Module):
+class Generator(BufferedModule):
     """Base class of all generators.
 
     A subclass takes ``(spec, **settings)``, passes the settings, which JSON can hold, to this class, keeps what it
@@ -48,8 +135,6 @@ class Generator(nn.Module):
     type_name: ClassVar[str]
     kinds: ClassVar[tuple[Kind, ...]] = get_args(Kind)
     """Of samples that it can make."""
-    fitted: ClassVar[tuple[str, ...]] = ()
-    """Names of buffers whose shapes are known only after fitting."""
     soft_labels: ClassVar[bool] = False
     """Whether samples carry ``label_prob``."""
     unlabelled: ClassVar[tuple[Unlabelled, ...]] = ()
@@ -73,11 +158,8 @@ class Generator(nn.Module):
         self.spec = spec
         self.settings = settings
         self.provenance: Provenance | None = None
-        self._made: dict[tuple[str, str], tuple[Tensor, int, Tensor]] = {}
         # Training frequencies, from which labels are drawn where the caller gives none.
         self.register_buffer('class_prior', torch.full((spec.num_classes,), 1.0 / spec.num_classes))
-        for name in self.fitted:
-            self.register_buffer(name, torch.empty(0))
 
     @classmethod
     def check_settings(cls, settings: Mapping[str, Any]) -> None:
@@ -148,33 +230,6 @@ class Generator(nn.Module):
         """Where the generator's tensors live."""
         return self.class_prior.device
 
-    def on_cpu(self, name: str) -> Tensor:
-        """A buffer on the CPU, where draws begin; copied once, as a copy waits for all that a GPU has still to do."""
-        value: Tensor = getattr(self, name)
-        return value if value.device.type == 'cpu' else self.made_of(name, Tensor.cpu)
-
-    def made_of(self, name: str, make: Callable[[Tensor], Tensor]) -> Tensor:
-        """What ``make``, known by its name, makes of a buffer: once, as long as that stays what it is."""
-        value: Tensor = getattr(self, name)
-        key = name, make.__qualname__
-        version = 0 if value.is_inference() else value._version  # which a tensor of inference mode does not count
-        kept = self._made.get(key)
-        if kept is None or kept[0] is not value or kept[1] != version:
-            kept = self._made[key] = (value, version, make(value))
-        return kept[2]
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
-        """Move the generator, but keep its numbers as they are, for ``half()``, ``bfloat16()`` and ``to(dtype)`` too.
-
-        Rounded weights make other samples, and a model in half precision that holds a generator wants no other samples.
-        """
-
-        def moved(tensor: Tensor) -> Tensor:
-            new = fn(tensor)
-            return new if new.dtype == tensor.dtype else tensor.to(new.device)
-
-        return super()._apply(moved, recurse)  # type: ignore[no-untyped-call]
-
     def usual_labels(self, n: int, rng: torch.Generator) -> Tensor:
         """(n,) int64 labels on the CPU, in the training frequencies."""
         rows = torch.empty(0, dtype=torch.int64)
@@ -238,7 +293,10 @@ class Generator(nn.Module):
 
     def card(self) -> str:
         """A short model card in Markdown."""
-        return saved.card_text(self)
+        return card_text(self._config())
+
+    def _config(self) -> SavedConfig:
+        return SavedConfig(self.type_name, self.spec, self.settings, self.provenance)
 
     def save_pretrained(self, folder: str | os.PathLike[str]) -> Path:
         """Write ``config.json``, ``model.safetensors`` and a model card.
@@ -249,7 +307,7 @@ class Generator(nn.Module):
         Raises:
             FileExistsError: if the folder holds something other than a generator.
         """
-        return saved.write_generator(self, Path(folder).expanduser())
+        return write_folder(Path(folder).expanduser(), self._config(), self)
 
     def push_to_hub(self, repo_id: str, **kwargs: Any) -> str:
         """Upload to the Hugging Face hub; ``kwargs`` go to ``HfApi.upload_folder``."""
@@ -271,12 +329,16 @@ class Generator(nn.Module):
         Raises:
             CheckpointError: if there is no such folder, or it is incomplete, damaged or not a generator.
         """
+        folder = find_folder(folder_or_repo)
+        config = read_config(folder)
+        try:
+            wanted = generator_class(config.type)
+        except ValueError as error:
+            raise CheckpointError(f'{folder / CONFIG_FILE}: {error}') from error
+        if not issubclass(wanted, cls):
+            raise CheckpointError(f'{folder} holds a {config.type!r} ({wanted.__name__}), not a {cls.__name__}')
+        make = partial(make_generator, config.type, config.spec, config.settings, CheckpointError)
         with torch.random.fork_rng(devices=[]):  # a training that has been seeded goes on as it would
-            return saved.read_generator(cls, folder_or_repo).to(device)
-
-    def allocate(self, state: Mapping[str, Tensor]) -> None:
-        """Give the data-dependent buffers, those of its parts among them, the shapes that a saved state has."""
-        for place, module in self.named_modules():
-            for name in getattr(module, 'fitted', ()):
-                if (key := f'{place}.{name}' if place else name) in state:
-                    setattr(module, name, torch.empty_like(state[key]))
+            generator = read_weights(folder, config, make)
+        generator.provenance = config.provenance
+        return generator.eval().to(device)

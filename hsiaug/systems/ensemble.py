@@ -12,7 +12,7 @@ from torch.nn.functional import one_hot
 from ..functional.devices import sent
 from ..samples import SampleSpec, joined_seen, require_compatible
 from .base import Generator, TrainingData, register
-from .registry import make_part, part_of
+from .parts import make_part, part_of
 
 
 @register('ensemble')

@@ -13,10 +13,10 @@ from ..functional.plain import plain_torch
 from ..samples import Kind
 from ..settings import checked_arguments
 from ..streams import as_seed
-from .base import Generator
-from .data import TrainingData, data_of, learning_from_unlabelled, require_samples, require_use_of, training_data
-from .registry import cannot_make, generator_class, make_generator
+from .base import Generator, cannot_make, generator_class, make_generator
+from .data import data_of, learning_from_unlabelled, require_use_of, training_data
 from .training import trainer_of
+from .training_data import TrainingData, require_samples
 
 __all__ = [
     'fit', 'fit_generator', 'learning_from_unlabelled', 'require_settings', 'require_use_of', 'training_data',

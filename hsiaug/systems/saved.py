@@ -10,14 +10,13 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, TypeVar
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.modules.module import (
     register_module_buffer_registration_hook,
     register_module_module_registration_hook,
@@ -27,10 +26,9 @@ from torch.nn.modules.module import (
 from .. import __version__
 from ..records import as_record, checksum, read_json
 from ..samples import Provenance, SampleSpec
-from .registry import generator_class, make_generator
+from .buffers import BufferedModule
 
-if TYPE_CHECKING:
-    from .base import Generator
+M = TypeVar('M', bound=BufferedModule)
 
 CONFIG_FILE = 'config.json'
 WEIGHTS_FILE = 'model.safetensors'
@@ -67,24 +65,24 @@ class SavedConfig:
     weights: str | None = None
 
 
-def write_generator(generator: Generator, target: Path) -> Path:
-    """Write a generator to its folder, see :meth:`~hsiaug.systems.base.Generator.save_pretrained`."""
+def write_folder(target: Path, config: SavedConfig, module: nn.Module) -> Path:
+    """Write a config, the weights of a module and a model card, see :meth:`.base.Generator.save_pretrained`."""
     require_own_folder(target)
     target.parent.mkdir(parents=True, exist_ok=True)
     staging = Path(tempfile.mkdtemp(prefix=f'.{target.name}-', dir=target.parent))
     try:
         # clone: members of an ensemble may share one training set, and safetensors stores no shared memory
-        state = {k: v.detach().cpu().clone().contiguous() for k, v in generator.state_dict().items()}
+        state = {k: v.detach().cpu().clone().contiguous() for k, v in module.state_dict().items()}
         save_file(state, staging / WEIGHTS_FILE)
-        config = {
-            'type': generator.type_name,
-            'spec': generator.spec.to_dict(),
-            'settings': generator.settings,
-            'provenance': generator.provenance.to_dict() if generator.provenance else None,
+        said = {
+            'type': config.type,
+            'spec': config.spec.to_dict(),
+            'settings': config.settings,
+            'provenance': config.provenance.to_dict() if config.provenance else None,
             'weights': checksum(staging / WEIGHTS_FILE),
         }
-        (staging / CONFIG_FILE).write_text(json.dumps(config, indent=2))
-        (staging / CARD_FILE).write_text(generator.card())
+        (staging / CONFIG_FILE).write_text(json.dumps(said, indent=2))
+        (staging / CARD_FILE).write_text(card_text(config))
         if not target.exists():
             os.replace(staging, target)
             target.chmod(0o755)
@@ -96,31 +94,22 @@ def write_generator(generator: Generator, target: Path) -> Path:
     return target
 
 
-def read_generator(cls: type[Generator], folder_or_repo: str | os.PathLike[str]) -> Generator:
-    """Read a generator of a class, see :meth:`~hsiaug.systems.base.Generator.from_pretrained`."""
-    folder = find_folder(folder_or_repo)
-    config, file = read_config(folder), folder / WEIGHTS_FILE
-    try:
-        wanted = generator_class(config.type)
-    except ValueError as error:
-        raise CheckpointError(f'{folder / CONFIG_FILE}: {error}') from error
-    if not issubclass(wanted, cls):
-        raise CheckpointError(f'{folder} holds a {config.type!r} ({wanted.__name__}), not a {cls.__name__}')
-    make = partial(make_generator, config.type, config.spec, config.settings, CheckpointError)
+def read_weights(folder: Path, config: SavedConfig, make: Callable[[], M]) -> M:
+    """The module that the config describes and ``make`` makes, with the weights in a generator's folder."""
+    file = folder / WEIGHTS_FILE
     require_fit(make, config, file)
     require_weights(file, config.weights)
     # Saved in half precision, a generator still computes in the precision that it was written for.
     state = {k: v.float() if v.is_floating_point() and v.itemsize < 4 else v for k, v in load_file(file).items()}
-    generator = make()
-    load_state(generator, state, file)
-    generator.provenance = config.provenance
-    return generator.eval()
+    module = make()
+    load_state(module, state, config, file)
+    return module
 
 
-def card_text(generator: Generator) -> str:
+def card_text(config: SavedConfig) -> str:
     """A short model card in Markdown."""
-    spec, provenance = generator.spec, generator.provenance
-    lines = [f'# {generator.type_name}', '', f'A hyperspectral sample generator of hsiaug {__version__}.', '']
+    spec, provenance = config.spec, config.provenance
+    lines = [f'# {config.type}', '', f'A hyperspectral sample generator of hsiaug {__version__}.', '']
     lines += [f'- kind: {spec.kind}, {spec.bands} bands, unit {spec.unit or "unknown"}']
     lines += [f'- classes: {", ".join(spec.classes)}']
     if provenance is not None:
@@ -187,7 +176,7 @@ def read_config(folder: Path) -> SavedConfig:
     return as_record(SavedConfig, found, f'{file} is not a generator config of hsiaug', CheckpointError)
 
 
-def require_fit(make: Callable[[], Generator], config: SavedConfig, file: Path) -> None:
+def require_fit(make: Callable[[], BufferedModule], config: SavedConfig, file: Path) -> None:
     """Refuse weights that are not those of a generator as its config describes it, before either takes memory.
 
     The generator is made without memory, and the shapes that the file's header lists are loaded into it.
@@ -205,7 +194,7 @@ def require_fit(make: Callable[[], Generator], config: SavedConfig, file: Path) 
         raise CheckpointError(f'{file} does not fit its config, of whose settings one is {largest}')
     try:
         with torch.device('meta'), _parts_at_most(1000 + 20 * len(state)):
-            load_state(make(), state, file)
+            load_state(make(), state, config, file)
     except CheckpointError as error:
         # One that looks at its tensors while it is made can't be made without memory; it is made with.
         if 'meta tensor' not in str(error):
@@ -221,13 +210,13 @@ def _whole_numbers(settings: Any) -> Iterator[int]:
             yield from _whole_numbers(inner)
 
 
-def load_state(generator: Generator, state: dict[str, Tensor], file: Path) -> None:
+def load_state(module: BufferedModule, state: dict[str, Tensor], config: SavedConfig, file: Path) -> None:
     """Load all weights, and no others."""
     try:
-        generator.allocate(state)
-        generator.load_state_dict(state, strict=True)
+        module.allocate(state)
+        module.load_state_dict(state, strict=True)
     except (RuntimeError, TypeError, ValueError) as error:
-        raise CheckpointError(f'{file} does not fit a {generator.type_name!r} with its config: {error}') from error
+        raise CheckpointError(f'{file} does not fit a {config.type!r} with its config: {error}') from error
 
 
 def require_weights(file: Path, expected: str | None) -> None:

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from ..engine import Run
 from ..settings import checked_arguments
-from .registry import cannot_make, generator_class
-
-if TYPE_CHECKING:
-    from .base import Generator, TrainingData
+from .base import Generator, TrainingData, cannot_make, generator_class
 
 LIGHTNINGS = {'bf16-mixed': 'bf16', '32-true': '32', 32: '32'}
 """Precisions as Lightning calls them."""

@@ -21,7 +21,7 @@ from hsiaug.losses.change import change_loss
 from hsiaug.models.scene_classifiers import LEAST_SIDE, SceneModel
 from hsiaug.scenes import Scene, Split
 from hsiaug.systems import Generator, TrainingData, load
-from hsiaug.systems.registry import REGISTRY
+from hsiaug.systems.base import REGISTRY
 from hsiaug.systems.spectral_gan.train import SpectralGANTraining
 from hsiaug.trainers import ClassifierConfig, SegmenterConfig, fit_generator, train_nn1d, train_segmenter
 from hsiaug.trainers.change_detection import ChangeDetectorConfig, Model, predict_changes, train_change_detector

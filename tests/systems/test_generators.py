@@ -16,10 +16,10 @@ from hsiaug.samples import Kind
 from hsiaug.scenes import RandomSplit, Scene, Split
 from hsiaug.seen import Footprint
 from hsiaug.systems import Generator, TrainingData, generator_class, load
+from hsiaug.systems.base import REGISTRY
 from hsiaug.systems.ensemble import Ensemble
 from hsiaug.systems.exemplars import sky_shape
 from hsiaug.systems.gaussian import ClassGaussian
-from hsiaug.systems.registry import REGISTRY
 from hsiaug.systems.saved import CheckpointError
 from hsiaug.trainers import fit_generator, training_data
 

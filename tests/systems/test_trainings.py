@@ -18,7 +18,7 @@ from hsiaug.datasets import SyntheticBank, SyntheticDataset, write_bank
 from hsiaug.engine import Run, Training
 from hsiaug.engine.checkpoint import found_checkpoint
 from hsiaug.systems import Generator, TrainingData, load
-from hsiaug.systems.registry import REGISTRY
+from hsiaug.systems.base import REGISTRY
 from hsiaug.systems.training import trainer_of
 from hsiaug.trainers import fit_generator
 

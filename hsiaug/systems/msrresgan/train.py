@@ -28,8 +28,8 @@ from ...named_configs import published_settings
 from ...settings import NOT_NEGATIVE, Range, check_settings
 from ...streams import seeded
 from ..base import TrainingData
-from ..data import require_images
 from ..training import trains
+from ..training_data import require_images
 from .model import CHUNK, Augmentation, MSRResGAN
 from .network import ADVERSARIAL, MSRResNet, Network, SRDiscriminator, SRResNet, gradient_magnitude
 

@@ -22,9 +22,9 @@ from ...models.patch_cnn import Dims
 from ...settings import POSITIVE, Range, check_settings
 from ...streams import seeded
 from ..base import TrainingData
-from ..data import require_images
 from ..pictures import Pictures
 from ..training import trains
+from ..training_data import require_images
 from .model import PatchCritic, PatchGAN, Upsampling
 
 CHECKPOINT_FILE = 'training.safetensors'

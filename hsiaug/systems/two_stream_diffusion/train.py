@@ -19,9 +19,9 @@ from ...functional.dates import flat_mask
 from ...functional.plain import plain_torch
 from ...streams import seeded
 from ..base import TrainingData
-from ..data import require_images
 from ..pictures import Pictures
 from ..training import trains
+from ..training_data import require_images
 from .config import TwoStreamConfig
 from .model import TwoStreamDiffusion
 from .stages import AutoencoderStage, DiffusionStage, Stage

@@ -23,8 +23,8 @@ from ...settings import Range, check_settings
 from ...streams import seeded
 from ...trainers.patch_encoder import train_patch_encoder
 from ..base import TrainingData
-from ..data import require_images
 from ..training import trains
+from ..training_data import require_images
 from .abundances import AbundanceConfig, train_abundances
 from .model import Masks, NoiseFrom, UnmixingFusion
 from .unmixing.train import Matching, UnmixingConfig, abundances_from_rgb, require_rgb, train_unmixing
