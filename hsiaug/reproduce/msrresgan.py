@@ -62,8 +62,9 @@ def _trained(work: Work, name: str, network: str, split: PatchSplit, seed: int) 
 
 
 def _on_coarse_grid(data: TrainingData, scene: Scene, split: PatchSplit) -> TrainingData:
-    """The same windows for SRGAN, which interpolates by itself: whole pixels of the coarse image, and what is in them."""
-    assert data.coarse is not None and scene.coarse is not None
+    """The same windows for SRGAN, which interpolates by itself: whole coarse pixels, and the fine ones in them."""
+    assert data.coarse is not None
+    assert scene.coarse is not None
     k, corners = data.coarse.factor, -(-split.train // data.coarse.factor)
     side = (split.size - int((corners * k - split.train).max())) // k
     low = read_windows(replace(scene.coarse, bands=scene.bands), corners, side)
@@ -179,8 +180,8 @@ MSRRESGAN = Paper(
             },
             score_table, digits=4, configs=('msrresgan',),
             note='The unit of the text\'s SID is not given; ours is the mean over pixels in 1e-3. SRGAN learns from '
-            'the same windows, less what is not a whole pixel of the coarse image, by squared error instead of features '
-            'of VGG. Batch size and numbers of steps are of our choice.', otherwise=('SID',),
+            'whole coarse pixels of the same windows, by squared error instead of features of VGG. Batch size and '
+            'numbers of steps are of our choice.', otherwise=('SID',),
         ),
     ),
     figures=(
