@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import ast
+import inspect
 import pkgutil
 import re
 from collections.abc import Iterator
 from graphlib import CycleError, TopologicalSorter
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -107,18 +110,32 @@ READMES = sorted((ROOT / 'systems').glob('*/README.md'))
 
 @pytest.mark.parametrize('readme', READMES, ids=lambda path: path.parent.name)
 def test_a_system_says_where_the_paper_is_and_what_it_names_exists(readme: Path) -> None:
-    """Each row of the table names files of the system and what they define, or public names of the package."""
-    rows = [line for line in readme.read_text().splitlines() if line.startswith('|')][2:]
-    assert len(rows) >= 5
-    for row in rows:
-        place = row.split('|')[2]
-        for file, names in re.findall(r'`([\w/]+\.py)`: ((?:`[\w.]+`(?:, )?)+)', place):
-            source = (readme.parent / file).read_text()
-            for name in re.findall(r'`([\w.]+)`', names):
-                for part in name.split('.'):
-                    assert re.search(rf'^\s*(class|def) {part}\b|^\s*{part}\b.*[:=]', source, re.M), f'{file}: {name}'
-        for dotted in re.findall(r'`(hsiaug\.[\w.]+)`', place):
-            assert pkgutil.resolve_name(dotted) is not None
+    """Tables name files of the system and what these define; so does the text, and what is public in the package."""
+    text, system = readme.read_text(), f'hsiaug.systems.{readme.parent.name}'
+    assert len([line for line in text.splitlines() if line.startswith('|')]) >= 7
+    defined: dict[str, Any] = {}
+    for file in readme.parent.rglob('*.py'):
+        defined |= vars(import_module(f'{system}.{file.relative_to(readme.parent).with_suffix("")}'.replace('/', '.')))
+    for file, names in re.findall(r'`([\w/]+\.py)`: ((?:`[\w.]+`(?:, )?)+)', text):
+        module = import_module(f'{system}.{file.removesuffix(".py").replace("/", ".")}')
+        for name in re.findall(r'`([\w.]+)`', names):
+            assert has(module, name), f'{file}: {name}'
+    for name in re.findall(r'`([A-Z]\w+(?:\.\w+)?)(?:\(\))?`', text):
+        assert name.split('.')[0] in defined, name
+        assert '.' not in name or has(defined[name.split('.')[0]], name.split('.')[1]), name
+    for dotted in re.findall(r'`(hsiaug\.[\w.]+)`', text):
+        assert pkgutil.resolve_name(dotted) is not None
+    for config in re.findall(r'`configs/(\w+\.yaml)`', text):
+        assert (ROOT.parent / 'configs' / config).is_file(), config
+
+
+def has(holder: Any, dotted: str) -> bool:
+    """Whether a module or class has a name: a definition, a field, or what a class is made with."""
+    first, _, rest = dotted.partition('.')
+    found = getattr(holder, first, None)
+    if found is None:
+        return first in {*getattr(holder, '__annotations__', ()), *inspect.signature(holder).parameters}
+    return not rest or has(found, rest)
 
 
 def test_every_package_of_a_system_has_a_readme() -> None:

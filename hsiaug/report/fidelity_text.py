@@ -123,7 +123,7 @@ _PAIRS_NOTE = (
 )
 _RECONSTRUCTION: Columns = {
     'RMSE': (('reconstruction', 'rmse'), 4), 'SAD': (('reconstruction', 'sad'), 3),
-    'mask': (('reconstruction', 'mask_accuracy'), 3),
+    'mask': (('reconstruction', 'mask_accuracy'), 3), 'CE': (('reconstruction', 'cross_entropy'), 3),
 }  # fmt: skip
 _TABLES: dict[str, tuple[str, Columns]] = {
     'spectrum': (
@@ -138,8 +138,8 @@ _TABLES: dict[str, tuple[str, Columns]] = {
     ),
     'segmentation': (
         _PAIRS_NOTE + 'Classes: total variation distance of the class shares. Alignment: recall of a pixel classifier '
-        'on the synthetic masks divided by its recall on real ones, 1 if mask and image match. RMSE, SAD and mask: '
-        'test pairs reconstructed by the autoencoders.',
+        'on the synthetic masks divided by its recall on real ones, 1 if mask and image match. RMSE, SAD, mask and CE '
+        '(cross entropy of masks): test pairs reconstructed by the autoencoders.',
         {
             'pairs': (('compared',), 0), 'FID to training': (('against_train', 'fid_image'), 2),
             'FID': (('fid_image',), 2), 'FID of masks to training': (('against_train', 'fid_mask'), 2),
@@ -155,7 +155,7 @@ _TABLES: dict[str, tuple[str, Columns]] = {
         'deviations of real differences, where nothing changed and where something did; textures: the same for its '
         'steps between neighbouring pixels. Share: difference in the share of changed pixels. Alignment: recall of a '
         'pixel classifier of both dates on the synthetic change masks, divided by its recall on real ones. '
-        'RMSE, SAD and mask: test pairs reconstructed by the autoencoders.',
+        'RMSE, SAD, mask and CE (cross entropy of masks): test pairs reconstructed by the autoencoders.',
         {
             'pairs': (('both', 'compared'), 0), 'FID date 1 to training': (('first', 'against_train', 'fid_image'), 2),
             'FID date 1': (('first', 'fid_image'), 2),

@@ -11,7 +11,7 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from ..ablation import Classifier, Setting, Study
+from ..ablation import Setting, Study
 from ..ablation.cells import Group
 from ..ablation.runner import fidelity_files
 from ..metrics.patches import Pair
@@ -20,8 +20,8 @@ from ..records import read_json
 from ..report.samples import plot_class_spectra, plot_interpolation, plot_pca
 from ..samples import SampleSpec
 from ..scenes import make_splitter
-from ..tasks import whole
-from ..trainers import ClassifierConfig
+from ..streams import shuffled
+from ..tasks import TASKS, whole
 from .base import STANDS_IN, Drawing, MissingDataError, Paper, Scale, Table, Values, Work, scene_files, scene_study
 
 SCENES = {
@@ -43,6 +43,7 @@ SHOWN = 400  # spectra of a class in figures, at most
 def _study(work: Work, name: str) -> Study:
     """Table 2 on one scene, as the configuration has it but for what the scale makes shorter."""
     scale, settings = work.settings, []
+    models: list[Any] = [TASKS['spectrum'].model(one) for one in published_config(CONFIGS[RANDOM])['models']]
     for budget, config in CONFIGS.items():
         split = published_config(config)['split']
         splitter: Any = make_splitter(split['strategy'], **{**split['settings'], 'on_rare': 'drop'})
@@ -50,7 +51,7 @@ def _study(work: Work, name: str) -> Study:
     return scene_study(
         work, name, SCENES, CONFIGS[RANDOM], tuple(settings),
         title=f'Table 2 of Audebert et al. 2018, {name}',
-        classifiers=(Classifier(config=ClassifierConfig(), scalings=('standard', 'minmax'), **scale['classifier']),),
+        classifiers=tuple(replace(model, **scale['classifier']) for model in models),
         fidelity_seeds=len(work.seeds),
     )  # fmt: skip
 
@@ -81,7 +82,7 @@ def svm_table(work: Work) -> Values:
 
 def gain_table(work: Work) -> Values:
     """Table 2, in percent."""
-    return work.accuracies(_study, lambda row: NAMES[row['arm']], lambda row: f'{row["scene"]} {row["budget"]}')
+    return work.scores_of(_study, 'oa', lambda row: NAMES[row['arm']], lambda row: f'{row["scene"]} {row["budget"]}')
 
 
 # --- figures ----------------------------------------------------------------------------------------------------------
@@ -112,7 +113,8 @@ def _drawn(work: Work, name: str, every: bool) -> tuple[Pair, Pair, SampleSpec]:
     classes = list(range(spec.num_classes)) if every and not work.classes else _chosen(work, spec, ())
 
     def some(image: Tensor, label: Tensor) -> Pair:  # classes are numbered anew
-        rows = [(label == k).nonzero()[:SHOWN, 0] for k in classes]
+        of_class = [(label == k).nonzero()[:, 0] for k in classes]
+        rows = [found[shuffled(len(found), 0)[:SHOWN]] for found in of_class]  # at random, as in the text
         numbers = torch.arange(len(classes)).repeat_interleave(torch.tensor([len(found) for found in rows]))
         return image[torch.cat(rows)], numbers
 

@@ -220,14 +220,18 @@ class Work:
         folder, _ = self.study(study, name)
         return open_group(study, study.settings[0], study.seeds[0], folder, self.device)
 
-    def accuracies(
-        self, study_of: Callable[[Work, str], Study], row: Callable[[Any], str], column: Callable[[Any], str]
+    def scores_of(
+        self,
+        study_of: Callable[[Work, str], Study],
+        metric: str,
+        row: Callable[[Any], str],
+        column: Callable[[Any], str],
     ) -> Values:
-        """Overall accuracies in percent of a study of each scene, by what names the row and column of a result."""
+        """Test scores in percent of a study of each scene, by what names the row and column of a result."""
         values: dict[tuple[str, str], list[float]] = defaultdict(list)
         for name in self.found:
             for found in self.study(study_of(self, name), name)[1]:
-                values[row(found), column(found)].append(100 * found['test']['oa'])
+                values[row(found), column(found)].append(100 * found['test'][metric])
         return values
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -20,10 +21,13 @@ CLASSES = (
     'background', 'arable land', 'permanent crops', 'pastures', 'forests', 'surface water', 'shrub', 'open spaces',
     'wetlands', 'mine dump', 'artificial vegetation', 'urban fabric', 'buildings',
 )  # fmt: skip
+BACKGROUND = 0
 CODES = {13: 9, 14: 10, 21: 1, 22: 2, 23: 3, 31: 4, 32: 6, 33: 7, 41: 8}
 """Class of the values of SegMunich's masks that are not classes, as in the code of SpectralGPT, whose data they are."""
 BANDS = ('B02', 'B03', 'B04', 'B08', 'B05', 'B06', 'B07', 'B8A', 'B11', 'B12')
 """Four of 10 m and six of 20 m; the text's "B1, B2, B3 and B4" of 10 m can only be these four."""
+OVERLAP = 0.6
+"""Of windows of OSCD, as in the text."""
 FILES = (
     Files(PAIRS, ('img', 'label'), 'https://github.com/danfenghong/IEEE_TPAMI_SpectralGPT'),
     Files(
@@ -75,20 +79,24 @@ def classes_of(values: list[int]) -> tuple[list[str], dict[int, int]]:
     return classes, {value: classes.index(names[value]) for value in values}
 
 
-def segmunich(work: Work, split: str) -> PairFolder | Subset[Sample]:
-    """A part of SegMunich: folders ``train`` and ``val``, or lists of these names; else every fifth pair tests."""
+def segmunich(work: Work, split: str) -> Subset[Sample]:
+    """A part of SegMunich: folders ``train`` and ``val``, or lists of these names; else every fifth pair tests.
+
+    Pairs of background alone are left out. So are, in the text, those that hold a lot of it, without saying how much.
+    """
     images, masks = work.found[PAIRS]
     root, part = images.parent, 'val' if split == 'test' else split
     if root.name in ('train', 'val'):
         root = root.parent
-    values: set[int] = set()
+    held: dict[Path, list[int]] = {}
     for file in sorted(root.rglob(f'{masks.name}/*.tif')):
         with rasterio.open(file) as mask:
-            values.update(np.unique(mask.read(1)).tolist())
-    classes, label_map = classes_of(sorted(values))
+            held[file] = np.unique(mask.read(1)).tolist()
+    classes, label_map = classes_of(sorted(set[int]().union(*held.values())))
     own = all((root / name).is_dir() or (root / f'{name}.txt').is_file() for name in ('train', 'val'))
     found = PairFolder(root, classes, split=part if own else None, label_map=label_map)
-    return found if own else Subset(found, [n for n in range(len(found)) if (n % 5 == 4) == (split == 'test')])
+    rows = [n for n, (_, mask) in enumerate(found.pairs) if held.get(mask) != [BACKGROUND]]
+    return Subset(found, rows if own else [n for n in rows if (n % 5 == 4) == (split == 'test')])
 
 
 def part_of(work: Work, which: Which, split: str) -> Any:
@@ -103,7 +111,8 @@ def part_of(work: Work, which: Which, split: str) -> Any:
         return adapt(segmunich(work, split))
     cities = OSCD(str(work.found[DATES][0].parent), split=split, bands=BANDS)
     cities.files.sort(key=lambda files: str(files['region']))  # a glob has no order
-    return adapt(cities, size=size, classes=('unchanged', 'changed'), ignore_index=255)
+    stride = round(size * (1 - OVERLAP))
+    return adapt(cities, size=size, stride=stride, classes=('unchanged', 'changed'), ignore_index=255)
 
 
 def present(work: Work) -> list[Which]:

@@ -22,7 +22,7 @@ from .splits import OnRare, fingerprint_of, require_classes
 from .windows import covered_pixels, spaced_places, window_class_counts, window_sums
 
 PatchPart = Literal['train', 'val', 'test']
-Regions = Literal['blocks', 'groups', 'halves']
+Regions = Literal['blocks', 'groups', 'halves', 'upper_lower']
 
 PARTS: tuple[PatchPart, ...] = get_args(PatchPart)
 _TRAIN, _VAL, _TEST = range(3)
@@ -105,7 +105,7 @@ class PatchSplitter:
             length.
         regions: ``'blocks'`` are squares of the image; ``'groups'`` are those of the scene (tiles, flight lines,
             fields); ``'halves'`` test on the left, right, upper or lower half, and validate on a strip across the
-            other.
+            other; ``'upper_lower'`` on the upper or lower one only.
         block: side of a block; by default, the size. The remainder at an edge of the image or tile joins the last
             block.
         buffer: training pixels closer than this to validation or test pixels, and validation pixels closer than this to
@@ -246,7 +246,7 @@ class PatchSplitter:
         tiles, best = self._tiles(scene), (-2, 0)
         spacing = (self.size // 2 or 1 if self.stride is None else self.stride, self.size, self.size)
         need = np.array([[self.min_pixels], [1], [1]])
-        regions = None if self.regions == 'halves' else self._regions(scene)
+        regions = None if self.regions in ('halves', 'upper_lower') else self._regions(scene)
         for _ in range(self.attempts):
             part = self._halves(scene, rng) if regions is None else self._assign(scene, regions, label, rng)
             part = part.reshape(tiles)
@@ -303,6 +303,7 @@ class PatchSplitter:
     def _halves(self, scene: Scene, rng: np.random.Generator) -> np.ndarray:
         """(H, W) part of each pixel: a half of the image, and a strip across the other half."""
         axis, second, far = (int(value) for value in rng.integers(2, size=3))
+        axis = 0 if self.regions == 'upper_lower' else axis
         position, across = np.indices(scene.shape)[[axis, 1 - axis]]
         length = scene.shape[1 - axis]
         strip = max(self.size, round(self.val_fraction * length))

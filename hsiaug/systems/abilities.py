@@ -15,6 +15,10 @@ class Reconstructs(Protocol):
         """``image`` and ``mask`` through encoder and decoder, in the sample contract."""
         ...
 
+    def mask_cross_entropy(self, image: Tensor, mask: Tensor) -> float:
+        """Cross entropy of the decoded masks, in nats, mean over pixels."""
+        ...
+
 
 @runtime_checkable
 class Interpolates(Protocol):

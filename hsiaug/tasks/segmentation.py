@@ -82,7 +82,7 @@ class MaskedImages(Task):
         return dataclasses.asdict(result)
 
     def _reconstruction(self, generator: Any, test: Pair, spec: SampleSpec) -> dict[str, float] | None:
-        """Table 4 of SpecDM: RMSE and spectral angle of images, and the share of mask pixels kept."""
+        """Table 4 of SpecDM: RMSE and angle of images, cross entropy of masks; and the share of mask pixels kept."""
         if not isinstance(generator, Reconstructs):
             return None
         some = slice(None, None, -(-len(test[0]) // self.fidelity_samples))
@@ -92,6 +92,7 @@ class MaskedImages(Task):
         return {
             'rmse': float((back['image'] - image).square().mean().sqrt()),
             'sad': float(angle.mean()),
+            'cross_entropy': generator.mask_cross_entropy(image, mask),
             'mask_accuracy': float((back['mask'] == mask)[mask != spec.ignore_index].float().mean()),
         }
 

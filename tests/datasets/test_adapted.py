@@ -141,6 +141,9 @@ def test_tiles_cover_images_of_any_size_and_know_their_places() -> None:
     sizes = [(8, 8), (9, 17), (5, 30), (7, 6)]
     raw = Samples(lambda i: {'image': image(i, 4, sizes[i]), 'mask': mask(i, sizes[i])}, 4, classes=CLASSES)
     adapted, state = adapt(raw, size=(4, 6)), torch.get_rng_state()
+    assert len(adapt(raw, size=(4, 6), stride=2)) > 2 * len(adapted)
+    with pytest.raises(ValueError, match='stride=2 is for tiles; give their size= too'):
+        adapt(raw, stride=2)
     corners = [(i, r, c) for i, (h, w) in enumerate(sizes) for r in range(0, h - 3, 4) for c in range(0, w - 5, 6)]
     assert len(adapted) == len(corners) == 2 * 1 + 2 * 2 + 1 * 5 + 1 * 1
     for sample, (row, top, left) in zip((adapted[k] for k in range(len(adapted))), corners, strict=True):

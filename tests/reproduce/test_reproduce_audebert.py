@@ -10,7 +10,9 @@ import pytest
 from public_layouts import write_benchmark_scene
 
 from hsiaug.cli import main
-from hsiaug.reproduce.audebert2018 import AUDEBERT2018, HALVES, RANDOM
+from hsiaug.named_configs import published_config
+from hsiaug.reproduce.audebert2018 import AUDEBERT2018, CONFIGS, HALVES, RANDOM
+from hsiaug.tasks import TASKS
 
 
 @pytest.fixture(scope='module')
@@ -37,6 +39,13 @@ def test_tables_hold_the_published_numbers_beside_ours(run: Path) -> None:
     assert ours['interval'][0] <= ours['mean'] <= ours['interval'][1]
     missing = found['∅', f'Botswana {RANDOM}']
     assert (missing['published'], missing['mean']) == (86.90, None)
+
+
+@pytest.mark.parametrize('name', CONFIGS.values())
+def test_the_classifier_sees_reflectance_between_0_and_1(name: str) -> None:
+    """As the text has it; ``hsiaug ablate --config`` and ``hsiaug reproduce`` read it from one place."""
+    (model,) = (TASKS['spectrum'].model(one) for one in published_config(name)['models'])
+    assert (model.name, model.scalings, model.config.dropout) == ('nn1d', ('minmax',), 0.0)
 
 
 def test_a_table_whose_numbers_are_lost_has_ours_alone(run: Path) -> None:

@@ -24,7 +24,7 @@ def test_pairs_are_scored_beside_the_published_numbers(
     ours = lines['SWIR: MSRResGAN', 'PSNR (dB)']
     assert (ours['published'], ours['seeds']) == (52.6751, 2)
     assert ours['mean'] > 0
-    assert lines['SWIR: SRGAN', 'SSIM']['mean'] is None
+    assert lines['SWIR: SRGAN', 'SSIM']['mean'] is not None
     assert lines['VNIR: Bicubic', 'MRAE'] == {
         'row': 'VNIR: Bicubic', 'column': 'MRAE', 'published': 0.1661, 'mean': None, 'interval': None, 'seeds': 0,
         'comparable': True, 'difference': None,
@@ -56,6 +56,27 @@ def test_pairs_are_scored_beside_the_published_numbers(
     write_casi_pair(tmp_path / 'elsewhere' / 'zhangye', 'SWIR', bands=7)
     said = refused(capsys, *arguments, '--data', str(tmp_path / 'elsewhere'))
     assert 'holds scores of other files of SWIR than those that are there now' in said
+
+
+def test_srgan_learns_from_whole_pixels_of_the_coarse_image_inside_the_same_windows(tmp_path: Path) -> None:
+    from dataclasses import replace
+
+    import torch
+
+    from hsiaug.reproduce import PAPERS, Work, find_files
+    from hsiaug.reproduce.msrresgan import _on_coarse_grid, _pair, _split
+    from hsiaug.systems.data import training_data
+
+    write_casi_pair(tmp_path, 'SWIR')
+    work = Work(PAPERS['msrresgan'], 'demo', find_files(PAPERS['msrresgan'], tmp_path, 'demo'), tmp_path / 'run')
+    scene, split = _pair(work, 'SWIR'), _split(work, 'SWIR', 0)
+    for shift, pixels in ((0, 20), (1, 15)):  # windows that begin with a coarse pixel, and between two
+        moved = replace(split, train=split.train[:3] + shift)
+        found = _on_coarse_grid(training_data(scene, moved), scene, moved)
+        assert found.coarse is not None
+        assert found.x.shape[2:] == (pixels, pixels) == found.spec.size
+        means = torch.nn.functional.avg_pool2d(found.x, 5)
+        assert torch.allclose(found.coarse.image, means, rtol=0.02)  # as the pair was made
 
 
 def test_bicubic_is_the_mean_of_pixels_interpolated(tmp_path: Path) -> None:

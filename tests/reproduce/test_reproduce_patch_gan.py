@@ -20,9 +20,12 @@ def test_gains_stand_alone_where_a_text_prints_none(tmp_path: Path) -> None:
     arguments = ['reproduce', 'patch_gan', '--data', str(tmp_path / 'data'), '--out', str(out), '--scale', 'demo']
     main([*arguments, '--device', 'cpu'])
     lines = json.loads((out / 'tables.json').read_text())['table 1']
-    assert {line['row'] for line in lines} == {'real only', 'patch GAN', 'patch GAN, WGAN-GP', 'affine'}
-    assert {line['column'] for line in lines} == {'PaviaU, 2-D CNN', 'PaviaU, 3-D CNN'}
-    assert all(line['published'] is None and line['seeds'] == 2 and 0 <= line['mean'] <= 100 for line in lines)
+    arms = ('patch GAN', 'patch GAN, WGAN-GP', 'affine')
+    assert {line['row'] for line in lines} == {'real only', *(f'{arm}, ratio {r}' for arm in arms for r in (1, 4))}
+    assert {line['column'] for line in lines} == {
+        f'PaviaU, {network}, {metric}' for network in ('2-D CNN', '3-D CNN') for metric in ('OA', 'κ')
+    }
+    assert all(line['published'] is None and line['seeds'] == 2 and -100 <= line['mean'] <= 100 for line in lines)
     assert (out / 'index.html').read_text().count('data:image/png') == 2
 
 

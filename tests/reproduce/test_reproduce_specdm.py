@@ -5,7 +5,10 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
+import rasterio
+import torch
 from public_layouts import write_segmunich
 from real_pairs import write_oscd
 
@@ -23,10 +26,22 @@ def lines_of(out: Path, table: int) -> dict[tuple[str, str], dict[str, float | N
 def test_segmunich_is_read_as_it_is_downloaded(tmp_path: Path) -> None:
     write_segmunich(tmp_path / 'TUM_128' / 'train', 6)
     write_segmunich(tmp_path / 'TUM_128' / 'val', 2)
+    blank = np.zeros((1, 32, 32), dtype=np.uint8)  # background alone: the text leaves it out
+    with rasterio.open(tmp_path / 'TUM_128' / 'train' / 'label' / '00004.tif', 'r+') as file:
+        file.write(blank)
     work = Work(SPECDM, 'demo', find_files(SPECDM, tmp_path, 'demo'), tmp_path / 'run')
     train, test = part_of(work, 'SS', 'train'), part_of(work, 'SS', 'test')
-    assert (len(train), len(test)) == (6, 2)
-    assert train.spec.classes == ('arable land', 'surface water', 'buildings')  # codes 21, 5 and 12
+    assert (len(train), len(test)) == (5, 2)
+    assert train.spec.classes == ('background', 'arable land', 'surface water', 'buildings')  # codes 0, 21, 5 and 12
+
+
+def test_windows_of_oscd_overlap_as_in_the_text(tmp_path: Path) -> None:
+    write_oscd(tmp_path / 'oscd', {'beirut': (64, 58)})
+    write_oscd(tmp_path / 'oscd', {'dubai': (32, 32)}, 'test')
+    work = Work(SPECDM, 'demo', find_files(SPECDM, tmp_path, 'demo'), tmp_path / 'run')
+    windows = part_of(work, 'CD', 'train')
+    assert len(windows) == 3 * 3  # of 32 pixels, 13 apart: 0.4 of them
+    assert torch.equal(windows[0]['image'][:, :, :, 13:], windows[1]['image'][:, :, :, :-13])
 
 
 def test_values_of_masks_are_codes_or_classes() -> None:
@@ -53,7 +68,7 @@ def test_all_tables_and_figures_of_both_data_sets(tmp_path: Path, monkeypatch: p
         1: [('LDM-SS', 'mSAD'), ('Ours-SS', 'FID (Mask)')],
         2: [('LDM-CD', 'FID (Image2)'), ('Ours-CD', 'FID (Mask)')],
         3: [('SegFormer-B5: synthetic', 'mIoU'), ('ChangeFormer V3: real + synthetic', 'F1')],
-        4: [('Ours-SS w/o SAD loss', 'SAD'), ('Ours-CD', 'RMSE')],
+        4: [('Ours-SS w/o SAD loss', 'SAD'), ('Ours-CD', 'Cross Entropy')],
         5: [('LDM', 'SS mIoU'), ('Ours', 'CD F1')],
         6: [('2 ×', 'SS F1'), ('5 ×', 'CD mIoU')],
     }.items():

@@ -167,6 +167,8 @@ def test_halves_test_on_each_side_of_the_image() -> None:
         across = 1 if inside.index(True) < 2 else 0
         sides.add((inside.index(True), bool(split.val[:, across].min() > split.train[:, across].max())))
     assert sides == {(side, after) for side in range(4) for after in (False, True)}
+    stacked = [PatchSplitter(size=6, regions='upper_lower', val_fraction=0.4)(patch_scene(), seed) for seed in range(8)]
+    assert {int(split.test.max() // 52 < 30) + 2 * int(split.test.min() // 52 >= 30) for split in stacked} == {1, 2}
 
 
 def test_blocks_go_whole_to_one_part() -> None:
@@ -313,7 +315,7 @@ def test_windows_beyond_the_budget_are_unlabelled_ones_of_the_training_part() ->
 
 def test_mistakes_are_named() -> None:
     scene = make_scene(height=24, width=20)
-    with pytest.raises(ValueError, match=r"unknown regions 'quarters'; choose from \('blocks', 'groups', 'halves'\)"):
+    with pytest.raises(ValueError, match=r"unknown regions 'quarters'; choose from \('blocks', 'groups', 'halves', "):
         PatchSplitter(regions='quarters')  # type: ignore[arg-type]
     with pytest.raises(ValueError, match='no window of 16 fits in a block of 8'):
         PatchSplitter(size=16, block=8)

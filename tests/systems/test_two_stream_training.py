@@ -75,6 +75,9 @@ def test_autoencoders_give_pairs_back(trained: TwoStreamDiffusion) -> None:
     back = trained.reconstruct(new.x, hidden(new.y))
     assert float((back['mask'] == hidden(new.y)).float().mean()) > 0.97
     assert float(spectral_angle(back['image'], new.x, dim=1).mean()) < 0.1
+    # Little is lost of these masks, all of masks that belong to other images' places.
+    entropies = [trained.mask_cross_entropy(new.x, hidden(y)) for y in (new.y, torch.rand(new.y.shape).mul(3).long())]
+    assert entropies[0] < 0.15 < entropies[1]
 
 
 def test_samples_look_like_the_data(partly: TrainingData, trained: TwoStreamDiffusion) -> None:

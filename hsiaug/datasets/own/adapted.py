@@ -39,6 +39,7 @@ class AdaptedDataset(NonGeoDataset):
         spec: spec of the samples; with ``tile``, its size is that of the tiles.
         name: name of the dataset in messages.
         tile: cut images into tiles of the spec's size.
+        stride: step between tiles; if None, they do not overlap.
         labelled: whether samples have targets.
         workers: number of processes that read; if None, there are none while samples fit in memory.
         progress: show a progress bar while all samples are read.
@@ -53,9 +54,10 @@ class AdaptedDataset(NonGeoDataset):
         labelled: bool = True,
         workers: int | None = None,
         progress: bool = False,
+        stride: int | None = None,
     ) -> None:
         self.dataset, self.spec, self.name, self.tile, self.labelled = dataset, spec, name, tile, labelled
-        self.workers, self.progress = workers, progress
+        self.workers, self.progress, self.stride = workers, progress, stride
         self._survey: Survey | None = None
         self._held_from = 0
 
@@ -170,7 +172,7 @@ class AdaptedDataset(NonGeoDataset):
         image, target = sample['image'], sample.get(spec.target_key)
         size = None if spec.kind == 'spectrum' else (image.shape[-2], image.shape[-1])
         if self.tile:
-            corners = tile_corners(size or (0, 0), self._tile_size)
+            corners = tile_corners(size or (0, 0), self._tile_size, self.stride)
             images, targets = cut(image, target, corners, self._tile_size)
         else:
             corners, images = np.zeros((1, 2), dtype=np.int64), image[None]
@@ -236,6 +238,7 @@ def adapt(
     dataset: Any,
     *,
     size: int | tuple[int, int] | None = None,
+    stride: int | None = None,
     spec: SampleSpec | None = None,
     kind: Kind | None = None,
     classes: Sequence[str] | None = None,
@@ -259,6 +262,7 @@ def adapt(
             :class:`~hsiaug.datasets.GeoSamples`.
         size: side, or height and width, of the tiles that images are cut into, if they are large or differ in size.
             Remainders at the right and bottom, and images smaller than a tile, are left out.
+        stride: step between tiles, which overlap if it is smaller than ``size``; if None, they do not.
         spec: spec of the samples; if None, it is inferred from the dataset's own ``spec``, its attributes (``classes``,
             ``wavelengths``, ``unit``, ...), and its first sample.
         kind: kind of the samples, if their layout does not determine it: images with both a label and a mask.
@@ -295,7 +299,7 @@ def adapt(
         if not dataset:
             raise ValueError(f'{name}: at least one dataset is needed, found an empty list')
         adapted = [
-            adapt(part, size=size, spec=spec, name=f'dataset {k} of {len(dataset)}', **given, **options)
+            adapt(part, size=size, stride=stride, spec=spec, name=f'dataset {k} of {len(dataset)}', **given, **options)
             for k, part in enumerate(dataset, 1)
         ]
         together: Dataset[Sample] = ConcatDataset(adapted)
@@ -318,16 +322,21 @@ def adapt(
         kinds: dict[int, Kind] = {1: 'spectrum', 3: flat, 4: 'change'}
         own_size = None if image.ndim == 1 else (image.shape[-2], image.shape[-1])
         spec = replace(spec, kind=kinds[image.ndim], size=own_size)
+    if stride is not None:
+        check_value(name, 'stride', stride, int)
     if size is None:
+        if stride is not None:
+            raise ValueError(f'{name}: stride={stride} is for tiles; give their size= too')
         return AdaptedDataset(opened, spec, name, **options)
     if spec.kind == 'spectrum':
         raise ValueError(f'{name}: size={size} is for images, but its samples are spectra; leave it out')
     given_size = check_value(name, 'size', size, int | tuple[int, int])
     sides = cast('tuple[int, int]', (given_size, given_size) if isinstance(given_size, int) else tuple(given_size))
     spec = replace(spec, size=sides)
-    if isinstance(opened, ChangeFolder) and opened.size is None and opened.transforms is None:
+    whole = isinstance(opened, ChangeFolder) and opened.size is None and opened.transforms is None
+    if whole and stride is None:
         return AdaptedDataset(opened.cut(sides), spec, name, **options)  # which reads no more than it must
-    return AdaptedDataset(opened, spec, name, tile=True, **options)
+    return AdaptedDataset(opened, spec, name, tile=True, stride=stride, **options)
 
 
 def _infer_spec(dataset: Any, raw: Any, name: str, given: Mapping[str, Any]) -> SampleSpec:

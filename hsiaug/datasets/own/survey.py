@@ -85,9 +85,9 @@ def digests_of_dates(image: Tensor) -> list[int]:
     return [digest_of(date.numpy()) for date in (image if image.ndim == 4 else image[None])]
 
 
-def tile_corners(size: tuple[int, int], tile: tuple[int, int]) -> np.ndarray:
-    """(n, 2) upper-left corners of the tiles of an image that do not overlap, none if it is smaller than one."""
-    rows, columns = (np.arange(side // step) * step for side, step in zip(size, tile, strict=True))
+def tile_corners(size: tuple[int, int], tile: tuple[int, int], stride: int | None = None) -> np.ndarray:
+    """(n, 2) upper-left corners of the tiles of an image, side by side or ``stride`` apart; none if it is too small."""
+    rows, columns = (np.arange(0, side - own + 1, stride or own) for side, own in zip(size, tile, strict=True))
     return np.stack(np.meshgrid(rows, columns, indexing='ij'), axis=-1).reshape(-1, 2)
 
 

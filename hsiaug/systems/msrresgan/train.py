@@ -1,10 +1,10 @@
 """Training of super-resolution: MSRResGAN with its MSRResNet, and the baselines SRGAN and SRCNN.
 
-As in the paper, the gradient network is trained first and then frozen. The generator minimises the mean squared error
-of the residual that it adds to the interpolated image, plus λ times the adversarial loss; the discriminator minimises a
-binary cross-entropy (Eq. 5 as printed has log(0 − D)). The squared error is a mean over values of normalised images,
-which sets the meaning of λ. SRGAN has the same content loss here, as its perceptual loss needs a network for three
-bands.
+As in the paper, the gradient network is trained first; we then freeze it. The generator minimises the mean squared
+error of the residual that it adds to the interpolated image, plus λ times the adversarial loss; the discriminator
+minimises a binary cross-entropy (Eq. 5 as printed has log(0 − D)). The squared error is a mean over values of
+normalised images, which sets the meaning of λ. SRGAN has the same content loss here, as its perceptual loss needs a
+network for three bands.
 """
 
 from __future__ import annotations

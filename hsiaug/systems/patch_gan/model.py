@@ -148,7 +148,7 @@ class PatchCritic(nn.Module):
 
     Given the class, of ``classes`` or 0 for none, it sees it as one constant channel per class. In three dimensions the
     bands are a side of a volume, and kernels have 4 × 4 × 4. The ``norm`` of the second layer is ``'batch'`` as in the
-    paper, or ``'layer'`` where each sample's score must come from that sample alone, as under a gradient penalty;
+    tutorial, or ``'layer'`` where each sample's score must come from that sample alone, as under a gradient penalty;
     ``spectral`` normalises the spectral norm of all weights (Miyato et al. 2018).
     """
 
@@ -179,7 +179,7 @@ class PatchCritic(nn.Module):
         self.layers = nn.Sequential(*layers)
 
     def forward(self, image: Tensor, labels: Tensor) -> Tensor:
-        """(n,) scores of (n, C, H, W) with labels (n,); the paper's sigmoid is in the loss."""
+        """(n,) scores of (n, C, H, W) with labels (n,); the tutorial's sigmoid is in the loss."""
         x = image[:, None] if self.dims == 3 else image
         if self.classes:
             hot = one_hot(labels, self.classes).to(x)

@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -21,6 +21,7 @@ from ...functional.devices import sent
 from ...functional.plain import plain_torch
 from ...functional.scaling import band_scale
 from ...losses.min_snr import Prediction
+from ...losses.reconstruction import mask_loss
 from ...models.diffusion import TRAIN_STEPS, denoise, norm_groups, unet
 from ...samples import SampleSpec
 from ...settings import COUNT, NOT_NEGATIVE, Range, check_value
@@ -302,13 +303,25 @@ class TwoStreamDiffusion(Generator):
     @torch.no_grad()
     def reconstruct(self, image: Tensor, mask: Tensor) -> dict[str, Tensor]:
         """Pairs through the autoencoders and back, by the mean of their codes: what diffusion can reach at best."""
-        parts = [
-            self.pairs([mean for mean, _ in self.posterior(self.normalise(x), y)])
-            for x, y in zip(
-                image.to(self.device).split(CHUNK), flat_mask(mask).to(self.device).split(CHUNK), strict=True
-            )
-        ]
+        parts = [self.pairs(codes) for codes, _ in self._mean_codes(image, mask)]
         return {key: torch.cat([part[key] for part in parts]) for key in parts[0]}
+
+    @plain_torch()
+    @torch.no_grad()
+    def mask_cross_entropy(self, image: Tensor, mask: Tensor) -> float:
+        """Cross entropy in nats of masks through the autoencoders and back, mean over the pixels that count."""
+        total, count = 0.0, 0
+        for codes, y in self._mean_codes(image, mask):
+            target, counts = self.targets(y)
+            pixels = int(counts.sum())
+            total, count = total + pixels * float(mask_loss(self.decode(codes)[1], target, counts)), count + pixels
+        return total / max(count, 1)
+
+    def _mean_codes(self, image: Tensor, mask: Tensor) -> Iterator[tuple[list[Tensor], Tensor]]:
+        """Means of the codes of each stream, and flat masks, of some samples at a time."""
+        parts = image.to(self.device).split(CHUNK), flat_mask(mask).to(self.device).split(CHUNK)
+        for x, y in zip(*parts, strict=True):
+            yield [mean for mean, _ in self.posterior(self.normalise(x), y)], y
 
     # --- sampling ---------------------------------------------------------------------------------------------------
 
