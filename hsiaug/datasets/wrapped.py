@@ -216,7 +216,7 @@ def labels_of(dataset: Any) -> Tensor | None:
 def _own_labels(layer: Layer) -> Tensor | None:
     known = getattr(layer.dataset, 'labels', None)
     known = known() if callable(known) else known
-    if not isinstance(known, Tensor) or known.shape != (len(layer.dataset),):
+    if not isinstance(known, Tensor) or known.shape != (len(layer.dataset),) or known.is_floating_point():
         return None
     return known if layer.rows is None else known[torch.from_numpy(layer.rows)]
 
