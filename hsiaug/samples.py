@@ -57,7 +57,7 @@ class SampleSpec:
         wavelengths_approximate: whether the centres are nominal (from a sensor's data sheet), not the file's own.
         size: ``(H, W)`` of an image, None for spectra.
         ignore_index: label of pixels that are ignored in losses and metrics.
-        value_range: lowest and highest value allowed by the unit, if known.
+        value_range: lowest and highest value allowed by the unit, if known; synthetic samples keep to it.
         unit: physical unit of the values, such as ``'reflectance'``.
 
     Raises:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -14,11 +15,12 @@ from torch.utils.data import Subset
 
 from ..datasets import SampleSet, SyntheticBank, require_unseen_samples, scene_dataset
 from ..datasets.contract.batches import fetch
+from ..datasets.mixing.checks import Scales
 from ..datasets.own.parts import AnyScene, AnySplit
 from ..metrics.patches import Pair
 from ..metrics.values import Measured, with_intervals
 from ..progress import progress_bar
-from ..samples import SampleSpec, require_compatible
+from ..samples import SampleSpec, SpecMismatchError, require_compatible
 from ..scenes import LabelledPatchSplit, PatchSplit
 from ..settings import check_value
 from ..systems import TrainingData
@@ -99,7 +101,14 @@ def read_compared(bank: SyntheticBank, scene: AnyScene, split: AnySplit, count: 
     most = count or max(2, min(LOOKED_AT[bank.spec.size is None], _BYTES // (4 * math.prod(bank.spec.image_shape))))
     rows = spread_rows(len(bank), most)
     data, test = training_data(scene, split), fetch(unseen, spread_rows(len(unseen), most))
-    return Compared(bank, scene, split, data, test, len(unseen), bank.batch(rows.tolist()), rows, said)
+    fake, scales = bank.batch(rows.tolist()), Scales()
+    scales.add('real', test['image'])
+    scales.add('synthetic', fake['image'])
+    try:
+        scales.judge('or the comparison means nothing')
+    except SpecMismatchError as error:
+        warnings.warn(str(error), stacklevel=3)
+    return Compared(bank, scene, split, data, test, len(unseen), fake, rows, said)
 
 
 def spread_rows(length: int, count: int) -> np.ndarray:

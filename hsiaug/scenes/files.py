@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import math
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,12 +20,16 @@ CUBE_KEYS = ('cube', 'image', 'images', 'tiles', 'spectra', 'data', 'hsi', 'img'
 LABEL_KEYS = ('gt', 'labels', 'label', 'ground_truth', 'groundtruth', 'target', 'y', 'mask', 'gt_majority')
 """Usual names, in any case; the fields of structures are called so too."""
 
+_OBJECTS = 'Arrays of Python objects are never read'
+_COMPLEX = 'holds complex numbers; save their magnitude, or real and imaginary parts as bands'
+_FLAT = '; of one-hot labels, save the argmax, of colours, the class index of each pixel, as one band'
 
 NUMERIC = 'biuf'
 """NumPy's kinds of real numbers."""
 
 FILLS = ('_FillValue', 'missing_value', 'Data_Ignore_Value')
 SCALES = ('scale_factor', 'add_offset', 'Scale_Factor')
+UNITS = ('units', 'Units')
 """Attributes of arrays in HDF5: those of the CF conventions of NetCDF, and of airborne products (NEON)."""
 
 
@@ -54,7 +58,7 @@ class Variable:
     declared: int = 0  # bytes that reading takes at least, where that is more than its values (huge blocks)
     # reads some rows, columns and bands (None for all), where the format can
     part: Callable[[slice, slice, Sequence[int] | None], np.ndarray] | None = None
-    said: Mapping[str, Any] = field(default_factory=dict)  # attributes, of FILLS and SCALES
+    said: Mapping[str, Any] = field(default_factory=dict)  # attributes, of FILLS, SCALES and UNITS
 
     @property
     def fill(self) -> float | None:
@@ -79,9 +83,7 @@ class Variable:
         with reading(self.where):
             values = self.load() if part is None or self.part is None else self.part(*part)
         if values.dtype.kind == 'c':  # MATLAB calls them single and double
-            raise SceneFileError(
-                f'{self.where} holds complex numbers; save their magnitude, or real and imaginary parts as bands'
-            )
+            raise SceneFileError(f'{self.where} {_COMPLEX}')
         return values
 
 
@@ -113,6 +115,17 @@ class Facts:
     notices: Sequence[str] = ()  # what should be said aloud once
     channels_last: bool = False  # the format says where the bands are
     place: Place | None = None  # on the map
+
+    def take_good_bands(self, flags: Sequence[float], counts: Collection[int], file: Path) -> None:
+        """Take a bad band list: a flag per band, 0 if it is bad, of an image with one of these ``counts`` of bands."""
+        if len(flags) not in counts or not any(flags):
+            message = (
+                f'{file}: its bad band list (bbl) has {len(flags)} values for {" or ".join(map(str, sorted(counts)))} '
+                f'bands, {np.count_nonzero(flags)} of them good; give bands'
+            )
+            self.doubts = {**self.doubts, 'bands': message}
+        elif not all(flags):
+            self.good_bands = np.flatnonzero(flags)
 
     def complete(self, image: Variable, file: Path) -> Variable:
         """Take what the attributes of the image in a file say, where that says nothing else."""
@@ -165,6 +178,8 @@ class Content:
         not named, its dtype is one of ``kinds``.
         """
         shape = ' or '.join(f'{d}-D' for d in dimensions)
+        solid = any(v.ndim > max(dimensions) for v in self.variables.values())
+        flat = _FLAT if usual is LABEL_KEYS and solid else ''
         if key is not None:
             if (name := self.name(key)) is None:
                 raise SceneFileError(
@@ -172,20 +187,18 @@ class Content:
                 )
             variable = self.variables[name]
             if not _fits(variable.shape, dimensions):
-                one_hot = what == 'labels' and variable.ndim > max(dimensions)
-                hint = '; of one-hot labels, save the argmax' if one_hot else ''
-                raise SceneFileError(f'{self.file}: {what} {key!r} must be {shape}, found shape {variable.shape}{hint}')
+                raise SceneFileError(f'{self.file}: {what} {key!r} must be {shape}, found shape {variable.shape}{flat}')
             return variable
         fitting = [name for name, v in self.variables.items() if _fits(v.shape, dimensions) and v.dtype.kind in kinds]
         exact = [name for name in fitting if self.variables[name].ndim in dimensions]
         named = [name for use in usual for name in fitting if leaf(name) == use]
         candidates = named or exact or fitting
         if len(candidates) != 1:
-            objects = '. Arrays of Python objects are never read'
-            held = objects if any(v.dtype.kind == 'O' for v in self.variables.values()) else ''
+            found = {v.dtype.kind for v in self.variables.values()}
+            hints = [said for kind, said in (('O', _OBJECTS), ('c', f'One {_COMPLEX}')) if kind in found]
             raise SceneFileError(
                 f'{self.file}: {len(candidates)} arrays could be the {what} ({shape}); it holds: {self}. '
-                f'Name one with {argument}{held}'
+                f'Name one with {argument}{flat}{"".join(f". {said}" for said in hints)}'
             )
         return self.variables[candidates[0]]
 
@@ -214,9 +227,7 @@ def reading(where: str) -> Iterator[None]:
     except (MemoryError, SceneFileError):
         raise
     except Exception as error:  # what a parser raises on a torn or foreign file is anybody's guess
-        raise SceneFileError(
-            f'{where}: {error}. Is it complete, and of that format? Arrays of Python objects are never read'
-        ) from error
+        raise SceneFileError(f'{where}: {error}. Is it complete, and of that format? {_OBJECTS}') from error
 
 
 def as_path(path: str | os.PathLike[str], what: str) -> Path:

@@ -12,7 +12,7 @@ import h5py
 import numpy as np
 from numpy.lib.format import read_magic
 
-from .files import NUMERIC, Content, Facts, SceneFileError, Variable, reading
+from .files import NUMERIC, UNITS, Content, Facts, SceneFileError, Variable, reading
 from .labels import class_names_of
 from .matlab import open_hdf5, open_mat
 from .raster import data_file, open_raster
@@ -25,6 +25,8 @@ WAVELENGTH_KEYS = {'wavelength_nm': 'nm', 'wavelengths': None, 'wavelength': Non
 def open_content(file: Path, what: str, bands: Sequence[int] | np.ndarray | None = None) -> Content:
     """The variables and facts of a file of any known format; of values it reads what the facts need."""
     suffix = file.suffix.lower()
+    if what in ('labels', 'mask') and suffix in ('.jpg', '.jpeg'):
+        raise SceneFileError(f'{what} file {file}: JPEG changes values, and so classes; save it as PNG or GeoTIFF')
     if suffix == '.hdr':
         file = data_file(file)
         suffix = file.suffix.lower()
@@ -57,6 +59,7 @@ def _facts_of_variables(content: Content) -> Facts:
         variable = None if name is None else content.variables[name]
         if variable is not None and variable.dtype.kind in NUMERIC + 'U':
             values = variable.read().reshape(-1)
+            unit = unit or next((variable.said[key] for key in UNITS if key in variable.said), None)
             named = [content.variables.get(f'{word}_units') for word in ('wavelength', 'wavelengths')]
             said = next((one for one in named if one is not None), None)
             if not unit and said is not None and np.prod(said.shape) == 1 and said.dtype.kind in 'US':
@@ -70,7 +73,8 @@ def _facts_of_variables(content: Content) -> Facts:
     facts.nodata = _scalar(content, 'nodata', None)
     good = content.variables.get('bbl')
     if good is not None and good.numeric and sum(side > 1 for side in good.shape) == 1:
-        facts.good_bands = np.flatnonzero(good.read().reshape(-1))
+        sides = {side for v in content.variables.values() if v.ndim > 1 and v is not good for side in v.shape}
+        facts.take_good_bands(good.read().reshape(-1).tolist(), sides, content.file)
     return facts
 
 

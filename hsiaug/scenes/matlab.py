@@ -16,7 +16,7 @@ import scipy.io.matlab
 import scipy.sparse
 
 from ..records import require_plausible
-from .files import FILLS, NUMERIC, SCALES, Content, SceneFileError, Variable
+from .files import FILLS, NUMERIC, SCALES, UNITS, Content, SceneFileError, Variable
 
 _COMPRESSED = 15  # type of a zlib-compressed element of a v5 file
 _NUMERIC = ('single', 'double', 'logical', 'int8', 'uint8', 'int16', 'uint16', 'int32', 'uint32', 'int64', 'uint64')
@@ -114,19 +114,24 @@ def open_hdf5(file: Path, where: str) -> Content:
             if found.external or found.is_virtual:
                 unread.append(f'{name} keeps its values in other files, which are never read')
                 return
-            text = h5py.check_string_dtype(found.dtype) is not None
-            if found.shape is None or not (text or found.dtype.kind in 'biuf'):
+            text, kind = h5py.check_string_dtype(found.dtype) is not None, attributes.get('MATLAB_class', found.dtype)
+            if found.shape is None or kind in (b'char', 'char'):
+                return
+            if not text and found.dtype.kind not in NUMERIC:
+                kind = kind.decode() if isinstance(kind, bytes) else kind
+                unread.append(f'{name} {found.shape} of {kind} is not read: save what it holds as plain arrays')
                 return
             reversed_axes = by_matlab or 'MATLAB_class' in attributes
-            if text or attributes.get('MATLAB_class') in (b'char', 'char'):
-                return
             shape = found.shape[::-1] if reversed_axes else found.shape
             stored = min(int(found.id.get_storage_size()), file.stat().st_size)
             block = math.prod(found.chunks) * found.dtype.itemsize if found.chunks else 0
             load = partial(_load_hdf5, file, name, reversed_axes)
-            said = {key: np.asarray(found.attrs[key]) for key in (*FILLS, *SCALES) if key in found.attrs}
-            said = {key: one.item() for key, one in said.items() if one.size == 1 and one.dtype.kind in NUMERIC}
-            variables[name] = Variable(shape, found.dtype, load, stored, f'{where}: {name!r}', block, said=said)
+            values = {key: np.asarray(found.attrs[key]) for key in (*FILLS, *SCALES, *UNITS) if key in found.attrs}
+            said = {key: one.item() for key, one in values.items() if one.size == 1 and one.dtype.kind in NUMERIC}
+            texts = {key: one.astype(str) for key, one in values.items() if key in UNITS and one.size == 1}
+            said |= {key: one.item() for key, one in texts.items()}
+            dtype = np.dtype('U1') if text else found.dtype
+            variables[name] = Variable(shape, dtype, load, stored, f'{where}: {name!r}', block, said=said)
 
         archive.visititems_links(visit)
     return Content(file, variables, unread=unread)
@@ -134,7 +139,9 @@ def open_hdf5(file: Path, where: str) -> Content:
 
 def _load_hdf5(file: Path, name: str, reversed_axes: bool) -> np.ndarray:
     with h5py.File(file, 'r') as archive:
-        values = archive[name][()]
+        found = archive[name]
+        text = h5py.check_string_dtype(found.dtype) is not None
+        values = np.asarray(found.asstr(errors='replace')[()], dtype=str) if text else found[()]
     return np.transpose(values) if reversed_axes else np.asarray(values)
 
 

@@ -63,6 +63,11 @@ def open_raster(file: Path, where: str, bands: Sequence[int] | np.ndarray | None
         nodata = {value for i in indexes if (value := source.nodatavals[i - 1]) is not None}
         facts.nodata = next(iter(nodata), None)
         facts.wavelengths = _wavelengths(source, indexes, header)
+        if source.colorinterp[0] == ColorInterp.palette:
+            facts.notices = [
+                f'{file} holds positions in a table of colours, which are read as one band; save its colours as three '
+                'bands if it is a picture'
+            ]
         sides = [[float(values[i - 1]) for i in indexes] for values in (source.scales, source.offsets)]
         facts.scale, facts.offset = (side[0] if len(set(side)) == 1 else np.array(side) for side in sides)
         if not np.all(np.isfinite(facts.scale)) or np.any(np.asarray(facts.scale) == 0):
@@ -73,7 +78,7 @@ def open_raster(file: Path, where: str, bands: Sequence[int] | np.ndarray | None
         mapped = None
         if driver == 'ENVI':
             _envi_facts(file, header, source, facts)
-            mapped = _map_envi(file, header, source)
+            mapped = _map_envi(file, header, source, facts)
         if facts.wavelengths is None:
             facts.wavelengths = sentinel2_centres([source.descriptions[i - 1] for i in indexes])
             facts.nominal = facts.wavelengths is not None
@@ -255,22 +260,23 @@ def _envi_facts(file: Path, header: Mapping[str, str], source: Any, facts: Facts
         else:
             facts.scale, facts.unit = 1 / factor[0], 'reflectance'
 
-    good = _numbers(header.get('bbl', ''))
-    if good is not None:
-        if len(good) != count or not any(good):
-            doubts['bands'] = (
-                f'{file}: its bad band list (bbl) has {len(good)} values for {count} bands, '
-                f'{int(np.count_nonzero(good))} of them good; give bands'
-            )
-        elif not all(good):
-            facts.good_bands = np.flatnonzero(good)
+    if header.get('data_ignore_value'):  # GDAL takes a list, and words, for 0
+        ignored = set(_numbers(header['data_ignore_value']) or [])
+        facts.nodata = min(ignored, default=None)
+        if len(ignored) > 1:
+            doubts['nodata'] = f'{file}: its header has the data ignore values {sorted(ignored)}; give nodata'
+    for field in ('data_gain_values', 'data_offset_values'):
+        if len(_numbers(text := header.get(field, '')) or []) != count and text.strip(' {}'):
+            doubts['scale'] = f'{file}: its {field.replace("_", " ")} are not {count} numbers, one per band; give scale'
     facts.doubts = doubts
+    if (listed := header.get('bbl', '')).strip(' {}'):
+        facts.take_good_bands(_numbers(listed) or [], {count}, file)
     for field in ('major_frame_offsets', 'minor_frame_offsets'):
         if any(_numbers(header.get(field, '')) or []):
             raise SceneFileError(f'{file}: its header has {field.replace("_", " ")}, which are not read')
 
 
-def _map_envi(file: Path, header: Mapping[str, str], source: Any) -> np.ndarray | None:
+def _map_envi(file: Path, header: Mapping[str, str], source: Any, facts: Facts) -> np.ndarray | None:
     """(H, W, C) view of a raw ENVI file's memory map; None where the file is not plain."""
     dtype = np.dtype(source.dtypes[0])
     dtype = dtype.newbyteorder('>' if header.get('byte_order', '0').strip() == '1' else '<')
@@ -284,6 +290,12 @@ def _map_envi(file: Path, header: Mapping[str, str], source: Any) -> np.ndarray 
             f'{file}: {found} bytes, but its header describes {expected}: {height} lines x {width} samples x '
             f'{channels} bands of {dtype.name} after {offset} bytes. Is it complete, and of that format?'
         )
+    if found > expected:
+        facts.notices = [
+            *facts.notices,
+            f'{file}: {found} bytes, but its header describes {expected} only; check its lines, samples, bands, data '
+            'type and header offset if values look wrong',
+        ]
     interleave = header.get('interleave', '').strip().lower()[:3]
     shapes = {'bsq': (channels, height, width), 'bil': (height, channels, width), 'bip': (height, width, channels)}
     if interleave not in shapes:

@@ -38,7 +38,7 @@ def to_nanometres(values: Sequence[float] | np.ndarray, unit: str | None = None)
     positive, for indices, frequencies and units that are not known: no wavelengths are better than wrong ones.
     """
     numbers = np.asarray(values, dtype=np.float64).reshape(-1)
-    name = (unit or '').strip().strip('()[]').lower()
+    name = (unit or '').strip(' ()[]{}').lower()
     name = name if name in _TO_NM or name in _WAVENUMBERS else name.removesuffix('s')
     if not numbers.size or not np.isfinite(numbers).all() or numbers.min() <= 0:
         return None

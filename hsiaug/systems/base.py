@@ -139,6 +139,8 @@ class Generator(BufferedModule):
     """Whether samples carry ``label_prob``."""
     unlabelled: ClassVar[tuple[Unlabelled, ...]] = ()
     """Samples without labels that it can learn from, besides labelled ones."""
+    clip: bool = True
+    """Whether samples are kept in the spec's value range, where it is known."""
     ranges: ClassVar[Mapping[str, Range]] = {}
     """Of the numbers among the settings; any finite one where there is none."""
 
@@ -281,7 +283,8 @@ class Generator(BufferedModule):
             batch = self._draw(labels, rng)
         if 'mask' not in batch:
             batch.setdefault('label', sent(labels, self.device))
-        batch['image'] = batch['image'].to(torch.float32)
+        image = batch['image'].to(torch.float32)
+        batch['image'] = self.spec.clamped(image) if self.clip else image
         if batch['image'].shape != (n, *self.spec.image_shape):
             raise SpecMismatchError(
                 f'{type(self).__name__}: it makes images of {tuple(batch["image"].shape[1:])}, its spec says '

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ..functional.devices import sent
 from ..functional.plain import plain_torch
+from ..functional.scaling import band_weight
 from ..samples import SampleSpec
 from ..settings import COUNT
 from .base import Generator, TrainingData, register
@@ -63,9 +64,8 @@ class ClassGaussian(Generator):
                 weights.append(len(part) / len(mine))
                 owners.append(label)
         groups = [np.concatenate(residuals)] if self.covariance == 'tied' else residuals
-        # F with F·Fᵀ = covariance, by an eigendecomposition, since Cholesky fails for one spectrum.
-        roots = [np.linalg.eigh(LedoitWolf(assume_centered=True).fit(r).covariance_) for r in groups]
-        factors = np.stack([vectors * np.sqrt(np.maximum(values, 0)) * scale for values, vectors in roots])
+        live = (band_weight(*(torch.from_numpy(moment(x, axis=0)) for moment in (np.mean, np.std))) > 0).numpy()
+        factors = np.stack([_factor(r, live) * scale for r in groups])
         for name, value in (('means', np.stack(means)), ('factors', factors), ('weights', np.array(weights))):
             setattr(self, name, torch.tensor(value, dtype=torch.float32, device=self.device))
         self.owners = torch.tensor(owners, device=self.device)
@@ -94,3 +94,16 @@ class ClassGaussian(Generator):
             factor = self.factors[j if len(self.factors) > 1 else 0]
             image[rows] = self.means[j] + noise[rows] @ factor.T
         return {'image': image}
+
+
+def _factor(residuals: np.ndarray, live: np.ndarray) -> np.ndarray:
+    """(C, C) F with F·Fᵀ = covariance of (n, C) residuals, shrunk among the bands that vary, (C,) bool ``live``.
+
+    By an eigendecomposition, since Cholesky fails for one spectrum. Shrinkage would give a band that hardly varies the
+    variance of a usual one; it keeps its own.
+    """
+    factor = np.diag(np.sqrt((residuals**2).mean(axis=0)))
+    if live.any() and len(residuals) > 1:
+        values, vectors = np.linalg.eigh(LedoitWolf(assume_centered=True).fit(residuals[:, live]).covariance_)
+        factor[np.ix_(live, live)] = vectors * np.sqrt(np.maximum(values, 0))
+    return factor

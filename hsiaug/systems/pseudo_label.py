@@ -144,6 +144,8 @@ def train_pseudo_label(data: TrainingData, config: PseudoLabelConfig, run: Run) 
             'pseudo_label: the training part has no unlabelled samples to be labelled; use a split that leaves some, '
             'such as a PatchSplitter with max_train and max_unlabelled'
         )
+    if len(data.x) == 0:
+        raise ValueError('pseudo_label: labelled samples are needed to train the teachers, found none')
     if data.unlabelled.shape[1:] != data.x.shape[1:]:
         raise ValueError(
             f'pseudo_label: unlabelled samples {("M", *data.x.shape[1:])} as the labelled ones are expected, found '

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+import torch
 from torch import Tensor
 
 from ..datasets.real.patches import CoarseWindows
@@ -50,6 +51,14 @@ class TrainingData:
     positions: Tensor | None = None
     source: Read | None = None
     unlabelled_source: Read | None = None
+
+    def __post_init__(self) -> None:
+        """Bring samples and labels, of whatever numbers, to float32 and int64."""
+        wanted = {'x': torch.float32, 'y': torch.int64, 'unlabelled': torch.float32}
+        for name, dtype in (wanted | {'val_x': torch.float32, 'val_y': torch.int64}).items():
+            found = getattr(self, name)  # of complex numbers and fractions, something would be lost
+            if isinstance(found, Tensor) and found.dtype != dtype and torch.can_cast(found.dtype, dtype):
+                object.__setattr__(self, name, found.to(dtype))
 
     @property
     def split_name(self) -> str | None:

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from rasterio.transform import from_origin
 from rasters import write_raster
 from real_pairs import folders, oscd, write_oscd_cities
 from torch.utils.data import DataLoader, Subset
@@ -231,6 +232,20 @@ def values(root: Path) -> None:
     raster(root / 'bern' / 'change.tif', pair('bern')[1][None] * 255)
 
 
+def date_elsewhere(root: Path) -> None:
+    raster(root / 'bern' / '2020.tif', pair('bern')[0][1], transform=from_origin(0, 30, 1, 1))
+
+
+def mask_elsewhere(root: Path) -> None:
+    raster(root / 'bern' / 'change.tif', pair('bern')[1][None], transform=from_origin(0, 30, 1, 1))
+
+
+def band_elsewhere(root: Path) -> None:
+    for name, north in (('B02', 0), ('B03', 30)):
+        raster(root / 'bern' / 'by band' / f'{name}.tif', pair('bern')[0][1][:1], transform=from_origin(0, north, 1, 1))
+    (root / 'bern' / '2020.tif').unlink()
+
+
 def nothing(root: Path) -> None:
     pass
 
@@ -248,6 +263,9 @@ def nothing(root: Path) -> None:
         (mask_size, {}, r'bern.change.tif has \(8, 10\), its image \(8, 12\)'),
         (mask_size, {'size': 4}, r'must be of one size, found .*bern'),
         (other_bands, {}, r'bern.2020.tif has \(8, 12, 3\) .*, the first image has \(13, 9, 4\); bring all to'),
+        (date_elsewhere, {}, r'bern.2019.tif and .*bern.2020.tif do not show one place: .* 30.0 pixels apart'),
+        (mask_elsewhere, {}, r'bern.2019.tif and .*bern.change.tif do not show one place'),
+        (band_elsewhere, {}, r'B02.tif and .*B03.tif do not show one place'),
         (values, {}, r'bern.change.tif holds \[255\], expected \[0, 1\]; map such values to a class with label_map'),
         (nothing, {'size': 20}, r'no place of .* is as large as size=\(20, 20\); the largest is \(13, 9\)'),
         (nothing, {'split': 'val'}, r"no split 'val': neither .*val.txt nor"),

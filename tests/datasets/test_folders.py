@@ -3,6 +3,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from rasterio.transform import from_origin
 from rasters import write_raster
 from torchgeo.datasets import DatasetNotFoundError
 
@@ -58,6 +59,43 @@ def test_bands_and_wavelengths(tmp_path: Path) -> None:
         PairFolder(tmp_path, CLASSES, bands=[4])
     with pytest.raises(ValueError, match='4 bands in a file, but 3 wavelengths'):
         PairFolder(tmp_path, CLASSES, wavelengths=[400, 500, 600])
+
+
+def test_files_must_agree_on_what_they_say(tmp_path: Path) -> None:
+    write(tmp_path, kinds=('.npz', '.npy'))
+    for stem, first in (('a', 450), ('b.1', 450), ('c', 460)):
+        centres = np.arange(4) * 50.0 + first
+        np.savez(tmp_path / 'img' / f'{stem}.npz', cube=IMAGES[stem], wavelengths=centres, bbl=[1, 1, stem == 'a', 1])
+    folder = PairFolder(tmp_path, CLASSES)
+    assert folder[0]['image'].shape[0] == 4
+    with pytest.raises(ValueError, match=r'b.1.npz marks the bands \[2\] as bad, the first image does not'):
+        folder[1]
+    with pytest.raises(ValueError, match=r'c.npz: its wavelength of band 0 is 460 nm, that of the first sample 450 nm'):
+        folder[2]
+    assert PairFolder(tmp_path, CLASSES, wavelengths=[1, 2, 3, 5], bands=[0, 2])[2]['image'].shape[0] == 2
+
+
+def test_masks_of_another_place_are_refused(tmp_path: Path) -> None:
+    write(tmp_path)
+    save(tmp_path / 'label' / 'a.tif', MASKS['a'])
+    write_raster(tmp_path / 'label' / 'b.1.tif', MASKS['b.1'], transform=from_origin(20, 0, 1, 1))
+    folder = PairFolder(tmp_path, CLASSES)
+    assert np.array_equal(folder[0]['mask'].numpy(), MASKS['a'])
+    with pytest.raises(ValueError, match=r'b.1.tif and .*b.1.tif do not show one place: .* 20.0 pixels apart'):
+        folder[1]
+
+
+def test_names_that_file_systems_and_editors_make(tmp_path: Path) -> None:
+    save(tmp_path / 'img' / 'a\N{COMBINING DIAERESIS}.npy', IMAGES['a'])
+    save(tmp_path / 'label' / '\N{LATIN SMALL LETTER A WITH DIAERESIS}.npy', MASKS['a'])
+    (tmp_path / 'train.txt').write_text('\ufeffa\N{COMBINING DIAERESIS}.npy\r\n', encoding='utf-8')
+    assert len(PairFolder(tmp_path, CLASSES, split='train')) == 1
+    write_raster(tmp_path / 'img' / 'envi', IMAGES['b.1'])
+    save(tmp_path / 'label' / 'envi.npy', MASKS['b.1'])
+    assert np.array_equal(PairFolder(tmp_path, CLASSES)[0]['image'].permute(1, 2, 0).numpy(), IMAGES['b.1'])
+    (tmp_path / 'img' / 'gone.npy').symlink_to(tmp_path / 'nowhere.npy')
+    with pytest.raises(ValueError, match=r'gone.npy has no file of that stem'):
+        PairFolder(tmp_path, CLASSES)
 
 
 def test_nodata_is_filled_and_ignored(tmp_path: Path) -> None:

@@ -51,6 +51,16 @@ def test_live_labels_follow_the_policy_in_every_stretch(generator: Generator) ->
     assert drawn[1] == 0
 
 
+def test_labels_that_are_not_those_of_the_samples_are_refused() -> None:
+    toy = Toy('spectrum', 30)
+    drawn = as_pool(toy, Draw(labels='uniform')).at(range(6))['label']
+    toy.labels = toy.data['label'].double()  # type: ignore[attr-defined]
+    assert torch.equal(as_pool(toy, Draw(labels='uniform')).at(range(6))['label'], drawn)
+    toy.labels = (toy.data['label'] + 1) % 3  # type: ignore[attr-defined]
+    with pytest.raises(ValueError, match=r'has \d as label of sample 0, but \d in its attribute `labels`'):
+        as_pool(toy, Draw(labels='uniform')).at(range(6))
+
+
 def test_a_dataset_gives_every_sample_once_before_any_twice() -> None:
     toy = Toy('spectrum', 30)
     pool = as_pool(toy)

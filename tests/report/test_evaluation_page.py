@@ -2,6 +2,7 @@
 
 import json
 import re
+import warnings
 from dataclasses import replace
 from pathlib import Path
 
@@ -127,6 +128,17 @@ def test_the_reader_learns_what_was_used(page: Reader, split: Split) -> None:
     assert split.fingerprint in text
     assert 'A <study> & more' in page.sections['The ratio']
     assert 'Significantly above real only' in page.sections['The ratio']
+
+
+def test_a_bank_of_another_unit_is_named(bank: SyntheticBank, scene: Scene, split: Split) -> None:
+    scaled = Scene('x', scene.cube, scene.labels, scene.class_names, scene.wavelengths, scale=1e-4 * scene.scale)
+    with warnings.catch_warnings():
+        warnings.simplefilter('error')
+        read_compared(bank, scene, split)
+    with pytest.warns(
+        UserWarning, match='differ by orders of magnitude: .* same unit, or the comparison means nothing'
+    ):
+        read_compared(bank, scaled, split)
 
 
 def test_fidelity_and_coverage_are_those_of_held_out_samples(

@@ -69,6 +69,23 @@ def test_bad_band_list(tmp_path: Path, key: str) -> None:
             open_scene(write(tmp_path, bbl=wrong))
 
 
+def test_lists_that_gdal_does_not_understand(tmp_path: Path) -> None:
+    value = int(CUBE[2, 3, 1])
+    assert open_scene(write(tmp_path, data_ignore_value=f'{{{value}}}')).nodata == value
+    assert open_scene(write(tmp_path, data_ignore_value='none')).nodata is None
+    assert open_scene(write(tmp_path, wavelength='{.45, .55, .65, .85}', wavelength_units='{um}')).wavelengths[0] == 450
+    for fields, message in (
+        ({'data_ignore_value': '{-1, -2}'}, r'data ignore values \[-2.0, -1.0\]; give nodata'),
+        ({'data_gain_values': '{2}'}, 'data gain values are not 4 numbers, one per band; give scale'),
+        ({'bbl': '{good, bad, good, good}'}, r'\(bbl\) has 0 values for 4 bands, 0 of them good; give bands'),
+        ({'data_type': '6', 'lines': '1'}, 'complex64.* save their magnitude'),
+    ):
+        with pytest.raises(SceneFileError, match=message):
+            open_scene(write(tmp_path, **fields))
+    with pytest.warns(UserWarning, match='384 bytes, but its header describes 192 only'):
+        open_scene(write(tmp_path, lines='3'))
+
+
 def test_units_and_nodata(tmp_path: Path) -> None:
     assert open_scene(write(tmp_path, wavelength_units='Index', wavelength='{1, 2, 3, 4}')).wavelengths is None
     scene = open_scene(write(tmp_path, Wavelength_Units='Micrometers', Wavelength='{.45, .55,\n .65, .85}'))

@@ -82,6 +82,26 @@ def test_attributes_of_netcdf_and_of_airborne_products(tmp_path: Path) -> None:
         assert open_scene(file, scale=0.01).scale == 0.01
 
 
+def test_text_units_and_bad_bands_in_hdf5(tmp_path: Path) -> None:
+    file, names = tmp_path / 'x.h5', np.array(['', 'oak', 'ash'], dtype=object)[GT]
+    with h5py.File(file, 'w') as archive:
+        archive['cube'], archive['gt'] = CUBE, names
+        archive['wavelength'] = [4500.0, 5500, 6500, 8500]
+        archive['wavelength'].attrs['units'] = [b'Angstrom']  # as NumPy's bytes in a list, or as text
+    scene = open_scene(file)
+    assert scene.wavelengths.tolist() == [450, 550, 650, 850]
+    assert scene.class_names == {1: 'ash', 2: 'oak'}
+    assert np.array_equal(scene.labels == 2, GT == 1)
+    with h5py.File(file, 'r+') as archive:
+        archive['bbl'] = [1, 1, 0]
+    with pytest.raises(SceneFileError, match=r'\(bbl\) has 3 values for 4 or 6 or 8 bands, 2 of them good; give bands'):
+        open_scene(file)
+    with h5py.File(file, 'w') as archive:
+        archive['cube'] = np.zeros((6, 8), dtype=[('a', 'f4')])
+    with pytest.raises(SceneFileError, match=r"nothing; cube \(6, 8\) of \[\('a', '<f4'\)\] is not read"):
+        open_scene(file)
+
+
 @pytest.mark.parametrize('attributes', [True, False])
 def test_hdf5_of_matlab_is_turned(tmp_path: Path, attributes: bool) -> None:
     file = tmp_path / 'm.mat'

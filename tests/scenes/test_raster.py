@@ -63,6 +63,19 @@ def test_labels_and_other_dates_of_another_place_are_refused(tmp_path: Path) -> 
                 scene()
 
 
+def test_tables_of_colours_and_jpeg(tmp_path: Path) -> None:
+    labels = IMAGE[:, :, 0] % 4
+    file = write(tmp_path / 'palette.png', labels)
+    with rasterio.open(file, 'r+') as out:
+        out.write_colormap(1, {value: (value, 0, 255, 255) for value in range(4)})
+    np.save(tmp_path / 'cube.npy', IMAGE)
+    assert np.array_equal(open_scene(tmp_path / 'cube.npy', file).labels, labels)
+    with pytest.warns(UserWarning, match='holds positions in a table of colours, which are read as one band'):
+        open_scene(file)
+    with pytest.raises(SceneFileError, match=r'labels.jpg: JPEG changes values, and so classes; save it as PNG'):
+        open_scene(tmp_path / 'cube.npy', write(tmp_path / 'labels.jpg', labels))
+
+
 def test_wavelength_tags(tmp_path: Path) -> None:
     for name, tags, expected in (
         ('units', [{'wavelength': f'{w} nm'} for w in (442.0, 550.1, 665, 800)], [442, 550.1, 665, 800]),

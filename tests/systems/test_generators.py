@@ -86,6 +86,10 @@ def test_contract(name: str, settings: dict[str, Any], kind: Kind, data: Trainin
     again = loaded.sample(100, labels, seed=7)
     assert all(torch.equal(again[key], value) for key, value in batch.items())
 
+    low, high = batch['image'].quantile(torch.tensor([0.2, 0.8])).tolist() if kind == 'spectrum' else (0.3, 0.6)
+    loaded.spec = replace(loaded.spec, value_range=(low, high))
+    assert torch.equal(loaded.sample(100, labels, seed=7)['image'], batch['image'].clamp(low, high))
+
 
 def test_every_registered_generator_is_tested() -> None:
     load()
@@ -166,6 +170,17 @@ def test_gaussian_has_the_moments_of_its_data(covariance: str, data: TrainingDat
     assert np.abs(sample.mean(axis=0) - x[300:600].numpy().mean(axis=0)).max() < 0.02
     expected = factor @ factor.T
     assert np.linalg.norm(np.cov(sample.T) - expected) / np.linalg.norm(expected) < 0.2
+
+
+@pytest.mark.parametrize('covariance', ['shrunk', 'tied'])
+def test_gaussian_leaves_a_constant_band_constant(covariance: str, data: TrainingData) -> None:
+    x = data.x.clone()
+    x[:, 3], x[:, 5] = 0.3, 0.3 + 1e-6 * x[:, 5]
+    generators = [fit_generator('gaussian', replace(data, x=one), {'covariance': covariance}) for one in (x, data.x)]
+    made, plain = (generator.sample(500, seed=0)['image'] for generator in generators)
+    assert (made[:, 3] == x[0, 3]).all()
+    assert 0 < float(made[:, 5].std()) < 2e-6
+    assert torch.allclose(made.std(dim=0)[:3], plain.std(dim=0)[:3], rtol=0.2)
 
 
 def test_mixture_finds_two_modes(data: TrainingData) -> None:

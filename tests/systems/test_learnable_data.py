@@ -38,6 +38,30 @@ def test_data_that_are_not_those_of_their_spec(
         fit_generator(kind, replace(data, **{name: f(data) for name, f in change.items()}))
 
 
+@pytest.mark.parametrize('kind', ['gaussian', 'gain_offset', 'variability', 'spectral_gan', 'pseudo_label'])
+def test_samples_may_be_any_numbers(kind: str) -> None:
+    data = spectra()
+    data = replace(data, x=(1000 * data.x).round(), unlabelled=(1000 * data.x).round())
+    settings = {'spectral_gan': {'iterations': 2, 'hidden': 8}, 'pseudo_label': {'confidence': 0.0}}.get(kind, {})
+    settings |= {'teachers': 1, 'teacher': {'steps': 2, 'hidden': 8}} if kind == 'pseudo_label' else {}
+    expected = fit_generator(kind, data, settings).sample(4, seed=0)['image']
+    for dtype in (torch.int32, torch.float64):
+        other = replace(data, x=data.x.to(dtype), unlabelled=data.unlabelled.to(dtype), y=data.y.to(torch.uint8))
+        assert torch.equal(fit_generator(kind, other, settings).sample(4, seed=0)['image'], expected)
+
+
+@pytest.mark.parametrize('kind', ['gaussian', 'spectral_gan'])
+def test_one_sample_is_enough(kind: str, recwarn: pytest.WarningsRecorder) -> None:
+    data = spectra()
+    settings = {'iterations': 2, 'hidden': 8} if kind == 'spectral_gan' else {}
+    one = replace(data, spec=replace(data.spec, classes=('a',)), x=data.x[:1], y=data.y[:1] * 0)
+    made = fit_generator(kind, one, settings).sample(3, seed=0)['image']
+    assert torch.allclose(made, data.x[:1].expand(3, -1), atol=1e-4)
+    assert not recwarn.list
+    with pytest.raises(ValueError, match='pseudo_label: labelled samples are needed to train the teachers, found none'):
+        fit_generator('pseudo_label', replace(data, x=data.x[:0], y=data.y[:0], unlabelled=data.x))
+
+
 def test_labels_may_be_any_whole_numbers() -> None:
     generator = fit_generator('noise', spectra())
     expected = generator.sample(3, torch.tensor([0, 1, 2]), seed=0)

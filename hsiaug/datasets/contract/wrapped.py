@@ -18,6 +18,8 @@ from ..own.foreign import in_place_of_xarray
 from .batches import CONTRACT, NoSamplesError, kind_of, require_sample
 
 T = TypeVar('T')
+EXAMINED = 16
+"""Samples of a dataset that are read to learn what it holds where it does not say so, or to check what it says."""
 _DEEPEST = 16
 """Wrappers in wrappers that are looked through."""
 
@@ -216,7 +218,7 @@ def labels_of(dataset: Any) -> Tensor | None:
 def _own_labels(layer: Layer) -> Tensor | None:
     known = getattr(layer.dataset, 'labels', None)
     known = known() if callable(known) else known
-    if not isinstance(known, Tensor) or known.shape != (len(layer.dataset),):
+    if not isinstance(known, Tensor) or known.shape != (len(layer.dataset),) or known.is_floating_point():
         return None
     return known if layer.rows is None else known[torch.from_numpy(layer.rows)]
 

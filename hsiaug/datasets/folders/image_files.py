@@ -15,9 +15,10 @@ from ...scenes.files import CUBE_KEYS, LABEL_KEYS, Content, Facts, SceneFileErro
 from ...scenes.formats import open_content
 from ...scenes.labels import ignored_values, without_class
 from ...scenes.layout import Layout, band_numbers, channels_last
-from ...scenes.raster import DATA_SUFFIXES
+from ...scenes.raster import DATA_SUFFIXES, require_one_place
 from ...scenes.readers import refuse_doubts, scale_and_offset
 from ...scenes.wavelengths import given_centres, sentinel2_centres
+from ..contract.samples import require_same_wavelengths
 from ..real.held import IGNORE
 from ..shared import Kept
 
@@ -84,7 +85,10 @@ class ImageFiles:
         used: Any = content.facts.good_bands if self.given is None else self.given
         self.bands = band_numbers(used, shape[2], owner)
         self.nominal = centres is None and content.facts.nominal
-        centres = content.facts.wavelengths if centres is None else centres
+        own = content.facts.wavelengths if centres is None else None
+        # of all bands, which other files must have too; None where the user knows better
+        self.centres = None if own is None else tuple(own.tolist())
+        centres = own if centres is None else centres
         scale_and_offset(content.facts, scale, str(first))
         if centres is not None and len(centres) != shape[2]:
             raise ValueError(f'{owner}: {shape[2]} bands in a file, but {len(centres)} wavelengths')
@@ -141,10 +145,20 @@ class ImageFiles:
         height, width, _ = self._shape(file, self._content(file))
         return height, width
 
+    def _require_same_bands(self, file: Path, facts: Facts) -> None:
+        """Refuse an image that says, where nobody has said otherwise, that its bands are not those of the first."""
+        centres, good = facts.wavelengths, facts.good_bands
+        if self.centres is not None and centres is not None and len(centres) == self.shape[2]:
+            require_same_wavelengths(self.centres, tuple(centres.tolist()), f'{self.owner}: {file}')
+        if self.given is None and good is not None and (bad := np.setdiff1d(self.bands, good).tolist()):
+            raise ValueError(
+                f'{self.owner}: {file} marks the bands {bad} as bad, the first image does not; give bands without them'
+            )
+
     def read(
         self, file: Path, window: Window = WHOLE, bands: Sequence[int] | None = None
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """(C, h, w) float32 and (h, w) bool, where it is measured; elsewhere it holds the mean of what is.
+    ) -> tuple[np.ndarray, np.ndarray, Content]:
+        """(C, h, w) float32, (h, w) bool, where it is measured, and its file; elsewhere it holds the mean of what is.
 
         Raises:
             ValueError: naming a file of another size or other bands.
@@ -156,6 +170,7 @@ class ImageFiles:
                 f'{self.owner}: {file} has {shape} (rows, columns, bands), the first image has {self.shape}; '
                 f'bring all to {"one size" if self.one_size else "the same bands"}'
             )
+        self._require_same_bands(file, facts)
         used = self.bands if bands is None else self.bands[bands]
         values = self._stored(file, content, window, used.tolist())
         nodata = facts.nodata if self.nodata is None else self.nodata
@@ -173,7 +188,7 @@ class ImageFiles:
                 apply(image, factor[used] if factor.ndim else factor, out=image)
         image = np.ascontiguousarray(image.transpose(2, 0, 1))
         fill_missing(image, valid)
-        return image, valid
+        return image, valid, content
 
 
 class MaskFiles:
@@ -213,34 +228,33 @@ class MaskFiles:
         self.raw_to_class = dict(labels) | dict.fromkeys(ignored, IGNORE)
         self.explicit = {*(label_map or ()), *ignored}
 
-    def _open(self, file: Path) -> tuple[Variable, Facts]:
+    def _open(self, file: Path) -> tuple[Variable, Content]:
         content = self.opened.get_or_make(file, lambda: open_content(file, 'mask'))
-        try:
-            return content.find(self.key, LABEL_KEYS, (2,), 'mask', 'mask_key'), content.facts
-        except SceneFileError as error:
-            hint = '; a mask holds one class index per pixel, in one band: colours and one-hot masks are not mapped'
-            raise SceneFileError(f'{error}{hint}') from None
+        return content.find(self.key, LABEL_KEYS, (2,), 'mask', 'mask_key'), content
 
     def size(self, file: Path) -> tuple[int, ...]:
         """(H, W) of a mask, of which no values are read."""
         shape = self._open(file)[0].shape
         return shape if len(shape) == 2 else shape[:2] if shape[2] == 1 else shape[1:]
 
-    def read(self, file: Path, size: tuple[int, ...] | None, window: Window = WHOLE) -> np.ndarray:
+    def read(self, file: Path, size: tuple[int, ...], image: Content, window: Window = WHOLE) -> np.ndarray:
         """(h, w) int64 labels.
 
         Args:
             file: of the mask.
             size: (h, w) that its image has there.
+            image: the file of its image, which must show the same place.
             window: rows and columns; all of them by default.
 
         Raises:
-            ValueError: naming the file, if it has another size or holds an unknown value.
+            ValueError: naming the file, if it has another size, lies elsewhere on the map or holds an unknown value.
         """
-        variable, facts = self._open(file)
+        variable, content = self._open(file)
+        facts = content.facts
         raw, nodata = window_of(variable, window), variable.fill if facts.nodata is None else facts.nodata
         if raw.shape != size:
             raise ValueError(f'{self.owner}: {file} has {raw.shape}, its image {size} rows and columns')
+        require_one_place(image, content)
         values, place = np.unique(raw, return_inverse=True)
         absent = without_class(values, nodata, where=f'{self.owner}: values of {file}')
         known, gone = values.tolist(), absent.tolist()
@@ -281,6 +295,8 @@ def open_bands(folder: Path, names: Sequence[str] | None = None) -> Content:
         held = f'the bands {sorted(files)[:20]}' if files else 'no images'
         raise SceneFileError(f'{folder} holds {held}' + (f', expected {missing} too' if chosen else ''))
     contents = [open_content(files[name], 'image') for name in chosen]
+    for content in contents[1:]:
+        require_one_place(contents[0], content)
     bands = [content.find(None, CUBE_KEYS, (2,), 'band', 'image_key') for content in contents]
     sizes = {name: tuple(side for side in band.shape if side > 1) for name, band in zip(chosen, bands, strict=True)}
     if len(set(sizes.values())) > 1:
@@ -320,18 +336,22 @@ def _joined(facts: Sequence[Facts], names: Sequence[str], folder: Path) -> Facts
         doubts=doubts,
         notices=[notice for fact in facts for notice in fact.notices],
         channels_last=True,
+        place=facts[0].place,
     )
 
 
 def image_files(folder: Path, suffixes: Sequence[str] = IMAGE_SUFFIXES) -> list[Path]:
-    """Readable files of a folder, in the order of their names; raw ENVI files count where they have a header."""
-    files = sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith('.'))
+    """Readable files of a folder, in the order of their names; raw ENVI files count where they have a header.
+
+    So does a link to a file that is gone, as what is missing would be missed in silence.
+    """
+    files = sorted(path for path in folder.iterdir() if not (path.is_dir() or path.name.startswith('.')))
     headers = {path.stem.lower() for path in files if path.suffix.lower() == '.hdr'}
     return [
         path
         for path in files
         if path.suffix.lower() in suffixes
-        or (path.suffix.lower() in DATA_SUFFIXES and {path.stem.lower(), path.name.lower()} & headers)
+        or (path.suffix.lower() in (*DATA_SUFFIXES, '') and {path.stem.lower(), path.name.lower()} & headers)
     ]
 
 

@@ -6,6 +6,7 @@ import os
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from unicodedata import normalize
 
 import numpy as np
 import torch
@@ -101,7 +102,8 @@ class PairFolder(RealDataset):
                     f'PairFolder: no split {split!r}: neither a list {listing}, nor folders {root / split} or '
                     f'{folders[0] / split} and {folders[1] / split}'
                 )
-            listed = [Path(line.strip()) for line in listing.read_text().splitlines() if line.strip()]
+            text = normalize('NFC', listing.read_text('utf-8-sig'))
+            listed = [Path(line.strip()) for line in text.splitlines() if line.strip()]
             stems = [file.stem if file.suffix.lower() in IMAGE_SUFFIXES else file.name for file in listed]
         for stem in stems:
             missing = [folder for folder, files in zip(folders, (of_image, of_mask), strict=True) if stem not in files]
@@ -130,10 +132,14 @@ class PairFolder(RealDataset):
         Raises:
             ValueError: naming the file that does not match the others or holds an unknown mask value.
         """
-        image_file, mask_file = self.pairs[index]
-        image, valid = self.files.read(image_file)
-        mask = np.where(valid, self.masks.read(mask_file, self.spec.size), IGNORE)
+        image, valid, mask = self._read(*self.pairs[index])
+        mask = np.where(valid, mask, IGNORE)
         return self._transformed({'image': torch.from_numpy(image), 'mask': torch.from_numpy(mask)})
+
+    def _read(self, image_file: Path, mask_file: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """An image, where it is measured, and its mask."""
+        image, valid, content = self.files.read(image_file)
+        return image, valid, self.masks.read(mask_file, valid.shape, content)
 
     def class_pixels(self) -> np.ndarray:
         """(N, K) pixels per class of each pair. Reads every file once, without ``transforms``."""
@@ -141,8 +147,8 @@ class PairFolder(RealDataset):
             counts = np.zeros((len(self), self.spec.num_classes), dtype=np.int64)
             unmeasured = np.zeros(self.spec.num_classes, dtype=np.int64)
             pairs = with_progress(self.pairs, True, desc='class fractions', unit='pair')
-            for row, (image, mask) in enumerate(pairs):
-                labels, valid = self.masks.read(mask, self.spec.size), self.files.read(image)[1]
+            for row, pair in enumerate(pairs):
+                _, valid, labels = self._read(*pair)
                 counted = labels != IGNORE
                 counts[row] = np.bincount(labels[counted & valid], minlength=self.spec.num_classes)
                 unmeasured += np.bincount(labels[counted & ~valid], minlength=self.spec.num_classes)
@@ -254,10 +260,10 @@ def _folder(root: Path, name: str | None, usual: Sequence[str], what: str) -> Pa
 
 
 def _by_stem(folder: Path, suffixes: Sequence[str]) -> dict[str, Path]:
-    """Readable files by stem."""
+    """Readable files by stem, composed: macOS may store accents as characters of their own."""
     files: dict[str, Path] = {}
     for path in image_files(folder, suffixes):
-        if path.stem in files:
-            raise ValueError(f'PairFolder: {files[path.stem]} and {path} have the same stem; keep one of them')
-        files[path.stem] = path
+        if (stem := normalize('NFC', path.stem)) in files:
+            raise ValueError(f'PairFolder: {files[stem]} and {path} have the same stem; keep one of them')
+        files[stem] = path
     return files

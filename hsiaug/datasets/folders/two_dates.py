@@ -17,6 +17,7 @@ import torch
 from ...samples import Sample, Transform
 from ...scenes.change import CHANGE_CLASSES
 from ...scenes.files import FilesNotFoundError
+from ...scenes.raster import require_one_place
 from ...seen import Places, digest_of_parts
 from ..own.survey import tile_corners
 from ..real.held import IGNORE, RealDataset
@@ -130,7 +131,7 @@ class ChangeFolder(RealDataset):
                 raise FilesNotFoundError(
                     f'ChangeFolder: no split {split!r}: neither {listing} nor {self.root / split} exists'
                 )
-            listed = [name.strip() for name in re.split('[,\n]', listing.read_text()) if name.strip()]
+            listed = [name.strip() for name in re.split('[,\n]', listing.read_text('utf-8-sig')) if name.strip()]
             names = [name for name in listed if cities is None or name in cities]
         if missing := [name for name in names if name not in held or name not in masked]:
             where = f'{self.root} and {masks}' if masks is not None else str(self.root)
@@ -172,19 +173,21 @@ class ChangeFolder(RealDataset):
 
         Raises:
             IndexError: if it is out of range.
-            ValueError: naming the file that does not fit the others or holds an unknown mask value.
+            ValueError: naming the file that does not fit the others, lies elsewhere on the map or holds an unknown mask
+                value.
         """
         window = self.windows[index]
         *files, mask_file = self.files[self.place[index]]
-        (first, measured), (second, measured_too) = (self.images.read(file, window) for file in files)
+        (first, measured, one), (second, measured_too, other) = (self.images.read(file, window) for file in files)
         if first.shape != second.shape:
             raise ValueError(
                 f'ChangeFolder: both dates of a place must be of one size, found {first.shape} in {files[0]} and '
                 f'{second.shape} in {files[1]}'
             )
+        require_one_place(one, other)
         sample: Sample = {'image': torch.from_numpy(np.stack([first, second]))}
         if mask_file is not None:
-            mask = self.masks.read(mask_file, first.shape[1:], window)
+            mask = self.masks.read(mask_file, first.shape[1:], one, window)
             sample['mask'] = torch.from_numpy(np.where(measured & measured_too, mask, IGNORE))[None]
         return self._transformed(sample)
 

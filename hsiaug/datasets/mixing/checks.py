@@ -27,6 +27,7 @@ from ...samples import (
 from ..contract.batches import as_tensor, as_tensors, fetch_samples
 from ..contract.samples import in_contract
 from ..contract.wrapped import (
+    EXAMINED,
     class_names_of,
     gathered,
     of_rows,
@@ -42,8 +43,6 @@ if TYPE_CHECKING:
     from ..pools.pool import Pool
 
 Use = Literal['val', 'test']
-EXAMINED = 16
-"""Samples of each side that are read to learn what a dataset without a spec holds."""
 LARGEST_GAP, LARGEST_GAP_OF_FEW = 30.0, 1000.0
 """Medians of two sides that differ by more are in other units; where fewer samples than :data:`EXAMINED` are known,
 only the second is sure: a patch of water is thirty times as dark as one of snow."""
@@ -285,8 +284,11 @@ class Scales:
             some = flat[:: (flat.numel() // _VALUES) | 1].to('cpu', torch.float32).numpy()
             held.append(some[np.isfinite(some) & (some != 0)])
 
-    def judge(self) -> None:
+    def judge(self, remedy: str = 'or pass different_scales=True if this is intended') -> None:
         """Compare what has been seen so far.
+
+        Args:
+            remedy: what can be done besides, for the message.
 
         Raises:
             SpecMismatchError: naming both medians.
@@ -308,7 +310,7 @@ class Scales:
                 raise SpecMismatchError(
                     f'values of real and synthetic samples differ by orders of magnitude: the median of |value| is '
                     f'{real:.4g} in real and {synthetic:.4g} in {self.title} samples; convert both to the same unit, '
-                    'or pass different_scales=True if this is intended'
+                    f'{remedy}'
                 )
             below = [float((found < 0).mean()) for found in values.values()]
             if min(known) >= EXAMINED and max(below) > _NORMALISED and min(below) < _PHYSICAL:
@@ -346,9 +348,11 @@ def some_samples(dataset: Any) -> Iterator[dict[str, Any]]:
 def require_unseen_samples(source: Any, dataset: Any, use: Use = 'test') -> str:
     """Raise an error if the generator of a source has seen samples that a model is to be evaluated on.
 
-    Images are compared by their content, regardless of file names; pixels of scenes by their position. Overlapping
-    windows are found if both sides know which image, file or area they were cut from, as do the tiles of
-    :func:`~hsiaug.datasets.adapt` and :class:`~hsiaug.datasets.GeoSamples`.
+    Images are compared by their content, value for value, regardless of file names; pixels of scenes by their position.
+    Overlapping windows are found if both sides know which image, file or area they were cut from, as do the tiles of
+    :func:`~hsiaug.datasets.adapt` and :class:`~hsiaug.datasets.GeoSamples`. Copies that were flipped, turned, cropped,
+    scaled or resampled before, also by a dataset's own transforms, are other images and not found: split before you
+    augment.
 
     Args:
         source: a generator, a bank, a dataset of synthetic samples, or a provenance.
@@ -385,7 +389,7 @@ def require_unseen_samples(source: Any, dataset: Any, use: Use = 'test') -> str:
     if places is None or not all(samples.placed for samples in recorded):
         return (
             f'None of {len(digests)} samples was seen as it is. Whether windows overlap cannot be known: one side does '
-            'not say which images its samples are cut from.'
+            'not say which images its samples are cut from. Nor are flipped, cropped or scaled copies found.'
         )
     return f'None of {len(digests)} samples was seen, nor a window that overlaps one.'
 

@@ -19,11 +19,11 @@ from ...samples import Sample, SampleSpec, Transform, require_compatible
 from ...settings import check_value
 from ...streams import POSITIONS, REAL, stream_seed
 from ..contract.batches import copied, fetch, fetch_samples, reads_whole, stack
-from ..contract.wrapped import counts_of, labels_of, require_map_style, spec_of
+from ..contract.wrapped import EXAMINED, counts_of, labels_of, require_map_style, spec_of
 from ..pools.orders import EpochIndices, EpochOrder, InOrder, Rounds, Rows, Shuffled
 from ..pools.pool import Draw
 from ..shared import InEpochs, Kept
-from .checks import EXAMINED, ClassNumbers, require_unseen_samples, some_samples, warn_of_doubtful_labels
+from .checks import ClassNumbers, require_unseen_samples, some_samples, warn_of_doubtful_labels
 from .columns import Extras, absent_values, require_same_form
 from .exhausted import Exhausted, KnownLength, real_samples, require_policy
 from .joined import JoinedSamples, Part, join, take_apart

@@ -14,7 +14,7 @@ from ...functional.prior import tilt_to_mixture
 from ...samples import Sample, SampleSpec, class_counts
 from ...streams import DRAWS, stream_seed
 from ..contract.batches import as_tensor, fetch
-from ..contract.wrapped import class_names_of, epoch_followers, labels_of, require_map_style, spec_of
+from ..contract.wrapped import EXAMINED, class_names_of, epoch_followers, labels_of, require_map_style, spec_of
 from ..real.held import class_fractions
 from ..shared import Kept
 from .orders import Rounds, Rows
@@ -118,6 +118,7 @@ class StoredPool(Pool):
         mixture, labels = self.mixture(), self._labels()
         if labels is None:
             return tilt_to_mixture(self._fractions(), mixture)
+        self._require_true(labels)
         held = class_counts(labels, len(mixture))
         if absent := [cast(SampleSpec, self.spec).classes[k] for k in np.flatnonzero((held == 0) & (mixture > 0))]:
             raise ValueError(f'labels={self.draw.labels!r} asks for {absent}, but the source holds no sample of it')
@@ -137,6 +138,16 @@ class StoredPool(Pool):
         if labels is None:
             labels = torch.stack([as_tensor(cast(Any, self.source)[i]['label']) for i in range(self.held)])
         return labels.numpy()
+
+    def _require_true(self, labels: np.ndarray) -> None:
+        """Refuse labels (N,) that a dataset knows by heart and that are not those of its samples."""
+        rows = np.unique(np.linspace(0, self.held - 1, min(EXAMINED, self.held)).astype(np.int64))
+        for row, label in zip(rows.tolist(), self._rows(rows)['label'].tolist(), strict=True):
+            if label != labels[row]:
+                raise ValueError(
+                    f'{self._who()} has {label} as label of sample {row}, but {labels[row]} in its attribute `labels`; '
+                    'change either, or leave the attribute out'
+                )
 
     def _fractions(self) -> np.ndarray:
         """(N, K) share of each class in each mask."""

@@ -67,7 +67,8 @@ class SpectralSpace(torch.nn.Module):
         inverse = torch.zeros(x.shape[1], self.dim, dtype=torch.float64)
         basis[:rank], inverse[:, :rank] = directions[:rank] * scale[:, None], directions[:rank].T / scale
         rest = x.double() - mean - (x.double() - mean) @ inverse @ basis
-        for name, value in (('offset', mean), ('basis', basis), ('inverse', inverse), ('residual', rest.std(dim=0))):
+        spread = rest.std(dim=0, correction=min(1, len(x) - 1))
+        for name, value in (('offset', mean), ('basis', basis), ('inverse', inverse), ('residual', spread)):
             getattr(self, name).copy_(value)
 
     def encode(self, x: Tensor) -> Tensor:
