@@ -54,7 +54,7 @@ def shuffled(n: int, seed: int) -> torch.Tensor:
 def stream_seed(*parts: int) -> int:
     """One seed out of several numbers; streams of different parts are independent (numpy's SeedSequence)."""
     entropy = [operator.index(part) & 0xFFFFFFFFFFFFFFFF for part in parts]  # numpy's integers too
-    return int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0] >> 1)
+    return int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0]) >> 1
 
 
 def stream_of_step(seed: int, stage: str, step: int) -> int:

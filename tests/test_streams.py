@@ -32,3 +32,8 @@ def test_a_stream_is_that_of_its_seed_or_fresh() -> None:
         assert drawn_seed(stream(2)) == drawn_seed(stream(2)) != drawn_seed(stream(3))
     with seeded(1):
         assert stream(None).initial_seed() == first.initial_seed()
+
+
+def test_a_seed_is_the_same_in_a_compiled_step() -> None:
+    compiled = torch.compile(lambda x: x + stream_seed(5, 2) % 1000, backend='eager')  # no unsigned shift in a graph
+    assert int(compiled(torch.zeros((), dtype=torch.int64))) == stream_seed(5, 2) % 1000

@@ -9,6 +9,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from lightning.pytorch import LightningDataModule, Trainer
+from lightning.pytorch.utilities.model_helpers import is_overridden
 from matplotlib.figure import Figure
 from torch import nn
 from torch.utils.data import DataLoader, Dataset, IterableDataset
@@ -129,7 +130,7 @@ class MixedDataModule(BaseDataModule):
         if not isinstance(inner, LightningDataModule):
             found = inner.__name__ if isinstance(inner, type) else type(inner).__name__
             raise TypeError(f'MixedDataModule: a LightningDataModule expected, found {found}; mix datasets themselves')
-        LightningDataModule.__init__(self)  # BaseDataModule's own makes a dataset, which the inner module has
+        # No base class's __init__: what they set, such as the dataset and what is logged, the inner module has.
         given: Mapping[str, Any] = source if isinstance(source, Mapping) else {'': source}
         opened = {name: open_source(one) for name, one in given.items()}
         self.source: Source | dict[str, Source] = opened if isinstance(source, Mapping) else opened['']
@@ -156,7 +157,9 @@ class MixedDataModule(BaseDataModule):
         self._before_step: tuple[int, dict[str, Any]] | None = None  # batches trained on, and the state at that time
         self.real_seen = self.synthetic_seen = 0
         self.source_seen = dict.fromkeys(self.sources.names, 0)
-        self.prepare_data_per_node = inner.prepare_data_per_node
+        for name in ('val_dataloader', 'test_dataloader'):
+            if not is_overridden(name, inner):  # Lightning then does without, or says what is missing
+                setattr(self, name, getattr(inner, name))
         self.inner = inner  # last: from now on what is not ours is set on the inner module
 
     # --- everything that is the inner module's ----------------------------------------------------------------------
@@ -180,6 +183,7 @@ class MixedDataModule(BaseDataModule):
     plot: Any = _OfInner()
     prepare_data: Any = _OfInner()
     predict_dataloader: Any = _OfInner()
+    on_exception: Any = _OfInner()
     transfer_batch_to_device: Any = _OfInner()
 
     @property

@@ -8,8 +8,10 @@ import pytest
 import torch
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.callbacks import BatchSizeFinder, ModelCheckpoint
+from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.tuner import Tuner
 from lightning.pytorch.utilities import CombinedLoader
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch.utils.data import DataLoader
 from toy_modules import ToyModule
 from toys import Toy, keys_of
@@ -174,6 +176,33 @@ def test_settings_are_the_inner_modules() -> None:
     torchgeos.batch_size = 6
     torchgeos.setup('fit')
     assert torchgeos.train_dataloader().batch_sampler.batch_size == 6
+
+
+class WithoutValidation(LightningDataModule):
+    """A user's own with no samples to validate on; keeps the errors that it is told of."""
+
+    def __init__(self, n: int = 16) -> None:
+        super().__init__()
+        self.save_hyperparameters()
+        self.told: list[BaseException] = []
+
+    def train_dataloader(self) -> Any:
+        return DataLoader(Toy('scene', self.hparams['n']), 8)
+
+    def on_exception(self, exception: BaseException) -> None:
+        self.told.append(exception)
+
+
+def test_what_lightning_logs_and_tells_reaches_the_inner_module(tmp_path: Path) -> None:
+    inner = WithoutValidation()
+    mixed = module('dataset', inner=inner)
+    trainer(1, logger=CSVLogger(tmp_path)).fit(Task(), mixed)  # a task that validates where there are samples for it
+    assert '16' in next(tmp_path.rglob('hparams.yaml')).read_text()
+    with pytest.raises(MisconfigurationException, match='val_dataloader'):
+        trainer(1).validate(Task(), mixed)
+    with pytest.raises(InterruptedError):
+        trainer(1).fit(Task(fails_at=1), mixed)
+    assert [type(error) for error in inner.told] == [MisconfigurationException, InterruptedError]
 
 
 # --- counts ---------------------------------------------------------------------------------------------------------
