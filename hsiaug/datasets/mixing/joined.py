@@ -4,59 +4,43 @@ from __future__ import annotations
 
 import operator
 from collections import UserList
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 from torch import Tensor
 from torch.utils.data._utils.collate import collate, collate_tensor_fn, default_collate_fn_map
 
 from ...samples import Sample, SpecMismatchError
-from ..contract.batches import as_tensor, is_array, stack, unstack
+from ..contract.batches import stack, unstack
 from .columns import Extras, append_rows
 
 _SMALL = 16 << 10  # bytes of a sample; above, the copy of its values is what a batch costs
 
 
-@dataclass(frozen=True)
-class Part:
+class Part(NamedTuple):
     """Samples of one side of a batch.
 
     Args:
         number: 0 for real samples, k for those of the k-th source.
         places: (n,) of the samples in the batch, ascending.
-        read: the samples one by one, or stacked.
-        stacked: columns of them that are stacked already.
+        columns: the samples by key, see :func:`~hsiaug.datasets.contract.batches.columns_of`.
     """
 
     number: int
     places: np.ndarray
-    read: list[Sample] | dict[str, Any]
-    stacked: Mapping[str, Tensor] = field(default_factory=dict)
-
-    def images(self) -> Tensor | list[Tensor]:
-        """Stacked or one by one, as they were read."""
-        if isinstance(self.read, dict):
-            return self.read['image']
-        return [as_tensor(sample['image']) for sample in self.read]
-
-    def batch(self) -> dict[str, Any]:
-        """Stacked."""
-        return self.read if isinstance(self.read, dict) else stack(self.read, self.stacked)
+    columns: dict[str, Any]
 
     def is_small(self) -> bool:
         """Whether stacking costs more than copying, and collation gives what it gives."""
-        sample = {k: v[0] for k, v in self.read.items()} if isinstance(self.read, dict) else self.read[0]
-        values = list(sample.values())
-        arrays = [value for value in values if is_array(value)]
-        known = len(arrays) + sum(isinstance(value, str) for value in values)
-        return known == len(values) and sum(getattr(value, 'nbytes', 8) for value in arrays) < _SMALL
+        first = [value[0] for value in self.columns.values()]
+        known = all(isinstance(value, Tensor | str) for value in first)
+        return known and sum(value.nbytes for value in first if isinstance(value, Tensor)) < _SMALL
 
 
 def join(parts: Sequence[Part], extras: Extras) -> dict[str, Any]:
     """All samples in one batch, completed with ``extras``."""
-    whole = [extras.complete(part.batch(), part.number) for part in parts]
+    whole = [extras.complete(stack(part.columns), part.number) for part in parts]
     if len(whole) < 2:
         return next(iter(whole), {})
     return append_rows(whole, [part.places for part in parts])
@@ -66,10 +50,7 @@ def take_apart(parts: Sequence[Part], extras: Extras) -> list[Sample]:
     """The samples of all parts in their places, completed with ``extras``; images are not copied."""
     samples: list[Sample] = [{} for part in parts for _ in part.places]
     for part in parts:
-        if isinstance(part.read, dict):
-            completed = unstack(extras.complete(part.read, part.number))
-        else:
-            completed = extras.complete_samples(part.read, part.number)
+        completed = unstack(extras.complete(part.columns, part.number))
         for place, sample in zip(part.places.tolist(), completed, strict=True):
             samples[place] = sample
     return samples
