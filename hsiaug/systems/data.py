@@ -16,8 +16,9 @@ from .. import __version__
 from ..datasets import ChangeDataset, PatchDataset, SceneDataset, SpectraDataset
 from ..datasets.contract.wrapped import places_of, provenances_of, splits_of
 from ..datasets.own.adapted import AdaptedDataset, adapt
+from ..datasets.own.reading import IN_MEMORY, usual_workers
 from ..datasets.own.sample_set import SampleSet, SampleSplit
-from ..datasets.own.survey import IN_MEMORY, tile_corners, usual_workers
+from ..datasets.own.survey import tile_corners
 from ..datasets.real.patches import CoarseWindows, read_coarse_windows, read_windows
 from ..engine.data import Read, require_finite_samples
 from ..functional.plain import plain_torch

@@ -35,7 +35,8 @@ from ..contract.wrapped import (
     spec_of,
     splits_of,
 )
-from ..own.survey import digests_of_dates, read
+from ..own.reading import read
+from ..own.survey import digests_of_dates
 
 if TYPE_CHECKING:
     from ..pools.pool import Pool
