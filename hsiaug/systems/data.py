@@ -18,7 +18,6 @@ from ..datasets.contract.wrapped import places_of, provenances_of, splits_of
 from ..datasets.own.adapted import AdaptedDataset, adapt
 from ..datasets.own.reading import IN_MEMORY, usual_workers
 from ..datasets.own.sample_set import SampleSet, SampleSplit
-from ..datasets.own.survey import tile_corners
 from ..datasets.real.patches import CoarseWindows, read_coarse_windows, read_windows
 from ..engine.data import Read, require_finite_samples
 from ..functional.plain import plain_torch
@@ -26,6 +25,7 @@ from ..records import short_digest
 from ..samples import Kind, Provenance, SampleSpec, require_compatible
 from ..scenes import BitemporalScene, LabelledPatchSplit, Scene, Split
 from ..scenes.patches import PARTS, PatchSplit
+from ..scenes.windows import tile_corners
 from ..seen import Places, SeenSamples
 from .registry import REGISTRY, generator_class
 from .training import trainer_of

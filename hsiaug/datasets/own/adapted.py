@@ -18,16 +18,17 @@ from ...progress import with_progress
 from ...samples import Kind, Sample, SampleSpec, as_classes, target_of
 from ...scenes.change import CHANGE_CLASSES
 from ...scenes.wavelengths import given_centres, to_nanometres
+from ...scenes.windows import tile_corners
 from ...seen import Places
 from ...settings import check_value
 from ..contract.batches import kind_of, row_numbers
 from ..contract.samples import in_contract, require_same_wavelengths, require_values, wavelengths_of
-from ..contract.wrapped import class_names_of, places_of, require_map_style, spec_of
+from ..contract.wrapped import class_names_of, is_xarray, places_of, require_map_style, spec_of
 from ..folders.two_dates import ChangeFolder
 from ..real.held import class_pixels
-from .foreign import DataArrayImage, is_xarray
+from .foreign import DataArrayImage
 from .reading import IN_MEMORY, read, read_ahead, usual_workers
-from .survey import Survey, cut, digests_of_dates, tile_corners
+from .survey import Survey, cut, digests_of_dates
 
 
 class AdaptedDataset(NonGeoDataset):

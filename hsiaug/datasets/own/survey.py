@@ -62,12 +62,6 @@ def digests_of_dates(image: Tensor) -> list[int]:
     return [digest_of(date.numpy()) for date in (image if image.ndim == 4 else image[None])]
 
 
-def tile_corners(size: tuple[int, int], tile: tuple[int, int]) -> np.ndarray:
-    """(n, 2) upper-left corners of the tiles of an image that do not overlap, none if it is smaller than one."""
-    rows, columns = (np.arange(side // step) * step for side, step in zip(size, tile, strict=True))
-    return np.stack(np.meshgrid(rows, columns, indexing='ij'), axis=-1).reshape(-1, 2)
-
-
 def cut(
     image: Tensor, target: Tensor | None, corners: np.ndarray, size: tuple[int, int]
 ) -> tuple[Tensor, Tensor | None]:
