@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import operator
 from collections import UserList
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 from torch import Tensor
 from torch.utils.data._utils.collate import collate, collate_tensor_fn, default_collate_fn_map
 
-from ...samples import Sample, SpecMismatchError
+from ...samples import Sample
 from ..contract.batches import stack, unstack
 from .columns import Extras, append_rows
 
@@ -61,63 +61,39 @@ class JoinedSamples(UserList[Sample]):
 
     Taking a batch of spectra apart to stack it again takes longer than reading it. Whoever looks at the samples finds a
     list of dictionaries, and what is collated then is what was made of them.
+
+    Args:
+        samples: the samples of a plain list, such as one that was made of another.
+        whole: their batch, which is taken apart where it must be.
     """
 
-    def __init__(self, parts: Sequence[Part], extras: Extras) -> None:
-        self._parts, self._extras = parts, extras
-        self._whole: dict[str, Any] | None = None
-        self._first: _First | None = None
-        self._samples: list[Sample] | None = None
+    def __init__(self, samples: Iterable[Sample] = (), whole: dict[str, Any] | None = None) -> None:
+        self._whole, self._samples = whole or {}, list(samples) if whole is None else None
+        self._first = _First((key, value[0]) for key, value in self._whole.items())  # torch looks at it to collate
+        self._given = tuple(self._first.values())
 
     @property
     def data(self) -> list[Sample]:  # type: ignore[override]
         """The samples themselves, which count from now on."""
         if self._samples is None:
-            self._samples = take_apart(self._parts, self._extras)
-            if self._first is not None:
-                self._samples[0] = self._first
+            self._samples = [self._first, *unstack(self._whole)[1:]]
         return self._samples
 
     def __len__(self) -> int:
-        return sum(len(part.places) for part in self._parts) if self._samples is None else len(self._samples)
-
-    def __iter__(self) -> Iterator[Sample]:
-        return iter(self.data)
+        return len(self._whole['image'] if self._samples is None else self._samples)
 
     def __getitem__(self, index: Any) -> Any:
-        if self._samples is None and index == 0 and self._first is None:
-            # torch looks at it to learn how a batch is collated: it is cut from the batch, which is needed next.
-            try:
-                self._whole = join(self._parts, self._extras)
-            except (RuntimeError, KeyError, SpecMismatchError):  # samples that are no batch, for whoever can use them
-                return self.data[0]
-            self._first = _First((key, value[0]) for key, value in self._whole.items())
-            self._given = tuple(self._first.values())
-        return self._first if self._samples is None and index == 0 else self.data[index]
+        return self._first if self._samples is None and index == 0 else super().__getitem__(index)
 
-    def copy(self) -> list[Sample]:  # type: ignore[override]
-        """A plain list of them."""
-        return list(self.data)
-
-    __copy__ = copy  # type: ignore[assignment]
-
-    def __add__(self, other: Iterable[Sample]) -> list[Sample]:  # type: ignore[override]
-        return [*self.data, *other]
-
-    def __radd__(self, other: Iterable[Sample]) -> list[Sample]:  # type: ignore[override]
-        return [*other, *self.data]
-
-    def __mul__(self, times: int) -> list[Sample]:  # type: ignore[override]
-        return self.data * times
+    __copy__ = UserList.copy  # type: ignore[assignment]
 
     def __reduce__(self) -> tuple[Any, ...]:
         return list, (self.data,)
 
     def joined(self) -> dict[str, Any] | None:
         """The batch; None if the samples were handed out and may have been changed."""
-        if self._samples is not None or self._first is None or self._whole is None:
-            return None
-        same = self._first.keys() == self._whole.keys() and all(map(operator.is_, self._first.values(), self._given))
+        same = self._samples is None and self._first.keys() == self._whole.keys()
+        same = same and all(map(operator.is_, self._first.values(), self._given))
         return self._whole if same else None
 
 

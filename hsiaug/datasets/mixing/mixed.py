@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any, cast
 
@@ -14,7 +15,7 @@ from torch.utils.data import ConcatDataset, Dataset
 
 from ...evidence import Recommendation
 from ...ratio import Constant, Mode, source_counts
-from ...samples import Sample, SampleSpec, Transform, require_compatible
+from ...samples import Sample, SampleSpec, SpecMismatchError, Transform, require_compatible
 from ...settings import check_value
 from ...streams import POSITIONS, REAL, stream_seed
 from ..contract.batches import ReadAtOnce, columns_of, copied, fetch
@@ -347,5 +348,6 @@ class MixedDataset(InEpochs, ReadAtOnce):
             if part.number not in self._small:
                 self._small[part.number] = part.is_small()
         if len(indices) > 1 and all(self._small[part.number] for part in parts):
-            return JoinedSamples(parts, self._extras)
+            with suppress(RuntimeError, SpecMismatchError):  # of samples that are no batch, for whoever can use them
+                return JoinedSamples(whole=join(parts, self._extras))
         return take_apart(parts, self._extras)
