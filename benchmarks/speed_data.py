@@ -15,6 +15,7 @@ from torch import Tensor
 from torchgeo.datasets import NonGeoDataset
 
 from hsiaug.datasets import SyntheticBank, write_bank
+from hsiaug.datasets.contract.batches import ReadAtOnce
 from hsiaug.samples import Sample, SampleSpec
 
 CLASSES = tuple(f'class {k}' for k in range(10))
@@ -58,7 +59,7 @@ class InMemory(NonGeoDataset):
         return {'image': self.image[index], self.target: self.label[index]}
 
 
-class Runs(InMemory):
+class Runs(ReadAtOnce, InMemory):
     """The same, read in runs of consecutive samples, as a bank is written from it."""
 
     def batch(self, rows: Sequence[int] | np.ndarray) -> dict[str, Tensor]:
@@ -68,7 +69,7 @@ class Runs(InMemory):
         return {'image': self.image[chosen], self.target: self.label[chosen]}
 
 
-class Noise(NonGeoDataset):
+class Noise(ReadAtOnce):
     """Random samples; speed does not depend on what they show."""
 
     def __init__(self, spec: SampleSpec, length: int) -> None:
@@ -84,9 +85,6 @@ class Noise(NonGeoDataset):
         image = torch.rand((len(rows), self.spec.bands, *size), generator=rng)
         target = torch.randint(self.spec.num_classes, (len(rows), *size), generator=rng)
         return {'image': image, 'mask' if size else 'label': target}
-
-    def __getitem__(self, index: int) -> Sample:
-        return {key: value[0] for key, value in self.batch([index]).items()}
 
 
 class Mapped(NonGeoDataset):

@@ -83,6 +83,16 @@ def test_no_file_imports_in_a_circle() -> None:
         pytest.fail(f'circular imports: {" -> ".join(error.args[1])}')
 
 
+def test_no_package_of_datasets_imports_in_a_circle() -> None:
+    graph: dict[str, set[str]] = {}
+    for module in MODULES:
+        if room(module) == 'datasets' and module.count('.') > 2:
+            inside = {o.split('.')[2] for o in imports(module) if o.startswith('hsiaug.datasets.')}
+            graph.setdefault(module.split('.')[2], set()).update(inside - {module.split('.')[2]})
+    assert len(graph) == 7
+    TopologicalSorter(graph).prepare()
+
+
 def test_a_system_imports_no_other_system() -> None:
     systems = {path.name for path in (ROOT / 'systems').iterdir() if (path / '__init__.py').exists()}
     assert len(systems) >= 6

@@ -8,10 +8,9 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader
 
 from ..datasets.own.adapted import AdaptedDataset
-from ..datasets.own.survey import leave_signals
+from ..datasets.own.reading import read_ahead
 
 Rows = Callable[[int], Tensor]
 """Which samples a step is going to ask for."""
@@ -66,11 +65,11 @@ class Read:
     def ahead(self, rows: Rows, first: int, last: int) -> None:
         """Begin to read, in the order of the steps."""
         planned = (rows(step).tolist() for step in range(first, last))
-        self._batches, self._left = _loader(self, planned, self.workers), last - first
+        self._batches, self._left = read_ahead(self._numbered, planned, self.workers), last - first
 
     def chunks(self, rows: Tensor, size: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Images and targets of some samples in turn, ``size`` at a time."""
-        for _, x, y in _loader(self, [part.tolist() for part in rows.split(size)], self.workers):
+        for _, x, y in read_ahead(self._numbered, [part.tolist() for part in rows.split(size)], self.workers):
             yield x, y
 
     def only(self, rows: np.ndarray) -> Read:
@@ -84,35 +83,12 @@ class Read:
         y = torch.stack([sample[key] for sample in samples]) if self.dataset.labelled else torch.empty(0)
         return x, y
 
+    def _numbered(self, rows: list[int]) -> tuple[list[int], Tensor, Tensor]:
+        return rows, *self.read(np.array(rows))
+
 
 Samples = Held | Read
 """Images (N, ...) and their targets (N, ...), by number."""
-
-
-class _Batches:
-    """What a worker reads for a list of rows; its errors come back as they are."""
-
-    def __init__(self, read: Read) -> None:
-        self.read = read
-
-    def __getitem__(self, rows: list[int]) -> tuple[list[int], Tensor, Tensor] | Exception:
-        try:
-            return rows, *self.read.read(np.array(rows))
-        except Exception as error:
-            return error
-
-
-def _loader(read: Read, batches: Any, workers: int) -> Iterator[tuple[list[int], Tensor, Tensor]]:
-    """Batches of rows, read by worker processes, in order."""
-    items: Any = _Batches(read)
-    loader: DataLoader[Any] = DataLoader(
-        items, batch_size=None, sampler=batches, num_workers=workers, worker_init_fn=leave_signals,
-        prefetch_factor=2 if workers else None,
-    )  # fmt: skip
-    for found in loader:
-        if isinstance(found, Exception):
-            raise found
-        yield found
 
 
 def require_finite_samples(samples: Tensor, what: str = 'images', within: str = 'patches or bands') -> None:

@@ -11,7 +11,7 @@ from .labels import class_positions
 from .patches import PARTS, PatchPart, PatchSplit, PatchSplitter
 from .scene import Scene
 from .splits import fingerprint_of, require_classes
-from .windows import window_class_counts
+from .windows import tile_corners, window_class_counts
 
 Rule = Literal['centre', 'dominant']
 
@@ -116,8 +116,8 @@ class LabelledPatchSplitter(PatchSplitter):
 
     def _labelled(self, scene: Scene, split: PatchSplit, part: PatchPart) -> tuple[np.ndarray, np.ndarray]:
         """(n, 2) corners and (n,) labels of all patches of a part that have one."""
-        steps = np.arange(0, self.size - self.patch + 1, self.patch_stride or max(1, self.patch // 2))
-        within = np.stack(np.meshgrid(steps, steps, indexing='ij'), axis=-1).reshape(-1, 2)
+        stride = self.patch_stride or max(1, self.patch // 2)
+        within = tile_corners((self.size, self.size), (self.patch, self.patch), stride)
         corners = np.unique((split.windows(part)[:, None] + within).reshape(-1, 2), axis=0)
         none = len(split.classes)
         place = class_positions(scene.flat_labels(), split.classes, none)

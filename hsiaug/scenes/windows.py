@@ -61,6 +61,12 @@ def spaced_places(fits: np.ndarray, spacing: int) -> np.ndarray:
     return np.array(places, dtype=np.int64).reshape(-1, 3)
 
 
+def tile_corners(size: tuple[int, int], tile: tuple[int, int], step: int | None = None) -> np.ndarray:
+    """(n, 2) upper-left corners of tiles of an image, none if it is smaller than one; they do not overlap if None."""
+    rows, columns = (np.arange(0, side - one + 1, step or one) for side, one in zip(size, tile, strict=True))
+    return np.stack(np.meshgrid(rows, columns, indexing='ij'), axis=-1).reshape(-1, 2)
+
+
 def covered_pixels(corners: np.ndarray, size: int, shape: tuple[int, int]) -> np.ndarray:
     """(H, W) bool: pixels of any window."""
     covered = np.zeros(shape, dtype=bool)

@@ -16,8 +16,8 @@ from .. import __version__
 from ..datasets import ChangeDataset, PatchDataset, SceneDataset, SpectraDataset
 from ..datasets.contract.wrapped import places_of, provenances_of, splits_of
 from ..datasets.own.adapted import AdaptedDataset, adapt
+from ..datasets.own.reading import IN_MEMORY, usual_workers
 from ..datasets.own.sample_set import SampleSet, SampleSplit
-from ..datasets.own.survey import IN_MEMORY, tile_corners, usual_workers
 from ..datasets.real.patches import read_coarse_windows, read_windows
 from ..engine.data import Read
 from ..functional.plain import plain_torch
@@ -25,6 +25,7 @@ from ..records import short_digest
 from ..samples import Provenance, SampleSpec, require_compatible
 from ..scenes import BitemporalScene, LabelledPatchSplit, Scene, Split
 from ..scenes.patches import PARTS, PatchSplit
+from ..scenes.windows import tile_corners
 from ..seen import Places, SeenSamples
 from .base import REGISTRY, generator_class, load
 from .training import trainer_of

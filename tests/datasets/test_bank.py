@@ -25,6 +25,7 @@ from hsiaug.datasets import MixedDataset, SpectraDataset, SyntheticDataset
 from hsiaug.datasets.bank.export import export_bank
 from hsiaug.datasets.bank.reader import BankError, SyntheticBank
 from hsiaug.datasets.bank.writer import write_bank
+from hsiaug.datasets.contract.batches import ReadAtOnce
 from hsiaug.samples import Kind, Sample, SampleSpec
 from hsiaug.scenes import Scene, Split
 from hsiaug.systems import Generator, TrainingData
@@ -158,7 +159,7 @@ def test_random_reading_needs_no_memory_of_its_own(tmp_path: Path) -> None:
     spec = SampleSpec('spectrum', 2000, CLASSES)
     length = 20_000  # 160 MB
 
-    class Rows(Own):
+    class Rows(Own, ReadAtOnce):
         def batch(self, rows: np.ndarray) -> dict[str, Tensor]:
             label = torch.from_numpy(rows % 3)
             return {'image': (torch.from_numpy(rows)[:, None] + torch.arange(2000)).float(), 'label': label}

@@ -7,7 +7,7 @@ from conftest import make_scene
 from toys import Replayed, toy_spec
 
 from hsiaug.datasets import IGNORE, MixedDataset, PatchDataset, SyntheticDataset
-from hsiaug.datasets.folders.image_files import fill_missing
+from hsiaug.datasets.real.held import fill_missing
 from hsiaug.samples import LeakageError, SampleSpec
 from hsiaug.scenes import PatchSplit, PatchSplitter, Scene
 from hsiaug.scenes.labels import class_positions

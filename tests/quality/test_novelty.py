@@ -6,6 +6,7 @@ import torch
 from changes import make_changes
 from torch import Tensor
 
+from hsiaug.datasets.contract.batches import ReadAtOnce
 from hsiaug.quality import NoveltyGate, label_regions, noise_covariance
 from hsiaug.samples import SampleSpec
 from hsiaug.scenes import PatchSplitter, SimulatedScene
@@ -154,7 +155,7 @@ def test_overlapping_windows_do_not_make_each_other_look_like_copies() -> None:
     assert apart.independent < len(data.x) / 3
 
 
-class Held:
+class Held(ReadAtOnce):
     def __init__(self, image: Tensor) -> None:
         self.image = image
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Hashable, Iterable, Mapping, Sequence
-from functools import cache
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -27,16 +25,59 @@ _LAYOUTS: dict[tuple[int | None, str, int | None], Kind] = {
     (3, 'mask', 2): 'segmentation',
     (4, 'mask', 3): 'change',
 }
-_ROWS = ('indices', 'index', 'rows', 'idx')  # names of the argument of a ``batch`` that reads several samples
+
+
+class Arrays(list[Tensor]):
+    """Arrays of a column that are not stacked, so that each is copied once, into its batch."""
 
 
 def fetch(dataset: Any, rows: np.ndarray) -> dict[str, Any]:
     """Stacked samples of a map-style dataset, read whole where it can; what is no array comes as a list."""
+    return stack(columns_of(dataset, rows))
+
+
+def columns_of(dataset: Any, rows: np.ndarray) -> dict[str, Any]:
+    """Samples of a map-style dataset by key: stacked where it reads them whole, else :class:`Arrays`, and lists.
+
+    Raises:
+        TypeError: if they are not in the sample contract.
+        ValueError: if the dataset has fewer than it says, or one lacks a key that the first has.
+    """
     if rows.size == 0:
         return {}
-    if reads_whole(dataset) and getattr(dataset, 'transforms', None) is None:
-        return dict(dataset.batch(rows))
-    return stack(fetch_samples(dataset, rows))
+    if isinstance(dataset, ReadAtOnce) and dataset.transforms is None:
+        return dict(cast(Any, dataset).batch(rows))
+    samples = fetch_samples(dataset, rows)
+    try:
+        return {key: _column([sample[key] for sample in samples]) for key in samples[0]}
+    except KeyError as error:
+        raise ValueError(
+            f'{type(dataset).__name__}: one of the samples {rows.tolist()[:8]} has no {error}, which the first of them '
+            'has; give all samples the same keys'
+        ) from error
+
+
+def _column(values: list[Any]) -> Any:
+    if not is_array(values[0]):
+        return values
+    tensors = values if set(map(type, values)) == {Tensor} else list(map(as_tensor, values))
+    if tensors[0].ndim:
+        return Arrays(tensors)
+    try:
+        return torch.stack(tensors)
+    except RuntimeError:  # not all of them are single numbers
+        return Arrays(tensors)
+
+
+def stack(columns: Mapping[str, Any]) -> dict[str, Any]:
+    """Columns whose arrays are stacked; all else comes as lists."""
+    return {key: torch.stack(value) if isinstance(value, Arrays) else value for key, value in columns.items()}
+
+
+def unstack(columns: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The samples of a batch."""
+    each = [value.unbind(0) if isinstance(value, Tensor) else value for value in columns.values()]
+    return [dict(zip(columns, row, strict=True)) for row in zip(*each, strict=True)]
 
 
 class ReadAtOnce(NonGeoDataset):
@@ -51,7 +92,7 @@ class ReadAtOnce(NonGeoDataset):
     def __getitem__(self, index: int) -> Sample:
         return self.__getitems__([index])[0]
 
-    def __getitems__(self, indices: Sequence[int]) -> list[Sample]:
+    def __getitems__(self, indices: Sequence[int]) -> Sequence[Sample]:
         samples = unstack(self.batch(indices))
         return samples if self.transforms is None else list(map(self.transforms, samples))
 
@@ -70,19 +111,6 @@ def row_numbers(indices: Sequence[int] | Tensor, length: int, owner: str) -> np.
     if rows.size and not -length <= rows.min() <= rows.max() < length:
         raise IndexError(f'{owner}: index out of range for {length} samples')
     return np.where(rows < 0, rows + length, rows)
-
-
-def reads_whole(dataset: Any) -> bool:
-    """Whether a dataset has a ``batch`` that takes row numbers; other libraries give that name to other things."""
-    return _takes_rows(getattr(type(dataset), 'batch', None))
-
-
-@cache
-def _takes_rows(method: Hashable) -> bool:
-    if not inspect.isfunction(method):
-        return False
-    names = list(inspect.signature(method).parameters)
-    return len(names) > 1 and names[1] in _ROWS
 
 
 def fetch_samples(dataset: Any, rows: np.ndarray) -> list[dict[str, Any]]:
@@ -137,22 +165,6 @@ def kind_of(sample: Mapping[str, Any]) -> Kind | None:
     return next(filter(None, found), None)
 
 
-def stack(samples: list[dict[str, Any]], known: Mapping[str, Tensor] | None = None) -> dict[str, Any]:
-    """One batch out of samples: arrays and numbers stacked, all else as lists; ``known`` columns are so already."""
-
-    def column(key: str) -> Any:
-        values = [sample[key] for sample in samples]
-        return torch.stack(as_tensors(values)) if is_array(values[0]) else values
-
-    return {key: known[key] if known and key in known else column(key) for key in samples[0]}
-
-
-def unstack(batch: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The samples of a batch."""
-    columns = [value.unbind(0) if isinstance(value, Tensor) else value for value in batch.values()]
-    return [dict(zip(batch, row, strict=True)) for row in zip(*columns, strict=True)]
-
-
 def copied(sample: Mapping[str, Any]) -> dict[str, Any]:
     """A sample whose tensors may be changed in place, where a dataset may hand out those that it holds."""
     return {key: as_tensor(value).clone() if is_array(value) else value for key, value in sample.items()}
@@ -171,11 +183,6 @@ def as_tensor(value: Any) -> Tensor:
     ):
         value = value.astype(value.dtype.newbyteorder('='), order='C')  # what torch cannot share, it takes as a copy
     return value if isinstance(value, Tensor) else torch.as_tensor(value, device='cpu')
-
-
-def as_tensors(values: list[Any]) -> list[Tensor]:
-    """:func:`as_tensor` of many values."""
-    return values if set(map(type, values)) == {Tensor} else [as_tensor(value) for value in values]
 
 
 def is_array(value: object) -> bool:

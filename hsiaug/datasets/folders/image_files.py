@@ -19,7 +19,7 @@ from ...scenes.raster import DATA_SUFFIXES, require_one_place
 from ...scenes.readers import refuse_doubts, scale_and_offset
 from ...scenes.wavelengths import given_centres, sentinel2_centres
 from ..contract.samples import require_same_wavelengths
-from ..real.held import IGNORE
+from ..real.held import IGNORE, fill_missing
 from ..shared import Kept
 
 SUFFIXES = ('.tif', '.tiff', '.png', '.npy', '.npz', '.mat', '.h5', '.hdf5')
@@ -358,9 +358,3 @@ def image_files(folder: Path, suffixes: Sequence[str] = IMAGE_SUFFIXES) -> list[
 def subfolders(folder: Path) -> list[Path]:
     """The folders in a folder, in the order of their names, hidden ones aside."""
     return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith('.'))
-
-
-def fill_missing(image: np.ndarray, valid: np.ndarray) -> None:
-    """Give the pixels of a (C, H, W) image that are not ``valid`` (H, W) the mean of the others, 0 without any."""
-    if not valid.all():
-        image[:, ~valid] = image[:, valid].mean(axis=1, keepdims=True) if valid.any() else 0

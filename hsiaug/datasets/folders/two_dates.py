@@ -18,8 +18,8 @@ from ...samples import Sample, Transform
 from ...scenes.change import CHANGE_CLASSES
 from ...scenes.files import FilesNotFoundError
 from ...scenes.raster import require_one_place
+from ...scenes.windows import tile_corners
 from ...seen import Places, digest_of_parts
-from ..own.survey import tile_corners
 from ..real.held import IGNORE, RealDataset
 from .image_files import SUFFIXES, WHOLE, ImageFiles, MaskFiles, Window, image_files, subfolders
 

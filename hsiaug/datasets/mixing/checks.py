@@ -5,7 +5,6 @@ from __future__ import annotations
 import warnings
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -24,7 +23,7 @@ from ...samples import (
     require_compatible,
     require_unseen,
 )
-from ..contract.batches import as_tensor, as_tensors, fetch_samples
+from ..contract.batches import Arrays, as_tensor, fetch
 from ..contract.samples import in_contract
 from ..contract.wrapped import (
     EXAMINED,
@@ -37,7 +36,8 @@ from ..contract.wrapped import (
     spec_of,
     splits_of,
 )
-from ..own.survey import digests_of_dates, read
+from ..own.reading import read
+from ..own.survey import digests_of_dates
 
 if TYPE_CHECKING:
     from ..pools.pool import Pool
@@ -139,27 +139,14 @@ class ClassNumbers:
             SpecMismatchError: if a label is neither a class nor the ignore index.
         """
         if self.num_classes is not None and (key := self._key(batch)) is not None:
-            self.require_values(as_tensor(batch[key]), f'{side} {key}s')
+            for values in batch[key] if isinstance(batch[key], Arrays) else [batch[key]]:
+                self.require_values(as_tensor(values), f'{side} {key}s')
 
     def seen_in(self, sample: Mapping[str, Any]) -> set[int]:
         """The labels of a sample."""
         key = self._key(sample)
         values = torch.empty(0) if key is None else as_tensor(sample[key])
         return set() if values.is_floating_point() else set(values.unique().tolist())
-
-    def require_samples(self, samples: Sequence[Mapping[str, Any]], side: str) -> dict[str, Tensor]:
-        """Check samples that are not stacked; labels, where they have one each, are returned stacked."""
-        key = None if self.num_classes is None or not samples else self._key(samples[0])
-        if key is None:
-            return {}
-        values = [sample[key] for sample in samples if key in sample]
-        stacked: dict[str, Tensor] = {}
-        if np.ndim(values[0]) == 0:
-            with suppress(RuntimeError):  # of shapes that differ
-                stacked = {key: torch.stack(as_tensors(values))}
-        for value in stacked.values() or values:
-            self.require_values(as_tensor(value), f'{side} {key}s')
-        return stacked if len(values) == len(samples) else {}
 
     def require_values(self, values: Tensor, what: str) -> None:
         """Check labels of any shape and dtype."""
@@ -324,15 +311,15 @@ class Scales:
 
 
 def some_samples(dataset: Any) -> Iterator[dict[str, Any]]:
-    """Samples from all over a dataset, first and last among them, one by one: images may be large.
+    """Samples from all over a dataset, first and last among them, as batches of one each: images may be large.
 
     Raises:
         ValueError: naming a sample whose image or target is of another shape than the first's.
     """
     size, first = len(dataset), None
     for row in np.unique(np.linspace(0, size - 1, min(EXAMINED, size)).round().astype(np.int64)):
-        sample = fetch_samples(dataset, np.array([row]))[0]
-        shapes = {key: tuple(np.shape(sample[key])) for key in ('image', 'mask', 'label') if key in sample}
+        sample = fetch(dataset, np.array([row]))
+        shapes = {key: tuple(np.shape(sample[key]))[1:] for key in ('image', 'mask', 'label') if key in sample}
         first = first or shapes
         if shapes != first:
             raise ValueError(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import chain
 from typing import Any, NoReturn
 
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ...samples import SpecMismatchError
-from ..contract.batches import as_tensor, is_array, on_each_device, unstack
+from ..contract.batches import Arrays, on_each_device
 
 _TARGETS = (
     'label', 'labels', 'label_prob', 'mask', 'masks', 'weight', 'boxes', 'bbox', 'bboxes', 'bbox_xyxy', 'keypoints',
@@ -68,50 +68,30 @@ class Extras:
     absent: Mapping[str, Any] | None = None
     tagged: bool = False
 
-    def complete(self, batch: Mapping[str, Any], source: int) -> dict[str, Any]:
-        """A batch with them; its source is 0 for real samples, else the number of the source, from 1."""
-        size, image, synthetic = len(batch['image']), batch['image'], source > 0
-        whole = dict(batch)
+    def complete(self, columns: Mapping[str, Any], source: int) -> dict[str, Any]:
+        """Columns with them; their source is 0 for real samples, else the number of the source, from 1."""
+        image, synthetic = columns['image'], source > 0
+        size, device = len(image), image.device if isinstance(image, Tensor) else torch.device('cpu')
+        whole = dict(columns)
         if self.absent is not None:
-            whole = {key: value for key, value in batch.items() if isinstance(value, Tensor)}
+            whole = {key: value for key, value in columns.items() if isinstance(value, Tensor | Arrays)}
             for key, value in self.absent.items():
                 if isinstance(value, str):
-                    whole[key] = [value] * size if synthetic else list(batch[key])
+                    whole[key] = [value] * size if synthetic else list(columns[key])
                 elif synthetic and key not in whole:
                     whole[key] = torch.stack([value] * size) if size else value[None][:0]
         kept = {'synthetic', 'weight'} & set(whole) if source == 0 else set()  # of samples that were mixed before
         if 'synthetic' not in kept:
-            whole['synthetic'] = torch.full((size,), synthetic, dtype=torch.bool, device=image.device)
+            whole['synthetic'] = torch.full((size,), synthetic, dtype=torch.bool, device=device)
         if self.num_classes is not None and 'label_prob' not in whole:
             label = whole['label'][..., None]
             classes = torch.arange(self.num_classes, device=label.device)
             whole['label_prob'] = (label == classes).to(torch.float32)  # of none where it is ignored
         if self.weight is not None and 'weight' not in kept:
-            whole['weight'] = torch.full((size,), float(self.weight) if synthetic else 1.0, device=image.device)
+            whole['weight'] = torch.full((size,), float(self.weight) if synthetic else 1.0, device=device)
         if self.tagged:
-            whole['source'] = torch.full((size,), source, dtype=torch.int64, device=image.device)
+            whole['source'] = torch.full((size,), source, dtype=torch.int64, device=device)
         return whole
-
-    def complete_samples(self, samples: list[dict[str, Any]], source: int) -> list[dict[str, Any]]:
-        """Samples with them, whose arrays are not copied."""
-        thin = {'image': torch.empty(len(samples), device='cpu')}  # only its length counts
-        soft = self.num_classes is not None and 'label_prob' not in samples[0]
-        if soft:
-            thin['label'] = torch.stack([as_tensor(sample['label']) for sample in samples])
-        extras = replace(self, num_classes=self.num_classes if soft else None, absent=None).complete(thin, source)
-        rows = unstack({key: value for key, value in extras.items() if key not in thin})
-        completed = []
-        for sample, extra in zip(samples, rows, strict=True):
-            whole: dict[str, Any] = {}
-            for key, value in sample.items():
-                if isinstance(value, Tensor):
-                    whole[key] = value
-                elif is_array(value):
-                    whole[key] = as_tensor(value)
-                elif self.absent is None or isinstance(self.absent.get(key), str):
-                    whole[key] = value
-            completed.append({**whole, **extra} if source else {**extra, **whole})
-        return completed
 
 
 def require_same_form(real: Mapping[str, Any], synthetic: Mapping[str, Any]) -> None:

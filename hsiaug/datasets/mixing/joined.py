@@ -4,59 +4,43 @@ from __future__ import annotations
 
 import operator
 from collections import UserList
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 from torch import Tensor
 from torch.utils.data._utils.collate import collate, collate_tensor_fn, default_collate_fn_map
 
-from ...samples import Sample, SpecMismatchError
-from ..contract.batches import as_tensor, is_array, stack, unstack
+from ...samples import Sample
+from ..contract.batches import stack, unstack
 from .columns import Extras, append_rows
 
 _SMALL = 16 << 10  # bytes of a sample; above, the copy of its values is what a batch costs
 
 
-@dataclass(frozen=True)
-class Part:
+class Part(NamedTuple):
     """Samples of one side of a batch.
 
     Args:
         number: 0 for real samples, k for those of the k-th source.
         places: (n,) of the samples in the batch, ascending.
-        read: the samples one by one, or stacked.
-        stacked: columns of them that are stacked already.
+        columns: the samples by key, see :func:`~hsiaug.datasets.contract.batches.columns_of`.
     """
 
     number: int
     places: np.ndarray
-    read: list[Sample] | dict[str, Any]
-    stacked: Mapping[str, Tensor] = field(default_factory=dict)
-
-    def images(self) -> Tensor | list[Tensor]:
-        """Stacked or one by one, as they were read."""
-        if isinstance(self.read, dict):
-            return self.read['image']
-        return [as_tensor(sample['image']) for sample in self.read]
-
-    def batch(self) -> dict[str, Any]:
-        """Stacked."""
-        return self.read if isinstance(self.read, dict) else stack(self.read, self.stacked)
+    columns: dict[str, Any]
 
     def is_small(self) -> bool:
         """Whether stacking costs more than copying, and collation gives what it gives."""
-        sample = {k: v[0] for k, v in self.read.items()} if isinstance(self.read, dict) else self.read[0]
-        values = list(sample.values())
-        arrays = [value for value in values if is_array(value)]
-        known = len(arrays) + sum(isinstance(value, str) for value in values)
-        return known == len(values) and sum(getattr(value, 'nbytes', 8) for value in arrays) < _SMALL
+        first = [value[0] for value in self.columns.values()]
+        known = all(isinstance(value, Tensor | str) for value in first)
+        return known and sum(value.nbytes for value in first if isinstance(value, Tensor)) < _SMALL
 
 
 def join(parts: Sequence[Part], extras: Extras) -> dict[str, Any]:
     """All samples in one batch, completed with ``extras``."""
-    whole = [extras.complete(part.batch(), part.number) for part in parts]
+    whole = [extras.complete(stack(part.columns), part.number) for part in parts]
     if len(whole) < 2:
         return next(iter(whole), {})
     return append_rows(whole, [part.places for part in parts])
@@ -66,10 +50,7 @@ def take_apart(parts: Sequence[Part], extras: Extras) -> list[Sample]:
     """The samples of all parts in their places, completed with ``extras``; images are not copied."""
     samples: list[Sample] = [{} for part in parts for _ in part.places]
     for part in parts:
-        if isinstance(part.read, dict):
-            completed = unstack(extras.complete(part.read, part.number))
-        else:
-            completed = extras.complete_samples(part.read, part.number)
+        completed = unstack(extras.complete(part.columns, part.number))
         for place, sample in zip(part.places.tolist(), completed, strict=True):
             samples[place] = sample
     return samples
@@ -80,63 +61,39 @@ class JoinedSamples(UserList[Sample]):
 
     Taking a batch of spectra apart to stack it again takes longer than reading it. Whoever looks at the samples finds a
     list of dictionaries, and what is collated then is what was made of them.
+
+    Args:
+        samples: the samples of a plain list, such as one that was made of another.
+        whole: their batch, which is taken apart where it must be.
     """
 
-    def __init__(self, parts: Sequence[Part], extras: Extras) -> None:
-        self._parts, self._extras = parts, extras
-        self._whole: dict[str, Any] | None = None
-        self._first: _First | None = None
-        self._samples: list[Sample] | None = None
+    def __init__(self, samples: Iterable[Sample] = (), whole: dict[str, Any] | None = None) -> None:
+        self._whole, self._samples = whole or {}, list(samples) if whole is None else None
+        self._first = _First((key, value[0]) for key, value in self._whole.items())  # torch looks at it to collate
+        self._given = tuple(self._first.values())
 
     @property
     def data(self) -> list[Sample]:  # type: ignore[override]
         """The samples themselves, which count from now on."""
         if self._samples is None:
-            self._samples = take_apart(self._parts, self._extras)
-            if self._first is not None:
-                self._samples[0] = self._first
+            self._samples = [self._first, *unstack(self._whole)[1:]]
         return self._samples
 
     def __len__(self) -> int:
-        return sum(len(part.places) for part in self._parts) if self._samples is None else len(self._samples)
-
-    def __iter__(self) -> Iterator[Sample]:
-        return iter(self.data)
+        return len(self._whole['image'] if self._samples is None else self._samples)
 
     def __getitem__(self, index: Any) -> Any:
-        if self._samples is None and index == 0 and self._first is None:
-            # torch looks at it to learn how a batch is collated: it is cut from the batch, which is needed next.
-            try:
-                self._whole = join(self._parts, self._extras)
-            except (RuntimeError, KeyError, SpecMismatchError):  # samples that are no batch, for whoever can use them
-                return self.data[0]
-            self._first = _First((key, value[0]) for key, value in self._whole.items())
-            self._given = tuple(self._first.values())
-        return self._first if self._samples is None and index == 0 else self.data[index]
+        return self._first if self._samples is None and index == 0 else super().__getitem__(index)
 
-    def copy(self) -> list[Sample]:  # type: ignore[override]
-        """A plain list of them."""
-        return list(self.data)
-
-    __copy__ = copy  # type: ignore[assignment]
-
-    def __add__(self, other: Iterable[Sample]) -> list[Sample]:  # type: ignore[override]
-        return [*self.data, *other]
-
-    def __radd__(self, other: Iterable[Sample]) -> list[Sample]:  # type: ignore[override]
-        return [*other, *self.data]
-
-    def __mul__(self, times: int) -> list[Sample]:  # type: ignore[override]
-        return self.data * times
+    __copy__ = UserList.copy  # type: ignore[assignment]
 
     def __reduce__(self) -> tuple[Any, ...]:
         return list, (self.data,)
 
     def joined(self) -> dict[str, Any] | None:
         """The batch; None if the samples were handed out and may have been changed."""
-        if self._samples is not None or self._first is None or self._whole is None:
-            return None
-        same = self._first.keys() == self._whole.keys() and all(map(operator.is_, self._first.values(), self._given))
+        same = self._samples is None and self._first.keys() == self._whole.keys()
+        same = same and all(map(operator.is_, self._first.values(), self._given))
         return self._whole if same else None
 
 

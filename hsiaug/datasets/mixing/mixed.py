@@ -5,20 +5,20 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any, cast
 
 import numpy as np
 from torch import Tensor
 from torch.utils.data import ConcatDataset, Dataset
-from torchgeo.datasets import NonGeoDataset
 
 from ...evidence import Recommendation
 from ...ratio import Constant, Mode, source_counts
-from ...samples import Sample, SampleSpec, Transform, require_compatible
+from ...samples import Sample, SampleSpec, SpecMismatchError, Transform, require_compatible
 from ...settings import check_value
 from ...streams import POSITIONS, REAL, stream_seed
-from ..contract.batches import copied, fetch, fetch_samples, reads_whole, stack
+from ..contract.batches import ReadAtOnce, columns_of, copied, fetch
 from ..contract.wrapped import EXAMINED, counts_of, labels_of, require_map_style, spec_of
 from ..pools.orders import EpochIndices, EpochOrder, InOrder, Rounds, Rows, Shuffled
 from ..pools.pool import Draw
@@ -30,7 +30,7 @@ from .joined import JoinedSamples, Part, join, take_apart
 from .sources import LabelPolicies, NamedSources, Ratios, Sources, require_same
 
 
-class MixedDataset(InEpochs, NonGeoDataset):
+class MixedDataset(InEpochs, ReadAtOnce):
     """A real dataset with ``ratio`` synthetic samples per real sample.
 
     *append*: all N real samples, then round(ratio·N) synthetic ones; shuffle in the loader. *replace*: N samples, of
@@ -162,11 +162,10 @@ class MixedDataset(InEpochs, NonGeoDataset):
         labels: set[int] = set()
         drawn = [pool.look(EXAMINED) for pool in self.sources.pools]
         for sample in some_samples(self.real):
-            whole = stack([sample])
-            self._numbers.require(whole, 'real')
+            self._numbers.require(sample, 'real')
             for scales in self.sources.scales:
-                scales.add('real', whole['image'])
-            labels |= self._numbers.seen_in(whole)
+                scales.add('real', sample['image'])
+            labels |= self._numbers.seen_in(sample)
         for batch, scales, title in zip(drawn, self.sources.scales, self.sources.titles, strict=True):
             self._numbers.require(batch, title)
             scales.add('synthetic', batch['image'])
@@ -306,32 +305,25 @@ class MixedDataset(InEpochs, NonGeoDataset):
         Raises:
             IndexError: if an index is out of range.
         """
-        parts = [Part(number, places, fetch(dataset, rows)) for number, dataset, rows, places in self._sides(indices)]
-        for part in parts:
-            self._numbers.require(cast(Sample, part.read), self._titles[part.number])
-        self._see(parts)
-        return join(parts, self._extras)
+        return join(self._parts(indices), self._extras)
 
-    def _sides(self, indices: Sequence[int] | Tensor) -> list[tuple[int, Dataset[Sample], np.ndarray, np.ndarray]]:
-        """For real samples (0), then those of each source where there are any: dataset, its rows, and their places."""
+    def _parts(self, indices: Sequence[int] | Tensor) -> list[Part]:
+        """Real samples, then those of each source, where there are any; their labels and values are checked."""
         order = self.order(indices.epoch if isinstance(indices, EpochIndices) else self.epoch)
         wanted = np.asarray(indices, dtype=np.int64)
         if wanted.size and not 0 <= wanted.min() <= wanted.max() < order.length:
             why = '' if self._known is None else f'; its schedule {self.schedule} changes their number with the epoch'
             raise IndexError(f'MixedDataset: index out of range for {order.length} samples{why}')
         numbers, turns = order.find(wanted)
-        sides = []
+        parts: list[Part] = []
         for number, dataset in enumerate([self.real, *order.datasets]):
             if len(places := np.flatnonzero(numbers == number)):
-                sides.append((number, dataset, order.rows(number, turns[places]), places))
-        return sides
-
-    def _see(self, parts: Sequence[Part]) -> None:
-        """Compare the values of each source with those of real samples, where a batch holds both."""
-        if parts and not parts[0].number:
-            for part in parts[1:]:
-                if not (scales := self.sources.scales[part.number - 1]).settled:
-                    scales.see(parts[0].images(), part.images())
+                columns = columns_of(dataset, order.rows(number, turns[places]))
+                self._numbers.require(columns, self._titles[number])
+                parts.append(Part(number, places, columns))
+                if number and not parts[0].number:
+                    self.sources.scales[number - 1].see(parts[0].columns['image'], columns['image'])
+        return parts
 
     def __getitem__(self, index: int) -> Sample:
         """One sample, real or synthetic, with ``synthetic`` (bool)."""
@@ -349,24 +341,13 @@ class MixedDataset(InEpochs, NonGeoDataset):
         return self._samples(indices)
 
     def _samples(self, indices: Sequence[int]) -> Sequence[Sample]:
-        parts = []
-        for number, dataset, rows, places in self._sides(indices):
-            if number:
-                part = Part(number, places, batch := fetch(dataset, rows))
-                self._numbers.require(batch, self._titles[number])
-            else:
-                found = fetch_samples(dataset, rows)
-                labels = self._numbers.require_samples(found, 'real')
-                if self.transforms is not None and not reads_whole(dataset):
-                    found = list(map(copied, found))
-                part = Part(number, places, found, labels)
-            parts.append(part)
-        self._see(parts)
-        if self.transforms is not None:
-            return [self.transforms(sample) for sample in take_apart(parts, self._extras)]
+        parts = self._parts(indices)
+        if self.transforms is not None:  # a dataset may hand out tensors that it holds
+            return [self.transforms(copied(sample)) for sample in take_apart(parts, self._extras)]
         for part in parts:
             if part.number not in self._small:
                 self._small[part.number] = part.is_small()
         if len(indices) > 1 and all(self._small[part.number] for part in parts):
-            return JoinedSamples(parts, self._extras)
+            with suppress(RuntimeError, SpecMismatchError):  # of samples that are no batch, for whoever can use them
+                return JoinedSamples(whole=join(parts, self._extras))
         return take_apart(parts, self._extras)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from functools import partial
 from typing import Any, NoReturn, cast
 
 import numpy as np
 import torch
-from torch.utils.data import ConcatDataset, DataLoader, Dataset
+from torch.utils.data import ConcatDataset, Dataset
 from torchgeo.datasets import NonGeoDataset
 
 from ...functional.dates import stacked_dates
@@ -17,15 +18,17 @@ from ...progress import with_progress
 from ...samples import Kind, Sample, SampleSpec, as_classes, target_of
 from ...scenes.change import CHANGE_CLASSES
 from ...scenes.wavelengths import given_centres, to_nanometres
+from ...scenes.windows import tile_corners
 from ...seen import Places
 from ...settings import check_value
 from ..contract.batches import kind_of, row_numbers
 from ..contract.samples import in_contract, require_same_wavelengths, require_values, wavelengths_of
-from ..contract.wrapped import class_names_of, places_of, require_map_style, spec_of
+from ..contract.wrapped import class_names_of, is_xarray, places_of, require_map_style, spec_of
 from ..folders.two_dates import ChangeFolder
 from ..real.held import class_pixels
-from .foreign import DataArrayImage, is_xarray
-from .survey import IN_MEMORY, Survey, cut, digests_of_dates, leave_signals, read, tile_corners, usual_workers
+from .foreign import DataArrayImage
+from .reading import IN_MEMORY, read, read_ahead, usual_workers
+from .survey import Survey, cut, digests_of_dates
 
 
 class AdaptedDataset(NonGeoDataset):
@@ -139,15 +142,10 @@ class AdaptedDataset(NonGeoDataset):
         # how many tiles there are is known in the end: they are kept as long as they fit
         keep = most > 0 and (self.tile or len(self.dataset) * self.spec.sample_bytes <= most)
         workers = self.workers if self.workers is not None else 0 if keep else usual_workers()
-        loader = DataLoader(
-            cast(Any, _Surveys(self, keep)), batch_size=None, sampler=range(len(self.dataset)), num_workers=workers,
-            worker_init_fn=leave_signals, prefetch_factor=2 if workers else None,
-        )  # fmt: skip
+        surveys = read_ahead(partial(self._survey_one, keep=keep), range(len(self.dataset)), workers)
         parts: list[Survey] = []
         held, size = 0, None
-        for found in with_progress(loader, self.progress, desc=self.name, unit='sample'):
-            if isinstance(found, Exception):
-                raise found
+        for found in with_progress(surveys, self.progress, total=len(self.dataset), desc=self.name, unit='sample'):
             parts.append(found)
             held += sum(one.nbytes for one in (found.images, found.targets) if one is not None)
             size = size or found.sizes[0]
@@ -218,20 +216,6 @@ class AdaptedDataset(NonGeoDataset):
         ends = found.corners + np.array(self._tile_size)
         box = np.stack([found.corners[:, 0], ends[:, 0], found.corners[:, 1], ends[:, 1]], axis=1)
         return Places(found.whole, box.astype(np.float64))
-
-
-@dataclass(frozen=True)
-class _Surveys:
-    """The survey of each sample, or what went wrong: an error of a worker would come with its traceback in it."""
-
-    dataset: AdaptedDataset
-    keep: bool
-
-    def __getitem__(self, row: int) -> Survey | Exception:
-        try:
-            return self.dataset._survey_one(row, self.keep)
-        except Exception as error:  # whatever a dataset raises
-            return error
 
 
 def adapt(

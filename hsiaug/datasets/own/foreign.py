@@ -68,29 +68,6 @@ def _box(query: Any) -> tuple[float, float, float, float]:
 # --- xarray -----------------------------------------------------------------------------------------------------------
 
 
-def is_xarray(value: Any, name: str) -> bool:
-    """Whether a value is an ``xarray.DataArray`` or ``xarray.Dataset``, by name; xarray need not be installed."""
-    return any(f'{cls.__module__.partition(".")[0]}.{cls.__name__}' == f'xarray.{name}' for cls in type(value).mro())
-
-
-def in_place_of_xarray(value: Any) -> str | None:
-    """What to give instead of something of xarray that holds no samples by number; None for anything else."""
-    if is_xarray(value, 'DataArray'):
-        return (
-            f'an xarray.DataArray of dimensions {tuple(value.dims)} is one image; give hsiaug.adapt(array, size=...), '
-            'with labels hsiaug.adapt(DataArrayImage(array, mask, classes), size=...) of hsiaug.datasets'
-        )
-    if not is_xarray(value, 'Dataset'):
-        return None
-    held = ', '.join(f'{name} {tuple(one.dims)}' for name, one in value.data_vars.items())
-    image = next((name for name, one in value.data_vars.items() if one.ndim == 3), 'image')
-    return (
-        f'an xarray.Dataset holds arrays by name ({held or "here none"}); give the one that is the image, of three '
-        f'dimensions with a wavelength coordinate, such as hsiaug.adapt(dataset[{image!r}], size=...), and with labels '
-        f"hsiaug.adapt(DataArrayImage(dataset[{image!r}], dataset['labels'], classes), size=...) of hsiaug.datasets"
-    )
-
-
 class DataArrayImage(Dataset[Sample]):
     """An image in an ``xarray.DataArray`` as a dataset of one sample, to be cut into patches with ``size=``.
 

@@ -23,7 +23,7 @@ from ...settings import NOT_NEGATIVE, SHARE, check_settings, check_value
 from ..contract.wrapped import places_of
 from ..real.held import HeldSamples
 from .adapted import AdaptedDataset, adapt
-from .survey import IN_MEMORY, read
+from .reading import IN_MEMORY, read
 
 PARTS = ('train', 'val', 'test')
 

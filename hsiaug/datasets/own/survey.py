@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-import os
-import signal
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from ...seen import digest_of
-
-IN_MEMORY = 1 << 30
-"""Bytes of samples up to which a dataset is held in memory for training; a larger one is read batch by batch."""
 
 
 @dataclass(frozen=True)
@@ -63,32 +57,9 @@ class Survey:
         )
 
 
-def read(dataset: Any, row: int, name: str) -> Any:
-    """One sample of a dataset.
-
-    Raises:
-        ValueError: with the sample's number and what the dataset itself says.
-    """
-    try:
-        return dataset[row]
-    except IndexError as error:
-        raise ValueError(
-            f'{name}: sample {row} is missing, although the dataset claims to have {len(dataset)}'
-            + (f': {error}' if str(error) else '')
-        ) from error
-    except Exception as error:
-        raise ValueError(f'{name}: sample {row} cannot be read: {type(error).__name__}: {error}') from error
-
-
 def digests_of_dates(image: Tensor) -> list[int]:
     """Digest of an image or a spectrum; of a pair (2, C, H, W), that of each date."""
     return [digest_of(date.numpy()) for date in (image if image.ndim == 4 else image[None])]
-
-
-def tile_corners(size: tuple[int, int], tile: tuple[int, int], stride: int | None = None) -> np.ndarray:
-    """(n, 2) upper-left corners of the tiles of an image, side by side or ``stride`` apart; none if it is too small."""
-    rows, columns = (np.arange(0, side - own + 1, stride or own) for side, own in zip(size, tile, strict=True))
-    return np.stack(np.meshgrid(rows, columns, indexing='ij'), axis=-1).reshape(-1, 2)
 
 
 def cut(
@@ -103,15 +74,3 @@ def cut(
     if target is None:
         return windows(image), None
     return windows(image), windows(target) if target.ndim else target.expand(len(corners)).clone()
-
-
-def leave_signals(_: int) -> None:
-    """In a worker: Ctrl-C is the main process's to answer, and a request to end is followed at once."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    torch.set_num_threads(1)
-
-
-def usual_workers() -> int:
-    """Worker processes for a dataset that does not fit in memory: one less than there are cores, four at most."""
-    return max(1, min(4, (os.cpu_count() or 2) - 1))

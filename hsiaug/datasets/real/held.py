@@ -192,3 +192,9 @@ def class_fractions(mask: Tensor, spec: SampleSpec) -> Tensor:
 def as_fractions(counts: Tensor) -> Tensor:
     """(n, K) float32 shares of (n, K) counts; zeros where there are none."""
     return (counts / counts.sum(dim=1, keepdim=True).clamp(min=1)).to(torch.float32)
+
+
+def fill_missing(image: np.ndarray, valid: np.ndarray) -> None:
+    """Give the pixels of a (C, H, W) image that are not ``valid`` (H, W) the mean of the others, 0 without any."""
+    if not valid.all():
+        image[:, ~valid] = image[:, valid].mean(axis=1, keepdims=True) if valid.any() else 0

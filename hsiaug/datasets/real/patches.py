@@ -18,8 +18,7 @@ from ...scenes.change import CHANGE_CLASSES, BitemporalScene
 from ...scenes.labelled_patches import LabelledPatchSplit
 from ...scenes.labels import class_positions
 from ...scenes.patches import PatchPart, PatchSplit
-from ..folders.image_files import fill_missing
-from .held import IGNORE, HeldMasks, HeldSamples
+from .held import IGNORE, HeldMasks, HeldSamples, fill_missing
 
 _REACH = 3  # pixels of a coarser image on each side that interpolation looks at, and one
 

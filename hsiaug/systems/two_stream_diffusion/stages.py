@@ -12,7 +12,7 @@ import torch
 from diffusers import DDPMScheduler
 from torch import Tensor, nn
 
-from ...datasets.own.survey import IN_MEMORY
+from ...datasets.own.reading import IN_MEMORY
 from ...engine import Average, Run, Training
 from ...engine.data import Held, Read, Samples
 from ...engine.schedules import Cosine, WarmUp
