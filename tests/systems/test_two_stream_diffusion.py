@@ -7,6 +7,7 @@ import torch
 from pairs import CLASSES, make_pairs
 from torch import Tensor
 
+from hsiaug.models.diffusion import norm_groups
 from hsiaug.samples import SampleSpec
 from hsiaug.systems import Generator
 from hsiaug.systems.two_stream_diffusion import model as module
