@@ -14,6 +14,7 @@ from urllib.parse import quote
 import matplotlib
 from matplotlib.figure import Figure
 
+from ..ablation.experiment import markdown_table
 from ..ablation.read import Run, read_run
 from ..ablation.shown import ShownPredictions, ShownSamples
 from ..ablation.statistics import CHOSEN, MIN_SEEDS, Summary, pooled
@@ -256,8 +257,11 @@ def write_report(run: str | os.PathLike[str]) -> ReportPaths:
     def in_brackets(caption: str) -> str:  # of a link, which its own would end
         return _markdown_cell(caption).replace('[', '\\[').replace(']', '\\]')
 
+    def table(one: Table) -> str:
+        return markdown_table(one.header, [[_markdown_cell(value) for value in row] for row in one.rows])
+
     for suffix in ('md', 'html'):
-        page = template(f'ablation.{suffix}.j2', cell=_markdown_cell, caption=in_brackets)
+        page = template(f'ablation.{suffix}.j2', cell=_markdown_cell, caption=in_brackets, table=table)
         replace_file(folder / f'report.{suffix}', page.render(images=images, **context).encode())
     return ReportPaths(folder / 'report.md', folder / 'report.html', tuple(paths))
 
