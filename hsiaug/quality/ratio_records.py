@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -97,13 +98,15 @@ def _of_scores(lines: list[dict[str, Any]]) -> list[Standing]:
     """Candidates paired with ratio 0 by trial, fold and seed."""
     scores = {(row['ratio'], row['threshold'], row['trial'], row['fold'], row['seed']): row['score'] for row in lines}
     real = {key[2:]: score for key, score in scores.items() if key[0] == 0}
-    folds, standings = len({row['fold'] for row in lines}), []
-    for candidate in {key[:2] for key in scores if key[0] > 0}:
-        gains = [s - real[key[2:]] for key, s in scores.items() if key[:2] == candidate and key[2:] in real]
-        if gains:
-            error = math.sqrt(variance_of_mean(np.array([gains]), folds))
-            standings.append(Standing(Candidate(*candidate), len(gains), float(np.mean(gains)), error))
-    return _in_order(standings)
+    gains: dict[tuple[Any, ...], list[float]] = defaultdict(list)
+    for key, score in scores.items():
+        if key[0] > 0 and key[2:] in real:
+            gains[key[:2]].append(score - real[key[2:]])
+    folds = len({row['fold'] for row in lines})
+    return _in_order([
+        Standing(Candidate(*of), len(d), float(np.mean(d)), math.sqrt(variance_of_mean(np.array([d]), folds)))
+        for of, d in gains.items()
+    ])  # fmt: skip
 
 
 def _in_order(standings: list[Standing]) -> list[Standing]:
