@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import statistics
@@ -17,6 +18,25 @@ from hsiaug.ablation.environment import command, environment
 from hsiaug.records import write_json
 
 T = TypeVar('T')
+
+
+def options(about: str | None, pairs: int | None = None) -> argparse.ArgumentParser:
+    """Options of a speed benchmark, ``pairs`` of blocks among them where there is a default."""
+    parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--device', default='cpu')
+    parser.add_argument('--threads', type=int, default=2)
+    if pairs is not None:
+        parser.add_argument('--pairs', type=int, default=pairs, help='blocks of each side')
+    parser.add_argument('--out', type=Path, default=None, help='JSON file')
+    return parser
+
+
+def parsed(parser: argparse.ArgumentParser) -> argparse.Namespace:
+    """The command line; threads and torch's seed are set."""
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    torch.manual_seed(0)
+    return args
 
 
 def milliseconds(step: Callable[[], object], iterations: int, device: str) -> float:

@@ -13,14 +13,15 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from real_scenes import MASKED, patch_splitter
 from specdm_segmentation import SEGFORMER
 from studies import available, data_root, options, parsed, run_and_report
 from super_resolution import SCENES, cells, draw_table, experiment, markdown
 
-from hsiaug.ablation import Experiment, Segmenter, Setting, Study
-from hsiaug.ablation.arms import super_resolution_arms
+from hsiaug.ablation import Arm, Experiment, Segmenter, Setting, Study
+from hsiaug.ablation.arms import classic_arms
 from hsiaug.systems.msrresgan.train import SuperResolutionConfig
 
 PAPER = SuperResolutionConfig.paper()
@@ -37,6 +38,17 @@ SCALES: dict[str, tuple[SuperResolutionConfig, tuple[int, ...]]] = {
 }
 SETTINGS = ('width', 'blocks', 'gradient_iterations', 'iterations', 'batch_size', 'discriminator_width')
 RATIOS = {'quick': (1.0,), 'small': (0.5, 1.0, 2.0), 'full': (0.5, 1.0, 2.0)}
+
+
+def super_resolution_arms(zoom: dict[str, Any]) -> tuple[Arm, ...]:
+    """Super-resolution as augmentation with these settings, interpolation in its place, and classic augmentation."""
+    kinds = {'zoom': zoom, 'jitter': {**zoom, 'augmentation': 'jitter'}}
+    return (
+        *(Arm(name, 'msrresgan', kind, 'real') for name, kind in kinds.items()),
+        *(Arm(f'{name}, bicubic', 'msrresgan', {**kind, 'network': 'bicubic'}, 'real', control=True)
+          for name, kind in kinds.items()),
+        *classic_arms('duplicate', 'crops', 'flips'),
+    )  # fmt: skip
 
 
 def study(root: Path, scale: str, seeds: int, scenes: list[str], size: int) -> Study:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -268,29 +269,9 @@ def slovenia_change(root: Path) -> BitemporalScene:
     return _with_changes('slovenia_change', data['images'][2], data['images'][4], scene.labels, scale=scene.scale)
 
 
-def houston18_change(root: Path) -> BitemporalScene:
-    """:func:`houston18_patches` and a simulated second date: other light, changes of land cover, noise."""
-    return _two_dates('houston18_change', houston18_patches(root))
-
-
-def jasper_change(root: Path) -> BitemporalScene:
-    """:func:`jasper_ridge` and a simulated second date."""
-    return _two_dates('jasper_change', jasper_ridge(root))
-
-
-def samson_change(root: Path) -> BitemporalScene:
-    """:func:`samson` and a simulated second date."""
-    return _two_dates('samson_change', samson(root))
-
-
-def clouds_change(root: Path) -> BitemporalScene:
-    """:func:`clouds` of Landsat 7 and a simulated second date."""
-    return _two_dates('clouds_change', clouds(root, 'landsat7'))
-
-
-def _two_dates(name: str, scene: Scene) -> BitemporalScene:
+def two_dates(name: str, read: Callable[[Path], Scene], root: Path) -> BitemporalScene:
     """A scene and a simulated second date: other light, changes of land cover, noise."""
-    rng = np.random.default_rng(0)
+    scene, rng = read(root), np.random.default_rng(0)
     first = scene.cube.astype(np.float32)
     height, width, bands = first.shape
     light = gaussian_filter(rng.normal(size=(height, width)), 8)[:, :, None]
@@ -353,10 +334,10 @@ CHANGE: dict[str, Callable[[Path], BitemporalScene]] = {
     'oscd': oscd,
     'barkbeetle_change': barkbeetle_change,
     'slovenia_change': slovenia_change,
-    'houston18_change': houston18_change,
-    'jasper_change': jasper_change,
-    'samson_change': samson_change,
-    'clouds_change': clouds_change,
+    'houston18_change': partial(two_dates, 'houston18_change', houston18_patches),
+    'jasper_change': partial(two_dates, 'jasper_change', jasper_ridge),
+    'samson_change': partial(two_dates, 'samson_change', samson),
+    'clouds_change': partial(two_dates, 'clouds_change', partial(clouds, sensor='landsat7')),
     'simulated_change': simulated_change,
     'simulated_change_2': simulated_change_2,
     'water_change': water_change,

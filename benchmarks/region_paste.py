@@ -25,7 +25,7 @@ from specdm_segmentation import SEGFORMER
 from studies import available, data_root
 
 from hsiaug.ablation import Arm, Detector, Segmenter, Setting, Study, run_study
-from hsiaug.tasks.base import Network
+from hsiaug.tasks import Network
 
 # Side of the windows to train on: no more than 6 of 32 pixels fit in the training part of the small scenes.
 SIZES: dict[tuple[str, str], dict[str, int]] = {

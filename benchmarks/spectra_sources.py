@@ -4,7 +4,6 @@
     HSIAUG_DATA=folder python benchmarks/spectra_sources.py --part confirm     # what was chosen, once, on five others
     HSIAUG_DATA=folder python benchmarks/spectra_sources.py --part confirm-all # the same with all labels
     HSIAUG_DATA=folder python benchmarks/spectra_sources.py --part confirm-tuned   # on a better network
-    HSIAUG_DATA=folder python benchmarks/spectra_sources.py --part forms-tuned   # other mixtures beside the default
     HSIAUG_DATA=folder python benchmarks/spectra_sources.py --quick
 
 NN-1D with standard scaling and 400 steps, in all arms; in parts that are tuned with decorrelated bands and dropout.
@@ -17,11 +16,9 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 import numpy as np
-import varied_spectra  # noqa: F401  registers its generator
 from gains import write_gains
 from real_scenes import READERS, jasper_ridge, samson
 from stacked import run_stacked
@@ -42,14 +39,14 @@ def berlin(root: Path) -> Scene:
     return Scene('berlin', cube, labels, names, centres, scale=float(data['scale']), unit='reflectance').checked('drop')
 
 
-def simulated(root: Path, seed: int = 0) -> Scene:
+def simulated(root: Path) -> Scene:
     """A simulated scene, which is in no folder."""
-    return SimulatedScene(128, 128, seed=seed)
+    return SimulatedScene(128, 128)
 
 
 SCENES: dict[str, Callable[[Path], Scene]] = {
     **READERS, 'jasper_ridge': jasper_ridge, 'samson': samson, 'berlin': berlin,
-    'simulated': simulated, 'simulated_too': partial(simulated, seed=1),
+    'simulated': simulated,
 }  # fmt: skip
 GROUPED = ('enmap_potsdam', 'santa_barbara')
 BUDGETS: dict[str, int | None] = {'10': 10, '30': 30, 'all': None}
@@ -85,14 +82,6 @@ SEGMENTS = (
     Arm(f'{FIRST}, of segments', V, {'segment': 2.0}, ratios=(2,), synthetic_first=0.5),
     Arm('segments alone', V, {'segment': 4.0, **dict.fromkeys(PLAIN, 0.0)}, ratios=(2,)),
 )
-NEARER = Arm(f'{FIRST}, mixed up to a quarter', 'varied_spectra', {'share': 0.25}, ratios=(2,), synthetic_first=0.5)
-FORMS = (
-    USES[1],
-    NEARER,
-    Arm(f'{FIRST}, mixing within', V, {'partners': 'within'}, ratios=(2,), synthetic_first=0.5),
-    Arm(f'{FIRST}, mixing off', V, {'mixing': 0.0}, ratios=(2,), synthetic_first=0.5),
-    Arm(f'{FIRST}, mixing 0.3', V, {'mixing': 0.3}, ratios=(2,), synthetic_first=0.5),
-)
 TWO = ('salinas_a', 'enmap_potsdam')
 OTHERS = ('santa_barbara', 'houston18', 'samson', 'berlin', 'simulated')
 PARTS: dict[str, tuple[tuple[str, ...], tuple[str, ...], tuple[Arm, ...], range]] = {
@@ -114,10 +103,6 @@ PARTS: dict[str, tuple[tuple[str, ...], tuple[str, ...], tuple[Arm, ...], range]
     'confirm-tuned': (OTHERS, ('10', '30'), USES, range(2000, 2020)),
     'confirm-tuned-all': (OTHERS, ('all',), BALANCED[1:], range(2000, 2020)),
     'control-tuned-all': (OTHERS, ('all',), ONLY_BALANCE, range(2000, 2020)),
-    'choose-forms-tuned': ((*TWO, 'jasper_ridge', 'simulated_too'), ('10',), FORMS, range(9100, 9108)),
-    'forms': (OTHERS, ('10', '30'), (USES[1], NEARER), range(9500, 9520)),
-    'forms-tuned': (OTHERS, ('10',), (USES[1], NEARER), range(9500, 9520)),
-    'forms-tuned-30': (OTHERS, ('30',), (USES[1], NEARER), range(9500, 9520)),
 }
 """Scenes, budgets, arms and seeds of each part; no scene that confirms was chosen on."""
 

@@ -15,11 +15,10 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import torch
-from measure import machine, milliseconds, paired, publish
+from measure import machine, milliseconds, options, paired, parsed, publish
 
 from hsiaug.systems.unmixing_fusion.abundances.diffusion import AbundanceDiffusion
 from hsiaug.systems.unmixing_fusion.abundances.style_gan import StyleGAN
@@ -90,24 +89,18 @@ def steps(args: argparse.Namespace, channels: list[int]) -> dict[str, Any]:
 
 def main() -> None:
     """Time all pairs and write what was found."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--device', default='cpu')
-    parser.add_argument('--threads', type=int, default=2)
+    parser = options(__doc__, pairs=9)
     parser.add_argument('--size', type=int, default=64)
     parser.add_argument('--k', type=int, default=5, help='endmembers')
     parser.add_argument('--bands', type=int, default=100)
     parser.add_argument('--channels', type=int, nargs='+', default=[32, 64], help="levels of the abundances' U-Net")
     parser.add_argument('--batch', type=int, default=4)
-    parser.add_argument('--pairs', type=int, default=9)
     parser.add_argument('--iterations', type=int, default=None, help='per block; 1 on the CPU, 10 on a GPU')
     parser.add_argument('--quick', action='store_true', help='tiny maps and few pairs, to see that it works')
-    parser.add_argument('--out', type=Path, default=None, help='JSON file')
-    args = parser.parse_args()
+    args = parsed(parser)
     if args.quick:
         args.size, args.channels, args.bands, args.batch, args.pairs = 16, [8, 16], 20, 2, 2
     args.iterations = args.iterations or (1 if args.device == 'cpu' else 10)
-    torch.set_num_threads(args.threads)
-    torch.manual_seed(0)
     # The least power of two by which the first level is no narrower than the bands.
     factor = 1
     while factor * args.channels[0] < args.bands:

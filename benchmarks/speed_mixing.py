@@ -23,7 +23,6 @@ with a few untimed steps, which use up what workers have loaded ahead. Files are
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import shutil
@@ -39,7 +38,7 @@ from typing import Any
 import kornia.augmentation as K
 import numpy as np
 import torch
-from measure import clocks, interleaved, launches, machine, milliseconds, paired, summary
+from measure import clocks, interleaved, launches, machine, milliseconds, options, paired, parsed, summary
 from processes import in_fresh_process
 from segmentation_models_pytorch import Segformer
 from speed_data import CLASSES, PATCHES, SPECTRA, Files, InMemory, Mapped, Noise, Runs, pieces
@@ -380,16 +379,11 @@ def measure_open(files: Files, scale: Scale) -> Result:
 
 def main() -> None:
     """Measure and write what was found."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = options(__doc__)
     parser.add_argument('--parts', nargs='+', choices=PARTS, default=list(PARTS))
-    parser.add_argument('--device', default='cpu')
-    parser.add_argument('--threads', type=int, default=2)
     parser.add_argument('--quick', action='store_true', help='see that it runs; its figures are not results')
     parser.add_argument('--tmp', type=Path, default=None, help='where the temporary folder is made')
-    parser.add_argument('--out', type=Path, default=None, help='JSON file')
-    args = parser.parse_args()
-    torch.set_num_threads(args.threads)
-    torch.manual_seed(0)
+    args = parsed(parser)
     scale = QUICK if args.quick else Scale()
     result: Result = {'machine': machine(args.device, *PACKAGES)}
     result['scale'] = asdict(scale)

@@ -9,7 +9,6 @@ decoding; ``unet``, a step of the denoiser against its bare U-Net.
 
 from __future__ import annotations
 
-import argparse
 import statistics
 from collections.abc import Callable
 from functools import partial
@@ -17,7 +16,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-from measure import machine, milliseconds, paired, publish
+from measure import machine, milliseconds, options, paired, parsed, publish
 
 from hsiaug.cli.config import trained_on
 from hsiaug.metrics import frechet_distance
@@ -108,19 +107,13 @@ def unet(generator: TwoStreamDiffusion, batch: int, pairs: int, steps: int, devi
 
 def main() -> None:
     """Measure and write the result."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = options(__doc__, pairs=5)
     parser.add_argument('--generator', type=Path, required=True, help='folder that hsiaug train wrote')
     parser.add_argument('--parts', nargs='+', choices=PARTS, default=list(PARTS))
     parser.add_argument('--count', type=int, default=500, help='samples of a Fréchet distance')
     parser.add_argument('--repeats', type=int, default=3)
     parser.add_argument('--batch', type=int, default=64)
-    parser.add_argument('--pairs', type=int, default=5)
-    parser.add_argument('--threads', type=int, default=None)
-    parser.add_argument('--device', default='cpu')
-    parser.add_argument('--out', type=Path, default=None)
-    args = parser.parse_args()
-    if args.threads:
-        torch.set_num_threads(args.threads)
+    args = parsed(parser)
     generator = cast(TwoStreamDiffusion, Generator.from_pretrained(args.generator, args.device))
     if not isinstance(generator, TwoStreamDiffusion):
         raise SystemExit(f'{args.generator} holds a {type(generator).__name__}, a two_stream_diffusion is needed')

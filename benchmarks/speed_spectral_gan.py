@@ -13,15 +13,13 @@ interleaved blocks A B A B, so that a change of the machine's load meets both; t
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 from collections.abc import Callable
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 import torch
-from measure import machine, milliseconds, publish, summary
+from measure import machine, milliseconds, options, parsed, publish, summary
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, one_hot
 from torch.utils.data import DataLoader, TensorDataset
@@ -104,21 +102,15 @@ class Textbook:
 
 def main() -> None:
     """Time both loops and write what was found."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--device', default='cpu')
-    parser.add_argument('--threads', type=int, default=2)
-    parser.add_argument('--pairs', type=int, default=15)
+    parser = options(__doc__, pairs=15)
     parser.add_argument('--iterations', type=int, default=None, help='per block; 3 on the CPU, 200 on a GPU')
     parser.add_argument('--bands', type=int, default=103, help='as Pavia University')
     parser.add_argument('--classes', type=int, default=9)
     parser.add_argument('--samples', type=int, default=1283, help='3 %% of Pavia University')
     parser.add_argument('--tf32', action='store_true', help='allow TF32 matrix products, in both loops')
     parser.add_argument('--no-textbook', action='store_true', help='time our loop alone')
-    parser.add_argument('--out', type=Path, default=None, help='JSON file')
-    args = parser.parse_args()
-    torch.set_num_threads(args.threads)
+    args = parsed(parser)
     torch.set_float32_matmul_precision('high' if args.tf32 else 'highest')
-    torch.manual_seed(0)
     config, data = SpectralGANConfig.paper(), spectra(args.samples, args.bands, args.classes)
     result: dict[str, Any] = {'machine': machine(args.device)}
     result['setting'] = dataclasses.asdict(config) | {k: getattr(args, k) for k in ('bands', 'classes', 'samples')}

@@ -26,7 +26,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from measure import machine, milliseconds, paired, publish
+from measure import machine, milliseconds, options, paired, parsed, publish
 from processes import Peak, in_fresh_process, resident_mb
 from torch.nn.functional import binary_cross_entropy_with_logits, mse_loss
 
@@ -154,21 +154,16 @@ def training_step(args: argparse.Namespace) -> dict[str, Any]:
 
 def main() -> int:
     """Run the benchmark; exit status 1 if a figure is over its limit."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = options(__doc__, pairs=10)
     parser.add_argument('--part', choices=['memory', 'step', 'both'], default='both')
     parser.add_argument('--rows', type=int, default=HEIGHT, help='of the scene')
     parser.add_argument('--tile', type=int, default=64)
     parser.add_argument('--tmp', type=Path, help='where the temporary folder is made; needs 5.5 GB')
     parser.add_argument('--side', type=int, default=60, help='of a patch of the training')
     parser.add_argument('--batch-size', type=int, default=4)
-    parser.add_argument('--pairs', type=int, default=10)
     parser.add_argument('--iterations', type=int, default=10, help='per block')
-    parser.add_argument('--threads', type=int, default=2)
-    parser.add_argument('--device', default='cpu')
-    parser.add_argument('--out', type=Path, help='JSON file')
     parser.add_argument('--child', type=Path, help=argparse.SUPPRESS)
-    args = parser.parse_args()
-    torch.set_num_threads(args.threads)
+    args = parsed(parser)
     if args.child:
         print(json.dumps(measure_memory(args.child, args.tile, args.device)))
         return 0

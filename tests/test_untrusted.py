@@ -19,12 +19,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from hsiaug.ablation.read import read_run as read_study
 from hsiaug.ablation.results import PLAN_FILE, RESULTS_FILE
 from hsiaug.cli.config import RUN_FILE, Trained, read_run, read_train, trained_on
 from hsiaug.cli.data import DataConfig
 from hsiaug.cli.train import train
 from hsiaug.datasets import SyntheticBank, write_bank
-from hsiaug.report.ablation import read_run as read_study
 from hsiaug.report.page_ratio import ratio_section
 from hsiaug.samples import require_unseen
 from hsiaug.seen import Footprint

@@ -15,7 +15,7 @@ QUICK_RATIOS = (0.5, 2.0)
 QUICK_SEEDS = 3
 
 
-def _controls(*kinds: str) -> tuple[Arm, ...]:
+def classic_arms(*kinds: str) -> tuple[Arm, ...]:
     """Classic augmentation of patches."""
     return tuple(Arm(kind, 'patch_augment', {'kind': kind}, 'real', control=True) for kind in kinds)
 
@@ -49,7 +49,7 @@ def segmentation_arms(diffusion: dict[str, Any] | None = None) -> tuple[Arm, ...
         Arm('two-stream, no SAD', 'two_stream_diffusion', {**diffusion, 'sad_weight': 0.0}, 'real', control=True),
         Arm('two-stream only', 'two_stream_diffusion', diffusion, 'real', control=True, synthetic_only=True),
         Arm('single stream only', 'two_stream_diffusion', plain, 'real', control=True, synthetic_only=True),
-        *_controls('duplicate', 'flips', 'crops', 'noise', 'cutmix'),
+        *classic_arms('duplicate', 'flips', 'crops', 'noise', 'cutmix'),
     )
 
 
@@ -63,7 +63,7 @@ def change_arms(diffusion: dict[str, Any] | None = None) -> tuple[Arm, ...]:
         Arm('change editing', 'change_editing', {'painter': diffusion}, 'real'),
         Arm('two-stream only', 'two_stream_diffusion', diffusion, 'real', control=True, synthetic_only=True),
         Arm('single stream only', 'two_stream_diffusion', plain, 'real', control=True, synthetic_only=True),
-        *_controls('duplicate', 'flips', 'crops', 'noise', 'copy_paste'),
+        *classic_arms('duplicate', 'flips', 'crops', 'noise', 'copy_paste'),
     )
 
 
@@ -76,20 +76,7 @@ def scene_arms(gan: dict[str, Any] | None = None) -> tuple[Arm, ...]:
         Arm('patch GAN, WGAN-GP', 'patch_gan', wasserstein, 'real'),
         Arm('patch GAN, 3-D', 'patch_gan', {**gan, 'dims': 3}, 'real'),
         Arm('patch GAN, 3-D, WGAN-GP', 'patch_gan', {**wasserstein, 'dims': 3}, 'real'),
-        *_controls('duplicate', 'flips', 'affine', 'noise'),
-    )
-
-
-def super_resolution_arms(settings: dict[str, Any] | None = None) -> tuple[Arm, ...]:
-    """Arms of the study with super-resolution as augmentation, and controls."""
-    zoom = dict(settings or {})
-    jitter = {**zoom, 'augmentation': 'jitter'}
-    kinds = {'zoom': zoom, 'jitter': jitter}
-    interpolated = {name: {**kind, 'network': 'bicubic'} for name, kind in kinds.items()}
-    return (
-        *(Arm(name, 'msrresgan', kind, 'real') for name, kind in kinds.items()),
-        *(Arm(f'{name}, bicubic', 'msrresgan', kind, 'real', control=True) for name, kind in interpolated.items()),
-        *_controls('duplicate', 'crops', 'flips'),
+        *classic_arms('duplicate', 'flips', 'affine', 'noise'),
     )
 
 

@@ -25,7 +25,8 @@ from ..systems.data import training_data
 from ..systems.fit import fit_generator
 from ..systems.training import trainer_of
 from ..tasks import task_of, whole
-from ..tasks.base import D, Downstream, finite
+from ..tasks.base import finite
+from ..tasks.downstream import D, Downstream
 from ..trainers.convergence import Trial, loss_still_falls, tune
 from .plan import REAL, Arm, Cell, Setting
 from .results import file_stem

@@ -18,7 +18,7 @@ from ..scenes import Splitter
 from ..scenes.patches import PatchSplitter
 from ..settings import NOT_NEGATIVE, SHARE, check_value
 from ..tasks import Classifier, Task, task_of, task_of_split
-from ..tasks.base import D, Downstream
+from ..tasks.downstream import D, Downstream
 from .results import file_stem
 
 REAL = 'real'

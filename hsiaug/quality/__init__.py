@@ -10,7 +10,8 @@ from .gate import Decision, Gate, GateReport, Gates, held_out_limit
 from .gated import ALL_GATES, Gated, GatedDataset, GateError, all_gates, fit_gates, gate_generator
 from .novelty import NoveltyGate, noise_covariance
 from .physical import RangeGate, SmoothnessGate, SubspaceGate
-from .ratio_search import Candidate, RatioChoice, RatioSearch, Recorded, Standing, Trial
+from .ratio_records import Recorded
+from .ratio_search import Candidate, RatioChoice, RatioSearch, Standing, Trial
 from .regions import label_regions
 
 __all__ = [

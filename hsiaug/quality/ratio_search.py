@@ -11,12 +11,10 @@ import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 
-from ..json_lines import append_line, read_lines
 from ..ratio import require_ratio
 from ..settings import ANY, Range, check_settings, check_value
 from ..streams import stream_seed
@@ -243,14 +241,23 @@ class RatioSearch:
         pairs = [(scores[scene, candidate], scores[scene, REAL_ONLY]) for scene in range(scenes)]
         n = len(pairs[0][0])
         gains = np.array([np.subtract(mine, real[:n]) for mine, real in pairs])
-        mean, variance = float(gains.mean()), math.inf
-        if n > 1:
-            variance = float(gains.var(axis=1, ddof=1).mean()) * (1 / n + 1 / (self.folds - 1)) / scenes
+        mean, variance = float(gains.mean()), variance_of_mean(gains, self.folds)
         if candidate in prior:  # both estimates together, each weighing the inverse of its variance
             expected, uncertain = prior[candidate]
             own, others = 1 / max(variance, 1e-12), 1 / max(uncertain, 1e-12)
             mean, variance = (mean * own + expected * others) / (own + others), 1 / (own + others)
         return Standing(candidate, n, mean, math.sqrt(variance))
+
+
+def variance_of_mean(gains: np.ndarray, folds: int) -> float:
+    """Variance of the mean of paired differences (scenes, n) on so many folds, see :class:`RatioSearch`.
+
+    Infinite where there is nothing to take it from.
+    """
+    scenes, n = gains.shape
+    if n < 2 or folds < 2:
+        return math.inf
+    return float(gains.var(axis=1, ddof=1).mean()) * (1 / n + 1 / (folds - 1)) / scenes
 
 
 def _prior(candidates: Sequence[Candidate], others: Sequence[RatioChoice]) -> dict[Candidate, tuple[float, float]]:
@@ -271,53 +278,3 @@ def _prior(candidates: Sequence[Candidate], others: Sequence[RatioChoice]) -> di
         )
         for c in candidates
     }
-
-
-# --- scores in a file, so that a killed search resumes ----------------------------------------------------------------
-
-_WHERE = ('ratio', 'threshold', 'fold', 'seed')
-
-
-class Recorded:
-    """A trial whose scores are saved in a file, one line of JSON each; saved scores are not trained again.
-
-    Args:
-        trial: a trial whose attribute ``identity`` identifies what it trains; lines of other trials are ignored.
-        path: path of the file.
-
-    Raises:
-        ValueError: if the trial has no identity to distinguish its scores from others, or the file holds something
-            else.
-    """
-
-    def __init__(self, trial: Trial, path: Path) -> None:
-        self.trial, self.path = trial, path
-        self.cost = float(getattr(trial, 'cost', 1.0))
-        self.identity = str(getattr(trial, 'identity', '') or '')
-        if not self.identity:
-            raise ValueError(
-                f'Recorded: {type(trial).__name__} has no identity; give it one, a text that is another for everything '
-                f'that changes its scores (scene, split, generator, network), or scores of others in {path} would pass '
-                'for its own'
-            )
-        self._scores: dict[tuple[Any, ...], float] = {}
-        for row in read_lines(path, 'trial', 'a score of a ratio search'):
-            if row['trial'] == self.identity:
-                if missing := [key for key in (*_WHERE, 'score') if key not in row]:
-                    raise ValueError(f'{path}: a score of a ratio search lacks {missing}; is this another file?')
-                self._scores[tuple(row[key] for key in _WHERE)] = _score(row['score'], str(path))
-
-    def __call__(self, candidate: Candidate, fold: int, seed: int) -> float:
-        """The recorded score or, where there is none, that of a training."""
-        key = (candidate.ratio, candidate.threshold, fold, seed)
-        if key not in self._scores:
-            score = _score(self.trial(candidate, fold, seed), f'{candidate} on fold {fold}')
-            append_line(self.path, {'trial': self.identity, **dict(zip(_WHERE, key, strict=True)), 'score': score})
-            self._scores[key] = score
-        return self._scores[key]
-
-
-def _score(value: Any, where: str) -> float:
-    if isinstance(value, bool | str) or value is None or not math.isfinite(float(value)):
-        raise ValueError(f'{where}: a finite score expected, found {value!r}')
-    return float(value)

@@ -8,28 +8,21 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 from urllib.parse import quote
 
 import matplotlib
 from matplotlib.figure import Figure
 
-from ..ablation.results import PLAN_FILE, RESULTS_FILE, read_results, require_fields
+from ..ablation.experiment import markdown_table
+from ..ablation.read import Run, read_run
 from ..ablation.shown import ShownPredictions, ShownSamples
-from ..ablation.statistics import CHOSEN, MIN_SEEDS, Summary, pooled, summarise
-from ..records import read_json
-from ..tasks import METRICS
+from ..ablation.statistics import CHOSEN, MIN_SEEDS, Summary, pooled
 from .change_maps import plot_change_maps
 from .fidelity_text import study_fidelity
 from .figures import chosen_ratios, class_gains, metric_name, panel_title, ratio_curves
-from .html import data_uri, figure_png, replace_file, template
+from .html import Section, Table, data_uri, figure_png, replace_file, template
 from .samples import plot_pairs
-
-_RESULT: dict[str, type | tuple[type, ...]] = {
-    **dict.fromkeys(('scene', 'budget', 'classifier', 'arm'), str),
-    **dict.fromkeys(('val', 'test'), dict), 'ratio': (int, float), 'seed': int,
-}  # fmt: skip
-_PLAN: dict[str, type | tuple[type, ...]] = {'title': str, 'arms': list, 'settings': list}
 
 
 @dataclass(frozen=True)
@@ -39,66 +32,6 @@ class ReportPaths:
     markdown: Path
     html: Path
     figures: tuple[Path, ...]
-
-
-@dataclass(frozen=True)
-class Run:
-    """A run folder, read."""
-
-    plan: dict[str, Any]
-    rows: list[dict[str, Any]]
-    fidelity: list[dict[str, Any]]
-    table: list[Summary]
-    metrics: tuple[str, ...] = METRICS
-
-
-def read_run(run: str | os.PathLike[str]) -> Run:
-    """Read a run folder."""
-    folder = Path(run).expanduser()
-    if not (folder / PLAN_FILE).is_file():
-        raise FileNotFoundError(f'{folder} holds no {PLAN_FILE}; give the run folder of hsiaug ablate or hsiaug demo')
-    rows = read_results(folder / RESULTS_FILE)
-    if not rows:
-        raise ValueError(f'{folder} holds no finished cell yet; run hsiaug ablate first')
-    for row in rows:
-        require_fields(row, _RESULT, f'{folder / RESULTS_FILE}: cell {row["cell"]}')
-    plan = read_json(folder / PLAN_FILE, 'the plan of a study')
-    require_fields(plan, _PLAN, str(folder / PLAN_FILE))
-    try:
-        return _read(folder, plan, rows)
-    except (KeyError, TypeError, AttributeError, IndexError, ArithmeticError, ValueError) as error:
-        raise ValueError(
-            f'{folder}: {PLAN_FILE}, {RESULTS_FILE} and fidelity do not hold what a study writes '
-            f'({type(error).__name__}: {str(error)[:200]}); were '
-            'they changed, or written by a newer hsiaug?'
-        ) from error
-
-
-def _read(folder: Path, plan: dict[str, Any], rows: list[dict[str, Any]]) -> Run:
-    # File order depends on workers and interruptions; the report must not.
-    rows.sort(key=lambda row: row['cell'])
-    # Whether an arm is a control is a matter of the report, which may be decided after its cells were measured.
-    controls = {arm['name']: arm['control'] for arm in plan['arms'] if 'control' in arm}
-    defaults = {arm['name']: arm.get('default') for arm in plan['arms']}
-    rows = [
-        {**row, 'control': controls.get(row['arm'], row.get('control', False)),
-         'default': row['ratio'] == defaults.get(row['arm'])}
-        for row in rows
-    ]  # fmt: skip
-    order = {arm['name']: i for i, arm in enumerate(plan['arms'])}
-    settings = {(s[0], s[1]): i for i, s in enumerate(plan['settings'])}
-
-    def place(row: dict[str, Any]) -> tuple[Any, ...]:
-        setting = settings.get((row['scene'], row['budget']), len(settings))
-        return setting, row['classifier'], order.get(row['arm'], -1), row['seed']
-
-    rows.sort(key=place)
-    fidelity = []
-    for file in sorted((folder / 'fidelity').glob('*.json')):
-        fidelity.append(read_json(file, 'the fidelity of an arm'))
-        require_fields(fidelity[-1], dict.fromkeys(('scene', 'budget', 'arm'), str), str(file))
-    metrics = tuple(plan.get('metrics', METRICS))
-    return Run(plan, rows, fidelity, summarise(rows, metrics), metrics)
 
 
 def signed(value: float | None, digits: int = 2) -> str:
@@ -202,16 +135,6 @@ def answer(table: Sequence[Summary], metric: str, quick: bool) -> str:
     return ' '.join(said)
 
 
-class Section(NamedTuple):
-    """A table with its title, and lines of text above and below it."""
-
-    title: str
-    header: Sequence[str]
-    rows: Sequence[Sequence[str]]
-    above: Sequence[str] = ()
-    below: Sequence[str] = ()
-
-
 def _sections(run: Run) -> Iterator[Section]:
     """Means over scenes, a section for each scene, budget and classifier, and fidelity, as far as they are there."""
     first, second, *others = map(metric_name, run.metrics)
@@ -223,7 +146,7 @@ def _sections(run: Run) -> Iterator[Section]:
     if means:
         header = ['budget', 'classifier', 'arm', f'Δ{first}', '95 %', f'Δ{second}', f'95 % ({second})']
         note = 'All scenes have the same weight. The intervals are valid for these scenes, not for others.'
-        yield Section('Mean over scenes, at the chosen ratio', [*header, f'Δ{first} per scene'], means, [note])
+        yield Section('Mean over scenes, at the chosen ratio', [note], [Table([*header, f'Δ{first} per scene'], means)])
     compared = [f'{first} %', f'Δ{first}', '95 % t', '95 % BCa', '95 % Nadeau–Bengio', 'p sign-flip', 'p Holm']
     header = ['arm', 'ratio', *compared, f'{second} %', f'Δ{second}', f'95 % t ({second})']
     header += [*(f'{name} %' for name in others), 'seeds']
@@ -236,10 +159,10 @@ def _sections(run: Run) -> Iterator[Section]:
         said = {'Chosen by validation for real only': settings, 'Left out': dropped}
         below = [f'{what}: {"; ".join(found)}.' for what, found in said.items() if found]
         rows = [_cells(line, here) for line in run.table if line.key == key]
-        yield Section(', '.join(key), header, rows, below=below)
+        yield Section(', '.join(key), tables=[Table(header, rows)], below=below)
     note, header, rows = study_fidelity(run.fidelity)
     if rows:
-        yield Section('Fidelity of the samples', header, rows, [note])
+        yield Section('Fidelity of the samples', [note], [Table(header, rows)])
 
 
 def _context(run: Run) -> dict[str, Any]:
@@ -334,8 +257,11 @@ def write_report(run: str | os.PathLike[str]) -> ReportPaths:
     def in_brackets(caption: str) -> str:  # of a link, which its own would end
         return _markdown_cell(caption).replace('[', '\\[').replace(']', '\\]')
 
+    def table(one: Table) -> str:
+        return markdown_table(one.header, [[_markdown_cell(value) for value in row] for row in one.rows])
+
     for suffix in ('md', 'html'):
-        page = template(f'ablation.{suffix}.j2', cell=_markdown_cell, caption=in_brackets)
+        page = template(f'ablation.{suffix}.j2', cell=_markdown_cell, caption=in_brackets, table=table)
         replace_file(folder / f'report.{suffix}', page.render(images=images, **context).encode())
     return ReportPaths(folder / 'report.md', folder / 'report.html', tuple(paths))
 

@@ -112,9 +112,8 @@ def change_markdown(result: ChangeFidelity, changed: Mapping[str, float]) -> str
 
 # --- of a study, by the kind of its samples ---------------------------------------------------------------------------
 
-Path = tuple[str, ...]
-Columns = Mapping[str, tuple[Path, int]]
-"""Title of a column to the path of its figure in a record, and its digits."""
+Columns = Mapping[str, tuple[str, int]]
+"""Title of a column to the dotted path of its figure in a record, and its digits."""
 
 _PAIRS_NOTE = (
     'Compared with test pairs; in brackets, values of real training pairs, the best that can be achieved. FID: Fréchet '
@@ -122,18 +121,18 @@ _PAIRS_NOTE = (
     'test pairs. mSAD: spectral angle between class means, radians. Std ratio: within classes, synthetic over real. '
 )
 _RECONSTRUCTION: Columns = {
-    'RMSE': (('reconstruction', 'rmse'), 4), 'SAD': (('reconstruction', 'sad'), 3),
-    'mask': (('reconstruction', 'mask_accuracy'), 3), 'CE': (('reconstruction', 'cross_entropy'), 3),
+    'RMSE': ('reconstruction.rmse', 4), 'SAD': ('reconstruction.sad', 3),
+    'mask': ('reconstruction.mask_accuracy', 3), 'CE': ('reconstruction.cross_entropy', 3),
 }  # fmt: skip
 _TABLES: dict[str, tuple[str, Columns]] = {
     'spectrum': (
         'mSAD: spectral angle between class means, radians. Std ratio and roughness: synthetic over real, 1 is ideal. '
         'SVM: accuracy, trained → tested. Closer: share of samples closer to a real spectrum than its own neighbour.',
         {
-            'mSAD': (('msad',), 4), 'std ratio': (('std_ratio',), 2), 'roughness': (('roughness_ratio',), 2),
-            'real→real': (('svm', 'real_real'), 3), 'real→fake': (('svm', 'real_fake'), 3),
-            'fake→fake': (('svm', 'fake_fake'), 3), 'fake→real': (('svm', 'fake_real'), 3),
-            'closer': (('authenticity_share_closer',), 2),
+            'mSAD': ('msad', 4), 'std ratio': ('std_ratio', 2), 'roughness': ('roughness_ratio', 2),
+            'real→real': ('svm.real_real', 3), 'real→fake': ('svm.real_fake', 3),
+            'fake→fake': ('svm.fake_fake', 3), 'fake→real': ('svm.fake_real', 3),
+            'closer': ('authenticity_share_closer', 2),
         },
     ),
     'segmentation': (
@@ -141,12 +140,12 @@ _TABLES: dict[str, tuple[str, Columns]] = {
         'on the synthetic masks divided by its recall on real ones, 1 if mask and image match. RMSE, SAD, mask and CE '
         '(cross entropy of masks): test pairs reconstructed by the autoencoders.',
         {
-            'pairs': (('compared',), 0), 'FID to training': (('against_train', 'fid_image'), 2),
-            'FID': (('fid_image',), 2), 'FID of masks to training': (('against_train', 'fid_mask'), 2),
-            'FID of masks': (('fid_mask',), 2), 'mSAD': (('msad',), 3), 'std ratio': (('std_ratio',), 2),
-            'precision': (('precision',), 2),
-            'recall': (('recall',), 2), 'coverage': (('coverage',), 2), 'classes': (('class_share_error',), 3),
-            'alignment': (('alignment',), 2), **_RECONSTRUCTION,
+            'pairs': ('compared', 0), 'FID to training': ('against_train.fid_image', 2),
+            'FID': ('fid_image', 2), 'FID of masks to training': ('against_train.fid_mask', 2),
+            'FID of masks': ('fid_mask', 2), 'mSAD': ('msad', 3), 'std ratio': ('std_ratio', 2),
+            'precision': ('precision', 2),
+            'recall': ('recall', 2), 'coverage': ('coverage', 2), 'classes': ('class_share_error', 3),
+            'alignment': ('alignment', 2), **_RECONSTRUCTION,
         },
     ),
     'change': (
@@ -157,19 +156,19 @@ _TABLES: dict[str, tuple[str, Columns]] = {
         'pixel classifier of both dates on the synthetic change masks, divided by its recall on real ones. '
         'RMSE, SAD, mask and CE (cross entropy of masks): test pairs reconstructed by the autoencoders.',
         {
-            'pairs': (('both', 'compared'), 0), 'FID date 1 to training': (('first', 'against_train', 'fid_image'), 2),
-            'FID date 1': (('first', 'fid_image'), 2),
-            'FID date 2 to training': (('second', 'against_train', 'fid_image'), 2),
-            'FID date 2': (('second', 'fid_image'), 2), 'FID both dates': (('both', 'fid_image'), 2),
-            'FID of masks to training': (('both', 'against_train', 'fid_mask'), 2),
-            'FID of masks': (('both', 'fid_mask'), 2), 'mSAD date 1': (('first', 'msad'), 3),
-            'mSAD date 2': (('second', 'msad'), 3), 'std ratio date 1': (('first', 'std_ratio'), 2),
-            'std ratio date 2': (('second', 'std_ratio'), 2),
-            'differences, unchanged': (('differences', 'unchanged'), 2),
-            'differences, changed': (('differences', 'changed'), 2),
-            'texture, unchanged': (('differences', 'unchanged_texture'), 2),
-            'texture, changed': (('differences', 'changed_texture'), 2), 'share': (('both', 'class_share_error'), 3),
-            'alignment': (('both', 'alignment'), 2), **_RECONSTRUCTION,
+            'pairs': ('both.compared', 0), 'FID date 1 to training': ('first.against_train.fid_image', 2),
+            'FID date 1': ('first.fid_image', 2),
+            'FID date 2 to training': ('second.against_train.fid_image', 2),
+            'FID date 2': ('second.fid_image', 2), 'FID both dates': ('both.fid_image', 2),
+            'FID of masks to training': ('both.against_train.fid_mask', 2),
+            'FID of masks': ('both.fid_mask', 2), 'mSAD date 1': ('first.msad', 3),
+            'mSAD date 2': ('second.msad', 3), 'std ratio date 1': ('first.std_ratio', 2),
+            'std ratio date 2': ('second.std_ratio', 2),
+            'differences, unchanged': ('differences.unchanged', 2),
+            'differences, changed': ('differences.changed', 2),
+            'texture, unchanged': ('differences.unchanged_texture', 2),
+            'texture, changed': ('differences.changed_texture', 2), 'share': ('both.class_share_error', 3),
+            'alignment': ('both.alignment', 2), **_RECONSTRUCTION,
         },
     ),
 }  # fmt: skip
@@ -179,7 +178,7 @@ def study_fidelity(records: Sequence[dict[str, Any]]) -> tuple[str, list[str], l
     """The note, the header and the rows of the fidelity table of a study, of means over seeds."""
     note, columns = _TABLES[records[0].get('kind', 'spectrum') if records else 'spectrum']
     arms: dict[tuple[str, str, str], list[dict[str, Any]]] = {}
-    for record in records:
+    for record in map(_flat, records):
         arms.setdefault((record['scene'], record['budget'], record['arm']), []).append(record)
     rows = [
         [*key, str(len(of_arm)), *(_figure(of_arm, path, digits) for path, digits in columns.values())]
@@ -188,19 +187,20 @@ def study_fidelity(records: Sequence[dict[str, Any]]) -> tuple[str, list[str], l
     return note, ['scene', 'budget', 'arm', 'seeds', *columns], rows
 
 
-def _figure(records: Sequence[dict[str, Any]], path: Path, digits: int) -> str:
+def _flat(record: Mapping[str, Any], prefix: str = '') -> dict[str, Any]:
+    """What is in nested records, by dotted paths."""
+    found: dict[str, Any] = {}
+    for name, value in record.items():
+        found |= _flat(value, f'{prefix}{name}.') if isinstance(value, Mapping) else {prefix + name: value}
+    return found
+
+
+def _figure(records: Sequence[dict[str, Any]], path: str, digits: int) -> str:
     """Mean over seeds of one figure and, in brackets, the same of real training pairs where it is known."""
-    shown = f'{mean:.{digits}f}' if (mean := _mean(records, path)) is not None else '–'
-    reference = _mean(records, (*path[:-1], 'real_reference', path[-1]))
-    return shown if reference is None else f'{shown} ({reference:.{digits}f})'
-
-
-def _mean(records: Sequence[dict[str, Any]], path: Path) -> float | None:
-    values = []
-    for record in records:
-        value: Any = record
-        for key in path:
-            value = value.get(key) if isinstance(value, dict) else None
-        if value is not None:
-            values.append(float(value))
-    return sum(values) / len(values) if values else None
+    *above, name = path.split('.')
+    means = []
+    for key in (path, '.'.join([*above, 'real_reference', name])):
+        values = [float(record[key]) for record in records if record.get(key) is not None]
+        means.append(f'{sum(values) / len(values):.{digits}f}' if values else None)
+    shown, reference = means
+    return (shown or '–') if reference is None else f'{shown or "–"} ({reference})'

@@ -43,8 +43,8 @@ class Picture:
 class Table:
     """A table: its header, and rows as long as it. The first column names what the others describe."""
 
-    header: tuple[str, ...]
-    rows: Sequence[tuple[str, ...]]
+    header: Sequence[str]
+    rows: Sequence[Sequence[str]]
 
 
 @dataclass(frozen=True)
@@ -63,6 +63,7 @@ class Section:
     title: str
     notes: list[str] = field(default_factory=list)
     tables: list[Table] = field(default_factory=list)
+    below: list[str] = field(default_factory=list)
     figures: list[Picture] = field(default_factory=list)
     above_cards: str = ''
     legend: list[tuple[str, str]] = field(default_factory=list)

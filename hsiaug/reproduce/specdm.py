@@ -19,7 +19,8 @@ from ..report.evaluation import FIGURES
 from ..systems import TrainingData
 from ..systems.data import data_of
 from ..tasks import Evaluation, Task, task_of
-from ..tasks.base import Downstream, finite, on_cpu
+from ..tasks.base import finite, on_cpu
+from ..tasks.downstream import Downstream
 from .base import Drawing, Paper, Scale, Table, Values, Work, kept
 from .specdm_data import FILES, Which, part_of, present
 

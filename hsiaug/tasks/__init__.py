@@ -4,8 +4,9 @@ from typing import Any
 
 from ..datasets import SampleSplit
 from ..samples import Kind, SampleSpec
-from .base import Comparison, Downstream, Evaluation, Network, Task, one_date, whole
+from .base import Comparison, Evaluation, Task, one_date, whole
 from .change import DatePairs, Detector
+from .downstream import Downstream, Network
 from .scene import LabelledImages, SceneClassifier
 from .segmentation import Patches, Segmenter
 from .spectrum import METRICS, Classifier, Spectra

@@ -1,4 +1,4 @@
-"""Everything that depends on the kind of sample: data, downstream models, scores and fidelity."""
+"""Everything that depends on the kind of sample: data, training, scores and fidelity."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple, TypeVar, cast, get_args, get_type_hints
+from typing import Any, ClassVar, NamedTuple, cast, get_args, get_type_hints
 
 import numpy as np
 import torch
@@ -21,88 +21,15 @@ from ..metrics import accuracies
 from ..metrics.patches import Encoder, Pair
 from ..metrics.values import Measure
 from ..samples import Kind, Sample, SampleSpec, require_compatible
-from ..settings import POSITIVE, check_value, checked_arguments
+from ..settings import checked_arguments
 from ..streams import shuffled
 from ..systems import Generator, TrainingData
 from ..trainers.classifier import predict
 from ..trainers.pixelwise import train_images
+from .downstream import Downstream, Record
 
-D = TypeVar('D', bound='Downstream')
-Record = dict[str, Any]
-"""JSON-ready."""
 Fidelity = Callable[[Generator], Record]
 """What a study records of a generator's samples."""
-
-
-@dataclass(frozen=True)
-class Downstream(ABC):
-    """A downstream model, and candidates for its setting, among which real data alone decide.
-
-    Args:
-        name: name shown in tables.
-
-    Attributes:
-        kind: kind of samples that it works on.
-    """
-
-    kind: ClassVar[Kind]
-
-    name: str
-
-    def __post_init__(self) -> None:
-        if not isinstance(self.name, str) or not self.name.strip():
-            raise ValueError(f'downstream model: a name expected, found {self.name!r}')
-        for steps in getattr(self, 'steps', ()):
-            check_value(repr(self.name), 'steps', steps, int)
-
-    @abstractmethod
-    def candidates(self: D) -> list[D]:
-        """Settings among which real data alone choose, each a model of one."""
-
-    @abstractmethod
-    def chosen(self) -> Record:
-        """The chosen setting, of one of :meth:`candidates`."""
-
-    @property
-    def length(self) -> tuple[Downstream, int]:
-        """The model without its number of optimiser steps, and that number; 0 where it has none."""
-        config: Any = getattr(self, 'config', None)
-        if not hasattr(config, 'steps'):
-            return self, 0
-        return replace(self, config=replace(config, steps=1)), config.steps  # type: ignore[call-arg]
-
-
-@dataclass(frozen=True)
-class Network(Downstream):
-    """A downstream network of images.
-
-    Args:
-        name: name shown in tables.
-        config: network and training.
-        steps: numbers of optimiser steps to choose from; if empty, the config's own.
-        learning_rates: learning rates to choose from; if empty, the config's own.
-    """
-
-    config: Any = None
-    steps: tuple[int, ...] = ()
-    learning_rates: tuple[float, ...] = ()
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        for rate in self.learning_rates:
-            check_value(f'network {self.name!r}', 'learning rate', rate, float, POSITIVE)
-
-    def candidates(self: Any) -> list[Any]:
-        """Every number of steps with every learning rate."""
-        return [
-            replace(self, config=replace(self.config, steps=steps, learning_rate=rate))
-            for steps in self.steps or (self.config.steps,)
-            for rate in self.learning_rates or (self.config.learning_rate,)
-        ]
-
-    def chosen(self) -> Record:
-        """Steps and learning rate."""
-        return {'steps': self.config.steps, 'learning_rate': self.config.learning_rate}
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,8 @@ from ..metrics.values import DIFFERENCES, OF_BOTH, OF_DATE, Value, patch_values
 from ..samples import SampleSpec
 from ..trainers.change_detection import ChangeDetectorConfig
 from ..trainers.patch_encoder import train_date_encoder
-from .base import Downstream, Network, Record, whole
+from .base import whole
+from .downstream import Downstream, Network, Record
 from .segmentation import MaskedImages
 
 

@@ -18,7 +18,8 @@ from ..scenes import LabelledPatchSplit, LabelledPatchSplitter
 from ..systems import Generator
 from ..trainers.patch_encoder import train_patch_encoder
 from ..trainers.scene_classifier import SceneClassifierConfig
-from .base import Comparison, Downstream, Fidelity, Network, Record, Task, on_cpu, one_date, whole
+from .base import Comparison, Fidelity, Task, on_cpu, one_date, whole
+from .downstream import Downstream, Network, Record
 from .spectrum import METRICS, compared_spectra, spectral_record
 
 

@@ -23,7 +23,8 @@ from ..systems.abilities import Reconstructs
 from ..trainers.inception import InceptionFeatures
 from ..trainers.patch_encoder import train_patch_encoder
 from ..trainers.segmentation import SegmenterConfig
-from .base import Comparison, Downstream, Fidelity, Network, Record, Task, finite, on_cpu, whole
+from .base import Comparison, Fidelity, Task, finite, on_cpu, whole
+from .downstream import Downstream, Network, Record
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,8 @@ from ..settings import POSITIVE, check_value
 from ..systems import Generator, TrainingData
 from ..systems.abilities import Interpolates
 from ..trainers.classifier import ClassifierConfig, LinearSVM, predict, train_nn1d
-from .base import Comparison, Downstream, Fidelity, Record, Task, balanced, on_cpu, thinned, whole
+from .base import Comparison, Fidelity, Task, balanced, on_cpu, thinned, whole
+from .downstream import Downstream, Record
 
 METRICS = ('oa', 'aa', 'kappa')
 """Of predicted labels: overall accuracy, average accuracy over classes, Cohen's kappa."""

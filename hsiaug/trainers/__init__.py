@@ -6,9 +6,10 @@ from typing import Any
 from .change_detection import ChangeDetector, ChangeDetectorConfig, predict_changes, train_change_detector
 from .classifier import ClassifierConfig, LinearSVM, predict, train_nn1d
 from .convergence import Trial, Tuned, loss_still_falls, still_falls, tune
-from .lightning_tasks import ChangeTask, SceneClassificationTask, SegmentationTask, SpectralClassificationTask
+from .lightning_tasks import ChangeTask, SceneClassificationTask, SegmentationTask
 from .scene_classifier import SceneClassifierConfig, predict_scenes, train_scene_classifier
 from .segmentation import Segmenter, SegmenterConfig, predict_masks, train_segmenter
+from .spectra_task import SpectralClassificationTask
 
 # Former names of this package, and the modules that hold them now.
 _MOVED = {

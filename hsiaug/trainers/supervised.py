@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
@@ -10,7 +9,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from ..engine import Run, Training
+from ..engine import Best, Run, Training
 from ..engine.schedules import Schedule
 from ..engine.stream import Batch
 
@@ -32,9 +31,10 @@ class Supervised(Training):
         steps: int, schedule: Schedule, loss_of: Callable[[Batch], Tensor], rate_setting: str,
         score: Callable[[], float] | None = None, every: int = 1, replayable: bool = False,
     ) -> None:  # fmt: skip
-        modules = {'network': network.train(), 'random': _GlobalGenerators()}
+        modules: dict[str, nn.Module] = {'network': network.train(), 'random': _GlobalGenerators()}
+        self.best: Best[nn.Module] | None = None
         if score is not None:
-            modules['best'] = _Best(network)
+            modules['best'] = self.best = Best(network)
         device = next(network.parameters()).device
         super().__init__(name, modules, {'optimiser': optimiser}, steps, 0, device, schedule)
         self.batches, self.batch_size, self.loss_of = batches, batch_size, loss_of
@@ -63,13 +63,12 @@ class Supervised(Training):
         """Keep the loss, and the weights if none before have validated better."""
         self.history.append(self.losses['loss'].clone())
         if self.score is not None and (self.step % self.every == 0 or self.step == self.steps):
-            network, best = self.modules['network'], self.modules['best']
+            network = self.modules['network']
             network.eval()
             score = self.score()
             network.train()
-            if score >= float(best.score):  # type: ignore[arg-type]
-                best.module.load_state_dict(network.state_dict())  # type: ignore[union-attr]
-                best.score.fill_(score)  # type: ignore[operator, union-attr]
+            if self.best is not None and score >= float(self.best.score):
+                self.best.keep(network, score)
 
     def run(self, run: Run, file: Path | None = None, identity: Mapping[str, Any] | None = None) -> None:
         """Take the steps that are left, and leave their losses with the network.
@@ -78,8 +77,8 @@ class Supervised(Training):
         """
         super().run(run, file, identity)
         network: Any = self.modules['network']
-        if self.score is not None:
-            network.load_state_dict(self.modules['best'].module.state_dict())  # type: ignore[union-attr]
+        if self.best is not None:
+            network.load_state_dict(self.best.module.state_dict())
         network.loss_history = torch.stack(self.history).tolist() if len(self.history) == self.steps else None
 
     def load(self, file: Path) -> None:
@@ -102,17 +101,6 @@ class Prepared:
 class _Batches(Protocol):
     def take(self, count: int) -> Batch: ...
     def seek(self, taken: int) -> None: ...
-
-
-class _Best(nn.Module):
-    """The weights that have validated best, and their score, in the form that checkpoints keep."""
-
-    score: Tensor
-
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        self.module = copy.deepcopy(network).requires_grad_(False)
-        self.register_buffer('score', torch.tensor(-1.0, dtype=torch.float64))
 
 
 class _GlobalGenerators(nn.Module):

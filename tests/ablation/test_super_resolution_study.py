@@ -12,7 +12,6 @@ import torch
 from safetensors.torch import load_file
 
 from hsiaug.ablation import Segmenter, Setting, Study, run_study
-from hsiaug.ablation.arms import super_resolution_arms
 from hsiaug.functional.degradation import degrade, upsample
 from hsiaug.metrics.super_resolution import super_resolution_scores
 from hsiaug.scenes import PatchSplitter, Scene, SimulatedScene
@@ -21,6 +20,7 @@ from hsiaug.trainers.segmentation import SegmenterConfig
 
 sys.path.insert(0, str(Path(__file__).parents[2] / 'benchmarks'))
 import super_resolution as table
+from msrresgan import super_resolution_arms
 from super_resolution import draw_table
 
 TINY: dict[str, Any] = {

@@ -117,7 +117,7 @@ def test_critic_gradients_are_those_of_the_textbook(bumps: TrainingData, monkeyp
     training.critic_step(torch.Generator().manual_seed(7))
     found = [p.grad.clone() for p in training.opponents]
     rng = torch.Generator().manual_seed(7)  # the same draws again, in the same order
-    rows = training._rows(training.real, rng)
+    rows = training.rows(len(training.real), rng)
     fake = training._fake(rng)[0].detach()
     epsilon = torch.rand((8, 1), generator=rng)
     real = training.real[rows]

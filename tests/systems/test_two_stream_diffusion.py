@@ -7,10 +7,11 @@ import torch
 from pairs import CLASSES, make_pairs
 from torch import Tensor
 
+from hsiaug.models.diffusion import norm_groups
 from hsiaug.samples import SampleSpec
 from hsiaug.systems import Generator
 from hsiaug.systems.two_stream_diffusion import model as module
-from hsiaug.systems.two_stream_diffusion.model import SCHEDULE, TwoStreamDiffusion, norm_groups
+from hsiaug.systems.two_stream_diffusion.model import SCHEDULE, TwoStreamDiffusion
 
 TINY: dict[str, Any] = {'downsampling': 2, 'vae_channels': 4, 'unet_channels': (8, 16), 'sampling_steps': 4}
 DATA = make_pairs(20)

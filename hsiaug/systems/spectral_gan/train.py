@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from ...engine import Average, Run, Training, world
+from ...engine import Average, Best, Run, Training, world
 from ...engine.checkpoint import digest_of, identity_of
 from ...engine.data import require_finite_samples
 from ...functional.gradient_penalty import gradient_penalty_mlp
@@ -100,7 +100,7 @@ class SpectralGANTraining(Training):
     def __init__(self, data: TrainingData, config: SpectralGANConfig, seed: int, device: str = 'cpu') -> None:
         _require_trainable(data, config)
         where = torch.device(device)
-        self.config, self.data = config, data
+        self.config, self.data, self.batch_size = config, data, config.batch_size
         classes = data.spec.num_classes
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
@@ -122,7 +122,7 @@ class SpectralGANTraining(Training):
         self.average = Average(self.generator.network, config.ema) if config.ema else None
         if self.average is not None:
             modules['average'] = self.average.module
-        self.best = Best(copy.deepcopy(self.generator)) if config.select_every else None
+        self.best = Best(self.generator) if config.select_every else None
         if self.best is not None:
             modules['best'] = self.best
         self.opponents = [*self.critic.parameters(), *self.classifier.parameters()]
@@ -144,21 +144,17 @@ class SpectralGANTraining(Training):
             return torch.optim.Adam(parameters, lr=lr, betas=(0.5, 0.9), fused=True)
         return torch.optim.RMSprop(parameters, lr=lr, foreach=True)
 
-    def _rows(self, pool: Tensor, rng: torch.Generator) -> Tensor:
-        return self.share(torch.randint(len(pool), (self.config.batch_size,), generator=rng, device=self.device))
-
     def _fake(self, rng: torch.Generator) -> tuple[Tensor, Tensor]:
         """Synthetic codes, and their labels in training frequencies."""
-        shape = (self.config.batch_size, self.config.noise_dim)
-        noise = self.share(torch.randn(shape, generator=rng, device=self.device))
+        noise = self.noise((self.config.noise_dim,), rng)
         if not self.config.conditional:
             return self.generator(noise, noise), noise[:, 0].long()
-        labels = self.labels[self._rows(self.labels, rng)]
+        labels = self.labels[self.rows(len(self.labels), rng)]
         return self.generator(noise, self.eye[labels]), labels
 
     def critic_step(self, rng: torch.Generator) -> None:
         """One step of critic and classifier. No graph of the generator is built."""
-        rows = self._rows(self.real, rng)
+        rows = self.rows(len(self.real), rng)
         real = self.real[rows]
         with torch.no_grad():
             fake, _ = self._fake(rng)
@@ -169,7 +165,7 @@ class SpectralGANTraining(Training):
         loss = critic_loss + self.config.penalty * penalty
         self.losses['critic'] = critic_loss.detach()
         if self.config.conditional:
-            mine = rows if self.one_draw else self._rows(self.labelled, rng)
+            mine = rows if self.one_draw else self.rows(len(self.labelled), rng)
             class_loss = cross_entropy(self.classifier(self.labelled[mine]), self.labels[mine])
             loss = loss + class_loss
             self.losses['classifier'] = class_loss.detach()
@@ -199,7 +195,9 @@ class SpectralGANTraining(Training):
         if self.average is not None:
             self.average.follow(self.step)
         if self.best is not None and self.step % self.config.select_every == 0:
-            self.best.offer(self.result(), validation_distance(self.result(), self.data, self.seed))
+            score = -validation_distance(self.result(), self.data, self.seed)
+            if score > float(self.best.score):
+                self.best.keep(self.result(), score)
 
     def result(self) -> SpectralGAN:
         """The generator as it stands, averaged where there is an average."""
@@ -207,26 +205,6 @@ class SpectralGANTraining(Training):
         if self.average is not None:
             generator.network.load_state_dict(self.average.module.state_dict())
         return generator.eval()
-
-
-class Best(nn.Module):
-    """The generator that came nearest to the validation part, as checkpoints keep it."""
-
-    distance: Tensor
-    found: Tensor
-
-    def __init__(self, generator: SpectralGAN) -> None:
-        super().__init__()
-        self.generator = generator
-        self.register_buffer('distance', torch.zeros((), dtype=torch.float64))
-        self.register_buffer('found', torch.zeros((), dtype=torch.bool))
-
-    def offer(self, generator: SpectralGAN, distance: float) -> None:
-        """Keep a generator that is nearer than the best so far."""
-        if not self.found or distance < self.distance:
-            self.generator.load_state_dict(generator.state_dict())
-            self.distance.fill_(distance)
-            self.found.fill_(True)
 
 
 def _require_trainable(data: TrainingData, config: SpectralGANConfig) -> None:
@@ -274,8 +252,9 @@ def train_spectral_gan(
     if run.folder is not None:
         training.preview = Pictures(data, Path(run.folder))
     training.complete(run, CHECKPOINT_FILE, identity, keep)
-    best = training.best
-    generator = best.generator.eval() if best is not None and best.found else training.result()
+    generator, best = training.result(), training.best
+    if best is not None and best.found:
+        generator = best.module.requires_grad_(True).eval()
     if config.calibrate and config.conditional:
         generator.calibrate(data, run.seed)
     generator.adopt(data, run.seed, {k: v for k, v in dataclasses.asdict(config).items() if k != 'members'})

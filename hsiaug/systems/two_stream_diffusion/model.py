@@ -6,12 +6,10 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, ClassVar, Literal
 
 import torch
-from diffusers import AutoencoderKL
 from torch import Tensor, nn
 from torch.nn.functional import one_hot
 
@@ -22,11 +20,12 @@ from ...functional.plain import plain_torch
 from ...functional.scaling import band_scale
 from ...losses.min_snr import Prediction
 from ...losses.reconstruction import mask_loss
-from ...models.diffusion import TRAIN_STEPS, denoise, norm_groups, unet
+from ...models.diffusion import TRAIN_STEPS, denoise
 from ...samples import SampleSpec
 from ...settings import COUNT, NOT_NEGATIVE, Range, check_value
 from ...streams import stream
 from ..base import Generator, TrainingData, own_settings, register
+from .networks import Denoiser, autoencoder
 
 Sampler = Literal['dpm++', 'ddpm']
 
@@ -39,46 +38,6 @@ SCHEDULE: dict[str, Any] = {
 }
 MAX_MIXTURES = 2048
 CHUNK = 64  # samples denoised and decoded at a time
-
-
-def autoencoder(
-    channels: int, latents: int, width: int, layers: int, attention: bool, downsampling: int
-) -> AutoencoderKL:
-    """A KL autoencoder in latent diffusion's proportions: ``width`` times 1, 2, 4, 4, ... from fine to coarse."""
-    widths = tuple(width * min(2**level, 4) for level in range(int(math.log2(downsampling)) + 1))
-    return AutoencoderKL(
-        in_channels=channels,
-        out_channels=channels,
-        down_block_types=('DownEncoderBlock2D',) * len(widths),
-        up_block_types=('UpDecoderBlock2D',) * len(widths),
-        block_out_channels=widths,
-        layers_per_block=layers,
-        latent_channels=latents,
-        norm_num_groups=norm_groups(widths),
-        mid_block_add_attention=attention,
-    )
-
-
-class Denoiser(nn.Module):
-    """A U-Net on codes, conditioned on the time and, where ``classes`` is not 0, on class shares."""
-
-    def __init__(self, latents: int, channels: Sequence[int], layers: int, attention: bool, classes: int) -> None:
-        super().__init__()
-        attends = [False] + [attention] * (len(channels) - 1)
-        conditioned = 'identity' if classes else None
-        self.unet = unet(latents, channels, layers, attends, add_attention=attention, class_embed_type=conditioned)
-        width = 4 * channels[0]
-        self.condition = (
-            nn.Sequential(nn.Linear(classes, width), nn.SiLU(), nn.Linear(width, width)) if classes else None
-        )
-
-    def forward(self, code: Tensor, time: Tensor, shares: Tensor | None) -> Tensor:
-        """Prediction (n, L, h, w) for noisy codes at ``time`` (n,); all-zero shares (n, K) mean no condition."""
-        labels = None
-        if self.condition is not None and shares is not None:
-            # times K: shares of about 1 each, as large as the embedding of the time, are learnt in far fewer steps
-            labels = self.condition(shares * shares.shape[1])
-        return self.unet(code, time, class_labels=labels, return_dict=False)[0]
 
 
 @register('two_stream_diffusion')
