@@ -36,8 +36,6 @@ CUBE, RGB, LABELLED = 'Chikusei', 'AID', 'HSRS-SC'
 SMALL_CUBE, SMALL_RGB = 'Samson', 'RSSCN7'
 SAMPLING = 'Sampling (s)'
 CLUSTERS = 5  # of spectra, which the encoder of images learns to distinguish
-HSRS_NM = (382.5, 1055.5)
-"""First and last centre of its 48 bands, which are even within 0.5 nm (doi 10.11834/jig.200835, Table 3)."""
 CLASSES = 4  # of five in the text, without "idle region"
 SIZES = ('4k', '8k')
 """Totals in the text, for each ratio of the configuration."""
@@ -152,8 +150,7 @@ def _scenes(work: Work, seed: int) -> tuple[SceneDataset, SceneDataset]:
     root = work.found[LABELLED][0]
     classes = [folder.name for folder in sorted(root.iterdir()) if folder.is_dir()]
     classes = [name for name in classes if 'idle' not in name.lower()][:CLASSES]
-    bands = SceneFolder(root, classes, layout='hwc').spec.bands
-    centres = np.linspace(*HSRS_NM, bands).tolist()  # of 48; other files are taken to span the same range
+    centres = published_config('unmixing_fusion_table3')['data']['init_args']['wavelengths']
     every = SceneDataset.from_dataset(adapt(SceneFolder(root, classes, wavelengths=centres, layout='hwc')))
     rng, learnt, tested = np.random.default_rng(seed), list[int](), list[int]()
     for label in range(len(classes)):

@@ -16,7 +16,6 @@ from hsiaug.datasets import SceneFolder
 from hsiaug.named_configs import config_names, find_config
 from hsiaug.records import as_record
 from hsiaug.reproduce import PAPERS
-from hsiaug.reproduce.unmixing_fusion import HSRS_NM
 from hsiaug.systems.fit import require_settings
 from hsiaug.systems.unmixing_fusion.abundances.config import abundance_model
 from hsiaug.tasks import TASKS
@@ -73,7 +72,8 @@ def test_table_3_of_unmixing_fusion_is_a_study_of_folders(tmp_path: Path) -> Non
     DataConfig(**{key: found[key] for key in ('data', 'val_share', 'test_share')})
     write_hsrs_sc(tmp_path, count=1)
     scenes = SceneFolder(**{**found['data']['init_args'], 'root': tmp_path / 'HSRS-SC'})
-    assert np.allclose(scenes.spec.wavelengths, np.linspace(*HSRS_NM, 48), atol=0.1)  # to find red, green and blue by
+    # by which red, green and blue are found
+    assert np.allclose(scenes.spec.wavelengths, np.linspace(382.5, 1055.5, 48), atol=0.1)
     assert [round(761 * (1 + ratio)) for ratio in found['ratios']] == [4000, 8000]
     assert [TASKS['scene'].model(model).name for model in found['models']] == ['AlexNet', 'VGG-16', 'ResNet-18']
     generator = read_config(find_config('unmixing_fusion_stylegan3'), 'Table 1')['settings']
