@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from matplotlib.figure import Figure
@@ -38,13 +39,15 @@ def _row(row: Any) -> str:
     return 'real only' if row['arm'] == 'real' else f'{row["arm"]}, ratio {row["ratio"]:g}'
 
 
+def _column(name: str, row: Any) -> str:
+    return f'{row["scene"]}, {NETWORKS[row["classifier"]]}, {name}'
+
+
 def gain_table(work: Work) -> Values:
     """Overall accuracies and kappa coefficients, in percent."""
     values: dict[tuple[str, str], Any] = {}
     for metric, name in METRICS.items():
-        values |= work.scores_of(
-            _study, metric, _row, lambda row, name=name: f'{row["scene"]}, {NETWORKS[row["classifier"]]}, {name}'
-        )
+        values |= work.scores_of(_study, metric, _row, partial(_column, name))
     return values
 
 

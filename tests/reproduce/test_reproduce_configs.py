@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import numpy as np
 import pytest
 import torch
+from public_layouts import write_hsrs_sc
 
 from hsiaug.ablation import Arm
 from hsiaug.cli.config import read_config
 from hsiaug.cli.data import DataConfig
+from hsiaug.datasets import SceneFolder
 from hsiaug.named_configs import config_names, find_config
 from hsiaug.records import as_record
 from hsiaug.reproduce import PAPERS
@@ -62,9 +67,13 @@ def test_unmixing_fusion_chikusei_has_the_bands_of_the_text() -> None:
         assert sum(low <= centre <= high for centre in scene['wavelengths']) == 59
 
 
-def test_table_3_of_unmixing_fusion_is_a_study_of_folders() -> None:
+def test_table_3_of_unmixing_fusion_is_a_study_of_folders(tmp_path: Path) -> None:
     found = read_config(find_config('unmixing_fusion_table3'), 'Table 3')
     DataConfig(**{key: found[key] for key in ('data', 'val_share', 'test_share')})
+    write_hsrs_sc(tmp_path, count=1)
+    scenes = SceneFolder(**{**found['data']['init_args'], 'root': tmp_path / 'HSRS-SC'})
+    # by which red, green and blue are found
+    assert np.allclose(scenes.spec.wavelengths, np.linspace(382.5, 1055.5, 48), atol=0.1)
     assert [round(761 * (1 + ratio)) for ratio in found['ratios']] == [4000, 8000]
     assert [TASKS['scene'].model(model).name for model in found['models']] == ['AlexNet', 'VGG-16', 'ResNet-18']
     generator = read_config(find_config('unmixing_fusion_stylegan3'), 'Table 1')['settings']

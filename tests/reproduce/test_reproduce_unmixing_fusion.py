@@ -34,7 +34,7 @@ def test_all_tables_and_figures(tmp_path: Path) -> None:
             assert mean is not None
             assert mean >= 0
     assert lines_of(out, 2)['Abundance(5)', 'FID']['mean'] == pytest.approx(lines_of(out, 1)['UBF+DDPM', 'FID']['mean'])
-    assert (out / 'index.html').read_text().count('data:image/png') == 8
+    assert (out / 'index.html').read_text().count('data:image/png') == 9
 
 
 def test_generators_are_compared_with_the_published_ones(tmp_path: Path) -> None:
@@ -47,3 +47,7 @@ def test_generators_are_compared_with_the_published_ones(tmp_path: Path) -> None
     assert ours['published'] == 8.23
     assert ours['mean'] is not None
     assert ours['difference'] is None  # other features than the paper's
+    seconds = lines_of(out, 1)['UBF+DDPM', 'Sampling (s)']
+    assert (seconds['published'], seconds['difference']) == (90, None)
+    assert seconds['mean'] is not None
+    assert seconds['mean'] > 0

@@ -317,8 +317,7 @@ def adapt(
     given_size = check_value(name, 'size', size, int | tuple[int, int])
     sides = cast('tuple[int, int]', (given_size, given_size) if isinstance(given_size, int) else tuple(given_size))
     spec = replace(spec, size=sides)
-    whole = isinstance(opened, ChangeFolder) and opened.size is None and opened.transforms is None
-    if whole and stride is None:
+    if stride is None and isinstance(opened, ChangeFolder) and opened.size is None and opened.transforms is None:
         return AdaptedDataset(opened.cut(sides), spec, name, **options)  # which reads no more than it must
     return AdaptedDataset(opened, spec, name, tile=True, stride=stride, **options)
 
