@@ -30,14 +30,14 @@ NETWORKS = {
     'msrresnet': 'MSRResNet',
     'msrresgan': 'MSRResGAN',
 }
-TRAINED = tuple(name for name in NETWORKS if name != 'srgan')  # which takes no interpolated patches
+TRAINED = tuple(name for name in NETWORKS if name != 'srgan')  # srgan takes no interpolated patches
 STANDS_IN = 'Jasper Ridge, degraded'
 CHUNK = 32  # windows at a time
 
 
 @kept
 def _pair(work: Work, name: str) -> Scene:
-    """A scene of high resolution, with that of low resolution."""
+    """A scene of high resolution with its counterpart of low resolution."""
     paths = [str(path) for path in work.found[name]]
     if name != STANDS_IN:
         return SceneConfig(path=paths[0], coarse=paths[1], name=name, one_class=True)()
@@ -66,7 +66,7 @@ def _restored(generator: Any, interpolated: Tensor) -> Tensor:
 
 
 def _scores(work: Work, name: str, network: str, seed: int) -> Mapping[str, float]:
-    """Of the test half, in windows that are interpolated before they are cut, as in training."""
+    """Scores on the test half, whose windows are cut after interpolation, as in training."""
     scene, split = _pair(work, name), _split(work, name, seed)
 
     def measure() -> dict[str, float]:
@@ -89,7 +89,7 @@ def score_table(work: Work) -> Values:
 
 
 def _shown(work: Work, name: str) -> tuple[Tensor, Tensor, dict[str, Any]]:
-    """The test window of most contrast, interpolated and as it is, (1, C, H, W); and the first seed's networks."""
+    """The test window of highest contrast, interpolated and true, (1, C, H, W); and the first seed's networks."""
     scene, split = _pair(work, name), _split(work, name, 0)
     high = PatchDataset.from_scene(scene, split, 'test').image
     at = int(high.std(dim=(2, 3)).mean(dim=1).argmax())
@@ -119,7 +119,7 @@ def draw_results(work: Work) -> Iterator[tuple[str, Figure]]:
 
 
 _SOURCE = (
-    'HiWATER airborne imaging over Zhangye, National Tibetan Plateau Data Center, https://data.tpdc.ac.cn; the text '
+    'HiWATER airborne imaging over Zhangye, National Tibetan Plateau Data Center, https://data.tpdc.ac.cn; the paper '
     'names no files: cut both images to one area and save them under these names, in any format that hsiaug reads'
 )
 _SMALL = {
@@ -157,14 +157,14 @@ MSRRESGAN = Paper(
                 'VNIR: MSRResGAN': (0.1205, 17.2523, 48.1036, 0.9949),
             },
             score_table, digits=4, configs=('msrresgan',),
-            note='The unit of the text\'s SID is not given; ours is the mean over pixels in 1e-3. Our SRGAN takes '
-            'patches of low resolution only, and cannot learn from patches that are interpolated before they are cut. '
-            'Batch size and numbers of steps are of our choice.', otherwise=('SID',),
+            note='The paper does not give the unit of its SID; ours is the mean over pixels in 1e-3. Our SRGAN takes '
+            'patches of low resolution only, and cannot learn from patches cut after interpolation. '
+            'Batch size and numbers of steps are our choice.', otherwise=('SID',),
         ),
     ),
     figures=(
-        Drawing(2, 'Learned residual and gradient: the text sees clearer details in the gradient', draw_learned),
-        Drawing(4, 'Band 40 by every network: the text sees most details with MSRResGAN', draw_results),
+        Drawing(2, 'Learned residual and gradient: the paper sees clearer details in the gradient', draw_learned),
+        Drawing(4, 'Band 40 by every network: the paper sees most details with MSRResGAN', draw_results),
     ),
     settings=_SETTINGS,
     note='Figures 1 and 3 show networks.',
