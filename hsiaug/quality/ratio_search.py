@@ -110,7 +110,7 @@ class RatioChoice:
         return self.chosen.threshold
 
     def decided(self, k: float) -> RatioChoice:
-        """The choice that another ``k`` would have made of the same race."""
+        """The choice that another ``k`` would have made from the same race."""
         check_value('RatioChoice', 'k', k, float)
         best = self.standings[0]
         return replace(self, chosen=best.candidate if best.clears(k) else REAL_ONLY, k=k)
@@ -124,7 +124,7 @@ class RatioChoice:
         return {**found, 'standings': list(found['standings'])}
 
     def __str__(self) -> str:
-        """The choice and why, in a line."""
+        """The choice and its reason, in one line."""
         best = self.standings[0]
         gate = '' if best.candidate.threshold is None else f', gate at {best.candidate.threshold:g}'
         return (
@@ -199,14 +199,14 @@ class RatioSearch:
         return self._race([trial], others)
 
     def pooled(self, trials: Mapping[str, Trial], others: Sequence[RatioChoice] = ()) -> RatioChoice:
-        """Choose one candidate for several scenes, by their trials, each scene counting the same."""
+        """Choose one candidate for several scenes by their trials, all scenes weighing the same."""
         if not trials:
             raise ValueError('RatioSearch: at least one scene is needed')
         return self._race(list(trials.values()), others)
 
     def _race(self, trials: list[Trial], others: Sequence[RatioChoice]) -> RatioChoice:
         prior = _prior(self.candidates, others)
-        # (scene, candidate) to the scores so far
+        # scores so far, by scene and candidate
         scores: dict[tuple[int, Candidate], list[float]] = {}
         racing, done, goal = list(self.candidates), 0, self.first
         finished: list[Standing] = []
@@ -246,7 +246,7 @@ class RatioSearch:
         mean, variance = float(gains.mean()), math.inf
         if n > 1:
             variance = float(gains.var(axis=1, ddof=1).mean()) * (1 / n + 1 / (self.folds - 1)) / scenes
-        if candidate in prior:  # both estimates together, each weighing the inverse of its variance
+        if candidate in prior:  # both estimates combined, each with its inverse variance as weight
             expected, uncertain = prior[candidate]
             own, others = 1 / max(variance, 1e-12), 1 / max(uncertain, 1e-12)
             mean, variance = (mean * own + expected * others) / (own + others), 1 / (own + others)
@@ -273,7 +273,7 @@ def _prior(candidates: Sequence[Candidate], others: Sequence[RatioChoice]) -> di
     }
 
 
-# --- scores in a file, so that a killed search resumes ----------------------------------------------------------------
+# --- scores in a file, so that an interrupted search resumes ----------------------------------------------------------
 
 _WHERE = ('ratio', 'threshold', 'fold', 'seed')
 
@@ -308,7 +308,7 @@ class Recorded:
                 self._scores[tuple(row[key] for key in _WHERE)] = _score(row['score'], str(path))
 
     def __call__(self, candidate: Candidate, fold: int, seed: int) -> float:
-        """The recorded score or, where there is none, that of a training."""
+        """The recorded score or, if there is none, that of a new training."""
         key = (candidate.ratio, candidate.threshold, fold, seed)
         if key not in self._scores:
             score = _score(self.trial(candidate, fold, seed), f'{candidate} on fold {fold}')
