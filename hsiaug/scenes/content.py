@@ -1,7 +1,7 @@
-"""What a scene holds, in short: which image it is, and everything that a result depends on.
+"""Identity of a scene: fingerprint of its image, and everything that a result depends on.
 
-Both are of values, not of how a file stores them. The fingerprint says whether a generator has seen pixels of the
-scene, whatever became of its labels and unit; the content says whether a result was measured on this very scene.
+Both depend on values, not on how a file stores them. The fingerprint tells whether a generator has seen pixels of
+the scene, whatever its labels and unit; the content tells whether a result was measured on exactly this scene.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ if TYPE_CHECKING:
 
 _FINGERPRINT_PIXELS = 4096
 _FORMER_TYPES = tuple(order + code for code in ('u1', 'i2', 'u2', 'i4', 'i8', 'f4', 'f8') for order in '<>')
-"""Of files whose scenes older versions may have fingerprinted."""
-_CHUNK_VALUES = 8_000_000  # values held in memory at once
+"""Dtypes of files whose scenes older versions may have fingerprinted."""
+_CHUNK_VALUES = 8_000_000  # values in memory at once
 
 
 def image_fingerprint(cube: np.ndarray) -> SceneFingerprint:
-    """16 hex digits of an (H, W, C) cube's shape and of the stored values of evenly spread pixels as float32.
+    """16 hex digits of the shape of an (H, W, C) cube and of stored values of evenly spread pixels as float32.
 
-    The same values in another dtype or byte order have the same fingerprint. Version 0.1.0 took the dtype of the file
-    into it: what it called these values, stored in any usual way, is remembered, so that its generators are recognised.
+    The same values in another dtype or byte order have the same fingerprint. Version 0.1.0 included the dtype of the
+    file; its fingerprints of these values in all usual dtypes are remembered, so that its generators are recognised.
     """
     pixels = cube.shape[0] * cube.shape[1]
     at = np.unique(np.linspace(0, pixels - 1, min(pixels, _FINGERPRINT_PIXELS)).astype(int))
@@ -49,7 +49,7 @@ def image_fingerprint(cube: np.ndarray) -> SceneFingerprint:
 
 
 def scene_content(scene: Scene) -> dict[str, Any]:
-    """Everything about a scene that a result depends on, JSON-ready: its fields but the name, empty ones left out.
+    """Everything about a scene that a result depends on, JSON-ready: all fields except the name and empty ones.
 
     Values count, not how they are stored: arrays are digests of the cube as float32, which is what datasets read, of
     whole numbers as int64 and of others as float64, whatever their dtype and byte order. One pass over the cube.
@@ -71,7 +71,7 @@ def _described(value: Any, name: str) -> Any:
         return float(value) if np.isfinite(value) else str(float(value))  # NaN is not equal to itself
     if isinstance(value, Mapping):
         return {str(key): _described(one, name) for key, one in sorted(value.items(), key=lambda item: str(item[0]))}
-    if name == 'coarse':  # a scene in a scene
+    if name == 'coarse':  # the coarse scene
         return scene_content(value)
     if isinstance(value, list | tuple):
         return [_described(one, name) for one in value]
@@ -93,10 +93,10 @@ def array_digest(array: np.ndarray, dtype: str | None = None) -> str:
 
 
 def _canonical(values: np.ndarray, dtype: str) -> np.ndarray:
-    """A contiguous copy in one dtype, equal values having equal bits."""
+    """A contiguous copy in one dtype, in which equal values have equal bits."""
     with np.errstate(over='ignore', invalid='ignore'):
         copy = values.astype(dtype, order='C')
     if copy.dtype.kind == 'f':
-        copy += 0  # −0 and 0 are one value
-        copy[np.isnan(copy)] = np.nan  # of many bit patterns
+        copy += 0  # −0 equals 0
+        copy[np.isnan(copy)] = np.nan  # NaN has many bit patterns
     return copy

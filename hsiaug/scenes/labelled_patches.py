@@ -115,7 +115,7 @@ class LabelledPatchSplitter(PatchSplitter):
         )
 
     def _labelled(self, scene: Scene, split: PatchSplit, part: PatchPart) -> tuple[np.ndarray, np.ndarray]:
-        """(n, 2) corners and (n,) labels of all patches of a part that have one."""
+        """(n, 2) corners and (n,) labels of all labelled patches of a part."""
         steps = np.arange(0, self.size - self.patch + 1, self.patch_stride or max(1, self.patch // 2))
         within = np.stack(np.meshgrid(steps, steps, indexing='ij'), axis=-1).reshape(-1, 2)
         corners = np.unique((split.windows(part)[:, None] + within).reshape(-1, 2), axis=0)
@@ -134,7 +134,7 @@ class LabelledPatchSplitter(PatchSplitter):
 def _draw(
     corners: np.ndarray, labels: np.ndarray, per_class: int | None, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
-    """At most ``per_class`` patches of each class, in their order."""
+    """At most ``per_class`` patches of each class, in the original order."""
     if per_class is None:
         return corners, labels
     order = rng.permutation(len(labels))
