@@ -289,7 +289,7 @@ def clouds_change(root: Path) -> BitemporalScene:
 
 
 def _two_dates(name: str, scene: Scene) -> BitemporalScene:
-    """A scene and a simulated second date: other illumination, changes of land cover, noise."""
+    """A scene and a simulated second date: other light, changes of land cover, noise."""
     rng = np.random.default_rng(0)
     first = scene.cube.astype(np.float32)
     height, width, bands = first.shape

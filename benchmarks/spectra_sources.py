@@ -4,7 +4,7 @@
     HSIAUG_DATA=folder python benchmarks/spectra_sources.py --part confirm     # the chosen one, once, on five others
     HSIAUG_DATA=folder python benchmarks/spectra_sources.py --part confirm-all # the same with all labels
     HSIAUG_DATA=folder python benchmarks/spectra_sources.py --part confirm-tuned   # on a better network
-    HSIAUG_DATA=folder python benchmarks/spectra_sources.py --part forms-tuned   # other mixtures than the default
+    HSIAUG_DATA=folder python benchmarks/spectra_sources.py --part forms-tuned   # other mixtures beside the default
     HSIAUG_DATA=folder python benchmarks/spectra_sources.py --quick
 
 NN-1D with 400 steps in all arms, on standardised bands or, in tuned parts, decorrelated bands with dropout. Splits are
@@ -43,7 +43,7 @@ def berlin(root: Path) -> Scene:
 
 
 def simulated(root: Path, seed: int = 0) -> Scene:
-    """A simulated scene, which needs no file."""
+    """A simulated scene, which is in no folder."""
     return SimulatedScene(128, 128, seed=seed)
 
 

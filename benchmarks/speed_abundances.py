@@ -89,7 +89,7 @@ def steps(args: argparse.Namespace, channels: list[int]) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Time all pairs and write the results."""
+    """Time all pairs and write what was found."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--device', default='cpu')
     parser.add_argument('--threads', type=int, default=2)
@@ -108,7 +108,7 @@ def main() -> None:
     args.iterations = args.iterations or (1 if args.device == 'cpu' else 10)
     torch.set_num_threads(args.threads)
     torch.manual_seed(0)
-    # Smallest power of two that makes the first level at least as wide as the number of bands.
+    # The least power of two by which the first level is no narrower than the bands.
     factor = 1
     while factor * args.channels[0] < args.bands:
         factor *= 2

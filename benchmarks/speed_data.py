@@ -59,7 +59,7 @@ class InMemory(NonGeoDataset):
 
 
 class Runs(InMemory):
-    """The same, read in runs of consecutive samples, as when a bank is written from it."""
+    """The same, read in runs of consecutive samples, as a bank is written from it."""
 
     def batch(self, rows: Sequence[int] | np.ndarray) -> dict[str, Tensor]:
         """Views of consecutive samples, copies of others; consecutive ones are recognised by the first and the last."""
@@ -69,7 +69,7 @@ class Runs(InMemory):
 
 
 class Noise(NonGeoDataset):
-    """Random samples; speed does not depend on their content."""
+    """Random samples; speed does not depend on what they show."""
 
     def __init__(self, spec: SampleSpec, length: int) -> None:
         self.spec, self.length = spec, length

@@ -379,7 +379,7 @@ def measure_open(files: Files, scale: Scale) -> Result:
 
 
 def main() -> None:
-    """Measure and write the results."""
+    """Measure and write what was found."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--parts', nargs='+', choices=PARTS, default=list(PARTS))
     parser.add_argument('--device', default='cpu')

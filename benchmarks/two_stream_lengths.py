@@ -1,8 +1,8 @@
-"""How long must the stages of the two-stream model be trained? Fidelity and time by length and batch size.
+"""How long the stages of the two-stream model must be trained: fidelity and time at several lengths and batch sizes.
 
     HSIAUG_DATA=folder python benchmarks/two_stream_lengths.py              # 3 seeds, about an hour on 2 cores
 
-All other settings are the library's defaults. An interrupted run resumes when repeated.
+All else is the library's default. Interrupt and repeat at will.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def group(root: Path, out: Path, name: str, seed: int) -> Group:
 
 
 def measure(cell: Cell, root: Path, out: Path) -> dict[str, Any]:
-    """Fidelity and training time at one length."""
+    """Fidelity at one length, and the time that the training took."""
     split = group(root, out, cell.scene, cell.seed)
     steps, batch, further, size = LENGTHS[cell.length]
     settings = {'vae_iterations': steps, 'vae_batch_size': batch, 'diffusion_iterations': further, 'batch_size': size}
@@ -69,7 +69,7 @@ def measure(cell: Cell, root: Path, out: Path) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Measure what is missing, print and write the table: means over seeds, time relative to the first length."""
+    """Measure what is missing, print and write the table: means over seeds, time in that of the first length."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--scenes', nargs='+', default=['jasper_ridge', 'houston18', SIMULATED])
     parser.add_argument('--seeds', type=int, default=3)

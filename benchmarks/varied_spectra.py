@@ -1,4 +1,4 @@
-"""``variability`` with mixtures close to their first spectrum: hardly better, so not part of the package."""
+"""``variability`` whose mixtures stay near their first spectrum: hardly better, and no part of the package."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class VariedSpectra(SpectralVariability):
     def mixed(
         self, one: Tensor, other: Tensor, rows: tuple[Tensor, Tensor], alpha: float, rng: torch.Generator
     ) -> dict[str, Any]:
-        """Mixtures of spectra and of labels; in the base class, up to half of a mixture is the second spectrum."""
+        """Mixtures of spectra and of labels; as inherited they hold up to one half of the second."""
         drawn = super().mixed(one, other, rows, alpha, rng)
         of_first = {'image': one, 'label_prob': one_hot(self.train_y[rows[0]], self.spec.num_classes)}
         return {name: first + 2 * self.share * (drawn[name] - first) for name, first in of_first.items()}

@@ -144,7 +144,7 @@ class ImageFiles:
     def read(
         self, file: Path, window: Window = WHOLE, bands: Sequence[int] | None = None
     ) -> tuple[np.ndarray, np.ndarray]:
-        """(C, h, w) float32, and (h, w) bool of measured pixels; others hold the mean of these.
+        """(C, h, w) float32 and (h, w) bool, where it is measured; elsewhere it holds the mean of what is.
 
         Raises:
             ValueError: naming a file of another size or other bands.
@@ -230,8 +230,8 @@ class MaskFiles:
         """(h, w) int64 labels.
 
         Args:
-            file: file of the mask.
-            size: (h, w) of its image there.
+            file: of the mask.
+            size: (h, w) that its image has there.
             window: rows and columns; all of them by default.
 
         Raises:
@@ -324,7 +324,7 @@ def _joined(facts: Sequence[Facts], names: Sequence[str], folder: Path) -> Facts
 
 
 def image_files(folder: Path, suffixes: Sequence[str] = IMAGE_SUFFIXES) -> list[Path]:
-    """Readable files of a folder, ordered by name; raw ENVI files only if they have a header."""
+    """Readable files of a folder, in the order of their names; raw ENVI files count where they have a header."""
     files = sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith('.'))
     headers = {path.stem.lower() for path in files if path.suffix.lower() == '.hdr'}
     return [
@@ -341,6 +341,6 @@ def subfolders(folder: Path) -> list[Path]:
 
 
 def fill_missing(image: np.ndarray, valid: np.ndarray) -> None:
-    """Set pixels of a (C, H, W) image that are not ``valid`` (H, W) to the mean of the others, or 0."""
+    """Give the pixels of a (C, H, W) image that are not ``valid`` (H, W) the mean of the others, 0 without any."""
     if not valid.all():
         image[:, ~valid] = image[:, valid].mean(axis=1, keepdims=True) if valid.any() else 0

@@ -246,7 +246,7 @@ class RatioSearch:
         mean, variance = float(gains.mean()), math.inf
         if n > 1:
             variance = float(gains.var(axis=1, ddof=1).mean()) * (1 / n + 1 / (self.folds - 1)) / scenes
-        if candidate in prior:  # both estimates combined, each with its inverse variance as weight
+        if candidate in prior:  # both estimates together, each weighing the inverse of its variance
             expected, uncertain = prior[candidate]
             own, others = 1 / max(variance, 1e-12), 1 / max(uncertain, 1e-12)
             mean, variance = (mean * own + expected * others) / (own + others), 1 / (own + others)
@@ -273,7 +273,7 @@ def _prior(candidates: Sequence[Candidate], others: Sequence[RatioChoice]) -> di
     }
 
 
-# --- scores in a file, so that an interrupted search resumes ----------------------------------------------------------
+# --- scores in a file, so that a killed search resumes ----------------------------------------------------------------
 
 _WHERE = ('ratio', 'threshold', 'fold', 'seed')
 
@@ -308,7 +308,7 @@ class Recorded:
                 self._scores[tuple(row[key] for key in _WHERE)] = _score(row['score'], str(path))
 
     def __call__(self, candidate: Candidate, fold: int, seed: int) -> float:
-        """The recorded score or, if there is none, that of a new training."""
+        """The recorded score or, where there is none, that of a training."""
         key = (candidate.ratio, candidate.threshold, fold, seed)
         if key not in self._scores:
             score = _score(self.trial(candidate, fold, seed), f'{candidate} on fold {fold}')

@@ -49,7 +49,7 @@ def image_fingerprint(cube: np.ndarray) -> SceneFingerprint:
 
 
 def scene_content(scene: Scene) -> dict[str, Any]:
-    """Everything about a scene that a result depends on, JSON-ready: all fields except the name and empty ones.
+    """Everything about a scene that a result depends on, JSON-ready: its fields but the name, empty ones left out.
 
     Values count, not how they are stored: arrays are digests of the cube as float32, which is what datasets read, of
     whole numbers as int64 and of others as float64, whatever their dtype and byte order. One pass over the cube.
@@ -71,7 +71,7 @@ def _described(value: Any, name: str) -> Any:
         return float(value) if np.isfinite(value) else str(float(value))  # NaN is not equal to itself
     if isinstance(value, Mapping):
         return {str(key): _described(one, name) for key, one in sorted(value.items(), key=lambda item: str(item[0]))}
-    if name == 'coarse':  # the coarse scene
+    if name == 'coarse':  # a scene in a scene
         return scene_content(value)
     if isinstance(value, list | tuple):
         return [_described(one, name) for one in value]

@@ -26,7 +26,7 @@ NUMERIC = 'biuf'
 
 FILLS = ('_FillValue', 'missing_value', 'Data_Ignore_Value')
 SCALES = ('scale_factor', 'add_offset', 'Scale_Factor')
-"""Attributes of arrays in HDF5, after the CF conventions of NetCDF and airborne products (NEON)."""
+"""Attributes of arrays in HDF5: those of the CF conventions of NetCDF, and of airborne products (NEON)."""
 
 
 class SceneFileError(ValueError):
@@ -213,7 +213,7 @@ def reading(where: str) -> Iterator[None]:
         yield
     except (MemoryError, SceneFileError):
         raise
-    except Exception as error:  # a parser may raise anything on a damaged or foreign file
+    except Exception as error:  # what a parser raises on a torn or foreign file is anybody's guess
         raise SceneFileError(
             f'{where}: {error}. Is it complete, and of that format? Arrays of Python objects are never read'
         ) from error

@@ -115,7 +115,7 @@ class LabelledPatchSplitter(PatchSplitter):
         )
 
     def _labelled(self, scene: Scene, split: PatchSplit, part: PatchPart) -> tuple[np.ndarray, np.ndarray]:
-        """(n, 2) corners and (n,) labels of all labelled patches of a part."""
+        """(n, 2) corners and (n,) labels of all patches of a part that have one."""
         steps = np.arange(0, self.size - self.patch + 1, self.patch_stride or max(1, self.patch // 2))
         within = np.stack(np.meshgrid(steps, steps, indexing='ij'), axis=-1).reshape(-1, 2)
         corners = np.unique((split.windows(part)[:, None] + within).reshape(-1, 2), axis=0)

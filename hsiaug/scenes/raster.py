@@ -271,7 +271,7 @@ def _envi_facts(file: Path, header: Mapping[str, str], source: Any, facts: Facts
 
 
 def _map_envi(file: Path, header: Mapping[str, str], source: Any) -> np.ndarray | None:
-    """(H, W, C) view of the memory map of a raw ENVI file; None if the file is not plain."""
+    """(H, W, C) view of a raw ENVI file's memory map; None where the file is not plain."""
     dtype = np.dtype(source.dtypes[0])
     dtype = dtype.newbyteorder('>' if header.get('byte_order', '0').strip() == '1' else '<')
     offset = int(header.get('header_offset', '0').strip() or 0)
