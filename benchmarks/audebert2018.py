@@ -1,11 +1,12 @@
 """Gain from synthetic spectra, after Tables 1 and 2 of Audebert et al. 2018, on every real scene at hand.
 
     HSIAUG_DATA=folder python benchmarks/audebert2018.py --quick          # minutes, no basis for claims
-    HSIAUG_DATA=folder python benchmarks/audebert2018.py --workers 2      # the study; interrupt and repeat at will
+    HSIAUG_DATA=folder python benchmarks/audebert2018.py --workers 2      # the study; repeat to resume
 
-Settings: a random 3 % of the labelled pixels, and spatially disjoint sides with 10, 30 per class and all labels.
-Arms: a supervised and a semi-supervised GAN after the paper, in principal components, with Adam, averaged weights and
-calibrated classes; our own generator, rivals and controls. ``hsiaug reproduce audebert2018`` has the GANs as published.
+Settings: a random 3 % of the labelled pixels, and spatially disjoint parts with 10 and 30 labels per class and all
+labels. Arms: a supervised and a semi-supervised GAN after the paper, in principal components, with Adam, averaged
+weights and calibrated classes; our own generator, rivals and controls. ``hsiaug reproduce audebert2018`` trains the
+GANs as published.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from hsiaug.trainers import ClassifierConfig
 
 BUDGETS: dict[str, int | None] = {'10 per class': 10, '30 per class': 30, 'all labels': None}
 ORDER = ('30 per class', '10 per class', 'all labels', 'random 3 %')
-MAX_TEST = 3000  # test pixels per split: enough for 1 % standard error, and a third of the time
+MAX_TEST = 3000  # test pixels per split: enough for a standard error of 1 %, in a third of the time
 
 
 def study(
@@ -33,7 +34,7 @@ def study(
     iterations: int,
     classifiers: list[str],
 ) -> Study:
-    """The study on the scenes that are there."""
+    """The study on the scenes found."""
     scenes, settings = available(READERS, READERS, root), []
     for budget in budgets:
         for name in scenes:

@@ -1,9 +1,9 @@
-"""Collect what the results say of sources into the evidence that ``ratio='auto'`` rests on.
+"""Collect measured gains of sources into the evidence behind ``ratio='auto'``.
 
     python benchmarks/collect_evidence.py
 
 Reads ``benchmarks/results`` and writes ``hsiaug/evidence.json``. Only studies with claims are read: of sources
-at their defaults on scenes that these were not chosen on, and of learned generators, which nobody tuned.
+at their defaults on scenes that these were not chosen on, and of learned generators, which were not tuned.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def collect(results: Path) -> list[dict[str, Any]]:
 
 
 def _gains(file: Path, results: Path, **about: Any) -> Iterator[dict[str, Any]]:
-    """Of what gains.py wrote, at each budget and ratio of each arm with enough seeds."""
+    """Entries from a table of gains.py: each arm at each budget and ratio with enough seeds."""
     record = read_json(file, 'a table of gains')
     arms, kind = {arm['name']: arm for arm in record['arms']}, record.get('kind', 'spectrum')
     metric = task_of(kind).metrics[0]
@@ -70,7 +70,7 @@ def _trust(file: Path, results: Path, **about: Any) -> Iterator[dict[str, Any]]:
             policy = f'naive, r = {ratio:g}'
             lines = [r for r in record['lines'] if r['generator'] == name and r['policy'] == policy]
             gains = [line['gain'] for line in lines]
-            # Seeds of different scenes have nothing in common but their number.
+            # Seeds of different scenes are independent, even with equal numbers.
             error = sum(g['sd'] ** 2 / g['n'] for g in gains) ** 0.5 / len(gains)
             mean, n = sum(g['mean'] for g in gains) / len(gains), min(g['n'] for g in gains)
             wide = float(stats.t.ppf(0.975, n - 1)) * error

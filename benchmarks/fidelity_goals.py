@@ -1,13 +1,13 @@
 """Two fidelity goals on small scenes: spectra of the spectral GAN, and super-resolution against interpolation.
 
-    HSIAUG_DATA=folder python benchmarks/fidelity_goals.py spectra --scenes salinas_a    # some 12 s of a core a cell
-    HSIAUG_DATA=folder python benchmarks/fidelity_goals.py resolution --steps 400        # some 11 s
+    HSIAUG_DATA=folder python benchmarks/fidelity_goals.py spectra --scenes salinas_a    # about 12 s per cell
+    HSIAUG_DATA=folder python benchmarks/fidelity_goals.py resolution --steps 400        # about 11 s
 
-Spectra: 30 labels a class, validation among them, spatially disjoint; the networks of the GAN at its defaults without
-calibration and with each, and duplicates: 200 of each class. The real spectra of the validation part, some nine of each
-class, say how near to training spectra those lie that nobody has drawn.
+Spectra: 30 labels per class including validation, spatially disjoint parts; 200 spectra per class from the GAN at its
+defaults, without and with each calibration, and from duplicates. Real spectra of the validation part, about nine per
+class, show how close unseen real spectra are to the training spectra.
 Resolution: windows of 16 pixels of Houston, degraded by 2; networks of width 16 with 2 blocks, batches of 4, as trained
-and as shrunk on the validation windows. Every cell is recorded as it is done; interrupt and repeat at will.
+and as shrunk on the validation windows. An interrupted run resumes when repeated.
 """
 
 from __future__ import annotations
@@ -48,10 +48,10 @@ RESOLUTION = {'psnr': 'PSNR (dB)', 'sam': 'SAM (deg)'}
 
 @dataclass(frozen=True)
 class Cell:
-    """One training: a GAN on a scene, or a network of super-resolution."""
+    """One training: a GAN on a scene, or a super-resolution network."""
 
     part: str
-    of: str  # scene of spectra, or network
+    of: str  # scene, or network
     seed: int
     steps: int = 0  # of super-resolution
 

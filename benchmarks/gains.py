@@ -1,4 +1,4 @@
-"""Gains over real only of the arms of studies, scene by scene and on the mean of the scenes: a record and a table."""
+"""Gains over real only of the arms of studies, by scene and as the mean over scenes: a record and a table."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from hsiaug.report.ablation import interval, signed
 from hsiaug.report.figures import metric_name
 
 MEAN = 'mean'
-"""Stands for a scene in the lines of the mean over scenes."""
+"""Replaces the scene in rows of the mean over scenes."""
 
 
 def gains(rows: Sequence[Row], metrics: Sequence[str]) -> list[dict[str, Any]]:
-    """Each arm at each ratio against real only, by two metrics, in points; after the scenes of a budget their mean.
+    """Each arm at each ratio against real only, in points of two metrics; after the scenes of a budget, their mean.
 
-    Scenes count the same; the intervals speak for these scenes alone.
+    Scenes have equal weight; the intervals hold for these scenes only.
     """
     found, over = [], dict[tuple[str, str, float], dict[str, list[PairedComparison]]]()
     for line in summarise(rows, metrics):
@@ -47,18 +47,18 @@ def gains(rows: Sequence[Row], metrics: Sequence[str]) -> list[dict[str, Any]]:
 
 
 def rounded(mean: float, ends: tuple[float, float]) -> dict[str, Any]:
-    """A mean and its interval as records have them."""
+    """A mean and its interval, rounded for records."""
     return {'mean': round(mean, 2), 'interval': [round(end, 2) for end in ends]}
 
 
 def write_gains(runs: Sequence[Path], out: Path, against: str = REAL, **about: Any) -> str:
-    """Write what run folders of studies of one kind hold by now to ``out`` with .json and .md; returns the latter.
+    """Write the results so far of studies of one kind to ``out`` with .json and .md; returns the text of the latter.
 
     Gains are over real only, or ``against`` another arm.
     """
     plans = [read_json(run / PLAN_FILE, 'the plan of a study') for run in runs]
     rows = [row for run in runs for row in read_results(run / RESULTS_FILE)]
-    if against != REAL:  # which takes the place of real only
+    if against != REAL:  # replaces real only
         rows = [{**row, 'arm': REAL if row['arm'] == against else row['arm']} for row in rows if row['arm'] != REAL]
     plan, metrics = plans[0], plans[0]['metrics'][:2]
     table = gains(rows, metrics)

@@ -1,10 +1,10 @@
-"""How well gates find what they are there for: misaligned masks, copies, impossible spectra; and their false alarms.
+"""How well gates find misaligned masks, copies and impossible spectra, and how often they raise false alarms.
 
     HSIAUG_DATA=folder python benchmarks/gates.py --quick       # one seed
     HSIAUG_DATA=folder python benchmarks/gates.py               # 5 seeds, about 10 minutes on a free core
 
 False alarms are counted on real samples of the test part, whose pixels no gate has seen. Faults are planted in such
-samples, copies are made of training samples. Interrupt and repeat at will.
+samples; copies are made of training samples. An interrupted run resumes when repeated.
 """
 
 from __future__ import annotations
@@ -49,14 +49,14 @@ Batch = dict[str, Tensor]
 
 
 def gates() -> Gates:
-    """All of them, each at a false alarm rate of 5 %."""
+    """All gates, each at a false alarm rate of 5 %."""
     return Gates([RangeGate(), SmoothnessGate(), SubspaceGate(), AgreementGate(), NoveltyGate()])
 
 
 def noise_of(scene: Scene, data: TrainingData) -> Tensor:
-    """(C,) sensor noise by band: the truth of a simulated scene, else what other bands cannot explain of a band.
+    """(C,) sensor noise by band: the truth of a simulated scene, else the part of a band that others cannot explain.
 
-    Not what the gate for patches estimates its own from.
+    This is independent of the estimate of the gate for patches.
     """
     if isinstance(scene, SimulatedScene):
         quiet = SimulatedScene(*scene.shape, seed=data.provenance.seed if data.provenance else 0, noise=0.0)
@@ -84,7 +84,7 @@ def share(flags: Tensor) -> float:
 
 
 def auroc(good: Tensor, bad: Tensor) -> float:
-    """Chance that a bad sample scores worse than a good one."""
+    """Probability that a bad sample scores worse than a good one."""
     truth = np.r_[np.zeros(len(good)), np.ones(len(bad))]
     return round(float(roc_auc_score(truth, torch.cat([good, bad]).numpy())), 4)
 
@@ -102,13 +102,13 @@ def impossible(batch: Batch, noise: Tensor) -> dict[str, Batch]:
 
 
 def noisy(image: Tensor, noise: Tensor, times: float) -> Tensor:
-    """Copies under sensor noise of their own."""
+    """Copies with new sensor noise."""
     rng = torch.Generator().manual_seed(1)
     return image + times * noise.view(-1, *(1,) * (image.ndim - 2)) * torch.randn(image.shape, generator=rng)
 
 
 def copies(gate: NoveltyGate, image: Tensor, noise: Tensor, real: Tensor) -> dict[str, Any]:
-    """Share of copies that are found by the thresholds for 5 % and 1 % false alarms, and at 5 % of the test samples."""
+    """Share of copies found at thresholds for 5 % and 1 % false alarms, and at 5 % of the test samples."""
     made = {'exact': image, **{f'noise {k}x': noisy(image, noise, k) for k in (0.5, 1, 2)}}
     if image.ndim == 4:
         made['turned, noise 1x'] = noisy(image.rot90(1, dims=(-2, -1)).flip(-1), noise, 1)
@@ -125,18 +125,18 @@ def copies(gate: NoveltyGate, image: Tensor, noise: Tensor, real: Tensor) -> dic
 
 
 def open_patches(name: str, root: Path, seed: int) -> Scene:
-    """A scene with masks; the simulated one is another with each seed."""
+    """A scene with masks; the simulated one changes with the seed."""
     readers: dict[str, Callable[[Path], Scene]] = {'jasper_ridge': jasper_ridge, 'houston18': houston18_patches}
     return SimulatedScene(128, 128, seed=seed) if name == 'simulated' else readers[name](root)
 
 
 def unseen_windows(scene: Scene, split: PatchSplit, offset: tuple[int, int] = (0, 0)) -> np.ndarray:
-    """(n, 2) corners, ``STRIDE`` apart, of windows without a pixel that training or validation windows hold.
+    """(n, 2) corners, ``STRIDE`` apart, of windows without pixels of training or validation windows.
 
     Args:
         scene: the scene.
         split: its split.
-        offset: by which the windows must be movable and still lie in the scene.
+        offset: shift by which the windows must still lie in the scene.
     """
     free = np.ones(scene.num_pixels, dtype=bool)
     free[split.footprint().pixels()] = False
@@ -154,7 +154,7 @@ def windows(scene: Scene, split: PatchSplit, corners: np.ndarray) -> Batch:
 
 
 def swapped(mask: Tensor, num_classes: int) -> Tensor:
-    """Masks whose two most frequent classes have changed places."""
+    """Masks with their two most frequent classes swapped."""
     result = mask.clone()
     for old, new in zip(mask, result, strict=True):
         first, second = torch.bincount(old[old < num_classes], minlength=num_classes).topk(2).indices.tolist()
@@ -183,7 +183,7 @@ def patch_cell(name: str, root: Path, seed: int) -> dict[str, Any]:
             batch, wrong = windows(scene, split, corners), windows(scene, split, corners + move)['mask']
             moved = {**batch, 'mask': wrong}
             losses = agreement.label_losses(moved)
-            scores.append(losses.flatten(1).nanmean(dim=1).log())  # as agreement.score, which would judge again
+            scores.append(losses.flatten(1).nanmean(dim=1).log())  # like agreement.score, which would compute it again
             flagged, counts = losses > agreement.margin, (wrong < data.spec.num_classes) & (batch['mask'] != IGNORE)
             ignored.append(flagged[counts & (wrong != batch['mask'])])
             kept.append(flagged[counts & (wrong == batch['mask'])])
@@ -272,7 +272,7 @@ def measure(cell: Cell, root: Path) -> dict[str, Any]:
 
 
 def mean_and_range(cells: list[Any]) -> Any:
-    """The same tree as each of the cells: mean, lowest and highest of each number."""
+    """A tree like those of the cells, with mean, lowest and highest of each number."""
     if isinstance(cells[0], dict):
         return {key: mean_and_range([cell[key] for cell in cells]) for key in cells[0]}
     return [round(float(np.mean(cells)), 4), min(cells), max(cells)]

@@ -1,12 +1,11 @@
-"""All that is measured on a GPU, most important first, in the minutes that one is at hand.
+"""All measurements on a GPU, most important first, for the few minutes in which one is available.
 
     HSIAUG_DATA=folder python benchmarks/gpu.py --minutes 8 --out runs/gpu
-    HSIAUG_DATA=folder python benchmarks/gpu.py --minutes 2 --device cpu --toy --out runs/gpu-toy   # see that it runs
+    HSIAUG_DATA=folder python benchmarks/gpu.py --minutes 2 --device cpu --toy --out runs/gpu-toy   # a test
 
-Each part runs in a process of its own for its share of the time. What it finds, or the error that it ended with, is
-written at once to ``parts.jsonl`` in the folder; the same command continues with the parts that have no result yet, and
-the studies among them with what they have trained and the seeds that they lack. At the end all results are printed
-next to their goals.
+Each part runs in its own process for its share of the time. Its result or error is written immediately to
+``parts.jsonl`` in the folder; the same command continues with parts without a result, and in studies with missing
+trainings and seeds. At the end all results are printed next to their goals.
 """
 
 from __future__ import annotations
@@ -42,13 +41,13 @@ Result = dict[str, Any]
 
 @dataclass(frozen=True)
 class Task:
-    """What a part is given.
+    """Arguments of a part.
 
     Args:
         device: ``'cuda'`` or ``'cpu'``.
-        toy: see that it runs; figures are not results.
-        seconds: to be spent.
-        out: folder of the part's own files.
+        toy: only to see that it runs; figures are not results.
+        seconds: time to spend.
+        out: folder for files of the part.
     """
 
     device: str
@@ -62,11 +61,11 @@ class Part:
     """One part.
 
     Args:
-        measure: what it does; it returns what it has found.
-        share: of the time.
+        measure: function that measures and returns the result.
+        share: share of the time.
         goal: in words.
-        figure: what of the result the goal is about.
-        timed: its figures are times, so that nothing may run beside it.
+        figure: the part of the result that the goal refers to.
+        timed: whether its figures are times, so that nothing may run in parallel.
     """
 
     measure: Callable[[Task], Result]
@@ -78,13 +77,13 @@ class Part:
 
 def tests(task: Task) -> Result:
     """The tests that need a GPU."""
-    # One module is enough to see that the tier is found where there is no GPU.
+    # Without a GPU, one module is enough to see that the tests are found.
     where = 'tests/gpu' if task.toy else 'tests'
     command = [sys.executable, '-m', 'pytest', '-q', '-m', 'gpu', '-p', 'no:cacheprovider', where]
     command += [] if task.toy or find_spec('xdist') is None else ['-n', '4']
     done = subprocess.run(command, cwd=HERE.parent, capture_output=True, text=True, check=False)
     lines = done.stdout.strip().splitlines() or [done.stderr[-2000:]]
-    if done.returncode not in (0, 5):  # 5: there are none
+    if done.returncode not in (0, 5):  # 5: no tests
         raise RuntimeError(
             '\n'.join(line for line in lines if line.startswith(('FAILED', 'ERROR')) or line == lines[-1])
         )
@@ -119,7 +118,7 @@ def spectral_gan(task: Task) -> Result:
 
 
 def iteration(data: Any, config: Any, device: str, switch: str, precision: str) -> Callable[[], None]:
-    """An iteration of the spectral GAN, as a CUDA graph or not, of matrix products in a precision."""
+    """An iteration of the spectral GAN, with or without a CUDA graph, at a precision of matrix products."""
     from hsiaug.systems.spectral_gan.train import SpectralGANTraining
 
     training, rng = SpectralGANTraining(data, config, 0, device), torch.Generator(device)
@@ -127,17 +126,17 @@ def iteration(data: Any, config: Any, device: str, switch: str, precision: str) 
     torch.set_float32_matmul_precision(precision)
 
     def advance() -> None:
-        with set_graphs(switch):  # a training that is not recorded asks again at each step
+        with set_graphs(switch):  # a training that is not recorded asks at each step
             training.advance(rng)
 
-    advance()  # which records it
+    advance()  # records it
     torch.set_float32_matmul_precision(before)
     return advance
 
 
 @contextmanager
 def set_graphs(switch: str) -> Iterator[None]:
-    """Whether steps are recorded as CUDA graphs, by the package's own switch."""
+    """Switch recording of steps as CUDA graphs on or off, by the package's own option."""
     before = os.environ.get(SWITCH, '1')
     os.environ[SWITCH] = switch
     try:
@@ -149,7 +148,7 @@ def set_graphs(switch: str) -> Iterator[None]:
 def replayed_steps(task: Task) -> Result:
     """Milliseconds of a training step: each operation launched, and the step replayed as a CUDA graph.
 
-    From what many steps take more than few; a training records its step once.
+    Computed from the difference between many and few steps, since a training records its step once.
     """
     few, many = (1, 3) if task.toy else (4, 20)
     found: Result = {}
@@ -157,7 +156,7 @@ def replayed_steps(task: Task) -> Result:
         ms = {}
         for way, switch in {'launched': '0', 'replayed': '1'}.items():
             with set_graphs(switch):
-                train(2)  # whatever is made once
+                train(2)  # one-time costs
                 times = [milliseconds(lambda n=steps, of=train: of(n), 1, task.device) for steps in (few, many)]
             ms[way] = round((times[1] - times[0]) / (many - few), 3)
         found[name] = {**ms, 'ratio': round(ms['launched'] / ms['replayed'], 2)}
@@ -165,7 +164,7 @@ def replayed_steps(task: Task) -> Result:
 
 
 def trainings(task: Task) -> dict[str, Callable[[int], object]]:
-    """Whole trainings of so many steps."""
+    """Whole trainings of a given number of steps."""
     from specdm_change import CHANGEFORMER, FULL_CHANGEFORMER
     from specdm_segmentation import SEGFORMER
 
@@ -241,7 +240,7 @@ def sampling(task: Task) -> Result:
 
 
 def segmentation(task: Task) -> Result:
-    """SpecDM on forests with bark-beetle damage at 64 pixels: fidelity, and what SegFormer-B0 gains."""
+    """SpecDM on forests with bark-beetle damage, 64 pixels: fidelity, and the gain of SegFormer-B0."""
     from gpu_studies import Gains
     from real_scenes import barkbeetle, patch_splitter
     from specdm_segmentation import SEGFORMER
@@ -263,7 +262,7 @@ def segmentation(task: Task) -> Result:
 
 
 def change(task: Task) -> Result:
-    """The same of two dates: fidelity, and what ChangeFormer V3 gains."""
+    """The same for two dates: fidelity, and the gain of ChangeFormer V3."""
     from gpu_studies import Gains
     from real_scenes import barkbeetle_change, change_splitter
     from specdm_change import CHANGEFORMER, FULL_CHANGEFORMER
@@ -325,7 +324,7 @@ def ratios(result: Result) -> str:
 
 
 def pairs(result: Result) -> str:
-    """Time of a pair, and how many times more of them few steps give."""
+    """Time per pair, and the speed-up by few steps."""
     whole = result['whole']
     return f'{whole["ms_per_pair_20_steps"]["median"]:.2f} ms, {result["denoising"]["ratio"]["median"]:.1f} times'
 
@@ -347,7 +346,7 @@ PARTS: dict[str, Part] = {
 
 
 def run_part(name: str, device: str, toy: bool, seconds: float, out: Path) -> Result:
-    """Run a part in a process of its own; what it has found, or its error."""
+    """Run a part in its own process; returns its result or error."""
     file = out / name / 'result.json'
     command = [sys.executable, __file__, '--only', name, '--device', device, '--out', str(out)]
     command += ['--seconds', str(seconds), *(['--toy'] if toy else [])]

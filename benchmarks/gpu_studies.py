@@ -1,6 +1,6 @@
-"""What ``gpu.py`` trains to the end.
+"""Studies of ``gpu.py`` that train to the end.
 
-Learning rates fall over the whole of a training, so that its length follows from the time that there is beforehand.
+Learning rates fall over the whole training, so its length is set beforehand, from the available time.
 """
 
 from __future__ import annotations
@@ -36,27 +36,27 @@ from hsiaug.trainers.convergence import loss_still_falls, still_falls
 Result = dict[str, Any]
 RATIOS = (1.0, 5.0)
 PASTED = 'region_paste'
-"""The source beside the diffusion model: what is recommended where nothing is trained, at its recommended ratio."""
+"""Source compared with the diffusion model: recommended without training, at its recommended ratio."""
 ARMS = ('two-stream', 'single stream')
 OF_A_VAE_STEP = 5
-"""Steps of the denoiser for each of the autoencoders, as in the studies."""
+"""Steps of the denoiser per step of the autoencoders, as in the studies."""
 FLAT = 0.05
-"""dB of validation PSNR that twice the steps no longer bring."""
+"""Gain in validation PSNR (dB) from twice the steps, below which training stops."""
 
 
 @dataclass(frozen=True)
 class Gains:
-    """Whether pairs from the two-stream model raise a downstream network's score.
+    """Do pairs from the two-stream model raise the score of a downstream network?
 
     Args:
         scene: with masks, or of two dates.
-        splitter: of it into patches.
+        splitter: of the scene into patches.
         downstream: the network with its setting.
-        settings: of the diffusion models, but for their lengths.
-        training: share of the time for the diffusion models, both of which are trained at once.
-        most: rounds of training at most; a round is a step of the autoencoders and :data:`OF_A_VAE_STEP` of the
+        settings: of the diffusion models, except their lengths.
+        training: share of the time for the two diffusion models, which are trained in parallel.
+        most: largest number of rounds; a round is a step of the autoencoders and :data:`OF_A_VAE_STEP` of the
             denoiser.
-        processes: that train at once, two or more: one small training does not fill a GPU.
+        processes: parallel processes, at least 2: one small training does not fill a GPU.
     """
 
     scene: Scene
@@ -70,8 +70,8 @@ class Gains:
     def run(self, seconds: float, out: Path, device: str) -> Result:
         """Train both models equally long, measure their pairs, then train with and without them for the time left.
 
-        All seeds share one split, one model and one draw: what varies is the initialisation and order of the network.
-        What was made before in the folder is used.
+        All seeds share one split, one model and one draw; only initialisation and order of the network vary. Files
+        already in the folder are used.
         """
         start, study = time.time(), _Study(self, out, device)
         with ProcessPoolExecutor(self.processes, get_context('spawn'), _open, (self, out, device)) as pool:
@@ -105,7 +105,7 @@ class Gains:
         }  # fmt: skip
 
     def length(self, each: float, seconds: float) -> Result:
-        """Rounds that two models trained at once can take in the time, from what one round takes."""
+        """Number of rounds for two models trained in parallel in the time, from the time of one round."""
         return {'rounds': min(max(int(seconds / each), 1), self.most), 'seconds_per_round': round(each, 4)}
 
 
@@ -122,7 +122,7 @@ class _Study:
         self.taken = 0.0
 
     def fitted(self, name: str, rounds: int) -> float:
-        """Train a model for some rounds; the seconds that it took."""
+        """Train a model for some rounds; returns the seconds."""
         start = time.perf_counter()
         self._fit(name, rounds)
         return time.perf_counter() - start
@@ -132,17 +132,17 @@ class _Study:
         return fit_generator('two_stream_diffusion', self.data, settings, 0, self.device, folder=folder, losses=losses)
 
     def seconds_per_round(self, name: str) -> float:
-        """From what few rounds take."""
+        """Measured on a few rounds."""
         return max((self.fitted(name, 32) - self.fitted(name, 2)) / 30, 1e-4)
 
     def keep(self, name: str, rounds: int) -> None:
-        """Train and save a model, unless it is there."""
+        """Train and save a model, unless it exists."""
         if not (kept := self.out / name).is_dir():
             model = self._fit(name, rounds, self.out / 'training' / name, self.out / f'losses {name}.csv')
             model.save_pretrained(kept)
 
     def model(self, name: str) -> Generator:
-        """A model that was saved."""
+        """A saved model."""
         return Generator.from_pretrained(self.out / name, self.device)
 
     def falling(self, name: str) -> list[str]:
@@ -151,12 +151,12 @@ class _Study:
         return [f'{stage} {loss}' for (stage, loss), curve in curves.items() if still_falls(curve)]
 
     def fidelity(self, name: str) -> Result:
-        """Of a model's pairs."""
+        """Fidelity of a model's pairs."""
         return self.task.study_fidelity(self.real, self.test, 0)(self.model(name))
 
     @cached_property
     def sources(self) -> dict[str, Callable[[int], Any]]:
-        """Training sets by what is mixed in, given the seed."""
+        """Training sets by source, given the seed."""
         real, spec, count = self.real, self.real.spec, len(self.real)
         drawn = whole(self.task.drawn(self.model(ARMS[0]), round(RATIOS[-1] * count), 0, 'real', spec))
         pasted = fit_generator(PASTED, self.data, {}, 0, self.device)
@@ -173,7 +173,7 @@ class _Study:
         }
 
     def score(self, seed: int, end: float) -> None:
-        """Test scores by what is mixed in, unless there is no time; a process finds time for one seed at least."""
+        """Test scores by source, if there is time; each process scores at least one seed."""
         if self.taken and time.time() + self.taken > end:
             return
         start, row = time.time(), {'seed': seed, 'still_falls': False}
@@ -191,19 +191,19 @@ _STUDIES: list[_Study] = []
 
 
 def _open(plan: Gains, out: Path, device: str) -> None:
-    """In each process, at its start."""
+    """Set up each process."""
     if device != 'cpu':
-        torch.set_num_threads(2)  # or the threads of all processes fight for the cores
+        torch.set_num_threads(2)  # else the threads of all processes compete for the cores
     _STUDIES.append(_Study(plan, out, device))
 
 
 def _ask(what: str, *args: Any) -> Any:
-    """In a process of a study: what its study answers."""
+    """Call a method of the study in its process."""
     return getattr(_STUDIES[0], what)(*args)
 
 
 def _of_images(record: Result) -> Result:
-    """The measures of pairs, or of both dates together."""
+    """Measures of pairs, or of both dates together."""
     part = record.get('both', record)
     names = ('fid_image', 'fid_mask', 'msad', 'std_ratio', 'precision', 'recall', 'alignment')
     return {name: part.get(name) for name in names}
@@ -233,13 +233,13 @@ def resolve(
 
     Args:
         scene: the scene.
-        splitter: of it into windows.
-        config: of all networks, but for their lengths.
+        splitter: of the scene into windows.
+        config: of all networks, except their lengths.
         first: steps of the first training.
-        longest: steps of the last, whether it gains or not.
-        seconds: there are; no training begins that would end later.
-        out: folder; what was made before is used.
-        device: where to train.
+        longest: steps of the last training, whether it gains or not.
+        seconds: available time; no training starts that would end later.
+        out: folder; files already there are used.
+        device: device to train on.
     """
     start, split = time.perf_counter(), splitter(scene, 0)
     data = training_data(scene, split)
@@ -271,7 +271,7 @@ def resolve(
 
 
 def _flat(trainings: Sequence[Result]) -> bool:
-    """Whether the last training was no better than the one before; interpolation learns nothing."""
+    """Whether the last training was no better than the one before; always true of interpolation."""
     if trainings and trainings[-1]['network'] == 'bicubic':
         return True
     return len(trainings) > 1 and trainings[-1]['val_psnr'] - trainings[-2]['val_psnr'] < FLAT

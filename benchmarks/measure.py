@@ -1,4 +1,4 @@
-"""What the speed benchmarks share: timing in blocks, interleaved pairs, and a record of the machine."""
+"""Common parts of the speed benchmarks: timing in blocks, interleaved pairs, a record of the machine."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def milliseconds(step: Callable[[], object], iterations: int, device: str) -> fl
 
 
 def launches(step: Callable[[], object], device: str, iterations: int = 4) -> dict[str, Any]:
-    """What one iteration asks of a GPU: kernels, their time, and how often and long the program calls its driver."""
+    """Load of one iteration on a GPU: kernels, their time, number and duration of driver calls."""
     step()
     with torch.profiler.profile() as profile:
         for _ in range(iterations):
@@ -82,7 +82,7 @@ def summary(values: list[float]) -> dict[str, float]:
 
 
 def interleaved(first: Callable[[], T], second: Callable[[], T], pairs: int) -> tuple[list[T], list[T]]:
-    """Times that two blocks return, run so often in turn, A B B A A B ...: a change of load meets both."""
+    """Times returned by two blocks run in turn, A B B A A B ..., so that a change of load affects both."""
     times: tuple[list[T], list[T]] = ([], [])
     blocks = (first, second)
     for pair in range(pairs):
@@ -95,9 +95,9 @@ def paired(
     first: Callable[[], float], second: Callable[[], float], pairs: int, names: tuple[str, str] = ('first', 'second'),
     at_most: float | None = None, at_least: float | None = None, warm: bool = False,
 ) -> dict[str, Any]:  # fmt: skip
-    """Milliseconds that two blocks return, and the ratio of the second's to the first's in each pair, with its goal.
+    """Milliseconds returned by two blocks, and the ratio of the second to the first in each pair, with its goal.
 
-    Each is run once before, for allocators, threads and chosen kernels, unless they are ``warm``.
+    Unless ``warm``, each is run once before, for allocators, threads and the choice of kernels.
     """
     if not warm:
         first(), second()
@@ -112,7 +112,7 @@ def paired(
 
 
 def machine(device: str = 'cpu', *packages: str) -> dict[str, Any]:
-    """What the figures depend on: command, hardware, threads, load, versions (of ``packages`` too) and commit."""
+    """Conditions of the figures: command, hardware, threads, load, versions (also of ``packages``) and commit."""
     found = environment(device)
     return {
         'command': command(),
@@ -126,7 +126,7 @@ def machine(device: str = 'cpu', *packages: str) -> dict[str, Any]:
 
 
 def publish(result: dict[str, Any], out: Path | None) -> None:
-    """Print a result, and write it as JSON where a file is given."""
+    """Print a result, and write it as JSON if a file is given."""
     print(json.dumps(result, indent=2))
     if out is not None:
         write_json(out, result)

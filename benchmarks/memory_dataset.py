@@ -2,11 +2,11 @@
 
     python benchmarks/memory_dataset.py /tmp/pairs --out benchmarks/results/memory_dataset.json
 
-The pairs are generated once, into ``images.npy`` and ``masks.npy`` of the folder given, which needs 13.5 GB and is left
-there; a second run finds them. The dataset opens the file for each pair, as one of single files would: a mapping that
-stays counts every page that was ever read as resident. The training runs in a process of its own with its workers.
-Measured is the proportional resident memory (``Pss``, shared pages counted once) of all of them together, several times
-a second, and the seconds until the first step, which are those of the pass over all pairs. Linux only.
+The pairs are generated once, as ``images.npy`` and ``masks.npy`` in the given folder (13.5 GB), and kept for further
+runs. The dataset opens the file for each pair, like one of single files would: in a permanent mapping, every page ever
+read counts as resident. The training runs in its own process with its workers. The benchmark samples the proportional
+resident memory (``Pss``, shared pages counted once) of all these processes several times a second, and measures the
+seconds until the first step, i.e. of the pass over all pairs. Linux only.
 """
 
 from __future__ import annotations
@@ -49,9 +49,9 @@ class StoredPairs(Dataset[dict[str, Any]]):
 
 
 def write_pairs(folder: Path, count: int) -> None:
-    """Smooth regions of four classes, each with a spectrum, with noise: 200 pairs, again and again under new light.
+    """Write smooth regions of four classes, each with a spectrum and noise: 200 pairs, repeated under new illumination.
 
-    New noise for each would take longer than what is measured; to the training all pairs are different.
+    New noise for each pair would take longer than the measurement; for the training, all pairs are different.
     """
     folder.mkdir(parents=True, exist_ok=True)
     shape = (count, BANDS, SIDE, SIDE)
@@ -96,7 +96,7 @@ def memory_gb(process: int) -> float:
         try:
             text = (folder / 'smaps_rollup').read_text()
             waiting += [int(child) for child in (folder / 'task' / folder.name / 'children').read_text().split()]
-        except (OSError, ProcessLookupError):  # it has ended meanwhile
+        except (OSError, ProcessLookupError):  # it has ended
             continue
         found += int(dict(line.split(':', 1) for line in text.splitlines()[1:])['Pss'].split()[0])
     return found * 1024 / 1e9

@@ -2,10 +2,10 @@
 
     python benchmarks/memory_large_scene.py --out benchmarks/results/memory_large_scene.json
 
-The files (``.npy`` and raw ENVI) are written to a temporary folder and removed. Each measurement runs in a process of
-its own: peak anonymous resident memory (``RssAnon``, which leaves the file's own mapping out), sampled every few
-milliseconds, less what the imports took. 77 592 labelled pixels are as many as the Chikusei scene has at this size;
-``--labelled 5877195`` labels every pixel. Linux only.
+The files (``.npy`` and raw ENVI) are written to a temporary folder and removed. Each measurement runs in its own
+process: peak anonymous resident memory (``RssAnon``, which excludes the mapping of the file), sampled every few
+milliseconds, minus the memory of the imports. By default, 77 592 pixels are labelled, as in the Chikusei scene of this
+size; ``--labelled 5877195`` labels every pixel. Linux only.
 """
 
 from __future__ import annotations
@@ -102,7 +102,7 @@ def main() -> int:
                 found = in_fresh_process('memory_large_scene.py', '--child', *files)
             ok = max(found['peak_mb'].values()) < LIMIT_MB
             results.append({'file': kind, 'labelled': labelled, **found, 'ok': ok})
-    from measure import machine, publish  # torch, in no process that is measured
+    from measure import machine, publish  # imports torch, but not in the measured processes
 
     shape = [HEIGHT, WIDTH, BANDS]
     facts = {'shape': shape, 'dtype': 'uint16', 'limit_mb': LIMIT_MB, 'machine': machine(), 'results': results}

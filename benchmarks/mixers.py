@@ -1,20 +1,20 @@
-"""What brings real and synthetic samples together at a ratio, in other libraries and here: speed and exactness.
+"""Mixing of real and synthetic samples at a ratio in hsiaug and other libraries: speed and exactness.
 
     python -m venv mixers && mixers/bin/pip install .
-    mixers/bin/pip install litdata mosaicml-streaming datasets torchdata  # Streaming asks for an older numpy
+    mixers/bin/pip install litdata mosaicml-streaming datasets torchdata  # Streaming needs an older numpy
     mixers/bin/python benchmarks/mixers.py --out benchmarks/results/mixers
 
 20,000 real spectra of 200 bands with their labels, as many synthetic ones, ratio 0.5, batches of 256 in one process
-without workers. Each library reads from where it wants its data: litdata and Streaming from chunks on disk that they
-wrote themselves, Hugging Face from an Arrow table, the others from tensors in memory; hsiaug from a bank too. Nothing
-is trained.
+without workers. Each library reads its own format: litdata and Streaming from chunks on disk that they wrote
+themselves, Hugging Face from an Arrow table, the others from tensors in memory; hsiaug also from a bank. Nothing is
+trained.
 
 Speed: each library and a plain loader of the real samples are timed in turn, A B B A, in blocks of 40 batches after a
-few untimed ones, an epoch begun anew for each block. Samples per second and CPU time of all threads are given as ratios
+few untimed ones, with a new epoch for each block. Samples per second and CPU time of all threads are given as ratios
 to the plain loader's in the same pair, medians and quartiles.
 
-Exactness, over one epoch of 30,000 samples (or as long as the library makes it): the synthetic share of the epoch and
-the least and largest of any batch, a third being what was asked for; and how many of the real samples came at all.
+Exactness, over one epoch of 30,000 samples (or as long as the library makes it): the synthetic share of the epoch, and
+the smallest and largest share of a batch, where a third was asked for; and the share of real samples that occurred.
 
 Libraries that are not installed are left out, and named in the record.
 """
@@ -52,7 +52,7 @@ Loader = Callable[[int], Iterable[Batch]]
 
 
 class Spectra(NonGeoDataset):
-    """Spectra whose last band says which of them all it is: i from 0 for real ones, -1 - i for synthetic ones."""
+    """Spectra whose last band identifies them: i from 0 for real ones, -1 - i for synthetic ones."""
 
     spec = SampleSpec('spectrum', BANDS, CLASSES, unit='reflectance')
 
@@ -73,7 +73,7 @@ class Spectra(NonGeoDataset):
 
 
 def plain(real: Spectra, synthetic: Spectra, folder: Path) -> Loader:
-    """The real samples alone."""
+    """Real samples only."""
     loader = DataLoader(real, BATCH, shuffle=True)
     return lambda epoch: loader
 
@@ -194,7 +194,7 @@ LIBRARIES: dict[str, tuple[Callable[[Spectra, Any, Path], Loader], str | None]] 
 }
 
 
-# --- measured ---------------------------------------------------------------------------------------------------------
+# --- measurement ------------------------------------------------------------------------------------------------------
 
 
 def block(loader: Loader, epoch: int, count: int) -> tuple[float, float]:
@@ -224,7 +224,7 @@ def speed(loader: Loader, reference: Loader, pairs: int, count: int) -> dict[str
 
 
 def exactness(loader: Loader) -> dict[str, Any]:
-    """Shares of one epoch, by what the last band of its samples says."""
+    """Shares of one epoch, from the last band of its samples."""
     marks = [torch.as_tensor(batch['image'])[:, -1] for batch in loader(1)]
     everything = torch.cat(marks)
     shares = [float((mark < 0).float().mean()) for mark in marks if len(mark) == len(marks[0])]
@@ -239,7 +239,7 @@ def exactness(loader: Loader) -> dict[str, Any]:
 
 
 def table(record: Mapping[str, Any]) -> str:
-    """What was measured, as Markdown."""
+    """The results as Markdown."""
     lines = [
         f'asked for: ratio {RATIO:g}, a synthetic share of {SHARE:.3f}',
         '',
@@ -259,7 +259,7 @@ def table(record: Mapping[str, Any]) -> str:
 
 
 def versions() -> dict[str, str]:
-    """Of the libraries that are installed."""
+    """Versions of the installed libraries."""
     found = {}
     for package in PACKAGES:
         try:

@@ -1,12 +1,12 @@
-"""Super-resolution of real cubes, after the table of Huang et al. 2019, and its use as augmentation for SegFormer.
+"""Super-resolution of real cubes, after the table of Huang et al., and its use as augmentation for SegFormer.
 
     HSIAUG_DATA=folder python benchmarks/msrresgan.py --quick      # under 20 minutes on 2 cores, no claims
     HSIAUG_DATA=folder python benchmarks/msrresgan.py --device cuda --workers 4 --scale full
 
-The table: bicubic interpolation, SRCNN, SRGAN, MSRResNet and MSRResGAN on cubes that are degraded by a sensor's MTF, at
-factors 2 and 4; whole scenes of ABU test, and a half of each other scene. Then SegFormer on image-mask pairs with and
-without zoom and resolution jitter, at equal steps, next to interpolation in the network's place and classic
-augmentation. Interrupt and repeat at will. Only the scale full has the networks at their published width and depth.
+The table: bicubic interpolation, SRCNN, SRGAN, MSRResNet and MSRResGAN on cubes degraded by a sensor's MTF, at factors
+2 and 4; test data are whole scenes of ABU, and half of each other scene. Then SegFormer on image-mask pairs with and
+without zoom and resolution jitter, at equal steps, against interpolation instead of the network, and classic
+augmentation. An interrupted run resumes when repeated. Only the scale full has networks of the published size.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from hsiaug.ablation.arms import classic_arms
 from hsiaug.systems.msrresgan.train import SuperResolutionConfig
 
 PAPER = SuperResolutionConfig.paper()
-# What a machine can carry: the networks, and steps of the downstream network to choose from.
+# Sizes for a machine: networks, and candidate numbers of steps of the downstream network.
 SCALES: dict[str, tuple[SuperResolutionConfig, tuple[int, ...]]] = {
     'quick': (
         SuperResolutionConfig(
@@ -72,7 +72,7 @@ def study(root: Path, scale: str, seeds: int, scenes: list[str], size: int) -> S
 
 
 def write_table(table: Experiment, out: Path, scale: str, device: str) -> str:
-    """Tables and figures of what has been measured; returns the Markdown."""
+    """Write tables and figures of the results so far; returns the Markdown."""
     rows, config = table.records(out), table.cells[0].config
     blocks = 'the published number of' if config.blocks is None else config.blocks
     about = (

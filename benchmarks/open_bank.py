@@ -1,11 +1,11 @@
-"""Time and memory of opening a bank in this fresh process, and of reading it at random in four loader workers.
+"""Time and memory of opening a bank in a fresh process, and of reading it at random in four loader workers.
 
     python benchmarks/open_bank.py FOLDER --reads 1000
     python benchmarks/open_bank.py FOLDER --mix 5 --workers 2
 
-With ``--mix`` of the first batches of a mixture at this ratio of ten million real samples with the bank, or with a
-generator fitted to it (``--live``): seconds until the first, and anonymous memory of the process that made them,
-beyond what this one had before.
+With ``--mix``: the first batches of a mixture, at this ratio, of ten million real samples with the bank or with a
+generator fitted to it (``--live``): seconds until the first batch, and additional anonymous memory of the process that
+made them.
 
 Prints JSON; speed_mixing.py runs it. Linux only.
 """
@@ -36,7 +36,7 @@ WORKERS, BATCH = 4, 1024
 
 
 class Watched(Dataset[Any]):
-    """Reads whole batches of a bank, and gives this process and its anonymous memory instead of them."""
+    """Reads whole batches of a bank, and returns the process and its anonymous memory instead."""
 
     def __init__(self, bank: SyntheticBank) -> None:
         self.bank = bank
@@ -60,7 +60,7 @@ def read(bank: SyntheticBank, reads: int) -> dict[str, Any]:
     seen: dict[int, list[float]] = {}
     for worker, megabytes in loader:
         seen.setdefault(worker, []).append(megabytes)
-    first = min(10, reads // (2 * WORKERS))  # by then a worker has its buffers
+    first = min(10, reads // (2 * WORKERS))  # by then workers have their buffers
     workers = [{'before': v[first], 'after': v[-1], 'highest': max(v[first:])} for v in seen.values()]
     row_bytes = sum(value.nbytes for value in bank.batch([0]).values())
     return {

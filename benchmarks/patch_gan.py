@@ -4,9 +4,9 @@
     HSIAUG_DATA=folder python benchmarks/patch_gan.py --device cuda --scale full
 
 Patches of 8 x 8 pixels with the label of their centre, few per class, from blocks of the scene (EnMAP Potsdam: tiles)
-that go whole to training, validation or test. Real only against the GAN of the text in its variants (binary
-cross-entropy or WGAN-GP, 2-D or 3-D convolutions) and duplicates, flips, affine augmentation and noise as controls. The
-spectral GAN makes spectra, not patches: it has no place in this comparison. Interrupt and repeat at will.
+that belong to training, validation or test as a whole. Real only is compared with variants of the tutorial's GAN
+(binary cross-entropy or WGAN-GP, 2-D or 3-D convolutions), with duplicates, flips, affine augmentation and noise as
+controls. An interrupted run resumes when repeated.
 """
 
 from __future__ import annotations
@@ -29,22 +29,22 @@ SCENES: dict[str, Callable[[Path], Scene]] = {
     'salinas_a': salinas_a,
     'enmap_potsdam': enmap_potsdam,
 }
-VALIDATION = 5  # labelled patches per class, next to those that train
+VALIDATION = 5  # labelled patches per class, in addition to training ones
 CNN2D, CNN3D = SceneClassifierConfig('cnn2d', steps=150), SceneClassifierConfig('cnn3d', steps=100)
 
 
 @dataclass(frozen=True)
 class Scale:
-    """What a machine can carry.
+    """Sizes for a machine.
 
     Args:
-        scenes: to study.
-        networks: downstream.
+        scenes: scenes to study.
+        networks: downstream models.
         gan: settings of every GAN.
-        wasserstein: further settings of those with a gradient penalty, whose critic wants several steps.
-        volumes: further settings of those with 3-D convolutions.
-        volume_scenes: scenes that these are trained on: a step takes 15 to 30 times as long as in 2-D.
-        arms: ratios of the arms that can be afforded; None for all at all ratios.
+        wasserstein: further settings of GANs with a gradient penalty, whose critic needs several steps.
+        volumes: further settings of GANs with 3-D convolutions.
+        volume_scenes: scenes for 3-D GANs, a step of which takes 15 to 30 times as long as in 2-D.
+        arms: ratios of affordable arms; None for all arms at all ratios.
     """
 
     scenes: tuple[str, ...]
@@ -97,7 +97,7 @@ SCALES = {
 
 
 def study(root: Path, scale: str, seeds: int, scenes: list[str] | None, per_class: int) -> Study:
-    """The study on the scenes that are there."""
+    """The study on the scenes found."""
     setting = SCALES[scale]
     readers = available(scenes or setting.scenes, SCENES, root)
     arms = scene_arms(setting.gan)

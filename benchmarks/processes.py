@@ -1,4 +1,4 @@
-"""Memory of processes, and measurements in one of their own; imports nothing that would take memory itself."""
+"""Memory of processes, and measurements in fresh processes; imports nothing that takes memory itself."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Peak:
 
 
 def in_fresh_process(script: str, *options: object) -> dict[str, Any]:
-    """What a script of this folder prints last, JSON, in a process of its own."""
+    """JSON printed last by a script of this folder, run in its own process."""
     command = [sys.executable, str(Path(__file__).with_name(script)), *map(str, options)]
     run = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
     return json.loads(run.stdout.splitlines()[-1])  # type: ignore[no-any-return]

@@ -1,13 +1,13 @@
-"""What choosing the ratio on validation folds gains, costs and risks, on the spectra of every real scene at hand.
+"""Gain, cost and risk of choosing the ratio on validation folds, on the spectra of every real scene at hand.
 
     HSIAUG_DATA=folder python benchmarks/ratio_search.py --quick          # minutes, no basis for claims
-    HSIAUG_DATA=folder python benchmarks/ratio_search.py --workers 2      # the study; interrupt and repeat at will
+    HSIAUG_DATA=folder python benchmarks/ratio_search.py --workers 2      # the study; repeat to resume
 
 For each scene, seed and generator all candidate ratios are trained and tested, and all trials on folds of the training
 area are run once. The searches (one fold, cross-fitting once and twice, the race, the race with a quarter of the steps,
-pooled over scenes, with the other scenes as prior) and values of k are then read off the same scores, so that they
-differ in nothing else. Beside them stand the ratio that tests best on the other scenes, for which nothing is searched,
-and the one that adapts within one training. NN-1D at one setting, not tuned; equal optimiser steps everywhere.
+pooled over scenes, with the other scenes as prior) and values of k are then evaluated on the same scores, so that they
+differ in nothing else. They are compared with the ratio that tests best on the other scenes, which needs no search, and
+with one that adapts within one training. NN-1D at one setting, not tuned; equal optimiser steps everywhere.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ GENERATORS: dict[str, tuple[dict[str, Any], str]] = {
     'duplicate': ({}, 'sqrt'),
     'spectral_gan': ({'iterations': 300}, 'real'),
 }
-# Trials of the search, those before the race begins, and the share of a plain training's steps.
+# Trials of the search, trials before the race begins, and share of the steps of a plain training.
 SEARCHES: dict[str, tuple[int, int, float]] = {
     'one fold': (1, 1, 1.0),
     'cross-fitted once': (FOLDS, FOLDS, 1.0),
@@ -65,7 +65,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Setting:
-    """What all cells are measured with."""
+    """Settings shared by all cells."""
 
     root: Path
     per_class: int
@@ -75,7 +75,7 @@ class Setting:
 
 @dataclass
 class Memory:
-    """A trial that trains once: scores of ratio 0 serve all generators, and all scores serve all searches."""
+    """A trial that trains once: scores of ratio 0 are shared by generators, and all scores by searches."""
 
     trial: FoldTrial | None
     scores: Scores
@@ -94,7 +94,7 @@ class Memory:
 
 
 class Group:
-    """One split of one scene, and what its generators share: accuracy, and trials on folds, with real data only."""
+    """One split of one scene, with the accuracy and trials on folds with real data only, shared by generators."""
 
     def __init__(self, setting: Setting, name: str, seed: int) -> None:
         self.scene = READERS[name](setting.root)
@@ -144,7 +144,7 @@ def measured_accuracy(
 def adaptive(
     setting: Setting, scene: Scene, split: Split, real: SpectraDataset, source: Any, labels: Any, seed: int
 ) -> dict[str, Any]:
-    """Test accuracy of the adaptive ratio, alone and next to the curve of a real-only training."""
+    """Test accuracy of the adaptive ratio, without and with the curve of a real-only training."""
     image, label = SpectraDataset(scene, split, 'val').tensors()
     curve: list[float] = []
 
@@ -170,19 +170,19 @@ def adaptive(
     return found
 
 
-# --- reading off ----------------------------------------------------------------------------------------------------
+# --- evaluation -----------------------------------------------------------------------------------------------------
 
 Cells = dict[tuple[str, int], dict[str, Any]]
 
 
 def replay(row: dict[str, Any], share: float = 1.0) -> Memory:
-    """The trials of a cell, as they were scored."""
+    """The recorded trials of a cell."""
     recorded = row['trials'][str(share)]
     return Memory(None, {(ratio, fold, seed): score for ratio, fold, seed, score in recorded}, share)
 
 
 def choices(cells: Cells) -> dict[str, dict[tuple[str, int], RatioChoice]]:
-    """For each search, what it chooses for each scene and seed, at k = 0."""
+    """The choices of each search for each scene and seed, at k = 0."""
     found: dict[str, dict[tuple[str, int], RatioChoice]] = {}
     for name, (trials, first, share) in SEARCHES.items():
         found[name] = {

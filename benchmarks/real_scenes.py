@@ -1,4 +1,4 @@
-"""The real scenes of the studies, brought to hsiaug's form. Each is read from the folder of data at hand."""
+"""The real scenes of the studies, read from the data folder into hsiaug's form."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from hsiaug.scenes import (
     stack_bands,
 )
 
-AVIRIS_NM = np.linspace(365.9, 2496.2, 224)  # nominal, as in the 224-band library of the same sensor
+AVIRIS_NM = np.linspace(365.9, 2496.2, 224)  # nominal, as in the 224-band library of this sensor
 # Nominal centres: the twelve bands of Sentinel-2A without B10, and seven of Landsat 8.
 SENTINEL2_NM = (442.7, 492.4, 559.8, 664.6, 704.1, 740.5, 782.8, 832.8, 864.7, 945.1, 1613.7, 2202.4)
 LANDSAT8_NM = (443.0, 482.0, 561.4, 654.6, 864.7, 1608.9, 2200.7)
@@ -37,12 +37,12 @@ def _load(path: Path) -> dict[str, np.ndarray]:
 
 
 def _reflectance(make: Callable[..., Any], data: dict[str, np.ndarray], *args: Any, **facts: Any) -> Any:
-    """A scene of reflectances, on the scale that its file says, without bands that hold nothing."""
+    """A scene of reflectances, scaled as its file says, without empty bands."""
     return make(*args, scale=float(data['scale']), unit='reflectance', **facts).checked('drop')
 
 
 def salinas_a(root: Path) -> Scene:
-    """AVIRIS sub-scene of vegetables; split in left and right halves, with few labels."""
+    """AVIRIS sub-scene of vegetables; split into left and right halves, with few labels."""
     data = _load(root / 'salinas_a' / 'salinas_a.npz')
     names = {1: 'broccoli', 10: 'corn', **{k: f'lettuce {k - 7} wk' for k in range(11, 15)}}
     wavelengths = np.delete(AVIRIS_NM, SALINAS_REMOVED)
@@ -60,7 +60,7 @@ def enmap_potsdam(root: Path) -> Scene:
 
 
 def santa_barbara(root: Path) -> Scene:
-    """Library of urban materials from AVIRIS pixels and the field; split by the polygon that a spectrum is from."""
+    """Library of urban materials from AVIRIS pixels and field spectra; split by the polygon of a spectrum."""
     data = _load(root / 'spectral_libraries' / 'roberts2017_santa_barbara_urban.npz')
     names, labels = np.unique(data['level_2'], return_inverse=True)
     return Scene.from_spectra(
@@ -77,7 +77,7 @@ def santa_barbara(root: Path) -> Scene:
 
 
 def houston18(root: Path) -> Scene:
-    """Crop of the 2018 contest scene; labels on the image's grid where at least 90 % of a pixel is of one class."""
+    """Crop of the 2018 contest scene; a pixel is labelled if at least 90 % of it belong to one class."""
     data = _load(root / 'houston18_crop' / 'houston18_crop.npz')
     height, width = data['cube'].shape[:2]
     fine = data['gt'].reshape(height, 4, width, 4).transpose(0, 2, 1, 3).reshape(height, width, 16)
@@ -113,7 +113,7 @@ DISJOINT: dict[str, Callable[..., Splitter]] = {
 
 
 def houston18_patches(root: Path) -> Scene:
-    """The crop of :func:`houston18`; every pixel has the class that at least half of it has."""
+    """The crop of :func:`houston18`; a pixel is labelled if at least half of it belongs to one class."""
     labels = _load(root / 'houston18_crop' / 'houston18_crop.npz')['gt']
     return replace(houston18(root), labels=majority_labels(labels, 4))
 
@@ -139,7 +139,7 @@ def _dominant(name: str, data: dict[str, np.ndarray], wavelengths: np.ndarray, a
 def barkbeetle(root: Path, side: int = 32) -> Scene:
     """Sentinel-2 tiles of forests in 2020 with masks of bark-beetle damage; split by patches.
 
-    Tiles of 32 pixels are those that the file lists; of another ``side``, all that patches hold, half a side apart.
+    Tiles of 32 pixels are listed in the file; for another ``side``, all tiles of the patches, half a side apart.
     """
     data = _load(root / 's2_barkbeetle' / 's2_barkbeetle.npz')
     places = _places(data, side)
@@ -160,7 +160,7 @@ def _places(data: dict[str, np.ndarray], side: int) -> np.ndarray:
 
 
 def _tiles(data: dict[str, np.ndarray], key: str, places: np.ndarray, side: int) -> np.ndarray:
-    """(T, side, side, ...) tiles of an array that is stored as one list of the pixels of all patches."""
+    """(T, side, side, ...) tiles of an array stored as one list of the pixels of all patches."""
     patches = [
         data[key][start:stop].reshape(*shape, *data[key].shape[1:])
         for start, stop, shape in zip(data['offset'][:-1], data['offset'][1:], data['shape'], strict=True)
@@ -169,7 +169,7 @@ def _tiles(data: dict[str, np.ndarray], key: str, places: np.ndarray, side: int)
 
 
 def water12(root: Path) -> Scene:
-    """Patches with masks of water from harmonised Landsat and Sentinel-2; split by the groups that overlap."""
+    """Patches of harmonised Landsat and Sentinel-2 with masks of water; split by groups of overlapping patches."""
     data = _load(root / 'water12_patches' / 'water12_patches.npz')
     return _reflectance(
         Scene.from_tiles, data, 'water12', data['images'], data['mask'].astype(np.int64) + 1, data['overlap_group'],
@@ -178,7 +178,7 @@ def water12(root: Path) -> Scene:
 
 
 def slovenia(root: Path) -> Scene:
-    """Sentinel-2 image of the third of five dates with a mask of land cover."""
+    """Sentinel-2 image, the third of five dates, with a mask of land cover."""
     data = _load(root / 's2_slovenia_lulc' / 'testeopatch.npz')
     names = {k: str(name) for k, name in enumerate(data['class_names'])}
     return _reflectance(Scene, data, 'slovenia', data['images'][2], data['mask'].astype(np.int64), names)
@@ -205,7 +205,7 @@ MASKED: dict[str, Callable[[Path], Scene]] = {
 
 
 def patch_splitter(name: str, size: int) -> PatchSplitter:
-    """The split in windows that a scene of :data:`MASKED` is studied with: by groups where it has them, else blocks."""
+    """The split into windows for a scene of :data:`MASKED`: by groups if it has any, else by blocks."""
     grouped = ('enmap_potsdam', 'barkbeetle', 'water12')
     return PatchSplitter(size=size, regions='groups' if name in grouped else 'blocks')
 
@@ -264,7 +264,7 @@ def barkbeetle_change(root: Path, side: int = 32) -> BitemporalScene:
 
 
 def slovenia_change(root: Path) -> BitemporalScene:
-    """The third and the fifth date of :func:`slovenia`, with changes of land cover that are simulated."""
+    """The third and fifth dates of :func:`slovenia`, with simulated changes of land cover."""
     scene, data = slovenia(root), _load(root / 's2_slovenia_lulc' / 'testeopatch.npz')
     return _with_changes('slovenia_change', data['images'][2], data['images'][4], scene.labels, scale=scene.scale)
 
@@ -285,9 +285,9 @@ def two_dates(name: str, read: Callable[[Path], Scene], root: Path) -> Bitempora
 def _with_changes(
     name: str, first: np.ndarray, second: np.ndarray, labels: np.ndarray, **options: Any
 ) -> BitemporalScene:
-    """Two dates (H, W, C), in the second of which irregular regions look like land of another class close by.
+    """Two dates (H, W, C); in the second, irregular regions look like land of another class nearby.
 
-    That is the land at the mirrored place of the same block of 16 pixels, so that no part of a split sees another's.
+    The new land comes from the mirrored position in the same block of 16 pixels, so no part of a split sees another.
     """
     rows, columns = (_mirrored(length, 16) for length in labels.shape)
     there, other = (part[rows][:, columns] for part in (second, labels))
@@ -298,7 +298,7 @@ def _with_changes(
 
 
 def _mirrored(length: int, block: int) -> np.ndarray:
-    """Of each position the one opposite in its block, the last of which takes what is left over."""
+    """The mirrored position of each position in its block; the last block takes the remainder."""
     at, last = np.arange(length), length // block - 1
     number = np.minimum(at // block, last)
     return number * block + np.where(number == last, length, (number + 1) * block) - 1 - at
@@ -310,17 +310,17 @@ def simulated_change(root: Path) -> BitemporalScene:
 
 
 def simulated_change_2(root: Path) -> BitemporalScene:
-    """Another simulated landscape, of which more changes; needs no file."""
+    """Another simulated landscape, with more changes; needs no file."""
     scene = SimulatedScene(192, 192, dates=2, seed=7, change=0.2)
     return replace(BitemporalScene.from_simulated(scene), name='simulated_change_2')
 
 
-# Patches of :func:`water12` that show the same pixels at two dates: those of one overlap group with equal heights.
+# Patches of :func:`water12` that show the same pixels at two dates: of one overlap group, with equal heights.
 WATER_DATES = ((18, 34), (65, 69), (12, 40), (23, 64), (11, 27), (37, 102), (35, 58))
 
 
 def water_change(root: Path) -> BitemporalScene:
-    """Seven places of :func:`water12` at two dates; what is water at one of them only has changed. Split by places."""
+    """Seven places of :func:`water12` at two dates; change is water at only one of them. Split by places."""
     data = _load(root / 'water12_patches' / 'water12_patches.npz')
     image, mask = data['images'], data['mask']
     pairs = [(image[i], image[j], (mask[i] != mask[j]).astype(np.uint8)) for i, j in WATER_DATES]
@@ -346,9 +346,9 @@ CHANGE: dict[str, Callable[[Path], BitemporalScene]] = {
 
 
 def change_splitter(name: str, size: int) -> PatchSplitter:
-    """The split in windows that a scene of :data:`CHANGE` is studied with: by places where it has several.
+    """The split into windows for a scene of :data:`CHANGE`: by places if it has several.
 
-    Training windows overlap by 60 % as in SpecDM, and none reaches beyond a city's edge.
+    Training windows overlap by 60 % as in SpecDM, and none crosses the edge of a city.
     """
     inside, places = 1.0 if name == 'oscd' else 0.5, name in ('oscd', 'barkbeetle_change', 'water_change')
     regions: Literal['groups', 'blocks'] = 'groups' if places else 'blocks'

@@ -1,13 +1,13 @@
-"""Gain from regions pasted into other pairs: smooth fields against box CutMix and ClassMix, on the real scenes at hand.
+"""Gain from regions pasted into other pairs: smooth regions, box CutMix and ClassMix, on the real scenes at hand.
 
     HSIAUG_DATA=folder python benchmarks/region_paste.py                      # the sets on which the design is chosen
     HSIAUG_DATA=folder python benchmarks/region_paste.py --part confirm       # others, to be looked at once
     HSIAUG_DATA=folder python benchmarks/region_paste.py --part again --kinds change --steps 450
 
-Few labelled windows, flips and turns in every arm, samples drawn anew in each epoch, equally many optimiser steps.
-Whether real data alone is at its best with these is measured by ``--arms`` without a name and other ``--steps``. Of
-changes that has set them, on bark beetles: at 3e-3 real data alone is overfitted and loses some 4 points of F1.
-Interrupt and repeat at will.
+Few labelled windows, flips and rotations in every arm, new samples in each epoch, equal numbers of optimiser steps.
+``--arms`` without a name and other ``--steps`` measure whether real data alone is at its best with these settings. For
+changes, this determined them, on bark beetles: at a learning rate of 3e-3, real data alone is overfitted and loses
+about 4 points of F1. An interrupted run resumes when repeated.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ from studies import available, data_root
 from hsiaug.ablation import Arm, Detector, Segmenter, Setting, Study, run_study
 from hsiaug.tasks import Network
 
-# Side of the windows to train on: no more than 6 of 32 pixels fit in the training part of the small scenes.
+# Side of training windows: in the small scenes, at most 6 windows of 32 pixels fit in the training part.
 SIZES: dict[tuple[str, str], dict[str, int]] = {
     ('choose', 'segmentation'): {'jasper_ridge': 16, 'barkbeetle': 32},
     ('confirm', 'segmentation'): {'water12': 32, 'houston18': 16, 'clouds_sentinel2': 32, 'samson': 16},
-    ('choose', 'change'): {'barkbeetle_change': 32},  # cities are not learnt from ten windows: an F1 of 2 to 6
+    ('choose', 'change'): {'barkbeetle_change': 32},  # cities cannot be learnt from ten windows: an F1 of 2 to 6
     ('confirm', 'change'): {
         'water_change': 32, 'slovenia_change': 16, 'houston18_change': 16, 'simulated_change': 32,
     },
@@ -54,7 +54,7 @@ PSEUDO = 'smooth fields of pseudo-labelled windows'
 
 
 def arms(network: Network, wanted: list[str]) -> tuple[Arm, ...]:
-    """The arms of one downstream network, which teaches pseudo-labels too."""
+    """The arms of one downstream network, which is also the teacher of pseudo-labels."""
     every = [
         Arm(name, 'region_paste', settings, labels, control=control, live=True)
         for name, (settings, labels, control) in PASTED.items()
@@ -73,7 +73,7 @@ def studies(part: str, args: argparse.Namespace) -> dict[str, Study]:
         if not names:
             continue
         opened: dict[str, Any] = available(names, MASKED if kind == 'segmentation' else CHANGE, root)  # type: ignore[arg-type]
-        # The encoder takes sides of 32: smaller windows are enlarged rather than padded.
+        # The encoder needs sides of 32: smaller windows are enlarged rather than padded.
         network = NETWORKS[kind]
         config = replace(network.config, upsampling=32 // size, steps=args.steps or network.config.steps)
         network = replace(network, config=config)
@@ -91,7 +91,7 @@ def studies(part: str, args: argparse.Namespace) -> dict[str, Study]:
 
 
 def setting(kind: str, name: str, size: int, windows: int) -> Setting:
-    """A scene with few labelled windows, and others without their labels."""
+    """A scene with few labelled windows and further unlabelled ones."""
     if kind == 'change':
         splitter: Any = change_crops(name, size, windows, 0.5)
     else:

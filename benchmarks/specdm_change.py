@@ -4,9 +4,10 @@
     HSIAUG_DATA=folder python benchmarks/specdm_change.py --device cuda --scale full
 
 Scenes: Sentinel-2 pairs of eight OSCD cities, where change is rare, and of forests before and after bark beetles, where
-it is not; cities and forests train, validate or test as a whole. 100 real crops train, at least half with change; all
-windows of the other cities test. Arms: the two-stream and the single-stream model, alone and mixed in, change editing,
-and as controls duplicates, classic augmentation and copied changes. Interrupt and repeat at will.
+it is not; a city or forest is used as a whole to train, validate or test. Training data are 100 real crops, at least
+half of them with change; test data are all windows of other cities. Arms: the two-stream and the single-stream model,
+alone and mixed in, change editing, and as controls duplicates, classic augmentation and copied changes. An interrupted
+run resumes when repeated.
 """
 
 from __future__ import annotations
@@ -23,16 +24,16 @@ from hsiaug.ablation.arms import change_arms
 from hsiaug.scenes import ChangeSplitter, PatchSplitter
 from hsiaug.trainers.change_detection import ChangeDetectorConfig
 
-# Settings for the CPU, found with real data only: classes weighed, since without it nothing is detected in cities from
-# 100 crops; flips for every arm alike; crops as they are, since enlarged ones cost twice as much and gain nothing.
+# Settings for the CPU, found with real data only: class weights, without which nothing is detected in cities from 100
+# crops; flips in all arms; crops in their original size, since enlarged ones cost twice as much and gain nothing.
 CHANGEFORMER = ChangeDetectorConfig(
     'changeformer-v3', 'mit_tiny', 32, augment='flips', class_weights='sqrt_inverse', learning_rate=3e-3, steps=300
 )
 SIAMCRNN = replace(CHANGEFORMER, model='siamcrnn', encoder='resnet_tiny')
-# The published networks shrink their input 32 times, which leaves nothing of a crop of 32 pixels unless it is enlarged.
+# The published networks downsample 32 times, which leaves nothing of a crop of 32 pixels unless it is enlarged.
 FULL_CHANGEFORMER = replace(CHANGEFORMER, encoder='changeformer', channels=None, upsampling=4, bfloat16=True)
 FULL_SIAMCRNN = replace(FULL_CHANGEFORMER, model='siamcrnn', encoder='resnet101')
-# What a machine can carry: settings of the diffusion models, and the downstream networks.
+# Sizes for a machine: settings of the diffusion models, and downstream networks.
 SCALES: dict[str, tuple[dict[str, Any], tuple[Detector, ...]]] = {
     'quick': ({'vae_iterations': 300, 'diffusion_iterations': 600}, (Detector('ChangeFormer, tiny', CHANGEFORMER),)),
     'small': (
@@ -47,7 +48,7 @@ SCALES: dict[str, tuple[dict[str, Any], tuple[Detector, ...]]] = {
         ),
     ),
 }
-# Arms and their ratios where not every arm can be afforded at every ratio.
+# Arms and ratios, if not every arm is affordable at every ratio.
 FEW_ARMS: dict[str, dict[str, tuple[float, ...]]] = {
     'quick': {
         'two-stream': (1, 3), 'single stream': (1, 3), 'two-stream only': (3,), 'duplicate': (3,), 'copy_paste': (3,),
@@ -56,11 +57,11 @@ FEW_ARMS: dict[str, dict[str, tuple[float, ...]]] = {
         'two-stream': (1, 3), 'single stream': (3,), 'change editing': (3,), 'duplicate': (3,), 'copy_paste': (3,),
     },
 }  # fmt: skip
-FEW_SEEDS = {'small': {'single stream': 5, 'change editing': 5}}  # the models cost more than all detectors together
+FEW_SEEDS = {'small': {'single stream': 5, 'change editing': 5}}  # the generators cost more than all detectors together
 
 
 def splitter(name: str, size: int, crops: int, change_share: float) -> PatchSplitter:
-    """The split of a scene, with a fixed number of crops to train on, balanced by what changed in them or not."""
+    """The split of a scene, with a fixed number of training crops, balanced by change or not."""
     plain = replace(change_splitter(name, size), max_train=crops)
     return ChangeSplitter(**asdict(plain), change_share=change_share) if change_share else plain
 
@@ -75,7 +76,7 @@ def study(
     change_share: float = 0.5,
     networks: int | None = None,
 ) -> Study:
-    """The study on the scenes that are there."""
+    """The study on the scenes found."""
     readers = available(scenes, CHANGE, root)
     diffusion, detectors = SCALES[scale]
     arms = afforded(change_arms(diffusion), FEW_ARMS.get(scale), FEW_SEEDS.get(scale))

@@ -4,8 +4,8 @@
     HSIAUG_DATA=folder python benchmarks/specdm_segmentation.py --device cuda --scale full
 
 Arms: the two-stream and the single-stream model (Tables 1 and 5), the two-stream model without the spectral angle in
-its loss (Table 4), synthetic pairs alone (Table 3), and as controls duplicates and classic augmentation. Interrupt and
-repeat at will.
+its loss (Table 4), synthetic pairs alone (Table 3), and as controls duplicates and classic augmentation. An interrupted
+run resumes when repeated.
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ from hsiaug.ablation import Segmenter, Setting, Study
 from hsiaug.ablation.arms import segmentation_arms
 from hsiaug.trainers.segmentation import SegmenterConfig
 
-# Settings for the CPU: all bands straight in (the text's mapping to 3 channels costs these scenes, whose classes differ
-# in narrow bands, a fifth of their mIoU), input enlarged twice since patches are small, flips for every arm alike.
+# Settings for the CPU: all bands as input (the paper's mapping to 3 channels costs these scenes, whose classes differ
+# in narrow bands, a fifth of their mIoU), input enlarged twice since patches are small, flips in all arms.
 SEGFORMER = SegmenterConfig(
     'segformer', 'mit_tiny', mapping=False, upsampling=2, channels=64, augment='flips', learning_rate=3e-3, steps=150
 )
 PFSEGNET = replace(SEGFORMER, model='pfsegnet', encoder='resnet_tiny')
-# What a machine can carry: settings of the diffusion models, and the downstream networks.
+# Sizes for a machine: settings of the diffusion models, and downstream networks.
 SCALES: dict[str, tuple[dict[str, Any], tuple[Segmenter, ...]]] = {
     'quick': (
         {'vae_iterations': 500, 'diffusion_iterations': 1000},
         (Segmenter('SegFormer, tiny', replace(SEGFORMER, steps=100)),),
     ),
-    # Autoencoders that have seen each patch some fifty times: with the defaults' ten, masks did not follow images.
+    # Autoencoders see each patch about fifty times; with the ten of the defaults, masks did not follow images.
     'small': (
         {'vae_iterations': 800, 'vae_batch_size': 8, 'diffusion_iterations': 2500, 'batch_size': 8},
         (
@@ -49,7 +49,7 @@ SCALES: dict[str, tuple[dict[str, Any], tuple[Segmenter, ...]]] = {
         ),
     ),
 }
-# Arms and their ratios where not every arm can be afforded at every ratio.
+# Arms and ratios, if not every arm is affordable at every ratio.
 FEW_ARMS: dict[str, dict[str, tuple[float, ...]]] = {
     'quick': {'two-stream': (1, 3), 'single stream': (1, 3), 'two-stream only': (3,), 'duplicate': (1, 3)},
     'small': {
@@ -59,7 +59,7 @@ FEW_ARMS: dict[str, dict[str, tuple[float, ...]]] = {
 
 
 def study(root: Path, scale: str, seeds: int, scenes: list[str], size: int, networks: int | None = None) -> Study:
-    """The study on the scenes that are there."""
+    """The study on the scenes found."""
     readers = available(scenes, MASKED, root)
     diffusion, segmenters = SCALES[scale]
     arms = afforded(segmentation_arms(diffusion), FEW_ARMS.get(scale))

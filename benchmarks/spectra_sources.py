@@ -1,14 +1,14 @@
-"""Which sources of synthetic spectra help with 10 and 30 labels a class, and with all of them.
+"""Which sources of synthetic spectra help, with 10 and 30 labels per class and with all labels?
 
-    HSIAUG_DATA=folder python benchmarks/spectra_sources.py --part choose      # many forms of the sources on two scenes
-    HSIAUG_DATA=folder python benchmarks/spectra_sources.py --part confirm     # what was chosen, once, on five others
+    HSIAUG_DATA=folder python benchmarks/spectra_sources.py --part choose      # variants of the sources, on two scenes
+    HSIAUG_DATA=folder python benchmarks/spectra_sources.py --part confirm     # the chosen one, once, on five others
     HSIAUG_DATA=folder python benchmarks/spectra_sources.py --part confirm-all # the same with all labels
     HSIAUG_DATA=folder python benchmarks/spectra_sources.py --part confirm-tuned   # on a better network
     HSIAUG_DATA=folder python benchmarks/spectra_sources.py --quick
 
-NN-1D with standard scaling and 400 steps, in all arms; in parts that are tuned with decorrelated bands and dropout.
-Splits are of blocks, tiles or polygons; the labels of a budget hold those that validate. Interrupt and repeat at will;
-the tables are of what is there.
+NN-1D with 400 steps in all arms, on standardised bands or, in tuned parts, decorrelated bands with dropout. Splits are
+by blocks, tiles or polygons; label budgets include validation. An interrupted run resumes when repeated; tables show
+the results so far.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from hsiaug.trainers import ClassifierConfig
 
 
 def berlin(root: Path) -> Scene:
-    """EnMAP image of Berlin, simulated from airborne HyMap; the label is what most of a pixel is of."""
+    """EnMAP image of Berlin, simulated from airborne HyMap; the label is the dominant class of a pixel."""
     with np.load(root / 'berlin_enmap_sim' / 'berlin_enmap_sim.npz', allow_pickle=False) as file:
         data = {key: file[key] for key in ('cube', 'gt_majority', 'class_names', 'wavelength_nm', 'scale')}
     names = {i: str(name) for i, name in enumerate(data['class_names'])}
@@ -52,7 +52,7 @@ GROUPED = ('enmap_potsdam', 'santa_barbara')
 BUDGETS: dict[str, int | None] = {'10': 10, '30': 30, 'all': None}
 CONVERGED = ClassifierConfig(hidden=128, scaling='standard', steps=400)
 TUNED = replace(CONVERGED, scaling='decorrelated', dropout=0.3)
-"""What real spectra alone are learnt better with, chosen on Salinas-A, Potsdam, Jasper Ridge and a simulated scene."""
+"""Better settings for real spectra alone, chosen on Salinas-A, Potsdam, Jasper Ridge and a simulated scene."""
 V, FIRST = 'variability', 'variability, synthetic first'
 PLAIN = ('variability', 'direct', 'diffuse', 'mixing')
 CHOICES = (
@@ -104,7 +104,7 @@ PARTS: dict[str, tuple[tuple[str, ...], tuple[str, ...], tuple[Arm, ...], range]
     'confirm-tuned-all': (OTHERS, ('all',), BALANCED[1:], range(2000, 2020)),
     'control-tuned-all': (OTHERS, ('all',), ONLY_BALANCE, range(2000, 2020)),
 }
-"""Scenes, budgets, arms and seeds of each part; no scene that confirms was chosen on."""
+"""Scenes, budgets, arms and seeds of each part; nothing was chosen on scenes that confirm."""
 
 
 def splitter(name: str, per_class: int | None) -> Splitter:
@@ -114,7 +114,7 @@ def splitter(name: str, per_class: int | None) -> Splitter:
 
 
 def study(part: str, root: Path, count: int | None, quick: bool) -> Study:
-    """A part, on the scenes that are there."""
+    """A part, on the scenes found."""
     names, budgets, arms, seeds = PARTS[part]
     scenes = available(names, SCENES, root)
     settings = tuple(Setting(name, b, splitter(name, BUDGETS[b])) for name in scenes for b in budgets)

@@ -1,14 +1,14 @@
-"""Speed of the generators of abundances: the style-based GAN against diffusion, and abundances against the cube.
+"""Speed of abundance generators: the style-based GAN against diffusion, and abundances against the cube.
 
     python benchmarks/speed_abundances.py --threads 2 --out benchmarks/results/speed_abundances_cpu.json
     python benchmarks/speed_abundances.py --device cuda --size 256 --out benchmarks/results/speed_abundances_cuda.json
 
 ``sample``: a batch of maps by the GAN, and one by 20 steps of DPM-Solver++, per sample. ``step``: a training step, and
-a step of sampling, of diffusion of k abundances and of diffusion of all bands, batch and size alike. The published
-advantage of abundances is one of quality at equal effort; whether it is one of time depends on the U-Net: at equal
-widths only the first and the last convolution differ, so that ``equal`` shows what the bands themselves cost, and
-``widened`` has a first level at least as wide as there are bands, for a U-Net that has to carry them all. All pairs
-are timed in interleaved blocks A B B A, and ratios are taken per pair.
+a sampling step, of diffusion of k abundances and of diffusion of all bands, with equal batch and size. The published
+advantage of abundances is quality at equal effort; whether they are faster depends on the U-Net: at equal widths only
+the first and last convolutions differ, so ``equal`` shows the cost of the bands themselves; in ``widened``, the first
+level is at least as wide as the number of bands, for a U-Net that has to carry them all. All pairs are timed in
+interleaved blocks A B B A, and ratios are taken per pair.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def sampling(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def parameters(model: torch.nn.Module) -> int:
-    """How many there are."""
+    """Number of parameters."""
     return sum(p.numel() for p in model.parameters())
 
 
@@ -66,7 +66,7 @@ def steps(args: argparse.Namespace, channels: list[int]) -> dict[str, Any]:
     for count, widths in ((args.k, args.channels), (args.bands, channels)):
         rng = torch.Generator(args.device).manual_seed(0)
         model = AbundanceDiffusion(count, args.size, 0, widths).to(args.device)
-        # Speed does not depend on what the maps show; a cube's values stand in for abundances.
+        # Speed does not depend on the content of maps; values of a cube replace abundances.
         maps = torch.rand((args.batch, count, args.size, args.size), generator=rng, device=args.device)
         index = torch.zeros(args.batch, dtype=torch.int64, device=args.device)
         weights = torch.full((args.batch,), 1 / args.batch, device=args.device)

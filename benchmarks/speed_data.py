@@ -24,7 +24,7 @@ SPECTRA = SampleSpec('spectrum', 200, CLASSES)
 
 
 class Sizes(Protocol):
-    """How many samples there are of each kind."""
+    """Number of samples of each kind."""
 
     @property
     def patches(self) -> int:
@@ -36,7 +36,7 @@ class Sizes(Protocol):
 
 
 class InMemory(NonGeoDataset):
-    """Samples of tensors, as users write it; over and over where it is to be longer than these.
+    """A dataset of tensors, as users write it; samples repeat if it is longer than the tensors.
 
     Args:
         spec: of the samples.
@@ -63,7 +63,7 @@ class Runs(ReadAtOnce, InMemory):
     """The same, read in runs of consecutive samples, as a bank is written from it."""
 
     def batch(self, rows: Sequence[int] | np.ndarray) -> dict[str, Tensor]:
-        """Views of consecutive samples, copies of others: a bank is known by the first and the last."""
+        """Views of consecutive samples, copies of others; consecutive ones are recognised by the first and the last."""
         first, last = int(rows[0]), int(rows[-1])
         chosen = slice(first, last + 1) if last - first + 1 == len(rows) else torch.as_tensor(rows)
         return {'image': self.image[chosen], self.target: self.label[chosen]}
@@ -88,12 +88,12 @@ class Noise(ReadAtOnce):
 
 
 class Mapped(NonGeoDataset):
-    """Samples of a memory-mapped file, over and over: a real dataset with an epoch of any length.
+    """Samples of a memory-mapped file, repeated: a real dataset with an epoch of any length.
 
     Args:
         path: file of rows of float32, each an image and its int64 target.
         spec: of the samples.
-        length: samples of an epoch.
+        length: number of samples in an epoch.
     """
 
     def __init__(self, path: Path, spec: SampleSpec, length: int) -> None:
@@ -114,7 +114,7 @@ class Mapped(NonGeoDataset):
 
 
 class Files:
-    """A bank and a memory-mapped file of the same bytes, for each kind of sample, written when first asked for."""
+    """A bank and a memory-mapped file of the same bytes for each kind of sample, written on first use."""
 
     def __init__(self, folder: Path, scale: Sizes) -> None:
         self.folder, self.scale = folder, scale
@@ -142,6 +142,6 @@ class Files:
 
 
 def pieces(bank: SyntheticBank) -> Iterator[dict[str, Tensor]]:
-    """All of a bank, shard by shard."""
+    """A whole bank, shard by shard."""
     for start in range(0, len(bank), bank.shard_size):
         yield bank.batch(range(start, min(start + bank.shard_size, len(bank))))

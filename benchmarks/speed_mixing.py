@@ -1,24 +1,24 @@
-"""What mixing costs: loading, training steps, reading and writing a bank, drawing live, starting with many samples.
+"""Costs of mixing: loading, training steps, reading and writing a bank, live draws, starting with many samples.
 
     python benchmarks/speed_mixing.py --threads 2 --out benchmarks/results/speed_mixing_cpu.json
     python benchmarks/speed_mixing.py --device cuda --out benchmarks/results/speed_mixing_cuda.json
 
-loader: batches of 256 out of 20,000 spectra of 200 bands at ratio 0.5 from a bank, one process, an epoch a block;
-against torch's ConcatDataset of both sides, in memory, with a weighted sampler. Both real sides are plain datasets.
+loader: batches of 256 from 20,000 spectra of 200 bands at ratio 0.5 with a bank, one process, one epoch per block;
+against torch's ConcatDataset of both sides, in memory, with a weighted sampler. The real samples are plain datasets.
 step: a training step of SegFormer-B0 on 64 x 64 x 100 patches, from the loader to the optimiser. Real patches alone
-come out of a memory-mapped file through the same loader setting; the other side has as many samples in a batch, half
-of them from a bank (ratio 1). The kornia container flips on both sides: who uses one has it anyway.
-throughput: batches of a bank against the index of a memory-mapped tensor, one array, whose rows have as many bytes.
-live: a spectral GAN drawn live by SyntheticMix at ratio 1, in a step of NN-1D on 64 spectra, and, for the scale of it,
-64 drawn spectra beside a step of SegFormer-B0.
+come from a memory-mapped file through the same loader; the other side has equally many samples in a batch, half of
+them from a bank (ratio 1). The kornia container flips on both sides, since its users have one anyway.
+throughput: batches of a bank against indexing a memory-mapped tensor, one array with rows of equal size.
+live: live draws of a spectral GAN by SyntheticMix at ratio 1, in a step of NN-1D on 64 spectra, and, for comparison,
+64 drawn spectra in addition to a step of SegFormer-B0.
 open: writing a bank, opening it in a fresh process, and reading it at random in four loader workers. Linux only.
 
-write: a bank out of a dataset in memory, against the same values by numpy.save and fsync.
+write: a bank from a dataset in memory, against the same values by numpy.save and fsync.
 long: the first batch of a mixture of ten million real spectra, in a fresh process and its workers. Linux only.
 
 The two sides of a comparison are timed in interleaved blocks A B B A, and the ratio is taken per pair. A block begins
-with a few untimed steps, which use up what workers have loaded ahead. Files are written to a temporary folder, about
-2.5 GB (with --quick 0.4 GB), and stay in the page cache.
+with a few untimed steps, which use up prefetched batches. Files are written to a temporary folder, about 2.5 GB (with
+--quick 0.4 GB), and stay in the page cache.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ from hsiaug.transforms.kornia import RandomSyntheticMix
 
 PARTS = ('loader', 'step', 'throughput', 'live', 'open', 'write', 'long')
 PACKAGES = ('numpy', 'torchgeo', 'kornia', 'segmentation-models-pytorch', 'safetensors')
-EPOCH = 1_000_000  # samples: no epoch begins within a block
+EPOCH = 1_000_000  # samples, so that no epoch begins within a block
 AHEAD = 5  # untimed steps of a block; two workers load four batches ahead
 Result = dict[str, Any]
 Step = Callable[[], object]
@@ -66,16 +66,16 @@ Step = Callable[[], object]
 
 @dataclass(frozen=True)
 class Scale:
-    """How much is done.
+    """Amount of work.
 
     Args:
         pairs: blocks of each side of a comparison.
         steps: training steps of a block.
-        patches: in the file and in the bank.
-        spectra: in the file and in the bank.
+        patches: number in the file and in the bank.
+        spectra: number in the file and in the bank.
         reads: batches of 1024 spectra that four workers read.
         openings: fresh processes that open the bank.
-        written: spectra of a bank that is written.
+        written: spectra of a bank to write.
     """
 
     pairs: int = 20
@@ -97,7 +97,7 @@ def compare(
     plain: Step, other: Step, steps: int, pairs: int, device: str, at_most: float | None = None,
     names: tuple[str, str] = ('plain', 'mixed'),
 ) -> Result:  # fmt: skip
-    """Milliseconds per step of both sides, and how much longer the second takes, pair by pair."""
+    """Milliseconds per step of both sides, and the ratio of the second to the first, pair by pair."""
 
     def block(step: Step) -> float:
         milliseconds(step, AHEAD, device)
@@ -107,7 +107,7 @@ def compare(
 
 
 def compare_clocks(plain: Step, other: Step, pairs: int) -> Result:
-    """How fast the second side is compared with the first: wall and processor time of both, and throughput by each."""
+    """Speed of the second side relative to the first: wall and processor time of both, and throughput by each."""
     plain(), other()
     times = interleaved(partial(clocks, plain), partial(clocks, other), pairs)
     result: Result = {}
@@ -126,12 +126,12 @@ class Training:
         self.optimiser = torch.optim.AdamW(network.parameters(), lr=1e-4)
 
     def to_device(self, batch: Sample) -> Sample:
-        """The batch where the network is."""
+        """The batch, on the device of the network."""
         return {key: value.to(self.device, non_blocking=True) for key, value in batch.items()}
 
     def __call__(self, batch: Sample) -> None:
         """Forward, loss, backward, optimiser."""
-        # kornia gives masks a channel
+        # kornia adds a channel to masks
         target = batch['label'] if 'label' in batch else batch['mask'].reshape(-1, *batch['mask'].shape[-2:])
         loss = cross_entropy(self.network(batch['image']), target)
         self.optimiser.zero_grad()
@@ -141,7 +141,7 @@ class Training:
 
 @contextmanager
 def limited(threads: int) -> Iterator[None]:
-    """Have torch use so many threads meanwhile."""
+    """Limit torch to a number of threads."""
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
@@ -233,7 +233,7 @@ def measure_loader(folder: Path, scale: Scale) -> Result:
     for name, (transforms, way) in ways.items():
         results[name] = compare_clocks(concatenated(transforms), way, scale.pairs)
         samples = 20_000 if 'plain' in name else 30_000
-        if samples == 20_000:  # its epoch is shorter
+        if samples == 20_000:  # shorter epoch
             for clock in ('wall', 'cpu'):
                 found = results[name][f'throughput_{clock}']
                 results[name][f'throughput_{clock}'] = {key: round(value * 2 / 3, 4) for key, value in found.items()}
@@ -242,7 +242,7 @@ def measure_loader(folder: Path, scale: Scale) -> Result:
 
 
 class Transformed(Dataset[Sample]):
-    """A dataset whose samples a function changes."""
+    """A dataset with a transform."""
 
     def __init__(self, inner: InMemory, change: Callable[[Sample], Sample]) -> None:
         self.inner, self.change = inner, change
@@ -255,12 +255,12 @@ class Transformed(Dataset[Sample]):
 
 
 def scaled(sample: Sample) -> Sample:
-    """What a transform may do."""
+    """A typical transform."""
     return {**sample, 'image': sample['image'] * 0.5}
 
 
 def measure_write(folder: Path, scale: Scale) -> Result:
-    """A bank against .npy files of the same values, both safe on the disk."""
+    """A bank against .npy files of the same values, both synced to disk."""
     results: Result = {}
     for name, data in (('spectra', Runs(SPECTRA, scale.written)), ('patches', Runs(PATCHES, scale.written // 2000))):
         root = folder / 'written'
@@ -283,7 +283,7 @@ def measure_write(folder: Path, scale: Scale) -> Result:
 
 
 def measure_long(folder: Path) -> Result:
-    """Ten million real spectra with a bank and with a generator; the fresh process says what it took."""
+    """Ten million real spectra with a bank and with a generator; a fresh process reports time and memory."""
     root = write_bank(Runs(SPECTRA, 10_000, seed=1), None, folder / 'beside').root
     results: Result = {'goal': 'at most 2 s and 100 MB'}
     for source, ratio, workers in product(('bank', 'generator'), (0.5, 5.0), (0, 2)):
@@ -296,14 +296,14 @@ def measure_long(folder: Path) -> Result:
 def measure_throughput(files: Files, scale: Scale) -> Result:
     """Random batches of a bank against the index of one memory-mapped tensor, on the CPU.
 
-    With one thread, as loader workers have it, and with all: torch divides the index among them, if that pays or not.
+    With one thread, like loader workers, and with all: torch splits indexing among them, whether that pays or not.
     """
     results: Result = {}
     rng = np.random.default_rng(0)
     cases = [('patches', files.patches, PATCHES, (16,)), ('spectra', files.spectra, SPECTRA, (64, 256, 1024))]
     for name, (bank, path), spec, sizes in cases:
         table = torch.from_numpy(Mapped(path, spec, len(bank)).rows)
-        for start in range(0, len(bank), bank.shard_size):  # both mappings fully in place
+        for start in range(0, len(bank), bank.shard_size):  # both mappings complete
             table[start : start + bank.shard_size].sum()
         for _ in pieces(bank):
             pass
@@ -321,7 +321,7 @@ def measure_throughput(files: Files, scale: Scale) -> Result:
 
 
 def measure_live(scale: Scale, device: str) -> Result:
-    """Steps with and without spectra that a spectral GAN draws meanwhile."""
+    """Steps with and without spectra drawn live from a spectral GAN."""
     data = Noise(SPECTRA, 1024).batch([0] * 1024)
     x, y = data['image'].cumsum(dim=1) / SPECTRA.bands, data['label']
     source = fit_generator('spectral_gan', TrainingData(SPECTRA, x, y, x[:0], x[:0], y[:0]), {'iterations': 3})

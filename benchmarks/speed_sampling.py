@@ -1,10 +1,10 @@
-"""How fast image-mask pairs are sampled, and what few steps cost in fidelity.
+"""Speed of sampling image-mask pairs, and the cost of few steps in fidelity.
 
     python benchmarks/speed_sampling.py --device cuda --generator runs/specdm --out results/speed_sampling.json
 
 Parts: ``fidelity``, the Fréchet distance to the training pairs with 20 steps of DPM-Solver++ and with 1000 ancestral
-ones, at a fixed number of samples and repeated with other seeds; ``throughput``, the denoising alone and the whole with
-decoding; ``unet``, a step of the denoiser against its bare U-Net.
+ones, at a fixed number of samples, repeated with other seeds; ``throughput``, denoising alone and with decoding;
+``unet``, a step of the denoiser against its bare U-Net.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def fidelity(generator: TwoStreamDiffusion, run: Path, count: int, repeats: int)
 
 @torch.no_grad()
 def throughput(generator: TwoStreamDiffusion, batch: int, pairs: int, device: str) -> Result:
-    """Time of a batch: denoising alone, and the whole with decoding."""
+    """Time of a batch: denoising alone, and with decoding."""
     shares = generator.mixtures[torch.zeros(batch, dtype=torch.int64)].to(device)
     noise = torch.randn(batch, *generator.code_shape, generator=torch.Generator().manual_seed(0)).to(device)
 
@@ -78,7 +78,7 @@ def throughput(generator: TwoStreamDiffusion, batch: int, pairs: int, device: st
     for name, step in (('denoising', denoise), ('whole', whole)):
         few, many = (partial(timed, setting, step) for setting in (FEW, MANY))
         goal = 40 if name == 'denoising' else None
-        few()  # which warms the long one, too
+        few()  # also warms up the long one
         result[name] = paired(few, many, pairs, ('per_pair_20_steps', 'per_pair_1000_steps'), at_least=goal, warm=True)
     if device != 'cpu':
         median = result['whole']['ms_per_pair_20_steps']['median']

@@ -4,11 +4,11 @@
     python benchmarks/speed_spectral_gan.py --device cuda --out benchmarks/results/speed_spectral_gan_cuda.json
 
 Both loops have the same losses, batch and networks, in the paper's setting: batch 256, four hidden layers of 512, two
-steps of critic and classifier per generator step, gradient penalty, RMSprop. The textbook takes the penalty by double
-backward, passes real and synthetic samples one after the other, makes a data loader per step, builds the generator's
-graph in the critic's step (and detaches from it: it does not back-propagate there, as the published notebook does),
-and computes gradients of critic and classifier in the generator's step that nobody uses. The two are timed in
-interleaved blocks A B A B, so that a change of the machine's load meets both; the ratio is taken per pair.
+steps of critic and classifier per generator step, gradient penalty, RMSprop. The textbook loop computes the penalty by
+double backward, passes real and synthetic samples one after the other, makes a data loader per step, builds the
+generator's graph in the critic's step (and detaches from it, unlike the published notebook, which back-propagates
+there), and computes unused gradients of critic and classifier in the generator's step. The two are timed in
+interleaved blocks A B A B, so that a change of load affects both; the ratio is taken per pair.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from hsiaug.systems.spectral_gan.train import SpectralGANConfig, SpectralGANTrai
 
 
 def spectra(samples: int, bands: int, classes: int) -> TrainingData:
-    """Smooth random spectra; speed does not depend on what they show."""
+    """Smooth random spectra; speed does not depend on their content."""
     rng = torch.Generator().manual_seed(0)
     x = torch.rand((samples, bands), generator=rng).cumsum(dim=1) / bands
     y = torch.arange(samples) % classes
@@ -40,12 +40,12 @@ def spectra(samples: int, bands: int, classes: int) -> TrainingData:
 
 
 class Textbook:
-    """The loop as one writes it from the papers.
+    """The loop as one would write it from the papers.
 
     Args:
         data: training data.
         config: setting.
-        device: where to train.
+        device: device to train on.
         through_generator: back-propagate the critic's loss through the generator, as the published notebook does.
     """
 

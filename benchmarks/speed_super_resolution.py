@@ -4,12 +4,12 @@
     python benchmarks/speed_super_resolution.py --part memory --rows 64                # a strip, in a few minutes
 
 *Memory*: a scene of 600 x 1000 pixels and 87 bands (209 MB) becomes 3000 x 5000 (5.2 GB) in tiles, by MSRResGAN at its
-published width and depth; both are files that are memory-mapped, written to a temporary folder and removed. It runs
-in a process of its own: peak anonymous resident memory (``RssAnon``, which leaves the mapped files out), less what the
-imports took, below 2 GB. It does not depend on the number of rows, the time does. Linux only.
+published width and depth; both are memory-mapped files, written to a temporary folder and removed. In its own process,
+peak anonymous resident memory (``RssAnon``, which excludes the mapped files) minus that of the imports must stay below
+2 GB. It does not depend on the number of rows, but the time does. Linux only.
 
-*Step*: the generator's stage of the training, with batches drawn, degraded and normalised, losses watched and learning
-rates set, against forward, backward and update of the same networks on one batch. Blocks of both in turn, A B B A.
+*Step*: the generator's stage of the training, including drawing, degrading and normalising batches, logging losses and
+setting learning rates, against forward, backward and update of the same networks on one batch, in blocks A B B A.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ LIMIT_OVERHEAD = 1.03
 
 
 def measure_memory(folder: Path, tile: int, device: str) -> dict[str, Any]:
-    """Super-resolve the file in this process; MB beyond the imports, and seconds."""
+    """Super-resolve the file in this process; returns MB beyond the imports, and seconds."""
     config = SuperResolutionConfig.paper(factor=FACTOR)
     torch.manual_seed(0)
     baseline = resident_mb()
@@ -82,10 +82,10 @@ def memory(args: argparse.Namespace) -> dict[str, Any]:
 
 
 class Bare:
-    """Forward, backward and update of the networks, and nothing else.
+    """Forward, backward and update of the networks only.
 
     Args:
-        stage: that has the same networks; they are trained from here too.
+        stage: stage of a training with the same networks, which are trained further here.
     """
 
     def __init__(self, stage: GeneratorStage) -> None:
@@ -115,7 +115,7 @@ class Bare:
 
 
 def patches(count: int, side: int) -> TrainingData:
-    """Random patches; speed does not depend on what they show."""
+    """Random patches; speed does not depend on their content."""
     x = torch.rand((count, BANDS, side, side), generator=torch.Generator().manual_seed(0))
     y = torch.zeros((count, side, side), dtype=torch.int64)
     return TrainingData(SampleSpec('segmentation', BANDS, ('any',), size=(side, side)), x, y, x[:0], x[:0], y[:0])
@@ -134,7 +134,7 @@ def training_step(args: argparse.Namespace) -> dict[str, Any]:
     bare = Bare(stage)
 
     def ours() -> float:
-        """A block of the training's own loop, its last look at all weights included."""
+        """A block of the training's own loop, including its final check of all weights."""
         start = time.perf_counter()
         stage.steps = stage.step + args.iterations
         stage.run(Run())

@@ -1,7 +1,7 @@
-"""All seeds of a setting in one training: NN-1Ds are stacked, so that a step of twenty costs little more than of one.
+"""All seeds of a setting in one training: stacked NN-1Ds, so that a step of twenty costs little more than of one.
 
-The protocol is that of a study; only the order of the samples is another, and each batch holds its exact share of
-synthetic ones. One thread trains twenty networks about two to three times as fast as one after the other.
+The protocol is that of a study, except that the order of samples differs and each batch holds its exact share of
+synthetic samples. One thread trains twenty networks two to three times as fast as one after the other.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ from hsiaug.trainers import ClassifierConfig
 from hsiaug.trainers.convergence import still_falls
 
 LABELS = {'uniform': 0.0, 'sqrt': 0.5, 'real': 1.0}
-"""Powers of the class frequencies that synthetic labels are drawn with."""
+"""Powers of the class frequencies for drawing synthetic labels."""
 
 
 def run_stacked(study: Study, out: Path) -> None:
-    """Measure what is missing of a study of NN-1D, an arm of a setting at a time, over all its seeds."""
+    """Measure missing cells of a study of NN-1D, one arm of a setting at a time, over all seeds."""
     if any(arm.synthetic_only or arm.labels not in LABELS for arm in study.arms):
         raise ValueError(f'run_stacked: arms with real samples and labels of {list(LABELS)} only')
     out.mkdir(parents=True, exist_ok=True)
@@ -57,7 +57,7 @@ def run_stacked(study: Study, out: Path) -> None:
             arm, ratio = of[0].arm, of[0].ratio
             config = (arm.adapt(of[0].classifier) if arm else of[0].classifier).config
             alike: dict[Any, list[int]] = defaultdict(list)
-            for k, group in enumerate(groups):  # networks that are stacked have equally many outputs
+            for k, group in enumerate(groups):  # stacked networks have equal numbers of outputs
                 alike[group.data.spec.num_classes].append(k)
             for same in alike.values():
                 rows = trained([groups[k] for k in same], arm, ratio, config)
@@ -116,7 +116,7 @@ def trained(groups: list[Group], arm: Arm | None, ratio: float, config: Classifi
 
 
 class _Stream:
-    """Samples of a group: real ones, all before any comes again, and synthetic ones, none of which does."""
+    """Samples of a group: real ones, in epochs, and synthetic ones, which never repeat."""
 
     def __init__(self, group: Group, arm: Arm | None, synthetic: int, config: ClassifierConfig) -> None:
         data, rng = group.data, np.random.default_rng(group.seed)

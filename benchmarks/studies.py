@@ -1,4 +1,4 @@
-"""What the commands of the benchmarks have in common: the folder of data, options, running a study and reporting."""
+"""Common parts of the benchmark commands: data folder, options, running a study, reporting."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def data_root() -> Path:
 def available(
     names: Iterable[str], readers: Mapping[str, Callable[[Path], S]], root: Path
 ) -> dict[str, Callable[[], S]]:
-    """How each scene that is there is opened, by name; says which are not."""
+    """Functions that open the scenes found, by name; prints which are missing."""
     found: dict[str, Callable[[], S]] = {}
     for name in names:
         try:
@@ -44,7 +44,7 @@ def available(
 def afforded(
     arms: Iterable[Arm], few: Mapping[str, tuple[float, ...]] | None, seeds: Mapping[str, int] | None = None
 ) -> tuple[Arm, ...]:
-    """The ``few`` arms that a machine can carry, each at its ratios and with its number of seeds; all if None."""
+    """The ``few`` affordable arms, each at its ratios and with its number of seeds; all arms if None."""
     if few is None:
         return tuple(arms)
     return tuple(
@@ -59,12 +59,12 @@ def options(
     """Options of a benchmark.
 
     Args:
-        about: what it measures.
-        name: of its run folders, to which the scale is added, or that they are quick.
-        scales: at which it can be run, quick and small among them.
-        quick: what a quick run is.
-        seeds: how many by default, and in a quick run.
-        device: default of where to train, for those that choose; of scales ``'auto'``.
+        about: what the benchmark measures.
+        name: name of its run folders, to which the scale or ``quick`` is added.
+        scales: available scales, including quick and small.
+        quick: description of a quick run.
+        seeds: default numbers of seeds, normally and in a quick run.
+        device: default device, if there is a choice; with scales ``'auto'``.
     """
     parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--quick', action='store_true', help=f'no basis for claims: {quick}')

@@ -35,7 +35,7 @@ from hsiaug.trainers import training_data
 
 NETWORKS: tuple[Network, ...] = ('bicubic', 'srcnn', 'srgan', 'msrresnet', 'msrresgan')
 ORDER: tuple[Network, ...] = ('msrresgan', 'msrresnet', 'srcnn', 'bicubic')
-"""What the text claims, best first."""
+"""Order claimed by the paper, best first."""
 METRICS = {
     'mrae': 'MRAE',
     'sid': 'SID (1e-3)',
@@ -45,22 +45,22 @@ METRICS = {
     'ergas': 'ERGAS',
 }
 PRIMARY = ('psnr', 'sam')
-HIGHER = ('psnr', 'ssim')  # the better; of the others lower
+HIGHER = ('psnr', 'ssim')  # higher is better; for the others, lower
 ABU = (
     'abu-airport-1', 'abu-airport-2', 'abu-airport-3', 'abu-beach-1', 'abu-urban-1', 'abu-urban-2', 'abu-urban-3',
     'abu-urban-4', 'sandiego',
 )  # fmt: skip
 ABU_BANDS = 96
-SHOWN = 4  # test windows that are kept for figures
+SHOWN = 4  # test windows kept for figures
 Row = dict[str, Any]
 
 
 def abu(root: Path) -> Scene:
     """Nine AVIRIS scenes on one grid of bands; split by scenes.
 
-    Their 188 to 207 bands lie somewhere on the sensor's 224, which ones the files do not say: each scene's are taken as
-    evenly spread over the sensor's range. The grid is therefore nominal by up to some 100 nm, which super-resolution
-    does not mind, as every band is an image of the same place; nothing here compares spectra with those of elsewhere.
+    The files do not say which of the sensor's 224 bands their 188 to 207 bands are; they are assumed to be spread
+    evenly over the sensor's range. The grid may therefore be wrong by up to about 100 nm, which does not matter for
+    super-resolution: every band is an image of the same place, and no spectra are compared across sensors.
     """
     grid, tiles = np.linspace(AVIRIS_NM[0], AVIRIS_NM[-1], ABU_BANDS), []
     for name in ABU:
@@ -76,10 +76,10 @@ SCENES = {'houston18': houston18, 'jasper_ridge': jasper_ridge, 'salinas_a': sal
 
 
 def splitter(scene: str, size: int) -> PatchSplitter:
-    """Windows of a scene: whole scenes of ABU test, and a half of each other one, two pixels from what trains.
+    """Windows of a scene; test data are whole scenes of ABU, and half of each other one, two pixels from training.
 
-    Nothing is chosen on validation windows, of which there are as few as can be. A scene has eight such splits, so that
-    from some seed on splits come again, with other initialisations.
+    Nothing is chosen on validation windows, which are as few as possible. A scene has eight such splits; with more
+    seeds, splits repeat with other initialisations.
     """
     if scene == 'abu':
         return PatchSplitter(size=size, stride=size // 2, val_fraction=0.1, regions='groups')
@@ -87,7 +87,7 @@ def splitter(scene: str, size: int) -> PatchSplitter:
 
 
 def open_scene(root: Path, name: str) -> Scene:
-    """A scene with the parity of its columns for labels: super-resolution needs none, the splitter two classes."""
+    """A scene labelled by the parity of its columns: super-resolution needs no labels, but the splitter two classes."""
     scene = SCENES[name](root)
     parity = np.broadcast_to(1 + np.arange(scene.shape[1]) % 2, scene.shape)
     return replace(scene, labels=parity, class_names={1: 'even column', 2: 'odd column'})
@@ -111,14 +111,14 @@ class Cell:
 
     @property
     def key(self) -> str:
-        """Name of its files."""
+        """Stem of its files."""
         return short_digest(self)
 
 
 def cells(
     scenes: Sequence[str], factors: Sequence[int], config: SuperResolutionConfig, size: int, seeds: int
 ) -> list[Cell]:
-    """All cells, seed after seed, so that what an interrupted run leaves is paired."""
+    """All cells, seed by seed, so that the results of an interrupted run are paired."""
     assert set(NETWORKS) == set(get_args(Network))
     return [
         Cell(scene, replace(config, network=network, factor=factor), size, seed)
@@ -131,20 +131,20 @@ def cells(
 
 @torch.no_grad()
 def restored(generator: Any, high: Tensor, config: SuperResolutionConfig) -> Tensor:
-    """(n, C, H, W) test windows, degraded and super-resolved; borders included, for all networks alike."""
+    """(n, C, H, W) test windows, degraded and super-resolved; borders included for all networks."""
     low = degrade(high, config.factor, config.mtf)
     return torch.cat([generator(part.to(generator.device)).cpu() for part in low.split(CHUNK)])
 
 
 def measure(cell: Cell, root: Path, out: Path, device: str) -> Row:
-    """Train and measure one network; the first seed's pictures are kept."""
+    """Train and measure one network; pictures of the first seed are kept."""
     scene = open_scene(root, cell.scene)
     split = splitter(cell.scene, cell.size)(scene, cell.seed)
     data, test = training_data(scene, split), PatchDataset.from_scene(scene, split, 'test')
     folder = out / 'training' / cell.key
     generator = train_super_resolution(data, cell.config, Run(cell.seed, device=device, folder=folder))
     if folder.exists():
-        folder.rmdir()  # its checkpoint is gone when a training has ended
+        folder.rmdir()  # checkpoints are removed at the end of a training
     require_unseen(generator.provenance, split.scene, split.test)
     image = restored(generator, test.image, cell.config)
     scores = super_resolution_scores(image, test.image, cell.config.factor)
@@ -162,7 +162,7 @@ def measure(cell: Cell, root: Path, out: Path, device: str) -> Row:
 
 
 def experiment(planned: Sequence[Cell], root: Path, out: Path, device: str = 'cpu') -> Experiment:
-    """The table; a killed run loses at most the cells in hand, whose trainings resume from checkpoints."""
+    """The table; trainings of an interrupted run resume from checkpoints."""
     out = out.absolute()
     return Experiment('Super-resolution of real cubes', planned, partial(measure, root=root, out=out, device=device))
 
@@ -172,7 +172,7 @@ def experiment(planned: Sequence[Cell], root: Path, out: Path, device: str = 'cp
 
 @dataclass(frozen=True)
 class Step:
-    """One network against another, on one scene at one factor: positive differences mean that ``first`` is better."""
+    """One network against another on one scene at one factor; positive differences: ``first`` is better."""
 
     scene: str
     factor: int
@@ -184,7 +184,7 @@ class Step:
 
     @property
     def result(self) -> str:
-        """Whether ``first`` is better, by the p value corrected within the claimed order."""
+        """Verdict on whether ``first`` is better, by the p value corrected within the claimed order."""
         if self.p_holm is None or self.p_holm >= 0.05 or not self.difference.basis_for_claims:
             return 'open'
         return 'shown' if self.difference.mean > 0 else 'refuted'
@@ -203,7 +203,7 @@ def against_bicubic(rows: Sequence[Row]) -> list[Step]:
 
 
 def _steps(rows: Sequence[Row], pairs: Iterable[tuple[str, str]]) -> list[Step]:
-    """Pairs of networks on all scenes, at all factors, by both metrics, as far as they have been measured."""
+    """Measured pairs of networks on all scenes, at all factors, by both metrics."""
     every = [(*group, metric, *pair) for group, metric, pair in product(_groups(rows), PRIMARY, pairs)]
     return [step for one in every if (step := _compared(rows, *one)) is not None]
 
@@ -213,7 +213,7 @@ def _groups(rows: Sequence[Row]) -> Iterator[tuple[str, int]]:
 
 
 def _compared(rows: Sequence[Row], scene: str, factor: int, metric: str, first: str, second: str) -> Step | None:
-    """None without a common seed."""
+    """Paired comparison; None without a common seed."""
     sides = [
         {r['seed']: r for r in rows if (r['scene'], r['factor'], r['network']) == (scene, factor, network)}
         for network in (first, second)
@@ -227,7 +227,7 @@ def _compared(rows: Sequence[Row], scene: str, factor: int, metric: str, first: 
 
 
 def _unit(metric: str, value: float) -> float:
-    """A score as the tables show it."""
+    """A score in the unit of the tables."""
     return float(np.degrees(value)) if metric == 'sam' else 1e3 * value if metric == 'sid' else value
 
 
@@ -275,10 +275,9 @@ def markdown(rows: Sequence[Row]) -> str:
 
 
 def draw_table(cells: Sequence[Cell], out: Path) -> list[Path]:
-    """Draw the kept pictures of a table's first seed, and give the paths of the figures.
+    """Draw the pictures of the first seed of a table; returns the paths of the figures.
 
-    Of each scene and factor the band with most to restore, by every network, and the errors of each: the root of the
-    mean square over bands.
+    For each scene and factor: the band with most to restore, by every network, and root mean square errors over bands.
     """
     (out / 'figures').mkdir(parents=True, exist_ok=True)
     paths = []

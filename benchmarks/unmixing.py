@@ -1,15 +1,15 @@
-"""Unmixing of the scenes with reference abundances: the network of "Unmixing before Fusion" beside VCA and FCLS.
+"""Unmixing of scenes with reference abundances: the network of "Unmixing before Fusion" against VCA and FCLS.
 
-    HSIAUG_DATA=folder python benchmarks/unmixing.py --quick     # 5 seeds; some minutes on one core
+    HSIAUG_DATA=folder python benchmarks/unmixing.py --quick     # 5 seeds; a few minutes on one core
     HSIAUG_DATA=folder python benchmarks/unmixing.py --seeds 20
 
 Samson (3 materials) and Jasper Ridge (4). Abundance RMSE, and the mean angle of the endmembers after optimal matching.
-The classical baselines see all bands, as does the network where it says so; with 3 bands it knows no more than an RGB
-image does. The reference abundances of Samson are the fully constrained least squares of its reference endmembers, so
-that "reference + FCLS" is no rival there, but says what the best endmembers would give. See the note in the result.
+The classical baselines see all bands, like the network in rows that say so; with 3 bands it sees only what is in an RGB
+image. The reference abundances of Samson are fully constrained least squares on its reference endmembers, so there
+"reference + FCLS" is not a competitor, but the result with the best endmembers. See the note in the result.
 
 A second table takes abundances from the RGB image of Houston 2018, at the spectrometer's pixel size, and compares them
-with those of the spectrometer's image. Every seed is recorded as it is done; interrupt and repeat at will.
+with those of the spectrometer's image. An interrupted run resumes when repeated.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ NOTE = (
 )
 WIDTHS = (16, 32, 64, 48, 24)
 SIDES = {'samson': 19, 'jasper_ridge': 20}
-"""Scenes, and the side of the tiles that they are cut into without a rest."""
+"""Scenes, and sides of tiles that divide them evenly."""
 
 Unmixing = tuple[np.ndarray, np.ndarray]  # abundances (N, k) and endmembers (k, C)
 
@@ -67,7 +67,7 @@ class Reference:
         self.cube = torch.from_numpy(self.spectra.reshape(height, width, -1)).movedim(2, 0)
 
     def untiled(self, tiles: Tensor) -> np.ndarray:
-        """(H * W, k) of tiles (N, k, s, s) that lie beside each other."""
+        """(H * W, k) from adjacent tiles (N, k, s, s)."""
         down = self.scene.shape[0] // self.side
         return tiles.unflatten(0, (down, -1)).permute(0, 3, 1, 4, 2).flatten(0, 3).cpu().numpy()
 
@@ -79,12 +79,12 @@ def windows(image: Tensor, side: int, step: int) -> Tensor:
 
 
 def with_fcls(endmembers: np.ndarray, of: Reference) -> Unmixing:
-    """Abundances of given endmembers by least squares."""
+    """Abundances for given endmembers by least squares."""
     return fcls(of.spectra, endmembers), endmembers
 
 
 def clusters(of: Reference, seed: int) -> np.ndarray:
-    """Endmembers that are centres of clusters."""
+    """Cluster centres as endmembers."""
     return KMeans(len(of.endmembers), n_init=3, random_state=seed).fit(of.spectra).cluster_centers_
 
 
@@ -116,7 +116,7 @@ METHODS: dict[str, Callable[[Reference, int, int], Unmixing]] = {
 
 
 def from_camera(root: Path, seed: int, steps: int) -> dict[str, float]:
-    """RMSE between abundances of Houston's image and of its RGB image, by way of matching."""
+    """RMSE between abundances of Houston's image and of its RGB image, by method of matching."""
     scene, stored = MASKED['houston18'](root), _load(root / 'houston18_crop' / 'houston18_crop.npz')
     height, width = scene.shape
     cube = torch.from_numpy(scene.spectra(np.arange(height * width)).reshape(height, width, -1)).movedim(2, 0)
@@ -142,7 +142,7 @@ MATCHINGS = (*get_args(Matching), 'constant')
 
 @dataclass(frozen=True)
 class Cell:
-    """One method, or the way of the camera, with one seed on one scene."""
+    """One method of unmixing, or of matching the camera, with one seed on one scene."""
 
     scene: str
     method: str

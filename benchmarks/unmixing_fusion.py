@@ -1,15 +1,16 @@
-"""What unmixing before fusion is compared with (Yu et al., CVPR 2024): rivals on real scenes, and without RGB images.
+"""Unmixing before Fusion (Yu et al., CVPR 2024) against rivals on real scenes, with and without RGB images.
 
     HSIAUG_DATA=folder python benchmarks/unmixing_fusion.py --quick      # 3 seeds, short trainings, no claims
     HSIAUG_DATA=folder python benchmarks/unmixing_fusion.py --device cuda --scale full
 
-``hsiaug reproduce unmixing_fusion`` makes the tables of the text. Here images of its three generators of abundances,
-learnt with and without aerial RGB images, are compared with those of a Gaussian mixture, of a network from RGB to
-spectra, and of the same diffusion of the code of an autoencoder and of the cube itself. Interrupt and repeat at will.
+``hsiaug reproduce unmixing_fusion`` reproduces the tables of the paper. Here, images of its three abundance generators,
+trained with and without aerial RGB images, are compared with those of a Gaussian mixture, of a network from RGB to
+spectra, and of the same diffusion of an autoencoder's code and of the cube itself. An interrupted run resumes when
+repeated.
 
-The text learnt from Chikusei and AID, images of 256 x 256 pixels, on four GPUs; here are eight AVIRIS scenes of
-100 x 100 pixels, images of 16 x 16, and 48 aerial images of other places. A split's images come from blocks of the same
-scenes.
+The paper uses Chikusei and AID, images of 256 x 256 pixels, and four GPUs; here, there are eight AVIRIS scenes of
+100 x 100 pixels, images of 16 x 16, and 48 aerial images of other places. All parts of a split come from blocks of the
+same scenes.
 """
 
 from __future__ import annotations
@@ -50,25 +51,25 @@ from hsiaug.trainers import fit_generator, training_data
 from hsiaug.trainers.patch_encoder import train_patch_encoder
 
 PLACES = {1: 'airport', 2: 'beach', 3: 'urban'}
-OXYGEN_NM, BEFORE, AFTER = 761.0, 38, 36  # an absorption of the air, and bands on its both sides
+OXYGEN_NM, BEFORE, AFTER = 761.0, 38, 36  # an atmospheric absorption, and bands on both sides of it
 SIDE = 16  # of an image; the AVIRIS scenes are 100 pixels wide
 RGB_FACTOR = 4  # aerial pixels to one of an image, a side
 RGB_FOLDERS = ('cIndustry', 'fResident', 'dRiverLake', 'gParking')
-"""Of RGB images with scenes like those of AVIRIS in them."""
+"""Classes of RGB images that resemble the AVIRIS scenes."""
 K = 5  # endmembers, or channels of a code
-PIXELS = 20_000  # that a mixture is fitted to
+PIXELS = 20_000  # pixels to fit a mixture
 KINDS = {'vae': 'VAE', 'style_gan': 'style GAN', 'diffusion': 'diffusion'}
 
 
 @dataclass(frozen=True)
 class Scale:
-    """What a machine can carry.
+    """Sizes for a machine.
 
     Args:
         kinds: settings of each kind of generator of abundances.
         unmixing: changes of :meth:`~hsiaug.trainers.UnmixingConfig.small`.
         scenes: of :data:`SCENES`.
-        samples: most synthetic images that are compared with as many real ones.
+        samples: largest number of synthetic images, compared with equally many real ones.
     """
 
     kinds: Mapping[str, Mapping[str, Any]]
@@ -101,12 +102,12 @@ SCALES = {
 
 
 def places(root: Path) -> Scene:
-    """AVIRIS scenes of eight places; the label is the kind of place, as the files' names have it.
+    """AVIRIS scenes of eight places; the label is the kind of place, from the file name.
 
     The files give neither wavelengths nor gains. Radiance shows oxygen's absorption at 761 nm in one band, from which
-    75 bands are counted at AVIRIS' spacing, up to the first that was removed for water: nominal, but alike in all
-    scenes. A place's brightness would give its class away, so each is divided by its 99th percentile. San Diego is left
-    out: it shows no oxygen, so that it must be reflectance.
+    75 bands are counted at AVIRIS' spacing, up to the first that was removed for water: nominal, but the same in all
+    scenes. Since brightness would reveal the class, each scene is divided by its 99th percentile. San Diego is left
+    out: without an oxygen absorption, it must be reflectance.
     """
     kinds, tiles, labels = {name: number for number, name in PLACES.items()}, [], []
     for name in ABU:
@@ -138,11 +139,11 @@ SCENES: dict[str, Callable[[Path], Scene]] = {
 SPLITTER = LabelledPatchSplitter(
     size=24, stride=24, patch=SIDE, patch_stride=4, rule='dominant', regions='blocks', min_labelled=0.1
 )
-"""Images of 16 x 16 pixels from blocks of 24 that go whole to training, validation or test."""
+"""Images of 16 x 16 pixels from blocks of 24; each block is for training, validation or test as a whole."""
 
 
 class Bench:
-    """One split of one scene, and what its methods share."""
+    """One split of one scene, and everything that its methods share."""
 
     def __init__(self, root: Path, out: Path, scene: str, seed: int, scale: str, device: str) -> None:
         self.root, self.seed, self.scale, self.device = root, seed, SCALES[scale], device
@@ -158,7 +159,7 @@ class Bench:
 
     @cached_property
     def encoder(self) -> Any:
-        """Features of images, by a network that learnt the classes of training images."""
+        """Features of images, from a network trained on the classes of training images."""
         masks = self.data.y[:, None, None].expand(-1, SIDE, SIDE)
         return train_patch_encoder(self.data.x, masks, self.data.spec.num_classes, seed=self.seed)
 
@@ -173,21 +174,21 @@ class Bench:
         return train_unmixing(self.data.x, self.data.spec.wavelengths, self.config, self.run(self.folder))
 
     def run(self, folder: Path) -> Run:
-        """With the seed of the split."""
+        """Run with the seed of the split."""
         return Run(self.seed, device=self.device, folder=folder)
 
 
 # --- methods ----------------------------------------------------------------------------------------------------------
 
 Made = tuple[Tensor, Tensor | None]
-"""(n, C, s, s) synthetic images; and test images through the method's code and back, where it has one."""
+"""(n, C, s, s) synthetic images; and reconstructed test images, if the method has a code."""
 
 
 def fused(bench: Bench, kind: str, rgb: bool = False) -> Made:
-    """Unmixing before fusion, without classes as in the text."""
+    """Unmixing before fusion, without classes, as in the paper."""
     folder = bench.folder / f'{kind}{"-rgb" if rgb else ""}'
     folder.mkdir(parents=True, exist_ok=True)
-    _ = bench.unmixing  # trained, so that its file is there
+    _ = bench.unmixing  # trained, so that its file exists
     if not (folder / UNMIXING_FILE).exists():
         shutil.copyfile(bench.folder / UNMIXING_FILE, folder / UNMIXING_FILE)
     config = UnmixingFusionConfig(
@@ -201,11 +202,11 @@ def fused(bench: Bench, kind: str, rgb: bool = False) -> Made:
 
 
 def gaussian_images(data: TrainingData, components: int, labels: Tensor, seed: int) -> Tensor:
-    """(n, C, s, s) images whose pixels come one by one from the Gaussian mixture of their image's class.
+    """(n, C, s, s) images of independent pixels from the Gaussian mixture of the image's class.
 
     Args:
         data: labelled training images.
-        components: of the mixture of a class.
+        components: components of the mixture of a class.
         labels: (n,) classes.
         seed: of fit and draw.
     """
@@ -222,10 +223,10 @@ def gaussian_images(data: TrainingData, components: int, labels: Tensor, seed: i
 
 
 def from_rgb(bench: Bench) -> Made:
-    """Spectra for RGB images, after the same matching of their colours as unmixing has."""
+    """Spectra for RGB images, after the same matching of colours as in unmixing."""
     network = train_rival(reconstruction, bench.unmixing, bench.data.x, bench.config, bench.seed)
     patches = torch.cat([windows(image, SIDE, SIDE) for image in avg_pool2d(bench.rgb, RGB_FACTOR)])
-    # Colours are matched over all images together, so all go in.
+    # Colours are matched over all images together.
     image = network.mix(abundances_from_rgb(network, patches)).cpu()
     rows = torch.randperm(len(image), generator=torch.Generator().manual_seed(bench.seed))[: bench.count]
     return image[rows], network.mix(network.abundances(bench.real)).cpu()
@@ -239,7 +240,7 @@ def coded(bench: Bench) -> Made:
 
 
 def diffused(bench: Bench, maps: Tensor) -> Tensor:
-    """Maps like the given ones, by diffusion."""
+    """Maps generated by diffusion, like the given ones."""
     config = AbundanceConfig('diffusion', **bench.scale.kinds['diffusion'])
     model = train_free_diffusion(maps, bench.data.y, bench.data.spec.num_classes, config, bench.seed, bench.device)
     return model.sample(bench.count, bench.labels, torch.Generator().manual_seed(bench.seed))
@@ -259,17 +260,17 @@ METHODS: dict[str, Callable[[Bench], Made]] = {
 
 
 class FreeDiffusion(AbundanceDiffusion):
-    """The diffusion of abundances for maps that lie on no simplex."""
+    """Diffusion of abundances, for maps that are not on a simplex."""
 
     def draw(self, index: Tensor, rng: torch.Generator) -> Tensor:
-        """As the base class draws, but for the projection at the end."""
+        """Draw like the base class, without the projection at the end."""
         return self.denoised(index, rng)
 
 
 def train_free_diffusion(
     maps: Tensor, labels: Tensor, num_labels: int, config: AbundanceConfig, seed: int, device: str
 ) -> FreeDiffusion:
-    """Train diffusion of maps (N, c, s, s) of values of about 1, as ``train_abundances`` trains that of abundances."""
+    """Train diffusion of maps (N, c, s, s) with values of about 1, like ``train_abundances``."""
     weights = torch.full((len(maps),), 1 / len(maps))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -284,7 +285,7 @@ def train_free_diffusion(
 
 
 def _convolutions(*channels: int, act: type[nn.Module]) -> nn.Sequential:
-    """Convolutions of 3 x 3 with activations, and one of 1 x 1 at the end."""
+    """3 x 3 convolutions with activations, and a final 1 x 1 convolution."""
     layers: list[nn.Module] = []
     for inputs, outputs in pairwise(channels[:-1]):
         layers += [nn.Conv2d(inputs, outputs, 3, padding=1, padding_mode='replicate'), act()]
@@ -292,7 +293,7 @@ def _convolutions(*channels: int, act: type[nn.Module]) -> nn.Sequential:
 
 
 def autoencoder(like: UnmixingNetwork, config: UnmixingConfig) -> UnmixingNetwork:
-    """The unmixing network's encoder without the simplex, and a decoder of convolutions: codes of as many channels."""
+    """The unmixing network's encoder without the simplex, and a convolutional decoder; codes of as many channels."""
     network, k = copy.deepcopy(like), like.num_endmembers
     network.encoder = UnmixingNetwork(like.selection, k, config.widths).encoder[:-1]
     network.decoder = _convolutions(k, 48, 96, like.selection.shape[1], act=nn.ReLU)  # type: ignore[assignment]
@@ -300,7 +301,7 @@ def autoencoder(like: UnmixingNetwork, config: UnmixingConfig) -> UnmixingNetwor
 
 
 def reconstruction(like: UnmixingNetwork, config: UnmixingConfig) -> UnmixingNetwork:
-    """A network from three bands to all: convolutions in the encoder's place, nothing in the decoder's."""
+    """A network from three bands to all: convolutions as the encoder, no decoder."""
     network = copy.deepcopy(like)
     network.encoder = _convolutions(len(like.selection), 64, 64, like.selection.shape[1], act=nn.GELU)
     network.decoder = nn.Identity()  # type: ignore[assignment]
@@ -314,7 +315,7 @@ def train_rival(
     config: UnmixingConfig,
     seed: int,
 ) -> UnmixingNetwork:
-    """Train an :func:`autoencoder` or a :func:`reconstruction` for as many steps as the unmixing network was.
+    """Train an :func:`autoencoder` or a :func:`reconstruction` for as many steps as the unmixing network.
 
     Args:
         make: one of the two.
@@ -342,7 +343,7 @@ def train_rival(
     return network.eval().requires_grad_(False)
 
 
-# --- measured ---------------------------------------------------------------------------------------------------------
+# --- measurement ------------------------------------------------------------------------------------------------------
 
 COLUMNS = {
     'fid': 'FID', 'recall': 'recall', 'precision': 'precision', 'fid_train': 'FID to training', 'edges': 'edges',
@@ -375,7 +376,7 @@ def measure(cell: Cell, root: Path, out: Path, scale: str, device: str) -> dict[
     bench = bench_of(root, out, cell.scene, cell.seed, scale, device)
     image, restored = METHODS[cell.method](bench)
     real, made, trained = (bench.encoder(x.to(device)).cpu() for x in (bench.real, image, bench.trained_on))
-    near = prdc(real, made, k=3)  # as Kynkäänniemi et al. 2019, whom the text follows
+    near = prdc(real, made, k=3)  # as in Kynkäänniemi et al. 2019, which the paper follows
     row = {
         'fid': frechet_distance(real, made), 'fid_train': frechet_distance(trained, made), 'precision': near.precision,
         'recall': near.recall, 'edges': float(edges(image) / edges(bench.trained_on)),

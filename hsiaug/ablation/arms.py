@@ -41,7 +41,7 @@ def segmentation_arms(diffusion: dict[str, Any] | None = None) -> tuple[Arm, ...
     """Arms of the study with image-mask pairs: SpecDM, its baseline, and controls."""
     diffusion = dict(diffusion or {})
     alone = {**diffusion, 'single_stream': True}
-    plain = {**alone, 'sad_weight': 0.0, 'mask_loss': 'l1'}  # latent diffusion knows nothing of angles and classes
+    plain = {**alone, 'sad_weight': 0.0, 'mask_loss': 'l1'}  # latent diffusion: no angle, no class loss
     return (
         Arm('two-stream', 'two_stream_diffusion', diffusion, 'real'),
         Arm('single stream', 'two_stream_diffusion', plain, 'real'),
@@ -83,16 +83,16 @@ def scene_arms(gan: dict[str, Any] | None = None) -> tuple[Arm, ...]:
 def at_defaults(
     arms: Iterable[Arm], ratios: Iterable[float], budgets: Iterable[int | None], kind: Kind
 ) -> tuple[Arm, ...]:
-    """The arms; one that is known to help elsewhere gets the ratio and labels used there as its default.
+    """The arms, with defaults: an arm that is known to help elsewhere gets the ratio and labels used there.
 
-    ``ratios`` are those of arms without their own. Where the budgets, labelled samples per class or None for all, ask
+    ``ratios`` are those of arms without their own. If the budgets (labelled samples per class; None for all) call
     for different ratios, there is no default.
     """
     found = []
     for arm in arms:
         try:
             known = [recommended_ratio(arm.generator, budget, kind, mixed=True) for budget in budgets]
-        except ValueError:  # nothing is known of it
+        except ValueError:  # no evidence
             known = []
         if len({(one.ratio, one.labels) for one in known}) == 1 and known[0].ratio and not arm.control:
             default, labels = known[0].ratio, known[0].labels
@@ -108,7 +108,7 @@ DEFAULT_ARMS: dict[Kind, Callable[[], tuple[Arm, ...]]] = {
     'change': change_arms,
     'scene': scene_arms,
 }
-"""Arms of a study of samples of each kind, where its config names none."""
+"""Default arms of a study by kind of sample, if its config names none."""
 
 
 def quick(study: Study) -> Study:

@@ -1,4 +1,4 @@
-"""How one cell is measured."""
+"""Measurement of single cells."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ class Group:
 
     @cached_property
     def prior(self) -> np.ndarray | None:
-        """Class prior for the label policy of that name."""
+        """Class prior for the label policy ``prior``."""
         return self.task.prior(self.data)
 
     @cached_property
@@ -73,7 +73,7 @@ class Group:
         return self.task.study_fidelity(self.real, self.test, self.seed, self.inception)
 
     def measure_fidelity(self, arm: Arm) -> dict[str, Any]:
-        """Fidelity of an arm's samples, JSON-ready but for values that are not finite."""
+        """Fidelity of an arm's samples, JSON-ready except for values that are not finite."""
         where = {'scene': self.setting.scene, 'budget': self.setting.budget, 'arm': arm.name, 'seed': self.seed}
         return {**where, **self._measure(self.generator(arm))}
 
@@ -84,11 +84,11 @@ class Group:
         return self.task.score(self._predicted, target, self.data.spec)
 
     def tuned(self, downstream: D, metric: str) -> D:
-        """The downstream model with the setting that validates best with real data only.
+        """The downstream model with the settings that score best on validation data with real data only.
 
-        How it is chosen, and that it has converged, see :func:`~hsiaug.trainers.convergence.tune`. Candidates start
-        from another initialisation than the cells: were the winner's own validation figure the one that ratios are
-        compared with, luck would favour ratio 0.
+        For the choice and its check of convergence see :func:`~hsiaug.trainers.convergence.tune`. Candidates start
+        from another initialisation than the cells: if ratios were compared with the winner's own validation score,
+        luck would favour ratio 0.
         """
         if downstream not in self._tuned:
             candidates = downstream.candidates()
@@ -96,7 +96,7 @@ class Group:
                 self._tuned[downstream] = candidates[0]
                 return candidates[0]
 
-            def trial(candidate: Downstream) -> Trial:  # validation score of a setting with real data only
+            def trial(candidate: Downstream) -> Trial:  # validation score of a setting, real data only
                 try:
                     model = self.task.train(candidate, self.real, self.seed + _TUNING_SEED, self.device, self.val)
                 except DivergedError:
@@ -118,14 +118,14 @@ class Group:
         return self._tuned[downstream]  # type: ignore[return-value]
 
     def generator(self, arm: Arm) -> Generator:
-        """The arm's generator, trained on this split once; costly ones are kept in the run folder."""
+        """The arm's generator, trained once on this split; costly ones are saved in the run folder."""
         key = short_digest([arm.generator, arm.settings])
         if key not in self._generators:
             # Two seeds may share a split, two arms a generator, two scenes a name; a folder may have been of other
             # settings.
             made = short_digest([self.scene.content, self.split.fingerprint, self.seed, arm.generator, arm.settings])
             kept = self.folder / 'generators' / f'{file_stem(self.setting.scene, str(self.seed), arm.generator)}-{made}'
-            costly = trainer_of(arm.generator) is not None  # others are fitted faster than read
+            costly = trainer_of(arm.generator) is not None  # others are faster to fit than to read
             if costly and kept.is_dir():
                 generator = Generator.from_pretrained(kept, self.device)
             else:
@@ -195,20 +195,20 @@ class Group:
         if arm.synthetic_only or arm.synthetic_first:
             epochs = _FOREVER
             if not arm.synthetic_only:
-                seen = downstream.config.steps * downstream.config.batch_size  # samples, an epoch of which is all real
+                seen = downstream.config.steps * downstream.config.batch_size  # samples seen in all
                 epochs = max(round(arm.synthetic_first * seen / len(self.real)), 1)
             first = SyntheticFirst(epochs)
             return MixedDataset(self.real, source, first, mode='replace', replacement=True, **options), count
         return MixedDataset(self.real, source, ratio, **options), count
 
     def _source(self, arm: Arm, count: int) -> Any:
-        """What the arm's ``count`` synthetic samples come from; of a fixed set its first ones."""
+        """Source of the arm's ``count`` synthetic samples; of a fixed set, the first ones."""
         if arm.live or not self.task.fixed_set:
             return self.generator(arm)
         drawn = self._drawn.get(arm.name)
         if drawn is None or len(drawn) < count:
             if arm.name not in self._drawn and len(self._drawn) > 1:
-                self._drawn.pop(next(iter(self._drawn)))  # two arms in memory at a time
+                self._drawn.pop(next(iter(self._drawn)))  # at most two arms in memory
             most = max([count, *(round(ratio * len(self.real)) for ratio in arm.ratios or ())])
             drawn = self.task.drawn(self.generator(arm), most, self.seed, arm.labels, self.data.spec)
             self._drawn[arm.name] = drawn
@@ -217,5 +217,5 @@ class Group:
 
 
 def predictions_file(folder: Path, cell: Cell) -> Path:
-    """Where what a cell's model predicted on the test part is kept: uint8 targets."""
+    """File with the predictions of a cell's model on the test part, as uint8 targets."""
     return folder / 'predictions' / f'{cell.key}.safetensors'

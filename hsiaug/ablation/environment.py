@@ -1,4 +1,4 @@
-"""What a figure was measured with: hardware, versions, commit, command."""
+"""The conditions of a measurement: hardware, versions, commit, command."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from .. import __version__
 def command() -> str:
     """The command line of this process, as it can be typed."""
     path = Path(sys.argv[0])
-    ours = ('hsiaug', 'cli', '__main__.py'), ('hsiaug', '__main__.py')  # as python -m runs it
+    ours = ('hsiaug', 'cli', '__main__.py'), ('hsiaug', '__main__.py')  # run by python -m
     name = 'hsiaug' if any(path.parts[-len(own) :] == own for own in ours) else path.name
     return shlex.join([name, *sys.argv[1:]])
 
@@ -37,7 +37,7 @@ def environment(device: str = 'cpu') -> dict[str, Any]:
 
 
 def measured_with(plan: Mapping[str, Any]) -> str:
-    """Command, hardware, commit and versions of a plan that holds ``'command'`` and ``'environment'``, in a line."""
+    """Command, hardware, commit and versions from a plan with ``'command'`` and ``'environment'``, in one line."""
     where = plan['environment']
     versions = ', '.join(f'{name} {version}' for name, version in where['versions'].items())
     return f'`{plan["command"]}`; {where["hardware"]}; commit {where["commit"]}; {versions}.'

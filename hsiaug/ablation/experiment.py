@@ -88,12 +88,12 @@ class Experiment:
         return self.records(folder)
 
     def records(self, out: str | os.PathLike[str]) -> list[Record]:
-        """What has been measured of the cells, in their order."""
+        """Records of the cells measured so far, in order."""
         found = {row['cell']: row for row in read_results(Path(out).expanduser() / RESULTS_FILE)}
         return [found[key] for key in self._by_key() if key in found]
 
     def write(self, out: str | os.PathLike[str], text: str, records: Any, device: str = 'cpu') -> str:
-        """Write ``table.md``, tables in Markdown, of which the text is returned, and ``summary.json``, what they show.
+        """Write ``table.md``, tables in Markdown, and ``summary.json``, their data; returns the text of the former.
 
         Both name the command, hardware, versions and commit.
         """
@@ -113,14 +113,14 @@ class Experiment:
 
 
 def work_through(running: Generator[int], title: str, missing: int, progress: bool) -> None:
-    """Run tasks to their end under a progress bar of the cells that are missing."""
+    """Run tasks to the end, with a progress bar over the missing cells."""
     with progress_bar(progress, total=missing, unit='cell', desc=title, smoothing=0.05) as advance, closing(running):
         for finished in running:
             advance(finished)
 
 
 def measure_each(file: Path, cells: Iterable[tuple[str, Callable[[], Record]]]) -> Iterator[int]:
-    """Measure cells, each with a name for messages, and append each as it is done, yielding 1 for each."""
+    """Measure cells, each with a name for messages; append each record at once, and yield 1."""
     for what, measure in cells:
         end_if_orphaned()
         with naming(what):
@@ -168,22 +168,22 @@ def markdown_table(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
 
 
 def means_table(table: Iterable[Mapping[str, Any]], by: Sequence[str], of: Mapping[str, str]) -> str:
-    """What :func:`means` found, in Markdown; ``of`` has the title of each value."""
+    """The result of :func:`means` in Markdown; ``of`` maps each value to its title."""
     rows = [[*(line[name] for name in by), line['n'], *(line.get(name) for name in of)] for line in table]
     return markdown_table([*by, 'seeds', *of.values()], rows)
 
 
 Columns = Mapping[str, Callable[[Mapping[str, Any]], Any]]
-"""What a table shows of a record, by the title of the column."""
+"""Cells of a table row from a record, by column title."""
 
 
 def records_table(records: Iterable[Mapping[str, Any]], columns: Columns) -> str:
-    """A table in Markdown with a line for each record."""
+    """A table in Markdown with a row for each record."""
     return markdown_table(list(columns), [[cell(record) for cell in columns.values()] for record in records])
 
 
 def as_text(value: Any) -> str:
-    """A value in a table: means with half of their interval, numbers in four digits, a dash where there is none."""
+    """A value in a table: means ± half their interval, numbers with four digits, a dash for None."""
     if value is None:
         return '–'
     if isinstance(value, Mapping):

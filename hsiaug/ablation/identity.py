@@ -13,9 +13,9 @@ from .results import PLAN_FILE
 
 
 def study_identity(study: Study) -> dict[str, Any]:
-    """What the results of a study depend on, by name, JSON-ready.
+    """Everything that the results of a study depend on, by name, JSON-ready.
 
-    Title, workers, ratios and seeds are not part of it: a study may be extended by more of these.
+    Title, workers, ratios and seeds are not part of it: a study may be extended by more ratios and seeds.
     """
     return {
         'kind': study.kind,
@@ -27,14 +27,14 @@ def study_identity(study: Study) -> dict[str, Any]:
 
 
 def require_same_study(study: Study, folder: Path, results: int) -> None:
-    """Refuse a run folder of another study: what both have by one name must agree, what one alone has extends it."""
+    """Refuse a run folder of another study: common entries must agree, others extend the study."""
     require_same(folder, results, 'study', 'config', lambda found: _differences_of_common(found, study_identity(study)))
 
 
 def require_same(
     folder: Path, results: int, what: str, given: str, differing: Callable[[Mapping[str, Any]], Iterable[str]]
 ) -> None:
-    """Refuse a run folder with results of another study or experiment, by what differs from its plan's identity."""
+    """Refuse a run folder with results of another study or experiment, naming what differs from its plan."""
     file = folder / PLAN_FILE
     if not file.is_file():
         raise ValueError(
@@ -68,7 +68,7 @@ def _differences_of_common(found: Mapping[str, Any], mine: Mapping[str, Any]) ->
 
 
 def differences(there: Any, here: Any, prefix: str = '') -> Iterator[str]:
-    """Fields of two JSON-ready values that differ, each in words."""
+    """Descriptions of the fields in which two JSON-ready values differ."""
     if isinstance(there, Mapping) and isinstance(here, Mapping):
         for key in sorted({*there, *here}, key=str):
             yield from differences(there.get(key), here.get(key), f'{prefix}.{key}' if prefix else str(key))

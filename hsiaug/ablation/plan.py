@@ -82,7 +82,7 @@ class Arm:
             )
 
     def adapt(self, downstream: D) -> D:
-        """The downstream model with what this arm's ``training`` changes.
+        """The downstream model with the changes of this arm's ``training``.
 
         Raises:
             ValueError: if the model has no such settings.
@@ -217,7 +217,7 @@ class Study:
                 if (other := stems.setdefault(file_stem(*own), own)) != own:
                     raise ValueError(f'{who}: {other} and {own} would share files; name one differently')
         for setting in self.settings:
-            if isinstance(setting.splitter, SampleSplitter):  # their kind is known when they are opened
+            if isinstance(setting.splitter, SampleSplitter):  # their kind is known once they are opened
                 continue
             if task_of_split(setting.splitter, self.task.dates) is not self.task:
                 raise ValueError(
@@ -228,23 +228,23 @@ class Study:
 
     @property
     def kind(self) -> Kind:
-        """Kind of its samples."""
+        """Kind of the samples."""
         return self.classifiers[0].kind
 
     @property
     def task(self) -> Task:
-        """What depends on that kind."""
+        """The task of that kind."""
         return task_of(self.kind)
 
     @property
     def metrics(self) -> tuple[str, ...]:
-        """Test metrics, the primary first."""
+        """Test metrics, the primary one first."""
         return self.task.metrics
 
     def groups(self) -> Iterator[tuple[Setting, int]]:
-        """Everything that shares a split: one setting and one seed.
+        """Pairs of setting and seed; the cells of a group share a split.
 
-        Seeds run outermost, so that a study that is stopped early has whole seeds of everything.
+        Seeds are the outermost loop, so that a study stopped early has complete seeds.
         """
         for seed in self.seeds:
             for setting in self.settings:
@@ -266,7 +266,7 @@ class Study:
 
     def _cell(self, setting: Setting, seed: int, classifier: Downstream, arm: Arm | None, ratio: float) -> Cell:
         made: list[Any] | None = None
-        if arm is not None:  # and of its way of mixing what differs from the defaults
+        if arm is not None:  # and any options of mixing that differ from the defaults
             ways = {'synthetic_first': arm.synthetic_first, 'training': arm.training, 'live': arm.live}
             used = {name: value for name, value in ways.items() if value}
             made = [arm.name, arm.generator, arm.settings, arm.labels, *(['only'] if arm.synthetic_only else [])]
@@ -284,14 +284,14 @@ class Study:
         return Cell(key, setting, seed, classifier, arm, ratio)
 
     def scene_content(self, name: str) -> dict[str, Any]:
-        """What a scene holds (:attr:`~hsiaug.scenes.Scene.content`); it is opened once, when a cell is first asked for.
+        """Content of a scene (:attr:`~hsiaug.scenes.Scene.content`), which is opened once, for the first cell.
 
-        Cells are known by what their scene holds and not by its name alone, under which another file may lie tomorrow.
+        Cells are identified by the content of their scene, not only by its name: the file may change.
         """
         known: dict[str, dict[str, Any]] = self.__dict__.setdefault('_contents', {})
         if name not in known:
             scene = self.scenes[name]()
-            # A plan of cells needs no scenes.
+            # Listing cells needs no scenes.
             known[name] = scene.content if isinstance(scene, AnyScene) else {}
         return known[name]
 
@@ -301,7 +301,7 @@ class Study:
 
 
 def _decisive(classifier: dict[str, Any]) -> dict[str, Any]:
-    """Fields of a downstream model, without those that older plans do not have where they say nothing."""
+    """Fields of a downstream model, without empty ones that older plans do not have."""
     found = {name: value for name, value in classifier.items() if name != 'widths' or value}
     config = found.get('config')
     if isinstance(config, dict) and not config.get('keep_best'):
@@ -310,20 +310,20 @@ def _decisive(classifier: dict[str, Any]) -> dict[str, Any]:
 
 
 def splitter_identity(setting: Setting) -> dict[str, Any]:
-    """What results depend on in a setting's splitter, JSON-ready."""
+    """Everything in a setting's splitter that results depend on, JSON-ready."""
     found = json_ready(dataclasses.asdict(setting.splitter))
-    if not found.get('max_unlabelled'):  # which older plans do not have
+    if not found.get('max_unlabelled'):  # older plans do not have it
         found.pop('max_unlabelled', None)
     return {'type': type(setting.splitter).__name__, **found}
 
 
 def classifier_identity(classifier: Downstream) -> dict[str, Any]:
-    """What results depend on in a downstream model, JSON-ready."""
+    """Everything in a downstream model that results depend on, JSON-ready."""
     return {'type': type(classifier).__name__, **_decisive(json_ready(classifier))}
 
 
 def arm_identity(arm: Arm) -> dict[str, Any]:
-    """What results depend on in an arm, JSON-ready: not its name, nor the ratios and seeds that it runs for."""
+    """Everything in an arm that results depend on, JSON-ready: not its name, ratios and numbers of seeds."""
     left_out = {'name', 'control', 'default', 'ratios', 'seeds'}
     if not arm.live:  # older plans do not have it
         left_out.add('live')
@@ -337,7 +337,7 @@ def require_name(name: Any, what: str) -> None:
 
 
 def require_ratios(ratios: Any, who: str) -> tuple[float, ...]:
-    """Ratios as floats: at least one, and none twice."""
+    """Ratios as floats; at least one, without repetition."""
     found = tuple(require_ratio(ratio, f'{who}: ratio') for ratio in ratios)
     if not found or len(set(found)) < len(found):
         raise ValueError(f'{who}: at least one ratio, and none twice, expected, found {found}')

@@ -1,4 +1,4 @@
-"""Files of a run folder: one line of JSON per finished cell, append only; the plan; names of others."""
+"""Files of a run folder: finished cells (one line of JSON each, append only), the plan, names of other files."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def require_fields(found: Mapping[str, Any], fields: Mapping[str, type | tuple[t
 
 
 def read_results(path: Path) -> list[dict[str, Any]]:
-    """Rows of a results file, the first of each cell, in file order; none where there is no file."""
+    """Rows of a results file, the first of each cell, in file order; empty if there is no file."""
     rows: dict[str, dict[str, Any]] = {}
     for row in read_lines(path, 'cell', 'a result of a study'):
         if not isinstance(row['cell'], str):
@@ -32,10 +32,10 @@ def read_results(path: Path) -> list[dict[str, Any]]:
 
 
 def file_stem(*names: str) -> str:
-    """The beginning of a file name for something with these names: readable, safe, and another for others.
+    """A readable, safe stem of a file name, unique for these names.
 
-    Spaces become underscores. Names of other signs than letters, digits and common punctuation, long ones, and the last
-    one if it holds an underscore itself, are distinguished by a digest.
+    Spaces become underscores. A digest distinguishes names with characters other than letters, digits and common
+    punctuation, long names, and a last name with an underscore of its own.
     """
     text = '-'.join(names)
     plain = re.sub(r'[^\w.,;+%=()\[\]~-]', '_', text.replace(' ', '_')).encode()[:120].decode(errors='ignore')

@@ -55,7 +55,7 @@ def run_study(
     """
     check_workers('run_study', workers, engine)
     folder = Path(out).expanduser().absolute()
-    study = replace(study)  # which opens its scenes anew: a file may have changed since it was asked for cells
+    study = replace(study)  # opens its scenes anew: a file may have changed since cells were listed
     planned = {cell.key for cell in study.all_cells()}
     rows = read_results(folder / RESULTS_FILE)
     done = {row['cell'] for row in rows}
@@ -96,7 +96,7 @@ def run_group(study: Study, setting: Setting, seed: int, folder: Path, device: s
 
 
 def open_group(study: Study, setting: Setting, seed: int, folder: Path, device: str = 'cpu') -> Group:
-    """One split of one scene, and everything that its cells share; the first seed's keeps what figures show."""
+    """One split of one scene and everything that its cells share; the first seed's group keeps data for figures."""
     keep = seed == study.seeds[0]
     group = Group(_open(study, setting.scene), setting, seed, folder, device, keep, study.inception)
     if group.task is not study.task:
@@ -108,7 +108,7 @@ def open_group(study: Study, setting: Setting, seed: int, folder: Path, device: 
 
 
 def fidelity_files(study: Study, setting: Setting, seed: int, folder: Path) -> list[tuple[Arm, Path]]:
-    """The arms of one group whose fidelity is measured, and where; of arms that share a generator the first."""
+    """The arms of one group whose fidelity is measured, and the files; of arms that share a generator, the first."""
     if seed not in study.seeds[: study.fidelity_seeds]:
         return []
     arms: dict[str, Arm] = {}
@@ -121,9 +121,9 @@ def fidelity_files(study: Study, setting: Setting, seed: int, folder: Path) -> l
 def unmeasured(
     study: Study, setting: Setting, seed: int, folder: Path, fresh: Collection[str] = ()
 ) -> list[tuple[Arm, Path]]:
-    """The arms of one group whose fidelity is still to be measured, and where.
+    """The arms of one group whose fidelity is still to be measured, and the files.
 
-    Those are the ``fresh`` ones, and all whose file is missing or of another generator or scene.
+    Those are ``fresh`` ones, and all whose file is missing or belongs to another generator or scene.
     """
 
     def known(arm: Arm, file: Path) -> bool:
@@ -140,7 +140,7 @@ def _fidelity_key(study: Study, setting: Setting, seed: int, arm: Arm) -> str:
 
 
 def file_name(setting: Setting, name: str, suffix: str, prefix: str = '') -> str:
-    """A file name for something of one setting, another for every name."""
+    """A unique file name for something of one setting."""
     return f'{prefix}{file_stem(setting.scene, setting.budget, name)}.{suffix}'
 
 
@@ -150,7 +150,7 @@ _opened: tuple[Study, str, AnyScene] | None = None
 def _open(study: Study, name: str) -> AnyScene:
     global _opened
     if _opened is None or _opened[0] is not study or _opened[1] != name:
-        _opened = None  # one scene in memory at a time
+        _opened = None  # one scene in memory
         scene = study.scenes[name]()
         planned = study.scene_content(name)
         if scene.content != planned:
@@ -163,7 +163,7 @@ def _open(study: Study, name: str) -> AnyScene:
 
 
 def describe(study: Study, device: str, workers: int) -> dict[str, Any]:
-    """The plan as the report needs it: what was asked for, on which machine, by which command."""
+    """The plan for the report: what was asked for, on which machine, by which command."""
     inception = study.inception
     features = '' if inception is None else f'Fréchet distances of images are of {said_of_inception(inception)}.'
     return {

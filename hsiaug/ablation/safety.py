@@ -1,7 +1,7 @@
-"""Does mixing do harm? Non-inferiority to real only, and what other scenes would have advised.
+"""Does mixing do harm? Non-inferiority to real only, and the advice of other scenes.
 
-That no harm was found says nothing where the interval is wide: a comparison is called non-inferior only if it shows
-so, and one that could not have shown it is named as such.
+Finding no harm means nothing if the interval is wide: a comparison is called non-inferior only if it shows
+non-inferiority, and one that could not have shown it is named as such.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from scipy import stats
 from .statistics import MIN_SEEDS, PairedComparison, holm
 
 LEVEL = 0.025
-"""Of the one-sided tests: alone, one passes where the lower bound of the 95 % interval is above minus the margin."""
+"""Level of the one-sided tests: a single one passes if the 95 % interval lies above minus the margin."""
 
 Option = TypeVar('Option', bound=Hashable)
 
@@ -28,7 +28,7 @@ class NonInferiority:
 
     comparison: PairedComparison  # with real only, in points
     margin: float  # points that may be lost
-    p: float  # of the hypothesis that at least the margin is lost
+    p: float  # p value of the hypothesis that at least the margin is lost
     p_holm: float  # the same, corrected within the family
 
     @property
@@ -39,10 +39,10 @@ class NonInferiority:
 
     @property
     def conclusion(self) -> str:
-        """What is shown, in words.
+        """The conclusion, in words.
 
         ``'non-inferior'``; ``'inferior'``: the whole interval is below minus the margin; ``'too few seeds'`` for any
-        claim; ``'too little power'``: so wide an interval that no difference at all would not have passed either;
+        claim; ``'too little power'``: the interval is so wide that even a difference of 0 would not have passed;
         ``'not shown'``: anything else.
         """
         if not self.comparison.basis_for_claims:
@@ -55,7 +55,7 @@ class NonInferiority:
 
 
 def non_inferiority(comparisons: Sequence[PairedComparison], margin: float = 0.5) -> list[NonInferiority]:
-    """Test comparisons with real only, in points, against minus a margin that may be lost, corrected by Holm.
+    """Test whether less than a margin is lost against real only, in points; p values are corrected by Holm.
 
     After Piaggio et al., "Reporting of Noninferiority and Equivalence Randomized Trials", JAMA 308, 2012: the margin is
     stated beforehand, and the bound of an interval is compared with it, never a p value of no difference.
@@ -79,12 +79,12 @@ def non_inferiority(comparisons: Sequence[PairedComparison], margin: float = 0.5
 
 
 def advised_by_others(scores: Mapping[str, Mapping[Option, Sequence[float]]]) -> dict[str, Option]:
-    """For each scene the fixed option, such as a ratio, that is best on the mean of all other scenes.
+    """For each scene the fixed option, such as a ratio, that is best on average on all other scenes.
 
-    What a user would do who knows other scenes and has no time for a search; that option's score less the one of a
-    choice is the choice's regret. ``scores`` are those of each scene and option, over its seeds, real only first:
-    options are compared by their differences to the first one, so that no scene's level counts, and ties go to the
-    option that is named first.
+    This is what a user would choose who knows other scenes and has no time for a search; its score minus that of a
+    choice is the choice's regret. ``scores`` holds the scores over seeds of each scene and option, real only first.
+    Options are compared by their differences to real only, so that the level of a scene does not matter; ties go to
+    the earlier option.
     """
     if len(scores) < 2:
         raise ValueError(f'advised_by_others: at least two scenes are needed, found {list(scores)}')

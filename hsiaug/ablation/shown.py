@@ -1,4 +1,4 @@
-"""What figures of a study show: samples of its first seed, and what its models predicted."""
+"""Data for the figures of a study: samples of its first seed and predictions of its models."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from .plan import REAL, Cell, Study
 from .runner import file_name, open_group
 
 MOST_READ = 256
-"""Real samples that are read to be shown, of datasets that do not fit in memory."""
+"""Number of real samples read for figures from datasets that do not fit in memory."""
 
 
 @dataclass(frozen=True)
@@ -32,16 +32,16 @@ class ShownSamples:
     file: str  # name of the picture
     spec: SampleSpec  # what they are
     real: Pair  # real images and targets
-    fake: Pair  # synthetic ones
+    fake: Pair  # synthetic images and targets
 
 
 @dataclass(frozen=True)
 class ShownPredictions:
-    """What a downstream model predicts on the test part."""
+    """Predictions of a downstream model on the test part."""
 
     file: str  # name of the picture
     test: Any
-    predicted: dict[str, Tensor]  # targets by what the model learned from
+    predicted: dict[str, Tensor]  # targets by training data of the model
     tile_rows: int | None  # height of a tile in a scene of stacked tiles
 
 
@@ -50,7 +50,7 @@ def shown_samples(study: Study, run: Path, device: str = 'cpu', count: int = 8) 
     for setting in study.settings if study.task.fixed_set else ():
         group = open_group(study, setting, study.seeds[0], run, device)
         spec = group.data.spec
-        # Of pairs of dates training ones: in most windows to test on nothing changed.
+        # Pairs of dates are training ones: in most test windows nothing changed.
         part = group.real if spec.dates == 2 else group.test
         if isinstance(part, AdaptedDataset):  # too large for memory
             batch = fetch(part, spread_rows(len(part), MOST_READ))
@@ -65,9 +65,9 @@ def shown_samples(study: Study, run: Path, device: str = 'cpu', count: int = 8) 
 
 
 def shown_predictions(study: Study, run: Path) -> Iterator[ShownPredictions]:
-    """What each model predicts, with real data only and with each learned arm's most synthetic data.
+    """Predictions of each model trained on real data only, and with each learned arm at its highest ratio.
 
-    Of the first seed of each setting, whose predictions the study has kept; cells that are not finished are left out.
+    They are of the first seed of each setting, whose predictions the study keeps; unfinished cells are left out.
     """
     for setting in study.settings:
         finished = [cell for cell in study.cells(setting, study.seeds[0]) if predictions_file(run, cell).exists()]
@@ -76,7 +76,7 @@ def shown_predictions(study: Study, run: Path) -> Iterator[ShownPredictions]:
         group = open_group(study, setting, study.seeds[0], run)
         for network in study.classifiers:
             shown: dict[str, Cell] = {}
-            for cell in finished:  # ratios rise
+            for cell in finished:  # ratios in ascending order
                 if cell.classifier == network and (cell.arm is None or not cell.arm.control):
                     shown[REAL if cell.arm is None else cell.arm.name] = cell
             predicted = {

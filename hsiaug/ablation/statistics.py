@@ -23,13 +23,13 @@ Row = Mapping[str, Any]
 Interval = tuple[float, float]
 
 MIN_SEEDS = 10
-"""Fewest paired seeds for a claim."""
+"""Smallest number of paired seeds for a claim."""
 EXACT_SIGN_FLIPS = 20
-"""Up to this many pairs all sign flips are enumerated."""
+"""Up to this number of pairs, all sign flips are enumerated."""
 _MONTE_CARLO = 100_000
 CONFIDENCE = 0.95  # of intervals
 CHOSEN = 'chosen'
-"""Stands for a ratio in the lines of the arms whose ratio is chosen on validation data."""
+"""Replaces the ratio in rows of arms whose ratio is chosen on validation data."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class PairedComparison:
     sd: float  # standard deviation of the differences
     interval: Interval  # paired-t interval
     bca: Interval  # bias-corrected and accelerated bootstrap interval, which undercovers at small n
-    # Nadeau–Bengio interval, which allows for overlapping splits of one scene; NaN if their sizes are not known.
+    # Nadeau–Bengio interval, which allows for overlapping splits of one scene; NaN if their sizes are unknown.
     corrected: Interval
     p: float  # two-sided sign-flip p value
     wins: int  # pairs with a positive difference
@@ -68,11 +68,11 @@ def paired_comparison(
         raise ValueError(f'paired measurements must have one length, found shapes {a.shape} and {b.shape}')
     if not (np.isfinite(a).all() and np.isfinite(b).all()):
         raise ValueError('paired measurements must be finite; a cell without a result has no pair')
-    # What agrees to rounding is a tie: a sign flip would see a difference of 1e-17 as one.
+    # Values equal up to rounding are ties: sign flips would count a difference of 1e-17.
     d = np.where(np.isclose(a, b, rtol=1e-12, atol=0), 0.0, a - b)
     n, mean, sd = len(d), float(d.mean()), float(d.std(ddof=1)) if len(d) > 1 else float('nan')
     nothing = (float('nan'), float('nan'))
-    # Differences that agree to rounding have no variance to speak of.
+    # Differences equal up to rounding have no variance.
     if n > 1 and sd <= 1e-12 * max(1.0, float(np.abs(a).max())):
         interval = bca = (mean, mean)
         corrected = nothing if test_train_ratio is None else (mean, mean)
@@ -96,7 +96,7 @@ def paired_comparison(
 
 
 def compare_cells(cells: Mapping[int, Row], base: Mapping[int, Row], metric: str) -> PairedComparison | None:
-    """Cells by seed against others of the same seeds, in points of a test metric; None without a common seed."""
+    """Comparison of cells with others of the same seeds, in points of a test metric; None without a common seed."""
     seeds = sorted(set(cells) & set(base))
     if not seeds:
         return None
@@ -124,10 +124,10 @@ def sign_flip_p(differences: np.ndarray) -> float:
     """Two-sided p value of the mean under random signs.
 
     Exact up to 20 differences: the sums over all signs of one half are looked up against those of the other half, so
-    2ⁿ sums cost 2^(n/2) memory. Above that, 100 000 random signs, the observed ones counted in.
+    2ⁿ sums cost 2^(n/2) memory. Above that, 100 000 random signs, plus the observed ones.
     """
     d = np.asarray(differences, dtype=np.float64)
-    observed = abs(d.sum()) - 1e-12 * np.abs(d).sum()  # equal sums in another order differ in the last bits
+    observed = abs(d.sum()) - 1e-12 * np.abs(d).sum()  # sums in a different order differ in the last bits
     if observed <= 0:
         return 1.0
     if len(d) > EXACT_SIGN_FLIPS:
@@ -181,7 +181,7 @@ class Summary:
 
     @property
     def key(self) -> GroupKey:
-        """Scene, budget and downstream model: what a panel, or a table, of its own is for."""
+        """Scene, budget and downstream model; each combination has its own panel and table."""
         return self.scene, self.budget, self.classifier
 
 
@@ -194,10 +194,10 @@ def by_group(rows: Iterable[Row]) -> dict[GroupKey, list[Row]]:
 
 
 def choose_ratios(rows: Sequence[Row], arm: str, metric: str = 'oa') -> dict[int, Row]:
-    """The cell of each seed with the best validation score among an arm's ratios, including 0 (real only), by seed.
+    """By seed, the cell with the best validation score among an arm's ratios, including 0 (real only).
 
     Only validation scores are used. Ties go to the smallest ratio. A seed without the real-only cell or one of the
-    arm's ratios, as in an interrupted run, is left out, since it would choose among fewer.
+    arm's ratios, as in an interrupted run, is left out, since it would choose among fewer ratios.
     """
     ratios = {row['ratio'] for row in rows if row['arm'] == arm}
     candidates: dict[int, list[Row]] = defaultdict(list)
@@ -257,7 +257,7 @@ class Pooled:
     second_gain: float  # mean difference in the second metric, points
     interval: Interval  # 95 % interval of `gain`
     second_interval: Interval  # 95 % interval of `second_gain`
-    scenes: dict[str, tuple[float, float]]  # each scene's own mean differences in the two metrics
+    scenes: dict[str, tuple[float, float]]  # mean differences of each scene in the two metrics
 
 
 def mean_of_means(comparisons: Sequence[PairedComparison]) -> tuple[float, Interval]:

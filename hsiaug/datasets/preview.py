@@ -1,4 +1,4 @@
-"""Pictures of samples: one of them, or a grid of real and synthetic ones side by side."""
+"""Pictures of samples: a single one, or a grid of real and synthetic ones."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from ..samples import Sample, SampleSpec
 
 REAL, SYNTHETIC = '#0072B2', '#D55E00'
 _COMPOSITES = ((650.0, 550.0, 470.0), (860.0, 650.0, 550.0))  # natural colour; colour infrared, vegetation in red
-_REACH_NM = 40.0  # a band this far from a target still stands for it
+_REACH_NM = 40.0  # largest distance of a band from its target
 _IGNORED = (0.6, 0.6, 0.6)
-# Far apart, and neither grey nor the colours of real and synthetic; then hues that never repeat.
+# Distinct colours, neither grey nor those of real and synthetic; further hues never repeat.
 _CLASS_COLOURS = (
     '#009E73', '#F0E442', '#CC79A7', '#56B4E9', '#000000', '#8c564b', '#9467bd', '#d62728', '#98df8a', '#0d0dff',
     '#0dff0d', '#ff0de7', '#ff0d86', '#6e6e0d', '#250d9e', '#0dffff', '#ffb686', '#0d9e0d',
 )  # fmt: skip
-_GAP = 4.0  # bands farther apart than this many usual steps have removed ones between them
-_PIXELS = 50_000  # spectra of at most so many pixels of a source make its means
+_GAP = 4.0  # a gap of more usual steps than this means that bands were removed
+_PIXELS = 50_000  # largest number of pixels per source for mean spectra
 _LINES = _COLUMNS = 3
 
 Batch = Mapping[str, Tensor]
@@ -37,7 +37,7 @@ Limits = tuple[np.ndarray, np.ndarray]
 
 @dataclass(frozen=True)
 class BandAxis:
-    """The spectral axis of figures: wavelengths where they are known, and band numbers elsewhere."""
+    """The spectral axis of figures: wavelengths if known, else band numbers."""
 
     spec: SampleSpec
 
@@ -47,9 +47,9 @@ class BandAxis:
         return np.asarray(self.spec.wavelengths or range(self.spec.bands), dtype=float)
 
     def broken(self, values: np.ndarray) -> np.ndarray:
-        """(C,) values as a line is drawn: by wavelength, since detectors overlap, and NaN where bands were removed.
+        """(C,) values for a line: ordered by wavelength, since detectors overlap, with NaN where bands were removed.
 
-        Lines break at long steps between runs of bands, not beside a lone band, which would have no line at all.
+        Lines break at long steps between runs of bands, but not next to a single band, which would have no line.
         """
         order = np.argsort(self.x, kind='stable')
         steps = np.diff(self.x[order])
@@ -66,7 +66,7 @@ class BandAxis:
 
     @property
     def title(self) -> str:
-        """What stands along the axis."""
+        """Title of the axis."""
         nominal = ', nominal' if self.spec.wavelengths_approximate else ''
         return f'wavelength (nm{nominal})' if self.spec.wavelengths else 'band'
 
@@ -79,10 +79,10 @@ def class_colour(label: int) -> tuple[float, float, float]:
 
 
 def rgb_bands(bands: int, wavelengths: Sequence[float] | None = None) -> tuple[int, int, int]:
-    """Which of C bands stand for red, green and blue.
+    """Indices of the bands shown as red, green and blue.
 
-    Natural colour (650, 550, 470 nm) where the bands reach it, else colour infrared (860, 650, 550 nm), else three
-    bands at even distances over the wavelengths, the longest in red; the same over band numbers where none are known.
+    Natural colour (650, 550, 470 nm) if available, else colour infrared (860, 650, 550 nm), else three bands evenly
+    spaced in wavelength, the longest in red; without wavelengths, evenly spaced band numbers.
     """
     if wavelengths is None:
         red, green, blue = ((bands - 1) * share // 6 for share in (5, 3, 1))
@@ -300,7 +300,7 @@ def _legend(figure: Figure | SubFigure, handles: Sequence[Patch | Line2D]) -> No
 
 @dataclass(frozen=True)
 class _Curve:
-    """Spectra (N, C) and labels (N,) of one source, or of one date of it; no labels stand for one nameless class."""
+    """Spectra (N, C) and labels (N,) of one source, or of one date of it; without labels, one unnamed class."""
 
     name: str
     source: str
@@ -321,10 +321,10 @@ def _curves(name: str, batch: Batch, spec: SampleSpec) -> Iterator[_Curve]:
         return
     images = image if spec.kind == 'change' else image[:, None]
     total = images[:, 0, 0].numel()
-    # At random, since a fixed step could meet the same columns of every patch.
+    # Random, since a fixed step could select the same columns of every patch.
     some = np.random.default_rng(0).permutation(total)[:_PIXELS]
     if labels is not None:
-        if spec.kind == 'scene':  # every pixel has its picture's label
+        if spec.kind == 'scene':  # every pixel has the label of its image
             labels = labels[:, None, None].expand(images[:, 0, 0].shape)
         labels = labels.flatten()[some]
     for date in range(images.shape[1]):
@@ -335,7 +335,7 @@ def _curves(name: str, batch: Batch, spec: SampleSpec) -> Iterator[_Curve]:
 
 
 def _frequent(curves: Sequence[_Curve], spec: SampleSpec, count: int) -> list[int | None]:
-    """The most frequent classes of the first source, in the spec's order; [None] where any source has no labels."""
+    """The most frequent classes of the first source, in the order of the spec; [None] if a source has no labels."""
     counts = np.zeros((2, spec.num_classes), dtype=np.int64)  # of the first source, and of all
     for curve in curves:
         if curve.labels is None:

@@ -1,4 +1,4 @@
-"""What the processes of a training share, what each keeps for itself, and which of the ranks this one is."""
+"""State shared by the processes of a training, caches of each, and the rank of this one."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ Value = TypeVar('Value')
 
 
 class SharedInt:
-    """An integer in shared memory: what the main process writes, persistent workers read, forked or spawned.
+    """An integer in shared memory, written by the main process and read by persistent workers, forked or spawned.
 
-    A copy (``copy.deepcopy``, pickle, cloudpickle) starts with the same value, in memory that it shares with its own
-    workers alone. A plain tensor would lose its sharing there, and workers would keep the first value.
+    A copy (``copy.deepcopy``, pickle, cloudpickle) starts with the same value, in memory shared only with its own
+    workers. A plain tensor would no longer be shared there, and workers would keep the first value.
     """
 
     def __init__(self, value: int) -> None:
@@ -35,7 +35,7 @@ class SharedInt:
         self._tensor.fill_(value)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        # Sent to a worker, the tensor is shared already, and stays the very same; from a pickle or a copy, it is not.
+        # A tensor sent to a worker is already shared and stays the same; one from a pickle or a copy is not.
         self._tensor = state['_tensor'].share_memory_()
 
     def __repr__(self) -> str:
@@ -43,13 +43,13 @@ class SharedInt:
 
 
 def require_epoch(owner: str, epoch: int) -> int:
-    """An epoch as Python's integer, if it is one: they are counted from 0."""
+    """An epoch as a Python integer, counted from 0."""
     plain = epoch.item() if isinstance(epoch, torch.Tensor) else epoch
     return int(check_value(owner, 'epoch', plain, int, NOT_NEGATIVE))
 
 
 class InEpochs:
-    """What has an epoch, counted from 0, which workers see change."""
+    """Base of objects with an epoch, counted from 0, that workers see change."""
 
     def __init__(self) -> None:
         self._epoch = SharedInt(0)
@@ -60,7 +60,7 @@ class InEpochs:
         return self._epoch.value
 
     def set_epoch(self, epoch: int) -> None:
-        """Draw other samples from now on, in all workers. Without it every epoch repeats epoch 0.
+        """Draw other samples from now on, in all workers; otherwise, every epoch repeats epoch 0.
 
         Call it between epochs: a plain loader that is being iterated over continues with the samples of the new one
         (:class:`~hsiaug.samplers.MixedBatchSampler` keeps to its own).
@@ -69,14 +69,14 @@ class InEpochs:
 
 
 class Kept(OrderedDict[Key, Value]):
-    """What was made last, ``most`` of it by key; a copy in another process begins empty."""
+    """Cache of the last ``most`` objects by key; a copy in another process starts empty."""
 
     def __init__(self, most: int) -> None:
         super().__init__()
         self.most = most
 
     def get_or_make(self, key: Key, make: Callable[[], Value]) -> Value:
-        """What is kept, or made now."""
+        """The cached object, or a new one."""
         if self.most < 1:
             return make()
         if key not in self:

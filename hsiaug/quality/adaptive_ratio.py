@@ -90,7 +90,7 @@ class AdaptiveRatio(Schedule):
         return self._behind >= self.patience
 
     def chances(self) -> np.ndarray:
-        """(R,) chance of each ratio in the next choice."""
+        """(R,) probability of each ratio in the next choice."""
         share = np.exp(self._weights - self._weights.max())
         return (1 - self.explore) * share / share.sum() + self.explore / len(self.ratios)
 
@@ -109,7 +109,7 @@ class AdaptiveRatio(Schedule):
         self._compare()
         if len(self.scores) % self.every:
             return
-        if len(self.scores) > self.every:  # the first round has nothing to rise from
+        if len(self.scores) > self.every:  # the first round has no earlier score to compare with
             self._reward(self.scores[-1] - self.scores[-1 - self.every])
         self._choose(len(self.scores) // self.every)
 
@@ -124,7 +124,7 @@ class AdaptiveRatio(Schedule):
             self._arm.value = self.ratios.index(0.0)
 
     def _reward(self, rise: float) -> None:
-        """Scale a rise by the 20 % and 80 % quantiles of those so far, and pay the ratio that it was made with."""
+        """Scale an increase by the 20 % and 80 % quantiles of all so far, and reward the ratio that produced it."""
         self.rises.append(rise)
         low, high = np.quantile(self.rises, [0.2, 0.8])
         reward = 0.0 if high <= low else float(np.clip(2 * (rise - low) / (high - low) - 1, -1, 1))
@@ -132,7 +132,7 @@ class AdaptiveRatio(Schedule):
         arm = self._arm.value
         paid[arm] = reward / self.chances()[arm]
         weights = np.exp(np.clip(self._weights + self.rate * paid, -50, 50))
-        # Weights leak to each other, so that old rewards are forgotten.
+        # Weights leak into each other, so that old rewards are forgotten.
         leak = 1 / (len(self.rises) + 1)
         others = (weights.sum() - weights) / (len(weights) - 1)
         self._weights = np.log((1 - leak) * weights + leak * others)
@@ -144,7 +144,7 @@ class AdaptiveRatio(Schedule):
         self._arm.value = int(rng.choice(len(self.ratios), p=self.chances()))
 
     def state_dict(self) -> dict[str, Any]:
-        """What a checkpoint needs to continue with the same choices; JSON-ready."""
+        """State from which a checkpoint continues with the same choices; JSON-ready."""
         return {
             'scores': list(self.scores), 'rises': list(self.rises), 'history': list(self.history),
             'weights': self._weights.tolist(), 'behind': self._behind, 'arm': self._arm.value,

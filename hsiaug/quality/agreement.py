@@ -26,10 +26,10 @@ Classifier = Callable[[Tensor], Tensor]
 """From images in the dataset's unit to logits (n, K, ...) in the shape of the targets."""
 
 SPECTRAL = ClassifierConfig(hidden=128, layers=2, steps=300, label_smoothing=0.1)
-"""A network on single spectra: it sees no neighbour, so that it cannot learn what masks look like."""
+"""A network on single spectra: it sees no neighbours, so it cannot learn the shapes of masks."""
 
 MARGIN = 1.25
-_PER_CLASS = 1000  # pixels of a class that a network of spectra is trained on
+_PER_CLASS = 1000  # training pixels per class for a network of spectra
 _UNKNOWN = -1
 _TINY = 1e-6
 
@@ -65,7 +65,7 @@ class AgreementGate(Gate):
         super().__init__(false_alarm)
         check_value('AgreementGate', 'margin', margin, float, POSITIVE)
         self.config, self.margin = config, margin
-        self.classifiers: list[tuple[Classifier, Tensor]] = []  # with (K,) which classes each has learnt
+        self.classifiers: list[tuple[Classifier, Tensor]] = []  # with (K,) bool: the classes that each has learnt
         self.class_loss, self.sample_loss = torch.empty(0), torch.empty(0)
 
     def _fit(self, data: TrainingData, regions: Tensor, seed: int) -> Tensor:
@@ -82,7 +82,7 @@ class AgreementGate(Gate):
             rows = held.flatten(1).any(dim=1) if held.ndim > 1 else held
             judged = held & counts
             learnt = torch.isin(torch.arange(spec.num_classes), known.unique())
-            judged &= learnt[target.where(counts, 0)]  # a network can say nothing of a class that it has never met
+            judged &= learnt[target.where(counts, 0)]  # a network cannot judge a class that it has never seen
             found = _losses(classifier, data.x[rows], one_hot_targets(target[rows], spec))
             losses[rows] = losses[rows].where(~judged[rows], found)
             self.classifiers.append((classifier, learnt))
@@ -114,7 +114,7 @@ class AgreementGate(Gate):
             wanted = one_hot_targets(target[part], spec) if soft is None else soft[part].cpu()
             losses = torch.stack([_losses(classifier, image[part], wanted) for classifier, _ in self.classifiers])
             knows = torch.stack([_expected(wanted, learnt.float()) > 0.99 for _, learnt in self.classifiers])
-            # Nobody knows a class without a training label: no sample of it passes.
+            # No network knows a class without training labels: no sample of it passes.
             loss = losses.where(knows, torch.nan).nanmean(dim=0).where(knows.any(dim=0), torch.inf)
             loss = loss.where(losses.isfinite().all(dim=0), torch.nan)
             expected = _expected(wanted, self.class_loss)
@@ -129,7 +129,7 @@ class AgreementGate(Gate):
         return mean.where(finite, torch.nan)
 
     def noisy(self, batch: Batch) -> Tensor:
-        """Which pixels of masks, or labels, have a loss over the margin; False where one does not count."""
+        """Pixels of masks, or labels, whose loss exceeds the margin; False where one does not count."""
         return self.label_losses(batch) > self.margin
 
     def clean(self, batch: Batch) -> dict[str, Tensor]:
@@ -146,7 +146,7 @@ def _expected(wanted: Tensor, of_class: Tensor) -> Tensor:
 
 
 def one_hot_targets(target: Tensor, spec: SampleSpec) -> Tensor:
-    """(n, K, ...) float32 of (n, ...) classes; anything else is class 0 and for the caller to leave out."""
+    """(n, K, ...) float32 of (n, ...) classes; anything else becomes class 0, for the caller to leave out."""
     known = (target >= 0) & (target < spec.num_classes)
     return one_hot(target.where(known, 0), spec.num_classes).movedim(-1, 1).float()
 
@@ -187,7 +187,7 @@ def _require_suitable(config: Config, spec: SampleSpec) -> None:
 
 
 def _train_spectral(image: Tensor, target: Tensor, spec: SampleSpec, config: ClassifierConfig, seed: int) -> Classifier:
-    """A network on the spectra of single pixels, of both dates together where there are two."""
+    """A network on the spectra of single pixels; two dates are concatenated."""
     flat, mask = as_pictures(image), target.reshape(len(target), *image.shape[-2:]) if image.ndim > 2 else target
     mask = mask[:, None, None] if image.ndim == 2 else mask
     spectra, labels = class_pixels((flat, mask), spec.num_classes, None, _PER_CLASS, seed)
@@ -198,7 +198,7 @@ def _train_spectral(image: Tensor, target: Tensor, spec: SampleSpec, config: Cla
 
 @dataclass(frozen=True)
 class _OfPixels:
-    """A network on the spectra of single pixels, for images; workers that are spawned get it too."""
+    """A network on the spectra of single pixels, for images; picklable, for spawned workers."""
 
     network: Classifier
 

@@ -21,7 +21,7 @@ from .gate import Batch
 
 _FEATURES = 16
 _CHUNK = 64  # images at a time
-_COLUMNS = 4096  # of a distance matrix at a time
+_COLUMNS = 4096  # of a distance matrix per chunk
 
 
 class Coverage:
@@ -92,7 +92,7 @@ class Coverage:
         return raw.numpy()
 
     def _within(self, batch: Batch) -> np.ndarray:
-        """(N, n) bool: which synthetic samples lie within the reach of which real ones."""
+        """(N, n) bool: whether a synthetic sample lies within the reach of a real one."""
         real, reach = torch.from_numpy(self.real), torch.from_numpy(self.reach)[:, None]
         parts = [torch.cdist(real, some) <= reach for some in self.features(batch).split(_COLUMNS)]
         return torch.cat(parts, dim=1).numpy()
@@ -102,7 +102,7 @@ class Coverage:
         return torch.from_numpy(self._within(batch).any(axis=1))
 
     def report(self, batch: Batch) -> dict[str, Any]:
-        """JSON-ready: share of covered training samples, of all and by class; of masks, each counts by its shares."""
+        """JSON-ready: share of covered training samples, overall and by class; masks count by their class shares."""
         covered = self.covered(batch).double()
         by_class = (self.shares * covered[:, None]).sum(dim=0) / self.shares.sum(dim=0)
         return {
@@ -157,7 +157,7 @@ class Coverage:
         held = self.shares.sum(dim=0)
         covered = (self.shares * self.covered(batch).double()[:, None]).sum(dim=0)
         hard = torch.ones_like(held) if hardness is None else hardness.double()
-        # As if one more sample of each class were covered, and one more not, so that none takes all.
+        # Add one covered and one uncovered sample to each class, so that no class takes everything.
         weight = held * hard * (held + 2) / (covered + 1)
         return dict(zip(self.spec.classes, (weight / weight.sum()).tolist(), strict=True))
 

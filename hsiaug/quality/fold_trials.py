@@ -32,7 +32,7 @@ GateMaker = Callable[[Generator, TrainingData, Tensor, float], Source]
 
 
 _RECORDED: dict[Kind, str] = {'spectrum': 'SpectraTrial', 'segmentation': 'PatchTrial'}
-"""What recorded scores call trials, so that searches that were begun resume."""
+"""Name of trials in recorded scores, kept so that searches begun earlier resume."""
 
 
 class FoldTrial:
@@ -109,7 +109,7 @@ class FoldTrial:
         self.identity = short_digest(decides)
         self._dealt: tuple[int, list[Any]] | None = None
         self._fitted: tuple[tuple[int, int] | None, Generator, TrainingData] | None = None
-        self._gated: dict[float, Source] = {}  # of the generator that is fitted, by threshold
+        self._gated: dict[float, Source] = {}  # of the fitted generator, by threshold
         self._plain: dict[tuple[int, int], float] = {}
 
     def _mixed(self, real: Any, source: Source, ratio: float, part: AnySplit, seed: int) -> MixedDataset:
@@ -131,12 +131,12 @@ class FoldTrial:
         return float(self.task.score(self.task.predict(trained, image), target, dataset.spec)[self.metric])
 
     def __call__(self, candidate: Candidate, fold: int, seed: int) -> float:
-        """Score of a network that is trained with a candidate without a fold, on that fold."""
+        """Score on a fold of a network trained with a candidate on the rest."""
         if self._dealt is None or self._dealt[0] != seed:
             self._dealt = (seed, fold_splits(self.scene, self.split, self.folds, seed, self.regions, self.block))
         held = self._dealt[1][fold]
         if candidate.ratio > 0:
-            # A generator that has seen the fold is refused by the guard, which then watches the test part of the split.
+            # The guard would refuse a generator that has seen the fold: it watches the split's test part instead.
             part = held
             if not self.refit:
                 test = {'test_windows': self.split.windows('test')} if isinstance(self.split, PatchSplit) else {}
@@ -163,20 +163,20 @@ class FoldTrial:
             return generator
         if self.gate is None:
             raise ValueError(f'{type(self).__name__}: {candidate} has a threshold, but there is no gate; give one')
-        if candidate.threshold not in self._gated:  # candidates that differ in ratio alone share what gates have learnt
+        if candidate.threshold not in self._gated:  # candidates that differ only in ratio share fitted gates
             regions = label_regions(self.scene, part)
             self._gated[candidate.threshold] = self.gate(generator, data, regions, candidate.threshold)
         return self._gated[candidate.threshold]
 
 
 def _maker(gate: Any) -> Any:
-    """What distinguishes a maker of gates: of an object its type and, where it has them, its ``settings``."""
+    """What identifies a function or object that makes gates: its name, or its type and any ``settings``."""
     if gate is all_gates:
-        return 'hsiaug.quality.behind.all_gates'  # as recorded scores know it, from where it once was
+        return 'hsiaug.quality.behind.all_gates'  # its former module, as in recorded scores
     if gate is None or hasattr(gate, '__qualname__') or isinstance(gate, partial) or dataclasses.is_dataclass(gate):
         return gate
     return [type(gate).__qualname__, getattr(gate, 'settings', None)]
 
 
 SpectraTrial = PatchTrial = FoldTrial
-"""Names from when each kind of sample had a trial of its own."""
+"""Old names, from when each kind of sample had its own trial."""

@@ -67,7 +67,7 @@ def fold_splits(
         plain: Regions = 'samples' if min(scene.shape) == 1 else 'blocks'
         regions = plain if scene.groups is None else 'groups'
         if split.strategy.get('name') == 'RandomSplit':
-            regions = 'samples'  # folds are as near to their training part as the test pixels are to theirs
+            regions = 'samples'  # folds lie as close to their training part as test pixels do to theirs
     if isinstance(split, Split):
         return cast('list[S]', _pixel_folds(scene, split, folds, seed, regions, block))
     return cast('list[S]', _window_folds(scene, split, folds, seed, regions, block))
@@ -190,7 +190,7 @@ def _regions(scene: Scene, regions: Regions, block: int) -> np.ndarray:
 def _deal(
     label: np.ndarray, region: np.ndarray, in_train: np.ndarray, folds: int, seed: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """(N,) fold of each sample, and (N,) which were dealt one by one."""
+    """(N,) fold of each sample, and (N,) bool: those dealt one by one."""
     rng = np.random.default_rng(seed)
     of_sample = np.full(len(label), -1)
     ids = np.unique(label)
@@ -199,7 +199,7 @@ def _deal(
     if whole.any():
         of_sample[whole] = deal_regions(label[whole], region[whole], folds, rng)
     scattered = ~whole
-    for k in ids:  # every class must be left to learn, whichever fold is held out
+    for k in ids:  # every class must remain in training, whichever fold is held out
         mine = (label == k) & in_train
         held = np.bincount(of_sample[mine & whole], minlength=folds)
         if k in few or held.max() == mine.sum():

@@ -125,14 +125,14 @@ class Gate(ABC):
         return self._scores(batch) <= limit
 
     def _scores(self, batch: Batch) -> Tensor:
-        """(n,) scores of samples of any precision, none at all too."""
+        """(n,) scores of samples of any precision; n may be 0."""
         tensors = {key: value for key, value in batch.items() if isinstance(value, Tensor)}
         kinds = {key: torch.float32 if value.is_floating_point() else torch.int64 for key, value in tensors.items()}
         given = {key: value.to(kinds[key]) for key, value in tensors.items()}
         return self.score(given) if len(given['image']) else torch.empty(0)
 
     def clean(self, batch: Batch) -> dict[str, Tensor]:
-        """The batch with what the gate mends in samples that pass; most gates mend nothing."""
+        """The batch, with the repairs that the gate makes in accepted samples; most gates make none."""
         return dict(batch)
 
     def settings(self) -> dict[str, Any]:
@@ -147,7 +147,7 @@ class Gate(ABC):
 
 
 def rows_at_once(spec: SampleSpec) -> int:
-    """How many samples are worked on at a time."""
+    """Number of samples to process at a time."""
     height, width = spec.size or (1, 1)
     return max(1, _PIXELS_AT_ONCE // (height * width))
 
@@ -159,7 +159,7 @@ def batches(dataset: Any, size: int) -> Iterator[Batch]:
 
 
 def held_out_limit(scores: Tensor, independent: int, false_alarm: float) -> float:
-    """What a new score of the same kind exceeds with at most a given chance.
+    """Limit that a new score of the same kind exceeds with at most a given probability.
 
     With enough independent scores it is the ⌈(n + 1)(1 − α)⌉-th smallest, exact for exchangeable scores whatever their
     distribution (Vovk et al. 2005). With fewer than 1/α − 1 no quantile can promise that; the one-sided prediction
@@ -175,7 +175,7 @@ def held_out_limit(scores: Tensor, independent: int, false_alarm: float) -> floa
     quantile = float(values[min(rank, len(values)) - 1])
     if independent >= 1 / false_alarm - 1 - 1e-9:
         return quantile
-    # Scores that depend on each other vary less than independent ones.
+    # Dependent scores vary less than independent ones.
     std = values.std() * math.sqrt(independent / (independent - 1))
     factor = float(student.ppf(1 - false_alarm, independent - 1)) * math.sqrt(1 + 1 / independent)
     return max(quantile, float(values.mean()) + factor * float(std))
@@ -199,13 +199,13 @@ class Decision:
         return ~torch.stack(list(self.rejected.values())).any(dim=0)
 
     def reasons(self) -> list[list[str]]:
-        """For each sample the gates that reject it."""
+        """The gates that reject each sample."""
         rows = zip(*(rejected.tolist() for rejected in self.rejected.values()), strict=True)
         return [[name for name, says in zip(self.rejected, row, strict=True) if says] for row in rows]
 
 
 class GateReport:
-    """Counts of what gates rejected and why, over any number of batches.
+    """Counts of rejected samples by gate, over any number of batches.
 
     Args:
         names: of the gates.
@@ -226,7 +226,7 @@ class GateReport:
             self.alone[name] += int((vote & single).sum())
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready: samples seen and kept, those that each gate rejects, and those that it alone rejects."""
+        """JSON-ready: samples seen and kept, those that each gate rejects, and those that only it rejects."""
         return {
             'samples': self.samples,
             'kept': self.kept,
@@ -254,7 +254,7 @@ class Gates:
             raise ValueError(f'Gates: at least one gate, and no two of one name, are needed, found {names}')
 
     def __iter__(self) -> Iterator[Gate]:
-        """The gates in their order."""
+        """The gates in order."""
         return iter(self.gates)
 
     def fit(self, data: TrainingData, regions: Tensor | None = None, seed: int = 0) -> Gates:
@@ -291,7 +291,7 @@ class Gates:
         return self.judge(batch).keep
 
     def clean(self, batch: Batch) -> dict[str, Tensor]:
-        """The batch with what each gate mends."""
+        """The batch with the repairs of all gates."""
         cleaned = dict(batch)
         for gate in self.gates:
             cleaned = gate.clean(cleaned)

@@ -23,7 +23,7 @@ from .gate import Gate, GateReport, Gates
 from .novelty import NoveltyGate
 from .physical import RangeGate, SmoothnessGate, SubspaceGate
 
-_AT_A_TIME = 8  # samples drawn together for one that passes
+_AT_A_TIME = 8  # draws at a time per accepted sample
 _LEAST = 1 / 8  # share of a class's samples that must pass for gate_generator to draw it, in as many tries:
 _TRIES = 200
 
@@ -85,7 +85,7 @@ class Gated(nn.Module):
 
     @property
     def class_prior(self) -> Tensor | None:
-        """(K,) training frequencies of the generator without classes left out, None where it does not know them."""
+        """(K,) training frequencies of the generator without the classes left out; None if unknown."""
         prior = Traits.of(self.generator).class_prior
         if prior is None or not self.left_out:
             return prior
@@ -94,7 +94,7 @@ class Gated(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Where samples are drawn. Gates judge on the CPU."""
+        """Device on which samples are drawn. Gates judge on the CPU."""
         return Traits.of(self.generator).device
 
     def sample(self, n: int, labels: Tensor | None = None, seed: int | None = None) -> dict[str, Tensor]:
@@ -115,7 +115,7 @@ class Gated(nn.Module):
         batch: dict[str, Tensor] = {}
         tried = 0
         while tried < self.tries:
-            # More at a time of what is hard to get: a round costs far more than the samples that it may waste.
+            # Draw more at a time of what is hard to get: a round costs far more than the samples that it may waste.
             each = min(max(tried, 1), _AT_A_TIME, self.tries - tried)
             places = missing.repeat_interleave(each)
             drawn = self.generator.sample(
@@ -123,7 +123,7 @@ class Gated(nn.Module):
             )
             if not batch:
                 batch = {key: torch.empty_like(value) for key, value in drawn.items()}
-                if labels is None and 'label' in drawn:  # drawn again with the class they had: gates thin no class out
+                if labels is None and 'label' in drawn:  # redrawn with the same class: gates change no frequency
                     labels = drawn['label']
             decision = self.gates.judge(drawn)
             report.add(decision)
@@ -151,10 +151,10 @@ class Gated(nn.Module):
         return labels
 
     def passing(self, per_class: int = 32, seed: int = 0) -> dict[str, float]:
-        """Share of each class's samples that pass, by class name: gates may let next to nothing of one class through.
+        """Share of each class's samples that pass, by class name; it may be close to 0 for some classes.
 
-        Of image-mask pairs a class is one that a patch was asked to hold. Classes left out count too. The samples are
-        drawn for this alone, and not counted in the report.
+        For image-mask pairs, the class is the one that was requested for a patch. Classes left out are included. The
+        samples are drawn only for this, and not counted in the report.
 
         Args:
             per_class: samples to draw of each class.
@@ -223,7 +223,7 @@ class GatedDataset(ReadAtOnce):
         return self.gates.clean(fetch(self.dataset, self.rows[row_numbers(indices, len(self), 'GatedDataset')]))
 
     def labels(self) -> Tensor | None:
-        """(n,) labels of what passes where the dataset knows them, else None."""
+        """(n,) labels of the accepted samples if the dataset knows them, else None."""
         return labels_of(Subset(self.dataset, self.rows.tolist()))
 
 
@@ -237,13 +237,13 @@ def require_fitted(gates: Gates, spec: SampleSpec) -> SampleSpec:
 
 
 def joint_provenance(source: Provenance | None, gates: Gates) -> Provenance | None:
-    """Provenance of what comes through gates: all that the source or a gate has seen counts as seen."""
+    """Provenance of accepted samples: all that the source or a gate has seen counts as seen."""
     known = {'generator': source} | {f'gate {gate.name!r}': gate.provenance for gate in gates}
     parts = {who: one for who, one in known.items() if one is not None}
     if not parts:
         return None
     splits = {one.split for one in parts.values()}
-    # Where they differ, an error about a leak should tell whose split it was.
+    # If they differ, an error about a leak should say whose split it was.
     split = splits.pop() if len(splits) == 1 else ', '.join(f'{one.split} of {who}' for who, one in parts.items())
     base = source or Provenance(__version__, 0, {})
     return replace(base, training={**base.training, 'gates': gates.settings()}, split=split, **joined_seen(parts))

@@ -50,19 +50,19 @@ class Compared:
     split: AnySplit
     data: TrainingData  # training and validation part
     test: Batch  # batch of the held-out part
-    held_out: int  # samples that this part has in all
+    held_out: int  # total number of samples in this part
     fake: Batch  # batch of the bank
     rows: np.ndarray  # (n,) its rows in the bank
-    seen: str  # what is known of samples that its generator has seen, in words
+    seen: str  # statement on the samples that its generator has seen
 
     @property
     def spec(self) -> SampleSpec:
-        """What real samples are."""
+        """Spec of the real samples."""
         return self.data.spec
 
     @property
     def task(self) -> Task:
-        """What depends on their kind."""
+        """The task of their kind."""
         return task_of(self.spec)
 
     @property
@@ -71,15 +71,15 @@ class Compared:
         return {'image': self.data.x, self.spec.target_key: self.data.y}
 
     def sides(self) -> dict[str, Batch]:
-        """Batches by what they are."""
+        """Batches by name."""
         return {'real, training': self.train, 'real, test': self.test, 'synthetic': self.fake}
 
     def pairs(self) -> list[Pair]:
-        """Images and targets of the three."""
+        """Images and targets of the three batches."""
         return [(side['image'], side[self.spec.target_key]) for side in self.sides().values()]
 
     def place(self, row: int) -> str:
-        """Where a training sample lies in the scene, or which one of a dataset it is."""
+        """Position of a training sample in the scene, or its number in a dataset."""
         if isinstance(self.scene, SampleSet):
             return self.scene.place(int(self.split.train[row]))
         if isinstance(self.split, PatchSplit):
@@ -118,33 +118,33 @@ def spread_rows(length: int, count: int) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Memorised:
-    """What is memorised, by the gate that looks for copies."""
+    """Memorised samples, found by the novelty gate."""
 
     gate: NoveltyGate
     counts: Mapping[str, Any]  # of the bank, see NoveltyGate.memorised
-    distance: Tensor  # (n,) of synthetic samples to the nearest training sample
+    distance: Tensor  # (n,) distances of synthetic samples to the nearest training sample
     nearest: Tensor  # (n,) rows of these training samples
 
 
 @dataclass(frozen=True)
 class Review:
-    """Gates that were fitted, and what they decide."""
+    """Fitted gates and their decisions."""
 
     gates: Gates  # fitted to the training part
     on_fake: Decision  # on the synthetic samples
     on_real: Decision  # on held-out real samples
     missing: dict[str, str] = field(default_factory=dict)  # gates that could not be fitted, and why
-    memorised: Memorised | None = None  # None if the gate that looks for copies could not be fitted
+    memorised: Memorised | None = None  # None if the novelty gate could not be fitted
 
     @property
     def rejected(self) -> tuple[float, float]:
-        """Share of synthetic and of held-out real samples that some gate rejects."""
+        """Shares of synthetic and of held-out real samples rejected by at least one gate."""
         fake, real = (float((~found.keep).double().mean()) for found in (self.on_fake, self.on_real))
         return fake, real
 
 
 def review(compared: Compared, seed: int = 0) -> Review | dict[str, str]:
-    """Fit all gates that suit the samples, and judge the bank and the held-out part; or why no gate can be fitted."""
+    """Fit all suitable gates and judge the bank and the held-out part; or the reason why none can be fitted."""
     gates, missing = fit_gates(compared.data, label_regions(compared.scene, compared.split), seed=seed)
     if gates is None:
         return missing
@@ -160,9 +160,9 @@ class BankFidelity:
     """Measures with their intervals."""
 
     values: Mapping[str, Measured]  # by name
-    # what was thinned to a number per class, and how many training, held-out and synthetic ones were left
+    # what was limited per class, and the numbers of training, held-out and synthetic samples left
     thinned: Mapping[str, tuple[int, int, int]]
-    per_class: int  # at most, of what was thinned
+    per_class: int  # largest number per class
     frechet: bool  # whether there are Fréchet distances among the measures
 
 
@@ -193,7 +193,7 @@ class Covered:
 
 
 def measure_coverage(compared: Compared) -> Covered:
-    """Which held-out real modes the bank covers, compared with an equal number of training samples."""
+    """Held-out real modes that the bank covers, compared with an equal number of training samples."""
     train, test, fake = compared.sides().values()
     held_out = {key: value[:: max(1, -(-len(value) // _MOST))] for key, value in test.items()}
     key = compared.spec.target_key
@@ -201,7 +201,7 @@ def measure_coverage(compared: Compared) -> Covered:
     count = min(len(train['image']), len(fake['image']))
     rng = torch.Generator().manual_seed(0)
     sides = []
-    for side in (fake, train):  # more samples cover more: equal numbers of both
+    for side in (fake, train):  # equal numbers of both, since more samples cover more
         some = torch.randperm(len(side['image']), generator=rng)[:count]
         sides.append(coverage.report({name: side[name][some] for name in ('image', key)}))
     return Covered(sides[0], sides[1], len(held_out['image']), count, coverage.k)
@@ -209,13 +209,13 @@ def measure_coverage(compared: Compared) -> Covered:
 
 @dataclass(frozen=True)
 class Inspection:
-    """What is known of a bank."""
+    """Findings about a bank."""
 
     compared: Compared  # real and synthetic samples
-    # what they decide, or why none could be fitted; None where they were left out
+    # decisions of gates, or why none could be fitted; None if gates were left out
     gates: Review | dict[str, str] | None
-    fidelity: BankFidelity | str  # measures, or why there are none
-    coverage: Covered | str  # of real modes, or why it is not known
+    fidelity: BankFidelity | str  # measures, or why they are missing
+    coverage: Covered | str  # coverage of real modes, or why it is unknown
 
 
 def inspect_bank(
@@ -258,5 +258,5 @@ def inspect_bank(
 def _or_why(measure: Callable[[], Any]) -> Any:
     try:
         return measure()
-    except ValueError as error:  # a class or all but one sample may be missing: the rest stands
+    except ValueError as error:  # if a class or nearly all samples are missing, the other measures still hold
         return str(error)

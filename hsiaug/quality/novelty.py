@@ -19,9 +19,9 @@ from ..systems import TrainingData
 from .gate import Batch, Gate, batches, rows_at_once
 from .regions import shares_region
 
-_COMPONENTS = 10  # of patches, whose many pixels make up for the bands left out
-_PIXELS = 50_000  # that are enough to estimate a covariance from
-_EXACT = 1e-3  # in noise: nearer than this is a copy to the last digits
+_COMPONENTS = 10  # of patches, whose many pixels make up for omitted bands
+_PIXELS = 50_000  # enough to estimate a covariance
+_EXACT = 1e-3  # in units of noise: closer than this is an exact copy up to rounding
 _CHUNK = 256
 
 
@@ -75,8 +75,8 @@ class NoveltyGate(Gate):
     def _search(self, wanted: Tensor, regions: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """(n,) distance to the nearest training sample and (n,) its row.
 
-        With the ``regions`` of the training samples, which are then those that are wanted, only samples without a
-        region in common meet; the distance is infinite where there is none.
+        If the samples are the training samples themselves, with their ``regions``, only samples without a common
+        region are compared; the distance is infinite if there is none.
         """
         best, nearest = torch.full((len(wanted),), torch.inf), torch.zeros(len(wanted), dtype=torch.int64)
         for start in range(0, len(wanted), _CHUNK):
@@ -94,7 +94,7 @@ class NoveltyGate(Gate):
         return best, nearest
 
     def _turned(self, image: Tensor) -> Iterator[Tensor]:
-        """(n, D) middle of the images in each of the positions in which they are compared."""
+        """(n, D) centre of the images in each orientation in which they are compared."""
         s, square = self._border(image), image.shape[-1] == image.shape[-2]
         middle = image[..., s : image.shape[-2] - s, s : image.shape[-1] - s]
         if not self.turns or image.shape[-1] == 1:
@@ -106,11 +106,11 @@ class NoveltyGate(Gate):
             yield turned.flip(-1).flatten(1)
 
     def _border(self, image: Tensor) -> int:
-        """Pixels left out at each side; none of a spectrum."""
+        """Pixels left out at each side; 0 for spectra."""
         return self.shifts if image.shape[-1] > 1 else 0
 
     def _crops(self, image: Tensor) -> Iterator[Tensor]:
-        """(n, D) what training images show at each shift."""
+        """(n, D) crops of training images at each shift."""
         s = self._border(image)
         height, width = image.shape[-2] - 2 * s, image.shape[-1] - 2 * s
         for top in range(2 * s + 1):
@@ -120,7 +120,7 @@ class NoveltyGate(Gate):
     def nearest(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """(n,) distance of each sample to the nearest training sample in units of noise, and (n,) that one's row.
 
-        The distance of a sample that holds NaN is NaN.
+        The distance of a sample with NaN is NaN.
         """
         if len(batch['image']) == 0:
             return torch.empty(0), torch.empty(0, dtype=torch.int64)
@@ -133,12 +133,12 @@ class NoveltyGate(Gate):
         return _closeness(self.nearest(batch)[0])
 
     def memorised(self, dataset: Any, batch_size: int = 256) -> dict[str, Any]:
-        """How much of a dataset, such as a bank, is memorised.
+        """Share of memorised samples in a dataset, such as a bank.
 
         Returns:
-            JSON-ready: number of samples; of copies to the last digits; of samples nearer to a training sample than
-            the threshold allows, and their share; the share that real samples would have, at most; the smallest and
-            the median distance, and the median of held-out real samples, all in units of noise.
+            JSON-ready: number of samples; of exact copies; of samples closer to a training sample than the threshold
+            allows, and their share; the largest share to expect of real samples; the smallest and the median
+            distance, and the median of held-out real samples, all in units of noise.
         """
         if not len(dataset):
             raise ValueError(f'NoveltyGate: {type(dataset).__name__} is empty; give the samples that are to be judged')
@@ -157,12 +157,12 @@ class NoveltyGate(Gate):
 
 
 def noise_covariance(image: Tensor, spec: SampleSpec) -> Tensor:
-    """Covariance of the sensor's noise between bands, estimated from what is smooth in real samples.
+    """Covariance of the sensor's noise between bands, estimated from real samples.
 
-    Of images, from (a − b − c + d) / 2 of the four pixels of a 2 x 2 square, which no slope of brightness touches
-    (after Immerkær 1996), the busier half of the squares left out. Of single spectra, whose neighbours are not known,
-    the variance of each band that all others cannot explain (Roger and Arnold 1996), which is one over the diagonal of
-    the inverse covariance. Covariances are shrunk (Ledoit and Wolf 2004).
+    For images, from (a − b − c + d) / 2 of the four pixels of a 2 x 2 square, which cancels linear gradients (after
+    Immerkær 1996), without the more textured half of the squares. For single spectra, which have no neighbours, from
+    the variance of each band that the others cannot explain (Roger and Arnold 1996), which is one over the diagonal
+    of the inverse covariance. Covariances are shrunk (Ledoit and Wolf 2004).
 
     Args:
         image: (N, C), (N, C, H, W) or (N, 2, C, H, W) real samples.
@@ -179,7 +179,7 @@ def noise_covariance(image: Tensor, spec: SampleSpec) -> Tensor:
     differences = squares.movedim(1, -1).flatten(0, -2)
     differences = differences[:: max(1, len(differences) // _PIXELS)]
     power = (differences / differences.std(dim=0).clamp_min(1e-300)).square().mean(dim=1)
-    # Even of noise alone the quieter half has less power, by this much of a chi-square distribution.
+    # Even in pure noise, the smoother half has less power, by this factor of a chi-square distribution.
     bands = flat.shape[1]
     quiet = chi2.cdf(chi2.median(bands), bands + 2) / 0.5
     return _shrunk(differences[power <= power.quantile(0.5)]) / quiet
@@ -194,7 +194,7 @@ def _shrunk(x: Tensor) -> Tensor:
 
 
 def _noise_fractions(noise: Tensor, centred: Tensor, spec: SampleSpec) -> Tensor:
-    """(C, m) float32 axes that make noise white, of the largest signal to noise ratio first."""
+    """(C, m) float32 axes that whiten the noise, in order of decreasing signal-to-noise ratio."""
     power, vectors = torch.linalg.eigh(noise)
     whitener = vectors / power.clamp_min(1e-9 * float(power.max())).sqrt()
     white = centred.double() @ whitener
@@ -209,7 +209,7 @@ def _nearest(query: Tensor, train: Tensor, allowed: Tensor | None) -> tuple[Tens
     if allowed is not None:
         distance = distance.masked_fill(~allowed, torch.inf)
     row = distance.argmin(dim=1)
-    # Again for the nearest: by way of a matrix product, two equal vectors have a distance.
+    # Recomputed for the nearest: through a matrix product, equal vectors would have a distance above 0.
     exact = (query - train[row]).square().mean(dim=1).sqrt()
     return exact.where(distance.amin(dim=1).isfinite(), torch.inf), row
 

@@ -15,7 +15,7 @@ from ..systems import TrainingData
 from .gate import Batch, Gate, rows_at_once
 from .regions import deal_folds
 
-_PIXELS = 20_000  # spectra that are enough to learn from
+_PIXELS = 20_000  # enough spectra to learn from
 _WORST = 0.95
 _TINY = 1e-12
 
@@ -38,7 +38,7 @@ class SpectralGate(Gate):
             raise ValueError(f'{type(self).__name__} needs {self.min_bands} bands, found {data.spec.bands}')
         spectra = pixel_spectra(data.x, data.spec)
         place = regions.reshape(len(regions), -1)
-        place = place.repeat(1, spectra.shape[1] // place.shape[1])  # both dates of a pixel lie in one region
+        place = place.repeat(1, spectra.shape[1] // place.shape[1])  # both dates of a pixel share a region
         rng = torch.Generator().manual_seed(seed)
         values = torch.full(spectra.shape[:2], torch.nan)
         for held in deal_folds(place, seed):
@@ -120,7 +120,7 @@ class SubspaceGate(SpectralGate):
         power, axes = torch.linalg.eigh(centred.T @ centred)
         power, axes = power.flip(0).clamp_min(0), axes.flip(1)
         enough = int((power.cumsum(0) < self.variance * power.sum()).sum()) + 1
-        # Few spectra lie all in what they span; and enough must be left over to tell what is outside.
+        # A few spectra span themselves; enough dimensions must remain to measure what is outside.
         self.axes = axes[:, : max(1, min(enough, len(spectra) // 2, spectra.shape[1] // 2))].float()
         self.std = _scale(self._left(spectra))
 

@@ -108,7 +108,7 @@ class RatioChoice:
         return self.chosen.threshold
 
     def decided(self, k: float) -> RatioChoice:
-        """The choice that another ``k`` would have made of the same race."""
+        """The choice that another ``k`` would have made from the same race."""
         check_value('RatioChoice', 'k', k, float)
         best = self.standings[0]
         return replace(self, chosen=best.candidate if best.clears(k) else REAL_ONLY, k=k)
@@ -122,7 +122,7 @@ class RatioChoice:
         return {**found, 'standings': list(found['standings'])}
 
     def __str__(self) -> str:
-        """The choice and why, in a line."""
+        """The choice and its reason, in one line."""
         best = self.standings[0]
         gate = '' if best.candidate.threshold is None else f', gate at {best.candidate.threshold:g}'
         return (
@@ -197,14 +197,14 @@ class RatioSearch:
         return self._race([trial], others)
 
     def pooled(self, trials: Mapping[str, Trial], others: Sequence[RatioChoice] = ()) -> RatioChoice:
-        """Choose one candidate for several scenes, by their trials, each scene counting the same."""
+        """Choose one candidate for several scenes by their trials, all scenes weighing the same."""
         if not trials:
             raise ValueError('RatioSearch: at least one scene is needed')
         return self._race(list(trials.values()), others)
 
     def _race(self, trials: list[Trial], others: Sequence[RatioChoice]) -> RatioChoice:
         prior = _prior(self.candidates, others)
-        # (scene, candidate) to the scores so far
+        # scores so far, by scene and candidate
         scores: dict[tuple[int, Candidate], list[float]] = {}
         racing, done, goal = list(self.candidates), 0, self.first
         finished: list[Standing] = []

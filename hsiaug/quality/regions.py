@@ -59,7 +59,7 @@ def label_regions(scene: AnyScene, split: AnySplit, block: int | None = None) ->
 
 
 def require_regions(regions: Tensor | None, target: Tensor, who: str) -> Tensor:
-    """Regions 0 to R - 1 in the shape of labels or masks; each sample a region of its own if None."""
+    """Regions 0 to R - 1 in the shape of labels or masks; if None, each sample is its own region."""
     if regions is None:
         regions = torch.arange(len(target)).reshape(-1, *(1,) * (target.ndim - 1)).expand(target.shape)
     if regions.shape != target.shape and not (target.ndim == 1 and regions.ndim == 3 and len(regions) == len(target)):
@@ -77,7 +77,7 @@ def require_regions(regions: Tensor | None, target: Tensor, who: str) -> Tensor:
 
 
 def deal_folds(regions: Tensor, seed: int) -> Iterator[Tensor]:
-    """Masks in the shape of ``regions``: for each of at most five folds of whole regions, which labels it holds."""
+    """Masks in the shape of ``regions`` of the labels in each fold: at most five folds of whole regions."""
     count = int(regions.max()) + 1
     folds = min(FOLDS, count)
     fold = (shuffled(count, seed) % folds)[regions]
@@ -95,13 +95,13 @@ def shares_region(one: Tensor, other: Tensor) -> Tensor:
 
 
 def independent_samples(regions: Tensor) -> int:
-    """Number of independent samples: of spectra all, of windows those that have no region in common."""
+    """Number of independent samples: all spectra; of windows, those without a common region."""
     if regions.ndim == 1:
         return len(regions)
     linked = shares_region(regions, regions)
     free = torch.ones(len(linked), dtype=torch.bool)
     count = 0
-    for row in linked.sum(dim=1).argsort(stable=True).tolist():  # those with fewest neighbours leave most others free
+    for row in linked.sum(dim=1).argsort(stable=True).tolist():  # fewest neighbours first: they exclude fewest others
         if free[row]:
             free &= ~linked[row]
             count += 1

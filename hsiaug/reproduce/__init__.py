@@ -1,4 +1,4 @@
-"""Papers, their published numbers, and how each of their tables and figures is made again."""
+"""Papers, their published numbers, and how to reproduce each of their tables and figures."""
 
 from .audebert2018 import AUDEBERT2018
 from .base import Drawing, Files, Paper, Published, Table, Values, Work
@@ -11,6 +11,6 @@ from .unmixing_fusion import UNMIXING_FUSION
 PAPERS: dict[str, Paper] = {
     paper.name: paper for paper in (AUDEBERT2018, PATCH_GAN, SPECDM, MSRRESGAN, UNMIXING_FUSION)
 }
-"""The papers by the names that the command line takes."""
+"""Papers by their names on the command line."""
 
 __all__ = ['PAPERS', 'Drawing', 'Files', 'Paper', 'Published', 'Table', 'Values', 'Work', 'find_files', 'reproduce']

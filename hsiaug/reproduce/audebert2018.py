@@ -1,4 +1,4 @@
-"""Audebert et al. 2018: spectra of a Wasserstein GAN, their analysis, and what they add to a classifier."""
+"""Audebert et al. 2018: spectra of a Wasserstein GAN, their analysis, and what a classifier gains from them."""
 
 from __future__ import annotations
 
@@ -33,15 +33,15 @@ SCENES = {
 RANDOM, HALVES = '3 % (r)', '50 % (s)'
 CONFIGS = {RANDOM: 'audebert2018_table2', HALVES: 'audebert2018_table2_halves'}
 NAMES = {'real': '∅', 'GAN, published': 'GAN', 'ss-GAN, published': 'ss-GAN'}
-"""Arms of the configuration as the text has them."""
+"""Arms of the configuration, by their names in the paper."""
 SVM = {'real_real': 'real → real', 'real_fake': 'real → fake', 'fake_fake': 'fake → fake', 'fake_real': 'fake → real'}
 FIGURE_CLASSES = ('meadows', 'bare soil')
 """Of Pavia University in Fig. 4."""
-SHOWN = 400  # spectra of a class in figures, at most
+SHOWN = 400  # most spectra of a class in a figure
 
 
 def _study(work: Work, name: str) -> Study:
-    """Table 2 on one scene, as the configuration has it but for what the scale makes shorter."""
+    """Table 2 on one scene: the configuration, with whatever the scale shortens."""
     scale, settings = work.settings, []
     models: list[Any] = [TASKS['spectrum'].model(one) for one in published_config(CONFIGS[RANDOM])['models']]
     for budget, config in CONFIGS.items():
@@ -57,7 +57,7 @@ def _study(work: Work, name: str) -> Study:
 
 
 def _analysed(work: Work) -> str:
-    """The scene of Table 1 and Fig. 4: Pavia University, or what stands in for it."""
+    """The scene of Table 1 and Fig. 4: Pavia University, or its stand-in."""
     for name in ('PaviaU', STANDS_IN):
         if name in work.found:
             return name
@@ -65,7 +65,7 @@ def _analysed(work: Work) -> str:
 
 
 def svm_table(work: Work) -> Values:
-    """Table 1, in percent; every class weighs the same on all sides."""
+    """Table 1, in percent; all classes have the same weight everywhere."""
     name = _analysed(work)
     study = _study(work, name)
     folder, _ = work.study(study, name)
@@ -89,13 +89,13 @@ def gain_table(work: Work) -> Values:
 
 
 def _opened(work: Work, name: str) -> tuple[Group, Any]:
-    """The first seed's random split of a scene, and the GAN that the study has trained on it."""
+    """The first seed's random split of a scene, and the GAN that the study trained on it."""
     group = work.group(study := _study(work, name), name)
     return group, group.generator(study.arms[0])
 
 
 def _chosen(work: Work, spec: SampleSpec, usual: tuple[str, ...]) -> list[int]:
-    """Classes that are asked for, or the usual ones; the first where a scene lacks these."""
+    """The classes asked for, or the usual ones; the first classes if a scene lacks these."""
     if unknown := [name for name in work.classes if name not in spec.classes]:
         raise ValueError(f'classes: no {unknown} among those of this scene: {list(spec.classes)}')
     found = [spec.classes.index(name) for name in work.classes or usual if name in spec.classes]
@@ -105,7 +105,7 @@ def _chosen(work: Work, spec: SampleSpec, usual: tuple[str, ...]) -> list[int]:
 def _drawn(work: Work, name: str, every: bool) -> tuple[Pair, Pair, SampleSpec]:
     """Real training spectra and as many synthetic ones, up to :data:`SHOWN` of each class, and their spec.
 
-    Of the classes that are asked for; without any, of two, or of ``every`` one.
+    Of the classes asked for, else of two, or of ``every`` class.
     """
     group, gan = _opened(work, name)
     x, label = whole(group.real)
@@ -123,13 +123,13 @@ def _drawn(work: Work, name: str, every: bool) -> tuple[Pair, Pair, SampleSpec]:
 
 
 def draw_moments(work: Work) -> Iterator[tuple[str, Figure]]:
-    """Fig. 2; of Pavia Centre in the text."""
+    """Fig. 2; in the paper, of Pavia Centre."""
     name = 'PaviaC' if 'PaviaC' in work.found else _analysed(work)
     yield f'mean and standard deviation, {name}', plot_class_spectra(*_drawn(work, name, every=False))
 
 
 def draw_components(work: Work) -> Iterator[tuple[str, Figure]]:
-    """Fig. 3; of Pavia University and Indian Pines in the text."""
+    """Fig. 3; in the paper, of Pavia University and Indian Pines."""
     names = [name for name in ('PaviaU', 'Indian Pines', STANDS_IN) if name in work.found]
     if not names:
         raise MissingDataError('it needs PaviaU and Indian Pines, which are missing')
@@ -178,8 +178,8 @@ AUDEBERT2018 = Paper(
         Table(
             1, 'Accuracy of a linear SVM, trained → tested, on PaviaU (%)', _GAN_COLUMNS,
             {row: (None,) * len(_GAN_COLUMNS) for row in SVM.values()}, svm_table, configs=tuple(CONFIGS.values()),
-            note='The numbers of this table are a picture in the text at hand and are lost; it says that training on '
-            'fake samples stays 2 to 8 points below real → real. Here every class weighs the same in all four cells.',
+            note='Our copy of the paper lacks this table. According to its text, training on fake samples is 2 to 8 '
+            'points below real → real. Here all classes have the same weight in all cells.',
         ),
         Table(
             2, 'Overall accuracy of NN 1D with one synthetic spectrum for each real one (%)',
@@ -190,16 +190,16 @@ AUDEBERT2018 = Paper(
                 'ss-GAN': (93.12, 87.20, 98.93, 96.70, 88.40, 85.27, 80.42, 74.58),
             },
             gain_table, configs=tuple(CONFIGS.values()),
-            note='The text does not say how many synthetic spectra it mixes in, nor how the halves lie. A study '
-            'validates on 30 % of the 3 %, which the text does not: its networks train with 2.1 %.',
+            note='The paper does not say how many synthetic spectra it adds, nor which halves it uses. A study '
+            'validates on 30 % of the 3 %, which the paper does not: its networks train on 2.1 %.',
         ),
     ),
     figures=(
-        Drawing(2, 'Mean spectrum and standard deviation per class: the text sees noisier means and lower deviations',
+        Drawing(2, 'Mean spectrum and standard deviation per class: the paper sees noisier means and lower deviations',
                 draw_moments),
-        Drawing(3, 'Principal components of real and synthetic spectra: the text sees the same clusters, deformed',
+        Drawing(3, 'Principal components of real and synthetic spectra: the paper sees the same clusters, deformed',
                 draw_components),
-        Drawing(4, 'Interpolation in the latent space: the text sees a continuous progression', draw_interpolation),
+        Drawing(4, 'Interpolation in the latent space: the paper sees a continuous progression', draw_interpolation),
     ),
     settings=_SHORT,
 )  # fmt: skip

@@ -1,4 +1,4 @@
-"""What a paper is: the files it needs, the numbers it prints, and what measures and draws the same again."""
+"""What defines a paper: the files it needs, its published numbers, and the functions that reproduce them."""
 
 from __future__ import annotations
 
@@ -34,40 +34,40 @@ T = TypeVar('T')
 P = ParamSpec('P')
 Scale = Literal['paper', 'small', 'demo']
 Values = Mapping[tuple[str, str], Sequence[float]]
-"""Figures of our own, by row and column of a table: one of each seed."""
+"""Our own figures, by row and column of a table: one per seed."""
 
 SCORES_FILE, LOSSES_FILE = 'scores.jsonl', 'losses.csv'
 ADVERSARIAL = ('critic', 'discriminator')
 MAIN = ('loss', 'reconstruction', 'gradient', 'generator')
-"""Losses of opponents: a stage that has one does not say by its losses whether it has converged; and what it would."""
+"""Losses of adversaries, and main losses, which show convergence only in stages without an adversary."""
 
 
 @dataclass(frozen=True)
 class Files:
-    """Files of one data set, in the layout that they are downloaded in."""
+    """Files of one data set, in the layout in which they are downloaded."""
 
     name: str
-    paths: tuple[str, ...]  # below the folder of data, or in any folder of it; patterns of Path.glob
+    paths: tuple[str, ...]  # in the data folder or in any folder below it; patterns of Path.glob
     source: str  # where they come from
-    stands_in: bool = False  # not the paper's, but taken at small and demo where all of the paper's own are missing
+    stands_in: bool = False  # not the paper's, but used at scales small and demo if all of the paper's own are missing
 
 
 Published = Mapping[str, Sequence[float | None]]
-"""What a paper prints, by row: a number for each column, None where it prints none or its text has lost it."""
+"""Published numbers by row, one per column; None where the paper gives none or our copy lacks it."""
 
 
 @dataclass(frozen=True)
 class Table:
     """A table of a paper."""
 
-    number: int  # in the paper; of what a text claims without a table, a number after its tables
+    number: int  # in the paper; claims made in the text only are numbered after its tables
     title: str
     columns: tuple[str, ...]
     published: Published
-    measure: Callable[[Work], Values]  # gives the same figures of our own, and others
+    measure: Callable[[Work], Values]  # returns our own figures for the same cells, and possibly more
     digits: int = 2  # after the decimal point
-    note: str = ''  # what a reader must know to compare both
-    otherwise: tuple[str, ...] = ()  # beginnings of columns that we measure otherwise, so that no difference is given
+    note: str = ''  # what a reader must know to compare the two
+    otherwise: tuple[str, ...] = ()  # prefixes of columns that we measure differently, for which no difference is given
     configs: tuple[str, ...] = ()  # configurations with its published settings
 
 
@@ -76,8 +76,8 @@ class Drawing:
     """Figures of a paper."""
 
     number: int  # in the paper
-    title: str  # what they show, and what the paper sees in them
-    draw: Callable[[Work], Iterator[tuple[str, Figure]]]  # gives a caption and a figure each
+    title: str  # what they show, and what the paper concludes from them
+    draw: Callable[[Work], Iterator[tuple[str, Figure]]]  # yields captions and figures
 
 
 @dataclass(frozen=True)
@@ -86,12 +86,12 @@ class Paper:
 
     name: str  # on the command line
     citation: str  # authors, title, where and when
-    files: tuple[Files, ...]  # of all data sets that it uses, then of those that stand in for them
+    files: tuple[Files, ...]  # of all data sets that it uses, then of their stand-ins
     tables: tuple[Table, ...]
     figures: tuple[Drawing, ...]
-    settings: Mapping[Scale, Mapping[str, Any]]  # of a run at each scale, as the page says them
-    note: str = ''  # what of the paper is not made again, and why
-    encoder: str = ''  # of whose features Fréchet distances of images are, where no weights of Inception are given
+    settings: Mapping[Scale, Mapping[str, Any]]  # of a run at each scale, as shown on the page
+    note: str = ''  # what is not reproduced, and why
+    encoder: str = ''  # whose features give Fréchet distances of images if no Inception weights are given
 
 
 @dataclass(frozen=True)
@@ -100,34 +100,34 @@ class Work:
 
     paper: Paper
     scale: Scale
-    found: Mapping[str, tuple[Path, ...]]  # files that are there, by data set
+    found: Mapping[str, tuple[Path, ...]]  # files found, by data set
     folder: Path
     device: str = 'cpu'
-    workers: int = 1  # processes at once, where a study takes more than one
-    classes: tuple[str, ...] = ()  # that figures show; the paper's own if empty
-    number: int | None = None  # of seeds; that of the scale if None
-    inception: Path | None = None  # weights by whose features images are compared; None: a network that learns them
-    kept: dict[Any, Any] = field(default_factory=dict, compare=False)  # what several tables and figures share
-    # What was trained, which of those of one name, and whether its loss still fell at its end, None if no loss says it.
+    workers: int = 1  # parallel processes of a study
+    classes: tuple[str, ...] = ()  # shown in figures; the paper's own if empty
+    number: int | None = None  # number of seeds; that of the scale if None
+    inception: Path | None = None  # weights whose features compare images; None: a network trained here
+    kept: dict[Any, Any] = field(default_factory=dict, compare=False)  # shared by several tables and figures
+    # What was trained, its key, and whether its loss still fell at the end (None if its losses cannot tell).
     noted: list[tuple[str, str, bool | None]] = field(default_factory=list, compare=False)
 
     @property
     def settings(self) -> Mapping[str, Any]:
-        """Of the paper at this scale."""
+        """Settings of the paper at this scale."""
         return self.paper.settings[self.scale]
 
     @property
     def seeds(self) -> range:
-        """Of split, initialisation and draws together."""
+        """Seeds; each sets split, initialisation and draws together."""
         return range(self.number or self.settings['seeds'])
 
     @property
     def features(self) -> list[str]:
-        """What images are compared by, where it is not the usual network: a part of keys of scores."""
+        """Part of the key of scores: the weights that compare images, if they are not those of the usual network."""
         return [] if self.inception is None else [self.inception.name]
 
     def measured(self, rows: Mapping[str, Callable[[int], Mapping[str, float]]], columns: Mapping[str, str]) -> Values:
-        """Figures of a table, whose rows give scores by name for a seed; ``columns`` say which of these each shows."""
+        """Figures of a table: each row maps a seed to scores by name; ``columns`` names the score of each column."""
         values: dict[tuple[str, str], list[float]] = defaultdict(list)
         for row, scores_of in rows.items():
             for seed in self.seeds:
@@ -138,7 +138,7 @@ class Work:
         return values
 
     def trained_scores(self, model: Any, learnt: Any, test: Any, seed: int) -> dict[str, Any]:
-        """Scores on test samples of a downstream model that learns from others; and whether its loss still fell."""
+        """Test scores of a downstream model trained on ``learnt``, and whether its loss still fell at the end."""
         task = task_of(test.spec)
         trained = task.train(model, learnt, seed, self.device)
         image, target = whole(test)
@@ -147,14 +147,14 @@ class Work:
 
     @property
     def falls(self) -> dict[str, dict[str, bool | None]]:
-        """What is noted of trainings, by what was trained."""
+        """Whether losses still fell, by what was trained and key."""
         found: dict[str, dict[str, bool | None]] = {}
         for trained, which, falls in self.noted:
             found.setdefault(trained, {})[which] = falls
         return found
 
     def generator(self, name: str, kind: str, data: TrainingData, settings: Mapping[str, Any], seed: int) -> Generator:
-        """A trained generator of a registered kind: the one that this run has kept under ``name``, or a new one."""
+        """A trained generator of a registered kind: the one saved under ``name`` by this run, or a new one."""
         named = {key: value.name if isinstance(value, Path) else value for key, value in settings.items()}
         decides = [kind, named, seed, data.provenance.split if data.provenance else None, data.spec.bands]
         folder = self.folder / 'generators' / f'{name}-{seed}-{short_digest(decides)}'
@@ -177,10 +177,10 @@ class Work:
     def scored(
         self, key: Sequence[Any], measure: Callable[[], dict[str, float]], trained: str = ''
     ) -> dict[str, float]:
-        """Scores that this run has kept, or new ones.
+        """Scores saved by this run under ``key``, or new ones.
 
-        ``key`` decides on them, next to paper and scale. ``still_falls`` among the scores, 0 or 1, says so of the
-        network, named ``trained``, that was trained for them.
+        ``still_falls`` among the scores, 0 or 1, is whether the loss of the network trained for them, named
+        ``trained``, still fell at the end.
         """
         file = self.folder / SCORES_FILE
         digest = short_digest([list(key), {k: v for k, v in self.settings.items() if k != 'seeds'}])
@@ -199,7 +199,7 @@ class Work:
         return scores
 
     def study(self, study: Study, name: str) -> tuple[Path, list[dict[str, Any]]]:
-        """The folder of a study in that of this run, finished, and its results; run once, however often it is asked."""
+        """Folder and results of a finished study of this run; it is run once, however often it is asked for."""
         if name in self.kept:
             found: tuple[Path, list[dict[str, Any]]] = self.kept[name]
             return found
@@ -216,7 +216,7 @@ class Work:
         return folder, rows
 
     def group(self, study: Study, name: str) -> Group:
-        """The first setting and seed of a study, which is run first."""
+        """The first setting and seed of a study."""
         folder, _ = self.study(study, name)
         return open_group(study, study.settings[0], study.seeds[0], folder, self.device)
 
@@ -236,7 +236,7 @@ class Work:
 
 
 def kept(make: Callable[Concatenate[Work, P], T]) -> Callable[Concatenate[Work, P], T]:
-    """What several tables and figures of a run share: made when it is first asked for, and kept by the run."""
+    """Cache the result in the run: several tables and figures share it."""
 
     @wraps(make)
     def get(work: Work, /, *args: P.args, **kwargs: P.kwargs) -> T:
@@ -250,7 +250,7 @@ def kept(make: Callable[Concatenate[Work, P], T]) -> Callable[Concatenate[Work, 
 
 
 def picture_row(pictures: Mapping[str, Tensor], common: bool = False) -> Figure:
-    """Grey pictures (H, W) with titles; each of its own range of values, or all of a common one."""
+    """A row of grey pictures (H, W) with titles, scaled separately or to a common range."""
     figure = Figure(figsize=(2.4 * len(pictures), 2.7), layout='constrained')
     low, high = (
         (min(map(torch.amin, pictures.values())), max(map(torch.amax, pictures.values()))) if common else (None,) * 2
@@ -263,16 +263,16 @@ def picture_row(pictures: Mapping[str, Tensor], common: bool = False) -> Figure:
 
 
 class MissingDataError(ValueError):
-    """A table or figure whose data are not there."""
+    """The data of a table or figure are missing."""
 
 
-# --- public scenes that several papers are measured on, and the one that stands in for them ---------------------------
+# --- public scenes used by several papers, and their stand-in ---------------------------------------------------------
 
 STANDS_IN = 'Salinas-A'
 
 
 def scene_files(scenes: Mapping[str, str]) -> tuple[Files, ...]:
-    """The files of benchmark scenes, by the paper's names for them, and of the one that stands in."""
+    """Files of benchmark scenes, by their names in the paper, and of the stand-in."""
     known = {name: BENCHMARK_SCENES[key] for name, key in scenes.items()}
     return (
         *(Files(name, (scene.cube_file, scene.labels_file), scene.url) for name, scene in known.items()),
@@ -283,7 +283,7 @@ def scene_files(scenes: Mapping[str, str]) -> tuple[Files, ...]:
 def scene_study(
     work: Work, name: str, scenes: Mapping[str, str], config: str, settings: tuple[Setting, ...], **fields: Any
 ) -> Study:
-    """A study of one of them, as a configuration has it but for what the scale changes of learned generators."""
+    """A study of one of these scenes: the configuration, with learned generators as the scale shortens them."""
     found, file = published_config(config), work.found[name][0]
     arms = [as_record(Arm, arm, config) for arm in found['arms']]
     return Study(

@@ -36,7 +36,7 @@ CHUNK = 32  # windows at a time
 
 @kept
 def _pair(work: Work, name: str) -> Scene:
-    """A scene of high resolution, with that of low resolution."""
+    """A scene of high resolution with its counterpart of low resolution."""
     paths = [str(path) for path in work.found[name]]
     if name != STANDS_IN:
         return SceneConfig(path=paths[0], coarse=paths[1], name=name, one_class=True)()
@@ -87,7 +87,7 @@ def _restored(generator: Any, scene: Scene, corners: np.ndarray, size: int) -> T
 
 
 def _scores(work: Work, name: str, network: str, seed: int) -> Mapping[str, float]:
-    """Of the test half, in windows that are interpolated before they are cut, as in training."""
+    """Scores on the test half, whose windows are cut after interpolation, as in training."""
     scene, split = _pair(work, name), _split(work, name, seed)
 
     def measure() -> dict[str, float]:
@@ -141,7 +141,7 @@ def draw_results(work: Work) -> Iterator[tuple[str, Figure]]:
 
 
 _SOURCE = (
-    'HiWATER airborne imaging over Zhangye, National Tibetan Plateau Data Center, https://data.tpdc.ac.cn; the text '
+    'HiWATER airborne imaging over Zhangye, National Tibetan Plateau Data Center, https://data.tpdc.ac.cn; the paper '
     'names no files: cut both images to one area and save them under these names, in any format that hsiaug reads'
 )
 _SMALL = {
@@ -185,8 +185,8 @@ MSRRESGAN = Paper(
         ),
     ),
     figures=(
-        Drawing(2, 'Learned residual and gradient: the text sees clearer details in the gradient', draw_learned),
-        Drawing(4, 'Band 40 by every network: the text sees most details with MSRResGAN', draw_results),
+        Drawing(2, 'Learned residual and gradient: the paper sees clearer details in the gradient', draw_learned),
+        Drawing(4, 'Band 40 by every network: the paper sees most details with MSRResGAN', draw_results),
     ),
     settings=_SETTINGS,
     note='Figures 1 and 3 show networks.',

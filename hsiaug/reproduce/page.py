@@ -1,4 +1,4 @@
-"""The page of a reproduction: each published table with our figures next to it, and the figures."""
+"""The page of a reproduction: published tables next to our results, and the figures."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ PAGE_FILE, VALUES_FILE = 'index.html', 'tables.json'
 
 
 def describe_files(paper: Paper, found: Mapping[str, tuple[Path, ...]], paths: bool = True) -> list[str]:
-    """A line for each data set: what was found, by whole paths or names, or what is missing and where it comes from."""
+    """A line per data set: the paths or names found, or what is missing and where to get it."""
     instead = any(files.stands_in and files.name in found for files in paper.files)
     return [
         f'found    {files.name}: {", ".join(str(path) if paths else path.name for path in found[files.name])}'
@@ -32,7 +32,7 @@ def describe_files(paper: Paper, found: Mapping[str, tuple[Path, ...]], paths: b
 
 
 def write_page(done: Reproduction) -> Path:
-    """Write ``index.html``, which holds its pictures itself, and ``tables.json`` next to it; returns the page."""
+    """Write ``index.html``, with embedded pictures, and ``tables.json``; returns the path of the page."""
     work = done.work
     paper, path = work.paper, work.folder / PAGE_FILE
     with matplotlib.rc_context({'text.parse_math': False}):
@@ -54,8 +54,8 @@ def write_page(done: Reproduction) -> Path:
     encoder = f'features of {paper.encoder}' if work.inception is None else said_of_inception(work.inception)
     facts = [
         ('paper', paper.citation),
-        *([('not made again, or otherwise', paper.note)] if paper.note else []),
-        *([('FID of images', f'by {encoder}; that of the text, by those of the first FID')] if paper.encoder else []),
+        *([('not reproduced, or differently', paper.note)] if paper.note else []),
+        *([('FID of images', f'by {encoder}; in the paper, by those of the original FID')] if paper.encoder else []),
         *(tuple(line.split(None, 1)) for line in describe_files(paper, work.found, paths=False)),
     ]
     write_evaluation_page(
@@ -120,7 +120,7 @@ def _cells(line: Against, digits: int) -> tuple[str, ...]:
 
 
 def text_table(done: Reproduction) -> str:
-    """Every table for the terminal."""
+    """All tables as text for the terminal."""
     out = []
     for table, lines in done.tables:
         out += [f'Table {table.number}: {table.title}', '  paper      ours  difference']

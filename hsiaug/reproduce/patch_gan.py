@@ -1,4 +1,4 @@
-"""A tutorial's convolutional GAN of labelled patches: it prints no figure, so that ours stand alone."""
+"""The convolutional GAN of a tutorial for labelled patches; it publishes no figures to compare with."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ METRICS = {'oa': 'OA', 'kappa': 'κ'}
 
 
 def _study(work: Work, name: str) -> Study:
-    """The study of one scene, as the configuration has it but for what the scale makes shorter."""
+    """The study of one scene: the configuration, with whatever the scale shortens."""
     config, scale = published_config('patch_gan'), work.settings
     splitter = LabelledPatchSplitter(**{**config['split']['settings'], **scale['split']})
     networks: list[Any] = [TASKS['scene'].model(model) for model in config['models']]
@@ -52,7 +52,7 @@ def gain_table(work: Work) -> Values:
 
 
 def draw_patches(work: Work) -> Iterator[tuple[str, Figure]]:
-    """A real and a synthetic patch of each class, by each GAN of the first seed."""
+    """A real and a synthetic patch of each class, for each GAN of the first seed."""
     for name in work.found:
         group = work.group(study := _study(work, name), name)
         rows = [int((group.data.y == k).nonzero()[0]) for k in range(group.data.spec.num_classes)]
@@ -86,6 +86,6 @@ PATCH_GAN = Paper(
             'ratio is that of synthetic to real patches; its example has 4.',
         ),
     ),
-    figures=(Drawing(1, 'A real and a synthetic patch of each class; the text has no figure', draw_patches),),
+    figures=(Drawing(1, 'A real and a synthetic patch of each class; the tutorial has no figure', draw_patches),),
     settings=_SETTINGS,
 )  # fmt: skip

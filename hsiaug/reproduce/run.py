@@ -1,4 +1,4 @@
-"""A run of a paper: its files found, its tables measured and compared, its figures drawn."""
+"""A run of a paper: find its files, measure and compare its tables, draw its figures."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ RUN_FILE = 'reproduction.json'
 
 
 class Against(NamedTuple):
-    """One figure of ours next to the paper's; None where there is none."""
+    """One of our figures next to the published one; None where there is none."""
 
     row: str
     column: str
@@ -24,18 +24,18 @@ class Against(NamedTuple):
     mean: float | None  # ours, over seeds
     interval: tuple[float, float] | None  # 95 % t interval of the mean; None for fewer than two seeds
     seeds: int
-    comparable: bool = True  # ours are of the paper's data, and measured alike
+    comparable: bool = True  # measured on the paper's data and in the same way
 
     @property
     def difference(self) -> float | None:
-        """Ours less the paper's; None where the data are others."""
+        """Our figure minus the published one; None if they are not comparable."""
         if self.published is None or self.mean is None or not self.comparable:
             return None
         return self.mean - self.published
 
 
 def against(table: Table, values: Values, comparable: bool = True) -> list[Against]:
-    """Every number of a table next to ours, then those of ours that the paper does not have."""
+    """Every published number of a table next to ours, then those of ours that the paper lacks."""
     printed = {
         (row, column): number
         for row, numbers in table.published.items()
@@ -52,9 +52,10 @@ def against(table: Table, values: Values, comparable: bool = True) -> list[Again
 
 
 def find_files(paper: Paper, data: Path, scale: Scale) -> dict[str, tuple[Path, ...]]:
-    """Which data sets are there, in a folder or folders of it: those of the paper, or what stands in for them.
+    """Data sets found in a folder or below it: those of the paper or, except at scale ``paper``, their stand-ins.
 
-    Nothing stands in for a paper's data at scale ``paper``. Where nothing is there, the error says where to get what.
+    Raises:
+        FileNotFoundError: there are none; the message says where to get them.
     """
     if not data.is_dir():
         raise FileNotFoundError(f'{data} is not a folder; give the folder with the files of {paper.name} as --data')
@@ -71,12 +72,12 @@ def find_files(paper: Paper, data: Path, scale: Scale) -> dict[str, tuple[Path, 
 
 
 def _matching(data: Path, pattern: str) -> list[Path]:
-    """What a pattern names, without what other programs lay beside images."""
+    """Files that match a pattern, without sidecar files of other programs."""
     return sorted(path for path in data.glob(pattern) if path.suffix.lower() not in ('.xml', '.ovr', '.enp', '.sta'))
 
 
 def _content(place: Path) -> str:
-    """A digest of a file; of a folder, of what its files are called and of their sizes."""
+    """Digest of a file, or of the names and sizes of the files in a folder."""
     if place.is_file():
         return checksum(place)
     files = sorted(file for file in place.rglob('*') if file.is_file())
@@ -85,16 +86,16 @@ def _content(place: Path) -> str:
 
 @dataclass
 class Reproduction:
-    """What a run found."""
+    """Results of a run."""
 
     work: Work
     tables: list[tuple[Table, list[Against]]] = field(default_factory=list)
     figures: list[tuple[Drawing, list[tuple[str, Figure]]]] = field(default_factory=list)  # with captions
-    left_out: dict[str, str] = field(default_factory=dict)  # why a table or figure was left out, by its name
+    left_out: dict[str, str] = field(default_factory=dict)  # reason why a table or figure was left out, by its name
 
 
 def reproduce(work: Work, table: int | None = None) -> Reproduction:
-    """Measure and draw again what can be, or the table of that number alone; run it again to resume it."""
+    """Reproduce every table and figure for which there are data, or one table only; a second call resumes the first."""
     tables = [one for one in work.paper.tables if table in (None, one.number)]
     if not tables:
         raise ValueError(f'{work.paper.name} has the tables {[t.number for t in work.paper.tables]}, no table {table}')
@@ -102,7 +103,7 @@ def reproduce(work: Work, table: int | None = None) -> Reproduction:
     file, data = work.folder / RUN_FILE, {name: [*map(_content, places)] for name, places in work.found.items()}
     if file.is_file():
         theirs = read_json(file, 'the note of hsiaug reproduce')
-        noted = theirs.pop('data', {})  # which older versions did not write
+        noted = theirs.pop('data', {})  # older versions did not write it
         if theirs != mine:
             raise ValueError(
                 f'{work.folder} holds {theirs.get("paper")} at scale {theirs.get("scale")}, this is {work.paper.name} '

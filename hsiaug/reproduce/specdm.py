@@ -1,4 +1,4 @@
-"""SpecDM: image-mask pairs and pairs of dates by two-stream latent diffusion, and what they add to networks."""
+"""SpecDM: image-mask pairs and pairs of dates by two-stream latent diffusion, and what networks gain from them."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ CONFIGS: dict[Which, tuple[str, ...]] = {
     'SS': ('specdm_table5', 'specdm_table4'),
     'CD': ('specdm_change_table5', 'specdm_change_table4'),
 }
-"""The first has split, networks and ratios too."""
+"""The first one also gives split, networks and ratios."""
 LDM, OURS, WITHOUT = 'single stream', 'two-stream', 'two-stream, no SAD'
 
 
 @dataclass(frozen=True)
 class _Data:
-    """What generators learn from, the few real samples of the studies, and those that test; in memory."""
+    """Training data of the generators, the few real samples of the studies, and test samples; in memory."""
 
     task: Task
     learnt: TrainingData
@@ -45,7 +45,7 @@ class _Data:
 
     @cached_property
     def fidelity(self) -> Callable[[Any], dict[str, Any]]:
-        """Of a generator; the encoder is trained once."""
+        """Measures the fidelity of a generator; the encoder is trained once."""
         return self.task.study_fidelity(self.real, self.test, self.seed, self.inception)
 
     def arm(self, work: Work, which: Which, name: str) -> Any:
@@ -76,7 +76,7 @@ def _data(work: Work, which: Which, seed: int) -> _Data:
 
 
 def _fidelity(work: Work, which: Which, arm: str, seed: int) -> Mapping[str, float]:
-    """Distances to training samples, as papers report them, and of test samples through the autoencoders and back."""
+    """Distances to training samples, as papers report them, and reconstruction errors of test samples."""
 
     def measure() -> dict[str, float]:
         data = _data(work, which, seed)
@@ -90,14 +90,14 @@ def _fidelity(work: Work, which: Which, arm: str, seed: int) -> Mapping[str, flo
 
 
 def _fidelity_table(rows: Mapping[str, tuple[Which, str]], columns: Mapping[str, str]) -> Callable[[Work], Values]:
-    """Measures a table of the data that are there: rows are arms, columns what :func:`_fidelity` calls scores."""
+    """The function that measures a table: rows are arms, columns are scores of :func:`_fidelity`."""
 
     def measure(work: Work) -> Values:
         there = present(work)
         measured = {row: partial(_fidelity, work, which, arm) for row, (which, arm) in rows.items() if which in there}
         if not measured:
             which, _ = next(iter(rows.values()))
-            _data(work, which, 0)  # says what is missing
+            _data(work, which, 0)  # raises the error that says what is missing
         return work.measured(measured, columns)
 
     return measure
@@ -107,7 +107,7 @@ def _fidelity_table(rows: Mapping[str, tuple[Which, str]], columns: Mapping[str,
 
 
 def _networks(work: Work, which: Which, task: Task) -> list[Downstream]:
-    """Of the configuration, the first being that of Tables 5 and 6, but for what the scale makes smaller."""
+    """Networks of the configuration, shrunk by the scale; the first is that of Tables 5 and 6."""
     listed = published_config(CONFIGS[which][0])['models']
     smaller = work.settings['networks'].get(which, {})
     listed = [{**one, 'config': {**one['config'], **smaller}} for one in listed]
@@ -115,7 +115,7 @@ def _networks(work: Work, which: Which, task: Task) -> list[Downstream]:
 
 
 def _gain(work: Work, which: Which, network: int, arm: str, ratio: int, seed: int, only: bool = False) -> Any:
-    """MIoU and F1 on the test samples, of a network that learnt from real and synthetic ones, or these only."""
+    """MIoU and F1 on test samples of a network trained on real and synthetic samples, or on synthetic ones ``only``."""
 
     def measure() -> dict[str, float]:
         data = _data(work, which, seed)
@@ -135,7 +135,7 @@ def _gain(work: Work, which: Which, network: int, arm: str, ratio: int, seed: in
 
 
 def _gains(work: Work, rows: Mapping[str, tuple[str, int]]) -> Values:
-    """Of the first network, a row for each arm and ratio."""
+    """Scores of the first network, a row for each arm and ratio."""
     values: dict[tuple[str, str], Sequence[float]] = {}
     for which in present(work):
         measured = {row: partial(_gain, work, which, 0, arm, ratio) for row, (arm, ratio) in rows.items()}
@@ -212,10 +212,10 @@ _BASELINE = (0.3574, 0.4852, 0.5460, 0.6274)
 _NOTHING: tuple[float | None, ...] = (None,) * 2
 _DATES = {'FID (Image1)': 'fid_image1', 'FID (Image2)': 'fid_image2', 'FID (Mask)': 'fid_mask'}
 _FEATURES = (
-    'Features of ours are not those of the text, and masks are compared by the classes that they hold: the order of '
+    'Our features are not those of the paper, and masks are compared by the classes that they hold: the order of '
     'rows may be compared, not the values.'
 )
-_F1 = 'F1 of change detection is the mean over both classes here; which one the text means it does not say.'
+_F1 = 'F1 of change detection is the mean over both classes here; the paper does not say which one it reports.'
 
 SPECDM = Paper(
     name='specdm',
@@ -246,7 +246,7 @@ SPECDM = Paper(
                 for row in ('real', 'synthetic', 'real + synthetic')
             },
             downstream_table, digits=4, configs=_STUDIES,
-            note=f'The numbers of this table are lost in the text at hand. {_F1}',
+            note=f'The numbers of this table are missing from our copy of the paper. {_F1}',
         ),
         Table(
             4, 'With and without the spectral angle in the loss',
@@ -280,17 +280,17 @@ SPECDM = Paper(
                 'second ratio (lost)': (0.3757, 0.5086, 0.5694, 0.6561), '5 ×': (0.3772, 0.5092, 0.5733, 0.6617),
             },
             sizes_table, digits=4, configs=_STUDIES,
-            note=f'Two of three ratios are lost in the text at hand; the last is that of Table 5. {_F1}',
+            note=f'Two of three ratios are missing from our copy of the paper; the last is that of Table 5. {_F1}',
         ),
     ),
     figures=(
-        Drawing(2, 'Pairs: the text sees the spatial distribution of real ones, and masks that fit the edges',
+        Drawing(2, 'Pairs: the paper sees the spatial distribution of real ones, and masks that fit the edges',
                 partial(_shown, which='SS', names={'pairs': 'pairs'}, arms=(OURS, LDM))),
-        Drawing(3, 'Spectral profiles: the text sees them consistent with real ones',
+        Drawing(3, 'Spectral profiles: the paper finds them consistent with real ones',
                 partial(_shown, which='SS', names={'class_profiles': 'profiles'})),
-        Drawing(4, 'Shares of classes: the text sees them near to real ones with its model, far with LDM',
+        Drawing(4, 'Shares of classes: the paper finds them near to real ones with its model, far with LDM',
                 partial(_shown, which='SS', names={'class_shares': 'shares'}, arms=(OURS, LDM))),
-        Drawing(5, 'Pairs of dates: the text sees masks that fit the changes',
+        Drawing(5, 'Pairs of dates: the paper sees masks that fit the changes',
                 partial(_shown, which='CD', names={'pairs': 'pairs of dates'})),
     ),
     settings=_SETTINGS,

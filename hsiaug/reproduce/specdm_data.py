@@ -1,4 +1,4 @@
-"""Data of SpecDM: SegMunich and OSCD as they are downloaded, and what stands in for both."""
+"""Data of SpecDM: SegMunich and OSCD as downloaded, and their stand-in."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ CLASSES = (
 )  # fmt: skip
 BACKGROUND = 0
 CODES = {13: 9, 14: 10, 21: 1, 22: 2, 23: 3, 31: 4, 32: 6, 33: 7, 41: 8}
-"""Class of the values of SegMunich's masks that are not classes, as in the code of SpectralGPT, whose data they are."""
+"""Class of each code in SegMunich's masks, as in the code of SpectralGPT, which published the data."""
 BANDS = ('B02', 'B03', 'B04', 'B08', 'B05', 'B06', 'B07', 'B8A', 'B11', 'B12')
 """Four of 10 m and six of 20 m; the text's "B1, B2, B3 and B4" of 10 m can only be these four."""
 OVERLAP = 0.6
@@ -39,7 +39,7 @@ FILES = (
 
 
 class _BarkBeetles(NonGeoDataset):
-    """Pairs of dates of several sizes with masks of damage, or the later of both with them; every fourth tests."""
+    """Pairs of dates, or their second dates, with masks of damage, of various sizes; every fourth is for testing."""
 
     classes = ('undamaged', 'damaged')
 
@@ -67,9 +67,9 @@ class _BarkBeetles(NonGeoDataset):
 
 
 def classes_of(values: list[int]) -> tuple[list[str], dict[int, int]]:
-    """Names of the classes that masks hold, in their order, and the class of each value of the masks.
+    """Names of the classes found in masks, in order, and the class of each mask value.
 
-    Values are SegMunich's own codes, or classes from 0 to 12; others get their own after these.
+    Values are SegMunich's own codes or classes from 0 to 12; other values become classes of their own after these.
     """
     known = {value: CODES.get(value, value) for value in values if value in CODES or 0 <= value < len(CLASSES)}
     names = {value: CLASSES[known[value]] if value in known else f'class {value}' for value in values}
@@ -116,6 +116,6 @@ def part_of(work: Work, which: Which, split: str) -> Any:
 
 
 def present(work: Work) -> list[Which]:
-    """Of which kinds of samples there are data."""
+    """Kinds of samples for which there are data."""
     names: dict[Which, str] = {'SS': PAIRS, 'CD': DATES}
     return [which for which, name in names.items() if name in work.found or STANDS_IN in work.found]

@@ -1,4 +1,4 @@
-"""Yu et al. 2024, Unmixing before Fusion: images from generated abundances, and what they add to scene classifiers."""
+"""Yu et al. 2024, Unmixing before Fusion: images from generated abundances, and gains of scene classifiers."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ from ..trainers.patch_encoder import train_patch_encoder
 from .base import Drawing, Files, MissingDataError, Paper, Scale, Table, Values, Work, kept, picture_row
 
 KINDS = {'UBF+VDVAE': 'vdvae', 'UBF+StyleGAN3': 'stylegan3', 'UBF+DDPM': 'ddpm'}
-"""Rows of Table 1 and the configurations of that name."""
+"""Rows of Table 1 and the suffixes of their configurations."""
 CUBE, RGB, LABELLED = 'Chikusei', 'AID', 'HSRS-SC'
 SMALL_CUBE, SMALL_RGB = 'Samson', 'RSSCN7'
 SAMPLING = 'Sampling (s)'
 CLUSTERS = 5  # of spectra, which the encoder of images learns to distinguish
 CLASSES = 4  # of five in the text, without "idle region"
 SIZES = ('4k', '8k')
-"""Totals in the text, for each ratio of the configuration."""
+"""Published totals, one for each ratio of the configuration."""
 
 
 def _endmembers() -> dict[str, dict[str, int]]:
@@ -48,7 +48,7 @@ def _endmembers() -> dict[str, dict[str, int]]:
 
 
 def _shorter(work: Work, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings as published but for what the scale makes shorter."""
+    """Published settings, with whatever the scale shortens."""
     scale, kind = work.settings, settings['abundances']['kind']
     abundances = settings['abundances']
     if kind in scale['abundances']:
@@ -58,7 +58,7 @@ def _shorter(work: Work, settings: Mapping[str, Any]) -> dict[str, Any]:
 
 @kept
 def _images(work: Work, seed: int) -> tuple[TrainingData, PatchDataset]:
-    """What generators learn from, and test windows."""
+    """Training data of the generators, and test windows."""
     name = CUBE if CUBE in work.found else SMALL_CUBE
     if name not in work.found:
         raise MissingDataError(f'it is of {CUBE}, which is missing')
@@ -89,7 +89,7 @@ def _generator(work: Work, name: str, seed: int, row: str | None = None, rgb: bo
 
 @kept
 def _encoder(work: Work, seed: int) -> Any:
-    """Features of images: of Inception, or by a network that has learnt clusters of the training spectra."""
+    """Features of images: from Inception, or from a network trained to tell clusters of the training spectra."""
     data, _ = _images(work, seed)
     x = data.x
     if work.inception is not None:
@@ -102,7 +102,7 @@ def _encoder(work: Work, seed: int) -> Any:
 
 
 def _scores(work: Work, name: str, seed: int, row: str | None = None) -> Mapping[str, float]:
-    """Of synthetic images compared with training ones, and of test images unmixed and mixed again."""
+    """Scores of synthetic images against training ones, and of test images after unmixing and remixing."""
     data, test = _images(work, seed)
 
     def measure() -> dict[str, float]:
@@ -135,7 +135,7 @@ def generators_table(work: Work) -> Values:
 
 
 def endmembers_table(work: Work) -> Values:
-    """Table 2, but for the cube itself."""
+    """Table 2, without the row of the cube itself."""
     return work.measured({row: partial(_scores, work, 'ddpm', row=row) for row in _endmembers()}, {c: c for c in _ALL})
 
 
@@ -144,7 +144,7 @@ def endmembers_table(work: Work) -> Values:
 
 @kept
 def _scenes(work: Work, seed: int) -> tuple[SceneDataset, SceneDataset]:
-    """Labelled images that train, 55 % of each class as in the text, and that test."""
+    """Labelled training images, 55 % of each class as in the paper, and test images."""
     if LABELLED not in work.found:
         raise MissingDataError(f'it is of {LABELLED}, which is missing')
     root = work.found[LABELLED][0]
@@ -166,7 +166,7 @@ def _scenes(work: Work, seed: int) -> tuple[SceneDataset, SceneDataset]:
 def _accuracy(
     work: Work, model: Mapping[str, Any], arm: Mapping[str, Any] | None, ratio: float, seed: int
 ) -> Mapping[str, float]:
-    """In percent, of a network that learnt from real images, and from those of an arm if there is one."""
+    """Accuracy in percent of a network trained on real images and, if an arm is given, on its images."""
     name = model['name']
 
     def measure() -> dict[str, float]:
@@ -215,7 +215,7 @@ def _maps(image: Tensor, abundances: Tensor, title: str) -> Figure:
 def _grid(work: Work, fake: Tensor) -> Figure:
     """Eight real images and eight synthetic ones."""
     data, _ = _images(work, 0)
-    spec = replace(data.spec, kind='scene')  # their masks are all of one class
+    spec = replace(data.spec, kind='scene')  # all masks hold a single class
     none = torch.zeros(8, dtype=torch.long)
     real = {'image': data.x[torch.linspace(0, len(data.x) - 1, 8).long()], 'label': none}
     return preview_grid(real, {'image': fake.cpu(), 'label': none}, spec, 8)
@@ -232,7 +232,7 @@ def draw_samples(work: Work) -> Iterator[tuple[str, Figure]]:
 
 
 def draw_unmixing(work: Work) -> Iterator[tuple[str, Figure]]:
-    """Fig. 8: a test image, its abundances, and mixed again."""
+    """Fig. 8: a test image, its abundances, and the remixed image."""
     _, test = _images(work, 0)
     generator, image = _generator(work, 'ddpm', 0), test.image[:1]
     abundances = generator.unmixing.abundances(image.to(generator.device)).cpu()
@@ -249,7 +249,7 @@ def draw_without_rgb(work: Work) -> Iterator[tuple[str, Figure]]:
 
 
 def _short(iterations: int, width: int, channels: list[int], sampling_steps: int) -> dict[str, Any]:
-    """Settings of each kind of generator of abundances."""
+    """Short settings for each kind of abundance generator."""
     return {
         'vae': {'iterations': iterations, 'network': {}},
         'style_gan': {'iterations': iterations, 'batch_size': 8, 'network': {'width': width}},
@@ -282,7 +282,7 @@ _OTHERWISE = ('FID', 'Recall', 'Precision')
 _QUALITY = (*_OTHERWISE, 'Params (M)')
 _ALL = ('RMSE', 'PSNR', 'SSIM', 'SAD', *_QUALITY)
 _FEATURES = (
-    'Features of ours are not those of the text, and real images are those that train: the order of rows may be '
+    'Our features are not those of the paper, and real images are the training images: the order of rows may be '
     'compared, not the values.'
 )
 

@@ -1,4 +1,4 @@
-"""Balancing of the training windows of a change-detection split by what changed in them."""
+"""Balancing of the training windows of a change-detection split by their share of change."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def balance_change(
             f'balance_change: none of {len(split.train)} training windows of scene {scene.name!r} has {min_change:.2%} '
             f'changed pixels, the most is {most:.2%}; lower min_change, or split with another seed'
         )
-    # Rounded before it is floored, so that 3 windows do not turn into 2.9999.
+    # Rounded before flooring, so that 2.9999 windows count as 3.
     others = min(len(without), math.floor(round(len(with_change) * (1 - share) / share, 9)))
     total = len(with_change) + others
     kept = min(total, max_train or total)
@@ -74,7 +74,7 @@ def balance_change(
 
 @dataclass(frozen=True)
 class ChangeSplitter(PatchSplitter):
-    """Draws windows of pairs of dates, and balances the training windows by what changed in them.
+    """Draws windows of pairs of dates, and balances the training windows by their share of change.
 
     ``max_train`` applies after balancing; see :func:`balance_change`.
 

@@ -16,11 +16,11 @@ from .simulated import SimulatedScene
 from .wavelengths import sentinel2_centres
 
 UNCHANGED, CHANGED = 1, 2
-"""Labels of a bitemporal scene; pixels that do not count are unlabelled."""
+"""Labels of a bitemporal scene; ignored pixels are unlabelled."""
 
 CHANGE_CLASSES = {UNCHANGED: 'unchanged', CHANGED: 'changed'}
 IGNORED = 255
-"""Value in change masks of pixels that do not count."""
+"""Value of ignored pixels in change masks."""
 
 Pair = tuple[np.ndarray, np.ndarray, np.ndarray]
 
@@ -246,7 +246,7 @@ def _require_any_change(where: str, labels: Iterable[np.ndarray]) -> None:
 
 
 def _for_both_dates(kwargs: dict[str, Any], bands: int) -> dict[str, Any]:
-    """Arguments of a scene, those per band repeated for the second date."""
+    """Arguments of a scene, with those per band repeated for the second date."""
     settings: dict[str, Any] = {'class_names': CHANGE_CLASSES, **kwargs}
     for name in ('wavelengths', 'scale', 'offset'):
         if (value := np.asarray(settings.get(name))).ndim == 1:

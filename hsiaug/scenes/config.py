@@ -109,7 +109,7 @@ class SceneConfig:
         return simulated if self.dates == 1 else BitemporalScene.from_simulated(simulated)
 
     def _require_used(self) -> None:
-        """Refuse what would be passed over: two scenes in one, and settings of files without a file."""
+        """Refuse settings that would be ignored: two scenes at once, or settings of files without a file."""
         default = SceneConfig()
         given = {name: value for name, value in vars(self).items() if value != getattr(default, name)}
         always = {'name', 'root', 'on_bad_bands', 'one_class'}

@@ -1,7 +1,7 @@
-"""What a scene holds, in short: which image it is, and everything that a result depends on.
+"""Identity of a scene: fingerprint of its image, and everything that a result depends on.
 
-Both are of values, not of how a file stores them. The fingerprint says whether a generator has seen pixels of the
-scene, whatever became of its labels and unit; the content says whether a result was measured on this very scene.
+Both depend on values, not on how a file stores them. The fingerprint tells whether a generator has seen pixels of
+the scene, whatever its labels and unit; the content tells whether a result was measured on exactly this scene.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from ..seen import SceneFingerprint
 
 _FINGERPRINT_PIXELS = 4096
 _FORMER_TYPES = tuple(order + code for code in ('u1', 'i2', 'u2', 'i4', 'i8', 'f4', 'f8') for order in '<>')
-"""Of files whose scenes older versions may have fingerprinted."""
-_CHUNK_VALUES = 8_000_000  # values held in memory at once
+"""Dtypes of files whose scenes older versions may have fingerprinted."""
+_CHUNK_VALUES = 8_000_000  # values in memory at once
 
 
 def image_fingerprint(cube: np.ndarray) -> SceneFingerprint:
-    """16 hex digits of an (H, W, C) cube's shape and of the stored values of evenly spread pixels as float32.
+    """16 hex digits of the shape of an (H, W, C) cube and of stored values of evenly spread pixels as float32.
 
-    The same values in another dtype or byte order have the same fingerprint. Version 0.1.0 took the dtype of the file
-    into it: what it called these values, stored in any usual way, is remembered, so that its generators are recognised.
+    The same values in another dtype or byte order have the same fingerprint. Version 0.1.0 included the dtype of the
+    file; its fingerprints of these values in all usual dtypes are remembered, so that its generators are recognised.
     """
     pixels = cube.shape[0] * cube.shape[1]
     at = np.unique(np.linspace(0, pixels - 1, min(pixels, _FINGERPRINT_PIXELS)).astype(int))
@@ -92,10 +92,10 @@ def array_digest(array: np.ndarray, dtype: str | None = None) -> str:
 
 
 def _canonical(values: np.ndarray, dtype: str) -> np.ndarray:
-    """A contiguous copy in one dtype, equal values having equal bits."""
+    """A contiguous copy in one dtype, in which equal values have equal bits."""
     with np.errstate(over='ignore', invalid='ignore'):
         copy = values.astype(dtype, order='C')
     if copy.dtype.kind == 'f':
-        copy += 0  # −0 and 0 are one value
-        copy[np.isnan(copy)] = np.nan  # of many bit patterns
+        copy += 0  # −0 equals 0
+        copy[np.isnan(copy)] = np.nan  # NaN has many bit patterns
     return copy

@@ -1,4 +1,4 @@
-"""What a file of arrays holds: its variables, read when they are asked for, and its facts about the cube."""
+"""Contents of a file of arrays: variables, read on demand, and facts about the cube."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from ..records import require_plausible
 
 CUBE_KEYS = ('cube', 'image', 'images', 'tiles', 'spectra', 'data', 'hsi', 'img', 'reflectance', 'radiance', 'x')
 LABEL_KEYS = ('gt', 'labels', 'label', 'ground_truth', 'groundtruth', 'target', 'y', 'mask', 'gt_majority')
-"""Usual names, in any case; the fields of structures are called so too."""
+"""Usual names of variables and of fields of structures, in any case."""
 
 _OBJECTS = 'Arrays of Python objects are never read'
 _COMPLEX = 'holds complex numbers; save their magnitude, or real and imaginary parts as bands'
@@ -34,11 +34,11 @@ UNITS = ('units', 'Units')
 
 
 class SceneFileError(ValueError):
-    """A file that does not hold what was asked for."""
+    """A file does not contain what was asked for."""
 
 
 class FilesNotFoundError(DatasetNotFoundError):
-    """Files, or a folder of images, masks, a class or a split, that are not there."""
+    """Missing files, or a missing folder of images, masks, a class or a split."""
 
     def __init__(self, message: str) -> None:
         FileNotFoundError.__init__(self, message)
@@ -46,17 +46,17 @@ class FilesNotFoundError(DatasetNotFoundError):
 
 @dataclass(frozen=True)
 class Variable:
-    """An array of a file, not read yet."""
+    """An array of a file, not yet read."""
 
-    shape: tuple[int, ...]  # as read gives it
+    shape: tuple[int, ...]  # as returned by read
     dtype: np.dtype
     load: Callable[[], np.ndarray]
     # bytes that it takes in the file, compared with what it declares before it is read; None for what is mapped, not
     # read
     stored: int | None
-    where: str  # the file and its format, for messages
-    declared: int = 0  # bytes that reading takes at least, where that is more than its values (huge blocks)
-    # reads some rows, columns and bands (None for all), where the format can
+    where: str  # file and format, for messages
+    declared: int = 0  # least number of bytes needed to read it, if more than its values (huge blocks)
+    # reads some rows, columns and bands (None for all), if the format allows
     part: Callable[[slice, slice, Sequence[int] | None], np.ndarray] | None = None
     said: Mapping[str, Any] = field(default_factory=dict)  # attributes, of FILLS, SCALES and UNITS
 
@@ -76,7 +76,7 @@ class Variable:
         return self.dtype.kind in NUMERIC
 
     def read(self, part: tuple[slice, slice, Sequence[int] | None] | None = None) -> np.ndarray:
-        """The array, or those rows, columns and bands of it, where :attr:`part` can read them."""
+        """The array, or some of its rows, columns and bands if there is a :attr:`part`."""
         if self.stored is not None:
             declared = max(math.prod(self.shape) * self.dtype.itemsize, self.declared)
             require_plausible(declared, self.stored, self.where, SceneFileError)
@@ -89,7 +89,7 @@ class Variable:
 
 @dataclass(frozen=True)
 class Place:
-    """Where an image lies on the map."""
+    """Position of an image on the map."""
 
     crs: Any  # coordinate reference system of rasterio; None if the file does not say
     corners: np.ndarray  # (3, 2) map coordinates of the image's upper left, upper right and lower left corner
@@ -98,10 +98,10 @@ class Place:
 
 @dataclass
 class Facts:
-    """What a file says about its cube."""
+    """Metadata of the cube in a file."""
 
     wavelengths: np.ndarray | None = None  # (C,) nm
-    nominal: bool = False  # the centres are the sensor's, by the names of its bands
+    nominal: bool = False  # centres of the sensor, known from band names
     class_names: Mapping[int, str] = field(default_factory=dict)  # class id to name
     scale: float | np.ndarray = 1.0  # value = stored * scale + offset; one number, or (C,)
     offset: float | np.ndarray = 0.0
@@ -110,11 +110,11 @@ class Facts:
     good_bands: np.ndarray | None = None
     measured: np.ndarray | None = None  # (H, W) bool, False where a mask or alpha band leaves a pixel out
     unit: str | None = None
-    # a message for each fact that can be read in two ways, by the option that decides
+    # messages on facts that can be read in two ways, by the option that decides
     doubts: Mapping[str, str] = field(default_factory=dict)
-    notices: Sequence[str] = ()  # what should be said aloud once
+    notices: Sequence[str] = ()  # messages to show once
     channels_last: bool = False  # the format says where the bands are
-    place: Place | None = None  # on the map
+    place: Place | None = None  # position on the map
 
     def take_good_bands(self, flags: Sequence[float], counts: Collection[int], file: Path) -> None:
         """Take a bad band list: a flag per band, 0 if it is bad, of an image with one of these ``counts`` of bands."""
@@ -128,7 +128,7 @@ class Facts:
             self.good_bands = np.flatnonzero(flags)
 
     def complete(self, image: Variable, file: Path) -> Variable:
-        """Take what the attributes of the image in a file say, where that says nothing else."""
+        """Fill in missing facts from the attributes of the image."""
         self.nodata = image.fill if self.nodata is None else self.nodata
         if np.all(np.asarray(self.scale) == 1):
             self.scale, self.offset = (
@@ -152,15 +152,15 @@ class Content:
     variables: Mapping[str, Variable]
     facts: Facts = field(default_factory=Facts)
     unread: Sequence[str] = ()
-    """What is never read, with the reason."""
+    """Variables that are never read, with the reason."""
 
     def __str__(self) -> str:
-        """Names and shapes, and what is never read."""
+        """Names and shapes, and variables that are never read."""
         found = [f'{name} {v.shape}{"" if v.numeric else f" of {v.dtype}"}' for name, v in self.variables.items()]
         return '; '.join([', '.join(found) or 'nothing', *self.unread])
 
     def name(self, key: str) -> str | None:
-        """The variable of that name; the fields of structures are called ``structure/field`` or ``structure.field``."""
+        """The variable of that name; fields of structures are ``structure/field`` or ``structure.field``."""
         return next((name for name in (key, key.replace('.', '/')) if name in self.variables), None)
 
     def find(
@@ -174,8 +174,8 @@ class Content:
     ) -> Variable:
         """The variable that holds ``what``, by its name, or else by usual names or as the only one of its dimensions.
 
-        A mask or image may bring along an axis of one. ``argument`` is the option that names the variable; where it is
-        not named, its dtype is one of ``kinds``.
+        A mask or image may have an additional axis of length one. ``argument`` is the option that names the variable;
+        a variable that is not named must have a dtype among ``kinds``.
         """
         shape = ' or '.join(f'{d}-D' for d in dimensions)
         solid = any(v.ndim > max(dimensions) for v in self.variables.values())
@@ -213,7 +213,7 @@ def _fits(shape: tuple[int, ...], dimensions: tuple[int, ...]) -> bool:
 
 
 def without_axis_of_one(array: np.ndarray, dimensions: tuple[int, ...]) -> np.ndarray:
-    """An array less the first or last axis of length one, where it has one dimension too many."""
+    """An array without its first or last axis of length one, if it has one dimension too many."""
     if array.ndim in dimensions:
         return array
     return array[..., 0] if array.shape[-1] == 1 else array[0]
@@ -221,7 +221,7 @@ def without_axis_of_one(array: np.ndarray, dimensions: tuple[int, ...]) -> np.nd
 
 @contextmanager
 def reading(where: str) -> Iterator[None]:
-    """Turn whatever a parser raises on a torn or foreign file into a :class:`SceneFileError`."""
+    """Turn whatever a parser raises on a damaged or foreign file into a :class:`SceneFileError`."""
     try:
         yield
     except (MemoryError, SceneFileError):
@@ -241,7 +241,7 @@ def as_path(path: str | os.PathLike[str], what: str) -> Path:
 
 
 def existing(path: str | os.PathLike[str], what: str) -> Path:
-    """The file of that path; ``~`` is the home folder."""
+    """The existing file at a path; ``~`` is the home folder."""
     file = as_path(path, what).expanduser()
     folder = file if file.is_dir() else file.parent
     held = sorted(p.name for p in folder.iterdir() if not p.name.startswith('.')) if folder.is_dir() else []

@@ -1,4 +1,4 @@
-"""A file of any known format: its variables, and the facts that they state."""
+"""Opening files of any known format: variables and metadata."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from .raster import data_file, open_raster
 from .wavelengths import centres_of, to_nanometres
 
 WAVELENGTH_KEYS = {'wavelength_nm': 'nm', 'wavelengths': None, 'wavelength': None, 'wavelength_um': 'um'}
-"""Usual names of band centres, with their unit where the name says it."""
+"""Usual names of band centres, with the unit if the name implies it."""
 
 
 def open_content(file: Path, what: str, bands: Sequence[int] | np.ndarray | None = None) -> Content:
-    """The variables and facts of a file of any known format; of values it reads what the facts need."""
+    """Variables and facts of a file of any known format; reads only values that are needed for the facts."""
     suffix = file.suffix.lower()
     if what in ('labels', 'mask') and suffix in ('.jpg', '.jpeg'):
         raise SceneFileError(f'{what} file {file}: JPEG changes values, and so classes; save it as PNG or GeoTIFF')
@@ -86,11 +86,11 @@ def _scalar(content: Content, key: str, default: float | None) -> Any:
     return variable.read().item()
 
 
-# --- NumPy's files: nothing unpickled, and of archives only the members that are asked for ----------------------------
+# --- NumPy's files: nothing is unpickled, and only requested members of archives are read -----------------------------
 
 
 def npy_header(stream: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype]:
-    """Shape, order and dtype of a ``.npy`` file, whose values come next."""
+    """Shape, order and dtype of a ``.npy`` file; leaves the stream at its values."""
     formats = np.lib.format
     first = read_magic(stream) == (1, 0)
     return formats.read_array_header_1_0(stream) if first else formats.read_array_header_2_0(stream)
@@ -99,7 +99,7 @@ def npy_header(stream: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype]:
 def _open_npy(file: Path, where: str) -> Content:
     """A memory map of one array, called ``cube``."""
     with file.open('rb') as stream:
-        read_magic(stream)  # np.load takes anything else for a pickle, and says how to open it unsafely
+        read_magic(stream)  # np.load would take anything else for a pickle, and suggest opening it unsafely
     array = np.load(file, mmap_mode='r', allow_pickle=False)
     return Content(file, {'cube': Variable(array.shape, array.dtype, lambda: array, None, where)})
 

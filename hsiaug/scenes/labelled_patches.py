@@ -134,7 +134,7 @@ class LabelledPatchSplitter(PatchSplitter):
 def _draw(
     corners: np.ndarray, labels: np.ndarray, per_class: int | None, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
-    """At most ``per_class`` patches of each class, in their order."""
+    """At most ``per_class`` patches of each class, in the original order."""
     if per_class is None:
         return corners, labels
     order = rng.permutation(len(labels))

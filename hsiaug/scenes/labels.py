@@ -1,4 +1,4 @@
-"""Label values as files hold them: which are classes, which mark pixels without one."""
+"""Label values of files: which are classes, and which mark pixels without a class."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from numbers import Integral
 import numpy as np
 
 UNLABELLED = 0
-"""Label of pixels without a class, the convention of the public benchmark scenes."""
+"""Label of pixels without a class, as in the public benchmark scenes."""
 
 _USUAL_IGNORED = (255, 65535)
 
@@ -17,7 +17,7 @@ _USUAL_IGNORED = (255, 65535)
 def without_class(
     values: np.ndarray, nodata: float | None = None, ignore: Sequence[float] = (), where: str = 'labels'
 ) -> np.ndarray:
-    """Where pixels have no class, whatever the class ids are.
+    """Mask of pixels without a class, whatever the class ids are.
 
     Negative labels, NaN, what only fits uint64 (a negative label that was cast), ``nodata`` and ``ignore`` mark them.
     """
@@ -44,7 +44,7 @@ def without_class(
 
 
 def as_integers(values: np.ndarray, absent: np.ndarray, fill: int = UNLABELLED) -> np.ndarray:
-    """Labels as integers, ``fill`` where they are absent; integers that need no change are given back as they are."""
+    """Labels as integers, ``fill`` where there is none; integers that need no change are returned as they are."""
     if values.dtype == bool:
         values = values.astype(np.uint8)
     if not absent.any() and values.dtype.kind in 'iu' and values.dtype != np.uint64:
@@ -65,9 +65,9 @@ def clean_labels(
 ) -> np.ndarray:
     """Labels of a file, with ``fill`` for pixels without a class.
 
-    Those are pixels of the file's own ``nodata`` and of further values, ``ignore``; an empty one makes every positive
-    value a class, ``nodata`` too. ``where`` labels come from, and values that are ``named``, as classes are, are for
-    messages.
+    Those are pixels with the file's own ``nodata`` or a value in ``ignore``; an empty ``ignore`` makes every positive
+    value a class, even ``nodata``. ``where`` (the origin of the labels) and ``named`` (values with class names) are
+    for messages.
     """
     if ignore is not None and len(ignore) == 0:
         nodata = None
@@ -80,7 +80,7 @@ def clean_labels(
 
 
 def class_positions(labels: np.ndarray, classes: Sequence[int], absent: int) -> np.ndarray:
-    """Class ids as positions in ``classes``, int64; ``absent`` where a pixel has none of them."""
+    """Class ids as positions in ``classes``, int64; ``absent`` for other ids."""
     ids = np.asarray(classes)
     order = np.argsort(ids)
     place = np.searchsorted(ids[order], labels).clip(max=len(ids) - 1)
@@ -88,7 +88,7 @@ def class_positions(labels: np.ndarray, classes: Sequence[int], absent: int) -> 
 
 
 def numbered(text: np.ndarray) -> tuple[np.ndarray, dict[int, str]]:
-    """Classes that are given as text: their numbers, from 1 in sorted order, and names; empty text is unlabelled."""
+    """Numbers and names of classes given as text: from 1 in sorted order; empty text is unlabelled."""
     text = np.char.strip(np.char.decode(text, 'utf-8', 'replace') if text.dtype.kind == 'S' else text)
     names, numbers = np.unique(text, return_inverse=True)
     first = 0 if names.size and not names[0] else 1
@@ -103,9 +103,9 @@ def class_names_of(names: np.ndarray | Sequence[str]) -> dict[int, str]:
 
 
 def names_for(labels: np.ndarray | None, names: Mapping[int, str]) -> dict[int, str]:
-    """Names of a list, by position, as those of classes.
+    """Class names from a list, by position.
 
-    Where labels go one beyond the last position, the list has no place for the unlabelled and begins with label 1.
+    If labels go one beyond the last position, the list has no entry for unlabelled pixels and starts with label 1.
     """
     first = 0
     if 0 in names and labels is not None and labels.dtype.kind in 'biuf' and (labels == max(names) + 1).any():
@@ -114,7 +114,7 @@ def names_for(labels: np.ndarray | None, names: Mapping[int, str]) -> dict[int, 
 
 
 def require_names(names: object, where: str) -> None:
-    """Check that names of classes say which id has which; of a list nobody knows whether it begins with 0 or 1."""
+    """Check that class names are a mapping of ids; a list might start with 0 or 1."""
     if names is not None and not isinstance(names, Mapping):
         raise ValueError(
             f'{where}: class_names are a mapping of class id to name, found {type(names).__name__}; give '
@@ -128,7 +128,7 @@ def require_names(names: object, where: str) -> None:
 
 
 def ignored_values(ignore: Sequence[int] | int | None, where: str) -> tuple[int, ...] | None:
-    """Label values to ignore as a tuple; a single one may come by itself."""
+    """Label values to ignore, as a tuple; a single number is accepted."""
     values = np.atleast_1d(np.asarray(() if ignore is None else ignore))
     if values.size and values.dtype.kind not in 'iuf':
         raise ValueError(f'{where}: ignore must be label values, which are numbers, found {ignore!r}')
@@ -136,7 +136,7 @@ def ignored_values(ignore: Sequence[int] | int | None, where: str) -> tuple[int,
 
 
 def without_ignored(names: Mapping[int, str], ignore: Sequence[float] | None) -> dict[int, str]:
-    """Class names less those of ignored values."""
+    """Class names without those of ignored values."""
     return {class_id: name for class_id, name in names.items() if class_id not in (ignore or ())}
 
 
@@ -157,7 +157,7 @@ def _say_hidden_class(
 
 
 def _refuse_unclear(labels: np.ndarray, where: str, named: Collection[int]) -> None:
-    """An error for 255 far above all other classes: it may be a class, and it may be what other tools ignore."""
+    """Refuse 255 far above all other classes: it may be a class, or the ignore index of other tools."""
     if not any(labels.max(initial=0) >= value for value in _USUAL_IGNORED):
         return
     found = np.unique(labels)

@@ -1,4 +1,4 @@
-"""Where the bands of an array are: last, as everywhere here, or first."""
+"""Position of the bands in an array: last, as everywhere in this package, or first."""
 
 from __future__ import annotations
 
@@ -38,11 +38,11 @@ def channels_last(
 
     Args:
         cube: 3-D or 4-D.
-        layout: of the stored array; None infers it from labels and wavelengths. Without either the bands are last, as
-            documented, unless the shape speaks for the opposite; it is said aloud where it speaks for neither.
+        layout: of the stored array; None infers it from labels and wavelengths. Without either, the bands are last
+            unless the shape suggests the opposite; a warning says so if it suggests neither.
         pixels: shape of the labels.
         wavelengths: band centres.
-        where: it comes from, for messages.
+        where: origin of the cube, for messages.
     """
     if layout not in (None, 'hwc', 'chw'):
         raise ValueError(f"unknown layout {layout!r}; choose from 'hwc', 'chw'")
@@ -61,22 +61,22 @@ def _inferred(
         votes.append({'hwc'} if pixels == last else set())
         if pixels == swapped:
             votes[-1].add('chw')
-            if pixels == (height, first):  # as well the labels of (H, W, C), transposed
+            if pixels == (height, first):  # these could also be the transposed labels of (H, W, C)
                 votes[-1].add('hwc')
     if wavelengths is not None:
         votes.append({'hwc'} if len(wavelengths) == width else set())
         if len(wavelengths) == first:
             votes[-1].add('chw')
-    votes = [vote for vote in votes if vote]  # what fits neither way is refused where scenes are made
+    votes = [vote for vote in votes if vote]  # a cube that fits neither way is refused when the scene is made
     agreed = set.intersection(*votes) if votes else set()
     if len(agreed) == 1:
         return agreed.pop()
     either = (
         f'{where}: a cube of shape {shape} may be (H, W, bands) with {width} bands, or (bands, H, W) with {first}, and '
     )
-    # Bands that come first show by one of two signs; an image as wide as it has bands is rare.
+    # Two signs of bands that come first; an image as wide as it has bands is rare.
     if not votes and height != width and 2 * first > min(height, width):
-        if first != height and 2 * width > min(first, height):  # nor does the shape say that they come last
+        if first != height and 2 * width > min(first, height):  # and the shape does not suggest that they come last
             warnings.warn(
                 f"{either}nothing in the file says which; it is read as the first, give layout='hwc' or layout='chw'",
                 stacklevel=5,

@@ -1,4 +1,4 @@
-"""MATLAB v4 to v7.2 files, and HDF5: MATLAB's v7.3 and what others write."""
+"""MATLAB files v4 to v7.2, and HDF5: MATLAB's v7.3 and other files."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from .files import FILLS, NUMERIC, SCALES, UNITS, Content, SceneFileError, Varia
 _COMPRESSED = 15  # type of a zlib-compressed element of a v5 file
 _NUMERIC = ('single', 'double', 'logical', 'int8', 'uint8', 'int16', 'uint16', 'int32', 'uint32', 'int64', 'uint64')
 _DEPTH = 3
-"""Structures in structures that are looked into."""
+"""Depth to which nested structures are read."""
 
 
 # --- v4 to v7.2 -------------------------------------------------------------------------------------------------------
 
 
 def open_mat(file: Path, where: str) -> Content:
-    """Variables of a file; structures are read at once, to see their fields: ``structure/field``."""
+    """Variables of a file; structures are read immediately, to list their fields as ``structure/field``."""
     stored = file.stat().st_size
     if scipy.io.matlab.matfile_version(file)[0] == 1:
         for declared in _declared_bytes(file):
@@ -56,7 +56,7 @@ def _load_mat(file: Path, name: str) -> np.ndarray:
 
 
 def _in_memory(name: str, value: Any, where: str, depth: int = 0) -> Iterator[tuple[str, Variable]]:
-    """The arrays of a value that has been read, fields of structures among them."""
+    """The arrays in a value that has been read, including fields of structures."""
     if scipy.sparse.issparse(value):
         require_plausible(math.prod(value.shape) * 8, value.data.nbytes, f'{where}: {name!r}', SceneFileError)
         value = value.toarray()
@@ -70,7 +70,7 @@ def _in_memory(name: str, value: Any, where: str, depth: int = 0) -> Iterator[tu
 
 
 def _declared_bytes(file: Path) -> Iterator[int]:
-    """Bytes that each element of a v5 file takes once it is decompressed, from the tags alone."""
+    """Decompressed size in bytes of each element of a v5 file, from the tags only."""
     with file.open('rb') as stream:
         order: Any = 'little' if stream.read(128)[126:128] == b'IM' else 'big'
         while len(tag := stream.read(8)) == 8:
@@ -88,7 +88,7 @@ def _declared_bytes(file: Path) -> Iterator[int]:
 
 
 def open_hdf5(file: Path, where: str) -> Content:
-    """Datasets by path; those that MATLAB wrote come with their axes reversed, as MATLAB stores them.
+    """Datasets by path; the axes of those written by MATLAB, which stores them reversed, are restored.
 
     Links to other files, external storage and virtual datasets are never followed.
     """
@@ -103,7 +103,7 @@ def open_hdf5(file: Path, where: str) -> Content:
                 unread.append(f'{name} is a link, which is never followed')
                 return
             found = archive[name]
-            # Those that MATLAB writes; others may be of types that h5py cannot read.
+            # As MATLAB writes them; others may have types that h5py cannot read.
             attributes = {key: found.attrs[key] for key in ('MATLAB_class', 'MATLAB_sparse') if key in found.attrs}
             if isinstance(found, h5py.Group) and 'MATLAB_sparse' in attributes:
                 variables.update(_sparse(file, name, found, int(attributes['MATLAB_sparse']), where))

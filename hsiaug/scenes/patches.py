@@ -27,7 +27,7 @@ Regions = Literal['blocks', 'groups', 'halves', 'upper_lower']
 PARTS: tuple[PatchPart, ...] = get_args(PatchPart)
 _TRAIN, _VAL, _TEST = range(3)
 _NONE = 3  # pixels of a buffer
-_MIN_VALID = 0.5  # share of measured pixels that a window needs
+_MIN_VALID = 0.5  # least share of measured pixels in a window
 
 
 @dataclass(frozen=True, eq=False)
@@ -158,7 +158,7 @@ class PatchSplitter:
         where = f'PatchSplitter of scene {scene.name!r}, seed {seed}'
         ids = np.array(scene.class_ids, dtype=np.int64)
         flat = scene.flat_labels()
-        # Position of each pixel's class among the ids; one past the last where it does not count.
+        # Position of each pixel's class among the ids; one past the last for ignored pixels.
         label = np.where(scene.valid & (flat != UNLABELLED), np.searchsorted(ids, flat), len(ids)).reshape(scene.shape)
         if (label == len(ids)).all():
             raise ValueError(f'{where}: no labelled pixel; a split needs labels')
@@ -207,10 +207,10 @@ class PatchSplitter:
     def _without_rare(
         self, windows: list[np.ndarray], label: np.ndarray, num_classes: int
     ) -> tuple[list[np.ndarray], np.ndarray, np.ndarray]:
-        """Windows with enough labels of kept classes, (K,) which are kept, and (K,) pixels that each trained with."""
+        """Windows with enough labels of kept classes, (K,) bool of kept classes, and (K,) training pixels of each."""
         kept, held = np.ones(num_classes, dtype=bool), np.zeros(num_classes, dtype=np.int64)
         counts = [window_class_counts(label, corners, self.size, num_classes) for corners in windows]
-        while True:  # a class that goes may take windows with it, and these another class
+        while True:  # dropping a class may drop windows, and these another class
             enough = [count[:, kept].sum(axis=1) >= self._min_count for count in counts]
             windows = [corners[which] for corners, which in zip(windows, enough, strict=True)]
             counts = [count[which] for count, which in zip(counts, enough, strict=True)]
@@ -222,11 +222,11 @@ class PatchSplitter:
 
     @property
     def _min_count(self) -> float:
-        """Labelled pixels that a window needs."""
+        """Least number of labelled pixels in a window."""
         return max(1.0, self.min_labelled * self.size**2)
 
     def _tiles(self, scene: Scene) -> tuple[int, int, int]:
-        """(T, h, W): tiles of the scene, a single one where it is one image."""
+        """(T, h, W): tiles of the scene; a single image is one tile."""
         height = scene.tile_rows or scene.shape[0]
         tiles = scene.shape[0] // height, height, scene.shape[1]
         if self.size > min(tiles[1:]):
@@ -250,7 +250,7 @@ class PatchSplitter:
         for _ in range(self.attempts):
             part = self._halves(scene, rng) if regions is None else self._assign(scene, regions, label, rng)
             part = part.reshape(tiles)
-            if self.buffer:  # what lies too near to a later part is in none; tiles are not neighbours
+            if self.buffer:  # pixels too close to a later part are in none; tiles are not neighbours
                 latest = maximum_filter(part, size=(1, 2 * self.buffer + 1, 2 * self.buffer + 1))
                 part = np.where(latest > part, _NONE, part)
             fits = [window_sums(part == number, self.size) == self.size**2 for number in range(3)]
@@ -260,7 +260,7 @@ class PatchSplitter:
             covered = [covered_pixels(c, self.size, scene.shape) for c in corners]
             held = np.stack([np.bincount(label[c], minlength=num_classes + 1)[:-1] for c in covered]) >= need
             everywhere = int(held.all(axis=0).sum())
-            # Windows in every part come first; a class that only validation lacks can still be learnt and tested.
+            # Windows in every part have priority; a class missing only in validation can still be learnt and tested.
             score = (int(held[[_TRAIN, _TEST]].all(axis=0).sum()) if all(map(len, corners)) else -1, everywhere)
             if score > best:
                 best, chosen = score, corners
@@ -284,7 +284,7 @@ class PatchSplitter:
         return ((tile * down + row) * across + column).reshape(-1)
 
     def _assign(self, scene: Scene, region: np.ndarray, label: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """(H*W,) part of each pixel, by a random order of the regions; those without labels train."""
+        """(H*W,) part of each pixel, from a random order of the regions; unlabelled regions are for training."""
         labelled = np.bincount(region, weights=(label < len(scene.class_ids)).reshape(-1))
         order = rng.permutation(np.flatnonzero(labelled))
         if len(order) < len(PARTS):
@@ -318,7 +318,7 @@ class PatchSplitter:
         order = rng.permutation(len(counts))
         enough = np.minimum(counts[order], self.min_pixels)
         chosen: list[int] = []
-        for k in np.argsort((enough > 0).sum(axis=0), kind='stable'):  # the rarest first
+        for k in np.argsort((enough > 0).sum(axis=0), kind='stable'):  # rarest class first
             if enough[chosen, k].sum() < enough[:, k].max():
                 chosen.append(int(enough[:, k].argmax()))
         others = np.setdiff1d(np.arange(len(order)), chosen)

@@ -1,6 +1,6 @@
-"""Rasters through GDAL: only formats that hold their own values, and nothing that lies elsewhere.
+"""Rasters through GDAL: only formats that contain their own values, never references to other files.
 
-Of ENVI images also the header entries that GDAL does not apply, and memory maps of their values.
+For ENVI images also header entries that GDAL does not apply, and memory maps of the values.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from .labels import class_names_of, names_for
 from .wavelengths import centres_of, sentinel2_centres
 
 DRIVERS = ('GTiff', 'ENVI', 'PNG', 'JPEG', 'JP2OpenJPEG', 'BMP')
-"""Formats of GDAL that are read: none that names other files or addresses (VRT, WMS, ...), under whatever suffix."""
+"""GDAL formats that are read: none that refers to other files or addresses (VRT, WMS, ...), whatever the suffix."""
 
 DATA_SUFFIXES = ('.img', '.dat', '.bsq', '.bil', '.bip', '.raw', '.bin')
-"""Of values next to an ENVI header."""
+"""Suffixes of value files next to an ENVI header."""
 _AXES = {'bsq': (1, 2, 0), 'bil': (0, 2, 1), 'bip': (0, 1, 2)}
 
 _ALONE = {'GDAL_DISABLE_READDIR_ON_OPEN': 'EMPTY_DIR', 'GDAL_PAM_ENABLED': 'NO'}
-"""GDAL opens overviews and masks next to a file with any of its formats; with these it sees the file alone."""
+"""Options that make GDAL see the file alone; else it opens overviews and masks beside it in any format."""
 
 _CENTRE_TAGS = {
     'wavelength': None,
@@ -47,7 +47,7 @@ _UNIT_TAGS = ('wavelength_units', 'wavelength_unit')
 def open_raster(file: Path, where: str, bands: Sequence[int] | np.ndarray | None = None) -> Content:
     """The image of a raster as (H, W, C), called ``cube``, and what GDAL says about it.
 
-    An alpha band that ``bands`` name is a band like others.
+    An alpha band named in ``bands`` is treated like any other band.
     """
     with _open(file) as source:
         count, size = source.count, file.stat().st_size
@@ -100,10 +100,10 @@ def open_raster(file: Path, where: str, bands: Sequence[int] | np.ndarray | None
 
 def _open(file: Path, drivers: Sequence[str] = DRIVERS) -> Any:
     """The raster, opened with one of the drivers."""
-    path = str(file.resolve())  # absolute: no prefix of it can be one of GDAL's own (/vsicurl/, GTIFF_DIR:, zip://)
+    path = str(file.resolve())  # absolute: it cannot start with a prefix of GDAL (/vsicurl/, GTIFF_DIR:, zip://)
     reasons = []
     with warnings.catch_warnings():
-        # A cube without map coordinates is as good as one with them here.
+        # A cube without map coordinates is fine here.
         warnings.simplefilter('ignore', NotGeoreferencedWarning)
         for driver in drivers:
             try:
@@ -116,7 +116,7 @@ def _open(file: Path, drivers: Sequence[str] = DRIVERS) -> Any:
 
 
 def _place(source: Any) -> Place | None:
-    """Where a raster lies; None if it does not say."""
+    """Position of a raster; None if unknown."""
     if source.transform.is_identity:
         return None
     a, b, x, d, e, y = source.transform[:6]
@@ -125,10 +125,10 @@ def _place(source: Any) -> Place | None:
 
 
 def require_one_place(first: Content, second: Content) -> None:
-    """Refuse two images of which one shows another place, or the same turned over: more than a pixel away anywhere.
+    """Refuse two images of different places, or of the same place flipped: more than a pixel apart at a corner.
 
     Raises:
-        SceneFileError: naming the files, and how far they are apart. Those that say no place are taken for alike.
+        SceneFileError: naming the files and their distance. Images of unknown position are assumed to match.
     """
     here, there = first.facts.place, second.facts.place
     if here is None or there is None:
@@ -136,7 +136,7 @@ def require_one_place(first: Content, second: Content) -> None:
     corners = there.corners
     if here.crs != there.crs:
         if not all(crs and (crs.is_projected or crs.is_geographic) for crs in (here.crs, there.crs)):
-            return  # coordinates of somebody's own
+            return  # local coordinates
         with reading(str(second.file)):
             corners = np.transpose(transform(there.crs, here.crs, *corners.T))
     along = [(found[1:] - found[0]) / np.array([sides]).T for found, sides in
@@ -168,9 +168,9 @@ def _wavelengths(source: Any, indexes: Sequence[int], header: Mapping[str, str])
 
 
 def _alpha(file: Path, source: Any, bands: Sequence[int] | np.ndarray | None, facts: Facts) -> np.ndarray | None:
-    """(H, W) bool: what the alpha band lets show; None where there is none, or where it is a band like the others.
+    """(H, W) bool: pixels visible through the alpha band; None without one, or if it is an ordinary band.
 
-    GDAL marks the last of four 8-bit bands as alpha if nobody says otherwise, so its values tell, or ``bands``.
+    GDAL marks the last of four 8-bit bands as alpha by default, so its values decide, or ``bands``.
     """
     last = source.count - 1
     if last == 0 or source.colorinterp[last] != ColorInterp.alpha or (bands is not None and last in np.asarray(bands)):
@@ -188,7 +188,7 @@ def _alpha(file: Path, source: Any, bands: Sequence[int] | np.ndarray | None, fa
 
 
 def _mask(file: Path) -> np.ndarray | None:
-    """(H, W) bool: what the mask in or next to a GeoTIFF leaves in; None where there is none."""
+    """(H, W) bool: pixels valid in the mask in or next to a GeoTIFF; None without one."""
     neighbour = file.with_name(f'{file.name}.msk')
     with rasterio.Env(**_ALONE):
         with _open(file, ('GTiff',)) as source:
@@ -210,7 +210,7 @@ def _mask(file: Path) -> np.ndarray | None:
 
 
 def data_file(header: Path) -> Path:
-    """The file of the values next to an ENVI header."""
+    """The value file next to an ENVI header."""
     stem = header.name[: -len(header.suffix)]
     neighbours = [
         path
@@ -235,10 +235,10 @@ def data_file(header: Path) -> Path:
 
 
 def _envi_facts(file: Path, header: Mapping[str, str], source: Any, facts: Facts) -> None:
-    """Complete ``facts`` by a header: reflectance scale factor, bad bands, class names, wavelengths in any unit.
+    """Complete ``facts`` from a header: reflectance scale factor, bad bands, class names, wavelengths in any unit.
 
-    Fields of the header are in lower case with ``_`` for spaces. GDAL, which opened the ``source``, has applied none of
-    them, but read nodata, gains and offsets.
+    Header fields are in lower case with ``_`` for spaces. GDAL, which opened ``source``, applies none of these; it
+    reads nodata, gains and offsets.
     """
     count = source.count
     facts.wavelengths = None
@@ -304,12 +304,12 @@ def _map_envi(file: Path, header: Mapping[str, str], source: Any, facts: Facts) 
 
 
 def _listed(text: str) -> list[str]:
-    """What a list such as ``{1, 2}`` holds, or a single value."""
+    """Entries of a list such as ``{1, 2}``, or a single value."""
     return [part.strip() for part in text.strip().strip('{}').split(',') if part.strip()]
 
 
 def _numbers(text: str) -> list[float] | None:
-    """Numbers of a list, or a single one; None where it holds anything else."""
+    """Numbers of a list, or a single one; None if there is anything else."""
     try:
         return [float(part) for part in _listed(text)] or None
     except ValueError:

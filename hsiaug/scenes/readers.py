@@ -1,4 +1,4 @@
-"""Readers: a file of a known format to a :class:`Scene`."""
+"""Readers: from a file of a known format to a :class:`Scene`."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ from .scene import Scene
 from .wavelengths import given_centres, to_nanometres
 
 _LARGEST_SCALE = 1e12
-"""A scale or offset beyond this, or a scale below its inverse, would make infinity or zero of stored values."""
+"""A scale or offset beyond this, or a scale below its inverse, would turn stored values into infinity or zero."""
 
 
 @dataclass(frozen=True)
@@ -213,7 +213,7 @@ def open_library(
 
 
 def find_cube(content: Content, key: str | None) -> Variable:
-    """The variable of the cube: tiles, an image, or a single band where a file holds no more."""
+    """The variable of the cube: tiles, an image, or a single band if there is nothing else."""
     solid = any(v.ndim in (3, 4) and v.numeric for v in content.variables.values())
     if key is not None:
         solid = (name := content.name(key)) is None or content.variables[name].ndim != 2
@@ -228,7 +228,7 @@ def find_cube(content: Content, key: str | None) -> Variable:
 
 
 def refuse_doubts(facts: Facts, **options: Any) -> None:
-    """Say what a file notes; an error for what it leaves open, unless the option that decides it is given."""
+    """Show the notes of a file; raise an error for its ambiguities unless the deciding option is given."""
     for notice in facts.notices:
         warnings.warn(notice, stacklevel=3)
     for option, message in facts.doubts.items():
@@ -237,7 +237,7 @@ def refuse_doubts(facts: Facts, **options: Any) -> None:
 
 
 def scale_and_offset(facts: Facts, scale: float | None, where: str) -> dict[str, Any]:
-    """``scale`` and ``offset`` of a scene: exactly what the user says, or what the file does."""
+    """``scale`` and ``offset`` of a scene: exactly those of the user or, if not given, of the file."""
     if scale is None:
         size, shift = np.abs(np.asarray(facts.scale)), np.abs(np.asarray(facts.offset))
         if not (np.all((size >= 1 / _LARGEST_SCALE) & (size <= _LARGEST_SCALE)) and np.all(shift <= _LARGEST_SCALE)):
@@ -261,7 +261,7 @@ def scale_and_offset(facts: Facts, scale: float | None, where: str) -> dict[str,
 def _flat_cube(
     cube: np.ndarray, labels: FileLabels | None, wavelengths: np.ndarray | None, layout: Layout | None, file: Path
 ) -> tuple[np.ndarray, FileLabels | None]:
-    """A 2-D array as (H, W, 1), or spectra (N, C) as (N, 1, C), as labels, wavelengths or a ``layout`` say."""
+    """A 2-D array as (H, W, 1), or spectra (N, C) as (N, 1, C); labels, wavelengths or ``layout`` decide."""
     if labels is not None:
         values, column = labels.values, labels.values.reshape(-1, 1)
         if values.ndim == 1 or (values.shape != cube.shape and 1 in values.shape):
@@ -278,7 +278,7 @@ def _flat_cube(
     )
 
 
-# --- labels, as integers or as text, in the cube's own file or in another ---------------------------------------------
+# --- labels: integers or text, in the file of the cube or in another -------------------------------------------------
 
 
 def _read_labels(
@@ -290,12 +290,12 @@ def _read_labels(
     class_names: Mapping[int, str] | None,
     unlabelled: int,
 ) -> FileLabels | None:
-    """The labels and the class names of their file; None where nothing is labelled."""
+    """Labels and class names of their file; None if nothing is labelled."""
     dimensions, source, nodata = {2: (1, 2), 4: (3,)}.get(cube.ndim, (2,)), content, None
     if labels is not None and not as_path(labels, 'labels').is_file() and content.name(str(labels)) is not None:
         labels, key = None, str(labels)
     if labels is not None:
-        if not Path(labels).exists() and Path(labels).name == str(labels):  # may be meant as a variable
+        if not Path(labels).exists() and Path(labels).name == str(labels):  # may be the name of a variable
             raise FileNotFoundError(
                 f'labels {str(labels)!r} are neither a file nor a variable of {content.file}, which holds: '
                 f'{sorted(content.variables)}'
@@ -318,7 +318,7 @@ def _read_labels(
 
 
 def _usual_labels(content: Content, cube: Variable) -> str | None:
-    """Name of the labels' variable in the cube's own file; None, and a warning of what may be one, if none is."""
+    """Name of the label variable in the file of the cube; None, with a warning of candidates, if there is none."""
     pixels = {cube.shape} if cube.ndim == 2 else {cube.shape[:-1], (*cube.shape[:-3], *cube.shape[-2:])}
     if cube.ndim == 2:
         pixels |= {cube.shape[:1], (cube.shape[0], 1), (1, cube.shape[0])}
@@ -336,7 +336,7 @@ def _usual_labels(content: Content, cube: Variable) -> str | None:
                 f'{content.file}: {name!r} holds Python objects, which are never read; save the labels as integers or '
                 'as text of a fixed length'
             )
-        # Text of another shape is a list of names; y may be a coordinate, a mask be one of values.
+        # Text of another shape is a list of names; y may be a coordinate, and a mask one of valid values.
         sure = leaf(name) not in ('target', 'y', 'mask') and kind in NUMERIC
         if sure or (fits and kind in NUMERIC + 'US'):
             return name

@@ -1,4 +1,4 @@
-"""Public benchmark scenes: names and contents of their files, which users download themselves."""
+"""Public benchmark scenes: files, bands and classes. Users download the files themselves."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ EHU = 'https://www.ehu.eus/ccwintco/index.php/Hyperspectral_Remote_Sensing_Scene
 
 @dataclass(frozen=True)
 class BenchmarkScene:
-    """Facts of one public scene."""
+    """Description of a public scene."""
 
     title: str  # full name
     cube_file: str  # file of the cube
@@ -31,7 +31,7 @@ class BenchmarkScene:
     # nominal band centres of the sensor before bands were removed: (number of bands, first, last) of each of its
     # spectrometers, evenly spaced
     grid_nm: tuple[tuple[int, float, float], ...]
-    # bands that the file lacks, 1-based and inclusive ranges of the sensor's numbering
+    # bands missing from the file: inclusive ranges in the sensor's numbering, from 1
     removed: tuple[tuple[int, int], ...]
     classes: tuple[str, ...]  # class names, from id 1
     unit: str = 'radiance'  # physical unit
@@ -39,7 +39,7 @@ class BenchmarkScene:
 
     @property
     def wavelengths(self) -> np.ndarray:
-        """(bands,) nominal centres in nm: the sensor's grid less the removed bands."""
+        """(bands,) nominal centres in nm: the sensor's grid without the removed bands."""
         gone = [band - 1 for first, last in self.removed for band in range(first, last + 1)]
         return np.delete(np.concatenate([np.linspace(first, last, n) for n, first, last in self.grid_nm]), gone)
 
@@ -53,9 +53,9 @@ _SALINAS = (
 # On the Salinas-A image this grid puts the absorptions of oxygen (762 nm) and water vapour (940, 1130 nm) within 6 nm
 # of where they belong; an even grid from 400 to 2500 nm, often quoted, misplaces the first by 32 nm.
 _AVIRIS = ((224, 365.9, 2496.2),)
-_AVIRIS_220 = ((220, 400.0, 2500.0),)  # the 1992 product, its overlapping bands left out
+_AVIRIS_220 = ((220, 400.0, 2500.0),)  # the 1992 product without its overlapping bands
 _ROSIS_103, _ROSIS_102 = ((103, 430.0, 860.0),), ((102, 430.0, 860.0),)
-_HYPERION = ((70, 355.59, 1057.68), (172, 851.92, 2577.08))  # visible to near, and short-wave infrared
+_HYPERION = ((70, 355.59, 1057.68), (172, 851.92, 2577.08))  # visible and near infrared; short-wave infrared
 _SALINAS_REMOVED = ((108, 112), (154, 167), (224, 224))
 
 BENCHMARK_SCENES: dict[str, BenchmarkScene] = {
@@ -97,7 +97,7 @@ BENCHMARK_SCENES: dict[str, BenchmarkScene] = {
          'graminoid marsh', 'spartina marsh', 'cattail marsh', 'salt marsh', 'mud flats', 'water'),
     ),
 }  # fmt: skip
-"""The scenes by the names that configs use."""
+"""The scenes by their names in configs."""
 
 
 def open_benchmark_scene(

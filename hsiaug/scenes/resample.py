@@ -9,7 +9,7 @@ from scipy.ndimage import zoom
 
 
 def crop_to_common(*images: np.ndarray) -> tuple[np.ndarray, ...]:
-    """Images cut to the rows and columns that all of them have, counted from the upper left, their common origin.
+    """Images cropped to their common rows and columns, with the upper left corner as the common origin.
 
     Args:
         images: (H, W) or (H, W, C) arrays, such as two dates and their mask.
@@ -21,8 +21,8 @@ def crop_to_common(*images: np.ndarray) -> tuple[np.ndarray, ...]:
 def upsample(band: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
     """A band on a finer grid of the same area, by bilinear interpolation that keeps areas in place.
 
-    The edges of both grids coincide, not the centres of their corner pixels. So a band of 236 rows and one of 471 that
-    were cut from one area lie on each other everywhere, though their pixels are not quite as 2 to 1.
+    The edges of both grids coincide, not the centres of their corner pixels. So a band of 236 rows and one of 471 rows
+    cut from the same area match everywhere, although the ratio of their pixels is not exactly 2.
 
     Args:
         band: (h, w), measured everywhere: interpolation would mix a value for "no measurement" into its neighbours.

@@ -19,9 +19,9 @@ from .layout import band_numbers
 from .wavelengths import MICROMETRES_BELOW
 
 ONE_CLASS = 'unlabelled'
-"""Name of the class of a scene whose labels are left aside."""
+"""Name of the single class of a scene used without its labels."""
 _NUMBER = re.compile(r'\b[-+\d.e]+%?')
-_CHUNK_VALUES = 8_000_000  # values of the cube held in memory at once while it is scanned
+_CHUNK_VALUES = 8_000_000  # values of the cube in memory at once during a scan
 
 
 class BadBandsError(ValueError):
@@ -124,7 +124,7 @@ class Scene:
             setattr(self, what, float(value) if value.ndim == 0 else value)
         if not np.all(self.scale):
             raise ValueError(f'Scene {self.name!r}: a scale of 0 makes all values one, found {self.scale}')
-        if isinstance(self.nodata, np.generic | np.ndarray):  # a float64 would never equal what float32 makes of it
+        if isinstance(self.nodata, np.generic | np.ndarray):  # a float64 might never equal its float32 counterpart
             self.nodata = self.nodata.item()
         if isinstance(self.nodata, bool) or not isinstance(self.nodata, int | float | None):
             raise ValueError(f'Scene {self.name!r}: nodata must be a stored value, a number, found {self.nodata!r}')
@@ -226,7 +226,7 @@ class Scene:
 
     @cached_property
     def class_ids(self) -> tuple[int, ...]:
-        """Ids that occur in the labels, ascending, without the unlabelled."""
+        """Ids that occur in the labels, ascending, without that of unlabelled pixels."""
         return () if self.labels is None else tuple(int(i) for i in np.unique(self.labels) if i != UNLABELLED)
 
     def spectra(self, pixels: np.ndarray) -> np.ndarray:
@@ -256,7 +256,7 @@ class Scene:
         return self.labels.reshape(-1).astype(np.int64)
 
     def _row_blocks(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Rows of the cube over the bands in use, and where they are missing, in blocks that fit in memory."""
+        """Blocks of rows of the cube, over the bands in use, with masks of missing values; each fits in memory."""
         step = max(1, _CHUNK_VALUES // (self.cube.shape[1] * self.cube.shape[2]))
         for start in range(0, self.cube.shape[0], step):
             block = np.asarray(self.cube[start : start + step])[:, :, self.bands]
@@ -380,7 +380,7 @@ class Scene:
 
 
 def _as_array(values: Any, masked: float) -> np.ndarray:
-    """An array of numpy as it is, memory maps too; of a masked one, what is masked as a value of its own."""
+    """A NumPy array as it is, memory maps included; masked values are filled with a value of their own."""
     if not np.ma.isMaskedArray(values):
         return values if isinstance(values, np.ndarray) else np.asarray(values)
     wide = np.result_type(values.dtype, np.float32) if np.isnan(masked) else values.dtype
@@ -388,7 +388,7 @@ def _as_array(values: Any, masked: float) -> np.ndarray:
 
 
 def _listed(bad: Mapping[int, str]) -> str:
-    """Bands and what is wrong with them, a part for each kind of fault: ``'3-7, 9 (constant 0), 12 (no data)'``."""
+    """Bands grouped by fault: ``'3-7, 9 (constant 0), 12 (no data)'``."""
     kinds: dict[str, list[int]] = {}
     for band, why in bad.items():
         kinds.setdefault(_NUMBER.sub('', why), []).append(band)

@@ -38,7 +38,7 @@ def _leaf_water(w: np.ndarray) -> np.ndarray:
 
 
 def _vegetation(w: np.ndarray, t: Traits, plateau: float, chlorophyll: float, water: float) -> np.ndarray:
-    """Chlorophyll absorbs at 450 and 670 nm, the red edge lies near 715 nm, leaf water shapes the infrared."""
+    """Chlorophyll absorbs at 450 and 670 nm, the red edge is near 715 nm, leaf water shapes the infrared."""
     absorbed = (
         chlorophyll * np.exp(0.25 * t[:, :1]) * (_band(w, 450, 45) + _band(w, 670, 35) + 0.25 * _band(w, 550, 60))
     )
@@ -49,7 +49,7 @@ def _vegetation(w: np.ndarray, t: Traits, plateau: float, chlorophyll: float, wa
 
 
 def _soil(w: np.ndarray, t: Traits, bright: float, iron: float, clay: float, moisture: float) -> np.ndarray:
-    """Rises with wavelength; iron oxides absorb below 900 nm, clay at 2200 nm, moisture at 1450 and 1940 nm."""
+    """Rising with wavelength; iron oxides absorb below 900 nm, clay at 2200 nm, moisture at 1450 and 1940 nm."""
     rise = bright * (1 + 0.12 * t[:, :1]) * (0.35 + 0.65 * (1 - np.exp(-(w - 350) / (650 + 60 * t[:, 1:2]))))
     depth = iron * (1 + 0.3 * t[:, 2:3]) * (_band(w, 500, 90) + 0.5 * _band(w, 880, 80))
     depth = depth + clay * (1 + 0.3 * t[:, 3:4]) * _band(w, 2205, 35) + moisture * 0.35 * _leaf_water(w)
@@ -69,7 +69,7 @@ def _metal(w: np.ndarray, t: Traits) -> np.ndarray:
 
 
 def _water(w: np.ndarray, t: Traits) -> np.ndarray:
-    """Light comes back from the visible only; what floats in the water moves the peak."""
+    """Only visible light is reflected; suspended matter shifts the peak."""
     peak = (0.07 + 0.012 * t[:, :1]) * _band(w, 545 + 18 * t[:, 1:2], 85 + 8 * t[:, 2:3])
     return peak + 0.018 * np.exp(0.2 * t[:, 3:4]) * np.exp(-(w - 400) / 500)
 
@@ -155,7 +155,7 @@ class SimulatedScene(Scene):
         strength /= max(mixing, 1e-3)
         abundance = np.exp(strength - strength.max(axis=2, keepdims=True))
         abundance /= abundance.sum(axis=2, keepdims=True)
-        traits = rng.normal(size=(len(names), 4, 3))  # how a material's traits follow three landscape factors
+        traits = rng.normal(size=(len(names), 4, 3))  # dependence of a material's traits on three landscape factors
         factors = np.stack([_field(rng, shape, 2 * patch) for _ in range(3)], axis=2)
         local = rng.normal(size=(height, width, len(names), 4))
         state: dict[str, Any] = {'w': w, 'names': names, 'scale': variability, 'noise': noise}
@@ -170,7 +170,7 @@ class SimulatedScene(Scene):
         self.change: np.ndarray | None = None
         if dates == 2:
             later, mask = _changed(rng, abundance, change, patch)
-            season = np.array([-1.0, -0.6, 0.8, -0.3]) * variability  # chlorophyll down, red edge back, less water
+            season = np.array([-1.0, -0.6, 0.8, -0.3]) * variability  # less chlorophyll, a shifted red edge, less water
             other_light = np.clip(0.85 + relief * _field(rng, shape, 3), 0.25, None)
             self.second_date = _image(rng, later, traits_map + season, other_light, 1.4 * sky, **state)
             self.change = mask
@@ -201,9 +201,9 @@ def _image(
     for k, name in enumerate(names):
         spectra = MATERIALS[name](w, scale * traits[:, :, k].reshape(-1, 4))
         cube += abundance[:, :, k].reshape(-1, 1) * spectra
-    blue = (w / 400) ** -2  # at a fixed wavelength, so that the sky does not depend on the band grid
+    blue = (w / 400) ** -2  # at a fixed wavelength, so that sky light does not depend on the band grid
     cube *= light.reshape(-1, 1) + sky.reshape(-1, 1) * blue
-    # The sensor sees least light where water vapour absorbs and at both ends of its range.
+    # The sensor receives least light where water vapour absorbs and at both ends of its range.
     absorbed = _band(w, 940, 25) + _band(w, 1130, 30) + 2 * _band(w, 1390, 45) + 2 * _band(w, 1880, 60)
     ends = np.exp(-(w - 400) / 40) + _step(w, 2440, 20)
     cube += rng.normal(size=cube.shape) * noise * (1 + 2 * absorbed + 2 * ends)
@@ -213,7 +213,7 @@ def _image(
 def _changed(
     rng: np.random.Generator, abundance: np.ndarray, share: float, patch: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Abundances after real changes, and the mask of pixels whose dominant material is another now."""
+    """Abundances after real changes, and the mask of pixels whose dominant material has changed."""
     shape = abundance.shape[:2]
     field = _field(rng, shape, patch / 2)
     where = field > np.quantile(field, 1 - share)

@@ -26,7 +26,7 @@ from .windows import block_numbers
 OnRare = Literal['error', 'drop']
 Parts = tuple[np.ndarray, np.ndarray]
 
-_COMPARED = 65_536  # spectra compared at once: all at once would take gigabytes on a fully labelled scene
+_COMPARED = 65_536  # spectra compared at a time; all together would take gigabytes on a fully labelled scene
 
 
 class RareClassError(ValueError):
@@ -74,7 +74,7 @@ class Split:
 def require_classes(
     where: str, kept: int, lost: Sequence[str], on_rare: OnRare, what: str, advice: str, least: int = 2
 ) -> None:
-    """Refuse a split that leaves rare classes out, where that is an error, or fewer than ``least``."""
+    """Refuse a split that leaves out rare classes, if that is an error, or has fewer than ``least`` classes."""
     if (lost and on_rare == 'error') or kept < least:
         hint = ", or on_rare='drop' to leave such classes out" if on_rare == 'error' else ''
         raise RareClassError(
@@ -85,7 +85,7 @@ def require_classes(
 
 
 def fingerprint_of(head: str, *parts: np.ndarray) -> str:
-    """16 hex digits that identify a split: a text, and whole numbers."""
+    """16 hex digits that identify a split, from a text and integers."""
     digest = hashlib.sha256(head.encode())
     for part in parts:
         digest.update(np.ascontiguousarray(part, dtype=np.int64).tobytes() + b'|')
@@ -93,7 +93,7 @@ def fingerprint_of(head: str, *parts: np.ndarray) -> str:
 
 
 def spectral_duplicates(scene: Scene, pixels: np.ndarray) -> np.ndarray:
-    """(N,) int64 numbers of the spectra of (N,) flat pixel indices, equal for equal ones.
+    """(N,) int64 numbers of the spectra at (N,) flat pixel indices, equal for equal spectra.
 
     Identical spectra on both sides of a split make a test pixel a training pixel. Scenes that were resampled from a
     coarser grid hold many: Salinas-A has 3699 distinct spectra among its 5348 labelled pixels. Spectra are compared by
@@ -116,7 +116,7 @@ def spectral_duplicates(scene: Scene, pixels: np.ndarray) -> np.ndarray:
 
 
 def _deal(rng: np.random.Generator, members: np.ndarray, duplicates: np.ndarray, count: int) -> Parts:
-    """Deal about ``count`` members to the first part and the rest to the second, whole sets of duplicates at a time."""
+    """Deal about ``count`` members to the first part and the rest to the second, keeping duplicates together."""
     order = rng.permutation(np.unique(duplicates))
     rank = np.empty(int(duplicates.max()) + 1 if duplicates.size else 0, dtype=np.int64)
     rank[order] = np.arange(len(order))
@@ -180,10 +180,10 @@ class Splitter(ABC):
         area = np.flatnonzero(in_train & scene.valid)
         labelled = area[flat[area] != UNLABELLED]
         pool = np.setdiff1d(area, labelled, assume_unique=True)
-        if len(pool) > 4 * self.max_unlabelled:  # thinned before duplicates are sought, so that huge scenes stay cheap
+        if len(pool) > 4 * self.max_unlabelled:  # thinned first, so that finding duplicates in huge scenes is cheap
             pool = np.sort(rng.choice(pool, 4 * self.max_unlabelled, replace=False))
 
-        # Copies of test spectra leave the training area: these, not the test pixels, would leak.
+        # Copies of test spectra are removed from the training area, where they would leak.
         everything = np.concatenate([test, labelled, pool])
         duplicates = np.empty(scene.num_pixels, dtype=np.int64)
         duplicates[everything] = spectral_duplicates(scene, everything)
@@ -223,12 +223,12 @@ class Splitter(ABC):
             wanted = max(1, round(self.val_fraction * len(members))) if self.val_fraction else 0
             val_count = min(wanted, len(members) - 1)
             to_val, to_train = _deal(rng, members, duplicates[members], val_count)
-            if len(to_train) == 0:  # all duplicates of each other: nothing to tell apart, so both sides may hold them
+            if len(to_train) == 0:  # all are duplicates of each other, so both sides may hold them
                 to_val, to_train = members[:val_count], members[val_count:]
             train.append(to_train)
             val.append(to_val)
         all_val = np.concatenate(val)
-        # Pixels of dropped classes and those above the budget keep their spectra and lose their labels.
+        # Pixels of dropped classes and beyond the budget become unlabelled.
         others = labelled[~np.isin(flat[labelled], kept)]
         pool = np.concatenate([pool, others, *hidden])
         pool = pool[~np.isin(duplicates[pool], duplicates[all_val])]
@@ -251,7 +251,7 @@ class Splitter(ABC):
         )
 
     def _some(self, test: np.ndarray, flat: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """``max_test`` of the test pixels at random; of a class that would be left without any, at least one."""
+        """``max_test`` random test pixels, with at least one of each class."""
         assert self.max_test is not None
         ids = np.unique(flat[test])
         if self.max_test < len(ids):
@@ -335,7 +335,7 @@ class GroupSplit(Splitter):
         return scene.groups.reshape(-1)
 
     def shrink(self, scene: Scene, train: np.ndarray, test: np.ndarray) -> np.ndarray:
-        """The training mask less what lies too near to the test pixels; nothing for groups."""
+        """The training mask without pixels too close to test pixels; groups need no such buffer."""
         return train
 
     def sides(self, scene: Scene, pixels: np.ndarray, labels: np.ndarray, rng: np.random.Generator) -> Parts:
@@ -359,7 +359,7 @@ class GroupSplit(Splitter):
                 int(((tested >= self.min_count) & (trained >= need)).sum()),
                 -abs(float(reached[cut - 1]) - self.test_fraction),
             )
-            if best is None or score[0] > best[0]:  # the first of equals: later ones would favour an exact share
+            if best is None or score[0] > best[0]:  # the first of equals; a later one would favour an exact share
                 best, chosen = score, order[:cut]
             if score[0] == len(ids):
                 break
@@ -385,7 +385,7 @@ class BlockSplit(GroupSplit):
         return block_numbers(scene.shape, self.block).reshape(-1)
 
     def shrink(self, scene: Scene, train: np.ndarray, test: np.ndarray) -> np.ndarray:
-        """The training mask less the buffer around the test blocks."""
+        """The training mask without the buffer around the test blocks."""
         if self.buffer == 0:
             return train
         square = np.ones((2 * self.buffer + 1,) * 2, dtype=bool)

@@ -1,4 +1,4 @@
-"""Split strategies by the short names that configs use."""
+"""Split strategies by their short names in configs."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ SPLITTERS: dict[str, type[Splitter] | type[PatchSplitter]] = {
     'change_patches': ChangeSplitter,
     'labelled_patches': LabelledPatchSplitter,
 }
-"""Of pixels the first four; the others cut image-mask pairs or pairs of dates, the latter balanced by what changed, and
-patches with one label each."""
+"""The first four split pixels; the others cut image-mask pairs, pairs of dates (balanced by change), and patches with
+one label each."""
 
 
 def make_splitter(strategy: str = 'random', **settings: Any) -> Splitter | PatchSplitter:

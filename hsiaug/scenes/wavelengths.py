@@ -1,4 +1,4 @@
-"""Band centres as files give them, in nm."""
+"""Band centres in nm, from the various forms in files."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 MICROMETRES_BELOW = 100.0
-"""Centres without a unit are micrometres where all lie below this: no sensor has bands below 100 nm."""
+"""Centres without a unit are in micrometres if all are below this: no sensor has bands below 100 nm."""
 
 SENTINEL2_NM = {
     'B01': 442.7, 'B02': 492.4, 'B03': 559.8, 'B04': 664.6, 'B05': 704.1, 'B06': 740.5, 'B07': 782.8, 'B08': 832.8,
@@ -31,11 +31,11 @@ _NUMBER_AND_UNIT = re.compile(r'\s*([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)\s
 
 
 def to_nanometres(values: Sequence[float] | np.ndarray, unit: str | None = None) -> np.ndarray | None:
-    """(C,) band centres in nm, or None where the values are not wavelengths.
+    """(C,) band centres in nm, or None if the values are not wavelengths.
 
-    A unit, as the file spells it, that is None, empty or ``'Unknown'`` leaves nm and micrometres to be told apart by
-    size, as does one of the two that would put all bands where no sensor has any. None for NaN and values that are not
-    positive, for indices, frequencies and units that are not known: no wavelengths are better than wrong ones.
+    If the unit in the file is None, empty or ``'Unknown'``, or would put all bands where no sensor has any, the size
+    of the values distinguishes nm from micrometres. None for NaN and values that are not positive, for indices,
+    frequencies and unknown units: no wavelengths are better than wrong ones.
     """
     numbers = np.asarray(values, dtype=np.float64).reshape(-1)
     name = (unit or '').strip(' ()[]{}').lower()
@@ -55,7 +55,7 @@ def to_nanometres(values: Sequence[float] | np.ndarray, unit: str | None = None)
 
 
 def given_centres(values: Sequence[float] | np.ndarray | None, where: str) -> np.ndarray | None:
-    """(C,) nm of centres that a user gives, in nm or micrometres; None for None.
+    """(C,) nm from centres given by a user in nm or micrometres; None for None.
 
     Raises:
         ValueError: if they are no wavelengths.
@@ -67,10 +67,10 @@ def given_centres(values: Sequence[float] | np.ndarray | None, where: str) -> np
 
 
 def sentinel2_centres(names: Any) -> np.ndarray | None:
-    """(C,) nm of bands that are called as Sentinel-2's (``'B04'``, ``'S2_B04'``); None where they are not.
+    """(C,) nm of bands named like those of Sentinel-2 (``'B04'``, ``'S2_B04'``); None for other names.
 
-    Landsat's bands have such names too, in HLS even with the zero, but no B8A and B08: of bands beyond the visible,
-    one of these must be there.
+    Landsat's bands have such names too, in HLS even with the zero, but there is no B8A or B08; if there are bands
+    beyond the visible, one of these must be among them.
     """
     if not isinstance(names, list | tuple) or not names or not all(isinstance(name, str) for name in names):
         return None
@@ -88,7 +88,7 @@ def centres_of(texts: Sequence[str], units: Sequence[str | None]) -> np.ndarray 
     pairs = [(float(found[1]), found[2] or unit) for found, unit in parsed if found is not None]
     if not pairs or len(pairs) < len(parsed):
         return None
-    if len({unit for _, unit in pairs}) == 1:  # together: size distinguishes nm from micrometres for all bands at once
+    if len({unit for _, unit in pairs}) == 1:  # together: size tells nm from micrometres for all bands at once
         return to_nanometres([value for value, _ in pairs], pairs[0][1])
     each = [to_nanometres([value], unit) for value, unit in pairs]
     known = [centre for centre in each if centre is not None]

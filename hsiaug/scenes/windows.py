@@ -1,4 +1,4 @@
-"""Windows of a scene: sums over them, places for them, what they cover; and labels on a coarser grid."""
+"""Windows of a scene: sums, positions, coverage; and labels on a coarser grid."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def window_sums(mask: np.ndarray, size: int) -> np.ndarray:
 
 
 def spaced_places(fits: np.ndarray, spacing: int) -> np.ndarray:
-    """(n, 3) true places of (T, h, W), at least ``spacing`` rows or columns apart, taken in reading order."""
+    """(n, 3) positions of true values in (T, h, W), at least ``spacing`` rows or columns apart, in reading order."""
     free = fits.copy()
     flat, at = free.reshape(-1), 0
     places = []

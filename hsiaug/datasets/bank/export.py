@@ -32,12 +32,12 @@ from .record import FRACTIONS, BankError, layout_bytes, numpy_dtype
 ExportFormat = Literal['npz', 'geotiff', 'webdataset', 'parquet']
 
 Advance = Callable[[int], object]
-"""Moves a progress bar on."""
+"""Advances a progress bar."""
 Blocks = Iterator[tuple[range, dict[str, Tensor]]]
-"""Numbers of samples, and the samples, stacked."""
+"""Numbers of samples, and the stacked samples."""
 
 RECORD_FILE = 'spec.json'
-_BLOCK_BYTES = 16 << 20  # read at once
+_BLOCK_BYTES = 16 << 20  # samples read at once
 
 
 def export_bank(bank: SyntheticBank, out: str | os.PathLike[str], format: ExportFormat, progress: bool = False) -> Path:
@@ -89,10 +89,10 @@ def export_bank(bank: SyntheticBank, out: str | os.PathLike[str], format: Export
 
 
 def require_free(out: Path) -> None:
-    """Check that nothing lies where an export goes.
+    """Check that the destination of an export is free.
 
     Raises:
-        BankError: naming what lies there.
+        BankError: naming what is there.
     """
     if out.is_dir() and out.suffix != '.npz':
         if any(out.iterdir()):
@@ -103,14 +103,14 @@ def require_free(out: Path) -> None:
 
 @contextmanager
 def _staged(out: Path) -> Iterator[Path]:
-    """A temporary file or folder that becomes ``out`` when all is written. What a killed export left is removed."""
+    """A temporary file or folder that becomes ``out`` in the end. Leftovers of interrupted exports are removed."""
     staging, lock = out.with_name(f'.{out.name}.tmp'), FileLock(out.with_name(f'.{out.name}.lock'), timeout=0)
     try:
         with lock:
             _remove(staging)
             try:
                 yield staging
-                require_free(out)  # meanwhile something may have come there
+                require_free(out)  # something may have appeared there in the meantime
                 os.replace(staging, out)
             finally:
                 _remove(staging)
@@ -213,7 +213,7 @@ def _write_mask(path: Path, mask: np.ndarray, spec: SampleSpec) -> None:
 def _tiff(path: Path, shape: tuple[int, ...], dtype: str, nodata: int | None = None) -> Iterator[Any]:
     count, height, width = shape
     with warnings.catch_warnings():
-        # Synthetic images lie nowhere on earth.
+        # Synthetic images have no position on earth.
         warnings.simplefilter('ignore', NotGeoreferencedWarning)
         with rasterio.open(
             path, 'w', 'GTiff', width, height, count, dtype=dtype, nodata=nodata, interleave='band'
@@ -222,7 +222,7 @@ def _tiff(path: Path, shape: tuple[int, ...], dtype: str, nodata: int | None = N
 
 
 def _write_parquet(bank: SyntheticBank, folder: Path, advance: Advance) -> None:
-    """A column for each key, of nested lists whose lengths are in its type."""
+    """Write a column for each key, of nested lists with fixed lengths."""
     import pyarrow as pa
     from pyarrow import parquet
 
@@ -266,7 +266,7 @@ def _add(archive: tarfile.TarFile, row: int, key: str, value: np.ndarray) -> Non
 
 
 def _shards(bank: SyntheticBank, folder: Path, suffix: str) -> Iterator[tuple[Path, Blocks]]:
-    """The file of each shard, and what goes into it, a few samples at a time; card and record are written first."""
+    """The file of each shard with its samples, a few at a time; card and record are written first."""
     (folder / 'data').mkdir(parents=True)
     (folder / RECORD_FILE).write_text(json.dumps(_record(bank), indent=1))
     (folder / 'README.md').write_text(_card(bank, suffix), encoding='utf-8')

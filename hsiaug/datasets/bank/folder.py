@@ -1,4 +1,4 @@
-"""The folder of a bank while it is written: what may be there, what fits, and what is finished where a disk refuses."""
+"""The folder of a bank during writing: its content, free space, and the state after a disk error."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 @contextmanager
 def names_place(place: Path) -> Iterator[None]:
-    """Say which file or folder it was that could not be written.
+    """Name the file or folder that could not be written.
 
     Raises:
         BankError: for an OSError.
@@ -37,10 +37,10 @@ def names_place(place: Path) -> Iterator[None]:
 
 @contextmanager
 def keeps_finished(file: Path, plan: BankRecord) -> Iterator[None]:
-    """Say how much of a bank is finished where a file of it cannot be written.
+    """Report how much of a bank is finished if one of its files cannot be written.
 
     Raises:
-        BankError: for an OSError; what is finished stays.
+        BankError: for an OSError; finished shards are kept.
     """
     try:
         yield
@@ -57,14 +57,14 @@ def keeps_finished(file: Path, plan: BankRecord) -> Iterator[None]:
 
 
 def require_place(root: Path) -> None:
-    """Check that a bank can be written in a folder, or lies there, without writing anything.
+    """Check that a bank can be written to a folder, or is there, without writing anything.
 
     Raises:
         BankError: if the folder holds something else, or nothing can be written there.
     """
     with names_place(root):
         names = {path.name for path in root.iterdir()} if root.exists() else set()
-        if BANK_FILE in names:  # it may lie where nothing can be written
+        if BANK_FILE in names:  # its folder may be read-only
             return
         foreign = sorted(name for name in names if not name.startswith('.bank.'))
         if WRITING_FILE not in names and foreign:
@@ -77,18 +77,18 @@ def require_place(root: Path) -> None:
 
 
 def begin(root: Path, plan: BankRecord, lock: FileLock) -> bool:
-    """Lock the folder for a plan that fits it, and record the plan there; True if it holds the finished bank already.
+    """Lock the folder for a plan and record the plan there; True if it already holds the finished bank.
 
     Raises:
         BankError: if the folder holds something else, another process is writing, or there is too little space.
     """
-    if is_finished(root, plan):  # before the lock: a finished bank may lie where nothing can be written
+    if is_finished(root, plan):  # before the lock, since the folder of a finished bank may be read-only
         return True
     require_place(root)
     file = root / WRITING_FILE
     with names_place(root):
         if not file.exists():
-            _require_space(root, plan)  # before there is a folder
+            _require_space(root, plan)  # before the folder is made
         root.mkdir(parents=True, exist_ok=True)
         try:
             lock.acquire()
@@ -96,7 +96,7 @@ def begin(root: Path, plan: BankRecord, lock: FileLock) -> bool:
             raise BankError(
                 f'{root}: another process is writing this bank; wait for it or choose another folder'
             ) from None
-        if is_finished(root, plan):  # by another process, meanwhile
+        if is_finished(root, plan):  # by another process in the meantime
             return True
         if file.exists():
             plan.require_same(read_json(file, 'the plan of a bank', BankError), root)
@@ -118,7 +118,7 @@ def _require_space(root: Path, plan: BankRecord) -> None:
 
 
 def _nearest(path: Path) -> Path:
-    """A path, or the nearest above it that exists."""
+    """A path, or its nearest existing parent."""
     return next(place for place in (path, *path.parents) if place.exists())
 
 
@@ -136,18 +136,18 @@ def is_finished(root: Path, plan: BankRecord) -> bool:
 
 
 def present(root: Path, plan: BankRecord) -> list[int]:
-    """Numbers of the shards that are there."""
+    """Numbers of the existing shards."""
     numbers = (int(found[1]) for path in root.glob('shard-*') if (found := _SHARD.fullmatch(path.name)))
     return [number for number in numbers if number < plan.num_shards]
 
 
 def missing_bytes(root: Path, plan: BankRecord) -> int:
-    """About how much space the shards still to be written need."""
+    """Approximate size of the shards still to be written."""
     first, last = (shard_bytes(plan.tensors(), len(plan.rows(number))) for number in (0, plan.num_shards - 1))
     there = present(root, plan)
     return first * (plan.num_shards - 1) + last - sum(last if n == plan.num_shards - 1 else first for n in there)
 
 
 def size_text(count: int) -> str:
-    """A number of bytes, for people."""
+    """A readable number of bytes."""
     return f'{count / 1e6:.1f} MB'

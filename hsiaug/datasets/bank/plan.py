@@ -1,4 +1,4 @@
-"""What goes into a bank: the plan that determines every byte of it, and the samples of a shard, checked."""
+"""Content of a bank: the plan that determines every byte, and the checked samples of a shard."""
 
 from __future__ import annotations
 
@@ -64,9 +64,9 @@ def make_plan(
         for name, shares in (('real_counts', real_counts), ('prior', prior)):
             _require_shares(shares, name, spec)
         try:
-            # Chunks are asked for one after the other, so one is kept.
+            # Chunks are requested in order, so one is kept.
             dataset = SyntheticDataset(generator, count, seed, labels, real_counts, prior, chunk, cache_chunks=1)
-        except (ValueError, TypeError) as error:  # no label policy, or one that lacks something
+        except (ValueError, TypeError) as error:  # no label policy, or one without a required argument
             raise BankError(f'labels {labels!r} do not fit this generator: {error}') from error
         drawn = {
             'device': traits.device.type,
@@ -114,7 +114,7 @@ def _require_shares(shares: np.ndarray | None, name: str, spec: SampleSpec) -> N
 
 
 def is_generator(source: object) -> bool:
-    """Whether samples are drawn from a source, not copied."""
+    """Whether samples are drawn from a source, rather than copied."""
     return hasattr(source, 'sample') and not isinstance(source, Dataset)
 
 
@@ -135,7 +135,7 @@ def _fingerprint(source: Any, count: int) -> str:
 def empty_shard(plan: BankRecord) -> dict[str, Tensor]:
     """Memory for the samples of any shard.
 
-    It is numpy's, not torch's: that asks for huge pages, without which page faults cost more than the copy.
+    It is memory of numpy, which requests huge pages; with torch's, page faults would cost more than the copy.
     """
     rows = len(plan.rows(0))
     return {
@@ -165,10 +165,10 @@ def shard_tensors(dataset: Any, plan: BankRecord, number: int, memory: Mapping[s
 
 
 def require_contract(batch: Mapping[str, Tensor], spec: SampleSpec, soft_labels: bool, rows: range) -> None:
-    """Check stacked tensors on the CPU, of the samples that ``rows`` numbers, against the sample contract.
+    """Check stacked tensors on the CPU, of the samples numbered by ``rows``, against the sample contract.
 
     Raises:
-        BankError: saying what was found and what the contract has.
+        BankError: saying what was found and what the contract demands.
     """
     where, expected = f'samples {rows.start} to {rows.stop - 1}', spec.layout(soft_labels)
     if set(batch) != set(expected):

@@ -25,19 +25,19 @@ from ..contract.samples import value_problem
 from .record import BANK_FILE, FRACTIONS, WRITING_FILE, BankError, BankRecord, Shard, size_problem
 from .shard import Blocks, MappedShard, map_shard, row_values
 
-_LARGE_ROW = 16 << 10  # bytes; above, copying row by row beats an index over the shard and the copy that it makes
-_LONG_READ = 256 << 20  # bytes; verifying more than this is said
+_LARGE_ROW = 16 << 10  # bytes; above, copying row by row is faster than indexing the shard, which copies
+_LONG_READ = 256 << 20  # bytes; verifying more than this shows a message
 
 
 Group = tuple[MappedShard, np.ndarray | slice, np.ndarray]
-"""Samples of a batch that lie in one shard: its tensors, (m,) places in the batch, (m,) rows of the shard."""
+"""Samples of a batch from one shard: its tensors, (m,) places in the batch, (m,) rows of the shard."""
 
 
 @dataclass(frozen=True)
 class _Column:
-    """One tensor of all shards, whose blocks have numbers from ``first`` to before ``end``.
+    """One tensor of all shards; its blocks are numbered from ``first`` to ``end`` - 1.
 
-    Every shard has ``per_shard`` blocks, but for the last, which may have fewer.
+    Every shard has ``per_shard`` blocks, except the last, which may have fewer.
     """
 
     dtype: torch.dtype
@@ -84,9 +84,9 @@ class SyntheticBank(ReadAtOnce):
         self._refuse(size_problem(self.root / shard.file, shard) for shard in self.shards)
         self._columns = self._cut(record)
         blocks = max(column.end for column in self._columns.values())
-        # Of each block, in shared memory, so that the workers of a loader verify it once between them.
+        # For each block, in shared memory, so that the workers of a loader verify it only once.
         self._verified = torch.zeros(blocks, dtype=torch.uint8).share_memory_()
-        self._all_verified = False  # as far as this process knows
+        self._all_verified = False  # known to this process
         self._mapped: dict[int, MappedShard] = {}
 
     @classmethod
@@ -108,7 +108,7 @@ class SyntheticBank(ReadAtOnce):
 
     @staticmethod
     def _cut(record: BankRecord) -> dict[str, _Column]:
-        """Every tensor, and where its blocks stand."""
+        """All tensors, with the positions of their blocks."""
         columns, end = {}, 0
         for key, (dtype, shape) in record.tensors().items():
             blocks, first = Blocks.of(dtype, shape), end
@@ -157,7 +157,7 @@ class SyntheticBank(ReadAtOnce):
         return next(filter(None, problems), None)
 
     def _map(self, shard: Shard) -> MappedShard:
-        """A shard whose tensors and checksums are those of the record; its values are still to be verified.
+        """A mapped shard whose tensors and checksums match the record; its values are not yet verified.
 
         Raises:
             BankError: saying what it is instead.
@@ -190,7 +190,7 @@ class SyntheticBank(ReadAtOnce):
             )
 
     def _shard(self, number: int) -> MappedShard:
-        """A shard, mapped and compared with the record."""
+        """A mapped shard, compared with the record."""
         if number not in self._mapped:
             self._require_same_record()
             shard = self.shards[number]
@@ -204,7 +204,7 @@ class SyntheticBank(ReadAtOnce):
     def _require_same_record(self) -> None:
         path = self.root / BANK_FILE
         try:
-            # A copy in its place, on another machine or with another time, is the same bank.
+            # A copy in its place, or with another time stamp, is the same bank.
             if (stamp := _stamp(path)) != self._stamp and checksum(path) == self._digest:
                 self._stamp = stamp
             replaced = stamp != self._stamp
@@ -214,7 +214,7 @@ class SyntheticBank(ReadAtOnce):
             raise BankError(f'{self.root}: the bank was replaced or removed while it was in use; open it again')
 
     def _touch(self, keys: Iterable[str], numbers: np.ndarray, rows: np.ndarray) -> None:
-        """Verify the blocks of some tensors that hold these (n,) rows of these (n,) shards, where nobody has yet."""
+        """Verify blocks of some tensors with these (n,) rows of (n,) shards, unless already verified."""
         if self._all_verified:
             return
         flags = self._verified.numpy()
@@ -230,7 +230,7 @@ class SyntheticBank(ReadAtOnce):
             self._verify_blocks(missing)
 
     def _verify_blocks(self, missing: Sequence[tuple[str, int]]) -> None:
-        """Verify blocks, named by tensor and place."""
+        """Verify blocks, given by tensor and position."""
         flags, name = self._verified.numpy(), self.root.name
         sizes = [self._columns[key].blocks.rows * self._columns[key].blocks.item.itemsize for key, _ in missing]
         shown, total = sum(sizes) >= _LONG_READ, sum(sizes)
@@ -248,12 +248,12 @@ class SyntheticBank(ReadAtOnce):
                 advance(size)
 
     def __getstate__(self) -> dict[str, Any]:
-        """Without the mappings: a spawned worker makes its own."""
+        """State without mappings: a spawned worker makes its own."""
         return {**self.__dict__, '_mapped': {}, '_all_verified': False}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        if not self._verified.is_shared():  # sent elsewhere, where the files may be others
+        if not self._verified.is_shared():  # sent to where files may differ
             self._verified = torch.zeros_like(self._verified).share_memory_()
 
     # --- samples ----------------------------------------------------------------------------------------------------
@@ -278,7 +278,7 @@ class SyntheticBank(ReadAtOnce):
         batch = {}
         for key in wanted:
             column = self._columns[key]
-            # numpy's memory, not torch's: it asks for huge pages, without which page faults cost more than the copy.
+            # Memory of numpy, which requests huge pages; with torch's, page faults would cost more than the copy.
             items = np.empty(rows.size, column.blocks.item)
             for shard, places, within in groups:
                 source = shard.items[key]
@@ -291,7 +291,7 @@ class SyntheticBank(ReadAtOnce):
         return batch
 
     def _by_shard(self, rows: np.ndarray, keys: Sequence[str]) -> list[Group]:
-        """(n,) rows, shard by shard, verified as far as these tensors go."""
+        """(n,) rows by shard, verified for these tensors."""
         if rows.size == 0:
             return []
         numbers, within = np.divmod(rows, self.shard_size)
@@ -337,7 +337,7 @@ def _stamp(path: Path) -> tuple[int, int]:
 
 
 def _why_not(root: Path) -> str:
-    """Why a folder without ``bank.json`` cannot be opened."""
+    """Reason why a folder without ``bank.json`` cannot be opened."""
     if not root.is_dir():
         return f'no folder {root}; give the folder that hsiaug sample or write_bank wrote'
     found = sorted(path.name for path in root.iterdir())

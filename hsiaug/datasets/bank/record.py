@@ -1,4 +1,4 @@
-"""What ``bank.json`` says: all that determines the samples of a bank, and its shards with their checksums."""
+"""Content of ``bank.json``: all that determines the samples of a bank, and its shards with their checksums."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from ...records import as_record, read_json, require_plausible
 from ...samples import Layout, Provenance, SampleSpec
 
 FORMAT = 3
-"""From 2 on shards hold checksums of their blocks; those of format 1 are verified whole. 3 has none of whole files."""
+"""From format 2 on, shards have checksums of blocks; format 1 verifies whole shards; 3 has no file checksums."""
 FORMATS = (1, 2, FORMAT)
 BANK_FILE = 'bank.json'
 WRITING_FILE = 'bank.writing.json'
 FRACTIONS = 'class_fractions'
-"""Tensor of a shard that is no part of a sample: (n, K) share of each class in the counting pixels of each mask."""
+"""Tensor of a shard that is not part of samples: (n, K) class shares in the valid pixels of each mask."""
 
 
 class BankError(ValueError):
@@ -39,8 +39,8 @@ class Shard:
         file: its name.
         count: samples in it.
         bytes: its size.
-        blocks: of the checksums of its blocks; None in banks of format 1.
-        sha256: of the whole file, in banks of formats 1 and 2.
+        blocks: checksum of the checksums of its blocks; None in banks of format 1.
+        sha256: checksum of the whole file, in banks of formats 1 and 2.
     """
 
     file: str
@@ -52,23 +52,23 @@ class Shard:
 
 @dataclass(frozen=True)
 class BankRecord:
-    """The content of ``bank.json``. All but ``shards`` is the plan of a bank, with which its writing begins.
+    """The content of ``bank.json``. All except ``shards`` is the plan of a bank, which is made before writing.
 
     Args:
         format: version of the format.
-        spec: of the samples.
-        provenance: of the generator that they were drawn from, None where it is unknown.
+        spec: spec of the samples.
+        provenance: provenance of the generator they were drawn from; None if unknown.
         source: type and fingerprint of the source.
-        device: kind of device that draws; what a seed gives differs between kinds in the last bits. This and the
-            next three are None for samples that are copied from a dataset.
-        seed: of labels and noise.
+        device: kind of device that draws; the same seed gives slightly different values on other kinds. This and the
+            next three are None for samples copied from a dataset.
+        seed: seed of labels and noise.
         labels: label policy.
-        label_counts: samples per class that the policy comes to.
-        soft_labels: whether samples carry ``label_prob``.
+        label_counts: resulting number of samples per class.
+        soft_labels: whether samples have ``label_prob``.
         count: number of samples.
         chunk: samples drawn at once.
-        shard_size: samples per shard, whole chunks.
-        shards: the files; none in a plan.
+        shard_size: samples per shard, in whole chunks.
+        shards: the files; empty in a plan.
     """
 
     format: int
@@ -87,11 +87,11 @@ class BankRecord:
 
     @classmethod
     def read(cls, path: Path) -> tuple[BankRecord, dict[str, Any]]:
-        """The record in a file, and the JSON that it was.
+        """The record in a file, and its JSON.
 
         Raises:
             FileNotFoundError: if there is no such file.
-            BankError: if it is no record of a bank, contradicts itself, or declares what no file could hold.
+            BankError: if it is not the record of a bank, contradicts itself, or declares impossible sizes.
         """
         found = read_json(path, 'the record of a bank, or is damaged', BankError)
         if found.get('format') not in FORMATS:
@@ -104,7 +104,7 @@ class BankRecord:
         return record, found
 
     def _require_consistent(self, path: Path) -> None:
-        """Check numbers against each other before anything is as large as one of them."""
+        """Check numbers against each other before any memory is allocated accordingly."""
 
         def refuse(problem: str) -> None:
             raise BankError(f'{path} contradicts itself: {problem}; write the bank again into another folder')
@@ -149,11 +149,11 @@ class BankRecord:
         return self.spec.layout(self.soft_labels) | more
 
     def plan(self) -> dict[str, Any]:
-        """All that determines the samples, as JSON gives it back."""
+        """All that determines the samples, in the form of parsed JSON."""
         return json.loads(json.dumps({key: value for key, value in asdict(self).items() if key != 'shards'}))
 
     def name_of(self, number: int) -> str:
-        """What a shard of this plan is called inside, which no shard of another plan or place is."""
+        """Internal name of a shard, unique for this plan and position."""
         settings = {key: value for key, value in self.plan().items() if key != 'format'}
         return f'{hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()} {number}'
 
@@ -202,7 +202,7 @@ def numpy_dtype(dtype: torch.dtype) -> np.dtype[Any]:
 
 
 def size_problem(path: Path, shard: Shard) -> str | None:
-    """What is wrong with the size of a shard, seen without reading it."""
+    """Fault in the size of a shard, found without reading it."""
     try:
         status = path.stat()
     except FileNotFoundError:
@@ -211,5 +211,5 @@ def size_problem(path: Path, shard: Shard) -> str | None:
         return f'{shard.file} cannot be read ({error.strerror})'
     if status.st_size != shard.bytes:
         return f'{shard.file} has {status.st_size} bytes, expected {shard.bytes}'
-    require_plausible(shard.bytes, 512 * status.st_blocks, str(path), BankError)  # holes take no blocks
+    require_plausible(shard.bytes, 512 * status.st_blocks, str(path), BankError)  # sparse files take no blocks
     return None

@@ -1,7 +1,7 @@
 """A shard of a bank: a safetensors file of stacked tensors, each with the checksums of its blocks.
 
-A block is a run of rows of one tensor, about 64 KiB. Its SHA-256 lies in the same file, written in the same moment, so
-that a shard speaks for itself where a bank has no record yet, and a reader verifies only what it touches.
+A block is a run of rows of one tensor, about 64 KiB. Its SHA-256 is in the same file, written at the same time, so that
+a shard can be verified before its bank has a record, and a reader verifies only the blocks that it accesses.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ from .record import BankError, layout_bytes, numpy_dtype
 BLOCK_BYTES = 64 << 10
 DIGEST_BYTES = 32
 TABLE = '.sha256'
-"""Ending of the name of a table of checksums: (blocks, 32) uint8."""
+"""Suffix of the names of checksum tables: (blocks, 32) uint8."""
 
 _NAME = 'shard'
-_HEADER_BYTES = 1 << 20  # the header of a shard has hundreds
+_HEADER_BYTES = 1 << 20  # far above the few hundred of a shard
 _DTYPES = {torch.float32: 'F32', torch.int64: 'I64', torch.uint8: 'U8'}
 
 
 @dataclass(frozen=True)
 class Blocks:
-    """How a tensor of a shard is cut: ``rows`` in a block, each one opaque item, which numpy copies at once."""
+    """Division of a tensor into blocks of ``rows``, each row an opaque item, which numpy copies at once."""
 
     rows: int
     item: np.dtype[Any]
@@ -69,7 +69,7 @@ class MappedShard:
     Args:
         items: (n,) rows of each tensor, as opaque items.
         tables: (blocks, 32) checksums of each tensor; None in a shard that has none.
-        name: given by its writer, None where it has none.
+        name: name given by its writer, if any.
     """
 
     items: Mapping[str, np.ndarray]
@@ -84,7 +84,7 @@ class MappedShard:
         return hashlib.sha256(b''.join(self.tables[key].tobytes() for key in sorted(self.tables))).hexdigest()
 
     def altered(self) -> Iterator[str]:
-        """Which blocks do not have their checksums; none in a shard without."""
+        """Blocks that do not match their checksums; none in a shard without checksums."""
         for key, table in (self.tables or {}).items():
             found = Blocks.of_items(self.items[key].dtype).digests(self.items[key], range(len(table)))
             for block in np.flatnonzero((found != table).any(axis=1)).tolist():
@@ -99,11 +99,11 @@ def as_items(values: Tensor) -> np.ndarray:
 
 
 def write_shard(file: BinaryIO, tensors: Mapping[str, Tensor], name: str) -> None:
-    """Write a shard of (n, ...) contiguous tensors; their checksums are taken while they go to the disk.
+    """Write a shard of (n, ...) contiguous tensors, computing checksums on the way.
 
-    It is what ``safetensors.torch.save`` gives, which makes another copy of all values. Its name identifies its bank.
+    The file equals that of ``safetensors.torch.save``, which would copy all values. Its name identifies its bank.
     """
-    # The widest first: all begin where their dtype wants it.
+    # Widest dtype first, so that all tensors are aligned.
     ordered = dict(sorted(tensors.items(), key=lambda pair: (-pair[1].dtype.itemsize, pair[0])))
     with ThreadPoolExecutor(1) as pool:
         hashed = pool.submit(_block_tables, ordered)
@@ -142,9 +142,9 @@ def _tables(whole: Layout) -> Layout:
 
 
 def map_shard(path: Path, tensors: Layout, count: int) -> MappedShard:
-    """Map a shard of ``count`` samples; its header is read and compared, its values are not.
+    """Map a shard of ``count`` samples; its header is read and checked, its values are not.
 
-    Pages of the mapping come and go with the page cache, and nothing is read before it is asked for.
+    Pages of the mapping belong to the page cache; values are read on access.
 
     Raises:
         BankError: saying what the file is instead.
@@ -170,7 +170,7 @@ def map_shard(path: Path, tensors: Layout, count: int) -> MappedShard:
 
 
 def shard_bytes(tensors: Layout, count: int) -> int:
-    """About how large the file of a shard is."""
+    """Approximate size of the file of a shard."""
     tables = _tables({key: (dtype, (count, *shape)) for key, (dtype, shape) in tensors.items()})
     return count * layout_bytes(tensors) + layout_bytes(tables) + 1024  # its header
 

@@ -25,7 +25,7 @@ from ..contract.batches import row_numbers
 from .export import RECORD_FILE
 
 KEYS = {'npy': 'image', 'cls': 'label'}
-"""What members are called in a sample whose names are their suffix alone."""
+"""Keys of members whose names consist of a suffix only."""
 _PICKLES = ('pkl', 'pickle', 'pyd', 'pth', 'pt')
 
 
@@ -66,7 +66,7 @@ class TarShards(NonGeoDataset):
         first = next((members for samples in indexed for members in samples.values()), None)
         if first is None:
             raise ValueError(f'TarShards: {self.shards[0]} and {len(self.shards) - 1} more hold no .npy, .cls or .txt')
-        self._names = sorted(first)  # of the members of every sample, from the first dot on
+        self._names = sorted(first)  # member names of every sample, from the first dot on
         places = [_places(samples, self._names, shard) for samples, shard in zip(indexed, self.shards, strict=True)]
         self._shard_of = np.repeat(np.arange(len(places)), [len(found) for found in places])
         self._places = np.concatenate(places)
@@ -132,7 +132,7 @@ def _places(samples: Mapping[str, Mapping[str, tuple[int, int]]], names: list[st
 
 
 def _array(data: bytes) -> Tensor:
-    """An array that the bytes really hold; of text, objects and records there is no tensor."""
+    """An array that really fits the bytes; text, objects and records cannot become tensors."""
     stream = io.BytesIO(data)
     shape, columns, dtype = npy_header(stream)
     if dtype.kind not in 'biuf':

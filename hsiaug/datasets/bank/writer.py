@@ -94,7 +94,7 @@ def write_bank(
 
 @contextmanager
 def _on_device(source: object, fabric: Fabric | None) -> Iterator[None]:
-    """Have a generator on the device of this process meanwhile."""
+    """Move a generator to the device of this process temporarily."""
     if fabric is None or not isinstance(source, nn.Module) or not is_generator(source):
         yield
         return
@@ -107,14 +107,14 @@ def _on_device(source: object, fabric: Fabric | None) -> Iterator[None]:
 
 
 class _Processes:
-    """The processes that write a bank together: if one fails all do, so that none is left waiting."""
+    """The processes that write a bank together; if one fails, all do, so that none waits forever."""
 
     def __init__(self, fabric: Fabric | None, root: Path) -> None:
         self.root, self.fabric = root, fabric if fabric is not None and fabric.world_size > 1 else None
         self.rank, self.world = (0, 1) if self.fabric is None else (self.fabric.global_rank, self.fabric.world_size)
 
     def first(self, action: Callable[[], T]) -> T:
-        """Run an action in process 0. Its result or its refusal reaches all.
+        """Run an action in process 0; all processes get its result or error.
 
         Raises:
             BankError: in the other processes, if it fails.
@@ -155,7 +155,7 @@ class _Processes:
         self.all(compare)
 
     def _gathered(self, mine: Any, failure: Exception | None) -> list[Any]:
-        """What every process gives; the failure of this one goes before what it means that others are out of reach."""
+        """Values of all processes; an error of this process takes precedence over lost contact with others."""
         found: list[Any] = [None] * self.world
         try:
             dist.all_gather_object(found, mine)
@@ -175,7 +175,7 @@ def _attempt(action: Callable[[], T]) -> tuple[T | None, Exception | None]:
 
 
 def _finish(root: Path, plan: BankRecord) -> None:
-    """Write the record, with which the bank exists."""
+    """Write the record, which completes the bank."""
     shards = []
     for number in range(plan.num_shards):
         path, count = root / shard_name(number), len(plan.rows(number))
@@ -185,13 +185,13 @@ def _finish(root: Path, plan: BankRecord) -> None:
         shards.append(asdict(Shard(path.name, count, path.stat().st_size, blocks)))
     with keeps_finished(root / BANK_FILE, plan):
         write_json(root / BANK_FILE, {**plan.plan(), 'shards': shards}, durable=True)
-    # Harmless where a kill leaves them: a bank with a record is finished.
+    # Harmless if a kill leaves them: a bank with a record is finished.
     (root / WRITING_FILE).unlink()
     (root / LOCK_FILE).unlink(missing_ok=True)
 
 
 def _write_shards(plan: BankRecord, dataset: Dataset[Sample], processes: _Processes, progress: bool) -> None:
-    """Write those of this process that are missing."""
+    """Write the missing shards of this process."""
     mine = range(processes.rank, plan.num_shards, processes.world)
     missing = [number for number in mine if not _is_there(processes.root / shard_name(number), plan, number)]
     shown, memory, done = progress and processes.rank == 0, empty_shard(plan), len(mine) - len(missing)
@@ -204,7 +204,7 @@ def _write_shards(plan: BankRecord, dataset: Dataset[Sample], processes: _Proces
 
 
 def _is_there(path: Path, plan: BankRecord, number: int) -> bool:
-    """Whether an earlier call has written a shard; a warning tells of one that is not what was written then."""
+    """Whether an earlier call has written a shard; warns of an altered one."""
     if not path.exists():
         return False
     try:

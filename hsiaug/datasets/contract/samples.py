@@ -1,4 +1,4 @@
-"""The sample contract: samples as other datasets give them, brought into it, and values that break it."""
+"""The sample contract: conversion of samples of other datasets, and values that violate it."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from .batches import as_tensor, kind_of, require_sample
 def in_contract(sample: Any, where: str, kind: Kind | None = None, labelled: bool = True) -> Sample:
     """``image`` float32 and ``mask`` or ``label`` int64 of a sample with torchgeo's keys, in the contract's layout.
 
-    Two dates may be ``image1`` and ``image2``, a mask (H, W) or (1, H, W). All other keys are left out. The kind
-    follows from the layout where it is not given.
+    Two dates may be ``image1`` and ``image2``, a mask (H, W) or (1, H, W). All other keys are left out. If not given,
+    the kind follows from the layout.
 
     Raises:
-        TypeError: if it is no dictionary with an image.
-        ValueError: if it lacks its target, or is in no layout of the contract.
+        TypeError: if it is not a dictionary with an image.
+        ValueError: if its target is missing, or its layout is not one of the contract.
     """
     if isinstance(sample, Mapping) and 'image' not in sample and {'image1', 'image2'} <= set(sample):
         pair = [as_tensor(sample[key]) for key in ('image1', 'image2')]
@@ -32,7 +32,7 @@ def in_contract(sample: Any, where: str, kind: Kind | None = None, labelled: boo
             both = ' and '.join(str(tuple(date.shape)) for date in pair)
             raise ValueError(f'{where}: its two dates must have the same shape and dtype, found {both}')
         sample = {**sample, 'image': torch.stack(pair)}
-    if isinstance(sample, Mapping):  # Hugging Face gives lists
+    if isinstance(sample, Mapping):  # Hugging Face returns lists
         sample = {key: np.array(value) if isinstance(value, list) else value for key, value in sample.items()}
     require_sample(sample, where)
     image = as_tensor(sample['image'])
@@ -74,7 +74,7 @@ def in_contract(sample: Any, where: str, kind: Kind | None = None, labelled: boo
 
 
 def wavelengths_of(sample: Mapping[str, Any], where: str) -> tuple[float, ...] | None:
-    """Band centres in nm that a sample carries as ``wavelength``; None where it has none.
+    """Band centres in nm from ``wavelength`` of a sample; None if missing.
 
     Raises:
         ValueError: if its two dates have different ones.
@@ -92,7 +92,7 @@ def wavelengths_of(sample: Mapping[str, Any], where: str) -> tuple[float, ...] |
 
 
 def require_same_wavelengths(first: tuple[float, ...], other: tuple[float, ...], where: str) -> None:
-    """Refuse a sample whose bands lie elsewhere than those of the first.
+    """Refuse a sample whose band centres differ from those of the first.
 
     Raises:
         ValueError: naming the band that is farthest away.
@@ -108,9 +108,9 @@ def require_same_wavelengths(first: tuple[float, ...], other: tuple[float, ...],
 
 
 def value_problem(key: str, values: Tensor, spec: SampleSpec, first: int) -> str | None:
-    """What in (n, ...) values of a tensor breaks the sample contract; ``first`` numbers the first sample."""
+    """Fault in (n, ...) values of a tensor against the sample contract; ``first`` is the number of the first sample."""
     if values.is_floating_point():
-        # What is not finite shows in the sum, which takes a tenth of the time; so does, rarely, what is merely large.
+        # Values that are not finite show in the sum, in a tenth of the time; large finite ones rarely do so, too.
         if torch.isfinite(values.sum()) or (finite := torch.isfinite(values).reshape(len(values), -1).all(dim=1)).all():
             return None
         bad = first + int(finite.to(torch.uint8).argmin())
@@ -135,7 +135,7 @@ def require_values(batch: Mapping[str, Tensor], spec: SampleSpec, who: str, firs
     """Check that values of stacked real samples are finite, and labels classes or the ignore index.
 
     Raises:
-        ValueError: naming the first sample of which something is wrong, and what to do.
+        ValueError: naming the first faulty sample, and what to do.
     """
     for key, values in batch.items():
         if (problem := value_problem(key, values, spec, first)) is None:

@@ -1,4 +1,4 @@
-"""What a dataset is made of: one look through subsets, concatenations and other wrappers of real or synthetic data."""
+"""Structure of a dataset, seen through subsets, concatenations and other wrappers of real or synthetic data."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ T = TypeVar('T')
 EXAMINED = 16
 """Samples of a dataset that are read to learn what it holds where it does not say so, or to check what it says."""
 _DEEPEST = 16
-"""Wrappers in wrappers that are looked through."""
+"""Depth to which nested wrappers are searched."""
 
 
 @dataclass(frozen=True, eq=False)
 class Layer:
-    """A dataset, and those that it takes its samples from.
+    """A dataset, and those from which it takes its samples.
 
     Args:
-        dataset: any.
-        rows: (n,) which of its samples are used; None for all of them.
-        inner: what it wraps; empty for a dataset that holds samples of its own.
-        as_is: the samples of ``inner`` pass as they are, as through a ``Subset``; otherwise the wrapper may have
+        dataset: any dataset.
+        rows: (n,) samples in use; None for all.
+        inner: wrapped datasets; empty for a dataset with samples of its own.
+        as_is: whether samples of ``inner`` pass unchanged, as through a ``Subset``; otherwise the wrapper may have
             altered them.
-        order: (n,) where each is among those of ``inner``, one dataset after the other; None for the same order.
+        order: (n,) position of each sample among those of all ``inner`` datasets; None for the same order.
     """
 
     dataset: Any
@@ -43,17 +43,17 @@ class Layer:
     order: np.ndarray | None = None
 
     def all(self) -> Iterator[Layer]:
-        """This layer and all within."""
+        """This layer and all inner ones."""
         yield self
         for layer in self.inner:
             yield from layer.all()
 
 
 def look_through(dataset: Any, rows: np.ndarray | None = None, above: tuple[int, ...] = ()) -> Layer:
-    """The layers of a dataset of which some rows, or all, are used, within wrappers with these ids.
+    """The layers of a dataset, of which some or all rows are used, within wrappers with these ids.
 
-    ``Subset`` (``random_split`` too), ``ConcatDataset`` and torchgeo's ``UnionDataset`` pass samples as they are. Any
-    other object that keeps datasets in its attributes is a wrapper as well, but may alter what it passes.
+    ``Subset`` (also from ``random_split``), ``ConcatDataset`` and torchgeo's ``UnionDataset`` pass samples unchanged.
+    Any other object with datasets among its attributes is a wrapper too, but may alter samples.
     """
     if id(dataset) in above or len(above) > _DEEPEST:
         return Layer(dataset, rows)
@@ -69,7 +69,7 @@ def look_through(dataset: Any, rows: np.ndarray | None = None, above: tuple[int,
         within = rows - np.append(0, ends)[numbers]
         inner = tuple(look_through(part, within[numbers == n], above) for n, part in enumerate(dataset.datasets))
         return Layer(dataset, rows, inner, order=np.argsort(np.argsort(numbers, kind='stable')))
-    if isinstance(dataset, UnionDataset):  # indexed by place: which samples are used is not known
+    if isinstance(dataset, UnionDataset):  # indexed by position: the samples in use are unknown
         return Layer(dataset, rows, tuple(look_through(part, None, above) for part in dataset.datasets))
     held = list(dataset.datasets.values()) if isinstance(dataset, StackDataset) and isinstance(
         dataset.datasets, Mapping
@@ -81,7 +81,7 @@ def _datasets_in(holder: Any) -> Iterator[Any]:
     for value in getattr(holder, '__dict__', {}).values():
         for item in value if isinstance(value, list | tuple) and len(value) <= _DEEPEST else (value,):
             says = isinstance(item, Dataset) or isinstance(getattr(item, 'spec', None), SampleSpec)
-            if says and item is not holder and not hasattr(item, 'sample'):  # a generator is no dataset
+            if says and item is not holder and not hasattr(item, 'sample'):  # a generator is not a dataset
                 yield item
 
 
@@ -89,12 +89,12 @@ def _datasets_in(holder: Any) -> Iterator[Any]:
 
 
 def spec_of(dataset: Any) -> SampleSpec | None:
-    """What the samples of a dataset are, by its own ``spec`` or those of the datasets that it wraps.
+    """Spec of the samples of a dataset: its own ``spec``, or that of the datasets that it wraps.
 
     A wrapper that may alter samples is trusted with classes and unit; bands and size are those of its first sample.
 
     Raises:
-        SpecMismatchError: if datasets that are put together in a ``ConcatDataset`` do not fit together.
+        SpecMismatchError: if the datasets of a ``ConcatDataset`` do not match.
     """
     return _spec(look_through(dataset))
 
@@ -104,7 +104,7 @@ def _spec(layer: Layer) -> SampleSpec | None:
     if isinstance(own, SampleSpec):
         return own
     found = [spec for inner in layer.inner if (spec := _spec(inner)) is not None]
-    if not found or (not layer.as_is and len(layer.inner) > 1):  # images of one and masks of another, for example
+    if not found or (not layer.as_is and len(layer.inner) > 1):  # for example, images of one and masks of the other
         return None
     for other in found[1:]:
         require_compatible(found[0], other, ('the first dataset', 'another'), 'datasets that are put together')
@@ -112,7 +112,7 @@ def _spec(layer: Layer) -> SampleSpec | None:
 
 
 def _as_seen(spec: SampleSpec, wrapper: Any) -> SampleSpec | None:
-    """A spec with the classes, bands and size that a wrapper left."""
+    """A spec with the classes, bands and size after a wrapper."""
     if isinstance(wrapper, GeoDataset) or not (hasattr(wrapper, '__len__') and len(wrapper)):
         return None
     sample = wrapper[0]
@@ -135,12 +135,12 @@ def _as_seen(spec: SampleSpec, wrapper: Any) -> SampleSpec | None:
 
 
 def class_names_of(dataset: Any) -> tuple[str, ...] | None:
-    """Class names in label order, by the attribute ``classes`` that torchgeo's datasets have; None where it says none.
+    """Class names in label order, from the attribute ``classes`` of torchgeo's datasets; None if there is none.
 
-    torchgeo also calls values of a raster ``classes``, and tables of what they mean; those are no names in label order.
+    In torchgeo, ``classes`` may also be raster values or tables of their meaning, which are not names in label order.
 
     Raises:
-        SpecMismatchError: if datasets that are put together name their classes differently.
+        SpecMismatchError: if concatenated datasets name their classes differently.
     """
     return _class_names(look_through(dataset))
 
@@ -160,14 +160,14 @@ def _class_names(layer: Layer) -> tuple[str, ...] | None:
 
 
 def provenances_of(dataset: Any) -> tuple[Provenance, ...]:
-    """Where synthetic samples come from, as far as it is known: a generator, a bank, or all that a wrapper holds."""
-    mixed = _distinct(dataset, 'sources', lambda found: hasattr(found, 'pools'))  # of a mixture, not to import it
+    """Known provenances of synthetic samples: of a generator, a bank, or all datasets in a wrapper."""
+    mixed = _distinct(dataset, 'sources', lambda found: hasattr(found, 'pools'))  # of a mixture, without importing it
     inside = [one for sources in mixed for pool in sources.pools for one in pool.provenances]
     return (*_distinct(dataset, 'provenance', lambda found: isinstance(found, Provenance)), *inside)
 
 
 def splits_of(dataset: Any) -> tuple[Any, ...]:
-    """The splits that samples of a dataset come from, as far as they are known."""
+    """Known splits that samples of a dataset come from."""
     return _distinct(dataset, 'split', lambda found: hasattr(found, 'scene') and hasattr(found, 'test'))
 
 
@@ -183,10 +183,10 @@ def _distinct(dataset: Any, name: str, fits: Callable[[Any], bool]) -> tuple[Any
 def gathered(
     dataset: Any, own: Callable[[Layer], T | None], join: Callable[[list[T]], T], of_each: bool = True
 ) -> T | None:
-    """What is known of the samples of a dataset without reading them; None where it is not.
+    """Facts about the samples of a dataset, known without reading them; None if unknown.
 
-    A layer knows something of its ``own`` samples that are used, or what is joined of the datasets that it passes on;
-    ``of_each`` sample, or of all together.
+    A layer knows them for its ``own`` samples in use, or joins those of its inner datasets; ``of_each`` sample, or of
+    all together.
     """
 
     def known(layer: Layer) -> T | None:
@@ -203,14 +203,14 @@ def gathered(
 
 
 def of_rows(layer: Layer, name: str) -> Any:
-    """What a method of a layer's dataset gives, of the samples that are used; None where it has none or gives none."""
+    """Result of a method of the dataset of a layer, for the samples in use; None if there is none."""
     method = getattr(layer.dataset, name, None)
     found = method() if callable(method) else None
     return found if found is None or layer.rows is None else found[layer.rows]
 
 
 def labels_of(dataset: Any) -> Tensor | None:
-    """(N,) int64 labels that the dataset knows without reading samples; None where it does not."""
+    """(N,) int64 labels, if the dataset knows them without reading samples; else None."""
     return gathered(dataset, _own_labels, torch.cat)
 
 
@@ -223,19 +223,19 @@ def _own_labels(layer: Layer) -> Tensor | None:
 
 
 def places_of(dataset: Any) -> Places | None:
-    """Windows of an image, a file or the ground that samples are cut from; None where a dataset does not know them."""
+    """Windows of an image, a file or the ground from which samples are cut; None if unknown."""
     return gathered(dataset, lambda layer: of_rows(layer, 'places'), Places.joined)
 
 
 def counts_of(dataset: Any) -> np.ndarray | None:
-    """(K,) samples per class (for masks: pixels) of the samples that are used; None where it is not known."""
+    """(K,) samples per class (for masks: pixels) among the samples in use; None if unknown."""
     return gathered(dataset, _own_counts, lambda parts: np.sum(parts, axis=0), of_each=False)
 
 
 def _own_counts(layer: Layer) -> np.ndarray | None:
     own = getattr(layer.dataset, 'class_counts', None)
     own = np.asarray(own() if callable(own) else own)
-    if layer.rows is None and own.ndim == 1 and own.dtype.kind in 'iuf':  # other libraries have tables of that name
+    if layer.rows is None and own.ndim == 1 and own.dtype.kind in 'iuf':  # other libraries use the name for tables
         return own
     if layer.rows is None or not isinstance(spec := getattr(layer.dataset, 'spec', None), SampleSpec):
         return None
@@ -246,7 +246,7 @@ def _own_counts(layer: Layer) -> np.ndarray | None:
 
 
 def epoch_followers(dataset: Any) -> tuple[Any, ...]:
-    """The datasets that have ``set_epoch``: this one, or the outermost ones that it wraps."""
+    """The datasets with ``set_epoch``: this one, or the outermost inner ones."""
 
     def followers(layer: Layer) -> Iterator[Any]:
         if hasattr(layer.dataset, 'set_epoch'):
@@ -285,10 +285,10 @@ def in_place_of_xarray(value: Any) -> str | None:
 
 
 def require_map_style(dataset: Any, owner: str) -> None:
-    """Check that a dataset can be asked for its samples by number.
+    """Check that samples of a dataset can be accessed by number.
 
     Raises:
-        TypeError: if it can't, saying what can be done with it instead.
+        TypeError: if it cannot, saying what to do instead.
     """
     if (instead := in_place_of_xarray(dataset)) is not None:
         raise NoSamplesError(f'{owner}: a map-style dataset expected, {CONTRACT}; {instead}')

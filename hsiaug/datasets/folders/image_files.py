@@ -1,4 +1,4 @@
-"""Image files with the same bands, in one file or one per band, and mask files; read on demand, whole or in windows."""
+"""Image files with equal bands (one file, or one per band) and mask files, read on demand, whole or in windows."""
 
 from __future__ import annotations
 
@@ -29,29 +29,29 @@ Window = tuple[slice, slice]
 """Rows and columns."""
 WHOLE: Window = (slice(None), slice(None))
 MANY = 1 << 20
-"""Files whose description is kept, where each is read again and again by windows."""
+"""Number of files whose metadata is kept, as each is read many times in windows."""
 
 
 class ImageFiles:
-    """Reads images that all have the bands of a first one.
+    """Reads images that have the same bands as a first one.
 
     Args:
-        owner: class whose files they are; the other arguments are its own.
-        first: one of the files; the others must be like it. Or a folder that holds a file per band.
-        bands: indices of the bands to use, 0-based, or in folders of a file per band their names; all if None.
+        owner: class that reads the files, whose arguments the others are.
+        first: one of the files, which the others must match; or a folder with a file per band.
+        bands: indices of the bands to use, 0-based, or their names in folders with a file per band; all if None.
         layout: ``'hwc'`` or ``'chw'``, where the bands are in arrays; decided by masks and wavelengths if None.
-        pixels: gives the (H, W) of the first file's mask.
-        one_size: all images have the size of the first. If not, they are few and large, read by windows: what their
-            files say is read once.
+        pixels: function that returns (H, W) of the first mask.
+        one_size: whether all images have the size of the first. If not, they are few and large, and read in windows;
+            their metadata is read once.
 
     Attributes:
         shape: (H, W, all bands) as stored.
         bands: indices of the bands in use.
         wavelengths: centres in nm of the bands in use, or None.
-        nominal: they are the sensor's, by the names of its bands.
+        nominal: whether these are centres of the sensor, known from band names.
 
     Raises:
-        ValueError: for bands that the first file lacks, or wavelengths that are not its bands'.
+        ValueError: for bands missing from the first file, or wavelengths that do not match its bands.
     """
 
     def __init__(
@@ -76,7 +76,7 @@ class ImageFiles:
         centres = given_centres(wavelengths, owner)
         content = self._content(first)
         if layout is None and not content.facts.channels_last:
-            array = self._variable(content).read()  # what holds of the first array holds of all
+            array = self._variable(content).read()  # decided on the first array for all
             known = content.facts.wavelengths if centres is None else centres
             size = pixels() if pixels and array.ndim == 3 else None
             found = array if array.ndim == 2 else channels_last(array, None, size, known, str(first))
@@ -107,7 +107,7 @@ class ImageFiles:
         else:
             content = open_content(file, 'image', self.given)
             content.facts.complete(self._variable(content), file)
-        content.facts.notices = () if hasattr(self, 'shape') else content.facts.notices  # said of the first alone
+        content.facts.notices = () if hasattr(self, 'shape') else content.facts.notices  # only those of the first file
         refuse_doubts(content.facts, bands=self.given, scale=self.scale, nodata=self.nodata)
         return content
 
@@ -129,12 +129,12 @@ class ImageFiles:
         return content.find(self.key, CUBE_KEYS, (2, 3), 'image', 'image_key')
 
     def _shape(self, file: Path, content: Content) -> tuple[int, ...]:
-        """(H, W, all bands) of an image, of which no values are read where its format says it."""
+        """(H, W, all bands) of an image, without reading values if the format allows."""
         variable = self._variable(content)
         return self._stored(file, content).shape if variable.part is None else variable.shape
 
     def spec(self, kind: Kind, classes: Sequence[str], unit: str | None, ignore_index: int | None = None) -> SampleSpec:
-        """What samples of images of the first one's size are."""
+        """Spec of samples of the size of the first image."""
         return SampleSpec(
             kind, len(self.bands), tuple(classes), self.wavelengths, self.nominal, (self.shape[0], self.shape[1]),
             ignore_index, unit=unit,
@@ -197,8 +197,8 @@ class MaskFiles:
     Negative values, NaN and a file's own nodata are ignored unless they are classes.
 
     Args:
-        owner: class whose files they are; the other arguments are its own.
-        few: they are few and large, read by windows: what the files say is read once.
+        owner: class that reads the files, whose arguments the others are.
+        few: whether they are few and large, and read in windows; their metadata is read once.
 
     Raises:
         ValueError: if the settings contradict each other.
@@ -233,7 +233,7 @@ class MaskFiles:
         return content.find(self.key, LABEL_KEYS, (2,), 'mask', 'mask_key'), content
 
     def size(self, file: Path) -> tuple[int, ...]:
-        """(H, W) of a mask, of which no values are read."""
+        """(H, W) of a mask, without reading its values."""
         shape = self._open(file)[0].shape
         return shape if len(shape) == 2 else shape[:2] if shape[2] == 1 else shape[1:]
 
@@ -279,13 +279,13 @@ class MaskFiles:
 
 
 def open_bands(folder: Path, names: Sequence[str] | None = None) -> Content:
-    """The image of a folder that holds a file per band, such as ``B02.tif``, ``B03.tif``, ..., as one file's.
+    """The image in a folder with a file per band, such as ``B02.tif``, ``B03.tif``, ..., like that of one file.
 
-    A band is called as its file, or what follows the last ``_`` there: ``B02`` of ``S2A_20180701_B02.tif``. Bands are
-    in the order that is given, or of their names.
+    The name of a band is that of its file, or the part after the last ``_``: ``B02`` for ``S2A_20180701_B02.tif``.
+    Bands are in the given order, or in the order of their names.
 
     Raises:
-        SceneFileError: if there is no such band, or they do not lie on one grid.
+        SceneFileError: if a band is missing, or the bands are not on one grid.
     """
     files = {file.stem: file for file in image_files(folder)}
     short = {stem.rpartition('_')[2]: file for stem, file in files.items()}
@@ -311,14 +311,14 @@ def open_bands(folder: Path, names: Sequence[str] | None = None) -> Content:
 
 
 def window_of(band: Variable, window: Window) -> np.ndarray:
-    """(h, w) of a mask or a band, which its file may hold with an axis of one."""
+    """(h, w) of a mask or a band, whose file may have an additional axis of length one."""
     if band.part is not None:
         return without_axis_of_one(band.read((*window, None)), (2,))
     return without_axis_of_one(band.read(), (2,))[window]
 
 
 def _joined(facts: Sequence[Facts], names: Sequence[str], folder: Path) -> Facts:
-    """What the files of the bands of one image say together."""
+    """Combined metadata of the band files of one image."""
     centres = [fact.wavelengths for fact in facts if fact.wavelengths is not None and len(fact.wavelengths) == 1]
     nominal = sentinel2_centres(list(names)) if len(centres) < len(facts) else None
     measured = [fact.measured for fact in facts if fact.measured is not None]
@@ -356,5 +356,5 @@ def image_files(folder: Path, suffixes: Sequence[str] = IMAGE_SUFFIXES) -> list[
 
 
 def subfolders(folder: Path) -> list[Path]:
-    """The folders in a folder, in the order of their names, hidden ones aside."""
+    """Sub-folders of a folder, ordered by name, without hidden ones."""
     return sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith('.'))

@@ -99,7 +99,7 @@ class ChangeFolder(RealDataset):
             self._cut((size, size) if isinstance(size, int) else (size[0], size[1]))
 
     def cut(self, size: tuple[int, int]) -> ChangeFolder:
-        """The same places by windows of one size, none of which is read whole."""
+        """The same places cut into windows of one size; no place is read as a whole."""
         windows = copy(self)
         windows._cut(size)
         return windows
@@ -117,7 +117,7 @@ class ChangeFolder(RealDataset):
     # --- files ------------------------------------------------------------------------------------------------------
 
     def _cities(self, split: str | None, cities: Sequence[str] | None, masks: Path | None) -> list[str]:
-        """Names of the places, in their order."""
+        """Names of the places, in order."""
         if split is not None and (self.root / split).is_dir():
             self.root, split = self.root / split, None
         for folder in (self.root, masks or self.root):
@@ -197,7 +197,7 @@ class ChangeFolder(RealDataset):
         return [self.cities[k] for k in self.place]
 
     def places(self) -> Places:
-        """Windows of the places, which the content of their first date identifies."""
+        """Windows of the places, identified by the content of their first date."""
         sides = [
             [part.indices(side)[:2] for part, side in zip(window, self.shapes[k], strict=True)]
             for k, window in zip(self.place, self.windows, strict=True)
@@ -206,7 +206,7 @@ class ChangeFolder(RealDataset):
 
     @cached_property
     def _digests(self) -> np.ndarray:
-        """(places,) uint64 digests of the first dates, as of whole images; they are read band by band."""
+        """(places,) uint64 digests of the whole first dates, read band by band."""
         bands, found = range(len(self.images.bands)), []
         for (first, _, _), shape in zip(self.files, self.shapes, strict=True):
             parts = (self.images.read(first, bands=[band])[0] for band in bands)
@@ -215,7 +215,7 @@ class ChangeFolder(RealDataset):
 
 
 def _entry(folder: Path, name: str) -> Path | None:
-    """A file or folder by its name, whose suffix may be left out."""
+    """A file or folder by its name, with or without suffix."""
     if (folder / name).exists():
         return folder / name
     found = [file for file in image_files(folder) if file.stem == name] if folder.is_dir() else []

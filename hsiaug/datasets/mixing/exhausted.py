@@ -33,10 +33,10 @@ def require_policy(
     epoch_size: int | None = None,
     batches: bool = False,
 ) -> Exhausted:
-    """The policy, if it makes sense; ``batches`` says whether batches are mixed that come from elsewhere.
+    """The policy, if it is valid; ``batches`` tells whether batches of another loader are mixed.
 
     Raises:
-        ValueError: if it is unknown, or an epoch could not end under it, or has a fixed length that it would change.
+        ValueError: if it is unknown, an epoch could never end under it, or it would change a fixed length.
     """
     check_value(owner, 'on_exhausted', policy, Exhausted)
     check_value(owner, 'epoch_size', epoch_size, int | None)
@@ -65,10 +65,10 @@ def require_policy(
 def real_samples(
     policy: Exhausted, real: int, held: Sequence[float], ratios: Sequence[float], counts: Callable[[int], list[int]]
 ) -> int:
-    """How many of ``real`` real samples make up an epoch in append mode.
+    """Number of the ``real`` real samples in an epoch in append mode.
 
-    The sources hold (K,) ``held`` samples, infinitely many of a generator; ``counts`` are those of each that belong to
-    so many real ones.
+    The sources hold (K,) ``held`` samples, infinitely many for a generator; ``counts`` maps a number of real samples to
+    those of each source.
     """
     known = [(size, ratio) for size, ratio in zip(held, ratios, strict=True) if ratio > 0 and math.isfinite(size)]
     if policy in ('error', 'repeat') or not known:
@@ -84,7 +84,7 @@ def real_samples(
             if math.isfinite(size)
         )
 
-    while not fits(n):  # halves are rounded to even
+    while not fits(n):  # halves round to even
         n += -1 if first else 1
     if n < 1 <= real:
         raise ValueError(
@@ -95,12 +95,12 @@ def real_samples(
 
 
 class KnownLength:
-    """The length that samplers know, of a dataset that a schedule makes longer or shorter from epoch to epoch.
+    """Length known to samplers, of a dataset whose length a schedule changes from epoch to epoch.
 
-    A sampler of ``shuffle=True`` asks for it at every epoch. One made once over indices or weights never does: it would
-    leave new samples out, or reach past the end. A ``DistributedSampler`` does, but keeps its first total: it would
-    repeat samples, or fail. Both get an error that names the schedule. Code of one's own that has asked for the length
-    counts as knowing it.
+    The sampler of ``shuffle=True`` asks for it at every epoch. A sampler over fixed indices or weights never does: it
+    would miss new samples, or exceed the end. A ``DistributedSampler`` does, but keeps its first total: it would repeat
+    samples, or fail. Both get an error that names the schedule. User code that has asked for the length counts as
+    knowing it.
     """
 
     def __init__(self, owner: str, schedule: Schedule, length: int) -> None:
@@ -112,12 +112,12 @@ class KnownLength:
         self._known.value = length
 
     def tell_caller(self, length: int) -> None:
-        """Note that whoever called ``len`` knows it; to be called from ``__len__`` itself.
+        """Note that the caller of ``len`` knows it; to be called from ``__len__`` itself.
 
         Raises:
-            ValueError: if that is a ``DistributedSampler`` which deals an epoch out by another length.
+            ValueError: if the caller is a ``DistributedSampler`` that divides an epoch by another length.
         """
-        # torch reads the length anew where it deals out, and nothing else shows that it keeps its first total.
+        # torch reads the length again to divide an epoch; nothing else shows that it keeps its first total.
         caller = sys._getframe(2).f_locals.get('self')
         if type(caller) is DistributedSampler and hasattr(caller, 'total_size'):
             ranks = caller.num_replicas

@@ -1,4 +1,4 @@
-"""The dataset of one part of a split, whatever its kind."""
+"""The dataset of one part of a split, of any kind."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ AnySplit = Split | PatchSplit | SampleSplit
 def scene_dataset(
     scene: AnyScene, split: AnySplit, part: PatchPart = 'train'
 ) -> SpectraDataset | PatchDataset | ChangeDataset | SceneDataset | HeldPart | AdaptedDataset:
-    """The real samples of one part: labelled patches, patches with masks or pairs of dates by the split, or spectra."""
+    """The real samples of one part; the split decides between labelled patches, masks, pairs of dates and spectra."""
     if isinstance(scene, SampleSet) and isinstance(split, SampleSplit):
         return scene.part(split, part)
     if isinstance(scene, SampleSet) or isinstance(split, SampleSplit):

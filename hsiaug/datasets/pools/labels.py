@@ -58,7 +58,7 @@ def synthetic_counts(
 def _weights(
     policy: LabelPolicy, total: int, classes: tuple[str, ...], real_counts: np.ndarray | None, prior: np.ndarray | None
 ) -> np.ndarray:
-    """(K,) weights of the classes; of the policy ``prior`` the counts themselves."""
+    """(K,) weights of the classes; for the policy ``prior``, the counts themselves."""
     if isinstance(policy, Mapping):
         if unknown := sorted(set(policy) - set(classes)):
             raise ValueError(f'label policy names unknown classes {unknown}; choose from {list(classes)}')
@@ -77,7 +77,7 @@ def _weights(
         return counts
     if policy == 'sqrt':
         return np.sqrt(counts)
-    if policy == 'inverse':  # of frequencies below one, too
+    if policy == 'inverse':  # also for frequencies below one
         return np.divide(1.0, counts, out=np.zeros_like(counts), where=counts > 0)
     if prior is None:
         raise ValueError("label policy 'prior' needs a class prior; see estimate_prior")

@@ -1,4 +1,4 @@
-"""Orders of an epoch: stored where they are short, computed where they are long, since every worker holds its own."""
+"""Orders of an epoch: stored if short, computed if long, since every worker holds its own."""
 
 from __future__ import annotations
 
@@ -11,25 +11,25 @@ import numpy as np
 from torch.utils.data import Dataset
 
 STORED = 1 << 20
-"""Numbers up to which a random order is drawn by numpy and kept; longer ones are computed where they are asked for."""
-_BLOCK = 1 << 16  # indices of a batch order that are computed at once
+"""Length up to which random orders are drawn by numpy and stored; longer ones are computed on demand."""
+_BLOCK = 1 << 16  # indices of a batch order computed at a time
 _ROUNDS = 8
 _GOLDEN, _FIRST, _SECOND = (np.uint64(c) for c in (0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB))
 
 
 def is_long(n: int) -> bool:
-    """Whether an order of so many numbers is computed."""
+    """Whether an order of this length is computed."""
     return n > STORED
 
 
 class Rows(Protocol):
-    """Numbers in some order: an array, or what computes those at the places that are asked for."""
+    """Numbers in some order: an array, or an object that computes those at requested places."""
 
     def __getitem__(self, places: np.ndarray, /) -> np.ndarray: ...
 
 
 class EpochIndices(list[int]):
-    """Indices of one batch that say which epoch they belong to, so that an iteration keeps its own composition."""
+    """Indices of one batch, with their epoch, so that an iteration keeps its own composition."""
 
     def __init__(self, indices: Iterable[int], epoch: int) -> None:
         super().__init__(indices)
@@ -41,7 +41,7 @@ class EpochIndices(list[int]):
 
 @dataclass(frozen=True)
 class InOrder:
-    """``first``, ``first`` + 1, ... without an end, or what another order has there."""
+    """``first``, ``first`` + 1, ... without end, or the numbers of another order at these places."""
 
     first: int = 0
     order: Rows | None = None
@@ -53,9 +53,9 @@ class InOrder:
 def keyed(numbers: np.ndarray, n: int, key: int, tweak: np.ndarray | int = 0, inverse: bool = False) -> np.ndarray:
     """A random permutation of 0, ..., n - 1, or its inverse, computed for (m,) numbers.
 
-    A Feistel network over pairs below sqrt(n), which holds few numbers that are not below n; those walk on until one is
+    A Feistel network on pairs below sqrt(n), whose few numbers that are not below n are mapped again until they are
     (Black and Rogaway, Ciphers with arbitrary finite domains, CT-RSA 2002, https://doi.org/10.1007/3-540-45760-7_9).
-    Each tweak, of every number or of all, is a permutation of its own with this key.
+    Each tweak, one for all numbers or one for each, gives its own permutation with this key.
     """
     rows = math.isqrt(max(n - 1, 0)) + 1
     columns = -(-n // rows)
@@ -95,7 +95,7 @@ class Shuffled:
         return keyed(places, self.n, self._key) if self._order is None else self._order[places]
 
     def places(self, numbers: np.ndarray) -> np.ndarray:
-        """Where some numbers stand."""
+        """Places of some numbers."""
         if self._order is None:
             return keyed(numbers, self.n, self._key, inverse=True)
         if self._places is None:
@@ -104,9 +104,9 @@ class Shuffled:
 
 
 class Rounds:
-    """The numbers 0, ..., n - 1 in random order, then all of them in another, and so on without an end.
+    """The numbers 0, ..., n - 1 in random order, then all of them in another, and so on without end.
 
-    ``pick`` draws the n numbers of a round where that is no permutation; every round is kept then.
+    If given, ``pick`` draws the n numbers of a round instead of a permutation; every round is then kept.
     """
 
     def __init__(self, n: int, seed: int, pick: Callable[[np.random.Generator], np.ndarray] | None = None) -> None:
@@ -133,14 +133,14 @@ class Rounds:
 
 
 class EpochOrder:
-    """Where each sample of an epoch comes from.
+    """Origin of each sample of an epoch.
 
     Args:
         real: rows of real samples; in append mode at the first places, in replace mode each at its own place.
-        number: of real samples.
-        sources: of each source its samples of the epoch, and their rows.
-        counts: of samples of each source.
-        places: random order of all places, where synthetic samples take the first ones of it (replace mode).
+        number: number of real samples.
+        sources: samples of each source in the epoch, and their rows.
+        counts: number of samples of each source.
+        places: random order of all places, the first of which are for synthetic samples (replace mode).
     """
 
     def __init__(
@@ -155,13 +155,13 @@ class EpochOrder:
         self._rows: list[Rows] = [real, *(rows for _, rows in sources)]
         self.counts = [number, *counts][: len(self._rows)]
         self.length, self._places = sum(self.counts), places
-        # The side of number k takes the turns from firsts[k] on: in append mode these are the places themselves.
+        # Side k takes the turns from firsts[k] on; in append mode, turns are places.
         turns = self.counts if places is None else [0, *self.counts[1:]]
         self._firsts = np.cumsum([0, *turns[:-1]])
         self._drawn = self.length - number
 
     def find(self, wanted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Of samples at (n,) places, the number of their source, 0 for real ones, and their turn in it."""
+        """Number of the source (0 for real) of samples at (n,) places, and their turn in it."""
         turns = wanted if self._places is None else self._places.places(wanted)
         numbers = np.searchsorted(self._firsts[1:], turns, side='right')
         if self._places is not None:
@@ -170,7 +170,7 @@ class EpochOrder:
         return numbers, turns - self._firsts[numbers]
 
     def rows(self, number: int, turns: np.ndarray) -> np.ndarray:
-        """Rows of samples of a source (0: real ones) that have these turns."""
+        """Rows of the samples of a source (0: real) with these turns."""
         return self._rows[number][turns]
 
     def numbers(self) -> np.ndarray:
@@ -180,7 +180,7 @@ class EpochOrder:
         return np.concatenate([self.find(block)[0] for block in _blocks(self.length)])
 
     def indices(self, number: int, ascending: bool = True) -> Rows:
-        """Places of the samples of a source (0: real ones), those of all its turns in some order or ascending."""
+        """Places of the samples of a source (0: real), in the given order of turns or ascending."""
         first = int(self._firsts[number])
         if self._places is None:
             return InOrder(first)
@@ -195,16 +195,16 @@ def _blocks(length: int) -> Iterator[np.ndarray]:
 
 
 class BatchOrder:
-    """The indices that batches of an epoch are cut from, synthetic samples evenly among real ones.
+    """The indices from which batches of an epoch are cut, with synthetic samples evenly among real ones.
 
-    Place t is synthetic where ⌊(t+1)f⌋ exceeds ⌊t·f⌋, f being the synthetic share of the epoch. Of several sources each
-    is spread as evenly among the others as all are among real samples.
+    Place t is synthetic if ⌊(t+1)f⌋ exceeds ⌊t·f⌋, where f is the synthetic share of the epoch. Several sources are
+    spread as evenly among each other as all of them among real samples.
 
     Args:
-        order: of the dataset.
-        rng: that shuffles real samples, and those of each source, among themselves; None keeps their order.
-        live: (K,) which sources draw their samples as they come. Of more than are kept in memory these come in their
-            order, which is random already: in any other, each would have a chunk drawn for itself.
+        order: order of the dataset.
+        rng: shuffles real samples, and those of each source, among themselves; None keeps their order.
+        live: (K,) bool: sources drawn live. If there are more samples than are kept in memory, these come in their
+            original order, which is random already: in any other, each would need its own chunk.
     """
 
     def __init__(self, order: EpochOrder, rng: np.random.Generator | None, live: Sequence[bool]) -> None:
@@ -239,14 +239,14 @@ class BatchOrder:
 
 
 def _spread(counts: Sequence[int], places: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Which source each of some consecutive places among the synthetic samples has, and its turn in that source.
+    """Source of consecutive places among the synthetic samples, and their turns in that source.
 
-    Turn j of n stands at (j + 1/2) / n, the first of several sources before the others.
+    Turn j of n is at (j + 1/2) / n; in a tie, the first source comes first.
     """
     if len(counts) < 2 or len(places) == 0:
         return np.zeros_like(places), places
     first, last, total, number = int(places[0]), int(places[-1]), sum(counts), len(counts)
-    # A turn's place differs from its share of the places by less than the number of sources.
+    # The place of a turn differs from its share of the places by less than the number of sources.
     lows = [max((first - number) * count // total - 1, 0) for count in counts]
     highs = [min((last + number) * count // total + 2, count) for count in counts]
     turns = [np.arange(low, high) for low, high in zip(lows, highs, strict=True)]

@@ -21,9 +21,9 @@ from .orders import InOrder, Rows
 from .synthetic import SyntheticDataset, default_chunk, draw_samples, gather_chunks
 
 Source = SampleSource | Dataset[Sample]
-"""A generator (drawn live), or any map-style dataset in the sample contract, a bank among them."""
+"""A generator (drawn live), or any map-style dataset in the sample contract, such as a bank."""
 
-_ENDLESS = 1 << 20  # samples over which a policy is made exact where nobody says how many are drawn
+_ENDLESS = 1 << 20  # samples over which a policy is exact if the number of draws is unknown
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,16 +55,16 @@ class Draw:
 class Pool:
     """Synthetic samples of any source.
 
-    :meth:`at` gives numbered samples of an epoch: sample (seed, epoch, number) is the same however the numbers are
-    batched. :meth:`random` gives independent draws. :meth:`epoch` gives the samples that make up one epoch.
+    :meth:`at` returns numbered samples of an epoch: sample (seed, epoch, number) is the same however numbers are
+    batched. :meth:`random` returns independent draws, :meth:`epoch` the samples of one epoch.
 
     Attributes:
-        source: what they come from.
-        draw: how they are drawn; ``real_counts`` are those that policies go by.
-        spec: what they are, None where the source does not say.
-        name: of a source among several, None where it has none.
-        class_names: of a dataset without a spec that names them, else None.
-        provenances: where they come from.
+        source: source of the samples.
+        draw: how they are drawn; policies use its ``real_counts``.
+        spec: spec of the samples; None if the source has none.
+        name: name of one of several sources, else None.
+        class_names: class names of a dataset without a spec, if it has any.
+        provenances: provenances of the samples.
     """
 
     source: Source
@@ -83,12 +83,12 @@ class Pool:
 
     @property
     def held(self) -> int:
-        """How many samples a dataset holds; -1 for a generator, which has no end."""
+        """Number of samples in a dataset; -1 for a generator, which never ends."""
         return -1
 
     @property
     def enough(self) -> int:
-        """Samples that the label policy can be met with, each at most once; -1 for a generator."""
+        """Number of samples with which the label policy can be met, each used at most once; -1 for a generator."""
         return -1
 
     @property
@@ -96,7 +96,7 @@ class Pool:
         """Kind of the samples, by the spec or, without one, by the layout of a sample.
 
         Raises:
-            TypeError: if a sample without a spec is in no layout of the sample contract.
+            TypeError: if a sample without a spec has no layout of the sample contract.
         """
         if self.spec is not None:
             return self.spec.kind
@@ -111,12 +111,12 @@ class Pool:
 
     @property
     def num_soft_classes(self) -> int | None:
-        """K where samples carry ``label_prob``, else None."""
+        """K if samples have ``label_prob``, else None."""
         soft = self._one.get('label_prob')
         return None if soft is None else soft.shape[1]
 
     def example(self) -> dict[str, Tensor]:
-        """A batch of one sample, the caller's own."""
+        """A batch of one sample, which the caller may change."""
         return {key: value.clone() for key, value in self._one.items()}
 
     @cached_property
@@ -125,7 +125,7 @@ class Pool:
         return self._finite(self._first(1))
 
     def look(self, n: int) -> dict[str, Tensor]:
-        """A few samples, as long as they are cheap: the first of a dataset, or of live spectra; else one.
+        """A few samples if they are cheap (the first of a dataset, or live spectra), else one.
 
         Raises:
             ValueError: if one holds NaN or infinite values.
@@ -142,7 +142,7 @@ class Pool:
         return batch
 
     def mixture(self) -> np.ndarray:
-        """(K,) class shares that the policy asks for."""
+        """(K,) class shares demanded by the policy."""
         if self.spec is None:
             raise ValueError(
                 f'labels={self.draw.labels!r} needs a source with a spec, which names the classes; found '
@@ -154,7 +154,7 @@ class Pool:
         return counts / total
 
     def at(self, numbers: np.ndarray | Sequence[int], epoch: int = 0) -> dict[str, Tensor]:
-        """Samples with these numbers (from 0) of an epoch, stacked, where the source has them.
+        """Samples with these numbers (from 0) of an epoch, stacked, on the device of the source.
 
         Raises:
             ValueError: if an epoch asks for more than a dataset holds, without ``replacement``.
@@ -165,20 +165,20 @@ class Pool:
         return self._at(wanted, epoch)
 
     def to(self, device: torch.device) -> None:
-        """Move what draws. Datasets stay where they are."""
+        """Move a generator. Datasets stay where they are."""
 
     def require_enough(self, n: int) -> None:
-        """Check that an epoch may ask for ``n`` samples; a generator has no end.
+        """Check that an epoch may ask for ``n`` samples; a generator never ends.
 
         Raises:
             ValueError: if a dataset holds fewer and ``replacement`` is off.
         """
 
     def follow(self, epoch: int) -> None:
-        """Tell an epoch to what draws other samples in each."""
+        """Pass the epoch on to sources that change with it."""
 
     def epoch(self, count: int, epoch: int) -> tuple[Dataset[Sample], Rows]:
-        """A dataset, and its rows whose first ``count`` make up one epoch, classes after the policy.
+        """A dataset, and its rows, the first ``count`` of which make up one epoch, with classes by the policy.
 
         Raises:
             ValueError: if it holds fewer and ``replacement`` is off.
@@ -200,10 +200,10 @@ class Pool:
 
 
 class LivePool(Pool):
-    """Samples that a generator draws when they are asked for.
+    """Samples drawn live from a generator.
 
     Raises:
-        ValueError: if a label policy lacks something, or the generator takes no labels.
+        ValueError: if a label policy lacks an argument, or the generator takes no labels.
     """
 
     source: SampleSource
@@ -213,12 +213,12 @@ class LivePool(Pool):
         super().__init__(draw, generator.spec if hasattr(generator, 'spec') else None)
         self.chunk = default_chunk(self.spec) if self.spec else 1024
         self._chunks: Kept[tuple[int, int], dict[str, Tensor]] = Kept(2)  # consecutive batches share them
-        # A generator of masks that knows its class frequencies takes labels too: classes that patches should hold.
+        # A generator of masks with class frequencies also takes labels: classes that patches should contain.
         self._labelled = Traits.of(generator).class_prior is not None or (
             self.spec is not None and self.spec.target_key == 'label'
         )
         if self._labelled:
-            self.mixture()  # a policy that lacks something is an error now, not in a training loop
+            self.mixture()  # a policy without a required argument fails now, not in a training loop
         elif draw.labels is not None:
             raise ValueError(
                 f'labels={draw.labels!r}: the class mixture of masks that are drawn live is their own; sample a bank '

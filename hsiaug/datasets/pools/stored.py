@@ -1,4 +1,4 @@
-"""Synthetic samples that a dataset holds, a bank among them."""
+"""Pools of synthetic samples stored in a dataset, such as a bank."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from .pool import Draw, Pool
 
 
 class StoredPool(Pool):
-    """Samples of a dataset, each once before any comes twice.
+    """Samples of a dataset; none is repeated before all have been used.
 
     Raises:
-        TypeError: if it cannot be asked for its samples by number.
-        ValueError: if it is empty, or a label policy lacks something.
+        TypeError: if samples cannot be accessed by number.
+        ValueError: if it is empty, or a label policy lacks an argument.
     """
 
     source: Dataset[Sample]
@@ -41,21 +41,21 @@ class StoredPool(Pool):
         self._followers = epoch_followers(dataset)
         self._streams: Kept[int, Rounds] = Kept(1)  # of the epoch
         if draw.labels is not None:
-            self.mixture()  # a policy that lacks something is an error now, not in a training loop
+            self.mixture()  # a policy without a required argument fails now, not in a training loop
 
     @property
     def held(self) -> int:
-        """Number of samples that it holds."""
+        """Number of samples."""
         return len(cast(Any, self.source))
 
     @property
     def enough(self) -> int:
-        """Samples that the label policy can be met with, each at most once."""
+        """Number of samples with which the label policy can be met, each used at most once."""
         weights = self.weights
         return self.held if weights is None else int(1 / weights.max() + 1e-9)
 
     def follow(self, epoch: int) -> None:
-        """Tell an epoch to the datasets within that draw other samples in each."""
+        """Pass the epoch on to inner datasets that change with it."""
         for follower in self._followers:
             follower.set_epoch(epoch)
 
@@ -94,7 +94,7 @@ class StoredPool(Pool):
         return self._rows(self._streams.get_or_make(epoch, lambda: self._rounds(epoch, size))[wanted])
 
     def _rounds(self, epoch: int, size: int) -> Rounds:
-        """Rows of whole rounds through the dataset or, classes after a policy, of ``size`` samples each."""
+        """Rows of whole rounds through the dataset or, with a policy, of ``size`` samples each."""
         seed = stream_seed(self.draw.seed, epoch, DRAWS)
         if self.weights is None:
             return Rounds(self.held, seed)
@@ -112,7 +112,7 @@ class StoredPool(Pool):
 
     @cached_property
     def weights(self) -> np.ndarray | None:
-        """(N,) chance of each sample of a dataset under the policy, None where all have the same."""
+        """(N,) probability of each sample of a dataset under the policy; None if all are equal."""
         if self.draw.labels is None:
             return None
         mixture, labels = self.mixture(), self._labels()
@@ -123,15 +123,15 @@ class StoredPool(Pool):
         if absent := [cast(SampleSpec, self.spec).classes[k] for k in np.flatnonzero((held == 0) & (mixture > 0))]:
             raise ValueError(f'labels={self.draw.labels!r} asks for {absent}, but the source holds no sample of it')
         known, each = (labels >= 0) & (labels < len(mixture)), mixture / np.maximum(held, 1)
-        return np.where(known, each[np.where(known, labels, 0)], 0.0)  # an ignored sample is of no class
+        return np.where(known, each[np.where(known, labels, 0)], 0.0)  # ignored samples have no class
 
     @cached_property
     def _edges(self) -> np.ndarray | None:
-        """(N,) running sum of the weights, made once: a draw must not cost as much as the dataset is long."""
+        """(N,) cumulative weights, computed once so that a draw is cheap even in a long dataset."""
         return None if self.weights is None else np.cumsum(self.weights)
 
     def _labels(self) -> np.ndarray | None:
-        """(N,) labels of a dataset, None where its samples have masks."""
+        """(N,) labels of a dataset; None for masks."""
         if 'label' not in self._one:
             return None
         labels = labels_of(self.source)

@@ -19,7 +19,7 @@ from .orders import Shuffled, is_long
 
 
 def default_chunk(spec: SampleSpec) -> int:
-    """How many samples are drawn at once: 1024, or as many images as 64 MiB hold."""
+    """Number of samples drawn at a time: 1024, or as many images as fit in 64 MiB."""
     return max(1, min(1024, (64 << 20) // (4 * prod(spec.image_shape))))
 
 
@@ -33,11 +33,11 @@ def require_drawable(generator: object) -> None:
 
 
 def draw_samples(source: SampleSource, n: int, labels: Tensor | None, seed: int) -> dict[str, Tensor]:
-    """A batch of ``n`` samples of a source, which may be anybody's, without what its gradients would need.
+    """A batch of ``n`` samples of any source, without gradients.
 
     Raises:
-        TypeError: if it gives no dictionary of tensors.
-        ValueError: if it gives another number of samples.
+        TypeError: if it does not return a dictionary of tensors.
+        ValueError: if it returns another number of samples.
     """
     require_drawable(source)
     batch, who = source.sample(n, labels, seed=seed), type(source).__name__
@@ -131,7 +131,7 @@ class SyntheticDataset(InEpochs, ReadAtOnce):
         return self._labels(self.epoch, np.arange(self.length))
 
     def _labels(self, epoch: int, rows: np.ndarray) -> Tensor:
-        """Labels of some samples: the counts of the classes in random order."""
+        """Labels of some samples: exact class counts in random order."""
         if self._drawn is None or self._drawn[0] != epoch:
             self._drawn = (epoch, Shuffled(self.length, np.random.default_rng(stream_seed(self.seed, epoch))))
         ends = np.cumsum(self.counts)

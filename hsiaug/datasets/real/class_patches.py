@@ -28,14 +28,14 @@ def class_patches(
     Args:
         image: (N, C, H, W).
         mask: (N, H, W) int64 classes or the ignore index.
-        spec: theirs, of kind ``'segmentation'``.
+        spec: their spec, of kind ``'segmentation'``.
         size: side of a patch.
-        rule: ``'centre'`` gives it the label of its central pixel, of an even side that right of and below the middle;
-            ``'dominant'`` that of most of its counting pixels, the lower one in a tie. Patches whose label does not
-            count are left out.
+        rule: ``'centre'`` labels a patch by its central pixel (right of and below the middle if the side is even);
+            ``'dominant'`` by the most frequent class of its valid pixels, the lower one in a tie. Patches whose label
+            is ignored are left out.
         stride: step between patches; half the size if None.
-        per_class: most patches of a class to keep, drawn at random.
-        seed: of the draw.
+        per_class: largest number of patches per class, drawn at random.
+        seed: seed of the draw.
 
     Returns:
         (n, C, size, size) patches, (n,) int64 labels, and their spec of kind ``'scene'``.

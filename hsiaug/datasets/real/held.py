@@ -21,11 +21,11 @@ from ..contract.wrapped import provenances_of, spec_of
 from ..preview import plot_sample
 
 IGNORE = 255
-"""Value in masks of pixels that count neither in losses nor in metrics."""
+"""Value of pixels in masks that are ignored in losses and metrics."""
 
 
 class RealDataset(NonGeoDataset):
-    """Real samples that a spec describes."""
+    """Real samples with a spec."""
 
     spec: SampleSpec
     transforms: Transform | None = None
@@ -39,24 +39,24 @@ class RealDataset(NonGeoDataset):
 
 
 class HeldSamples(ReadAtOnce, RealDataset):
-    """Samples held in memory, ``image`` and its ``label`` or ``mask`` an attribute each.
+    """Samples held in memory, with attributes ``image`` and ``label`` or ``mask``.
 
-    A subclass of one ``kind`` checks what it is given; any other trusts it.
+    A subclass with a ``kind`` checks its arguments; others trust them.
 
     Args:
         image: (N, ...) float32 in the dataset's unit, finite.
         target: (N, ...) int64 labels or masks.
-        spec: what they are.
-        split: the split that they come from; a generator that saw its test pixels is then refused by mixing.
+        spec: spec of the samples.
+        split: the split they come from; generators that have seen its test pixels are then refused when mixing.
         transforms: function of a sample, as in torchgeo.
 
     Raises:
-        ValueError: if images, targets and spec do not fit together, or hold values that they must not.
+        ValueError: if images, targets and spec do not match, or hold invalid values.
     """
 
     kind: ClassVar[Kind | None] = None
     provenance: Provenance | None = None
-    """What the generators have seen that made synthetic samples among them, such as those read from a bank."""
+    """Provenances of the generators of synthetic samples among them, such as samples read from a bank."""
 
     def __init__(
         self, image: Tensor, target: Tensor, spec: SampleSpec, split: Any = None, transforms: Transform | None = None
@@ -72,11 +72,11 @@ class HeldSamples(ReadAtOnce, RealDataset):
 
         Args:
             dataset: map-style, in the sample contract, such as a torchgeo dataset; masks may be (H, W) or (1, H, W).
-            spec: what they are; the dataset's own if None.
+            spec: spec of the samples; the dataset's own if None.
             progress: show a progress bar.
 
         Raises:
-            ValueError: if no spec is known, or the samples do not fit it.
+            ValueError: if no spec is known, or the samples do not match it.
         """
         spec, who, length = spec or spec_of(dataset), cls.__name__, len(cast(Any, dataset))
         if spec is None:
@@ -159,10 +159,10 @@ class HeldMasks(HeldSamples):
 
 
 def require_samples(image: Tensor, target: Tensor, spec: SampleSpec, kind: Kind, who: str) -> None:
-    """Check (N, ...) images and labels or masks against a spec, which must be of a kind.
+    """Check (N, ...) images and labels or masks against a spec, which must be of a given kind.
 
     Raises:
-        ValueError: naming what was found and expected, and for values the first sample that holds them.
+        ValueError: naming what was found and expected, and for values the first such sample.
     """
     if spec.kind != kind or (kind == 'change' and spec.num_classes != 2):
         two = ' with two classes' if kind == 'change' else ''
@@ -178,7 +178,7 @@ def require_samples(image: Tensor, target: Tensor, spec: SampleSpec, kind: Kind,
 def class_pixels(target: Tensor, spec: SampleSpec) -> Tensor:
     """(n, K) int64 counting pixels of each class in each of (n, ...) masks, or samples, of (n,) labels."""
     flat, classes = target.reshape(len(target), target[:1].numel()), spec.num_classes
-    # Each sample has K places of its own in one long histogram.
+    # Each sample has its own K bins in one long histogram.
     places = flat + classes * torch.arange(len(flat))[:, None]
     counts = torch.bincount(places[spec.counted(flat)], minlength=classes * len(flat))
     return counts.reshape(len(flat), classes)

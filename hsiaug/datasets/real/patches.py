@@ -1,4 +1,4 @@
-"""Images in memory as torchgeo datasets, with masks, of two dates, or with one label each; how windows are read."""
+"""torchgeo datasets of images in memory: with masks, of two dates, or with one label each; reading of windows."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from ...scenes.labels import class_positions
 from ...scenes.patches import PatchPart, PatchSplit
 from .held import IGNORE, HeldMasks, HeldSamples, fill_missing
 
-_REACH = 3  # pixels of a coarser image on each side that interpolation looks at, and one
+_REACH = 3  # pixels of a coarser image needed on each side for interpolation, plus one
 
 
 class PatchDataset(HeldMasks):
@@ -128,12 +128,12 @@ class SceneDataset(HeldSamples):
     Args:
         image: (N, C, H, W) float32 in the dataset's unit, finite.
         label: (N,) int64 labels.
-        spec: what they are; its kind is ``'scene'``.
-        split: the split that they come from; a generator that saw its test pixels is then refused by mixing.
+        spec: spec of kind ``'scene'``.
+        split: the split they come from; generators that have seen its test pixels are then refused when mixing.
         transforms: function of a sample, as in torchgeo.
 
     Raises:
-        ValueError: if images, labels and spec do not fit together, or hold values that they must not.
+        ValueError: if images, labels and spec do not match, or hold invalid values.
     """
 
     kind = 'scene'
@@ -153,7 +153,7 @@ class SceneDataset(HeldSamples):
     def from_scene(
         cls, scene: Scene, split: LabelledPatchSplit, part: PatchPart = 'train', transforms: Transform | None = None
     ) -> SceneDataset:
-        """The labelled patches of one part of a split; pixels that are not measured hold the mean of the others.
+        """The labelled patches of one part of a split; pixels not measured get the mean of the others.
 
         Raises:
             ValueError: for an unknown part, a split of another scene, or one without labelled patches.
@@ -169,10 +169,10 @@ class SceneDataset(HeldSamples):
 
 
 def require_split_of(scene: Scene, split: Split | PatchSplit, who: str) -> None:
-    """Check that a split is one of this scene.
+    """Check that a split belongs to this scene.
 
     Raises:
-        ValueError: if it was made for another.
+        ValueError: if it was made for another scene.
     """
     if split.scene != scene.fingerprint:
         raise ValueError(
@@ -189,7 +189,7 @@ def window_pixels(scene: Scene, corners: np.ndarray, size: int) -> Iterator[np.n
 
 
 def read_windows(scene: Scene, corners: np.ndarray, size: int) -> Tensor:
-    """(n, C, size, size) float32 windows of a scene; pixels that are not measured hold the mean of the others."""
+    """(n, C, size, size) float32 windows of a scene; pixels not measured get the mean of the others."""
     image = np.empty((len(corners), scene.num_bands, size, size), dtype=np.float32)
     for k, pixels in enumerate(window_pixels(scene, corners, size)):
         image[k] = scene.spectra(pixels.reshape(-1)).T.reshape(image.shape[1:])
@@ -198,16 +198,16 @@ def read_windows(scene: Scene, corners: np.ndarray, size: int) -> Tensor:
 
 
 class CoarseWindows(NamedTuple):
-    """Windows of a ``factor`` times coarser sensor: (n, C, size, size) float32, interpolated to their pixels."""
+    """Windows of a sensor coarser by ``factor``: (n, C, size, size) float32, interpolated to the fine pixels."""
 
     image: Tensor
     factor: int
 
 
 def read_coarse_windows(scene: Scene, corners: np.ndarray, size: int) -> CoarseWindows:
-    """Windows, at (n, 2) upper-left corners, of a coarser sensor's image of a scene: interpolated first, then cut.
+    """Windows, at (n, 2) upper-left corners, of a coarser sensor's image of a scene, cut after interpolation.
 
-    So they may begin at any pixel. Only the surroundings that an interpolated pixel depends on are read with a window.
+    They may therefore begin at any pixel. With a window, only the surroundings needed for interpolation are read.
     """
     assert scene.coarse is not None
     coarse, k = replace(scene.coarse, bands=scene.bands), scene.shape[0] // scene.coarse.shape[0]
