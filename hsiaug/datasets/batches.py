@@ -152,7 +152,15 @@ def stack(samples: list[dict[str, Any]], known: Mapping[str, Tensor] | None = No
 
     def column(key: str) -> Any:
         values = [sample[key] for sample in samples]
-        return torch.stack(as_tensors(values)) if is_array(values[0]) else values
+        if not is_array(values[0]):
+            return values
+        tensors = as_tensors(values)
+        if len(shapes := {tuple(tensor.shape) for tensor in tensors}) > 1:
+            raise ValueError(
+                f'{len(values)} samples that are to be stacked hold {key} of several shapes, {sorted(shapes)[:4]}; '
+                'bring all to one, for example with hsiaug.adapt(dataset, size=...)'
+            )
+        return torch.stack(tensors)
 
     return {key: known[key] if known and key in known else column(key) for key in samples[0]}
 
