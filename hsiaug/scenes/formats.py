@@ -18,6 +18,8 @@ from .matlab import open_hdf5, open_mat
 from .raster import data_file, open_raster
 from .wavelengths import centres_of, to_nanometres
 
+ARRAY_SUFFIXES = ('.npy', '.npz', '.mat', '.h5', '.hdf5', '.hdf', '.he5', '.nc', '.nc4')
+"""Of files of arrays by name; all others are rasters."""
 WAVELENGTH_KEYS = {'wavelength_nm': 'nm', 'wavelengths': None, 'wavelength': None, 'wavelength_um': 'um'}
 """Usual names of band centres, with the unit if the name implies it."""
 
@@ -40,7 +42,7 @@ def open_content(file: Path, what: str, bands: Sequence[int] | np.ndarray | None
             content = _open_npy(file, where)
         elif suffix == '.npz':
             content = _open_npz(file, where)
-        elif suffix in ('.mat', '.h5', '.hdf5', '.hdf', '.he5', '.nc', '.nc4'):
+        elif suffix in ARRAY_SUFFIXES:
             hdf5 = suffix != '.mat' or h5py.is_hdf5(file)
             content = open_hdf5(file, where) if hdf5 else open_mat(file, where)
         else:

@@ -114,12 +114,12 @@ def open_hdf5(file: Path, where: str) -> Content:
             if found.external or found.is_virtual:
                 unread.append(f'{name} keeps its values in other files, which are never read')
                 return
-            text, kind = h5py.check_string_dtype(found.dtype) is not None, attributes.get('MATLAB_class', found.dtype)
-            if found.shape is None or kind in (b'char', 'char'):
+            text = h5py.check_string_dtype(found.dtype) is not None
+            if found.shape is None or attributes.get('MATLAB_class') in (b'char', 'char'):
                 return
             if not text and found.dtype.kind not in NUMERIC:
-                kind = kind.decode() if isinstance(kind, bytes) else kind
-                unread.append(f'{name} {found.shape} of {kind} is not read: save what it holds as plain arrays')
+                what = 'cells' if found.dtype.kind == 'O' else found.dtype.names or found.dtype
+                unread.append(f'{name} {found.shape} of {what} is not read: save what it holds as plain arrays')
                 return
             reversed_axes = by_matlab or 'MATLAB_class' in attributes
             shape = found.shape[::-1] if reversed_axes else found.shape

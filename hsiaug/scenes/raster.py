@@ -63,10 +63,17 @@ def open_raster(file: Path, where: str, bands: Sequence[int] | np.ndarray | None
         nodata = {value for i in indexes if (value := source.nodatavals[i - 1]) is not None}
         facts.nodata = next(iter(nodata), None)
         facts.wavelengths = _wavelengths(source, indexes, header)
+        if len(source.subdatasets) > 1:
+            facts.notices = [
+                *facts.notices,
+                f'{file} holds {len(source.subdatasets)} pages, of which the first alone is read; if each is a band, '
+                'save them as the bands of one image, or as .npy',
+            ]
         if source.colorinterp[0] == ColorInterp.palette:
             facts.notices = [
+                *facts.notices,
                 f'{file} holds positions in a table of colours, which are read as one band; save its colours as three '
-                'bands if it is a picture'
+                'bands if it is a picture',
             ]
         sides = [[float(values[i - 1]) for i in indexes] for values in (source.scales, source.offsets)]
         facts.scale, facts.offset = (side[0] if len(set(side)) == 1 else np.array(side) for side in sides)

@@ -15,12 +15,13 @@ from banks import SLOW, Source, files, launched, to_format_1
 from filelock import FileLock
 from lightning.fabric import Fabric
 from safetensors.torch import load_file, save, save_file
+from toys import Toy
 
 from hsiaug.datasets.bank.reader import BankError, SyntheticBank
 from hsiaug.datasets.bank.shard import map_shard, write_shard
 from hsiaug.datasets.bank.writer import write_bank
 from hsiaug.datasets.contract.samples import value_problem
-from hsiaug.samples import SampleSpec
+from hsiaug.samples import Sample, SampleSpec
 
 # --- a shard ----------------------------------------------------------------------------------------------------------
 
@@ -132,6 +133,15 @@ def test_mistaken_arguments_are_named_and_leave_nothing(name: str, value: Any, t
         write_bank(source, **settings)
     assert source.calls == 0
     assert not (tmp_path / 'bank').exists()
+
+
+def test_samples_of_several_sizes_are_named(tmp_path: Path) -> None:
+    class Uneven(Toy):
+        def __getitem__(self, index: int) -> Sample:
+            return {key: value[..., : 8 - index // 5] for key, value in super().__getitem__(index).items()}
+
+    with pytest.raises(ValueError, match=r'2 samples .* hold image of several shapes, \[\(5, 8, 7\), \(5, 8, 8\)\]'):
+        write_bank(Uneven('segmentation', 6), None, tmp_path / 'bank')
 
 
 def test_whole_numbers_of_numpy_are_numbers(tmp_path: Path) -> None:

@@ -90,9 +90,12 @@ def test_names_that_file_systems_and_editors_make(tmp_path: Path) -> None:
     save(tmp_path / 'label' / '\N{LATIN SMALL LETTER A WITH DIAERESIS}.npy', MASKS['a'])
     (tmp_path / 'train.txt').write_text('\ufeffa\N{COMBINING DIAERESIS}.npy\r\n', encoding='utf-8')
     assert len(PairFolder(tmp_path, CLASSES, split='train')) == 1
+    write_raster(tmp_path / 'img' / 'j.jp2', IMAGES['c'], driver='JP2OpenJPEG', QUALITY='100', REVERSIBLE='YES')
+    save(tmp_path / 'label' / 'j.npy', MASKS['c'])
     write_raster(tmp_path / 'img' / 'envi', IMAGES['b.1'])
     save(tmp_path / 'label' / 'envi.npy', MASKS['b.1'])
-    assert np.array_equal(PairFolder(tmp_path, CLASSES)[0]['image'].permute(1, 2, 0).numpy(), IMAGES['b.1'])
+    found = [PairFolder(tmp_path, CLASSES)[k]['image'].permute(1, 2, 0).numpy() for k in range(2)]
+    assert np.array_equal(found, [IMAGES['b.1'], IMAGES['c']])
     (tmp_path / 'img' / 'gone.npy').symlink_to(tmp_path / 'nowhere.npy')
     with pytest.raises(ValueError, match=r'gone.npy has no file of that stem'):
         PairFolder(tmp_path, CLASSES)

@@ -148,6 +148,10 @@ def test_what_are_no_shards(tmp_path: Path) -> None:
     for shards in (tmp_path, [tmp_path / 'absent.tar'], write_tar(tmp_path / 'y.tar', {'0.npy': npy(1.0)}, 'w:gz')):
         with pytest.raises(ValueError, match='cannot be read as an uncompressed tar file'):
             TarShards(shards)  # type: ignore[arg-type]
+    whole = write_tar(tmp_path / 'z.tar', {f'{k}.npy': npy(np.ones(3)) for k in range(3)})
+    whole.write_bytes(whole.read_bytes()[: 4 * 512])  # between two members
+    with pytest.raises(ValueError, match=r'z\.tar cannot be read .*: it has no end, as if something were cut off'):
+        TarShards(whole)
     lacking = {'0.npy': npy(np.ones(3)), '0.cls': b'1', '1.npy': npy(np.ones(3))}
     with pytest.raises(ValueError, match=r"sample 1 has no \['cls'\], which the first one has"):
         TarShards(write_tar(tmp_path / 'x.tar', lacking))

@@ -98,7 +98,7 @@ def test_text_units_and_bad_bands_in_hdf5(tmp_path: Path) -> None:
         open_scene(file)
     with h5py.File(file, 'w') as archive:
         archive['cube'] = np.zeros((6, 8), dtype=[('a', 'f4')])
-    with pytest.raises(SceneFileError, match=r"nothing; cube \(6, 8\) of \[\('a', '<f4'\)\] is not read"):
+    with pytest.raises(SceneFileError, match=r"nothing; cube \(6, 8\) of \('a',\) is not read"):
         open_scene(file)
 
 

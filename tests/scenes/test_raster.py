@@ -63,7 +63,7 @@ def test_labels_and_other_dates_of_another_place_are_refused(tmp_path: Path) -> 
                 scene()
 
 
-def test_tables_of_colours_and_jpeg(tmp_path: Path) -> None:
+def test_tables_of_colours_pages_and_jpeg(tmp_path: Path) -> None:
     labels = IMAGE[:, :, 0] % 4
     file = write(tmp_path / 'palette.png', labels)
     with rasterio.open(file, 'r+') as out:
@@ -72,6 +72,13 @@ def test_tables_of_colours_and_jpeg(tmp_path: Path) -> None:
     assert np.array_equal(open_scene(tmp_path / 'cube.npy', file).labels, labels)
     with pytest.warns(UserWarning, match='holds positions in a table of colours, which are read as one band'):
         open_scene(file)
+    pages = write(tmp_path / 'pages.tif')
+    with rasterio.open(pages, 'w', 'GTiff', 9, 8, 1, dtype='uint8', APPEND_SUBDATASET='YES') as out:
+        out.write(IMAGE[:, :, :1].transpose(2, 0, 1))
+    with pytest.warns(
+        UserWarning, match='holds 2 pages, of which the first alone is read; if each is a band, save them'
+    ):
+        assert open_scene(pages).cube.shape == IMAGE.shape
     with pytest.raises(SceneFileError, match=r'labels.jpg: JPEG changes values, and so classes; save it as PNG'):
         open_scene(tmp_path / 'cube.npy', write(tmp_path / 'labels.jpg', labels))
 

@@ -117,6 +117,10 @@ def _index(shard: Path) -> dict[str, dict[str, tuple[int, int]]]:
                     )
                 if member.isfile() and suffix in _DECODERS:
                     found.setdefault(f'{folder}/{stem}', {})[name] = (member.offset_data, member.size)
+        with shard.open('rb') as raw:
+            raw.seek(-tarfile.BLOCKSIZE, os.SEEK_END)
+            if any(raw.read()):  # Python takes the end of the file for that of the archive
+                raise tarfile.ReadError('it has no end, as if something were cut off')
     except (tarfile.TarError, OSError) as error:
         raise ValueError(f'{shard} cannot be read as an uncompressed tar file: {error}') from error
     return found

@@ -70,8 +70,21 @@ def _column(values: list[Any]) -> Any:
 
 
 def stack(columns: Mapping[str, Any]) -> dict[str, Any]:
-    """Columns whose arrays are stacked; all else comes as lists."""
-    return {key: torch.stack(value) if isinstance(value, Arrays) else value for key, value in columns.items()}
+    """Columns whose arrays are stacked; all else comes as lists.
+
+    Raises:
+        ValueError: if arrays of a column have several shapes.
+    """
+
+    def stacked(key: str, arrays: Arrays) -> Tensor:
+        if len(shapes := {tuple(array.shape) for array in arrays}) > 1:
+            raise ValueError(
+                f'{len(arrays)} samples that are to be stacked hold {key} of several shapes, {sorted(shapes)[:4]}; '
+                'bring all to one, for example with hsiaug.adapt(dataset, size=...)'
+            )
+        return torch.stack(arrays)
+
+    return {key: stacked(key, value) if isinstance(value, Arrays) else value for key, value in columns.items()}
 
 
 def unstack(columns: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -12,7 +12,7 @@ import numpy as np
 
 from ...samples import Kind, SampleSpec, as_classes
 from ...scenes.files import CUBE_KEYS, LABEL_KEYS, Content, Facts, SceneFileError, Variable, without_axis_of_one
-from ...scenes.formats import open_content
+from ...scenes.formats import ARRAY_SUFFIXES, open_content
 from ...scenes.labels import ignored_values, without_class
 from ...scenes.layout import Layout, band_numbers, channels_last
 from ...scenes.raster import DATA_SUFFIXES, require_one_place
@@ -22,8 +22,8 @@ from ..contract.samples import require_same_wavelengths
 from ..real.held import IGNORE, fill_missing
 from ..shared import Kept
 
-SUFFIXES = ('.tif', '.tiff', '.png', '.npy', '.npz', '.mat', '.h5', '.hdf5')
-IMAGE_SUFFIXES = (*SUFFIXES, '.jpg', '.jpeg')
+SUFFIXES = ('.tif', '.tiff', '.png', '.bmp', *ARRAY_SUFFIXES)
+IMAGE_SUFFIXES = (*SUFFIXES, '.jpg', '.jpeg', '.jp2')
 """Suffixes of images. Masks cannot be JPEG, which changes values."""
 Window = tuple[slice, slice]
 """Rows and columns."""
