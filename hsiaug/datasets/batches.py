@@ -240,12 +240,14 @@ class Extras:
         absent: what synthetic samples have where real ones alone have something (:func:`absent_values`); all else
             that is no tensor is left out. None leaves all as it is.
         tagged: note the source as ``source``.
+        weight_dtype: of the weights of real samples, where they have some that are floating.
     """
 
     num_classes: int | None = None
     weight: float | None = None
     absent: Mapping[str, Any] | None = None
     tagged: bool = False
+    weight_dtype: torch.dtype | None = None
 
     def complete(self, batch: Mapping[str, Any], source: int) -> dict[str, Any]:
         """A batch with them; its source is 0 for real samples, else the number of the source, from 1."""
@@ -266,7 +268,8 @@ class Extras:
             classes = torch.arange(self.num_classes, device=label.device)
             whole['label_prob'] = (label == classes).to(torch.float32)  # of none where it is ignored
         if self.weight is not None and 'weight' not in kept:
-            whole['weight'] = torch.full((size,), float(self.weight) if synthetic else 1.0, device=image.device)
+            weight = float(self.weight) if synthetic else 1.0
+            whole['weight'] = torch.full((size,), weight, dtype=self.weight_dtype, device=image.device)
         if self.tagged:
             whole['source'] = torch.full((size,), source, dtype=torch.int64, device=image.device)
         return whole
@@ -287,7 +290,7 @@ class Extras:
                     whole[key] = value
                 elif is_array(value):
                     whole[key] = as_tensor(value)
-                elif self.absent is None or isinstance(self.absent.get(key), str):
+                elif self.absent is None or key in self.absent:  # None, in place of a value, is for collation to judge
                     whole[key] = value
             completed.append({**whole, **extra} if source else {**extra, **whole})
         return completed
@@ -412,12 +415,14 @@ def cast_like(values: Tensor, real: Tensor, what: str, owner: str) -> Tensor:
 
 
 def as_tensor(value: Any) -> Tensor:
-    """A tensor of a number or an array, on the CPU whatever the default device; tensors as they are."""
+    """A tensor of a number or an array as torch collates it, on the CPU whatever the defaults; tensors as they are."""
     if isinstance(value, np.ndarray) and not (
         value.flags.writeable and value.dtype.isnative and min(value.strides, default=0) >= 0
     ):
         value = value.astype(value.dtype.newbyteorder('='), order='C')  # what torch cannot share, it takes as a copy
-    return value if isinstance(value, Tensor) else torch.as_tensor(value, device='cpu')
+    if isinstance(value, Tensor):
+        return value
+    return torch.as_tensor(value, dtype=torch.float64 if type(value) is float else None, device='cpu')
 
 
 def as_tensors(values: list[Any]) -> list[Tensor]:
