@@ -103,3 +103,27 @@ def test_targets_are_never_filled(key: str) -> None:
     for mix in (lambda: MixedDataset(real, source, 1.0), lambda: SyntheticMix(source)(next(iter(DataLoader(real, 4))))):
         with pytest.raises(SpecMismatchError, match=f"'{key}': real samples have it, synthetic ones do not"):
             mix()
+
+
+@pytest.mark.parametrize('ratio', [0, 1.0])
+def test_numbers_of_python_are_what_torch_collates(ratio: float) -> None:
+    class Measured(Placed):
+        def __getitem__(self, index: int) -> Sample:
+            return {**self.inner[index], 'cloud': 0.1 * index, 'weight': 2.0 + index, 'number': index, 'night': True}
+
+    real = Measured()
+    alone = next(iter(DataLoader(real, 12)))
+    batch = next(iter(DataLoader(MixedDataset(real, Toy('segmentation', 40, seed=1), ratio, weight=0.5), 24)))
+    for key, value in alone.items():
+        assert batch[key].dtype == value.dtype, key
+        assert torch.equal(batch[key][:12], value), key
+    assert (batch['weight'][12:] == 0.5).all()
+
+
+def test_a_sample_without_a_value_is_for_the_collation_to_judge() -> None:
+    real = Toy('scene', 6)
+    samples = [{**real[i], 'cloud': None if i % 2 else torch.zeros(())} for i in range(6)]
+    mixed = MixedDataset(samples, Toy('scene', 40, seed=1), 1.0)  # type: ignore[arg-type]
+    found = next(iter(DataLoader(mixed, 12, collate_fn=lambda batch: [sample['cloud'] for sample in batch])))
+    assert [value is None for value in found[:6]] == [False, True] * 3
+    assert all(value.isnan() for value in found[6:])

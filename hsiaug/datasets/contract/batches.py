@@ -58,9 +58,10 @@ def columns_of(dataset: Any, rows: np.ndarray) -> dict[str, Any]:
 
 
 def _column(values: list[Any]) -> Any:
-    if not is_array(values[0]):
+    types = set(map(type, values))
+    if type(None) in types or not is_array(values[0]):  # a lack of a value is for the collation to judge
         return values
-    tensors = values if set(map(type, values)) == {Tensor} else list(map(as_tensor, values))
+    tensors = values if types == {Tensor} else list(map(as_tensor, values))
     if tensors[0].ndim:
         return Arrays(tensors)
     try:
@@ -190,12 +191,14 @@ def on_each_device(places: Tensor, columns: Iterable[Any]) -> dict[torch.device,
 
 
 def as_tensor(value: Any) -> Tensor:
-    """A tensor of a number or an array, on the CPU whatever the default device; tensors as they are."""
+    """A tensor of a number or an array as torch collates it, on the CPU whatever the defaults; tensors as they are."""
     if isinstance(value, np.ndarray) and not (
         value.flags.writeable and value.dtype.isnative and min(value.strides, default=0) >= 0
     ):
         value = value.astype(value.dtype.newbyteorder('='), order='C')  # what torch cannot share, it takes as a copy
-    return value if isinstance(value, Tensor) else torch.as_tensor(value, device='cpu')
+    if isinstance(value, Tensor):
+        return value
+    return torch.as_tensor(value, dtype=torch.float64 if type(value) is float else None, device='cpu')
 
 
 def is_array(value: object) -> bool:

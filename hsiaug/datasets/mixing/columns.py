@@ -61,12 +61,14 @@ class Extras:
         absent: what synthetic samples have where real ones alone have something (:func:`absent_values`); all else
             that is no tensor is left out. None leaves all as it is.
         tagged: note the source as ``source``.
+        weight_dtype: of the weights of real samples, where they have some that are floating.
     """
 
     num_classes: int | None = None
     weight: float | None = None
     absent: Mapping[str, Any] | None = None
     tagged: bool = False
+    weight_dtype: torch.dtype | None = None
 
     def complete(self, columns: Mapping[str, Any], source: int) -> dict[str, Any]:
         """Columns with them; their source is 0 for real samples, else the number of the source, from 1."""
@@ -76,8 +78,10 @@ class Extras:
         if self.absent is not None:
             whole = {key: value for key, value in columns.items() if isinstance(value, Tensor | Arrays)}
             for key, value in self.absent.items():
-                if isinstance(value, str):
-                    whole[key] = [value] * size if synthetic else list(columns[key])
+                if synthetic and isinstance(value, str):
+                    whole[key] = [value] * size
+                elif not synthetic and key not in whole and key in columns:  # text, or None for lack of a value
+                    whole[key] = list(columns[key])
                 elif synthetic and key not in whole:
                     whole[key] = torch.stack([value] * size) if size else value[None][:0]
         kept = {'synthetic', 'weight'} & set(whole) if source == 0 else set()  # of samples that were mixed before
@@ -88,7 +92,8 @@ class Extras:
             classes = torch.arange(self.num_classes, device=label.device)
             whole['label_prob'] = (label == classes).to(torch.float32)  # of none where it is ignored
         if self.weight is not None and 'weight' not in kept:
-            whole['weight'] = torch.full((size,), float(self.weight) if synthetic else 1.0, device=device)
+            weight = float(self.weight) if synthetic else 1.0
+            whole['weight'] = torch.full((size,), weight, dtype=self.weight_dtype, device=device)
         if self.tagged:
             whole['source'] = torch.full((size,), source, dtype=torch.int64, device=device)
         return whole

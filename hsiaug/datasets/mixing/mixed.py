@@ -147,7 +147,10 @@ class MixedDataset(InEpochs, ReadAtOnce):
             self.sources.require_free(first)
         if self._mixes:
             self._numbers = self.sources.class_numbers(self.spec)
-            self._extras = replace(self._extras, num_classes=self.sources.num_soft_classes, absent=absent_values(first))
+            kept = first.get('weight')
+            dtype = kept.dtype if isinstance(kept, Tensor) and kept.is_floating_point() else None
+            soft, absent = self.sources.num_soft_classes, absent_values(first)
+            self._extras = replace(self._extras, num_classes=soft, absent=absent, weight_dtype=dtype)
             self._numbers.require(first, 'real')  # a class beyond the last has no soft label either
             real = self._extras.complete(first, 0)
             for number, pool in enumerate(self.sources.pools, 1):
