@@ -130,7 +130,9 @@ def run_in_processes(
     listening, alive = context.Pipe(duplex=False)
     with listening, alive, ProcessPoolExecutor(workers, context, _begin, (listening, start, shared)) as pool:
         try:
-            for future in as_completed([pool.submit(function, *task) for task in tasks]):
+            with _ctrl_c_later():
+                submitted = [pool.submit(function, *task) for task in tasks]
+            for future in as_completed(submitted):
                 yield future.result()
         except BaseException as error:
             alive.close()  # before the pool is left, which waits for its workers
@@ -140,6 +142,16 @@ def run_in_processes(
                     'kept: run the same again, with fewer workers'
                 ) from error
             raise
+
+
+@contextmanager
+def _ctrl_c_later() -> Iterator[None]:
+    """Hold Ctrl-C back. Processes started meanwhile never hear it, not even in the seconds of their imports."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _begin(listening: Connection, start: Callable[..., object] | None, shared: tuple[Any, ...]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import os
 import re
 import resource
 import subprocess
@@ -15,7 +16,7 @@ import numpy as np
 import pytest
 import yaml
 
-from hsiaug import __version__
+from hsiaug import __version__, cli
 from hsiaug.ablation import Arm
 from hsiaug.cli import COMMANDS, EXAMPLES, main
 from hsiaug.scenes.config import SceneConfig
@@ -73,6 +74,25 @@ def test_a_typo_is_one_line_with_a_suggestion(capsys: pytest.CaptureFixture[str]
     assert said.count('\n') == 1
 
 
+def test_an_interruption_while_pytorch_is_imported_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(_: list[str]) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, '_run', interrupted)
+    with pytest.raises(SystemExit, match='interrupted; repeat the command'):
+        main(['list', 'configs'])
+
+
+def test_a_terminal_without_utf8_and_a_reader_that_stops() -> None:
+    code = "from hsiaug import cli; cli.DESCRIPTION = 'ε' * {}; cli.main(['--help'])"
+    ascii_only = {**os.environ, 'PYTHONIOENCODING': 'ascii'}
+    done = subprocess.run([sys.executable, '-c', code.format(1)], capture_output=True, check=True, env=ascii_only)
+    assert b'\n?\n' in done.stdout
+    command = f'\'{sys.executable}\' -c "{code.format(10**6)}" | head -1'
+    piped = subprocess.run(['bash', '-c', command], capture_output=True, text=True, check=True)
+    assert (piped.stdout.count('\n'), piped.stderr) == (1, 'hsiaug: the output is not read to its end\n')
+
+
 def test_the_version_is_that_of_the_package(capsys: pytest.CaptureFixture[str]) -> None:
     main(['--version'])
     assert capsys.readouterr().out == f'hsiaug {__version__}\n'
@@ -89,13 +109,20 @@ def test_help_speaks_to_those_who_type(command: str, capsys: pytest.CaptureFixtu
     assert EXAMPLES[command].split()[1] == command
 
 
-def test_examples_are_understood(capsys: pytest.CaptureFixture[str]) -> None:
-    for command, example in EXAMPLES.items():
-        if command in ('list', 'report', 'completion'):
-            continue
+@pytest.mark.parametrize('command', list(COMMANDS))
+def test_what_an_example_prints_as_config_means_the_same(
+    command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def printed(*arguments: str) -> str:
         with pytest.raises(SystemExit) as stopped:
-            main([*example.split()[1:], '--print_config'])
-        assert not stopped.value.code, example
+            main([*arguments, '--print_config'])
+        assert not stopped.value.code, arguments
+        return capsys.readouterr().out
+
+    first = printed(*EXAMPLES[command].split()[1:])
+    (tmp_path / 'mine.yaml').write_text(first)
+    monkeypatch.chdir(tmp_path)
+    assert printed(command, '--config', 'mine.yaml') == first
 
 
 def test_lists_say_what_there_is(capsys: pytest.CaptureFixture[str]) -> None:

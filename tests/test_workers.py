@@ -11,9 +11,11 @@ from hsiaug.workers import run_in_processes
 
 
 def test_every_task_is_run(tmp_path: Path) -> None:
-    tasks = [(f'open({str(tmp_path / str(k))!r}, "w").write("{k}")',) for k in range(5)]
+    deaf = 'import signal; assert signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, [])'  # from the beginning
+    tasks = [(deaf,), *((f'open({str(tmp_path / str(k))!r}, "w").write("{k}")',) for k in range(5))]
     list(run_in_processes(exec, tasks, 2))
     assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {str(k): str(k) for k in range(5)}
+    assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, [])
 
 
 def test_the_first_failure_ends_all(tmp_path: Path) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import difflib
+import os
+import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 DESCRIPTION = 'Mix synthetic hyperspectral samples into training at a chosen ratio, and measure honestly what you gain.'
 COMMANDS = {
@@ -37,9 +39,30 @@ EXAMPLES = {
 
 def main(args: Sequence[str] | None = None) -> None:
     """Entry point. A user's mistake gives one line on standard error and exit status 2, not a traceback."""
-    arguments = list(sys.argv[1:] if args is None else args)
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, 'reconfigure'):  # a terminal without UTF-8 shows ? for what it has not
+            stream.reconfigure(errors='replace')
+    try:
+        try:
+            _run(list(sys.argv[1:] if args is None else args))
+        finally:
+            sys.stdout.flush()
+    except KeyboardInterrupt:  # also while PyTorch is imported, which takes seconds
+        raise SystemExit(
+            '\ninterrupted; repeat the command to start again, or to resume from what it has saved'
+        ) from None
+    except BrokenPipeError:  # of head, say, which has read enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit('hsiaug: the output is not read to its end') from None
+    finally:
+        if args is None:  # the process ends: another Ctrl-C ends it at once
+            signal.signal(signal.SIGINT, lambda *_: os._exit(1))
+
+
+def _run(arguments: list[str]) -> None:
+    """Run a command, or say what there is."""
     first = arguments[0] if arguments else '--help'
-    if first in ('-h', '--help'):
+    if first in ('-h', '--help', 'help'):
         print(usage())
     elif first == '--version':
         from .. import __version__
@@ -50,10 +73,15 @@ def main(args: Sequence[str] | None = None) -> None:
 
         run(arguments)
     else:
-        near = difflib.get_close_matches(first, COMMANDS, 1)
-        hint = f'did you mean {near[0]!r}? ' if near else ''
-        print(f'hsiaug: unknown command {first!r}; {hint}choose from {", ".join(COMMANDS)}', file=sys.stderr)
+        what = f'options follow a command, found {first!r}' if first.startswith('-') else f'unknown command {first!r}'
+        print(f'hsiaug: {what}; {near(first, COMMANDS)}choose from {", ".join(COMMANDS)}', file=sys.stderr)
         raise SystemExit(2)
+
+
+def near(name: str, known: Collection[str]) -> str:
+    """The question whether a known name was meant, or nothing."""
+    found = difflib.get_close_matches(name, known, 1)
+    return f'did you mean {found[0]!r}? ' if found else ''
 
 
 def usage() -> str:

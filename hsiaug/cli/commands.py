@@ -64,17 +64,15 @@ def run(arguments: Sequence[str]) -> None:
         f'{one}=true' if one in FLAGS and following not in ('true', 'false') else one
         for one, following in pairwise([*arguments, ''])
     ]
-    if arguments[0] == 'list' and len(arguments) > 2 and not arguments[2].startswith('-'):
+    if arguments[0] == 'list' and len(arguments) > 2 and not any(one.startswith('-') for one in arguments[1:3]):
         arguments[2] = f'--name={arguments[2]}'
     try:
         with terminated_like_interrupted(), _warnings_in_one_line():
             arguments = with_config_files(arguments)
             command, settings = parse({f.__name__: f for f in FUNCTIONS}, arguments)
             command(**settings)
-    except KeyboardInterrupt:
-        raise SystemExit(
-            '\ninterrupted; repeat the command to start again, or to resume from what it has saved'
-        ) from None
+    except BrokenPipeError:
+        raise
     except (ArgumentError, ValueError, OSError, ImportError, MemoryError, RecursionError) as error:
         _give_up(error)
     except RuntimeError as error:

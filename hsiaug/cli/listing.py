@@ -10,6 +10,7 @@ from typing import Any, Literal
 from docstring_parser import parse as parse_docstring  # which jsonargparse reads help texts with
 
 from ..named_configs import FOLDER, config_names
+from . import near
 
 What = Literal['generators', 'tasks', 'benchmarks', 'configs']
 
@@ -19,7 +20,7 @@ def list(what: What, name: str | None = None) -> None:  # as it is typed
 
     Args:
         what: generators, tasks, benchmarks (public scenes known by name) or configs.
-        name: name of one of them, to see more about it.
+        name: name of one of them, to see more about it; --name may be left out.
     """
     found = dict(_LISTS[what]())
     if name is None:
@@ -27,7 +28,7 @@ def list(what: What, name: str | None = None) -> None:  # as it is typed
         print('\n'.join(f'{one:{width}}  {about}' for one, about in found.items()))
         return
     if name not in found:
-        raise ValueError(f'{name!r} is not one of the {what}; choose from {", ".join(found)}')
+        raise ValueError(f'{name!r} is not one of the {what}; {near(name, found)}choose from {", ".join(found)}')
     if what == 'configs':  # as it is, for a file of one's own
         print((FOLDER / f'{name}.yaml').read_text(encoding='utf-8'), end='')
         return

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import is_dataclass
+from itertools import pairwise
 from pathlib import Path
 from types import UnionType
 from typing import Any, Union, get_args, get_origin, get_type_hints
@@ -15,6 +15,7 @@ import yaml  # type: ignore[import-untyped]
 from jsonargparse import (
     ArgumentError,
     ArgumentParser,
+    DefaultHelpFormatter,
     Namespace,
     auto_parser,
     get_loader,
@@ -25,16 +26,31 @@ from jsonargparse._common import parsing_settings  # what set_parsing_settings s
 
 from ..named_configs import read_yaml
 from ..settings import not_finite
-from . import DESCRIPTION, EXAMPLES
+from . import DESCRIPTION, EXAMPLES, near
 from .config import read_config
 from .listing import without_markup
+
+
+class Formatter(DefaultHelpFormatter):
+    """A help whose usage is one line, without Python's names of types."""
+
+    def add_usage(self, usage: str | None, actions: Iterable[Any], *args: Any, **settings: Any) -> None:
+        """The command and what it needs; all options are explained below."""
+        self._prog = self._prog.replace(' [options]', '') + ' [options]'
+        super().add_usage(usage, [action for action in actions if not action.option_strings], *args, **settings)
+
+    def _expand_help(self, action: Any) -> str:
+        text = without_markup(super()._expand_help(action))
+        for pattern, words in TYPED:
+            text = re.sub(pattern, words, text)
+        return text
 
 
 class Parser(ArgumentParser):
     """A parser whose errors are raised, for one line that says them."""
 
     def __init__(self, *args: Any, **settings: Any) -> None:
-        super().__init__(*args, **{'exit_on_error': False, **settings})
+        super().__init__(*args, **{'exit_on_error': False, 'formatter_class': Formatter, **settings})
         self.nested: list[tuple[str, list[str], Any]] = []
         """Option, keys and value of arguments of two keys or more within a mapping, see :func:`apart_nested`."""
 
@@ -50,16 +66,15 @@ class Parser(ArgumentParser):
         return str(super().dump(self.completed(cfg), *args, **settings))
 
     def format_help(self, *args: Any, **settings: Any) -> str:
-        """The help, without Python's names of types and with an example."""
+        """The help, with an example."""
         text = without_markup(super().format_help(*args, **settings))
-        for pattern, words in TYPED:
-            text = re.sub(pattern, words, text)
         example = EXAMPLES.get((self.prog or '').split()[-1])
         return text + (f'\nexample:\n  {example}\n' if example else '')
 
 
 TYPED = (
-    (r'(--config CONFIG\s+)Path to a configuration file\.', r'\1a YAML file, or one of hsiaug list configs.'),
+    (r'^Path to a configuration file\.', 'a YAML file, or one of hsiaug list configs.'),
+    (r'default: \(([^()]*?),?\)\)$', r'default: [\1])'),
     (r'Literal\[([^\]]*)\]', r'\1'),
     (r'(?:dict|Mapping)\[str,\s+\w+\]', 'mapping'),
     (r'tuple\[([^\[\]]+),\s+\.\.\.\]', r'list of \1'),
@@ -70,7 +85,15 @@ TYPED = (
     (r'\bPath\b', 'path'),
     (r'\bNone\b', 'null'),
 )
-"""What Python's annotations are called on a command line; line breaks may stand within."""
+"""What Python's annotations are called on a command line."""
+
+
+INSTEAD = {
+    '--scene': 'give the cube as --scene.path, labels as --scene.labels',
+    '--split': 'give a strategy as --split.strategy',
+}
+"""What may be meant by a text that is given where a config file of many fields is expected."""
+CONFIGS = ('.yaml', '.yml', '.json')
 
 
 def make_parser(commands: Mapping[str, Callable[..., None]]) -> ArgumentParser:
@@ -98,6 +121,9 @@ def parse(
                 what = f'{value} is not a config file of hsiaug {arguments[0]}'
                 if not isinstance(found := read_config(Path(value), what), dict):
                     raise ValueError(f'{what}: options by name were expected, found {found!r:.80}')
+        for option, value in pairwise('='.join(arguments).split('=')):
+            if option in INSTEAD and not value.startswith(('-', '{')) and Path(value).suffix not in CONFIGS:
+                raise ValueError(f'{option} {value}: a YAML file of its fields was expected; {INSTEAD[option]}')
         command = subparser(parser, arguments[0])
         arguments = apart_nested(command, arguments)
         try:
@@ -123,10 +149,18 @@ def parse(
 def plainly(said: str, command: Parser) -> str:
     """What jsonargparse says of an argument: the option, what was expected in the words of the help, what was found."""
     said = re.sub(r"Problem with given class_path '[^']*': ", '', ' '.join(said.split()))
-    if unknown := re.search(r"does not accept option '([^']+)'|unrecognized arguments: --([\w.]+)", said):
-        known = [action.dest for action in command._actions]
-        near = difflib.get_close_matches(unknown[1] or unknown[2], known, 1)
-        return said + (f'; did you mean {near[0]!r}?' if near else '')
+    name = (command.prog or '').split()[-1]
+    if unknown := re.search(r"does not accept option '([^']+)'|unrecognized arguments: ([^\s=]+)", said):
+        options = [option.lstrip('-') for action in command._actions for option in action.option_strings]
+        meant = near((unknown[1] or unknown[2]).lstrip('-').replace('-', '_'), options).replace("'", "'--", 1)
+        if unknown[1]:
+            meant = meant or 'is the config file for another command? '
+            return f'hsiaug {name} has no option {unknown[1]!r}; {meant}See hsiaug {name} --help'
+        if any(unknown[2] == f'--{action.dest}' for action in command._actions if not action.option_strings):
+            meant = f'leave out {unknown[2]}, and give only its value; '
+        return f'{said}; {meant}see hsiaug {name} --help'
+    if needed := re.search(r'arguments are required: (.+)', said):
+        return f'{needed[1].replace(f"{name}.", "")} must be given, such as: {EXAMPLES.get(name, name)}'
 
     def of_several(found: re.Match[str]) -> str:
         key, types, reasons, value = found.groups()

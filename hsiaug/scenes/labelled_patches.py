@@ -89,8 +89,7 @@ class LabelledPatchSplitter(PatchSplitter):
         held = np.bincount(self._labelled(scene, split, 'train')[1], minlength=len(split.classes))
         rare = np.flatnonzero(held < self.min_patches).tolist()
         lost = tuple(
-            f'class {split.classes[k]} ({scene.class_name(split.classes[k])}): {held[k]} training patches (at least '
-            f'{self.min_patches})'
+            f'{scene.class_title(split.classes[k])}: {held[k]} training patches (at least {self.min_patches})'
             for k in rare
         )
         kept = tuple(class_id for k, class_id in enumerate(split.classes) if k not in rare)

@@ -171,7 +171,7 @@ class PatchSplitter:
         windows[_TRAIN] = windows[_TRAIN][chosen]
         windows, kept, held = self._without_rare(windows, label, len(ids))
         lost = tuple(
-            f'class {ids[k]} ({scene.class_name(ids[k])}): {held[k]} training pixels (at least {self.min_pixels})'
+            f'{scene.class_title(ids[k])}: {held[k]} training pixels (at least {self.min_pixels})'
             for k in np.flatnonzero(~kept)
         )
         advice = 'Use smaller windows, other regions, more training windows or a smaller min_pixels'

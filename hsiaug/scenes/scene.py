@@ -224,6 +224,11 @@ class Scene:
         """Name of a class id."""
         return str(self.class_names.get(int(class_id), f'class {class_id}'))
 
+    def class_title(self, class_id: int) -> str:
+        """A class id, and its name if it has one."""
+        number, name = f'class {class_id}', self.class_name(class_id)
+        return number if name == number else f'{number} ({name})'
+
     @cached_property
     def class_ids(self) -> tuple[int, ...]:
         """Ids that occur in the labels, ascending, without that of unlabelled pixels."""

@@ -200,7 +200,7 @@ class Splitter(ABC):
             have, tested = int((flat[labelled] == class_id).sum()), int((flat[test] == class_id).sum())
             if have < need or tested < self.min_count:
                 why = (
-                    f'class {class_id} ({scene.class_name(class_id)}): {have} training pixels (at least {need}), '
+                    f'{scene.class_title(class_id)}: {have} training pixels (at least {need}), '
                     f'{tested} test pixels (at least {self.min_count})'
                 )
                 if unmeasured := int(((flat == class_id) & ~scene.valid).sum()):
