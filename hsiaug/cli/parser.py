@@ -173,8 +173,8 @@ def plainly(said: str, command: Parser) -> str:
     before = ''
     while before != said:  # those within others first
         before, said = said, re.sub(_OF_SEVERAL, of_several, said)
-    options = {option for action in command._actions for option in action.option_strings}
-    return re.sub(r'^--[\w.]+(?=: )', lambda found: found[0] if found[0] in options else found[0][2:], said)
+    own = {option for action in command._actions for option in action.option_strings}
+    return re.sub(r'^--[\w.]+(?=: )', lambda found: found[0] if found[0] in own else found[0][2:], said)
 
 
 _PLAIN = '((?:(?!Does not validate).)*?)'

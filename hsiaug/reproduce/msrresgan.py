@@ -20,7 +20,8 @@ from ..metrics.super_resolution import super_resolution_scores
 from ..named_configs import published_config
 from ..scenes import PatchSplit, PatchSplitter, Scene
 from ..scenes.config import SceneConfig
-from ..systems.data import TrainingData, training_data
+from ..systems.data import training_data
+from ..systems.training_data import TrainingData
 from .base import Drawing, Files, Paper, Scale, Table, Values, Work, kept, picture_row
 
 NETWORKS = {
