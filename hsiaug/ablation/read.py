@@ -53,24 +53,20 @@ def read_run(run: str | os.PathLike[str]) -> Run:
 
 
 def _read(folder: Path, plan: dict[str, Any], rows: list[dict[str, Any]]) -> Run:
-    # File order depends on workers and interruptions; the report must not.
-    rows.sort(key=lambda row: row['cell'])
-    # Whether an arm is a control is a matter of the report, which may be decided after its cells were measured.
-    controls = {arm['name']: arm['control'] for arm in plan['arms'] if 'control' in arm}
-    defaults = {arm['name']: arm.get('default') for arm in plan['arms']}
-    rows = [
-        {**row, 'control': controls.get(row['arm'], row.get('control', False)),
-         'default': row['ratio'] == defaults.get(row['arm'])}
-        for row in rows
-    ]  # fmt: skip
-    order = {arm['name']: i for i, arm in enumerate(plan['arms'])}
+    arms = {arm['name']: arm for arm in plan['arms']}
+    order = {name: i for i, name in enumerate(arms)}
     settings = {(s[0], s[1]): i for i, s in enumerate(plan['settings'])}
 
-    def place(row: dict[str, Any]) -> tuple[Any, ...]:
+    def place(row: dict[str, Any]) -> tuple[Any, ...]:  # in the file it depends on workers and interruptions
         setting = settings.get((row['scene'], row['budget']), len(settings))
-        return setting, row['classifier'], order.get(row['arm'], -1), row['seed']
+        return setting, row['classifier'], order.get(row['arm'], -1), row['seed'], row['cell']
 
-    rows.sort(key=place)
+    def labelled(row: dict[str, Any], arm: dict[str, Any]) -> dict[str, Any]:
+        # Whether an arm is a control may be decided after its cells were measured.
+        control = arm.get('control', row.get('control', False))
+        return {**row, 'control': control, 'default': row['ratio'] == arm.get('default')}
+
+    rows = sorted((labelled(row, arms.get(row['arm'], {})) for row in rows), key=place)
     fidelity = []
     for file in sorted((folder / 'fidelity').glob('*.json')):
         fidelity.append(read_json(file, 'the fidelity of an arm'))
