@@ -11,9 +11,8 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from ..datasets.adapted import AdaptedDataset
-from ..datasets.batches import fetch
+from ..datasets.batches import fetch, spread_rows
 from ..metrics.patches import Pair
-from ..quality.inspection import spread_rows
 from ..samples import SampleSpec
 from ..tasks import whole
 from ..tasks.base import on_cpu

@@ -95,6 +95,11 @@ def _takes_rows(method: Hashable) -> bool:
     return len(names) > 1 and names[1] in _ROWS
 
 
+def spread_rows(length: int, count: int) -> np.ndarray:
+    """At most ``count`` rows, evenly spaced, the first and the last among them."""
+    return np.linspace(0, length - 1, min(length, count)).astype(np.int64)
+
+
 def fetch_samples(dataset: Any, rows: np.ndarray) -> list[dict[str, Any]]:
     """Samples of a map-style dataset, read whole where it can.
 

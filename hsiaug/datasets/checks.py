@@ -24,7 +24,7 @@ from ..samples import (
     require_compatible,
     require_unseen,
 )
-from .batches import as_tensor, as_tensors, fetch_samples
+from .batches import as_tensor, as_tensors, fetch_samples, spread_rows
 from .contract import in_contract
 from .survey import digests_of_dates, read
 from .wrapped import (
@@ -330,8 +330,8 @@ def some_samples(dataset: Any) -> Iterator[dict[str, Any]]:
     Raises:
         ValueError: naming a sample whose image or target is of another shape than the first's.
     """
-    size, first = len(dataset), None
-    for row in np.unique(np.linspace(0, size - 1, min(EXAMINED, size)).round().astype(np.int64)):
+    first = None
+    for row in spread_rows(len(dataset), EXAMINED):
         sample = fetch_samples(dataset, np.array([row]))[0]
         shapes = {key: tuple(np.shape(sample[key])) for key in ('image', 'mask', 'label') if key in sample}
         first = first or shapes
