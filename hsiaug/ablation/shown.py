@@ -10,10 +10,9 @@ from typing import Any
 from safetensors.torch import load_file
 from torch import Tensor
 
-from ..datasets.contract.batches import fetch
+from ..datasets.contract.batches import fetch, spread_rows
 from ..datasets.own.adapted import AdaptedDataset
 from ..metrics.patches import Pair
-from ..quality.inspection import spread_rows
 from ..samples import SampleSpec
 from ..tasks import whole
 from ..tasks.base import on_cpu

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils.data import Subset
 
 from ..datasets import SampleSet, SyntheticBank, require_unseen_samples, scene_dataset
-from ..datasets.contract.batches import fetch
+from ..datasets.contract.batches import fetch, spread_rows
 from ..datasets.mixing.checks import Scales
 from ..datasets.own.parts import AnyScene, AnySplit
 from ..metrics.patches import Pair
@@ -109,11 +109,6 @@ def read_compared(bank: SyntheticBank, scene: AnyScene, split: AnySplit, count: 
     except SpecMismatchError as error:
         warnings.warn(str(error), stacklevel=3)
     return Compared(bank, scene, split, data, test, len(unseen), fake, rows, said)
-
-
-def spread_rows(length: int, count: int) -> np.ndarray:
-    """At most ``count`` rows, evenly spaced."""
-    return np.linspace(0, length - 1, min(length, count)).astype(np.int64)
 
 
 @dataclass(frozen=True)

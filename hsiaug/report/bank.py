@@ -12,9 +12,8 @@ from torch.utils.data import Dataset
 from ..datasets import SyntheticBank
 from ..datasets.bank.export import ExportFormat
 from ..datasets.bank.folder import names_place
-from ..datasets.contract.batches import fetch
+from ..datasets.contract.batches import fetch, spread_rows
 from ..datasets.preview import preview_grid
-from ..quality.inspection import spread_rows
 from ..samples import Sample, SampleSpec, require_compatible
 
 _SHOWN = 2000  # samples of a side; of large images, as many as _SHOWN_BYTES hold

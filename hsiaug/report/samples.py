@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from sklearn.decomposition import PCA
 from torch import Tensor
 
+from ..datasets.batches import spread_rows
 from ..datasets.preview import REAL, SYNTHETIC, BandAxis, preview_grid
 from ..metrics.masks import class_shares, cooccurrence
 from ..metrics.patches import Pair, class_pixels
@@ -102,7 +103,7 @@ def plot_pairs(real: Pair, fake: Pair, spec: SampleSpec, count: int = 8) -> Figu
 def spread_first(batch: Mapping[str, Tensor], count: int) -> dict[str, Tensor]:
     """The batch with ``count`` samples, evenly spread, in front; the others count in mean spectra."""
     length = len(batch['image'])
-    shown = np.unique(np.linspace(0, length - 1, min(count, length)).astype(np.int64))
+    shown = spread_rows(length, count)
     order = torch.from_numpy(np.concatenate([shown, np.setdiff1d(np.arange(length), shown)]))
     return {key: value[order] for key, value in batch.items()}
 

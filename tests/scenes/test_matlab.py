@@ -150,12 +150,13 @@ def test_nothing_outside_an_hdf5_file_is_read(tmp_path: Path) -> None:
             open_scene(tmp_path / f'{name}.h5')
 
 
-def test_what_declares_far_more_than_it_holds_is_refused(tmp_path: Path) -> None:
+def test_what_declares_far_more_than_it_holds_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr('hsiaug.records.PLAUSIBLE_BYTES', 1 << 20)
     with h5py.File(tmp_path / 'sparse.h5', 'w') as file:
         file.create_dataset('cube', (20_000, 20_000, 20), 'u1', chunks=(100, 100, 20))
     with h5py.File(tmp_path / 'chunk.h5', 'w') as file:
         file.create_dataset('cube', (8, 8, 4), 'u1', maxshape=(None, None, 4), chunks=(16_000, 16_000, 4))
-    scipy.io.savemat(tmp_path / 'zeros.mat', {'cube': np.zeros((8192, 8192, 8), dtype=np.uint8)}, do_compression=True)
+    scipy.io.savemat(tmp_path / 'zeros.mat', {'cube': np.zeros((256, 256, 64), dtype=np.uint8)}, do_compression=True)
     for name in ('sparse.h5', 'chunk.h5', 'zeros.mat'):
         with pytest.raises(SceneFileError, match=r'declares .* MiB of values and holds'):
             open_scene(tmp_path / name)

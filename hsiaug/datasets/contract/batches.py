@@ -127,6 +127,11 @@ def row_numbers(indices: Sequence[int] | Tensor, length: int, owner: str) -> np.
     return np.where(rows < 0, rows + length, rows)
 
 
+def spread_rows(length: int, count: int) -> np.ndarray:
+    """At most ``count`` rows, evenly spaced, the first and the last among them."""
+    return np.linspace(0, length - 1, min(length, count)).astype(np.int64)
+
+
 def fetch_samples(dataset: Any, rows: np.ndarray) -> list[dict[str, Any]]:
     """Samples of a map-style dataset, read whole where it can.
 

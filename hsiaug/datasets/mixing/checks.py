@@ -23,7 +23,7 @@ from ...samples import (
     require_compatible,
     require_unseen,
 )
-from ..contract.batches import Arrays, as_tensor, fetch
+from ..contract.batches import Arrays, as_tensor, fetch, spread_rows
 from ..contract.samples import in_contract
 from ..contract.wrapped import (
     EXAMINED,
@@ -316,8 +316,8 @@ def some_samples(dataset: Any) -> Iterator[dict[str, Any]]:
     Raises:
         ValueError: naming a sample whose image or target is of another shape than the first's.
     """
-    size, first = len(dataset), None
-    for row in np.unique(np.linspace(0, size - 1, min(EXAMINED, size)).round().astype(np.int64)):
+    first = None
+    for row in spread_rows(len(dataset), EXAMINED):
         sample = fetch(dataset, np.array([row]))
         shapes = {key: tuple(np.shape(sample[key]))[1:] for key in ('image', 'mask', 'label') if key in sample}
         first = first or shapes

@@ -13,7 +13,7 @@ from torch.utils.data import Dataset
 from ...functional.prior import tilt_to_mixture
 from ...samples import Sample, SampleSpec, class_counts
 from ...streams import DRAWS, stream_seed
-from ..contract.batches import as_tensor, fetch
+from ..contract.batches import as_tensor, fetch, spread_rows
 from ..contract.wrapped import EXAMINED, class_names_of, epoch_followers, labels_of, require_map_style, spec_of
 from ..real.held import class_fractions
 from ..shared import Kept
@@ -141,7 +141,7 @@ class StoredPool(Pool):
 
     def _require_true(self, labels: np.ndarray) -> None:
         """Refuse labels (N,) that a dataset knows by heart and that are not those of its samples."""
-        rows = np.unique(np.linspace(0, self.held - 1, min(EXAMINED, self.held)).astype(np.int64))
+        rows = spread_rows(self.held, EXAMINED)
         for row, label in zip(rows.tolist(), self._rows(rows)['label'].tolist(), strict=True):
             if label != labels[row]:
                 raise ValueError(
