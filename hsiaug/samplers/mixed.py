@@ -97,8 +97,11 @@ class MixedBatchSampler(BatchSampler):
         self._said: int | None = None  # the epoch that somebody has said is next
         self._at_end = False
         self._replicas, self._rank = num_replicas, rank
-        if num_replicas is not None and not (rank is not None and 0 <= rank < num_replicas):
-            raise ValueError(f'MixedBatchSampler: rank in [0, {num_replicas}) expected, found {rank}')
+        if (rank, num_replicas) != (None, None) and (rank is None or not 0 <= rank < (num_replicas or 0)):
+            raise ValueError(
+                f'MixedBatchSampler: rank in [0, num_replicas) expected, found {rank=}, {num_replicas=}; give both or '
+                'none'
+            )
 
     def set_epoch(self, epoch: int) -> None:
         """Set the epoch of the next iteration."""

@@ -36,11 +36,12 @@ class SyntheticMix(nn.Module):
     augmentation, which then run on synthetic samples too. In eval mode, batches pass unchanged.
 
     A synthetic sample depends only on (seed, epoch, number), not on the batch size; under DDP, rank r takes numbers r,
-    r + W, ... Call :meth:`set_epoch` at the beginning of an epoch; otherwise a dataset without ``replacement`` runs
-    out. ``real_seen``, ``synthetic_seen`` and, for named sources, ``source_seen`` count samples; position and counts
-    are part of the state dict, so that a resumed training continues where it stopped. If a batch was converted, for
-    example to bfloat16, synthetic samples get its dtype. The module can also be used in a
-    ``torchvision.transforms.v2.Compose``: images and masks that are ``tv_tensors`` remain ``tv_tensors``.
+    r + W, ... Two modules with one source and seed therefore mix in the same samples: give each its own seed. Call
+    :meth:`set_epoch` at the beginning of an epoch; otherwise a dataset without ``replacement`` runs out. ``real_seen``,
+    ``synthetic_seen`` and, for named sources, ``source_seen`` count samples; position and counts are part of the state
+    dict, so that a resumed training continues where it stopped. If a batch was converted, for example to bfloat16,
+    synthetic samples get its dtype. The module can also be used in a ``torchvision.transforms.v2.Compose``: images and
+    masks that are ``tv_tensors`` remain ``tv_tensors``.
 
     Args:
         source: a generator (moved to the batch's device and drawn live), a bank or its folder, or any dataset in the

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from hsiaug.engine import Run, Training
-from hsiaug.engine.loss_log import read_losses
+from hsiaug.engine.loss_log import LossLog, read_losses
 
 
 class Falling(Training):
@@ -52,6 +52,19 @@ def test_a_killed_training_leaves_the_log_of_an_undisturbed_one(tmp_path: Path) 
     # Another training in its place leaves nothing of it.
     Falling(60).complete(run, 'fifth.safetensors', {})
     assert len(read_losses(tmp_path / 'losses.csv')['falling', 'loss']) == 60
+
+
+def test_trainings_that_write_at_once_leave_each_row_once(tmp_path: Path) -> None:
+    file = tmp_path / 'losses.csv'
+    one, other, third = LossLog(file, 'a', 50, 0), LossLog(file, 'a', 50, 0), LossLog(file, 'b', 50, 0)
+    for step in range(50):
+        for log in (one, other, third):
+            log.add({'loss': torch.tensor(float(step))})
+            log.write()
+        if step == 20:
+            file.unlink()  # tidied up
+    assert len(file.read_text().splitlines()) == 1 + 2 * 50
+    assert read_losses(file) == {(stage, 'loss'): list(range(50)) for stage in 'ab'}
 
 
 def test_no_file_is_no_curve(tmp_path: Path) -> None:

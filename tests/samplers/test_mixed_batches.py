@@ -270,3 +270,10 @@ def test_batches_of_a_subset_of_a_mixture_are_refused() -> None:
     mixed = MixedDataset(Toy('spectrum', 40), Toy('spectrum', 80, seed=1), 1.0)
     with pytest.raises(TypeError, match='take the subset of the real dataset'):
         MixedBatchSampler(Subset(mixed, range(10)), 4)
+
+
+@pytest.mark.parametrize(('replicas', 'rank'), [(2, None), (None, 1), (2, 2), (2, -1), (0, 0)])
+def test_a_rank_is_one_of_a_number_of_replicas(replicas: int | None, rank: int | None) -> None:
+    mixed = MixedDataset(Toy('spectrum', 8), Toy('spectrum', 8, seed=1), 0.5)
+    with pytest.raises(ValueError, match='give both or none'):
+        MixedBatchSampler(mixed, 2, num_replicas=replicas, rank=rank)
