@@ -13,7 +13,6 @@ import numpy as np
 from torch import Tensor
 from torch.utils.data import ConcatDataset, Dataset
 
-from ...evidence import Recommendation
 from ...ratio import Constant, Mode, source_counts
 from ...samples import Sample, SampleSpec, SpecMismatchError, Transform, require_compatible
 from ...settings import check_value
@@ -27,10 +26,10 @@ from .checks import EXAMINED, ClassNumbers, require_unseen_samples, some_samples
 from .columns import Extras, absent_values, require_same_form
 from .exhausted import Exhausted, KnownLength, real_samples, require_policy
 from .joined import JoinedSamples, Part, join, take_apart
-from .sources import LabelPolicies, NamedSources, Ratios, Sources, require_same
+from .sources import LabelPolicies, Mixture, NamedSources, Ratios, Sources, require_same
 
 
-class MixedDataset(InEpochs, ReadAtOnce):
+class MixedDataset(Mixture, InEpochs, ReadAtOnce):
     """A real dataset with ``ratio`` synthetic samples per real sample.
 
     *append*: all N real samples, then round(ratio·N) synthetic ones; shuffle in the loader. *replace*: N samples, of
@@ -171,16 +170,6 @@ class MixedDataset(InEpochs, ReadAtOnce):
             scales.add('synthetic', batch['image'])
             scales.judge()
             warn_of_doubtful_labels(self._numbers, labels, self._numbers.seen_in(batch))
-
-    @property
-    def ratio(self) -> float:
-        """Synthetic samples per real sample in the current epoch."""
-        return self.schedule(self.epoch)
-
-    @property
-    def recommendation(self) -> Recommendation | dict[str, Recommendation] | None:
-        """The ratio that ``'auto'`` stands for and its evidence, by name for named sources; None without ``'auto'``."""
-        return self.sources.recommendation
 
     def __repr__(self) -> str:
         """Both sides, the ratio, and what it rests on if it is ``'auto'``."""
