@@ -128,7 +128,6 @@ class MixedDataset(Mixture, InEpochs, ReadAtOnce):
         # Epochs of a schedule look alike, those at ratio 0 too.
         self._mixes = bool(self.sources.pools) and self.schedule != Constant(0.0)
         self._numbers = ClassNumbers()
-        self._small: dict[int, bool] = {}  # of each source: whether its samples are joined as a batch
         self._extras = Extras(weight=weight, tagged=self.sources.tagged)
         self.spec = self.sources.require_mixable(real) if self.sources.pools else spec_of(real)
         if self.sources.pools:
@@ -333,10 +332,7 @@ class MixedDataset(Mixture, InEpochs, ReadAtOnce):
         parts = self._parts(indices)
         if self.transforms is not None:  # a dataset may hand out tensors that it holds
             return [self.transforms(copied(sample)) for sample in take_apart(parts, self._extras)]
-        for part in parts:
-            if part.number not in self._small:
-                self._small[part.number] = part.is_small()
-        if len(indices) > 1 and all(self._small[part.number] for part in parts):
+        if len(indices) > 1 and all(part.is_small() for part in parts):
             with suppress(RuntimeError, SpecMismatchError):  # of samples that are no batch, for whoever can use them
                 return JoinedSamples(whole=join(parts, self._extras))
         return take_apart(parts, self._extras)
