@@ -244,8 +244,8 @@ class Provenance:
         return as_record(cls, data, 'provenance')
 
 
-def joined_seen(known: Mapping[str, Provenance]) -> dict[str, Any]:
-    """What several provenances, by whose they are, have seen, as fields of one provenance of all.
+def joined_provenance(known: Mapping[str, Provenance], **fields: Any) -> Provenance:
+    """The first of several provenances, by whose they are, with all that any of them has seen, and with other fields.
 
     They must be of one scene: no single footprint could say what was seen of several.
     """
@@ -258,11 +258,13 @@ def joined_seen(known: Mapping[str, Provenance]) -> dict[str, Any]:
         )
     samples = [one.samples for one in known.values() if one.samples is not None]
     elsewhere = dict.fromkeys(footprint for one in known.values() for footprint in one.elsewhere)
-    return {
-        'seen': reduce(Footprint.joined, seen.values()) if seen else None,
-        'elsewhere': tuple(elsewhere),
-        'samples': reduce(SeenSamples.joined, samples) if samples else None,
-    }
+    return dataclasses.replace(
+        next(iter(known.values())),
+        seen=reduce(Footprint.joined, seen.values()) if seen else None,
+        elsewhere=tuple(elsewhere),
+        samples=reduce(SeenSamples.joined, samples) if samples else None,
+        **fields,
+    )
 
 
 def require_unseen(provenance: Provenance | None, scene: str, evaluation: np.ndarray) -> None:

@@ -1,5 +1,6 @@
 """torchgeo datasets of real samples, of synthetic samples, and of both mixed at a ratio."""
 
+from .bank.export import export_bank
 from .bank.reader import BankError, SyntheticBank
 from .bank.tar_shards import TarShards
 from .bank.writer import write_bank
@@ -45,6 +46,7 @@ __all__ = [
     'adapt',
     'as_pool',
     'estimate_prior',
+    'export_bank',
     'require_unseen_samples',
     'scene_dataset',
     'synthetic_counts',

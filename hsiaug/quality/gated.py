@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,7 +13,7 @@ from torch.utils.data import Dataset, Subset
 from .. import __version__
 from ..datasets.contract.batches import ReadAtOnce, fetch, row_numbers
 from ..datasets.contract.wrapped import epoch_followers, labels_of
-from ..samples import Provenance, Sample, SampleSource, SampleSpec, Traits, joined_seen, require_compatible
+from ..samples import Provenance, Sample, SampleSource, SampleSpec, Traits, joined_provenance, require_compatible
 from ..settings import BETWEEN, NOT_NEGATIVE, check_value
 from ..streams import drawn_seed, stream, stream_seed
 from ..systems import Generator, TrainingData
@@ -246,7 +245,8 @@ def joint_provenance(source: Provenance | None, gates: Gates) -> Provenance | No
     # If they differ, an error about a leak should say whose split it was.
     split = splits.pop() if len(splits) == 1 else ', '.join(f'{one.split} of {who}' for who, one in parts.items())
     base = source or Provenance(__version__, 0, {})
-    return replace(base, training={**base.training, 'gates': gates.settings()}, split=split, **joined_seen(parts))
+    training = {**base.training, 'gates': gates.settings()}
+    return joined_provenance({'generator': base, **parts}, training=training, split=split)
 
 
 # --- all gates --------------------------------------------------------------------------------------------------------

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from .. import __version__
-from ..samples import SampleSpec, joined_seen, require_compatible
+from ..samples import SampleSpec, joined_provenance, require_compatible
 from ..streams import drawn_seed
 from .base import Generator, register
 from .parts import make_part, part_of
@@ -50,8 +49,7 @@ class Augmented(Generator):
         parts = {'source': source.provenance, 'augmenter': augmenter.provenance}
         if known := {who: one for who, one in parts.items() if one is not None}:  # the pixels that either has seen
             training = {'generator': 'augmented', **both.settings, 'parts': [dict(p.training) for p in known.values()]}
-            first = next(iter(known.values()))
-            both.provenance = replace(first, version=__version__, training=training, **joined_seen(known))
+            both.provenance = joined_provenance(known, version=__version__, training=training)
         return both.to(source.device)
 
     def _draw(self, labels: Tensor, rng: torch.Generator) -> dict[str, Tensor]:

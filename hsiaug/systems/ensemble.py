@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -10,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn.functional import one_hot
 
 from ..functional.devices import sent
-from ..samples import SampleSpec, joined_seen, require_compatible
+from ..samples import SampleSpec, joined_provenance, require_compatible
 from .base import Generator, TrainingData, register
 from .parts import make_part, part_of
 
@@ -43,7 +42,7 @@ class Ensemble(Generator):
         ensemble.to(generators[0].device).adopt(data, seed)
         parts = {f'member {number}': one.provenance for number, one in enumerate((ensemble, *generators))}
         known = {who: one for who, one in parts.items() if one is not None}
-        ensemble.provenance = replace(known['member 0'], **joined_seen(known))
+        ensemble.provenance = joined_provenance(known)
         return ensemble
 
     def _draw(self, labels: Tensor, rng: torch.Generator) -> dict[str, Tensor]:

@@ -16,10 +16,9 @@ from ..datasets.contract.wrapped import counts_of
 from ..datasets.mixing.checks import ClassNumbers
 from ..datasets.mixing.columns import Extras, absent_values, append_rows, in_dtypes_of, replace_rows, require_same_form
 from ..datasets.mixing.exhausted import Exhausted, require_policy
-from ..datasets.mixing.sources import LabelPolicies, NamedSources, Ratios, Sources
+from ..datasets.mixing.sources import LabelPolicies, Mixture, NamedSources, Ratios, Sources
 from ..datasets.pools.pool import Draw
 from ..datasets.shared import require_epoch, world
-from ..evidence import Recommendation
 from ..ratio import Mode
 from ..samples import Sample, SpecMismatchError
 from ..settings import check_value
@@ -28,7 +27,7 @@ from ..streams import REPLACED, stream_seed
 _SEED = (1 << 63) - 1  # what of a seed fits int64
 
 
-class SyntheticMix(nn.Module):
+class SyntheticMix(Mixture, nn.Module):
     """Mixes synthetic samples into batches of any kind of sample. Takes and returns a dictionary.
 
     *replace*: synthetic samples take random positions, and the batch keeps its size; *append*: all real samples, then
@@ -95,16 +94,6 @@ class SyntheticMix(nn.Module):
             if self.sources.tagged and held:
                 self.sources.require_free(fetch_samples(real, np.zeros(1, dtype=np.int64))[0])
             self.expect(held)
-
-    @property
-    def ratio(self) -> float:
-        """Synthetic samples per real sample in the current epoch."""
-        return self.schedule(self.epoch)
-
-    @property
-    def recommendation(self) -> Recommendation | dict[str, Recommendation] | None:
-        """The ratio that ``'auto'`` stands for and its evidence, by name for named sources; None without ``'auto'``."""
-        return self.sources.recommendation
 
     @property
     def synthetic_seen(self) -> int:

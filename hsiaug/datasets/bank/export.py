@@ -277,6 +277,8 @@ def _shards(bank: SyntheticBank, folder: Path, suffix: str) -> Iterator[tuple[Pa
 
 def _card(bank: SyntheticBank, suffix: str) -> str:
     """A dataset card of the Hugging Face hub, in Markdown with a YAML head."""
+    from huggingface_hub import DatasetCardData
+
     spec, provenance, name = bank.spec, bank.provenance, bank.root.name
     digits = max(3, len(str(len(bank) - 1)))
     sizes = {3: 'n<1K', 4: '1K<n<10K', 5: '10K<n<100K', 6: '100K<n<1M', 7: '1M<n<10M', 8: '10M<n<100M'}
@@ -285,11 +287,15 @@ def _card(bank: SyntheticBank, suffix: str) -> str:
         f'`{key}` {str(dtype).removeprefix("torch.")} {shape}'
         for key, (dtype, shape) in spec.layout(bank.soft_labels).items()
     )
-    lines = ['---', f'pretty_name: {json.dumps(name)}', 'license: unknown']
-    lines += ['task_categories:', f'- {task[spec.kind]}'] if spec.kind in task else []
-    lines += ['tags:', '- hyperspectral', '- remote-sensing', '- synthetic']
-    lines += ['size_categories:', f'- {sizes.get(digits, "100M<n<1B")}', 'configs:', '- config_name: default']
-    lines += ['  data_files:', '  - split: train', f'    path: data/train-*.{suffix}', '---', '', f'# {name}', '']
+    head = DatasetCardData(
+        pretty_name=name, license='unknown', tags=['hyperspectral', 'remote-sensing', 'synthetic'],
+        task_categories=[task[spec.kind]] if spec.kind in task else None,
+        size_categories=[sizes.get(digits, '100M<n<1B')],
+        configs=[{
+            'config_name': 'default', 'data_files': [{'split': 'train', 'path': f'data/train-*.{suffix}'}],
+        }],
+    )  # fmt: skip
+    lines = ['---', head.to_yaml(), '---', '', f'# {name}', '']
     lines += [f'{len(bank)} synthetic hyperspectral samples.', '']
     lines += [f'- kind: {spec.kind}, {spec.bands} bands, unit {spec.unit or "unknown"}']
     lines += [f'- classes, from label 0: {", ".join(spec.classes)}']

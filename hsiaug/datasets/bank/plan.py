@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import reprlib
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, cast
@@ -19,7 +18,7 @@ from ...settings import check_value
 from ...streams import as_seed
 from ..contract.batches import fetch
 from ..contract.samples import value_problem
-from ..pools.labels import LabelPolicy
+from ..pools.labels import LabelPolicy, per_class
 from ..pools.synthetic import SyntheticDataset, default_chunk, draw_samples
 from ..real.held import class_fractions
 from .record import FORMAT, FRACTIONS, BankError, BankRecord, layout_bytes, numpy_dtype
@@ -53,6 +52,9 @@ def make_plan(
         count = check_value('a bank', 'count', count, int | None)
         if count is not None and count >= 1 << 63:
             raise ValueError(f'a bank: count must be below 2^63, found {count}')
+        for name, shares in (('real_counts', real_counts), ('prior', prior)):
+            if shares is not None:
+                per_class(shares, spec.classes, f'{name}: expected a number')
     except (ValueError, TypeError) as error:
         raise BankError(str(error)) from error
     dataset: Dataset[Sample]
@@ -61,8 +63,6 @@ def make_plan(
         if count is None:
             raise BankError('a generator needs a count of at least 1, found None')
         generator = cast(SampleSource, source)
-        for name, shares in (('real_counts', real_counts), ('prior', prior)):
-            _require_shares(shares, name, spec)
         try:
             # Chunks are requested in order, so one is kept.
             dataset = SyntheticDataset(generator, count, seed, labels, real_counts, prior, chunk, cache_chunks=1)
@@ -99,18 +99,6 @@ def make_plan(
     )
     row_bytes = layout_bytes(plan.tensors())
     return dataset, replace(plan, shard_size=chunk * max(1, round(shard_bytes / (chunk * row_bytes))))
-
-
-def _require_shares(shares: np.ndarray | None, name: str, spec: SampleSpec) -> None:
-    if shares is None:
-        return
-    values = np.asarray(shares)
-    fits = values.shape == (spec.num_classes,) and values.dtype.kind in 'iuf'
-    if not (fits and np.isfinite(values).all() and (values >= 0).all() and values.any()):
-        raise BankError(
-            f'{name} must be a number of at least 0 for each of the classes {list(spec.classes)}, not all 0, '
-            f'found {reprlib.repr(values.tolist())}'
-        )
 
 
 def is_generator(source: object) -> bool:

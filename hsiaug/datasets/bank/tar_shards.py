@@ -36,7 +36,7 @@ class TarShards(NonGeoDataset):
     Headers are read once, samples in place. ``.npy`` gives an array, ``.cls`` a class number, ``.txt`` text; other
     members are left out, and shards with pickles are refused: nothing is ever unpickled.
 
-    Shards written by :func:`~hsiaug.datasets.bank.export.export_bank` have a spec and provenance; pass other shards to
+    Shards written by :func:`~hsiaug.datasets.export_bank` have a spec and provenance; pass other shards to
     :func:`~hsiaug.datasets.adapt`.
 
     Args:

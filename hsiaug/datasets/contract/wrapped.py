@@ -96,14 +96,11 @@ def spec_of(dataset: Any) -> SampleSpec | None:
     Raises:
         SpecMismatchError: if the datasets of a ``ConcatDataset`` do not match.
     """
-    return _spec(look_through(dataset))
-
-
-def _spec(layer: Layer) -> SampleSpec | None:
+    layer = dataset if isinstance(dataset, Layer) else look_through(dataset)
     own = getattr(layer.dataset, 'spec', None)
     if isinstance(own, SampleSpec):
         return own
-    found = [spec for inner in layer.inner if (spec := _spec(inner)) is not None]
+    found = [spec for inner in layer.inner if (spec := spec_of(inner)) is not None]
     if not found or (not layer.as_is and len(layer.inner) > 1):  # for example, images of one and masks of the other
         return None
     for other in found[1:]:
@@ -142,14 +139,11 @@ def class_names_of(dataset: Any) -> tuple[str, ...] | None:
     Raises:
         SpecMismatchError: if concatenated datasets name their classes differently.
     """
-    return _class_names(look_through(dataset))
-
-
-def _class_names(layer: Layer) -> tuple[str, ...] | None:
+    layer = dataset if isinstance(dataset, Layer) else look_through(dataset)
     own = getattr(layer.dataset, 'classes', None)
     if isinstance(own, list | tuple | np.ndarray) and len(own) > 1:
         return tuple(map(str, own)) if all(isinstance(name, str) for name in own) else None
-    found = [names for inner in layer.inner if layer.as_is and (names := _class_names(inner)) is not None]
+    found = [names for inner in layer.inner if layer.as_is and (names := class_names_of(inner)) is not None]
     for other in found[1:]:
         if other != found[0]:
             raise SpecMismatchError(

@@ -13,7 +13,6 @@ import numpy as np
 from torch import Tensor
 from torch.utils.data import ConcatDataset, Dataset
 
-from ...evidence import Recommendation
 from ...ratio import Constant, Mode, source_counts
 from ...samples import Sample, SampleSpec, SpecMismatchError, Transform, require_compatible
 from ...settings import check_value
@@ -27,10 +26,10 @@ from .checks import ClassNumbers, require_unseen_samples, some_samples, warn_of_
 from .columns import Extras, absent_values, require_same_form
 from .exhausted import Exhausted, KnownLength, real_samples, require_policy
 from .joined import JoinedSamples, Part, join, take_apart
-from .sources import LabelPolicies, NamedSources, Ratios, Sources, require_same
+from .sources import LabelPolicies, Mixture, NamedSources, Ratios, Sources, require_same
 
 
-class MixedDataset(InEpochs, ReadAtOnce):
+class MixedDataset(Mixture, InEpochs, ReadAtOnce):
     """A real dataset with ``ratio`` synthetic samples per real sample.
 
     *append*: all N real samples, then round(ratio·N) synthetic ones; shuffle in the loader. *replace*: N samples, of
@@ -129,7 +128,6 @@ class MixedDataset(InEpochs, ReadAtOnce):
         # Epochs of a schedule look alike, those at ratio 0 too.
         self._mixes = bool(self.sources.pools) and self.schedule != Constant(0.0)
         self._numbers = ClassNumbers()
-        self._small: dict[int, bool] = {}  # of each source: whether its samples are joined as a batch
         self._extras = Extras(weight=weight, tagged=self.sources.tagged)
         self.spec = self.sources.require_mixable(real) if self.sources.pools else spec_of(real)
         if self.sources.pools:
@@ -174,16 +172,6 @@ class MixedDataset(InEpochs, ReadAtOnce):
             scales.add('synthetic', batch['image'])
             scales.judge()
             warn_of_doubtful_labels(self._numbers, labels, self._numbers.seen_in(batch))
-
-    @property
-    def ratio(self) -> float:
-        """Synthetic samples per real sample in the current epoch."""
-        return self.schedule(self.epoch)
-
-    @property
-    def recommendation(self) -> Recommendation | dict[str, Recommendation] | None:
-        """The ratio that ``'auto'`` stands for and its evidence, by name for named sources; None without ``'auto'``."""
-        return self.sources.recommendation
 
     def __repr__(self) -> str:
         """Both sides, the ratio, and what it rests on if it is ``'auto'``."""
@@ -347,10 +335,7 @@ class MixedDataset(InEpochs, ReadAtOnce):
         parts = self._parts(indices)
         if self.transforms is not None:  # a dataset may hand out tensors that it holds
             return [self.transforms(copied(sample)) for sample in take_apart(parts, self._extras)]
-        for part in parts:
-            if part.number not in self._small:
-                self._small[part.number] = part.is_small()
-        if len(indices) > 1 and all(self._small[part.number] for part in parts):
+        if len(indices) > 1 and all(part.is_small() for part in parts):
             with suppress(RuntimeError, SpecMismatchError):  # of samples that are no batch, for whoever can use them
                 return JoinedSamples(whole=join(parts, self._extras))
         return take_apart(parts, self._extras)

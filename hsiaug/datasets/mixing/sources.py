@@ -296,6 +296,24 @@ class Sources:
         return '{' + ', '.join(f'{name!r}: {pool}' for name, pool in zip(self.names, self.pools, strict=False)) + '}'
 
 
+class Mixture:
+    """What all that mixes sources says of them."""
+
+    sources: Sources
+    schedule: Schedule
+    epoch: int
+
+    @property
+    def ratio(self) -> float:
+        """Synthetic samples per real sample in the current epoch."""
+        return self.schedule(self.epoch)
+
+    @property
+    def recommendation(self) -> Recommendation | dict[str, Recommendation] | None:
+        """The ratio that ``'auto'`` stands for and its evidence, by name for named sources; None without ``'auto'``."""
+        return self.sources.recommendation
+
+
 def require_same(owner: str, state: Mapping[str, Any], settings: Callable[[int], dict[str, Any]]) -> int:
     """The epoch of a state dict, if it was saved with the settings of that epoch here.
 

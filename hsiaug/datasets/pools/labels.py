@@ -72,7 +72,8 @@ def _weights(
         return np.ones(len(classes))
     if real_counts is None:
         raise ValueError(f'label policy {policy!r} needs the counts of the real classes (real_counts)')
-    counts = _per_class(real_counts, classes, 'the number of real samples (real_counts)', policy == 'prior')
+    needed = 'label policy needs the number of real samples (real_counts)'
+    counts = per_class(real_counts, classes, needed, policy == 'prior')
     if policy == 'real':
         return counts
     if policy == 'sqrt':
@@ -81,17 +82,17 @@ def _weights(
         return np.divide(1.0, counts, out=np.zeros_like(counts), where=counts > 0)
     if prior is None:
         raise ValueError("label policy 'prior' needs a class prior; see estimate_prior")
-    shares = _per_class(prior, classes, 'a share')
+    shares = per_class(prior, classes, 'label policy needs a share')
     return fill_to_prior(counts, shares / shares.sum(), total)
 
 
-def _per_class(values: object, classes: tuple[str, ...], what: str, all_zero: bool = False) -> np.ndarray:
-    """(K,) float64, checked."""
+def per_class(values: object, classes: tuple[str, ...], what: str, all_zero: bool = False) -> np.ndarray:
+    """(K,) float64 numbers, one for each class; ``what`` begins the message that others are refused with."""
     known = np.asarray(values)
     numbers = known.shape == (len(classes),) and known.dtype.kind in 'biuf'
     if not numbers or not np.isfinite(known).all() or (known < 0).any() or not (all_zero or known.any()):
         raise ValueError(
-            f'label policy needs {what} of each of {len(classes)} classes, >= 0 and at least one above 0, found '
+            f'{what} of each of {len(classes)} classes, >= 0 and at least one above 0, found '
             f'{values}; the classes are {in_short(classes)}'
         )
     return known.astype(np.float64)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any, ClassVar, Self, cast
 
 import numpy as np
@@ -14,7 +13,7 @@ from torch.utils.data import Dataset
 from torchgeo.datasets import NonGeoDataset
 
 from ...progress import with_progress
-from ...samples import Kind, Provenance, Sample, SampleSpec, Transform, class_counts, joined_seen
+from ...samples import Kind, Provenance, Sample, SampleSpec, Transform, class_counts, joined_provenance
 from ..contract.batches import ReadAtOnce, row_numbers
 from ..contract.samples import in_contract, require_values
 from ..contract.wrapped import provenances_of, spec_of
@@ -97,7 +96,7 @@ class HeldSamples(ReadAtOnce, RealDataset):
                 held[key][index] = value
         copy = cls(held['image'], held[spec.target_key], spec, getattr(dataset, 'split', None))
         if made_by := provenances_of(dataset):
-            copy.provenance = replace(made_by[0], **joined_seen({str(k): one for k, one in enumerate(made_by)}))
+            copy.provenance = joined_provenance({str(k): one for k, one in enumerate(made_by)})
         return copy
 
     def __len__(self) -> int:
