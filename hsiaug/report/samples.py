@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from sklearn.decomposition import PCA
 from torch import Tensor
 
-from ..datasets.batches import spread_rows
+from ..datasets.contract.batches import spread_rows
 from ..datasets.preview import REAL, SYNTHETIC, BandAxis, preview_grid
 from ..metrics.masks import class_shares, cooccurrence
 from ..metrics.patches import Pair, class_pixels
