@@ -6,7 +6,7 @@ https://kornia.readthedocs.io/en/latest/augmentation.container.html
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -35,8 +35,9 @@ class RandomSyntheticMix(GatedAugmentation):
     CPU from torch's global generator, so that a seed means the same on every device; with probability 0, nothing is
     drawn, and other augmentations keep their draws.
 
-    Inside kornia, a ``class`` entry would silently keep its real value; sources of labels, and of pairs of dates, are
-    therefore refused. The source is not a submodule: its weights are not in ``parameters()`` or ``state_dict()``.
+    Inside kornia, a label would silently keep its real value; batches and sources with labels, and sources of pairs of
+    dates, are therefore refused. The source is not a submodule: its weights are not in ``parameters()`` or
+    ``state_dict()``.
 
     Args:
         source: a generator (drawn live), a synthetic dataset, a bank or its folder, or any dataset in the sample
@@ -104,6 +105,7 @@ class RandomSyntheticMix(GatedAugmentation):
         rows = self._gated_rows(params)
         mixed = self._replace('image', input, rows, params)
         if len(rows):
+            _require_no_labels()
             self._expect_masks(draw_name(params))
         return mixed
 
@@ -160,19 +162,39 @@ class RandomSyntheticMix(GatedAugmentation):
         return f'RandomSyntheticMix({self.probability}, source={self.sources}, same_on_batch={self.same_on_batch})'
 
 
+def _containers_call() -> Mapping[str, Any]:
+    """The variables of the call of kornia's outermost container, in which we are; none outside of one."""
+    frame, found = inspect.currentframe(), dict[str, Any]()
+    while frame is not None:
+        found = frame.f_locals if frame.f_code is _FORWARD else found
+        frame = frame.f_back
+    return found
+
+
+def _require_no_labels() -> None:
+    """Check that there are no labels, which a container would keep as those of the images that were replaced.
+
+    Raises:
+        TypeError: naming them.
+    """
+    call = _containers_call()
+    keys = [key.name.lower() for key in call['self'].transform_op.data_keys] if call else []
+    # What a dictionary holds besides data that the container knows passes it by.
+    if labels := sorted({*keys, *(call.get('invalid_data') or ())} & {'class', 'label', 'labels', 'label_prob'}):
+        raise TypeError(
+            f'RandomSyntheticMix: class labels {labels} cannot be replaced inside kornia, and would stay those of the '
+            'real images; leave them out, or use hsiaug.transforms.SyntheticMix'
+        )
+
+
 def _masks_as_given() -> Iterator[Tensor]:
     """Empty tensors in the dtypes that masks had before kornia's container made floats of them.
 
     The container turns them back at its end without asking whether classes fit, and its children do not learn of it;
-    its call, in which we are, knows what it was given.
+    its call knows what it was given.
     """
-    frame = inspect.currentframe()
-    given: tuple[Any, ...] = ()
-    while frame is not None:
-        if frame.f_code is _FORWARD and isinstance(frame.f_locals.get('args'), tuple | list):
-            given = tuple(frame.f_locals['args'])  # of the outermost container in the end
-        frame = frame.f_back
-    for value in given:
+    given = _containers_call().get('args')
+    for value in given if isinstance(given, tuple | list) else ():
         for mask in value if isinstance(value, list | tuple) else (value,):
             if isinstance(mask, Tensor) and not mask.is_floating_point() and mask.dtype != torch.int64:
                 yield mask.new_empty(0)

@@ -362,6 +362,20 @@ def test_boxes_and_keypoints_are_refused(batch: dict[str, Tensor], synthetic: Pa
         container(batch['image'], value)
 
 
+@pytest.mark.parametrize('key', ['class', 'label', 'label_prob'])
+def test_labels_are_refused_that_would_stay_those_of_replaced_images(
+    batch: dict[str, Tensor], synthetic: Pairs, key: str
+) -> None:
+    container = K.AugmentationSequential(RandomSyntheticMix(synthetic, p=0.5), data_keys=None)
+    nested = K.AugmentationSequential(container, data_keys=['input', 'mask', 'class'])
+    with pytest.raises(TypeError, match=r'class labels .* cannot be replaced'):
+        container({**batch, key: torch.zeros(128)})
+    with pytest.raises(TypeError, match=r'class labels .* cannot be replaced'):
+        nested(batch['image'], batch['mask'], torch.zeros(128))
+    idle = K.AugmentationSequential(RandomSyntheticMix(synthetic, p=0.0), data_keys=None)
+    assert torch.equal(idle({**batch, key: torch.zeros(128)})['image'], batch['image'])
+
+
 @pytest.mark.parametrize('given', [{}, {'ratio': 1, 'p': 0.5}, {'p': 1.5}, {'ratio': -1}, {'p': True}])
 def test_ratio_or_p_and_in_range(synthetic: Pairs, given: dict[str, float]) -> None:
     with pytest.raises(ValueError, match=r'ratio|fraction'):
