@@ -50,7 +50,7 @@ def ratio(
         trust_run: import the dataset classes named in the folder of the run; no folder is trusted by default.
         samples: datasets that the run was trained on; they override what its folder names.
     """
-    from ..quality import FoldTrial, RatioSearch, Recorded, all_gates
+    from ..quality import Candidate, FoldTrial, RatioSearch, Recorded, all_gates
 
     device = require_device(device)
     record, file = read_run(run), run / RUN_FILE
@@ -68,10 +68,10 @@ def ratio(
     trials_file = run / 'ratio_trials.jsonl'
     try:
         recorded = Recorded(measured, trials_file)
-        with progress_bar(True, desc='ratio', unit='training') as advance:
+        with progress_bar(True, desc='ratio', unit=' trainings') as advance:
 
-            def trained(*where: Any) -> float:
-                score = measured(*where)
+            def trained(candidate: Candidate, fold: int, seed: int) -> float:
+                score = measured(candidate, fold, seed)
                 advance(1)
                 return score
 
