@@ -469,3 +469,16 @@ def test_an_option_without_a_value_is_named(
     (tmp_path / 'run.yaml').write_text(f'generator: gaussian\n{config}\n')
     said = refused(capsys, 'train', '--config', str(tmp_path / 'run.yaml'), '--out', str(tmp_path / 'out'))
     assert said == f'hsiaug: {named} must have a value, found null; leave it out for its default'
+
+
+def test_an_interruption_before_the_first_checkpoint_promises_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: Any, losses: Path, **__: Any) -> None:
+        losses.parent.mkdir(parents=True)
+        losses.touch()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr('hsiaug.systems.fit.fit_generator', interrupted)
+    with pytest.raises(SystemExit, match='interrupted; nothing was saved'):
+        main(['train', *SMALL, f'--out={tmp_path / "run"}'])

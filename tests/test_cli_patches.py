@@ -69,7 +69,9 @@ def test_ratio_of_pairs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
     main(['train', f'--out={run}', *data, '--generator=patch_augment', '--settings={kind: flips}'])
     network = f'--model={NETWORKS["segmentation"]}'
     main(['ratio', str(run), '--ratios=[1]', '--folds=2', '--block=1', '--trials=2', network])
-    assert 'differs from 0 by' in capsys.readouterr().out
+    said = capsys.readouterr()
+    assert 'differs from 0 by' in said.out
+    assert ' trainings [' in said.err  # its progress
     assert json.loads((run / 'ratio.json').read_text())['trainings'] == 4
 
 

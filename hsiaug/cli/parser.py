@@ -151,8 +151,8 @@ def plainly(said: str, command: Parser) -> str:
     said = re.sub(r"Problem with given class_path '[^']*': ", '', ' '.join(said.split()))
     name = (command.prog or '').split()[-1]
     if unknown := re.search(r"does not accept option '([^']+)'|unrecognized arguments: ([^\s=]+)", said):
-        options = [option.lstrip('-') for action in command._actions for option in action.option_strings]
-        meant = near((unknown[1] or unknown[2]).lstrip('-').replace('-', '_'), options).replace("'", "'--", 1)
+        known = [option.lstrip('-') for action in command._actions for option in action.option_strings]
+        meant = near((unknown[1] or unknown[2]).lstrip('-').replace('-', '_'), known).replace("'", "'--", 1)
         if unknown[1]:
             meant = meant or 'is the config file for another command? '
             return f'hsiaug {name} has no option {unknown[1]!r}; {meant}See hsiaug {name} --help'

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ..datasets import LabelPolicy
+from ..progress import progress_bar
 from ..records import read_json, write_json
 from ..tasks import task_of_split
 from .config import RUN_FILE, open_noted, read_run
@@ -49,7 +50,7 @@ def ratio(
         trust_run: import the dataset classes named in the folder of the run; no folder is trusted by default.
         samples: datasets that the run was trained on; they override what its folder names.
     """
-    from ..quality import FoldTrial, RatioSearch, Recorded, all_gates
+    from ..quality import Candidate, FoldTrial, RatioSearch, Recorded, all_gates
 
     device = require_device(device)
     record, file = read_run(run), run / RUN_FILE
@@ -66,7 +67,16 @@ def ratio(
     )  # fmt: skip
     trials_file = run / 'ratio_trials.jsonl'
     try:
-        choice = search(Recorded(measured, trials_file))
+        recorded = Recorded(measured, trials_file)
+        with progress_bar(True, desc='ratio', unit=' trainings') as advance:
+
+            def trained(candidate: Candidate, fold: int, seed: int) -> float:
+                score = measured(candidate, fold, seed)
+                advance(1)
+                return score
+
+            recorded.trial = trained
+            choice = search(recorded)
     except KeyboardInterrupt:
         raise SystemExit(f'\ninterrupted; finished trials are in {trials_file}; repeat the command to resume') from None
     place, chosen = run / 'ratio.json', choice.to_dict()

@@ -77,7 +77,7 @@ def train(
             )  # fmt: skip
             helper = world()[0] > 0
     except KeyboardInterrupt:
-        kept = checkpoints.is_dir() and any(checkpoints.iterdir())
+        kept = any(checkpoints.rglob('*.safetensors'))
         said = f'checkpoints are in {checkpoints}; repeat the command to resume' if kept else 'nothing was saved'
         raise SystemExit(f'\ninterrupted; {said}') from None
     if helper:  # another process of the run writes what all have learnt

@@ -127,8 +127,8 @@ class RatioChoice:
         gate = '' if best.candidate.threshold is None else f', gate at {best.candidate.threshold:g}'
         return (
             f'ratio {self.ratio:g}: the best other ratio, {best.candidate.ratio:g}{gate}, differs from 0 by '
-            f'{best.mean:+.4f} ± {best.standard_error:.4f} in {best.trials} trials (at least {self.k:g} standard '
-            f'errors needed); {self.trainings} trainings at the cost of {self.cost:g} full ones'
+            f'{best.mean:+.4f} ± {best.standard_error:.4f} (standard error; {self.k:g} times it or more is needed) in '
+            f'{best.trials} trials; {self.trainings} trainings at the cost of {self.cost:g} full ones'
         )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
@@ -152,7 +151,10 @@ def _sections(run: Run) -> Iterator[Section]:
     header += [*(f'{name} %' for name in others), 'seeds']
     for key in dict.fromkeys(line.key for line in run.table):
         here = [row for row in run.rows if (row['scene'], row['budget'], row['classifier']) == key]
-        chosen = [json.dumps(r['setting'], sort_keys=True) for r in here if r['arm'] == 'real' and 'setting' in r]
+        chosen = [
+            ', '.join(f'{name.replace("_", " ")} {value}' for name, value in sorted(r['setting'].items()))
+            for r in here if r['arm'] == 'real' and isinstance(r.get('setting'), dict)
+        ]  # fmt: skip
         settings = [f'{s} ({chosen.count(s)} seeds)' for s in dict.fromkeys(sorted(chosen))]
         dropped = sorted({note for row in here for note in row.get('dropped', ())})
         dropped = dropped[:6] + ([f'and {len(dropped) - 6} more'] if len(dropped) > 6 else [])
@@ -205,8 +207,8 @@ CAPTIONS = {
         'Gain over real only, with paired-t 95 % intervals. Controls are dashed, default ratios circled; triangles '
         'mark intervals that continue.'
     ),
-    'class_gains': 'Mean difference per class, in points, at the ratio chosen on validation data.',
-    'chosen_ratios': 'Ratios chosen on validation data; 0 is real only.',
+    'class_gains': 'Mean difference to real only in recall (of masks: IoU) by class, in points, at the chosen ratio.',
+    'chosen_ratios': 'Ratios r chosen on validation data, by share of seeds; 0 is real only.',
 }
 
 
@@ -266,28 +268,31 @@ def write_report(run: str | os.PathLike[str]) -> ReportPaths:
     return ReportPaths(folder / 'report.md', folder / 'report.html', tuple(paths))
 
 
-def _image(path: Path, caption: str) -> dict[str, str]:
+def _image(path: Path, caption: str) -> dict[str, Any]:
     """A figure of a run. Names of budgets may hold what is not part of a link: per cents, commas, brackets."""
-    return {'link': f'figures/{quote(path.name)}', 'caption': caption, 'data': data_uri(path.read_bytes())}
+    png = path.read_bytes()
+    width = int.from_bytes(png[16:20])  # of its header: on a phone, a wide figure is scrolled rather than shrunk
+    return {'link': f'figures/{quote(path.name)}', 'caption': caption, 'data': data_uri(png), 'width': width}
 
 
 def text_table(run: str | os.PathLike[str]) -> str:
     """Arm, ratio, mean OA and difference to real only with its interval, for a terminal."""
     content = read_run(run)
     primary, out = content.metrics[0], []
-    title = f'mean {metric_name(primary)}'
+    title = f'mean {metric_name(primary)} %'
     for key in dict.fromkeys(line.key for line in content.table):
         lines = [line for line in content.table if line.key == key]
         width = max(len(line.arm) for line in lines)
         out.append('\n' + ', '.join(key))
-        out.append(f'{"arm":<{width}}  {"ratio":>6}  {title:>9}  difference to real only (95 % interval)')
+        out.append(f'{"arm":<{width}}  {"ratio":>6}  {title}  difference to real only, points [95 % interval]')
         for line in lines:
             difference = '' if line.gain is None else f'{signed(line.gain.mean)} {interval(line.gain.interval)}'
-            out.append(f'{line.arm:<{width}}  {_ratio(line):>6}  {line.means[primary]:>9.2f}  {difference}'.rstrip())
+            out.append(
+                f'{line.arm:<{width}}  {_ratio(line):>6}  {line.means[primary]:>{len(title)}.2f}  {difference}'.rstrip()
+            )
     context = _context(content)
-    out.append('\n' + context['conclusion'])
-    if context['no_basis']:
-        out.append(f'QUICK RUN, {context["seeds"]} paired seeds: no basis for claims.')
+    few = f'QUICK RUN, {context["seeds"]} paired seeds: no basis for claims.'
+    out.append('\n' + (few if context['no_basis'] else context['conclusion']))
     if context['answer']:
         out.append(context['answer'])
     return '\n'.join(out)

@@ -30,6 +30,9 @@ from .samples import (
 Figures = dict[str, Figure]
 
 
+NO_VERDICT = '\nFidelity does not tell whether mixing in helps; `hsiaug ratio` and `hsiaug ablate` measure that.\n'
+
+
 def write_evaluation(found: Evaluation, card: str, out: Path) -> str:
     """Write figures, ``fidelity.md`` and the model card that holds both.
 
@@ -41,7 +44,7 @@ def write_evaluation(found: Evaluation, card: str, out: Path) -> str:
     Returns:
         the report in Markdown.
     """
-    text = '\n'.join(TEXTS[what](found) for what in found.measures)
+    text = '\n'.join(TEXTS[what](found) for what in found.measures) + NO_VERDICT
     figures = FIGURES[found.spec.kind](found)
     (out / 'figures').mkdir(parents=True, exist_ok=True)
     for name, figure in figures.items():

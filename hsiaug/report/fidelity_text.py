@@ -12,6 +12,7 @@ from ..metrics import ChangeFidelity, Fidelity, PatchFidelity
 from ..metrics.masks import class_shares
 from ..metrics.values import DIFFERENCES, OF_BOTH, OF_DATE, TITLES
 from ..samples import SampleSpec
+from ..systems.saved import in_markdown
 
 
 def fidelity_markdown(result: Fidelity, spec: SampleSpec, what: str = '') -> str:
@@ -22,7 +23,7 @@ def fidelity_markdown(result: Fidelity, spec: SampleSpec, what: str = '') -> str
         ('band-to-band roughness, synthetic / real', f'{result.roughness_ratio:.2f}', 1),
         ('synthetic closer to a real spectrum than its neighbour', f'{100 * result.closer_than_real:.1f} %', '50 %'),
     ]
-    angles = zip(map(_cell, spec.classes), (f'{angle:.4f}' for angle in result.msad_per_class), strict=True)
+    angles = zip(map(in_markdown, spec.classes), (f'{angle:.4f}' for angle in result.msad_per_class), strict=True)
     return '\n'.join(
         [
             f'## Fidelity{what}\n',
@@ -41,7 +42,7 @@ def patch_markdown(result: PatchFidelity, spec: SampleSpec, masks: Mapping[str, 
     shares = [(100 * class_shares(mask, spec.num_classes, spec.ignore_index)).tolist() for mask in masks.values()]
     angles = map(format_number, result.msad_per_class)
     rows = [
-        (_cell(name), angle, *(f'{share:.1f}' for share in each))
+        (in_markdown(name), angle, *(f'{share:.1f}' for share in each))
         for name, angle, *each in zip(spec.classes, angles, *shares, strict=True)
     ]
     header = ('class', 'angle of the class means to test (radians)', *(f'% of {name}' for name in masks))
@@ -63,10 +64,6 @@ def fidelity_table(result: PatchFidelity, fields: Sequence[str]) -> str:
 def format_number(value: float) -> str:
     """A measure with its significant digits, or a dash for NaN."""
     return '–' if value != value else f'{value:.4f}' if abs(value) < 0.1 else f'{value:.2f}'
-
-
-def _cell(name: str) -> str:
-    return name.replace('|', '\\|').replace('<', '&lt;')
 
 
 def fidelity_notes(result: PatchFidelity, what: str = 'pairs') -> str:

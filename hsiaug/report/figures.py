@@ -66,8 +66,8 @@ def ratio_curves(table: Sequence[Summary], metric: str = 'oa') -> Figure:
     """Difference in the primary test metric to real only over the ratio, a panel per scene, budget and classifier.
 
     Every curve starts at ratio 0, which is real only. Intervals of controls are left to the tables, and the vertical
-    axis shows all means; where one of the few widest intervals runs out of the panel, a triangle says so. Rings mark
-    default ratios.
+    axis shows all means; where one interval is far wider than others and runs out of the panel, a triangle says so.
+    Rings mark default ratios.
     """
     styles = arm_styles(table)
     ratios = sorted({0.0} | {float(line.ratio) for line in table if not isinstance(line.ratio, str)})
@@ -101,7 +101,9 @@ def ratio_curves(table: Sequence[Summary], metric: str = 'oa') -> Figure:
                 drawn += [(at, y[i] - half[0][i], y[i] + half[1][i], colour) for i, at in enumerate(x) if i]
                 ends += [*(y - half[0]), *(y + half[1])]
                 axes.errorbar(x[1:], y[1:], half[:, 1:], fmt='none', ecolor=colour, elinewidth=0.9, alpha=0.6)
-        low, high = np.quantile(ends, [0.05, 0.95])
+        widths = [most - least for _, least, most, _ in drawn]
+        uneven = bool(widths) and max(widths) > 4 * min(widths)
+        low, high = np.quantile(ends, [0.05, 0.95] if uneven else [0, 1])
         bottom, top = min(*means, low), max(*means, high)
         bottom, top = bottom - 0.05 * (top - bottom), top + 0.05 * (top - bottom)
         axes.set_ylim(bottom, top)

@@ -182,7 +182,8 @@ def _fidelity(found: BankFidelity | str) -> Section:
         'Synthetic samples compared with held-out real ones; the column “real” compares real training samples instead, '
         'the best that a generator can achieve. The 95 % intervals come from leaving out each of '
         f'{PARTS} parts of the synthetic and held-out samples in turn (delete-a-group jackknife). They assume '
-        'independent samples and this generator; they do not show how another training would have turned out.'
+        'independent samples and this generator; they do not show how another training would have turned out, '
+        'nor whether mixing in helps: hsiaug ratio and hsiaug ablate measure that.'
     )
     for what, (train, test, fake) in found.thinned.items():
         section.notes.append(

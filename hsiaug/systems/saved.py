@@ -106,12 +106,17 @@ def read_weights(folder: Path, config: SavedConfig, make: Callable[[], M]) -> M:
     return module
 
 
+def in_markdown(name: str) -> str:
+    """A name that anybody may have chosen, as plain text on one line of Markdown, in tables too."""
+    return re.sub(r'([\\`*_\[\]#~|])', r'\\\1', ' '.join(name.split())).replace('<', '&lt;')
+
+
 def card_text(config: SavedConfig) -> str:
     """A short model card in Markdown."""
     spec, provenance = config.spec, config.provenance
     lines = [f'# {config.type}', '', f'A hyperspectral sample generator of hsiaug {__version__}.', '']
     lines += [f'- kind: {spec.kind}, {spec.bands} bands, unit {spec.unit or "unknown"}']
-    lines += [f'- classes: {", ".join(spec.classes)}']
+    lines += [f'- classes: {", ".join(map(in_markdown, spec.classes))}']
     if provenance is not None:
         lines += [f'- trained on split `{provenance.split}`, seed {provenance.seed}']
         lines += [f'- setting: `{json.dumps(dict(provenance.training), sort_keys=True)}`']

@@ -11,6 +11,8 @@ import pytest
 from scipy import stats
 
 from hsiaug.report import text_table, write_report
+from hsiaug.report.ablation import read_run
+from hsiaug.report.figures import ratio_curves
 
 REAL = [0.50, 0.52, 0.51, 0.53, 0.50, 0.55, 0.49, 0.52, 0.50, 0.51]
 GAINS = [0.02, 0.03, 0.01, 0.04, 0.02, 0.03, 0.02, 0.01, 0.02, 0.03]  # at ratio 1, which validates best
@@ -153,6 +155,22 @@ def test_the_page_stands_alone(tmp_path: Path) -> None:
     assert '53.60' in text
     for path in paths.figures:
         assert path.read_bytes().startswith(b'\x89PNG')
+
+
+def test_an_own_scene_gets_no_advice_to_measure_one(tmp_path: Path) -> None:
+    text = write_report(run_folder(tmp_path / 'own')).html.read_text()
+    assert 'Measure it on your own scene' not in text
+    assert '<td class="text">nn1d</td>' in text  # words stand left, numbers right
+    assert '<td>+2.30</td>' in text
+    simulated = run_folder(tmp_path / 'demo', plan={'settings': [['simulated', '30 per class', 'RandomSplit']]})
+    assert 'Measure it on your own scene' in write_report(simulated).html.read_text()
+
+
+def test_few_intervals_are_drawn_whole(tmp_path: Path) -> None:
+    lines = [line for line in read_run(run_folder(tmp_path)).table if line.arm == 'gan' and line.ratio == 1]
+    (axes,) = ratio_curves(lines).axes
+    assert lines[0].gain is not None
+    assert axes.get_ylim()[1] > lines[0].gain.interval[1]
 
 
 def test_torn_and_doubled_lines_and_order_change_nothing(tmp_path: Path) -> None:

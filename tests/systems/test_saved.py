@@ -15,9 +15,11 @@ from typing import Any
 
 import pytest
 import torch
+from hsiaug.systems.registry import make_generator
 from weights import same
 
 from hsiaug.datamodules.mixed import open_source
+from hsiaug.samples import SampleSpec
 from hsiaug.systems import Generator, TrainingData
 from hsiaug.systems.saved import CheckpointError
 from hsiaug.trainers import fit_generator
@@ -106,6 +108,12 @@ def test_weights_of_another_training_are_refused_and_older_folders_open(
     del config['weights']  # as versions before wrote it
     (folder / 'config.json').write_text(json.dumps(config))
     assert Generator.from_pretrained(folder).sample(2, seed=0)['image'].shape == (2, 12)
+
+
+def test_names_of_classes_are_plain_text_in_the_card() -> None:
+    spec = SampleSpec('spectrum', 3, ('dry *soil*', 'a_b|<i>', '[x](y)\n# z'))
+    card = make_generator('noise', spec, {}).card()
+    assert r'- classes: dry \*soil\*, a\_b\|&lt;i>, \[x\](y) \# z' in card.splitlines()
 
 
 def test_a_model_of_somebody_else_is_not_written_over(data: TrainingData, tmp_path: Path) -> None:
