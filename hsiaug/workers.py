@@ -147,6 +147,9 @@ def run_in_processes(
 @contextmanager
 def _ctrl_c_later() -> Iterator[None]:
     """Hold Ctrl-C back. Processes started meanwhile never hear it, not even in the seconds of their imports."""
+    if not hasattr(signal, 'pthread_sigmask'):  # Windows
+        yield
+        return
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield

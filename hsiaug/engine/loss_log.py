@@ -29,7 +29,7 @@ class LossLog:
         self._every = min(CHECK_EVERY, max(steps // _ROWS, 1))
         self._recent: list[dict[str, Tensor]] = []
         self._own: _Rows = {}
-        self._size = 0
+        self._size = 0  # of the file, as we left it
         file.parent.mkdir(parents=True, exist_ok=True)
         self._replace({key: value for key, value in _rows(file).items() if key[0] != stage or int(key[1]) <= done})
 
