@@ -87,7 +87,7 @@ def test_a_class_that_is_nowhere_measured_is_named() -> None:
     cube, labels = CUBE.astype(np.float32), GT.copy()
     labels[0, :9] = 4
     cube[0, :9] = np.nan
-    with pytest.raises(RareClassError, match=r'class 4 .* 9 pixels that are not measured'):
+    with pytest.raises(RareClassError, match=r'class 4: .* 9 pixels that are not measured'):
         RandomSplit(fraction=0.2)(Scene('x', cube, labels))
     with pytest.raises(ValueError, match='no labelled pixel that is measured'):
         RandomSplit()(Scene('x', CUBE, -GT))

@@ -32,8 +32,19 @@ class Arrays(list[Tensor]):
 
 
 def fetch(dataset: Any, rows: np.ndarray) -> dict[str, Any]:
-    """Stacked samples of a map-style dataset, read whole where it can; what is no array comes as a list."""
-    return stack(columns_of(dataset, rows))
+    """Stacked samples of a map-style dataset, read whole where it can; what is no array comes as a list.
+
+    Raises:
+        ValueError: if arrays of one key have several shapes.
+    """
+    columns = columns_of(dataset, rows)
+    for key, value in columns.items():
+        if isinstance(value, Arrays) and len(shapes := {tuple(array.shape) for array in value}) > 1:
+            raise ValueError(
+                f'{len(value)} samples that are to be stacked hold {key} of several shapes, {sorted(shapes)[:4]}; '
+                'bring all to one, for example with hsiaug.adapt(dataset, size=...)'
+            )
+    return stack(columns)
 
 
 def columns_of(dataset: Any, rows: np.ndarray) -> dict[str, Any]:
@@ -71,21 +82,8 @@ def _column(values: list[Any]) -> Any:
 
 
 def stack(columns: Mapping[str, Any]) -> dict[str, Any]:
-    """Columns whose arrays are stacked; all else comes as lists.
-
-    Raises:
-        ValueError: if arrays of a column have several shapes.
-    """
-
-    def stacked(key: str, arrays: Arrays) -> Tensor:
-        if len(shapes := {tuple(array.shape) for array in arrays}) > 1:
-            raise ValueError(
-                f'{len(arrays)} samples that are to be stacked hold {key} of several shapes, {sorted(shapes)[:4]}; '
-                'bring all to one, for example with hsiaug.adapt(dataset, size=...)'
-            )
-        return torch.stack(arrays)
-
-    return {key: stacked(key, value) if isinstance(value, Arrays) else value for key, value in columns.items()}
+    """Columns whose arrays are stacked; all else comes as lists."""
+    return {key: torch.stack(value) if isinstance(value, Arrays) else value for key, value in columns.items()}
 
 
 def unstack(columns: Mapping[str, Any]) -> list[dict[str, Any]]:
