@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 import zlib
 from collections.abc import Iterator
 from functools import partial
@@ -51,7 +52,9 @@ def open_mat(file: Path, where: str) -> Content:
 
 
 def _load_mat(file: Path, name: str) -> np.ndarray:
-    value = scipy.io.loadmat(file, variable_names=[name])[name]
+    with warnings.catch_warnings():  # either class of sparse matrices will do
+        warnings.filterwarnings('ignore', '.*spmatrix', DeprecationWarning)
+        value = scipy.io.loadmat(file, variable_names=[name])[name]
     return value.toarray() if scipy.sparse.issparse(value) else value
 
 

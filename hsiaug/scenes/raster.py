@@ -31,6 +31,8 @@ _AXES = {'bsq': (1, 2, 0), 'bil': (0, 2, 1), 'bip': (0, 1, 2)}
 
 _ALONE = {'GDAL_DISABLE_READDIR_ON_OPEN': 'EMPTY_DIR', 'GDAL_PAM_ENABLED': 'NO'}
 """Options that make GDAL see the file alone; else it opens overviews and masks beside it in any format."""
+_AMONG_OTHERS = {'GDAL_DISABLE_READDIR_ON_OPEN': 'FALSE'}
+"""That GDAL finds ENVI headers, whatever the environment: torchgeo's command line sets EMPTY_DIR there."""
 
 _CENTRE_TAGS = {
     'wavelength': None,
@@ -105,11 +107,11 @@ def open_raster(file: Path, where: str, bands: Sequence[int] | np.ndarray | None
     return Content(file, {'cube': Variable(shape, dtype, load, stored, where, part=load)}, facts)
 
 
-def _open(file: Path, drivers: Sequence[str] = DRIVERS) -> Any:
-    """The raster, opened with one of the drivers."""
+def _open(file: Path, drivers: Sequence[str] = DRIVERS, options: Mapping[str, str] = _AMONG_OTHERS) -> Any:
+    """The raster, opened with one of the drivers under options of GDAL."""
     path = str(file.resolve())  # absolute: it cannot start with a prefix of GDAL (/vsicurl/, GTIFF_DIR:, zip://)
     reasons = []
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), rasterio.Env(**options):
         # A cube without map coordinates is fine here.
         warnings.simplefilter('ignore', NotGeoreferencedWarning)
         for driver in drivers:
@@ -198,14 +200,14 @@ def _mask(file: Path) -> np.ndarray | None:
     """(H, W) bool: pixels valid in the mask in or next to a GeoTIFF; None without one."""
     neighbour = file.with_name(f'{file.name}.msk')
     with rasterio.Env(**_ALONE):
-        with _open(file, ('GTiff',)) as source:
+        with _open(file, ('GTiff',), _ALONE) as source:
             inside = any(MaskFlags.per_dataset in f and MaskFlags.alpha not in f for f in source.mask_flag_enums)
             if inside:
                 return source.read_masks(1) > 0
             shape = (source.height, source.width)
         if not neighbour.is_file():
             return None
-        with _open(neighbour, ('GTiff',)) as source:
+        with _open(neighbour, ('GTiff',), _ALONE) as source:
             if (source.height, source.width) != shape:
                 raise SceneFileError(f'{neighbour} is not a mask of {file}: it has another size')
             declared = source.count * shape[0] * shape[1]

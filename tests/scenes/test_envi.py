@@ -27,6 +27,13 @@ def write(folder: Path, image: str = 'a.img', header: str | None = 'a.hdr', **fi
     return folder / image
 
 
+def test_the_environment_of_torchgeos_command_line_hides_no_header(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv('GDAL_DISABLE_READDIR_ON_OPEN', 'EMPTY_DIR')
+    assert open_scene(write(tmp_path, **CENTRES)).wavelengths == pytest.approx([450, 550, 650, 850])
+
+
 @pytest.mark.parametrize('key', ['reflectance scale factor', 'Reflectance Scale Factor', 'REFLECTANCE SCALE FACTOR'])
 def test_reflectance_scale_factor(tmp_path: Path, key: str) -> None:
     file = write(tmp_path, **{key: '10000'}, **CENTRES)
