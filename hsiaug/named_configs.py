@@ -6,7 +6,8 @@ the configuration of that name says under that key.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import difflib
+from collections.abc import Collection, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,12 @@ FOLDER = _PACKAGE / 'configs' if (_PACKAGE / 'configs').is_dir() else _PACKAGE.p
 def config_names() -> list[str]:
     """Names of the configurations that come with the package."""
     return sorted(path.stem for path in FOLDER.glob('*.yaml'))
+
+
+def near(name: str, known: Collection[str]) -> str:
+    """The question whether a known name was meant, or nothing."""
+    found = difflib.get_close_matches(name, known, 1)
+    return f'did you mean {found[0]!r}? ' if found else ''
 
 
 def find_config(name: str) -> Path:

@@ -192,6 +192,7 @@ def pooled_oscd(folder: Path) -> list[str]:
         (pooled_oscd, ['--size=32'], 'lie in 1 group(s), by the images that they are cut from; train and test and val'),
         (of, ['--val_share=0.6', '--test_share=0.5'], 'must add up to less than 1'),
         (of, ['--data.class_path=hsiaug.datasets.NoFolder'], 'hsiaug.datasets.NoFolder cannot be imported'),
+        (of, ['--data.lable_map={0: 0, 255: 1}'], "does not take 'lable_map'; did you mean 'label_map'? choose from"),
         (of, ['--data.class_path=subprocess.Popen'], 'subprocess.Popen is not a torch.utils.data.Dataset'),
         (of, ['--data.class_path=PairFolder'], "such as torchgeo.datasets.OSCD, found 'PairFolder'"),
         (of, ['--data.rot=x'], 'rot'),
@@ -199,7 +200,11 @@ def pooled_oscd(folder: Path) -> list[str]:
         (of, ['--data.classes=[a,b,c]'], "none of 4 samples holds ['c']: what never occurs cannot be learnt"),
         (of, ['--group=city'], "group 'city' is neither a key of sample 0, which has ['image', 'mask'], nor"),
         (of, ['--scene.path=x.npz'], 'give a scene and its split, or data, not both'),
-        (of, ['--unlabelled.class_path=hsiaug.datasets.PairFolder'], '--unlabelled: hsiaug.datasets.PairFolder does'),
+        (
+            of,
+            ['--unlabelled.class_path=hsiaug.datasets.PairFolder'],
+            '--unlabelled: hsiaug.datasets.PairFolder cannot be made',
+        ),
         (lambda _: [], ['--size=32'], 'size: these go with a dataset; name one with --data.class_path'),
     ],
 )

@@ -133,6 +133,8 @@ def test_lists_say_what_there_is(capsys: pytest.CaptureFixture[str]) -> None:
         lines = capsys.readouterr().out.splitlines()
         assert all(len(line.split(maxsplit=1)) == 2 and not re.search(r':\w+:`|``', line) for line in lines)
         assert name in [line.split()[0] for line in lines]
+        if what == 'configs':  # a sentence that is not cut, or the command that the config is for
+            assert [line for line in lines if not re.search(r'[.?]$| fit --config ', line)] == []
 
 
 def test_a_generator_lists_its_settings_with_types_and_defaults(capsys: pytest.CaptureFixture[str]) -> None:

@@ -147,7 +147,7 @@ def test_the_readme_leads_to_a_verdict_on_a_scene(installed: Path, tmp_path: Pat
     assert [line.split()[1] for line in said] == ['ablate', 'train', 'evaluate', 'sample', 'evaluate', 'ratio']
     verdict, *_, choice = (text.strip().splitlines()[-1] for text in said.values())
     assert re.match(
-        r'Mixing in variability, first at 2 synthetic samples per real one .*\(10 seeds\)\. Recommended: ', verdict
+        r'Mixing in 2 synthetic samples per real one \(variability, first\) .*\(10 seeds\)\. Recommended: ', verdict
     )
     assert choice == 'choice: runs/ours/ratio.json'
     for file in ('pavia/report.html', 'ours/README.md', 'bank/bank.json', 'bank_evaluation.html', 'ours/ratio.json'):

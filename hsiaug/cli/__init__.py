@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 import signal
 import sys
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
+
+from ..named_configs import near
 
 DESCRIPTION = 'Mix synthetic hyperspectral samples into training at a chosen ratio, and measure honestly what you gain.'
 COMMANDS = {
@@ -76,12 +77,6 @@ def _run(arguments: list[str]) -> None:
         what = f'options follow a command, found {first!r}' if first.startswith('-') else f'unknown command {first!r}'
         print(f'hsiaug: {what}; {near(first, COMMANDS)}choose from {", ".join(COMMANDS)}', file=sys.stderr)
         raise SystemExit(2)
-
-
-def near(name: str, known: Collection[str]) -> str:
-    """The question whether a known name was meant, or nothing."""
-    found = difflib.get_close_matches(name, known, 1)
-    return f'did you mean {found[0]!r}? ' if found else ''
 
 
 def usage() -> str:

@@ -11,6 +11,8 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..named_configs import near
+
 if TYPE_CHECKING:
     from ..datasets import SampleSet, SampleSplit, SampleSplitter
 
@@ -138,20 +140,23 @@ def open_dataset(option: str, given: dict[str, Any]) -> Any:
         raise ValueError(
             f'--{option}.class_path: a class with its module expected, such as torchgeo.datasets.OSCD, found {path!r}'
         )
-    module, _, name = path.rpartition('.')
+    module, _, title = path.rpartition('.')
     try:
-        cls = getattr(importlib.import_module(module), name)
+        cls = getattr(importlib.import_module(module), title)
     except (ImportError, AttributeError) as error:
         raise ValueError(f'--{option}.class_path: {path} cannot be imported: {error}') from error
     if not (isinstance(cls, type) and issubclass(cls, Dataset)):
         raise ValueError(f'--{option}.class_path: {path} is not a torch.utils.data.Dataset')
     parser = ArgumentParser(exit_on_error=False)
-    parser.add_class_arguments(cls, option, fail_untyped=False)
+    known = [name.split('.')[1] for name in parser.add_class_arguments(cls, option, fail_untyped=False)]
+    for name in arguments:
+        if name not in known:
+            raise ValueError(f'--{option}: {path} does not take {name!r}; {near(name, known)}choose from {known}')
     try:
         parsed = parser.parse_object({option: arguments})
     except (ArgumentError, TypeError) as error:
-        raise ValueError(f'--{option}: {path} does not take {arguments}: {error}') from error
+        raise ValueError(f'--{option}: {path} cannot be made with {arguments}: {error}') from error
     try:
         return parser.instantiate(parsed)[option]
     except Exception as error:  # whatever a dataset raises
-        raise ValueError(f'--{option}: {name} cannot be opened: {type(error).__name__}: {error}') from error
+        raise ValueError(f'--{option}: {title} cannot be opened: {type(error).__name__}: {error}') from error

@@ -9,8 +9,7 @@ from typing import Any, Literal
 
 from docstring_parser import parse as parse_docstring  # which jsonargparse reads help texts with
 
-from ..named_configs import FOLDER, config_names
-from . import near
+from ..named_configs import FOLDER, config_names, near
 
 What = Literal['generators', 'tasks', 'benchmarks', 'configs']
 

@@ -24,9 +24,9 @@ from jsonargparse import (
 )
 from jsonargparse._common import parsing_settings  # what set_parsing_settings sets, to set it back
 
-from ..named_configs import read_yaml
+from ..named_configs import near, read_yaml
 from ..settings import not_finite
-from . import DESCRIPTION, EXAMPLES, near
+from . import DESCRIPTION, EXAMPLES
 from .config import read_config
 from .listing import without_markup
 

@@ -117,9 +117,10 @@ def answer(table: Sequence[Summary], metric: str, quick: bool) -> str:
         gain = best.gain
         assert gain is not None  # as picked above
         if best.default:
-            way = f'{best.arm} at {_ratio(best)} synthetic samples per real one'
+            samples = 'synthetic sample' if best.ratio == 1 else 'synthetic samples'
+            way = f'{_ratio(best)} {samples} per real one ({best.arm})'
         else:
-            way = f'{best.arm} at a ratio chosen on validation data'
+            way = f'synthetic samples ({best.arm}) at a ratio chosen on validation data'
         where = f'On {panel_title(key)}, mixing in' if len(keys) > 1 else 'Mixing in'
         size = f'{signed(gain.mean, 1)} points {interval(gain.interval, 1)} ({gain.n} seeds)'
         if quick or not gain.basis_for_claims:

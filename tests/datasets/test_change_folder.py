@@ -246,6 +246,15 @@ def band_elsewhere(root: Path) -> None:
     (root / 'bern' / '2020.tif').unlink()
 
 
+def empty_mask_folder(root: Path) -> None:
+    no_mask(root)
+    (root / 'bern' / 'cm').mkdir()
+
+
+def folders_by_date(root: Path) -> None:
+    (root / 'label').mkdir()
+
+
 def nothing(root: Path) -> None:
     pass
 
@@ -254,6 +263,8 @@ def nothing(root: Path) -> None:
     ('spoil', 'options', 'message'),
     [
         (no_mask, {}, r'bern has no mask, neither mask nor .*; it holds .*2019.tif.*; name it with mask=, or give lab'),
+        (empty_mask_folder, {}, r'bern has no mask, no file in cm; it holds'),
+        (folders_by_date, {}, r"'label'\]; 'label' seems to hold masks, .* Give every pair a folder of its own"),
         (third_date, {}, r"the dates of .*cork are not two: expected two images, .* found \['2019.tif', '2020"),
         (no_date, {}, r"the dates of .*cork are not two: .* found \['2019.tif'\]"),
         (nothing, {'dates': ('2019', '2021')}, r"expected \['2019', '2021'\] besides the mask, found \['2019.tif'\]"),
@@ -266,7 +277,7 @@ def nothing(root: Path) -> None:
         (date_elsewhere, {}, r'bern.2019.tif and .*bern.2020.tif do not show one place: .* 30.0 pixels apart'),
         (mask_elsewhere, {}, r'bern.2019.tif and .*bern.change.tif do not show one place'),
         (band_elsewhere, {}, r'B02.tif and .*B03.tif do not show one place'),
-        (values, {}, r'bern.change.tif holds \[255\], expected \[0, 1\]; map such values to a class with label_map'),
+        (values, {}, r'bern.change.tif holds \[255\], expected \[0, 1\]; map such values to a class with .*, such as'),
         (nothing, {'size': 20}, r'no place of .* is as large as size=\(20, 20\); the largest is \(13, 9\)'),
         (nothing, {'split': 'val'}, r"no split 'val': neither .*val.txt nor"),
         (nothing, {'cities': ('ayr', 'oslo')}, r"no folders \['oslo'\] in .*, which hold \['ayr', 'bern', 'cork'\]"),

@@ -251,8 +251,13 @@ def test_one_side_alone_that_is_normalised_is_warned_of() -> None:
     image = torch.rand(16, 5, generator=torch.Generator().manual_seed(0))
     normalised = (image - image.mean()) / image.std()
     for pair in ((image, normalised), (normalised, image)):
-        with pytest.warns(UserWarning, match=r'[1-9]\d% of .* negative, as if only one side were normalised'):
+        with pytest.warns(UserWarning, match=r'[1-9]\d% of .* negative, as if only one side were .*different_scales'):
             Scales().see(*pair)
+    compared = Scales()
+    compared.add('real', image)
+    compared.add('synthetic', normalised)
+    with pytest.warns(UserWarning, match='both sides alike, or the comparison means nothing$'):
+        compared.judge('or the comparison means nothing')
     with warnings.catch_warnings():
         warnings.simplefilter('error')
         Scales().see(normalised, normalised.flip(0))

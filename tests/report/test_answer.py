@@ -46,7 +46,7 @@ def cells(gain: Any, seeds: int = 10) -> list[dict[str, Any]]:
 )
 def test_it_is_a_sentence(gain: Any, seeds: int, quick: bool, said: str) -> None:
     sentence = answer(summarise(cells(gain, seeds)), 'oa', quick)
-    assert re.search('^Mixing in ours at 2 synthetic samples per real one ' + said, sentence), sentence
+    assert re.search(r'^Mixing in 2 synthetic samples per real one \(ours\) ' + said, sentence), sentence
 
 
 def test_the_default_ratio_is_tested_and_the_chosen_one_is_not() -> None:
@@ -61,9 +61,7 @@ def test_the_default_ratio_is_tested_and_the_chosen_one_is_not() -> None:
 def test_it_stands_first_on_the_page_and_last_on_the_console(tmp_path: Path) -> None:
     arms = [{'name': 'gan', 'control': False, 'default': 1}, {'name': 'duplicate', 'control': True}]
     run = run_folder(tmp_path, plan={'arms': arms})
-    sentence = (
-        'Mixing in gan at 1 synthetic samples per real one raises accuracy by +2.3 points [+1.6, +3.0] (10 seeds).'
-    )
+    sentence = 'Mixing in 1 synthetic sample per real one (gan) raises accuracy by +2.3 points [+1.6, +3.0] (10 seeds).'
     assert text_table(run).splitlines()[-1].startswith(sentence)
     page = write_report(run).html.read_text()
     assert page.index(sentence) < page.index('<img') < page.index('What to do next') < page.index('<table')

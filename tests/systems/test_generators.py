@@ -106,8 +106,8 @@ def test_labels_follow_training_frequencies_and_mistakes_are_named(data: Trainin
         generator.sample(3, torch.tensor([0]))
     with pytest.raises(ValueError, match=r'must lie in \[0, 3\)'):
         generator.sample(1, torch.tensor([3]))
-    with pytest.raises(ValueError, match='unknown generator'):
-        fit_generator('ganerator', data)
+    with pytest.raises(ValueError, match="unknown generator 'duplicat'; did you mean 'duplicate'\\? choose from"):
+        fit_generator('duplicat', data)
     with pytest.raises(ValueError, match="'mixup' cannot be made with settings"):
         fit_generator('mixup', data, {'alhpa': 1})
 

@@ -265,7 +265,7 @@ class MaskFiles:
         if (labels < 0).any():
             raise ValueError(
                 f'{self.owner}: {file} holds {values[labels < 0][:8].tolist()}, expected {sorted(self.raw_to_class)}; '
-                'map such values to a class with label_map, or name them in ignore'
+                'map such values to a class with label_map, such as {0: 0, 255: 1}, or name them in ignore'
             )
         if nodata in self.raw_to_class and nodata not in self.explicit and nodata in values:
             warnings.warn(

@@ -247,7 +247,9 @@ class SceneFolder(RealDataset):
 
 def _folder(root: Path, name: str | None, usual: Sequence[str], what: str) -> Path:
     """The folder of the images or masks."""
-    found = [path.name for path in subfolders(root)] if root.is_dir() else []
+    if not root.is_dir():
+        raise FilesNotFoundError(f'PairFolder: no folder {root}; it should hold a folder of images and one of masks')
+    found = [path.name for path in subfolders(root)]
     names = [name] if name is not None else [entry for entry in found if entry.lower() in usual]
     if len(names) == 1 and (root / names[0]).is_dir():
         return root / names[0]

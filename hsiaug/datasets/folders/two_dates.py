@@ -124,6 +124,11 @@ class ChangeFolder(RealDataset):
             if not folder.is_dir():
                 raise FilesNotFoundError(f'ChangeFolder: no folder {folder}; it should hold a folder per place')
         held, masked = ([path.name for path in subfolders(folder)] for folder in (self.root, masks or self.root))
+        if cities is None and (apart := [name for name in held if name.lower() in MASKS]):
+            raise ValueError(
+                f'ChangeFolder: {self.root} holds {held[:8]}; {apart[0]!r} seems to hold masks, and the others a date '
+                'each. Give every pair a folder of its own, such as 1/A.tif, 1/B.tif and 1/mask.png'
+            )
         names = list(masked if cities is None else cities)
         if split is not None:
             listing = self.root / f'{split}.txt'
@@ -237,8 +242,9 @@ def _mask(folder: Path, name: str | None) -> Path:
         return files[0]
     held = sorted(path.name for path in folder.iterdir())[:12]
     if not files:
+        wanted = 'no file in ' + found[0].name if found else f'neither {name or " nor ".join(MASKS)}'
         raise ValueError(
-            f'ChangeFolder: {folder} has no mask, neither {name or " nor ".join(MASKS)}; it holds {held}; name it '
+            f'ChangeFolder: {folder} has no mask, {wanted}; it holds {held}; name it '
             'with mask=, or give labelled=False for places without masks'
         )
     raise ValueError(f'ChangeFolder: {[str(file) for file in files]} could all be the mask; name one with mask=')

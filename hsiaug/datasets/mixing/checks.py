@@ -303,8 +303,7 @@ class Scales:
             if min(known) >= EXAMINED and max(below) > _NORMALISED and min(below) < _PHYSICAL:
                 warnings.warn(
                     f'{below[0]:.0%} of the values of real and {below[1]:.0%} of {self.title} samples are negative, as '
-                    'if only one side were normalised; normalise after mixing, or both sides alike, or say '
-                    'different_scales=True where that is meant',
+                    f'if only one side were normalised; normalise after mixing, or both sides alike, {remedy}',
                     stacklevel=4,
                 )
         self.settled = min(known) >= EXAMINED
