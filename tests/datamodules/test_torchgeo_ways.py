@@ -1,6 +1,7 @@
 """torchgeo's own entry points, with nothing changed but the datamodule."""
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -24,7 +25,9 @@ def bank(tmp_path: Path) -> Path:
     return tmp_path / 'bank'
 
 
-def test_torchgeo_fit_with_a_config(bank: Path, tmp_path: Path) -> None:
+def test_torchgeo_fit_with_a_config(bank: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # It sets options of GDAL for good, with which other tests cannot write ENVI files.
+    monkeypatch.setattr('torchgeo.main.os', SimpleNamespace(environ={}))
     config = yaml.safe_load(CONFIG.read_text())
     assert config['data']['class_path'] == 'hsiaug.datamodules.MixedDataModule'
     # The user's own data in place of the example's, which would have to be downloaded.

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from rasterio.env import set_gdal_config
 
 from hsiaug.scenes import BadBandsError, SceneFileError, open_library, open_scene
 from hsiaug.scenes.config import SceneConfig
@@ -30,8 +31,12 @@ def write(folder: Path, image: str = 'a.img', header: str | None = 'a.hdr', **fi
 def test_the_environment_of_torchgeos_command_line_hides_no_header(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv('GDAL_DISABLE_READDIR_ON_OPEN', 'EMPTY_DIR')
-    assert open_scene(write(tmp_path, **CENTRES)).wavelengths == pytest.approx([450, 550, 650, 850])
+    option = 'GDAL_DISABLE_READDIR_ON_OPEN'
+    monkeypatch.setenv(option, 'EMPTY_DIR')
+    try:
+        assert open_scene(write(tmp_path, **CENTRES)).wavelengths == pytest.approx([450, 550, 650, 850])
+    finally:
+        set_gdal_config(option, None)  # rasterio keeps what the environment said
 
 
 @pytest.mark.parametrize('key', ['reflectance scale factor', 'Reflectance Scale Factor', 'REFLECTANCE SCALE FACTOR'])
