@@ -15,12 +15,12 @@ from typing import Any
 
 import pytest
 import torch
-from hsiaug.systems.registry import make_generator
 from weights import same
 
 from hsiaug.datamodules.mixed import open_source
 from hsiaug.samples import SampleSpec
 from hsiaug.systems import Generator, TrainingData
+from hsiaug.systems.base import make_generator
 from hsiaug.systems.saved import CheckpointError
 from hsiaug.trainers import fit_generator
 
