@@ -11,6 +11,7 @@ import hashlib
 import json
 import math
 import os
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
@@ -154,3 +155,8 @@ def _unknown(annotation: Any, data: Any) -> list[tuple[str, list[str]]]:
 def _in_short(message: object) -> str:
     text = str(message)
     return text if len(text) <= 300 else text[:299] + '…'
+
+
+def in_markdown(name: str) -> str:
+    """A name that anybody may have chosen, as plain text on one line of Markdown, in tables too."""
+    return re.sub(r'([\\`*_\[\]#~|])', r'\\\1', ' '.join(name.split())).replace('<', '&lt;')

@@ -17,7 +17,7 @@ from torchgeo.datamodules import BaseDataModule, GeoDataModule
 from torchgeo.datasets import GeoDataset
 
 from ..datasets import MixedDataset, SyntheticBank, require_unseen_samples
-from ..datasets.contract.batches import fetch
+from ..datasets.contract.batches import fetch, spread_rows
 from ..datasets.contract.wrapped import counts_of, look_through
 from ..datasets.mixing.checks import Use
 from ..datasets.mixing.exhausted import Exhausted, require_policy
@@ -383,8 +383,7 @@ class MixedDataModule(BaseDataModule):
         loader = self.inner.train_dataloader()
         real = next(iter(loader))
         if isinstance(loader.dataset, Dataset) and not isinstance(self.inner, GeoDataModule):
-            rows = np.linspace(0, len(loader.dataset) - 1, min(4 * count, len(loader.dataset))).astype(int)  # type: ignore[arg-type]
-            real = fetch(loader.dataset, rows)
+            real = fetch(loader.dataset, spread_rows(len(loader.dataset), 4 * count))  # type: ignore[arg-type]
         text = f'{self.sources} mixed into {type(self.inner).__name__}: {self.schedule}, {self.mode}'
         print(text)
         return preview_grid(real, self.sources.random(4 * count, seed=0)[0], spec, count, suptitle=text)

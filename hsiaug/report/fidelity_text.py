@@ -11,8 +11,8 @@ from ..ablation.experiment import markdown_table
 from ..metrics import ChangeFidelity, Fidelity, PatchFidelity
 from ..metrics.masks import class_shares
 from ..metrics.values import DIFFERENCES, OF_BOTH, OF_DATE, TITLES
+from ..records import in_markdown
 from ..samples import SampleSpec
-from ..systems.saved import in_markdown
 
 
 def fidelity_markdown(result: Fidelity, spec: SampleSpec, what: str = '') -> str:

@@ -24,7 +24,7 @@ from torch.nn.modules.module import (
 )
 
 from .. import __version__
-from ..records import as_record, checksum, read_json
+from ..records import as_record, checksum, in_markdown, read_json
 from ..samples import Provenance, SampleSpec
 from .buffers import BufferedModule
 
@@ -104,11 +104,6 @@ def read_weights(folder: Path, config: SavedConfig, make: Callable[[], M]) -> M:
     module = make()
     load_state(module, state, config, file)
     return module
-
-
-def in_markdown(name: str) -> str:
-    """A name that anybody may have chosen, as plain text on one line of Markdown, in tables too."""
-    return re.sub(r'([\\`*_\[\]#~|])', r'\\\1', ' '.join(name.split())).replace('<', '&lt;')
 
 
 def card_text(config: SavedConfig) -> str:

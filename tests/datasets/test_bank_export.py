@@ -8,6 +8,7 @@ import shutil
 import signal
 import tarfile
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -178,6 +179,13 @@ def test_webdataset_folder_with_its_card(kind: Kind, tmp_path: Path) -> None:
     assert card['size_categories'] == ['n<1K']
     assert ', '.join(source.spec.classes) in text
     assert SampleSpec.from_dict(json.loads((out / 'spec.json').read_text())['spec']) == bank.spec
+
+
+def test_names_of_classes_are_plain_text_in_the_card_of_a_bank(tmp_path: Path) -> None:
+    source = Pictures('scene')
+    source.spec = replace(source.spec, classes=('dry *soil*', 'a_b|<i>', '[x](y)\n# z'))
+    card = export_bank(bank_of(source, tmp_path), tmp_path / 'hub', 'webdataset') / 'README.md'
+    assert r'- classes, from label 0: dry \*soil\*, a\_b\|&lt;i>, \[x\](y) \# z' in card.read_text().splitlines()
 
 
 def test_the_same_bank_gives_the_same_archives(tmp_path: Path) -> None:

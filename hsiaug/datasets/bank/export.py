@@ -24,6 +24,7 @@ from rasterio.errors import NotGeoreferencedWarning
 from torch import Tensor
 
 from ...progress import progress_bar
+from ...records import in_markdown
 from ...samples import SampleSpec
 from .folder import names_place, size_text
 from .reader import SyntheticBank
@@ -298,7 +299,7 @@ def _card(bank: SyntheticBank, suffix: str) -> str:
     lines = ['---', head.to_yaml(), '---', '', f'# {name}', '']
     lines += [f'{len(bank)} synthetic hyperspectral samples.', '']
     lines += [f'- kind: {spec.kind}, {spec.bands} bands, unit {spec.unit or "unknown"}']
-    lines += [f'- classes, from label 0: {", ".join(spec.classes)}']
+    lines += [f'- classes, from label 0: {", ".join(map(in_markdown, spec.classes))}']
     lines += [f'- ignored label: {spec.ignore_index}'] if spec.ignore_index is not None else []
     lines += [f'- members of a sample: {members}']
     lines += [f'- wavelengths, value range and provenance: `{RECORD_FILE}`']

@@ -78,11 +78,12 @@ class Extras:
         if self.absent is not None:
             whole = {key: value for key, value in columns.items() if isinstance(value, Tensor | Arrays)}
             for key, value in self.absent.items():
-                if synthetic and isinstance(value, str):
+                if not synthetic:
+                    if key in columns and key not in whole:  # text, or None for lack of a value
+                        whole[key] = list(columns[key])
+                elif isinstance(value, str):
                     whole[key] = [value] * size
-                elif not synthetic and key not in whole and key in columns:  # text, or None for lack of a value
-                    whole[key] = list(columns[key])
-                elif synthetic and key not in whole:
+                elif key not in whole:
                     whole[key] = torch.stack([value] * size) if size else value[None][:0]
         kept = {'synthetic', 'weight'} & set(whole) if source == 0 else set()  # of samples that were mixed before
         if 'synthetic' not in kept:
