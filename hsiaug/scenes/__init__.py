@@ -1,7 +1,6 @@
 """Scenes (cube, labels and wavelengths), with readers, splits and a simulated scene."""
 
-from .balance import ChangeSplitter, balance_change
-from .change import BitemporalScene
+from .change import BitemporalScene, ChangeSplitter
 from .files import SceneFileError
 from .labelled_patches import LabelledPatchSplit, LabelledPatchSplitter
 from .patches import PatchSplit, PatchSplitter
@@ -17,6 +16,6 @@ from .windows import majority_labels
 __all__ = [
     'BENCHMARK_SCENES', 'BadBandsError', 'BitemporalScene', 'BlockSplit', 'ChangeSplitter', 'GroupSplit', 'HalvesSplit',
     'LabelledPatchSplit', 'LabelledPatchSplitter', 'PatchSplit', 'PatchSplitter', 'RandomSplit', 'RareClassError',
-    'Scene', 'SceneFileError', 'SimulatedScene', 'Split', 'Splitter', 'balance_change', 'crop_to_common',
+    'Scene', 'SceneFileError', 'SimulatedScene', 'Split', 'Splitter', 'crop_to_common',
     'majority_labels', 'make_splitter', 'open_benchmark_scene', 'open_library', 'open_scene', 'stack_bands', 'upsample',
 ]  # fmt: skip

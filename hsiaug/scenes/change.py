@@ -1,7 +1,8 @@
-"""Two dates of the same place with a change mask, as a scene that can be split like any other."""
+"""Two dates of the same place with a change mask, as a scene that can be split like any other, and its windows."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, cast
@@ -11,9 +12,11 @@ import numpy as np
 from ..progress import with_progress
 from ..samples import Kind, SampleSpec
 from .labels import UNLABELLED
+from .patches import PatchSplit, PatchSplitter
 from .scene import Scene
 from .simulated import SimulatedScene
 from .wavelengths import sentinel2_centres
+from .windows import window_sums
 
 UNCHANGED, CHANGED = 1, 2
 """Labels of a bitemporal scene; ignored pixels are unlabelled."""
@@ -254,3 +257,57 @@ def _for_both_dates(kwargs: dict[str, Any], bands: int) -> dict[str, Any]:
     if (used := settings.get('bands')) is not None:
         settings['bands'] = np.concatenate([np.asarray(used), np.asarray(used) + bands])
     return settings
+
+
+@dataclass(frozen=True)
+class ChangeSplitter(PatchSplitter):
+    """Draws windows of pairs of dates, with fewer windows for training, a larger share of which holds change.
+
+    Training windows without change are dropped at random. Validation and test windows stay as they are: scores on
+    balanced windows would be too high. ``max_train`` applies after balancing; smaller selections are part of larger
+    ones.
+
+    Args:
+        change_share: least share of training windows that hold change.
+        min_change: least share of changed pixels for a window to hold change; 0 means a single pixel.
+    """
+
+    change_share: float = 0.5
+    min_change: float = 0.01
+
+    def __call__(self, scene: Scene, seed: int = 0) -> PatchSplit:
+        """Draw the windows of a scene of two dates.
+
+        Raises:
+            TypeError: for a scene of one date.
+            ValueError: as :class:`PatchSplitter`, or if no training window holds change.
+        """
+        if not isinstance(scene, BitemporalScene):
+            raise TypeError(f'ChangeSplitter: scene {scene.name!r} has one date; use PatchSplitter')
+        every = PatchSplitter.__call__(replace(self, max_train=None), scene, seed)
+        changed = ((scene.flat_labels() == CHANGED) & scene.valid).reshape(1, *scene.shape)
+        pixels = window_sums(changed, self.size)[0][tuple(every.train.T)]
+        holds = pixels >= max(1, self.min_change * self.size**2)
+        if not holds.any():
+            raise ValueError(
+                f'ChangeSplitter: none of {len(holds)} training windows of scene {scene.name!r} has '
+                f'{self.min_change:.2%} changed pixels, the most is {pixels.max(initial=0) / self.size**2:.2%}; lower '
+                'min_change, or split with another seed'
+            )
+        rng = np.random.default_rng(seed)
+        with_change, without = (rng.permutation(np.flatnonzero(which)) for which in (holds, ~holds))
+        # Rounded before flooring, so that 2.9999 windows count as 3.
+        others = math.floor(round(len(with_change) * (1 - self.change_share) / self.change_share, 9))
+        total = len(with_change) + min(len(without), others)
+        kept = min(total, self.max_train or total)
+        first = -(-kept * len(with_change) // total)
+        chosen = np.sort(np.concatenate([with_change[:first], without[: kept - first]]))
+        left_out = len(holds) - kept
+        words = (f'{left_out} training windows, to balance those with and without change',) if left_out else ()
+        return replace(
+            every,
+            train=every.train[chosen],
+            strategy={**every.strategy, 'max_train': self.max_train},
+            dropped=(*every.dropped, *words),
+            unlabelled=self._left_over(every.train, chosen, np.random.default_rng(seed)),
+        )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ..settings import checked_arguments
-from .balance import ChangeSplitter
+from .change import ChangeSplitter
 from .labelled_patches import LabelledPatchSplitter
 from .patches import PatchSplitter
 from .splits import BlockSplit, GroupSplit, HalvesSplit, RandomSplit, Splitter

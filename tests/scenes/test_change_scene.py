@@ -1,5 +1,6 @@
 import itertools
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +11,11 @@ import torch
 from hsiaug.scenes import (
     BadBandsError,
     BitemporalScene,
+    ChangeSplitter,
     PatchSplit,
     PatchSplitter,
     RareClassError,
     SimulatedScene,
-    balance_change,
     crop_to_common,
     upsample,
 )
@@ -181,7 +182,8 @@ def test_training_windows_are_balanced_and_others_are_not(share: float, min_chan
     least = max(min_change, 1 / 64)
     before = changed_share(scene, split) >= least
     assert 0 < before.mean() < 0.3
-    balanced = balance_change(scene, split, share, min_change)
+    splitter = ChangeSplitter(8, 2, block=16, test_fraction=0.2, change_share=share, min_change=min_change)
+    balanced = splitter(scene, 4)
     after = changed_share(scene, balanced) >= least
     assert after.sum() == before.sum(), 'windows with change all stay'
     assert after.mean() >= share
@@ -190,32 +192,31 @@ def test_training_windows_are_balanced_and_others_are_not(share: float, min_chan
     assert {tuple(c) for c in balanced.train.tolist()} <= {tuple(c) for c in split.train.tolist()}
     assert np.array_equal(balanced.val, split.val)
     assert np.array_equal(balanced.test_windows, split.test_windows)
-    assert balanced.strategy['balance_change']['share'] == share
+    assert balanced.strategy['change_share'] == share
     assert f'{len(split.train) - len(balanced.train)} training windows' in balanced.dropped[-1]
     assert balanced.fingerprint != split.fingerprint
-    assert balance_change(scene, split, share, min_change).fingerprint == balanced.fingerprint
+    assert splitter(scene, 4).fingerprint == balanced.fingerprint
 
 
 def test_few_balanced_windows_are_part_of_more() -> None:
     scene = rare_scene()
     split = PatchSplitter(size=8, stride=2, block=16, test_fraction=0.2)(scene, seed=4)
-    choices = [balance_change(scene, split, 0.5, max_train=count) for count in (4, 9, 20)]
+    splitter = ChangeSplitter(8, 2, block=16, test_fraction=0.2)
+    choices = [replace(splitter, max_train=count)(scene, 4) for count in (4, 9, 20)]
     assert [len(choice.train) for choice in choices] == [4, 9, 20]
     for choice in choices:
         assert (changed_share(scene, choice) >= 0.01).sum() == -(-len(choice.train) // 2)
     for small, large in itertools.pairwise(choices):
         assert {tuple(c) for c in small.train.tolist()} < {tuple(c) for c in large.train.tolist()}
     # Where enough windows hold change already, all stay.
-    assert balance_change(scene, split, 0.01).fingerprint == split.fingerprint
+    assert replace(splitter, change_share=0.01)(scene, 4).fingerprint == split.fingerprint
     with pytest.raises(
         ValueError, match=r'none of \d+ training windows .* has 90.00% changed pixels, the most is 18.75%'
     ):
-        balance_change(scene, split, 0.5, min_change=0.9)
-    for wrong in ({'share': 0.0}, {'share': 1.1}, {'min_change': -0.1}, {'max_train': 0}):
-        with pytest.raises(ValueError, match=f'balance_change: {next(iter(wrong))} must be '):
-            balance_change(scene, split, **wrong)  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match='was not made for scene'):
-        balance_change(rare_scene(60), split)
+        replace(splitter, min_change=0.9)(scene, 4)
+    for wrong in ({'change_share': 0.0}, {'change_share': 1.1}, {'min_change': -0.1}, {'max_train': 0}):
+        with pytest.raises(ValueError, match=f'ChangeSplitter: {next(iter(wrong))} must be '):
+            replace(splitter, **wrong)
 
 
 # Changed pixels of each city, as its provider counts them.
