@@ -307,9 +307,7 @@ class HalvesSplit(Splitter):
     def sides(self, scene: Scene, pixels: np.ndarray, labels: np.ndarray, rng: np.random.Generator) -> Parts:
         """Masks of the two halves."""
         along = 1 if self.axis == 'columns' else 0
-        position = np.broadcast_to(
-            np.arange(scene.shape[along]).reshape((1, -1) if along else (-1, 1)), scene.shape
-        ).reshape(-1)
+        position = np.indices(scene.shape)[along].reshape(-1)
         middle = scene.shape[along] // 2
         near = np.where(position < middle, middle - position, position - middle + 1) <= self.buffer
         first, second = (position < middle) & ~near, (position >= middle) & ~near
@@ -334,10 +332,6 @@ class GroupSplit(Splitter):
             raise ValueError(f'GroupSplit: scene {scene.name!r} has no groups; give one group number per pixel')
         return scene.groups.reshape(-1)
 
-    def shrink(self, scene: Scene, train: np.ndarray, test: np.ndarray) -> np.ndarray:
-        """The training mask without pixels too close to test pixels; groups need no such buffer."""
-        return train
-
     def sides(self, scene: Scene, pixels: np.ndarray, labels: np.ndarray, rng: np.random.Generator) -> Parts:
         """Masks of the training and the test groups."""
         numbers, group = np.unique(self.groups(scene), return_inverse=True)
@@ -349,23 +343,19 @@ class GroupSplit(Splitter):
         if len(filled) < 2:
             raise ValueError(f'{type(self).__name__}: scene {scene.name!r} has {len(filled)} labelled groups; 2 needed')
         need = max(self.min_count, self.per_class or 0)
-        best: tuple[int, float] | None = None
+        most = -1
         for _ in range(self.attempts):
             order = rng.permutation(filled)
             reached = np.cumsum(counts[order].sum(axis=1)) / counts.sum()
             cut = int(np.argmin(np.abs(reached[:-1] - self.test_fraction))) + 1
             tested, trained = counts[order[:cut]].sum(axis=0), counts[order[cut:]].sum(axis=0)
-            score = (
-                int(((tested >= self.min_count) & (trained >= need)).sum()),
-                -abs(float(reached[cut - 1]) - self.test_fraction),
-            )
-            if best is None or score[0] > best[0]:  # the first of equals; a later one would favour an exact share
-                best, chosen = score, order[:cut]
-            if score[0] == len(ids):
+            kept = int(((tested >= self.min_count) & (trained >= need)).sum())
+            if kept > most:  # the first of equals; a later one would favour an exact share
+                most, chosen = kept, order[:cut]
+            if kept == len(ids):
                 break
         in_test = np.isin(group, chosen)
-        # Groups without labels belong to the training area: they hold no test pixel.
-        return self.shrink(scene, ~in_test, in_test), in_test
+        return ~in_test, in_test  # groups without labels belong to the training area: they hold no test pixel
 
 
 @dataclass(frozen=True)
@@ -384,10 +374,8 @@ class BlockSplit(GroupSplit):
         """(H*W,) block of each pixel."""
         return block_numbers(scene.shape, self.block).reshape(-1)
 
-    def shrink(self, scene: Scene, train: np.ndarray, test: np.ndarray) -> np.ndarray:
-        """The training mask without the buffer around the test blocks."""
-        if self.buffer == 0:
-            return train
+    def sides(self, scene: Scene, pixels: np.ndarray, labels: np.ndarray, rng: np.random.Generator) -> Parts:
+        """Masks of the training blocks without the buffer around the test blocks, and of the test blocks."""
+        _, test = super().sides(scene, pixels, labels, rng)
         square = np.ones((2 * self.buffer + 1,) * 2, dtype=bool)
-        near = binary_dilation(test.reshape(scene.shape), structure=square).reshape(-1)
-        return train & ~near
+        return ~binary_dilation(test.reshape(scene.shape), structure=square).reshape(-1), test
