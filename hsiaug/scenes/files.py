@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 import os
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -14,6 +13,7 @@ from typing import Any
 import numpy as np
 from torchgeo.datasets import DatasetNotFoundError
 
+from ..named_configs import near
 from ..records import require_plausible
 
 CUBE_KEYS = ('cube', 'image', 'images', 'tiles', 'spectra', 'data', 'hsi', 'img', 'reflectance', 'radiance', 'x')
@@ -111,19 +111,18 @@ class Facts:
     measured: np.ndarray | None = None  # (H, W) bool, False where a mask or alpha band leaves a pixel out
     unit: str | None = None
     # messages on facts that can be read in two ways, by the option that decides
-    doubts: Mapping[str, str] = field(default_factory=dict)
-    notices: Sequence[str] = ()  # messages to show once
+    doubts: dict[str, str] = field(default_factory=dict)
+    notices: list[str] = field(default_factory=list)  # messages to show once
     channels_last: bool = False  # the format says where the bands are
     place: Place | None = None  # position on the map
 
     def take_good_bands(self, flags: Sequence[float], counts: Collection[int], file: Path) -> None:
         """Take a bad band list: a flag per band, 0 if it is bad, of an image with one of these ``counts`` of bands."""
         if len(flags) not in counts or not any(flags):
-            message = (
+            self.doubts['bands'] = (
                 f'{file}: its bad band list (bbl) has {len(flags)} values for {" or ".join(map(str, sorted(counts)))} '
                 f'bands, {np.count_nonzero(flags)} of them good; give bands'
             )
-            self.doubts = {**self.doubts, 'bands': message}
         elif not all(flags):
             self.good_bands = np.flatnonzero(flags)
 
@@ -131,16 +130,13 @@ class Facts:
         """Fill in missing facts from the attributes of the image."""
         self.nodata = image.fill if self.nodata is None else self.nodata
         if np.all(np.asarray(self.scale) == 1):
-            self.scale, self.offset = (
-                image.said.get('scale_factor', self.scale),
-                image.said.get('add_offset', self.offset),
-            )
+            self.scale = image.said.get('scale_factor', self.scale)
+            self.offset = image.said.get('add_offset', self.offset)
         if said := image.said.get('Scale_Factor'):
-            self.doubts = {
-                **self.doubts,
-                'scale': f'{file}: its values have a Scale_Factor of {said:g}, which some multiply with and some '
-                f'divide by; give scale, such as {1 / said:g}',
-            }
+            self.doubts['scale'] = (
+                f'{file}: its values have a Scale_Factor of {said:g}, which some multiply with and some divide by; '
+                f'give scale, such as {1 / said:g}'
+            )
         return image
 
 
@@ -243,15 +239,12 @@ def as_path(path: str | os.PathLike[str], what: str) -> Path:
 def existing(path: str | os.PathLike[str], what: str) -> Path:
     """The existing file at a path; ``~`` is the home folder."""
     file = as_path(path, what).expanduser()
+    if file.is_file():
+        return file
     folder = file if file.is_dir() else file.parent
-    held = sorted(p.name for p in folder.iterdir() if not p.name.startswith('.')) if folder.is_dir() else []
+    if not folder.is_dir():
+        raise FileNotFoundError(f'{what} file {file} does not exist, nor does the folder {folder}')
+    held = sorted(p.name for p in folder.iterdir() if not p.name.startswith('.'))
     if file.is_dir():
         raise FileNotFoundError(f'{what} file {file} is a folder; name one of its files: {held[:8]}')
-    if not file.is_file():
-        if not folder.is_dir():
-            raise FileNotFoundError(f'{what} file {file} does not exist, nor does the folder {folder}')
-        by_lower = {name.lower(): name for name in held}
-        near = [by_lower[name] for name in difflib.get_close_matches(file.name.lower(), by_lower)]
-        meant = f' Did you mean {" or ".join(map(repr, near))}?' if near else ''
-        raise FileNotFoundError(f'{what} file {file} does not exist; in {folder}: {held[:8]}.{meant}')
-    return file
+    raise FileNotFoundError(f'{what} file {file} does not exist; {near(file.name, held)}in {folder}: {held[:8]}')

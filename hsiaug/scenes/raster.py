@@ -27,7 +27,8 @@ DRIVERS = ('GTiff', 'ENVI', 'PNG', 'JPEG', 'JP2OpenJPEG', 'BMP')
 
 DATA_SUFFIXES = ('.img', '.dat', '.bsq', '.bil', '.bip', '.raw', '.bin')
 """Suffixes of value files next to an ENVI header."""
-_AXES = {'bsq': (1, 2, 0), 'bil': (0, 2, 1), 'bip': (0, 1, 2)}
+_AXES = {'bsq': (2, 0, 1), 'bil': (0, 2, 1), 'bip': (0, 1, 2)}
+"""Order in which a raw file holds rows, columns and bands."""
 
 _ALONE = {'GDAL_DISABLE_READDIR_ON_OPEN': 'EMPTY_DIR', 'GDAL_PAM_ENABLED': 'NO'}
 """Options that make GDAL see the file alone; else it opens overviews and masks beside it in any format."""
@@ -57,37 +58,34 @@ def open_raster(file: Path, where: str, bands: Sequence[int] | np.ndarray | None
         block = max((math.prod(side) for side in source.block_shapes), default=0)
         require_plausible(max(source.height * source.width, block) * values, size, where, SceneFileError)
         facts = Facts(channels_last=True, place=_place(source))
-        shown = _alpha(file, source, bands, facts)
-        facts.measured = shown
-        indexes = list(range(1, count + (shown is None)))
-        header = {key.lower(): value for key, value in source.tags(ns='ENVI').items()}
+        facts.measured = _alpha(file, source, bands, facts)
+        indexes = list(range(1, count + (facts.measured is None)))
+        shape, driver = (source.height, source.width, len(indexes)), source.driver
         dtype = np.dtype(np.result_type(*(source.dtypes[i - 1] for i in indexes)))
-        nodata = {value for i in indexes if (value := source.nodatavals[i - 1]) is not None}
-        facts.nodata = next(iter(nodata), None)
-        facts.wavelengths = _wavelengths(source, indexes, header)
         if len(source.subdatasets) > 1:
-            facts.notices = [
-                *facts.notices,
+            facts.notices.append(
                 f'{file} holds {len(source.subdatasets)} pages, of which the first alone is read; if each is a band, '
-                'save them as the bands of one image, or as .npy',
-            ]
+                'save them as the bands of one image, or as .npy'
+            )
         if source.colorinterp[0] == ColorInterp.palette:
-            facts.notices = [
-                *facts.notices,
+            facts.notices.append(
                 f'{file} holds positions in a table of colours, which are read as one band; save its colours as three '
-                'bands if it is a picture',
-            ]
+                'bands if it is a picture'
+            )
+        nodata = {str(value): value for i in indexes if (value := source.nodatavals[i - 1]) is not None}
+        facts.nodata = next(iter(nodata.values()), None)
+        if len(nodata) > 1:
+            facts.doubts['nodata'] = f'{file} has a nodata value for each band; give nodata'
         sides = [[float(values[i - 1]) for i in indexes] for values in (source.scales, source.offsets)]
         facts.scale, facts.offset = (side[0] if len(set(side)) == 1 else np.array(side) for side in sides)
         if not np.all(np.isfinite(facts.scale)) or np.any(np.asarray(facts.scale) == 0):
-            facts.doubts = {'scale': f'{file} has the scale {facts.scale}, which makes no values; give scale'}
-        if len([value for value in nodata if not np.isnan(value)]) + any(map(np.isnan, nodata)) > 1:
-            facts.doubts = {**facts.doubts, 'nodata': f'{file} has a nodata value for each band; give nodata'}
-        shape, driver = (source.height, source.width, len(indexes)), source.driver
-        mapped = None
+            facts.doubts['scale'] = f'{file} has the scale {facts.scale}, which makes no values; give scale'
+        mapped, header = None, {key.lower(): value for key, value in source.tags(ns='ENVI').items()}
         if driver == 'ENVI':
-            _envi_facts(file, header, source, facts)
+            _envi_facts(file, header, count, facts)
             mapped = _map_envi(file, header, source, facts)
+        else:
+            facts.wavelengths = _wavelengths(source, indexes)
         if facts.wavelengths is None:
             facts.wavelengths = sentinel2_centres([source.descriptions[i - 1] for i in indexes])
             facts.nominal = facts.wavelengths is not None
@@ -158,7 +156,7 @@ def require_one_place(first: Content, second: Content) -> None:
         )
 
 
-def _wavelengths(source: Any, indexes: Sequence[int], header: Mapping[str, str]) -> np.ndarray | None:
+def _wavelengths(source: Any, indexes: Sequence[int]) -> np.ndarray | None:
     """(C,) nm from the tags of the bands."""
     common = {key.lower(): value for key, value in source.tags().items()}
     texts: list[str] = []
@@ -170,7 +168,7 @@ def _wavelengths(source: Any, indexes: Sequence[int], header: Mapping[str, str])
         key = next((key for key in _CENTRE_TAGS if key in tags), None)
         if key is None:
             return None
-        said = [place[unit] for place in (tags, common, header) for unit in _UNIT_TAGS if unit in place]
+        said = [place[unit] for place in (tags, common) for unit in _UNIT_TAGS if unit in place]
         texts.append(tags[key])
         units.append(_CENTRE_TAGS[key] or (said[0] if said else None))
     return centres_of(texts, units)
@@ -187,11 +185,11 @@ def _alpha(file: Path, source: Any, bands: Sequence[int] | np.ndarray | None, fa
     alpha = source.read(source.count)
     shown = alpha > 0
     if bands is None and shown.any() and alpha[shown].min() != alpha.max():
-        facts.notices = [
+        facts.notices.append(
             f'{file}: band {last} (0-based) is marked as alpha, but holds more than 0 and one other value, and is read '
             f'as a band of the image; give bands={list(range(last))} if it is transparency, '
             f'bands={[*range(last), last]} if it is not'
-        ]
+        )
         return None
     return shown
 
@@ -221,105 +219,85 @@ def _mask(file: Path) -> np.ndarray | None:
 def data_file(header: Path) -> Path:
     """The value file next to an ENVI header."""
     stem = header.name[: -len(header.suffix)]
-    neighbours = [
-        path
-        for path in sorted(header.parent.iterdir())
-        if path != header and path.is_file() and (path.name == stem or path.stem.lower() == stem.lower())
-    ]
-    exact = [path for path in neighbours if path.name == stem]
-    usual = [path for path in neighbours if path.suffix.lower() in DATA_SUFFIXES]
-    found = exact or usual or [path for path in neighbours if path.suffix.lower() not in ('.hdr', '.xml', '.sta')]
-    if len(found) != 1:
-        names = [path.name for path in found]
-        raise SceneFileError(
-            f'{header} is an ENVI header, and '
-            + (
-                f'its values may be in any of {names}'
-                if names
-                else f'no file named {stem} or {stem}.img lies next to it'
-            )
-            + '; give the file of the values'
-        )
-    return found[0]
+    neighbours = [path for path in sorted(header.parent.iterdir()) if path != header and path.is_file()]
+    near = [path for path in neighbours if path.name == stem or path.stem.lower() == stem.lower()]
+    exact = [path for path in near if path.name == stem]
+    usual = [path for path in near if path.suffix.lower() in DATA_SUFFIXES]
+    found = exact or usual or [path for path in near if path.suffix.lower() not in ('.hdr', '.xml', '.sta')]
+    if len(found) == 1:
+        return found[0]
+    names = [path.name for path in found]
+    why = f'its values may be in any of {names}' if names else f'no file named {stem} or {stem}.img lies next to it'
+    raise SceneFileError(f'{header} is an ENVI header, and {why}; give the file of the values')
 
 
-def _envi_facts(file: Path, header: Mapping[str, str], source: Any, facts: Facts) -> None:
+def _envi_facts(file: Path, header: Mapping[str, str], count: int, facts: Facts) -> None:
     """Complete ``facts`` from a header: reflectance scale factor, bad bands, class names, wavelengths in any unit.
 
-    Header fields are in lower case with ``_`` for spaces. GDAL, which opened ``source``, applies none of these; it
-    reads nodata, gains and offsets.
+    Header fields are in lower case with ``_`` for spaces. GDAL applies none of these; it reads nodata, gains and
+    offsets.
     """
-    count = source.count
-    facts.wavelengths = None
-    texts = _listed(header.get('wavelength', ''))
-    if len(texts) == count:
+    listed = {field: [part.strip() for part in text.strip(' {}').split(',')] for field, text in header.items()}
+    numbers = {field: _numbers(texts) for field, texts in listed.items()}
+    if len(texts := [text for text in listed.get('wavelength', []) if text]) == count:
         facts.wavelengths = centres_of(texts, [header.get('wavelength_units')] * count)
-    names = class_names_of(header.get('class_names', '').strip().strip('{}').split(','))
-    facts.class_names = names_for(None, names)
-    doubts = dict(facts.doubts)
+    facts.class_names = names_for(None, class_names_of(listed.get('class_names', [])))
 
-    factor = _numbers(header.get('reflectance_scale_factor', ''))
+    factor = numbers.get('reflectance_scale_factor')
     if factor is not None and len(factor) == 1 and factor[0] > 0 and math.isfinite(factor[0]):
         if np.any(np.asarray(facts.scale) != 1) or np.any(np.asarray(facts.offset) != 0):
-            doubts['scale'] = (
+            facts.doubts['scale'] = (
                 f'{file}: its header has data gain or offset values and a reflectance scale factor of {factor[0]:g}, '
                 f'and does not say which the stored values are meant for; give scale={1 / factor[0]:g} for the '
                 'second, or take it out of the header for the first'
             )
         else:
             facts.scale, facts.unit = 1 / factor[0], 'reflectance'
-
+    for field in ('data_gain_values', 'data_offset_values'):
+        if any(listed.get(field, [])) and len(numbers[field] or []) != count:
+            facts.doubts['scale'] = (
+                f'{file}: its {field.replace("_", " ")} are not {count} numbers, one per band; give scale'
+            )
     if header.get('data_ignore_value'):  # GDAL takes a list, and words, for 0
-        ignored = set(_numbers(header['data_ignore_value']) or [])
+        ignored = set(numbers['data_ignore_value'] or [])
         facts.nodata = min(ignored, default=None)
         if len(ignored) > 1:
-            doubts['nodata'] = f'{file}: its header has the data ignore values {sorted(ignored)}; give nodata'
-    for field in ('data_gain_values', 'data_offset_values'):
-        if len(_numbers(text := header.get(field, '')) or []) != count and text.strip(' {}'):
-            doubts['scale'] = f'{file}: its {field.replace("_", " ")} are not {count} numbers, one per band; give scale'
-    facts.doubts = doubts
-    if (listed := header.get('bbl', '')).strip(' {}'):
-        facts.take_good_bands(_numbers(listed) or [], {count}, file)
+            facts.doubts['nodata'] = f'{file}: its header has the data ignore values {sorted(ignored)}; give nodata'
+    if any(listed.get('bbl', [])):
+        facts.take_good_bands(numbers['bbl'] or [], {count}, file)
     for field in ('major_frame_offsets', 'minor_frame_offsets'):
-        if any(_numbers(header.get(field, '')) or []):
+        if any(numbers.get(field) or []):
             raise SceneFileError(f'{file}: its header has {field.replace("_", " ")}, which are not read')
+
+
+def _numbers(texts: Sequence[str]) -> list[float] | None:
+    """The numbers that texts hold; None if there are none, or anything else."""
+    try:
+        return [float(text) for text in texts if text] or None
+    except ValueError:
+        return None
 
 
 def _map_envi(file: Path, header: Mapping[str, str], source: Any, facts: Facts) -> np.ndarray | None:
     """(H, W, C) view of a raw ENVI file's memory map; None where the file is not plain."""
-    dtype = np.dtype(source.dtypes[0])
-    dtype = dtype.newbyteorder('>' if header.get('byte_order', '0').strip() == '1' else '<')
+    big = header.get('byte_order', '0').strip() == '1'
+    dtype = np.dtype(source.dtypes[0]).newbyteorder('>' if big else '<')
     offset = int(header.get('header_offset', '0').strip() or 0)
-    height, width, channels = source.height, source.width, source.count
+    shape = (source.height, source.width, source.count)
     if header.get('file_compression', '0').strip() not in ('', '0') or offset < 0:
         return None
-    found, expected = file.stat().st_size, offset + height * width * channels * dtype.itemsize
+    found, expected = file.stat().st_size, offset + math.prod(shape) * dtype.itemsize
     if found < expected:
         raise SceneFileError(
-            f'{file}: {found} bytes, but its header describes {expected}: {height} lines x {width} samples x '
-            f'{channels} bands of {dtype.name} after {offset} bytes. Is it complete, and of that format?'
+            f'{file}: {found} bytes, but its header describes {expected}: {shape[0]} lines x {shape[1]} samples x '
+            f'{shape[2]} bands of {dtype.name} after {offset} bytes. Is it complete, and of that format?'
         )
     if found > expected:
-        facts.notices = [
-            *facts.notices,
+        facts.notices.append(
             f'{file}: {found} bytes, but its header describes {expected} only; check its lines, samples, bands, data '
-            'type and header offset if values look wrong',
-        ]
-    interleave = header.get('interleave', '').strip().lower()[:3]
-    shapes = {'bsq': (channels, height, width), 'bil': (height, channels, width), 'bip': (height, width, channels)}
-    if interleave not in shapes:
+            'type and header offset if values look wrong'
+        )
+    axes = _AXES.get(header.get('interleave', '').strip().lower()[:3])
+    if axes is None:
         return None
-    return np.memmap(file, dtype, 'r', offset, shapes[interleave]).transpose(_AXES[interleave])
-
-
-def _listed(text: str) -> list[str]:
-    """Entries of a list such as ``{1, 2}``, or a single value."""
-    return [part.strip() for part in text.strip().strip('{}').split(',') if part.strip()]
-
-
-def _numbers(text: str) -> list[float] | None:
-    """Numbers of a list, or a single one; None if there is anything else."""
-    try:
-        return [float(part) for part in _listed(text)] or None
-    except ValueError:
-        return None
+    return np.memmap(file, dtype, 'r', offset, tuple(shape[axis] for axis in axes)).transpose(np.argsort(axes))

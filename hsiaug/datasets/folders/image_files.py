@@ -107,7 +107,7 @@ class ImageFiles:
         else:
             content = open_content(file, 'image', self.given)
             content.facts.complete(self._variable(content), file)
-        content.facts.notices = () if hasattr(self, 'shape') else content.facts.notices  # only those of the first file
+        content.facts.notices = [] if hasattr(self, 'shape') else content.facts.notices  # only those of the first file
         refuse_doubts(content.facts, bands=self.given, scale=self.scale, nodata=self.nodata)
         return content
 
