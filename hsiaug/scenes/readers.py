@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -42,14 +41,6 @@ from .wavelengths import given_centres, to_nanometres
 
 _LARGEST_SCALE = 1e12
 """A scale or offset beyond this, or a scale below its inverse, would turn stored values into infinity or zero."""
-
-
-@dataclass(frozen=True)
-class FileLabels:
-    """Labels (H, W), (T, h, w) or (N,), and names of their classes."""
-
-    values: np.ndarray
-    names: Mapping[int, str]
 
 
 def open_scene(
@@ -111,30 +102,30 @@ def open_scene(
     content = open_content(existing(path, 'cube'), 'cube', bands)
     file, facts = content.file, content.facts
     cube_variable = facts.complete(find_cube(content, cube_key), file)
-    found = _read_labels(content, labels, labels_key, cube_variable, ignored, class_names, unlabelled)
+    values, names = _read_labels(content, labels, labels_key, cube_variable, ignored, class_names, unlabelled)
     if 0 in cube_variable.shape:
         raise SceneFileError(f'{file}: the cube has shape {cube_variable.shape}, and so no values')
-    cube = without_axis_of_one(cube_variable.read(), (3, 4)) if cube_variable.ndim > 2 else cube_variable.read()
+    cube = cube_variable.read()
     centres = given_centres(wavelengths, 'open_scene')
     known = facts.wavelengths if centres is None else centres
     if cube.ndim == 2:
-        cube, found = _flat_cube(cube, found, known, layout, file)
-    elif not facts.channels_last:
-        cube = channels_last(cube, layout, None if found is None else found.values.shape, known, str(file))
+        cube, values = _flat_cube(cube, values, known, layout, file)
+    else:
+        cube = without_axis_of_one(cube, (3, 4))
+        if not facts.channels_last:
+            cube = channels_last(cube, layout, None if values is None else values.shape, known, str(file))
     refuse_doubts(facts, bands=bands, scale=scale, nodata=nodata)
-    names = names_for(None, facts.class_names) if found is None else found.names
     metadata: dict[str, Any] = {
         'wavelengths': known,
         'wavelengths_approximate': centres is None and facts.nominal,
-        'class_names': names if class_names is None else class_names,
+        'class_names': names,
         'nodata': facts.nodata if nodata is None else nodata,
         'unit': facts.unit if unit is None and scale is None else unit,
         'bands': facts.good_bands if bands is None else np.asarray(bands),
         'measured': facts.measured,
         **scale_and_offset(facts, scale, str(file)),
     }
-    metadata['class_names'] = without_ignored(metadata['class_names'], ignored)
-    name, values = name or file.stem, None if found is None else found.values
+    name = name or file.stem
     if cube.ndim == 4:
         scene = Scene.from_tiles(name, cube, values, **metadata)
     else:
@@ -184,26 +175,21 @@ def open_library(
     """
     content = open_content(existing(path, 'library'), 'library')
     file, facts = content.file, content.facts
-    spectra = facts.complete(content.find(spectra_key, CUBE_KEYS, (2,), 'spectra', 'spectra_key'), file).read()
+    spectra = facts.complete(content.find(spectra_key, CUBE_KEYS, (2,), 'spectra', 'spectra_key'), file)
     refuse_doubts(facts, scale=scale, nodata=nodata)
 
     def column(key: str, what: str) -> np.ndarray:
         return content.find(key, (), (1, 2), what, f'{what}_key').read().reshape(-1)
 
-    labels, ignored = column(labels_key, 'labels'), ignored_values(ignore, 'open_library')
-    if labels.dtype.kind in 'US':
-        labels, class_names = numbered(labels)
-    else:
-        class_names = names_for(labels, facts.class_names)
-        labels = clean_labels(labels, f'{file}: labels', None, ignored, class_names)
+    labels, class_names = _read_labels(content, None, labels_key, spectra, ignored_values(ignore, 'open_library'))
     groups = None if groups_key is None else np.unique(column(groups_key, 'groups'), return_inverse=True)[1].reshape(-1)
     centres = facts.wavelengths if wavelengths_key is None else to_nanometres(column(wavelengths_key, 'wavelengths'))
     return Scene.from_spectra(
         name or file.stem,
-        spectra,
+        spectra.read(),
         labels,
         groups,
-        class_names=without_ignored(class_names, ignored),
+        class_names=class_names,
         wavelengths=centres,
         bands=None if good_bands_key is None else np.flatnonzero(column(good_bands_key, 'good_bands')),
         unit=unit,
@@ -259,13 +245,12 @@ def scale_and_offset(facts: Facts, scale: float | None, where: str) -> dict[str,
 
 
 def _flat_cube(
-    cube: np.ndarray, labels: FileLabels | None, wavelengths: np.ndarray | None, layout: Layout | None, file: Path
-) -> tuple[np.ndarray, FileLabels | None]:
+    cube: np.ndarray, labels: np.ndarray | None, wavelengths: np.ndarray | None, layout: Layout | None, file: Path
+) -> tuple[np.ndarray, np.ndarray | None]:
     """A 2-D array as (H, W, 1), or spectra (N, C) as (N, 1, C); labels, wavelengths or ``layout`` decide."""
     if labels is not None:
-        values, column = labels.values, labels.values.reshape(-1, 1)
-        if values.ndim == 1 or (values.shape != cube.shape and 1 in values.shape):
-            return cube[:, None, :], FileLabels(column, labels.names)
+        if labels.ndim == 1 or (labels.shape != cube.shape and 1 in labels.shape):
+            return cube[:, None, :], labels.reshape(-1, 1)
         return cube[:, :, None], labels
     if wavelengths is not None and len(wavelengths) == cube.shape[1] > 1:
         return cube[:, None, :], None
@@ -287,10 +272,10 @@ def _read_labels(
     key: str | None,
     cube: Variable,
     ignore: Sequence[float] | None,
-    class_names: Mapping[int, str] | None,
-    unlabelled: int,
-) -> FileLabels | None:
-    """Labels and class names of their file; None if nothing is labelled."""
+    class_names: Mapping[int, str] | None = None,
+    unlabelled: int = UNLABELLED,
+) -> tuple[np.ndarray | None, Mapping[int, str]]:
+    """Labels (H, W), (T, h, w) or (N,) of their file, None if nothing is labelled, and names of their classes."""
     dimensions, source, nodata = {2: (1, 2), 4: (3,)}.get(cube.ndim, (2,)), content, None
     if labels is not None and not as_path(labels, 'labels').is_file() and content.name(str(labels)) is not None:
         labels, key = None, str(labels)
@@ -304,17 +289,19 @@ def _read_labels(
         require_one_place(content, source)
         nodata = source.facts.nodata
     elif key is None and (key := _usual_labels(content, cube)) is None:
-        return None
+        names = names_for(None, content.facts.class_names) if class_names is None else class_names
+        return None, without_ignored(names, ignore)
     variable = source.find(key, LABEL_KEYS, dimensions, 'labels', 'labels_key', NUMERIC + 'US')
     values = without_axis_of_one(variable.read(), dimensions)
     if values.dtype.kind in 'US':
-        return FileLabels(*numbered(values))
-    names = class_names or names_for(values, source.facts.class_names)
-    nodata = variable.fill if nodata is None else nodata
-    found = clean_labels(values, f'{source.file}: labels', nodata, ignore, names, unlabelled)
-    if source is not content and source.facts.measured is not None and source.facts.measured.shape == found.shape:
-        found = np.where(source.facts.measured, found, found.dtype.type(unlabelled))
-    return FileLabels(found, names or names_for(values, content.facts.class_names))
+        found, names = numbered(values)
+    else:
+        names = names_for(values, source.facts.class_names) or names_for(values, content.facts.class_names)
+        nodata = variable.fill if nodata is None else nodata
+        found = clean_labels(values, f'{source.file}: labels', nodata, ignore, class_names or names, unlabelled)
+        if source is not content and source.facts.measured is not None and source.facts.measured.shape == found.shape:
+            found = np.where(source.facts.measured, found, found.dtype.type(unlabelled))
+    return found, without_ignored(names if class_names is None else class_names, ignore)
 
 
 def _usual_labels(content: Content, cube: Variable) -> str | None:
