@@ -66,6 +66,11 @@ class Variable:
         return next((self.said[key] for key in FILLS if key in self.said), None)
 
     @property
+    def unit(self) -> str | None:
+        """Unit of its values, by its attributes."""
+        return next((self.said[key] for key in UNITS if key in self.said), None)
+
+    @property
     def ndim(self) -> int:
         """Number of dimensions."""
         return len(self.shape)

@@ -12,7 +12,7 @@ import h5py
 import numpy as np
 from numpy.lib.format import read_magic
 
-from .files import NUMERIC, UNITS, Content, Facts, SceneFileError, Variable, reading
+from .files import NUMERIC, Content, Facts, SceneFileError, Variable, reading
 from .labels import class_names_of
 from .matlab import open_hdf5, open_mat
 from .raster import data_file, open_raster
@@ -58,19 +58,15 @@ def _facts_of_variables(content: Content) -> Facts:
         facts.class_names = class_names_of(names.read())
     for key, unit in WAVELENGTH_KEYS.items():
         name = content.name(key) or next((n for n in content.variables if n.endswith(f'/{key}')), None)
-        variable = None if name is None else content.variables[name]
-        if variable is not None and variable.dtype.kind in NUMERIC + 'U':
-            values = variable.read().reshape(-1)
-            unit = unit or next((variable.said[key] for key in UNITS if key in variable.said), None)
-            named = [content.variables.get(f'{word}_units') for word in ('wavelength', 'wavelengths')]
-            said = next((one for one in named if one is not None), None)
-            if not unit and said is not None and np.prod(said.shape) == 1 and said.dtype.kind in 'US':
-                unit = str(said.read().reshape(-1)[0])
-            text = values.dtype.kind == 'U'
-            facts.wavelengths = (
-                centres_of(values.tolist(), [unit] * len(values)) if text else to_nanometres(values, unit)
-            )
-            break
+        if name is None or (variable := content.variables[name]).dtype.kind not in NUMERIC + 'U':
+            continue
+        values, unit = variable.read().reshape(-1), unit or variable.unit
+        beside = [content.variables[n] for n in ('wavelength_units', 'wavelengths_units') if n in content.variables]
+        if not unit and beside and np.prod(beside[0].shape) == 1 and beside[0].dtype.kind in 'US':
+            unit = str(beside[0].read().reshape(-1)[0])
+        text = values.dtype.kind == 'U'
+        facts.wavelengths = centres_of(values.tolist(), [unit] * len(values)) if text else to_nanometres(values, unit)
+        break
     facts.scale = _scalar(content, 'scale', 1.0) or 1.0
     facts.nodata = _scalar(content, 'nodata', None)
     good = content.variables.get('bbl')

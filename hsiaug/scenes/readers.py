@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
@@ -200,17 +201,12 @@ def open_library(
 
 def find_cube(content: Content, key: str | None) -> Variable:
     """The variable of the cube: tiles, an image, or a single band if there is nothing else."""
+    flat = {name: v for name, v in content.variables.items() if v.ndim == 2 and leaf(name) not in LABEL_KEYS}
     solid = any(v.ndim in (3, 4) and v.numeric for v in content.variables.values())
-    if key is not None:
-        solid = (name := content.name(key)) is None or content.variables[name].ndim != 2
-    if solid:
-        return content.find(key, CUBE_KEYS, (3, 4), 'cube', 'cube_key')
-    flat = {n: v for n, v in content.variables.items() if leaf(n) not in LABEL_KEYS and v.ndim == 2}
-    single = Content(content.file, flat, content.facts, content.unread)
-    try:
-        return single.find(key, CUBE_KEYS, (2,), 'cube', 'cube_key')
-    except SceneFileError:
-        return content.find(key, CUBE_KEYS, (3, 4), 'cube', 'cube_key')
+    if not solid if key is None else content.name(key) in flat:
+        with suppress(SceneFileError):  # what the file holds is said below
+            return Content(content.file, flat).find(key, CUBE_KEYS, (2,), 'cube', 'cube_key')
+    return content.find(key, CUBE_KEYS, (3, 4), 'cube', 'cube_key')
 
 
 def refuse_doubts(facts: Facts, **options: Any) -> None:
