@@ -186,9 +186,9 @@ class BitemporalScene(Scene):
         bands = spec.bands // 2
         return replace(spec, kind=kind, bands=bands, wavelengths=spec.wavelengths and spec.wavelengths[:bands])
 
-    def bad_bands(self, max_missing: float = 0.05) -> dict[int, str]:
+    def bad_bands(self) -> dict[int, str]:
         """Bands in use that carry no information at one date, and the same bands of the other date."""
-        bad = super().bad_bands(max_missing)
+        bad = super().bad_bands()
         half = self.cube.shape[2] // 2
         partners = {(band + half) % (2 * half): f'{why} at the other date' for band, why in bad.items()}
         return dict(sorted({**partners, **bad}.items()))

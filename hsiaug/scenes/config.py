@@ -161,7 +161,8 @@ class SceneConfig:
             )
         for name in ('scale', 'offset', 'nodata'):
             ours, theirs = getattr(first, name), getattr(second, name)
-            if not _same(ours, theirs):
+            same = np.array_equal(np.asarray(ours, dtype=float), np.asarray(theirs, dtype=float), equal_nan=True)
+            if not same:  # None, which is no value, is NaN here
                 raise ValueError(
                     f'scene: {self.path} has the {name} {ours}, {self.second} has {theirs}; give '
                     f'{"scale" if name == "offset" else name} if it is the same for both, or bring both to one'
@@ -173,9 +174,3 @@ class SceneConfig:
         settings['bands'] = np.intersect1d(np.asarray(first.bands), np.asarray(second.bands))
         scene = BitemporalScene.from_dates(first.name, first.cube, second.cube, np.asarray(first.labels), **settings)
         return scene.checked(self.on_bad_bands)
-
-
-def _same(ours: Any, theirs: Any) -> bool:
-    if ours is None or theirs is None:
-        return ours is theirs
-    return np.shape(ours) == np.shape(theirs) and np.array_equal(ours, theirs, equal_nan=True)

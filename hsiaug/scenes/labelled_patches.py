@@ -107,7 +107,7 @@ class LabelledPatchSplitter(PatchSplitter):
                 f'{where}: found {counts} patches, expected some in every part; use a smaller patch_stride'
             )
         return LabelledPatchSplit(
-            **{name: getattr(split, name) for name in PatchSplit.__dataclass_fields__},
+            **vars(split),
             patch=self.patch,
             corners=tuple(corners for corners, _ in parts),
             labels=tuple(labels for _, labels in parts),

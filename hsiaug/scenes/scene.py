@@ -22,6 +22,7 @@ ONE_CLASS = 'unlabelled'
 """Name of the single class of a scene used without its labels."""
 _NUMBER = re.compile(r'\b[-+\d.e]+%?')
 _CHUNK_VALUES = 8_000_000  # values of the cube in memory at once during a scan
+_MAX_MISSING = 0.05  # share of missing values above which a band carries no information
 
 
 class BadBandsError(ValueError):
@@ -77,26 +78,24 @@ class Scene:
 
     def __post_init__(self) -> None:
         self.cube = _as_array(self.cube, np.nan)
-        for what in ('labels', 'groups', 'measured'):
-            if (array := getattr(self, what)) is not None:
-                setattr(self, what, _as_array(array, UNLABELLED))
         if self.cube.dtype.kind not in 'biuf':
             raise ValueError(f'Scene {self.name!r}: cube must hold real numbers, found dtype {self.cube.dtype}')
         if self.cube.ndim != 3:
             raise ValueError(f'Scene {self.name!r}: cube must be (H, W, bands), found shape {self.cube.shape}')
         require_names(self.class_names, f'Scene {self.name!r}')
         for what in ('labels', 'groups', 'measured'):
-            array = getattr(self, what)
-            if array is not None and array.shape != self.cube.shape[:2]:
+            if (array := getattr(self, what)) is None:
+                continue
+            array = _as_array(array, UNLABELLED)
+            if array.shape != self.cube.shape[:2]:
                 hint = ' (transposed?)' if array.shape == self.cube.shape[1::-1] else ''
                 raise ValueError(
                     f'Scene {self.name!r}: {what} of shape {array.shape} do not fit a cube of '
                     f'{self.cube.shape[0]} x {self.cube.shape[1]} pixels{hint}; give one value per pixel'
                 )
-        if self.labels is not None:
-            self.labels = as_integers(
-                self.labels, without_class(self.labels, where=f'Scene {self.name!r}: labels'), UNLABELLED
-            )
+            if what == 'labels':
+                array = as_integers(array, without_class(array, where=f'Scene {self.name!r}: labels'))
+            setattr(self, what, array)
         if self.tile_rows is not None and (self.tile_rows < 1 or self.cube.shape[0] % self.tile_rows):
             raise ValueError(
                 f'Scene {self.name!r}: {self.cube.shape[0]} rows are not a whole number of tiles of '
@@ -249,9 +248,8 @@ class Scene:
         for start in range(0, len(rows), step):
             part = slice(start, start + step)
             out[part] = self.cube[rows[part], columns[part]][:, self.bands]
-        for what, apply in ((self.scale, np.multiply), (self.offset, np.add)):
-            factor = np.asarray(what, dtype=np.float32)
-            apply(out, factor[self.bands] if factor.ndim else factor, out=out)
+        for value, apply in ((self.scale, np.multiply), (self.offset, np.add)):
+            apply(out, np.broadcast_to(np.float32(value), self.cube.shape[2])[self.bands], out=out)
         return out
 
     def flat_labels(self) -> np.ndarray:
@@ -282,13 +280,12 @@ class Scene:
             return measured.reshape(-1).copy()
         return np.concatenate([~missing.any(axis=2).reshape(-1) for _, missing in self._row_blocks()])
 
-    def bad_bands(self, max_missing: float = 0.05) -> dict[int, str]:
+    def bad_bands(self) -> dict[int, str]:
         """Bands in use that carry no information, with the reason. One pass over the cube.
 
-        Args:
-            max_missing: share of missing values (NaN, infinite, nodata) above which a band is bad, among the pixels
-                that are measured in any band, so that pixels outside the swath do not count. Single missing pixels are
-                left out of splits instead (:attr:`valid`).
+        Values that are missing (NaN, infinite, nodata) make a band bad if they are many among the pixels that are
+        measured in any band, so that pixels outside the swath do not count. Single missing pixels are left out of
+        splits instead (:attr:`valid`).
         """
         assert self.bands is not None
         present = np.zeros(self.num_bands, dtype=np.int64)
@@ -306,7 +303,7 @@ class Scene:
             missing_share = 1 - present[position] / max(inside, 1)
             if present[position] == 0:
                 bad[band] = 'no data'
-            elif missing_share > max_missing:
+            elif missing_share > _MAX_MISSING:
                 bad[band] = f'{missing_share:.0%} of the pixels missing'
             elif low[position] == high[position]:
                 bad[band] = f'constant {low[position]:g}'
