@@ -38,7 +38,7 @@ from .labels import (
 from .layout import Layout, channels_last
 from .raster import require_one_place
 from .scene import Scene
-from .wavelengths import given_centres, to_nanometres
+from .wavelengths import given_centres
 
 _LARGEST_SCALE = 1e12
 """A scale or offset beyond this, or a scale below its inverse, would turn stored values into infinity or zero."""
@@ -78,7 +78,8 @@ def open_scene(
             usual names are searched in that file.
         cube_key: variable of the cube; if None, found by name, or as the only array with three dimensions.
         labels_key: variable of the labels in their file.
-        groups_key: variable of the groups in the cube's file.
+        groups_key: variable of the groups in the cube's file, numbers or text: one per pixel, per tile (T,) or per
+            spectrum (N,).
         wavelengths: band centres in nm (micrometres are recognised); if None, the file's own.
         class_names: class id to name; if None, the file's own.
         name: short name; if None, the file's stem.
@@ -126,14 +127,10 @@ def open_scene(
         'measured': facts.measured,
         **scale_and_offset(facts, scale, str(file)),
     }
-    name = name or file.stem
-    if cube.ndim == 4:
-        scene = Scene.from_tiles(name, cube, values, **metadata)
-    else:
-        if groups_key is not None:
-            groups = content.find(groups_key, (), (2,), 'groups', 'groups_key').read()
-            metadata['groups'] = without_axis_of_one(groups, (2,))
-        scene = Scene(name, cube, values, **metadata)
+    if groups_key is not None:
+        metadata['groups'] = _read_groups(content, groups_key, cube)
+    make = Scene.from_tiles if cube.ndim == 4 else Scene
+    scene = make(name or file.stem, cube, values, **metadata)
     return scene if on_bad_bands == 'keep' else scene.checked(on_bad_bands)
 
 
@@ -175,28 +172,26 @@ def open_library(
         ValueError: if labels, groups or wavelengths do not match the spectra.
     """
     content = open_content(existing(path, 'library'), 'library')
-    file, facts = content.file, content.facts
-    spectra = facts.complete(content.find(spectra_key, CUBE_KEYS, (2,), 'spectra', 'spectra_key'), file)
-    refuse_doubts(facts, scale=scale, nodata=nodata)
 
-    def column(key: str, what: str) -> np.ndarray:
-        return content.find(key, (), (1, 2), what, f'{what}_key').read().reshape(-1)
+    def column(key: str | None, what: str) -> np.ndarray | None:
+        return None if key is None else content.find(key, (), (1, 2), what, f'{what}_key').read().reshape(-1)
 
-    labels, class_names = _read_labels(content, None, labels_key, spectra, ignored_values(ignore, 'open_library'))
-    groups = None if groups_key is None else np.unique(column(groups_key, 'groups'), return_inverse=True)[1].reshape(-1)
-    centres = facts.wavelengths if wavelengths_key is None else to_nanometres(column(wavelengths_key, 'wavelengths'))
-    return Scene.from_spectra(
-        name or file.stem,
-        spectra.read(),
-        labels,
-        groups,
-        class_names=class_names,
-        wavelengths=centres,
-        bands=None if good_bands_key is None else np.flatnonzero(column(good_bands_key, 'good_bands')),
+    spectra = content.find(spectra_key, CUBE_KEYS, (2,), 'spectra', 'spectra_key')
+    flags = column(good_bands_key, 'good_bands')
+    return open_scene(
+        path,
+        cube_key=next(name for name, variable in content.variables.items() if variable is spectra),
+        labels_key=labels_key,
+        groups_key=groups_key,
+        wavelengths=column(wavelengths_key, 'wavelengths'),
+        name=name,
+        bands=None if flags is None else np.flatnonzero(flags),
+        scale=scale,
         unit=unit,
-        nodata=facts.nodata if nodata is None else nodata,
-        **scale_and_offset(facts, scale, str(file)),
-    ).checked(on_bad_bands)
+        nodata=nodata,
+        ignore=ignore,
+        on_bad_bands=on_bad_bands,
+    )
 
 
 def find_cube(content: Content, key: str | None) -> Variable:
@@ -298,6 +293,17 @@ def _read_labels(
         if source is not content and source.facts.measured is not None and source.facts.measured.shape == found.shape:
             found = np.where(source.facts.measured, found, found.dtype.type(unlabelled))
     return found, without_ignored(names if class_names is None else class_names, ignore)
+
+
+def _read_groups(content: Content, key: str, cube: np.ndarray) -> np.ndarray:
+    """Groups of the pixels (H, W) or of the tiles (T,) of a cube; text is numbered."""
+    of_each = cube.ndim == 4 or cube.shape[1] == 1  # a tile, a spectrum
+    groups = content.find(key, (), (1, 2) if of_each else (2,), 'groups', 'groups_key', NUMERIC + 'US').read()
+    if groups.dtype.kind in 'US':
+        groups = np.unique(groups, return_inverse=True)[1].reshape(groups.shape)
+    if cube.ndim == 4:
+        return groups.reshape(-1)
+    return groups.reshape(cube.shape[:2]) if of_each and groups.size == len(cube) else without_axis_of_one(groups, (2,))
 
 
 def _usual_labels(content: Content, cube: Variable) -> str | None:

@@ -8,15 +8,20 @@ within materials, and band-wise sensor noise. With it, the demo and the tests ne
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from scipy.ndimage import gaussian_filter
 
+from ..settings import NOT_NEGATIVE, Range, check_arguments
 from .scene import Scene
 
 DEFAULT_WAVELENGTHS = np.linspace(400, 2500, 100)
 CLASSES = ('grass', 'trees', 'dry vegetation', 'bare soil', 'clay soil', 'asphalt', 'tile roof', 'metal roof', 'water')
+_RANGES = {
+    'height': Range(4), 'width': Range(4), 'classes': Range(2, len(CLASSES)), 'change': Range(0, 1),
+    **dict.fromkeys(('seed', 'patch', 'mixing', 'variability', 'relief', 'noise'), NOT_NEGATIVE),
+}  # fmt: skip
 
 Array = np.ndarray[Any, np.dtype[Any]]
 Traits = Array  # (n, 4) standard normal traits of n variants of a material
@@ -127,7 +132,7 @@ class SimulatedScene(Scene):
         width: int = 96,
         wavelengths: Sequence[float] | np.ndarray | None = None,
         seed: int = 0,
-        dates: int = 1,
+        dates: Literal[1, 2] = 1,
         classes: int = 9,
         patch: float = 5.0,
         mixing: float = 0.15,
@@ -136,19 +141,14 @@ class SimulatedScene(Scene):
         noise: float = 0.0025,
         change: float = 0.05,
     ) -> None:
-        if dates not in (1, 2):
-            raise ValueError(f'SimulatedScene: dates must be 1 or 2, found {dates}')
-        if not 2 <= classes <= len(CLASSES):
-            raise ValueError(f'SimulatedScene: classes must be 2 to {len(CLASSES)}, found {classes}')
-        if min(height, width) < 4:
-            raise ValueError(f'SimulatedScene: at least 4 x 4 pixels are needed, found {height} x {width}')
+        check_arguments(SimulatedScene, locals(), _RANGES)
         w = DEFAULT_WAVELENGTHS if wavelengths is None else np.asarray(wavelengths, dtype=np.float64)
         if w.ndim != 1 or not w.size or not (np.isfinite(w) & (w >= 300) & (w <= 3000)).all():
             raise ValueError(
                 'SimulatedScene: wavelengths must be a list of band centres from 300 to 3000 nm, found shape '
                 f'{w.shape} with values {w.reshape(-1)[:3]}...; micrometres times 1000 are nanometres'
             )
-        names = CLASSES[:classes] if classes < len(CLASSES) else CLASSES
+        names = CLASSES[:classes]
         rng = np.random.default_rng(seed)
         shape = (height, width)
         strength = np.stack([_field(rng, shape, patch) + 0.3 * _field(rng, shape, patch / 4) for _ in names], axis=2)
@@ -220,14 +220,11 @@ def _changed(
     before = abundance.argmax(axis=2)
     # One new material per block of 8 x 8 pixels, since land is cleared or built on by the plot; where it is the old
     # one already, the pixel gets one of its own.
-    candidates = np.arange(abundance.shape[2])
-    target = candidates[rng.integers(len(candidates), size=shape)]
-    target = np.where(target == before, (target + 1) % abundance.shape[2], target)
-    blocks = np.kron(
-        rng.integers(len(candidates), size=(-(-shape[0] // 8), -(-shape[1] // 8))), np.ones((8, 8), dtype=int)
-    )
+    count = abundance.shape[2]
+    target = rng.integers(count, size=shape)
+    target = np.where(target == before, (target + 1) % count, target)
+    blocks = rng.integers(count, size=(-(-shape[0] // 8), -(-shape[1] // 8))).repeat(8, axis=0).repeat(8, axis=1)
     blocks = blocks[: shape[0], : shape[1]]
-    target = np.where(blocks == before, target, blocks)
-    pure = np.eye(abundance.shape[2])[target]
+    pure = np.eye(count)[np.where(blocks == before, target, blocks)]
     later = np.where(where[:, :, None], 0.85 * pure + 0.15 * abundance, abundance)
     return later, (later.argmax(axis=2) != before).astype(np.uint8)

@@ -157,6 +157,23 @@ def test_library(tmp_path: Path) -> None:
     assert scene.groups[:, 0].tolist() == [0, 0, 1, 1, 2, 2]
 
 
+@pytest.mark.parametrize('suffix', ['npz', 'mat'])
+def test_groups_of_pixels_tiles_and_spectra(tmp_path: Path, suffix: str) -> None:
+    file, of_each = tmp_path / f'x.{suffix}', np.array(['b', 'a', 'b'])
+    for cube, labels, groups, expected in (
+        (CUBE, GT, np.arange(30).reshape(6, 5), np.arange(30).reshape(6, 5)),
+        (np.arange(120).reshape(3, 4, 5, 2), np.ones((3, 4, 5), int), of_each, np.repeat([1, 0, 1], 20).reshape(12, 5)),
+        (np.arange(12).reshape(3, 4), np.array([1, 2, 1]), of_each, np.array([[1], [0], [1]])),
+    ):
+        arrays = {
+            'cube': cube,
+            'gt': labels,
+            'field': groups if suffix == 'npz' else np.unique(groups, return_inverse=True)[1],
+        }
+        np.savez(file, **arrays) if suffix == 'npz' else scipy.io.savemat(file, arrays)
+        assert np.array_equal(open_scene(file, groups_key='field').groups, expected)
+
+
 def test_mistakes_are_named(tmp_path: Path) -> None:
     cube, gt = write(tmp_path, 'npz')
     with pytest.raises(FileNotFoundError, match=r'cube file .*missing.mat does not exist; in .*cube.npz'):

@@ -74,9 +74,13 @@ def test_two_dates_change_where_the_mask_says() -> None:
 
 
 def test_mistakes_are_named() -> None:
-    with pytest.raises(ValueError, match='dates must be 1 or 2'):
+    with pytest.raises(ValueError, match='SimulatedScene: unknown dates 3; choose from'):
         SimulatedScene(dates=3)
     with pytest.raises(ValueError, match='micrometres times 1000'):
         SimulatedScene(wavelengths=np.linspace(0.4, 2.5, 10))
-    with pytest.raises(ValueError, match='classes must be 2 to 9'):
+    with pytest.raises(ValueError, match='SimulatedScene: classes must be in'):
         SimulatedScene(classes=12)
+    with pytest.raises(ValueError, match='SimulatedScene: height must be at least 4'):
+        SimulatedScene(height=3)
+    with pytest.raises(ValueError, match='SimulatedScene: width must be a whole number'):
+        SimulatedScene(width='96')
