@@ -7,7 +7,7 @@ from typing import Literal
 
 import numpy as np
 
-from .labels import class_positions
+from .labels import UNLABELLED, class_positions
 from .patches import PARTS, PatchPart, PatchSplit, PatchSplitter
 from .scene import Scene
 from .splits import fingerprint_of, require_classes
@@ -119,8 +119,8 @@ class LabelledPatchSplitter(PatchSplitter):
         within = tile_corners((self.size, self.size), (self.patch, self.patch), stride)
         corners = np.unique((split.windows(part)[:, None] + within).reshape(-1, 2), axis=0)
         none = len(split.classes)
-        place = class_positions(scene.flat_labels(), split.classes, none)
-        label = np.where(scene.valid, place, none).reshape(scene.shape)
+        flat = np.where(scene.valid, scene.flat_labels(), UNLABELLED)
+        label = class_positions(flat, split.classes, none).reshape(scene.shape)
         if self.rule == 'centre':
             labels = label[tuple((corners + self.patch // 2).T)]
         else:

@@ -12,6 +12,7 @@ UNLABELLED = 0
 """Label of pixels without a class, as in the public benchmark scenes."""
 
 _USUAL_IGNORED = (255, 65535)
+"""Ignore indices of other tools; far above all other labels they may be classes or mark pixels without one."""
 
 
 def without_class(
@@ -72,11 +73,24 @@ def clean_labels(
     if ignore is not None and len(ignore) == 0:
         nodata = None
     absent = without_class(values, nodata, ignore or (), where)
-    _say_hidden_class(values, absent, where, nodata, named)
-    labels = as_integers(values, absent, fill)
-    if ignore is None and fill == UNLABELLED:
-        _refuse_unclear(labels, where, named)
-    return labels
+    others = np.unique(values[~absent])
+    others = others[others > UNLABELLED]
+    hidden = 0 if nodata is None or not nodata > 0 else int((values == nodata).sum())
+    if hidden and (nodata in named or (others >= nodata).any()):
+        warnings.warn(
+            f'{where}: {nodata:g} looks like a class, but is the nodata value of the file, so its {hidden} pixels '
+            'count as unlabelled; if it is a class, give ignore=[], or the values that are to be ignored in a file '
+            'without nodata',
+            stacklevel=4,
+        )
+    for value in _USUAL_IGNORED if ignore is None and fill == UNLABELLED else ():
+        if value in others and value not in named and len(others) > 1 and value - 1 not in others:
+            raise ValueError(
+                f'{where}: {value} may be a class, or mark pixels without one, besides '
+                f'{others[others != value][:8].tolist()}; give ignore=[{value}] if it marks such pixels, ignore=[] if '
+                'it is a class'
+            )
+    return as_integers(values, absent, fill)
 
 
 def class_positions(labels: np.ndarray, classes: Sequence[int], absent: int) -> np.ndarray:
@@ -138,33 +152,3 @@ def ignored_values(ignore: Sequence[int] | int | None, where: str) -> tuple[int,
 def without_ignored(names: Mapping[int, str], ignore: Sequence[float] | None) -> dict[int, str]:
     """Class names without those of ignored values."""
     return {class_id: name for class_id, name in names.items() if class_id not in (ignore or ())}
-
-
-def _say_hidden_class(
-    values: np.ndarray, absent: np.ndarray, where: str, nodata: float | None, named: Collection[int]
-) -> None:
-    if nodata is None or not nodata > 0:
-        return
-    hidden = int((values == nodata).sum())
-    others = values[~absent]
-    if hidden and (nodata in named or (others.size and nodata <= others.max())):
-        warnings.warn(
-            f'{where}: {nodata:g} looks like a class, but is the nodata value of the file, so its {hidden} pixels '
-            'count as unlabelled; if it is a class, give ignore=[], or the values that are to be ignored in a file '
-            'without nodata',
-            stacklevel=4,
-        )
-
-
-def _refuse_unclear(labels: np.ndarray, where: str, named: Collection[int]) -> None:
-    """Refuse 255 far above all other classes: it may be a class, or the ignore index of other tools."""
-    if not any(labels.max(initial=0) >= value for value in _USUAL_IGNORED):
-        return
-    found = np.unique(labels)
-    for value in _USUAL_IGNORED:
-        others = found[(found != value) & (found > UNLABELLED)]
-        if value in found and value not in named and others.size and value - 1 not in others:
-            raise ValueError(
-                f'{where}: {value} may be a class, or mark pixels without one, besides {others[:8].tolist()}; give '
-                f'ignore=[{value}] if it marks such pixels, ignore=[] if it is a class'
-            )

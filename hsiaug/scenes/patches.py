@@ -16,7 +16,7 @@ from scipy.ndimage import maximum_filter
 
 from ..seen import Footprint
 from ..settings import BETWEEN, NOT_NEGATIVE, Range, check_settings, check_value
-from .labels import UNLABELLED
+from .labels import UNLABELLED, class_positions
 from .scene import Scene
 from .splits import OnRare, fingerprint_of, require_classes
 from .windows import covered_pixels, spaced_places, window_class_counts, window_sums
@@ -157,11 +157,10 @@ class PatchSplitter:
         tiles = self._tiles(scene)
         where = f'PatchSplitter of scene {scene.name!r}, seed {seed}'
         ids = np.array(scene.class_ids, dtype=np.int64)
-        flat = scene.flat_labels()
-        # Position of each pixel's class among the ids; one past the last for ignored pixels.
-        label = np.where(scene.valid & (flat != UNLABELLED), np.searchsorted(ids, flat), len(ids)).reshape(scene.shape)
-        if (label == len(ids)).all():
+        flat = np.where(scene.valid, scene.flat_labels(), UNLABELLED)
+        if not flat.any():
             raise ValueError(f'{where}: no labelled pixel; a split needs labels')
+        label = class_positions(flat, scene.class_ids, len(ids)).reshape(scene.shape)  # one past the last: ignored
         usable = window_sums(scene.valid.reshape(tiles), self.size) >= _MIN_VALID * self.size**2
         usable &= window_sums((label < len(ids)).reshape(tiles), self.size) >= self._min_count
         windows = self._draw(scene, label, usable, len(ids), rng)
