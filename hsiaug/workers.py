@@ -10,6 +10,7 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
+from functools import partial
 from multiprocessing.connection import Connection, wait
 from typing import Any, Literal
 
@@ -50,7 +51,7 @@ def run_tasks(
     if engine == 'ray':
         yield from _on_ray(work, tasks, shared, workers, device)
     elif workers > 1:
-        yield from run_in_processes(_work, [(work, task) for task in tasks], workers, _share, (shared,))
+        yield from run_in_processes(_pieces, tasks, workers, (work, *shared))
     else:
         threads = torch.get_num_threads()
         torch.set_num_threads(1)  # as in a worker: sums over threads differ in the last bits
@@ -61,16 +62,8 @@ def run_tasks(
             torch.set_num_threads(threads)
 
 
-_shared: Task = ()
-
-
-def _share(shared: Task) -> None:
-    global _shared
-    _shared = shared
-
-
-def _work(work: Work, task: Task) -> int:
-    return sum(work(*_shared, *task))
+def _pieces(work: Work, *arguments: Any) -> int:
+    return sum(work(*arguments))
 
 
 def _on_ray(work: Work, tasks: Sequence[Task], shared: Task, workers: int, device: str) -> Iterator[int]:
@@ -84,7 +77,7 @@ def _on_ray(work: Work, tasks: Sequence[Task], shared: Task, workers: int, devic
     @ray.remote(num_cpus=1, num_gpus=1 if device.startswith('cuda') else 0)  # type: ignore[untyped-decorator]
     def remote(common: Task, task: Task) -> int:
         torch.set_num_threads(1)
-        return sum(work(*common, *task))
+        return _pieces(work, *common, *task)
 
     common = ray.put(shared)
     waiting = [remote.remote(common, task) for task in tasks]
@@ -106,32 +99,22 @@ def naming(what: str) -> Iterator[None]:
         raise RuntimeError(f'{what}: {error}') from error
 
 
-def end_if_orphaned() -> None:
-    """End a worker whose parent is gone: an orphan must not race with the restarted run."""
-    parent = multiprocessing.parent_process()
-    if parent is not None and not parent.is_alive():
-        raise SystemExit('the run was killed')
-
-
 def run_in_processes(
-    function: Callable[..., object],
-    tasks: Sequence[tuple[Any, ...]],
-    workers: int,
-    start: Callable[..., object] | None = None,
-    shared: tuple[Any, ...] = (),
+    function: Callable[..., object], tasks: Sequence[Task], workers: int, shared: Task = ()
 ) -> Iterator[Any]:
     """Call a function with each of the tasks' arguments, one thread each, and yield what it returns as it comes.
 
-    The first failure ends all workers at once, so that hours of others don't hide it, and so do an interruption and the
-    end of this process: no worker outlives it, even if it is killed. What a task has written until then stays.
+    The ``shared`` arguments, which come first, are sent to each process once. The first failure ends all workers at
+    once, so that hours of others don't hide it, and so do an interruption and the end of this process: no worker
+    outlives it, even if it is killed. What a task has written until then stays.
     """
     context = multiprocessing.get_context('spawn')  # forked torch threads and CUDA contexts do not survive
     # Nothing is ever sent: the system closes this end when the process ends, whatever ends it.
     listening, alive = context.Pipe(duplex=False)
-    with listening, alive, ProcessPoolExecutor(workers, context, _begin, (listening, start, shared)) as pool:
+    with listening, alive, ProcessPoolExecutor(workers, context, _begin, (listening, function, shared)) as pool:
         try:
             with _ctrl_c_later():
-                submitted = [pool.submit(function, *task) for task in tasks]
+                submitted = [pool.submit(_call, task) for task in tasks]
             for future in as_completed(submitted):
                 yield future.result()
         except BaseException as error:
@@ -157,13 +140,21 @@ def _ctrl_c_later() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _begin(listening: Connection, start: Callable[..., object] | None, shared: tuple[Any, ...]) -> None:
+_function: Callable[..., object]
+"""What a worker process is for."""
+
+
+def _call(task: Task) -> object:
+    return _function(*task)
+
+
+def _begin(listening: Connection, function: Callable[..., object], shared: Task) -> None:
     """Set up a worker process. It watches its parent from the first moment: heavy imports may lie before it."""
     threading.Thread(target=_end_with_parent, args=(listening,), daemon=True).start()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; the parent says what is to be done
     torch.set_num_threads(1)
-    if start is not None:
-        start(*shared)
+    global _function
+    _function = partial(function, *shared)
 
 
 def _end_with_parent(listening: Connection) -> None:

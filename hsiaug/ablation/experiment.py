@@ -14,7 +14,7 @@ from ..json_lines import append_line
 from ..progress import progress_bar
 from ..records import json_ready, short_digest, write_json
 from ..tasks.base import finite
-from ..workers import Engine, check_workers, end_if_orphaned, naming, run_tasks
+from ..workers import Engine, check_workers, naming, run_tasks
 from .environment import command, environment, measured_with
 from .identity import differences, require_same
 from .results import PLAN_FILE, RESULTS_FILE, read_results
@@ -122,7 +122,6 @@ def work_through(running: Generator[int], title: str, missing: int, progress: bo
 def measure_each(file: Path, cells: Iterable[tuple[str, Callable[[], Record]]]) -> Iterator[int]:
     """Measure cells, each with a name for messages; append each record at once, and yield 1."""
     for what, measure in cells:
-        end_if_orphaned()
         with naming(what):
             row = measure()
         append_line(file, row)

@@ -18,8 +18,8 @@ from torch.utils.data import (
 )
 
 from ..datasets import MixedDataset
+from ..datasets.mixing.epochs import BatchOrder, EpochIndices
 from ..datasets.mixing.sources import require_same
-from ..datasets.pools.orders import BatchOrder, EpochIndices
 from ..datasets.shared import world
 from ..ratio import Constant
 from ..streams import SHUFFLE, stream_seed

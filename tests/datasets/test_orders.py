@@ -100,14 +100,14 @@ def test_counts_places_and_batches_of_a_computed_order(mode: Mode, kind: str, sh
     mixed = mixture(mode, kind)
     numbers = mixed.source_numbers(3)
     order = mixed.order(3)
-    assert np.bincount(numbers).tolist() == order.counts
+    assert np.bincount(numbers).tolist() == [side.count for side in order.sides]
     found, turns = order.find(np.arange(order.length))
     assert np.array_equal(found, numbers)
-    for k, count in enumerate(order.counts):
-        rows = order.rows(k, turns[numbers == k])
+    for k, (dataset, rows_of_turns, count) in enumerate(order.sides):
+        rows = rows_of_turns[turns[numbers == k]]
         if k or mode == 'append':
             assert sorted(turns[numbers == k].tolist()) == list(range(count))
-        held = len((mixed.real, *order.datasets)[k])
+        held = len(dataset)  # type: ignore[arg-type]
         assert max(Counter(rows.tolist()).values()) == -(-count // held)  # none twice before all were seen
     samplers = [MixedBatchSampler(mixed, 8, shuffle=shuffle, num_replicas=2, rank=rank) for rank in (0, 1)]
     for sampler in samplers:
@@ -115,13 +115,16 @@ def test_counts_places_and_batches_of_a_computed_order(mode: Mode, kind: str, sh
     batches = [list(sampler) for sampler in samplers]
     dealt = [index for pair in zip(*batches, strict=True) for batch in pair for index in batch]
     assert sorted(dealt) == list(range(order.length))
-    for k in range(len(order.counts)):
+    for k in range(len(order.sides)):
         indices = [index for index in dealt if numbers[index] == k]
         if shuffle and (kind, k) in (('live', 1), ('three', 3)):  # its chunks are drawn one after the other
             assert turns[indices].tolist() == list(range(len(indices)))
         else:
             assert (indices == sorted(indices)) == (not shuffle)
-    shares = np.cumsum(numbers[dealt] > 0) - np.arange(1, len(dealt) + 1) * sum(order.counts[1:]) / order.length
+    shares = (
+        np.cumsum(numbers[dealt] > 0)
+        - np.arange(1, len(dealt) + 1) * sum(side.count for side in order.sides[1:]) / order.length
+    )
     assert np.abs(shares).max() <= 1
 
 

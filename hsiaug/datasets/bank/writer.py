@@ -84,9 +84,9 @@ def write_bank(
         processes.require_same(plan)
         lock = FileLock(root / LOCK_FILE, timeout=0)
         try:
-            if not processes.first(lambda: begin(root, plan, lock)):
+            if not processes.all(lambda: begin(root, plan, lock), first=True):
                 processes.all(lambda: _write_shards(plan, dataset, processes, progress))
-                processes.first(lambda: _finish(root, plan))
+                processes.all(lambda: _finish(root, plan), first=True)
         finally:
             lock.release()
     return SyntheticBank(root)
@@ -113,65 +113,45 @@ class _Processes:
         self.root, self.fabric = root, fabric if fabric is not None and fabric.world_size > 1 else None
         self.rank, self.world = (0, 1) if self.fabric is None else (self.fabric.global_rank, self.fabric.world_size)
 
-    def first(self, action: Callable[[], T]) -> T:
-        """Run an action in process 0; all processes get its result or error.
+    def all(self, action: Callable[[], T], first: bool = False) -> T:
+        """Run an action in every process or, if ``first``, in process 0 alone, whose result all get.
 
         Raises:
-            BankError: in the other processes, if it fails.
+            BankError: in the processes that did not fail themselves, and where one has ended.
         """
         if self.fabric is None:
             return action()
-        mine, failure = _attempt(action) if self.rank == 0 else (None, None)
-        result, message = self._gathered((mine, failure and str(failure)), failure)[0]
-        if message is not None:
-            raise failure or BankError(f'process 0 of {self.world} refused: {message}')
-        return cast(T, result)
-
-    def all(self, action: Callable[[], T]) -> T:
-        """Run an action in every process.
-
-        Raises:
-            BankError: in the processes that did not fail themselves.
-        """
-        if self.fabric is None:
-            return action()
-        result, failure = _attempt(action)
-        messages = [message for message in self._gathered(failure and str(failure), failure) if message is not None]
-        if messages:
-            raise failure or BankError(f'{self.root}: {len(messages)} of {self.world} processes failed: {messages[0]}')
-        return cast(T, result)
-
-    def require_same(self, plan: BankRecord) -> None:
-        """Refuse processes that would write shards of different banks into one folder."""
-
-        def compare() -> None:
-            if differences := plan.differences(first):
-                raise BankError(
-                    f'{self.root}: process {self.rank} was asked for another bank (here) than process 0 (there):\n  '
-                    + '\n  '.join(differences)
-                )
-
-        first = self.first(plan.plan)
-        self.all(compare)
-
-    def _gathered(self, mine: Any, failure: Exception | None) -> list[Any]:
-        """Values of all processes; an error of this process takes precedence over lost contact with others."""
+        result: T | None = None
+        failure: Exception | None = None
+        try:
+            if self.rank == 0 or not first:
+                result = action()
+        except Exception as error:
+            failure = error
         found: list[Any] = [None] * self.world
         try:
-            dist.all_gather_object(found, mine)
+            dist.all_gather_object(found, (failure and str(failure), result if first else None))
         except RuntimeError as error:
             raise failure or BankError(
                 f'one of {self.world} processes ended unexpectedly ({error}); finished shards stay, the same command '
                 'continues from there'
             ) from error
-        return found
+        if messages := [message for message, _ in found if message is not None]:
+            raise failure or BankError(f'{self.root}: {len(messages)} of {self.world} processes failed: {messages[0]}')
+        return cast(T, found[0][1] if first else result)
 
+    def require_same(self, plan: BankRecord) -> None:
+        """Refuse processes that would write shards of different banks into one folder."""
 
-def _attempt(action: Callable[[], T]) -> tuple[T | None, Exception | None]:
-    try:
-        return action(), None
-    except Exception as error:
-        return None, error
+        def compare() -> None:
+            if differences := plan.differences(there):
+                raise BankError(
+                    f'{self.root}: process {self.rank} was asked for another bank (here) than process 0 (there):\n  '
+                    + '\n  '.join(differences)
+                )
+
+        there = self.all(plan.plan, first=True)
+        self.all(compare)
 
 
 def _finish(root: Path, plan: BankRecord) -> None:

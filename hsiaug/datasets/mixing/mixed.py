@@ -19,11 +19,12 @@ from ...settings import check_value
 from ...streams import POSITIONS, REAL, stream_seed
 from ..contract.batches import ReadAtOnce, columns_of, copied, fetch
 from ..contract.wrapped import EXAMINED, counts_of, labels_of, require_map_style, spec_of
-from ..pools.orders import EpochIndices, EpochOrder, InOrder, Rounds, Rows, Shuffled
+from ..pools.orders import InOrder, Rounds, Rows, Shuffled
 from ..pools.pool import Draw
 from ..shared import InEpochs, Kept
 from .checks import ClassNumbers, require_unseen_samples, some_samples, warn_of_doubtful_labels
 from .columns import Extras, absent_values, require_same_form
+from .epochs import EpochIndices, EpochOrder, Side
 from .exhausted import Exhausted, KnownLength, real_samples, require_policy
 from .joined import JoinedSamples, Part, join, take_apart
 from .sources import LabelPolicies, Mixture, NamedSources, Ratios, Sources, require_same
@@ -268,7 +269,7 @@ class MixedDataset(Mixture, InEpochs, ReadAtOnce):
     @property
     def synthetic(self) -> Dataset[Sample]:
         """The synthetic samples of the current epoch."""
-        parts = self.order(self.epoch).datasets
+        parts = [side.dataset for side in self.order(self.epoch).sides[1:]]
         return parts[0] if len(parts) == 1 else ConcatDataset(parts)
 
     def order(self, epoch: int) -> EpochOrder:
@@ -280,7 +281,7 @@ class MixedDataset(Mixture, InEpochs, ReadAtOnce):
 
     def _order(self, epoch: int) -> EpochOrder:
         real, counts = self._counts(epoch)
-        drawn = [pool.epoch(n, epoch) for pool, n in zip(self.sources.pools, counts, strict=False)]
+        drawn = [Side(*pool.epoch(n, epoch), n) for pool, n in zip(self.sources.pools, counts, strict=False)]
         total, places = real, None
         if self.mode == 'replace':
             total = real + sum(counts)
@@ -288,7 +289,7 @@ class MixedDataset(Mixture, InEpochs, ReadAtOnce):
         # Real samples: all in their order, or others in each epoch, each once before any twice.
         all_once = total == self.num_real
         rows: Rows = InOrder() if all_once else Rounds(self.num_real, stream_seed(self.seed, epoch, REAL))
-        return EpochOrder(rows, real, drawn, counts, places)
+        return EpochOrder([Side(self.real, rows, real), *drawn], places)
 
     def batch(self, indices: Sequence[int] | Tensor) -> dict[str, Any]:
         """Samples at several indices, stacked, before ``transforms``.
@@ -307,9 +308,9 @@ class MixedDataset(Mixture, InEpochs, ReadAtOnce):
             raise IndexError(f'MixedDataset: index out of range for {order.length} samples{why}')
         numbers, turns = order.find(wanted)
         parts: list[Part] = []
-        for number, dataset in enumerate([self.real, *order.datasets]):
+        for number, side in enumerate(order.sides):
             if len(places := np.flatnonzero(numbers == number)):
-                columns = columns_of(dataset, order.rows(number, turns[places]))
+                columns = columns_of(side.dataset, side.rows[turns[places]])
                 self._numbers.require(columns, self._titles[number])
                 parts.append(Part(number, places, columns))
                 if number and not parts[0].number:

@@ -1,18 +1,16 @@
-"""Orders of an epoch: stored if short, computed if long, since every worker holds its own."""
+"""Orders of many numbers: stored if short, computed if long, since every worker holds its own."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
-from torch.utils.data import Dataset
 
 STORED = 1 << 20
 """Length up to which random orders are drawn by numpy and stored; longer ones are computed on demand."""
-_BLOCK = 1 << 16  # indices of a batch order computed at a time
 _ROUNDS = 8
 _GOLDEN, _FIRST, _SECOND = (np.uint64(c) for c in (0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB))
 
@@ -26,17 +24,6 @@ class Rows(Protocol):
     """Numbers in some order: an array, or an object that computes those at requested places."""
 
     def __getitem__(self, places: np.ndarray, /) -> np.ndarray: ...
-
-
-class EpochIndices(list[int]):
-    """Indices of one batch, with their epoch, so that an iteration keeps its own composition."""
-
-    def __init__(self, indices: Iterable[int], epoch: int) -> None:
-        super().__init__(indices)
-        self.epoch = epoch
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return EpochIndices, (list(self), self.epoch)
 
 
 @dataclass(frozen=True)
@@ -130,127 +117,3 @@ class Rounds:
             stored = places < keep
             found[stored] = self._kept[places[stored]]
         return found
-
-
-class EpochOrder:
-    """Origin of each sample of an epoch.
-
-    Args:
-        real: rows of real samples; in append mode at the first places, in replace mode each at its own place.
-        number: number of real samples.
-        sources: samples of each source in the epoch, and their rows.
-        counts: number of samples of each source.
-        places: random order of all places, the first of which are for synthetic samples (replace mode).
-    """
-
-    def __init__(
-        self,
-        real: Rows,
-        number: int,
-        sources: Sequence[tuple[Dataset[Any], Rows]],
-        counts: Sequence[int],
-        places: Shuffled | None = None,
-    ) -> None:
-        self.datasets = [dataset for dataset, _ in sources]
-        self._rows: list[Rows] = [real, *(rows for _, rows in sources)]
-        self.counts = [number, *counts][: len(self._rows)]
-        self.length, self._places = sum(self.counts), places
-        # Side k takes the turns from firsts[k] on; in append mode, turns are places.
-        turns = self.counts if places is None else [0, *self.counts[1:]]
-        self._firsts = np.cumsum([0, *turns[:-1]])
-        self._drawn = self.length - number
-
-    def find(self, wanted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Number of the source (0 for real) of samples at (n,) places, and their turn in it."""
-        turns = wanted if self._places is None else self._places.places(wanted)
-        numbers = np.searchsorted(self._firsts[1:], turns, side='right')
-        if self._places is not None:
-            real = turns >= self._drawn
-            return np.where(real, 0, numbers), np.where(real, wanted, turns - self._firsts[numbers])
-        return numbers, turns - self._firsts[numbers]
-
-    def rows(self, number: int, turns: np.ndarray) -> np.ndarray:
-        """Rows of the samples of a source (0: real) with these turns."""
-        return self._rows[number][turns]
-
-    def numbers(self) -> np.ndarray:
-        """(length,) number of the source of every sample."""
-        if self._places is None:
-            return np.repeat(np.arange(len(self.counts)), self.counts)
-        return np.concatenate([self.find(block)[0] for block in _blocks(self.length)])
-
-    def indices(self, number: int, ascending: bool = True) -> Rows:
-        """Places of the samples of a source (0: real), in the given order of turns or ascending."""
-        first = int(self._firsts[number])
-        if self._places is None:
-            return InOrder(first)
-        if ascending or not is_long(self.length):
-            return np.flatnonzero(self.numbers() == number)
-        return InOrder(self._drawn if number == 0 else first, self._places)
-
-
-def _blocks(length: int) -> Iterator[np.ndarray]:
-    for start in range(0, length, STORED):
-        yield np.arange(start, min(start + STORED, length))
-
-
-class BatchOrder:
-    """The indices from which batches of an epoch are cut, with synthetic samples evenly among real ones.
-
-    Place t is synthetic if ⌊(t+1)f⌋ exceeds ⌊t·f⌋, where f is the synthetic share of the epoch. Several sources are
-    spread as evenly among each other as all of them among real samples.
-
-    Args:
-        order: order of the dataset.
-        rng: shuffles real samples, and those of each source, among themselves; None keeps their order.
-        live: (K,) bool: sources drawn live. If there are more samples than are kept in memory, these come in their
-            original order, which is random already: in any other, each would need its own chunk.
-    """
-
-    def __init__(self, order: EpochOrder, rng: np.random.Generator | None, live: Sequence[bool]) -> None:
-        self._counts = order.counts[1:]
-        self._drawn, self._length = sum(self._counts), order.length
-        self._sides: list[tuple[Rows, Rows]] = []
-        for number in (*range(1, len(order.counts)), 0):
-            count = order.counts[number]
-            kept = rng is None or (number and live[number - 1] and is_long(count))
-            shuffled = InOrder() if rng is None or kept else Shuffled(count, rng)
-            self._sides.append((order.indices(number, ascending=rng is None), shuffled))
-        self._start, self._rows = 0, np.arange(0)
-
-    def rows(self, start: int, stop: int) -> np.ndarray:
-        """Indices of the samples at places from ``start`` to ``stop``."""
-        if not self._start <= start <= stop <= self._start + len(self._rows):
-            self._start = start
-            self._rows = self._block(start, max(stop, min(start + _BLOCK, self._length)))
-        return self._rows[start - self._start : stop - self._start]
-
-    def _block(self, start: int, stop: int) -> np.ndarray:
-        places = np.arange(start, stop)
-        before = places * self._drawn // max(self._length, 1)
-        synthetic = (places + 1) * self._drawn // max(self._length, 1) > before
-        numbers, turns = np.full(len(places), len(self._counts)), places - before
-        numbers[synthetic], turns[synthetic] = _spread(self._counts, before[synthetic])
-        rows = np.empty(len(places), dtype=np.int64)
-        for number, (indices, shuffled) in enumerate(self._sides):
-            wanted = numbers == number
-            rows[wanted] = indices[shuffled[turns[wanted]]]
-        return rows
-
-
-def _spread(counts: Sequence[int], places: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Source of consecutive places among the synthetic samples, and their turns in that source.
-
-    Turn j of n is at (j + 1/2) / n; in a tie, the first source comes first.
-    """
-    if len(counts) < 2 or len(places) == 0:
-        return np.zeros_like(places), places
-    first, last, total, number = int(places[0]), int(places[-1]), sum(counts), len(counts)
-    # The place of a turn differs from its share of the places by less than the number of sources.
-    lows = [max((first - number) * count // total - 1, 0) for count in counts]
-    highs = [min((last + number) * count // total + 2, count) for count in counts]
-    turns = [np.arange(low, high) for low, high in zip(lows, highs, strict=True)]
-    stands = np.concatenate([(turn + 0.5) / max(count, 1) for turn, count in zip(turns, counts, strict=True)])
-    chosen = np.argsort(stands, kind='stable')[first - sum(lows) :][: len(places)]
-    numbers = np.repeat(np.arange(number), [len(turn) for turn in turns])
-    return numbers[chosen], np.concatenate(turns)[chosen]
