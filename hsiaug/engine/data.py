@@ -67,11 +67,6 @@ class Read:
         planned = (rows(step).tolist() for step in range(first, last))
         self._batches, self._left = read_ahead(self._numbered, planned, self.workers), last - first
 
-    def chunks(self, rows: Tensor, size: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Images and targets of some samples in turn, ``size`` at a time."""
-        for _, x, y in read_ahead(self._numbered, [part.tolist() for part in rows.split(size)], self.workers):
-            yield x, y
-
     def only(self, rows: np.ndarray) -> Read:
         """Some of the samples."""
         return Read(self.dataset, self.rows[rows], self.workers)

@@ -139,7 +139,7 @@ def test_the_spectral_angle_is_that_of_each_date(monkeypatch: pytest.MonkeyPatch
         return actual(*images)
 
     monkeypatch.setattr(latent_stages, 'spectral_reconstruction', spy)
-    stage = AutoencoderStage(generator, Held(generator.normalise(DATA.x), flat_mask(DATA.y)), TINY, 0)
+    stage = AutoencoderStage(generator, Held(DATA.x, DATA.y), TINY, 0)
     stage.advance(torch.Generator())
     found, target, mean, std, width, _ = seen[0]
     assert width == pytest.approx(value_width(DATA.x), rel=1e-4)  # L1 is that of values from 0 to 1
@@ -174,11 +174,11 @@ def test_both_dates_and_the_mask_move_together_and_a_swap_changes_no_label() -> 
 
 def test_swapped_dates_are_trained_on_only_where_asked_for() -> None:
     generator = make()
-    x, y = generator.normalise(DATA.x), flat_mask(DATA.y)
-    assert AutoencoderStage(generator, Held(x, y), TINY, 0).variants == tuple(range(8))
-    assert AutoencoderStage(generator, Held(x, y), replace(TINY, swap_dates=True), 0).variants == tuple(range(16))
+    samples = Held(DATA.x, DATA.y)
+    assert AutoencoderStage(generator, samples, TINY, 0).variants == tuple(range(8))
+    assert AutoencoderStage(generator, samples, replace(TINY, swap_dates=True), 0).variants == tuple(range(16))
     both = replace(TINY, swap_dates=True, augment=False)
-    assert AutoencoderStage(generator, Held(x, y), both, 0).variants == (0, 8)
+    assert AutoencoderStage(generator, samples, both, 0).variants == (0, 8)
     cached, encoded = (train_two_stream(DATA, replace(both, cache_latents=on)) for on in (True, False))
     assert all(torch.isfinite(g.sample(1, seed=0)['image']).all() for g in (cached, encoded))
     with pytest.raises(ValueError, match=r"swap_dates is for pairs of dates \(kind 'change'\), found kind 'segm"):

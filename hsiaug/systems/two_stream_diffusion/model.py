@@ -143,6 +143,7 @@ class TwoStreamDiffusion(Generator):
         two = [(spec.bands, image_latents), (channels, mask_latents)]
         pairs = [(bands + channels, latents)] if single_stream else two
         self.streams = nn.ModuleList(autoencoder(inputs, codes, *rest) for inputs, codes in pairs)
+        self.pictures = [1] if single_stream else [self.dates, 1]  # of a sample, that a stream encodes separately
         self.widths = [latents] if single_stream else [latents - mask_latents, mask_latents]
         self.denoiser = Denoiser(
             latents, unet_channels, unet_layers, unet_attention, classes if class_conditional else 0
@@ -214,32 +215,23 @@ class TwoStreamDiffusion(Generator):
         """
         rest = [(~self.spec.counted(mask))[:, None].to(image.dtype)] if self.ignored else []
         hot = torch.cat([self.one_hot(mask), *rest], dim=1)
-        if len(self.streams) == 1:
-            return [self._posterior(0, torch.cat([image, hot], dim=1), len(mask))]
-        return [self.posterior_of_image(image), self._posterior(1, hot, len(mask))]
+        inputs = [torch.cat([image, hot], dim=1)] if len(self.streams) == 1 else [image, hot]
+        return [self.encode_stream(number, x) for number, x in enumerate(inputs)]
 
-    def posterior_of_image(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and log variance of the codes of normalised images, without their masks."""
-        return self._posterior(0, self._date_by_date(image), len(image))
+    def encode_stream(self, number: int, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and log variance of the codes of one stream; that of images is number 0."""
+        code = self.streams[number].encode(_split(x, self.pictures[number])).latent_dist
+        return _joined(code.mean, len(x)), _joined(code.logvar, len(x))
 
-    def _posterior(self, stream: int, x: Tensor, n: int) -> tuple[Tensor, Tensor]:
-        code = self.streams[stream].encode(x).latent_dist
-        return _together(code.mean, n), _together(code.logvar, n)
-
-    def decode_image(self, code: Tensor) -> Tensor:
-        """Normalised images of their own codes."""
-        return _together(self.streams[0].decode(self._date_by_date(code)).sample, len(code))
+    def decode_stream(self, number: int, code: Tensor) -> Tensor:
+        """What one stream makes of its codes."""
+        return _joined(self.streams[number].decode(_split(code, self.pictures[number])).sample, len(code))
 
     def decode(self, codes: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """Normalised images (n, C, H, W) and mask logits (n, K or K + 1, H, W) of each stream's codes."""
-        if len(self.streams) == 1:
-            image, logits = self.streams[0].decode(codes[0]).sample.tensor_split([self.channels], 1)
-            return image, logits
-        return self.decode_image(codes[0]), self.streams[1].decode(codes[1]).sample
-
-    def _date_by_date(self, x: Tensor) -> Tensor:
-        """(n, dates times C, H, W) as (n times dates, C, H, W)."""
-        return x.reshape(len(x) * self.dates, -1, *x.shape[2:])
+        outputs = [self.decode_stream(number, code) for number, code in enumerate(codes)]
+        image, logits = outputs if len(outputs) == 2 else outputs[0].tensor_split([self.channels], 1)
+        return image, logits
 
     def normalise(self, image: Tensor) -> Tensor:
         """Images of the dataset's unit, as the autoencoder takes them: (n, C, H, W), dates one after the other."""
@@ -343,8 +335,13 @@ class TwoStreamDiffusion(Generator):
         return without + self.guidance_scale * (with_shares - without)
 
 
-def _together(x: Tensor, n: int) -> Tensor:
-    """The inverse of taking images date by date, of n samples."""
+def _split(x: Tensor, parts: int) -> Tensor:
+    """Samples (n, parts times C, H, W) as pictures (n times parts, C, H, W)."""
+    return x.reshape(len(x) * parts, -1, *x.shape[2:])
+
+
+def _joined(x: Tensor, n: int) -> Tensor:
+    """The inverse of :func:`_split`, for n samples."""
     return x.reshape(n, -1, *x.shape[2:])
 
 

@@ -5,15 +5,14 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
-from typing import Any, ClassVar
+from typing import Literal
 
 import torch
 from diffusers import DDPMScheduler
 from torch import Tensor, nn
 
 from ...datasets.own.reading import IN_MEMORY
-from ...engine import Average, Run, Training
+from ...engine import Average, Training
 from ...engine.data import Held, Read, Samples
 from ...engine.schedules import Cosine, WarmUp
 from ...functional.dates import flat_mask
@@ -31,8 +30,8 @@ BETAS, CLIP, WARM_UP = (0.9, 0.99), 1.0, 20
 _PATCHES, _READ_FOR_RANGE = 1000, 64  # that the range of values is taken from, in memory and of a dataset
 READ = 8
 """Patches of a dataset that is read, encoded at a time: what is too large for memory has large patches, too."""
-CODED = 1024
-"""Patches, of a dataset that is read in batches, whose codes give the mean and standard deviation of all."""
+CODED = 256
+"""Patches of a dataset that is read whose codes give the mean and standard deviation of all."""
 
 
 def arranged(image: Tensor, mask: Tensor, variant: int) -> tuple[Tensor, Tensor]:
@@ -50,18 +49,15 @@ class Stage(Training):
     """One stage of the training; a subclass defines what it minimises and which settings belong to it.
 
     It trains the part ``trained`` of the generator; ``others`` are further modules to be kept in checkpoints. The
-    learning rate warms up over the first steps and, if ``lr_decay`` is set, then follows a cosine. Samples are either
-    normalised images (N, C, H, W) on the device (the bands of two dates concatenated) with masks (N, H, W), or a
-    dataset of raw samples.
+    learning rate warms up over the first steps and, if ``lr_decay`` is set, then follows a cosine. Samples are those of
+    the training data, on the device or to be read.
     """
 
     replayable = True
-    stage: ClassVar[str]
-    """Its name, in checkpoints and messages, before ``_lr`` and ``_iterations`` among the settings."""
-    batch_setting = 'batch_size'
 
     def __init__(
         self,
+        name: Literal['vae', 'diffusion'],
         generator: TwoStreamDiffusion,
         samples: Samples,
         config: TwoStreamConfig,
@@ -69,10 +65,8 @@ class Stage(Training):
         trained: nn.Module,
         others: Mapping[str, nn.Module] | None = None,
     ) -> None:
-        name = self.stage
         lr, steps = (getattr(config, f'{name}_{setting}') for setting in ('lr', 'iterations'))
-        self.generator, self.config, self.trained = generator, config, trained
-        self.batch_size = getattr(config, self.batch_setting)
+        self.generator, self.samples, self.config = generator, samples, config
         self.rate_setting = f'{name}_lr ({lr:g})'
         self.variants = orientations(*generator.spec.image_shape[-2:]) if config.augment else (0,)
         if config.swap_dates:
@@ -83,7 +77,7 @@ class Stage(Training):
         modules: dict[str, nn.Module] = {'generator': generator, **(others or {})}
         schedule = Cosine(WARM_UP) if config.lr_decay else WarmUp(WARM_UP)
         super().__init__(name, modules, {'adamw': optimiser}, steps, seed, generator.device, schedule)
-        self.samples, self.precision = samples, config.precision
+        self.precision = config.precision
 
     def objective(self, rng: torch.Generator) -> Tensor:
         """The loss of one batch, all randomness from ``rng``."""
@@ -107,24 +101,21 @@ class Stage(Training):
     def _stream(self, name: str, step: int) -> torch.Generator:
         return torch.Generator(self.device).manual_seed(stream_of_step(self.seed, name, step))
 
-    def at(self, rows: Tensor, samples: Samples | None = None) -> tuple[Tensor, Tensor]:
-        """Normalised images and masks of some patches, on the device."""
-        return self.as_held(samples or self.samples, *(samples or self.samples).at(rows))
+    def at(self, samples: Samples, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """Normalised images (n, C, H, W), dates one after the other, and flat masks where there are masks."""
+        x, y = samples.at(rows)
+        return self.generator.normalise(x), flat_mask(y) if len(y) else y
 
-    def as_held(self, samples: Samples, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        """Normalised images and flat masks, of what a dataset gives as it is; what is held is so already."""
-        if isinstance(samples, Held):
-            return x, y
-        return self.generator.normalise(x.to(self.device)), flat_mask(y.to(self.device)) if len(y) else y
+    def parts_of(self, samples: Samples, rows: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+        """What :meth:`at` returns, for a few rows at a time."""
+        parts = rows.split(READ if isinstance(samples, Read) else CHUNK)
+        samples.ahead(parts.__getitem__, 0, len(parts))
+        return (self.at(samples, part) for part in parts)
 
     def any_variant(self, rng: torch.Generator) -> int:
         """An orientation for a whole batch, which the host decides: :meth:`prepare` is the place for it."""
         choice = torch.randint(len(self.variants), (), generator=stream(rng.initial_seed()))
         return self.variants[int(choice)]
-
-    def result(self) -> TwoStreamDiffusion:
-        """The generator as it stands."""
-        return self.generator
 
 
 class AutoencoderStage(Stage):
@@ -137,8 +128,6 @@ class AutoencoderStage(Stage):
     the image autoencoder only: each step adds as many of them as of the pairs, and the image loss is the mean of both.
     """
 
-    stage, batch_setting = 'vae', 'vae_batch_size'
-
     def __init__(
         self,
         generator: TwoStreamDiffusion,
@@ -147,19 +136,12 @@ class AutoencoderStage(Stage):
         seed: int,
         images: Samples | None = None,
     ) -> None:
-        super().__init__(generator, samples, config, seed, generator.streams)
-        self.images = images
-        self.width = value_width(self._some(samples))
-
-    def _some(self, samples: Samples) -> Tensor:
-        """Some images in the unit of the data."""
+        super().__init__('vae', generator, samples, config, seed, generator.streams)
+        self.images, self.batch_size = images, config.vae_batch_size
         most = _READ_FOR_RANGE if isinstance(samples, Read) else _PATCHES
-        rows = torch.arange(0, len(samples), max(1, len(samples) // most))
-        if isinstance(samples, Read):  # normalised and back as what is held, so that both give the same bits
-            image = torch.cat([self.as_held(samples, *part)[0] for part in samples.chunks(rows, READ)])
-        else:
-            image, _ = samples.at(rows.to(self.device))
-        return image * self.generator.band_std + self.generator.band_mean
+        rows = torch.arange(0, len(samples), max(1, len(samples) // most), device=self.device)
+        image = torch.cat([image for image, _ in self.parts_of(samples, rows)])
+        self.width = value_width(image * generator.band_std + generator.band_mean)
 
     def before_steps(self) -> None:
         """Let samples of datasets be read ahead."""
@@ -175,10 +157,10 @@ class AutoencoderStage(Stage):
     def prepare(self, rng: torch.Generator) -> tuple[Tensor, ...]:
         """A batch of images and masks in one orientation, and of images without masks where there are some."""
         rows, variant = self.rows(len(self.samples), rng), self.any_variant(rng)
-        pairs = arranged(*self.at(rows), variant)
+        pairs = arranged(*self.at(self.samples, rows), variant)
         if self.images is None:
             return pairs
-        image, _ = self.at(self.images_of(self.step), self.images)
+        image, _ = self.at(self.images, self.images_of(self.step))
         return *pairs, arranged(image, image[:, 0], variant)[0]
 
     def objective(self, rng: torch.Generator) -> Tensor:
@@ -197,9 +179,9 @@ class AutoencoderStage(Stage):
 
     def _of_images(self, image: Tensor, rng: torch.Generator) -> tuple[Tensor, Tensor]:
         """The image's loss, and its KL term, of images without masks."""
-        mean, logvar = self.generator.posterior_of_image(image)
+        mean, logvar = self.generator.encode_stream(0, image)
         code = mean + (0.5 * logvar).exp() * self.noise(mean.shape[1:], rng)
-        return self._reconstruction(self.generator.decode_image(code), image), kl_divergence(mean, logvar)
+        return self._reconstruction(self.generator.decode_stream(0, code), image), kl_divergence(mean, logvar)
 
     def _reconstruction(self, output: Tensor, image: Tensor) -> Tensor:
         """L1 and the spectral angle, which is that of each date: two dates do not make up one spectrum."""
@@ -214,83 +196,65 @@ class DiffusionStage(Stage):
     """Trains the denoiser on the codes of all patches; its average over the steps is what is kept.
 
     Codes of a dataset that is read are kept where they take 1 GiB at most; their mean and standard deviation are those
-    of 1024 patches, drawn at random, where there are more. ``shares`` (N, K) are those of classes in the patches.
+    of 256 patches, drawn at random, where there are more. ``shares`` (N, K) are those of classes in the patches.
     """
-
-    stage = 'diffusion'
 
     def __init__(
         self, generator: TwoStreamDiffusion, samples: Samples, shares: Tensor, config: TwoStreamConfig, seed: int
     ) -> None:
         self.average = Average(generator.denoiser, config.ema_decay)
-        super().__init__(generator, samples, config, seed, generator.denoiser, {'average': self.average.module})
+        others = {'average': self.average.module}
+        super().__init__('diffusion', generator, samples, config, seed, generator.denoiser, others)
         self.alphas = DDPMScheduler(**SCHEDULE).alphas_cumprod.to(self.device)
-        self.shares = shares.to(self.device)
-        self.cache: tuple[Tensor, Tensor] | None = None
-
-    def run(self, run: Run, file: Path | None = None, identity: Mapping[str, Any] | None = None) -> None:
-        """Take the steps that are left, on codes that are standardised before the first."""
-        if self.step == 0:
-            self.standardise_codes()
-        super().run(run, file, identity)
-
-    @torch.no_grad()
-    def standardise_codes(self) -> None:
-        """Take mean and standard deviation of the codes, per channel, from the training patches."""
-        if isinstance(self.samples, Held):
-            mean, logvar = self._codes(self.samples.x, self.samples.y, self.variants[0])
-            middle = mean.mean(dim=(0, 2, 3))
-            # the variance of a code is that of the posterior means and of the posterior itself
-            std = (mean.var(dim=(0, 2, 3), unbiased=False) + logvar.exp().mean(dim=(0, 2, 3))).sqrt()
-        else:
-            rng = stream(stream_of_step(self.seed, 'codes', 0))
-            parts = [
-                torch.stack([mean, mean**2, logvar.exp()]).double().mean(dim=(3, 4)).sum(dim=1)
-                for mean, logvar in self._all_codes(torch.randperm(len(self.samples), generator=rng)[:CODED])
-            ]
-            first, second, own = torch.stack(parts).sum(dim=0) / min(len(self.samples), CODED)
-            middle, std = first.float(), (second - first**2 + own).clamp_min(0).sqrt().float()
-        self.generator.latent_mean.copy_(middle[:, None, None])
-        self.generator.latent_std.copy_(band_scale(middle, std)[:, None, None])
-
-    def _codes(self, image: Tensor, mask: Tensor, variant: int) -> tuple[Tensor, Tensor]:
-        """Means and log variances of patches, (n, L, h, w), streams joined."""
-        means, logvars = [], []
-        for x, y in zip(image.split(CHUNK), mask.split(CHUNK), strict=True):
-            streams = self.generator.posterior(*arranged(x, y, variant))
-            means.append(torch.cat([mean for mean, _ in streams], dim=1))
-            logvars.append(torch.cat([logvar for _, logvar in streams], dim=1))
-        return torch.cat(means), torch.cat(logvars)
-
-    def _all_codes(self, rows: Tensor, variants: Sequence[int] | None = None) -> Iterator[tuple[Tensor, Tensor]]:
-        """Codes of some samples of a dataset, a chunk and an orientation at a time."""
-        assert isinstance(self.samples, Read)
-        for x, y in self.samples.chunks(rows, READ):
-            image, mask = self.as_held(self.samples, x, y)
-            for variant in self.variants[:1] if variants is None else variants:
-                yield self._codes(image, mask, variant)
+        self.shares, self.batch_size = shares.to(self.device), config.batch_size
+        self.cache: tuple[Tensor, ...] | None = None
 
     @torch.no_grad()
     def before_steps(self) -> None:
-        """Encode all patches once, in all orientations: the autoencoders no longer change."""
-        count, variants = len(self.samples), len(self.variants)
-        if self.config.cache_latents and isinstance(self.samples, Held):
-            codes = [self._codes(self.samples.x, self.samples.y, variant) for variant in self.variants]
-            self.cache = torch.stack([m for m, _ in codes]), torch.stack([v for _, v in codes])
-        elif self.config.cache_latents and 8 * variants * count * math.prod(self.generator.code_shape) <= IN_MEMORY:
-            parts = list(self._all_codes(torch.arange(count), self.variants))
-            self.cache = tuple(  # type: ignore[assignment]
+        """Standardise the codes; encode all patches once, in all orientations: the autoencoders no longer change."""
+        rows, variants = torch.arange(len(self.samples), device=self.device), len(self.variants)
+        if self.step == 0:
+            self.standardise_codes(rows)
+        size = 8 * variants * len(rows) * math.prod(self.generator.code_shape)
+        if self.config.cache_latents and (isinstance(self.samples, Held) or size <= IN_MEMORY):
+            parts = list(self._all_codes(rows, self.variants))
+            self.cache = tuple(
                 torch.stack([torch.cat([part[k] for part in parts[v::variants]]) for v in range(variants)])
                 for k in range(2)
             )
-        if self.cache is None:
+        else:
             super().before_steps()
+
+    def standardise_codes(self, rows: Tensor) -> None:
+        """Take mean and standard deviation of the codes, per channel, from the patches in these rows."""
+        if isinstance(self.samples, Read):
+            drawn = torch.randperm(len(rows), generator=stream(stream_of_step(self.seed, 'codes', 0)))[:CODED]
+            rows = rows[drawn.sort().values]
+        mean, logvar = map(torch.cat, zip(*self._all_codes(rows, self.variants[:1]), strict=True))
+        middle = mean.mean(dim=(0, 2, 3))
+        # the variance of a code is that of the posterior means and of the posterior itself
+        std = (mean.var(dim=(0, 2, 3), unbiased=False) + logvar.exp().mean(dim=(0, 2, 3))).sqrt()
+        self.generator.latent_mean.copy_(middle[:, None, None])
+        self.generator.latent_std.copy_(band_scale(middle, std)[:, None, None])
+
+    def _codes(self, image: Tensor, mask: Tensor, variant: int) -> tuple[Tensor, ...]:
+        """Means and log variances of patches in one orientation, (n, L, h, w), streams joined."""
+        posterior = self.generator.posterior(*arranged(image, mask, variant))
+        return tuple(torch.cat(parts, dim=1) for parts in zip(*posterior, strict=True))
+
+    def _all_codes(self, rows: Tensor, variants: Sequence[int]) -> Iterator[tuple[Tensor, ...]]:
+        """Codes of some samples, a chunk and an orientation at a time."""
+        for image, mask in self.parts_of(self.samples, rows):
+            for variant in variants:
+                yield self._codes(image, mask, variant)
 
     @torch.no_grad()
     def prepare(self, rng: torch.Generator) -> tuple[Tensor, ...]:
         """Rows of a batch, and the means and log variances of their codes where these are not at hand."""
         rows = self.rows(len(self.samples), rng)
-        return (rows,) if self.cache is not None else (rows, *self._codes(*self.at(rows), self.any_variant(rng)))
+        if self.cache is not None:
+            return (rows,)
+        return rows, *self._codes(*self.at(self.samples, rows), self.any_variant(rng))
 
     def objective(self, rng: torch.Generator) -> Tensor:
         """Weighted squared error of the prediction."""

@@ -9,13 +9,11 @@ from functools import partial
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from ...engine import Run
 from ...engine.checkpoint import identity_of
-from ...engine.data import Held, Read, Samples
+from ...engine.data import Held
 from ...engine.training import run_stages
-from ...functional.dates import flat_mask
 from ...functional.plain import plain_torch
 from ...streams import seeded
 from ..base import TrainingData
@@ -60,8 +58,8 @@ def train_two_stream(
         generator = TwoStreamDiffusion(data.spec, **TwoStreamDiffusion.settings_in(config))
         generator.observe(data, run.seed)
         shares = generator.shares_in(data)
-        samples = _samples(generator, data.source, data.x, data.y, run.device)
-        images = _samples(generator, data.unlabelled_source, data.unlabelled, data.y[:0], run.device)
+        samples = data.source or Held(data.x.to(run.device), data.y.to(run.device))
+        images = data.unlabelled_source or Held(data.unlabelled.to(run.device), data.y[:0])
         generator.to(run.device)
 
         def second() -> DiffusionStage:
@@ -79,13 +77,6 @@ def train_two_stream(
     generator = last.result().requires_grad_(True).to(run.device)
     generator.adopt(data, run.seed, config)
     return generator
-
-
-def _samples(generator: TwoStreamDiffusion, source: Read | None, x: Tensor, y: Tensor, device: str) -> Samples:
-    """Normalised samples on the device, or those of a dataset that is read."""
-    if source is not None:
-        return source
-    return Held(generator.normalise(x).to(device) if len(x) else x, flat_mask(y).to(device) if len(x) and len(y) else y)
 
 
 def _require_trainable(data: TrainingData, config: TwoStreamConfig) -> TrainingData:
