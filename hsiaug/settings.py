@@ -133,16 +133,22 @@ def check_value(who: str, name: str, value: Any, hint: Any, range_: Range | None
     return _scalar(value)
 
 
-def not_finite(value: Any, path: str) -> Iterator[str]:
+def leaves(value: Any, path: str = '') -> Iterator[tuple[str, Any]]:
+    """What nested settings hold, each with where it stands."""
+    if isinstance(value, Mapping | list | tuple):
+        for name, inner in value.items() if isinstance(value, Mapping) else enumerate(value):
+            yield from leaves(inner, f'{path}.{name}')
+    else:
+        yield path, value
+
+
+def not_finite(settings: Any, path: str) -> list[str]:
     """Where in nested settings a number is NaN or infinite."""
-    if isinstance(value, float | np.floating) and not math.isfinite(value):
-        yield path
-    elif isinstance(value, Mapping):
-        for name, inner in value.items():
-            yield from not_finite(inner, f'{path}.{name}')
-    elif isinstance(value, list | tuple):
-        for number, inner in enumerate(value):
-            yield from not_finite(inner, f'{path}.{number}')
+    return [
+        where
+        for where, value in leaves(settings, path)
+        if isinstance(value, float | np.floating) and not math.isfinite(value)
+    ]
 
 
 def _problem(name: str, value: Any, hint: Any, range_: Range | None) -> str | None:

@@ -31,6 +31,7 @@ from ..base import Generator, TrainingData
 from ..ensemble import Ensemble
 from ..pictures import Pictures
 from ..training import trains
+from ..training_data import require_classes
 from .model import Calibration, Space, SpectralGAN
 
 CHECKPOINT_FILE = 'training.safetensors'
@@ -213,10 +214,8 @@ def _require_trainable(data: TrainingData, config: SpectralGANConfig) -> None:
         raise ValueError("the spec has no classes; give it one for data without labels, such as ('unlabelled',)")
     if config.conditional and len(data.y) == 0:
         raise ValueError('a conditional spectral GAN needs labelled spectra; set conditional=False to train without')
-    counts = torch.bincount(data.y, minlength=data.spec.num_classes)
-    if config.conditional and (counts == 0).any():
-        missing = [data.spec.classes[k] for k in torch.nonzero(counts == 0).flatten().tolist()]
-        raise ValueError(f'no labelled spectra of {missing}: the GAN cannot learn them; leave them out of the spec')
+    if config.conditional:
+        require_classes('a spectral GAN', data)
     for name in ('x', 'unlabelled'):
         require_finite_samples(getattr(data, name), f'{name} spectra', 'pixels or bands')
     if config.select_every:
@@ -249,8 +248,7 @@ def train_spectral_gan(
     training = SpectralGANTraining(data, config, run.seed, run.device)
     digest, device = digest_of(data.x, data.y, data.unlabelled), torch.device(run.device).type
     identity = identity_of(config, run.seed, ('lr', 'members'), split=data.split_name, data=digest, device=device)
-    if run.folder is not None:
-        training.preview = Pictures(data, Path(run.folder))
+    training.preview = Pictures(data, run.folder)
     training.complete(run, CHECKPOINT_FILE, identity, keep)
     generator, best = training.result(), training.best
     if best is not None and best.found:
