@@ -41,6 +41,10 @@ CHECKPOINT_FILE = 'training.safetensors'
 class SpectralGANConfig:
     """Setting of a training. The defaults are short; :meth:`paper` is the published setting.
 
+    ``noise_dim``, ``hidden``, ``layers``, ``space``, ``components``, ``conditional`` and ``calibration`` are those of
+    the generator, :class:`~hsiaug.systems.spectral_gan.SpectralGAN`; all three networks have the same hidden layers,
+    and without classes there is no classifier.
+
     Args:
         iterations: generator steps.
         critic_steps: steps of critic and classifier per generator step.
@@ -49,15 +53,8 @@ class SpectralGANConfig:
         lr: learning rate.
         penalty: weight of the gradient penalty.
         class_weight: weight of the classifier's penalty on the generator.
-        noise_dim: length of the noise vector.
-        hidden: width of all three networks.
-        layers: hidden layers of all three networks.
-        space: ``'unit'`` (the paper's) or ``'pca'``, see :class:`~.model.SpectralSpace`.
-        components: principal components of the space ``'pca'``.
-        conditional: False trains generator and critic alone, without labels.
         ema: decay of the exponential moving average of the generator's weights; 0 for none.
         calibrate: match moments of each class after training, see :meth:`SpectralGAN.calibrate`.
-        calibration: which, of the codes: ``'joint'`` means and covariances, ``'marginal'`` means and deviations.
         select_every: every ``select_every`` iterations the distance to the validation part is measured, and the best
             generator is kept; 0 keeps the last.
         semi_supervised: the critic also sees unlabelled pixels of the training area.
